@@ -1,0 +1,62 @@
+package hailo
+
+import (
+	"context"
+	"errors"
+)
+
+// Errors of a Backend, wrapped with what happened.
+var (
+	// ErrDeviceLost says that the encoder went away while it worked, or is being brought back.
+	ErrDeviceLost = errors.New("device lost")
+	// ErrEncode says that the encoder refused or failed on this input.
+	ErrEncode = errors.New("encoding failed")
+	// ErrClosed says that the backend was closed.
+	ErrClosed = errors.New("backend closed")
+)
+
+// Backend turns pixels and tokens into CLIP embeddings. All methods are safe for concurrent use.
+type Backend interface {
+	// Info returns fixed facts about the backend.
+	Info() Info
+
+	// Frames returns the pool of pictures that EncodeImages takes. The backend owns it,
+	// because it knows where the pixels must live.
+	Frames() *Frames
+
+	// EncodeImages fills Embedding of every frame from its Pixels, at most Info().ImageBatch
+	// frames in one call. It blocks until all are done or ctx ends, and returns only when
+	// nothing will write to the frames any more, so they may be released afterwards. On an
+	// error no embedding of the call may be used. Errors: ErrDeviceLost, ErrEncode, ErrClosed,
+	// or the cause of ctx.
+	EncodeImages(ctx context.Context, frames []*Frame) error
+
+	// EncodeTexts returns one embedding of unit length for each token list; any number of
+	// texts. A token list holds the start token, the text and the end token, at most the
+	// model's context length, unpadded. The same errors as EncodeImages.
+	EncodeTexts(ctx context.Context, tokens [][]int32) ([][]float32, error)
+
+	// Status says whether the backend can encode now. It does not block on the device.
+	Status() Status
+
+	// Close releases the device. It waits for calls in flight; later calls fail with ErrClosed.
+	Close() error
+}
+
+// Info is what is fixed about a Backend from its start.
+type Info struct {
+	Backend    string // "npu", "cpu" or "sim"
+	Simulated  bool   // vectors come from a simulated chip
+	Device     string // for people: "ONNX Runtime 1.24.3, 2 threads"
+	ImageBatch int    // frames that one EncodeImages call takes at most
+	ImageCalls int    // EncodeImages calls that keep the device busy: run this many at once
+	TextBatch  int    // texts that the device takes at once; EncodeTexts splits by itself
+	TextDigest string // names the text encoder (hex SHA-256 over its files): vectors of different digests must not mix
+}
+
+// Status is the state of a Backend at one moment.
+type Status struct {
+	Ready    bool   // can encode now
+	Degraded bool   // can encode, but slower or elsewhere than it should
+	Reason   string // why not ready or degraded, a sentence for a person; "" when all is well
+}

@@ -1,0 +1,60 @@
+package hailo
+
+import "context"
+
+// Frame is one picture as the image encoder takes it, and its embedding.
+type Frame struct {
+	Pixels    []byte    // size*size*3 bytes: rows from the top, RGB, 8 bit
+	Embedding []float32 // as long as the model's embedding, of unit length after EncodeImages
+	Slot      int       // number of the frame within its pool, from 0
+
+	pool *Frames
+}
+
+// Frames is a fixed set of frames; their number bounds what is between resize and answer.
+// Safe for concurrent use.
+type Frames struct {
+	free chan *Frame
+	all  int
+}
+
+// NewFrames makes a pool of one frame for each of the given pixel buffers, which it keeps.
+func NewFrames(pixels [][]byte, dimension int) *Frames {
+	p := &Frames{free: make(chan *Frame, len(pixels)), all: len(pixels)}
+	for i, px := range pixels {
+		p.free <- &Frame{Pixels: px, Embedding: make([]float32, dimension), Slot: i, pool: p}
+	}
+	return p
+}
+
+// NewHeapFrames makes a pool of n frames of size x size pixels in ordinary memory.
+func NewHeapFrames(n, size, dimension int) *Frames {
+	pixels := make([][]byte, n)
+	for i := range pixels {
+		pixels[i] = make([]byte, size*size*3)
+	}
+	return NewFrames(pixels, dimension)
+}
+
+// Get takes a frame out of the pool; it blocks until one is free or ctx ends.
+// The caller owns the frame until it calls Release.
+func (p *Frames) Get(ctx context.Context) (*Frame, error) {
+	select {
+	case f := <-p.free:
+		return f, nil
+	default:
+	}
+	select {
+	case f := <-p.free:
+		return f, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// Len is the number of frames in all; Free is how many of them are in the pool now.
+func (p *Frames) Len() int  { return p.all }
+func (p *Frames) Free() int { return len(p.free) }
+
+// Release gives the frame back to its pool. Exactly once for each Get.
+func (f *Frame) Release() { f.pool.free <- f }
