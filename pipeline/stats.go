@@ -1,0 +1,45 @@
+package pipeline
+
+import "sync/atomic"
+
+// maxBatchCounted is the largest batch size with a count of its own.
+const maxBatchCounted = 64
+
+type counters struct {
+	passed, failed, expired atomic.Uint64
+	busy                    atomic.Int32
+	batches                 [maxBatchCounted + 1]atomic.Uint64
+}
+
+func (c *counters) countBatch(n int) { c.batches[min(n, maxBatchCounted)].Add(1) }
+
+// StageStats is what a stage has done since the start, and what it does now.
+type StageStats struct {
+	Stage    string   `json:"stage"`
+	Workers  int      `json:"workers"`
+	Busy     int      `json:"busy"`     // workers at work now
+	Queued   int      `json:"queued"`   // jobs waiting in front of it now
+	Capacity int      `json:"capacity"` // jobs that can wait
+	Passed   uint64   `json:"passed"`   // jobs it finished
+	Failed   uint64   `json:"failed"`   // jobs that left the line here with an error
+	Expired  uint64   `json:"expired"`  // jobs that left the line here because their deadline had passed
+	Batches  []uint64 `json:"batches"`  // Batches[n] is how often Work had n jobs; the last one counts all larger too
+}
+
+// Stats returns the counters of every stage, in order. Safe for concurrent use.
+func (p *Pipeline) Stats() []StageStats {
+	stats := make([]StageStats, len(p.lines))
+	for i, l := range p.lines {
+		s := &stats[i]
+		*s = StageStats{
+			Stage: l.Name, Workers: l.Workers, Busy: int(l.busy.Load()),
+			Queued: len(l.in), Capacity: cap(l.in),
+			Passed: l.passed.Load(), Failed: l.failed.Load(), Expired: l.expired.Load(),
+			Batches: make([]uint64, min(max(l.Batch, 1), maxBatchCounted)+1),
+		}
+		for n := range s.Batches {
+			s.Batches[n] = l.batches[n].Load()
+		}
+	}
+	return stats
+}
