@@ -1,0 +1,213 @@
+package npu
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// Magic and Version open the conversation: "HCN1" and the protocol described above.
+const (
+	Magic   = 0x314e4348
+	Version = 1
+)
+
+// ErrProtocol says that a packet is not a message of the protocol, or not one that may come now.
+var ErrProtocol = errors.New("protocol violation")
+
+// Models that a worker can have loaded.
+const (
+	ImageModel = 0
+	TextModel  = 1
+)
+
+// Formats of the numbers in a stream.
+const (
+	FormatNative  = 0 // only in Load: as the HEF has it
+	FormatUint8   = 1
+	FormatUint16  = 2
+	FormatFloat32 = 3
+)
+
+// MaxFeatures bounds the quantisation parameters of a stream.
+const MaxFeatures = 1024
+
+// Text fields, by their size in the message.
+type (
+	Text32   [32]byte
+	Text64   [64]byte
+	Text256  [256]byte
+	Text1024 [1024]byte
+)
+
+func (t Text32) String() string   { return textOf(t[:]) }
+func (t Text64) String() string   { return textOf(t[:]) }
+func (t Text256) String() string  { return textOf(t[:]) }
+func (t Text1024) String() string { return textOf(t[:]) }
+
+// textOf is the text before the first NUL, made safe to show.
+func textOf(b []byte) string {
+	b, _, _ = bytes.Cut(b, []byte{0})
+	return string(bytes.ToValidUTF8(b, []byte("?")))
+}
+
+// SetText puts s into a text field; it is cut where it does not fit.
+func SetText(field []byte, s string) {
+	clear(field)
+	copy(field[:len(field)-1], s)
+}
+
+// The messages; the fields are those of the package comment, in their order.
+type (
+	// Open is the first message: who is there, and which device to take.
+	Open struct {
+		Magic, Version uint32
+		Memory         uint64
+		Device, Group  Text64
+	}
+	// Hello answers Open.
+	Hello struct {
+		Magic, Version uint32
+		Status         Code
+		Simulated      uint32
+		Runtime        Text32
+		Device         Text64
+		Architecture   Text32
+		Text           Text256
+	}
+	// Load asks for a model.
+	Load struct {
+		Model, Batch, Threshold, TimeoutMS, Priority uint32
+		InputFormat, OutputFormat                    uint32
+		Slots                                        uint32
+		InputOffset, InputStride                     uint64
+		OutputOffset, OutputStride                   uint64
+		Reserved                                     uint64
+		HEF                                          Text1024
+	}
+	// Stream describes the frames at one end of a model.
+	Stream struct {
+		Height, Width, Features uint32
+		Format                  uint32
+		FrameBytes              uint32
+		Quants                  uint32
+		Scale, ZeroPoint        [MaxFeatures]float32
+	}
+	// Loaded answers Load.
+	Loaded struct {
+		Model         uint32
+		Status        Code
+		QueueDepth    uint32
+		Reserved      uint32
+		Input, Output Stream
+		Text          Text256
+	}
+	// Submit gives the frame in a slot to the device.
+	Submit struct {
+		Model, Slot uint32
+		Sequence    uint64
+	}
+	// Done answers Submit.
+	Done struct {
+		Model, Slot uint32
+		Sequence    uint64
+		Status      Code
+		Batch       uint32
+		DeviceNS    uint64
+	}
+	// Stats is how the device is.
+	Stats struct {
+		Frames       uint64
+		Temperature  [2]float32
+		NNCore, CPU  float32
+		Memory, Used uint64
+		Zone         uint32
+		Throttling   uint32
+		Overcurrent  uint32
+		CRCErrors    uint32
+	}
+	// Shutdown asks the worker to end.
+	Shutdown struct{}
+)
+
+// message is one of the types above.
+type message interface{ kind() kind }
+
+type kind uint32
+
+const (
+	kindOpen     kind = 1
+	kindLoad     kind = 2
+	kindSubmit   kind = 3
+	kindShutdown kind = 4
+	kindHello    kind = 17
+	kindLoaded   kind = 18
+	kindDone     kind = 19
+	kindStats    kind = 20
+)
+
+func (*Open) kind() kind     { return kindOpen }
+func (*Load) kind() kind     { return kindLoad }
+func (*Submit) kind() kind   { return kindSubmit }
+func (*Shutdown) kind() kind { return kindShutdown }
+func (*Hello) kind() kind    { return kindHello }
+func (*Loaded) kind() kind   { return kindLoaded }
+func (*Done) kind() kind     { return kindDone }
+func (*Stats) kind() kind    { return kindStats }
+
+// MaxPacket is the size of the largest message.
+const (
+	headerBytes = 8
+	MaxPacket   = 16712
+)
+
+// Append puts the packet of a message behind b: a pointer to one of the types above.
+func Append(b []byte, m message) []byte {
+	start := len(b)
+	b = binary.LittleEndian.AppendUint32(b, uint32(m.kind()))
+	b = binary.LittleEndian.AppendUint32(b, 0)
+	b, err := binary.Append(b, binary.LittleEndian, m)
+	if err != nil {
+		panic(err) // only fixed-size structs are messages
+	}
+	binary.LittleEndian.PutUint32(b[start+4:], uint32(len(b)-start))
+	return b
+}
+
+// Parse reads a packet: a pointer to one of the types above, or an ErrProtocol.
+func Parse(packet []byte) (message, error) {
+	if len(packet) < headerBytes {
+		return nil, fmt.Errorf("%w: a packet of %d bytes", ErrProtocol, len(packet))
+	}
+	var m message
+	switch k := kind(binary.LittleEndian.Uint32(packet)); k {
+	case kindOpen:
+		m = new(Open)
+	case kindLoad:
+		m = new(Load)
+	case kindSubmit:
+		m = new(Submit)
+	case kindShutdown:
+		m = new(Shutdown)
+	case kindHello:
+		m = new(Hello)
+	case kindLoaded:
+		m = new(Loaded)
+	case kindDone:
+		m = new(Done)
+	case kindStats:
+		m = new(Stats)
+	default:
+		return nil, fmt.Errorf("%w: type %d is unknown", ErrProtocol, k)
+	}
+	size := headerBytes + binary.Size(m)
+	if said := binary.LittleEndian.Uint32(packet[4:]); len(packet) != size || said != uint32(size) {
+		return nil, fmt.Errorf("%w: a message of type %d has %d bytes and says %d, want %d",
+			ErrProtocol, m.kind(), len(packet), said, size)
+	}
+	if _, err := binary.Decode(packet[headerBytes:], binary.LittleEndian, m); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
+	}
+	return m, nil
+}
