@@ -95,6 +95,7 @@ func (l *line) gather(batch []*Job) []*Job {
 
 // run does the stage's work for a batch and passes every job on.
 func (l *line) run(worker int, batch []*Job) {
+	defer clear(batch) // a worker that waits must not keep the last jobs alive
 	start := time.Now()
 	live := batch[:0]
 	for _, job := range batch {
@@ -125,7 +126,6 @@ func (l *line) run(worker int, batch []*Job) {
 			l.next.in <- job
 		}
 	}
-	clear(live) // a worker that waits must not keep the last jobs alive
 }
 
 // call contains a panic of the stage to its batch.
