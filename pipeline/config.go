@@ -21,7 +21,7 @@ func (c Config) Validate() error {
 	var errs []error
 	check := func(ok bool, field string, value any, bound string) {
 		if !ok {
-			errs = append(errs, fmt.Errorf("performance.%s: %v is out of bounds: %s", field, value, bound))
+			errs = append(errs, fmt.Errorf("%s: %v is out of bounds: %s", field, value, bound))
 		}
 	}
 	check(c.WorkerThreads >= 1 && c.WorkerThreads <= 256, "worker_threads", c.WorkerThreads, "1 to 256")

@@ -1,0 +1,88 @@
+# hailo-clip: `make help` lists the targets.
+#
+# Everything that is needed beside Go is installed by the targets themselves: native libraries
+# by apt where that is possible without asking for a password, ONNX Runtime by
+# `hailo-clip setup`, tools by `go install` into bin/tools.
+
+SHELL     := /bin/bash
+GO        ?= go
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS   := -s -w -X main.version=$(VERSION)
+BUILD     := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+TOOLS     := $(CURDIR)/bin/tools
+LINT      := golangci-lint
+LINT_PKG  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+SOURCES   := $(shell find . -name '*.go' -not -name '*_test.go' -o -name '*.onnx' -o -name '*.yaml' -o -name '*.json' -o -name '*.s') go.mod
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: setup ## serve the demo model on 127.0.0.1:5000 and classify its samples (ONESHOT=1 ends by itself)
+	bin/hailo-clip demo $(if $(ONESHOT),--oneshot)
+
+.PHONY: test
+test: setup ## set up and run every test
+	$(GO) test -timeout 15m ./...
+
+.PHONY: check
+check: format vet lint race arches ## format, vet, lint, race detector, both architectures
+
+.PHONY: build
+build: bin/hailo-clip ## build bin/hailo-clip
+
+bin/hailo-clip: $(SOURCES)
+	$(BUILD) -o $@ ./cmd/hailo-clip
+
+.PHONY: setup
+setup: apt bin/hailo-clip ## fetch what the program and its tests need
+	bin/hailo-clip setup
+
+# Native libraries and tools: PACKAGE=FILE, installed when the file is missing.
+.PHONY: apt
+apt:
+	@missing=(); \
+	ldconfig -p 2>/dev/null | grep -q libturbojpeg.so.0 || missing+=(libturbojpeg0); \
+	command -v g++ >/dev/null || missing+=(g++); \
+	if [ $${#missing[@]} -eq 0 ]; then exit 0; fi; \
+	if ! command -v apt-get >/dev/null; then echo "make: please install: $${missing[*]} (going on without)"; exit 0; fi; \
+	sudo=; [ "$$(id -u)" = 0 ] || sudo='sudo -n'; \
+	echo "make: installing $${missing[*]}"; \
+	$$sudo apt-get install -y -q "$${missing[@]}" >/dev/null 2>&1 || \
+	{ $$sudo apt-get update -q >/dev/null && $$sudo apt-get install -y -q "$${missing[@]}" >/dev/null; } || \
+	echo "make: could not install $${missing[*]}: sudo apt-get install $${missing[*]} (going on without)"
+
+.PHONY: format
+format: ## fail if a file is not gofmt's
+	@files=$$(gofmt -l $$(git ls-files '*.go' 2>/dev/null || echo .)); \
+	if [ -n "$$files" ]; then echo "not formatted: $$files"; exit 1; fi
+
+.PHONY: vet
+vet: ## go vet, for both architectures
+	$(GO) vet ./...
+	GOARCH=arm64 CGO_ENABLED=0 $(GO) vet ./...
+
+.PHONY: lint
+lint: $(TOOLS)/$(LINT) ## golangci-lint
+	$(TOOLS)/$(LINT) run ./...
+
+$(TOOLS)/$(LINT):
+	GOBIN=$(TOOLS) $(GO) install $(LINT_PKG)
+
+.PHONY: race
+race: setup ## every test under the race detector
+	$(GO) test -race -timeout 30m ./...
+
+.PHONY: arches
+arches: ## build for linux/amd64 and linux/arm64 without cgo
+	GOARCH=amd64 $(BUILD) -o bin/hailo-clip-linux-amd64 ./cmd/hailo-clip
+	GOARCH=arm64 $(BUILD) -o bin/hailo-clip-linux-arm64 ./cmd/hailo-clip
+
+.PHONY: bench
+bench: setup ## Go benchmarks of the hot functions
+	$(GO) test -run '^$$' -bench . -benchmem ./pipeline ./stages/... ./hailo/... ./cache ./api ./bench
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin bench/results

@@ -1,0 +1,122 @@
+package stages
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"hailoclip/pipeline"
+)
+
+// unit returns a random vector of unit length.
+func unit(r *rand.Rand, n int) []float32 {
+	v := make([]float32, n)
+	sum := 0.0
+	for i := range v {
+		v[i] = float32(r.NormFloat64())
+		sum += float64(v[i]) * float64(v[i])
+	}
+	for i := range v {
+		v[i] /= float32(math.Sqrt(sum))
+	}
+	return v
+}
+
+func TestRank(t *testing.T) {
+	image := []float32{1, 0}
+	near, far, opposite := []float32{0.8, 0.6}, []float32{0.6, 0.8}, []float32{-1, 0}
+	join := func(vs ...[]float32) (m []float32) {
+		for _, v := range vs {
+			m = append(m, v...)
+		}
+		return m
+	}
+	p := func(a, b float64) float64 { return 1 / (1 + math.Exp(b-a)) } // softmax of two
+	cases := []struct {
+		name    string
+		prompts []float32
+		s       pipeline.Scoring
+		order   []int
+		scores  []float64
+	}{
+		{"two", join(far, near), pipeline.Scoring{LogitScale: 10, Softmax: true, TopK: 3}, []int{1, 0}, []float64{p(8, 6), p(6, 8)}},
+		{"one is the cosine", far, pipeline.Scoring{LogitScale: 10, Softmax: true, TopK: 3}, []int{0}, []float64{0.6}},
+		{"no softmax", join(opposite, near), pipeline.Scoring{LogitScale: 10, TopK: 3, Threshold: -1}, []int{1, 0}, []float64{0.8, -1}},
+		{"threshold drops negative cosines", join(opposite, near), pipeline.Scoring{LogitScale: 10, TopK: 3}, []int{1}, []float64{0.8}},
+		{"top_k", join(far, near, far), pipeline.Scoring{LogitScale: 0, Softmax: true, TopK: 1}, []int{0}, []float64{1.0 / 3}},
+		{"ties in input order", join(near, far, near, far), pipeline.Scoring{TopK: 9}, []int{0, 2, 1, 3}, []float64{0.8, 0.8, 0.6, 0.6}},
+		{"threshold is inclusive", join(near, far), pipeline.Scoring{TopK: 9, Threshold: float64(float32(0.8))}, []int{0}, []float64{0.8}},
+		{"threshold of all", join(near, far), pipeline.Scoring{TopK: 9, Threshold: 0.9}, []int{}, []float64{}},
+		{"huge scale", join(near, far), pipeline.Scoring{LogitScale: 1e308, Softmax: true, TopK: 9}, []int{0, 1}, []float64{1, 0}},
+		{"no prompts", nil, pipeline.Scoring{TopK: 9}, []int{}, []float64{}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			got := Rank(image, c.prompts, c.s)
+			if len(got) != len(c.order) {
+				t.Fatalf("%d matches: %+v, want %d", len(got), got, len(c.order))
+			}
+			for i, m := range got {
+				if m.Prompt != c.order[i] || math.Abs(m.Score-c.scores[i]) > 1e-6 {
+					t.Errorf("match %d is %+v, want prompt %d score %v", i, m, c.order[i], c.scores[i])
+				}
+			}
+		})
+	}
+}
+
+// TestRankAgainstDefinition compares with the formulas written out in float64.
+func TestRankAgainstDefinition(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for _, dim := range []int{1, 7, 8, 31, 512} {
+		image := unit(r, dim)
+		var prompts []float32
+		for range 50 {
+			prompts = append(prompts, unit(r, dim)...)
+		}
+		got := Rank(image, prompts, pipeline.Scoring{LogitScale: 100, Softmax: true, TopK: 50})
+		total, last := 0.0, math.Inf(1)
+		var z float64
+		logits := make([]float64, 50)
+		for i := range logits {
+			for k := range dim {
+				logits[i] += 100 * float64(image[k]) * float64(prompts[i*dim+k])
+			}
+			z += math.Exp(logits[i])
+		}
+		for _, m := range got {
+			want := math.Exp(logits[m.Prompt]) / z
+			if math.Abs(m.Probability-want) > 1e-4*want+1e-12 || math.Abs(m.Cosine*100-logits[m.Prompt]) > 1e-4 {
+				t.Fatalf("dimension %d: %+v, want probability %v, cosine %v", dim, m, want, logits[m.Prompt]/100)
+			}
+			if m.Score > last {
+				t.Fatalf("not ordered: %v after %v", m.Score, last)
+			}
+			last = m.Score
+			total += m.Probability
+		}
+		if len(got) != 50 || math.Abs(total-1) > 1e-9 {
+			t.Errorf("%d matches, probabilities sum to %v", len(got), total)
+		}
+	}
+}
+
+func BenchmarkRank(b *testing.B) {
+	r := rand.New(rand.NewPCG(1, 2))
+	image := unit(r, 512)
+	for _, c := range []struct {
+		name string
+		n    int
+	}{{"4prompts", 4}, {"20prompts", 20}, {"1000prompts", 1000}} {
+		var prompts []float32
+		for range c.n {
+			prompts = append(prompts, unit(r, 512)...)
+		}
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				Rank(image, prompts, pipeline.Scoring{LogitScale: 100, Softmax: true, TopK: 3})
+			}
+		})
+	}
+}

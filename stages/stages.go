@@ -1,0 +1,187 @@
+// Package stages is what the four stages of the pipeline do: decode a compressed image, resize
+// it straight into a frame of the backend, encode frames in batches, and score the embedding
+// against the prompts.
+package stages
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"hailoclip/hailo"
+	"hailoclip/pipeline"
+	"hailoclip/stages/decode"
+	"hailoclip/stages/resize"
+)
+
+// Line is the four stages over one backend, and the decoders that they use.
+type Line struct {
+	backend  hailo.Backend
+	size     int // side of a frame in pixels
+	decoders []*decode.Decoder
+	resizers []*resize.Resizer
+}
+
+// NewLine prepares the stages for frames of size x size pixels. Close it when the pipeline that
+// runs the stages has ended.
+func NewLine(cfg Config, backend hailo.Backend, size, workers int) (*Line, error) {
+	l := &Line{backend: backend, size: size}
+	for range workers {
+		r, err := resize.New(cfg.Resize, size)
+		if err != nil {
+			return nil, fmt.Errorf("resize: %w", err)
+		}
+		l.resizers = append(l.resizers, r)
+		l.decoders = append(l.decoders, decode.NewDecoder(cfg.Decode, size))
+	}
+	return l, nil
+}
+
+// Close frees the decoders.
+func (l *Line) Close() {
+	for _, d := range l.decoders {
+		d.Close()
+	}
+}
+
+// Stages lists the stages for pipeline.New. The deep queue is the first one, which holds
+// compressed images; behind it wait no more pictures than there are workers, because a decoded
+// picture is a hundred times as large.
+func (l *Line) Stages(cfg pipeline.Config) []pipeline.Stage {
+	info, workers := l.backend.Info(), len(l.decoders)
+	return []pipeline.Stage{
+		{Name: "decode", Queue: cfg.MaxQueueSize, Workers: workers, Work: each(l.decode)},
+		{Name: "resize", Queue: workers, Workers: workers, Work: each(l.resize)},
+		{Name: "encode", Queue: l.backend.Frames().Len(), Workers: info.ImageCalls,
+			Batch: info.ImageBatch, MaxWait: cfg.MaxWait.Std(), Work: l.encode},
+		{Name: "score", Queue: l.backend.Frames().Len(), Workers: 1, Work: each(l.score)},
+	}
+}
+
+// each makes a stage's work of a function for one job.
+func each(work func(worker int, job *pipeline.Job) error) func(int, []*pipeline.Job) {
+	return func(worker int, jobs []*pipeline.Job) {
+		for _, job := range jobs {
+			if err := work(worker, job); err != nil {
+				job.Fail(meaning(err))
+			}
+		}
+	}
+}
+
+// state is what the stages keep for a job between them.
+type state struct {
+	picture decode.Picture
+	frame   *hailo.Frame
+}
+
+// Release gives back whatever the job still holds: the one way out for pictures and frames.
+func (s *state) Release() {
+	s.picture.Release()
+	if s.frame != nil {
+		s.frame.Release()
+	}
+}
+
+func (l *Line) decode(worker int, job *pipeline.Job) error {
+	picture, err := l.decoders[worker].Decode(job.Image)
+	if err != nil {
+		return err
+	}
+	job.State = &state{picture: picture}
+	return nil
+}
+
+func (l *Line) resize(worker int, job *pipeline.Job) error {
+	s := job.State.(*state)
+	frame, err := l.backend.Frames().Get(job.Context())
+	if err != nil {
+		return err
+	}
+	s.frame = frame
+	if err := l.resizers[worker].Resize(frame.Pixels, s.picture.Pix, s.picture.Width, s.picture.Height); err != nil {
+		return err
+	}
+	s.picture.Release() // the large part; the frame is all that the next stages need
+	s.picture = decode.Picture{}
+	return nil
+}
+
+// encode encodes a batch. When a batch of several fails, each frame gets a try of its own, so
+// that one bad frame fails alone.
+func (l *Line) encode(_ int, jobs []*pipeline.Job) {
+	if err := l.encodeFrames(jobs); err == nil {
+		return
+	} else if len(jobs) == 1 {
+		jobs[0].Fail(meaning(err))
+		return
+	}
+	for i := range jobs {
+		if err := l.encodeFrames(jobs[i : i+1]); err != nil {
+			jobs[i].Fail(meaning(err))
+		}
+	}
+}
+
+// encodeFrames gives the backend until the last deadline of the batch.
+func (l *Line) encodeFrames(jobs []*pipeline.Job) error {
+	ctx := jobs[0].Context()
+	if len(jobs) > 1 {
+		frames := make([]*hailo.Frame, len(jobs))
+		var last time.Time
+		bounded := true
+		for i, job := range jobs {
+			frames[i] = job.State.(*state).frame
+			deadline, ok := job.Context().Deadline()
+			bounded = bounded && ok
+			if deadline.After(last) {
+				last = deadline
+			}
+		}
+		ctx = context.Background()
+		if bounded {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithDeadline(ctx, last)
+			defer cancel()
+		}
+		return l.backend.EncodeImages(ctx, frames)
+	}
+	return l.backend.EncodeImages(ctx, []*hailo.Frame{jobs[0].State.(*state).frame})
+}
+
+func (l *Line) score(_ int, job *pipeline.Job) error {
+	embedding := job.State.(*state).frame.Embedding
+	if len(job.Prompts)%len(embedding) != 0 {
+		return fmt.Errorf("prompts of %d numbers do not fit embeddings of %d", len(job.Prompts), len(embedding))
+	}
+	job.Result.Matches = Rank(embedding, job.Prompts, job.Scoring)
+	if job.Embedding {
+		job.Result.Embedding = append([]float32(nil), embedding...)
+	}
+	return nil
+}
+
+// meanings says which of the pipeline's errors an error of a codec or of the backend is.
+var meanings = []struct{ from, to error }{
+	{decode.ErrTooManyPixels, pipeline.ErrImageTooLarge},
+	{decode.ErrUnsupportedFormat, pipeline.ErrUnsupportedImage},
+	{decode.ErrNotImage, pipeline.ErrBadImage},
+	{decode.ErrTruncated, pipeline.ErrBadImage},
+	{decode.ErrCorrupt, pipeline.ErrBadImage},
+	{context.DeadlineExceeded, pipeline.ErrDeadline},
+	{context.Canceled, pipeline.ErrDeadline},
+	{hailo.ErrDeviceLost, pipeline.ErrUnavailable},
+	{hailo.ErrClosed, pipeline.ErrUnavailable},
+	{hailo.ErrEncode, pipeline.ErrEncode},
+}
+
+// meaning wraps err in the pipeline's error for it.
+func meaning(err error) error {
+	for _, m := range meanings {
+		if errors.Is(err, m.from) {
+			return fmt.Errorf("%w: %w", m.to, err)
+		}
+	}
+	return err
+}
