@@ -72,7 +72,8 @@
 //     does not tell is NaN (f32) or 0. zone: 0 green, 1 orange, 2 red. throttling: 0 none ...
 //     5 streams off, 6 overheat. overcurrent: 0 or 1. CRC errors: since the worker started.
 //   - shutdown, or the end of the socket: stop in the safe order and exit with 0. The host
-//     kills a worker that takes too long.
+//     kills a worker that takes too long. SIGINT and SIGTERM are ignored: a terminal and systemd
+//     send them to the worker too, while the host still drains.
 //   - Whoever gets a packet that breaks these rules treats the other side as broken: the worker
 //     exits, the host kills it.
 //

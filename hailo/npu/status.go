@@ -5,17 +5,46 @@ import "fmt"
 // Code is a hailo_status of the vendor's runtime, by number.
 type Code int32
 
-// The codes that something is done about; see codeNames for all.
+// Codes that this program uses.
 const (
-	Success               Code = 0
-	CodeInsufficientSpace Code = 5
-	CodeStreamAbort       Code = 63
-	CodeCommunication     Code = 62
-	CodeDeviceInUse       Code = 73
-	CodeNoDevice          Code = 74
-	CodeDriverVersion     Code = 76
-	CodeQueueFull         Code = 82
+	Success                Code = 0
+	CodeInsufficientBuffer Code = 5
+	CodeStreamAbort        Code = 63
+	CodeDeviceInUse        Code = 73
+	CodeNoDevice           Code = 74
+	CodeDriverVersion      Code = 76
+	CodeQueueFull          Code = 82
+
+	codeDriverFailed  Code = 36
+	codeClosed        Code = 62
+	codeDriverTimeout Code = 87
+	codeRefused       Code = 89
+	codeNotConnected  Code = 96
 )
+
+// deviceLost says whether the code means that nothing more can come from this session of the
+// runtime, so that the worker must be replaced.
+func (c Code) deviceLost() bool {
+	switch c {
+	case codeDriverFailed, codeClosed, codeDriverTimeout, codeRefused, codeNotConnected:
+		return true
+	}
+	return false
+}
+
+// DeviceError says that the device could not be opened or a model not be loaded.
+type DeviceError struct {
+	Doing string // "open the device", "load PATH"
+	Code  Code
+	Text  string // what the worker says about it; may be ""
+}
+
+func (e *DeviceError) Error() string {
+	if e.Text == "" {
+		return fmt.Sprintf("cannot %s: %v", e.Doing, e.Code)
+	}
+	return fmt.Sprintf("cannot %s: %v: %s", e.Doing, e.Code, e.Text)
+}
 
 // String is the vendor's name of the code and its number: "HAILO_TIMEOUT (4)".
 func (c Code) String() string {

@@ -1,0 +1,406 @@
+package npu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"hailoclip/hailo"
+)
+
+// Settings of the vendor's scheduler and of the supervisor that nobody should need to change.
+const (
+	priorityNormal = 16 // HAILO_SCHEDULER_PRIORITY_NORMAL
+	priorityText   = 17 // before images that wait, but never between them for long: see textLoop
+	textTimeoutMS  = 2
+
+	throttlingShrink  = 3 // hailo notification 14: from here on less in flight
+	throttlingStopped = 5 // the device does not stream any more
+
+	shutdownLimit = 5 * time.Second // then the worker is killed
+	firstBackOff  = 50 * time.Millisecond
+	slowBackOff   = 20 * time.Second // the pace at which it is tried for ever
+	unsettled     = 30 * time.Second // after a loss the state is degraded for this long
+)
+
+// Options say what New starts.
+type Options struct {
+	Command   []string // the worker program and its arguments
+	Simulated bool     // the worker is a simulated chip; New's worker must say the same of itself
+	Config    Config
+
+	ImageHEF      string        // path
+	ImageSize     int           // pixels on a side
+	Dimension     int           // of the embeddings
+	BatchSize     int           // frames that the device runs at once, 1 to 63 (the runtime's limit)
+	DeviceTimeout time.Duration // nothing done for this long while frames are in flight: the device hangs
+	Text          *Text         // nil: texts are not encoded here
+	TextDigest    string        // for Info
+	Log           *slog.Logger
+}
+
+// Backend encodes on the device that a worker process holds. See New.
+type Backend struct {
+	opt    Options
+	log    *slog.Logger
+	memory *memory
+	frames *hailo.Frames
+	texts  textQueue
+
+	door   sync.RWMutex // guards closed
+	closed bool
+	calls  sync.WaitGroup // EncodeImages and EncodeTexts that are inside
+	stop   context.CancelFunc
+	ended  sync.WaitGroup // our goroutines
+	once   sync.Once
+
+	current  atomic.Pointer[session] // nil while there is no device
+	sequence atomic.Uint64           // of frames submitted, over all sessions
+
+	mu       sync.Mutex
+	changed  chan struct{} // closed and replaced when current changes
+	info     hailo.Info
+	restarts int   // workers lost after they had been ready
+	failures int   // starts that failed in a row
+	last     error // why the last session ended or the last start failed
+	lostAt   time.Time
+	rate     rateWatch
+	metrics  Metrics
+}
+
+var _ hailo.Backend = (*Backend)(nil)
+
+// New returns a backend that starts the worker in the background; Await waits for it. While no
+// worker is ready, encoding fails at once with ErrDeviceLost and Status says why.
+//
+// A worker that crashes, hangs for DeviceTimeout, loses a frame, breaks the protocol or reports
+// that its device is gone is killed and started again: at once the first time, then slower,
+// then every 20 s for ever. What was in flight fails with ErrDeviceLost as soon as the process
+// is gone. It is not encoded again here: a start takes seconds on a real device, which few
+// deadlines allow, and the caller may have another encoder.
+//
+// The frames live in one memory that all workers share one after the other. No worker is
+// started before the one before it has been reaped, so none can write to a frame that
+// somebody else has by now; an answer counts only with the sequence number of its submit.
+func New(opt Options) (*Backend, error) {
+	if err := opt.validate(); err != nil {
+		return nil, err
+	}
+	// Twice what the device takes: the others are being filled and scored.
+	count := [models]int{2 * opt.Config.InFlight, 0}
+	in := [models]int{opt.ImageSize * opt.ImageSize * 3, 0}
+	out := [models]int{opt.Dimension * 4, 0} // FLOAT32 is the largest format
+	if t := opt.Text; t != nil {
+		count[TextModel] = opt.Config.TextBatch
+		in[TextModel] = t.ContextLength * t.Width * 4
+		out[TextModel] = t.ContextLength * t.Width * 4
+	}
+	mem, err := newMemory(count, in, out)
+	if err != nil {
+		return nil, err
+	}
+	pixels := make([][]byte, count[ImageModel])
+	for i := range pixels {
+		pixels[i] = mem.at(mem.input[ImageModel], i)[:in[ImageModel]:in[ImageModel]]
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	b := &Backend{
+		opt: opt, log: opt.Log, memory: mem, stop: stop,
+		frames:  hailo.NewFrames(pixels, opt.Dimension),
+		changed: make(chan struct{}),
+		info: hailo.Info{
+			Backend: "npu", Simulated: opt.Simulated, Device: "not opened yet",
+			ImageBatch: 1, ImageCalls: opt.Config.InFlight,
+			TextBatch: opt.Config.TextBatch, TextDigest: opt.TextDigest,
+		},
+	}
+	if opt.Simulated {
+		b.info.Backend = "sim"
+	}
+	// Whoever holds a frame may touch its pixels, whatever happened to the backend: so the
+	// memory goes when the last frame does.
+	runtime.AddCleanup(b.frames, func(data []byte) { _ = unix.Munmap(data) }, mem.data)
+	b.texts.init()
+	b.ended.Go(func() { b.supervise(ctx) })
+	if opt.Text != nil {
+		b.ended.Go(b.textLoop)
+	}
+	return b, nil
+}
+
+func (o *Options) validate() error {
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("npu: "+format, args...))
+		}
+	}
+	check(len(o.Command) > 0, "no worker program")
+	check(o.Log != nil, "no logger")
+	check(len(o.ImageHEF) < len(Text1024{}), "path of the image model has %d bytes, at most 1023", len(o.ImageHEF))
+	check(o.ImageSize >= 1 && o.ImageSize <= 1024, "image size %d is out of bounds: 1 to 1024", o.ImageSize)
+	check(o.Dimension >= 1 && o.Dimension <= MaxFeatures, "dimension %d is out of bounds: 1 to %d", o.Dimension, MaxFeatures)
+	check(o.BatchSize >= 1 && o.BatchSize <= 63, "batch size %d is out of bounds: 1 to 63", o.BatchSize)
+	check(o.DeviceTimeout >= 10*time.Millisecond, "device timeout %v is out of bounds: at least 10ms", o.DeviceTimeout)
+	if err := o.Config.Validate(); err != nil {
+		errs = append(errs, err)
+	}
+	if o.Text != nil {
+		if err := o.Text.validate(o.Dimension); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// checkLoaded says whether a model that the worker has loaded is what we expect.
+func (b *Backend) checkLoaded(model int, l *Loaded) error {
+	rows, width := b.opt.ImageSize*b.opt.ImageSize, 3
+	outRows, outWidth := 1, b.opt.Dimension
+	least := 1
+	if t := b.opt.Text; model == TextModel {
+		rows, width = t.ContextLength, t.Width
+		outRows, outWidth = rows, width
+		least = b.opt.Config.TextBatch
+	}
+	if err := l.Input.validate(rows, width); err != nil {
+		return fmt.Errorf("input: %w", err)
+	}
+	if err := l.Output.validate(outRows, outWidth); err != nil {
+		return fmt.Errorf("output: %w", err)
+	}
+	if model == ImageModel && l.Input.Format != FormatUint8 {
+		return fmt.Errorf("input: format %d, want UINT8", l.Input.Format)
+	}
+	if int64(l.QueueDepth) < int64(least) || l.QueueDepth > math.MaxInt16 {
+		return fmt.Errorf("queue depth %d, want at least %d", l.QueueDepth, least)
+	}
+	return nil
+}
+
+// supervise keeps a worker running until ctx ends.
+func (b *Backend) supervise(ctx context.Context) {
+	for ctx.Err() == nil {
+		b.log.Info("npu: starting the worker", "command", b.opt.Command[0])
+		start := time.Now()
+		s, err := b.openSession(ctx)
+		if err == nil {
+			b.log.Info("npu: ready", "device", s.device(), "after", time.Since(start).Round(time.Millisecond))
+			b.install(s)
+			err = s.serve(ctx)
+		}
+		b.uninstall(s, err)
+		if ctx.Err() != nil {
+			return
+		}
+		wait := b.backOff()
+		b.log.Error("npu: no device", "reason", err, "next_start_in", wait)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// backOff is how long to wait before the next start: nothing after a worker that did its work,
+// then twice as long after each start that came to nothing.
+func (b *Backend) backOff() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.failures == 0 {
+		return 0
+	}
+	return min(firstBackOff<<min(b.failures-1, 16), slowBackOff)
+}
+
+func (b *Backend) install(s *session) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.info.Device = s.device()
+	b.current.Store(s)
+	close(b.changed)
+	b.changed = make(chan struct{})
+}
+
+// uninstall notes that a session has ended, or (s is nil) could not be opened.
+func (b *Backend) uninstall(s *session, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.current.Store(nil)
+	b.rate.restart()
+	b.last = err
+	b.failures++
+	if s == nil {
+		return
+	}
+	b.lostAt = time.Now()
+	b.restarts++
+	if s.done > 0 { // it has ended: nobody else touches it
+		b.failures = 0
+	}
+}
+
+// device describes what the worker has opened.
+func (s *session) device() string {
+	return fmt.Sprintf("%s %s, HailoRT %s", s.hello.Architecture, s.hello.Device, s.hello.Runtime)
+}
+
+// Await blocks until a worker is ready (nil), or ctx ends; then the error says what the last
+// start failed with.
+func (b *Backend) Await(ctx context.Context) error {
+	for {
+		b.mu.Lock()
+		changed, last := b.changed, b.last
+		b.mu.Unlock()
+		if b.current.Load() != nil {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			b.mu.Lock()
+			last = b.last
+			b.mu.Unlock()
+			if last == nil {
+				last = context.Cause(ctx)
+			}
+			return lost(last)
+		}
+	}
+}
+
+// enter counts a call in; it must call b.calls.Done when it returns.
+func (b *Backend) enter() error {
+	b.door.RLock()
+	defer b.door.RUnlock()
+	if b.closed {
+		return hailo.ErrClosed
+	}
+	b.calls.Add(1)
+	return nil
+}
+
+// session returns the worker in charge, or an ErrDeviceLost that says why there is none.
+func (b *Backend) session() (*session, error) {
+	s := b.current.Load()
+	if s == nil {
+		return nil, lost(errors.New(b.Status().Reason))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.reason != nil:
+		return nil, lost(s.reason)
+	case s.paused:
+		return nil, lost(errTooHot)
+	}
+	return s, nil
+}
+
+var errTooHot = errors.New("the device has stopped because it is too hot")
+
+// Frames implements hailo.Backend: frames in the memory shared with the worker.
+func (b *Backend) Frames() *hailo.Frames { return b.frames }
+
+// EncodeImages implements hailo.Backend. One frame a call is enough, as the device gathers its
+// batches itself: have Info().ImageCalls calls at once. When ctx ends after a frame was given to
+// the device, it still waits for the device to finish it, or for the end of the worker.
+func (b *Backend) EncodeImages(ctx context.Context, frames []*hailo.Frame) error {
+	if err := b.enter(); err != nil {
+		return err
+	}
+	defer b.calls.Done()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	s, err := b.session()
+	if err != nil {
+		return err
+	}
+	results := make([]<-chan result, 0, 8)
+	for _, f := range frames {
+		if err = b.own(f); err != nil {
+			break
+		}
+		var r <-chan result
+		if r, err = s.submit(ctx, ImageModel, f.Slot); err != nil {
+			break
+		}
+		results = append(results, r)
+	}
+	for i, r := range results {
+		if e := b.finishImage(s, frames[i], <-r); err == nil {
+			err = e
+		}
+	}
+	return err
+}
+
+// own checks that a frame is one of ours.
+func (b *Backend) own(f *hailo.Frame) error {
+	in := b.memory.input[ImageModel]
+	if f.Slot < 0 || f.Slot >= in.count ||
+		unsafe.SliceData(f.Pixels) != unsafe.SliceData(b.memory.at(in, f.Slot)) || len(f.Embedding) != b.opt.Dimension {
+		return fmt.Errorf("%w: the frame is not from this backend's pool", hailo.ErrEncode)
+	}
+	return nil
+}
+
+func (b *Backend) finishImage(s *session, f *hailo.Frame, r result) error {
+	if err := r.check(); err != nil {
+		return err
+	}
+	out := &s.loaded[ImageModel].Output
+	out.decode(f.Embedding, b.memory.at(b.memory.output[ImageModel], f.Slot)[:out.FrameBytes])
+	err := normalize(f.Embedding)
+	runtime.KeepAlive(b.frames) // or the memory could be unmapped under the reading
+	return err
+}
+
+// check turns a result into an error.
+func (r result) check() error {
+	switch {
+	case r.err != nil:
+		return r.err
+	case r.status.deviceLost():
+		return fmt.Errorf("%w: %v", hailo.ErrDeviceLost, r.status)
+	case r.status != Success:
+		return fmt.Errorf("%w: the device says %v", hailo.ErrEncode, r.status)
+	}
+	return nil
+}
+
+// Info implements hailo.Backend. Device is known once Await has returned nil.
+func (b *Backend) Info() hailo.Info {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.info
+}
+
+// Close implements hailo.Backend. It waits for the worker, which gets 5 s to release the
+// device before it is killed. May be called again.
+func (b *Backend) Close() error {
+	b.door.Lock()
+	b.closed = true
+	b.door.Unlock()
+	b.calls.Wait()
+	b.texts.close()
+	b.stop()
+	b.ended.Wait()
+	var err error
+	b.once.Do(func() { err = b.memory.file.Close() })
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return err
+}

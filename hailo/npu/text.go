@@ -1,0 +1,314 @@
+package npu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"hailoclip/hailo"
+)
+
+// Text is what encoding texts needs on the host: the device takes the embeddings of the tokens
+// and gives the last hidden state; the table before it and the projection after it are ours.
+type Text struct {
+	HEF           string // path
+	ContextLength int    // tokens
+	Width         int    // numbers in the embedding of a token, and in a row of the output
+	Vocabulary    int    // tokens that Row knows: 0 to Vocabulary-1
+	EndToken      int32  // the first one in a text marks the row that the embedding comes from
+	PadToken      int32  // fills the text after its end; the encoder is causal, so any will do
+
+	// Row returns the embedding of a token, Width numbers, only read. Safe for concurrent use.
+	Row func(token int32) []float32
+	// Projection is [Width, dimension], or [dimension, Width] when it is Transposed;
+	// nil: the output is the embedding (Width = dimension).
+	Projection []float32
+	Transposed bool
+}
+
+func (t *Text) validate(dimension int) error {
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("npu: text: "+format, args...))
+		}
+	}
+	check(len(t.HEF) < len(Text1024{}), "path of the model has %d bytes, at most 1023", len(t.HEF))
+	check(t.ContextLength >= 2 && t.ContextLength <= 1024, "context length %d is out of bounds: 2 to 1024", t.ContextLength)
+	check(t.Width >= 1 && t.Width <= MaxFeatures, "width %d is out of bounds: 1 to %d", t.Width, MaxFeatures)
+	check(t.Row != nil, "no token embeddings")
+	check(t.known(t.EndToken) && t.known(t.PadToken), "end token %d or pad token %d is not among the %d tokens",
+		t.EndToken, t.PadToken, t.Vocabulary)
+	if t.Projection == nil {
+		check(t.Width == dimension, "no projection, but width %d and dimension %d", t.Width, dimension)
+	} else {
+		check(len(t.Projection) == t.Width*dimension, "projection of %d numbers, want %d x %d",
+			len(t.Projection), t.Width, dimension)
+	}
+	return errors.Join(errs...)
+}
+
+func (t *Text) known(token int32) bool { return token >= 0 && int64(token) < int64(t.Vocabulary) }
+
+// check returns the position of the end token, or an ErrEncode that says what is wrong.
+func (t *Text) check(tokens []int32) (int, error) {
+	if len(tokens) > t.ContextLength {
+		return 0, fmt.Errorf("%w: %d tokens, at most %d", hailo.ErrEncode, len(tokens), t.ContextLength)
+	}
+	for _, token := range tokens {
+		if !t.known(token) {
+			return 0, fmt.Errorf("%w: token %d is not in the vocabulary of %d", hailo.ErrEncode, token, t.Vocabulary)
+		}
+	}
+	end := slices.Index(tokens, t.EndToken)
+	if end < 0 {
+		return 0, fmt.Errorf("%w: no end token (%d)", hailo.ErrEncode, t.EndToken)
+	}
+	return end, nil
+}
+
+// fill writes the embeddings of the tokens into an input slot.
+func (t *Text) fill(slot []byte, in *Stream, tokens []int32) {
+	n := in.rowBytes()
+	for i, token := range tokens {
+		in.encode(slot[i*n:(i+1)*n], t.Row(token))
+	}
+	if len(tokens) < t.ContextLength {
+		pad := slot[len(tokens)*n : (len(tokens)+1)*n]
+		in.encode(pad, t.Row(t.PadToken))
+		for i := len(tokens) + 1; i < t.ContextLength; i++ {
+			copy(slot[i*n:], pad)
+		}
+	}
+}
+
+// project turns the row of the end token into an embedding of unit length.
+func (t *Text) project(row []float32, dimension int) ([]float32, error) {
+	v := make([]float32, dimension)
+	switch {
+	case t.Projection == nil:
+		copy(v, row)
+	case t.Transposed:
+		for i := range v {
+			sum := 0.0
+			for j, p := range t.Projection[i*t.Width : (i+1)*t.Width] {
+				sum += float64(row[j]) * float64(p)
+			}
+			v[i] = float32(sum)
+		}
+	default:
+		sums := make([]float64, dimension)
+		for j, x := range row {
+			for i, p := range t.Projection[j*dimension : (j+1)*dimension] {
+				sums[i] += float64(x) * float64(p)
+			}
+		}
+		for i, sum := range sums {
+			v[i] = float32(sum)
+		}
+	}
+	return v, normalize(v)
+}
+
+// textCall is one call of EncodeTexts.
+type textCall struct {
+	ctx     context.Context
+	tokens  [][]int32
+	ends    []int // position of each end token
+	vectors [][]float32
+	next    int           // the first text not taken yet
+	open    int           // texts not finished yet
+	err     error         // the first
+	done    chan struct{} // closed when open is 0
+}
+
+// textItem is one text of a call.
+type textItem struct {
+	call  *textCall
+	index int
+}
+
+// textQueue holds the calls that wait. Batches are gathered over all of them, one text of each
+// in turn, so that a request with one text does not wait behind one with a thousand.
+type textQueue struct {
+	mu     sync.Mutex
+	some   *sync.Cond
+	calls  []*textCall
+	closed bool
+}
+
+func (q *textQueue) init() { q.some = sync.NewCond(&q.mu) }
+
+func (q *textQueue) put(c *textCall) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.calls = append(q.calls, c)
+	q.some.Signal()
+}
+
+func (q *textQueue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	q.some.Broadcast()
+}
+
+// take blocks until there are texts and returns at most n of them; none when the queue is closed.
+func (q *textQueue) take(n int) []textItem {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var items []textItem
+	for {
+		for len(items) < n && len(q.calls) > 0 {
+			c := q.calls[0]
+			q.calls = q.calls[1:]
+			if err := c.ctx.Err(); err != nil {
+				q.drop(c, context.Cause(c.ctx))
+				continue
+			}
+			items = append(items, textItem{c, c.next})
+			if c.next++; c.next < len(c.tokens) {
+				q.calls = append(q.calls, c)
+			}
+		}
+		if len(items) > 0 || q.closed {
+			return items
+		}
+		q.some.Wait()
+	}
+}
+
+// drop finishes the texts of a call that were not taken. The caller holds q.mu.
+func (q *textQueue) drop(c *textCall, err error) {
+	if c.err == nil {
+		c.err = err
+	}
+	c.open -= len(c.tokens) - c.next
+	c.next = len(c.tokens)
+	if c.open == 0 {
+		close(c.done)
+	}
+}
+
+// finish notes the outcome of a text. A call is given up at its first error.
+func (q *textQueue) finish(item textItem, v []float32, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	c := item.call
+	c.vectors[item.index] = v
+	c.open--
+	if err != nil && c.err == nil {
+		c.err = err
+		if i := slices.Index(q.calls, c); i >= 0 {
+			q.calls = slices.Delete(q.calls, i, i+1)
+			q.drop(c, err)
+			return
+		}
+	}
+	if c.open == 0 {
+		close(c.done)
+	}
+}
+
+// EncodeTexts implements hailo.Backend. When ctx ends it returns at once; texts that the device
+// is working on are finished behind it.
+func (b *Backend) EncodeTexts(ctx context.Context, tokens [][]int32) ([][]float32, error) {
+	if err := b.enter(); err != nil {
+		return nil, err
+	}
+	defer b.calls.Done()
+	switch {
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case b.opt.Text == nil:
+		return nil, fmt.Errorf("%w: no text encoder on the device", hailo.ErrEncode)
+	case len(tokens) == 0:
+		return nil, nil
+	}
+	c := &textCall{
+		ctx: ctx, tokens: make([][]int32, len(tokens)), open: len(tokens), done: make(chan struct{}),
+		ends: make([]int, len(tokens)), vectors: make([][]float32, len(tokens)),
+	}
+	for i, t := range tokens {
+		end, err := b.opt.Text.check(t)
+		if err != nil {
+			return nil, fmt.Errorf("text %d: %w", i, err)
+		}
+		c.ends[i] = end
+		c.tokens[i] = slices.Clone(t) // we may return before the last one was read
+	}
+	b.texts.put(c)
+	select {
+	case <-c.done:
+		if c.err != nil {
+			return nil, c.err
+		}
+		return c.vectors, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// textLoop encodes the texts of all calls, a small batch at a time.
+//
+// Texts go before the images that wait on the device (their priority is higher), so they must
+// not come in one after the other: after a batch of texts, the next one is held back until an
+// image was done, if any is in flight. So no image waits for more than one batch of texts.
+func (b *Backend) textLoop() {
+	var before *session
+	var images uint64
+	for {
+		items := b.texts.take(b.opt.Config.TextBatch)
+		if len(items) == 0 {
+			return
+		}
+		s, err := b.session()
+		if err != nil {
+			for _, item := range items {
+				b.texts.finish(item, nil, err)
+			}
+			continue
+		}
+		if s == before {
+			s.waitImages(images)
+		}
+		b.encodeTexts(s, items)
+		before, images = s, s.imagesDone()
+	}
+}
+
+// encodeTexts takes one batch through the device; item i is in slot i.
+func (b *Backend) encodeTexts(s *session, items []textItem) {
+	t := b.opt.Text
+	in, out := &s.loaded[TextModel].Input, &s.loaded[TextModel].Output
+	for i, item := range items {
+		t.fill(b.memory.at(b.memory.input[TextModel], i), in, item.call.tokens[item.index])
+	}
+	results := make([]<-chan result, len(items))
+	for i, item := range items {
+		r, err := s.submit(context.Background(), TextModel, i) // does not block: there is a slot for each
+		if err != nil {
+			b.texts.finish(item, nil, err)
+			continue
+		}
+		results[i] = r
+	}
+	row := make([]float32, t.Width)
+	for i, item := range items {
+		if results[i] == nil {
+			continue
+		}
+		r := <-results[i]
+		if err := r.check(); err != nil {
+			b.texts.finish(item, nil, err)
+			continue
+		}
+		n := out.rowBytes()
+		end := item.call.ends[item.index]
+		out.decode(row, b.memory.at(b.memory.output[TextModel], i)[end*n:(end+1)*n])
+		v, err := t.project(row, b.opt.Dimension)
+		b.texts.finish(item, v, err)
+	}
+}
