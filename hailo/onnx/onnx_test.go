@@ -1,0 +1,366 @@
+package onnx
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"hailoclip/hailo"
+	"hailoclip/hailo/backendtest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// native returns the library to test with: HAILO_CLIP_ONNXRUNTIME, or what "hailo-clip setup"
+// put into the cache folder. Without one the test is skipped, or fails under
+// HAILO_CLIP_REQUIRE_NATIVE=1.
+func native(tb testing.TB) string {
+	tb.Helper()
+	path := os.Getenv("HAILO_CLIP_ONNXRUNTIME")
+	if path == "" {
+		path = LibraryFile(DefaultLibraryDir(), runtime.GOARCH)
+	}
+	if _, err := os.Stat(path); err != nil {
+		if os.Getenv("HAILO_CLIP_REQUIRE_NATIVE") == "1" {
+			tb.Fatal("no ONNX Runtime: ", err)
+		}
+		tb.Skip("no ONNX Runtime: ", err)
+	}
+	return path
+}
+
+// newBackend opens a backend that is closed with the test.
+func newBackend(tb testing.TB, c Config, o Options) *Backend {
+	tb.Helper()
+	c.Library = native(tb)
+	b, err := Open(c, o)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { b.Close() })
+	return b
+}
+
+// demo is the embedded demo model, read from its files.
+func demo(tb testing.TB) Options {
+	tb.Helper()
+	o := Options{
+		Image:     Source{Path: "../demo/vision_model.onnx"},
+		Text:      Source{Path: "../demo/text_model.onnx"},
+		Tokenizer: Source{Path: "../demo/tokenizer.json"},
+		Frames:    16,
+	}
+	readJSON(tb, "../demo/manifest.json", &o.Manifest)
+	return o
+}
+
+// tiny is a model of testdata, as text encoder and, if image is set, as image encoder.
+func tiny(text, image string) Options {
+	o := Options{
+		Manifest: hailo.Manifest{EmbeddingDimension: 8, ImageSize: 4, ContextLength: 6, Std: [3]float32{1, 1, 1}},
+		Text:     Source{Path: filepath.Join("testdata", text)},
+		Frames:   4,
+	}
+	if image != "" {
+		o.Image.Path = filepath.Join("testdata", image)
+	}
+	return o
+}
+
+func readJSON(tb testing.TB, path string, v any) {
+	tb.Helper()
+	data, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(data, v)
+	}
+	if err != nil {
+		tb.Fatal(path, ": ", err)
+	}
+}
+
+func cosine(a, b []float32) float64 {
+	var ab, aa, bb float64
+	for i := range a {
+		ab += float64(a[i]) * float64(b[i])
+		aa += float64(a[i]) * float64(a[i])
+		bb += float64(b[i]) * float64(b[i])
+	}
+	return ab / math.Sqrt(aa*bb)
+}
+
+func TestGoldenTexts(t *testing.T) {
+	var golden struct {
+		Texts    map[string][]float32 `json:"texts"`
+		TokenIDs map[string][]int32   `json:"token_ids"`
+	}
+	readJSON(t, "../demo/golden.json", &golden)
+	b := newBackend(t, Config{}, demo(t))
+	var texts []string
+	var tokens [][]int32
+	for text, ids := range golden.TokenIDs {
+		texts, tokens = append(texts, text), append(tokens, ids)
+	}
+	got, err := b.EncodeTexts(t.Context(), tokens)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, text := range texts {
+		if c := cosine(got[i], golden.Texts[text]); c < 0.99999 {
+			t.Errorf("%q: cosine %v", text, c)
+		}
+	}
+}
+
+func TestConformance(t *testing.T) {
+	native(t)
+	open := func(c Config, o Options) func(t *testing.T) hailo.Backend {
+		return func(t *testing.T) hailo.Backend { return newBackend(t, c, o) }
+	}
+	bytes := demo(t)
+	for _, src := range []*Source{&bytes.Image, &bytes.Text, &bytes.Tokenizer} {
+		data, err := os.ReadFile(src.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		*src = Source{Bytes: data}
+	}
+	for name, open := range map[string]func(t *testing.T) hailo.Backend{
+		"demo":                 open(Config{}, demo(t)),
+		"demo from memory":     open(Config{Threads: 3, Batch: 7}, bytes),
+		"whole model, 1 file":  open(Config{}, tiny("whole.onnx", "whole.onnx")),
+		"fixed batches, int32": open(Config{}, tiny("text_fixed.onnx", "image_fixed.onnx")),
+		"one thread, batch 1":  open(Config{Threads: 1, Batch: 1}, tiny("external.onnx", "whole.onnx")),
+	} {
+		t.Run(name, func(t *testing.T) { backendtest.Run(t, open) })
+	}
+}
+
+// The tiny models hold the same weights, so that all layouts must give the same vectors.
+func TestLayoutsAgree(t *testing.T) {
+	encode := func(name string, texts ...[]int32) [][]float32 {
+		t.Helper()
+		got, err := newBackend(t, Config{}, tiny(name, "")).EncodeTexts(t.Context(), texts)
+		if err != nil {
+			t.Fatal(name, ": ", err)
+		}
+		return got
+	}
+	full := [][]int32{{1, 2, 3, 4, 5, 6}, {7, 7, 7, 7, 7, 7}, {8, 9, 10, 11, 12, 13}} // no padding
+	want := encode("whole.onnx", full...)
+	for _, name := range []string{"text_fixed.onnx", "external.onnx"} {
+		for i, v := range encode(name, full...) {
+			if c := cosine(v, want[i]); c < 0.999999 {
+				t.Errorf("%s, text %d: cosine %v", name, i, c)
+			}
+		}
+	}
+	masked := encode("whole.onnx", []int32{7}, []int32{7, 7})
+	for i, v := range masked {
+		if c := cosine(v, want[1]); c < 0.999999 {
+			t.Errorf("text %d: padding got past the mask: cosine %v", i, c)
+		}
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	library := native(t)
+	junk := filepath.Join(t.TempDir(), "junk.onnx")
+	if err := os.WriteFile(junk, []byte("not a model at all"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	with := func(o Options, change func(*Options)) Options { change(&o); return o }
+	whole := tiny("whole.onnx", "whole.onnx")
+	for _, tt := range []struct {
+		name string
+		o    Options
+		want string
+	}{
+		{"no such file", tiny("none.onnx", ""), "none.onnx"},
+		{"not a model", with(whole, func(o *Options) { o.Text.Path = junk }), "junk.onnx"},
+		{"no bytes", with(whole, func(o *Options) { o.Text = Source{Bytes: []byte{1}} }), "built-in model of 1 bytes"},
+		{"no text half", tiny("image_fixed.onnx", ""), "gives no text_embeds (from input_ids)"},
+		{"no image half", tiny("whole.onnx", "external.onnx"), "gives no image_embeds (from pixel_values)"},
+		{"float16", tiny("half.onnx", ""), "text_embeds float16[any 8] does not fit the manifest, which needs float32[any 8]"},
+		{"picture size", with(whole, func(o *Options) { o.Manifest.ImageSize = 224 }), "pixel_values float32[any 3 4 4] does not fit"},
+		{"dimension", with(whole, func(o *Options) { o.Manifest.EmbeddingDimension = 512 }), "text_embeds float32[any 8] does not fit"},
+		{"context", with(tiny("text_fixed.onnx", ""), func(o *Options) { o.Manifest.ContextLength = 77 }), "input_ids int32[2 6] does not fit"},
+		{"NaN", with(whole, func(o *Options) { o.Manifest.Tokens.PadID = 15 }), "length 0, infinity or NaN"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b, err := Open(Config{Library: library}, tt.o)
+			if err == nil {
+				b.Close()
+				t.Fatal("opened")
+			}
+			if !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %q\nlacks %q", err, tt.want)
+			}
+		})
+	}
+}
+
+// Vectors of no length never get out, and a bad text does not spoil the backend.
+func TestBadVectors(t *testing.T) {
+	b := newBackend(t, Config{}, tiny("whole.onnx", "whole.onnx"))
+	for _, tt := range []struct {
+		name string
+		ids  []int32
+	}{
+		{"NaN", []int32{1, 15}}, {"zero", []int32{14}}, {"token not in the vocabulary", []int32{16}}, {"negative token", []int32{-17}},
+	} {
+		if _, err := b.EncodeTexts(t.Context(), [][]int32{{1}, tt.ids, {2}}); !errors.Is(err, hailo.ErrEncode) {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+	}
+	black, err := b.Frames().Get(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer black.Release()
+	if err := b.EncodeImages(t.Context(), []*hailo.Frame{black}); !errors.Is(err, hailo.ErrEncode) {
+		t.Error("black picture of a model without bias: ", err)
+	}
+	if _, err := b.EncodeTexts(t.Context(), [][]int32{{1}, {2}}); err != nil {
+		t.Error("afterwards: ", err)
+	}
+}
+
+// The model in slow.onnx does not end on this token, in no time that a test would wait for.
+var forever = [][]int32{{2_000_000_000}}
+
+var errTest = errors.New("the deadline of the test")
+
+func TestCancel(t *testing.T) {
+	b := newBackend(t, Config{Threads: 1}, tiny("slow.onnx", ""))
+	ctx, cancel := context.WithCancelCause(t.Context())
+	result := make(chan error)
+	encode := func() {
+		_, err := b.EncodeTexts(ctx, forever)
+		result <- err
+	}
+	go encode()
+	for len(b.slots) > 0 { // until it has the only slot
+		runtime.Gosched()
+	}
+	go encode() // waits for the slot
+	cancel(errTest)
+	for range 2 {
+		if err := <-result; !errors.Is(err, errTest) {
+			t.Error("cancelled: ", err)
+		}
+	}
+	if _, err := b.EncodeTexts(ctx, [][]int32{{0}}); !errors.Is(err, errTest) {
+		t.Error("cancelled before: ", err)
+	}
+	if _, err := b.EncodeTexts(t.Context(), [][]int32{{1}}); err != nil {
+		t.Error("the slot does not work any more: ", err)
+	}
+}
+
+func TestCloseWaits(t *testing.T) {
+	b := newBackend(t, Config{Threads: 2}, tiny("slow.onnx", ""))
+	ctx, cancel := context.WithCancelCause(t.Context())
+	result := make(chan error)
+	go func() {
+		_, err := b.EncodeTexts(ctx, forever)
+		result <- err
+	}()
+	for len(b.slots) == cap(b.slots) {
+		runtime.Gosched()
+	}
+	closed := make(chan error)
+	go func() { closed <- b.Close() }()
+	for b.Status().Ready {
+		runtime.Gosched()
+	}
+	if _, err := b.EncodeTexts(t.Context(), [][]int32{{1}}); !errors.Is(err, hailo.ErrClosed) {
+		t.Error("during Close: ", err)
+	}
+	select {
+	case <-closed:
+		t.Error("Close did not wait")
+	default:
+	}
+	cancel(errTest)
+	if err := <-result; !errors.Is(err, errTest) {
+		t.Error("in flight: ", err)
+	}
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+}
+
+// A part that fails ends the others, and its error is the one that is told.
+func TestShareFirstError(t *testing.T) {
+	b := newBackend(t, Config{Threads: 2}, tiny("slow.onnx", ""))
+	bad := errors.New("bad part")
+	var once sync.Once
+	err := b.share(t.Context(), 2, 1, func(ctx context.Context, _ *slot, _, _ int) error {
+		var err error
+		once.Do(func() { err = bad })
+		if err == nil {
+			<-ctx.Done()
+			err = context.Cause(ctx)
+		}
+		return err
+	})
+	if !errors.Is(err, bad) || !errors.Is(err, hailo.ErrEncode) {
+		t.Error(err)
+	}
+	if len(b.slots) != 2 {
+		t.Error("slots lost: ", len(b.slots))
+	}
+}
+
+func TestTextDigest(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, s string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(s), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	base := Options{Text: Source{Path: write("a.onnx", "weights")}, Tokenizer: Source{Path: write("t.json", "{}")}}
+	base.Manifest.ContextLength = 77
+	var seen []string
+	add := func(what string, o Options, isNew bool) {
+		t.Helper()
+		d, err := textDigest(o)
+		if err != nil || len(d) != 64 {
+			t.Fatal(what, d, err)
+		}
+		if slices.Contains(seen, d) == isNew {
+			t.Errorf("%s: new digest is %v, want %v", what, !isNew, isNew)
+		}
+		seen = append(seen, d)
+	}
+	add("first", base, true)
+	o := base
+	o.Text = Source{Bytes: []byte("weights")}
+	add("the same from memory", o, false)
+	o.Manifest.ContextLength = 64
+	add("context length", o, true)
+	o.Manifest.Tokens.PadID = 1
+	add("padding", o, true)
+	o = base
+	o.Tokenizer = Source{Bytes: []byte("[]")}
+	add("tokenizer", o, true)
+	write("b.onnx", "not ours")
+	write("a.onnx.part", "not ours")
+	add("other files", base, false)
+	write("a.onnx_data", "more weights")
+	add("external weights", base, true)
+	write("a.onnx_data", "more weight2")
+	add("other external weights", base, true)
+}
