@@ -1,0 +1,285 @@
+package hailo
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// ErrTokenizer says that a tokenizer.json is damaged or not CLIP's kind.
+var ErrTokenizer = errors.New("bad tokenizer file")
+
+const (
+	maxTokenizerFile = 32 << 20 // bytes; CLIP's is 2 to 4 MB
+	maxVocabulary    = 1 << 20  // tokens; CLIP has 49,408
+	wordEnd          = "</w>"
+)
+
+// CLIP's pattern, and the form in which some files write it. The special tokens in the second
+// never match: they are cut out of the text before.
+const (
+	clipPattern  = `'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+`
+	clipPattern2 = `<\|startoftext\|>|<\|endoftext\|>|` + clipPattern
+)
+
+// tokenizerFile is what matters of a tokenizer.json.
+type tokenizerFile struct {
+	AddedTokens []struct {
+		ID         int32  `json:"id"`
+		Content    string `json:"content"`
+		SingleWord bool   `json:"single_word"`
+		LStrip     bool   `json:"lstrip"`
+		RStrip     bool   `json:"rstrip"`
+		Normalized bool   `json:"normalized"`
+	} `json:"added_tokens"`
+	Normalizer   *tokenizerStep `json:"normalizer"`
+	PreTokenizer *tokenizerStep `json:"pre_tokenizer"`
+	Model        struct {
+		Type         string           `json:"type"`
+		Dropout      *float64         `json:"dropout"`
+		Prefix       *string          `json:"continuing_subword_prefix"`
+		Suffix       *string          `json:"end_of_word_suffix"`
+		IgnoreMerges bool             `json:"ignore_merges"`
+		Vocab        map[string]int32 `json:"vocab"`
+		Merges       []mergeLine      `json:"merges"`
+	} `json:"model"`
+}
+
+// tokenizerStep is a normalizer or pre-tokenizer, or a sequence of them.
+type tokenizerStep struct {
+	Type          string          `json:"type"`
+	Normalizers   []tokenizerStep `json:"normalizers"`
+	PreTokenizers []tokenizerStep `json:"pretokenizers"`
+	Content       string          `json:"content"`
+	Behavior      string          `json:"behavior"`
+	Invert        bool            `json:"invert"`
+	Pattern       struct {
+		Regex string `json:"Regex"`
+	} `json:"pattern"`
+}
+
+func (s *tokenizerStep) String() string {
+	if s == nil {
+		return "none"
+	}
+	var parts []string
+	for _, list := range [][]tokenizerStep{s.Normalizers, s.PreTokenizers} {
+		for i := range list {
+			parts = append(parts, list[i].String())
+		}
+	}
+	pattern := s.Pattern.Regex
+	if pattern == clipPattern2 {
+		pattern = clipPattern
+	}
+	switch s.Type {
+	case "Sequence":
+		return strings.Join(parts, ", ")
+	case "Replace":
+		return fmt.Sprintf("Replace %q %q", pattern, s.Content)
+	case "Split":
+		return fmt.Sprintf("Split %q %s %t", pattern, s.Behavior, s.Invert)
+	}
+	return s.Type
+}
+
+// mergeLine is one merge: "a b" in older files, ["a", "b"] in newer ones.
+type mergeLine [2]string
+
+func (m *mergeLine) UnmarshalJSON(data []byte) error {
+	if data[0] == '[' {
+		var two []string
+		if err := json.Unmarshal(data, &two); err != nil {
+			return err
+		}
+		if len(two) != 2 {
+			return fmt.Errorf("merge %.60s does not have two parts", data)
+		}
+		*m = mergeLine(two)
+		return nil
+	}
+	var one string
+	if err := json.Unmarshal(data, &one); err != nil {
+		return err
+	}
+	a, b, ok := strings.Cut(one, " ")
+	if !ok || strings.Contains(b, " ") {
+		return fmt.Errorf("merge %.60q does not have two parts", one)
+	}
+	*m = mergeLine{a, b}
+	return nil
+}
+
+// LoadTokenizer reads a tokenizer.json of CLIP's kind, at most 32 MiB: byte-level BPE with "</w>" at
+// word ends, CLIP's normalizer and pattern, and the special tokens start and end of tokens. What the
+// file says otherwise is refused with ErrTokenizer, so that a file of another kind cannot silently
+// give other ids. Padding, truncation and post-processing in the file are ignored.
+func LoadTokenizer(r io.Reader, tokens Tokens) (*Tokenizer, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxTokenizerFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("tokenizer file: %w", err)
+	}
+	if len(data) > maxTokenizerFile {
+		return nil, fmt.Errorf("%w: more than %d MiB", ErrTokenizer, maxTokenizerFile>>20)
+	}
+	var f tokenizerFile
+	if err := json.Unmarshal(data, &f); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrTokenizer, err)
+	}
+	t := &Tokenizer{}
+	t.scratch.New = func() any { return &scratch{} }
+	for _, step := range []func(*tokenizerFile) error{
+		checkKind, t.loadVocabulary, t.loadMerges,
+		func(f *tokenizerFile) error { return t.loadSpecials(f, tokens) },
+	} {
+		if err := step(&f); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrTokenizer, err)
+		}
+	}
+	return t, nil
+}
+
+// checkKind refuses what Encode would not do as the file says.
+func checkKind(f *tokenizerFile) error {
+	m := &f.Model
+	want := func(what, got, want string) error {
+		if got == want {
+			return nil
+		}
+		return fmt.Errorf("%s is %.200q, want %q", what, got, want)
+	}
+	text := func(s *string) string {
+		if s == nil {
+			return ""
+		}
+		return *s
+	}
+	return errors.Join(
+		want("model type", m.Type, "BPE"),
+		want("end_of_word_suffix", text(m.Suffix), wordEnd),
+		want("continuing_subword_prefix", text(m.Prefix), ""),
+		want("dropout, ignore_merges", fmt.Sprint(m.Dropout != nil && *m.Dropout != 0, m.IgnoreMerges), "false false"),
+		want("normalizer", f.Normalizer.String(), `NFC, Replace "\\s+" " ", Lowercase`),
+		want("pre-tokenizer", f.PreTokenizer.String(), fmt.Sprintf("Split %q Removed true, ByteLevel", clipPattern)),
+	)
+}
+
+func (t *Tokenizer) loadVocabulary(f *tokenizerFile) error {
+	vocab := f.Model.Vocab
+	if len(vocab) == 0 {
+		return errors.New("no vocabulary")
+	}
+	for _, a := range f.AddedTokens { // some files have them only here
+		if id, ok := vocab[a.Content]; ok && id != a.ID {
+			return fmt.Errorf("token %.60q has id %d in the vocabulary and %d in added_tokens", a.Content, id, a.ID)
+		}
+		vocab[a.Content] = a.ID
+	}
+	if len(vocab) > maxVocabulary {
+		return fmt.Errorf("vocabulary of %d tokens, at most %d", len(vocab), maxVocabulary)
+	}
+	t.pieces = make([]string, len(vocab))
+	for piece, id := range vocab {
+		switch {
+		case piece == "":
+			return errors.New("empty token in the vocabulary")
+		case id < 0 || int(id) >= len(vocab):
+			return fmt.Errorf("token %.60q has id %d, want 0 to %d", piece, id, len(vocab)-1)
+		case t.pieces[id] != "":
+			return fmt.Errorf("tokens %.60q and %.60q have the same id %d", piece, t.pieces[id], id)
+		}
+		t.pieces[id] = piece
+	}
+	for b, r := range byteRunes {
+		var ok, okLast bool
+		t.bytes[b], ok = vocab[string(r)]
+		t.lastBytes[b], okLast = vocab[string(r)+wordEnd]
+		if !ok || !okLast {
+			return fmt.Errorf("the vocabulary lacks %q or %q, which stand for byte %#02x", string(r), string(r)+wordEnd, b)
+		}
+	}
+	return nil
+}
+
+func (t *Tokenizer) loadMerges(f *tokenizerFile) error {
+	vocab, lines := f.Model.Vocab, f.Model.Merges
+	if len(lines) > maxVocabulary {
+		return fmt.Errorf("%d merges, at most %d", len(lines), maxVocabulary)
+	}
+	t.merges = make(map[uint64]merge, len(lines))
+	for rank, line := range lines {
+		a, okA := vocab[line[0]]
+		b, okB := vocab[line[1]]
+		id, ok := vocab[line[0]+line[1]]
+		if !okA || !okB || !ok {
+			return fmt.Errorf("merge %d of %.60q and %.60q: not all in the vocabulary", rank, line[0], line[1])
+		}
+		if _, twice := t.merges[pair(a, b)]; twice {
+			return fmt.Errorf("merge %d of %.60q and %.60q: a second time", rank, line[0], line[1])
+		}
+		t.merges[pair(a, b)] = merge{int32(rank), id}
+	}
+	return nil
+}
+
+func (t *Tokenizer) loadSpecials(f *tokenizerFile, tokens Tokens) error {
+	var normalized []special
+	ids := map[string]int32{}
+	for _, a := range f.AddedTokens {
+		sp := special{a.Content, a.ID}
+		switch _, twice := ids[a.Content]; {
+		case a.Content != tokens.Start && a.Content != tokens.End:
+			return fmt.Errorf("added token %.60q: only %q and %q are known", a.Content, tokens.Start, tokens.End)
+		case twice:
+			return fmt.Errorf("added token %q: a second time", a.Content)
+		case a.SingleWord || a.LStrip || a.RStrip:
+			return fmt.Errorf("added token %q: single_word, lstrip and rstrip are not supported", a.Content)
+		case !isMark(a.Content): // so that no two of them overlap in a text
+			return fmt.Errorf("added token %.60q is not of the form <...>", a.Content)
+		}
+		ids[a.Content] = a.ID
+		if a.Normalized {
+			sp.content = (&scratch{}).normalize(sp.content)
+			normalized = append(normalized, sp)
+		} else {
+			t.specials = append(t.specials, sp)
+		}
+	}
+	t.raw = len(t.specials)
+	t.specials = append(t.specials, normalized...)
+	var okStart, okEnd bool
+	t.start, okStart = ids[tokens.Start]
+	t.end, okEnd = ids[tokens.End]
+	if !okStart || !okEnd || tokens.Start == tokens.End {
+		return fmt.Errorf("added_tokens lack %q or %q", tokens.Start, tokens.End)
+	}
+	if tokens.PadID < 0 || int(tokens.PadID) >= len(t.pieces) {
+		return fmt.Errorf("the padding id %d is not in the vocabulary of %d", tokens.PadID, len(t.pieces))
+	}
+	return nil
+}
+
+// isMark says whether s is "<...>" in printable ASCII without another < or >.
+func isMark(s string) bool {
+	return len(s) > 2 && s[0] == '<' && s[len(s)-1] == '>' && !strings.ContainsAny(s[1:len(s)-1], "<>") &&
+		!strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
+}
+
+// byteRunes is the printable rune that stands for each byte in a byte-level vocabulary: the byte
+// itself where Latin-1 prints it, and the next rune from U+0100 on for the others, in order.
+// runeBytes is the way back.
+var byteRunes, runeBytes = func() (runes [256]rune, bytes map[rune]byte) {
+	bytes = make(map[rune]byte, 256)
+	next := rune(256)
+	for b := range runes {
+		r := rune(b)
+		if b <= ' ' || b == 0x7F || b > 0x7F && b <= 0xA0 || b == 0xAD {
+			r = next
+			next++
+		}
+		runes[b], bytes[r] = r, byte(b)
+	}
+	return
+}()
