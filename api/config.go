@@ -1,0 +1,59 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	"hailoclip/pipeline"
+)
+
+// Config is the section "server" of the configuration.
+type Config struct {
+	Host  string `yaml:"host"`  // address to listen on; "" means all of them
+	Port  int    `yaml:"port"`  // 0..65535; 0 means any free one
+	Debug bool   `yaml:"debug"` // key of the former service; true is refused
+
+	ReadTimeout     pipeline.Duration `yaml:"read_timeout"`     // for a whole request, first byte to last, 100ms..1h
+	WriteTimeout    pipeline.Duration `yaml:"write_timeout"`    // for a whole answer, 100ms..1h
+	IdleTimeout     pipeline.Duration `yaml:"idle_timeout"`     // between two requests of a connection, 100ms..1h
+	ShutdownTimeout pipeline.Duration `yaml:"shutdown_timeout"` // for the requests inside at a stop, 0..1h
+
+	MaxBodyBytes   int `yaml:"max_body_bytes"`   // 1 KiB..1 GiB
+	MaxHeaderBytes int `yaml:"max_header_bytes"` // of request line and headers together, 1 KiB..1 MiB; the read buffer of a connection
+	MaxConnections int `yaml:"max_connections"`  // open at once, 1..1000000
+	MaxPrompts     int `yaml:"max_prompts"`      // in one request, 1..100000
+	MaxPromptBytes int `yaml:"max_prompt_bytes"` // length of a prompt in UTF-8, 1..65536
+}
+
+// Addr is what to listen on, as net.Listen takes it.
+func (c Config) Addr() string { return net.JoinHostPort(c.Host, strconv.Itoa(c.Port)) }
+
+// Validate says which fields are out of bounds, all of them at once.
+func (c Config) Validate() error {
+	var errs []error
+	check := func(ok bool, field string, value any, bound string) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("server.%s: %v is out of bounds: %s", field, value, bound))
+		}
+	}
+	timeout := func(field string, d pipeline.Duration) {
+		check(d.Std() >= 100*time.Millisecond && d.Std() <= time.Hour, field, d, "100ms to 1h")
+	}
+	check(c.Port >= 0 && c.Port <= 65535, "port", c.Port, "0 to 65535")
+	if c.Debug {
+		errs = append(errs, errors.New("server.debug: true is not supported: for more log lines set logging.level: debug"))
+	}
+	timeout("read_timeout", c.ReadTimeout)
+	timeout("write_timeout", c.WriteTimeout)
+	timeout("idle_timeout", c.IdleTimeout)
+	check(c.ShutdownTimeout >= 0 && c.ShutdownTimeout.Std() <= time.Hour, "shutdown_timeout", c.ShutdownTimeout, "0 to 1h")
+	check(c.MaxBodyBytes >= 1<<10 && c.MaxBodyBytes <= 1<<30, "max_body_bytes", c.MaxBodyBytes, "1024 to 1073741824")
+	check(c.MaxHeaderBytes >= 1<<10 && c.MaxHeaderBytes <= 1<<20, "max_header_bytes", c.MaxHeaderBytes, "1024 to 1048576")
+	check(c.MaxConnections >= 1 && c.MaxConnections <= 1_000_000, "max_connections", c.MaxConnections, "1 to 1000000")
+	check(c.MaxPrompts >= 1 && c.MaxPrompts <= 100_000, "max_prompts", c.MaxPrompts, "1 to 100000")
+	check(c.MaxPromptBytes >= 1 && c.MaxPromptBytes <= 65536, "max_prompt_bytes", c.MaxPromptBytes, "1 to 65536")
+	return errors.Join(errs...)
+}

@@ -1,0 +1,17 @@
+// Package api serves the REST interface of hailo-clip over HTTP.
+//
+// The paths, fields and sentences are those of openapi.yaml, which the service hands out at
+// /openapi.yaml. The package takes bytes off the wire, checks them, asks the text side for the
+// vectors of the prompts and the [pipeline.Pipeline] for the image, and writes the answer.
+//
+// How a request goes through it:
+//
+//   - [Server.handle] gives it an id, catches panics, writes the log line.
+//   - exchange.readBody takes the body into a buffer from a pool, growing with what has
+//     arrived and not with what was promised, up to Config.MaxBodyBytes.
+//   - input.parse reads the JSON without copying the image, then decodeImage writes the bytes
+//     of the image over the text it came from.
+//   - [pipeline.Pipeline.Do] has the image until the job's Left is called; the buffer goes
+//     back to its pool when both the line and the handler are done with it.
+//   - Errors become statuses in errors.go and nowhere else.
+package api

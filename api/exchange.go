@@ -1,0 +1,155 @@
+package api
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"hailoclip/pipeline"
+)
+
+const (
+	headerRequestID = "X-Request-Id"
+	headerTimeout   = "X-Request-Timeout-Ms"
+	exchangeKey     = "exchange"
+)
+
+// exchange is one request and its answer, as far as the log is concerned.
+type exchange struct {
+	id       string
+	start    time.Time
+	received int   // bytes of the body
+	whole    bool  // the body was read to its end
+	err      error // why it failed; nil: it did not
+	outcome  outcome
+}
+
+// handle is what runs for every request.
+func (s *Server) handle(ctx *fasthttp.RequestCtx) {
+	x := &exchange{id: requestID(&ctx.Request.Header), start: time.Now()}
+	ctx.SetUserValue(exchangeKey, x)
+	ctx.Response.Header.Set(headerRequestID, x.id)
+	ctx.Response.Header.Set(fasthttp.HeaderXContentTypeOptions, "nosniff")
+	s.route(ctx, x)
+	if ctx.Request.IsBodyStream() && !x.whole {
+		ctx.SetConnectionClose()
+		linger(ctx)
+	}
+	if s.stopping.Load() {
+		ctx.SetConnectionClose()
+	}
+	s.log(ctx, x)
+}
+
+// route runs the handler of the path and contains its panics.
+func (s *Server) route(ctx *fasthttp.RequestCtx, x *exchange) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.answerError(ctx, &pipeline.PanicError{Stage: "api", Value: v, Stack: debug.Stack()})
+		}
+	}()
+	if ambiguous(&ctx.Request.Header) {
+		s.answerError(ctx, fail(errMalformed, "The request has both Content-Length and Transfer-Encoding"))
+		return
+	}
+	s.router.Handler(ctx)
+}
+
+// exchangeOf returns what handle has begun.
+func exchangeOf(ctx *fasthttp.RequestCtx) *exchange {
+	return ctx.UserValue(exchangeKey).(*exchange)
+}
+
+// answerError answers with an error.
+func (s *Server) answerError(ctx *fasthttp.RequestCtx, err error) {
+	x := exchangeOf(ctx)
+	x.err, x.outcome = err, outcomeOf(err)
+	writeError(ctx, x.id, x.outcome)
+}
+
+// unreadable answers a request that could not be read far enough to get to handle. The server
+// closes the connection after it.
+func (s *Server) unreadable(ctx *fasthttp.RequestCtx, err error) {
+	x := &exchange{id: newRequestID(), start: time.Now(), err: err, outcome: outcomeOf(readError(err))}
+	ctx.Response.Reset()
+	ctx.Response.Header.Set(headerRequestID, x.id)
+	writeError(ctx, x.id, x.outcome)
+	linger(ctx)
+	s.log(ctx, x)
+}
+
+// linger makes the connection wait for a client that is still sending, once it is closed.
+func linger(ctx *fasthttp.RequestCtx) {
+	if c, ok := ctx.Conn().(*conn); ok {
+		c.linger.Store(true)
+	}
+}
+
+// log writes the line of the request: no image, no prompt, nothing else that a client wrote but
+// method and path.
+func (s *Server) log(ctx *fasthttp.RequestCtx, x *exchange) {
+	level := slog.LevelInfo
+	if x.outcome.status >= 500 {
+		level = slog.LevelWarn
+	}
+	background := context.Background()
+	if !s.svc.Log.Enabled(background, level) {
+		return
+	}
+	const maxPath = 200
+	path := ctx.Path()
+	attrs := make([]slog.Attr, 0, 10)
+	attrs = append(attrs,
+		slog.String("method", string(ctx.Method())),
+		slog.String("path", string(path[:min(len(path), maxPath)])),
+		slog.Int("status", ctx.Response.StatusCode()),
+		slog.Float64("ms", float64(time.Since(x.start).Microseconds())/1000),
+		slog.Int("bytes_in", x.received),
+		slog.Int("bytes_out", len(ctx.Response.Body())),
+		slog.String("request_id", x.id),
+	)
+	if x.err != nil {
+		attrs = append(attrs, slog.String("code", x.outcome.code))
+		var panicked *pipeline.PanicError
+		if x.outcome.status >= 500 {
+			attrs = append(attrs, slog.String("error", x.err.Error()))
+		}
+		if errors.As(x.err, &panicked) {
+			level = slog.LevelError
+			attrs = append(attrs, slog.String("stack", string(panicked.Stack)))
+		}
+	}
+	s.svc.Log.LogAttrs(background, level, "request", attrs...)
+}
+
+// requestID is the one that the client sent, when it is fit to be echoed and logged.
+func requestID(h *fasthttp.RequestHeader) string {
+	const longest = 128
+	sent := h.Peek(headerRequestID)
+	if len(sent) == 0 || len(sent) > longest {
+		return newRequestID()
+	}
+	for _, c := range sent {
+		letter := 'a' <= c|0x20 && c|0x20 <= 'z'
+		if !letter && (c < '0' || c > '9') && strings.IndexByte("-_.:/+=@~", c) < 0 {
+			return newRequestID()
+		}
+	}
+	return string(sent)
+}
+
+// newRequestID returns 32 random hexadecimal digits. They need not be secret.
+func newRequestID() string {
+	var b [16]byte
+	binary.NativeEndian.PutUint64(b[:8], rand.Uint64())
+	binary.NativeEndian.PutUint64(b[8:], rand.Uint64())
+	return hex.EncodeToString(b[:])
+}

@@ -1,0 +1,91 @@
+package api
+
+import (
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"hailoclip/pipeline"
+)
+
+// Prompts are the vectors of texts. Shared and never changed.
+type Prompts struct {
+	Vectors   []float32 // one row of unit length for each text, row-major
+	Tokens    []int     // tokens of each text, start and end included
+	Truncated []bool    // whether the text was too long for the model
+}
+
+// classify serves /v1/classify.
+func (s *Server) classify(ctx *fasthttp.RequestCtx, x *exchange, w *work) error {
+	texts, err := w.in.prompts(s.cfg.MaxPrompts, s.cfg.MaxPromptBytes)
+	if err != nil {
+		return err
+	}
+	scoring := pipeline.Scoring{LogitScale: s.svc.LogitScale, Softmax: s.svc.Softmax}
+	if scoring.TopK, err = w.in.topK(len(texts)); err != nil {
+		return err
+	}
+	if scoring.Threshold, err = w.in.threshold(); err != nil {
+		return err
+	}
+	if err := w.decodeImage(); err != nil {
+		return err
+	}
+	prompts, err := s.vectors(w, texts)
+	if err != nil {
+		return err
+	}
+	w.job.Prompts, w.job.Scoring = prompts.Vectors, scoring
+	if err := s.run(ctx, w); err != nil {
+		return err
+	}
+	matches := w.job.Result.Matches
+	for i := range matches {
+		if m := &matches[i]; !finite(m.Score, m.Cosine, m.Probability) {
+			return errNotFinite
+		}
+	}
+	answer := classification{
+		prompts: texts, truncated: prompts.Truncated, matches: matches, logitScale: s.svc.LogitScale,
+		inference: time.Since(w.began), model: s.svc.Model, id: x.id,
+	}
+	setJSON(ctx, answer.appendJSON)
+	return nil
+}
+
+// embedImage serves /v1/embed/image.
+func (s *Server) embedImage(ctx *fasthttp.RequestCtx, x *exchange, w *work) error {
+	if err := w.decodeImage(); err != nil {
+		return err
+	}
+	w.job.Embedding = true
+	if err := s.run(ctx, w); err != nil {
+		return err
+	}
+	return s.answerEmbedding(ctx, x, w, embedding{vector: w.job.Result.Embedding})
+}
+
+// embedText serves /v1/embed/text.
+func (s *Server) embedText(ctx *fasthttp.RequestCtx, x *exchange, w *work) error {
+	text, err := w.in.text(s.cfg.MaxPromptBytes)
+	if err != nil {
+		return err
+	}
+	found, err := s.vectors(w, []string{text})
+	if err != nil {
+		return err
+	}
+	serverTiming(ctx, w)
+	return s.answerEmbedding(ctx, x, w, embedding{
+		vector: found.Vectors, text: true, tokens: found.Tokens[0], truncated: found.Truncated[0],
+	})
+}
+
+func (s *Server) answerEmbedding(ctx *fasthttp.RequestCtx, x *exchange, w *work, e embedding) error {
+	if !finite(e.vector...) {
+		return errNotFinite
+	}
+	e.inference, e.model, e.id = time.Since(w.began), s.svc.Model, x.id
+	setJSON(ctx, e.appendJSON)
+	return nil
+}

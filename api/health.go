@@ -1,0 +1,68 @@
+package api
+
+import (
+	_ "embed"
+	"time"
+
+	"github.com/valyala/fasthttp"
+)
+
+// What Health.Status can be.
+const (
+	Healthy   = "healthy"
+	Degraded  = "degraded"  // serves, but slower or elsewhere than it should
+	Unhealthy = "unhealthy" // cannot serve
+)
+
+// Health is how the service is doing.
+type Health struct {
+	Status      string // Healthy, Degraded or Unhealthy
+	Reason      string // a sentence for a person; "" when healthy
+	ModelLoaded bool
+	Backend     string // "npu", "cpu" or "sim"
+	RuntimeMode string // "real" or "simulated"
+}
+
+// health serves /health: 200 while the service can serve, 503 when it cannot.
+func (s *Server) health(ctx *fasthttp.RequestCtx) {
+	h := s.svc.Health()
+	if s.stopping.Load() {
+		h.Status, h.Reason = Unhealthy, outcomeOf(errStopping).text
+	}
+	if h.Status == Unhealthy {
+		ctx.SetStatusCode(fasthttp.StatusServiceUnavailable)
+	}
+	ctx.Response.Header.Set(fasthttp.HeaderCacheControl, "no-store")
+	setJSON(ctx, func(b []byte) []byte {
+		field := func(name, value string) {
+			b = append(append(append(b, `,"`...), name...), `":`...)
+			b = appendString(b, value)
+		}
+		b = append(b, `{"service":"hailo-clip"`...)
+		field("status", h.Status)
+		if h.Reason != "" && h.Status != Healthy {
+			field("reason", h.Reason)
+		}
+		field("model", s.svc.Model)
+		if h.ModelLoaded {
+			b = append(b, `,"model_loaded":true`...)
+		} else {
+			b = append(b, `,"model_loaded":false`...)
+		}
+		field("backend", h.Backend)
+		field("runtime_mode", h.RuntimeMode)
+		b = append(b, `,"uptime_seconds":`...)
+		b = appendFloat(b, time.Since(s.start).Truncate(time.Millisecond).Seconds())
+		field("version", s.svc.Version)
+		return append(b, '}')
+	})
+}
+
+//go:embed openapi.yaml
+var openAPIDocument []byte
+
+// openAPI serves the description of the interface.
+func (s *Server) openAPI(ctx *fasthttp.RequestCtx) {
+	ctx.Response.Header.SetContentType("application/yaml")
+	ctx.Response.SetBody(openAPIDocument)
+}

@@ -1,0 +1,136 @@
+package api
+
+import (
+	"context"
+	"io"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// How a connection ends whose client may still be sending: it has this long and this many
+// bytes to notice the answer. Closed at once, the kernel would answer what still arrives with a
+// reset, and many clients would never see why they were refused.
+const (
+	lingerTime  = 2 * time.Second
+	lingerBytes = 64 << 20
+)
+
+// listener bounds the connections and knows which are open. The server's own bound answers in
+// plain text, and has no way to close what is left at the end.
+type listener struct {
+	net.Listener
+	max int
+
+	closing sync.Once
+	mu      sync.Mutex
+	open    map[*conn]struct{}
+}
+
+func newListener(ln net.Listener, max int) *listener {
+	return &listener{Listener: ln, max: max, open: make(map[*conn]struct{})}
+}
+
+// Accept returns the next connection. It answers those over the limit itself.
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		nc, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		c := &conn{Conn: nc, listener: l}
+		if l.add(c) {
+			return c, nil
+		}
+		refuse(nc)
+	}
+}
+
+func (l *listener) add(c *conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.open) >= l.max {
+		return false
+	}
+	l.open[c] = struct{}{}
+	return true
+}
+
+func (l *listener) remove(c *conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.open, c)
+}
+
+// Close stops accepting. It may be called again.
+func (l *listener) Close() (err error) {
+	l.closing.Do(func() { err = l.Listener.Close() })
+	return err
+}
+
+// waitEmpty blocks until no connection is open or ctx ends.
+func (l *listener) waitEmpty(ctx context.Context) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for l.count() > 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (l *listener) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.open)
+}
+
+// closeAll cuts every connection that is still open.
+func (l *listener) closeAll() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.open {
+		c.Conn.Close()
+	}
+}
+
+// refuse answers a connection that is one too many. The answer fits the empty send buffer of a
+// new connection, so this does not wait for the client.
+func refuse(nc net.Conn) {
+	o := outcomeOf(errTooManyConns)
+	body := appendError(nil, o, newRequestID())
+	b := []byte("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: application/json\r\nRetry-After: ")
+	b = strconv.AppendInt(b, int64(o.retry), 10)
+	b = append(b, "\r\nContent-Length: "...)
+	b = strconv.AppendInt(b, int64(len(body)), 10)
+	b = append(b, "\r\n\r\n"...)
+	b = append(b, body...)
+	nc.SetWriteDeadline(time.Now().Add(time.Second))
+	nc.Write(b) // the connection is lost either way
+	nc.Close()
+}
+
+// conn is an accepted connection.
+type conn struct {
+	net.Conn
+	listener *listener
+	linger   atomic.Bool // the client may still be sending when the connection is closed
+	closed   atomic.Bool
+}
+
+// Close ends the connection; see lingerTime. Safe to call more than once.
+func (c *conn) Close() error {
+	if c.closed.Swap(true) {
+		return net.ErrClosed
+	}
+	defer c.listener.remove(c)
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && c.linger.Load() && half.CloseWrite() == nil {
+		c.Conn.SetReadDeadline(time.Now().Add(lingerTime))
+		io.CopyN(io.Discard, c.Conn, lingerBytes)
+	}
+	return c.Conn.Close()
+}

@@ -1,0 +1,173 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fasthttp/router"
+	"github.com/valyala/fasthttp"
+
+	"hailoclip/pipeline"
+)
+
+// Service is what the requests are served with. Everything but Version is needed. The
+// functions must be safe for concurrent use.
+type Service struct {
+	Pipeline *pipeline.Pipeline // decodes, encodes and scores images
+
+	// Prompts returns the vectors of the texts, in their order. It ends when ctx does. The
+	// strings are the callee's to keep. Errors it should return when they are the reason:
+	// pipeline.ErrUnavailable, ErrEncode, ErrDeadline, ErrClosed.
+	Prompts func(ctx context.Context, texts []string) (Prompts, error)
+
+	// Health says how the service is doing. It is asked before every request with work in it,
+	// so it must not block.
+	Health func() Health
+
+	Model          string        // name of the CLIP model
+	LogitScale     float64       // factor of the cosines before the softmax, above 0
+	Softmax        bool          // score is the probability, not the cosine
+	RequestTimeout time.Duration // the deadline of a request, counted from its last byte, above 0
+	Version        string        // of the program
+	Log            *slog.Logger  // one line for each request
+}
+
+func (s Service) validate() error {
+	switch {
+	case s.Pipeline == nil, s.Prompts == nil, s.Health == nil, s.Log == nil, s.Model == "":
+		return errors.New("api: the service is incomplete")
+	case !finite(s.LogitScale) || s.LogitScale <= 0:
+		return fmt.Errorf("api: logit scale %v is out of bounds: above 0", s.LogitScale)
+	case s.RequestTimeout <= 0:
+		return fmt.Errorf("api: request timeout %v is out of bounds: above 0", s.RequestTimeout)
+	}
+	return nil
+}
+
+// Server serves the REST interface. Safe for concurrent use.
+type Server struct {
+	cfg    Config
+	svc    Service
+	http   *fasthttp.Server
+	router *router.Router
+	start  time.Time
+
+	works    sync.Pool // of *work
+	stopping atomic.Bool
+	base     context.Context // every request's deadline hangs on it; ends when Shutdown loses patience
+	giveUp   context.CancelCauseFunc
+
+	mu        sync.Mutex
+	listeners []*listener
+}
+
+// New returns a server that is not serving yet.
+func New(cfg Config, svc Service) (*Server, error) {
+	if err := errors.Join(cfg.Validate(), svc.validate()); err != nil {
+		return nil, err
+	}
+	if err := warmUp(); err != nil {
+		return nil, fmt.Errorf("api: %w", err)
+	}
+	s := &Server{cfg: cfg, svc: svc, start: time.Now()}
+	s.base, s.giveUp = context.WithCancelCause(context.Background())
+	s.works.New = func() any { return newWork(&s.works) }
+	s.router = s.routes()
+	s.http = &fasthttp.Server{
+		Handler:      s.handle,
+		ErrorHandler: s.unreadable,
+		Name:         "hailo-clip",
+		Logger:       serverLog{svc.Log},
+
+		ReadTimeout:        cfg.ReadTimeout.Std(),
+		WriteTimeout:       cfg.WriteTimeout.Std(),
+		IdleTimeout:        cfg.IdleTimeout.Std(),
+		ReadBufferSize:     cfg.MaxHeaderBytes,
+		MaxRequestBodySize: cfg.MaxBodyBytes,
+		Concurrency:        cfg.MaxConnections + 1, // never reached: our listener bounds them
+
+		// The handler reads the body, because read by the server the memory for it is taken
+		// when its length is promised, and stays with the connection while that is idle.
+		StreamRequestBody:            true,
+		DisablePreParseMultipartForm: true,
+		CloseOnShutdown:              true,
+		SecureErrorLogMessage:        true,
+	}
+	return s, nil
+}
+
+func (s *Server) routes() *router.Router {
+	r := router.New()
+	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
+	r.GET("/health", s.health)
+	r.HEAD("/health", s.health)
+	r.GET("/openapi.yaml", s.openAPI)
+	r.HEAD("/openapi.yaml", s.openAPI)
+	r.POST("/v1/classify", s.working(s.classify))
+	r.POST("/v1/embed/image", s.working(s.embedImage))
+	r.POST("/v1/embed/text", s.working(s.embedText))
+	r.NotFound = func(ctx *fasthttp.RequestCtx) {
+		s.answerError(ctx, fail(errNotFound, "There is no such path, see /openapi.yaml"))
+	}
+	r.MethodNotAllowed = func(ctx *fasthttp.RequestCtx) {
+		s.answerError(ctx, fail(errMethod, "Method not allowed here, see the Allow header"))
+	}
+	return r
+}
+
+// Serve accepts connections from ln and serves them until Shutdown, then returns nil. It closes ln.
+func (s *Server) Serve(ln net.Listener) error {
+	l := newListener(ln, s.cfg.MaxConnections)
+	s.mu.Lock()
+	s.listeners = append(s.listeners, l)
+	if s.stopping.Load() {
+		l.Close()
+	}
+	s.mu.Unlock()
+	if err := s.http.Serve(l); err != nil {
+		return fmt.Errorf("api: %w", err)
+	}
+	return nil
+}
+
+// lastWords is how long the answers of requests that Shutdown gave up have to get out.
+const lastWords = time.Second
+
+// Shutdown stops accepting, answers new requests on open connections with 503, waits for the
+// requests inside and closes the connections. When ctx ends first, what is still inside is
+// answered with 503, all connections are closed, and the cause of ctx is returned. The pipeline
+// must still be running, so close it afterwards.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.stopping.Store(true)
+	listeners := s.listeners
+	s.mu.Unlock()
+	for _, l := range listeners {
+		l.Close()
+	}
+	err := s.http.ShutdownWithContext(ctx)
+	s.giveUp(errStopping)
+	if ctx.Err() == nil {
+		return err
+	}
+	patience, cancel := context.WithTimeout(context.Background(), lastWords)
+	defer cancel()
+	for _, l := range listeners {
+		l.waitEmpty(patience)
+		l.closeAll()
+	}
+	return fmt.Errorf("api: requests were cut short: %w", context.Cause(ctx))
+}
+
+// serverLog takes what fasthttp has to say; it is about single connections.
+type serverLog struct{ log *slog.Logger }
+
+func (l serverLog) Printf(format string, args ...any) {
+	l.log.Warn("http: " + fmt.Sprintf(format, args...))
+}

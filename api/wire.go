@@ -1,0 +1,115 @@
+package api
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/valyala/fasthttp"
+)
+
+// ambiguous says that the request has two lengths. A server before this one may have taken the
+// other, so that what follows would be read as a request of somebody else.
+func ambiguous(h *fasthttp.RequestHeader) bool {
+	if h.ContentLength() != -1 { // not chunked
+		return false
+	}
+	lower, length := bytes.ToLower(h.RawHeaders()), []byte("content-length")
+	return bytes.HasPrefix(lower, length) || bytes.Contains(lower, append([]byte("\n"), length...))
+}
+
+// timeout is how long the client is ready to wait, at most limit.
+func timeout(h *fasthttp.RequestHeader, limit time.Duration) (time.Duration, error) {
+	sent := h.Peek(headerTimeout)
+	if len(sent) == 0 {
+		return limit, nil
+	}
+	ms, err := strconv.ParseInt(string(sent), 10, 64)
+	if errors.Is(err, strconv.ErrRange) && ms > 0 {
+		return limit, nil
+	}
+	if err != nil || ms < 1 {
+		return 0, fail(errInvalidRequest, headerTimeout+" must be a number of milliseconds, an integer of at least 1")
+	}
+	return min(limit, time.Duration(min(ms, limit.Milliseconds()+1))*time.Millisecond), nil
+}
+
+// checkMediaType accepts JSON in any of its names; without a name the body counts as JSON.
+func checkMediaType(h *fasthttp.RequestHeader) error {
+	media, _, _ := bytes.Cut(h.ContentType(), []byte(";"))
+	media = bytes.ToLower(bytes.TrimSpace(media))
+	if len(media) > 0 && string(media) != "application/json" && !bytes.HasSuffix(media, []byte("+json")) {
+		return fail(errMediaType, "Unsupported Content-Type: send application/json")
+	}
+	if coding := h.ContentEncoding(); len(coding) > 0 && !bytes.EqualFold(coding, []byte("identity")) {
+		return fail(errMediaType, "Unsupported Content-Encoding: send the body as it is")
+	}
+	return nil
+}
+
+// readBody appends the body of the request to b, which grows with what has arrived, not with
+// what was promised. More than limit bytes are an errBodyTooLarge. It blocks until the body is
+// there or the connection's read deadline has passed.
+func readBody(ctx *fasthttp.RequestCtx, b []byte, limit int) ([]byte, error) {
+	const first = 64 << 10
+	tooLarge := func() error { return fail(errBodyTooLarge, "The body is larger than %d bytes", limit) }
+	length, most := ctx.Request.Header.ContentLength(), limit+1
+	if length > limit {
+		return b, tooLarge()
+	}
+	if length >= 0 {
+		most = length
+	}
+	stream := ctx.RequestBodyStream()
+	if stream == nil {
+		return b, nil // the request has no body
+	}
+	for {
+		if len(b) == cap(b) {
+			size := min(max(first, 2*len(b)), most)
+			b = slices.Grow(b, max(size-len(b), 1))
+		}
+		n, err := stream.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		switch {
+		case len(b) > limit:
+			return b, tooLarge()
+		case err == io.EOF && len(b) < length:
+			return b, readError(io.ErrUnexpectedEOF)
+		case err == io.EOF:
+			return b, nil
+		case err != nil:
+			return b, readError(err)
+		}
+	}
+}
+
+// serverTiming says in a response header where the time went, in milliseconds: read (JSON and
+// base64), text (vectors of the prompts), queue (in front of the line), then for each stage of
+// the line its name and, but for the first, name-wait (in the queue before it and while its
+// batch was gathered).
+func serverTiming(ctx *fasthttp.RequestCtx, w *work) {
+	var space [512]byte
+	b := space[:0]
+	metric := func(name, suffix string, d time.Duration) {
+		if len(b) > 0 {
+			b = append(b, ", "...)
+		}
+		b = append(append(b, name...), suffix...)
+		b = appendMillis(append(b, ";dur="...), d)
+	}
+	metric("read", "", w.read)
+	metric("text", "", w.texts)
+	for i, stage := range w.job.Times() {
+		if i == 0 {
+			metric("queue", "", stage.Wait)
+		} else {
+			metric(stage.Stage, "-wait", stage.Wait)
+		}
+		metric(stage.Stage, "", stage.Work)
+	}
+	ctx.Response.Header.SetBytesV("Server-Timing", b)
+}

@@ -1,0 +1,134 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"hailoclip/pipeline"
+)
+
+// work is what a request with work in it needs memory for. It comes from a pool and goes back
+// when the handler and, if the job was given to it, the line are both done with it.
+type work struct {
+	body    []byte // the body as it came; later the image, over its own text
+	in      input  // points into body
+	job     pipeline.Job
+	scratch [scratchBytes]byte
+
+	ctx   context.Context // carries the deadline
+	began time.Time       // when the body had arrived
+	read  time.Duration   // reading of the JSON and the base64
+	texts time.Duration   // vectors of the prompts
+
+	holders atomic.Int32
+	left    func() // release, bound once
+	pool    *sync.Pool
+}
+
+func newWork(pool *sync.Pool) *work {
+	w := &work{pool: pool}
+	w.left = w.release
+	return w
+}
+
+// release gives up one hold on w; the last one puts it back.
+func (w *work) release() {
+	if w.holders.Add(-1) == 0 {
+		w.in, w.job, w.ctx, w.read, w.texts = input{}, pipeline.Job{}, nil, 0, 0
+		w.body = w.body[:0]
+		w.pool.Put(w)
+	}
+}
+
+// working makes a handler of a function that answers one request, whose body has been read and
+// parsed. The function must not use w after it has returned.
+func (s *Server) working(answer func(*fasthttp.RequestCtx, *exchange, *work) error) fasthttp.RequestHandler {
+	return func(ctx *fasthttp.RequestCtx) {
+		x := exchangeOf(ctx)
+		limit, err := s.admit(&ctx.Request.Header)
+		if err != nil {
+			s.answerError(ctx, err)
+			return
+		}
+		w := s.works.Get().(*work)
+		w.holders.Store(1)
+		defer w.release()
+
+		w.body, err = readBody(ctx, w.body[:0], s.cfg.MaxBodyBytes)
+		x.received, x.whole = len(w.body), err == nil
+		if err != nil {
+			s.answerError(ctx, err)
+			return
+		}
+		w.began = time.Now()
+		deadline, cancel := context.WithTimeout(s.base, limit)
+		defer cancel()
+		w.ctx = deadline
+		if err = w.in.parse(w.body); err == nil {
+			err = answer(ctx, x, w)
+		}
+		if err != nil {
+			s.answerError(ctx, err)
+		}
+	}
+}
+
+// admit turns away at the door what would be turned away later, before its body is read. It
+// returns the time that the request has.
+func (s *Server) admit(h *fasthttp.RequestHeader) (time.Duration, error) {
+	if s.stopping.Load() {
+		return 0, errStopping
+	}
+	if err := checkMediaType(h); err != nil {
+		return 0, err
+	}
+	limit, err := timeout(h, s.svc.RequestTimeout)
+	if err != nil {
+		return 0, err
+	}
+	if health := s.svc.Health(); health.Status == Unhealthy {
+		return 0, fail(errNotReady, "The service is not ready: %s", health.Reason)
+	}
+	return limit, nil
+}
+
+// decodeImage takes the image out of the request into the job. The input is used up by it.
+func (w *work) decodeImage() error {
+	image, err := w.in.decodeImage(w.body, &w.scratch)
+	w.job.Image = image
+	w.read = time.Since(w.began)
+	return err
+}
+
+// vectors asks for the vectors of the texts.
+func (s *Server) vectors(w *work, texts []string) (Prompts, error) {
+	start := time.Now()
+	found, err := s.svc.Prompts(w.ctx, texts)
+	w.texts = time.Since(start)
+	switch {
+	case err == nil:
+		return found, nil
+	case w.ctx.Err() != nil: // whatever it says, this is why
+		return found, fmt.Errorf("%w: %w", pipeline.ErrDeadline, context.Cause(w.ctx))
+	case errors.Is(err, pipeline.ErrEncode):
+		return found, fmt.Errorf("%w: %w", errEncodeText, err)
+	}
+	return found, err
+}
+
+// run takes the job through the line. After an error only the line may touch the job.
+func (s *Server) run(ctx *fasthttp.RequestCtx, w *work) error {
+	w.holders.Add(1)
+	w.job.Left = w.left
+	if err := s.svc.Pipeline.Do(w.ctx, &w.job); err != nil {
+		return err
+	}
+	serverTiming(ctx, w)
+	return nil
+}
