@@ -1,0 +1,179 @@
+// Package decode turns compressed images into packed RGB pixels, as PIL's exif_transpose followed by
+// convert("RGB") does: JPEG, PNG, WebP, GIF (first frame), BMP and TIFF; 16-bit samples are cut to their
+// high byte, alpha is dropped and not blended, and EXIF orientation is applied.
+//
+// JPEGs are decoded by libturbojpeg, opened at run time: byte for byte what PIL decodes. Where the library
+// is missing, the Go standard library decodes them, slower and close but not equal (chroma is not
+// interpolated).
+//
+// All input is taken as hostile: the number of pixels is judged by the header before anything is allocated,
+// and a panic of a decoder is an error of that image. Nothing is read but the given bytes.
+//
+// Limitations: animated WebP, BMP with fewer or more than 1, 2, 4, 8, 24 or 32 bits or with run lengths,
+// and CMYK, floating-point or JPEG-compressed TIFF are refused as unsupported; colour profiles are ignored
+// as PIL ignores them.
+package decode
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"image"
+	"image/png"
+
+	"golang.org/x/image/bmp"
+	"golang.org/x/image/tiff"
+)
+
+// Decoder decodes images one at a time: one for each worker, not for concurrent use. Close it after use.
+type Decoder struct {
+	maxPixels  int
+	fastTarget int    // the shorter side that will be needed; 0: decode at full size
+	turbo      *turbo // nil: no library
+}
+
+// NewDecoder makes a decoder by a valid cfg. target is the side of the picture that will be made of the
+// decoded one, in pixels (224 for CLIP): "fast" never goes below twice that on the shorter side.
+// JPEGs go to libturbojpeg where FindLibrary finds it.
+func NewDecoder(cfg Config, target int) *Decoder {
+	lib, _ := loadTurbo() // FindLibrary reports the error to who asks
+	return newDecoder(cfg, target, lib)
+}
+
+func newDecoder(cfg Config, target int, lib *turboLib) *Decoder {
+	d := &Decoder{maxPixels: cfg.MaxPixels}
+	if cfg.JPEGScale == ScaleFast {
+		d.fastTarget = target
+	}
+	if lib != nil {
+		d.turbo, _ = newTurbo(lib) // fails for want of a few KB only; the standard library still works then
+	}
+	return d
+}
+
+// Close frees the decompressor of libturbojpeg. The decoder goes on working without it.
+func (d *Decoder) Close() {
+	if d.turbo != nil {
+		d.turbo.close()
+		d.turbo = nil
+	}
+}
+
+// Decode decodes b, which it does not keep or change. The caller owns the picture and releases it.
+// It blocks for as long as the work takes (milliseconds a megapixel). The error is one of ErrNotImage,
+// ErrUnsupportedFormat, ErrTooManyPixels, ErrTruncated or ErrCorrupt, wrapped with the detail.
+func (d *Decoder) Decode(b []byte) (p Picture, err error) {
+	format, err := sniff(b)
+	if err != nil {
+		return Picture{}, err
+	}
+	defer func() {
+		if r := recover(); r != nil { // third-party decoders on hostile bytes
+			p, err = Picture{}, fmt.Errorf("%w: %s: decoder failed: %v", ErrCorrupt, format, r)
+		}
+	}()
+	switch format {
+	case JPEG:
+		p, err = d.decodeJPEG(b)
+	case PNG:
+		p, err = d.decodePNG(b)
+	case WebP:
+		p, err = d.decodeWebP(b)
+	case GIF:
+		p, err = d.decodeGIF(b)
+	case BMP:
+		p, err = d.decodeBMP(b)
+	case TIFF:
+		p, err = d.decodeTIFF(b)
+	}
+	p.Format = format
+	return p, err
+}
+
+// checkSize refuses a header with no pixels or with too many.
+func (d *Decoder) checkSize(w, h int) error {
+	switch {
+	case w <= 0 || h <= 0:
+		return fmt.Errorf("%w: its header says %d x %d pixels", ErrCorrupt, w, h)
+	case w > d.maxPixels/h:
+		return fmt.Errorf("%w: %d x %d is more than %d", ErrTooManyPixels, w, h, d.maxPixels)
+	}
+	return nil
+}
+
+func (d *Decoder) decodePNG(b []byte) (Picture, error) {
+	config, err := png.DecodeConfig(bytes.NewReader(b))
+	if err != nil {
+		return Picture{}, classify(PNG, err)
+	}
+	if err := d.checkSize(config.Width, config.Height); err != nil {
+		return Picture{}, err
+	}
+	m, err := png.Decode(bytes.NewReader(b))
+	if err != nil {
+		return Picture{}, classify(PNG, err)
+	}
+	p, err := fromImage(m)
+	if err == nil {
+		upright(&p, orientation(pngExif(b)))
+	}
+	return p, err
+}
+
+func (d *Decoder) decodeBMP(b []byte) (Picture, error) {
+	config, err := bmp.DecodeConfig(bytes.NewReader(b))
+	if err != nil {
+		return Picture{}, classify(BMP, err)
+	}
+	if err := d.checkSize(config.Width, config.Height); err != nil {
+		return Picture{}, err
+	}
+	// The pixels are stored as they are, so a header that promises more than the file has is known at once.
+	if bits := int(binary.LittleEndian.Uint16(b[28:])); config.Width*config.Height > len(b)*8/bits {
+		return Picture{}, fmt.Errorf("%w: BMP: %d bytes for %d x %d pixels", ErrTruncated, len(b), config.Width, config.Height)
+	}
+	m, err := bmp.Decode(bytes.NewReader(b))
+	if err != nil {
+		return Picture{}, classify(BMP, err)
+	}
+	return fromImage(m)
+}
+
+// maxBlocks bounds the strips or tiles of a TIFF: each costs a fresh decompressor.
+const maxBlocks = 1 << 16
+
+func (d *Decoder) decodeTIFF(b []byte) (Picture, error) {
+	config, err := tiff.DecodeConfig(bytes.NewReader(b))
+	if err != nil {
+		return Picture{}, classify(TIFF, err)
+	}
+	if err := d.checkSize(config.Width, config.Height); err != nil {
+		return Picture{}, err
+	}
+	if n := tiffBlocks(b, config); n > maxBlocks {
+		return Picture{}, unsupported(fmt.Sprintf("TIFF of %d strips or tiles, at most %d", n, maxBlocks))
+	}
+	m, err := tiff.Decode(bytes.NewReader(b))
+	if err != nil {
+		return Picture{}, classify(TIFF, err)
+	}
+	p, err := fromImage(m)
+	if err == nil {
+		upright(&p, orientation(b))
+	}
+	return p, err
+}
+
+// tiffBlocks returns the number of strips or tiles.
+func tiffBlocks(b []byte, config image.Config) int {
+	blocks := func(size int, tag uint16) int {
+		if v, ok := tiffTag(b, tag); ok && v > 0 {
+			return (size + int(v) - 1) / int(v)
+		}
+		return 1
+	}
+	if v, ok := tiffTag(b, tagTileWidth); ok && v > 0 {
+		return blocks(config.Width, tagTileWidth) * blocks(config.Height, tagTileLength)
+	}
+	return blocks(config.Height, tagRowsPerStrip)
+}

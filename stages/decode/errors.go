@@ -1,0 +1,43 @@
+package decode
+
+import (
+	"errors"
+	"fmt"
+	"image/jpeg"
+	"image/png"
+	"io"
+	"strings"
+
+	"golang.org/x/image/bmp"
+	"golang.org/x/image/tiff"
+)
+
+// What can be wrong with an image. Decode wraps exactly one of them, with the detail.
+var (
+	ErrNotImage          = errors.New("not an image")
+	ErrTruncated         = errors.New("truncated image")
+	ErrCorrupt           = errors.New("corrupt image")
+	ErrTooManyPixels     = errors.New("too many pixels")
+	ErrUnsupportedFormat = errors.New("unsupported image format")
+)
+
+// unsupported wraps ErrUnsupportedFormat, naming what was found and what would have been accepted.
+func unsupported(found string) error {
+	return fmt.Errorf("%w: %s (accepted: %s)", ErrUnsupportedFormat, found, accepted)
+}
+
+// classify maps an error of a Go decoder to a sentinel. Those decoders have few error types, so the
+// words "not enough" (PNG, GIF, TIFF: the pixel data ended early) and "short" (RIFF) decide as well.
+func classify(format string, err error) error {
+	var pngFeature png.UnsupportedError
+	var jpegFeature jpeg.UnsupportedError
+	var tiffFeature tiff.UnsupportedError
+	switch {
+	case errors.As(err, &pngFeature), errors.As(err, &jpegFeature), errors.As(err, &tiffFeature), errors.Is(err, bmp.ErrUnsupported):
+		return unsupported(format + ": " + err.Error())
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
+		strings.Contains(err.Error(), "not enough"), strings.Contains(err.Error(), "short"):
+		return fmt.Errorf("%w: %s: %w", ErrTruncated, format, err)
+	}
+	return fmt.Errorf("%w: %s: %w", ErrCorrupt, format, err)
+}

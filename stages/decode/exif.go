@@ -1,0 +1,110 @@
+package decode
+
+import (
+	"bytes"
+	"encoding/binary"
+)
+
+// Tags of a TIFF directory (TIFF 6.0 and EXIF 2.32).
+const (
+	tagImageLength  = 0x101
+	tagImageWidth   = 0x100
+	tagOrientation  = 0x112
+	tagRowsPerStrip = 0x116
+	tagTileWidth    = 0x142
+	tagTileLength   = 0x143
+)
+
+// orientation reads the orientation out of an EXIF block, with or without the leading "Exif\0\0".
+// It returns 1 when there is none or the block is broken: that never fails an image.
+func orientation(exif []byte) int {
+	exif = bytes.TrimPrefix(exif, []byte("Exif\x00\x00"))
+	if v, ok := tiffTag(exif, tagOrientation); ok && v >= 1 && v <= 8 {
+		return int(v)
+	}
+	return 1
+}
+
+// tiffTag returns the first value of a tag in the first directory of a TIFF file, which an EXIF block is
+// as well. Only tags of the types SHORT and LONG are found.
+func tiffTag(b []byte, tag uint16) (uint32, bool) {
+	if len(b) < 8 {
+		return 0, false
+	}
+	var order binary.ByteOrder
+	switch string(b[:4]) {
+	case "II*\x00":
+		order = binary.LittleEndian
+	case "MM\x00*":
+		order = binary.BigEndian
+	default:
+		return 0, false
+	}
+	at := uint64(order.Uint32(b[4:]))
+	if at+2 > uint64(len(b)) {
+		return 0, false
+	}
+	entries := b[at+2:]
+	for n := order.Uint16(b[at:]); n > 0 && len(entries) >= 12; n, entries = n-1, entries[12:] {
+		if order.Uint16(entries) == tag {
+			return firstValue(b, entries[:12], order)
+		}
+	}
+	return 0, false
+}
+
+// firstValue returns the first value of a directory entry: it is in the entry itself where all of them
+// fit its last four bytes, else in b at the offset that is there.
+func firstValue(b, entry []byte, order binary.ByteOrder) (uint32, bool) {
+	const short, long = 3, 4
+	kind, count, value := order.Uint16(entry[2:]), order.Uint32(entry[4:]), entry[8:12]
+	inside := kind == short && count <= 2 || kind == long && count == 1
+	if !inside {
+		at := uint64(order.Uint32(value))
+		if at+4 > uint64(len(b)) {
+			return 0, false
+		}
+		value = b[at : at+4]
+	}
+	switch {
+	case count == 0:
+		return 0, false
+	case kind == short:
+		return uint32(order.Uint16(value)), true
+	case kind == long:
+		return order.Uint32(value), true
+	}
+	return 0, false
+}
+
+// pngExif finds the eXIf chunk of a PNG, before or after the pixels; nil when there is none.
+func pngExif(b []byte) []byte {
+	const signature, head, crc = 8, 8, 4
+	for b = b[min(signature, len(b)):]; len(b) >= head; {
+		n := uint64(binary.BigEndian.Uint32(b))
+		if n+head+crc > uint64(len(b)) {
+			return nil
+		}
+		if string(b[4:8]) == "eXIf" {
+			return b[head : head+n]
+		}
+		b = b[head+n+crc:]
+	}
+	return nil
+}
+
+// webpExif finds the EXIF chunk of a WebP file; nil when there is none.
+func webpExif(b []byte) []byte {
+	const signature, head = 12, 8
+	for b = b[min(signature, len(b)):]; len(b) >= head; {
+		n := uint64(binary.LittleEndian.Uint32(b[4:]))
+		if n+head > uint64(len(b)) {
+			return nil
+		}
+		if string(b[:4]) == "EXIF" {
+			return b[head : head+n]
+		}
+		b = b[min(head+n+n&1, uint64(len(b))):]
+	}
+	return nil
+}

@@ -1,0 +1,188 @@
+package decode
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"image/jpeg"
+)
+
+// maxScanWork bounds what a JPEG of many scans may cost: scans times pixels, in units of MaxPixels.
+// A progressive file has about ten scans; hostile ones have thousands, each a pass over all pixels.
+const maxScanWork = 16
+
+// jpegInfo is what the markers of a JPEG file tell without decoding it.
+type jpegInfo struct {
+	exif       []byte // the first EXIF block, nil without one
+	process    byte   // the SOF marker, 0xC0 to 0xCF; 0 when there is none
+	precision  byte   // bits a sample
+	scans      int
+	terminated bool // has an end-of-image marker after its scans
+}
+
+// scanJPEG walks the markers of b (ITU T.81, annex B). It reads past garbage between them, as libjpeg does.
+func scanJPEG(b []byte) (info jpegInfo) {
+	const (
+		stuffed, temporary, restart0, restart7 = 0x00, 0x01, 0xD0, 0xD7
+		start, end, scan, app1                 = 0xD8, 0xD9, 0xDA, 0xE1
+	)
+	for {
+		i := bytes.IndexByte(b, 0xFF)
+		if i < 0 || i+1 >= len(b) {
+			return info
+		}
+		marker := b[i+1]
+		if marker == 0xFF {
+			b = b[i+1:] // any number of 0xFF may come before a marker
+			continue
+		}
+		b = b[i+2:]
+		switch {
+		case marker == stuffed, marker == temporary, marker == start, marker >= restart0 && marker <= restart7:
+			continue
+		case marker == end:
+			info.terminated = info.scans > 0
+			return info
+		}
+		if len(b) < 2 {
+			return info
+		}
+		n := int(binary.BigEndian.Uint16(b))
+		if n < 2 || n > len(b) {
+			return info
+		}
+		segment := b[2:n]
+		switch {
+		case marker == scan:
+			info.scans++
+		case marker == app1 && info.exif == nil && bytes.HasPrefix(segment, []byte("Exif\x00")):
+			info.exif = segment
+		case marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC:
+			if info.process == 0 && len(segment) > 0 {
+				info.process, info.precision = marker, segment[0]
+			}
+		}
+		b = b[n:]
+	}
+}
+
+// check refuses what no decoder here can do, and files that end before their first pixel.
+func (info jpegInfo) check() error {
+	switch {
+	case info.process == 0xC3 || info.process >= 0xC5 && info.process <= 0xC7 || info.process == 0xCB || info.process >= 0xCD:
+		return unsupported(fmt.Sprintf("lossless or hierarchical JPEG (SOF%d)", info.process-0xC0))
+	case info.process != 0 && info.precision != 8:
+		return unsupported(fmt.Sprintf("JPEG of %d bits a sample", info.precision))
+	case info.scans == 0 && !info.terminated:
+		return fmt.Errorf("%w: JPEG: ends within the header", ErrTruncated)
+	}
+	return nil
+}
+
+func (d *Decoder) decodeJPEG(b []byte) (Picture, error) {
+	info := scanJPEG(b)
+	if err := info.check(); err != nil {
+		return Picture{}, err
+	}
+	decode := d.decodeTurbo
+	if d.turbo == nil {
+		decode = d.decodeGoJPEG
+	}
+	p, err := decode(b, info)
+	if err != nil {
+		return Picture{}, err
+	}
+	upright(&p, orientation(info.exif))
+	return p, nil
+}
+
+// decodeTurbo treats damage as PIL does: where libjpeg only warns, the picture counts, unless the file has
+// no end-of-image marker; then it was cut off.
+func (d *Decoder) decodeTurbo(b []byte, info jpegInfo) (Picture, error) {
+	t := d.turbo
+	if err := t.readHeader(b); err != nil {
+		return Picture{}, fmt.Errorf("%w: JPEG: %s", ErrCorrupt, err)
+	}
+	w, h := int(t.width), int(t.height)
+	if err := d.checkScans(w, h, info.scans); err != nil {
+		return Picture{}, err
+	}
+	if d.fastTarget > 0 {
+		w, h = dctScale(w, h, 2*d.fastTarget)
+	}
+	if t.colorspace == tjSpaceCMYK || t.colorspace == tjSpaceYCCK {
+		return d.decodeTurboCMYK(b, w, h, info)
+	}
+	p := newPicture(w, h)
+	if err := d.runTurbo(b, p.Pix, w, h, tjRGB, info); err != nil {
+		p.Release()
+		return Picture{}, err
+	}
+	return p, nil
+}
+
+// decodeTurboCMYK decodes inks as the file has them. By Adobe's convention, which PIL follows for every
+// such file, they are inverted: 255 is no ink.
+func (d *Decoder) decodeTurboCMYK(b []byte, w, h int, info jpegInfo) (Picture, error) {
+	inks := newBuffer(4 * w * h)
+	defer inks.release()
+	if err := d.runTurbo(b, inks.bytes, w, h, tjCMYK, info); err != nil {
+		return Picture{}, err
+	}
+	p := newPicture(w, h)
+	for i, o := 0, 0; o < len(p.Pix); i, o = i+4, o+3 {
+		q := inks.bytes[i : i+4 : i+4]
+		p.Pix[o], p.Pix[o+1], p.Pix[o+2] = fromInks(255-q[0], 255-q[1], 255-q[2], 255-q[3])
+	}
+	return p, nil
+}
+
+func (d *Decoder) runTurbo(b, dst []byte, w, h, pixelFormat int, info jpegInfo) error {
+	warned, err := d.turbo.decode(b, dst, w, h, pixelFormat)
+	if err != nil {
+		return fmt.Errorf("%w: JPEG: %s", ErrCorrupt, err)
+	}
+	if warned && !info.terminated {
+		return fmt.Errorf("%w: JPEG: ends within the picture", ErrTruncated)
+	}
+	return nil
+}
+
+// decodeGoJPEG is the way without libturbojpeg. It is stricter than PIL: every damage is an error.
+func (d *Decoder) decodeGoJPEG(b []byte, info jpegInfo) (Picture, error) {
+	config, err := jpeg.DecodeConfig(bytes.NewReader(b))
+	if err != nil {
+		return Picture{}, classify(JPEG, err)
+	}
+	if err := d.checkScans(config.Width, config.Height, info.scans); err != nil {
+		return Picture{}, err
+	}
+	m, err := jpeg.Decode(bytes.NewReader(b))
+	if err != nil {
+		return Picture{}, classify(JPEG, err)
+	}
+	return fromImage(m)
+}
+
+// checkScans refuses too many pixels, and scans that would pass over them too often.
+func (d *Decoder) checkScans(w, h, scans int) error {
+	if err := d.checkSize(w, h); err != nil {
+		return err
+	}
+	if scans*w*h > maxScanWork*d.maxPixels {
+		return fmt.Errorf("%w: JPEG of %d x %d with %d scans", ErrTooManyPixels, w, h, scans)
+	}
+	return nil
+}
+
+// dctScale returns the smallest size, in eighths of w x h rounded up as libjpeg does, whose shorter side
+// is at least minShort; w x h itself where none is.
+func dctScale(w, h, minShort int) (int, int) {
+	for n := 1; n < 8; n++ {
+		sw, sh := (w*n+7)/8, (h*n+7)/8
+		if min(sw, sh) >= minShort {
+			return sw, sh
+		}
+	}
+	return w, h
+}

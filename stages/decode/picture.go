@@ -1,0 +1,65 @@
+package decode
+
+import (
+	"math/bits"
+	"sync"
+)
+
+// Picture is a decoded image, upright: its EXIF orientation has been applied.
+type Picture struct {
+	Pix           []byte // 3*Width*Height bytes: rows from the top without gaps, RGB, 8 bit
+	Width, Height int
+	Format        string // JPEG, PNG, WebP, GIF, BMP or TIFF
+	Orientation   int    // the EXIF orientation that has been applied, 1 to 8; 1 where there was none
+
+	buf *buffer
+}
+
+// Release hands the pixels back for the next picture; Pix must not be used after it. Safe to call
+// again on the same Picture, but not on a copy of it. A Picture that is never released is only garbage.
+func (p *Picture) Release() {
+	if p.buf != nil {
+		p.buf.release()
+	}
+	p.buf, p.Pix = nil, nil
+}
+
+// newPicture takes a buffer for w x h pixels from the pool; its content is undefined.
+func newPicture(w, h int) Picture {
+	b := newBuffer(3 * w * h)
+	return Picture{Pix: b.bytes, Width: w, Height: h, Orientation: 1, buf: b}
+}
+
+// buffer is memory for pixels out of one of the pools.
+type buffer struct {
+	bytes []byte
+	class int
+}
+
+// pools holds free buffers by size class. There are never more than were in use at one time, which the
+// number of workers bounds, and the garbage collector frees those that two of its cycles did not see used,
+// so that a few huge pictures do not hold memory for ever.
+var pools [4 * 48]sync.Pool
+
+// newBuffer returns a buffer of n bytes with undefined content.
+func newBuffer(n int) *buffer {
+	class, size := sizeClass(n)
+	b, _ := pools[class].Get().(*buffer)
+	if b == nil {
+		b = &buffer{bytes: make([]byte, size), class: class}
+	}
+	b.bytes = b.bytes[:n]
+	return b
+}
+
+func (b *buffer) release() { pools[b.class].Put(b) }
+
+// sizeClass rounds n up to a size of which there are four for each power of two (at most a quarter is
+// wasted, 64 KiB the smallest) and returns its number and the size.
+func sizeClass(n int) (class, size int) {
+	const smallest = 64 << 10
+	n = max(n, smallest)
+	shift := bits.Len(uint(n-1)) - 3 // the three leading bits of n-1 and what is to the right of them
+	quarters := (n-1)>>shift + 1     // 5 to 8
+	return 4*(shift-14) + quarters - 4, quarters << shift
+}

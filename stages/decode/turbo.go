@@ -1,0 +1,206 @@
+package decode
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"unsafe"
+
+	"github.com/ebitengine/purego"
+)
+
+// Library tells about libturbojpeg in this process.
+type Library struct {
+	Path string // the file behind the library, links resolved; empty when it could not be found out
+	API  int    // 2 or 3: the generation of its interface
+}
+
+// FindLibrary opens libturbojpeg, once for the process, and tells what was found. The error says where it
+// was looked for and how to install it; without it JPEGs are decoded by the Go standard library, which is
+// slower and not byte-exact. Safe for concurrent use.
+func FindLibrary() (Library, error) {
+	lib, err := loadTurbo()
+	if err != nil {
+		return Library{}, err
+	}
+	return lib.about, nil
+}
+
+// turboLib is the opened library: the addresses of its functions (turbojpeg.h, TurboJPEG API 2, which
+// version 3 of the library still has).
+type turboLib struct {
+	about                                       Library
+	initDecompress, destroy, header, decompress uintptr
+	errorText, errorCode                        uintptr
+}
+
+var loadTurbo = sync.OnceValues(func() (*turboLib, error) { return openTurbo(libraryNames()) })
+
+// libraryNames are the names to try: first as the system's loader finds them, then in the folders where
+// distributions and the library's own installer put them.
+func libraryNames() []string {
+	names := []string{"libturbojpeg.so.0", "libturbojpeg.so"}
+	triplet := map[string]string{"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}[runtime.GOARCH]
+	all := names
+	for _, dir := range []string{"/usr/lib/" + triplet, "/usr/lib64", "/usr/lib", "/usr/local/lib", "/opt/libjpeg-turbo/lib64"} {
+		for _, name := range names {
+			all = append(all, filepath.Join(dir, name))
+		}
+	}
+	return all
+}
+
+func openTurbo(names []string) (*turboLib, error) {
+	var errs []error
+	for _, name := range names {
+		handle, err := purego.Dlopen(name, purego.RTLD_NOW|purego.RTLD_LOCAL)
+		if err != nil {
+			if filepath.IsAbs(name) && !exists(name) {
+				continue // the loader's words for the plain names are enough
+			}
+			errs = append(errs, err)
+			continue
+		}
+		lib, err := bindTurbo(handle)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+			continue
+		}
+		lib.about.Path = mappedFile("libturbojpeg.so")
+		return lib, nil
+	}
+	return nil, fmt.Errorf("libturbojpeg not found (Debian: apt-get install libturbojpeg0): %w", errors.Join(errs...))
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+func bindTurbo(handle uintptr) (*turboLib, error) {
+	lib := &turboLib{about: Library{API: 2}}
+	for _, s := range []struct {
+		to   *uintptr
+		name string
+	}{
+		{&lib.initDecompress, "tjInitDecompress"}, {&lib.destroy, "tjDestroy"},
+		{&lib.header, "tjDecompressHeader3"}, {&lib.decompress, "tjDecompress2"},
+		{&lib.errorText, "tjGetErrorStr2"}, {&lib.errorCode, "tjGetErrorCode"},
+	} {
+		var err error
+		if *s.to, err = purego.Dlsym(handle, s.name); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := purego.Dlsym(handle, "tj3Init"); err == nil {
+		lib.about.API = 3
+	}
+	return lib, nil
+}
+
+// mappedFile returns the path of the first file mapped into this process with part in its name.
+func mappedFile(part string) string {
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(maps)) {
+		if i := strings.IndexByte(line, '/'); i >= 0 && strings.Contains(filepath.Base(line), part) {
+			return strings.TrimSpace(line[i:])
+		}
+	}
+	return ""
+}
+
+// Constants of turbojpeg.h.
+const (
+	tjRGB        = 0 // TJPF_RGB
+	tjCMYK       = 11
+	tjSpaceCMYK  = 3 // TJCS_CMYK
+	tjSpaceYCCK  = 4
+	tjLimitScans = 32768 // TJFLAG_LIMITSCANS: fail on more than 500 scans (ignored before 2.1)
+	tjWarning    = 0     // TJERR_WARNING: the picture was decoded all the same
+)
+
+// turbo is one decompressor of the library. Not for concurrent use. It stays usable after an error.
+type turbo struct {
+	lib    *turboLib
+	handle uintptr
+	// What the library writes; fields, because they must not move or be allocated on each call.
+	width, height, subsampling, colorspace int32
+}
+
+func newTurbo(lib *turboLib) (*turbo, error) {
+	handle, _, _ := purego.SyscallN(lib.initDecompress)
+	if handle == 0 {
+		return nil, errors.New("libturbojpeg: no memory for a decompressor")
+	}
+	return &turbo{lib: lib, handle: handle}, nil
+}
+
+func (t *turbo) close() {
+	if t.handle != 0 {
+		purego.SyscallN(t.lib.destroy, t.handle)
+		t.handle = 0
+	}
+}
+
+// readHeader fills t.width, t.height and t.colorspace. The library reports success with 0 x 0 for some
+// input that is no JPEG, so that is an error here.
+func (t *turbo) readHeader(b []byte) error {
+	t.width, t.height = 0, 0
+	rc, _, _ := purego.SyscallN(t.lib.header, t.handle, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
+		uintptr(unsafe.Pointer(&t.width)), uintptr(unsafe.Pointer(&t.height)),
+		uintptr(unsafe.Pointer(&t.subsampling)), uintptr(unsafe.Pointer(&t.colorspace)))
+	if int32(rc) != 0 && !t.onlyWarned() {
+		return errors.New(t.message())
+	}
+	if t.width <= 0 || t.height <= 0 {
+		return errors.New("no picture in it")
+	}
+	return nil
+}
+
+// decode writes the picture at w x h, which must be the size of the header or one of its DCT scales, into
+// dst: w*h pixels without gaps, 3 bytes each (4 for the pixel format tjCMYK). warned means that the data is
+// damaged or ends early, though dst was filled.
+func (t *turbo) decode(b, dst []byte, w, h, pixelFormat int) (warned bool, err error) {
+	size := 3
+	if pixelFormat == tjCMYK {
+		size = 4
+	}
+	_ = dst[: w*h*size : w*h*size]
+	rc, _, _ := purego.SyscallN(t.lib.decompress, t.handle, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
+		uintptr(unsafe.Pointer(&dst[0])), uintptr(w), 0, uintptr(h), uintptr(pixelFormat), tjLimitScans)
+	switch {
+	case int32(rc) == 0:
+		return false, nil
+	case t.onlyWarned():
+		return true, nil
+	}
+	return false, errors.New(t.message())
+}
+
+func (t *turbo) onlyWarned() bool {
+	code, _, _ := purego.SyscallN(t.lib.errorCode, t.handle)
+	return int32(code) == tjWarning
+}
+
+// message copies the library's last error text.
+func (t *turbo) message() string {
+	p, _, _ := purego.SyscallN(t.lib.errorText, t.handle)
+	if p == 0 {
+		return "unknown error"
+	}
+	const longest = 200                            // JMSG_LENGTH_MAX of jpeglib.h
+	text := *(**[longest]byte)(unsafe.Pointer(&p)) // the library's memory, which the garbage collector does not move
+	n := 0
+	for n < longest && text[n] != 0 {
+		n++
+	}
+	return string(text[:n])
+}

@@ -1,0 +1,3 @@
+package resize
+
+var fastest = portable

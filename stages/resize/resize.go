@@ -1,0 +1,121 @@
+// Package resize brings a decoded picture into the square that an image encoder takes: with PIL's
+// antialiased bicubic filter, equal to Pillow's Image.resize(BICUBIC) in every byte (the integer algorithm
+// of its Resample.c), computing only what the square shows.
+//
+// Rows go through the horizontal filter once, two at a time, into a window of a few rows that stays in the
+// first-level cache; the vertical filter reads that window and writes into the caller's memory.
+package resize
+
+import (
+	"errors"
+	"fmt"
+)
+
+// ErrTooExtreme means that a side of the picture is too long for the square: squeezing it would take weights
+// by the million. Only "squash" and "pad" have the case, beyond about 260,000 pixels for a square of 224.
+var ErrTooExtreme = errors.New("picture too long for its size")
+
+// padding is the colour that "pad" fills with: the mean of CLIP's training pictures
+// (0.48145466, 0.4578275, 0.40821073), which the encoder's normalisation turns into zeros.
+var padding = [3]byte{123, 117, 104}
+
+// Resizer has the working memory of one worker; not for concurrent use.
+type Resizer struct {
+	size   int
+	fit    string
+	kern   kernels
+	window []byte // rows after the horizontal filter
+	edge   []byte // two copies of rows too close to the end of the picture for kernels that read ahead
+}
+
+// New makes a resizer by a valid cfg to squares of size x size pixels, 1 to 4096.
+func New(cfg Config, size int) *Resizer {
+	return &Resizer{size: size, fit: cfg.Fit, kern: fastest}
+}
+
+// Resize writes the size*size*3 bytes of the square to dst: RGB rows from the top. pix are the 3*w*h bytes
+// of the picture in the same layout; neither is kept. It allocates nothing once it has seen a size, and it
+// blocks for as long as it computes (under a millisecond for VGA). The error is ErrTooExtreme, or tells that
+// the lengths of the arguments do not fit together; dst is then untouched.
+func (r *Resizer) Resize(dst, pix []byte, w, h int) error {
+	if w < 1 || h < 1 || h != len(pix)/3/w || 3*w*h != len(pix) {
+		return fmt.Errorf("resize: %d bytes are not a picture of %d x %d", len(pix), w, h)
+	}
+	if len(dst) != 3*r.size*r.size {
+		return fmt.Errorf("resize: %d bytes to write to, want %d", len(dst), 3*r.size*r.size)
+	}
+	g := fitted(r.fit, w, h, r.size)
+	across, err := tables.get(span{w, g.width, g.left, g.columns})
+	if err != nil {
+		return err
+	}
+	down, err := tables.get(span{h, g.height, g.top, g.rows})
+	if err != nil {
+		return err
+	}
+	if g.columns*g.rows < r.size*r.size {
+		for i := 0; i < len(dst); i += 3 {
+			copy(dst[i:], padding[:])
+		}
+	}
+	out := dst[3*(g.y*r.size+g.x):]
+	if g.width == w && g.height == h {
+		r.copyWindow(out, pix[3*(g.top*w+g.left):], w, g)
+	} else {
+		r.filter(out, pix, w, h, across, down, g)
+	}
+	return nil
+}
+
+// copyWindow is the case of scale 1, where the filter changes nothing.
+func (r *Resizer) copyWindow(dst, pix []byte, w int, g geometry) {
+	for y := range g.rows {
+		copy(dst[3*y*r.size:][:3*g.columns], pix[3*y*w:])
+	}
+}
+
+func (r *Resizer) filter(dst, pix []byte, w, h int, across, down *table, g geometry) {
+	const ahead = 32 // rows of the window beyond the taps, so that it seldom has to be moved
+	stride := (3*g.columns + 16) &^ 15
+	capacity := down.taps + ahead
+	r.window = grown(r.window, capacity*stride+slack)
+	r.edge = grown(r.edge, 2*(3*across.need+slack))
+
+	bottom := h - down.base // rows that the picture has from down.base on
+	start, have := 0, 0     // rows in the window: from start to have
+	for y, first := range down.first {
+		first := int(first)
+		for need := min(first+down.taps, bottom); have < need; have += 2 {
+			if have+2-start > capacity {
+				copy(r.window, r.window[(first-start)*stride:(have-start)*stride])
+				start = first
+			}
+			rows := r.window[(have-start)*stride:]
+			r.kern.horizontal(rows, rows[stride:],
+				r.row(0, pix, w, down.base+have, across),
+				r.row(1, pix, w, down.base+min(have+1, bottom-1), across), across)
+		}
+		r.kern.vertical(dst[3*y*r.size:][:3*g.columns], r.window[(first-start)*stride:], stride, down, y)
+	}
+}
+
+// row returns row y of pix from sample across.base on, with the bytes after it that kernels may read: pix
+// itself, or edge memory number i where pix ends before.
+func (r *Resizer) row(i int, pix []byte, w, y int, across *table) []byte {
+	n := 3*across.need + slack
+	row := pix[3*(y*w+across.base):]
+	if len(row) >= n {
+		return row[:n]
+	}
+	edge := r.edge[i*n:][:n]
+	copy(edge, row)
+	return edge
+}
+
+// grown returns b with length n, in new memory where its own does not suffice.
+func grown(b []byte, n int) []byte {
+	if cap(b) < n {
+		return make([]byte, n)
+	}
+	return b[:n]
+}
