@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"hailoclip/hailo"
 	"hailoclip/pipeline"
@@ -18,24 +17,19 @@ import (
 // Line is the four stages over one backend, and the decoders that they use.
 type Line struct {
 	backend  hailo.Backend
-	size     int // side of a frame in pixels
 	decoders []*decode.Decoder
 	resizers []*resize.Resizer
 }
 
 // NewLine prepares the stages for frames of size x size pixels. Close it when the pipeline that
 // runs the stages has ended.
-func NewLine(cfg Config, backend hailo.Backend, size, workers int) (*Line, error) {
-	l := &Line{backend: backend, size: size}
+func NewLine(cfg Config, backend hailo.Backend, size, workers int) *Line {
+	l := &Line{backend: backend}
 	for range workers {
-		r, err := resize.New(cfg.Resize, size)
-		if err != nil {
-			return nil, fmt.Errorf("resize: %w", err)
-		}
-		l.resizers = append(l.resizers, r)
 		l.decoders = append(l.decoders, decode.NewDecoder(cfg.Decode, size))
+		l.resizers = append(l.resizers, resize.New(cfg.Resize, size))
 	}
-	return l, nil
+	return l
 }
 
 // Close frees the decoders.
@@ -124,30 +118,27 @@ func (l *Line) encode(_ int, jobs []*pipeline.Job) {
 	}
 }
 
-// encodeFrames gives the backend until the last deadline of the batch.
+// encodeFrames makes one call of the backend, which may take until the last deadline of the batch.
 func (l *Line) encodeFrames(jobs []*pipeline.Job) error {
-	ctx := jobs[0].Context()
-	if len(jobs) > 1 {
-		frames := make([]*hailo.Frame, len(jobs))
-		var last time.Time
-		bounded := true
-		for i, job := range jobs {
-			frames[i] = job.State.(*state).frame
-			deadline, ok := job.Context().Deadline()
-			bounded = bounded && ok
-			if deadline.After(last) {
-				last = deadline
-			}
+	frames := make([]*hailo.Frame, len(jobs))
+	last := jobs[0].Context()
+	for i, job := range jobs {
+		frames[i] = job.State.(*state).frame
+		if later(job.Context(), last) {
+			last = job.Context()
 		}
-		ctx = context.Background()
-		if bounded {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithDeadline(ctx, last)
-			defer cancel()
-		}
-		return l.backend.EncodeImages(ctx, frames)
 	}
-	return l.backend.EncodeImages(ctx, []*hailo.Frame{jobs[0].State.(*state).frame})
+	return l.backend.EncodeImages(last, frames)
+}
+
+// later says whether a ends after b.
+func later(a, b context.Context) bool {
+	endB, bounded := b.Deadline()
+	if !bounded {
+		return false
+	}
+	endA, bounded := a.Deadline()
+	return !bounded || endA.After(endB)
 }
 
 func (l *Line) score(_ int, job *pipeline.Job) error {
@@ -169,6 +160,7 @@ var meanings = []struct{ from, to error }{
 	{decode.ErrNotImage, pipeline.ErrBadImage},
 	{decode.ErrTruncated, pipeline.ErrBadImage},
 	{decode.ErrCorrupt, pipeline.ErrBadImage},
+	{resize.ErrTooExtreme, pipeline.ErrBadImage},
 	{context.DeadlineExceeded, pipeline.ErrDeadline},
 	{context.Canceled, pipeline.ErrDeadline},
 	{hailo.ErrDeviceLost, pipeline.ErrUnavailable},
