@@ -18,11 +18,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"image"
 	"image/png"
 
 	"golang.org/x/image/bmp"
-	"golang.org/x/image/tiff"
 )
 
 // Decoder decodes images one at a time: one for each worker, not for concurrent use. Close it after use.
@@ -46,7 +44,7 @@ func newDecoder(cfg Config, target int, lib *turboLib) *Decoder {
 		d.fastTarget = target
 	}
 	if lib != nil {
-		d.turbo, _ = newTurbo(lib) // fails for want of a few KB only; the standard library still works then
+		d.turbo = &turbo{lib: lib}
 	}
 	return d
 }
@@ -86,8 +84,11 @@ func (d *Decoder) Decode(b []byte) (p Picture, err error) {
 	case TIFF:
 		p, err = d.decodeTIFF(b)
 	}
+	if err != nil {
+		return Picture{}, err
+	}
 	p.Format = format
-	return p, err
+	return p, nil
 }
 
 // checkSize refuses a header with no pixels or with too many.
@@ -102,11 +103,12 @@ func (d *Decoder) checkSize(w, h int) error {
 }
 
 func (d *Decoder) decodePNG(b []byte) (Picture, error) {
-	config, err := png.DecodeConfig(bytes.NewReader(b))
-	if err != nil {
-		return Picture{}, classify(PNG, err)
+	// The size stands in the first chunk, at a fixed place; the decoder checks that the chunk is the right one.
+	const width, height, firstChunkEnd = 16, 20, 33
+	if len(b) < firstChunkEnd {
+		return Picture{}, fmt.Errorf("%w: PNG: ends within the header", ErrTruncated)
 	}
-	if err := d.checkSize(config.Width, config.Height); err != nil {
+	if err := d.checkSize(int(binary.BigEndian.Uint32(b[width:])), int(binary.BigEndian.Uint32(b[height:]))); err != nil {
 		return Picture{}, err
 	}
 	m, err := png.Decode(bytes.NewReader(b))
@@ -137,43 +139,4 @@ func (d *Decoder) decodeBMP(b []byte) (Picture, error) {
 		return Picture{}, classify(BMP, err)
 	}
 	return fromImage(m)
-}
-
-// maxBlocks bounds the strips or tiles of a TIFF: each costs a fresh decompressor.
-const maxBlocks = 1 << 16
-
-func (d *Decoder) decodeTIFF(b []byte) (Picture, error) {
-	config, err := tiff.DecodeConfig(bytes.NewReader(b))
-	if err != nil {
-		return Picture{}, classify(TIFF, err)
-	}
-	if err := d.checkSize(config.Width, config.Height); err != nil {
-		return Picture{}, err
-	}
-	if n := tiffBlocks(b, config); n > maxBlocks {
-		return Picture{}, unsupported(fmt.Sprintf("TIFF of %d strips or tiles, at most %d", n, maxBlocks))
-	}
-	m, err := tiff.Decode(bytes.NewReader(b))
-	if err != nil {
-		return Picture{}, classify(TIFF, err)
-	}
-	p, err := fromImage(m)
-	if err == nil {
-		upright(&p, orientation(b))
-	}
-	return p, err
-}
-
-// tiffBlocks returns the number of strips or tiles.
-func tiffBlocks(b []byte, config image.Config) int {
-	blocks := func(size int, tag uint16) int {
-		if v, ok := tiffTag(b, tag); ok && v > 0 {
-			return (size + int(v) - 1) / int(v)
-		}
-		return 1
-	}
-	if v, ok := tiffTag(b, tagTileWidth); ok && v > 0 {
-		return blocks(config.Width, tagTileWidth) * blocks(config.Height, tagTileLength)
-	}
-	return blocks(config.Height, tagRowsPerStrip)
 }

@@ -7,8 +7,8 @@ import (
 
 // Tags of a TIFF directory (TIFF 6.0 and EXIF 2.32).
 const (
-	tagImageLength  = 0x101
-	tagImageWidth   = 0x100
+	tagCompression  = 0x103
+	tagPhotometric  = 0x106
 	tagOrientation  = 0x112
 	tagRowsPerStrip = 0x116
 	tagTileWidth    = 0x142

@@ -17,7 +17,7 @@ type jpegInfo struct {
 	process    byte   // the SOF marker, 0xC0 to 0xCF; 0 when there is none
 	precision  byte   // bits a sample
 	scans      int
-	terminated bool // has an end-of-image marker after its scans
+	terminated bool // has an end-of-image marker
 }
 
 // scanJPEG walks the markers of b (ITU T.81, annex B). It reads past garbage between them, as libjpeg does.
@@ -41,7 +41,7 @@ func scanJPEG(b []byte) (info jpegInfo) {
 		case marker == stuffed, marker == temporary, marker == start, marker >= restart0 && marker <= restart7:
 			continue
 		case marker == end:
-			info.terminated = info.scans > 0
+			info.terminated = true
 			return info
 		}
 		if len(b) < 2 {

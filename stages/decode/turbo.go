@@ -33,9 +33,8 @@ func FindLibrary() (Library, error) {
 // turboLib is the opened library: the addresses of its functions (turbojpeg.h, TurboJPEG API 2, which
 // version 3 of the library still has).
 type turboLib struct {
-	about                                       Library
-	initDecompress, destroy, header, decompress uintptr
-	errorText, errorCode                        uintptr
+	about                                                             Library
+	initDecompress, destroy, header, decompress, errorText, errorCode uintptr
 }
 
 var loadTurbo = sync.OnceValues(func() (*turboLib, error) { return openTurbo(libraryNames()) })
@@ -126,20 +125,12 @@ const (
 	tjWarning    = 0     // TJERR_WARNING: the picture was decoded all the same
 )
 
-// turbo is one decompressor of the library. Not for concurrent use. It stays usable after an error.
+// turbo is one decompressor of the library, made when it is first needed. Not for concurrent use.
 type turbo struct {
 	lib    *turboLib
 	handle uintptr
 	// What the library writes; fields, because they must not move or be allocated on each call.
 	width, height, subsampling, colorspace int32
-}
-
-func newTurbo(lib *turboLib) (*turbo, error) {
-	handle, _, _ := purego.SyscallN(lib.initDecompress)
-	if handle == 0 {
-		return nil, errors.New("libturbojpeg: no memory for a decompressor")
-	}
-	return &turbo{lib: lib, handle: handle}, nil
 }
 
 func (t *turbo) close() {
@@ -152,17 +143,31 @@ func (t *turbo) close() {
 // readHeader fills t.width, t.height and t.colorspace. The library reports success with 0 x 0 for some
 // input that is no JPEG, so that is an error here.
 func (t *turbo) readHeader(b []byte) error {
+	if t.handle == 0 {
+		if t.handle, _, _ = purego.SyscallN(t.lib.initDecompress); t.handle == 0 {
+			return errors.New("no memory for a decompressor")
+		}
+	}
 	t.width, t.height = 0, 0
 	rc, _, _ := purego.SyscallN(t.lib.header, t.handle, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
 		uintptr(unsafe.Pointer(&t.width)), uintptr(unsafe.Pointer(&t.height)),
 		uintptr(unsafe.Pointer(&t.subsampling)), uintptr(unsafe.Pointer(&t.colorspace)))
 	if int32(rc) != 0 && !t.onlyWarned() {
-		return errors.New(t.message())
+		return t.fail()
 	}
 	if t.width <= 0 || t.height <= 0 {
+		t.close()
 		return errors.New("no picture in it")
 	}
 	return nil
+}
+
+// fail returns the library's last error and gives up the decompressor: after an error within the header it
+// would read the next file as if it were the rest of this one (seen with 2.1.5).
+func (t *turbo) fail() error {
+	err := errors.New(t.message())
+	t.close()
+	return err
 }
 
 // decode writes the picture at w x h, which must be the size of the header or one of its DCT scales, into
@@ -182,7 +187,7 @@ func (t *turbo) decode(b, dst []byte, w, h, pixelFormat int) (warned bool, err e
 	case t.onlyWarned():
 		return true, nil
 	}
-	return false, errors.New(t.message())
+	return false, t.fail()
 }
 
 func (t *turbo) onlyWarned() bool {

@@ -1,0 +1,331 @@
+package decode
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+var exact = Config{MaxPixels: 50e6, JPEGScale: ScaleExact}
+
+// decoders are the two ways a JPEG can go.
+func decoders(t testing.TB, cfg Config) map[string]*Decoder {
+	ds := map[string]*Decoder{"go": newDecoder(cfg, 224, nil)}
+	if lib, err := loadTurbo(); err == nil {
+		ds["turbo"] = newDecoder(cfg, 224, lib)
+		t.Cleanup(ds["turbo"].Close)
+	} else if os.Getenv("HAILO_CLIP_REQUIRE_NATIVE") == "1" {
+		t.Fatal(err)
+	} else {
+		t.Log("without libturbojpeg:", err)
+	}
+	return ds
+}
+
+func read(t testing.TB, path ...string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(append([]string{"testdata"}, path...)...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestLikePIL compares pictures of every kind with the pixels that PIL decodes.
+func TestLikePIL(t *testing.T) {
+	var cases []struct {
+		Input, Mode   string
+		Width, Height int
+		SHA256        string `json:"rgb_sha256"`
+	}
+	if err := json.Unmarshal(read(t, "pil", "cases.json"), &cases); err != nil || len(cases) == 0 {
+		t.Fatal("no cases", err)
+	}
+	for name, d := range decoders(t, exact) {
+		for _, c := range cases {
+			t.Run(name+"/"+c.Input, func(t *testing.T) {
+				p, err := d.Decode(read(t, "pil", c.Input))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer p.Release()
+				if p.Width != c.Width || p.Height != c.Height {
+					t.Fatalf("%d x %d, want %d x %d", p.Width, p.Height, c.Width, c.Height)
+				}
+				if name == "go" && strings.HasSuffix(c.Input, ".jpg") {
+					return // close, not equal: the chroma is not interpolated
+				}
+				if sum := sha256.Sum256(p.Pix); hex.EncodeToString(sum[:]) != c.SHA256 {
+					t.Errorf("%s (%s): other pixels than PIL", c.Input, c.Mode)
+				}
+			})
+		}
+	}
+}
+
+// TestCutShort cuts one picture of each format at many places: each part is an error of this package, and
+// one that says truncated where the decoder can know it.
+func TestCutShort(t *testing.T) {
+	for name, d := range decoders(t, exact) {
+		for _, file := range []string{"rgb_420_optimized.jpg", "progressive_gray.jpg", "cmyk.jpg", "rgba.png",
+			"lossy.webp", "lossless_alpha.webp", "palette.gif", "rgb.bmp", "rgb_lzw.tiff", "rgb_raw.tiff"} {
+			t.Run(name+"/"+file, func(t *testing.T) {
+				whole := read(t, "pil", file)
+				for n := 0; n < len(whole); n += 1 + n/37 {
+					p, err := d.Decode(whole[:n:n])
+					switch {
+					case err == nil && (strings.HasSuffix(file, ".tiff") || strings.HasSuffix(file, ".gif")):
+						p.Release() // what follows the pixels may be missing
+					case err == nil:
+						t.Errorf("%d of %d bytes were decoded", n, len(whole))
+					case n < 12 && errors.Is(err, ErrNotImage):
+					case strings.HasSuffix(file, ".jpg") && !errors.Is(err, ErrTruncated):
+						t.Errorf("%d of %d bytes: %v", n, len(whole), err)
+					case !oneSentinel(err):
+						t.Errorf("%d of %d bytes: %v", n, len(whole), err)
+					}
+				}
+			})
+		}
+	}
+}
+
+var sentinels = []error{ErrNotImage, ErrTruncated, ErrCorrupt, ErrTooManyPixels, ErrUnsupportedFormat}
+
+func oneSentinel(err error) bool {
+	n := 0
+	for _, s := range sentinels {
+		if errors.Is(err, s) {
+			n++
+		}
+	}
+	return n == 1
+}
+
+func TestRefused(t *testing.T) {
+	huge := func(file string, at int, size ...byte) []byte {
+		b := read(t, "pil", file)
+		copy(b[at:], size)
+		return b
+	}
+	jpg := read(t, "pil", "rgb_444.jpg")
+	sof := bytes.Index(jpg, []byte{0xFF, 0xC0})
+	for name, d := range decoders(t, Config{MaxPixels: 10000, JPEGScale: ScaleExact}) {
+		for _, c := range []struct {
+			name string
+			b    []byte
+			want error
+			text string
+		}{
+			{"nothing", nil, ErrNotImage, "no bytes"},
+			{"text", []byte("hello, world"), ErrNotImage, "68 65 6c 6c 6f"},
+			{"BM and text", []byte("BMW is a maker of cars and more"), ErrNotImage, ""},
+			{"AVIF", []byte("\x00\x00\x00\x1cftypavif\x00\x00\x00\x00mif1miaf"), ErrUnsupportedFormat, "AVIF (accepted: JPEG, PNG"},
+			{"AVIF by its second brand", []byte("\x00\x00\x00\x1cftypmif1\x00\x00\x00\x00avifmiaf"), ErrUnsupportedFormat, "AVIF"},
+			{"HEIC", []byte("\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic"), ErrUnsupportedFormat, "HEIC"},
+			{"video", []byte("\x00\x00\x00\x18ftypisom\x00\x00\x00\x00"), ErrUnsupportedFormat, "video"},
+			{"PDF", []byte("%PDF-1.7\n"), ErrUnsupportedFormat, "PDF"},
+			{"SVG", []byte("\xef\xbb\xbf<?xml version='1.0'?><svg xmlns='http://www.w3.org/2000/svg'/>"), ErrUnsupportedFormat, "SVG"},
+			{"JPEG XL", []byte("\xff\x0a\x00\x00"), ErrUnsupportedFormat, "JPEG XL"},
+			{"JPEG XL in a box", []byte("\x00\x00\x00\x0cJXL \r\n\x87\n"), ErrUnsupportedFormat, "JPEG XL"},
+			{"JPEG 2000", []byte("\x00\x00\x00\x0cjP  \r\n\x87\n"), ErrUnsupportedFormat, "JPEG 2000"},
+			{"animated WebP", []byte("RIFF\x16\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x00\x00"), ErrUnsupportedFormat, "animated WebP"},
+			{"lossless JPEG", huge("rgb_444.jpg", sof+1, 0xC3), ErrUnsupportedFormat, "SOF3"},
+			{"12-bit JPEG", huge("rgb_444.jpg", sof+4, 12), ErrUnsupportedFormat, "12 bits"},
+			{"BMP of 16 bits", huge("rgb.bmp", 28, 16), ErrUnsupportedFormat, "BMP"},
+			{"huge JPEG", huge("rgb_444.jpg", sof+5, 0xFF, 0xDC, 0xFF, 0xDC), ErrTooManyPixels, "65500 x 65500 is more than 10000"},
+			{"huge CMYK JPEG", huge("cmyk.jpg", bytes.Index(read(t, "pil", "cmyk.jpg"), []byte{0xFF, 0xC0})+5, 0xFF, 0xDC, 0xFF, 0xDC), ErrTooManyPixels, ""},
+			{"huge PNG", pngHeader(1<<30, 1<<30), ErrTooManyPixels, "1073741824"},
+			{"huge GIF", huge("palette.gif", 6, 0xFF, 0xFF, 0xFF, 0xFF), ErrTooManyPixels, "65535"},
+			{"huge BMP", huge("rgb.bmp", 18, 0, 0, 1, 0, 0, 0, 1, 0), ErrTooManyPixels, "65536"},
+			{"huge lossless WebP", huge("lossless_alpha.webp", 21, 0xFF, 0xFF, 0xFF, 0x1F), ErrTooManyPixels, "16384"},
+			{"huge TIFF", huge("gray.tiff", 0), ErrTruncated, ""}, // replaced below
+			{"JPEG without size", huge("rgb_444.jpg", sof+5, 0, 0, 0, 0), ErrCorrupt, ""},
+			{"JPEG of many scans", manyScans(t, 64), ErrTooManyPixels, "scans"},
+			{"JPEG without a picture", []byte("\xff\xd8\xff\xd9"), ErrCorrupt, ""},
+			{"BMP shorter than it says", huge("rgb.bmp", 22, 100), ErrTruncated, ""},
+		} {
+			if c.name == "huge TIFF" {
+				c.b, c.want = tiffHeader(1<<16, 1<<16), ErrTooManyPixels
+			}
+			t.Run(name+"/"+c.name, func(t *testing.T) {
+				p, err := d.Decode(c.b)
+				if !errors.Is(err, c.want) || !oneSentinel(err) || !strings.Contains(err.Error(), c.text) {
+					t.Errorf("got %v, want %v with %q", err, c.want, c.text)
+				}
+				if p.Pix != nil {
+					t.Error("an error came with pixels")
+				}
+			})
+		}
+	}
+}
+
+// TestTooManyBlocks has a TIFF of one row to a strip, a million strips.
+func TestTooManyBlocks(t *testing.T) {
+	d := newDecoder(exact, 224, nil)
+	if _, err := d.Decode(tiffHeader(1, 1_000_000)); !errors.Is(err, ErrUnsupportedFormat) || !strings.Contains(err.Error(), "1000000 strips") {
+		t.Error(err)
+	}
+}
+
+// TestDamaged has JPEGs that libjpeg only warns about: PIL shows them, and so do we.
+func TestDamaged(t *testing.T) {
+	d := decoders(t, exact)["turbo"]
+	if d == nil {
+		t.Skip("without libturbojpeg")
+	}
+	whole := read(t, "pil", "rgb_444.jpg")
+	half := append(bytes.Clone(whole[:len(whole)/2]), 0xFF, 0xD9) // the end marker comes too early
+	p, err := d.Decode(half)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Release()
+	if _, err := d.Decode(half[:len(half)-1]); !errors.Is(err, ErrTruncated) {
+		t.Error(err)
+	}
+	if p, err = d.Decode(append(bytes.Clone(whole), "and more"...)); err != nil {
+		t.Error("trailing bytes:", err)
+	}
+	p.Release()
+}
+
+// TestNextAfterError decodes a good picture after each of many bad ones: none leaves a trace.
+func TestNextAfterError(t *testing.T) {
+	good := read(t, "pil", "rgb_444.jpg")
+	for name, d := range decoders(t, exact) {
+		want, err := d.Decode(good)
+		if err != nil {
+			t.Fatal(err)
+		}
+		header := bytes.Index(good, []byte{0xFF, 0xDA}) + 20
+		for i := 4; i < header; i++ {
+			bad := bytes.Clone(good)
+			bad[i] ^= 0xFF
+			if p, err := d.Decode(bad); err == nil {
+				p.Release()
+			}
+			p, err := d.Decode(good)
+			if err != nil || !bytes.Equal(p.Pix, want.Pix) {
+				t.Fatalf("%s: after a fault at byte %d: %v", name, i, err)
+			}
+			p.Release()
+		}
+	}
+}
+
+func TestFast(t *testing.T) {
+	d := decoders(t, Config{MaxPixels: 50e6, JPEGScale: ScaleFast})["turbo"]
+	if d == nil {
+		t.Skip("without libturbojpeg")
+	}
+	for _, c := range []struct {
+		file string
+		w, h int
+	}{
+		{"vga_420.jpg", 640, 480},        // 7/8 would be 420 rows, below 448
+		{"hd_progressive.jpg", 800, 450}, // 5/8
+		{"exif_6.jpg", 240, 320},
+	} {
+		p, err := d.Decode(read(t, "pixels", c.file))
+		if err != nil || p.Width != c.w || p.Height != c.h {
+			t.Errorf("%s: %d x %d, want %d x %d: %v", c.file, p.Width, p.Height, c.w, c.h, err)
+		}
+		p.Release()
+	}
+}
+
+// TestSteadyHeap decodes the same picture again and again: its pixels come from the pool.
+func TestSteadyHeap(t *testing.T) {
+	d := decoders(t, exact)["turbo"]
+	if d == nil {
+		t.Skip("without libturbojpeg")
+	}
+	b := read(t, "pixels", "vga_420.jpg")
+	const times = 50
+	var before, after runtime.MemStats
+	for i := range times + 1 {
+		p, err := d.Decode(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Release()
+		p.Release() // a second time does nothing
+		if i == 0 {
+			runtime.ReadMemStats(&before)
+		}
+	}
+	runtime.ReadMemStats(&after)
+	// The race detector makes pools forget, and the collector may run: half is far from both.
+	if got, one := after.TotalAlloc-before.TotalAlloc, uint64(640*480*3); got > times/2*one {
+		t.Errorf("%d decodes allocated %d bytes, a picture has %d", times, got, one)
+	}
+}
+
+func TestConfig(t *testing.T) {
+	if err := exact.Validate(); err != nil {
+		t.Error(err)
+	}
+	err := Config{MaxPixels: -1, JPEGScale: "half"}.Validate()
+	for _, part := range []string{"max_pixels: -1", "1 to 2147483648", `jpeg_scale: "half"`, `"fast"`} {
+		if err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("%q is not in: %v", part, err)
+		}
+	}
+}
+
+// TestNoLibrary opens names that are not there.
+func TestNoLibrary(t *testing.T) {
+	_, err := openTurbo([]string{"libnothing.so.0", "/nowhere/libnothing.so.0"})
+	if err == nil || !strings.Contains(err.Error(), "libnothing.so.0") || !strings.Contains(err.Error(), "apt-get install libturbojpeg0") {
+		t.Error(err)
+	}
+}
+
+func TestLibrary(t *testing.T) {
+	decoders(t, exact) // fails where the library is required
+	lib, err := FindLibrary()
+	if err != nil {
+		t.Skip(err)
+	}
+	if !strings.Contains(lib.Path, "libturbojpeg") || lib.API < 2 {
+		t.Errorf("%+v", lib)
+	}
+	t.Logf("%+v", lib)
+}
+
+func pngHeader(w, h uint32) []byte {
+	ihdr := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32([]byte("IHDR"), w), h)
+	ihdr = append(ihdr, 8, 2, 0, 0, 0)
+	b := append([]byte("\x89PNG\r\n\x1a\n\x00\x00\x00\x0d"), ihdr...)
+	return binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(ihdr))
+}
+
+// tiffHeader makes an 8-bit gray TIFF of one row to a strip, without pixels.
+func tiffHeader(w, h uint32) []byte {
+	b := []byte("II*\x00\x08\x00\x00\x00\x05\x00")
+	for _, e := range [][2]uint32{{0x100, w}, {0x101, h}, {0x102, 8}, {0x106, 1}, {0x116, 1}} {
+		b = binary.LittleEndian.AppendUint16(b, uint16(e[0]))
+		b = append(b, 4, 0, 1, 0, 0, 0)
+		b = binary.LittleEndian.AppendUint32(b, e[1])
+	}
+	return append(b, 0, 0, 0, 0)
+}
+
+// manyScans repeats the last scan of a progressive JPEG.
+func manyScans(t *testing.T, n int) []byte {
+	b := read(t, "pil", "progressive_gray.jpg")
+	last := bytes.LastIndex(b, []byte{0xFF, 0xDA})
+	scan := b[last : len(b)-2]
+	return append(append(bytes.Clone(b[:last]), bytes.Repeat(scan, n)...), 0xFF, 0xD9)
+}

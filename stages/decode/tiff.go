@@ -1,0 +1,63 @@
+package decode
+
+import (
+	"bytes"
+	"fmt"
+	"image"
+
+	"golang.org/x/image/tiff"
+)
+
+// maxBlocks bounds the strips or tiles of a TIFF: each costs a fresh decompressor.
+const maxBlocks = 1 << 16
+
+func (d *Decoder) decodeTIFF(b []byte) (Picture, error) {
+	config, err := tiff.DecodeConfig(bytes.NewReader(b))
+	if err != nil {
+		return Picture{}, classify(TIFF, err)
+	}
+	if err := d.checkSize(config.Width, config.Height); err != nil {
+		return Picture{}, err
+	}
+	if n := tiffBlocks(b, config); n > maxBlocks {
+		return Picture{}, unsupported(fmt.Sprintf("TIFF of %d strips or tiles, at most %d", n, maxBlocks))
+	}
+	m, err := tiff.Decode(bytes.NewReader(b))
+	if err != nil {
+		return Picture{}, classify(TIFF, err)
+	}
+	p, err := fromImage(m)
+	if err != nil {
+		return Picture{}, err
+	}
+	if inverted(b) {
+		for i := range p.Pix {
+			p.Pix[i] ^= 0xFF
+		}
+	}
+	upright(&p, orientation(b))
+	return p, nil
+}
+
+// inverted tells that b is fax-compressed with black as zero. The runs that the compression calls white are
+// zeros, so they are black then, as libtiff and PIL have it; the Go decoder shows them white always.
+func inverted(b []byte) bool {
+	const group3, group4, blackIsZero = 3, 4, 1
+	compression, _ := tiffTag(b, tagCompression)
+	photometric, _ := tiffTag(b, tagPhotometric)
+	return (compression == group3 || compression == group4) && photometric == blackIsZero
+}
+
+// tiffBlocks returns the number of strips or tiles.
+func tiffBlocks(b []byte, config image.Config) int {
+	blocks := func(size int, tag uint16) int {
+		if v, ok := tiffTag(b, tag); ok && v > 0 {
+			return (size + int(v) - 1) / int(v)
+		}
+		return 1
+	}
+	if v, ok := tiffTag(b, tagTileWidth); ok && v > 0 {
+		return blocks(config.Width, tagTileWidth) * blocks(config.Height, tagTileLength)
+	}
+	return blocks(config.Height, tagRowsPerStrip)
+}
