@@ -1,0 +1,286 @@
+// Package doctor finds out why the NPU cannot be used on this machine and says what to do about
+// it: hailo-clip doctor.
+//
+// It reads sysfs, /proc, /dev, /usr, /etc and the package database below one root folder, so
+// every check runs on a fake root in the tests. It never opens the device node, loads no library
+// and starts a program only where no file tells the same. What only the open device can tell
+// (chip software, chip temperature) is in /health and /metrics of the running service.
+//
+// The checks run in the order in which things come to life: chip on the bus, packages, driver for
+// this kernel, driver running, firmware booted, device node, library, worker, models. What
+// cannot be judged because something before it is broken is named as skipped, not reported as
+// one more fault. See [Run].
+//
+// # Exit codes
+//
+//	0  nothing is broken. Warnings and missing optional parts count as 0 as long as the service
+//	   can serve: a machine without a Hailo device is healthy, it runs on the CPU
+//	1  something that is there, or that the configuration asks for, does not work
+//	2  wrong usage; the command's, not this package's
+package doctor
+
+import (
+	"context"
+	"slices"
+	"strings"
+)
+
+// Level says how bad a Finding is.
+type Level string
+
+// The levels. Only Fail changes the exit code.
+const (
+	OK   Level = "ok"
+	Info Level = "info" // a fact, or a check that was not possible
+	Warn Level = "warn" // works, or works without the NPU, but not as well as it should
+	Fail Level = "fail" // broken
+)
+
+// Finding is the result of one check.
+type Finding struct {
+	Check  string `json:"check"`            // stable name: "pci-device"
+	Level  Level  `json:"level"`            //
+	What   string `json:"what"`             // a sentence for a person, with the evidence
+	Remedy string `json:"remedy,omitempty"` // lines for a shell, prose as # comments; "" when there is nothing to do
+}
+
+// Env is the machine to examine. [Host] returns the real one. Functions that are nil count as
+// "cannot be asked here" and their checks say so.
+type Env struct {
+	Root    string // folder that stands for /; "" is /
+	Version string // of hailo-clip, for the report
+	Backend string // what the configuration asks for: "auto" ("" too), "npu", "cpu" or "sim"
+	Worker  string // path of hailo-clip-npu, looked up below Root; "" if there is none
+
+	UID  int   // effective user of this process
+	GIDs []int // its groups
+
+	// Access says whether this process may read and write the file at path (a real path, Root
+	// included) without opening it: nil, or an errno such as EACCES or EPERM.
+	Access func(path string) error
+	// KernelLog returns the kernel's messages, one a line. At most its last MiB is looked at.
+	KernelLog func(ctx context.Context) ([]byte, error)
+	// Command runs a program and returns its standard output. It must come back when ctx ends.
+	Command func(ctx context.Context, name string, args ...string) ([]byte, error)
+	// Models returns the files of the chosen model. It may take long (digests).
+	Models func(ctx context.Context) []ModelCheck
+	// Extra returns what other packages found: libraries, the choice of the backend.
+	Extra func(ctx context.Context) []Finding
+}
+
+// Versions are those that have to fit together; "" is unknown or absent.
+type Versions struct {
+	Program string `json:"hailo_clip,omitempty"`
+	Kernel  string `json:"kernel,omitempty"`
+	Driver  string `json:"driver,omitempty"`  // the loaded module hailo1x_pci
+	Library string `json:"library,omitempty"` // libhailort on disk
+	Worker  string `json:"worker,omitempty"`  // the libhailort that the worker was built for
+}
+
+// Report is all that was found. Immutable once Run returned it.
+type Report struct {
+	Level    Level     `json:"level"`            // the worst of the findings
+	Summary  string    `json:"summary"`          // one sentence
+	Device   *Device   `json:"device,omitempty"` // nil: no Hailo-10H that a process could open
+	Versions Versions  `json:"versions"`
+	Findings []Finding `json:"findings"` // in the order of the checks
+}
+
+// ExitCode is 1 if a finding has level Fail, else 0.
+func (r Report) ExitCode() int {
+	if r.Level == Fail {
+		return 1
+	}
+	return 0
+}
+
+// stage is how far the device came to life. A check that needs a later stage is skipped.
+type stage int
+
+const (
+	nothing  stage = iota
+	chip           // a Hailo-10H is on the bus
+	stack          // HailoRT 5.x is installed
+	built          // there is a driver for the running kernel
+	driver         // the driver is loaded and has taken the chip
+	booted         // the chip runs its firmware
+	nodeOpen       // there is a device node
+)
+
+// whyNot says why the checks behind a stage were skipped.
+var whyNot = map[stage]string{
+	chip:     "there is no Hailo-10H",
+	stack:    "HailoRT 5 is not installed",
+	built:    "there is no driver for this kernel",
+	driver:   "the driver is not running",
+	booted:   "the chip has not booted",
+	nodeOpen: "there is no device node",
+}
+
+// checks, in the order of the report.
+var checks = []struct {
+	name  string
+	needs stage
+	run   func(*exam)
+}{
+	{"machine", nothing, checkMachine},
+	{"pci-device", nothing, checkPCI},
+	{"stack", chip, checkStack},
+	{"kernel-module", stack, checkModule},
+	{"driver", built, checkDriver},
+	{"firmware", stack, checkFirmware},
+	{"kernel-log", driver, checkLog},
+	{"device-node", booted, checkNode},
+	{"library", stack, checkLibrary},
+	{"versions", driver, checkVersions},
+	{"permissions", nodeOpen, checkPermissions},
+	{"in-use", nodeOpen, checkInUse},
+	{"pcie-link", chip, checkLink},
+	{"power", chip, checkPower},
+	{"temperature", chip, checkTemperature},
+	{"memory", chip, checkMemory},
+	{"headers", stack, checkHeaders},
+	{"worker", stack, checkWorker},
+	{"npu-models", chip, checkNPUModels},
+	{"cpu-models", nothing, checkCPUModels},
+}
+
+// exam is one run: the machine, what is known of it, and the findings so far.
+type exam struct {
+	survey
+	ctx context.Context
+	env Env
+
+	kernel    string
+	pi        bool // a Raspberry Pi
+	container bool
+	hidden    bool              // driver and firmware files are not visible from here
+	packages  map[string]string // installed Hailo packages: name -> version
+	log       []string
+	logErr    error
+	worker    string // the libhailort version that the worker needs
+	models    []ModelCheck
+
+	reached     stage
+	firmwareBad bool
+	check       string // the running check
+	findings    []Finding
+}
+
+// Run examines the machine. It takes some tenths of a second plus the time of env.Models and
+// env.Extra, holds nothing afterwards and is safe for concurrent use. When ctx ends before the
+// last check, the report holds what was found so far and a Fail finding "interrupted".
+func Run(ctx context.Context, env Env) Report {
+	e := examine(ctx, env)
+	var skipped []string
+	var missing stage
+	for _, c := range checks {
+		if ctx.Err() != nil {
+			break
+		}
+		if c.needs > e.reached {
+			skipped = append(skipped, c.name)
+			if missing == nothing {
+				missing = e.reached + 1
+			}
+			continue
+		}
+		e.check = c.name
+		c.run(e)
+	}
+	e.check = "skipped"
+	switch {
+	case missing == chip:
+		e.add(Info, "All else about the device was skipped, because "+whyNot[chip]+".", "")
+	case len(skipped) > 0:
+		e.add(Info, "Not checked, because "+whyNot[missing]+": "+strings.Join(skipped, ", ")+".", "")
+	}
+	if env.Extra != nil && ctx.Err() == nil {
+		e.findings = append(e.findings, env.Extra(ctx)...)
+	}
+	e.check = "interrupted"
+	if ctx.Err() != nil {
+		e.add(Fail, "The checks were interrupted: "+context.Cause(ctx).Error()+".", "")
+	}
+	return e.report()
+}
+
+// examine gathers what several checks look at.
+func examine(ctx context.Context, env Env) *exam {
+	t := tree(env.Root)
+	e := &exam{survey: newSurvey(t), ctx: ctx, env: env}
+	e.kernel = t.read("/proc/sys/kernel/osrelease")
+	e.pi = strings.HasPrefix(t.machine(), "Raspberry Pi")
+	e.container = t.exists("/.dockerenv") || t.exists("/run/.containerenv") || t.exists("/run/systemd/container")
+	// Every host has the folder, images of containers do not (nor do some tell what they are).
+	e.hidden = e.container || !t.isDir("/lib/modules")
+	e.packages = installedPackages(t)
+	if len(e.pci) > 0 || e.pi {
+		e.log, e.logErr = readLog(ctx, env.KernelLog)
+	}
+	if env.Models != nil {
+		e.models = env.Models(ctx)
+	}
+	return e
+}
+
+func (e *exam) add(level Level, what, remedy string) {
+	if level == Fail && e.idle() {
+		level = Warn
+	}
+	e.findings = append(e.findings, Finding{Check: e.check, Level: level, What: what, Remedy: remedy})
+}
+
+// idle says that the running check is about a device which the configuration does not use, so
+// that the service serves in spite of it.
+func (e *exam) idle() bool {
+	return (e.env.Backend == "cpu" || e.env.Backend == "sim") && e.check != "interrupted" && e.check != "cpu-models"
+}
+
+// absent is the level of something that was never set up: nothing is broken, but who asks for the
+// NPU by name cannot have it.
+func (e *exam) absent() Level {
+	if e.env.Backend == "npu" {
+		return Fail
+	}
+	return Warn
+}
+
+func (e *exam) report() Report {
+	r := Report{Level: OK, Findings: e.findings, Versions: Versions{
+		Program: e.env.Version, Kernel: e.kernel, Driver: e.module,
+		Library: e.library(), Worker: e.worker,
+	}}
+	if d, ok := e.device(); ok {
+		r.Device = &d
+	}
+	order := []Level{OK, Info, Warn, Fail}
+	count := map[Level]int{}
+	for _, f := range r.Findings {
+		count[f.Level]++
+		if slices.Index(order, f.Level) > slices.Index(order, r.Level) {
+			r.Level = f.Level
+		}
+	}
+	switch {
+	case count[Fail] > 0:
+		r.Summary = plural(count[Fail], "problem") + and(count[Warn]) +
+			". Begin with the first, then run hailo-clip doctor again."
+	case count[Warn] > 0:
+		r.Summary = "Nothing is broken" + and(count[Warn]) + "."
+	case e.reached >= nodeOpen:
+		r.Summary = "All is well: the Hailo-10H can be used."
+	case e.reached < chip:
+		r.Summary = "All is well: no Hailo device, the service does not need one."
+	default:
+		r.Summary = "Nothing is broken."
+	}
+	return r
+}
+
+func and(warnings int) string {
+	if warnings == 0 {
+		return ""
+	}
+	return ", " + plural(warnings, "warning")
+}

@@ -1,0 +1,236 @@
+package doctor
+
+import (
+	"bytes"
+	"context"
+	"debug/elf"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+// files is a fake root: path -> content, or one of the prefixes below.
+type files map[string]string
+
+const (
+	link   = "-> "     // a symbolic link to what follows
+	folder = "(dir)"   // an empty folder; the path ends with /
+	remove = "(gone)"  // in with: there is no such file
+	perm   = "(mode) " // a device node, stood for by an empty file of that mode
+)
+
+func mode(m os.FileMode) string { return fmt.Sprintf("%s%o", perm, m) }
+
+const (
+	addr   = "0001:01:00.0"
+	kernel = "6.18.50+rpt-rpi-2712"
+	worker = "/usr/libexec/hailo-clip-npu"
+)
+
+// passwd and group give the owner of the test's files the name root, so that the output is the
+// same on every machine.
+var (
+	passwd = fmt.Sprintf("root:x:%d:%d:root:/root:/bin/bash\n", os.Getuid(), os.Getgid())
+	group  = fmt.Sprintf("root:x:%d:\n", os.Getgid())
+)
+
+// pi is a Raspberry Pi 5 with AI HAT+ 2 and HailoRT 5.1.1 from the Raspberry Pi archive, all well.
+func pi() files {
+	dev := "/sys/bus/pci/devices/" + addr
+	f := files{
+		"/proc/device-tree/model": "Raspberry Pi 5 Model B Rev 1.1\x00", "/proc/sys/kernel/osrelease": kernel + "\n",
+		"/proc/uptime": "86400.00 300000.00\n", "/proc/cmdline": "console=tty1 rootwait\n", "/proc/meminfo": "MemTotal: 8 kB\nCmaTotal:          65536 kB\n",
+		"/proc/1/comm": "systemd\n", "/proc/1/fd/0": link + "/dev/null",
+		"/etc/os-release": "VERSION_CODENAME=trixie\n", "/etc/passwd": passwd, "/etc/group": group,
+
+		dev + "/vendor": "0x1e60\n", dev + "/device": "0x45c4\n", dev + "/driver": link + "../../../bus/pci/drivers/hailo1x",
+		dev + "/current_link_speed": "8.0 GT/s PCIe\n", dev + "/current_link_width": "1\n",
+		"/sys/bus/pci/devices/0001:00:00.0/vendor": "0x14e4\n", "/sys/bus/pci/drivers/hailo1x/": folder,
+		"/sys/class/hailo_chardev/hailo0/board_location": addr + "\n", "/sys/class/hailo_chardev/hailo0/device_id": "1e60:45c4\n",
+		"/sys/module/hailo1x_pci/version": "5.1.1\n", "/dev/hailo0": mode(0o666),
+		"/sys/class/thermal/thermal_zone0/temp":                                      "48350\n",
+		"/sys/devices/platform/soc@107c000000/soc@107c000000:firmware/get_throttled": "0\n",
+
+		"/lib/modules/" + kernel + "/updates/dkms/hailo1x_pci.ko.xz": "module", "/lib/modules/" + kernel + "/build/": folder, "/usr/sbin/dkms": "",
+		"/usr/lib/libhailort.so.5.1.1": "library", "/usr/lib/libhailort.so": link + "libhailort.so.5.1.1",
+		"/lib/udev/rules.d/51-hailo-udev.rules": `SUBSYSTEM=="hailo_chardev", MODE="0666"`,
+		"/usr/include/hailo/hailort.hpp":        "header", "/models/image.hef": "\x01HEF...", "/models/text.hef": "\x01HEF...",
+		"/var/lib/dpkg/status": dpkg("hailo-h10-all 5.1.1", "h10-hailort 5.1.1", "h10-hailort-pcie-driver 5.1.1", "dkms 3.2.2-1"),
+	}
+	for _, name := range []string{"customer_certificate.bin", "scu_fw.bin", "u-boot-6.dtb.signed", "u-boot-spl.bin", "u-boot-tfa.itb", "fitImage", "image-fs"} {
+		f[firmwareDir+"/"+name] = "firmware"
+	}
+	return f
+}
+
+// release530 turns pi into one with HailoRT 5.3.0, which renamed class and node.
+var release530 = files{
+	"/sys/class/hailo_chardev/hailo0/board_location": remove, "/sys/class/hailo_chardev/hailo0/device_id": remove, "/dev/hailo0": remove,
+	"/sys/class/hailo1x/h1x-0/device_id": addr + "\n", "/dev/h1x-0": mode(0o666), "/sys/module/hailo1x_pci/version": "5.3.0\n",
+	"/usr/lib/libhailort.so.5.1.1": remove, "/usr/lib/libhailort.so.5.3.0": "library", "/usr/lib/libhailort.so": link + "libhailort.so.5.3.0",
+	"/var/lib/dpkg/status": dpkg("hailort 5.3.0", "hailort-pcie-driver 5.3.0"),
+}
+
+// dpkg returns a package database.
+func dpkg(packages ...string) string {
+	s := "Package: bash\nStatus: install ok installed\nVersion: 5.2.37-2\n\n" +
+		"Package: hailo-old\nStatus: deinstall ok config-files\nVersion: 4.20.0\n\n"
+	for _, p := range packages {
+		name, version, _ := strings.Cut(p, " ")
+		s += "Package: " + name + "\nStatus: install ok installed\nPriority: optional\nVersion: " + version + "\nDescription: x\n more\n\n"
+	}
+	return s
+}
+
+func (f files) with(more files) files {
+	out := maps.Clone(f)
+	maps.Copy(out, more)
+	return out
+}
+
+func (f files) without(prefixes ...string) files {
+	out := maps.Clone(f)
+	maps.DeleteFunc(out, func(path, _ string) bool {
+		for _, p := range prefixes {
+			if strings.HasPrefix(path, p) {
+				return true
+			}
+		}
+		return false
+	})
+	return out
+}
+
+// write makes the root in a temporary folder.
+func (f files) write(t testing.TB) string {
+	root := t.TempDir()
+	for path, content := range f {
+		file := filepath.Join(root, path)
+		must := func(err error) {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if content == remove {
+			continue
+		}
+		must(os.MkdirAll(filepath.Dir(file), 0o755))
+		switch {
+		case content == folder:
+			must(os.MkdirAll(file, 0o755))
+		case strings.HasPrefix(content, link):
+			must(os.Symlink(content[len(link):], file))
+		case strings.HasPrefix(content, perm):
+			var m os.FileMode
+			fmt.Sscanf(content[len(perm):], "%o", &m)
+			must(os.WriteFile(file, nil, 0o600))
+			must(os.Chmod(file, m))
+		default:
+			must(os.WriteFile(file, []byte(content), 0o644))
+		}
+	}
+	return root
+}
+
+// env writes the root and returns an Env of it: the worker for 5.1.1, good models, a quiet log,
+// and an ordinary user who owns no file.
+func (f files) env(t testing.TB, edit func(*Env)) Env {
+	env := Env{Version: "1.2.3", UID: 54321, GIDs: []int{54321}, Worker: worker,
+		KernelLog: func(context.Context) ([]byte, error) { return []byte("[ 0.0] Booting Linux\n"), nil },
+		Models: modelsOf(
+			ModelCheck{Model: "clip-vit-b-32", Backend: "npu", Name: "image.hef", Path: "/models/image.hef", State: ModelOK, HailoRT: "5.1"},
+			ModelCheck{Model: "clip-vit-b-32", Backend: "npu", Name: "text.hef", Path: "/models/text.hef", State: ModelUnverified},
+			ModelCheck{Model: "clip-vit-b-32", Backend: "cpu", Name: "vision_model.onnx", Path: "/models/v.onnx", State: ModelOK}),
+	}
+	version := "5.1.1"
+	if edit != nil {
+		edit(&env)
+	}
+	if v, ok := strings.CutPrefix(env.Worker, "build "); ok {
+		env.Worker, version = worker, v
+	}
+	env.Root = f.write(t)
+	if env.Worker != "" {
+		file := filepath.Join(env.Root, env.Worker)
+		if os.MkdirAll(filepath.Dir(file), 0o755) != nil || os.WriteFile(file, elfFile(elf.DT_NEEDED, "libc.so.6", "libhailort.so."+version), 0o755) != nil {
+			t.Fatal("worker")
+		}
+	}
+	return env
+}
+
+func workerOf(version string) func(*Env) {
+	return func(e *Env) {
+		e.Worker = "build " + version
+		e.Models = nil // theirs are for 5.1
+	}
+}
+
+func backend(name string) func(*Env) {
+	return func(e *Env) {
+		e.Backend = name
+		if name == "npu" {
+			e.Models = modelsOf(ModelCheck{Model: "m", Backend: "cpu", Name: "vision_model.onnx", State: ModelMissing})
+		}
+	}
+}
+
+func noModels(e *Env) { e.Models, e.Worker, e.KernelLog = nil, "", nil }
+
+func noWorker(e *Env) { e.Worker = "" }
+
+func modelsOf(m ...ModelCheck) func(context.Context) []ModelCheck {
+	return func(context.Context) []ModelCheck { return m }
+}
+
+func kernelLogOf(s string) func(*Env) {
+	return func(e *Env) {
+		e.KernelLog = func(context.Context) ([]byte, error) { return []byte(s), nil }
+	}
+}
+
+// elfFile returns a program for this machine with the tagged names of libraries, in the least number of bytes
+// that a loader's tables take.
+func elfFile(tag elf.DynTag, libraries ...string) []byte {
+	names := "\x00.dynstr\x00.dynamic\x00.shstrtab\x00"
+	dynstr := "\x00"
+	var dynamic bytes.Buffer
+	for _, l := range libraries {
+		binary.Write(&dynamic, binary.LittleEndian, elf.Dyn64{Tag: int64(tag), Val: uint64(len(dynstr))})
+		dynstr += l + "\x00"
+	}
+	binary.Write(&dynamic, binary.LittleEndian, elf.Dyn64{})
+	dynstr += strings.Repeat("\x00", -len(dynstr)&7)
+
+	const head = 64
+	machine := elf.EM_X86_64
+	if runtime.GOARCH == "arm64" {
+		machine = elf.EM_AARCH64
+	}
+	at := uint64(head + len(dynstr))
+	namesAt := at + uint64(dynamic.Len())
+	h := elf.Header64{
+		Type: uint16(elf.ET_DYN), Machine: uint16(machine), Version: 1, Ehsize: head,
+		Shoff: namesAt + uint64(len(names)), Shentsize: 64, Shnum: 4, Shstrndx: 3,
+	}
+	copy(h.Ident[:], "\x7fELF\x02\x01\x01")
+	var b bytes.Buffer
+	binary.Write(&b, binary.LittleEndian, h)
+	b.WriteString(dynstr)
+	b.Write(dynamic.Bytes())
+	b.WriteString(names)
+	for _, s := range []elf.Section64{
+		{},
+		{Name: 1, Type: uint32(elf.SHT_STRTAB), Off: head, Size: uint64(len(dynstr))},
+		{Name: 9, Type: uint32(elf.SHT_DYNAMIC), Off: at, Size: uint64(dynamic.Len()), Link: 1, Entsize: 16},
+		{Name: 18, Type: uint32(elf.SHT_STRTAB), Off: namesAt, Size: uint64(len(names))},
+	} {
+		binary.Write(&b, binary.LittleEndian, s)
+	}
+	return b.Bytes()
+}
