@@ -1,5 +1,5 @@
 // The messages between hailo-clip and this worker. What they mean, and their order, is in
-// ../doc.go; layout_test.go compares every size, offset and constant with Go's.
+// ../../doc.go; ../layout_test.go compares every size, offset and constant with Go's.
 #pragma once
 
 #include <cstddef>

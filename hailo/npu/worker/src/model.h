@@ -1,0 +1,123 @@
+// A model on the device, and the slots that its frames are in.
+#pragma once
+
+#include "channel.h"
+#include "runtime.h"
+
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <vector>
+
+// The memory that the frames lie in.
+struct Memory {
+    char *data = nullptr;
+    uint64_t size = 0;
+
+    [[nodiscard]] bool holds(uint64_t offset, uint64_t stride, uint32_t slots) const
+    {
+        const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+        return offset % page == 0 && stride % page == 0 && stride > 0 && offset <= size && slots <= (size - offset) / stride;
+    }
+};
+
+struct Slot {
+    hailort::ConfiguredInferModel::Bindings bindings; // to the pages of the slot, for good
+    std::atomic<bool> busy{false};                    // submitted and not answered
+};
+
+struct Model {
+    std::shared_ptr<hailort::InferModel> infer;
+    hailort::ConfiguredInferModel configured; // destroyed before infer, and after the vdevice
+    std::vector<Slot> slots;
+    uint32_t depth = 0; // frames that the library takes at once
+    std::atomic<uint32_t> in_flight{0};
+};
+
+// describe puts the frames of one end of a model into the message. The format follows from the
+// size of a number, whatever the library calls it.
+inline void describe(const hailort::InferModel::InferStream &from, uint64_t room, protocol::Stream &to)
+{
+    const auto shape = from.shape();
+    const uint64_t frame = from.get_frame_size();
+    const uint64_t numbers = uint64_t{shape.height} * shape.width * shape.features;
+    const uint64_t width = numbers > 0 && frame % numbers == 0 ? frame / numbers : 0;
+    const std::string what = "stream " + from.name() + ", " + std::to_string(shape.height) + "x" + std::to_string(shape.width) + "x" +
+        std::to_string(shape.features) + " in " + std::to_string(frame) + " bytes";
+    if (frame > room) {
+        throw Failure(HAILO_INSUFFICIENT_BUFFER, what + " for a slot of " + std::to_string(room));
+    }
+    if (width != 1 && width != 2 && width != 4) {
+        throw Failure(HAILO_NOT_SUPPORTED, what);
+    }
+    to.height = shape.height;
+    to.width = shape.width;
+    to.features = shape.features;
+    to.format = width == 1 ? protocol::uint8 : width == 2 ? protocol::uint16 : protocol::float32;
+    to.frame_bytes = static_cast<uint32_t>(frame);
+    if (to.format == protocol::float32) {
+        return;
+    }
+    const auto quants = from.get_quant_infos();
+    if (quants.size() != 1 && (quants.size() != shape.features || quants.size() > protocol::max_features)) {
+        throw Failure(HAILO_NOT_SUPPORTED, what + " with " + std::to_string(quants.size()) + " quantisations");
+    }
+    to.quants = static_cast<uint32_t>(quants.size());
+    for (size_t i = 0; i < quants.size(); i++) {
+        to.scale[i] = quants[i].qp_scale;
+        to.zero_point[i] = quants[i].qp_zp;
+    }
+}
+
+// make_model loads a HEF as the message asks and fills in the answer.
+inline std::unique_ptr<Model> make_model(hailort::VDevice &vdevice, const Memory &memory, const protocol::Load &load,
+    protocol::Loaded &loaded)
+{
+    const std::string hef = text_of(load.hef);
+    if (load.slots == 0 || !memory.holds(load.input_offset, load.input_stride, load.slots) ||
+        !memory.holds(load.output_offset, load.output_stride, load.slots)) {
+        throw Failure(HAILO_INVALID_ARGUMENT, "slots do not lie within the memory, on pages");
+    }
+    // Batch 0 would count as 1, without the runs of min(waiting, batch); 63 is the library's limit.
+    if (load.batch == 0 || load.batch > 63 || load.priority > UINT8_MAX || load.input_format > protocol::float32 ||
+        load.output_format > protocol::float32) {
+        throw Failure(HAILO_INVALID_ARGUMENT, "batch, priority or format out of bounds");
+    }
+    auto model = std::make_unique<Model>();
+    model->infer = take(vdevice.create_infer_model(hef), hef);
+    model->infer->set_batch_size(static_cast<uint16_t>(load.batch));
+    auto input = take(model->infer->input(), hef + ": its input");
+    auto output = take(model->infer->output(), hef + ": its output");
+    if (load.input_format != protocol::native) {
+        input.set_format_type(static_cast<hailo_format_type_t>(load.input_format));
+    }
+    if (load.output_format != protocol::native) {
+        output.set_format_type(static_cast<hailo_format_type_t>(load.output_format));
+    }
+    describe(input, load.input_stride, loaded.input);
+    describe(output, load.output_stride, loaded.output);
+
+    model->configured = take(model->infer->configure(), "configure " + hef);
+    // Threshold and timeout are 0 in the library when nobody sets them.
+    if (load.threshold > 0) {
+        check(model->configured.set_scheduler_threshold(load.threshold), "set_scheduler_threshold");
+    }
+    if (load.timeout_ms > 0) {
+        check(model->configured.set_scheduler_timeout(std::chrono::milliseconds(load.timeout_ms)), "set_scheduler_timeout");
+    }
+    check(model->configured.set_scheduler_priority(static_cast<uint8_t>(load.priority)), "set_scheduler_priority");
+    model->depth = static_cast<uint32_t>(take(model->configured.get_async_queue_size(), "get_async_queue_size"));
+    loaded.queue_depth = model->depth;
+
+    model->slots = std::vector<Slot>(load.slots);
+    for (uint64_t i = 0; i < load.slots; i++) {
+        auto bindings = take(model->configured.create_bindings(), "create_bindings");
+        auto in = take(bindings.input(), "bindings input");
+        auto out = take(bindings.output(), "bindings output");
+        check(in.set_buffer({memory.data + load.input_offset + i * load.input_stride, loaded.input.frame_bytes}), "set_buffer input");
+        check(out.set_buffer({memory.data + load.output_offset + i * load.output_stride, loaded.output.frame_bytes}),
+            "set_buffer output");
+        model->slots[i].bindings = bindings;
+    }
+    return model;
+}
