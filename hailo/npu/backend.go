@@ -312,38 +312,41 @@ var errTooHot = errors.New("the device has stopped because it is too hot")
 // Frames implements hailo.Backend: frames in the memory shared with the worker.
 func (b *Backend) Frames() *hailo.Frames { return b.frames }
 
-// EncodeImages implements hailo.Backend. One frame a call is enough, as the device gathers its
-// batches itself: have Info().ImageCalls calls at once. When ctx ends after a frame was given to
-// the device, it still waits for the device to finish it, or for the end of the worker.
+// EncodeImages implements hailo.Backend. It takes one frame a call, as the device gathers its
+// batches itself: have Info().ImageCalls calls at once. When ctx ends after the frame was given
+// to the device, it still waits for the device to finish it, or for the end of the worker.
 func (b *Backend) EncodeImages(ctx context.Context, frames []*hailo.Frame) error {
 	if err := b.enter(); err != nil {
 		return err
 	}
 	defer b.calls.Done()
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		return context.Cause(ctx)
+	case len(frames) == 0:
+		return nil
+	case len(frames) > 1:
+		return fmt.Errorf("%w: %d frames in one call, want 1", hailo.ErrEncode, len(frames))
+	}
+	f := frames[0]
+	if err := b.own(f); err != nil {
+		return err
 	}
 	s, err := b.session()
 	if err != nil {
 		return err
 	}
-	results := make([]<-chan result, 0, 8)
-	for _, f := range frames {
-		if err = b.own(f); err != nil {
-			break
-		}
-		var r <-chan result
-		if r, err = s.submit(ctx, ImageModel, f.Slot); err != nil {
-			break
-		}
-		results = append(results, r)
+	done, err := s.submit(ctx, ImageModel, f.Slot)
+	if err != nil {
+		return err
 	}
-	for i, r := range results {
-		if e := b.finishImage(s, frames[i], <-r); err == nil {
-			err = e
-		}
+	if err := (<-done).check(); err != nil {
+		return err
 	}
-	return err
+	out := &s.loaded[ImageModel].Output
+	out.decode(f.Embedding, b.memory.at(b.memory.output[ImageModel], f.Slot)[:out.FrameBytes])
+	runtime.KeepAlive(b.frames) // or the memory could be unmapped under the reading
+	return normalize(f.Embedding)
 }
 
 // own checks that a frame is one of ours.
@@ -352,30 +355,6 @@ func (b *Backend) own(f *hailo.Frame) error {
 	if f.Slot < 0 || f.Slot >= in.count ||
 		unsafe.SliceData(f.Pixels) != unsafe.SliceData(b.memory.at(in, f.Slot)) || len(f.Embedding) != b.opt.Dimension {
 		return fmt.Errorf("%w: the frame is not from this backend's pool", hailo.ErrEncode)
-	}
-	return nil
-}
-
-func (b *Backend) finishImage(s *session, f *hailo.Frame, r result) error {
-	if err := r.check(); err != nil {
-		return err
-	}
-	out := &s.loaded[ImageModel].Output
-	out.decode(f.Embedding, b.memory.at(b.memory.output[ImageModel], f.Slot)[:out.FrameBytes])
-	err := normalize(f.Embedding)
-	runtime.KeepAlive(b.frames) // or the memory could be unmapped under the reading
-	return err
-}
-
-// check turns a result into an error.
-func (r result) check() error {
-	switch {
-	case r.err != nil:
-		return r.err
-	case r.status.deviceLost():
-		return fmt.Errorf("%w: %v", hailo.ErrDeviceLost, r.status)
-	case r.status != Success:
-		return fmt.Errorf("%w: the device says %v", hailo.ErrEncode, r.status)
 	}
 	return nil
 }

@@ -101,7 +101,7 @@ func (p *process) describe() string {
 		how = p.err.Error()
 	}
 	if last := p.stderr.lastLine(); last != "" {
-		return fmt.Sprintf("%s, after saying %q", how, last)
+		return how + ": " + last
 	}
 	return how
 }

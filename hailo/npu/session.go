@@ -60,6 +60,19 @@ type result struct {
 	err    error // the session ended: an ErrDeviceLost
 }
 
+// check turns a result into an error.
+func (r result) check() error {
+	switch {
+	case r.err != nil:
+		return r.err
+	case r.status.deviceLost():
+		return fmt.Errorf("%w: %v", hailo.ErrDeviceLost, r.status)
+	case r.status != Success:
+		return fmt.Errorf("%w: the device says %v", hailo.ErrEncode, r.status)
+	}
+	return nil
+}
+
 // openSession starts a worker and brings it to where frames can be submitted.
 // Until it returns nil the caller has nothing to close.
 func (b *Backend) openSession(ctx context.Context) (*session, error) {

@@ -52,7 +52,7 @@ func (t *Text) validate(dimension int) error {
 
 func (t *Text) known(token int32) bool { return token >= 0 && int64(token) < int64(t.Vocabulary) }
 
-// check returns the position of the end token, or an ErrEncode that says what is wrong.
+// check returns the position of the first end token, or an ErrEncode that says what is wrong.
 func (t *Text) check(tokens []int32) (int, error) {
 	if len(tokens) > t.ContextLength {
 		return 0, fmt.Errorf("%w: %d tokens, at most %d", hailo.ErrEncode, len(tokens), t.ContextLength)
@@ -62,11 +62,13 @@ func (t *Text) check(tokens []int32) (int, error) {
 			return 0, fmt.Errorf("%w: token %d is not in the vocabulary of %d", hailo.ErrEncode, token, t.Vocabulary)
 		}
 	}
-	end := slices.Index(tokens, t.EndToken)
-	if end < 0 {
-		return 0, fmt.Errorf("%w: no end token (%d)", hailo.ErrEncode, t.EndToken)
+	if end := slices.Index(tokens, t.EndToken); end >= 0 {
+		return end, nil
 	}
-	return end, nil
+	if len(tokens) == 0 {
+		return 0, fmt.Errorf("%w: no tokens", hailo.ErrEncode)
+	}
+	return len(tokens) - 1, nil // the last one is the end token, says hailo.Backend
 }
 
 // fill writes the embeddings of the tokens into an input slot.

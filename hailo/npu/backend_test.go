@@ -1,0 +1,204 @@
+package npu_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"hailoclip/hailo"
+	"hailoclip/hailo/backendtest"
+	"hailoclip/hailo/npu"
+)
+
+func TestConformance(t *testing.T) {
+	for _, output := range []string{"uint8", "uint16", "float32"} {
+		t.Run(output, func(t *testing.T) {
+			backendtest.Run(t, func(t *testing.T) hailo.Backend {
+				return open(t, options(t, append(slices.Clone(fast), "--output", output)...))
+			})
+		})
+	}
+}
+
+func TestImages(t *testing.T) {
+	b := open(t, options(t, fast...))
+	for seed := range uint64(100) {
+		if err := encodeOne(t.Context(), b, seed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := b.Metrics()
+	if m.Frames[npu.ImageModel] != 100 || m.Runs[npu.ImageModel] != 100 || m.Restarts != 0 || !m.Ready {
+		t.Errorf("%+v", m)
+	}
+}
+
+func TestForeignFrames(t *testing.T) {
+	b := open(t, options(t, fast...))
+	f, err := b.Frames().Get(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Release()
+	other, _ := hailo.NewHeapFrames(1, imageSize, dimension).Get(t.Context())
+	short := &hailo.Frame{Pixels: f.Pixels, Embedding: make([]float32, 3)}
+	outside := &hailo.Frame{Pixels: f.Pixels, Embedding: f.Embedding, Slot: -1}
+	for _, bad := range []*hailo.Frame{other, short, outside, {}} {
+		if err := b.EncodeImages(t.Context(), []*hailo.Frame{bad}); !errors.Is(err, hailo.ErrEncode) {
+			t.Error(err)
+		}
+	}
+}
+
+func TestRefusedStart(t *testing.T) {
+	tests := []struct{ name, fault, want string }{
+		{"busy", "refuse=busy", "HAILO_DEVICE_IN_USE (73): simulated fault"},
+		{"no device", "refuse=nodevice", "HAILO_OUT_OF_PHYSICAL_DEVICES (74)"},
+		{"driver version", "refuse=version", "HAILO_INVALID_DRIVER_VERSION (76)"},
+		{"not our protocol", "refuse=magic", "protocol violation: hello with magic"},
+		{"silent", "refuse=silent", "no answer from the worker within 1s"},
+		{"bad argument", "nonsense", "fault \"nonsense\" is unknown"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			o := options(t, append(slices.Clone(fast), "--fault", tt.fault)...)
+			o.Config.StartTimeoutMS = 1000
+			b := start(t, o)
+			ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+			defer cancel()
+			err := b.Await(ctx)
+			if !errors.Is(err, hailo.ErrDeviceLost) || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+			if s := b.Status(); s.Ready || !strings.Contains(s.Reason, tt.want) {
+				t.Errorf("status %+v", s)
+			}
+			f, _ := b.Frames().Get(t.Context())
+			defer f.Release()
+			if err := b.EncodeImages(t.Context(), []*hailo.Frame{f}); !errors.Is(err, hailo.ErrDeviceLost) {
+				t.Errorf("images: %v", err)
+			}
+			if _, err := b.EncodeTexts(t.Context(), [][]int32{{1, endToken}}); !errors.Is(err, hailo.ErrDeviceLost) {
+				t.Errorf("texts: %v", err)
+			}
+		})
+	}
+}
+
+func TestNoWorker(t *testing.T) {
+	o := options(t)
+	o.Command = []string{"/nowhere/hailo-clip-npu"}
+	b := start(t, o)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := b.Await(ctx); err == nil || !strings.Contains(err.Error(), "no such file") {
+		t.Error(err)
+	}
+}
+
+// A real backend never runs on a simulated chip by mistake.
+func TestSimulatedIsSaid(t *testing.T) {
+	o := options(t, fast...)
+	o.Simulated = false
+	b := start(t, o)
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	if err := b.Await(ctx); err == nil || !strings.Contains(err.Error(), "simulated 1") {
+		t.Error(err)
+	}
+}
+
+// What the worker has loaded must be the model that we expect.
+func TestWrongModel(t *testing.T) {
+	for name, args := range map[string][]string{
+		"input: shape 32x32x3":    {"--image-size", "32"},
+		"output: shape 1x1x100":   {"--dimension", "100"},
+		"input: shape 1x50x512":   {"--context-length", "50"},
+		"input: shape 1x77x256":   {"--width", "256"},
+		"HAILO_INSUFFICIENT_BUFF": {"--image-size", "1000"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := start(t, options(t, append(slices.Clone(fast), args...)...))
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			if err := b.Await(ctx); err == nil || !strings.Contains(err.Error(), name) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestHeat(t *testing.T) {
+	path := socket(t)
+	b := open(t, options(t, append(slices.Clone(fast), "--control", path)...))
+	state := func(want string) {
+		t.Helper()
+		deadline := time.Now().Add(5 * time.Second)
+		for !strings.Contains(b.Status().Reason, want) || want == "" && b.Status().Reason != "" {
+			if time.Now().After(deadline) {
+				t.Fatalf("status %+v, want %q", b.Status(), want)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	state("")
+	control(t, path, "heat=3")
+	state("throttling state 3")
+	if s := b.Status(); !s.Ready || !s.Degraded {
+		t.Errorf("%+v", s)
+	}
+	// Everything still goes through, only less at once; the places come back afterwards.
+	concurrently(t, b, 64, 10)
+	control(t, path, "heat=5")
+	state("too hot")
+	if err := encodeOne(t.Context(), b, 1); !errors.Is(err, hailo.ErrDeviceLost) || b.Status().Ready {
+		t.Error(err)
+	}
+	control(t, path, "heat=1") // not before it is 0
+	state("too hot")
+	control(t, path, "ok")
+	state("")
+	concurrently(t, b, 64, 10)
+	if m := b.Metrics(); m.Restarts != 0 {
+		t.Errorf("%d restarts", m.Restarts)
+	}
+}
+
+// concurrently encodes n pictures in each of some goroutines.
+func concurrently(t *testing.T, b *npu.Backend, goroutines, n int) {
+	t.Helper()
+	errs := make(chan error)
+	for g := range goroutines {
+		go func() {
+			var err error
+			for i := 0; i < n && err == nil; i++ {
+				err = encodeOne(t.Context(), b, uint64(g*n+i))
+			}
+			errs <- err
+		}()
+	}
+	for range goroutines {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestOptionsValidate(t *testing.T) {
+	_, err := npu.New(npu.Options{Config: npu.Config{Device: strings.Repeat("x", 32)}, Text: &npu.Text{Width: 3}})
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, want := range []string{"no worker program", "no logger", "image size 0", "dimension 0", "batch size 0", "device timeout 0s",
+		"npu.device", "npu.in_flight: 0 is out of bounds: 1 to 64", "npu.text_batch", "npu.start_timeout_ms",
+		"text: context length 0", "no token embeddings", "end token 0", "no projection, but width 3 and dimension 0"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("no %q in: %v", want, err)
+		}
+	}
+}

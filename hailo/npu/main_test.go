@@ -1,0 +1,171 @@
+package npu_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"hailoclip/hailo"
+	"hailoclip/hailo/npu"
+	"hailoclip/hailo/sim"
+)
+
+// The test program is also the worker: started with npu-sim it is the simulated chip. With
+// "args FILE" it reads the rest of its arguments from a file, so that a test can change what
+// the next worker does.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "npu-sim" {
+		args := os.Args[2:]
+		if len(args) == 2 && args[0] == "args" {
+			b, err := os.ReadFile(args[1])
+			if err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			args = strings.Fields(string(b))
+		}
+		os.Exit(sim.Main(args, sim.Encoders{}))
+	}
+	goleak.VerifyTestMain(m)
+}
+
+const (
+	imageSize = 224
+	dimension = 512
+	context77 = 77
+	endToken  = 9
+)
+
+// fast makes the simulated chip take no time, unless a test is about time.
+var fast = []string{"--image-run", "0", "--image-frame", "0", "--text-run", "0", "--text-frame", "0"}
+
+// options are those of a backend on the simulated chip.
+func options(t testing.TB, args ...string) npu.Options {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	level := slog.LevelWarn
+	if testing.Verbose() {
+		level = slog.LevelInfo
+	}
+	return npu.Options{
+		Command:   append([]string{self, "npu-sim"}, args...),
+		Simulated: true,
+		Config:    npu.Config{InFlight: 32, TextBatch: 4, StartTimeoutMS: 10_000},
+		ImageHEF:  "image.hef", ImageSize: imageSize, Dimension: dimension, BatchSize: 8,
+		DeviceTimeout: 5 * time.Second,
+		Text:          npu.SyntheticText(64, context77, dimension, endToken, 0),
+		TextDigest:    "synthetic",
+		Log:           slog.New(slog.NewTextHandler(logTo{t}, &slog.HandlerOptions{Level: level})),
+	}
+}
+
+// logTo shows the log of a failed test only.
+type logTo struct{ t testing.TB }
+
+func (l logTo) Write(b []byte) (int, error) {
+	l.t.Log(strings.TrimSuffix(string(b), "\n"))
+	return len(b), nil
+}
+
+// open starts a backend; it is ready when open returns, and closed at the end of the test.
+func open(t testing.TB, o npu.Options) *npu.Backend {
+	t.Helper()
+	b := start(t, o)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := b.Await(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func start(t testing.TB, o npu.Options) *npu.Backend {
+	t.Helper()
+	b, err := npu.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+// control commands the simulated chip that listens on path. It returns false when no chip does.
+func control(t testing.TB, path, command string) bool {
+	t.Helper()
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	fmt.Fprintln(conn, command)
+	answer, _ := bufio.NewReader(conn).ReadString('\n')
+	if answer != "ok\n" && !strings.HasPrefix(command, "crash") {
+		t.Errorf("%s: %s", command, answer)
+	}
+	return true
+}
+
+func socket(t testing.TB) string {
+	dir, err := os.MkdirTemp("", "npu") // t.TempDir may be too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return filepath.Join(dir, "s")
+}
+
+// paint makes a picture of its own for every seed.
+func paint(f *hailo.Frame, seed uint64) {
+	for i := range 8 {
+		f.Pixels[i*1000] = byte(seed >> (8 * i))
+	}
+}
+
+// expected is the vector of the simulated chip for what is in the frame.
+func expected(f *hailo.Frame) []float32 { return sim.Vector(f.Pixels, dimension) }
+
+func cosine(a, b []float32) float64 {
+	var ab, aa, bb float64
+	for i := range a {
+		ab += float64(a[i]) * float64(b[i])
+		aa += float64(a[i]) * float64(a[i])
+		bb += float64(b[i]) * float64(b[i])
+	}
+	return ab / math.Sqrt(aa*bb)
+}
+
+// encodeOne encodes the picture of a seed and checks that it got its own vector.
+func encodeOne(ctx context.Context, b *npu.Backend, seed uint64) error {
+	f, err := b.Frames().Get(ctx)
+	if err != nil {
+		return err
+	}
+	defer f.Release()
+	paint(f, seed)
+	want := expected(f)
+	clear(f.Embedding)
+	if err := b.EncodeImages(ctx, []*hailo.Frame{f}); err != nil {
+		return err
+	}
+	if c := cosine(f.Embedding, want); !(c > 0.999) {
+		return fmt.Errorf("picture %d got another's vector: cosine %v", seed, c)
+	}
+	return nil
+}

@@ -1,0 +1,239 @@
+package sim
+
+import (
+	"crypto/rand"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/zeebo/xxh3"
+	"golang.org/x/sys/unix"
+
+	"hailoclip/hailo/npu"
+)
+
+// work is the device: it runs one batch after the other until the chip stops.
+func (c *chip) work() {
+	var free time.Time // when the device was free again
+	for {
+		m, jobs := c.next()
+		if jobs == nil {
+			return
+		}
+		// Under load the next run begins when the last one ended, and not when this process
+		// got around to it: so the rate is the chip's, however late a timer fires.
+		start := time.Now()
+		if free.After(start.Add(-maxLateness)) && !jobs[0].arrived.After(free) {
+			start = free
+		}
+		cost := c.Cost[m]
+		took := time.Duration(float64(cost.Run+time.Duration(len(jobs))*cost.Frame) * c.Faults.factor())
+		codes := make([]npu.Code, len(jobs))
+		for i, j := range jobs {
+			if err := c.encode(m, int(j.slot)); err != nil {
+				fmt.Fprintln(os.Stderr, "encode:", err)
+				codes[i] = codeInternal
+			}
+		}
+		c.sleepUntil(start.Add(took))
+		free = start.Add(took)
+		for i, j := range jobs {
+			if !c.report(m, j, codes[i], len(jobs), took) {
+				return
+			}
+		}
+	}
+}
+
+// maxLateness is how late the end of a run may be noticed and still not delay the next one.
+const maxLateness = 5 * time.Millisecond
+
+const codeInternal npu.Code = 8 // HAILO_INTERNAL_FAILURE
+
+// sleepUntil waits in the kernel: the runtime's timers are late by up to a millisecond. It
+// gives up when the chip stops.
+func (c *chip) sleepUntil(t time.Time) {
+	for {
+		d := time.Until(t)
+		if d <= 0 {
+			return
+		}
+		c.mu.Lock()
+		stop := c.stop
+		c.mu.Unlock()
+		if stop {
+			return
+		}
+		ts := unix.NsecToTimespec(min(d, 50*time.Millisecond).Nanoseconds())
+		_ = unix.ClockNanosleep(unix.CLOCK_MONOTONIC, 0, &ts, nil) // EINTR: once more
+	}
+}
+
+// next blocks until a model may run, and takes its frames; nil when the chip stops.
+func (c *chip) next() (int, []job) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for !c.stop {
+		hang, heat, _ := c.Faults.state()
+		best, wait := -1, time.Duration(0)
+		for i := range c.models {
+			m := (c.turn + 1 + i) % models // the one after the last first: round robin
+			x := &c.models[m]
+			if len(x.waiting) == 0 || hang || heat >= 5 {
+				continue
+			}
+			if w := x.wait(time.Now()); w > 0 {
+				if wait == 0 || w < wait {
+					wait = w
+				}
+				continue
+			}
+			if best < 0 || x.load.Priority > c.models[best].load.Priority {
+				best = m
+			}
+		}
+		if best >= 0 {
+			c.turn = best
+			x := &c.models[best]
+			n := min(len(x.waiting), int(x.load.Batch))
+			jobs := x.waiting[:n:n]
+			x.waiting = x.waiting[n:]
+			return best, jobs
+		}
+		if wait > 0 {
+			timer := time.AfterFunc(wait, func() {
+				c.mu.Lock()
+				c.changed.Broadcast()
+				c.mu.Unlock()
+			})
+			c.changed.Wait()
+			timer.Stop()
+			continue
+		}
+		c.changed.Wait()
+	}
+	return 0, nil
+}
+
+// wait is how long the model's threshold still holds it back.
+func (x *model) wait(now time.Time) time.Duration {
+	if len(x.waiting) >= int(x.load.Threshold) {
+		return 0
+	}
+	return x.waiting[0].arrived.Add(time.Duration(x.load.TimeoutMS) * time.Millisecond).Sub(now)
+}
+
+// encode computes the output of a slot.
+func (c *chip) encode(m int, slot int) error {
+	x := &c.models[m]
+	in := c.slot(x.load.InputOffset, x.load.InputStride, slot)[:x.loaded.Input.FrameBytes]
+	out := c.slot(x.load.OutputOffset, x.load.OutputStride, slot)[:x.loaded.Output.FrameBytes]
+	if m == npu.ImageModel {
+		v := make([]float32, c.Dimension)
+		if c.Encoders.Image == nil {
+			fillVector(v, xxh3.Hash(in))
+		} else if real, err := c.Encoders.Image(in); err != nil {
+			return err
+		} else {
+			spread(v, real)
+		}
+		x.loaded.Output.Encode(out, v)
+		return nil
+	}
+	if c.Encoders.Text != nil {
+		return c.encodeText(x, in, out)
+	}
+	// The encoder is causal: a row of the output depends on the rows of the input up to it.
+	v := make([]float32, c.Width)
+	hash := xxh3.New()
+	inRow, outRow := len(in)/c.ContextLength, len(out)/c.ContextLength
+	for r := range c.ContextLength {
+		_, _ = hash.Write(in[r*inRow : (r+1)*inRow])
+		fillVector(v, hash.Sum64())
+		x.loaded.Output.Encode(out[r*outRow:(r+1)*outRow], v)
+	}
+	return nil
+}
+
+// encodeText has the real encoder read the tokens, and puts its vector into every row.
+func (c *chip) encodeText(x *model, in, out []byte) error {
+	tokens := make([]int32, c.ContextLength)
+	row := make([]float32, c.Width)
+	inRow, outRow := len(in)/c.ContextLength, len(out)/c.ContextLength
+	for r := range tokens {
+		x.loaded.Input.Decode(row, in[r*inRow:(r+1)*inRow])
+		tokens[r] = npu.TokenOf(row)
+	}
+	v, err := c.Encoders.Text(tokens)
+	if err != nil {
+		return err
+	}
+	spread(row, v)
+	x.loaded.Output.Encode(out[:outRow], row)
+	for r := 1; r < c.ContextLength; r++ {
+		copy(out[r*outRow:], out[:outRow])
+	}
+	return nil
+}
+
+// spread scales a vector so that its largest number is 1 or -1: then quantisation costs least.
+func spread(dst, v []float32) {
+	largest := float32(0)
+	for _, x := range v {
+		largest = max(largest, x, -x)
+	}
+	if largest == 0 {
+		largest = 1
+	}
+	clear(dst)
+	for i := range min(len(dst), len(v)) {
+		dst[i] = v[i] / largest
+	}
+}
+
+func (c *chip) slot(offset, stride uint64, slot int) []byte {
+	start := offset + uint64(slot)*stride
+	return c.data[start : start+stride]
+}
+
+// report tells the host that a frame is done, or what a fault makes of that. False: the device
+// has stopped.
+func (c *chip) report(m int, j job, code npu.Code, batch int, took time.Duration) bool {
+	hang, _, _ := c.Faults.state()
+	if hang {
+		return true // next does not return any more
+	}
+	f := c.Faults.next()
+	if f.code != npu.Success {
+		code = f.code
+	}
+	if f.crash {
+		c.Faults.dying()
+		return false
+	}
+	c.mu.Lock()
+	if c.stop {
+		c.mu.Unlock()
+		return false
+	}
+	x := &c.models[m]
+	x.busy[j.slot] = false
+	x.n--
+	c.done++
+	c.mu.Unlock()
+	packet := npu.Append(nil, &npu.Done{
+		Model: uint32(m), Slot: j.slot, Sequence: j.sequence, Status: code,
+		Batch: uint32(batch), DeviceNS: uint64(took.Nanoseconds()),
+	})
+	switch {
+	case f.lose:
+		return true
+	case f.babble:
+		packet = packet[:1+j.sequence%uint64(len(packet)-1)]
+		_, _ = rand.Read(packet)
+	case f.repeat:
+		c.send(packet)
+	}
+	c.send(packet)
+	return true
+}
