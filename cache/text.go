@@ -1,0 +1,85 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+	"sync"
+)
+
+// TextEmbeddings gives the embeddings of prompts by one text encoder. Safe for concurrent use.
+type TextEmbeddings struct {
+	store   *Store
+	encoder Encoder
+	running sync.WaitGroup // encoders and look-ups on disk
+
+	mu      sync.Mutex
+	work    sync.Cond          // queue is no longer empty, or closed
+	closed  bool               // no flight is added any more
+	flights map[string]*flight // those that can be joined, by prompt
+	queue   []*flight          // those that wait for an encoder
+	waiting int                // those that wait for the disk or an encoder, given up ones on disk included
+}
+
+// Get returns the embeddings of prompts, in their order. It encodes what it has not seen
+// before, which blocks until that is done or ctx ends. It keeps no reference to prompts or
+// their bytes. A request that brings new prompts while Config.MaxPending or more wait is refused
+// at once; otherwise it is taken whole, however many prompts it brings.
+//
+// Errors: ErrBusy, ErrClosed, ErrEncode, the cause of ctx, or what the encode func returned.
+func (t *TextEmbeddings) Get(ctx context.Context, prompts []string) (*Prompts, error) {
+	memory, counts := t.store.memory, &t.store.counts
+	namespace, dim := t.encoder.Namespace, t.encoder.Dim
+	counts.requests.Add(1)
+	keepList := memory != nil && len(prompts) > 1
+	var key uint64
+	if keepList {
+		key = memory.key(namespace, prompts...)
+		if p := memory.list(key, namespace, prompts, dim); p != nil {
+			counts.listHits.Add(1)
+			return p, nil
+		}
+	}
+	rows := make([]*entry, len(prompts))
+	var missing []int
+	for i, prompt := range prompts {
+		if rows[i] = memory.vector(namespace, prompt, dim); rows[i] == nil {
+			missing = append(missing, i)
+		}
+	}
+	counts.memoryHits.Add(uint64(len(prompts) - len(missing)))
+	if len(missing) > 0 {
+		if err := t.fetch(ctx, prompts, missing, rows); err != nil {
+			return nil, err
+		}
+	}
+	p := newPrompts(namespace, dim, rows)
+	if keepList {
+		memory.setList(key, p)
+	}
+	return p, nil
+}
+
+// fetch fills the missing rows from flights.
+func (t *TextEmbeddings) fetch(ctx context.Context, prompts []string, missing []int, rows []*entry) error {
+	flights, err := t.join(prompts, missing, rows)
+	if err != nil {
+		return err
+	}
+	for n, f := range flights {
+		if f == nil {
+			continue
+		}
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			t.leave(flights[n:])
+			return fmt.Errorf("waiting for the text encoder: %w", context.Cause(ctx))
+		}
+		if f.err != nil {
+			t.leave(flights[n+1:])
+			return f.err
+		}
+		rows[missing[n]] = f.entry
+	}
+	return nil
+}
