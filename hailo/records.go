@@ -1,0 +1,194 @@
+package hailo
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// records is digests.json of a model folder: what each file was when it was installed. It holds a
+// file to the digest of its first pull where the manifest has none, and saves reading files that
+// did not change since.
+type records map[string]record
+
+type record struct {
+	URL     string    `json:"url,omitempty"` // where it is from; another URL is another file
+	Bytes   int64     `json:"bytes"`
+	SHA256  string    `json:"sha256"`
+	ModTime time.Time `json:"mtime"`
+}
+
+func readRecords(dir string) (records, error) {
+	path := filepath.Join(dir, recordsFile)
+	data, err := readLimited(path, maxManifest)
+	if errors.Is(err, fs.ErrNotExist) {
+		return records{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var r records
+	if err := json.Unmarshal(data, &r); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrModelFile, path, err)
+	}
+	for name, rec := range r {
+		if !hexSHA256.MatchString(rec.SHA256) || rec.Bytes <= 0 {
+			return nil, fmt.Errorf("%w: %s: %q has no size and digest", ErrModelFile, path, name)
+		}
+	}
+	if r == nil {
+		r = records{}
+	}
+	return r, nil
+}
+
+// write replaces digests.json; after a crash it is the old one or the new one.
+func (r records) write(dir string) error {
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, recordsFile)
+	f, err := os.CreateTemp(dir, recordsFile+".*.tmp")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // fails once it is renamed
+	_, err = f.Write(append(data, '\n'))
+	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return errors.Join(os.Rename(f.Name(), path), syncDir(dir))
+}
+
+// want returns the size and digest that a file is held to; 0 and "" where none is known.
+func (r records) want(name string, f File) (bytes int64, sum string) {
+	rec, ok := r[name]
+	if !ok {
+		return f.Bytes, f.SHA256
+	}
+	if rec.URL != f.URL || f.SHA256 == "" { // of another release of the model zoo, or pinned by the first pull
+		return rec.Bytes, rec.SHA256
+	}
+	return f.Bytes, f.SHA256
+}
+
+// check checks an installed file and returns the digest that it was checked against, "" where none
+// is known. It reads the file only where its time is not that of the record.
+func (r records) check(path string, info fs.FileInfo, f File) (string, error) {
+	name := filepath.Base(path)
+	if err := checkKindOfFile(path, info); err != nil {
+		return "", err
+	}
+	bytes, sum := r.want(name, f)
+	if bytes != 0 && info.Size() != bytes {
+		return "", fmt.Errorf("%w: %s has %d bytes, want %d", ErrModelFile, path, info.Size(), bytes)
+	}
+	if rec, ok := r[name]; sum == "" || ok && rec.SHA256 == sum && info.ModTime().Equal(rec.ModTime) {
+		return sum, nil
+	}
+	return sum, checkSHA256(context.Background(), path, sum)
+}
+
+func checkSHA256(ctx context.Context, path, want string) error {
+	got, err := hashFile(ctx, path)
+	if err == nil && got != want {
+		err = fmt.Errorf("%w: %s has SHA-256 %s, want %s", ErrModelFile, path, got, want)
+	}
+	return err
+}
+
+// checkKindOfFile looks at the first bytes: a saved error page or an empty file is no model.
+func checkKindOfFile(path string, info fs.FileInfo) error {
+	if !info.Mode().IsRegular() || info.Size() == 0 {
+		return fmt.Errorf("%w: %s is empty or not a file", ErrModelFile, path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrModelFile, err)
+	}
+	defer f.Close()
+	head := make([]byte, 64)
+	n, err := io.ReadFull(f, head)
+	if err != nil && err != io.ErrUnexpectedEOF {
+		return fmt.Errorf("%w: %s: %w", ErrModelFile, path, err)
+	}
+	head = head[:n]
+	var ok bool
+	extension := filepath.Ext(strings.TrimSuffix(path, partSuffix))
+	switch extension {
+	case ".hef":
+		ok = bytes.HasPrefix(head, []byte("\x01HEF"))
+	case ".npy":
+		ok = bytes.HasPrefix(head, []byte(npyMagic))
+	case ".json":
+		ok = bytes.HasPrefix(bytes.TrimSpace(head), []byte("{"))
+	case ".onnx": // a protobuf message; its first field is number 1, ir_version, a varint
+		ok = head[0] == 0x08
+	default:
+		ok = true
+	}
+	if !ok {
+		return fmt.Errorf("%w: %s is not a %s file: it begins with %.16q", ErrModelFile, path, extension, head)
+	}
+	return nil
+}
+
+// hashFile returns the hex SHA-256 of a file. It ends early with the cause of ctx.
+func hashFile(ctx context.Context, path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, contextReader{ctx, f}); err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// contextReader reads until ctx ends.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c contextReader) Read(p []byte) (int, error) {
+	if c.ctx.Err() != nil {
+		return 0, context.Cause(c.ctx)
+	}
+	return c.r.Read(p)
+}
+
+func readLimited(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("%s has more than %d bytes", path, limit)
+	}
+	return data, err
+}
+
+// syncDir makes a rename in dir last.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
