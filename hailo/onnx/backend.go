@@ -10,6 +10,9 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -18,16 +21,6 @@ import (
 
 // textBatch is how many texts one run takes at most, where the model does not fix it.
 const textBatch = 8
-
-// Options says what to encode with.
-type Options struct {
-	Manifest    hailo.Manifest
-	Image       Source   // ONNX encoder of pictures; none makes a backend for text only
-	Text        Source   // ONNX encoder of text; the same source as Image for a whole CLIP model
-	Tokenizer   Source   // tokenizer.json: part of what the text digest names
-	Frames      int      // pictures in the frame pool
-	LibraryDirs []string // where Load looks for a fetched library
-}
 
 // Backend is CLIP on the CPU. Open makes it; it must be closed.
 type Backend struct {
@@ -46,46 +39,101 @@ type Backend struct {
 
 var _ hailo.Backend = (*Backend)(nil)
 
-// Open loads the library and the model, checks that the model fits its manifest, and encodes one
-// picture and one text to prove it. It blocks while weights are read and prepared. Errors:
-// ErrNoLibrary, or what is wrong with the model.
-func Open(c Config, o Options) (*Backend, error) {
-	library, err := Load(c.Library, o.LibraryDirs...)
+// Open loads the library and the model's CPU encoders, checks that they fit the manifest, and
+// encodes one text and one picture to prove it. It blocks while weights are read and prepared.
+//
+// The backend has frames pictures in its pool. Where the model has no image encoder for the CPU,
+// it is for text only: EncodeImages fails. libraryDirs are where Fetch may have put the library.
+// Errors: ErrNoLibrary, or what is wrong with the model.
+func Open(c Config, m *hailo.Model, frames int, libraryDirs ...string) (*Backend, error) {
+	library, err := Load(c.Library, libraryDirs...)
 	if err != nil {
 		return nil, err
 	}
-	b := &Backend{model: o.Manifest, colour: newNormaliser(o.Manifest.Mean, o.Manifest.Std)}
-	if err := b.open(library, c, o); err != nil {
-		b.Close()
+	e, err := newEncoders(m)
+	if err != nil {
 		return nil, err
+	}
+	return open(library, c, e, frames)
+}
+
+// encoders is what Open needs of a model.
+type encoders struct {
+	manifest    hailo.Manifest
+	image, text source // of one name: a whole CLIP model, in one session
+	digest      string // of the text encoder
+}
+
+func newEncoders(m *hailo.Model) (e encoders, err error) {
+	if m.CPU == nil || !m.Has(m.CPU.Text) {
+		return e, fmt.Errorf("model %s has no text encoder for the CPU", m.Name)
+	}
+	e.manifest = m.Manifest
+	if e.text, err = newSource(m, m.CPU.Text); err != nil {
+		return e, err
+	}
+	if m.CPU.Image == m.CPU.Text {
+		e.image = e.text
+	} else if m.Has(m.CPU.Image) {
+		if e.image, err = newSource(m, m.CPU.Image); err != nil {
+			return e, err
+		}
+	}
+	e.digest, err = m.Digest(textFiles(m.Manifest)...)
+	return e, err
+}
+
+func newSource(m *hailo.Model, name string) (source, error) {
+	path, onDisk := m.Path(name)
+	if onDisk {
+		return source{name: name, path: path}, nil
+	}
+	data, err := m.ReadFile(name)
+	return source{name: name, bytes: data}, err
+}
+
+// textFiles lists all that decides the vector of a text: the tokenizer, the encoder, and the
+// files that hold its weights, which are called model.onnx_data, model.onnx_data_1 ... or
+// model.onnx.data beside model.onnx.
+func textFiles(m hailo.Manifest) []string {
+	list := []string{m.Tokenizer, m.CPU.Text}
+	for _, name := range slices.Sorted(maps.Keys(m.Files)) {
+		if rest, ok := strings.CutPrefix(name, m.CPU.Text); ok && (strings.HasPrefix(rest, "_data") || rest == ".data") {
+			list = append(list, name)
+		}
+	}
+	return list
+}
+
+func open(library *Library, c Config, e encoders, frames int) (*Backend, error) {
+	b := &Backend{model: e.manifest, colour: newNormaliser(e.manifest.Mean, e.manifest.Std)}
+	if err := b.start(library, c, e, frames); err != nil {
+		b.Close()
+		return nil, fmt.Errorf("model %s: %w", e.manifest.Name, err)
 	}
 	return b, nil
 }
 
-func (b *Backend) open(library *Library, c Config, o Options) (err error) {
-	m, threads := o.Manifest, c.threads()
-	b.info = hailo.Info{
-		Backend:    "cpu",
-		Device:     fmt.Sprintf("ONNX Runtime %s, %d threads", library.Version, threads),
-		ImageCalls: threads,
+func (b *Backend) start(library *Library, c Config, e encoders, frames int) (err error) {
+	m, threads := e.manifest, c.threads()
+	if b.text, err = newTower(library, nil, e.text, outTexts, m); err != nil {
+		return fmt.Errorf("%s: %w", e.text.name, err)
 	}
-	if b.info.TextDigest, err = textDigest(o); err != nil {
-		return err
-	}
-	if b.text, err = newTower(library, nil, o.Text, outTexts, m); err != nil {
-		return fmt.Errorf("text encoder %v: %w", o.Text, err)
-	}
-	b.info.TextBatch = cmp.Or(b.text.textBatch, textBatch)
-	if o.Image.given() {
+	if e.image.name != "" {
 		var shared *session
-		if o.Image.same(o.Text) {
+		if e.image.name == e.text.name {
 			shared = b.text.session
 		}
-		if b.image, err = newTower(library, shared, o.Image, outImages, m); err != nil {
-			return fmt.Errorf("image encoder %v: %w", o.Image, err)
+		if b.image, err = newTower(library, shared, e.image, outImages, m); err != nil {
+			return fmt.Errorf("%s: %w", e.image.name, err)
 		}
 		b.info.ImageBatch = cmp.Or(b.image.imageBatch, c.batch())
 	}
+	b.info.Backend = "cpu"
+	b.info.Device = fmt.Sprintf("ONNX Runtime %s, %d threads", library.Version, threads)
+	b.info.ImageCalls = threads
+	b.info.TextBatch = cmp.Or(b.text.textBatch, textBatch)
+	b.info.TextDigest = e.digest
 	b.slots = make(chan *slot, threads)
 	for range threads {
 		s := newSlot(b.info.ImageBatch*3*m.ImageSize*m.ImageSize, b.info.TextBatch*m.ContextLength,
@@ -93,7 +141,7 @@ func (b *Backend) open(library *Library, c Config, o Options) (err error) {
 		b.all = append(b.all, s)
 		b.slots <- s
 	}
-	b.frames = hailo.NewHeapFrames(o.Frames, m.ImageSize, m.EmbeddingDimension)
+	b.frames = hailo.NewHeapFrames(frames, m.ImageSize, m.EmbeddingDimension)
 	return b.prove()
 }
 

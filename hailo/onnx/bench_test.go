@@ -8,11 +8,11 @@ import (
 	"hailoclip/hailo"
 )
 
-func ramps(tb testing.TB, b *Backend, n int) []*hailo.Frame {
+func ramps(tb testing.TB, n int) []*hailo.Frame {
 	tb.Helper()
 	frames := make([]*hailo.Frame, n)
 	for i := range frames {
-		f, err := b.Frames().Get(tb.Context())
+		f, err := hailo.NewHeapFrames(1, 224, 512).Get(tb.Context())
 		if err != nil {
 			tb.Fatal(err)
 		}
@@ -29,7 +29,7 @@ func BenchmarkEncodeImages(b *testing.B) {
 	for _, n := range []int{1, 2, 4, 8, 16} {
 		b.Run(fmt.Sprintf("batch=%d", n), func(b *testing.B) {
 			backend := newBackend(b, Config{Threads: 1, Batch: n}, demo(b))
-			frames := ramps(b, backend, n)
+			frames := ramps(b, n)
 			b.ReportAllocs()
 			for b.Loop() {
 				if err := backend.EncodeImages(b.Context(), frames); err != nil {
@@ -46,10 +46,8 @@ func BenchmarkEncodeImagesParallel(b *testing.B) {
 	for _, n := range []int{1, 2, 4, 8} {
 		for _, calls := range []int{1, 2, 4} {
 			b.Run(fmt.Sprintf("batch=%d/calls=%d", n, calls), func(b *testing.B) {
-				o := demo(b)
-				o.Frames = n * calls
-				backend := newBackend(b, Config{Batch: n}, o)
-				all := ramps(b, backend, n*calls)
+				backend := newBackend(b, Config{Batch: n}, demo(b))
+				all := ramps(b, n*calls)
 				var left atomic.Int64
 				left.Store(int64(b.N))
 				done := make(chan error)

@@ -107,6 +107,10 @@ func Fetch(ctx context.Context, o FetchOptions) (string, error) {
 	if !ok {
 		return "", fmt.Errorf("no ONNX Runtime for %q, only for amd64 and arm64", o.Arch)
 	}
+	return fetch(ctx, o, b)
+}
+
+func fetch(ctx context.Context, o FetchOptions, b build) (string, error) {
 	path := LibraryFile(o.Dir, o.Arch)
 	if installed(path, b) {
 		return path, nil

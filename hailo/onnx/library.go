@@ -33,7 +33,7 @@ type Library struct {
 func Load(library string, dirs ...string) (*Library, error) {
 	var tried []error
 	for _, path := range candidates(library, dirs) {
-		l, err := open(path)
+		l, err := load(path)
 		if err == nil {
 			return l, nil
 		}
@@ -67,8 +67,8 @@ var (
 	loaded   = map[string]*Library{} // by path; never unloaded, threads may still be inside
 )
 
-// open loads the library at path, a file or a name for the system's loader.
-func open(path string) (*Library, error) {
+// load loads the library at path, a file or a name for the system's loader.
+func load(path string) (*Library, error) {
 	loadedMu.Lock()
 	defer loadedMu.Unlock()
 	if l := loaded[path]; l != nil {

@@ -40,10 +40,9 @@ func native(tb testing.TB) string {
 }
 
 // newBackend opens a backend that is closed with the test.
-func newBackend(tb testing.TB, c Config, o Options) *Backend {
+func newBackend(tb testing.TB, c Config, e encoders) *Backend {
 	tb.Helper()
-	c.Library = native(tb)
-	b, err := Open(c, o)
+	b, err := tryOpen(tb, c, e)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -51,30 +50,36 @@ func newBackend(tb testing.TB, c Config, o Options) *Backend {
 	return b
 }
 
-// demo is the embedded demo model, read from its files.
-func demo(tb testing.TB) Options {
+func tryOpen(tb testing.TB, c Config, e encoders) (*Backend, error) {
 	tb.Helper()
-	o := Options{
-		Image:     Source{Path: "../demo/vision_model.onnx"},
-		Text:      Source{Path: "../demo/text_model.onnx"},
-		Tokenizer: Source{Path: "../demo/tokenizer.json"},
-		Frames:    16,
+	l, err := Load(native(tb))
+	if err != nil {
+		tb.Fatal(err)
 	}
-	readJSON(tb, "../demo/manifest.json", &o.Manifest)
-	return o
+	return open(l, c, e, 16)
 }
 
-// tiny is a model of testdata, as text encoder and, if image is set, as image encoder.
-func tiny(text, image string) Options {
-	o := Options{
-		Manifest: hailo.Manifest{EmbeddingDimension: 8, ImageSize: 4, ContextLength: 6, Std: [3]float32{1, 1, 1}},
-		Text:     Source{Path: filepath.Join("testdata", text)},
-		Frames:   4,
+// demo is the embedded demo model, read from its folder.
+func demo(tb testing.TB) encoders {
+	tb.Helper()
+	e := encoders{digest: "demo", image: file("../demo/vision_model.onnx"), text: file("../demo/text_model.onnx")}
+	readJSON(tb, "../demo/manifest.json", &e.manifest)
+	return e
+}
+
+func file(path string) source { return source{name: filepath.Base(path), path: path} }
+
+// tiny is a model of testdata, as text encoder and, if image is not "", as image encoder.
+func tiny(text, image string) encoders {
+	e := encoders{
+		manifest: hailo.Manifest{EmbeddingDimension: 8, ImageSize: 4, ContextLength: 6, Std: [3]float32{1, 1, 1}},
+		text:     file("testdata/" + text),
+		digest:   "tiny",
 	}
 	if image != "" {
-		o.Image.Path = filepath.Join("testdata", image)
+		e.image = file("testdata/" + image)
 	}
-	return o
+	return e
 }
 
 func readJSON(tb testing.TB, path string, v any) {
@@ -123,25 +128,70 @@ func TestGoldenTexts(t *testing.T) {
 
 func TestConformance(t *testing.T) {
 	native(t)
-	open := func(c Config, o Options) func(t *testing.T) hailo.Backend {
-		return func(t *testing.T) hailo.Backend { return newBackend(t, c, o) }
-	}
 	bytes := demo(t)
-	for _, src := range []*Source{&bytes.Image, &bytes.Text, &bytes.Tokenizer} {
-		data, err := os.ReadFile(src.Path)
+	for _, src := range []*source{&bytes.image, &bytes.text} {
+		data, err := os.ReadFile(src.path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		*src = Source{Bytes: data}
+		src.path, src.bytes = "", data
 	}
-	for name, open := range map[string]func(t *testing.T) hailo.Backend{
-		"demo":                 open(Config{}, demo(t)),
-		"demo from memory":     open(Config{Threads: 3, Batch: 7}, bytes),
-		"whole model, 1 file":  open(Config{}, tiny("whole.onnx", "whole.onnx")),
-		"fixed batches, int32": open(Config{}, tiny("text_fixed.onnx", "image_fixed.onnx")),
-		"one thread, batch 1":  open(Config{Threads: 1, Batch: 1}, tiny("external.onnx", "whole.onnx")),
+	for _, tt := range []struct {
+		name string
+		c    Config
+		e    encoders
+	}{
+		{"demo", Config{}, demo(t)},
+		{"demo from memory", Config{Threads: 3, Batch: 7}, bytes},
+		{"whole model in one file", Config{}, tiny("whole.onnx", "whole.onnx")},
+		{"fixed batches, int32", Config{}, tiny("text_fixed.onnx", "image_fixed.onnx")},
+		{"one thread, batch of 1", Config{Threads: 1, Batch: 1}, tiny("external.onnx", "whole.onnx")},
 	} {
-		t.Run(name, func(t *testing.T) { backendtest.Run(t, open) })
+		t.Run(tt.name, func(t *testing.T) {
+			backendtest.Run(t, func(t *testing.T) hailo.Backend { return newBackend(t, tt.c, tt.e) })
+		})
+	}
+}
+
+// The model as the program has it: found, read and named by hailo.Model.
+func TestOpenModel(t *testing.T) {
+	m := demo(t).manifest
+	m.Tokenizer, m.CPU = "tokenizer.json", &hailo.CPUFiles{Image: "vision_model.onnx", Text: "text_model.onnx"}
+	model, err := hailo.EmbeddedModel(m, os.DirFS("../demo"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := Open(Config{Library: native(t), Threads: 2}, model, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	i := b.Info()
+	if i.ImageBatch != defaultBatch || i.ImageCalls != 2 || len(i.TextDigest) != 64 || b.Frames().Len() != 3 ||
+		!strings.HasPrefix(i.Device, "ONNX Runtime 1.") || !strings.HasSuffix(i.Device, ", 2 threads") {
+		t.Errorf("%+v, %d frames", i, b.Frames().Len())
+	}
+	m.CPU = nil
+	if model, err = hailo.EmbeddedModel(m, os.DirFS("../demo")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(Config{Library: native(t)}, model, 3); err == nil || !strings.Contains(err.Error(), "no text encoder for the CPU") {
+		t.Error("a model for the NPU alone: ", err)
+	}
+}
+
+func TestTextOnly(t *testing.T) {
+	b := newBackend(t, Config{}, tiny("external.onnx", ""))
+	if _, err := b.EncodeTexts(t.Context(), [][]int32{{1}}); err != nil {
+		t.Error(err)
+	}
+	f, err := b.Frames().Get(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Release()
+	if err := b.EncodeImages(t.Context(), []*hailo.Frame{f}); !errors.Is(err, hailo.ErrEncode) {
+		t.Error("a picture without an image encoder: ", err)
 	}
 }
 
@@ -173,31 +223,27 @@ func TestLayoutsAgree(t *testing.T) {
 }
 
 func TestOpenRefuses(t *testing.T) {
-	library := native(t)
-	junk := filepath.Join(t.TempDir(), "junk.onnx")
-	if err := os.WriteFile(junk, []byte("not a model at all"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	with := func(o Options, change func(*Options)) Options { change(&o); return o }
+	with := func(e encoders, change func(*encoders)) encoders { change(&e); return e }
 	whole := tiny("whole.onnx", "whole.onnx")
 	for _, tt := range []struct {
 		name string
-		o    Options
+		e    encoders
 		want string
 	}{
 		{"no such file", tiny("none.onnx", ""), "none.onnx"},
-		{"not a model", with(whole, func(o *Options) { o.Text.Path = junk }), "junk.onnx"},
-		{"no bytes", with(whole, func(o *Options) { o.Text = Source{Bytes: []byte{1}} }), "built-in model of 1 bytes"},
+		{"not a model", tiny("make.py", ""), "make.py"},
+		{"one byte", with(whole, func(e *encoders) { e.text = source{name: "memory.onnx", bytes: []byte{1}} }), "memory.onnx"},
+		{"no bytes", with(whole, func(e *encoders) { e.text = source{name: "empty.onnx"} }), "empty.onnx"},
 		{"no text half", tiny("image_fixed.onnx", ""), "gives no text_embeds (from input_ids)"},
 		{"no image half", tiny("whole.onnx", "external.onnx"), "gives no image_embeds (from pixel_values)"},
 		{"float16", tiny("half.onnx", ""), "text_embeds float16[any 8] does not fit the manifest, which needs float32[any 8]"},
-		{"picture size", with(whole, func(o *Options) { o.Manifest.ImageSize = 224 }), "pixel_values float32[any 3 4 4] does not fit"},
-		{"dimension", with(whole, func(o *Options) { o.Manifest.EmbeddingDimension = 512 }), "text_embeds float32[any 8] does not fit"},
-		{"context", with(tiny("text_fixed.onnx", ""), func(o *Options) { o.Manifest.ContextLength = 77 }), "input_ids int32[2 6] does not fit"},
-		{"NaN", with(whole, func(o *Options) { o.Manifest.Tokens.PadID = 15 }), "length 0, infinity or NaN"},
+		{"picture size", with(whole, func(e *encoders) { e.manifest.ImageSize = 224 }), "pixel_values float32[any 3 4 4] does not fit"},
+		{"dimension", with(whole, func(e *encoders) { e.manifest.EmbeddingDimension = 512 }), "text_embeds float32[any 8] does not fit"},
+		{"context", with(tiny("text_fixed.onnx", ""), func(e *encoders) { e.manifest.ContextLength = 77 }), "input_ids int32[2 6] does not fit"},
+		{"NaN", with(whole, func(e *encoders) { e.manifest.Tokens.PadID = 15 }), "length 0, infinity or NaN"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			b, err := Open(Config{Library: library}, tt.o)
+			b, err := tryOpen(t, Config{}, tt.e)
 			if err == nil {
 				b.Close()
 				t.Fatal("opened")
@@ -322,45 +368,13 @@ func TestShareFirstError(t *testing.T) {
 	}
 }
 
-func TestTextDigest(t *testing.T) {
-	dir := t.TempDir()
-	write := func(name, s string) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(s), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
+func TestTextFiles(t *testing.T) {
+	m := hailo.Manifest{Tokenizer: "t.json", CPU: &hailo.CPUFiles{Image: "v.onnx", Text: "a.onnx"}, Files: map[string]hailo.File{}}
+	for _, name := range []string{"t.json", "v.onnx", "v.onnx_data", "a.onnx", "a.onnx.data", "a.onnx_data", "a.onnx_data_1", "a.onnx.txt", "a.onn", "ba.onnx_data"} {
+		m.Files[name] = hailo.File{}
 	}
-	base := Options{Text: Source{Path: write("a.onnx", "weights")}, Tokenizer: Source{Path: write("t.json", "{}")}}
-	base.Manifest.ContextLength = 77
-	var seen []string
-	add := func(what string, o Options, isNew bool) {
-		t.Helper()
-		d, err := textDigest(o)
-		if err != nil || len(d) != 64 {
-			t.Fatal(what, d, err)
-		}
-		if slices.Contains(seen, d) == isNew {
-			t.Errorf("%s: new digest is %v, want %v", what, !isNew, isNew)
-		}
-		seen = append(seen, d)
+	want := []string{"t.json", "a.onnx", "a.onnx.data", "a.onnx_data", "a.onnx_data_1"}
+	if got := textFiles(m); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
-	add("first", base, true)
-	o := base
-	o.Text = Source{Bytes: []byte("weights")}
-	add("the same from memory", o, false)
-	o.Manifest.ContextLength = 64
-	add("context length", o, true)
-	o.Manifest.Tokens.PadID = 1
-	add("padding", o, true)
-	o = base
-	o.Tokenizer = Source{Bytes: []byte("[]")}
-	add("tokenizer", o, true)
-	write("b.onnx", "not ours")
-	write("a.onnx.part", "not ours")
-	add("other files", base, false)
-	write("a.onnx_data", "more weights")
-	add("external weights", base, true)
-	write("a.onnx_data", "more weight2")
-	add("other external weights", base, true)
 }

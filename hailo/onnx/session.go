@@ -9,26 +9,12 @@ import (
 	"unsafe"
 )
 
-// Source is an ONNX model: a file, or its bytes when Path is "". A file is better for a large
-// model: its weights may lie in a second file beside it (model.onnx_data), which is mapped
-// instead of copied. The bytes must not change until Open returns.
-type Source struct {
-	Path  string
-	Bytes []byte
-}
-
-func (s Source) given() bool { return s.Path != "" || len(s.Bytes) > 0 }
-
-// same says that both are one model, which then needs one session only.
-func (s Source) same(t Source) bool {
-	return s.Path == t.Path && unsafe.SliceData(s.Bytes) == unsafe.SliceData(t.Bytes)
-}
-
-func (s Source) String() string {
-	if s.Path != "" {
-		return s.Path
-	}
-	return fmt.Sprintf("built-in model of %d bytes", len(s.Bytes))
+// source is an ONNX model: a file, or its bytes where it is no file on disk. ORT maps what it
+// can of a file, and finds the weights that lie in a second file beside it (model.onnx_data).
+type source struct {
+	name  string // within the model's folder; "" is no model
+	path  string // "": bytes
+	bytes []byte
 }
 
 // session is a loaded model. Safe for concurrent runs.
@@ -54,7 +40,7 @@ func (p port) String() string {
 }
 
 // newSession loads a model. It blocks while weights are read and prepared.
-func newSession(l *Library, src Source) (*session, error) {
+func newSession(l *Library, src source) (*session, error) {
 	s := &session{api: l.api, memory: l.memory}
 	var pin runtime.Pinner
 	defer pin.Unpin()
@@ -73,12 +59,12 @@ func newSession(l *Library, src Source) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	if src.Path != "" {
-		s.handle, err = s.api.get(apiCreateSession, l.env, cString(&pin, src.Path), options)
+	if src.path != "" {
+		s.handle, err = s.api.get(apiCreateSession, l.env, cString(&pin, src.path), options)
 	} else {
-		data := unsafe.SliceData(src.Bytes)
+		data := unsafe.SliceData(src.bytes)
 		pin.Pin(data)
-		s.handle, err = s.api.get(apiCreateSessionFromArray, l.env, address(data), uintptr(len(src.Bytes)), options)
+		s.handle, err = s.api.get(apiCreateSessionFromArray, l.env, address(data), uintptr(len(src.bytes)), options)
 	}
 	if err != nil {
 		return nil, err

@@ -19,7 +19,7 @@ type tower struct {
 }
 
 // newTower loads src, unless its session is there already, and checks that it gives output.
-func newTower(l *Library, shared *session, src Source, output string, m hailo.Manifest) (*tower, error) {
+func newTower(l *Library, shared *session, src source, output string, m hailo.Manifest) (*tower, error) {
 	s := shared
 	if s == nil {
 		var err error

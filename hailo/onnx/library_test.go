@@ -1,0 +1,87 @@
+package onnx
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+func TestLoad(t *testing.T) {
+	path := native(t)
+	first, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first.Path != path || checkVersion(first.Version) != nil {
+		t.Errorf("loaded %s, version %q", first.Path, first.Version)
+	}
+	if again, err := Load(path); again != first || err != nil {
+		t.Error("loaded twice: ", again, err)
+	}
+	// Found in a cache folder, by the name that Fetch gives it.
+	dir := t.TempDir()
+	name := LibraryFile(dir, runtime.GOARCH)
+	if err := os.Symlink(path, name); err != nil {
+		t.Fatal(err)
+	}
+	found, err := Load("", filepath.Join(dir, "no such folder"), dir)
+	if err != nil || found.Path != name {
+		t.Error("in a cache folder: ", found, err)
+	}
+}
+
+func TestLoadRefuses(t *testing.T) {
+	dir := t.TempDir()
+	text := filepath.Join(dir, "text.so")
+	if err := os.WriteFile(text, []byte("no library"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ name, library, want string }{
+		{"missing", filepath.Join(dir, "none.so"), "none.so: no such file"},
+		{"folder", dir, dir + ": not a file"},
+		{"text", text, "text.so: "},
+		{"another library", "libm.so.6", "libm.so.6: not ONNX Runtime"},
+		{"not in the system", "libnone-at-all.so.1", "libnone-at-all.so.1: "},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := Load(tt.library, dir)
+			if !errors.Is(err, ErrNoLibrary) || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), `"hailo-clip setup"`) {
+				t.Errorf("%v\nlacks %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestCandidates(t *testing.T) {
+	if got := candidates("/opt/ort.so", []string{"/cache"}); len(got) != 1 || got[0] != "/opt/ort.so" {
+		t.Error("a configured path is the only one: ", got)
+	}
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	beside := filepath.Dir(program)
+	want := []string{
+		beside + "/libonnxruntime.so.1", beside + "/libonnxruntime.so",
+		LibraryFile("/state", runtime.GOARCH), LibraryFile("/cache", runtime.GOARCH),
+		"libonnxruntime.so.1", "libonnxruntime.so",
+	}
+	got := candidates("", []string{"/state", "/cache"})
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("got %q\nwant %q", got, want)
+	}
+}
+
+func TestCheckVersion(t *testing.T) {
+	for version, ok := range map[string]bool{
+		"1.24.3": true, "1.17.0": true, "1.100.0": true, "2.0.0": true,
+		"1.16.3": false, "0.99.0": false, "": false, "rel": false,
+	} {
+		if err := checkVersion(version); (err == nil) != ok {
+			t.Errorf("%q: %v", version, err)
+		}
+	}
+}
