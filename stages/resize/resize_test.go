@@ -1,0 +1,361 @@
+package resize
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// noise makes w x h pixels with many extremes, so that sums are clipped at both ends. The program that
+// computed the digests below made the same.
+func noise(w, h int) []byte {
+	pix := make([]byte, 3*w*h)
+	x := uint32(12345)
+	for i := range pix {
+		x = x*1664525 + 1013904223
+		switch v := byte(x >> 24); {
+		case v&0x40 != 0:
+			pix[i] = v
+		case v&1 != 0:
+			pix[i] = 255
+		}
+	}
+	return pix
+}
+
+// all are the kernels of this machine.
+func all() []kernels {
+	if fastest.name == portable.name {
+		return []kernels{portable}
+	}
+	return []kernels{portable, fastest}
+}
+
+func newWith(kern kernels, fit string, size int) *Resizer {
+	r := New(Config{Fit: fit}, size)
+	r.kern = kern
+	return r
+}
+
+// TestLikePIL compares with the first half of the SHA-256 of what Pillow 9.4 makes of the same pixels:
+// resize with BICUBIC, then the crop, or paste onto the padding colour.
+func TestLikePIL(t *testing.T) {
+	for _, c := range []struct {
+		fit        string
+		w, h, size int
+		sha256     string
+	}{
+		{"crop", 1, 1, 224, "4c8c68caf83f8bf128ec5c140e2794df"},
+		{"crop", 2, 1, 224, "6d6486dd45a16c0b9ec301944f6805dc"},
+		{"crop", 1, 7, 224, "ce51800ac4cab788bfd3095d1adc6316"},
+		{"crop", 3, 2, 224, "c4a9448f7a2c3b2724d2adfbe1a7b60d"},
+		{"crop", 5, 301, 224, "f3ff18432ab80d4a5fddaf667c5617ae"},
+		{"crop", 224, 224, 224, "c497b72d1797cea11bc8a750b45209ed"},
+		{"crop", 224, 225, 224, "c497b72d1797cea11bc8a750b45209ed"},
+		{"crop", 223, 224, 224, "4cf1f3826cb316dd13c3d6e8d3821fe8"},
+		{"crop", 225, 224, 224, "fc8db21911ef946ce33d835f6e3a8f3a"},
+		{"crop", 224, 500, 224, "afde1598c4059c87ddbbe6e48dd8725f"},
+		{"crop", 400, 224, 224, "903d69285b5c9d4dd689f31998c07398"},
+		{"crop", 640, 480, 224, "89e35a29c55f65e7a92c44e9f835a800"},
+		{"crop", 481, 639, 224, "230d70cf19791043b9b5e87ae3ff9fa9"},
+		{"crop", 1000, 7, 224, "48774a4f717e12ac2d121c701039cf15"},
+		{"crop", 7, 1000, 224, "011558e0601863721b353d5c9f08168a"},
+		{"crop", 449, 448, 224, "394fce81165f68eb227d4f4ee64912ef"},
+		{"crop", 1203, 901, 224, "52584ee2e07200bb20c40d149b25cf59"},
+		{"crop", 90, 70, 32, "fb2863c55bbb5acfe4f76a19d2101ef6"},
+		{"crop", 33, 57, 5, "031c0c8788ed014c61d971cd1e210e14"},
+		{"crop", 10, 10, 1, "981763dde4c416561844836083b204c7"},
+		{"crop", 64, 64, 3, "1a573370dbed37030319f4f4cb5d8055"},
+		{"crop", 300, 200, 336, "5bee1ba4e8fb859276942442add99f87"},
+		{"squash", 1, 1, 224, "4c8c68caf83f8bf128ec5c140e2794df"},
+		{"squash", 2, 1, 224, "d31caa78f38252873aee25d1ed702617"},
+		{"squash", 1, 7, 224, "b5392c160a805b9ec1c73ddc924b7135"},
+		{"squash", 3, 2, 224, "07dbe7eff7964aff812459de79d2f5fe"},
+		{"squash", 5, 301, 224, "f7b6d4693efe33e6aca531748a9aee4d"},
+		{"squash", 224, 224, 224, "c497b72d1797cea11bc8a750b45209ed"},
+		{"squash", 224, 225, 224, "2ae7ab947bad9d613f0f831830f15811"},
+		{"squash", 223, 224, 224, "ba6fbf7d2ccbc3136106d5c6d946344d"},
+		{"squash", 225, 224, 224, "434e0ea7ee9cb93a55ad0ac8e8908389"},
+		{"squash", 224, 500, 224, "ff76a3cf16436b6c2515f6575922691b"},
+		{"squash", 400, 224, 224, "d0bfd3bddbac5fb628cac50b5d06fcb9"},
+		{"squash", 640, 480, 224, "ef0fe66da13fe39a3b05a432e852fd8a"},
+		{"squash", 481, 639, 224, "8bcec835a14d22610362537127ef5c86"},
+		{"squash", 1000, 7, 224, "5c8704cc30930050cc1d6ec7e2d25e44"},
+		{"squash", 7, 1000, 224, "0e5096da87b79c14b3eef5bc9c7189cc"},
+		{"squash", 449, 448, 224, "394fce81165f68eb227d4f4ee64912ef"},
+		{"squash", 1203, 901, 224, "18821173348ce604fc8ab69cb2b64ab5"},
+		{"squash", 90, 70, 32, "0620824a65d581b1cb2eb7b06bcf402f"},
+		{"squash", 33, 57, 5, "76e36d934238eae54d91e14d1b8d75d5"},
+		{"squash", 10, 10, 1, "981763dde4c416561844836083b204c7"},
+		{"squash", 64, 64, 3, "1a573370dbed37030319f4f4cb5d8055"},
+		{"squash", 300, 200, 336, "88906fb8f913fb22dad09fafc65614af"},
+		{"pad", 1, 1, 224, "4c8c68caf83f8bf128ec5c140e2794df"},
+		{"pad", 2, 1, 224, "70cdbc040bd002d93faa5381e4cdfd8b"},
+		{"pad", 1, 7, 224, "02ba31b625d526a8636ccf348dd2f129"},
+		{"pad", 3, 2, 224, "521cc12cf0d85f99a639a5b3f481c6ba"},
+		{"pad", 5, 301, 224, "9e0285210d9c45d53f5c795998ea726c"},
+		{"pad", 224, 224, 224, "c497b72d1797cea11bc8a750b45209ed"},
+		{"pad", 224, 225, 224, "963685d65ff615f17d4e857b686117d1"},
+		{"pad", 223, 224, 224, "65d25856de90976290b03b446e929193"},
+		{"pad", 225, 224, 224, "42246faad814511c938474bce070336b"},
+		{"pad", 224, 500, 224, "30a4521271df1a420b62f556dfa27859"},
+		{"pad", 400, 224, 224, "f10e075a3fbf9bb1746256f5a15d6fd7"},
+		{"pad", 640, 480, 224, "1566c93c67ae0be26b992e268e310831"},
+		{"pad", 481, 639, 224, "17b166911a3277f3494eb282fbbe340d"},
+		{"pad", 1000, 7, 224, "0ed51689e6f0b325a52f41ec7147423a"},
+		{"pad", 7, 1000, 224, "3c057693f11287047dcb90a3c0d2927b"},
+		{"pad", 449, 448, 224, "79a13b3aa28f7583f5d326fce29fded5"},
+		{"pad", 1203, 901, 224, "76fef3096592a93931706e0b74cdc186"},
+		{"pad", 90, 70, 32, "d63d98d4f89b1aaa5dd59b8899ba7202"},
+		{"pad", 33, 57, 5, "a52474e078c698fb453fbd7d20597524"},
+		{"pad", 10, 10, 1, "981763dde4c416561844836083b204c7"},
+		{"pad", 64, 64, 3, "1a573370dbed37030319f4f4cb5d8055"},
+		{"pad", 300, 200, 336, "c3d2bca42208685d5d113abdcf4aaea5"},
+	} {
+		for _, kern := range all() {
+			dst := make([]byte, 3*c.size*c.size)
+			if err := newWith(kern, c.fit, c.size).Resize(dst, noise(c.w, c.h), c.w, c.h); err != nil {
+				t.Fatal(err)
+			}
+			if sum := sha256.Sum256(dst); hex.EncodeToString(sum[:16]) != c.sha256 {
+				t.Errorf("%s: %s of %d x %d to %d: other pixels than PIL", kern.name, c.fit, c.w, c.h, c.size)
+			}
+		}
+	}
+}
+
+// plain computes one pixel of the square from the tables alone, as Resample.c reads: whole rows first,
+// rounded to bytes, then columns.
+func plain(t *testing.T, fit string, pix []byte, w, h, size int) []byte {
+	g := fitted(fit, w, h, size)
+	across, err := newTable(span{w, g.width, g.left, g.columns})
+	if err != nil {
+		t.Fatal(err)
+	}
+	down, err := newTable(span{h, g.height, g.top, g.rows})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(y, x, c int) int32 {
+		sum := int32(half)
+		for i := range across.taps {
+			if k := across.weights[x*across.taps+i]; k != 0 {
+				sum += k * int32(pix[3*(y*w+across.base+int(across.first[x])+i)+c])
+			}
+		}
+		return int32(clip(sum))
+	}
+	dst := bytes.Repeat(padding[:], size*size)
+	for y := range g.rows {
+		for x := range g.columns {
+			for c := range 3 {
+				sum := int32(half)
+				for i := range down.taps {
+					if k := down.weights[y*down.taps+i]; k != 0 {
+						sum += k * at(down.base+int(down.first[y])+i, x, c)
+					}
+				}
+				dst[3*((g.y+y)*size+g.x+x)+c] = clip(sum)
+			}
+		}
+	}
+	return dst
+}
+
+// FuzzResize compares all kernels with the plain sums, on pictures of every small shape.
+func FuzzResize(f *testing.F) {
+	f.Add(uint16(40), uint16(30), uint8(20), uint8(0), []byte{0, 255, 255, 3})
+	f.Add(uint16(1), uint16(200), uint8(7), uint8(1), []byte{255})
+	f.Add(uint16(300), uint16(2), uint8(33), uint8(2), []byte{1, 2, 3, 4, 5, 250})
+	f.Add(uint16(6), uint16(5), uint8(64), uint8(0), []byte{0, 0, 0, 255, 255, 255})
+	f.Fuzz(func(t *testing.T, w16, h16 uint16, size8, fit8 uint8, pattern []byte) {
+		w, h, size := int(w16)%400+1, int(h16)%400+1, int(size8)%80+1
+		fit := []string{FitCrop, FitSquash, FitPad}[fit8%3]
+		pix := noise(w, h)
+		for i := range pattern {
+			pix[i*7919%len(pix)] = pattern[i]
+		}
+		want := plain(t, fit, pix, w, h, size)
+		for _, kern := range all() {
+			dst := make([]byte, 3*size*size)
+			if err := newWith(kern, fit, size).Resize(dst, pix[:len(pix):len(pix)], w, h); err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(dst, want) {
+				t.Errorf("%s: %s of %d x %d to %d differs from the plain sums", kern.name, fit, w, h, size)
+			}
+		}
+	})
+}
+
+// TestReuse takes one resizer through pictures of many shapes: nothing of one shows in the next, and
+// nothing is written outside the square.
+func TestReuse(t *testing.T) {
+	for _, kern := range all() {
+		r := newWith(kern, FitCrop, 224)
+		memory := make([]byte, 64+3*224*224+64)
+		dst := memory[64 : len(memory)-64 : len(memory)-64]
+		for _, s := range [][2]int{{640, 480}, {3, 900}, {1920, 1080}, {1, 1}, {224, 224}, {900, 3}, {640, 480}} {
+			pix := noise(s[0], s[1])
+			for i := range memory {
+				memory[i] = 0xA5
+			}
+			if err := r.Resize(dst, pix, s[0], s[1]); err != nil {
+				t.Fatal(err)
+			}
+			want := make([]byte, len(dst))
+			if err := newWith(portable, FitCrop, 224).Resize(want, pix, s[0], s[1]); err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(dst, want) {
+				t.Errorf("%s: %v differs after other pictures", kern.name, s)
+			}
+			edge := bytes.Repeat([]byte{0xA5}, 64)
+			if !bytes.Equal(memory[:64], edge) || !bytes.Equal(memory[len(memory)-64:], edge) {
+				t.Errorf("%s: %v was written beyond the square", kern.name, s)
+			}
+		}
+	}
+}
+
+// TestExtreme has sides that would take absurd memory if the scaled picture, or a table for a whole side, existed.
+func TestExtreme(t *testing.T) {
+	const long = 50_000_000
+	pix := make([]byte, 3*long)
+	for i := range pix {
+		pix[i] = 77
+	}
+	dst := make([]byte, 3*224*224)
+	r := New(Config{Fit: FitCrop}, 224)
+	for _, s := range [][2]int{{1, long}, {long, 1}, {2, long / 2}, {long / 2, 2}, {5000, 10000}} {
+		if err := r.Resize(dst, pix, s[0], s[1]); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(dst, bytes.Repeat([]byte{77}, len(dst))) {
+			t.Errorf("%v: not the one colour that it has", s)
+		}
+		if n := cap(r.window) + cap(r.edge); n > 1<<20 {
+			t.Errorf("%v: %d bytes of working memory", s, n)
+		}
+	}
+	for _, fit := range []string{FitSquash, FitPad} {
+		err := New(Config{Fit: fit}, 224).Resize(dst, pix, long, 1)
+		if !errors.Is(err, ErrTooExtreme) || !strings.Contains(err.Error(), "50000000") {
+			t.Errorf("%s: %v", fit, err)
+		}
+	}
+}
+
+func TestArguments(t *testing.T) {
+	r := New(Config{Fit: FitCrop}, 4)
+	dst := make([]byte, 48)
+	for _, c := range []struct {
+		name   string
+		dst, n int
+		w, h   int
+	}{
+		{"no width", 48, 12, 0, 4}, {"no height", 48, 12, 4, 0}, {"negative", 48, 12, -2, -2},
+		{"too few bytes", 48, 11, 2, 2}, {"too many bytes", 48, 13, 2, 2}, {"overflow", 48, 12, math.MaxInt / 2, 8},
+		{"small square", 47, 12, 2, 2},
+	} {
+		if err := r.Resize(dst[:c.dst], make([]byte, c.n), c.w, c.h); err == nil {
+			t.Errorf("%s: no error", c.name)
+		}
+	}
+	if !bytes.Equal(dst, make([]byte, 48)) {
+		t.Error("written to in spite of an error")
+	}
+}
+
+func TestConfig(t *testing.T) {
+	for _, fit := range []string{FitCrop, FitSquash, FitPad} {
+		if err := (Config{Fit: fit}).Validate(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := (Config{Fit: "stretch"}).Validate(); err == nil || !strings.Contains(err.Error(), `fit: "stretch"`) {
+		t.Error(err)
+	}
+}
+
+// TestTables fills a cache with more than it holds, from several goroutines.
+func TestTables(t *testing.T) {
+	c := tableCache{known: map[span]*table{}}
+	var wg sync.WaitGroup
+	for worker := range 4 {
+		wg.Go(func() {
+			for i := range 300 {
+				s := span{in: 5000 + (i*7+worker)%500, out: 224, count: 224}
+				if got, err := c.get(s); err != nil || len(got.first) != 224 {
+					t.Error(s, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	sum := 0
+	for _, o := range c.known {
+		sum += len(o.weights)
+	}
+	if sum != c.weights || sum > maxCached || len(c.known) < 10 {
+		t.Errorf("%d tables of %d weights, counted %d, at most %d", len(c.known), sum, c.weights, maxCached)
+	}
+}
+
+// TestSplit covers both ends of what weights can be.
+func TestSplit(t *testing.T) {
+	for _, w := range []int32{0, 1, -1, 1<<14 - 1, 1 << 14, -1 << 14, -1<<14 - 1, 1 << 22, -1 << 22, 3<<22 + 12345, -3<<22 - 54321} {
+		p := split([]int32{w, -w})
+		if got := int32(p[2])<<lowBits + int32(p[0]); got != w {
+			t.Errorf("%d became %d", w, got)
+		}
+		if got := int32(p[3])<<lowBits + int32(p[1]); got != -w {
+			t.Errorf("%d became %d", -w, got)
+		}
+	}
+}
+
+func TestSteady(t *testing.T) {
+	r := New(Config{Fit: FitCrop}, 224)
+	dst, pix := make([]byte, 3*224*224), noise(640, 480)
+	if n := testing.AllocsPerRun(10, func() {
+		if err := r.Resize(dst, pix, 640, 480); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations for each picture", n)
+	}
+}
+
+func BenchmarkResize(b *testing.B) {
+	for _, kern := range all() {
+		for _, s := range [][2]int{{640, 480}, {1280, 720}, {1920, 1080}, {4000, 3000}} {
+			b.Run(fmt.Sprintf("%s/%dx%d", kern.name, s[0], s[1]), func(b *testing.B) {
+				r := newWith(kern, FitCrop, 224)
+				dst, pix := make([]byte, 3*224*224), noise(s[0], s[1])
+				b.ReportAllocs()
+				for b.Loop() {
+					if err := r.Resize(dst, pix, s[0], s[1]); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ReportMetric(float64(s[0]*s[1]), "pixels/op")
+			})
+		}
+	}
+}
+
+func BenchmarkTable(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := newTable(span{1920, 398, 87, 224}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
