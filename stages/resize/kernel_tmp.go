@@ -1,3 +1,0 @@
-package resize
-
-var fastest = portable
