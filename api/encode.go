@@ -8,6 +8,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"hailoclip/cache"
 	"hailoclip/pipeline"
 )
 
@@ -31,7 +32,7 @@ func appendError(b []byte, o outcome, id string) []byte {
 // classification is the answer of /v1/classify.
 type classification struct {
 	prompts    []string
-	truncated  []bool // per prompt; nil: none
+	vectors    []cache.Vector // of the prompts
 	matches    []pipeline.Match
 	logitScale float64
 	inference  time.Duration
@@ -54,7 +55,7 @@ func (c *classification) appendJSON(b []byte) []byte {
 		b = appendFloat(b, m.Cosine)
 		b = append(b, `,"probability":`...)
 		b = appendFloat(b, m.Probability)
-		if c.truncated != nil && c.truncated[m.Prompt] {
+		if c.vectors[m.Prompt].Truncated {
 			b = append(b, `,"truncated":true`...)
 		}
 		b = append(b, '}')

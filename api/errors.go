@@ -10,6 +10,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"hailoclip/cache"
 	"hailoclip/pipeline"
 )
 
@@ -61,18 +62,23 @@ var outcomes = []outcome{
 	{errMediaType, 415, "unsupported_media_type", "", 0},
 	{pipeline.ErrUnsupportedImage, 415, "unsupported_image", "", 0},
 	{pipeline.ErrQueueFull, 429, "queue_full", "The queue is full, try again later", 1},
+	{cache.ErrBusy, 429, "queue_full", "Too many prompts wait to be encoded, try again later", 1},
 	{errHeaderTooLarge, 431, "header_too_large", "", 0},
 	{errNotReady, 503, "not_ready", "", 5},
 	{errStopping, 503, "stopping", "The service is stopping", 5},
 	{pipeline.ErrClosed, 503, "stopping", "The service is stopping", 5},
+	{cache.ErrClosed, 503, "stopping", "The service is stopping", 5},
 	{pipeline.ErrUnavailable, 503, "unavailable", "", 5},
 	{errTooManyConns, 503, "too_many_connections", "Too many connections, try again later", 1},
 	{pipeline.ErrDeadline, 504, "deadline_exceeded", "The deadline passed before the answer was ready", 0},
 	{context.DeadlineExceeded, 504, "deadline_exceeded", "The deadline passed before the answer was ready", 0},
 	{errEncodeText, 500, "encode_failed", "Failed to encode text", 0},
+	{cache.ErrEncode, 500, "encode_failed", "Failed to encode text", 0},
 	{pipeline.ErrEncode, 500, "encode_failed", "Failed to encode image", 0},
 	{errNotFinite, 500, "encode_failed", "The model returned a number that is not finite", 0},
 	{pipeline.ErrPanic, 500, "internal_error", internalSentence, 0},
+	{cache.ErrLocked, 500, "internal_error", internalSentence, 0},
+	{cache.ErrDamaged, 500, "internal_error", internalSentence, 0},
 	{errInternalFailure, 500, "internal_error", internalSentence, 0},
 }
 

@@ -38,7 +38,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	ctx.SetUserValue(exchangeKey, x)
 	ctx.Response.Header.Set(headerRequestID, x.id)
 	ctx.Response.Header.Set(fasthttp.HeaderXContentTypeOptions, "nosniff")
-	s.route(ctx, x)
+	s.route(ctx)
 	if ctx.Request.IsBodyStream() && !x.whole {
 		ctx.SetConnectionClose()
 		linger(ctx)
@@ -50,7 +50,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 }
 
 // route runs the handler of the path and contains its panics.
-func (s *Server) route(ctx *fasthttp.RequestCtx, x *exchange) {
+func (s *Server) route(ctx *fasthttp.RequestCtx) {
 	defer func() {
 		if v := recover(); v != nil {
 			s.answerError(ctx, &pipeline.PanicError{Stage: "api", Value: v, Stack: debug.Stack()})

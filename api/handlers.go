@@ -8,13 +8,6 @@ import (
 	"hailoclip/pipeline"
 )
 
-// Prompts are the vectors of texts. Shared and never changed.
-type Prompts struct {
-	Vectors   []float32 // one row of unit length for each text, row-major
-	Tokens    []int     // tokens of each text, start and end included
-	Truncated []bool    // whether the text was too long for the model
-}
-
 // classify serves /v1/classify.
 func (s *Server) classify(ctx *fasthttp.RequestCtx, x *exchange, w *work) error {
 	texts, err := w.in.prompts(s.cfg.MaxPrompts, s.cfg.MaxPromptBytes)
@@ -35,7 +28,7 @@ func (s *Server) classify(ctx *fasthttp.RequestCtx, x *exchange, w *work) error 
 	if err != nil {
 		return err
 	}
-	w.job.Prompts, w.job.Scoring = prompts.Vectors, scoring
+	w.job.Prompts, w.job.Scoring = prompts.Matrix, scoring
 	if err := s.run(ctx, w); err != nil {
 		return err
 	}
@@ -46,7 +39,7 @@ func (s *Server) classify(ctx *fasthttp.RequestCtx, x *exchange, w *work) error 
 		}
 	}
 	answer := classification{
-		prompts: texts, truncated: prompts.Truncated, matches: matches, logitScale: s.svc.LogitScale,
+		prompts: texts, vectors: prompts.Rows, matches: matches, logitScale: s.svc.LogitScale,
 		inference: time.Since(w.began), model: s.svc.Model, id: x.id,
 	}
 	setJSON(ctx, answer.appendJSON)
@@ -76,8 +69,9 @@ func (s *Server) embedText(ctx *fasthttp.RequestCtx, x *exchange, w *work) error
 		return err
 	}
 	serverTiming(ctx, w)
+	row := found.Rows[0]
 	return s.answerEmbedding(ctx, x, w, embedding{
-		vector: found.Vectors, text: true, tokens: found.Tokens[0], truncated: found.Truncated[0],
+		vector: row.Embedding, text: true, tokens: row.Tokens, truncated: row.Truncated,
 	})
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/fasthttp/router"
 	"github.com/valyala/fasthttp"
 
+	"hailoclip/cache"
 	"hailoclip/pipeline"
 )
 
@@ -21,10 +22,11 @@ import (
 type Service struct {
 	Pipeline *pipeline.Pipeline // decodes, encodes and scores images
 
-	// Prompts returns the vectors of the texts, in their order. It ends when ctx does. The
-	// strings are the callee's to keep. Errors it should return when they are the reason:
-	// pipeline.ErrUnavailable, ErrEncode, ErrDeadline, ErrClosed.
-	Prompts func(ctx context.Context, texts []string) (Prompts, error)
+	// Prompts returns the vectors of the texts, in their order. It ends when ctx does. It may
+	// keep the strings, which have nothing to do with the body of the request, but not the
+	// slice. Besides the errors of package cache it returns pipeline.ErrUnavailable when the
+	// encoder is away and pipeline.ErrEncode when it fails.
+	Prompts func(ctx context.Context, texts []string) (*cache.Prompts, error)
 
 	// Health says how the service is doing. It is asked before every request with work in it,
 	// so it must not block.

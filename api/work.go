@@ -10,6 +10,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"hailoclip/cache"
 	"hailoclip/pipeline"
 )
 
@@ -107,7 +108,7 @@ func (w *work) decodeImage() error {
 }
 
 // vectors asks for the vectors of the texts.
-func (s *Server) vectors(w *work, texts []string) (Prompts, error) {
+func (s *Server) vectors(w *work, texts []string) (*cache.Prompts, error) {
 	start := time.Now()
 	found, err := s.svc.Prompts(w.ctx, texts)
 	w.texts = time.Since(start)
@@ -115,11 +116,11 @@ func (s *Server) vectors(w *work, texts []string) (Prompts, error) {
 	case err == nil:
 		return found, nil
 	case w.ctx.Err() != nil: // whatever it says, this is why
-		return found, fmt.Errorf("%w: %w", pipeline.ErrDeadline, context.Cause(w.ctx))
-	case errors.Is(err, pipeline.ErrEncode):
-		return found, fmt.Errorf("%w: %w", errEncodeText, err)
+		return nil, w.late()
+	case errors.Is(err, pipeline.ErrEncode), errors.Is(err, cache.ErrEncode):
+		return nil, fmt.Errorf("%w: %w", errEncodeText, err)
 	}
-	return found, err
+	return nil, err
 }
 
 // run takes the job through the line. After an error only the line may touch the job.
@@ -127,8 +128,16 @@ func (s *Server) run(ctx *fasthttp.RequestCtx, w *work) error {
 	w.holders.Add(1)
 	w.job.Left = w.left
 	if err := s.svc.Pipeline.Do(w.ctx, &w.job); err != nil {
+		if errors.Is(err, pipeline.ErrDeadline) && w.ctx.Err() != nil {
+			return w.late() // the line does not say whether it was the clock or Shutdown
+		}
 		return err
 	}
 	serverTiming(ctx, w)
 	return nil
+}
+
+// late is the error of a request whose deadline has passed, or was cut short by Shutdown.
+func (w *work) late() error {
+	return fmt.Errorf("%w: %w", pipeline.ErrDeadline, context.Cause(w.ctx))
 }

@@ -1,0 +1,493 @@
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// three prompts, of which the second is what the picture shows.
+var threePrompts = []string{"a photo of a dog", goodImage, "a photo of a cat"}
+
+func TestClassify(t *testing.T) {
+	s := serve(t, nil)
+	r := s.post(t, "/v1/classify", classifyBody(goodImage, `,"top_k":2`, threePrompts...))
+	var a classifyAnswer
+	r.into(t, &a)
+	if r.status != 200 || len(a.Classifications) != 2 || a.Model != testModel || a.LogitScale != testLogitScale {
+		t.Fatalf("got %d %s", r.status, r.body)
+	}
+	best := a.Classifications[0]
+	if best.Text != goodImage || best.Rank != 1 || math.Abs(best.Cosine-1) > 1e-5 || best.Score != best.Probability || best.Score < 0.99 {
+		t.Errorf("first is %+v", best)
+	}
+	if a.Classifications[1].Rank != 2 || a.Classifications[1].Score > best.Score {
+		t.Errorf("second is %+v", a.Classifications[1])
+	}
+	if a.InferenceTimeMS == nil || *a.InferenceTimeMS < 0 {
+		t.Errorf("inference_time_ms %v", a.InferenceTimeMS)
+	}
+	if a.RequestID == "" || a.RequestID != r.header.Get("X-Request-Id") {
+		t.Errorf("request_id %q, header %q", a.RequestID, r.header.Get("X-Request-Id"))
+	}
+	for _, metric := range []string{"read;dur=", "text;dur=", "queue;dur=", "decode;dur=", "encode-wait;dur=", "encode;dur="} {
+		if !strings.Contains(r.header.Get("Server-Timing"), metric) {
+			t.Errorf("Server-Timing %q lacks %q", r.header.Get("Server-Timing"), metric)
+		}
+	}
+}
+
+func TestClassifyWithoutSoftmax(t *testing.T) {
+	s := serve(t, func(_ *Config, svc *Service) { svc.Softmax = false })
+	var a classifyAnswer
+	s.post(t, "/v1/classify", classifyBody(goodImage, "", threePrompts...)).into(t, &a)
+	for _, c := range a.Classifications {
+		if c.Score != c.Cosine {
+			t.Errorf("score %v is not the cosine %v", c.Score, c.Cosine)
+		}
+	}
+}
+
+// TestAccepted has every row of the specification that is answered with 200.
+func TestAccepted(t *testing.T) {
+	s := serve(t, nil)
+	image, all := b64(goodImage), strings.Join(threePrompts, `","`)
+	body := func(image string) string { return fmt.Sprintf(`{"image":"%s","prompts":["%s"]}`, image, all) }
+	cases := []struct {
+		name, body string
+		want       []string // texts; nil means all three
+		headers    []string
+	}{
+		{name: "plain base64", body: body(image)},
+		{name: "data URI", body: body("data:image/jpeg;base64," + image)},
+		{name: "data URI with another MIME type and parameters", body: body("DATA:text/plain;charset=x;BASE64," + image)},
+		{name: "data URI without a MIME type", body: body("data:;base64," + image)},
+		{name: "line breaks and spaces", body: body(" " + image[:5] + `\r\n` + image[5:7] + `\t ` + image[7:] + `\n`)},
+		{name: "missing padding", body: body(strings.TrimRight(image, "="))},
+		{name: "escaped slashes and letters", body: body(`\u` + fmt.Sprintf("%04x", image[0]) + strings.ReplaceAll(image[1:], "/", `\/`))},
+		{name: "unknown fields", body: `{"x":{"y":[1,2,{}]},"image":"` + image + `","prompts":["` + all + `"],"z":null}`},
+		{name: "field names in another case", body: `{"IMAGE":"` + image + `","Prompts":["` + all + `"]}`},
+		{name: "a field twice: the last one", body: `{"image":5,"prompts":["x"],"image":"` + image + `","prompts":["` + all + `"]}`},
+		{name: "white space around everything", body: " \r\n\t{ \"image\" : \"" + image + "\" , \"prompts\" : [ \"" + all + "\" ] } \n"},
+		{name: "top_k missing is 3", body: body(image)},
+		{name: "top_k null is 3", body: classifyBody(goodImage, `,"top_k":null`, threePrompts...)},
+		{name: "top_k 2.0 is an integer", body: classifyBody(goodImage, `,"top_k":2.0`, threePrompts[1], threePrompts[1], "x"), want: []string{goodImage, goodImage}},
+		{name: "top_k 1e0 is an integer", body: classifyBody(goodImage, `,"top_k":1e0`, threePrompts...), want: []string{goodImage}},
+		{name: "top_k above the number of prompts", body: classifyBody(goodImage, `,"top_k":1e300`, threePrompts...)},
+		{name: "threshold null is 0", body: classifyBody(goodImage, `,"threshold":null`, threePrompts...)},
+		{name: "threshold filters on score", body: classifyBody(goodImage, `,"threshold":0.5`, threePrompts...), want: []string{goodImage}},
+		{name: "threshold 1 filters all", body: classifyBody("another", `,"threshold":1`, threePrompts...), want: []string{}},
+		{name: "duplicate prompts are kept, in input order", body: classifyBody(goodImage, "", "same", goodImage, "same"), want: []string{goodImage, "same", "same"}},
+		{name: "top_k cuts after the order", body: classifyBody(goodImage, `,"top_k":1`, threePrompts...), want: []string{goodImage}},
+		{name: "charset", body: body(image), headers: []string{"Content-Type", "application/json; charset=utf-8"}},
+		{name: "media type in capitals", body: body(image), headers: []string{"Content-Type", "Application/JSON"}},
+		{name: "+json", body: body(image), headers: []string{"Content-Type", "application/vnd.api+json;charset=UTF-8"}},
+		{name: "missing content type", body: body(image), headers: []string{"Content-Type", ""}},
+		{name: "identity coding", body: body(image), headers: []string{"Content-Encoding", "identity"}},
+		{name: "image_url null", body: classifyBody(goodImage, `,"image_url":null`, threePrompts...)},
+		{name: "timeout longer than ours", body: body(image), headers: []string{headerTimeout, "99999999999999999999"}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			r := s.post(t, "/v1/classify", c.body, c.headers...)
+			var a classifyAnswer
+			r.into(t, &a)
+			got := a.texts()
+			if c.want == nil {
+				c.want = threePrompts
+				slices.Sort(got)
+				c.want = slices.Sorted(slices.Values(c.want))
+			}
+			if r.status != 200 || !slices.Equal(got, c.want) {
+				t.Errorf("got %d %s, want %q", r.status, r.body, c.want)
+			}
+		})
+	}
+}
+
+// One prompt: its softmax is always 1, so its score is the cosine.
+func TestOnePromptScoresItsCosine(t *testing.T) {
+	s := serve(t, nil)
+	image := ""
+	for i := 0; image == ""; i++ { // two random directions in 512 dimensions are all but at right angles
+		if name := fmt.Sprint("picture ", i); dot(testVector(name), testVector(goodImage)) > 0.01 {
+			image = name
+		}
+	}
+	var a classifyAnswer
+	s.post(t, "/v1/classify", classifyBody(image, "", goodImage)).into(t, &a)
+	if c := a.Classifications[0]; c.Score != c.Cosine || c.Score > 0.5 || c.Probability != 1 {
+		t.Errorf("got %+v", c)
+	}
+}
+
+// TestRefused has every row of the specification that is not answered with 200, except those
+// about time, which are in limits_test.go.
+func TestRefused(t *testing.T) {
+	s := serve(t, nil)
+	image := b64(goodImage)
+	withImage := func(image string) string { return `{"image":` + image + `,"prompts":["x"]}` }
+	withPrompts := func(prompts string) string { return `{"image":"` + image + `","prompts":` + prompts + `}` }
+	with := func(more string) string { return classifyBody(goodImage, more, "x", "y") }
+	many := strings.Repeat(`"x",`, 1000) + `"x"`
+	const noPrompts = "Missing or invalid 'prompts' array"
+	cases := []struct {
+		name, body string
+		status     int
+		code       string
+		sentence   string
+		headers    []string
+	}{
+		{"image missing", `{"prompts":["x"]}`, 400, "invalid_image", "Missing 'image'", nil},
+		{"image null", withImage(`null`), 400, "invalid_image", "Missing 'image'", nil},
+		{"image empty", withImage(`""`), 400, "invalid_image", "Missing 'image'", nil},
+		{"image a number", withImage(`5`), 400, "invalid_image", "must be a string", nil},
+		{"image an object", withImage(`{"a":1}`), 400, "invalid_image", "must be a string", nil},
+		{"image only spaces", withImage(`"   "`), 400, "invalid_image", "'image' is empty", nil},
+		{"image an empty data URI", withImage(`"data:image/png;base64,"`), 400, "invalid_image", "'image' is empty", nil},
+		{"junk in base64", withImage(`"AAAA!AAA"`), 400, "invalid_image", `not valid base64: unexpected "!" at character 5`, nil},
+		{"cut base64", withImage(`"AAAAA"`), 400, "invalid_image", "not valid base64", nil},
+		{"too little padding", withImage(`"QUJDRA="`), 400, "invalid_image", "not valid base64", nil},
+		{"data after padding", withImage(`"QQ==QQ=="`), 400, "invalid_image", `unexpected "Q" at character 5`, nil},
+		{"data URI without a comma", withImage(`"data:image/png;base64"`), 400, "invalid_image", "without a comma", nil},
+		{"data URI not base64", withImage(`"data:image/svg+xml,<svg/>"`), 400, "invalid_image", "not base64", nil},
+		{"not an image", withImage(`"` + b64(notAnImage) + `"`), 400, "invalid_image", "not an image", nil},
+		{"truncated JPEG", withImage(`"` + b64(truncatedImage) + `"`), 400, "invalid_image", "truncated", nil},
+		{"image_url", `{"image_url":"http://x/y.jpg","prompts":["x"]}`, 400, "invalid_request", "image_url is not supported, send the image", nil},
+		{"image_url beside an image", with(`,"image_url":{"url":1}`), 400, "invalid_request", "image_url is not supported, send the image", nil},
+		{"too many pixels", withImage(`"` + b64(hugeImage) + `"`), 413, "image_too_large", "20000x20000", nil},
+		{"unsupported format", withImage(`"` + b64(avifImage) + `"`), 415, "unsupported_image", "AVIF; accepted are JPEG", nil},
+
+		{"prompts missing", `{"image":"` + image + `"}`, 400, "invalid_prompts", noPrompts, nil},
+		{"prompts null", withPrompts(`null`), 400, "invalid_prompts", noPrompts, nil},
+		{"prompts a string", withPrompts(`"a, b"`), 400, "invalid_prompts", noPrompts, nil},
+		{"prompts an object", withPrompts(`{"a":"b"}`), 400, "invalid_prompts", noPrompts, nil},
+		{"prompts empty", withPrompts(`[ ]`), 400, "invalid_prompts", noPrompts, nil},
+		{"a prompt a number", withPrompts(`["a, [\"b\"]",["c"],"d"]`), 400, "invalid_prompts", "prompts[1] is empty or not a string", nil},
+		{"a prompt null", withPrompts(`["a","b",null]`), 400, "invalid_prompts", "prompts[2] is empty or not a string", nil},
+		{"a prompt false", withPrompts(`[false]`), 400, "invalid_prompts", "prompts[0] is empty or not a string", nil},
+		{"a prompt empty", withPrompts(`["a",""]`), 400, "invalid_prompts", "prompts[1] is empty", nil},
+		{"a prompt only spaces", withPrompts(`["a"," \t\n\u00a0","b"]`), 400, "invalid_prompts", "prompts[1] is empty", nil},
+		{"too many prompts", withPrompts(`[` + many + `]`), 400, "invalid_prompts", "1001, at most 1000", nil},
+		{"a prompt too long", withPrompts(`["a","` + strings.Repeat("x", 2049) + `"]`), 400, "invalid_prompts", "prompts[1] is too long: 2049 bytes, at most 2048", nil},
+
+		{"top_k zero", with(`,"top_k":0`), 400, "invalid_request", "'top_k'", nil},
+		{"top_k negative", with(`,"top_k":-1`), 400, "invalid_request", "'top_k'", nil},
+		{"top_k 2.5", with(`,"top_k":2.5`), 400, "invalid_request", "'top_k'", nil},
+		{"top_k a string", with(`,"top_k":"3"`), 400, "invalid_request", "'top_k'", nil},
+		{"top_k true", with(`,"top_k":true`), 400, "invalid_request", "'top_k'", nil},
+		{"top_k an array", with(`,"top_k":[1]`), 400, "invalid_request", "'top_k'", nil},
+		{"top_k beyond any number", with(`,"top_k":1e999`), 400, "invalid_request", "'top_k'", nil},
+		{"threshold below 0", with(`,"threshold":-0.1`), 400, "invalid_request", "'threshold'", nil},
+		{"threshold above 1", with(`,"threshold":1.001`), 400, "invalid_request", "'threshold'", nil},
+		{"threshold a string", with(`,"threshold":"0.5"`), 400, "invalid_request", "'threshold'", nil},
+		{"threshold false", with(`,"threshold":false`), 400, "invalid_request", "'threshold'", nil},
+
+		{"empty body", "", 400, "invalid_json", "The body is empty", nil},
+		{"blank body", " \n", 400, "invalid_json", "The body is empty", nil},
+		{"cut JSON", `{"image":"`, 400, "invalid_json", "The body is not valid JSON: unexpected end of JSON input", nil},
+		{"text behind the object", with("") + "x", 400, "invalid_json", "The body is not valid JSON: invalid character 'x' after top-level value", nil},
+		{"not JSON", `image=abc`, 400, "invalid_json", "The body is not valid JSON", nil},
+		{"control character in a string", "{\"image\":\"a\nb\",\"prompts\":[\"x\"]}", 400, "invalid_json", "The body is not valid JSON", nil},
+		{"broken unknown field", with(`,"y":[1,}`), 400, "invalid_json", "The body is not valid JSON", nil},
+		{"an array", `["x"]`, 400, "invalid_json", "must be a JSON object", nil},
+		{"a string", `"x"`, 400, "invalid_json", "must be a JSON object", nil},
+		{"null", ` null `, 400, "invalid_json", "must be a JSON object", nil},
+		{"form", `a=b`, 415, "unsupported_media_type", "application/json", []string{"Content-Type", "application/x-www-form-urlencoded"}},
+		{"multipart", `--x--`, 415, "unsupported_media_type", "application/json", []string{"Content-Type", "multipart/form-data; boundary=x"}},
+		{"text", with(""), 415, "unsupported_media_type", "application/json", []string{"Content-Type", "text/plain; charset=utf-8"}},
+		{"gzip", with(""), 415, "unsupported_media_type", "Content-Encoding", []string{"Content-Encoding", "gzip"}},
+		{"body too large", withImage(`"` + strings.Repeat("A", 1<<20) + `"`), 413, "body_too_large", "larger than 1048576 bytes", nil},
+		{"timeout not a number", with(""), 400, "invalid_request", headerTimeout, []string{headerTimeout, "soon"}},
+		{"timeout zero", with(""), 400, "invalid_request", headerTimeout, []string{headerTimeout, "0"}},
+		{"timeout negative", with(""), 400, "invalid_request", headerTimeout, []string{headerTimeout, "-99999999999999999999"}},
+		{"timeout a fraction", with(""), 400, "invalid_request", headerTimeout, []string{headerTimeout, "1.5"}},
+
+		{"device lost", withImage(`"` + b64(lostDevice) + `"`), 503, "unavailable", "device lost", nil},
+		{"device lost for the prompts", withPrompts(`["` + unavailableText + `"]`), 503, "unavailable", "brought back", nil},
+		{"encoder fails", withImage(`"` + b64(failingImage) + `"`), 500, "encode_failed", "Failed to encode image", nil},
+		{"text encoder fails", withPrompts(`["` + unencodableText + `"]`), 500, "encode_failed", "Failed to encode text", nil},
+		{"a stage panics", withImage(`"` + b64(panickingImage) + `"`), 500, "internal_error", "request_id", nil},
+		{"the handler panics", withPrompts(`["` + panickingText + `"]`), 500, "internal_error", "request_id", nil},
+		{"a number that JSON cannot carry", withImage(`"` + b64(notFiniteImage) + `"`), 500, "encode_failed", "not finite", nil},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			s.post(t, "/v1/classify", c.body, c.headers...).wantError(t, c.status, c.code, c.sentence)
+		})
+	}
+	// Nothing of all this has hurt the service, and nothing is stuck in the line.
+	if r := s.post(t, "/v1/classify", classifyBody(goodImage, "", "x")); r.status != 200 {
+		t.Errorf("afterwards: %d %s", r.status, r.body)
+	}
+}
+
+func TestInternalErrorsAreNotShown(t *testing.T) {
+	s := serve(t, nil)
+	r := s.post(t, "/v1/classify", classifyBody(failingImage, "", "x"))
+	if strings.Contains(string(r.body), "/dev/") {
+		t.Errorf("the answer shows %s", r.body)
+	}
+	if !strings.Contains(s.log.String(), "/dev/h1x-0") {
+		t.Error("the log does not show the reason")
+	}
+	s.post(t, "/v1/classify", classifyBody(panickingImage, "", "x"))
+	if log := s.log.String(); !strings.Contains(log, "the stage panics") || !strings.Contains(log, "service_test.go") {
+		t.Error("the log does not show panic and stack")
+	}
+}
+
+func TestEmbed(t *testing.T) {
+	s := serve(t, nil)
+	type answer struct {
+		Embedding       []float32 `json:"embedding"`
+		Dimension       int       `json:"dimension"`
+		Model           string    `json:"model"`
+		RequestID       string    `json:"request_id"`
+		InferenceTimeMS float64   `json:"inference_time_ms"`
+		Tokens          *int      `json:"tokens"`
+		Truncated       *bool     `json:"truncated"`
+	}
+	check := func(r reply, a answer, of string) {
+		t.Helper()
+		if r.status != 200 || a.Dimension != testDimension || a.Model != testModel || a.RequestID == "" ||
+			!slices.Equal(a.Embedding, testVector(of)) {
+			t.Errorf("got %d %.200s", r.status, r.body)
+		}
+	}
+	var image, text, long answer
+	r := s.post(t, "/v1/embed/image", `{"image":"`+b64(goodImage)+`","prompts":5,"top_k":"x"}`)
+	r.into(t, &image)
+	check(r, image, goodImage)
+	if image.Tokens != nil || image.Truncated != nil {
+		t.Error("an image has tokens")
+	}
+
+	r = s.post(t, "/v1/embed/text", `{"text":"a \u00fc < \ud83d\ude00"}`)
+	r.into(t, &text)
+	check(r, text, "a ü < 😀")
+	if *text.Tokens != 6 || *text.Truncated {
+		t.Errorf("%d tokens, truncated %v", *text.Tokens, *text.Truncated)
+	}
+
+	words := strings.Repeat("word ", 100)
+	r = s.post(t, "/v1/embed/text", `{"text":"`+words+`"}`)
+	r.into(t, &long)
+	check(r, long, words)
+	if *long.Tokens != 77 || !*long.Truncated {
+		t.Errorf("%d tokens, truncated %v", *long.Tokens, *long.Truncated)
+	}
+	var a classifyAnswer
+	s.post(t, "/v1/classify", classifyBody(goodImage, "", "short", words)).into(t, &a)
+	for _, c := range a.Classifications {
+		if c.Truncated != (c.Text == words) {
+			t.Errorf("truncated is %v for %q", c.Truncated, c.Text)
+		}
+	}
+}
+
+func TestEmbedRefused(t *testing.T) {
+	s := serve(t, nil)
+	cases := []struct {
+		name, path, body string
+		status           int
+		code, sentence   string
+	}{
+		{"image missing", "/v1/embed/image", `{"text":"x"}`, 400, "invalid_image", "Missing 'image'"},
+		{"image not base64", "/v1/embed/image", `{"image":"?"}`, 400, "invalid_image", "not valid base64"},
+		{"image not finite", "/v1/embed/image", `{"image":"` + b64(notFiniteImage) + `"}`, 500, "encode_failed", "not finite"},
+		{"text missing", "/v1/embed/text", `{}`, 400, "invalid_request", "Missing or invalid 'text'"},
+		{"text null", "/v1/embed/text", `{"text":null}`, 400, "invalid_request", "Missing or invalid 'text'"},
+		{"text a number", "/v1/embed/text", `{"text":1}`, 400, "invalid_request", "Missing or invalid 'text'"},
+		{"text an array", "/v1/embed/text", `{"text":["x"]}`, 400, "invalid_request", "Missing or invalid 'text'"},
+		{"text empty", "/v1/embed/text", `{"text":""}`, 400, "invalid_request", "Missing or invalid 'text'"},
+		{"text only spaces", "/v1/embed/text", `{"text":" \u2003 "}`, 400, "invalid_request", "Missing or invalid 'text'"},
+		{"text too long", "/v1/embed/text", `{"text":"` + strings.Repeat("é", 1025) + `"}`, 400, "invalid_request", "2050 bytes, at most 2048"},
+		{"text encoder fails", "/v1/embed/text", `{"text":"` + unencodableText + `"}`, 500, "encode_failed", "Failed to encode text"},
+		{"text not finite", "/v1/embed/text", `{"text":"` + notFiniteText + `"}`, 500, "encode_failed", "not finite"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) { s.post(t, c.path, c.body).wantError(t, c.status, c.code, c.sentence) })
+	}
+}
+
+func TestHealth(t *testing.T) {
+	s := serve(t, nil)
+	cases := []struct {
+		name   string
+		health Health
+		status int
+		want   map[string]any
+	}{
+		{"healthy", Health{Status: Healthy, ModelLoaded: true, Backend: "npu", RuntimeMode: "real"}, 200, map[string]any{
+			"status": "healthy", "model_loaded": true, "backend": "npu", "runtime_mode": "real"}},
+		{"degraded", Health{Status: Degraded, Reason: "on the CPU", ModelLoaded: true, Backend: "cpu", RuntimeMode: "real"}, 200, map[string]any{
+			"status": "degraded", "reason": "on the CPU", "model_loaded": true, "backend": "cpu", "runtime_mode": "real"}},
+		{"unhealthy", Health{Status: Unhealthy, Reason: "device lost", Backend: "npu", RuntimeMode: "real"}, 503, map[string]any{
+			"status": "unhealthy", "reason": "device lost", "model_loaded": false, "backend": "npu", "runtime_mode": "real"}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			s.setHealth(c.health)
+			r := s.do(t, http.MethodGet, "/health", "")
+			var got map[string]any
+			if err := json.Unmarshal(r.body, &got); err != nil || r.status != c.status {
+				t.Fatalf("%v: %d %s", err, r.status, r.body)
+			}
+			if up, ok := got["uptime_seconds"].(float64); !ok || up < 0 {
+				t.Errorf("uptime_seconds is %v", got["uptime_seconds"])
+			}
+			delete(got, "uptime_seconds")
+			c.want["service"], c.want["model"], c.want["version"] = "hailo-clip", testModel, "1.2.3"
+			if fmt.Sprint(got) != fmt.Sprint(c.want) {
+				t.Errorf("got %v, want %v", got, c.want)
+			}
+			head := s.do(t, http.MethodHead, "/health", "")
+			if head.status != c.status || len(head.body) != 0 {
+				t.Errorf("HEAD: %d %q", head.status, head.body)
+			}
+		})
+	}
+}
+
+func TestNotReady(t *testing.T) {
+	s := serve(t, nil)
+	s.setHealth(Health{Status: Unhealthy, Reason: "no device"})
+	for _, path := range []string{"/v1/classify", "/v1/embed/image", "/v1/embed/text"} {
+		s.post(t, path, classifyBody(goodImage, "", "x")).wantError(t, 503, "not_ready", "no device")
+	}
+}
+
+func TestPathsAndMethods(t *testing.T) {
+	s := serve(t, nil)
+	cases := []struct {
+		method, path string
+		status       int
+		code, allow  string
+	}{
+		{"GET", "/", 404, "not_found", ""},
+		{"GET", "/health/", 404, "not_found", ""},
+		{"GET", "/HEALTH", 404, "not_found", ""},
+		{"POST", "/v1/classify/..", 404, "not_found", ""},
+		{"GET", "/v1/classify%00", 404, "not_found", ""},
+		{"GET", "/v1/classify", 405, "method_not_allowed", "OPTIONS, POST"},
+		{"DELETE", "/v1/embed/text", 405, "method_not_allowed", "OPTIONS, POST"},
+		{"BREW", "/v1/embed/image", 405, "method_not_allowed", "OPTIONS, POST"},
+		{"POST", "/health", 405, "method_not_allowed", "GET, HEAD, OPTIONS"},
+	}
+	for _, c := range cases {
+		t.Run(c.method+" "+c.path, func(t *testing.T) {
+			r := s.do(t, c.method, c.path, "")
+			r.wantError(t, c.status, c.code, "")
+			if got := r.header.Get("Allow"); got != c.allow {
+				t.Errorf("Allow %q, want %q", got, c.allow)
+			}
+		})
+	}
+	if r := s.do(t, "HEAD", "/v1/classify", ""); r.status != 405 || len(r.body) != 0 {
+		t.Errorf("HEAD: %d %q", r.status, r.body)
+	}
+	if r := s.do(t, "OPTIONS", "/v1/classify", ""); r.status != 200 || r.header.Get("Allow") != "OPTIONS, POST" {
+		t.Errorf("OPTIONS: %d, Allow %q", r.status, r.header.Get("Allow"))
+	}
+}
+
+func TestRequestID(t *testing.T) {
+	s := serve(t, nil)
+	cases := []struct {
+		name, sent string
+		kept       bool
+	}{
+		{"none", "", false},
+		{"a UUID", "0b6ab65c-7f0b-4ba9-9f0c-2f8f4f2a7a11", true},
+		{"base64", "abc+/=_-.:@~", true},
+		{"the longest", strings.Repeat("x", 128), true},
+		{"too long", strings.Repeat("x", 129), false},
+		{"a quote", `a"b`, false},
+		{"a space", "a b", false},
+		{"not ASCII", "ä", false},
+	}
+	seen := map[string]bool{}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			r := s.do(t, "GET", "/nowhere", "", headerRequestID, c.sent)
+			r.wantError(t, 404, "not_found", "")
+			got := r.header.Get(headerRequestID)
+			if (got == c.sent) != c.kept || seen[got] {
+				t.Errorf("sent %q, got %q", c.sent, got)
+			}
+			seen[got] = true
+		})
+	}
+}
+
+func TestLog(t *testing.T) {
+	s := serve(t, nil)
+	s.post(t, "/v1/classify", classifyBody(goodImage, "", "a secret prompt"), headerRequestID, "the-good-one")
+	s.post(t, "/v1/classify", `{"image":"c2VjcmV0","prompts":["a secret prompt",1]}`, headerRequestID, "the-bad-one")
+	s.stop()
+	lines := map[string]map[string]any{}
+	for line := range strings.Lines(s.log.String()) {
+		var l map[string]any
+		if err := json.Unmarshal([]byte(line), &l); err != nil {
+			t.Fatal(err)
+		}
+		id, _ := l["request_id"].(string)
+		lines[id] = l
+	}
+	if len(lines) != 2 {
+		t.Fatalf("%d lines: %s", len(lines), s.log)
+	}
+	good, bad := lines["the-good-one"], lines["the-bad-one"]
+	if good["method"] != "POST" || good["path"] != "/v1/classify" || good["status"] != 200.0 || good["code"] != nil ||
+		good["bytes_in"] != float64(len(classifyBody(goodImage, "", "a secret prompt"))) || good["bytes_out"].(float64) < 100 {
+		t.Errorf("%v", good)
+	}
+	if bad["status"] != 400.0 || bad["code"] != "invalid_prompts" {
+		t.Errorf("%v", bad)
+	}
+	if log := s.log.String(); strings.Contains(log, "secret") || strings.Contains(log, b64(goodImage)) {
+		t.Errorf("the log has what only the client should see: %s", log)
+	}
+}
+
+// TestParallel makes requests that share buffers and checks that nobody gets another's answer.
+func TestParallel(t *testing.T) {
+	s := serve(t, func(_ *Config, svc *Service) { svc.RequestTimeout = time.Minute })
+	t.Run("clients", func(t *testing.T) {
+		for client := range 8 {
+			t.Run(fmt.Sprint(client), func(t *testing.T) {
+				t.Parallel()
+				for i := range 40 {
+					mine := fmt.Sprintf("picture %d of %d %s", i, client, strings.Repeat("#", (i*7919)%50_000))
+					var a classifyAnswer
+					r := s.post(t, "/v1/classify", classifyBody(mine, "", "x", fmt.Sprintf("%.40s", mine), "y"))
+					if r.status == http.StatusTooManyRequests {
+						continue
+					}
+					r.into(t, &a)
+					if r.status != 200 || len(a.Classifications) != 3 {
+						t.Fatalf("%d %s", r.status, r.body)
+					}
+					want := testVector(mine)
+					for _, c := range a.Classifications {
+						cosine := dot(testVector(c.Text), want)
+						if math.Abs(cosine-c.Cosine) > 1e-9 {
+							t.Fatalf("%q: cosine %v, want %v", c.Text, c.Cosine, cosine)
+						}
+					}
+				}
+			})
+		}
+	})
+	for _, stage := range s.pipeline.Stats() {
+		if stage.Queued != 0 || stage.Busy != 0 {
+			t.Errorf("left behind: %+v", stage)
+		}
+	}
+}

@@ -1,0 +1,274 @@
+package api
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"hailoclip/pipeline"
+)
+
+// fill gets the line of s so full that the next job is refused: one at the device, one behind
+// it in the hands of the decoder, and the queue. It returns a function that waits for their
+// replies.
+func fill(t *testing.T, s *service) (wait func() []reply) {
+	t.Helper()
+	const inside = 2 + testQueue
+	replies := make([]reply, inside)
+	var clients sync.WaitGroup
+	for i := range inside {
+		clients.Go(func() {
+			r, err := s.try("POST", "/v1/classify", classifyBody(waitingImage, "", "x", "y"))
+			if err != nil {
+				t.Error(err)
+			}
+			replies[i] = r
+		})
+		until(t, func() bool { // this one is as far as it will get: the next one would push it back
+			stats := s.pipeline.Stats()
+			return stats[1].Busy == 1 && (i == 0 || stats[0].Passed == 2 && stats[0].Queued == i-1)
+		})
+	}
+	return func() []reply { clients.Wait(); return replies }
+}
+
+// until waits for what other goroutines are about to do.
+func until(t testing.TB, done func() bool) {
+	t.Helper()
+	for start := time.Now(); !done(); time.Sleep(time.Millisecond) {
+		if time.Since(start) > 20*time.Second {
+			t.Fatal("waited in vain")
+		}
+	}
+}
+
+func TestQueueFull(t *testing.T) {
+	s := serve(t, nil)
+	waiting := fill(t, s)
+	s.post(t, "/v1/classify", classifyBody(goodImage, "", "x")).wantError(t, 429, "queue_full", "queue is full")
+	s.post(t, "/v1/embed/image", classifyBody(goodImage, "", "x")).wantError(t, 429, "queue_full", "queue is full")
+	s.release()
+	for _, r := range waiting() {
+		if r.status != 200 {
+			t.Errorf("one of those inside: %d %s", r.status, r.body)
+		}
+	}
+	if r := s.post(t, "/v1/classify", classifyBody(goodImage, "", "x")); r.status != 200 {
+		t.Errorf("afterwards: %d %s", r.status, r.body)
+	}
+}
+
+func TestDeadline(t *testing.T) {
+	s := serve(t, func(_ *Config, svc *Service) { svc.RequestTimeout = 50 * time.Millisecond })
+	t.Run("request_timeout, in the line", func(t *testing.T) {
+		s.post(t, "/v1/classify", classifyBody(waitingImage, "", "x")).wantError(t, 504, "deadline_exceeded", "deadline")
+	})
+	t.Run("request_timeout, at the text encoder", func(t *testing.T) {
+		s.post(t, "/v1/embed/text", `{"text":"`+waitingText+`"}`).wantError(t, 504, "deadline_exceeded", "deadline")
+	})
+	long := serve(t, func(_ *Config, svc *Service) { svc.RequestTimeout = time.Hour })
+	t.Run("X-Request-Timeout-Ms shortens it", func(t *testing.T) {
+		long.post(t, "/v1/classify", classifyBody(waitingImage, "", "x"), headerTimeout, "20").wantError(t, 504, "deadline_exceeded", "deadline")
+	})
+	// The line had the buffers of these requests to the end, and nobody else had them.
+	if r := s.post(t, "/v1/classify", classifyBody(goodImage, "", "x"), headerTimeout, "10000"); r.status != 200 && r.status != 504 {
+		t.Errorf("afterwards: %d %s", r.status, r.body)
+	}
+}
+
+// raw sends bytes on a connection of its own and returns the answers until the server closes it.
+func raw(t *testing.T, s *service, send ...string) string {
+	t.Helper()
+	c := dial(t, s)
+	for _, part := range send {
+		if _, err := io.WriteString(c, part); err != nil {
+			break // the server has answered already
+		}
+	}
+	b, err := io.ReadAll(c)
+	if err != nil {
+		t.Fatalf("the answer was cut off: %v after %q", err, b)
+	}
+	return string(b)
+}
+
+func dial(t *testing.T, s *service) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	return c
+}
+
+// parseReplies splits what raw returned.
+func parseReplies(t *testing.T, b string) []reply {
+	t.Helper()
+	var replies []reply
+	r := bufio.NewReader(strings.NewReader(b))
+	for {
+		if _, err := r.Peek(1); err == io.EOF {
+			return replies
+		}
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatalf("%v in %q", err, b)
+		}
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatalf("%v in %q", err, b)
+		}
+		replies = append(replies, reply{resp.StatusCode, resp.Header, body, resp.Close})
+	}
+}
+
+const postHead = "POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+
+// TestHostileBytes sends what no HTTP client would.
+func TestHostileBytes(t *testing.T) {
+	s := serve(t, func(c *Config, _ *Service) {
+		c.ReadTimeout = pipeline.Duration(testReadTimeout)
+		c.IdleTimeout = pipeline.Duration(testReadTimeout)
+	})
+	good := classifyBody(goodImage, "", "x")
+	whole := fmt.Sprintf(postHead+"Content-Length: %d\r\n\r\n%s", len(good), good)
+	chunked := func(chunks ...string) string {
+		b := postHead + "Transfer-Encoding: chunked\r\n\r\n"
+		for _, c := range chunks {
+			b += fmt.Sprintf("%x\r\n%s\r\n", len(c), c)
+		}
+		return b
+	}
+	mega := strings.Repeat("A", 1<<18)
+	cases := []struct {
+		name     string
+		send     []string
+		statuses []int
+		code     string // of the last answer
+	}{
+		{"half a body", []string{postHead + "Content-Length: 1000\r\n\r\n", `{"image":"`}, []int{408}, "read_timeout"},
+		{"half a chunked body", []string{chunked(`{"image":"`)}, []int{408}, "read_timeout"},
+		{"half a header", []string{"POST /v1/classify HTTP/1.1\r\nHost: x\r\nX-Slow: "}, []int{408}, "read_timeout"},
+		{"huge header", []string{"GET /health HTTP/1.1\r\nHost: x\r\nX-Big: ", mega, "\r\n\r\n"}, []int{431}, "header_too_large"},
+		{"huge path", []string{"GET /", mega, " HTTP/1.1\r\nHost: x\r\n\r\n"}, []int{431}, "header_too_large"},
+		{"not HTTP", []string{"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n"}, []int{400}, "malformed_request"},
+		{"HTTP/2", []string{"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"}, []int{400}, "malformed_request"},
+		{"no host", []string{"GET /health HTTP/1.1\r\n\r\n"}, []int{400}, "malformed_request"},
+		{"two lengths", []string{postHead + "Content-Length: 1\r\nContent-Length: 2\r\n\r\n{}"}, []int{400}, "malformed_request"},
+		{"a length of -1", []string{postHead + "Content-Length: -1\r\n\r\n{}"}, []int{400}, "malformed_request"},
+		{"Content-Length and Transfer-Encoding", []string{strings.Replace(chunked("{}"), "Transfer-Encoding", "Content-Length: 5\r\nTransfer-Encoding", 1) + "0\r\n\r\n"},
+			[]int{400}, "malformed_request"},
+		{"Transfer-Encoding and Content-Length first", []string{"POST /v1/classify HTTP/1.1\r\ncontent-length: 5\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"},
+			[]int{400}, "malformed_request"},
+		{"broken chunk", []string{postHead + "Transfer-Encoding: chunked\r\n\r\nzz\r\n"}, []int{400}, "malformed_request"},
+		{"chunked body over the limit", []string{chunked(mega, mega, mega, mega, mega), "0\r\n\r\n"}, []int{413}, "body_too_large"},
+		{"endless chunked body", append([]string{chunked(mega)}, strings.Repeat(fmt.Sprintf("%x\r\n%s\r\n", len(mega), mega), 30)), []int{413}, "body_too_large"},
+		{"promised body over the limit", []string{postHead + "Content-Length: 1048577\r\n\r\n", mega}, []int{413}, "body_too_large"},
+		{"promised body beyond memory", []string{postHead + "Content-Length: 1000000000000000\r\n\r\n", mega}, []int{413}, "body_too_large"},
+		{"promised body over the limit, not sent", []string{postHead + "Content-Length: 1048577\r\n\r\n"}, []int{408}, "read_timeout"},
+		{"body over the limit with Expect", []string{postHead + "Expect: 100-continue\r\nContent-Length: 1048577\r\n\r\n", mega}, []int{100, 413}, "body_too_large"},
+		{"large body to a path that is not there", []string{"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1048576\r\n\r\n", mega, mega, mega, mega}, []int{404}, "not_found"},
+		{"large body of the wrong type", []string{"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 1048576\r\n\r\n", mega, mega, mega, mega}, []int{415}, "unsupported_media_type"},
+		{"pipelined", []string{whole + whole + "GET /health HTTP/1.1\r\nHost: x\r\n\r\n" + whole + "GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"},
+			[]int{200, 200, 200, 200, 404}, "not_found"},
+		{"pipelined behind an error", []string{postHead + "Content-Length: 2\r\n\r\n{}" + whole + "GET / HTTP/1.0\r\n\r\n"}, []int{400, 200, 404}, "not_found"},
+		{"chunked byte by byte", []string{chunked(strings.Split(good, "")...) + "0\r\n\r\nGET / HTTP/1.0\r\n\r\n"}, []int{200, 404}, "not_found"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			replies := parseReplies(t, raw(t, s, c.send...))
+			var statuses []int
+			for _, r := range replies {
+				statuses = append(statuses, r.status)
+			}
+			if fmt.Sprint(statuses) != fmt.Sprint(c.statuses) {
+				t.Fatalf("got %v, want %v", statuses, c.statuses)
+			}
+			last := replies[len(replies)-1]
+			last.wantError(t, last.status, c.code, "")
+			if !last.last {
+				t.Error("the connection stays open")
+			}
+		})
+	}
+}
+
+// TestHostileJSON sends bodies that are made to take time or memory.
+func TestHostileJSON(t *testing.T) {
+	s := serve(t, func(c *Config, _ *Service) { c.MaxBodyBytes = 16 << 20 })
+	image := b64(goodImage)
+	cases := []struct {
+		name, body string
+		status     int
+		code       string
+	}{
+		{"nested 200000 deep", `{"x":` + strings.Repeat("[", 200_000) + strings.Repeat("]", 200_000) + `,"image":"` + image + `","prompts":["x"]}`, 400, "invalid_json"},
+		{"nested and never closed", strings.Repeat(`{"x":`, 1_000_000), 400, "invalid_json"},
+		{"prompts nested", `{"image":"` + image + `","prompts":` + strings.Repeat("[", 3000) + strings.Repeat("]", 3000) + `}`, 400, "invalid_prompts"},
+		{"five million prompts", `{"image":"` + image + `","prompts":[` + strings.Repeat(`"",`, 5_000_000) + `""]}`, 400, "invalid_prompts"},
+		{"a prompt of 15 MB", `{"image":"` + image + `","prompts":["` + strings.Repeat("x", 15<<20) + `"]}`, 400, "invalid_prompts"},
+		{"a million fields", `{"image":"` + image + `",` + strings.Repeat(`"x":1,`, 1_000_000) + `"prompts":["x"]}`, 200, ""},
+		{"top_k with a million digits", `{"image":"` + image + `","prompts":["x"],"top_k":` + strings.Repeat("9", 1_000_000) + `}`, 400, "invalid_request"},
+		{"base64 of line breaks", `{"image":"` + strings.Repeat(`\n`, 5<<20) + `","prompts":["x"]}`, 400, "invalid_image"},
+		{"invalid UTF-8 in an image", `{"image":"` + image + strings.Repeat("\xff", 1<<20) + `","prompts":["x"]}`, 400, "invalid_image"},
+		{"data URI without end", `{"image":"data:` + strings.Repeat(";", 15<<20) + `","prompts":["x"]}`, 400, "invalid_image"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			r := s.post(t, "/v1/classify", c.body)
+			if len(r.body) > 1000 {
+				t.Errorf("an answer of %d bytes", len(r.body))
+			}
+			if c.status == 200 {
+				if r.status != 200 {
+					t.Errorf("%d %s", r.status, r.body)
+				}
+				return
+			}
+			r.wantError(t, c.status, c.code, "")
+		})
+	}
+}
+
+func TestTooManyConnections(t *testing.T) {
+	s := serve(t, func(c *Config, _ *Service) { c.MaxConnections = 2 })
+	first, second := dial(t, s), dial(t, s)
+	for _, c := range []net.Conn{first, second} { // an answer on each proves that they are open
+		fmt.Fprint(c, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+		if resp, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || resp.StatusCode != 200 {
+			t.Fatal(resp, err)
+		}
+	}
+	replies := parseReplies(t, raw(t, s))
+	if len(replies) != 1 {
+		t.Fatalf("%d answers", len(replies))
+	}
+	replies[0].header.Set(headerRequestID, requestIDIn(t, replies[0])) // this one answer has no such header
+	replies[0].wantError(t, 503, "too_many_connections", "Too many connections")
+
+	first.Close()
+	until(t, func() bool {
+		r, err := s.try("GET", "/health", "")
+		return err == nil && r.status == 200
+	})
+}
+
+func requestIDIn(t *testing.T, r reply) string {
+	t.Helper()
+	var e struct {
+		Error     string `json:"error"`
+		Code      string `json:"code"`
+		RequestID string `json:"request_id"`
+	}
+	r.into(t, &e)
+	return e.RequestID
+}
