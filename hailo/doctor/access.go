@@ -19,8 +19,8 @@ func checkPermissions(e *exam) {
 	n, _, _ := e.entry()
 	mode := n.info.Mode().Perm()
 	uid, gid := owner(n)
-	what := fmt.Sprintf("%s has mode %04o and belongs to %s:%s", n.path, mode,
-		e.t.account("/etc/passwd", uid), e.t.account("/etc/group", gid))
+	group := e.t.account("/etc/group", gid)
+	what := fmt.Sprintf("%s has mode %04o and belongs to %s:%s", n.path, mode, e.t.account("/etc/passwd", uid), group)
 	allow := e.applyRule(n.class)
 
 	// An errno other than EACCES is not about the mode: a device cgroup answers EPERM.
@@ -48,11 +48,10 @@ func checkPermissions(e *exam) {
 		e.add(OK, what+": "+name+" may use it.", "")
 		return
 	}
-	if mode&0o060 == 0o060 && gid != 0 {
-		allow = "sudo usermod -aG " + e.t.account("/etc/group", gid) + " " + strings.TrimPrefix(name, "user ") +
-			"\nsudo systemctl restart hailo-clip"
-		if name == "this user" {
-			allow = "sudo usermod -aG " + e.t.account("/etc/group", gid) + " $USER\n# then log in again"
+	if mode&0o060 == 0o060 && group != "root" { // somebody wanted it so: join the group
+		allow = "sudo usermod -aG " + shell(group) + " $USER\n# then log in again"
+		if e.env.UID == 0 {
+			allow = "sudo usermod -aG " + shell(group) + " " + serviceUser + "\nsudo systemctl restart hailo-clip"
 		}
 	}
 	e.add(Fail, what+": "+name+" may not use it.", allow)

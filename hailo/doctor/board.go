@@ -84,7 +84,6 @@ func checkPower(e *exam) {
 	if !e.pi {
 		return
 	}
-	var bits uint64
 	text := e.throttled()
 	text = strings.TrimPrefix(text[strings.LastIndex(text, "=")+1:], "0x")
 	bits, err := strconv.ParseUint(text, 16, 32)
@@ -154,7 +153,7 @@ func checkTemperature(e *exam) {
 	}
 }
 
-const moreCMA = "# in /boot/firmware/config.txt (not in cmdline.txt) the line:\n# dtoverlay=cma,cma-512"
+const moreCMA = `printf '[all]\ndtoverlay=cma,cma-512\n' | sudo tee -a /boot/firmware/config.txt` + "\nsudo reboot"
 
 // checkMemory looks at the contiguous memory of the kernel. CLIP needs next to none of it, so only
 // a setting that failed is worth a word.
@@ -175,7 +174,7 @@ func checkMemory(e *exam) {
 	switch {
 	case setting != "":
 		e.add(Warn, "cmdline.txt sets "+setting+", which can break the Raspberry Pi's firmware interface (contiguous memory now: "+orUnknown(total)+").",
-			"sudo sed -i 's/ *cma=[^ ]*//' /boot/firmware/cmdline.txt\n"+moreCMA+"\nsudo reboot")
+			"sudo sed -i 's/ *cma=[^ ]*//' /boot/firmware/cmdline.txt\nsudo reboot")
 	case total == "":
 		e.add(Info, "The kernel does not tell about contiguous memory (CMA).", "")
 	case total == "0 kB":

@@ -98,23 +98,23 @@ func (r Report) ExitCode() int {
 type stage int
 
 const (
-	nothing  stage = iota
-	chip           // a Hailo-10H is on the bus
-	stack          // HailoRT 5.x is installed
-	built          // there is a driver for the running kernel
-	driver         // the driver is loaded and has taken the chip
-	booted         // the chip runs its firmware
-	nodeOpen       // there is a device node
+	nothing stage = iota
+	chip          // a Hailo-10H is on the bus
+	stack         // HailoRT 5.x is installed
+	built         // there is a driver for the running kernel
+	driver        // the driver is loaded and has taken the chip
+	booted        // the chip runs its firmware
+	hasNode       // there is a device node
 )
 
 // whyNot says why the checks behind a stage were skipped.
 var whyNot = map[stage]string{
-	chip:     "there is no Hailo-10H",
-	stack:    "HailoRT 5 is not installed",
-	built:    "there is no driver for this kernel",
-	driver:   "the driver is not running",
-	booted:   "the chip has not booted",
-	nodeOpen: "there is no device node",
+	chip:    "there is no Hailo-10H",
+	stack:   "HailoRT 5 is not installed",
+	built:   "there is no driver for this kernel",
+	driver:  "the driver is not running",
+	booted:  "the chip has not booted",
+	hasNode: "there is no device node",
 }
 
 // checks, in the order of the report.
@@ -133,8 +133,8 @@ var checks = []struct {
 	{"device-node", booted, checkNode},
 	{"library", stack, checkLibrary},
 	{"versions", driver, checkVersions},
-	{"permissions", nodeOpen, checkPermissions},
-	{"in-use", nodeOpen, checkInUse},
+	{"permissions", hasNode, checkPermissions},
+	{"in-use", hasNode, checkInUse},
 	{"pcie-link", chip, checkLink},
 	{"power", chip, checkPower},
 	{"temperature", chip, checkTemperature},
@@ -268,7 +268,7 @@ func (e *exam) report() Report {
 			". Begin with the first, then run hailo-clip doctor again."
 	case count[Warn] > 0:
 		r.Summary = "Nothing is broken" + and(count[Warn]) + "."
-	case e.reached >= nodeOpen:
+	case e.reached >= hasNode:
 		r.Summary = "All is well: the Hailo-10H can be used."
 	case e.reached < chip:
 		r.Summary = "All is well: no Hailo device, the service does not need one."

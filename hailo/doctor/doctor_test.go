@@ -3,6 +3,7 @@ package doctor
 import (
 	"bytes"
 	"context"
+	"debug/elf"
 	"encoding/json"
 	"flag"
 	"os"
@@ -138,6 +139,56 @@ var cases = []struct {
 	}},
 	{name: "npu-broken-but-cpu-configured", machine: pi().with(files{"/dev/hailo0": mode(0o600)}), env: backend("cpu"), device: true,
 		want: map[string]Level{"permissions": Warn}},
+	{name: "sim-on-pc", machine: files{"/proc/sys/kernel/osrelease": "6.12.0-amd64"}, env: func(e *Env) { noModels(e); e.Backend = "sim" }},
+	{name: "pc-with-library", machine: files{"/lib/modules/": folder, "/usr/lib/x86_64-linux-gnu/libhailort.so.5.2.0": "library"}, env: noModels,
+		want: map[string]Level{"pci-device": Warn}},
+	{name: "pc-with-chip", machine: pi().without("/proc/device-tree", "/sys/class/hailo", "/dev/", "/sys/module/", "/usr/lib/libhailort", "/lib/modules/", "/lib/firmware", "/var/lib/dpkg").with(files{
+		"/sys/class/dmi/id/sys_vendor": "ACME", "/lib/modules/": folder}), want: map[string]Level{"stack": Warn}},
+	{name: "bookworm", machine: pi().with(files{"/etc/os-release": "ID=debian\nVERSION_CODENAME=bookworm\n"}), device: true, want: map[string]Level{"machine": Warn}},
+	{name: "old-stack-left-over", machine: pi().with(files{"/var/lib/dpkg/status": dpkg("h10-hailort 5.1.1", "h10-hailort-pcie-driver 5.1.1", "python3-hailort 4.23.0")}),
+		device: true, want: map[string]Level{"stack": Warn}},
+	{name: "module-gone-from-disk", machine: pi().without("/lib/modules/" + kernel + "/updates"), device: true, want: map[string]Level{"kernel-module": Warn}},
+	{name: "module-not-loaded", machine: pi().without("/sys/class/hailo", "/dev/", "/sys/module/").with(files{"/sys/bus/pci/devices/" + addr + "/driver": remove}),
+		want: map[string]Level{"driver": Fail}, skipped: "device-node", exit: 1},
+	{name: "module-not-signed", machine: pi().without("/sys/class/hailo", "/dev/", "/sys/module/").with(files{"/sys/bus/pci/devices/" + addr + "/driver": remove}),
+		env: kernelLogOf("[ 3.0] Loading of module with unavailable key is rejected\n[ 3.1] hailo1x_pci: Key was rejected by service\n"), want: map[string]Level{"driver": Fail}, exit: 1},
+	{name: "another-driver", machine: pi().without("/sys/class/hailo", "/dev/").with(files{"/sys/bus/pci/devices/" + addr + "/driver": link + "../../../bus/pci/drivers/vfio-pci"}),
+		want: map[string]Level{"driver": Fail}, skipped: "device-node", exit: 1},
+	{name: "gave-up-without-reason", machine: pi().without("/sys/class/hailo", "/dev/").with(files{"/sys/bus/pci/devices/" + addr + "/driver": remove}),
+		env: func(e *Env) { e.KernelLog = nil }, want: map[string]Level{"driver": Fail}, skipped: "device-node", exit: 1},
+	{name: "booted-but-firmware-gone", machine: pi().without("/lib/firmware/hailo"), device: true, want: map[string]Level{"firmware": Warn}},
+	{name: "no-node-after-long", machine: pi().without("/sys/class/hailo", "/dev/"), want: map[string]Level{"device-node": Fail}, skipped: "in-use", exit: 1},
+	{name: "stopped-answering", machine: pi(), device: true, want: map[string]Level{"kernel-log": Warn},
+		env: kernelLogOf("[ 4.1] hailo1x 0001:01:00.0: Probing on: 1e60:45c4...\n[ 999.0] hailo1x 0001:01:00.0: Timeout waiting for soc control (timeout_ms=1000)\n")},
+	{name: "two-libraries", machine: pi().with(files{"/usr/local/lib/libhailort.so.5.2.0": "library"}), device: true, want: map[string]Level{"library": Warn}},
+	{name: "library-missing", machine: pi().without("/usr/lib/libhailort"), device: true, want: map[string]Level{"library": Fail}, exit: 1},
+	{name: "package-is-newer", machine: pi().with(files{"/var/lib/dpkg/status": dpkg("h10-hailort 5.1.1", "h10-hailort-pcie-driver 5.2.0")}), device: true,
+		want: map[string]Level{"versions": Warn}},
+	{name: "permission-group", machine: pi().with(files{"/dev/hailo0": mode(0o660)}), device: true, env: func(e *Env) { e.GIDs = append(e.GIDs, os.Getgid()) }},
+	{name: "permission-join-group", machine: pi().with(files{"/dev/hailo0": mode(0o660), "/etc/group": strings.Replace(group, "root", "hailo", 1)}), device: true,
+		want: map[string]Level{"permissions": Fail}, exit: 1},
+	{name: "permission-service-join-group", machine: pi().with(files{"/dev/hailo0": mode(0o660), "/etc/group": strings.Replace(group, "root", "hailo", 1),
+		"/etc/passwd": passwd + "hailo-clip:x:990:990::/:/usr/sbin/nologin\n"}), device: true, env: func(e *Env) { e.UID = 0 },
+		want: map[string]Level{"permissions": Fail}, exit: 1},
+	{name: "permission-of-root-only", machine: pi().with(files{"/dev/hailo0": mode(0o600)}), device: true, env: func(e *Env) { e.UID = 0 },
+		want: map[string]Level{"permissions": Warn}},
+	{name: "permission-of-everyone", machine: pi(), device: true, env: func(e *Env) { e.UID = 0 }},
+	{name: "others-hidden", machine: pi().with(files{"/proc/1/fd/0": remove, "/proc/1/fd/": folder}), device: true},
+	{name: "supply-by-hwmon", machine: pi().without("/sys/devices/platform").with(files{"/sys/class/hwmon/hwmon2/name": "rpi_volt", "/sys/class/hwmon/hwmon2/in0_lcrit_alarm": "1"}),
+		device: true, want: map[string]Level{"power": Warn}},
+	{name: "supply-was-weak", machine: pi().with(files{"/sys/devices/platform/soc@107c000000/soc@107c000000:firmware/get_throttled": "50000"}),
+		device: true, want: map[string]Level{"power": Warn}},
+	{name: "was-hot", machine: pi().with(files{"/sys/devices/platform/soc@107c000000/soc@107c000000:firmware/get_throttled": "e0008"}),
+		device: true, want: map[string]Level{"power": Warn}},
+	{name: "worker-without-headers", machine: pi().without("/usr/include"), device: true},
+	{name: "worker-is-text", machine: pi().with(files{"/bin/w": "#!/bin/sh"}), device: true, env: func(e *Env) { e.Worker = "keep /bin/w" },
+		want: map[string]Level{"worker": Fail}, exit: 1},
+	{name: "worker-not-executable", machine: pi().with(files{"/my bin/w": string(elfFile(elf.DT_NEEDED, "libhailort.so.5.1.1"))}), device: true, env: func(e *Env) { e.Worker = "keep /my bin/w" },
+		want: map[string]Level{"worker": Fail}, exit: 1},
+	{name: "worker-without-library", machine: pi().with(files{"/bin/w": string(elfFile(elf.DT_NEEDED, "libc.so.6")) + perm}), device: true, env: func(e *Env) { e.Worker = "keep /bin/w" },
+		want: map[string]Level{"worker": Fail}, exit: 1},
+	{name: "worker-of-another-machine", machine: pi().with(files{"/bin/w": strings.Replace(string(elfFile(elf.DT_NEEDED, "libhailort.so.5.1.1")), "\x03\x00"+string(machineBytes()), "\x03\x00\xf3\x00", 1) + perm}),
+		device: true, env: func(e *Env) { e.Worker = "keep /bin/w" }, want: map[string]Level{"worker": Fail}, exit: 1},
 	{name: "other-findings", machine: pi(), device: true, exit: 1, want: map[string]Level{"onnxruntime": Fail}, env: func(e *Env) {
 		e.Extra = func(context.Context) []Finding {
 			return []Finding{{Check: "onnxruntime", Level: Fail, What: "ONNX Runtime is \x1b[2Jmissing.", Remedy: "hailo-clip setup"},
@@ -301,6 +352,11 @@ func TestPipes(t *testing.T) {
 func TestHost(t *testing.T) {
 	env := Host()
 	r := Run(t.Context(), env)
+	var text strings.Builder
+	if err := r.WriteText(&text, false); err != nil {
+		t.Fatal(err)
+	}
+	t.Log("\n" + text.String())
 	if finding(r, "machine") == nil || finding(r, "pci-device") == nil || r.Summary == "" || r.Versions.Kernel == "" {
 		t.Errorf("%+v", r)
 	}

@@ -80,9 +80,12 @@ type symptom struct {
 	remedy string // ADDRESS stands for that of the chip
 }
 
-const resetChip = "# stop what uses the chip, then reset it:\n" +
-	"echo 1 | sudo tee " + deviceDir + "/ADDRESS/reset\n" +
-	"# and if that does not help:\n" + coldStart
+// Alternatives to the first step are comments: a remedy may be pasted as a whole.
+const (
+	resetChip = "# stop what uses the chip first\n" +
+		"echo 1 | sudo tee " + deviceDir + "/ADDRESS/reset\n" + orColdStart
+	orColdStart = "# if that does not help: sudo poweroff, then unplug the power for\n# ten seconds"
+)
 
 // symptoms of the driver hailo1x 5.x, most telling first: of several, only the first is reported.
 var symptoms = []symptom{
@@ -99,7 +102,7 @@ var symptoms = []symptom{
 	{[]string{"hailo1x failed with error"}, true, Fail,
 		"The driver could not start the chip.", bootFailed},
 	{[]string{"Timeout waiting for soc control", "num-available HW mismatch"}, false, Warn,
-		"The software on the chip stopped answering.", "sudo systemctl restart hailo-clip\n" + resetChip},
+		"The software on the chip stopped answering.", "sudo systemctl restart hailo-clip\n" + orColdStart},
 	{[]string{"not a sufficient amount of CMA memory", "out of CMA memory"}, false, Warn,
 		"The kernel ran out of contiguous memory for the chip.", moreCMA},
 	{[]string{"cannot create duplicate filename '/class/hailo"}, false, Warn,

@@ -21,7 +21,7 @@ const (
 	link   = "-> "     // a symbolic link to what follows
 	folder = "(dir)"   // an empty folder; the path ends with /
 	remove = "(gone)"  // in with: there is no such file
-	perm   = "(mode) " // a device node, stood for by an empty file of that mode
+	perm   = "(mode) " // a device node, stood for by an empty file of that mode; at the end: a program
 )
 
 func mode(m os.FileMode) string { return fmt.Sprintf("%s%o", perm, m) }
@@ -109,6 +109,11 @@ func (f files) without(prefixes ...string) files {
 // write makes the root in a temporary folder.
 func (f files) write(t testing.TB) string {
 	root := t.TempDir()
+	f.writeTo(t, root)
+	return root
+}
+
+func (f files) writeTo(t testing.TB, root string) {
 	for path, content := range f {
 		file := filepath.Join(root, path)
 		must := func(err error) {
@@ -130,11 +135,12 @@ func (f files) write(t testing.TB) string {
 			fmt.Sscanf(content[len(perm):], "%o", &m)
 			must(os.WriteFile(file, nil, 0o600))
 			must(os.Chmod(file, m))
+		case strings.HasSuffix(content, perm):
+			must(os.WriteFile(file, []byte(strings.TrimSuffix(content, perm)), 0o755))
 		default:
 			must(os.WriteFile(file, []byte(content), 0o644))
 		}
 	}
-	return root
 }
 
 // env writes the root and returns an Env of it: the worker for 5.1.1, good models, a quiet log,
@@ -155,6 +161,10 @@ func (f files) env(t testing.TB, edit func(*Env)) Env {
 		env.Worker, version = worker, v
 	}
 	env.Root = f.write(t)
+	if file, ok := strings.CutPrefix(env.Worker, "keep "); ok { // one of the machine's own
+		env.Worker = file
+		return env
+	}
 	if env.Worker != "" {
 		file := filepath.Join(env.Root, env.Worker)
 		if os.MkdirAll(filepath.Dir(file), 0o755) != nil || os.WriteFile(file, elfFile(elf.DT_NEEDED, "libc.so.6", "libhailort.so."+version), 0o755) != nil {
@@ -208,14 +218,10 @@ func elfFile(tag elf.DynTag, libraries ...string) []byte {
 	dynstr += strings.Repeat("\x00", -len(dynstr)&7)
 
 	const head = 64
-	machine := elf.EM_X86_64
-	if runtime.GOARCH == "arm64" {
-		machine = elf.EM_AARCH64
-	}
 	at := uint64(head + len(dynstr))
 	namesAt := at + uint64(dynamic.Len())
 	h := elf.Header64{
-		Type: uint16(elf.ET_DYN), Machine: uint16(machine), Version: 1, Ehsize: head,
+		Type: uint16(elf.ET_DYN), Machine: binary.LittleEndian.Uint16(machineBytes()), Version: 1, Ehsize: head,
 		Shoff: namesAt + uint64(len(names)), Shentsize: 64, Shnum: 4, Shstrndx: 3,
 	}
 	copy(h.Ident[:], "\x7fELF\x02\x01\x01")
@@ -233,4 +239,13 @@ func elfFile(tag elf.DynTag, libraries ...string) []byte {
 		binary.Write(&b, binary.LittleEndian, s)
 	}
 	return b.Bytes()
+}
+
+// machineBytes is the number of this machine's processor in an ELF file.
+func machineBytes() []byte {
+	machine := elf.EM_X86_64
+	if runtime.GOARCH == "arm64" {
+		machine = elf.EM_AARCH64
+	}
+	return binary.LittleEndian.AppendUint16(nil, uint16(machine))
 }

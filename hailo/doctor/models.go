@@ -57,7 +57,7 @@ func (e *exam) checkModels(backend string) {
 	if model == "" {
 		return
 	}
-	title, pull := strings.ToUpper(backend)+" files of "+model, "hailo-clip models pull "+model
+	title, pull := strings.ToUpper(backend)+" files of "+model, "hailo-clip models pull "+shell(model)
 	complete := true
 	if files := by[ModelDamaged]; files != nil {
 		complete = false
@@ -87,7 +87,7 @@ func (e *exam) missingModel(backend string) Level {
 	if backend == "npu" {
 		return e.absent()
 	}
-	if e.env.Backend == "npu" || e.env.Backend == "sim" || e.reached >= nodeOpen {
+	if e.env.Backend == "npu" || e.env.Backend == "sim" || e.reached >= hasNode {
 		return Warn // only no fallback
 	}
 	return Fail

@@ -77,8 +77,9 @@ func checkVersions(e *exam) {
 	lib := e.library()
 	name, onDisk := e.installed(driverPackages)
 	switch {
-	case e.module == "" || lib == "":
-		e.add(Info, "Driver "+orUnknown(e.module)+" and library "+orUnknown(lib)+" cannot be compared.", "")
+	case lib == "": // said by checkLibrary
+	case e.module == "":
+		e.add(Info, "The loaded driver does not tell its version; the library is "+lib+".", "")
 	case e.module != lib && onDisk == lib:
 		e.add(Fail, "The loaded driver is "+e.module+", but driver package and library are "+lib+": the new driver has not been started.", coldStart)
 	case e.module != lib:
@@ -149,7 +150,7 @@ func checkWorker(e *exam) {
 	case !isELF:
 		e.add(Fail, "The worker "+file+" is not a program.", makeWorker)
 	case !e.t.executable(file):
-		e.add(Fail, "The worker "+file+" may not be executed.", "sudo chmod 755 "+file)
+		e.add(Fail, "The worker "+file+" may not be executed.", "sudo chmod 755 "+shell(file))
 	case p.machine != nativeMachine:
 		e.add(Fail, "The worker "+file+" is for another kind of processor ("+p.machine+").", makeWorker)
 	case name == "":
