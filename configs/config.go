@@ -15,7 +15,6 @@ import (
 	"hailoclip/cache"
 	"hailoclip/hailo/npu"
 	"hailoclip/hailo/onnx"
-	"hailoclip/hailo/sim"
 	"hailoclip/pipeline"
 	"hailoclip/stages"
 )
@@ -29,7 +28,7 @@ type Config struct {
 	Health         Health          `yaml:"health"`
 	CPU            onnx.Config     `yaml:"cpu"`
 	NPU            npu.Config      `yaml:"npu"`
-	Sim            sim.Config      `yaml:"sim"`
+	Sim            Sim             `yaml:"sim"`
 	ResourceLimits ResourceLimits  `yaml:"resource_limits"`
 	Logging        Logging         `yaml:"logging"`
 }
@@ -49,6 +48,15 @@ type CLIP struct {
 	LogitScale         float64       `yaml:"logit_scale"`         // 0: the model's
 	Pictures           stages.Config `yaml:",inline"`
 }
+
+// Sim says what the simulated chip of the backend sim does.
+type Sim struct {
+	Vectors   string `yaml:"vectors"`   // hash: made from the input's bytes; model: the demo model's
+	Arguments string `yaml:"arguments"` // more flags for "hailo-clip npu-sim"
+}
+
+// Validate returns all errors, each starting with the field.
+func (s Sim) Validate() error { return oneOf("vectors", s.Vectors, "hash", "model") }
 
 // Health says how the service watches itself.
 type Health struct {

@@ -12,7 +12,7 @@ import (
 // must be given.
 type Config struct {
 	Worker         string `yaml:"worker"`           // the worker program; "": looked for, see FindWorker
-	Device         string `yaml:"device"`           // device id as the runtime's scan names it; "": the only one
+	Device         string `yaml:"-"`                // device id (clip.device) as the runtime's scan names it; "": the only one
 	Group          string `yaml:"group"`            // group_id of the virtual device; "" and "UNIQUE": nobody else may use it
 	InFlight       int    `yaml:"in_flight"`        // image frames given to the device at once, 1 to 64
 	TextBatch      int    `yaml:"text_batch"`       // texts given to the device at once, 1 to 16

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"hailoclip/configs"
+	"hailoclip/configs/models"
+	"hailoclip/hailo"
+	"hailoclip/hailo/demo"
+	"hailoclip/hailo/doctor"
+	"hailoclip/hailo/npu"
+	"hailoclip/hailo/onnx"
+)
+
+// openStore finds the models folder in the state folder.
+func openStore(state string) (*hailo.Store, error) {
+	known, err := hailo.ReadManifests(models.FS)
+	if err != nil {
+		return nil, err
+	}
+	builtin, err := demo.Model()
+	if err != nil {
+		return nil, err
+	}
+	return &hailo.Store{Dir: filepath.Join(state, "models"), Vendor: hailo.VendorResources, Known: known, Builtin: builtin}, nil
+}
+
+// resolveModel returns the configured model and why it is this one.
+func resolveModel(cfg configs.Config, state string) (*hailo.Model, string, error) {
+	store, err := openStore(state)
+	if err != nil {
+		return nil, "", err
+	}
+	return store.Resolve(cfg.CLIP.Model)
+}
+
+// chooseBackend says what clip.backend stands for on this machine, and why.
+func chooseBackend(cfg configs.Config, model *hailo.Model) (kind, why string) {
+	if cfg.CLIP.Backend != "auto" {
+		return cfg.CLIP.Backend, "clip.backend is " + cfg.CLIP.Backend
+	}
+	device, ok := doctor.DevicePresent("/")
+	if !ok {
+		return "cpu", "there is no Hailo-10H"
+	}
+	if _, err := npu.FindWorker(cfg.NPU.Worker); err != nil {
+		return "cpu", fmt.Sprintf("%s is there, but its worker program is not installed", device.Node)
+	}
+	if !model.HasNPU() {
+		return "cpu", fmt.Sprintf("%s is there, but model %s has no NPU files installed", device.Node, model.Name)
+	}
+	return "npu", fmt.Sprintf("%s, worker and NPU files are there", device.Node)
+}
+
+// encoders is what encodes on this machine.
+type encoders struct {
+	images hailo.Backend   // also the owner of the frames, and who answers for the service's health
+	texts  []hailo.Backend // for texts, in the order in which to try them
+	why    string          // why this kind
+
+	opened []hailo.Backend // what close closes, in that order
+}
+
+// close releases all devices.
+func (e *encoders) close() error {
+	var errs []error
+	for _, b := range e.opened {
+		errs = append(errs, b.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// opener is what opening an encoder needs.
+type opener struct {
+	cfg       configs.Config
+	model     *hailo.Model
+	tokenizer *hailo.Tokenizer
+	state     string // folder
+	log       *slog.Logger
+}
+
+// open opens what the configuration names, and proves that it encodes. The caller closes it.
+func (o opener) open(ctx context.Context) (e *encoders, err error) {
+	e = &encoders{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, e.close())
+		}
+	}()
+	kind, why := chooseBackend(o.cfg, o.model)
+	e.why = why
+	switch kind {
+	case "cpu":
+		if o.cfg.CLIP.TextEncoder == "npu" {
+			return e, usageError{errors.New("clip.text_encoder: npu needs the NPU for images too")}
+		}
+		var cpu hailo.Backend
+		if cpu, err = o.openCPU(); err == nil {
+			e.images, e.texts, e.opened = cpu, []hailo.Backend{cpu}, []hailo.Backend{cpu}
+		}
+	case "npu":
+		err = o.openDevice(ctx, e, o.openNPU)
+	case "sim":
+		err = o.openDevice(ctx, e, o.openSim)
+	}
+	if err != nil {
+		return e, err
+	}
+	repeat := 1
+	if o.cfg.Performance.WarmupEnabled {
+		repeat = o.cfg.Performance.WarmupIterations
+	}
+	var known []int32 // only where images and texts have one backend that can be asked for both
+	if e.texts[0] == e.opened[0] {
+		known, _ = o.tokenizer.EncodeCut("a photo of a cat", o.model.ContextLength)
+	}
+	probe, err := hailo.NewProbe(ctx, e.images, known, o.cfg.Health.ProbeInterval.Std(), repeat, o.log)
+	if err != nil {
+		return e, err
+	}
+	e.images = probe
+	e.opened = append([]hailo.Backend{probe}, e.opened...)
+	return e, nil
+}
+
+func (o opener) openCPU() (hailo.Backend, error) {
+	if !o.model.HasCPU() {
+		return nil, fmt.Errorf("%w: %s has no files for the CPU; install them with: hailo-clip models pull %s --part cpu",
+			hailo.ErrNotInstalled, o.model.Name, o.model.Name)
+	}
+	b, err := onnx.Open(o.cfg.CPU, o.model, cpuFrames, libraryDirs(o.state)...)
+	if err != nil {
+		return nil, err // not a nil *Backend in an interface
+	}
+	return b, nil
+}
+
+// cpuFrames bounds the pictures between resize and answer: enough for full batches on every core.
+const cpuFrames = 32
+
+// openDevice opens the NPU or the simulated chip, and the CPU where it is to stand in: for texts
+// that the device does not encode, or while the device is lost.
+func (o opener) openDevice(ctx context.Context, e *encoders, open func() (*npu.Backend, error)) error {
+	device, err := open()
+	if err != nil {
+		return err
+	}
+	e.images, e.opened = device, []hailo.Backend{device}
+	info := device.Info()
+	encodesTexts := info.TextDigest != ""
+	if encodesTexts {
+		e.texts = []hailo.Backend{device}
+	}
+	// The vectors of the simulated chip are its own, unless it computes the demo model's.
+	standIn := o.cfg.CLIP.OnDeviceLoss == "cpu" && (!info.Simulated || o.cfg.Sim.Vectors == "model")
+	if standIn || !encodesTexts {
+		switch cpu, err := o.openCPU(); {
+		case err == nil:
+			e.texts, e.opened = append(e.texts, cpu), append(e.opened, cpu)
+			if standIn {
+				e.images = hailo.NewFailover(device, cpu)
+			}
+		case !encodesTexts:
+			return fmt.Errorf("texts are encoded on the CPU: %w", err)
+		default:
+			o.log.Warn("no CPU encoder to stand in while the device is lost: requests will get 503", "error", err)
+			standIn = false
+		}
+	}
+	wait, cancel := context.WithTimeout(ctx, time.Duration(o.cfg.NPU.StartTimeoutMS)*time.Millisecond)
+	defer cancel()
+	if err := device.Await(wait); err != nil {
+		if !standIn {
+			return err
+		}
+		o.log.Error("the device does not start, encoding on the CPU until it does", "error", err)
+	}
+	return nil
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"hailoclip/cache"
+)
+
+type cacheCmd struct {
+	Stats cacheStatsCmd `cmd:"" help:"Show what the cache file holds."`
+	Clear cacheClearCmd `cmd:"" help:"Remove the cache file; prompts are encoded again."`
+}
+
+// cacheFile is the configured cache file.
+func (g *globals) cacheFile() (string, error) {
+	cfg, _, err := g.load()
+	if err != nil {
+		return "", err
+	}
+	name := cfg.TextEmbedding.CacheFile
+	if name == "" || filepath.IsAbs(name) {
+		return name, nil
+	}
+	state, err := g.stateDir()
+	return filepath.Join(state, name), err
+}
+
+type cacheStatsCmd struct {
+	JSON bool `help:"Print JSON."`
+}
+
+func (c *cacheStatsCmd) Run(g *globals) error {
+	file, err := g.cacheFile()
+	if err != nil {
+		return err
+	}
+	if file == "" {
+		return errors.New("there is no cache file: text_embedding.cache_file is empty")
+	}
+	info, err := cache.Inspect(file)
+	if isMissing(err) {
+		fmt.Printf("%s: not there yet\n", file)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return json.NewEncoder(os.Stdout).Encode(info)
+	}
+	fmt.Printf("%s: %.1f MB, written %s\n", info.Path, float64(info.Bytes)/1e6, info.Modified.Format("2006-01-02 15:04:05"))
+	if info.Locked {
+		fmt.Println("  held by a running service, so its content cannot be read now")
+	}
+	for _, n := range info.Namespaces {
+		damaged := ""
+		if n.Damaged > 0 {
+			damaged = fmt.Sprintf(", %d damaged", n.Damaged)
+		}
+		fmt.Printf("  text encoder %.12s: %d prompts%s\n", n.Namespace, n.Vectors, damaged)
+	}
+	for _, aside := range info.SetAside {
+		fmt.Printf("  set aside because it was damaged: %s\n", aside)
+	}
+	return nil
+}
+
+type cacheClearCmd struct{}
+
+func (c *cacheClearCmd) Run(g *globals) error {
+	file, err := g.cacheFile()
+	if err != nil {
+		return err
+	}
+	if file == "" {
+		return errors.New("there is no cache file: text_embedding.cache_file is empty")
+	}
+	if err := cache.ClearFile(file); err != nil {
+		return err
+	}
+	fmt.Printf("%s: removed\n", file)
+	return nil
+}

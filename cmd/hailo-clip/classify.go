@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
+
+	"hailoclip/pipeline"
+)
+
+type classifyCmd struct {
+	Images []string `arg:"" name:"image" help:"Image files; - reads one from standard input."`
+	Prompt []string `short:"p" required:"" sep:"none" placeholder:"TEXT" help:"A description to match; give several."`
+	TopK   int      `short:"k" default:"0" help:"Print only the best so many; 0 is all."`
+	JSON   bool     `help:"Print one JSON object a line for each image."`
+}
+
+func (c *classifyCmd) Help() string {
+	return `Whole sentences work best, as they do with CLIP.
+
+Examples:
+  hailo-clip classify cat.jpg -p "a photo of a cat" -p "a photo of a dog"
+  hailo-clip classify --json frames/*.jpg -p "a red car" -p "an empty street" > result.jsonl
+
+Exit code 1 when any image could not be classified; the others are printed all the same.`
+}
+
+// verdict is what is printed for an image.
+type verdict struct {
+	Image   string  `json:"image"`
+	Matches []match `json:"classifications"`
+	Model   string  `json:"model"`
+	Error   string  `json:"error,omitempty"`
+}
+
+type match struct {
+	Text        string  `json:"text"`
+	Score       float64 `json:"score"`
+	Rank        int     `json:"rank"`
+	Cosine      float64 `json:"cosine"`
+	Probability float64 `json:"probability"`
+}
+
+func (c *classifyCmd) Run(ctx context.Context, g *globals) error {
+	e, err := openEngine(ctx, g)
+	if err != nil {
+		return err
+	}
+	defer e.close(context.WithoutCancel(ctx))
+	prompts, err := e.prompts(ctx, c.Prompt)
+	if err != nil {
+		return err
+	}
+	scoring := pipeline.Scoring{LogitScale: e.logitScale(), Softmax: e.cfg.CLIP.ApplySoftmax, TopK: len(c.Prompt), Threshold: -1}
+	if c.TopK > 0 {
+		scoring.TopK = c.TopK
+	}
+
+	verdicts := make([]verdict, len(c.Images))
+	bar := newBars(os.Stderr)
+	finished := make(chan struct{}, len(c.Images))
+	var work errgroup.Group
+	work.SetLimit(e.cfg.Performance.MaxQueueSize)
+	go func() {
+		for i, name := range c.Images {
+			work.Go(func() error {
+				verdicts[i] = c.one(ctx, e, name, prompts.Matrix, scoring)
+				finished <- struct{}{}
+				return nil
+			})
+		}
+	}()
+	for done := range c.Images {
+		<-finished
+		if len(c.Images) > 1 {
+			bar.count("classifying", int64(done+1), int64(len(c.Images)))
+		}
+	}
+	bar.done()
+	return c.print(os.Stdout, verdicts)
+}
+
+func (c *classifyCmd) one(ctx context.Context, e *engine, name string, vectors []float32, s pipeline.Scoring) verdict {
+	v := verdict{Image: name, Model: e.model.Name, Matches: []match{}}
+	image, err := readImage(name, e.cfg.Server.MaxBodyBytes)
+	if err == nil {
+		job := &pipeline.Job{Image: image, Prompts: vectors, Scoring: s}
+		if err = e.pipe.Do(ctx, job); err == nil {
+			for i, m := range job.Result.Matches {
+				v.Matches = append(v.Matches, match{Text: c.Prompt[m.Prompt], Score: m.Score, Rank: i + 1,
+					Cosine: m.Cosine, Probability: m.Probability})
+			}
+		}
+	}
+	if err != nil {
+		v.Error = err.Error()
+	}
+	return v
+}
+
+func (c *classifyCmd) print(w io.Writer, verdicts []verdict) error {
+	failed := false
+	for _, v := range verdicts {
+		failed = failed || v.Error != ""
+		if c.JSON {
+			if err := json.NewEncoder(w).Encode(v); err != nil {
+				return err
+			}
+			continue
+		}
+		if v.Error != "" {
+			fmt.Fprintf(os.Stderr, "hailo-clip: %s: %s\n", v.Image, v.Error)
+			continue
+		}
+		fmt.Fprintf(w, "%s\n", filepath.Base(v.Image))
+		for _, m := range v.Matches {
+			fmt.Fprintf(w, "  %s\n", row(m.Text, m.Score, longest(c.Prompt)))
+		}
+	}
+	if failed {
+		return exitError(exitFailed)
+	}
+	return nil
+}
+
+// maxImageFile bounds an image file that is read whole.
+const maxImageFile = 1 << 30
+
+// readImage reads a file of at most limit bytes, or standard input for "-".
+func readImage(name string, limit int) ([]byte, error) {
+	f := os.Stdin
+	if name != "-" {
+		var err error
+		if f, err = os.Open(name); err != nil {
+			return nil, errors.Unwrap(err) // the caller names the file
+		}
+		defer f.Close()
+	}
+	b, err := io.ReadAll(io.LimitReader(f, int64(min(limit, maxImageFile))+1))
+	if err == nil && len(b) > limit {
+		err = fmt.Errorf("larger than server.max_body_bytes, %d", limit)
+	}
+	return b, err
+}

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"hailoclip/configs"
+)
+
+type configCmd struct {
+	Show  configShowCmd  `cmd:"" help:"Print the configuration in force, or with --default the commented default file."`
+	Check configCheckCmd `cmd:"" help:"Check a configuration file."`
+}
+
+type configShowCmd struct {
+	Default bool `help:"Print the built-in file with its comments: a good start for your own."`
+}
+
+func (c *configShowCmd) Run(g *globals) error {
+	if c.Default {
+		_, err := os.Stdout.Write(configs.Default)
+		return err
+	}
+	cfg, file, err := g.load()
+	if err != nil {
+		return err
+	}
+	text, err := cfg.YAML()
+	if err != nil {
+		return err
+	}
+	if file == "" {
+		file = "none"
+	}
+	_, err = fmt.Printf("# file: %s\n%s", file, text)
+	return err
+}
+
+type configCheckCmd struct {
+	File string `arg:"" optional:"" type:"path" help:"The file (default: the one that serve would read)."`
+}
+
+func (c *configCheckCmd) Run(g *globals) error {
+	if c.File != "" {
+		g.ConfigFile = c.File
+	}
+	_, file, err := g.load()
+	if err != nil {
+		return err
+	}
+	if file == "" {
+		file = "no file, built-in defaults"
+	}
+	_, err = fmt.Printf("%s: ok\n", file)
+	return err
+}

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+
+	"hailoclip/configs"
+	"hailoclip/hailo/demo"
+)
+
+type demoCmd struct {
+	Port    *int `placeholder:"N" help:"Port on 127.0.0.1; 0 is any free one (default 5000)."`
+	Oneshot bool `help:"End after the pictures instead of serving on."`
+}
+
+func (c *demoCmd) Help() string {
+	return `The demo model is small and knows drawings, not photographs.
+
+Examples:
+  hailo-clip demo
+  hailo-clip demo --oneshot --port 0`
+}
+
+// Run starts the service and then is its own first client, over HTTP.
+func (c *demoCmd) Run(ctx context.Context, g *globals) error {
+	g.Model = cmp.Or(g.Model, "demo")
+	flags := []configs.Override{{Key: "server.host", Value: "127.0.0.1", Source: "demo"}}
+	if c.Port != nil {
+		flags = append(flags, configs.Override{Key: "server.port", Value: strconv.Itoa(*c.Port), Source: "--port"})
+	}
+	cfg, _, err := g.load(flags...)
+	if err != nil {
+		return err
+	}
+	state, err := g.stateDir()
+	if err != nil {
+		return err
+	}
+	cfg.Logging.Format = "text"
+	log := serviceLogs{all: newLogger(cfg.Logging), requests: slog.New(slog.DiscardHandler)}
+	s, err := newService(ctx, cfg, state, log)
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	served := make(chan error, 1)
+	go func() { served <- s.run(ctx) }()
+
+	err = classifySamples(ctx, os.Stdout, s.url())
+	if err == nil && !c.Oneshot {
+		invite(os.Stdout, s.url())
+		select {
+		case err = <-served: // by Ctrl-C, or because it failed
+			stop()
+			return err
+		case <-ctx.Done():
+		}
+	}
+	stop()
+	return errors.Join(err, <-served)
+}
+
+// serviceLogs separates the lines of single requests, which the demo does not show.
+type serviceLogs struct{ all, requests *slog.Logger }
+
+// classifySamples asks the service about every sample picture and prints the three best of all
+// prompts. It fails when a picture does not have its own prompt first.
+func classifySamples(ctx context.Context, w io.Writer, url string) error {
+	samples, err := demo.Samples()
+	if err != nil {
+		return err
+	}
+	prompts, width := make([]string, len(samples)), len("picture")
+	for i, s := range samples {
+		prompts[i] = "a photo of a " + s.Label
+		width = max(width, len(s.File))
+	}
+	fmt.Fprintf(w, "\n%s  %s   score\n", pad("picture", width), pad("best of "+strconv.Itoa(len(prompts))+" prompts", longest(prompts)))
+	wrong := 0
+	for i, s := range samples {
+		answer, err := classifyOverHTTP(ctx, url, s.JPEG, prompts)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.File, err)
+		}
+		for rank, m := range answer.Classifications {
+			name, mark := "", ""
+			if rank == 0 {
+				name = s.File
+				if m.Text != prompts[i] {
+					mark = "  wrong"
+					wrong++
+				}
+			}
+			fmt.Fprintf(w, "%s  %s%s\n", pad(name, width), row(m.Text, m.Score, longest(prompts)), mark)
+		}
+	}
+	fmt.Fprintf(w, "\n%d of %d pictures have the right prompt first (demo model: small, knows drawings, not photographs).\n",
+		len(samples)-wrong, len(samples))
+	if wrong > 0 {
+		return fmt.Errorf("%d sample pictures were not recognised", wrong)
+	}
+	return nil
+}
+
+type classifyAnswer struct {
+	Classifications []match `json:"classifications"`
+	Error           string  `json:"error"`
+}
+
+// classifyOverHTTP asks as any client does: base64 in JSON.
+func classifyOverHTTP(ctx context.Context, url string, image []byte, prompts []string) (answer classifyAnswer, err error) {
+	body, err := json.Marshal(map[string]any{"image": base64.StdEncoding.EncodeToString(image), "prompts": prompts, "top_k": 3})
+	if err != nil {
+		return answer, err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/v1/classify", bytes.NewReader(body))
+	if err != nil {
+		return answer, err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return answer, err
+	}
+	defer response.Body.Close()
+	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
+		return answer, fmt.Errorf("status %d: %w", response.StatusCode, err)
+	}
+	if response.StatusCode != http.StatusOK {
+		return answer, fmt.Errorf("status %d: %s", response.StatusCode, answer.Error)
+	}
+	return answer, nil
+}
+
+// invite says what to do with the running service.
+func invite(w io.Writer, url string) {
+	fmt.Fprint(w, strings.ReplaceAll(`
+Serving on URL until Ctrl-C. Try it from another terminal:
+
+  IMAGE=$(base64 -w0 < hailo/demo/samples/cat.jpg)
+  echo "{\"image\": \"$IMAGE\", \"prompts\": [\"a photo of a cat\", \"a photo of a dog\"]}" |
+    curl -s URL/v1/classify -H "Content-Type: application/json" -d @-
+
+`, "URL", url))
+}

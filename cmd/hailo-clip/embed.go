@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+
+	"hailoclip/pipeline"
+)
+
+type embedCmd struct {
+	Image embedImageCmd `cmd:"" help:"Print the embedding of an image as JSON."`
+	Text  embedTextCmd  `cmd:"" help:"Print the embedding of a text as JSON."`
+}
+
+// embedded is printed as JSON, with the names of the REST interface.
+type embedded struct {
+	Embedding []float32 `json:"embedding"`
+	Dimension int       `json:"dimension"`
+	Model     string    `json:"model"`
+	Tokens    int       `json:"tokens,omitempty"`
+	Truncated bool      `json:"truncated,omitempty"`
+}
+
+func (e embedded) print() error { return json.NewEncoder(os.Stdout).Encode(e) }
+
+type embedImageCmd struct {
+	Image string `arg:"" help:"Image file; - is standard input."`
+}
+
+func (c *embedImageCmd) Run(ctx context.Context, g *globals) error {
+	e, err := openEngine(ctx, g)
+	if err != nil {
+		return err
+	}
+	defer e.close(context.WithoutCancel(ctx))
+	image, err := readImage(c.Image, e.cfg.Server.MaxBodyBytes)
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.Image, err)
+	}
+	job := &pipeline.Job{Image: image, Embedding: true}
+	if err := e.pipe.Do(ctx, job); err != nil {
+		return fmt.Errorf("%s: %w", c.Image, err)
+	}
+	v := job.Result.Embedding
+	return embedded{Embedding: v, Dimension: len(v), Model: e.model.Name}.print()
+}
+
+type embedTextCmd struct {
+	Text string `arg:"" help:"The text."`
+}
+
+func (c *embedTextCmd) Run(ctx context.Context, g *globals) error {
+	e, err := openEngine(ctx, g)
+	if err != nil {
+		return err
+	}
+	defer e.close(context.WithoutCancel(ctx))
+	p, err := e.prompts(ctx, []string{c.Text})
+	if err != nil {
+		return err
+	}
+	v := p.Rows[0]
+	return embedded{Embedding: v.Embedding, Dimension: p.Dim, Model: e.model.Name, Tokens: v.Tokens, Truncated: v.Truncated}.print()
+}

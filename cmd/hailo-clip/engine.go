@@ -1,0 +1,205 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+
+	"hailoclip/api"
+	"hailoclip/cache"
+	"hailoclip/configs"
+	"hailoclip/hailo"
+	"hailoclip/pipeline"
+	"hailoclip/stages"
+)
+
+// engine is everything between a request and the device, wired once.
+type engine struct {
+	cfg       configs.Config
+	log       *slog.Logger
+	model     *hailo.Model
+	modelWhy  string // why this model
+	tokenizer *hailo.Tokenizer
+	encoders  *encoders
+	store     *cache.Store
+	texts     []*cache.TextEmbeddings // one for each text encoder, in the order in which to try them
+	line      *stages.Line
+	pipe      *pipeline.Pipeline
+}
+
+// openEngine loads the configuration and opens the engine for a command that works by itself:
+// it logs warnings only.
+func openEngine(ctx context.Context, g *globals) (*engine, error) {
+	cfg, _, err := g.load()
+	if err != nil {
+		return nil, err
+	}
+	state, err := g.stateDir()
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Logging.Level == "info" {
+		cfg.Logging.Level, cfg.Logging.Format = "warning", "text"
+	}
+	return newEngine(ctx, cfg, state, newLogger(cfg.Logging))
+}
+
+// newEngine opens model, backend, cache and pipeline. It blocks until the backend can encode.
+// The caller closes it.
+func newEngine(ctx context.Context, cfg configs.Config, state string, log *slog.Logger) (e *engine, err error) {
+	limit, _ := cfg.ResourceLimits.MemoryBytes() // checked by Validate
+	debug.SetMemoryLimit(limit)
+
+	e = &engine{cfg: cfg, log: log}
+	defer func() {
+		if err != nil {
+			e.close(context.WithoutCancel(ctx))
+		}
+	}()
+	if e.model, e.modelWhy, err = resolveModel(cfg, state); err != nil {
+		return nil, err
+	}
+	if err := fits(cfg, e.model.Manifest); err != nil {
+		return nil, err
+	}
+	if e.tokenizer, err = e.model.LoadTokenizer(); err != nil {
+		return nil, err
+	}
+	e.encoders, err = opener{cfg: cfg, model: e.model, tokenizer: e.tokenizer, state: state, log: log}.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if e.store, err = cache.OpenStore(cfg.TextEmbedding, state, log); err != nil {
+		return nil, err
+	}
+	for _, backend := range e.encoders.texts {
+		info := backend.Info()
+		texts, err := e.store.Embeddings(cache.Encoder{
+			Namespace: info.TextDigest, Dim: e.model.EmbeddingDimension, Batch: info.TextBatch, Calls: textCalls,
+			Encode: e.encodeTexts(backend),
+		})
+		if err != nil {
+			return nil, err
+		}
+		e.texts = append(e.texts, texts)
+	}
+	e.line = stages.NewLine(cfg.CLIP.Pictures, e.encoders.images, e.model.ImageSize, cfg.Performance.WorkerThreads)
+	if e.pipe, err = pipeline.New(e.line.Stages(cfg.Performance)...); err != nil {
+		return nil, err
+	}
+	info := e.encoders.images.Info()
+	log.Info("ready to encode", "model", e.model.Name, "model_why", e.modelWhy, "backend", info.Backend,
+		"backend_why", e.encoders.why, "device", info.Device)
+	if e.model.Embedded() {
+		log.Warn("this is the small demo model: it knows drawings, not photographs; install a real one with: hailo-clip models pull clip-vit-b-32")
+	}
+	return e, nil
+}
+
+// fits refuses numbers of the configuration that are not the model's.
+func fits(cfg configs.Config, m hailo.Manifest) error {
+	check := func(field string, want, have int) error {
+		if want == 0 || want == have {
+			return nil
+		}
+		return usageError{fmt.Errorf("clip.%s: %d, but model %s has %d; 0 takes the model's", field, want, m.Name, have)}
+	}
+	return errors.Join(check("embedding_dimension", cfg.CLIP.EmbeddingDimension, m.EmbeddingDimension),
+		check("image_size", cfg.CLIP.ImageSize, m.ImageSize))
+}
+
+// textCalls is how many batches of new prompts are encoded at once: while one is on the device
+// the next is made ready. More would take the device from the images.
+const textCalls = 2
+
+// encodeTexts is what the cache asks for prompts that it does not know.
+func (e *engine) encodeTexts(backend hailo.Backend) cache.EncodeFunc {
+	return func(ctx context.Context, texts []string) ([]cache.Vector, error) {
+		vectors := make([]cache.Vector, len(texts))
+		tokens := make([][]int32, len(texts))
+		for i, text := range texts {
+			tokens[i], vectors[i].Truncated = e.tokenizer.EncodeCut(text, e.model.ContextLength)
+			vectors[i].Tokens = len(tokens[i])
+		}
+		embeddings, err := backend.EncodeTexts(ctx, tokens)
+		if err != nil {
+			return nil, err
+		}
+		for i := range vectors {
+			vectors[i].Embedding = embeddings[i]
+		}
+		return vectors, nil
+	}
+}
+
+// prompts returns the vectors of texts for the REST interface, with the pipeline's errors. The
+// next text encoder is asked only while the one before has lost its device: what that has in
+// the cache is still good.
+func (e *engine) prompts(ctx context.Context, texts []string) (found *cache.Prompts, err error) {
+	for _, encoder := range e.texts {
+		if found, err = encoder.Get(ctx, texts); !errors.Is(err, hailo.ErrDeviceLost) {
+			break
+		}
+	}
+	return found, promptError(err)
+}
+
+// promptError says which of the pipeline's errors an error of the backend is, which the REST
+// interface does not know.
+func promptError(err error) error {
+	for _, m := range []struct{ from, to error }{
+		{hailo.ErrDeviceLost, pipeline.ErrUnavailable},
+		{hailo.ErrClosed, pipeline.ErrClosed},
+		{hailo.ErrEncode, pipeline.ErrEncode},
+	} {
+		if errors.Is(err, m.from) {
+			return fmt.Errorf("%w: %w", m.to, err)
+		}
+	}
+	return err
+}
+
+// logitScale is the configured one, or the model's.
+func (e *engine) logitScale() float64 {
+	if e.cfg.CLIP.LogitScale != 0 {
+		return e.cfg.CLIP.LogitScale
+	}
+	return e.model.LogitScale
+}
+
+// health is what GET /health says; it does not block.
+func (e *engine) health() api.Health {
+	status, info := e.encoders.images.Status(), e.encoders.images.Info()
+	h := api.Health{Status: api.Healthy, Reason: status.Reason, ModelLoaded: status.Ready, Backend: info.Backend, RuntimeMode: "real"}
+	if info.Simulated {
+		h.RuntimeMode = "simulated"
+	}
+	switch {
+	case !status.Ready:
+		h.Status = api.Unhealthy
+	case status.Degraded:
+		h.Status = api.Degraded
+	}
+	return h
+}
+
+// close drains the pipeline until ctx ends, flushes the cache and releases the device, in that
+// order. It works on an engine that was opened in part.
+func (e *engine) close(ctx context.Context) error {
+	var errs []error
+	if e.pipe != nil {
+		errs = append(errs, e.pipe.Close(ctx))
+	}
+	if e.line != nil && errs[0] == nil { // a worker that still runs needs its decoder
+		e.line.Close()
+	}
+	if e.store != nil {
+		errs = append(errs, e.store.Close())
+	}
+	if e.encoders != nil {
+		errs = append(errs, e.encoders.close())
+	}
+	return errors.Join(errs...)
+}

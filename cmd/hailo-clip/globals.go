@@ -1,0 +1,71 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"hailoclip/configs"
+	"hailoclip/hailo/onnx"
+)
+
+// systemStateDir is where the state of the service is when systemd runs it.
+const systemStateDir = "/var/lib/hailo-clip"
+
+// globals are the flags of every command.
+type globals struct {
+	ConfigFile string `name:"config" placeholder:"FILE" type:"path" help:"Configuration file (default ${config_file} if it exists)."`
+	StateDir   string `name:"state-dir" placeholder:"DIR" type:"path" env:"HAILO_CLIP_STATE_DIR" help:"Folder of cache and models (default: /var/lib/hailo-clip for a service, else the user's cache folder)."`
+	Model      string `name:"model" placeholder:"NAME" help:"Model to use: auto, or a name of \"models list\" (clip.model)."`
+	Backend    string `name:"backend" placeholder:"KIND" help:"Where to encode: auto, npu, cpu or sim (clip.backend)."`
+}
+
+// load reads the configuration with the flags on top.
+func (g *globals) load(more ...configs.Override) (configs.Config, string, error) {
+	flags := more
+	for _, f := range []configs.Override{
+		{Key: "clip.model", Value: g.Model, Source: "--model"},
+		{Key: "clip.backend", Value: g.Backend, Source: "--backend"},
+	} {
+		if f.Value != "" {
+			flags = append(flags, f)
+		}
+	}
+	c, file, err := configs.Load(g.ConfigFile, os.Environ(), flags)
+	if err != nil {
+		return c, file, usageError{err}
+	}
+	return c, file, nil
+}
+
+// stateDir is the folder of cache and models; it need not exist yet.
+func (g *globals) stateDir() (string, error) {
+	if g.StateDir != "" {
+		return g.StateDir, nil
+	}
+	// systemd sets STATE_DIRECTORY for units with StateDirectory=.
+	if os.Getenv("STATE_DIRECTORY") != "" {
+		return systemStateDir, nil
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("no folder for cache and models: %w; give one with --state-dir", err)
+	}
+	return filepath.Join(dir, "hailo-clip"), nil
+}
+
+// libraryDirs is where "setup" may have put ONNX Runtime.
+func libraryDirs(state string) []string {
+	return []string{filepath.Join(state, "lib"), onnx.DefaultLibraryDir(), filepath.Join(systemStateDir, "lib")}
+}
+
+// newLogger logs to standard error as the configuration says.
+func newLogger(c configs.Logging) *slog.Logger {
+	level, _ := c.SlogLevel() // checked by Validate
+	options := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, options))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, options))
+}

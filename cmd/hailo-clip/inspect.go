@@ -1,0 +1,232 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"image"
+	"image/color"
+	"image/png"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"hailoclip/hailo"
+	"hailoclip/stages/decode"
+	"hailoclip/stages/resize"
+)
+
+type inspectCmd struct {
+	Pixels inspectPixelsCmd `cmd:"" help:"Write the picture that the model sees as a PNG."`
+	Tokens inspectTokensCmd `cmd:"" help:"Show how texts are cut into tokens."`
+	Model  inspectModelCmd  `cmd:"" help:"Show the model's numbers, files and digests."`
+}
+
+type inspectPixelsCmd struct {
+	Image  string `arg:"" help:"Image file; - is standard input."`
+	Output string `short:"o" required:"" type:"path" placeholder:"OUT.png" help:"PNG to write."`
+}
+
+func (c *inspectPixelsCmd) Help() string {
+	return `Example:
+  hailo-clip inspect pixels cat.jpg -o seen.png`
+}
+
+func (c *inspectPixelsCmd) Run(g *globals) error {
+	cfg, _, err := g.load()
+	if err != nil {
+		return err
+	}
+	state, err := g.stateDir()
+	if err != nil {
+		return err
+	}
+	model, _, err := resolveModel(cfg, state)
+	if err != nil {
+		return err
+	}
+	b, err := readImage(c.Image, cfg.Server.MaxBodyBytes)
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.Image, err)
+	}
+	decoder := decode.NewDecoder(cfg.CLIP.Pictures.Decode, model.ImageSize)
+	defer decoder.Close()
+	picture, err := decoder.Decode(b)
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.Image, err)
+	}
+	defer picture.Release()
+	size := model.ImageSize
+	pixels := make([]byte, 3*size*size)
+	if err := resize.New(cfg.CLIP.Pictures.Resize, size).Resize(pixels, picture.Pix, picture.Width, picture.Height); err != nil {
+		return fmt.Errorf("%s: %w", c.Image, err)
+	}
+	if err := writePNG(c.Output, pixels, size); err != nil {
+		return err
+	}
+	fmt.Printf("%s: %d x %d -> %s: %d x %d (%s)\n", c.Image, picture.Width, picture.Height, c.Output, size, size, cfg.CLIP.Pictures.Resize.Fit)
+	return nil
+}
+
+func writePNG(name string, pixels []byte, size int) error {
+	m := image.NewRGBA(image.Rect(0, 0, size, size))
+	for i := range size * size {
+		m.SetRGBA(i%size, i/size, color.RGBA{pixels[3*i], pixels[3*i+1], pixels[3*i+2], 255})
+	}
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	if err := png.Encode(f, m); err != nil {
+		f.Close()
+		return err
+	}
+	return f.Close()
+}
+
+type inspectTokensCmd struct {
+	Text      []string `arg:"" help:"Texts; a single - reads a JSON array of texts and prints a JSON array of id arrays."`
+	JSON      bool     `help:"Print JSON."`
+	Tokenizer string   `type:"existingfile" placeholder:"FILE" help:"Another tokenizer.json than the model's."`
+}
+
+func (c *inspectTokensCmd) Help() string {
+	return `All tokens are shown, before the cut to the model's context length.
+
+Examples:
+  hailo-clip inspect tokens "a photo of a cat"
+  echo '["a cat", "two dogs"]' | hailo-clip inspect tokens -`
+}
+
+func (c *inspectTokensCmd) Run(g *globals) error {
+	tokenizer, context, err := c.tokenizer(g)
+	if err != nil {
+		return err
+	}
+	if len(c.Text) == 1 && c.Text[0] == "-" {
+		return tokenizeJSON(os.Stdin, os.Stdout, tokenizer)
+	}
+	type result struct {
+		Text   string        `json:"text"`
+		Tokens []hailo.Piece `json:"tokens"`
+	}
+	for _, text := range c.Text {
+		r := result{text, tokenizer.Pieces(tokenizer.Encode(text))}
+		if c.JSON {
+			if err := json.NewEncoder(os.Stdout).Encode(r); err != nil {
+				return err
+			}
+			continue
+		}
+		cut := ""
+		if context > 0 && len(r.Tokens) > context {
+			cut = fmt.Sprintf(", cut to %d for the model", context)
+		}
+		fmt.Printf("%q: %d tokens%s\n", text, len(r.Tokens), cut)
+		var pieces []string
+		for _, p := range r.Tokens {
+			pieces = append(pieces, p.Piece)
+		}
+		for i, p := range r.Tokens {
+			fmt.Printf("  %s  %6d\n", pad(pieces[i], longest(pieces)), p.ID)
+		}
+	}
+	return nil
+}
+
+// tokenizer is the one of --tokenizer, or the model's with its context length.
+func (c *inspectTokensCmd) tokenizer(g *globals) (*hailo.Tokenizer, int, error) {
+	if c.Tokenizer != "" {
+		f, err := os.Open(c.Tokenizer)
+		if err != nil {
+			return nil, 0, err
+		}
+		defer f.Close()
+		t, err := hailo.LoadTokenizer(bufio.NewReader(f), hailo.Tokens{Start: "<|startoftext|>", End: "<|endoftext|>"})
+		if err != nil {
+			return nil, 0, fmt.Errorf("%s: %w", c.Tokenizer, err)
+		}
+		return t, 0, nil
+	}
+	cfg, _, err := g.load()
+	if err != nil {
+		return nil, 0, err
+	}
+	state, err := g.stateDir()
+	if err != nil {
+		return nil, 0, err
+	}
+	model, _, err := resolveModel(cfg, state)
+	if err != nil {
+		return nil, 0, err
+	}
+	t, err := model.LoadTokenizer()
+	return t, model.ContextLength, err
+}
+
+// maxTexts bounds what tokenizeJSON reads.
+const maxTexts = 64 << 20
+
+func tokenizeJSON(in io.Reader, out io.Writer, t *hailo.Tokenizer) error {
+	b, err := io.ReadAll(io.LimitReader(in, maxTexts+1))
+	if err != nil {
+		return err
+	}
+	if len(b) > maxTexts {
+		return usageError{fmt.Errorf("standard input is larger than %d bytes", maxTexts)}
+	}
+	var texts []string
+	if err := json.Unmarshal(b, &texts); err != nil {
+		return usageError{fmt.Errorf("standard input is not a JSON array of texts: %w", err)}
+	}
+	ids := make([][]int32, len(texts))
+	for i, text := range texts {
+		ids[i] = t.Encode(text)
+	}
+	return json.NewEncoder(out).Encode(ids)
+}
+
+type inspectModelCmd struct {
+	JSON bool `help:"Print JSON."`
+}
+
+func (c *inspectModelCmd) Run(g *globals) error {
+	cfg, _, err := g.load()
+	if err != nil {
+		return err
+	}
+	state, err := g.stateDir()
+	if err != nil {
+		return err
+	}
+	store, err := openStore(state)
+	if err != nil {
+		return err
+	}
+	model, why, err := store.Resolve(cfg.CLIP.Model)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return json.NewEncoder(os.Stdout).Encode(model.Manifest)
+	}
+	m := model.Manifest
+	fmt.Printf("%s (%s)\n", m.Name, why)
+	if m.Description != "" {
+		fmt.Printf("  %s\n", m.Description)
+	}
+	fmt.Printf("  images      %d x %d RGB, mean %v, std %v\n", m.ImageSize, m.ImageSize, m.Mean, m.Std)
+	fmt.Printf("  texts       %d tokens, end token kept\n", m.ContextLength)
+	fmt.Printf("  embeddings  %d numbers\n", m.EmbeddingDimension)
+	fmt.Printf("  logit scale %v\n", m.LogitScale)
+	all, err := store.List()
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(all, func(in hailo.Installed) bool { return in.Manifest.Name == m.Name })
+	for _, f := range all[i].Files {
+		fmt.Println("  " + strings.Join(fileLine(f), "  "))
+	}
+	return nil
+}

@@ -1,0 +1,138 @@
+// Command hailo-clip is a REST service for zero-shot image classification and embeddings with
+// CLIP, and the tools around it. This package is wiring: subcommands, signals, exit codes.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"hailoclip/configs"
+	"hailoclip/hailo"
+	"hailoclip/hailo/onnx"
+)
+
+// version is set by the Makefile.
+var version = ""
+
+// Exit codes, for scripts; README has them.
+const (
+	exitOK          = 0
+	exitFailed      = 1   // the work failed
+	exitUsage       = 2   // wrong arguments or configuration
+	exitMissing     = 3   // something is not installed: the message names the command that installs it
+	exitInterrupted = 130 // Ctrl-C before the end
+)
+
+// cli is the grammar of the command line.
+type cli struct {
+	globals
+
+	Serve    serveCmd    `cmd:"" help:"Run the REST service until SIGTERM or Ctrl-C."`
+	Demo     demoCmd     `cmd:"" help:"Run the service with the embedded demo model and classify its sample pictures."`
+	Classify classifyCmd `cmd:"" help:"Classify pictures against prompts, without a service."`
+	Embed    embedCmd    `cmd:"" help:"Print the embedding of an image or a text."`
+	Inspect  inspectCmd  `cmd:"" help:"Look at what the model sees: pixels, tokens, the model itself."`
+	Models   modelsCmd   `cmd:"" help:"List, fetch, check and remove models."`
+	Setup    setupCmd    `cmd:"" help:"Fetch ONNX Runtime, which encodes on the CPU."`
+	Cache    cacheCmd    `cmd:"" help:"Look at the prompt cache, or empty it."`
+	Config   configCmd   `cmd:"" help:"Show the configuration in force, or check a file."`
+	Doctor   doctorCmd   `cmd:"" help:"Check device, driver, libraries and models, and say what to do about each finding."`
+	NPUSim   npuSimCmd   `cmd:"" name:"npu-sim" passthrough:"" help:"The simulated chip, a worker process that the backend sim starts."`
+	Version  versionCmd  `cmd:"" help:"Print the version."`
+}
+
+const description = `Zero-shot image classification and embeddings with CLIP, on the Hailo-10H NPU or the CPU.
+
+Examples:
+  hailo-clip serve --port 5000
+  hailo-clip classify cat.jpg dog.jpg -p "a photo of a cat" -p "a photo of a dog"
+  hailo-clip models pull clip-vit-b-32
+
+"hailo-clip COMMAND --help" has the flags and more examples of a command.
+Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration, 3 something is not installed.`
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	// A Ctrl-C cancels what is under way; a second one ends the process at once.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+
+	var c cli
+	parser, err := kong.New(&c,
+		kong.Name("hailo-clip"), kong.Description(description),
+		kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.Vars{"config_file": configs.SystemFile}, kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(&c.globals),
+	)
+	if err != nil {
+		panic(err) // the grammar above is wrong
+	}
+	k, err := parser.Parse(os.Args[1:])
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "hailo-clip: %v\nRun \"hailo-clip --help\" for usage.\n", err)
+		return exitUsage
+	}
+	return exitCode(ctx, k.Run())
+}
+
+// usageError is a mistake in the arguments or in the configuration.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// exitError ends the program with a code and without a message; whoever returns it has said all.
+type exitError int
+
+func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
+// exitCode prints err and says what the process ends with.
+func exitCode(ctx context.Context, err error) int {
+	var code exitError
+	var usage usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &code):
+		return int(code)
+	}
+	fmt.Fprintln(os.Stderr, "hailo-clip:", err)
+	switch {
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		return exitInterrupted
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.Is(err, onnx.ErrNoLibrary), errors.Is(err, hailo.ErrNotInstalled):
+		return exitMissing
+	}
+	return exitFailed
+}
+
+type versionCmd struct{}
+
+func (versionCmd) Run() error {
+	fmt.Println("hailo-clip", programVersion())
+	return nil
+}
+
+// programVersion is the Makefile's, or what "go install" knows.
+func programVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
+}
+
+// isMissing says whether a file is not there.
+func isMissing(err error) bool { return errors.Is(err, fs.ErrNotExist) }

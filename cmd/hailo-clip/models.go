@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+
+	"hailoclip/hailo"
+)
+
+type modelsCmd struct {
+	List   modelsListCmd   `cmd:"" help:"List the models and what is installed of them."`
+	Pull   modelsPullCmd   `cmd:"" help:"Fetch the files of a model, or copy them from a folder."`
+	Verify modelsVerifyCmd `cmd:"" help:"Read all files of a model and check their digests."`
+	Rm     modelsRmCmd     `cmd:"" help:"Remove the files of a model."`
+}
+
+func (g *globals) modelStore() (*hailo.Store, error) {
+	state, err := g.stateDir()
+	if err != nil {
+		return nil, err
+	}
+	return openStore(state)
+}
+
+type modelsListCmd struct {
+	JSON bool `help:"Print JSON."`
+}
+
+func (c *modelsListCmd) Run(g *globals) error {
+	store, err := g.modelStore()
+	if err != nil {
+		return err
+	}
+	list, err := store.List()
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return json.NewEncoder(os.Stdout).Encode(listed(list))
+	}
+	fmt.Printf("%-22s  %-9s  %-9s  %s\n", "model", "CPU", "NPU", "what it is")
+	for _, in := range list {
+		fmt.Printf("%-22s  %-9s  %-9s  %s\n", in.Manifest.Name, part(in.CPU), part(in.NPU), in.Manifest.Description)
+		for _, f := range in.Files {
+			if f.Err != nil {
+				fmt.Printf("  %s\n", strings.Join(fileLine(f), "  "))
+			}
+		}
+	}
+	fmt.Printf("\nmodels folder: %s\n", store.Dir)
+	return nil
+}
+
+func part(s hailo.State) string {
+	if s == hailo.NotOffered {
+		return "-"
+	}
+	return string(s)
+}
+
+// listedModel is the JSON of a model in the list.
+type listedModel struct {
+	Name        string       `json:"name"`
+	Description string       `json:"description"`
+	Builtin     bool         `json:"builtin"`
+	CPU         hailo.State  `json:"cpu"`
+	NPU         hailo.State  `json:"npu"`
+	Files       []listedFile `json:"files"`
+}
+
+type listedFile struct {
+	Name   string `json:"name"`
+	Path   string `json:"path,omitempty"`
+	Bytes  int64  `json:"bytes"`
+	SHA256 string `json:"sha256,omitempty"`
+	Error  string `json:"error,omitempty"`
+}
+
+func listed(list []hailo.Installed) []listedModel {
+	out := make([]listedModel, len(list))
+	for i, in := range list {
+		out[i] = listedModel{in.Manifest.Name, in.Manifest.Description, in.Builtin, in.CPU, in.NPU, []listedFile{}}
+		for _, f := range in.Files {
+			out[i].Files = append(out[i].Files, newListedFile(f))
+		}
+	}
+	return out
+}
+
+func newListedFile(f hailo.FileState) listedFile {
+	l := listedFile{Name: f.Name, Path: f.Path, Bytes: f.Bytes, SHA256: f.SHA256}
+	if f.Err != nil {
+		l.Error = f.Err.Error()
+	}
+	return l
+}
+
+// fileLine is a file for people.
+func fileLine(f hailo.FileState) []string {
+	state := f.SHA256
+	switch {
+	case f.Err != nil:
+		state = f.Err.Error()
+	case f.Bytes == 0:
+		state = "missing"
+	case state == "":
+		state = "digest not known"
+	}
+	if f.Vendor {
+		state += " (" + f.Path + ")"
+	}
+	return []string{fmt.Sprintf("%-36s", f.Name), fmt.Sprintf("%12d bytes", f.Bytes), state}
+}
+
+type modelsPullCmd struct {
+	Name    string `arg:"" help:"Name of the model, see models list."`
+	FromDir string `type:"existingdir" placeholder:"DIR" help:"Copy the files from this folder instead of the network."`
+	Part    string `enum:"all,cpu,npu" default:"all" help:"Fetch only the files for this encoder: cpu or npu (default: all)."`
+	HailoRT string `name:"hailort" placeholder:"VERSION" help:"Fetch the NPU files made for this HailoRT, such as 5.1.1 (default: the manifest's)."`
+}
+
+func (c *modelsPullCmd) Help() string {
+	return `A pull that was interrupted goes on where it stopped. Every file is checked before it is used.
+
+Examples:
+  hailo-clip models pull clip-vit-b-32
+  hailo-clip models pull clip-vit-b-32 --part npu --hailort 5.1.1
+  hailo-clip models pull clip-vit-b-32 --from-dir /media/usb/clip`
+}
+
+func (c *modelsPullCmd) Run(ctx context.Context, g *globals) error {
+	store, err := g.modelStore()
+	if err != nil {
+		return err
+	}
+	o := hailo.PullOptions{FromDir: c.FromDir}
+	if c.Part != "all" {
+		o.Which = hailo.Part(c.Part)
+	}
+	if c.HailoRT != "" {
+		var ok bool
+		if o.Zoo, ok = hailo.ZooRelease(c.HailoRT); !ok {
+			return usageError{fmt.Errorf("--hailort %q: no release of the model zoo is known for it", c.HailoRT)}
+		}
+	}
+	bar := newBars(os.Stderr)
+	o.Progress = bar.set
+	err = store.Pull(ctx, c.Name, o)
+	bar.done()
+	if err != nil {
+		return err
+	}
+	_, why, err := store.Resolve(c.Name)
+	if err == nil {
+		fmt.Println(why)
+	}
+	return err
+}
+
+type modelsVerifyCmd struct {
+	Name string `arg:"" help:"Name of the model."`
+	JSON bool   `help:"Print JSON."`
+}
+
+func (c *modelsVerifyCmd) Run(ctx context.Context, g *globals) error {
+	store, err := g.modelStore()
+	if err != nil {
+		return err
+	}
+	files, err := store.Verify(ctx, c.Name)
+	if err != nil {
+		return err
+	}
+	failed := false
+	var out []listedFile
+	for _, f := range files {
+		failed = failed || f.Err != nil
+		out = append(out, newListedFile(f))
+		if !c.JSON {
+			fmt.Println(strings.Join(fileLine(f), "  "))
+		}
+	}
+	if c.JSON {
+		if err := json.NewEncoder(os.Stdout).Encode(out); err != nil {
+			return err
+		}
+	}
+	if failed {
+		return exitError(exitFailed)
+	}
+	return nil
+}
+
+type modelsRmCmd struct {
+	Name string `arg:"" help:"Name of the model."`
+}
+
+func (c *modelsRmCmd) Run(g *globals) error {
+	store, err := g.modelStore()
+	if err != nil {
+		return err
+	}
+	freed, err := store.Remove(c.Name)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("removed %s, %d MB freed\n", c.Name, freed/1_000_000)
+	return nil
+}

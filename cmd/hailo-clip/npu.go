@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"hailoclip/hailo"
+	"hailoclip/hailo/demo"
+	"hailoclip/hailo/npu"
+	"hailoclip/hailo/onnx"
+	"hailoclip/hailo/sim"
+)
+
+// openNPU starts the worker that holds the device.
+func (o opener) openNPU() (*npu.Backend, error) {
+	cfg, model := o.cfg, o.model
+	if !model.HasNPU() {
+		return nil, fmt.Errorf("%w: %s has no files for the NPU; install them with: hailo-clip models pull %s --part npu",
+			hailo.ErrNotInstalled, model.Name, model.Name)
+	}
+	worker, err := npu.FindWorker(cfg.NPU.Worker)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", hailo.ErrNotInstalled, err)
+	}
+	options := o.npuOptions()
+	options.Command = []string{worker}
+	options.ImageHEF, _ = model.Path(model.NPU.Image)
+	if model.HasNPUText() && cfg.CLIP.TextEncoder != "cpu" {
+		if options.Text, err = npuText(model, o.tokenizer); err != nil {
+			return nil, err
+		}
+		if options.TextDigest, err = model.Digest(model.NPU.Text, model.NPU.TokenEmbedding, model.NPU.TextProjection, model.Manifest.Tokenizer); err != nil {
+			return nil, err
+		}
+	}
+	return npu.New(options)
+}
+
+func (o opener) npuOptions() npu.Options {
+	options := npu.Options{
+		Config: o.cfg.NPU, ImageSize: o.model.ImageSize, Dimension: o.model.EmbeddingDimension, BatchSize: o.cfg.CLIP.BatchSize,
+		DeviceTimeout: time.Duration(o.cfg.CLIP.DeviceTimeoutMS) * time.Millisecond, Log: o.log,
+	}
+	if o.cfg.CLIP.Device != "0" { // the former service's index of the only device
+		options.Config.Device = o.cfg.CLIP.Device
+	}
+	return options
+}
+
+// npuText loads what encoding texts on the NPU needs on the host.
+func npuText(model *hailo.Model, tokenizer *hailo.Tokenizer) (*npu.Text, error) {
+	vocabulary, width, table, err := model.ReadNpy(model.NPU.TokenEmbedding)
+	if err != nil {
+		return nil, err
+	}
+	_, _, projection, err := model.ReadNpy(model.NPU.TextProjection)
+	if err != nil {
+		return nil, err
+	}
+	t := &npu.Text{
+		ContextLength: model.ContextLength, Width: width, Vocabulary: vocabulary,
+		EndToken: tokenizer.End(), PadToken: model.Tokens.PadID,
+		Row:        func(token int32) []float32 { return table[int(token)*width:][:width] },
+		Projection: projection, Transposed: model.NPU.ProjectionTransposed,
+	}
+	t.HEF, _ = model.Path(model.NPU.Text)
+	return t, nil
+}
+
+// openSim starts the simulated chip: this program again, as a worker.
+func (o opener) openSim() (*npu.Backend, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	m := o.model.Manifest
+	options := o.npuOptions()
+	options.Simulated, options.ImageHEF = true, "simulated"
+	options.Command = slices.Concat([]string{self, "npu-sim",
+		fmt.Sprintf("--image-size=%d", m.ImageSize), fmt.Sprintf("--dimension=%d", m.EmbeddingDimension),
+		fmt.Sprintf("--context-length=%d", m.ContextLength), fmt.Sprintf("--width=%d", m.EmbeddingDimension),
+		"--vectors=" + o.cfg.Sim.Vectors}, strings.Fields(o.cfg.Sim.Arguments))
+	options.Text = npu.SyntheticText(o.tokenizer.Size(), m.ContextLength, m.EmbeddingDimension, o.tokenizer.End(), m.Tokens.PadID)
+	options.TextDigest = fmt.Sprintf("sim/%s/%s", m.Name, o.cfg.Sim.Vectors)
+	return npu.New(options)
+}
+
+type npuSimCmd struct {
+	Args []string `arg:"" optional:"" help:"Flags of the simulated chip; --help lists them."`
+}
+
+// Run is a worker process. With --vectors=model it computes the demo model's vectors.
+func (c *npuSimCmd) Run(ctx context.Context, g *globals) error {
+	var encoders sim.Encoders
+	if slices.Contains(c.Args, "--vectors=model") {
+		var err error
+		if encoders, err = demoEncoders(g); err != nil {
+			return err
+		}
+	}
+	if code := sim.Main(c.Args, encoders); code != exitOK {
+		return exitError(code)
+	}
+	return nil
+}
+
+// demoEncoders are the demo model's on the CPU.
+func demoEncoders(g *globals) (sim.Encoders, error) {
+	state, err := g.stateDir()
+	if err != nil {
+		return sim.Encoders{}, err
+	}
+	model, err := demo.Model()
+	if err != nil {
+		return sim.Encoders{}, err
+	}
+	b, err := onnx.Open(onnx.Config{}, model, cpuFrames, libraryDirs(state)...)
+	if err != nil {
+		return sim.Encoders{}, err
+	}
+	background := context.Background()
+	tokenizer, err := model.LoadTokenizer()
+	if err != nil {
+		return sim.Encoders{}, err
+	}
+	return sim.Encoders{
+		Image: func(pixels []byte) ([]float32, error) {
+			f, err := b.Frames().Get(background)
+			if err != nil {
+				return nil, err
+			}
+			defer f.Release()
+			copy(f.Pixels, pixels)
+			err = b.EncodeImages(background, []*hailo.Frame{f})
+			return slices.Clone(f.Embedding), err
+		},
+		Text: func(tokens []int32) ([]float32, error) {
+			if end := slices.Index(tokens, tokenizer.End()); end >= 0 {
+				tokens = tokens[:end+1]
+			}
+			vectors, err := b.EncodeTexts(background, [][]int32{tokens})
+			if err != nil {
+				return nil, err
+			}
+			return vectors[0], nil
+		},
+	}, nil
+}

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"io"
+	"os"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+	"golang.org/x/term"
+)
+
+// bars shows progress, one bar for each thing under way; nothing where the output is no terminal.
+type bars struct {
+	progress *mpb.Progress
+	byName   map[string]*mpb.Bar
+}
+
+func newBars(out *os.File) *bars {
+	b := &bars{byName: map[string]*mpb.Bar{}}
+	var w io.Writer
+	if term.IsTerminal(int(out.Fd())) {
+		w = out
+	}
+	b.progress = mpb.New(mpb.WithOutput(w), mpb.WithWidth(40))
+	return b
+}
+
+// set says that done of total bytes are there; a total of 0 or less is not known yet.
+func (b *bars) set(name string, done, total int64) {
+	b.update(name, done, total, decor.Counters(decor.SizeB1024(0), "% .1f / % .1f"))
+}
+
+// count is set for things that are counted.
+func (b *bars) count(name string, done, total int64) {
+	b.update(name, done, total, decor.CountersNoUnit("%d / %d"))
+}
+
+func (b *bars) update(name string, done, total int64, counter decor.Decorator) {
+	bar := b.byName[name]
+	if bar == nil {
+		bar = b.progress.AddBar(max(total, 0),
+			mpb.PrependDecorators(decor.Name(name, decor.WCSyncSpaceR)),
+			mpb.AppendDecorators(counter, decor.Percentage(decor.WC{W: 5})))
+		b.byName[name] = bar
+	}
+	bar.SetTotal(max(total, 0), false)
+	bar.SetCurrent(done)
+}
+
+// done ends all bars and waits until they are drawn.
+func (b *bars) done() {
+	for _, bar := range b.byName {
+		bar.SetTotal(-1, true)
+	}
+	b.progress.Wait()
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"hailoclip/api"
+	"hailoclip/configs"
+)
+
+type serveCmd struct {
+	Host string `placeholder:"ADDR" help:"Address to listen on (server.host)."`
+	Port *int   `placeholder:"N" help:"Port to listen on; 0 is any free one (server.port)."`
+}
+
+func (c *serveCmd) Help() string {
+	return `Every setting stands in the configuration file: "hailo-clip config show --default".
+
+Examples:
+  hailo-clip serve
+  hailo-clip serve --host 127.0.0.1 --port 8080 --backend cpu
+  HAILO_CLIP_PERFORMANCE_MAX_QUEUE_SIZE=64 hailo-clip serve --config my.yaml`
+}
+
+func (c *serveCmd) Run(ctx context.Context, g *globals) error {
+	var flags []configs.Override
+	if c.Host != "" {
+		flags = append(flags, configs.Override{Key: "server.host", Value: c.Host, Source: "--host"})
+	}
+	if c.Port != nil {
+		flags = append(flags, configs.Override{Key: "server.port", Value: strconv.Itoa(*c.Port), Source: "--port"})
+	}
+	cfg, file, err := g.load(flags...)
+	if err != nil {
+		return err
+	}
+	state, err := g.stateDir()
+	if err != nil {
+		return err
+	}
+	log := newLogger(cfg.Logging)
+	log.Info("starting", "version", programVersion(), "configuration", file, "state", state)
+	s, err := newService(ctx, cfg, state, serviceLogs{all: log, requests: log})
+	if err != nil {
+		return err
+	}
+	return s.run(ctx)
+}
+
+// service is an engine behind the REST interface.
+type service struct {
+	engine *engine
+	server *api.Server
+	ln     net.Listener
+}
+
+// newService takes the port first, so that a second start fails at once and not after the model
+// has been loaded; clients that connect meanwhile wait in the kernel's queue.
+func newService(ctx context.Context, cfg configs.Config, state string, log serviceLogs) (*service, error) {
+	ln, err := net.Listen("tcp", cfg.Server.Addr())
+	if err != nil {
+		return nil, fmt.Errorf("%w; is another hailo-clip running? choose another port with --port", err)
+	}
+	e, err := newEngine(ctx, cfg, state, log.all)
+	if err != nil {
+		return nil, errors.Join(err, ln.Close())
+	}
+	server, err := api.New(cfg.Server, api.Service{
+		Pipeline: e.pipe, Prompts: e.prompts, Health: e.health, Model: e.model.Name,
+		LogitScale: e.logitScale(), Softmax: cfg.CLIP.ApplySoftmax,
+		RequestTimeout: cfg.Performance.RequestTimeout.Std(), Version: programVersion(), Log: log.requests,
+	})
+	if err != nil {
+		return nil, errors.Join(err, e.close(context.WithoutCancel(ctx)), ln.Close())
+	}
+	return &service{engine: e, server: server, ln: ln}, nil
+}
+
+// url is where the service answers.
+func (s *service) url() string { return "http://" + s.ln.Addr().String() }
+
+// run serves until ctx ends, then drains within server.shutdown_timeout: stop accepting, finish
+// what is inside, flush the cache, release the device.
+func (s *service) run(ctx context.Context) error {
+	e := s.engine
+	served := make(chan error, 1)
+	go func() { served <- s.server.Serve(s.ln) }()
+	e.log.Info("serving", "url", s.url(), "model", e.model.Name)
+	notify(e, daemon.SdNotifyReady)
+
+	var err error
+	select {
+	case err = <-served: // the listener failed
+	case <-ctx.Done():
+		e.log.Info("stopping", "timeout", e.cfg.Server.ShutdownTimeout.Std())
+		notify(e, daemon.SdNotifyStopping)
+	}
+	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.Server.ShutdownTimeout.Std())
+	defer cancel()
+	err = errors.Join(err, s.server.Shutdown(deadline), e.close(deadline))
+	e.log.Info("stopped")
+	return err
+}
+
+// notify tells systemd, if it started the service, what the service does.
+func notify(e *engine, state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		e.log.Warn("cannot notify systemd", "error", err)
+	}
+}

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"hailoclip/hailo/onnx"
+	"hailoclip/stages/decode"
+)
+
+type setupCmd struct {
+	Arch string `enum:",amd64,arm64" default:"" help:"Fetch for this architecture instead of this machine's (amd64, arm64)."`
+}
+
+func (c *setupCmd) Help() string {
+	return `Fetches ONNX Runtime ` + onnx.FetchVersion + ` with npm, or from the vendor's release page where npm is missing,
+checks its digest, and puts it into lib/ of the state folder. Does nothing when it is there.
+
+Examples:
+  hailo-clip setup
+  sudo hailo-clip setup --state-dir /var/lib/hailo-clip`
+}
+
+func (c *setupCmd) Run(ctx context.Context, g *globals) error {
+	state, err := g.stateDir()
+	if err != nil {
+		return err
+	}
+	bar := newBars(os.Stderr)
+	path, err := onnx.Fetch(ctx, onnx.FetchOptions{
+		Dir:      filepath.Join(state, "lib"),
+		Arch:     c.Arch,
+		Progress: func(done, total int64) { bar.set("ONNX Runtime", done, total) },
+	})
+	bar.done()
+	if err != nil {
+		return err
+	}
+	fmt.Printf("ONNX Runtime %s: %s\n", onnx.FetchVersion, path)
+	if lib, err := decode.FindLibrary(); err != nil {
+		fmt.Printf("libturbojpeg:  not found, JPEGs are decoded about four times slower: sudo apt install libturbojpeg0\n")
+	} else {
+		fmt.Printf("libturbojpeg:  %s\n", lib.Path)
+	}
+	return nil
+}

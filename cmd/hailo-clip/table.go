@@ -1,0 +1,46 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"unicode/utf8"
+)
+
+const (
+	barWidth  = 24
+	textWidth = 44 // a longer prompt is cut in tables
+)
+
+// row is a line of a table: a prompt, its score and a bar.
+func row(text string, score float64, width int) string {
+	return fmt.Sprintf("%s  %6.3f  %s", pad(text, width), score, bar(score))
+}
+
+// bar draws 0..1 in eighths of a character.
+func bar(score float64) string {
+	eighths := int(math.Round(min(max(score, 0), 1) * barWidth * 8))
+	full, rest := eighths/8, eighths%8
+	if rest == 0 {
+		return strings.Repeat("█", full)
+	}
+	return strings.Repeat("█", full) + string([]rune("▏▎▍▌▋▊▉")[rest-1])
+}
+
+// pad cuts or fills text to width characters.
+func pad(text string, width int) string {
+	n := utf8.RuneCountInString(text)
+	if n > width {
+		return string([]rune(text)[:width-1]) + "…"
+	}
+	return text + strings.Repeat(" ", width-n)
+}
+
+// longest is the width of a column of texts.
+func longest(texts []string) int {
+	width := 1
+	for _, text := range texts {
+		width = max(width, utf8.RuneCountInString(text))
+	}
+	return min(width, textWidth)
+}

@@ -1,0 +1,156 @@
+package hailo
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// probeTimeout is how long one probe may take. An encoder that needs longer is of no use.
+const probeTimeout = 10 * time.Second
+
+// probeCosine is how far the embedding of the known image may turn away from the first one: a
+// quantised encoder gives the same vector each time, a second backend nearly the same.
+const probeCosine = 0.9
+
+// Probe wraps a backend so that its Status cannot lie: a known image and text are encoded at the
+// start and again whenever nothing was encoded for an interval. While that fails, or gives
+// other vectors than the first time, the backend is not ready.
+type Probe struct {
+	Backend
+	tokens   []int32
+	interval time.Duration
+	log      *slog.Logger
+
+	encoded atomic.Int64          // calls that succeeded; a probe is needed only where there are none
+	failure atomic.Pointer[error] // of the last probe; nil: it succeeded
+
+	image []float32 // what the known image was encoded to first
+	text  []float32
+
+	stop  context.CancelFunc
+	ended sync.WaitGroup
+}
+
+// NewProbe probes b times times (at least once), and then every interval without other work;
+// 0 is never. tokens is a known text. It blocks until the first probes are done; their error is
+// returned. Probing does not own b: close the Probe first, then b.
+func NewProbe(ctx context.Context, b Backend, tokens []int32, interval time.Duration, times int, log *slog.Logger) (*Probe, error) {
+	p := &Probe{Backend: b, tokens: tokens, interval: interval, log: log}
+	for range max(times, 1) {
+		if err := p.probe(ctx); err != nil {
+			return nil, fmt.Errorf("probe of the encoder: %w", err)
+		}
+	}
+	ctx, p.stop = context.WithCancel(context.Background())
+	if interval > 0 {
+		p.ended.Go(func() { p.watch(ctx) })
+	}
+	return p, nil
+}
+
+// EncodeImages is the backend's; a success shows that no probe is needed.
+func (p *Probe) EncodeImages(ctx context.Context, frames []*Frame) error {
+	err := p.Backend.EncodeImages(ctx, frames)
+	if err == nil {
+		p.encoded.Add(1)
+	}
+	return err
+}
+
+// Status is the backend's, and not ready while the last probe failed.
+func (p *Probe) Status() Status {
+	s := p.Backend.Status()
+	if err := p.failure.Load(); err != nil && s.Ready {
+		return Status{Reason: fmt.Sprintf("the encoder fails on a known image: %v", *err)}
+	}
+	return s
+}
+
+// Close ends the probing; the backend stays open.
+func (p *Probe) Close() error {
+	p.stop()
+	p.ended.Wait()
+	return nil
+}
+
+func (p *Probe) watch(ctx context.Context) {
+	tick := time.NewTicker(p.interval)
+	defer tick.Stop()
+	seen := int64(0)
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if n := p.encoded.Load(); n != seen && p.failure.Load() == nil {
+			seen = n
+			continue // busy, and working
+		}
+		err := p.probe(ctx)
+		seen = p.encoded.Load()
+		if ctx.Err() != nil {
+			return
+		}
+		was := p.failure.Load()
+		switch {
+		case err != nil && was == nil:
+			p.log.Error("the encoder fails its probe", "error", err)
+		case err == nil && was != nil:
+			p.log.Info("the encoder passes its probe again")
+		}
+		if err == nil {
+			p.failure.Store(nil)
+		} else {
+			p.failure.Store(&err)
+		}
+	}
+}
+
+// probe encodes the known image and text once and compares.
+func (p *Probe) probe(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	frame, err := p.Frames().Get(ctx)
+	if err != nil {
+		return fmt.Errorf("no free frame: %w", err)
+	}
+	defer frame.Release()
+	for i := range frame.Pixels {
+		frame.Pixels[i] = byte(i / 3) // a grey ramp, row after row
+	}
+	if err := p.Backend.EncodeImages(ctx, []*Frame{frame}); err != nil {
+		return err
+	}
+	if p.image, err = agree("image", p.image, frame.Embedding); err != nil {
+		return err
+	}
+	if p.tokens == nil {
+		return nil
+	}
+	texts, err := p.Backend.EncodeTexts(ctx, [][]int32{p.tokens})
+	if err != nil {
+		return err
+	}
+	p.text, err = agree("text", p.text, texts[0])
+	return err
+}
+
+// agree compares an embedding with the first one, which it returns.
+func agree(what string, first, now []float32) ([]float32, error) {
+	if first == nil {
+		return append(first, now...), nil
+	}
+	var dot float64
+	for i := range first {
+		dot += float64(first[i]) * float64(now[i])
+	}
+	if !(dot >= probeCosine) {
+		return first, fmt.Errorf("%w: the known %s has cosine %.3f with its first embedding", ErrEncode, what, dot)
+	}
+	return first, nil
+}
