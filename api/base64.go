@@ -107,6 +107,14 @@ func decodeSlow(dst, text []byte, at int) ([]byte, error) {
 	var group uint32
 	have, padding := 0, 0 // characters of the group that is being read
 	for ; at < len(text); at++ {
+		for have == 0 && padding == 0 && at+4 < len(text) { // whole groups, which is nearly all
+			a, b, c, d := sextets[text[at]], sextets[text[at+1]], sextets[text[at+2]], sextets[text[at+3]]
+			if a|b|c|d >= isSpace {
+				break
+			}
+			dst = append(dst, a<<2|b>>4, b<<4|c>>2, c<<6|d)
+			at += 4
+		}
 		six := sextets[text[at]]
 		switch {
 		case six == isSpace:

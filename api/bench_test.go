@@ -1,0 +1,136 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"hailoclip/cache"
+	"hailoclip/pipeline"
+)
+
+var twentyPrompts = func() (p []string) {
+	for i := range 20 {
+		p = append(p, fmt.Sprintf("a photo of a person number %d riding a bicycle", i))
+	}
+	return p
+}()
+
+// BenchmarkClassify is the whole handler, body to answer, without the network and with a line
+// that costs next to nothing. What it allocates must not grow with the image.
+func BenchmarkClassify(b *testing.B) {
+	for _, size := range []int{150 << 10, 700 << 10} {
+		b.Run(fmt.Sprintf("image=%dKiB", size>>10), func(b *testing.B) {
+			s := handlerOnly(b)
+			body := []byte(classifyBody(strings.Repeat("\xff", size), "", twentyPrompts...))
+			reader := bytes.NewReader(body)
+			var ctx fasthttp.RequestCtx
+			b.SetBytes(int64(len(body)))
+			b.ReportAllocs()
+			for b.Loop() {
+				reader.Reset(body)
+				if !ask(s, &ctx, reader, len(body)) {
+					b.Fatal(ctx.Response.String())
+				}
+			}
+		})
+	}
+}
+
+// TestMemoryDoesNotGrowWithTheImage: the body's buffer comes from a pool, and the image is
+// decoded in it.
+func TestMemoryDoesNotGrowWithTheImage(t *testing.T) {
+	if testing.Short() || raceEnabled {
+		t.Skip("pools drop things at random under the race detector")
+	}
+	s := handlerOnly(t)
+	perRequest := func(size int) uint64 {
+		body := []byte(classifyBody(strings.Repeat("\xff", size), "", twentyPrompts...))
+		reader := bytes.NewReader(body)
+		var ctx fasthttp.RequestCtx
+		// The cheapest of many: a collection may empty the pool at any time.
+		least := uint64(math.MaxUint64)
+		var before, after runtime.MemStats
+		for range 50 {
+			reader.Reset(body)
+			runtime.ReadMemStats(&before)
+			if !ask(s, &ctx, reader, len(body)) {
+				t.Fatal(ctx.Response.String())
+			}
+			runtime.ReadMemStats(&after)
+			least = min(least, after.TotalAlloc-before.TotalAlloc)
+		}
+		return least
+	}
+	if small, large := perRequest(1<<10), perRequest(700<<10); large > small+16<<10 {
+		t.Errorf("%d bytes for a request with 1 KiB, %d with 700 KiB", small, large)
+	}
+}
+
+// handlerOnly is a server whose line and cache do nothing.
+func handlerOnly(t testing.TB) *Server {
+	t.Helper()
+	matches := []pipeline.Match{{Prompt: 3, Score: 0.9}, {Prompt: 1, Score: 0.05}, {Prompt: 0, Score: 0.01}}
+	line, err := pipeline.New(pipeline.Stage{Name: "nothing", Queue: 1, Workers: 1, Work: func(_ int, jobs []*pipeline.Job) {
+		jobs[0].Result.Matches = matches
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { line.Close(context.Background()) })
+	prompts := &cache.Prompts{Dim: 1, Matrix: make([]float32, 20), Rows: make([]cache.Vector, 20)}
+	cfg := testConfig()
+	cfg.MaxBodyBytes = 16 << 20
+	s, err := New(cfg, Service{
+		Pipeline: line,
+		Prompts:  func(context.Context, []string) (*cache.Prompts, error) { return prompts, nil },
+		Health:   func() Health { return Health{Status: Healthy} },
+		Model:    testModel, LogitScale: 100, RequestTimeout: time.Minute,
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// ask calls the handler as the server does.
+func ask(s *Server, ctx *fasthttp.RequestCtx, body io.Reader, size int) bool {
+	ctx.Request.Reset()
+	ctx.Response.Reset()
+	ctx.Request.Header.SetMethod("POST")
+	ctx.Request.SetRequestURI("/v1/classify")
+	ctx.Request.Header.SetContentType("application/json")
+	ctx.Request.SetBodyStream(body, size)
+	s.handle(ctx)
+	return ctx.Response.StatusCode() == 200
+}
+
+// BenchmarkParse is the JSON alone.
+func BenchmarkParse(b *testing.B) {
+	for _, size := range []int{150 << 10, 700 << 10} {
+		b.Run(fmt.Sprintf("image=%dKiB", size>>10), func(b *testing.B) {
+			body := []byte(classifyBody(strings.Repeat("\xff", size), "", twentyPrompts...))
+			var in input
+			b.SetBytes(int64(len(body)))
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := in.parse(body); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := in.prompts(1000, 2048); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

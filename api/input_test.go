@@ -1,0 +1,126 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/bytedance/sonic"
+)
+
+// TestSonicIsNative fails when a new Go release makes sonic fall back to encoding/json, which
+// would cost a hundred times as much for a large image.
+func TestSonicIsNative(t *testing.T) {
+	if sonic.APIKind != sonic.UseSonicJSON {
+		t.Error("sonic does not support this version of Go natively")
+	}
+}
+
+// TestImageIsNotCopied checks the reason for the choice of decoder: the text of the image lies
+// in the body.
+func TestImageIsNotCopied(t *testing.T) {
+	body := []byte(`{"prompts":["one","two"],"image":"` + strings.Repeat("QUJD", 1000) + `"}`)
+	var in input
+	if err := in.parse(body); err != nil {
+		t.Fatal(err)
+	}
+	at := bytes.Index(body, []byte("QUJD"))
+	body[at] = 'X'
+	if in.Image[0] != 'X' {
+		t.Error("the image is a copy")
+	}
+	prompts, err := in.prompts(10, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range body {
+		body[i] = '#'
+	}
+	if !slices.Equal(prompts, []string{"one", "two"}) {
+		t.Errorf("the prompts lie in the body: %q", prompts)
+	}
+}
+
+func TestElements(t *testing.T) {
+	cases := map[string]int{
+		``: 0, `[`: 0, `null`: 0, `"[1]"`: 0, `{"a":[1,2]}`: 0, `[]`: 0, "[ \n]": 0,
+		`[1]`: 1, `[""]`: 1, `["a,b"]`: 1, `["\",\"","\\",","]`: 3, `[[1,2],{"a":1,"b":2}, 3]`: 3,
+	}
+	for raw, want := range cases {
+		if got := elements([]byte(raw)); got != want {
+			t.Errorf("%s has %d elements, want %d", raw, got, want)
+		}
+	}
+}
+
+// FuzzInput compares the fast way through a body with the slow one, which is encoding/json's.
+func FuzzInput(f *testing.F) {
+	for _, body := range []string{
+		``, `{}`, `null`, `[1]`, `{"image":"QUJD","prompts":["a","b"],"top_k":2,"threshold":0.5}`,
+		`{"image":5,"image":"x"}`, `{"IMAGE":"a\/b\u0041","prompts":["\ud83d\ude00",1,null]}`, `{"image":"` + "\xff\x00" + `"}`,
+		`{"text":"x","top_k":1e999,"threshold":-0}`, `{"image_url":{},"prompts":[[","]]}`, ` {"x":[1,}]}`, `{"top_k": 3 }`, `{"top_k":01}`,
+		`{"prompts":"[1,2]","text":["x"]}`, `{"image":null,"prompts":null,"text":null}`, `{"a":` + strings.Repeat("[", 5000),
+	} {
+		f.Add([]byte(body))
+	}
+	type result struct {
+		prompts   []string
+		topK      int
+		threshold float64
+		text      string
+		image     []byte
+		errs      []string
+	}
+	use := func(parse func(*input, []byte) error, body []byte) (r result, err error) {
+		body = bytes.Clone(body)
+		var in input
+		if err := parse(&in, body); err != nil {
+			return r, err
+		}
+		var errs [5]error
+		r.prompts, errs[0] = in.prompts(100, 100)
+		r.topK, errs[1] = in.topK(50)
+		r.threshold, errs[2] = in.threshold()
+		r.text, errs[3] = in.text(100)
+		var scratch [scratchBytes]byte
+		r.image, errs[4] = in.decodeImage(body, &scratch)
+		for _, err := range errs {
+			if err == nil {
+				r.errs = append(r.errs, "")
+				continue
+			}
+			if outcomeOf(err).status != 400 {
+				t := outcomeOf(err)
+				panic(t.code)
+			}
+			r.errs = append(r.errs, err.Error())
+		}
+		return r, nil
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		got, err := use((*input).parse, body)
+		if err != nil {
+			if !errors.Is(err, errInvalidJSON) || len(err.Error()) > 200 {
+				t.Fatalf("%v", err)
+			}
+			if json.Valid(body) && bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("{")) {
+				t.Fatalf("%q is an object: %v", body, err)
+			}
+			return
+		}
+		if !json.Valid(body) {
+			t.Fatalf("%q is not JSON", body)
+		}
+		want, err := use((*input).parseSlowly, body)
+		if err != nil {
+			t.Fatalf("%q: the slow way says %v", body, err)
+		}
+		if !slices.Equal(got.prompts, want.prompts) || got.topK != want.topK || got.threshold != want.threshold ||
+			got.text != want.text || !bytes.Equal(got.image, want.image) || !slices.Equal(got.errs, want.errs) {
+			t.Fatalf("%q: fast %+v, slow %+v", body, got, want)
+		}
+	})
+}
