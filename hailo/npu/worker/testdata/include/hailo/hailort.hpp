@@ -65,8 +65,16 @@ enum hailo_notification_id_t {
     HAILO_NOTIFICATION_ID_MAX_ENUM = INT_MAX
 };
 
-enum hailo_temperature_protection_temperature_zone_t { HAILO_TEMPERATURE_PROTECTION_TEMPERATURE_ZONE__GREEN = 0 };
-enum hailo_overcurrent_protection_overcurrent_zone_t { HAILO_OVERCURRENT_PROTECTION_OVERCURRENT_ZONE__GREEN = 0 };
+enum hailo_temperature_protection_temperature_zone_t {
+    HAILO_TEMPERATURE_PROTECTION_TEMPERATURE_ZONE__GREEN = 0,
+    HAILO_TEMPERATURE_PROTECTION_TEMPERATURE_ZONE__ORANGE = 1,
+    HAILO_TEMPERATURE_PROTECTION_TEMPERATURE_ZONE__RED = 2
+};
+
+enum hailo_overcurrent_protection_overcurrent_zone_t {
+    HAILO_OVERCURRENT_PROTECTION_OVERCURRENT_ZONE__GREEN = 0,
+    HAILO_OVERCURRENT_PROTECTION_OVERCURRENT_ZONE__RED = 1
+};
 
 struct hailo_version_t {
     uint32_t major, minor, revision;
@@ -118,7 +126,7 @@ struct hailo_notification_t {
         struct {
             hailo_overcurrent_protection_overcurrent_zone_t overcurrent_zone;
         } health_monitor_overcurrent_alert_notification;
-        uint16_t new_state; // of id 14, which the headers of 5.1 do not name
+        uint16_t new_state; // of id 14
     } body;
 };
 #pragma pack(pop)

@@ -1,0 +1,176 @@
+package worker_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"hailoclip/hailo"
+	"hailoclip/hailo/npu"
+)
+
+// The service's own client in front of the worker.
+
+const (
+	imageSize = 24
+	dimension = 64
+	context9  = 9
+	endToken  = 60
+)
+
+// startClient starts the service's backend with this worker, on a chip with these options.
+func startClient(t *testing.T, b *build, fake string, timeout time.Duration) *npu.Backend {
+	t.Helper()
+	t.Setenv("HAILO_FAKE", fake)
+	folder := t.TempDir()
+	hef := func(name, line string) string {
+		path := filepath.Join(folder, name)
+		if err := os.WriteFile(path, []byte("\x01HEF "+line), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	text := npu.SyntheticText(64, context9, dimension, endToken, 0)
+	text.HEF = hef("text.hef", fmt.Sprintf("1 %d %d 2 1 %d %d 1 11.5 8.7 1", context9, dimension, context9, dimension))
+	backend, err := npu.New(npu.Options{
+		Command:  []string{b.program(t)},
+		Config:   npu.Config{InFlight: 24, TextBatch: 4, StartTimeoutMS: 20_000},
+		ImageHEF: hef("image.hef", fmt.Sprintf("%d %d 3 1 1 1 %d 1 12.5 1.42 1", imageSize, imageSize, dimension)), ImageSize: imageSize,
+		Dimension: dimension, BatchSize: 8, DeviceTimeout: timeout, Text: text, TextDigest: "synthetic",
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := backend.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := backend.Await(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return backend
+}
+
+// expect checks an embedding against what the chip makes of an input: its row, dequantised with
+// the fake's scale of 1/128 and made unit length.
+func expect(got []float32, input []byte, rows, row int) error {
+	out := encode(model{out: rows * dimension}, input)[row*dimension:][:dimension]
+	sum := 0.0
+	for _, q := range out {
+		sum += float64(q) * float64(q)
+	}
+	for i, q := range out {
+		if want := float64(q) / math.Sqrt(sum); i >= len(got) || math.Abs(float64(got[i])-want) > 1e-6 {
+			return fmt.Errorf("number %d of %v is not %v", i, got, want)
+		}
+	}
+	return nil
+}
+
+// encodeImage encodes a random picture and checks its embedding.
+func encodeImage(backend *npu.Backend) error {
+	f, err := backend.Frames().Get(context.Background())
+	if err != nil {
+		return err
+	}
+	defer f.Release()
+	for i := range f.Pixels {
+		f.Pixels[i] = byte(rand.Uint32())
+	}
+	pixels := slices.Clone(f.Pixels)
+	if err := backend.EncodeImages(context.Background(), []*hailo.Frame{f}); err != nil {
+		return err
+	}
+	return expect(f.Embedding, pixels, 1, 0)
+}
+
+func encodeText(backend *npu.Backend) error {
+	tokens := make([]int32, 2+rand.IntN(context9-2))
+	for i := range tokens {
+		tokens[i] = rand.Int32N(endToken)
+	}
+	tokens[len(tokens)-1] = endToken
+	got, err := backend.EncodeTexts(context.Background(), [][]int32{tokens})
+	if err != nil {
+		return err
+	}
+	text := npu.SyntheticText(64, context9, dimension, endToken, 0)
+	stream := npu.Stream{Format: npu.FormatUint16, Features: dimension, Quants: 1}
+	stream.Scale[0] = 1.0 / 128
+	input := make([]byte, context9*dimension*2)
+	for i := range context9 {
+		token := text.PadToken
+		if i < len(tokens) {
+			token = tokens[i]
+		}
+		stream.Encode(input[i*dimension*2:(i+1)*dimension*2], text.Row(token))
+	}
+	return expect(got[0], input, context9, len(tokens)-1)
+}
+
+// The client and the worker, whatever the chip does: every call returns, with the right vector or
+// with ErrDeviceLost, and a worker that was lost is replaced.
+func TestServiceClient(t *testing.T) {
+	tests := []struct {
+		name, fake string
+		images     int // to encode in the end
+		losses     bool
+	}{
+		{"all is well", "scale=0.02", 1500, false},
+		{"one frame fails", "scale=0.02,error_at=100,error=8", 300, true}, // ErrEncode, see below
+		{"the chip's server dies again and again", "scale=0.02,close_at=300", 700, true},
+		{"the chip hangs again and again", "scale=0.02,hang_at=300", 700, true},
+		{"a completion is lost again and again", "scale=0.02,lost_at=300", 700, true},
+	}
+	for _, tt := range tests {
+		for _, b := range builds[1:] {
+			t.Run(tt.name+"/"+b.name, func(t *testing.T) {
+				backend := startClient(t, b, tt.fake, 300*time.Millisecond)
+				var images, texts, lost atomic.Int64
+				var wait sync.WaitGroup
+				for i := range 20 {
+					wait.Go(func() {
+						work, done := encodeImage, &images
+						if i%5 == 0 {
+							work, done = encodeText, &texts
+						}
+						for images.Load() < int64(tt.images) && !t.Failed() {
+							switch err := work(backend); {
+							case err == nil:
+								done.Add(1)
+							case !tt.losses || !errors.Is(err, hailo.ErrDeviceLost) && !errors.Is(err, hailo.ErrEncode):
+								t.Error(err)
+							default:
+								lost.Add(1)
+								ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+								if err := backend.Await(ctx); err != nil {
+									t.Error(err)
+								}
+								cancel()
+							}
+						}
+					})
+				}
+				wait.Wait()
+				if texts.Load() == 0 || tt.losses != (lost.Load() > 0) {
+					t.Errorf("%d texts, %d calls failed", texts.Load(), lost.Load())
+				}
+			})
+		}
+	}
+}

@@ -1,0 +1,352 @@
+package worker_test
+
+import (
+	"encoding/binary"
+	"math"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"hailoclip/hailo/npu"
+)
+
+func TestDeviceDoesNotOpen(t *testing.T) {
+	tests := []struct {
+		name, fake, device string
+		status             npu.Code
+		text               string
+	}{
+		{"no device", "scan=0", "", 74, "no Hailo device found"},
+		{"two devices", "scan=2", "", 2, "0001:01:00.0, 0002:01:00.0"},
+		{"busy", "create=73", "", 73, "0001:01:00.0"},
+		{"driver of another version", "create=76", "", 76, "0001:01:00.0"},
+		{"vanished", "create=2", "0009:01:00.0", 2, "0009:01:00.0"},
+		{"id too long", "", strings.Repeat("0", 32), 2, "device id"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			h := start(t, builds[1], tt.fake)
+			open := &npu.Open{Magic: npu.Magic, Version: npu.Version, Memory: uint64(len(h.memory))}
+			npu.SetText(open.Device[:], tt.device)
+			h.write(npu.Append(nil, open))
+			hello := want[*npu.Hello](h)
+			if hello.Status != tt.status || !strings.Contains(hello.Text.String(), tt.text) {
+				t.Errorf("hello %v: %q", hello.Status, hello.Text)
+			}
+			h.exit(exitFailed, tt.text)
+		})
+	}
+}
+
+func TestGroupAndDevice(t *testing.T) {
+	h := start(t, builds[0], "scan=0")
+	open := &npu.Open{Magic: npu.Magic, Version: npu.Version, Memory: uint64(len(h.memory))}
+	npu.SetText(open.Device[:], "0007:01:00.0")
+	npu.SetText(open.Group[:], "SHARED")
+	h.write(npu.Append(nil, open))
+	if hello := want[*npu.Hello](h); hello.Status != npu.Success || hello.Device.String() != "0007:01:00.0" {
+		t.Errorf("hello %v, device %v: %v", hello.Status, hello.Device, hello.Text)
+	}
+}
+
+func TestModelDoesNotLoad(t *testing.T) {
+	tests := []struct {
+		name, fake, hef string
+		change          func(*npu.Load)
+		status          npu.Code
+	}{
+		{"no file", "", "", func(l *npu.Load) { npu.SetText(l.HEF[:], filepath.Join(t.TempDir(), "none")) }, 13},
+		{"damaged", "", "not numbers", nil, 91},
+		{"too new", "hef=92", "", nil, 92},
+		{"for another chip", "configure=93", "", nil, 93},
+		{"chip out of memory", "configure=71", "", nil, 71},
+		{"two inputs", "", "1 1 0 1  1 1 64 1  0 0 1", nil, 6},
+		{"two outputs", "", "1 1 3 1  1 1 0 1  0 0 1", nil, 6},
+		{"numbers of 3 bytes", "", "1 1 3 3  1 1 64 1  0 0 1", nil, 79},
+		{"shape that overflows", "", "65536 65536 65536 65536  1 1 64 1  0 0 1", nil, 79},
+		{"frame larger than the slot", "", "64 64 3 1  1 1 64 1  0 0 1", nil, 5},
+		{"output larger than the slot", "", "1 1 3 1  1 77 512 1  0 0 1", nil, 5},
+		{"no quantisation", "", "1 1 3 1  1 1 64 1  0 0 0", nil, 79},
+		{"3 quantisations of 64 features", "", "1 1 3 1  1 1 64 1  0 0 3", nil, 79},
+		{"2000 quantisations", "", "1 1 3 1  1 1 2000 1  0 0 2000", nil, 79},
+		{"batch 0", "", "", func(l *npu.Load) { l.Batch = 0 }, 2},
+		{"batch 64", "", "", func(l *npu.Load) { l.Batch = 64 }, 2},
+		{"threshold over the batch", "", "", func(l *npu.Load) { l.Threshold = 9 }, 2},
+		{"priority 32", "", "", func(l *npu.Load) { l.Priority = 32 }, 2},
+		{"priority 256", "", "", func(l *npu.Load) { l.Priority = 256 }, 2},
+		{"input format 4", "", "", func(l *npu.Load) { l.InputFormat = 4 }, 2},
+		{"output format 4", "", "", func(l *npu.Load) { l.OutputFormat = 4 }, 2},
+		{"no slots", "", "", func(l *npu.Load) { l.Slots = 0 }, 2},
+		{"input between pages", "", "", func(l *npu.Load) { l.InputOffset = 8 }, 2},
+		{"output stride between pages", "", "", func(l *npu.Load) { l.OutputStride = 4000 }, 2},
+		{"stride 0", "", "", func(l *npu.Load) { l.InputStride = 0 }, 2},
+		{"slots beyond the memory", "", "", func(l *npu.Load) { l.Slots = 1000 }, 2},
+		{"slots that overflow", "", "", func(l *npu.Load) { l.Slots, l.InputStride = math.MaxUint32, 1<<63 }, 2},
+		{"offset beyond the memory", "", "", func(l *npu.Load) { l.OutputOffset = 1 << 40 }, 2},
+		{"offset that overflows", "", "", func(l *npu.Load) { l.InputOffset = math.MaxUint64 - page + 1 }, 2},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			m := imageModel
+			if tt.hef != "" {
+				m.hef = tt.hef
+			}
+			h := start(t, builds[1], tt.fake, m)
+			h.open()
+			load := h.loadMessage(npu.ImageModel)
+			if tt.change != nil {
+				tt.change(load)
+			}
+			loaded := h.load(load)
+			if loaded.Status != tt.status || loaded.Text.String() == "" {
+				t.Errorf("loaded %v: %q, want %v", loaded.Status, loaded.Text, tt.status)
+			}
+			h.exit(exitFailed, loaded.Text.String())
+		})
+	}
+}
+
+// A frame that the chip refuses is answered with its status, and the others go on.
+func TestFrameFails(t *testing.T) {
+	eachBuild(t, func(t *testing.T, b *build) {
+		h := start(t, b, "scale=0,error_at=7,error=8")
+		h.ready()
+		book := newBook(h)
+		for range 20 {
+			book.submit(npu.ImageModel)
+		}
+		for range 20 {
+			if done := book.done(); (done.Sequence == 7) != (done.Status == 8) {
+				t.Errorf("done %+v", done)
+			}
+		}
+		h.shutdown()
+		h.exit(exitDone, "")
+	})
+}
+
+// Faults that the worker cannot go on after, with 32 frames of both models in flight: it ends by
+// itself with 1, and every submit it has taken is answered exactly once.
+func TestSessionEnds(t *testing.T) {
+	for _, fake := range []string{
+		"close_at=40",                              // the chip's server dies
+		"close_at=1",                               //
+		"run_error_at=40,run_error=8",              // run_async fails: the library has shut the model down
+		"run_error_at=1,run_error=62",              //
+		"run_error_at=20,run_error=62,close_at=40", //
+	} {
+		t.Run(fake, func(t *testing.T) {
+			eachBuild(t, func(t *testing.T, b *build) {
+				h := start(t, b, "scale=20,"+fake) // the first run takes longer than the submits
+				h.ready()
+				book := newBook(h)
+				for range 32 {
+					book.submit(npu.ImageModel)
+					book.submit(npu.TextModel)
+				}
+				got := book.rest()
+				h.exit(exitFailed, "hailo-clip-npu: ")
+				if got[62] == 0 && got[8] == 0 {
+					t.Errorf("answers by status: %v", got)
+				}
+				// The worker takes packets in their order, so what it did not take is the end.
+				first := book.last + 1 - uint64(len(book.flights))
+				for sequence := range book.flights {
+					if sequence < first {
+						t.Errorf("sequence %d is not answered, but one after it; answers by status: %v", sequence, got)
+					}
+				}
+			})
+		})
+	}
+}
+
+// A completion that the library never delivers is answered when the session ends.
+func TestCompletionLost(t *testing.T) {
+	eachBuild(t, func(t *testing.T, b *build) {
+		h := start(t, b, "scale=0,lost_at=3")
+		h.ready()
+		book := newBook(h)
+		for range 20 {
+			book.submit(npu.ImageModel)
+		}
+		for range 19 {
+			book.done()
+		}
+		h.shutdown()
+		if got := book.rest(); len(got) != 1 || got[62] != 1 {
+			t.Errorf("answers after shutdown by status: %v", got)
+		}
+		h.exit(exitDone, "")
+	})
+}
+
+// Shutdown and the end of the socket with full queues.
+func TestStopUnderLoad(t *testing.T) {
+	eachBuild(t, func(t *testing.T, b *build) {
+		for _, how := range []string{"shutdown", "end of the socket"} {
+			h := start(t, b, "scale=20")
+			h.ready()
+			book := newBook(h)
+			for range 32 {
+				book.submit(npu.ImageModel)
+				book.submit(npu.TextModel)
+			}
+			if how == "shutdown" {
+				h.shutdown()
+				book.rest()
+				if len(book.flights) > 0 {
+					t.Errorf("%d submits are not answered", len(book.flights))
+				}
+			} else {
+				h.conn.Close()
+			}
+			h.exit(exitDone, "")
+		}
+	})
+}
+
+func TestHostGone(t *testing.T) {
+	eachBuild(t, func(t *testing.T, b *build) {
+		for name, prepare := range map[string]func(*host){
+			"before open": func(*host) {},
+			"after hello": func(h *host) { h.open() },
+			"when ready":  func(h *host) { h.ready() },
+		} {
+			h := start(t, b, "")
+			prepare(h)
+			h.conn.Close()
+			h.exit(exitDone, "")
+			if t.Failed() {
+				t.Fatal(name)
+			}
+		}
+	})
+}
+
+// When the chip does not let go, the worker ends all the same, soon after its host.
+func TestExitLimit(t *testing.T) {
+	type run struct {
+		h   *host
+		end func(*host)
+	}
+	var runs []run
+	for _, b := range builds {
+		for _, fake := range []string{"hang_at=5", "teardown_ms=60000"} {
+			h := start(t, b, "scale=0,"+fake)
+			h.ready()
+			for i := range uint32(32) {
+				h.submit(npu.ImageModel, i, uint64(i)+1)
+			}
+			if fake == "hang_at=5" {
+				runs = append(runs, run{h, func(h *host) { h.conn.Close() }})
+			} else {
+				runs = append(runs, run{h, (*host).shutdown})
+			}
+		}
+	}
+	for _, r := range runs {
+		r.end(r.h)
+	}
+	for _, r := range runs {
+		r.h.exit(exitStuck, "did not let go in time")
+	}
+}
+
+// packet is a message with other bytes at an offset.
+func packet(whole []byte, offset int, words ...uint32) []byte {
+	for i, w := range words {
+		binary.LittleEndian.PutUint32(whole[offset+4*i:], w)
+	}
+	return whole
+}
+
+func TestProtocolViolations(t *testing.T) {
+	open := func(h *host) []byte {
+		return npu.Append(nil, &npu.Open{Magic: npu.Magic, Version: npu.Version, Memory: uint64(len(h.memory))})
+	}
+	submit := func(model, slot uint32) []byte {
+		return npu.Append(nil, &npu.Submit{Model: model, Slot: slot, Sequence: 1})
+	}
+	tests := []struct {
+		name   string
+		ready  bool
+		packet func(h *host) []byte
+		words  string
+	}{
+		{"one byte", false, func(*host) []byte { return []byte{1} }, "not open"},
+		{"wrong magic", false, func(h *host) []byte { return packet(open(h), 8, 1) }, "not open"},
+		{"submit first", false, func(*host) []byte { return submit(0, 0) }, "not open"},
+		{"shutdown first", false, func(*host) []byte { return npu.Append(nil, &npu.Shutdown{}) }, "not open"},
+		{"open cut", false, func(h *host) []byte { return open(h)[:100] }, "100 bytes"},
+		{"open too long", false, func(h *host) []byte { return append(open(h), 0) }, "153 bytes"},
+		{"open lies about its size", false, func(h *host) []byte { return packet(open(h), 4, 151) }, "says 151"},
+		{"device without a NUL", false, func(h *host) []byte { return packet(open(h), 84, 0x41414141) }, "without its NUL"},
+		{"no memory", false, func(h *host) []byte { return packet(open(h), 16, 0, 0) }, "descriptor 4"},
+		{"more memory than there is", false, func(h *host) []byte { return packet(open(h), 16, 0, 1) }, "descriptor 4"},
+		{"longer than any message", false, func(*host) []byte { return make([]byte, 20000) }, "20000 bytes"},
+
+		{"open again", true, open, "type 1"},
+		{"unknown type", true, func(*host) []byte { return packet(make([]byte, 8), 0, 99, 8) }, "type 99"},
+		{"a message of the worker", true, func(*host) []byte { return npu.Append(nil, &npu.Done{}) }, "type 19"},
+		{"half a header", true, func(*host) []byte { return make([]byte, 4) }, "4 bytes"},
+		{"shutdown too long", true, func(*host) []byte { return packet(make([]byte, 12), 0, 4, 12) }, "12 bytes"},
+		{"submit cut", true, func(*host) []byte { return submit(0, 0)[:23] }, "23 bytes"},
+		{"longest", true, func(*host) []byte { return make([]byte, npu.MaxPacket) }, "type 0"},
+		{"load again", true, func(h *host) []byte { return npu.Append(nil, h.loadMessage(0)) }, "loaded already"},
+		{"load of an unknown model", true, func(h *host) []byte { return packet(npu.Append(nil, h.loadMessage(0)), 8, 2) }, "model 2"},
+		{"submit to an unknown model", true, func(*host) []byte { return submit(math.MaxUint32, 0) }, "not loaded"},
+		{"submit of an unknown slot", true, func(*host) []byte { return submit(0, 40) }, "slot 40"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			h := start(t, builds[1], "scale=0")
+			if tt.ready {
+				h.ready()
+			}
+			h.write(tt.packet(h))
+			h.exit(exitViolation, tt.words)
+		})
+	}
+
+	t.Run("hef without a NUL", func(t *testing.T) {
+		h := start(t, builds[1], "")
+		h.open()
+		h.write(packet(npu.Append(nil, h.loadMessage(0)), 1100, 0x41414141))
+		h.exit(exitViolation, "without its NUL")
+	})
+	t.Run("submit before load", func(t *testing.T) {
+		h := start(t, builds[1], "")
+		h.open()
+		h.write(submit(0, 0))
+		h.exit(exitViolation, "not loaded")
+	})
+	t.Run("slot twice", func(t *testing.T) {
+		h := start(t, builds[1], "scale=1000")
+		h.ready()
+		h.submit(0, 1, 1)
+		h.submit(0, 1, 2)
+		h.exit(exitViolation, "slot 1")
+	})
+	t.Run("more than the queue takes", func(t *testing.T) {
+		h := start(t, builds[1], "scale=1000")
+		h.ready()
+		for i := range uint32(33) {
+			h.submit(0, i, uint64(i)+1)
+		}
+		h.exit(exitViolation, "queue")
+	})
+}
+
+// Another version of the service learns which one the worker speaks.
+func TestOtherVersion(t *testing.T) {
+	h := start(t, builds[1], "")
+	h.write(packet(make([]byte, 64), 0, 1, 64, npu.Magic, 2))
+	if hello := want[*npu.Hello](h); hello.Version != npu.Version || hello.Status == npu.Success {
+		t.Errorf("hello: version %d, status %v: %v", hello.Version, hello.Status, hello.Text)
+	}
+	h.exit(exitFailed, "the service 2")
+}

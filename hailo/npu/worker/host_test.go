@@ -1,0 +1,476 @@
+// Package worker_test compiles hailo-clip-npu (folder src) against a HailoRT of our own with a
+// simulated chip (testdata/include), plain and under the sanitizers, and plays its host.
+package worker_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"hailoclip/hailo/npu"
+)
+
+// How the worker ends; see channel.h.
+const (
+	exitDone      = 0
+	exitFailed    = 1
+	exitViolation = 2
+	exitStuck     = 3
+)
+
+// A build is one way to compile the worker. It is compiled when the first test wants it.
+type build struct {
+	name  string
+	flags []string
+
+	once sync.Once
+	err  error
+	path string
+}
+
+// sanitize compiles fast and still finds everything; the flags of "plain" are those of the Makefile.
+var (
+	sanitize = []string{"-Og", "-g1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"}
+	builds   = []*build{
+		{name: "plain", flags: []string{"-O2"}},
+		{name: "address", flags: append([]string{"-fsanitize=address,undefined"}, sanitize...)},
+		{name: "thread", flags: append([]string{"-fsanitize=thread"}, sanitize...)},
+	}
+	buildFolder string
+)
+
+func TestMain(m *testing.M) {
+	var err error
+	if buildFolder, err = os.MkdirTemp("", "hailo-clip-npu-test"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	os.RemoveAll(buildFolder)
+	os.Exit(code)
+}
+
+// compile runs the compiler with the flags of every build, or skips the test where there is none.
+func compile(t testing.TB, args ...string) error {
+	t.Helper()
+	if _, err := exec.LookPath("g++"); err != nil {
+		if os.Getenv("HAILO_CLIP_REQUIRE_NATIVE") == "1" {
+			t.Fatal("no g++, and HAILO_CLIP_REQUIRE_NATIVE=1")
+		}
+		t.Skip("no g++: the worker is not tested")
+	}
+	// Go's test cache sees only what the test itself opens.
+	for _, pattern := range []string{"src/*", "testdata/include/hailo/*"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %v", pattern, err)
+		}
+		for _, f := range files {
+			if _, err := os.ReadFile(f); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	args = append([]string{"-std=c++17", "-Wall", "-Wextra", "-Werror", "-pthread", "-Itestdata/include", "-Isrc"}, args...)
+	if out, err := exec.Command("g++", args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("g++ %s: %w\n%s", strings.Join(args, " "), err, out)
+	}
+	return nil
+}
+
+func (b *build) program(t testing.TB) string {
+	t.Helper()
+	b.once.Do(func() {
+		b.path = filepath.Join(buildFolder, b.name)
+		b.err = compile(t, append([]string{"src/worker.cpp", "-o", b.path}, b.flags...)...)
+	})
+	if b.err != nil {
+		t.Fatal(b.err)
+	}
+	if b.path == "" {
+		t.Skip("not compiled")
+	}
+	return b.path
+}
+
+// eachBuild runs a test with every build of the worker.
+func eachBuild(t *testing.T, test func(t *testing.T, b *build)) {
+	t.Parallel()
+	for _, b := range builds {
+		t.Run(b.name, func(t *testing.T) {
+			t.Parallel()
+			test(t, b)
+		})
+	}
+}
+
+// The models of the fake: what their HEF says, and where their frames are in the memory.
+type model struct {
+	hef             string
+	in, out         int // bytes of a frame
+	slots           int
+	inStride        int
+	outStride       int
+	inStart, outEnd int
+}
+
+const page = 1 << 12
+
+// Small frames of an odd size, so that the sanitizers get through thousands of them.
+var (
+	imageModel = model{hef: "17 16 3 1  1 1 64 1  0.2 0.02 1", in: 17 * 16 * 3, out: 64, slots: 40}
+	textModel  = model{hef: "1 7 32 2  1 7 32 1  0.2 0.1 32", in: 7 * 32 * 2, out: 7 * 32, slots: 40}
+)
+
+// A host is the other side of a worker.
+type host struct {
+	t      testing.TB
+	conn   *os.File
+	cmd    *exec.Cmd
+	stderr *bytes.Buffer
+	memory []byte
+	models [2]model
+	hefs   [2]string
+	ended  chan struct{}
+	stats  *npu.Stats // the latest
+	mayDie bool       // by a signal of ours
+}
+
+// start starts a worker on a chip with these options (see HAILO_FAKE in fake_chip.hpp).
+func start(t testing.TB, b *build, fake string, models ...model) *host {
+	t.Helper()
+	if len(models) == 0 {
+		models = []model{imageModel, textModel}
+	}
+	h := &host{t: t, stderr: new(bytes.Buffer), ended: make(chan struct{})}
+	size := 0
+	for i, m := range models {
+		round := func(n int) int { return (n + page - 1) / page * page }
+		m.inStride, m.outStride = round(m.in), round(m.out)
+		m.inStart, m.outEnd = size, size+m.slots*(m.inStride+m.outStride)
+		size = m.outEnd
+		h.models[i] = m
+		h.hefs[i] = filepath.Join(t.TempDir(), fmt.Sprintf("%d.hef", i))
+		if err := os.WriteFile(h.hefs[i], []byte("\x01HEF "+m.hef+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fd, err := unix.MemfdCreate("frames", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	memory := os.NewFile(uintptr(fd), "frames")
+	defer memory.Close()
+	if err := memory.Truncate(int64(size)); err != nil {
+		t.Fatal(err)
+	}
+	if h.memory, err = unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+		t.Fatal(err)
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.SetNonblock(pair[0], true); err != nil {
+		t.Fatal(err)
+	}
+	h.conn = os.NewFile(uintptr(pair[0]), "host")
+	theirs := os.NewFile(uintptr(pair[1]), "worker")
+	defer theirs.Close()
+
+	h.cmd = exec.Command(b.program(t))
+	h.cmd.Stderr = h.stderr
+	h.cmd.ExtraFiles = []*os.File{theirs, memory}
+	h.cmd.Env = append(os.Environ(), "HAILO_FAKE="+fake, "TSAN_OPTIONS=report_thread_leaks=0") // a worker that runs out of time joins nobody
+	if err := h.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = h.cmd.Wait() // its result is in ProcessState
+		close(h.ended)
+	}()
+	t.Cleanup(h.close)
+	return h
+}
+
+// close ends a worker that the test left running, and looks at what it said. A test that wants
+// an exit status has called exit.
+func (h *host) close() {
+	h.conn.Close()
+	select {
+	case <-h.ended:
+	case <-time.After(20 * time.Second):
+		_ = h.cmd.Process.Kill()
+		<-h.ended
+		h.t.Error("the worker outlived its host by 20 s")
+	}
+	_ = unix.Munmap(h.memory)
+	for _, bad := range []string{"Sanitizer", "runtime error", "misuse", "terminate called"} {
+		if strings.Contains(h.stderr.String(), bad) {
+			h.t.Errorf("the worker said %q:\n%s", bad, h.stderr)
+			return
+		}
+	}
+	if !h.mayDie && !h.cmd.ProcessState.Exited() {
+		h.t.Errorf("the worker ended with %v:\n%s", h.cmd.ProcessState, h.stderr)
+	}
+}
+
+// exit waits for the end of the worker and checks its status and its last words.
+func (h *host) exit(status int, words string) {
+	h.t.Helper()
+	for {
+		if _, err := h.receive(); err != nil {
+			break // answers that nobody wanted
+		}
+	}
+	select {
+	case <-h.ended:
+	case <-time.After(20 * time.Second):
+		h.t.Fatalf("the worker does not end; it said:\n%s", h.stderr)
+	}
+	if got := h.cmd.ProcessState.ExitCode(); got != status {
+		h.t.Errorf("the worker ended with %v, want exit status %d; it said:\n%s", h.cmd.ProcessState, status, h.stderr)
+	}
+	if !strings.Contains(h.stderr.String(), words) {
+		h.t.Errorf("the worker said %q, want %q in it", h.stderr, words)
+	}
+}
+
+// write sends a packet as it is. The worker may be gone by then.
+func (h *host) write(packet []byte) {
+	h.t.Helper()
+	if err := h.conn.SetWriteDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		h.t.Fatal(err)
+	}
+	if _, err := h.conn.Write(packet); err != nil && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
+		h.t.Fatalf("write: %v; the worker said:\n%s", err, h.stderr)
+	}
+}
+
+// receive returns the next message, with statistics when nothing else comes.
+func (h *host) receive() (any, error) {
+	if err := h.conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		return nil, err
+	}
+	buf := make([]byte, npu.MaxPacket+1)
+	n, err := h.conn.Read(buf)
+	if err != nil {
+		return nil, err
+	}
+	if n == 0 {
+		return nil, errors.New("the worker has closed its end")
+	}
+	m, err := npu.Parse(buf[:n])
+	if err != nil {
+		h.t.Fatalf("%v: % x", err, buf[:min(n, 64)])
+	}
+	if s, ok := m.(*npu.Stats); ok {
+		h.stats = s
+	}
+	return m, nil
+}
+
+// want returns the next message of a type, over statistics.
+func want[M any](h *host) M {
+	h.t.Helper()
+	for {
+		m, err := h.receive()
+		if err != nil {
+			h.t.Fatalf("%v; the worker said:\n%s", err, h.stderr)
+		}
+		if m, ok := m.(M); ok {
+			return m
+		}
+		if _, ok := m.(*npu.Stats); !ok {
+			h.t.Fatalf("got %T, want %T", m, *new(M))
+		}
+	}
+}
+
+func (h *host) open() *npu.Hello {
+	h.t.Helper()
+	h.write(npu.Append(nil, &npu.Open{Magic: npu.Magic, Version: npu.Version, Memory: uint64(len(h.memory))}))
+	return want[*npu.Hello](h)
+}
+
+// loadMessage asks for a model as the service does.
+func (h *host) loadMessage(id uint32) *npu.Load {
+	m := h.models[id]
+	load := &npu.Load{
+		Model: id, Batch: 8, Priority: 16 + id, Slots: uint32(m.slots),
+		InputOffset: uint64(m.inStart), InputStride: uint64(m.inStride),
+		OutputOffset: uint64(m.inStart + m.slots*m.inStride), OutputStride: uint64(m.outStride),
+	}
+	if id == npu.TextModel {
+		load.Batch, load.Threshold, load.TimeoutMS = 4, 4, 2
+	}
+	npu.SetText(load.HEF[:], h.hefs[id])
+	return load
+}
+
+func (h *host) load(load *npu.Load) *npu.Loaded {
+	h.t.Helper()
+	h.write(npu.Append(nil, load))
+	return want[*npu.Loaded](h)
+}
+
+// ready opens the device and loads both models.
+func (h *host) ready() {
+	h.t.Helper()
+	if hello := h.open(); hello.Status != npu.Success {
+		h.t.Fatalf("hello: %v: %v", hello.Status, hello.Text)
+	}
+	for id, m := range h.models {
+		if m.hef == "" {
+			continue
+		}
+		if loaded := h.load(h.loadMessage(uint32(id))); loaded.Status != npu.Success {
+			h.t.Fatalf("loaded: %v: %v", loaded.Status, loaded.Text)
+		}
+	}
+}
+
+// submit fills a slot with a frame that the sequence decides, and submits it.
+func (h *host) submit(id, slot uint32, sequence uint64) {
+	h.t.Helper()
+	if int(slot) < h.models[id].slots {
+		copy(h.slot(id, slot), frame(h.models[id], sequence))
+	}
+	h.write(npu.Append(nil, &npu.Submit{Model: id, Slot: slot, Sequence: sequence}))
+}
+
+// slot is the input of a slot, output its output.
+func (h *host) slot(id, slot uint32) []byte {
+	m := h.models[id]
+	start := m.inStart + int(slot)*m.inStride
+	return h.memory[start : start+m.in]
+}
+
+func (h *host) output(id, slot uint32) []byte {
+	m := h.models[id]
+	start := m.inStart + m.slots*m.inStride + int(slot)*m.outStride
+	return h.memory[start : start+m.out]
+}
+
+func (h *host) shutdown() { h.write(npu.Append(nil, &npu.Shutdown{})) }
+
+// frame is an input that no other sequence has.
+func frame(m model, sequence uint64) []byte {
+	b := make([]byte, m.in)
+	for i := range b {
+		b[i] = byte(uint64(i)*7 + sequence)
+	}
+	binary.LittleEndian.PutUint64(b, sequence)
+	return b
+}
+
+// encode is what the chip of the fake makes of an input: see infer in fake_chip.hpp.
+func encode(m model, input []byte) []byte {
+	h := uint64(14695981039346656037)
+	for len(input) > 0 {
+		var word [8]byte
+		input = input[copy(word[:], input):]
+		h = (h ^ binary.LittleEndian.Uint64(word[:])) * 1099511628211
+	}
+	out := make([]byte, m.out)
+	for i := range out {
+		z := h + uint64(i+1)*0x9e3779b97f4a7c15
+		z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+		z = (z ^ z>>27) * 0x94d049bb133111eb
+		out[i] = byte(z >> 56)
+	}
+	return out
+}
+
+// A flight book knows what is in flight: every submit gets exactly one answer.
+type book struct {
+	h       *host
+	flights map[uint64]npu.Submit
+	free    [2][]uint32
+	last    uint64
+}
+
+func newBook(h *host) *book {
+	b := &book{h: h, flights: map[uint64]npu.Submit{}}
+	for id, m := range h.models {
+		for s := range m.slots {
+			b.free[id] = append(b.free[id], uint32(s))
+		}
+	}
+	return b
+}
+
+func (b *book) submit(id uint32) {
+	b.h.t.Helper()
+	slot := b.free[id][0]
+	b.free[id] = b.free[id][1:]
+	b.last++
+	b.flights[b.last] = npu.Submit{Model: id, Slot: slot, Sequence: b.last}
+	b.h.submit(id, slot, b.last)
+}
+
+// done takes one answer and checks it: it belongs to a submit, and the output to its input.
+func (b *book) done() *npu.Done {
+	b.h.t.Helper()
+	done := want[*npu.Done](b.h)
+	b.take(done)
+	return done
+}
+
+func (b *book) take(done *npu.Done) {
+	b.h.t.Helper()
+	flight, ok := b.flights[done.Sequence]
+	if !ok || flight.Model != done.Model || flight.Slot != done.Slot {
+		b.h.t.Fatalf("done %+v, submitted %+v (%v)", done, flight, ok)
+	}
+	delete(b.flights, done.Sequence)
+	b.free[done.Model] = append(b.free[done.Model], done.Slot)
+	if m := b.h.models[done.Model]; done.Status == npu.Success &&
+		!bytes.Equal(b.h.output(done.Model, done.Slot), encode(m, frame(m, done.Sequence))) {
+		b.h.t.Fatalf("the output of sequence %d is not that of its input", done.Sequence)
+	}
+}
+
+// rest takes answers until the worker ends, and counts them by status.
+func (b *book) rest() map[npu.Code]int {
+	b.h.t.Helper()
+	got := map[npu.Code]int{}
+	for {
+		m, err := b.h.receive()
+		if err != nil {
+			return got
+		}
+		switch m := m.(type) {
+		case *npu.Done:
+			b.take(m)
+			got[m.Status]++
+		case *npu.Stats:
+		default:
+			b.h.t.Fatalf("unexpected %T", m)
+		}
+	}
+}
+
+// run runs the program without a host.
+func run(b *build, t testing.TB, args ...string) (stdout, stderr string, status int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, b.program(t), args...)
+	var out, errs strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	_ = cmd.Run() // its result is in ProcessState
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}

@@ -1,0 +1,96 @@
+package worker_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"unicode"
+
+	"github.com/google/go-cmp/cmp"
+
+	"hailoclip/hailo/npu"
+)
+
+// What src/protocol.h says is what the package npu says: every constant, and the type, size and
+// fields of every message. A field is found by its name, in_this_form in C++, so a renamed or
+// forgotten one does not compile.
+func TestLayout(t *testing.T) {
+	cc := func(name string) string {
+		if short, ok := map[string]string{"HEF": "hef", "TimeoutMS": "timeout_ms", "DeviceNS": "device_ns",
+			"NNCore": "nn_core", "CPU": "cpu", "CRCErrors": "crc_errors"}[name]; ok {
+			return short
+		}
+		var b strings.Builder
+		for i, r := range name {
+			if unicode.IsUpper(r) && i > 0 {
+				b.WriteByte('_')
+			}
+			b.WriteRune(unicode.ToLower(r))
+		}
+		return b.String()
+	}
+	var source, expected strings.Builder
+	source.WriteString("#include \"protocol.h\"\n#include <cstdio>\nusing namespace protocol;\nint main() {\n")
+	value := func(expression string, number any) {
+		fmt.Fprintf(&source, "    std::printf(\"%%s %%llu\\n\", %q, static_cast<unsigned long long>(%s));\n", expression, expression)
+		fmt.Fprintf(&expected, "%s %d\n", expression, number)
+	}
+	value("magic", npu.Magic)
+	value("version", npu.Version)
+	value("max_features", npu.MaxFeatures)
+	value("max_packet", npu.MaxPacket)
+	value("models", npu.TextModel+1)
+	value("native", npu.FormatNative)
+	value("uint8", npu.FormatUint8)
+	value("uint16", npu.FormatUint16)
+	value("float32", npu.FormatFloat32)
+
+	fields := func(name string, typ reflect.Type, header uintptr) {
+		value("sizeof("+name+")", header+typ.Size())
+		for i := range typ.NumField() {
+			f := typ.Field(i)
+			value("offsetof("+name+", "+cc(f.Name)+")", header+f.Offset)
+			value("sizeof("+name+"::"+cc(f.Name)+")", f.Type.Size())
+		}
+	}
+	fields("Stream", reflect.TypeFor[npu.Stream](), 0)
+	message := func(packet []byte, m any) {
+		typ := reflect.TypeOf(m)
+		value(typ.Name()+"::kind", binary.LittleEndian.Uint32(packet))
+		if header := uintptr(len(packet) - binary.Size(m)); typ.NumField() > 0 {
+			fields(typ.Name(), typ, header)
+		} else {
+			value("sizeof("+typ.Name()+")", len(packet))
+		}
+	}
+	message(npu.Append(nil, &npu.Open{}), npu.Open{})
+	message(npu.Append(nil, &npu.Hello{}), npu.Hello{})
+	message(npu.Append(nil, &npu.Load{}), npu.Load{})
+	message(npu.Append(nil, &npu.Loaded{}), npu.Loaded{})
+	message(npu.Append(nil, &npu.Submit{}), npu.Submit{})
+	message(npu.Append(nil, &npu.Done{}), npu.Done{})
+	message(npu.Append(nil, &npu.Stats{}), npu.Stats{})
+	message(npu.Append(nil, &npu.Shutdown{}), npu.Shutdown{})
+	source.WriteString("}\n")
+
+	file := filepath.Join(t.TempDir(), "layout.cpp")
+	if err := os.WriteFile(file, []byte(source.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	program := strings.TrimSuffix(file, ".cpp")
+	if err := compile(t, file, "-o", program); err != nil {
+		t.Fatal(err)
+	}
+	got, err := exec.Command(program).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(expected.String(), string(got)); diff != "" {
+		t.Errorf("protocol.h differs from Go's (-):\n%s", diff)
+	}
+}

@@ -1,0 +1,168 @@
+package worker_test
+
+import (
+	"math"
+	"strings"
+	"syscall"
+	"testing"
+
+	"hailoclip/hailo/npu"
+)
+
+func TestCommandLine(t *testing.T) {
+	b := builds[0]
+	if out, _, status := run(b, t, "--version"); out != "hailo-clip-npu protocol 1, HailoRT 5.2.0\n" || status != exitDone {
+		t.Errorf("--version: %q, status %d", out, status)
+	}
+	if _, err, status := run(b, t, "start"); !strings.Contains(err, "usage") || status != exitViolation {
+		t.Errorf("an argument: %q, status %d", err, status)
+	}
+	if _, err, status := run(b, t); !strings.Contains(err, "descriptor 3") || status != exitViolation {
+		t.Errorf("by hand: %q, status %d", err, status)
+	}
+}
+
+func TestHandshake(t *testing.T) {
+	eachBuild(t, func(t *testing.T, b *build) {
+		h := start(t, b, "zone=2,throttling=5,overcurrent=1,crc=1")
+		hello := h.open()
+		if hello.Status != npu.Success || hello.Magic != npu.Magic || hello.Version != npu.Version || hello.Simulated != 0 {
+			t.Errorf("hello %+v", hello)
+		}
+		if hello.Runtime.String() != "5.2.0" || hello.Device.String() != "0001:01:00.0" || hello.Architecture.String() != "HAILO10H" {
+			t.Errorf("hello: runtime %v, device %v, architecture %v", hello.Runtime, hello.Device, hello.Architecture)
+		}
+		want[*npu.Stats](h)
+		s := h.stats
+		if s.Temperature != [2]float32{41.5, 42.5} || s.CPU != 12.5 || !math.IsNaN(float64(s.NNCore)) || s.Memory != 8<<30 || s.Used != 1<<30 {
+			t.Errorf("statistics %+v", s)
+		}
+		if s.Zone != 2 || s.Throttling != 5 || s.Overcurrent != 1 || s.CRCErrors != 1 {
+			t.Errorf("notifications %+v", s)
+		}
+		image := h.load(h.loadMessage(npu.ImageModel))
+		if image.Status != npu.Success || image.QueueDepth != 32 || image.Model != npu.ImageModel {
+			t.Errorf("image: %v, queue depth %d", image.Status, image.QueueDepth)
+		}
+		load := h.loadMessage(npu.TextModel)
+		load.OutputFormat = npu.FormatUint8
+		text := h.load(load)
+		if text.Status != npu.Success || text.Model != npu.TextModel {
+			t.Errorf("text: %v: %v", text.Status, text.Text)
+		}
+		if in := text.Input; in.Height != 1 || in.Width != 7 || in.Features != 32 || in.Format != npu.FormatUint16 || in.FrameBytes != 7*32*2 || in.Quants != 1 {
+			t.Errorf("text input %+v", in)
+		}
+		if out := text.Output; out.Format != npu.FormatUint8 || out.FrameBytes != 7*32 || out.Quants != 32 || out.Scale[31] != 0.25 || out.ZeroPoint[31] != 31 {
+			t.Errorf("text output: format %d, %d bytes, %d quantisations", out.Format, out.FrameBytes, out.Quants)
+		}
+		h.shutdown()
+		h.exit(exitDone, "")
+	})
+}
+
+// A stream of FLOAT32 has no quantisation, and frames four times as large.
+func TestFloatOutput(t *testing.T) {
+	h := start(t, builds[1], "scale=0")
+	h.open()
+	load := h.loadMessage(npu.ImageModel)
+	load.OutputFormat = npu.FormatFloat32
+	if l := h.load(load); l.Status != npu.Success || l.Output.Format != npu.FormatFloat32 || l.Output.FrameBytes != 256 || l.Output.Quants != 0 {
+		t.Errorf("loaded %v, format %d, %d bytes, %d quantisations", l.Status, l.Output.Format, l.Output.FrameBytes, l.Output.Quants)
+	}
+	h.submit(npu.ImageModel, 3, 7)
+	if done := want[*npu.Done](h); done.Status != npu.Success || done.Sequence != 7 || done.Slot != 3 {
+		t.Errorf("done %+v", done)
+	}
+}
+
+// Thousands of frames of both models, as many in flight as the queue takes, in all slots.
+func TestFrames(t *testing.T) {
+	eachBuild(t, func(t *testing.T, b *build) {
+		h := start(t, b, "scale=0.1")
+		h.ready()
+		book := newBook(h)
+		left := [2]int{4000, 1000}
+		inFlight := [2]int{}
+		for left[0]+left[1]+len(book.flights) > 0 {
+			for id := range left {
+				for ; left[id] > 0 && inFlight[id] < 32; left[id]-- {
+					book.submit(uint32(id))
+					inFlight[id]++
+				}
+			}
+			done := book.done()
+			if done.Status != npu.Success {
+				t.Fatalf("done %+v", done)
+			}
+			inFlight[done.Model]--
+		}
+		for h.stats == nil || h.stats.Frames != 5000 {
+			want[*npu.Stats](h)
+		}
+		h.shutdown()
+		h.exit(exitDone, "")
+	})
+}
+
+// The frames of the real models, one of them without an output of its own length of pages.
+func TestRealSizes(t *testing.T) {
+	h := start(t, builds[0], "scale=0",
+		model{hef: "224 224 3 1 1 1 512 1 12.5 1.42 1", in: 224 * 224 * 3, out: 512, slots: 4},
+		model{hef: "1 77 512 2 1 77 512 1 11.5 8.7 1", in: 77 * 512 * 2, out: 77 * 512, slots: 4})
+	h.ready()
+	book := newBook(h)
+	for range 4 {
+		book.submit(npu.ImageModel)
+		book.submit(npu.TextModel)
+	}
+	for range 8 {
+		book.done()
+	}
+	h.shutdown()
+	h.exit(exitDone, "")
+}
+
+// Whoever asks for the state of the chip must not hold up the frames, whatever the chip answers.
+func TestStatisticsFail(t *testing.T) {
+	for _, fake := range []string{"rpc_ms=800", "rpc=62", "rpc=4", "device=89"} {
+		t.Run(fake, func(t *testing.T) {
+			t.Parallel()
+			h := start(t, builds[2], "scale=0.1,"+fake)
+			h.ready()
+			book := newBook(h)
+			for range 32 {
+				book.submit(npu.ImageModel)
+			}
+			for range 32 {
+				book.done()
+			}
+			if fake == "rpc_ms=800" {
+				if h.stats != nil {
+					t.Error("there are statistics already: the chip is not slow enough for this test")
+				}
+			} else if want[*npu.Stats](h); !math.IsNaN(float64(h.stats.Temperature[0])) || h.stats.Memory != 0 {
+				t.Errorf("statistics %+v", h.stats)
+			}
+			h.shutdown()
+			h.exit(exitDone, "")
+		})
+	}
+}
+
+// A terminal and systemd signal the worker too; it stays until its host is done.
+func TestSignals(t *testing.T) {
+	h := start(t, builds[0], "scale=0")
+	h.ready()
+	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
+		if err := h.cmd.Process.Signal(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.submit(npu.ImageModel, 0, 1)
+	if done := want[*npu.Done](h); done.Status != npu.Success {
+		t.Errorf("done %+v", done)
+	}
+	h.shutdown()
+	h.exit(exitDone, "")
+}
