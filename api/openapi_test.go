@@ -1,0 +1,116 @@
+//go:build openapi
+
+// The tag goes as soon as go.sum knows what kin-openapi needs.
+
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+)
+
+// TestOpenAPI holds real answers of every operation, good and bad, against the description that
+// the service hands out.
+func TestOpenAPI(t *testing.T) {
+	s := serve(t, nil)
+	served := s.do(t, "GET", "/openapi.yaml", "")
+	if served.status != 200 || served.header.Get("Content-Type") != "application/yaml" {
+		t.Fatalf("%d %s", served.status, served.header.Get("Content-Type"))
+	}
+	doc, err := openapi3.NewLoader().LoadFromData(served.body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := doc.Validate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	good := classifyBody(goodImage, `,"top_k":2,"threshold":null`, "x", strings.Repeat("long ", 100))
+	cases := []struct {
+		name, method, path, body string
+		status                   int
+		headers                  []string
+	}{
+		{"health", "GET", "/health", "", 200, nil},
+		{"classify", "POST", "/v1/classify", good, 200, []string{headerTimeout, "10000", headerRequestID, "mine"}},
+		{"embed image", "POST", "/v1/embed/image", `{"image":"` + b64(goodImage) + `"}`, 200, nil},
+		{"embed text", "POST", "/v1/embed/text", `{"text":"x"}`, 200, nil},
+		{"bad request", "POST", "/v1/classify", `{`, 400, nil},
+		{"bad image", "POST", "/v1/embed/image", `{}`, 400, nil},
+		{"bad text", "POST", "/v1/embed/text", `{}`, 400, nil},
+		{"too large", "POST", "/v1/classify", classifyBody(hugeImage, "", "x"), 413, nil},
+		{"format", "POST", "/v1/embed/image", classifyBody(avifImage, "", "x"), 415, nil},
+		{"media type", "POST", "/v1/embed/text", "x", 415, []string{"Content-Type", "text/plain"}},
+		{"internal", "POST", "/v1/classify", classifyBody(panickingImage, "", "x"), 500, nil},
+		{"unavailable", "POST", "/v1/embed/image", classifyBody(lostDevice, "", "x"), 503, nil},
+		{"deadline", "POST", "/v1/embed/text", `{"text":"` + waitingText + `"}`, 504, []string{headerTimeout, "1"}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			operation := doc.Paths.Value(c.path).GetOperation(c.method)
+			if c.status == 200 && c.body != "" {
+				visit(t, "request", operation.RequestBody.Value.Content.Get("application/json"), []byte(c.body))
+			}
+			checkReply(t, operation, s.do(t, c.method, c.path, c.body, append([]string{"Content-Type", "application/json"}, c.headers...)...), c.status)
+		})
+	}
+	s.setHealth(Health{Status: Unhealthy, Reason: "no device", Backend: "npu", RuntimeMode: "real"})
+	checkReply(t, doc.Paths.Value("/health").Get, s.do(t, "GET", "/health", ""), 503)
+	checkReply(t, doc.Paths.Value("/v1/classify").Post, s.post(t, "/v1/classify", good), 503)
+
+	// Everything served is described, and the other way round.
+	for method, paths := range s.router.List() {
+		for _, path := range paths {
+			if item := doc.Paths.Value(path); item == nil || method != http.MethodHead && item.GetOperation(method) == nil {
+				t.Errorf("%s %s is not described", method, path)
+			}
+		}
+	}
+	for path, item := range doc.Paths.Map() {
+		for method := range item.Operations() {
+			if !slices.Contains(s.router.List()[method], path) {
+				t.Errorf("%s %s is described and not served", method, path)
+			}
+		}
+	}
+	// Every word that a client may meet is in the description, but those of requests that
+	// reach no operation.
+	all := string(served.body)
+	for _, o := range outcomes {
+		if !strings.Contains(all, o.code) && o.status != 404 && o.status != 405 {
+			t.Errorf("code %s is not described", o.code)
+		}
+	}
+}
+
+// checkReply holds an answer against what an operation says about its status.
+func checkReply(t *testing.T, operation *openapi3.Operation, r reply, status int) {
+	t.Helper()
+	described := operation.Responses.Status(status)
+	if r.status != status || described == nil {
+		t.Fatalf("%d %s, want %d, described %v", r.status, r.body, status, described != nil)
+	}
+	visit(t, fmt.Sprint("answer ", status), described.Value.Content.Get("application/json"), r.body)
+	for name := range described.Value.Headers {
+		if r.header.Get(name) == "" {
+			t.Errorf("header %s is missing", name)
+		}
+	}
+}
+
+// visit checks JSON against its description.
+func visit(t *testing.T, what string, media *openapi3.MediaType, body []byte) {
+	t.Helper()
+	var value any
+	if err := json.Unmarshal(body, &value); err != nil {
+		t.Fatal(err)
+	}
+	if err := media.Schema.Value.VisitJSON(value); err != nil {
+		t.Errorf("%s: %v", what, err)
+	}
+}
