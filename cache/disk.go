@@ -19,9 +19,11 @@ const (
 	flushEvery = 250 * time.Millisecond // how long vectors gather before they are written
 	flushBatch = 256                    // vectors in one transaction, at most
 	maxQueued  = 4096                   // vectors that may wait to be written; more are dropped
-	retryAfter = time.Minute            // pause after a failed write: the disk may have room again
 	growBy     = 1 << 20                // bytes by which the file grows
 )
+
+// retryAfter is the pause after a failed write: the disk may have room again. Tests shorten it.
+var retryAfter = time.Minute
 
 // disk is the file. It never fails: what goes wrong turns it off, or makes it drop writes, and
 // is logged once and told by stats.

@@ -67,9 +67,39 @@ func (t *TextEmbeddings) encode(b *batch) (entries []*entry, err error) {
 	return entries, nil
 }
 
-// finish ends the flights of a batch and remembers their vectors.
+// finish remembers the vectors of a batch and ends its flights.
 func (t *TextEmbeddings) finish(b *batch, entries []*entry, err error) {
+	if err == nil {
+		// Before anybody is answered, so that closing the store afterwards loses nothing.
+		t.store.memory.setVectors(entries)
+		if t.store.disk != nil {
+			keys := make([]diskKey, len(b.flights))
+			for i, f := range b.flights {
+				keys[i] = f.key
+			}
+			t.store.disk.put(keys, entries)
+		}
+		t.store.counts.encoded.Add(uint64(len(b.flights)))
+	} else {
+		t.store.counts.failed.Add(uint64(len(b.flights)))
+	}
+	t.end(b, entries, err)
+	if err == nil {
+		// Who asks until memory shows the vectors joins flights that have ended.
+		t.store.memory.settle()
+	}
 	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.forget(b.flights)
+}
+
+// end hands the results of a batch to those who wait. Failed flights cannot be joined any more.
+func (t *TextEmbeddings) end(b *batch, entries []*entry, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err != nil {
+		t.forget(b.flights)
+	}
 	for i, f := range b.flights {
 		if err == nil {
 			f.end(entries[i], nil)
@@ -77,27 +107,4 @@ func (t *TextEmbeddings) finish(b *batch, entries []*entry, err error) {
 			f.end(nil, err)
 		}
 	}
-	if err != nil {
-		t.forget(b.flights)
-		t.store.counts.failed.Add(uint64(len(b.flights)))
-		t.mu.Unlock()
-		return
-	}
-	t.store.counts.encoded.Add(uint64(len(b.flights)))
-	t.mu.Unlock()
-
-	// Whoever asks in the meantime joins a flight that has ended, and finds its vector there.
-	t.store.memory.setVectors(entries)
-	if t.store.disk != nil {
-		keys := make([]diskKey, len(b.flights))
-		for i, f := range b.flights {
-			keys[i] = f.key
-		}
-		t.store.disk.put(keys, entries)
-	}
-	t.store.memory.settle()
-
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.forget(b.flights)
 }

@@ -54,8 +54,8 @@ func openBolt(path string, options bbolt.Options) (*boltFile, error) {
 	if err == nil {
 		return f, nil
 	}
-	if f.file != nil {
-		_ = f.file.Close() // bbolt does so itself, unless it panicked
+	if f.file != nil { // bbolt has closed it, unless it panicked
+		_ = f.close(true)
 	}
 	return nil, classify(err)
 }
@@ -64,6 +64,7 @@ func openBolt(path string, options bbolt.Options) (*boltFile, error) {
 // its mapping stays, and only the file and its lock are let go.
 func (f *boltFile) close(broken bool) error {
 	if broken {
+		_ = unix.Flock(int(f.file.Fd()), unix.LOCK_UN) // the mapping would keep the lock alive
 		return f.file.Close()
 	}
 	return guard(f.db.Close)

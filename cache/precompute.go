@@ -35,7 +35,7 @@ func (t *TextEmbeddings) Precompute(ctx context.Context) (int, error) {
 	}
 	for done := 0; done < len(prompts); {
 		part := prompts[done:min(done+t.encoder.Batch, len(prompts))]
-		switch _, err := t.Get(ctx, part); {
+		switch _, err := t.rows(ctx, part); {
 		case err == nil:
 			done += len(part)
 		case !errors.Is(err, ErrBusy):
@@ -65,7 +65,7 @@ func readPrompts(path string) ([]string, error) {
 	n := 0
 	for lines.Scan() {
 		n++
-		prompt := strings.TrimSpace(lines.Text())
+		prompt := strings.TrimSpace(strings.TrimPrefix(lines.Text(), "\ufeff")) // some editors begin files with it
 		switch {
 		case prompt == "":
 			continue

@@ -39,24 +39,34 @@ func (t *TextEmbeddings) Get(ctx context.Context, prompts []string) (*Prompts, e
 			return p, nil
 		}
 	}
-	rows := make([]*entry, len(prompts))
-	var missing []int
-	for i, prompt := range prompts {
-		if rows[i] = memory.vector(namespace, prompt, dim); rows[i] == nil {
-			missing = append(missing, i)
-		}
-	}
-	counts.memoryHits.Add(uint64(len(prompts) - len(missing)))
-	if len(missing) > 0 {
-		if err := t.fetch(ctx, prompts, missing, rows); err != nil {
-			return nil, err
-		}
+	rows, err := t.rows(ctx, prompts)
+	if err != nil {
+		return nil, err
 	}
 	p := newPrompts(namespace, dim, rows)
 	if keepList {
 		memory.setList(key, p)
 	}
 	return p, nil
+}
+
+// rows returns the entries of prompts, from wherever they are.
+func (t *TextEmbeddings) rows(ctx context.Context, prompts []string) ([]*entry, error) {
+	rows := make([]*entry, len(prompts))
+	var missing []int
+	for i, prompt := range prompts {
+		rows[i] = t.store.memory.vector(t.encoder.Namespace, prompt, t.encoder.Dim)
+		if rows[i] == nil {
+			missing = append(missing, i)
+		}
+	}
+	t.store.counts.memoryHits.Add(uint64(len(prompts) - len(missing)))
+	if len(missing) > 0 {
+		if err := t.fetch(ctx, prompts, missing, rows); err != nil {
+			return nil, err
+		}
+	}
+	return rows, nil
 }
 
 // fetch fills the missing rows from flights.

@@ -1,0 +1,522 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unsafe"
+)
+
+func TestGet(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		prompts []string
+		encoded int
+	}{
+		{"none", nil, 0},
+		{"one", []string{"a cat"}, 1},
+		{"several", []string{"a cat", "a dog", "ein Hund, großes ß", "猫"}, 4},
+		{"repeated", []string{"a cat", "a dog", "a cat", "a cat"}, 2},
+		{"empty and zero bytes", []string{"", "\x00", "\x00\x00", "a\x00b"}, 4},
+		{"more than a batch", promptList("horse", 100), 100},
+	} {
+		for _, config := range []Config{testConfig(), memoryOnly(), {
+			Mode: OnDemand, CacheMaxEntries: 1, CacheListBytes: 1 << 20, CacheFileMaxBytes: 16 << 20, MaxPending: 100,
+		}} {
+			t.Run(fmt.Sprintf("%s/enabled=%v,file=%v", tt.name, config.CacheEnabled, config.CacheFile != ""), func(t *testing.T) {
+				s, _ := openStore(t, config, t.TempDir())
+				f := newFake("ns")
+				te := embeddings(t, s, f)
+				mustGet(t, te, tt.prompts...)
+				if f.count() != tt.encoded {
+					t.Fatalf("encoded %d prompts, want %d", f.count(), tt.encoded)
+				}
+				mustGet(t, te, tt.prompts...)
+				slices.Reverse(tt.prompts)
+				mustGet(t, te, tt.prompts...)
+				if config.CacheEnabled && f.count() != tt.encoded {
+					t.Fatalf("encoded %d prompts in the end, want %d", f.count(), tt.encoded)
+				}
+			})
+		}
+	}
+}
+
+func TestKnownListCostsOneLookUp(t *testing.T) {
+	s, _ := openStore(t, memoryOnly(), "")
+	te := embeddings(t, s, newFake("ns"))
+	prompts := promptList("cat", 20)
+	first := mustGet(t, te, prompts...)
+	s.memory.lists.Wait()
+	before := s.Stats()
+	second := mustGet(t, te, prompts...)
+	after := s.Stats()
+	if first != second || after.ListHits != before.ListHits+1 || after.MemoryHits != before.MemoryHits {
+		t.Fatalf("the list was not kept: %+v, then %+v", before, after)
+	}
+	for name, other := range map[string][]string{
+		"shorter":  prompts[:19],
+		"longer":   append(slices.Clone(prompts), "a cat"),
+		"reversed": {prompts[1], prompts[0]},
+		"joined":   {strings.Join(prompts[:2], ""), prompts[2]},
+	} {
+		if p := mustGet(t, te, other...); p == first {
+			t.Errorf("%s: another list got the same answer", name)
+		}
+	}
+}
+
+// A list with the same hash must not get another list's vectors, nor must a prompt.
+func TestEqualHashes(t *testing.T) {
+	s, _ := openStore(t, memoryOnly(), "")
+	te := embeddings(t, s, newFake("ns"))
+	cats, dogs := promptList("cat", 3), promptList("dog", 3)
+	p := mustGet(t, te, cats...)
+	s.memory.setList(s.memory.key("ns", dogs...), p)
+	s.memory.setList(s.memory.key("other", cats...), p)
+	s.memory.settle()
+	e := s.memory.vector("ns", cats[0], testDim)
+	for _, key := range []uint64{s.memory.key("ns", dogs[0]), s.memory.key("other", cats[0])} {
+		s.memory.vectors.Set(key, e, 1)
+	}
+	s.memory.lists.Wait()
+	s.memory.vectors.Wait()
+	mustGet(t, te, dogs...)
+	mustGet(t, te, dogs[0])
+	mustGet(t, embeddings(t, s, newFake("other")), cats...)
+	wide := embeddingsOf(t, s, Encoder{Namespace: "ns", Dim: 2 * testDim, Batch: 1, Calls: 1,
+		Encode: func(_ context.Context, texts []string) ([]Vector, error) {
+			return []Vector{vectorOf("ns", texts[0], 2*testDim)}, nil
+		}})
+	mustGet(t, wide, cats...)
+	mustGet(t, te, cats...)
+}
+
+func TestNamespacesDoNotMix(t *testing.T) {
+	dir := t.TempDir()
+	prompts := promptList("cat", 10)
+	for run := range 2 {
+		s, _ := openStore(t, testConfig(), dir)
+		npu, cpu := newFake("npu"), newFake("cpu")
+		for range 2 {
+			mustGet(t, embeddings(t, s, npu), prompts...)
+			mustGet(t, embeddings(t, s, cpu), prompts...)
+		}
+		if want := 10 * (1 - run); npu.count() != want || cpu.count() != want {
+			t.Fatalf("run %d: encoded %d and %d prompts, want %d", run, npu.count(), cpu.count(), want)
+		}
+		closeStore(t, s)
+	}
+}
+
+// Prompts of the API point into a request body, which is used again afterwards.
+func TestPromptsAreCopied(t *testing.T) {
+	for _, n := range []int{1, 3} {
+		s, _ := openStore(t, testConfig(), t.TempDir())
+		te := embeddings(t, s, newFake("ns"))
+		body := []byte("cat dog owl")
+		alias := func(from, to int) string { return unsafe.String(&body[from], to-from) }
+		prompts := []string{alias(0, 3), alias(4, 7), alias(8, 11)}[:n]
+		if _, err := te.Get(t.Context(), prompts); err != nil {
+			t.Fatal(err)
+		}
+		copy(body, "xxx xxx xxx")
+		mustGet(t, te, []string{"cat", "dog", "owl"}[:n]...)
+		mustGet(t, te, "xxx")
+		mustGet(t, te, "dog", "cat")
+	}
+}
+
+// What an encode func returns may be part of a buffer that it uses again.
+func TestVectorsAreCopied(t *testing.T) {
+	s, _ := openStore(t, testConfig(), t.TempDir())
+	buffer := make([]float32, testDim)
+	te := embeddingsOf(t, s, Encoder{Namespace: "ns", Dim: testDim, Batch: 1, Calls: 1,
+		Encode: func(_ context.Context, texts []string) ([]Vector, error) {
+			v := vectorOf("ns", texts[0], testDim)
+			copy(buffer, v.Embedding)
+			v.Embedding = buffer
+			texts[0] = "changed"
+			return []Vector{v}, nil
+		}})
+	for range 3 {
+		mustGet(t, te, "a", "b", "c")
+		mustGet(t, te, "c")
+	}
+}
+
+func TestMissStorm(t *testing.T) {
+	for name, config := range map[string]Config{"memory": memoryOnly(), "disk": testConfig()} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := openStore(t, config, t.TempDir())
+			f := newFake("ns")
+			te := embeddings(t, s, f)
+			prompts := promptList("cat", 20)
+			var group sync.WaitGroup
+			for i := range 64 {
+				group.Go(func() {
+					mine := slices.Clone(prompts)
+					for n := range mine { // each in another order, some as single prompts
+						j := (n*7 + i) % len(mine)
+						mine[n], mine[j] = mine[j], mine[n]
+					}
+					if i%3 == 0 {
+						mine = mine[:1+i%5]
+					}
+					p, err := te.Get(context.Background(), mine)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					checkPrompts(t, te, p, mine)
+				})
+			}
+			group.Wait()
+			for prompt, times := range f.encoded {
+				if times != 1 {
+					t.Errorf("%q was encoded %d times", prompt, times)
+				}
+			}
+			if len(f.encoded) != len(prompts) {
+				t.Errorf("%d prompts were encoded, want %d", len(f.encoded), len(prompts))
+			}
+		})
+	}
+}
+
+// blocked runs test in a bubble with a store in memory and an encoder that waits at its gate.
+// enabled says whether the store remembers.
+func blocked(t *testing.T, config Config, test func(t *testing.T, s *Store, te *TextEmbeddings, f *fakeEncoder)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := openStore(t, config, "")
+		f := newFake("ns")
+		f.gate = make(chan struct{})
+		te := embeddingsOf(t, s, Encoder{Namespace: "ns", Dim: testDim, Batch: 4, Calls: 1, Encode: f.encode})
+		test(t, s, te, f)
+		closeStore(t, s)
+	})
+}
+
+// goGet starts a Get and returns where its error will be.
+func goGet(ctx context.Context, te *TextEmbeddings, prompts ...string) <-chan error {
+	result := make(chan error, 1)
+	go func() {
+		_, err := te.Get(ctx, prompts)
+		result <- err
+	}()
+	synctest.Wait()
+	return result
+}
+
+func TestBatchesGatherAcrossRequests(t *testing.T) {
+	blocked(t, memoryOnly(), func(t *testing.T, s *Store, te *TextEmbeddings, f *fakeEncoder) {
+		var results []<-chan error
+		for _, prompt := range []string{"a", "b", "c", "d", "e", "f"} {
+			results = append(results, goGet(t.Context(), te, prompt))
+		}
+		if n := s.Stats().Pending; n != 5 {
+			t.Errorf("%d prompts wait, want 5", n)
+		}
+		close(f.gate)
+		for _, result := range results {
+			if err := <-result; err != nil {
+				t.Error(err)
+			}
+		}
+		if want := []int{1, 4, 1}; !slices.Equal(f.batches, want) {
+			t.Errorf("batches of %v, want %v: the first at once, then what has gathered", f.batches, want)
+		}
+	})
+}
+
+func TestCallerLeaves(t *testing.T) {
+	reason := errors.New("the deadline of the request")
+	leaver := func(t *testing.T) (context.Context, func()) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		return ctx, func() { cancel(reason); synctest.Wait() }
+	}
+	t.Run("others go on", func(t *testing.T) {
+		blocked(t, memoryOnly(), func(t *testing.T, s *Store, te *TextEmbeddings, f *fakeEncoder) {
+			ctx, leave := leaver(t)
+			gone := goGet(ctx, te, "a", "b")
+			stays := goGet(t.Context(), te, "b", "a")
+			leave()
+			if err := <-gone; !errors.Is(err, reason) {
+				t.Errorf("the caller that left got %v", err)
+			}
+			close(f.gate)
+			if err := <-stays; err != nil {
+				t.Error(err)
+			}
+			if f.count() != 2 || len(f.ended) != 0 {
+				t.Errorf("encoded %d prompts, calls ended by %v", f.count(), f.ended)
+			}
+		})
+	})
+	t.Run("the last one cancels", func(t *testing.T) {
+		blocked(t, memoryOnly(), func(t *testing.T, s *Store, te *TextEmbeddings, f *fakeEncoder) {
+			ctx, leave := leaver(t)
+			gone := goGet(ctx, te, "a", "b")
+			leave()
+			if err := <-gone; !errors.Is(err, reason) {
+				t.Errorf("the caller that left got %v", err)
+			}
+			if len(f.ended) != 1 || !errors.Is(f.ended[0], context.Canceled) {
+				t.Errorf("the call ended by %v", f.ended)
+			}
+			close(f.gate)
+			if err := <-goGet(t.Context(), te, "a", "b"); err != nil {
+				t.Errorf("afterwards: %v", err)
+			}
+		})
+	})
+	t.Run("a later caller does not join a cancelled call", func(t *testing.T) {
+		blocked(t, memoryOnly(), func(t *testing.T, s *Store, te *TextEmbeddings, f *fakeEncoder) {
+			ctx, leave := leaver(t)
+			gone := goGet(ctx, te, "a")
+			te.mu.Lock() // the call is cancelled, but cannot end before the later caller is here
+			cancelled := te.flights["a"].batch
+			te.mu.Unlock()
+			leave()
+			later := goGet(t.Context(), te, "a")
+			<-cancelled.ctx.Done()
+			close(f.gate)
+			if err := <-later; err != nil {
+				t.Error(err)
+			}
+			<-gone
+		})
+	})
+	t.Run("a queued prompt is not encoded", func(t *testing.T) {
+		blocked(t, memoryOnly(), func(t *testing.T, s *Store, te *TextEmbeddings, f *fakeEncoder) {
+			first := goGet(t.Context(), te, "a")
+			ctx, leave := leaver(t)
+			gone := goGet(ctx, te, "b", "c", "b")
+			stays := goGet(t.Context(), te, "c", "d")
+			leave()
+			if n := s.Stats().Pending; n != 2 {
+				t.Errorf("%d prompts wait, want c and d", n)
+			}
+			close(f.gate)
+			for _, result := range []<-chan error{first, stays} {
+				if err := <-result; err != nil {
+					t.Error(err)
+				}
+			}
+			<-gone
+			if f.encoded["b"] != 0 || f.encoded["c"] != 1 || f.encoded["d"] != 1 {
+				t.Errorf("encoded %v", f.encoded)
+			}
+		})
+	})
+	t.Run("a prompt of a running batch can be joined again", func(t *testing.T) {
+		blocked(t, memoryOnly(), func(t *testing.T, s *Store, te *TextEmbeddings, f *fakeEncoder) {
+			first := goGet(t.Context(), te, "first")
+			stays := goGet(t.Context(), te, "a")
+			ctx, leave := leaver(t)
+			gone := goGet(ctx, te, "b")
+			f.gate <- struct{}{} // now a and b are one batch
+			synctest.Wait()
+			leave()
+			again := goGet(t.Context(), te, "b")
+			close(f.gate)
+			for _, result := range []<-chan error{first, stays, again} {
+				if err := <-result; err != nil {
+					t.Error(err)
+				}
+			}
+			<-gone
+			if f.encoded["b"] != 1 {
+				t.Errorf("b was encoded %d times", f.encoded["b"])
+			}
+		})
+	})
+	t.Run("a deadline passes", func(t *testing.T) {
+		blocked(t, memoryOnly(), func(t *testing.T, s *Store, te *TextEmbeddings, f *fakeEncoder) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			if _, err := te.Get(ctx, []string{"a"}); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got %v", err)
+			}
+		})
+	})
+}
+
+func TestBusy(t *testing.T) {
+	config := memoryOnly()
+	config.MaxPending = 5
+	blocked(t, config, func(t *testing.T, s *Store, te *TextEmbeddings, f *fakeEncoder) {
+		encoding := goGet(t.Context(), te, "e")
+		big := goGet(t.Context(), te, promptList("cat", 50)...) // more than the bound: taken whole
+		if n := s.Stats().Pending; n != 50 {
+			t.Fatalf("%d prompts wait, want 50", n)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		for _, prompts := range [][]string{{"new"}, {"e", "new"}, {"new", "e", "new"}} {
+			if err := <-goGet(ctx, te, prompts...); !errors.Is(err, ErrBusy) {
+				t.Errorf("%q: got %v, want ErrBusy", prompts, err)
+			}
+		}
+		if n := s.Stats().Pending; n != 50 {
+			t.Fatalf("%d prompts wait after refusals, want 50", n)
+		}
+		joined := goGet(ctx, te, "e", promptList("cat", 50)[7]) // brings no new prompt
+		select {
+		case err := <-joined:
+			t.Errorf("a request without new prompts got %v", err)
+		default:
+		}
+		cancel()
+		<-joined
+		close(f.gate)
+		for _, result := range []<-chan error{encoding, big} {
+			if err := <-result; err != nil {
+				t.Error(err)
+			}
+		}
+		if err := <-goGet(t.Context(), te, "new"); err != nil {
+			t.Errorf("afterwards: %v", err)
+		}
+		if stats := s.Stats(); stats.Busy != 3 || stats.Pending != 0 {
+			t.Errorf("%+v", stats)
+		}
+	})
+}
+
+func TestEncodeFails(t *testing.T) {
+	own := errors.New("the device is lost")
+	good := func(texts []string) []Vector {
+		vectors := make([]Vector, len(texts))
+		for i, text := range texts {
+			vectors[i] = vectorOf("ns", text, testDim)
+		}
+		return vectors
+	}
+	for name, tt := range map[string]struct {
+		encode func(texts []string) ([]Vector, error)
+		want   error
+	}{
+		"its own error": {func([]string) ([]Vector, error) { return nil, own }, own},
+		"panic":         {func([]string) ([]Vector, error) { panic("oops") }, ErrEncode},
+		"too few":       {func(texts []string) ([]Vector, error) { return good(texts)[1:], nil }, ErrEncode},
+		"too many":      {func(texts []string) ([]Vector, error) { return append(good(texts), good(texts)...), nil }, ErrEncode},
+		"none":          {func([]string) ([]Vector, error) { return nil, nil }, ErrEncode},
+		"wrong dimension": {func(texts []string) ([]Vector, error) {
+			v := good(texts)
+			v[0].Embedding = v[0].Embedding[1:]
+			return v, nil
+		}, ErrEncode},
+		"zero vector": {func(texts []string) ([]Vector, error) { v := good(texts); clear(v[0].Embedding); return v, nil }, ErrEncode},
+		"not a number": {func(texts []string) ([]Vector, error) {
+			v := good(texts)
+			v[0].Embedding[3] = float32(math.NaN())
+			return v, nil
+		}, ErrEncode},
+		"infinite": {func(texts []string) ([]Vector, error) {
+			v := good(texts)
+			v[0].Embedding[3] = float32(math.Inf(1))
+			return v, nil
+		}, ErrEncode},
+		"negative tokens": {func(texts []string) ([]Vector, error) { v := good(texts); v[0].Tokens = -1; return v, nil }, ErrEncode},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := openStore(t, testConfig(), t.TempDir())
+			bad := true
+			te := embeddingsOf(t, s, Encoder{Namespace: "ns", Dim: testDim, Batch: 8, Calls: 1,
+				Encode: func(_ context.Context, texts []string) ([]Vector, error) {
+					if bad {
+						return tt.encode(texts)
+					}
+					return good(texts), nil
+				}})
+			if _, err := te.Get(t.Context(), []string{"a", "b"}); !errors.Is(err, tt.want) {
+				t.Fatalf("got %v, want %v", err, tt.want)
+			}
+			bad = false // errors are not kept
+			mustGet(t, te, "a", "b")
+			if stats := s.Stats(); stats.Failed != 2 || stats.Encoded != 2 {
+				t.Errorf("%+v", stats)
+			}
+		})
+	}
+}
+
+func TestCloseAnswersThoseWhoWait(t *testing.T) {
+	for name, config := range map[string]Config{"memory": memoryOnly(), "disabled": {
+		Mode: OnDemand, CacheMaxEntries: 1, CacheListBytes: 1 << 20, CacheFileMaxBytes: 16 << 20, MaxPending: 100,
+	}} {
+		t.Run(name, func(t *testing.T) {
+			blocked(t, config, func(t *testing.T, s *Store, te *TextEmbeddings, f *fakeEncoder) {
+				encoding := goGet(t.Context(), te, "a")
+				queued := goGet(t.Context(), te, "b", "a")
+				closeStore(t, s)
+				for _, result := range []<-chan error{encoding, queued} {
+					if err := <-result; !errors.Is(err, ErrClosed) {
+						t.Errorf("got %v, want ErrClosed", err)
+					}
+				}
+				if _, err := te.Get(t.Context(), []string{"c"}); !errors.Is(err, ErrClosed) {
+					t.Errorf("Get after Close: %v", err)
+				}
+				if _, err := s.Embeddings(te.encoder); !errors.Is(err, ErrClosed) {
+					t.Errorf("Embeddings after Close: %v", err)
+				}
+				if err := s.Clear(); !errors.Is(err, ErrClosed) {
+					t.Errorf("Clear after Close: %v", err)
+				}
+			})
+		})
+	}
+}
+
+func TestClear(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := openStore(t, testConfig(), dir)
+	f := newFake("ns")
+	te := embeddings(t, s, f)
+	prompts := promptList("cat", 30)
+	for round := 1; round <= 3; round++ {
+		mustGet(t, te, prompts...)
+		if f.count() != 30*round {
+			t.Fatalf("round %d: %d prompts encoded", round, f.count())
+		}
+		if round < 3 {
+			if err := s.Clear(); err != nil {
+				t.Fatal(err)
+			}
+			if stats := s.Stats(); stats.Vectors != 0 || stats.ListBytes != 0 || stats.Disk.Vectors != 0 || stats.Disk.Queued != 0 {
+				t.Fatalf("%+v", stats)
+			}
+		}
+	}
+	closeStore(t, s)
+	info, err := Inspect(s.disk.path)
+	if err != nil || len(info.Namespaces) != 1 || info.Namespaces[0].Vectors != 30 {
+		t.Fatalf("%+v, %v", info, err)
+	}
+}
+
+func TestEmbeddingsRefuses(t *testing.T) {
+	s, _ := openStore(t, memoryOnly(), "")
+	encode := newFake("ns").encode
+	for name, e := range map[string]Encoder{
+		"no namespace":   {Dim: 1, Batch: 1, Calls: 1, Encode: encode},
+		"long namespace": {Namespace: strings.Repeat("x", 1025), Dim: 1, Batch: 1, Calls: 1, Encode: encode},
+		"no dimension":   {Namespace: "ns", Batch: 1, Calls: 1, Encode: encode},
+		"no batch":       {Namespace: "ns", Dim: 1, Calls: 1, Encode: encode},
+		"no calls":       {Namespace: "ns", Dim: 1, Batch: 1, Encode: encode},
+		"no func":        {Namespace: "ns", Dim: 1, Batch: 1, Calls: 1},
+	} {
+		if _, err := s.Embeddings(e); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
