@@ -45,8 +45,13 @@ func (c *doctorCmd) Run(ctx context.Context, g *globals) error {
 	}
 	env.Version, env.Backend = programVersion(), cfg.CLIP.Backend
 	env.Worker, _ = npu.FindWorker(cfg.NPU.Worker)
-	env.Models = func(ctx context.Context) []doctor.ModelCheck { return modelChecks(store, cfg.CLIP.Model) }
-	env.Extra = func(context.Context) []doctor.Finding { return libraryFindings(cfg, store, state) }
+	model, why, err := store.Resolve(cfg.CLIP.Model)
+	if err == nil && !model.Embedded() || cfg.CLIP.Model != hailo.AutoModel {
+		env.Models = func(context.Context) []doctor.ModelCheck { return modelChecks(store, cfg.CLIP.Model) }
+	}
+	env.Extra = func(context.Context) []doctor.Finding {
+		return append(libraryFindings(cfg, state), choiceFindings(cfg, model, why, err)...)
+	}
 	report := doctor.Run(ctx, env)
 	if c.JSON {
 		err = json.NewEncoder(os.Stdout).Encode(report)
@@ -59,7 +64,7 @@ func (c *doctorCmd) Run(ctx context.Context, g *globals) error {
 	return err
 }
 
-// modelChecks tells the files of the configured model; "auto" counts as the one that people want.
+// modelChecks tells the files of the configured model; "auto" is the one that people want.
 func modelChecks(store *hailo.Store, name string) []doctor.ModelCheck {
 	if name == hailo.AutoModel {
 		name = hailo.PreferredModel
@@ -98,26 +103,33 @@ func modelCheck(model, backend string, f hailo.FileState) doctor.ModelCheck {
 	return c
 }
 
-// libraryFindings tells about what runs on the CPU, and what the configuration comes to.
-func libraryFindings(cfg configs.Config, store *hailo.Store, state string) []doctor.Finding {
-	var found []doctor.Finding
-	if lib, err := onnx.Load(cfg.CPU.Library, libraryDirs(state)...); err != nil {
-		found = append(found, doctor.Finding{Check: "onnxruntime", Level: doctor.Warn,
-			What: "ONNX Runtime is not installed: nothing can be encoded on the CPU.", Remedy: "hailo-clip setup"})
+// libraryFindings tells about what runs on the CPU.
+func libraryFindings(cfg configs.Config, state string) []doctor.Finding {
+	runtime := doctor.Finding{Check: "onnxruntime", Level: doctor.OK}
+	if lib, err := onnx.Load(cfg.CPU.Library, libraryDirs(state)...); err == nil {
+		runtime.What = "ONNX Runtime " + lib.Version + ": " + lib.Path
 	} else {
-		found = append(found, doctor.Finding{Check: "onnxruntime", Level: doctor.OK, What: "ONNX Runtime " + lib.Version + ": " + lib.Path})
+		runtime.Level, runtime.What, runtime.Remedy = doctor.Warn, "ONNX Runtime is not installed: nothing can be encoded on the CPU.", "hailo-clip setup"
 	}
-	if lib, err := decode.FindLibrary(); err != nil {
-		found = append(found, doctor.Finding{Check: "libturbojpeg", Level: doctor.Warn,
-			What: "libturbojpeg is not installed: JPEGs are decoded about four times slower.", Remedy: "sudo apt install libturbojpeg0"})
+	jpeg := doctor.Finding{Check: "libturbojpeg", Level: doctor.OK}
+	if lib, err := decode.FindLibrary(); err == nil {
+		jpeg.What = lib.Path
 	} else {
-		found = append(found, doctor.Finding{Check: "libturbojpeg", Level: doctor.OK, What: "libturbojpeg: " + lib.Path})
+		jpeg.Level, jpeg.What, jpeg.Remedy = doctor.Warn, "libturbojpeg is not installed: JPEGs are decoded about four times slower.", "sudo apt install libturbojpeg0"
 	}
-	model, why, err := store.Resolve(cfg.CLIP.Model)
+	return []doctor.Finding{runtime, jpeg}
+}
+
+// choiceFindings tells what the configuration comes to on this machine.
+func choiceFindings(cfg configs.Config, model *hailo.Model, why string, err error) []doctor.Finding {
 	if err != nil {
-		return append(found, doctor.Finding{Check: "model", Level: doctor.Fail, What: err.Error()})
+		return []doctor.Finding{{Check: "model", Level: doctor.Fail, What: err.Error()}}
 	}
-	found = append(found, doctor.Finding{Check: "model", Level: doctor.Info, What: "The service would use model " + model.Name + ": " + why + "."})
-	kind, why := chooseBackend(cfg, model)
-	return append(found, doctor.Finding{Check: "backend", Level: doctor.Info, What: "It would encode on the " + kind + ": " + why + "."})
+	choice := doctor.Finding{Check: "model", Level: doctor.OK, What: "The service would use model " + model.Name + ": " + why + "."}
+	if model.Embedded() && cfg.CLIP.Model == hailo.AutoModel {
+		choice.Level, choice.Remedy = doctor.Warn, "hailo-clip models pull "+hailo.PreferredModel
+		choice.What = "No real model is installed: the service would use the small demo model, which knows drawings, not photographs."
+	}
+	kind, reason := chooseBackend(cfg, model)
+	return []doctor.Finding{choice, {Check: "backend", Level: doctor.Info, What: "It would encode on the " + kind + ": " + reason + "."}}
 }

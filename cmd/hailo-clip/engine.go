@@ -146,6 +146,18 @@ func (e *engine) prompts(ctx context.Context, texts []string) (found *cache.Prom
 	return found, promptError(err)
 }
 
+// precompute encodes the prompts of text_embedding.prompt_file, in mode precomputed, beside the
+// requests. It blocks until that is done or ctx ends.
+func (e *engine) precompute(ctx context.Context) {
+	switch n, err := e.texts[0].Precompute(ctx); {
+	case ctx.Err() != nil:
+	case err != nil:
+		e.log.Warn("not all prompts of the prompt file are encoded", "done", n, "error", err)
+	case n > 0:
+		e.log.Info("prompts of the prompt file are encoded", "prompts", n)
+	}
+}
+
 // promptError says which of the pipeline's errors an error of the backend is, which the REST
 // interface does not know.
 func promptError(err error) error {

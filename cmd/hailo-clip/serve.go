@@ -93,6 +93,10 @@ func (s *service) run(ctx context.Context) error {
 	e.log.Info("serving", "url", s.url(), "model", e.model.Name)
 	notify(e, daemon.SdNotifyReady)
 
+	precompute, cancelPrecompute := context.WithCancel(ctx)
+	precomputed := make(chan struct{})
+	go func() { defer close(precomputed); e.precompute(precompute) }()
+
 	var err error
 	select {
 	case err = <-served: // the listener failed
@@ -100,6 +104,8 @@ func (s *service) run(ctx context.Context) error {
 		e.log.Info("stopping", "timeout", e.cfg.Server.ShutdownTimeout.Std())
 		notify(e, daemon.SdNotifyStopping)
 	}
+	cancelPrecompute()
+	<-precomputed
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.Server.ShutdownTimeout.Std())
 	defer cancel()
 	err = errors.Join(err, s.server.Shutdown(deadline), e.close(deadline))

@@ -1,0 +1,262 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+func TestServiceClassifiesAndEmbeds(t *testing.T) {
+	r := serve(t, t.TempDir())
+	if a := r.mustPost(t, "/v1/classify", catRequest(t)); a.best() != "a photo of a cat" || a.body["model"] != "demo" {
+		t.Errorf("classified as %s", a.raw)
+	}
+	length := func(a reply) float64 {
+		sum := 0.0
+		for _, x := range a.body["embedding"].([]any) {
+			sum += x.(float64) * x.(float64)
+		}
+		return sum
+	}
+	image := r.mustPost(t, "/v1/embed/image", map[string]any{"image": sample(t, "cat.jpg")})
+	text := r.mustPost(t, "/v1/embed/text", map[string]any{"text": "a photo of a cat"})
+	for _, a := range []reply{image, text} {
+		if a.body["dimension"] != 512.0 || math.Abs(length(a)-1) > 1e-5 {
+			t.Errorf("dimension %v, squared length %v", a.body["dimension"], length(a))
+		}
+	}
+	health := r.get(t, "/health")
+	if health.status != 200 || health.body["status"] != "healthy" || health.body["backend"] != "cpu" || health.body["model"] != "demo" {
+		t.Errorf("health %s", health.raw)
+	}
+	if !strings.Contains(r.logged(), "knows drawings, not photographs") {
+		t.Error("the log does not say that this is the demo model")
+	}
+	if code := r.stop(t); code != exitOK {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// TestPromptsAreEncodedOnce reads the counters of the service's own cache file.
+func TestPromptsAreEncodedOnce(t *testing.T) {
+	state := t.TempDir()
+	encoded := func(r *running) (n, list, disk float64) {
+		m := r.get(t, "/debug/stats").body["cache"].(map[string]any)
+		return m["encoded"].(float64), m["list_hits"].(float64), m["disk_hits"].(float64)
+	}
+	r := serve(t, state)
+	r.mustPost(t, "/v1/classify", catRequest(t))
+	if n, _, _ := encoded(r); n != 2 {
+		t.Fatalf("%v texts encoded for 2 new prompts", n)
+	}
+	r.mustPost(t, "/v1/classify", catRequest(t))
+	if n, list, _ := encoded(r); n != 2 || list != 1 {
+		t.Errorf("the second request encoded %v texts, %v lists found", n-2, list)
+	}
+	r.stop(t)
+	r = serve(t, state)
+	if a := r.mustPost(t, "/v1/classify", catRequest(t)); a.best() != "a photo of a cat" {
+		t.Errorf("from the file: %s", a.raw)
+	}
+	if n, _, disk := encoded(r); n != 0 || disk != 2 {
+		t.Errorf("the first request after a restart encoded %v texts and found %v on disk", n, disk)
+	}
+}
+
+// classifies fails the test unless the service does its main job.
+func (r *running) classifies(t *testing.T) {
+	t.Helper()
+	if a := r.mustPost(t, "/v1/classify", catRequest(t)); a.best() != "a photo of a cat" {
+		t.Errorf("classified as %s", a.raw)
+	}
+}
+
+func TestTroubleWithTheCacheFile(t *testing.T) {
+	cacheFile := func(t *testing.T) (state, file string) {
+		state = t.TempDir()
+		return state, filepath.Join(state, "prompts.db")
+	}
+	t.Run("folder cannot be written", func(t *testing.T) {
+		// A file in the place of the folder stops root too, unlike permissions.
+		file := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r := serve(t, filepath.Join(file, "state"))
+		r.classifies(t)
+		if !strings.Contains(r.logged(), `"level":"WARN"`) {
+			t.Error("no warning in the log")
+		}
+	})
+	t.Run("truncated", func(t *testing.T) {
+		state, file := cacheFile(t)
+		r := serve(t, state)
+		r.classifies(t)
+		r.stop(t)
+		if err := os.Truncate(file, 10_000); err != nil {
+			t.Fatal(err)
+		}
+		r = serve(t, state)
+		r.classifies(t)
+		if aside, _ := filepath.Glob(file + ".corrupt-*"); len(aside) != 1 {
+			t.Errorf("set aside: %v", aside)
+		}
+	})
+	t.Run("second instance", func(t *testing.T) {
+		state, _ := cacheFile(t)
+		first := serve(t, state)
+		first.classifies(t)
+		second := serve(t, state)
+		second.classifies(t)
+		if !strings.Contains(second.logged(), "locked") {
+			t.Error("the second instance does not say that the cache is locked")
+		}
+		stats := runProgram(t, command(t, state, "cache", "stats"))
+		if stats.code != exitOK || !strings.Contains(stats.stdout, "held by a running service") {
+			t.Errorf("cache stats: %+v", stats)
+		}
+	})
+	t.Run("killed", func(t *testing.T) {
+		state, _ := cacheFile(t)
+		r := serve(t, state)
+		r.classifies(t)
+		if err := r.cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		<-r.ended
+		r = serve(t, state)
+		r.classifies(t)
+		if strings.Contains(r.logged(), "damaged") {
+			t.Error("kill -9 damaged the file")
+		}
+	})
+}
+
+func TestStartThatCannotWork(t *testing.T) {
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	port := fmt.Sprint(busy.Addr().(*net.TCPAddr).Port)
+	config := func(text string) string {
+		file := filepath.Join(t.TempDir(), "my.yaml")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	cases := []struct {
+		name string
+		args []string
+		code int
+		says []string
+	}{
+		{"port in use", []string{"serve", "--host", "127.0.0.1", "--port", port}, exitFailed, []string{"address already in use", "--port"}},
+		{"wrong key", []string{"serve", "--config", config("server:\n  prot: 5000\n")}, exitUsage, []string{"my.yaml", "line 2", `unknown key "prot"`}},
+		{"out of bounds", []string{"serve", "--port", "70000"}, exitUsage, []string{"--port", "70000", "65535"}},
+		{"no such flag", []string{"serve", "--prot", "1"}, exitUsage, []string{"--prot"}},
+		{"no ONNX Runtime", []string{"serve", "--port", "0", "--config", config("cpu:\n  library: /nowhere/libonnxruntime.so\n")},
+			exitMissing, []string{"/nowhere/libonnxruntime.so", "hailo-clip setup"}},
+		{"model not installed", []string{"serve", "--port", "0", "--model", "clip-vit-b-32"}, exitMissing, []string{"hailo-clip models pull clip-vit-b-32"}},
+		{"unknown model", []string{"serve", "--port", "0", "--model", "clip-of-mine"}, exitFailed, []string{"clip-of-mine", "demo"}},
+		{"no NPU", []string{"serve", "--port", "0", "--backend", "npu"}, exitMissing, []string{"no files for the NPU"}},
+		{"other dimension", []string{"serve", "--port", "0", "--config", config("clip:\n  embedding_dimension: 640\n")},
+			exitUsage, []string{"clip.embedding_dimension", "640", "512"}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			r := runProgram(t, command(t, t.TempDir(), c.args...))
+			if r.code != c.code {
+				t.Errorf("exit code %d, want %d", r.code, c.code)
+			}
+			for _, s := range c.says {
+				if !strings.Contains(r.stderr, s) {
+					t.Errorf("no %q in: %s", s, r.stderr)
+				}
+			}
+		})
+	}
+}
+
+// TestStopUnderLoad sends SIGTERM while 16 clients ask: every request that was taken is
+// answered, and whoever comes later is refused and not cut.
+func TestStopUnderLoad(t *testing.T) {
+	r := serve(t, t.TempDir())
+	request := catRequest(t)
+	var wg sync.WaitGroup
+	answered := make(chan reply, 10_000)
+	for range 16 {
+		wg.Go(func() {
+			for range 500 {
+				a, err := r.post("/v1/classify", request)
+				if err != nil { // the port is closed, or the idle connection was
+					return
+				}
+				answered <- a
+				if a.status == http.StatusServiceUnavailable {
+					return
+				}
+			}
+		})
+	}
+	for range 50 {
+		<-answered
+	}
+	if code := r.stop(t); code != exitOK {
+		t.Errorf("exit code %d", code)
+	}
+	wg.Wait()
+	close(answered)
+	for a := range answered {
+		if a.status == 200 && a.best() != "a photo of a cat" {
+			t.Errorf("answered %s", a.raw)
+		}
+		if a.status != 200 && a.status != 429 && a.status != 503 {
+			t.Errorf("%d: %s", a.status, a.raw)
+		}
+	}
+	if !strings.Contains(r.logged(), `"msg":"stopped"`) {
+		t.Error("the service did not stop in order")
+	}
+}
+
+// TestTooManyClients has 64 clients against the default queue of 10.
+func TestTooManyClients(t *testing.T) {
+	r := serve(t, t.TempDir())
+	request := catRequest(t)
+	var mu sync.Mutex
+	statuses := map[int]int{}
+	var wg sync.WaitGroup
+	for range 64 {
+		wg.Go(func() {
+			for range 10 {
+				a, err := r.post("/v1/classify", request)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				statuses[a.status]++
+				mu.Unlock()
+				switch {
+				case a.status == 429 && (a.header.Get("Retry-After") == "" || a.body["code"] != "queue_full"):
+					t.Errorf("429 as %v %s", a.header, a.raw)
+				case a.status == 200 && a.best() != "a photo of a cat":
+					t.Errorf("classified as %s", a.raw)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if statuses[200] == 0 || statuses[200]+statuses[429] != 640 {
+		t.Errorf("statuses %v", statuses)
+	}
+	r.classifies(t)
+}
