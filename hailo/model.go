@@ -48,6 +48,10 @@ type Tokens struct {
 	PadID int32 `json:"pad_id"`
 }
 
+// CLIPTokens are the special tokens of CLIP and all models derived from it, with the padding of the
+// vendor's applications.
+var CLIPTokens = Tokens{Start: "<|startoftext|>", End: "<|endoftext|>"}
+
 // CPUFiles names the ONNX encoders, in the layout of Hugging Face exports: pixel_values ->
 // image_embeds, input_ids -> text_embeds. Both names may be the same file (a whole CLIP model).
 type CPUFiles struct {

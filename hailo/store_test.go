@@ -332,3 +332,37 @@ func TestEmbeddedModelRefuses(t *testing.T) {
 		t.Errorf("wrong size: %v", err)
 	}
 }
+
+func TestModelFiles(t *testing.T) {
+	disk := testStore(t, cpuFiles...)
+	write(t, disk.path("e.npy"), string(npyFile(1, header23, npyBytes(1, 2, 3, 4, 5, 6))))
+	write(t, disk.path("p.npy"), contents["p.npy"])
+	write(t, disk.path("tokenizer.json"), string(smallTokenizer(t)))
+	m, _, err := disk.Resolve(PreferredModel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rows, cols, data, err := m.ReadNpy("e.npy"); err != nil || rows != 2 || cols != 3 || data[5] != 6 {
+		t.Errorf("matrix %d x %d %v, %v", rows, cols, data, err)
+	}
+	if _, _, _, err := m.ReadNpy("p.npy"); !errors.Is(err, ErrNpy) || !strings.Contains(err.Error(), "p.npy") {
+		t.Errorf("damaged matrix: %v", err)
+	}
+	if tok, err := m.LoadTokenizer(); err != nil || tok.Size() != 515 {
+		t.Errorf("tokenizer: %v", err)
+	}
+	for name, m := range map[string]*Model{"disk": m, "embedded": disk.Builtin} {
+		if data, err := m.ReadFile("t.onnx"); err != nil || string(data) != contents["t.onnx"] {
+			t.Errorf("%s: %q, %v", name, data, err)
+		}
+		if _, err := m.ReadFile("none"); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: no such file: %v", name, err)
+		}
+		if _, ok := m.Path("t.onnx"); ok == m.Embedded() {
+			t.Errorf("%s: on disk %t, embedded %t", name, ok, m.Embedded())
+		}
+	}
+	if _, err := disk.Builtin.LoadTokenizer(); !errors.Is(err, ErrTokenizer) || !strings.Contains(err.Error(), "tokenizer.json") {
+		t.Errorf("damaged tokenizer: %v", err)
+	}
+}

@@ -60,23 +60,28 @@ type tokenizerStep struct {
 	} `json:"pattern"`
 }
 
+// String names the step or those of the sequence, for comparison with CLIP's. A sequence inside
+// of one is not opened: CLIP has none.
 func (s *tokenizerStep) String() string {
 	if s == nil {
 		return "none"
 	}
-	var parts []string
-	for _, list := range [][]tokenizerStep{s.Normalizers, s.PreTokenizers} {
-		for i := range list {
-			parts = append(parts, list[i].String())
-		}
+	if s.Type != "Sequence" {
+		return s.one()
 	}
+	var parts []string
+	for _, step := range append(s.Normalizers, s.PreTokenizers...) {
+		parts = append(parts, step.one())
+	}
+	return strings.Join(parts, ", ")
+}
+
+func (s *tokenizerStep) one() string {
 	pattern := s.Pattern.Regex
 	if pattern == clipPattern2 {
 		pattern = clipPattern
 	}
 	switch s.Type {
-	case "Sequence":
-		return strings.Join(parts, ", ")
 	case "Replace":
 		return fmt.Sprintf("Replace %q %q", pattern, s.Content)
 	case "Split":
