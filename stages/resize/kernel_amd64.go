@@ -10,6 +10,30 @@ var fastest = func() kernels {
 	return portable
 }()
 
+// tapStep: VPMADDWD multiplies two taps at a time.
+const tapStep = 2
+
+// packed are the weights for 16-bit multipliers: for each two taps the low parts of both weights, then the
+// high parts.
+type packed struct{ pairs []int16 }
+
+// pack cuts each weight into signed parts of 16 bits, weight = high<<lowBits + low. Products of the parts
+// with pixels are exact, and so is (sum of high)<<lowBits + sum of low: both sums may wrap around 32 bits,
+// their total wraps back.
+func pack(t *table) packed {
+	pairs := make([]int16, 2*len(t.weights))
+	for i := 0; i < len(t.weights); i += 2 {
+		for j, w := range t.weights[i : i+2] {
+			low := w << (32 - lowBits) >> (32 - lowBits)
+			pairs[2*i+j] = int16(low)
+			pairs[2*i+2+j] = int16((w - low) >> lowBits)
+		}
+	}
+	return packed{pairs}
+}
+
+const lowBits = 15
+
 func horizontalAVX2(dst0, dst1, src0, src1 []byte, t *table) {
 	// The assembly checks nothing: these indexes stand for its furthest accesses.
 	n, reach := 3*len(t.first), 3*t.need+slack-1

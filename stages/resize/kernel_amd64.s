@@ -2,7 +2,7 @@
 
 // Pixels (0 to 255 in 16-bit lanes) are multiplied with the low and the high parts of the weights apart, two
 // taps at a time (VPMADDWD: a*b + c*d in 32 bits, without overflow here), and the two sums are put together
-// at the end: high<<15 + low + half, >>22. That is the exact sum: see split in table.go.
+// at the end: high<<15 + low + half, >>22. That is the exact sum: see pack in kernel_amd64.go.
 
 // Bytes of 16 to spread into 16-bit lanes: red of taps 0 and 1, green of both, blue of both, nothing.
 DATA taps01<>+0(SB)/8, $0x8004800180038000

@@ -308,19 +308,6 @@ func TestTables(t *testing.T) {
 	}
 }
 
-// TestSplit covers both ends of what weights can be.
-func TestSplit(t *testing.T) {
-	for _, w := range []int32{0, 1, -1, 1<<14 - 1, 1 << 14, -1 << 14, -1<<14 - 1, 1 << 22, -1 << 22, 3<<22 + 12345, -3<<22 - 54321} {
-		p := split([]int32{w, -w})
-		if got := int32(p[2])<<lowBits + int32(p[0]); got != w {
-			t.Errorf("%d became %d", w, got)
-		}
-		if got := int32(p[3])<<lowBits + int32(p[1]); got != -w {
-			t.Errorf("%d became %d", -w, got)
-		}
-	}
-}
-
 func TestSteady(t *testing.T) {
 	r := New(Config{Fit: FitCrop}, 224)
 	dst, pix := make([]byte, 3*224*224), noise(640, 480)

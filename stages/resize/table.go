@@ -12,7 +12,7 @@ const precision = 32 - 8 - 2
 // half is the rounding that every sum of products starts with.
 const half = 1 << (precision - 1)
 
-// maxWeights bounds a table (8 bytes a weight). Only a side of more than 260,000 pixels squeezed into 224
+// maxWeights bounds a table (4 bytes a weight, and as many again for the kernels). Only a side of more than 260,000 pixels squeezed into 224
 // comes near it.
 const maxWeights = 1 << 20
 
@@ -20,17 +20,16 @@ const maxWeights = 1 << 20
 type span struct{ in, out, from, count int }
 
 // table holds, for each output sample, which input samples it is made of, and their weights. All outputs
-// have the same number of taps, an even one, so that kernels have no odd cases; taps beyond the filter's
-// own have weight 0. Immutable, so that workers share it.
+// have the same number of taps, a multiple of tapStep, so that kernels have no odd cases; taps beyond the
+// filter's own have weight 0. Immutable, so that workers share it.
 type table struct {
 	taps  int
 	base  int     // the first input sample that any output needs
-	need  int     // input samples from base on that the taps reach; up to one more than there are
+	need  int     // input samples from base on that the taps reach; up to tapStep-1 more than there are
 	first []int32 // per output: the input sample of its first tap, counted from base
 	// Per output: taps weights in units of 2^-precision.
 	weights []int32
-	// The same for 16-bit multipliers: for each two taps the low parts of both weights, then the high parts.
-	pairs []int16
+	packed
 }
 
 // newTable computes the weights as Pillow's precompute_coeffs and normalize_coeffs_8bpc do. Products are
@@ -39,8 +38,8 @@ func newTable(s span) (*table, error) {
 	scale := float64(s.in) / float64(s.out)
 	stretch := max(scale, 1)
 	reach := bicubicReach * stretch
-	// The window of an output, at most all there is, rounded up to even.
-	taps := (min(int(math.Ceil(reach))*2+1, s.in) + 1) &^ 1
+	taps := min(int(math.Ceil(reach))*2+1, s.in) // the window of an output is at most all there is
+	taps = (taps + tapStep - 1) / tapStep * tapStep
 	if s.count*taps > maxWeights {
 		return nil, fmt.Errorf("%w: a side of %d pixels to %d", ErrTooExtreme, s.in, s.out)
 	}
@@ -68,26 +67,9 @@ func newTable(s span) (*table, error) {
 		}
 	}
 	t.need = int(t.first[s.count-1]) + taps
-	t.pairs = split(t.weights)
+	t.packed = pack(t)
 	return t, nil
 }
-
-// split cuts each weight into signed parts of 16 bits, weight = high<<lowBits + low. Products of the parts
-// with pixels are exact, and so is (sum of high)<<lowBits + sum of low: both sums may wrap around 32 bits,
-// their total wraps back.
-func split(weights []int32) []int16 {
-	pairs := make([]int16, 2*len(weights))
-	for i := 0; i < len(weights); i += 2 {
-		for j, w := range weights[i : i+2] {
-			low := w << (32 - lowBits) >> (32 - lowBits)
-			pairs[2*i+j] = int16(low)
-			pairs[2*i+2+j] = int16((w - low) >> lowBits)
-		}
-	}
-	return pairs
-}
-
-const lowBits = 15
 
 const bicubicReach = 2 // input samples on either side, at scale 1
 
