@@ -37,14 +37,14 @@ func keyOf(namespace, prompt string) diskKey {
 
 // formatValue is v as it is kept under key.
 func formatValue(key diskKey, v Vector) []byte {
-	b := make([]byte, valueHead, valueHead+4*len(v.Embedding)+valueSum)
+	b := make([]byte, valueHead+4*len(v.Embedding), valueHead+4*len(v.Embedding)+valueSum)
 	b[0] = valueVersion
 	if v.Truncated {
 		b[1] = valueTruncated
 	}
 	binary.LittleEndian.PutUint32(b[4:], uint32(v.Tokens))
-	for _, x := range v.Embedding {
-		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(x))
+	for i, x := range v.Embedding {
+		binary.LittleEndian.PutUint32(b[valueHead+4*i:], math.Float32bits(x))
 	}
 	return binary.LittleEndian.AppendUint64(b, checksum(key, b))
 }

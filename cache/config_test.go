@@ -1,0 +1,141 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+)
+
+func TestConfigValidate(t *testing.T) {
+	if err := testConfig().Validate(); err != nil {
+		t.Fatal(err)
+	}
+	for field, change := range map[string]func(c *Config){
+		"mode":                 func(c *Config) { c.Mode = "sometimes" },
+		"cache_max_entries":    func(c *Config) { c.CacheMaxEntries = 0 },
+		"cache_list_bytes":     func(c *Config) { c.CacheListBytes = 1 },
+		"cache_file_max_bytes": func(c *Config) { c.CacheFileMaxBytes = 1 << 50 },
+		"max_pending":          func(c *Config) { c.MaxPending = -1 },
+	} {
+		c := testConfig()
+		change(&c)
+		err := c.Validate()
+		if err == nil || !strings.Contains(err.Error(), "text_embedding."+field+": ") {
+			t.Errorf("%s: %v", field, err)
+		}
+		if s, openErr := OpenStore(c, t.TempDir(), nil); s != nil || openErr == nil {
+			t.Errorf("%s: opened", field)
+		}
+	}
+	err := Config{}.Validate()
+	if n := strings.Count(err.Error(), "\n") + 1; n != 5 {
+		t.Errorf("the zero config has %d errors, want all 5: %v", n, err)
+	}
+}
+
+func TestConfigPath(t *testing.T) {
+	for name, tt := range map[string]struct {
+		enabled              bool
+		file, stateDir, want string
+	}{
+		"in the state folder": {true, "a.db", "/state", "/state/a.db"},
+		"absolute":            {true, "/elsewhere/a.db", "/state", "/elsewhere/a.db"},
+		"no state folder":     {true, "a.db", "", ""},
+		"no file":             {true, "", "/state", ""},
+		"disabled":            {false, "/elsewhere/a.db", "/state", ""},
+	} {
+		if got := (Config{CacheEnabled: tt.enabled, CacheFile: tt.file}).Path(tt.stateDir); got != tt.want {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
+		}
+	}
+}
+
+func TestPrecompute(t *testing.T) {
+	dir := t.TempDir()
+	write := func(content string) string {
+		path := filepath.Join(dir, "prompts.txt")
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	long := strings.Repeat("x", maxPromptLine)
+	for _, tt := range []struct {
+		name, mode, content string
+		prompts             []string
+		err                 string
+	}{
+		{"prompts", Precomputed, "\ufeffa cat\r\n\n  a dog \n猫\na cat\nlast", []string{"a cat", "a dog", "猫", "last"}, ""},
+		{"more than a batch", Precomputed, strings.Join(promptList("cat", 50), "\n"), promptList("cat", 50), ""},
+		{"ondemand", OnDemand, "a cat\n", nil, ""},
+		{"empty", Precomputed, "", nil, ""},
+		{"the longest", Precomputed, "a\n" + long + "\r\nb", []string{"a", long, "b"}, ""},
+		{"too long", Precomputed, "a\n" + long + "xyz\n", nil, "prompts.txt:2: a prompt is longer than 2048 bytes"},
+		{"not UTF-8", Precomputed, "a\n\n\xff\n", nil, "prompts.txt:3: not UTF-8"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			config := memoryOnly()
+			config.Mode, config.PromptFile = tt.mode, write(tt.content)
+			s, _ := openStore(t, config, "")
+			f := newFake("ns")
+			te := embeddings(t, s, f)
+			_, err := te.Precompute(t.Context())
+			if tt.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.err) {
+					t.Fatalf("%v, want %s", err, tt.err)
+				}
+				return
+			}
+			if err != nil || f.count() != len(tt.prompts) {
+				t.Fatalf("%v, %d prompts encoded, want %d", err, f.count(), len(tt.prompts))
+			}
+			mustGet(t, te, tt.prompts...)
+			if f.count() != len(tt.prompts) {
+				t.Fatal("a request encoded again")
+			}
+		})
+	}
+	config := memoryOnly()
+	config.Mode, config.PromptFile = Precomputed, filepath.Join(dir, "none")
+	s, _ := openStore(t, config, "")
+	if _, err := embeddings(t, s, newFake("ns")).Precompute(t.Context()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no file: %v", err)
+	}
+}
+
+func TestPrecomputeGivesWay(t *testing.T) {
+	config := memoryOnly()
+	config.Mode, config.MaxPending = Precomputed, 1
+	config.PromptFile = filepath.Join(t.TempDir(), "prompts.txt")
+	if err := os.WriteFile(config.PromptFile, []byte(strings.Join(promptList("cat", 10), "\n")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	blocked(t, config, func(t *testing.T, s *Store, te *TextEmbeddings, f *fakeEncoder) {
+		precompute := func(ctx context.Context) <-chan error {
+			result := make(chan error, 1)
+			go func() { _, err := te.Precompute(ctx); result <- err }()
+			synctest.Wait()
+			return result
+		}
+		first, second := goGet(t.Context(), te, "a"), goGet(t.Context(), te, "b") // the line is full
+		ctx, cancel := context.WithCancel(t.Context())
+		cancelled, goesOn := precompute(ctx), precompute(t.Context())
+		cancel()
+		if err := <-cancelled; !errors.Is(err, context.Canceled) {
+			t.Errorf("cancelled: %v", err)
+		}
+		close(f.gate)
+		for _, result := range []<-chan error{first, second, goesOn} {
+			if err := <-result; err != nil {
+				t.Error(err)
+			}
+		}
+		if f.count() != 12 {
+			t.Errorf("%d prompts encoded, want 12", f.count())
+		}
+	})
+}
