@@ -202,3 +202,17 @@ func TestOptionsValidate(t *testing.T) {
 		}
 	}
 }
+
+// The limits of the start do not apply later.
+func TestLongAfterTheStart(t *testing.T) {
+	o := options(t, fast...)
+	o.Config.StartTimeoutMS = 1000
+	b := open(t, o)
+	time.Sleep(1100 * time.Millisecond)
+	if err := encodeOne(t.Context(), b, 1); err != nil {
+		t.Error(err)
+	}
+	if m := b.Metrics(); m.Restarts != 0 {
+		t.Errorf("%d restarts: %v", m.Restarts, b.Status())
+	}
+}

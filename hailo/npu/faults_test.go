@@ -103,16 +103,17 @@ func TestFaultsUnderLoad(t *testing.T) {
 		name     string
 		fault    string // a command; %d is a number of a frame to come
 		restarts bool   // the worker is replaced
+		silent   bool   // it shows by nothing happening
 	}{
-		{"crash", "crash", true},
-		{"crash in a frame", "crash=%d", true},
-		{"hang", "hang", true},
-		{"lost completion", "lose=%d", true},
-		{"completion twice", "repeat=%d", true},
-		{"garbage", "garbage=%d", true},
-		{"connection closed", "error=62@%d", true},
-		{"one frame fails", "error=8@%d", false},
-		{"all frames fail", "error=63", true},
+		{"crash", "crash", true, false},
+		{"crash in a frame", "crash=%d", true, false},
+		{"hang", "hang", true, true},
+		{"lost completion", "lose=%d", true, true},
+		{"completion twice", "repeat=%d", true, false},
+		{"garbage", "garbage=%d", true, false},
+		{"connection closed", "error=62@%d", true, false},
+		{"one frame fails", "error=8@%d", false, false},
+		{"all frames fail", "error=63", true, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -120,7 +121,9 @@ func TestFaultsUnderLoad(t *testing.T) {
 			path := socket(t)
 			args := []string{"--image-run", "1ms", "--image-frame", "100us", "--text-run", "1ms", "--text-frame", "500us", "--control", path}
 			o := options(t, args...)
-			o.DeviceTimeout = 250 * time.Millisecond
+			if tt.silent {
+				o.DeviceTimeout = 300 * time.Millisecond
+			}
 			b, err := npu.New(o)
 			if err != nil {
 				t.Fatal(err)
@@ -134,6 +137,8 @@ func TestFaultsUnderLoad(t *testing.T) {
 			l := startLoad(t, b, 16)
 			var recovery []time.Duration
 			for i := range 20 {
+				enough := l.good.Load() + 100
+				until(t, "answers between the faults", func() bool { return l.good.Load() > enough })
 				before := b.Metrics()
 				command := tt.fault
 				if strings.Contains(command, "%d") {
@@ -152,7 +157,9 @@ func TestFaultsUnderLoad(t *testing.T) {
 				recovery = append(recovery, time.Since(start))
 			}
 			l.end(t)
-			if m := b.Metrics(); !tt.restarts && m.Restarts != 0 || tt.restarts && m.Restarts != 20 {
+			// A short limit also hits a device that a busy machine holds up.
+			m := b.Metrics()
+			if !tt.restarts && m.Restarts != 0 || tt.restarts && m.Restarts < 20 || !tt.silent && m.Restarts > 20 {
 				t.Errorf("%d restarts for 20 faults", m.Restarts)
 			}
 			slices.Sort(recovery)

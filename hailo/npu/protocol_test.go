@@ -158,8 +158,10 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		if again := Append(nil, m); !bytes.Equal(again, packet) {
-			t.Fatalf("%T: %x became %x", m, packet, again)
+		once := Append(nil, m) // packet itself, but for the bits that say which NaN
+		m2, err := Parse(once)
+		if err != nil || len(once) != len(packet) || !bytes.Equal(once, Append(nil, m2)) {
+			t.Fatalf("%T: %x became %x (%v)", m, packet, once, err)
 		}
 	})
 }

@@ -137,7 +137,7 @@ func (s *session) handshake() error {
 	// Never more in flight than the device takes.
 	depth := min(o.Config.InFlight, int(s.loaded[ImageModel].QueueDepth))
 	s.tokens = make(chan struct{}, depth)
-	return s.proc.conn.SetReadDeadline(time.Time{})
+	return s.proc.conn.SetDeadline(time.Time{}) // from here on the watchdog sets the limits
 }
 
 // load has the worker load a model, and checks that it is the one we expect.
@@ -287,7 +287,6 @@ func (s *session) complete(d *Done) error {
 	}
 	f.sequence = 0
 	l.n--
-	l.done++
 	s.done++
 	now := time.Now()
 	if l.head == d.Sequence {
@@ -364,21 +363,13 @@ func (s *session) giveBack() {
 	<-s.tokens
 }
 
-// waitImages waits until an image has been done since the count was before, or none is in
-// flight, or the session is dead.
-func (s *session) waitImages(before uint64) {
+// waitImages waits until the images submitted up to a sequence are done, or the session is dead.
+func (s *session) waitImages(upTo uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for l := &s.lines[ImageModel]; l.n > 0 && l.done == before && s.reason == nil; {
+	for l := &s.lines[ImageModel]; l.n > 0 && l.head <= upTo && s.reason == nil; {
 		s.changed.Wait()
 	}
-}
-
-// imagesDone counts the images done.
-func (s *session) imagesDone() uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.lines[ImageModel].done
 }
 
 // end makes the session dead and kills the worker. The first reason counts.
@@ -402,12 +393,16 @@ func (s *session) serve(ctx context.Context) error {
 	tick := time.NewTicker(max(limit/8, time.Millisecond))
 	defer tick.Stop()
 	stop, killAt := ctx.Done(), (<-chan time.Time)(nil)
+	suspect := false
 	for {
 		select {
 		case now := <-tick.C:
-			if err := s.overdue(now, limit); err != nil {
+			// Twice in a row: if it was us who did not get to run, the answers may be waiting.
+			err := s.overdue(now, limit)
+			if err != nil && suspect {
 				s.end(err)
 			}
+			suspect = err != nil
 		case <-stop:
 			stop = nil
 			if err := s.proc.send(&Shutdown{}); err != nil {

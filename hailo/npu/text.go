@@ -157,29 +157,34 @@ func (q *textQueue) close() {
 	q.some.Broadcast()
 }
 
-// take blocks until there are texts and returns at most n of them; none when the queue is closed.
+// wait blocks until there are texts, true, or the queue is closed.
+func (q *textQueue) wait() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.calls) == 0 && !q.closed {
+		q.some.Wait()
+	}
+	return len(q.calls) > 0
+}
+
+// take returns at most n texts of those that wait; it does not block.
 func (q *textQueue) take(n int) []textItem {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	var items []textItem
-	for {
-		for len(items) < n && len(q.calls) > 0 {
-			c := q.calls[0]
-			q.calls = q.calls[1:]
-			if err := c.ctx.Err(); err != nil {
-				q.drop(c, context.Cause(c.ctx))
-				continue
-			}
-			items = append(items, textItem{c, c.next})
-			if c.next++; c.next < len(c.tokens) {
-				q.calls = append(q.calls, c)
-			}
+	for len(items) < n && len(q.calls) > 0 {
+		c := q.calls[0]
+		q.calls = q.calls[1:]
+		if c.ctx.Err() != nil {
+			q.drop(c, context.Cause(c.ctx))
+			continue
 		}
-		if len(items) > 0 || q.closed {
-			return items
+		items = append(items, textItem{c, c.next})
+		if c.next++; c.next < len(c.tokens) {
+			q.calls = append(q.calls, c)
 		}
-		q.some.Wait()
 	}
+	return items
 }
 
 // drop finishes the texts of a call that were not taken. The caller holds q.mu.
@@ -255,29 +260,26 @@ func (b *Backend) EncodeTexts(ctx context.Context, tokens [][]int32) ([][]float3
 
 // textLoop encodes the texts of all calls, a small batch at a time.
 //
-// Texts go before the images that wait on the device (their priority is higher), so they must
-// not come in one after the other: after a batch of texts, the next one is held back until an
-// image was done, if any is in flight. So no image waits for more than one batch of texts.
+// Texts go before the images that wait on the device (their priority is higher), so batches of
+// texts must not come one after the other: after each, the next is held back until the images
+// that waited for it are done. So no image in flight waits for more than one batch of texts.
 func (b *Backend) textLoop() {
 	var before *session
-	var images uint64
-	for {
-		items := b.texts.take(b.opt.Config.TextBatch)
-		if len(items) == 0 {
-			return
-		}
+	var waited uint64 // images up to this sequence waited for the last batch
+	for b.texts.wait() {
 		s, err := b.session()
+		if s == before && s != nil {
+			s.waitImages(waited)
+		}
+		items := b.texts.take(b.opt.Config.TextBatch)
 		if err != nil {
 			for _, item := range items {
 				b.texts.finish(item, nil, err)
 			}
 			continue
 		}
-		if s == before {
-			s.waitImages(images)
-		}
 		b.encodeTexts(s, items)
-		before, images = s, s.imagesDone()
+		before, waited = s, b.sequence.Load()
 	}
 }
 

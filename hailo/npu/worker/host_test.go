@@ -266,6 +266,10 @@ func (h *host) receive() (any, error) {
 	}
 	buf := make([]byte, npu.MaxPacket+1)
 	n, err := h.conn.Read(buf)
+	if errors.Is(err, unix.ECONNRESET) {
+		// The worker has ended without reading all submits. Linux says so before it gives what the worker wrote.
+		n, err = h.conn.Read(buf)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,247 @@
+package npu
+
+import (
+	"encoding/binary"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// fuzzSession is a session without a process: four image slots and two of text, at most three
+// images in flight.
+func fuzzSession() *session {
+	b := &Backend{opt: Options{BatchSize: 2}}
+	s := &session{b: b, tokens: make(chan struct{}, 3), dead: make(chan struct{})}
+	s.changed = sync.NewCond(&s.mu)
+	for model, n := range []int{4, 2} {
+		s.lines[model].flights = make([]flight, n)
+		for i := range n {
+			s.lines[model].flights[i].result = make(chan result, 1)
+		}
+	}
+	return s
+}
+
+// launch submits as submit does, without a socket.
+func (s *session) launch(model, slot int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := &s.lines[model]
+	if l.flights[slot].sequence != 0 || len(l.flights[slot].result) > 0 {
+		return false
+	}
+	if model == ImageModel {
+		select {
+		case s.tokens <- struct{}{}:
+		default:
+			return false
+		}
+	}
+	l.flights[slot].sequence = s.b.sequence.Add(1)
+	if l.n++; l.n == 1 {
+		l.head = l.flights[slot].sequence
+	}
+	return true
+}
+
+// What a mad worker sends never gives a frame an answer that is not its own, nor two, and
+// never lets more in flight than allowed. The input is a list of packets with their lengths.
+func FuzzWorkerMessages(f *testing.F) {
+	seed := func(messages ...message) {
+		var b []byte
+		for _, m := range messages {
+			packet := Append(nil, m)
+			b = binary.LittleEndian.AppendUint16(b, uint16(len(packet)))
+			b = append(b, packet...)
+		}
+		f.Add(b)
+	}
+	seed(&Done{Slot: 0, Sequence: 1}, &Done{Slot: 1, Sequence: 2}, &Done{Model: 1, Slot: 1, Sequence: 4})
+	seed(&Done{Slot: 0, Sequence: 1}, &Done{Slot: 0, Sequence: 1})
+	seed(&Done{Slot: 0, Sequence: 1, Status: 63}, &Stats{Throttling: 3}, &Done{Slot: 1, Sequence: 2}, &Stats{Throttling: 6}, &Stats{})
+	seed(&Done{Model: 2}, &Done{Slot: math.MaxUint32})
+	seed(&Stats{Throttling: 4, Temperature: [2]float32{float32(math.NaN())}}, &Hello{}, &Loaded{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s := fuzzSession()
+		for _, x := range [][2]int{{0, 0}, {0, 1}, {0, 2}, {1, 1}} {
+			s.launch(x[0], x[1])
+		}
+		for len(b) >= 2 {
+			n := min(int(binary.LittleEndian.Uint16(b)), len(b)-2)
+			m, err := Parse(b[2 : 2+n])
+			b = b[2+n:]
+			if err != nil {
+				break
+			}
+			before := [models][]uint64{}
+			for model, l := range s.lines {
+				for _, f := range l.flights {
+					before[model] = append(before[model], f.sequence)
+				}
+			}
+			switch m := m.(type) {
+			case *Done:
+				err = s.complete(m)
+				for model := range s.lines {
+					l := &s.lines[model]
+					flying := 0
+					for slot := range l.flights {
+						f := &l.flights[slot]
+						was := before[model][slot]
+						mine := m.Model == uint32(model) && m.Slot == uint32(slot) && m.Sequence == was
+						if answered := len(f.result) > 0; answered != (was != 0 && mine) {
+							t.Fatalf("%+v: model %d, slot %d, in flight %d: answered %v", m, model, slot, was, answered)
+						}
+						if len(f.result) > 0 {
+							<-f.result
+						}
+						if f.sequence != 0 {
+							flying++
+						}
+					}
+					if flying != l.n || flying > 0 != (l.head != 0) && l.n > 0 {
+						t.Fatalf("model %d: %d in flight, counted %d, head %d", model, flying, l.n, l.head)
+					}
+				}
+				s.launch(int(m.Model)%models, int(m.Slot)%2)
+			case *Stats:
+				s.note(m)
+			}
+			if len(s.tokens) != s.lines[ImageModel].n+s.withheld {
+				t.Fatalf("%d places taken for %d images in flight and %d withheld", len(s.tokens), s.lines[ImageModel].n, s.withheld)
+			}
+			if err != nil {
+				break
+			}
+		}
+	})
+}
+
+// A model that is accepted can be used: nothing the worker says makes the host read or write
+// outside of a slot.
+func FuzzLoaded(f *testing.F) {
+	good := &Loaded{QueueDepth: 32, Output: *quantised(FormatUint8, 8, 1), Input: *quantised(FormatUint8, 3, 1)}
+	good.Input.Height, good.Input.Width, good.Input.FrameBytes = 4, 4, 48
+	good.Output.Width, good.Output.FrameBytes = 1, 8
+	f.Add(uint8(ImageModel), Append(nil, good))
+	text := &Loaded{Model: TextModel, QueueDepth: 32, Output: *quantised(FormatUint16, 6, 6), Input: *quantised(FormatFloat32, 6, 0)}
+	for _, s := range []*Stream{&text.Input, &text.Output} {
+		s.Height, s.Width = 5, 1
+		s.FrameBytes = 5 * uint32(s.rowBytes())
+	}
+	f.Add(uint8(TextModel), Append(nil, text))
+	b := &Backend{opt: Options{ImageSize: 4, Dimension: 8, Config: Config{TextBatch: 4, InFlight: 8},
+		Text: &Text{ContextLength: 5, Width: 6, Row: func(int32) []float32 { return make([]float32, 6) }}}}
+	for model, l := range []*Loaded{good, text} {
+		if err := b.checkLoaded(model, l); err != nil {
+			f.Fatal(err)
+		}
+	}
+	f.Fuzz(func(t *testing.T, which uint8, packet []byte) {
+		m, err := Parse(packet)
+		l, ok := m.(*Loaded)
+		model := int(which) % models
+		if err != nil || !ok || b.checkLoaded(model, l) != nil {
+			return
+		}
+		slot := make([]byte, 5*6*4) // as large as New makes those of the text model
+		if model == TextModel {
+			b.opt.Text.fill(slot[:l.Input.FrameBytes], &l.Input, []int32{1, 2})
+			l.Output.decode(make([]float32, 6), slot[4*l.Output.rowBytes():5*l.Output.rowBytes()])
+			return
+		}
+		l.Output.decode(make([]float32, 8), slot[:8*4][:l.Output.FrameBytes])
+	})
+}
+
+func TestBackOff(t *testing.T) {
+	b := &Backend{}
+	last := time.Duration(-1)
+	for b.failures = range 100 {
+		d := b.backOff()
+		if d < last || d > slowBackOff || b.failures == 0 && d != 0 || b.failures == 1 && d != firstBackOff {
+			t.Errorf("%d failures: %v after %v", b.failures, d, last)
+		}
+		last = d
+	}
+	if last != slowBackOff {
+		t.Errorf("at last %v", last)
+	}
+}
+
+// The oldest frame of each model counts, from when it became the oldest.
+func TestOverdue(t *testing.T) {
+	s := fuzzSession()
+	if err := s.overdue(time.Now().Add(time.Hour), time.Second); err != nil {
+		t.Error("nothing in flight: ", err)
+	}
+	s.launch(ImageModel, 0)
+	s.launch(ImageModel, 1)
+	s.lines[ImageModel].since = time.Now().Add(-time.Minute)
+	if s.overdue(time.Now(), time.Second) == nil {
+		t.Error("a minute is within a second")
+	}
+	if err := s.complete(&Done{Slot: 1, Sequence: 2}); err != nil {
+		t.Fatal(err)
+	}
+	if s.overdue(time.Now(), time.Second) == nil {
+		t.Error("a younger frame that is done excuses the older one")
+	}
+	s.launch(ImageModel, 2)
+	if err := s.complete(&Done{Slot: 0, Sequence: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.overdue(time.Now(), time.Second); err != nil {
+		t.Error("it has become the oldest just now: ", err)
+	}
+	s.launch(TextModel, 0)
+	s.lines[TextModel].since = time.Now().Add(-time.Minute)
+	if s.overdue(time.Now(), time.Second) == nil {
+		t.Error("a hanging text is not seen")
+	}
+}
+
+func TestConfigValidate(t *testing.T) {
+	good := Config{InFlight: 32, TextBatch: 4, StartTimeoutMS: 60_000, Group: "UNIQUE"}
+	if err := good.Validate(); err != nil {
+		t.Error(err)
+	}
+	for want, change := range map[string]func(*Config){
+		"npu.in_flight: 65":         func(c *Config) { c.InFlight = 65 },
+		"npu.text_batch: 17":        func(c *Config) { c.TextBatch = 17 },
+		"npu.start_timeout_ms: 999": func(c *Config) { c.StartTimeoutMS = 999 },
+		"npu.group":                 func(c *Config) { c.Group = strings.Repeat("g", 64) },
+		"npu.device":                func(c *Config) { c.Device = strings.Repeat("d", 32) },
+	} {
+		c := good
+		change(&c)
+		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %q, got %v", want, err)
+		}
+	}
+}
+
+func TestFindWorker(t *testing.T) {
+	dir := t.TempDir()
+	program, text := filepath.Join(dir, "program"), filepath.Join(dir, "text")
+	if err := os.WriteFile(program, nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(text, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := FindWorker(program); got != program || err != nil {
+		t.Error(got, err)
+	}
+	for path, want := range map[string]string{
+		text: "is not a program", dir: "is not a program", filepath.Join(dir, "none"): "no such file", "": "/usr/lib/hailo-clip/hailo-clip-npu",
+	} {
+		if got, err := FindWorker(path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %q, %v", path, got, err)
+		}
+	}
+}

@@ -1,0 +1,266 @@
+package sim
+
+import (
+	"io"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"hailoclip/hailo/npu"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// The vectors are the same on every machine and for ever: other programs compare with them.
+func TestVector(t *testing.T) {
+	got := Vector([]byte("a picture"), 4)
+	want := []float32{0.6710347, 0.5002427, -0.06536901, 0.8400692}
+	for i := range want {
+		if got[i] != want[i] {
+			t.Fatalf("%v, want %v", got, want)
+		}
+	}
+	for i, v := range Vector(nil, 10_000) {
+		if !(v >= -1 && v < 1) {
+			t.Fatalf("number %d is %v", i, v)
+		}
+	}
+}
+
+// host is the other end of a chip that runs in this process.
+type host struct {
+	t    *testing.T
+	in   chan []byte
+	out  chan []byte
+	ends chan error
+}
+
+func (h *host) Read(b []byte) (int, error) {
+	packet, ok := <-h.in
+	if !ok {
+		return 0, io.EOF
+	}
+	return copy(b, packet), nil
+}
+
+func (h *host) Write(b []byte) (int, error) {
+	h.out <- append([]byte(nil), b...)
+	return len(b), nil
+}
+
+func startChip(t *testing.T, change func(*Config)) *host {
+	h := &host{t: t, in: make(chan []byte, 100), out: make(chan []byte, 1000), ends: make(chan error, 1)}
+	c, _ := newChip(nil)
+	c.conn = h
+	change(&c.Config)
+	go func() { h.ends <- c.run() }()
+	t.Cleanup(func() {
+		close(h.in)
+		if err := <-h.ends; err != nil {
+			t.Error(err)
+		}
+	})
+	h.in <- npu.Append(nil, openMessage)
+	if m, ok := h.next().(*npu.Hello); !ok || m.Status != npu.Success || m.Simulated != 1 {
+		t.Fatalf("hello: %+v", m)
+	}
+	for _, load := range []*npu.Load{loadImage, loadText} {
+		h.in <- npu.Append(nil, load)
+		if m, ok := h.next().(*npu.Loaded); !ok || m.Status != npu.Success || m.QueueDepth != 32 {
+			t.Fatalf("loaded: %+v", m)
+		}
+	}
+	return h
+}
+
+// next is the next message that is not about statistics.
+func (h *host) next() any {
+	h.t.Helper()
+	for {
+		select {
+		case packet := <-h.out:
+			m, err := npu.Parse(packet)
+			if err != nil {
+				h.t.Fatal(err)
+			}
+			if _, ok := m.(*npu.Stats); !ok {
+				return m
+			}
+		case <-time.After(10 * time.Second):
+			h.t.Fatal("the chip says nothing")
+		}
+	}
+}
+
+func (h *host) submit(model, slot uint32) {
+	h.in <- npu.Append(nil, &npu.Submit{Model: model, Slot: slot, Sequence: uint64(model*100 + slot + 1)})
+}
+
+// How frames are gathered into runs, and in which order: what ran together has the same batch.
+func TestScheduling(t *testing.T) {
+	slow := func(c *Config) { // a run is long enough to queue behind
+		c.Cost = [models]Cost{{Run: 60 * time.Millisecond}, {Run: 60 * time.Millisecond}}
+	}
+	type run struct{ model, batch uint32 }
+	tests := []struct {
+		name     string
+		textPrio uint32
+		want     []run // after the first image, which runs alone
+	}{
+		{"equal priority takes turns", 0, []run{{1, 2}, {0, 2}, {0, 1}}},
+		{"higher priority first", 1, []run{{1, 2}, {0, 2}, {0, 1}}},
+		{"lower priority last", 2, []run{{0, 2}, {0, 1}, {1, 2}}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			image, text := *loadImage, *loadText
+			defer func() { *loadImage, *loadText = image, text }()
+			loadText.Priority, loadImage.Priority = tt.textPrio, 0
+			if tt.textPrio == 2 {
+				loadText.Priority, loadImage.Priority = 0, 1
+			}
+			h := startChip(t, slow)
+			h.submit(0, 0)
+			time.Sleep(20 * time.Millisecond) // it runs now
+			for _, x := range [][2]uint32{{0, 1}, {0, 2}, {0, 3}, {1, 0}, {1, 1}} {
+				h.submit(x[0], x[1])
+			}
+			if d := h.next().(*npu.Done); d.Batch != 1 || d.Sequence != 1 || d.DeviceNS != 60_000_000 {
+				t.Errorf("first: %+v", d)
+			}
+			for _, want := range tt.want {
+				for range want.batch {
+					if d := h.next().(*npu.Done); d.Model != want.model || d.Batch != want.batch {
+						t.Errorf("%+v, want %+v", d, want)
+					}
+				}
+			}
+		})
+	}
+}
+
+// A threshold holds frames back until there are enough, or the timeout has passed.
+func TestThreshold(t *testing.T) {
+	h := startChip(t, func(*Config) {})
+	h.submit(1, 0)
+	h.submit(1, 1)
+	for range 2 {
+		if d := h.next().(*npu.Done); d.Batch != 2 {
+			t.Errorf("two texts: %+v", d)
+		}
+	}
+	h.submit(1, 0)
+	if d := h.next().(*npu.Done); d.Batch != 1 {
+		t.Errorf("one text: %+v", d)
+	}
+}
+
+func TestViolations(t *testing.T) {
+	busy := npu.Append(nil, &npu.Submit{Slot: 1, Sequence: 1})
+	outside := *loadImage
+	outside.Slots = 100
+	for name, packets := range map[string][][]byte{
+		"garbage":            {{1, 2, 3}},
+		"worker's message":   {npu.Append(nil, &npu.Done{})},
+		"load before open":   {npu.Append(nil, loadImage)},
+		"open twice":         {npu.Append(nil, openMessage), npu.Append(nil, openMessage)},
+		"submit before load": {npu.Append(nil, openMessage), busy},
+		"load twice":         {npu.Append(nil, openMessage), npu.Append(nil, loadImage), npu.Append(nil, loadImage)},
+		"slots outside":      {npu.Append(nil, openMessage), npu.Append(nil, &outside)},
+		"no such slot":       {npu.Append(nil, openMessage), npu.Append(nil, loadImage), npu.Append(nil, &npu.Submit{Slot: 4})},
+		"no such model":      {npu.Append(nil, openMessage), npu.Append(nil, &npu.Load{Model: 2, Batch: 1})},
+	} {
+		c, _ := newChip(packets)
+		if err := c.run(); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+// The real encoders get what the host means, and their vectors come back in the direction.
+func TestRealEncoders(t *testing.T) {
+	var tokens []int32
+	h := startChip(t, func(c *Config) {
+		c.Width, c.ContextLength = 16, 3
+		c.Encoders = Encoders{
+			Image: func(pixels []byte) ([]float32, error) { return []float32{3, -4}, nil },
+			Text:  func(ids []int32) ([]float32, error) { tokens = ids; return []float32{0, 5}, nil },
+		}
+	})
+	h.submit(0, 0)
+	h.submit(1, 0)
+	h.next()
+	h.next()
+	if len(tokens) != 3 {
+		t.Error(tokens)
+	}
+	dst := make([]float32, 4)
+	spread(dst, []float32{3, -4})
+	if dst[0] != 0.75 || dst[1] != -1 || dst[2] != 0 {
+		t.Error(dst)
+	}
+	if spread(dst, make([]float32, 4)); dst[1] != 0 {
+		t.Error("nothing becomes something: ", dst)
+	}
+}
+
+func TestCommands(t *testing.T) {
+	died := false
+	f := NewFaults(func() { died = true })
+	for _, bad := range []string{"", "nonsense", "lose", "lose=0", "lose=-1", "lose=x", "error", "error=0", "error=x@1", "error=5@0",
+		"slow=0", "slow=-1", "slow=NaN", "slow=1e9", "decay=-1", "heat=7", "heat=x", "refuse=", "refuse=me"} {
+		if f.Command(bad) == nil {
+			t.Errorf("%q was accepted", bad)
+		}
+	}
+	for _, good := range []string{"error=63@2", "lose=3", "repeat=4", "garbage=5", "crash=6", "slow=2", "decay=0.5", "heat=4"} {
+		if err := f.Command(good); err != nil {
+			t.Error(err)
+		}
+	}
+	want := []fate{{}, {code: 63}, {lose: true}, {repeat: true}, {babble: true}, {crash: true}, {}}
+	for i, w := range want {
+		if got := f.next(); got != w {
+			t.Errorf("frame %d: %+v, want %+v", i+1, got, w)
+		}
+	}
+	if k := f.factor(); math.Abs(k-2*(1+0.5*7)) > 1e-9 {
+		t.Errorf("factor %v", k)
+	}
+	if err := f.Command("lose=1"); err != nil { // counted from here on
+		t.Error(err)
+	}
+	if !f.next().lose {
+		t.Error("not the next frame")
+	}
+	if err := f.Command("crash"); err != nil || !died {
+		t.Error(err, died)
+	}
+	if err := f.Command("ok"); err != nil || f.factor() != 1 {
+		t.Error(err, f.factor())
+	}
+}
+
+func TestFlags(t *testing.T) {
+	c, control, err := parse([]string{"--control", "/tmp/x", "--output", "float32", "--image-run", "1ms", "--fault", "slow=2"}, Encoders{}, NewFaults(nil))
+	if err != nil || control != "/tmp/x" || c.Output != npu.FormatFloat32 || c.Cost[0].Run != time.Millisecond ||
+		c.Cost[1].Frame != 8700*time.Microsecond || c.Width != 512 || c.Faults.factor() != 2 {
+		t.Errorf("%+v, %v", c, err)
+	}
+	for want, args := range map[string][]string{
+		"output \"int4\"":   {"--output", "int4"},
+		"no real encoders":  {"--vectors", "model"},
+		"vectors \"x\"":     {"--vectors", "x"},
+		"width 0":           {"--width", "0"},
+		"no time":           {"--image-run", "-1ms"},
+		"unknown":           {"--fault", "x"},
+		"flag provided but": {"--nonsense"},
+	} {
+		if _, _, err := parse(args, Encoders{}, NewFaults(nil)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+}
