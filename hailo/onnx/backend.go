@@ -127,11 +127,11 @@ func (b *Backend) start(library *Library, c Config, e encoders, frames int) (err
 		if b.image, err = newTower(library, shared, e.image, outImages, m); err != nil {
 			return fmt.Errorf("%s: %w", e.image.name, err)
 		}
+		b.info.ImageCalls = threads
 		b.info.ImageBatch = cmp.Or(b.image.imageBatch, c.batch())
 	}
 	b.info.Backend = "cpu"
 	b.info.Device = fmt.Sprintf("ONNX Runtime %s, %d threads", library.Version, threads)
-	b.info.ImageCalls = threads
 	b.info.TextBatch = cmp.Or(b.text.textBatch, textBatch)
 	b.info.TextDigest = e.digest
 	b.slots = make(chan *slot, threads)
@@ -165,7 +165,7 @@ func (b *Backend) prove() error {
 	return b.EncodeImages(ctx, []*hailo.Frame{probe})
 }
 
-// Info returns fixed facts; ImageBatch is 0 in a backend for text only.
+// Info returns fixed facts; ImageBatch and ImageCalls are 0 in a backend for text only.
 func (b *Backend) Info() hailo.Info { return b.info }
 
 // Frames returns the pool, in ordinary memory.

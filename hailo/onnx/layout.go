@@ -103,8 +103,11 @@ func (l layout) require(s *session, output string) error {
 		output == outTexts && l.text != nil && hasPort(s.inputs, inTokens) {
 		return nil
 	}
-	return fmt.Errorf("gives no %s (from %s); has inputs %v and outputs %v",
-		output, map[string]string{outImages: inPixels, outTexts: inTokens}[output], s.inputs, s.outputs)
+	input := inPixels
+	if output == outTexts {
+		input = inTokens
+	}
+	return fmt.Errorf("gives no %s (from %s); has inputs %v and outputs %v", output, input, s.inputs, s.outputs)
 }
 
 func hasPort(ports []port, name string) bool {

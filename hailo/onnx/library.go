@@ -57,6 +57,9 @@ func candidates(library string, dirs []string) []string {
 		}
 	}
 	for _, dir := range dirs {
+		if dir == "" {
+			continue
+		}
 		list = append(list, LibraryFile(dir, runtime.GOARCH))
 	}
 	return append(list, sonames...)

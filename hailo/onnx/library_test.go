@@ -69,7 +69,7 @@ func TestCandidates(t *testing.T) {
 		LibraryFile("/state", runtime.GOARCH), LibraryFile("/cache", runtime.GOARCH),
 		"libonnxruntime.so.1", "libonnxruntime.so",
 	}
-	got := candidates("", []string{"/state", "/cache"})
+	got := candidates("", []string{"/state", "", "/cache"})
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got %q\nwant %q", got, want)
 	}

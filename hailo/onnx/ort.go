@@ -12,39 +12,41 @@ import (
 // position is good for every version from the one that introduced it. Positions are those of
 // onnxruntime_c_api.h; all of them are older than version 1.17.
 const (
-	apiGetErrorMessage                = 2
-	apiCreateEnv                      = 3
-	apiCreateSession                  = 7
-	apiCreateSessionFromArray         = 8
-	apiRun                            = 9
-	apiCreateSessionOptions           = 10
-	apiSetGraphOptimization           = 23
-	apiSetIntraOpThreads              = 24
-	apiSetInterOpThreads              = 25
-	apiSessionInputCount              = 30
-	apiSessionOutputCount             = 31
-	apiSessionInputType               = 33
-	apiSessionOutputType              = 34
-	apiSessionInputName               = 36
-	apiSessionOutputName              = 37
-	apiCreateRunOptions               = 39
-	apiRunOptionsTerminate            = 46
-	apiCreateTensorWithData           = 49
-	apiCastTypeToTensor               = 55
-	apiTensorElementType              = 60
-	apiTensorDimensionsCount          = 61
-	apiTensorDimensions               = 62
-	apiCreateCPUMemory                = 69
-	apiAllocatorFree                  = 76
-	apiDefaultAllocator               = 78
-	apiReleaseStatus                  = 93
-	apiReleaseSession                 = 95
-	apiReleaseValue                   = 96
-	apiReleaseRunOptions              = 97
-	apiReleaseTypeInfo                = 98
-	apiReleaseSessionOptions          = 100
-	apiVersion                uintptr = 17 // what we ask for: libraries from 1.17 on have it
+	apiGetErrorMessage        = 2
+	apiCreateEnv              = 3
+	apiCreateSession          = 7
+	apiCreateSessionFromArray = 8
+	apiRun                    = 9
+	apiCreateSessionOptions   = 10
+	apiSetGraphOptimization   = 23
+	apiSetIntraOpThreads      = 24
+	apiSetInterOpThreads      = 25
+	apiSessionInputCount      = 30
+	apiSessionOutputCount     = 31
+	apiSessionInputType       = 33
+	apiSessionOutputType      = 34
+	apiSessionInputName       = 36
+	apiSessionOutputName      = 37
+	apiCreateRunOptions       = 39
+	apiRunOptionsTerminate    = 46
+	apiCreateTensorWithData   = 49
+	apiCastTypeToTensor       = 55
+	apiTensorElementType      = 60
+	apiTensorDimensionsCount  = 61
+	apiTensorDimensions       = 62
+	apiCreateCPUMemory        = 69
+	apiAllocatorFree          = 76
+	apiDefaultAllocator       = 78
+	apiReleaseStatus          = 93
+	apiReleaseSession         = 95
+	apiReleaseValue           = 96
+	apiReleaseRunOptions      = 97
+	apiReleaseTypeInfo        = 98
+	apiReleaseSessionOptions  = 100
 )
+
+// apiVersion is the OrtApi that we ask for: every library from 1.17 on has it.
+const apiVersion uintptr = 17
 
 // Values of ORT's enums that we use.
 const (
