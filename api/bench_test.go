@@ -94,6 +94,7 @@ func handlerOnly(t testing.TB) *Server {
 		Pipeline: line,
 		Prompts:  func(context.Context, []string) (*cache.Prompts, error) { return prompts, nil },
 		Health:   func() Health { return Health{Status: Healthy} },
+		Stats:    func() any { return nil },
 		Model:    testModel, LogitScale: 100, RequestTimeout: time.Minute,
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})

@@ -2,6 +2,8 @@ package api
 
 import (
 	_ "embed"
+	"encoding/json"
+	"fmt"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -62,6 +64,18 @@ func (s *Server) health(ctx *fasthttp.RequestCtx) {
 var openAPIDocument []byte
 
 // openAPI serves the description of the interface.
+// stats serves /v1/stats: counters since the start, of which a measurement takes the difference.
+func (s *Server) stats(ctx *fasthttp.RequestCtx) {
+	body, err := json.Marshal(s.svc.Stats())
+	if err != nil {
+		s.answerError(ctx, fmt.Errorf("%w: stats: %w", errInternalFailure, err))
+		return
+	}
+	ctx.Response.Header.Set(fasthttp.HeaderCacheControl, "no-store")
+	ctx.Response.Header.SetContentType("application/json")
+	ctx.Response.SetBodyRaw(body)
+}
+
 func (s *Server) openAPI(ctx *fasthttp.RequestCtx) {
 	ctx.Response.Header.SetContentType("application/yaml")
 	ctx.Response.SetBody(openAPIDocument)

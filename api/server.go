@@ -32,6 +32,9 @@ type Service struct {
 	// so it must not block.
 	Health func() Health
 
+	// Stats returns what GET /v1/stats answers, as encoding/json takes it. It must not block.
+	Stats func() any
+
 	Model          string        // name of the CLIP model
 	LogitScale     float64       // factor of the cosines before the softmax, above 0
 	Softmax        bool          // score is the probability, not the cosine
@@ -42,7 +45,7 @@ type Service struct {
 
 func (s Service) validate() error {
 	switch {
-	case s.Pipeline == nil, s.Prompts == nil, s.Health == nil, s.Log == nil, s.Model == "":
+	case s.Pipeline == nil, s.Prompts == nil, s.Health == nil, s.Stats == nil, s.Log == nil, s.Model == "":
 		return errors.New("api: the service is incomplete")
 	case !finite(s.LogitScale) || s.LogitScale <= 0:
 		return fmt.Errorf("api: logit scale %v is out of bounds: above 0", s.LogitScale)
@@ -109,6 +112,7 @@ func (s *Server) routes() *router.Router {
 	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
 	r.GET("/health", s.health)
 	r.HEAD("/health", s.health)
+	r.GET("/v1/stats", s.stats)
 	r.GET("/openapi.yaml", s.openAPI)
 	r.HEAD("/openapi.yaml", s.openAPI)
 	r.POST("/v1/classify", s.working(s.classify))

@@ -114,6 +114,9 @@ func newService(t testing.TB, change func(*Config, *Service)) *service {
 		Pipeline: line, Prompts: s.prompts, Model: testModel, LogitScale: testLogitScale, Softmax: true,
 		RequestTimeout: testRequestLimit, Version: "1.2.3",
 		Log: slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Stats: func() any {
+			return map[string]any{"stages": []string{}, "cache": struct{}{}, "process": struct{}{}}
+		},
 		Health: func() Health {
 			s.mu.Lock()
 			defer s.mu.Unlock()

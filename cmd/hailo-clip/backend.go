@@ -61,6 +61,7 @@ func chooseBackend(cfg configs.Config, model *hailo.Model) (kind, why string) {
 type encoders struct {
 	images hailo.Backend   // also the owner of the frames, and who answers for the service's health
 	texts  []hailo.Backend // for texts, in the order in which to try them
+	device *npu.Backend    // the NPU or the simulated chip, for its counters; nil without one
 	why    string          // why this kind
 
 	opened []hailo.Backend // what close closes, in that order
@@ -85,19 +86,21 @@ type opener struct {
 }
 
 // open opens what the configuration names, and proves that it encodes. The caller closes it.
-func (o opener) open(ctx context.Context) (e *encoders, err error) {
-	e = &encoders{}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, e.close())
-		}
-	}()
+func (o opener) open(ctx context.Context) (*encoders, error) {
+	e := &encoders{}
+	if err := o.fill(ctx, e); err != nil {
+		return nil, errors.Join(err, e.close())
+	}
+	return e, nil
+}
+
+func (o opener) fill(ctx context.Context, e *encoders) (err error) {
 	kind, why := chooseBackend(o.cfg, o.model)
 	e.why = why
 	switch kind {
 	case "cpu":
 		if o.cfg.CLIP.TextEncoder == "npu" {
-			return e, usageError{errors.New("clip.text_encoder: npu needs the NPU for images too")}
+			return usageError{errors.New("clip.text_encoder: npu needs the NPU for images too")}
 		}
 		var cpu hailo.Backend
 		if cpu, err = o.openCPU(); err == nil {
@@ -109,7 +112,7 @@ func (o opener) open(ctx context.Context) (e *encoders, err error) {
 		err = o.openDevice(ctx, e, o.openSim)
 	}
 	if err != nil {
-		return e, err
+		return err
 	}
 	repeat := 1
 	if o.cfg.Performance.WarmupEnabled {
@@ -121,11 +124,11 @@ func (o opener) open(ctx context.Context) (e *encoders, err error) {
 	}
 	probe, err := hailo.NewProbe(ctx, e.images, known, o.cfg.Health.ProbeInterval.Std(), repeat, o.log)
 	if err != nil {
-		return e, err
+		return err
 	}
 	e.images = probe
 	e.opened = append([]hailo.Backend{probe}, e.opened...)
-	return e, nil
+	return nil
 }
 
 func (o opener) openCPU() (hailo.Backend, error) {
@@ -150,7 +153,7 @@ func (o opener) openDevice(ctx context.Context, e *encoders, open func() (*npu.B
 	if err != nil {
 		return err
 	}
-	e.images, e.opened = device, []hailo.Backend{device}
+	e.device, e.images, e.opened = device, device, []hailo.Backend{device}
 	info := device.Info()
 	encodesTexts := info.TextDigest != ""
 	if encodesTexts {

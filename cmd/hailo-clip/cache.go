@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -50,7 +49,7 @@ func (c *cacheStatsCmd) Run(g *globals) error {
 		return err
 	}
 	if c.JSON {
-		return json.NewEncoder(os.Stdout).Encode(info)
+		return printJSON(os.Stdout, info)
 	}
 	fmt.Printf("%s: %.1f MB, written %s\n", info.Path, float64(info.Bytes)/1e6, info.Modified.Format("2006-01-02 15:04:05"))
 	if info.Locked {

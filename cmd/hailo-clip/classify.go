@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -109,7 +108,7 @@ func (c *classifyCmd) print(w io.Writer, verdicts []verdict) error {
 	for _, v := range verdicts {
 		failed = failed || v.Error != ""
 		if c.JSON {
-			if err := json.NewEncoder(w).Encode(v); err != nil {
+			if err := printJSON(w, v); err != nil {
 				return err
 			}
 			continue

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"os"
 	"slices"
 
@@ -54,7 +53,7 @@ func (c *doctorCmd) Run(ctx context.Context, g *globals) error {
 	}
 	report := doctor.Run(ctx, env)
 	if c.JSON {
-		err = json.NewEncoder(os.Stdout).Encode(report)
+		err = printJSON(os.Stdout, report)
 	} else {
 		err = report.WriteText(os.Stdout, term.IsTerminal(int(os.Stdout.Fd())))
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 
@@ -23,7 +22,7 @@ type embedded struct {
 	Truncated bool      `json:"truncated,omitempty"`
 }
 
-func (e embedded) print() error { return json.NewEncoder(os.Stdout).Encode(e) }
+func (e embedded) print() error { return printJSON(os.Stdout, e) }
 
 type embedImageCmd struct {
 	Image string `arg:"" help:"Image file; - is standard input."`

@@ -48,31 +48,33 @@ func openEngine(ctx context.Context, g *globals) (*engine, error) {
 
 // newEngine opens model, backend, cache and pipeline. It blocks until the backend can encode.
 // The caller closes it.
-func newEngine(ctx context.Context, cfg configs.Config, state string, log *slog.Logger) (e *engine, err error) {
+func newEngine(ctx context.Context, cfg configs.Config, state string, log *slog.Logger) (*engine, error) {
 	limit, _ := cfg.ResourceLimits.MemoryBytes() // checked by Validate
 	debug.SetMemoryLimit(limit)
+	e := &engine{cfg: cfg, log: log}
+	if err := e.open(ctx, state); err != nil {
+		return nil, errors.Join(err, e.close(context.WithoutCancel(ctx)))
+	}
+	return e, nil
+}
 
-	e = &engine{cfg: cfg, log: log}
-	defer func() {
-		if err != nil {
-			e.close(context.WithoutCancel(ctx))
-		}
-	}()
+func (e *engine) open(ctx context.Context, state string) (err error) {
+	cfg, log := e.cfg, e.log
 	if e.model, e.modelWhy, err = resolveModel(cfg, state); err != nil {
-		return nil, err
+		return err
 	}
 	if err := fits(cfg, e.model.Manifest); err != nil {
-		return nil, err
+		return err
 	}
 	if e.tokenizer, err = e.model.LoadTokenizer(); err != nil {
-		return nil, err
+		return err
 	}
 	e.encoders, err = opener{cfg: cfg, model: e.model, tokenizer: e.tokenizer, state: state, log: log}.open(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if e.store, err = cache.OpenStore(cfg.TextEmbedding, state, log); err != nil {
-		return nil, err
+		return err
 	}
 	for _, backend := range e.encoders.texts {
 		info := backend.Info()
@@ -81,13 +83,13 @@ func newEngine(ctx context.Context, cfg configs.Config, state string, log *slog.
 			Encode: e.encodeTexts(backend),
 		})
 		if err != nil {
-			return nil, err
+			return err
 		}
 		e.texts = append(e.texts, texts)
 	}
 	e.line = stages.NewLine(cfg.CLIP.Pictures, e.encoders.images, e.model.ImageSize, cfg.Performance.WorkerThreads)
 	if e.pipe, err = pipeline.New(e.line.Stages(cfg.Performance)...); err != nil {
-		return nil, err
+		return err
 	}
 	info := e.encoders.images.Info()
 	log.Info("ready to encode", "model", e.model.Name, "model_why", e.modelWhy, "backend", info.Backend,
@@ -95,7 +97,7 @@ func newEngine(ctx context.Context, cfg configs.Config, state string, log *slog.
 	if e.model.Embedded() {
 		log.Warn("this is the small demo model: it knows drawings, not photographs; install a real one with: hailo-clip models pull clip-vit-b-32")
 	}
-	return e, nil
+	return nil
 }
 
 // fits refuses numbers of the configuration that are not the model's.
@@ -200,18 +202,18 @@ func (e *engine) health() api.Health {
 // close drains the pipeline until ctx ends, flushes the cache and releases the device, in that
 // order. It works on an engine that was opened in part.
 func (e *engine) close(ctx context.Context) error {
-	var errs []error
+	var drained, flushed, released error
 	if e.pipe != nil {
-		errs = append(errs, e.pipe.Close(ctx))
+		drained = e.pipe.Close(ctx)
 	}
-	if e.line != nil && errs[0] == nil { // a worker that still runs needs its decoder
+	if e.line != nil && drained == nil { // a worker that still runs needs its decoder
 		e.line.Close()
 	}
 	if e.store != nil {
-		errs = append(errs, e.store.Close())
+		flushed = e.store.Close()
 	}
 	if e.encoders != nil {
-		errs = append(errs, e.encoders.close())
+		released = e.encoders.close()
 	}
-	return errors.Join(errs...)
+	return errors.Join(drained, flushed, released)
 }

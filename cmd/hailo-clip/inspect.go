@@ -114,7 +114,7 @@ func (c *inspectTokensCmd) Run(g *globals) error {
 	for _, text := range c.Text {
 		r := result{text, tokenizer.Pieces(tokenizer.Encode(text))}
 		if c.JSON {
-			if err := json.NewEncoder(os.Stdout).Encode(r); err != nil {
+			if err := printJSON(os.Stdout, r); err != nil {
 				return err
 			}
 			continue
@@ -184,7 +184,7 @@ func tokenizeJSON(in io.Reader, out io.Writer, t *hailo.Tokenizer) error {
 	for i, text := range texts {
 		ids[i] = t.Encode(text)
 	}
-	return json.NewEncoder(out).Encode(ids)
+	return printJSON(out, ids)
 }
 
 type inspectModelCmd struct {
@@ -209,7 +209,7 @@ func (c *inspectModelCmd) Run(g *globals) error {
 		return err
 	}
 	if c.JSON {
-		return json.NewEncoder(os.Stdout).Encode(model.Manifest)
+		return printJSON(os.Stdout, model.Manifest)
 	}
 	m := model.Manifest
 	fmt.Printf("%s (%s)\n", m.Name, why)

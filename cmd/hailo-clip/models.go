@@ -2,12 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
 
 	"hailoclip/hailo"
+	"hailoclip/hailo/doctor"
 )
 
 type modelsCmd struct {
@@ -39,7 +39,7 @@ func (c *modelsListCmd) Run(g *globals) error {
 		return err
 	}
 	if c.JSON {
-		return json.NewEncoder(os.Stdout).Encode(listed(list))
+		return printJSON(os.Stdout, listed(list))
 	}
 	fmt.Printf("%-22s  %-9s  %-9s  %s\n", "model", "CPU", "NPU", "what it is")
 	for _, in := range list {
@@ -118,7 +118,7 @@ func fileLine(f hailo.FileState) []string {
 type modelsPullCmd struct {
 	Name    string `arg:"" help:"Name of the model, see models list."`
 	FromDir string `type:"existingdir" placeholder:"DIR" help:"Copy the files from this folder instead of the network."`
-	Part    string `enum:"all,cpu,npu" default:"all" help:"Fetch only the files for this encoder: cpu or npu (default: all)."`
+	Part    string `enum:"auto,all,cpu,npu" default:"auto" help:"Which files: cpu, npu, all, or auto: those for the CPU, and with a Hailo-10H in this machine all."`
 	HailoRT string `name:"hailort" placeholder:"VERSION" help:"Fetch the NPU files made for this HailoRT, such as 5.1.1 (default: the manifest's)."`
 }
 
@@ -137,8 +137,11 @@ func (c *modelsPullCmd) Run(ctx context.Context, g *globals) error {
 		return err
 	}
 	o := hailo.PullOptions{FromDir: c.FromDir}
-	if c.Part != "all" {
-		o.Which = hailo.Part(c.Part)
+	switch _, device := doctor.DevicePresent("/"); {
+	case c.Part == "cpu", c.Part == "auto" && !device:
+		o.Which = hailo.CPUPart
+	case c.Part == "npu":
+		o.Which = hailo.NPUPart
 	}
 	if c.HailoRT != "" {
 		var ok bool
@@ -184,7 +187,7 @@ func (c *modelsVerifyCmd) Run(ctx context.Context, g *globals) error {
 		}
 	}
 	if c.JSON {
-		if err := json.NewEncoder(os.Stdout).Encode(out); err != nil {
+		if err := printJSON(os.Stdout, out); err != nil {
 			return err
 		}
 	}

@@ -71,7 +71,7 @@ func newService(ctx context.Context, cfg configs.Config, state string, log servi
 		return nil, errors.Join(err, ln.Close())
 	}
 	server, err := api.New(cfg.Server, api.Service{
-		Pipeline: e.pipe, Prompts: e.prompts, Health: e.health, Model: e.model.Name,
+		Pipeline: e.pipe, Prompts: e.prompts, Health: e.health, Stats: e.stats, Model: e.model.Name,
 		LogitScale: e.logitScale(), Softmax: cfg.CLIP.ApplySoftmax,
 		RequestTimeout: cfg.Performance.RequestTimeout.Std(), Version: programVersion(), Log: log.requests,
 	})

@@ -43,11 +43,11 @@ func TestServiceClassifiesAndEmbeds(t *testing.T) {
 	}
 }
 
-// TestPromptsAreEncodedOnce reads the counters of the service's own cache file.
+// TestPromptsAreEncodedOnce reads the counters of the service.
 func TestPromptsAreEncodedOnce(t *testing.T) {
 	state := t.TempDir()
 	encoded := func(r *running) (n, list, disk float64) {
-		m := r.get(t, "/debug/stats").body["cache"].(map[string]any)
+		m := r.get(t, "/v1/stats").body["cache"].(map[string]any)
 		return m["encoded"].(float64), m["list_hits"].(float64), m["disk_hits"].(float64)
 	}
 	r := serve(t, state)

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"io"
 	"math"
 	"strings"
 	"unicode/utf8"
@@ -11,6 +13,13 @@ const (
 	barWidth  = 24
 	textWidth = 44 // a longer prompt is cut in tables
 )
+
+// printJSON writes v on one line, with <, > and & as they are: this is no HTML.
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
 
 // row is a line of a table: a prompt, its score and a bar.
 func row(text string, score float64, width int) string {

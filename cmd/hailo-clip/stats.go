@@ -1,0 +1,102 @@
+package main
+
+import (
+	"bytes"
+	"math"
+	"os"
+	"runtime"
+	"runtime/metrics"
+	"strconv"
+	"syscall"
+
+	"hailoclip/cache"
+	"hailoclip/hailo/npu"
+	"hailoclip/pipeline"
+)
+
+// stats is what GET /v1/stats answers: counters since the start.
+type stats struct {
+	Stages  []pipeline.StageStats `json:"stages"`
+	Cache   cache.Stats           `json:"cache"`
+	Process processStats          `json:"process"`
+	NPU     *npuStats             `json:"npu,omitempty"`
+}
+
+type processStats struct {
+	CPUSeconds     float64 `json:"cpu_seconds"` // user and system
+	RSSBytes       int64   `json:"rss_bytes"`
+	HeapBytes      uint64  `json:"heap_bytes"` // live objects and those not swept yet
+	GCCPUSeconds   float64 `json:"gc_cpu_seconds"`
+	AllocatedBytes uint64  `json:"allocated_bytes"`
+	Mallocs        uint64  `json:"mallocs"`
+	Goroutines     int     `json:"goroutines"`
+}
+
+// npuStats are the device's counters; numbers that it does not tell are null.
+type npuStats struct {
+	Ready        bool       `json:"ready"`
+	Restarts     int        `json:"restarts"`
+	Images       uint64     `json:"images"`
+	Texts        uint64     `json:"texts"`
+	Failed       uint64     `json:"failed"`
+	ImageRuns    float64    `json:"image_runs"` // images / image_runs is the mean batch
+	TextRuns     float64    `json:"text_runs"`
+	InFlight     int        `json:"in_flight"`
+	ImagesPerSec float64    `json:"images_per_second"` // while images were in flight
+	Temperature  []*float64 `json:"temperature_celsius"`
+	Throttling   uint32     `json:"throttling"`
+	Zone         uint32     `json:"temperature_zone"` // 0 green, 1 orange, 2 red
+}
+
+func (e *engine) stats() any {
+	s := stats{Stages: e.pipe.Stats(), Cache: e.store.Stats(), Process: processNow()}
+	if e.encoders.device != nil {
+		s.NPU = newNPUStats(e.encoders.device.Metrics())
+	}
+	return s
+}
+
+func newNPUStats(m npu.Metrics) *npuStats {
+	s := &npuStats{
+		Ready: m.Ready, Restarts: m.Restarts, Images: m.Frames[npu.ImageModel], Texts: m.Frames[npu.TextModel],
+		Failed:    m.Failed[npu.ImageModel] + m.Failed[npu.TextModel],
+		ImageRuns: m.Runs[npu.ImageModel], TextRuns: m.Runs[npu.TextModel],
+		InFlight: m.InFlight[npu.ImageModel] + m.InFlight[npu.TextModel], ImagesPerSec: m.Rate,
+		Throttling: m.Device.Throttling, Zone: m.Device.Zone,
+	}
+	for _, t := range m.Device.Temperature {
+		value := float64(t)
+		if math.IsNaN(value) {
+			s.Temperature = append(s.Temperature, nil)
+		} else {
+			s.Temperature = append(s.Temperature, &value)
+		}
+	}
+	return s
+}
+
+func processNow() processStats {
+	samples := []metrics.Sample{
+		{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/cpu/classes/gc/total:cpu-seconds"},
+		{Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/heap/allocs:objects"},
+	}
+	metrics.Read(samples)
+	p := processStats{
+		HeapBytes: samples[0].Value.Uint64(), GCCPUSeconds: samples[1].Value.Float64(),
+		AllocatedBytes: samples[2].Value.Uint64(), Mallocs: samples[3].Value.Uint64(), Goroutines: runtime.NumGoroutine(),
+	}
+	var use syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &use) == nil {
+		p.CPUSeconds = seconds(use.Utime) + seconds(use.Stime)
+	}
+	// The second number of statm is the resident pages.
+	if b, err := os.ReadFile("/proc/self/statm"); err == nil {
+		if fields := bytes.Fields(b); len(fields) > 1 {
+			pages, _ := strconv.ParseInt(string(fields[1]), 10, 64)
+			p.RSSBytes = pages * int64(os.Getpagesize())
+		}
+	}
+	return p
+}
+
+func seconds(t syscall.Timeval) float64 { return float64(t.Sec) + float64(t.Usec)/1e6 }
