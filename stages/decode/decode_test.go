@@ -54,6 +54,12 @@ func TestLikePIL(t *testing.T) {
 		for _, c := range cases {
 			t.Run(name+"/"+c.Input, func(t *testing.T) {
 				p, err := d.Decode(read(t, "pil", c.Input))
+				if name == "go" && (strings.HasPrefix(c.Input, "arithmetic") || strings.HasPrefix(c.Input, "sampling")) && err != nil {
+					if !errors.Is(err, ErrUnsupportedFormat) || !strings.Contains(err.Error(), "libturbojpeg") {
+						t.Fatal(err)
+					}
+					return // beyond the standard library
+				}
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -3,7 +3,6 @@ package decode
 import (
 	"errors"
 	"fmt"
-	"image/jpeg"
 	"image/png"
 	"io"
 	"strings"
@@ -30,10 +29,9 @@ func unsupported(found string) error {
 // words "not enough" (PNG, GIF, TIFF: the pixel data ended early) and "short" (RIFF) decide as well.
 func classify(format string, err error) error {
 	var pngFeature png.UnsupportedError
-	var jpegFeature jpeg.UnsupportedError
 	var tiffFeature tiff.UnsupportedError
 	switch {
-	case errors.As(err, &pngFeature), errors.As(err, &jpegFeature), errors.As(err, &tiffFeature), errors.Is(err, bmp.ErrUnsupported):
+	case errors.As(err, &pngFeature), errors.As(err, &tiffFeature), errors.Is(err, bmp.ErrUnsupported):
 		return unsupported(format + ": " + err.Error())
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
 		strings.Contains(err.Error(), "not enough"), strings.Contains(err.Error(), "short"):

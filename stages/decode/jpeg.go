@@ -3,6 +3,7 @@ package decode
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"image/jpeg"
 )
@@ -152,16 +153,24 @@ func (d *Decoder) runTurbo(b, dst []byte, w, h, pixelFormat int, info jpegInfo) 
 func (d *Decoder) decodeGoJPEG(b []byte, info jpegInfo) (Picture, error) {
 	config, err := jpeg.DecodeConfig(bytes.NewReader(b))
 	if err != nil {
-		return Picture{}, classify(JPEG, err)
+		return Picture{}, goJPEGError(err)
 	}
 	if err := d.checkScans(config.Width, config.Height, info.scans); err != nil {
 		return Picture{}, err
 	}
 	m, err := jpeg.Decode(bytes.NewReader(b))
 	if err != nil {
-		return Picture{}, classify(JPEG, err)
+		return Picture{}, goJPEGError(err)
 	}
 	return fromImage(m)
+}
+
+// goJPEGError tells apart what only libturbojpeg can do: arithmetic coding, uncommon subsampling.
+func goJPEGError(err error) error {
+	if feature := jpeg.UnsupportedError(""); errors.As(err, &feature) {
+		return fmt.Errorf("%w: JPEG: %w (it takes libturbojpeg, which is not installed)", ErrUnsupportedFormat, err)
+	}
+	return classify(JPEG, err)
 }
 
 // checkScans refuses too many pixels, and scans that would pass over them too often.

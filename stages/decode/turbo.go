@@ -140,8 +140,8 @@ func (t *turbo) close() {
 	}
 }
 
-// readHeader fills t.width, t.height and t.colorspace. The library reports success with 0 x 0 for some
-// input that is no JPEG, so that is an error here.
+// readHeader fills t.width, t.height and t.colorspace. The size alone tells whether it was read: the library
+// reports success with 0 x 0 for some input that is no JPEG, and sets it last.
 func (t *turbo) readHeader(b []byte) error {
 	if t.handle == 0 {
 		if t.handle, _, _ = purego.SyscallN(t.lib.initDecompress); t.handle == 0 {
@@ -152,14 +152,16 @@ func (t *turbo) readHeader(b []byte) error {
 	rc, _, _ := purego.SyscallN(t.lib.header, t.handle, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
 		uintptr(unsafe.Pointer(&t.width)), uintptr(unsafe.Pointer(&t.height)),
 		uintptr(unsafe.Pointer(&t.subsampling)), uintptr(unsafe.Pointer(&t.colorspace)))
-	if int32(rc) != 0 && !t.onlyWarned() {
+	switch {
+	case t.width > 0 && t.height > 0:
+		// Read to the end, whatever rc says: it may be a warning, or that the subsampling has no name in
+		// the library's list, which does not keep it from decoding.
+		return nil
+	case int32(rc) != 0:
 		return t.fail()
 	}
-	if t.width <= 0 || t.height <= 0 {
-		t.close()
-		return errors.New("no picture in it")
-	}
-	return nil
+	t.close()
+	return errors.New("no picture in it")
 }
 
 // fail returns the library's last error and gives up the decompressor: after an error within the header it
