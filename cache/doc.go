@@ -24,7 +24,8 @@
 // # The file
 //
 // Vectors are written behind: one goroutine writes what has gathered in one synced transaction,
-// 250 ms after the first of them. A killed process loses at most that and the file stays whole. A file that has reached its limit is started anew with the vectors that memory holds.
+// 250 ms after the first of them. A killed process loses at most that and the file stays whole.
+// A file that has reached its limit is started anew with the vectors that memory holds.
 // A damaged file is renamed to NAME.corrupt-TIME and an empty one is used; a file that another
 // process holds, or that cannot be opened or written, leaves the cache in memory only. Each is
 // logged once, as a warning, and shown in [Stats].
