@@ -223,8 +223,9 @@ func (s *session) submit(ctx context.Context, model, slot int) (<-chan result, e
 	f := &l.flights[slot]
 	switch {
 	case s.reason != nil:
+		err := lost(s.reason)
 		s.mu.Unlock()
-		return nil, lost(s.reason)
+		return nil, err
 	case f.sequence != 0:
 		if model == ImageModel {
 			<-s.tokens
