@@ -1,6 +1,7 @@
 package hailo
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -16,6 +17,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -159,6 +161,9 @@ func TestPullHoldsToFirstDigest(t *testing.T) {
 		t.Errorf("the old file again: %v", err)
 	}
 	// Another release of the model zoo is another file, and its own digest is held to.
+	f := s.Known[0].Files["i.hef"]
+	f.SHA256 = sumOf("\x01HEFv5.2.0") // known, but only for the manifest's own release
+	s.Known[0].Files["i.hef"] = f
 	options := PullOptions{Which: NPUPart, Client: h.Client()}
 	for _, release := range []string{"v5.2.0", "v5.1.0"} {
 		options.Zoo = release
@@ -180,7 +185,8 @@ func TestPullResumes(t *testing.T) {
 	known := File{Bytes: int64(len(content)), SHA256: sumOf(content)}
 	for name, c := range map[string]struct {
 		part      string // what is there of t.onnx
-		validator bool   // and what it is a part of
+		validator bool   // and what it is a part of,
+		url       string // if not of the file that is pulled
 		want      File   // what is known of it
 		handle    func(h *hub, w http.ResponseWriter, r *http.Request) bool
 		ranges    []string
@@ -188,6 +194,7 @@ func TestPullResumes(t *testing.T) {
 		"known digest":            {part: content[:1000], want: known, ranges: []string{"bytes=1000-"}},
 		"same file on the server": {part: content[:1000], validator: true, ranges: []string{"bytes=1000-"}},
 		"another file there now":  {part: "\x08other", validator: true, ranges: []string{"bytes=6-"}}, // If-Range gets all of it
+		"part of another address": {part: "\x08other", validator: true, url: "https://host/x", want: known, ranges: []string{""}},
 		"nothing known":           {part: content[:1000], ranges: []string{""}},
 		"whole":                   {part: content, want: known, ranges: nil},
 		"whole, size not known":   {part: content, want: File{SHA256: known.SHA256}, ranges: []string{"bytes=100001-"}},
@@ -228,7 +235,7 @@ func TestPullResumes(t *testing.T) {
 			if !strings.HasPrefix(content, c.part) {
 				sum = sumOf(c.part)
 			}
-			write(t, s.path("t.onnx.part"+validatorSuffix), fmt.Sprintf(`{"url": %q, "etag": "\"%s\""}`, s.Known[0].Files["t.onnx"].URL, sum))
+			write(t, s.path("t.onnx.part"+validatorSuffix), fmt.Sprintf(`{"url": %q, "etag": "\"%s\""}`, cmp.Or(c.url, s.Known[0].Files["t.onnx"].URL), sum))
 		}
 		if err := h.pull(t.Context(), s, AllParts); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -299,6 +306,30 @@ func TestPullRefuses(t *testing.T) {
 	}
 }
 
+// Bytes that were not asked for must not get into the part.
+func TestPullWrongRange(t *testing.T) {
+	text := contents["t.onnx"]
+	for _, answer := range []string{"bytes 2-5/6", "bytes 3-4/6", "bytes 0-5/6", "bytes 3-5/*", "3-5/6", ""} {
+		h := newHub(t)
+		s := hubStore(t, h, File{SHA256: sumOf(text)})
+		s.Known[0].Files = map[string]File{"t.onnx": s.Known[0].Files["t.onnx"]}
+		write(t, s.path("t.onnx.part"), text[:3])
+		h.handle = func(w http.ResponseWriter, r *http.Request, _ string) bool {
+			w.Header().Set("Content-Range", answer)
+			w.WriteHeader(http.StatusPartialContent)
+			io.WriteString(w, text[3:])
+			return true
+		}
+		err := h.pull(t.Context(), s, AllParts)
+		if !errors.Is(err, ErrDownload) || !strings.Contains(err.Error(), "asked for bytes 3") {
+			t.Errorf("%q: %v", answer, err)
+		}
+		if part, _ := os.ReadFile(s.path("t.onnx.part")); string(part) != text[:3] {
+			t.Errorf("%q: the part is %q", answer, part)
+		}
+	}
+}
+
 // flushed answers in chunks, without a length.
 func flushed(body string) func(*hub, http.ResponseWriter, *http.Request) {
 	return func(_ *hub, w http.ResponseWriter, _ *http.Request) {
@@ -343,13 +374,44 @@ func TestPullCancelled(t *testing.T) {
 	}
 }
 
+// slowReader gives one byte at a time, after a wait. It ends early when ctx does, as a body does.
+type slowReader struct {
+	ctx   context.Context
+	waits []time.Duration
+}
+
+func (r *slowReader) Read(p []byte) (int, error) {
+	if len(r.waits) == 0 {
+		return 0, io.EOF
+	}
+	select {
+	case <-time.After(r.waits[0]):
+	case <-r.ctx.Done():
+		return 0, r.ctx.Err()
+	}
+	r.waits = r.waits[1:]
+	return copy(p, "x"), nil
+}
+
+// A download may take as long as it likes, but not stop for longer than the stall timeout.
 func TestDownloadStalls(t *testing.T) {
-	h := newHub(t)
-	hang(h, func() {})
-	d := &download{client: h.Client(), url: h.URL + "/t.onnx", part: filepath.Join(t.TempDir(), "t.onnx.part"),
-		want: File{SHA256: someSHA}, stall: 20 * time.Millisecond, progress: func(int64, int64) {}}
-	if err := d.run(t.Context()); !errors.Is(err, errStalled) || !errors.Is(err, ErrDownload) {
-		t.Errorf("stalled: %v", err)
+	for name, c := range map[string]struct {
+		waits []time.Duration
+		want  error
+	}{
+		"slow":    {slices.Repeat([]time.Duration{stallTimeout - time.Second}, 20), nil},
+		"stalled": {[]time.Duration{time.Second, 2 * stallTimeout, time.Second}, errStalled},
+	} {
+		part := filepath.Join(t.TempDir(), "t.onnx.part")
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			defer cancel(nil)
+			d := &download{url: "https://host/t.onnx", part: part, stall: stallTimeout, progress: func(int64, int64) {}}
+			err := d.write(ctx, cancel, &slowReader{ctx, c.waits}, 0, int64(len(c.waits)))
+			if !errors.Is(err, c.want) {
+				t.Errorf("%s: %v, want %v", name, err, c.want)
+			}
+		})
 	}
 }
 
