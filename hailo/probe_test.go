@@ -1,0 +1,173 @@
+package hailo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// scripted is a backend that does what a test says.
+type scripted struct {
+	name   string
+	frames *Frames
+	status Status
+	err    error
+	vector []float32
+	images atomic.Int64 // EncodeImages calls
+
+	mu sync.Mutex // guards err and vector
+}
+
+// becomes changes what the backend does from now on.
+func (b *scripted) becomes(err error, vector ...float32) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.err, b.vector = err, vector
+}
+
+func newScripted(name string) *scripted {
+	return &scripted{name: name, frames: NewHeapFrames(2, 4, 2), status: Status{Ready: true}, vector: []float32{1, 0}}
+}
+
+func (b *scripted) Info() Info      { return Info{Backend: b.name, ImageBatch: 2} }
+func (b *scripted) Frames() *Frames { return b.frames }
+func (b *scripted) Status() Status  { return b.status }
+func (b *scripted) Close() error    { return nil }
+
+func (b *scripted) EncodeImages(_ context.Context, frames []*Frame) error {
+	b.images.Add(1)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, f := range frames {
+		copy(f.Embedding, b.vector)
+	}
+	return b.err
+}
+
+func (b *scripted) EncodeTexts(_ context.Context, tokens [][]int32) ([][]float32, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	vectors := make([][]float32, len(tokens))
+	for i := range vectors {
+		vectors[i] = b.vector
+	}
+	return vectors, b.err
+}
+
+func TestFailover(t *testing.T) {
+	lost := fmt.Errorf("worker killed: %w", ErrDeviceLost)
+	cases := []struct {
+		name           string
+		ready          bool
+		err, secondErr error
+		want           error
+		first, second  int64 // calls
+	}{
+		{"healthy", true, nil, nil, nil, 1, 0},
+		{"known to be lost", false, nil, nil, nil, 0, 2},
+		{"lost in the call", true, lost, nil, nil, 1, 2},
+		{"another error is not hidden", true, ErrEncode, nil, ErrEncode, 1, 0},
+		{"both fail", true, lost, ErrEncode, ErrEncode, 1, 1},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			first, second := newScripted("npu"), newScripted("cpu")
+			first.status, first.err, second.err = Status{Ready: c.ready, Reason: "gone"}, c.err, c.secondErr
+			second.vector = []float32{0, 1}
+			f := NewFailover(first, second)
+			var frames []*Frame
+			for range 3 { // more than a batch of the second one
+				frames = append(frames, &Frame{Embedding: make([]float32, 2)})
+			}
+			if err := f.EncodeImages(t.Context(), frames); !errors.Is(err, c.want) || err != nil && c.want == nil {
+				t.Errorf("error %v, want %v", err, c.want)
+			}
+			if first.images.Load() != c.first || second.images.Load() != c.second {
+				t.Errorf("%d and %d calls, want %d and %d", first.images.Load(), second.images.Load(), c.first, c.second)
+			}
+			if c.want == nil && c.second > 0 && frames[2].Embedding[1] != 1 {
+				t.Error("the last frame was not encoded by the second backend")
+			}
+			vectors, err := f.EncodeTexts(t.Context(), [][]int32{{1}, {2}})
+			if !errors.Is(err, c.want) || c.want == nil && len(vectors) != 2 {
+				t.Errorf("texts: %v, error %v, want %v", vectors, err, c.want)
+			}
+		})
+	}
+	first, second := newScripted("npu"), newScripted("cpu")
+	f := NewFailover(first, second)
+	if s := f.Status(); !s.Ready || s.Degraded {
+		t.Errorf("both well: %+v", s)
+	}
+	first.status = Status{Reason: "the worker is being restarted"}
+	if s := f.Status(); !s.Ready || !s.Degraded || !strings.Contains(s.Reason, "cpu") || !strings.Contains(s.Reason, "restarted") {
+		t.Errorf("first lost: %+v", s)
+	}
+	second.status = Status{Reason: "closed"}
+	if s := f.Status(); s.Ready || s.Reason != first.status.Reason {
+		t.Errorf("both lost: %+v", s)
+	}
+}
+
+func TestProbeRefusesAnEncoderThatFails(t *testing.T) {
+	b := newScripted("npu")
+	b.err = ErrEncode
+	if p, err := NewProbe(t.Context(), b, nil, 0, 1, slog.New(slog.DiscardHandler)); !errors.Is(err, ErrEncode) {
+		t.Errorf("probe %v, error %v", p, err)
+	}
+	if b.frames.Free() != b.frames.Len() {
+		t.Error("a frame is lost")
+	}
+}
+
+func TestProbeFollowsTheDevice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newScripted("npu")
+		p, err := NewProbe(t.Context(), b, []int32{1, 2}, time.Minute, 3, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		wait := func() { time.Sleep(61 * time.Second); synctest.Wait() }
+		if n := b.images.Load(); n != 3 || !p.Status().Ready {
+			t.Fatalf("%d probes at the start, status %+v", n, p.Status())
+		}
+		wait()
+		if n := b.images.Load(); n != 4 {
+			t.Errorf("%d probes after an idle minute, want 4", n)
+		}
+		frames := []*Frame{{Embedding: make([]float32, 2)}}
+		if err := p.EncodeImages(t.Context(), frames); err != nil {
+			t.Fatal(err)
+		}
+		wait()
+		if n := b.images.Load(); n != 5 { // the call itself, and no probe
+			t.Errorf("%d calls after a busy minute, want 5", n)
+		}
+		b.becomes(nil, 0, 1) // the device answers, but wrongly
+		wait()
+		if s := p.Status(); s.Ready || !strings.Contains(s.Reason, "known image") {
+			t.Errorf("wrong vectors: %+v", s)
+		}
+		b.becomes(nil, 1, 0)
+		wait()
+		if s := p.Status(); !s.Ready {
+			t.Errorf("right vectors again: %+v", s)
+		}
+		b.becomes(ErrEncode, 1, 0)
+		wait()
+		if err := p.EncodeImages(t.Context(), frames); err == nil {
+			t.Error("the error was swallowed")
+		}
+		if s := p.Status(); s.Ready {
+			t.Errorf("failing: %+v", s)
+		}
+	})
+}
