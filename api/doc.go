@@ -6,12 +6,12 @@
 //
 // How a request goes through it:
 //
-//   - [Server.handle] gives it an id, catches panics, writes the log line.
-//   - exchange.readBody takes the body into a buffer from a pool, growing with what has
-//     arrived and not with what was promised, up to Config.MaxBodyBytes.
+//   - Server.handle gives it an id, catches panics, writes the log line.
+//   - readBody takes the body into a buffer from a pool, which grows with what has arrived and
+//     not with what was promised, up to Config.MaxBodyBytes.
 //   - input.parse reads the JSON without copying the image, then decodeImage writes the bytes
 //     of the image over the text it came from.
-//   - [pipeline.Pipeline.Do] has the image until the job's Left is called; the buffer goes
-//     back to its pool when both the line and the handler are done with it.
+//   - [pipeline.Pipeline.Do] has the image until it calls the job's Left; the buffer goes back
+//     to its pool when both the line and the handler are done with it.
 //   - Errors become statuses in errors.go and nowhere else.
 package api

@@ -60,10 +60,6 @@ func (s *Server) health(ctx *fasthttp.RequestCtx) {
 	})
 }
 
-//go:embed openapi.yaml
-var openAPIDocument []byte
-
-// openAPI serves the description of the interface.
 // stats serves /v1/stats: counters since the start, of which a measurement takes the difference.
 func (s *Server) stats(ctx *fasthttp.RequestCtx) {
 	body, err := json.Marshal(s.svc.Stats())
@@ -76,6 +72,10 @@ func (s *Server) stats(ctx *fasthttp.RequestCtx) {
 	ctx.Response.SetBodyRaw(body)
 }
 
+//go:embed openapi.yaml
+var openAPIDocument []byte
+
+// openAPI serves the description of the interface.
 func (s *Server) openAPI(ctx *fasthttp.RequestCtx) {
 	ctx.Response.Header.SetContentType("application/yaml")
 	ctx.Response.SetBody(openAPIDocument)

@@ -82,6 +82,25 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
+// TestBufferBelongsToTheLine: after a 504 the device still reads the image, so that the buffer
+// it lies in must not be given to another request.
+func TestBufferBelongsToTheLine(t *testing.T) {
+	s := serve(t, nil)
+	s.post(t, "/v1/classify", classifyBody(heldImage, "", "x"), headerTimeout, "50").wantError(t, 504, "deadline_exceeded", "")
+	<-s.working
+	for range 20 {
+		body := `{"text":"x","ignored":"` + strings.Repeat("#", 100_000) + `"}`
+		if r := s.post(t, "/v1/embed/text", body); r.status != 200 {
+			t.Fatalf("%d %s", r.status, r.body)
+		}
+	}
+	s.release()
+	until(t, func() bool { encode := s.pipeline.Stats()[1]; return encode.Passed+encode.Failed == 1 })
+	if failed := s.pipeline.Stats()[1].Failed; failed != 0 {
+		t.Error("the image has changed under the device")
+	}
+}
+
 // raw sends bytes on a connection of its own and returns the answers until the server closes it.
 func raw(t *testing.T, s *service, send ...string) string {
 	t.Helper()
@@ -134,10 +153,8 @@ const postHead = "POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: applica
 
 // TestHostileBytes sends what no HTTP client would.
 func TestHostileBytes(t *testing.T) {
-	s := serve(t, func(c *Config, _ *Service) {
-		c.ReadTimeout = pipeline.Duration(testReadTimeout)
-		c.IdleTimeout = pipeline.Duration(testReadTimeout)
-	})
+	patient := serve(t, nil)
+	impatient := serve(t, func(c *Config, _ *Service) { c.ReadTimeout = pipeline.Duration(200 * time.Millisecond) })
 	good := classifyBody(goodImage, "", "x")
 	whole := fmt.Sprintf(postHead+"Content-Length: %d\r\n\r\n%s", len(good), good)
 	chunked := func(chunks ...string) string {
@@ -185,6 +202,10 @@ func TestHostileBytes(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
+			s := patient
+			if c.code == "read_timeout" {
+				s = impatient
+			}
 			replies := parseReplies(t, raw(t, s, c.send...))
 			var statuses []int
 			for _, r := range replies {

@@ -37,6 +37,7 @@ func TestOpenAPI(t *testing.T) {
 		headers                  []string
 	}{
 		{"health", "GET", "/health", "", 200, nil},
+		{"stats", "GET", "/v1/stats", "", 200, nil},
 		{"classify", "POST", "/v1/classify", good, 200, []string{headerTimeout, "10000", headerRequestID, "mine"}},
 		{"embed image", "POST", "/v1/embed/image", `{"image":"` + b64(goodImage) + `"}`, 200, nil},
 		{"embed text", "POST", "/v1/embed/text", `{"text":"x"}`, 200, nil},

@@ -50,6 +50,7 @@ const (
 	panickingImage   = "panic"
 	notFiniteImage   = "not finite"
 	waitingImage     = "wait" // holds the device until service.release is called, or the deadline
+	heldImage        = "hold" // holds the device until service.release is called
 	unencodableText  = "the text encoder fails"
 	waitingText      = "the text encoder hangs" // until the deadline
 	panickingText    = "the cache panics"
@@ -58,7 +59,6 @@ const (
 	testModel        = "test-clip"
 	testLogitScale   = 100
 	testQueue        = 4
-	testReadTimeout  = 500 * time.Millisecond
 	testRequestLimit = 5 * time.Second
 )
 
@@ -197,6 +197,13 @@ func (s *service) encode(_ int, jobs []*pipeline.Job) {
 		case notFiniteImage:
 			vector = make([]float32, testDimension)
 			vector[3] = float32(math.NaN())
+		case heldImage:
+			s.working <- struct{}{}
+			<-s.wait // whatever the deadline says
+			if string(job.Image) != heldImage {
+				panic("the image has changed under the device")
+			}
+			vector = testVector(heldImage)
 		case waitingImage:
 			s.working <- struct{}{}
 			select {
