@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"sync"
 	"time"
@@ -40,39 +39,6 @@ type session struct {
 	paused   bool // the device has stopped its streams because of its heat
 }
 
-// lane is what is in flight for one model.
-type lane struct {
-	flights []flight  // by slot
-	n       int       // in flight
-	head    uint64    // the oldest sequence in flight
-	since   time.Time // when it became the oldest
-	done    uint64    // frames done
-}
-
-// flight is a slot. Its sequence is 0 while it is not in flight.
-type flight struct {
-	sequence uint64
-	result   chan result // gets exactly one result for each submit
-}
-
-type result struct {
-	status Code
-	err    error // the session ended: an ErrDeviceLost
-}
-
-// check turns a result into an error.
-func (r result) check() error {
-	switch {
-	case r.err != nil:
-		return r.err
-	case r.status.deviceLost():
-		return fmt.Errorf("%w: %v", hailo.ErrDeviceLost, r.status)
-	case r.status != Success:
-		return fmt.Errorf("%w: the device says %v", hailo.ErrEncode, r.status)
-	}
-	return nil
-}
-
 // openSession starts a worker and brings it to where frames can be submitted.
 // Until it returns nil the caller has nothing to close.
 func (b *Backend) openSession(ctx context.Context) (*session, error) {
@@ -91,7 +57,7 @@ func (b *Backend) openSession(ctx context.Context) (*session, error) {
 		proc.kill()
 		<-proc.exited
 		proc.conn.Close()
-		if errors.Is(err, io.EOF) || errors.Is(err, errSocket) {
+		if errors.Is(err, errSocket) {
 			return nil, fmt.Errorf("the worker ended while it started: %s", proc.describe())
 		}
 		return nil, err
@@ -207,47 +173,6 @@ func (s *session) ask(question message, doing string) (message, error) {
 	}
 }
 
-// submit gives a slot to the device, and returns the channel that gets its result. With an
-// error nothing was submitted. Images wait here for their turn when enough are in flight.
-func (s *session) submit(ctx context.Context, model, slot int) (<-chan result, error) {
-	if model == ImageModel {
-		select {
-		case s.tokens <- struct{}{}:
-		case <-s.dead:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
-	s.mu.Lock()
-	l := &s.lines[model]
-	f := &l.flights[slot]
-	switch {
-	case s.reason != nil:
-		err := lost(s.reason)
-		s.mu.Unlock()
-		return nil, err
-	case f.sequence != 0:
-		if model == ImageModel {
-			<-s.tokens
-		}
-		s.mu.Unlock()
-		return nil, fmt.Errorf("%w: frame %d is being encoded already", hailo.ErrEncode, slot)
-	}
-	now := time.Now()
-	f.sequence = s.b.sequence.Add(1)
-	if l.n++; l.n == 1 {
-		l.head, l.since = f.sequence, now
-	}
-	s.b.noteRate(now, s, 0)
-	m := &Submit{Model: uint32(model), Slot: uint32(slot), Sequence: f.sequence}
-	s.mu.Unlock()
-	if err := s.proc.send(m); err != nil {
-		// The frame counts as in flight: it is answered with all others when the worker is gone.
-		s.end(fmt.Errorf("%w: %w", errSocket, err))
-	}
-	return f.result, nil
-}
-
 // read handles what the worker says, until it breaks off or breaks the rules.
 func (s *session) read() error {
 	buf := make([]byte, MaxPacket+1)
@@ -270,106 +195,6 @@ func (s *session) read() error {
 		if err != nil {
 			return err
 		}
-	}
-}
-
-// complete handles the end of a frame. An error means that the worker must be replaced.
-func (s *session) complete(d *Done) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if d.Model >= models || int64(d.Slot) >= int64(len(s.lines[d.Model].flights)) {
-		return fmt.Errorf("%w: done for model %d, slot %d", ErrProtocol, d.Model, d.Slot)
-	}
-	l := &s.lines[d.Model]
-	f := &l.flights[d.Slot]
-	if f.sequence == 0 || f.sequence != d.Sequence {
-		return fmt.Errorf("%w: done for model %d, slot %d, sequence %d, in flight is %d (0: nothing)",
-			ErrProtocol, d.Model, d.Slot, d.Sequence, f.sequence)
-	}
-	f.sequence = 0
-	l.n--
-	s.done++
-	now := time.Now()
-	if l.head == d.Sequence {
-		l.advance(now)
-	}
-	images := 0
-	if d.Model == ImageModel {
-		images = 1
-		s.giveBack()
-	}
-	s.b.noteRate(now, s, images)
-	s.b.noteDone(d)
-	f.result <- result{status: d.Status}
-	s.changed.Broadcast()
-	if d.Status == Success {
-		s.failures = 0
-		return nil
-	}
-	s.failures++
-	if s.failures >= maxFailures || d.Status.deviceLost() {
-		return fmt.Errorf("%d frames failed in a row, the last with %v", s.failures, d.Status)
-	}
-	return nil
-}
-
-// advance finds the oldest frame in flight.
-func (l *lane) advance(now time.Time) {
-	l.head, l.since = 0, now
-	for _, f := range l.flights {
-		if f.sequence != 0 && (l.head == 0 || f.sequence < l.head) {
-			l.head = f.sequence
-		}
-	}
-}
-
-// overdue says whether the device hangs or has lost a frame: the oldest frame of each model
-// has to be done within the limit of becoming the oldest.
-func (s *session) overdue(now time.Time, limit time.Duration) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for model, l := range s.lines {
-		if l.n > 0 && now.Sub(l.since) > limit {
-			return fmt.Errorf("no answer from the device for %v, %d frames of model %d in flight", limit, l.n, model)
-		}
-	}
-	return nil
-}
-
-// note keeps the device's state, and lets less in flight while it is hot.
-func (s *session) note(stats *Stats) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.stats = *stats
-	switch {
-	case stats.Throttling >= throttlingStopped:
-		s.paused = true
-	case stats.Throttling == 0:
-		s.paused = false
-	}
-	if stats.Throttling < throttlingShrink {
-		for ; s.withheld > 0; s.withheld-- {
-			<-s.tokens
-		}
-	}
-}
-
-// giveBack frees the place of an image that is done, or withholds it while the device is hot:
-// then one batch is in flight instead of several.
-func (s *session) giveBack() {
-	if s.stats.Throttling >= throttlingShrink && s.withheld < cap(s.tokens)-s.b.opt.BatchSize {
-		s.withheld++
-		return
-	}
-	<-s.tokens
-}
-
-// waitImages waits until the images submitted up to a sequence are done, or the session is dead.
-func (s *session) waitImages(upTo uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for l := &s.lines[ImageModel]; l.n > 0 && l.head <= upTo && s.reason == nil; {
-		s.changed.Wait()
 	}
 }
 

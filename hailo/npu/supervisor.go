@@ -1,0 +1,78 @@
+package npu
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// supervise keeps a worker running until ctx ends.
+func (b *Backend) supervise(ctx context.Context) {
+	said := "" // the last failure that was logged
+	for ctx.Err() == nil {
+		start := time.Now()
+		s, err := b.openSession(ctx)
+		if err == nil {
+			b.log.Info("npu: ready", "device", s.device(), "after", time.Since(start).Round(time.Millisecond))
+			b.install(s)
+			err = s.serve(ctx)
+		}
+		b.uninstall(s, err)
+		if ctx.Err() != nil {
+			return
+		}
+		wait := b.backOff()
+		// The same failure for days is one line, not one every 20 seconds.
+		if s != nil || err.Error() != said {
+			b.log.Error("npu: no device", "reason", err, "next_start_in", wait)
+			said = err.Error()
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// backOff is how long to wait before the next start: nothing after a worker that did its work,
+// then twice as long after each start that came to nothing.
+func (b *Backend) backOff() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.failures == 0 {
+		return 0
+	}
+	return min(firstBackOff<<min(b.failures-1, 16), slowBackOff)
+}
+
+func (b *Backend) install(s *session) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.info.Device = s.device()
+	b.current.Store(s)
+	close(b.changed)
+	b.changed = make(chan struct{})
+}
+
+// uninstall notes that a session has ended, or (s is nil) could not be opened.
+func (b *Backend) uninstall(s *session, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.current.Store(nil)
+	b.rate.restart()
+	b.last = err
+	b.failures++
+	if s == nil {
+		return
+	}
+	b.lostAt = time.Now()
+	b.restarts++
+	if s.done > 0 { // it has ended: nobody else touches it
+		b.failures = 0
+	}
+}
+
+// device describes what the worker has opened.
+func (s *session) device() string {
+	return fmt.Sprintf("%s %s, HailoRT %s", s.hello.Architecture, s.hello.Device, s.hello.Runtime)
+}
