@@ -1,6 +1,4 @@
-//go:build openapi
 
-// The tag goes as soon as go.sum knows what kin-openapi needs.
 
 package api
 
