@@ -7,6 +7,7 @@ import (
 	"math"
 	"reflect"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -151,8 +152,7 @@ func (r ResourceLimits) MemoryBytes() (int64, error) {
 	if m == nil {
 		return 0, fmt.Errorf(`memory_max: %q is not a size such as "3G", "512M" or "infinity"`, r.MemoryMax)
 	}
-	var n float64
-	fmt.Sscan(m[1], &n)
+	n, _ := strconv.ParseFloat(m[1], 64) // digits
 	n *= math.Pow(1024, float64(strings.Index("KMGT", m[2])+1)*float64(min(len(m[2]), 1)))
 	if n < 64<<20 || n > 1<<50 {
 		return 0, fmt.Errorf("memory_max: %s is out of bounds: 64M to 1024T", r.MemoryMax)

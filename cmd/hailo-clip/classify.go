@@ -47,11 +47,10 @@ type match struct {
 }
 
 func (c *classifyCmd) Run(ctx context.Context, g *globals) error {
-	e, err := openEngine(ctx, g)
-	if err != nil {
-		return err
-	}
-	defer e.close(context.WithoutCancel(ctx))
+	return withEngine(ctx, g, func(e *engine) error { return c.classify(ctx, e) })
+}
+
+func (c *classifyCmd) classify(ctx context.Context, e *engine) error {
 	prompts, err := e.prompts(ctx, c.Prompt)
 	if err != nil {
 		return err

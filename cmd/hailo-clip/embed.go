@@ -29,21 +29,18 @@ type embedImageCmd struct {
 }
 
 func (c *embedImageCmd) Run(ctx context.Context, g *globals) error {
-	e, err := openEngine(ctx, g)
-	if err != nil {
-		return err
-	}
-	defer e.close(context.WithoutCancel(ctx))
-	image, err := readImage(c.Image, e.cfg.Server.MaxBodyBytes)
-	if err != nil {
-		return fmt.Errorf("%s: %w", c.Image, err)
-	}
-	job := &pipeline.Job{Image: image, Embedding: true}
-	if err := e.pipe.Do(ctx, job); err != nil {
-		return fmt.Errorf("%s: %w", c.Image, err)
-	}
-	v := job.Result.Embedding
-	return embedded{Embedding: v, Dimension: len(v), Model: e.model.Name}.print()
+	return withEngine(ctx, g, func(e *engine) error {
+		image, err := readImage(c.Image, e.cfg.Server.MaxBodyBytes)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.Image, err)
+		}
+		job := &pipeline.Job{Image: image, Embedding: true}
+		if err := e.pipe.Do(ctx, job); err != nil {
+			return fmt.Errorf("%s: %w", c.Image, err)
+		}
+		v := job.Result.Embedding
+		return embedded{Embedding: v, Dimension: len(v), Model: e.model.Name}.print()
+	})
 }
 
 type embedTextCmd struct {
@@ -51,15 +48,12 @@ type embedTextCmd struct {
 }
 
 func (c *embedTextCmd) Run(ctx context.Context, g *globals) error {
-	e, err := openEngine(ctx, g)
-	if err != nil {
-		return err
-	}
-	defer e.close(context.WithoutCancel(ctx))
-	p, err := e.prompts(ctx, []string{c.Text})
-	if err != nil {
-		return err
-	}
-	v := p.Rows[0]
-	return embedded{Embedding: v.Embedding, Dimension: p.Dim, Model: e.model.Name, Tokens: v.Tokens, Truncated: v.Truncated}.print()
+	return withEngine(ctx, g, func(e *engine) error {
+		p, err := e.prompts(ctx, []string{c.Text})
+		if err != nil {
+			return err
+		}
+		v := p.Rows[0]
+		return embedded{Embedding: v.Embedding, Dimension: p.Dim, Model: e.model.Name, Tokens: v.Tokens, Truncated: v.Truncated}.print()
+	})
 }

@@ -29,21 +29,25 @@ type engine struct {
 	pipe      *pipeline.Pipeline
 }
 
-// openEngine loads the configuration and opens the engine for a command that works by itself:
-// it logs warnings only.
-func openEngine(ctx context.Context, g *globals) (*engine, error) {
+// withEngine loads the configuration and opens the engine for the work of a command, and closes it
+// afterwards. It logs warnings only.
+func withEngine(ctx context.Context, g *globals, work func(*engine) error) error {
 	cfg, _, err := g.load()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	state, err := g.stateDir()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if cfg.Logging.Level == "info" {
 		cfg.Logging.Level, cfg.Logging.Format = "warning", "text"
 	}
-	return newEngine(ctx, cfg, state, newLogger(cfg.Logging))
+	e, err := newEngine(ctx, cfg, state, newLogger(cfg.Logging))
+	if err != nil {
+		return err
+	}
+	return errors.Join(work(e), e.close(context.WithoutCancel(ctx)))
 }
 
 // newEngine opens model, backend, cache and pipeline. It blocks until the backend can encode.

@@ -16,7 +16,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"hailoclip/hailo/onnx"
 )
@@ -220,14 +219,4 @@ func (a reply) best() string {
 	first, _ := list[0].(map[string]any)
 	text, _ := first["text"].(string)
 	return text
-}
-
-// eventually waits until ok, for things that another process does.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s did not happen", what)
-		}
-	}
 }

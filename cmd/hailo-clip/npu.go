@@ -94,7 +94,7 @@ type npuSimCmd struct {
 }
 
 // Run is a worker process. With --vectors=model it computes the demo model's vectors.
-func (c *npuSimCmd) Run(ctx context.Context, g *globals) error {
+func (c *npuSimCmd) Run(g *globals) error {
 	var encoders sim.Encoders
 	if slices.Contains(c.Args, "--vectors=model") {
 		var err error

@@ -108,7 +108,7 @@ func textFiles(m hailo.Manifest) []string {
 func open(library *Library, c Config, e encoders, frames int) (*Backend, error) {
 	b := &Backend{model: e.manifest, colour: newNormaliser(e.manifest.Mean, e.manifest.Std)}
 	if err := b.start(library, c, e, frames); err != nil {
-		b.Close()
+		_ = b.Close() // of what is open: nothing can be in flight
 		return nil, fmt.Errorf("model %s: %w", e.manifest.Name, err)
 	}
 	return b, nil

@@ -69,7 +69,7 @@ func watch(done <-chan error, cache string, progress func(done, total int64)) er
 
 // treeSize adds up the files below dir; what vanishes meanwhile does not count.
 func treeSize(dir string) (n int64) {
-	filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
 		if err == nil && e.Type().IsRegular() {
 			if info, err := e.Info(); err == nil {
 				n += info.Size()
