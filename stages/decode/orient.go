@@ -1,7 +1,7 @@
 package decode
 
-// upright applies an EXIF orientation, 1 to 8, to p: 2 mirrored, 3 turned by 180 degrees, 4 upside down
-// mirrored, 5 to 8 the same after an exchange of rows and columns (EXIF 2.32, table 6).
+// upright applies an EXIF orientation, 1 to 8, to p (EXIF 2.32, table 6): 2 mirrored, 3 turned by 180
+// degrees, 4 upside down mirrored, 5 to 8 the same after an exchange of rows and columns.
 func upright(p *Picture, orientation int) {
 	switch orientation {
 	case 2:
@@ -10,17 +10,8 @@ func upright(p *Picture, orientation int) {
 		reversePixels(p.Pix)
 	case 4:
 		reverseRows(p.Pix, 3*p.Width)
-	case 5:
-		transpose(p)
-	case 6:
-		transpose(p)
-		mirrorRows(p.Pix, 3*p.Width)
-	case 7:
-		transpose(p)
-		reversePixels(p.Pix)
-	case 8:
-		transpose(p)
-		reverseRows(p.Pix, 3*p.Width)
+	case 5, 6, 7, 8:
+		transpose(p, orientation == 6 || orientation == 7, orientation == 7 || orientation == 8)
 	default:
 		return
 	}
@@ -52,17 +43,25 @@ func reverseRows(pix []byte, stride int) {
 	}
 }
 
-// transpose exchanges rows and columns, in tiles that fit the first-level cache.
-func transpose(p *Picture) {
-	const tile = 64
+// transpose exchanges rows and columns, from right to left and from the last row up where asked for, in
+// tiles that fit the first-level cache.
+func transpose(p *Picture, mirror, flip bool) {
+	const tile = 32
 	w, h := p.Width, p.Height
 	out := newPicture(h, w)
 	for y0 := 0; y0 < h; y0 += tile {
 		for x0 := 0; x0 < w; x0 += tile {
 			for x := x0; x < min(x0+tile, w); x++ {
-				for y := y0; y < min(y0+tile, h); y++ {
-					from, to := p.Pix[3*(y*w+x):], out.Pix[3*(x*h+y):]
-					to[0], to[1], to[2] = from[0], from[1], from[2]
+				from, to, step := 3*(y0*w+x), 3*(x*h+y0), 3
+				if flip {
+					to += 3 * (w - 1 - 2*x) * h
+				}
+				if mirror {
+					to, step = to+3*(h-1-2*y0), -3
+				}
+				for range min(tile, h-y0) {
+					*(*[3]byte)(out.Pix[to:]) = *(*[3]byte)(p.Pix[from:])
+					from, to = from+3*w, to+step
 				}
 			}
 		}

@@ -55,10 +55,13 @@ func rowPacker(m image.Image) func(out []byte, y int) {
 			}
 		}
 	case *image.YCbCr:
+		shift := map[image.YCbCrSubsampleRatio]int{image.YCbCrSubsampleRatio422: 1, image.YCbCrSubsampleRatio420: 1,
+			image.YCbCrSubsampleRatio411: 2, image.YCbCrSubsampleRatio410: 2}[m.SubsampleRatio]
 		return func(out []byte, y int) {
+			luma, c := m.Y[y*m.YStride:], m.COffset(0, y)
 			for x := range len(out) / 3 {
-				c := m.COffset(x, y)
-				out[3*x], out[3*x+1], out[3*x+2] = color.YCbCrToRGB(m.Y[y*m.YStride+x], m.Cb[c], m.Cr[c])
+				i := c + x>>shift
+				out[3*x], out[3*x+1], out[3*x+2] = color.YCbCrToRGB(luma[x], m.Cb[i], m.Cr[i])
 			}
 		}
 	}

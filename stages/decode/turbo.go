@@ -54,6 +54,8 @@ func libraryNames() []string {
 }
 
 func openTurbo(names []string) (*turboLib, error) {
+	runtime.LockOSThread() // the loader keeps its last error for each thread
+	defer runtime.UnlockOSThread()
 	var errs []error
 	for _, name := range names {
 		handle, err := purego.Dlopen(name, purego.RTLD_NOW|purego.RTLD_LOCAL)
