@@ -11,14 +11,14 @@ const (
 	ScaleFast  = "fast"  // let libjpeg-turbo decode at a smaller DCT scale, never below twice the target
 )
 
-// maxPixelsBound keeps 8 bytes a pixel (16-bit RGBA) within 16 GiB, and every size below in an int32.
+// maxPixelsBound keeps products of sizes far from overflow.
 const maxPixelsBound = 1 << 31
 
 // Config says how much is decoded, and how.
 type Config struct {
 	// MaxPixels is the largest width times height that is decoded, judged by the header before
-	// anything is allocated. 1 to 2^31; zero is invalid. Other formats than JPEG need up to 11 bytes
-	// of memory a pixel while they are decoded.
+	// anything is allocated. 1 to 2^31; zero is invalid. While it is decoded, a picture takes 3 bytes of
+	// memory a pixel (progressive JPEG up to 9), other formats than JPEG 7, with 16-bit samples up to 20.
 	MaxPixels int `yaml:"max_pixels"`
 	// JPEGScale is "exact" or "fast". Empty is invalid.
 	JPEGScale string `yaml:"jpeg_scale"`

@@ -41,6 +41,7 @@ func TestOrientation(t *testing.T) {
 		{"0", block(little, 0x112, 3, 1, 0), 1},
 		{"9", block(little, 0x112, 3, 1, 9), 1},
 		{"as a text", block(little, 0x112, 2, 1, 6), 1},
+		{"as a byte", block(little, 0x112, 1, 1, 6), 1},
 		{"no value", block(little, 0x112, 3, 0, 6), 1},
 		{"another tag", block(little, 0x110, 3, 1, 6), 1},
 		{"directory beyond the block", []byte("II*\x00\xff\xff\xff\xff\x00\x00"), 1},

@@ -51,12 +51,12 @@ func inverted(b []byte) bool {
 // tiffBlocks returns the number of strips or tiles.
 func tiffBlocks(b []byte, config image.Config) int {
 	blocks := func(size int, tag uint16) int {
-		if v, ok := tiffTag(b, tag); ok && v > 0 {
+		if v, _ := tiffTag(b, tag); v > 0 {
 			return (size + int(v) - 1) / int(v)
 		}
 		return 1
 	}
-	if v, ok := tiffTag(b, tagTileWidth); ok && v > 0 {
+	if v, _ := tiffTag(b, tagTileWidth); v > 0 {
 		return blocks(config.Width, tagTileWidth) * blocks(config.Height, tagTileLength)
 	}
 	return blocks(config.Height, tagRowsPerStrip)
