@@ -58,7 +58,7 @@ func startClient(t *testing.T, b *build, fake string, timeout time.Duration) *np
 			t.Error(err)
 		}
 	})
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := backend.Await(ctx); err != nil {
 		t.Fatal(err)
@@ -157,7 +157,7 @@ func TestServiceClient(t *testing.T) {
 								t.Error(err)
 							default:
 								lost.Add(1)
-								ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+								ctx, cancel := context.WithTimeout(context.Background(), patience)
 								if err := backend.Await(ctx); err != nil {
 									t.Error(err)
 								}

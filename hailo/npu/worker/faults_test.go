@@ -82,7 +82,7 @@ func TestModelDoesNotLoad(t *testing.T) {
 		{"output stride between pages", "", "", func(l *npu.Load) { l.OutputStride = 4000 }, 2},
 		{"stride 0", "", "", func(l *npu.Load) { l.InputStride = 0 }, 2},
 		{"slots beyond the memory", "", "", func(l *npu.Load) { l.Slots = 1000 }, 2},
-		{"slots that overflow", "", "", func(l *npu.Load) { l.Slots, l.InputStride = math.MaxUint32, 1<<63 }, 2},
+		{"slots that overflow", "", "", func(l *npu.Load) { l.Slots, l.InputStride = 2, 1<<63 }, 2},
 		{"offset beyond the memory", "", "", func(l *npu.Load) { l.OutputOffset = 1 << 40 }, 2},
 		{"offset that overflows", "", "", func(l *npu.Load) { l.InputOffset = math.MaxUint64 - page + 1 }, 2},
 	}
@@ -133,6 +133,7 @@ func TestSessionEnds(t *testing.T) {
 	for _, fake := range []string{
 		"close_at=40",                              // the chip's server dies
 		"close_at=1",                               //
+		"close_at=64",                              // and nothing is submitted after it
 		"run_error_at=40,run_error=8",              // run_async fails: the library has shut the model down
 		"run_error_at=1,run_error=62",              //
 		"run_error_at=20,run_error=62,close_at=40", //
@@ -228,30 +229,36 @@ func TestHostGone(t *testing.T) {
 
 // When the chip does not let go, the worker ends all the same, soon after its host.
 func TestExitLimit(t *testing.T) {
-	type run struct {
-		h   *host
-		end func(*host)
-	}
-	var runs []run
-	for _, b := range builds {
-		for _, fake := range []string{"hang_at=5", "teardown_ms=60000"} {
-			h := start(t, b, "scale=0,"+fake)
-			h.ready()
-			for i := range uint32(32) {
-				h.submit(npu.ImageModel, i, uint64(i)+1)
-			}
-			if fake == "hang_at=5" {
-				runs = append(runs, run{h, func(h *host) { h.conn.Close() }})
-			} else {
-				runs = append(runs, run{h, (*host).shutdown})
-			}
+	full := func(h *host) {
+		h.ready()
+		for i := range uint32(32) {
+			h.submit(npu.ImageModel, i, uint64(i)+1)
 		}
 	}
-	for _, r := range runs {
-		r.end(r.h)
+	hangUp := func(h *host) { h.conn.Close() }
+	var hosts []*host
+	for _, b := range builds {
+		for _, tt := range []struct {
+			fake    string
+			prepare func(*host)
+			end     func(*host)
+		}{
+			{"hang_at=5", full, hangUp},
+			{"teardown_ms=60000", full, (*host).shutdown},
+			// The worker is inside a call of the library when its host goes.
+			{"configure_ms=60000", func(h *host) {
+				h.open()
+				h.write(npu.Append(nil, h.loadMessage(0)))
+			}, hangUp},
+		} {
+			h := start(t, b, "scale=0,"+tt.fake)
+			tt.prepare(h)
+			tt.end(h)
+			hosts = append(hosts, h)
+		}
 	}
-	for _, r := range runs {
-		r.h.exit(exitStuck, "did not let go in time")
+	for _, h := range hosts {
+		h.exit(exitStuck, "did not let go in time")
 	}
 }
 

@@ -79,7 +79,7 @@ func FuzzWorker(f *testing.F) {
 		}
 		select {
 		case <-h.ended:
-		case <-time.After(20 * time.Second):
+		case <-time.After(patience):
 			t.Fatal("the worker does not end")
 		}
 		if status := h.cmd.ProcessState.ExitCode(); status < exitDone || status > exitViolation {

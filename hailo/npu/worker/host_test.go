@@ -29,6 +29,9 @@ const (
 	exitStuck     = 3
 )
 
+// patience is how long a test waits for what must come, on a machine with other work.
+const patience = 20 * time.Second
+
 // A build is one way to compile the worker. It is compiled when the first test wants it.
 type build struct {
 	name  string
@@ -210,10 +213,10 @@ func (h *host) close() {
 	h.conn.Close()
 	select {
 	case <-h.ended:
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		_ = h.cmd.Process.Kill()
 		<-h.ended
-		h.t.Error("the worker outlived its host by 20 s")
+		h.t.Error("the worker outlived its host")
 	}
 	_ = unix.Munmap(h.memory)
 	for _, bad := range []string{"Sanitizer", "runtime error", "misuse", "terminate called"} {
@@ -230,14 +233,14 @@ func (h *host) close() {
 // exit waits for the end of the worker and checks its status and its last words.
 func (h *host) exit(status int, words string) {
 	h.t.Helper()
-	for {
+	for limit := time.Now().Add(patience); time.Now().Before(limit); {
 		if _, err := h.receive(); err != nil {
 			break // answers that nobody wanted
 		}
 	}
 	select {
 	case <-h.ended:
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		h.t.Fatalf("the worker does not end; it said:\n%s", h.stderr)
 	}
 	if got := h.cmd.ProcessState.ExitCode(); got != status {
@@ -251,7 +254,7 @@ func (h *host) exit(status int, words string) {
 // write sends a packet as it is. The worker may be gone by then.
 func (h *host) write(packet []byte) {
 	h.t.Helper()
-	if err := h.conn.SetWriteDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := h.conn.SetWriteDeadline(time.Now().Add(patience)); err != nil {
 		h.t.Fatal(err)
 	}
 	if _, err := h.conn.Write(packet); err != nil && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
@@ -261,7 +264,7 @@ func (h *host) write(packet []byte) {
 
 // receive returns the next message, with statistics when nothing else comes.
 func (h *host) receive() (any, error) {
-	if err := h.conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := h.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return nil, err
 	}
 	buf := make([]byte, npu.MaxPacket+1)
@@ -289,7 +292,7 @@ func (h *host) receive() (any, error) {
 // want returns the next message of a type, over statistics.
 func want[M any](h *host) M {
 	h.t.Helper()
-	for {
+	for limit := time.Now().Add(patience); ; {
 		m, err := h.receive()
 		if err != nil {
 			h.t.Fatalf("%v; the worker said:\n%s", err, h.stderr)
@@ -297,7 +300,7 @@ func want[M any](h *host) M {
 		if m, ok := m.(M); ok {
 			return m
 		}
-		if _, ok := m.(*npu.Stats); !ok {
+		if _, ok := m.(*npu.Stats); !ok || time.Now().After(limit) {
 			h.t.Fatalf("got %T, want %T", m, *new(M))
 		}
 	}
@@ -451,10 +454,13 @@ func (b *book) take(done *npu.Done) {
 func (b *book) rest() map[npu.Code]int {
 	b.h.t.Helper()
 	got := map[npu.Code]int{}
-	for {
+	for limit := time.Now().Add(patience); ; {
 		m, err := b.h.receive()
 		if err != nil {
 			return got
+		}
+		if time.Now().After(limit) {
+			b.h.t.Fatalf("the worker does not end; answers by status: %v", got)
 		}
 		switch m := m.(type) {
 		case *npu.Done:

@@ -31,7 +31,9 @@ public:
     Worker() : m_lost(eventfd(0, EFD_CLOEXEC)), m_stop(eventfd(0, EFD_CLOEXEC)) {}
     ~Worker() { stop(); }
     Worker(const Worker &) = delete;
+    Worker(Worker &&) = delete;
     Worker &operator=(const Worker &) = delete;
+    Worker &operator=(Worker &&) = delete;
 
     // run serves the host until it says shutdown or closes its end. It throws Violation, Failure
     // or another exception when it cannot go on.
@@ -312,9 +314,9 @@ int serve()
     fcntl(memory_fd, F_SETFD, FD_CLOEXEC);
     // The host decides when we end; a terminal and systemd signal us while it still drains.
     for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) {
-        std::signal(signal, SIG_IGN);
+        (void)std::signal(signal, SIG_IGN);
     }
-    std::signal(SIGALRM, out_of_time);
+    (void)std::signal(SIGALRM, out_of_time);
     Worker worker;
     try {
         worker.run();

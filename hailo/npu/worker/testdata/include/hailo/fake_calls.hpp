@@ -210,7 +210,7 @@ inline std::vector<hailo_quant_info_t> InferModel::InferStream::get_quant_infos(
     return infos;
 }
 
-// "configure" is its status.
+// "configure" is its status, "configure_ms" how long it takes.
 inline Expected<ConfiguredInferModel> InferModel::configure()
 {
     fake::outside_callback("configure");
@@ -221,6 +221,7 @@ inline Expected<ConfiguredInferModel> InferModel::configure()
     if (m_batch == 0) {
         fake::misuse("no batch size: the library takes it for 1");
     }
+    std::this_thread::sleep_for(std::chrono::milliseconds(static_cast<int>(fake::option("configure_ms", 0))));
     if (const auto status = fake::status_option("configure")) {
         return make_unexpected(status);
     }

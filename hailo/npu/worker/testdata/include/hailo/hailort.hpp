@@ -1,7 +1,8 @@
 // The part of HailoRT 5.x that hailo-clip-npu uses, declared with the vendor's names, parameters
 // and results (5.1.1 to 5.4), so that the worker is compiled and run where HailoRT cannot be
 // installed. Behind it is the simulated chip of fake_chip.hpp. Where the vendor's library is
-// forgiving or undefined, this one aborts: a misuse is a failed test.
+// forgiving or undefined, this one aborts: a misuse is a failed test. Overloads that the worker
+// does not use are deleted, so that a call that is ambiguous there is ambiguous here.
 #pragma once
 
 #include <chrono>
@@ -150,6 +151,7 @@ template <typename T> class Expected final {
 public:
     Expected(T &&value) : m_value(std::move(value)), m_status(HAILO_SUCCESS) {}
     Expected(const Unexpected &unexpected) : m_status(unexpected.m_status) {}
+    explicit Expected(const Expected &other) = default;
     Expected(Expected &&other) = default;
     Expected &operator=(Expected &&other) = delete;
 
@@ -182,6 +184,7 @@ class MemoryView final {
 public:
     MemoryView() noexcept : m_data(nullptr), m_size(0) {}
     MemoryView(void *data, size_t size) noexcept : m_data(data), m_size(size) {}
+    MemoryView(const std::string &data) = delete;
     uint8_t *data() noexcept { return static_cast<uint8_t *>(m_data); }
     size_t size() const noexcept { return m_size; }
 
@@ -197,6 +200,7 @@ class Device {
 public:
     static Expected<std::vector<std::string>> scan();
     static Expected<std::unique_ptr<Device>> create(const std::string &device_id);
+    static Expected<std::unique_ptr<Device>> create() = delete;
 
     explicit Device(bool inference) : m_inference(inference) {}
     virtual ~Device() = default;
@@ -261,6 +265,8 @@ public:
     Expected<Bindings> create_bindings();
     hailo_status wait_for_async_ready(std::chrono::milliseconds timeout, uint32_t frames_count = 1);
     Expected<AsyncInferJob> run_async(const Bindings &bindings, std::function<void(const AsyncInferCompletionInfo &)> callback);
+    Expected<AsyncInferJob> run_async(const std::vector<Bindings> &bindings,
+        std::function<void(const AsyncInferCompletionInfo &)> callback) = delete;
     hailo_status set_scheduler_timeout(const std::chrono::milliseconds &timeout);
     hailo_status set_scheduler_threshold(uint32_t threshold);
     hailo_status set_scheduler_priority(uint8_t priority);
@@ -303,11 +309,13 @@ private:
 class VDevice {
 public:
     static Expected<std::unique_ptr<VDevice>> create(const hailo_vdevice_params_t &params);
+    static Expected<std::unique_ptr<VDevice>> create(const std::vector<std::string> &device_ids) = delete;
     explicit VDevice(std::shared_ptr<fake::Session> session) : m_session(std::move(session)), m_device(true) {}
     virtual ~VDevice() { fake::outside_callback("~VDevice"); }
     VDevice(const VDevice &) = delete;
     VDevice &operator=(const VDevice &) = delete;
     virtual Expected<std::shared_ptr<InferModel>> create_infer_model(const std::string &hef_path, const std::string &name = "");
+    Expected<std::shared_ptr<InferModel>> create_infer_model(const MemoryView hef_buffer, const std::string &name = "") = delete;
     virtual Expected<std::vector<std::reference_wrapper<Device>>> get_physical_devices() const
     {
         return std::vector<std::reference_wrapper<Device>>{m_device};
