@@ -45,6 +45,7 @@ type cli struct {
 	Cache    cacheCmd    `cmd:"" help:"Look at the prompt cache, or empty it."`
 	Config   configCmd   `cmd:"" help:"Show the configuration in force, or check a file."`
 	Doctor   doctorCmd   `cmd:"" help:"Check device, driver, libraries and models, and say what to do about each finding."`
+	Bench    benchCmd    `cmd:"" help:"Put a service under load, or profile one image path."`
 	NPUSim   npuSimCmd   `cmd:"" name:"npu-sim" passthrough:"" help:"The simulated chip, a worker process that the backend sim starts."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
 }

@@ -1,0 +1,134 @@
+package bench
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+)
+
+// Condition is what a step must fulfil, such as p99<50ms.
+type Condition struct {
+	text   string
+	metric metric
+	op     string
+	value  float64
+}
+
+func (c Condition) String() string { return c.text }
+
+// operators, the longer ones first.
+var operators = []string{"<=", ">=", "==", "<", ">", "="}
+
+// ParseCondition reads METRIC OPERATOR VALUE: a name of MetricNames, one of < <= > >= == and =,
+// and a number with a unit that fits: us, ms (the default) or s; %; kB, MB, GB, KiB, MiB, GiB.
+// "=" means at least where more is better (rate=300), else at most (p99=50ms).
+func ParseCondition(text string) (Condition, error) {
+	fail := func(why string) (Condition, error) {
+		return Condition{}, fmt.Errorf("condition %.60q: %s; write for example p99<50ms, rate>=318 or errors==0", text, why)
+	}
+	at := strings.IndexAny(text, "<>=")
+	if at < 0 {
+		return fail("there is no < <= > >= == or =")
+	}
+	c := Condition{text: strings.Join(strings.Fields(text), "")}
+	for _, op := range operators {
+		if strings.HasPrefix(text[at:], op) {
+			c.op = op
+			break
+		}
+	}
+	var ok bool
+	name := strings.TrimSpace(text[:at])
+	if c.metric, ok = metricNamed(name); !ok {
+		return fail(fmt.Sprintf("%.30q is none of %s", name, strings.Join(MetricNames(), ", ")))
+	}
+	var err error
+	if c.value, err = parseValue(strings.TrimSpace(text[at+len(c.op):]), c.metric.kind); err != nil {
+		return fail(err.Error())
+	}
+	if c.op == "=" {
+		c.op = map[bool]string{true: ">=", false: "<="}[c.metric.higher]
+	}
+	return c, nil
+}
+
+// units of each kind, and what they are in its own.
+var units = map[int]map[string]float64{
+	kindCount: {"": 1, "/s": 1},
+	kindTime:  {"": 1, "ms": 1, "us": 1e-3, "µs": 1e-3, "s": 1e3},
+	kindShare: {"": 1, "%": 0.01},
+	kindBytes: {"": 1, "B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30},
+}
+
+func parseValue(text string, kind int) (float64, error) {
+	number := strings.TrimRight(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZµ%/")
+	factor, ok := units[kind][strings.TrimSpace(text[len(number):])]
+	if !ok {
+		return 0, fmt.Errorf("%.20q is no unit for it", text[len(number):])
+	}
+	v, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+	if err != nil || math.IsNaN(v) || math.IsInf(v, 0) {
+		return 0, fmt.Errorf("%.20q is not a number", number)
+	}
+	return v * factor, nil
+}
+
+// Holds says whether the step fulfils the condition. What was not measured fulfils none.
+func (c Condition) Holds(s *Step) bool {
+	v, ok := c.metric.value(s)
+	if !ok {
+		return false
+	}
+	switch c.op {
+	case "<":
+		return v < c.value
+	case "<=":
+		return v <= c.value
+	case ">":
+		return v > c.value
+	case ">=":
+		return v >= c.value
+	}
+	return v == c.value
+}
+
+// Goal is a list of conditions, all of which must hold.
+type Goal []Condition
+
+// ParseGoal reads conditions that are separated by commas.
+func ParseGoal(text string) (Goal, error) {
+	var g Goal
+	for part := range strings.SplitSeq(text, ",") {
+		c, err := ParseCondition(part)
+		if err != nil {
+			return nil, err
+		}
+		g = append(g, c)
+	}
+	return g, nil
+}
+
+// tolerated is the share of requests that may fail where a goal says nothing about errors.
+const tolerated = 0.001
+
+// Met says whether the step fulfils all conditions, and where none is about errors whether no
+// more than one request in a thousand failed: refusals must not make a service look fast.
+func (g Goal) Met(s *Step) bool {
+	errors := false
+	for _, c := range g {
+		if !c.Holds(s) {
+			return false
+		}
+		errors = errors || strings.HasPrefix(c.metric.name, "error")
+	}
+	return errors || float64(s.failed()) <= tolerated*float64(s.Requests)
+}
+
+func (g Goal) String() string {
+	texts := make([]string, len(g))
+	for i, c := range g {
+		texts[i] = c.text
+	}
+	return strings.Join(texts, ",")
+}

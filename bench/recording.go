@@ -1,0 +1,155 @@
+package bench
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"golang.org/x/sys/unix"
+)
+
+// recording is what happened in one measured window, or in several that were merged. Latencies
+// are in microseconds.
+type recording struct {
+	start, end time.Time
+
+	mu       sync.Mutex
+	seconds  float64                 // length of the window
+	latency  *hdrhistogram.Histogram // of good answers to requests due in the window
+	lag      *hdrhistogram.Histogram // how late the schedule's own clock was
+	requests int64                   // due in the window
+	errors   map[string]int64        // of these, by code
+	good     int64                   // good answers that came within the window
+	slots    []slot                  // the window in equal parts, by when the answers came
+	slotTime time.Duration
+	stages   stageTimes
+	service  *serviceUse   // nil: the service does not tell
+	client   time.Duration // CPU time of this process in the window
+}
+
+// slot is a part of the window.
+type slot struct {
+	start        time.Time
+	good, failed int64
+	latency      *hdrhistogram.Histogram
+}
+
+const (
+	maxLatency = int64(time.Hour / time.Microsecond)
+	maxSlots   = 60
+)
+
+func newHistogram(significant int) *hdrhistogram.Histogram {
+	return hdrhistogram.New(1, maxLatency, significant)
+}
+
+func newRecording(start time.Time, duration time.Duration) *recording {
+	r := &recording{start: start, end: start.Add(duration), seconds: duration.Seconds(), latency: newHistogram(3),
+		lag: newHistogram(3), errors: map[string]int64{}, slotTime: slotTime(duration)}
+	for at := start; at.Before(r.end); at = at.Add(r.slotTime) {
+		r.slots = append(r.slots, slot{start: at, latency: newHistogram(2)})
+	}
+	return r
+}
+
+// slotTime is a round part of the window, of which at most maxSlots fit.
+func slotTime(d time.Duration) time.Duration {
+	for unit := 10 * time.Millisecond; ; unit *= 10 {
+		for _, n := range []time.Duration{1, 2, 5} {
+			if d <= maxSlots*n*unit {
+				return n * unit
+			}
+		}
+	}
+}
+
+// observe puts a duration into a histogram.
+func observe(h *hdrhistogram.Histogram, d time.Duration) {
+	_ = h.RecordValue(min(max(d.Microseconds(), 1), maxLatency)) // within the bounds of newHistogram
+}
+
+// add counts a request by when it was due and when it was done. timing is its Server-Timing,
+// or nil.
+func (r *recording) add(due, done time.Time, code string, timing []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !done.Before(r.start) && done.Before(r.end) {
+		s := &r.slots[done.Sub(r.start)/r.slotTime]
+		if code == "" {
+			r.good++
+			s.good++
+			observe(s.latency, done.Sub(due))
+		} else {
+			s.failed++
+		}
+	}
+	if due.Before(r.start) || !due.Before(r.end) {
+		return
+	}
+	r.requests++
+	if code != "" {
+		r.errors[code]++
+		return
+	}
+	observe(r.latency, done.Sub(due))
+	if len(timing) > 0 {
+		r.stages.add(timing, done.Sub(due))
+	}
+}
+
+// addLag counts how late the schedule woke up.
+func (r *recording) addLag(at time.Time, lag time.Duration) {
+	if !at.Before(r.start) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		observe(r.lag, lag)
+	}
+}
+
+// watch follows the window: it takes the counters of the service and of this process at its
+// start and at its end, and reports progress in between. It returns at the end of the window.
+func (r *recording) watch(ctx context.Context, t *Target, progress func(time.Duration), begin time.Time) {
+	r.sleep(ctx, r.start, progress, begin)
+	before, cpu := t.snapshot(), ownCPU()
+	r.sleep(ctx, r.end, progress, begin)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.client = ownCPU() - cpu
+	if ctx.Err() == nil {
+		r.service = used(before, t.snapshot())
+	}
+}
+
+func (r *recording) sleep(ctx context.Context, until time.Time, progress func(time.Duration), begin time.Time) {
+	for d := time.Until(until); d > 0 && ctx.Err() == nil; d = time.Until(until) {
+		select {
+		case <-ctx.Done():
+		case <-time.After(min(d, 200*time.Millisecond)):
+		}
+		progress(time.Since(begin))
+	}
+}
+
+// merge adds another window of the same service.
+func (r *recording) merge(o *recording) {
+	r.seconds += o.seconds
+	r.latency.Merge(o.latency)
+	r.lag.Merge(o.lag)
+	r.requests += o.requests
+	r.good += o.good
+	for code, n := range o.errors {
+		r.errors[code] += n
+	}
+	r.slots = append(r.slots, o.slots...)
+	r.stages.merge(&o.stages)
+	r.service = r.service.plus(o.service)
+	r.client += o.client
+}
+
+// ownCPU is the CPU time of this process so far, user and system.
+func ownCPU() time.Duration {
+	var use unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &use) // fails for wrong arguments only
+	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
+}

@@ -1,0 +1,203 @@
+package bench
+
+import (
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+)
+
+// reportFormat is the version of the JSON file.
+const reportFormat = 1
+
+// Report is a run and what came out of it.
+type Report struct {
+	Format   int       `json:"format"`
+	Program  string    `json:"program"` // hailo-clip's version; set by the caller
+	Command  []string  `json:"command"` // arguments; set by the caller
+	Started  time.Time `json:"started"`
+	Machine  Machine   `json:"machine"`
+	Services []string  `json:"services"` // URL, with what GET /health tells; A and B where there are two
+	Request  string    `json:"request"`  // what was asked
+	Warmup   float64   `json:"warmup_seconds"`
+	Goal     string    `json:"goal,omitempty"`
+	Searched string    `json:"searched,omitempty"` // SearchRate or SearchClients
+	Best     string    `json:"best,omitempty"`     // load of the step with the highest rate that met the goal
+	Steps    []Step    `json:"steps"`
+}
+
+func newReport(a, b *Target, o Options) *Report {
+	r := &Report{Format: reportFormat, Started: time.Now().UTC().Truncate(time.Second), Machine: ThisMachine(),
+		Warmup: o.Window.Warmup.Seconds(), Goal: o.Goal.String(), Searched: o.Search, Steps: []Step{}}
+	r.Request = fmt.Sprintf("POST %s, %d different pictures, %d prompts%s, mean body %.1f kB", a.bodies.path, a.bodies.Pictures(),
+		a.bodies.Prompts(), map[bool]string{true: " (new ones in every request)"}[a.bodies.fresh()], float64(a.bodies.Bytes())/1000)
+	r.Services = append(r.Services, a.describe())
+	if b != nil {
+		r.Services = append(r.Services, b.describe())
+	}
+	return r
+}
+
+// describe is the URL and what the service says it is.
+func (t *Target) describe() string {
+	var h struct {
+		Service, Version, Model, Backend string
+		Mode                             string `json:"runtime_mode"`
+	}
+	status, body, err := t.get("/health", maxStats)
+	if err != nil || status == 0 || json.Unmarshal(body, &h) != nil || h.Service == "" {
+		return t.base
+	}
+	text := fmt.Sprintf("%s %s, model %s, backend %s", h.Service, h.Version, h.Model, h.Backend)
+	if h.Mode == "simulated" {
+		text += " (simulated)"
+	}
+	return fmt.Sprintf("%s: %.200s", t.base, text)
+}
+
+// finish names the best step.
+func (r *Report) finish() {
+	var best *Step
+	for i := range r.Steps {
+		if s := &r.Steps[i]; s.Met != nil && *s.Met && (best == nil || s.Rate > best.Rate) {
+			best = s
+		}
+	}
+	if best != nil {
+		r.Best = best.Load
+	}
+}
+
+// step returns the first step of that target and load, nil if there is none.
+func (r *Report) step(target, load string) *Step {
+	for i := range r.Steps {
+		if s := &r.Steps[i]; s.Target == target && s.Load == load {
+			return s
+		}
+	}
+	return nil
+}
+
+// Main is the step that the details of a report are about: the best one, or the last.
+func (r *Report) Main() *Step {
+	if s := r.step(r.Steps[0].Target, r.Best); s != nil {
+		return s
+	}
+	if r.Steps[0].Target != "" {
+		return &r.Steps[len(r.Steps)-2]
+	}
+	return &r.Steps[len(r.Steps)-1]
+}
+
+// Assert returns an error that names every condition that does not hold: after a search for the
+// best step, else for all steps of the first service.
+func (r *Report) Assert(conditions Goal) error {
+	var errs []error
+	if r.Searched != "" && r.Best == "" && len(conditions) > 0 {
+		return fmt.Errorf("no load meets %s", r.Goal)
+	}
+	for i := range r.Steps {
+		s := &r.Steps[i]
+		if s.Target == sides[1] || r.Searched != "" && s != r.Main() {
+			continue
+		}
+		for _, c := range conditions {
+			if !c.Holds(s) {
+				errs = append(errs, fmt.Errorf("%s does not hold: %s is %s at %s", c, c.metric.name, c.metric.of(s), s.Load))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// WriteJSON writes what ReadReport reads.
+func (r *Report) WriteJSON(w io.Writer) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", " ")
+	return e.Encode(r)
+}
+
+// maxReport bounds a report that is read.
+const maxReport = 64 << 20
+
+// ReadReport reads a report that WriteJSON wrote.
+func ReadReport(from io.Reader) (*Report, error) {
+	b, err := io.ReadAll(io.LimitReader(from, maxReport+1))
+	if err != nil {
+		return nil, err
+	}
+	var r Report
+	if err := json.Unmarshal(b, &r); err != nil {
+		return nil, fmt.Errorf("not a report: %w", err)
+	}
+	if r.Format != reportFormat || len(r.Steps) == 0 || len(b) > maxReport {
+		return nil, fmt.Errorf("not a report of format %d with at least one step", reportFormat)
+	}
+	return &r, nil
+}
+
+// WriteCSV writes a line for each step: target, load, then every metric by its name, in ms,
+// bytes and shares of 1; empty where it is not known.
+func (r *Report) WriteCSV(w io.Writer) error {
+	c := csv.NewWriter(w)
+	if err := c.Write(append([]string{"target", "load"}, MetricNames()...)); err != nil {
+		return err
+	}
+	for i := range r.Steps {
+		s := &r.Steps[i]
+		line := []string{s.Target, s.Load}
+		for _, m := range metrics {
+			cell := ""
+			if v, ok := m.value(s); ok {
+				cell = strconv.FormatFloat(v, 'g', 8, 64)
+			}
+			line = append(line, cell)
+		}
+		if err := c.Write(line); err != nil {
+			return err
+		}
+	}
+	c.Flush()
+	return c.Error()
+}
+
+// of is the metric of a step for people, with its unit; "-" where it is not known.
+func (m metric) of(s *Step) string {
+	v, ok := m.value(s)
+	if !ok {
+		return "-"
+	}
+	return m.format(v)
+}
+
+func (m metric) format(v float64) string {
+	switch m.kind {
+	case kindTime:
+		return significant(v) + " ms"
+	case kindShare:
+		return significant(100*v) + " %"
+	case kindBytes:
+		if v < 1e6 {
+			return significant(v/1e3) + " kB"
+		}
+		return significant(v/1e6) + " MB"
+	}
+	return significant(v)
+}
+
+// significant has three digits that mean something, and never an exponent.
+func significant(v float64) string {
+	digits := 0
+	for limit := 100.0; digits < 3 && v < limit && v != 0; limit /= 10 {
+		digits++
+	}
+	b := strconv.AppendFloat(nil, v, 'f', digits, 64)
+	if bytes.ContainsRune(b, '.') {
+		b = bytes.TrimRight(bytes.TrimRight(b, "0"), ".")
+	}
+	return string(b)
+}

@@ -1,0 +1,172 @@
+package bench
+
+import (
+	"maps"
+	"math"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// Step is the outcome of one load on one service. Latencies and times are milliseconds.
+type Step struct {
+	Target  string  `json:"target,omitempty"` // "A" or "B" where two services are measured
+	Load    string  `json:"load"`             // "16 clients", "300/s"
+	Clients int     `json:"clients,omitempty"`
+	Offered int     `json:"offered_rate,omitempty"` // open loop: requests/s
+	Started float64 `json:"started_seconds"`        // from the start of the run to the start of the window
+	Seconds float64 `json:"seconds"`                // length of the measured window
+
+	Requests int64            `json:"requests"` // due in the window
+	Errors   map[string]int64 `json:"errors"`   // of these, by status or by what happened: timeout, closed, ...
+	Rate     float64          `json:"rate"`     // good answers/s
+
+	Latency      Latency      `json:"latency_ms"`
+	Distribution [][2]float64 `json:"distribution"` // latency and the share of good answers up to it, 0..1
+	Timeline     []Moment     `json:"timeline"`
+
+	Stages  []StageLatency `json:"stages,omitempty"`  // of sampled answers, in the order of the service
+	Outside float64        `json:"outside,omitempty"` // mean latency less all stages: HTTP, network, this client
+
+	Service *ServiceUse `json:"service,omitempty"` // nil: the service does not tell
+
+	ClientCPU float64   `json:"client_cpu_ms"`        // of the load generator, for each request
+	Lag       float64   `json:"lag_p99_ms,omitempty"` // open loop: how late the generator itself was
+	Met       *bool     `json:"met,omitempty"`        // the goal, where there is one
+	Turns     []float64 `json:"turns,omitempty"`      // the rate of each turn, where two services had turns
+}
+
+// Latency sums up a distribution; all 0 where there was no good answer.
+type Latency struct {
+	Mean float64 `json:"mean"`
+	P50  float64 `json:"p50"`
+	P90  float64 `json:"p90"`
+	P99  float64 `json:"p99"`
+	P999 float64 `json:"p99.9"`
+	Max  float64 `json:"max"`
+}
+
+// Moment is a part of the window, by the time of the answers.
+type Moment struct {
+	At   float64 `json:"at"` // seconds since the start of the run
+	Rate float64 `json:"rate"`
+	Bad  float64 `json:"bad"` // answers/s that were no good ones
+	P50  float64 `json:"p50"`
+	P99  float64 `json:"p99"`
+}
+
+// StageLatency is the time that requests spent in a stage.
+type StageLatency struct {
+	Stage string  `json:"stage"` // with "-wait" and for "queue" the time before a stage
+	Mean  float64 `json:"mean_ms"`
+	P50   float64 `json:"p50_ms"`
+	P99   float64 `json:"p99_ms"`
+}
+
+// ServiceUse is what the service needed for a request that it answered well, and its state at the end.
+type ServiceUse struct {
+	CPU         float64  `json:"cpu_ms"` // for each good answer, user and system
+	Cores       float64  `json:"cores"`  // busy on average
+	GC          float64  `json:"gc"`     // share of the CPU time, 0..1
+	RSS         float64  `json:"rss_bytes"`
+	Heap        float64  `json:"heap_bytes"`
+	Allocated   float64  `json:"allocated_bytes"` // for each good answer
+	Mallocs     float64  `json:"mallocs"`         // for each good answer
+	Batches     []uint64 `json:"batches"`         // Batches[n]: calls of the encoder with n images
+	Batch       float64  `json:"batch"`           // mean images of a call; 0: not known
+	DeviceBatch float64  `json:"device_batch"`    // mean images of a run of the device; 0: not known
+	CacheHits   *float64 `json:"cache_hits"`      // share of prompts that needed no encoder; nil: not known
+}
+
+func ms(us int64) float64 { return float64(us) / 1000 }
+
+// step sums up a recording. origin is the start of the run.
+func (r *recording) step(target string, load Load, prompts int, origin time.Time) Step {
+	s := Step{
+		Target: target, Load: load.String(), Clients: load.Clients, Offered: load.Rate,
+		Started: r.start.Sub(origin).Seconds(), Seconds: r.seconds, Requests: r.requests, Errors: maps.Clone(r.errors),
+		Rate: float64(r.good) / r.seconds, Latency: latencyOf(r.latency), Distribution: distribution(r.latency),
+	}
+	if load.Rate > 0 {
+		s.Clients, s.Lag = 0, ms(r.lag.ValueAtQuantile(99))
+	}
+	if r.requests > 0 {
+		s.ClientCPU = r.client.Seconds() * 1000 / float64(r.requests)
+	}
+	for _, slot := range r.slots {
+		m := Moment{At: slot.start.Sub(origin).Seconds(), Rate: float64(slot.good) / r.slotTime.Seconds(),
+			Bad: float64(slot.failed) / r.slotTime.Seconds()}
+		if slot.good > 0 {
+			m.P50, m.P99 = ms(slot.latency.ValueAtQuantile(50)), ms(slot.latency.ValueAtQuantile(99))
+		}
+		s.Timeline = append(s.Timeline, m)
+	}
+	if r.stages.n > 0 {
+		s.Stages, s.Outside = r.stages.latencies(), r.stages.outside()
+	}
+	s.Service = r.service.each(r.good, r.seconds, prompts)
+	return s
+}
+
+func latencyOf(h *hdrhistogram.Histogram) Latency {
+	if h.TotalCount() == 0 {
+		return Latency{}
+	}
+	at := func(q float64) float64 { return ms(h.ValueAtQuantile(q)) }
+	return Latency{Mean: h.Mean() / 1000, P50: at(50), P90: at(90), P99: at(99), P999: at(99.9), Max: ms(h.Max())}
+}
+
+// distribution has about ten points each time the share of the slower answers is halved.
+func distribution(h *hdrhistogram.Histogram) [][2]float64 {
+	points := [][2]float64{}
+	if h.TotalCount() == 0 {
+		return points
+	}
+	for _, b := range h.CumulativeDistributionWithTicks(10) {
+		points = append(points, [2]float64{ms(b.ValueAt), math.Round(b.Quantile*1e6) / 1e8})
+	}
+	return points
+}
+
+// each is what a good answer cost. The counters were read a little before and after the window
+// of the answers, so their rates are compared.
+func (u *serviceUse) each(good int64, seconds float64, prompts int) *ServiceUse {
+	if u == nil || u.seconds <= 0 {
+		return nil
+	}
+	s := &ServiceUse{Batches: u.batches}
+	answers := float64(good) / seconds * u.seconds
+	if u.process {
+		s.Cores, s.RSS, s.Heap = u.cpu/u.seconds, u.rss, u.heap
+		if u.cpu > 0 {
+			s.GC = u.gc / u.cpu
+		}
+		if answers > 0 {
+			s.CPU, s.Allocated, s.Mallocs = 1000*u.cpu/answers, u.allocated/answers, u.mallocs/answers
+		}
+	}
+	calls, images := 0.0, 0.0
+	for n, count := range u.batches {
+		calls += float64(count)
+		images += float64(n) * float64(count)
+	}
+	if calls > 0 {
+		s.Batch = images / calls
+	}
+	if u.runs > 0 {
+		s.DeviceBatch = u.images / u.runs
+	}
+	if ratio, ok := u.hitRatio(prompts); ok {
+		s.CacheHits = &ratio
+	}
+	return s
+}
+
+// failed is the number of requests without a good answer.
+func (s *Step) failed() int64 {
+	var n int64
+	for _, count := range s.Errors {
+		n += count
+	}
+	return n
+}

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"hailoclip/bench"
+)
+
+type benchCmd struct {
+	Run     benchRunCmd     `cmd:"" default:"withargs" help:"Put a service under load and report what it does (the default)."`
+	Profile benchProfileCmd `cmd:"" help:"Measure the stages of one image path without HTTP, and write profiles."`
+}
+
+type benchRunCmd struct {
+	benchPictures
+	FreshPrompts bool `help:"New prompts in every request, which no cache knows."`
+
+	URL string `name:"url" placeholder:"URL" help:"Service to measure. Default: one that is started for it, on 127.0.0.1 with --backend, --model and --config."`
+	VS  string `name:"vs" placeholder:"URL" help:"Measure this service too, in turns with the first, and print the ratios."`
+
+	Clients []int  `short:"c" placeholder:"N" help:"Closed loop: clients that ask again when they have their answer; several with commas are a step each (default 16)."`
+	Rate    []int  `short:"r" placeholder:"N" help:"Open loop: requests a second, whatever the answers do; several with commas are a step each."`
+	Search  string `enum:",rate,clients" default:"" help:"Then search the highest rate, or number of clients, that meets --slo: rate or clients."`
+	SLO     string `name:"slo" placeholder:"GOAL" help:"What a step must meet, such as p99=50ms, with commas between conditions."`
+
+	Duration time.Duration `short:"d" default:"10s" help:"Time of each step that counts."`
+	Warmup   time.Duration `default:"2s" help:"Time before it."`
+	Timeout  time.Duration `default:"10s" help:"When a request has failed."`
+	Backoff  time.Duration `default:"0s" help:"Pause of a closed-loop client after a refusal or failure."`
+	Turns    int           `default:"5" help:"With --vs: turns of each service in a step."`
+	Sample   int           `default:"4" help:"Read the times of the stages from every so many'th answer."`
+
+	JSON   string   `name:"json" placeholder:"FILE" help:"Write the report as JSON, for --compare."`
+	CSV    string   `name:"csv" placeholder:"FILE" help:"Write a line for each step."`
+	HTML   string   `name:"html" placeholder:"FILE" help:"Write a page with plots; it needs no network."`
+	Assert []string `sep:"none" placeholder:"COND" help:"End with exit code 1 unless this holds, such as 'p99<50ms', 'rate>=318', 'errors==0'; give several."`
+
+	Compare bool     `help:"Measure nothing: print the ratios of two JSON reports."`
+	Files   []string `arg:"" optional:"" name:"report" help:"With --compare: the two reports."`
+}
+
+func (c *benchRunCmd) Help() string {
+	return `Latency is counted from when a request was due to the end of its answer. With --rate that is when
+the schedule says so, so a service that stalls shows it in every request it held up.
+Conditions know: ` + strings.Join(bench.MetricNames(), ", ") + `.
+
+Examples:
+  hailo-clip bench --backend sim --clients 1,4,16,64 --html report.html
+  hailo-clip bench --backend sim --search rate --slo p99=50ms
+  hailo-clip bench --url http://pi:5000 --rate 300 -d 60s --assert 'p99<50ms' --assert errors==0
+  hailo-clip bench --url http://127.0.0.1:5000 --vs http://127.0.0.1:5001 -d 30s
+  hailo-clip bench --compare before.json after.json
+  HAILO_CLIP_PERFORMANCE_MAX_QUEUE_SIZE=64 hailo-clip bench --backend sim -c 64`
+}
+
+func (c *benchRunCmd) Run(ctx context.Context, g *globals) error {
+	if c.Compare {
+		return c.compare()
+	}
+	o, asserts, err := c.options()
+	if err != nil {
+		return usageError{err}
+	}
+	pictures, err := c.pictures(4) // different ones, so that nothing learns one by heart
+	if err != nil {
+		return err
+	}
+	var images [][]byte
+	for _, p := range pictures {
+		images = append(images, p.Data)
+	}
+	bodies, err := bench.JSONBodies(images, c.Prompts, c.FreshPrompts)
+	if err != nil {
+		return usageError{err}
+	}
+	url := c.URL
+	if url == "" {
+		child, err := startService(ctx, g)
+		if err != nil {
+			return err
+		}
+		defer func() {
+			if err := child.Stop(); err != nil {
+				fmt.Fprintln(os.Stderr, "hailo-clip:", err)
+			}
+		}()
+		url = child.URL
+	}
+	a, err := bench.NewTarget(url, bodies, c.Timeout)
+	if err != nil {
+		return usageError{err}
+	}
+	defer a.Close()
+	var b *bench.Target
+	if c.VS != "" {
+		if b, err = bench.NewTarget(c.VS, bodies, c.Timeout); err != nil {
+			return usageError{err}
+		}
+		defer b.Close()
+	}
+	bar := newBars(os.Stderr)
+	o.Progress = func(step string, done, total time.Duration) {
+		bar.count(step, int64(min(done, total)/time.Second), int64(total/time.Second))
+	}
+	report, err := bench.Run(ctx, a, b, o)
+	bar.done()
+	if err != nil {
+		return err
+	}
+	report.Program, report.Command = programVersion(), os.Args[1:]
+	report.WriteTable(os.Stdout)
+	return errors.Join(c.write(report), report.Assert(asserts))
+}
+
+// options checks the flags.
+func (c *benchRunCmd) options() (o bench.Options, asserts bench.Goal, err error) {
+	if len(c.Files) > 0 {
+		return o, nil, errors.New("files are for --compare only")
+	}
+	o = bench.Options{Search: c.Search, Turns: c.Turns,
+		Window: bench.Window{Warmup: c.Warmup, Duration: c.Duration, Backoff: c.Backoff, Every: c.Sample}}
+	if len(c.Clients)+len(c.Rate) == 0 {
+		c.Clients = []int{16}
+	}
+	for _, n := range c.Clients {
+		o.Loads = append(o.Loads, bench.Load{Clients: n})
+	}
+	for _, n := range c.Rate {
+		o.Loads = append(o.Loads, bench.Load{Rate: n})
+	}
+	if c.SLO != "" {
+		if o.Goal, err = bench.ParseGoal(c.SLO); err != nil {
+			return o, nil, fmt.Errorf("--slo: %w", err)
+		}
+	}
+	for _, text := range c.Assert {
+		condition, err := bench.ParseCondition(text)
+		if err != nil {
+			return o, nil, fmt.Errorf("--assert: %w", err)
+		}
+		asserts = append(asserts, condition)
+	}
+	if c.Timeout < time.Millisecond || c.Timeout > 10*time.Minute {
+		return o, nil, fmt.Errorf("--timeout: %v is out of bounds: 1ms to 10m", c.Timeout)
+	}
+	return o, asserts, o.Validate(c.VS != "")
+}
+
+// startService starts this program as the service to measure. Its prompts stay in memory, so
+// that the measurement finds none from before and leaves none behind.
+func startService(ctx context.Context, g *globals) (*bench.Child, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	args := []string{"serve", "--host", "127.0.0.1", "--port", "0"}
+	for _, f := range []struct{ flag, value string }{
+		{"--config", g.ConfigFile}, {"--state-dir", g.StateDir}, {"--model", g.Model}, {"--backend", g.Backend},
+	} {
+		if f.value != "" {
+			args = append(args, f.flag, f.value)
+		}
+	}
+	cmd := exec.Command(self, args...)
+	cmd.Env = append(os.Environ(), "HAILO_CLIP_TEXT_EMBEDDING_CACHE_FILE=", "HAILO_CLIP_LOGGING_FORMAT=json", "HAILO_CLIP_LOGGING_LEVEL=info")
+	return bench.StartChild(ctx, cmd)
+}
+
+// write writes the files that the flags ask for.
+func (c *benchRunCmd) write(r *bench.Report) error {
+	var errs []error
+	for _, out := range []struct {
+		name  string
+		write func(*os.File) error
+	}{
+		{c.JSON, func(f *os.File) error { return r.WriteJSON(f) }},
+		{c.CSV, func(f *os.File) error { return r.WriteCSV(f) }},
+		{c.HTML, func(f *os.File) error { return r.WriteHTML(f) }},
+	} {
+		if out.name == "" {
+			continue
+		}
+		f, err := os.Create(out.name)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		errs = append(errs, errors.Join(out.write(f), f.Close()))
+	}
+	return errors.Join(errs...)
+}
+
+func (c *benchRunCmd) compare() error {
+	if len(c.Files) != 2 {
+		return usageError{fmt.Errorf("--compare takes two reports, not %d: hailo-clip bench --compare a.json b.json", len(c.Files))}
+	}
+	var reports [2]*bench.Report
+	for i, name := range c.Files {
+		f, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		reports[i], err = bench.ReadReport(f)
+		f.Close()
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return bench.Compare(os.Stdout, reports[0], reports[1])
+}
