@@ -29,21 +29,26 @@ type engine struct {
 	pipe      *pipeline.Pipeline
 }
 
-// withEngine loads the configuration and opens the engine for the work of a command, and closes it
-// afterwards. It logs warnings only.
-func withEngine(ctx context.Context, g *globals, work func(*engine) error) error {
+// openEngine loads the configuration and opens the engine for a command that works by itself:
+// it logs warnings only. The caller closes it.
+func openEngine(ctx context.Context, g *globals) (*engine, error) {
 	cfg, _, err := g.load()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	state, err := g.stateDir()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if cfg.Logging.Level == "info" {
 		cfg.Logging.Level, cfg.Logging.Format = "warning", "text"
 	}
-	e, err := newEngine(ctx, cfg, state, newLogger(cfg.Logging))
+	return newEngine(ctx, cfg, state, newLogger(cfg.Logging))
+}
+
+// withEngine opens the engine for the work of a command, and closes it afterwards.
+func withEngine(ctx context.Context, g *globals, work func(*engine) error) error {
+	e, err := openEngine(ctx, g)
 	if err != nil {
 		return err
 	}
