@@ -59,27 +59,26 @@ type htmlTable struct {
 	Rows  [][]string
 }
 
+// stepTable has a column for each step.
 func (r *Report) stepTable() htmlTable {
-	t := htmlTable{Title: "All numbers", Head: []string{"load"}}
-	var known []metric // by any step
-	for _, m := range metrics {
-		for i := range r.Steps {
-			if _, ok := m.value(&r.Steps[i]); ok {
-				known = append(known, m)
-				t.Head = append(t.Head, m.name)
-				break
-			}
-		}
-	}
-	t.Head = append(t.Head, "errors by code")
+	t := htmlTable{Title: "All numbers", Head: []string{""}}
 	for i := range r.Steps {
-		s := &r.Steps[i]
-		row := []string{nameOf(s)}
-		for _, m := range known {
-			row = append(row, m.of(s))
-		}
-		t.Rows = append(t.Rows, append(row, errorsOf(s)))
+		t.Head = append(t.Head, nameOf(&r.Steps[i]))
 	}
+	row := func(name string, cell func(*Step) string) {
+		cells, known := []string{name}, false
+		for i := range r.Steps {
+			cells = append(cells, cell(&r.Steps[i]))
+			known = known || cells[i+1] != "-"
+		}
+		if known {
+			t.Rows = append(t.Rows, cells)
+		}
+	}
+	for _, m := range metrics {
+		row(m.name, m.of)
+	}
+	row("errors by code", errorsOf)
 	return t
 }
 

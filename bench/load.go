@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -44,7 +45,7 @@ type Window struct {
 	Warmup   time.Duration // before anything counts
 	Duration time.Duration // that counts
 	Backoff  time.Duration // pause of a closed-loop client after an answer that is no good one
-	Every    int           // of how many answers the times of the stages are read
+	Every    int           // of so many answers the times of the stages are read of one
 }
 
 // measure puts the target under load and blocks until every request is answered or given up:
@@ -89,10 +90,10 @@ func (t *Target) measure(ctx context.Context, load Load, w Window, progress func
 // closedLoop is one client.
 func (t *Target) closedLoop(ctx context.Context, w Window, r *recording) {
 	x := t.newExchange()
-	for n := 0; ctx.Err() == nil; n++ {
+	for ctx.Err() == nil {
 		due := time.Now()
 		code := t.ask(x)
-		r.add(due, time.Now(), code, sample(x, code, n, w.Every))
+		r.add(due, time.Now(), code, sample(x, code, w.Every))
 		if code != "" && w.Backoff > 0 {
 			select {
 			case <-ctx.Done():
@@ -136,20 +137,19 @@ func sleepUntil(ctx context.Context, at time.Time) bool {
 // had timed out is given up, as its client would have done.
 func (t *Target) serveSchedule(due <-chan time.Time, w Window, r *recording) {
 	x := t.newExchange()
-	n := 0
 	for at := range due {
 		code := codeLate
 		if time.Since(at) < t.timeout {
 			code = t.ask(x)
 		}
-		r.add(at, time.Now(), code, sample(x, code, n, w.Every))
-		n++
+		r.add(at, time.Now(), code, sample(x, code, w.Every))
 	}
 }
 
-// sample returns the times of the stages of every so many'th good answer.
-func sample(x *exchange, code string, n, every int) []byte {
-	if code != "" || every < 1 || n%every != 0 {
+// sample returns the times of the stages of a good answer in so many, by chance: every fourth of
+// four pictures would always be the same one.
+func sample(x *exchange, code string, every int) []byte {
+	if code != "" || rand.IntN(every) != 0 {
 		return nil
 	}
 	return x.timing()

@@ -45,7 +45,6 @@ var metrics = []metric{
 	{"allocated", kindBytes, false, service(func(u *ServiceUse) float64 { return u.Allocated })},
 	{"mallocs", kindCount, false, service(func(u *ServiceUse) float64 { return u.Mallocs })},
 	{"batch", kindCount, true, service(func(u *ServiceUse) float64 { return u.Batch })},
-	{"device_batch", kindCount, true, service(func(u *ServiceUse) float64 { return u.DeviceBatch })},
 	{"cache_hits", kindShare, true, func(s *Step) (float64, bool) {
 		if s.Service == nil || s.Service.CacheHits == nil {
 			return 0, false

@@ -61,7 +61,8 @@ func cdfFigure(steps []Step) figure {
 		colour := colourOf(i, len(shown))
 		points := make([][2]float64, 0, len(s.Distribution))
 		for _, d := range s.Distribution {
-			points = append(points, [2]float64{d[0], nines(d[1])})
+			// Of n answers the slowest says nothing of more than the n-th part.
+			points = append(points, [2]float64{d[0], nines(min(d[1], 1-1/float64(max(s.Requests-s.failed(), 2))))})
 		}
 		p.curve(points, colour, "curve")
 		text := nameOf(s)
@@ -145,28 +146,25 @@ func goalLines(goal string) []tick {
 
 // batchFigure shows how many images the encoder got at once.
 func batchFigure(s *Step) figure {
-	f := figure{Title: "Batch sizes at " + s.Load, Note: fmt.Sprintf("Mean %s images in a call of the encoder.", significant(s.Service.Batch))}
-	if s.Service.DeviceBatch > 0 {
-		f.Note += fmt.Sprintf(" The device itself ran %s images at once.", significant(s.Service.DeviceBatch))
-	}
+	f := figure{Title: "Batch sizes at " + s.Load, Note: fmt.Sprintf("Images that the encoder ran at once, %s on average.", significant(s.Service.Batch))}
 	total, most := 0.0, 0.0
 	for _, n := range s.Service.Batches {
 		total += float64(n)
 		most = max(most, float64(n))
 	}
 	last := max(len(s.Service.Batches)-1, 1)
-	x := axis{label: "images in a call", lo: 0.4, hi: float64(last) + 0.6}
+	x := axis{label: "images in a batch", lo: 0.4, hi: float64(last) + 0.6}
 	every := (last + 15) / 16
 	for n := every; n <= last; n += every {
 		x.ticks = append(x.ticks, tick{float64(n), fmt.Sprint(n)})
 	}
-	p := newPlot(f.Title, x, linearAxis("calls (%)", 100*most/total))
+	p := newPlot(f.Title, x, linearAxis("batches (%)", 100*most/total))
 	width := min(0.8*(p.px(2)-p.px(1)), 46)
 	for n, count := range s.Service.Batches {
 		if n > 0 && count > 0 {
 			share := 100 * float64(count) / total
 			top := p.py(share)
-			p.box(p.px(float64(n))-width/2, top, width, plotBottom-top, "var(--s0)", fmt.Sprintf("%d images: %s %% of %0.f calls", n, significant(share), total))
+			p.box(p.px(float64(n))-width/2, top, width, plotBottom-top, "var(--s0)", fmt.Sprintf("%d images: %s %% of %.0f batches", n, significant(share), total))
 		}
 	}
 	f.SVG = template.HTML(p.close())

@@ -37,7 +37,7 @@ type slot struct {
 
 const (
 	maxLatency = int64(time.Hour / time.Microsecond)
-	maxSlots   = 60
+	maxSlots   = 40
 )
 
 func newHistogram(significant int) *hdrhistogram.Histogram {
@@ -53,9 +53,10 @@ func newRecording(start time.Time, duration time.Duration) *recording {
 	return r
 }
 
-// slotTime is a round part of the window, of which at most maxSlots fit.
+// slotTime is a round part of the window, of which at most maxSlots fit. In less than 100 ms a
+// batch more or less would look like a change of the rate.
 func slotTime(d time.Duration) time.Duration {
-	for unit := 10 * time.Millisecond; ; unit *= 10 {
+	for unit := 100 * time.Millisecond; ; unit *= 10 {
 		for _, n := range []time.Duration{1, 2, 5} {
 			if d <= maxSlots*n*unit {
 				return n * unit

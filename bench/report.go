@@ -61,36 +61,51 @@ func (t *Target) describe() string {
 
 // finish names the best step.
 func (r *Report) finish() {
-	var best *Step
-	for i := range r.Steps {
-		if s := &r.Steps[i]; s.Met != nil && *s.Met && (best == nil || s.Rate > best.Rate) {
-			best = s
-		}
-	}
-	if best != nil {
+	if best := r.best(); best != nil {
 		r.Best = best.Load
 	}
 }
 
-// step returns the first step of that target and load, nil if there is none.
-func (r *Report) step(target, load string) *Step {
+// best is the step with the highest rate of those that met the goal; nil if none did.
+func (r *Report) best() *Step {
+	var best *Step
 	for i := range r.Steps {
-		if s := &r.Steps[i]; s.Target == target && s.Load == load {
-			return s
+		if s := &r.Steps[i]; s.Met != nil && *s.Met && s.Target != sides[1] && (best == nil || s.Rate > best.Rate) {
+			best = s
 		}
 	}
-	return nil
+	return best
+}
+
+// step returns the step of that target and load, nil if there is none. Of several it is one that
+// met the goal, or the first.
+func (r *Report) step(target, load string) *Step {
+	var first *Step
+	for i := range r.Steps {
+		s := &r.Steps[i]
+		if s.Target != target || s.Load != load {
+			continue
+		}
+		if s.Met != nil && *s.Met {
+			return s
+		}
+		if first == nil {
+			first = s
+		}
+	}
+	return first
 }
 
 // Main is the step that the details of a report are about: the best one, or the last.
 func (r *Report) Main() *Step {
-	if s := r.step(r.Steps[0].Target, r.Best); s != nil {
+	if s := r.best(); s != nil {
 		return s
 	}
-	if r.Steps[0].Target != "" {
-		return &r.Steps[len(r.Steps)-2]
+	last := len(r.Steps) - 1
+	if r.Steps[last].Target == sides[1] && last > 0 {
+		last--
 	}
-	return &r.Steps[len(r.Steps)-1]
+	return &r.Steps[last]
 }
 
 // Assert returns an error that names every condition that does not hold: after a search for the

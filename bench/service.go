@@ -26,8 +26,7 @@ type snapshot struct {
 		Mallocs        float64 `json:"mallocs"`
 	} `json:"process"`
 	NPU *struct {
-		Images    float64 `json:"images"`
-		ImageRuns float64 `json:"image_runs"`
+		ImageBatches []uint64 `json:"image_batches"` // [n]: images done in runs of n
 	} `json:"npu"`
 }
 
@@ -49,8 +48,7 @@ type serviceUse struct {
 	cpu, gc, allocated, mallocs float64
 	rss, heap                   float64 // at the end
 
-	batches      []uint64 // calls of the encoder by their number of images; nil: not known
-	images, runs float64  // of the device; 0: it does not tell
+	batches []uint64 // runs of the device, or else calls of the encoder, by their number of images; nil: not known
 
 	cached     bool    // the next ones are known
 	listHits   float64 // requests whose prompts were known as a whole
@@ -73,10 +71,7 @@ func used(before, after *snapshot) *serviceUse {
 		u.allocated, u.mallocs = a.AllocatedBytes-b.AllocatedBytes, a.Mallocs-b.Mallocs
 		u.rss, u.heap = a.RSSBytes, a.HeapBytes
 	}
-	u.batches = batches(before.Stages, after.Stages)
-	if b, a := before.NPU, after.NPU; b != nil && a != nil {
-		u.images, u.runs = a.Images-b.Images, a.ImageRuns-b.ImageRuns
-	}
+	u.batches = batches(before, after)
 	if b, a := before.Cache, after.Cache; b != nil && a != nil {
 		u.cached = true
 		u.listHits = float64(a.ListHits - b.ListHits)
@@ -89,7 +84,18 @@ func used(before, after *snapshot) *serviceUse {
 // encodeStage is the stage of the pipeline that works in batches.
 const encodeStage = "encode"
 
-func batches(before, after []pipeline.StageStats) []uint64 {
+// batches counts runs by their number of images: those of the device where it tells, because the
+// encoder hands it single images, else the calls of the encoder.
+func batches(before, after *snapshot) []uint64 {
+	if before.NPU != nil && after.NPU != nil {
+		images := differences(before.NPU.ImageBatches, after.NPU.ImageBatches)
+		for n, count := range images {
+			images[n] = (count + uint64(n)/2) / max(uint64(n), 1)
+		}
+		if most(images) > 0 {
+			return images[:min(most(images)+1, maxBatches)]
+		}
+	}
 	find := func(stages []pipeline.StageStats) []uint64 {
 		for _, s := range stages {
 			if s.Stage == encodeStage {
@@ -98,17 +104,35 @@ func batches(before, after []pipeline.StageStats) []uint64 {
 		}
 		return nil
 	}
-	b, a := find(before), find(after)
-	if len(a) == 0 || len(a) != len(b) {
-		return nil
-	}
-	calls := make([]uint64, len(a))
-	for n := range calls {
-		if a[n] >= b[n] {
-			calls[n] = a[n] - b[n]
+	calls := differences(find(before.Stages), find(after.Stages))
+	return calls[:min(len(calls), maxBatches)]
+}
+
+// maxBatches bounds what a service can make us plot.
+const maxBatches = 257
+
+// most is the last index with a count.
+func most(counts []uint64) int {
+	for n := len(counts) - 1; n > 0; n-- {
+		if counts[n] > 0 {
+			return n
 		}
 	}
-	return calls
+	return 0
+}
+
+// differences is nil for lists of different lengths.
+func differences(before, after []uint64) []uint64 {
+	if len(before) != len(after) || len(after) == 0 {
+		return nil
+	}
+	list := make([]uint64, len(after))
+	for n := range list {
+		if after[n] > before[n] {
+			list[n] = after[n] - before[n]
+		}
+	}
+	return list
 }
 
 // hitRatio is the share of prompts that needed no encoder, where requests have so many.
@@ -128,12 +152,11 @@ func (u *serviceUse) plus(o *serviceUse) *serviceUse {
 	sum := *o // the last state of what is a state
 	sum.seconds += u.seconds
 	sum.cpu, sum.gc, sum.allocated, sum.mallocs = u.cpu+o.cpu, u.gc+o.gc, u.allocated+o.allocated, u.mallocs+o.mallocs
-	sum.images, sum.runs = u.images+o.images, u.runs+o.runs
 	sum.listHits, sum.promptHits, sum.encoded = u.listHits+o.listHits, u.promptHits+o.promptHits, u.encoded+o.encoded
-	sum.batches = nil
-	if len(u.batches) == len(o.batches) {
-		for n := range o.batches {
-			sum.batches = append(sum.batches, u.batches[n]+o.batches[n])
+	sum.batches = make([]uint64, max(len(u.batches), len(o.batches)))
+	for _, part := range [][]uint64{u.batches, o.batches} {
+		for n, count := range part {
+			sum.batches[n] += count
 		}
 	}
 	return &sum

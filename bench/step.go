@@ -48,7 +48,7 @@ type Latency struct {
 
 // Moment is a part of the window, by the time of the answers.
 type Moment struct {
-	At   float64 `json:"at"` // seconds since the start of the run
+	At   float64 `json:"at"` // seconds from the start of the run to the middle of this part
 	Rate float64 `json:"rate"`
 	Bad  float64 `json:"bad"` // answers/s that were no good ones
 	P50  float64 `json:"p50"`
@@ -65,17 +65,16 @@ type StageLatency struct {
 
 // ServiceUse is what the service needed for a request that it answered well, and its state at the end.
 type ServiceUse struct {
-	CPU         float64  `json:"cpu_ms"` // for each good answer, user and system
-	Cores       float64  `json:"cores"`  // busy on average
-	GC          float64  `json:"gc"`     // share of the CPU time, 0..1
-	RSS         float64  `json:"rss_bytes"`
-	Heap        float64  `json:"heap_bytes"`
-	Allocated   float64  `json:"allocated_bytes"` // for each good answer
-	Mallocs     float64  `json:"mallocs"`         // for each good answer
-	Batches     []uint64 `json:"batches"`         // Batches[n]: calls of the encoder with n images
-	Batch       float64  `json:"batch"`           // mean images of a call; 0: not known
-	DeviceBatch float64  `json:"device_batch"`    // mean images of a run of the device; 0: not known
-	CacheHits   *float64 `json:"cache_hits"`      // share of prompts that needed no encoder; nil: not known
+	CPU       float64  `json:"cpu_ms"` // for each good answer, user and system
+	Cores     float64  `json:"cores"`  // busy on average
+	GC        float64  `json:"gc"`     // share of the CPU time, 0..1
+	RSS       float64  `json:"rss_bytes"`
+	Heap      float64  `json:"heap_bytes"`
+	Allocated float64  `json:"allocated_bytes"` // for each good answer
+	Mallocs   float64  `json:"mallocs"`         // for each good answer
+	Batches   []uint64 `json:"batches"`         // Batches[n]: runs of the device (or calls of the encoder) with n images
+	Batch     float64  `json:"batch"`           // mean images of a run; 0: not known
+	CacheHits *float64 `json:"cache_hits"`      // share of prompts that needed no encoder; nil: not known
 }
 
 func ms(us int64) float64 { return float64(us) / 1000 }
@@ -94,7 +93,7 @@ func (r *recording) step(target string, load Load, prompts int, origin time.Time
 		s.ClientCPU = r.client.Seconds() * 1000 / float64(r.requests)
 	}
 	for _, slot := range r.slots {
-		m := Moment{At: slot.start.Sub(origin).Seconds(), Rate: float64(slot.good) / r.slotTime.Seconds(),
+		m := Moment{At: (slot.start.Sub(origin) + r.slotTime/2).Seconds(), Rate: float64(slot.good) / r.slotTime.Seconds(),
 			Bad: float64(slot.failed) / r.slotTime.Seconds()}
 		if slot.good > 0 {
 			m.P50, m.P99 = ms(slot.latency.ValueAtQuantile(50)), ms(slot.latency.ValueAtQuantile(99))
@@ -145,16 +144,13 @@ func (u *serviceUse) each(good int64, seconds float64, prompts int) *ServiceUse 
 			s.CPU, s.Allocated, s.Mallocs = 1000*u.cpu/answers, u.allocated/answers, u.mallocs/answers
 		}
 	}
-	calls, images := 0.0, 0.0
+	runs, images := 0.0, 0.0
 	for n, count := range u.batches {
-		calls += float64(count)
+		runs += float64(count)
 		images += float64(n) * float64(count)
 	}
-	if calls > 0 {
-		s.Batch = images / calls
-	}
-	if u.runs > 0 {
-		s.DeviceBatch = u.images / u.runs
+	if runs > 0 {
+		s.Batch = images / runs
 	}
 	if ratio, ok := u.hitRatio(prompts); ok {
 		s.CacheHits = &ratio

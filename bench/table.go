@@ -89,7 +89,7 @@ func (r *Report) writeDetails(w io.Writer) {
 		writeRows(w, rows)
 	}
 	if u := s.Service; u != nil && u.Batch > 0 {
-		fmt.Fprintf(w, "\nImages in each call of the encoder at %s: ", s.Load)
+		fmt.Fprintf(w, "\nImages in a batch at %s: ", s.Load)
 		total := uint64(0)
 		for _, n := range u.Batches {
 			total += n
@@ -102,7 +102,7 @@ func (r *Report) writeDetails(w io.Writer) {
 		}
 		fmt.Fprintln(w, strings.Join(parts, "  "))
 	}
-	rest := []string{"device_batch", "cores", "gc", "heap", "allocated", "mallocs", "client_cpu", "lag"}
+	rest := []string{"cores", "gc", "heap", "allocated", "mallocs", "client_cpu", "lag"}
 	var parts []string
 	for _, name := range rest {
 		m, _ := metricNamed(name)
@@ -115,7 +115,7 @@ func (r *Report) writeDetails(w io.Writer) {
 
 // longNames say what the metrics that no column shows are.
 var longNames = map[string]string{
-	"device_batch": "images in a run of the device", "cores": "cores busy with the service", "gc": "garbage collection's share of its CPU",
+	"cores": "cores busy with the service", "gc": "garbage collection's share of its CPU",
 	"heap": "heap", "allocated": "allocated for each answer", "mallocs": "in so many objects",
 	"client_cpu": "CPU of this load generator for each request", "lag": "the schedule's own lateness p99",
 }

@@ -34,7 +34,7 @@ type benchRunCmd struct {
 	Timeout  time.Duration `default:"10s" help:"When a request has failed."`
 	Backoff  time.Duration `default:"0s" help:"Pause of a closed-loop client after a refusal or failure."`
 	Turns    int           `default:"5" help:"With --vs: turns of each service in a step."`
-	Sample   int           `default:"4" help:"Read the times of the stages from every so many'th answer."`
+	Sample   int           `default:"4" help:"Read the times of the stages of one answer in so many."`
 
 	JSON   string   `name:"json" placeholder:"FILE" help:"Write the report as JSON, for --compare."`
 	CSV    string   `name:"csv" placeholder:"FILE" help:"Write a line for each step."`

@@ -41,6 +41,7 @@ type npuStats struct {
 	Failed       uint64     `json:"failed"`
 	ImageRuns    float64    `json:"image_runs"` // images / image_runs is the mean batch
 	TextRuns     float64    `json:"text_runs"`
+	ImageBatches []uint64   `json:"image_batches"` // [n]: images done in runs of n
 	InFlight     int        `json:"in_flight"`
 	ImagesPerSec float64    `json:"images_per_second"` // while images were in flight
 	Temperature  []*float64 `json:"temperature_celsius"`
@@ -60,7 +61,7 @@ func newNPUStats(m npu.Metrics) *npuStats {
 	s := &npuStats{
 		Ready: m.Ready, Restarts: m.Restarts, Images: m.Frames[npu.ImageModel], Texts: m.Frames[npu.TextModel],
 		Failed:    m.Failed[npu.ImageModel] + m.Failed[npu.TextModel],
-		ImageRuns: m.Runs[npu.ImageModel], TextRuns: m.Runs[npu.TextModel],
+		ImageRuns: m.Runs[npu.ImageModel], TextRuns: m.Runs[npu.TextModel], ImageBatches: m.Batches[:],
 		InFlight: m.InFlight[npu.ImageModel] + m.InFlight[npu.TextModel], ImagesPerSec: m.Rate,
 		Throttling: m.Device.Throttling, Zone: m.Device.Zone,
 	}

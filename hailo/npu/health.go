@@ -15,6 +15,7 @@ type Metrics struct {
 	Frames   [models]uint64  // done, by model: ImageModel, TextModel
 	Failed   [models]uint64  // of them with a status that is not 0
 	Runs     [models]float64 // runs on the device, if it tells: Frames / Runs is the mean batch
+	Batches  [64]uint64      // Batches[n]: image frames done in runs of n, if the device tells; a run has 63 at most
 	InFlight [models]int
 	Rate     float64 // images/s while images were in flight, in the last full window; 0: not known yet
 	Device   Stats   // NaN and 0 where the device does not tell
@@ -48,6 +49,9 @@ func (b *Backend) noteDone(d *Done) {
 	}
 	if d.Batch > 0 {
 		b.metrics.Runs[d.Model] += 1 / float64(d.Batch)
+		if d.Model == ImageModel {
+			b.metrics.Batches[min(int(d.Batch), len(b.metrics.Batches)-1)]++
+		}
 	}
 }
 
