@@ -35,6 +35,18 @@ build: bin/hailo-clip ## build bin/hailo-clip
 bin/hailo-clip: $(SOURCES)
 	$(BUILD) -o $@ ./cmd/hailo-clip
 
+# The NPU worker needs the vendor's header and library (package h10-hailort on Raspberry Pi OS).
+HAILORT_HEADER := $(wildcard /usr/include/hailo/hailort.hpp /usr/local/include/hailo/hailort.hpp)
+
+.PHONY: npu
+npu: ## build bin/hailo-clip-npu, the worker for a real Hailo-10H, where HailoRT is installed
+ifeq ($(HAILORT_HEADER),)
+	@echo "make npu: skipped, hailo/hailort.hpp is not installed (Raspberry Pi OS: sudo apt install h10-hailort)"
+else
+	@mkdir -p bin
+	g++ -std=c++17 -O2 -Wall -Wextra -Werror -I$(dir $(patsubst %/,%,$(dir $(firstword $(HAILORT_HEADER))))) -o bin/hailo-clip-npu hailo/npu/worker/src/*.cpp -lhailort -pthread
+endif
+
 .PHONY: setup
 setup: apt bin/hailo-clip ## fetch what the program and its tests need
 	bin/hailo-clip setup
@@ -80,8 +92,8 @@ arches: ## build for linux/amd64 and linux/arm64 without cgo
 	GOARCH=arm64 $(BUILD) -o bin/hailo-clip-linux-arm64 ./cmd/hailo-clip
 
 .PHONY: bench
-bench: setup ## Go benchmarks of the hot functions
-	$(GO) test -run '^$$' -bench . -benchmem ./pipeline ./stages/... ./hailo/... ./cache ./api ./bench
+bench: setup ## Go benchmarks of the hot functions, and of the whole
+	$(GO) test -run '^$$' -bench . -benchmem ./pipeline ./stages/... ./hailo/... ./cache ./api ./bench ./cmd/...
 
 .PHONY: clean
 clean: ## remove what was built
