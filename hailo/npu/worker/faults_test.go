@@ -84,7 +84,7 @@ func TestModelDoesNotLoad(t *testing.T) {
 		{"slots beyond the memory", "", "", func(l *npu.Load) { l.Slots = 1000 }, 2},
 		{"slots that overflow", "", "", func(l *npu.Load) { l.Slots, l.InputStride = 2, 1<<63 }, 2},
 		{"offset beyond the memory", "", "", func(l *npu.Load) { l.OutputOffset = 1 << 40 }, 2},
-		{"offset that overflows", "", "", func(l *npu.Load) { l.InputOffset = math.MaxUint64 - page + 1 }, 2},
+		{"offset that overflows", "", "", func(l *npu.Load) { l.InputOffset = -uint64(page) }, 2},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -234,6 +234,7 @@ func TestExitLimit(t *testing.T) {
 		for i := range uint32(32) {
 			h.submit(npu.ImageModel, i, uint64(i)+1)
 		}
+		h.taken()
 	}
 	hangUp := func(h *host) { h.conn.Close() }
 	var hosts []*host
@@ -249,6 +250,7 @@ func TestExitLimit(t *testing.T) {
 			{"configure_ms=60000", func(h *host) {
 				h.open()
 				h.write(npu.Append(nil, h.loadMessage(0)))
+				h.taken()
 			}, hangUp},
 		} {
 			h := start(t, b, "scale=0,"+tt.fake)

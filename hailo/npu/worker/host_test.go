@@ -1,10 +1,7 @@
-// Package worker_test compiles hailo-clip-npu (folder src) against a HailoRT of our own with a
-// simulated chip (testdata/include), plain and under the sanitizers, and plays its host.
 package worker_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -21,114 +17,17 @@ import (
 	"hailoclip/hailo/npu"
 )
 
-// How the worker ends; see channel.h.
-const (
-	exitDone      = 0
-	exitFailed    = 1
-	exitViolation = 2
-	exitStuck     = 3
-)
-
-// patience is how long a test waits for what must come, on a machine with other work.
-const patience = 20 * time.Second
-
-// A build is one way to compile the worker. It is compiled when the first test wants it.
-type build struct {
-	name  string
-	flags []string
-
-	once sync.Once
-	err  error
-	path string
-}
-
-// sanitize compiles fast and still finds everything; the flags of "plain" are those of the Makefile.
-var (
-	sanitize = []string{"-Og", "-g1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"}
-	builds   = []*build{
-		{name: "plain", flags: []string{"-O2"}},
-		{name: "address", flags: append([]string{"-fsanitize=address,undefined"}, sanitize...)},
-		{name: "thread", flags: append([]string{"-fsanitize=thread"}, sanitize...)},
-	}
-	buildFolder string
-)
-
-func TestMain(m *testing.M) {
-	var err error
-	if buildFolder, err = os.MkdirTemp("", "hailo-clip-npu-test"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	code := m.Run()
-	os.RemoveAll(buildFolder)
-	os.Exit(code)
-}
-
-// compile runs the compiler with the flags of every build, or skips the test where there is none.
-func compile(t testing.TB, args ...string) error {
-	t.Helper()
-	if _, err := exec.LookPath("g++"); err != nil {
-		if os.Getenv("HAILO_CLIP_REQUIRE_NATIVE") == "1" {
-			t.Fatal("no g++, and HAILO_CLIP_REQUIRE_NATIVE=1")
-		}
-		t.Skip("no g++: the worker is not tested")
-	}
-	// Go's test cache sees only what the test itself opens.
-	for _, pattern := range []string{"src/*", "testdata/include/hailo/*"} {
-		files, err := filepath.Glob(pattern)
-		if err != nil || len(files) == 0 {
-			t.Fatalf("%s: %v", pattern, err)
-		}
-		for _, f := range files {
-			if _, err := os.ReadFile(f); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	args = append([]string{"-std=c++17", "-Wall", "-Wextra", "-Werror", "-pthread", "-Itestdata/include", "-Isrc"}, args...)
-	if out, err := exec.Command("g++", args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("g++ %s: %w\n%s", strings.Join(args, " "), err, out)
-	}
-	return nil
-}
-
-func (b *build) program(t testing.TB) string {
-	t.Helper()
-	b.once.Do(func() {
-		b.path = filepath.Join(buildFolder, b.name)
-		b.err = compile(t, append([]string{"src/worker.cpp", "-o", b.path}, b.flags...)...)
-	})
-	if b.err != nil {
-		t.Fatal(b.err)
-	}
-	if b.path == "" {
-		t.Skip("not compiled")
-	}
-	return b.path
-}
-
-// eachBuild runs a test with every build of the worker.
-func eachBuild(t *testing.T, test func(t *testing.T, b *build)) {
-	t.Parallel()
-	for _, b := range builds {
-		t.Run(b.name, func(t *testing.T) {
-			t.Parallel()
-			test(t, b)
-		})
-	}
-}
-
 // The models of the fake: what their HEF says, and where their frames are in the memory.
 type model struct {
-	hef             string
-	in, out         int // bytes of a frame
-	slots           int
-	inStride        int
-	outStride       int
-	inStart, outEnd int
+	hef     string
+	in, out int // bytes of a frame
+	slots   int
+
+	start               int // of the inputs; the outputs follow
+	inStride, outStride int
 }
 
-const page = 1 << 12
+var page = os.Getpagesize()
 
 // Small frames of an odd size, so that the sanitizers get through thousands of them.
 var (
@@ -161,8 +60,8 @@ func start(t testing.TB, b *build, fake string, models ...model) *host {
 	for i, m := range models {
 		round := func(n int) int { return (n + page - 1) / page * page }
 		m.inStride, m.outStride = round(m.in), round(m.out)
-		m.inStart, m.outEnd = size, size+m.slots*(m.inStride+m.outStride)
-		size = m.outEnd
+		m.start = size
+		size += m.slots * (m.inStride + m.outStride)
 		h.models[i] = m
 		h.hefs[i] = filepath.Join(t.TempDir(), fmt.Sprintf("%d.hef", i))
 		if err := os.WriteFile(h.hefs[i], []byte("\x01HEF "+m.hef+"\n"), 0o600); err != nil {
@@ -317,8 +216,8 @@ func (h *host) loadMessage(id uint32) *npu.Load {
 	m := h.models[id]
 	load := &npu.Load{
 		Model: id, Batch: 8, Priority: 16 + id, Slots: uint32(m.slots),
-		InputOffset: uint64(m.inStart), InputStride: uint64(m.inStride),
-		OutputOffset: uint64(m.inStart + m.slots*m.inStride), OutputStride: uint64(m.outStride),
+		InputOffset: uint64(m.start), InputStride: uint64(m.inStride),
+		OutputOffset: uint64(m.start + m.slots*m.inStride), OutputStride: uint64(m.outStride),
 	}
 	if id == npu.TextModel {
 		load.Batch, load.Threshold, load.TimeoutMS = 4, 4, 2
@@ -361,14 +260,44 @@ func (h *host) submit(id, slot uint32, sequence uint64) {
 // slot is the input of a slot, output its output.
 func (h *host) slot(id, slot uint32) []byte {
 	m := h.models[id]
-	start := m.inStart + int(slot)*m.inStride
+	start := m.start + int(slot)*m.inStride
 	return h.memory[start : start+m.in]
 }
 
 func (h *host) output(id, slot uint32) []byte {
 	m := h.models[id]
-	start := m.inStart + m.slots*m.inStride + int(slot)*m.outStride
+	start := m.start + m.slots*m.inStride + int(slot)*m.outStride
 	return h.memory[start : start+m.out]
+}
+
+// taken waits until the worker has read every packet.
+func (h *host) taken() {
+	h.t.Helper()
+	for limit := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		unread := 0
+		h.control(func(fd int) (err error) {
+			unread, err = unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+			return err
+		})
+		if time.Now().After(limit) {
+			h.t.Fatalf("the worker does not read: %d bytes", unread)
+		}
+		if unread == 0 {
+			return
+		}
+	}
+}
+
+// control calls f with the descriptor of the socket, which stays non-blocking.
+func (h *host) control(f func(fd int) error) {
+	h.t.Helper()
+	raw, err := h.conn.SyscallConn()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if e := raw.Control(func(fd uintptr) { err = f(int(fd)) }); e != nil || err != nil {
+		h.t.Fatal(e, err)
+	}
 }
 
 func (h *host) shutdown() { h.write(npu.Append(nil, &npu.Shutdown{})) }
@@ -471,16 +400,4 @@ func (b *book) rest() map[npu.Code]int {
 			b.h.t.Fatalf("unexpected %T", m)
 		}
 	}
-}
-
-// run runs the program without a host.
-func run(b *build, t testing.TB, args ...string) (stdout, stderr string, status int) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, b.program(t), args...)
-	var out, errs strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	_ = cmd.Run() // its result is in ProcessState
-	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }

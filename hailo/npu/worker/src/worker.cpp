@@ -8,13 +8,11 @@
 
 #include "channel.h"
 #include "model.h"
+#include "process.h"
 #include "statistics.h"
 
 #include <array>
-#include <csignal>
 #include <fcntl.h>
-#include <poll.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <thread>
@@ -23,12 +21,9 @@ using namespace std::chrono_literals;
 
 namespace {
 
-// From the end of the socket, or from the decision to stop, until the process is gone.
-constexpr unsigned exit_limit_s = 5;
-
 class Worker {
 public:
-    Worker() : m_lost(eventfd(0, EFD_CLOEXEC)), m_stop(eventfd(0, EFD_CLOEXEC)) {}
+    Worker() : m_lost(make_event()), m_stop(make_event()) {}
     ~Worker() { stop(); }
     Worker(const Worker &) = delete;
     Worker(Worker &&) = delete;
@@ -58,41 +53,6 @@ private:
     std::atomic<uint64_t> m_frames{0};
     std::thread m_report, m_watch;
 };
-
-void raise_event(int event)
-{
-    const uint64_t one = 1;
-    [[maybe_unused]] const auto written = write(event, &one, sizeof(one)); // it can only be raised already
-}
-
-// limit ends the process some seconds from now, whatever a call of the library is doing then.
-void limit()
-{
-    static std::atomic_flag started = ATOMIC_FLAG_INIT;
-    if (!started.test_and_set()) {
-        alarm(exit_limit_s);
-    }
-}
-
-void out_of_time(int /*signal*/)
-{
-    constexpr std::string_view line = "hailo-clip-npu: the device did not let go in time\n";
-    [[maybe_unused]] const auto written = write(STDERR_FILENO, line.data(), line.size());
-    _exit(exit_stuck);
-}
-
-// wait_for waits until a descriptor is ready or an event is raised, at most ms (-1: for ever).
-// True: the event.
-bool wait_for(int fd, short events, int event, int ms)
-{
-    std::array<pollfd, 2> fds{{{fd, events, 0}, {event, POLLIN, 0}}};
-    while (poll(fds.data(), fds.size(), ms) < 0) {
-        if (errno != EINTR) {
-            throw system_error("poll");
-        }
-    }
-    return fds[1].revents != 0;
-}
 
 // receive waits for a packet. False: the host has closed its end.
 bool Worker::receive()
@@ -150,7 +110,7 @@ void Worker::open()
     try {
         put(hello.runtime, runtime_version());
         if (open.version != protocol::version) {
-            throw Failure(HAILO_INVALID_SERVICE_VERSION, "the worker speaks protocol " + std::to_string(protocol::version) +
+            throw Failure(HAILO_INVALID_OPERATION, "the worker speaks protocol " + std::to_string(protocol::version) +
                 ", the service " + std::to_string(open.version));
         }
         open = m_packet.as<protocol::Open>();

@@ -1,0 +1,124 @@
+// Package worker_test compiles hailo-clip-npu (folder src) against a HailoRT of our own with a
+// simulated chip (testdata/include), plain and under the sanitizers, and plays its host.
+package worker_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// How the worker ends; see channel.h.
+const (
+	exitDone      = 0
+	exitFailed    = 1
+	exitViolation = 2
+	exitStuck     = 3
+)
+
+// patience is how long a test waits for what must come, on a machine with other work.
+const patience = 20 * time.Second
+
+// A build is one way to compile the worker. It is compiled when the first test wants it.
+type build struct {
+	name  string
+	flags []string
+
+	once sync.Once
+	err  error
+	path string
+}
+
+// sanitize compiles fast and still finds everything; the flags of "plain" are those of the Makefile.
+var (
+	sanitize = []string{"-Og", "-g1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"}
+	builds   = []*build{
+		{name: "plain", flags: []string{"-O2"}},
+		{name: "address", flags: append([]string{"-fsanitize=address,undefined"}, sanitize...)},
+		{name: "thread", flags: append([]string{"-fsanitize=thread"}, sanitize...)},
+	}
+	buildFolder string
+)
+
+func TestMain(m *testing.M) {
+	var err error
+	if buildFolder, err = os.MkdirTemp("", "hailo-clip-npu-test"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	os.RemoveAll(buildFolder)
+	os.Exit(code)
+}
+
+// compile runs the compiler with the flags of every build, or skips the test where there is none.
+func compile(t testing.TB, args ...string) error {
+	t.Helper()
+	if _, err := exec.LookPath("g++"); err != nil {
+		if os.Getenv("HAILO_CLIP_REQUIRE_NATIVE") == "1" {
+			t.Fatal("no g++, and HAILO_CLIP_REQUIRE_NATIVE=1")
+		}
+		t.Skip("no g++: the worker is not tested")
+	}
+	// Go's test cache sees only what the test itself opens.
+	for _, pattern := range []string{"src/*", "testdata/include/hailo/*"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %v", pattern, err)
+		}
+		for _, f := range files {
+			if _, err := os.ReadFile(f); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	args = append([]string{"-std=c++17", "-Wall", "-Wextra", "-Werror", "-pthread", "-Itestdata/include", "-Isrc"}, args...)
+	if out, err := exec.Command("g++", args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("g++ %s: %w\n%s", strings.Join(args, " "), err, out)
+	}
+	return nil
+}
+
+func (b *build) program(t testing.TB) string {
+	t.Helper()
+	b.once.Do(func() {
+		b.path = filepath.Join(buildFolder, b.name)
+		b.err = compile(t, append([]string{"src/worker.cpp", "-o", b.path}, b.flags...)...)
+	})
+	if b.err != nil {
+		t.Fatal(b.err)
+	}
+	if b.path == "" {
+		t.Skip("not compiled")
+	}
+	return b.path
+}
+
+// eachBuild runs a test with every build of the worker.
+func eachBuild(t *testing.T, test func(t *testing.T, b *build)) {
+	t.Parallel()
+	for _, b := range builds {
+		t.Run(b.name, func(t *testing.T) {
+			t.Parallel()
+			test(t, b)
+		})
+	}
+}
+
+// run runs the program without a host.
+func run(b *build, t testing.TB, args ...string) (stdout, stderr string, status int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, b.program(t), args...)
+	var out, errs strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	_ = cmd.Run() // its result is in ProcessState
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
