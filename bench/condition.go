@@ -53,17 +53,20 @@ func ParseCondition(text string) (Condition, error) {
 	return c, nil
 }
 
-// units of each kind, and what they are in its own.
-var units = map[int]map[string]float64{
-	kindCount: {"": 1, "/s": 1},
-	kindTime:  {"": 1, "ms": 1, "us": 1e-3, "µs": 1e-3, "s": 1e3},
-	kindShare: {"": 1, "%": 0.01},
-	kindBytes: {"": 1, "B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30},
+// unit is a factor times/by of a kind's own unit, in two numbers so that 95 % is 0.95 exactly.
+type unit struct{ times, by float64 }
+
+// units of each kind.
+var units = map[int]map[string]unit{
+	kindCount: {"": {1, 1}, "/s": {1, 1}},
+	kindTime:  {"": {1, 1}, "ms": {1, 1}, "us": {1, 1e3}, "µs": {1, 1e3}, "s": {1e3, 1}},
+	kindShare: {"": {1, 1}, "%": {1, 100}},
+	kindBytes: {"": {1, 1}, "B": {1, 1}, "kB": {1e3, 1}, "MB": {1e6, 1}, "GB": {1e9, 1}, "KiB": {1 << 10, 1}, "MiB": {1 << 20, 1}, "GiB": {1 << 30, 1}},
 }
 
 func parseValue(text string, kind int) (float64, error) {
 	number := strings.TrimRight(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZµ%/")
-	factor, ok := units[kind][strings.TrimSpace(text[len(number):])]
+	u, ok := units[kind][strings.TrimSpace(text[len(number):])]
 	if !ok {
 		return 0, fmt.Errorf("%.20q is no unit for it", text[len(number):])
 	}
@@ -71,7 +74,7 @@ func parseValue(text string, kind int) (float64, error) {
 	if err != nil || math.IsNaN(v) || math.IsInf(v, 0) {
 		return 0, fmt.Errorf("%.20q is not a number", number)
 	}
-	return v * factor, nil
+	return v * u.times / u.by, nil
 }
 
 // Holds says whether the step fulfils the condition. What was not measured fulfils none.

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"fmt"
 	"html/template"
 	"math"
@@ -18,18 +19,24 @@ type figure struct {
 // maxLines is how many steps one plot shows.
 const maxLines = 10
 
-// some picks at most maxLines steps, evenly.
+// some picks at most maxLines steps, evenly, from the smallest load to the largest.
 func some(steps []Step) []*Step {
-	n := min(len(steps), maxLines)
-	list := make([]*Step, 0, n)
+	all := make([]*Step, len(steps))
+	for i := range steps {
+		all[i] = &steps[i]
+	}
+	slices.SortStableFunc(all, byLoad)
+	n := min(len(all), maxLines)
+	list := make([]*Step, n)
 	for i := range n {
-		at := i
-		if n > 1 {
-			at = i * (len(steps) - 1) / (n - 1)
-		}
-		list = append(list, &steps[at])
+		list[i] = all[i*(len(all)-1)/max(n-1, 1)]
 	}
 	return list
+}
+
+// byLoad sorts the clients before the fixed rates, each by their number, A before B.
+func byLoad(a, b *Step) int {
+	return cmp.Or(cmp.Compare(a.Offered, b.Offered), cmp.Compare(a.Clients, b.Clients), cmp.Compare(a.Target, b.Target))
 }
 
 func nameOf(s *Step) string { return strings.TrimSpace(s.Target + " " + s.Load) }
@@ -104,7 +111,7 @@ func loadFigure(r *Report) figure {
 	}
 	for i, name := range names {
 		steps := groups[name]
-		slices.SortStableFunc(steps, func(a, b *Step) int { return a.Clients + a.Offered - b.Clients - b.Offered })
+		slices.SortStableFunc(steps, byLoad)
 		colour := fmt.Sprintf("var(--s%d)", i)
 		var p50, p99 [][2]float64
 		for _, s := range steps {

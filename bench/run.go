@@ -98,13 +98,16 @@ func (r *runner) step(ctx context.Context, load Load) error {
 		return r.alternate(ctx, load)
 	}
 	w := r.Window
-	rec, err := r.a.measure(ctx, load, w, func(done time.Duration) { r.Progress(load.String(), done, w.Warmup+w.Duration) })
+	rec, err := r.a.measure(ctx, load, w, func(done time.Duration) { r.Progress(r.name(load), done, w.Warmup+w.Duration) })
 	if err != nil {
 		return err
 	}
 	r.append(rec.step("", load, r.a.bodies.Prompts(), r.origin))
 	return nil
 }
+
+// name is that of the step under way.
+func (r *runner) name(load Load) string { return fmt.Sprintf("%d: %s", len(r.report.Steps)+1, load) }
 
 // alternate gives A and B their turns, A B A B, so that what else happens on the machine meets
 // both alike.
@@ -118,7 +121,7 @@ func (r *runner) alternate(ctx context.Context, load Load) error {
 	for n := range 2 * r.Turns {
 		side := n % 2
 		rec, err := r.targets()[side].measure(ctx, load, w, func(done time.Duration) {
-			r.Progress(load.String(), time.Duration(n)*turn+done, time.Duration(2*r.Turns)*turn)
+			r.Progress(r.name(load), time.Duration(n)*turn+done, time.Duration(2*r.Turns)*turn)
 		})
 		if err != nil {
 			return err

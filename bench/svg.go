@@ -35,10 +35,11 @@ func linearAxis(label string, hi float64) axis {
 	if hi <= 0 {
 		hi = 1
 	}
-	step := math.Pow(10, math.Floor(math.Log10(hi)))
-	for _, divisor := range []float64{5, 2, 1} {
-		if hi/(step/divisor) <= 6 {
-			step /= divisor
+	power := math.Pow(10, math.Floor(math.Log10(hi)))
+	step := 2 * power
+	for _, part := range []float64{0.2, 0.5, 1} {
+		if hi/(part*power) <= 6 {
+			step = part * power
 			break
 		}
 	}

@@ -19,8 +19,17 @@ func (d *disk) put(keys []diskKey, entries []*entry) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.closed {
+		d.state.Dropped += uint64(len(keys))
+		return
+	}
+	d.queue(keys, entries)
+}
+
+// queue is put for who holds mu. The keeper may use it while it writes the last vectors.
+func (d *disk) queue(keys []diskKey, entries []*entry) {
 	for i, key := range keys {
-		if d.closed || d.state.State == DiskOff || (len(d.queued) >= maxQueued && d.queued[key] == nil) {
+		if d.state.State == DiskOff || (len(d.queued) >= maxQueued && d.queued[key] == nil) {
 			d.state.Dropped++
 		} else {
 			d.queued[key] = entries[i]
@@ -237,7 +246,9 @@ func (d *disk) restock(held int64) {
 	for i, e := range entries {
 		keys[i] = keyOf(e.namespace, e.prompt)
 	}
-	d.put(keys, entries)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.queue(keys, entries)
 }
 
 // abandon closes the file. For the keeper.

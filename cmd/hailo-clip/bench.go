@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -59,7 +60,7 @@ Examples:
   HAILO_CLIP_PERFORMANCE_MAX_QUEUE_SIZE=64 hailo-clip bench --backend sim -c 64`
 }
 
-func (c *benchRunCmd) Run(ctx context.Context, g *globals) error {
+func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 	if c.Compare {
 		return c.compare()
 	}
@@ -81,15 +82,11 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) error {
 	}
 	url := c.URL
 	if url == "" {
-		child, err := startService(ctx, g)
+		child, stop, err := startService(ctx, g)
 		if err != nil {
 			return err
 		}
-		defer func() {
-			if err := child.Stop(); err != nil {
-				fmt.Fprintln(os.Stderr, "hailo-clip:", err)
-			}
-		}()
+		defer func() { err = errors.Join(err, stop()) }()
 		url = child.URL
 	}
 	a, err := bench.NewTarget(url, bodies, c.Timeout)
@@ -152,12 +149,16 @@ func (c *benchRunCmd) options() (o bench.Options, asserts bench.Goal, err error)
 	return o, asserts, o.Validate(c.VS != "")
 }
 
-// startService starts this program as the service to measure. Its prompts stay in memory, so
-// that the measurement finds none from before and leaves none behind.
-func startService(ctx context.Context, g *globals) (*bench.Child, error) {
+// startService starts this program as the service to measure, with a prompt cache of its own, so
+// that the measurement finds no prompts from before and leaves none behind. The caller stops it.
+func startService(ctx context.Context, g *globals) (child *bench.Child, stop func() error, err error) {
 	self, err := os.Executable()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	dir, err := os.MkdirTemp("", "hailo-clip-bench-")
+	if err != nil {
+		return nil, nil, err
 	}
 	args := []string{"serve", "--host", "127.0.0.1", "--port", "0"}
 	for _, f := range []struct{ flag, value string }{
@@ -168,8 +169,12 @@ func startService(ctx context.Context, g *globals) (*bench.Child, error) {
 		}
 	}
 	cmd := exec.Command(self, args...)
-	cmd.Env = append(os.Environ(), "HAILO_CLIP_TEXT_EMBEDDING_CACHE_FILE=", "HAILO_CLIP_LOGGING_FORMAT=json", "HAILO_CLIP_LOGGING_LEVEL=info")
-	return bench.StartChild(ctx, cmd)
+	cmd.Env = append(os.Environ(), "HAILO_CLIP_TEXT_EMBEDDING_CACHE_FILE="+filepath.Join(dir, "prompts.db"),
+		"HAILO_CLIP_LOGGING_FORMAT=json", "HAILO_CLIP_LOGGING_LEVEL=info") // the log says where it serves
+	if child, err = bench.StartChild(ctx, cmd); err != nil {
+		return nil, nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return child, func() error { return errors.Join(child.Stop(), os.RemoveAll(dir)) }, nil
 }
 
 // write writes the files that the flags ask for.
