@@ -82,8 +82,9 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 	}
 	url := c.URL
 	if url == "" {
-		child, stop, err := startService(ctx, g)
-		if err != nil {
+		var child *bench.Child
+		var stop func() error
+		if child, stop, err = startService(ctx, g); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, stop()) }()

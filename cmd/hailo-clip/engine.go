@@ -13,6 +13,7 @@ import (
 	"hailoclip/hailo"
 	"hailoclip/pipeline"
 	"hailoclip/stages"
+	"hailoclip/stages/decode"
 )
 
 // engine is everything between a request and the device, wired once.
@@ -69,6 +70,9 @@ func newEngine(ctx context.Context, cfg configs.Config, state string, log *slog.
 
 func (e *engine) open(ctx context.Context, state string) (err error) {
 	cfg, log := e.cfg, e.log
+	if _, err := decode.FindLibrary(); err != nil {
+		log.Warn("JPEGs are decoded about four times slower, and not quite as PIL does", "error", err)
+	}
 	if e.model, e.modelWhy, err = resolveModel(cfg, state); err != nil {
 		return err
 	}

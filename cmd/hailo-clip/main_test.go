@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -81,9 +82,22 @@ type running struct {
 // serve starts the service on a free port and waits until it serves.
 func serve(t testing.TB, state string, args ...string) *running {
 	t.Helper()
+	return serveBy(t, nil, state, args...)
+}
+
+// serveBy is serve by a program that ends by executing what it is given.
+func serveBy(t testing.TB, by []string, state string, args ...string) *running {
+	t.Helper()
 	needONNX(t)
 	r := &running{ended: make(chan struct{})}
 	r.cmd = command(t, state, append([]string{"serve", "--host", "127.0.0.1", "--port", "0"}, args...)...)
+	if by != nil {
+		path, err := exec.LookPath(by[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.cmd.Path, r.cmd.Args = path, slices.Concat(by, r.cmd.Args)
+	}
 	stderr, err := r.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

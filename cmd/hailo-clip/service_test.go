@@ -6,10 +6,13 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+
+	"hailoclip/stages/decode"
 )
 
 func TestServiceClassifiesAndEmbeds(t *testing.T) {
@@ -136,6 +139,25 @@ func TestTroubleWithTheCacheFile(t *testing.T) {
 			t.Error("kill -9 damaged the file")
 		}
 	})
+}
+
+// TestWithoutTurboJPEG hides the library from the service, in a mount namespace of its own.
+func TestWithoutTurboJPEG(t *testing.T) {
+	library, err := decode.FindLibrary()
+	if err != nil {
+		t.Skip("it is missing anyway, so all tests are this one: ", err)
+	}
+	hide := []string{"unshare", "--mount", "sh", "-c", `mount --bind /dev/null "$0" && exec "$@"`, library.Path}
+	if out, err := exec.Command(hide[0], append(hide[1:], "true")...).CombinedOutput(); err != nil {
+		t.Skipf("no mount namespaces here: %v, %s", err, out)
+	}
+	r := serveBy(t, hide, t.TempDir())
+	if a := r.mustPost(t, "/v1/classify", catRequest(t)); a.best() != "a photo of a cat" {
+		t.Errorf("classified as %s", a.raw)
+	}
+	if !strings.Contains(r.logged(), "libturbojpeg") {
+		t.Error("the log does not say what is slower")
+	}
 }
 
 func TestStartThatCannotWork(t *testing.T) {
