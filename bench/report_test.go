@@ -1,0 +1,227 @@
+package bench
+
+import (
+	"bytes"
+	"encoding/csv"
+	"encoding/xml"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// sampleReport is a sweep with all that a report can have.
+func sampleReport(rate float64) *Report {
+	r := &Report{Format: reportFormat, Program: "v1", Command: []string{"bench", "-c", "<1>"}, Started: time.Unix(0, 0).UTC(), Goal: "p99<=50ms",
+		Machine: Machine{CPU: "Cortex-A76", Cores: 4}, Services: []string{"http://a.example: hailo-clip & co"}, Request: "POST /v1/classify"}
+	hits, yes, no := 1.0, true, false
+	for i, clients := range []int{1, 8, 64} {
+		scale := float64(i + 1)
+		s := Step{Load: Load{Clients: clients}.String(), Clients: clients, Seconds: 10, Requests: 1000, Errors: map[string]int64{}, Rate: rate * scale,
+			Latency:      Latency{Mean: 20 * scale, P50: 20 * scale, P90: 22 * scale, P99: 24 * scale, P999: 25 * scale, Max: 30 * scale},
+			Distribution: [][2]float64{{10 * scale, 0}, {20 * scale, 0.5}, {24 * scale, 0.99}, {30 * scale, 1}}, Met: &yes,
+			Stages:  []StageLatency{{"queue", 1, 1, 2}, {"decode", 2, 2, 3}, {"encode-wait", 3, 3, 4}, {"encode", 10 * scale, 10, 20}},
+			Outside: 1, Service: &ServiceUse{CPU: 1.8, Cores: .5, GC: .01, RSS: 5e7, Heap: 1e7, Allocated: 3000, Mallocs: 20,
+				Batches: []uint64{0, 1, 0, 3}, Batch: 2.5, CacheHits: &hits}}
+		for n := range 10 {
+			s.Timeline = append(s.Timeline, Moment{At: 20*scale + float64(n), Rate: rate, P50: 20, P99: 24})
+		}
+		r.Steps = append(r.Steps, s)
+	}
+	r.Steps[2].Errors["429"], r.Steps[2].Met = 100, &no
+	r.finish()
+	return r
+}
+
+func TestBest(t *testing.T) {
+	r := sampleReport(100)
+	if r.Best != "8 clients" || r.Main() != &r.Steps[1] {
+		t.Errorf("best %q, main %q", r.Best, r.Main().Load)
+	}
+	one := func(text string) Goal { g, _ := ParseGoal(text); return g }
+	if err := r.Assert(one("p99<50ms")); err == nil || err.Error() != "p99<50ms does not hold: p99 is 72 ms at 64 clients" {
+		t.Errorf("error %v", err)
+	}
+	r.Searched = SearchClients // only the best one counts
+	if err := r.Assert(one("p99<50ms")); err != nil {
+		t.Error(err)
+	}
+	r.Best = ""
+	if err := r.Assert(one("p99<5s")); err == nil {
+		t.Error("a search that found nothing is good")
+	}
+}
+
+func TestJSONAndCSV(t *testing.T) {
+	r := sampleReport(100)
+	var file bytes.Buffer
+	if err := r.WriteJSON(&file); err != nil {
+		t.Fatal(err)
+	}
+	again, err := ReadReport(bytes.NewReader(file.Bytes()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var a, b bytes.Buffer
+	if err := errors.Join(r.WriteCSV(&a), again.WriteCSV(&b)); err != nil || a.String() != b.String() {
+		t.Errorf("%v\n%s\n%s", err, &a, &b)
+	}
+	rows, err := csv.NewReader(&a).ReadAll()
+	if err != nil || len(rows) != 4 {
+		t.Fatalf("%v, %d lines", err, len(rows))
+	}
+	for name, want := range map[string]string{"load": "64 clients", "rate": "300", "errors": "100", "p99": "72", "rss": "50000000", "lag": ""} {
+		if got := rows[3][slices.Index(rows[0], name)]; got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+	for _, text := range []string{"", "{}", "[]", `{"format":1}`, `{"format":2,"steps":[{}]}`} {
+		if _, err := ReadReport(strings.NewReader(text)); err == nil {
+			t.Errorf("%q is a report", text)
+		}
+	}
+}
+
+func TestCompare(t *testing.T) {
+	a, b := sampleReport(100), sampleReport(150)
+	b.Steps = b.Steps[1:]
+	b.Steps[0].Service.CPU = 3.6
+	var out strings.Builder
+	if err := Compare(&out, a, b); err != nil {
+		t.Fatal(err)
+	}
+	got := "\n"
+	for line := range strings.Lines(out.String()) {
+		got += strings.Join(strings.Fields(line), " ") + "\n"
+	}
+	for _, line := range []string{
+		"8 clients a b b/a", "rate 200 300 1.500 better", "p99 48 ms 48 ms 1.000", "cpu 1.8 ms 3.6 ms 2.000 worse", "errors 0 0 -",
+		"64 clients a b b/a",
+	} {
+		if !strings.Contains(got, "\n"+line+"\n") {
+			t.Errorf("no line %q in\n%s", line, out.String())
+		}
+	}
+	if strings.Contains(out.String(), "different") || strings.Contains(out.String(), "1 client ") {
+		t.Error(out.String())
+	}
+	b.Machine.Cores = 2
+	out.Reset()
+	if err := Compare(&out, a, b); err != nil || !strings.Contains(out.String(), "different machines") {
+		t.Errorf("%v: %s", err, out.String())
+	}
+	b.Steps[0].Load, b.Steps[1].Load = "9 clients", "10 clients"
+	if err := Compare(&out, a, b); err == nil {
+		t.Error("nothing in common is no error")
+	}
+}
+
+// wellFormed reads the page as XML and looks for whatever would be fetched.
+func wellFormed(t *testing.T, page string) {
+	t.Helper()
+	d := xml.NewDecoder(strings.NewReader(page))
+	for {
+		token, err := d.Token()
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		start, ok := token.(xml.StartElement)
+		if !ok {
+			if text, ok := token.(xml.CharData); ok && (bytes.Contains(text, []byte("@import")) || bytes.Contains(text, []byte("url("))) {
+				t.Errorf("style fetches something: %s", text)
+			}
+			continue
+		}
+		if name := start.Name.Local; name == "script" || name == "link" || name == "img" || name == "iframe" {
+			t.Errorf("there is a <%s>", name)
+		}
+		for _, a := range start.Attr {
+			if name := a.Name.Local; name == "src" || strings.HasSuffix(name, "href") || strings.Contains(a.Value, "url(") || strings.Contains(a.Value, "NaN") || strings.Contains(a.Value, "Inf") || strings.Contains(a.Value, "Zgotmpl") {
+				t.Errorf("<%s %s=%q>", start.Name.Local, a.Name.Local, a.Value)
+			}
+		}
+	}
+}
+
+func TestPage(t *testing.T) {
+	sweep, sides := sampleReport(100), sampleReport(100)
+	sides.Services = append(sides.Services, "B")
+	sides.Steps = sides.Steps[:2]
+	sides.Steps[0].Target, sides.Steps[1].Target, sides.Steps[1].Load = "A", "B", sides.Steps[0].Load
+	silent := &Report{Steps: []Step{{Load: "5/s", Offered: 5, Requests: 10, Errors: map[string]int64{"refused": 10}, Distribution: [][2]float64{},
+		Timeline: []Moment{{At: 1, Bad: 5}}}}}
+	many := sampleReport(100)
+	for i := range 40 {
+		s := many.Steps[i%3]
+		s.Clients, s.Offered, s.Load = 0, 10+i, Load{Rate: 10 + i}.String()
+		many.Steps = append(many.Steps, s)
+	}
+	for name, r := range map[string]*Report{"sweep": sweep, "two services": sides, "nobody answered": silent, "many steps": many} {
+		t.Run(name, func(t *testing.T) {
+			var page strings.Builder
+			if err := r.WriteHTML(&page); err != nil {
+				t.Fatal(err)
+			}
+			wellFormed(t, page.String())
+			for _, title := range []string{"Latency distribution", "Rate over time", "Latency over time", "All numbers"} {
+				if !strings.Contains(page.String(), title) {
+					t.Errorf("no %q", title)
+				}
+			}
+			if r != silent && !strings.Contains(page.String(), "Where the time goes") {
+				t.Error("no stages")
+			}
+			if keep := os.Getenv("HAILO_CLIP_BENCH_PAGES"); keep != "" { // to look at them
+				_ = os.WriteFile(filepath.Join(keep, strings.ReplaceAll(name, " ", "_")+".html"), []byte(page.String()), 0o600)
+			}
+			r.WriteTable(io.Discard)
+		})
+	}
+}
+
+func TestAxes(t *testing.T) {
+	for _, hi := range []float64{0, 1e-6, 0.3, 1, 5, 9.99, 336, 1000, 1e6} {
+		if a := linearAxis("", hi); a.hi < hi || a.hi > 2.1*max(hi, 0.5) && hi >= 0.3 || len(a.ticks) < 3 || len(a.ticks) > 8 {
+			t.Errorf("up to %v: %+v", hi, a)
+		}
+	}
+	for _, c := range [][2]float64{{0, 0}, {1, 1}, {0.01, 3.6e6}, {17.3, 100.4}, {20, 50}, {5, 1}} {
+		a := logAxis("", c[0], c[1])
+		if a.lo <= 0 || a.hi <= a.lo || len(a.ticks) < 2 || len(a.ticks) > 12 || (c[0] > 0 && c[1] >= c[0] && (a.lo > c[0] || a.hi < c[1])) {
+			t.Errorf("from %v: %+v", c, a)
+		}
+	}
+}
+
+func TestSignificant(t *testing.T) {
+	for v, want := range map[float64]string{0: "0", 0.01234: "0.012", 1.234: "1.23", 12.34: "12.3", 123.4: "123", 99.96: "100", 5: "5", 1234567: "1234567", 1.5e-9: "0"} {
+		if got := significant(v); got != want {
+			t.Errorf("%v is %q, want %q", v, got, want)
+		}
+	}
+}
+
+func FuzzReadReport(f *testing.F) {
+	var b bytes.Buffer
+	if err := sampleReport(100).WriteJSON(&b); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b.Bytes())
+	f.Add([]byte(`{"format":1,"steps":[{}]}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		r, err := ReadReport(bytes.NewReader(text))
+		if err != nil {
+			return
+		}
+		if err := Compare(io.Discard, r, sampleReport(1)); err == nil {
+			_ = Compare(io.Discard, r, r)
+		}
+	})
+}

@@ -1,0 +1,233 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestRun(t *testing.T) {
+	f := newFake(t, &fake{stats: true})
+	o := testOptions(Load{Clients: 3}, Load{Rate: 100})
+	o.Goal, _ = ParseGoal("p99=100s")
+	r, err := Run(t.Context(), newTestTarget(t, f.URL), nil, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Steps) != 2 || r.Steps[0].Load != "3 clients" || r.Steps[1].Load != "100/s" || r.Best == "" {
+		t.Fatalf("steps %+v, best %q", r.Steps, r.Best)
+	}
+	if n := r.Steps[1].Requests; n != 40 {
+		t.Errorf("%d requests were due in 400 ms at 100/s, want 40", n)
+	}
+	for _, s := range r.Steps {
+		if s.failed() != 0 || s.Rate <= 0 || s.Latency.P50 <= 0 || s.Latency.Max < s.Latency.P99 || len(s.Distribution) == 0 {
+			t.Errorf("%s: %+v", s.Load, s)
+		}
+		var names []string
+		for _, stage := range s.Stages {
+			names = append(names, stage.Stage)
+		}
+		if got := strings.Join(names, " "); got != "queue decode encode-wait encode" || s.Stages[3].Mean != 2 || s.Stages[0].Mean != 0.5 {
+			t.Errorf("%s: stages %+v", s.Load, s.Stages)
+		}
+		// The fake counts when a request comes, we when its answer does, so this is not exact.
+		u := s.Service
+		if u == nil || u.CPU < 1 || u.CPU > 4 || u.RSS != 50e6 || u.Batch != 2 || u.CacheHits == nil || *u.CacheHits != 1 {
+			t.Errorf("%s: service %+v", s.Load, u)
+		}
+	}
+	if want := "fake 1, model none, backend sim (simulated)"; !strings.Contains(r.Services[0], want) {
+		t.Errorf("service %q lacks %q", r.Services[0], want)
+	}
+}
+
+// TestOtherPrograms have no /v1/stats, no /health and no Server-Timing.
+func TestOtherPrograms(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/base/v1/classify" {
+			http.NotFound(w, r)
+			return
+		}
+		w.Write([]byte(`{"classifications":[]}`))
+	}))
+	defer s.Close()
+	r, err := Run(t.Context(), newTestTarget(t, s.URL+"/base/"), nil, testOptions(Load{Clients: 1}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if step := r.Steps[0]; step.Service != nil || step.Stages != nil || step.Rate <= 0 || step.failed() != 0 {
+		t.Errorf("%+v", step)
+	}
+	var out, page bytes.Buffer
+	r.WriteTable(&out)
+	if err := r.WriteHTML(&page); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestErrorsByCode(t *testing.T) {
+	f := newFake(t, &fake{answer: func(w http.ResponseWriter, n int64) bool {
+		switch {
+		case n <= 2: // Check
+			return true
+		case n%4 == 0:
+			w.WriteHeader(429)
+			return false
+		case n%4 == 1:
+			panic(http.ErrAbortHandler)
+		}
+		return true
+	}})
+	r, err := Run(t.Context(), newTestTarget(t, f.URL), nil, testOptions(Load{Rate: 200}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := r.Steps[0]
+	if s.Requests != 80 || s.Errors["429"] != 20 || s.Errors["closed"] != 20 || len(s.Errors) != 2 {
+		t.Errorf("%d requests, errors %v", s.Requests, s.Errors)
+	}
+}
+
+// TestStall has a service that stops for 400 ms. A closed loop of one client has one slow
+// answer; an open loop must show the stall in all requests that were due meanwhile.
+func TestStall(t *testing.T) {
+	const stall, slow = 400 * time.Millisecond, 100 * time.Millisecond
+	gate := make(chan struct{}, 1)
+	f := newFake(t, &fake{answer: func(w http.ResponseWriter, n int64) bool {
+		gate <- struct{}{}
+		defer func() { <-gate }()
+		if n == 40 {
+			time.Sleep(stall)
+		}
+		return true
+	}})
+	target := newTestTarget(t, f.URL)
+	w := Window{Duration: time.Second, Every: 1}
+	r, err := target.measure(t.Context(), Load{Rate: 100}, w, func(time.Duration) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	late := int64(0)
+	for _, bar := range r.latency.Distribution() {
+		if bar.From >= slow.Microseconds() {
+			late += bar.Count
+		}
+	}
+	// 30 requests are due in the first 300 ms of the stall. A busy machine makes it more.
+	if r.requests != 100 || late < 25 {
+		t.Errorf("%d of %d answers took %v or more", late, r.requests, slow)
+	}
+}
+
+// TestSchedule has a client that takes a request only now and then.
+func TestSchedule(t *testing.T) {
+	begin := time.Now()
+	r := newRecording(begin, 500*time.Millisecond)
+	due := make(chan time.Time)
+	go func() {
+		defer close(due)
+		schedule(context.Background(), begin, 1000, r, due)
+	}()
+	n := 0
+	for at := range due {
+		if want := begin.Add(time.Duration(n) * time.Millisecond); !at.Equal(want) {
+			t.Fatalf("request %d was due %v after the start, want %v", n, at.Sub(begin), want.Sub(begin))
+		}
+		if n%100 == 0 {
+			time.Sleep(70 * time.Millisecond)
+		}
+		n++
+	}
+	if n != 500 {
+		t.Errorf("%d requests were due in 500 ms at 1000/s", n)
+	}
+}
+
+// TestNobodyAnswers is bounded in time and ends with errors, not with latencies.
+func TestNobodyAnswers(t *testing.T) {
+	release := make(chan struct{})
+	f := newFake(t, &fake{answer: func(_ http.ResponseWriter, n int64) bool {
+		if n > 2 {
+			<-release
+		}
+		return true
+	}})
+	defer close(release)
+	target := newTestTarget(t, f.URL)
+	if err := target.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	target.timeout = 200 * time.Millisecond
+	r, err := target.measure(t.Context(), Load{Rate: 5000}, Window{Duration: 400 * time.Millisecond, Every: 1}, func(time.Duration) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.requests != 2000 || r.errors[codeTimeout] == 0 || r.errors[codeLate] == 0 || r.errors[codeTimeout]+r.errors[codeLate] != 2000 || r.good != 0 {
+		t.Errorf("%d requests, errors %v, %d good", r.requests, r.errors, r.good)
+	}
+	s := r.step("", Load{Rate: 5000}, 1, r.start)
+	if c, _ := ParseCondition("p99<1s"); c.Holds(&s) {
+		t.Error("p99 of no answer holds")
+	}
+}
+
+func TestCancel(t *testing.T) {
+	f := newFake(t, &fake{})
+	ctx, cancel := context.WithCancel(t.Context())
+	o := testOptions(Load{Clients: 2})
+	o.Window.Duration = time.Hour
+	o.Progress = func(string, time.Duration, time.Duration) { cancel() }
+	if _, err := Run(ctx, newTestTarget(t, f.URL), nil, o); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestTurns(t *testing.T) {
+	a, b := newFake(t, &fake{}), newFake(t, &fake{})
+	r, err := Run(t.Context(), newTestTarget(t, a.URL), newTestTarget(t, b.URL), testOptions(Load{Rate: 100}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Steps) != 2 || len(r.Services) != 2 {
+		t.Fatalf("%d steps, services %v", len(r.Steps), r.Services)
+	}
+	for i, s := range r.Steps {
+		if s.Target != sides[i] || len(s.Turns) != 2 || s.Requests != 40 || s.Seconds < 0.399 || s.Seconds > 0.401 {
+			t.Errorf("%+v", s)
+		}
+	}
+	if a.asked.Load() != b.asked.Load() {
+		t.Errorf("A was asked %d times and B %d times at the same rate", a.asked.Load(), b.asked.Load())
+	}
+	var out strings.Builder
+	r.WriteTable(&out)
+	if !strings.Contains(out.String(), "rate B/A in 2 pairs of turns") {
+		t.Errorf("no ratios in:\n%s", out.String())
+	}
+}
+
+func TestSearchForARate(t *testing.T) {
+	f := newFake(t, &fake{})
+	o := testOptions(Load{Rate: 64})
+	o.Window = Window{Duration: 100 * time.Millisecond, Every: 1}
+	o.Search = SearchRate
+	o.Goal, _ = ParseGoal("requests<10.5,error_ratio<1") // met up to 100/s in 100 ms
+	r, err := Run(t.Context(), newTestTarget(t, f.URL), nil, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range r.Steps {
+		if met := s.Requests <= 10; s.Met == nil || *s.Met != met {
+			t.Errorf("%s: met %v with %d requests", s.Load, *s.Met, s.Requests)
+		}
+	}
+	if r.Best == "" || len(r.Steps) < 4 {
+		t.Errorf("best %q of %d steps", r.Best, len(r.Steps))
+	}
+}
