@@ -91,9 +91,31 @@ arches: ## build for linux/amd64 and linux/arm64 without cgo
 	GOARCH=amd64 $(BUILD) -o bin/hailo-clip-linux-amd64 ./cmd/hailo-clip
 	GOARCH=arm64 $(BUILD) -o bin/hailo-clip-linux-arm64 ./cmd/hailo-clip
 
+# Packages whose functions are hot, each with benchmarks beside the code.
+HOT := ./pipeline ./stages ./stages/decode ./stages/resize ./hailo ./hailo/onnx ./cache ./api
+RESULTS := bench/results
+
 .PHONY: bench
-bench: setup ## Go benchmarks of the hot functions, and of the whole
-	$(GO) test -run '^$$' -bench . -benchmem ./pipeline ./stages/... ./hailo/... ./cache ./api ./bench ./cmd/...
+bench: setup ## the standard matrix: hot functions, the CPU, the simulated chip; writes bench/results
+	@mkdir -p $(RESULTS)
+	$(GO) test -run '^$$' -bench . -benchmem $(HOT) | tee $(RESULTS)/functions.txt
+	bin/hailo-clip bench --backend cpu --model demo --clients 1,4,16 --json $(RESULTS)/cpu.json --html $(RESULTS)/cpu.html
+	bin/hailo-clip bench --backend sim --model demo --clients 1,4,16,32,64 --json $(RESULTS)/sim.json --html $(RESULTS)/sim.html
+	bin/hailo-clip bench --backend sim --model demo --search rate --slo p99=50ms --json $(RESULTS)/rate.json --html $(RESULTS)/rate.html
+
+.PHONY: bench-compare
+bench-compare: $(TOOLS)/benchstat ## hot functions of REF=... against the working tree, in turns
+	@test -n "$(REF)" || { echo "usage: make bench-compare REF=main~5"; exit 1; }
+	@mkdir -p $(RESULTS); rm -rf $(RESULTS)/ref; git worktree prune; git worktree add -f --detach $(RESULTS)/ref $(REF) >/dev/null
+	@rm -f $(RESULTS)/old.txt $(RESULTS)/new.txt
+	@for p in $(HOT); do for turn in 1 2 3 4 5 6; do \
+	  (cd $(RESULTS)/ref && $(GO) test -run '^$$' -bench . -benchmem -benchtime 200ms $$p) >> $(RESULTS)/old.txt; \
+	  $(GO) test -run '^$$' -bench . -benchmem -benchtime 200ms $$p >> $(RESULTS)/new.txt; done; done
+	@git worktree remove --force $(RESULTS)/ref
+	$(TOOLS)/benchstat $(RESULTS)/old.txt $(RESULTS)/new.txt | tee $(RESULTS)/compare.txt
+
+$(TOOLS)/benchstat:
+	GOBIN=$(TOOLS) $(GO) install golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 
 .PHONY: clean
 clean: ## remove what was built
