@@ -11,10 +11,10 @@ import (
 // and their ratios b/a. It returns an error when they have no load in common.
 func Compare(w io.Writer, a, b *Report) error {
 	if a.Machine.CPU != b.Machine.CPU || a.Machine.Cores != b.Machine.Cores {
-		fmt.Fprintf(w, "These are different machines:\n  a: %s\n  b: %s\n", a.Machine, b.Machine)
+		fmt.Fprintf(w, "These are different machines:\n  a: %s\n  b: %s\n", printable(a.Machine.String()), printable(b.Machine.String()))
 	}
 	if a.Request != b.Request {
-		fmt.Fprintf(w, "These are different requests:\n  a: %s\n  b: %s\n", a.Request, b.Request)
+		fmt.Fprintf(w, "These are different requests:\n  a: %s\n  b: %s\n", printable(a.Request), printable(b.Request))
 	}
 	found := false
 	for i := range a.Steps {
@@ -65,7 +65,7 @@ func turnRatios(a, b *Step) []float64 {
 }
 
 func writeRatios(w io.Writer, title string, a, b *Step) {
-	rows := [][]string{{title, "a", "b", "b/a", ""}}
+	rows := [][]string{{printable(title), "a", "b", "b/a", ""}}
 	for _, m := range metrics {
 		va, okA := m.value(a)
 		vb, okB := m.value(b)

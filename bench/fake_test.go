@@ -41,7 +41,7 @@ func newFake(t testing.TB, f *fake) *fake {
 	if f.stats {
 		mux.HandleFunc("GET /v1/stats", f.serveStats)
 		mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
-			io.WriteString(w, `{"service":"fake","version":"1","model":"none","backend":"sim","runtime_mode":"simulated"}`)
+			io.WriteString(w, `{"service":"fake","version":"1\u001b[2J","model":"none","backend":"sim","runtime_mode":"simulated"}`)
 		})
 	}
 	f.Server = httptest.NewServer(mux)

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
 )
 
 // reportFormat is the version of the JSON file.
@@ -56,7 +58,17 @@ func (t *Target) describe() string {
 	if h.Mode == "simulated" {
 		text += " (simulated)"
 	}
-	return fmt.Sprintf("%s: %.200s", t.base, text)
+	return fmt.Sprintf("%s: %.200s", t.base, printable(text))
+}
+
+// printable is text of a stranger without what a terminal would obey.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, text)
 }
 
 // finish names the best step.

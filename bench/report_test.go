@@ -209,19 +209,14 @@ func TestSignificant(t *testing.T) {
 }
 
 func FuzzReadReport(f *testing.F) {
-	var b bytes.Buffer
-	if err := sampleReport(100).WriteJSON(&b); err != nil {
-		f.Fatal(err)
-	}
-	f.Add(b.Bytes())
 	f.Add([]byte(`{"format":1,"steps":[{}]}`))
+	f.Add([]byte(`{"format":1,"steps":[{"load":"8 clients","rate":5,"errors":{"429":1},"latency_ms":{"p99":2,"max":3},"service":{"cpu_ms":1}}]}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		r, err := ReadReport(bytes.NewReader(text))
 		if err != nil {
 			return
 		}
-		if err := Compare(io.Discard, r, sampleReport(1)); err == nil {
-			_ = Compare(io.Discard, r, r)
-		}
+		_ = Compare(io.Discard, r, sampleReport(1))
+		_ = Compare(io.Discard, r, r) // a report without a first service has nothing to compare
 	})
 }

@@ -42,7 +42,7 @@ func TestRun(t *testing.T) {
 			t.Errorf("%s: service %+v", s.Load, u)
 		}
 	}
-	if want := "fake 1, model none, backend sim (simulated)"; !strings.Contains(r.Services[0], want) {
+	if want := "fake 1?[2J, model none, backend sim (simulated)"; !strings.Contains(r.Services[0], want) {
 		t.Errorf("service %q lacks %q", r.Services[0], want)
 	}
 }
@@ -77,14 +77,16 @@ func TestErrorsByCode(t *testing.T) {
 		case n <= 2: // Check
 			return true
 		case n%4 == 0:
-			w.WriteHeader(429)
+			w.WriteHeader(http.StatusTooManyRequests)
 			return false
 		case n%4 == 1:
 			panic(http.ErrAbortHandler)
 		}
 		return true
 	}})
-	r, err := Run(t.Context(), newTestTarget(t, f.URL), nil, testOptions(Load{Rate: 200}))
+	o := testOptions(Load{Rate: 200})
+	o.Window.Warmup = 0 // so that every request counts, in whatever order they arrive
+	r, err := Run(t.Context(), newTestTarget(t, f.URL), nil, o)
 	if err != nil {
 		t.Fatal(err)
 	}

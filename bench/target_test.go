@@ -40,13 +40,13 @@ func TestHostileServices(t *testing.T) {
 		name, says string
 		handler    http.HandlerFunc
 	}{
-		{"redirects", "status 302", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, 302) }},
-		{"refuses", "status 503", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }},
+		{"redirects", "status 302", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, http.StatusFound) }},
+		{"refuses", "status 503", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }},
 		{"is another program", "not a JSON object", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello") }},
 		{"has another interface", `no "classifications"`, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"a":1}`) }},
 		{"promises too much", "body size exceeds", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "1000000000000")
-			w.WriteHeader(200)
+			w.WriteHeader(http.StatusOK)
 		}},
 		{"never ends", "body size exceeds", func(w http.ResponseWriter, _ *http.Request) {
 			for junk := make([]byte, 1<<16); ; {
