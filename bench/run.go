@@ -1,9 +1,11 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -155,7 +157,7 @@ func (r *runner) append(s Step) {
 
 // overloaded is the rate that is asked for in terms of the rate that is answered, from where on a
 // service is without doubt not up to it.
-const overloaded = 1.05
+const overloaded = 1.25
 
 // search appends the steps of a search. It starts at what the first step got through. A load that
 // missed the goal has a second try, because on a machine with other work one hiccup would send the
@@ -165,7 +167,7 @@ func (r *runner) search(ctx context.Context) error {
 		return nil
 	}
 	first := r.report.Steps[0]
-	start, most := int(first.Rate), MaxRate
+	start, most := cmp.Or(first.Offered, int(math.Round(first.Rate))), MaxRate
 	if r.Search == SearchClients {
 		start, most = max(first.Clients, 1), MaxClients
 	}

@@ -112,8 +112,9 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 		return err
 	}
 	report.Program, report.Command = programVersion(), os.Args[1:]
+	err = c.write(report) // before the table, whose reader may be gone
 	report.WriteTable(os.Stdout)
-	return errors.Join(c.write(report), report.Assert(asserts))
+	return errors.Join(err, report.Assert(asserts))
 }
 
 // options checks the flags.
