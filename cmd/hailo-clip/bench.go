@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"hailoclip/bench"
@@ -64,6 +66,7 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 	if c.Compare {
 		return c.compare()
 	}
+	signal.Ignore(syscall.SIGPIPE) // who reads the table may be gone; the service must be stopped all the same
 	o, asserts, err := c.options()
 	if err != nil {
 		return usageError{err}
@@ -112,7 +115,7 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 		return err
 	}
 	report.Program, report.Command = programVersion(), os.Args[1:]
-	err = c.write(report) // before the table, whose reader may be gone
+	err = c.write(report)
 	report.WriteTable(os.Stdout)
 	return errors.Join(err, report.Assert(asserts))
 }
