@@ -12,7 +12,6 @@ BUILD     := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 TOOLS     := $(CURDIR)/bin/tools
 LINT      := golangci-lint
 LINT_PKG  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
-SOURCES   := $(shell find . -name '*.go' -not -name '*_test.go' -o -name '*.onnx' -o -name '*.yaml' -o -name '*.json' -o -name '*.s') go.mod
 
 .PHONY: help
 help: ## list the targets
@@ -30,10 +29,8 @@ test: setup ## set up and run every test
 check: format vet lint race arches ## format, vet, lint, race detector, both architectures
 
 .PHONY: build
-build: bin/hailo-clip ## build bin/hailo-clip
-
-bin/hailo-clip: $(SOURCES)
-	$(BUILD) -o $@ ./cmd/hailo-clip
+build: ## build bin/hailo-clip
+	$(BUILD) -o bin/hailo-clip ./cmd/hailo-clip
 
 # The NPU worker needs the vendor's header and library (package h10-hailort on Raspberry Pi OS).
 HAILORT_HEADER := $(wildcard /usr/include/hailo/hailort.hpp /usr/local/include/hailo/hailort.hpp)
@@ -48,7 +45,7 @@ else
 endif
 
 .PHONY: setup
-setup: apt bin/hailo-clip ## fetch what the program and its tests need
+setup: apt build ## fetch what the program and its tests need
 	bin/hailo-clip setup
 
 # Native libraries and tools: PACKAGE=FILE, installed when the file is missing.

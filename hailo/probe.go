@@ -12,6 +12,9 @@ import (
 // probeTimeout is how long one probe may take. An encoder that needs longer is of no use.
 const probeTimeout = 10 * time.Second
 
+// probeRetry is how soon a probe that failed is tried again: until then nothing is served.
+const probeRetry = 2 * time.Second
+
 // probeCosine is how far the embedding of the known image may turn away from the first one: a
 // quantised encoder gives the same vector each time, a second backend nearly the same.
 const probeCosine = 0.9
@@ -61,6 +64,15 @@ func (p *Probe) EncodeImages(ctx context.Context, frames []*Frame) error {
 	return err
 }
 
+// EncodeTexts is the backend's; a success shows that no probe is needed.
+func (p *Probe) EncodeTexts(ctx context.Context, tokens [][]int32) ([][]float32, error) {
+	vectors, err := p.Backend.EncodeTexts(ctx, tokens)
+	if err == nil {
+		p.encoded.Add(1)
+	}
+	return vectors, err
+}
+
 // Status is the backend's, and not ready while the last probe failed.
 func (p *Probe) Status() Status {
 	s := p.Backend.Status()
@@ -78,12 +90,14 @@ func (p *Probe) Close() error {
 }
 
 func (p *Probe) watch(ctx context.Context) {
-	tick := time.NewTicker(p.interval)
-	defer tick.Stop()
 	seen := int64(0)
 	for {
+		wait := p.interval
+		if p.failure.Load() != nil {
+			wait = min(wait, probeRetry)
+		}
 		select {
-		case <-tick.C:
+		case <-time.After(wait):
 		case <-ctx.Done():
 			return
 		}

@@ -72,6 +72,10 @@ func (p *Pipeline) Do(ctx context.Context, job *Job) error {
 	return fmt.Errorf("%w: not finished in time", ErrClosed)
 }
 
+// Full says that a job would be refused now. It is for refusing cheaply, before a request is
+// read or parsed; Do is what decides. Safe for concurrent use.
+func (p *Pipeline) Full() bool { return len(p.lines[0].in) == cap(p.lines[0].in) }
+
 // enter puts the job into the first queue, or says at once why not.
 func (p *Pipeline) enter(job *Job) error {
 	p.door.RLock()

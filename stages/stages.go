@@ -102,17 +102,16 @@ func (l *Line) resize(worker int, job *pipeline.Job) error {
 	return nil
 }
 
-// encode encodes a batch. When a batch of several fails, each frame gets a try of its own, so
-// that one bad frame fails alone.
+// encode encodes a batch. When the encoder refuses a batch of several, each frame gets a try of its
+// own, so that one bad frame fails alone. A lost device or a deadline is the same for all.
 func (l *Line) encode(_ int, jobs []*pipeline.Job) {
-	if err := l.encodeFrames(jobs); err == nil {
-		return
-	} else if len(jobs) == 1 {
-		jobs[0].Fail(meaning(err))
-		return
-	}
+	err := l.encodeFrames(jobs)
+	alone := len(jobs) > 1 && errors.Is(err, hailo.ErrEncode)
 	for i := range jobs {
-		if err := l.encodeFrames(jobs[i : i+1]); err != nil {
+		if alone {
+			err = l.encodeFrames(jobs[i : i+1])
+		}
+		if err != nil {
 			jobs[i].Fail(meaning(err))
 		}
 	}

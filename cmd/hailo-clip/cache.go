@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"hailoclip/cache"
 )
@@ -20,12 +19,14 @@ func (g *globals) cacheFile() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	name := cfg.TextEmbedding.CacheFile
-	if name == "" || filepath.IsAbs(name) {
-		return name, nil
-	}
 	state, err := g.stateDir()
-	return filepath.Join(state, name), err
+	if err != nil {
+		return "", err
+	}
+	if file := cfg.TextEmbedding.Path(state); file != "" {
+		return file, nil
+	}
+	return "", errors.New("there is no cache file: see text_embedding.cache_enabled and cache_file")
 }
 
 type cacheStatsCmd struct {
@@ -37,19 +38,17 @@ func (c *cacheStatsCmd) Run(g *globals) error {
 	if err != nil {
 		return err
 	}
-	if file == "" {
-		return errors.New("there is no cache file: text_embedding.cache_file is empty")
-	}
 	info, err := cache.Inspect(file)
-	if isMissing(err) {
-		fmt.Printf("%s: not there yet\n", file)
-		return nil
-	}
-	if err != nil {
+	missing := isMissing(err)
+	if err != nil && !missing {
 		return err
 	}
 	if c.JSON {
 		return printJSON(os.Stdout, info)
+	}
+	if missing {
+		fmt.Printf("%s: not there yet\n", file)
+		return nil
 	}
 	fmt.Printf("%s: %.1f MB, written %s\n", info.Path, float64(info.Bytes)/1e6, info.Modified.Format("2006-01-02 15:04:05"))
 	if info.Locked {
@@ -75,12 +74,9 @@ func (c *cacheClearCmd) Run(g *globals) error {
 	if err != nil {
 		return err
 	}
-	if file == "" {
-		return errors.New("there is no cache file: text_embedding.cache_file is empty")
-	}
 	if err := cache.ClearFile(file); err != nil {
 		return err
 	}
-	fmt.Printf("%s: removed\n", file)
+	fmt.Printf("%s: empty\n", file)
 	return nil
 }

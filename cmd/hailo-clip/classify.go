@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -47,6 +47,11 @@ type match struct {
 }
 
 func (c *classifyCmd) Run(ctx context.Context, g *globals) error {
+	for i, prompt := range c.Prompt {
+		if strings.TrimSpace(prompt) == "" {
+			return usageError{fmt.Errorf("--prompt number %d is empty", i+1)}
+		}
+	}
 	return withEngine(ctx, g, func(e *engine) error { return c.classify(ctx, e) })
 }
 
@@ -68,6 +73,10 @@ func (c *classifyCmd) classify(ctx context.Context, e *engine) error {
 	go func() {
 		for i, name := range c.Images {
 			work.Go(func() error {
+				if ctx.Err() != nil {
+					finished <- struct{}{}
+					return nil
+				}
 				verdicts[i] = c.one(ctx, e, name, prompts.Matrix, scoring)
 				finished <- struct{}{}
 				return nil
@@ -81,6 +90,9 @@ func (c *classifyCmd) classify(ctx context.Context, e *engine) error {
 		}
 	}
 	bar.done()
+	if ctx.Err() != nil {
+		return context.Canceled // a part of the results would look like all of them
+	}
 	return c.print(os.Stdout, verdicts)
 }
 
@@ -116,7 +128,7 @@ func (c *classifyCmd) print(w io.Writer, verdicts []verdict) error {
 			fmt.Fprintf(os.Stderr, "hailo-clip: %s: %s\n", v.Image, v.Error)
 			continue
 		}
-		fmt.Fprintf(w, "%s\n", filepath.Base(v.Image))
+		fmt.Fprintf(w, "%s\n", printable(v.Image))
 		for _, m := range v.Matches {
 			fmt.Fprintf(w, "  %s\n", row(m.Text, m.Score, longest(c.Prompt)))
 		}
@@ -126,9 +138,6 @@ func (c *classifyCmd) print(w io.Writer, verdicts []verdict) error {
 	}
 	return nil
 }
-
-// maxImageFile bounds an image file that is read whole.
-const maxImageFile = 1 << 30
 
 // readImage reads a file of at most limit bytes, or standard input for "-".
 func readImage(name string, limit int) ([]byte, error) {
@@ -140,7 +149,7 @@ func readImage(name string, limit int) ([]byte, error) {
 		}
 		defer f.Close()
 	}
-	b, err := io.ReadAll(io.LimitReader(f, int64(min(limit, maxImageFile))+1))
+	b, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
 	if err == nil && len(b) > limit {
 		err = fmt.Errorf("larger than server.max_body_bytes, %d", limit)
 	}

@@ -40,13 +40,14 @@ type configCheckCmd struct {
 	File string `arg:"" optional:"" type:"path" help:"The file (default: the one that serve would read)."`
 }
 
+// Run checks a named file by itself; without one, what serve would run with.
 func (c *configCheckCmd) Run(g *globals) error {
-	if c.File != "" {
-		g.ConfigFile = c.File
-	}
 	_, file, err := g.load()
+	if c.File != "" {
+		_, file, err = configs.Load(c.File, nil, nil)
+	}
 	if err != nil {
-		return err
+		return usageError{err}
 	}
 	if file == "" {
 		file = "no file, built-in defaults"

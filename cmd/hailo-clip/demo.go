@@ -20,7 +20,7 @@ import (
 )
 
 type demoCmd struct {
-	Port    *int `placeholder:"N" help:"Port on 127.0.0.1; 0 is any free one (default 5000)."`
+	Port    int  `default:"5000" placeholder:"N" help:"Port on 127.0.0.1; 0 is any free one (default ${default})."`
 	Oneshot bool `help:"End after the pictures instead of serving on."`
 }
 
@@ -35,11 +35,10 @@ Examples:
 // Run starts the service and then is its own first client, over HTTP.
 func (c *demoCmd) Run(ctx context.Context, g *globals) error {
 	g.Model = cmp.Or(g.Model, "demo")
-	flags := []configs.Override{{Key: "server.host", Value: "127.0.0.1", Source: "demo"}}
-	if c.Port != nil {
-		flags = append(flags, configs.Override{Key: "server.port", Value: strconv.Itoa(*c.Port), Source: "--port"})
-	}
-	cfg, _, err := g.load(flags...)
+	cfg, _, err := g.load(
+		configs.Override{Key: "server.host", Value: "127.0.0.1", Source: "demo"},
+		configs.Override{Key: "server.port", Value: strconv.Itoa(c.Port), Source: "--port"},
+	)
 	if err != nil {
 		return err
 	}

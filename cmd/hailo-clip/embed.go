@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"hailoclip/pipeline"
 )
@@ -48,6 +50,9 @@ type embedTextCmd struct {
 }
 
 func (c *embedTextCmd) Run(ctx context.Context, g *globals) error {
+	if strings.TrimSpace(c.Text) == "" {
+		return usageError{errors.New("the text is empty")}
+	}
 	return withEngine(ctx, g, func(e *engine) error {
 		p, err := e.prompts(ctx, []string{c.Text})
 		if err != nil {

@@ -108,7 +108,8 @@ func (e *engine) open(ctx context.Context, state string) (err error) {
 	log.Info("ready to encode", "model", e.model.Name, "model_why", e.modelWhy, "backend", info.Backend,
 		"backend_why", e.encoders.why, "device", info.Device)
 	if e.model.Embedded() {
-		log.Warn("this is the small demo model: it knows drawings, not photographs; install a real one with: hailo-clip models pull clip-vit-b-32")
+		log.Warn("this is the small demo model: it knows drawings, not photographs; install a real one with: hailo-clip models pull clip-vit-b-32",
+			"why", e.modelWhy)
 	}
 	return nil
 }
@@ -212,14 +213,28 @@ func (e *engine) health() api.Health {
 	return h
 }
 
-// close drains the pipeline until ctx ends, flushes the cache and releases the device, in that
-// order. It works on an engine that was opened in part.
+// close drains the pipeline, flushes the cache and releases the device, in that order, and gives up
+// when ctx ends. It works on an engine that was opened in part.
 func (e *engine) close(ctx context.Context) error {
-	var drained, flushed, released error
 	if e.pipe != nil {
-		drained = e.pipe.Close(ctx)
+		if err := e.pipe.Close(ctx); err != nil {
+			return err // workers are inside the device and the decoders: they end with the process
+		}
 	}
-	if e.line != nil && drained == nil { // a worker that still runs needs its decoder
+	closed := make(chan error, 1)
+	go func() { closed <- e.release() }()
+	select {
+	case err := <-closed:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("cache and device are not closed: %w", context.Cause(ctx))
+	}
+}
+
+// release closes what is behind the pipeline.
+func (e *engine) release() error {
+	var flushed, released error
+	if e.line != nil {
 		e.line.Close()
 	}
 	if e.store != nil {
@@ -228,5 +243,5 @@ func (e *engine) close(ctx context.Context) error {
 	if e.encoders != nil {
 		released = e.encoders.close()
 	}
-	return errors.Join(drained, flushed, released)
+	return errors.Join(flushed, released)
 }

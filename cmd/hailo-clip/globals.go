@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"hailoclip/configs"
 	"hailoclip/hailo/onnx"
@@ -15,8 +16,8 @@ const systemStateDir = "/var/lib/hailo-clip"
 
 // globals are the flags of every command.
 type globals struct {
-	ConfigFile string `name:"config" placeholder:"FILE" type:"path" help:"Configuration file (default ${config_file} if it exists)."`
-	StateDir   string `name:"state-dir" placeholder:"DIR" type:"path" env:"HAILO_CLIP_STATE_DIR" help:"Folder of cache and models (default: /var/lib/hailo-clip for a service, else the user's cache folder)."`
+	ConfigFile string `name:"config" placeholder:"FILE" help:"Configuration file (default ${config_file} if it exists)."`
+	StateDir   string `name:"state-dir" placeholder:"DIR" env:"HAILO_CLIP_STATE_DIR" help:"Folder of cache and models (default: /var/lib/hailo-clip for a service, else the user's cache folder)."`
 	Model      string `name:"model" placeholder:"NAME" help:"Model to use: auto, or a name of \"models list\" (clip.model)."`
 	Backend    string `name:"backend" placeholder:"KIND" help:"Where to encode: auto, npu, cpu or sim (clip.backend)."`
 }
@@ -42,11 +43,11 @@ func (g *globals) load(more ...configs.Override) (configs.Config, string, error)
 // stateDir is the folder of cache and models; it need not exist yet.
 func (g *globals) stateDir() (string, error) {
 	if g.StateDir != "" {
-		return g.StateDir, nil
+		return filepath.Abs(g.StateDir)
 	}
-	// systemd sets STATE_DIRECTORY for units with StateDirectory=.
-	if os.Getenv("STATE_DIRECTORY") != "" {
-		return systemStateDir, nil
+	// systemd sets STATE_DIRECTORY for units with StateDirectory=, a list with colons.
+	if first, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":"); first != "" {
+		return first, nil
 	}
 	dir, err := os.UserCacheDir()
 	if err != nil {

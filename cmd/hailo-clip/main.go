@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -58,7 +59,7 @@ Examples:
   hailo-clip models pull clip-vit-b-32
 
 "hailo-clip COMMAND --help" has the flags and more examples of a command.
-Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration, 3 something is not installed.`
+Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration, 3 something is not installed, 130 interrupted.`
 
 func main() { os.Exit(run()) }
 
@@ -71,7 +72,7 @@ func run() int {
 	var c cli
 	parser, err := kong.New(&c,
 		kong.Name("hailo-clip"), kong.Description(description),
-		kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.Vars{"config_file": configs.SystemFile}, kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(&c.globals),
 	)
 	if err != nil {
@@ -79,7 +80,12 @@ func run() int {
 	}
 	k, err := parser.Parse(os.Args[1:])
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "hailo-clip: %v\nRun \"hailo-clip --help\" for usage.\n", err)
+		command := ""
+		var bad *kong.ParseError
+		if errors.As(err, &bad) && bad.Context != nil {
+			command = strings.TrimPrefix(bad.Context.Command()+" ", " ")
+		}
+		fmt.Fprintf(os.Stderr, "hailo-clip: %v\nRun \"hailo-clip %s--help\" for usage.\n", err, commandOnly(command))
 		return exitUsage
 	}
 	return exitCode(ctx, k.Run())
@@ -109,7 +115,7 @@ func exitCode(ctx context.Context, err error) int {
 	switch {
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return exitInterrupted
-	case errors.As(err, &usage):
+	case errors.As(err, &usage), errors.Is(err, hailo.ErrUnknownModel):
 		return exitUsage
 	case errors.Is(err, onnx.ErrNoLibrary), errors.Is(err, hailo.ErrNotInstalled):
 		return exitMissing
@@ -137,3 +143,12 @@ func programVersion() string {
 
 // isMissing says whether a file is not there.
 func isMissing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+
+// commandOnly cuts the arguments off what kong calls the command: "classify <image> " is "classify ".
+func commandOnly(command string) string {
+	command, _, _ = strings.Cut(command, "<")
+	if command = strings.TrimSpace(command); command != "" {
+		command += " "
+	}
+	return command
+}

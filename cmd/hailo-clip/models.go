@@ -173,14 +173,14 @@ func (c *modelsVerifyCmd) Run(ctx context.Context, g *globals) error {
 	if err != nil {
 		return err
 	}
-	files, err := store.Verify(ctx, c.Name)
-	if err != nil {
-		return err
+	files, verr := store.Verify(ctx, c.Name)
+	if files == nil && verr != nil {
+		return verr
 	}
-	failed := false
-	var out []listedFile
+	there := false
+	out := []listedFile{}
 	for _, f := range files {
-		failed = failed || f.Err != nil
+		there = there || f.Bytes > 0
 		out = append(out, newListedFile(f))
 		if !c.JSON {
 			fmt.Println(strings.Join(fileLine(f), "  "))
@@ -191,10 +191,10 @@ func (c *modelsVerifyCmd) Run(ctx context.Context, g *globals) error {
 			return err
 		}
 	}
-	if failed {
-		return exitError(exitFailed)
+	if verr == nil && !there {
+		return fmt.Errorf("%w: %s; install it with: hailo-clip models pull %s", hailo.ErrNotInstalled, c.Name, c.Name)
 	}
-	return nil
+	return verr
 }
 
 type modelsRmCmd struct {

@@ -101,7 +101,7 @@ func (s *service) run(ctx context.Context) error {
 	select {
 	case err = <-served: // the listener failed
 	case <-ctx.Done():
-		e.log.Info("stopping", "timeout", e.cfg.Server.ShutdownTimeout.Std())
+		e.log.Info("stopping", "timeout", e.cfg.Server.ShutdownTimeout.String())
 		notify(e, daemon.SdNotifyStopping)
 	}
 	cancelPrecompute()

@@ -187,7 +187,7 @@ func TestStartThatCannotWork(t *testing.T) {
 		{"no ONNX Runtime", []string{"serve", "--port", "0", "--config", config("cpu:\n  library: /nowhere/libonnxruntime.so\n")},
 			exitMissing, []string{"/nowhere/libonnxruntime.so", "hailo-clip setup"}},
 		{"model not installed", []string{"serve", "--port", "0", "--model", "clip-vit-b-32"}, exitMissing, []string{"hailo-clip models pull clip-vit-b-32"}},
-		{"unknown model", []string{"serve", "--port", "0", "--model", "clip-of-mine"}, exitFailed, []string{"clip-of-mine", "demo"}},
+		{"unknown model", []string{"serve", "--port", "0", "--model", "clip-of-mine"}, exitUsage, []string{"clip-of-mine", "demo"}},
 		{"no NPU", []string{"serve", "--port", "0", "--backend", "npu"}, exitMissing, []string{"no files for the NPU"}},
 		{"other dimension", []string{"serve", "--port", "0", "--config", config("clip:\n  embedding_dimension: 640\n")},
 			exitUsage, []string{"clip.embedding_dimension", "640", "512"}},

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -36,8 +38,17 @@ func bar(score float64) string {
 	return strings.Repeat("█", full) + string([]rune("▏▎▍▌▋▊▉")[rest-1])
 }
 
+// printable is text with what could command a terminal escaped.
+func printable(text string) string {
+	if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(text)
+	}
+	return text
+}
+
 // pad cuts or fills text to width characters.
 func pad(text string, width int) string {
+	text = printable(text)
 	n := utf8.RuneCountInString(text)
 	if n > width {
 		return string([]rune(text)[:width-1]) + "…"
@@ -49,7 +60,7 @@ func pad(text string, width int) string {
 func longest(texts []string) int {
 	width := 1
 	for _, text := range texts {
-		width = max(width, utf8.RuneCountInString(text))
+		width = max(width, utf8.RuneCountInString(printable(text)))
 	}
 	return min(width, textWidth)
 }
