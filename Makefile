@@ -88,6 +88,16 @@ arches: ## build for linux/amd64 and linux/arm64 without cgo
 	GOARCH=amd64 $(BUILD) -o bin/hailo-clip-linux-amd64 ./cmd/hailo-clip
 	GOARCH=arm64 $(BUILD) -o bin/hailo-clip-linux-arm64 ./cmd/hailo-clip
 
+QEMU := qemu-aarch64-static -cpu cortex-a76 -L /usr/aarch64-linux-gnu
+
+.PHONY: qemu
+qemu: build arches ## run the arm64 binary under qemu-user (Debian: installs qemu-user-static and the arm64 C library)
+	@command -v qemu-aarch64-static >/dev/null && [ -e /usr/aarch64-linux-gnu/lib/libstdc++.so.6 ] || \
+	  apt-get install -y -q qemu-user-static libc6-dev-arm64-cross libstdc++6-arm64-cross >/dev/null
+	bin/hailo-clip setup --arch arm64
+	$(QEMU) bin/hailo-clip-linux-arm64 version
+	$(QEMU) bin/hailo-clip-linux-arm64 classify hailo/demo/samples/cat.jpg -p "a photo of a cat" -p "a photo of a dog"
+
 # Packages whose functions are hot, each with benchmarks beside the code.
 HOT := ./pipeline ./stages ./stages/decode ./stages/resize ./hailo ./hailo/onnx ./cache ./api
 RESULTS := bench/results

@@ -22,7 +22,7 @@ func Rank(embedding, prompts []float32, s pipeline.Scoring) []pipeline.Match {
 	matches := make([]pipeline.Match, n)
 	top := math.Inf(-1)
 	for i := range matches {
-		c := dot(embedding, prompts[i*len(embedding):][:len(embedding)])
+		c := float64(dot(embedding, prompts[i*len(embedding):][:len(embedding)]))
 		matches[i] = pipeline.Match{Prompt: i, Cosine: min(max(c, -1), 1)}
 		top = max(top, matches[i].Cosine)
 	}
@@ -31,42 +31,31 @@ func Rank(embedding, prompts []float32, s pipeline.Scoring) []pipeline.Match {
 		matches[i].Probability = math.Exp(s.LogitScale * (matches[i].Cosine - top))
 		sum += matches[i].Probability
 	}
-	for i := range matches {
-		m := &matches[i]
+	// The best are gathered at the front of matches: whenever there are twice as many as are wanted, the
+	// worse half goes, and nothing below the others is looked at any more.
+	topK, least := min(s.TopK, n), s.Threshold
+	best := matches[:0]
+	for _, m := range matches {
 		m.Probability /= sum
 		m.Score = m.Cosine
 		if s.Softmax && n > 1 {
 			m.Score = m.Probability
 		}
-	}
-	slices.SortStableFunc(matches, func(a, b pipeline.Match) int { return cmp.Compare(b.Score, a.Score) })
-	keep, _ := slices.BinarySearchFunc(matches, s.Threshold, func(m pipeline.Match, threshold float64) int {
-		if m.Score >= threshold {
-			return -1
+		if !(m.Score >= least) { // NaN, too
+			continue
 		}
-		return 1
-	})
-	return matches[:min(keep, s.TopK)]
+		best = append(best, m)
+		if len(best) == 2*topK {
+			slices.SortFunc(best, byScore)
+			best = best[:topK]
+			least = best[topK-1].Score
+		}
+	}
+	slices.SortFunc(best, byScore)
+	return best[:min(len(best), topK)]
 }
 
-// dot is the scalar product of two vectors of the same length. Eight sums run side by side:
-// that hides the latency of the additions and keeps the rounding error small.
-func dot(a, b []float32) float64 {
-	var s0, s1, s2, s3, s4, s5, s6, s7 float32
-	for len(a) >= 8 && len(b) >= 8 {
-		x, y := a[:8], b[:8]
-		s0 += x[0] * y[0]
-		s1 += x[1] * y[1]
-		s2 += x[2] * y[2]
-		s3 += x[3] * y[3]
-		s4 += x[4] * y[4]
-		s5 += x[5] * y[5]
-		s6 += x[6] * y[6]
-		s7 += x[7] * y[7]
-		a, b = a[8:], b[8:]
-	}
-	for i, x := range a {
-		s0 += x * b[i]
-	}
-	return float64(s0) + float64(s1) + float64(s2) + float64(s3) + float64(s4) + float64(s5) + float64(s6) + float64(s7)
+// byScore orders matches by falling score, those with equal scores as their prompts.
+func byScore(a, b pipeline.Match) int {
+	return cmp.Or(cmp.Compare(b.Score, a.Score), cmp.Compare(a.Prompt, b.Prompt))
 }

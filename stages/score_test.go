@@ -3,6 +3,7 @@ package stages
 import (
 	"math"
 	"math/rand/v2"
+	"sort"
 	"testing"
 
 	"hailoclip/pipeline"
@@ -98,6 +99,78 @@ func TestRankAgainstDefinition(t *testing.T) {
 		if len(got) != 50 || math.Abs(total-1) > 1e-9 {
 			t.Errorf("%d matches, probabilities sum to %v", len(got), total)
 		}
+	}
+}
+
+// TestRankSelection compares with sorting everything: rising, falling and equal scores, prompts that occur
+// again, NaN, every top_k. The vectors have one dimension, so that scores are known exactly.
+func TestRankSelection(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	nan := float32(math.NaN())
+	value := map[string]func(i int) float32{
+		"rising":      func(i int) float32 { return float32(i) / 100 },
+		"falling":     func(i int) float32 { return float32(100-i) / 100 },
+		"equal":       func(int) float32 { return 0.5 },
+		"few values":  func(int) float32 { return float32(r.IntN(5)-1) / 4 },
+		"random":      func(int) float32 { return r.Float32()*2 - 1 },
+		"NaN between": func(i int) float32 { return []float32{nan, 0.25, 0.5}[r.IntN(3)] },
+	}
+	for name, f := range value {
+		for _, n := range []int{1, 2, 5, 100} {
+			prompts := make([]float32, n)
+			for i := range prompts {
+				prompts[i] = f(i)
+			}
+			for _, threshold := range []float64{-1, 0.25, 2} {
+				var all []int
+				for i, p := range prompts {
+					if float64(p) >= threshold {
+						all = append(all, i)
+					}
+				}
+				sort.SliceStable(all, func(i, j int) bool { return prompts[all[i]] > prompts[all[j]] })
+				for _, topK := range []int{0, 1, 2, 3, 49, 50, 99, 100, math.MaxInt} {
+					got := Rank([]float32{1}, prompts, pipeline.Scoring{TopK: topK, Threshold: threshold})
+					want := all[:min(len(all), topK)]
+					same := len(got) == len(want)
+					for i := 0; same && i < len(got); i++ {
+						same = got[i].Prompt == want[i] && got[i].Cosine == float64(prompts[want[i]]) && got[i].Score == got[i].Cosine
+					}
+					if !same {
+						t.Fatalf("%s, %d prompts, top %d, threshold %v: %+v, want prompts %v", name, n, topK, threshold, got, want)
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestRankSamePrompts: a prompt given again scores the same to the last bit, wherever it lies.
+func TestRankSamePrompts(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	for _, dim := range []int{1, 13, 77, 512} {
+		image, prompt := unit(r, dim), unit(r, dim)
+		var prompts []float32
+		for range 37 {
+			prompts = append(prompts, prompt...)
+		}
+		got := Rank(image, prompts, pipeline.Scoring{LogitScale: 100, Softmax: true, TopK: 37})
+		for i, m := range got {
+			if m.Prompt != i || m.Score != got[0].Score || m.Cosine != got[0].Cosine {
+				t.Fatalf("dimension %d: match %d is %+v, the first %+v", dim, i, m, got[0])
+			}
+		}
+		if len(got) != 37 {
+			t.Errorf("%d matches", len(got))
+		}
+	}
+}
+
+// TestRankUnderflow: probabilities of 0 are equal scores, whatever the cosines.
+func TestRankUnderflow(t *testing.T) {
+	got := Rank([]float32{1}, []float32{0.1, 0.2, 0.9, 0.3}, pipeline.Scoring{LogitScale: 1e6, Softmax: true, TopK: 3})
+	if len(got) != 3 || got[0].Prompt != 2 || got[1].Prompt != 0 || got[2].Prompt != 1 {
+		t.Errorf("%+v, want prompts 2, 0, 1", got)
 	}
 }
 
