@@ -195,6 +195,9 @@ func (s *Store) installed(name string) (*Model, string, error) {
 	}
 	if parts == nil {
 		what := strings.Join(slices.Concat(bad, prefixed("missing: ", missing)), "; ")
+		if len(m.files) == 0 && bad == nil {
+			what = "none of its files is here"
+		}
 		return nil, "", fmt.Errorf("%w: %s (%s); install it with: hailo-clip models pull %s", ErrNotInstalled, name, what, name)
 	}
 	reason := fmt.Sprintf("model %s is installed for %s", name, strings.Join(parts, " and "))

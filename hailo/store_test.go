@@ -88,7 +88,7 @@ func TestResolve(t *testing.T) {
 		cpu, npu State
 	}{
 		"auto, nothing":       {nil, "auto", "demo", "models pull " + PreferredModel, Missing, Missing},
-		"no name, nothing":    {nil, "", "demo", "missing: ", Missing, Missing},
+		"no name, nothing":    {nil, "", "demo", "none of its files", Missing, Missing},
 		"auto, CPU":           {cpuFiles, "auto", PreferredModel, "for CPU", Complete, Missing},
 		"auto, NPU":           {npuFiles, "auto", PreferredModel, "for NPU", Missing, Complete},
 		"auto, both":          {append(cpuFiles[:3:3], npuFiles...), "auto", PreferredModel, "CPU and NPU", Complete, Complete},

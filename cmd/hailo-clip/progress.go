@@ -40,7 +40,7 @@ func (b *bars) update(name string, done, total int64, counter decor.Decorator) {
 	if bar == nil {
 		bar = b.progress.AddBar(max(total, 0),
 			mpb.PrependDecorators(decor.Name(name, decor.WCSyncSpaceR)),
-			mpb.AppendDecorators(counter, decor.Percentage(decor.WC{W: 5})))
+			mpb.AppendDecorators(counter, decor.Percentage(decor.WC{W: 6})))
 		b.byName[name] = bar
 	}
 	bar.SetTotal(max(total, 0), false)
