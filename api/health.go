@@ -23,6 +23,7 @@ type Health struct {
 	ModelLoaded bool
 	Backend     string // "npu", "cpu" or "sim"
 	RuntimeMode string // "real" or "simulated"
+	Why         string // why this backend, a sentence for a person; may be ""
 }
 
 // health serves /health: 200 while the service can serve, 503 when it cannot.
@@ -53,6 +54,9 @@ func (s *Server) health(ctx *fasthttp.RequestCtx) {
 		}
 		field("backend", h.Backend)
 		field("runtime_mode", h.RuntimeMode)
+		if h.Why != "" {
+			field("backend_reason", h.Why)
+		}
 		b = append(b, `,"uptime_seconds":`...)
 		b = appendFloat(b, time.Since(s.start).Truncate(time.Millisecond).Seconds())
 		field("version", s.svc.Version)

@@ -124,9 +124,12 @@ func (m *Model) Has(names ...string) bool {
 // HasCPU says whether the files of the CPU encoders are there, and the tokenizer.
 func (m *Model) HasCPU() bool { return m.CPU != nil && m.Has(m.CPU.Image, m.CPU.Text, m.Tokenizer) }
 
+// HasCPUText says whether text can be encoded on the CPU.
+func (m *Model) HasCPUText() bool { return m.CPU != nil && m.Has(m.CPU.Text, m.Tokenizer) }
+
 // HasNPU says whether the NPU can encode pictures, and NPU or CPU text.
 func (m *Model) HasNPU() bool {
-	return m.NPU != nil && m.Has(m.NPU.Image, m.Tokenizer) && (m.HasNPUText() || m.CPU != nil && m.Has(m.CPU.Text))
+	return m.NPU != nil && m.Has(m.NPU.Image, m.Tokenizer) && (m.HasNPUText() || m.HasCPUText())
 }
 
 // HasNPUText says whether all that text on the NPU needs is there.

@@ -2,6 +2,7 @@ package hailo
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -24,6 +25,7 @@ const probeCosine = 0.9
 // other vectors than the first time, the backend is not ready.
 type Probe struct {
 	Backend
+	texts    Backend // encodes the known text
 	tokens   []int32
 	interval time.Duration
 	log      *slog.Logger
@@ -39,17 +41,23 @@ type Probe struct {
 }
 
 // NewProbe probes b times times (at least once), and then every interval without other work;
-// 0 is never. tokens is a known text. It blocks until the first probes are done; their error is
-// returned. Probing does not own b: close the Probe first, then b.
-func NewProbe(ctx context.Context, b Backend, tokens []int32, interval time.Duration, times int, log *slog.Logger) (*Probe, error) {
-	p := &Probe{Backend: b, tokens: tokens, interval: interval, log: log}
+// 0 is never. tokens is a known text for texts, which may be b. It blocks until the first probes
+// are done and returns their error, but for a device that is not there yet: that is probed when
+// it comes, and is not ready until then. Probing does not own the backends: close the Probe first.
+func NewProbe(ctx context.Context, b, texts Backend, tokens []int32, interval time.Duration, times int, log *slog.Logger) (*Probe, error) {
+	p := &Probe{Backend: b, texts: texts, tokens: tokens, interval: interval, log: log}
 	for range max(times, 1) {
-		if err := p.probe(ctx); err != nil {
+		err := p.probe(ctx)
+		if errors.Is(err, ErrDeviceLost) {
+			p.failure.Store(&err)
+			break
+		}
+		if err != nil {
 			return nil, fmt.Errorf("probe of the encoder: %w", err)
 		}
 	}
 	ctx, p.stop = context.WithCancel(context.Background())
-	if interval > 0 {
+	if interval > 0 || p.failure.Load() != nil {
 		p.ended.Go(func() { p.watch(ctx) })
 	}
 	return p, nil
@@ -77,7 +85,7 @@ func (p *Probe) EncodeTexts(ctx context.Context, tokens [][]int32) ([][]float32,
 func (p *Probe) Status() Status {
 	s := p.Backend.Status()
 	if err := p.failure.Load(); err != nil && s.Ready {
-		return Status{Reason: fmt.Sprintf("the encoder fails on a known image: %v", *err)}
+		return Status{Reason: fmt.Sprintf("the encoder fails its probe: %v", *err)}
 	}
 	return s
 }
@@ -94,7 +102,9 @@ func (p *Probe) watch(ctx context.Context) {
 	for {
 		wait := p.interval
 		if p.failure.Load() != nil {
-			wait = min(wait, probeRetry)
+			wait = probeRetry
+		} else if wait == 0 {
+			return // it is not to be probed again
 		}
 		select {
 		case <-time.After(wait):
@@ -106,6 +116,9 @@ func (p *Probe) watch(ctx context.Context) {
 			continue // busy, and working
 		}
 		err := p.probe(ctx)
+		if errors.Is(err, ErrDeviceLost) && p.failure.Load() == nil {
+			continue // the backend says so itself, and when that is over
+		}
 		seen = p.encoded.Load()
 		if ctx.Err() != nil {
 			return
@@ -146,11 +159,11 @@ func (p *Probe) probe(ctx context.Context) error {
 	if p.tokens == nil {
 		return nil
 	}
-	texts, err := p.Backend.EncodeTexts(ctx, [][]int32{p.tokens})
+	vectors, err := p.texts.EncodeTexts(ctx, [][]int32{p.tokens})
 	if err != nil {
 		return err
 	}
-	p.text, err = agree("text", p.text, texts[0])
+	p.text, err = agree("text", p.text, vectors[0])
 	return err
 }
 

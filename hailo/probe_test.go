@@ -119,7 +119,7 @@ func TestFailover(t *testing.T) {
 func TestProbeRefusesAnEncoderThatFails(t *testing.T) {
 	b := newScripted("npu")
 	b.err = ErrEncode
-	if p, err := NewProbe(t.Context(), b, nil, 0, 1, slog.New(slog.DiscardHandler)); !errors.Is(err, ErrEncode) {
+	if p, err := NewProbe(t.Context(), b, b, nil, 0, 1, slog.New(slog.DiscardHandler)); !errors.Is(err, ErrEncode) {
 		t.Errorf("probe %v, error %v", p, err)
 	}
 	if b.frames.Free() != b.frames.Len() {
@@ -127,10 +127,38 @@ func TestProbeRefusesAnEncoderThatFails(t *testing.T) {
 	}
 }
 
+// TestProbeWaitsForALateDevice: it is not ready until it was probed, also where it is not to be
+// probed again.
+func TestProbeWaitsForALateDevice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newScripted("npu")
+		b.becomes(fmt.Errorf("booting: %w", ErrDeviceLost), 1, 0)
+		p, err := NewProbe(t.Context(), b, b, []int32{1, 2}, 0, 3, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		if s := p.Status(); s.Ready || !strings.Contains(s.Reason, "booting") {
+			t.Errorf("before it is there: %+v", s)
+		}
+		b.becomes(nil, 1, 0)
+		time.Sleep(probeRetry + time.Millisecond)
+		synctest.Wait()
+		n := b.images.Load()
+		if s := p.Status(); !s.Ready {
+			t.Errorf("when it is there: %+v", s)
+		}
+		time.Sleep(time.Hour)
+		if b.images.Load() != n {
+			t.Error("probed again")
+		}
+	})
+}
+
 func TestProbeFollowsTheDevice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newScripted("npu")
-		p, err := NewProbe(t.Context(), b, []int32{1, 2}, time.Minute, 3, slog.New(slog.DiscardHandler))
+		p, err := NewProbe(t.Context(), b, b, []int32{1, 2}, time.Minute, 3, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -157,7 +185,8 @@ func TestProbeFollowsTheDevice(t *testing.T) {
 			t.Errorf("wrong vectors: %+v", s)
 		}
 		b.becomes(nil, 1, 0)
-		wait()
+		time.Sleep(probeRetry + time.Millisecond) // and not a whole interval
+		synctest.Wait()
 		if s := p.Status(); !s.Ready {
 			t.Errorf("right vectors again: %+v", s)
 		}

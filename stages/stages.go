@@ -142,6 +142,9 @@ func later(a, b context.Context) bool {
 
 func (l *Line) score(_ int, job *pipeline.Job) error {
 	embedding := job.State.(*state).frame.Embedding
+	if length := dot(embedding, embedding); !(length > 0.98 && length < 1.02) { // NaN, too
+		return fmt.Errorf("%w: the image's embedding has the squared length %v and not 1", hailo.ErrEncode, length)
+	}
 	if len(job.Prompts)%len(embedding) != 0 {
 		return fmt.Errorf("prompts of %d numbers do not fit embeddings of %d", len(job.Prompts), len(embedding))
 	}
@@ -152,14 +155,18 @@ func (l *Line) score(_ int, job *pipeline.Job) error {
 	return nil
 }
 
-// meanings says which of the pipeline's errors an error of a codec or of the backend is.
-var meanings = []struct{ from, to error }{
+// refusals says which of the pipeline's errors it is that an image is refused for.
+var refusals = []struct{ from, to error }{
 	{decode.ErrTooManyPixels, pipeline.ErrImageTooLarge},
 	{decode.ErrUnsupportedFormat, pipeline.ErrUnsupportedImage},
 	{decode.ErrNotImage, pipeline.ErrBadImage},
 	{decode.ErrTruncated, pipeline.ErrBadImage},
 	{decode.ErrCorrupt, pipeline.ErrBadImage},
 	{resize.ErrTooExtreme, pipeline.ErrBadImage},
+}
+
+// failures says which of the pipeline's errors an error of the backend is.
+var failures = []struct{ from, to error }{
 	{context.DeadlineExceeded, pipeline.ErrDeadline},
 	{context.Canceled, pipeline.ErrDeadline},
 	{hailo.ErrDeviceLost, pipeline.ErrUnavailable},
@@ -169,10 +176,22 @@ var meanings = []struct{ from, to error }{
 
 // meaning wraps err in the pipeline's error for it.
 func meaning(err error) error {
-	for _, m := range meanings {
+	for _, m := range refusals {
+		if errors.Is(err, m.from) {
+			return &refusal{kind: m.to, err: err}
+		}
+	}
+	for _, m := range failures {
 		if errors.Is(err, m.from) {
 			return fmt.Errorf("%w: %w", m.to, err)
 		}
 	}
 	return err
 }
+
+// refusal is both errors, with the words of the second alone: a codec's say already what is wrong with the
+// image, and a client should not read it twice.
+type refusal struct{ kind, err error }
+
+func (r *refusal) Error() string   { return r.err.Error() }
+func (r *refusal) Unwrap() []error { return []error{r.kind, r.err} }

@@ -150,26 +150,40 @@ func TestClassify(t *testing.T) {
 func TestErrorsHaveMeanings(t *testing.T) {
 	good := picture(t, 40, 40, red)
 	cases := []struct {
-		name  string
-		image []byte
-		fail  error
-		want  error
+		name   string
+		image  []byte
+		fail   error
+		want   error  // of the pipeline
+		source error  // of the package where it came up
+		text   string // all of it
 	}{
-		{"empty", nil, nil, pipeline.ErrBadImage},
-		{"not an image", []byte("hello, I am a text and nothing else"), nil, pipeline.ErrBadImage},
-		{"truncated", good[:len(good)/2], nil, pipeline.ErrBadImage},
-		{"too many pixels", picture(t, 1001, 1000, red), nil, pipeline.ErrImageTooLarge},
-		{"PDF", []byte("%PDF-1.7\n%âãÏÓ\n1 0 obj <<>> endobj"), nil, pipeline.ErrUnsupportedImage},
-		{"device lost", good, fmt.Errorf("worker died: %w", hailo.ErrDeviceLost), pipeline.ErrUnavailable},
-		{"closed", good, hailo.ErrClosed, pipeline.ErrUnavailable},
-		{"encode", good, fmt.Errorf("%w: a vector of zeros", hailo.ErrEncode), pipeline.ErrEncode},
-		{"deadline", good, context.DeadlineExceeded, pipeline.ErrDeadline},
+		{"empty", nil, nil, pipeline.ErrBadImage, decode.ErrNotImage, "not an image: no bytes"},
+		{"not an image", []byte("hello, I am a text and nothing else"), nil, pipeline.ErrBadImage, decode.ErrNotImage,
+			"not an image: starts with 68 65 6c 6c 6f 2c 20 49"},
+		{"truncated", good[:len(good)/2], nil, pipeline.ErrBadImage, decode.ErrTruncated, "truncated image: PNG: unexpected EOF"},
+		{"corrupt", append(bytes.Clone(good[:40]), make([]byte, 200)...), nil, pipeline.ErrBadImage, decode.ErrCorrupt,
+			"corrupt image: PNG: png: invalid format: bad checksum"},
+		{"too many pixels", picture(t, 1001, 1000, red), nil, pipeline.ErrImageTooLarge, decode.ErrTooManyPixels,
+			"too many pixels: 1001 x 1000 is more than 1000000"},
+		{"PDF", []byte("%PDF-1.7\n%âãÏÓ\n1 0 obj <<>> endobj"), nil, pipeline.ErrUnsupportedImage, decode.ErrUnsupportedFormat,
+			"unsupported image format: PDF (accepted: JPEG, PNG, WebP, GIF, BMP, TIFF)"},
+		{"device lost", good, fmt.Errorf("worker died: %w", hailo.ErrDeviceLost), pipeline.ErrUnavailable, hailo.ErrDeviceLost,
+			"the encoder is not available: worker died: device lost"},
+		{"closed", good, hailo.ErrClosed, pipeline.ErrUnavailable, hailo.ErrClosed, "the encoder is not available: backend closed"},
+		{"encode", good, fmt.Errorf("%w: a vector of zeros", hailo.ErrEncode), pipeline.ErrEncode, hailo.ErrEncode,
+			"the image could not be encoded: encoding failed: a vector of zeros"},
+		{"deadline", good, context.DeadlineExceeded, pipeline.ErrDeadline, context.DeadlineExceeded,
+			"the deadline has passed: context deadline exceeded"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			p := start(t, &fakeBackend{batch: 1, fail: func(int, []*hailo.Frame) error { return c.fail }})
-			if err := p.Do(t.Context(), &pipeline.Job{Image: c.image}); !errors.Is(err, c.want) {
-				t.Errorf("error %v, want %v", err, c.want)
+			err := p.Do(t.Context(), &pipeline.Job{Image: c.image})
+			if !errors.Is(err, c.want) || !errors.Is(err, c.source) {
+				t.Fatalf("error %v, want %v and %v", err, c.want, c.source)
+			}
+			if err.Error() != c.text {
+				t.Errorf("text %q, want %q", err, c.text)
 			}
 		})
 	}
@@ -234,6 +248,21 @@ func TestFramesBoundWhatIsInside(t *testing.T) {
 	close(gate)
 	if err := p.Do(t.Context(), &pipeline.Job{Image: image}); err != nil {
 		t.Errorf("after the device came back: %v", err)
+	}
+}
+
+func TestEmbeddingMustBeAUnitVector(t *testing.T) {
+	for name, value := range map[string]float32{"NaN": float32(math.NaN()), "infinity": float32(math.Inf(1)), "too long": 2, "zero": 0} {
+		t.Run(name, func(t *testing.T) {
+			p := start(t, &fakeBackend{batch: 1, fail: func(_ int, frames []*hailo.Frame) error {
+				copy(frames[0].Embedding, []float32{value, 0, 0})
+				return nil
+			}})
+			job := &pipeline.Job{Image: picture(t, 40, 40, red), Prompts: []float32{1, 0, 0}, Scoring: pipeline.Scoring{TopK: 1}}
+			if err := p.Do(t.Context(), job); !errors.Is(err, pipeline.ErrEncode) {
+				t.Errorf("error %v, matches %v", err, job.Result.Matches)
+			}
+		})
 	}
 }
 

@@ -39,22 +39,24 @@ func resolveModel(cfg configs.Config, state string) (*hailo.Model, string, error
 	return store.Resolve(cfg.CLIP.Model)
 }
 
-// chooseBackend says what clip.backend stands for on this machine, and why.
-func chooseBackend(cfg configs.Config, model *hailo.Model) (kind, why string) {
+// chooseBackend says what clip.backend stands for on the machine below root, and why. The chip on
+// the bus decides and not its node, which comes up to a minute after the machine's start: the
+// worker is tried until it is there.
+func chooseBackend(cfg configs.Config, model *hailo.Model, root string) (kind, why string) {
 	if cfg.CLIP.Backend != "auto" {
 		return cfg.CLIP.Backend, "clip.backend is " + cfg.CLIP.Backend
 	}
-	device, ok := doctor.DevicePresent("/")
+	address, ok := doctor.ChipPresent(root)
 	if !ok {
 		return "cpu", "there is no Hailo-10H"
 	}
 	if _, err := npu.FindWorker(cfg.NPU.Worker); err != nil {
-		return "cpu", fmt.Sprintf("%s is there, but its worker program is not installed", device.Node)
+		return "cpu", fmt.Sprintf("a Hailo-10H is there (%s), but its worker program is not: %v", address, err)
 	}
 	if !model.HasNPU() {
-		return "cpu", fmt.Sprintf("%s is there, but model %s has no NPU files installed", device.Node, model.Name)
+		return "cpu", fmt.Sprintf("a Hailo-10H is there (%s), but model %s has no NPU files installed", address, model.Name)
 	}
-	return "npu", fmt.Sprintf("%s, worker and NPU files are there", device.Node)
+	return "npu", fmt.Sprintf("a Hailo-10H (%s), its worker and the model's NPU files are there", address)
 }
 
 // encoders is what encodes on this machine.
@@ -95,7 +97,7 @@ func (o opener) open(ctx context.Context) (*encoders, error) {
 }
 
 func (o opener) fill(ctx context.Context, e *encoders) (err error) {
-	kind, why := chooseBackend(o.cfg, o.model)
+	kind, why := chooseBackend(o.cfg, o.model, "/")
 	e.why = why
 	switch kind {
 	case "cpu":
@@ -103,7 +105,7 @@ func (o opener) fill(ctx context.Context, e *encoders) (err error) {
 			return usageError{errors.New("clip.text_encoder: npu needs the NPU for images too")}
 		}
 		var cpu hailo.Backend
-		if cpu, err = o.openCPU(); err == nil {
+		if cpu, err = o.openCPU(o.model.HasCPU()); err == nil {
 			e.images, e.texts, e.opened = cpu, []hailo.Backend{cpu}, []hailo.Backend{cpu}
 		}
 	case "npu":
@@ -118,11 +120,12 @@ func (o opener) fill(ctx context.Context, e *encoders) (err error) {
 	if o.cfg.Performance.WarmupEnabled {
 		repeat = o.cfg.Performance.WarmupIterations
 	}
-	var known []int32 // only where images and texts have one backend that can be asked for both
-	if e.texts[0] == e.opened[0] {
-		known, _ = o.tokenizer.EncodeCut("a photo of a cat", o.model.ContextLength)
+	known, _ := o.tokenizer.EncodeCut("a photo of a cat", o.model.ContextLength)
+	texts := e.images // knows who stands in for whom
+	if e.texts[0] != e.opened[0] {
+		texts = e.texts[0]
 	}
-	probe, err := hailo.NewProbe(ctx, e.images, known, o.cfg.Health.ProbeInterval.Std(), repeat, o.log)
+	probe, err := hailo.NewProbe(ctx, e.images, texts, known, o.cfg.Health.ProbeInterval.Std(), repeat, o.log)
 	if err != nil {
 		return err
 	}
@@ -131,8 +134,9 @@ func (o opener) fill(ctx context.Context, e *encoders) (err error) {
 	return nil
 }
 
-func (o opener) openCPU() (hailo.Backend, error) {
-	if !o.model.HasCPU() {
+// openCPU opens the model's encoders for the CPU, if its files are there.
+func (o opener) openCPU(there bool) (hailo.Backend, error) {
+	if !there {
 		return nil, fmt.Errorf("%w: %s has no files for the CPU; install them with: hailo-clip models pull %s --part cpu",
 			hailo.ErrNotInstalled, o.model.Name, o.model.Name)
 	}
@@ -162,7 +166,8 @@ func (o opener) openDevice(ctx context.Context, e *encoders, open func() (*npu.B
 	// The vectors of the simulated chip are its own, unless it computes the demo model's.
 	standIn := o.cfg.CLIP.OnDeviceLoss == "cpu" && (!info.Simulated || o.cfg.Sim.Vectors == "model")
 	if standIn || !encodesTexts {
-		switch cpu, err := o.openCPU(); {
+		standIn = standIn && o.model.HasCPU()
+		switch cpu, err := o.openCPU(standIn || o.model.HasCPUText()); {
 		case err == nil:
 			e.texts, e.opened = append(e.texts, cpu), append(e.opened, cpu)
 			if standIn {
@@ -175,13 +180,17 @@ func (o opener) openDevice(ctx context.Context, e *encoders, open func() (*npu.B
 			standIn = false
 		}
 	}
-	wait, cancel := context.WithTimeout(ctx, time.Duration(o.cfg.NPU.StartTimeoutMS)*time.Millisecond)
+	wait, cancel := context.WithTimeout(ctx, deviceWait)
 	defer cancel()
 	if err := device.Await(wait); err != nil {
-		if !standIn {
-			return err
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
-		o.log.Error("the device does not start, encoding on the CPU until it does", "error", err)
+		o.log.Error("the device is not ready yet, it is tried until it is", "error", err, "cpu_stands_in", standIn)
 	}
 	return nil
 }
+
+// deviceWait is how long a start waits for the device. A device that needs longer, because the
+// machine has just been switched on, is reported by /health until it is there.
+const deviceWait = 5 * time.Second

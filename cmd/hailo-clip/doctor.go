@@ -43,13 +43,16 @@ func (c *doctorCmd) Run(ctx context.Context, g *globals) error {
 		env.Root = c.Root
 	}
 	env.Version, env.Backend = programVersion(), cfg.CLIP.Backend
-	env.Worker, _ = npu.FindWorker(cfg.NPU.Worker)
+	env.Worker, err = npu.FindWorker(cfg.NPU.Worker)
+	if err != nil {
+		env.Worker = cfg.NPU.Worker // a configured one that is no program is a finding of its own
+	}
 	model, why, err := store.Resolve(cfg.CLIP.Model)
 	if err == nil && !model.Embedded() || cfg.CLIP.Model != hailo.AutoModel {
 		env.Models = func(context.Context) []doctor.ModelCheck { return modelChecks(store, cfg.CLIP.Model) }
 	}
 	env.Extra = func(context.Context) []doctor.Finding {
-		return append(libraryFindings(cfg, state), choiceFindings(cfg, model, why, err)...)
+		return append(libraryFindings(cfg, state), choiceFindings(cfg, env.Root, model, why, err)...)
 	}
 	report := doctor.Run(ctx, env)
 	if c.JSON {
@@ -120,7 +123,7 @@ func libraryFindings(cfg configs.Config, state string) []doctor.Finding {
 }
 
 // choiceFindings tells what the configuration comes to on this machine.
-func choiceFindings(cfg configs.Config, model *hailo.Model, why string, err error) []doctor.Finding {
+func choiceFindings(cfg configs.Config, root string, model *hailo.Model, why string, err error) []doctor.Finding {
 	if err != nil {
 		return []doctor.Finding{{Check: "model", Level: doctor.Fail, What: err.Error()}}
 	}
@@ -129,6 +132,6 @@ func choiceFindings(cfg configs.Config, model *hailo.Model, why string, err erro
 		choice.Level, choice.Remedy = doctor.Warn, "hailo-clip models pull "+hailo.PreferredModel
 		choice.What = "No real model is installed: the service would use the small demo model, which knows drawings, not photographs."
 	}
-	kind, reason := chooseBackend(cfg, model)
+	kind, reason := chooseBackend(cfg, model, root)
 	return []doctor.Finding{choice, {Check: "backend", Level: doctor.Info, What: "It would encode on the " + kind + ": " + reason + "."}}
 }

@@ -200,7 +200,7 @@ func (e *engine) logitScale() float64 {
 // health is what GET /health says; it does not block.
 func (e *engine) health() api.Health {
 	status, info := e.encoders.images.Status(), e.encoders.images.Info()
-	h := api.Health{Status: api.Healthy, Reason: status.Reason, ModelLoaded: status.Ready, Backend: info.Backend, RuntimeMode: "real"}
+	h := api.Health{Status: api.Healthy, Reason: status.Reason, ModelLoaded: status.Ready, Backend: info.Backend, RuntimeMode: "real", Why: e.encoders.why}
 	if info.Simulated {
 		h.RuntimeMode = "simulated"
 	}

@@ -119,7 +119,7 @@ type modelsPullCmd struct {
 	Name    string `arg:"" help:"Name of the model, see models list."`
 	FromDir string `type:"existingdir" placeholder:"DIR" help:"Copy the files from this folder instead of the network."`
 	Part    string `enum:"auto,all,cpu,npu" default:"auto" help:"Which files: cpu, npu, all, or auto: those for the CPU, and with a Hailo-10H in this machine all."`
-	HailoRT string `name:"hailort" placeholder:"VERSION" help:"Fetch the NPU files made for this HailoRT, such as 5.1.1 (default: the manifest's)."`
+	HailoRT string `name:"hailort" placeholder:"VERSION" help:"Fetch the NPU files made for this HailoRT, such as 5.1.1 (default: the installed one's, else the manifest's)."`
 }
 
 func (c *modelsPullCmd) Help() string {
@@ -137,8 +137,9 @@ func (c *modelsPullCmd) Run(ctx context.Context, g *globals) error {
 		return err
 	}
 	o := hailo.PullOptions{FromDir: c.FromDir}
-	switch _, device := doctor.DevicePresent("/"); {
-	case c.Part == "cpu", c.Part == "auto" && !device:
+	_, chip := doctor.ChipPresent("/")
+	switch {
+	case c.Part == "cpu", c.Part == "auto" && !chip:
 		o.Which = hailo.CPUPart
 	case c.Part == "npu":
 		o.Which = hailo.NPUPart
@@ -148,6 +149,8 @@ func (c *modelsPullCmd) Run(ctx context.Context, g *globals) error {
 		if o.Zoo, ok = hailo.ZooRelease(c.HailoRT); !ok {
 			return usageError{fmt.Errorf("--hailort %q: no release of the model zoo is known for it", c.HailoRT)}
 		}
+	} else if device, ok := doctor.DevicePresent("/"); ok {
+		o.Zoo, _ = hailo.ZooRelease(device.LibraryVersion) // "", the manifest's, where none is known
 	}
 	bar := newBars(os.Stderr)
 	o.Progress = bar.set

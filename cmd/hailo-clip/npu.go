@@ -29,6 +29,10 @@ func (o opener) openNPU() (*npu.Backend, error) {
 	options := o.npuOptions()
 	options.Command = []string{worker}
 	options.ImageHEF, _ = model.Path(model.NPU.Image)
+	if cfg.CLIP.TextEncoder == "npu" && !model.HasNPUText() {
+		return nil, fmt.Errorf("%w: clip.text_encoder is npu, but the files that encode texts there are not installed for %s",
+			hailo.ErrNotInstalled, model.Name)
+	}
 	if model.HasNPUText() && cfg.CLIP.TextEncoder != "cpu" {
 		if options.Text, err = npuText(model, o.tokenizer); err != nil {
 			return nil, err
@@ -57,9 +61,16 @@ func npuText(model *hailo.Model, tokenizer *hailo.Tokenizer) (*npu.Text, error) 
 	if err != nil {
 		return nil, err
 	}
-	_, _, projection, err := model.ReadNpy(model.NPU.TextProjection)
+	rows, cols, projection, err := model.ReadNpy(model.NPU.TextProjection)
 	if err != nil {
 		return nil, err
+	}
+	if model.NPU.ProjectionTransposed {
+		rows, cols = cols, rows
+	}
+	if rows != width || cols != model.EmbeddingDimension {
+		return nil, fmt.Errorf("%s projects %d numbers to %d, want %d to %d: see projection_transposed in the model's manifest",
+			model.NPU.TextProjection, rows, cols, width, model.EmbeddingDimension)
 	}
 	t := &npu.Text{
 		ContextLength: model.ContextLength, Width: width, Vocabulary: vocabulary,
@@ -84,8 +95,10 @@ func (o opener) openSim() (*npu.Backend, error) {
 		fmt.Sprintf("--image-size=%d", m.ImageSize), fmt.Sprintf("--dimension=%d", m.EmbeddingDimension),
 		fmt.Sprintf("--context-length=%d", m.ContextLength), fmt.Sprintf("--width=%d", m.EmbeddingDimension),
 		"--vectors=" + o.cfg.Sim.Vectors}, strings.Fields(o.cfg.Sim.Arguments))
-	options.Text = npu.SyntheticText(o.tokenizer.Size(), m.ContextLength, m.EmbeddingDimension, o.tokenizer.End(), m.Tokens.PadID)
-	options.TextDigest = fmt.Sprintf("sim/%s/%s", m.Name, o.cfg.Sim.Vectors)
+	if o.cfg.CLIP.TextEncoder != "cpu" {
+		options.Text = npu.SyntheticText(o.tokenizer.Size(), m.ContextLength, m.EmbeddingDimension, o.tokenizer.End(), m.Tokens.PadID)
+		options.TextDigest = fmt.Sprintf("sim/%s/%s", m.Name, o.cfg.Sim.Vectors)
+	}
 	return npu.New(options)
 }
 

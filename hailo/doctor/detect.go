@@ -21,6 +21,14 @@ type Device struct {
 // Safe for concurrent use.
 func DevicePresent(root string) (Device, bool) { return newSurvey(tree(root)).device() }
 
+// ChipPresent says whether there is a Hailo-10H on the bus below root ("" is /) and where. Its
+// driver may still be booting it, for up to a minute after the machine's start: then it has no
+// node yet. Safe for concurrent use.
+func ChipPresent(root string) (pciAddress string, ok bool) {
+	p, ok := newSurvey(tree(root)).ten()
+	return p.address, ok
+}
+
 const (
 	hailoVendor = "0x1e60"
 	hailo10H    = "0x45c4"
