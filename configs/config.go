@@ -202,32 +202,26 @@ func check(ok bool, field string, value any, bound string) error {
 }
 
 // Keys lists every key, "server.host" and so on, in the order of the struct.
-func Keys() []string { return keys("", reflect.TypeFor[Config]()) }
-
-func keys(prefix string, t reflect.Type) []string {
+func Keys() []string {
 	var all []string
-	for f := range t.Fields() {
-		name, options, _ := strings.Cut(f.Tag.Get("yaml"), ",")
-		switch {
-		case options == "inline":
-			all = append(all, keys(prefix, f.Type)...)
-		case name == "" || name == "-":
-		case f.Type.Kind() == reflect.Struct:
-			all = append(all, keys(prefix+name+".", f.Type)...)
-		default:
-			all = append(all, prefix+name)
-		}
-	}
+	fields("", reflect.ValueOf(Config{}), func(key string, _ reflect.Value) { all = append(all, key) })
 	return all
 }
 
-// sections lists the top-level keys.
-func sections() []string {
-	var all []string
-	for f := range reflect.TypeFor[Config]().Fields() {
-		all = append(all, f.Tag.Get("yaml"))
+// fields visits every key of the struct v with its field.
+func fields(prefix string, v reflect.Value, visit func(key string, field reflect.Value)) {
+	for f, field := range v.Fields() {
+		name, options, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		switch {
+		case options == "inline":
+			fields(prefix, field, visit)
+		case name == "-":
+		case field.Kind() == reflect.Struct:
+			fields(prefix+name+".", field, visit)
+		default:
+			visit(prefix+name, field)
+		}
 	}
-	return all
 }
 
 // YAML writes the configuration as a file would have it, without comments.

@@ -64,6 +64,7 @@ func TestCommands(t *testing.T) {
 		{"config show", false, []string{"config", "show", "--backend", "cpu"}, "", 0, []string{"backend: cpu", "port: 5000"}, nil},
 		{"config default", false, []string{"config", "show", "--default"}, "", 0, []string{"# hailo-clip: every setting"}, nil},
 		{"config check", false, []string{"config", "check", good}, "", 0, []string{"good.yaml: ok"}, nil},
+		{"config unit", false, []string{"config", "unit"}, "", 0, []string{"\nMemoryMax=3G\n", "ExecStart=/usr/bin/hailo-clip serve"}, nil},
 		{"config check of nonsense", false, []string{"config", "check", samples + "index.json"}, "", exitUsage, nil, []string{"index.json", "line"}},
 		{"doctor", false, []string{"doctor", "--json"}, "", 0, []string{`"findings":[`, `"check":"libturbojpeg"`}, nil},
 		{"setup for another machine", false, []string{"setup", "--arch", "s390x"}, "", exitUsage, nil, []string{"--arch", "amd64"}},

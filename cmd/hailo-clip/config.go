@@ -10,6 +10,18 @@ import (
 type configCmd struct {
 	Show  configShowCmd  `cmd:"" help:"Print the configuration in force, or with --default the commented default file."`
 	Check configCheckCmd `cmd:"" help:"Check a configuration file."`
+	Unit  configUnitCmd  `cmd:"" help:"Print the systemd unit, with resource_limits in it."`
+}
+
+type configUnitCmd struct{}
+
+func (c *configUnitCmd) Run(g *globals) error {
+	cfg, _, err := g.load()
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Print(cfg.ResourceLimits.Unit())
+	return err
 }
 
 type configShowCmd struct {

@@ -28,6 +28,7 @@ type Decoder struct {
 	maxPixels  int
 	fastTarget int    // the shorter side that will be needed; 0: decode at full size
 	turbo      *turbo // nil: no library
+	held       int64  // of the budget, for the picture that is being decoded
 }
 
 // NewDecoder makes a decoder by a valid cfg. target is the side of the picture that will be made of the
@@ -58,18 +59,25 @@ func (d *Decoder) Close() {
 }
 
 // Decode decodes b, which it does not keep or change. The caller owns the picture and releases it.
-// It blocks for as long as the work takes (milliseconds a megapixel). The error is one of ErrNotImage,
+// It blocks for as long as the work takes (milliseconds a megapixel); pictures of millions of pixels wait,
+// besides, while those that other decoders work on or that are not released yet fill a GiB. The error is one of ErrNotImage,
 // ErrUnsupportedFormat, ErrTooManyPixels, ErrTruncated or ErrCorrupt, wrapped with the detail.
 func (d *Decoder) Decode(b []byte) (p Picture, err error) {
 	format, err := sniff(b)
 	if err != nil {
 		return Picture{}, err
 	}
+	defer d.settle(&p) // after the others, when nothing refers to the memory of a decoder
 	defer func() {
 		if r := recover(); r != nil { // third-party decoders on hostile bytes
 			p, err = Picture{}, fmt.Errorf("%w: %s: decoder failed: %v", ErrCorrupt, format, r)
 		}
 	}()
+	return d.decode(format, b)
+}
+
+// decode leaves d.held for settle.
+func (d *Decoder) decode(format string, b []byte) (p Picture, err error) {
 	switch format {
 	case JPEG:
 		p, err = d.decodeJPEG(b)
@@ -104,20 +112,35 @@ func (d *Decoder) checkSize(w, h int) error {
 
 func (d *Decoder) decodePNG(b []byte) (Picture, error) {
 	// The size stands in the first chunk, at a fixed place; the decoder checks that the chunk is the right one.
-	const width, height, firstChunkEnd = 16, 20, 33
+	const width, height, depth, colorType, interlace, firstChunkEnd = 16, 20, 24, 25, 28, 33
 	if len(b) < firstChunkEnd {
 		return Picture{}, fmt.Errorf("%w: PNG: ends within the header", ErrTruncated)
 	}
-	if err := d.checkSize(int(binary.BigEndian.Uint32(b[width:])), int(binary.BigEndian.Uint32(b[height:]))); err != nil {
+	w, h := int(binary.BigEndian.Uint32(b[width:])), int(binary.BigEndian.Uint32(b[height:]))
+	if err := d.checkSize(w, h); err != nil {
 		return Picture{}, err
 	}
+	const paletted = 3
+	size := 4 // bytes a pixel
+	switch {
+	case b[depth] == 16:
+		size = 8
+	case b[colorType] == paletted:
+		size = 1
+	}
+	own := size * w * (h + 2) // and two rows as they are stored
+	if b[interlace] != 0 {
+		own *= 2 // the passes are pictures of their own
+	}
+	turn := orientation(pngExif(b))
+	d.admit(w, h, own, turn)
 	m, err := png.Decode(bytes.NewReader(b))
 	if err != nil {
 		return Picture{}, classify(PNG, err)
 	}
 	p, err := fromImage(m)
 	if err == nil {
-		upright(&p, orientation(pngExif(b)))
+		upright(&p, turn)
 	}
 	return p, err
 }
@@ -134,6 +157,7 @@ func (d *Decoder) decodeBMP(b []byte) (Picture, error) {
 	if bits := int(binary.LittleEndian.Uint16(b[28:])); config.Width*config.Height > len(b)*8/bits {
 		return Picture{}, fmt.Errorf("%w: BMP: %d bytes for %d x %d pixels", ErrTruncated, len(b), config.Width, config.Height)
 	}
+	d.admit(config.Width, config.Height, 4*config.Width*config.Height, 1)
 	m, err := bmp.Decode(bytes.NewReader(b))
 	if err != nil {
 		return Picture{}, classify(BMP, err)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"image/color"
 	"image/jpeg"
 )
 
@@ -111,7 +112,15 @@ func (d *Decoder) decodeTurbo(b []byte, info jpegInfo) (Picture, error) {
 	if d.fastTarget > 0 {
 		w, h = dctScale(w, h, 2*d.fastTarget)
 	}
-	if t.colorspace == tjSpaceCMYK || t.colorspace == tjSpaceYCCK {
+	own, inks := 0, t.colorspace == tjSpaceCMYK || t.colorspace == tjSpaceYCCK
+	if inks {
+		own = 4 * w * h
+	}
+	if info.scans > 1 { // the library keeps the coefficients of the whole picture, 2 bytes each
+		own += 2 * 4 * int(t.width) * int(t.height)
+	}
+	d.admit(w, h, own, orientation(info.exif))
+	if inks {
 		return d.decodeTurboCMYK(b, w, h, info)
 	}
 	p := newPicture(w, h)
@@ -158,6 +167,14 @@ func (d *Decoder) decodeGoJPEG(b []byte, info jpegInfo) (Picture, error) {
 	if err := d.checkScans(config.Width, config.Height, info.scans); err != nil {
 		return Picture{}, err
 	}
+	size := 3
+	if config.ColorModel == color.CMYKModel || config.ColorModel == color.RGBAModel {
+		size = 8 // converted into a second picture
+	}
+	if info.scans > 1 {
+		size += 4 * 4 // coefficients of 4 bytes
+	}
+	d.admit(config.Width, config.Height, size*config.Width*config.Height, orientation(info.exif))
 	m, err := jpeg.Decode(bytes.NewReader(b))
 	if err != nil {
 		return Picture{}, goJPEGError(err)

@@ -16,33 +16,43 @@ type Picture struct {
 }
 
 // Release hands the pixels back for the next picture; Pix must not be used after it. Safe to call
-// again on the same Picture, but not on a copy of it. A Picture that is never released is only garbage.
+// again on the same Picture, but not on a copy of it. Large pictures wait for the release of others.
 func (p *Picture) Release() {
-	if p.buf != nil {
-		p.buf.release()
-	}
+	buf := p.buf
 	p.buf, p.Pix = nil, nil
+	if buf != nil {
+		buf.release()
+	}
 }
 
-// newPicture takes a buffer for w x h pixels from the pool; its content is undefined.
+// newPicture takes a buffer for w x h pixels; its content is undefined.
 func newPicture(w, h int) Picture {
 	b := newBuffer(3 * w * h)
 	return Picture{Pix: b.bytes, Width: w, Height: h, Orientation: 1, buf: b}
 }
 
-// buffer is memory for pixels out of one of the pools.
+// buffer is memory for pixels.
 type buffer struct {
 	bytes []byte
-	class int
+	class int   // which of the pools it goes back to; unpooled: none
+	held  int64 // its share of the budget
 }
 
+// maxPooled is the largest buffer that is kept for the next picture: 16 million pixels, what a telephone takes.
+const (
+	maxPooled = 48 << 20
+	unpooled  = -1
+)
+
 // pools holds free buffers by size class. There are never more than were in use at one time, which the
-// number of workers bounds, and the garbage collector frees those that two of its cycles did not see used,
-// so that a few huge pictures do not hold memory for ever.
-var pools [4 * 48]sync.Pool
+// number of workers bounds, and the garbage collector frees those that two of its cycles did not see used.
+var pools [39]sync.Pool
 
 // newBuffer returns a buffer of n bytes with undefined content.
 func newBuffer(n int) *buffer {
+	if n > maxPooled {
+		return &buffer{bytes: make([]byte, n), class: unpooled}
+	}
 	class, size := sizeClass(n)
 	b, _ := pools[class].Get().(*buffer)
 	if b == nil {
@@ -52,7 +62,17 @@ func newBuffer(n int) *buffer {
 	return b
 }
 
-func (b *buffer) release() { pools[b.class].Put(b) }
+// release hands b to the next picture, or to the garbage collector. Nothing may refer to its bytes any more.
+func (b *buffer) release() {
+	held := b.held
+	b.held = 0
+	if b.class != unpooled {
+		pools[b.class].Put(b)
+	} else {
+		b.bytes = nil
+	}
+	giveBack(held)
+}
 
 // sizeClass rounds n up to a size of which there are four for each power of two (at most a quarter is
 // wasted, 64 KiB the smallest) and returns its number and the size.

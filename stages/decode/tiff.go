@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"image"
+	"image/color"
 
 	"golang.org/x/image/tiff"
 )
@@ -19,9 +20,12 @@ func (d *Decoder) decodeTIFF(b []byte) (Picture, error) {
 	if err := d.checkSize(config.Width, config.Height); err != nil {
 		return Picture{}, err
 	}
-	if n := tiffBlocks(b, config); n > maxBlocks {
-		return Picture{}, unsupported(fmt.Sprintf("TIFF of %d strips or tiles, at most %d", n, maxBlocks))
+	blocks := tiffBlocks(b, config)
+	if blocks > maxBlocks {
+		return Picture{}, unsupported(fmt.Sprintf("TIFF of %d strips or tiles, at most %d", blocks, maxBlocks))
 	}
+	turn := orientation(b)
+	d.admit(config.Width, config.Height, tiffMemory(config, blocks), turn)
 	m, err := tiff.Decode(bytes.NewReader(b))
 	if err != nil {
 		return Picture{}, classify(TIFF, err)
@@ -35,7 +39,7 @@ func (d *Decoder) decodeTIFF(b []byte) (Picture, error) {
 			p.Pix[i] ^= 0xFF
 		}
 	}
-	upright(&p, orientation(b))
+	upright(&p, turn)
 	return p, nil
 }
 
@@ -46,6 +50,22 @@ func inverted(b []byte) bool {
 	compression, _ := tiffTag(b, tagCompression)
 	photometric, _ := tiffTag(b, tagPhotometric)
 	return (compression == group3 || compression == group4) && photometric == blackIsZero
+}
+
+// tiffMemory returns how many bytes the decoder takes: its picture, and a block, which may inflate to 8 bytes
+// a pixel in a buffer that doubles as it grows.
+func tiffMemory(config image.Config, blocks int) int {
+	size := 1
+	switch config.ColorModel {
+	case color.RGBAModel, color.NRGBAModel:
+		size = 4
+	case color.RGBA64Model, color.NRGBA64Model:
+		size = 8
+	case color.Gray16Model:
+		size = 2
+	}
+	pixels := config.Width * config.Height
+	return size*pixels + 2*8*(pixels/blocks)
 }
 
 // tiffBlocks returns the number of strips or tiles.

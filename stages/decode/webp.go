@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"image"
+	"image/color"
 
 	"golang.org/x/image/webp"
 )
@@ -24,6 +25,12 @@ func (d *Decoder) decodeWebP(b []byte) (Picture, error) {
 	if err := d.checkSize(config.Width, config.Height); err != nil {
 		return Picture{}, err
 	}
+	size := 2 // 4:2:0 in whole blocks
+	if config.ColorModel != color.YCbCrModel {
+		size = 8 // lossless, or with a lossless picture for the alpha; its palette is expanded into a copy
+	}
+	turn := orientation(webpExif(b))
+	d.admit(config.Width, config.Height, size*config.Width*config.Height, turn)
 	m, err := webp.Decode(bytes.NewReader(b))
 	if err != nil {
 		return Picture{}, classify(WebP, err)
@@ -39,7 +46,7 @@ func (d *Decoder) decodeWebP(b []byte) (Picture, error) {
 			return Picture{}, err
 		}
 	}
-	upright(&p, orientation(webpExif(b)))
+	upright(&p, turn)
 	return p, nil
 }
 
