@@ -213,8 +213,8 @@ func TestDeviceLossWithStandIn(t *testing.T) {
 	for range 5 {
 		r.classifies(t)
 	}
-	if a := r.get(t, "/health"); a.status != http.StatusOK {
-		t.Errorf("health %s", a.raw)
+	if a := r.get(t, "/health"); a.status != http.StatusOK || a.body["status"] != "degraded" || a.body["reason"] == nil {
+		t.Errorf("health after a loss: %s", a.raw)
 	}
 	// New prompts, too, are encoded by whoever is there.
 	if a := r.mustPost(t, "/v1/classify", map[string]any{"image": sample(t, "pizza.jpg"),

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"hailoclip/configs"
+	"hailoclip/hailo"
+	"hailoclip/hailo/demo"
+)
+
+// put writes files below a folder.
+func put(t *testing.T, root string, files map[string]string) {
+	t.Helper()
+	for name, text := range files {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// npuModel is a model with files for the NPU, none of which is ever run.
+func npuModel(t *testing.T) *hailo.Model {
+	t.Helper()
+	dir := t.TempDir()
+	put(t, dir, map[string]string{
+		"mini/manifest.json": `{"name": "mini", "embedding_dimension": 512, "image_size": 224, "context_length": 77,
+			"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "tokens": {"start": "<|startoftext|>", "end": "<|endoftext|>", "pad_id": 0},
+			"npu": {"image": "i.hef", "text": "t.hef", "token_embedding": "e.npy", "text_projection": "p.npy"},
+			"files": {"i.hef": {}, "t.hef": {}, "e.npy": {}, "p.npy": {}, "tokenizer.json": {}}}`,
+		"mini/i.hef": "\x01HEF image", "mini/t.hef": "\x01HEF text", "mini/e.npy": "\x93NUMPY", "mini/p.npy": "\x93NUMPY",
+		"mini/tokenizer.json": "{}",
+	})
+	m, _, err := (&hailo.Store{Dir: dir}).Resolve("mini")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func TestChooseBackend(t *testing.T) {
+	chip := t.TempDir()
+	put(t, chip, map[string]string{ // no node in /dev yet: the chip is booting
+		"sys/bus/pci/devices/0001:01:00.0/vendor": "0x1e60\n",
+		"sys/bus/pci/devices/0001:01:00.0/device": "0x45c4\n",
+	})
+	old := t.TempDir()
+	put(t, old, map[string]string{
+		"sys/bus/pci/devices/0001:01:00.0/vendor": "0x1e60\n",
+		"sys/bus/pci/devices/0001:01:00.0/device": "0x2864\n",
+	})
+	worker := filepath.Join(t.TempDir(), "worker")
+	put(t, filepath.Dir(worker), map[string]string{"worker": "#!/bin/sh\n"})
+	builtin, err := demo.Model()
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := npuModel(t)
+	cases := []struct {
+		name, backend, root, worker string
+		model                       *hailo.Model
+		kind, why                   string
+	}{
+		{"no device", "auto", t.TempDir(), worker, full, "cpu", "no Hailo-10H"},
+		{"a Hailo-8", "auto", old, worker, full, "cpu", "no Hailo-10H"},
+		{"no worker", "auto", chip, "/nowhere/worker", full, "cpu", "/nowhere/worker"},
+		{"no NPU files", "auto", chip, worker, builtin, "cpu", "no NPU files"},
+		{"all there, still booting", "auto", chip, worker, full, "npu", "0001:01:00.0"},
+		{"told to", "cpu", chip, worker, full, "cpu", "clip.backend is cpu"},
+		{"told to simulate", "sim", chip, worker, full, "sim", "clip.backend is sim"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			var cfg configs.Config
+			cfg.CLIP.Backend, cfg.NPU.Worker = c.backend, c.worker
+			kind, why := chooseBackend(cfg, c.model, c.root)
+			if kind != c.kind || !strings.Contains(why, c.why) {
+				t.Errorf("%s because %q, want %s because of %q", kind, why, c.kind, c.why)
+			}
+		})
+	}
+}
+
+// TestTextEncoderOnTheCPU has images on the simulated chip and prompts on the CPU: the chip
+// encodes no text, and their vectors are the demo model's on both.
+func TestTextEncoderOnTheCPU(t *testing.T) {
+	_, config := newControl(t, "  text_encoder: cpu\nsim:\n  vectors: model\n")
+	r := serve(t, t.TempDir(), "--config", config)
+	r.classifies(t)
+	chip := r.get(t, "/v1/stats").body["npu"].(map[string]any)
+	if chip["texts"] != 0.0 || chip["images"] == 0.0 {
+		t.Errorf("the chip encoded %v texts and %v images", chip["texts"], chip["images"])
+	}
+}
+
+func TestTextEncoderOnTheNPUMustBeThere(t *testing.T) {
+	_, config := newControl(t, "  text_encoder: npu\n")
+	r := runProgram(t, command(t, t.TempDir(), "serve", "--port", "0", "--backend", "cpu", "--config", config))
+	if r.code != exitUsage || !strings.Contains(r.stderr, "text_encoder") {
+		t.Errorf("exit code %d: %s", r.code, r.stderr)
+	}
+}
