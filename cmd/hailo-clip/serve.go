@@ -98,8 +98,10 @@ func (s *service) run(ctx context.Context) error {
 	go func() { defer close(precomputed); e.precompute(precompute) }()
 
 	var err error
+	failed := false
 	select {
 	case err = <-served: // the listener failed
+		failed = true
 	case <-ctx.Done():
 		e.log.Info("stopping", "timeout", e.cfg.Server.ShutdownTimeout.String())
 		notify(e, daemon.SdNotifyStopping)
@@ -108,7 +110,11 @@ func (s *service) run(ctx context.Context) error {
 	<-precomputed
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.Server.ShutdownTimeout.Std())
 	defer cancel()
-	err = errors.Join(err, s.server.Shutdown(deadline), e.close(deadline))
+	err = errors.Join(err, s.server.Shutdown(deadline))
+	if !failed {
+		err = errors.Join(err, <-served)
+	}
+	err = errors.Join(err, e.close(deadline))
 	e.log.Info("stopped")
 	return err
 }

@@ -45,7 +45,7 @@ type npuStats struct {
 	InFlight     int        `json:"in_flight"`
 	ImagesPerSec float64    `json:"images_per_second"` // while images were in flight
 	Temperature  []*float64 `json:"temperature_celsius"`
-	Throttling   uint32     `json:"throttling"`
+	Throttling   uint32     `json:"throttling"`       // 0 none ... 5 streams off, 6 overheat
 	Zone         uint32     `json:"temperature_zone"` // 0 green, 1 orange, 2 red
 }
 
