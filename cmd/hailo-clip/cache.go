@@ -15,15 +15,11 @@ type cacheCmd struct {
 
 // cacheFile is the configured cache file.
 func (g *globals) cacheFile() (string, error) {
-	cfg, _, err := g.load()
+	p, err := g.place()
 	if err != nil {
 		return "", err
 	}
-	state, err := g.stateDir()
-	if err != nil {
-		return "", err
-	}
-	if file := cfg.TextEmbedding.Path(state); file != "" {
+	if file := p.cfg.TextEmbedding.Path(p.state); file != "" {
 		return file, nil
 	}
 	return "", errors.New("there is no cache file: see text_embedding.cache_enabled and cache_file")

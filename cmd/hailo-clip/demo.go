@@ -35,20 +35,17 @@ Examples:
 // Run starts the service and then is its own first client, over HTTP.
 func (c *demoCmd) Run(ctx context.Context, g *globals) error {
 	g.Model = cmp.Or(g.Model, "demo")
-	cfg, _, err := g.load(
+	p, err := g.place(
 		configs.Override{Key: "server.host", Value: "127.0.0.1", Source: "demo"},
 		configs.Override{Key: "server.port", Value: strconv.Itoa(c.Port), Source: "--port"},
 	)
 	if err != nil {
 		return err
 	}
-	state, err := g.stateDir()
-	if err != nil {
-		return err
-	}
+	cfg := p.cfg
 	cfg.Logging.Format = "text"
 	log := serviceLogs{all: newLogger(cfg.Logging), requests: slog.New(slog.DiscardHandler)}
-	s, err := newService(ctx, cfg, state, log)
+	s, err := newService(ctx, cfg, p.state, log)
 	if err != nil {
 		return err
 	}

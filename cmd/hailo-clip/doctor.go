@@ -26,14 +26,11 @@ without an NPU is fine.`
 }
 
 func (c *doctorCmd) Run(ctx context.Context, g *globals) error {
-	cfg, _, err := g.load()
+	p, err := g.place()
 	if err != nil {
 		return err
 	}
-	state, err := g.stateDir()
-	if err != nil {
-		return err
-	}
+	cfg, state := p.cfg, p.state
 	store, err := openStore(state)
 	if err != nil {
 		return err

@@ -33,14 +33,11 @@ type engine struct {
 // openEngine loads the configuration and opens the engine for a command that works by itself:
 // it logs warnings only. The caller closes it.
 func openEngine(ctx context.Context, g *globals) (*engine, error) {
-	cfg, _, err := g.load()
+	p, err := g.place()
 	if err != nil {
 		return nil, err
 	}
-	state, err := g.stateDir()
-	if err != nil {
-		return nil, err
-	}
+	cfg, state := p.cfg, p.state
 	if cfg.Logging.Level == "info" {
 		cfg.Logging.Level, cfg.Logging.Format = "warning", "text"
 	}

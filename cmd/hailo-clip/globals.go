@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"hailoclip/configs"
+	"hailoclip/hailo"
 	"hailoclip/hailo/onnx"
 )
 
@@ -38,6 +39,32 @@ func (g *globals) load(more ...configs.Override) (configs.Config, string, error)
 		return c, file, usageError{err}
 	}
 	return c, file, nil
+}
+
+// place is what a command works with: the configuration and the folder of models and cache.
+type place struct {
+	cfg   configs.Config
+	file  string // the configuration came from; "": built in
+	state string // folder; it need not exist yet
+}
+
+// place loads the configuration, with the flags on top, and finds the state folder.
+func (g *globals) place(flags ...configs.Override) (p place, err error) {
+	if p.cfg, p.file, err = g.load(flags...); err != nil {
+		return p, err
+	}
+	p.state, err = g.stateDir()
+	return p, err
+}
+
+// model is the configured model.
+func (g *globals) model() (*hailo.Model, place, error) {
+	p, err := g.place()
+	if err != nil {
+		return nil, p, err
+	}
+	m, _, err := resolveModel(p.cfg, p.state)
+	return m, p, err
 }
 
 // stateDir is the folder of cache and models; it need not exist yet.

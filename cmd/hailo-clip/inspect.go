@@ -34,18 +34,11 @@ func (c *inspectPixelsCmd) Help() string {
 }
 
 func (c *inspectPixelsCmd) Run(g *globals) error {
-	cfg, _, err := g.load()
+	model, p, err := g.model()
 	if err != nil {
 		return err
 	}
-	state, err := g.stateDir()
-	if err != nil {
-		return err
-	}
-	model, _, err := resolveModel(cfg, state)
-	if err != nil {
-		return err
-	}
+	cfg := p.cfg
 	b, err := readImage(c.Image, cfg.Server.MaxBodyBytes)
 	if err != nil {
 		return fmt.Errorf("%s: %w", c.Image, err)
@@ -149,15 +142,7 @@ func (c *inspectTokensCmd) tokenizer(g *globals) (*hailo.Tokenizer, int, error) 
 		}
 		return t, 0, nil
 	}
-	cfg, _, err := g.load()
-	if err != nil {
-		return nil, 0, err
-	}
-	state, err := g.stateDir()
-	if err != nil {
-		return nil, 0, err
-	}
-	model, _, err := resolveModel(cfg, state)
+	model, _, err := g.model()
 	if err != nil {
 		return nil, 0, err
 	}
@@ -192,14 +177,11 @@ type inspectModelCmd struct {
 }
 
 func (c *inspectModelCmd) Run(g *globals) error {
-	cfg, _, err := g.load()
+	p, err := g.place()
 	if err != nil {
 		return err
 	}
-	state, err := g.stateDir()
-	if err != nil {
-		return err
-	}
+	cfg, state := p.cfg, p.state
 	store, err := openStore(state)
 	if err != nil {
 		return err

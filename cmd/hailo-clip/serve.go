@@ -35,17 +35,13 @@ func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 	if c.Port != nil {
 		flags = append(flags, configs.Override{Key: "server.port", Value: strconv.Itoa(*c.Port), Source: "--port"})
 	}
-	cfg, file, err := g.load(flags...)
+	p, err := g.place(flags...)
 	if err != nil {
 		return err
 	}
-	state, err := g.stateDir()
-	if err != nil {
-		return err
-	}
-	log := newLogger(cfg.Logging)
-	log.Info("starting", "version", programVersion(), "configuration", file, "state", state)
-	s, err := newService(ctx, cfg, state, serviceLogs{all: log, requests: log})
+	log := newLogger(p.cfg.Logging)
+	log.Info("starting", "version", programVersion(), "configuration", p.file, "state", p.state)
+	s, err := newService(ctx, p.cfg, p.state, serviceLogs{all: log, requests: log})
 	if err != nil {
 		return err
 	}
