@@ -21,7 +21,12 @@ type Config struct {
 	IdleTimeout     pipeline.Duration `yaml:"idle_timeout"`     // between two requests of a connection, 100ms..1h
 	ShutdownTimeout pipeline.Duration `yaml:"shutdown_timeout"` // for the requests inside at a stop, 0..1h
 
-	MaxBodyBytes   int `yaml:"max_body_bytes"`   // 1 KiB..1 GiB
+	MaxBodyBytes int `yaml:"max_body_bytes"` // 1 KiB..1 GiB
+	// MaxBodyMemoryBytes bounds the buffers of all bodies inside together: at least 2 MiB and twice
+	// MaxBodyBytes, because a buffer that grows is there twice for a moment. A request that finds
+	// them used up is answered with 429.
+	MaxBodyMemoryBytes int `yaml:"max_body_memory_bytes"`
+
 	MaxHeaderBytes int `yaml:"max_header_bytes"` // of request line and headers together, 1 KiB..1 MiB; the read buffer of a connection
 	MaxConnections int `yaml:"max_connections"`  // open at once, 1..1000000
 	MaxPrompts     int `yaml:"max_prompts"`      // in one request, 1..100000
@@ -51,6 +56,8 @@ func (c Config) Validate() error {
 	timeout("idle_timeout", c.IdleTimeout)
 	check(c.ShutdownTimeout >= 0 && c.ShutdownTimeout.Std() <= time.Hour, "shutdown_timeout", c.ShutdownTimeout, "0 to 1h")
 	check(c.MaxBodyBytes >= 1<<10 && c.MaxBodyBytes <= 1<<30, "max_body_bytes", c.MaxBodyBytes, "1024 to 1073741824")
+	check(c.MaxBodyMemoryBytes >= max(2*largestPooled, 2*c.MaxBodyBytes), "max_body_memory_bytes", c.MaxBodyMemoryBytes,
+		"at least 2097152 and twice max_body_bytes")
 	check(c.MaxHeaderBytes >= 1<<10 && c.MaxHeaderBytes <= 1<<20, "max_header_bytes", c.MaxHeaderBytes, "1024 to 1048576")
 	check(c.MaxConnections >= 1 && c.MaxConnections <= 1_000_000, "max_connections", c.MaxConnections, "1 to 1000000")
 	check(c.MaxPrompts >= 1 && c.MaxPrompts <= 100_000, "max_prompts", c.MaxPrompts, "1 to 100000")

@@ -7,8 +7,9 @@
 // How a request goes through it:
 //
 //   - Server.handle gives it an id, catches panics, writes the log line.
-//   - readBody takes the body into a buffer from a pool, which grows with what has arrived and
-//     not with what was promised, up to Config.MaxBodyBytes.
+//   - bodyMemory.read takes the body into a buffer, which grows with what has arrived and not
+//     with what was promised, up to Config.MaxBodyBytes, and all of them together up to
+//     Config.MaxBodyMemoryBytes. What the full queue would refuse is refused then.
 //   - input.parse reads the JSON without copying the image, then decodeImage writes the bytes
 //     of the image over the text it came from.
 //   - [pipeline.Pipeline.Do] has the image until it calls the job's Left; the buffer goes back

@@ -26,6 +26,7 @@ var (
 	errMethod          = errors.New("method not allowed")
 	errReadTimeout     = errors.New("the request did not arrive in time")
 	errBodyTooLarge    = errors.New("the body is too large")
+	errBodyMemory      = errors.New("no memory is left for bodies")
 	errMediaType       = errors.New("unsupported media type")
 	errHeaderTooLarge  = errors.New("the headers are too large")
 	errNotReady        = errors.New("the service is not ready")
@@ -61,6 +62,7 @@ var outcomes = []outcome{
 	{pipeline.ErrImageTooLarge, 413, "image_too_large", "", 0},
 	{errMediaType, 415, "unsupported_media_type", "", 0},
 	{pipeline.ErrUnsupportedImage, 415, "unsupported_image", "", 0},
+	{errBodyMemory, 429, "queue_full", "Too many large requests at once, try again later", 1},
 	{pipeline.ErrQueueFull, 429, "queue_full", "The queue is full, try again later", 1},
 	{cache.ErrBusy, 429, "queue_full", "Too many prompts wait to be encoded, try again later", 1},
 	{errHeaderTooLarge, 431, "header_too_large", "", 0},

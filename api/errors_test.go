@@ -31,7 +31,7 @@ func TestEverySentinelHasAnOutcome(t *testing.T) {
 		"api.errMalformed": errMalformed, "api.errInvalidJSON": errInvalidJSON, "api.errInvalidRequest": errInvalidRequest,
 		"api.errInvalidImage": errInvalidImage, "api.errInvalidPrompts": errInvalidPrompts, "api.errNotFound": errNotFound,
 		"api.errMethod": errMethod, "api.errReadTimeout": errReadTimeout, "api.errBodyTooLarge": errBodyTooLarge,
-		"api.errMediaType": errMediaType, "api.errHeaderTooLarge": errHeaderTooLarge, "api.errNotReady": errNotReady,
+		"api.errMediaType": errMediaType, "api.errBodyMemory": errBodyMemory, "api.errHeaderTooLarge": errHeaderTooLarge, "api.errNotReady": errNotReady,
 		"api.errStopping": errStopping, "api.errTooManyConns": errTooManyConns, "api.errEncodeText": errEncodeText,
 		"api.errNotFinite": errNotFinite, "api.errInternalFailure": errInternalFailure,
 	}

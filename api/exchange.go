@@ -28,16 +28,15 @@ type exchange struct {
 	start    time.Time
 	received int   // bytes of the body
 	whole    bool  // the body was read to its end
+	asking   bool  // the client waits to hear whether the body is wanted
+	wanted   bool  // it is; otherwise the answer is there
 	err      error // why it failed; nil: it did not
 	outcome  outcome
 }
 
 // handle is what runs for every request.
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
-	x := &exchange{id: requestID(&ctx.Request.Header), start: time.Now()}
-	ctx.SetUserValue(exchangeKey, x)
-	ctx.Response.Header.Set(headerRequestID, x.id)
-	ctx.Response.Header.Set(fasthttp.HeaderXContentTypeOptions, "nosniff")
+	x := begin(ctx)
 	s.route(ctx)
 	if ctx.Request.IsBodyStream() && !x.whole {
 		ctx.SetConnectionClose()
@@ -47,6 +46,31 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		ctx.SetConnectionClose()
 	}
 	s.log(ctx, x)
+}
+
+// expect runs before handle for a request with "Expect: 100-continue". What the head of the
+// request is enough for, such as most refusals, is answered here, so that the body is never
+// sent. Otherwise it returns 100 and leaves the request to handle. The server closes the
+// connection after any other status, because the client may have sent the body all the same.
+func (s *Server) expect(ctx *fasthttp.RequestCtx) int {
+	x := begin(ctx)
+	x.asking = true
+	s.route(ctx)
+	if x.wanted {
+		return fasthttp.StatusContinue
+	}
+	linger(ctx)
+	s.log(ctx, x)
+	return ctx.Response.StatusCode()
+}
+
+// begin makes the exchange of a request.
+func begin(ctx *fasthttp.RequestCtx) *exchange {
+	x := &exchange{id: requestID(&ctx.Request.Header), start: time.Now()}
+	ctx.SetUserValue(exchangeKey, x)
+	ctx.Response.Header.Set(headerRequestID, x.id)
+	ctx.Response.Header.Set(fasthttp.HeaderXContentTypeOptions, "nosniff")
+	return x
 }
 
 // route runs the handler of the path and contains its panics.
@@ -63,7 +87,7 @@ func (s *Server) route(ctx *fasthttp.RequestCtx) {
 	s.router.Handler(ctx)
 }
 
-// exchangeOf returns what handle has begun.
+// exchangeOf returns what begin has made.
 func exchangeOf(ctx *fasthttp.RequestCtx) *exchange {
 	return ctx.UserValue(exchangeKey).(*exchange)
 }

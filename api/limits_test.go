@@ -191,7 +191,7 @@ func TestHostileBytes(t *testing.T) {
 		{"promised body over the limit", []string{postHead + "Content-Length: 1048577\r\n\r\n", mega}, []int{413}, "body_too_large"},
 		{"promised body beyond memory", []string{postHead + "Content-Length: 1000000000000000\r\n\r\n", mega}, []int{413}, "body_too_large"},
 		{"promised body over the limit, not sent", []string{postHead + "Content-Length: 1048577\r\n\r\n"}, []int{408}, "read_timeout"},
-		{"body over the limit with Expect", []string{postHead + "Expect: 100-continue\r\nContent-Length: 1048577\r\n\r\n", mega}, []int{100, 413}, "body_too_large"},
+		{"body over the limit with Expect", []string{postHead + "Expect: 100-continue\r\nContent-Length: 1048577\r\n\r\n", mega}, []int{413}, "body_too_large"},
 		{"large body to a path that is not there", []string{"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1048576\r\n\r\n", mega, mega, mega, mega}, []int{404}, "not_found"},
 		{"large body of the wrong type", []string{"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 1048576\r\n\r\n", mega, mega, mega, mega}, []int{415}, "unsupported_media_type"},
 		{"pipelined", []string{whole + whole + "GET /health HTTP/1.1\r\nHost: x\r\n\r\n" + whole + "GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"},
@@ -273,7 +273,6 @@ func TestTooManyConnections(t *testing.T) {
 	if len(replies) != 1 {
 		t.Fatalf("%d answers", len(replies))
 	}
-	replies[0].header.Set(headerRequestID, requestIDIn(t, replies[0])) // this one answer has no such header
 	replies[0].wantError(t, 503, "too_many_connections", "Too many connections")
 
 	first.Close()
@@ -281,15 +280,4 @@ func TestTooManyConnections(t *testing.T) {
 		r, err := s.try("GET", "/health", "")
 		return err == nil && r.status == 200
 	})
-}
-
-func requestIDIn(t *testing.T, r reply) string {
-	t.Helper()
-	var e struct {
-		Error     string `json:"error"`
-		Code      string `json:"code"`
-		RequestID string `json:"request_id"`
-	}
-	r.into(t, &e)
-	return e.RequestID
 }

@@ -102,8 +102,10 @@ func (l *listener) closeAll() {
 // new connection, so this does not wait for the client.
 func refuse(nc net.Conn) {
 	o := outcomeOf(errTooManyConns)
-	body := appendError(nil, o, newRequestID())
-	b := []byte("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: application/json\r\nRetry-After: ")
+	id := newRequestID()
+	body := appendError(nil, o, id)
+	b := []byte("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: application/json\r\n" + headerRequestID + ": ")
+	b = append(append(b, id...), "\r\nRetry-After: "...)
 	b = strconv.AppendInt(b, int64(o.retry), 10)
 	b = append(b, "\r\nContent-Length: "...)
 	b = strconv.AppendInt(b, int64(len(body)), 10)

@@ -64,6 +64,7 @@ type Server struct {
 	start  time.Time
 
 	works    sync.Pool // of *work
+	bodies   bodyMemory
 	stopping atomic.Bool
 	base     context.Context // every request's deadline hangs on it; ends when Shutdown loses patience
 	giveUp   context.CancelCauseFunc
@@ -82,13 +83,15 @@ func New(cfg Config, svc Service) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, svc: svc, start: time.Now()}
 	s.base, s.giveUp = context.WithCancelCause(context.Background())
-	s.works.New = func() any { return newWork(&s.works) }
+	s.works.New = func() any { return newWork(s) }
+	s.bodies.free.Store(int64(cfg.MaxBodyMemoryBytes))
 	s.router = s.routes()
 	s.http = &fasthttp.Server{
-		Handler:      s.handle,
-		ErrorHandler: s.unreadable,
-		Name:         "hailo-clip",
-		Logger:       serverLog{svc.Log},
+		Handler:       s.handle,
+		ExpectHandler: s.expect,
+		ErrorHandler:  s.unreadable,
+		Name:          "hailo-clip",
+		Logger:        serverLog{svc.Log},
 
 		ReadTimeout:        cfg.ReadTimeout.Std(),
 		WriteTimeout:       cfg.WriteTimeout.Std(),
@@ -109,15 +112,16 @@ func New(cfg Config, svc Service) (*Server, error) {
 
 func (s *Server) routes() *router.Router {
 	r := router.New()
+	full, never := s.svc.Pipeline.Full, func() bool { return false }
 	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
 	r.GET("/health", s.health)
 	r.HEAD("/health", s.health)
 	r.GET("/v1/stats", s.stats)
 	r.GET("/openapi.yaml", s.openAPI)
 	r.HEAD("/openapi.yaml", s.openAPI)
-	r.POST("/v1/classify", s.working(s.classify))
-	r.POST("/v1/embed/image", s.working(s.embedImage))
-	r.POST("/v1/embed/text", s.working(s.embedText))
+	r.POST("/v1/classify", s.working(full, s.classify))
+	r.POST("/v1/embed/image", s.working(full, s.embedImage))
+	r.POST("/v1/embed/text", s.working(never, s.embedText))
 	r.NotFound = func(ctx *fasthttp.RequestCtx) {
 		s.answerError(ctx, fail(errNotFound, "There is no such path, see /openapi.yaml"))
 	}

@@ -180,6 +180,8 @@ func TestConfig(t *testing.T) {
 		{"idle_timeout", func(c *Config) { c.IdleTimeout = pipeline.Duration(2 * time.Hour) }, "server.idle_timeout: 2h0m0s is out of bounds: 100ms to 1h"},
 		{"shutdown_timeout", func(c *Config) { c.ShutdownTimeout = -1 }, "server.shutdown_timeout: -1ns is out of bounds: 0 to 1h"},
 		{"max_body_bytes", func(c *Config) { c.MaxBodyBytes = 0 }, "server.max_body_bytes: 0 is out of bounds: 1024 to 1073741824"},
+		{"max_body_memory_bytes", func(c *Config) { c.MaxBodyMemoryBytes = 1 << 20 }, "server.max_body_memory_bytes: 1048576 is out of bounds: at least 2097152 and twice max_body_bytes"},
+		{"max_body_memory_bytes for one body", func(c *Config) { c.MaxBodyBytes = 32<<20 + 1 }, "server.max_body_memory_bytes: 67108864 is out of bounds: at least 2097152 and twice max_body_bytes"},
 		{"max_header_bytes", func(c *Config) { c.MaxHeaderBytes = 0 }, "server.max_header_bytes: 0 is out of bounds: 1024 to 1048576"},
 		{"max_connections", func(c *Config) { c.MaxConnections = 0 }, "server.max_connections: 0 is out of bounds: 1 to 1000000"},
 		{"max_prompts", func(c *Config) { c.MaxPrompts = 0 }, "server.max_prompts: 0 is out of bounds: 1 to 100000"},

@@ -3,8 +3,6 @@ package api
 import (
 	"bytes"
 	"errors"
-	"io"
-	"slices"
 	"strconv"
 	"time"
 
@@ -48,43 +46,6 @@ func checkMediaType(h *fasthttp.RequestHeader) error {
 		return fail(errMediaType, "Unsupported Content-Encoding: send the body as it is")
 	}
 	return nil
-}
-
-// readBody appends the body of the request to b, which grows with what has arrived, not with
-// what was promised. More than limit bytes are an errBodyTooLarge. It blocks until the body is
-// there or the connection's read deadline has passed.
-func readBody(ctx *fasthttp.RequestCtx, b []byte, limit int) ([]byte, error) {
-	const first = 64 << 10
-	tooLarge := func() error { return fail(errBodyTooLarge, "The body is larger than %d bytes", limit) }
-	length, most := ctx.Request.Header.ContentLength(), limit+1
-	if length > limit {
-		return b, tooLarge()
-	}
-	if length >= 0 {
-		most = length
-	}
-	stream := ctx.RequestBodyStream()
-	if stream == nil {
-		return b, nil // the request has no body
-	}
-	for {
-		if len(b) == cap(b) {
-			size := min(max(first, 2*len(b)), most)
-			b = slices.Grow(b, max(size-len(b), 1))
-		}
-		n, err := stream.Read(b[len(b):cap(b)])
-		b = b[:len(b)+n]
-		switch {
-		case len(b) > limit:
-			return b, tooLarge()
-		case err == io.EOF && len(b) < length:
-			return b, readError(io.ErrUnexpectedEOF)
-		case err == io.EOF:
-			return b, nil
-		case err != nil:
-			return b, readError(err)
-		}
-	}
 }
 
 // serverTiming says in a response header where the time went, in milliseconds: read (JSON and

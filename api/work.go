@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,7 +16,7 @@ import (
 // work is what a request with work in it needs memory for. It comes from a pool and goes back
 // when the handler and, if the job was given to it, the line are both done with it.
 type work struct {
-	body    []byte // the body as it came; later the image, over its own text
+	body    []byte // the body as it came; later the image, over its own text; of server.bodies
 	in      input  // points into body
 	job     pipeline.Job
 	scratch [scratchBytes]byte
@@ -29,27 +28,30 @@ type work struct {
 
 	holders atomic.Int32
 	left    func() // release, bound once
-	pool    *sync.Pool
+	server  *Server
 }
 
-func newWork(pool *sync.Pool) *work {
-	w := &work{pool: pool}
+func newWork(s *Server) *work {
+	w := &work{server: s}
 	w.left = w.release
 	return w
 }
 
-// release gives up one hold on w; the last one puts it back.
+// release gives up one hold on w; the last one puts it back, and the buffer of the body.
 func (w *work) release() {
 	if w.holders.Add(-1) == 0 {
 		w.in, w.job, w.ctx, w.read, w.texts = input{}, pipeline.Job{}, nil, 0, 0
-		w.body = w.body[:0]
-		w.pool.Put(w)
+		w.server.bodies.put(w.body)
+		w.body = nil
+		w.server.works.Put(w)
 	}
 }
 
 // working makes a handler of a function that answers one request, whose body has been read and
-// parsed. The function must not use w after it has returned.
-func (s *Server) working(answer func(*fasthttp.RequestCtx, *exchange, *work) error) fasthttp.RequestHandler {
+// parsed. The function must not use w after it has returned. full says that it would end with
+// pipeline.ErrQueueFull: such a request is refused as soon as the connection can be used for the
+// next one, before time is spent on its JSON and base64.
+func (s *Server) working(full func() bool, answer func(*fasthttp.RequestCtx, *exchange, *work) error) fasthttp.RequestHandler {
 	return func(ctx *fasthttp.RequestCtx) {
 		x := exchangeOf(ctx)
 		limit, err := s.admit(&ctx.Request.Header)
@@ -57,14 +59,24 @@ func (s *Server) working(answer func(*fasthttp.RequestCtx, *exchange, *work) err
 			s.answerError(ctx, err)
 			return
 		}
+		if x.asking {
+			if x.wanted = !full(); !x.wanted {
+				s.answerError(ctx, pipeline.ErrQueueFull)
+			}
+			return
+		}
 		w := s.works.Get().(*work)
 		w.holders.Store(1)
 		defer w.release()
 
-		w.body, err = readBody(ctx, w.body[:0], s.cfg.MaxBodyBytes)
+		w.body, err = s.bodies.read(ctx, s.cfg.MaxBodyBytes)
 		x.received, x.whole = len(w.body), err == nil
 		if err != nil {
 			s.answerError(ctx, err)
+			return
+		}
+		if full() {
+			s.answerError(ctx, pipeline.ErrQueueFull)
 			return
 		}
 		w.began = time.Now()
@@ -88,6 +100,9 @@ func (s *Server) admit(h *fasthttp.RequestHeader) (time.Duration, error) {
 	}
 	if err := checkMediaType(h); err != nil {
 		return 0, err
+	}
+	if h.ContentLength() > s.cfg.MaxBodyBytes {
+		return 0, tooLarge(s.cfg.MaxBodyBytes)
 	}
 	limit, err := timeout(h, s.svc.RequestTimeout)
 	if err != nil {

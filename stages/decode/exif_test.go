@@ -104,7 +104,7 @@ func TestUprightTwice(t *testing.T) {
 
 func TestSizeClass(t *testing.T) {
 	last := -1
-	for n := 1; n < 1<<33; n += 1 + n/97 {
+	for n := 1; n <= maxPooled; n += 1 + n/97 {
 		class, size := sizeClass(n)
 		if size < n || n > 64<<10 && size-n > n/4 || class >= len(pools) || class < last {
 			t.Fatalf("%d: class %d of %d bytes", n, class, size)

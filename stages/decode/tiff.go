@@ -25,7 +25,7 @@ func (d *Decoder) decodeTIFF(b []byte) (Picture, error) {
 		return Picture{}, unsupported(fmt.Sprintf("TIFF of %d strips or tiles, at most %d", blocks, maxBlocks))
 	}
 	turn := orientation(b)
-	d.admit(config.Width, config.Height, tiffMemory(config, blocks), turn)
+	d.admit(config.Width, config.Height, tiffMemory(b, config, blocks), turn)
 	m, err := tiff.Decode(bytes.NewReader(b))
 	if err != nil {
 		return Picture{}, classify(TIFF, err)
@@ -52,9 +52,9 @@ func inverted(b []byte) bool {
 	return (compression == group3 || compression == group4) && photometric == blackIsZero
 }
 
-// tiffMemory returns how many bytes the decoder takes: its picture, and a block, which may inflate to 8 bytes
-// a pixel in a buffer that doubles as it grows.
-func tiffMemory(config image.Config, blocks int) int {
+// tiffMemory returns how many bytes the decoder takes: its picture and a block. A compressed block may inflate
+// to 8 bytes a pixel, in a buffer that doubles as it grows and leaves as much garbage behind.
+func tiffMemory(b []byte, config image.Config, blocks int) int {
 	size := 1
 	switch config.ColorModel {
 	case color.RGBAModel, color.NRGBAModel:
@@ -65,7 +65,11 @@ func tiffMemory(config image.Config, blocks int) int {
 		size = 2
 	}
 	pixels := config.Width * config.Height
-	return size*pixels + 2*8*(pixels/blocks)
+	block := 4 * 8 * (pixels / blocks)
+	if compression, _ := tiffTag(b, tagCompression); compression <= 1 {
+		block = 3 * min(8*(pixels/blocks), len(b)) // read into a buffer that grows as well
+	}
+	return size*pixels + block
 }
 
 // tiffBlocks returns the number of strips or tiles.

@@ -1,0 +1,216 @@
+package api
+
+import (
+	"bufio"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// TestBodyMemory fills the memory for bodies with halves of large ones that never end.
+func TestBodyMemory(t *testing.T) {
+	const budget = 2 << 20
+	s := serve(t, func(c *Config, _ *Service) { c.MaxBodyMemoryBytes = budget })
+	promise := postHead + "Content-Length: 1048576\r\n\r\n"
+	half := strings.Repeat("A", 600<<10) // needs a buffer of 1 MiB, and one of 256 KiB until that is there
+	free := func() int64 { return s.bodies.free.Load() }
+
+	holder := dial(t, s)
+	fmt.Fprint(holder, promise+half)
+	until(t, func() bool { return free() == budget-1<<20 })
+
+	replies := parseReplies(t, raw(t, s, promise, half))
+	if len(replies) != 1 || !replies[0].last {
+		t.Fatalf("%d answers, %+v", len(replies), replies)
+	}
+	replies[0].wantError(t, 429, "queue_full", "large requests")
+	if free() != budget-1<<20 {
+		t.Errorf("%d bytes are free after a refusal", free())
+	}
+
+	// A promise takes the smallest buffer only: all of these are inside together.
+	for range (1 << 20) / pooledSizes[0] {
+		fmt.Fprint(dial(t, s), promise+half[:10<<10]) // the server itself waits for the first 8 KiB
+	}
+	until(t, func() bool { return free() == 0 })
+	s.post(t, "/v1/embed/text", `{"text":"x"}`).wantError(t, 429, "queue_full", "large requests")
+	if r := s.do(t, "GET", "/health", ""); r.status != 200 {
+		t.Errorf("health: %d %s", r.status, r.body)
+	}
+
+	holder.Close()
+	until(t, func() bool { return free() == 1<<20 })
+	if r := s.post(t, "/v1/classify", classifyBody(goodImage, "", "x")); r.status != 200 {
+		t.Errorf("afterwards: %d %s", r.status, r.body)
+	}
+	until(t, func() bool { return free() == 1<<20 })
+}
+
+// TestBodyMemoryComesBack sends requests of every size and end, and counts.
+func TestBodyMemoryComesBack(t *testing.T) {
+	const limit = 3 << 20
+	s := serve(t, func(c *Config, _ *Service) { c.MaxBodyBytes, c.MaxBodyMemoryBytes = limit, 2*limit })
+	for _, size := range []int{0, 1, 64<<10 - 1, 64 << 10, 64<<10 + 1, 300 << 10, 1<<20 - 1, 1 << 20, 1<<20 + 1, limit - 1, limit, limit + 1} {
+		body := strings.Repeat(" ", size)
+		chunked := fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", size, body)
+		if size == 0 {
+			chunked = "0\r\n\r\n"
+		}
+		status := 400
+		if size > limit {
+			status = 413
+		}
+		for name, request := range map[string]string{
+			"promised": fmt.Sprintf("Content-Length: %d\r\n\r\n%s", size, body),
+			"chunked":  "Transfer-Encoding: chunked\r\n\r\n" + chunked,
+		} {
+			replies := parseReplies(t, raw(t, s, postHead+"Connection: close\r\n"+request))
+			if len(replies) != 1 || replies[0].status != status {
+				t.Errorf("%s, %d bytes: %+v", name, size, replies)
+			}
+		}
+	}
+	s.post(t, "/v1/classify", classifyBody(goodImage, "", "x"))
+	s.post(t, "/v1/classify", classifyBody(panickingImage, "", "x"))
+	s.post(t, "/v1/classify", classifyBody(goodImage, "", panickingText))
+	until(t, func() bool { return s.bodies.free.Load() == 2*limit })
+}
+
+func TestLargeBuffersAreNotKept(t *testing.T) {
+	var m bodyMemory
+	m.free.Store(1 << 30)
+	for _, size := range []int{largestPooled + 1, 2 << 20, 16 << 20} {
+		b, err := m.get(size)
+		if err != nil || len(b) != 0 || cap(b) != size {
+			t.Fatalf("%d bytes with room for %d, %v", len(b), cap(b), err)
+		}
+		m.put(b)
+	}
+	for i := range m.pools {
+		if v := m.pools[i].Get(); v != nil {
+			t.Errorf("a buffer has been kept for %d bytes", pooledSizes[i])
+		}
+	}
+}
+
+// TestBodyMemoryIsBounded takes and puts back from many sides; run it with -race.
+func TestBodyMemoryIsBounded(t *testing.T) {
+	const budget = 1 << 20
+	var m bodyMemory
+	m.free.Store(budget)
+	var clients sync.WaitGroup
+	for i := range 8 {
+		clients.Go(func() {
+			for n := range 500 {
+				b, err := m.get((i*n*997)%(budget+budget/8) + 1)
+				if err != nil {
+					continue
+				}
+				for j := range b[:cap(b)][:16] {
+					b[:16][j] = byte(i)
+				}
+				if free := m.free.Load(); free < 0 || free > int64(budget-cap(b)) {
+					t.Errorf("%d bytes are free while %d are taken", free, cap(b))
+				}
+				for j := range 16 {
+					if b[:16][j] != byte(i) {
+						t.Error("two have the same buffer")
+					}
+				}
+				m.put(b)
+			}
+		})
+	}
+	clients.Wait()
+	if free := m.free.Load(); free != budget {
+		t.Errorf("%d bytes are free at the end", free)
+	}
+}
+
+// TestFullQueueRefusesBeforeParsing: what is refused need not even be JSON, its connection goes
+// on, and a request that does not need the queue is served.
+func TestFullQueueRefusesBeforeParsing(t *testing.T) {
+	s := serve(t, nil)
+	waiting := fill(t, s)
+	for _, path := range []string{"/v1/classify", "/v1/embed/image"} {
+		r := s.post(t, path, "not JSON")
+		if r.wantError(t, 429, "queue_full", "queue is full"); r.last {
+			t.Errorf("%s: the connection is closed", path)
+		}
+	}
+	if r := s.post(t, "/v1/embed/text", `{"text":"x"}`); r.status != 200 {
+		t.Errorf("text: %d %s", r.status, r.body)
+	}
+	replies := parseReplies(t, raw(t, s, postHead+"Expect: 100-continue\r\nContent-Length: 1000\r\n\r\n"))
+	if len(replies) != 1 || !replies[0].last {
+		t.Fatalf("%+v", replies)
+	}
+	replies[0].wantError(t, 429, "queue_full", "queue is full")
+	s.release()
+	waiting()
+}
+
+// TestExpect: a client that asks before it sends its body gets every refusal that the body is
+// not needed for, and "100 Continue" otherwise.
+func TestExpect(t *testing.T) {
+	good := serve(t, nil)
+	stopping := serve(t, nil)
+	stopping.do(t, "GET", "/health", "") // it accepts connections
+	stopping.stopping.Store(true)
+	ill := serve(t, nil)
+	ill.setHealth(Health{Status: Unhealthy, Reason: "no device"})
+	const asks = "Host: x\r\nExpect: 100-continue\r\n"
+	cases := []struct {
+		name   string
+		s      *service
+		head   string
+		status int
+		code   string
+	}{
+		{"too large", good, "POST /v1/classify HTTP/1.1\r\n" + asks + "Content-Length: 1048577\r\n\r\n", 413, "body_too_large"},
+		{"media type", good, "POST /v1/classify HTTP/1.1\r\n" + asks + "Content-Type: image/jpeg\r\nContent-Length: 9\r\n\r\n", 415, "unsupported_media_type"},
+		{"timeout", good, "POST /v1/classify HTTP/1.1\r\n" + asks + headerTimeout + ": x\r\nContent-Length: 9\r\n\r\n", 400, "invalid_request"},
+		{"no such path", good, "POST /v2 HTTP/1.1\r\n" + asks + "Content-Length: 9\r\n\r\n", 404, "not_found"},
+		{"method", good, "PUT /v1/classify HTTP/1.1\r\n" + asks + "Content-Length: 9\r\n\r\n", 405, "method_not_allowed"},
+		{"two lengths", good, "POST /v1/classify HTTP/1.1\r\n" + asks + "Content-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "malformed_request"},
+		{"stopping", stopping, "POST /v1/classify HTTP/1.1\r\n" + asks + "Content-Length: 9\r\n\r\n", 503, "stopping"},
+		{"not ready", ill, "POST /v1/embed/text HTTP/1.1\r\n" + asks + "Content-Length: 9\r\n\r\n", 503, "not_ready"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			replies := parseReplies(t, raw(t, c.s, c.head))
+			if len(replies) != 1 || !replies[0].last {
+				t.Fatalf("%+v", replies)
+			}
+			replies[0].wantError(t, c.status, c.code, "")
+		})
+	}
+	t.Run("wanted", func(t *testing.T) {
+		c := dial(t, good)
+		r := bufio.NewReader(c)
+		body := classifyBody(goodImage, "", "x")
+		for range 2 { // the connection goes on
+			fmt.Fprintf(c, "POST /v1/classify HTTP/1.1\r\n%sX-Request-Id: mine\r\nContent-Length: %d\r\n\r\n", asks, len(body))
+			if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 100 {
+				t.Fatal(resp, err)
+			}
+			fmt.Fprint(c, body)
+			resp, err := http.ReadResponse(r, nil)
+			if err != nil || resp.StatusCode != 200 || len(resp.Header[headerRequestID]) != 1 {
+				t.Fatal(resp, err)
+			}
+			resp.Body.Close()
+		}
+		if n := strings.Count(good.log.String(), `"request_id":"mine"`); n != 2 {
+			t.Errorf("%d lines in the log for 2 requests", n)
+		}
+	})
+	t.Run("no body is needed", func(t *testing.T) {
+		replies := parseReplies(t, raw(t, good, "GET /health HTTP/1.1\r\n"+asks+"Content-Length: 9\r\n\r\n"))
+		if len(replies) != 1 || replies[0].status != 200 || !replies[0].last {
+			t.Fatalf("%+v", replies)
+		}
+	})
+}

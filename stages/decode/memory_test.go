@@ -1,0 +1,200 @@
+package decode
+
+import (
+	"bytes"
+	"context"
+	"image"
+	"image/color/palette"
+	"image/gif"
+	"image/jpeg"
+	"image/png"
+	"io"
+	"runtime"
+	"runtime/debug"
+	"testing"
+	"testing/synctest"
+
+	"golang.org/x/image/bmp"
+	"golang.org/x/image/tiff"
+)
+
+// drain waits until all of the budget is free, which it is when nothing was lost and nothing leaked.
+func drain(t *testing.T) {
+	t.Helper()
+	if err := budget.Acquire(t.Context(), budgetBytes); err != nil {
+		t.Fatal(err)
+	}
+	budget.Release(budgetBytes)
+}
+
+func encoded(t testing.TB, encode func(io.Writer, image.Image) error, m image.Image) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := encode(&b, m); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// TestPoolKeepsNothingHuge looks for released buffers in the pools.
+func TestPoolKeepsNothingHuge(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // a collection empties the pools
+	for i := range pools {
+		for pools[i].Get() != nil {
+		}
+	}
+	kept := func() (sizes []int) {
+		for i := range pools {
+			for b, _ := pools[i].Get().(*buffer); b != nil; b, _ = pools[i].Get().(*buffer) {
+				sizes = append(sizes, cap(b.bytes))
+			}
+		}
+		return sizes
+	}
+	huge := newPicture(maxPooled/3+1, 1)
+	huge.Release()
+	if got := kept(); len(got) != 0 {
+		t.Errorf("buffers of %v bytes are kept", got)
+	}
+	found := false
+	for range 20 { // the race detector makes pools forget
+		largest := newPicture(maxPooled/3, 1)
+		largest.Release()
+		for _, size := range kept() {
+			found = true
+			if size != maxPooled {
+				t.Errorf("a buffer of %d bytes is kept", size)
+			}
+		}
+	}
+	if !found {
+		t.Errorf("no buffer of %d bytes is ever kept", maxPooled)
+	}
+}
+
+// TestLargePicturesWait has a large and a small picture come while the budget is taken.
+func TestLargePicturesWait(t *testing.T) {
+	large := encoded(t, png.Encode, image.NewNRGBA64(image.Rect(0, 0, 1500, 1500)))
+	small := encoded(t, png.Encode, image.NewNRGBA64(image.Rect(0, 0, 300, 300)))
+	drain(t) // whoever wakes a waiter must be in the bubble
+	synctest.Test(t, func(t *testing.T) {
+		taken := reserve(2 * budgetBytes)
+		if taken != budgetBytes {
+			t.Fatalf("%d bytes were taken", taken)
+		}
+		var p Picture
+		var err error
+		done := false
+		go func() {
+			p, err = newDecoder(exact, 224, nil).Decode(large)
+			done = true
+		}()
+		synctest.Wait()
+		if done {
+			t.Error("the large picture did not wait")
+		}
+		q, e := newDecoder(exact, 224, nil).Decode(small)
+		if e != nil {
+			t.Error(e)
+		}
+		q.Release()
+		giveBack(taken)
+		synctest.Wait()
+		if !done || err != nil {
+			t.Fatal("the large picture was not decoded:", err)
+		}
+		if budget.TryAcquire(budgetBytes) {
+			t.Error("the pixels are not counted")
+		}
+		p.Release()
+		synctest.Wait()
+		if !budget.TryAcquire(budgetBytes) {
+			t.Fatal("not all came back")
+		}
+		budget.Release(budgetBytes)
+	})
+}
+
+// TestBudgetAfterErrors has large pictures fail in every way.
+func TestBudgetAfterErrors(t *testing.T) {
+	d := newDecoder(exact, 224, nil)
+	whole := encoded(t, png.Encode, image.NewNRGBA64(image.Rect(0, 0, 3000, 3000)))
+	crooked := bytes.Clone(whole)
+	crooked[len(crooked)/2] ^= 0xFF
+	for name, b := range map[string][]byte{"truncated": whole[:len(whole)/2], "corrupt": crooked} {
+		if _, err := d.Decode(b); !oneSentinel(err) {
+			t.Error(name, err)
+		}
+		drain(t)
+	}
+}
+
+// TestEstimates compares what the header promises with what is allocated, at least and not several times over.
+func TestEstimates(t *testing.T) {
+	r := image.Rect(0, 0, 2048, 2048)
+	inflate := func(w io.Writer, m image.Image) error {
+		return tiff.Encode(w, m, &tiff.Options{Compression: tiff.Deflate})
+	}
+	raw := func(w io.Writer, m image.Image) error { return tiff.Encode(w, m, nil) }
+	toGIF := func(w io.Writer, m image.Image) error { return gif.Encode(w, m, nil) }
+	toJPEG := func(w io.Writer, m image.Image) error { return jpeg.Encode(w, m, nil) }
+	opaque := image.NewRGBA(r)
+	for i := range opaque.Pix {
+		opaque.Pix[i] = 0xFF
+	}
+	for _, c := range []struct {
+		name, format string
+		b            []byte
+	}{
+		{"16-bit RGBA", PNG, encoded(t, png.Encode, image.NewNRGBA64(r))},
+		{"8-bit RGBA", PNG, encoded(t, png.Encode, image.NewNRGBA(r))},
+		{"RGB", PNG, encoded(t, png.Encode, opaque)},
+		{"palette", PNG, encoded(t, png.Encode, image.NewPaletted(r, palette.WebSafe))},
+		{"one row", PNG, encoded(t, png.Encode, image.NewNRGBA64(image.Rect(0, 0, 1<<21, 1)))},
+		{"palette", GIF, encoded(t, toGIF, image.NewPaletted(r, palette.WebSafe))},
+		{"RGBA", BMP, encoded(t, bmp.Encode, image.NewNRGBA(r))},
+		{"RGB", JPEG, encoded(t, toJPEG, opaque)},
+		{"gray", JPEG, encoded(t, toJPEG, image.NewGray(r))},
+		{"deflate", TIFF, encoded(t, inflate, image.NewNRGBA(r))},
+		{"16-bit deflate", TIFF, encoded(t, inflate, image.NewNRGBA64(r))},
+		{"raw", TIFF, encoded(t, raw, image.NewNRGBA(r))},
+	} {
+		t.Run(c.format+" "+c.name, func(t *testing.T) {
+			d := newDecoder(exact, 224, nil)
+			var before, after runtime.MemStats
+			runtime.GC() // pools empty
+			runtime.GC()
+			runtime.ReadMemStats(&before)
+			p, err := d.decode(c.format, c.b)
+			runtime.ReadMemStats(&after)
+			held := d.held
+			d.settle(&p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.Release()
+			// A quarter of the packed pixels may be wasted, and decoders have tables.
+			const tables = 1 << 20
+			took := int64(after.TotalAlloc - before.TotalAlloc)
+			if took > held+held/4+tables || held > 3*took+tables {
+				t.Errorf("%d bytes were allocated, %d reserved", took, held)
+			}
+			t.Logf("%d of %d", took, held)
+		})
+	}
+	drain(t)
+}
+
+// TestGarbageComesBack returns the budget of huge pictures from several goroutines at once.
+func TestGarbageComesBack(t *testing.T) {
+	for range 8 {
+		go giveBack(reserve(reclaimed))
+	}
+	for range 8 {
+		giveBack(reserve(budgetBytes / 2))
+	}
+	if err := budget.Acquire(context.Background(), budgetBytes); err != nil {
+		t.Fatal(err)
+	}
+	budget.Release(budgetBytes)
+}
