@@ -224,5 +224,14 @@ func fields(prefix string, v reflect.Value, visit func(key string, field reflect
 	}
 }
 
+// sections lists the top-level keys.
+func sections() []string {
+	var all []string
+	for f := range reflect.TypeFor[Config]().Fields() {
+		all = append(all, f.Tag.Get("yaml"))
+	}
+	return all
+}
+
 // YAML writes the configuration as a file would have it, without comments.
 func (c Config) YAML() ([]byte, error) { return yaml.Marshal(c) }

@@ -1,6 +1,7 @@
 package configs
 
 import (
+	"errors"
 	"math"
 	"os"
 	"path/filepath"
@@ -8,8 +9,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"go.yaml.in/yaml/v3"
 )
 
 func write(t *testing.T, text string) string {
@@ -76,12 +75,10 @@ func TestDefaultIsComplete(t *testing.T) {
 	if c.Server.Port != 5000 || c.Performance.WorkerThreads != 2 || c.Performance.MaxQueueSize != 10 || c.CLIP.Pictures.Decode.MaxPixels != 50_000_000 {
 		t.Errorf("defaults of the specification: %+v", c)
 	}
-	var root yaml.Node
-	if err := yaml.Unmarshal(Default, &root); err != nil {
-		t.Fatal(err)
-	}
+	l := newLayers(new(Config))
+	l.file("default", Default)
 	for _, key := range Keys() {
-		if lineOf(&root, strings.Split(key, ".")) == 0 {
+		if l.where[key] == "" {
 			t.Errorf("%s is not in hailo-clip.yaml", key)
 		}
 	}
@@ -125,6 +122,45 @@ func TestErrorsNameThePlace(t *testing.T) {
 		{"environment key", "", []string{"HAILO_CLIP_SERVER_PROT=1"}, nil, []string{"HAILO_CLIP_SERVER_PROT", "section server"}},
 		{"flag", "", nil, []Override{{Key: "clip.backend", Value: "gpu", Source: "--backend"}}, []string{"--backend: clip.backend", `"gpu"`, "npu"}},
 		{"nested flag value stays text", "", nil, []Override{{Key: "clip.model", Value: "a: {b", Source: "--model"}}, nil},
+		{"all faults at once", "server:\n  port: abc\n  prot: 1\nperformance:\n  request_timeout: soon\n  max_queue_size: 0\n",
+			[]string{"HAILO_CLIP_CPU_THREADS=few"}, []Override{{Key: "clip.fit", Value: "no", Source: "--fit"}}, []string{
+				"hailo-clip.yaml: line 2: server.port: `abc` is not a whole number\n",
+				"hailo-clip.yaml: line 3: unknown key \"prot\" of section server; did you mean \"server.port\"?\n",
+				"hailo-clip.yaml: line 5: performance.request_timeout: \"soon\" is not a duration: write seconds (30) or a unit (30s, 500ms)\n",
+				"hailo-clip.yaml: line 6: performance.max_queue_size: 0",
+				"HAILO_CLIP_CPU_THREADS: cpu.threads: `few` is not a whole number\n",
+				"--fit: clip.fit: "}},
+		{"fraction for a whole number", "server:\n  port: 5000.7\n", nil, nil, []string{"line 2: server.port: `5000.7` is not a whole number"}},
+		{"whole number with a point", "server:\n  port: 5000.0\n", nil, nil, []string{"line 2: server.port: `5000.0` is not a whole number"}},
+		{"whole number too large", "server:\n  port: 99999999999999999999\n", nil, nil, []string{"server.port: `99999999999999999999`"}},
+		{"text for a number", "clip:\n  logit_scale: big\n", nil, nil, []string{"line 2: clip.logit_scale: `big` is not a number"}},
+		{"not a number", "clip:\n  logit_scale: nan\n", nil, nil, []string{"line 2: clip.logit_scale: NaN", "1000"}},
+		{"text for true or false", "clip:\n  apply_softmax: maybe\n", nil, nil, []string{"line 2: clip.apply_softmax: `maybe` is neither true nor false"}},
+		{"list for a value", "server:\n  port: [1]\n", nil, nil, []string{"line 2: server.port: found a list where one value belongs"}},
+		{"section for a value", "server:\n  port: {a: 1}\n", nil, nil, []string{"line 2: server.port: found a section where one value belongs"}},
+		{"list for a section", "server: [1]\n", nil, nil, []string{"line 1: server: found a list where a section belongs"}},
+		{"list for a file", "- 1\n", nil, nil, []string{"line 1: found a list where a section belongs"}},
+		{"null", "text_embedding:\n  cache_file: null\n", nil, nil, []string{"line 2: text_embedding.cache_file: has no value"}},
+		{"nothing", "server:\n  port:\n", nil, nil, []string{"line 2: server.port: has no value"}},
+		{"tag", "server:\n  port: !!int 5\n", nil, nil, []string{"line 2: server.port: found the tag"}},
+		{"alias of a value", "server:\n  port: &a 1\n  max_prompts: *a\n", nil, nil, []string{"line 3: server.max_prompts: found the alias *a"}},
+		{"alias of a section", "server: &a\n  port: 1\nclip: *a\n", nil, nil, []string{"line 3: clip: found the alias *a where a section"}},
+		{"alias of a key", "server:\n  &port port: 1\n  *port : 2\n", nil, nil, []string{"line 3: server.port: stands already in line 2"}},
+		{"alias as a key", "server:\n  host: &port x\n  *port : 2\n", nil, nil, []string{"line 3: found the alias *port where a key belongs"}},
+		{"merge", "server:\n  <<: {port: 1}\n", nil, nil, []string{`line 2: unknown key "<<" of section server`}},
+		{"list as a key", "? [a]\n: 1\n", nil, nil, []string{"found a list where a key belongs"}},
+		{"key with a point", "server.port: 1\n", nil, nil, []string{"line 1: server.port: write the section"}},
+		{"duplicate section", "server:\n  port: 1\nserver:\n  host: x\n", nil, nil, []string{"line 3: server: stands already in line 1"}},
+		{"duplicate unknown key", "x: 1\nx: 1\n", nil, nil, []string{"line 2: x: stands already in line 1"}},
+		{"empty environment for a number", "", []string{"HAILO_CLIP_SERVER_PORT="}, nil, []string{"HAILO_CLIP_SERVER_PORT: server.port: `` is not a whole number"}},
+		{"empty environment for a duration", "", []string{"HAILO_CLIP_PERFORMANCE_REQUEST_TIMEOUT="}, nil,
+			[]string{`HAILO_CLIP_PERFORMANCE_REQUEST_TIMEOUT: performance.request_timeout: "" is not a duration`}},
+		{"environment duration", "", []string{"HAILO_CLIP_PERFORMANCE_REQUEST_TIMEOUT=soon"}, nil,
+			[]string{`HAILO_CLIP_PERFORMANCE_REQUEST_TIMEOUT: performance.request_timeout: "soon" is not a duration`}},
+		{"environment section", "", []string{"HAILO_CLIP_SEVRER_PORT=1"}, nil, []string{`HAILO_CLIP_SEVRER_PORT: unknown key "sevrer_port"`}},
+		{"environment without section", "", []string{"HAILO_CLIP_PORT=1"}, nil, []string{`HAILO_CLIP_PORT: unknown key "port"`}},
+		{"flag of an unknown key", "", nil, []Override{{Key: "clip.modle", Value: "x", Source: "--modle"}},
+			[]string{`--modle: unknown key "modle" of section clip; did you mean "clip.model"?`}},
 		{"two documents", "server:\n  port: 1\n---\nserver:\n  port: 2\n", nil, nil, []string{"more than one"}},
 		{"not YAML", "server: [", nil, nil, []string{"hailo-clip.yaml", "line 1"}},
 	}
@@ -190,16 +226,79 @@ func TestYAMLRoundTrip(t *testing.T) {
 	}
 }
 
+// TestValues holds that what people write arrives as they mean it, in a file and in the environment.
+func TestValues(t *testing.T) {
+	const unset = "\x00"
+	cases := []struct {
+		name, section, key, yaml, env string
+		got                           func(Config) any
+		want                          any
+	}{
+		{"number for text", "clip", "device", "0", "0", func(c Config) any { return c.CLIP.Device }, "0"},
+		{"leading zeros of text", "clip", "model", "007", "007", func(c Config) any { return c.CLIP.Model }, "007"},
+		{"yes for text", "clip", "model", "yes", "yes", func(c Config) any { return c.CLIP.Model }, "yes"},
+		{"null in the environment is text", "clip", "model", `"null"`, "null", func(c Config) any { return c.CLIP.Model }, "null"},
+		{"empty text", "text_embedding", "cache_file", `""`, "", func(c Config) any { return c.TextEmbedding.CacheFile }, ""},
+		{"whole number for a number", "clip", "logit_scale", "100", "100", func(c Config) any { return c.CLIP.LogitScale }, 100.0},
+		{"exponent", "clip", "logit_scale", "1e2", "1e2", func(c Config) any { return c.CLIP.LogitScale }, 100.0},
+		{"quoted number", "server", "port", `"1_234"`, "1_234", func(c Config) any { return c.Server.Port }, 1234},
+		{"large number", "text_embedding", "cache_list_bytes", "0x200000000", "0x200000000", func(c Config) any { return c.TextEmbedding.CacheListBytes }, int64(8 << 30)},
+		{"off", "clip", "apply_softmax", "off", "OFF", func(c Config) any { return c.CLIP.ApplySoftmax }, false},
+		{"seconds", "performance", "request_timeout", "0.5", "0.5", func(c Config) any { return c.Performance.RequestTimeout.Std() }, 500 * time.Millisecond},
+		{"unit", "performance", "request_timeout", "2m", "2m", func(c Config) any { return c.Performance.RequestTimeout.Std() }, 2 * time.Minute},
+		{"inlined key", "clip", "max_pixels", "1000000", "1000000", func(c Config) any { return c.CLIP.Pictures.Decode.MaxPixels }, 1_000_000},
+		{"empty section", "server", "#", "", unset, func(c Config) any { return c.Server.Port }, 5000},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			loaded, _, err := Load(write(t, c.section+":\n  "+c.key+": "+c.yaml+"\n"), nil, nil)
+			if err != nil || c.got(loaded) != c.want {
+				t.Errorf("file: %v, %v; want %v", c.got(loaded), err, c.want)
+			}
+			if c.env == unset {
+				return
+			}
+			variable := "HAILO_CLIP_" + strings.ToUpper(c.section+"_"+c.key) + "=" + c.env
+			loaded, _, err = Load(write(t, ""), []string{variable}, nil)
+			if err != nil || c.got(loaded) != c.want {
+				t.Errorf("%s: %v, %v; want %v", variable, c.got(loaded), err, c.want)
+			}
+		})
+	}
+}
+
+func TestOtherVariablesAreLeftAlone(t *testing.T) {
+	for _, name := range otherVariables {
+		if _, _, err := Load(write(t, ""), []string{name + "=1", "PATH=/bin", "HAILO=1"}, nil); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// FuzzLoad: whatever is accepted is written out as a file that says the same.
 func FuzzLoad(f *testing.F) {
 	f.Add([]byte(existing))
 	f.Add(Default)
 	f.Add([]byte("server: &a\n  port: 1\nclip: *a\n"))
+	f.Add([]byte("clip: {model: \"\\0 ~\"}\n? [a]\n: *b\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		var c Config
-		if decode(text, &c) == nil {
-			if err := c.Validate(); err != nil {
-				locate(err, "f", text, nil)
-			}
+		load := func(text []byte) (Config, error) {
+			var c Config
+			l := newLayers(&c)
+			l.file("default", Default)
+			l.file("fuzz", text)
+			return c, errors.Join(append(l.faults, c.Validate())...)
+		}
+		c, err := load(text)
+		if err != nil {
+			return
+		}
+		written, err := c.YAML()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := load(written); err != nil || again != c {
+			t.Errorf("came back as %+v, %v\nwas %+v", again, err, c)
 		}
 	})
 }
