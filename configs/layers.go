@@ -148,7 +148,7 @@ func describe(n *yaml.Node) string {
 	case n.Kind == yaml.AliasNode:
 		return "the alias *" + n.Value
 	case n.Style&yaml.TaggedStyle != 0:
-		return "the tag " + n.Tag
+		return "a YAML tag"
 	case n.Kind == yaml.SequenceNode:
 		return "a list"
 	case n.Kind == yaml.MappingNode:

@@ -142,7 +142,7 @@ func TestErrorsNameThePlace(t *testing.T) {
 		{"list for a file", "- 1\n", nil, nil, []string{"line 1: found a list where a section belongs"}},
 		{"null", "text_embedding:\n  cache_file: null\n", nil, nil, []string{"line 2: text_embedding.cache_file: has no value"}},
 		{"nothing", "server:\n  port:\n", nil, nil, []string{"line 2: server.port: has no value"}},
-		{"tag", "server:\n  port: !!int 5\n", nil, nil, []string{"line 2: server.port: found the tag"}},
+		{"tag", "server:\n  port: !!int 5\n", nil, nil, []string{"line 2: server.port: found a YAML tag where one value belongs"}},
 		{"alias of a value", "server:\n  port: &a 1\n  max_prompts: *a\n", nil, nil, []string{"line 3: server.max_prompts: found the alias *a"}},
 		{"alias of a section", "server: &a\n  port: 1\nclip: *a\n", nil, nil, []string{"line 3: clip: found the alias *a where a section"}},
 		{"alias of a key", "server:\n  &port port: 1\n  *port : 2\n", nil, nil, []string{"line 3: server.port: stands already in line 2"}},
