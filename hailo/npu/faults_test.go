@@ -202,6 +202,21 @@ func TestRefusalEnds(t *testing.T) {
 	}
 }
 
+// A device that answers every frame with an error is started again ever more slowly.
+func TestErrorsOnlyBackOff(t *testing.T) {
+	b := open(t, options(t, append(slices.Clone(fast), "--fault", "error=8")...))
+	ctx, stop := context.WithCancel(t.Context())
+	var clients sync.WaitGroup
+	clients.Go(func() {
+		for ctx.Err() == nil {
+			_ = encodeOne(ctx, b, 1)
+		}
+	})
+	until(t, "slower starts", func() bool { return strings.Contains(b.Status().Reason, "3 starts failed") })
+	stop()
+	clients.Wait()
+}
+
 func TestSlowIsNotHung(t *testing.T) {
 	// Each run takes 150 ms and the line is 4 runs long, so a frame is in flight longer than the limit.
 	o := options(t, "--image-run", "150ms", "--image-frame", "0", "--text-run", "0", "--text-frame", "0")

@@ -97,7 +97,6 @@ func (s *session) complete(d *Done) error {
 	}
 	f.sequence = 0
 	l.n--
-	s.done++
 	now := time.Now()
 	if l.head == d.Sequence {
 		l.advance(now)
@@ -112,6 +111,7 @@ func (s *session) complete(d *Done) error {
 	f.result <- result{status: d.Status}
 	s.changed.Broadcast()
 	if d.Status == Success {
+		s.done++
 		s.failures = 0
 		return nil
 	}
@@ -133,10 +133,14 @@ func (l *lane) advance(now time.Time) {
 }
 
 // overdue says whether the device hangs or has lost a frame: the oldest frame of each model
-// has to be done within the limit of becoming the oldest.
+// has to be done within the limit of becoming the oldest. A device that has stopped for the heat
+// has as long as it needs.
 func (s *session) overdue(now time.Time, limit time.Duration) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.paused {
+		return nil
+	}
 	for model, l := range s.lines {
 		if l.n > 0 && now.Sub(l.since) > limit {
 			return fmt.Errorf("no answer from the device for %v, %d frames of model %d in flight", limit, l.n, model)
@@ -145,22 +149,30 @@ func (s *session) overdue(now time.Time, limit time.Duration) error {
 	return nil
 }
 
-// note keeps the device's state, and lets less in flight while it is hot.
-func (s *session) note(stats *Stats) {
+// note keeps the device's state, and lets less in flight while it is hot. A CRC error of the NN core
+// ends the session: what the device computes cannot be trusted any more.
+func (s *session) note(stats *Stats) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stats = *stats
+	if stats.CRCErrors > 0 {
+		return fmt.Errorf("the device reports %d CRC errors of its NN core", stats.CRCErrors)
+	}
 	switch {
 	case stats.Throttling >= throttlingStopped:
 		s.paused = true
-	case stats.Throttling == 0:
+	case stats.Throttling == 0 && s.paused:
 		s.paused = false
+		for i := range s.lines { // what was in flight goes on only now
+			s.lines[i].since = time.Now()
+		}
 	}
 	if stats.Throttling < throttlingShrink {
 		for ; s.withheld > 0; s.withheld-- {
 			<-s.tokens
 		}
 	}
+	return nil
 }
 
 // giveBack frees the place of an image that is done, or withholds it while the device is hot:

@@ -33,7 +33,7 @@ type session struct {
 	reason   error      // why it is dead, nil while it lives
 	lines    [models]lane
 	failures int    // frames failed in a row
-	done     uint64 // frames done
+	done     uint64 // frames done with success
 	withheld int    // tokens not given back because the device is hot
 	stats    Stats
 	paused   bool // the device has stopped its streams because of its heat
@@ -166,7 +166,9 @@ func (s *session) ask(question message, doing string) (message, error) {
 			return nil, fmt.Errorf("%w: %w", errSocket, err)
 		}
 		if stats, ok := m.(*Stats); ok {
-			s.note(stats)
+			if err := s.note(stats); err != nil {
+				return nil, err
+			}
 			continue
 		}
 		return m, nil
@@ -188,7 +190,7 @@ func (s *session) read() error {
 		case *Done:
 			err = s.complete(m)
 		case *Stats:
-			s.note(m)
+			err = s.note(m)
 		default:
 			err = fmt.Errorf("%w: unexpected %T", ErrProtocol, m)
 		}

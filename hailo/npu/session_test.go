@@ -205,6 +205,51 @@ func TestOverdue(t *testing.T) {
 	}
 }
 
+// A device that has stopped for the heat is not hanging; its frames count from when it goes on.
+func TestHeatIsNoHang(t *testing.T) {
+	s := fuzzSession()
+	s.launch(ImageModel, 0)
+	s.lines[ImageModel].since = time.Now().Add(-time.Minute)
+	for _, step := range []struct {
+		state   uint32
+		overdue bool
+	}{{throttlingStopped, false}, {throttlingShrink, false}, {0, false}} {
+		if err := s.note(&Stats{Throttling: step.state}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.overdue(time.Now(), time.Second); (err != nil) != step.overdue {
+			t.Errorf("at throttling state %d: %v", step.state, err)
+		}
+	}
+	s.lines[ImageModel].since = time.Now().Add(-time.Minute)
+	if s.overdue(time.Now(), time.Second) == nil {
+		t.Error("a device that went on and then hangs is not seen")
+	}
+}
+
+func TestCRCErrorEndsTheSession(t *testing.T) {
+	s := fuzzSession()
+	if err := s.note(&Stats{}); err != nil {
+		t.Error(err)
+	}
+	if err := s.note(&Stats{CRCErrors: 1}); err == nil || !strings.Contains(err.Error(), "CRC") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// A worker whose every frame fails has done no work: the next start has to wait.
+func TestFailedFramesAreNoWork(t *testing.T) {
+	s := fuzzSession()
+	s.launch(ImageModel, 0)
+	if err := s.complete(&Done{Slot: 0, Sequence: 1, Status: 8}); err != nil || s.done != 0 {
+		t.Errorf("%d frames done, error %v", s.done, err)
+	}
+	s.launch(ImageModel, 1)
+	if err := s.complete(&Done{Slot: 1, Sequence: 2}); err != nil || s.done != 1 {
+		t.Errorf("%d frames done, error %v", s.done, err)
+	}
+}
+
 func TestConfigValidate(t *testing.T) {
 	good := Config{InFlight: 32, TextBatch: 4, StartTimeoutMS: 60_000, Group: "UNIQUE"}
 	if err := good.Validate(); err != nil {
