@@ -255,6 +255,16 @@ func TestRateWatch(t *testing.T) {
 	}
 }
 
+// TestRateWatchWithMoreInFlight: a number in flight that was never seen does not hide a slow device.
+func TestRateWatchWithMoreInFlight(t *testing.T) {
+	var r rateWatch
+	now := drive(&r, time.Unix(1, 0), 60*time.Second, 8, 300)
+	drive(&r, now, 90*time.Second, 20, 150)
+	if !strings.Contains(r.slow, "encodes 150 images/s where it did 300") {
+		t.Errorf("slow: %q", r.slow)
+	}
+}
+
 func TestMemory(t *testing.T) {
 	m, err := newMemory([models]int{3, 2}, [models]int{5000, 100}, [models]int{10, 9000})
 	if err != nil {

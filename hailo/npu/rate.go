@@ -18,7 +18,9 @@ const (
 //
 // Measured is frames per second of the time in which images and no texts are in flight. The
 // device is faster with more frames in flight, because it batches, so rates are compared only
-// at the same mean number in flight; the first window at a number sets what to expect there.
+// by the mean number in flight: the first window at a number sets what to expect there, unless
+// fewer in flight were faster already. A slow decay under a load that grows with it, so that each
+// window has more in flight than any before, is therefore seen late.
 // Not safe for concurrent use.
 type rateWatch struct {
 	last           time.Time // of the last event
@@ -28,7 +30,7 @@ type rateWatch struct {
 	area           float64 // seconds in flight, summed over frames
 	frames         int
 	expect         map[int]float64 // frames in flight, rounded -> frames per second
-	slowSince      time.Time       // start of the first slow window of those in a row
+	slowSince      time.Time       // end of the first slow window of those in a row
 	slow           string          // why it is slow; "" when it is not
 	ratio, current float64         // of the last window
 }
@@ -55,16 +57,22 @@ func (r *rateWatch) event(now time.Time, images, texts, done int) {
 // close ends a window and judges it.
 func (r *rateWatch) close(now time.Time) {
 	busy := r.busy.Seconds()
-	start, frames, inFlight := r.start, r.frames, int(math.Round(r.area/busy))
+	frames, inFlight := r.frames, int(math.Round(r.area/busy))
 	r.start, r.busy, r.area, r.frames = now, 0, 0, 0
 	if busy <= 0 {
 		return
 	}
 	r.current = float64(frames) / busy
-	expect, known := r.expect[inFlight]
-	if !known {
+	// With more in flight a device is never slower, so the best of fewer is the least to expect.
+	expect := 0.0
+	for n, rate := range r.expect {
+		if n <= inFlight {
+			expect = max(expect, rate)
+		}
+	}
+	if _, known := r.expect[inFlight]; !known && r.current >= expect {
 		r.expect[inFlight] = r.current
-		return
+		expect = r.current
 	}
 	r.ratio = r.current / expect
 	if r.ratio >= rateSlow {
@@ -72,7 +80,7 @@ func (r *rateWatch) close(now time.Time) {
 		return
 	}
 	if r.slowSince.IsZero() {
-		r.slowSince = start
+		r.slowSince = now // and not the start of the window, which may have been idle for hours
 	}
 	if now.Sub(r.slowSince) >= rateSlowAfter {
 		r.slow = fmt.Sprintf("the device encodes %.0f images/s where it did %.0f at first (%d in flight)",
