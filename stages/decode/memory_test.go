@@ -68,7 +68,7 @@ func TestPoolKeepsNothingHuge(t *testing.T) {
 
 // TestLargePicturesWait has a large and a small picture come while the budget is taken.
 func TestLargePicturesWait(t *testing.T) {
-	large := encoded(t, png.Encode, image.NewNRGBA64(image.Rect(0, 0, 1500, 1500)))
+	large := encoded(t, png.Encode, image.NewNRGBA64(image.Rect(0, 0, 1000, 1000)))
 	small := encoded(t, png.Encode, image.NewNRGBA64(image.Rect(0, 0, 300, 300)))
 	drain(t) // whoever wakes a waiter must be in the bubble
 	synctest.Test(t, func(t *testing.T) {
@@ -112,7 +112,7 @@ func TestLargePicturesWait(t *testing.T) {
 // TestBudgetAfterErrors has large pictures fail in every way.
 func TestBudgetAfterErrors(t *testing.T) {
 	d := newDecoder(exact, 224, nil)
-	whole := encoded(t, png.Encode, image.NewNRGBA64(image.Rect(0, 0, 2000, 2000)))
+	whole := encoded(t, png.Encode, image.NewNRGBA64(image.Rect(0, 0, 1000, 1000)))
 	crooked := bytes.Clone(whole)
 	crooked[len(crooked)/2] ^= 0xFF
 	for name, b := range map[string][]byte{"truncated": whole[:len(whole)/2], "corrupt": crooked} {
@@ -140,17 +140,17 @@ func TestEstimates(t *testing.T) {
 		name, format string
 		b            []byte
 	}{
-		{"16-bit RGBA", PNG, encoded(t, png.Encode, image.NewNRGBA64(r))},
+		{"16-bit RGBA", PNG, encoded(t, png.Encode, image.NewNRGBA64(image.Rect(0, 0, 1000, 1000)))},
 		{"8-bit RGBA", PNG, encoded(t, png.Encode, image.NewNRGBA(r))},
 		{"RGB", PNG, encoded(t, png.Encode, opaque)},
 		{"palette", PNG, encoded(t, png.Encode, image.NewPaletted(r, palette.WebSafe))},
-		{"one row", PNG, encoded(t, png.Encode, image.NewNRGBA64(image.Rect(0, 0, 1<<21, 1)))},
+		{"one row", PNG, encoded(t, png.Encode, image.NewNRGBA64(image.Rect(0, 0, 1<<20, 1)))},
 		{"palette", GIF, encoded(t, toGIF, image.NewPaletted(r, palette.WebSafe))},
 		{"RGBA", BMP, encoded(t, bmp.Encode, image.NewNRGBA(r))},
 		{"RGB", JPEG, encoded(t, toJPEG, opaque)},
 		{"gray", JPEG, encoded(t, toJPEG, image.NewGray(r))},
 		{"deflate", TIFF, encoded(t, inflate, image.NewNRGBA(r))},
-		{"16-bit deflate", TIFF, encoded(t, inflate, image.NewNRGBA64(r))},
+		{"16-bit deflate", TIFF, encoded(t, inflate, image.NewNRGBA64(image.Rect(0, 0, 1000, 1000)))},
 		{"raw", TIFF, encoded(t, raw, image.NewNRGBA(r))},
 	} {
 		t.Run(c.format+" "+c.name, func(t *testing.T) {
