@@ -201,11 +201,12 @@ func (d *Decoder) checkScans(w, h, scans int) error {
 	return nil
 }
 
-// dctScale returns the smallest size, in eighths of w x h rounded up as libjpeg does, whose shorter side
-// is at least minShort; w x h itself where none is.
+// dctScale returns the smallest of 1/8, 1/4 and 1/2 of w x h, rounded up as libjpeg does, whose shorter
+// side is at least minShort; w x h itself where none is. For the scales in between libjpeg-turbo has
+// no vector instructions, so that they take longer than the next larger one of these.
 func dctScale(w, h, minShort int) (int, int) {
-	for n := 1; n < 8; n++ {
-		sw, sh := (w*n+7)/8, (h*n+7)/8
+	for _, n := range []int{8, 4, 2} {
+		sw, sh := (w+n-1)/n, (h+n-1)/n
 		if min(sw, sh) >= minShort {
 			return sw, sh
 		}
