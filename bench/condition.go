@@ -3,6 +3,7 @@ package bench
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -115,17 +116,28 @@ func ParseGoal(text string) (Goal, error) {
 // tolerated is the share of requests that may fail where a goal says nothing about errors.
 const tolerated = 0.001
 
-// Met says whether the step fulfils all conditions, and where none is about errors whether no
-// more than one request in a thousand failed: refusals must not make a service look fast.
+// Met says whether the step fulfils all conditions and is worth judging.
 func (g Goal) Met(s *Step) bool {
-	errors := false
 	for _, c := range g {
 		if !c.Holds(s) {
 			return false
 		}
-		errors = errors || strings.HasPrefix(c.metric.name, "error")
 	}
-	return errors || float64(s.failed()) <= tolerated*float64(s.Requests)
+	return g.worthless(s) == ""
+}
+
+// worthless says why the step proves nothing, whatever its numbers are; "" if it does. Without a
+// request nothing is known. And where no condition is about errors, no more than one
+// request in a thousand may have failed: refusals must not make a service look fast.
+func (g Goal) worthless(s *Step) string {
+	if s.Requests == 0 {
+		return "no request"
+	}
+	errors := slices.ContainsFunc(g, func(c Condition) bool { return strings.HasPrefix(c.metric.name, "error") })
+	if !errors && float64(s.failed()) > tolerated*float64(s.Requests) {
+		return fmt.Sprintf("%d of %d requests failed and no condition is about errors or error_ratio", s.failed(), s.Requests)
+	}
+	return ""
 }
 
 func (g Goal) String() string {

@@ -46,6 +46,7 @@ func (r *Report) WriteHTML(w io.Writer) error {
 	if main.Service != nil && main.Service.Batch > 0 {
 		data.Figures = append(data.Figures, batchFigure(main))
 	}
+	data.Tables = append(data.Tables, r.ratioTables()...)
 	data.Tables = append(data.Tables, r.stepTable())
 	if len(main.Stages) > 0 {
 		data.Tables = append(data.Tables, stageTable(main))
@@ -80,6 +81,20 @@ func (r *Report) stepTable() htmlTable {
 	}
 	row("errors by code", errorsOf)
 	return t
+}
+
+// ratioTables compare the two services of one run, load by load.
+func (r *Report) ratioTables() []htmlTable {
+	var list []htmlTable
+	r.eachPair(func(a, b *Step) {
+		rows := ratioRows("", a, b)
+		t := htmlTable{Title: "A and B at " + a.Load, Head: []string{"", "A", "B", "B/A", ""}, Rows: rows[1:]}
+		if text := turnsText(a, b); text != "" {
+			t.Title += "; " + text
+		}
+		list = append(list, t)
+	})
+	return list
 }
 
 func stageTable(s *Step) htmlTable {

@@ -49,13 +49,15 @@ type Window struct {
 }
 
 // measure puts the target under load and blocks until every request is answered or given up:
-// at most Warmup + Duration + twice the target's timeout. It ends early with the error of ctx.
+// at most Warmup + Duration + twice the target's timeout. It ends early with the error of ctx,
+// for which the caller closes the target then.
 func (t *Target) measure(ctx context.Context, load Load, w Window, progress func(done time.Duration)) (*recording, error) {
 	if err := load.validate(); err != nil {
 		return nil, err
 	}
 	begin := time.Now()
 	r := newRecording(begin.Add(w.Warmup), w.Duration)
+	r.held = load.Rate == 0
 	running, stop := context.WithDeadline(ctx, r.end)
 	defer stop()
 
@@ -74,16 +76,8 @@ func (t *Target) measure(ctx context.Context, load Load, w Window, progress func
 			clients.Go(func() { t.closedLoop(running, w, r) })
 		}
 	}
-	finished := make(chan struct{})
-	go func() { clients.Wait(); close(finished) }()
-
 	r.watch(ctx, t, progress, begin)
-	select {
-	case <-finished:
-	case <-ctx.Done():
-		t.Close() // nobody needs the answers
-		<-finished
-	}
+	clients.Wait()
 	return r, ctx.Err()
 }
 

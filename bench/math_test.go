@@ -51,9 +51,25 @@ func TestRecording(t *testing.T) {
 	}
 }
 
+// TestHeldRequests are those of a closed loop that began before the window.
+func TestHeldRequests(t *testing.T) {
+	start := time.Now()
+	r := newRecording(start, 10*time.Second)
+	r.held = true
+	at := func(d time.Duration) time.Time { return start.Add(d) }
+	r.add(at(-time.Second), at(2*time.Second), "", nil)         // hung in the warm-up, answered in the window
+	r.add(at(-time.Second), at(20*time.Second), "timeout", nil) // hung all the time
+	r.add(at(-2*time.Second), at(-time.Second), "", nil)        // before
+	r.add(at(10*time.Second), at(11*time.Second), "", nil)      // after
+	s := r.step("", Load{Clients: 2}, 1, start)
+	if s.Requests != 2 || s.Errors["timeout"] != 1 || s.Rate != 0.1 || math.Abs(s.Latency.Max-3000) > 5 {
+		t.Errorf("%d requests, errors %v, rate %v, max %v", s.Requests, s.Errors, s.Rate, s.Latency.Max)
+	}
+}
+
 func TestSlotTime(t *testing.T) {
 	for d, want := range map[time.Duration]time.Duration{
-		100 * time.Millisecond: 100 * time.Millisecond, 5 * time.Second: 200 * time.Millisecond,
+		100 * time.Millisecond: 100 * time.Millisecond, 1900 * time.Millisecond: 100 * time.Millisecond, 2 * time.Second: 500 * time.Millisecond, 5 * time.Second: 500 * time.Millisecond,
 		10 * time.Second: 500 * time.Millisecond, time.Minute: 2 * time.Second, 24 * time.Hour: 5000 * time.Second,
 	} {
 		if got := slotTime(d); got != want {
@@ -139,6 +155,27 @@ func TestGoal(t *testing.T) {
 	}
 	if g, _ = ParseGoal("p99=50ms,error_ratio<=50%"); !g.Met(step(50, 500)) || g.Met(step(50, 501)) {
 		t.Error("not judged by the goal's own word about errors")
+	}
+}
+
+// TestWorthless steps meet no goal and no assertion, whatever their numbers are.
+func TestWorthless(t *testing.T) {
+	refused := Step{Requests: 3000, Errors: map[string]int64{"429": 2334}, Latency: Latency{P99: 5, Max: 5}}
+	for _, c := range []struct {
+		goal string
+		step Step
+		says string // "" if it is good
+	}{
+		{"p99<50ms", refused, "2334 of 3000 requests failed"},
+		{"p99<50ms,errors<3000", refused, ""},
+		{"errors==0", Step{}, "no request"},
+		{"errors==0", Step{Requests: 1}, ""},
+	} {
+		g, _ := ParseGoal(c.goal)
+		err := (&Report{Steps: []Step{c.step}}).Assert(g)
+		if good := c.says == ""; g.Met(&c.step) != good || (err == nil) != good || !good && !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: met %v, error %v, want one with %q", c.goal, g.Met(&c.step), err, c.says)
+		}
 	}
 }
 

@@ -13,12 +13,13 @@ import (
 // are in microseconds.
 type recording struct {
 	start, end time.Time
+	held       bool // requests that were under way at the start count too; set before the first add
 
 	mu       sync.Mutex
 	seconds  float64                 // length of the window
-	latency  *hdrhistogram.Histogram // of good answers to requests due in the window
+	latency  *hdrhistogram.Histogram // of good answers to requests that count
 	lag      *hdrhistogram.Histogram // how late the schedule's own clock was
-	requests int64                   // due in the window
+	requests int64                   // due in the window, and with held under way at its start
 	errors   map[string]int64        // of these, by code
 	good     int64                   // good answers that came within the window
 	slots    []slot                  // the window in equal parts, by when the answers came
@@ -53,12 +54,13 @@ func newRecording(start time.Time, duration time.Duration) *recording {
 	return r
 }
 
-// slotTime is a round part of the window, of which at most maxSlots fit. In less than 100 ms a
-// batch more or less would look like a change of the rate.
+// slotTime is a round part of the window, of which at most maxSlots fit. In less than 500 ms a
+// batch more or less would look like a change of the rate, but a short window has to have some parts.
 func slotTime(d time.Duration) time.Duration {
+	const steady, few = 500 * time.Millisecond, 4
 	for unit := 100 * time.Millisecond; ; unit *= 10 {
 		for _, n := range []time.Duration{1, 2, 5} {
-			if d <= maxSlots*n*unit {
+			if d <= maxSlots*n*unit && (n*unit >= steady || d < few*steady) {
 				return n * unit
 			}
 		}
@@ -72,6 +74,9 @@ func observe(h *hdrhistogram.Histogram, d time.Duration) {
 
 // add counts a request by when it was due and when it was done. timing is its Server-Timing,
 // or nil.
+//
+// Where a client asks again only when it has its answer, one that hangs since before the window has
+// no request due within. So there (held) what was under way at the start counts as well.
 func (r *recording) add(due, done time.Time, code string, timing []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -85,7 +90,8 @@ func (r *recording) add(due, done time.Time, code string, timing []byte) {
 			s.failed++
 		}
 	}
-	if due.Before(r.start) || !due.Before(r.end) {
+	early := due.Before(r.start) && (!r.held || done.Before(r.start))
+	if early || !due.Before(r.end) {
 		return
 	}
 	r.requests++
@@ -114,12 +120,14 @@ func (r *recording) watch(ctx context.Context, t *Target, progress func(time.Dur
 	r.sleep(ctx, r.start, progress, begin)
 	before, cpu := t.snapshot(), ownCPU()
 	r.sleep(ctx, r.end, progress, begin)
+	cpu = ownCPU() - cpu
+	var service *serviceUse
+	if ctx.Err() == nil {
+		service = used(before, t.snapshot()) // takes seconds where the service hangs, and answers must be counted meanwhile
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.client = ownCPU() - cpu
-	if ctx.Err() == nil {
-		r.service = used(before, t.snapshot())
-	}
+	r.client, r.service = cpu, service
 }
 
 func (r *recording) sleep(ctx context.Context, until time.Time, progress func(time.Duration), begin time.Time) {

@@ -2,7 +2,6 @@ package bench
 
 import (
 	"bytes"
-	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,6 +29,8 @@ type Report struct {
 	Searched string    `json:"searched,omitempty"` // SearchRate or SearchClients
 	Best     string    `json:"best,omitempty"`     // load of the step with the highest rate that met the goal
 	Steps    []Step    `json:"steps"`
+
+	Unfinished bool `json:"unfinished,omitempty"` // the run ended before its last step
 }
 
 func newReport(a, b *Target, o Options) *Report {
@@ -42,6 +43,21 @@ func newReport(a, b *Target, o Options) *Report {
 		r.Services = append(r.Services, b.describe())
 	}
 	return r
+}
+
+// Named are the services with the names that they have in the steps, where there are two.
+func (r *Report) Named() []string {
+	if len(r.Services) < len(sides) {
+		return r.Services
+	}
+	list := make([]string, len(r.Services))
+	for i, s := range r.Services {
+		list[i] = s
+		if i < len(sides) {
+			list[i] = sides[i] + ": " + s
+		}
+	}
+	return list
 }
 
 // describe is the URL and what the service says it is.
@@ -120,17 +136,21 @@ func (r *Report) Main() *Step {
 	return &r.Steps[last]
 }
 
-// Assert returns an error that names every condition that does not hold: after a search for the
-// best step, else for all steps of the first service.
+// Assert returns an error that names every condition that does not hold, and every step that proves
+// nothing: after a search for the best step, else for all steps of the first service. A search
+// that found nothing is an error too.
 func (r *Report) Assert(conditions Goal) error {
-	var errs []error
-	if r.Searched != "" && r.Best == "" && len(conditions) > 0 {
+	if r.Searched != "" && r.Best == "" {
 		return fmt.Errorf("no load meets %s", r.Goal)
 	}
+	var errs []error
 	for i := range r.Steps {
 		s := &r.Steps[i]
 		if s.Target == sides[1] || r.Searched != "" && s != r.Main() {
 			continue
+		}
+		if why := conditions.worthless(s); why != "" && len(conditions) > 0 {
+			errs = append(errs, fmt.Errorf("%s does not hold: %s at %s", conditions, why, s.Load))
 		}
 		for _, c := range conditions {
 			if !c.Holds(s) {
@@ -165,31 +185,6 @@ func ReadReport(from io.Reader) (*Report, error) {
 		return nil, fmt.Errorf("not a report of format %d with at least one step", reportFormat)
 	}
 	return &r, nil
-}
-
-// WriteCSV writes a line for each step: target, load, then every metric by its name, in ms,
-// bytes and shares of 1; empty where it is not known.
-func (r *Report) WriteCSV(w io.Writer) error {
-	c := csv.NewWriter(w)
-	if err := c.Write(append([]string{"target", "load"}, MetricNames()...)); err != nil {
-		return err
-	}
-	for i := range r.Steps {
-		s := &r.Steps[i]
-		line := []string{s.Target, s.Load}
-		for _, m := range metrics {
-			cell := ""
-			if v, ok := m.value(s); ok {
-				cell = strconv.FormatFloat(v, 'g', 8, 64)
-			}
-			line = append(line, cell)
-		}
-		if err := c.Write(line); err != nil {
-			return err
-		}
-	}
-	c.Flush()
-	return c.Error()
 }
 
 // of is the metric of a step for people, with its unit; "-" where it is not known.

@@ -43,7 +43,7 @@ func TestBest(t *testing.T) {
 		t.Errorf("best %q, main %q", r.Best, r.Main().Load)
 	}
 	one := func(text string) Goal { g, _ := ParseGoal(text); return g }
-	if err := r.Assert(one("p99<50ms")); err == nil || err.Error() != "p99<50ms does not hold: p99 is 72 ms at 64 clients" {
+	if err := r.Assert(one("p99<50ms,error_ratio<1")); err == nil || err.Error() != "p99<50ms does not hold: p99 is 72 ms at 64 clients" {
 		t.Errorf("error %v", err)
 	}
 	r.Searched = SearchClients // only the best one counts
@@ -51,7 +51,7 @@ func TestBest(t *testing.T) {
 		t.Error(err)
 	}
 	r.Best = ""
-	if err := r.Assert(one("p99<5s")); err == nil {
+	if err := r.Assert(nil); err == nil {
 		t.Error("a search that found nothing is good")
 	}
 }
@@ -74,7 +74,8 @@ func TestJSONAndCSV(t *testing.T) {
 	if err != nil || len(rows) != 4 {
 		t.Fatalf("%v, %d lines", err, len(rows))
 	}
-	for name, want := range map[string]string{"load": "64 clients", "rate": "300", "errors": "100", "p99": "72", "rss": "50000000", "lag": ""} {
+	for name, want := range map[string]string{"load": "64 clients", "rate": "300", "errors": "100", "p99": "72", "rss": "50000000", "lag": "",
+		"error:429": "100", "stage:encode:mean": "30", "stage:decode:p99": "3", "stage:queue:p50": "1", "outside": "1", "batch:1": "1", "batch:3": "3"} {
 		if got := rows[3][slices.Index(rows[0], name)]; got != want {
 			t.Errorf("%s is %q, want %q", name, got, want)
 		}
@@ -106,6 +107,15 @@ func TestCompare(t *testing.T) {
 			t.Errorf("no line %q in\n%s", line, out.String())
 		}
 	}
+	if strings.Contains(got, "best of") {
+		t.Errorf("there was no search:\n%s", &out)
+	}
+	a.Searched, b.Searched, b.Steps[0].Load = SearchClients, SearchClients, "9 clients"
+	out.Reset()
+	if err := Compare(&out, a, b); err != nil || !strings.Contains(out.String(), "best of clients: 8 clients and 9 clients") {
+		t.Errorf("%v\n%s", err, &out)
+	}
+	a.Searched, b.Searched, b.Steps[0].Load = "", "", "8 clients"
 	if strings.Contains(out.String(), "different") || strings.Contains(out.String(), "1 client ") {
 		t.Error(out.String())
 	}
@@ -117,6 +127,32 @@ func TestCompare(t *testing.T) {
 	b.Steps[0].Load, b.Steps[1].Load = "9 clients", "10 clients"
 	if err := Compare(&out, a, b); err == nil {
 		t.Error("nothing in common is no error")
+	}
+}
+
+func TestVerdict(t *testing.T) {
+	step := func(requests, failed int64) *Step {
+		return &Step{Requests: requests, Errors: map[string]int64{"429": failed}}
+	}
+	for _, c := range []struct {
+		metric string
+		a, b   *Step
+		want   string
+	}{
+		{"errors", step(1000, 0), step(1000, 500), "worse"},
+		{"error_ratio", step(1000, 0), step(1000, 500), "worse"},
+		{"errors", step(1000, 500), step(1000, 0), "better"},
+		{"errors", step(1000, 10), step(2000, 20), ""}, // a longer run
+		{"requests", step(1000, 0), step(2000, 0), ""}, // likewise
+		{"errors", step(0, 0), step(1000, 1), ""},
+		{"rate", &Step{Rate: 100}, &Step{Rate: 101}, ""},
+		{"rate", &Step{Rate: 100}, &Step{Rate: 110}, "better"},
+		{"rate", &Step{Rate: 100}, &Step{}, "worse"},
+	} {
+		m, _ := metricNamed(c.metric)
+		if got := m.verdict(c.a, c.b); got != c.want {
+			t.Errorf("%s of %+v and %+v: %q, want %q", c.metric, c.a, c.b, got, c.want)
+		}
 	}
 }
 
@@ -174,6 +210,9 @@ func TestPage(t *testing.T) {
 				if !strings.Contains(page.String(), title) {
 					t.Errorf("no %q", title)
 				}
+			}
+			if text := page.String(); r == sides && (!strings.Contains(text, "A: http://a.example") || !strings.Contains(text, "A and B at")) {
+				t.Error("does not say what A and B are, or has no ratios")
 			}
 			if r != silent && !strings.Contains(page.String(), "Where the time goes") {
 				t.Error("no stages")

@@ -57,10 +57,16 @@ func (o Options) Validate(two bool) error {
 }
 
 // Run measures service a, or a and b in turns (b may be nil). It blocks until all is measured;
-// when ctx ends first it returns its error and closes the targets.
+// when ctx ends first it returns its error and closes the targets. After an error the report has
+// the steps that were finished, and is nil where there is none.
 func Run(ctx context.Context, a, b *Target, o Options) (*Report, error) {
 	if err := o.Validate(b != nil); err != nil {
 		return nil, err
+	}
+	for _, t := range []*Target{a, b} {
+		if t != nil {
+			defer context.AfterFunc(ctx, t.Close)() // nobody needs the answers
+		}
 	}
 	r := &runner{Options: o, a: a, b: b, origin: time.Now(), report: newReport(a, b, o)}
 	for _, t := range r.targets() {
@@ -68,16 +74,22 @@ func Run(ctx context.Context, a, b *Target, o Options) (*Report, error) {
 			return nil, err
 		}
 	}
-	for _, load := range o.Loads {
-		if err := r.step(ctx, load); err != nil {
-			return nil, err
-		}
-	}
-	if err := r.search(ctx); err != nil {
+	err := r.steps(ctx)
+	if len(r.report.Steps) == 0 {
 		return nil, err
 	}
+	r.report.Unfinished = err != nil
 	r.report.finish()
-	return r.report, nil
+	return r.report, err
+}
+
+func (r *runner) steps(ctx context.Context) error {
+	for _, load := range r.Loads {
+		if err := r.step(ctx, load); err != nil {
+			return err
+		}
+	}
+	return r.search(ctx)
 }
 
 type runner struct {

@@ -179,6 +179,104 @@ func TestNobodyAnswers(t *testing.T) {
 	}
 }
 
+// TestHang has a service that hangs since the check, and clients that never come to ask in the window.
+func TestHang(t *testing.T) {
+	release := make(chan struct{})
+	f := newFake(t, &fake{answer: func(_ http.ResponseWriter, n int64) bool {
+		if n > 2 {
+			<-release
+		}
+		return true
+	}})
+	defer close(release)
+	target := newTestTarget(t, f.URL)
+	target.timeout = 700 * time.Millisecond // beyond the window of the options
+	r, err := Run(t.Context(), target, nil, testOptions(Load{Clients: 3}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := r.Steps[0]; s.Requests != 3 || s.Errors[codeTimeout] != 3 {
+		t.Errorf("%d requests, errors %v", s.Requests, s.Errors)
+	}
+}
+
+// TestSlowStart has the first answers come later than requests time out.
+func TestSlowStart(t *testing.T) {
+	f := newFake(t, &fake{answer: func(http.ResponseWriter, int64) bool {
+		time.Sleep(100 * time.Millisecond)
+		return true
+	}})
+	target := newTestTarget(t, f.URL)
+	target.timeout = 10 * time.Millisecond
+	if err := target.Check(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if code := target.ask(target.newExchange()); code != codeTimeout {
+		t.Errorf("code %q", code)
+	}
+}
+
+// TestCancelCheck has a service that does not even answer the first request.
+func TestCancelCheck(t *testing.T) {
+	release := make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	f := newFake(t, &fake{answer: func(http.ResponseWriter, int64) bool {
+		cancel()
+		<-release
+		return true
+	}})
+	defer close(release)
+	target := newTestTarget(t, f.URL)
+	target.timeout = time.Hour
+	if _, err := Run(ctx, target, nil, testOptions(Load{Clients: 2})); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestUnfinished keeps the steps that were measured before Ctrl-C.
+func TestUnfinished(t *testing.T) {
+	f := newFake(t, &fake{})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	o := testOptions(Load{Clients: 2}, Load{Clients: 3})
+	o.Progress = func(step string, _, _ time.Duration) {
+		if strings.HasPrefix(step, "2:") {
+			cancel()
+		}
+	}
+	r, err := Run(ctx, newTestTarget(t, f.URL), nil, o)
+	if !errors.Is(err, context.Canceled) || r == nil || len(r.Steps) != 1 || !r.Unfinished {
+		t.Fatalf("error %v, %+v", err, r)
+	}
+	var table, page strings.Builder
+	r.WriteTable(&table)
+	if err := r.WriteHTML(&page); err != nil || !strings.Contains(table.String(), "ended before its last") || !strings.Contains(page.String(), "ended before its last") {
+		t.Errorf("%v\n%s", err, &table)
+	}
+}
+
+// TestBadAnswers have a good status.
+func TestBadAnswers(t *testing.T) {
+	f := newFake(t, &fake{answer: func(w http.ResponseWriter, n int64) bool {
+		switch {
+		case n > 2 && n%2 == 0:
+			w.WriteHeader(http.StatusAccepted)
+			return false
+		case n > 2:
+			w.Write([]byte(`{"busy":true}`))
+			return false
+		}
+		return true
+	}})
+	r, err := Run(t.Context(), newTestTarget(t, f.URL), nil, testOptions(Load{Rate: 100}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := r.Steps[0]; s.Requests != 40 || s.Errors[codeBad] != 40 || s.Rate != 0 {
+		t.Errorf("%d requests, errors %v, rate %v", s.Requests, s.Errors, s.Rate)
+	}
+}
+
 func TestCancel(t *testing.T) {
 	f := newFake(t, &fake{})
 	ctx, cancel := context.WithCancel(t.Context())

@@ -17,7 +17,7 @@ type Step struct {
 	Started float64 `json:"started_seconds"`        // from the start of the run to the start of the window
 	Seconds float64 `json:"seconds"`                // length of the measured window
 
-	Requests int64            `json:"requests"` // due in the window
+	Requests int64            `json:"requests"` // due in the window; of clients also those under way at its start
 	Errors   map[string]int64 `json:"errors"`   // of these, by status or by what happened: timeout, closed, ...
 	Rate     float64          `json:"rate"`     // good answers/s
 

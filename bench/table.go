@@ -19,11 +19,14 @@ var titles = map[string]string{
 // WriteTable prints the report for a terminal.
 func (r *Report) WriteTable(w io.Writer) {
 	fmt.Fprintf(w, "%s\n", r.Machine)
-	for _, s := range r.Services {
+	for _, s := range r.Named() {
 		fmt.Fprintf(w, "%s\n", s)
 	}
 	fmt.Fprintf(w, "%s\n\n", r.Request)
 	r.writeSteps(w)
+	if r.Unfinished {
+		fmt.Fprintln(w, "\nThe run was ended before its last step.")
+	}
 	if r.Goal != "" {
 		if r.Best == "" {
 			fmt.Fprintf(w, "\nNo load meets %s.\n", r.Goal)

@@ -28,9 +28,11 @@ type Target struct {
 	timeout time.Duration
 	http    *fasthttp.HostClient
 
-	mu     sync.Mutex
-	conns  map[net.Conn]struct{}
-	closed bool
+	cut     context.Context // ends at Close, and with it what is being dialled
+	cutDial context.CancelFunc
+	mu      sync.Mutex
+	conns   map[net.Conn]struct{}
+	closed  bool
 }
 
 // NewTarget prepares to ask the service at base, such as http://127.0.0.1:5000, with bodies. A
@@ -48,6 +50,7 @@ func NewTarget(base string, bodies *Bodies, timeout time.Duration) (*Target, err
 		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
 	}
 	t := &Target{base: strings.TrimRight(base, "/"), bodies: bodies, timeout: timeout, conns: map[net.Conn]struct{}{}}
+	t.cut, t.cutDial = context.WithCancel(context.Background())
 	t.http = &fasthttp.HostClient{
 		Addr: net.JoinHostPort(u.Hostname(), port), IsTLS: u.Scheme == "https",
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, ServerName: u.Hostname()},
@@ -64,7 +67,8 @@ func (t *Target) dial(addr string, timeout time.Duration) (net.Conn, error) {
 	if timeout <= 0 || timeout > t.timeout {
 		timeout = t.timeout
 	}
-	c, err := net.DialTimeout("tcp", addr, timeout)
+	dialer := net.Dialer{Timeout: timeout}
+	c, err := dialer.DialContext(t.cut, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
@@ -92,6 +96,7 @@ func (c *heldConn) Close() error {
 
 // Close cuts all connections: requests that are under way fail. Later requests fail too.
 func (t *Target) Close() {
+	t.cutDial()
 	t.mu.Lock()
 	t.closed = true
 	conns := t.conns
@@ -118,7 +123,7 @@ func (t *Target) newExchange() *exchange {
 }
 
 // ask sends the next body and reads the answer. It returns "" for a good answer, else the code
-// under which it is counted: the status, or what happened to the connection.
+// under which it is counted: the status, or what happened to the connection, or codeBad.
 func (t *Target) ask(x *exchange) string {
 	b := t.bodies.get()
 	x.request.SetBodyRaw(b.bytes)
@@ -128,7 +133,11 @@ func (t *Target) ask(x *exchange) string {
 	if err != nil {
 		return codeOf(err)
 	}
-	return statusCode(x.response.StatusCode())
+	code := statusCode(x.response.StatusCode())
+	if code == "" && !t.bodies.looksGood(x.response.Body()) {
+		return codeBad
+	}
+	return code
 }
 
 // timing is the Server-Timing header of the last answer.
@@ -148,8 +157,9 @@ func statusCode(status int) string {
 const (
 	codeTimeout = "timeout"
 	codeRefused = "refused"
-	codeClosed  = "closed" // the connection, before the whole answer
-	codeLate    = "late"   // not sent: every connection was busy until the request had timed out
+	codeClosed  = "closed"     // the connection, before the whole answer
+	codeLate    = "late"       // not sent: every connection was busy until the request had timed out
+	codeBad     = "bad answer" // a good status, and not what was asked for
 	codeOther   = "other"
 )
 
@@ -181,18 +191,29 @@ func (t *Target) get(path string, limit int) (status int, body []byte, err error
 	return x.response.StatusCode(), body, nil
 }
 
+// firstTimeout is what the first requests have at least: they may bring a thousand prompts that
+// the service has to encode, which it remembers then.
+const firstTimeout = time.Minute
+
 // Check asks once with every body, and says what is wrong when the service does not do its
-// main job. It also warms up the service.
+// main job. It also warms up the service. Close ends it early.
 func (t *Target) Check(ctx context.Context) error {
 	x := t.newExchange()
+	timeout := max(t.timeout, firstTimeout)
 	for range t.bodies.Pictures() {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		b := t.bodies.get()
 		x.request.SetBodyRaw(b.bytes)
-		err := t.http.DoTimeout(x.request, x.response, t.timeout)
+		err := t.http.DoTimeout(x.request, x.response, timeout)
 		t.bodies.put(b)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if errors.Is(err, fasthttp.ErrTimeout) {
+			return fmt.Errorf("%s%s: a first request with %d prompts had no answer in %v", t.base, t.bodies.path, t.bodies.Prompts(), timeout)
+		}
 		if err != nil {
 			return fmt.Errorf("%s%s: %w", t.base, t.bodies.path, err)
 		}

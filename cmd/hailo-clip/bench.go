@@ -20,6 +20,22 @@ type benchCmd struct {
 	Profile benchProfileCmd `cmd:"" help:"Measure the stages of one image path without HTTP, and write profiles."`
 }
 
+// benchExamples are shown for bench and for bench run.
+const benchExamples = `Examples:
+  hailo-clip bench --backend sim --clients 1,4,16,64 --html report.html
+  hailo-clip bench --backend sim --search rate --slo p99=50ms
+  hailo-clip bench --url http://pi:5000 --rate 300 -d 60s --assert 'p99<50ms' --assert errors==0
+  hailo-clip bench --url http://127.0.0.1:5000 --vs http://127.0.0.1:5001 -d 30s
+  hailo-clip bench --compare before.json after.json
+  HAILO_CLIP_PERFORMANCE_MAX_QUEUE_SIZE=64 hailo-clip bench --backend sim -c 64`
+
+func (c *benchCmd) Help() string {
+	return `"hailo-clip bench" without a command is "hailo-clip bench run".
+All flags of a load: hailo-clip bench run --help
+
+` + benchExamples
+}
+
 type benchRunCmd struct {
 	benchPictures
 	FreshPrompts bool `help:"New prompts in every request, which no cache knows."`
@@ -29,7 +45,7 @@ type benchRunCmd struct {
 
 	Clients []int  `short:"c" placeholder:"N" help:"Closed loop: clients that ask again when they have their answer; several with commas are a step each (default 16)."`
 	Rate    []int  `short:"r" placeholder:"N" help:"Open loop: requests a second, whatever the answers do; several with commas are a step each."`
-	Search  string `enum:",rate,clients" default:"" help:"Then search the highest rate, or number of clients, that meets --slo: rate or clients."`
+	Search  string `enum:",rate,clients" default:"" help:"Then search the highest rate, or number of clients, that meets --slo: rate or clients. Exit code 1 if none does."`
 	SLO     string `name:"slo" placeholder:"GOAL" help:"What a step must meet, such as p99=50ms, with commas between conditions."`
 
 	Duration time.Duration `short:"d" default:"10s" help:"Time of each step that counts."`
@@ -42,7 +58,7 @@ type benchRunCmd struct {
 	JSON   string   `name:"json" placeholder:"FILE" help:"Write the report as JSON, for --compare."`
 	CSV    string   `name:"csv" placeholder:"FILE" help:"Write a line for each step."`
 	HTML   string   `name:"html" placeholder:"FILE" help:"Write a page with plots; it needs no network."`
-	Assert []string `sep:"none" placeholder:"COND" help:"End with exit code 1 unless this holds, such as 'p99<50ms', 'rate>=318', 'errors==0'; give several."`
+	Assert []string `sep:"none" placeholder:"COND" help:"End with exit code 1 unless this holds, such as 'p99<50ms', 'rate>=318', 'errors==0'; give several. Unless one is about errors, no more than 0.1 % of the requests may fail."`
 
 	Compare bool     `help:"Measure nothing: print the ratios of two JSON reports."`
 	Files   []string `arg:"" optional:"" name:"report" help:"With --compare: the two reports."`
@@ -53,13 +69,7 @@ func (c *benchRunCmd) Help() string {
 the schedule says so, so a service that stalls shows it in every request it held up.
 Conditions know: ` + strings.Join(bench.MetricNames(), ", ") + `.
 
-Examples:
-  hailo-clip bench --backend sim --clients 1,4,16,64 --html report.html
-  hailo-clip bench --backend sim --search rate --slo p99=50ms
-  hailo-clip bench --url http://pi:5000 --rate 300 -d 60s --assert 'p99<50ms' --assert errors==0
-  hailo-clip bench --url http://127.0.0.1:5000 --vs http://127.0.0.1:5001 -d 30s
-  hailo-clip bench --compare before.json after.json
-  HAILO_CLIP_PERFORMANCE_MAX_QUEUE_SIZE=64 hailo-clip bench --backend sim -c 64`
+` + benchExamples
 }
 
 func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
@@ -68,12 +78,20 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 	}
 	signal.Ignore(syscall.SIGPIPE) // who reads the table may be gone; the service must be stopped all the same
 	o, asserts, err := c.options()
+	if err == nil && c.URL != "" {
+		err = c.aboutService(g)
+	}
 	if err != nil {
 		return usageError{err}
 	}
 	pictures, err := c.pictures(4) // different ones, so that nothing learns one by heart
 	if err != nil {
 		return err
+	}
+	for _, name := range []string{c.JSON, c.CSV, c.HTML} {
+		if err := writable(name); err != nil {
+			return err // now, and not after an hour of measurement
+		}
 	}
 	var images [][]byte
 	for _, p := range pictures {
@@ -111,12 +129,15 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 	}
 	report, err := bench.Run(ctx, a, b, o)
 	bar.done()
-	if err != nil {
+	if report == nil {
 		return err
 	}
 	report.Program, report.Command = programVersion(), os.Args[1:]
-	err = c.write(report)
+	err = errors.Join(err, c.write(report))
 	report.WriteTable(os.Stdout)
+	if report.Unfinished {
+		return err
+	}
 	return errors.Join(err, report.Assert(asserts))
 }
 
@@ -182,6 +203,16 @@ func startService(ctx context.Context, g *globals) (child *bench.Child, stop fun
 	return child, func() error { return errors.Join(child.Stop(), os.RemoveAll(dir)) }, nil
 }
 
+// aboutService refuses the flags that say how to start a service where one is running already.
+func (c *benchRunCmd) aboutService(g *globals) error {
+	for _, f := range []struct{ flag, value string }{{"--backend", g.Backend}, {"--model", g.Model}, {"--config", g.ConfigFile}} {
+		if f.value != "" {
+			return fmt.Errorf("%s is of no use with --url: the service there has its own", f.flag)
+		}
+	}
+	return nil
+}
+
 // write writes the files that the flags ask for.
 func (c *benchRunCmd) write(r *bench.Report) error {
 	var errs []error
@@ -204,6 +235,23 @@ func (c *benchRunCmd) write(r *bench.Report) error {
 		errs = append(errs, errors.Join(out.write(f), f.Close()))
 	}
 	return errors.Join(errs...)
+}
+
+// writable says why a file cannot be written, and leaves it as it is. "" can.
+func writable(name string) error {
+	if name == "" {
+		return nil
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	if err == nil {
+		return errors.Join(f.Close(), os.Remove(name))
+	}
+	if errors.Is(err, os.ErrExist) {
+		if f, err = os.OpenFile(name, os.O_WRONLY, 0); err == nil {
+			return f.Close()
+		}
+	}
+	return err
 }
 
 func (c *benchRunCmd) compare() error {

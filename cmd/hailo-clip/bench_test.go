@@ -69,6 +69,24 @@ func TestBenchArguments(t *testing.T) {
 			t.Errorf("%q: exit code %d, %q in %s", args, r.code, says, r.stderr)
 		}
 	}
+	for _, flag := range []string{"--backend=cpu", "--model=demo", "--config=/dev/null"} {
+		r := runProgram(t, command(t, t.TempDir(), "bench", "--url", "http://127.0.0.1:1", flag))
+		if r.code != exitUsage || !strings.Contains(r.stderr, "of no use with --url") {
+			t.Errorf("%s with a URL: %+v", flag, r)
+		}
+	}
+	for _, flag := range []string{"--json", "--csv", "--html"} {
+		r := runProgram(t, command(t, t.TempDir(), "bench", "--url", "http://127.0.0.1:1", flag, filepath.Join(t.TempDir(), "no", "folder")))
+		if r.code != exitFailed || !strings.Contains(r.stderr, "no such file") {
+			t.Errorf("%s that cannot be written: %+v", flag, r)
+		}
+	}
+	if r := runProgram(t, command(t, t.TempDir(), "bench", "--help")); !strings.Contains(r.stdout, "bench run --help") || !strings.Contains(r.stdout, "--search rate --slo") {
+		t.Errorf("help: %+v", r)
+	}
+	if r := runProgram(t, command(t, t.TempDir(), "bench", "--nonsense")); r.code != exitUsage || !strings.Contains(r.stderr, "hailo-clip bench run --help") {
+		t.Errorf("hint: %+v", r)
+	}
 	r := runProgram(t, command(t, t.TempDir(), "bench", "--url", "http://127.0.0.1:1", "-d", "100ms"))
 	if r.code != exitFailed || !strings.Contains(r.stderr, "connection refused") {
 		t.Errorf("nobody there: %+v", r)

@@ -85,7 +85,10 @@ func run() int {
 		if errors.As(err, &bad) && bad.Context != nil {
 			command = strings.TrimPrefix(bad.Context.Command()+" ", " ")
 		}
-		fmt.Fprintf(os.Stderr, "hailo-clip: %v\nRun \"hailo-clip %s--help\" for usage.\n", err, commandOnly(command))
+		if command = commandOnly(command); command == "bench " {
+			command = "bench run " // which it stands for, and whose flags these were
+		}
+		fmt.Fprintf(os.Stderr, "hailo-clip: %v\nRun \"hailo-clip %s--help\" for usage.\n", err, command)
 		return exitUsage
 	}
 	return exitCode(ctx, k.Run())
