@@ -35,7 +35,7 @@ func TestClassify(t *testing.T) {
 	if a.RequestID == "" || a.RequestID != r.header.Get("X-Request-Id") {
 		t.Errorf("request_id %q, header %q", a.RequestID, r.header.Get("X-Request-Id"))
 	}
-	for _, metric := range []string{"read;dur=", "text;dur=", "queue;dur=", "decode;dur=", "encode-wait;dur=", "encode;dur="} {
+	for _, metric := range []string{"read;dur=", "text;dur=", "queue;dur=", "decode;dur=", "encode-wait;dur=", "encode;dur=", "answer;dur="} {
 		if !strings.Contains(r.header.Get("Server-Timing"), metric) {
 			t.Errorf("Server-Timing %q lacks %q", r.header.Get("Server-Timing"), metric)
 		}

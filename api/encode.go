@@ -12,6 +12,13 @@ import (
 	"hailoclip/pipeline"
 )
 
+// answerWork is setJSON for a request with work in it, with a header that says what took how long.
+func answerWork(ctx *fasthttp.RequestCtx, w *work, build func([]byte) []byte) {
+	start := time.Now()
+	setJSON(ctx, build)
+	serverTiming(ctx, w, time.Since(start))
+}
+
 // setJSON builds the body of the answer in the buffer that the response already has.
 func setJSON(ctx *fasthttp.RequestCtx, build func([]byte) []byte) {
 	ctx.Response.Header.SetContentType("application/json")

@@ -29,7 +29,7 @@ func (s *Server) classify(ctx *fasthttp.RequestCtx, x *exchange, w *work) error 
 		return err
 	}
 	w.job.Prompts, w.job.Scoring = prompts.Matrix, scoring
-	if err := s.run(ctx, w); err != nil {
+	if err := s.run(w); err != nil {
 		return err
 	}
 	matches := w.job.Result.Matches
@@ -42,7 +42,7 @@ func (s *Server) classify(ctx *fasthttp.RequestCtx, x *exchange, w *work) error 
 		prompts: texts, vectors: prompts.Rows, matches: matches, logitScale: s.svc.LogitScale,
 		inference: time.Since(w.began), model: s.svc.Model, id: x.id,
 	}
-	setJSON(ctx, answer.appendJSON)
+	answerWork(ctx, w, answer.appendJSON)
 	return nil
 }
 
@@ -52,7 +52,7 @@ func (s *Server) embedImage(ctx *fasthttp.RequestCtx, x *exchange, w *work) erro
 		return err
 	}
 	w.job.Embedding = true
-	if err := s.run(ctx, w); err != nil {
+	if err := s.run(w); err != nil {
 		return err
 	}
 	return s.answerEmbedding(ctx, x, w, embedding{vector: w.job.Result.Embedding})
@@ -68,7 +68,6 @@ func (s *Server) embedText(ctx *fasthttp.RequestCtx, x *exchange, w *work) error
 	if err != nil {
 		return err
 	}
-	serverTiming(ctx, w)
 	row := found.Rows[0]
 	return s.answerEmbedding(ctx, x, w, embedding{
 		vector: row.Embedding, text: true, tokens: row.Tokens, truncated: row.Truncated,
@@ -80,6 +79,6 @@ func (s *Server) answerEmbedding(ctx *fasthttp.RequestCtx, x *exchange, w *work,
 		return errNotFinite
 	}
 	e.inference, e.model, e.id = time.Since(w.began), s.svc.Model, x.id
-	setJSON(ctx, e.appendJSON)
+	answerWork(ctx, w, e.appendJSON)
 	return nil
 }

@@ -51,8 +51,8 @@ func checkMediaType(h *fasthttp.RequestHeader) error {
 // serverTiming says in a response header where the time went, in milliseconds: read (JSON and
 // base64), text (vectors of the prompts), queue (in front of the line), then for each stage of
 // the line its name and, but for the first, name-wait (in the queue before it and while its
-// batch was gathered).
-func serverTiming(ctx *fasthttp.RequestCtx, w *work) {
+// batch was gathered), and last answer (its JSON).
+func serverTiming(ctx *fasthttp.RequestCtx, w *work, answer time.Duration) {
 	var space [512]byte
 	b := space[:0]
 	metric := func(name, suffix string, d time.Duration) {
@@ -72,5 +72,6 @@ func serverTiming(ctx *fasthttp.RequestCtx, w *work) {
 		}
 		metric(stage.Stage, "", stage.Work)
 	}
+	metric("answer", "", answer)
 	ctx.Response.Header.SetBytesV("Server-Timing", b)
 }

@@ -139,7 +139,7 @@ func (s *Server) vectors(w *work, texts []string) (*cache.Prompts, error) {
 }
 
 // run takes the job through the line. After an error only the line may touch the job.
-func (s *Server) run(ctx *fasthttp.RequestCtx, w *work) error {
+func (s *Server) run(w *work) error {
 	w.holders.Add(1)
 	w.job.Left = w.left
 	if err := s.svc.Pipeline.Do(w.ctx, &w.job); err != nil {
@@ -148,7 +148,6 @@ func (s *Server) run(ctx *fasthttp.RequestCtx, w *work) error {
 		}
 		return err
 	}
-	serverTiming(ctx, w)
 	return nil
 }
 

@@ -265,6 +265,14 @@ func TestServiceUse(t *testing.T) {
 	if got := d.batches; len(got) != 5 || got[1] != 2 || got[4] != 8 {
 		t.Errorf("runs of the device %v", got)
 	}
+	worker := `{"process":{"cpu_seconds":%c,"mallocs":1,"rss_bytes":7},"npu":{"image_runs":%r,"image_busy_seconds":%b,"worker":{"pid":%p,"cpu_seconds":%w,"rss_bytes":5}}}`
+	first := snap(0, strings.NewReplacer("%c", "1", "%r", "10", "%b", "1", "%p", "4", "%w", "3").Replace(worker))
+	for pid, cpu := range map[string]float64{"4": 20, "5": 50} { // the same worker, and a new one
+		second := snap(2, strings.NewReplacer("%c", "2", "%r", "30", "%b", "1.5", "%p", pid, "%w", "4").Replace(worker))
+		if u := used(first, second).each(50, 1, 1); u.CPU != cpu || u.RSS != 12 || u.Device != 25 {
+			t.Errorf("worker %s: %+v, want %v ms", pid, u, cpu)
+		}
+	}
 	if used(after, before) != nil || used(nil, after) != nil {
 		t.Error("a service that started anew has a difference")
 	}

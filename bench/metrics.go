@@ -45,6 +45,7 @@ var metrics = []metric{
 	{"allocated", kindBytes, false, service(func(u *ServiceUse) float64 { return u.Allocated })},
 	{"mallocs", kindCount, false, service(func(u *ServiceUse) float64 { return u.Mallocs })},
 	{"batch", kindCount, true, service(func(u *ServiceUse) float64 { return u.Batch })},
+	{"device", kindTime, false, service(func(u *ServiceUse) float64 { return u.Device })},
 	{"cache_hits", kindShare, true, func(s *Step) (float64, bool) {
 		if s.Service == nil || s.Service.CacheHits == nil {
 			return 0, false

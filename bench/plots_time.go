@@ -17,6 +17,9 @@ func stageFigure(steps []Step) figure {
 			shown = append(shown, s)
 		}
 	}
+	if len(shown) > 0 && deviceNote(shown[len(shown)-1]) != "" {
+		f.Note += " “encode” includes the wait in the device's own queue; the time of a run is “device” in the table."
+	}
 	longest := 0.0
 	for _, s := range shown {
 		sum := s.Outside

@@ -26,7 +26,14 @@ type snapshot struct {
 		Mallocs        float64 `json:"mallocs"`
 	} `json:"process"`
 	NPU *struct {
-		ImageBatches []uint64 `json:"image_batches"` // [n]: images done in runs of n
+		ImageBatches []uint64 `json:"image_batches"`      // [n]: images done in runs of n
+		ImageRuns    float64  `json:"image_runs"`         // of the device
+		ImageBusy    float64  `json:"image_busy_seconds"` // in which images were in flight
+		Worker       *struct {
+			PID        int     `json:"pid"`
+			CPUSeconds float64 `json:"cpu_seconds"`
+			RSSBytes   float64 `json:"rss_bytes"`
+		} `json:"worker"` // a process of its own, and part of the service
 	} `json:"npu"`
 }
 
@@ -47,6 +54,8 @@ type serviceUse struct {
 	process                     bool // the next ones are known
 	cpu, gc, allocated, mallocs float64
 	rss, heap                   float64 // at the end
+
+	runs, busy float64 // of the device, and seconds in which it had images; 0: it does not tell
 
 	batches []uint64 // runs of the device, or else calls of the encoder, by their number of images; nil: not known
 
@@ -71,6 +80,7 @@ func used(before, after *snapshot) *serviceUse {
 		u.allocated, u.mallocs = a.AllocatedBytes-b.AllocatedBytes, a.Mallocs-b.Mallocs
 		u.rss, u.heap = a.RSSBytes, a.HeapBytes
 	}
+	u.addDevice(before, after)
 	u.batches = batches(before, after)
 	if b, a := before.Cache, after.Cache; b != nil && a != nil {
 		u.cached = true
@@ -79,6 +89,21 @@ func used(before, after *snapshot) *serviceUse {
 		u.encoded = float64(a.Encoded - b.Encoded + a.Shared - b.Shared + a.Failed - b.Failed)
 	}
 	return u
+}
+
+func (u *serviceUse) addDevice(before, after *snapshot) {
+	b, a := before.NPU, after.NPU
+	if b == nil || a == nil {
+		return
+	}
+	u.runs, u.busy = max(0, a.ImageRuns-b.ImageRuns), max(0, a.ImageBusy-b.ImageBusy)
+	if w := a.Worker; w != nil {
+		u.cpu += w.CPUSeconds
+		u.rss += w.RSSBytes
+		if v := b.Worker; v != nil && v.PID == w.PID { // else it was started in between
+			u.cpu -= min(v.CPUSeconds, w.CPUSeconds)
+		}
+	}
 }
 
 // encodeStage is the stage of the pipeline that works in batches.
@@ -153,6 +178,7 @@ func (u *serviceUse) plus(o *serviceUse) *serviceUse {
 	sum.seconds += u.seconds
 	sum.cpu, sum.gc, sum.allocated, sum.mallocs = u.cpu+o.cpu, u.gc+o.gc, u.allocated+o.allocated, u.mallocs+o.mallocs
 	sum.listHits, sum.promptHits, sum.encoded = u.listHits+o.listHits, u.promptHits+o.promptHits, u.encoded+o.encoded
+	sum.runs, sum.busy = u.runs+o.runs, u.busy+o.busy
 	sum.batches = make([]uint64, max(len(u.batches), len(o.batches)))
 	for _, part := range [][]uint64{u.batches, o.batches} {
 		for n, count := range part {

@@ -63,7 +63,8 @@ type StageLatency struct {
 	P99   float64 `json:"p99_ms"`
 }
 
-// ServiceUse is what the service needed for a request that it answered well, and its state at the end.
+// ServiceUse is what the service, with the worker process of a real device, needed for a request that it
+// answered well, and its state at the end.
 type ServiceUse struct {
 	CPU       float64  `json:"cpu_ms"` // for each good answer, user and system
 	Cores     float64  `json:"cores"`  // busy on average
@@ -74,6 +75,7 @@ type ServiceUse struct {
 	Mallocs   float64  `json:"mallocs"`         // for each good answer
 	Batches   []uint64 `json:"batches"`         // Batches[n]: runs of the device (or calls of the encoder) with n images
 	Batch     float64  `json:"batch"`           // mean images of a run; 0: not known
+	Device    float64  `json:"device_ms"`       // mean time of a run, where the device tells; 0: not known
 	CacheHits *float64 `json:"cache_hits"`      // share of prompts that needed no encoder; nil: not known
 }
 
@@ -151,6 +153,9 @@ func (u *serviceUse) each(good int64, seconds float64, prompts int) *ServiceUse 
 	}
 	if runs > 0 {
 		s.Batch = images / runs
+	}
+	if u.runs > 0 {
+		s.Device = 1000 * u.busy / u.runs
 	}
 	if ratio, ok := u.hitRatio(prompts); ok {
 		s.CacheHits = &ratio

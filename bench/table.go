@@ -104,6 +104,9 @@ func (r *Report) writeDetails(w io.Writer) {
 			}
 		}
 		fmt.Fprintln(w, strings.Join(parts, "  "))
+		if note := deviceNote(s); note != "" {
+			fmt.Fprintln(w, note)
+		}
 	}
 	rest := []string{"cores", "gc", "heap", "allocated", "mallocs", "client_cpu", "lag"}
 	var parts []string
@@ -114,6 +117,15 @@ func (r *Report) writeDetails(w io.Writer) {
 		}
 	}
 	fmt.Fprintf(w, "\nAt %s: %s\n", s.Load, strings.Join(parts, ", "))
+}
+
+// deviceNote tells the time of the device from that in its queue, which a stage that hands it all
+// images cannot; "" where the device does not tell.
+func deviceNote(s *Step) string {
+	if s.Service == nil || s.Service.Device <= 0 {
+		return ""
+	}
+	return fmt.Sprintf("A run of the device takes %s ms; encode is that and the wait in the device's own queue.", significant(s.Service.Device))
 }
 
 // longNames say what the metrics that no column shows are.

@@ -20,7 +20,7 @@ func TestBench(t *testing.T) {
 	if r.code != exitOK {
 		t.Fatalf("exit code %d\n%s\n%s", r.code, r.stderr, r.stdout)
 	}
-	for _, s := range []string{"4 clients", "backend sim (simulated)", "decode", "encode-wait"} {
+	for _, s := range []string{"4 clients", "backend sim (simulated)", "decode", "encode-wait", "answer", "A run of the device takes"} {
 		if !strings.Contains(r.stdout, s) {
 			t.Errorf("no %q in:\n%s", s, r.stdout)
 		}

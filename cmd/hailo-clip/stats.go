@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"math"
 	"os"
 	"runtime"
@@ -43,16 +44,30 @@ type npuStats struct {
 	TextRuns     float64    `json:"text_runs"`
 	ImageBatches []uint64   `json:"image_batches"` // [n]: images done in runs of n
 	InFlight     int        `json:"in_flight"`
-	ImagesPerSec float64    `json:"images_per_second"` // while images were in flight
+	ImageBusy    float64    `json:"image_busy_seconds"` // in which images were in flight: / image_runs is the time of a run under load
+	ImagesPerSec float64    `json:"images_per_second"`  // while images were in flight
 	Temperature  []*float64 `json:"temperature_celsius"`
 	Throttling   uint32     `json:"throttling"`       // 0 none ... 5 streams off, 6 overheat
 	Zone         uint32     `json:"temperature_zone"` // 0 green, 1 orange, 2 red
+
+	Worker *workerStats `json:"worker,omitempty"` // not of the simulated chip, whose CPU time is not the service's
+}
+
+// workerStats are of the process that holds the device.
+type workerStats struct {
+	PID        int     `json:"pid"`
+	CPUSeconds float64 `json:"cpu_seconds"` // user and system
+	RSSBytes   int64   `json:"rss_bytes"`
 }
 
 func (e *engine) stats() any {
 	s := stats{Stages: e.pipe.Stats(), Cache: e.store.Stats(), Process: processNow()}
 	if e.encoders.device != nil {
-		s.NPU = newNPUStats(e.encoders.device.Metrics())
+		m := e.encoders.device.Metrics()
+		s.NPU = newNPUStats(m)
+		if !e.encoders.device.Info().Simulated {
+			s.NPU.Worker = workerNow(m.Worker)
+		}
 	}
 	return s
 }
@@ -62,7 +77,7 @@ func newNPUStats(m npu.Metrics) *npuStats {
 		Ready: m.Ready, Restarts: m.Restarts, Images: m.Frames[npu.ImageModel], Texts: m.Frames[npu.TextModel],
 		Failed:    m.Failed[npu.ImageModel] + m.Failed[npu.TextModel],
 		ImageRuns: m.Runs[npu.ImageModel], TextRuns: m.Runs[npu.TextModel], ImageBatches: m.Batches[:],
-		InFlight: m.InFlight[npu.ImageModel] + m.InFlight[npu.TextModel], ImagesPerSec: m.Rate,
+		InFlight: m.InFlight[npu.ImageModel] + m.InFlight[npu.TextModel], ImagesPerSec: m.Rate, ImageBusy: m.Busy.Seconds(),
 		Throttling: m.Device.Throttling, Zone: m.Device.Zone,
 	}
 	for _, t := range m.Device.Temperature {
@@ -90,14 +105,39 @@ func processNow() processStats {
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &use) == nil {
 		p.CPUSeconds = seconds(use.Utime) + seconds(use.Stime)
 	}
-	// The second number of statm is the resident pages.
-	if b, err := os.ReadFile("/proc/self/statm"); err == nil {
-		if fields := bytes.Fields(b); len(fields) > 1 {
-			pages, _ := strconv.ParseInt(string(fields[1]), 10, 64)
-			p.RSSBytes = pages * int64(os.Getpagesize())
-		}
-	}
+	p.RSSBytes = residentBytes("self")
 	return p
+}
+
+// workerNow is nil when there is no such process.
+func workerNow(pid int) *workerStats {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil || pid <= 0 {
+		return nil
+	}
+	// After the name in brackets, which may have any character: user and system time are the 12th and
+	// 13th field, in units of which Linux has 100 a second for programs, whatever its own clock does.
+	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+	if len(fields) < 13 {
+		return nil
+	}
+	user, _ := strconv.ParseInt(string(fields[11]), 10, 64)
+	system, _ := strconv.ParseInt(string(fields[12]), 10, 64)
+	return &workerStats{PID: pid, CPUSeconds: float64(user+system) / 100, RSSBytes: residentBytes(strconv.Itoa(pid))}
+}
+
+// residentBytes is the memory of a process; 0 where the kernel does not tell.
+func residentBytes(pid string) int64 {
+	b, err := os.ReadFile("/proc/" + pid + "/statm")
+	if err != nil {
+		return 0
+	}
+	fields := bytes.Fields(b)
+	if len(fields) < 2 {
+		return 0
+	}
+	pages, _ := strconv.ParseInt(string(fields[1]), 10, 64)
+	return pages * int64(os.Getpagesize())
 }
 
 func seconds(t syscall.Timeval) float64 { return float64(t.Sec) + float64(t.Usec)/1e6 }

@@ -17,8 +17,10 @@ type Metrics struct {
 	Runs     [models]float64 // runs on the device, if it tells: Frames / Runs is the mean batch
 	Batches  [64]uint64      // Batches[n]: image frames done in runs of n, if the device tells; a run has 63 at most
 	InFlight [models]int
-	Rate     float64 // images/s while images were in flight, in the last full window; 0: not known yet
-	Device   Stats   // NaN and 0 where the device does not tell
+	Busy     time.Duration // in which images were in flight
+	Rate     float64       // images/s while images were in flight, in the last full window; 0: not known yet
+	Worker   int           // process id; 0: there is none
+	Device   Stats         // NaN and 0 where the device does not tell
 }
 
 // Metrics returns the counters. Safe for concurrent use; does not block on the device.
@@ -26,9 +28,10 @@ func (b *Backend) Metrics() Metrics {
 	s := b.current.Load()
 	b.mu.Lock()
 	m := b.metrics
-	m.Restarts, m.Rate = b.restarts, b.rate.current
+	m.Restarts, m.Rate, m.Busy = b.restarts, b.rate.current, b.rate.total
 	b.mu.Unlock()
 	if s != nil {
+		m.Worker = s.proc.cmd.Process.Pid
 		s.mu.Lock()
 		m.Ready, m.Device = !s.paused, s.stats
 		for i, l := range s.lines {

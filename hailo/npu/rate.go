@@ -33,6 +33,7 @@ type rateWatch struct {
 	slowSince      time.Time       // end of the first slow window of those in a row
 	slow           string          // why it is slow; "" when it is not
 	ratio, current float64         // of the last window
+	total          time.Duration   // in which images were in flight, over all windows
 }
 
 // event notes that from now on images and texts are in flight, and that done images were
@@ -42,8 +43,11 @@ func (r *rateWatch) event(now time.Time, images, texts, done int) {
 		r.start, r.last = now, now
 		r.expect = make(map[int]float64)
 	}
+	d := now.Sub(r.last)
+	if r.images > 0 {
+		r.total += d
+	}
 	if r.images > 0 && r.texts == 0 {
-		d := now.Sub(r.last)
 		r.busy += d
 		r.area += d.Seconds() * float64(r.images)
 		r.frames += done
