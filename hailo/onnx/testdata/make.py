@@ -7,6 +7,8 @@ All have embeddings of 8 numbers, pictures of 4x4 pixels, texts of 6 tokens, a v
   image_fixed.onnx image only: a fixed batch of 2
   half.onnx       text only, float16 output
   external.onnx   text only, weights in external.onnx_data
+  int8.onnx       image only, weights of 8 bits, dynamically quantised as the usual tools do it:
+                  DynamicQuantizeLinear, MatMulInteger, Cast, Mul
   slow.onnx       text only: turns a loop as many times as the first id says, so that id
                   2000000000 does not end unless it is stopped
 """
@@ -48,6 +50,15 @@ i, iw = image_nodes(); t, tw = text_nodes(True)
 save('whole', i + t, [ids(), pixels(), ids(name='attention_mask')],
      [out('text_embeds'), out('image_embeds')], iw + tw)
 save('image_fixed', i, [pixels(2)], [out('image_embeds', 2)], iw)
+scale = np.float32(np.abs(colours).max() / 127)
+save('int8', i[:2] + [
+    h.make_node('DynamicQuantizeLinear', ['flat'], ['flat_int8', 'flat_scale', 'flat_zero']),
+    h.make_node('MatMulInteger', ['flat_int8', 'colours_int8', 'flat_zero', 'colours_zero'], ['product']),
+    h.make_node('Cast', ['product'], ['product_float'], to=T.FLOAT),
+    h.make_node('Mul', ['flat_scale', 'colours_scale'], ['scale']),
+    h.make_node('Mul', ['product_float', 'scale'], ['image_embeds'])], [pixels()], [out('image_embeds')],
+    [n.from_array(np.round(colours / scale).astype(np.int8), 'colours_int8'), n.from_array(np.int8(0), 'colours_zero'),
+     n.from_array(scale, 'colours_scale')])
 t, tw = text_nodes(False)
 save('text_fixed', t, [ids(2, LEN, T.INT32)], [out('text_embeds', 2)], tw)
 save('external', t, [ids()], [out('text_embeds')], tw, save_as_external_data=True, location='external.onnx_data', size_threshold=64)
