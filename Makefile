@@ -91,35 +91,47 @@ arches: ## build for linux/amd64 and linux/arm64 without cgo
 QEMU := qemu-aarch64-static -cpu cortex-a76 -L /usr/aarch64-linux-gnu
 
 .PHONY: qemu
-qemu: build arches ## run the arm64 binary under qemu-user (Debian: installs qemu-user-static and the arm64 C library)
+qemu: build arches ## run the arm64 binary and the tests of its vector code under qemu-user (Debian: installs qemu-user-static and the arm64 C library)
 	@command -v qemu-aarch64-static >/dev/null && [ -e /usr/aarch64-linux-gnu/lib/libstdc++.so.6 ] || \
 	  apt-get install -y -q qemu-user-static libc6-dev-arm64-cross libstdc++6-arm64-cross >/dev/null
 	bin/hailo-clip setup --arch arm64
 	$(QEMU) bin/hailo-clip-linux-arm64 version
 	$(QEMU) bin/hailo-clip-linux-arm64 classify hailo/demo/samples/cat.jpg -p "a photo of a cat" -p "a photo of a dog"
+	@for p in stages stages/resize; do \
+	  CGO_ENABLED=0 GOARCH=arm64 $(GO) test -c -o bin/arm64.test ./$$p && \
+	  (cd $$p && echo "arm64 tests of $$p" && $(QEMU) $(CURDIR)/bin/arm64.test) || exit 1; done
 
 # Packages whose functions are hot, each with benchmarks beside the code.
-HOT := ./pipeline ./stages ./stages/decode ./stages/resize ./hailo ./hailo/onnx ./cache ./api
+HOT := ./pipeline ./stages ./stages/decode ./stages/resize ./hailo ./hailo/npu ./hailo/onnx ./cache ./api
 RESULTS := bench/results
 
+# A run of the bench by its name in $(RESULTS); its flags follow.
+measure = bin/hailo-clip bench --model demo --json $(RESULTS)/$(1).json --html $(RESULTS)/$(1).html
+
 .PHONY: bench
-bench: setup ## the standard matrix: hot functions, the CPU, the simulated chip; writes bench/results
+bench: setup ## the standard matrix: hot functions, the CPU, the simulated chip; writes bench/results (10 minutes)
 	@mkdir -p $(RESULTS)
-	$(GO) test -run '^$$' -bench . -benchmem $(HOT) | tee $(RESULTS)/functions.txt
-	bin/hailo-clip bench --backend cpu --model demo --clients 1,4,16 --json $(RESULTS)/cpu.json --html $(RESULTS)/cpu.html
-	bin/hailo-clip bench --backend sim --model demo --clients 1,4,16,32,64 --json $(RESULTS)/sim.json --html $(RESULTS)/sim.html
-	bin/hailo-clip bench --backend sim --model demo --search rate --slo p99=50ms --json $(RESULTS)/rate.json --html $(RESULTS)/rate.html
+	set -o pipefail; $(GO) test -run '^$$' -bench . -benchmem $(HOT) | tee $(RESULTS)/functions.txt
+	$(call measure,cpu) --backend cpu --clients 1,4,16
+	$(call measure,sim) --backend sim --clients 1,4,16,32,64,128,256
+	HAILO_CLIP_PERFORMANCE_MAX_QUEUE_SIZE=64 $(call measure,queue-64) --backend sim --clients 64,128,256
+	for size in 1280x720 1920x1080; do $(call measure,$$size) --backend sim --clients 1,16 --size $$size || exit 1; done
+	for n in 1 10 100 1000; do $(call measure,prompts-$$n) --backend sim --prompts $$n -d 5s || exit 1; done
+	$(call measure,rate) --backend sim --search rate --slo p99=50ms
 
 .PHONY: bench-compare
-bench-compare: $(TOOLS)/benchstat ## hot functions of REF=... against the working tree, in turns
+bench-compare: setup $(TOOLS)/benchstat ## hot functions of REF=... against the working tree, in turns
 	@test -n "$(REF)" || { echo "usage: make bench-compare REF=main~5"; exit 1; }
 	@mkdir -p $(RESULTS); rm -rf $(RESULTS)/ref; git worktree prune; git worktree add -f --detach $(RESULTS)/ref $(REF) >/dev/null
 	@rm -f $(RESULTS)/old.txt $(RESULTS)/new.txt
-	@for p in $(HOT); do for turn in 1 2 3 4 5 6; do \
-	  (cd $(RESULTS)/ref && $(GO) test -run '^$$' -bench . -benchmem -benchtime 200ms $$p) >> $(RESULTS)/old.txt; \
-	  $(GO) test -run '^$$' -bench . -benchmem -benchtime 200ms $$p >> $(RESULTS)/new.txt; done; done
+	@measure() { (cd "$$1" && $(GO) test -run '^$$' -bench . -benchmem -benchtime 200ms $$p) >>"$$2" || \
+	    { tail -n 20 "$$2"; echo "make: the benchmarks of $$p in $$1 failed"; exit 1; }; }; \
+	for p in $(HOT); do \
+	  [ -d $(RESULTS)/ref/$$p ] || { echo "$$p is left out: $(REF) does not have it"; continue; }; \
+	  for turn in 1 2 3 4 5 6; do \
+	    measure $(RESULTS)/ref $(CURDIR)/$(RESULTS)/old.txt; measure . $(CURDIR)/$(RESULTS)/new.txt; done; done
 	@git worktree remove --force $(RESULTS)/ref
-	$(TOOLS)/benchstat $(RESULTS)/old.txt $(RESULTS)/new.txt | tee $(RESULTS)/compare.txt
+	set -o pipefail; $(TOOLS)/benchstat $(RESULTS)/old.txt $(RESULTS)/new.txt | tee $(RESULTS)/compare.txt
 
 $(TOOLS)/benchstat:
 	GOBIN=$(TOOLS) $(GO) install golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
