@@ -50,7 +50,7 @@ type benchRunCmd struct {
 
 	Duration time.Duration `short:"d" default:"10s" help:"Time of each step that counts."`
 	Warmup   time.Duration `default:"2s" help:"Time before it."`
-	Timeout  time.Duration `default:"10s" help:"When a request has failed."`
+	Timeout  time.Duration `default:"10s" help:"When a request has failed; the first ones, whose prompts are new, have 1m at least."`
 	Backoff  time.Duration `default:"0s" help:"Pause of a closed-loop client after a refusal or failure."`
 	Turns    int           `default:"5" help:"With --vs: turns of each service in a step."`
 	Sample   int           `default:"4" help:"Read the times of the stages of one answer in so many."`

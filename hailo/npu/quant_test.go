@@ -205,6 +205,25 @@ func TestSyntheticText(t *testing.T) {
 	}
 }
 
+// TestRateBusy counts the time with images in flight, texts or not, and no other.
+func TestRateBusy(t *testing.T) {
+	var r rateWatch
+	now := time.Unix(0, 0)
+	for _, e := range []struct {
+		after               time.Duration
+		images, texts, done int
+	}{{0, 2, 0, 0}, {time.Second, 1, 1, 1}, {time.Second, 0, 0, 1}, {time.Hour, 1, 0, 0}, {time.Second, 0, 0, 1}} {
+		now = now.Add(e.after)
+		r.event(now, e.images, e.texts, e.done)
+	}
+	r.event(now, 5, 0, 0)
+	r.restart() // the worker is lost with what was in flight
+	r.event(now.Add(time.Hour), 0, 0, 0)
+	if r.total != 3*time.Second {
+		t.Errorf("busy for %v, want 3s", r.total)
+	}
+}
+
 // A device with a rate of rate(in flight), for some time.
 func drive(r *rateWatch, now time.Time, d time.Duration, inFlight int, perSecond float64) time.Time {
 	step := time.Duration(float64(time.Second) / perSecond)
