@@ -93,7 +93,7 @@ func (c *classifyCmd) classify(ctx context.Context, e *engine) error {
 	if ctx.Err() != nil {
 		return context.Canceled // a part of the results would look like all of them
 	}
-	return c.print(os.Stdout, verdicts)
+	return c.print(stdout, verdicts)
 }
 
 func (c *classifyCmd) one(ctx context.Context, e *engine, name string, vectors []float32, s pipeline.Scoring) verdict {

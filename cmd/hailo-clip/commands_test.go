@@ -33,6 +33,7 @@ func TestCommands(t *testing.T) {
 		{"no command", false, nil, "", exitUsage, nil, []string{"--help"}},
 		{"unknown command", false, []string{"clasify"}, "", exitUsage, nil, []string{"clasify"}},
 		{"version", false, []string{"version"}, "", 0, []string{"hailo-clip "}, nil},
+		{"version as a flag", false, []string{"--version"}, "", 0, []string{"hailo-clip "}, nil},
 		{"classify", true, []string{"classify", samples + "cat.jpg", "-p", "a photo of a dog", "-p", "a photo of a cat", "-k", "1"}, "",
 			0, []string{"cat.jpg\n  a photo of a cat", "█"}, []string{"drawings"}},
 		{"classify to JSON", true, []string{"classify", "--json", samples + "cat.jpg", samples + "dog.jpg", "-p", "a photo of a dog", "-p", "a photo of a cat"}, "",
@@ -96,6 +97,59 @@ func TestCommands(t *testing.T) {
 		})
 	}
 	checkPNG(t, png)
+}
+
+// TestOutputThatIsLost has every command that prints print to a full disk.
+func TestOutputThatIsLost(t *testing.T) {
+	state := t.TempDir()
+	png := filepath.Join(t.TempDir(), "seen.png")
+	damaged := filepath.Join(state, "models", "clip-vit-b-32", "tokenizer.json")
+	put(t, state, map[string]string{"models/clip-vit-b-32/tokenizer.json": "not it"})
+	cases := []struct {
+		onnx bool
+		args []string
+		err  string // as well
+	}{
+		{false, []string{"--help"}, ""},
+		{false, []string{"--version"}, ""},
+		{false, []string{"version"}, ""},
+		{true, []string{"classify", samples + "cat.jpg", "-p", "a cat"}, ""},
+		{true, []string{"classify", samples + "cat.jpg", samples + "no.jpg", "-p", "a cat"}, "no.jpg: no such file"},
+		{true, []string{"embed", "text", "a cat"}, ""},
+		{false, []string{"inspect", "pixels", samples + "cat.jpg", "-o", png}, ""},
+		{false, []string{"inspect", "tokens", "a cat"}, ""},
+		{false, []string{"inspect", "model"}, ""},
+		{false, []string{"models", "list"}, ""},
+		{false, []string{"models", "verify", "demo"}, ""},
+		{false, []string{"models", "rm", "clip-vit-b-32"}, ""},
+		{false, []string{"cache", "stats"}, ""},
+		{false, []string{"cache", "clear"}, ""},
+		{false, []string{"config", "show"}, ""},
+		{false, []string{"doctor"}, ""},
+	}
+	for _, c := range cases {
+		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
+			if c.onnx {
+				needONNX(t)
+			}
+			full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+			if err != nil {
+				t.Skip(err)
+			}
+			defer full.Close()
+			var errs bytes.Buffer
+			cmd := command(t, state, c.args...)
+			cmd.Stdout, cmd.Stderr = full, &errs
+			_ = cmd.Run() // the code is in ProcessState
+			if code := cmd.ProcessState.ExitCode(); code != exitFailed || strings.Count(errs.String(), "no space left") != 1 ||
+				!strings.Contains(errs.String(), c.err) {
+				t.Errorf("exit code %d: %s", code, errs.String())
+			}
+		})
+	}
+	if _, err := os.Stat(damaged); err == nil {
+		t.Error("models rm has removed nothing")
+	}
 }
 
 // checkPNG looks at what "inspect pixels" wrote.

@@ -11,7 +11,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 
@@ -53,9 +52,9 @@ func (c *demoCmd) Run(ctx context.Context, g *globals) error {
 	served := make(chan error, 1)
 	go func() { served <- s.run(ctx) }()
 
-	err = classifySamples(ctx, os.Stdout, s.url())
+	err = classifySamples(ctx, stdout, s.url())
 	if err == nil && !c.Oneshot {
-		invite(os.Stdout, s.url())
+		invite(stdout, s.url())
 		select {
 		case err = <-served: // by Ctrl-C, or because it failed
 			stop()

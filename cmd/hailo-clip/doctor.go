@@ -53,9 +53,9 @@ func (c *doctorCmd) Run(ctx context.Context, g *globals) error {
 	}
 	report := doctor.Run(ctx, env)
 	if c.JSON {
-		err = printJSON(os.Stdout, report)
+		err = printJSON(stdout, report)
 	} else {
-		err = report.WriteText(os.Stdout, term.IsTerminal(int(os.Stdout.Fd())))
+		err = report.WriteText(stdout, term.IsTerminal(int(os.Stdout.Fd())))
 	}
 	if err == nil && report.ExitCode() != 0 {
 		err = exitError(report.ExitCode())
