@@ -192,10 +192,11 @@ func TestStartThatCannotWork(t *testing.T) {
 		{"out of bounds", []string{"serve", "--port", "70000"}, exitUsage, []string{"--port", "70000", "65535"}},
 		{"no such flag", []string{"serve", "--prot", "1"}, exitUsage, []string{"--prot"}},
 		{"no ONNX Runtime", []string{"serve", "--port", "0", "--config", config("cpu:\n  library: /nowhere/libonnxruntime.so\n")},
-			exitMissing, []string{"/nowhere/libonnxruntime.so", "hailo-clip setup"}},
+			exitMissing, []string{"cpu.library is /nowhere/libonnxruntime.so", "hailo-clip setup"}},
 		{"model not installed", []string{"serve", "--port", "0", "--model", "clip-vit-b-32"}, exitMissing, []string{"hailo-clip models pull clip-vit-b-32"}},
 		{"unknown model", []string{"serve", "--port", "0", "--model", "clip-of-mine"}, exitUsage, []string{"clip-of-mine", "demo"}},
-		{"no NPU", []string{"serve", "--port", "0", "--backend", "npu"}, exitMissing, []string{"no files for the NPU"}},
+		{"no NPU", []string{"serve", "--port", "0", "--backend", "npu"}, exitMissing, []string{"for the CPU only", "models pull clip-vit-b-32", "--model clip-vit-b-32"}},
+		{"address of another machine", []string{"serve", "--host", "192.0.2.1", "--port", "0"}, exitFailed, []string{"cannot assign"}},
 		{"other dimension", []string{"serve", "--port", "0", "--config", config("clip:\n  embedding_dimension: 640\n")},
 			exitUsage, []string{"clip.embedding_dimension", "640", "512"}},
 	}
@@ -210,7 +211,24 @@ func TestStartThatCannotWork(t *testing.T) {
 					t.Errorf("no %q in: %s", s, r.stderr)
 				}
 			}
+			if strings.Contains(r.stderr, "another hailo-clip") != (c.name == "port in use") {
+				t.Errorf("wrong advice: %s", r.stderr)
+			}
 		})
+	}
+}
+
+// TestNoRuntimeAnywhere looks for ONNX Runtime where nobody has put it.
+func TestNoRuntimeAnywhere(t *testing.T) {
+	empty := t.TempDir()
+	t.Setenv("HOME", empty)
+	t.Setenv("XDG_CACHE_HOME", "")
+	r := runProgram(t, command(t, filepath.Join(empty, "state"), "embed", "text", "a cat", "--backend", "cpu"))
+	if r.code == exitOK {
+		t.Skip("it is installed for the whole system")
+	}
+	if r.code != exitMissing || !strings.Contains(r.stderr, "\"hailo-clip setup\" fetches one") || !strings.Contains(r.stderr, empty) {
+		t.Errorf("exit code %d: %s", r.code, r.stderr)
 	}
 }
 
