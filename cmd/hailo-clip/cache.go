@@ -35,6 +35,9 @@ func (c *cacheStatsCmd) Run(g *globals) error {
 	}
 	info, err := cache.Inspect(file)
 	missing := isMissing(err)
+	if errors.Is(err, cache.ErrDamaged) {
+		return fmt.Errorf("%s: %w; a service that finds it sets it aside; \"hailo-clip cache clear\" removes it", file, err)
+	}
 	if err != nil && !missing {
 		return err
 	}
