@@ -61,13 +61,13 @@ func part(s hailo.State) string {
 	return string(s)
 }
 
-// listedModel is the JSON of a model in the list.
+// listedModel is the JSON of a model in the list. It has no cpu or npu for which it is not made.
 type listedModel struct {
 	Name        string       `json:"name"`
 	Description string       `json:"description"`
 	Builtin     bool         `json:"builtin"`
-	CPU         hailo.State  `json:"cpu"`
-	NPU         hailo.State  `json:"npu"`
+	CPU         hailo.State  `json:"cpu,omitempty"`
+	NPU         hailo.State  `json:"npu,omitempty"`
 	Files       []listedFile `json:"files"`
 }
 
