@@ -19,6 +19,8 @@ func TestCommands(t *testing.T) {
 	if err := os.WriteFile(good, []byte("server:\n  port: 1234\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	damaged := t.TempDir()
+	put(t, damaged, map[string]string{"prompts.db": strings.Repeat("no database ", 1000)})
 	cases := []struct {
 		name  string
 		onnx  bool // needs ONNX Runtime
@@ -42,6 +44,10 @@ func TestCommands(t *testing.T) {
 			exitFailed, []string{"cat.jpg"}, []string{"index.json: not an image", "no.jpg: no such file"}},
 		{"an empty prompt", false, []string{"classify", samples + "cat.jpg", "-p", " "}, "", exitUsage, nil, []string{"empty"}},
 		{"a prompt that commands the terminal", true, []string{"classify", samples + "cat.jpg", "-p", "a\x1b[2Jcat"}, "", 0, []string{`"a\x1b[2Jcat"`}, nil},
+		{"classify standard input twice", false, []string{"classify", "-", samples + "cat.jpg", "-", "-p", "a cat"}, "", exitUsage, nil, []string{"- is given twice"}},
+		{"classify with a negative top-k", false, []string{"classify", samples + "cat.jpg", "-p", "a cat", "--top-k=-1"}, "", exitUsage, nil, []string{"--top-k", "-1"}},
+		{"classify with a long prompt", true, []string{"classify", "--json", samples + "cat.jpg", "-p", "a cat", "-p", strings.Repeat("cat ", 80)}, "",
+			0, []string{`"truncated":true}`}, []string{"--prompt number 2 is longer"}},
 		{"classify without prompts", false, []string{"classify", samples + "cat.jpg"}, "", exitUsage, nil, []string{"--prompt", "hailo-clip classify --help"}},
 		{"a prompt with a comma", true, []string{"classify", samples + "cat.jpg", "-p", "cats, dogs"}, "", 0, []string{"cats, dogs"}, nil},
 		{"embed text", true, []string{"embed", "text", "a photo of a cat"}, "", 0, []string{`{"embedding":[`, `"dimension":512`, `"tokens":7`}, nil},
@@ -54,14 +60,16 @@ func TestCommands(t *testing.T) {
 		{"inspect tokens of nonsense", false, []string{"inspect", "tokens", "-"}, `{"a": 1}`, exitUsage, nil, []string{"JSON array"}},
 		{"inspect model", false, []string{"inspect", "model"}, "", 0, []string{"demo", "224 x 224", "vision_model.onnx", "b62fafc0"}, nil},
 		{"models list", false, []string{"models", "list"}, "", 0, []string{"clip-vit-b-32", "tinyclip-vit-8m-16", "complete", "missing"}, nil},
-		{"models list as JSON", false, []string{"models", "list", "--json"}, "", 0, []string{`"name":"demo"`, `"cpu":"complete"`}, nil},
+		{"models list as JSON", false, []string{"models", "list", "--json"}, "", 0, []string{`"name":"demo"`, `"cpu":"complete","files"`}, nil},
 		{"models pull from an empty folder", false, []string{"models", "pull", "clip-vit-b-32", "--from-dir", state}, "", exitFailed, nil, []string{"_model.onnx", "no such file"}},
 		{"models pull of a stranger", false, []string{"models", "pull", "resnet"}, "", exitUsage, nil, []string{"resnet", "known are"}},
 		{"models verify", false, []string{"models", "verify", "demo"}, "", 0, []string{"vision_model.onnx"}, nil},
 		{"models verify of nothing", false, []string{"models", "verify", "clip-vit-b-32"}, "", exitMissing, []string{"missing"}, []string{"models pull"}},
 		{"cache stats", false, []string{"cache", "stats"}, "", 0, []string{"prompts.db"}, nil},
+		{"cache stats of a damaged file", false, []string{"cache", "stats", "--state-dir", damaged}, "", exitFailed, nil, []string{"prompts.db: the cache file is damaged", "hailo-clip cache clear"}},
 		{"cache clear", false, []string{"cache", "clear"}, "", 0, []string{"prompts.db: empty"}, nil},
 		{"cache stats of nothing", false, []string{"cache", "stats"}, "", 0, []string{"not there yet"}, nil},
+		{"cache stats of nothing as JSON", false, []string{"cache", "stats", "--json"}, "", 0, []string{`"bytes":0,"locked":false,"namespaces":[],"set_aside":[]}`}, nil},
 		{"config show", false, []string{"config", "show", "--backend", "cpu"}, "", 0, []string{"backend: cpu", "port: 5000"}, nil},
 		{"config default", false, []string{"config", "show", "--default"}, "", 0, []string{"# hailo-clip: every setting"}, nil},
 		{"config check", false, []string{"config", "check", good}, "", 0, []string{"good.yaml: ok"}, nil},
