@@ -159,6 +159,7 @@ func TestRefused(t *testing.T) {
 		{"not an image", withImage(`"` + b64(notAnImage) + `"`), 400, "invalid_image", "not an image", nil},
 		{"truncated JPEG", withImage(`"` + b64(truncatedImage) + `"`), 400, "invalid_image", "truncated", nil},
 		{"image_url", `{"image_url":"http://x/y.jpg","prompts":["x"]}`, 400, "invalid_request", "image_url is not supported, send the image", nil},
+		{"image_url and nothing else", `{"image_url":"http://x/y.jpg"}`, 400, "invalid_request", "image_url is not supported, send the image", nil},
 		{"image_url beside an image", with(`,"image_url":{"url":1}`), 400, "invalid_request", "image_url is not supported, send the image", nil},
 		{"too many pixels", withImage(`"` + b64(hugeImage) + `"`), 413, "image_too_large", "20000x20000", nil},
 		{"unsupported format", withImage(`"` + b64(avifImage) + `"`), 415, "unsupported_image", "AVIF; accepted are JPEG", nil},
@@ -430,6 +431,7 @@ func TestLog(t *testing.T) {
 	s := serve(t, nil)
 	s.post(t, "/v1/classify", classifyBody(goodImage, "", "a secret prompt"), headerRequestID, "the-good-one")
 	s.post(t, "/v1/classify", `{"image":"c2VjcmV0","prompts":["a secret prompt",1]}`, headerRequestID, "the-bad-one")
+	unread := parseReplies(t, raw(t, s, "nonsense\r\n\r\n"))[0].header.Get(headerRequestID)
 	s.stop()
 	lines := map[string]map[string]any{}
 	for line := range strings.Lines(s.log.String()) {
@@ -440,8 +442,14 @@ func TestLog(t *testing.T) {
 		id, _ := l["request_id"].(string)
 		lines[id] = l
 	}
-	if len(lines) != 2 {
+	if len(lines) != 4 { // the HTTP library has a line of its own about the last one
 		t.Fatalf("%d lines: %s", len(lines), s.log)
+	}
+	nonsense := lines[unread]
+	_, method := nonsense["method"]
+	_, path := nonsense["path"]
+	if method || path || nonsense["code"] != "malformed_request" { // not GET /
+		t.Errorf("%v", nonsense)
 	}
 	good, bad := lines["the-good-one"], lines["the-bad-one"]
 	if good["method"] != "POST" || good["path"] != "/v1/classify" || good["status"] != 200.0 || good["code"] != nil ||

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"io"
 	"slices"
 	"sync"
@@ -83,6 +84,8 @@ func (m *bodyMemory) read(ctx *fasthttp.RequestCtx, limit int) (b []byte, err er
 			return b, readError(io.ErrUnexpectedEOF)
 		case err == io.EOF:
 			return b, nil
+		case err != nil && tooSlow(ctx):
+			return b, fmt.Errorf("%w: %w", errReadTimeout, err)
 		case err != nil:
 			return b, readError(err)
 		}

@@ -26,6 +26,7 @@ const (
 type exchange struct {
 	id       string
 	start    time.Time
+	unread   bool  // method and path are not known
 	received int   // bytes of the body
 	whole    bool  // the body was read to its end
 	asking   bool  // the client waits to hear whether the body is wanted
@@ -102,7 +103,7 @@ func (s *Server) answerError(ctx *fasthttp.RequestCtx, err error) {
 // unreadable answers a request that could not be read far enough to get to handle. The server
 // closes the connection after it.
 func (s *Server) unreadable(ctx *fasthttp.RequestCtx, err error) {
-	x := &exchange{id: newRequestID(), start: time.Now(), err: err, outcome: outcomeOf(readError(err))}
+	x := &exchange{id: newRequestID(), start: time.Now(), unread: true, err: err, outcome: outcomeOf(readError(err))}
 	ctx.Response.Reset()
 	ctx.Response.Header.Set(headerRequestID, x.id)
 	writeError(ctx, x.id, x.outcome)
@@ -128,12 +129,16 @@ func (s *Server) log(ctx *fasthttp.RequestCtx, x *exchange) {
 	if !s.svc.Log.Enabled(background, level) {
 		return
 	}
-	const maxPath = 200
-	path := ctx.Path()
 	attrs := make([]slog.Attr, 0, 10)
+	if !x.unread {
+		const maxPath = 200
+		path := ctx.Path()
+		attrs = append(attrs,
+			slog.String("method", string(ctx.Method())),
+			slog.String("path", string(path[:min(len(path), maxPath)])),
+		)
+	}
 	attrs = append(attrs,
-		slog.String("method", string(ctx.Method())),
-		slog.String("path", string(path[:min(len(path), maxPath)])),
 		slog.Int("status", ctx.Response.StatusCode()),
 		slog.Float64("ms", float64(time.Since(x.start).Microseconds())/1000),
 		slog.Int("bytes_in", x.received),

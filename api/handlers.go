@@ -10,6 +10,9 @@ import (
 
 // classify serves /v1/classify.
 func (s *Server) classify(ctx *fasthttp.RequestCtx, x *exchange, w *work) error {
+	if err := w.in.noURL(); err != nil { // first: whoever sends one will send the rest right
+		return err
+	}
 	texts, err := w.in.prompts(s.cfg.MaxPrompts, s.cfg.MaxPromptBytes)
 	if err != nil {
 		return err
@@ -48,6 +51,9 @@ func (s *Server) classify(ctx *fasthttp.RequestCtx, x *exchange, w *work) error 
 
 // embedImage serves /v1/embed/image.
 func (s *Server) embedImage(ctx *fasthttp.RequestCtx, x *exchange, w *work) error {
+	if err := w.in.noURL(); err != nil {
+		return err
+	}
 	if err := w.decodeImage(); err != nil {
 		return err
 	}

@@ -74,12 +74,18 @@ func (in *input) parseSlowly(body []byte) error {
 	return nil
 }
 
+// noURL refuses the image_url of other services' interfaces.
+func (in *input) noURL() error {
+	if given(in.ImageURL) {
+		return fail(errInvalidRequest, "image_url is not supported, send the image")
+	}
+	return nil
+}
+
 // decodeImage returns the bytes of the image. It writes them over the body, which must be the
 // one given to parse, so the input is used up.
 func (in *input) decodeImage(body []byte, scratch *[scratchBytes]byte) ([]byte, error) {
 	switch {
-	case given(in.ImageURL):
-		return nil, fail(errInvalidRequest, "image_url is not supported, send the image")
 	case in.imageBad:
 		return nil, fail(errInvalidImage, "Invalid 'image': it must be a string with the image in base64")
 	case in.Image == "":

@@ -173,6 +173,11 @@ func TestHostileBytes(t *testing.T) {
 	}{
 		{"half a body", []string{postHead + "Content-Length: 1000\r\n\r\n", `{"image":"`}, []int{408}, "read_timeout"},
 		{"half a chunked body", []string{chunked(`{"image":"`)}, []int{408}, "read_timeout"},
+		{"a chunk without its line end", []string{postHead + "Transfer-Encoding: chunked\r\n\r\n1\r\n{"}, []int{408}, "read_timeout"},
+		{"half a line end of a chunk", []string{postHead + "Transfer-Encoding: chunked\r\n\r\n1\r\n{\r"}, []int{408}, "read_timeout"},
+		{"half a chunk size", []string{postHead + "Transfer-Encoding: chunked\r\n\r\n1"}, []int{408}, "read_timeout"},
+		{"no end of the trailer", []string{chunked(good) + "0\r\n"}, []int{408}, "read_timeout"},
+		{"half a trailer", []string{chunked(good) + "0\r\nX-Slow: "}, []int{408}, "read_timeout"},
 		{"half a header", []string{"POST /v1/classify HTTP/1.1\r\nHost: x\r\nX-Slow: "}, []int{408}, "read_timeout"},
 		{"huge header", []string{"GET /health HTTP/1.1\r\nHost: x\r\nX-Big: ", mega, "\r\n\r\n"}, []int{431}, "header_too_large"},
 		{"huge path", []string{"GET /", mega, " HTTP/1.1\r\nHost: x\r\n\r\n"}, []int{431}, "header_too_large"},

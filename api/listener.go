@@ -2,12 +2,16 @@ package api
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
+	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/valyala/fasthttp"
 )
 
 // How a connection ends whose client may still be sending: it has this long and this many
@@ -121,7 +125,24 @@ type conn struct {
 	net.Conn
 	listener *listener
 	linger   atomic.Bool // the client may still be sending when the connection is closed
+	late     atomic.Bool // a read ended because its deadline passed
 	closed   atomic.Bool
+}
+
+// Read remembers that the client was too slow: between two chunks of a body the HTTP server
+// reports a timeout as something else.
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.late.Store(true)
+	}
+	return n, err
+}
+
+// tooSlow says that the read deadline of the request's connection has passed.
+func tooSlow(ctx *fasthttp.RequestCtx) bool {
+	c, ok := ctx.Conn().(*conn)
+	return ok && c.late.Load()
 }
 
 // Close ends the connection; see lingerTime. Safe to call more than once.

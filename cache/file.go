@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"syscall"
@@ -22,8 +23,14 @@ import (
 func guard(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
-		if v := recover(); v != nil {
-			err = fmt.Errorf("%w: %v", ErrDamaged, v)
+		switch v := recover().(type) {
+		case nil:
+		case interface{ Addr() uintptr }: // a fault: the runtime would speak of nil pointers
+			err = fmt.Errorf("%w: it ends too early, or the disk cannot read it", ErrDamaged)
+		case runtime.Error: // bbolt follows what the file says: an index or a pointer to nowhere
+			err = fmt.Errorf("%w: its content makes no sense", ErrDamaged)
+		default:
+			err = fmt.Errorf("%w: its content makes no sense (%v)", ErrDamaged, v)
 		}
 	}()
 	return f()

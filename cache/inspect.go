@@ -16,7 +16,7 @@ import (
 type FileInfo struct {
 	Path       string          `json:"path"`
 	Bytes      int64           `json:"bytes"`
-	Modified   time.Time       `json:"modified"`
+	Modified   time.Time       `json:"modified,omitzero"`
 	Locked     bool            `json:"locked"`     // held by a running service: what follows is not known
 	Namespaces []NamespaceInfo `json:"namespaces"` // sorted by name
 	SetAside   []string        `json:"set_aside"`  // damaged files that were renamed and lie beside it
@@ -33,7 +33,7 @@ type NamespaceInfo struct {
 // process that holds the file and then answers with Locked set. Errors: fs.ErrNotExist,
 // ErrDamaged, or those of the system.
 func Inspect(path string) (FileInfo, error) {
-	info := FileInfo{Path: path, SetAside: asides(path)}
+	info := FileInfo{Path: path, Namespaces: []NamespaceInfo{}, SetAside: asides(path)}
 	stat, err := os.Stat(path)
 	if err != nil {
 		return info, err
@@ -96,7 +96,7 @@ const (
 // asides returns the files that were set aside, oldest first.
 func asides(path string) []string {
 	entries, _ := os.ReadDir(filepath.Dir(path)) // one that cannot be read holds none that we could touch
-	var found []string
+	found := []string{}
 	for _, entry := range entries {
 		if strings.HasPrefix(entry.Name(), filepath.Base(path)+corruptMark) {
 			found = append(found, filepath.Join(filepath.Dir(path), entry.Name()))

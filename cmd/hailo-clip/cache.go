@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"hailoclip/cache"
 )
@@ -36,29 +35,32 @@ func (c *cacheStatsCmd) Run(g *globals) error {
 	}
 	info, err := cache.Inspect(file)
 	missing := isMissing(err)
+	if errors.Is(err, cache.ErrDamaged) {
+		return fmt.Errorf("%s: %w; a service that finds it sets it aside; \"hailo-clip cache clear\" removes it", file, err)
+	}
 	if err != nil && !missing {
 		return err
 	}
 	if c.JSON {
-		return printJSON(os.Stdout, info)
+		return printJSON(stdout, info)
 	}
 	if missing {
-		fmt.Printf("%s: not there yet\n", file)
+		fmt.Fprintf(stdout, "%s: not there yet\n", file)
 		return nil
 	}
-	fmt.Printf("%s: %.1f MB, written %s\n", info.Path, float64(info.Bytes)/1e6, info.Modified.Format("2006-01-02 15:04:05"))
+	fmt.Fprintf(stdout, "%s: %.1f MB, written %s\n", info.Path, float64(info.Bytes)/1e6, info.Modified.Format("2006-01-02 15:04:05"))
 	if info.Locked {
-		fmt.Println("  held by a running service, so its content cannot be read now")
+		fmt.Fprintln(stdout, "  held by a running service, so its content cannot be read now")
 	}
 	for _, n := range info.Namespaces {
 		damaged := ""
 		if n.Damaged > 0 {
 			damaged = fmt.Sprintf(", %d damaged", n.Damaged)
 		}
-		fmt.Printf("  text encoder %.12s: %d prompts%s\n", n.Namespace, n.Vectors, damaged)
+		fmt.Fprintf(stdout, "  text encoder %.12s: %d prompts%s\n", n.Namespace, n.Vectors, damaged)
 	}
 	for _, aside := range info.SetAside {
-		fmt.Printf("  set aside because it was damaged: %s\n", aside)
+		fmt.Fprintf(stdout, "  set aside because it was damaged: %s\n", aside)
 	}
 	return nil
 }
@@ -73,6 +75,6 @@ func (c *cacheClearCmd) Run(g *globals) error {
 	if err := cache.ClearFile(file); err != nil {
 		return err
 	}
-	fmt.Printf("%s: empty\n", file)
+	fmt.Fprintf(stdout, "%s: empty\n", file)
 	return nil
 }

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
 
+	"hailoclip/cache"
 	"hailoclip/pipeline"
 )
 
@@ -44,6 +46,7 @@ type match struct {
 	Rank        int     `json:"rank"`
 	Cosine      float64 `json:"cosine"`
 	Probability float64 `json:"probability"`
+	Truncated   bool    `json:"truncated,omitempty"` // the model has seen the beginning of the text only
 }
 
 func (c *classifyCmd) Run(ctx context.Context, g *globals) error {
@@ -51,6 +54,13 @@ func (c *classifyCmd) Run(ctx context.Context, g *globals) error {
 		if strings.TrimSpace(prompt) == "" {
 			return usageError{fmt.Errorf("--prompt number %d is empty", i+1)}
 		}
+	}
+	if c.TopK < 0 {
+		return usageError{fmt.Errorf("--top-k: %d is out of bounds: 0 or more", c.TopK)}
+	}
+	first := slices.Index(c.Images, "-")
+	if first >= 0 && slices.Contains(c.Images[first+1:], "-") {
+		return usageError{errors.New("- is given twice: standard input holds one image")}
 	}
 	return withEngine(ctx, g, func(e *engine) error { return c.classify(ctx, e) })
 }
@@ -65,6 +75,12 @@ func (c *classifyCmd) classify(ctx context.Context, e *engine) error {
 		scoring.TopK = c.TopK
 	}
 
+	for i, row := range prompts.Rows {
+		if row.Truncated {
+			fmt.Fprintf(os.Stderr, "hailo-clip: --prompt number %d is longer than the model reads: its end is ignored\n", i+1)
+		}
+	}
+
 	verdicts := make([]verdict, len(c.Images))
 	bar := newBars(os.Stderr)
 	finished := make(chan struct{}, len(c.Images))
@@ -77,7 +93,7 @@ func (c *classifyCmd) classify(ctx context.Context, e *engine) error {
 					finished <- struct{}{}
 					return nil
 				}
-				verdicts[i] = c.one(ctx, e, name, prompts.Matrix, scoring)
+				verdicts[i] = c.one(ctx, e, name, prompts, scoring)
 				finished <- struct{}{}
 				return nil
 			})
@@ -93,18 +109,18 @@ func (c *classifyCmd) classify(ctx context.Context, e *engine) error {
 	if ctx.Err() != nil {
 		return context.Canceled // a part of the results would look like all of them
 	}
-	return c.print(os.Stdout, verdicts)
+	return c.print(stdout, verdicts)
 }
 
-func (c *classifyCmd) one(ctx context.Context, e *engine, name string, vectors []float32, s pipeline.Scoring) verdict {
+func (c *classifyCmd) one(ctx context.Context, e *engine, name string, prompts *cache.Prompts, s pipeline.Scoring) verdict {
 	v := verdict{Image: name, Model: e.model.Name, Matches: []match{}}
 	image, err := readImage(name, e.cfg.Server.MaxBodyBytes)
 	if err == nil {
-		job := &pipeline.Job{Image: image, Prompts: vectors, Scoring: s}
+		job := &pipeline.Job{Image: image, Prompts: prompts.Matrix, Scoring: s}
 		if err = e.pipe.Do(ctx, job); err == nil {
 			for i, m := range job.Result.Matches {
 				v.Matches = append(v.Matches, match{Text: c.Prompt[m.Prompt], Score: m.Score, Rank: i + 1,
-					Cosine: m.Cosine, Probability: m.Probability})
+					Cosine: m.Cosine, Probability: m.Probability, Truncated: prompts.Rows[m.Prompt].Truncated})
 			}
 		}
 	}

@@ -19,6 +19,8 @@ func TestCommands(t *testing.T) {
 	if err := os.WriteFile(good, []byte("server:\n  port: 1234\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	damaged := t.TempDir()
+	put(t, damaged, map[string]string{"prompts.db": strings.Repeat("no database ", 1000)})
 	cases := []struct {
 		name  string
 		onnx  bool // needs ONNX Runtime
@@ -33,6 +35,7 @@ func TestCommands(t *testing.T) {
 		{"no command", false, nil, "", exitUsage, nil, []string{"--help"}},
 		{"unknown command", false, []string{"clasify"}, "", exitUsage, nil, []string{"clasify"}},
 		{"version", false, []string{"version"}, "", 0, []string{"hailo-clip "}, nil},
+		{"version as a flag", false, []string{"--version"}, "", 0, []string{"hailo-clip "}, nil},
 		{"classify", true, []string{"classify", samples + "cat.jpg", "-p", "a photo of a dog", "-p", "a photo of a cat", "-k", "1"}, "",
 			0, []string{"cat.jpg\n  a photo of a cat", "█"}, []string{"drawings"}},
 		{"classify to JSON", true, []string{"classify", "--json", samples + "cat.jpg", samples + "dog.jpg", "-p", "a photo of a dog", "-p", "a photo of a cat"}, "",
@@ -41,6 +44,10 @@ func TestCommands(t *testing.T) {
 			exitFailed, []string{"cat.jpg"}, []string{"index.json: not an image", "no.jpg: no such file"}},
 		{"an empty prompt", false, []string{"classify", samples + "cat.jpg", "-p", " "}, "", exitUsage, nil, []string{"empty"}},
 		{"a prompt that commands the terminal", true, []string{"classify", samples + "cat.jpg", "-p", "a\x1b[2Jcat"}, "", 0, []string{`"a\x1b[2Jcat"`}, nil},
+		{"classify standard input twice", false, []string{"classify", "-", samples + "cat.jpg", "-", "-p", "a cat"}, "", exitUsage, nil, []string{"- is given twice"}},
+		{"classify with a negative top-k", false, []string{"classify", samples + "cat.jpg", "-p", "a cat", "--top-k=-1"}, "", exitUsage, nil, []string{"--top-k", "-1"}},
+		{"classify with a long prompt", true, []string{"classify", "--json", samples + "cat.jpg", "-p", "a cat", "-p", strings.Repeat("cat ", 80)}, "",
+			0, []string{`"truncated":true}`}, []string{"--prompt number 2 is longer"}},
 		{"classify without prompts", false, []string{"classify", samples + "cat.jpg"}, "", exitUsage, nil, []string{"--prompt", "hailo-clip classify --help"}},
 		{"a prompt with a comma", true, []string{"classify", samples + "cat.jpg", "-p", "cats, dogs"}, "", 0, []string{"cats, dogs"}, nil},
 		{"embed text", true, []string{"embed", "text", "a photo of a cat"}, "", 0, []string{`{"embedding":[`, `"dimension":512`, `"tokens":7`}, nil},
@@ -53,14 +60,16 @@ func TestCommands(t *testing.T) {
 		{"inspect tokens of nonsense", false, []string{"inspect", "tokens", "-"}, `{"a": 1}`, exitUsage, nil, []string{"JSON array"}},
 		{"inspect model", false, []string{"inspect", "model"}, "", 0, []string{"demo", "224 x 224", "vision_model.onnx", "b62fafc0"}, nil},
 		{"models list", false, []string{"models", "list"}, "", 0, []string{"clip-vit-b-32", "tinyclip-vit-8m-16", "complete", "missing"}, nil},
-		{"models list as JSON", false, []string{"models", "list", "--json"}, "", 0, []string{`"name":"demo"`, `"cpu":"complete"`}, nil},
+		{"models list as JSON", false, []string{"models", "list", "--json"}, "", 0, []string{`"name":"demo"`, `"cpu":"complete","files"`}, nil},
 		{"models pull from an empty folder", false, []string{"models", "pull", "clip-vit-b-32", "--from-dir", state}, "", exitFailed, nil, []string{"_model.onnx", "no such file"}},
 		{"models pull of a stranger", false, []string{"models", "pull", "resnet"}, "", exitUsage, nil, []string{"resnet", "known are"}},
 		{"models verify", false, []string{"models", "verify", "demo"}, "", 0, []string{"vision_model.onnx"}, nil},
 		{"models verify of nothing", false, []string{"models", "verify", "clip-vit-b-32"}, "", exitMissing, []string{"missing"}, []string{"models pull"}},
 		{"cache stats", false, []string{"cache", "stats"}, "", 0, []string{"prompts.db"}, nil},
+		{"cache stats of a damaged file", false, []string{"cache", "stats", "--state-dir", damaged}, "", exitFailed, nil, []string{"prompts.db: the cache file is damaged", "hailo-clip cache clear"}},
 		{"cache clear", false, []string{"cache", "clear"}, "", 0, []string{"prompts.db: empty"}, nil},
 		{"cache stats of nothing", false, []string{"cache", "stats"}, "", 0, []string{"not there yet"}, nil},
+		{"cache stats of nothing as JSON", false, []string{"cache", "stats", "--json"}, "", 0, []string{`"bytes":0,"locked":false,"namespaces":[],"set_aside":[]}`}, nil},
 		{"config show", false, []string{"config", "show", "--backend", "cpu"}, "", 0, []string{"backend: cpu", "port: 5000"}, nil},
 		{"config default", false, []string{"config", "show", "--default"}, "", 0, []string{"# hailo-clip: every setting"}, nil},
 		{"config check", false, []string{"config", "check", good}, "", 0, []string{"good.yaml: ok"}, nil},
@@ -98,6 +107,59 @@ func TestCommands(t *testing.T) {
 	checkPNG(t, png)
 }
 
+// TestOutputThatIsLost has every command that prints print to a full disk.
+func TestOutputThatIsLost(t *testing.T) {
+	state := t.TempDir()
+	png := filepath.Join(t.TempDir(), "seen.png")
+	damaged := filepath.Join(state, "models", "clip-vit-b-32", "tokenizer.json")
+	put(t, state, map[string]string{"models/clip-vit-b-32/tokenizer.json": "not it"})
+	cases := []struct {
+		onnx bool
+		args []string
+		err  string // as well
+	}{
+		{false, []string{"--help"}, ""},
+		{false, []string{"--version"}, ""},
+		{false, []string{"version"}, ""},
+		{true, []string{"classify", samples + "cat.jpg", "-p", "a cat"}, ""},
+		{true, []string{"classify", samples + "cat.jpg", samples + "no.jpg", "-p", "a cat"}, "no.jpg: no such file"},
+		{true, []string{"embed", "text", "a cat"}, ""},
+		{false, []string{"inspect", "pixels", samples + "cat.jpg", "-o", png}, ""},
+		{false, []string{"inspect", "tokens", "a cat"}, ""},
+		{false, []string{"inspect", "model"}, ""},
+		{false, []string{"models", "list"}, ""},
+		{false, []string{"models", "verify", "demo"}, ""},
+		{false, []string{"models", "rm", "clip-vit-b-32"}, ""},
+		{false, []string{"cache", "stats"}, ""},
+		{false, []string{"cache", "clear"}, ""},
+		{false, []string{"config", "show"}, ""},
+		{false, []string{"doctor"}, ""},
+	}
+	for _, c := range cases {
+		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
+			if c.onnx {
+				needONNX(t)
+			}
+			full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+			if err != nil {
+				t.Skip(err)
+			}
+			defer full.Close()
+			var errs bytes.Buffer
+			cmd := command(t, state, c.args...)
+			cmd.Stdout, cmd.Stderr = full, &errs
+			_ = cmd.Run() // the code is in ProcessState
+			if code := cmd.ProcessState.ExitCode(); code != exitFailed || strings.Count(errs.String(), "no space left") != 1 ||
+				!strings.Contains(errs.String(), c.err) {
+				t.Errorf("exit code %d: %s", code, errs.String())
+			}
+		})
+	}
+	if _, err := os.Stat(damaged); err == nil {
+		t.Error("models rm has removed nothing")
+	}
+}
+
 // checkPNG looks at what "inspect pixels" wrote.
 func checkPNG(t *testing.T, name string) {
 	t.Helper()
@@ -114,7 +176,8 @@ func checkPNG(t *testing.T, name string) {
 func TestDemo(t *testing.T) {
 	needONNX(t)
 	r := runProgram(t, command(t, t.TempDir(), "demo", "--oneshot", "--port", "0"))
-	if r.code != exitOK || !strings.Contains(r.stdout, "10 of 10 pictures have the right prompt first") {
+	if r.code != exitOK || !strings.Contains(r.stdout, "10 of 10 pictures have the right prompt first") ||
+		!strings.Contains(r.stdout, "a photo of an airplane") || !strings.Contains(r.stdout, "a photo of a cat") {
 		t.Errorf("exit code %d\n%s\n%s", r.code, r.stdout, r.stderr)
 	}
 }

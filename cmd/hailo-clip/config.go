@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 
 	"hailoclip/configs"
 )
@@ -20,7 +19,7 @@ func (c *configUnitCmd) Run(g *globals) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Print(cfg.ResourceLimits.Unit())
+	_, err = fmt.Fprint(stdout, cfg.ResourceLimits.Unit())
 	return err
 }
 
@@ -30,7 +29,7 @@ type configShowCmd struct {
 
 func (c *configShowCmd) Run(g *globals) error {
 	if c.Default {
-		_, err := os.Stdout.Write(configs.Default)
+		_, err := stdout.Write(configs.Default)
 		return err
 	}
 	cfg, file, err := g.load()
@@ -44,7 +43,7 @@ func (c *configShowCmd) Run(g *globals) error {
 	if file == "" {
 		file = "none"
 	}
-	_, err = fmt.Printf("# file: %s\n%s", file, text)
+	_, err = fmt.Fprintf(stdout, "# file: %s\n%s", file, text)
 	return err
 }
 
@@ -64,6 +63,6 @@ func (c *configCheckCmd) Run(g *globals) error {
 	if file == "" {
 		file = "no file, built-in defaults"
 	}
-	_, err = fmt.Printf("%s: ok\n", file)
+	_, err = fmt.Fprintf(stdout, "%s: ok\n", file)
 	return err
 }

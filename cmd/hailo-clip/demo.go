@@ -11,7 +11,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 
@@ -53,9 +52,9 @@ func (c *demoCmd) Run(ctx context.Context, g *globals) error {
 	served := make(chan error, 1)
 	go func() { served <- s.run(ctx) }()
 
-	err = classifySamples(ctx, os.Stdout, s.url())
+	err = classifySamples(ctx, stdout, s.url())
 	if err == nil && !c.Oneshot {
-		invite(os.Stdout, s.url())
+		invite(stdout, s.url())
 		select {
 		case err = <-served: // by Ctrl-C, or because it failed
 			stop()
@@ -79,7 +78,7 @@ func classifySamples(ctx context.Context, w io.Writer, url string) error {
 	}
 	prompts, width := make([]string, len(samples)), len("picture")
 	for i, s := range samples {
-		prompts[i] = "a photo of a " + s.Label
+		prompts[i] = "a photo of " + article(s.Label) + " " + s.Label
 		width = max(width, len(s.File))
 	}
 	fmt.Fprintf(w, "\n%s  %s   score\n", pad("picture", width), pad("best of "+strconv.Itoa(len(prompts))+" prompts", longest(prompts)))
@@ -107,6 +106,14 @@ func classifySamples(ctx context.Context, w io.Writer, url string) error {
 		return fmt.Errorf("%d sample pictures were not recognised", wrong)
 	}
 	return nil
+}
+
+// article is the one for an English noun; the labels have no "hour" and no "unicorn".
+func article(noun string) string {
+	if strings.ContainsAny(noun[:1], "aeiou") {
+		return "an"
+	}
+	return "a"
 }
 
 type classifyAnswer struct {

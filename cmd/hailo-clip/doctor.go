@@ -53,9 +53,9 @@ func (c *doctorCmd) Run(ctx context.Context, g *globals) error {
 	}
 	report := doctor.Run(ctx, env)
 	if c.JSON {
-		err = printJSON(os.Stdout, report)
+		err = printJSON(stdout, report)
 	} else {
-		err = report.WriteText(os.Stdout, term.IsTerminal(int(os.Stdout.Fd())))
+		err = report.WriteText(stdout, term.IsTerminal(int(os.Stdout.Fd())))
 	}
 	if err == nil && report.ExitCode() != 0 {
 		err = exitError(report.ExitCode())
@@ -107,6 +107,9 @@ func libraryFindings(cfg configs.Config, state string) []doctor.Finding {
 	runtime := doctor.Finding{Check: "onnxruntime", Level: doctor.OK}
 	if lib, err := onnx.Load(cfg.CPU.Library, libraryDirs(state)...); err == nil {
 		runtime.What = "ONNX Runtime " + lib.Version + ": " + lib.Path
+	} else if cfg.CPU.Library != "" {
+		runtime.Level, runtime.What = doctor.Warn, "cpu.library is "+cfg.CPU.Library+", which is no usable ONNX Runtime: nothing can be encoded on the CPU."
+		runtime.Remedy = "correct cpu.library, or leave it empty and run: hailo-clip setup"
 	} else {
 		runtime.Level, runtime.What, runtime.Remedy = doctor.Warn, "ONNX Runtime is not installed: nothing can be encoded on the CPU.", "hailo-clip setup"
 	}

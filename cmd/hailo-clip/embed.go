@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 
 	"hailoclip/pipeline"
@@ -24,7 +23,7 @@ type embedded struct {
 	Truncated bool      `json:"truncated,omitempty"`
 }
 
-func (e embedded) print() error { return printJSON(os.Stdout, e) }
+func (e embedded) print() error { return printJSON(stdout, e) }
 
 type embedImageCmd struct {
 	Image string `arg:"" help:"Image file; - is standard input."`

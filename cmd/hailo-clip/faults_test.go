@@ -63,8 +63,8 @@ func faults() int {
 }
 
 // TestFaultsUnderLoad breaks the chip in every way while 16 clients ask for image embeddings,
-// about 200 a second. Every request is answered within its deadline, with 200 or 503, and every
-// 200 has the vector of its own picture: the simulated chip's vectors come from the pixels.
+// about 200 a second. Every request is answered within its deadline, with 200, 503, or
+// 500 where the chip reported an error, and every 200 has the vector of its own picture: the simulated chip's vectors come from the pixels.
 func TestFaultsUnderLoad(t *testing.T) {
 	chip, config := newControl(t, "  on_device_loss: fail\nsim:\n  arguments: CONTROL\nperformance:\n  request_timeout: 5s\n  max_queue_size: 32\n")
 	r := serve(t, t.TempDir(), "--config", config)

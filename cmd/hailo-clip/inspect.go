@@ -58,7 +58,7 @@ func (c *inspectPixelsCmd) Run(g *globals) error {
 	if err := writePNG(c.Output, pixels, size); err != nil {
 		return err
 	}
-	fmt.Printf("%s: %d x %d -> %s: %d x %d (%s)\n", c.Image, picture.Width, picture.Height, c.Output, size, size, cfg.CLIP.Pictures.Resize.Fit)
+	fmt.Fprintf(stdout, "%s: %d x %d -> %s: %d x %d (%s)\n", c.Image, picture.Width, picture.Height, c.Output, size, size, cfg.CLIP.Pictures.Resize.Fit)
 	return nil
 }
 
@@ -98,7 +98,7 @@ func (c *inspectTokensCmd) Run(g *globals) error {
 		return err
 	}
 	if len(c.Text) == 1 && c.Text[0] == "-" {
-		return tokenizeJSON(os.Stdin, os.Stdout, tokenizer)
+		return tokenizeJSON(os.Stdin, stdout, tokenizer)
 	}
 	type result struct {
 		Text   string        `json:"text"`
@@ -107,7 +107,7 @@ func (c *inspectTokensCmd) Run(g *globals) error {
 	for _, text := range c.Text {
 		r := result{text, tokenizer.Pieces(tokenizer.Encode(text))}
 		if c.JSON {
-			if err := printJSON(os.Stdout, r); err != nil {
+			if err := printJSON(stdout, r); err != nil {
 				return err
 			}
 			continue
@@ -116,13 +116,13 @@ func (c *inspectTokensCmd) Run(g *globals) error {
 		if context > 0 && len(r.Tokens) > context {
 			cut = fmt.Sprintf(", cut to %d for the model", context)
 		}
-		fmt.Printf("%q: %d tokens%s\n", text, len(r.Tokens), cut)
+		fmt.Fprintf(stdout, "%q: %d tokens%s\n", text, len(r.Tokens), cut)
 		var pieces []string
 		for _, p := range r.Tokens {
 			pieces = append(pieces, p.Piece)
 		}
 		for i, p := range r.Tokens {
-			fmt.Printf("  %s  %6d\n", pad(pieces[i], longest(pieces)), p.ID)
+			fmt.Fprintf(stdout, "  %s  %6d\n", pad(pieces[i], longest(pieces)), p.ID)
 		}
 	}
 	return nil
@@ -191,24 +191,24 @@ func (c *inspectModelCmd) Run(g *globals) error {
 		return err
 	}
 	if c.JSON {
-		return printJSON(os.Stdout, model.Manifest)
+		return printJSON(stdout, model.Manifest)
 	}
 	m := model.Manifest
-	fmt.Printf("%s (%s)\n", m.Name, why)
+	fmt.Fprintf(stdout, "%s (%s)\n", m.Name, why)
 	if m.Description != "" {
-		fmt.Printf("  %s\n", m.Description)
+		fmt.Fprintf(stdout, "  %s\n", m.Description)
 	}
-	fmt.Printf("  images      %d x %d RGB, mean %v, std %v\n", m.ImageSize, m.ImageSize, m.Mean, m.Std)
-	fmt.Printf("  texts       %d tokens, end token kept\n", m.ContextLength)
-	fmt.Printf("  embeddings  %d numbers\n", m.EmbeddingDimension)
-	fmt.Printf("  logit scale %v\n", m.LogitScale)
+	fmt.Fprintf(stdout, "  images      %d x %d RGB, mean %v, std %v\n", m.ImageSize, m.ImageSize, m.Mean, m.Std)
+	fmt.Fprintf(stdout, "  texts       %d tokens, end token kept\n", m.ContextLength)
+	fmt.Fprintf(stdout, "  embeddings  %d numbers\n", m.EmbeddingDimension)
+	fmt.Fprintf(stdout, "  logit scale %v\n", m.LogitScale)
 	all, err := store.List()
 	if err != nil {
 		return err
 	}
 	i := slices.IndexFunc(all, func(in hailo.Installed) bool { return in.Manifest.Name == m.Name })
 	for _, f := range all[i].Files {
-		fmt.Println("  " + strings.Join(fileLine(f), "  "))
+		fmt.Fprintln(stdout, "  "+strings.Join(fileLine(f), "  "))
 	}
 	return nil
 }

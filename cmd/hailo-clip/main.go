@@ -35,6 +35,7 @@ const (
 // cli is the grammar of the command line.
 type cli struct {
 	globals
+	ShowVersion versionFlag `name:"version" help:"Print the version."`
 
 	Serve    serveCmd    `cmd:"" help:"Run the REST service until SIGTERM or Ctrl-C."`
 	Demo     demoCmd     `cmd:"" help:"Run the service with the embedded demo model and classify its sample pictures."`
@@ -74,6 +75,7 @@ func run() int {
 		kong.Name("hailo-clip"), kong.Description(description),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.Vars{"config_file": configs.SystemFile}, kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(&c.globals),
+		kong.Help(printHelp), kong.Exit(func(int) { os.Exit(exitCode(ctx, nil)) }), // after --help and --version
 	)
 	if err != nil {
 		panic(err) // the grammar above is wrong
@@ -106,6 +108,12 @@ func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 // exitCode prints err and says what the process ends with.
 func exitCode(ctx context.Context, err error) int {
+	if stdout.lost != nil && !errors.Is(err, stdout.lost) {
+		fmt.Fprintln(os.Stderr, "hailo-clip:", stdout.lost)
+		if err == nil {
+			return exitFailed
+		}
+	}
 	var code exitError
 	var usage usageError
 	switch {
@@ -114,10 +122,12 @@ func exitCode(ctx context.Context, err error) int {
 	case errors.As(err, &code):
 		return int(code)
 	}
+	if interrupted(ctx, err) {
+		fmt.Fprintln(os.Stderr, "hailo-clip: interrupted")
+		return exitInterrupted
+	}
 	fmt.Fprintln(os.Stderr, "hailo-clip:", err)
 	switch {
-	case ctx.Err() != nil && errors.Is(err, context.Canceled):
-		return exitInterrupted
 	case errors.As(err, &usage), errors.Is(err, hailo.ErrUnknownModel):
 		return exitUsage
 	case errors.Is(err, onnx.ErrNoLibrary), errors.Is(err, hailo.ErrNotInstalled):
@@ -126,10 +136,30 @@ func exitCode(ctx context.Context, err error) int {
 	return exitFailed
 }
 
+// interrupted says that err is nothing but a signal's doing.
+func interrupted(ctx context.Context, err error) bool {
+	return ctx.Err() != nil && errors.Is(err, context.Canceled)
+}
+
+// printHelp prints to the real standard output, whose width as a terminal kong asks for.
+func printHelp(o kong.HelpOptions, k *kong.Context) error {
+	stdout.lost = kong.DefaultHelpPrinter(o, k)
+	return nil
+}
+
+// versionFlag is the command version for those who expect a flag.
+type versionFlag bool
+
+func (versionFlag) BeforeReset(k *kong.Kong) error {
+	err := versionCmd{}.Run()
+	k.Exit(exitOK)
+	return err
+}
+
 type versionCmd struct{}
 
 func (versionCmd) Run() error {
-	fmt.Println("hailo-clip", programVersion())
+	fmt.Fprintln(stdout, "hailo-clip", programVersion())
 	return nil
 }
 

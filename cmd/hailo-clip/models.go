@@ -39,18 +39,18 @@ func (c *modelsListCmd) Run(g *globals) error {
 		return err
 	}
 	if c.JSON {
-		return printJSON(os.Stdout, listed(list))
+		return printJSON(stdout, listed(list))
 	}
-	fmt.Printf("%-22s  %-9s  %-9s  %s\n", "model", "CPU", "NPU", "what it is")
+	fmt.Fprintf(stdout, "%-22s  %-9s  %-9s  %s\n", "model", "CPU", "NPU", "what it is")
 	for _, in := range list {
-		fmt.Printf("%-22s  %-9s  %-9s  %s\n", in.Manifest.Name, part(in.CPU), part(in.NPU), in.Manifest.Description)
+		fmt.Fprintf(stdout, "%-22s  %-9s  %-9s  %s\n", in.Manifest.Name, part(in.CPU), part(in.NPU), in.Manifest.Description)
 		for _, f := range in.Files {
 			if f.Err != nil {
-				fmt.Printf("  %s\n", strings.Join(fileLine(f), "  "))
+				fmt.Fprintf(stdout, "  %s\n", strings.Join(fileLine(f), "  "))
 			}
 		}
 	}
-	fmt.Printf("\nmodels folder: %s\n", store.Dir)
+	fmt.Fprintf(stdout, "\nmodels folder: %s\n", store.Dir)
 	return nil
 }
 
@@ -61,13 +61,13 @@ func part(s hailo.State) string {
 	return string(s)
 }
 
-// listedModel is the JSON of a model in the list.
+// listedModel is the JSON of a model in the list. It has no cpu or npu for which it is not made.
 type listedModel struct {
 	Name        string       `json:"name"`
 	Description string       `json:"description"`
 	Builtin     bool         `json:"builtin"`
-	CPU         hailo.State  `json:"cpu"`
-	NPU         hailo.State  `json:"npu"`
+	CPU         hailo.State  `json:"cpu,omitempty"`
+	NPU         hailo.State  `json:"npu,omitempty"`
 	Files       []listedFile `json:"files"`
 }
 
@@ -161,7 +161,7 @@ func (c *modelsPullCmd) Run(ctx context.Context, g *globals) error {
 	}
 	_, why, err := store.Resolve(c.Name)
 	if err == nil {
-		fmt.Println(why)
+		fmt.Fprintln(stdout, why)
 	}
 	return err
 }
@@ -186,11 +186,11 @@ func (c *modelsVerifyCmd) Run(ctx context.Context, g *globals) error {
 		there = there || f.Bytes > 0
 		out = append(out, newListedFile(f))
 		if !c.JSON {
-			fmt.Println(strings.Join(fileLine(f), "  "))
+			fmt.Fprintln(stdout, strings.Join(fileLine(f), "  "))
 		}
 	}
 	if c.JSON {
-		if err := printJSON(os.Stdout, out); err != nil {
+		if err := printJSON(stdout, out); err != nil {
 			return err
 		}
 	}
@@ -213,6 +213,6 @@ func (c *modelsRmCmd) Run(g *globals) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("removed %s, %d MB freed\n", c.Name, freed/1_000_000)
+	fmt.Fprintf(stdout, "removed %s, %d MB freed\n", c.Name, freed/1_000_000)
 	return nil
 }

@@ -18,6 +18,10 @@ import (
 // openNPU starts the worker that holds the device.
 func (o opener) openNPU() (*npu.Backend, error) {
 	cfg, model := o.cfg, o.model
+	if model.NPU == nil { // there is nothing to pull
+		return nil, fmt.Errorf("%w: %s is a model for the CPU only; take one for the NPU: hailo-clip models pull %s --part npu, then --model %s",
+			hailo.ErrNotInstalled, model.Name, hailo.PreferredModel, hailo.PreferredModel)
+	}
 	if !model.HasNPU() {
 		return nil, fmt.Errorf("%w: %s has no files for the NPU; install them with: hailo-clip models pull %s --part npu",
 			hailo.ErrNotInstalled, model.Name, model.Name)

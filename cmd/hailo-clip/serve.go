@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"syscall"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
@@ -42,6 +43,10 @@ func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 	log := newLogger(p.cfg.Logging)
 	log.Info("starting", "version", programVersion(), "configuration", p.file, "state", p.state)
 	s, err := newService(ctx, p.cfg, p.state, serviceLogs{all: log, requests: log})
+	if interrupted(ctx, err) {
+		log.Info("stopped before it served") // as it was asked to: systemd would call anything but 0 a failure
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -59,8 +64,11 @@ type service struct {
 // has been loaded; clients that connect meanwhile wait in the kernel's queue.
 func newService(ctx context.Context, cfg configs.Config, state string, log serviceLogs) (*service, error) {
 	ln, err := net.Listen("tcp", cfg.Server.Addr())
-	if err != nil {
+	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("%w; is another hailo-clip running? choose another port with --port", err)
+	}
+	if err != nil {
+		return nil, err
 	}
 	e, err := newEngine(ctx, cfg, state, log.all)
 	if err != nil {

@@ -38,11 +38,11 @@ func (c *setupCmd) Run(ctx context.Context, g *globals) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("ONNX Runtime %s: %s\n", onnx.FetchVersion, path)
+	fmt.Fprintf(stdout, "ONNX Runtime %s: %s\n", onnx.FetchVersion, path)
 	if lib, err := decode.FindLibrary(); err != nil {
-		fmt.Printf("libturbojpeg:  not found, JPEGs are decoded about four times slower: sudo apt install libturbojpeg0\n")
+		fmt.Fprintf(stdout, "libturbojpeg:  not found, JPEGs are decoded about four times slower: sudo apt install libturbojpeg0\n")
 	} else {
-		fmt.Printf("libturbojpeg:  %s\n", lib.Path)
+		fmt.Fprintf(stdout, "libturbojpeg:  %s\n", lib.Path)
 	}
 	return nil
 }

@@ -8,7 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
-	"unicode/utf8"
+
+	"github.com/mattn/go-runewidth"
 )
 
 const (
@@ -46,21 +47,16 @@ func printable(text string) string {
 	return text
 }
 
-// pad cuts or fills text to width characters.
+// pad cuts or fills text to width cells of a terminal, of which Chinese takes two a character.
 func pad(text string, width int) string {
-	text = printable(text)
-	n := utf8.RuneCountInString(text)
-	if n > width {
-		return string([]rune(text)[:width-1]) + "…"
-	}
-	return text + strings.Repeat(" ", width-n)
+	return runewidth.FillRight(runewidth.Truncate(printable(text), width, "…"), width)
 }
 
-// longest is the width of a column of texts.
+// longest is the width of a column of texts, in cells.
 func longest(texts []string) int {
 	width := 1
 	for _, text := range texts {
-		width = max(width, utf8.RuneCountInString(printable(text)))
+		width = max(width, runewidth.StringWidth(printable(text)))
 	}
 	return min(width, textWidth)
 }

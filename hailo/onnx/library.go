@@ -39,6 +39,9 @@ func Load(library string, dirs ...string) (*Library, error) {
 		}
 		tried = append(tried, fmt.Errorf("%s: %w", path, err))
 	}
+	if library != "" { // the one that is fetched would not be looked at
+		return nil, fmt.Errorf("%w: cpu.library is %w; correct it, or leave it empty and run \"hailo-clip setup\"", ErrNoLibrary, tried[0])
+	}
 	return nil, fmt.Errorf("%w (\"hailo-clip setup\" fetches one); tried:\n%w", ErrNoLibrary, errors.Join(tried...))
 }
 

@@ -48,7 +48,7 @@ func TestLoadRefuses(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := Load(tt.library, dir)
-			if !errors.Is(err, ErrNoLibrary) || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), `"hailo-clip setup"`) {
+			if !errors.Is(err, ErrNoLibrary) || !strings.Contains(err.Error(), "cpu.library is ") || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), `"hailo-clip setup"`) {
 				t.Errorf("%v\nlacks %q", err, tt.want)
 			}
 		})
