@@ -159,6 +159,27 @@ func TestFetchNPMRefuses(t *testing.T) {
 	}
 }
 
+func TestNPMError(t *testing.T) {
+	for _, tt := range []struct{ name, said, want string }{
+		{"another program", "one\ntwo\nthree\nfour\n", "two; three; four"},
+		{"nothing", "", ""},
+		{"no network", `npm warn old lockfile
+npm error code ENOTFOUND
+npm error syscall getaddrinfo
+npm error errno ENOTFOUND
+npm error network request to the registry failed, reason: getaddrinfo ENOTFOUND
+npm error network This is a problem related to network connectivity.
+npm error
+npm error A complete log of this run can be found in: /tmp/x/cache/_logs/y.log
+`, "npm error code ENOTFOUND; npm error syscall getaddrinfo; npm error errno ENOTFOUND"},
+		{"npm 9", "npm ERR! code E404\nnpm ERR! \nnpm ERR! A complete log of this run can be found in: z\n", "npm ERR! code E404"},
+	} {
+		if got := npmError(tt.said); got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
 func TestFetchCancelled(t *testing.T) {
 	dir := t.TempDir()
 	fakeNPM(t, "exec /bin/sleep 1000")
