@@ -119,7 +119,9 @@ func (d *Decoder) decodeTurbo(b []byte, info jpegInfo) (Picture, error) {
 	if info.scans > 1 { // the library keeps the coefficients of the whole picture, 2 bytes each
 		own += 2 * 4 * int(t.width) * int(t.height)
 	}
-	d.admit(w, h, own, orientation(info.exif))
+	if err := d.admit(w, h, own, orientation(info.exif)); err != nil {
+		return Picture{}, err
+	}
 	if inks {
 		return d.decodeTurboCMYK(b, w, h, info)
 	}
@@ -174,7 +176,9 @@ func (d *Decoder) decodeGoJPEG(b []byte, info jpegInfo) (Picture, error) {
 	if info.scans > 1 {
 		size += 4 * 4 // coefficients of 4 bytes
 	}
-	d.admit(config.Width, config.Height, size*config.Width*config.Height, orientation(info.exif))
+	if err := d.admit(config.Width, config.Height, size*config.Width*config.Height, orientation(info.exif)); err != nil {
+		return Picture{}, err
+	}
 	m, err := jpeg.Decode(bytes.NewReader(b))
 	if err != nil {
 		return Picture{}, goJPEGError(err)

@@ -25,7 +25,9 @@ func (d *Decoder) decodeTIFF(b []byte) (Picture, error) {
 		return Picture{}, unsupported(fmt.Sprintf("TIFF of %d strips or tiles, at most %d", blocks, maxBlocks))
 	}
 	turn := orientation(b)
-	d.admit(config.Width, config.Height, tiffMemory(b, config, blocks), turn)
+	if err := d.admit(config.Width, config.Height, tiffMemory(b, config, blocks), turn); err != nil {
+		return Picture{}, err
+	}
 	m, err := tiff.Decode(bytes.NewReader(b))
 	if err != nil {
 		return Picture{}, classify(TIFF, err)

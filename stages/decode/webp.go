@@ -30,7 +30,9 @@ func (d *Decoder) decodeWebP(b []byte) (Picture, error) {
 		size = 8 // lossless, or with a lossless picture for the alpha; its palette is expanded into a copy
 	}
 	turn := orientation(webpExif(b))
-	d.admit(config.Width, config.Height, size*config.Width*config.Height, turn)
+	if err := d.admit(config.Width, config.Height, size*config.Width*config.Height, turn); err != nil {
+		return Picture{}, err
+	}
 	m, err := webp.Decode(bytes.NewReader(b))
 	if err != nil {
 		return Picture{}, classify(WebP, err)
