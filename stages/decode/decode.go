@@ -1,6 +1,6 @@
 // Package decode turns compressed images into packed RGB pixels, as PIL's exif_transpose followed by
-// convert("RGB") does: JPEG, PNG, WebP, GIF (first frame), BMP and TIFF; 16-bit samples are cut to their
-// high byte, alpha is dropped and not blended, and EXIF orientation is applied.
+// convert("RGB") does: JPEG, PNG, WebP, GIF, BMP and TIFF, of animations the first frame; 16-bit samples are
+// cut to their high byte, alpha is dropped and not blended, and EXIF orientation is applied.
 //
 // JPEGs are decoded by libturbojpeg, opened at run time: byte for byte what PIL decodes. Where the library
 // is missing, the Go standard library decodes them, slower and close but not equal (chroma is not
@@ -9,7 +9,7 @@
 // All input is taken as hostile: the number of pixels is judged by the header before anything is allocated,
 // and a panic of a decoder is an error of that image. Nothing is read but the given bytes.
 //
-// Limitations: animated WebP, BMP with fewer or more than 1, 2, 4, 8, 24 or 32 bits or with run lengths,
+// Limitations: BMP with fewer or more than 1, 2, 4, 8, 24 or 32 bits or with run lengths,
 // and CMYK, floating-point or JPEG-compressed TIFF are refused as unsupported; colour profiles are ignored
 // as PIL ignores them.
 package decode

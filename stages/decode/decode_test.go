@@ -144,7 +144,10 @@ func TestRefused(t *testing.T) {
 			{"JPEG XL", []byte("\xff\x0a\x00\x00"), ErrUnsupportedFormat, "JPEG XL"},
 			{"JPEG XL in a box", []byte("\x00\x00\x00\x0cJXL \r\n\x87\n"), ErrUnsupportedFormat, "JPEG XL"},
 			{"JPEG 2000", []byte("\x00\x00\x00\x0cjP  \r\n\x87\n"), ErrUnsupportedFormat, "JPEG 2000"},
-			{"animated WebP", []byte("RIFF\x16\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x00\x00"), ErrUnsupportedFormat, "animated WebP"},
+			{"animated WebP without frames", []byte("RIFF\x16\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x00\x00"), ErrTruncated, "without a whole frame"},
+			{"animated WebP within its header", []byte("RIFF\x0d\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x02"), ErrTruncated, "within the header"},
+			{"huge animated WebP", []byte("RIFF\x2e\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x02\x00\x00\x00\xff\xff\x00\xff\xff\x00" +
+				"ANMF\x10\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), ErrTooManyPixels, "65536"},
 			{"lossless JPEG", huge("rgb_444.jpg", sof+1, 0xC3), ErrUnsupportedFormat, "SOF3"},
 			{"12-bit JPEG", huge("rgb_444.jpg", sof+4, 12), ErrUnsupportedFormat, "12 bits"},
 			{"BMP of 16 bits", huge("rgb.bmp", 28, 16), ErrUnsupportedFormat, "BMP"},
