@@ -72,9 +72,9 @@ func scanJPEG(b []byte) (info jpegInfo) {
 func (info jpegInfo) check() error {
 	switch {
 	case info.process == 0xC3 || info.process >= 0xC5 && info.process <= 0xC7 || info.process == 0xCB || info.process >= 0xCD:
-		return unsupported(fmt.Sprintf("lossless or hierarchical JPEG (SOF%d)", info.process-0xC0))
+		return unsupportedKind(fmt.Sprintf("lossless or hierarchical JPEG (SOF%d)", info.process-0xC0))
 	case info.process != 0 && info.precision != 8:
-		return unsupported(fmt.Sprintf("JPEG of %d bits a sample", info.precision))
+		return unsupportedKind(fmt.Sprintf("JPEG of %d bits a sample", info.precision))
 	case info.scans == 0 && !info.terminated:
 		return fmt.Errorf("%w: JPEG: ends within the header", ErrTruncated)
 	}
