@@ -18,8 +18,8 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
-run: setup ## serve the demo model on 127.0.0.1:5000 and classify its samples (ONESHOT=1 ends by itself)
-	bin/hailo-clip demo $(if $(ONESHOT),--oneshot)
+run: setup ## serve the demo model on 127.0.0.1:5000 and classify its samples (ONESHOT=1: end by itself, PORT=N: another port)
+	bin/hailo-clip demo $(if $(ONESHOT),--oneshot) $(if $(PORT),--port $(PORT))
 
 .PHONY: test
 test: setup ## set up and run every test
@@ -52,19 +52,23 @@ setup: apt build ## fetch what the program and its tests need
 .PHONY: apt
 apt:
 	@missing=(); \
-	ldconfig -p 2>/dev/null | grep -q libturbojpeg.so.0 || missing+=(libturbojpeg0); \
+	PATH="$$PATH:/sbin:/usr/sbin" ldconfig -p 2>/dev/null | grep -q libturbojpeg.so.0 || missing+=(libturbojpeg0); \
 	command -v g++ >/dev/null || missing+=(g++); \
 	if [ $${#missing[@]} -eq 0 ]; then exit 0; fi; \
 	if ! command -v apt-get >/dev/null; then echo "make: please install: $${missing[*]} (going on without)"; exit 0; fi; \
 	sudo=; [ "$$(id -u)" = 0 ] || sudo='sudo -n'; \
 	echo "make: installing $${missing[*]}"; \
-	$$sudo apt-get install -y -q "$${missing[@]}" >/dev/null 2>&1 || \
-	{ $$sudo apt-get update -q >/dev/null && $$sudo apt-get install -y -q "$${missing[@]}" >/dev/null; } || \
-	echo "make: could not install $${missing[*]}: sudo apt-get install $${missing[*]} (going on without)"
+	updated=; \
+	for package in "$${missing[@]}"; do \
+	  if $$sudo apt-get install -y -q "$$package" >/dev/null 2>&1; then continue; fi; \
+	  [ -n "$$updated" ] || $$sudo apt-get update -q >/dev/null; updated=1; \
+	  $$sudo apt-get install -y -q "$$package" >/dev/null || \
+	  echo "make: could not install $$package: sudo apt-get install $$package (going on without)"; \
+	done
 
 .PHONY: format
 format: ## fail if a file is not gofmt's
-	@files=$$(gofmt -l $$(git ls-files '*.go' 2>/dev/null || echo .)); \
+	@files=$$("$$($(GO) env GOROOT)/bin/gofmt" -l $$(git ls-files '*.go' 2>/dev/null || echo .)) || exit 1; \
 	if [ -n "$$files" ]; then echo "not formatted: $$files"; exit 1; fi
 
 .PHONY: vet

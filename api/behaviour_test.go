@@ -327,6 +327,8 @@ func TestHealth(t *testing.T) {
 	}{
 		{"healthy", Health{Status: Healthy, ModelLoaded: true, Backend: "npu", RuntimeMode: "real"}, 200, map[string]any{
 			"status": "healthy", "model_loaded": true, "backend": "npu", "runtime_mode": "real"}},
+		{"with reasons", Health{Status: Healthy, ModelLoaded: true, Backend: "cpu", RuntimeMode: "real", Why: "no chip", ModelWhy: "built in"}, 200, map[string]any{
+			"status": "healthy", "model_loaded": true, "backend": "cpu", "runtime_mode": "real", "backend_reason": "no chip", "model_reason": "built in"}},
 		{"degraded", Health{Status: Degraded, Reason: "on the CPU", ModelLoaded: true, Backend: "cpu", RuntimeMode: "real"}, 200, map[string]any{
 			"status": "degraded", "reason": "on the CPU", "model_loaded": true, "backend": "cpu", "runtime_mode": "real"}},
 		{"unhealthy", Health{Status: Unhealthy, Reason: "device lost", Backend: "npu", RuntimeMode: "real"}, 503, map[string]any{

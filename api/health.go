@@ -24,6 +24,7 @@ type Health struct {
 	Backend     string // "npu", "cpu" or "sim"
 	RuntimeMode string // "real" or "simulated"
 	Why         string // why this backend, a sentence for a person; may be ""
+	ModelWhy    string // why this model, and what it is not good for; a sentence for a person, may be ""
 }
 
 // health serves /health: 200 while the service can serve, 503 when it cannot.
@@ -51,6 +52,9 @@ func (s *Server) health(ctx *fasthttp.RequestCtx) {
 			b = append(b, `,"model_loaded":true`...)
 		} else {
 			b = append(b, `,"model_loaded":false`...)
+		}
+		if h.ModelWhy != "" {
+			field("model_reason", h.ModelWhy)
 		}
 		field("backend", h.Backend)
 		field("runtime_mode", h.RuntimeMode)

@@ -99,7 +99,7 @@ func newService(t testing.TB, change func(*Config, *Service)) *service {
 	t.Helper()
 	s := &service{
 		log: &logBuffer{}, wait: make(chan struct{}), working: make(chan struct{}, 100),
-		health: Health{Status: Healthy, ModelLoaded: true, Backend: "sim", RuntimeMode: "simulated"},
+		health: Health{Status: Healthy, ModelLoaded: true, Backend: "sim", RuntimeMode: "simulated", Why: "told to", ModelWhy: "built in"},
 	}
 	line, err := pipeline.New(
 		pipeline.Stage{Name: "decode", Queue: testQueue, Workers: 1, Work: s.decode},

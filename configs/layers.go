@@ -88,12 +88,25 @@ func (l *layers) file(name string, text []byte) {
 	switch err := d.Decode(&root); {
 	case errors.Is(err, io.EOF):
 	case err != nil:
-		l.fault("%s: %s", name, strings.TrimPrefix(err.Error(), "yaml: "))
+		l.fault("%s: %s", name, syntax(err, text))
 	case !errors.Is(d.Decode(&second), io.EOF):
 		l.fault("%s: has more than one YAML document", name)
 	default:
 		l.section(name, "", root.Content[0], root.Content[0].Line)
 	}
+}
+
+// syntax is what the parser says is wrong with text. It leaves out the line where that is the first, which
+// shows when the text comes a line later; some faults, of bytes that are no text, have none at all.
+func syntax(err error, text []byte) string {
+	said := strings.TrimPrefix(err.Error(), "yaml: ")
+	if !strings.HasPrefix(said, "line ") {
+		later := yaml.Unmarshal(append([]byte("#\n"), text...), new(yaml.Node))
+		if later != nil && strings.HasPrefix(later.Error(), "yaml: line ") {
+			return "line 1: " + said
+		}
+	}
+	return said
 }
 
 // section sets the keys of the mapping n, which is the section of that name, or the whole file, "".

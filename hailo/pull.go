@@ -107,12 +107,18 @@ func pullFile(ctx context.Context, dir, name string, f File, recs records, o Pul
 	path := filepath.Join(dir, name)
 	if info, err := os.Stat(path); err == nil {
 		rec, recorded := recs[name]
-		if _, err := recs.check(path, info, f); err == nil && (!recorded || rec.URL == f.URL) {
+		if _, err := recs.check(ctx, path, info, f); err == nil && (!recorded || rec.URL == f.URL) {
 			progress(info.Size(), info.Size())
 			if recorded {
+				if recs[name] != rec {
+					return recs.write(dir)
+				}
 				return nil
 			}
 			return recordFile(ctx, dir, name, path, f.URL, recs)
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
 	}
 	part := path + partSuffix

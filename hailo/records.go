@@ -84,8 +84,9 @@ func (r records) want(name string, f File) (bytes int64, sum string) {
 }
 
 // check checks an installed file and returns the digest that it was checked against, "" where none
-// is known. It reads the file only where its time is not that of the record.
-func (r records) check(path string, info fs.FileInfo, f File) (string, error) {
+// is known. It reads the file only where its time is not that of the record, which then gets the new
+// time if the file is still the same.
+func (r records) check(ctx context.Context, path string, info fs.FileInfo, f File) (string, error) {
 	name := filepath.Base(path)
 	if err := checkKindOfFile(path, info); err != nil {
 		return "", err
@@ -94,10 +95,41 @@ func (r records) check(path string, info fs.FileInfo, f File) (string, error) {
 	if bytes != 0 && info.Size() != bytes {
 		return "", fmt.Errorf("%w: %s has %d bytes, want %d", ErrModelFile, path, info.Size(), bytes)
 	}
-	if rec, ok := r[name]; sum == "" || ok && rec.SHA256 == sum && info.ModTime().Equal(rec.ModTime) {
+	rec, ok := r[name]
+	recorded := ok && rec.SHA256 == sum
+	if sum == "" || recorded && info.ModTime().Equal(rec.ModTime) {
 		return sum, nil
 	}
-	return sum, checkSHA256(context.Background(), path, sum)
+	if err := checkSHA256(ctx, path, sum); err != nil {
+		return sum, err
+	}
+	if recorded {
+		rec.ModTime = info.ModTime()
+		r[name] = rec
+	}
+	return sum, nil
+}
+
+// note writes down the new times in fresh, of files that were read and are what their records say, so
+// that the next start need not read them again. Where that cannot be done it will read them.
+func (s *Store) note(name string, fresh records) {
+	unlock, err := s.lock(name)
+	if err != nil {
+		return
+	}
+	defer unlock()
+	dir := filepath.Join(s.Dir, name)
+	recs, err := readRecords(dir)
+	if err != nil {
+		return
+	}
+	for file, rec := range fresh {
+		if have, ok := recs[file]; ok && have.SHA256 == rec.SHA256 { // else a pull came between
+			have.ModTime = rec.ModTime
+			recs[file] = have
+		}
+	}
+	_ = recs.write(dir)
 }
 
 func checkSHA256(ctx context.Context, path, want string) error {

@@ -1,6 +1,7 @@
 package hailo
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -38,7 +39,8 @@ const (
 // need no manifest there; any other folder with a manifest.json of the same name is a model too.
 // digests.json in a model folder says what its files were when they were installed.
 //
-// Nothing but Pull touches the network, and nothing but Pull and Remove writes. Methods may run at
+// Nothing but Pull touches the network. Nothing but Pull and Remove writes, except that the time of a
+// file that was read, because it had changed, is noted in digests.json where possible. Methods may run at
 // once, in several processes too. The fields must not change after the first call.
 type Store struct {
 	Dir     string     // the models folder; it need not be there
@@ -110,7 +112,7 @@ func (s *Store) List() ([]Installed, error) {
 			list = append(list, Installed{Manifest: m, Files: []FileState{{Name: manifestFile, Err: err}}})
 			continue
 		}
-		files, err := s.files(m)
+		files, err := s.files(context.Background(), m)
 		if err != nil {
 			files = append(files, FileState{Name: recordsFile, Err: err})
 		}
@@ -168,7 +170,7 @@ func (s *Store) installed(name string) (*Model, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	files, err := s.files(manifest)
+	files, err := s.files(context.Background(), manifest)
 	if err != nil {
 		return nil, "", err
 	}
@@ -257,12 +259,13 @@ func (s *Store) manifest(name, zoo string) (Manifest, error) {
 }
 
 // files looks at every file of a model: in its folder, then among the vendor's resources.
-func (s *Store) files(m Manifest) ([]FileState, error) {
+func (s *Store) files(ctx context.Context, m Manifest) ([]FileState, error) {
 	dir := filepath.Join(s.Dir, m.Name)
 	records, err := readRecords(dir)
 	if err != nil {
 		return nil, err
 	}
+	before := maps.Clone(records)
 	var list []FileState
 	for _, name := range m.PartFiles(AllParts) {
 		f := FileState{Name: name}
@@ -270,7 +273,7 @@ func (s *Store) files(m Manifest) ([]FileState, error) {
 		info, err := os.Stat(path)
 		if err == nil {
 			f.Path, f.Bytes = path, info.Size()
-			f.SHA256, f.Err = records.check(path, info, m.Files[name])
+			f.SHA256, f.Err = records.check(ctx, path, info, m.Files[name])
 		} else if v := m.Files[name].Vendor; v != "" && s.Vendor != "" {
 			path = filepath.Join(s.Vendor, filepath.FromSlash(v))
 			if info, err := os.Stat(path); err == nil {
@@ -279,6 +282,12 @@ func (s *Store) files(m Manifest) ([]FileState, error) {
 			}
 		}
 		list = append(list, f)
+	}
+	if !maps.Equal(before, records) {
+		s.note(m.Name, records)
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
 	return list, nil
 }

@@ -1,6 +1,7 @@
 package hailo
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"os"
@@ -251,6 +252,61 @@ func TestDamagedRecords(t *testing.T) {
 		if in := s.state(t, PreferredModel); in.Files[len(in.Files)-1].Err == nil {
 			t.Errorf("%s: not in the list: %+v", name, in.Files)
 		}
+	}
+}
+
+// TestNewTimeIsNoted has the time of files change, as after a copy: who reads them notes it, if they are
+// the same.
+func TestNewTimeIsNoted(t *testing.T) {
+	s := testStore(t)
+	from := t.TempDir()
+	for name, text := range contents {
+		write(t, filepath.Join(from, name), text)
+	}
+	if err := s.Pull(t.Context(), PreferredModel, PullOptions{Which: AllParts, FromDir: from}); err != nil {
+		t.Fatal(err)
+	}
+	later := time.Now().Add(time.Hour).Truncate(time.Second)
+	touch := func() {
+		t.Helper()
+		later = later.Add(time.Hour)
+		for name := range contents {
+			if err := os.Chtimes(s.path(name), later, later); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	noted := func(name string) bool {
+		t.Helper()
+		r, err := readRecords(filepath.Dir(s.path(name)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r[name].ModTime.Equal(later)
+	}
+	for name, read := range map[string]func() error{
+		"resolve": func() error { _, _, err := s.Resolve(PreferredModel); return err },
+		"pull": func() error {
+			return s.Pull(t.Context(), PreferredModel, PullOptions{Which: AllParts, FromDir: from})
+		},
+		"verify": func() error { _, err := s.Verify(t.Context(), PreferredModel); return err },
+	} {
+		if touch(); noted("t.onnx") {
+			t.Fatal(name, ": noted before")
+		}
+		if err := read(); err != nil || !noted("t.onnx") || !noted("i.hef") {
+			t.Errorf("%s: not noted, %v", name, err)
+		}
+	}
+	write(t, s.path("t.onnx"), strings.Repeat("\x08", len(contents["t.onnx"])))
+	touch()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.Verify(ctx, PreferredModel); !errors.Is(err, context.Canceled) || noted("i.hef") {
+		t.Error("cancelled: ", err)
+	}
+	if _, err := s.Verify(t.Context(), PreferredModel); !errors.Is(err, ErrModelFile) || noted("t.onnx") || !noted("i.hef") {
+		t.Error("another file: ", err)
 	}
 }
 

@@ -21,7 +21,7 @@ func (s *Store) Verify(ctx context.Context, name string) ([]FileState, error) {
 	if err != nil {
 		return nil, err
 	}
-	files, err := s.files(m)
+	files, err := s.files(ctx, m)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"go.uber.org/goleak"
 )
@@ -113,6 +114,25 @@ func TestEveryWayOutReleasesOnce(t *testing.T) {
 				t.Errorf("%d resources open, Left called %d times", open.Load(), left.Load())
 			}
 		})
+	}
+}
+
+// TestIdleWorkersKeepNothing has a job collected that has left the line, although no other came after it.
+func TestIdleWorkersKeepNothing(t *testing.T) {
+	p := mustNew(t, Stage{Name: "s", Queue: 1, Workers: 1, Batch: 4, Work: func(int, []*Job) {}})
+	defer mustClose(t, p)
+	job := func() weak.Pointer[Job] {
+		job := &Job{}
+		if err := p.Do(t.Context(), job); err != nil {
+			t.Error(err)
+		}
+		return weak.Make(job)
+	}()
+	for tries := 0; job.Value() != nil; tries++ { // Do may return before its worker is done
+		if tries == 1000 {
+			t.Fatal("the job is still alive")
+		}
+		runtime.GC()
 	}
 }
 

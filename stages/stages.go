@@ -79,7 +79,7 @@ func (s *state) Release() {
 }
 
 func (l *Line) decode(worker int, job *pipeline.Job) error {
-	picture, err := l.decoders[worker].Decode(job.Image)
+	picture, err := l.decoders[worker].DecodeContext(job.Context(), job.Image)
 	if err != nil {
 		return err
 	}

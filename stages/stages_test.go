@@ -30,8 +30,9 @@ type fakeBackend struct {
 	batch  int
 	fail   func(call int, frames []*hailo.Frame) error
 
-	mu    sync.Mutex
-	calls [][]int // slots of every call
+	mu        sync.Mutex
+	calls     [][]int // slots of every call
+	deadlines []time.Time
 }
 
 func (b *fakeBackend) Info() hailo.Info      { return hailo.Info{ImageBatch: b.batch, ImageCalls: 2} }
@@ -50,6 +51,8 @@ func (b *fakeBackend) EncodeImages(ctx context.Context, frames []*hailo.Frame) e
 		slots = append(slots, f.Slot)
 	}
 	b.calls = append(b.calls, slots)
+	deadline, _ := ctx.Deadline()
+	b.deadlines = append(b.deadlines, deadline)
 	b.mu.Unlock()
 	for _, f := range frames {
 		var sum [3]float64
@@ -92,7 +95,7 @@ var (
 
 var testConfig = Config{
 	Decode: decode.Config{MaxPixels: 1_000_000, JPEGScale: decode.ScaleExact},
-	Resize: resize.Config{Fit: resize.FitCrop},
+	Resize: resize.Config{Fit: resize.FitSquash}, // a fit that is too extreme at times
 }
 
 // start runs the real pipeline with the real stages over b.
@@ -172,6 +175,9 @@ func TestErrorsHaveMeanings(t *testing.T) {
 		{"closed", good, hailo.ErrClosed, pipeline.ErrUnavailable, hailo.ErrClosed, "the encoder is not available: backend closed"},
 		{"encode", good, fmt.Errorf("%w: a vector of zeros", hailo.ErrEncode), pipeline.ErrEncode, hailo.ErrEncode,
 			"the image could not be encoded: encoding failed: a vector of zeros"},
+		{"too extreme", picture(t, 300_000, 1, red), nil, pipeline.ErrBadImage, resize.ErrTooExtreme,
+			"picture too long for its size: a side of 300000 pixels to 32"},
+		{"cancelled", good, context.Canceled, pipeline.ErrDeadline, context.Canceled, "the deadline has passed: context canceled"},
 		{"deadline", good, context.DeadlineExceeded, pipeline.ErrDeadline, context.DeadlineExceeded,
 			"the deadline has passed: context deadline exceeded"},
 	}

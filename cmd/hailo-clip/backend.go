@@ -107,6 +107,8 @@ func (o opener) fill(ctx context.Context, e *encoders) (err error) {
 		var cpu hailo.Backend
 		if cpu, err = o.openCPU(o.model.HasCPU()); err == nil {
 			e.images, e.texts, e.opened = cpu, []hailo.Backend{cpu}, []hailo.Backend{cpu}
+		} else if o.cfg.CLIP.Backend == "auto" { // who has only files for the NPU asks why it is not taken
+			err = fmt.Errorf("the CPU is to encode, because %s: %w", why, err)
 		}
 	case "npu":
 		err = o.openDevice(ctx, e, o.openNPU)

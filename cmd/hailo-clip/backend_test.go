@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -84,6 +85,22 @@ func TestChooseBackend(t *testing.T) {
 				t.Errorf("%s because %q, want %s because of %q", kind, why, c.kind, c.why)
 			}
 		})
+	}
+}
+
+// TestWhyNotTheNPU has a model for the NPU alone on a machine that cannot use one: the error says why the
+// CPU was asked at all.
+func TestWhyNotTheNPU(t *testing.T) {
+	var cfg configs.Config
+	cfg.CLIP.Backend, cfg.NPU.Worker = "auto", "/nowhere/worker"
+	_, why := chooseBackend(cfg, npuModel(t), "/")
+	_, err := opener{cfg: cfg, model: npuModel(t)}.open(t.Context())
+	if !errors.Is(err, hailo.ErrNotInstalled) || !strings.Contains(err.Error(), why) {
+		t.Errorf("error %v lacks %q", err, why)
+	}
+	cfg.CLIP.Backend = "cpu"
+	if _, err := (opener{cfg: cfg, model: npuModel(t)}).open(t.Context()); !errors.Is(err, hailo.ErrNotInstalled) || strings.Contains(err.Error(), "because") {
+		t.Errorf("told to take the CPU: %v", err)
 	}
 }
 

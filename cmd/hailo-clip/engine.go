@@ -197,7 +197,7 @@ func (e *engine) logitScale() float64 {
 // health is what GET /health says; it does not block.
 func (e *engine) health() api.Health {
 	status, info := e.encoders.images.Status(), e.encoders.images.Info()
-	h := api.Health{Status: api.Healthy, Reason: status.Reason, ModelLoaded: status.Ready, Backend: info.Backend, RuntimeMode: "real", Why: e.encoders.why}
+	h := api.Health{Status: api.Healthy, Reason: status.Reason, ModelLoaded: status.Ready, Backend: info.Backend, RuntimeMode: "real", Why: e.encoders.why, ModelWhy: e.modelReason()}
 	if info.Simulated {
 		h.RuntimeMode = "simulated"
 	}
@@ -208,6 +208,14 @@ func (e *engine) health() api.Health {
 		h.Status = api.Degraded
 	}
 	return h
+}
+
+// modelReason is why it is this model, with a warning where that is the demo model.
+func (e *engine) modelReason() string {
+	if e.model.Embedded() {
+		return "this is the small demo model, which knows drawings and not photographs: " + e.modelWhy
+	}
+	return e.modelWhy
 }
 
 // close drains the pipeline, flushes the cache and releases the device, in that order, and gives up

@@ -42,6 +42,9 @@ func TestServiceClassifiesAndEmbeds(t *testing.T) {
 	if health.status != 200 || health.body["status"] != "healthy" || health.body["backend"] != "cpu" || health.body["model"] != "demo" {
 		t.Errorf("health %s", health.raw)
 	}
+	if why, _ := health.body["model_reason"].(string); !strings.Contains(why, "demo model, which knows drawings") {
+		t.Errorf("health does not say that this is the demo model: %q", why)
+	}
 	if !strings.Contains(r.logged(), "knows drawings, not photographs") {
 		t.Error("the log does not say that this is the demo model")
 	}

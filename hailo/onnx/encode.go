@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"runtime/debug"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
@@ -87,7 +88,13 @@ func (b *Backend) share(ctx context.Context, n, most int, encode func(ctx contex
 	if n == 0 {
 		return nil
 	}
-	part := func(ctx context.Context, from, to int) error {
+	part := func(ctx context.Context, from, to int) (err error) {
+		// A part has a goroutine of its own, where nobody else would catch it.
+		defer func() {
+			if v := recover(); v != nil {
+				err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+			}
+		}()
 		select {
 		case s := <-b.slots:
 			defer func() { b.slots <- s }()

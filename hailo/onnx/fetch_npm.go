@@ -45,7 +45,7 @@ func fetchNPM(ctx context.Context, o FetchOptions, b build, path string) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		return fmt.Errorf("%w: %s", err, lastLines(said.String(), 3))
+		return fmt.Errorf("%w: %s", err, npmError(said.String()))
 	}
 	return unpack(ctx, filepath.Join(tmp, npmPackage+"-"+FetchVersion+".tgz"), path, b.npmLibrary, b.library)
 }
@@ -80,8 +80,23 @@ func treeSize(dir string) (n int64) {
 	return n
 }
 
-// lastLines cuts what a program wrote down to its last n lines.
-func lastLines(s string, n int) string {
-	lines := strings.Split(strings.TrimSpace(s), "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "; ")
+// npmError cuts what npm wrote down to the first lines of its error, which say why; after them come
+// general advice and the name of a log file that is gone by then.
+func npmError(said string) string {
+	const most = 3
+	lines := strings.Split(strings.TrimSpace(said), "\n")
+	var errs []string
+	for _, line := range lines {
+		text := strings.TrimSpace(line)
+		if !strings.HasPrefix(strings.ToLower(text), "npm err") || strings.Contains(text, "complete log of this run") {
+			continue // "npm error", "npm ERR!" before npm 10
+		}
+		if _, after, _ := strings.Cut(text, " "); strings.ContainsRune(after, ' ') { // more than the word "error"
+			errs = append(errs, text)
+		}
+	}
+	if errs == nil {
+		errs = lines[max(0, len(lines)-most):]
+	}
+	return strings.Join(errs[:min(len(errs), most)], "; ")
 }

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // releaseURL is the vendor's release page.
@@ -22,7 +24,15 @@ func fetchRelease(ctx context.Context, o FetchOptions, b build, path string) err
 		url = releaseURL
 	}
 	part := filepath.Join(o.Dir, b.release+".part")
-	if err := download(ctx, url+"/"+b.release, part, b.releaseBytes, o.Progress); err != nil {
+	f, err := openPart(part)
+	if err != nil {
+		return err
+	}
+	defer f.Close() // the last step, because it ends the lock
+	if err := download(ctx, url+"/"+b.release, f, b.releaseBytes, o.Progress); err != nil {
+		if info, statErr := f.Stat(); statErr == nil && info.Size() == 0 {
+			os.Remove(part) // nothing came: nothing to go on with
+		}
 		return err
 	}
 	defer os.Remove(part) // it is whole: right or wrong, there is nothing to go on with
@@ -36,21 +46,35 @@ func fetchRelease(ctx context.Context, o FetchOptions, b build, path string) err
 	return unpack(ctx, part, path, b.releaseLibrary, "")
 }
 
+// openPart opens the file that a download goes to, for this process alone until it is closed.
+func openPart(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+		// Who held the lock before may have removed the file since we opened it.
+		var ours, there os.FileInfo
+		if ours, err = f.Stat(); err == nil {
+			if there, err = os.Stat(path); err == nil && os.SameFile(ours, there) {
+				return f, nil
+			}
+		}
+	}
+	f.Close()
+	return nil, fmt.Errorf("%s: another process is downloading it", filepath.Base(path))
+}
+
 // stallTimeout ends a download in which nothing arrives for so long.
 const stallTimeout = time.Minute
 
-// download brings path to exactly total bytes of url, beginning after those that it has.
-func download(ctx context.Context, url, path string, total int64, progress func(done, total int64)) error {
+// download brings f to exactly total bytes of url, beginning after those that it has.
+func download(ctx context.Context, url string, f *os.File, total int64, progress func(done, total int64)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stalled := time.AfterFunc(stallTimeout, func() { cancel(fmt.Errorf("nothing arrived for %v", stallTimeout)) })
 	defer stalled.Stop()
 
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
 	have, err := f.Seek(0, io.SeekEnd)
 	if err != nil || have == total {
 		return err
@@ -93,7 +117,7 @@ func download(ctx context.Context, url, path string, total int64, progress func(
 	if w.done < total {
 		return fmt.Errorf("%s: ended after %d of %d bytes", url, w.done, total)
 	}
-	return f.Close()
+	return nil
 }
 
 // cause is why ctx ended, where that is what err comes from.

@@ -159,6 +159,27 @@ func TestFetchNPMRefuses(t *testing.T) {
 	}
 }
 
+func TestNPMError(t *testing.T) {
+	for _, tt := range []struct{ name, said, want string }{
+		{"another program", "one\ntwo\nthree\nfour\n", "two; three; four"},
+		{"nothing", "", ""},
+		{"no network", `npm warn old lockfile
+npm error code ENOTFOUND
+npm error syscall getaddrinfo
+npm error errno ENOTFOUND
+npm error network request to the registry failed, reason: getaddrinfo ENOTFOUND
+npm error network This is a problem related to network connectivity.
+npm error
+npm error A complete log of this run can be found in: /tmp/x/cache/_logs/y.log
+`, "npm error code ENOTFOUND; npm error syscall getaddrinfo; npm error errno ENOTFOUND"},
+		{"npm 9", "npm ERR! code E404\nnpm ERR! \nnpm ERR! A complete log of this run can be found in: z\n", "npm ERR! code E404"},
+	} {
+		if got := npmError(tt.said); got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
 func TestFetchCancelled(t *testing.T) {
 	dir := t.TempDir()
 	fakeNPM(t, "exec /bin/sleep 1000")
@@ -203,7 +224,7 @@ func TestFetchRelease(t *testing.T) {
 			w.Header().Set("Content-Range", "bytes 5-9/10")
 			w.WriteHeader(http.StatusPartialContent)
 		}, want: "asked for bytes from 100", kept: true},
-		{name: "not found", npm: "echo 'no network' >&2; exit 1", serve: http.NotFound, want: "no network\nONNX Runtime from its release page: ", kept: true},
+		{name: "not found", npm: "echo 'no network' >&2; exit 1", serve: http.NotFound, want: "no network\nONNX Runtime from its release page: "},
 		{name: "ends early", serve: func(w http.ResponseWriter, _ *http.Request) { w.Write(tarball[:200]) }, want: "ended after 200 of", kept: true},
 		{name: "breaks", serve: func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", fmt.Sprint(len(tarball)))
@@ -213,7 +234,7 @@ func TestFetchRelease(t *testing.T) {
 			for r.Context().Err() == nil {
 				w.Write(make([]byte, 1<<16))
 			}
-		}, want: "more than", kept: true},
+		}, want: "more than"},
 		{name: "another file", serve: func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, len(tarball))) }, want: "wrong SHA-256"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -251,6 +272,29 @@ func TestFetchRelease(t *testing.T) {
 				t.Error("when it is there: ", err)
 			}
 		})
+	}
+}
+
+// Two at once do not write into one file.
+func TestFetchReleaseTwice(t *testing.T) {
+	dir := t.TempDir()
+	fakeNPM(t, "")
+	tarball := tgz(t, releaseName, "the vendor's library")
+	b := testBuild(tarball, "not the vendor's library")
+	o := FetchOptions{Dir: dir, Arch: "amd64", Progress: func(int64, int64) {}}
+	second := o
+	second.ReleaseURL = site(t, nil)
+	o.ReleaseURL = site(t, func(w http.ResponseWriter, _ *http.Request) {
+		if _, err := fetch(t.Context(), second, b); err == nil || !strings.Contains(err.Error(), "another process is downloading it") {
+			t.Error("meanwhile: ", err)
+		}
+		w.Write(tarball)
+	})
+	if _, err := fetch(t.Context(), o, b); err != nil {
+		t.Error(err)
+	}
+	if want := libraryName + " " + libraryName + ".sha256"; left(t, dir) != want {
+		t.Errorf("left %q, want %q", left(t, dir), want)
 	}
 }
 

@@ -1,6 +1,7 @@
 package onnx
 
 import (
+	"debug/elf"
 	"errors"
 	"fmt"
 	"os"
@@ -85,6 +86,8 @@ func load(path string) (*Library, error) {
 			return nil, errors.Unwrap(err) // the path is named already
 		} else if !info.Mode().IsRegular() {
 			return nil, errors.New("not a file")
+		} else if err := checkWhole(path, info.Size()); err != nil {
+			return nil, err
 		}
 	}
 	handle, err := purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_LOCAL)
@@ -98,6 +101,22 @@ func load(path string) (*Library, error) {
 	l.Path = path
 	loaded[path] = l
 	return l, nil
+}
+
+// checkWhole refuses a library that lacks a part of what the loader would map. The loader maps past
+// the end of such a file, and the first touch of what is not there ends the process.
+func checkWhole(path string, size int64) error {
+	f, err := elf.Open(path)
+	if err != nil {
+		return fmt.Errorf("not a library, or cut short: %w", err)
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if end := p.Off + p.Filesz; p.Type == elf.PT_LOAD && (end < p.Off || end > uint64(size)) {
+			return fmt.Errorf("cut short: it has %d of at least %d bytes", size, end)
+		}
+	}
+	return nil
 }
 
 // start asks an opened library for its functions and makes its environment.

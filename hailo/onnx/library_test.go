@@ -1,6 +1,7 @@
 package onnx
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -39,7 +40,26 @@ func TestLoadRefuses(t *testing.T) {
 	if err := os.WriteFile(text, []byte("no library"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	// Cut short, with the list of sections at its end (as after a full disk) and without one, which
+	// leaves the segments alone to tell.
+	program, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := bytes.Clone(program[:len(program)/2])
+	cut, cutSections := filepath.Join(dir, "cut.so"), filepath.Join(dir, "cut_sections.so")
+	if err := os.WriteFile(cutSections, half, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	clear(half[40:48]) // e_shoff
+	clear(half[58:64]) // e_shentsize, e_shnum, e_shstrndx
+	if err := os.WriteFile(cut, half, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range []struct{ name, library, want string }{
+		{"cut short", cut, "cut.so: cut short: it has "},
+		{"cut short with sections", cutSections, "cut_sections.so: not a library, or cut short"},
+		{"configured", text, "cpu.library names it"},
 		{"missing", filepath.Join(dir, "none.so"), "none.so: no such file"},
 		{"folder", dir, dir + ": not a file"},
 		{"text", text, "text.so: "},

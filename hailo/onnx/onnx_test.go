@@ -401,6 +401,20 @@ func TestShareFirstError(t *testing.T) {
 	}
 }
 
+// A panic in a part, which may run on a goroutine of its own, is an error of its call alone.
+func TestSharePanic(t *testing.T) {
+	b := newBackend(t, Config{Threads: 2}, tiny("slow.onnx", ""))
+	for parts := range 2 {
+		err := b.share(t.Context(), parts+1, 1, func(context.Context, *slot, int, int) error { panic("at the disco") })
+		if !errors.Is(err, hailo.ErrEncode) || !strings.Contains(err.Error(), "at the disco") || !strings.Contains(err.Error(), "encode.go") {
+			t.Errorf("%d parts: %v", parts+1, err)
+		}
+	}
+	if len(b.slots) != 2 {
+		t.Error("slots lost: ", len(b.slots))
+	}
+}
+
 func TestTextFiles(t *testing.T) {
 	m := hailo.Manifest{Tokenizer: "t.json", CPU: &hailo.CPUFiles{Image: "v.onnx", Text: "a.onnx"}, Files: map[string]hailo.File{}}
 	for _, name := range []string{"t.json", "v.onnx", "v.onnx_data", "a.onnx", "a.onnx.data", "a.onnx_data", "a.onnx_data_1", "a.onnx.txt", "a.onn", "ba.onnx_data"} {

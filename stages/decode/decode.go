@@ -1,6 +1,6 @@
 // Package decode turns compressed images into packed RGB pixels, as PIL's exif_transpose followed by
-// convert("RGB") does: JPEG, PNG, WebP, GIF (first frame), BMP and TIFF; 16-bit samples are cut to their
-// high byte, alpha is dropped and not blended, and EXIF orientation is applied.
+// convert("RGB") does: JPEG, PNG, WebP, GIF, BMP and TIFF, of animations the first frame; 16-bit samples are
+// cut to their high byte, alpha is dropped and not blended, and EXIF orientation is applied.
 //
 // JPEGs are decoded by libturbojpeg, opened at run time: byte for byte what PIL decodes. Where the library
 // is missing, the Go standard library decodes them, slower and close but not equal (chroma is not
@@ -9,13 +9,14 @@
 // All input is taken as hostile: the number of pixels is judged by the header before anything is allocated,
 // and a panic of a decoder is an error of that image. Nothing is read but the given bytes.
 //
-// Limitations: animated WebP, BMP with fewer or more than 1, 2, 4, 8, 24 or 32 bits or with run lengths,
+// Limitations: BMP with fewer or more than 1, 2, 4, 8, 24 or 32 bits or with run lengths,
 // and CMYK, floating-point or JPEG-compressed TIFF are refused as unsupported; colour profiles are ignored
 // as PIL ignores them.
 package decode
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"image/png"
@@ -28,7 +29,10 @@ type Decoder struct {
 	maxPixels  int
 	fastTarget int    // the shorter side that will be needed; 0: decode at full size
 	turbo      *turbo // nil: no library
-	held       int64  // of the budget, for the picture that is being decoded
+
+	// Of the picture that is being decoded.
+	ctx  context.Context // how long it may wait for memory
+	held int64           // of the budget
 }
 
 // NewDecoder makes a decoder by a valid cfg. target is the side of the picture that will be made of the
@@ -58,11 +62,17 @@ func (d *Decoder) Close() {
 	}
 }
 
-// Decode decodes b, which it does not keep or change. The caller owns the picture and releases it.
+// Decode is DecodeContext without an end to the wait for memory.
+func (d *Decoder) Decode(b []byte) (Picture, error) { return d.DecodeContext(context.Background(), b) }
+
+// DecodeContext decodes b, which it does not keep or change. The caller owns the picture and releases it.
 // It blocks for as long as the work takes (milliseconds a megapixel); pictures of millions of pixels wait,
-// besides, while those that other decoders work on or that are not released yet fill a GiB. The error is one of ErrNotImage,
-// ErrUnsupportedFormat, ErrTooManyPixels, ErrTruncated or ErrCorrupt, wrapped with the detail.
-func (d *Decoder) Decode(b []byte) (p Picture, err error) {
+// besides, while those that other decoders work on or that are not released yet fill a GiB, but not beyond
+// the end of ctx. The error is one of ErrNotImage, ErrUnsupportedFormat, ErrTooManyPixels, ErrTruncated or
+// ErrCorrupt, wrapped with the detail, or the cause of ctx when it ended in that wait.
+func (d *Decoder) DecodeContext(ctx context.Context, b []byte) (p Picture, err error) {
+	d.ctx = ctx
+	defer func() { d.ctx = nil }()
 	format, err := sniff(b)
 	if err != nil {
 		return Picture{}, err
@@ -133,7 +143,9 @@ func (d *Decoder) decodePNG(b []byte) (Picture, error) {
 		own *= 2 // the passes are pictures of their own
 	}
 	turn := orientation(pngExif(b))
-	d.admit(w, h, own, turn)
+	if err := d.admit(w, h, own, turn); err != nil {
+		return Picture{}, err
+	}
 	m, err := png.Decode(bytes.NewReader(b))
 	if err != nil {
 		return Picture{}, classify(PNG, err)
@@ -157,7 +169,9 @@ func (d *Decoder) decodeBMP(b []byte) (Picture, error) {
 	if bits := int(binary.LittleEndian.Uint16(b[28:])); config.Width*config.Height > len(b)*8/bits {
 		return Picture{}, fmt.Errorf("%w: BMP: %d bytes for %d x %d pixels", ErrTruncated, len(b), config.Width, config.Height)
 	}
-	d.admit(config.Width, config.Height, 4*config.Width*config.Height, 1)
+	if err := d.admit(config.Width, config.Height, 4*config.Width*config.Height, 1); err != nil {
+		return Picture{}, err
+	}
 	m, err := bmp.Decode(bytes.NewReader(b))
 	if err != nil {
 		return Picture{}, classify(BMP, err)

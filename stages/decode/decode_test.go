@@ -94,7 +94,7 @@ func TestCutShort(t *testing.T) {
 					case err == nil:
 						t.Errorf("%d of %d bytes were decoded", n, len(whole))
 					case n < 12 && errors.Is(err, ErrNotImage):
-					case strings.HasSuffix(file, ".jpg") && !errors.Is(err, ErrTruncated):
+					case (strings.HasSuffix(file, ".jpg") || strings.HasSuffix(file, ".gif")) && !errors.Is(err, ErrTruncated):
 						t.Errorf("%d of %d bytes: %v", n, len(whole), err)
 					case !oneSentinel(err):
 						t.Errorf("%d of %d bytes: %v", n, len(whole), err)
@@ -144,10 +144,15 @@ func TestRefused(t *testing.T) {
 			{"JPEG XL", []byte("\xff\x0a\x00\x00"), ErrUnsupportedFormat, "JPEG XL"},
 			{"JPEG XL in a box", []byte("\x00\x00\x00\x0cJXL \r\n\x87\n"), ErrUnsupportedFormat, "JPEG XL"},
 			{"JPEG 2000", []byte("\x00\x00\x00\x0cjP  \r\n\x87\n"), ErrUnsupportedFormat, "JPEG 2000"},
-			{"animated WebP", []byte("RIFF\x16\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x00\x00"), ErrUnsupportedFormat, "animated WebP"},
+			{"animated WebP without frames", []byte("RIFF\x16\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x00\x00"), ErrTruncated, "without a whole frame"},
+			{"animated WebP within its header", []byte("RIFF\x0d\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x02"), ErrTruncated, "within the header"},
+			{"huge animated WebP", []byte("RIFF\x2e\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x02\x00\x00\x00\xff\xff\x00\xff\xff\x00" +
+				"ANMF\x10\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), ErrTooManyPixels, "65536"},
 			{"lossless JPEG", huge("rgb_444.jpg", sof+1, 0xC3), ErrUnsupportedFormat, "SOF3"},
 			{"12-bit JPEG", huge("rgb_444.jpg", sof+4, 12), ErrUnsupportedFormat, "12 bits"},
-			{"BMP of 16 bits", huge("rgb.bmp", 28, 16), ErrUnsupportedFormat, "BMP"},
+			{"BMP of 16 bits", huge("rgb.bmp", 28, 16), ErrUnsupportedFormat, "this kind of BMP"},
+			{"BMP of run lengths", huge("rgb.bmp", 28, 8, 0, 1), ErrUnsupportedFormat, "this kind of BMP"},
+			{"CMYK TIFF", cmykTIFF(), ErrUnsupportedFormat, "this kind of TIFF"},
 			{"huge JPEG", huge("rgb_444.jpg", sof+5, 0xFF, 0xDC, 0xFF, 0xDC), ErrTooManyPixels, "65500 x 65500 is more than 10000"},
 			{"huge CMYK JPEG", huge("cmyk.jpg", bytes.Index(read(t, "pil", "cmyk.jpg"), []byte{0xFF, 0xC0})+5, 0xFF, 0xDC, 0xFF, 0xDC), ErrTooManyPixels, ""},
 			{"huge PNG", pngHeader(1<<30, 1<<30), ErrTooManyPixels, "1073741824"},
@@ -167,6 +172,9 @@ func TestRefused(t *testing.T) {
 				p, err := d.Decode(c.b)
 				if !errors.Is(err, c.want) || !oneSentinel(err) || !strings.Contains(err.Error(), c.text) {
 					t.Errorf("got %v, want %v with %q", err, c.want, c.text)
+				}
+				if _, foreign := sniff(c.b); foreign == nil && strings.Contains(err.Error(), "accepted") {
+					t.Errorf("names its own format among the accepted ones: %v", err)
 				}
 				if p.Pix != nil {
 					t.Error("an error came with pixels")
@@ -341,6 +349,14 @@ func tiffHeader(w, h uint32) []byte {
 		b = binary.LittleEndian.AppendUint32(b, e[1])
 	}
 	return append(b, 0, 0, 0, 0)
+}
+
+// cmykTIFF is the header of a TIFF of inks.
+func cmykTIFF() []byte {
+	b := tiffHeader(1, 1)
+	photometric := bytes.Index(b, []byte{0x06, 0x01, 4, 0})
+	b[photometric+8] = 5
+	return b
 }
 
 // manyScans repeats the last scan of a progressive JPEG.

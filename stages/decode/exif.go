@@ -104,16 +104,11 @@ func pngExif(b []byte) []byte {
 
 // webpExif finds the EXIF chunk of a WebP file; nil when there is none.
 func webpExif(b []byte) []byte {
-	const signature, head = 12, 8
-	for b = b[min(signature, len(b)):]; len(b) >= head; {
-		n := uint64(binary.LittleEndian.Uint32(b[4:]))
-		if n+head > uint64(len(b)) {
-			return nil
+	const signature = 12
+	for name, data := range webpChunks(b[min(signature, len(b)):]) {
+		if name == "EXIF" {
+			return data
 		}
-		if string(b[:4]) == "EXIF" {
-			return b[head : head+n]
-		}
-		b = b[min(head+n+n&1, uint64(len(b))):]
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package decode
 
 import (
 	"bytes"
+	"image"
 	"os"
 	"path/filepath"
 	"testing"
@@ -24,6 +25,11 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte("\x00\x00\x00\x1cftypavif\x00\x00\x00\x00mif1miaf"))
 	f.Add(pngHeader(3, 5))
 	f.Add(tiffHeader(3, 5))
+	if still, err := os.ReadFile("testdata/pil/lossy_2x17.webp"); err != nil {
+		f.Fatal(err)
+	} else {
+		f.Add(animation(image.Pt(6, 21), image.Pt(2, 4), image.Pt(2, 17), still))
+	}
 
 	ds := decoders(f, Config{MaxPixels: 200_000, JPEGScale: ScaleExact})
 	small, err := os.ReadFile("testdata/pil/rgb_422.jpg")

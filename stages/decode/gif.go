@@ -18,7 +18,9 @@ func (d *Decoder) decodeGIF(b []byte) (Picture, error) {
 	if err := d.checkSize(config.Width, config.Height); err != nil {
 		return Picture{}, err
 	}
-	d.admit(config.Width, config.Height, 2*config.Width*config.Height, 1) // an interlaced one is sorted into a copy
+	if err := d.admit(config.Width, config.Height, 2*config.Width*config.Height, 1); err != nil { // an interlaced one is sorted into a copy
+		return Picture{}, err
+	}
 	// The Go decoder forgets the colour of the transparent index, so it is not told of the transparency:
 	// its flag, the lowest bit of one byte, is cleared on the way.
 	var r io.Reader = bytes.NewReader(b)

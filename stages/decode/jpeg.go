@@ -72,9 +72,9 @@ func scanJPEG(b []byte) (info jpegInfo) {
 func (info jpegInfo) check() error {
 	switch {
 	case info.process == 0xC3 || info.process >= 0xC5 && info.process <= 0xC7 || info.process == 0xCB || info.process >= 0xCD:
-		return unsupported(fmt.Sprintf("lossless or hierarchical JPEG (SOF%d)", info.process-0xC0))
+		return unsupportedKind(fmt.Sprintf("lossless or hierarchical JPEG (SOF%d)", info.process-0xC0))
 	case info.process != 0 && info.precision != 8:
-		return unsupported(fmt.Sprintf("JPEG of %d bits a sample", info.precision))
+		return unsupportedKind(fmt.Sprintf("JPEG of %d bits a sample", info.precision))
 	case info.scans == 0 && !info.terminated:
 		return fmt.Errorf("%w: JPEG: ends within the header", ErrTruncated)
 	}
@@ -119,7 +119,9 @@ func (d *Decoder) decodeTurbo(b []byte, info jpegInfo) (Picture, error) {
 	if info.scans > 1 { // the library keeps the coefficients of the whole picture, 2 bytes each
 		own += 2 * 4 * int(t.width) * int(t.height)
 	}
-	d.admit(w, h, own, orientation(info.exif))
+	if err := d.admit(w, h, own, orientation(info.exif)); err != nil {
+		return Picture{}, err
+	}
 	if inks {
 		return d.decodeTurboCMYK(b, w, h, info)
 	}
@@ -174,7 +176,9 @@ func (d *Decoder) decodeGoJPEG(b []byte, info jpegInfo) (Picture, error) {
 	if info.scans > 1 {
 		size += 4 * 4 // coefficients of 4 bytes
 	}
-	d.admit(config.Width, config.Height, size*config.Width*config.Height, orientation(info.exif))
+	if err := d.admit(config.Width, config.Height, size*config.Width*config.Height, orientation(info.exif)); err != nil {
+		return Picture{}, err
+	}
 	m, err := jpeg.Decode(bytes.NewReader(b))
 	if err != nil {
 		return Picture{}, goJPEGError(err)

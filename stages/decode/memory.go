@@ -26,15 +26,18 @@ var budget = semaphore.NewWeighted(budgetBytes)
 // garbage is how many bytes of the budget wait for reclaim.
 var garbage atomic.Int64
 
-// reserve waits until a picture that needs n bytes may be decoded. It returns what was taken from the budget.
-// A goroutine that keeps a large picture and decodes another may wait for itself.
-func reserve(n int) int64 {
+// reserve waits until a picture that needs n bytes may be decoded. It returns what was taken from the budget,
+// or the cause of ctx when that ends before. A goroutine that keeps a large picture and decodes another may
+// wait for itself.
+func reserve(ctx context.Context, n int) (int64, error) {
 	if n < uncounted {
-		return 0
+		return 0, nil
 	}
 	taken := min(int64(n), budgetBytes)
-	_ = budget.Acquire(context.Background(), taken) // fails only when the context ends
-	return taken
+	if err := budget.Acquire(ctx, taken); err != nil {
+		return 0, context.Cause(ctx)
+	}
+	return taken, nil
 }
 
 // giveBack returns n bytes to the budget: at once, or when their memory has gone back to the system, so that
@@ -62,12 +65,13 @@ func reclaim() {
 
 // admit waits for the memory of a picture whose header has been judged: own bytes for what its decoder
 // allocates, and the packed pixels, twice where the orientation exchanges rows and columns.
-func (d *Decoder) admit(w, h, own, orientation int) {
+func (d *Decoder) admit(w, h, own, orientation int) (err error) {
 	packed := 3 * w * h
 	if orientation >= 5 {
 		own += packed
 	}
-	d.held = reserve(own + packed)
+	d.held, err = reserve(d.ctx, own+packed)
+	return err
 }
 
 // settle leaves to p the share of the budget that its pixels have, until its release, and gives back the rest.

@@ -3,6 +3,7 @@ package decode
 import (
 	"bytes"
 	"context"
+	"errors"
 	"image"
 	"image/color/palette"
 	"image/gif"
@@ -14,6 +15,7 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"golang.org/x/image/bmp"
 	"golang.org/x/image/tiff"
@@ -26,6 +28,16 @@ func drain(t *testing.T) {
 		t.Fatal(err)
 	}
 	budget.Release(budgetBytes)
+}
+
+// reserved takes n bytes of the budget, however long that takes.
+func reserved(t *testing.T, n int) int64 {
+	t.Helper()
+	taken, err := reserve(t.Context(), n)
+	if err != nil {
+		t.Error(err)
+	}
+	return taken
 }
 
 func encoded(t testing.TB, encode func(io.Writer, image.Image) error, m image.Image) []byte {
@@ -72,9 +84,14 @@ func TestLargePicturesWait(t *testing.T) {
 	small := encoded(t, png.Encode, image.NewNRGBA64(image.Rect(0, 0, 300, 300)))
 	drain(t) // whoever wakes a waiter must be in the bubble
 	synctest.Test(t, func(t *testing.T) {
-		taken := reserve(2 * budgetBytes)
+		taken := reserved(t, 2*budgetBytes)
 		if taken != budgetBytes {
 			t.Fatalf("%d bytes were taken", taken)
+		}
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := newDecoder(exact, 224, nil).DecodeContext(short, large); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error("a picture waited for longer than it may:", err)
 		}
 		var p Picture
 		var err error
@@ -159,6 +176,7 @@ func TestEstimates(t *testing.T) {
 			runtime.GC() // pools empty
 			runtime.GC()
 			runtime.ReadMemStats(&before)
+			d.ctx = t.Context()
 			p, err := d.decode(c.format, c.b)
 			runtime.ReadMemStats(&after)
 			held := d.held
@@ -186,10 +204,10 @@ func TestEstimates(t *testing.T) {
 // TestGarbageComesBack returns the budget of huge pictures from several goroutines at once.
 func TestGarbageComesBack(t *testing.T) {
 	for range 8 {
-		go giveBack(reserve(reclaimed))
+		go giveBack(reserved(t, reclaimed))
 	}
 	for range 8 {
-		giveBack(reserve(budgetBytes / 2))
+		giveBack(reserved(t, budgetBytes/2))
 	}
 	if err := budget.Acquire(context.Background(), budgetBytes); err != nil {
 		t.Fatal(err)

@@ -22,10 +22,12 @@ func (d *Decoder) decodeTIFF(b []byte) (Picture, error) {
 	}
 	blocks := tiffBlocks(b, config)
 	if blocks > maxBlocks {
-		return Picture{}, unsupported(fmt.Sprintf("TIFF of %d strips or tiles, at most %d", blocks, maxBlocks))
+		return Picture{}, unsupportedKind(fmt.Sprintf("TIFF of %d strips or tiles, at most %d", blocks, maxBlocks))
 	}
 	turn := orientation(b)
-	d.admit(config.Width, config.Height, tiffMemory(b, config, blocks), turn)
+	if err := d.admit(config.Width, config.Height, tiffMemory(b, config, blocks), turn); err != nil {
+		return Picture{}, err
+	}
 	m, err := tiff.Decode(bytes.NewReader(b))
 	if err != nil {
 		return Picture{}, classify(TIFF, err)

@@ -14,9 +14,8 @@ func (d *Decoder) decodeWebP(b []byte) (Picture, error) {
 	if n := uint64(binary.LittleEndian.Uint32(b[4:])); n+8 > uint64(len(b)) {
 		return Picture{}, fmt.Errorf("%w: WebP: %d of %d bytes", ErrTruncated, len(b), n+8)
 	}
-	const animated = 1 << 1
-	if len(b) > 20 && string(b[12:16]) == "VP8X" && b[20]&animated != 0 {
-		return Picture{}, unsupported("animated WebP")
+	if animated(b) {
+		return d.decodeAnimation(b)
 	}
 	config, err := webp.DecodeConfig(bytes.NewReader(b))
 	if err != nil {
@@ -25,29 +24,39 @@ func (d *Decoder) decodeWebP(b []byte) (Picture, error) {
 	if err := d.checkSize(config.Width, config.Height); err != nil {
 		return Picture{}, err
 	}
-	size := 2 // 4:2:0 in whole blocks
-	if config.ColorModel != color.YCbCrModel {
-		size = 8 // lossless, or with a lossless picture for the alpha; its palette is expanded into a copy
-	}
 	turn := orientation(webpExif(b))
-	d.admit(config.Width, config.Height, size*config.Width*config.Height, turn)
+	if err := d.admit(config.Width, config.Height, webpSize(config.ColorModel == color.YCbCrModel)*config.Width*config.Height, turn); err != nil {
+		return Picture{}, err
+	}
+	p, err := webpPixels(b)
+	if err != nil {
+		return Picture{}, err
+	}
+	upright(&p, turn)
+	return p, nil
+}
+
+// webpSize returns how many bytes a pixel the decoder takes.
+func webpSize(lossy bool) int {
+	if lossy {
+		return 2 // 4:2:0 in whole blocks
+	}
+	return 8 // lossless, or with a lossless picture for the alpha; its palette is expanded into a copy
+}
+
+// webpPixels decodes a file whose size has been judged.
+func webpPixels(b []byte) (Picture, error) {
 	m, err := webp.Decode(bytes.NewReader(b))
 	if err != nil {
 		return Picture{}, classify(WebP, err)
 	}
-	var p Picture
 	switch m := m.(type) {
 	case *image.YCbCr:
-		p = fromVP8(m)
+		return fromVP8(m), nil
 	case *image.NYCbCrA:
-		p = fromVP8(&m.YCbCr)
-	default:
-		if p, err = fromImage(m); err != nil {
-			return Picture{}, err
-		}
+		return fromVP8(&m.YCbCr), nil
 	}
-	upright(&p, turn)
-	return p, nil
+	return fromImage(m)
 }
 
 // fromVP8 converts the 4:2:0 samples of lossy WebP. They are of limited range (16 to 235), unlike what Go's
