@@ -13,7 +13,7 @@ import (
 
 const models = 2 // image and text
 
-// maxFailures is how many frames in a row the device may fail before the worker is replaced.
+// maxFailures is how many frames of a model in a row the device may fail before the worker is replaced.
 const maxFailures = 8
 
 // A session is one worker from its start to its end. Everything that it promised ends with it:
@@ -32,11 +32,14 @@ type session struct {
 	changed  *sync.Cond // an image was done, or the session is dead
 	reason   error      // why it is dead, nil while it lives
 	lines    [models]lane
-	failures int    // frames failed in a row
+	opened   time.Time
 	done     uint64 // frames done with success
 	withheld int    // tokens not given back because the device is hot
 	stats    Stats
-	paused   bool // the device has stopped its streams because of its heat
+	heard    time.Time     // of the last stats
+	paused   bool          // the device has stopped its streams because of its heat
+	pausedAt time.Time     // since then
+	stopped  chan struct{} // closed while paused
 }
 
 // openSession starts a worker and brings it to where frames can be submitted.
@@ -46,7 +49,7 @@ func (b *Backend) openSession(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &session{b: b, proc: proc, dead: make(chan struct{})}
+	s := &session{b: b, proc: proc, dead: make(chan struct{}), stopped: make(chan struct{})}
 	s.changed = sync.NewCond(&s.mu)
 	stop := context.AfterFunc(ctx, proc.kill)
 	err = s.handshake()
@@ -100,6 +103,7 @@ func (s *session) handshake() error {
 			return err
 		}
 	}
+	s.opened = time.Now()
 	// Never more in flight than the device takes.
 	depth := min(o.Config.InFlight, int(s.loaded[ImageModel].QueueDepth))
 	s.tokens = make(chan struct{}, depth)
@@ -207,6 +211,7 @@ func (s *session) end(reason error) {
 		s.reason = reason
 		close(s.dead)
 		s.changed.Broadcast()
+		s.b.texts.fail(lost(reason))
 	}
 	s.mu.Unlock()
 	s.proc.kill()
