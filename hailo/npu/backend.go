@@ -29,6 +29,7 @@ const (
 
 	statsLate     = 5 * time.Second  // the worker sends them every second
 	shutdownLimit = 5 * time.Second  // then the worker is killed
+	reapLimit     = 2 * time.Second  // for the end of a worker that was killed
 	unsettled     = 30 * time.Second // after a loss the state is degraded for this long
 
 	firstBackOff = 50 * time.Millisecond
@@ -94,7 +95,8 @@ var _ hailo.Backend = (*Backend)(nil)
 // that its device is gone is killed and started again: at once if it had been well for half a
 // minute, else ever slower, at last every 20 s, or every second if it encodes at least something
 // each time. A device that stops for its heat with frames in flight ends the worker too, and has
-// 20 s to cool down. What was in flight fails with ErrDeviceLost as soon as the process is gone.
+// 20 s to cool down. What was in flight fails with ErrDeviceLost as soon as the process is gone,
+// or 2 s later if it is stuck in the kernel: then the next start waits for its end, but nobody else.
 // It is not encoded again here: a start takes seconds on a real device, which few
 // deadlines allow, and the caller may have another encoder.
 //

@@ -17,7 +17,7 @@ const models = 2 // image and text
 const maxFailures = 8
 
 // A session is one worker from its start to its end. Everything that it promised ends with it:
-// finish answers what is in flight, once the process cannot write to any frame any more.
+// finish answers what is in flight, once the process cannot write to any frame any more or is stuck.
 type session struct {
 	b      *Backend
 	proc   *process
@@ -58,9 +58,9 @@ func (b *Backend) openSession(ctx context.Context) (*session, error) {
 	}
 	if err != nil {
 		proc.kill()
-		<-proc.exited
+		reaped := proc.reap(ctx)
 		proc.conn.Close()
-		if errors.Is(err, errSocket) {
+		if reaped && errors.Is(err, errSocket) {
 			return nil, fmt.Errorf("the worker ended while it started: %s", proc.describe())
 		}
 		return nil, err
@@ -207,14 +207,23 @@ func (s *session) read() error {
 // end makes the session dead and kills the worker. The first reason counts.
 func (s *session) end(reason error) {
 	s.mu.Lock()
-	if s.reason == nil {
+	first := s.reason == nil
+	if first {
 		s.reason = reason
 		close(s.dead)
 		s.changed.Broadcast()
 		s.b.texts.fail(lost(reason))
 	}
 	s.mu.Unlock()
+	if first { // the watchdog repeats itself, and must not put the limit off
+		s.kill()
+	}
+}
+
+// kill ends the worker, and whoever is at its socket: that of a process that is stuck stays open.
+func (s *session) kill() {
 	s.proc.kill()
+	_ = s.proc.conn.SetDeadline(time.Now().Add(reapLimit))
 }
 
 // serve runs the session until its worker has ended and everything in flight is answered. It
@@ -239,27 +248,39 @@ func (s *session) serve(ctx context.Context) error {
 		case <-stop:
 			stop = nil
 			if err := s.proc.send(&Shutdown{}); err != nil {
-				s.proc.kill()
+				s.kill()
 			}
 			timer := time.NewTimer(shutdownLimit)
 			defer timer.Stop()
 			killAt = timer.C
 		case <-killAt:
-			s.proc.kill()
+			s.kill()
 		case err := <-reading:
-			return s.finish(err)
+			return s.finish(ctx, err)
 		}
 	}
 }
 
-// finish reaps the worker and answers what is in flight.
-func (s *session) finish(err error) error {
+// finish reaps the worker and answers what is in flight. Those who wait are not kept by a worker that
+// is stuck in the kernel: it writes to outputs only, which nobody reads any more, and the next
+// one starts after its end. With ctx that is not waited for either.
+func (s *session) finish(ctx context.Context, err error) error {
 	s.end(err) // a no-op when there was a reason before
-	<-s.proc.exited
+	reaped := s.proc.reapSoon()
+	if !reaped {
+		s.b.log.Error("npu: the worker was killed and does not end, it may be stuck in the driver", "pid", s.proc.cmd.Process.Pid)
+	}
+	reason := s.answer(reaped)
+	s.proc.reap(ctx)
 	s.proc.conn.Close()
+	return reason
+}
+
+// answer tells everyone whose frame is in flight that the session has ended, and returns why.
+func (s *session) answer(reaped bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if errors.Is(s.reason, errSocket) {
+	if reaped && errors.Is(s.reason, errSocket) {
 		s.reason = fmt.Errorf("the worker ended: %s", s.proc.describe())
 	}
 	for model := range s.lines {

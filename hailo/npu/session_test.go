@@ -1,16 +1,23 @@
 package npu
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"hailoclip/hailo"
 )
 
 // fuzzSession is a session without a process: four image slots and two of text, at most three
@@ -319,6 +326,41 @@ func TestFailedFramesAreNoWork(t *testing.T) {
 	s.launch(ImageModel, 1)
 	if err := s.complete(&Done{Slot: 1, Sequence: 2}); err != nil || s.done != 1 {
 		t.Errorf("%d frames done, error %v", s.done, err)
+	}
+}
+
+// A worker that its kill does not end, for it is stuck in the kernel, keeps neither those who wait for a
+// frame nor Close.
+func TestStuckWorker(t *testing.T) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := os.NewFile(uintptr(pair[1]), "theirs") // open to the end
+	defer theirs.Close()
+	cmd := exec.Command("sleep", "1000") // stands for it; exited is never closed
+	if err := cmd.Start(); err != nil {
+		t.Skip(err)
+	}
+	defer func() { _ = cmd.Wait() }()
+	s := fuzzSession()
+	s.b.log, s.b.opt.DeviceTimeout = slog.New(slog.DiscardHandler), 10*time.Millisecond
+	s.proc = &process{conn: os.NewFile(uintptr(pair[0]), "ours"), cmd: cmd, exited: make(chan struct{})}
+	s.launch(ImageModel, 0)
+	ctx, stop := context.WithCancel(t.Context())
+	served := make(chan error)
+	go func() { served <- s.serve(ctx) }()
+	if r := <-s.lines[ImageModel].flights[0].result; !errors.Is(r.check(), hailo.ErrDeviceLost) {
+		t.Error(r.check())
+	}
+	select {
+	case err := <-served:
+		t.Errorf("another worker may start while this one is there: %v", err)
+	default:
+	}
+	stop()
+	if err := <-served; err == nil || !strings.Contains(err.Error(), "no answer from the device") {
+		t.Error(err)
 	}
 }
 
