@@ -87,6 +87,16 @@ $(TOOLS)/$(LINT):
 race: setup ## every test under the race detector
 	$(GO) test -race -timeout 30m ./...
 
+# go test fuzzes one test of one package at a time.
+FUZZTIME ?= 5m
+
+.PHONY: fuzz
+fuzz: setup ## every fuzz test for FUZZTIME (5m each): both sides of the worker's protocol first, then the parsers
+	@set -e; for p in ./hailo/npu ./hailo/npu/worker ./hailo/sim $$($(GO) list ./... | grep -v -e /hailo/npu -e /hailo/sim$$); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
+	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p; \
+	  done; done
+
 .PHONY: arches
 arches: ## build for linux/amd64 and linux/arm64 without cgo
 	GOARCH=amd64 $(BUILD) -o bin/hailo-clip-linux-amd64 ./cmd/hailo-clip

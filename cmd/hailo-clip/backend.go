@@ -166,11 +166,14 @@ func (o opener) openDevice(ctx context.Context, e *encoders, open func() (*npu.B
 		e.texts = []hailo.Backend{device}
 	}
 	// The vectors of the simulated chip are its own, unless it computes the demo model's.
+	var cpu hailo.Backend
 	standIn := o.cfg.CLIP.OnDeviceLoss == "cpu" && (!info.Simulated || o.cfg.Sim.Vectors == "model")
 	if standIn || !encodesTexts {
 		standIn = standIn && o.model.HasCPU()
-		switch cpu, err := o.openCPU(standIn || o.model.HasCPUText()); {
+		opened, err := o.openCPU(standIn || o.model.HasCPUText())
+		switch {
 		case err == nil:
+			cpu = opened
 			e.texts, e.opened = append(e.texts, cpu), append(e.opened, cpu)
 			if standIn {
 				e.images = hailo.NewFailover(device, cpu)
@@ -188,9 +191,58 @@ func (o opener) openDevice(ctx context.Context, e *encoders, open func() (*npu.B
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+		if errors.Is(err, context.DeadlineExceeded) { // no start has failed yet
+			o.log.Warn("the device is still being opened", "cpu_stands_in", standIn)
+			return nil
+		}
 		o.log.Error("the device is not ready yet, it is tried until it is", "error", err, "cpu_stands_in", standIn)
+		return nil
+	}
+	if encodesTexts && !info.Simulated && cpu != nil && o.model.HasCPUText() {
+		o.compareTexts(ctx, e, cpu)
 	}
 	return nil
+}
+
+// sameText is how alike the vectors of a text are at least on two encoders of the same model. Those
+// of a projection the wrong way round, which has the right shape too, are not alike at all.
+const sameText = 0.9
+
+// compareTexts encodes a text on the device and on the CPU, and gives up the device's text encoder
+// when it is another's, unless the configuration demands it.
+func (o opener) compareTexts(ctx context.Context, e *encoders, cpu hailo.Backend) {
+	known, _ := o.tokenizer.EncodeCut("a photo of a cat", o.model.ContextLength)
+	cosine, err := textCosine(ctx, e.device, cpu, known)
+	switch {
+	case err != nil:
+		o.log.Warn("the text encoders of NPU and CPU could not be compared", "error", err)
+	case cosine >= sameText:
+	case o.cfg.CLIP.TextEncoder == "auto":
+		o.log.Error("the NPU's text encoder does not agree with the CPU's: texts are encoded on the CPU; see projection_transposed in the model's manifest",
+			"cosine", cosine, "want", sameText)
+		e.texts = []hailo.Backend{cpu}
+	default:
+		o.log.Error("the NPU's text encoder does not agree with the CPU's: scores will be wrong; see projection_transposed in the model's manifest",
+			"cosine", cosine, "want", sameText)
+	}
+}
+
+// textCosine is the cosine of the vectors, of unit length, that two encoders make of a text.
+func textCosine(ctx context.Context, a, b hailo.Backend, tokens []int32) (float64, error) {
+	of := [][]int32{tokens}
+	va, err := a.EncodeTexts(ctx, of)
+	if err != nil {
+		return 0, err
+	}
+	vb, err := b.EncodeTexts(ctx, of)
+	if err != nil {
+		return 0, err
+	}
+	sum := 0.0
+	for i, x := range va[0] {
+		sum += float64(x) * float64(vb[0][i])
+	}
+	return sum, nil
 }
 
 // deviceWait is how long a start waits for the device. A device that needs longer, because the

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,8 +36,10 @@ func npuModel(t *testing.T) *hailo.Model {
 	put(t, dir, map[string]string{
 		"mini/manifest.json": `{"name": "mini", "embedding_dimension": 512, "image_size": 224, "context_length": 77,
 			"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "tokens": {"start": "<|startoftext|>", "end": "<|endoftext|>", "pad_id": 0},
+			"cpu": {"image": "i.onnx", "text": "t.onnx"},
 			"npu": {"image": "i.hef", "text": "t.hef", "token_embedding": "e.npy", "text_projection": "p.npy"},
-			"files": {"i.hef": {}, "t.hef": {}, "e.npy": {}, "p.npy": {}, "tokenizer.json": {}}}`,
+			"files": {"i.onnx": {}, "t.onnx": {}, "i.hef": {}, "t.hef": {}, "e.npy": {}, "p.npy": {}, "tokenizer.json": {}}}`,
+		"mini/i.onnx": "\x08\x07image", "mini/t.onnx": "\x08\x07text",
 		"mini/i.hef": "\x01HEF image", "mini/t.hef": "\x01HEF text", "mini/e.npy": "\x93NUMPY", "mini/p.npy": "\x93NUMPY",
 		"mini/tokenizer.json": "{}",
 	})
@@ -101,6 +106,69 @@ func TestWhyNotTheNPU(t *testing.T) {
 	cfg.CLIP.Backend = "cpu"
 	if _, err := (opener{cfg: cfg, model: npuModel(t)}).open(t.Context()); !errors.Is(err, hailo.ErrNotInstalled) || strings.Contains(err.Error(), "because") {
 		t.Errorf("told to take the CPU: %v", err)
+	}
+}
+
+// TestDamagedTextFiles: a table that cannot be read costs the NPU's text encoder and not the service,
+// unless that encoder was asked for by name or there is no other.
+func TestDamagedTextFiles(t *testing.T) {
+	dir := t.TempDir()
+	put(t, dir, map[string]string{"worker": "#!/bin/sh\n"})
+	full := npuModel(t)
+	alone := *full
+	alone.CPU = nil
+	for _, c := range []struct {
+		name, encoder string
+		model         *hailo.Model
+		opens         bool
+	}{
+		{"auto", "auto", full, true},
+		{"by name", "npu", full, false},
+		{"no other", "auto", &alone, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg, _, err := configs.Load("", nil, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg.CLIP.TextEncoder, cfg.NPU.Worker = c.encoder, filepath.Join(dir, "worker")
+			var log strings.Builder
+			o := opener{cfg: cfg, model: c.model, log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+			device, err := o.openNPU()
+			if err == nil {
+				if d := device.Info().TextDigest; d != "" {
+					t.Errorf("digest of the texts %q", d)
+				}
+				err = errors.Join(err, device.Close())
+			}
+			if (err == nil) != c.opens || c.opens && !strings.Contains(log.String(), "e.npy") {
+				t.Errorf("error %v, log %q", err, log.String())
+			}
+		})
+	}
+}
+
+// textEncoder encodes every text with the same vector.
+type textEncoder struct {
+	hailo.Backend
+	vector []float32
+	err    error
+}
+
+func (e textEncoder) EncodeTexts(context.Context, [][]int32) ([][]float32, error) {
+	return [][]float32{e.vector}, e.err
+}
+
+func TestTextCosine(t *testing.T) {
+	a, b := textEncoder{vector: []float32{0.6, 0.8}}, textEncoder{vector: []float32{0.8, 0.6}}
+	if c, err := textCosine(t.Context(), a, b, nil); err != nil || math.Abs(c-0.96) > 1e-6 {
+		t.Errorf("%v, %v", c, err)
+	}
+	b.err = hailo.ErrDeviceLost
+	for _, pair := range [][2]hailo.Backend{{a, b}, {b, a}} {
+		if _, err := textCosine(t.Context(), pair[0], pair[1], nil); !errors.Is(err, hailo.ErrDeviceLost) {
+			t.Error(err)
+		}
 	}
 }
 

@@ -149,8 +149,12 @@ func (c *modelsPullCmd) Run(ctx context.Context, g *globals) error {
 		if o.Zoo, ok = hailo.ZooRelease(c.HailoRT); !ok {
 			return usageError{fmt.Errorf("--hailort %q: no release of the model zoo is known for it", c.HailoRT)}
 		}
-	} else if device, ok := doctor.DevicePresent("/"); ok {
-		o.Zoo, _ = hailo.ZooRelease(device.LibraryVersion) // "", the manifest's, where none is known
+	} else if library := doctor.LibraryVersion("/"); library != "" {
+		// Whether there is a node does not matter: after an installation it comes with the next start.
+		o.Zoo, _ = hailo.ZooRelease(library) // "", the manifest's, where none is known
+		if o.Zoo != "" && o.Which != hailo.CPUPart {
+			fmt.Fprintf(os.Stderr, "files for the NPU: model zoo %s, for HailoRT %s, which is installed\n", o.Zoo, library)
+		}
 	}
 	bar := newBars(os.Stderr)
 	o.Progress = bar.set

@@ -38,10 +38,12 @@ func (o opener) openNPU() (*npu.Backend, error) {
 			hailo.ErrNotInstalled, model.Name)
 	}
 	if model.HasNPUText() && cfg.CLIP.TextEncoder != "cpu" {
-		if options.Text, err = npuText(model, o.tokenizer); err != nil {
-			return nil, err
-		}
-		if options.TextDigest, err = model.Digest(model.NPU.Text, model.NPU.TokenEmbedding, model.NPU.TextProjection, model.Manifest.Tokenizer); err != nil {
+		options.Text, options.TextDigest, err = o.npuText()
+		switch {
+		case err != nil && cfg.CLIP.TextEncoder == "auto" && model.HasCPUText():
+			o.log.Warn("texts are encoded on the CPU: the NPU's files for them cannot be used", "error", err)
+			options.Text, options.TextDigest = nil, ""
+		case err != nil:
 			return nil, err
 		}
 	}
@@ -59,8 +61,19 @@ func (o opener) npuOptions() npu.Options {
 	return options
 }
 
-// npuText loads what encoding texts on the NPU needs on the host.
-func npuText(model *hailo.Model, tokenizer *hailo.Tokenizer) (*npu.Text, error) {
+// npuText loads what encoding texts on the NPU needs on the host, and the digest of all that makes
+// their vectors what they are.
+func (o opener) npuText() (*npu.Text, string, error) {
+	model := o.model
+	text, err := readText(model, o.tokenizer)
+	if err != nil {
+		return nil, "", err
+	}
+	digest, err := model.Digest(model.NPU.Text, model.NPU.TokenEmbedding, model.NPU.TextProjection, model.Manifest.Tokenizer)
+	return text, digest, err
+}
+
+func readText(model *hailo.Model, tokenizer *hailo.Tokenizer) (*npu.Text, error) {
 	vocabulary, width, table, err := model.ReadNpy(model.NPU.TokenEmbedding)
 	if err != nil {
 		return nil, err

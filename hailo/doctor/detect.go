@@ -15,12 +15,6 @@ type Device struct {
 	LibraryVersion string `json:"library_version,omitempty"` // of libhailort on disk; "": not installed
 }
 
-// DevicePresent says whether there is a Hailo-10H with a device node below root ("" is /), which
-// is what backend "auto" wants to know. It reads some files of sysfs and does not open the
-// device, so it says nothing about permissions, about who else uses it, or whether it works.
-// Safe for concurrent use.
-func DevicePresent(root string) (Device, bool) { return newSurvey(tree(root)).device() }
-
 // ChipPresent says whether there is a Hailo-10H on the bus below root ("" is /) and where. Its
 // driver may still be booting it, for up to a minute after the machine's start: then it has no
 // node yet. Safe for concurrent use.
@@ -28,6 +22,10 @@ func ChipPresent(root string) (pciAddress string, ok bool) {
 	p, ok := newSurvey(tree(root)).ten()
 	return p.address, ok
 }
+
+// LibraryVersion returns the version of the libhailort below root ("" is /), "" if there is none. It
+// asks for no device: just after an installation there is no node yet. Safe for concurrent use.
+func LibraryVersion(root string) string { return newSurvey(tree(root)).library() }
 
 const (
 	hailoVendor = "0x1e60"
@@ -146,6 +144,8 @@ func (s survey) entry() (node, pciDevice, bool) {
 	return found, of, found.path != ""
 }
 
+// device returns the Hailo-10H that has a node. Nothing is opened, so it says nothing about
+// permissions, about who else uses it, or whether it works.
 func (s survey) device() (Device, bool) {
 	n, p, ok := s.entry()
 	if !ok || n.info == nil || n.info.IsDir() {

@@ -26,7 +26,7 @@ var cases = []struct {
 	env     func(*Env)
 	want    map[string]Level
 	skipped string // checks that must be named as skipped
-	device  bool   // DevicePresent
+	device  bool   // there is one with a node
 	exit    int
 }{
 	{name: "healthy-5.1.1", machine: pi(), device: true},

@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestDevicePresent(t *testing.T) {
+func TestDevice(t *testing.T) {
 	other := "/sys/bus/pci/devices/0000:03:00.0"
 	eight := files{other + "/vendor": "0x1e60", other + "/device": "0x2864"}
 	cases := []struct {
@@ -48,7 +48,7 @@ func TestDevicePresent(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			got, ok := DevicePresent(c.machine.write(t))
+			got, ok := newSurvey(tree(c.machine.write(t))).device()
 			if ok != (c.want != Device{}) {
 				t.Errorf("present: %v", ok)
 			}
@@ -56,6 +56,22 @@ func TestDevicePresent(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// The library is found before there is a node, and where there is no chip at all.
+func TestLibraryVersion(t *testing.T) {
+	for _, c := range []struct {
+		machine files
+		want    string
+	}{
+		{pi().without("/dev/"), "5.1.1"},
+		{pi().without("/sys/", "/dev/"), "5.1.1"},
+		{pi().without("/usr/lib/libhailort"), ""},
+	} {
+		if got := LibraryVersion(c.machine.write(t)); got != c.want {
+			t.Errorf("got %q, want %q", got, c.want)
+		}
 	}
 }
 

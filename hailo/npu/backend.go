@@ -27,10 +27,17 @@ const (
 	throttlingShrink  = 3 // hailo notification 14: from here on less in flight
 	throttlingStopped = 5 // the device does not stream any more
 
-	shutdownLimit = 5 * time.Second // then the worker is killed
-	firstBackOff  = 50 * time.Millisecond
-	slowBackOff   = 20 * time.Second // the pace at which it is tried for ever
+	statsLate     = 5 * time.Second  // the worker sends them every second
+	shutdownLimit = 5 * time.Second  // then the worker is killed
+	reapLimit     = 2 * time.Second  // for the end of a worker that was killed
 	unsettled     = 30 * time.Second // after a loss the state is degraded for this long
+
+	firstBackOff = 50 * time.Millisecond
+	slowBackOff  = 20 * time.Second // the pace at which it is tried for ever
+	workSteps    = 5                // at most, after a worker that encoded something: 0.8 s
+	hardSteps    = 2                // at most, after one that encoded hardWork frames: 0.1 s
+	hardWork     = 100
+	slowSteps    = 10 // slowBackOff
 )
 
 // Options say what New starts.
@@ -43,7 +50,7 @@ type Options struct {
 	ImageSize     int           // pixels on a side
 	Dimension     int           // of the embeddings
 	BatchSize     int           // frames that the device runs at once, 1 to 63 (the runtime's limit)
-	DeviceTimeout time.Duration // nothing done for this long while frames are in flight: the device hangs
+	DeviceTimeout time.Duration // nothing done for this long while frames are in flight: the device hangs, or is too hot
 	Text          *Text         // nil: texts are not encoded here
 	TextDigest    string        // for Info
 	Log           *slog.Logger
@@ -71,7 +78,8 @@ type Backend struct {
 	changed  chan struct{} // closed and replaced when current changes
 	info     hailo.Info
 	restarts int   // workers lost after they had been ready
-	failures int   // starts that failed in a row
+	failures int   // starts in a row that came to nothing
+	steps    int   // of the back-off
 	last     error // why the last session ended or the last start failed
 	lostAt   time.Time
 	rate     rateWatch
@@ -84,9 +92,12 @@ var _ hailo.Backend = (*Backend)(nil)
 // worker is ready, encoding fails at once with ErrDeviceLost and Status says why.
 //
 // A worker that crashes, hangs for DeviceTimeout, loses a frame, breaks the protocol or reports
-// that its device is gone is killed and started again: at once the first time, then slower,
-// then every 20 s for ever. What was in flight fails with ErrDeviceLost as soon as the process
-// is gone. It is not encoded again here: a start takes seconds on a real device, which few
+// that its device is gone is killed and started again: at once if it had been well for half a
+// minute, else ever slower, at last every 20 s, or every second if it encodes at least something
+// each time. A device that stops for its heat with frames in flight ends the worker too, and has
+// 20 s to cool down. What was in flight fails with ErrDeviceLost as soon as the process is gone,
+// or 2 s later if it is stuck in the kernel: then the next start waits for its end, but nobody else.
+// It is not encoded again here: a start takes seconds on a real device, which few
 // deadlines allow, and the caller may have another encoder.
 //
 // The frames live in one memory that all workers share one after the other. No worker is

@@ -169,6 +169,69 @@ func TestHeat(t *testing.T) {
 	}
 }
 
+// A device that stops with frames in flight gives them back within its limit, and does not take those
+// that wait for a turn down with it: whoever has another encoder can go there.
+func TestHeatInFlight(t *testing.T) {
+	path := socket(t)
+	o := options(t, "--image-run", "200ms", "--image-frame", "0", "--text-run", "200ms", "--text-frame", "0", "--control", path)
+	o.DeviceTimeout = 2 * time.Second
+	b := open(t, o)
+	const clients = 48 // more than may be in flight
+	errs := make(chan error)
+	for seed := range uint64(clients) {
+		go func() {
+			for {
+				if err := encodeOne(context.Background(), b, seed); err != nil {
+					errs <- err
+					return
+				}
+			}
+		}()
+	}
+	go func() { // one batch on the device, the others in the queue
+		for {
+			if _, err := b.EncodeTexts(context.Background(), twoTokens(10)); err != nil {
+				errs <- err
+				return
+			}
+		}
+	}()
+	until(t, "everything is in flight", func() bool {
+		m := b.Metrics()
+		return m.InFlight[npu.ImageModel] == o.Config.InFlight && m.InFlight[npu.TextModel] > 0
+	})
+	control(t, path, "heat=5")
+	hot := func(err error) {
+		t.Helper()
+		if !errors.Is(err, hailo.ErrDeviceLost) || !strings.Contains(err.Error(), "too hot") {
+			t.Error(err)
+		}
+	}
+	for range clients - o.Config.InFlight { // at least those that waited, while the others are in flight
+		hot(<-errs)
+	}
+	_, err := b.EncodeTexts(t.Context(), twoTokens(1))
+	hot(err)
+	for range o.Config.InFlight + 1 {
+		hot(<-errs)
+	}
+	if m := b.Metrics(); m.Restarts > 1 {
+		t.Errorf("%d restarts", m.Restarts)
+	}
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// twoTokens are n texts of two tokens.
+func twoTokens(n int) [][]int32 {
+	texts := make([][]int32, n)
+	for i := range texts {
+		texts[i] = []int32{1, endToken}
+	}
+	return texts
+}
+
 // concurrently encodes n pictures in each of some goroutines.
 func concurrently(t *testing.T, b *npu.Backend, goroutines, n int) {
 	t.Helper()

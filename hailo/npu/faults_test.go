@@ -217,6 +217,24 @@ func TestErrorsOnlyBackOff(t *testing.T) {
 	clients.Wait()
 }
 
+// A device that dies of its second frame at every start does not start without end.
+func TestSomeWorkBacksOff(t *testing.T) {
+	b := open(t, options(t, append(slices.Clone(fast), "--fault", "crash=2")...))
+	for b.Metrics().Restarts < 5 {
+		_ = encodeOne(t.Context(), b, 1)
+	}
+	// Now the next start is the better part of a second away: as long as it is, nothing happens.
+	restarts := b.Metrics().Restarts
+	for range 100 {
+		if err := encodeOne(t.Context(), b, 1); err == nil {
+			t.Fatal("started again at once")
+		}
+	}
+	if m := b.Metrics(); m.Restarts != restarts {
+		t.Errorf("%d restarts instead of %d", m.Restarts, restarts)
+	}
+}
+
 func TestSlowIsNotHung(t *testing.T) {
 	// Each run takes 150 ms and the line is 4 runs long, so a frame is in flight longer than the limit.
 	o := options(t, "--image-run", "150ms", "--image-frame", "0", "--text-run", "0", "--text-frame", "0")

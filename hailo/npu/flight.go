@@ -14,7 +14,7 @@ type lane struct {
 	n       int       // in flight
 	head    uint64    // the oldest sequence in flight
 	since   time.Time // when it became the oldest
-	done    uint64    // frames done
+	failed  int       // frames failed in a row
 }
 
 // flight is a slot. Its sequence is 0 while it is not in flight.
@@ -42,11 +42,17 @@ func (r result) check() error {
 }
 
 // submit gives a slot to the device, and returns the channel that gets its result. With an
-// error nothing was submitted. Images wait here for their turn when enough are in flight.
+// error nothing was submitted. Images wait here for their turn when enough are in flight, but not
+// for a device that has stopped for the heat.
 func (s *session) submit(ctx context.Context, model, slot int) (<-chan result, error) {
 	if model == ImageModel {
+		s.mu.Lock()
+		stopped := s.stopped
+		s.mu.Unlock()
 		select {
 		case s.tokens <- struct{}{}:
+		case <-stopped:
+			return nil, lost(errTooHot)
 		case <-s.dead:
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
@@ -60,11 +66,15 @@ func (s *session) submit(ctx context.Context, model, slot int) (<-chan result, e
 		err := lost(s.reason)
 		s.mu.Unlock()
 		return nil, err
-	case f.sequence != 0:
+	case s.paused, f.sequence != 0:
 		if model == ImageModel {
 			<-s.tokens
 		}
+		hot := s.paused
 		s.mu.Unlock()
+		if hot {
+			return nil, lost(errTooHot)
+		}
 		return nil, fmt.Errorf("%w: frame %d is being encoded already", hailo.ErrEncode, slot)
 	}
 	now := time.Now()
@@ -112,12 +122,12 @@ func (s *session) complete(d *Done) error {
 	s.changed.Broadcast()
 	if d.Status == Success {
 		s.done++
-		s.failures = 0
+		l.failed = 0
 		return nil
 	}
-	s.failures++
-	if s.failures >= maxFailures || d.Status.deviceLost() {
-		return fmt.Errorf("%d frames failed in a row, the last with %v", s.failures, d.Status)
+	l.failed++
+	if l.failed >= maxFailures || d.Status.deviceLost() {
+		return fmt.Errorf("%d frames of model %d failed in a row, the last with %v", l.failed, d.Model, d.Status)
 	}
 	return nil
 }
@@ -133,12 +143,19 @@ func (l *lane) advance(now time.Time) {
 }
 
 // overdue says whether the device hangs or has lost a frame: the oldest frame of each model
-// has to be done within the limit of becoming the oldest. A device that has stopped for the heat
-// has as long as it needs.
+// has to be done within the limit of becoming the oldest. A device that has stopped for the heat may
+// keep frames for as long, since whoever waits for them may have another encoder. With none in flight
+// it has as long as it needs, if only its worker goes on saying so.
 func (s *session) overdue(now time.Time, limit time.Duration) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.paused {
+		switch hot := now.Sub(s.pausedAt); {
+		case hot > limit && s.lines[ImageModel].n+s.lines[TextModel].n > 0:
+			return errTooHot
+		case now.Sub(s.heard) > statsLate+limit:
+			return fmt.Errorf("%w, and its worker has said nothing for %v", errTooHot, now.Sub(s.heard).Round(time.Second))
+		}
 		return nil
 	}
 	for model, l := range s.lines {
@@ -154,17 +171,20 @@ func (s *session) overdue(now time.Time, limit time.Duration) error {
 func (s *session) note(stats *Stats) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stats = *stats
+	now := time.Now()
+	s.stats, s.heard = *stats, now
 	if stats.CRCErrors > 0 {
 		return fmt.Errorf("the device reports %d CRC errors of its NN core", stats.CRCErrors)
 	}
 	switch {
-	case stats.Throttling >= throttlingStopped:
-		s.paused = true
+	case stats.Throttling >= throttlingStopped && !s.paused:
+		s.paused, s.pausedAt = true, now
+		close(s.stopped) // whoever waits for a turn
+		s.b.texts.fail(lost(errTooHot))
 	case stats.Throttling == 0 && s.paused:
-		s.paused = false
+		s.paused, s.stopped = false, make(chan struct{})
 		for i := range s.lines { // what was in flight goes on only now
-			s.lines[i].since = time.Now()
+			s.lines[i].since = now
 		}
 	}
 	if stats.Throttling < throttlingShrink {

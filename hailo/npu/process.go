@@ -2,6 +2,7 @@ package npu
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -74,6 +75,29 @@ func startProcess(command []string, memory *os.File, log *slog.Logger) (*process
 
 // kill ends the process at once. It does not wait for exited.
 func (p *process) kill() { _ = p.cmd.Process.Kill() } // it may have ended already
+
+// reap waits for the end of a process that was killed. One that is stuck in the kernel outlives that:
+// once ctx has ended it is given up, and false.
+func (p *process) reap(ctx context.Context) bool {
+	select {
+	case <-p.exited:
+		return true
+	case <-ctx.Done():
+	}
+	return p.reapSoon()
+}
+
+// reapSoon waits no longer than the limit.
+func (p *process) reapSoon() bool {
+	timer := time.NewTimer(reapLimit)
+	defer timer.Stop()
+	select {
+	case <-p.exited:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
 
 // send writes a message. It blocks while the socket is full; a kill ends that.
 func (p *process) send(m message) error {

@@ -13,11 +13,11 @@ import (
 
 const models = 2 // image and text
 
-// maxFailures is how many frames in a row the device may fail before the worker is replaced.
+// maxFailures is how many frames of a model in a row the device may fail before the worker is replaced.
 const maxFailures = 8
 
 // A session is one worker from its start to its end. Everything that it promised ends with it:
-// finish answers what is in flight, once the process cannot write to any frame any more.
+// finish answers what is in flight, once the process cannot write to any frame any more or is stuck.
 type session struct {
 	b      *Backend
 	proc   *process
@@ -32,11 +32,14 @@ type session struct {
 	changed  *sync.Cond // an image was done, or the session is dead
 	reason   error      // why it is dead, nil while it lives
 	lines    [models]lane
-	failures int    // frames failed in a row
+	opened   time.Time
 	done     uint64 // frames done with success
 	withheld int    // tokens not given back because the device is hot
 	stats    Stats
-	paused   bool // the device has stopped its streams because of its heat
+	heard    time.Time     // of the last stats
+	paused   bool          // the device has stopped its streams because of its heat
+	pausedAt time.Time     // since then
+	stopped  chan struct{} // closed while paused
 }
 
 // openSession starts a worker and brings it to where frames can be submitted.
@@ -46,7 +49,7 @@ func (b *Backend) openSession(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &session{b: b, proc: proc, dead: make(chan struct{})}
+	s := &session{b: b, proc: proc, dead: make(chan struct{}), stopped: make(chan struct{})}
 	s.changed = sync.NewCond(&s.mu)
 	stop := context.AfterFunc(ctx, proc.kill)
 	err = s.handshake()
@@ -55,9 +58,9 @@ func (b *Backend) openSession(ctx context.Context) (*session, error) {
 	}
 	if err != nil {
 		proc.kill()
-		<-proc.exited
+		reaped := proc.reap(ctx)
 		proc.conn.Close()
-		if errors.Is(err, errSocket) {
+		if reaped && errors.Is(err, errSocket) {
 			return nil, fmt.Errorf("the worker ended while it started: %s", proc.describe())
 		}
 		return nil, err
@@ -100,6 +103,7 @@ func (s *session) handshake() error {
 			return err
 		}
 	}
+	s.opened = time.Now()
 	// Never more in flight than the device takes.
 	depth := min(o.Config.InFlight, int(s.loaded[ImageModel].QueueDepth))
 	s.tokens = make(chan struct{}, depth)
@@ -203,13 +207,23 @@ func (s *session) read() error {
 // end makes the session dead and kills the worker. The first reason counts.
 func (s *session) end(reason error) {
 	s.mu.Lock()
-	if s.reason == nil {
+	first := s.reason == nil
+	if first {
 		s.reason = reason
 		close(s.dead)
 		s.changed.Broadcast()
+		s.b.texts.fail(lost(reason))
 	}
 	s.mu.Unlock()
+	if first { // the watchdog repeats itself, and must not put the limit off
+		s.kill()
+	}
+}
+
+// kill ends the worker, and whoever is at its socket: that of a process that is stuck stays open.
+func (s *session) kill() {
 	s.proc.kill()
+	_ = s.proc.conn.SetDeadline(time.Now().Add(reapLimit))
 }
 
 // serve runs the session until its worker has ended and everything in flight is answered. It
@@ -234,27 +248,39 @@ func (s *session) serve(ctx context.Context) error {
 		case <-stop:
 			stop = nil
 			if err := s.proc.send(&Shutdown{}); err != nil {
-				s.proc.kill()
+				s.kill()
 			}
 			timer := time.NewTimer(shutdownLimit)
 			defer timer.Stop()
 			killAt = timer.C
 		case <-killAt:
-			s.proc.kill()
+			s.kill()
 		case err := <-reading:
-			return s.finish(err)
+			return s.finish(ctx, err)
 		}
 	}
 }
 
-// finish reaps the worker and answers what is in flight.
-func (s *session) finish(err error) error {
+// finish reaps the worker and answers what is in flight. Those who wait are not kept by a worker that
+// is stuck in the kernel: it writes to outputs only, which nobody reads any more, and the next
+// one starts after its end. With ctx that is not waited for either.
+func (s *session) finish(ctx context.Context, err error) error {
 	s.end(err) // a no-op when there was a reason before
-	<-s.proc.exited
+	reaped := s.proc.reapSoon()
+	if !reaped {
+		s.b.log.Error("npu: the worker was killed and does not end, it may be stuck in the driver", "pid", s.proc.cmd.Process.Pid)
+	}
+	reason := s.answer(reaped)
+	s.proc.reap(ctx)
 	s.proc.conn.Close()
+	return reason
+}
+
+// answer tells everyone whose frame is in flight that the session has ended, and returns why.
+func (s *session) answer(reaped bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if errors.Is(s.reason, errSocket) {
+	if reaped && errors.Is(s.reason, errSocket) {
 		s.reason = fmt.Errorf("the worker ended: %s", s.proc.describe())
 	}
 	for model := range s.lines {

@@ -1,21 +1,30 @@
 package npu
 
 import (
+	"context"
 	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"hailoclip/hailo"
 )
 
 // fuzzSession is a session without a process: four image slots and two of text, at most three
 // images in flight.
 func fuzzSession() *session {
 	b := &Backend{opt: Options{BatchSize: 2}}
-	s := &session{b: b, tokens: make(chan struct{}, 3), dead: make(chan struct{})}
+	s := &session{b: b, tokens: make(chan struct{}, 3), dead: make(chan struct{}), stopped: make(chan struct{})}
 	s.changed = sync.NewCond(&s.mu)
 	for model, n := range []int{4, 2} {
 		s.lines[model].flights = make([]flight, n)
@@ -161,15 +170,41 @@ func FuzzLoaded(f *testing.F) {
 func TestBackOff(t *testing.T) {
 	b := &Backend{}
 	last := time.Duration(-1)
-	for b.failures = range 100 {
+	for b.steps = range 100 {
 		d := b.backOff()
-		if d < last || d > slowBackOff || b.failures == 0 && d != 0 || b.failures == 1 && d != firstBackOff {
-			t.Errorf("%d failures: %v after %v", b.failures, d, last)
+		if d < last || d > slowBackOff || b.steps == 0 && d != 0 || b.steps == 1 && d != firstBackOff || b.steps == slowSteps && d != slowBackOff {
+			t.Errorf("%d steps: %v after %v", b.steps, d, last)
 		}
 		last = d
 	}
 	if last != slowBackOff {
 		t.Errorf("at last %v", last)
+	}
+}
+
+// The more a worker was good for, the sooner the next one starts.
+func TestStepsAfter(t *testing.T) {
+	why := errors.New("why")
+	for _, c := range []struct {
+		name  string
+		lived time.Duration
+		done  uint64
+		why   error
+		want  int
+	}{
+		{"nothing encoded", time.Second, 0, why, 40},
+		{"died of its second frame", time.Second, 1, why, workSteps},
+		{"died hard at work", time.Second, hardWork, why, hardSteps},
+		{"was well", unsettled, 1, why, 0},
+		{"was idle", unsettled, 0, why, 0},
+		{"too hot", time.Hour, 1e6, fmt.Errorf("%w: why", errTooHot), slowSteps},
+	} {
+		if got := stepsAfter(40, c.lived, c.done, c.why); got != c.want {
+			t.Errorf("%s: %d steps, want %d", c.name, got, c.want)
+		}
+	}
+	if got := stepsAfter(1, time.Second, 1, why); got != 1 {
+		t.Errorf("the bound made it slower: %d", got)
 	}
 }
 
@@ -205,25 +240,69 @@ func TestOverdue(t *testing.T) {
 	}
 }
 
-// A device that has stopped for the heat is not hanging; its frames count from when it goes on.
-func TestHeatIsNoHang(t *testing.T) {
+// A device that stops for the heat may keep its frames for the limit; they count from when it goes on.
+func TestHeatIsBounded(t *testing.T) {
 	s := fuzzSession()
 	s.launch(ImageModel, 0)
 	s.lines[ImageModel].since = time.Now().Add(-time.Minute)
-	for _, step := range []struct {
-		state   uint32
-		overdue bool
-	}{{throttlingStopped, false}, {throttlingShrink, false}, {0, false}} {
-		if err := s.note(&Stats{Throttling: step.state}); err != nil {
+	note := func(state uint32) {
+		t.Helper()
+		if err := s.note(&Stats{Throttling: state}); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.overdue(time.Now(), time.Second); (err != nil) != step.overdue {
-			t.Errorf("at throttling state %d: %v", step.state, err)
+	}
+	for _, state := range []uint32{throttlingStopped, throttlingStopped + 1, throttlingShrink} {
+		note(state)
+		if err := s.overdue(s.pausedAt.Add(time.Second), time.Second); err != nil {
+			t.Errorf("at throttling state %d: %v", state, err)
 		}
+		if err := s.overdue(s.pausedAt.Add(time.Second+1), time.Second); !errors.Is(err, errTooHot) {
+			t.Errorf("at throttling state %d, when the time is over: %v", state, err)
+		}
+	}
+	note(0)
+	if err := s.overdue(time.Now(), time.Minute); err != nil {
+		t.Error("it goes on: ", err)
 	}
 	s.lines[ImageModel].since = time.Now().Add(-time.Minute)
 	if s.overdue(time.Now(), time.Second) == nil {
 		t.Error("a device that went on and then hangs is not seen")
+	}
+}
+
+// With nothing in flight a hot device may rest, if only its worker is alive.
+func TestHotAndSilent(t *testing.T) {
+	s := fuzzSession()
+	if err := s.note(&Stats{Throttling: throttlingStopped}); err != nil {
+		t.Fatal(err)
+	}
+	s.pausedAt = s.pausedAt.Add(-time.Hour)
+	if err := s.overdue(s.heard.Add(statsLate), time.Second); err != nil {
+		t.Error(err)
+	}
+	if err := s.overdue(s.heard.Add(statsLate+2*time.Second), time.Second); !errors.Is(err, errTooHot) {
+		t.Errorf("a silent worker: %v", err)
+	}
+}
+
+// A model whose every frame fails is seen however well the other one does.
+func TestFailuresCountByModel(t *testing.T) {
+	s := fuzzSession()
+	for i := 1; ; i++ {
+		s.launch(ImageModel, 0)
+		if err := s.complete(&Done{Slot: 0, Sequence: s.b.sequence.Load()}); err != nil {
+			t.Fatal(err)
+		}
+		<-s.lines[ImageModel].flights[0].result
+		s.launch(TextModel, 0)
+		err := s.complete(&Done{Model: TextModel, Sequence: s.b.sequence.Load(), Status: CodeStreamAbort})
+		<-s.lines[TextModel].flights[0].result
+		if (err != nil) != (i == maxFailures) {
+			t.Fatalf("after %d texts that failed: %v", i, err)
+		}
+		if err != nil {
+			return
+		}
 	}
 }
 
@@ -247,6 +326,41 @@ func TestFailedFramesAreNoWork(t *testing.T) {
 	s.launch(ImageModel, 1)
 	if err := s.complete(&Done{Slot: 1, Sequence: 2}); err != nil || s.done != 1 {
 		t.Errorf("%d frames done, error %v", s.done, err)
+	}
+}
+
+// A worker that its kill does not end, for it is stuck in the kernel, keeps neither those who wait for a
+// frame nor Close.
+func TestStuckWorker(t *testing.T) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := os.NewFile(uintptr(pair[1]), "theirs") // open to the end
+	defer theirs.Close()
+	cmd := exec.Command("sleep", "1000") // stands for it; exited is never closed
+	if err := cmd.Start(); err != nil {
+		t.Skip(err)
+	}
+	defer func() { _ = cmd.Wait() }()
+	s := fuzzSession()
+	s.b.log, s.b.opt.DeviceTimeout = slog.New(slog.DiscardHandler), 10*time.Millisecond
+	s.proc = &process{conn: os.NewFile(uintptr(pair[0]), "ours"), cmd: cmd, exited: make(chan struct{})}
+	s.launch(ImageModel, 0)
+	ctx, stop := context.WithCancel(t.Context())
+	served := make(chan error)
+	go func() { served <- s.serve(ctx) }()
+	if r := <-s.lines[ImageModel].flights[0].result; !errors.Is(r.check(), hailo.ErrDeviceLost) {
+		t.Error(r.check())
+	}
+	select {
+	case err := <-served:
+		t.Errorf("another worker may start while this one is there: %v", err)
+	default:
+	}
+	stop()
+	if err := <-served; err == nil || !strings.Contains(err.Error(), "no answer from the device") {
+		t.Error(err)
 	}
 }
 

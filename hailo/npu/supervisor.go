@@ -2,6 +2,7 @@ package npu
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -34,15 +35,15 @@ func (b *Backend) supervise(ctx context.Context) {
 	}
 }
 
-// backOff is how long to wait before the next start: nothing after a worker that did its work,
-// then twice as long after each start that came to nothing.
+// backOff is how long to wait before the next start: nothing after a worker that was well, then
+// twice as long with each step.
 func (b *Backend) backOff() time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.failures == 0 {
+	if b.steps == 0 {
 		return 0
 	}
-	return min(firstBackOff<<min(b.failures-1, 16), slowBackOff)
+	return min(firstBackOff<<min(b.steps-1, slowSteps), slowBackOff)
 }
 
 func (b *Backend) install(s *session) {
@@ -62,6 +63,7 @@ func (b *Backend) uninstall(s *session, err error) {
 	b.rate.restart()
 	b.last = err
 	b.failures++
+	b.steps++
 	if s == nil {
 		return
 	}
@@ -70,6 +72,24 @@ func (b *Backend) uninstall(s *session, err error) {
 	if s.done > 0 { // it has ended: nobody else touches it
 		b.failures = 0
 	}
+	b.steps = stepsAfter(b.steps, b.lostAt.Sub(s.opened), s.done, err)
+}
+
+// stepsAfter bounds the steps of the back-off by what the lost worker was good for. A few frames are
+// not enough to start the next one at once: a device that dies of its second frame would be opened
+// without end.
+func stepsAfter(steps int, lived time.Duration, done uint64, why error) int {
+	switch {
+	case errors.Is(why, errTooHot):
+		return slowSteps // the next worker is not told of the heat before it changes
+	case lived >= unsettled:
+		return 0
+	case done >= hardWork:
+		return min(steps, hardSteps)
+	case done > 0:
+		return min(steps, workSteps)
+	}
+	return steps
 }
 
 // device describes what the worker has opened.

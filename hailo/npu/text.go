@@ -140,6 +140,9 @@ func (b *Backend) EncodeTexts(ctx context.Context, tokens [][]int32) ([][]float3
 		c.ends[i] = end
 		c.tokens[i] = slices.Clone(t) // we may return before the last one was read
 	}
+	if _, err := b.session(); err != nil {
+		return nil, err // at once, and not behind those that the device may never finish
+	}
 	b.texts.put(c)
 	select {
 	case <-c.done:

@@ -91,6 +91,17 @@ func (q *textQueue) drop(c *textCall, err error) {
 	}
 }
 
+// fail finishes all texts that were not taken: who waits for a device that is lost may have another
+// encoder.
+func (q *textQueue) fail(err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, c := range q.calls {
+		q.drop(c, err)
+	}
+	q.calls = nil
+}
+
 // finish notes the outcome of a text. A call is given up at its first error.
 func (q *textQueue) finish(item textItem, v []float32, err error) {
 	q.mu.Lock()

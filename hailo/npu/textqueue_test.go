@@ -86,6 +86,25 @@ func TestTextQueueGivesUp(t *testing.T) {
 	}
 }
 
+// When the device is lost, calls end that have nothing on it; the others when that has ended.
+func TestTextQueueFails(t *testing.T) {
+	var q textQueue
+	q.init()
+	taken, waiting := newCall(t.Context(), 2), newCall(t.Context(), 2)
+	q.put(taken)
+	items := q.take(1)
+	q.put(waiting)
+	bad := errors.New("bad")
+	q.fail(bad)
+	if !isClosed(waiting.done) || waiting.err != bad || isClosed(taken.done) {
+		t.Errorf("waiting: %v, taken: %v", waiting.err, taken.err)
+	}
+	q.finish(items[0], []float32{1}, nil)
+	if !isClosed(taken.done) || taken.err != bad || len(q.take(9)) != 0 {
+		t.Error(taken.err)
+	}
+}
+
 // Texts are held back until the images that waited for them are done, and no longer.
 func TestWaitImages(t *testing.T) {
 	s := fuzzSession()

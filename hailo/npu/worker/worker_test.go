@@ -150,6 +150,21 @@ func TestStatisticsFail(t *testing.T) {
 	}
 }
 
+// What was told over a connection that has ended holds no more, for its end may not be told.
+func TestStatisticsForgetTheirConnection(t *testing.T) {
+	h := start(t, builds[2], "zone=2,throttling=5,overcurrent=1,crc=1,rpc=62")
+	h.open()
+	first, second := *want[*npu.Stats](h), *want[*npu.Stats](h)
+	if first.Zone != 2 || first.Throttling != 5 || first.Overcurrent != 1 {
+		t.Errorf("at first %+v", first)
+	}
+	if second.Zone != 0 || second.Throttling != 0 || second.Overcurrent != 0 || second.CRCErrors != 1 {
+		t.Errorf("after the connection %+v", second)
+	}
+	h.shutdown()
+	h.exit(exitDone, "")
+}
+
 // A terminal and systemd signal the worker too; it stays until its host is done.
 func TestSignals(t *testing.T) {
 	h := start(t, builds[0], "scale=0")

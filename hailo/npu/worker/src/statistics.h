@@ -70,6 +70,8 @@ private:
 
     void observe()
     {
+        // What the connection before told holds no more: its end of an alarm may have been lost.
+        m_zone = m_throttling = m_overcurrent = 0;
         m_device = take(hailort::Device::create(m_id), "open the device");
         for (const auto id : {temperature_alarm, overcurrent_alarm, crc_error, throttling_change}) {
             const auto status = m_device->set_notification_callback(

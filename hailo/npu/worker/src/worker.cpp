@@ -51,6 +51,7 @@ private:
     std::array<std::unique_ptr<Model>, protocol::models> m_models;
     int m_lost, m_stop; // events: main, or the other threads, must end
     std::atomic<uint64_t> m_frames{0};
+    bool m_submitted = false;
     std::thread m_report, m_watch;
 };
 
@@ -180,6 +181,10 @@ void Worker::submit(const protocol::Submit &submit)
     if (model.in_flight >= model.depth) {
         throw Violation("more frames than the queue takes");
     }
+    if (!m_submitted) {
+        m_submitted = true;
+        shorten_requests();
+    }
     model.slots[submit.slot].busy = true;
     model.in_flight++;
     // There is room in the queue, so this returns at once unless the chip hangs.
@@ -206,15 +211,18 @@ void Worker::finish(Model &model, const protocol::Submit &submit, hailo_status s
         return;
     }
     m_frames++;
-    model.in_flight--; // before the answer, upon which the host may submit again
     protocol::Done done{};
     done.model = submit.model;
     done.slot = submit.slot;
     done.sequence = submit.sequence;
     done.status = status;
+    const int lost = m_lost;
+    // Before the answer, upon which the host may submit again. With the last frame stop() goes on, so
+    // from here on neither the model nor the worker nor the submit is there for certain.
+    model.in_flight--;
     send(done);
     if (status == HAILO_COMMUNICATION_CLOSED) {
-        raise_event(m_lost);
+        raise_event(lost);
     }
 }
 

@@ -71,7 +71,8 @@ inline Expected<hailo_performance_stats_t> Device::query_performance_stats()
     return hailo_performance_stats_t{12.5F, int64_t{8} << 30, int64_t{1} << 30, -1};
 }
 
-// "zone", "overcurrent", "crc" and "throttling" are notifications: the chip sends them right after the registration.
+// "zone", "overcurrent", "crc" and "throttling" are notifications: the chip sends them right after
+// the first registration: a change is told once.
 inline hailo_status Device::set_notification_callback(const NotificationCallback &func, hailo_notification_id_t notification_id,
     void *opaque)
 {
@@ -98,7 +99,8 @@ inline hailo_status Device::set_notification_callback(const NotificationCallback
     default:
         return HAILO_NOT_IMPLEMENTED;
     }
-    if (value != 0) {
+    static std::array<std::atomic<bool>, 16> told{};
+    if (value != 0 && !told.at(notification_id).exchange(true)) {
         std::thread([&] {
             fake::in_callback = true;
             func(*this, n, opaque);
@@ -133,6 +135,9 @@ inline hailo_status ConfiguredInferModel::wait_for_async_ready(std::chrono::mill
 inline Expected<AsyncInferJob> ConfiguredInferModel::run_async(const Bindings &bindings,
     std::function<void(const AsyncInferCompletionInfo &)> callback)
 {
+    if (std::getenv("HAILO_REQUEST_TIMEOUT_SECONDS") == nullptr) {
+        fake::misuse("run_async with requests that wait 10 s for a silent chip");
+    }
     const auto session = m_pimpl->use("run_async");
     const auto &input = *bindings.m_input.m_buffer;
     const auto &output = *bindings.m_output.m_buffer;
@@ -217,6 +222,9 @@ inline Expected<ConfiguredInferModel> InferModel::configure()
     const auto session = m_session.lock();
     if (!session) {
         fake::misuse("configure after the vdevice was released");
+    }
+    if (std::getenv("HAILO_REQUEST_TIMEOUT_SECONDS") != nullptr) {
+        fake::misuse("configure with a short limit for requests: a large model takes longer");
     }
     if (m_batch == 0) {
         fake::misuse("no batch size: the library takes it for 1");
