@@ -40,6 +40,7 @@ func (c *doctorCmd) Run(ctx context.Context, g *globals) error {
 		env.Root = c.Root
 	}
 	env.Version, env.Backend = programVersion(), cfg.CLIP.Backend
+	env.Shared = cfg.NPU.Group != "" && cfg.NPU.Group != "UNIQUE"
 	env.Worker, err = npu.FindWorker(cfg.NPU.Worker)
 	if err != nil {
 		env.Worker = cfg.NPU.Worker // a configured one that is no program is a finding of its own

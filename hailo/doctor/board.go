@@ -52,7 +52,7 @@ func checkLink(e *exam) {
 	case speed == "":
 		e.add(Info, "The speed of the PCIe link is not known.", "")
 	case err != nil:
-		e.add(Warn, "The PCIe link has no speed ("+speed+"): the chip may have dropped off the bus.", coldStart)
+		e.add(e.absent(), "The PCIe link has no speed ("+speed+"): the chip may have dropped off the bus.", coldStart)
 	case gts < 8:
 		gen := map[bool]string{true: "Gen 2", false: "Gen 1"}[gts >= 5]
 		setting := ""
@@ -149,7 +149,7 @@ func checkTemperature(e *exam) {
 	case milli/1000 >= hot:
 		e.add(Warn, fmt.Sprintf("The processor has %d °C and slows down from %d °C on; the chip is close to it.", milli/1000, hot), coolDown)
 	default:
-		e.add(OK, fmt.Sprintf("The processor has %d °C. The chip's own temperature is in /health while the service runs.", milli/1000), "")
+		e.add(OK, fmt.Sprintf("The processor has %d °C. The chip's own is in /v1/stats while the service runs.", milli/1000), "")
 	}
 }
 

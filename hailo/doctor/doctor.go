@@ -4,7 +4,7 @@
 // It reads sysfs, /proc, /dev, /usr, /etc and the package database below one root folder, so
 // every check runs on a fake root in the tests. It never opens the device node, loads no library
 // and starts a program only where no file tells the same. What only the open device can tell
-// (chip software, chip temperature) is in /health and /metrics of the running service.
+// (chip software, chip temperature) is in /v1/stats of the running service.
 //
 // The checks run in the order in which things come to life: chip on the bus, packages, driver for
 // this kernel, driver running, firmware booted, device node, library, worker, models. What
@@ -51,6 +51,8 @@ type Env struct {
 	Version string // of hailo-clip, for the report
 	Backend string // what the configuration asks for: "auto" ("" too), "npu", "cpu" or "sim"
 	Worker  string // path of hailo-clip-npu, looked up below Root; "" if there is none
+
+	Shared bool // the configuration gives a HailoRT group id, so others may use the chip too
 
 	UID  int   // effective user of this process
 	GIDs []int // its groups

@@ -82,8 +82,11 @@ type symptom struct {
 
 // Alternatives to the first step are comments: a remedy may be pasted as a whole.
 const (
-	resetChip = "# stop what uses the chip first\n" +
-		"echo 1 | sudo tee " + deviceDir + "/ADDRESS/reset\n" + orColdStart
+	resetChip = "sudo systemctl stop hailo-clip # and whatever else uses the chip\n" +
+		"echo 1 | sudo tee " + deviceDir + "/ADDRESS/reset\n" +
+		"sudo systemctl start hailo-clip\n" + orColdStart
+	orReset = "# if that does not help: sudo systemctl stop hailo-clip, then\n" +
+		"# echo 1 | sudo tee " + deviceDir + "/ADDRESS/reset\n" + orColdStart
 	orColdStart = "# if that does not help: sudo poweroff, then unplug the power for\n# ten seconds"
 )
 
@@ -102,7 +105,7 @@ var symptoms = []symptom{
 	{[]string{"hailo1x failed with error"}, true, Fail,
 		"The driver could not start the chip.", bootFailed},
 	{[]string{"Timeout waiting for soc control", "num-available HW mismatch"}, false, Warn,
-		"The software on the chip stopped answering.", "sudo systemctl restart hailo-clip\n" + orColdStart},
+		"The software on the chip stopped answering.", "sudo systemctl restart hailo-clip\n" + orReset},
 	{[]string{"not a sufficient amount of CMA memory", "out of CMA memory"}, false, Warn,
 		"The kernel ran out of contiguous memory for the chip.", moreCMA},
 	{[]string{"cannot create duplicate filename '/class/hailo"}, false, Warn,

@@ -37,6 +37,8 @@ const (
 var (
 	passwd = fmt.Sprintf("root:x:%d:%d:root:/root:/bin/bash\n", os.Getuid(), os.Getgid())
 	group  = fmt.Sprintf("root:x:%d:\n", os.Getgid())
+
+	hailoGroup = fmt.Sprintf("hailo:x:%d:\n", os.Getgid())
 )
 
 // pi is a Raspberry Pi 5 with AI HAT+ 2 and HailoRT 5.1.1 from the Raspberry Pi archive, all well.
