@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"slices"
+	"strings"
 
 	"golang.org/x/term"
 
@@ -99,6 +100,9 @@ func modelCheck(model, backend string, f hailo.FileState) doctor.ModelCheck {
 		c.State = doctor.ModelMissing
 	case f.SHA256 == "":
 		c.State = doctor.ModelUnverified
+	}
+	if v, ok := strings.CutPrefix(f.Zoo, "v"); ok { // the zoo's releases are those of HailoRT, see hailo.ZooRelease
+		c.HailoRT = v[:strings.LastIndexByte(v, '.')]
 	}
 	return c
 }
