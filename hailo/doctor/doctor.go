@@ -51,6 +51,7 @@ type Env struct {
 	Version string // of hailo-clip, for the report
 	Backend string // what the configuration asks for: "auto" ("" too), "npu", "cpu" or "sim"
 	Worker  string // path of hailo-clip-npu, looked up below Root; "" if there is none
+	State   string // state folder of the models, for remedies; "": the one that every command takes by itself
 
 	Shared bool // the configuration gives a HailoRT group id, so others may use the chip too
 

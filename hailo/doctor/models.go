@@ -57,7 +57,7 @@ func (e *exam) checkModels(backend string) {
 	if model == "" {
 		return
 	}
-	title, pull := strings.ToUpper(backend)+" files of "+model, "hailo-clip models pull "+shell(model)
+	title, pull := strings.ToUpper(backend)+" files of "+model, e.env.Own("models pull "+shell(model))
 	complete := true
 	if files := by[ModelDamaged]; files != nil {
 		complete = false

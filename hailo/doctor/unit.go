@@ -7,6 +7,28 @@ import (
 
 const serviceName = "hailo-clip.service"
 
+// ServiceState is the state folder of the service when systemd runs it. With a dynamic user it is a
+// link into a folder that only root may enter.
+const ServiceState = "/var/lib/hailo-clip"
+
+// ServiceInstalled says whether the service's unit or its state folder is there below root ("" is /).
+func ServiceInstalled(root string) bool {
+	t := tree(root)
+	_, ok := t.serviceUnit()
+	return ok || t.isDir(ServiceState) || t.link(ServiceState) != ""
+}
+
+// Own returns the command line of hailo-clip that does args to the state folder that was examined.
+func (e Env) Own(args string) string {
+	switch e.State {
+	case "":
+		return "hailo-clip " + args
+	case ServiceState:
+		return "sudo hailo-clip " + args + " --state-dir " + e.State
+	}
+	return "hailo-clip " + args + " --state-dir " + shell(e.State)
+}
+
 // unitDirs are where systemd looks for units and for their drop-ins, least important first.
 var unitDirs = []string{"/lib/systemd/system", "/usr/lib/systemd/system", "/run/systemd/system", "/etc/systemd/system"}
 
