@@ -75,6 +75,7 @@ func (c *doctorCmd) thisMachine(g *globals, p place, env *doctor.Env) error {
 		p.state, env.State = systemStateDir, systemStateDir
 	}
 	cfg := p.cfg
+	env.Service = func(ctx context.Context) (doctor.Service, bool) { return askService(ctx, cfg.Server) }
 	store, err := openStore(p.state)
 	if err != nil {
 		return err

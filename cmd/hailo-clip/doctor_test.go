@@ -2,12 +2,17 @@ package main
 
 import (
 	"encoding/json"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
+	"hailoclip/api"
 	"hailoclip/hailo"
 	"hailoclip/hailo/doctor"
 )
@@ -49,5 +54,40 @@ func TestDoctorHiddenState(t *testing.T) {
 	r := runProgram(t, command(t, state, "doctor"))
 	if !strings.Contains(r.stdout, "may not look into") || !strings.Contains(r.stdout, "sudo hailo-clip doctor --state-dir "+state) {
 		t.Error(r.stdout, r.stderr)
+	}
+}
+
+func TestAskService(t *testing.T) {
+	health := `{"service":"hailo-clip","status":"degraded","reason":"hot","backend":"npu","runtime_mode":"real"}`
+	answers := map[string]string{
+		"/health":   health,
+		"/v1/stats": `{"npu":{"ready":true,"images_per_second":300,"temperature_celsius":[48.5,null],"throttling":1,"temperature_zone":2}}`,
+	}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/health" {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		_, _ = w.Write([]byte(answers[r.URL.Path]))
+	}))
+	defer s.Close()
+	address, _ := net.ResolveTCPAddr("tcp", s.Listener.Addr().String())
+	c := api.Config{Host: "127.0.0.1", Port: address.Port}
+	got, ok := askService(t.Context(), c)
+	want := doctor.Service{Reason: "hot", Temperature: []float64{48.5}, Throttling: 1, Zone: 2, Rate: 300}
+	if !ok || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, %v", got, ok)
+	}
+	for name, other := range map[string]string{
+		"another program": `{"service":"x","backend":"npu","runtime_mode":"real"}`, "no JSON": "<html>", "nothing": "",
+		"the CPU": strings.Replace(health, "npu", "cpu", 1), "a simulated chip": strings.Replace(health, "real", "simulated", 1),
+	} {
+		answers["/health"] = other
+		if _, ok := askService(t.Context(), c); ok {
+			t.Errorf("%s counts as the service", name)
+		}
+	}
+	s.Close()
+	if _, ok := askService(t.Context(), c); ok {
+		t.Error("an answer from nobody")
 	}
 }

@@ -19,10 +19,12 @@ func checkPermissions(e *exam) {
 	group := e.t.account("/etc/group", gid)
 	what := fmt.Sprintf("%s has mode %04o and belongs to %s:%s", n.path, mode, e.t.account("/etc/passwd", uid), group)
 	allow := e.applyRule(n.class)
+	e.permitted = allowed(uint32(mode), e.env.UID == uid, slices.Contains(e.env.GIDs, gid), e.env.UID == 0)
 
 	// An errno other than EACCES is not about the mode: a device cgroup answers EPERM.
 	if e.env.Access != nil {
 		if err := e.env.Access(e.t.path(n.path)); errors.Is(err, syscall.EPERM) {
+			e.permitted = false
 			e.add(Fail, what+", yet the kernel refuses it to this process (EPERM): the service or container was started when the driver was not loaded, or was not given the device.",
 				"sudo systemctl restart hailo-clip\n# a container: create it again with --device "+n.path)
 			return
@@ -165,11 +167,14 @@ func checkInUse(e *exam) {
 	}
 	switch {
 	case len(holders) > 0:
+		e.held = holders[0] + " holds it"
 		e.add(e.taken(), n.path+" is held by "+strings.Join(holders, ", ")+"; one process at a time can use the chip, unless all give the same HailoRT group id.",
 			remedy(stop...))
 	case ours != "":
+		e.held = "the service holds it"
 		e.add(OK, n.path+" is held by the worker of hailo-clip (process "+ours+").", "")
 	case hidden > 0 && e.env.UID != 0:
+		e.held = "a process of another user may hold it"
 		e.add(Info, n.path+" is not held by a process of this user; those of others cannot be seen.", "sudo hailo-clip doctor")
 	default:
 		e.add(OK, n.path+" is held by nobody else.", "")
