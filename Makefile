@@ -25,6 +25,11 @@ run: setup ## serve the demo model on 127.0.0.1:5000 and classify its samples (O
 test: setup ## set up and run every test
 	$(GO) test -timeout 15m ./...
 
+.PHONY: doctor
+doctor: ## test doctor on fake machines, and print what it says on three: no HAT, all well, an old image on the chip
+	$(GO) test -run TestRun ./hailo/doctor
+	@tail -n +1 $(patsubst %,hailo/doctor/testdata/%.txt,pi-without-hat healthy-5.1.1 old-image-on-chip)
+
 .PHONY: check
 check: format vet lint race arches ## format, vet, lint, race detector, both architectures
 

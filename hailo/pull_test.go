@@ -177,6 +177,19 @@ func TestPullHoldsToFirstDigest(t *testing.T) {
 		if _, err := s.Verify(t.Context(), PreferredModel); err != nil {
 			t.Errorf("release %s: %v", release, err)
 		}
+		m, err := s.manifest(PreferredModel, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		files, err := s.files(t.Context(), m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			if f.Name == "i.hef" && f.Zoo != release || f.Name == "t.onnx" && f.Zoo != "" {
+				t.Errorf("%s is said to be of release %q of the zoo", f.Name, f.Zoo)
+			}
+		}
 	}
 }
 

@@ -83,6 +83,21 @@ func (r records) want(name string, f File) (bytes int64, sum string) {
 	return f.Bytes, f.SHA256
 }
 
+// zoo returns the release of the model zoo that a file was pulled from, by its address; "" if it was
+// not, or that is not known.
+func (r records) zoo(name string, m Manifest) string {
+	if m.NPU == nil || m.NPU.Zoo == "" {
+		return ""
+	}
+	before, after, ok := strings.Cut(m.Files[name].URL, m.NPU.Zoo)
+	release, hasPrefix := strings.CutPrefix(r[name].URL, before)
+	release, hasSuffix := strings.CutSuffix(release, after)
+	if !ok || !hasPrefix || !hasSuffix || !zooName.MatchString(release) {
+		return ""
+	}
+	return release
+}
+
 // check checks an installed file and returns the digest that it was checked against, "" where none
 // is known. It reads the file only where its time is not that of the record, which then gets the new
 // time if the file is still the same.

@@ -74,6 +74,7 @@ type FileState struct {
 	Bytes  int64  // on disk; 0: not there
 	Vendor bool   // found among the vendor's resources, and held to no digest
 	SHA256 string // what it was checked against; "": nothing known
+	Zoo    string // release of the vendor's model zoo that it was pulled from; "": not from there, or not known
 	Err    error  // ErrModelFile: it is there, but not what it should be
 }
 
@@ -274,6 +275,7 @@ func (s *Store) files(ctx context.Context, m Manifest) ([]FileState, error) {
 		if err == nil {
 			f.Path, f.Bytes = path, info.Size()
 			f.SHA256, f.Err = records.check(ctx, path, info, m.Files[name])
+			f.Zoo = records.zoo(name, m)
 		} else if v := m.Files[name].Vendor; v != "" && s.Vendor != "" {
 			path = filepath.Join(s.Vendor, filepath.FromSlash(v))
 			if info, err := os.Stat(path); err == nil {

@@ -2,8 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/term"
 
@@ -17,12 +21,13 @@ import (
 
 type doctorCmd struct {
 	JSON bool   `help:"Print JSON."`
-	Root string `hidden:"" type:"existingdir" help:"Examine this folder instead of /."`
+	Root string `type:"existingdir" placeholder:"DIR" help:"Examine the system in this folder, by its files only, instead of this machine."`
 }
 
 func (c *doctorCmd) Help() string {
 	return `Every finding comes with its remedy. Exit code 1 when something that should work does not; a machine
-without an NPU is fine.`
+without an NPU is fine. Where the service is installed, its models in ` + systemStateDir + ` are examined,
+unless --state-dir says otherwise; only root may look into that folder.`
 }
 
 func (c *doctorCmd) Run(ctx context.Context, g *globals) error {
@@ -30,26 +35,13 @@ func (c *doctorCmd) Run(ctx context.Context, g *globals) error {
 	if err != nil {
 		return err
 	}
-	cfg, state := p.cfg, p.state
-	store, err := openStore(state)
-	if err != nil {
-		return err
-	}
 	env := doctor.Host()
+	env.Version, env.Backend = programVersion(), p.cfg.CLIP.Backend
+	env.Shared = p.cfg.NPU.Group != "" && p.cfg.NPU.Group != "UNIQUE"
 	if c.Root != "" {
-		env.Root = c.Root
-	}
-	env.Version, env.Backend = programVersion(), cfg.CLIP.Backend
-	env.Worker, err = npu.FindWorker(cfg.NPU.Worker)
-	if err != nil {
-		env.Worker = cfg.NPU.Worker // a configured one that is no program is a finding of its own
-	}
-	model, why, err := store.Resolve(cfg.CLIP.Model)
-	if err == nil && !model.Embedded() || cfg.CLIP.Model != hailo.AutoModel {
-		env.Models = func(context.Context) []doctor.ModelCheck { return modelChecks(store, cfg.CLIP.Model) }
-	}
-	env.Extra = func(context.Context) []doctor.Finding {
-		return append(libraryFindings(cfg, state), choiceFindings(cfg, env.Root, model, why, err)...)
+		c.onlyFiles(p.cfg, &env)
+	} else if err := c.thisMachine(g, p, &env); err != nil {
+		return err
 	}
 	report := doctor.Run(ctx, env)
 	if c.JSON {
@@ -61,6 +53,55 @@ func (c *doctorCmd) Run(ctx context.Context, g *globals) error {
 		err = exitError(report.ExitCode())
 	}
 	return err
+}
+
+// onlyFiles makes env that of another system: what this machine's kernel, programs, libraries and
+// models are says nothing about it.
+func (c *doctorCmd) onlyFiles(cfg configs.Config, env *doctor.Env) {
+	env.Root, env.Access, env.KernelLog, env.Command = c.Root, nil, nil, nil
+	for _, path := range []string{cfg.NPU.Worker, "/usr/bin/" + npu.WorkerName, "/usr/lib/hailo-clip/" + npu.WorkerName} {
+		if _, err := os.Stat(filepath.Join(c.Root, path)); path != "" && err == nil {
+			env.Worker = path
+			return
+		}
+	}
+}
+
+// thisMachine adds to env what this program knows of the machine that it runs on.
+func (c *doctorCmd) thisMachine(g *globals, p place, env *doctor.Env) error {
+	if g.StateDir != "" {
+		env.State = p.state
+	} else if os.Getenv("STATE_DIRECTORY") == "" && doctor.ServiceInstalled("") {
+		p.state, env.State = systemStateDir, systemStateDir
+	}
+	cfg := p.cfg
+	env.Service = func(ctx context.Context) (doctor.Service, bool) { return askService(ctx, cfg.Server) }
+	store, err := openStore(p.state)
+	if err != nil {
+		return err
+	}
+	env.Worker, err = npu.FindWorker(cfg.NPU.Worker)
+	if err != nil {
+		env.Worker = cfg.NPU.Worker // a configured one that is no program is a finding of its own
+	}
+	if _, err := os.ReadDir(store.Dir); errors.Is(err, fs.ErrPermission) {
+		env.Extra = func(context.Context) []doctor.Finding { return []doctor.Finding{hiddenState(p.state)} }
+		return nil
+	}
+	model, why, err := store.Resolve(cfg.CLIP.Model)
+	if err == nil && !model.Embedded() || cfg.CLIP.Model != hailo.AutoModel {
+		env.Models = func(context.Context) []doctor.ModelCheck { return modelChecks(store, cfg.CLIP.Model) }
+	}
+	env.Extra = func(context.Context) []doctor.Finding {
+		return append(libraryFindings(cfg, p.state, *env), choiceFindings(cfg, *env, model, why, err)...)
+	}
+	return nil
+}
+
+// hiddenState says that nothing is known about models and libraries.
+func hiddenState(state string) doctor.Finding {
+	return doctor.Finding{Check: "state-folder", Level: doctor.Info, Remedy: "sudo hailo-clip doctor --state-dir " + state,
+		What: "This user may not look into " + state + ", so models and ONNX Runtime were not checked."}
 }
 
 // modelChecks tells the files of the configured model; "auto" is the one that people want.
@@ -99,11 +140,14 @@ func modelCheck(model, backend string, f hailo.FileState) doctor.ModelCheck {
 	case f.SHA256 == "":
 		c.State = doctor.ModelUnverified
 	}
+	if v, ok := strings.CutPrefix(f.Zoo, "v"); ok { // the zoo's releases are those of HailoRT, see hailo.ZooRelease
+		c.HailoRT = v[:strings.LastIndexByte(v, '.')]
+	}
 	return c
 }
 
 // libraryFindings tells about what runs on the CPU.
-func libraryFindings(cfg configs.Config, state string) []doctor.Finding {
+func libraryFindings(cfg configs.Config, state string, env doctor.Env) []doctor.Finding {
 	runtime := doctor.Finding{Check: "onnxruntime", Level: doctor.OK}
 	if lib, err := onnx.Load(cfg.CPU.Library, libraryDirs(state)...); err == nil {
 		runtime.What = "ONNX Runtime " + lib.Version + ": " + lib.Path
@@ -111,7 +155,7 @@ func libraryFindings(cfg configs.Config, state string) []doctor.Finding {
 		runtime.Level, runtime.What = doctor.Warn, "cpu.library is "+cfg.CPU.Library+", which is no usable ONNX Runtime: nothing can be encoded on the CPU."
 		runtime.Remedy = "correct cpu.library, or leave it empty and run: hailo-clip setup"
 	} else {
-		runtime.Level, runtime.What, runtime.Remedy = doctor.Warn, "ONNX Runtime is not installed: nothing can be encoded on the CPU.", "hailo-clip setup"
+		runtime.Level, runtime.What, runtime.Remedy = doctor.Warn, "ONNX Runtime is not installed: nothing can be encoded on the CPU.", env.Own("setup")
 	}
 	jpeg := doctor.Finding{Check: "libturbojpeg", Level: doctor.OK}
 	if lib, err := decode.FindLibrary(); err == nil {
@@ -123,15 +167,19 @@ func libraryFindings(cfg configs.Config, state string) []doctor.Finding {
 }
 
 // choiceFindings tells what the configuration comes to on this machine.
-func choiceFindings(cfg configs.Config, root string, model *hailo.Model, why string, err error) []doctor.Finding {
+func choiceFindings(cfg configs.Config, env doctor.Env, model *hailo.Model, why string, err error) []doctor.Finding {
 	if err != nil {
-		return []doctor.Finding{{Check: "model", Level: doctor.Fail, What: err.Error()}}
+		bad := doctor.Finding{Check: "model", Level: doctor.Fail, What: err.Error()}
+		if errors.Is(err, hailo.ErrNotInstalled) {
+			bad.Remedy = env.Own("models pull " + cfg.CLIP.Model)
+		}
+		return []doctor.Finding{bad}
 	}
 	choice := doctor.Finding{Check: "model", Level: doctor.OK, What: "The service would use model " + model.Name + ": " + why + "."}
 	if model.Embedded() && cfg.CLIP.Model == hailo.AutoModel {
-		choice.Level, choice.Remedy = doctor.Warn, "hailo-clip models pull "+hailo.PreferredModel
+		choice.Level, choice.Remedy = doctor.Warn, env.Own("models pull "+hailo.PreferredModel)
 		choice.What = "No real model is installed: the service would use the small demo model, which knows drawings, not photographs."
 	}
-	kind, reason := chooseBackend(cfg, model, root)
+	kind, reason := chooseBackend(cfg, model, env.Root)
 	return []doctor.Finding{choice, {Check: "backend", Level: doctor.Info, What: "It would encode on the " + kind + ": " + reason + "."}}
 }

@@ -9,11 +9,12 @@ import (
 
 	"hailoclip/configs"
 	"hailoclip/hailo"
+	"hailoclip/hailo/doctor"
 	"hailoclip/hailo/onnx"
 )
 
 // systemStateDir is where the state of the service is when systemd runs it.
-const systemStateDir = "/var/lib/hailo-clip"
+const systemStateDir = doctor.ServiceState
 
 // globals are the flags of every command.
 type globals struct {

@@ -10,11 +10,8 @@ import (
 	"syscall"
 )
 
-// serviceUser is who the service runs as when it was installed as one.
-const serviceUser = "hailo-clip"
-
-// checkPermissions asks whether a user may open the device: the one who runs doctor, or, when that
-// is root, the one the service runs as.
+// checkPermissions asks whether a user may open the device: the one the service runs as where it
+// is installed or root asks, else the one who runs doctor.
 func checkPermissions(e *exam) {
 	n, _, _ := e.entry()
 	mode := n.info.Mode().Perm()
@@ -22,27 +19,31 @@ func checkPermissions(e *exam) {
 	group := e.t.account("/etc/group", gid)
 	what := fmt.Sprintf("%s has mode %04o and belongs to %s:%s", n.path, mode, e.t.account("/etc/passwd", uid), group)
 	allow := e.applyRule(n.class)
+	e.permitted = allowed(uint32(mode), e.env.UID == uid, slices.Contains(e.env.GIDs, gid), e.env.UID == 0)
 
 	// An errno other than EACCES is not about the mode: a device cgroup answers EPERM.
 	if e.env.Access != nil {
 		if err := e.env.Access(e.t.path(n.path)); errors.Is(err, syscall.EPERM) {
+			e.permitted = false
 			e.add(Fail, what+", yet the kernel refuses it to this process (EPERM): the service or container was started when the driver was not loaded, or was not given the device.",
 				"sudo systemctl restart hailo-clip\n# a container: create it again with --device "+n.path)
 			return
 		}
 	}
 	name, user, groups := "this user", e.env.UID, e.env.GIDs
-	if user == 0 {
-		id, gids, ok := e.t.user(serviceUser)
-		if !ok {
-			if mode&0o006 == 0o006 {
-				e.add(OK, what+": everyone may use it.", "")
-				return
-			}
-			e.add(Warn, what+": root may use it, other users may not.", allow)
-			return
+	u, installed := e.t.serviceUnit()
+	service := installed || user == 0
+	if service {
+		name, user, groups = "an ordinary user", -1, nil
+		if installed {
+			name = "the service" // a dynamic user, who owns nothing
 		}
-		name, user, groups = "user "+serviceUser, id, gids
+		if id, gids, ok := e.t.user(u.user); ok {
+			name, user, groups, installed = "user "+u.user, id, gids, true
+		}
+		for _, g := range u.groups {
+			groups = append(groups, e.t.group(g))
+		}
 	}
 	if allowed(uint32(mode), user == uid, slices.Contains(groups, gid), user == 0) {
 		e.add(OK, what+": "+name+" may use it.", "")
@@ -50,11 +51,15 @@ func checkPermissions(e *exam) {
 	}
 	if mode&0o060 == 0o060 && group != "root" { // somebody wanted it so: join the group
 		allow = "sudo usermod -aG " + shell(group) + " $USER\n# then log in again"
-		if e.env.UID == 0 {
-			allow = "sudo usermod -aG " + shell(group) + " " + serviceUser + "\nsudo systemctl restart hailo-clip"
+		if service { // usermod knows no dynamic user
+			allow = joinGroup(group)
 		}
 	}
-	e.add(Fail, what+": "+name+" may not use it.", allow)
+	level := Fail
+	if service && !installed {
+		level = Warn
+	}
+	e.add(level, what+": "+name+" may not use it.", allow)
 }
 
 // applyRule is the remedy that gives the node the mode of the vendor's udev rule, or of one like
@@ -162,15 +167,27 @@ func checkInUse(e *exam) {
 	}
 	switch {
 	case len(holders) > 0:
-		e.add(Warn, n.path+" is held by "+strings.Join(holders, ", ")+"; one process at a time can use the chip, unless all give the same HailoRT group id.",
+		e.held = holders[0] + " holds it"
+		e.add(e.taken(), n.path+" is held by "+strings.Join(holders, ", ")+"; one process at a time can use the chip, unless all give the same HailoRT group id.",
 			remedy(stop...))
 	case ours != "":
+		e.held = "the service holds it"
 		e.add(OK, n.path+" is held by the worker of hailo-clip (process "+ours+").", "")
 	case hidden > 0 && e.env.UID != 0:
+		e.held = "a process of another user may hold it"
 		e.add(Info, n.path+" is not held by a process of this user; those of others cannot be seen.", "sudo hailo-clip doctor")
 	default:
 		e.add(OK, n.path+" is held by nobody else.", "")
 	}
+}
+
+// taken is the level of a chip that another process holds: the service with the NPU only answers
+// 503, unless the two share the chip.
+func (e *exam) taken() Level {
+	if e.env.Shared {
+		return Warn
+	}
+	return e.absent()
 }
 
 // holds says whether a folder of descriptors has the file, and whether the folder could be read.

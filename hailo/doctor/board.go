@@ -52,7 +52,7 @@ func checkLink(e *exam) {
 	case speed == "":
 		e.add(Info, "The speed of the PCIe link is not known.", "")
 	case err != nil:
-		e.add(Warn, "The PCIe link has no speed ("+speed+"): the chip may have dropped off the bus.", coldStart)
+		e.add(e.absent(), "The PCIe link has no speed ("+speed+"): the chip may have dropped off the bus.", coldStart)
 	case gts < 8:
 		gen := map[bool]string{true: "Gen 2", false: "Gen 1"}[gts >= 5]
 		setting := ""
@@ -140,7 +140,7 @@ const (
 	hot      = 80 // degrees C of the processor: from here on a Raspberry Pi 5 slows down
 )
 
-// checkTemperature looks at the computer. The chip's own temperature is known to its worker only.
+// checkTemperature looks at the computer; see checkChipTemperature for the chip.
 func checkTemperature(e *exam) {
 	milli, err := strconv.Atoi(e.t.read("/sys/class/thermal/thermal_zone0/temp"))
 	switch {
@@ -148,8 +148,10 @@ func checkTemperature(e *exam) {
 		e.add(Info, "The temperature of the processor is not known.", "")
 	case milli/1000 >= hot:
 		e.add(Warn, fmt.Sprintf("The processor has %d °C and slows down from %d °C on; the chip is close to it.", milli/1000, hot), coolDown)
+	case e.service != nil:
+		e.add(OK, fmt.Sprintf("The processor has %d °C.", milli/1000), "")
 	default:
-		e.add(OK, fmt.Sprintf("The processor has %d °C. The chip's own temperature is in /health while the service runs.", milli/1000), "")
+		e.add(OK, fmt.Sprintf("The processor has %d °C. The chip's own is in /v1/stats while the service runs.", milli/1000), "")
 	}
 }
 

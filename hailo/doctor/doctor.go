@@ -3,8 +3,9 @@
 //
 // It reads sysfs, /proc, /dev, /usr, /etc and the package database below one root folder, so
 // every check runs on a fake root in the tests. It never opens the device node, loads no library
-// and starts a program only where no file tells the same. What only the open device can tell
-// (chip software, chip temperature) is in /health and /metrics of the running service.
+// and starts a program only where no file tells the same. What only the open device can tell comes
+// from the running service (temperature, rate), or, while nobody holds the device, from the vendor's
+// tool (chip software).
 //
 // The checks run in the order in which things come to life: chip on the bus, packages, driver for
 // this kernel, driver running, firmware booted, device node, library, worker, models. What
@@ -51,6 +52,9 @@ type Env struct {
 	Version string // of hailo-clip, for the report
 	Backend string // what the configuration asks for: "auto" ("" too), "npu", "cpu" or "sim"
 	Worker  string // path of hailo-clip-npu, looked up below Root; "" if there is none
+	State   string // state folder of the models, for remedies; "": the one that every command takes by itself
+
+	Shared bool // the configuration gives a HailoRT group id, so others may use the chip too
 
 	UID  int   // effective user of this process
 	GIDs []int // its groups
@@ -62,6 +66,9 @@ type Env struct {
 	KernelLog func(ctx context.Context) ([]byte, error)
 	// Command runs a program and returns its standard output. It must come back when ctx ends.
 	Command func(ctx context.Context, name string, args ...string) ([]byte, error)
+	// Service asks the running service about the chip; false if none answers or it does not use the
+	// chip. It must come back soon.
+	Service func(ctx context.Context) (Service, bool)
 	// Models returns the files of the chosen model. It may take long (digests).
 	Models func(ctx context.Context) []ModelCheck
 	// Extra returns what other packages found: libraries, the choice of the backend.
@@ -74,6 +81,7 @@ type Versions struct {
 	Kernel  string `json:"kernel,omitempty"`
 	Driver  string `json:"driver,omitempty"`  // the loaded module hailo1x_pci
 	Library string `json:"library,omitempty"` // libhailort on disk
+	Chip    string `json:"chip,omitempty"`    // software that the chip runs
 	Worker  string `json:"worker,omitempty"`  // the libhailort that the worker was built for
 }
 
@@ -135,9 +143,12 @@ var checks = []struct {
 	{"versions", driver, checkVersions},
 	{"permissions", hasNode, checkPermissions},
 	{"in-use", hasNode, checkInUse},
+	{"chip-software", hasNode, checkSoftware},
+	{"chip-rate", hasNode, checkRate},
 	{"pcie-link", chip, checkLink},
 	{"power", chip, checkPower},
 	{"temperature", chip, checkTemperature},
+	{"chip-temperature", hasNode, checkChipTemperature},
 	{"memory", chip, checkMemory},
 	{"headers", stack, checkHeaders},
 	{"worker", stack, checkWorker},
@@ -158,7 +169,11 @@ type exam struct {
 	packages  map[string]string // installed Hailo packages: name -> version
 	log       []string
 	logErr    error
-	worker    string // the libhailort version that the worker needs
+	permitted bool     // this process may open the device
+	held      string   // who holds the device, or may: "hailo-ollama (process 7) holds it"; "" is nobody
+	software  string   // version of what the chip runs
+	service   *Service // nil: none that encodes on the chip answers
+	worker    string   // the libhailort version that the worker needs
 	models    []ModelCheck
 
 	reached     stage
@@ -218,6 +233,11 @@ func examine(ctx context.Context, env Env) *exam {
 	if len(e.pci) > 0 || e.pi {
 		e.log, e.logErr = readLog(ctx, env.KernelLog)
 	}
+	if _, ok := e.ten(); ok && env.Service != nil {
+		if s, ok := env.Service(ctx); ok {
+			e.service = &s
+		}
+	}
 	if env.Models != nil {
 		e.models = env.Models(ctx)
 	}
@@ -249,7 +269,7 @@ func (e *exam) absent() Level {
 func (e *exam) report() Report {
 	r := Report{Level: OK, Findings: e.findings, Versions: Versions{
 		Program: e.env.Version, Kernel: e.kernel, Driver: e.module,
-		Library: e.library(), Worker: e.worker,
+		Library: e.library(), Chip: e.software, Worker: e.worker,
 	}}
 	if d, ok := e.device(); ok {
 		r.Device = &d

@@ -5,8 +5,10 @@ import (
 	"context"
 	"debug/elf"
 	"encoding/json"
+	"errors"
 	"flag"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -98,6 +100,10 @@ var cases = []struct {
 		"/proc/777/comm": "hailo-ollama", "/proc/777/fd/3": link + "/dev/hailo0", "/proc/777/fd/0": link + "/dev/null",
 		"/proc/4242/comm": "python3", "/proc/4242/fd/9": link + "/dev/hailo0 (deleted)",
 	}), device: true, want: map[string]Level{"in-use": Warn}},
+	{name: "held-npu-demanded", machine: pi().with(files{"/proc/777/comm": "python3", "/proc/777/fd/3": link + "/dev/hailo0"}),
+		env: func(e *Env) { e.Backend, e.Models = "npu", nil }, device: true, want: map[string]Level{"in-use": Fail}, exit: 1},
+	{name: "held-but-shared", machine: pi().with(files{"/proc/777/comm": "python3", "/proc/777/fd/3": link + "/dev/hailo0"}),
+		env: func(e *Env) { e.Backend, e.Models, e.Shared = "npu", nil, true }, device: true, want: map[string]Level{"in-use": Warn}},
 	{name: "held-by-our-worker", machine: pi().with(files{
 		"/proc/99/comm": "hailo-clip-npu", "/proc/99/fd/7": link + "/dev/hailo0"}), device: true},
 	{name: "permission-denied", machine: pi().with(files{"/dev/hailo0": mode(0o600)}), device: true,
@@ -109,6 +115,29 @@ var cases = []struct {
 	{name: "permission-service-user", machine: pi().with(files{"/dev/hailo0": mode(0o660),
 		"/etc/passwd": passwd + "hailo-clip:x:990:990::/:/usr/sbin/nologin\n"}), device: true,
 		env: func(e *Env) { e.UID = 0 }, want: map[string]Level{"permissions": Fail}, exit: 1},
+	{name: "permission-dynamic-user", machine: pi().with(files{"/dev/hailo0": mode(0o660), "/etc/group": hailoGroup,
+		"/etc/systemd/system/hailo-clip.service": "[Service]\nDynamicUser=yes\n"}), device: true,
+		want: map[string]Level{"permissions": Fail}, exit: 1},
+	{name: "permission-supplementary-group", machine: pi().with(files{"/dev/hailo0": mode(0o660), "/etc/group": hailoGroup,
+		"/usr/lib/systemd/system/hailo-clip.service":             "[Service]\nDynamicUser=yes\n",
+		"/etc/systemd/system/hailo-clip.service.d/override.conf": "[Service]\nSupplementaryGroups=hailo\n"}), device: true},
+	{name: "chip-identified", machine: pi(), env: identifies(identified, nil), device: true},
+	{name: "chip-of-5.1.0", machine: pi(), env: identifies(strings.Replace(identified, "5.1.1", "5.1.0", 1), nil), device: true,
+		want: map[string]Level{"chip-software": Fail}, exit: 1},
+	{name: "chip-silent", machine: pi(), env: identifies("", context.DeadlineExceeded), device: true, want: map[string]Level{"chip-software": Warn}},
+	{name: "chip-in-another-form", machine: pi(), env: identifies("Firmware: five\n", nil), device: true},
+	{name: "chip-served", machine: pi().with(files{"/proc/99/comm": "hailo-clip-npu", "/proc/99/fd/7": link + "/dev/hailo0"}), device: true,
+		env: func(e *Env) {
+			identifies("", errors.New("the chip is held"))(e)
+			e.Service = served(Service{Temperature: []float64{48.2, 49.7}, Rate: 331})
+		}},
+	{name: "chip-hot-and-slow", machine: pi(), device: true, want: map[string]Level{"chip-temperature": Warn, "chip-rate": Warn},
+		env: func(e *Env) {
+			e.Service = served(Service{Temperature: []float64{96, 97}, Zone: 1, Throttling: 2, Rate: 36,
+				Reason: "the device is hot: zone orange; the device encodes 36 images/s where it did 71 at first (1 in flight): reboot the host"})
+		}},
+	{name: "chip-too-hot", machine: pi(), device: true, want: map[string]Level{"chip-temperature": Warn},
+		env: func(e *Env) { e.Service = served(Service{Zone: 2, Throttling: 6}) }},
 	{name: "permission-cgroup", machine: pi(), device: true, want: map[string]Level{"permissions": Fail}, exit: 1,
 		env: func(e *Env) { e.Access = func(string) error { return syscall.EPERM } }},
 	{name: "gen2", machine: pi().with(files{"/sys/bus/pci/devices/" + addr + "/current_link_speed": "5.0 GT/s PCIe",
@@ -119,6 +148,9 @@ var cases = []struct {
 		"/sys/class/thermal/thermal_zone0/temp": "84100", "/boot/firmware/cmdline.txt": "console=tty1 cma=1G rootwait", "/proc/meminfo": "CmaTotal:              0 kB\n"}),
 		env: func(e *Env) {
 			e.Command = func(_ context.Context, name string, args ...string) ([]byte, error) {
+				if name != "vcgencmd" {
+					return nil, exec.ErrNotFound
+				}
 				return []byte("throttled=0x50005\n"), nil
 			}
 		}, device: true, want: map[string]Level{"power": Warn, "temperature": Warn, "memory": Warn}},

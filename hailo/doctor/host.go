@@ -13,7 +13,7 @@ import (
 )
 
 // Host returns the Env of the machine that this process runs on, without Version, Backend,
-// Worker, Models and Extra, which the caller knows.
+// Worker, Service, Models and Extra, which the caller knows.
 func Host() Env {
 	gids, _ := os.Getgroups()
 	return Env{
@@ -45,6 +45,7 @@ func command(ctx context.Context, name string, args ...string) ([]byte, error) {
 	var out limited
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Stdout, cmd.WaitDelay = &out, time.Second
+	cmd.Env = append(os.Environ(), "HAILORT_LOGGER_PATH=NONE") // or hailortcli writes a log into the current folder
 	err := cmd.Run()
 	return out.b.Bytes(), err
 }

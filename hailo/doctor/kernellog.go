@@ -80,19 +80,29 @@ type symptom struct {
 	remedy string // ADDRESS stands for that of the chip
 }
 
-// Alternatives to the first step are comments: a remedy may be pasted as a whole.
-const (
-	resetChip = "# stop what uses the chip first\n" +
-		"echo 1 | sudo tee " + deviceDir + "/ADDRESS/reset\n" + orColdStart
-	orColdStart = "# if that does not help: sudo poweroff, then unplug the power for\n# ten seconds"
-)
+const orColdStart = "# if that does not help: sudo poweroff, then unplug the power for\n# ten seconds"
+
+// resetChip is the remedy that boots the chip anew without the host. Alternatives to the first
+// steps are comments: a remedy may be pasted as a whole.
+func resetChip(address string) string {
+	return "sudo systemctl stop hailo-clip # and whatever else uses the chip\n" +
+		"echo 1 | sudo tee " + deviceDir + "/" + address + "/reset\n" +
+		"sudo systemctl start hailo-clip\n" + orColdStart
+}
+
+// orReset is the remedy for a chip that no longer answers the service.
+func orReset(address string) string {
+	return "sudo systemctl restart hailo-clip\n" +
+		"# if that does not help: sudo systemctl stop hailo-clip, then\n" +
+		"# echo 1 | sudo tee " + deviceDir + "/" + address + "/reset\n" + orColdStart
+}
 
 // symptoms of the driver hailo1x 5.x, most telling first: of several, only the first is reported.
 var symptoms = []symptom{
 	{[]string{"Failed to load mandatory firmware file"}, true, Fail,
 		"The driver did not find a firmware file.", "sudo apt install --reinstall h10-hailort-pcie-driver\n" + coldStart},
 	{[]string{"Mismatch Driver version", "hailo_soc_get_driver_info has failed"}, false, Fail,
-		"The chip still runs the software of another version, so nothing can use it.", resetChip},
+		"The chip still runs the software of another version, so nothing can use it.", resetChip("ADDRESS")},
 	{[]string{"Failed PCI reset: board still active"}, true, Fail,
 		"The chip did not take a reset.", coldStart},
 	{[]string{"Timeout waiting for firmware file", "Failed writing SOC firmware on stage", "hailo1x failed with error -110"}, true, Fail,
@@ -102,7 +112,7 @@ var symptoms = []symptom{
 	{[]string{"hailo1x failed with error"}, true, Fail,
 		"The driver could not start the chip.", bootFailed},
 	{[]string{"Timeout waiting for soc control", "num-available HW mismatch"}, false, Warn,
-		"The software on the chip stopped answering.", "sudo systemctl restart hailo-clip\n" + orColdStart},
+		"The software on the chip stopped answering.", orReset("ADDRESS")},
 	{[]string{"not a sufficient amount of CMA memory", "out of CMA memory"}, false, Warn,
 		"The kernel ran out of contiguous memory for the chip.", moreCMA},
 	{[]string{"cannot create duplicate filename '/class/hailo"}, false, Warn,

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -37,6 +38,8 @@ const (
 var (
 	passwd = fmt.Sprintf("root:x:%d:%d:root:/root:/bin/bash\n", os.Getuid(), os.Getgid())
 	group  = fmt.Sprintf("root:x:%d:\n", os.Getgid())
+
+	hailoGroup = fmt.Sprintf("hailo:x:%d:\n", os.Getgid())
 )
 
 // pi is a Raspberry Pi 5 with AI HAT+ 2 and HailoRT 5.1.1 from the Raspberry Pi archive, all well.
@@ -248,4 +251,29 @@ func machineBytes() []byte {
 		machine = elf.EM_AARCH64
 	}
 	return binary.LittleEndian.AppendUint16(nil, uint16(machine))
+}
+
+// identified is what the vendor's tool prints of a healthy chip.
+const identified = `Executing on device: 0001:01:00.0
+Identifying board
+Control Protocol Version: 2
+Firmware Version: 5.1.1 (release,app)
+Logger Version: 0
+Device Architecture: HAILO10H
+`
+
+// identifies makes the tool answer so. Every other program is missing.
+func identifies(answer string, err error) func(*Env) {
+	return func(e *Env) {
+		e.Command = func(_ context.Context, name string, args ...string) ([]byte, error) {
+			if name != "hailortcli" {
+				return nil, exec.ErrNotFound
+			}
+			return []byte(answer), err
+		}
+	}
+}
+
+func served(s Service) func(context.Context) (Service, bool) {
+	return func(context.Context) (Service, bool) { return s, true }
 }

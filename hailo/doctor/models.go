@@ -57,7 +57,7 @@ func (e *exam) checkModels(backend string) {
 	if model == "" {
 		return
 	}
-	title, pull := strings.ToUpper(backend)+" files of "+model, "hailo-clip models pull "+shell(model)
+	title, pull := strings.ToUpper(backend)+" files of "+model, e.env.Own("models pull "+shell(model))
 	complete := true
 	if files := by[ModelDamaged]; files != nil {
 		complete = false
@@ -72,7 +72,7 @@ func (e *exam) checkModels(backend string) {
 	}
 	lib := e.library()
 	if version != "" && numbers(lib)[0] >= 5 && minor(version+".0") != minor(lib) {
-		e.add(Warn, title+" are there, but for HailoRT "+version+"; installed is "+lib+". Most run all the same.", "")
+		e.add(Warn, title+" are there, but for HailoRT "+version+"; installed is "+lib+". Most run all the same.", pull)
 		return
 	}
 	what := title + " are there"

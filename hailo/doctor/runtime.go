@@ -129,7 +129,9 @@ func (p program) hailort() string {
 	return p.needed[i]
 }
 
-const makeWorker = "# in the source folder of hailo-clip:\nmake npu"
+// makeWorker is the remedy that builds the worker and puts it where the service looks: beside the
+// program.
+const makeWorker = "# in the source folder of hailo-clip:\nmake npu\nsudo install bin/hailo-clip-npu /usr/bin/"
 
 // nativeMachine is how ELF files name the processor that this program was built for.
 var nativeMachine = map[string]string{

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -57,7 +58,7 @@ func FindWorker(configured string) (string, error) {
 		}
 		candidates = append(candidates, filepath.Join("/usr/lib/hailo-clip", WorkerName))
 	}
-	var errs []error
+	var why []string
 	for _, path := range candidates {
 		info, err := os.Stat(path)
 		switch {
@@ -67,7 +68,7 @@ func FindWorker(configured string) (string, error) {
 		default:
 			return path, nil
 		}
-		errs = append(errs, err)
+		why = append(why, err.Error())
 	}
-	return "", fmt.Errorf("npu worker not found: %w", errors.Join(errs...))
+	return "", fmt.Errorf("npu worker not found: %s", strings.Join(why, "; "))
 }

@@ -87,7 +87,7 @@ func (r *rateWatch) close(now time.Time) {
 		r.slowSince = now // and not the start of the window, which may have been idle for hours
 	}
 	if now.Sub(r.slowSince) >= rateSlowAfter {
-		r.slow = fmt.Sprintf("the device encodes %.0f images/s where it did %.0f at first (%d in flight)",
+		r.slow = fmt.Sprintf("the device encodes %.0f images/s where it did %.0f at first (%d in flight): reboot the host",
 			r.current, expect, inFlight)
 	}
 }

@@ -244,6 +244,18 @@ func TestCommands(t *testing.T) {
 	}
 }
 
+// TestFaultsHelp holds the help to what is there: each line's word is known.
+func TestFaultsHelp(t *testing.T) {
+	_, table, _ := strings.Cut(faultsHelp, "\n\n")
+	values := strings.NewReplacer("=N", "=1", "=C", "=5", "@N", "@1", "=F", "=1", "=S", "=1", "=W", "=busy")
+	for line := range strings.Lines(table) {
+		word := strings.Fields(line)[0]
+		if err := NewFaults(func() {}).Command(values.Replace(word)); err != nil {
+			t.Errorf("%s: %v", word, err)
+		}
+	}
+}
+
 func TestFlags(t *testing.T) {
 	c, control, err := parse([]string{"--control", "/tmp/x", "--output", "float32", "--image-run", "1ms", "--fault", "slow=2"}, Encoders{}, NewFaults(nil))
 	if err != nil || control != "/tmp/x" || c.Output != npu.FormatFloat32 || c.Cost[0].Run != time.Millisecond ||

@@ -10,24 +10,26 @@ import (
 	"hailoclip/hailo/npu"
 )
 
-// Faults is what goes wrong. They are commanded by words, at the start with --fault and later
-// through the control socket, where frames are counted from the command on (n = 1 is the next):
-//
-//	ok          end all faults
-//	hang        finish nothing any more, say nothing any more
-//	crash       die at once
-//	crash=N     die instead of finishing the Nth frame
-//	error=C     every frame ends with status C
-//	error=C@N   the Nth frame does
-//	lose=N      do not report the Nth frame
-//	repeat=N    report the Nth frame twice
-//	garbage=N   send nonsense instead of the report of the Nth frame
-//	slow=F      take F times as long, F > 0
-//	decay=F     take longer with every frame, by F of the first time
-//	heat=S      throttling state S, 0 to 6; at 5 and 6 the streams are off
-//	refuse=W    do not open: busy, version, nodevice, silent (no answer), magic (wrong protocol)
-//
-// Safe for concurrent use.
+// faultsHelp lists what Command takes.
+const faultsHelp = `Faults, for --fault and, one a line, for the control socket, where frames are counted from the
+command on (N = 1 is the next):
+
+  ok          end all faults
+  hang        finish nothing any more, say nothing any more
+  crash       die at once
+  crash=N     die instead of finishing the Nth frame
+  error=C     every frame ends with status C
+  error=C@N   the Nth frame does
+  lose=N      do not report the Nth frame
+  repeat=N    report the Nth frame twice
+  garbage=N   send nonsense instead of the report of the Nth frame
+  slow=F      take F times as long, F > 0
+  decay=F     take longer with every frame, by F of the first time
+  heat=S      throttling state S, 0 to 6; at 5 and 6 the streams are off
+  refuse=W    do not open: busy, version, nodevice, silent (no answer), magic (wrong protocol)
+`
+
+// Faults is what goes wrong, as commanded by words: see faultsHelp. Safe for concurrent use.
 type Faults struct {
 	mu      sync.Mutex
 	hang    bool

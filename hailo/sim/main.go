@@ -51,8 +51,16 @@ func parse(args []string, encoders Encoders, faults *Faults) (Config, string, er
 	format := fs.String("output", "uint8", "format of the outputs: uint8, uint16 or float32")
 	vectors := fs.String("vectors", "hash", "hash: from the bytes of the input; model: from the real encoders")
 	control := fs.String("control", "", "unix socket that takes faults, one a line")
-	fs.Func("fault", "a fault from the start on; may be repeated", faults.Command)
+	fs.Func("fault", "a `fault` from the start on, see below; may be repeated", faults.Command)
+	fs.SetOutput(io.Discard) // a wrong flag is one line in the host's log and not the whole help
 	if err := fs.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			fs.SetOutput(os.Stdout)
+			fmt.Println("The simulated chip: a worker process that hailo-clip starts, with sim.arguments of the\nconfiguration as further flags.")
+			fmt.Println()
+			fs.PrintDefaults()
+			fmt.Print("\n" + faultsHelp)
+		}
 		return c, "", err
 	}
 	switch *format {
@@ -97,9 +105,13 @@ func serve(config Config, control string) error {
 		}
 		go listen(l, config.Faults)
 	}
+	// From a shell descriptor 3 may be open too, but it is no such socket.
+	if kind, err := unix.GetsockoptInt(3, unix.SOL_SOCKET, unix.SO_TYPE); err != nil || kind != unix.SOCK_SEQPACKET {
+		return errors.New("descriptor 3 is not the socket of hailo-clip: this program is started by hailo-clip, not by hand")
+	}
 	// Non-blocking, so that a read does not hold a thread.
 	if err := unix.SetNonblock(3, true); err != nil {
-		return fmt.Errorf("descriptor 3: %w (this program is started by hailo-clip, not by hand)", err)
+		return fmt.Errorf("descriptor 3: %w", err)
 	}
 	c := &chip{Config: config, conn: os.NewFile(3, "socket"), memory: mapFrames}
 	return c.run()

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"hailoclip/api"
+	"hailoclip/hailo/doctor"
+)
+
+// askTime bounds what doctor waits for the running service.
+const askTime = time.Second
+
+// askService returns what the service on the configured address tells of the chip; false if none
+// answers, or it encodes elsewhere.
+func askService(ctx context.Context, c api.Config) (doctor.Service, bool) {
+	host := c.Host
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	url := "http://" + net.JoinHostPort(host, strconv.Itoa(c.Port))
+	var health struct {
+		Service     string `json:"service"`
+		Reason      string `json:"reason"`
+		Backend     string `json:"backend"`
+		RuntimeMode string `json:"runtime_mode"`
+	}
+	var s stats
+	if !ask(ctx, url+"/health", &health) || health.Service != "hailo-clip" || health.Backend != "npu" || health.RuntimeMode != "real" ||
+		!ask(ctx, url+"/v1/stats", &s) || s.NPU == nil {
+		return doctor.Service{}, false
+	}
+	answer := doctor.Service{Reason: health.Reason, Throttling: s.NPU.Throttling, Zone: s.NPU.Zone, Rate: s.NPU.ImagesPerSec}
+	for _, t := range s.NPU.Temperature {
+		if t != nil {
+			answer.Temperature = append(answer.Temperature, *t)
+		}
+	}
+	return answer, true
+}
+
+// ask decodes the JSON at url, whatever the status: /health is 503 when the chip is lost.
+func ask(ctx context.Context, url string, to any) bool {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return false
+	}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // and no proxy: it is this machine
+	answer, err := client.Do(r)
+	if err != nil {
+		return false
+	}
+	defer answer.Body.Close()
+	return json.NewDecoder(io.LimitReader(answer.Body, 1<<20)).Decode(to) == nil
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"encoding/json"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"hailoclip/api"
+	"hailoclip/hailo"
+	"hailoclip/hailo/doctor"
+)
+
+func TestModelCheck(t *testing.T) {
+	for zoo, want := range map[string]string{"": "", "v5.2.0": "5.2", "v10.11.12": "10.11"} {
+		if got := modelCheck("m", "npu", hailo.FileState{Name: "i.hef", Bytes: 5, Zoo: zoo}).HailoRT; got != want {
+			t.Errorf("zoo %q is for HailoRT %q, want %q", zoo, got, want)
+		}
+	}
+}
+
+// TestDoctorRoot examines a system in a folder: nothing of this machine is in the report.
+func TestDoctorRoot(t *testing.T) {
+	r := runProgram(t, command(t, t.TempDir(), "doctor", "--json", "--root", t.TempDir()))
+	var report doctor.Report
+	if err := json.Unmarshal([]byte(r.stdout), &report); err != nil || r.code != exitOK {
+		t.Fatal(r.code, err, r.stderr)
+	}
+	if report.Versions.Kernel != "" {
+		t.Errorf("this machine's kernel: %+v", report.Versions)
+	}
+	for _, f := range report.Findings {
+		if slices.Contains([]string{"onnxruntime", "libturbojpeg", "model", "backend", "cpu-models"}, f.Check) {
+			t.Errorf("of this machine: %+v", f)
+		}
+	}
+}
+
+// TestDoctorHiddenState has a state folder of another user.
+func TestDoctorHiddenState(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root may look into every folder")
+	}
+	state := t.TempDir()
+	if err := os.Mkdir(filepath.Join(state, "models"), 0); err != nil {
+		t.Fatal(err)
+	}
+	r := runProgram(t, command(t, state, "doctor"))
+	if !strings.Contains(r.stdout, "may not look into") || !strings.Contains(r.stdout, "sudo hailo-clip doctor --state-dir "+state) {
+		t.Error(r.stdout, r.stderr)
+	}
+}
+
+func TestAskService(t *testing.T) {
+	health := `{"service":"hailo-clip","status":"degraded","reason":"hot","backend":"npu","runtime_mode":"real"}`
+	answers := map[string]string{
+		"/health":   health,
+		"/v1/stats": `{"npu":{"ready":true,"images_per_second":300,"temperature_celsius":[48.5,null],"throttling":1,"temperature_zone":2}}`,
+	}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/health" {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		_, _ = w.Write([]byte(answers[r.URL.Path]))
+	}))
+	defer s.Close()
+	address, _ := net.ResolveTCPAddr("tcp", s.Listener.Addr().String())
+	c := api.Config{Host: "127.0.0.1", Port: address.Port}
+	got, ok := askService(t.Context(), c)
+	want := doctor.Service{Reason: "hot", Temperature: []float64{48.5}, Throttling: 1, Zone: 2, Rate: 300}
+	if !ok || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, %v", got, ok)
+	}
+	for name, other := range map[string]string{
+		"another program": `{"service":"x","backend":"npu","runtime_mode":"real"}`, "no JSON": "<html>", "nothing": "",
+		"the CPU": strings.Replace(health, "npu", "cpu", 1), "a simulated chip": strings.Replace(health, "real", "simulated", 1),
+	} {
+		answers["/health"] = other
+		if _, ok := askService(t.Context(), c); ok {
+			t.Errorf("%s counts as the service", name)
+		}
+	}
+	s.Close()
+	if _, ok := askService(t.Context(), c); ok {
+		t.Error("an answer from nobody")
+	}
+}
