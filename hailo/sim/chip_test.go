@@ -264,3 +264,19 @@ func TestFlags(t *testing.T) {
 		}
 	}
 }
+
+// A decay begins with its command, however long the chip has worked before.
+func TestDecayBeginsWhenCommanded(t *testing.T) {
+	f := NewFaults(nil)
+	for range 100 {
+		f.next()
+	}
+	if err := f.Command("decay=0.5"); err != nil {
+		t.Fatal(err)
+	}
+	first := f.factor()
+	f.next()
+	if second := f.factor(); first != 1 || second != 1.5 {
+		t.Errorf("%v times as long, then %v", first, second)
+	}
+}
