@@ -19,7 +19,7 @@ const probeRetry = 500 * time.Millisecond
 // How often the backend's state is looked at: whether it was started again, and whether it is there.
 const (
 	probeLook = time.Second
-	probeSoon = 50 * time.Millisecond // while it is away
+	probeSoon = 50 * time.Millisecond // while it is away, or fails
 )
 
 // probeCosine is how far the embedding of the known image may turn away from the first one: a
@@ -164,7 +164,7 @@ func (p *Probe) watch(ctx context.Context) {
 		case suspect, p.failure.Load() != nil:
 			// One frame in ten that fails is no reason to do nothing but probe.
 			if rested < probeRetry {
-				wait = probeRetry - rested
+				wait = probeSoon // and see whether it is another one by then
 				continue
 			}
 		case p.interval > 0 && idle >= p.interval && rested >= p.interval:

@@ -162,7 +162,7 @@ func TestProbeWaitsForALateDevice(t *testing.T) {
 			t.Errorf("before it is there: %+v", s)
 		}
 		b.becomes(nil, 1, 0)
-		time.Sleep(probeRetry + time.Millisecond)
+		time.Sleep(probeRetry + probeSoon + time.Millisecond)
 		synctest.Wait()
 		n := b.images.Load()
 		if s := p.Status(); !s.Ready {
@@ -206,7 +206,7 @@ func TestProbeFollowsTheDevice(t *testing.T) {
 			t.Errorf("wrong vectors: %+v", s)
 		}
 		b.becomes(nil, 1, 0)
-		time.Sleep(probeRetry + time.Millisecond) // and not a whole interval
+		time.Sleep(probeRetry + probeSoon + time.Millisecond) // and not a whole interval
 		synctest.Wait()
 		if s := p.Status(); !s.Ready {
 			t.Errorf("right vectors again: %+v", s)
@@ -300,7 +300,7 @@ func TestProbeAfterAFailedFrame(t *testing.T) {
 			t.Errorf("a text: %v, and another encoder is not asked", err)
 		}
 		first.becomes(nil, 1, 0)
-		time.Sleep(probeRetry + time.Millisecond)
+		time.Sleep(probeRetry + probeSoon + time.Millisecond)
 		synctest.Wait()
 		if err := encode(); err != nil || second.images.Load() != 1 || pair.Status().Degraded {
 			t.Errorf("well again: %v, %+v", err, pair.Status())
