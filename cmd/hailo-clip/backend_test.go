@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -104,5 +105,16 @@ func TestTextEncoderOnTheNPUMustBeThere(t *testing.T) {
 	r := runProgram(t, command(t, t.TempDir(), "serve", "--port", "0", "--backend", "cpu", "--config", config))
 	if r.code != exitUsage || !strings.Contains(r.stderr, "text_encoder") {
 		t.Errorf("exit code %d: %s", r.code, r.stderr)
+	}
+}
+
+// TestSimComputesTheDemoModelOnly: with another model its vectors would be the wrong ones.
+func TestSimComputesTheDemoModelOnly(t *testing.T) {
+	var cfg configs.Config
+	cfg.Sim.Vectors = "model"
+	_, err := opener{cfg: cfg, model: npuModel(t)}.openSim()
+	var usage usageError
+	if !errors.As(err, &usage) || !strings.Contains(err.Error(), "sim.vectors") {
+		t.Errorf("error %v", err)
 	}
 }
