@@ -42,7 +42,7 @@ type Probe struct {
 	worked  atomic.Int64          // ns from begin to the last success; a probe is needed only where there is none
 	passed  atomic.Int64          // Status.Restarts at the last probe that succeeded; -1: none yet
 	failure atomic.Pointer[error] // of the last probe; nil: it succeeded
-	suspect chan struct{}         // filled by a frame that failed
+	suspect chan struct{}         // filled by a frame that failed, and by who asks for a device that was not probed yet
 
 	image []float32 // what the known image was encoded to first
 	text  []float32
@@ -102,10 +102,15 @@ func (p *Probe) judge(err error) {
 	case err == nil:
 		p.worked.Store(int64(time.Since(p.begin)))
 	case errors.Is(err, ErrEncode), errors.Is(err, ErrDeviceLost):
-		select {
-		case p.suspect <- struct{}{}:
-		default:
-		}
+		p.wake()
+	}
+}
+
+// wake has watch look at once.
+func (p *Probe) wake() {
+	select {
+	case p.suspect <- struct{}{}:
+	default:
 	}
 }
 
@@ -128,6 +133,7 @@ func (p *Probe) Status() Status {
 		return Status{Reason: err.Error(), Restarts: s.Restarts}
 	}
 	if p.passed.Load() != int64(s.Restarts) {
+		p.wake() // somebody waits for it
 		return Status{Reason: "the encoder was restarted and has not passed its probe yet", Restarts: s.Restarts}
 	}
 	return s
