@@ -110,14 +110,15 @@ func TestScheduling(t *testing.T) {
 		textPrio uint32
 		want     []run // after the first image, which runs alone
 	}{
-		{"equal priority takes turns", 0, []run{{1, 2}, {0, 2}, {0, 1}}},
-		{"higher priority first", 1, []run{{1, 2}, {0, 2}, {0, 1}}},
-		{"lower priority last", 2, []run{{0, 2}, {0, 1}, {1, 2}}},
+		{"equal priority takes turns", 0, []run{{1, 1}, {0, 2}, {1, 1}, {0, 1}}},
+		{"higher priority first", 1, []run{{1, 1}, {1, 1}, {0, 2}, {0, 1}}},
+		{"lower priority last", 2, []run{{0, 2}, {0, 1}, {1, 1}, {1, 1}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			image, text := *loadImage, *loadText
 			defer func() { *loadImage, *loadText = image, text }()
+			loadText.Batch, loadText.Threshold = 1, 1 // two runs, so that taking turns shows
 			loadText.Priority, loadImage.Priority = tt.textPrio, 0
 			if tt.textPrio == 2 {
 				loadText.Priority, loadImage.Priority = 0, 1
