@@ -281,3 +281,17 @@ func TestDecayBeginsWhenCommanded(t *testing.T) {
 		t.Errorf("%v times as long, then %v", first, second)
 	}
 }
+
+// A host that does not count is told that the queue is full.
+func TestQueueFull(t *testing.T) {
+	image := *loadImage
+	defer func() { *loadImage = image }()
+	loadImage.Slots, loadImage.InputStride, loadImage.OutputStride, loadImage.OutputOffset = queueDepth+1, 64, 64, 4096
+	h := startChip(t, func(c *Config) { _ = c.Faults.Command("hang") })
+	for slot := range uint32(queueDepth + 1) {
+		h.submit(0, slot)
+	}
+	if d := h.next().(*npu.Done); d.Slot != queueDepth || d.Status != npu.CodeQueueFull {
+		t.Errorf("%+v", d)
+	}
+}
