@@ -102,6 +102,10 @@ fuzz: setup ## every fuzz test for FUZZTIME (5m each): both sides of the worker'
 	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p; \
 	  done; done
 
+.PHONY: faults
+faults: setup ## break the simulated chip in every way, 20 times each, and log how soon it works again
+	HAILO_CLIP_FAULTS=20 $(GO) test -count=1 -timeout 30m -run Faults -v ./cmd/hailo-clip ./hailo/npu
+
 .PHONY: arches
 arches: ## build for linux/amd64 and linux/arm64 without cgo
 	GOARCH=amd64 $(BUILD) -o bin/hailo-clip-linux-amd64 ./cmd/hailo-clip

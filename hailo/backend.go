@@ -59,4 +59,5 @@ type Status struct {
 	Ready    bool   // can encode now
 	Degraded bool   // can encode, but slower or elsewhere than it should
 	Reason   string // why not ready or degraded, a sentence for a person; "" when all is well
+	Restarts int    // devices lost so far: with another number it is another one, of which nothing is known
 }

@@ -18,6 +18,14 @@ type Failover struct {
 // the second one: the caller closes that after it.
 func NewFailover(first, second Backend) *Failover { return &Failover{Backend: first, second: second} }
 
+// Info is the first backend's, but for the calls at once: when as many as the first takes are stuck
+// in it, there are still those that keep the second one busy.
+func (f *Failover) Info() Info {
+	info := f.Backend.Info()
+	info.ImageCalls += f.second.Info().ImageCalls
+	return info
+}
+
 // EncodeImages tries the first backend, unless that is known to be lost, then the second.
 func (f *Failover) EncodeImages(ctx context.Context, frames []*Frame) error {
 	if f.Backend.Status().Ready {

@@ -14,15 +14,23 @@ import (
 const probeTimeout = 10 * time.Second
 
 // probeRetry is how soon a probe that failed is tried again: until then nothing is served.
-const probeRetry = 2 * time.Second
+const probeRetry = 500 * time.Millisecond
+
+// How often the backend's state is looked at: whether it was started again, and whether it is there.
+const (
+	probeLook = time.Second
+	probeSoon = 50 * time.Millisecond // while it is away, or fails
+)
 
 // probeCosine is how far the embedding of the known image may turn away from the first one: a
 // quantised encoder gives the same vector each time, a second backend nearly the same.
 const probeCosine = 0.9
 
 // Probe wraps a backend so that its Status cannot lie: a known image and text are encoded at the
-// start and again whenever nothing was encoded for an interval. While that fails, or gives
-// other vectors than the first time, the backend is not ready.
+// start, after every restart, after a failed frame, and whenever nothing was encoded for an interval.
+// While that fails, or gives other vectors than the first time, the backend is not ready, and whoever
+// encodes gets an ErrDeviceLost, because another encoder may do. It has to wrap the device itself
+// and not a Failover, which would hide what is wrong.
 type Probe struct {
 	Backend
 	texts    Backend // encodes the known text
@@ -30,8 +38,11 @@ type Probe struct {
 	interval time.Duration
 	log      *slog.Logger
 
-	encoded atomic.Int64          // calls that succeeded; a probe is needed only where there are none
+	begin   time.Time
+	worked  atomic.Int64          // ns from begin to the last success; a probe is needed only where there is none
+	passed  atomic.Int64          // Status.Restarts at the last probe that succeeded; -1: none yet
 	failure atomic.Pointer[error] // of the last probe; nil: it succeeded
+	suspect chan struct{}         // filled by a frame that failed, and by who asks for a device that was not probed yet
 
 	image []float32 // what the known image was encoded to first
 	text  []float32
@@ -40,52 +51,90 @@ type Probe struct {
 	ended sync.WaitGroup
 }
 
-// NewProbe probes b times times (at least once), and then every interval without other work;
-// 0 is never. tokens is a known text for texts, which may be b. It blocks until the first probes
-// are done and returns their error, but for a device that is not there yet: that is probed when
-// it comes, and is not ready until then. Probing does not own the backends: close the Probe first.
+// NewProbe probes b times times (at least once), and then after each restart and every interval
+// without other work; 0 is never for the latter. tokens is a known text for texts, which may be b.
+// It blocks until the first probes are done and returns their error, but for a device that is not
+// there yet: that is probed when it comes, and is not ready until then. Probing does not own the
+// backends: close the Probe first.
 func NewProbe(ctx context.Context, b, texts Backend, tokens []int32, interval time.Duration, times int, log *slog.Logger) (*Probe, error) {
-	p := &Probe{Backend: b, texts: texts, tokens: tokens, interval: interval, log: log}
+	p := &Probe{Backend: b, texts: texts, tokens: tokens, interval: interval, log: log,
+		begin: time.Now(), suspect: make(chan struct{}, 1)}
+	p.passed.Store(-1)
+	restarts := b.Status().Restarts
 	for range max(times, 1) {
 		err := p.probe(ctx)
-		if errors.Is(err, ErrDeviceLost) {
-			p.failure.Store(&err)
-			break
-		}
-		if err != nil {
+		if err != nil && !errors.Is(err, ErrDeviceLost) {
 			return nil, fmt.Errorf("probe of the encoder: %w", err)
+		}
+		p.note(restarts, err)
+		if err != nil {
+			break
 		}
 	}
 	ctx, p.stop = context.WithCancel(context.Background())
-	if interval > 0 || p.failure.Load() != nil {
-		p.ended.Go(func() { p.watch(ctx) })
-	}
+	p.ended.Go(func() { p.watch(ctx) })
 	return p, nil
 }
 
-// EncodeImages is the backend's; a success shows that no probe is needed.
+// EncodeImages is the backend's, while that passes its probes.
 func (p *Probe) EncodeImages(ctx context.Context, frames []*Frame) error {
-	err := p.Backend.EncodeImages(ctx, frames)
-	if err == nil {
-		p.encoded.Add(1)
+	if err := p.failing(); err != nil {
+		return fmt.Errorf("%w: %w", ErrDeviceLost, err)
 	}
+	err := p.Backend.EncodeImages(ctx, frames)
+	p.judge(err)
 	return err
 }
 
-// EncodeTexts is the backend's; a success shows that no probe is needed.
+// EncodeTexts is the backend's, while that passes its probes.
 func (p *Probe) EncodeTexts(ctx context.Context, tokens [][]int32) ([][]float32, error) {
-	vectors, err := p.Backend.EncodeTexts(ctx, tokens)
-	if err == nil {
-		p.encoded.Add(1)
+	if err := p.failing(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDeviceLost, err)
 	}
+	vectors, err := p.Backend.EncodeTexts(ctx, tokens)
+	p.judge(err)
 	return vectors, err
 }
 
-// Status is the backend's, and not ready while the last probe failed.
+// judge learns from a call: a success shows that no probe is needed, a failure that one is.
+func (p *Probe) judge(err error) {
+	switch {
+	case err == nil:
+		p.worked.Store(int64(time.Since(p.begin)))
+	case errors.Is(err, ErrEncode), errors.Is(err, ErrDeviceLost):
+		p.wake()
+	}
+}
+
+// wake has watch look at once.
+func (p *Probe) wake() {
+	select {
+	case p.suspect <- struct{}{}:
+	default:
+	}
+}
+
+// failing is why the last probe failed, nil if it did not.
+func (p *Probe) failing() error {
+	if err := p.failure.Load(); err != nil {
+		return fmt.Errorf("the encoder fails its probe: %w", *err)
+	}
+	return nil
+}
+
+// Status is the backend's, and not ready while the last probe failed or a restarted device was
+// not probed yet.
 func (p *Probe) Status() Status {
 	s := p.Backend.Status()
-	if err := p.failure.Load(); err != nil && s.Ready {
-		return Status{Reason: fmt.Sprintf("the encoder fails its probe: %v", *err)}
+	if !s.Ready {
+		return s
+	}
+	if err := p.failing(); err != nil {
+		return Status{Reason: err.Error(), Restarts: s.Restarts}
+	}
+	if p.passed.Load() != int64(s.Restarts) {
+		p.wake() // somebody waits for it
+		return Status{Reason: "the encoder was restarted and has not passed its probe yet", Restarts: s.Restarts}
 	}
 	return s
 }
@@ -97,45 +146,65 @@ func (p *Probe) Close() error {
 	return nil
 }
 
+// watch probes when there is a reason to, until ctx ends.
 func (p *Probe) watch(ctx context.Context) {
-	seen := int64(0)
+	last, tried := time.Now(), int(p.passed.Load()) // of the last probe: when, and Status.Restarts
+	wait, suspect := time.Duration(0), false
 	for {
-		wait := p.interval
-		if p.failure.Load() != nil {
-			wait = probeRetry
-		} else if wait == 0 {
-			return // it is not to be probed again
-		}
 		select {
 		case <-time.After(wait):
+		case <-p.suspect:
+			suspect = true
 		case <-ctx.Done():
 			return
 		}
-		if n := p.encoded.Load(); n != seen && p.failure.Load() == nil {
-			seen = n
-			continue // busy, and working
+		s := p.Backend.Status()
+		wait = probeLook
+		if !s.Ready {
+			wait = probeSoon // it says so itself, and when that is over
+			continue
 		}
-		err := p.probe(ctx)
-		if errors.Is(err, ErrDeviceLost) && p.failure.Load() == nil {
-			continue // the backend says so itself, and when that is over
-		}
-		seen = p.encoded.Load()
-		if ctx.Err() != nil {
-			return
-		}
-		was := p.failure.Load()
+		rested, idle := time.Since(last), time.Since(p.begin)-time.Duration(p.worked.Load())
 		switch {
-		case err != nil && was == nil:
-			p.log.Error("the encoder fails its probe", "error", err)
-		case err == nil && was != nil:
-			p.log.Info("the encoder passes its probe again")
+		case s.Restarts != tried:
+		case suspect, p.failure.Load() != nil:
+			// One frame in ten that fails is no reason to do nothing but probe.
+			if rested < probeRetry {
+				wait = probeSoon // and see whether it is another one by then
+				continue
+			}
+		case p.interval > 0 && idle >= p.interval && rested >= p.interval:
+		default:
+			continue
 		}
-		if err == nil {
-			p.failure.Store(nil)
-		} else {
-			p.failure.Store(&err)
+		// Another frame that fails from here on is another reason.
+		suspect = false
+		select {
+		case <-p.suspect:
+		default:
+		}
+		last, tried, wait = time.Now(), s.Restarts, probeSoon
+		if err := p.probe(ctx); ctx.Err() == nil {
+			p.note(s.Restarts, err)
 		}
 	}
+}
+
+// note keeps the outcome of a probe of the device after so many restarts.
+func (p *Probe) note(restarts int, err error) {
+	was := p.failure.Load()
+	switch {
+	case err != nil && was == nil:
+		p.log.Error("the encoder fails its probe", "error", err)
+	case err == nil && was != nil:
+		p.log.Info("the encoder passes its probe again")
+	}
+	if err != nil {
+		p.failure.Store(&err)
+		return
+	}
+	p.passed.Store(int64(restarts))
+	p.failure.Store(nil)
 }
 
 // probe encodes the known image and text once and compares.

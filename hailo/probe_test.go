@@ -22,7 +22,8 @@ type scripted struct {
 	vector []float32
 	images atomic.Int64 // EncodeImages calls
 
-	mu sync.Mutex // guards err and vector
+	mu     sync.Mutex // guards err, vector and status
+	mortal bool       // every call ends the device, which is there again at once
 }
 
 // becomes changes what the backend does from now on.
@@ -36,15 +37,31 @@ func newScripted(name string) *scripted {
 	return &scripted{name: name, frames: NewHeapFrames(2, 4, 2), status: Status{Ready: true}, vector: []float32{1, 0}}
 }
 
-func (b *scripted) Info() Info      { return Info{Backend: b.name, ImageBatch: 2} }
+func (b *scripted) Info() Info      { return Info{Backend: b.name, ImageBatch: 2, ImageCalls: 3} }
 func (b *scripted) Frames() *Frames { return b.frames }
-func (b *scripted) Status() Status  { return b.status }
 func (b *scripted) Close() error    { return nil }
+
+func (b *scripted) Status() Status {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.status
+}
+
+// restart makes it another device.
+func (b *scripted) restart() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.status.Restarts++
+}
 
 func (b *scripted) EncodeImages(_ context.Context, frames []*Frame) error {
 	b.images.Add(1)
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.mortal {
+		b.status.Restarts++
+		return fmt.Errorf("worker ended: %w", ErrDeviceLost)
+	}
 	for _, f := range frames {
 		copy(f.Embedding, b.vector)
 	}
@@ -103,6 +120,9 @@ func TestFailover(t *testing.T) {
 	}
 	first, second := newScripted("npu"), newScripted("cpu")
 	f := NewFailover(first, second)
+	if i := f.Info(); i.Backend != "npu" || i.ImageCalls != 6 {
+		t.Errorf("%+v: when all calls of the first are stuck in it, the second one must have its own", i)
+	}
 	if s := f.Status(); !s.Ready || s.Degraded {
 		t.Errorf("both well: %+v", s)
 	}
@@ -142,7 +162,7 @@ func TestProbeWaitsForALateDevice(t *testing.T) {
 			t.Errorf("before it is there: %+v", s)
 		}
 		b.becomes(nil, 1, 0)
-		time.Sleep(probeRetry + time.Millisecond)
+		time.Sleep(probeRetry + probeSoon + time.Millisecond)
 		synctest.Wait()
 		n := b.images.Load()
 		if s := p.Status(); !s.Ready {
@@ -175,7 +195,8 @@ func TestProbeFollowsTheDevice(t *testing.T) {
 		if err := p.EncodeImages(t.Context(), frames); err != nil {
 			t.Fatal(err)
 		}
-		wait()
+		time.Sleep(58 * time.Second)
+		synctest.Wait()
 		if n := b.images.Load(); n != 5 { // the call itself, and no probe
 			t.Errorf("%d calls after a busy minute, want 5", n)
 		}
@@ -185,7 +206,7 @@ func TestProbeFollowsTheDevice(t *testing.T) {
 			t.Errorf("wrong vectors: %+v", s)
 		}
 		b.becomes(nil, 1, 0)
-		time.Sleep(probeRetry + time.Millisecond) // and not a whole interval
+		time.Sleep(probeRetry + probeSoon + time.Millisecond) // and not a whole interval
 		synctest.Wait()
 		if s := p.Status(); !s.Ready {
 			t.Errorf("right vectors again: %+v", s)
@@ -197,6 +218,101 @@ func TestProbeFollowsTheDevice(t *testing.T) {
 		}
 		if s := p.Status(); s.Ready {
 			t.Errorf("failing: %+v", s)
+		}
+	})
+}
+
+// TestProbeOfEveryRestart: whatever a device was before, after a restart it is not ready until it
+// was probed, and with one that every frame kills it never is.
+func TestProbeOfEveryRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, second := newScripted("npu"), newScripted("cpu")
+		p, err := NewProbe(t.Context(), first, first, []int32{1, 2}, 0, 1, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		pair := NewFailover(p, second)
+		if s := pair.Status(); !s.Ready || s.Degraded {
+			t.Fatalf("at the start: %+v", s)
+		}
+		first.restart()
+		if s := p.Status(); s.Ready || s.Reason == "" {
+			t.Errorf("before the probe: %+v", s)
+		}
+		time.Sleep(probeLook + time.Millisecond)
+		synctest.Wait()
+		if s := pair.Status(); !s.Ready || s.Degraded {
+			t.Errorf("after the probe: %+v", s)
+		}
+		first.mu.Lock()
+		first.mortal = true
+		first.mu.Unlock()
+		first.restart()
+		for range 1500 {
+			if s := p.Status(); s.Ready {
+				t.Fatalf("the device alone: %+v", s)
+			}
+			if s := pair.Status(); !s.Ready || !s.Degraded {
+				t.Fatalf("with a second one: %+v", s)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		first.mu.Lock()
+		first.mortal = false
+		first.mu.Unlock()
+		time.Sleep(probeLook)
+		synctest.Wait()
+		if s := p.Status(); !s.Ready {
+			t.Errorf("well again: %+v", s)
+		}
+	})
+}
+
+// TestProbeAfterAFailedFrame: a device whose frames fail, but that is there, is found out at once,
+// and the second backend encodes until it passes again.
+func TestProbeAfterAFailedFrame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, second := newScripted("npu"), newScripted("cpu")
+		p, err := NewProbe(t.Context(), first, first, []int32{1, 2}, time.Hour, 1, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		pair := NewFailover(p, second)
+		time.Sleep(time.Minute)
+		encode := func() error {
+			err := pair.EncodeImages(t.Context(), []*Frame{{Embedding: make([]float32, 2)}})
+			synctest.Wait()
+			return err
+		}
+		first.becomes(ErrEncode, 1, 0)
+		if err := encode(); !errors.Is(err, ErrEncode) {
+			t.Errorf("the first frame: %v", err)
+		}
+		if err := encode(); err != nil || second.images.Load() != 1 {
+			t.Errorf("the second frame: %v", err)
+		}
+		if s := pair.Status(); !s.Ready || !s.Degraded {
+			t.Errorf("failing: %+v", s)
+		}
+		if _, err := p.EncodeTexts(t.Context(), [][]int32{{1}}); !errors.Is(err, ErrDeviceLost) {
+			t.Errorf("a text: %v, and another encoder is not asked", err)
+		}
+		first.becomes(nil, 1, 0)
+		time.Sleep(probeRetry + probeSoon + time.Millisecond)
+		synctest.Wait()
+		if err := encode(); err != nil || second.images.Load() != 1 || pair.Status().Degraded {
+			t.Errorf("well again: %v, %+v", err, pair.Status())
+		}
+		// A frame now and then is no reason to probe all the time.
+		time.Sleep(time.Minute)
+		before := first.images.Load()
+		first.becomes(ErrEncode, 1, 0)
+		_ = encode()
+		first.becomes(nil, 1, 0)
+		if n := first.images.Load() - before; n != 2 {
+			t.Errorf("%d calls for a failed frame and a probe", n)
 		}
 	})
 }

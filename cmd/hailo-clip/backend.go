@@ -66,7 +66,8 @@ type encoders struct {
 	device *npu.Backend    // the NPU or the simulated chip, for its counters; nil without one
 	why    string          // why this kind
 
-	opened []hailo.Backend // what close closes, in that order
+	standIn hailo.Backend   // for images while the device is lost; nil: there is none
+	opened  []hailo.Backend // what close closes, in that order
 }
 
 // close releases all devices.
@@ -123,15 +124,18 @@ func (o opener) fill(ctx context.Context, e *encoders) (err error) {
 		repeat = o.cfg.Performance.WarmupIterations
 	}
 	known, _ := o.tokenizer.EncodeCut("a photo of a cat", o.model.ContextLength)
-	texts := e.images // knows who stands in for whom
-	if e.texts[0] != e.opened[0] {
-		texts = e.texts[0]
-	}
-	probe, err := hailo.NewProbe(ctx, e.images, texts, known, o.cfg.Health.ProbeInterval.Std(), repeat, o.log)
+	first := e.images
+	probe, err := hailo.NewProbe(ctx, first, e.texts[0], known, o.cfg.Health.ProbeInterval.Std(), repeat, o.log)
 	if err != nil {
 		return err
 	}
 	e.images = probe
+	if e.texts[0] == first {
+		e.texts[0] = probe
+	}
+	if e.standIn != nil {
+		e.images = hailo.NewFailover(probe, e.standIn)
+	}
 	e.opened = append([]hailo.Backend{probe}, e.opened...)
 	return nil
 }
@@ -176,7 +180,7 @@ func (o opener) openDevice(ctx context.Context, e *encoders, open func() (*npu.B
 			cpu = opened
 			e.texts, e.opened = append(e.texts, cpu), append(e.opened, cpu)
 			if standIn {
-				e.images = hailo.NewFailover(device, cpu)
+				e.standIn = cpu
 			}
 		case !encodesTexts:
 			return fmt.Errorf("texts are encoded on the CPU: %w", err)

@@ -191,3 +191,14 @@ func TestTextEncoderOnTheNPUMustBeThere(t *testing.T) {
 		t.Errorf("exit code %d: %s", r.code, r.stderr)
 	}
 }
+
+// TestSimComputesTheDemoModelOnly: with another model its vectors would be the wrong ones.
+func TestSimComputesTheDemoModelOnly(t *testing.T) {
+	var cfg configs.Config
+	cfg.Sim.Vectors = "model"
+	_, err := opener{cfg: cfg, model: npuModel(t)}.openSim()
+	var usage usageError
+	if !errors.As(err, &usage) || !strings.Contains(err.Error(), "sim.vectors") {
+		t.Errorf("error %v", err)
+	}
+}

@@ -105,16 +105,24 @@ func (o opener) openSim() (*npu.Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := o.model.Manifest
+	m, arguments := o.model.Manifest, strings.Fields(o.cfg.Sim.Arguments)
+	if o.cfg.Sim.Vectors == "model" && !o.model.Embedded() {
+		return nil, usageError{fmt.Errorf("sim.vectors: model computes the demo model's vectors, not those of %s: set clip.model: demo or sim.vectors: hash", m.Name)}
+	}
 	options := o.npuOptions()
 	options.Simulated, options.ImageHEF = true, "simulated"
 	options.Command = slices.Concat([]string{self, "npu-sim",
 		fmt.Sprintf("--image-size=%d", m.ImageSize), fmt.Sprintf("--dimension=%d", m.EmbeddingDimension),
 		fmt.Sprintf("--context-length=%d", m.ContextLength), fmt.Sprintf("--width=%d", m.EmbeddingDimension),
-		"--vectors=" + o.cfg.Sim.Vectors}, strings.Fields(o.cfg.Sim.Arguments))
+		"--vectors=" + o.cfg.Sim.Vectors}, arguments)
 	if o.cfg.CLIP.TextEncoder != "cpu" {
 		options.Text = npu.SyntheticText(o.tokenizer.Size(), m.ContextLength, m.EmbeddingDimension, o.tokenizer.End(), m.Tokens.PadID)
 		options.TextDigest = fmt.Sprintf("sim/%s/%s", m.Name, o.cfg.Sim.Vectors)
+		for i, a := range arguments { // those that change vectors, and the word after, which may be the value
+			if name := strings.TrimLeft(a, "-"); strings.HasPrefix(name, "vectors") || strings.HasPrefix(name, "output") {
+				options.TextDigest += "/" + strings.Join(arguments[i:min(i+2, len(arguments))], " ")
+			}
+		}
 	}
 	return npu.New(options)
 }

@@ -80,20 +80,20 @@ func (b *Backend) Status() hailo.Status {
 	if s == nil {
 		switch {
 		case last == nil:
-			return hailo.Status{Reason: "the device is being opened"}
+			return hailo.Status{Restarts: restarts, Reason: "the device is being opened"}
 		case failures > 0:
-			return hailo.Status{Reason: fmt.Sprintf("the device is being brought back (%d starts failed): %v", failures, last)}
+			return hailo.Status{Restarts: restarts, Reason: fmt.Sprintf("the device is being brought back (%d starts failed): %v", failures, last)}
 		}
-		return hailo.Status{Reason: fmt.Sprintf("the device is being brought back: %v", last)}
+		return hailo.Status{Restarts: restarts, Reason: fmt.Sprintf("the device is being brought back: %v", last)}
 	}
 	s.mu.Lock()
 	stats, paused, reason := s.stats, s.paused, s.reason
 	s.mu.Unlock()
 	if reason != nil {
-		return hailo.Status{Reason: fmt.Sprintf("the device is lost: %v", reason)}
+		return hailo.Status{Restarts: restarts, Reason: fmt.Sprintf("the device is lost: %v", reason)}
 	}
 	if paused {
-		return hailo.Status{Reason: errTooHot.Error()}
+		return hailo.Status{Restarts: restarts, Reason: errTooHot.Error()}
 	}
 	var reasons []string
 	if restarts > 0 && time.Since(lostAt) < unsettled {
@@ -109,7 +109,7 @@ func (b *Backend) Status() hailo.Status {
 	if slow != "" {
 		reasons = append(reasons, slow)
 	}
-	return hailo.Status{Ready: true, Degraded: len(reasons) > 0, Reason: strings.Join(reasons, "; ")}
+	return hailo.Status{Restarts: restarts, Ready: true, Degraded: len(reasons) > 0, Reason: strings.Join(reasons, "; ")}
 }
 
 func zoneName(zone uint32) string {

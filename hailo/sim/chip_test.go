@@ -110,14 +110,15 @@ func TestScheduling(t *testing.T) {
 		textPrio uint32
 		want     []run // after the first image, which runs alone
 	}{
-		{"equal priority takes turns", 0, []run{{1, 2}, {0, 2}, {0, 1}}},
-		{"higher priority first", 1, []run{{1, 2}, {0, 2}, {0, 1}}},
-		{"lower priority last", 2, []run{{0, 2}, {0, 1}, {1, 2}}},
+		{"equal priority takes turns", 0, []run{{1, 1}, {0, 2}, {1, 1}, {0, 1}}},
+		{"higher priority first", 1, []run{{1, 1}, {1, 1}, {0, 2}, {0, 1}}},
+		{"lower priority last", 2, []run{{0, 2}, {0, 1}, {1, 1}, {1, 1}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			image, text := *loadImage, *loadText
 			defer func() { *loadImage, *loadText = image, text }()
+			loadText.Batch, loadText.Threshold = 1, 1 // two runs, so that taking turns shows
 			loadText.Priority, loadImage.Priority = tt.textPrio, 0
 			if tt.textPrio == 2 {
 				loadText.Priority, loadImage.Priority = 0, 1
@@ -274,5 +275,35 @@ func TestFlags(t *testing.T) {
 		if _, _, err := parse(args, Encoders{}, NewFaults(nil)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v", args, err)
 		}
+	}
+}
+
+// A decay begins with its command, however long the chip has worked before.
+func TestDecayBeginsWhenCommanded(t *testing.T) {
+	f := NewFaults(nil)
+	for range 100 {
+		f.next()
+	}
+	if err := f.Command("decay=0.5"); err != nil {
+		t.Fatal(err)
+	}
+	first := f.factor()
+	f.next()
+	if second := f.factor(); first != 1 || second != 1.5 {
+		t.Errorf("%v times as long, then %v", first, second)
+	}
+}
+
+// A host that does not count is told that the queue is full.
+func TestQueueFull(t *testing.T) {
+	image := *loadImage
+	defer func() { *loadImage = image }()
+	loadImage.Slots, loadImage.InputStride, loadImage.OutputStride, loadImage.OutputOffset = queueDepth+1, 64, 64, 4096
+	h := startChip(t, func(c *Config) { _ = c.Faults.Command("hang") })
+	for slot := range uint32(queueDepth + 1) {
+		h.submit(0, slot)
+	}
+	if d := h.next().(*npu.Done); d.Slot != queueDepth || d.Status != npu.CodeQueueFull {
+		t.Errorf("%+v", d)
 	}
 }

@@ -24,7 +24,7 @@ command on (N = 1 is the next):
   repeat=N    report the Nth frame twice
   garbage=N   send nonsense instead of the report of the Nth frame
   slow=F      take F times as long, F > 0
-  decay=F     take longer with every frame, by F of the first time
+  decay=F     take longer with every frame from now on, by F of the first time
   heat=S      throttling state S, 0 to 6; at 5 and 6 the streams are off
   refuse=W    do not open: busy, version, nodevice, silent (no answer), magic (wrong protocol)
 `
@@ -41,6 +41,7 @@ type Faults struct {
 	code    npu.Code
 	slow    float64
 	decay   float64
+	decayed uint64 // frames finished when decay was commanded
 	heat    uint32
 	refuse  string
 	frames  uint64        // finished
@@ -97,6 +98,7 @@ func (f *Faults) Command(line string) error {
 	case "slow":
 		return number(&f.slow, value, 1e-6)
 	case "decay":
+		f.decayed = f.frames
 		return number(&f.decay, value, 0)
 	case "heat":
 		n, err := strconv.ParseUint(value, 10, 32)
@@ -152,7 +154,7 @@ func (f *Faults) factor() float64 {
 	if k == 0 {
 		k = 1
 	}
-	return k * (1 + f.decay*float64(f.frames))
+	return k * (1 + f.decay*float64(f.frames-f.decayed))
 }
 
 // fate is what happens to the report of a frame.
