@@ -98,13 +98,15 @@ func TestChooseBackend(t *testing.T) {
 func TestWhyNotTheNPU(t *testing.T) {
 	var cfg configs.Config
 	cfg.CLIP.Backend, cfg.NPU.Worker = "auto", "/nowhere/worker"
-	_, why := chooseBackend(cfg, npuModel(t), "/")
-	_, err := opener{cfg: cfg, model: npuModel(t)}.open(t.Context())
+	model := npuModel(t)
+	model.CPU = nil
+	_, why := chooseBackend(cfg, model, "/")
+	_, err := opener{cfg: cfg, model: model}.open(t.Context())
 	if !errors.Is(err, hailo.ErrNotInstalled) || !strings.Contains(err.Error(), why) {
 		t.Errorf("error %v lacks %q", err, why)
 	}
 	cfg.CLIP.Backend = "cpu"
-	if _, err := (opener{cfg: cfg, model: npuModel(t)}).open(t.Context()); !errors.Is(err, hailo.ErrNotInstalled) || strings.Contains(err.Error(), "because") {
+	if _, err := (opener{cfg: cfg, model: model}).open(t.Context()); !errors.Is(err, hailo.ErrNotInstalled) || strings.Contains(err.Error(), "because") {
 		t.Errorf("told to take the CPU: %v", err)
 	}
 }

@@ -134,7 +134,7 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 	}
 	report.Program, report.Command = programVersion(), os.Args[1:]
 	err = errors.Join(err, c.write(report))
-	report.WriteTable(os.Stdout)
+	report.WriteTable(stdout)
 	if report.Unfinished {
 		return err
 	}
@@ -270,5 +270,5 @@ func (c *benchRunCmd) compare() error {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	return bench.Compare(os.Stdout, reports[0], reports[1])
+	return bench.Compare(stdout, reports[0], reports[1])
 }

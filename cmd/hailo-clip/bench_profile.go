@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -103,7 +102,7 @@ func (c *benchProfileCmd) profile(ctx context.Context, e *engine, pictures []ben
 	if err := errors.Join(err, stop()); err != nil {
 		return err
 	}
-	fmt.Printf("%s\nmodel %s, backend %s, %d prompts\n\n", bench.ThisMachine(), e.model.Name, e.encoders.images.Info().Backend, c.Prompts)
-	bench.WritePaths(os.Stdout, paths)
+	fmt.Fprintf(stdout, "%s\nmodel %s, backend %s, %d prompts\n\n", bench.ThisMachine(), e.model.Name, e.encoders.images.Info().Backend, c.Prompts)
+	bench.WritePaths(stdout, paths)
 	return nil
 }

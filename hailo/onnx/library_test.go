@@ -59,7 +59,7 @@ func TestLoadRefuses(t *testing.T) {
 	for _, tt := range []struct{ name, library, want string }{
 		{"cut short", cut, "cut.so: cut short: it has "},
 		{"cut short with sections", cutSections, "cut_sections.so: not a library, or cut short"},
-		{"configured", text, "cpu.library names it"},
+		{"configured", text, "leave it empty"},
 		{"missing", filepath.Join(dir, "none.so"), "none.so: no such file"},
 		{"folder", dir, dir + ": not a file"},
 		{"text", text, "text.so: "},
