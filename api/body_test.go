@@ -193,12 +193,12 @@ func TestExpect(t *testing.T) {
 		body := classifyBody(goodImage, "", "x")
 		for range 2 { // the connection goes on
 			fmt.Fprintf(c, "POST /v1/classify HTTP/1.1\r\n%sX-Request-Id: mine\r\nContent-Length: %d\r\n\r\n", asks, len(body))
-			if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != 100 {
+			if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != http.StatusContinue {
 				t.Fatal(resp, err)
 			}
 			fmt.Fprint(c, body)
 			resp, err := http.ReadResponse(r, nil)
-			if err != nil || resp.StatusCode != 200 || len(resp.Header[headerRequestID]) != 1 {
+			if err != nil || resp.StatusCode != http.StatusOK || len(resp.Header[headerRequestID]) != 1 {
 				t.Fatal(resp, err)
 			}
 			resp.Body.Close()

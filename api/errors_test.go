@@ -58,7 +58,7 @@ func TestEverySentinelHasAnOutcome(t *testing.T) {
 
 func outcomeFor(err error) *outcome {
 	for i := range outcomes {
-		if outcomes[i].err == err {
+		if errors.Is(outcomes[i].err, err) {
 			return &outcomes[i]
 		}
 	}

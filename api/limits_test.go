@@ -270,7 +270,7 @@ func TestTooManyConnections(t *testing.T) {
 	first, second := dial(t, s), dial(t, s)
 	for _, c := range []net.Conn{first, second} { // an answer on each proves that they are open
 		fmt.Fprint(c, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-		if resp, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || resp.StatusCode != 200 {
+		if resp, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || resp.StatusCode != http.StatusOK {
 			t.Fatal(resp, err)
 		}
 	}

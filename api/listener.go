@@ -115,8 +115,8 @@ func refuse(nc net.Conn) {
 	b = strconv.AppendInt(b, int64(len(body)), 10)
 	b = append(b, "\r\n\r\n"...)
 	b = append(b, body...)
-	nc.SetWriteDeadline(time.Now().Add(time.Second))
-	nc.Write(b) // the connection is lost either way
+	_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
+	_, _ = nc.Write(b) // the connection is lost either way
 	nc.Close()
 }
 
@@ -152,8 +152,8 @@ func (c *conn) Close() error {
 	}
 	defer c.listener.remove(c)
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && c.linger.Load() && half.CloseWrite() == nil {
-		c.Conn.SetReadDeadline(time.Now().Add(lingerTime))
-		io.CopyN(io.Discard, c.Conn, lingerBytes)
+		_ = c.Conn.SetReadDeadline(time.Now().Add(lingerTime))
+		_, _ = io.CopyN(io.Discard, c.Conn, lingerBytes)
 	}
 	return c.Conn.Close()
 }

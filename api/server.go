@@ -137,7 +137,7 @@ func (s *Server) Serve(ln net.Listener) error {
 	s.mu.Lock()
 	s.listeners = append(s.listeners, l)
 	if s.stopping.Load() {
-		l.Close()
+		_ = l.Close() // it only stops accepting
 	}
 	s.mu.Unlock()
 	if err := s.http.Serve(l); err != nil {
@@ -159,7 +159,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	listeners := s.listeners
 	s.mu.Unlock()
 	for _, l := range listeners {
-		l.Close()
+		_ = l.Close() // it only stops accepting
 	}
 	err := s.http.ShutdownWithContext(ctx)
 	s.giveUp(errStopping)

@@ -36,7 +36,7 @@ func TestShutdownFinishesWhatIsInside(t *testing.T) {
 		resp.Body.Close()
 		return resp
 	}
-	if ask().StatusCode != 200 {
+	if ask().StatusCode != http.StatusOK {
 		t.Fatal("not healthy")
 	}
 

@@ -2,7 +2,6 @@ package hailo
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -186,7 +185,7 @@ func FuzzParseManifest(f *testing.F) {
 		}
 		for _, name := range slices.Concat(m.PartFiles(AllParts), m.PartFiles(CPUPart), m.PartFiles(NPUPart)) {
 			if _, ok := m.Files[name]; !ok || strings.ContainsAny(name, `/\`) || name == ".." {
-				t.Fatal(fmt.Sprintf("file %q", name))
+				t.Fatalf("file %q", name)
 			}
 		}
 	})

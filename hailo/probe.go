@@ -73,7 +73,7 @@ func NewProbe(ctx context.Context, b, texts Backend, tokens []int32, interval ti
 	}
 	ctx, p.stop = context.WithCancel(context.Background())
 	p.ended.Go(func() { p.watch(ctx) })
-	return p, nil
+	return p, nil //nolint:nilerr // a device that is not there yet is noted, and probed when it comes
 }
 
 // EncodeImages is the backend's, while that passes its probes.

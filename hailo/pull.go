@@ -85,7 +85,7 @@ func (s *Store) lock(name string) (unlock func(), err error) {
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
-		if err == unix.EWOULDBLOCK {
+		if errors.Is(err, unix.EWOULDBLOCK) {
 			err = fmt.Errorf("%w: %s", ErrModelBusy, name)
 		}
 		return nil, err
@@ -240,7 +240,7 @@ func (p *progressWriter) Write(b []byte) (int, error) {
 func checkSpace(dir string, n int64) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
-		return nil // writing will tell
+		return nil //nolint:nilerr // writing will tell
 	}
 	if free := int64(st.Bavail) * st.Bsize; n > free {
 		return fmt.Errorf("%w: %d MB are needed, %d MB are free", unix.ENOSPC, n/1e6+1, free/1e6)

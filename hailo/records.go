@@ -167,7 +167,7 @@ func checkKindOfFile(path string, info fs.FileInfo) error {
 	defer f.Close()
 	head := make([]byte, 64)
 	n, err := io.ReadFull(f, head)
-	if err != nil && err != io.ErrUnexpectedEOF {
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return fmt.Errorf("%w: %s: %w", ErrModelFile, path, err)
 	}
 	head = head[:n]

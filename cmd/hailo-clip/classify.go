@@ -91,7 +91,7 @@ func (c *classifyCmd) classify(ctx context.Context, e *engine) error {
 			work.Go(func() error {
 				if ctx.Err() != nil {
 					finished <- struct{}{}
-					return nil
+					return nil //nolint:nilerr // the end of ctx is told once, below
 				}
 				verdicts[i] = c.one(ctx, e, name, prompts, scoring)
 				finished <- struct{}{}

@@ -31,7 +31,7 @@ func Run(t *testing.T, open func(t *testing.T) hailo.Backend) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := open(t)
-			defer b.Close()
+			defer func() { _ = b.Close() }()
 			tt.test(t, b)
 			if free, all := b.Frames().Free(), b.Frames().Len(); free != all {
 				t.Errorf("%d of %d frames are back in the pool", free, all)

@@ -192,7 +192,7 @@ func TestReadLog(t *testing.T) {
 		t.Error("no error without a log")
 	}
 	boom := errors.New("boom")
-	if _, err := readLog(t.Context(), func(context.Context) ([]byte, error) { return nil, boom }); err != boom {
+	if _, err := readLog(t.Context(), func(context.Context) ([]byte, error) { return nil, boom }); !errors.Is(err, boom) {
 		t.Error(err)
 	}
 }

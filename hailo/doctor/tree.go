@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"os"
 	"path"
@@ -58,7 +59,7 @@ func (t tree) lines(name string, fn func(line string) bool) {
 		if len(line) > 0 && !fn(strings.TrimRight(string(line), "\r\n")) {
 			return
 		}
-		if err != nil && err != bufio.ErrBufferFull {
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			return
 		}
 	}

@@ -204,7 +204,7 @@ func (b *Backend) checkLoaded(model int, l *Loaded) error {
 func (b *Backend) Await(ctx context.Context) error {
 	for {
 		b.mu.Lock()
-		changed, last := b.changed, b.last
+		changed := b.changed
 		b.mu.Unlock()
 		if b.current.Load() != nil {
 			return nil
@@ -213,7 +213,7 @@ func (b *Backend) Await(ctx context.Context) error {
 		case <-changed:
 		case <-ctx.Done():
 			b.mu.Lock()
-			last = b.last
+			last := b.last
 			b.mu.Unlock()
 			if last == nil {
 				last = context.Cause(ctx)

@@ -35,7 +35,7 @@ func startProcess(command []string, memory *os.File, log *slog.Logger) (*process
 	theirs := os.NewFile(uintptr(pair[1]), "worker socket")
 	defer theirs.Close()
 	if err := unix.SetNonblock(pair[0], true); err != nil {
-		unix.Close(pair[0])
+		_ = unix.Close(pair[0])
 		return nil, fmt.Errorf("socket: %w", err)
 	}
 	p := &process{

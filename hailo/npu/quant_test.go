@@ -268,7 +268,7 @@ func TestRateWatch(t *testing.T) {
 		now = now.Add(10 * time.Millisecond)
 		r.event(now, 16, 4, 1)
 	}
-	now = drive(&r, now, 25*time.Second, 16, 280)
+	drive(&r, now, 25*time.Second, 16, 280)
 	if r.slow != "" || r.ratio < 0.9 {
 		t.Errorf("%q, ratio %v", r.slow, r.ratio)
 	}

@@ -69,7 +69,7 @@ func TestTextQueueGivesUp(t *testing.T) {
 		t.Error("a text is still with the device")
 	}
 	q.finish(items[2], []float32{1}, nil)
-	if !isClosed(failing.done) || failing.err != bad {
+	if !isClosed(failing.done) || !errors.Is(failing.err, bad) {
 		t.Error(failing.err)
 	}
 	cancel(why)
@@ -77,7 +77,7 @@ func TestTextQueueGivesUp(t *testing.T) {
 		t.Errorf("%d texts", len(got))
 	}
 	q.finish(items[1], []float32{1}, nil)
-	if !isClosed(ending.done) || ending.err != why {
+	if !isClosed(ending.done) || !errors.Is(ending.err, why) {
 		t.Error(ending.err)
 	}
 	q.close()
@@ -96,7 +96,7 @@ func TestTextQueueFails(t *testing.T) {
 	q.put(waiting)
 	bad := errors.New("bad")
 	q.fail(bad)
-	if !isClosed(waiting.done) || waiting.err != bad || isClosed(taken.done) {
+	if !isClosed(waiting.done) || !errors.Is(waiting.err, bad) || isClosed(taken.done) {
 		t.Errorf("waiting: %v, taken: %v", waiting.err, taken.err)
 	}
 	q.finish(items[0], []float32{1}, nil)

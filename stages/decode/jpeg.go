@@ -103,7 +103,7 @@ func (d *Decoder) decodeJPEG(b []byte) (Picture, error) {
 func (d *Decoder) decodeTurbo(b []byte, info jpegInfo) (Picture, error) {
 	t := d.turbo
 	if err := t.readHeader(b); err != nil {
-		return Picture{}, fmt.Errorf("%w: JPEG: %s", ErrCorrupt, err)
+		return Picture{}, fmt.Errorf("%w: JPEG: %w", ErrCorrupt, err)
 	}
 	w, h := int(t.width), int(t.height)
 	if err := d.checkScans(w, h, info.scans); err != nil {
@@ -152,7 +152,7 @@ func (d *Decoder) decodeTurboCMYK(b []byte, w, h int, info jpegInfo) (Picture, e
 func (d *Decoder) runTurbo(b, dst []byte, w, h, pixelFormat int, info jpegInfo) error {
 	warned, err := d.turbo.decode(b, dst, w, h, pixelFormat)
 	if err != nil {
-		return fmt.Errorf("%w: JPEG: %s", ErrCorrupt, err)
+		return fmt.Errorf("%w: JPEG: %w", ErrCorrupt, err)
 	}
 	if warned && !info.terminated {
 		return fmt.Errorf("%w: JPEG: ends within the picture", ErrTruncated)
