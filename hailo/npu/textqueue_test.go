@@ -100,7 +100,7 @@ func TestTextQueueFails(t *testing.T) {
 		t.Errorf("waiting: %v, taken: %v", waiting.err, taken.err)
 	}
 	q.finish(items[0], []float32{1}, nil)
-	if !isClosed(taken.done) || taken.err != bad || len(q.take(9)) != 0 {
+	if !isClosed(taken.done) || !errors.Is(taken.err, bad) || len(q.take(9)) != 0 {
 		t.Error(taken.err)
 	}
 }
