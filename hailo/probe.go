@@ -22,14 +22,18 @@ const (
 	probeSoon = 50 * time.Millisecond // while it is away, or fails
 )
 
+// errNoVerdict marks a probe that did not get to the device: it says nothing of it.
+var errNoVerdict = errors.New("the probe was not made")
+
 // probeCosine is how far the embedding of the known image may turn away from the first one: a
 // quantised encoder gives the same vector each time, a second backend nearly the same.
 const probeCosine = 0.9
 
 // Probe wraps a backend so that its Status cannot lie: a known image and text are encoded at the
 // start, after every restart, after a failed frame, and whenever nothing was encoded for an interval.
-// While that fails, or gives other vectors than the first time, the backend is not ready, and whoever
-// encodes gets an ErrDeviceLost, because another encoder may do. It has to wrap the device itself
+// While that fails (twice in a row, where it is a frame that failed), or gives other vectors than the first
+// time, the backend is not ready, and whoever encodes gets an ErrDeviceLost, because another encoder may do.
+// That holds for images too where only texts fail: half a device is none. It has to wrap the device itself
 // and not a Failover, which would hide what is wrong.
 type Probe struct {
 	Backend
@@ -62,7 +66,7 @@ func NewProbe(ctx context.Context, b, texts Backend, tokens []int32, interval ti
 	p.passed.Store(-1)
 	restarts := b.Status().Restarts
 	for range max(times, 1) {
-		err := p.probe(ctx)
+		err := p.probe(ctx, true)
 		if err != nil && !errors.Is(err, ErrDeviceLost) {
 			return nil, fmt.Errorf("probe of the encoder: %w", err)
 		}
@@ -165,6 +169,7 @@ func (p *Probe) watch(ctx context.Context) {
 			continue
 		}
 		rested, idle := time.Since(last), time.Since(p.begin)-time.Duration(p.worked.Load())
+		resting := false
 		switch {
 		case s.Restarts != tried:
 		case suspect, p.failure.Load() != nil:
@@ -174,6 +179,7 @@ func (p *Probe) watch(ctx context.Context) {
 				continue
 			}
 		case p.interval > 0 && idle >= p.interval && rested >= p.interval:
+			resting = true
 		default:
 			continue
 		}
@@ -184,7 +190,11 @@ func (p *Probe) watch(ctx context.Context) {
 		default:
 		}
 		last, tried, wait = time.Now(), s.Restarts, probeSoon
-		if err := p.probe(ctx); ctx.Err() == nil {
+		err := p.probe(ctx, resting)
+		if errors.Is(err, ErrEncode) && p.failure.Load() == nil {
+			err = p.probe(ctx, resting) // one frame in ten that fails is no reason to serve nobody either
+		}
+		if ctx.Err() == nil && !errors.Is(err, errNoVerdict) {
 			p.note(s.Restarts, err)
 		}
 	}
@@ -207,13 +217,14 @@ func (p *Probe) note(restarts int, err error) {
 	p.failure.Store(nil)
 }
 
-// probe encodes the known image and text once and compares.
-func (p *Probe) probe(ctx context.Context) error {
+// probe encodes the known image and text once and compares. Where another backend encodes the texts, that
+// takes part at the start and while all rest: under load its queue would be held against the device.
+func (p *Probe) probe(ctx context.Context, resting bool) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	frame, err := p.Frames().Get(ctx)
 	if err != nil {
-		return fmt.Errorf("no free frame: %w", err)
+		return fmt.Errorf("%w: no free frame: %w", errNoVerdict, err)
 	}
 	defer frame.Release()
 	for i := range frame.Pixels {
@@ -225,7 +236,7 @@ func (p *Probe) probe(ctx context.Context) error {
 	if p.image, err = agree("image", p.image, frame.Embedding); err != nil {
 		return err
 	}
-	if p.tokens == nil {
+	if p.tokens == nil || p.texts != p.Backend && !resting {
 		return nil
 	}
 	vectors, err := p.texts.EncodeTexts(ctx, [][]int32{p.tokens})

@@ -22,8 +22,9 @@ type scripted struct {
 	vector []float32
 	images atomic.Int64 // EncodeImages calls
 
-	mu     sync.Mutex // guards err, vector and status
-	mortal bool       // every call ends the device, which is there again at once
+	mu      sync.Mutex // guards err, vector and status
+	mortal  bool       // every call ends the device, which is there again at once
+	failing int        // so many of the next calls for images fail
 }
 
 // becomes changes what the backend does from now on.
@@ -61,6 +62,10 @@ func (b *scripted) EncodeImages(_ context.Context, frames []*Frame) error {
 	if b.mortal {
 		b.status.Restarts++
 		return fmt.Errorf("worker ended: %w", ErrDeviceLost)
+	}
+	if b.failing > 0 {
+		b.failing--
+		return ErrEncode
 	}
 	for _, f := range frames {
 		copy(f.Embedding, b.vector)
@@ -311,8 +316,60 @@ func TestProbeAfterAFailedFrame(t *testing.T) {
 		first.becomes(ErrEncode, 1, 0)
 		_ = encode()
 		first.becomes(nil, 1, 0)
-		if n := first.images.Load() - before; n != 2 {
-			t.Errorf("%d calls for a failed frame and a probe", n)
+		if n := first.images.Load() - before; n != 3 {
+			t.Errorf("%d calls for a failed frame and a probe that is made again", n)
+		}
+	})
+}
+
+// TestProbeBlamesTheDeviceOnly: that all frames are out, that another encoder is slow with a text, or that
+// one frame failed and the next did not, says nothing against the device.
+func TestProbeBlamesTheDeviceOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		device, texts := newScripted("npu"), newScripted("cpu")
+		p, err := NewProbe(t.Context(), device, texts, []int32{1, 2}, time.Hour, 1, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		fail := func() { // one frame fails, so that the device is probed
+			device.becomes(ErrEncode, 1, 0)
+			_ = p.EncodeImages(t.Context(), []*Frame{{Embedding: make([]float32, 2)}})
+			device.becomes(nil, 1, 0)
+		}
+		time.Sleep(time.Minute)
+		texts.becomes(ErrDeviceLost, 1, 0)
+		fail()
+		time.Sleep(time.Second)
+		if s := p.Status(); !s.Ready {
+			t.Errorf("the encoder of the texts is lost: %+v", s)
+		}
+		texts.becomes(nil, 1, 0)
+
+		var taken []*Frame
+		for range device.frames.Len() {
+			f, err := device.frames.Get(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			taken = append(taken, f)
+		}
+		fail()
+		time.Sleep(2 * probeTimeout)
+		if s := p.Status(); !s.Ready {
+			t.Errorf("all frames are out: %+v", s)
+		}
+		for _, f := range taken {
+			f.Release()
+		}
+
+		device.mu.Lock()
+		device.failing = 2 // the frame and the first probe
+		device.mu.Unlock()
+		_ = p.EncodeImages(t.Context(), []*Frame{{Embedding: make([]float32, 2)}})
+		synctest.Wait()
+		if s := p.Status(); !s.Ready {
+			t.Errorf("the second probe was good: %+v", s)
 		}
 	})
 }

@@ -66,7 +66,7 @@ func faults() int {
 // beyond it: the client, the server and the chip share the processors.
 const (
 	deadline = 5 * time.Second
-	slack    = 500 * time.Millisecond
+	slack    = time.Second
 )
 
 // visitors ask for one thing and keep what came of it.

@@ -27,10 +27,11 @@ const (
 	throttlingShrink  = 3 // hailo notification 14: from here on less in flight
 	throttlingStopped = 5 // the device does not stream any more
 
-	statsLate     = 5 * time.Second  // the worker sends them every second
-	shutdownLimit = 5 * time.Second  // then the worker is killed
-	reapLimit     = 2 * time.Second  // for the end of a worker that was killed
-	unsettled     = 30 * time.Second // after a loss the state is degraded for this long
+	statsLate     = 5 * time.Second        // the worker sends them every second
+	shutdownLimit = 5 * time.Second        // then the worker is killed
+	reapLimit     = 2 * time.Second        // for the end of a worker that was killed
+	lastMessages  = 100 * time.Millisecond // for what it had sent before
+	unsettled     = 30 * time.Second       // after a loss the state is degraded for this long
 
 	firstBackOff = 50 * time.Millisecond
 	slowBackOff  = 20 * time.Second // the pace at which it is tried for ever

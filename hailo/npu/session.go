@@ -58,7 +58,13 @@ func (b *Backend) openSession(ctx context.Context) (*session, error) {
 	}
 	if err != nil {
 		proc.kill()
-		reaped := proc.reap(ctx)
+		reaped := s.reapSoon()
+		if !reaped {
+			s.b.mu.Lock()
+			s.b.last = fmt.Errorf("its worker was killed and does not end, after: %w", err)
+			s.b.mu.Unlock()
+			reaped = proc.reap(ctx)
+		}
 		proc.conn.Close()
 		if reaped && errors.Is(err, errSocket) {
 			return nil, fmt.Errorf("the worker ended while it started: %s", proc.describe())
@@ -223,7 +229,7 @@ func (s *session) end(reason error) {
 // kill ends the worker, and whoever is at its socket: that of a process that is stuck stays open.
 func (s *session) kill() {
 	s.proc.kill()
-	_ = s.proc.conn.SetDeadline(time.Now().Add(reapLimit))
+	_ = s.proc.conn.SetDeadline(time.Now().Add(lastMessages))
 }
 
 // serve runs the session until its worker has ended and everything in flight is answered. It
@@ -266,14 +272,22 @@ func (s *session) serve(ctx context.Context) error {
 // one starts after its end. With ctx that is not waited for either.
 func (s *session) finish(ctx context.Context, err error) error {
 	s.end(err) // a no-op when there was a reason before
+	reaped := s.reapSoon()
+	reason := s.answer(reaped)
+	if !reaped && ctx.Err() == nil {
+		s.proc.reap(ctx)
+	}
+	s.proc.conn.Close()
+	return reason
+}
+
+// reapSoon waits a little for the end of the killed worker, and logs when it does not come.
+func (s *session) reapSoon() bool {
 	reaped := s.proc.reapSoon()
 	if !reaped {
 		s.b.log.Error("npu: the worker was killed and does not end, it may be stuck in the driver", "pid", s.proc.cmd.Process.Pid)
 	}
-	reason := s.answer(reaped)
-	s.proc.reap(ctx)
-	s.proc.conn.Close()
-	return reason
+	return reaped
 }
 
 // answer tells everyone whose frame is in flight that the session has ended, and returns why.
