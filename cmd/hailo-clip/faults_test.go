@@ -215,9 +215,12 @@ func (r *running) breaks(t *testing.T, chip control, fault, path string, request
 	}
 	chipStats := func() map[string]any { return r.get(t, "/v1/stats").body["npu"].(map[string]any) }
 	count := func() float64 { return chipStats()[counter].(float64) }
+	images := func() float64 { return chipStats()["images"].(float64) }
 	var recovery []time.Duration
-	for range faults() {
-		for end := time.Now().Add(20 * time.Second); chipStats()["ready"] != true; time.Sleep(5 * time.Millisecond) {
+	seen := images()
+	for n := range faults() {
+		// One that is broken before it encodes anything is no chip at all, which is tried ever more slowly.
+		for end := time.Now().Add(20 * time.Second); chipStats()["ready"] != true || n > 0 && images() == seen; time.Sleep(5 * time.Millisecond) {
 			if time.Now().After(end) { // one that dies while it opens is a failed start and no restart
 				t.Fatalf("%s: the chip is not there", fault)
 			}
@@ -230,6 +233,7 @@ func (r *running) breaks(t *testing.T, chip control, fault, path string, request
 			}
 			time.Sleep(2 * time.Millisecond)
 		}
+		seen = images()
 		recovery = append(recovery, r.recovered(t, path, request, start))
 	}
 	slices.Sort(recovery)
