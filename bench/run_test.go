@@ -151,8 +151,9 @@ func TestSchedule(t *testing.T) {
 	}
 }
 
-// TestNobodyAnswers is bounded in time and ends with errors, not with latencies.
-func TestNobodyAnswers(t *testing.T) {
+// newHungTarget is a service that answers the check and then nothing any more.
+func newHungTarget(t *testing.T) *Target {
+	t.Helper()
 	release := make(chan struct{})
 	f := newFake(t, &fake{answer: func(_ http.ResponseWriter, n int64) bool {
 		if n > 2 {
@@ -160,8 +161,13 @@ func TestNobodyAnswers(t *testing.T) {
 		}
 		return true
 	}})
-	defer close(release)
-	target := newTestTarget(t, f.URL)
+	t.Cleanup(func() { close(release) })
+	return newTestTarget(t, f.URL)
+}
+
+// TestNobodyAnswers is bounded in time and ends with errors, not with latencies.
+func TestNobodyAnswers(t *testing.T) {
+	target := newHungTarget(t)
 	if err := target.Check(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -181,15 +187,7 @@ func TestNobodyAnswers(t *testing.T) {
 
 // TestHang has a service that hangs since the check, and clients that never come to ask in the window.
 func TestHang(t *testing.T) {
-	release := make(chan struct{})
-	f := newFake(t, &fake{answer: func(_ http.ResponseWriter, n int64) bool {
-		if n > 2 {
-			<-release
-		}
-		return true
-	}})
-	defer close(release)
-	target := newTestTarget(t, f.URL)
+	target := newHungTarget(t)
 	target.timeout = 700 * time.Millisecond // beyond the window of the options
 	r, err := Run(t.Context(), target, nil, testOptions(Load{Clients: 3}))
 	if err != nil {

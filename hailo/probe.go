@@ -26,7 +26,7 @@ const (
 var errNoVerdict = errors.New("the probe was not made")
 
 // probeCosine is how far the embedding of the known image may turn away from the first one: a
-// quantised encoder gives the same vector each time, a second backend nearly the same.
+// quantised encoder gives the same vector each time, another encoder of the texts nearly the same.
 const probeCosine = 0.9
 
 // Probe wraps a backend so that its Status cannot lie: a known image and text are encoded at the

@@ -123,9 +123,8 @@ func (o opener) fill(ctx context.Context, e *encoders) (err error) {
 	if o.cfg.Performance.WarmupEnabled {
 		repeat = o.cfg.Performance.WarmupIterations
 	}
-	known, _ := o.tokenizer.EncodeCut("a photo of a cat", o.model.ContextLength)
 	first := e.images
-	probe, err := hailo.NewProbe(ctx, first, e.texts[0], known, o.cfg.Health.ProbeInterval.Std(), repeat, o.log)
+	probe, err := hailo.NewProbe(ctx, first, e.texts[0], o.known(), o.cfg.Health.ProbeInterval.Std(), repeat, o.log)
 	if err != nil {
 		return err
 	}
@@ -208,6 +207,12 @@ func (o opener) openDevice(ctx context.Context, e *encoders, open func() (*npu.B
 	return nil
 }
 
+// known are the tokens of the text that encoders are tried with.
+func (o opener) known() []int32 {
+	tokens, _ := o.tokenizer.EncodeCut("a photo of a cat", o.model.ContextLength)
+	return tokens
+}
+
 // sameText is how alike the vectors of a text are at least on two encoders of the same model. Those
 // of a projection the wrong way round, which has the right shape too, are not alike at all.
 const sameText = 0.9
@@ -215,8 +220,7 @@ const sameText = 0.9
 // compareTexts encodes a text on the device and on the CPU, and gives up the device's text encoder
 // when it is another's, unless the configuration demands it.
 func (o opener) compareTexts(ctx context.Context, e *encoders, cpu hailo.Backend) {
-	known, _ := o.tokenizer.EncodeCut("a photo of a cat", o.model.ContextLength)
-	cosine, err := textCosine(ctx, e.device, cpu, known)
+	cosine, err := textCosine(ctx, e.device, cpu, o.known())
 	switch {
 	case err != nil:
 		o.log.Warn("the text encoders of NPU and CPU could not be compared", "error", err)

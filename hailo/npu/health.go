@@ -77,23 +77,26 @@ func (b *Backend) Status() hailo.Status {
 	b.mu.Lock()
 	last, restarts, failures, lostAt, slow := b.last, b.restarts, b.failures, b.lostAt, b.rate.slow
 	b.mu.Unlock()
+	away := func(format string, args ...any) hailo.Status {
+		return hailo.Status{Restarts: restarts, Reason: fmt.Sprintf(format, args...)}
+	}
 	if s == nil {
 		switch {
 		case last == nil:
-			return hailo.Status{Restarts: restarts, Reason: "the device is being opened"}
+			return away("the device is being opened")
 		case failures > 0:
-			return hailo.Status{Restarts: restarts, Reason: fmt.Sprintf("the device is being brought back (%d starts failed): %v", failures, last)}
+			return away("the device is being brought back (%d starts failed): %v", failures, last)
 		}
-		return hailo.Status{Restarts: restarts, Reason: fmt.Sprintf("the device is being brought back: %v", last)}
+		return away("the device is being brought back: %v", last)
 	}
 	s.mu.Lock()
 	stats, paused, reason := s.stats, s.paused, s.reason
 	s.mu.Unlock()
 	if reason != nil {
-		return hailo.Status{Restarts: restarts, Reason: fmt.Sprintf("the device is lost: %v", reason)}
+		return away("the device is lost: %v", reason)
 	}
 	if paused {
-		return hailo.Status{Restarts: restarts, Reason: errTooHot.Error()}
+		return away("%v", errTooHot)
 	}
 	var reasons []string
 	if restarts > 0 && time.Since(lostAt) < unsettled {

@@ -76,15 +76,14 @@ func startProcess(command []string, memory *os.File, log *slog.Logger) (*process
 // kill ends the process at once. It does not wait for exited.
 func (p *process) kill() { _ = p.cmd.Process.Kill() } // it may have ended already
 
-// reap waits for the end of a process that was killed. One that is stuck in the kernel outlives that:
-// once ctx has ended it is given up, and false.
+// reap waits for the end of a process that was killed and is stuck in the kernel; false: ctx ended first.
 func (p *process) reap(ctx context.Context) bool {
 	select {
 	case <-p.exited:
 		return true
 	case <-ctx.Done():
+		return false
 	}
-	return p.reapSoon()
 }
 
 // reapSoon waits no longer than the limit.

@@ -274,7 +274,7 @@ func (s *session) finish(ctx context.Context, err error) error {
 	s.end(err) // a no-op when there was a reason before
 	reaped := s.reapSoon()
 	reason := s.answer(reaped)
-	if !reaped && ctx.Err() == nil {
+	if !reaped {
 		s.proc.reap(ctx)
 	}
 	s.proc.conn.Close()
