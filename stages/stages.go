@@ -14,36 +14,27 @@ import (
 	"hailoclip/stages/resize"
 )
 
-// Line is the four stages over one backend, and the decoders that they use.
+// Line is the four stages over one backend, and what they use.
 type Line struct {
 	backend  hailo.Backend
-	decoders []*decode.Decoder
-	resizers []*resize.Resizer
+	decoder  *decode.Decoder
+	resizers []*resize.Resizer // one for each worker
 }
 
-// NewLine prepares the stages for frames of size x size pixels. Close it when the pipeline that
-// runs the stages has ended.
+// NewLine prepares the stages for frames of size x size pixels.
 func NewLine(cfg Config, backend hailo.Backend, size, workers int) *Line {
-	l := &Line{backend: backend}
+	l := &Line{backend: backend, decoder: decode.NewDecoder(cfg.Decode, size)}
 	for range workers {
-		l.decoders = append(l.decoders, decode.NewDecoder(cfg.Decode, size))
 		l.resizers = append(l.resizers, resize.New(cfg.Resize, size))
 	}
 	return l
-}
-
-// Close frees the decoders.
-func (l *Line) Close() {
-	for _, d := range l.decoders {
-		d.Close()
-	}
 }
 
 // Stages lists the stages for pipeline.New. The deep queue is the first one, which holds
 // compressed images; behind it wait no more pictures than there are workers, because a decoded
 // picture is a hundred times as large.
 func (l *Line) Stages(cfg pipeline.Config) []pipeline.Stage {
-	info, workers := l.backend.Info(), len(l.decoders)
+	info, workers := l.backend.Info(), len(l.resizers)
 	return []pipeline.Stage{
 		{Name: "decode", Queue: cfg.MaxQueueSize, Workers: workers, Work: each(l.decode)},
 		{Name: "resize", Queue: workers, Workers: workers, Work: each(l.resize)},
@@ -78,8 +69,12 @@ func (s *state) Release() {
 	}
 }
 
-func (l *Line) decode(worker int, job *pipeline.Job) error {
-	picture, err := l.decoders[worker].DecodeContext(job.Context(), job.Image)
+func (l *Line) decode(_ int, job *pipeline.Job) error {
+	plan, err := l.decoder.Inspect(job.Image)
+	if err != nil {
+		return err
+	}
+	picture, err := l.decoder.Decode(job.Context(), plan)
 	if err != nil {
 		return err
 	}

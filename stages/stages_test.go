@@ -114,7 +114,6 @@ func start(t *testing.T, b *fakeBackend) *pipeline.Pipeline {
 		if err := p.Close(context.Background()); err != nil {
 			t.Error(err)
 		}
-		line.Close()
 		if b.frames.Free() != b.frames.Len() {
 			t.Errorf("%d of %d frames came back", b.frames.Free(), b.frames.Len())
 		}

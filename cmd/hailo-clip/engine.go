@@ -239,9 +239,6 @@ func (e *engine) close(ctx context.Context) error {
 // release closes what is behind the pipeline.
 func (e *engine) release() error {
 	var flushed, released error
-	if e.line != nil {
-		e.line.Close()
-	}
 	if e.store != nil {
 		flushed = e.store.Close()
 	}

@@ -44,8 +44,7 @@ func (c *inspectPixelsCmd) Run(g *globals) error {
 		return fmt.Errorf("%s: %w", c.Image, err)
 	}
 	decoder := decode.NewDecoder(cfg.CLIP.Pictures.Decode, model.ImageSize)
-	defer decoder.Close()
-	picture, err := decoder.Decode(b)
+	picture, err := decoder.DecodeBytes(b)
 	if err != nil {
 		return fmt.Errorf("%s: %w", c.Image, err)
 	}

@@ -132,7 +132,6 @@ func (x *bare) run(tb testing.TB, d time.Duration) float64 {
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
 			decoder := decode.NewDecoder(decode.Config{MaxPixels: 1 << 24, JPEGScale: decode.ScaleExact}, 224)
-			defer decoder.Close()
 			resizer := resize.New(resize.Config{Fit: resize.FitCrop}, 224)
 			frame, err := x.backend.Frames().Get(context.Background())
 			if err != nil {
@@ -141,7 +140,7 @@ func (x *bare) run(tb testing.TB, d time.Duration) float64 {
 			}
 			defer frame.Release()
 			for time.Since(start) < d {
-				picture, err := decoder.Decode(x.image)
+				picture, err := decoder.DecodeBytes(x.image)
 				if err == nil {
 					err = resizer.Resize(frame.Pixels, picture.Pix, picture.Width, picture.Height)
 					picture.Release()

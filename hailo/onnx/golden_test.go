@@ -43,7 +43,6 @@ func TestGoldenImages(t *testing.T) {
 	}
 	defer b.Close()
 	d := decode.NewDecoder(decode.Config{MaxPixels: 1 << 22, JPEGScale: "exact"}, manifest.ImageSize)
-	defer d.Close()
 	square := resize.New(resize.Config{Fit: "crop"}, manifest.ImageSize)
 	frame, err := b.Frames().Get(t.Context())
 	if err != nil {
@@ -59,7 +58,7 @@ func TestGoldenImages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, err := d.Decode(data)
+		p, err := d.DecodeBytes(data)
 		if err != nil {
 			t.Fatal(name, ": ", err)
 		}

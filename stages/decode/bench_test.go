@@ -74,7 +74,7 @@ func benchmark(b *testing.B, d *Decoder, file []byte) {
 	b.ReportAllocs()
 	pixels := 0
 	for b.Loop() {
-		p, err := d.Decode(file)
+		p, err := d.DecodeBytes(file)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -24,15 +24,12 @@ import (
 	"golang.org/x/image/bmp"
 )
 
-// Decoder decodes images one at a time: one for each worker, not for concurrent use. Close it after use.
+// Decoder decodes images. It holds settings only and nothing of any image, so that no file can be decoded by what
+// another one left. Safe for concurrent use.
 type Decoder struct {
 	maxPixels  int
-	fastTarget int    // the shorter side that will be needed; 0: decode at full size
-	turbo      *turbo // nil: no library
-
-	// Of the picture that is being decoded.
-	ctx  context.Context // how long it may wait for memory
-	held int64           // of the budget
+	fastTarget int       // the shorter side that will be needed; 0: decode at full size
+	turbo      *turboLib // nil: no library
 }
 
 // NewDecoder makes a decoder by a valid cfg. target is the side of the picture that will be made of the
@@ -44,69 +41,80 @@ func NewDecoder(cfg Config, target int) *Decoder {
 }
 
 func newDecoder(cfg Config, target int, lib *turboLib) *Decoder {
-	d := &Decoder{maxPixels: cfg.MaxPixels}
+	d := &Decoder{maxPixels: cfg.MaxPixels, turbo: lib}
 	if cfg.JPEGScale == ScaleFast {
 		d.fastTarget = target
-	}
-	if lib != nil {
-		d.turbo = &turbo{lib: lib}
 	}
 	return d
 }
 
-// Close frees the decompressor of libturbojpeg. The decoder goes on working without it.
-func (d *Decoder) Close() {
-	if d.turbo != nil {
-		d.turbo.close()
-		d.turbo = nil
-	}
-}
-
-// Decode is DecodeContext without an end to the wait for memory.
-func (d *Decoder) Decode(b []byte) (Picture, error) { return d.DecodeContext(context.Background(), b) }
-
-// DecodeContext decodes b, which it does not keep or change. The caller owns the picture and releases it.
-// It blocks for as long as the work takes (milliseconds a megapixel); pictures of millions of pixels wait,
-// besides, while those that other decoders work on or that are not released yet fill a GiB, but not beyond
-// the end of ctx. The error is one of ErrNotImage, ErrUnsupportedFormat, ErrTooManyPixels, ErrTruncated or
-// ErrCorrupt, wrapped with the detail, or the cause of ctx when it ended in that wait.
-func (d *Decoder) DecodeContext(ctx context.Context, b []byte) (p Picture, err error) {
-	d.ctx = ctx
-	defer func() { d.ctx = nil }()
+// Inspect reads the head of b and says what decoding it will take. It touches no pixels and allocates next to
+// nothing. The plan refers to b, which must stay as it is until the plan is used or dropped. The error is one
+// of ErrNotImage, ErrUnsupportedFormat, ErrTooManyPixels, ErrTruncated or ErrCorrupt, wrapped with the detail.
+func (d *Decoder) Inspect(b []byte) (plan Plan, err error) {
 	format, err := sniff(b)
 	if err != nil {
-		return Picture{}, err
+		return Plan{}, err
 	}
-	defer d.settle(&p) // after the others, when nothing refers to the memory of a decoder
-	defer func() {
-		if r := recover(); r != nil { // third-party decoders on hostile bytes
-			p, err = Picture{}, fmt.Errorf("%w: %s: decoder failed: %v", ErrCorrupt, format, r)
-		}
-	}()
-	return d.decode(format, b)
-}
-
-// decode leaves d.held for settle.
-func (d *Decoder) decode(format string, b []byte) (p Picture, err error) {
+	defer contain(format, &err)
 	switch format {
 	case JPEG:
-		p, err = d.decodeJPEG(b)
+		plan, err = d.planJPEG(b)
 	case PNG:
-		p, err = d.decodePNG(b)
+		plan, err = d.planPNG(b)
 	case WebP:
-		p, err = d.decodeWebP(b)
+		plan, err = d.planWebP(b)
 	case GIF:
-		p, err = d.decodeGIF(b)
+		plan, err = d.planGIF(b)
 	case BMP:
-		p, err = d.decodeBMP(b)
+		plan, err = d.planBMP(b)
 	case TIFF:
-		p, err = d.decodeTIFF(b)
+		plan, err = d.planTIFF(b)
 	}
+	if err != nil {
+		return Plan{}, err
+	}
+	plan.Format = format
+	return plan, nil
+}
+
+// Decode carries out a plan that Inspect has returned without an error. The caller owns the picture and releases it.
+// It blocks for as long as the work takes (milliseconds a megapixel), but not much beyond the end of ctx.
+// The error is one of those of Inspect, or the cause of ctx.
+func (d *Decoder) Decode(ctx context.Context, plan Plan) (p Picture, err error) {
+	defer func() {
+		if err != nil {
+			p.Release()
+			p = Picture{}
+		}
+	}()
+	defer contain(plan.Format, &err)
+	t := &task{ctx: ctx, work: plan.Work}
+	if err := t.spend(0); err != nil {
+		return Picture{}, err
+	}
+	if p, err = plan.decode(t); err != nil {
+		return p, err
+	}
+	upright(&p, plan.Orientation)
+	p.Format = plan.Format
+	return p, nil
+}
+
+// DecodeBytes is Inspect and Decode without a deadline, for who has one image and no budget.
+func (d *Decoder) DecodeBytes(b []byte) (Picture, error) {
+	plan, err := d.Inspect(b)
 	if err != nil {
 		return Picture{}, err
 	}
-	p.Format = format
-	return p, nil
+	return d.Decode(context.Background(), plan)
+}
+
+// contain makes an error of the image of a panic: third-party decoders on hostile bytes.
+func contain(format string, err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("%w: %s: decoder failed: %v", ErrCorrupt, format, r)
+	}
 }
 
 // checkSize refuses a header with no pixels or with too many.
@@ -120,15 +128,15 @@ func (d *Decoder) checkSize(w, h int) error {
 	return nil
 }
 
-func (d *Decoder) decodePNG(b []byte) (Picture, error) {
+func (d *Decoder) planPNG(b []byte) (Plan, error) {
 	// The size stands in the first chunk, at a fixed place; the decoder checks that the chunk is the right one.
 	const width, height, depth, colorType, interlace, firstChunkEnd = 16, 20, 24, 25, 28, 33
 	if len(b) < firstChunkEnd {
-		return Picture{}, fmt.Errorf("%w: PNG: ends within the header", ErrTruncated)
+		return Plan{}, fmt.Errorf("%w: PNG: ends within the header", ErrTruncated)
 	}
 	w, h := int(binary.BigEndian.Uint32(b[width:])), int(binary.BigEndian.Uint32(b[height:]))
 	if err := d.checkSize(w, h); err != nil {
-		return Picture{}, err
+		return Plan{}, err
 	}
 	const paletted = 3
 	size := 4 // bytes a pixel
@@ -142,39 +150,34 @@ func (d *Decoder) decodePNG(b []byte) (Picture, error) {
 	if b[interlace] != 0 {
 		own *= 2 // the passes are pictures of their own
 	}
-	turn := orientation(pngExif(b))
-	if err := d.admit(w, h, own, turn); err != nil {
-		return Picture{}, err
-	}
-	m, err := png.Decode(bytes.NewReader(b))
-	if err != nil {
-		return Picture{}, classify(PNG, err)
-	}
-	p, err := fromImage(m)
-	if err == nil {
-		upright(&p, turn)
-	}
-	return p, err
+	work := len(b) + 2*own
+	return newPlan(w, h, own, work, orientation(pngExif(b)), func(t *task) (Picture, error) {
+		m, err := png.Decode(t.reader(b))
+		if err != nil {
+			return Picture{}, t.classify(PNG, err)
+		}
+		return t.fromImage(m)
+	}), nil
 }
 
-func (d *Decoder) decodeBMP(b []byte) (Picture, error) {
+func (d *Decoder) planBMP(b []byte) (Plan, error) {
 	config, err := bmp.DecodeConfig(bytes.NewReader(b))
 	if err != nil {
-		return Picture{}, classify(BMP, err)
+		return Plan{}, classify(BMP, err)
 	}
 	if err := d.checkSize(config.Width, config.Height); err != nil {
-		return Picture{}, err
+		return Plan{}, err
 	}
 	// The pixels are stored as they are, so a header that promises more than the file has is known at once.
 	if bits := int(binary.LittleEndian.Uint16(b[28:])); config.Width*config.Height > len(b)*8/bits {
-		return Picture{}, fmt.Errorf("%w: BMP: %d bytes for %d x %d pixels", ErrTruncated, len(b), config.Width, config.Height)
+		return Plan{}, fmt.Errorf("%w: BMP: %d bytes for %d x %d pixels", ErrTruncated, len(b), config.Width, config.Height)
 	}
-	if err := d.admit(config.Width, config.Height, 4*config.Width*config.Height, 1); err != nil {
-		return Picture{}, err
-	}
-	m, err := bmp.Decode(bytes.NewReader(b))
-	if err != nil {
-		return Picture{}, classify(BMP, err)
-	}
-	return fromImage(m)
+	own := 4 * config.Width * config.Height
+	return newPlan(config.Width, config.Height, own, len(b)+2*own, 1, func(t *task) (Picture, error) {
+		m, err := bmp.Decode(t.reader(b))
+		if err != nil {
+			return Picture{}, t.classify(BMP, err)
+		}
+		return t.fromImage(m)
+	}), nil
 }

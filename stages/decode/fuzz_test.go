@@ -38,7 +38,7 @@ func FuzzDecode(f *testing.F) {
 	}
 	want := map[string][]byte{}
 	for name, d := range ds {
-		p, err := d.Decode(small)
+		p, err := d.DecodeBytes(small)
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -46,7 +46,7 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for name, d := range ds {
-			p, err := d.Decode(b)
+			p, err := d.DecodeBytes(b)
 			switch {
 			case err != nil && !oneSentinel(err):
 				t.Errorf("%s: %v", name, err)
@@ -56,7 +56,7 @@ func FuzzDecode(f *testing.F) {
 			}
 			p.Release()
 			if bytes.HasPrefix(b, small[:3]) {
-				p, err := d.Decode(small)
+				p, err := d.DecodeBytes(small)
 				if err != nil || !bytes.Equal(p.Pix, want[name]) {
 					t.Errorf("%s: the next picture: %v", name, err)
 				}

@@ -8,40 +8,43 @@ import (
 	"io"
 )
 
-// decodeGIF decodes the first frame. Where the frame does not fill the logical screen, the rest has the
+// planGIF plans the first frame. Where the frame does not fill the logical screen, the rest has the
 // colour that PIL gives it: that of the transparent index, else of index 0.
-func (d *Decoder) decodeGIF(b []byte) (Picture, error) {
+func (d *Decoder) planGIF(b []byte) (Plan, error) {
 	config, err := gif.DecodeConfig(bytes.NewReader(b))
 	if err != nil {
-		return Picture{}, classify(GIF, err)
+		return Plan{}, classify(GIF, err)
 	}
 	if err := d.checkSize(config.Width, config.Height); err != nil {
-		return Picture{}, err
+		return Plan{}, err
 	}
-	if err := d.admit(config.Width, config.Height, 2*config.Width*config.Height, 1); err != nil { // an interlaced one is sorted into a copy
-		return Picture{}, err
-	}
+	own := 2 * config.Width * config.Height // an interlaced one is sorted into a copy
+	return newPlan(config.Width, config.Height, own, len(b)+2*own, 1, func(t *task) (Picture, error) {
+		return t.gifFrame(b, image.Rect(0, 0, config.Width, config.Height))
+	}), nil
+}
+
+func (t *task) gifFrame(b []byte, screen image.Rectangle) (Picture, error) {
 	// The Go decoder forgets the colour of the transparent index, so it is not told of the transparency:
 	// its flag, the lowest bit of one byte, is cleared on the way.
-	var r io.Reader = bytes.NewReader(b)
+	r := t.reader(b)
 	background := 0
 	if at := gifControl(b); at >= 0 && b[at]&1 != 0 {
 		background = int(b[at+3])
-		r = io.MultiReader(bytes.NewReader(b[:at]), bytes.NewReader([]byte{b[at] &^ 1}), bytes.NewReader(b[at+1:]))
+		r = io.MultiReader(t.reader(b[:at]), bytes.NewReader([]byte{b[at] &^ 1}), t.reader(b[at+1:]))
 	}
 	m, err := gif.Decode(r)
 	if err != nil {
-		return Picture{}, classify(GIF, err)
+		return Picture{}, t.classify(GIF, err)
 	}
 	frame, ok := m.(*image.Paletted)
 	if !ok {
 		return Picture{}, fmt.Errorf("%w: GIF: decoded to %T", ErrCorrupt, m)
 	}
-	screen := image.Rect(0, 0, config.Width, config.Height)
 	if frame.Rect == screen {
-		return fromImage(frame)
+		return t.fromImage(frame)
 	}
-	p := newPicture(config.Width, config.Height)
+	p := newPicture(screen.Dx(), screen.Dy())
 	colors := paletteRGB(frame.Palette)
 	for i := 0; i < len(p.Pix); i += 3 {
 		copy(p.Pix[i:i+3], colors[background][:])

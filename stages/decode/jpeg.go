@@ -2,10 +2,10 @@ package decode
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"image/color"
 	"image/jpeg"
 )
 
@@ -18,6 +18,9 @@ type jpegInfo struct {
 	exif       []byte // the first EXIF block, nil without one
 	process    byte   // the SOF marker, 0xC0 to 0xCF; 0 when there is none
 	precision  byte   // bits a sample
+	width      int
+	height     int
+	components int
 	scans      int
 	terminated bool // has an end-of-image marker
 }
@@ -60,8 +63,10 @@ func scanJPEG(b []byte) (info jpegInfo) {
 		case marker == app1 && info.exif == nil && bytes.HasPrefix(segment, []byte("Exif\x00")):
 			info.exif = segment
 		case marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC:
-			if info.process == 0 && len(segment) > 0 {
+			if info.process == 0 && len(segment) >= 6 {
 				info.process, info.precision = marker, segment[0]
+				info.height, info.width = int(binary.BigEndian.Uint16(segment[1:])), int(binary.BigEndian.Uint16(segment[3:]))
+				info.components = int(segment[5])
 			}
 		}
 		b = b[n:]
@@ -81,56 +86,36 @@ func (info jpegInfo) check() error {
 	return nil
 }
 
-func (d *Decoder) decodeJPEG(b []byte) (Picture, error) {
+func (d *Decoder) planJPEG(b []byte) (Plan, error) {
 	info := scanJPEG(b)
 	if err := info.check(); err != nil {
-		return Picture{}, err
+		return Plan{}, err
 	}
-	decode := d.decodeTurbo
+	if err := d.checkScans(info.width, info.height, info.scans); err != nil {
+		return Plan{}, err
+	}
 	if d.turbo == nil {
-		decode = d.decodeGoJPEG
+		return d.planGoJPEG(b, info)
 	}
-	p, err := decode(b, info)
-	if err != nil {
-		return Picture{}, err
-	}
-	upright(&p, orientation(info.exif))
-	return p, nil
-}
-
-// decodeTurbo treats damage as PIL does: where libjpeg only warns, the picture counts, unless the file has
-// no end-of-image marker; then it was cut off.
-func (d *Decoder) decodeTurbo(b []byte, info jpegInfo) (Picture, error) {
-	t := d.turbo
-	if err := t.readHeader(b); err != nil {
-		return Picture{}, fmt.Errorf("%w: JPEG: %w", ErrCorrupt, err)
-	}
-	w, h := int(t.width), int(t.height)
-	if err := d.checkScans(w, h, info.scans); err != nil {
-		return Picture{}, err
-	}
+	w, h := info.width, info.height
 	if d.fastTarget > 0 {
 		w, h = dctScale(w, h, 2*d.fastTarget)
 	}
-	own, inks := 0, t.colorspace == tjSpaceCMYK || t.colorspace == tjSpaceYCCK
+	own, inks := 0, info.components == 4
 	if inks {
 		own = 4 * w * h
 	}
+	work := len(b) + max(info.scans, 1)*info.components*info.width*info.height
 	if info.scans > 1 { // the library keeps the coefficients of the whole picture, 2 bytes each
-		own += 2 * 4 * int(t.width) * int(t.height)
+		own += 2 * info.components * info.width * info.height
 	}
-	if err := d.admit(w, h, own, orientation(info.exif)); err != nil {
-		return Picture{}, err
-	}
-	if inks {
-		return d.decodeTurboCMYK(b, w, h, info)
-	}
-	p := newPicture(w, h)
-	if err := d.runTurbo(b, p.Pix, w, h, tjRGB, info); err != nil {
-		p.Release()
-		return Picture{}, err
-	}
-	return p, nil
+	return newPlan(w, h, own, work, orientation(info.exif), func(t *task) (Picture, error) {
+		if inks {
+			return d.decodeTurboCMYK(b, w, h, info)
+		}
+		p := newPicture(w, h)
+		return p, d.runTurbo(b, p.Pix, w, h, tjRGB, info)
+	}), nil
 }
 
 // decodeTurboCMYK decodes inks as the file has them. By Adobe's convention, which PIL follows for every
@@ -149,8 +134,18 @@ func (d *Decoder) decodeTurboCMYK(b []byte, w, h int, info jpegInfo) (Picture, e
 	return p, nil
 }
 
+// runTurbo treats damage as PIL does: where libjpeg only warns, the picture counts, unless the file has
+// no end-of-image marker; then it was cut off.
 func (d *Decoder) runTurbo(b, dst []byte, w, h, pixelFormat int, info jpegInfo) error {
-	warned, err := d.turbo.decode(b, dst, w, h, pixelFormat)
+	t := turbo{lib: d.turbo}
+	defer t.close()
+	if err := t.readHeader(b); err != nil {
+		return fmt.Errorf("%w: JPEG: %w", ErrCorrupt, err)
+	}
+	if int(t.width) != info.width || int(t.height) != info.height {
+		return fmt.Errorf("%w: JPEG: two sizes", ErrCorrupt)
+	}
+	warned, err := t.decode(b, dst, w, h, pixelFormat)
 	if err != nil {
 		return fmt.Errorf("%w: JPEG: %w", ErrCorrupt, err)
 	}
@@ -160,30 +155,26 @@ func (d *Decoder) runTurbo(b, dst []byte, w, h, pixelFormat int, info jpegInfo) 
 	return nil
 }
 
-// decodeGoJPEG is the way without libturbojpeg. It is stricter than PIL: every damage is an error.
-func (d *Decoder) decodeGoJPEG(b []byte, info jpegInfo) (Picture, error) {
-	config, err := jpeg.DecodeConfig(bytes.NewReader(b))
-	if err != nil {
-		return Picture{}, goJPEGError(err)
-	}
-	if err := d.checkScans(config.Width, config.Height, info.scans); err != nil {
-		return Picture{}, err
-	}
+// planGoJPEG is the way without libturbojpeg. It is stricter than PIL: every damage is an error.
+func (d *Decoder) planGoJPEG(b []byte, info jpegInfo) (Plan, error) {
+	pixels := info.width * info.height
 	size := 3
-	if config.ColorModel == color.CMYKModel || config.ColorModel == color.RGBAModel {
+	if info.components == 4 {
 		size = 8 // converted into a second picture
 	}
 	if info.scans > 1 {
 		size += 4 * 4 // coefficients of 4 bytes
 	}
-	if err := d.admit(config.Width, config.Height, size*config.Width*config.Height, orientation(info.exif)); err != nil {
-		return Picture{}, err
-	}
-	m, err := jpeg.Decode(bytes.NewReader(b))
-	if err != nil {
-		return Picture{}, goJPEGError(err)
-	}
-	return fromImage(m)
+	return newPlan(info.width, info.height, size*pixels, len(b)+(info.scans+1)*size*pixels, orientation(info.exif), func(t *task) (Picture, error) {
+		m, err := jpeg.Decode(t.reader(b))
+		if err != nil {
+			if t.ctx.Err() != nil {
+				return Picture{}, context.Cause(t.ctx)
+			}
+			return Picture{}, goJPEGError(err)
+		}
+		return t.fromImage(m)
+	}), nil
 }
 
 // goJPEGError tells apart what only libturbojpeg can do: arithmetic coding, uncommon subsampling.

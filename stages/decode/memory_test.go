@@ -2,8 +2,6 @@ package decode
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"image"
 	"image/color/palette"
 	"image/gif"
@@ -14,31 +12,10 @@ import (
 	"runtime/debug"
 	"slices"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"golang.org/x/image/bmp"
 	"golang.org/x/image/tiff"
 )
-
-// drain waits until all of the budget is free, which it is when nothing was lost and nothing leaked.
-func drain(t *testing.T) {
-	t.Helper()
-	if err := budget.Acquire(t.Context(), budgetBytes); err != nil {
-		t.Fatal(err)
-	}
-	budget.Release(budgetBytes)
-}
-
-// reserved takes n bytes of the budget, however long that takes.
-func reserved(t *testing.T, n int) int64 {
-	t.Helper()
-	taken, err := reserve(t.Context(), n)
-	if err != nil {
-		t.Error(err)
-	}
-	return taken
-}
 
 func encoded(t testing.TB, encode func(io.Writer, image.Image) error, m image.Image) []byte {
 	t.Helper()
@@ -78,68 +55,6 @@ func TestPoolKeepsNothingHuge(t *testing.T) {
 	}
 }
 
-// TestLargePicturesWait has a large and a small picture come while the budget is taken.
-func TestLargePicturesWait(t *testing.T) {
-	large := encoded(t, png.Encode, image.NewNRGBA64(image.Rect(0, 0, 1000, 1000)))
-	small := encoded(t, png.Encode, image.NewNRGBA64(image.Rect(0, 0, 300, 300)))
-	drain(t) // whoever wakes a waiter must be in the bubble
-	synctest.Test(t, func(t *testing.T) {
-		taken := reserved(t, 2*budgetBytes)
-		if taken != budgetBytes {
-			t.Fatalf("%d bytes were taken", taken)
-		}
-		short, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		if _, err := newDecoder(exact, 224, nil).DecodeContext(short, large); !errors.Is(err, context.DeadlineExceeded) {
-			t.Error("a picture waited for longer than it may:", err)
-		}
-		var p Picture
-		var err error
-		done := false
-		go func() {
-			p, err = newDecoder(exact, 224, nil).Decode(large)
-			done = true
-		}()
-		synctest.Wait()
-		if done {
-			t.Error("the large picture did not wait")
-		}
-		q, e := newDecoder(exact, 224, nil).Decode(small)
-		if e != nil {
-			t.Error(e)
-		}
-		q.Release()
-		giveBack(taken)
-		synctest.Wait()
-		if !done || err != nil {
-			t.Fatal("the large picture was not decoded:", err)
-		}
-		if budget.TryAcquire(budgetBytes) {
-			t.Error("the pixels are not counted")
-		}
-		p.Release()
-		synctest.Wait()
-		if !budget.TryAcquire(budgetBytes) {
-			t.Fatal("not all came back")
-		}
-		budget.Release(budgetBytes)
-	})
-}
-
-// TestBudgetAfterErrors has large pictures fail in every way.
-func TestBudgetAfterErrors(t *testing.T) {
-	d := newDecoder(exact, 224, nil)
-	whole := encoded(t, png.Encode, image.NewNRGBA64(image.Rect(0, 0, 1000, 1000)))
-	crooked := bytes.Clone(whole)
-	crooked[len(crooked)/2] ^= 0xFF
-	for name, b := range map[string][]byte{"truncated": whole[:len(whole)/2], "corrupt": crooked} {
-		if _, err := d.Decode(b); !oneSentinel(err) {
-			t.Error(name, err)
-		}
-		drain(t)
-	}
-}
-
 // TestEstimates compares what the header promises with what is allocated, at least and not several times over.
 func TestEstimates(t *testing.T) {
 	r := image.Rect(0, 0, 1500, 1500)
@@ -176,15 +91,17 @@ func TestEstimates(t *testing.T) {
 			runtime.GC() // pools empty
 			runtime.GC()
 			runtime.ReadMemStats(&before)
-			d.ctx = t.Context()
-			p, err := d.decode(c.format, c.b)
+			plan, err := d.Inspect(c.b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p, err := d.Decode(t.Context(), plan)
 			runtime.ReadMemStats(&after)
-			held := d.held
-			d.settle(&p)
 			if err != nil {
 				t.Fatal(err)
 			}
 			p.Release()
+			held := plan.Memory
 			// A quarter of the packed pixels may be wasted, and decoders have tables. A buffer that grows
 			// allocates twice as much under the race detector.
 			const tables = 1 << 20
@@ -198,19 +115,4 @@ func TestEstimates(t *testing.T) {
 			t.Logf("%d of %d", took, held)
 		})
 	}
-	drain(t)
-}
-
-// TestGarbageComesBack returns the budget of huge pictures from several goroutines at once.
-func TestGarbageComesBack(t *testing.T) {
-	for range 8 {
-		go giveBack(reserved(t, reclaimed))
-	}
-	for range 8 {
-		giveBack(reserved(t, budgetBytes/2))
-	}
-	if err := budget.Acquire(context.Background(), budgetBytes); err != nil {
-		t.Fatal(err)
-	}
-	budget.Release(budgetBytes)
 }

@@ -16,7 +16,7 @@ type Picture struct {
 }
 
 // Release hands the pixels back for the next picture; Pix must not be used after it. Safe to call
-// again on the same Picture, but not on a copy of it. Large pictures wait for the release of others.
+// again on the same Picture, but not on a copy of it.
 func (p *Picture) Release() {
 	buf := p.buf
 	p.buf, p.Pix = nil, nil
@@ -34,8 +34,7 @@ func newPicture(w, h int) Picture {
 // buffer is memory for pixels.
 type buffer struct {
 	bytes []byte
-	class int   // which of the pools it goes back to; unpooled: none
-	held  int64 // its share of the budget
+	class int // which of the pools it goes back to; unpooled: none
 }
 
 // maxPooled is the largest buffer that is kept for the next picture: 16 million pixels, what a telephone takes.
@@ -62,16 +61,18 @@ func newBuffer(n int) *buffer {
 	return b
 }
 
+// released sees the bytes of every buffer that goes back. Tests overwrite them, so that whatever is used after its
+// release, or handed out without being written, shows.
+var released = func([]byte) {}
+
 // release hands b to the next picture, or to the garbage collector. Nothing may refer to its bytes any more.
 func (b *buffer) release() {
-	held := b.held
-	b.held = 0
+	released(b.bytes)
 	if b.class != unpooled {
 		pools[b.class].Put(b)
 	} else {
 		b.bytes = nil
 	}
-	giveBack(held)
 }
 
 // sizeClass rounds n up to a size of which there are four for each power of two (at most a quarter is

@@ -12,37 +12,35 @@ import (
 // maxBlocks bounds the strips or tiles of a TIFF: each costs a fresh decompressor.
 const maxBlocks = 1 << 16
 
-func (d *Decoder) decodeTIFF(b []byte) (Picture, error) {
+func (d *Decoder) planTIFF(b []byte) (Plan, error) {
 	config, err := tiff.DecodeConfig(bytes.NewReader(b))
 	if err != nil {
-		return Picture{}, classify(TIFF, err)
+		return Plan{}, classify(TIFF, err)
 	}
 	if err := d.checkSize(config.Width, config.Height); err != nil {
-		return Picture{}, err
+		return Plan{}, err
 	}
 	blocks := tiffBlocks(b, config)
 	if blocks > maxBlocks {
-		return Picture{}, unsupportedKind(fmt.Sprintf("TIFF of %d strips or tiles, at most %d", blocks, maxBlocks))
+		return Plan{}, unsupportedKind(fmt.Sprintf("TIFF of %d strips or tiles, at most %d", blocks, maxBlocks))
 	}
-	turn := orientation(b)
-	if err := d.admit(config.Width, config.Height, tiffMemory(b, config, blocks), turn); err != nil {
-		return Picture{}, err
-	}
-	m, err := tiff.Decode(bytes.NewReader(b))
-	if err != nil {
-		return Picture{}, classify(TIFF, err)
-	}
-	p, err := fromImage(m)
-	if err != nil {
-		return Picture{}, err
-	}
-	if inverted(b) {
-		for i := range p.Pix {
-			p.Pix[i] ^= 0xFF
+	own := tiffMemory(b, config, blocks)
+	return newPlan(config.Width, config.Height, own, len(b)+2*own, orientation(b), func(t *task) (Picture, error) {
+		m, err := tiff.Decode(t.reader(b))
+		if err != nil {
+			return Picture{}, t.classify(TIFF, err)
 		}
-	}
-	upright(&p, turn)
-	return p, nil
+		p, err := t.fromImage(m)
+		if err != nil {
+			return p, err
+		}
+		if inverted(b) {
+			for i := range p.Pix {
+				p.Pix[i] ^= 0xFF
+			}
+		}
+		return p, nil
+	}), nil
 }
 
 // inverted tells that b is fax-compressed with black as zero. The runs that the compression calls white are

@@ -127,11 +127,12 @@ const (
 	tjWarning    = 0     // TJERR_WARNING: the picture was decoded all the same
 )
 
-// turbo is one decompressor of the library, made when it is first needed. Not for concurrent use.
+// turbo is one decompressor of the library, for one file: it keeps tables of what it has read. Made when it is first
+// needed, not for concurrent use.
 type turbo struct {
 	lib    *turboLib
 	handle uintptr
-	// What the library writes; fields, because they must not move or be allocated on each call.
+	// What the library writes.
 	width, height, subsampling, colorspace int32
 }
 
@@ -162,17 +163,11 @@ func (t *turbo) readHeader(b []byte) error {
 	case int32(rc) != 0:
 		return t.fail()
 	}
-	t.close()
 	return errors.New("no picture in it")
 }
 
-// fail returns the library's last error and gives up the decompressor: after an error within the header it
-// would read the next file as if it were the rest of this one (seen with 2.1.5).
-func (t *turbo) fail() error {
-	err := errors.New(t.message())
-	t.close()
-	return err
-}
+// fail returns the library's last error.
+func (t *turbo) fail() error { return errors.New(t.message()) }
 
 // decode writes the picture at w x h, which must be the size of the header or one of its DCT scales, into
 // dst: w*h pixels without gaps, 3 bytes each (4 for the pixel format tjCMYK). warned means that the data is

@@ -10,30 +10,24 @@ import (
 	"golang.org/x/image/webp"
 )
 
-func (d *Decoder) decodeWebP(b []byte) (Picture, error) {
+func (d *Decoder) planWebP(b []byte) (Plan, error) {
 	if n := uint64(binary.LittleEndian.Uint32(b[4:])); n+8 > uint64(len(b)) {
-		return Picture{}, fmt.Errorf("%w: WebP: %d of %d bytes", ErrTruncated, len(b), n+8)
+		return Plan{}, fmt.Errorf("%w: WebP: %d of %d bytes", ErrTruncated, len(b), n+8)
 	}
 	if animated(b) {
-		return d.decodeAnimation(b)
+		return d.planAnimation(b)
 	}
 	config, err := webp.DecodeConfig(bytes.NewReader(b))
 	if err != nil {
-		return Picture{}, classify(WebP, err)
+		return Plan{}, classify(WebP, err)
 	}
 	if err := d.checkSize(config.Width, config.Height); err != nil {
-		return Picture{}, err
+		return Plan{}, err
 	}
-	turn := orientation(webpExif(b))
-	if err := d.admit(config.Width, config.Height, webpSize(config.ColorModel == color.YCbCrModel)*config.Width*config.Height, turn); err != nil {
-		return Picture{}, err
-	}
-	p, err := webpPixels(b)
-	if err != nil {
-		return Picture{}, err
-	}
-	upright(&p, turn)
-	return p, nil
+	own := webpSize(config.ColorModel == color.YCbCrModel) * config.Width * config.Height
+	return newPlan(config.Width, config.Height, own, len(b)+2*own, orientation(webpExif(b)), func(t *task) (Picture, error) {
+		return t.webpPixels(b)
+	}), nil
 }
 
 // webpSize returns how many bytes a pixel the decoder takes.
@@ -45,10 +39,10 @@ func webpSize(lossy bool) int {
 }
 
 // webpPixels decodes a file whose size has been judged.
-func webpPixels(b []byte) (Picture, error) {
-	m, err := webp.Decode(bytes.NewReader(b))
+func (t *task) webpPixels(b []byte) (Picture, error) {
+	m, err := webp.Decode(t.reader(b))
 	if err != nil {
-		return Picture{}, classify(WebP, err)
+		return Picture{}, t.classify(WebP, err)
 	}
 	switch m := m.(type) {
 	case *image.YCbCr:
@@ -56,7 +50,7 @@ func webpPixels(b []byte) (Picture, error) {
 	case *image.NYCbCrA:
 		return fromVP8(&m.YCbCr), nil
 	}
-	return fromImage(m)
+	return t.fromImage(m)
 }
 
 // fromVP8 converts the 4:2:0 samples of lossy WebP. They are of limited range (16 to 235), unlike what Go's

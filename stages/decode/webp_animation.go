@@ -20,27 +20,23 @@ func animated(b []byte) bool {
 	return len(b) > 20 && string(b[12:16]) == "VP8X" && b[20]&animation != 0
 }
 
-// decodeAnimation decodes the first frame.
-func (d *Decoder) decodeAnimation(b []byte) (Picture, error) {
+// planAnimation plans the first frame.
+func (d *Decoder) planAnimation(b []byte) (Plan, error) {
 	f, err := firstFrame(b)
 	if err != nil {
-		return Picture{}, err
+		return Plan{}, err
 	}
 	if err := d.checkSize(f.canvas.X, f.canvas.Y); err != nil {
-		return Picture{}, err
+		return Plan{}, err
 	}
-	turn := orientation(webpExif(b))
 	own := (webpSize(f.lossy) + 3) * f.place.Dx() * f.place.Dy() // its pixels may be copied onto the canvas
-	if err := d.admit(f.canvas.X, f.canvas.Y, own, turn); err != nil {
-		return Picture{}, err
-	}
-	p, err := webpPixels(f.file)
-	if err != nil {
-		return Picture{}, err
-	}
-	p = f.onCanvas(p)
-	upright(&p, turn)
-	return p, nil
+	return newPlan(f.canvas.X, f.canvas.Y, own, 2*len(b)+2*own, orientation(webpExif(b)), func(t *task) (Picture, error) {
+		p, err := t.webpPixels(f.file)
+		if err != nil {
+			return Picture{}, err
+		}
+		return f.onCanvas(p), nil
+	}), nil
 }
 
 // firstFrame finds the first frame of an animation, which the Go decoder does not know: a chunk ANMF, which

@@ -37,14 +37,14 @@ func TestAnimatedWebP(t *testing.T) {
 	d := newDecoder(exact, 224, nil)
 	for _, file := range []string{"lossy.webp", "lossy_alpha.webp", "lossless_alpha.webp", "lossy_1x1.webp"} {
 		b := read(t, "pil", file)
-		still, err := d.Decode(b)
+		still, err := d.DecodeBytes(b)
 		if err != nil {
 			t.Fatal(err)
 		}
 		size := image.Pt(still.Width, still.Height)
 		for _, at := range []image.Point{{}, {6, 4}} {
 			canvas := size.Add(at).Add(at)
-			p, err := d.Decode(animation(canvas, at, size, b))
+			p, err := d.DecodeBytes(animation(canvas, at, size, b))
 			if err != nil {
 				t.Errorf("%s at %v: %v", file, at, err)
 				continue
@@ -62,7 +62,7 @@ func TestAnimatedWebP(t *testing.T) {
 	}
 
 	b := read(t, "pil", "lossy.webp")
-	config, err := d.Decode(b)
+	config, err := d.DecodeBytes(b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,14 +73,14 @@ func TestAnimatedWebP(t *testing.T) {
 		"another size":       animation(size, image.Point{}, size.Sub(image.Pt(1, 0)), b),
 		"a frame of nothing": animation(size, image.Point{}, size, make([]byte, 12)),
 	} {
-		if _, err := d.Decode(bad); !errors.Is(err, ErrCorrupt) {
+		if _, err := d.DecodeBytes(bad); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	exif := read(t, "pil", "exif8.webp")
 	block := webpExif(exif)
 	turned := slices.Concat([]byte("EXIF"), binary.LittleEndian.AppendUint32(nil, uint32(len(block))), block, make([]byte, len(block)&1))
-	p, err := d.Decode(animation(size, image.Point{}, size, b, turned...))
+	p, err := d.DecodeBytes(animation(size, image.Point{}, size, b, turned...))
 	if err != nil || p.Orientation != 8 || p.Width != size.Y {
 		t.Errorf("the orientation: %d, %d x %d, %v", p.Orientation, p.Width, p.Height, err)
 	}
@@ -88,11 +88,11 @@ func TestAnimatedWebP(t *testing.T) {
 	whole := animation(size, image.Point{}, size, b)
 	for n := 12; n < len(whole); n += 7 {
 		cut := bytes.Clone(whole[:n])
-		if _, err := d.Decode(cut); !errors.Is(err, ErrTruncated) {
+		if _, err := d.DecodeBytes(cut); !errors.Is(err, ErrTruncated) {
 			t.Errorf("%d of %d bytes: %v", n, len(whole), err)
 		}
 		binary.LittleEndian.PutUint32(cut[4:], uint32(n-8)) // as if it were whole
-		if p, err := d.Decode(cut); err != nil && !oneSentinel(err) {
+		if p, err := d.DecodeBytes(cut); err != nil && !oneSentinel(err) {
 			t.Errorf("%d of %d bytes: %v", n, len(whole), err)
 		} else {
 			p.Release()

@@ -28,7 +28,6 @@ func TestGolden(t *testing.T) {
 		t.Fatal("no cases", err)
 	}
 	decoder := decode.NewDecoder(decode.Config{MaxPixels: 50e6, JPEGScale: decode.ScaleExact}, 224)
-	defer decoder.Close()
 	resizer := resize.New(resize.Config{Fit: resize.FitCrop}, 224)
 	_, missing := decode.FindLibrary()
 	for _, c := range cases {
@@ -66,7 +65,7 @@ func square(t *testing.T, decoder *decode.Decoder, resizer *resize.Resizer, path
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := decoder.Decode(b)
+	p, err := decoder.DecodeBytes(b)
 	if err != nil {
 		t.Fatal(err)
 	}

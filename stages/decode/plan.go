@@ -1,0 +1,87 @@
+package decode
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"image"
+	"io"
+)
+
+// Plan is what the head of an image file says about decoding it, before any pixel is touched.
+type Plan struct {
+	Format        string
+	Width, Height int   // of the pixels as they are decoded, before the orientation is applied
+	Orientation   int   // EXIF orientation, 1 to 8
+	Memory        int64 // bytes that decoding takes at most beside the file, the packed pixels included
+	Work          int64 // bytes that decoding reads and writes at most, each as often as it is touched
+
+	decode func(*task) (Picture, error) // leaves the orientation to Decode
+}
+
+// newPlan makes the plan of an image of w x h pixels: own is what its decoder allocates beside the packed pixels,
+// work what it reads and writes beside them, both in bytes.
+func newPlan(w, h, own, work, orientation int, decode func(*task) (Picture, error)) Plan {
+	packed := int64(3) * int64(w) * int64(h)
+	p := Plan{Width: w, Height: h, Orientation: orientation, Memory: int64(own) + packed, Work: int64(work) + packed, decode: decode}
+	if orientation >= 5 {
+		p.Memory += packed // rows and columns are exchanged into a second picture
+	}
+	return p
+}
+
+// task is one run of a decoder: its deadline, and the work that it has done. Every decoder tells it of what it
+// touches, at least once a row or a chunk of the file.
+type task struct {
+	ctx         context.Context
+	work, spent int64 // bytes: what the plan allows, what was touched
+	checked     int64 // spent when ctx was last looked at
+}
+
+// spend counts n bytes read or written. It returns the cause of ctx when that has ended, and ErrCorrupt when
+// the decoder does more than the file can honestly need.
+func (t *task) spend(n int) error {
+	const often = 64 << 10
+	if t.spent += int64(n); t.spent > t.work {
+		return fmt.Errorf("%w: decoding takes more than its size and its pixels allow", ErrCorrupt)
+	}
+	if n != 0 && t.spent-t.checked < often {
+		return nil
+	}
+	t.checked = t.spent
+	if t.ctx.Err() != nil {
+		return context.Cause(t.ctx)
+	}
+	return nil
+}
+
+// reader reads b in pieces, each of which is spent.
+func (t *task) reader(b []byte) io.Reader { return &taskReader{task: t, b: bytes.NewReader(b)} }
+
+type taskReader struct {
+	task *task
+	b    *bytes.Reader
+	err  error // why it stopped; a decoder may wrap it so that it cannot be found
+}
+
+func (r *taskReader) Read(p []byte) (int, error) {
+	const piece = 16 << 10
+	n, err := r.b.Read(p[:min(len(p), piece)])
+	if e := r.task.spend(n); e != nil {
+		return 0, e
+	}
+	return n, err
+}
+
+// classify is the function classify, unless the decoder was stopped.
+func (t *task) classify(format string, err error) error {
+	if t.ctx.Err() != nil {
+		return context.Cause(t.ctx)
+	}
+	return classify(format, err)
+}
+
+// fromImage is the function fromImage; the rows are spent.
+func (t *task) fromImage(m image.Image) (Picture, error) {
+	return fromImage(m)
+}
