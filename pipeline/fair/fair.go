@@ -1,0 +1,158 @@
+// Package fair is a queue that serves callers in turn: one address after the other, within an address one
+// connection after the other, within a connection in the order of arrival. Who sends much waits longer for
+// it, and nobody else does.
+package fair
+
+import "slices"
+
+// Caller is who a request comes from. The zero value is the program itself.
+type Caller struct {
+	Address    string // of the client; an IPv6 network of 64 bits counts as one
+	Connection uint64 // within the address
+}
+
+// Queue holds what callers wait for. The zero value is empty. Not for concurrent use.
+type Queue[T comparable] struct {
+	addresses ring[string, ring[uint64, []T]]
+	size      int
+}
+
+type (
+	address[T comparable] = lane[string, ring[uint64, []T]]
+	connection[T any]     = lane[uint64, []T]
+)
+
+// Len is how many items wait.
+func (q *Queue[T]) Len() int { return q.size }
+
+// Push appends an item to those of its caller.
+func (q *Queue[T]) Push(c Caller, item T) {
+	a := q.addresses.get(c.Address)
+	l := a.held.get(c.Connection)
+	l.held = append(l.held, item)
+	l.waiting++
+	a.waiting++
+	q.size++
+}
+
+// Pop takes the item whose turn it is. ok is false when none waits.
+func (q *Queue[T]) Pop() (item T, ok bool) {
+	if q.size == 0 {
+		return item, false
+	}
+	a := q.addresses.turn()
+	return q.take(a, a.held.turn(), 0), true
+}
+
+// Remove takes out an item of caller c, and says whether it was there.
+func (q *Queue[T]) Remove(c Caller, item T) bool {
+	a := q.addresses.lanes[c.Address]
+	if a == nil {
+		return false
+	}
+	l := a.held.lanes[c.Connection]
+	if l == nil {
+		return false
+	}
+	i := slices.Index(l.held, item)
+	if i >= 0 {
+		q.take(a, l, i)
+	}
+	return i >= 0
+}
+
+// Displace makes room in a full queue for an item of caller c: it takes out the youngest item of the caller who
+// has most waiting. ok is false when c would have as many: then c is the one to refuse.
+func (q *Queue[T]) Displace(c Caller) (item T, ok bool) {
+	if !q.Yields(c) {
+		return item, false
+	}
+	a := q.addresses.longest()
+	l := a.held.longest()
+	return q.take(a, l, len(l.held)-1), true
+}
+
+// Yields says whether Displace would make room for an item of caller c.
+func (q *Queue[T]) Yields(c Caller) bool {
+	a := q.addresses.longest()
+	if a == nil {
+		return false
+	}
+	have, most := q.addresses.waiting(c.Address), a.waiting
+	if a.key == c.Address {
+		have, most = a.held.waiting(c.Connection), a.held.longest().waiting
+	}
+	return have+1 < most
+}
+
+// take removes and returns an item.
+func (q *Queue[T]) take(a *address[T], l *connection[T], i int) T {
+	item := l.held[i]
+	l.held = slices.Delete(l.held, i, i+1)
+	l.waiting--
+	a.waiting--
+	q.size--
+	a.held.dropEmpty(l)
+	q.addresses.dropEmpty(a)
+	return item
+}
+
+// ring is the lanes in which something waits, in the order of their turns.
+type ring[K comparable, V any] struct {
+	lanes map[K]*lane[K, V]
+	order []*lane[K, V]
+}
+
+// lane is what waits under one key.
+type lane[K comparable, V any] struct {
+	key     K
+	held    V
+	waiting int // items
+}
+
+// get returns the lane of key; a new one comes last.
+func (r *ring[K, V]) get(key K) *lane[K, V] {
+	l := r.lanes[key]
+	if l == nil {
+		if r.lanes == nil {
+			r.lanes = make(map[K]*lane[K, V])
+		}
+		l = &lane[K, V]{key: key}
+		r.lanes[key] = l
+		r.order = append(r.order, l)
+	}
+	return l
+}
+
+// turn returns the first lane, which becomes the last.
+func (r *ring[K, V]) turn() *lane[K, V] {
+	l := r.order[0]
+	copy(r.order, r.order[1:])
+	r.order[len(r.order)-1] = l
+	return l
+}
+
+// longest returns the lane in which most waits, of equal ones the last; nil when there is none.
+func (r *ring[K, V]) longest() (found *lane[K, V]) {
+	for _, l := range r.order {
+		if found == nil || l.waiting >= found.waiting {
+			found = l
+		}
+	}
+	return found
+}
+
+func (r *ring[K, V]) waiting(key K) int {
+	if l := r.lanes[key]; l != nil {
+		return l.waiting
+	}
+	return 0
+}
+
+// dropEmpty takes l out of the ring when nothing waits in it.
+func (r *ring[K, V]) dropEmpty(l *lane[K, V]) {
+	if l.waiting == 0 {
+		delete(r.lanes, l.key)
+		r.order = slices.DeleteFunc(r.order, func(other *lane[K, V]) bool { return other == l })
+	}
+}
