@@ -15,6 +15,7 @@ import (
 
 	"hailoclip/cache"
 	"hailoclip/pipeline"
+	"hailoclip/pipeline/fair"
 )
 
 // Service is what the requests are served with. Everything but Version is needed. The
@@ -112,15 +113,16 @@ func New(cfg Config, svc Service) (*Server, error) {
 
 func (s *Server) routes() *router.Router {
 	r := router.New()
-	full, never := s.svc.Pipeline.Full, func() bool { return false }
+	refuses := func() error { return s.svc.Pipeline.Refuses(fair.Caller{}) }
+	never := func() error { return nil }
 	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
 	r.GET("/health", s.health)
 	r.HEAD("/health", s.health)
 	r.GET("/v1/stats", s.stats)
 	r.GET("/openapi.yaml", s.openAPI)
 	r.HEAD("/openapi.yaml", s.openAPI)
-	r.POST("/v1/classify", s.working(full, s.classify))
-	r.POST("/v1/embed/image", s.working(full, s.embedImage))
+	r.POST("/v1/classify", s.working(refuses, s.classify))
+	r.POST("/v1/embed/image", s.working(refuses, s.embedImage))
 	r.POST("/v1/embed/text", s.working(never, s.embedText))
 	r.NotFound = func(ctx *fasthttp.RequestCtx) {
 		s.answerError(ctx, fail(errNotFound, "There is no such path, see /openapi.yaml"))

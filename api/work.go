@@ -48,10 +48,10 @@ func (w *work) release() {
 }
 
 // working makes a handler of a function that answers one request, whose body has been read and
-// parsed. The function must not use w after it has returned. full says that it would end with
-// pipeline.ErrQueueFull: such a request is refused as soon as the connection can be used for the
+// parsed. The function must not use w after it has returned. refuses says why it would be refused
+// by the full queue: such a request is refused as soon as the connection can be used for the
 // next one, before time is spent on its JSON and base64.
-func (s *Server) working(full func() bool, answer func(*fasthttp.RequestCtx, *exchange, *work) error) fasthttp.RequestHandler {
+func (s *Server) working(refuses func() error, answer func(*fasthttp.RequestCtx, *exchange, *work) error) fasthttp.RequestHandler {
 	return func(ctx *fasthttp.RequestCtx) {
 		x := exchangeOf(ctx)
 		limit, err := s.admit(&ctx.Request.Header)
@@ -60,8 +60,9 @@ func (s *Server) working(full func() bool, answer func(*fasthttp.RequestCtx, *ex
 			return
 		}
 		if x.asking {
-			if x.wanted = !full(); !x.wanted {
-				s.answerError(ctx, pipeline.ErrQueueFull)
+			err := refuses()
+			if x.wanted = err == nil; !x.wanted {
+				s.answerError(ctx, err)
 			}
 			return
 		}
@@ -75,8 +76,8 @@ func (s *Server) working(full func() bool, answer func(*fasthttp.RequestCtx, *ex
 			s.answerError(ctx, err)
 			return
 		}
-		if full() {
-			s.answerError(ctx, pipeline.ErrQueueFull)
+		if err := refuses(); err != nil {
+			s.answerError(ctx, err)
 			return
 		}
 		w.began = time.Now()

@@ -3,6 +3,8 @@ package pipeline
 import (
 	"context"
 	"time"
+
+	"hailoclip/pipeline/fair"
 )
 
 // Job is one image on its way from a request to its answer.
@@ -16,6 +18,8 @@ type Job struct {
 	Prompts   []float32 // n x dimension, row-major, rows of unit length; shared, only read. Empty: no matches
 	Scoring   Scoring   // how to turn cosines into matches
 	Embedding bool      // also copy the image embedding into Result
+
+	Caller fair.Caller // whose turn it is
 
 	// Left is called exactly once for every job given to Do, whatever Do returns, when nothing
 	// in the line will touch the job any more. It runs on a worker: it must not block. May be nil.

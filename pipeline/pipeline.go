@@ -5,15 +5,15 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"hailoclip/pipeline/fair"
 )
 
 // Pipeline is a line of running stages. Safe for concurrent use.
 type Pipeline struct {
 	lines   []*line
+	door    *door // in front of the first line
 	workers sync.WaitGroup
-
-	door   sync.RWMutex // guards closed and the closing of the first queue
-	closed bool
 
 	abandon     chan struct{} // closed when Close gives up on what is still inside
 	abandonOnce sync.Once
@@ -31,27 +31,35 @@ func New(stages ...Stage) (*Pipeline, error) {
 		}
 		p.lines = append(p.lines, &line{Stage: s, in: make(chan *Job, s.Queue)})
 	}
+	p.door = &door{announce: p.lines[0].in}
+	p.lines[0].door = p.door
 	for i, l := range p.lines {
 		if i+1 < len(p.lines) {
 			l.next = p.lines[i+1]
 		}
 		l.working.Store(int32(l.Workers))
+		l.ended = p.workers.Done
+		l.crew.able = l.Workers
 		for n := range l.Workers {
-			p.workers.Go(func() { l.worker(n) })
+			l.crew.spare = append(l.crew.spare, l.Workers+n)
+			p.workers.Add(1)
+			go l.worker(n)
 		}
 	}
 	return p, nil
 }
 
 // Do takes the job through the line. It blocks until the job is finished or ctx ends; with a
-// deadline in ctx it therefore always answers by the deadline.
+// deadline in ctx it therefore always answers by the deadline, if Enter of the first stage does.
 //
-// Errors: ErrQueueFull and ErrClosed without having started; ErrDeadline when ctx ended first
+// Errors: ErrQueueFull and ErrClosed without having started, ErrQueueFull also when a caller with less waiting took
+// the job's place in the queue; ErrDeadline when ctx ended first
 // (the line still finishes or drops the job behind it); ErrClosed when Close gave up waiting;
 // otherwise what a stage gave to Job.Fail. See Job for what may be touched afterwards.
 func (p *Pipeline) Do(ctx context.Context, job *Job) error {
-	job.ctx, job.done, job.queued = ctx, make(chan struct{}), time.Now()
+	job.ctx, job.done = ctx, make(chan struct{})
 	if err := p.enter(job); err != nil {
+		job.Fail(err) // before leave: afterwards the job may be somebody else's
 		job.leave()
 		return err
 	}
@@ -59,6 +67,13 @@ func (p *Pipeline) Do(ctx context.Context, job *Job) error {
 	case <-job.done:
 		return job.err
 	case <-ctx.Done():
+		if p.door.giveUp(job) {
+			job.Fail(fmt.Errorf("%w: %w", ErrDeadline, context.Cause(ctx)))
+			p.lines[0].count(job)
+			err := job.err
+			job.leave()
+			return err
+		}
 	case <-p.abandon:
 	}
 	select {
@@ -72,40 +87,53 @@ func (p *Pipeline) Do(ctx context.Context, job *Job) error {
 	return fmt.Errorf("%w: not finished in time", ErrClosed)
 }
 
-// Full says that a job would be refused now. It is for refusing cheaply, before a request is
-// read or parsed; Do is what decides. Safe for concurrent use.
-func (p *Pipeline) Full() bool { return len(p.lines[0].in) == cap(p.lines[0].in) }
+// Refuses says why a job of the caller would be refused now, nil when it would not. It is for refusing cheaply,
+// before a request is read or parsed; Do is what decides. Safe for concurrent use.
+func (p *Pipeline) Refuses(c fair.Caller) error { return p.door.refuses(c) }
 
-// enter puts the job into the first queue, or says at once why not.
+// enter puts the job into the first queue, or says why not.
 func (p *Pipeline) enter(job *Job) error {
-	p.door.RLock()
-	defer p.door.RUnlock()
-	if p.closed {
-		return ErrClosed
+	first := p.lines[0]
+	if first.Enter != nil {
+		if err := p.door.refuses(job.Caller); err != nil {
+			return err
+		}
+		first.call([]*Job{job}, func() {
+			if err := first.Enter(job); err != nil {
+				job.Fail(err)
+			}
+		})
+		switch {
+		case job.err == nil:
+		case job.ctx.Err() != nil:
+			return fmt.Errorf("%w: %w", ErrDeadline, context.Cause(job.ctx))
+		default:
+			first.count(job)
+			return job.err
+		}
 	}
-	select {
-	case p.lines[0].in <- job:
-		return nil
-	default:
-		return ErrQueueFull
+	job.queued = time.Now()
+	displaced, err := p.door.enter(job)
+	if displaced != nil {
+		displaced.Fail(errDisplaced)
+		displaced.leave()
 	}
+	return err
 }
 
 // Close refuses new jobs, lets the line finish those inside and waits for all workers to end.
 // When ctx ends first, the callers of Do that still wait get ErrClosed, and Close returns the
-// cause of ctx although workers may still run. It may be called again, and concurrently.
+// cause of ctx although workers may still run. It does not wait for stuck workers that have been replaced; when there
+// are some, its error says so. It may be called again, and concurrently.
 func (p *Pipeline) Close(ctx context.Context) error {
-	p.door.Lock()
-	if !p.closed {
-		p.closed = true
-		close(p.lines[0].in)
-	}
-	p.door.Unlock()
-
+	p.door.close()
 	ended := make(chan struct{})
 	go func() { p.workers.Wait(); close(ended) }()
 	select {
 	case <-ended:
+		if s, ok := p.Stuck(); ok {
+			return fmt.Errorf("pipeline: %d workers are stuck in %s", s.Workers, s.Stage)
+		}
 		return nil
 	case <-ctx.Done():
 		p.abandonOnce.Do(func() { close(p.abandon) })

@@ -308,9 +308,9 @@ func TestDeadline(t *testing.T) {
 }
 
 func isClosed(p *Pipeline) bool {
-	p.door.RLock()
-	defer p.door.RUnlock()
-	return p.closed
+	p.door.mu.Lock()
+	defer p.door.mu.Unlock()
+	return p.door.closed
 }
 
 func TestClose(t *testing.T) {
@@ -418,13 +418,14 @@ func TestStorm(t *testing.T) {
 func TestNewRefuses(t *testing.T) {
 	work := func(int, []*Job) {}
 	cases := map[string][]Stage{
-		"none":         {},
-		"too many":     make([]Stage, maxStages+1),
-		"no work":      {{Name: "x", Queue: 1, Workers: 1}},
-		"no workers":   {{Name: "x", Queue: 1, Work: work}},
-		"no queue":     {{Name: "x", Workers: 1, Work: work}},
-		"bad batch":    {{Name: "x", Queue: 1, Workers: 1, Batch: -1, Work: work}},
-		"second queue": {{Name: "x", Queue: 1, Workers: 1, Work: work}, {Name: "y", Queue: -1, Workers: 1, Work: work}},
+		"none":          {},
+		"too many":      make([]Stage, maxStages+1),
+		"no work":       {{Name: "x", Queue: 1, Workers: 1}},
+		"no workers":    {{Name: "x", Queue: 1, Work: work}},
+		"no queue":      {{Name: "x", Workers: 1, Work: work}},
+		"bad batch":     {{Name: "x", Queue: 1, Workers: 1, Batch: -1, Work: work}},
+		"second enters": {{Name: "x", Queue: 1, Workers: 1, Work: work}, {Name: "y", Workers: 1, Work: work, Enter: func(*Job) error { return nil }}},
+		"second queue":  {{Name: "x", Queue: 1, Workers: 1, Work: work}, {Name: "y", Queue: -1, Workers: 1, Work: work}},
 	}
 	for name, stages := range cases {
 		if p, err := New(stages...); err == nil {

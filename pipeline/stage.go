@@ -20,9 +20,14 @@ type Stage struct {
 	MaxWait time.Duration // how long a worker that has a job waits for the rest of a batch
 
 	// Work does the stage's part for jobs, none of which has failed or passed its deadline
-	// before the call. worker is 0..Workers-1; one worker makes one call at a time. It calls
+	// before the call. worker is 0..2*Workers-1; one worker makes one call at a time, and the upper
+	// half works only in the place of those that are stuck (see Stuck). It calls
 	// Fail on jobs that cannot go on, and keeps neither the slice nor the jobs.
 	Work func(worker int, jobs []*Job)
+
+	// Enter, of the first stage only, is called for every job before it may queue, by the goroutine that
+	// called Do. It may block until the job's context ends. An error is the job's. May be nil.
+	Enter func(job *Job) error
 }
 
 func (s *Stage) validate(first bool) error {
@@ -35,6 +40,8 @@ func (s *Stage) validate(first bool) error {
 		return fmt.Errorf("stage %q has batch size %d", s.Name, s.Batch)
 	case s.Queue < 0, first && s.Queue < 1:
 		return fmt.Errorf("stage %q has a queue of %d", s.Name, s.Queue)
+	case s.Enter != nil && !first:
+		return fmt.Errorf("stage %q has an Enter, but is not the first", s.Name)
 	}
 	return nil
 }
@@ -43,21 +50,38 @@ func (s *Stage) validate(first bool) error {
 type line struct {
 	Stage
 	in      chan *Job
+	door    *door        // of the first one; in is its announcements then
 	next    *line        // nil for the last one
 	working atomic.Int32 // workers that have not ended
+	ended   func()       // called by each worker at its end
+	crew    crew
 	counters
 }
 
-// worker runs until the queue is closed and empty.
+// worker runs until the queue is closed and empty, or until it has been replaced.
 func (l *line) worker(n int) {
 	batch := make([]*Job, 0, max(l.Batch, 1))
+	w := &watch{}
 	for job := range l.in {
-		batch = l.gather(append(batch[:0], job))
-		l.run(n, batch)
+		batch = l.gather(l.add(batch[:0], job))
+		if replaced := l.run(n, w, batch); replaced {
+			return
+		}
 	}
 	if l.working.Add(-1) == 0 && l.next != nil {
 		close(l.next.in)
 	}
+	l.ended()
+}
+
+// add appends to batch what came out of the queue.
+func (l *line) add(batch []*Job, job *Job) []*Job {
+	if l.door != nil {
+		if job = l.door.next(); job == nil {
+			return batch
+		}
+	}
+	return append(batch, job)
 }
 
 // gather fills the batch with what is queued, and waits for more only if MaxWait says so.
@@ -68,13 +92,13 @@ func (l *line) gather(batch []*Job) []*Job {
 			if !ok {
 				return batch
 			}
-			batch = append(batch, job)
+			batch = l.add(batch, job)
 			continue
 		default:
 		}
 		break
 	}
-	if l.MaxWait <= 0 || len(batch) == cap(batch) {
+	if l.MaxWait <= 0 || len(batch) == 0 || len(batch) == cap(batch) {
 		return batch
 	}
 	timer := time.NewTimer(l.MaxWait)
@@ -85,7 +109,7 @@ func (l *line) gather(batch []*Job) []*Job {
 			if !ok {
 				return batch
 			}
-			batch = append(batch, job)
+			batch = l.add(batch, job)
 		case <-timer.C:
 			return batch
 		}
@@ -93,8 +117,9 @@ func (l *line) gather(batch []*Job) []*Job {
 	return batch
 }
 
-// run does the stage's work for a batch and passes every job on.
-func (l *line) run(worker int, batch []*Job) {
+// run does the stage's work for a batch and passes every job on. It says whether the worker has been replaced
+// meanwhile.
+func (l *line) run(worker int, w *watch, batch []*Job) (replaced bool) {
 	defer clear(batch) // a worker that waits must not keep the last jobs alive
 	start := time.Now()
 	live := batch[:0]
@@ -108,14 +133,19 @@ func (l *line) run(worker int, batch []*Job) {
 		live = append(live, job)
 	}
 	if len(live) == 0 {
-		return
+		return false
 	}
 	l.busy.Add(1)
-	l.call(worker, live)
+	w.begin(l, live)
+	l.call(live, func() { l.Work(worker, live) })
+	stuck, replaced := w.end(l, worker)
 	l.busy.Add(-1)
 	end := time.Now()
 	l.countBatch(len(live))
 	for _, job := range live {
+		if stuck { // it was answered long ago, and the next stage may have ended
+			job.Fail(fmt.Errorf("%w in %s", ErrDeadline, l.Name))
+		}
 		job.stages[job.passed] = StageTime{Stage: l.Name, Wait: start.Sub(job.queued), Work: end.Sub(start)}
 		job.passed++
 		job.queued = end
@@ -126,10 +156,11 @@ func (l *line) run(worker int, batch []*Job) {
 			l.next.in <- job
 		}
 	}
+	return replaced
 }
 
-// call contains a panic of the stage to its batch.
-func (l *line) call(worker int, jobs []*Job) {
+// call contains a panic of work to its jobs.
+func (l *line) call(jobs []*Job, work func()) {
 	defer func() {
 		if v := recover(); v != nil {
 			err := &PanicError{Stage: l.Name, Value: v, Stack: debug.Stack()}
@@ -138,7 +169,7 @@ func (l *line) call(worker int, jobs []*Job) {
 			}
 		}
 	}()
-	l.Work(worker, jobs)
+	work()
 }
 
 // count notes that a job has passed the stage or failed in it.

@@ -18,6 +18,7 @@ type StageStats struct {
 	Stage    string   `json:"stage"`
 	Workers  int      `json:"workers"`
 	Busy     int      `json:"busy"`     // workers at work now
+	Stuck    int      `json:"stuck"`    // workers past the deadline of their jobs now
 	Queued   int      `json:"queued"`   // jobs waiting in front of it now
 	Capacity int      `json:"capacity"` // jobs that can wait
 	Passed   uint64   `json:"passed"`   // jobs it finished
@@ -37,6 +38,12 @@ func (p *Pipeline) Stats() []StageStats {
 			Passed: l.passed.Load(), Failed: l.failed.Load(), Expired: l.expired.Load(),
 			Batches: make([]uint64, min(max(l.Batch, 1), maxBatchCounted)+1),
 		}
+		if l.door != nil {
+			s.Queued = l.door.len()
+		}
+		l.crew.mu.Lock()
+		s.Stuck = l.crew.stuck
+		l.crew.mu.Unlock()
 		for n := range s.Batches {
 			s.Batches[n] = l.batches[n].Load()
 		}

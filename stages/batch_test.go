@@ -17,7 +17,7 @@ import (
 // TestStages looks at what the line asks of the pipeline, and at what a job holds between two stages.
 func TestStages(t *testing.T) {
 	b := &fakeBackend{batch: 3, frames: hailo.NewHeapFrames(5, 32, 3)}
-	line := NewLine(testConfig, b, 32, 2)
+	line := NewLine(testConfig, b, 32, 2, testBudget())
 	list := line.Stages(pipeline.Config{MaxQueueSize: 100, MaxWait: pipeline.Duration(time.Second)})
 	for _, s := range list {
 		if want := map[string]time.Duration{"encode": time.Second}[s.Name]; s.MaxWait != want {

@@ -18,13 +18,16 @@ import (
 type Line struct {
 	backend  hailo.Backend
 	decoder  *decode.Decoder
-	resizers []*resize.Resizer // one for each worker
+	budget   *decode.Budget
+	workers  int
+	resizers []*resize.Resizer // one for each number of a worker
 }
 
-// NewLine prepares the stages for frames of size x size pixels.
-func NewLine(cfg Config, backend hailo.Backend, size, workers int) *Line {
-	l := &Line{backend: backend, decoder: decode.NewDecoder(cfg.Decode, size)}
-	for range workers {
+// NewLine prepares the stages for frames of size x size pixels, in which decoding takes no more memory than
+// budget says.
+func NewLine(cfg Config, backend hailo.Backend, size, workers int, budget *decode.Budget) *Line {
+	l := &Line{backend: backend, decoder: decode.NewDecoder(cfg.Decode, size), budget: budget, workers: workers}
+	for range 2 * workers { // pipeline.Stage says why twice
 		l.resizers = append(l.resizers, resize.New(cfg.Resize, size))
 	}
 	return l
@@ -34,10 +37,10 @@ func NewLine(cfg Config, backend hailo.Backend, size, workers int) *Line {
 // compressed images; behind it wait no more pictures than there are workers, because a decoded
 // picture is a hundred times as large.
 func (l *Line) Stages(cfg pipeline.Config) []pipeline.Stage {
-	info, workers := l.backend.Info(), len(l.resizers)
+	info := l.backend.Info()
 	return []pipeline.Stage{
-		{Name: "decode", Queue: cfg.MaxQueueSize, Workers: workers, Work: each(l.decode)},
-		{Name: "resize", Queue: workers, Workers: workers, Work: each(l.resize)},
+		{Name: "decode", Queue: cfg.MaxQueueSize, Workers: l.workers, Enter: l.enter, Work: each(l.decode)},
+		{Name: "resize", Queue: l.workers, Workers: l.workers, Work: each(l.resize)},
 		{Name: "encode", Queue: l.backend.Frames().Len(), Workers: info.ImageCalls,
 			Batch: info.ImageBatch, MaxWait: cfg.MaxWait.Std(), Work: l.encode},
 		{Name: "score", Queue: l.backend.Frames().Len(), Workers: 1, Work: each(l.score)},
@@ -57,29 +60,47 @@ func each(work func(worker int, job *pipeline.Job) error) func(int, []*pipeline.
 
 // state is what the stages keep for a job between them.
 type state struct {
+	plan    decode.Plan
+	memory  *decode.Reservation // for plan, then for picture
 	picture decode.Picture
 	frame   *hailo.Frame
 }
 
 // Release gives back whatever the job still holds: the one way out for pictures and frames.
 func (s *state) Release() {
-	s.picture.Release()
+	s.releasePicture()
 	if s.frame != nil {
 		s.frame.Release()
 	}
 }
 
-func (l *Line) decode(_ int, job *pipeline.Job) error {
+// releasePicture gives back the large part.
+func (s *state) releasePicture() {
+	s.picture.Release()
+	s.memory.Release()
+	s.plan, s.picture, s.memory = decode.Plan{}, decode.Picture{}, nil
+}
+
+// enter reads the head of the image and waits for the memory that it takes, before a place in the queue is taken:
+// no worker waits for memory, and nobody waits behind an image that does.
+func (l *Line) enter(job *pipeline.Job) error {
 	plan, err := l.decoder.Inspect(job.Image)
 	if err != nil {
-		return err
+		return meaning(err)
 	}
-	picture, err := l.decoder.Decode(job.Context(), plan)
+	memory, err := l.budget.Reserve(job.Context(), job.Caller, plan)
 	if err != nil {
-		return err
+		return meaning(err)
 	}
-	job.State = &state{picture: picture}
+	job.State = &state{plan: plan, memory: memory}
 	return nil
+}
+
+func (l *Line) decode(_ int, job *pipeline.Job) (err error) {
+	s := job.State.(*state)
+	s.picture, err = l.decoder.Decode(job.Context(), s.plan)
+	s.memory.Shrink(len(s.picture.Pix))
+	return err
 }
 
 func (l *Line) resize(worker int, job *pipeline.Job) error {
@@ -92,8 +113,7 @@ func (l *Line) resize(worker int, job *pipeline.Job) error {
 	if err := l.resizers[worker].Resize(frame.Pixels, s.picture.Pix, s.picture.Width, s.picture.Height); err != nil {
 		return err
 	}
-	s.picture.Release() // the large part; the frame is all that the next stages need
-	s.picture = decode.Picture{}
+	s.releasePicture() // the frame is all that the next stages need
 	return nil
 }
 
@@ -153,6 +173,8 @@ func (l *Line) score(_ int, job *pipeline.Job) error {
 // refusals says which of the pipeline's errors it is that an image is refused for.
 var refusals = []struct{ from, to error }{
 	{decode.ErrTooManyPixels, pipeline.ErrImageTooLarge},
+	{decode.ErrTooMuchMemory, pipeline.ErrImageTooLarge},
+	{decode.ErrBusy, pipeline.ErrQueueFull},
 	{decode.ErrUnsupportedFormat, pipeline.ErrUnsupportedImage},
 	{decode.ErrNotImage, pipeline.ErrBadImage},
 	{decode.ErrTruncated, pipeline.ErrBadImage},

@@ -93,6 +93,8 @@ var (
 	blue  = color.RGBA{0, 0, 255, 255}
 )
 
+func testBudget() *decode.Budget { return decode.NewBudget(1<<30, math.MaxInt64, 2, 10) }
+
 var testConfig = Config{
 	Decode: decode.Config{MaxPixels: 1_000_000, JPEGScale: decode.ScaleExact},
 	Resize: resize.Config{Fit: resize.FitSquash}, // a fit that is too extreme at times
@@ -105,7 +107,7 @@ func start(t *testing.T, b *fakeBackend) *pipeline.Pipeline {
 	if b.frames == nil {
 		b.frames = hailo.NewHeapFrames(4, size, 3)
 	}
-	line := NewLine(testConfig, b, size, 2)
+	line := NewLine(testConfig, b, size, 2, testBudget())
 	p, err := pipeline.New(line.Stages(pipeline.Config{MaxQueueSize: 100})...)
 	if err != nil {
 		t.Fatal(err)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 
 	"hailoclip/api"
 	"hailoclip/cache"
@@ -28,6 +27,7 @@ type engine struct {
 	texts     []*cache.TextEmbeddings // one for each text encoder, in the order in which to try them
 	line      *stages.Line
 	pipe      *pipeline.Pipeline
+	memory    memoryPlan
 }
 
 // openEngine loads the configuration and opens the engine for a command that works by itself:
@@ -56,8 +56,6 @@ func withEngine(ctx context.Context, g *globals, work func(*engine) error) error
 // newEngine opens model, backend, cache and pipeline. It blocks until the backend can encode.
 // The caller closes it.
 func newEngine(ctx context.Context, cfg configs.Config, state string, log *slog.Logger) (*engine, error) {
-	limit, _ := cfg.ResourceLimits.MemoryBytes() // checked by Validate
-	debug.SetMemoryLimit(limit)
 	e := &engine{cfg: cfg, log: log}
 	if err := e.open(ctx, state); err != nil {
 		return nil, errors.Join(err, e.close(context.WithoutCancel(ctx)))
@@ -97,7 +95,10 @@ func (e *engine) open(ctx context.Context, state string) (err error) {
 		}
 		e.texts = append(e.texts, texts)
 	}
-	e.line = stages.NewLine(cfg.CLIP.Pictures, e.encoders.images, e.model.ImageSize, cfg.Performance.WorkerThreads)
+	e.memory = e.divideMemory()
+	workers := cfg.Performance.WorkerThreads
+	budget := decode.NewBudget(e.memory.images, e.memory.runtime, workers, cfg.Performance.MaxQueueSize)
+	e.line = stages.NewLine(cfg.CLIP.Pictures, e.encoders.images, e.model.ImageSize, workers, budget)
 	if e.pipe, err = pipeline.New(e.line.Stages(cfg.Performance)...); err != nil {
 		return err
 	}
@@ -207,6 +208,12 @@ func (e *engine) health() api.Health {
 	case status.Degraded:
 		h.Status = api.Degraded
 	}
+	if stuck, ok := e.pipe.Stuck(); ok && h.Status != api.Unhealthy {
+		h.Status, h.Reason = api.Degraded, fmt.Sprintf("%d workers of the stage %s are stuck: they work on images whose deadline has passed", stuck.Workers, stuck.Stage)
+		if stuck.All {
+			h.Status = api.Unhealthy
+		}
+	}
 	return h
 }
 
@@ -219,30 +226,30 @@ func (e *engine) modelReason() string {
 }
 
 // close drains the pipeline, flushes the cache and releases the device, in that order, and gives up
-// when ctx ends. It works on an engine that was opened in part.
+// when ctx ends. It works on an engine that was opened in part. A device in which workers are left is not
+// released: it ends with the process.
 func (e *engine) close(ctx context.Context) error {
+	var inside error
 	if e.pipe != nil {
-		if err := e.pipe.Close(ctx); err != nil {
-			return err // workers are inside the device and the decoders: they end with the process
-		}
+		inside = e.pipe.Close(ctx)
 	}
 	closed := make(chan error, 1)
-	go func() { closed <- e.release() }()
+	go func() { closed <- e.release(inside == nil) }()
 	select {
 	case err := <-closed:
-		return err
+		return errors.Join(inside, err)
 	case <-ctx.Done():
-		return fmt.Errorf("cache and device are not closed: %w", context.Cause(ctx))
+		return errors.Join(inside, fmt.Errorf("cache and device are not closed: %w", context.Cause(ctx)))
 	}
 }
 
 // release closes what is behind the pipeline.
-func (e *engine) release() error {
+func (e *engine) release(device bool) error {
 	var flushed, released error
 	if e.store != nil {
 		flushed = e.store.Close()
 	}
-	if e.encoders != nil {
+	if device && e.encoders != nil {
 		released = e.encoders.close()
 	}
 	return errors.Join(flushed, released)

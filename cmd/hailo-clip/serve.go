@@ -74,6 +74,7 @@ func newService(ctx context.Context, cfg configs.Config, state string, log servi
 	if err != nil {
 		return nil, errors.Join(err, ln.Close())
 	}
+	cfg.Server.MaxBodyMemoryBytes = e.memory.bodies
 	server, err := api.New(cfg.Server, api.Service{
 		Pipeline: e.pipe, Prompts: e.prompts, Health: e.health, Stats: e.stats, Model: e.model.Name,
 		LogitScale: e.logitScale(), Softmax: cfg.CLIP.ApplySoftmax,

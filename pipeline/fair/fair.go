@@ -101,6 +101,7 @@ func (q *Queue[T]) take(a *address[T], l *connection[T], i int) T {
 type ring[K comparable, V any] struct {
 	lanes map[K]*lane[K, V]
 	order []*lane[K, V]
+	spare *lane[K, V] // an empty one, for the next key
 }
 
 // lane is what waits under one key.
@@ -117,7 +118,10 @@ func (r *ring[K, V]) get(key K) *lane[K, V] {
 		if r.lanes == nil {
 			r.lanes = make(map[K]*lane[K, V])
 		}
-		l = &lane[K, V]{key: key}
+		if l = r.spare; l == nil {
+			l = &lane[K, V]{}
+		}
+		r.spare, l.key = nil, key
 		r.lanes[key] = l
 		r.order = append(r.order, l)
 	}
@@ -153,6 +157,8 @@ func (r *ring[K, V]) waiting(key K) int {
 func (r *ring[K, V]) dropEmpty(l *lane[K, V]) {
 	if l.waiting == 0 {
 		delete(r.lanes, l.key)
-		r.order = slices.DeleteFunc(r.order, func(other *lane[K, V]) bool { return other == l })
+		i := slices.Index(r.order, l)
+		r.order = slices.Delete(r.order, i, i+1)
+		r.spare = l
 	}
 }

@@ -20,6 +20,12 @@ var (
 	ErrUnsupportedFormat = errors.New("unsupported image format")
 )
 
+// Why an image may not be decoded now, or here.
+var (
+	ErrTooMuchMemory = errors.New("the image takes too much memory")
+	ErrBusy          = errors.New("too many large images wait for memory")
+)
+
 // unsupported wraps ErrUnsupportedFormat, naming the format that was found and those that are accepted.
 func unsupported(found string) error {
 	return fmt.Errorf("%w: %s (accepted: %s)", ErrUnsupportedFormat, found, accepted)

@@ -14,6 +14,7 @@ type Plan struct {
 	Width, Height int   // of the pixels as they are decoded, before the orientation is applied
 	Orientation   int   // EXIF orientation, 1 to 8
 	Memory        int64 // bytes that decoding takes at most beside the file, the packed pixels included
+	Native        int64 // of Memory: what a library allocates
 	Work          int64 // bytes that decoding reads and writes at most, each as often as it is touched
 
 	decode func(*task) (Picture, error) // leaves the orientation to Decode

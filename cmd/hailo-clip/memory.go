@@ -1,0 +1,54 @@
+package main
+
+import (
+	"math"
+	"runtime/debug"
+	"runtime/metrics"
+	"syscall"
+
+	"hailoclip/configs"
+	"hailoclip/stages/decode"
+)
+
+// memoryPlan divides resource_limits.memory_max among those who take memory. All in bytes.
+type memoryPlan struct {
+	runtime int64 // soft limit of the Go runtime, with images of no library in memory; math.MaxInt64: none
+	bodies  int   // for the bodies of requests
+	images  int64 // for images that are being decoded
+}
+
+// planMemory is called when the models are loaded and a text and an image have been encoded, so that what they take
+// is known: used bytes, of which the Go runtime holds goUsed and keeps live. limit is math.MaxInt64 where there is
+// none; then images take at most half of the machine's memory, total.
+func planMemory(cfg configs.Config, limit, total, used, goUsed, live int64) memoryPlan {
+	p := memoryPlan{runtime: math.MaxInt64, bodies: cfg.Server.MaxBodyMemoryBytes}
+	if limit == math.MaxInt64 {
+		p.images = total / 2
+		return p
+	}
+	p.bodies = max(min(p.bodies, int(min(limit/8, math.MaxInt))), 2*cfg.Server.MaxBodyBytes)
+	// Libraries fragment what they take and run into their largest batch late: a sixteenth is left to them.
+	p.runtime = limit - max(used-goUsed, 0) - limit/16
+	// A fifth of what is left stays free, so that the collector is not always at work.
+	p.images = (p.runtime - live - int64(p.bodies) - cfg.TextEmbedding.CacheListBytes) / 5 * 4
+	return p
+}
+
+// divideMemory sets the limit of the Go runtime and returns what bodies and images may take.
+func (e *engine) divideMemory() memoryPlan {
+	limit, _ := e.cfg.ResourceLimits.MemoryBytes() // checked by Validate
+	var info syscall.Sysinfo_t
+	_ = syscall.Sysinfo(&info) // zeros on failure
+	samples := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}}
+	debug.FreeOSMemory() // what loading the models left
+	metrics.Read(samples)
+	value := func(i int) int64 { return int64(samples[i].Value.Uint64()) }
+	p := planMemory(e.cfg, limit, int64(info.Totalram)*int64(info.Unit), residentBytes("self"), value(0)-value(1), value(2))
+	debug.SetMemoryLimit(p.runtime)
+	if least := decode.LeastBudget(e.cfg.Performance.WorkerThreads); p.images < least {
+		e.log.Warn("resource_limits.memory_max leaves little for images: large ones are refused",
+			"memory_max", e.cfg.ResourceLimits.MemoryMax, "left_mb", p.images>>20, "wanted_mb", least>>20)
+	}
+	e.log.Debug("memory", "runtime_mb", p.runtime>>20, "bodies_mb", p.bodies>>20, "images_mb", p.images>>20)
+	return p
+}
