@@ -32,14 +32,15 @@ func (d *Decoder) planBMP(b []byte) (Plan, error) {
 	if err := d.checkSize(f.width, f.height); err != nil {
 		return Plan{}, err
 	}
+	const table = 1 << 10 // of colours
 	if f.unpack == nil {
-		return newPlan(f.width, f.height, 0, len(b), 1, f.decodeRuns), nil
+		return newPlan(f.width, f.height, table, len(b)+f.width*f.height+256, 1, f.decodeRuns), nil // the last run may be too long
 	}
 	// The padding of the last row may be missing.
 	if end := f.offset + (f.height-1)*f.stride() + f.rowBytes(); end > len(b) {
 		return Plan{}, fmt.Errorf("%w: BMP: %d bytes, %d x %d pixels end at %d", ErrTruncated, len(b), f.width, f.height, end)
 	}
-	return newPlan(f.width, f.height, 0, len(b), 1, f.decodeRows), nil
+	return newPlan(f.width, f.height, table, len(b), 1, f.decodeRows), nil
 }
 
 func (f *bmpFile) rowBytes() int { return (f.width*f.bits + 7) / 8 }
@@ -91,33 +92,31 @@ func readBMP(b []byte) (*bmpFile, error) {
 		return nil, unsupportedKind(bmpCompression(f.compression, f.bits))
 	}
 	if f.bits <= 8 {
-		if colors == 0 {
-			colors = 1 << f.bits
-		}
-		palette := after
-		if after += entry * colors; f.offset == palette { // "behind the header", and meant is "behind the palette"
-			f.offset += 4 * colors
-		}
-		f.setColors(b[palette:min(after, len(b))], entry)
+		after = f.setColors(after, entry, colors)
 	}
 	if f.offset == 0 {
 		f.offset = after
 	}
-	if f.compression == bmpRuns8 || f.compression == bmpRuns4 {
+	switch {
+	case f.compression == bmpRuns8 || f.compression == bmpRuns4:
 		return f, nil
-	}
-	masks := [3]uint32{0xFF0000, 0xFF00, 0xFF}
-	if f.bits == 16 {
-		masks = [3]uint32{0x7C00, 0x3E0, 0x1F}
-	}
-	if f.compression == bmpBitFields {
-		m := [3]uint32{long(54), long(58), long(62)}
-		if m != [3]uint32{} || f.bits != 32 {
-			masks = m
+	case f.compression == bmpBitFields:
+		masks := [3]uint32{long(54), long(58), long(62)} // behind the shortest header, within the others
+		if f.bits != 32 || masks != [3]uint32{} {
+			return f, f.setUnpack(masks)
 		}
+	case f.bits == 16:
+		return f, f.setUnpack(bmp555)
 	}
-	return f, f.setUnpack(masks)
+	return f, f.setUnpack(bmp888)
 }
+
+// Masks of red, green and blue in a pixel.
+var (
+	bmp888 = [3]uint32{0xFF0000, 0xFF00, 0xFF}
+	bmp565 = [3]uint32{0xF800, 0x7E0, 0x1F}
+	bmp555 = [3]uint32{0x7C00, 0x3E0, 0x1F}
+)
 
 // bmpCompression names what is not read.
 func bmpCompression(compression uint32, bits int) string {
@@ -130,13 +129,24 @@ func bmpCompression(compression uint32, bits int) string {
 	return fmt.Sprintf("BMP of %d bits with compression %d", bits, compression)
 }
 
-// setColors takes the palette: blue, green, red and, where an entry has 4 bytes, nothing.
-func (f *bmpFile) setColors(palette []byte, entry int) {
+// setColors takes the palette at that place, of n colours (0: as many as there are indices): blue, green, red and,
+// where an entry has 4 bytes, nothing. It returns where the palette ends. Pixels that are said to start where the
+// palette does start behind it.
+func (f *bmpFile) setColors(at, entry, n int) (end int) {
+	if n == 0 {
+		n = 1 << f.bits
+	}
+	if f.offset == at {
+		f.offset += 4 * n
+	}
+	end = at + entry*n
 	f.colors = grayTable()
+	palette := f.b[at:min(end, len(f.b))]
 	for i := 0; i < len(f.colors) && len(palette) >= entry; i++ {
 		f.colors[i] = [3]byte{palette[2], palette[1], palette[0]}
 		palette = palette[entry:]
 	}
+	return end
 }
 
 // setUnpack finds how a row is unpacked, by the bits of a pixel and the masks of red, green and blue in it.
@@ -148,9 +158,9 @@ func (f *bmpFile) setUnpack(masks [3]uint32) error {
 		return nil
 	case 16:
 		green := 6 // bits
-		if masks == [3]uint32{0x7C00, 0x3E0, 0x1F} {
+		if masks == bmp555 {
 			green = 5
-		} else if masks != [3]uint32{0xF800, 0x7E0, 0x1F} {
+		} else if masks != bmp565 {
 			break
 		}
 		f.unpack = func(out, in []byte) { unpack16(out, in, green) }
@@ -173,8 +183,9 @@ func (f *bmpFile) setUnpack(masks [3]uint32) error {
 	return unsupportedKind(fmt.Sprintf("BMP of %d bits with the masks %x, %x, %x", f.bits, masks[0], masks[1], masks[2]))
 }
 
-// decodeRows unpacks rows that are not compressed.
+// decodeRows unpacks rows that are not compressed, in pieces that end with a byte.
 func (f *bmpFile) decodeRows(t *task) (Picture, error) {
+	const piece = 32 << 10 // pixels
 	p := newPicture(f.width, f.height)
 	next := f.rows(p)
 	for at := f.offset; ; at += f.stride() {
@@ -182,11 +193,14 @@ func (f *bmpFile) decodeRows(t *task) (Picture, error) {
 		if row == nil {
 			return p, nil
 		}
-		in := f.b[at:][:f.rowBytes()]
-		if err := t.spend(len(in) + len(row)); err != nil {
-			return p, err
+		for in := f.b[at:][:f.rowBytes()]; len(row) > 0; {
+			n, size := min(3*piece, len(row)), min(piece*f.bits/8, len(in))
+			if err := t.spend(size + n); err != nil {
+				return p, err
+			}
+			f.unpack(row[:n], in[:size])
+			row, in = row[n:], in[size:]
 		}
-		f.unpack(row, in)
 	}
 }
 
@@ -207,9 +221,13 @@ func (f *bmpFile) rows(p Picture) func() []byte {
 
 // unpackIndices unpacks palette indices of 1, 2, 4 or 8 bits, the highest bits first.
 func unpackIndices(out, in []byte, bits int, colors *colorTable) {
-	for x := range len(out) / 3 {
-		index := in[x*bits/8] << (x * bits % 8) >> (8 - bits)
-		*(*[3]byte)(out[3*x:]) = colors[index]
+	perByte := 8 / bits
+	for _, b := range in {
+		for range min(perByte, len(out)/3) {
+			*(*[3]byte)(out) = colors[b>>(8-bits)]
+			b <<= bits
+			out = out[3:]
+		}
 	}
 }
 

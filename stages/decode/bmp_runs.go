@@ -13,8 +13,14 @@ func (f *bmpFile) decodeRuns(t *task) (Picture, error) {
 	)
 	p := newPicture(f.width, f.height)
 	out := &indexWriter{task: t, colors: f.colors, next: f.rows(p)}
-	more, err := out.write(nil)
 	var run [256]byte
+	write := func(n, read int) (bool, error) { // n indices of run, made of so many bytes
+		if err := t.spend(n + read); err != nil {
+			return false, err
+		}
+		return out.write(run[:n])
+	}
+	more, err := write(0, 0)
 	x := 0 // as PIL counts: it only starts again at the end of a row
 	for at := f.offset; more && err == nil; {
 		in := f.b[min(at, len(f.b)):]
@@ -22,9 +28,6 @@ func (f *bmpFile) decodeRuns(t *task) (Picture, error) {
 			return p, fmt.Errorf("%w: BMP: ends within its run lengths", ErrTruncated)
 		}
 		at += 2
-		if err := t.spend(2); err != nil {
-			return p, err
-		}
 		switch count, value := int(in[0]), in[1]; {
 		case count > 0:
 			count = min(count, max(f.width-x, 0))
@@ -32,24 +35,23 @@ func (f *bmpFile) decodeRuns(t *task) (Picture, error) {
 				run[i] = f.index(value, i)
 			}
 			x += count
-			more, err = out.write(run[:count])
+			more, err = write(count, 2)
 		case value == endOfRow:
 			if x == 0 {
 				return p, unsupportedKind("BMP with run lengths and an empty row")
 			}
 			x = 0
 			clear(run[:])
-			for more && err == nil && len(out.row) != 3*f.width {
-				more, err = out.write(run[:min(len(out.row)/3, len(run))])
+			for read := 2; more && err == nil && len(out.row) != 3*f.width; read = 0 {
+				more, err = write(min(len(out.row)/3, len(run)), read)
 			}
 		case value == endOfImage:
 			return p, unsupportedKind("BMP with run lengths that end before its last row")
 		case value == delta:
 			return p, unsupportedKind("BMP with run lengths that leave pixels out")
 		default: // single pixels, padded to an even place in the file
-			count = int(value)
-			size := count * f.bits / 8
-			if 8*size != count*f.bits {
+			size := int(value) * f.bits / 8
+			if 8*size != int(value)*f.bits {
 				return p, unsupportedKind("BMP with an odd number of single pixels of 4 bits")
 			}
 			in = in[2:min(2+size, len(in))]
@@ -60,10 +62,7 @@ func (f *bmpFile) decodeRuns(t *task) (Picture, error) {
 			x += int(value)
 			at += len(in)
 			at += at & 1
-			if err := t.spend(len(in)); err != nil {
-				return p, err
-			}
-			more, err = out.write(run[:count])
+			more, err = write(count, 2+len(in))
 		}
 	}
 	return p, err

@@ -103,7 +103,7 @@ func (f *gifFrame) setColors(palette []byte) {
 func (f *gifFrame) decode(t *task) (Picture, error) {
 	p := newPicture(f.width, f.height)
 	if !f.fills() {
-		if err := t.fill(p, f.colors[f.background]); err != nil {
+		if err := t.paint(p, f.colors[f.background]); err != nil {
 			return p, err
 		}
 	}
@@ -124,8 +124,8 @@ func (f *gifFrame) decode(t *task) (Picture, error) {
 	return p, gifPixels(f.data, f.codeBits, &indexWriter{task: t, colors: f.colors, next: next})
 }
 
-// fill paints p with one colour.
-func (t *task) fill(p Picture, color [3]byte) error {
+// paint fills p with one colour.
+func (t *task) paint(p Picture, color [3]byte) error {
 	first := p.Pix[:3*p.Width]
 	for i := 0; i < len(first); i += 3 {
 		copy(first[i:], color[:])

@@ -12,35 +12,35 @@ func gifPixels(b []byte, bits int, out *indexWriter) error {
 		suffix [tableSize]byte   // its last index
 		buf    [tableSize]byte   // the string of a code, filled from the end
 
-		clear, end = 1 << bits, 1<<bits + 1
-		next       = clear + 2 // the first free code
-		size       = bits + 1  // of a code, in bits
-		fresh      = true      // no string yet since the table was cleared
-		last       int         // the code before, and the first index of its string
-		first      byte
+		clear, stop = 1 << bits, 1<<bits + 1
+		next        = clear + 2 // the first free code
+		size        = bits + 1  // of a code, in bits
+		fresh       = true      // no string yet since the table was cleared
+		last        int         // the code before, and the first index of its string
+		first       byte
 
-		block []byte // the rest of the current block
-		acc   uint   // have bits that were read and not used, the lowest first
-		have  int
+		i, end int  // of what is to be read of the current block
+		acc    uint // have bits that were read and not used, the lowest first
+		have   int
 	)
 	if more, err := out.write(nil); !more {
 		return err
 	}
 	for {
 		for have < size {
-			if len(block) == 0 {
-				if len(b) == 0 || int(b[0]) > len(b)-1 {
+			if i == end {
+				if i == len(b) || int(b[i]) > len(b)-i-1 {
 					return fmt.Errorf("%w: GIF: ends within its first frame", ErrTruncated)
 				}
-				n := 1 + int(b[0])
-				block, b = b[1:n], b[n:]
+				n := 1 + int(b[i])
+				i, end = i+1, i+n
 				if err := out.task.spend(n); err != nil {
 					return err
 				}
 				continue
 			}
-			acc |= uint(block[0]) << have
-			block = block[1:]
+			acc |= uint(b[i]) << have
+			i++
 			have += 8
 		}
 		code := int(acc & (1<<size - 1))
@@ -52,7 +52,7 @@ func gifPixels(b []byte, bits int, out *indexWriter) error {
 		case code == clear:
 			next, size, fresh = clear+2, bits+1, true
 			continue
-		case code == end:
+		case code == stop:
 			return fmt.Errorf("%w: GIF: its first frame has too few pixels", ErrTruncated)
 		case fresh && code > clear, code > next:
 			return fmt.Errorf("%w: GIF: code %d where the next one is %d", ErrCorrupt, code, next)

@@ -13,16 +13,18 @@ func grayTable() *colorTable {
 	return &c
 }
 
-// indexWriter writes a stream of palette indices into the rows of an image. Every row written is spent.
+// indexWriter writes a stream of palette indices into the rows of an image.
 type indexWriter struct {
-	task   *task
-	colors *colorTable
-	next   func() []byte // the pixels of the next row, nil after the last one
-	row    []byte        // what is to be written of the current one
+	task    *task
+	colors  *colorTable
+	next    func() []byte // the pixels of the next row, nil after the last one
+	row     []byte        // what is to be written of the current one
+	written int           // bytes that are not spent yet: less than a row or a piece of one
 }
 
 // write writes indices, and drops those behind the last row. It tells whether more are to come.
 func (w *indexWriter) write(indices []byte) (more bool, err error) {
+	const piece = 32 << 10
 	for {
 		n := min(len(indices), len(w.row)/3)
 		row := w.row[:3*n]
@@ -30,15 +32,19 @@ func (w *indexWriter) write(indices []byte) (more bool, err error) {
 			*(*[3]byte)(row) = w.colors[index]
 			row = row[3:]
 		}
-		indices, w.row = indices[n:], w.row[3*n:]
-		if len(w.row) > 0 {
+		indices, w.row, w.written = indices[n:], w.row[3*n:], w.written+3*n
+		full := len(w.row) == 0
+		if full || w.written >= piece {
+			if err := w.task.spend(w.written); err != nil {
+				return false, err
+			}
+			w.written = 0
+		}
+		if !full {
 			return true, nil
 		}
 		if w.row = w.next(); w.row == nil {
 			return false, nil
-		}
-		if err := w.task.spend(len(w.row)); err != nil {
-			return false, err
 		}
 	}
 }
