@@ -9,19 +9,16 @@
 // All input is taken as hostile: the number of pixels is judged by the header before anything is allocated,
 // and a panic of a decoder is an error of that image. Nothing is read but the given bytes.
 //
-// Limitations: BMP with fewer or more than 1, 2, 4, 8, 24 or 32 bits or with run lengths,
+// Limitations: rare BMP (headers of unusual length, masks that are no bytes, run lengths that leave pixels out)
 // and CMYK, floating-point or JPEG-compressed TIFF are refused as unsupported; colour profiles are ignored
 // as PIL ignores them.
 package decode
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
 	"image/png"
-
-	"golang.org/x/image/bmp"
 )
 
 // Decoder decodes images. It holds settings only and nothing of any image, so that no file can be decoded by what
@@ -155,28 +152,6 @@ func (d *Decoder) planPNG(b []byte) (Plan, error) {
 		m, err := png.Decode(t.reader(b))
 		if err != nil {
 			return Picture{}, t.classify(PNG, err)
-		}
-		return t.fromImage(m)
-	}), nil
-}
-
-func (d *Decoder) planBMP(b []byte) (Plan, error) {
-	config, err := bmp.DecodeConfig(bytes.NewReader(b))
-	if err != nil {
-		return Plan{}, classify(BMP, err)
-	}
-	if err := d.checkSize(config.Width, config.Height); err != nil {
-		return Plan{}, err
-	}
-	// The pixels are stored as they are, so a header that promises more than the file has is known at once.
-	if bits := int(binary.LittleEndian.Uint16(b[28:])); config.Width*config.Height > len(b)*8/bits {
-		return Plan{}, fmt.Errorf("%w: BMP: %d bytes for %d x %d pixels", ErrTruncated, len(b), config.Width, config.Height)
-	}
-	own := 4 * config.Width * config.Height
-	return newPlan(config.Width, config.Height, own, len(b)+2*own, 1, func(t *task) (Picture, error) {
-		m, err := bmp.Decode(t.reader(b))
-		if err != nil {
-			return Picture{}, t.classify(BMP, err)
 		}
 		return t.fromImage(m)
 	}), nil

@@ -1,85 +1,176 @@
 package decode
 
 import (
-	"bytes"
+	"encoding/binary"
 	"fmt"
-	"image"
-	"image/gif"
-	"io"
 )
 
-// planGIF plans the first frame. Where the frame does not fill the logical screen, the rest has the
-// colour that PIL gives it: that of the transparent index, else of index 0.
+// gifFrame is the first frame of a GIF (GIF89a) with what matters for it.
+type gifFrame struct {
+	width, height int // of the canvas
+	x, y, w, h    int // of the frame on it
+	interlaced    bool
+	colors        *colorTable
+	background    byte // index of what the frame does not cover: the transparent one, else 0, as PIL has it
+	codeBits      int  // the minimum code size
+	data          []byte
+}
+
+// planGIF plans the first frame.
 func (d *Decoder) planGIF(b []byte) (Plan, error) {
-	config, err := gif.DecodeConfig(bytes.NewReader(b))
+	f, err := readGIF(b)
 	if err != nil {
-		return Plan{}, classify(GIF, err)
-	}
-	if err := d.checkSize(config.Width, config.Height); err != nil {
 		return Plan{}, err
 	}
-	own := 2 * config.Width * config.Height // an interlaced one is sorted into a copy
-	return newPlan(config.Width, config.Height, own, len(b)+2*own, 1, func(t *task) (Picture, error) {
-		return t.gifFrame(b, image.Rect(0, 0, config.Width, config.Height))
-	}), nil
+	if err := d.checkSize(f.width, f.height); err != nil {
+		return Plan{}, err
+	}
+	if f.w == 0 || f.h == 0 {
+		return Plan{}, fmt.Errorf("%w: GIF: its first frame has %d x %d pixels", ErrCorrupt, f.w, f.h)
+	}
+	if f.codeBits > 12 {
+		return Plan{}, fmt.Errorf("%w: GIF: codes of %d bits", ErrCorrupt, f.codeBits)
+	}
+	const tables = 20 << 10
+	work := len(f.data)
+	if !f.fills() {
+		work += 3 * f.w * f.h
+	}
+	return newPlan(f.width, f.height, tables, work, 1, f.decode), nil
 }
 
-func (t *task) gifFrame(b []byte, screen image.Rectangle) (Picture, error) {
-	// The Go decoder forgets the colour of the transparent index, so it is not told of the transparency:
-	// its flag, the lowest bit of one byte, is cleared on the way.
-	r := t.reader(b)
-	background := 0
-	if at := gifControl(b); at >= 0 && b[at]&1 != 0 {
-		background = int(b[at+3])
-		r = io.MultiReader(t.reader(b[:at]), bytes.NewReader([]byte{b[at] &^ 1}), t.reader(b[at+1:]))
+// fills tells that the frame covers the canvas.
+func (f *gifFrame) fills() bool { return f.w == f.width && f.h == f.height }
+
+// readGIF reads b up to the pixels of its first frame. Like PIL it enlarges the canvas where the frame goes beyond
+// it, skips what it does not know, and keeps the transparent index of an earlier control block when a later one
+// has none.
+func readGIF(b []byte) (*gifFrame, error) {
+	const screen, descriptor = 13, 9
+	if len(b) < screen {
+		return nil, fmt.Errorf("%w: GIF: ends within the header", ErrTruncated)
 	}
-	m, err := gif.Decode(r)
-	if err != nil {
-		return Picture{}, t.classify(GIF, err)
-	}
-	frame, ok := m.(*image.Paletted)
-	if !ok {
-		return Picture{}, fmt.Errorf("%w: GIF: decoded to %T", ErrCorrupt, m)
-	}
-	if frame.Rect == screen {
-		return t.fromImage(frame)
-	}
-	p := newPicture(screen.Dx(), screen.Dy())
-	colors := paletteRGB(frame.Palette)
-	for i := 0; i < len(p.Pix); i += 3 {
-		copy(p.Pix[i:i+3], colors[background][:])
-	}
-	inside := frame.Rect.Intersect(screen)
-	for y := inside.Min.Y; y < inside.Max.Y; y++ {
-		row := frame.Pix[frame.PixOffset(inside.Min.X, y):][:inside.Dx()]
-		out := p.Pix[3*(y*p.Width+inside.Min.X):]
-		for x, index := range row {
-			copy(out[3*x:3*x+3], colors[index][:])
+	f := &gifFrame{colors: grayTable()}
+	f.width, f.height = int(binary.LittleEndian.Uint16(b[6:])), int(binary.LittleEndian.Uint16(b[8:]))
+	r := gifReader{b[screen:]}
+	f.setColors(r.palette(b[10]))
+	for {
+		switch intro := r.take(1); {
+		case intro == nil:
+			return nil, fmt.Errorf("%w: GIF: ends before its first frame", ErrTruncated)
+		case intro[0] == ';':
+			return nil, fmt.Errorf("%w: GIF: has no frame", ErrCorrupt)
+		case intro[0] == '!':
+			if control := r.extension(); len(control) >= 4 && control[0]&1 != 0 {
+				f.background = control[3]
+			}
+		case intro[0] == ',':
+			at := r.take(descriptor)
+			if at == nil {
+				return nil, fmt.Errorf("%w: GIF: ends within the head of its first frame", ErrTruncated)
+			}
+			f.x, f.y = int(binary.LittleEndian.Uint16(at)), int(binary.LittleEndian.Uint16(at[2:]))
+			f.w, f.h = int(binary.LittleEndian.Uint16(at[4:])), int(binary.LittleEndian.Uint16(at[6:]))
+			f.width, f.height = max(f.width, f.x+f.w), max(f.height, f.y+f.h)
+			f.interlaced = at[8]&0x40 != 0
+			f.setColors(r.palette(at[8]))
+			bits := r.take(1)
+			if bits == nil {
+				return nil, fmt.Errorf("%w: GIF: ends before its pixels", ErrTruncated)
+			}
+			f.codeBits, f.data = int(bits[0]), r.rest
+			return f, nil
 		}
 	}
-	return p, nil
 }
 
-// gifControl returns the offset of the flags in the last graphic control extension before the first frame
-// (GIF89a, sections 18 to 23), or -1. The flags are followed by a delay of two bytes and the transparent index.
-func gifControl(b []byte) int {
-	const header, extension, control = 13, 0x21, 0xF9
-	found := -1
-	if len(b) < header {
-		return found
+// setColors replaces the first colours. A palette that only says that each index is its gray does not count for
+// PIL: the global one stays in force under such a local one.
+func (f *gifFrame) setColors(palette []byte) {
+	ramp := true
+	for i, v := range palette {
+		ramp = ramp && int(v) == i/3
 	}
-	i := header
-	if flags := b[10]; flags&0x80 != 0 {
-		i += 3 << (flags&7 + 1)
+	if ramp {
+		return
 	}
-	for i+2 < len(b) && b[i] == extension {
-		if b[i+1] == control && b[i+2] == 4 && i+7 < len(b) {
-			found = i + 3
+	f.colors = grayTable()
+	for i := range len(palette) / 3 {
+		f.colors[i] = [3]byte(palette[3*i:])
+	}
+}
+
+func (f *gifFrame) decode(t *task) (Picture, error) {
+	p := newPicture(f.width, f.height)
+	if !f.fills() {
+		if err := t.paint(p, f.colors[f.background]); err != nil {
+			return p, err
 		}
-		for i += 2; i < len(b) && b[i] != 0; {
-			i += 1 + int(b[i])
-		}
-		i++
 	}
-	return found
+	type pass struct{ first, step int } // rows
+	passes := []pass{{0, 1}}
+	if f.interlaced {
+		passes = []pass{{0, 8}, {4, 8}, {2, 4}, {1, 2}}
+	}
+	y := passes[0].first - passes[0].step
+	next := func() []byte {
+		for y += passes[0].step; y >= f.h; y = passes[0].first {
+			if passes = passes[1:]; len(passes) == 0 {
+				return nil
+			}
+		}
+		return p.Pix[3*((f.y+y)*p.Width+f.x):][:3*f.w]
+	}
+	return p, gifPixels(f.data, f.codeBits, &indexWriter{task: t, colors: f.colors, next: next})
+}
+
+// paint fills p with one colour.
+func (t *task) paint(p Picture, color [3]byte) error {
+	first := p.Pix[:3*p.Width]
+	for i := 0; i < len(first); i += 3 {
+		copy(first[i:], color[:])
+	}
+	for rest := p.Pix; len(rest) > 0; rest = rest[len(first):] {
+		if err := t.spend(copy(rest, first)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// gifReader reads the blocks of a GIF from the front of rest. At the end of the file it returns what there is.
+type gifReader struct{ rest []byte }
+
+// take returns the next n bytes, nil where there are fewer.
+func (r *gifReader) take(n int) []byte {
+	if n > len(r.rest) {
+		r.rest = nil
+		return nil
+	}
+	b := r.rest[:n]
+	r.rest = r.rest[n:]
+	return b
+}
+
+// palette returns the palette that flags announce, nil where they do not.
+func (r *gifReader) palette(flags byte) []byte {
+	if flags&0x80 == 0 {
+		return nil
+	}
+	return r.take(3 << (flags&7 + 1))
+}
+
+// extension skips an extension and returns the first data block of a graphic control extension.
+func (r *gifReader) extension() (control []byte) {
+	const graphicControl = 0xF9
+	label := r.take(1)
+	for first := true; ; first = false {
+		size := r.take(1)
+		if size == nil || size[0] == 0 {
+			return control
+		}
+		if block := r.take(int(size[0])); first && label[0] == graphicControl {
+			control = block
+		}
+	}
 }
