@@ -23,10 +23,14 @@ type Plan struct {
 // newPlan makes the plan of an image of w x h pixels: own is what its decoder allocates beside the packed pixels,
 // work what it reads and writes beside them, both in bytes.
 func newPlan(w, h, own, work, orientation int, decode func(*task) (Picture, error)) Plan {
-	packed := int64(3) * int64(w) * int64(h)
-	p := Plan{Width: w, Height: h, Orientation: orientation, Memory: int64(own) + packed, Work: int64(work) + packed, decode: decode}
+	packed := 3 * w * h
+	buffer := packed // which may come from the pool
+	if packed <= maxPooled {
+		_, buffer = sizeClass(packed)
+	}
+	p := Plan{Width: w, Height: h, Orientation: orientation, Memory: int64(own + buffer), Work: int64(work + packed), decode: decode}
 	if orientation >= 5 {
-		p.Memory += packed // rows and columns are exchanged into a second picture
+		p.Memory += int64(buffer) // rows and columns are exchanged into a second picture
 	}
 	return p
 }
