@@ -93,7 +93,7 @@ func carryOut(t *testing.T, b []byte, planOf func([]byte) (Plan, error)) (Pictur
 		return Picture{}, false
 	}
 	pixels := int64(plan.Width) * int64(plan.Height)
-	if plan.Work > 64*int64(len(b))+64*pixels || plan.Memory > 3*pixels+64<<10 {
+	if plan.Work > 64*int64(len(b))+64*pixels || plan.Memory > 4*pixels+128<<10 {
 		t.Errorf("%d bytes, %d pixels: work %d, memory %d", len(b), pixels, plan.Work, plan.Memory)
 	}
 	task := &task{ctx: t.Context(), work: plan.Work}
