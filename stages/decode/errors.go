@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"golang.org/x/image/bmp"
-	"golang.org/x/image/tiff"
 )
 
 // What can be wrong with an image. Decode wraps exactly one of them, with the detail.
@@ -31,13 +30,12 @@ func unsupportedKind(what string) error {
 }
 
 // classify maps an error of a Go decoder to a sentinel. Those decoders have few error types, so the
-// words "not enough" (PNG, GIF, TIFF: the pixel data ended early), "short" (RIFF) and "EOF" at the end
+// words "not enough" (PNG, GIF: the pixel data ended early), "short" (RIFF) and "EOF" at the end
 // (GIF, which does not wrap it) decide as well.
 func classify(format string, err error) error {
 	var pngFeature png.UnsupportedError
-	var tiffFeature tiff.UnsupportedError
 	switch {
-	case errors.As(err, &pngFeature), errors.As(err, &tiffFeature), errors.Is(err, bmp.ErrUnsupported):
+	case errors.As(err, &pngFeature), errors.Is(err, bmp.ErrUnsupported):
 		return unsupportedKind(fmt.Sprintf("this kind of %s (%v)", format, err))
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
 		strings.Contains(err.Error(), "not enough"), strings.Contains(err.Error(), "short"), strings.HasSuffix(err.Error(), "EOF"):
