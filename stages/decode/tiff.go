@@ -42,11 +42,11 @@ type tiffFile struct {
 	predicted   bool // each sample is stored as the difference to that of the pixel before
 	offsets     tiffValues
 	counts      tiffValues
-	blocks      image2D // strips or tiles: how many across and down
-	block       image2D // the size of one, in pixels; it may be larger than the image
+	blocks      tiffSize // strips or tiles of a plane: how many across and down
+	block       tiffSize // the size of one, in pixels; it may be larger than the image
 }
 
-type image2D struct{ w, h int }
+type tiffSize struct{ w, h int }
 
 func unsupportedTIFF(format string, args ...any) error {
 	return unsupportedKind("this kind of TIFF (" + fmt.Sprintf(format, args...) + ")")
@@ -74,12 +74,12 @@ func (d *Decoder) planTIFF(b []byte) (Plan, error) {
 	if err != nil {
 		return Plan{}, err
 	}
-	work, pixels := stored+f.touched()*inflated, f.width*f.height
+	pixels := f.width * f.height
+	work := stored + f.touched()*inflated + pixels*f.pixelBytes()*min(f.planes, 3)
 	if work > 60*(len(b)+pixels) {
 		return Plan{}, unsupportedTIFF("tiles of %d x %d pixels for an image of %d x %d", f.block.w, f.block.h, f.width, f.height)
 	}
-	const tables = 128 << 10 // of a decompressor, and a piece of a row
-	own := tables
+	own := 96 << 10 // the tables of a decompressor, and a piece of a row
 	if f.fax() {
 		own += 2 * f.block.w
 	}
@@ -93,38 +93,47 @@ func (d *Decoder) planTIFF(b []byte) (Plan, error) {
 // fax tells that the compression is one of those of telefax.
 func (f *tiffFile) fax() bool { return f.compression == tiffGroup3 || f.compression == tiffGroup4 }
 
-// touched is how often an inflated byte is written and read.
+// touched is how often an inflated byte is written and read before its pixels are packed.
 func (f *tiffFile) touched() int {
-	if f.fax() {
-		return 4 * 8 // each of its pixels is a byte first
+	switch {
+	case f.fax():
+		return 1 + 3*8 // each of its pixels is a byte first, that is written and read twice
+	case f.predicted:
+		return 3
 	}
-	return 4
+	return 1
 }
+
+// pixelBytes is what is read of a pixel when it is packed.
+func (f *tiffFile) pixelBytes() int { return (f.bits*f.samples + 7) / 8 }
 
 // layOut finds the strips or tiles.
 func (f *tiffFile) layOut(tags tiffTags) error {
 	strips, tiles := tags[tagStripOffsets].count() > 0, tags[tagTileOffsets].count() > 0
-	f.block = image2D{f.width, min(f.height, tags.get(tagRowsPerStrip, f.height))}
+	f.block = tiffSize{f.width, min(f.height, tags.get(tagRowsPerStrip, f.height))}
 	f.offsets, f.counts = tags[tagStripOffsets], tags[tagStripByteCounts]
 	if tiled := tags[tagTileWidth].count() > 0 || tags[tagTileLength].count() > 0; tiled || tiles {
 		if strips || !tiled {
 			return unsupportedTIFF("strips and tiles")
 		}
-		f.block = image2D{tags.get(tagTileWidth, 0), tags.get(tagTileLength, 0)}
+		f.block = tiffSize{tags.get(tagTileWidth, 0), tags.get(tagTileLength, 0)}
 		f.offsets, f.counts = tags[tagTileOffsets], tags[tagTileByteCounts]
 	}
-	if f.block.w == 0 || f.block.h == 0 {
+	const surplus = 1 << 16 // keeps the products of sizes far from overflow
+	switch {
+	case f.block.w == 0 || f.block.h == 0:
 		return fmt.Errorf("%w: TIFF: strips or tiles of %d x %d pixels", ErrCorrupt, f.block.w, f.block.h)
+	case f.block.w > f.width+surplus:
+		return unsupportedTIFF("tiles of %d columns for an image of %d", f.block.w, f.width)
 	}
-	f.blocks = image2D{(f.width + f.block.w - 1) / f.block.w, (f.height + f.block.h - 1) / f.block.h}
+	f.blocks = tiffSize{(f.width + f.block.w - 1) / f.block.w, (f.height + f.block.h - 1) / f.block.h}
 	if n := f.blocks.w * f.blocks.h; n > maxBlocks {
 		return unsupportedKind(fmt.Sprintf("TIFF of %d strips or tiles, at most %d", n, maxBlocks))
 	}
 	return nil
 }
 
-// checkCoding refuses the compressions and their options that are not read here, and what PIL shows otherwise than
-// it was meant.
+// checkCoding refuses the compressions and their options that are not read here, and where PIL itself gets lost.
 func (f *tiffFile) checkCoding(tags tiffTags) error {
 	f.compression = tags.get(tagCompression, tiffRaw)
 	predictor := 1
@@ -308,10 +317,10 @@ func (f *tiffFile) decodeBlock(t *task, r io.Reader, pix []byte, plane, x0, y0 i
 				f.sum(c.buf[:c.lead+len(data)], c.lead)
 				copy(c.buf[:c.lead], data[len(data)-c.lead:])
 			}
-			if n = min(n, columns-x); n > 0 {
+			if n = max(0, min(n, columns-x)); n > 0 {
 				f.pack(pix[3*(y*f.width+x0+x):][:3*n], data, plane)
 			}
-			if err := t.spend(f.touched()*len(data) + max(n, 0)*3/min(f.planes, 3)); err != nil {
+			if err := t.spend(f.touched()*len(data) + n*(f.pixelBytes()+3/min(f.planes, 3))); err != nil {
 				return err
 			}
 		}

@@ -3,16 +3,17 @@ package decode
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 )
 
 // tiffPixel says how the samples of a pixel are stored and what they mean.
 type tiffPixel struct {
-	bits    int // of a sample: 1, 2, 4, 8 or 16
-	samples int // that follow each other in a strip or tile
-	planes  int // sets of strips or tiles: one a sample where each has its own, else 1
-	high    int // the place of the high byte in a sample
-	colours int // that make a pixel: 1, 3 or 4 (CMYK); samples beyond them are skipped
-	divided bool
+	bits    int          // of a sample: 1, 2, 4, 8 or 16
+	samples int          // that follow each other in a strip or tile
+	planes  int          // sets of strips or tiles: one a sample where each has its own, else 1
+	high    int          // the place of the high byte in a sample
+	colours int          // that make a pixel: 1, 3 or 4 (CMYK); samples beyond them are skipped
+	divided bool         // RGB was multiplied by the alpha that follows
 	table   [256][3]byte // of one colour: what its values look like
 }
 
@@ -51,7 +52,7 @@ func (tags tiffTags) pixel() (p tiffPixel, err error) {
 			return p, unsupportedTIFF("signed or floating-point samples")
 		}
 	}
-	if known := p.setColours(photometric, extra, tags); !known {
+	if !slices.Contains([]int{1, 2, 4, 8, 16}, p.bits) || !p.setColours(photometric, extra, tags) {
 		return p, unsupportedTIFF("%s", what)
 	}
 	if p.bits == 16 && tags[tagWidth].order == binary.LittleEndian {
@@ -104,13 +105,7 @@ func (p *tiffPixel) setColours(photometric, extra int, tags tiffTags) bool {
 	default:
 		return false
 	}
-	switch p.bits {
-	case 1, 2, 4, 16:
-		return p.samples == 1 && extra == 0
-	case 8:
-		return p.samples == 1 && extra == 0 || p.samples == 2 && extra == 1 && alpha == unassociated
-	}
-	return false
+	return p.samples == 1 && extra == 0 || p.samples == 2 && p.bits == 8 && extra == 1 && alpha == unassociated
 }
 
 // separate is for samples that have strips or tiles of their own. Where these are not compressed, PIL takes them for bytes
@@ -175,6 +170,8 @@ func (p *tiffPixel) pack(out, in []byte, plane int) {
 			a := in[at[3]]
 			out[0], out[1], out[2] = divide(in[at[0]], a), divide(in[at[1]], a), divide(in[at[2]], a)
 		}
+	case step == 3:
+		copy(out, in)
 	default:
 		for ; len(out) > 0; in, out = in[step:], out[3:] {
 			out[0], out[1], out[2] = in[at[0]], in[at[1]], in[at[2]]
