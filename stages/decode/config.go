@@ -18,8 +18,8 @@ const maxPixelsBound = 1 << 31
 type Config struct {
 	// MaxPixels is the largest width times height that is decoded, judged by the header before
 	// anything is allocated. 1 to 2^31; zero is invalid. While it is decoded, a picture takes 3 bytes of
-	// memory a pixel (JPEG of several scans up to 11), other formats than JPEG 7, with 16-bit samples 11,
-	// TIFF of one strip up to 43. All pictures together take 1 GiB at most, unless a single one needs more.
+	// memory a pixel (JPEG of several scans up to 11), TIFF 3, others 7, with 16-bit samples 11. All pictures
+	// together take 1 GiB at most, unless a single one needs more.
 	MaxPixels int `yaml:"max_pixels"`
 	// JPEGScale is "exact" or "fast". Empty is invalid.
 	JPEGScale string `yaml:"jpeg_scale"`

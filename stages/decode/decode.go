@@ -10,8 +10,8 @@
 // and a panic of a decoder is an error of that image. Nothing is read but the given bytes.
 //
 // Limitations: BMP with fewer or more than 1, 2, 4, 8, 24 or 32 bits or with run lengths,
-// and CMYK, floating-point or JPEG-compressed TIFF are refused as unsupported; colour profiles are ignored
-// as PIL ignores them.
+// and TIFF of floating-point numbers, in YCbCr or Lab, or compressed by JPEG are refused as unsupported; colour
+// profiles are ignored as PIL ignores them.
 package decode
 
 import (

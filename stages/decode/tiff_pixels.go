@@ -87,7 +87,7 @@ func (p *tiffPixel) setColours(photometric, extra int, tags tiffTags) bool {
 				}
 			}
 		}
-		if n == 0 || colours.count()%3 != 0 || p.bits == 16 {
+		if n == 0 || colours.size != 2 || colours.count()%3 != 0 || p.bits == 16 {
 			return false
 		}
 	case tiffWhiteIsZero, tiffBlackIsZero:

@@ -36,6 +36,10 @@ var tiffTagNames = map[uint16]string{
 	tagExtraSamples: "ExtraSamples", tagSampleFormat: "SampleFormat",
 }
 
+// tiffLists are the tags that may have several values.
+var tiffLists = map[uint16]bool{tagBits: true, tagStripOffsets: true, tagStripByteCounts: true, tagColorMap: true,
+	tagTileOffsets: true, tagTileByteCounts: true, tagExtraSamples: true, tagSampleFormat: true}
+
 // tiffValues are the values of one tag, as they stand in the file.
 type tiffValues struct {
 	raw   []byte
@@ -103,8 +107,8 @@ func readTIFFTags(b []byte) (tiffTags, error) {
 			return nil, unsupportedKind("TIFF that has the tag " + name + " twice")
 		}
 		size := sizes[kind]
-		if size == 0 {
-			return nil, unsupportedKind(fmt.Sprintf("TIFF whose tag %s is of type %d", name, kind))
+		if size == 0 || count == 0 || count > 1 && !tiffLists[tag] {
+			return nil, unsupportedKind(fmt.Sprintf("TIFF whose tag %s has %d values of type %d", name, count, kind))
 		}
 		raw, length := entries[entry-inline:entry], size*count
 		if length > inline {
