@@ -10,7 +10,7 @@
 // and a panic of a decoder is an error of that image. Nothing is read but the given bytes.
 //
 // Limitations: rare BMP (headers of unusual length, masks that are no bytes, run lengths that leave pixels out)
-// and CMYK, floating-point or JPEG-compressed TIFF are refused as unsupported; colour profiles are ignored
+// and rare TIFF (floating-point numbers, YCbCr, Lab, JPEG inside) are refused as unsupported; colour profiles are ignored
 // as PIL ignores them.
 package decode
 

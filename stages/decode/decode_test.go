@@ -151,7 +151,7 @@ func TestRefused(t *testing.T) {
 			{"12-bit JPEG", huge("rgb_444.jpg", sof+4, 12), ErrUnsupportedFormat, "12 bits"},
 			{"BMP of 48 bits", huge("rgb.bmp", 28, 48), ErrUnsupportedFormat, "BMP of 48 bits"},
 			{"BMP of JPEG", huge("rgb.bmp", 30, 4), ErrUnsupportedFormat, "BMP that holds a JPEG"},
-			{"CMYK TIFF", cmykTIFF(), ErrUnsupportedFormat, "this kind of TIFF"},
+			{"CMYK TIFF of one sample", cmykTIFF(), ErrUnsupportedFormat, "this kind of TIFF"},
 			{"huge JPEG", huge("rgb_444.jpg", sof+5, 0xFF, 0xDC, 0xFF, 0xDC), ErrTooManyPixels, "65500 x 65500 is more than 10000"},
 			{"huge CMYK JPEG", huge("cmyk.jpg", bytes.Index(read(t, "pil", "cmyk.jpg"), []byte{0xFF, 0xC0})+5, 0xFF, 0xDC, 0xFF, 0xDC), ErrTooManyPixels, ""},
 			{"huge PNG", pngHeader(1<<30, 1<<30), ErrTooManyPixels, "1073741824"},
@@ -350,7 +350,7 @@ func tiffHeader(w, h uint32) []byte {
 	return append(b, 0, 0, 0, 0)
 }
 
-// cmykTIFF is the header of a TIFF of inks.
+// cmykTIFF is the header of a TIFF of inks that has one sample a pixel instead of four.
 func cmykTIFF() []byte {
 	b := tiffHeader(1, 1)
 	photometric := bytes.Index(b, []byte{0x06, 0x01, 4, 0})

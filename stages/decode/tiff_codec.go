@@ -1,0 +1,205 @@
+package decode
+
+import (
+	"compress/zlib"
+	"errors"
+	"io"
+	"math/bits"
+)
+
+// tiffSource reads one strip or tile of a file; what it reads is spent.
+type tiffSource struct {
+	task     *task
+	b        []byte // what is left
+	paid     int    // bytes at the start of b that are spent already
+	reversed bool   // the first bit of a byte is its lowest
+}
+
+func (s *tiffSource) open(b []byte) { s.b, s.paid = b, 0 }
+
+func (s *tiffSource) pay() error {
+	const piece = 4 << 10
+	if len(s.b) == 0 {
+		return io.EOF
+	}
+	if s.paid == 0 {
+		s.paid = min(len(s.b), piece)
+		return s.task.spend(s.paid)
+	}
+	return nil
+}
+
+func (s *tiffSource) ReadByte() (byte, error) {
+	if err := s.pay(); err != nil {
+		return 0, err
+	}
+	c := s.b[0]
+	s.b, s.paid = s.b[1:], s.paid-1
+	if s.reversed {
+		c = bits.Reverse8(c)
+	}
+	return c, nil
+}
+
+func (s *tiffSource) Read(p []byte) (int, error) {
+	if err := s.pay(); err != nil {
+		return 0, err
+	}
+	n := copy(p, s.b[:s.paid])
+	s.b, s.paid = s.b[n:], s.paid-n
+	if s.reversed {
+		for i := range p[:n] {
+			p[i] = bits.Reverse8(p[i])
+		}
+	}
+	return n, nil
+}
+
+// inflater inflates one strip or tile after the other.
+type inflater struct {
+	src *tiffSource
+	z   io.ReadCloser
+}
+
+// start begins with what src holds.
+func (f *inflater) start() (r io.Reader, err error) {
+	if f.z == nil {
+		f.z, err = zlib.NewReader(f.src)
+	} else {
+		err = f.z.(zlib.Resetter).Reset(f.src, nil)
+	}
+	return f.z, err
+}
+
+// packBits expands Apple's run lengths (TIFF 6.0, section 9).
+type packBits struct {
+	src             *tiffSource
+	literal, repeat int // bytes to copy, and to repeat
+	value           byte
+}
+
+func (r *packBits) Read(p []byte) (n int, err error) {
+	for n < len(p) {
+		switch {
+		case r.literal > 0:
+			k, err := r.src.Read(p[n:min(len(p), n+r.literal)])
+			if err != nil {
+				return n, err
+			}
+			n, r.literal = n+k, r.literal-k
+		case r.repeat > 0:
+			run := p[n:min(len(p), n+r.repeat)]
+			for i := range run {
+				run[i] = r.value
+			}
+			n, r.repeat = n+len(run), r.repeat-len(run)
+		default:
+			c, err := r.src.ReadByte()
+			if err != nil {
+				return n, err
+			}
+			switch head := int(int8(c)); {
+			case head >= 0:
+				r.literal = head + 1
+			case head > -128: // -128 does nothing
+				r.repeat = 1 - head
+				if r.value, err = r.src.ReadByte(); err != nil {
+					return n, err
+				}
+			}
+		}
+	}
+	return n, nil
+}
+
+// lzwReader expands LZW (TIFF 6.0, section 13): codes of 9 to 12 bits, the highest bit first; they grow one code early.
+type lzwReader struct {
+	src     *tiffSource
+	bits    uint32 // the lowest have bits are those read and not used yet
+	have    int
+	width   int // of the next code, in bits
+	next    int // the code that is defined next
+	last    int // the code before, -1 after a clear
+	pending []byte
+
+	// What a code stands for: what its prefix stands for, and the suffix.
+	prefix, length [lzwCodes]uint16
+	suffix, first  [lzwCodes]byte
+	out            [lzwCodes]byte
+}
+
+const lzwCodes, lzwClear, lzwEnd, lzwFirst = 1 << 12, 256, 257, 258
+
+var errLZW = errors.New("LZW code that is not defined")
+
+func newLZWReader(src *tiffSource) *lzwReader {
+	r := &lzwReader{src: src}
+	for i := range lzwClear {
+		r.suffix[i], r.first[i], r.length[i] = byte(i), byte(i), 1
+	}
+	return r
+}
+
+// start begins with what src holds.
+func (r *lzwReader) start() error {
+	one := byte(1)
+	if r.src.reversed {
+		one = 0x80
+	}
+	if b := r.src.b; len(b) > 1 && b[0] == 0 && b[1]&one != 0 { // a clear code, the lowest bit first
+		return unsupportedTIFF("old-style LZW")
+	}
+	r.have, r.pending = 0, nil
+	r.clear()
+	return nil
+}
+
+func (r *lzwReader) clear() { r.width, r.next, r.last = 9, lzwFirst, -1 }
+
+func (r *lzwReader) Read(p []byte) (n int, err error) {
+	for n < len(p) {
+		if len(r.pending) == 0 {
+			if err := r.code(); err != nil {
+				return n, err
+			}
+		}
+		k := copy(p[n:], r.pending)
+		n, r.pending = n+k, r.pending[k:]
+	}
+	return n, nil
+}
+
+// code reads a code and leaves what it stands for in pending.
+func (r *lzwReader) code() error {
+	for r.have < r.width {
+		c, err := r.src.ReadByte()
+		if err != nil {
+			return err
+		}
+		r.bits, r.have = r.bits<<8|uint32(c), r.have+8
+	}
+	r.have -= r.width
+	code := int(r.bits >> r.have & (1<<r.width - 1))
+	switch {
+	case code == lzwClear:
+		r.clear()
+		return nil
+	case code == lzwEnd:
+		return io.EOF
+	case code > r.next || code >= lzwFirst && r.last < 0:
+		return errLZW
+	}
+	if r.last >= 0 && r.next < lzwCodes {
+		r.prefix[r.next], r.length[r.next], r.first[r.next] = uint16(r.last), r.length[r.last]+1, r.first[r.last]
+		r.suffix[r.next] = r.first[code] // also where code is the one just being defined
+		if r.next++; r.next == 1<<r.width-1 && r.width < 12 {
+			r.width++
+		}
+	}
+	r.last = code
+	r.pending = r.out[:r.length[code]]
+	for i := len(r.pending) - 1; i >= 0; i-- {
+		r.pending[i], code = r.suffix[code], int(r.prefix[code])
+	}
+	return nil
+}

@@ -1,0 +1,124 @@
+package decode
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// Tags of TIFF 6.0 beside those that exif.go knows.
+const (
+	tagWidth           = 0x100
+	tagHeight          = 0x101
+	tagBits            = 0x102
+	tagFillOrder       = 0x10A
+	tagStripOffsets    = 0x111
+	tagSamples         = 0x115
+	tagStripByteCounts = 0x117
+	tagPlanar          = 0x11C
+	tagT4Options       = 0x124
+	tagT6Options       = 0x125
+	tagPredictor       = 0x13D
+	tagColorMap        = 0x140
+	tagTileOffsets     = 0x144
+	tagTileByteCounts  = 0x145
+	tagExtraSamples    = 0x152
+	tagSampleFormat    = 0x153
+)
+
+// tiffTagNames names the tags that say what the pixels are. All others are skipped unread.
+var tiffTagNames = map[uint16]string{
+	tagWidth: "ImageWidth", tagHeight: "ImageLength", tagBits: "BitsPerSample", tagCompression: "Compression",
+	tagPhotometric: "PhotometricInterpretation", tagFillOrder: "FillOrder", tagStripOffsets: "StripOffsets",
+	tagOrientation: "Orientation", tagSamples: "SamplesPerPixel", tagRowsPerStrip: "RowsPerStrip",
+	tagStripByteCounts: "StripByteCounts", tagPlanar: "PlanarConfiguration", tagT4Options: "T4Options",
+	tagT6Options: "T6Options", tagPredictor: "Predictor", tagColorMap: "ColorMap", tagTileWidth: "TileWidth",
+	tagTileLength: "TileLength", tagTileOffsets: "TileOffsets", tagTileByteCounts: "TileByteCounts",
+	tagExtraSamples: "ExtraSamples", tagSampleFormat: "SampleFormat",
+}
+
+// tiffLists are the tags that may have several values.
+var tiffLists = map[uint16]bool{tagBits: true, tagStripOffsets: true, tagStripByteCounts: true, tagColorMap: true,
+	tagTileOffsets: true, tagTileByteCounts: true, tagExtraSamples: true, tagSampleFormat: true}
+
+// tiffValues are the values of one tag, as they stand in the file.
+type tiffValues struct {
+	raw   []byte
+	size  int // bytes of a value: 1, 2 or 4; 0: the tag is missing
+	order binary.ByteOrder
+}
+
+func (v tiffValues) count() int {
+	if v.size == 0 {
+		return 0
+	}
+	return len(v.raw) / v.size
+}
+
+// at returns value i, 0 where there are fewer. A negative one comes out as a large number.
+func (v tiffValues) at(i int) int {
+	if i >= v.count() {
+		return 0
+	}
+	switch at := v.raw[i*v.size:]; v.size {
+	case 1:
+		return int(at[0])
+	case 2:
+		return int(v.order.Uint16(at))
+	default:
+		return int(v.order.Uint32(at))
+	}
+}
+
+// tiffTags are the known tags of the first directory of a TIFF file.
+type tiffTags map[uint16]tiffValues
+
+// get returns the first value of a tag, or another where the tag is missing.
+func (tags tiffTags) get(tag uint16, missing int) int {
+	if v := tags[tag]; v.count() > 0 {
+		return v.at(0)
+	}
+	return missing
+}
+
+// readTIFFTags reads the first directory of b, in whatever order its tags are. Of a tag that comes twice PIL takes
+// the last for one thing and libtiff the first for another, so it is refused.
+func readTIFFTags(b []byte) (tiffTags, error) {
+	const header, entry, inline = 8, 12, 4
+	if len(b) < header {
+		return nil, fmt.Errorf("%w: TIFF: ends within the header", ErrTruncated)
+	}
+	var order binary.ByteOrder = binary.LittleEndian
+	if b[0] == 'M' {
+		order = binary.BigEndian
+	}
+	at := int(order.Uint32(b[4:]))
+	if at+2 > len(b) || at+2+entry*int(order.Uint16(b[at:])) > len(b) {
+		return nil, fmt.Errorf("%w: TIFF: its directory is not within it", ErrTruncated)
+	}
+	sizes := map[uint16]int{1: 1, 3: 2, 4: 4, 6: 1, 8: 2, 9: 4} // integers of 8, 16 and 32 bits, without and with a sign
+	tags := tiffTags{}
+	for entries := b[at+2:][:entry*int(order.Uint16(b[at:]))]; len(entries) > 0; entries = entries[entry:] {
+		tag, kind, count := order.Uint16(entries), order.Uint16(entries[2:]), int(order.Uint32(entries[4:]))
+		name, known := tiffTagNames[tag]
+		if !known {
+			continue
+		}
+		if _, twice := tags[tag]; twice {
+			return nil, unsupportedKind("TIFF that has the tag " + name + " twice")
+		}
+		size := sizes[kind]
+		if size == 0 || count == 0 || count > 1 && !tiffLists[tag] {
+			return nil, unsupportedKind(fmt.Sprintf("TIFF whose tag %s has %d values of type %d", name, count, kind))
+		}
+		raw, length := entries[entry-inline:entry], size*count
+		if length > inline {
+			from := int(order.Uint32(raw))
+			if from+length > len(b) {
+				return nil, fmt.Errorf("%w: TIFF: the values of its tag %s are not within it", ErrTruncated, name)
+			}
+			raw = b[from:]
+		}
+		tags[tag] = tiffValues{raw: raw[:length], size: size, order: order}
+	}
+	return tags, nil
+}
