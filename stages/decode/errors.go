@@ -3,7 +3,6 @@ package decode
 import (
 	"errors"
 	"fmt"
-	"image/png"
 	"io"
 	"strings"
 
@@ -34,10 +33,9 @@ func unsupportedKind(what string) error {
 // words "not enough" (PNG, GIF, TIFF: the pixel data ended early), "short" (RIFF) and "EOF" at the end
 // (GIF, which does not wrap it) decide as well.
 func classify(format string, err error) error {
-	var pngFeature png.UnsupportedError
 	var tiffFeature tiff.UnsupportedError
 	switch {
-	case errors.As(err, &pngFeature), errors.As(err, &tiffFeature), errors.Is(err, bmp.ErrUnsupported):
+	case errors.As(err, &tiffFeature), errors.Is(err, bmp.ErrUnsupported):
 		return unsupportedKind(fmt.Sprintf("this kind of %s (%v)", format, err))
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
 		strings.Contains(err.Error(), "not enough"), strings.Contains(err.Error(), "short"), strings.HasSuffix(err.Error(), "EOF"):
