@@ -131,12 +131,13 @@ func (f *pngFile) chunks(b []byte) error {
 		}
 		rest = after
 	}
+	settled := f.meta.exif != nil // PIL reads no further then
 	for pixels := true; ; {
 		c, after, ok := nextPNGChunk(rest)
 		pixels = pixels && string(c.name) == "IDAT"
 		if pixels {
 			f.compressed += len(c.data)
-		} else if !ok || !c.whole || f.meta.ends(c) {
+		} else if !ok || !c.whole || settled || f.meta.ends(c) {
 			return nil
 		} else {
 			f.meta.add(c)

@@ -71,9 +71,11 @@ func pngTextOf(kind byte, b []byte) pngText {
 	return pngText{}
 }
 
-// bytes returns the text, inflated but for what goes beyond the largest EXIF block in hexadecimal digits.
+// largestProfile is room for an EXIF block of 64 KiB in lines of hexadecimal digits.
+const largestProfile = 160 << 10
+
+// bytes returns the text. Of a compressed one (XMP should not be) no more is inflated than the largest profile has.
 func (t pngText) bytes() []byte {
-	const most = 256 << 10
 	if !t.compressed {
 		return t.value
 	}
@@ -81,11 +83,12 @@ func (t pngText) bytes() []byte {
 	if err != nil {
 		return nil
 	}
-	text, err := io.ReadAll(io.LimitReader(r, most))
+	text := make([]byte, largestProfile)
+	n, err := io.ReadFull(r, text)
 	if err != nil && err != io.ErrUnexpectedEOF { // the end may be missing
 		return nil
 	}
-	return text
+	return text[:n]
 }
 
 // orientation returns the EXIF orientation, 1 where there is none: of the chunk eXIf, else of the profile; of XMP where
@@ -107,8 +110,7 @@ func (t pngText) exif() []byte {
 	if len(lines) < 4 {
 		return nil
 	}
-	const most = 256 << 10
-	digits := slices.Clone(lines[3][:min(len(lines[3]), most)])
+	digits := slices.Clone(lines[3][:min(len(lines[3]), largestProfile)])
 	digits = slices.DeleteFunc(digits, func(c byte) bool { return c == '\n' || c == ' ' || c == '\r' || c == '\t' })
 	n, err := hex.Decode(digits, digits)
 	if err != nil && n < len(digits)/2 {
