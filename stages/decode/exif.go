@@ -85,14 +85,3 @@ func firstValue(b, entry []byte, order binary.ByteOrder) (value uint32, kind uin
 	}
 	return order.Uint32(v), kind
 }
-
-// webpExif finds the EXIF chunk of a WebP file; nil when there is none.
-func webpExif(b []byte) []byte {
-	const signature = 12
-	for name, data := range webpChunks(b[min(signature, len(b)):]) {
-		if name == "EXIF" {
-			return data
-		}
-	}
-	return nil
-}
