@@ -62,7 +62,7 @@ func (d *Decoder) planPNG(b []byte) (Plan, error) {
 	}
 	const inflater = 96 << 10 // its window, its tables and the buffer it reads from
 	// The file is read twice: its checksums, its pixels. What is inflated is written, and read with the row above it.
-	return newPlan(f.width, f.height, 2*row+inflater, 2*len(b)+3*raw, f.meta.orientation(), f.decode), nil
+	return newPlan(f.width, f.height, f.rowsKept()*row+inflater, 2*len(b)+3*raw, f.meta.orientation(), f.decode), nil
 }
 
 // readPNGHeader reads the first chunk.

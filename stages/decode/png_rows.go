@@ -37,39 +37,53 @@ func (f *pngFile) decode(t *task) (p Picture, err error) {
 		return p, t.classify(PNG, err)
 	}
 	p = newPicture(f.width, f.height)
-	expand := f.expander()
+	expand, pixel := f.expander(), max(1, f.pixelBits()/8)
 	size := 1 + f.rowBytes(f.width)
-	rows := make([]byte, 2*size)
+	rows := make([]byte, f.rowsKept()*size)
 	for _, pass := range f.passes() {
 		if pass.w <= 0 || pass.h <= 0 {
 			continue
 		}
 		n := 1 + f.rowBytes(pass.w)
-		row, above := rows[:n], rows[size:][:n]
-		clear(above)
+		var above []byte
 		for y := range pass.h {
+			row := rows[y%2*size:][:n]
 			if _, err := io.ReadFull(r, row); err != nil {
 				if err == io.EOF {
 					err = io.ErrUnexpectedEOF
 				}
 				return p, t.classify(PNG, fmt.Errorf("row %d of %d: %w", y, pass.h, err))
 			}
-			if err := unfilter(row[0], row[1:], above[1:], max(1, f.pixelBits()/8)); err != nil {
+			filter, row := row[0], row[1:]
+			if err := unfilter(filter, row, above, pixel); err != nil {
 				return p, t.classify(PNG, err)
 			}
-			expand(p.Pix[3*((pass.y+y*pass.dy)*f.width+pass.x):], 3*pass.dx, row[1:], pass.w)
+			expand(p.Pix[3*((pass.y+y*pass.dy)*f.width+pass.x):], 3*pass.dx, row, pass.w)
 			if err := t.spend(3*n + 3*pass.w); err != nil {
 				return p, err
 			}
-			row, above = above, row
+			above = row
 		}
 	}
 	return p, nil
 }
 
-// unfilter undoes the filter of a row; size is that of a whole pixel in bytes.
+// rowsKept returns how many rows are in memory as they were inflated: one and the one above it.
+func (f *pngFile) rowsKept() int { return min(f.height, 2) }
+
+// unfilter undoes the filter of a row; size is that of a whole pixel in bytes. Above the first row (nil) all is 0.
 func unfilter(filter byte, row, above []byte, size int) error {
-	above = above[:len(row)]
+	switch {
+	case above != nil:
+		above = above[:len(row)]
+	case filter == 3:
+		for i := size; i < len(row); i++ {
+			row[i] += row[i-size] / 2
+		}
+		return nil
+	case filter == 2 || filter == 4:
+		filter /= 4 // nothing, or the pixel to the left
+	}
 	switch filter {
 	case 0:
 	case 1: // the pixel to the left

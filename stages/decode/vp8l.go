@@ -19,7 +19,7 @@ type vp8l struct {
 
 // vp8lTables returns how many bytes the codes of an image may take. What cwebp writes stays far below it, but a file of
 // 100 kB may ask for 30 MB.
-func vp8lTables(pixels int) int { return 1<<20 + pixels }
+func vp8lTables(pixels int) int { return 1<<20 + pixels/2 }
 
 // vp8lMemory returns how many bytes decoding w x h pixels takes, beside the packed ones: ARGB, three images of at least
 // 4 x 4 pixels to one (two transforms, and which codes are used where), the codes.
