@@ -50,7 +50,7 @@ func (d *Decoder) planPNG(b []byte) (Plan, error) {
 	if err := f.chunks(b); err != nil {
 		return Plan{}, err
 	}
-	raw, row := 0, 1+f.rowBytes(f.width)
+	raw := 0
 	for _, p := range f.passes() {
 		if p.w > 0 {
 			raw += p.h * (1 + f.rowBytes(p.w))
@@ -62,7 +62,7 @@ func (d *Decoder) planPNG(b []byte) (Plan, error) {
 	}
 	const inflater = 96 << 10 // its window, its tables and the buffer it reads from
 	// The file is read twice: its checksums, its pixels. What is inflated is written, and read with the row above it.
-	return newPlan(f.width, f.height, f.rowsKept()*row+inflater, 2*len(b)+3*raw, f.meta.orientation(), f.decode), nil
+	return newPlan(f.width, f.height, f.rowsMemory()+inflater, 2*len(b)+3*raw, f.meta.orientation(), f.decode), nil
 }
 
 // readPNGHeader reads the first chunk.

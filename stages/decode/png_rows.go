@@ -37,41 +37,80 @@ func (f *pngFile) decode(t *task) (p Picture, err error) {
 		return p, t.classify(PNG, err)
 	}
 	p = newPicture(f.width, f.height)
-	expand, pixel := f.expander(), max(1, f.pixelBits()/8)
-	size := 1 + f.rowBytes(f.width)
-	rows := make([]byte, f.rowsKept()*size)
+	rows := newPNGRows(f, r)
 	for _, pass := range f.passes() {
 		if pass.w <= 0 || pass.h <= 0 {
 			continue
 		}
-		n := 1 + f.rowBytes(pass.w)
-		var above []byte
 		for y := range pass.h {
-			row := rows[y%2*size:][:n]
-			if _, err := io.ReadFull(r, row); err != nil {
-				if err == io.EOF {
-					err = io.ErrUnexpectedEOF
-				}
+			out := p.Pix[3*((pass.y+y*pass.dy)*f.width+pass.x):]
+			if err := rows.next(t, out, 3*pass.dx, pass.w, y); err != nil {
 				return p, t.classify(PNG, fmt.Errorf("row %d of %d: %w", y, pass.h, err))
 			}
-			filter, row := row[0], row[1:]
-			if err := unfilter(filter, row, above, pixel); err != nil {
-				return p, t.classify(PNG, err)
-			}
-			expand(p.Pix[3*((pass.y+y*pass.dy)*f.width+pass.x):], 3*pass.dx, row, pass.w)
-			if err := t.spend(3*n + 3*pass.w); err != nil {
-				return p, err
-			}
-			above = row
 		}
 	}
 	return p, nil
 }
 
-// rowsKept returns how many rows are in memory as they were inflated: one and the one above it.
-func (f *pngFile) rowsKept() int { return min(f.height, 2) }
+// pngRows are the last two rows as they were inflated. Before the first pixel of each there is one of zeros.
+type pngRows struct {
+	r      io.Reader
+	buf    []byte // for both, or for the only one
+	above  []byte
+	stride int
+	bits   int // a pixel has
+	size   int // of a pixel in bytes, at least one
+	expand func(out []byte, step int, row []byte, n int)
+}
 
-// unfilter undoes the filter of a row; size is that of a whole pixel in bytes. Above the first row (nil) all is 0.
+// rowsMemory returns how many bytes the rows take.
+func (f *pngFile) rowsMemory() int {
+	return min(f.height, 2) * (max(1, f.pixelBits()/8) + f.rowBytes(f.width))
+}
+
+func newPNGRows(f *pngFile, r io.Reader) *pngRows {
+	size := max(1, f.pixelBits()/8)
+	return &pngRows{r: r, buf: make([]byte, f.rowsMemory()), stride: size + f.rowBytes(f.width),
+		bits: f.pixelBits(), size: size, expand: f.expander()}
+}
+
+// next reads row y of a pass, w pixels, and writes them: the first at out[0], the next at out[step].
+func (s *pngRows) next(t *task, out []byte, step, w, y int) error {
+	row := s.buf[y%2*s.stride:][:s.size+(w*s.bits+7)/8]
+	if _, err := io.ReadFull(s.r, row[s.size-1:]); err != nil {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return err
+	}
+	filter := row[s.size-1]
+	row[s.size-1] = 0
+	above := s.above
+	if y == 0 {
+		above = nil
+	}
+	const piece = 8 << 10 // pixels, whole bytes of them
+	for x := 0; x < w; x += piece {
+		n := min(piece, w-x)
+		from, to := x*s.bits/8, s.size+((x+n)*s.bits+7)/8
+		var up []byte
+		if above != nil {
+			up = above[from:to]
+		}
+		if err := unfilter(filter, row[from:to], up, s.size); err != nil {
+			return err
+		}
+		s.expand(out[step*x:], step, row[s.size+from:to], n)
+		if err := t.spend(3*(to-from-s.size) + 3*n); err != nil {
+			return err
+		}
+	}
+	s.above = row
+	return nil
+}
+
+// unfilter undoes the filter of a piece of a row, which has the pixel to the left of it in front, as has the piece above;
+// size is that of a pixel in bytes. Above the first row (nil) all is 0.
 func unfilter(filter byte, row, above []byte, size int) error {
 	switch {
 	case above != nil:
@@ -91,13 +130,10 @@ func unfilter(filter byte, row, above []byte, size int) error {
 			row[i] += row[i-size]
 		}
 	case 2: // the pixel above
-		for i, b := range above {
-			row[i] += b
+		for i := size; i < len(row); i++ {
+			row[i] += above[i]
 		}
 	case 3: // the average of both
-		for i := range min(size, len(row)) {
-			row[i] += above[i] / 2
-		}
 		for i := size; i < len(row); i++ {
 			row[i] += byte((int(row[i-size]) + int(above[i])) / 2)
 		}
@@ -111,14 +147,8 @@ func unfilter(filter byte, row, above []byte, size int) error {
 
 // paeth adds to each byte the one that is nearest to left + above - above left: of the pixel to the left, above or above left.
 func paeth(row, above []byte, size int) {
-	for i := range min(size, len(row)) {
-		row[i] += above[i]
-	}
 	for first := range size {
-		left, corner := 0, 0
-		if first < len(row) {
-			left, corner = int(row[first]), int(above[first])
-		}
+		left, corner := int(row[first]), int(above[first])
 		for i := first + size; i < len(row); i += size {
 			up := int(above[i])
 			toUp, toLeft := left-corner, up-corner // how far the estimate is from above, from left

@@ -225,3 +225,44 @@ func deflated(b []byte) []byte {
 	}
 	return out.Bytes()
 }
+
+// TestPNGWide compares rows that are unfiltered in several pieces with what the standard library makes of them.
+func TestPNGWide(t *testing.T) {
+	d := newDecoder(exact, 224, nil)
+	const w, h = 20_011, 7
+	for _, kind := range []struct{ depth, color byte }{{1, pngGray}, {4, pngGray}, {8, pngGray}, {8, pngRGB}, {16, pngRGBA}} {
+		for _, interlaced := range []string{"\x00", "\x01"} {
+			ihdr := "IHDR\x00\x00\x4e\x2b\x00\x00\x00\x07" + string([]byte{kind.depth, kind.color, 0, 0}) + interlaced
+			f, err := readPNGHeader(pngOf(ihdr))
+			if err != nil || f.width != w || f.height != h {
+				t.Fatal(f, err)
+			}
+			var rows []byte
+			filter := byte(0)
+			for _, pass := range f.passes() {
+				for range pass.h {
+					rows = append(rows, filter%5)
+					filter++
+					for i := range f.rowBytes(pass.w) {
+						rows = append(rows, byte(i*i>>3)^filter)
+					}
+				}
+			}
+			b := pngOf(ihdr, "IDAT"+string(deflated(rows)), "IEND")
+			p, err := d.DecodeBytes(b)
+			if err != nil {
+				t.Fatal(kind, err)
+			}
+			m, err := png.Decode(bytes.NewReader(b))
+			if err != nil {
+				t.Fatal(kind, err)
+			}
+			want, err := fromImage(m)
+			if err != nil || !bytes.Equal(p.Pix, want.Pix) {
+				t.Errorf("%v, interlaced %q: other pixels: %v", kind, interlaced, err)
+			}
+			p.Release()
+			want.Release()
+		}
+	}
+}
