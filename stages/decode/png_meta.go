@@ -46,7 +46,7 @@ func (m *pngMeta) add(c pngChunk) {
 	}
 }
 
-// ends tells that chunks from c on, which is behind the pixels, say nothing of the picture: those of the next frame
+// ends tells that chunks from c on, which is behind the pixels, say nothing of the image: those of the next frame
 // of an animation.
 func (m *pngMeta) ends(c pngChunk) bool {
 	return string(c.name) == "IEND" || m.animated && string(c.name) == "fcTL" || !c.named()

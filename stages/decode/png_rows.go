@@ -30,7 +30,7 @@ func (f *pngFile) pixelBits() int {
 // rowBytes returns how long a row of w pixels is, without its filter.
 func (f *pngFile) rowBytes(w int) int { return (w*f.pixelBits() + 7) / 8 }
 
-// decode inflates row by row, straight into the picture.
+// decode inflates row by row, straight into the image.
 func (f *pngFile) decode(t *task) (p Picture, err error) {
 	r, err := f.inflate(t)
 	if err != nil {

@@ -77,7 +77,7 @@ func (d *vp8l) touch(n int) error {
 	return d.task.spend(n)
 }
 
-// decodeVP8L decodes the data of a chunk VP8L, whose head has been read: its picture is w x h pixels.
+// decodeVP8L decodes the data of a chunk VP8L, whose head has been read: its image is w x h pixels.
 func (t *task) decodeVP8L(b []byte, w, h int) (p Picture, err error) {
 	const head = 5
 	d := &vp8l{task: t, b: b[head:], tables: vp8lTables(w * h)}

@@ -14,7 +14,7 @@ const (
 	webpHasExif  = 1 << 3
 )
 
-// planWebP reads what libwebp reads of a file: the picture is the first chunk VP8 or VP8L. Alpha is dropped, so its
+// planWebP reads what libwebp reads of a file: the image is the first chunk VP8 or VP8L. Alpha is dropped, so its
 // chunk and its flag do not matter; EXIF counts only where VP8X says that there is some.
 func (d *Decoder) planWebP(b []byte) (Plan, error) {
 	n := uint64(binary.LittleEndian.Uint32(b[4:])) + 8
@@ -48,7 +48,7 @@ func (d *Decoder) planWebP(b []byte) (Plan, error) {
 		return Plan{}, err
 	}
 	if m.size != size {
-		return Plan{}, fmt.Errorf("%w: WebP: a picture of %v pixels on a canvas of %v", ErrCorrupt, m.size, size)
+		return Plan{}, fmt.Errorf("%w: WebP: an image of %v pixels on a canvas of %v", ErrCorrupt, m.size, size)
 	}
 	return m.plan(turned), nil
 }
@@ -60,7 +60,7 @@ type webpImage struct {
 	size  image.Point // as its own header says, pixels
 }
 
-// webpImage finds the picture in chunks and reads its header.
+// webpImage finds the image in chunks and reads its header.
 func (d *Decoder) webpImage(chunks []byte) (m webpImage, err error) {
 	for name, data := range webpChunks(chunks) {
 		switch name {
@@ -72,31 +72,29 @@ func (d *Decoder) webpImage(chunks []byte) (m webpImage, err error) {
 			return m, d.checkSize(m.size.X, m.size.Y)
 		}
 	}
-	return m, fmt.Errorf("%w: WebP: no whole picture in it", ErrCorrupt)
+	return m, fmt.Errorf("%w: WebP: no whole image in it", ErrCorrupt)
 }
 
-// readVP8Header returns the size of a picture.
+// readVP8Header returns the size of an image.
 func readVP8Header(b []byte, lossy bool) (image.Point, error) {
-	const lossyHead, losslessHead = 10, 5
+	const lossyHead, losslessHead, most = 10, 5, 1<<14 - 1
 	switch {
 	case lossy && len(b) < lossyHead, !lossy && len(b) < losslessHead:
-		return image.Point{}, fmt.Errorf("%w: WebP: a picture of %d bytes", ErrTruncated, len(b))
+		return image.Point{}, fmt.Errorf("%w: WebP: an image of %d bytes", ErrTruncated, len(b))
 	case !lossy:
 		v := binary.LittleEndian.Uint32(b[1:])
 		if b[0] != 0x2F || v>>29 != 0 {
-			return image.Point{}, fmt.Errorf("%w: WebP: a lossless picture begins with % x", ErrCorrupt, b[:losslessHead])
+			return image.Point{}, fmt.Errorf("%w: WebP: a lossless image begins with % x", ErrCorrupt, b[:losslessHead])
 		}
-		const most = 1<<14 - 1
 		return image.Pt(1+int(v&most), 1+int(v>>14&most)), nil
 	}
 	frame := uint24(b) // a bit for other than key frames, three of the profile, one that it is shown, the length of the first partition
 	if string(b[3:6]) != "\x9d\x01\x2a" || frame&1 != 0 || frame>>1&7 > 3 || frame>>4&1 == 0 {
-		return image.Point{}, fmt.Errorf("%w: WebP: a lossy picture begins with % x", ErrCorrupt, b[:lossyHead])
+		return image.Point{}, fmt.Errorf("%w: WebP: a lossy image begins with % x", ErrCorrupt, b[:lossyHead])
 	}
 	if first := frame >> 5; first > len(b)-lossyHead {
-		return image.Point{}, fmt.Errorf("%w: WebP: a first partition of %d bytes in a picture of %d", ErrTruncated, first, len(b))
+		return image.Point{}, fmt.Errorf("%w: WebP: a first partition of %d bytes in an image of %d", ErrTruncated, first, len(b))
 	}
-	const most = 1<<14 - 1
 	return image.Pt(int(binary.LittleEndian.Uint16(b[6:]))&most, int(binary.LittleEndian.Uint16(b[8:]))&most), nil
 }
 
@@ -118,7 +116,7 @@ func (m webpImage) cost() (own, work int) {
 	return own + len(m.data) + tables, 2*len(m.data) + 2*own
 }
 
-// decode decodes the picture. The lossy decoder reads all of its bytes first and cannot be stopped after that.
+// decode decodes the image. The lossy decoder reads all of its bytes first and cannot be stopped after that.
 func (m webpImage) decode(t *task) (Picture, error) {
 	if !m.lossy {
 		return t.decodeVP8L(m.data, m.size.X, m.size.Y)

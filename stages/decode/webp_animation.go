@@ -29,7 +29,7 @@ func (d *Decoder) planAnimation(chunks []byte, canvas image.Point, orientation i
 	return newPlan(canvas.X, canvas.Y, own, work, orientation, f.decode), nil
 }
 
-// firstFrame finds the first frame of an animation: a chunk ANMF, which holds the chunks of a picture behind its place
+// firstFrame finds the first frame of an animation: a chunk ANMF, which holds the chunks of an image behind its place
 // on the canvas (WebP container specification).
 func (d *Decoder) firstFrame(chunks []byte, canvas image.Point) (f webpFrame, err error) {
 	const head = 16
@@ -46,14 +46,14 @@ func (d *Decoder) firstFrame(chunks []byte, canvas image.Point) (f webpFrame, er
 			return f, fmt.Errorf("%w: WebP: the frame %v is not on the canvas of %v", ErrCorrupt, f.place, canvas)
 		}
 		if f.webpImage, err = d.webpImage(data[head:]); err == nil && f.size != size {
-			err = fmt.Errorf("%w: WebP: a picture of %v pixels in a frame of %v", ErrCorrupt, f.size, size)
+			err = fmt.Errorf("%w: WebP: an image of %v pixels in a frame of %v", ErrCorrupt, f.size, size)
 		}
 		return f, err
 	}
 	return f, fmt.Errorf("%w: WebP: an animation without a whole frame", ErrTruncated)
 }
 
-// decode puts the picture of the frame on its canvas, which is transparent black and so becomes black, as
+// decode puts the image of the frame on its canvas, which is transparent black and so becomes black, as
 // libwebp and PIL have it.
 func (f webpFrame) decode(t *task) (Picture, error) {
 	p, err := f.webpImage.decode(t)
