@@ -16,9 +16,7 @@ package decode
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
-	"image/png"
 )
 
 // Decoder decodes images. It holds settings only and nothing of any image, so that no file can be decoded by what
@@ -123,36 +121,4 @@ func (d *Decoder) checkSize(w, h int) error {
 		return fmt.Errorf("%w: %d x %d is more than %d", ErrTooManyPixels, w, h, d.maxPixels)
 	}
 	return nil
-}
-
-func (d *Decoder) planPNG(b []byte) (Plan, error) {
-	// The size stands in the first chunk, at a fixed place; the decoder checks that the chunk is the right one.
-	const width, height, depth, colorType, interlace, firstChunkEnd = 16, 20, 24, 25, 28, 33
-	if len(b) < firstChunkEnd {
-		return Plan{}, fmt.Errorf("%w: PNG: ends within the header", ErrTruncated)
-	}
-	w, h := int(binary.BigEndian.Uint32(b[width:])), int(binary.BigEndian.Uint32(b[height:]))
-	if err := d.checkSize(w, h); err != nil {
-		return Plan{}, err
-	}
-	const paletted = 3
-	size := 4 // bytes a pixel
-	switch {
-	case b[depth] == 16:
-		size = 8
-	case b[colorType] == paletted:
-		size = 1
-	}
-	own := size * w * (h + 2) // and two rows as they are stored
-	if b[interlace] != 0 {
-		own *= 2 // the passes are pictures of their own
-	}
-	work := len(b) + 2*own
-	return newPlan(w, h, own, work, orientation(pngExif(b)), func(t *task) (Picture, error) {
-		m, err := png.Decode(t.reader(b))
-		if err != nil {
-			return Picture{}, t.classify(PNG, err)
-		}
-		return t.fromImage(m)
-	}), nil
 }

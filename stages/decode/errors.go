@@ -3,7 +3,6 @@ package decode
 import (
 	"errors"
 	"fmt"
-	"image/png"
 	"io"
 	"strings"
 )
@@ -34,14 +33,9 @@ func unsupportedKind(what string) error {
 }
 
 // classify maps an error of a Go decoder to a sentinel. Those decoders have few error types, so the
-// words "not enough" (PNG: the pixel data ended early) and "short" (RIFF) decide as well.
+// word "short" decides as well.
 func classify(format string, err error) error {
-	var pngFeature png.UnsupportedError
-	switch {
-	case errors.As(err, &pngFeature):
-		return unsupportedKind(fmt.Sprintf("this kind of %s (%v)", format, err))
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
-		strings.Contains(err.Error(), "not enough"), strings.Contains(err.Error(), "short"):
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || strings.Contains(err.Error(), "short") {
 		return fmt.Errorf("%w: %s: %w", ErrTruncated, format, err)
 	}
 	return fmt.Errorf("%w: %s: %w", ErrCorrupt, format, err)

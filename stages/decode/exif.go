@@ -85,30 +85,3 @@ func firstValue(b, entry []byte, order binary.ByteOrder) (value uint32, kind uin
 	}
 	return order.Uint32(v), kind
 }
-
-// pngExif finds the eXIf chunk of a PNG, before or after the pixels; nil when there is none.
-func pngExif(b []byte) []byte {
-	const signature, head, crc = 8, 8, 4
-	for b = b[min(signature, len(b)):]; len(b) >= head; {
-		n := uint64(binary.BigEndian.Uint32(b))
-		if n+head+crc > uint64(len(b)) {
-			return nil
-		}
-		if string(b[4:8]) == "eXIf" {
-			return b[head : head+n]
-		}
-		b = b[head+n+crc:]
-	}
-	return nil
-}
-
-// webpExif finds the EXIF chunk of a WebP file; nil when there is none.
-func webpExif(b []byte) []byte {
-	const signature = 12
-	for name, data := range webpChunks(b[min(signature, len(b)):]) {
-		if name == "EXIF" {
-			return data
-		}
-	}
-	return nil
-}

@@ -1,62 +1,142 @@
 package decode
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"image"
-	"image/color"
 
-	"golang.org/x/image/webp"
+	"golang.org/x/image/vp8"
 )
 
+// Flags of the chunk VP8X.
+const (
+	webpAnimated = 1 << 1
+	webpHasExif  = 1 << 3
+)
+
+// planWebP reads what libwebp reads of a file: the image is the first chunk VP8 or VP8L. Alpha is dropped, so its
+// chunk and its flag do not matter; EXIF counts only where VP8X says that there is some.
 func (d *Decoder) planWebP(b []byte) (Plan, error) {
-	if n := uint64(binary.LittleEndian.Uint32(b[4:])); n+8 > uint64(len(b)) {
-		return Plan{}, fmt.Errorf("%w: WebP: %d of %d bytes", ErrTruncated, len(b), n+8)
+	n := uint64(binary.LittleEndian.Uint32(b[4:])) + 8
+	if n > uint64(len(b)) {
+		return Plan{}, fmt.Errorf("%w: WebP: %d of %d bytes", ErrTruncated, len(b), n)
 	}
-	if animated(b) {
-		return d.planAnimation(b)
+	const signature, header, canvas = 12, 10, 4
+	chunks := b[signature:max(n, signature)]
+	if !matches(chunks, "VP8X") {
+		m, err := d.webpImage(chunks)
+		if err != nil {
+			return Plan{}, err
+		}
+		return m.plan(1), nil
 	}
-	config, err := webp.DecodeConfig(bytes.NewReader(b))
+	const frame = 8 // of a chunk
+	if len(chunks) < frame+header {
+		return Plan{}, fmt.Errorf("%w: WebP: ends within the header", ErrTruncated)
+	}
+	vp8x := chunks[frame:][:header]
+	turned := 1
+	if vp8x[0]&webpHasExif != 0 {
+		turned = orientation(webpExif(chunks))
+	}
+	size := image.Pt(1+uint24(vp8x[canvas:]), 1+uint24(vp8x[canvas+3:]))
+	if vp8x[0]&webpAnimated != 0 {
+		return d.planAnimation(chunks, size, turned)
+	}
+	m, err := d.webpImage(chunks)
 	if err != nil {
-		return Plan{}, classify(WebP, err)
-	}
-	if err := d.checkSize(config.Width, config.Height); err != nil {
 		return Plan{}, err
 	}
-	own := webpSize(config.ColorModel == color.YCbCrModel) * config.Width * config.Height
-	return newPlan(config.Width, config.Height, own, len(b)+2*own, orientation(webpExif(b)), func(t *task) (Picture, error) {
-		return t.webpPixels(b)
-	}), nil
-}
-
-// webpSize returns how many bytes a pixel the decoder takes.
-func webpSize(lossy bool) int {
-	if lossy {
-		return 2 // 4:2:0 in whole blocks
+	if m.size != size {
+		return Plan{}, fmt.Errorf("%w: WebP: an image of %v pixels on a canvas of %v", ErrCorrupt, m.size, size)
 	}
-	return 8 // lossless, or with a lossless picture for the alpha; its palette is expanded into a copy
+	return m.plan(turned), nil
 }
 
-// webpPixels decodes a file whose size has been judged.
-func (t *task) webpPixels(b []byte) (Picture, error) {
-	m, err := webp.Decode(t.reader(b))
+// webpImage is a chunk VP8 (lossy) or VP8L.
+type webpImage struct {
+	data  []byte
+	lossy bool
+	size  image.Point // as its own header says, pixels
+}
+
+// webpImage finds the image in chunks and reads its header.
+func (d *Decoder) webpImage(chunks []byte) (m webpImage, err error) {
+	for name, data := range webpChunks(chunks) {
+		switch name {
+		case "VP8 ", "VP8L":
+			m.data, m.lossy = data, name == "VP8 "
+			if m.size, err = readVP8Header(data, m.lossy); err != nil {
+				return m, err
+			}
+			return m, d.checkSize(m.size.X, m.size.Y)
+		}
+	}
+	return m, fmt.Errorf("%w: WebP: no whole image in it", ErrCorrupt)
+}
+
+// readVP8Header returns the size of an image.
+func readVP8Header(b []byte, lossy bool) (image.Point, error) {
+	const lossyHead, losslessHead, most = 10, 5, 1<<14 - 1
+	switch {
+	case lossy && len(b) < lossyHead, !lossy && len(b) < losslessHead:
+		return image.Point{}, fmt.Errorf("%w: WebP: an image of %d bytes", ErrTruncated, len(b))
+	case !lossy:
+		v := binary.LittleEndian.Uint32(b[1:])
+		if b[0] != 0x2F || v>>29 != 0 {
+			return image.Point{}, fmt.Errorf("%w: WebP: a lossless image begins with % x", ErrCorrupt, b[:losslessHead])
+		}
+		return image.Pt(1+int(v&most), 1+int(v>>14&most)), nil
+	}
+	frame := uint24(b) // a bit for other than key frames, three of the profile, one that it is shown, the length of the first partition
+	if string(b[3:6]) != "\x9d\x01\x2a" || frame&1 != 0 || frame>>1&7 > 3 || frame>>4&1 == 0 {
+		return image.Point{}, fmt.Errorf("%w: WebP: a lossy image begins with % x", ErrCorrupt, b[:lossyHead])
+	}
+	if first := frame >> 5; first > len(b)-lossyHead {
+		return image.Point{}, fmt.Errorf("%w: WebP: a first partition of %d bytes in an image of %d", ErrTruncated, first, len(b))
+	}
+	return image.Pt(int(binary.LittleEndian.Uint16(b[6:]))&most, int(binary.LittleEndian.Uint16(b[8:]))&most), nil
+}
+
+// plan makes the plan of m alone.
+func (m webpImage) plan(orientation int) Plan {
+	own, work := m.cost()
+	return newPlan(m.size.X, m.size.Y, own, work, orientation, m.decode)
+}
+
+// cost returns how many bytes decoding allocates beside the packed pixels, and touches.
+func (m webpImage) cost() (own, work int) {
+	if !m.lossy {
+		return vp8lMemory(m.size.X, m.size.Y), vp8lWork(len(m.data), m.size.X, m.size.Y)
+	}
+	// Macroblocks of 16 x 16 pixels with 4:2:0 samples and what the loop filter does; the file is copied.
+	const samples, filter, tables = 384, 4, 16 << 10
+	blocks := vp8lTiles(m.size.X, 4) * vp8lTiles(m.size.Y, 4)
+	own = (samples + filter) * blocks
+	return own + len(m.data) + tables, 2*len(m.data) + 2*own
+}
+
+// decode decodes the image. The lossy decoder reads all of its bytes first and cannot be stopped after that.
+func (m webpImage) decode(t *task) (Picture, error) {
+	if !m.lossy {
+		return t.decodeVP8L(m.data, m.size.X, m.size.Y)
+	}
+	d := vp8.NewDecoder()
+	d.Init(t.reader(m.data), len(m.data))
+	if _, err := d.DecodeFrameHeader(); err != nil {
+		return Picture{}, t.classify(WebP, err)
+	}
+	yuv, err := d.DecodeFrame()
 	if err != nil {
 		return Picture{}, t.classify(WebP, err)
 	}
-	switch m := m.(type) {
-	case *image.YCbCr:
-		return fromVP8(m), nil
-	case *image.NYCbCrA:
-		return fromVP8(&m.YCbCr), nil
-	}
-	return t.fromImage(m)
+	return t.fromVP8(yuv)
 }
 
 // fromVP8 converts the 4:2:0 samples of lossy WebP. They are of limited range (16 to 235), unlike what Go's
 // own conversion of image.YCbCr assumes, and libwebp interpolates chroma: each pixel takes 9/16 of the
 // nearest sample, 3/16 of the next one in its row and in its column, 1/16 of the one across.
-func fromVP8(m *image.YCbCr) Picture {
+func (t *task) fromVP8(m *image.YCbCr) (Picture, error) {
 	p := newPicture(m.Rect.Dx(), m.Rect.Dy())
 	columns, rows := (p.Width+1)/2, (p.Height+1)/2
 	for y := range p.Height {
@@ -74,8 +154,11 @@ func fromVP8(m *image.YCbCr) Picture {
 			v := (9*int(cr[i]) + 3*int(cr[j]) + 3*int(cr2[i]) + int(cr2[j]) + 8) >> 4
 			out[3*x], out[3*x+1], out[3*x+2] = fromYUV(int(l), u, v)
 		}
+		if err := t.spend(4 * p.Width); err != nil {
+			return p, err
+		}
 	}
-	return p
+	return p, nil
 }
 
 // fromYUV converts one pixel of limited range (ITU-R BT.601) in the fixed-point arithmetic of libwebp:
@@ -87,3 +170,30 @@ func fromYUV(y, u, v int) (r, g, b byte) {
 
 // clip6 drops six fractional bits and limits to a byte.
 func clip6(v int) byte { return byte(min(max(v>>6, 0), 255)) }
+
+// webpExif returns the first chunk EXIF, nil where there is none.
+func webpExif(chunks []byte) []byte {
+	for name, data := range webpChunks(chunks) {
+		if name == "EXIF" {
+			return data
+		}
+	}
+	return nil
+}
+
+// uint24 reads the first three bytes of b.
+func uint24(b []byte) int { return int(b[0]) | int(b[1])<<8 | int(b[2])<<16 }
+
+// webpChunks goes through the chunks in b that are whole.
+func webpChunks(b []byte) func(yield func(name string, data []byte) bool) {
+	const head = 8
+	return func(yield func(string, []byte) bool) {
+		for len(b) >= head {
+			n := uint64(binary.LittleEndian.Uint32(b[4:]))
+			if n+head > uint64(len(b)) || !yield(string(b[:4]), b[head:head+n]) {
+				return
+			}
+			b = b[min(head+n+n&1, uint64(len(b))):]
+		}
+	}
+}

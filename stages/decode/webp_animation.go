@@ -1,115 +1,73 @@
 package decode
 
 import (
-	"encoding/binary"
 	"fmt"
 	"image"
 )
 
 // webpFrame is the first frame of an animation.
 type webpFrame struct {
-	file   []byte          // the frame as a WebP file of its own
-	lossy  bool            // and without alpha
+	webpImage
 	canvas image.Point     // the size of the animation
 	place  image.Rectangle // of the frame on the canvas
 }
 
-// animated tells that b, a WebP file, is an animation.
-func animated(b []byte) bool {
-	const animation = 1 << 1
-	return len(b) > 20 && string(b[12:16]) == "VP8X" && b[20]&animation != 0
-}
-
 // planAnimation plans the first frame.
-func (d *Decoder) planAnimation(b []byte) (Plan, error) {
-	f, err := firstFrame(b)
+func (d *Decoder) planAnimation(chunks []byte, canvas image.Point, orientation int) (Plan, error) {
+	if err := d.checkSize(canvas.X, canvas.Y); err != nil {
+		return Plan{}, err
+	}
+	f, err := d.firstFrame(chunks, canvas)
 	if err != nil {
 		return Plan{}, err
 	}
-	if err := d.checkSize(f.canvas.X, f.canvas.Y); err != nil {
-		return Plan{}, err
+	own, work := f.cost()
+	if f.size != canvas {
+		pixels := 3 * f.size.X * f.size.Y // they are copied onto the canvas
+		own, work = own+pixels, work+3*pixels
 	}
-	own := (webpSize(f.lossy) + 3) * f.place.Dx() * f.place.Dy() // its pixels may be copied onto the canvas
-	return newPlan(f.canvas.X, f.canvas.Y, own, 2*len(b)+2*own, orientation(webpExif(b)), func(t *task) (Picture, error) {
-		p, err := t.webpPixels(f.file)
-		if err != nil {
-			return Picture{}, err
-		}
-		return f.onCanvas(p), nil
-	}), nil
+	return newPlan(canvas.X, canvas.Y, own, work, orientation, f.decode), nil
 }
 
-// firstFrame finds the first frame of an animation, which the Go decoder does not know: a chunk ANMF, which
-// holds the chunks of a picture behind its place on the canvas (WebP container specification).
-func firstFrame(b []byte) (f webpFrame, err error) {
-	const signature, canvas, head = 12, 24, 16
-	if len(b) < canvas+6 {
-		return f, fmt.Errorf("%w: WebP: ends within the header", ErrTruncated)
-	}
-	f.canvas = image.Pt(1+uint24(b[canvas:]), 1+uint24(b[canvas+3:]))
-	for name, data := range webpChunks(b[signature:]) {
+// firstFrame finds the first frame of an animation: a chunk ANMF, which holds the chunks of an image behind its place
+// on the canvas (WebP container specification).
+func (d *Decoder) firstFrame(chunks []byte, canvas image.Point) (f webpFrame, err error) {
+	const head = 16
+	for name, data := range webpChunks(chunks) {
 		if name != "ANMF" {
 			continue
 		}
 		if len(data) < head {
 			return f, fmt.Errorf("%w: WebP: a frame of %d bytes", ErrCorrupt, len(data))
 		}
-		at := image.Pt(2*uint24(data), 2*uint24(data[3:]))
-		f.place = image.Rectangle{at, at.Add(image.Pt(1+uint24(data[6:]), 1+uint24(data[9:])))}
-		if !f.place.In(image.Rectangle{Max: f.canvas}) {
-			return f, fmt.Errorf("%w: WebP: the frame %v is not on the canvas of %v", ErrCorrupt, f.place, f.canvas)
+		at, size := image.Pt(2*uint24(data), 2*uint24(data[3:])), image.Pt(1+uint24(data[6:]), 1+uint24(data[9:]))
+		f.canvas, f.place = canvas, image.Rectangle{at, at.Add(size)}
+		if !f.place.In(image.Rectangle{Max: canvas}) {
+			return f, fmt.Errorf("%w: WebP: the frame %v is not on the canvas of %v", ErrCorrupt, f.place, canvas)
 		}
-		f.wrap(data[6:12], data[head:])
-		return f, nil
+		if f.webpImage, err = d.webpImage(data[head:]); err == nil && f.size != size {
+			err = fmt.Errorf("%w: WebP: an image of %v pixels in a frame of %v", ErrCorrupt, f.size, size)
+		}
+		return f, err
 	}
 	return f, fmt.Errorf("%w: WebP: an animation without a whole frame", ErrTruncated)
 }
 
-// wrap makes the file of a frame: size is its width and height as VP8X has them, too.
-func (f *webpFrame) wrap(size, chunks []byte) {
-	const alphaFlag = 1 << 4
-	flags := byte(0)
-	for name := range webpChunks(chunks) {
-		if name == "ALPH" {
-			flags = alphaFlag
-		}
-		f.lossy = f.lossy || name == "VP8 "
-	}
-	f.lossy = f.lossy && flags == 0
-	f.file = append(f.file, "RIFF\x00\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00"...)
-	f.file = append(append(f.file, flags, 0, 0, 0), size...)
-	f.file = append(f.file, chunks...)
-	binary.LittleEndian.PutUint32(f.file[4:], uint32(len(f.file)-8))
-}
-
-// onCanvas puts the picture of the frame on its canvas, which is transparent black and so becomes black, as
+// decode puts the image of the frame on its canvas, which is transparent black and so becomes black, as
 // libwebp and PIL have it.
-func (f *webpFrame) onCanvas(p Picture) Picture {
-	if f.place.Size() == f.canvas {
-		return p
+func (f webpFrame) decode(t *task) (Picture, error) {
+	p, err := f.webpImage.decode(t)
+	if err != nil || f.size == f.canvas {
+		return p, err
 	}
 	defer p.Release()
 	whole := newPicture(f.canvas.X, f.canvas.Y)
 	clear(whole.Pix)
 	for y := range p.Height {
 		copy(whole.Pix[3*((f.place.Min.Y+y)*whole.Width+f.place.Min.X):], p.Pix[3*y*p.Width:][:3*p.Width])
-	}
-	return whole
-}
-
-// uint24 reads the first three bytes of b.
-func uint24(b []byte) int { return int(b[0]) | int(b[1])<<8 | int(b[2])<<16 }
-
-// webpChunks goes through the chunks in b that are whole.
-func webpChunks(b []byte) func(yield func(name string, data []byte) bool) {
-	const head = 8
-	return func(yield func(string, []byte) bool) {
-		for len(b) >= head {
-			n := uint64(binary.LittleEndian.Uint32(b[4:]))
-			if n+head > uint64(len(b)) || !yield(string(b[:4]), b[head:head+n]) {
-				return
-			}
-			b = b[min(head+n+n&1, uint64(len(b))):]
+		if err := t.spend(6 * p.Width); err != nil {
+			return whole, err
 		}
 	}
+	return whole, nil
 }

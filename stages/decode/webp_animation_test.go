@@ -78,9 +78,12 @@ func TestAnimatedWebP(t *testing.T) {
 		}
 	}
 	exif := read(t, "pil", "exif8.webp")
-	block := webpExif(exif)
+	block := webpExif(exif[12:])
 	turned := slices.Concat([]byte("EXIF"), binary.LittleEndian.AppendUint32(nil, uint32(len(block))), block, make([]byte, len(block)&1))
-	p, err := d.DecodeBytes(animation(size, image.Point{}, size, b, turned...))
+	with := animation(size, image.Point{}, size, b, turned...)
+	const flags = 20
+	with[flags] |= webpHasExif
+	p, err := d.DecodeBytes(with)
 	if err != nil || p.Orientation != 8 || p.Width != size.Y {
 		t.Errorf("the orientation: %d, %d x %d, %v", p.Orientation, p.Width, p.Height, err)
 	}

@@ -1,0 +1,268 @@
+package decode
+
+import (
+	"bytes"
+	"compress/zlib"
+	"context"
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"image/png"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// pngOf makes a PNG of chunks, each its name and its data.
+func pngOf(chunks ...string) []byte {
+	b := []byte("\x89PNG\r\n\x1a\n")
+	for _, c := range chunks {
+		b = binary.BigEndian.AppendUint32(b, uint32(len(c)-4))
+		b = append(b, c...)
+		b = binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE([]byte(c)))
+	}
+	return b
+}
+
+// Chunks of an image of 2 x 2 pixels, 8-bit RGB: the header, the rows in a stored block.
+const (
+	smallIHDR = "IHDR\x00\x00\x00\x02\x00\x00\x00\x02\x08\x02\x00\x00\x00"
+	smallRows = "IDAT\x78\x01\x01\x0e\x00\xf1\xff\x00abcdef\x00ghijkl"
+)
+
+// TestPNGSurroundings has files that PIL refuses and others show, or that PIL reads by another reader than the golden
+// ones: what is around sound pixels does not fail them.
+func TestPNGSurroundings(t *testing.T) {
+	d := newDecoder(exact, 224, nil)
+	broken := func(b []byte, from int) []byte { b[from] ^= 0xFF; return b }
+	whole := pngOf(smallIHDR, smallRows+"\x00\x00\x00\x00", "IEND")
+	for name, b := range map[string][]byte{
+		"wrong checksum of the pixels": whole,
+		"no checksum, no IEND":         pngOf(smallIHDR, smallRows),
+		"wrong checksum of IDAT":       broken(pngOf(smallIHDR, smallRows, "IEND"), 8+25+12+len(smallRows)-4-1),
+		"an end within the checksum":   pngOf(smallIHDR, smallRows)[:8+25+12+len(smallRows)-4-2],
+		"corrupt data behind the rows": pngOf(smallIHDR, smallRows+"\xff\xff\xff\xff", "IEND"),
+		"a broken chunk behind them":   append(pngOf(smallIHDR, smallRows), "\xff\xff\xff\xfftEXtabc"...),
+		"no chunk behind them":         append(pngOf(smallIHDR, smallRows), "0123456789 and so on"...),
+		"broken colour chunks":         pngOf(smallIHDR, "iCCPx\x00\x00junk", "gAMA\x00", "cHRM\x00", "sRGB", "pHYs", "tRNS", "bKGD\x00", smallRows),
+		"a broken profile":             pngOf(smallIHDR, "tEXtRaw profile type exif\x00\nexif\n 5\nzz", smallRows),
+		"a broken EXIF block":          pngOf(smallIHDR, "eXIfhello", smallRows),
+		"broken texts": pngOf(smallIHDR, "tEXt", "zTXt", "iTXt", "tEXtXML:com.adobe.xmp", "zTXtXML:com.adobe.xmp\x00",
+			"iTXtXML:com.adobe.xmp\x00\x00", "iTXtXML:com.adobe.xmp\x00\x01\x00\x00\x00junk", smallRows),
+		"an animation out of order": pngOf(smallIHDR, "acTL", "fcTL", smallRows, "fdAT"),
+	} {
+		p, err := d.DecodeBytes(b)
+		if err != nil || string(p.Pix) != "abcdefghijkl" || p.Orientation != 1 {
+			t.Errorf("%s: %q, %d, %v", name, p.Pix, p.Orientation, err)
+		}
+		p.Release()
+	}
+}
+
+func TestPNGRefused(t *testing.T) {
+	d := newDecoder(exact, 224, nil)
+	ihdr := func(at int, v string) string { return smallIHDR[:at+4] + v + smallIHDR[at+4+len(v):] }
+	wrong := pngOf(smallIHDR, "abCDx", smallRows)
+	wrong[8+25+8] ^= 1
+	for _, c := range []struct {
+		b    []byte
+		want error
+		text string
+	}{
+		{pngOf("CgBI\x50\x00\x20\x02", smallIHDR, smallRows), ErrUnsupportedFormat, "CgBI"},
+		{pngOf("tEXta\x00b", smallIHDR, smallRows), ErrCorrupt, `the chunk "tEXt" instead of IHDR`},
+		{pngOf(smallIHDR[:16], smallRows), ErrCorrupt, "12 bytes instead of 13"},
+		{pngOf(smallIHDR+"\x00", smallRows), ErrCorrupt, "14 bytes instead of 13"},
+		{pngOf(ihdr(0, "\x00\x00\x00\x00"), smallRows), ErrCorrupt, "0 x 2"},
+		{pngOf(ihdr(0, "\xff\xff\xff\xff\xff\xff\xff\xff"), smallRows), ErrTooManyPixels, "4294967295 x 4294967295"},
+		{pngOf(ihdr(8, "\x03"), smallRows), ErrCorrupt, "no colour type 2 of 3 bits"},
+		{pngOf(ihdr(8, "\x10\x03"), smallRows), ErrCorrupt, "no colour type 3 of 16 bits"},
+		{pngOf(ihdr(9, "\x07"), smallRows), ErrCorrupt, "no colour type 7"},
+		{pngOf(ihdr(10, "\x01"), smallRows), ErrCorrupt, "compression method 1"},
+		{pngOf(ihdr(11, "\x40"), smallRows), ErrCorrupt, "filter method 64"},
+		{pngOf(ihdr(12, "\x02"), smallRows), ErrCorrupt, "interlace method 2"},
+		{pngOf(smallIHDR)[:30], ErrTruncated, "within the header"},
+		{pngOf(smallIHDR), ErrTruncated, "before its pixels"},
+		{pngOf(smallIHDR, "tEXtabc")[:42], ErrTruncated, "within the chunk tEXt"},
+		{pngOf(smallIHDR, smallIHDR, smallRows), ErrCorrupt, "a chunk IHDR between"},
+		{pngOf(smallIHDR, "IEND"), ErrCorrupt, "a chunk IEND between"},
+		{pngOf(smallIHDR, "a!cd", smallRows), ErrCorrupt, `"a!cd"`},
+		{wrong, ErrCorrupt, "checksum of the chunk abCD"},
+		{pngOf(ihdr(9, "\x03"), "PLTE"+strings.Repeat("rgb", 257), smallRows), ErrCorrupt, "palette of 771 bytes"},
+		{pngOf(smallIHDR, "IDATzz"), ErrCorrupt, "no zlib stream"},
+		{pngOf(smallIHDR, "IDATx"), ErrTruncated, ""},
+		{pngOf(smallIHDR, strings.Replace(smallRows, "\x00ghi", "\x05ghi", 1)), ErrCorrupt, "no filter 5"},
+		{pngOf(smallIHDR, smallRows[:len(smallRows)-1]), ErrTruncated, "row 1 of 2"},
+		{pngOf(smallIHDR, smallRows[:12], "tEXta\x00b", "IDAT"+smallRows[12:]), ErrTruncated, ""},
+		{pngOf(ihdr(0, "\x00\x00\x10\x00\x00\x00\x10\x00"), smallRows), ErrTruncated, "21 bytes of compressed pixels for 4096 x 4096"},
+	} {
+		if p, err := d.DecodeBytes(c.b); !errors.Is(err, c.want) || !oneSentinel(err) || !strings.Contains(err.Error(), c.text) || p.Pix != nil {
+			t.Errorf("%v, want %v with %q", err, c.want, c.text)
+		}
+	}
+}
+
+// endsAfter is a context that has ended when it was asked that often.
+type endsAfter struct {
+	context.Context
+	asked, times int
+}
+
+func (c *endsAfter) Err() error {
+	if c.asked++; c.asked > c.times {
+		return context.Canceled
+	}
+	return nil
+}
+
+// endsInTime decodes b, of many pixels, under a context that ends soon: the decoder asks for it often, and stops.
+func endsInTime(t *testing.T, b []byte) {
+	t.Helper()
+	d := newDecoder(exact, 224, nil)
+	plan, err := d.Inspect(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forever := &endsAfter{t.Context(), 0, 1 << 30}
+	p, err := d.Decode(forever, plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Release()
+	const between = 1 << 16 // pixels, at most, for which nobody asks
+	if pixels := plan.Width * plan.Height; forever.asked < pixels/between {
+		t.Errorf("the context was looked at %d times in %d pixels", forever.asked, pixels)
+	}
+	for times := 0; times < forever.asked-1; times += 1 + forever.asked/3 {
+		soon := &endsAfter{t.Context(), 0, times}
+		if p, err = d.Decode(soon, plan); !errors.Is(err, context.Canceled) || soon.asked > times+4 {
+			t.Errorf("asked %d times instead of %d: %v", soon.asked, times+1, err)
+		}
+		p.Release()
+	}
+}
+
+func TestPNGEnds(t *testing.T) {
+	endsInTime(t, pngOf("IHDR\x00\x00\x03\xe8\x00\x00\x03\xe8\x01\x03\x00\x00\x00", "IDAT"+string(deflated(make([]byte, 1000*(1+125))))))
+	// Nothing but chunks without data, and blocks without data.
+	empty := slices.Repeat([]string{"IDAT"}, 100_000)
+	endsInTime(t, pngOf(slices.Concat([]string{smallIHDR}, empty, []string{smallRows})...))
+	endsInTime(t, pngOf(smallIHDR, smallRows[:6]+strings.Repeat("\x00\x00\x00\xff\xff", 100_000)+smallRows[6:]))
+}
+
+// fuzzCost decodes b and demands that the cost of it is within its plan, and the plan within what b can honestly need.
+func fuzzCost(t *testing.T, d *Decoder, b []byte) (p Picture, ok bool) {
+	plan, err := d.Inspect(b)
+	if err != nil {
+		if !oneSentinel(err) {
+			t.Error(err)
+		}
+		return p, false
+	}
+	pixels := plan.Width * plan.Height
+	if most := 64 * int64(len(b)+pixels); plan.Work > most {
+		t.Errorf("%d bytes of work for %d x %d pixels in %d bytes", plan.Work, plan.Width, plan.Height, len(b))
+	}
+	task := &task{ctx: context.Background(), work: plan.Work}
+	func() {
+		defer contain(plan.Format, &err)
+		p, err = plan.decode(task)
+	}()
+	if task.spent > plan.Work {
+		t.Errorf("%d bytes of work were planned, %d done", plan.Work, task.spent)
+	}
+	switch {
+	case err != nil && (!oneSentinel(err) || strings.Contains(err.Error(), "decoder failed")):
+		t.Error(err)
+	case err == nil && (p.Width != plan.Width || p.Height != plan.Height || len(p.Pix) != 3*pixels):
+		t.Errorf("%d x %d in %d bytes, planned were %d x %d", p.Width, p.Height, len(p.Pix), plan.Width, plan.Height)
+	}
+	if err != nil {
+		p.Release()
+	}
+	return p, err == nil
+}
+
+// FuzzPNG compares with the standard library what both read.
+func FuzzPNG(f *testing.F) {
+	addFiles(f, "*.png")
+	f.Add(pngOf("IHDR\x00\x00\x00\x02\x00\x00\x00\x02\x08\x03\x00\x00\x00", "PLTEabcdef", "IDAT\x78\x01\x01\x06\x00\xf9\xff\x00\x01\x02\x01\x00\xff"))
+	d := newDecoder(Config{MaxPixels: 100_000, JPEGScale: ScaleExact}, 224, nil)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		b = slices.Concat([]byte("\x89PNG\r\n\x1a\n"), b[min(8, len(b)):])
+		p, ok := fuzzCost(t, d, b)
+		if !ok {
+			return
+		}
+		defer p.Release()
+		m, err := png.Decode(bytes.NewReader(b))
+		if err != nil {
+			return
+		}
+		want, err := fromImage(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer want.Release()
+		file, _ := readPNGHeader(b)
+		_ = file.chunks(b)
+		short := file.color == pngPalette && len(file.palette) < 3<<file.depth // beyond it is black there, a gray ramp here
+		if !short && !bytes.Equal(p.Pix, want.Pix) {
+			t.Error("other pixels than the standard library's")
+		}
+	})
+}
+
+// deflated compresses b.
+func deflated(b []byte) []byte {
+	var out bytes.Buffer
+	w := zlib.NewWriter(&out)
+	if _, err := w.Write(b); err != nil {
+		panic(err)
+	}
+	if err := w.Close(); err != nil {
+		panic(err)
+	}
+	return out.Bytes()
+}
+
+// TestPNGWide compares rows that are unfiltered in several pieces with what the standard library makes of them.
+func TestPNGWide(t *testing.T) {
+	d := newDecoder(exact, 224, nil)
+	const w, h = 20_011, 7
+	for _, kind := range []struct{ depth, color byte }{{1, pngGray}, {4, pngGray}, {8, pngGray}, {8, pngRGB}, {16, pngRGBA}} {
+		for _, interlaced := range []string{"\x00", "\x01"} {
+			ihdr := "IHDR\x00\x00\x4e\x2b\x00\x00\x00\x07" + string([]byte{kind.depth, kind.color, 0, 0}) + interlaced
+			f, err := readPNGHeader(pngOf(ihdr))
+			if err != nil || f.width != w || f.height != h {
+				t.Fatal(f, err)
+			}
+			var rows []byte
+			filter := byte(0)
+			for _, pass := range f.passes() {
+				for range pass.h {
+					rows = append(rows, filter%5)
+					filter++
+					for i := range f.rowBytes(pass.w) {
+						rows = append(rows, byte(i*i>>3)^filter)
+					}
+				}
+			}
+			b := pngOf(ihdr, "IDAT"+string(deflated(rows)), "IEND")
+			p, err := d.DecodeBytes(b)
+			if err != nil {
+				t.Fatal(kind, err)
+			}
+			m, err := png.Decode(bytes.NewReader(b))
+			if err != nil {
+				t.Fatal(kind, err)
+			}
+			want, err := fromImage(m)
+			if err != nil || !bytes.Equal(p.Pix, want.Pix) {
+				t.Errorf("%v, interlaced %q: other pixels: %v", kind, interlaced, err)
+			}
+			p.Release()
+			want.Release()
+		}
+	}
+}
