@@ -53,7 +53,7 @@ func TestLikePIL(t *testing.T) {
 		for _, c := range cases {
 			t.Run(name+"/"+c.Input, func(t *testing.T) {
 				p, err := d.DecodeBytes(read(t, "pil", c.Input))
-				if name == "go" && (strings.HasPrefix(c.Input, "arithmetic") || strings.HasPrefix(c.Input, "sampling")) && err != nil {
+				if name == "go" && (strings.HasPrefix(c.Input, "arithmetic") || strings.HasPrefix(c.Input, "sampling") || strings.HasSuffix(c.Input, "_restarts.jpg")) && err != nil {
 					if !errors.Is(err, ErrUnsupportedFormat) || !strings.Contains(err.Error(), "libturbojpeg") {
 						t.Fatal(err)
 					}
