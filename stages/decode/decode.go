@@ -33,7 +33,7 @@ type Decoder struct {
 }
 
 // NewDecoder makes a decoder by a valid cfg. target is the side of the picture that will be made of the
-// decoded one, in pixels (224 for CLIP): "fast" never goes below twice that on the shorter side.
+// decoded one, in pixels (224 for CLIP): "fast" never goes below 2.4 times that on the shorter side.
 // JPEGs go to libturbojpeg where FindLibrary finds it.
 func NewDecoder(cfg Config, target int) *Decoder {
 	lib, _ := loadTurbo() // FindLibrary reports the error to who asks
