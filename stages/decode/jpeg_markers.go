@@ -63,10 +63,9 @@ func corruptJPEG(format string, args ...any) error {
 	return fmt.Errorf("%w: JPEG: %s", ErrCorrupt, fmt.Sprintf(format, args...))
 }
 
-// scanJPEG walks the markers of b, which begins with SOI, exactly as libjpeg does (jdmarker.c): what passes here as one
-// scan is at most one for libjpeg, and what libjpeg refuses by the markers alone is refused here. In one thing it
-// cannot follow: where coded data is damaged, libjpeg may end a scan earlier. From there on it reads the rest of that
-// data as bytes between markers, of which it makes the same of every byte, or gives up.
+// scanJPEG walks the markers of b, which begins with SOI, as libjpeg does (jdmarker.c), so that it meets every scan that
+// libjpeg will read, and refuses what libjpeg refuses by the markers alone. Where coded data is damaged, libjpeg may take
+// its rest for bytes between markers; it then meets the same markers, or gives up at one that has no meaning there.
 func scanJPEG(b []byte) (info jpegInfo, err error) {
 	b = b[2:]
 	for inData := false; ; {
@@ -117,7 +116,9 @@ func nextMarker(b []byte) (marker byte, rest []byte) {
 		if i < 0 {
 			return 0, nil
 		}
-		for b = b[i+1:]; len(b) > 0 && b[0] == 0xFF; b = b[1:] {
+		b = b[i+1:]
+		for len(b) > 0 && b[0] == 0xFF {
+			b = b[1:]
 		}
 		if len(b) == 0 {
 			return 0, nil
