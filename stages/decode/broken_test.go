@@ -10,7 +10,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -153,4 +155,33 @@ func TestBrokenNative(t *testing.T) {
 	if len(digests) != 1 {
 		t.Error("what is decoded depends on memory that was never written")
 	}
+}
+
+// TestBrokenAtOnce decodes files that cause different errors and warnings at the same time: the library keeps the texts
+// by which they are told apart for each thread of the system, not for each file.
+func TestBrokenAtOnce(t *testing.T) {
+	d := decoders(t, small)["turbo"]
+	if d == nil {
+		t.Skip("without libturbojpeg")
+	}
+	var files [][]byte
+	var want []string
+	for file, b := range brokenFiles(t) {
+		if strings.HasPrefix(file, "progressive_gray.jpg") {
+			files, want = append(files, b), append(want, outcome(d, b))
+		}
+	}
+	var all sync.WaitGroup
+	for from := range 8 {
+		all.Go(func() {
+			for i := range files {
+				at := (i + from*len(files)/8) % len(files)
+				if got := outcome(d, files[at]); got != want[at] {
+					t.Errorf("damage %d: %s at once, %s alone", at+1, got, want[at])
+				}
+				runtime.Gosched()
+			}
+		})
+	}
+	all.Wait()
 }

@@ -14,8 +14,9 @@ func TestMain(m *testing.M) {
 	if flag.Lookup("test.bench").Value.String() == "" {
 		released = func(b []byte) {
 			b = b[:cap(b)]
-			for i := range b {
-				b[i] = poison
+			b[0] = poison
+			for n := 1; n < len(b); n *= 2 { // much faster than byte by byte under the race detector
+				copy(b[n:], b[:n])
 			}
 		}
 	}
