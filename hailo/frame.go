@@ -56,5 +56,9 @@ func (p *Frames) Get(ctx context.Context) (*Frame, error) {
 func (p *Frames) Len() int  { return p.all }
 func (p *Frames) Free() int { return len(p.free) }
 
-// Release gives the frame back to its pool. Exactly once for each Get.
-func (f *Frame) Release() { f.pool.free <- f }
+// Release gives the frame back to its pool. Exactly once for each Get. The embedding is forgotten: an encoder that did
+// not write one could otherwise answer with that of another image.
+func (f *Frame) Release() {
+	clear(f.Embedding)
+	f.pool.free <- f
+}

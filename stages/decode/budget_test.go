@@ -21,7 +21,7 @@ func testBudget(queue int) *Budget {
 	return NewBudget(100*mb+3*2*small, math.MaxInt64, 2, queue)
 }
 
-func whole(t *testing.T, b *Budget) {
+func returned(t *testing.T, b *Budget) {
 	t.Helper()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -79,7 +79,7 @@ func TestBudgetTurns(t *testing.T) {
 		if want := []string{"a1", "a2", "b1", "c1", "a3"}; !slices.Equal(order, want) {
 			t.Errorf("served %v, want %v", order, want)
 		}
-		whole(t, b)
+		returned(t, b)
 	})
 }
 
@@ -129,7 +129,7 @@ func TestBudgetRefuses(t *testing.T) {
 			is(name, errTooLate, 5)
 		}
 		all.Release()
-		whole(t, b)
+		returned(t, b)
 	})
 }
 
@@ -156,7 +156,7 @@ func TestBudgetKeepsAWorkerFree(t *testing.T) {
 		first.Shrink(mb) // decoded, not resized
 		(<-second).Release()
 		first.Release()
-		whole(t, b)
+		returned(t, b)
 	})
 }
 
@@ -186,7 +186,7 @@ func TestBudgetLimitsRuntime(t *testing.T) {
 	two.Release()
 	one.Release()
 	check(0)
-	whole(t, b)
+	returned(t, b)
 }
 
 // TestBudgetStorm has many goroutines reserve, shrink, release and give up: the sums hold.
@@ -209,5 +209,5 @@ func TestBudgetStorm(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	whole(t, b)
+	returned(t, b)
 }

@@ -8,7 +8,7 @@ import (
 // Values of Config.JPEGScale.
 const (
 	ScaleExact = "exact" // decode JPEGs at full size: byte for byte what PIL decodes
-	ScaleFast  = "fast"  // let libjpeg-turbo decode at 1/2, 1/4 or 1/8, never below twice the target
+	ScaleFast  = "fast"  // let libjpeg-turbo decode at 1/2, 1/4 or 1/8, never below 2.4 times the target
 )
 
 // maxPixelsBound keeps products of sizes far from overflow.

@@ -28,7 +28,7 @@ type Decoder struct {
 }
 
 // NewDecoder makes a decoder by a valid cfg. target is the side of the picture that will be made of the
-// decoded one, in pixels (224 for CLIP): "fast" never goes below twice that on the shorter side.
+// decoded one, in pixels (224 for CLIP): "fast" never goes below 2.4 times that on the shorter side.
 // JPEGs go to libturbojpeg where FindLibrary finds it.
 func NewDecoder(cfg Config, target int) *Decoder {
 	lib, _ := loadTurbo() // FindLibrary reports the error to who asks
@@ -74,7 +74,8 @@ func (d *Decoder) Inspect(b []byte) (plan Plan, err error) {
 }
 
 // Decode carries out a plan that Inspect has returned without an error. The caller owns the picture and releases it.
-// It blocks for as long as the work takes (milliseconds a megapixel), but not much beyond the end of ctx.
+// It blocks for as long as the work takes (milliseconds a megapixel), but not much beyond the end of ctx; libjpeg cannot
+// be stopped, so for a JPEG of 50 million pixels that may be a second.
 // The error is one of those of Inspect, or the cause of ctx.
 func (d *Decoder) Decode(ctx context.Context, plan Plan) (p Picture, err error) {
 	defer func() {

@@ -53,7 +53,7 @@ func TestLikePIL(t *testing.T) {
 		for _, c := range cases {
 			t.Run(name+"/"+c.Input, func(t *testing.T) {
 				p, err := d.DecodeBytes(read(t, "pil", c.Input))
-				if name == "go" && (strings.HasPrefix(c.Input, "arithmetic") || strings.HasPrefix(c.Input, "sampling")) && err != nil {
+				if name == "go" && (strings.HasPrefix(c.Input, "arithmetic") || strings.HasPrefix(c.Input, "sampling") || strings.HasSuffix(c.Input, "_restarts.jpg")) && err != nil {
 					if !errors.Is(err, ErrUnsupportedFormat) || !strings.Contains(err.Error(), "libturbojpeg") {
 						t.Fatal(err)
 					}
@@ -160,7 +160,6 @@ func TestRefused(t *testing.T) {
 			{"huge lossless WebP", huge("lossless_alpha.webp", 21, 0xFF, 0xFF, 0xFF, 0x1F), ErrTooManyPixels, "16384"},
 			{"huge TIFF", huge("gray.tiff", 0), ErrTruncated, ""}, // replaced below
 			{"JPEG without size", huge("rgb_444.jpg", sof+5, 0, 0, 0, 0), ErrCorrupt, ""},
-			{"JPEG of many scans", manyScans(t, 64), ErrTooManyPixels, "scans"},
 			{"JPEG without a picture", []byte("\xff\xd8\xff\xd9"), ErrCorrupt, ""},
 			{"BMP shorter than it says", huge("rgb.bmp", 22, 100), ErrTruncated, ""},
 		} {
@@ -264,10 +263,10 @@ func TestFast(t *testing.T) {
 
 func TestDCTScale(t *testing.T) {
 	for size, want := range map[[2]int][2]int{
-		{640, 480}: {640, 480}, {1191, 895}: {596, 448}, {1190, 894}: {1190, 894}, {1920, 1080}: {960, 540},
+		{640, 480}: {640, 480}, {1433, 1075}: {717, 538}, {1432, 1074}: {1432, 1074}, {1195, 896}: {1195, 896}, {2389, 1792}: {1195, 896}, {1920, 1080}: {960, 540},
 		{2560, 1440}: {1280, 720}, {4032, 3024}: {1008, 756}, {8001, 6001}: {1001, 751},
 	} {
-		if w, h := dctScale(size[0], size[1], 448); w != want[0] || h != want[1] {
+		if w, h := dctScale(size[0], size[1], 224); w != want[0] || h != want[1] {
 			t.Errorf("%v becomes %d x %d, want %v", size, w, h, want)
 		}
 	}
@@ -356,12 +355,4 @@ func cmykTIFF() []byte {
 	photometric := bytes.Index(b, []byte{0x06, 0x01, 4, 0})
 	b[photometric+8] = 5
 	return b
-}
-
-// manyScans repeats the last scan of a progressive JPEG.
-func manyScans(t *testing.T, n int) []byte {
-	b := read(t, "pil", "progressive_gray.jpg")
-	last := bytes.LastIndex(b, []byte{0xFF, 0xDA})
-	scan := b[last : len(b)-2]
-	return append(append(bytes.Clone(b[:last]), bytes.Repeat(scan, n)...), 0xFF, 0xD9)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"testing"
 )
 
@@ -18,10 +19,20 @@ func block(order binary.AppendByteOrder, tag, kind uint16, count, value uint32) 
 	b = order.AppendUint16(b, tag)
 	b = order.AppendUint16(b, kind)
 	b = order.AppendUint32(b, count)
-	if kind == 3 && count <= 2 {
+	switch {
+	case kind == 6 && count == 1:
+		return append(b, byte(value), 0, 0, 0)
+	case (kind == 3 || kind == 8) && count <= 2:
 		return order.AppendUint16(order.AppendUint16(b, uint16(value)), 0)
 	}
 	return order.AppendUint32(b, value)
+}
+
+// two makes a block of the entries of two blocks.
+func two(a, b []byte) []byte {
+	a = append(bytes.Clone(a), b[10:]...)
+	a[8] = 2 // entries
+	return a
 }
 
 func TestOrientation(t *testing.T) {
@@ -36,7 +47,23 @@ func TestOrientation(t *testing.T) {
 		{"big endian", block(big, 0x112, 3, 1, 8), 8},
 		{"with its name", append([]byte("Exif\x00\x00"), block(big, 0x112, 3, 1, 3)...), 3},
 		{"as a long", block(little, 0x112, 4, 1, 5), 5},
-		{"elsewhere in the block", append(block(little, 0x112, 3, 3, 22), 7, 0, 0, 0), 7},
+		{"elsewhere in the block", append(block(little, 0x112, 3, 3, 22), 7, 0, 0, 0, 0, 0), 7},
+		{"as a signed short", block(little, 0x112, 8, 1, 6), 6},
+		{"as a signed long", block(big, 0x112, 9, 1, 6), 6},
+		{"as a signed byte", block(little, 0x112, 6, 1, 6), 6},
+		{"as a ratio", append(block(big, 0x112, 5, 1, 22), 0, 0, 0, 12, 0, 0, 0, 2), 6},
+		{"as a signed ratio", append(block(little, 0x112, 10, 1, 22), 0xFA, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF), 6},
+		{"as a ratio of nothing", append(block(big, 0x112, 5, 1, 22), 0, 0, 0, 6, 0, 0, 0, 0), 1},
+		{"as a float", block(little, 0x112, 11, 1, math.Float32bits(6)), 6},
+		{"as a float with a fraction", block(little, 0x112, 11, 1, math.Float32bits(6.5)), 1},
+		{"as a double", append(block(big, 0x112, 12, 1, 22), 0x40, 0x18, 0, 0, 0, 0, 0, 0), 6},
+		{"as 64 bits", append(block(little, 0x112, 16, 1, 22), 6, 0, 0, 0, 0, 0, 0, 0), 6},
+		{"some values beyond the block", append(block(little, 0x112, 3, 3, 22), 7, 0, 0, 0), 1},
+		{"the last of two", two(block(little, 0x112, 3, 1, 6), block(little, 0x112, 3, 1, 8)), 8},
+		{"the last of two that has a value", two(block(little, 0x112, 3, 1, 6), block(little, 0x112, 3, 0, 8)), 6},
+		{"after an entry beyond the block", two(block(little, 0x10F, 2, 9, 9999), block(little, 0x112, 3, 1, 8)), 1},
+		{"after a type that is not known", two(block(little, 0x10F, 99, 9, 9999), block(little, 0x112, 3, 1, 8)), 8},
+		{"mixed first bytes", append([]byte("II\x00*"), block(little, 0x112, 3, 1, 8)[4:]...), 8},
 		{"beyond the block", block(little, 0x112, 3, 3, 0xFFFFFFFF), 1},
 		{"0", block(little, 0x112, 3, 1, 0), 1},
 		{"9", block(little, 0x112, 3, 1, 9), 1},

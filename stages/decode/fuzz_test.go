@@ -8,8 +8,9 @@ import (
 	"testing"
 )
 
-// FuzzDecode gives the same bytes to both decoders: no panic, one sentinel for each error, a whole picture
-// otherwise; and nothing of it left when the next picture is decoded.
+// FuzzDecode gives the same bytes to both decoders: no panic, one sentinel for each error, a whole image otherwise, the
+// same one whatever was in its buffers before; no more work than the plan said, and no plan beyond what the file can
+// honestly need; and nothing of it left when the next image is decoded.
 func FuzzDecode(f *testing.F) {
 	files, err := filepath.Glob("testdata/pil/*.*")
 	if err != nil || len(files) < 50 {
@@ -31,37 +32,89 @@ func FuzzDecode(f *testing.F) {
 		f.Add(animation(image.Pt(6, 21), image.Pt(2, 4), image.Pt(2, 17), still))
 	}
 
-	ds := decoders(f, Config{MaxPixels: 200_000, JPEGScale: ScaleExact})
+	const maxPixels = 200_000
+	ds := decoders(f, Config{MaxPixels: maxPixels, JPEGScale: ScaleExact})
 	small, err := os.ReadFile("testdata/pil/rgb_422.jpg")
 	if err != nil {
 		f.Fatal(err)
 	}
-	want := map[string][]byte{}
+	want := map[string]string{}
 	for name, d := range ds {
-		p, err := d.DecodeBytes(small)
-		if err != nil {
-			f.Fatal(err)
-		}
-		want[name] = p.Pix
+		want[name] = outcome(d, small)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for name, d := range ds {
-			p, err := d.DecodeBytes(b)
-			switch {
-			case err != nil && !oneSentinel(err):
-				t.Errorf("%s: %v", name, err)
-			case err == nil && (p.Width < 1 || p.Height < 1 || p.Width*p.Height > 200_000 ||
-				len(p.Pix) != 3*p.Width*p.Height || p.Format == "" || p.Orientation < 1 || p.Orientation > 8):
+			plan, err := d.Inspect(b)
+			if err != nil {
+				if !oneSentinel(err) {
+					t.Errorf("%s: %v", name, err)
+				}
+				continue
+			}
+			if most := honestWork(plan, len(b)); plan.Work > most || plan.Memory < int64(3*plan.Width*plan.Height) || plan.Memory < 0 {
+				t.Errorf("%s: %s of %d x %d in %d bytes takes %d bytes of work, %d at most; and %d of memory",
+					name, plan.Format, plan.Width, plan.Height, len(b), plan.Work, most, plan.Memory)
+			}
+			one, two := poisoned(t, plan, 0x11), poisoned(t, plan, 0xEE)
+			if !bytes.Equal(one.Pix, two.Pix) || (one.Pix == nil) != (two.Pix == nil) {
+				t.Errorf("%s: what was in the buffers before shows", name)
+			}
+			if p := one; p.Pix != nil && (p.Width < 1 || p.Height < 1 || p.Width*p.Height > maxPixels ||
+				len(p.Pix) != 3*p.Width*p.Height || p.Format == "" || p.Orientation < 1 || p.Orientation > 8) {
 				t.Errorf("%s: %d x %d, %d bytes, %q, %d", name, p.Width, p.Height, len(p.Pix), p.Format, p.Orientation)
 			}
-			p.Release()
-			if bytes.HasPrefix(b, small[:3]) {
-				p, err := d.DecodeBytes(small)
-				if err != nil || !bytes.Equal(p.Pix, want[name]) {
-					t.Errorf("%s: the next picture: %v", name, err)
-				}
-				p.Release()
+			one.Release()
+			two.Release()
+			if bytes.HasPrefix(b, small[:3]) && outcome(d, small) != want[name] {
+				t.Errorf("%s: the next image is another", name)
 			}
 		}
 	})
+}
+
+// honestWork is a bound of what decoding a file may take, from its length and its pixels alone.
+func honestWork(plan Plan, length int) int64 {
+	const factor = 64
+	n := int64(factor)*int64(length) + factor*int64(plan.Width)*int64(plan.Height)
+	if plan.Format == JPEG { // groups of up to 32 x 32 pixels, of four components
+		n += 2*smallJPEG + (2*maxPasses+16)*4*int64(plan.Width+31)*int64(plan.Height+31)
+	}
+	return n
+}
+
+// poisoned carries out a plan with buffers that hold fill.
+func poisoned(t *testing.T, plan Plan, fill byte) Picture {
+	defer func(before byte) { poison = before }(poison)
+	poison = fill
+	for range 2 { // pixels, and what is turned
+		p, q := newPicture(plan.Width, plan.Height), newPicture(plan.Width, plan.Height)
+		p.Release()
+		q.Release()
+	}
+	run := &task{ctx: t.Context(), work: plan.Work}
+	p, err := carryOut(plan, run)
+	if run.spent > plan.Work {
+		t.Errorf("%s of %d x %d: %d bytes of work done, %d planned", plan.Format, plan.Width, plan.Height, run.spent, plan.Work)
+	}
+	if err != nil && !oneSentinel(err) {
+		t.Error(err)
+	}
+	return p
+}
+
+// carryOut is Decode with a task that can be looked at.
+func carryOut(plan Plan, run *task) (p Picture, err error) {
+	defer func() {
+		if err != nil {
+			p.Release()
+			p = Picture{}
+		}
+	}()
+	defer contain(plan.Format, &err)
+	if p, err = plan.decode(run); err != nil {
+		return p, err
+	}
+	upright(&p, plan.Orientation)
+	p.Format = plan.Format
+	return p, nil
 }

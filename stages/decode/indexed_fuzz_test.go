@@ -17,7 +17,7 @@ func FuzzBMP(f *testing.F) {
 	seedIndexed(f, "*.bmp")
 	d := newDecoder(Config{MaxPixels: 100_000, JPEGScale: ScaleExact}, 224, nil)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		p, ok := carryOut(t, b, d.planBMP)
+		p, ok := planned(t, b, d.planBMP)
 		defer p.Release()
 		if !ok {
 			return // the size is not to be trusted
@@ -41,7 +41,7 @@ func FuzzGIF(f *testing.F) {
 	seedIndexed(f, "*.gif")
 	d := newDecoder(Config{MaxPixels: 100_000, JPEGScale: ScaleExact}, 224, nil)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		p, ok := carryOut(t, b, d.planGIF)
+		p, ok := planned(t, b, d.planGIF)
 		defer p.Release()
 		if !ok || bytes.Contains(b, []byte("!\x01")) { // a text is read by another rule there
 			return
@@ -83,8 +83,8 @@ func seedIndexed(f *testing.F, pattern string) {
 	}
 }
 
-// carryOut carries out the plan of b, and checks that it costs what the plan says and that the plan is honest.
-func carryOut(t *testing.T, b []byte, planOf func([]byte) (Plan, error)) (Picture, bool) {
+// planned carries out the plan of b, and checks that it costs what the plan says and that the plan is honest.
+func planned(t *testing.T, b []byte, planOf func([]byte) (Plan, error)) (Picture, bool) {
 	plan, err := planOf(b)
 	if err != nil {
 		if !oneSentinel(err) {

@@ -7,7 +7,7 @@ import (
 )
 
 // poison is what released buffers hold in tests.
-const poison = 0xA5
+var poison byte = 0xA5
 
 func TestMain(m *testing.M) {
 	flag.Parse()

@@ -94,6 +94,8 @@ func TestEstimates(t *testing.T) {
 		{"run lengths", BMP, bmpOf(40, 1500, 1500, 8, 1, make([]byte, 4*256), bytes.Repeat([]byte{250, 1, 250, 1, 250, 1, 250, 1, 250, 1, 250, 1, 0, 0}, 1500))},
 		{"RGB", JPEG, encoded(t, toJPEG, opaque)},
 		{"gray", JPEG, encoded(t, toJPEG, image.NewGray(r))},
+		{"progressive", JPEG, read(t, "pixels", "hd_progressive.jpg")},
+		{"CMYK", JPEG, read(t, "pixels", "cmyk.jpg")},
 		{"deflate", TIFF, encoded(t, inflate, image.NewNRGBA(r))},
 		{"16-bit deflate", TIFF, encoded(t, inflate, image.NewNRGBA64(image.Rect(0, 0, 1000, 1000)))},
 		{"raw", TIFF, encoded(t, raw, image.NewNRGBA(r))},

@@ -33,8 +33,8 @@ func FindLibrary() (Library, error) {
 // turboLib is the opened library: the addresses of its functions (turbojpeg.h, TurboJPEG API 2, which
 // version 3 of the library still has).
 type turboLib struct {
-	about                                                             Library
-	initDecompress, destroy, header, decompress, errorText, errorCode uintptr
+	about                                                  Library
+	initDecompress, destroy, header, decompress, errorText uintptr
 }
 
 var loadTurbo = sync.OnceValues(func() (*turboLib, error) { return openTurbo(libraryNames()) })
@@ -90,7 +90,7 @@ func bindTurbo(handle uintptr) (*turboLib, error) {
 	}{
 		{&lib.initDecompress, "tjInitDecompress"}, {&lib.destroy, "tjDestroy"},
 		{&lib.header, "tjDecompressHeader3"}, {&lib.decompress, "tjDecompress2"},
-		{&lib.errorText, "tjGetErrorStr2"}, {&lib.errorCode, "tjGetErrorCode"},
+		{&lib.errorText, "tjGetErrorStr2"},
 	} {
 		var err error
 		if *s.to, err = purego.Dlsym(handle, s.name); err != nil {
@@ -121,14 +121,22 @@ func mappedFile(part string) string {
 const (
 	tjRGB        = 0 // TJPF_RGB
 	tjCMYK       = 11
-	tjSpaceCMYK  = 3 // TJCS_CMYK
-	tjSpaceYCCK  = 4
 	tjLimitScans = 32768 // TJFLAG_LIMITSCANS: fail on more than 500 scans (ignored before 2.1)
-	tjWarning    = 0     // TJERR_WARNING: the picture was decoded all the same
 )
 
-// turbo is one decompressor of the library, for one file: it keeps tables of what it has read. Made when it is first
-// needed, not for concurrent use.
+// turboWarnings are the beginnings of libjpeg's warnings (JWRN_* of jerror.h) that a whole file can cause: the image
+// was decoded all the same. The library's own answer, tjGetErrorCode, cannot be used: it says "warning" as well of a
+// decoding that ended with an error after one. Its text is that of the first warning, unless an error came, whose text
+// replaces it; so what is not in this list, such as a text of a later version, is an error.
+var turboWarnings = []string{
+	"Corrupt JPEG data: ",
+	"Inconsistent progression sequence for component ",
+	"Unknown Adobe color transform code ",
+	"Warning: unknown JFIF revision number ",
+	"Invalid SOS parameters for sequential JPEG",
+}
+
+// turbo is one decompressor of the library, for one file: it keeps tables of what it has read. Not for concurrent use.
 type turbo struct {
 	lib    *turboLib
 	handle uintptr
@@ -136,22 +144,27 @@ type turbo struct {
 	width, height, subsampling, colorspace int32
 }
 
+// open makes the decompressor; close must follow, whatever open returns. The library keeps its error texts by thread,
+// so the goroutine stays on this one until then.
+func (t *turbo) open() error {
+	runtime.LockOSThread()
+	if t.handle, _, _ = purego.SyscallN(t.lib.initDecompress); t.handle == 0 {
+		return errors.New("no memory for a decompressor")
+	}
+	return nil
+}
+
 func (t *turbo) close() {
 	if t.handle != 0 {
 		purego.SyscallN(t.lib.destroy, t.handle)
 		t.handle = 0
 	}
+	runtime.UnlockOSThread()
 }
 
-// readHeader fills t.width, t.height and t.colorspace. The size alone tells whether it was read: the library
-// reports success with 0 x 0 for some input that is no JPEG, and sets it last.
+// readHeader fills t.width and t.height. The size alone tells whether it was read: the library reports success with
+// 0 x 0 for some input that is no JPEG, and sets it last.
 func (t *turbo) readHeader(b []byte) error {
-	if t.handle == 0 {
-		if t.handle, _, _ = purego.SyscallN(t.lib.initDecompress); t.handle == 0 {
-			return errors.New("no memory for a decompressor")
-		}
-	}
-	t.width, t.height = 0, 0
 	rc, _, _ := purego.SyscallN(t.lib.header, t.handle, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
 		uintptr(unsafe.Pointer(&t.width)), uintptr(unsafe.Pointer(&t.height)),
 		uintptr(unsafe.Pointer(&t.subsampling)), uintptr(unsafe.Pointer(&t.colorspace)))
@@ -161,18 +174,14 @@ func (t *turbo) readHeader(b []byte) error {
 		// the library's list, which does not keep it from decoding.
 		return nil
 	case int32(rc) != 0:
-		return t.fail()
+		return errors.New(t.message())
 	}
-	return errors.New("no picture in it")
+	return errors.New("no image in it")
 }
 
-// fail returns the library's last error.
-func (t *turbo) fail() error { return errors.New(t.message()) }
-
-// decode writes the picture at w x h, which must be the size of the header or one of its DCT scales, into
-// dst: w*h pixels without gaps, 3 bytes each (4 for the pixel format tjCMYK). warned means that the data is
-// damaged or ends early, though dst was filled.
-func (t *turbo) decode(b, dst []byte, w, h, pixelFormat int) (warned bool, err error) {
+// decode writes the image at w x h, which must be the size of the header or one of its DCT scales, into dst: w*h pixels
+// without gaps, 3 bytes each (4 for the pixel format tjCMYK). Where it returns no error, all of dst was written.
+func (t *turbo) decode(b, dst []byte, w, h, pixelFormat int) error {
 	size := 3
 	if pixelFormat == tjCMYK {
 		size = 4
@@ -180,18 +189,16 @@ func (t *turbo) decode(b, dst []byte, w, h, pixelFormat int) (warned bool, err e
 	_ = dst[: w*h*size : w*h*size]
 	rc, _, _ := purego.SyscallN(t.lib.decompress, t.handle, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
 		uintptr(unsafe.Pointer(&dst[0])), uintptr(w), 0, uintptr(h), uintptr(pixelFormat), tjLimitScans)
-	switch {
-	case int32(rc) == 0:
-		return false, nil
-	case t.onlyWarned():
-		return true, nil
+	if int32(rc) == 0 {
+		return nil
 	}
-	return false, t.fail()
-}
-
-func (t *turbo) onlyWarned() bool {
-	code, _, _ := purego.SyscallN(t.lib.errorCode, t.handle)
-	return int32(code) == tjWarning
+	text := t.message()
+	for _, warning := range turboWarnings {
+		if strings.HasPrefix(text, warning) {
+			return nil
+		}
+	}
+	return errors.New(text)
 }
 
 // message copies the library's last error text.

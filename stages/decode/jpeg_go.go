@@ -1,0 +1,78 @@
+package decode
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"image"
+	"image/jpeg"
+	"io"
+	"sync"
+)
+
+// planGoJPEG is the way without libturbojpeg. It is stricter than PIL: every damage is an error, and some kinds of
+// file that PIL reads are not supported.
+func (d *Decoder) planGoJPEG(b []byte, info jpegInfo) (Plan, error) {
+	switch {
+	case info.arithmetic():
+		return Plan{}, needsTurbo("arithmetic coding")
+	case info.longRestarts:
+		// Go counts these intervals in groups of blocks where the standard has blocks.
+		return Plan{}, needsTurbo("restart markers in scans of one component")
+	}
+	own := info.padded() // the planes
+	if info.progressive() {
+		const size = 4 // bytes of a coefficient
+		own += size * info.padded()
+	}
+	ids := ""
+	for _, c := range info.components {
+		ids += string(rune(c.id))
+	}
+	if len(info.components) == 4 || info.adobeRGB || ids == "RGB" {
+		own += 4 * info.width * info.height // converted into a second image
+	}
+	work := len(b) + 8*info.samples + 2*own
+	return newPlan(info.width, info.height, own, work, orientation(info.exif), func(t *task) (Picture, error) {
+		if err := t.spend(work - len(b)); err != nil {
+			return Picture{}, err
+		}
+		r := t.reader(b)
+		if !info.progressive() {
+			// An image without Huffman tables means the standard ones. Those in the file come later and count.
+			r = io.MultiReader(bytes.NewReader(b[:2]), bytes.NewReader(standardTables()), t.reader(b[2:]))
+		}
+		m, err := jpeg.Decode(r)
+		if err != nil {
+			if t.ctx.Err() != nil {
+				return Picture{}, context.Cause(t.ctx)
+			}
+			return Picture{}, goJPEGError(err)
+		}
+		return t.fromImage(m)
+	}), nil
+}
+
+// standardTables returns the Huffman tables of ITU T.81, annex K, as a segment: Go's encoder writes no others.
+var standardTables = sync.OnceValue(func() []byte {
+	var file bytes.Buffer
+	if err := jpeg.Encode(&file, image.NewRGBA(image.Rect(0, 0, 1, 1)), nil); err != nil {
+		panic(err) // a buffer takes everything
+	}
+	b := file.Bytes()[bytes.Index(file.Bytes(), []byte{0xFF, markDHT}):]
+	return b[:2+int(binary.BigEndian.Uint16(b[2:]))]
+})
+
+// needsTurbo is for files that only libturbojpeg reads.
+func needsTurbo(what string) error {
+	return unsupportedKind(fmt.Sprintf("JPEG: %s (it takes libturbojpeg, which is not installed)", what))
+}
+
+func goJPEGError(err error) error {
+	if feature := jpeg.UnsupportedError(""); errors.As(err, &feature) {
+		return needsTurbo(string(feature))
+	}
+	return classify(JPEG, err)
+}
