@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"hailoclip/bench"
@@ -76,7 +74,6 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 	if c.Compare {
 		return c.compare()
 	}
-	signal.Ignore(syscall.SIGPIPE) // who reads the table may be gone; the service must be stopped all the same
 	o, asserts, err := c.options()
 	if err == nil && c.URL != "" {
 		err = c.aboutService(g)

@@ -77,7 +77,7 @@ func (c *classifyCmd) classify(ctx context.Context, e *engine) error {
 
 	for i, row := range prompts.Rows {
 		if row.Truncated {
-			fmt.Fprintf(os.Stderr, "hailo-clip: --prompt number %d is longer than the model reads: its end is ignored\n", i+1)
+			complain("hailo-clip: --prompt number %d is longer than the model reads: its end is ignored", i+1)
 		}
 	}
 
@@ -141,7 +141,7 @@ func (c *classifyCmd) print(w io.Writer, verdicts []verdict) error {
 			continue
 		}
 		if v.Error != "" {
-			fmt.Fprintf(os.Stderr, "hailo-clip: %s: %s\n", v.Image, v.Error)
+			complain("hailo-clip: %s: %s", printable(v.Image), v.Error)
 			continue
 		}
 		fmt.Fprintf(w, "%s\n", printable(v.Image))

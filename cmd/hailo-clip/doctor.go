@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/term"
-
 	"hailoclip/configs"
 	"hailoclip/hailo"
 	"hailoclip/hailo/doctor"
@@ -47,7 +45,7 @@ func (c *doctorCmd) Run(ctx context.Context, g *globals) error {
 	if c.JSON {
 		err = printJSON(stdout, report)
 	} else {
-		err = report.WriteText(stdout, term.IsTerminal(int(os.Stdout.Fd())))
+		err = report.WriteText(styled{stdout}, stdout.terminal)
 	}
 	if err == nil && report.ExitCode() != 0 {
 		err = exitError(report.ExitCode())

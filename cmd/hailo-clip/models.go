@@ -153,7 +153,7 @@ func (c *modelsPullCmd) Run(ctx context.Context, g *globals) error {
 		// Whether there is a node does not matter: after an installation it comes with the next start.
 		o.Zoo, _ = hailo.ZooRelease(library) // "", the manifest's, where none is known
 		if o.Zoo != "" && o.Which != hailo.CPUPart {
-			fmt.Fprintf(os.Stderr, "files for the NPU: model zoo %s, for HailoRT %s, which is installed\n", o.Zoo, library)
+			complain("files for the NPU: model zoo %s, for HailoRT %s, which is installed", o.Zoo, library)
 		}
 	}
 	bar := newBars(os.Stderr)
