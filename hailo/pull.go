@@ -79,7 +79,8 @@ func (s *Store) lock(name string) (unlock func(), err error) {
 	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(s.Dir, "."+name+".lock"), os.O_RDWR|os.O_CREATE, 0o644)
+	// Nothing is written to it, so that it may be another user's: systemd gives the folder to the service's.
+	f, err := os.OpenFile(filepath.Join(s.Dir, "."+name+".lock"), os.O_RDONLY|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o644)
 	if err != nil {
 		return nil, err
 	}
@@ -189,9 +190,12 @@ func recordFile(ctx context.Context, dir, name, path, url string, recs records) 
 
 // copyPart copies a file from a folder, where it is by its name or where the vendor keeps it.
 func copyPart(ctx context.Context, dir, name, part string, f File, progress func(done, total int64)) error {
-	src, err := os.Open(filepath.Join(dir, name))
+	src, err := OpenRegular(filepath.Join(dir, name))
 	if errors.Is(err, fs.ErrNotExist) && f.Vendor != "" {
-		src, err = os.Open(filepath.Join(dir, filepath.FromSlash(f.Vendor)))
+		src, err = OpenRegular(filepath.Join(dir, filepath.FromSlash(f.Vendor)))
+	}
+	if errors.Is(err, ErrNotRegular) {
+		return fmt.Errorf("%w: %w", ErrModelFile, err)
 	}
 	if err != nil {
 		return err

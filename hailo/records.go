@@ -160,7 +160,7 @@ func checkKindOfFile(path string, info fs.FileInfo) error {
 	if !info.Mode().IsRegular() || info.Size() == 0 {
 		return fmt.Errorf("%w: %s is empty or not a file", ErrModelFile, path)
 	}
-	f, err := os.Open(path)
+	f, err := OpenRegular(path)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrModelFile, err)
 	}
@@ -193,7 +193,7 @@ func checkKindOfFile(path string, info fs.FileInfo) error {
 
 // hashFile returns the hex SHA-256 of a file. It ends early with the cause of ctx.
 func hashFile(ctx context.Context, path string) (string, error) {
-	f, err := os.Open(path)
+	f, err := OpenRegular(path)
 	if err != nil {
 		return "", err
 	}
@@ -219,7 +219,7 @@ func (c contextReader) Read(p []byte) (int, error) {
 }
 
 func readLimited(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := OpenRegular(path)
 	if err != nil {
 		return nil, err
 	}
