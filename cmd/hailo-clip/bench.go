@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"hailoclip/bench"
+	"hailoclip/hailo"
 )
 
 type benchCmd struct {
@@ -257,7 +258,7 @@ func (c *benchRunCmd) compare() error {
 	}
 	var reports [2]*bench.Report
 	for i, name := range c.Files {
-		f, err := os.Open(name)
+		f, err := hailo.OpenRegular(name)
 		if err != nil {
 			return err
 		}

@@ -74,7 +74,7 @@ func run() int {
 	defer stderr.flush(lastWords)
 
 	var c cli
-	parser, err := kong.New(&c,
+	parser, err := kong.New(&c, append(rawArguments(),
 		kong.Name("hailo-clip"), kong.Description(description),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.Vars{"config_file": configs.SystemFile}, kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(&c.globals),
@@ -83,7 +83,7 @@ func run() int {
 			stderr.flush(lastWords)
 			os.Exit(code)
 		}),
-	)
+	)...)
 	if err != nil {
 		panic(err) // the grammar above is wrong
 	}
