@@ -237,6 +237,10 @@ func TestUnfinished(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	o := testOptions(Load{Clients: 2}, Load{Clients: 3})
+	var err error
+	if o.Goal, err = ParseGoal("p99<0.001ms"); err != nil {
+		t.Fatal(err)
+	}
 	o.Progress = func(step string, _, _ time.Duration) {
 		if strings.HasPrefix(step, "2:") {
 			cancel()
@@ -248,6 +252,9 @@ func TestUnfinished(t *testing.T) {
 	}
 	var table, page strings.Builder
 	r.WriteTable(&table)
+	if strings.Contains(table.String(), "No load meets") {
+		t.Errorf("a verdict without the loads that were not measured:\n%s", &table)
+	}
 	if err := r.WriteHTML(&page); err != nil || !strings.Contains(table.String(), "ended before its last") || !strings.Contains(page.String(), "ended before its last") {
 		t.Errorf("%v\n%s", err, &table)
 	}

@@ -58,10 +58,15 @@ func rawText(convert func(string) (string, error)) kong.MapperFunc {
 			return err
 		}
 		text, err := convert(token.String())
-		if err == nil {
+		switch {
+		case err != nil:
+			return err
+		case target.Kind() == reflect.Slice: // a flag that is given several times
+			target.Set(reflect.Append(target, reflect.ValueOf(text)))
+		default:
 			target.SetString(text)
 		}
-		return err
+		return nil
 	}
 }
 

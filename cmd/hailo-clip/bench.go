@@ -126,7 +126,7 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 		bar.count(step, int64(min(done, total)/time.Second), int64(total/time.Second))
 	}
 	report, err := bench.Run(ctx, a, b, o)
-	bar.done()
+	bar.done(err == nil)
 	if report == nil {
 		return err
 	}

@@ -106,7 +106,7 @@ func (c *classifyCmd) classify(ctx context.Context, e *engine) error {
 			bar.count("classifying", int64(done+1), int64(len(c.Images)))
 		}
 	}
-	bar.done()
+	bar.done(ctx.Err() == nil)
 	if ctx.Err() != nil {
 		return context.Canceled // a part of the results would look like all of them
 	}

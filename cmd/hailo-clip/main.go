@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -87,7 +88,11 @@ func run() int {
 	if err != nil {
 		panic(err) // the grammar above is wrong
 	}
-	k, err := parser.Parse(os.Args[1:])
+	args := os.Args[1:]
+	if len(args) > 0 && args[0] == "help" {
+		args = append(slices.Clone(args[1:]), "--help")
+	}
+	k, err := parser.Parse(args)
 	if err != nil {
 		command := ""
 		var bad *kong.ParseError

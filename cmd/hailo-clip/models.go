@@ -159,7 +159,7 @@ func (c *modelsPullCmd) Run(ctx context.Context, g *globals) error {
 	bar := newBars(os.Stderr)
 	o.Progress = bar.set
 	err = store.Pull(ctx, c.Name, o)
-	bar.done()
+	bar.done(err == nil)
 	if err != nil {
 		return err
 	}
