@@ -86,12 +86,13 @@ func (c *doctorCmd) thisMachine(g *globals, p place, env *doctor.Env) error {
 		env.Extra = func(context.Context) []doctor.Finding { return []doctor.Finding{hiddenState(p.state)} }
 		return nil
 	}
-	model, why, err := store.Resolve(cfg.CLIP.Model)
+	model, _, err := store.Resolve(cfg.CLIP.Model)
 	if err == nil && !model.Embedded() || cfg.CLIP.Model != hailo.AutoModel {
 		env.Models = func(context.Context) []doctor.ModelCheck { return modelChecks(store, cfg.CLIP.Model) }
 	}
-	env.Extra = func(context.Context) []doctor.Finding {
-		return append(libraryFindings(cfg, p.state, *env), choiceFindings(cfg, *env, model, why, err)...)
+	env.Extra = func(ctx context.Context) []doctor.Finding {
+		return slices.Concat(libraryFindings(cfg, p.state, *env), startFindings(ctx, cfg, p.state, *env),
+			portFindings(ctx, cfg.Server), configFindings(cfg, env.Root))
 	}
 	return nil
 }
@@ -162,22 +163,4 @@ func libraryFindings(cfg configs.Config, state string, env doctor.Env) []doctor.
 		jpeg.Level, jpeg.What, jpeg.Remedy = doctor.Warn, "libturbojpeg is not installed: JPEGs are decoded about four times slower.", "sudo apt install libturbojpeg0"
 	}
 	return []doctor.Finding{runtime, jpeg}
-}
-
-// choiceFindings tells what the configuration comes to on this machine.
-func choiceFindings(cfg configs.Config, env doctor.Env, model *hailo.Model, why string, err error) []doctor.Finding {
-	if err != nil {
-		bad := doctor.Finding{Check: "model", Level: doctor.Fail, What: err.Error()}
-		if errors.Is(err, hailo.ErrNotInstalled) {
-			bad.Remedy = env.Own("models pull " + cfg.CLIP.Model)
-		}
-		return []doctor.Finding{bad}
-	}
-	choice := doctor.Finding{Check: "model", Level: doctor.OK, What: "The service would use model " + model.Name + ": " + why + "."}
-	if model.Embedded() && cfg.CLIP.Model == hailo.AutoModel {
-		choice.Level, choice.Remedy = doctor.Warn, env.Own("models pull "+hailo.PreferredModel)
-		choice.What = "No real model is installed: the service would use the small demo model, which knows drawings, not photographs."
-	}
-	kind, reason := chooseBackend(cfg, model, env.Root)
-	return []doctor.Finding{choice, {Check: "backend", Level: doctor.Info, What: "It would encode on the " + kind + ": " + reason + "."}}
 }
