@@ -67,5 +67,5 @@ func LowQuota(quota string) bool {
 
 // QuotaWarning says what a low quota does.
 func QuotaWarning(quota string) string {
-	return quota + " is of one core, not of the machine: the service stands still for most of the time under load"
+	return quota + " counts one core as 100%, and with less than two the service stops again and again under load"
 }

@@ -77,7 +77,7 @@ func configFindings(cfg configs.Config, root string) []doctor.Finding {
 		found = append(found, doctor.Finding{Check: "service-unit", Level: doctor.Warn,
 			What: "CPUQuota of the systemd unit: " + configs.QuotaWarning(quota) + ".",
 			Remedy: "sudo mkdir -p /etc/systemd/system/hailo-clip.service.d\n" +
-				"printf '[Service]\\nCPUQuota=\\n' | sudo tee /etc/systemd/system/hailo-clip.service.d/quota.conf\n" +
+				"printf '[Service]\\nCPUQuota=\\n' | sudo tee /etc/systemd/system/hailo-clip.service.d/cpu-quota.conf\n" +
 				"sudo systemctl daemon-reload\nsudo systemctl restart hailo-clip"})
 	}
 	return found
