@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +21,8 @@ type PullOptions struct {
 	Which   Part   // the files to install; the zero value is all that the manifest lists
 	FromDir string // copy them from this folder instead of the network; see Pull
 	Zoo     string // release of the vendor's model zoo, see ZooRelease; "": the manifest's own
+
+	Revision string // of the repository on huggingface.co, a commit or tag; "": the manifest's own
 
 	// Progress, if not nil, hears of each file often: bytes there of bytes in all, 0 where that is
 	// not known. It is called by Pull's own goroutine and should be quick.
@@ -46,6 +49,9 @@ func (s *Store) Pull(ctx context.Context, name string, o PullOptions) error {
 		return fmt.Errorf("model %s is part of the program, there is nothing to pull", name)
 	}
 	m, err := s.manifest(name, o.Zoo)
+	if err == nil && o.Revision != "" {
+		m, err = m.ForRevision(o.Revision)
+	}
 	if err != nil {
 		return err
 	}
@@ -184,7 +190,7 @@ func recordFile(ctx context.Context, dir, name, path, url string, recs records) 
 	if err != nil {
 		return err
 	}
-	recs[name] = record{URL: url, Bytes: info.Size(), SHA256: sum, ModTime: info.ModTime()}
+	recs[name] = record{URL: url, Bytes: info.Size(), SHA256: sum, ModTime: info.ModTime(), Recorded: time.Now().UTC().Truncate(time.Second)}
 	return recs.write(dir)
 }
 

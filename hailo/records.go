@@ -26,6 +26,16 @@ type record struct {
 	Bytes   int64     `json:"bytes"`
 	SHA256  string    `json:"sha256"`
 	ModTime time.Time `json:"mtime"`
+
+	Recorded time.Time `json:"recorded,omitzero"` // when it was installed; not in records of older versions
+}
+
+// since is when the record was made.
+func (r record) since() time.Time {
+	if r.Recorded.IsZero() {
+		return r.ModTime // an older version: the file has not been written since
+	}
+	return r.Recorded
 }
 
 func readRecords(dir string) (records, error) {
@@ -81,6 +91,16 @@ func (r records) want(name string, f File) (bytes int64, sum string) {
 		return rec.Bytes, rec.SHA256
 	}
 	return f.Bytes, f.SHA256
+}
+
+// unpinned returns when the digest was recorded that a file is held to because the manifest has none for it;
+// zero where it has.
+func (r records) unpinned(name string, f File) time.Time {
+	rec, ok := r[name]
+	if !ok || rec.URL == f.URL && f.SHA256 != "" {
+		return time.Time{}
+	}
+	return rec.since()
 }
 
 // zoo returns the release of the model zoo that a file was pulled from, by its address; "" if it was

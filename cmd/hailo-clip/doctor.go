@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"hailoclip/configs"
 	"hailoclip/hailo"
@@ -138,6 +139,8 @@ func modelCheck(model, backend string, f hailo.FileState) doctor.ModelCheck {
 		c.State = doctor.ModelMissing
 	case f.SHA256 == "":
 		c.State = doctor.ModelUnverified
+	case !f.Recorded.IsZero():
+		c.Recorded = f.Recorded.Format(time.DateOnly)
 	}
 	if v, ok := strings.CutPrefix(f.Zoo, "v"); ok { // the zoo's releases are those of HailoRT, see hailo.ZooRelease
 		c.HailoRT = v[:strings.LastIndexByte(v, '.')]
@@ -151,10 +154,10 @@ func libraryFindings(cfg configs.Config, state string, env doctor.Env) []doctor.
 	if lib, err := onnx.Load(cfg.CPU.Library, libraryDirs(state)...); err == nil {
 		runtime.What = "ONNX Runtime " + lib.Version + ": " + lib.Path
 	} else if cfg.CPU.Library != "" {
-		runtime.Level, runtime.What = doctor.Warn, "cpu.library is "+cfg.CPU.Library+", which is no usable ONNX Runtime: nothing can be encoded on the CPU."
+		runtime.Level, runtime.What = doctor.Warn, "cpu.library is "+cfg.CPU.Library+", which is no usable ONNX Runtime: nothing can be encoded on the CPU: "+err.Error()
 		runtime.Remedy = "correct cpu.library, or leave it empty and run: hailo-clip setup"
 	} else {
-		runtime.Level, runtime.What, runtime.Remedy = doctor.Warn, "ONNX Runtime is not installed: nothing can be encoded on the CPU.", env.Own("setup")
+		runtime.Level, runtime.What, runtime.Remedy = doctor.Warn, "Nothing can be encoded on the CPU: "+err.Error(), env.Own("setup")
 	}
 	jpeg := doctor.Finding{Check: "libturbojpeg", Level: doctor.OK}
 	if lib, err := decode.FindLibrary(); err == nil {
