@@ -176,7 +176,7 @@ func TestNobodyAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.requests != 2000 || r.errors[codeTimeout] == 0 || r.errors[codeLate] == 0 || r.errors[codeTimeout]+r.errors[codeLate] != 2000 || r.good != 0 {
+	if r.requests != 2000 || r.errors[codeLate] == 0 || r.errors[codeTimeout]+r.errors[codeLate] != 2000 || r.good != 0 {
 		t.Errorf("%d requests, errors %v, %d good", r.requests, r.errors, r.good)
 	}
 	s := r.step("", Load{Rate: 5000}, 1, r.start)
@@ -193,7 +193,7 @@ func TestHang(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := r.Steps[0]; s.Requests != 3 || s.Errors[codeTimeout] != 3 {
+	if s := r.Steps[0]; s.Requests > 3 || s.Errors[codeTimeout] != s.Requests { // a busy machine may have clients come too late
 		t.Errorf("%d requests, errors %v", s.Requests, s.Errors)
 	}
 }
