@@ -42,6 +42,23 @@ func OpenOwn(path string, flag int) (*os.File, error) {
 	return f, err
 }
 
+// MakeFolder makes a folder to write to, and those above it. One that is reached by a link which another user
+// has made is refused: that user would choose where this one writes.
+func MakeFolder(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if info.Mode()&fs.ModeSymlink != 0 && (!ok || st.Uid != 0 && int(st.Uid) != os.Geteuid()) {
+		return &fs.PathError{Op: "open", Path: dir, Err: ErrForeign}
+	}
+	return nil
+}
+
 // own says that nobody else can have a hand in the file: it is this user's and has no other name.
 func own(info fs.FileInfo) bool {
 	st, ok := info.Sys().(*syscall.Stat_t)

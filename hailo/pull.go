@@ -64,7 +64,7 @@ func (s *Store) Pull(ctx context.Context, name string, o PullOptions) error {
 	}
 	defer unlock()
 	dir := filepath.Join(s.Dir, name)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := MakeFolder(dir); err != nil {
 		return err
 	}
 	recs, err := readRecords(dir)
@@ -82,7 +82,7 @@ func (s *Store) Pull(ctx context.Context, name string, o PullOptions) error {
 // lock keeps other processes from changing the model until unlock is called. The lock file stays:
 // to remove it would open a gap between those that wait for it.
 func (s *Store) lock(name string) (unlock func(), err error) {
-	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
+	if err := MakeFolder(s.Dir); err != nil {
 		return nil, err
 	}
 	// Nothing is written to it, so that it may be another user's: systemd gives the folder to the service's.

@@ -84,7 +84,9 @@ func (c *doctorCmd) thisMachine(g *globals, p place, env *doctor.Env) error {
 		env.Worker = cfg.NPU.Worker // a configured one that is no program is a finding of its own
 	}
 	if _, err := os.ReadDir(store.Dir); errors.Is(err, fs.ErrPermission) {
-		env.Extra = func(context.Context) []doctor.Finding { return []doctor.Finding{hiddenState(p.state)} }
+		env.Extra = func(ctx context.Context) []doctor.Finding {
+			return slices.Concat([]doctor.Finding{hiddenState(p.state)}, portFindings(ctx, cfg.Server), configFindings(cfg, env.Root))
+		}
 		return nil
 	}
 	model, _, err := store.Resolve(cfg.CLIP.Model)

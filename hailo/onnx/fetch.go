@@ -117,7 +117,7 @@ func fetch(ctx context.Context, o FetchOptions, b build) (string, error) {
 	if installed(path, b) {
 		return path, nil
 	}
-	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
+	if err := hailo.MakeFolder(o.Dir); err != nil {
 		return "", err
 	}
 	errNPM := fetchNPM(ctx, o, b, path)
