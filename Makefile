@@ -53,12 +53,15 @@ endif
 setup: apt build ## fetch what the program and its tests need
 	bin/hailo-clip setup
 
-# Native libraries and tools: PACKAGE=FILE, installed when the file is missing.
+# Only tests compile C++: the worker, against a header of our own.
+test race fuzz fuzz-nightly faults: COMPILER := g++
+
+# Native libraries and tools, installed where they are missing.
 .PHONY: apt
 apt:
 	@missing=(); \
 	PATH="$$PATH:/sbin:/usr/sbin" ldconfig -p 2>/dev/null | grep -q libturbojpeg.so.0 || missing+=(libturbojpeg0); \
-	command -v g++ >/dev/null || missing+=(g++); \
+	[ -z "$(COMPILER)" ] || command -v "$(COMPILER)" >/dev/null || missing+=("$(COMPILER)"); \
 	if [ $${#missing[@]} -eq 0 ]; then exit 0; fi; \
 	if ! command -v apt-get >/dev/null; then echo "make: please install: $${missing[*]} (going on without)"; exit 0; fi; \
 	sudo=; [ "$$(id -u)" = 0 ] || sudo='sudo -n'; \
@@ -92,15 +95,20 @@ $(TOOLS)/$(LINT):
 race: setup ## every test under the race detector
 	$(GO) test -race -timeout 30m ./...
 
-# go test fuzzes one test of one package at a time.
+# go test fuzzes one test of one package at a time. Left to itself, it spends a short time on making
+# every new input smaller.
 FUZZTIME ?= 5m
 
 .PHONY: fuzz
 fuzz: setup ## every fuzz test for FUZZTIME (5m each): both sides of the worker's protocol first, then the parsers
 	@set -e; for p in ./hailo/npu ./hailo/npu/worker ./hailo/sim $$($(GO) list ./... | grep -v -e /hailo/npu -e /hailo/sim$$); do \
 	  for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
-	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p; \
+	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x $$p; \
 	  done; done
+
+.PHONY: fuzz-nightly
+fuzz-nightly: ## every fuzz test for 20 minutes: a night
+	$(MAKE) fuzz FUZZTIME=20m
 
 .PHONY: faults
 faults: setup ## break the simulated chip in every way, 20 times each, and log how soon it works again

@@ -126,11 +126,11 @@ func (in *input) prompts(maxPrompts, maxBytes int) ([]string, error) {
 		return nil, in.wrongPrompt()
 	}
 	for i, p := range prompts {
-		if strings.TrimSpace(p) == "" {
+		switch n := len(strings.TrimSpace(p)); { // spaces around it mean nothing to a tokenizer
+		case n == 0:
 			return nil, fail(errInvalidPrompts, "prompts[%d] is empty or not a string", i)
-		}
-		if len(p) > maxBytes {
-			return nil, fail(errInvalidPrompts, "prompts[%d] is too long: %d bytes, at most %d are allowed", i, len(p), maxBytes)
+		case n > maxBytes:
+			return nil, fail(errInvalidPrompts, "prompts[%d] is too long: %d bytes, at most %d are allowed", i, n, maxBytes)
 		}
 	}
 	return prompts, nil
@@ -219,8 +219,8 @@ func (in *input) text(maxBytes int) (string, error) {
 		strings.TrimSpace(text) == "" {
 		return "", fail(errInvalidRequest, "Missing or invalid 'text': it must be a string that is not empty")
 	}
-	if len(text) > maxBytes {
-		return "", fail(errInvalidRequest, "'text' is too long: %d bytes, at most %d are allowed", len(text), maxBytes)
+	if n := len(strings.TrimSpace(text)); n > maxBytes {
+		return "", fail(errInvalidRequest, "'text' is too long: %d bytes, at most %d are allowed", n, maxBytes)
 	}
 	return text, nil
 }

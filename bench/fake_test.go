@@ -76,7 +76,7 @@ func newTestTarget(t testing.TB, url string) *Target {
 	if err != nil {
 		t.Fatal(err)
 	}
-	target, err := NewTarget(url, bodies, 5*time.Second)
+	target, err := NewTarget(url, bodies, 2*time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -176,7 +176,7 @@ func TestNobodyAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.requests != 2000 || r.errors[codeTimeout] == 0 || r.errors[codeLate] == 0 || r.errors[codeTimeout]+r.errors[codeLate] != 2000 || r.good != 0 {
+	if r.requests != 2000 || r.errors[codeLate] == 0 || r.errors[codeTimeout]+r.errors[codeLate] != 2000 || r.good != 0 {
 		t.Errorf("%d requests, errors %v, %d good", r.requests, r.errors, r.good)
 	}
 	s := r.step("", Load{Rate: 5000}, 1, r.start)
@@ -193,7 +193,7 @@ func TestHang(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := r.Steps[0]; s.Requests != 3 || s.Errors[codeTimeout] != 3 {
+	if s := r.Steps[0]; s.Requests > 3 || s.Errors[codeTimeout] != s.Requests { // a busy machine may have clients come too late
 		t.Errorf("%d requests, errors %v", s.Requests, s.Errors)
 	}
 }
@@ -237,6 +237,10 @@ func TestUnfinished(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	o := testOptions(Load{Clients: 2}, Load{Clients: 3})
+	var err error
+	if o.Goal, err = ParseGoal("p99<0.001ms"); err != nil {
+		t.Fatal(err)
+	}
 	o.Progress = func(step string, _, _ time.Duration) {
 		if strings.HasPrefix(step, "2:") {
 			cancel()
@@ -248,6 +252,9 @@ func TestUnfinished(t *testing.T) {
 	}
 	var table, page strings.Builder
 	r.WriteTable(&table)
+	if strings.Contains(table.String(), "No load meets") {
+		t.Errorf("a verdict without the loads that were not measured:\n%s", &table)
+	}
 	if err := r.WriteHTML(&page); err != nil || !strings.Contains(table.String(), "ended before its last") || !strings.Contains(page.String(), "ended before its last") {
 		t.Errorf("%v\n%s", err, &table)
 	}

@@ -27,7 +27,7 @@ func (r *Report) WriteTable(w io.Writer) {
 	if r.Unfinished {
 		fmt.Fprintln(w, "\nThe run was ended before its last step.")
 	}
-	if r.Goal != "" {
+	if r.Goal != "" && !r.Unfinished {
 		if r.Best == "" {
 			fmt.Fprintf(w, "\nNo load meets %s.\n", r.Goal)
 		} else {

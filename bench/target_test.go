@@ -143,7 +143,7 @@ func TestChild(t *testing.T) {
 	start := func(kind string) (*Child, error) {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), asService+"="+kind)
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		defer cancel()
 		if kind == "hangs" {
 			cancel()

@@ -63,7 +63,7 @@ func TestPrecompute(t *testing.T) {
 		}
 		return path
 	}
-	long := strings.Repeat("x", maxPromptLine)
+	long := strings.Repeat("x", 2048)
 	for _, tt := range []struct {
 		name, mode, content string
 		prompts             []string
@@ -74,6 +74,7 @@ func TestPrecompute(t *testing.T) {
 		{"ondemand", OnDemand, "a cat\n", nil, ""},
 		{"empty", Precomputed, "", nil, ""},
 		{"the longest", Precomputed, "a\n" + long + "\r\nb", []string{"a", long, "b"}, ""},
+		{"the longest and spaces", Precomputed, "  " + long + strings.Repeat(" ", 5000) + "\r\nb", []string{long, "b"}, ""},
 		{"too long", Precomputed, "a\n" + long + "xyz\n", nil, "prompts.txt:2: a prompt is longer than 2048 bytes"},
 		{"not UTF-8", Precomputed, "a\n\n\xff\n", nil, "prompts.txt:3: not UTF-8"},
 	} {
@@ -83,7 +84,7 @@ func TestPrecompute(t *testing.T) {
 			s, _ := openStore(t, config, "")
 			f := newFake("ns")
 			te := embeddings(t, s, f)
-			_, err := te.Precompute(t.Context())
+			_, err := te.Precompute(t.Context(), 2048)
 			if tt.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.err) {
 					t.Fatalf("%v, want %s", err, tt.err)
@@ -102,8 +103,34 @@ func TestPrecompute(t *testing.T) {
 	config := memoryOnly()
 	config.Mode, config.PromptFile = Precomputed, filepath.Join(dir, "none")
 	s, _ := openStore(t, config, "")
-	if _, err := embeddings(t, s, newFake("ns")).Precompute(t.Context()); !errors.Is(err, os.ErrNotExist) {
+	if _, err := embeddings(t, s, newFake("ns")).Precompute(t.Context(), 2048); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no file: %v", err)
+	}
+}
+
+func TestCheckPrompts(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "prompts.txt")
+	if err := os.WriteFile(file, []byte("a cat \n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	good := Config{Mode: Precomputed, PromptFile: file, CacheEnabled: true}
+	for want, change := range map[string]func(c *Config, maxBytes *int){
+		"":                               func(*Config, *int) {},
+		"cache_enabled is false":         func(c *Config, _ *int) { c.CacheEnabled = false },
+		"needs a prompt_file":            func(c *Config, _ *int) { c.PromptFile = "" },
+		"no such file":                   func(c *Config, _ *int) { c.PromptFile = file + "x" },
+		"not a regular file":             func(c *Config, _ *int) { c.PromptFile = dir },
+		"prompts.txt:1: a prompt is lon": func(_ *Config, n *int) { *n = 4 },
+	} {
+		c, maxBytes := good, 5
+		change(&c, &maxBytes)
+		if err := CheckPrompts(c, maxBytes); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+		if c.Mode = OnDemand; CheckPrompts(c, maxBytes) != nil {
+			t.Errorf("%q matters in mode ondemand", want)
+		}
 	}
 }
 
@@ -117,7 +144,7 @@ func TestPrecomputeGivesWay(t *testing.T) {
 	blocked(t, config, func(t *testing.T, s *Store, te *TextEmbeddings, f *fakeEncoder) {
 		precompute := func(ctx context.Context) <-chan error {
 			result := make(chan error, 1)
-			go func() { _, err := te.Precompute(ctx); result <- err }()
+			go func() { _, err := te.Precompute(ctx, 2048); result <- err }()
 			synctest.Wait()
 			return result
 		}

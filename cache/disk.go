@@ -22,8 +22,12 @@ const (
 	growBy     = 1 << 20                // bytes by which the file grows
 )
 
-// retryAfter is the pause after a failed write: the disk may have room again. Tests shorten it.
-var retryAfter = time.Minute
+// retryAfter is the pause after a failed write: the disk may have room again. lookEvery is how often an
+// idle keeper looks whether the file is still there. Tests shorten them.
+var (
+	retryAfter = time.Minute
+	lookEvery  = 10 * time.Second
+)
 
 // disk is the file. It never fails: what goes wrong turns it off, or makes it drop writes, and
 // is logged once and told by stats.
@@ -62,9 +66,18 @@ func openDisk(path string, limit int64, survivors func(int) []*entry, log *slog.
 		wake: make(chan struct{}, 1), full: make(chan struct{}, 1), clearing: make(chan chan error),
 		quit: make(chan struct{}), done: make(chan struct{}),
 	}
+	if err := d.openSound(); err != nil {
+		d.fail(err)
+	}
+	go d.run()
+	return d
+}
+
+// openSound is open, with an empty file in place of a damaged one.
+func (d *disk) openSound() error {
 	err := d.open()
 	if errors.Is(err, ErrDamaged) {
-		aside, asideErr := setAside(path, time.Now())
+		aside, asideErr := setAside(d.path, time.Now())
 		if asideErr == nil {
 			d.log.Warn("the embedding cache file is damaged: set aside, starting with an empty one",
 				"set_aside", aside, "error", err)
@@ -74,11 +87,7 @@ func openDisk(path string, limit int64, survivors func(int) []*entry, log *slog.
 			err = fmt.Errorf("%w; setting it aside: %w", err, asideErr)
 		}
 	}
-	if err != nil {
-		d.fail(err)
-	}
-	go d.run()
-	return d
+	return err
 }
 
 // open opens a file that it finds whole, or a new one, and takes the first snapshot.

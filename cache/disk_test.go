@@ -501,3 +501,61 @@ func TestInspectAndClearFile(t *testing.T) {
 		t.Errorf("left over: %q", left)
 	}
 }
+
+// TestFileIsDeletedWhileOpen has the file deleted or replaced below a running service: what memory holds
+// and what comes after are in the file that is there at the end.
+func TestFileIsDeletedWhileOpen(t *testing.T) {
+	for name, do := range map[string]func(dir, path string) error{
+		"deleted":            func(_, path string) error { return os.Remove(path) },
+		"with its folder":    func(dir, _ string) error { return os.RemoveAll(dir) },
+		"replaced":           func(_, path string) error { return os.Rename(fill(t, t.TempDir(), 5), path) },
+		"replaced by a link": func(_, path string) error { return errors.Join(os.Remove(path), os.Symlink("/nowhere", path)) },
+	} {
+		for _, idle := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, idle %v", name, idle), func(t *testing.T) {
+				if idle {
+					defer func(d time.Duration) { lookEvery = d }(lookEvery)
+					lookEvery = time.Millisecond
+				}
+				dir := filepath.Join(t.TempDir(), "state")
+				s, log := openStore(t, testConfig(), dir)
+				te := embeddings(t, s, newFake("ns"))
+				mustGet(t, te, promptList("cat", 20)...)
+				for s.Stats().Disk.Queued > 0 {
+					time.Sleep(time.Millisecond)
+				}
+				path := s.Stats().Disk.Path
+				if err := do(dir, path); err != nil {
+					t.Fatal(err)
+				}
+				if idle {
+					for log.warnings() == 0 {
+						time.Sleep(time.Millisecond)
+					}
+				} else {
+					mustGet(t, te, promptList("owl", 20)...)
+				}
+				closeStore(t, s)
+				if strings.Contains(name, "link") {
+					if s.Stats().Disk.State != DiskOff {
+						t.Errorf("%+v", s.Stats().Disk)
+					}
+					return
+				}
+				if log.warnings() != 1 || s.Stats().Disk.State != DiskOK {
+					t.Errorf("%d warnings: %s", log.warnings(), log.b.String())
+				}
+				s, _ = openStore(t, testConfig(), dir)
+				f := newFake("ns")
+				mustGet(t, embeddings(t, s, f), promptList("cat", 20)...)
+				if !idle {
+					mustGet(t, embeddings(t, s, f), promptList("owl", 20)...)
+				}
+				if f.count() != 0 {
+					t.Errorf("%d prompts were lost", f.count())
+				}
+				closeStore(t, s)
+			})
+		}
+	}
+}

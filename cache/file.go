@@ -51,7 +51,10 @@ func openBolt(path string, options bbolt.Options) (*boltFile, error) {
 	f := &boltFile{}
 	options.Timeout = lockWait
 	options.OpenFile = func(name string, flag int, mode os.FileMode) (_ *os.File, err error) {
-		f.file, err = os.OpenFile(name, flag, mode)
+		f.file, err = os.OpenFile(name, flag|unix.O_NOFOLLOW, mode) // where a link leads may be anybody's choice
+		if errors.Is(err, unix.ELOOP) {
+			err = &fs.PathError{Op: "open (a link: give the file itself as cache_file)", Path: name, Err: unix.ELOOP}
+		}
 		return f.file, err
 	}
 	err := guard(func() (err error) {

@@ -53,8 +53,12 @@ func signal(c chan struct{}) {
 // run is the keeper: it writes what is queued until close.
 func (d *disk) run() {
 	defer close(d.done)
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
 	for {
 		select {
+		case <-look.C:
+			d.look()
 		case <-d.wake:
 			gather := time.NewTimer(flushEvery)
 			select {
@@ -116,6 +120,7 @@ func (d *disk) clearAll() error {
 
 // flush writes all that is queued.
 func (d *disk) flush() {
+	d.look()
 	for {
 		batch := d.take()
 		if len(batch) == 0 {
@@ -126,7 +131,7 @@ func (d *disk) flush() {
 			held := d.stats().Vectors
 			if err = d.startAnew(); err == nil {
 				err = d.write(batch)
-				d.restock(held)
+				d.restock(held / 2) // not full again at once
 			}
 		}
 		d.wrote(len(batch), err)
@@ -223,6 +228,30 @@ func (d *disk) wrote(n int, err error) {
 	}
 }
 
+// look notices that the file was deleted or replaced while it was open, where all that is written is lost
+// with this process, and goes on with the file that is there now, or a new one.
+func (d *disk) look() {
+	if d.file == nil || d.broken.Load() {
+		return
+	}
+	ours, err := d.file.file.Stat()
+	if err != nil {
+		return
+	}
+	there, err := os.Stat(d.path)
+	if err == nil && os.SameFile(ours, there) || err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	d.log.Warn("the embedding cache file was deleted or replaced while it was in use: going on with what is there now")
+	d.abandon()
+	d.pausedUntil = time.Time{}
+	if err := d.openSound(); err != nil {
+		d.fail(err)
+		return
+	}
+	d.restock(maxQueued)
+}
+
 // startAnew replaces the file by an empty one.
 func (d *disk) startAnew() error {
 	d.abandon()
@@ -238,10 +267,10 @@ func (d *disk) startAnew() error {
 }
 
 // restock queues what memory holds, which is what was asked for most, for a file that was
-// started anew: at most half of the vectors that the old one held, so that it is not full at once.
-func (d *disk) restock(held int64) {
+// started anew: at most so many vectors.
+func (d *disk) restock(limit int64) {
 	d.measure(func(s *DiskStats) { s.Restarts++ })
-	entries := d.survivors(int(min(held, maxQueued) / 2))
+	entries := d.survivors(int(min(limit, maxQueued)))
 	keys := make([]diskKey, len(entries))
 	for i, e := range entries {
 		keys[i] = keyOf(e.namespace, e.prompt)

@@ -10,9 +10,9 @@ import (
 	"unicode/utf8"
 )
 
-// Bounds of a prompt file. The length of a line is that of the API's max_prompt_bytes.
+// Bounds of a prompt file. The length of a prompt is bounded as that of requests is.
 const (
-	maxPromptLine  = 2048
+	maxPromptLine  = 1 << 20 // with the spaces around it
 	maxPromptLines = 1_000_000
 )
 
@@ -22,14 +22,14 @@ const busyPause = 100 * time.Millisecond
 // Precompute makes sure that the prompts of Config.PromptFile are remembered, and returns how
 // many there are; in mode ondemand it does nothing. It encodes one batch at a time, so that
 // requests wait for no more than that, and blocks until all is done: run it beside the service.
-// Prompts beyond cache_max_entries are on disk only. Errors: those of the file, and of Get but
-// ErrBusy.
-func (t *TextEmbeddings) Precompute(ctx context.Context) (int, error) {
+// Prompts beyond cache_max_entries are on disk only. A prompt may have maxBytes bytes. Errors: those of
+// the file, and of Get but ErrBusy.
+func (t *TextEmbeddings) Precompute(ctx context.Context, maxBytes int) (int, error) {
 	config := t.store.config
 	if config.Mode != Precomputed || config.PromptFile == "" {
 		return 0, nil
 	}
-	prompts, err := readPrompts(config.PromptFile)
+	prompts, err := readPrompts(config.PromptFile, maxBytes)
 	if err != nil {
 		return 0, err
 	}
@@ -51,9 +51,26 @@ func (t *TextEmbeddings) Precompute(ctx context.Context) (int, error) {
 	return len(prompts), nil
 }
 
+// CheckPrompts says what is wrong with mode precomputed: nothing would be remembered, or the file is missing
+// or bad. A prompt may have maxBytes bytes. It reads the file.
+func CheckPrompts(c Config, maxBytes int) error {
+	switch {
+	case c.Mode != Precomputed:
+		return nil
+	case !c.CacheEnabled:
+		return errors.New("text_embedding.mode: precomputed remembers nothing while cache_enabled is false")
+	case c.PromptFile == "":
+		return errors.New("text_embedding.mode: precomputed needs a prompt_file")
+	}
+	if _, err := readPrompts(c.PromptFile, maxBytes); err != nil {
+		return fmt.Errorf("text_embedding.prompt_file: %w", err)
+	}
+	return nil
+}
+
 // readPrompts reads a text file with one prompt a line. Spaces around a prompt and empty lines
 // do not count.
-func readPrompts(path string) ([]string, error) {
+func readPrompts(path string, maxBytes int) ([]string, error) {
 	f, err := openRegular(path)
 	if err != nil {
 		return nil, err
@@ -61,7 +78,7 @@ func readPrompts(path string) ([]string, error) {
 	defer func() { _ = f.Close() }()
 	var prompts []string
 	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, maxPromptLine+2) // the end of a line counts
+	lines.Buffer(nil, maxPromptLine)
 	n := 0
 	for lines.Scan() {
 		n++
@@ -71,13 +88,15 @@ func readPrompts(path string) ([]string, error) {
 			continue
 		case !utf8.ValidString(prompt):
 			return nil, fmt.Errorf("%s:%d: not UTF-8", path, n)
+		case len(prompt) > maxBytes:
+			return nil, fmt.Errorf("%s:%d: a prompt is longer than %d bytes", path, n, maxBytes)
 		case len(prompts) == maxPromptLines:
 			return nil, fmt.Errorf("%s: more than %d prompts", path, maxPromptLines)
 		}
 		prompts = append(prompts, prompt)
 	}
 	if errors.Is(lines.Err(), bufio.ErrTooLong) {
-		return nil, fmt.Errorf("%s:%d: a prompt is longer than %d bytes", path, n+1, maxPromptLine)
+		return nil, fmt.Errorf("%s:%d: a prompt is longer than %d bytes", path, n+1, maxBytes)
 	}
 	return prompts, lines.Err()
 }

@@ -68,7 +68,7 @@ type DiskStats struct {
 	Dropped  uint64 `json:"dropped"`  // vectors not written: queue full, write failed, disk off
 	Failures uint64 `json:"failures"` // writes that failed
 	Damaged  uint64 `json:"damaged"`  // values found damaged, outdated or of another dimension
-	Restarts uint64 `json:"restarts"` // times that the file was full and started anew
+	Restarts uint64 `json:"restarts"` // times that the file was full, deleted or replaced, and started anew
 }
 
 // OpenStore opens the cache that config describes, with its file in stateDir ("": memory only).

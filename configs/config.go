@@ -41,7 +41,7 @@ type CLIP struct {
 	TextEncoder        string        `yaml:"text_encoder"`        // auto, npu, cpu
 	OnDeviceLoss       string        `yaml:"on_device_loss"`      // cpu, fail
 	Device             string        `yaml:"device"`              // device id, or "0" for the only one
-	BatchSize          int           `yaml:"batch_size"`          // images the NPU encodes together, 1..32
+	BatchSize          Auto          `yaml:"batch_size"`          // images the NPU encodes together, 1..32; auto: DefaultBatch
 	DeviceTimeoutMS    int           `yaml:"device_timeout_ms"`   // a device silent for longer is restarted, 100..600000
 	EmbeddingDimension int           `yaml:"embedding_dimension"` // 0: the model's; otherwise it must be the model's
 	ImageSize          int           `yaml:"image_size"`          // likewise
@@ -114,7 +114,7 @@ func (c CLIP) Validate() error {
 		oneOf("backend", c.Backend, "auto", "npu", "cpu", "sim"),
 		oneOf("text_encoder", c.TextEncoder, "auto", "npu", "cpu"),
 		oneOf("on_device_loss", c.OnDeviceLoss, "cpu", "fail"),
-		within("batch_size", c.BatchSize, 1, 32),
+		within("batch_size", int(c.BatchSize), 0, 32),
 		within("device_timeout_ms", c.DeviceTimeoutMS, 100, 600_000),
 		within("embedding_dimension", c.EmbeddingDimension, 0, 8192),
 		within("image_size", c.ImageSize, 0, 1024),

@@ -100,6 +100,13 @@ func (l *layers) file(name string, text []byte) {
 // shows when the text comes a line later; some faults, of bytes that are no text, have none at all.
 func syntax(err error, text []byte) string {
 	said := strings.TrimPrefix(err.Error(), "yaml: ")
+	if strings.Contains(said, "cannot start any token") || strings.Contains(said, "tab character") {
+		for i, line := range strings.Split(string(text), "\n") {
+			if blank := line[:len(line)-len(strings.TrimLeft(line, " \t"))]; strings.Contains(blank, "\t") {
+				return fmt.Sprintf("line %d: begins with a tab: YAML is indented with spaces", i+1)
+			}
+		}
+	}
 	if !strings.HasPrefix(said, "line ") {
 		later := yaml.Unmarshal(append([]byte("#\n"), text...), new(yaml.Node))
 		if later != nil && strings.HasPrefix(later.Error(), "yaml: line ") {

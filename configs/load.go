@@ -12,9 +12,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
+
+	"hailoclip/hailo"
 )
 
 // Default is the complete configuration with its comments: the documentation of every key.
@@ -75,7 +76,7 @@ func Load(file string, environ []string, flags []Override) (Config, string, erro
 }
 
 func readFile(name string) ([]byte, error) {
-	f, err := os.Open(name)
+	f, err := hailo.OpenRegular(name)
 	if err != nil {
 		return nil, err
 	}

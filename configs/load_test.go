@@ -116,7 +116,7 @@ func TestErrorsNameThePlace(t *testing.T) {
 			[]string{"line 2: server.port", "line 4: performance.max_queue_size: 0"}},
 		{"bad duration", "performance:\n  request_timeout: soon\n", nil, nil, []string{"soon", "not a duration"}},
 		{"syntax in the first line", "server: port: 5\n", nil, nil, []string{"hailo-clip.yaml: line 1: mapping values are not allowed"}},
-		{"syntax in another line", "server:\n\tport: 5\n", nil, nil, []string{"hailo-clip.yaml: line 2: found character that cannot start"}},
+		{"syntax in another line", "server:\n\tport: 5\n", nil, nil, []string{"hailo-clip.yaml: line 2: begins with a tab: YAML is indented with spaces"}},
 		{"no text", "server:\n  host: \x00\n", nil, nil, []string{"hailo-clip.yaml: control characters are not allowed"}},
 		{"debug", "server:\n  debug: true\n", nil, nil, []string{"line 2", "logging.level"}},
 		{"bad memory", "resource_limits:\n  memory_max: lots\n", nil, nil, []string{"memory_max", "lots", "512M"}},

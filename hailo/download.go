@@ -78,9 +78,10 @@ type brokenError struct{ error }
 
 func (b *brokenError) Unwrap() error { return b.error }
 
+// size is that of a part; 0 where it is not there or somebody else may have made it.
 func size(path string) int64 {
-	info, err := os.Stat(path)
-	if err != nil {
+	info, err := os.Lstat(path)
+	if err != nil || !own(info) {
 		return 0
 	}
 	return info.Size()
@@ -197,7 +198,7 @@ func (d *download) prepare(resp *http.Response, offset, total int64) error {
 			return err
 		}
 	}
-	if err := os.WriteFile(d.part+validatorSuffix, data, 0o644); err != nil {
+	if err := replaceFile(d.part+validatorSuffix, data); err != nil {
 		return err
 	}
 	if total > offset {
@@ -208,7 +209,7 @@ func (d *download) prepare(resp *http.Response, offset, total int64) error {
 
 // write appends the body to the part and puts it on disk, whole or not.
 func (d *download) write(ctx context.Context, cancel context.CancelCauseFunc, body io.Reader, offset, total int64) (err error) {
-	f, err := os.OpenFile(d.part, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	f, err := OpenOwn(d.part, os.O_WRONLY|os.O_APPEND)
 	if err != nil {
 		return err
 	}

@@ -229,6 +229,35 @@ func (m Manifest) ForZoo(release string) (Manifest, error) {
 	return m, nil
 }
 
+var (
+	revisionName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+	revisionPart = regexp.MustCompile(`^(https://huggingface\.co/[^/]+/[^/]+/resolve/)([^/]+)(/.*)$`)
+)
+
+// ForRevision returns the manifest with the URLs of a revision of the repository on huggingface.co that it is
+// from: a commit, or a tag or branch without slashes. What is known of the files of its own revision does not
+// hold for another.
+func (m Manifest) ForRevision(revision string) (Manifest, error) {
+	if !revisionName.MatchString(revision) {
+		return m, fmt.Errorf("revision %q: want a commit, or a tag without slashes", revision)
+	}
+	m.Files = maps.Clone(m.Files)
+	found := false
+	for name, f := range m.Files {
+		part := revisionPart.FindStringSubmatch(f.URL)
+		if part == nil {
+			continue
+		}
+		if found = true; part[2] != revision {
+			m.Files[name] = File{URL: part[1] + revision + part[3], Vendor: f.Vendor}
+		}
+	}
+	if !found {
+		return m, fmt.Errorf("model %s has no files with revisions", m.Name)
+	}
+	return m, nil
+}
+
 // ZooRelease returns the release of the model zoo that goes with a version of HailoRT: the zoo
 // has one for each minor version, so 5.1.1 goes with v5.1.0. False for versions before 5.1, whose
 // zoo has no models for Hailo-10H, and for what is not a version.

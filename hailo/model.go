@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 )
 
 // Manifest describes a CLIP model: its numbers and its files. It is the manifest.json of a
@@ -157,7 +156,7 @@ func (m *Model) Open(name string) (io.ReadCloser, int64, error) {
 	if m.embedded != nil {
 		file, err = m.embedded.Open(name)
 	} else {
-		file, err = os.Open(f.path)
+		file, err = OpenRegular(f.path)
 	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("model %s: %w", m.Name, err)

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +21,8 @@ type PullOptions struct {
 	Which   Part   // the files to install; the zero value is all that the manifest lists
 	FromDir string // copy them from this folder instead of the network; see Pull
 	Zoo     string // release of the vendor's model zoo, see ZooRelease; "": the manifest's own
+
+	Revision string // of the repository on huggingface.co, a commit or tag; "": the manifest's own
 
 	// Progress, if not nil, hears of each file often: bytes there of bytes in all, 0 where that is
 	// not known. It is called by Pull's own goroutine and should be quick.
@@ -46,6 +49,9 @@ func (s *Store) Pull(ctx context.Context, name string, o PullOptions) error {
 		return fmt.Errorf("model %s is part of the program, there is nothing to pull", name)
 	}
 	m, err := s.manifest(name, o.Zoo)
+	if err == nil && o.Revision != "" {
+		m, err = m.ForRevision(o.Revision)
+	}
 	if err != nil {
 		return err
 	}
@@ -58,7 +64,7 @@ func (s *Store) Pull(ctx context.Context, name string, o PullOptions) error {
 	}
 	defer unlock()
 	dir := filepath.Join(s.Dir, name)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := MakeFolder(dir); err != nil {
 		return err
 	}
 	recs, err := readRecords(dir)
@@ -76,10 +82,11 @@ func (s *Store) Pull(ctx context.Context, name string, o PullOptions) error {
 // lock keeps other processes from changing the model until unlock is called. The lock file stays:
 // to remove it would open a gap between those that wait for it.
 func (s *Store) lock(name string) (unlock func(), err error) {
-	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
+	if err := MakeFolder(s.Dir); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(s.Dir, "."+name+".lock"), os.O_RDWR|os.O_CREATE, 0o644)
+	// Nothing is written to it, so that it may be another user's: systemd gives the folder to the service's.
+	f, err := os.OpenFile(filepath.Join(s.Dir, "."+name+".lock"), os.O_RDONLY|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o644)
 	if err != nil {
 		return nil, err
 	}
@@ -183,15 +190,18 @@ func recordFile(ctx context.Context, dir, name, path, url string, recs records) 
 	if err != nil {
 		return err
 	}
-	recs[name] = record{URL: url, Bytes: info.Size(), SHA256: sum, ModTime: info.ModTime()}
+	recs[name] = record{URL: url, Bytes: info.Size(), SHA256: sum, ModTime: info.ModTime(), Recorded: time.Now().UTC().Truncate(time.Second)}
 	return recs.write(dir)
 }
 
 // copyPart copies a file from a folder, where it is by its name or where the vendor keeps it.
 func copyPart(ctx context.Context, dir, name, part string, f File, progress func(done, total int64)) error {
-	src, err := os.Open(filepath.Join(dir, name))
+	src, err := OpenRegular(filepath.Join(dir, name))
 	if errors.Is(err, fs.ErrNotExist) && f.Vendor != "" {
-		src, err = os.Open(filepath.Join(dir, filepath.FromSlash(f.Vendor)))
+		src, err = OpenRegular(filepath.Join(dir, filepath.FromSlash(f.Vendor)))
+	}
+	if errors.Is(err, ErrNotRegular) {
+		return fmt.Errorf("%w: %w", ErrModelFile, err)
 	}
 	if err != nil {
 		return err

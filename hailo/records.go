@@ -26,6 +26,16 @@ type record struct {
 	Bytes   int64     `json:"bytes"`
 	SHA256  string    `json:"sha256"`
 	ModTime time.Time `json:"mtime"`
+
+	Recorded time.Time `json:"recorded,omitzero"` // when it was installed; not in records of older versions
+}
+
+// since is when the record was made.
+func (r record) since() time.Time {
+	if r.Recorded.IsZero() {
+		return r.ModTime // an older version: the file has not been written since
+	}
+	return r.Recorded
 }
 
 func readRecords(dir string) (records, error) {
@@ -81,6 +91,16 @@ func (r records) want(name string, f File) (bytes int64, sum string) {
 		return rec.Bytes, rec.SHA256
 	}
 	return f.Bytes, f.SHA256
+}
+
+// unpinned returns when the digest was recorded that a file is held to because the manifest has none for it;
+// zero where it has.
+func (r records) unpinned(name string, f File) time.Time {
+	rec, ok := r[name]
+	if !ok || rec.URL == f.URL && f.SHA256 != "" {
+		return time.Time{}
+	}
+	return rec.since()
 }
 
 // zoo returns the release of the model zoo that a file was pulled from, by its address; "" if it was
@@ -160,7 +180,7 @@ func checkKindOfFile(path string, info fs.FileInfo) error {
 	if !info.Mode().IsRegular() || info.Size() == 0 {
 		return fmt.Errorf("%w: %s is empty or not a file", ErrModelFile, path)
 	}
-	f, err := os.Open(path)
+	f, err := OpenRegular(path)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrModelFile, err)
 	}
@@ -193,7 +213,7 @@ func checkKindOfFile(path string, info fs.FileInfo) error {
 
 // hashFile returns the hex SHA-256 of a file. It ends early with the cause of ctx.
 func hashFile(ctx context.Context, path string) (string, error) {
-	f, err := os.Open(path)
+	f, err := OpenRegular(path)
 	if err != nil {
 		return "", err
 	}
@@ -219,7 +239,7 @@ func (c contextReader) Read(p []byte) (int, error) {
 }
 
 func readLimited(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := OpenRegular(path)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Errors of a Store, wrapped with what happened.
@@ -75,7 +76,9 @@ type FileState struct {
 	Vendor bool   // found among the vendor's resources, and held to no digest
 	SHA256 string // what it was checked against; "": nothing known
 	Zoo    string // release of the vendor's model zoo that it was pulled from; "": not from there, or not known
-	Err    error  // ErrModelFile: it is there, but not what it should be
+
+	Recorded time.Time // not zero: its publisher's digest is not known, it is held to the one recorded then, when it was pulled
+	Err      error     // ErrModelFile: it is there, but not what it should be
 }
 
 // List returns the built-in model, the known ones and those in the folder. Files that changed since
@@ -275,7 +278,7 @@ func (s *Store) files(ctx context.Context, m Manifest) ([]FileState, error) {
 		if err == nil {
 			f.Path, f.Bytes = path, info.Size()
 			f.SHA256, f.Err = records.check(ctx, path, info, m.Files[name])
-			f.Zoo = records.zoo(name, m)
+			f.Zoo, f.Recorded = records.zoo(name, m), records.unpinned(name, m.Files[name])
 		} else if v := m.Files[name].Vendor; v != "" && s.Vendor != "" {
 			path = filepath.Join(s.Vendor, filepath.FromSlash(v))
 			if info, err := os.Stat(path); err == nil {

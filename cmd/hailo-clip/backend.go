@@ -83,9 +83,23 @@ func (e *encoders) close() error {
 type opener struct {
 	cfg       configs.Config
 	model     *hailo.Model
+	modelWhy  string // why this model
 	tokenizer *hailo.Tokenizer
 	state     string // folder
 	log       *slog.Logger
+}
+
+// prepare finds the model and loads its tokenizer. Its errors stop a start.
+func prepare(cfg configs.Config, state string, log *slog.Logger) (o opener, err error) {
+	o = opener{cfg: cfg, state: state, log: log}
+	if o.model, o.modelWhy, err = resolveModel(cfg, state); err != nil {
+		return o, err
+	}
+	if err = fits(cfg, o.model.Manifest); err != nil {
+		return o, err
+	}
+	o.tokenizer, err = o.model.LoadTokenizer()
+	return o, err
 }
 
 // open opens what the configuration names, and proves that it encodes. The caller closes it.
@@ -97,24 +111,19 @@ func (o opener) open(ctx context.Context) (*encoders, error) {
 	return e, nil
 }
 
-func (o opener) fill(ctx context.Context, e *encoders) (err error) {
-	kind, why := chooseBackend(o.cfg, o.model, "/")
-	e.why = why
-	switch kind {
-	case "cpu":
-		if o.cfg.CLIP.TextEncoder == "npu" {
-			return usageError{errors.New("clip.text_encoder: npu needs the NPU for images too")}
-		}
+func (o opener) fill(ctx context.Context, e *encoders) error {
+	p, err := o.plan()
+	if err != nil {
+		return err
+	}
+	e.why = p.why
+	if p.device != nil {
+		err = o.openDevice(ctx, e, p)
+	} else {
 		var cpu hailo.Backend
-		if cpu, err = o.openCPU(o.model.HasCPU()); err == nil {
+		if cpu, err = o.openCPU(p); err == nil {
 			e.images, e.texts, e.opened = cpu, []hailo.Backend{cpu}, []hailo.Backend{cpu}
-		} else if o.cfg.CLIP.Backend == "auto" { // who has only files for the NPU asks why it is not taken
-			err = fmt.Errorf("the CPU is to encode, because %s: %w", why, err)
 		}
-	case "npu":
-		err = o.openDevice(ctx, e, o.openNPU)
-	case "sim":
-		err = o.openDevice(ctx, e, o.openSim)
 	}
 	if err != nil {
 		return err
@@ -139,17 +148,25 @@ func (o opener) fill(ctx context.Context, e *encoders) (err error) {
 	return nil
 }
 
-// openCPU opens the model's encoders for the CPU, if its files are there.
-func (o opener) openCPU(there bool) (hailo.Backend, error) {
-	if !there {
-		return nil, fmt.Errorf("%w: %s has no files for the CPU; install them with: hailo-clip models pull %s --part cpu",
+// openCPU opens the model's encoders for the CPU, if their files are there.
+func (o opener) openCPU(p plan) (hailo.Backend, error) {
+	var b *onnx.Backend
+	var err error
+	if p.cpuThere {
+		b, err = onnx.Open(o.cfg.CPU, o.model, cpuFrames, libraryDirs(o.state)...)
+	} else {
+		err = fmt.Errorf("%w: %s has no files for the CPU; install them with: hailo-clip models pull %s --part cpu",
 			hailo.ErrNotInstalled, o.model.Name, o.model.Name)
 	}
-	b, err := onnx.Open(o.cfg.CPU, o.model, cpuFrames, libraryDirs(o.state)...)
-	if err != nil {
-		return nil, err // not a nil *Backend in an interface
+	switch {
+	case err == nil:
+		return b, nil
+	case p.device != nil && p.cpuNeeded:
+		err = fmt.Errorf("texts are encoded on the CPU: %w", err)
+	case p.device == nil && o.cfg.CLIP.Backend == "auto": // who has only files for the NPU asks why it is not taken
+		err = fmt.Errorf("the CPU is to encode, because %s: %w", p.why, err)
 	}
-	return b, nil
+	return nil, err // not a nil *Backend in an interface
 }
 
 // cpuFrames bounds the pictures between resize and answer: enough for full batches on every core.
@@ -157,23 +174,19 @@ const cpuFrames = 32
 
 // openDevice opens the NPU or the simulated chip, and the CPU where it is to stand in: for texts
 // that the device does not encode, or while the device is lost.
-func (o opener) openDevice(ctx context.Context, e *encoders, open func() (*npu.Backend, error)) error {
-	device, err := open()
+func (o opener) openDevice(ctx context.Context, e *encoders, p plan) error {
+	device, err := npu.New(*p.device)
 	if err != nil {
 		return err
 	}
 	e.device, e.images, e.opened = device, device, []hailo.Backend{device}
-	info := device.Info()
-	encodesTexts := info.TextDigest != ""
+	encodesTexts, standIn := !p.cpuNeeded, p.standIn
 	if encodesTexts {
 		e.texts = []hailo.Backend{device}
 	}
-	// The vectors of the simulated chip are its own, unless it computes the demo model's.
 	var cpu hailo.Backend
-	standIn := o.cfg.CLIP.OnDeviceLoss == "cpu" && (!info.Simulated || o.cfg.Sim.Vectors == "model")
-	if standIn || !encodesTexts {
-		standIn = standIn && o.model.HasCPU()
-		opened, err := o.openCPU(standIn || o.model.HasCPUText())
+	if p.cpu {
+		opened, err := o.openCPU(p)
 		switch {
 		case err == nil:
 			cpu = opened
@@ -181,8 +194,8 @@ func (o opener) openDevice(ctx context.Context, e *encoders, open func() (*npu.B
 			if standIn {
 				e.standIn = cpu
 			}
-		case !encodesTexts:
-			return fmt.Errorf("texts are encoded on the CPU: %w", err)
+		case p.cpuNeeded:
+			return err
 		default:
 			o.log.Warn("no CPU encoder to stand in while the device is lost: requests will get 503", "error", err)
 			standIn = false
@@ -201,7 +214,7 @@ func (o opener) openDevice(ctx context.Context, e *encoders, open func() (*npu.B
 		o.log.Error("the device is not ready yet, it is tried until it is", "error", err, "cpu_stands_in", standIn)
 		return nil
 	}
-	if encodesTexts && !info.Simulated && cpu != nil && o.model.HasCPUText() {
+	if encodesTexts && !p.device.Simulated && cpu != nil && o.model.HasCPUText() {
 		o.compareTexts(ctx, e, cpu)
 	}
 	return nil

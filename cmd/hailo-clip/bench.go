@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"hailoclip/bench"
+	"hailoclip/hailo"
 )
 
 type benchCmd struct {
@@ -76,7 +75,6 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 	if c.Compare {
 		return c.compare()
 	}
-	signal.Ignore(syscall.SIGPIPE) // who reads the table may be gone; the service must be stopped all the same
 	o, asserts, err := c.options()
 	if err == nil && c.URL != "" {
 		err = c.aboutService(g)
@@ -128,7 +126,7 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 		bar.count(step, int64(min(done, total)/time.Second), int64(total/time.Second))
 	}
 	report, err := bench.Run(ctx, a, b, o)
-	bar.done()
+	bar.done(err == nil)
 	if report == nil {
 		return err
 	}
@@ -260,7 +258,7 @@ func (c *benchRunCmd) compare() error {
 	}
 	var reports [2]*bench.Report
 	for i, name := range c.Files {
-		f, err := os.Open(name)
+		f, err := hailo.OpenRegular(name)
 		if err != nil {
 			return err
 		}

@@ -1,17 +1,18 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
-	"strings"
 
 	"golang.org/x/sync/errgroup"
 
 	"hailoclip/cache"
+	"hailoclip/hailo"
 	"hailoclip/pipeline"
 )
 
@@ -51,8 +52,8 @@ type match struct {
 
 func (c *classifyCmd) Run(ctx context.Context, g *globals) error {
 	for i, prompt := range c.Prompt {
-		if strings.TrimSpace(prompt) == "" {
-			return usageError{fmt.Errorf("--prompt number %d is empty", i+1)}
+		if err := checkText(fmt.Sprintf("--prompt number %d", i+1), prompt); err != nil {
+			return err
 		}
 	}
 	if c.TopK < 0 {
@@ -77,7 +78,7 @@ func (c *classifyCmd) classify(ctx context.Context, e *engine) error {
 
 	for i, row := range prompts.Rows {
 		if row.Truncated {
-			fmt.Fprintf(os.Stderr, "hailo-clip: --prompt number %d is longer than the model reads: its end is ignored\n", i+1)
+			complain("hailo-clip: --prompt number %d is longer than the model reads: its end is ignored", i+1)
 		}
 	}
 
@@ -105,7 +106,7 @@ func (c *classifyCmd) classify(ctx context.Context, e *engine) error {
 			bar.count("classifying", int64(done+1), int64(len(c.Images)))
 		}
 	}
-	bar.done()
+	bar.done(ctx.Err() == nil)
 	if ctx.Err() != nil {
 		return context.Canceled // a part of the results would look like all of them
 	}
@@ -141,7 +142,7 @@ func (c *classifyCmd) print(w io.Writer, verdicts []verdict) error {
 			continue
 		}
 		if v.Error != "" {
-			fmt.Fprintf(os.Stderr, "hailo-clip: %s: %s\n", v.Image, v.Error)
+			complain("hailo-clip: %s: %s", printable(v.Image), v.Error)
 			continue
 		}
 		fmt.Fprintf(w, "%s\n", printable(v.Image))
@@ -155,19 +156,44 @@ func (c *classifyCmd) print(w io.Writer, verdicts []verdict) error {
 	return nil
 }
 
-// readImage reads a file of at most limit bytes, or standard input for "-".
+// readImage reads a file of at most limit bytes, or standard input for "-". Of the images in a row
+// that standard input may hold, such as those of a camera, it takes the first and says so.
 func readImage(name string, limit int) ([]byte, error) {
 	f := os.Stdin
 	if name != "-" {
 		var err error
-		if f, err = os.Open(name); err != nil {
+		if f, err = hailo.OpenRegular(name); err != nil {
+			if info, statErr := os.Stat(name); statErr == nil && info.IsDir() {
+				return nil, errors.New("a folder: name the files in it")
+			} else if errors.Is(err, hailo.ErrNotRegular) {
+				return nil, fmt.Errorf("%w; an image from another program is read from standard input, as -", hailo.ErrNotRegular)
+			}
 			return nil, errors.Unwrap(err) // the caller names the file
 		}
 		defer f.Close()
 	}
 	b, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
+	if first := firstImage(b); name == "-" && len(first) < len(b) {
+		complain("hailo-clip: standard input holds more than one image, only the first is taken")
+		b = first
+	}
 	if err == nil && len(b) > limit {
 		err = fmt.Errorf("larger than server.max_body_bytes, %d", limit)
 	}
 	return b, err
+}
+
+// firstImage cuts off what begins with another image where the first, a JPEG or PNG, ends.
+func firstImage(b []byte) []byte {
+	end := "\xff\xd9"
+	if bytes.HasPrefix(b, []byte("\x89PNG")) {
+		end = "IEND\xaeB`\x82"
+	}
+	cut := len(b)
+	for _, next := range []string{"\xff\xd8\xff", "\x89PNG\r\n", "GIF8", "RIFF"} {
+		if i := bytes.Index(b[:cut], []byte(end+next)); i >= 0 {
+			cut = i + len(end)
+		}
+	}
+	return b[:cut]
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 
+	"hailoclip/cache"
 	"hailoclip/configs"
 )
 
@@ -53,15 +54,21 @@ type configCheckCmd struct {
 
 // Run checks a named file by itself; without one, what serve would run with.
 func (c *configCheckCmd) Run(g *globals) error {
-	_, file, err := g.load()
+	cfg, file, err := g.load()
 	if c.File != "" {
-		_, file, err = configs.Load(c.File, nil, nil)
+		cfg, file, err = configs.Load(c.File, nil, nil)
+	}
+	if err == nil {
+		err = cache.CheckPrompts(cfg.TextEmbedding, cfg.Server.MaxPromptBytes)
 	}
 	if err != nil {
 		return usageError{err}
 	}
 	if file == "" {
 		file = "no file, built-in defaults"
+	}
+	for _, warning := range cfg.Warnings() {
+		complain("%s: warning: %s", file, warning)
 	}
 	_, err = fmt.Fprintf(stdout, "%s: ok\n", file)
 	return err

@@ -8,8 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"golang.org/x/term"
+	"time"
 
 	"hailoclip/configs"
 	"hailoclip/hailo"
@@ -47,7 +46,7 @@ func (c *doctorCmd) Run(ctx context.Context, g *globals) error {
 	if c.JSON {
 		err = printJSON(stdout, report)
 	} else {
-		err = report.WriteText(stdout, term.IsTerminal(int(os.Stdout.Fd())))
+		err = report.WriteText(styled{stdout}, stdout.terminal)
 	}
 	if err == nil && report.ExitCode() != 0 {
 		err = exitError(report.ExitCode())
@@ -85,15 +84,18 @@ func (c *doctorCmd) thisMachine(g *globals, p place, env *doctor.Env) error {
 		env.Worker = cfg.NPU.Worker // a configured one that is no program is a finding of its own
 	}
 	if _, err := os.ReadDir(store.Dir); errors.Is(err, fs.ErrPermission) {
-		env.Extra = func(context.Context) []doctor.Finding { return []doctor.Finding{hiddenState(p.state)} }
+		env.Extra = func(ctx context.Context) []doctor.Finding {
+			return slices.Concat([]doctor.Finding{hiddenState(p.state)}, portFindings(ctx, cfg.Server), configFindings(cfg, env.Root))
+		}
 		return nil
 	}
-	model, why, err := store.Resolve(cfg.CLIP.Model)
+	model, _, err := store.Resolve(cfg.CLIP.Model)
 	if err == nil && !model.Embedded() || cfg.CLIP.Model != hailo.AutoModel {
 		env.Models = func(context.Context) []doctor.ModelCheck { return modelChecks(store, cfg.CLIP.Model) }
 	}
-	env.Extra = func(context.Context) []doctor.Finding {
-		return append(libraryFindings(cfg, p.state, *env), choiceFindings(cfg, *env, model, why, err)...)
+	env.Extra = func(ctx context.Context) []doctor.Finding {
+		return slices.Concat(libraryFindings(cfg, p.state, *env), startFindings(ctx, cfg, p.state, *env),
+			portFindings(ctx, cfg.Server), configFindings(cfg, env.Root))
 	}
 	return nil
 }
@@ -139,6 +141,8 @@ func modelCheck(model, backend string, f hailo.FileState) doctor.ModelCheck {
 		c.State = doctor.ModelMissing
 	case f.SHA256 == "":
 		c.State = doctor.ModelUnverified
+	case !f.Recorded.IsZero():
+		c.Recorded = f.Recorded.Format(time.DateOnly)
 	}
 	if v, ok := strings.CutPrefix(f.Zoo, "v"); ok { // the zoo's releases are those of HailoRT, see hailo.ZooRelease
 		c.HailoRT = v[:strings.LastIndexByte(v, '.')]
@@ -152,10 +156,10 @@ func libraryFindings(cfg configs.Config, state string, env doctor.Env) []doctor.
 	if lib, err := onnx.Load(cfg.CPU.Library, libraryDirs(state)...); err == nil {
 		runtime.What = "ONNX Runtime " + lib.Version + ": " + lib.Path
 	} else if cfg.CPU.Library != "" {
-		runtime.Level, runtime.What = doctor.Warn, "cpu.library is "+cfg.CPU.Library+", which is no usable ONNX Runtime: nothing can be encoded on the CPU."
+		runtime.Level, runtime.What = doctor.Warn, "cpu.library is "+cfg.CPU.Library+", which is no usable ONNX Runtime: nothing can be encoded on the CPU: "+err.Error()
 		runtime.Remedy = "correct cpu.library, or leave it empty and run: hailo-clip setup"
 	} else {
-		runtime.Level, runtime.What, runtime.Remedy = doctor.Warn, "ONNX Runtime is not installed: nothing can be encoded on the CPU.", env.Own("setup")
+		runtime.Level, runtime.What, runtime.Remedy = doctor.Warn, "Nothing can be encoded on the CPU: "+err.Error(), env.Own("setup")
 	}
 	jpeg := doctor.Finding{Check: "libturbojpeg", Level: doctor.OK}
 	if lib, err := decode.FindLibrary(); err == nil {
@@ -164,22 +168,4 @@ func libraryFindings(cfg configs.Config, state string, env doctor.Env) []doctor.
 		jpeg.Level, jpeg.What, jpeg.Remedy = doctor.Warn, "libturbojpeg is not installed: JPEGs are decoded about four times slower.", "sudo apt install libturbojpeg0"
 	}
 	return []doctor.Finding{runtime, jpeg}
-}
-
-// choiceFindings tells what the configuration comes to on this machine.
-func choiceFindings(cfg configs.Config, env doctor.Env, model *hailo.Model, why string, err error) []doctor.Finding {
-	if err != nil {
-		bad := doctor.Finding{Check: "model", Level: doctor.Fail, What: err.Error()}
-		if errors.Is(err, hailo.ErrNotInstalled) {
-			bad.Remedy = env.Own("models pull " + cfg.CLIP.Model)
-		}
-		return []doctor.Finding{bad}
-	}
-	choice := doctor.Finding{Check: "model", Level: doctor.OK, What: "The service would use model " + model.Name + ": " + why + "."}
-	if model.Embedded() && cfg.CLIP.Model == hailo.AutoModel {
-		choice.Level, choice.Remedy = doctor.Warn, env.Own("models pull "+hailo.PreferredModel)
-		choice.What = "No real model is installed: the service would use the small demo model, which knows drawings, not photographs."
-	}
-	kind, reason := chooseBackend(cfg, model, env.Root)
-	return []doctor.Finding{choice, {Check: "backend", Level: doctor.Info, What: "It would encode on the " + kind + ": " + reason + "."}}
 }

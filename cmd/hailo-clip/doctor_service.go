@@ -19,22 +19,11 @@ const askTime = time.Second
 // askService returns what the service on the configured address tells of the chip; false if none
 // answers, or it encodes elsewhere.
 func askService(ctx context.Context, c api.Config) (doctor.Service, bool) {
-	host := c.Host
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "localhost"
-	}
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	url := "http://" + net.JoinHostPort(host, strconv.Itoa(c.Port))
-	var health struct {
-		Service     string `json:"service"`
-		Reason      string `json:"reason"`
-		Backend     string `json:"backend"`
-		RuntimeMode string `json:"runtime_mode"`
-	}
+	health, ok := askHealth(ctx, c)
 	var s stats
-	if !ask(ctx, url+"/health", &health) || health.Service != "hailo-clip" || health.Backend != "npu" || health.RuntimeMode != "real" ||
-		!ask(ctx, url+"/v1/stats", &s) || s.NPU == nil {
+	if !ok || health.Backend != "npu" || health.RuntimeMode != "real" || !ask(ctx, serviceURL(c)+"/v1/stats", &s) || s.NPU == nil {
 		return doctor.Service{}, false
 	}
 	answer := doctor.Service{Reason: health.Reason, Throttling: s.NPU.Throttling, Zone: s.NPU.Zone, Rate: s.NPU.ImagesPerSec}
@@ -44,6 +33,35 @@ func askService(ctx context.Context, c api.Config) (doctor.Service, bool) {
 		}
 	}
 	return answer, true
+}
+
+// answersAsService says whether the service is there on the configured address, well or not.
+func answersAsService(ctx context.Context, c api.Config) bool {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	_, ok := askHealth(ctx, c)
+	return ok
+}
+
+type healthAnswer struct {
+	Service     string `json:"service"`
+	Reason      string `json:"reason"`
+	Backend     string `json:"backend"`
+	RuntimeMode string `json:"runtime_mode"`
+}
+
+func askHealth(ctx context.Context, c api.Config) (h healthAnswer, ok bool) {
+	ok = ask(ctx, serviceURL(c)+"/health", &h) && h.Service == "hailo-clip"
+	return h, ok
+}
+
+// serviceURL is where this machine reaches the service.
+func serviceURL(c api.Config) string {
+	host := c.Host
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	return "http://" + net.JoinHostPort(host, strconv.Itoa(c.Port))
 }
 
 // ask decodes the JSON at url, whatever the status: /health is 503 when the chip is lost.

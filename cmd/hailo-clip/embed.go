@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"strings"
 
 	"hailoclip/pipeline"
 )
@@ -33,11 +31,11 @@ func (c *embedImageCmd) Run(ctx context.Context, g *globals) error {
 	return withEngine(ctx, g, func(e *engine) error {
 		image, err := readImage(c.Image, e.cfg.Server.MaxBodyBytes)
 		if err != nil {
-			return fmt.Errorf("%s: %w", c.Image, err)
+			return fmt.Errorf("%s: %w", printable(c.Image), err)
 		}
 		job := &pipeline.Job{Image: image, Embedding: true}
 		if err := e.pipe.Do(ctx, job); err != nil {
-			return fmt.Errorf("%s: %w", c.Image, err)
+			return fmt.Errorf("%s: %w", printable(c.Image), err)
 		}
 		v := job.Result.Embedding
 		return embedded{Embedding: v, Dimension: len(v), Model: e.model.Name}.print()
@@ -49,8 +47,8 @@ type embedTextCmd struct {
 }
 
 func (c *embedTextCmd) Run(ctx context.Context, g *globals) error {
-	if strings.TrimSpace(c.Text) == "" {
-		return usageError{errors.New("the text is empty")}
+	if err := checkText("the text", c.Text); err != nil {
+		return err
 	}
 	return withEngine(ctx, g, func(e *engine) error {
 		p, err := e.prompts(ctx, []string{c.Text})

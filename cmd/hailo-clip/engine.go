@@ -28,6 +28,8 @@ type engine struct {
 	line      *stages.Line
 	pipe      *pipeline.Pipeline
 	memory    memoryPlan
+
+	simulatedVectors bool // vectors say nothing of images and texts: see simulatedVectorsWarning
 }
 
 // openEngine loads the configuration and opens the engine for a command that works by itself:
@@ -68,17 +70,12 @@ func (e *engine) open(ctx context.Context, state string) (err error) {
 	if _, err := decode.FindLibrary(); err != nil {
 		log.Warn("JPEGs are decoded about four times slower, and not quite as PIL does", "error", err)
 	}
-	if e.model, e.modelWhy, err = resolveModel(cfg, state); err != nil {
-		return err
-	}
-	if err := fits(cfg, e.model.Manifest); err != nil {
-		return err
-	}
-	if e.tokenizer, err = e.model.LoadTokenizer(); err != nil {
-		return err
-	}
-	e.encoders, err = opener{cfg: cfg, model: e.model, tokenizer: e.tokenizer, state: state, log: log}.open(ctx)
+	o, err := prepare(cfg, state, log)
 	if err != nil {
+		return err
+	}
+	e.model, e.modelWhy, e.tokenizer = o.model, o.modelWhy, o.tokenizer
+	if e.encoders, err = o.open(ctx); err != nil {
 		return err
 	}
 	if e.store, err = cache.OpenStore(cfg.TextEmbedding, state, log); err != nil {
@@ -101,6 +98,9 @@ func (e *engine) open(ctx context.Context, state string) (err error) {
 	e.line = stages.NewLine(cfg.CLIP.Pictures, e.encoders.images, e.model.ImageSize, workers, budget)
 	if e.pipe, err = pipeline.New(e.line.Stages(cfg.Performance)...); err != nil {
 		return err
+	}
+	if e.simulatedVectors = o.simulatedVectors(); e.simulatedVectors {
+		log.Warn(simulatedVectorsWarning)
 	}
 	info := e.encoders.images.Info()
 	log.Info("ready to encode", "model", e.model.Name, "model_why", e.modelWhy, "backend", info.Backend,
@@ -163,7 +163,11 @@ func (e *engine) prompts(ctx context.Context, texts []string) (found *cache.Prom
 // precompute encodes the prompts of text_embedding.prompt_file, in mode precomputed, beside the
 // requests. It blocks until that is done or ctx ends.
 func (e *engine) precompute(ctx context.Context) {
-	switch n, err := e.texts[0].Precompute(ctx); {
+	if err := cache.CheckPrompts(e.cfg.TextEmbedding, e.cfg.Server.MaxPromptBytes); err != nil {
+		e.log.Warn("no prompts are encoded at the start", "error", err)
+		return
+	}
+	switch n, err := e.texts[0].Precompute(ctx, e.cfg.Server.MaxPromptBytes); {
 	case ctx.Err() != nil:
 	case err != nil:
 		e.log.Warn("not all prompts of the prompt file are encoded", "done", n, "error", err)

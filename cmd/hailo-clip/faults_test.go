@@ -25,7 +25,7 @@ func newControl(t *testing.T, settings string) (control, string) {
 	dir := t.TempDir()
 	c := control(filepath.Join(dir, "chip"))
 	file := filepath.Join(dir, "sim.yaml")
-	text := fmt.Sprintf("clip:\n  backend: sim\n  model: demo\n  device_timeout_ms: 300\n%s", settings)
+	text := fmt.Sprintf("clip:\n  backend: sim\n  model: demo\n%s", settings)
 	text = strings.Replace(text, "CONTROL", "--control="+string(c), 1)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -33,11 +33,19 @@ func newControl(t *testing.T, settings string) (control, string) {
 	return c, file
 }
 
+// patience is how long a test waits for what must come. Only a test that fails waits for so long: nothing is
+// decided by how fast the machine is.
+const patience = 2 * time.Minute
+
+// watchdog has a chip that hangs replaced soon. Not in tests without such a chip, because on a busy machine a
+// healthy one may be silent for a while.
+const watchdog = "  device_timeout_ms: 1000\n"
+
 // tell sends a fault. A chip that is being restarted is not there yet; one that dies of the
 // command does not answer.
 func (c control) tell(t *testing.T, fault string) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		conn, err := net.Dial("unix", string(c))
 		if err != nil {
 			if time.Now().After(end) {
@@ -62,12 +70,9 @@ func faults() int {
 	return 2
 }
 
-// deadline is performance.request_timeout of the services here, and slack what an answer may take
-// beyond it: the client, the server and the chip share the processors.
-const (
-	deadline = 5 * time.Second
-	slack    = time.Second
-)
+// deadline is performance.request_timeout of the services here: an answer that took longer than that and
+// patience was forgotten.
+const deadline = time.Minute
 
 // visitors ask for one thing and keep what came of it.
 type visitors struct {
@@ -85,7 +90,7 @@ type visitors struct {
 // 200 has the vector of its own picture: the simulated chip's vectors come from the pixels. Only
 // a frame that the chip itself fails (error=) gets 500.
 func TestFaultsUnderLoad(t *testing.T) {
-	chip, config := newControl(t, "  on_device_loss: fail\nsim:\n  arguments: CONTROL\nperformance:\n  request_timeout: 5s\n  max_queue_size: 32\n")
+	chip, config := newControl(t, watchdog+"  on_device_loss: fail\nsim:\n  arguments: CONTROL\nperformance:\n  request_timeout: 1m\n  max_queue_size: 32\n")
 	r := serve(t, t.TempDir(), "--config", config)
 	names := []string{"airplane", "automobile", "bicycle", "cat", "dog", "elephant", "guitar", "pizza"}
 	pictures, want := make([]map[string]any, len(names)), make([]string, len(names))
@@ -114,7 +119,7 @@ func TestFaultsUnderLoad(t *testing.T) {
 	// Idle connections end by and by; leaks do not. The server keeps idle goroutines for 10 s, a
 	// few for each client; there were hundreds of requests.
 	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		after := r.resources(t)
 		if after.files <= before.files && after.goroutines <= before.goroutines+24 && after.children == 1 && after.inFlight == 0 {
 			break
@@ -131,7 +136,7 @@ func TestFaultsUnderLoad(t *testing.T) {
 
 // TestFaultsWithStandIn is the same with the CPU standing in: what the chip drops is encoded there.
 func TestFaultsWithStandIn(t *testing.T) {
-	chip, config := newControl(t, "sim:\n  vectors: model\n  arguments: CONTROL\nperformance:\n  request_timeout: 5s\n  max_queue_size: 32\n")
+	chip, config := newControl(t, watchdog+"sim:\n  vectors: model\n  arguments: CONTROL\nperformance:\n  request_timeout: 1m\n  max_queue_size: 32\n")
 	r := serve(t, t.TempDir(), "--config", config)
 	request := catRequest(t)
 	r.classifies(t)
@@ -170,7 +175,7 @@ func (r *running) startLoad(t *testing.T, path string, requests []map[string]any
 					t.Error(err)
 					return
 				}
-				if d := time.Since(start); d > deadline+slack {
+				if d := time.Since(start); d > deadline+patience {
 					t.Errorf("answered %d after %v", a.status, d)
 				}
 				l.mu.Lock()
@@ -220,7 +225,7 @@ func (r *running) breaks(t *testing.T, chip control, fault, path string, request
 	seen := images()
 	for n := range faults() {
 		// One that is broken before it encodes anything is no chip at all, which is tried ever more slowly.
-		for end := time.Now().Add(20 * time.Second); chipStats()["ready"] != true || n > 0 && images() == seen; time.Sleep(5 * time.Millisecond) {
+		for end := time.Now().Add(patience); chipStats()["ready"] != true || n > 0 && images() == seen; time.Sleep(5 * time.Millisecond) {
 			if time.Now().After(end) { // one that dies while it opens is a failed start and no restart
 				t.Fatalf("%s: the chip is not there", fault)
 			}
@@ -228,7 +233,7 @@ func (r *running) breaks(t *testing.T, chip control, fault, path string, request
 		before, start := count(), time.Now()
 		chip.tell(t, fault)
 		for count() == before { // or nothing would have recovered
-			if time.Since(start) > 20*time.Second {
+			if time.Since(start) > patience {
 				t.Fatalf("%s: did not strike", fault)
 			}
 			time.Sleep(2 * time.Millisecond)
@@ -256,7 +261,7 @@ func (r *running) recovered(t *testing.T, path string, request map[string]any, s
 		}
 		if n++; a.status != http.StatusOK {
 			n, good = 0, time.Time{}
-			if time.Since(start) > 20*time.Second {
+			if time.Since(start) > patience {
 				t.Fatalf("not recovered: %s", a.raw)
 			}
 			time.Sleep(5 * time.Millisecond)
@@ -302,7 +307,7 @@ func countChildren(pid int, main []byte) int {
 
 // TestDeviceLossWithStandIn: while the chip is gone the CPU encodes, and health says so.
 func TestDeviceLossWithStandIn(t *testing.T) {
-	chip, config := newControl(t, "sim:\n  vectors: model\n  arguments: CONTROL\n")
+	chip, config := newControl(t, watchdog+"sim:\n  vectors: model\n  arguments: CONTROL\n")
 	r := serve(t, t.TempDir(), "--config", config)
 	r.classifies(t)
 	chip.tell(t, "hang") // until the watchdog replaces it
@@ -325,7 +330,7 @@ func TestDeadDeviceIsUnhealthy(t *testing.T) {
 	r := serve(t, t.TempDir(), "--config", config)
 	unhealthy := false
 	request := map[string]any{"image": sample(t, "cat.jpg")}
-	for end := time.Now().Add(30 * time.Second); !unhealthy && time.Now().Before(end); {
+	for end := time.Now().Add(patience); !unhealthy && time.Now().Before(end); {
 		a, err := r.post("/v1/embed/image", request)
 		if err != nil {
 			t.Fatal(err)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -87,14 +86,4 @@ func (g *globals) stateDir() (string, error) {
 // libraryDirs is where "setup" may have put ONNX Runtime.
 func libraryDirs(state string) []string {
 	return []string{filepath.Join(state, "lib"), onnx.DefaultLibraryDir(), filepath.Join(systemStateDir, "lib")}
-}
-
-// newLogger logs to standard error as the configuration says.
-func newLogger(c configs.Logging) *slog.Logger {
-	level, _ := c.SlogLevel() // checked by Validate
-	options := &slog.HandlerOptions{Level: level}
-	if c.Format == "json" {
-		return slog.New(slog.NewJSONHandler(os.Stderr, options))
-	}
-	return slog.New(slog.NewTextHandler(os.Stderr, options))
 }

@@ -41,23 +41,23 @@ func (c *inspectPixelsCmd) Run(g *globals) error {
 	cfg := p.cfg
 	b, err := readImage(c.Image, cfg.Server.MaxBodyBytes)
 	if err != nil {
-		return fmt.Errorf("%s: %w", c.Image, err)
+		return fmt.Errorf("%s: %w", printable(c.Image), err)
 	}
 	decoder := decode.NewDecoder(cfg.CLIP.Pictures.Decode, model.ImageSize)
 	picture, err := decoder.DecodeBytes(b)
 	if err != nil {
-		return fmt.Errorf("%s: %w", c.Image, err)
+		return fmt.Errorf("%s: %w", printable(c.Image), err)
 	}
 	defer picture.Release()
 	size := model.ImageSize
 	pixels := make([]byte, 3*size*size)
 	if err := resize.New(cfg.CLIP.Pictures.Resize, size).Resize(pixels, picture.Pix, picture.Width, picture.Height); err != nil {
-		return fmt.Errorf("%s: %w", c.Image, err)
+		return fmt.Errorf("%s: %w", printable(c.Image), err)
 	}
 	if err := writePNG(c.Output, pixels, size); err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "%s: %d x %d -> %s: %d x %d (%s)\n", c.Image, picture.Width, picture.Height, c.Output, size, size, cfg.CLIP.Pictures.Resize.Fit)
+	fmt.Fprintf(stdout, "%s: %d x %d -> %s: %d x %d (%s)\n", printable(c.Image), picture.Width, picture.Height, printable(c.Output), size, size, cfg.CLIP.Pictures.Resize.Fit)
 	return nil
 }
 
@@ -130,7 +130,7 @@ func (c *inspectTokensCmd) Run(g *globals) error {
 // tokenizer is the one of --tokenizer, or the model's with its context length.
 func (c *inspectTokensCmd) tokenizer(g *globals) (*hailo.Tokenizer, int, error) {
 	if c.Tokenizer != "" {
-		f, err := os.Open(c.Tokenizer)
+		f, err := hailo.OpenRegular(c.Tokenizer)
 		if err != nil {
 			return nil, 0, err
 		}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -30,6 +31,7 @@ const (
 	exitUsage       = 2   // wrong arguments or configuration
 	exitMissing     = 3   // something is not installed: the message names the command that installs it
 	exitInterrupted = 130 // Ctrl-C before the end
+	exitPipe        = 141 // who read standard output has left, as in "| head -1": what a shell gives other programs then
 )
 
 // cli is the grammar of the command line.
@@ -69,18 +71,28 @@ func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
+	surviveLostReaders()
+	defer stderr.flush(lastWords)
 
 	var c cli
-	parser, err := kong.New(&c,
+	parser, err := kong.New(&c, append(rawArguments(),
 		kong.Name("hailo-clip"), kong.Description(description),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.Vars{"config_file": configs.SystemFile}, kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(&c.globals),
-		kong.Help(printHelp), kong.Exit(func(int) { os.Exit(exitCode(ctx, nil)) }), // after --help and --version
-	)
+		kong.Help(printHelp), kong.Exit(func(int) { // after --help and --version
+			code := exitCode(ctx, nil)
+			stderr.flush(lastWords)
+			os.Exit(code)
+		}),
+	)...)
 	if err != nil {
 		panic(err) // the grammar above is wrong
 	}
-	k, err := parser.Parse(os.Args[1:])
+	args := os.Args[1:]
+	if len(args) > 0 && args[0] == "help" {
+		args = append(slices.Clone(args[1:]), "--help")
+	}
+	k, err := parser.Parse(args)
 	if err != nil {
 		command := ""
 		var bad *kong.ParseError
@@ -90,7 +102,8 @@ func run() int {
 		if command = commandOnly(command); command == "bench " {
 			command = "bench run " // which it stands for, and whose flags these were
 		}
-		fmt.Fprintf(os.Stderr, "hailo-clip: %v\nRun \"hailo-clip %s--help\" for usage.\n", err, command)
+		complain("hailo-clip: %v", err)
+		complain("Run \"hailo-clip %s--help\" for usage.", command)
 		return exitUsage
 	}
 	return exitCode(ctx, k.Run())
@@ -108,8 +121,12 @@ func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 // exitCode prints err and says what the process ends with.
 func exitCode(ctx context.Context, err error) int {
-	if stdout.lost != nil && !errors.Is(err, stdout.lost) {
-		fmt.Fprintln(os.Stderr, "hailo-clip:", stdout.lost)
+	if errors.Is(stdout.lost, syscall.EPIPE) {
+		if err == nil || errors.Is(err, stdout.lost) {
+			return exitPipe
+		}
+	} else if stdout.lost != nil && !errors.Is(err, stdout.lost) {
+		complain("hailo-clip: %v", stdout.lost)
 		if err == nil {
 			return exitFailed
 		}
@@ -123,10 +140,10 @@ func exitCode(ctx context.Context, err error) int {
 		return int(code)
 	}
 	if interrupted(ctx, err) {
-		fmt.Fprintln(os.Stderr, "hailo-clip: interrupted")
+		complain("hailo-clip: interrupted")
 		return exitInterrupted
 	}
-	fmt.Fprintln(os.Stderr, "hailo-clip:", err)
+	complain("hailo-clip: %v", err)
 	switch {
 	case errors.As(err, &usage), errors.Is(err, hailo.ErrUnknownModel):
 		return exitUsage

@@ -2,9 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
+	"time"
 
 	"hailoclip/hailo"
 	"hailoclip/hailo/doctor"
@@ -44,10 +48,18 @@ func (c *modelsListCmd) Run(g *globals) error {
 	fmt.Fprintf(stdout, "%-22s  %-9s  %-9s  %s\n", "model", "CPU", "NPU", "what it is")
 	for _, in := range list {
 		fmt.Fprintf(stdout, "%-22s  %-9s  %-9s  %s\n", in.Manifest.Name, part(in.CPU), part(in.NPU), in.Manifest.Description)
+		unpinned := map[string][]string{} // by date
 		for _, f := range in.Files {
-			if f.Err != nil {
+			switch {
+			case f.Err != nil:
 				fmt.Fprintf(stdout, "  %s\n", strings.Join(fileLine(f), "  "))
+			case !f.Recorded.IsZero():
+				day := f.Recorded.Format(time.DateOnly)
+				unpinned[day] = append(unpinned[day], f.Name)
 			}
+		}
+		for _, day := range slices.Sorted(maps.Keys(unpinned)) {
+			fmt.Fprintf(stdout, "  unpinned, recorded on %s: %s\n", day, strings.Join(unpinned[day], ", "))
 		}
 	}
 	fmt.Fprintf(stdout, "\nmodels folder: %s\n", store.Dir)
@@ -77,6 +89,8 @@ type listedFile struct {
 	Bytes  int64  `json:"bytes"`
 	SHA256 string `json:"sha256,omitempty"`
 	Error  string `json:"error,omitempty"`
+
+	Recorded time.Time `json:"unpinned_recorded,omitzero"`
 }
 
 func listed(list []hailo.Installed) []listedModel {
@@ -91,7 +105,7 @@ func listed(list []hailo.Installed) []listedModel {
 }
 
 func newListedFile(f hailo.FileState) listedFile {
-	l := listedFile{Name: f.Name, Path: f.Path, Bytes: f.Bytes, SHA256: f.SHA256}
+	l := listedFile{Name: f.Name, Path: f.Path, Bytes: f.Bytes, SHA256: f.SHA256, Recorded: f.Recorded}
 	if f.Err != nil {
 		l.Error = f.Err.Error()
 	}
@@ -109,6 +123,9 @@ func fileLine(f hailo.FileState) []string {
 	case state == "":
 		state = "digest not known"
 	}
+	if f.Err == nil && !f.Recorded.IsZero() {
+		state += " (unpinned, recorded on " + f.Recorded.Format(time.DateOnly) + ")"
+	}
 	if f.Vendor {
 		state += " (" + f.Path + ")"
 	}
@@ -116,18 +133,22 @@ func fileLine(f hailo.FileState) []string {
 }
 
 type modelsPullCmd struct {
-	Name    string `arg:"" help:"Name of the model, see models list."`
-	FromDir string `type:"existingdir" placeholder:"DIR" help:"Copy the files from this folder instead of the network."`
-	Part    string `enum:"auto,all,cpu,npu" default:"auto" help:"Which files: cpu, npu, all, or auto: those for the CPU, and with a Hailo-10H in this machine all."`
-	HailoRT string `name:"hailort" placeholder:"VERSION" help:"Fetch the NPU files made for this HailoRT, such as 5.1.1 (default: the installed one's, else the manifest's)."`
+	Name     string `arg:"" help:"Name of the model, see models list."`
+	FromDir  string `type:"existingdir" placeholder:"DIR" help:"Copy the files from this folder instead of the network."`
+	Part     string `enum:"auto,all,cpu,npu" default:"auto" help:"Which files: cpu, npu, all, or auto: those for the CPU, and with a Hailo-10H in this machine all."`
+	Revision string `placeholder:"REV" help:"Fetch the files for the CPU of this revision of their repository, a commit or tag (default: the manifest's)."`
+	HailoRT  string `name:"hailort" placeholder:"VERSION" help:"Fetch the NPU files made for this HailoRT, such as 5.1.1 (default: the installed one's, else the manifest's)."`
 }
 
 func (c *modelsPullCmd) Help() string {
-	return `A pull that was interrupted goes on where it stopped. Every file is checked before it is used.
+	return `A pull that was interrupted goes on where it stopped. Every file is checked before it is used: against its
+publisher's digest where that is known, else against the one recorded when it was first pulled. A file
+that has changed since is refused; "models rm" forgets the record.
 
 Examples:
   hailo-clip models pull clip-vit-b-32
   hailo-clip models pull clip-vit-b-32 --part npu --hailort 5.1.1
+  hailo-clip models pull clip-vit-b-32 --revision 1234abc
   hailo-clip models pull clip-vit-b-32 --from-dir /media/usb/clip`
 }
 
@@ -136,7 +157,7 @@ func (c *modelsPullCmd) Run(ctx context.Context, g *globals) error {
 	if err != nil {
 		return err
 	}
-	o := hailo.PullOptions{FromDir: c.FromDir}
+	o := hailo.PullOptions{FromDir: c.FromDir, Revision: c.Revision}
 	_, chip := doctor.ChipPresent("/")
 	switch {
 	case c.Part == "cpu", c.Part == "auto" && !chip:
@@ -153,13 +174,16 @@ func (c *modelsPullCmd) Run(ctx context.Context, g *globals) error {
 		// Whether there is a node does not matter: after an installation it comes with the next start.
 		o.Zoo, _ = hailo.ZooRelease(library) // "", the manifest's, where none is known
 		if o.Zoo != "" && o.Which != hailo.CPUPart {
-			fmt.Fprintf(os.Stderr, "files for the NPU: model zoo %s, for HailoRT %s, which is installed\n", o.Zoo, library)
+			complain("files for the NPU: model zoo %s, for HailoRT %s, which is installed", o.Zoo, library)
 		}
 	}
 	bar := newBars(os.Stderr)
 	o.Progress = bar.set
 	err = store.Pull(ctx, c.Name, o)
-	bar.done()
+	bar.done(err == nil)
+	if errors.Is(err, hailo.ErrDownload) {
+		return fmt.Errorf("%w; without the network: put the files into a folder and give it with --from-dir", err)
+	}
 	if err != nil {
 		return err
 	}

@@ -15,8 +15,8 @@ import (
 	"hailoclip/hailo/sim"
 )
 
-// openNPU starts the worker that holds the device.
-func (o opener) openNPU() (*npu.Backend, error) {
+// npuOptions are those of the worker that holds the device.
+func (o opener) npuOptions() (*npu.Options, error) {
 	cfg, model := o.cfg, o.model
 	if model.NPU == nil { // there is nothing to pull
 		return nil, fmt.Errorf("%w: %s is a model for the CPU only; take one for the NPU: hailo-clip models pull %s --part npu, then --model %s",
@@ -30,7 +30,7 @@ func (o opener) openNPU() (*npu.Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", hailo.ErrNotInstalled, err)
 	}
-	options := o.npuOptions()
+	options := o.options()
 	options.Command = []string{worker}
 	options.ImageHEF, _ = model.Path(model.NPU.Image)
 	if cfg.CLIP.TextEncoder == "npu" && !model.HasNPUText() {
@@ -47,18 +47,19 @@ func (o opener) openNPU() (*npu.Backend, error) {
 			return nil, err
 		}
 	}
-	return npu.New(options)
+	return options, nil
 }
 
-func (o opener) npuOptions() npu.Options {
+// options are those that all devices have.
+func (o opener) options() *npu.Options {
 	options := npu.Options{
-		Config: o.cfg.NPU, ImageSize: o.model.ImageSize, Dimension: o.model.EmbeddingDimension, BatchSize: o.cfg.CLIP.BatchSize,
+		Config: o.cfg.NPU, ImageSize: o.model.ImageSize, Dimension: o.model.EmbeddingDimension, BatchSize: o.cfg.CLIP.Batch(),
 		DeviceTimeout: time.Duration(o.cfg.CLIP.DeviceTimeoutMS) * time.Millisecond, Log: o.log,
 	}
 	if o.cfg.CLIP.Device != "0" { // the former service's index of the only device
 		options.Config.Device = o.cfg.CLIP.Device
 	}
-	return options
+	return &options
 }
 
 // npuText loads what encoding texts on the NPU needs on the host, and the digest of all that makes
@@ -99,8 +100,8 @@ func readText(model *hailo.Model, tokenizer *hailo.Tokenizer) (*npu.Text, error)
 	return t, nil
 }
 
-// openSim starts the simulated chip: this program again, as a worker.
-func (o opener) openSim() (*npu.Backend, error) {
+// simOptions are those of the simulated chip: this program again, as a worker.
+func (o opener) simOptions() (*npu.Options, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -109,7 +110,7 @@ func (o opener) openSim() (*npu.Backend, error) {
 	if o.cfg.Sim.Vectors == "model" && !o.model.Embedded() {
 		return nil, usageError{fmt.Errorf("sim.vectors: model computes the demo model's vectors, not those of %s: set clip.model: demo or sim.vectors: hash", m.Name)}
 	}
-	options := o.npuOptions()
+	options := o.options()
 	options.Simulated, options.ImageHEF = true, "simulated"
 	options.Command = slices.Concat([]string{self, "npu-sim",
 		fmt.Sprintf("--image-size=%d", m.ImageSize), fmt.Sprintf("--dimension=%d", m.EmbeddingDimension),
@@ -124,7 +125,16 @@ func (o opener) openSim() (*npu.Backend, error) {
 			}
 		}
 	}
-	return npu.New(options)
+	return options, nil
+}
+
+// simulatedVectorsWarning is said wherever somebody could take such answers for true.
+const simulatedVectorsWarning = "the simulated chip makes its vectors from the bytes of the input: scores are nonsense, only good for measuring speed; " +
+	"sim.vectors: model with clip.model: demo gives true ones"
+
+// simulatedVectors says that the backend is the simulated chip and makes up its vectors.
+func (o opener) simulatedVectors() bool {
+	return o.cfg.CLIP.Backend == "sim" && o.cfg.Sim.Vectors == "hash"
 }
 
 type npuSimCmd struct {

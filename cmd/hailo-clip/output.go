@@ -1,22 +1,88 @@
 package main
 
-import "os"
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/term"
+)
 
 // stdout is what the commands print to. It is not buffered: what a long-running command says is
 // seen at once, and nothing is lost at a panic.
-var stdout = &output{to: os.Stdout}
+var stdout = &output{to: os.Stdout, terminal: term.IsTerminal(int(os.Stdout.Fd()))}
 
 // output remembers that something could not be written, so that no command need look at the
-// result of each print and none ends with 0 when what it printed was lost.
+// result of each print and none ends with 0 when what it printed was lost. On a terminal, names and
+// errors among what is printed cannot command it.
 type output struct {
-	to   *os.File
-	lost error // the first failure
+	to       *os.File
+	terminal bool
+	lost     error // the first failure
 }
 
 func (o *output) Write(b []byte) (int, error) {
+	if o.terminal {
+		if tame := plain(string(b)); len(tame) != len(b) {
+			_, err := o.raw([]byte(tame))
+			return len(b), err
+		}
+	}
+	return o.raw(b)
+}
+
+// raw writes b as it is.
+func (o *output) raw(b []byte) (int, error) {
 	n, err := o.to.Write(b)
 	if o.lost == nil {
 		o.lost = err
 	}
 	return n, err
 }
+
+// styled is an output for text with colors, whose writer escapes what comes from outside.
+type styled struct{ *output }
+
+func (s styled) Write(b []byte) (int, error) { return s.raw(b) }
+
+// complain prints a message for people on standard error. What is in it of names and of other
+// programs cannot command a terminal, nor look like a message of its own: lines after the first are
+// indented.
+func complain(format string, args ...any) {
+	text := strings.TrimRight(fmt.Sprintf(format, args...), "\n")
+	fmt.Fprintln(stderr, plain(strings.ReplaceAll(text, "\n", "\n  ")))
+}
+
+// plain escapes all of a text but its lines and tabs that is not printable: controls, changes of the
+// direction of writing, bytes that are no UTF-8.
+func plain(text string) string {
+	ok := func(r rune) bool { return unicode.IsPrint(r) || r == '\n' || r == '\t' }
+	if utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return !ok(r) }) {
+		return text
+	}
+	var b strings.Builder
+	for len(text) > 0 {
+		r, size := utf8.DecodeRuneInString(text)
+		switch {
+		case r == utf8.RuneError && size == 1:
+			fmt.Fprintf(&b, `\x%02x`, text[0])
+		case ok(r):
+			b.WriteRune(r)
+		case r < 0x10000:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			fmt.Fprintf(&b, `\U%08x`, r)
+		}
+		text = text[size:]
+	}
+	return b.String()
+}
+
+// surviveLostReaders makes a write to standard output or error whose reader is gone an error instead
+// of the end of the process. The signal is caught and not ignored: programs that this one starts
+// would inherit that.
+func surviveLostReaders() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }

@@ -47,10 +47,14 @@ func (b *bars) update(name string, done, total int64, counter decor.Decorator) {
 	bar.SetCurrent(done)
 }
 
-// done ends all bars and waits until they are drawn.
-func (b *bars) done() {
+// done ends all bars and waits until they are drawn: as full ones if all went well, else as they are.
+func (b *bars) done(well bool) {
 	for _, bar := range b.byName {
-		bar.SetTotal(-1, true)
+		if well {
+			bar.SetTotal(-1, true)
+		} else {
+			bar.Abort(false)
+		}
 	}
 	b.progress.Wait()
 }

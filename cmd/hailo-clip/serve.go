@@ -42,6 +42,9 @@ func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 	}
 	log := newLogger(p.cfg.Logging)
 	log.Info("starting", "version", programVersion(), "configuration", p.file, "state", p.state)
+	for _, warning := range append(p.cfg.Warnings(), quotaInForce()...) {
+		log.Warn("the configuration makes the service slow", "warning", warning)
+	}
 	s, err := newService(ctx, p.cfg, p.state, serviceLogs{all: log, requests: log})
 	if interrupted(ctx, err) {
 		log.Info("stopped before it served") // as it was asked to: systemd would call anything but 0 a failure
@@ -51,6 +54,15 @@ func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 		return err
 	}
 	return s.run(ctx)
+}
+
+// listen takes the port. Doctor tries it too.
+func listen(c api.Config) (net.Listener, error) {
+	ln, err := net.Listen("tcp", c.Addr())
+	if errors.Is(err, syscall.EADDRINUSE) {
+		err = fmt.Errorf("%w; is another hailo-clip running? choose another port with --port", err)
+	}
+	return ln, err
 }
 
 // service is an engine behind the REST interface.
@@ -63,10 +75,7 @@ type service struct {
 // newService takes the port first, so that a second start fails at once and not after the model
 // has been loaded; clients that connect meanwhile wait in the kernel's queue.
 func newService(ctx context.Context, cfg configs.Config, state string, log serviceLogs) (*service, error) {
-	ln, err := net.Listen("tcp", cfg.Server.Addr())
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("%w; is another hailo-clip running? choose another port with --port", err)
-	}
+	ln, err := listen(cfg.Server)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -184,42 +185,65 @@ func TestStartThatCannotWork(t *testing.T) {
 		}
 		return file
 	}
+	noText := filepath.Join(t.TempDir(), "state")
+	put(t, noText, map[string]string{"models/mine/manifest.json": minimalManifest, "models/mine/t.json": "{}", "models/mine/i.onnx": "\x08", "models/mine/t.onnx": "\x08"})
 	cases := []struct {
-		name string
-		args []string
-		code int
-		says []string
+		name   string
+		args   []string // of serve and of doctor
+		server []string // of serve; for doctor they stand in the environment
+		code   int
+		says   []string
 	}{
-		{"port in use", []string{"serve", "--host", "127.0.0.1", "--port", port}, exitFailed, []string{"address already in use", "--port"}},
-		{"wrong key", []string{"serve", "--config", config("server:\n  prot: 5000\n")}, exitUsage, []string{"my.yaml", "line 2", `unknown key "prot"`}},
-		{"out of bounds", []string{"serve", "--port", "70000"}, exitUsage, []string{"--port", "70000", "65535"}},
-		{"no such flag", []string{"serve", "--prot", "1"}, exitUsage, []string{"--prot"}},
-		{"no ONNX Runtime", []string{"serve", "--port", "0", "--config", config("cpu:\n  library: /nowhere/libonnxruntime.so\n")},
+		{"port in use", nil, []string{"--host", "127.0.0.1", "--port", port}, exitFailed, []string{"address already in use", "--port"}},
+		{"wrong key", []string{"--config", config("server:\n  prot: 5000\n")}, nil, exitUsage, []string{"my.yaml", "line 2", `unknown key "prot"`}},
+		{"out of bounds", nil, []string{"--port", "70000"}, exitUsage, []string{"70000", "65535"}},
+		{"no such flag", []string{"--prot", "1"}, nil, exitUsage, []string{"--prot"}},
+		{"no ONNX Runtime", []string{"--config", config("cpu:\n  library: /nowhere/libonnxruntime.so\n")}, []string{"--port", "0"},
 			exitMissing, []string{"cpu.library is /nowhere/libonnxruntime.so", "hailo-clip setup"}},
-		{"model not installed", []string{"serve", "--port", "0", "--model", "clip-vit-b-32"}, exitMissing, []string{"hailo-clip models pull clip-vit-b-32"}},
-		{"unknown model", []string{"serve", "--port", "0", "--model", "clip-of-mine"}, exitUsage, []string{"clip-of-mine", "demo"}},
-		{"no NPU", []string{"serve", "--port", "0", "--backend", "npu"}, exitMissing, []string{"for the CPU only", "models pull clip-vit-b-32", "--model clip-vit-b-32"}},
-		{"address of another machine", []string{"serve", "--host", "192.0.2.1", "--port", "0"}, exitFailed, []string{"cannot assign"}},
-		{"other dimension", []string{"serve", "--port", "0", "--config", config("clip:\n  embedding_dimension: 640\n")},
+		{"model not installed", []string{"--model", "clip-vit-b-32"}, []string{"--port", "0"}, exitMissing, []string{"hailo-clip models pull clip-vit-b-32"}},
+		{"unknown model", []string{"--model", "clip-of-mine"}, []string{"--port", "0"}, exitUsage, []string{"clip-of-mine", "demo"}},
+		{"no NPU", []string{"--backend", "npu"}, []string{"--port", "0"}, exitMissing, []string{"for the CPU only", "models pull clip-vit-b-32", "--model clip-vit-b-32"}},
+		{"texts on an NPU", []string{"--backend", "cpu", "--config", config("clip:\n  text_encoder: npu\n")}, []string{"--port", "0"}, exitUsage, []string{"text_encoder"}},
+		{"vectors of another model", []string{"--backend", "sim", "--model", "mine", "--config", config("sim:\n  vectors: model\n"), "--state-dir", noText},
+			[]string{"--port", "0"}, exitFailed, []string{"tokenizer"}},
+		{"address of another machine", nil, []string{"--host", "192.0.2.1", "--port", "0"}, exitFailed, []string{"cannot assign"}},
+		{"other dimension", []string{"--config", config("clip:\n  embedding_dimension: 640\n")}, []string{"--port", "0"},
 			exitUsage, []string{"clip.embedding_dimension", "640", "512"}},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			r := runProgram(t, command(t, t.TempDir(), c.args...))
+			r := runProgram(t, command(t, t.TempDir(), slices.Concat([]string{"serve"}, c.args, c.server)...))
 			if r.code != c.code {
 				t.Errorf("exit code %d, want %d", r.code, c.code)
+			}
+			if strings.Contains(r.stderr, "another hailo-clip") != (c.name == "port in use") {
+				t.Errorf("wrong advice: %s", r.stderr)
+			}
+			// What stops serve is a failure of doctor, who finds it by the same functions.
+			doctor := command(t, t.TempDir(), slices.Concat([]string{"doctor"}, c.args)...)
+			for pair := range slices.Chunk(c.server, 2) {
+				doctor.Env = append(doctor.Env, "HAILO_CLIP_SERVER_"+strings.ToUpper(strings.TrimPrefix(pair[0], "--"))+"="+pair[1])
+			}
+			d := runProgram(t, doctor)
+			if d.code != exitFailed && d.code != exitUsage {
+				t.Errorf("doctor finds nothing: exit code %d\n%s", d.code, d.stdout)
 			}
 			for _, s := range c.says {
 				if !strings.Contains(r.stderr, s) {
 					t.Errorf("no %q in: %s", s, r.stderr)
 				}
-			}
-			if strings.Contains(r.stderr, "another hailo-clip") != (c.name == "port in use") {
-				t.Errorf("wrong advice: %s", r.stderr)
+				if said := strings.Join(strings.Fields(d.stdout+d.stderr), " "); !strings.Contains(said, s) {
+					t.Errorf("doctor does not say %q: %s", s, said)
+				}
 			}
 		})
 	}
 }
+
+// minimalManifest is that of a model with files for the CPU.
+const minimalManifest = `{"name": "mine", "description": "d", "license": "l", "embedding_dimension": 16, "image_size": 32, "context_length": 8,
+	"logit_scale": 10, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "tokens": {"start": "<a>", "end": "<b>", "pad_id": 0},
+	"tokenizer": "t.json", "cpu": {"image": "i.onnx", "text": "t.onnx"}, "files": {"t.json": {}, "i.onnx": {}, "t.onnx": {}}}`
 
 // TestNoRuntimeAnywhere looks for ONNX Runtime where nobody has put it.
 func TestNoRuntimeAnywhere(t *testing.T) {
@@ -239,8 +263,9 @@ func TestNoRuntimeAnywhere(t *testing.T) {
 // as it should, from now on.
 func slowChip(t *testing.T, factor int) (control, *running) {
 	t.Helper()
-	chip, config := newControl(t, "sim:\n  vectors: model\n  arguments: CONTROL\n")
-	t.Setenv("HAILO_CLIP_CLIP_DEVICE_TIMEOUT_MS", "60000") // it is slow, it does not hang
+	// It is slow, it does not hang; and the machine may be slow too.
+	chip, config := newControl(t, "  device_timeout_ms: 60000\nsim:\n  vectors: model\n  arguments: CONTROL\n"+
+		"performance:\n  request_timeout: 2m\nserver:\n  shutdown_timeout: 2m\n")
 	r := serve(t, t.TempDir(), "--config", config)
 	chip.tell(t, fmt.Sprintf("slow=%d", factor))
 	return chip, r
@@ -264,9 +289,9 @@ func TestStopUnderLoad(t *testing.T) {
 			}
 		})
 	}
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		cache := r.get(t, "/v1/stats").body["cache"].(map[string]any)
-		if cache["requests"] == float64(inside) && cache["encoded"].(float64) < inside+1 { // texts; some are not there yet
+		if cache["requests"] == float64(inside) { // and most are not encoded, unless the machine is slower than the chip
 			break
 		}
 		if time.Now().After(end) {

@@ -34,7 +34,7 @@ func (c *setupCmd) Run(ctx context.Context, g *globals) error {
 		Arch:     c.Arch,
 		Progress: func(done, total int64) { bar.set("ONNX Runtime", done, total) },
 	})
-	bar.done()
+	bar.done(err == nil)
 	if err != nil {
 		return err
 	}

@@ -169,6 +169,10 @@ var cases = []struct {
 	{name: "hefs-of-5.2", machine: pi(), device: true, want: map[string]Level{"npu-models": Warn}, env: func(e *Env) {
 		e.Models = modelsOf(ModelCheck{Model: "m", Backend: "npu", Name: "image.hef", Path: "/models/image.hef", State: ModelOK, HailoRT: "5.2"})
 	}},
+	{name: "cpu-files-unpinned", machine: pi(), device: true, env: func(e *Env) {
+		e.Models = modelsOf(ModelCheck{Model: "m", Backend: "cpu", Name: "i.onnx", Path: "/models/i.onnx", State: ModelOK, Recorded: "2026-11-25"},
+			ModelCheck{Model: "m", Backend: "cpu", Name: "t.onnx", Path: "/models/t.onnx", State: ModelOK, Recorded: "2026-11-26"})
+	}},
 	{name: "npu-broken-but-cpu-configured", machine: pi().with(files{"/dev/hailo0": mode(0o600)}), env: backend("cpu"), device: true,
 		want: map[string]Level{"permissions": Warn}},
 	{name: "sim-on-pc", machine: files{"/proc/sys/kernel/osrelease": "6.12.0-amd64"}, env: func(e *Env) { noModels(e); e.Backend = "sim" }},

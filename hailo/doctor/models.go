@@ -2,6 +2,8 @@ package doctor
 
 import (
 	"io"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -18,13 +20,14 @@ const (
 
 // ModelCheck is what the caller found about one file of the chosen model.
 type ModelCheck struct {
-	Model   string     // name of the model: "clip-vit-b-32"
-	Backend string     // that needs the file: "npu" or "cpu"
-	Name    string     // name of the file
-	Path    string     // where it is, looked up below Root; "" when missing
-	State   ModelState //
-	Detail  string     // why damaged; may be ""
-	HailoRT string     // a .hef: x.y of the HailoRT it was compiled for; "" if unknown
+	Model    string     // name of the model: "clip-vit-b-32"
+	Backend  string     // that needs the file: "npu" or "cpu"
+	Name     string     // name of the file
+	Path     string     // where it is, looked up below Root; "" when missing
+	State    ModelState //
+	Detail   string     // why damaged; may be ""
+	Recorded string     // day on which the digest was recorded that it is held to, as the publisher's is not known; "" where it is
+	HailoRT  string     // a .hef: x.y of the HailoRT it was compiled for; "" if unknown
 }
 
 func checkNPUModels(e *exam) { e.checkModels("npu") }
@@ -33,7 +36,7 @@ func checkCPUModels(e *exam) { e.checkModels("cpu") }
 
 // checkModels judges the files of one backend together: one finding for each state.
 func (e *exam) checkModels(backend string) {
-	by := map[ModelState][]string{}
+	by, unpinned := map[ModelState][]string{}, map[string][]string{}
 	model, version := "", ""
 	for _, m := range e.models {
 		if m.Backend != backend {
@@ -53,6 +56,9 @@ func (e *exam) checkModels(backend string) {
 			name += " (" + m.Detail + ")"
 		}
 		by[m.State] = append(by[m.State], name)
+		if m.Recorded != "" {
+			unpinned[m.Recorded] = append(unpinned[m.Recorded], m.Name)
+		}
 	}
 	if model == "" {
 		return
@@ -78,6 +84,9 @@ func (e *exam) checkModels(backend string) {
 	what := title + " are there"
 	if files := by[ModelUnverified]; files != nil {
 		what += "; without a known digest: " + strings.Join(files, ", ")
+	}
+	for _, day := range slices.Sorted(maps.Keys(unpinned)) {
+		what += "; unpinned, recorded on " + day + ": " + strings.Join(unpinned[day], ", ")
 	}
 	e.add(OK, what+".", "")
 }

@@ -36,6 +36,7 @@ var unitDirs = []string{"/lib/systemd/system", "/usr/lib/systemd/system", "/run/
 type unit struct {
 	user   string   // with DynamicUser= it is not in /etc/passwd
 	groups []string // SupplementaryGroups=
+	quota  string   // CPUQuota=, such as "80%"
 }
 
 // serviceUnit reads the service's unit and its drop-ins; false where it is not installed.
@@ -59,6 +60,8 @@ func (t tree) serviceUnit() (u unit, installed bool) {
 				u.user = value
 			case key == "SupplementaryGroups" && value == "":
 				u.groups = nil
+			case key == "CPUQuota":
+				u.quota = strings.TrimSpace(value)
 			case key == "SupplementaryGroups" || key == "Group":
 				u.groups = append(u.groups, strings.Fields(value)...)
 			}
@@ -66,6 +69,12 @@ func (t tree) serviceUnit() (u unit, installed bool) {
 		})
 	}
 	return u, installed
+}
+
+// Quota returns the CPUQuota of the service's unit below root, such as "80%"; "" without one.
+func Quota(root string) string {
+	u, _ := tree(root).serviceUnit()
+	return u.quota
 }
 
 // group returns the number of a group, -2 if there is none: no file belongs to that.

@@ -105,7 +105,7 @@ var _ hailo.Backend = (*Backend)(nil)
 // started before the one before it has been reaped, so none can write to a frame that
 // somebody else has by now; an answer counts only with the sequence number of its submit.
 func New(opt Options) (*Backend, error) {
-	if err := opt.validate(); err != nil {
+	if err := opt.Validate(); err != nil {
 		return nil, err
 	}
 	// Twice what the device takes: the others are being filled and scored.
@@ -150,7 +150,8 @@ func New(opt Options) (*Backend, error) {
 	return b, nil
 }
 
-func (o *Options) validate() error {
+// Validate says what New would refuse.
+func (o *Options) Validate() error {
 	var errs []error
 	check := func(ok bool, format string, args ...any) {
 		if !ok {

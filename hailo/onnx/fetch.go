@@ -14,6 +14,8 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+
+	"hailoclip/hailo"
 )
 
 // FetchVersion is the version of ONNX Runtime that Fetch installs.
@@ -115,7 +117,7 @@ func fetch(ctx context.Context, o FetchOptions, b build) (string, error) {
 	if installed(path, b) {
 		return path, nil
 	}
-	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
+	if err := hailo.MakeFolder(o.Dir); err != nil {
 		return "", err
 	}
 	errNPM := fetchNPM(ctx, o, b, path)
@@ -139,8 +141,14 @@ func installed(path string, b build) bool {
 	if err != nil {
 		return false
 	}
+	if digest == b.library {
+		return true
+	}
+	if _, err := ours(path, os.Geteuid()); err != nil {
+		return false // nor can the note be believed
+	}
 	noted, _ := os.ReadFile(noteFile(path))
-	return digest == b.library || digest == strings.TrimSpace(string(noted))
+	return digest == strings.TrimSpace(string(noted))
 }
 
 // noteFile holds the digest of a library from the vendor's tarball.
@@ -200,15 +208,29 @@ func install(r io.Reader, path, digest string) (err error) {
 		return err
 	}
 	if digest == "" {
-		if err := os.WriteFile(noteFile(path), []byte(got+"\n"), 0o644); err != nil {
+		if err := note(path, got); err != nil {
 			return err
 		}
 	}
 	return os.Rename(f.Name(), path)
 }
 
+// note writes the note of a library by way of a temporary file, which follows no link.
+func note(path, digest string) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".setup-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // after the rename: fails, as it should
+	_, err = f.WriteString(digest + "\n")
+	if err := errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), noteFile(path))
+}
+
 func fileDigest(path string) (string, error) {
-	f, err := os.Open(path)
+	f, err := hailo.OpenRegular(path)
 	if err != nil {
 		return "", err
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"hailoclip/hailo"
 )
 
 // releaseURL is the vendor's release page.
@@ -48,7 +50,10 @@ func fetchRelease(ctx context.Context, o FetchOptions, b build, path string) err
 
 // openPart opens the file that a download goes to, for this process alone until it is closed.
 func openPart(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	f, err := hailo.OpenOwn(path, os.O_RDWR)
+	if errors.Is(err, hailo.ErrForeign) {
+		err = fmt.Errorf("%w; remove it", err)
+	}
 	if err != nil {
 		return nil, err
 	}

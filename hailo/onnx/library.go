@@ -30,11 +30,13 @@ type Library struct {
 
 // Load finds and loads ONNX Runtime 1.17 or newer. With library set, it is that file or nothing.
 // Otherwise the first of these that works: beside the program, the file that Fetch put into one
-// of dirs, the system's. The error wraps ErrNoLibrary.
+// of dirs, the system's. A library runs with all that this process may do, so one that another user
+// could have put there is taken only if it is the published one by its digest; who is not root may
+// name any. The error wraps ErrNoLibrary.
 func Load(library string, dirs ...string) (*Library, error) {
 	var tried []error
 	for _, path := range candidates(library, dirs) {
-		l, err := load(path)
+		l, err := load(path, library != "")
 		if err == nil {
 			return l, nil
 		}
@@ -74,23 +76,24 @@ var (
 	loaded   = map[string]*Library{} // by path; never unloaded, threads may still be inside
 )
 
-// load loads the library at path, a file or a name for the system's loader.
-func load(path string) (*Library, error) {
+// load loads the library at path, a file or a name for the system's loader. named says that the
+// configuration names it.
+func load(path string, named bool) (*Library, error) {
 	loadedMu.Lock()
 	defer loadedMu.Unlock()
 	if l := loaded[path]; l != nil {
 		return l, nil
 	}
+	file := path
 	if strings.ContainsRune(path, filepath.Separator) {
-		if info, err := os.Stat(path); err != nil {
-			return nil, errors.Unwrap(err) // the path is named already
-		} else if !info.Mode().IsRegular() {
-			return nil, errors.New("not a file")
-		} else if err := checkWhole(path, info.Size()); err != nil {
+		trusted, done, err := vouch(path, named && os.Geteuid() != 0)
+		if err != nil {
 			return nil, err
 		}
+		defer done()
+		file = trusted
 	}
-	handle, err := purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_LOCAL)
+	handle, err := purego.Dlopen(file, purego.RTLD_NOW|purego.RTLD_LOCAL)
 	if err != nil {
 		return nil, err
 	}
@@ -105,12 +108,11 @@ func load(path string) (*Library, error) {
 
 // checkWhole refuses a library that lacks a part of what the loader would map. The loader maps past
 // the end of such a file, and the first touch of what is not there ends the process.
-func checkWhole(path string, size int64) error {
-	f, err := elf.Open(path)
+func checkWhole(file *os.File, size int64) error {
+	f, err := elf.NewFile(file)
 	if err != nil {
 		return fmt.Errorf("not a library, or cut short: %w", err)
 	}
-	defer f.Close()
 	for _, p := range f.Progs {
 		if end := p.Off + p.Filesz; p.Type == elf.PT_LOAD && (end < p.Off || end > uint64(size)) {
 			return fmt.Errorf("cut short: it has %d of at least %d bytes", size, end)

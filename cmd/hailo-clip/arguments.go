@@ -1,0 +1,82 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/alecthomas/kong"
+
+	"hailoclip/hailo"
+	"hailoclip/pipeline"
+)
+
+// rawArguments has kong take texts byte for byte, and durations as the configuration has them, "5" or
+// "500ms". Its own mappers send texts through JSON, which has another name for a file whose name is
+// not UTF-8.
+func rawArguments() []kong.Option {
+	return []kong.Option{
+		kong.KindMapper(reflect.String, rawText(func(text string) (string, error) { return text, nil })),
+		kong.NamedMapper("path", rawText(filepath.Abs)),
+		kong.NamedMapper("existingfile", rawText(func(name string) (string, error) {
+			info, err := os.Stat(name)
+			if err == nil && info.IsDir() {
+				err = fmt.Errorf("%s: %w", name, hailo.ErrNotRegular)
+			}
+			return name, err
+		})),
+		kong.NamedMapper("existingdir", rawText(func(name string) (string, error) {
+			info, err := os.Stat(name)
+			if err == nil && !info.IsDir() {
+				err = fmt.Errorf("%s: not a folder", name)
+			}
+			return name, err
+		})),
+		kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(func(ctx *kong.DecodeContext, target reflect.Value) error {
+			token, err := ctx.Scan.PopValue("duration")
+			if err != nil {
+				return err
+			}
+			var d pipeline.Duration
+			if err = d.UnmarshalText([]byte(token.String())); err == nil {
+				target.SetInt(int64(d.Std()))
+			}
+			return err
+		})),
+	}
+}
+
+func rawText(convert func(string) (string, error)) kong.MapperFunc {
+	return func(ctx *kong.DecodeContext, target reflect.Value) error {
+		token, err := ctx.Scan.PopValue("text")
+		if err != nil {
+			return err
+		}
+		text, err := convert(token.String())
+		switch {
+		case err != nil:
+			return err
+		case target.Kind() == reflect.Slice: // a flag that is given several times
+			target.Set(reflect.Append(target, reflect.ValueOf(text)))
+		default:
+			target.SetString(text)
+		}
+		return nil
+	}
+}
+
+// checkText refuses a prompt that the service would refuse.
+func checkText(what, text string) error {
+	switch {
+	case !utf8.ValidString(text):
+		return usageError{errors.New(what + " is not UTF-8")}
+	case strings.TrimSpace(text) == "":
+		return usageError{errors.New(what + " is empty")}
+	}
+	return nil
+}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"hailoclip/api"
+	"hailoclip/cache"
+	"hailoclip/configs"
+	"hailoclip/hailo"
+	"hailoclip/hailo/doctor"
+	"hailoclip/hailo/onnx"
+)
+
+// startFindings goes through the start of the service by the functions that it uses: what stops it there
+// fails here. The device is left alone, since one that is lost stops no start.
+func startFindings(ctx context.Context, cfg configs.Config, state string, env doctor.Env) []doctor.Finding {
+	o, err := prepare(cfg, state, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return []doctor.Finding{stopped("model", err, cfg, env)}
+	}
+	choice := doctor.Finding{Check: "model", Level: doctor.OK, What: "The service would use model " + o.model.Name + ": " + o.modelWhy + "."}
+	if o.model.Embedded() && cfg.CLIP.Model == hailo.AutoModel {
+		choice.Level, choice.Remedy = doctor.Warn, env.Own("models pull "+hailo.PreferredModel)
+		choice.What = "No real model is installed: the service would use the small demo model, which knows drawings, not photographs."
+	}
+	p, err := o.check(ctx)
+	if err != nil {
+		return []doctor.Finding{choice, stopped("backend", err, cfg, env)}
+	}
+	found := []doctor.Finding{choice, {Check: "backend", Level: doctor.Info, What: "It would encode on the " + p.kind + ": " + p.why + "."}}
+	if o.simulatedVectors() {
+		found = append(found, doctor.Finding{Check: "backend", Level: doctor.Warn, What: simulatedVectorsWarning})
+	}
+	return found
+}
+
+// stopped is what ends a start.
+func stopped(check string, err error, cfg configs.Config, env doctor.Env) doctor.Finding {
+	f := doctor.Finding{Check: check, Level: doctor.Fail, What: "The service would not start: " + err.Error()}
+	switch {
+	case errors.Is(err, onnx.ErrNoLibrary) && cfg.CPU.Library == "":
+		f.Remedy = env.Own("setup")
+	case errors.Is(err, onnx.ErrNoLibrary):
+		f.Remedy = "# correct cpu.library, or leave it empty and run:\n" + env.Own("setup")
+	case errors.Is(err, hailo.ErrNotInstalled) && cfg.CLIP.Model != hailo.AutoModel:
+		f.Remedy = env.Own("models pull " + cfg.CLIP.Model)
+	}
+	return f
+}
+
+// portFindings tries the address of the service, unless that is there and answers.
+func portFindings(ctx context.Context, c api.Config) []doctor.Finding {
+	if answersAsService(ctx, c) {
+		return []doctor.Finding{{Check: "port", Level: doctor.OK, What: "The service answers on " + c.Addr() + "."}}
+	}
+	ln, err := listen(c)
+	if err != nil {
+		return []doctor.Finding{{Check: "port", Level: doctor.Fail, What: "The service would not start: " + err.Error(),
+			Remedy: "# correct server.host and server.port, or end what uses the port"}}
+	}
+	ln.Close()
+	return nil
+}
+
+// configFindings tells what the configuration allows but nobody wants.
+func configFindings(cfg configs.Config, root string) []doctor.Finding {
+	var found []doctor.Finding
+	for _, warning := range cfg.Warnings() {
+		found = append(found, doctor.Finding{Check: "configuration", Level: doctor.Warn, What: warning})
+	}
+	if err := cache.CheckPrompts(cfg.TextEmbedding, cfg.Server.MaxPromptBytes); err != nil {
+		found = append(found, doctor.Finding{Check: "configuration", Level: doctor.Warn, What: err.Error()})
+	}
+	if quota := doctor.Quota(root); configs.LowQuota(quota) {
+		found = append(found, doctor.Finding{Check: "service-unit", Level: doctor.Warn,
+			What: "CPUQuota of the systemd unit: " + configs.QuotaWarning(quota) + ".",
+			Remedy: "sudo mkdir -p /etc/systemd/system/hailo-clip.service.d\n" +
+				"printf '[Service]\\nCPUQuota=\\n' | sudo tee /etc/systemd/system/hailo-clip.service.d/cpu-quota.conf\n" +
+				"sudo systemctl daemon-reload\nsudo systemctl restart hailo-clip"})
+	}
+	return found
+}

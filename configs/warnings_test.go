@@ -1,0 +1,51 @@
+package configs
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestWarnings(t *testing.T) {
+	for text, want := range map[string][]string{
+		"":                                      nil,
+		existing:                                {"clip.batch_size: 1 makes the NPU 4.7 times slower", "resource_limits.cpu_quota: 80%"},
+		"clip:\n  batch_size: 4\n":              {"clip.batch_size: 4 makes the NPU slower"},
+		"clip:\n  batch_size: auto\n":           nil,
+		"clip:\n  batch_size: \"0\"\n":          nil,
+		"clip:\n  batch_size: 16\n":             nil,
+		"resource_limits:\n  cpu_quota: 199%\n": {"resource_limits.cpu_quota: 199%"},
+		"resource_limits:\n  cpu_quota: 200%\n": nil,
+	} {
+		c, _, err := Load(write(t, text), nil, nil)
+		got := c.Warnings()
+		if err != nil || len(got) != len(want) {
+			t.Fatalf("%s: %v, %q, want %q", text, err, got, want)
+		}
+		for i := range want {
+			if !strings.HasPrefix(got[i], want[i]) || !strings.Contains(got[i], "; write ") {
+				t.Errorf("%s: %q, want %q", text, got[i], want[i])
+			}
+		}
+	}
+}
+
+func TestAuto(t *testing.T) {
+	for text, want := range map[string]int{"auto": 8, "AUTO": 8, "0": 8, "1": 1, "0x10": 16, "32": 32} {
+		c, _, err := Load(write(t, ""), []string{"HAILO_CLIP_CLIP_BATCH_SIZE=" + text}, nil)
+		if err != nil || c.CLIP.Batch() != want {
+			t.Errorf("%s: %d, %v", text, c.CLIP.Batch(), err)
+		}
+		shown, err := c.YAML()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, _, err := Load(write(t, string(shown)), nil, nil); err != nil || again.CLIP.BatchSize != c.CLIP.BatchSize {
+			t.Errorf("%s is shown as\n%s%v", text, shown, err)
+		}
+	}
+	for _, text := range []string{"", "automatic", "-1", "33", "1.5"} {
+		if c, _, err := Load(write(t, ""), []string{"HAILO_CLIP_CLIP_BATCH_SIZE=" + text}, nil); err == nil {
+			t.Errorf("%q is taken as %d", text, c.CLIP.BatchSize)
+		}
+	}
+}

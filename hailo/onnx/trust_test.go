@@ -1,0 +1,119 @@
+package onnx
+
+import (
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+// TestOurs has files that another user could change. Who runs the test owns them; the other user is the
+// one that looks.
+func TestOurs(t *testing.T) {
+	const stranger = 54321
+	dir := t.TempDir()
+	file := filepath.Join(dir, "lib.so")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(t.TempDir(), "link.so")
+	if err := os.Symlink(file, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{file, link} {
+		if got, err := ours(path, os.Geteuid()); err != nil || got != file {
+			t.Errorf("%s: %s, %v", path, got, err)
+		}
+	}
+	give(t, stranger+1, file, dir)
+	if _, err := ours(link, stranger); err == nil || !strings.Contains(err.Error(), "belongs to another user") {
+		t.Error(err)
+	}
+	for path, mode := range map[string]os.FileMode{file: 0o602, dir: 0o703} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ours(link, stranger+1); os.Geteuid() == 0 && (err == nil || !strings.Contains(err.Error(), "every user")) {
+			t.Errorf("%s of mode %o: %v", path, mode, err)
+		}
+		if err := os.Chmod(path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// give makes files another user's, where this process may.
+func give(t *testing.T, uid int, files ...string) {
+	t.Helper()
+	for _, f := range files {
+		if err := os.Lchown(f, uid, -1); err != nil && os.Geteuid() == 0 {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestLibraryOfAnotherUser: root loads nothing that another user has put there, but the published
+// library, of which it makes a copy.
+func TestLibraryOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make files of another user")
+	}
+	published := native(t)
+	content, err := os.ReadFile(published)
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest, err := fileDigest(published)
+	if err != nil || digest != builds[runtime.GOARCH].library {
+		t.Skip("the library here is another build: ", digest, err)
+	}
+	other := append(content[:len(content):len(content)], 0) // the same with a byte behind it
+	for _, tt := range []struct {
+		name    string
+		content []byte
+		fails   bool
+	}{{"published", content, false}, {"another", other, true}} {
+		dir := t.TempDir()
+		file := LibraryFile(dir, runtime.GOARCH)
+		if err := os.WriteFile(file, tt.content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		give(t, 54321, file)
+		for _, named := range []bool{false, true} {
+			l, err := load(file, named)
+			if tt.fails && (err == nil || !strings.Contains(err.Error(), "belongs to another user (number 54321), and it is not the published")) {
+				t.Errorf("%s: %v, %v", tt.name, l, err)
+			}
+			if !tt.fails && (err != nil || l.Path != file || l.Version != FetchVersion) {
+				t.Errorf("%s: %v, %v", tt.name, l, err)
+			}
+		}
+	}
+}
+
+// TestSetupFollowsNoLink: what is written in a folder that another user may change.
+func TestSetupFollowsNoLink(t *testing.T) {
+	dir := t.TempDir()
+	kept := filepath.Join(t.TempDir(), "kept")
+	if err := os.WriteFile(kept, []byte("keep"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	library := filepath.Join(dir, "lib.so")
+	part := filepath.Join(dir, "x.tgz.part")
+	for _, link := range []string{noteFile(library), part, library} {
+		if err := os.Symlink(kept, link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if f, err := openPart(part); err == nil {
+		f.Close()
+		t.Error("a link is opened as a part")
+	}
+	if err := install(strings.NewReader("library"), library, ""); err != nil {
+		t.Error(err)
+	}
+	if got, err := os.ReadFile(kept); err != nil || string(got) != "keep" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
