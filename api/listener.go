@@ -17,9 +17,6 @@ import (
 )
 
 const (
-	// reserve is how many connections are served beyond the limit at once: /health is answered,
-	// everything else refused. Those that are just being closed are among them.
-	reserve = 64
 	// surplusTime is what a surplus connection has for its only request.
 	surplusTime = 2 * time.Second
 	// spareFiles are kept open, so that there is something to close when the process or the
@@ -35,8 +32,12 @@ const (
 	idleGrace = 500 * time.Millisecond
 )
 
-// Descriptors is how many files a server with that limit may have open for its connections.
-func (c Config) Descriptors() int { return c.MaxConnections + reserve + spareFiles }
+// reserve is how many connections are served beyond the limit at once: /health is answered,
+// everything else refused. Those that are just being closed are among them.
+func (c Config) reserve() int { return min(max(c.MaxConnections/16, 8), 64) }
+
+// Descriptors is how many files a server may have open for its connections.
+func (c Config) Descriptors() int { return c.MaxConnections + c.reserve() + spareFiles }
 
 // listener bounds the connections and knows which are open. The server's own bound answers in
 // plain text, gives up accepting when descriptors run out, and resets what it has not accepted
@@ -44,6 +45,7 @@ func (c Config) Descriptors() int { return c.MaxConnections + reserve + spareFil
 type listener struct {
 	net.Listener
 	max     int
+	reserve int
 	refusal func() []byte // makes the whole answer to a connection beyond the reserve
 	yield   time.Duration // a connection that has waited for longer for a request makes room for a new one
 	log     *slog.Logger
@@ -59,9 +61,9 @@ type listener struct {
 	complaint time.Time  // the last one in the log
 }
 
-func newListener(ln net.Listener, max int, refusal func() []byte, log *slog.Logger) *listener {
+func newListener(ln net.Listener, c Config, refusal func() []byte, log *slog.Logger) *listener {
 	l := &listener{
-		Listener: ln, max: max, refusal: refusal, yield: time.Second, log: log,
+		Listener: ln, max: c.MaxConnections, reserve: c.reserve(), refusal: refusal, yield: time.Second, log: log,
 		ended: make(chan struct{}), open: make(map[*conn]struct{}),
 	}
 	l.mu.Lock()
@@ -177,7 +179,7 @@ func (l *listener) admit(nc net.Conn, short bool) *conn {
 	c := &conn{Conn: nc, id: connIDs.Add(1), listener: l, since: now}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.open) >= l.max+reserve {
+	if len(l.open) >= l.max+l.reserve {
 		l.keepSpares()
 		return nil
 	}

@@ -100,7 +100,7 @@ func New(cfg Config, svc Service) (*Server, error) {
 		ConnState:          connState,
 		ReadBufferSize:     cfg.MaxHeaderBytes,
 		MaxRequestBodySize: cfg.MaxBodyBytes,
-		Concurrency:        cfg.MaxConnections + reserve + 1, // never reached: our listener bounds them
+		Concurrency:        cfg.MaxConnections + cfg.reserve() + 1, // never reached: our listener bounds them
 
 		// The handler reads the body, because read by the server the memory for it is taken
 		// when its length is promised, and stays with the connection while that is idle.
@@ -147,7 +147,7 @@ func connState(nc net.Conn, state fasthttp.ConnState) {
 
 // Serve accepts connections from ln and serves them until Shutdown, then returns nil. It closes ln.
 func (s *Server) Serve(ln net.Listener) error {
-	l := newListener(ln, s.cfg.MaxConnections, s.refusal, s.svc.Log)
+	l := newListener(ln, s.cfg, s.refusal, s.svc.Log)
 	s.mu.Lock()
 	s.listeners = append(s.listeners, l)
 	if s.stopping.Load() {
