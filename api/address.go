@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"strconv"
@@ -26,7 +27,9 @@ func (c Config) Listen() (net.Listener, error) {
 	if ip, err := netip.ParseAddr(c.Host); err == nil && ip.Is4() {
 		network = "tcp4"
 	}
-	return net.Listen(network, c.Addr())
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false) // its sockets know no filter, see dropNewcomers
+	return lc.Listen(context.Background(), network, c.Addr())
 }
 
 // URL is where the service can be opened on its own machine.

@@ -27,6 +27,8 @@ const (
 	// lastCall is how long a closed listener must have had no connection in its queue before it
 	// is really closed. It is time for handshakes that had begun.
 	lastCall = 100 * time.Millisecond
+	// lastCalls is how long it accepts at most, where the kernel goes on to take new connections.
+	lastCalls = time.Second
 	// idleGrace is how long a connection may wait for its next request while the service stops.
 	// A client that asks again and again gets an answer that says so, and not a closed connection.
 	idleGrace = 500 * time.Millisecond
@@ -52,6 +54,7 @@ type listener struct {
 
 	stop    sync.Once
 	closing atomic.Bool
+	until   time.Time     // when a closed listener stops to accept at the latest; set before closing
 	ended   chan struct{} // closed when Accept has returned its last error
 
 	mu        sync.Mutex
@@ -94,7 +97,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		case isAny(err, passing...):
 			l.complain(err)
 			time.Sleep(backOff)
-		case l.closing.Load() && errors.Is(err, os.ErrDeadlineExceeded) && !quiet:
+		case l.closing.Load() && errors.Is(err, os.ErrDeadlineExceeded) && !quiet && time.Now().Before(l.until):
 			quiet = true
 			_ = l.Listener.(deadliner).SetDeadline(time.Now().Add(lastCall)) // the one that has passed is Close's
 		case l.closing.Load():
@@ -122,6 +125,7 @@ type deadliner interface{ SetDeadline(t time.Time) error }
 // on until there are none. It does not block and may be called again.
 func (l *listener) Close() (err error) {
 	l.stop.Do(func() {
+		l.until = time.Now().Add(lastCalls)
 		l.closing.Store(true)
 		d, ok := l.Listener.(deadliner)
 		if !ok {
@@ -136,8 +140,8 @@ func (l *listener) Close() (err error) {
 
 // dropNewcomers makes the kernel ignore new connections, which it would otherwise go on to accept
 // in our name and reset when the listener closes. Their clients try again after a second, and
-// find a listener that has been opened meanwhile, or none. Where the kernel cannot do that, a
-// connection may be lost between the last look into the queue and its end.
+// find a listener that has been opened meanwhile, or none. Where the kernel cannot do that, as for
+// multipath TCP, a connection may be lost between the last look into the queue and its end.
 func dropNewcomers(ln net.Listener) {
 	sc, ok := ln.(syscall.Conn)
 	if !ok {

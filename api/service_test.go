@@ -13,7 +13,6 @@ import (
 	"log/slog"
 	"math"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -142,7 +141,7 @@ func newService(t testing.TB, change func(*Config, *Service)) *service {
 func serve(t testing.TB, change func(*Config, *Service)) *service {
 	t.Helper()
 	s := newService(t, change)
-	ln, err := net.Listen("tcp", s.cfg.Addr())
+	ln, err := s.cfg.Listen()
 	if err != nil {
 		t.Fatal(err)
 	}
