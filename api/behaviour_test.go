@@ -1,14 +1,20 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"math"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
+
+	"hailoclip/cache"
 )
 
 // three prompts, of which the second is what the picture shows.
@@ -40,6 +46,103 @@ func TestClassify(t *testing.T) {
 			t.Errorf("Server-Timing %q lacks %q", r.header.Get("Server-Timing"), metric)
 		}
 	}
+}
+
+// TestNoThresholdCutsNothing: neither one prompt with a negative cosine nor, without softmax, many.
+func TestNoThresholdCutsNothing(t *testing.T) {
+	negative := ""
+	for i := 0; negative == ""; i++ {
+		if name := fmt.Sprint("text ", i); dot(testVector(name), testVector(goodImage)) < -0.01 {
+			negative = name
+		}
+	}
+	for softmax, prompts := range map[bool][]string{true: {negative}, false: {goodImage, negative}} {
+		s := serve(t, func(_ *Config, svc *Service) { svc.Softmax = softmax })
+		for more, want := range map[string]int{"": len(prompts), `,"threshold":null`: len(prompts), `,"threshold":0`: len(prompts) - 1} {
+			var a classifyAnswer
+			s.post(t, "/v1/classify", classifyBody(goodImage, more, prompts...)).into(t, &a)
+			if len(a.Classifications) != want {
+				t.Errorf("softmax %v%s: %d matches of %d prompts, want %d", softmax, more, len(a.Classifications), len(prompts), want)
+			}
+		}
+	}
+}
+
+// TestWarning: it is on every answer, the bad ones too.
+func TestWarning(t *testing.T) {
+	s := serve(t, func(_ *Config, svc *Service) { svc.Warning = "simulated-vectors" })
+	const end = "Host: x\r\nConnection: close\r\n\r\n"
+	for _, request := range []string{"GET /health HTTP/1.1\r\n" + end, "GET /nowhere HTTP/1.1\r\n" + end, "POST /v1/classify HTTP/1.1\r\n" + end,
+		"OPTIONS /v1/classify HTTP/1.1\r\n" + end, "GET /health HTTP/1.1\r\nOrigin: x\r\n" + end, "nonsense\r\n\r\n"} {
+		if got := s.rawOne(t, request).header.Get("X-Clip-Warning"); got != "simulated-vectors" {
+			t.Errorf("%.20q: warning %q", request, got)
+		}
+	}
+	if r := serve(t, nil).do(t, "GET", "/health", ""); r.header.Get("X-Clip-Warning") != "" {
+		t.Error("a warning of nothing")
+	}
+}
+
+// TestNothingKeptPointsIntoABody: what the cache, the log and the caller keep of a request is the
+// same after its memory has been given back and overwritten.
+func TestNothingKeptPointsIntoABody(t *testing.T) {
+	var mu sync.Mutex
+	var kept [][]string
+	var records []slog.Record
+	s := serve(t, func(_ *Config, svc *Service) {
+		prompts := svc.Prompts
+		svc.Prompts = func(ctx context.Context, texts []string) (*cache.Prompts, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			kept = append(kept, texts)
+			return prompts(ctx, texts)
+		}
+		svc.Log = slog.New(keeper{mu: &mu, records: &records})
+	})
+	requests := []string{
+		classifyBody(goodImage, "", "first", "second \u00fc", strings.Repeat("long ", 400)), classifyBody(failingImage, "", "third"),
+		classifyBody(panickingImage, "", "fourth"), `{"image":"AAAA!AAA","prompts":["x"]}`, classifyBody(goodImage, "", panickingText), `{"image":`, `{"text":"fifth"}`,
+	}
+	s.client.Transport.(*http.Transport).DisableKeepAlives = true
+	for i, body := range requests {
+		path := "/v1/classify"
+		if i == len(requests)-1 {
+			path = "/v1/embed/text"
+		}
+		s.post(t, path, body, headerRequestID, fmt.Sprint("request-", i))
+	}
+	s.stop()
+	want := fmt.Sprint([][]string{{"first", "second ü", strings.Repeat("long ", 400)}, {"third"}, {"fourth"}, {panickingText}, {"fifth"}})
+	if got := fmt.Sprint(kept); got != want {
+		t.Errorf("kept %.200q\nwant %.200q", got, want)
+	}
+	if len(records) != len(requests) {
+		t.Fatalf("%d lines in the log", len(records))
+	}
+	for i, r := range records {
+		r.Attrs(func(a slog.Attr) bool {
+			text := a.Value.String()
+			if !utf8.ValidString(text) || a.Key == "request_id" && text != fmt.Sprint("request-", i) || a.Key == "path" && !strings.HasPrefix(text, "/v1/") {
+				t.Errorf("line %d has %s=%.200q", i, a.Key, text)
+			}
+			return true
+		})
+	}
+}
+
+// keeper keeps the lines of a log as they were handed to it.
+type keeper struct {
+	slog.Handler
+	mu      *sync.Mutex
+	records *[]slog.Record
+}
+
+func (k keeper) Enabled(context.Context, slog.Level) bool { return true }
+func (k keeper) Handle(_ context.Context, r slog.Record) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	*k.records = append(*k.records, r)
+	return nil
 }
 
 func TestClassifyWithoutSoftmax(t *testing.T) {
@@ -79,7 +182,10 @@ func TestAccepted(t *testing.T) {
 		{name: "top_k 2.0 is an integer", body: classifyBody(goodImage, `,"top_k":2.0`, threePrompts[1], threePrompts[1], "x"), want: []string{goodImage, goodImage}},
 		{name: "top_k 1e0 is an integer", body: classifyBody(goodImage, `,"top_k":1e0`, threePrompts...), want: []string{goodImage}},
 		{name: "top_k above the number of prompts", body: classifyBody(goodImage, `,"top_k":1e300`, threePrompts...)},
-		{name: "threshold null is 0", body: classifyBody(goodImage, `,"threshold":null`, threePrompts...)},
+		{name: "a byte order mark", body: "\xef\xbb\xbf" + body(image)},
+		{name: "white space in a data URI's head", body: body("data:image/png ; base64 ," + image)},
+		{name: "white space at the end of a prompt does not count", body: classifyBody(goodImage, "", "x"+strings.Repeat(" ", 3000)), want: []string{"x" + strings.Repeat(" ", 3000)}},
+		{name: "threshold null cuts nothing", body: classifyBody(goodImage, `,"threshold":null`, threePrompts...)},
 		{name: "threshold filters on score", body: classifyBody(goodImage, `,"threshold":0.5`, threePrompts...), want: []string{goodImage}},
 		{name: "threshold 1 filters all", body: classifyBody("another", `,"threshold":1`, threePrompts...), want: []string{}},
 		{name: "duplicate prompts are kept, in input order", body: classifyBody(goodImage, "", "same", goodImage, "same"), want: []string{goodImage, "same", "same"}},
@@ -158,6 +264,11 @@ func TestRefused(t *testing.T) {
 		{"data URI not base64", withImage(`"data:image/svg+xml,<svg/>"`), 400, "invalid_image", "not base64", nil},
 		{"not an image", withImage(`"` + b64(notAnImage) + `"`), 400, "invalid_image", "not an image", nil},
 		{"truncated JPEG", withImage(`"` + b64(truncatedImage) + `"`), 400, "invalid_image", "truncated", nil},
+		{"UTF-16 with a mark", "\xff\xfe{\x00}\x00", 400, "invalid_json", "UTF-16: send JSON as UTF-8", nil},
+		{"UTF-16, big-endian", "\x00{\x00}", 400, "invalid_json", "UTF-16", nil},
+		{"UTF-32", "{\x00\x00\x00}\x00\x00\x00", 400, "invalid_json", "UTF-32", nil},
+		{"invalid UTF-8 in a prompt", "{\"image\":\"" + image + "\",\"prompts\":[\"caf\xe9\"]}", 400, "invalid_json", "not valid UTF-8, at byte", nil},
+		{"invalid UTF-8 where nobody looks", "{\"image\":\"" + image + "\",\"prompts\":[\"x\"],\"y\":{\"\xed\xa0\x80\":1}}", 400, "invalid_json", "not valid UTF-8", nil},
 		{"image_url", `{"image_url":"http://x/y.jpg","prompts":["x"]}`, 400, "invalid_request", "image_url is not supported, send the image", nil},
 		{"image_url and nothing else", `{"image_url":"http://x/y.jpg"}`, 400, "invalid_request", "image_url is not supported, send the image", nil},
 		{"image_url beside an image", with(`,"image_url":{"url":1}`), 400, "invalid_request", "image_url is not supported, send the image", nil},
@@ -342,7 +453,7 @@ func TestHealth(t *testing.T) {
 			if err := json.Unmarshal(r.body, &got); err != nil || r.status != c.status {
 				t.Fatalf("%v: %d %s", err, r.status, r.body)
 			}
-			if up, ok := got["uptime_seconds"].(float64); !ok || up < 0 {
+			if up, ok := got["uptime_seconds"].(float64); !ok || up < 0 || up != math.Trunc(up) {
 				t.Errorf("uptime_seconds is %v", got["uptime_seconds"])
 			}
 			delete(got, "uptime_seconds")

@@ -24,9 +24,6 @@ const (
 	// A connection that ends between two requests has nothing to read; it only waits for a
 	// request that crosses its end.
 	partingTime = 250 * time.Millisecond
-	// lastLook is how long a connection that has been told to go looks for a request that has
-	// come in the same moment. It is there already or not; the rest is for a slow machine.
-	lastLook = 50 * time.Millisecond
 )
 
 // phase is what a connection does.
@@ -94,10 +91,10 @@ func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	timedOut := errors.Is(err, os.ErrDeadlineExceeded)
 	if timedOut && c.toldToGo() {
-		if n, err = c.Conn.Read(b); n == 0 {
+		if n = readNow(c.Conn, b); n == 0 {
 			return 0, io.EOF
 		}
-		timedOut = false
+		err, timedOut = nil, false
 	}
 	if n > 0 {
 		c.enter(serving)
@@ -108,11 +105,28 @@ func (c *conn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// toldToGo says whether a read ended because of retire, and gives it time for another look.
+// toldToGo says whether a read ended because of retire, and makes another one possible.
 func (c *conn) toldToGo() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.phase == leaving && c.Conn.SetReadDeadline(time.Now().Add(lastLook)) == nil
+	return c.phase == leaving && c.Conn.SetReadDeadline(time.Time{}) == nil
+}
+
+// readNow reads what has arrived, without waiting for more, and returns its length.
+func readNow(nc net.Conn, b []byte) (n int) {
+	sc, ok := nc.(syscall.Conn)
+	if !ok {
+		return 0
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	_ = raw.Read(func(fd uintptr) bool {
+		n, _ = unix.Read(int(fd), b) // nothing there is EAGAIN
+		return true
+	})
+	return max(n, 0)
 }
 
 // enter changes the phase to waiting or serving. A connection that serves after all has its deadline again.

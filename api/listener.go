@@ -50,6 +50,7 @@ type listener struct {
 	reserve int
 	refusal func() []byte // makes the whole answer to a connection beyond the reserve
 	yield   time.Duration // a connection that has waited for longer for a request makes room for a new one
+	grace   time.Duration // and for how long it may wait while the service stops, see idleGrace
 	log     *slog.Logger
 
 	stop    sync.Once
@@ -66,7 +67,7 @@ type listener struct {
 
 func newListener(ln net.Listener, c Config, refusal func() []byte, log *slog.Logger) *listener {
 	l := &listener{
-		Listener: ln, max: c.MaxConnections, reserve: c.reserve(), refusal: refusal, yield: time.Second, log: log,
+		Listener: ln, max: c.MaxConnections, reserve: c.reserve(), refusal: refusal, yield: time.Second, grace: idleGrace, log: log,
 		ended: make(chan struct{}), open: make(map[*conn]struct{}),
 	}
 	l.mu.Lock()
@@ -270,12 +271,12 @@ func (l *listener) complain(err error) {
 }
 
 // drain blocks until no connection is left and none will come, or ctx ends. Connections that
-// wait for a request end after idleGrace.
+// wait for a request end after grace.
 func (l *listener) drain(ctx context.Context) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		l.retireIdle(time.Now().Add(-idleGrace))
+		l.retireIdle(time.Now().Add(-l.grace))
 		select {
 		case <-ctx.Done():
 			return
@@ -361,9 +362,10 @@ func refuse(nc net.Conn, answer []byte) {
 	if _, err := nc.Write(answer); err != nil {
 		return
 	}
-	if half, ok := nc.(interface{ CloseWrite() error }); ok {
-		_ = half.CloseWrite()
+	b := make([]byte, 16<<10)
+	for range (1 << 20) / len(b) { // left unread, it would make a reset of the end
+		if readNow(nc, b) == 0 {
+			return
+		}
 	}
-	_ = nc.SetReadDeadline(time.Now().Add(time.Millisecond))
-	_, _ = io.CopyN(io.Discard, nc, 1<<20)
 }

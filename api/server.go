@@ -64,6 +64,9 @@ type Server struct {
 	router *router.Router
 	start  time.Time
 
+	// lastWords is how long the answers of requests that Shutdown gave up have to get out.
+	lastWords time.Duration
+
 	works    sync.Pool // of *work
 	bodies   bodyMemory
 	stopping atomic.Bool
@@ -82,7 +85,7 @@ func New(cfg Config, svc Service) (*Server, error) {
 	if err := warmUp(); err != nil {
 		return nil, fmt.Errorf("api: %w", err)
 	}
-	s := &Server{cfg: cfg, svc: svc, start: time.Now()}
+	s := &Server{cfg: cfg, svc: svc, start: time.Now(), lastWords: time.Second}
 	s.base, s.giveUp = context.WithCancelCause(context.Background())
 	s.works.New = func() any { return newWork(s) }
 	s.bodies.free.Store(int64(cfg.MaxBodyMemoryBytes))
@@ -183,9 +186,6 @@ func (s *Server) watch(l *listener) (stop func()) {
 	return func() { close(done) }
 }
 
-// lastWords is how long the answers of requests that Shutdown gave up have to get out.
-const lastWords = 5 * time.Second
-
 // Shutdown stops accepting, answers new requests on open connections with 503, waits for the
 // requests inside and closes the connections. Every connection that a client has opened is
 // served to that end, also those that wait to be accepted. When ctx ends first, what is still
@@ -207,7 +207,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	if ctx.Err() == nil {
 		return err
 	}
-	patience, cancel := context.WithTimeout(context.Background(), lastWords)
+	patience, cancel := context.WithTimeout(context.Background(), s.lastWords)
 	defer cancel()
 	for _, l := range listeners {
 		_ = l.Listener.Close() // it may still have waited for connections that were being opened
