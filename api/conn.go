@@ -17,7 +17,8 @@ import (
 
 // How a connection ends whose client may still be sending: it has this long and this many
 // bytes to notice the answer. Closed at once, the kernel would answer what still arrives with a
-// reset, and many clients would never see why they were refused.
+// reset, and clients that send all before they read would never see why they were refused: with
+// 1 MiB Python's do not see a 413 of 17 MB, with this much they do.
 const (
 	lingerTime  = 2 * time.Second
 	lingerBytes = 64 << 20
@@ -42,12 +43,13 @@ type conn struct {
 	net.Conn
 	id       uint64 // never used again
 	listener *listener
-	surplus  bool      // one too many: only /health is answered, and the connection ends after that
+	surplus  bool      // one too many: only /health is answered
 	latest   time.Time // no read ends later; zero: no bound. For a surplus connection
 	regular  bool      // it counts among listener.max; guarded by listener.mu
 
 	linger atomic.Int64 // time.Duration: the client may still be sending when the connection is closed
 	late   atomic.Bool  // a read ended because its deadline passed
+	last   atomic.Bool  // the request that comes next, or is being served, is the last one
 	closed atomic.Bool
 	cancel atomic.Pointer[context.CancelCauseFunc] // ends the request that is being worked on; nil between requests
 
@@ -172,6 +174,7 @@ func (c *conn) retire() bool {
 		return false
 	}
 	c.phase = leaving
+	c.last.Store(true)
 	c.linger.CompareAndSwap(0, int64(partingTime))
 	_ = c.Conn.SetReadDeadline(time.Unix(1, 0)) // wakes the read
 	return true

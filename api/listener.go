@@ -53,16 +53,17 @@ type listener struct {
 	grace   time.Duration // and for how long it may wait while the service stops, see idleGrace
 	log     *slog.Logger
 
+	complaint time.Time // the last one in the log; of Accept
+
 	stop    sync.Once
 	closing atomic.Bool
 	until   time.Time     // when a closed listener stops to accept at the latest; set before closing
 	ended   chan struct{} // closed when Accept has returned its last error
 
-	mu        sync.Mutex
-	open      map[*conn]struct{}
-	regular   int        // open connections that count among max
-	spare     []*os.File // up to spareFiles
-	complaint time.Time  // the last one in the log
+	mu      sync.Mutex
+	open    map[*conn]struct{}
+	regular int        // open connections that count among max
+	spare   []*os.File // up to spareFiles
 }
 
 func newListener(ln net.Listener, c Config, refusal func() []byte, log *slog.Logger) *listener {
@@ -193,6 +194,7 @@ func (l *listener) admit(nc net.Conn, short bool) *conn {
 	}
 	if c.surplus = short || l.regular >= l.max; c.surplus {
 		c.latest = now.Add(surplusTime)
+		c.last.Store(true)
 	} else {
 		c.regular = true
 		l.regular++

@@ -60,9 +60,7 @@ func TestAcceptGoesOn(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(errs), func(t *testing.T) {
 			s, ended := serveOn(t, errs...)
-			if r := s.do(t, "GET", "/health", ""); r.status != 200 {
-				t.Errorf("health: %d %s", r.status, r.body)
-			}
+			until(t, func() bool { return s.do(t, "GET", "/health", "").status == 200 })
 			if !strings.Contains(s.log.String(), "cannot be accepted") {
 				t.Errorf("the log says nothing of it: %s", s.log)
 			}
@@ -213,11 +211,29 @@ func TestRetiredConnectionServesWhatHasArrived(t *testing.T) {
 		}
 		fmt.Fprint(client, "y")
 	}
+	if !c.last.Load() {
+		t.Error("it may be used for more")
+	}
 	if c.retire() {
 		t.Error("it was sent away while it served")
 	}
 	if c.late.Load() {
 		t.Error("the client counts as too slow")
+	}
+}
+
+// TestRetiredConnectionEndsAfterItsRequest: it has given its place away.
+func TestRetiredConnectionEndsAfterItsRequest(t *testing.T) {
+	s := serve(t, nil)
+	c := dial(t, s)
+	body := classifyBody(waitingImage, "", "x")
+	fmt.Fprintf(c, postHead+"Content-Length: %d\r\n\r\n%s", len(body), body)
+	<-s.working
+	s.listeners[0].busy()[0].last.Store(true)
+	s.release()
+	b, err := io.ReadAll(c)
+	if replies := parseReplies(t, string(b)); err != nil || len(replies) != 1 || !replies[0].last || replies[0].status != 200 {
+		t.Errorf("%v: %q", err, b)
 	}
 }
 
@@ -235,9 +251,10 @@ func full(t *testing.T) *service {
 // TestTooManyConnections: /health is answered, and everybody else learns why not, however much they send.
 func TestTooManyConnections(t *testing.T) {
 	s := full(t)
-	if r := s.do(t, "GET", "/health", ""); r.status != 200 || !r.last {
-		t.Errorf("health: %d %s", r.status, r.body)
-	}
+	until(t, func() bool { // 503 to a client that needs longer than surplusTime
+		r := s.do(t, "GET", "/health", "")
+		return r.status == 200 && r.last
+	})
 	for _, size := range []int{1, 50_000, 900_000} {
 		r := s.post(t, "/v1/embed/text", `{"text":"x","more":"`+strings.Repeat("y", size)+`"}`)
 		if r.wantError(t, 503, "too_many_connections", "Too many connections"); !r.last {
