@@ -43,6 +43,7 @@ type conn struct {
 	net.Conn
 	id       uint64 // never used again
 	listener *listener
+	opened   time.Time
 	surplus  bool      // one too many: only /health is answered
 	latest   time.Time // no read ends later; zero: no bound. For a surplus connection
 	regular  bool      // it counts among listener.max; guarded by listener.mu

@@ -40,7 +40,8 @@ type listener struct {
 	reserve int
 	refusal func() []byte // makes the whole answer to a connection beyond the reserve
 	yield   time.Duration // a connection that has waited for longer for a request makes room for a new one
-	grace   time.Duration // and for how long it may wait while the service stops, see idleGrace
+	hurry   time.Duration // a surplus connection that is older makes room where the reserve is used up
+	grace   time.Duration // for how long one may wait for a request while the service stops, see idleGrace
 	log     *slog.Logger
 
 	complaint time.Time // the last one in the log; of Accept
@@ -58,7 +59,7 @@ type listener struct {
 
 func newListener(ln net.Listener, c Config, refusal func() []byte, log *slog.Logger) *listener {
 	l := &listener{
-		Listener: ln, max: c.MaxConnections, reserve: c.reserve(), refusal: refusal, yield: time.Second, grace: idleGrace, log: log,
+		Listener: ln, max: c.MaxConnections, reserve: c.reserve(), refusal: refusal, yield: time.Second, hurry: partingTime, grace: idleGrace, log: log,
 		ended: make(chan struct{}), open: make(map[*conn]struct{}),
 	}
 	l.mu.Lock()
@@ -127,10 +128,10 @@ func (l *listener) end(err error) error {
 // needed back soon. It returns nil when there is no room for one.
 func (l *listener) admit(nc net.Conn, short bool) *conn {
 	now := time.Now()
-	c := &conn{Conn: nc, id: connIDs.Add(1), listener: l, since: now}
+	c := &conn{Conn: nc, id: connIDs.Add(1), listener: l, opened: now, since: now}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.open) >= l.max+l.reserve {
+	if len(l.open) >= l.max+l.reserve && !l.cutSurplus(now) {
 		l.keepSpares()
 		return nil
 	}
@@ -176,6 +177,24 @@ func (l *listener) retireLongest(now time.Time) {
 	if longest != nil && longest.retire() {
 		l.discount(longest)
 	}
+}
+
+// cutSurplus ends the surplus connection that was opened first, if its client has had the time for
+// a request, and says whether there was one. The caller holds mu.
+func (l *listener) cutSurplus(now time.Time) bool {
+	var first *conn
+	oldest := now.Add(-l.hurry)
+	for c := range l.open {
+		if c.surplus && !c.opened.After(oldest) {
+			first, oldest = c, c.opened
+		}
+	}
+	if first == nil {
+		return false
+	}
+	first.Conn.Close()
+	delete(l.open, first)
+	return true
 }
 
 // discount gives the place of a connection to another one. The caller holds mu.

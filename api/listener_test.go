@@ -94,7 +94,7 @@ func testListener(t *testing.T) *listener {
 		t.Fatal(err)
 	}
 	l := newListener(ln, cfg, nil, slog.New(slog.DiscardHandler))
-	l.yield = time.Hour
+	l.yield, l.hurry = time.Hour, time.Hour
 	t.Cleanup(func() { _ = l.end(nil) })
 	return l
 }
@@ -157,6 +157,13 @@ func TestAdmission(t *testing.T) {
 	}
 	if c, _ := pair(t, l, false); c != nil {
 		t.Error("one beyond the reserve was admitted")
+	}
+	l.hurry = 0
+	if c, _ := pair(t, l, false); c == nil || !c.surplus || l.count() != l.max+l.reserve {
+		t.Errorf("no surplus connection made room: %d are open", l.count())
+	}
+	if _, err := open[l.max].Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the first surplus connection is open: %v", err)
 	}
 	if len(ids) != len(open) {
 		t.Errorf("%d ids for %d connections", len(ids), len(open))
