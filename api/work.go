@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -15,6 +16,10 @@ import (
 
 // work is what a request with work in it needs memory for. It comes from a pool and goes back
 // when the handler and, if the job was given to it, the line are both done with it.
+//
+// Nothing of a former request shows through: release clears every field but scratch, of which
+// decodeFast reads only what it has written in the same step. The answer is built in the response's
+// own buffer, from its start, while the handler still holds w.
 type work struct {
 	body    []byte // the body as it came; later the image, over its own text; of server.bodies
 	in      input  // points into body
@@ -41,6 +46,9 @@ func newWork(s *Server) *work {
 func (w *work) release() {
 	if w.holders.Add(-1) == 0 {
 		w.in, w.job, w.ctx, w.read, w.texts = input{}, pipeline.Job{}, nil, 0, 0
+		if poison != nil {
+			poison(w.scratch[:])
+		}
 		w.server.bodies.put(w.body)
 		w.body = nil
 		w.server.works.Put(w)
@@ -81,8 +89,13 @@ func (s *Server) working(refuses func() error, answer func(*fasthttp.RequestCtx,
 			return
 		}
 		w.began = time.Now()
-		deadline, cancel := context.WithTimeout(s.base, limit)
-		defer cancel()
+		cancelable, cancel := context.WithCancelCause(s.base)
+		defer cancel(nil)
+		deadline, stop := context.WithTimeout(cancelable, limit)
+		defer stop()
+		if c := connOf(ctx); c != nil {
+			c.cancel.Store(&cancel)
+		}
 		w.ctx = deadline
 		if err = w.in.parse(w.body); err == nil {
 			err = answer(ctx, x, w)
@@ -118,7 +131,7 @@ func (s *Server) admit(h *fasthttp.RequestHeader) (time.Duration, error) {
 // decodeImage takes the image out of the request into the job. The input is used up by it.
 func (w *work) decodeImage() error {
 	image, err := w.in.decodeImage(w.body, &w.scratch)
-	w.job.Image = image
+	w.job.Image = slices.Clip(image) // behind it lies what is left of the text, and of older bodies
 	w.read = time.Since(w.began)
 	return err
 }
@@ -126,7 +139,7 @@ func (w *work) decodeImage() error {
 // vectors asks for the vectors of the texts.
 func (s *Server) vectors(w *work, texts []string) (*cache.Prompts, error) {
 	start := time.Now()
-	found, err := s.svc.Prompts(w.ctx, texts)
+	found, err := s.svc.Prompts(w.ctx, withoutTails(texts, s.cfg.MaxPromptBytes))
 	w.texts = time.Since(start)
 	switch {
 	case err == nil:
@@ -137,6 +150,22 @@ func (s *Server) vectors(w *work, texts []string) (*cache.Prompts, error) {
 		return nil, fmt.Errorf("%w: %w", errEncodeText, err)
 	}
 	return nil, err
+}
+
+// withoutTails cuts the white space off the end of texts that are over the limit with it, which the
+// encoder does not see and nobody should have to keep. It does not change the slice.
+func withoutTails(texts []string, limit int) []string {
+	cut := texts
+	for i, text := range texts {
+		if len(text) <= limit {
+			continue
+		}
+		if &cut[0] == &texts[0] {
+			cut = slices.Clone(texts)
+		}
+		cut[i] = text[:textBytes(text)]
+	}
+	return cut
 }
 
 // run takes the job through the line. After an error only the line may touch the job.
@@ -152,7 +181,8 @@ func (s *Server) run(w *work) error {
 	return nil
 }
 
-// late is the error of a request whose deadline has passed, or was cut short by Shutdown.
+// late is the error of a request whose deadline has passed, or that was cut short by Shutdown or
+// because its client is gone.
 func (w *work) late() error {
 	return fmt.Errorf("%w: %w", pipeline.ErrDeadline, context.Cause(w.ctx))
 }

@@ -4,9 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
-	"net"
 	"net/http"
-	"strconv"
 	"time"
 
 	"hailoclip/api"
@@ -23,7 +21,7 @@ func askService(ctx context.Context, c api.Config) (doctor.Service, bool) {
 	defer cancel()
 	health, ok := askHealth(ctx, c)
 	var s stats
-	if !ok || health.Backend != "npu" || health.RuntimeMode != "real" || !ask(ctx, serviceURL(c)+"/v1/stats", &s) || s.NPU == nil {
+	if !ok || health.Backend != "npu" || health.RuntimeMode != "real" || !ask(ctx, c.URL()+"/v1/stats", &s) || s.NPU == nil {
 		return doctor.Service{}, false
 	}
 	answer := doctor.Service{Reason: health.Reason, Throttling: s.NPU.Throttling, Zone: s.NPU.Zone, Rate: s.NPU.ImagesPerSec}
@@ -51,17 +49,8 @@ type healthAnswer struct {
 }
 
 func askHealth(ctx context.Context, c api.Config) (h healthAnswer, ok bool) {
-	ok = ask(ctx, serviceURL(c)+"/health", &h) && h.Service == "hailo-clip"
+	ok = ask(ctx, c.URL()+"/health", &h) && h.Service == "hailo-clip"
 	return h, ok
-}
-
-// serviceURL is where this machine reaches the service.
-func serviceURL(c api.Config) string {
-	host := c.Host
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "localhost"
-	}
-	return "http://" + net.JoinHostPort(host, strconv.Itoa(c.Port))
 }
 
 // ask decodes the JSON at url, whatever the status: /health is 503 when the chip is lost.

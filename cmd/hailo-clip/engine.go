@@ -258,3 +258,11 @@ func (e *engine) release(device bool) error {
 	}
 	return errors.Join(flushed, released)
 }
+
+// warning is what every answer is to warn of; "" for nothing.
+func (e *engine) warning() string {
+	if e.simulatedVectors {
+		return "simulated-vectors"
+	}
+	return ""
+}
