@@ -37,6 +37,7 @@ type session struct {
 	withheld int    // tokens not given back because the device is hot
 	stats    Stats
 	heard    time.Time     // of the last stats
+	answered time.Time     // when the chip did: the last temperature, or frame done
 	paused   bool          // the device has stopped its streams because of its heat
 	pausedAt time.Time     // since then
 	stopped  chan struct{} // closed while paused
@@ -45,20 +46,19 @@ type session struct {
 // openSession starts a worker and brings it to where frames can be submitted.
 // Until it returns nil the caller has nothing to close.
 func (b *Backend) openSession(ctx context.Context) (*session, error) {
-	proc, err := startProcess(b.opt.Command, b.memory.file, b.log)
+	proc, err := startProcess(b.opt.Command, b.memory.file, &b.stderr)
 	if err != nil {
 		return nil, err
 	}
 	s := &session{b: b, proc: proc, dead: make(chan struct{}), stopped: make(chan struct{})}
 	s.changed = sync.NewCond(&s.mu)
-	stop := context.AfterFunc(ctx, proc.kill)
+	stop := context.AfterFunc(ctx, proc.leave)
 	err = s.handshake()
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		proc.kill()
-		reaped := s.reapSoon()
+		reaped := s.part(false)
 		if !reaped {
 			s.b.mu.Lock()
 			s.b.last = fmt.Errorf("its worker was killed and does not end, after: %w", err)
@@ -95,10 +95,11 @@ func (s *session) handshake() error {
 	case hello.Version != Version:
 		return fmt.Errorf("the worker speaks version %d of the protocol, this program %d: install both from the same release",
 			hello.Version, Version)
-	case hello.Status != Success:
-		return &DeviceError{Doing: "open the device", Code: hello.Status, Text: hello.Text.String()}
-	case (hello.Simulated != 0) != o.Simulated:
+	case hello.Status == Success && (hello.Simulated != 0) != o.Simulated:
 		return fmt.Errorf("the worker says simulated %d, configured is simulated %v", hello.Simulated, o.Simulated)
+	}
+	if err := hello.check(o.Config.Device); err != nil {
+		return err
 	}
 	s.hello = *hello
 	if err := s.load(ImageModel, o.ImageHEF); err != nil {
@@ -110,6 +111,7 @@ func (s *session) handshake() error {
 		}
 	}
 	s.opened = time.Now()
+	s.answered = s.opened
 	// Never more in flight than the device takes.
 	depth := min(o.Config.InFlight, int(s.loaded[ImageModel].QueueDepth))
 	s.tokens = make(chan struct{}, depth)
@@ -210,37 +212,29 @@ func (s *session) read() error {
 	}
 }
 
-// end makes the session dead and kills the worker. The first reason counts.
+// end makes the session dead: serve has the worker leave. The first reason counts.
 func (s *session) end(reason error) {
 	s.mu.Lock()
-	first := s.reason == nil
-	if first {
+	defer s.mu.Unlock()
+	if s.reason == nil {
 		s.reason = reason
 		close(s.dead)
 		s.changed.Broadcast()
 		s.b.texts.fail(lost(reason))
 	}
-	s.mu.Unlock()
-	if first { // the watchdog repeats itself, and must not put the limit off
-		s.kill()
-	}
-}
-
-// kill ends the worker, and whoever is at its socket: that of a process that is stuck stays open.
-func (s *session) kill() {
-	s.proc.kill()
-	_ = s.proc.conn.SetDeadline(time.Now().Add(lastMessages))
 }
 
 // serve runs the session until its worker has ended and everything in flight is answered. It
-// returns why. When ctx ends the worker is asked to end, and killed when it does not.
+// returns why. When ctx ends the worker is asked to end.
 func (s *session) serve(ctx context.Context) error {
-	reading := make(chan error, 1)
-	go func() { reading <- s.read() }()
+	reading := make(chan struct{})
+	go func() {
+		defer close(reading)
+		s.end(s.read())
+	}()
 	limit := s.b.opt.DeviceTimeout
 	tick := time.NewTicker(max(limit/8, time.Millisecond))
 	defer tick.Stop()
-	stop, killAt := ctx.Done(), (<-chan time.Time)(nil)
 	suspect := false
 	for {
 		select {
@@ -251,39 +245,38 @@ func (s *session) serve(ctx context.Context) error {
 				s.end(err)
 			}
 			suspect = err != nil
-		case <-stop:
-			stop = nil
-			if err := s.proc.send(&Shutdown{}); err != nil {
-				s.kill()
-			}
-			timer := time.NewTimer(shutdownLimit)
-			defer timer.Stop()
-			killAt = timer.C
-		case <-killAt:
-			s.kill()
-		case err := <-reading:
-			return s.finish(ctx, err)
+		case <-ctx.Done():
+			s.end(context.Cause(ctx))
+		case <-s.dead:
+			return s.finish(ctx, reading)
 		}
 	}
 }
 
-// finish reaps the worker and answers what is in flight. Those who wait are not kept by a worker that
-// is stuck in the kernel: it writes to outputs only, which nobody reads any more, and the next
-// one starts after its end. With ctx that is not waited for either.
-func (s *session) finish(ctx context.Context, err error) error {
-	s.end(err) // a no-op when there was a reason before
-	reaped := s.reapSoon()
-	reason := s.answer(reaped)
-	if !reaped {
+// finish answers what is in flight and has the worker leave. Nobody waits for the device to be let
+// go of: until then the worker writes to outputs only, which nobody reads any more, and the next
+// one starts after its end. A worker that is stuck in the kernel is waited for until ctx ends.
+func (s *session) finish(ctx context.Context, reading <-chan struct{}) error {
+	s.mu.Lock()
+	ended := errors.Is(s.reason, errSocket)
+	silent := errors.Is(s.reason, errNoAnswer) && time.Since(s.answered) > silentAfter
+	s.mu.Unlock()
+	if ended && s.proc.ends(reapLimit) { // it has: its last answers count, and its last words say why
+		_ = s.proc.conn.SetReadDeadline(time.Now().Add(lastMessages))
+		<-reading
+	}
+	reason := s.answer()
+	if !s.part(silent) {
 		s.proc.reap(ctx)
 	}
 	s.proc.conn.Close()
+	<-reading
 	return reason
 }
 
-// reapSoon waits a little for the end of the killed worker, and logs when it does not come.
-func (s *session) reapSoon() bool {
-	reaped := s.proc.reapSoon()
+// part ends the worker, and logs when it does not end.
+func (s *session) part(silent bool) bool {
+	reaped := s.proc.part(silent)
 	if !reaped {
 		s.b.log.Error("npu: the worker was killed and does not end, it may be stuck in the driver", "pid", s.proc.cmd.Process.Pid)
 	}
@@ -291,10 +284,10 @@ func (s *session) reapSoon() bool {
 }
 
 // answer tells everyone whose frame is in flight that the session has ended, and returns why.
-func (s *session) answer(reaped bool) error {
+func (s *session) answer() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if reaped && errors.Is(s.reason, errSocket) {
+	if errors.Is(s.reason, errSocket) && s.proc.ends(0) {
 		s.reason = fmt.Errorf("the worker ended: %s", s.proc.describe())
 	}
 	for model := range s.lines {

@@ -133,11 +133,11 @@ func FuzzWorkerMessages(f *testing.F) {
 // A model that is accepted can be used: nothing the worker says makes the host read or write
 // outside of a slot.
 func FuzzLoaded(f *testing.F) {
-	good := &Loaded{QueueDepth: 32, Output: *quantised(FormatUint8, 8, 1), Input: *quantised(FormatUint8, 3, 1)}
+	good := &Loaded{QueueDepth: 32, Output: *quantised(FormatUint8, 8), Input: *quantised(FormatUint8, 3)}
 	good.Input.Height, good.Input.Width, good.Input.FrameBytes = 4, 4, 48
 	good.Output.Width, good.Output.FrameBytes = 1, 8
 	f.Add(uint8(ImageModel), Append(nil, good))
-	text := &Loaded{Model: TextModel, QueueDepth: 32, Output: *quantised(FormatUint16, 6, 6), Input: *quantised(FormatFloat32, 6, 0)}
+	text := &Loaded{Model: TextModel, QueueDepth: 32, Output: *quantised(FormatUint16, 6), Input: *quantised(FormatFloat32, 6)}
 	for _, s := range []*Stream{&text.Input, &text.Output} {
 		s.Height, s.Width = 5, 1
 		s.FrameBytes = 5 * uint32(s.rowBytes())

@@ -110,8 +110,7 @@ func encodeText(backend *npu.Backend) error {
 		return err
 	}
 	text := npu.SyntheticText(64, context9, dimension, endToken, 0)
-	stream := npu.Stream{Format: npu.FormatUint16, Features: dimension, Quants: 1}
-	stream.Scale[0] = 1.0 / 128
+	stream := npu.Stream{Format: npu.FormatUint16, Features: dimension, Scale: 1.0 / 128}
 	input := make([]byte, context9*dimension*2)
 	for i := range context9 {
 		token := text.PadToken
