@@ -179,7 +179,7 @@ public:
             network->waiting.push_back(std::move(job));
             return status;
         }
-        if (n == option("error_at", 0)) {
+        if (n == option("error_at", 0) || n >= option("error_from", 1e9)) {
             job.status = status_option("error");
         }
         job.lost = n == option("lost_at", 0);
