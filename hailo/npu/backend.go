@@ -215,7 +215,7 @@ func (b *Backend) Await(ctx context.Context) error {
 		b.mu.Lock()
 		changed := b.changed
 		b.mu.Unlock()
-		if b.current.Load() != nil {
+		if s := b.current.Load(); s != nil && s.alive() {
 			return nil
 		}
 		select {

@@ -87,6 +87,20 @@ func TestAppendParse(t *testing.T) {
 	}
 }
 
+// Whichever version the worker speaks, it is understood so far that this can be said.
+func TestHelloOfAnotherVersion(t *testing.T) {
+	for _, size := range []int{16, 408, 440} {
+		packet := make([]byte, size)
+		for i, v := range []uint32{17, uint32(size), Magic, 1} {
+			binary.LittleEndian.PutUint32(packet[4*i:], v)
+		}
+		m, err := Parse(packet)
+		if h, ok := m.(*Hello); err != nil || !ok || h.Magic != Magic || h.Version != 1 {
+			t.Errorf("%d bytes: %+v, %v", size, m, err)
+		}
+	}
+}
+
 func TestParseRefuses(t *testing.T) {
 	good := Append(nil, &Submit{Sequence: 1})
 	for name, packet := range map[string][]byte{

@@ -332,3 +332,22 @@ func TestLineLog(t *testing.T) {
 		t.Errorf("%s", out.String())
 	}
 }
+
+// What the next worker says again is known, until one was ready.
+func TestLineLogSaysOnce(t *testing.T) {
+	var out bytes.Buffer
+	l := &lineLog{log: slog.New(slog.NewTextHandler(&out, nil))}
+	for range 2 {
+		l.next()
+		io.WriteString(l, "[HailoRT] [error] no device\nworker: no device\n")
+	}
+	if want := "level=ERROR"; strings.Count(out.String(), "\n") != 2 || strings.Count(out.String(), want) != 1 || l.lastLine() != "worker: no device" {
+		t.Errorf("%s", out.String())
+	}
+	l.ready()
+	l.next()
+	io.WriteString(l, "worker: no device\n")
+	if strings.Count(out.String(), "\n") != 3 {
+		t.Errorf("%s", out.String())
+	}
+}

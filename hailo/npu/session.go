@@ -224,6 +224,16 @@ func (s *session) end(reason error) {
 	}
 }
 
+// alive says whether nothing has ended the session yet.
+func (s *session) alive() bool {
+	select {
+	case <-s.dead:
+		return false
+	default:
+		return true
+	}
+}
+
 // serve runs the session until its worker has ended and everything in flight is answered. It
 // returns why. When ctx ends the worker is asked to end.
 func (s *session) serve(ctx context.Context) error {

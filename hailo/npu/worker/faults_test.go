@@ -190,7 +190,7 @@ func TestCompletionLost(t *testing.T) {
 func TestStopUnderLoad(t *testing.T) {
 	eachBuild(t, func(t *testing.T, b *build) {
 		for _, how := range []string{"shutdown", "end of the socket"} {
-			h := start(t, b, "scale=20")
+			h := start(t, b, "scale=20,late_ms=5")
 			h.ready()
 			book := newBook(h)
 			for range 32 {

@@ -3,6 +3,9 @@ package worker_test
 import (
 	"encoding/binary"
 	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,6 +23,43 @@ func TestCommandLine(t *testing.T) {
 	}
 	if _, err, status := run(b, t); !strings.Contains(err, "descriptor 3") || status != exitViolation {
 		t.Errorf("by hand: %q, status %d", err, status)
+	}
+}
+
+// The vendor's library makes its log files when it is loaded. Here one that would is loaded with the
+// worker, which is started by hand, without the environment that the service gives it.
+func TestNoLogFiles(t *testing.T) {
+	folder := t.TempDir()
+	library := filepath.Join(folder, "liblog.so")
+	source := filepath.Join(folder, "log.cpp")
+	if err := os.WriteFile(source, []byte(`#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+static const int made = [] {
+    const char *path = std::getenv("HAILORT_LOGGER_PATH");
+    return path != nullptr && std::strcmp(path, "NONE") == 0 ? 0 : std::fputs("", std::fopen("hailort.log", "w"));
+}();
+int log_file() { return made; }
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := compile(t, "-shared", "-fPIC", source, "-o", library); err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(folder, "worker")
+	if err := compile(t, append(sources(t), "-o", program, "-Wl,--no-as-needed", library)...); err != nil {
+		t.Fatal(err)
+	}
+	for _, set := range []string{"A=1", "HAILORT_LOGGER_PATH=/somewhere"} {
+		cmd := exec.Command(program, "--version")
+		cmd.Dir, cmd.Env = t.TempDir(), []string{set}
+		out, err := cmd.CombinedOutput()
+		if err != nil || !strings.HasPrefix(string(out), "hailo-clip-npu protocol") {
+			t.Errorf("with %s: %v: %s", set, err, out)
+		}
+		if files, err := os.ReadDir(cmd.Dir); err != nil || len(files) > 0 {
+			t.Errorf("with %s: files %v, error %v", set, files, err)
+		}
 	}
 }
 

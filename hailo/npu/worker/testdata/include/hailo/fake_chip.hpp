@@ -344,9 +344,11 @@ private:
             job.done(job.status);
             job.done = nullptr;
             in_callback = false;
+            // The library is not done with a model when it has called back: "late_ms" is how much longer.
+            std::this_thread::sleep_for(std::chrono::milliseconds(static_cast<int>(option("late_ms", 0))));
             lock.lock();
             m_calling = false;
-            network->in_flight--; // the library counts after the callback, in the model
+            network->in_flight--;
             m_changed.notify_all();
         }
     }
