@@ -72,12 +72,12 @@
 //     does not tell is NaN (f32) or 0. zone: 0 green, 1 orange, 2 red. throttling: 0 none ...
 //     5 streams off, 6 overheat. overcurrent: 0 or 1. CRC errors: since the worker started.
 //   - The end of the socket: the worker lets go of the device in the safe order and exits with 0,
-//     or with 3 when it cannot within 5 s. The host closes only its side at first, so as to hear
+//     or with 3 where the chip does not answer or it takes more than 5 s. The host closes only its side at first, so as to hear
 //     the last answers, and kills a worker that takes too long; a killed one leaves objects behind
 //     in the chip's server. SIGINT and SIGTERM are ignored: a terminal and systemd
 //     send them to the worker too, while the host still drains.
 //   - Whoever gets a packet that breaks these rules treats the other side as broken: the worker
-//     exits, the host kills it.
+//     exits, the host ends the session.
 //
 // The worker writes what a person may want to know to stderr, in lines; the host logs them.
 package npu

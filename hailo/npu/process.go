@@ -67,11 +67,13 @@ func startProcess(command []string, memory *os.File, stderr *lineLog) (*process,
 }
 
 // leave asks the process to let go of the device and end, by closing our side of its socket. What it
-// says until then can still be received, for as long as it has. It does not block.
+// says until then can still be received, for as long as it has. It does not block, and ends a send
+// that does.
 func (p *process) leave() {
 	if raw, err := p.conn.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_WR) })
 	}
+	_ = p.conn.SetWriteDeadline(time.Now())
 	_ = p.conn.SetReadDeadline(time.Now().Add(leaveLimit))
 }
 
@@ -112,7 +114,7 @@ func (p *process) ends(limit time.Duration) bool {
 	return p.reap(ctx)
 }
 
-// send writes a message. It blocks while the socket is full; leave and kill end that.
+// send writes a message. It blocks while the socket is full; leave ends that.
 func (p *process) send(m message) error {
 	_, err := p.conn.Write(Append(make([]byte, 0, 64), m))
 	return err

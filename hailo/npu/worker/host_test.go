@@ -94,7 +94,7 @@ func start(t testing.TB, b *build, fake string, models ...model) *host {
 	h.cmd = exec.Command(b.program(t))
 	h.cmd.Stderr = h.stderr
 	h.cmd.ExtraFiles = []*os.File{theirs, memory}
-	h.cmd.Env = append(os.Environ(), "HAILO_FAKE="+fake, "TSAN_OPTIONS=report_thread_leaks=0") // a worker that runs out of time joins nobody
+	h.cmd.Env = append(os.Environ(), "HAILO_FAKE="+fake, "HAILORT_LOGGER_PATH=NONE", "TSAN_OPTIONS=report_thread_leaks=0") // a worker that runs out of time joins nobody
 	if err := h.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
