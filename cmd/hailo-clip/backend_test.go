@@ -201,3 +201,37 @@ func TestSimComputesTheDemoModelOnly(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// A text vector of the NPU that is unlike the CPU's is used on demand only, and both reasons are named.
+func TestTrustTexts(t *testing.T) {
+	for _, tt := range []struct {
+		choice string
+		cosine float64
+		trust  bool
+		says   string
+	}{
+		{"auto", 0.9, true, ""},
+		{"npu", 1, true, ""},
+		{"auto", 0.89, false, "texts are encoded on the CPU"},
+		{"auto", math.NaN(), false, "texts are encoded on the CPU"},
+		{"npu", -0.01, true, "scores will be wrong"},
+	} {
+		var log strings.Builder
+		o := opener{log: slog.New(slog.NewTextHandler(&log, nil))}
+		o.cfg.CLIP.TextEncoder = tt.choice
+		if got := o.trustTexts(tt.cosine); got != tt.trust {
+			t.Errorf("%+v: trusted %v", tt, got)
+		}
+		if tt.says == "" {
+			if log.Len() > 0 {
+				t.Errorf("%+v: %s", tt, log.String())
+			}
+			continue
+		}
+		for _, want := range []string{tt.says, "quantisation", "projection_transposed", "want=0.9"} {
+			if !strings.Contains(log.String(), want) {
+				t.Errorf("%+v: no %q in: %s", tt, want, log.String())
+			}
+		}
+	}
+}

@@ -27,11 +27,12 @@ const (
 	throttlingShrink  = 3 // hailo notification 14: from here on less in flight
 	throttlingStopped = 5 // the device does not stream any more
 
-	statsLate     = 5 * time.Second        // the worker sends them every second
-	shutdownLimit = 5 * time.Second        // then the worker is killed
-	reapLimit     = 2 * time.Second        // for the end of a worker that was killed
-	lastMessages  = 100 * time.Millisecond // for what it had sent before
-	unsettled     = 30 * time.Second       // after a loss the state is degraded for this long
+	statsLate    = 5 * time.Second        // the worker sends them every second
+	silentAfter  = 3 * time.Second        // without a temperature: the chip does not answer any more
+	leaveLimit   = 6 * time.Second        // for a worker to let go of the device, which it gives up after 5 s; then it is killed
+	reapLimit    = 2 * time.Second        // for the end of a worker that was killed
+	lastMessages = 100 * time.Millisecond // for what it had sent before
+	unsettled    = 30 * time.Second       // after a loss the state is degraded for this long
 
 	firstBackOff = 50 * time.Millisecond
 	slowBackOff  = 20 * time.Second // the pace at which it is tried for ever
@@ -64,6 +65,7 @@ type Backend struct {
 	memory *memory
 	frames *hailo.Frames
 	texts  textQueue
+	stderr lineLog // of the workers
 
 	door   sync.RWMutex // guards closed
 	closed bool
@@ -93,11 +95,11 @@ var _ hailo.Backend = (*Backend)(nil)
 // worker is ready, encoding fails at once with ErrDeviceLost and Status says why.
 //
 // A worker that crashes, hangs for DeviceTimeout, loses a frame, breaks the protocol or reports
-// that its device is gone is killed and started again: at once if it had been well for half a
+// that its device is gone is asked to leave, then killed, and started again: at once if it had been well for half a
 // minute, else ever slower, at last every 20 s, or every second if it encodes at least something
 // each time. A device that stops for its heat with frames in flight ends the worker too, and has
-// 20 s to cool down. What was in flight fails with ErrDeviceLost as soon as the process is gone,
-// or 2 s later if it is stuck in the kernel: then the next start waits for its end, but nobody else.
+// 20 s to cool down. What was in flight fails with ErrDeviceLost at once; only the next start
+// waits for the end of the process, be it stuck in the kernel.
 // It is not encoded again here: a start takes seconds on a real device, which few
 // deadlines allow, and the caller may have another encoder.
 //
@@ -127,7 +129,7 @@ func New(opt Options) (*Backend, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	b := &Backend{
-		opt: opt, log: opt.Log, memory: mem, stop: stop,
+		opt: opt, log: opt.Log, memory: mem, stop: stop, stderr: lineLog{log: opt.Log},
 		frames:  hailo.NewFrames(pixels, opt.Dimension),
 		changed: make(chan struct{}),
 		info: hailo.Info{
@@ -192,6 +194,12 @@ func (b *Backend) checkLoaded(model int, l *Loaded) error {
 	if err := l.Output.validate(outRows, outWidth); err != nil {
 		return fmt.Errorf("output: %w", err)
 	}
+	if err := l.Output.convertible(); err != nil {
+		return fmt.Errorf("output: %w", err)
+	}
+	if err := l.Input.convertible(); err != nil && model == TextModel { // pixels go as they are
+		return fmt.Errorf("input: %w", err)
+	}
 	if model == ImageModel && l.Input.Format != FormatUint8 {
 		return fmt.Errorf("input: format %d, want UINT8", l.Input.Format)
 	}
@@ -208,7 +216,7 @@ func (b *Backend) Await(ctx context.Context) error {
 		b.mu.Lock()
 		changed := b.changed
 		b.mu.Unlock()
-		if b.current.Load() != nil {
+		if s := b.current.Load(); s != nil && s.alive() {
 			return nil
 		}
 		select {
@@ -312,7 +320,7 @@ func (b *Backend) Info() hailo.Info {
 	return b.info
 }
 
-// Close implements hailo.Backend. It waits for the worker, which gets 5 s to release the
+// Close implements hailo.Backend. It waits for the worker, which gets 6 s to release the
 // device before it is killed. May be called again.
 func (b *Backend) Close() error {
 	b.door.Lock()

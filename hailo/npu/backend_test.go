@@ -68,15 +68,7 @@ func TestRefusedStart(t *testing.T) {
 			o := options(t, append(slices.Clone(fast), "--fault", tt.fault)...)
 			o.Config.StartTimeoutMS = 1000
 			b := start(t, o)
-			ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
-			defer cancel()
-			err := b.Await(ctx)
-			if !errors.Is(err, hailo.ErrDeviceLost) || !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("got %v, want %q", err, tt.want)
-			}
-			if s := b.Status(); s.Ready || !strings.Contains(s.Reason, tt.want) {
-				t.Errorf("status %+v", s)
-			}
+			awaitFailure(t, b, tt.want)
 			f, _ := b.Frames().Get(t.Context())
 			defer f.Release()
 			if err := b.EncodeImages(t.Context(), []*hailo.Frame{f}); !errors.Is(err, hailo.ErrDeviceLost) {
@@ -89,15 +81,22 @@ func TestRefusedStart(t *testing.T) {
 	}
 }
 
+// awaitFailure waits for a start that fails for this reason, which Status and Await then give.
+func awaitFailure(t *testing.T, b *npu.Backend, want string) {
+	t.Helper()
+	until(t, want, func() bool { s := b.Status(); return !s.Ready && strings.Contains(s.Reason, want) })
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := b.Await(ctx); !errors.Is(err, hailo.ErrDeviceLost) || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %q", err, want)
+	}
+}
+
 func TestNoWorker(t *testing.T) {
 	o := options(t)
 	o.Command = []string{"/nowhere/hailo-clip-npu"}
 	b := start(t, o)
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-	if err := b.Await(ctx); err == nil || !strings.Contains(err.Error(), "no such file") {
-		t.Error(err)
-	}
+	awaitFailure(t, b, "no such file")
 }
 
 // A real backend never runs on a simulated chip by mistake.
@@ -105,11 +104,7 @@ func TestSimulatedIsSaid(t *testing.T) {
 	o := options(t, fast...)
 	o.Simulated = false
 	b := start(t, o)
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-	defer cancel()
-	if err := b.Await(ctx); err == nil || !strings.Contains(err.Error(), "simulated 1") {
-		t.Error(err)
-	}
+	awaitFailure(t, b, "simulated 1")
 }
 
 // What the worker has loaded must be the model that we expect.
@@ -124,11 +119,7 @@ func TestWrongModel(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := start(t, options(t, append(slices.Clone(fast), args...)...))
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			defer cancel()
-			if err := b.Await(ctx); err == nil || !strings.Contains(err.Error(), name) {
-				t.Error(err)
-			}
+			awaitFailure(t, b, name)
 		})
 	}
 }

@@ -2,6 +2,7 @@ package npu
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -101,6 +102,9 @@ func (s *session) complete(d *Done) error {
 	}
 	l := &s.lines[d.Model]
 	f := &l.flights[d.Slot]
+	if f.sequence == 0 && s.reason != nil {
+		return nil // answered already, with that reason
+	}
 	if f.sequence == 0 || f.sequence != d.Sequence {
 		return fmt.Errorf("%w: done for model %d, slot %d, sequence %d, in flight is %d (0: nothing)",
 			ErrProtocol, d.Model, d.Slot, d.Sequence, f.sequence)
@@ -122,6 +126,7 @@ func (s *session) complete(d *Done) error {
 	s.changed.Broadcast()
 	if d.Status == Success {
 		s.done++
+		s.answered = now
 		l.failed = 0
 		return nil
 	}
@@ -142,6 +147,8 @@ func (l *lane) advance(now time.Time) {
 	}
 }
 
+var errNoAnswer = errors.New("no answer from the device")
+
 // overdue says whether the device hangs or has lost a frame: the oldest frame of each model
 // has to be done within the limit of becoming the oldest. A device that has stopped for the heat may
 // keep frames for as long, since whoever waits for them may have another encoder. With none in flight
@@ -160,7 +167,7 @@ func (s *session) overdue(now time.Time, limit time.Duration) error {
 	}
 	for model, l := range s.lines {
 		if l.n > 0 && now.Sub(l.since) > limit {
-			return fmt.Errorf("no answer from the device for %v, %d frames of model %d in flight", limit, l.n, model)
+			return fmt.Errorf("%w for %v, %d frames of model %d in flight", errNoAnswer, limit, l.n, model)
 		}
 	}
 	return nil
@@ -173,6 +180,9 @@ func (s *session) note(stats *Stats) error {
 	defer s.mu.Unlock()
 	now := time.Now()
 	s.stats, s.heard = *stats, now
+	if t := stats.Temperature[0]; t == t { // not NaN
+		s.answered = now
+	}
 	if stats.CRCErrors > 0 {
 		return fmt.Errorf("the device reports %d CRC errors of its NN core", stats.CRCErrors)
 	}

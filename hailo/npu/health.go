@@ -33,7 +33,7 @@ func (b *Backend) Metrics() Metrics {
 	if s != nil {
 		m.Worker = s.proc.cmd.Process.Pid
 		s.mu.Lock()
-		m.Ready, m.Device = !s.paused, s.stats
+		m.Ready, m.Device = !s.paused && s.reason == nil, s.stats
 		for i, l := range s.lines {
 			m.InFlight[i] = l.n
 		}

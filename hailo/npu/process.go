@@ -8,7 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -26,8 +26,8 @@ type process struct {
 }
 
 // startProcess starts the worker with its socket as descriptor 3 and the memory as 4. The
-// caller must kill it, wait for exited and close conn.
-func startProcess(command []string, memory *os.File, log *slog.Logger) (*process, error) {
+// caller must part with it and close conn. One process at a time uses a lineLog.
+func startProcess(command []string, memory *os.File, stderr *lineLog) (*process, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("socketpair: %w", err)
@@ -41,40 +41,56 @@ func startProcess(command []string, memory *os.File, log *slog.Logger) (*process
 	p := &process{
 		conn:   os.NewFile(uintptr(pair[0]), "npu socket"), // non-blocking, so that deadlines work
 		cmd:    exec.Command(command[0], command[1:]...),
-		stderr: &lineLog{log: log},
+		stderr: stderr,
 		exited: make(chan struct{}),
 	}
-	p.cmd.Stderr = p.stderr
+	stderr.next()
+	p.cmd.Stderr = stderr
 	p.cmd.ExtraFiles = []*os.File{theirs, memory}
-	p.cmd.Env = append(os.Environ(), "HAILORT_LOGGER_PATH=NONE") // or the library writes files wherever we run
-	p.cmd.WaitDelay = time.Second                                // for whoever else holds its stderr
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{
-		Pdeathsig: syscall.SIGKILL,
-		Setpgid:   true, // Ctrl-C in a terminal must not take the device away while we drain
+	// The library writes its log to stderr, and nowhere else: not to files wherever we run or in
+	// anybody's home, and not to the system's log too.
+	p.cmd.Env = append(os.Environ(), "HAILORT_LOGGER_PATH=NONE", "HAILORT_LOGGER_PRINT_TO_SYSLOG=0")
+	p.cmd.WaitDelay = time.Second // for whoever else holds its stderr
+	// Ctrl-C in a terminal must not take the device away while we drain. When this process dies the
+	// worker sees it by the socket, and has time to let go of the device.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := p.cmd.Start(); err != nil {
+		p.conn.Close()
+		return nil, fmt.Errorf("start the worker: %w", err)
 	}
-	started := make(chan error)
 	go func() {
-		// Pdeathsig is sent when the thread that started the process ends, so it stays ours.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		if err := p.cmd.Start(); err != nil {
-			started <- err
-			return
-		}
-		started <- nil
 		p.err = p.cmd.Wait()
 		p.stderr.flush()
 		close(p.exited)
 	}()
-	if err := <-started; err != nil {
-		p.conn.Close()
-		return nil, fmt.Errorf("start the worker: %w", err)
-	}
 	return p, nil
+}
+
+// leave asks the process to let go of the device and end, by closing our side of its socket. What it
+// says until then can still be received, for as long as it has. It does not block, and ends a send
+// that does.
+func (p *process) leave() {
+	if raw, err := p.conn.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_WR) })
+	}
+	_ = p.conn.SetWriteDeadline(time.Now())
+	_ = p.conn.SetReadDeadline(time.Now().Add(leaveLimit))
 }
 
 // kill ends the process at once. It does not wait for exited.
 func (p *process) kill() { _ = p.cmd.Process.Kill() } // it may have ended already
+
+// part ends the process: it is asked to leave, and killed when it does not within the limit, or when
+// the chip is silent and could not be told anyway: a worker that is killed leaves objects behind in
+// the chip's server. False: it was killed and has not ended within reapLimit.
+func (p *process) part(silent bool) bool {
+	p.leave()
+	if !silent && p.ends(leaveLimit) {
+		return true
+	}
+	p.kill()
+	return p.ends(reapLimit)
+}
 
 // reap waits for the end of a process that was killed and is stuck in the kernel; false: ctx ended first.
 func (p *process) reap(ctx context.Context) bool {
@@ -82,23 +98,23 @@ func (p *process) reap(ctx context.Context) bool {
 	case <-p.exited:
 		return true
 	case <-ctx.Done():
-		return false
 	}
-}
-
-// reapSoon waits no longer than the limit.
-func (p *process) reapSoon() bool {
-	timer := time.NewTimer(reapLimit)
-	defer timer.Stop()
 	select {
 	case <-p.exited:
 		return true
-	case <-timer.C:
+	default:
 		return false
 	}
 }
 
-// send writes a message. It blocks while the socket is full; a kill ends that.
+// ends waits for the end of the process, no longer than the limit.
+func (p *process) ends(limit time.Duration) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	return p.reap(ctx)
+}
+
+// send writes a message. It blocks while the socket is full; leave ends that.
 func (p *process) send(m message) error {
 	_, err := p.conn.Write(Append(make([]byte, 0, 64), m))
 	return err
@@ -135,16 +151,33 @@ const (
 	maxLogEvery = 10 * time.Second
 )
 
-// lineLog logs what the worker writes to stderr, in lines, neither long nor many.
+// lineLog logs what the workers write to stderr, one worker after the other: in lines, neither long nor
+// many, and what a worker says again that the one before it said is left out, until one was ready.
 type lineLog struct {
 	log *slog.Logger
 
 	mu      sync.Mutex
-	line    []byte // of the line that has not ended yet, at most maxLogLine
+	said    map[string]bool // by this worker, at most maxLogBurst
+	before  map[string]bool // by the one before it
+	line    []byte          // of the line that has not ended yet, at most maxLogLine
 	last    string
 	window  time.Time
 	lines   int // logged since window
 	dropped int
+}
+
+// next is for the start of a worker.
+func (l *lineLog) next() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.before, l.said, l.line, l.last = l.said, map[string]bool{}, nil, ""
+}
+
+// ready forgets what was said: a worker has succeeded.
+func (l *lineLog) ready() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.before, l.said = nil, map[string]bool{}
 }
 
 // Write never fails: a worker must not die because of its log.
@@ -175,6 +208,12 @@ func (l *lineLog) emit() {
 		return
 	}
 	l.last = text
+	if len(l.said) < maxLogBurst {
+		l.said[text] = true
+	}
+	if l.before[text] {
+		return
+	}
 	if now := time.Now(); now.Sub(l.window) > maxLogEvery {
 		if l.dropped > 0 {
 			l.log.Warn("npu worker: lines left out", "lines", l.dropped)
@@ -185,7 +224,19 @@ func (l *lineLog) emit() {
 		l.dropped++
 		return
 	}
-	l.log.Info("npu worker", "line", text)
+	l.log.Log(context.Background(), levelOf(text), "npu worker", "line", text)
+}
+
+// levelOf is that which the vendor's library gives its line.
+func levelOf(line string) slog.Level {
+	_, rest, _ := strings.Cut(line, "[HailoRT] [")
+	switch level, _, _ := strings.Cut(rest, "]"); level {
+	case "error", "critical":
+		return slog.LevelError
+	case "warning":
+		return slog.LevelWarn
+	}
+	return slog.LevelInfo
 }
 
 func (l *lineLog) lastLine() string {

@@ -10,7 +10,7 @@ import (
 // Magic and Version open the conversation: "HCN1" and the protocol described above.
 const (
 	Magic   = 0x314e4348
-	Version = 1
+	Version = 2
 )
 
 // ErrProtocol says that a packet is not a message of the protocol, or not one that may come now.
@@ -30,7 +30,7 @@ const (
 	FormatFloat32 = 3
 )
 
-// MaxFeatures bounds the quantisation parameters of a stream.
+// MaxFeatures bounds the numbers in a row of a stream.
 const MaxFeatures = 1024
 
 // Text fields, by their size in the message.
@@ -74,6 +74,7 @@ type (
 		Runtime        Text32
 		Device         Text64
 		Architecture   Text32
+		Firmware       Text32
 		Text           Text256
 	}
 	// Load asks for a model.
@@ -91,8 +92,8 @@ type (
 		Height, Width, Features uint32
 		Format                  uint32
 		FrameBytes              uint32
-		Quants                  uint32
-		Scale, ZeroPoint        [MaxFeatures]float32
+		Scale, ZeroPoint        float32
+		Reserved                uint32
 	}
 	// Loaded answers Load.
 	Loaded struct {
@@ -127,8 +128,6 @@ type (
 		Overcurrent  uint32
 		CRCErrors    uint32
 	}
-	// Shutdown asks the worker to end.
-	Shutdown struct{}
 )
 
 // message is one of the types above.
@@ -137,29 +136,27 @@ type message interface{ kind() kind }
 type kind uint32
 
 const (
-	kindOpen     kind = 1
-	kindLoad     kind = 2
-	kindSubmit   kind = 3
-	kindShutdown kind = 4
-	kindHello    kind = 17
-	kindLoaded   kind = 18
-	kindDone     kind = 19
-	kindStats    kind = 20
+	kindOpen   kind = 1
+	kindLoad   kind = 2
+	kindSubmit kind = 3
+	kindHello  kind = 17
+	kindLoaded kind = 18
+	kindDone   kind = 19
+	kindStats  kind = 20
 )
 
-func (*Open) kind() kind     { return kindOpen }
-func (*Load) kind() kind     { return kindLoad }
-func (*Submit) kind() kind   { return kindSubmit }
-func (*Shutdown) kind() kind { return kindShutdown }
-func (*Hello) kind() kind    { return kindHello }
-func (*Loaded) kind() kind   { return kindLoaded }
-func (*Done) kind() kind     { return kindDone }
-func (*Stats) kind() kind    { return kindStats }
+func (*Open) kind() kind   { return kindOpen }
+func (*Load) kind() kind   { return kindLoad }
+func (*Submit) kind() kind { return kindSubmit }
+func (*Hello) kind() kind  { return kindHello }
+func (*Loaded) kind() kind { return kindLoaded }
+func (*Done) kind() kind   { return kindDone }
+func (*Stats) kind() kind  { return kindStats }
 
 // MaxPacket is the size of the largest message.
 const (
 	headerBytes = 8
-	MaxPacket   = 16712
+	MaxPacket   = 1104
 )
 
 // Append puts the packet of a message behind b: a pointer to one of the types above.
@@ -175,7 +172,8 @@ func Append(b []byte, m message) []byte {
 	return b
 }
 
-// Parse reads a packet: a pointer to one of the types above, or an ErrProtocol.
+// Parse reads a packet: a pointer to one of the types above, or an ErrProtocol. Of the hello of
+// another version it reads what is the same in all of them, up to the version.
 func Parse(packet []byte) (message, error) {
 	if len(packet) < headerBytes {
 		return nil, fmt.Errorf("%w: a packet of %d bytes", ErrProtocol, len(packet))
@@ -188,8 +186,6 @@ func Parse(packet []byte) (message, error) {
 		m = new(Load)
 	case kindSubmit:
 		m = new(Submit)
-	case kindShutdown:
-		m = new(Shutdown)
 	case kindHello:
 		m = new(Hello)
 	case kindLoaded:
@@ -200,6 +196,13 @@ func Parse(packet []byte) (message, error) {
 		m = new(Stats)
 	default:
 		return nil, fmt.Errorf("%w: type %d is unknown", ErrProtocol, k)
+	}
+	const stable = headerBytes + 8
+	if h, ok := m.(*Hello); ok && len(packet) >= stable {
+		if v := binary.LittleEndian.Uint32(packet[stable-4:]); v != Version {
+			h.Magic, h.Version = binary.LittleEndian.Uint32(packet[headerBytes:]), v
+			return h, nil
+		}
 	}
 	size := headerBytes + binary.Size(m)
 	if said := binary.LittleEndian.Uint32(packet[4:]); len(packet) != size || said != uint32(size) {

@@ -34,29 +34,21 @@ func (s *Stream) validate(rows, features int) error {
 	case int64(s.FrameBytes) != int64(rows)*int64(features)*int64(elementBytes(s.Format)):
 		return fmt.Errorf("frames of %d bytes do not fit %dx%dx%d in format %d",
 			s.FrameBytes, s.Height, s.Width, s.Features, s.Format)
-	case s.Format == FormatFloat32:
-		return nil
-	case s.Quants != 1 && s.Quants != s.Features, s.Quants > MaxFeatures:
-		return fmt.Errorf("%d quantisation parameters for %d features", s.Quants, s.Features)
 	}
-	for i := range s.Quants {
-		scale, zero := float64(s.Scale[i]), float64(s.ZeroPoint[i])
-		if !(scale > 0) || math.IsInf(scale, 0) || math.IsNaN(zero) || math.IsInf(zero, 0) {
-			return fmt.Errorf("quantisation parameter %d: scale %v, zero point %v", i, scale, zero)
-		}
+	return nil
+}
+
+// convertible says whether decode and encode can be used.
+func (s *Stream) convertible() error {
+	scale, zero := float64(s.Scale), float64(s.ZeroPoint)
+	if s.Format != FormatFloat32 && (!(scale > 0) || math.IsInf(scale, 0) || math.IsNaN(zero) || math.IsInf(zero, 0)) {
+		return fmt.Errorf("quantisation with scale %v, zero point %v", scale, zero)
 	}
 	return nil
 }
 
 // rowBytes is the size of one row: the features of one position.
 func (s *Stream) rowBytes() int { return int(s.Features) * elementBytes(s.Format) }
-
-func (s *Stream) quant(feature int) (scale, zero float64) {
-	if s.Quants == 1 {
-		feature = 0
-	}
-	return float64(s.Scale[feature]), float64(s.ZeroPoint[feature])
-}
 
 // decode turns a row of the stream into numbers: scale * (q - zero point).
 // len(dst) is Features, len(row) is rowBytes.
@@ -67,8 +59,8 @@ func (s *Stream) decode(dst []float32, row []byte) {
 		}
 		return
 	}
+	scale, zero := float64(s.Scale), float64(s.ZeroPoint)
 	for i := range dst {
-		scale, zero := s.quant(i)
 		var q float64
 		if s.Format == FormatUint8 {
 			q = float64(row[i])
@@ -82,13 +74,13 @@ func (s *Stream) decode(dst []float32, row []byte) {
 // encode turns numbers into a row of the stream, rounded to the nearest step and clamped to
 // what the format holds. The sizes are those of decode.
 func (s *Stream) encode(row []byte, values []float32) {
+	scale, zero := float64(s.Scale), float64(s.ZeroPoint)
 	for i, v := range values {
 		switch s.Format {
 		case FormatFloat32:
 			binary.LittleEndian.PutUint32(row[4*i:], math.Float32bits(v))
 			continue
 		}
-		scale, zero := s.quant(i)
 		q := math.RoundToEven(float64(v)/scale + zero)
 		if s.Format == FormatUint8 {
 			row[i] = uint8(min(max(q, 0), math.MaxUint8))

@@ -16,12 +16,9 @@ import (
 	"hailoclip/hailo"
 )
 
-func quantised(format, features, quants uint32) *Stream {
-	s := &Stream{Height: 1, Width: 2, Features: features, Format: format, Quants: quants}
+func quantised(format, features uint32) *Stream {
+	s := &Stream{Height: 1, Width: 2, Features: features, Format: format, Scale: 0.5, ZeroPoint: 10}
 	s.FrameBytes = 2 * features * uint32(elementBytes(format))
-	for i := range quants {
-		s.Scale[i], s.ZeroPoint[i] = 0.5+float32(i), 10
-	}
 	return s
 }
 
@@ -32,11 +29,9 @@ func TestDecode(t *testing.T) {
 		row    []byte
 		want   []float32
 	}{
-		{"uint8", quantised(FormatUint8, 4, 1), []byte{0, 10, 11, 255}, []float32{-5, 0, 0.5, 122.5}},
-		{"uint8, one for each", quantised(FormatUint8, 3, 3), []byte{12, 12, 12}, []float32{1, 3, 5}},
-		{"uint16", quantised(FormatUint16, 3, 1), []byte{0, 0, 12, 0, 0xff, 0xff}, []float32{-5, 1, 32762.5}},
-		{"uint16, one for each", quantised(FormatUint16, 2, 2), []byte{12, 0, 0, 1}, []float32{1, 369}},
-		{"float32", quantised(FormatFloat32, 2, 0), []byte{0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0}, []float32{1, -2}},
+		{"uint8", quantised(FormatUint8, 4), []byte{0, 10, 11, 255}, []float32{-5, 0, 0.5, 122.5}},
+		{"uint16", quantised(FormatUint16, 3), []byte{0, 0, 12, 0, 0xff, 0xff}, []float32{-5, 1, 32762.5}},
+		{"float32", quantised(FormatFloat32, 2), []byte{0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0}, []float32{1, -2}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -58,7 +53,7 @@ func TestDecode(t *testing.T) {
 }
 
 func TestEncodeClamps(t *testing.T) {
-	s := quantised(FormatUint8, 5, 1)
+	s := quantised(FormatUint8, 5)
 	row := make([]byte, 5)
 	s.encode(row, []float32{-1000, 1000, 0.26, float32(math.Inf(1)), float32(math.NaN())})
 	if !bytes.Equal(row[:4], []byte{0, 255, 11, 255}) {
@@ -77,22 +72,20 @@ func TestStreamValidate(t *testing.T) {
 		{"no format", func(s *Stream) { s.Format = FormatNative }},
 		{"unknown format", func(s *Stream) { s.Format = 4 }},
 		{"other size", func(s *Stream) { s.FrameBytes++ }},
-		{"no quantisation", func(s *Stream) { s.Quants = 0 }},
-		{"too few", func(s *Stream) { s.Quants = 2 }},
-		{"too many", func(s *Stream) { s.Quants = MaxFeatures + 1 }},
-		{"scale 0", func(s *Stream) { s.Scale[0] = 0 }},
-		{"scale below 0", func(s *Stream) { s.Scale[0] = -1 }},
-		{"scale not a number", func(s *Stream) { s.Scale[0] = float32(math.NaN()) }},
-		{"scale infinite", func(s *Stream) { s.Scale[0] = float32(math.Inf(1)) }},
-		{"zero point not a number", func(s *Stream) { s.ZeroPoint[0] = float32(math.NaN()) }},
+		{"scale 0", func(s *Stream) { s.Scale = 0 }},
+		{"scale below 0", func(s *Stream) { s.Scale = -1 }},
+		{"scale not a number", func(s *Stream) { s.Scale = float32(math.NaN()) }},
+		{"scale infinite", func(s *Stream) { s.Scale = float32(math.Inf(1)) }},
+		{"zero point not a number", func(s *Stream) { s.ZeroPoint = float32(math.NaN()) }},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s := quantised(FormatUint8, 4, 1)
-			if err := s.validate(2, 4); err != nil {
+			s := quantised(FormatUint8, 4)
+			check := func() error { return errors.Join(s.validate(2, 4), s.convertible()) }
+			if err := check(); err != nil {
 				t.Fatal(err)
 			}
-			if tt.change(s); s.validate(2, 4) == nil {
+			if tt.change(s); check() == nil {
 				t.Error("accepted")
 			}
 		})
@@ -146,7 +139,7 @@ func TestProject(t *testing.T) {
 }
 
 func TestFill(t *testing.T) {
-	in := quantised(FormatUint16, 2, 1)
+	in := quantised(FormatUint16, 2)
 	text := &Text{ContextLength: 4, Width: 2, Vocabulary: 9, PadToken: 7,
 		Row: func(token int32) []float32 { return []float32{float32(token), -float32(token)} }}
 	slot := make([]byte, 4*in.rowBytes())
@@ -193,8 +186,8 @@ func TestSyntheticText(t *testing.T) {
 	if err := text.validate(512); err != nil {
 		t.Fatal(err)
 	}
-	in := quantised(FormatUint16, 512, 1)
-	in.Scale[0], in.ZeroPoint[0] = 1./32767, 32768
+	in := quantised(FormatUint16, 512)
+	in.Scale, in.ZeroPoint = 1./32767, 32768
 	row, back := make([]byte, in.rowBytes()), make([]float32, 512)
 	for _, token := range []int32{0, 1, 2, 4095, 49407, 1<<16 - 1} {
 		in.encode(row, text.Row(token))
@@ -315,6 +308,7 @@ func TestMemory(t *testing.T) {
 func TestLineLog(t *testing.T) {
 	var out bytes.Buffer
 	l := &lineLog{log: slog.New(slog.NewTextHandler(&out, nil))}
+	l.next()
 	io.WriteString(l, "first\n\nsec")
 	io.WriteString(l, "ond\n"+strings.Repeat("x", 10_000))
 	io.WriteString(l, strings.Repeat("y", 10_000)+"\nlast")
@@ -335,6 +329,25 @@ func TestLineLog(t *testing.T) {
 	l.window = time.Now().Add(-2 * maxLogEvery)
 	io.WriteString(l, "later\n")
 	if !strings.Contains(out.String(), "lines left out") || !strings.HasSuffix(out.String(), "line=later\n") {
+		t.Errorf("%s", out.String())
+	}
+}
+
+// What the next worker says again is known, until one was ready.
+func TestLineLogSaysOnce(t *testing.T) {
+	var out bytes.Buffer
+	l := &lineLog{log: slog.New(slog.NewTextHandler(&out, nil))}
+	for range 2 {
+		l.next()
+		io.WriteString(l, "[HailoRT] [error] no device\nworker: no device\n")
+	}
+	if want := "level=ERROR"; strings.Count(out.String(), "\n") != 2 || strings.Count(out.String(), want) != 1 || l.lastLine() != "worker: no device" {
+		t.Errorf("%s", out.String())
+	}
+	l.ready()
+	l.next()
+	io.WriteString(l, "worker: no device\n")
+	if strings.Count(out.String(), "\n") != 3 {
 		t.Errorf("%s", out.String())
 	}
 }

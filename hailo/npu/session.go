@@ -37,6 +37,7 @@ type session struct {
 	withheld int    // tokens not given back because the device is hot
 	stats    Stats
 	heard    time.Time     // of the last stats
+	answered time.Time     // when the chip did: the last temperature, or frame done
 	paused   bool          // the device has stopped its streams because of its heat
 	pausedAt time.Time     // since then
 	stopped  chan struct{} // closed while paused
@@ -45,20 +46,19 @@ type session struct {
 // openSession starts a worker and brings it to where frames can be submitted.
 // Until it returns nil the caller has nothing to close.
 func (b *Backend) openSession(ctx context.Context) (*session, error) {
-	proc, err := startProcess(b.opt.Command, b.memory.file, b.log)
+	proc, err := startProcess(b.opt.Command, b.memory.file, &b.stderr)
 	if err != nil {
 		return nil, err
 	}
 	s := &session{b: b, proc: proc, dead: make(chan struct{}), stopped: make(chan struct{})}
 	s.changed = sync.NewCond(&s.mu)
-	stop := context.AfterFunc(ctx, proc.kill)
+	stop := context.AfterFunc(ctx, proc.leave)
 	err = s.handshake()
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		proc.kill()
-		reaped := s.reapSoon()
+		reaped := s.part(false)
 		if !reaped {
 			s.b.mu.Lock()
 			s.b.last = fmt.Errorf("its worker was killed and does not end, after: %w", err)
@@ -95,10 +95,11 @@ func (s *session) handshake() error {
 	case hello.Version != Version:
 		return fmt.Errorf("the worker speaks version %d of the protocol, this program %d: install both from the same release",
 			hello.Version, Version)
-	case hello.Status != Success:
-		return &DeviceError{Doing: "open the device", Code: hello.Status, Text: hello.Text.String()}
-	case (hello.Simulated != 0) != o.Simulated:
+	case hello.Status == Success && (hello.Simulated != 0) != o.Simulated:
 		return fmt.Errorf("the worker says simulated %d, configured is simulated %v", hello.Simulated, o.Simulated)
+	}
+	if err := hello.check(o.Config.Device); err != nil {
+		return err
 	}
 	s.hello = *hello
 	if err := s.load(ImageModel, o.ImageHEF); err != nil {
@@ -110,6 +111,7 @@ func (s *session) handshake() error {
 		}
 	}
 	s.opened = time.Now()
+	s.answered = s.opened
 	// Never more in flight than the device takes.
 	depth := min(o.Config.InFlight, int(s.loaded[ImageModel].QueueDepth))
 	s.tokens = make(chan struct{}, depth)
@@ -183,131 +185,6 @@ func (s *session) ask(question message, doing string) (message, error) {
 		}
 		return m, nil
 	}
-}
-
-// read handles what the worker says, until it breaks off or breaks the rules.
-func (s *session) read() error {
-	buf := make([]byte, MaxPacket+1)
-	for {
-		m, err := s.proc.receive(buf)
-		if err != nil {
-			if !errors.Is(err, ErrProtocol) {
-				err = fmt.Errorf("%w: %w", errSocket, err)
-			}
-			return err
-		}
-		switch m := m.(type) {
-		case *Done:
-			err = s.complete(m)
-		case *Stats:
-			err = s.note(m)
-		default:
-			err = fmt.Errorf("%w: unexpected %T", ErrProtocol, m)
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// end makes the session dead and kills the worker. The first reason counts.
-func (s *session) end(reason error) {
-	s.mu.Lock()
-	first := s.reason == nil
-	if first {
-		s.reason = reason
-		close(s.dead)
-		s.changed.Broadcast()
-		s.b.texts.fail(lost(reason))
-	}
-	s.mu.Unlock()
-	if first { // the watchdog repeats itself, and must not put the limit off
-		s.kill()
-	}
-}
-
-// kill ends the worker, and whoever is at its socket: that of a process that is stuck stays open.
-func (s *session) kill() {
-	s.proc.kill()
-	_ = s.proc.conn.SetDeadline(time.Now().Add(lastMessages))
-}
-
-// serve runs the session until its worker has ended and everything in flight is answered. It
-// returns why. When ctx ends the worker is asked to end, and killed when it does not.
-func (s *session) serve(ctx context.Context) error {
-	reading := make(chan error, 1)
-	go func() { reading <- s.read() }()
-	limit := s.b.opt.DeviceTimeout
-	tick := time.NewTicker(max(limit/8, time.Millisecond))
-	defer tick.Stop()
-	stop, killAt := ctx.Done(), (<-chan time.Time)(nil)
-	suspect := false
-	for {
-		select {
-		case now := <-tick.C:
-			// Twice in a row: if it was us who did not get to run, the answers may be waiting.
-			err := s.overdue(now, limit)
-			if err != nil && suspect {
-				s.end(err)
-			}
-			suspect = err != nil
-		case <-stop:
-			stop = nil
-			if err := s.proc.send(&Shutdown{}); err != nil {
-				s.kill()
-			}
-			timer := time.NewTimer(shutdownLimit)
-			defer timer.Stop()
-			killAt = timer.C
-		case <-killAt:
-			s.kill()
-		case err := <-reading:
-			return s.finish(ctx, err)
-		}
-	}
-}
-
-// finish reaps the worker and answers what is in flight. Those who wait are not kept by a worker that
-// is stuck in the kernel: it writes to outputs only, which nobody reads any more, and the next
-// one starts after its end. With ctx that is not waited for either.
-func (s *session) finish(ctx context.Context, err error) error {
-	s.end(err) // a no-op when there was a reason before
-	reaped := s.reapSoon()
-	reason := s.answer(reaped)
-	if !reaped {
-		s.proc.reap(ctx)
-	}
-	s.proc.conn.Close()
-	return reason
-}
-
-// reapSoon waits a little for the end of the killed worker, and logs when it does not come.
-func (s *session) reapSoon() bool {
-	reaped := s.proc.reapSoon()
-	if !reaped {
-		s.b.log.Error("npu: the worker was killed and does not end, it may be stuck in the driver", "pid", s.proc.cmd.Process.Pid)
-	}
-	return reaped
-}
-
-// answer tells everyone whose frame is in flight that the session has ended, and returns why.
-func (s *session) answer(reaped bool) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if reaped && errors.Is(s.reason, errSocket) {
-		s.reason = fmt.Errorf("the worker ended: %s", s.proc.describe())
-	}
-	for model := range s.lines {
-		l := &s.lines[model]
-		for i := range l.flights {
-			if f := &l.flights[i]; f.sequence != 0 {
-				f.sequence = 0
-				f.result <- result{err: lost(s.reason)}
-			}
-		}
-		l.n = 0
-	}
-	return s.reason
 }
 
 func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -133,11 +134,11 @@ func FuzzWorkerMessages(f *testing.F) {
 // A model that is accepted can be used: nothing the worker says makes the host read or write
 // outside of a slot.
 func FuzzLoaded(f *testing.F) {
-	good := &Loaded{QueueDepth: 32, Output: *quantised(FormatUint8, 8, 1), Input: *quantised(FormatUint8, 3, 1)}
+	good := &Loaded{QueueDepth: 32, Output: *quantised(FormatUint8, 8), Input: *quantised(FormatUint8, 3)}
 	good.Input.Height, good.Input.Width, good.Input.FrameBytes = 4, 4, 48
 	good.Output.Width, good.Output.FrameBytes = 1, 8
 	f.Add(uint8(ImageModel), Append(nil, good))
-	text := &Loaded{Model: TextModel, QueueDepth: 32, Output: *quantised(FormatUint16, 6, 6), Input: *quantised(FormatFloat32, 6, 0)}
+	text := &Loaded{Model: TextModel, QueueDepth: 32, Output: *quantised(FormatUint16, 6), Input: *quantised(FormatFloat32, 6)}
 	for _, s := range []*Stream{&text.Input, &text.Output} {
 		s.Height, s.Width = 5, 1
 		s.FrameBytes = 5 * uint32(s.rowBytes())
@@ -361,6 +362,32 @@ func TestStuckWorker(t *testing.T) {
 	stop()
 	if err := <-served; err == nil || !strings.Contains(err.Error(), "no answer from the device") {
 		t.Error(err)
+	}
+}
+
+// A submit that waits in the full socket of a worker that does not read is ended with the session.
+func TestLeaveEndsASend(t *testing.T) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := os.NewFile(uintptr(pair[1]), "theirs")
+	defer theirs.Close()
+	for err == nil {
+		_, err = unix.Write(pair[0], make([]byte, 24))
+	}
+	p := &process{conn: os.NewFile(uintptr(pair[0]), "ours")}
+	defer p.conn.Close()
+	sent := make(chan error)
+	go func() { sent <- p.send(&Submit{}) }()
+	for stacks := make([]byte, 1<<20); ; time.Sleep(time.Millisecond) { // until it waits
+		if n := runtime.Stack(stacks, true); strings.Contains(string(stacks[:n]), "[IO wait") {
+			break
+		}
+	}
+	p.leave()
+	if err := <-sent; err == nil {
+		t.Error("it was sent")
 	}
 }
 

@@ -50,6 +50,7 @@ func (b *Backend) install(s *session) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.info.Device = s.device()
+	b.stderr.ready()
 	b.current.Store(s)
 	close(b.changed)
 	b.changed = make(chan struct{})

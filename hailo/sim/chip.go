@@ -80,7 +80,7 @@ var (
 	errRefused   = errors.New("refused to start")
 )
 
-// run is the whole life of the chip. It returns nil after shutdown or when the host has gone.
+// run is the whole life of the chip. It returns nil when the host has closed its side.
 func (c *chip) run() error {
 	c.changed = sync.NewCond(&c.mu)
 	var device sync.WaitGroup
@@ -114,8 +114,6 @@ func (c *chip) run() error {
 			opened = true
 			device.Go(c.work)
 			device.Go(func() { c.tell(stopped) })
-		case *npu.Shutdown:
-			return nil
 		case *npu.Load:
 			if err := c.load(m, opened); err != nil {
 				return err
@@ -212,16 +210,15 @@ func (c *chip) within(offset, stride uint64, slots uint32) bool {
 
 // stream is how the frames of a model look. Quantised numbers cover -1 to 1.
 func stream(h, w, f, format uint32) npu.Stream {
-	s := npu.Stream{Height: h, Width: w, Features: f, Format: format, Quants: 1, FrameBytes: h * w * f}
+	s := npu.Stream{Height: h, Width: w, Features: f, Format: format, FrameBytes: h * w * f}
 	switch format {
 	case npu.FormatUint8:
-		s.Scale[0], s.ZeroPoint[0] = 1./127, 128
+		s.Scale, s.ZeroPoint = 1./127, 128
 	case npu.FormatUint16:
 		s.FrameBytes *= 2
-		s.Scale[0], s.ZeroPoint[0] = 1./32767, 32768
+		s.Scale, s.ZeroPoint = 1./32767, 32768
 	case npu.FormatFloat32:
 		s.FrameBytes *= 4
-		s.Quants = 0
 	}
 	return s
 }

@@ -73,14 +73,14 @@ func FuzzHostMessages(f *testing.F) {
 	submit := func(model, slot uint32, sequence uint64) []byte {
 		return npu.Append(nil, &npu.Submit{Model: model, Slot: slot, Sequence: sequence})
 	}
-	seed(append(start, submit(0, 0, 1), submit(0, 3, 2), submit(1, 1, 3), npu.Append(nil, &npu.Shutdown{}))...)
+	seed(append(start, submit(0, 0, 1), submit(0, 3, 2), submit(1, 1, 3))...)
 	seed(append(start, submit(0, 0, 1), submit(0, 0, 2))...)
 	seed(append(start[:1:1], submit(1, 9, 1))...)
 	far := *loadImage
 	far.InputOffset, far.InputStride = math.MaxUint64-100, math.MaxUint64
 	seed(start[0], npu.Append(nil, &far))
 	seed(start[1])
-	seed(npu.Append(nil, &npu.Open{Magic: npu.Magic, Version: 2}))
+	seed(npu.Append(nil, &npu.Open{Magic: npu.Magic, Version: npu.Version + 1}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var packets [][]byte
 		submitted := map[npu.Submit]bool{}

@@ -85,11 +85,21 @@ func compile(t testing.TB, args ...string) error {
 	return nil
 }
 
+// sources are the files that the Makefile compiles.
+func sources(t testing.TB) []string {
+	t.Helper()
+	files, err := filepath.Glob("src/*.cpp")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	return files
+}
+
 func (b *build) program(t testing.TB) string {
 	t.Helper()
 	b.once.Do(func() {
 		b.path = filepath.Join(buildFolder, b.name)
-		b.err = compile(t, append([]string{"src/worker.cpp", "-o", b.path}, b.flags...)...)
+		b.err = compile(t, append(append(sources(t), "-o", b.path), b.flags...)...)
 	})
 	if b.err != nil {
 		t.Fatal(b.err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math"
 	"math/rand/v2"
@@ -29,10 +28,10 @@ const (
 	endToken  = 60
 )
 
-// startClient starts the service's backend with this worker, on a chip with these options.
-func startClient(t *testing.T, b *build, fake string, timeout time.Duration) *npu.Backend {
+// clientOptions are those of the service's backend with this worker. The device has an IP address, so
+// that the driver of the machine that the test runs on does not matter.
+func clientOptions(t *testing.T, b *build) npu.Options {
 	t.Helper()
-	t.Setenv("HAILO_FAKE", fake)
 	folder := t.TempDir()
 	hef := func(name, line string) string {
 		path := filepath.Join(folder, name)
@@ -43,13 +42,22 @@ func startClient(t *testing.T, b *build, fake string, timeout time.Duration) *np
 	}
 	text := npu.SyntheticText(64, context9, dimension, endToken, 0)
 	text.HEF = hef("text.hef", fmt.Sprintf("1 %d %d 2 1 %d %d 1 11.5 8.7 1", context9, dimension, context9, dimension))
-	backend, err := npu.New(npu.Options{
+	return npu.Options{
 		Command:  []string{b.program(t)},
-		Config:   npu.Config{InFlight: 24, TextBatch: 4, StartTimeoutMS: 20_000},
+		Config:   npu.Config{Device: "127.0.0.1", InFlight: 24, TextBatch: 4, StartTimeoutMS: 20_000},
 		ImageHEF: hef("image.hef", fmt.Sprintf("%d %d 3 1 1 1 %d 1 12.5 1.42 1", imageSize, imageSize, dimension)), ImageSize: imageSize,
-		Dimension: dimension, BatchSize: 8, DeviceTimeout: timeout, Text: text, TextDigest: "synthetic",
-		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
-	})
+		Dimension: dimension, BatchSize: 8, DeviceTimeout: patience, Text: text, TextDigest: "synthetic",
+		Log: slog.New(slog.DiscardHandler),
+	}
+}
+
+// startClient starts the backend on a chip with these options.
+func startClient(t *testing.T, b *build, fake string, timeout time.Duration) *npu.Backend {
+	t.Helper()
+	t.Setenv("HAILO_FAKE", fake)
+	o := clientOptions(t, b)
+	o.DeviceTimeout = timeout
+	backend, err := npu.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,8 +118,7 @@ func encodeText(backend *npu.Backend) error {
 		return err
 	}
 	text := npu.SyntheticText(64, context9, dimension, endToken, 0)
-	stream := npu.Stream{Format: npu.FormatUint16, Features: dimension, Quants: 1}
-	stream.Scale[0] = 1.0 / 128
+	stream := npu.Stream{Format: npu.FormatUint16, Features: dimension, Scale: 1.0 / 128}
 	input := make([]byte, context9*dimension*2)
 	for i := range context9 {
 		token := text.PadToken

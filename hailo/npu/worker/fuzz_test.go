@@ -27,7 +27,7 @@ func FuzzWorker(f *testing.F) {
 		case 1, 2:
 			return npu.Append(nil, &load)
 		case 3:
-			return npu.Append(nil, &npu.Shutdown{})
+			return npu.Append(nil, &npu.Hello{})
 		default:
 			return npu.Append(nil, &npu.Submit{Model: uint32(which & 1), Slot: uint32(which) >> 1})
 		}

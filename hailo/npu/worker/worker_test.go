@@ -1,7 +1,11 @@
 package worker_test
 
 import (
+	"encoding/binary"
 	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -11,7 +15,7 @@ import (
 
 func TestCommandLine(t *testing.T) {
 	b := builds[0]
-	if out, _, status := run(b, t, "--version"); out != "hailo-clip-npu protocol 1, HailoRT 5.2.0\n" || status != exitDone {
+	if out, _, status := run(b, t, "--version"); out != "hailo-clip-npu protocol 2, HailoRT 5.2.0\n" || status != exitDone {
 		t.Errorf("--version: %q, status %d", out, status)
 	}
 	if _, err, status := run(b, t, "start"); !strings.Contains(err, "usage") || status != exitViolation {
@@ -22,6 +26,43 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
+// The vendor's library makes its log files when it is loaded. Here one that would is loaded with the
+// worker, which is started by hand, without the environment that the service gives it.
+func TestNoLogFiles(t *testing.T) {
+	folder := t.TempDir()
+	library := filepath.Join(folder, "liblog.so")
+	source := filepath.Join(folder, "log.cpp")
+	if err := os.WriteFile(source, []byte(`#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+static const int made = [] {
+    const char *path = std::getenv("HAILORT_LOGGER_PATH");
+    return path != nullptr && std::strcmp(path, "NONE") == 0 ? 0 : std::fputs("", std::fopen("hailort.log", "w"));
+}();
+int log_file() { return made; }
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := compile(t, "-shared", "-fPIC", source, "-o", library); err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(folder, "worker")
+	if err := compile(t, append(sources(t), "-o", program, "-Wl,--no-as-needed", library)...); err != nil {
+		t.Fatal(err)
+	}
+	for _, set := range []string{"A=1", "HAILORT_LOGGER_PATH=/somewhere"} {
+		cmd := exec.Command(program, "--version")
+		cmd.Dir, cmd.Env = t.TempDir(), []string{set}
+		out, err := cmd.CombinedOutput()
+		if err != nil || !strings.HasPrefix(string(out), "hailo-clip-npu protocol") {
+			t.Errorf("with %s: %v: %s", set, err, out)
+		}
+		if files, err := os.ReadDir(cmd.Dir); err != nil || len(files) > 0 {
+			t.Errorf("with %s: files %v, error %v", set, files, err)
+		}
+	}
+}
+
 func TestHandshake(t *testing.T) {
 	eachBuild(t, func(t *testing.T, b *build) {
 		h := start(t, b, "zone=2,throttling=5,overcurrent=1,crc=1")
@@ -29,8 +70,8 @@ func TestHandshake(t *testing.T) {
 		if hello.Status != npu.Success || hello.Magic != npu.Magic || hello.Version != npu.Version || hello.Simulated != 0 {
 			t.Errorf("hello %+v", hello)
 		}
-		if hello.Runtime.String() != "5.2.0" || hello.Device.String() != "0001:01:00.0" || hello.Architecture.String() != "HAILO10H" {
-			t.Errorf("hello: runtime %v, device %v, architecture %v", hello.Runtime, hello.Device, hello.Architecture)
+		if hello.Runtime.String() != "5.2.0" || hello.Device.String() != "0001:01:00.0" || hello.Architecture.String() != "HAILO10H" || hello.Firmware.String() != "5.2.0" {
+			t.Errorf("hello: runtime %v, device %v, architecture %v, firmware %v", hello.Runtime, hello.Device, hello.Architecture, hello.Firmware)
 		}
 		want[*npu.Stats](h)
 		s := h.stats
@@ -50,11 +91,11 @@ func TestHandshake(t *testing.T) {
 		if text.Status != npu.Success || text.Model != npu.TextModel {
 			t.Errorf("text: %v: %v", text.Status, text.Text)
 		}
-		if in := text.Input; in.Height != 1 || in.Width != 7 || in.Features != 32 || in.Format != npu.FormatUint16 || in.FrameBytes != 7*32*2 || in.Quants != 1 {
+		if in := text.Input; in.Height != 1 || in.Width != 7 || in.Features != 32 || in.Format != npu.FormatUint16 || in.FrameBytes != 7*32*2 || in.Scale != 1./128 {
 			t.Errorf("text input %+v", in)
 		}
-		if out := text.Output; out.Format != npu.FormatUint8 || out.FrameBytes != 7*32 || out.Quants != 32 || out.Scale[31] != 0.25 || out.ZeroPoint[31] != 31 {
-			t.Errorf("text output: format %d, %d bytes, %d quantisations", out.Format, out.FrameBytes, out.Quants)
+		if out := text.Output; out.Format != npu.FormatUint8 || out.FrameBytes != 7*32 || out.Scale != 1./128 {
+			t.Errorf("text output: format %d, %d bytes, scale %v", out.Format, out.FrameBytes, out.Scale)
 		}
 		h.shutdown()
 		h.exit(exitDone, "")
@@ -67,13 +108,41 @@ func TestFloatOutput(t *testing.T) {
 	h.open()
 	load := h.loadMessage(npu.ImageModel)
 	load.OutputFormat = npu.FormatFloat32
-	if l := h.load(load); l.Status != npu.Success || l.Output.Format != npu.FormatFloat32 || l.Output.FrameBytes != 256 || l.Output.Quants != 0 {
-		t.Errorf("loaded %v, format %d, %d bytes, %d quantisations", l.Status, l.Output.Format, l.Output.FrameBytes, l.Output.Quants)
+	if l := h.load(load); l.Status != npu.Success || l.Output.Format != npu.FormatFloat32 || l.Output.FrameBytes != 256 || l.Output.Scale != 0 {
+		t.Errorf("loaded %v, format %d, %d bytes, scale %v", l.Status, l.Output.Format, l.Output.FrameBytes, l.Output.Scale)
 	}
 	h.submit(npu.ImageModel, 3, 7)
 	if done := want[*npu.Done](h); done.Status != npu.Success || done.Sequence != 7 || done.Slot != 3 {
 		t.Errorf("done %+v", done)
 	}
+}
+
+// Where each feature has its own scale, which the library does not tell, it converts to FLOAT32; a stream
+// with one is left as it is, whatever the other end is.
+func TestScalePerFeature(t *testing.T) {
+	m := imageModel
+	m.hef, m.out = "17 16 3 1  1 1 64 1  0.2 0.02 64", 256
+	h := start(t, builds[1], "scale=0", m)
+	h.open()
+	l := h.load(h.loadMessage(npu.ImageModel))
+	if l.Status != npu.Success || l.Output.Format != npu.FormatFloat32 || l.Output.FrameBytes != 256 {
+		t.Fatalf("loaded %v: %v, format %d, %d bytes", l.Status, l.Text, l.Output.Format, l.Output.FrameBytes)
+	}
+	if l.Input.Format != npu.FormatUint8 || l.Input.Scale != 1./128 {
+		t.Errorf("input format %d, scale %v", l.Input.Format, l.Input.Scale)
+	}
+	h.submit(npu.ImageModel, 0, 1)
+	if done := want[*npu.Done](h); done.Status != npu.Success {
+		t.Errorf("done %+v", done)
+	}
+	bytes := encode(model{out: 64}, frame(m, 1))
+	for i, q := range bytes {
+		if got := math.Float32frombits(binary.LittleEndian.Uint32(h.output(0, 0)[4*i:])); got != float32(q)/255 {
+			t.Fatalf("number %d is %v, want %v", i, got, float32(q)/255)
+		}
+	}
+	h.shutdown()
+	h.exit(exitDone, "")
 }
 
 // Thousands of frames of both models, as many in flight as the queue takes, in all slots.

@@ -28,22 +28,56 @@ struct Slot {
 
 struct Model {
     std::shared_ptr<hailort::InferModel> infer;
-    hailort::ConfiguredInferModel configured; // destroyed before infer, and after the vdevice
+    hailort::ConfiguredInferModel configured; // destroyed before infer
     std::vector<Slot> slots;
     uint32_t depth = 0; // frames that the library takes at once
     std::atomic<uint32_t> in_flight{0};
 };
+
+// set_format asks for a format. Native numbers are converted by the host, which knows one scale and
+// zero point for all of them; get_quant_infos() of 5.2.0 has one of zeros where there is one for each
+// feature, and then the library must convert.
+inline void set_format(hailort::InferModel::InferStream &stream, uint32_t format)
+{
+    if (format == protocol::native) {
+        const auto quants = stream.get_quant_infos();
+        format = quants.size() == 1 && quants[0].qp_scale > 0 ? protocol::native : protocol::float32;
+    }
+    if (format != protocol::native) {
+        stream.set_format_type(static_cast<hailo_format_type_t>(format));
+    }
+}
+
+// by_rows says whether the numbers of a frame lie in memory as the host has them: row by row, and in
+// each position the features side by side.
+inline bool by_rows(const hailo_format_t &format)
+{
+    switch (format.order) {
+    case HAILO_FORMAT_ORDER_NHWC:
+    case HAILO_FORMAT_ORDER_NC:
+    case HAILO_FORMAT_ORDER_FCR: // this and the next differ on the chip only
+    case HAILO_FORMAT_ORDER_F8CR:
+        return (format.flags & HAILO_FORMAT_FLAGS_TRANSPOSED) == 0;
+    default:
+        return false;
+    }
+}
 
 // describe puts the frames of one end of a model into the message. The format follows from the
 // size of a number, whatever the library calls it.
 inline void describe(const hailort::InferModel::InferStream &from, uint64_t room, protocol::Stream &to)
 {
     const auto shape = from.shape();
+    const auto format = from.format();
     const uint64_t frame = from.get_frame_size();
     const uint64_t numbers = uint64_t{shape.height} * shape.width * shape.features;
     const uint64_t width = numbers > 0 && frame % numbers == 0 ? frame / numbers : 0;
     const std::string what = "stream " + from.name() + ", " + std::to_string(shape.height) + "x" + std::to_string(shape.width) + "x" +
         std::to_string(shape.features) + " in " + std::to_string(frame) + " bytes";
+    if (!by_rows(format)) {
+        throw Failure(HAILO_NOT_SUPPORTED, what + ", in format order " + std::to_string(format.order) + ", flags " +
+            std::to_string(format.flags) + "; want NHWC (1) or NC (6), not transposed");
+    }
     if (frame > room) {
         throw Failure(HAILO_INSUFFICIENT_BUFFER, what + " for a slot of " + std::to_string(room));
     }
@@ -55,22 +89,29 @@ inline void describe(const hailort::InferModel::InferStream &from, uint64_t room
     to.features = shape.features;
     to.format = width == 1 ? protocol::uint8 : width == 2 ? protocol::uint16 : protocol::float32;
     to.frame_bytes = static_cast<uint32_t>(frame);
-    if (to.format == protocol::float32) {
-        return;
-    }
-    const auto quants = from.get_quant_infos();
-    if (quants.size() != 1 && (quants.size() != shape.features || quants.size() > protocol::max_features)) {
-        throw Failure(HAILO_NOT_SUPPORTED, what + " with " + std::to_string(quants.size()) + " quantisations");
-    }
-    to.quants = static_cast<uint32_t>(quants.size());
-    for (size_t i = 0; i < quants.size(); i++) {
-        to.scale[i] = quants[i].qp_scale;
-        to.zero_point[i] = quants[i].qp_zp;
+    if (const auto quants = from.get_quant_infos(); to.format != protocol::float32 && !quants.empty()) {
+        to.scale = quants[0].qp_scale;
+        to.zero_point = quants[0].qp_zp;
     }
 }
 
-// make_model loads a HEF as the message asks and fills in the answer.
-inline std::unique_ptr<Model> make_model(hailort::VDevice &vdevice, const Memory &memory, const protocol::Load &load,
+// check_groups refuses a HEF with several network groups, of which the library would not say which it
+// takes.
+inline void check_groups(const std::string &hef)
+{
+    const auto names = take(hailort::Hef::create(hef), hef).get_network_groups_names();
+    std::string all;
+    for (const auto &name : names) {
+        all += " " + name;
+    }
+    if (names.size() != 1) {
+        throw Failure(HAILO_INVALID_HEF, hef + " has " + std::to_string(names.size()) + " network groups, want one:" + all);
+    }
+}
+
+// load_model fills in a model, and the answer, as the message asks. What it has filled in when it
+// fails is let go of with the rest of the session.
+inline void load_model(Model &model, hailort::VDevice &vdevice, const Memory &memory, const protocol::Load &load,
     protocol::Loaded &loaded)
 {
     const std::string hef = text_of(load.hef);
@@ -83,41 +124,36 @@ inline std::unique_ptr<Model> make_model(hailort::VDevice &vdevice, const Memory
         load.output_format > protocol::float32) {
         throw Failure(HAILO_INVALID_ARGUMENT, "batch, priority or format out of bounds");
     }
-    auto model = std::make_unique<Model>();
-    model->infer = take(vdevice.create_infer_model(hef), hef);
-    model->infer->set_batch_size(static_cast<uint16_t>(load.batch));
-    auto input = take(model->infer->input(), hef + ": its input");
-    auto output = take(model->infer->output(), hef + ": its output");
-    if (load.input_format != protocol::native) {
-        input.set_format_type(static_cast<hailo_format_type_t>(load.input_format));
-    }
-    if (load.output_format != protocol::native) {
-        output.set_format_type(static_cast<hailo_format_type_t>(load.output_format));
-    }
+    check_groups(hef);
+    model.infer = take(vdevice.create_infer_model(hef), hef);
+    model.infer->set_batch_size(static_cast<uint16_t>(load.batch));
+    auto input = take(model.infer->input(), hef + ": its input");
+    auto output = take(model.infer->output(), hef + ": its output");
+    set_format(input, load.input_format);
+    set_format(output, load.output_format);
     describe(input, load.input_stride, loaded.input);
     describe(output, load.output_stride, loaded.output);
 
-    model->configured = take(model->infer->configure(), "configure " + hef);
+    model.configured = take(model.infer->configure(), "configure " + hef);
     // Threshold and timeout are 0 in the library when nobody sets them.
     if (load.threshold > 0) {
-        check(model->configured.set_scheduler_threshold(load.threshold), "set_scheduler_threshold");
+        check(model.configured.set_scheduler_threshold(load.threshold), "set_scheduler_threshold");
     }
     if (load.timeout_ms > 0) {
-        check(model->configured.set_scheduler_timeout(std::chrono::milliseconds(load.timeout_ms)), "set_scheduler_timeout");
+        check(model.configured.set_scheduler_timeout(std::chrono::milliseconds(load.timeout_ms)), "set_scheduler_timeout");
     }
-    check(model->configured.set_scheduler_priority(static_cast<uint8_t>(load.priority)), "set_scheduler_priority");
-    model->depth = static_cast<uint32_t>(take(model->configured.get_async_queue_size(), "get_async_queue_size"));
-    loaded.queue_depth = model->depth;
+    check(model.configured.set_scheduler_priority(static_cast<uint8_t>(load.priority)), "set_scheduler_priority");
+    model.depth = static_cast<uint32_t>(take(model.configured.get_async_queue_size(), "get_async_queue_size"));
+    loaded.queue_depth = model.depth;
 
-    model->slots = std::vector<Slot>(load.slots);
+    model.slots = std::vector<Slot>(load.slots);
     for (uint64_t i = 0; i < load.slots; i++) {
-        auto bindings = take(model->configured.create_bindings(), "create_bindings");
+        auto bindings = take(model.configured.create_bindings(), "create_bindings");
         auto in = take(bindings.input(), "bindings input");
         auto out = take(bindings.output(), "bindings output");
         check(in.set_buffer({memory.data + load.input_offset + i * load.input_stride, loaded.input.frame_bytes}), "set_buffer input");
         check(out.set_buffer({memory.data + load.output_offset + i * load.output_stride, loaded.output.frame_bytes}),
             "set_buffer output");
-        model->slots[i].bindings = bindings;
+        model.slots[i].bindings = bindings;
     }
-    return model;
 }

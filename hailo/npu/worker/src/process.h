@@ -21,10 +21,17 @@ inline int make_event()
     return event;
 }
 
+// An event is raised until it is lowered.
 inline void raise_event(int event)
 {
     const uint64_t one = 1;
     [[maybe_unused]] const auto written = write(event, &one, sizeof(one)); // it can only be raised already
+}
+
+inline void lower_event(int event)
+{
+    uint64_t count = 0;
+    [[maybe_unused]] const auto got = read(event, &count, sizeof(count));
 }
 
 // limit ends the process some seconds from now, whatever a call of the library is doing then.

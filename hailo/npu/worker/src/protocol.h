@@ -8,12 +8,11 @@
 namespace protocol {
 
 constexpr uint32_t magic = 0x314e4348;
-constexpr uint32_t version = 1;
+constexpr uint32_t version = 2;
 constexpr uint32_t models = 2; // 0 image, 1 text
-constexpr uint32_t max_features = 1024;
-constexpr size_t max_packet = 16712;
+constexpr size_t max_packet = 1104;
 
-enum Type : uint32_t { open = 1, load = 2, submit = 3, shutdown = 4, hello = 17, loaded = 18, done = 19, stats = 20 };
+enum Type : uint32_t { open = 1, load = 2, submit = 3, hello = 17, loaded = 18, done = 19, stats = 20 };
 enum Format : uint32_t { native = 0, uint8 = 1, uint16 = 2, float32 = 3 };
 
 struct Header {
@@ -35,7 +34,7 @@ struct Hello {
     uint32_t magic, version;
     int32_t status;
     uint32_t simulated;
-    char runtime[32], device[64], architecture[32], text[256];
+    char runtime[32], device[64], architecture[32], firmware[32], text[256];
 };
 
 struct Load {
@@ -47,8 +46,9 @@ struct Load {
 };
 
 struct Stream {
-    uint32_t height, width, features, format, frame_bytes, quants;
-    float scale[max_features], zero_point[max_features];
+    uint32_t height, width, features, format, frame_bytes;
+    float scale, zero_point;
+    uint32_t reserved;
 };
 
 struct Loaded {
@@ -85,11 +85,6 @@ struct Stats {
     float temperature[2], nn_core, cpu;
     uint64_t memory, used;
     uint32_t zone, throttling, overcurrent, crc_errors;
-};
-
-struct Shutdown {
-    static constexpr Type kind = shutdown;
-    Header header;
 };
 
 } // namespace protocol

@@ -1,5 +1,5 @@
-// HailoRT with exceptions in place of its results. The calls used here and in model.h and
-// statistics.h have the same names and meaning in 5.1.1 to 5.4.
+// HailoRT with exceptions in place of its results. The worker has been compiled with the vendor's
+// headers of 5.0.0, 5.0.1, 5.1.0, 5.1.1 and 5.2.0.
 #pragma once
 
 #include <hailo/hailort.hpp>
@@ -42,11 +42,16 @@ inline void shorten_requests()
     setenv("HAILO_REQUEST_TIMEOUT_SECONDS", "3", 0);
 }
 
+template <typename Version> std::string version_text(const Version &v)
+{
+    return std::to_string(v.major) + "." + std::to_string(v.minor) + "." + std::to_string(v.revision);
+}
+
 inline std::string runtime_version()
 {
     hailo_version_t v{};
     check(hailo_get_library_version(&v), "hailo_get_library_version");
-    return std::to_string(v.major) + "." + std::to_string(v.minor) + "." + std::to_string(v.revision);
+    return version_text(v);
 }
 
 // open_vdevice opens the device with this id ("" for the only one, and then says which), alone or
@@ -80,12 +85,18 @@ inline std::unique_ptr<hailort::VDevice> open_vdevice(std::string &id, const std
     return take(hailort::VDevice::create(params), "open device " + id);
 }
 
-inline std::string architecture_of(const hailort::VDevice &vdevice)
+// identify asks the chip over the connection that the frames go over. The answer is read by the
+// thread that calls back for frames, so every callback from before has returned by then.
+inline hailo_device_identity_t identify(const hailort::VDevice &vdevice)
 {
     const auto devices = take(vdevice.get_physical_devices(), "get_physical_devices");
     if (devices.empty()) {
         throw Failure(HAILO_INTERNAL_FAILURE, "the vdevice has no device");
     }
-    const auto architecture = take(devices[0].get().identify(), "identify").device_architecture;
+    return take(devices[0].get().identify(), "identify");
+}
+
+inline std::string architecture_name(hailo_device_architecture_t architecture)
+{
     return architecture == HAILO_ARCH_HAILO10H ? "HAILO10H" : "architecture " + std::to_string(architecture);
 }

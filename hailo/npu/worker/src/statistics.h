@@ -4,15 +4,13 @@
 #include "channel.h"
 #include "runtime.h"
 
-#include <algorithm>
 #include <atomic>
 #include <limits>
 #include <memory>
 
 // Statistics opens the device once more, for everything but frames: the chip serves the requests
-// of one connection one after the other, and it sleeps while it measures its load (0.1 s in
-// HailoRT 5.3, several times that before), so over the connection of the vdevice every
-// measurement would hold up the frames for as long.
+// of one connection one after the other, and it sleeps while it measures its load, so over the
+// connection of the vdevice every measurement would hold up the frames for as long.
 //
 // What cannot be had is left out: frames may flow all the same, and whether they do is for the
 // host to judge. One thread uses an object; notifications come on the library's.
@@ -21,9 +19,10 @@ public:
     explicit Statistics(std::string device_id) : m_id(std::move(device_id)) {}
 
     // ask fills in what the chip tells now. It blocks as long as the chip does not answer, which
-    // the library ends after 10 s.
-    void ask(protocol::Stats &stats)
+    // the library ends after 10 s. False: the chip has closed this connection.
+    bool ask(protocol::Stats &stats)
     {
+        bool open = true;
         const bool measure = m_round++ % measure_every == 0;
         stats.temperature[0] = stats.temperature[1] = unknown;
         if (measure) {
@@ -42,13 +41,14 @@ public:
                 const auto load = take(m_device->query_performance_stats(), "query_performance_stats");
                 stats.nn_core = load.nnc_utilization < 0 ? unknown : load.nnc_utilization;
                 stats.cpu = load.cpu_utilization < 0 ? unknown : load.cpu_utilization;
-                stats.memory = static_cast<uint64_t>(std::max<int64_t>(load.ram_size_total, 0));
-                stats.used = static_cast<uint64_t>(std::max<int64_t>(load.ram_size_used, 0));
+                stats.memory = bytes(load.ram_size_total);
+                stats.used = bytes(load.ram_size_used);
             }
         } catch (const Failure &failure) {
             trouble = failure.what();
             if (failure.status == HAILO_COMMUNICATION_CLOSED) {
                 m_device.reset(); // opened again the next time
+                open = false;
             }
         }
         if (!trouble.empty() && trouble != m_trouble) {
@@ -59,13 +59,17 @@ public:
         stats.throttling = m_throttling;
         stats.overcurrent = m_overcurrent;
         stats.crc_errors = m_crc_errors;
+        return open;
     }
 
 private:
     static constexpr float unknown = std::numeric_limits<float>::quiet_NaN();
     static constexpr unsigned measure_every = 10; // it starts programs on the chip's CPU, which the frames need too
 
-    // The notifications that a Hailo-10H has, by number: not every 5.x header names the last one.
+    // By value: the members of the vendor's packed structures are not aligned, so nothing may refer to them.
+    static uint64_t bytes(int64_t n) { return n < 0 ? 0 : static_cast<uint64_t>(n); }
+
+    // The notifications that a Hailo-10H has, by number: not every header names the last one.
     enum Notification { temperature_alarm = 1, overcurrent_alarm = 3, crc_error = 13, throttling_change = 14 };
 
     void observe()

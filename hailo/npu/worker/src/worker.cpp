@@ -1,65 +1,22 @@
-// hailo-clip-npu holds the Hailo-10H for hailo-clip: it opens the device, loads the models and runs
-// the frames that the host has put into shared memory. The protocol is in ../../doc.go.
-//
-// Three threads besides the library's own: main reads the socket and makes every call about models;
-// one asks for statistics; one sees the host die while main is inside a call. Completions come on
-// the library's only reader thread, where no call of the library can end, so they only count and
-// send.
+// Serving the host: what it asks is done, and what becomes of it is said.
+#include "worker.h"
 
-#include "channel.h"
-#include "model.h"
-#include "process.h"
 #include "statistics.h"
 
-#include <array>
-#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <thread>
 
 using namespace std::chrono_literals;
-
-namespace {
-
-class Worker {
-public:
-    Worker() : m_lost(make_event()), m_stop(make_event()) {}
-    ~Worker() { stop(); }
-    Worker(const Worker &) = delete;
-    Worker(Worker &&) = delete;
-    Worker &operator=(const Worker &) = delete;
-    Worker &operator=(Worker &&) = delete;
-
-    // run serves the host until it says shutdown or closes its end. It throws Violation, Failure
-    // or another exception when it cannot go on.
-    void run();
-
-private:
-    bool receive();
-    void open();
-    void map(uint64_t size);
-    void load(const protocol::Load &load);
-    void submit(const protocol::Submit &submit);
-    void finish(Model &model, const protocol::Submit &submit, hailo_status status);
-    void report(const std::string &device_id);
-    void watch() const;
-    void stop();
-
-    Packet m_packet{};
-    Memory m_memory;
-    std::unique_ptr<hailort::VDevice> m_vdevice;
-    std::array<std::unique_ptr<Model>, protocol::models> m_models;
-    int m_lost, m_stop; // events: main, or the other threads, must end
-    std::atomic<uint64_t> m_frames{0};
-    bool m_submitted = false;
-    std::thread m_report, m_watch;
-};
 
 // receive waits for a packet. False: the host has closed its end.
 bool Worker::receive()
 {
-    if (wait_for(host_fd, POLLIN, m_lost, -1)) {
-        throw Failure(HAILO_COMMUNICATION_CLOSED, "the session with the device has ended");
+    while (wait_for(host_fd, POLLIN, m_wake, -1)) {
+        lower_event(m_wake);
+        if (m_session == Session::lost) {
+            throw Failure(HAILO_COMMUNICATION_CLOSED, "the session with the device has ended");
+        }
+        (void)identify(*m_vdevice); // the statistics have lost their connection: have we lost ours?
     }
     const ssize_t n = recv(host_fd, m_packet.bytes, sizeof(m_packet.bytes), MSG_TRUNC);
     if (n < 0 && errno != ECONNRESET) {
@@ -74,6 +31,16 @@ bool Worker::receive()
 
 void Worker::run()
 {
+    try {
+        loop();
+    } catch (const Failure &failure) {
+        note(failure.status);
+        throw;
+    }
+}
+
+void Worker::loop()
+{
     m_watch = std::thread([this] { watch(); });
     if (!receive()) {
         return;
@@ -87,9 +54,6 @@ void Worker::run()
         case protocol::submit:
             submit(m_packet.as<protocol::Submit>());
             break;
-        case protocol::shutdown:
-            (void)m_packet.as<protocol::Shutdown>();
-            return;
         default:
             throw Violation("a packet of type " + std::to_string(m_packet.header().type));
         }
@@ -120,7 +84,9 @@ void Worker::open()
         map(open.memory);
         m_vdevice = open_vdevice(id, group);
         put(hello.device, id);
-        put(hello.architecture, architecture_of(*m_vdevice));
+        const auto identity = identify(*m_vdevice);
+        put(hello.architecture, architecture_name(identity.device_architecture));
+        put(hello.firmware, version_text(identity.fw_version));
     } catch (const Failure &failure) {
         hello.status = failure.status;
         put(hello.text, failure.what());
@@ -128,14 +94,7 @@ void Worker::open()
         throw;
     }
     send(hello);
-    m_report = std::thread([this, id] {
-        try {
-            report(id);
-        } catch (const std::exception &e) {
-            log(std::string("statistics: ") + e.what());
-            raise_event(m_lost);
-        }
-    });
+    m_report = std::thread([this, id] { report(id); });
 }
 
 void Worker::map(uint64_t size)
@@ -156,17 +115,18 @@ void Worker::load(const protocol::Load &load)
     if (load.model >= m_models.size() || m_models[load.model]) {
         throw Violation("load of model " + std::to_string(load.model) + ", unknown or loaded already");
     }
-    const auto loaded = std::make_unique<protocol::Loaded>(); // large for a stack
-    loaded->model = load.model;
+    protocol::Loaded loaded{};
+    loaded.model = load.model;
+    m_models[load.model] = std::make_unique<Model>();
     try {
-        m_models[load.model] = make_model(*m_vdevice, m_memory, load, *loaded);
+        load_model(*m_models[load.model], *m_vdevice, m_memory, load, loaded);
     } catch (const Failure &failure) {
-        loaded->status = failure.status;
-        put(loaded->text, failure.what());
-        send(*loaded);
+        loaded.status = failure.status;
+        put(loaded.text, failure.what());
+        send(loaded);
         throw;
     }
-    send(*loaded);
+    send(loaded);
 }
 
 void Worker::submit(const protocol::Submit &submit)
@@ -216,13 +176,17 @@ void Worker::finish(Model &model, const protocol::Submit &submit, hailo_status s
     done.slot = submit.slot;
     done.sequence = submit.sequence;
     done.status = status;
-    const int lost = m_lost;
+    const int wake = m_wake;
+    const bool lost = status == HAILO_COMMUNICATION_CLOSED;
+    if (lost) {
+        m_session = Session::lost;
+    }
     // Before the answer, upon which the host may submit again. With the last frame stop() goes on, so
     // from here on neither the model nor the worker nor the submit is there for certain.
     model.in_flight--;
     send(done);
-    if (status == HAILO_COMMUNICATION_CLOSED) {
-        raise_event(lost);
+    if (lost) {
+        raise_event(wake);
     }
 }
 
@@ -232,7 +196,9 @@ void Worker::report(const std::string &device_id)
     Statistics statistics(device_id);
     protocol::Stats stats{};
     do {
-        statistics.ask(stats);
+        if (!statistics.ask(stats)) {
+            raise_event(m_wake);
+        }
         stats.frames = m_frames;
         send(stats);
     } while (!wait_for(-1, 0, m_stop, 1000));
@@ -244,82 +210,4 @@ void Worker::watch() const
     if (!wait_for(host_fd, POLLRDHUP, m_stop, -1)) {
         limit();
     }
-}
-
-// stop lets go of the device in the only order that is safe with frames in flight: the vdevice
-// first, which makes every callback come; then the models; then the memory.
-void Worker::stop()
-{
-    limit();
-    raise_event(m_stop);
-    m_vdevice.reset();
-    for (auto &model : m_models) {
-        while (model && model->in_flight > 0) {
-            std::this_thread::sleep_for(1ms); // the limit ends this when a callback never comes
-        }
-        model.reset();
-    }
-    for (auto *thread : {&m_report, &m_watch}) {
-        if (thread->joinable()) {
-            thread->join();
-        }
-    }
-    if (m_memory.data != nullptr) {
-        munmap(m_memory.data, m_memory.size);
-    }
-}
-
-int serve()
-{
-    int type = 0;
-    socklen_t size = sizeof(type);
-    if (getsockopt(host_fd, SOL_SOCKET, SO_TYPE, &type, &size) < 0 || type != SOCK_SEQPACKET) {
-        log("descriptor 3 is not a socket of hailo-clip, which starts this program");
-        return exit_violation;
-    }
-    fcntl(host_fd, F_SETFL, 0); // blocking
-    fcntl(host_fd, F_SETFD, FD_CLOEXEC);
-    fcntl(memory_fd, F_SETFD, FD_CLOEXEC);
-    // The host decides when we end; a terminal and systemd signal us while it still drains.
-    for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) {
-        (void)std::signal(signal, SIG_IGN);
-    }
-    (void)std::signal(SIGALRM, out_of_time);
-    Worker worker;
-    try {
-        worker.run();
-        return exit_done;
-    } catch (const Violation &violation) {
-        log(std::string("protocol violation: ") + violation.what());
-        return exit_violation;
-    } catch (const std::exception &e) {
-        log(e.what());
-        return exit_failed;
-    }
-}
-
-int print_version()
-{
-    try {
-        const std::string line =
-            "hailo-clip-npu protocol " + std::to_string(protocol::version) + ", HailoRT " + runtime_version() + "\n";
-        return write(STDOUT_FILENO, line.data(), line.size()) < 0 ? exit_failed : exit_done;
-    } catch (const std::exception &e) {
-        log(e.what());
-        return exit_failed;
-    }
-}
-
-} // namespace
-
-int main(int argc, char **argv)
-{
-    if (argc == 2 && std::string_view(argv[1]) == "--version") {
-        return print_version();
-    }
-    if (argc != 1) {
-        log("usage: hailo-clip-npu [--version]; hailo-clip starts it");
-        return exit_violation;
-    }
-    return serve();
 }

@@ -37,19 +37,31 @@ inline Expected<std::unique_ptr<Device>> Device::create(const std::string &)
     if (const auto status = fake::status_option("device")) {
         return make_unexpected(status);
     }
-    return std::make_unique<Device>(false);
+    return std::make_unique<Device>(nullptr);
 }
 
+// "arch" is the chip's architecture, "firmware" the second number of its software's version.
 inline Expected<hailo_device_identity_t> Device::identify()
 {
     fake::outside_callback("identify");
-    return hailo_device_identity_t{HAILO_ARCH_HAILO10H};
+    if (const auto status = m_frames ? m_frames->ask() : HAILO_SUCCESS) {
+        return make_unexpected(status);
+    }
+    return hailo_device_identity_t{{5, static_cast<uint32_t>(fake::option("firmware", 2)), 0},
+        static_cast<hailo_device_architecture_t>(static_cast<int>(fake::option("arch", HAILO_ARCH_HAILO10H)))};
 }
 
-// "rpc" is the status of the two calls for statistics, "rpc_ms" how long they take.
+// "die_at" is the request for a temperature at which the chip's server dies; "rpc" is the status of the two calls for statistics, "rpc_ms" how long they take.
 inline Expected<hailo_chip_temperature_info_t> Device::get_chip_temperature()
 {
     fake::outside_callback("get_chip_temperature");
+    static std::atomic<int> asked{0};
+    if (++asked == static_cast<int>(fake::option("die_at", 0))) {
+        if (const auto session = fake::latest.lock()) {
+            session->die();
+        }
+        return make_unexpected(HAILO_COMMUNICATION_CLOSED);
+    }
     std::this_thread::sleep_for(std::chrono::milliseconds(static_cast<int>(fake::option("rpc_ms", 0))));
     if (const auto status = fake::status_option("rpc")) {
         return make_unexpected(status);
@@ -61,7 +73,7 @@ inline Expected<hailo_chip_temperature_info_t> Device::get_chip_temperature()
 inline Expected<hailo_performance_stats_t> Device::query_performance_stats()
 {
     fake::outside_callback("query_performance_stats");
-    if (m_inference) {
+    if (m_frames) {
         fake::misuse("query_performance_stats over the connection of the frames: they wait for it");
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(static_cast<int>(fake::option("rpc_ms", 0))));
@@ -180,8 +192,7 @@ inline Expected<size_t> ConfiguredInferModel::get_async_queue_size() const { ret
 
 inline hailo_status ConfiguredInferModel::shutdown()
 {
-    m_pimpl->use("shutdown")->shut(*m_pimpl->network);
-    return HAILO_SUCCESS;
+    return m_pimpl->use("shutdown")->shut(m_pimpl->network);
 }
 
 // A HEF with two inputs or outputs says so with features 0.
@@ -205,14 +216,28 @@ inline Expected<InferModel::InferStream> InferModel::output()
     return stream;
 }
 
-// Quantisation i of a stream is scale (i+1)/128 and zero point i.
+// Scale 1/128 and zero point 0; where each feature has its own, one entry of zeros.
 inline std::vector<hailo_quant_info_t> InferModel::InferStream::get_quant_infos() const
 {
-    std::vector<hailo_quant_info_t> infos;
-    for (uint32_t i = 0; i < m_stream->quants; i++) {
-        infos.push_back({static_cast<float>(i), static_cast<float>(i + 1) / 128, 0, 0});
+    return {{0, m_stream->quants == 1 ? 1.0F / 128 : 0, 0, 0}};
+}
+
+// "order" and "flags" are those of all streams.
+inline hailo_format_t InferModel::InferStream::format() const
+{
+    return {HAILO_FORMAT_TYPE_AUTO, static_cast<hailo_format_order_t>(static_cast<int>(fake::option("order", HAILO_FORMAT_ORDER_NHWC))),
+        static_cast<hailo_format_flags_t>(static_cast<int>(fake::option("flags", HAILO_FORMAT_FLAGS_QUANTIZED)))};
+}
+
+inline InferModel::~InferModel()
+{
+    fake::outside_callback("~InferModel");
+    if (!m_configured.expired()) {
+        fake::misuse("a model destroyed before its configured model");
     }
-    return infos;
+    if (const auto session = m_session.lock()) {
+        session->drop();
+    }
 }
 
 // "configure" is its status, "configure_ms" how long it takes.
@@ -238,6 +263,7 @@ inline Expected<ConfiguredInferModel> InferModel::configure()
     network->batch = m_batch;
     ConfiguredInferModel configured;
     configured.m_pimpl = std::make_shared<fake::Configured>(session, network);
+    m_configured = configured.m_pimpl;
     return configured;
 }
 
@@ -251,11 +277,23 @@ inline Expected<std::unique_ptr<VDevice>> VDevice::create(const hailo_vdevice_pa
     if (const auto status = fake::status_option("create")) {
         return make_unexpected(status);
     }
-    return std::make_unique<VDevice>(std::make_shared<fake::Session>());
+    const auto session = std::make_shared<fake::Session>();
+    fake::latest = session;
+    return std::make_unique<VDevice>(session);
+}
+
+// "groups" is how many network groups a HEF has.
+inline Expected<Hef> Hef::create(const std::string &)
+{
+    Hef hef;
+    for (int i = 0; i < static_cast<int>(fake::option("groups", 1)); i++) {
+        hef.m_groups.push_back("group" + std::to_string(i));
+    }
+    return hef;
 }
 
 // "hef" is its status. The file is 01 48 45 46 and a line: height, width, features and bytes per value of the input, the
-// same of the output, a, b, and how many quantisations the output has.
+// same of the output, a, b, and how many scales the output has.
 inline Expected<std::shared_ptr<InferModel>> VDevice::create_infer_model(const std::string &hef_path, const std::string &)
 {
     fake::outside_callback("create_infer_model");

@@ -47,6 +47,17 @@ inline hailo_status status_option(const char *name) { return static_cast<hailo_s
 // "scale" makes the chip, and only the chip, faster or slower.
 inline void run_for(double ms) { std::this_thread::sleep_for(std::chrono::duration<double, std::milli>(ms * option("scale", 1))); }
 
+// The file HAILO_FAKE_DEVICES gets a + for every Device object on the chip and a - when it is let go of.
+inline void note_device(char what)
+{
+    if (const char *at = std::getenv("HAILO_FAKE_DEVICES")) {
+        const std::unique_ptr<std::FILE, int (*)(std::FILE *)> file(std::fopen(at, "a"), std::fclose);
+        std::fputc(what, file.get());
+    }
+}
+inline void device_opened() { note_device('+'); }
+inline void device_closed() { note_device('-'); }
+
 inline thread_local bool in_callback = false;
 
 inline void outside_callback(const char *call)
@@ -61,6 +72,8 @@ struct Stream {
     uint32_t height = 0, width = 0, features = 0, bytes = 0, quants = 1;
     size_t frame_size() const { return size_t{height} * width * features * bytes; }
 };
+
+constexpr auto request_timeout = std::chrono::milliseconds(100); // stands for the library's 3 or 10 s
 
 // A HEF of the fake is the vendor's four magic bytes and a line of text.
 struct Hef {
@@ -159,13 +172,14 @@ public:
             status = status_option("run_error");
         }
         if (status != HAILO_SUCCESS) {
-            // The library shuts the model down, and calls the callback of this job all the same when the session ends.
+            // The library shuts the model down, and calls the callback of this job all the same when the model or the session ends.
+            m_told_lost = m_told_lost || status == HAILO_COMMUNICATION_CLOSED;
             network->usable = false;
             network->in_flight++;
-            m_lost.emplace_back(network, std::move(job));
+            network->waiting.push_back(std::move(job));
             return status;
         }
-        if (n == option("error_at", 0)) {
+        if (n == option("error_at", 0) || n >= option("error_from", 1e9)) {
             job.status = status_option("error");
         }
         job.lost = n == option("lost_at", 0);
@@ -182,10 +196,51 @@ public:
         return HAILO_SUCCESS;
     }
 
-    void shut(Network &network)
+    // The chip gives back the frames that wait, and finishes those that run; a callback that it has lost does not come.
+    hailo_status shut(const std::shared_ptr<Network> &network)
+    {
+        std::unique_lock lock(m_mutex);
+        if (const auto status = answers(lock)) {
+            return status;
+        }
+        network->usable = false;
+        for (; !network->waiting.empty(); network->waiting.pop_front()) {
+            network->waiting.front().status = HAILO_STREAM_ABORT;
+            m_finished.emplace_back(network, std::move(network->waiting.front()));
+        }
+        m_changed.notify_all();
+        return HAILO_SUCCESS;
+    }
+
+    // The reply to any request comes after the callbacks before it, on the same thread.
+    hailo_status ask()
+    {
+        std::unique_lock lock(m_mutex);
+        const auto status = answers(lock);
+        m_changed.wait(lock, [this] { return m_finished.empty() && !m_calling; });
+        return status;
+    }
+
+    // The chip's server dies.
+    void die()
+    {
+        std::unique_lock lock(m_mutex);
+        close(lock);
+    }
+
+    // Models of the session, on the chip too. Its server cleans them up after the vdevice, of which they then use what is freed:
+    // their buffers are unmapped by it.
+    void hold() { m_models++; }
+    void drop() { m_models--; }
+    void release()
     {
         const std::lock_guard lock(m_mutex);
-        network.usable = false;
+        if (m_models > 0 && !m_closed && !m_told_lost) {
+            misuse("the vdevice released before its models, with a live session: the chip's server uses freed memory");
+        }
+        if (m_hung) {
+            misuse("a teardown with a silent chip: it takes 10 s for each object");
+        }
     }
 
     size_t in_flight(const Network &network)
@@ -196,6 +251,19 @@ public:
 
 private:
     using Item = std::pair<std::shared_ptr<Network>, Job>;
+
+    // What becomes of a request: the reply, nothing until the library gives up, or the end of the session.
+    hailo_status answers(std::unique_lock<std::mutex> &lock)
+    {
+        if (m_hung) {
+            lock.unlock();
+            std::this_thread::sleep_for(request_timeout);
+            lock.lock();
+            return HAILO_TIMEOUT;
+        }
+        m_told_lost = m_told_lost || m_closed;
+        return m_closed ? HAILO_COMMUNICATION_CLOSED : HAILO_SUCCESS;
+    }
 
     // The chip's server is gone: every job that is still out ends, all at once.
     void close(std::unique_lock<std::mutex> &)
@@ -219,7 +287,7 @@ private:
         for (size_t i = 0; i < m_networks.size() && !m_hung && !m_closed; i++) {
             const auto &network = m_networks[(m_turn + i) % m_networks.size()];
             const size_t waiting = network->waiting.size();
-            const bool ready = waiting > 0 && (waiting >= network->threshold || now - network->first >= network->timeout);
+            const bool ready = network->usable && waiting > 0 && (waiting >= network->threshold || now - network->first >= network->timeout);
             if (ready && (!best || network->priority > best->priority)) {
                 best = network;
             }
@@ -270,14 +338,18 @@ private:
             }
             auto [network, job] = std::move(m_finished.front());
             m_finished.pop_front();
-            network->in_flight--;
-            m_changed.notify_all();
+            m_calling = true;
             lock.unlock();
             in_callback = true;
             job.done(job.status);
             job.done = nullptr;
             in_callback = false;
+            // The library is not done with a model when it has called back: "late_ms" is how much longer.
+            std::this_thread::sleep_for(std::chrono::milliseconds(static_cast<int>(option("late_ms", 0))));
             lock.lock();
+            m_calling = false;
+            network->in_flight--;
+            m_changed.notify_all();
         }
     }
 
@@ -286,9 +358,12 @@ private:
     std::vector<std::shared_ptr<Network>> m_networks;
     std::deque<Item> m_finished, m_lost;
     size_t m_turn = 0, m_frames = 0;
-    bool m_hung = false, m_closed = false, m_stop = false, m_engine_ended = false;
+    bool m_hung = false, m_closed = false, m_told_lost = false, m_stop = false, m_engine_ended = false, m_calling = false;
+    std::atomic<int> m_models{0};
     std::thread m_engine, m_reader; // last: they use the rest
 };
+
+inline std::weak_ptr<Session> latest;
 
 // A model that was configured. The library frees it badly while jobs are out, unless the session went first.
 struct Configured {

@@ -1,5 +1,5 @@
 // The part of HailoRT 5.x that hailo-clip-npu uses, declared with the vendor's names, parameters
-// and results (5.1.1 to 5.4), so that the worker is compiled and run where HailoRT cannot be
+// and results (5.2.0), so that the worker is compiled and run where HailoRT cannot be
 // installed. Behind it is the simulated chip of fake_chip.hpp. Where the vendor's library is
 // forgiving or undefined, this one aborts: a misuse is a failed test. Overloads that the worker
 // does not use are deleted, so that a call that is ambiguous there is ambiguous here.
@@ -30,6 +30,7 @@ enum hailo_status {
     HAILO_NOT_IMPLEMENTED = 7,
     HAILO_INTERNAL_FAILURE = 8,
     HAILO_OPEN_FILE_FAILURE = 13,
+    HAILO_INVALID_HEF = 26,
     HAILO_COMMUNICATION_CLOSED = 62,
     HAILO_STREAM_ABORT = 63,
     HAILO_OUT_OF_PHYSICAL_DEVICES = 74,
@@ -56,6 +57,29 @@ enum hailo_format_type_t {
     HAILO_FORMAT_TYPE_UINT16 = 2,
     HAILO_FORMAT_TYPE_FLOAT32 = 3,
     HAILO_FORMAT_TYPE_MAX_ENUM = INT_MAX
+};
+
+enum hailo_format_order_t {
+    HAILO_FORMAT_ORDER_AUTO = 0,
+    HAILO_FORMAT_ORDER_NHWC = 1,
+    HAILO_FORMAT_ORDER_FCR = 3,
+    HAILO_FORMAT_ORDER_F8CR = 4,
+    HAILO_FORMAT_ORDER_NC = 6,
+    HAILO_FORMAT_ORDER_NCHW = 11,
+    HAILO_FORMAT_ORDER_MAX_ENUM = INT_MAX
+};
+
+enum hailo_format_flags_t {
+    HAILO_FORMAT_FLAGS_NONE = 0,
+    HAILO_FORMAT_FLAGS_QUANTIZED = 1,
+    HAILO_FORMAT_FLAGS_TRANSPOSED = 2,
+    HAILO_FORMAT_FLAGS_MAX_ENUM = INT_MAX
+};
+
+struct hailo_format_t {
+    hailo_format_type_t type;
+    hailo_format_order_t order;
+    hailo_format_flags_t flags;
 };
 
 enum hailo_notification_id_t {
@@ -92,19 +116,18 @@ struct hailo_vdevice_params_t {
     bool multi_process_service;
 };
 
+struct hailo_firmware_version_t {
+    uint32_t major, minor, revision;
+};
+
 struct hailo_device_identity_t {
+    hailo_firmware_version_t fw_version;
     hailo_device_architecture_t device_architecture;
 };
 
 struct hailo_chip_temperature_info_t {
     float32_t ts0_temperature, ts1_temperature;
     uint16_t sample_count;
-};
-
-struct hailo_performance_stats_t {
-    float32_t cpu_utilization;
-    int64_t ram_size_total, ram_size_used;
-    float32_t nnc_utilization;
 };
 
 struct hailo_3d_image_shape_t {
@@ -115,7 +138,13 @@ struct hailo_quant_info_t {
     float32_t qp_zp, qp_scale, limvals_min, limvals_max;
 };
 
-#pragma pack(push, 1)
+#pragma pack(push, 1) // in the vendor's header too, so the members are not aligned
+struct hailo_performance_stats_t {
+    float32_t cpu_utilization;
+    int64_t ram_size_total, ram_size_used;
+    float32_t nnc_utilization;
+};
+
 struct hailo_notification_t {
     hailo_notification_id_t id;
     uint32_t sequence;
@@ -201,8 +230,12 @@ public:
     static Expected<std::unique_ptr<Device>> create(const std::string &device_id);
     static Expected<std::unique_ptr<Device>> create() = delete;
 
-    explicit Device(bool inference) : m_inference(inference) {}
-    virtual ~Device() = default;
+    explicit Device(std::shared_ptr<fake::Session> frames) : m_frames(std::move(frames)) { fake::device_opened(); }
+    virtual ~Device()
+    {
+        fake::outside_callback("~Device");
+        fake::device_closed();
+    }
     Device(const Device &) = delete;
     Device &operator=(const Device &) = delete;
 
@@ -213,7 +246,7 @@ public:
         void *opaque);
 
 private:
-    bool m_inference; // shares the connection that the frames go over
+    std::shared_ptr<fake::Session> m_frames; // whose connection it shares; nullptr: it has its own
 };
 
 struct AsyncInferCompletionInfo {
@@ -283,6 +316,7 @@ public:
     public:
         const std::string name() const { return m_stream->name; }
         hailo_3d_image_shape_t shape() const { return {m_stream->height, m_stream->width, m_stream->features}; }
+        hailo_format_t format() const;
         size_t get_frame_size() const { return m_stream->frame_size(); }
         void set_format_type(hailo_format_type_t type) { m_stream->bytes = type == HAILO_FORMAT_TYPE_FLOAT32 ? 4 : type; }
         std::vector<hailo_quant_info_t> get_quant_infos() const;
@@ -292,8 +326,8 @@ public:
         fake::Stream *m_stream = nullptr;
     };
 
-    InferModel(std::shared_ptr<fake::Session> session, fake::Hef hef) : m_session(session), m_hef(std::move(hef)) {}
-    virtual ~InferModel() = default;
+    InferModel(std::shared_ptr<fake::Session> session, fake::Hef hef) : m_session(session), m_hef(std::move(hef)) { session->hold(); }
+    virtual ~InferModel();
     virtual Expected<InferStream> input();
     virtual Expected<InferStream> output();
     virtual void set_batch_size(uint16_t batch_size) { m_batch = batch_size; }
@@ -301,16 +335,30 @@ public:
 
 private:
     std::weak_ptr<fake::Session> m_session;
+    std::weak_ptr<fake::Configured> m_configured;
     fake::Hef m_hef;
     uint16_t m_batch = 0;
+};
+
+class Hef final {
+public:
+    static Expected<Hef> create(const std::string &hef_path);
+    std::vector<std::string> get_network_groups_names() const { return m_groups; }
+
+private:
+    std::vector<std::string> m_groups;
 };
 
 class VDevice {
 public:
     static Expected<std::unique_ptr<VDevice>> create(const hailo_vdevice_params_t &params);
     static Expected<std::unique_ptr<VDevice>> create(const std::vector<std::string> &device_ids) = delete;
-    explicit VDevice(std::shared_ptr<fake::Session> session) : m_session(std::move(session)), m_device(true) {}
-    virtual ~VDevice() { fake::outside_callback("~VDevice"); }
+    explicit VDevice(std::shared_ptr<fake::Session> session) : m_session(session), m_device(session) {}
+    virtual ~VDevice()
+    {
+        fake::outside_callback("~VDevice");
+        m_session->release();
+    }
     VDevice(const VDevice &) = delete;
     VDevice &operator=(const VDevice &) = delete;
     virtual Expected<std::shared_ptr<InferModel>> create_infer_model(const std::string &hef_path, const std::string &name = "");

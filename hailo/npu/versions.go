@@ -1,0 +1,73 @@
+package npu
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"regexp"
+	"strings"
+)
+
+// chipArchitecture is what a worker calls the only chip that this program knows.
+const chipArchitecture = "HAILO10H"
+
+// driverFile is where the kernel tells the version of the driver that is loaded.
+const driverFile = "/sys/module/hailo1x_pci/version"
+
+var threeNumbers = regexp.MustCompile(`^\d+\.\d+\.\d+`)
+
+// driverVersion is that of the driver between us and the device; "" if it is not known, or there is
+// none: a device named by its IP address is reached over the network.
+func driverVersion(device string) string {
+	if _, err := netip.ParseAddr(device); err == nil {
+		return ""
+	}
+	b, _ := os.ReadFile(driverFile)
+	return strings.TrimSpace(string(b))
+}
+
+// mismatch says how the versions on the way to the chip differ, "" if they do not. HailoRT wants x.y.z
+// of library, driver and the chip's software to be equal; what is not known counts as equal.
+func (h *Hello) mismatch(driver string) string {
+	library := threeNumbers.FindString(h.Runtime.String())
+	for _, other := range []string{driver, h.Firmware.String()} {
+		other = threeNumbers.FindString(other)
+		if library == "" || other == "" || other == library {
+			continue
+		}
+		return fmt.Sprintf("the versions differ: HailoRT's library %s, driver %s, software of the chip %s; "+
+			"install all of one version, then switch the machine off and on", library, known(driver), known(h.Firmware.String()))
+	}
+	return ""
+}
+
+func known(version string) string {
+	if version == "" {
+		return "(unknown)"
+	}
+	return version
+}
+
+// check says whether the device of a hello, which was opened with the id given or "", is one to go on
+// with.
+func (h *Hello) check(device string) error {
+	if h.Device.String() != "" {
+		device = h.Device.String()
+	}
+	why := h.mismatch(driverVersion(device))
+	switch {
+	case h.Status != Success:
+		text := h.Text.String()
+		if why != "" {
+			text += "; " + why
+		}
+		return &DeviceError{Doing: "open the device", Code: h.Status, Text: text}
+	case h.Simulated != 0:
+		return nil
+	case h.Architecture.String() != chipArchitecture:
+		return fmt.Errorf("device %s is of %s, this program needs a Hailo-10H (%s)", h.Device, h.Architecture, chipArchitecture)
+	case why != "":
+		return fmt.Errorf("device %s: %s", h.Device, why)
+	}
+	return nil
+}

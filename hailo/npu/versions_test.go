@@ -1,0 +1,71 @@
+package npu
+
+import (
+	"strings"
+	"testing"
+)
+
+func helloOf(library, chip, architecture string, status Code) *Hello {
+	h := &Hello{Status: status}
+	SetText(h.Runtime[:], library)
+	SetText(h.Firmware[:], chip)
+	SetText(h.Architecture[:], architecture)
+	SetText(h.Device[:], "10.0.0.2")
+	return h
+}
+
+func TestVersions(t *testing.T) {
+	for _, tt := range []struct {
+		library, driver, chip string
+		equal                 bool
+	}{
+		{"5.2.0", "5.2.0", "5.2.0", true},
+		{"5.2.0", "5.2.0-1rpi", "5.2.0", true},
+		{"5.2.0", "", "", true},
+		{"simulated", "5.2.0", "", true},
+		{"", "5.1.1", "5.2.0", true},
+		{"5.2.0", "5.1.1", "", false},
+		{"5.2.0", "", "5.1.1", false},
+		{"5.2.0", "5.2.0", "5.2.1", false},
+		{"5.2.0", "5.2.0", "5.2.00", false},
+		{"5.2.0", "5.2.0", "5.20.0", false},
+	} {
+		why := helloOf(tt.library, tt.chip, chipArchitecture, Success).mismatch(tt.driver)
+		if (why == "") != tt.equal {
+			t.Errorf("%+v: %q", tt, why)
+		}
+		for _, version := range []string{tt.library, tt.driver, tt.chip} {
+			if !tt.equal && !strings.Contains(why, version) {
+				t.Errorf("%+v: %q does not name %s", tt, why, version)
+			}
+		}
+	}
+}
+
+func TestHelloCheck(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		hello *Hello
+		want  []string // in the error; none: there is no error
+	}{
+		{"good", helloOf("5.2.0", "5.2.0", chipArchitecture, Success), nil},
+		{"another chip", helloOf("5.2.0", "5.2.0", "architecture 3", Success), []string{"architecture 3", "needs a Hailo-10H"}},
+		{"old software", helloOf("5.2.0", "5.1.1", chipArchitecture, Success), []string{"library 5.2.0", "chip 5.1.1", "install all of one version"}},
+		{"refused, and why", helloOf("5.2.0", "5.1.1", "", CodeDriverVersion), []string{"INVALID_DRIVER_VERSION (76)", "library 5.2.0", "chip 5.1.1"}},
+		{"refused", helloOf("5.2.0", "", "", CodeDeviceInUse), []string{"DEVICE_IN_USE (73)"}},
+	} {
+		err := tt.hello.check("")
+		if (err == nil) != (tt.want == nil) {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		for _, want := range tt.want {
+			if err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: no %q in: %v", tt.name, want, err)
+			}
+		}
+	}
+	simulated := &Hello{Simulated: 1}
+	if err := simulated.check(""); err != nil {
+		t.Error(err)
+	}
+}

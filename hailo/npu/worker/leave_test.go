@@ -1,0 +1,118 @@
+package worker_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"hailoclip/hailo"
+	"hailoclip/hailo/npu"
+)
+
+// Wherever the chip still answers, the worker lets go of every object that it has on the chip before it
+// ends, whatever the reason is and whoever decides it. The objects take a while to go, so a worker that is
+// killed at once leaves them.
+func TestNothingIsLeftOnTheChip(t *testing.T) {
+	var objects string // a file with a + for each made, a - for each gone
+	wait := func(t *testing.T, what func() bool) {
+		for end := time.Now().Add(patience); !what(); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("it does not come to that")
+			}
+		}
+	}
+	starts := func(t *testing.T, b *npu.Backend) { // several that fail
+		wait(t, func() bool { return strings.Contains(b.Status().Reason, "3 starts failed") })
+	}
+	loading := func(t *testing.T, _ *npu.Backend) {
+		wait(t, func() bool { made, _ := count(objects); return made > 0 })
+	}
+	work := func(t *testing.T, b *npu.Backend) { // until the session is lost
+		if err := b.Await(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var clients sync.WaitGroup
+		for range 4 {
+			clients.Go(func() {
+				for b.Metrics().Restarts == 0 {
+					f, err := b.Frames().Get(t.Context())
+					if err != nil {
+						return
+					}
+					_ = b.EncodeImages(context.Background(), []*hailo.Frame{f})
+					f.Release()
+				}
+			})
+		}
+		clients.Wait()
+	}
+	ready := func(t *testing.T, b *npu.Backend) {
+		if err := b.Await(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tests := []struct {
+		name, fake string
+		change     func(*npu.Options)
+		until      func(t *testing.T, b *npu.Backend)
+		noObjects  bool
+	}{
+		{name: "closed when idle", until: ready},
+		{name: "the worker refuses the model", fake: "configure=93", until: starts},
+		{name: "we refuse the model", change: func(o *npu.Options) { o.ImageSize++ }, until: starts},
+		{name: "we refuse the chip", fake: "arch=3", until: starts},
+		{name: "we refuse its software", fake: "firmware=1", until: starts},
+		{name: "it does not open", fake: "create=73", until: starts, noObjects: true},
+		{name: "closed while a model is loaded", fake: "configure_ms=500", until: loading},
+		{name: "CRC errors", fake: "crc=1", until: starts},
+		{name: "frames fail", fake: "scale=0.1,error_from=20,error=8", until: work},
+		{name: "the model is shut down", fake: "scale=0.1,run_error_at=20,run_error=8", until: work},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			objects = filepath.Join(t.TempDir(), "objects")
+			t.Setenv("HAILO_FAKE_DEVICES", objects)
+			t.Setenv("HAILO_FAKE", "teardown_ms=50,"+tt.fake)
+			o := clientOptions(t, builds[0])
+			if tt.change != nil {
+				tt.change(&o)
+			}
+			b, err := npu.New(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tt.until(t, b)
+			if err := b.Close(); err != nil {
+				t.Error(err)
+			}
+			if made, gone := count(objects); made != gone || (made == 0) != tt.noObjects {
+				t.Errorf("%d objects made on the chip, %d let go of", made, gone)
+			}
+		})
+	}
+}
+
+func count(objects string) (made, gone int) {
+	said, _ := os.ReadFile(objects)
+	return strings.Count(string(said), "+"), strings.Count(string(said), "-")
+}
+
+// When the service is killed its worker still lets go of the device.
+func TestServiceKilled(t *testing.T) {
+	objects := filepath.Join(t.TempDir(), "objects")
+	t.Setenv("HAILO_FAKE_DEVICES", objects)
+	h := start(t, builds[0], "scale=20,teardown_ms=50")
+	h.ready()
+	for i := range uint32(32) {
+		h.submit(npu.ImageModel, i, uint64(i)+1)
+	}
+	h.conn.Close() // all that it sees of the death of its host
+	h.exit(exitDone, "")
+	if made, gone := count(objects); made != 2 || gone != 2 {
+		t.Errorf("%d objects made on the chip, %d let go of", made, gone)
+	}
+}
