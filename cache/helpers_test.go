@@ -16,6 +16,8 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"hailoclip/pipeline/fair"
 )
 
 // childEnv names what a process that a test started from its own binary does; see child_test.go.
@@ -170,7 +172,7 @@ func embeddingsOf(t testing.TB, s *Store, e Encoder) *TextEmbeddings {
 // mustGet gets prompts and compares them with what the fake encoder of the namespace makes.
 func mustGet(t testing.TB, te *TextEmbeddings, prompts ...string) *Prompts {
 	t.Helper()
-	p, err := te.Get(t.Context(), prompts)
+	p, err := te.Get(t.Context(), fair.Caller{}, prompts)
 	if err != nil {
 		t.Fatal(err)
 	}
