@@ -48,8 +48,8 @@ func cutDataURI(text []byte) ([]byte, error) {
 	if !found {
 		return nil, fail(errInvalidImage, "'image' is a data URI without a comma")
 	}
-	head = bytes.TrimRight(head, whiteSpace)
-	if len(head) < len(mark) || !bytes.EqualFold(head[len(head)-len(mark):], mark) {
+	tail := bytes.Join(bytes.Fields(head[max(0, len(head)-100):]), nil) // the end of a head without its white space
+	if len(tail) < len(mark) || !bytes.EqualFold(tail[len(tail)-len(mark):], mark) {
 		return nil, fail(errInvalidImage, "'image' is a data URI that is not base64")
 	}
 	return data, nil

@@ -98,6 +98,8 @@ func TestCutDataURI(t *testing.T) {
 		{"none", "QUJD", "ABC", ""},
 		{"usual", "data:image/jpeg;base64,QUJD", "ABC", ""},
 		{"capitals and space", " DATA:image/jpeg;BASE64 , QUJD", "ABC", ""},
+		{"space before the mark", "data:image/png; base64,QUJD", "ABC", ""},
+		{"space everywhere", "data: image/png ;\tbase64 \n, QUJD", "ABC", ""},
 		{"shorter than the scheme", "data", "u\xabZ", ""},
 		{"no comma", "data:image/jpeg;base64QUJD", "", "without a comma"},
 		{"not base64", "data:,QUJD", "", "not base64"},

@@ -3,8 +3,9 @@ package api
 import (
 	"errors"
 	"fmt"
-	"net"
+	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"hailoclip/pipeline"
@@ -12,7 +13,7 @@ import (
 
 // Config is the section "server" of the configuration.
 type Config struct {
-	Host  string `yaml:"host"`  // address to listen on; "" means all of them
+	Host  string `yaml:"host"`  // address to listen on, see Listen
 	Port  int    `yaml:"port"`  // 0..65535; 0 means any free one
 	Debug bool   `yaml:"debug"` // key of the former service; true is refused
 
@@ -30,11 +31,15 @@ type Config struct {
 	MaxHeaderBytes int `yaml:"max_header_bytes"` // of request line and headers together, 1 KiB..1 MiB; the read buffer of a connection
 	MaxConnections int `yaml:"max_connections"`  // open at once, 1..1000000
 	MaxPrompts     int `yaml:"max_prompts"`      // in one request, 1..100000
-	MaxPromptBytes int `yaml:"max_prompt_bytes"` // length of a prompt in UTF-8, 1..65536
-}
+	MaxPromptBytes int `yaml:"max_prompt_bytes"` // length of a prompt in UTF-8, white space at its end not counted, 1..65536
 
-// Addr is what to listen on, as net.Listen takes it.
-func (c Config) Addr() string { return net.JoinHostPort(c.Host, strconv.Itoa(c.Port)) }
+	// AllowedOrigins are the origins, as "https://example.org" or "https://example.org:8443", whose
+	// pages may use the service from a browser; "*" is all, "null" those of files. The service's own
+	// always may. AllowedHosts are the names, with or without a port, under which it may be asked;
+	// none means any. Addresses and localhost are always allowed.
+	AllowedOrigins []string `yaml:"allowed_origins"`
+	AllowedHosts   []string `yaml:"allowed_hosts"`
+}
 
 // Validate says which fields are out of bounds, all of them at once.
 func (c Config) Validate() error {
@@ -62,5 +67,18 @@ func (c Config) Validate() error {
 	check(c.MaxConnections >= 1 && c.MaxConnections <= 1_000_000, "max_connections", c.MaxConnections, "1 to 1000000")
 	check(c.MaxPrompts >= 1 && c.MaxPrompts <= 100_000, "max_prompts", c.MaxPrompts, "1 to 100000")
 	check(c.MaxPromptBytes >= 1 && c.MaxPromptBytes <= 65536, "max_prompt_bytes", c.MaxPromptBytes, "1 to 65536")
+	for _, o := range c.AllowedOrigins {
+		check(validOrigin(o), "allowed_origins", strconv.Quote(o), `"https://example.org" or with a port, "null" or "*"`)
+	}
+	for _, h := range c.AllowedHosts {
+		check(h != "" && !strings.ContainsAny(h, "/ \t@*?#"), "allowed_hosts", strconv.Quote(h), `a name, or a name and a port`)
+	}
 	return errors.Join(errs...)
+}
+
+// validOrigin says that a browser may send o as an Origin.
+func validOrigin(o string) bool {
+	u, err := url.Parse(o)
+	return o == anyOrigin || o == "null" ||
+		err == nil && u.Scheme != "" && u.Host != "" && strings.EqualFold(o, u.Scheme+"://"+u.Host)
 }

@@ -32,6 +32,9 @@ var (
 	errNotReady        = errors.New("the service is not ready")
 	errStopping        = errors.New("the service is stopping")
 	errTooManyConns    = errors.New("too many connections")
+	errGone            = errors.New("the client is gone")
+	errOrigin          = errors.New("origin not allowed")
+	errHost            = errors.New("host not allowed")
 	errEncodeText      = errors.New("failed to encode text")
 	errNotFinite       = errors.New("the model returned a number that is not finite")
 	errInternalFailure = errors.New("internal error")
@@ -55,6 +58,8 @@ var outcomes = []outcome{
 	{errInvalidPrompts, 400, "invalid_prompts", "", 0},
 	{errInvalidImage, 400, "invalid_image", "", 0},
 	{pipeline.ErrBadImage, 400, "invalid_image", "", 0},
+	{errOrigin, 403, "origin_not_allowed", "", 0},
+	{errHost, 403, "host_not_allowed", "", 0},
 	{errNotFound, 404, "not_found", "", 0},
 	{errMethod, 405, "method_not_allowed", "", 0},
 	{errReadTimeout, 408, "read_timeout", "The request did not arrive in time", 0},
@@ -65,6 +70,7 @@ var outcomes = []outcome{
 	{errBodyMemory, 429, "queue_full", "Too many large requests at once, try again later", 1},
 	{pipeline.ErrQueueFull, 429, "queue_full", "The queue is full, try again later", 1},
 	{cache.ErrBusy, 429, "queue_full", "Too many prompts wait to be encoded, try again later", 1},
+	{errGone, 499, "client_gone", "The client has closed the connection", 0}, // for the log
 	{errHeaderTooLarge, 431, "header_too_large", "", 0},
 	{errNotReady, 503, "not_ready", "", 5},
 	{errStopping, 503, "stopping", "The service is stopping", 5},

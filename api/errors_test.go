@@ -33,6 +33,7 @@ func TestEverySentinelHasAnOutcome(t *testing.T) {
 		"api.errMethod": errMethod, "api.errReadTimeout": errReadTimeout, "api.errBodyTooLarge": errBodyTooLarge,
 		"api.errMediaType": errMediaType, "api.errBodyMemory": errBodyMemory, "api.errHeaderTooLarge": errHeaderTooLarge, "api.errNotReady": errNotReady,
 		"api.errStopping": errStopping, "api.errTooManyConns": errTooManyConns, "api.errEncodeText": errEncodeText,
+		"api.errGone": errGone, "api.errOrigin": errOrigin, "api.errHost": errHost,
 		"api.errNotFinite": errNotFinite, "api.errInternalFailure": errInternalFailure,
 	}
 	found := 0

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 const (
 	headerRequestID = "X-Request-Id"
 	headerTimeout   = "X-Request-Timeout-Ms"
+	headerWarning   = "X-Clip-Warning"
 	exchangeKey     = "exchange"
 )
 
@@ -37,14 +39,11 @@ type exchange struct {
 
 // handle is what runs for every request.
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
-	x := begin(ctx)
+	x := s.begin(ctx)
 	s.route(ctx)
-	if ctx.Request.IsBodyStream() && !x.whole {
+	if ctx.Request.IsBodyStream() && !x.whole || s.stopping.Load() || surplus(ctx) {
 		ctx.SetConnectionClose()
 		linger(ctx)
-	}
-	if s.stopping.Load() {
-		ctx.SetConnectionClose()
 	}
 	s.log(ctx, x)
 }
@@ -54,7 +53,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 // sent. Otherwise it returns 100 and leaves the request to handle. The server closes the
 // connection after any other status, because the client may have sent the body all the same.
 func (s *Server) expect(ctx *fasthttp.RequestCtx) int {
-	x := begin(ctx)
+	x := s.begin(ctx)
 	x.asking = true
 	s.route(ctx)
 	if x.wanted {
@@ -66,12 +65,26 @@ func (s *Server) expect(ctx *fasthttp.RequestCtx) int {
 }
 
 // begin makes the exchange of a request.
-func begin(ctx *fasthttp.RequestCtx) *exchange {
+func (s *Server) begin(ctx *fasthttp.RequestCtx) *exchange {
 	x := &exchange{id: requestID(&ctx.Request.Header), start: time.Now()}
 	ctx.SetUserValue(exchangeKey, x)
-	ctx.Response.Header.Set(headerRequestID, x.id)
+	s.setHeaders(ctx, x.id)
 	ctx.Response.Header.Set(fasthttp.HeaderXContentTypeOptions, "nosniff")
 	return x
+}
+
+// setHeaders sets the headers that every answer has.
+func (s *Server) setHeaders(ctx *fasthttp.RequestCtx, id string) {
+	ctx.Response.Header.Set(headerRequestID, id)
+	if s.svc.Warning != "" {
+		ctx.Response.Header.Set(headerWarning, s.svc.Warning)
+	}
+}
+
+// surplus says that the request came on a connection that is one too many.
+func surplus(ctx *fasthttp.RequestCtx) bool {
+	c := connOf(ctx)
+	return c != nil && c.surplus
 }
 
 // route runs the handler of the path and contains its panics.
@@ -85,7 +98,18 @@ func (s *Server) route(ctx *fasthttp.RequestCtx) {
 		s.answerError(ctx, fail(errMalformed, "The request has both Content-Length and Transfer-Encoding"))
 		return
 	}
-	s.router.Handler(ctx)
+	if surplus(ctx) && string(ctx.Path()) != "/health" {
+		s.answerError(ctx, errTooManyConns)
+		return
+	}
+	answered, err := s.screen(ctx)
+	if err != nil {
+		s.answerError(ctx, err)
+		return
+	}
+	if !answered {
+		s.router.Handler(ctx)
+	}
 }
 
 // exchangeOf returns what begin has made.
@@ -103,19 +127,32 @@ func (s *Server) answerError(ctx *fasthttp.RequestCtx, err error) {
 // unreadable answers a request that could not be read far enough to get to handle. The server
 // closes the connection after it.
 func (s *Server) unreadable(ctx *fasthttp.RequestCtx, err error) {
-	x := &exchange{id: newRequestID(), start: time.Now(), unread: true, err: err, outcome: outcomeOf(readError(err))}
+	kind := readError(err)
+	if surplus(ctx) && errors.Is(kind, errReadTimeout) {
+		kind = errTooManyConns // nothing has come in the little time it had
+	}
+	x := &exchange{id: newRequestID(), start: time.Now(), unread: true, err: err, outcome: outcomeOf(kind)}
 	ctx.Response.Reset()
-	ctx.Response.Header.Set(headerRequestID, x.id)
+	s.setHeaders(ctx, x.id)
 	writeError(ctx, x.id, x.outcome)
 	linger(ctx)
 	s.log(ctx, x)
 }
 
-// linger makes the connection wait for a client that is still sending, once it is closed.
-func linger(ctx *fasthttp.RequestCtx) {
-	if c, ok := ctx.Conn().(*conn); ok {
-		c.linger.Store(true)
+// refusal is a whole answer to a connection that gets no further.
+func (s *Server) refusal() []byte {
+	o, id := outcomeOf(errTooManyConns), newRequestID()
+	body := appendError(nil, o, id)
+	b := []byte("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: application/json\r\n")
+	if s.svc.Warning != "" {
+		b = append(b, headerWarning+": "+s.svc.Warning+"\r\n"...)
 	}
+	b = append(b, headerRequestID+": "+id+"\r\nRetry-After: "...)
+	b = strconv.AppendInt(b, int64(o.retry), 10)
+	b = append(b, "\r\nContent-Length: "...)
+	b = strconv.AppendInt(b, int64(len(body)), 10)
+	b = append(b, "\r\n\r\n"...)
+	return append(b, body...)
 }
 
 // log writes the line of the request: no image, no prompt, nothing else that a client wrote but

@@ -21,7 +21,7 @@ func (s *Server) classify(ctx *fasthttp.RequestCtx, x *exchange, w *work) error 
 	if scoring.TopK, err = w.in.topK(len(texts)); err != nil {
 		return err
 	}
-	if scoring.Threshold, err = w.in.threshold(); err != nil {
+	if scoring.Threshold, scoring.Cut, err = w.in.threshold(); err != nil {
 		return err
 	}
 	if err := w.decodeImage(); err != nil {

@@ -4,6 +4,7 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -62,7 +63,7 @@ func (s *Server) health(ctx *fasthttp.RequestCtx) {
 			field("backend_reason", h.Why)
 		}
 		b = append(b, `,"uptime_seconds":`...)
-		b = appendFloat(b, time.Since(s.start).Truncate(time.Millisecond).Seconds())
+		b = strconv.AppendInt(b, int64(time.Since(s.start).Round(time.Second)/time.Second), 10)
 		field("version", s.svc.Version)
 		return append(b, '}')
 	})

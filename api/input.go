@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 	"unsafe"
 
 	"github.com/bytedance/sonic"
@@ -30,8 +32,12 @@ type input struct {
 
 // parse reads body, which must not change while the input is in use. Unknown fields are
 // ignored; of a field that comes twice the last one counts. Names are matched without regard
-// to case, as encoding/json does.
+// to case, as encoding/json does. The body is UTF-8, with or without a byte order mark.
 func (in *input) parse(body []byte) error {
+	body, err := utf8Text(body)
+	if err != nil {
+		return err
+	}
 	trimmed := bytes.TrimLeft(body, " \t\r\n")
 	if len(trimmed) == 0 {
 		return fail(errInvalidJSON, "The body is empty: send a JSON object")
@@ -41,6 +47,44 @@ func (in *input) parse(body []byte) error {
 		return nil
 	}
 	return in.parseSlowly(body)
+}
+
+// utf8Text returns the body without its byte order mark. Anything that is not UTF-8 is refused,
+// because decoders of JSON put U+FFFD in its place, and the answer would be for another text.
+// utf8.Valid takes about 10 us for 100 kB of base64.
+func utf8Text(body []byte) ([]byte, error) {
+	if name := otherUnicode(body); name != "" {
+		return nil, fail(errInvalidJSON, "The body is %s: send JSON as UTF-8", name)
+	}
+	body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf"))
+	if !utf8.Valid(body) {
+		at := 0
+		for at < len(body) {
+			r, size := utf8.DecodeRune(body[at:])
+			if r == utf8.RuneError && size == 1 {
+				break
+			}
+			at += size
+		}
+		return nil, fail(errInvalidJSON, "The body is not valid UTF-8, at byte %d", at+1)
+	}
+	return body, nil
+}
+
+// otherUnicode names the encoding of JSON that is not UTF-8 by its first bytes: a byte order mark, or
+// the zeros about its first character, which is one of ASCII.
+func otherUnicode(body []byte) string {
+	if len(body) < 4 {
+		body = append(body[:len(body):len(body)], "    "[len(body):]...)
+	}
+	a, b, c, d := body[0], body[1], body[2], body[3]
+	switch {
+	case a == 0 && b == 0, a == 0xff && b == 0xfe && c == 0 && d == 0, a != 0 && b == 0 && c == 0 && d == 0:
+		return "UTF-32"
+	case a == 0xff && b == 0xfe, a == 0xfe && b == 0xff, a == 0, b == 0:
+		return "UTF-16"
+	}
+	return ""
 }
 
 // parseSlowly is for bodies that the fast way refused: it finds out why, with errors that are
@@ -129,12 +173,16 @@ func (in *input) prompts(maxPrompts, maxBytes int) ([]string, error) {
 		if strings.TrimSpace(p) == "" {
 			return nil, fail(errInvalidPrompts, "prompts[%d] is empty or not a string", i)
 		}
-		if len(p) > maxBytes {
-			return nil, fail(errInvalidPrompts, "prompts[%d] is too long: %d bytes, at most %d are allowed", i, len(p), maxBytes)
+		if n := textBytes(p); n > maxBytes {
+			return nil, fail(errInvalidPrompts, "prompts[%d] is too long: %d bytes, at most %d are allowed", i, n, maxBytes)
 		}
 	}
 	return prompts, nil
 }
+
+// textBytes is the length of a text as the limits count it: tokenizers do not see white space at
+// its end.
+func textBytes(text string) int { return len(strings.TrimRightFunc(text, unicode.IsSpace)) }
 
 // elements counts the elements of a JSON array; 0 when raw, which must be valid JSON, is none.
 func elements(raw []byte) int {
@@ -191,16 +239,16 @@ func (in *input) topK(n int) (int, error) {
 	return int(min(k, float64(n))), nil
 }
 
-// threshold is the smallest score wanted, 0 unless given.
-func (in *input) threshold() (float64, error) {
+// threshold is the smallest score wanted; cut is false where none was given.
+func (in *input) threshold() (t float64, cut bool, err error) {
 	if !given(in.Threshold) {
-		return 0, nil
+		return 0, false, nil
 	}
 	t, ok := number(in.Threshold)
 	if !ok || t < 0 || t > 1 {
-		return 0, fail(errInvalidRequest, "Invalid 'threshold': it must be a number from 0 to 1")
+		return 0, false, fail(errInvalidRequest, "Invalid 'threshold': it must be a number from 0 to 1")
 	}
-	return t, nil
+	return t, true, nil
 }
 
 // number reads a JSON number.
@@ -219,8 +267,8 @@ func (in *input) text(maxBytes int) (string, error) {
 		strings.TrimSpace(text) == "" {
 		return "", fail(errInvalidRequest, "Missing or invalid 'text': it must be a string that is not empty")
 	}
-	if len(text) > maxBytes {
-		return "", fail(errInvalidRequest, "'text' is too long: %d bytes, at most %d are allowed", len(text), maxBytes)
+	if n := textBytes(text); n > maxBytes {
+		return "", fail(errInvalidRequest, "'text' is too long: %d bytes, at most %d are allowed", n, maxBytes)
 	}
 	return text, nil
 }

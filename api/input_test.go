@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/bytedance/sonic"
 )
@@ -63,7 +64,7 @@ func FuzzInput(f *testing.F) {
 		`{"image":5,"image":"x"}`, `{"IMAGE":"a\/b\u0041","prompts":["\ud83d\ude00",1,null]}`, `{"image":"` + "\xff\x00" + `"}`,
 		`{"text":"x","top_k":1e999,"threshold":-0}`, `{"image_url":{},"prompts":[[","]]}`, ` {"x":[1,}]}`, `{"top_k": 3 }`, `{"top_k":01}`,
 		`{"prompts":"[1,2]","text":["x"]}`, `{"image":null,"prompts":null,"text":null}`, `{"a":` + strings.Repeat("[", 5000),
-		`{"":"00\0","":["0",null]}`, `{"prompts":["\0"],"text":"\0"}`,
+		"\xef\xbb\xbf{}", "\xff\xfe{\x00}\x00", "{\x00", "{\"text\":\"\xc3\"}", `{"":"00\0","":["0",null]}`, `{"prompts":["\0"],"text":"\0"}`,
 	} {
 		f.Add([]byte(body))
 	}
@@ -71,6 +72,7 @@ func FuzzInput(f *testing.F) {
 		prompts   []string
 		topK      int
 		threshold float64
+		cut       bool
 		text      string
 		image     []byte
 		errs      []string
@@ -84,7 +86,7 @@ func FuzzInput(f *testing.F) {
 		var errs [5]error
 		r.prompts, errs[0] = in.prompts(100, 100)
 		r.topK, errs[1] = in.topK(50)
-		r.threshold, errs[2] = in.threshold()
+		r.threshold, r.cut, errs[2] = in.threshold()
 		r.text, errs[3] = in.text(100)
 		var scratch [scratchBytes]byte
 		r.image, errs[4] = in.decodeImage(body, &scratch)
@@ -107,7 +109,7 @@ func FuzzInput(f *testing.F) {
 			if !errors.Is(err, errInvalidJSON) || len(err.Error()) > 200 {
 				t.Fatalf("%v", err)
 			}
-			if json.Valid(body) && bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("{")) {
+			if json.Valid(body) && utf8.Valid(body) && bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("{")) {
 				t.Fatalf("%q is an object: %v", body, err)
 			}
 			return
@@ -119,7 +121,7 @@ func FuzzInput(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%q: the slow way says %v", body, err)
 		}
-		if !slices.Equal(got.prompts, want.prompts) || got.topK != want.topK || got.threshold != want.threshold ||
+		if !slices.Equal(got.prompts, want.prompts) || got.topK != want.topK || got.threshold != want.threshold || got.cut != want.cut ||
 			got.text != want.text || !bytes.Equal(got.image, want.image) || !slices.Equal(got.errs, want.errs) {
 			t.Fatalf("%q: fast %+v, slow %+v", body, got, want)
 		}

@@ -245,7 +245,7 @@ func TestHostileJSON(t *testing.T) {
 		{"a million fields", `{"image":"` + image + `",` + strings.Repeat(`"x":1,`, 1_000_000) + `"prompts":["x"]}`, 200, ""},
 		{"top_k with a million digits", `{"image":"` + image + `","prompts":["x"],"top_k":` + strings.Repeat("9", 1_000_000) + `}`, 400, "invalid_request"},
 		{"base64 of line breaks", `{"image":"` + strings.Repeat(`\n`, 5<<20) + `","prompts":["x"]}`, 400, "invalid_image"},
-		{"invalid UTF-8 in an image", `{"image":"` + image + strings.Repeat("\xff", 1<<20) + `","prompts":["x"]}`, 400, "invalid_image"},
+		{"invalid UTF-8 in an image", `{"image":"` + image + strings.Repeat("\xff", 1<<20) + `","prompts":["x"]}`, 400, "invalid_json"},
 		{"data URI without end", `{"image":"data:` + strings.Repeat(";", 15<<20) + `","prompts":["x"]}`, 400, "invalid_image"},
 	}
 	for _, c := range cases {

@@ -40,6 +40,7 @@ type Service struct {
 	Softmax        bool          // score is the probability, not the cosine
 	RequestTimeout time.Duration // the deadline of a request, counted from its last byte, above 0
 	Version        string        // of the program
+	Warning        string        // value of the header X-Clip-Warning of every answer; "": none
 	Log            *slog.Logger  // one line for each request
 }
 
@@ -96,9 +97,10 @@ func New(cfg Config, svc Service) (*Server, error) {
 		ReadTimeout:        cfg.ReadTimeout.Std(),
 		WriteTimeout:       cfg.WriteTimeout.Std(),
 		IdleTimeout:        cfg.IdleTimeout.Std(),
+		ConnState:          connState,
 		ReadBufferSize:     cfg.MaxHeaderBytes,
 		MaxRequestBodySize: cfg.MaxBodyBytes,
-		Concurrency:        cfg.MaxConnections + 1, // never reached: our listener bounds them
+		Concurrency:        cfg.MaxConnections + reserve + 1, // never reached: our listener bounds them
 
 		// The handler reads the body, because read by the server the memory for it is taken
 		// when its length is promised, and stays with the connection while that is idle.
@@ -131,28 +133,64 @@ func (s *Server) routes() *router.Router {
 	return r
 }
 
+// connState keeps the phase of a connection.
+func connState(nc net.Conn, state fasthttp.ConnState) {
+	c, ok := nc.(*conn)
+	switch {
+	case !ok:
+	case state == fasthttp.StateActive:
+		c.enter(serving)
+	case state == fasthttp.StateIdle:
+		c.enter(waiting)
+	}
+}
+
 // Serve accepts connections from ln and serves them until Shutdown, then returns nil. It closes ln.
 func (s *Server) Serve(ln net.Listener) error {
-	l := newListener(ln, s.cfg.MaxConnections)
+	l := newListener(ln, s.cfg.MaxConnections, s.refusal, s.svc.Log)
 	s.mu.Lock()
 	s.listeners = append(s.listeners, l)
 	if s.stopping.Load() {
 		_ = l.Close() // it only stops accepting
 	}
 	s.mu.Unlock()
+	defer s.watch(l)()
 	if err := s.http.Serve(l); err != nil {
 		return fmt.Errorf("api: %w", err)
 	}
 	return nil
 }
 
+// watchEvery is how often the clients of requests that are being worked on are looked at.
+const watchEvery = 500 * time.Millisecond
+
+// watch cancels the requests of clients that are gone until the function it returns is called,
+// and then until no connection is left.
+func (s *Server) watch(l *listener) (stop func()) {
+	done := make(chan struct{})
+	go func() {
+		tick := time.NewTicker(watchEvery)
+		defer tick.Stop()
+		for ending, done := false, done; !ending || l.count() > 0; {
+			select {
+			case <-tick.C:
+				l.cancelGone()
+			case <-done:
+				ending, done = true, nil
+			}
+		}
+	}()
+	return func() { close(done) }
+}
+
 // lastWords is how long the answers of requests that Shutdown gave up have to get out.
-const lastWords = time.Second
+const lastWords = 5 * time.Second
 
 // Shutdown stops accepting, answers new requests on open connections with 503, waits for the
-// requests inside and closes the connections. When ctx ends first, what is still inside is
-// answered with 503, all connections are closed, and the cause of ctx is returned. The pipeline
-// must still be running, so close it afterwards.
+// requests inside and closes the connections. Every connection that a client has opened is
+// served to that end, also those that wait to be accepted. When ctx ends first, what is still
+// inside is answered with 503, all connections are closed, and the cause of ctx is returned. The
+// pipeline must still be running, so close it afterwards.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.stopping.Store(true)
@@ -160,6 +198,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Unlock()
 	for _, l := range listeners {
 		_ = l.Close() // it only stops accepting
+	}
+	for _, l := range listeners {
+		l.drain(ctx)
 	}
 	err := s.http.ShutdownWithContext(ctx)
 	s.giveUp(errStopping)
@@ -169,7 +210,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	patience, cancel := context.WithTimeout(context.Background(), lastWords)
 	defer cancel()
 	for _, l := range listeners {
-		l.waitEmpty(patience)
+		_ = l.Listener.Close() // it may still have waited for connections that were being opened
+		l.waitAnswered(patience)
 		l.closeAll()
 	}
 	return fmt.Errorf("api: requests were cut short: %w", context.Cause(ctx))

@@ -242,7 +242,7 @@ func score(job *pipeline.Job, image []float32) {
 		}
 	}
 	slices.SortStableFunc(matches, func(a, b pipeline.Match) int { return cmp.Compare(b.Score, a.Score) })
-	matches = slices.DeleteFunc(matches, func(m pipeline.Match) bool { return m.Score < job.Scoring.Threshold })
+	matches = slices.DeleteFunc(matches, func(m pipeline.Match) bool { return job.Scoring.Cut && m.Score < job.Scoring.Threshold })
 	job.Result.Matches = matches[:min(len(matches), job.Scoring.TopK)]
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -80,8 +81,13 @@ func (s *Server) working(full func() bool, answer func(*fasthttp.RequestCtx, *ex
 			return
 		}
 		w.began = time.Now()
-		deadline, cancel := context.WithTimeout(s.base, limit)
-		defer cancel()
+		cancelable, cancel := context.WithCancelCause(s.base)
+		defer cancel(nil)
+		deadline, stop := context.WithTimeout(cancelable, limit)
+		defer stop()
+		if c := connOf(ctx); c != nil {
+			c.cancel.Store(&cancel)
+		}
 		w.ctx = deadline
 		if err = w.in.parse(w.body); err == nil {
 			err = answer(ctx, x, w)
@@ -125,7 +131,7 @@ func (w *work) decodeImage() error {
 // vectors asks for the vectors of the texts.
 func (s *Server) vectors(w *work, texts []string) (*cache.Prompts, error) {
 	start := time.Now()
-	found, err := s.svc.Prompts(w.ctx, texts)
+	found, err := s.svc.Prompts(w.ctx, withoutTails(texts, s.cfg.MaxPromptBytes))
 	w.texts = time.Since(start)
 	switch {
 	case err == nil:
@@ -136,6 +142,22 @@ func (s *Server) vectors(w *work, texts []string) (*cache.Prompts, error) {
 		return nil, fmt.Errorf("%w: %w", errEncodeText, err)
 	}
 	return nil, err
+}
+
+// withoutTails cuts the white space off the end of texts that are over the limit with it, which the
+// encoder does not see and nobody should have to keep. It does not change the slice.
+func withoutTails(texts []string, limit int) []string {
+	cut := texts
+	for i, text := range texts {
+		if len(text) <= limit {
+			continue
+		}
+		if &cut[0] == &texts[0] {
+			cut = slices.Clone(texts)
+		}
+		cut[i] = text[:textBytes(text)]
+	}
+	return cut
 }
 
 // run takes the job through the line. After an error only the line may touch the job.
@@ -151,7 +173,8 @@ func (s *Server) run(w *work) error {
 	return nil
 }
 
-// late is the error of a request whose deadline has passed, or was cut short by Shutdown.
+// late is the error of a request whose deadline has passed, or that was cut short by Shutdown or
+// because its client is gone.
 func (w *work) late() error {
 	return fmt.Errorf("%w: %w", pipeline.ErrDeadline, context.Cause(w.ctx))
 }

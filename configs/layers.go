@@ -75,6 +75,14 @@ func parse(field reflect.Value, text string) error {
 			return fmt.Errorf("%#q is not a number", text)
 		}
 		field.SetFloat(n)
+	case reflect.Slice: // of strings: "a, b", as the environment has them
+		var list []string
+		for _, item := range strings.Split(text, ",") {
+			if item = strings.TrimSpace(item); item != "" {
+				list = append(list, item)
+			}
+		}
+		field.Set(reflect.ValueOf(list))
 	default:
 		return fmt.Errorf("the program cannot read a %s", field.Type())
 	}
@@ -144,6 +152,8 @@ func (l *layers) section(file, section string, n *yaml.Node, line int) {
 			l.fault("%s: %s: write the section in a line of its own, and the key indented below", where, key)
 		case isNull(value):
 			l.fault(`%s: %s: has no value; leave it out for its default, or write "" for empty text`, where, key)
+		case value.Kind == yaml.SequenceNode && l.fields[key].Kind() == reflect.Slice:
+			l.list(key, value, where)
 		case value.Kind != yaml.ScalarNode || value.Style&yaml.TaggedStyle != 0:
 			l.fault("%s: %s: found %s where one value belongs", where, key, describe(value))
 		default:
@@ -151,6 +161,20 @@ func (l *layers) section(file, section string, n *yaml.Node, line int) {
 		}
 		first[key] = name.Line
 	}
+}
+
+// list sets a key to the texts of a YAML list.
+func (l *layers) list(key string, n *yaml.Node, where string) {
+	var list []string
+	for _, item := range n.Content {
+		if item.Kind != yaml.ScalarNode || item.Style&yaml.TaggedStyle != 0 || isNull(item) {
+			l.fault("%s: %s: found %s where a text of the list belongs", where, key, describe(item))
+			return
+		}
+		list = append(list, item.Value)
+	}
+	l.fields[key].Set(reflect.ValueOf(list))
+	l.where[key] = where
 }
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!!null" }

@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -221,7 +222,7 @@ func TestYAMLRoundTrip(t *testing.T) {
 		t.Fatal(err)
 	}
 	again, _, err := Load(write(t, string(text)), nil, nil)
-	if err != nil || again != c {
+	if err != nil || !reflect.DeepEqual(again, c) {
 		t.Errorf("came back as %+v, %v\nwas %+v", again, err, c)
 	}
 	if keys := Keys(); !slices.Contains(keys, "clip.max_pixels") || !slices.Contains(keys, "server.port") {
@@ -250,6 +251,9 @@ func TestValues(t *testing.T) {
 		{"seconds", "performance", "request_timeout", "0.5", "0.5", func(c Config) any { return c.Performance.RequestTimeout.Std() }, 500 * time.Millisecond},
 		{"unit", "performance", "request_timeout", "2m", "2m", func(c Config) any { return c.Performance.RequestTimeout.Std() }, 2 * time.Minute},
 		{"inlined key", "clip", "max_pixels", "1000000", "1000000", func(c Config) any { return c.CLIP.Pictures.Decode.MaxPixels }, 1_000_000},
+		{"list", "server", "allowed_hosts", "[a.example, 'b:1']", "a.example, b:1", func(c Config) any { return strings.Join(c.Server.AllowedHosts, "|") }, "a.example|b:1"},
+		{"list of one", "server", "allowed_origins", `"*"`, "*", func(c Config) any { return strings.Join(c.Server.AllowedOrigins, "|") }, "*"},
+		{"empty list", "server", "allowed_hosts", "[]", "", func(c Config) any { return len(c.Server.AllowedHosts) }, 0},
 		{"empty section", "server", "#", "", unset, func(c Config) any { return c.Server.Port }, 5000},
 	}
 	for _, c := range cases {
@@ -300,7 +304,7 @@ func FuzzLoad(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if again, err := load(written); err != nil || again != c {
+		if again, err := load(written); err != nil || !reflect.DeepEqual(again, c) {
 			t.Errorf("came back as %+v, %v\nwas %+v", again, err, c)
 		}
 	})

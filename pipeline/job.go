@@ -41,13 +41,14 @@ type Scoring struct {
 	LogitScale float64 // factor of the cosines before the softmax
 	Softmax    bool    // score is the probability (with two prompts or more), not the cosine
 	TopK       int     // at most this many matches
-	Threshold  float64 // matches with a smaller score are left out
+	Cut        bool    // leave out the matches whose score is below Threshold
+	Threshold  float64
 }
 
 // Result is the answer of a job.
 type Result struct {
 	Embedding []float32 // unit length; nil unless asked for
-	Matches   []Match   // by falling score, equal scores in the order of the prompts
+	Matches   []Match   // by falling score, equal scores by falling cosine, then in the order of the prompts
 }
 
 // Match is a prompt that fits the image.

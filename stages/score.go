@@ -33,7 +33,10 @@ func Rank(embedding, prompts []float32, s pipeline.Scoring) []pipeline.Match {
 	}
 	// The best are gathered at the front of matches: whenever there are twice as many as are wanted, the
 	// worse half goes, and nothing below the others is looked at any more.
-	topK, least := min(s.TopK, n), s.Threshold
+	topK, least := min(s.TopK, n), math.Inf(-1)
+	if s.Cut {
+		least = s.Threshold
+	}
 	best := matches[:0]
 	for _, m := range matches {
 		m.Probability /= sum
@@ -55,7 +58,8 @@ func Rank(embedding, prompts []float32, s pipeline.Scoring) []pipeline.Match {
 	return best[:min(len(best), topK)]
 }
 
-// byScore orders matches by falling score, those with equal scores as their prompts.
+// byScore orders matches by falling score, equal scores by falling cosine (far below the best,
+// probabilities are all 0), then as their prompts.
 func byScore(a, b pipeline.Match) int {
-	return cmp.Or(cmp.Compare(b.Score, a.Score), cmp.Compare(a.Prompt, b.Prompt))
+	return cmp.Or(cmp.Compare(b.Score, a.Score), cmp.Compare(b.Cosine, a.Cosine), cmp.Compare(a.Prompt, b.Prompt))
 }

@@ -3,6 +3,7 @@ package stages
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"sort"
 	"testing"
 
@@ -41,13 +42,15 @@ func TestRank(t *testing.T) {
 		scores  []float64
 	}{
 		{"two", join(far, near), pipeline.Scoring{LogitScale: 10, Softmax: true, TopK: 3}, []int{1, 0}, []float64{p(8, 6), p(6, 8)}},
+		{"one, negative, and no threshold", opposite, pipeline.Scoring{LogitScale: 10, Softmax: true, TopK: 3}, []int{0}, []float64{-1}},
 		{"one is the cosine", far, pipeline.Scoring{LogitScale: 10, Softmax: true, TopK: 3}, []int{0}, []float64{0.6}},
-		{"no softmax", join(opposite, near), pipeline.Scoring{LogitScale: 10, TopK: 3, Threshold: -1}, []int{1, 0}, []float64{0.8, -1}},
-		{"threshold drops negative cosines", join(opposite, near), pipeline.Scoring{LogitScale: 10, TopK: 3}, []int{1}, []float64{0.8}},
-		{"top_k", join(far, near, far), pipeline.Scoring{LogitScale: 0, Softmax: true, TopK: 1}, []int{0}, []float64{1.0 / 3}},
+		{"no softmax", join(opposite, near), pipeline.Scoring{LogitScale: 10, TopK: 3}, []int{1, 0}, []float64{0.8, -1}},
+		{"a threshold drops negative cosines", join(opposite, near), pipeline.Scoring{LogitScale: 10, TopK: 3, Cut: true}, []int{1}, []float64{0.8}},
+		{"top_k", join(far, near, far), pipeline.Scoring{LogitScale: 0, Softmax: true, TopK: 1}, []int{1}, []float64{1.0 / 3}},
+		{"equal scores by cosine, then in input order", join(far, near, opposite, near), pipeline.Scoring{LogitScale: 0, Softmax: true, TopK: 4}, []int{1, 3, 0, 2}, []float64{0.25, 0.25, 0.25, 0.25}},
 		{"ties in input order", join(near, far, near, far), pipeline.Scoring{TopK: 9}, []int{0, 2, 1, 3}, []float64{0.8, 0.8, 0.6, 0.6}},
-		{"threshold is inclusive", join(near, far), pipeline.Scoring{TopK: 9, Threshold: float64(float32(0.8))}, []int{0}, []float64{0.8}},
-		{"threshold of all", join(near, far), pipeline.Scoring{TopK: 9, Threshold: 0.9}, []int{}, []float64{}},
+		{"threshold is inclusive", join(near, far), pipeline.Scoring{TopK: 9, Cut: true, Threshold: float64(float32(0.8))}, []int{0}, []float64{0.8}},
+		{"threshold of all", join(near, far), pipeline.Scoring{TopK: 9, Cut: true, Threshold: 0.9}, []int{}, []float64{}},
 		{"huge scale", join(near, far), pipeline.Scoring{LogitScale: 1e308, Softmax: true, TopK: 9}, []int{0, 1}, []float64{1, 0}},
 		{"no prompts", nil, pipeline.Scoring{TopK: 9}, []int{}, []float64{}},
 	}
@@ -130,7 +133,7 @@ func TestRankSelection(t *testing.T) {
 				}
 				sort.SliceStable(all, func(i, j int) bool { return prompts[all[i]] > prompts[all[j]] })
 				for _, topK := range []int{0, 1, 2, 3, 49, 50, 99, 100, math.MaxInt} {
-					got := Rank([]float32{1}, prompts, pipeline.Scoring{TopK: topK, Threshold: threshold})
+					got := Rank([]float32{1}, prompts, pipeline.Scoring{TopK: topK, Cut: threshold > -1, Threshold: threshold})
 					want := all[:min(len(all), topK)]
 					same := len(got) == len(want)
 					for i := 0; same && i < len(got); i++ {
@@ -166,11 +169,17 @@ func TestRankSamePrompts(t *testing.T) {
 	}
 }
 
-// TestRankUnderflow: probabilities of 0 are equal scores, whatever the cosines.
+// TestRankUnderflow: probabilities of 0 are equal scores, which the cosine orders, then the place.
 func TestRankUnderflow(t *testing.T) {
-	got := Rank([]float32{1}, []float32{0.1, 0.2, 0.9, 0.3}, pipeline.Scoring{LogitScale: 1e6, Softmax: true, TopK: 3})
-	if len(got) != 3 || got[0].Prompt != 2 || got[1].Prompt != 0 || got[2].Prompt != 1 {
-		t.Errorf("%+v, want prompts 2, 0, 1", got)
+	for _, topK := range []int{1, 2, 3, 4, 5, 6} {
+		got := Rank([]float32{1}, []float32{0.1, 0.2, 0.9, 0.3, 0.2, -0.5}, pipeline.Scoring{LogitScale: 1e6, Softmax: true, TopK: topK})
+		var prompts []int
+		for _, m := range got {
+			prompts = append(prompts, m.Prompt)
+		}
+		if want := []int{2, 3, 1, 4, 0, 5}[:topK]; !slices.Equal(prompts, want) {
+			t.Errorf("top %d: %v, want %v", topK, prompts, want)
+		}
 	}
 }
 

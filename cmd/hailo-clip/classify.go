@@ -70,7 +70,7 @@ func (c *classifyCmd) classify(ctx context.Context, e *engine) error {
 	if err != nil {
 		return err
 	}
-	scoring := pipeline.Scoring{LogitScale: e.logitScale(), Softmax: e.cfg.CLIP.ApplySoftmax, TopK: len(c.Prompt), Threshold: -1}
+	scoring := pipeline.Scoring{LogitScale: e.logitScale(), Softmax: e.cfg.CLIP.ApplySoftmax, TopK: len(c.Prompt)}
 	if c.TopK > 0 {
 		scoring.TopK = c.TopK
 	}

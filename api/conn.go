@@ -1,0 +1,198 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/valyala/fasthttp"
+	"golang.org/x/sys/unix"
+)
+
+// How a connection ends whose client may still be sending: it has this long and this many
+// bytes to notice the answer. Closed at once, the kernel would answer what still arrives with a
+// reset, and many clients would never see why they were refused.
+const (
+	lingerTime  = 2 * time.Second
+	lingerBytes = 64 << 20
+	// A connection that ends between two requests has nothing to read; it only waits for a
+	// request that crosses its end.
+	partingTime = 250 * time.Millisecond
+	// lastLook is how long a connection that has been told to go looks for a request that has
+	// come in the same moment. It is there already or not; the rest is for a slow machine.
+	lastLook = 50 * time.Millisecond
+)
+
+// phase is what a connection does.
+type phase uint8
+
+const (
+	waiting phase = iota // for the first byte of a request
+	serving
+	leaving // it was waiting, and has been told to go
+)
+
+var connIDs atomic.Uint64
+
+// conn is an accepted connection. The HTTP server owns it; retire and hungUp may be called by others.
+type conn struct {
+	net.Conn
+	id       uint64 // never used again
+	listener *listener
+	surplus  bool      // one too many: only /health is answered, and the connection ends after that
+	latest   time.Time // no read ends later; zero: no bound. For a surplus connection
+	regular  bool      // it counts among listener.max; guarded by listener.mu
+
+	linger atomic.Int64 // time.Duration: the client may still be sending when the connection is closed
+	late   atomic.Bool  // a read ended because its deadline passed
+	closed atomic.Bool
+	cancel atomic.Pointer[context.CancelCauseFunc] // ends the request that is being worked on; nil between requests
+
+	mu       sync.Mutex
+	phase    phase
+	since    time.Time // when it began to wait
+	deadline time.Time // of reads, as the HTTP server wants it
+}
+
+// connOf returns the connection of a request; nil in a test that calls a handler without one.
+func connOf(ctx *fasthttp.RequestCtx) *conn {
+	c, _ := ctx.Conn().(*conn)
+	return c
+}
+
+// connID tells the connections apart that requests come on; 0 where there is none.
+func connID(ctx *fasthttp.RequestCtx) uint64 {
+	if c := connOf(ctx); c != nil {
+		return c.id
+	}
+	return 0
+}
+
+// tooSlow says that the read deadline of the request's connection has passed.
+func tooSlow(ctx *fasthttp.RequestCtx) bool {
+	c := connOf(ctx)
+	return c != nil && c.late.Load()
+}
+
+// linger makes the connection wait for a client that is still sending, once it is closed.
+func linger(ctx *fasthttp.RequestCtx) {
+	if c := connOf(ctx); c != nil {
+		c.linger.Store(int64(lingerTime))
+	}
+}
+
+// Read remembers that the client was too slow: between two chunks of a body the HTTP server
+// reports a timeout as something else. For a connection that has been told to go it returns
+// io.EOF, unless a request has come.
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	timedOut := errors.Is(err, os.ErrDeadlineExceeded)
+	if timedOut && c.toldToGo() {
+		if n, err = c.Conn.Read(b); n == 0 {
+			return 0, io.EOF
+		}
+		timedOut = false
+	}
+	if n > 0 {
+		c.enter(serving)
+	}
+	if timedOut {
+		c.late.Store(true)
+	}
+	return n, err
+}
+
+// toldToGo says whether a read ended because of retire, and gives it time for another look.
+func (c *conn) toldToGo() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.phase == leaving && c.Conn.SetReadDeadline(time.Now().Add(lastLook)) == nil
+}
+
+// enter changes the phase to waiting or serving. A connection that serves after all has its deadline again.
+func (c *conn) enter(p phase) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p == serving && c.phase == leaving {
+		_ = c.Conn.SetReadDeadline(c.deadline) // fails on a closed connection, and so will the next read
+	}
+	if c.phase = p; p == waiting {
+		c.since = time.Now()
+		c.cancel.Store(nil)
+	}
+}
+
+// SetReadDeadline is for the HTTP server.
+func (c *conn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.latest.IsZero() && (t.IsZero() || t.After(c.latest)) {
+		t = c.latest
+	}
+	c.deadline = t
+	if c.phase == leaving {
+		return nil
+	}
+	return c.Conn.SetReadDeadline(t)
+}
+
+// waitingSince returns since when the connection has waited for a request, false if it does not.
+func (c *conn) waitingSince() (time.Time, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.since, c.phase == waiting
+}
+
+// retire ends the connection if it waits, and says whether it did. It does not block. A request
+// that has arrived is still answered; one that crosses the end sees it closed, not reset.
+func (c *conn) retire() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.phase != waiting {
+		return false
+	}
+	c.phase = leaving
+	c.linger.CompareAndSwap(0, int64(partingTime))
+	_ = c.Conn.SetReadDeadline(time.Unix(1, 0)) // wakes the read
+	return true
+}
+
+// hungUp says that the client has closed the connection, or at least its side of it. It neither
+// blocks nor takes anything from the connection.
+func (c *conn) hungUp() (gone bool) {
+	nc, ok := c.Conn.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := nc.SyscallConn()
+	if err != nil {
+		return true // closed
+	}
+	err = raw.Control(func(fd uintptr) {
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+		n, err := unix.Poll(poll, 0)
+		gone = err == nil && n > 0 // POLLERR and POLLHUP come unasked
+	})
+	return gone || err != nil
+}
+
+// Close ends the connection; see lingerTime. Safe to call more than once.
+func (c *conn) Close() error {
+	if c.closed.Swap(true) {
+		return net.ErrClosed
+	}
+	c.cancel.Store(nil)
+	defer c.listener.remove(c)
+	half, ok := c.Conn.(interface{ CloseWrite() error })
+	if d := time.Duration(c.linger.Load()); ok && d > 0 && half.CloseWrite() == nil {
+		_ = c.Conn.SetReadDeadline(time.Now().Add(d))
+		_, _ = io.CopyN(io.Discard, c.Conn, lingerBytes)
+	}
+	return c.Conn.Close()
+}

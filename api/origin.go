@@ -1,0 +1,97 @@
+package api
+
+import (
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/valyala/fasthttp"
+)
+
+// What programs that are not browsers never send, and what tells browsers that a page may read
+// an answer.
+const (
+	headerFetchSite  = "Sec-Fetch-Site"
+	corsMethods      = "GET, HEAD, POST, OPTIONS"
+	corsHeaders      = "Content-Type, " + headerRequestID + ", " + headerTimeout
+	corsExposed      = headerRequestID + ", " + headerWarning + ", Server-Timing, Retry-After"
+	corsMaxAge       = "600" // seconds; Chromium takes up to 7200
+	anyOrigin        = "*"
+	defaultHTTPPort  = "80"
+	defaultHTTPSPort = "443"
+)
+
+// screen refuses what a page of another origin has its browser send (errOrigin), and requests for
+// a host that is not ours (errHost). The answers to allowed origins get the headers of CORS; a
+// preflight request is answered here, which is what it returns true for.
+func (s *Server) screen(ctx *fasthttp.RequestCtx) (answered bool, err error) {
+	h, host := &ctx.Request.Header, string(ctx.Host())
+	if !s.cfg.hostAllowed(host) {
+		return false, fail(errHost, "The host %.100q is not one of this service's, see server.allowed_hosts", host)
+	}
+	if len(s.cfg.AllowedOrigins) > 0 {
+		ctx.Response.Header.Add(fasthttp.HeaderVary, fasthttp.HeaderOrigin)
+	}
+	origins := h.PeekAll(fasthttp.HeaderOrigin)
+	if len(origins) == 0 {
+		if string(h.Peek(headerFetchSite)) == "cross-site" && !slices.Contains(s.cfg.AllowedOrigins, anyOrigin) {
+			return false, fail(errOrigin, "Requests from pages of other sites are refused, see server.allowed_origins")
+		}
+		return false, nil
+	}
+	origin := string(origins[0])
+	if len(origins) > 1 || !s.cfg.originAllowed(origin, host) {
+		return false, fail(errOrigin, "Requests from pages of the origin %.100q are refused, see server.allowed_origins", origin)
+	}
+	r := &ctx.Response.Header
+	r.Set(fasthttp.HeaderAccessControlAllowOrigin, origin)
+	r.Set(fasthttp.HeaderAccessControlExposeHeaders, corsExposed)
+	if !ctx.IsOptions() || len(h.Peek(fasthttp.HeaderAccessControlRequestMethod)) == 0 {
+		return false, nil
+	}
+	r.Set(fasthttp.HeaderAccessControlAllowMethods, corsMethods)
+	r.Set(fasthttp.HeaderAccessControlAllowHeaders, corsHeaders)
+	r.Set(fasthttp.HeaderAccessControlMaxAge, corsMaxAge)
+	ctx.SetStatusCode(fasthttp.StatusNoContent)
+	return true, nil
+}
+
+// originAllowed says whether pages of an origin, as the header of that name has it, may use the
+// service at host: those that came from host itself, and those on the list.
+func (c Config) originAllowed(origin, host string) bool {
+	for _, allowed := range c.AllowedOrigins {
+		if allowed == anyOrigin || strings.EqualFold(allowed, origin) {
+			return true
+		}
+	}
+	u, err := url.Parse(origin)
+	if err != nil || u.Host == "" {
+		return false // such as "null"
+	}
+	port := defaultHTTPPort
+	if u.Scheme == "https" { // a proxy before us has the certificate
+		port = defaultHTTPSPort
+	}
+	return strings.EqualFold(strings.TrimSuffix(u.Host, ":"+port), strings.TrimSuffix(host, ":"+port))
+}
+
+// hostAllowed says whether a request for host, with or without a port, is for this service. Addresses
+// always are: a page that rebinds a name has that name in its requests.
+func (c Config) hostAllowed(host string) bool {
+	if len(c.AllowedHosts) == 0 {
+		return true
+	}
+	name := host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		name = h
+	}
+	name = strings.TrimSuffix(name, ".")
+	if _, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil || strings.EqualFold(name, "localhost") {
+		return true
+	}
+	return slices.ContainsFunc(c.AllowedHosts, func(allowed string) bool {
+		return strings.EqualFold(allowed, name) || strings.EqualFold(allowed, host)
+	})
+}
