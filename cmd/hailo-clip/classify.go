@@ -13,6 +13,7 @@ import (
 
 	"hailoclip/cache"
 	"hailoclip/pipeline"
+	"hailoclip/pipeline/fair"
 )
 
 type classifyCmd struct {
@@ -66,7 +67,7 @@ func (c *classifyCmd) Run(ctx context.Context, g *globals) error {
 }
 
 func (c *classifyCmd) classify(ctx context.Context, e *engine) error {
-	prompts, err := e.prompts(ctx, c.Prompt)
+	prompts, err := e.prompts(ctx, fair.Caller{}, c.Prompt)
 	if err != nil {
 		return err
 	}

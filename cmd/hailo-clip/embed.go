@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"hailoclip/pipeline"
+	"hailoclip/pipeline/fair"
 )
 
 type embedCmd struct {
@@ -53,7 +54,7 @@ func (c *embedTextCmd) Run(ctx context.Context, g *globals) error {
 		return usageError{errors.New("the text is empty")}
 	}
 	return withEngine(ctx, g, func(e *engine) error {
-		p, err := e.prompts(ctx, []string{c.Text})
+		p, err := e.prompts(ctx, fair.Caller{}, []string{c.Text})
 		if err != nil {
 			return err
 		}
