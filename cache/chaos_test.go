@@ -49,7 +49,7 @@ func TestEverythingAtOnce(t *testing.T) {
 				if n%5 == 0 {
 					ctx, cancel = context.WithTimeout(t.Context(), time.Duration(random.IntN(200))*time.Microsecond)
 				}
-				p, err := te.Get(ctx, fair.Caller{}, prompts)
+				p, err := te.Get(ctx, fair.Caller{Address: fmt.Sprint(i % 3), Connection: uint64(i % 12)}, prompts)
 				cancel()
 				switch {
 				case err == nil:

@@ -57,7 +57,8 @@ type fakeEncoder struct {
 	mu      sync.Mutex
 	encoded map[string]int
 	batches []int
-	ended   []error // why calls that were at the gate gave up
+	order   []string // what it was given, in order
+	ended   []error  // why calls that were at the gate gave up
 }
 
 func newFake(namespace string) *fakeEncoder {
@@ -67,6 +68,7 @@ func newFake(namespace string) *fakeEncoder {
 func (f *fakeEncoder) encode(ctx context.Context, texts []string) ([]Vector, error) {
 	f.mu.Lock()
 	f.batches = append(f.batches, len(texts))
+	f.order = append(f.order, texts...)
 	gate, err := f.gate, f.err
 	f.mu.Unlock()
 	if gate != nil {

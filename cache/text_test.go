@@ -93,12 +93,31 @@ func TestEqualHashes(t *testing.T) {
 	mustGet(t, te, dogs...)
 	mustGet(t, te, dogs[0])
 	mustGet(t, embeddings(t, s, newFake("other")), cats...)
-	wide := embeddingsOf(t, s, Encoder{Namespace: "ns", Dim: 2 * testDim, Batch: 1, Calls: 1,
-		Encode: func(_ context.Context, texts []string) ([]Vector, error) {
-			return []Vector{vectorOf("ns", texts[0], 2*testDim)}, nil
-		}})
-	mustGet(t, wide, cats...)
 	mustGet(t, te, cats...)
+	one, other := []string{"a\x00b", "c"}, []string{"a", "b\x00c"} // the same bytes once the key joins them
+	for range 3 {
+		mustGet(t, te, one...)
+		mustGet(t, te, other...)
+		s.memory.lists.Wait()
+	}
+}
+
+// Whoever gives two encoders of different dimensions one name must not get vectors of the other's.
+func TestDimensionsDoNotMix(t *testing.T) {
+	for name, config := range map[string]Config{"memory": memoryOnly(), "disk": testConfig()} {
+		t.Run(name, func(t *testing.T) {
+			config.CacheMaxEntries = 1 // so that the file and its queue are asked
+			s, _ := openStore(t, config, t.TempDir())
+			narrow, cats := newFake("ns"), promptList("cat", 30)
+			te := embeddings(t, s, narrow)
+			wide := embeddingsOf(t, s, Encoder{Namespace: "ns", Dim: 2 * testDim, Batch: 8, Calls: 1,
+				Encode: wideEncode(newFake("ns"), 2*testDim)})
+			for range 3 {
+				mustGet(t, te, cats...)
+				mustGet(t, wide, cats...)
+			}
+		})
+	}
 }
 
 func TestNamespacesDoNotMix(t *testing.T) {
