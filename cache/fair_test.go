@@ -114,11 +114,13 @@ func TestGreediestMakesRoom(t *testing.T) {
 		blocked(t, config, func(t *testing.T, s *Store, te *TextEmbeddings, f *fakeEncoder) {
 			encoding := goGetAs(t.Context(), te, "first", "first")
 			greedy := goGetAs(t.Context(), te, "greedy", promptList("cat", 1000)...)
-			asGreedy := goGetAs(t.Context(), te, "other", promptList("dog", 1000)...)
+			soon, stop := context.WithTimeout(t.Context(), time.Second)
+			defer stop()
+			asGreedy := goGetAs(soon, te, "other", promptList("dog", 1000)...)
 			if err := <-asGreedy; !errors.Is(err, ErrBusy) {
 				t.Errorf("one who brings as much got %v", err)
 			}
-			if _, err := te.rows(t.Context(), fair.Caller{}, []string{"of a file"}); !errors.Is(err, ErrBusy) {
+			if _, err := te.rows(soon, fair.Caller{}, []string{"of a file"}); !errors.Is(err, ErrBusy) {
 				t.Errorf("the prompt file got %v", err)
 			}
 			late, cancel := context.WithCancel(t.Context())

@@ -60,6 +60,10 @@ func (t *TextEmbeddings) join(r *request, prompts []string, missing []int, rows 
 			if rows[i] = t.store.memory.vector(t.encoder.Namespace, prompts[i], t.encoder.Dim); rows[i] != nil {
 				continue
 			}
+			if len(fresh) == 0 && !t.makeRoom(r.caller, len(missing)-n) {
+				t.refuse(r)
+				return t.busy()
+			}
 			f = &flight{prompt: strings.Clone(prompts[i]), done: make(chan struct{})}
 			t.flights[f.prompt] = f
 			fresh = append(fresh, f)
@@ -68,10 +72,6 @@ func (t *TextEmbeddings) join(r *request, prompts []string, missing []int, rows 
 		}
 		r.flights[n] = f
 		t.await(r, f)
-	}
-	if len(fresh) > 0 && !t.makeRoom(r.caller, len(fresh)) {
-		t.refuse(r)
-		return t.busy()
 	}
 	t.store.counts.shared.Add(uint64(joined))
 	t.waiting += len(fresh)
@@ -98,7 +98,7 @@ func (t *TextEmbeddings) await(r *request, f *flight) {
 	}
 }
 
-// makeRoom says whether a caller may bring n new prompts. For that it refuses requests of callers
+// makeRoom says whether a caller may bring n more prompts. For that it refuses requests of callers
 // who have more waiting, in a full queue. The program's own prompts wait until there is room.
 func (t *TextEmbeddings) makeRoom(c fair.Caller, n int) bool {
 	for t.waiting >= t.store.config.MaxPending {
