@@ -1,7 +1,7 @@
 package api
 
 import (
-	"fmt"
+	"context"
 	"net"
 	"net/netip"
 	"strconv"
@@ -27,20 +27,28 @@ func (c Config) Listen() (net.Listener, error) {
 	if ip, err := netip.ParseAddr(c.Host); err == nil && ip.Is4() {
 		network = "tcp4"
 	}
-	return net.Listen(network, c.Addr())
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false) // its sockets know no filter, see dropNewcomers
+	return lc.Listen(context.Background(), network, c.Addr())
 }
 
-// URL is where a service that listens on that address can be opened on this machine.
-func URL(listening net.Addr) string {
-	tcp, ok := listening.(*net.TCPAddr)
-	switch {
-	case !ok:
-		return "http://" + listening.String()
-	case !tcp.IP.IsUnspecified() && len(tcp.IP) != 0:
-		return "http://" + tcp.String()
-	case tcp.IP.To4() != nil:
-		return fmt.Sprintf("http://127.0.0.1:%d", tcp.Port)
-	default:
-		return fmt.Sprintf("http://localhost:%d", tcp.Port)
+// URL is where the service can be opened on its own machine.
+func (c Config) URL() string { return openable(c.Addr()) }
+
+// URL is where a service that listens on that address can be opened on its own machine.
+func URL(listening net.Addr) string { return openable(listening.String()) }
+
+// openable makes a URL of an address to listen on: nobody can open that of all addresses.
+func openable(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "http://" + addr
 	}
+	switch host {
+	case "0.0.0.0":
+		host = "127.0.0.1"
+	case "", "::":
+		host = "localhost"
+	}
+	return "http://" + net.JoinHostPort(host, port)
 }

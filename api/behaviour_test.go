@@ -42,6 +42,26 @@ func TestClassify(t *testing.T) {
 	}
 }
 
+// TestNoThresholdCutsNothing: neither one prompt with a negative cosine nor, without softmax, many.
+func TestNoThresholdCutsNothing(t *testing.T) {
+	negative := ""
+	for i := 0; negative == ""; i++ {
+		if name := fmt.Sprint("text ", i); dot(testVector(name), testVector(goodImage)) < -0.01 {
+			negative = name
+		}
+	}
+	for softmax, prompts := range map[bool][]string{true: {negative}, false: {goodImage, negative}} {
+		s := serve(t, func(_ *Config, svc *Service) { svc.Softmax = softmax })
+		for more, want := range map[string]int{"": len(prompts), `,"threshold":null`: len(prompts), `,"threshold":0`: len(prompts) - 1} {
+			var a classifyAnswer
+			s.post(t, "/v1/classify", classifyBody(goodImage, more, prompts...)).into(t, &a)
+			if len(a.Classifications) != want {
+				t.Errorf("softmax %v%s: %d matches of %d prompts, want %d", softmax, more, len(a.Classifications), len(prompts), want)
+			}
+		}
+	}
+}
+
 func TestClassifyWithoutSoftmax(t *testing.T) {
 	s := serve(t, func(_ *Config, svc *Service) { svc.Softmax = false })
 	var a classifyAnswer
@@ -79,7 +99,10 @@ func TestAccepted(t *testing.T) {
 		{name: "top_k 2.0 is an integer", body: classifyBody(goodImage, `,"top_k":2.0`, threePrompts[1], threePrompts[1], "x"), want: []string{goodImage, goodImage}},
 		{name: "top_k 1e0 is an integer", body: classifyBody(goodImage, `,"top_k":1e0`, threePrompts...), want: []string{goodImage}},
 		{name: "top_k above the number of prompts", body: classifyBody(goodImage, `,"top_k":1e300`, threePrompts...)},
-		{name: "threshold null is 0", body: classifyBody(goodImage, `,"threshold":null`, threePrompts...)},
+		{name: "a byte order mark", body: "\xef\xbb\xbf" + body(image)},
+		{name: "white space in a data URI's head", body: body("data:image/png ; base64 ," + image)},
+		{name: "white space at the end of a prompt does not count", body: classifyBody(goodImage, "", "x"+strings.Repeat(" ", 3000)), want: []string{"x" + strings.Repeat(" ", 3000)}},
+		{name: "threshold null cuts nothing", body: classifyBody(goodImage, `,"threshold":null`, threePrompts...)},
 		{name: "threshold filters on score", body: classifyBody(goodImage, `,"threshold":0.5`, threePrompts...), want: []string{goodImage}},
 		{name: "threshold 1 filters all", body: classifyBody("another", `,"threshold":1`, threePrompts...), want: []string{}},
 		{name: "duplicate prompts are kept, in input order", body: classifyBody(goodImage, "", "same", goodImage, "same"), want: []string{goodImage, "same", "same"}},
@@ -158,6 +181,11 @@ func TestRefused(t *testing.T) {
 		{"data URI not base64", withImage(`"data:image/svg+xml,<svg/>"`), 400, "invalid_image", "not base64", nil},
 		{"not an image", withImage(`"` + b64(notAnImage) + `"`), 400, "invalid_image", "not an image", nil},
 		{"truncated JPEG", withImage(`"` + b64(truncatedImage) + `"`), 400, "invalid_image", "truncated", nil},
+		{"UTF-16 with a mark", "\xff\xfe{\x00}\x00", 400, "invalid_json", "UTF-16: send JSON as UTF-8", nil},
+		{"UTF-16, big-endian", "\x00{\x00}", 400, "invalid_json", "UTF-16", nil},
+		{"UTF-32", "{\x00\x00\x00}\x00\x00\x00", 400, "invalid_json", "UTF-32", nil},
+		{"invalid UTF-8 in a prompt", "{\"image\":\"" + image + "\",\"prompts\":[\"caf\xe9\"]}", 400, "invalid_json", "not valid UTF-8, at byte", nil},
+		{"invalid UTF-8 where nobody looks", "{\"image\":\"" + image + "\",\"prompts\":[\"x\"],\"y\":{\"\xed\xa0\x80\":1}}", 400, "invalid_json", "not valid UTF-8", nil},
 		{"image_url", `{"image_url":"http://x/y.jpg","prompts":["x"]}`, 400, "invalid_request", "image_url is not supported, send the image", nil},
 		{"image_url and nothing else", `{"image_url":"http://x/y.jpg"}`, 400, "invalid_request", "image_url is not supported, send the image", nil},
 		{"image_url beside an image", with(`,"image_url":{"url":1}`), 400, "invalid_request", "image_url is not supported, send the image", nil},
@@ -342,7 +370,7 @@ func TestHealth(t *testing.T) {
 			if err := json.Unmarshal(r.body, &got); err != nil || r.status != c.status {
 				t.Fatalf("%v: %d %s", err, r.status, r.body)
 			}
-			if up, ok := got["uptime_seconds"].(float64); !ok || up < 0 {
+			if up, ok := got["uptime_seconds"].(float64); !ok || up < 0 || up != math.Trunc(up) {
 				t.Errorf("uptime_seconds is %v", got["uptime_seconds"])
 			}
 			delete(got, "uptime_seconds")

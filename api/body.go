@@ -19,6 +19,12 @@ const largestPooled = 1 << 20
 
 // bodyMemory hands out the buffers that bodies are read into, and bounds what is out at any
 // time. Safe for concurrent use.
+//
+// Nothing of a former request shows through: a buffer is handed out empty, read extends it by
+// exactly the bytes that have arrived, and everybody after that gets slices of those (the image
+// with no capacity beyond them). Nothing that outlives the request points into it: prompts, texts,
+// ids, paths and errors are copies. It is put back by work.release, when the handler and the
+// line are both done; tests overwrite it then (see poison) to find those that are not.
 type bodyMemory struct {
 	free  atomic.Int64                // bytes that may still be handed out
 	pools [len(pooledSizes)]sync.Pool // of *byte, the first one of a buffer of that size
@@ -48,8 +54,14 @@ func (m *bodyMemory) get(size int) ([]byte, error) {
 	return make([]byte, 0, size), nil
 }
 
+// poison, if set, overwrites memory that is given back. Tests set it.
+var poison func(b []byte)
+
 // put takes back a buffer that get has returned; it may be nil.
 func (m *bodyMemory) put(b []byte) {
+	if poison != nil {
+		poison(b[:cap(b)])
+	}
 	if class := slices.Index(pooledSizes[:], cap(b)); class >= 0 {
 		m.pools[class].Put(unsafe.SliceData(b))
 	}

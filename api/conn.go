@@ -17,16 +17,14 @@ import (
 
 // How a connection ends whose client may still be sending: it has this long and this many
 // bytes to notice the answer. Closed at once, the kernel would answer what still arrives with a
-// reset, and many clients would never see why they were refused.
+// reset, and clients that send all before they read would never see why they were refused: with
+// 1 MiB Python's do not see a 413 of 17 MB, with this much they do.
 const (
 	lingerTime  = 2 * time.Second
 	lingerBytes = 64 << 20
 	// A connection that ends between two requests has nothing to read; it only waits for a
 	// request that crosses its end.
 	partingTime = 250 * time.Millisecond
-	// lastLook is how long a connection that has been told to go looks for a request that has
-	// come in the same moment. It is there already or not; the rest is for a slow machine.
-	lastLook = 50 * time.Millisecond
 )
 
 // phase is what a connection does.
@@ -45,12 +43,13 @@ type conn struct {
 	net.Conn
 	id       uint64 // never used again
 	listener *listener
-	surplus  bool      // one too many: only /health is answered, and the connection ends after that
+	surplus  bool      // one too many: only /health is answered
 	latest   time.Time // no read ends later; zero: no bound. For a surplus connection
 	regular  bool      // it counts among listener.max; guarded by listener.mu
 
 	linger atomic.Int64 // time.Duration: the client may still be sending when the connection is closed
 	late   atomic.Bool  // a read ended because its deadline passed
+	last   atomic.Bool  // the request that comes next, or is being served, is the last one
 	closed atomic.Bool
 	cancel atomic.Pointer[context.CancelCauseFunc] // ends the request that is being worked on; nil between requests
 
@@ -94,10 +93,10 @@ func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	timedOut := errors.Is(err, os.ErrDeadlineExceeded)
 	if timedOut && c.toldToGo() {
-		if n, err = c.Conn.Read(b); n == 0 {
+		if n = readNow(c.Conn, b); n == 0 {
 			return 0, io.EOF
 		}
-		timedOut = false
+		err, timedOut = nil, false
 	}
 	if n > 0 {
 		c.enter(serving)
@@ -108,11 +107,28 @@ func (c *conn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// toldToGo says whether a read ended because of retire, and gives it time for another look.
+// toldToGo says whether a read ended because of retire, and makes another one possible.
 func (c *conn) toldToGo() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.phase == leaving && c.Conn.SetReadDeadline(time.Now().Add(lastLook)) == nil
+	return c.phase == leaving && c.Conn.SetReadDeadline(time.Time{}) == nil
+}
+
+// readNow reads what has arrived, without waiting for more, and returns its length.
+func readNow(nc net.Conn, b []byte) (n int) {
+	sc, ok := nc.(syscall.Conn)
+	if !ok {
+		return 0
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	_ = raw.Read(func(fd uintptr) bool {
+		n, _ = unix.Read(int(fd), b) // nothing there is EAGAIN
+		return true
+	})
+	return max(n, 0)
 }
 
 // enter changes the phase to waiting or serving. A connection that serves after all has its deadline again.
@@ -158,6 +174,7 @@ func (c *conn) retire() bool {
 		return false
 	}
 	c.phase = leaving
+	c.last.Store(true)
 	c.linger.CompareAndSwap(0, int64(partingTime))
 	_ = c.Conn.SetReadDeadline(time.Unix(1, 0)) // wakes the read
 	return true

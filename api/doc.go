@@ -6,6 +6,9 @@
 //
 // How a request goes through it:
 //
+//   - listener takes the connection, or makes room for it, or answers that there is none; conn
+//     knows whether it waits for a request, and whether its client is still there.
+//   - Server.screen refuses what pages of other origins have browsers send.
 //   - Server.handle gives it an id, catches panics, writes the log line.
 //   - bodyMemory.read takes the body into a buffer, which grows with what has arrived and not
 //     with what was promised, up to Config.MaxBodyBytes, and all of them together up to

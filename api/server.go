@@ -68,6 +68,9 @@ type Server struct {
 
 	proxies []netip.Prefix // trusted ones
 
+	// lastWords is how long the answers of requests that Shutdown gave up have to get out.
+	lastWords time.Duration
+
 	works    sync.Pool // of *work
 	bodies   bodyMemory
 	stopping atomic.Bool
@@ -86,7 +89,7 @@ func New(cfg Config, svc Service) (*Server, error) {
 	if err := warmUp(); err != nil {
 		return nil, fmt.Errorf("api: %w", err)
 	}
-	s := &Server{cfg: cfg, svc: svc, start: time.Now()}
+	s := &Server{cfg: cfg, svc: svc, start: time.Now(), lastWords: time.Second}
 	s.base, s.giveUp = context.WithCancelCause(context.Background())
 	s.works.New = func() any { return newWork(s) }
 	s.bodies.free.Store(int64(cfg.MaxBodyMemoryBytes))
@@ -108,7 +111,7 @@ func New(cfg Config, svc Service) (*Server, error) {
 		ConnState:          connState,
 		ReadBufferSize:     cfg.MaxHeaderBytes,
 		MaxRequestBodySize: cfg.MaxBodyBytes,
-		Concurrency:        cfg.MaxConnections + reserve + 1, // never reached: our listener bounds them
+		Concurrency:        cfg.MaxConnections + cfg.reserve() + 1, // never reached: our listener bounds them
 
 		// The handler reads the body, because read by the server the memory for it is taken
 		// when its length is promised, and stays with the connection while that is idle.
@@ -155,7 +158,7 @@ func connState(nc net.Conn, state fasthttp.ConnState) {
 
 // Serve accepts connections from ln and serves them until Shutdown, then returns nil. It closes ln.
 func (s *Server) Serve(ln net.Listener) error {
-	l := newListener(ln, s.cfg.MaxConnections, s.refusal, s.svc.Log)
+	l := newListener(ln, s.cfg, s.refusal, s.svc.Log)
 	s.mu.Lock()
 	s.listeners = append(s.listeners, l)
 	if s.stopping.Load() {
@@ -191,9 +194,6 @@ func (s *Server) watch(l *listener) (stop func()) {
 	return func() { close(done) }
 }
 
-// lastWords is how long the answers of requests that Shutdown gave up have to get out.
-const lastWords = 5 * time.Second
-
 // Shutdown stops accepting, answers new requests on open connections with 503, waits for the
 // requests inside and closes the connections. Every connection that a client has opened is
 // served to that end, also those that wait to be accepted. When ctx ends first, what is still
@@ -215,7 +215,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	if ctx.Err() == nil {
 		return err
 	}
-	patience, cancel := context.WithTimeout(context.Background(), lastWords)
+	patience, cancel := context.WithTimeout(context.Background(), s.lastWords)
 	defer cancel()
 	for _, l := range listeners {
 		_ = l.Listener.Close() // it may still have waited for connections that were being opened

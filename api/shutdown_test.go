@@ -85,6 +85,7 @@ func TestStoppingOnOpenConnections(t *testing.T) {
 
 func TestShutdownGivesUp(t *testing.T) {
 	s := serve(t, nil)
+	s.lastWords = time.Minute // it ends as soon as they are said
 	inside := make(chan reply, 2)
 	for _, body := range []string{classifyBody(waitingImage, "", "x"), classifyBody(goodImage, "", waitingText)} {
 		go func() {

@@ -17,6 +17,10 @@ import (
 
 // work is what a request with work in it needs memory for. It comes from a pool and goes back
 // when the handler and, if the job was given to it, the line are both done with it.
+//
+// Nothing of a former request shows through: release clears every field but scratch, of which
+// decodeFast reads only what it has written in the same step. The answer is built in the response's
+// own buffer, from its start, while the handler still holds w.
 type work struct {
 	body    []byte // the body as it came; later the image, over its own text; of server.bodies
 	in      input  // points into body
@@ -45,6 +49,9 @@ func (w *work) release() {
 	if w.holders.Add(-1) == 0 {
 		w.in, w.job, w.ctx, w.read, w.texts = input{}, pipeline.Job{}, nil, 0, 0
 		w.caller = fair.Caller{}
+		if poison != nil {
+			poison(w.scratch[:])
+		}
 		w.server.bodies.put(w.body)
 		w.body = nil
 		w.server.works.Put(w)
@@ -127,7 +134,7 @@ func (s *Server) admit(h *fasthttp.RequestHeader) (time.Duration, error) {
 // decodeImage takes the image out of the request into the job. The input is used up by it.
 func (w *work) decodeImage() error {
 	image, err := w.in.decodeImage(w.body, &w.scratch)
-	w.job.Image = image
+	w.job.Image = slices.Clip(image) // behind it lies what is left of the text, and of older bodies
 	w.read = time.Since(w.began)
 	return err
 }

@@ -66,6 +66,8 @@ type encoders struct {
 	device *npu.Backend    // the NPU or the simulated chip, for its counters; nil without one
 	why    string          // why this kind
 
+	hashVectors bool // vectors are made of the input's bytes by the simulated chip and mean nothing
+
 	standIn hailo.Backend   // for images while the device is lost; nil: there is none
 	opened  []hailo.Backend // what close closes, in that order
 }
@@ -77,6 +79,17 @@ func (e *encoders) close() error {
 		errs = append(errs, b.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// simulatedVectors is the warning of answers made of a simulated chip's own vectors.
+const simulatedVectors = "simulated-vectors"
+
+// warning is what every answer is to warn of; "" for nothing.
+func (e *encoders) warning() string {
+	if e.hashVectors {
+		return simulatedVectors
+	}
+	return ""
 }
 
 // opener is what opening an encoder needs.
@@ -114,6 +127,9 @@ func (o opener) fill(ctx context.Context, e *encoders) (err error) {
 	case "npu":
 		err = o.openDevice(ctx, e, o.openNPU)
 	case "sim":
+		if e.hashVectors = o.cfg.Sim.Vectors == "hash"; e.hashVectors {
+			o.log.Warn("the simulated chip makes its vectors of the bytes of images and texts: every answer is nonsense; sim.vectors: model gives the demo model's")
+		}
 		err = o.openDevice(ctx, e, o.openSim)
 	}
 	if err != nil {

@@ -4,9 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
-	"net"
 	"net/http"
-	"strconv"
 	"time"
 
 	"hailoclip/api"
@@ -19,13 +17,9 @@ const askTime = time.Second
 // askService returns what the service on the configured address tells of the chip; false if none
 // answers, or it encodes elsewhere.
 func askService(ctx context.Context, c api.Config) (doctor.Service, bool) {
-	host := c.Host
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "localhost"
-	}
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	url := "http://" + net.JoinHostPort(host, strconv.Itoa(c.Port))
+	url := c.URL()
 	var health struct {
 		Service     string `json:"service"`
 		Reason      string `json:"reason"`

@@ -65,10 +65,8 @@ Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration, 3 something is
 func main() { os.Exit(run()) }
 
 func run() int {
-	// A Ctrl-C cancels what is under way; a second one ends the process at once.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := untilSignal()
 	defer stop()
-	context.AfterFunc(ctx, stop)
 
 	var c cli
 	parser, err := kong.New(&c,
@@ -94,6 +92,28 @@ func run() int {
 		return exitUsage
 	}
 	return exitCode(ctx, k.Run())
+}
+
+// untilSignal returns a context that ends with the first SIGTERM, SIGHUP or Ctrl-C. A second Ctrl-C
+// ends the process at once; the other two come from programs, which may repeat them, and change
+// nothing any more. A SIGHUP that nohup ignores stays ignored.
+func untilSignal() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.Background())
+	wanted := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		wanted = append(wanted, syscall.SIGHUP)
+	}
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, wanted...)
+	go func() {
+		for s := range signals {
+			if s == os.Interrupt {
+				signal.Reset(os.Interrupt)
+			}
+			cancel()
+		}
+	}()
+	return ctx, cancel
 }
 
 // usageError is a mistake in the arguments or in the configuration.

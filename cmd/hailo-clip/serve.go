@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
+	"os"
 	"strconv"
 	"syscall"
 
@@ -63,7 +65,7 @@ type service struct {
 // newService takes the port first, so that a second start fails at once and not after the model
 // has been loaded; clients that connect meanwhile wait in the kernel's queue.
 func newService(ctx context.Context, cfg configs.Config, state string, log serviceLogs) (*service, error) {
-	ln, err := net.Listen("tcp", cfg.Server.Addr())
+	ln, err := cfg.Server.Listen()
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("%w; is another hailo-clip running? choose another port with --port", err)
 	}
@@ -74,10 +76,14 @@ func newService(ctx context.Context, cfg configs.Config, state string, log servi
 	if err != nil {
 		return nil, errors.Join(err, ln.Close())
 	}
+	if cfg.Server, err = fitDescriptors(cfg.Server, log.all); err != nil {
+		return nil, errors.Join(err, e.close(context.WithoutCancel(ctx)), ln.Close())
+	}
 	server, err := api.New(cfg.Server, api.Service{
 		Pipeline: e.pipe, Prompts: e.prompts, Health: e.health, Stats: e.stats, Model: e.model.Name,
 		LogitScale: e.logitScale(), Softmax: cfg.CLIP.ApplySoftmax,
 		RequestTimeout: cfg.Performance.RequestTimeout.Std(), Version: programVersion(), Log: log.requests,
+		Warning: e.encoders.warning(),
 	})
 	if err != nil {
 		return nil, errors.Join(err, e.close(context.WithoutCancel(ctx)), ln.Close())
@@ -85,8 +91,40 @@ func newService(ctx context.Context, cfg configs.Config, state string, log servi
 	return &service{engine: e, server: server, ln: ln}, nil
 }
 
-// url is where the service answers.
-func (s *service) url() string { return "http://" + s.ln.Addr().String() }
+// otherFiles is how many files the service may come to open beside its connections and what it has
+// open when it begins to serve: a device's worker that is started again, a cache file made anew.
+const otherFiles = 16
+
+// fitDescriptors lowers max_connections to what the limit of open files allows, with a warning. When
+// that is next to nothing it is an error. The Go runtime has raised the soft limit to the hard one.
+func fitDescriptors(c api.Config, log *slog.Logger) (api.Config, error) {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return c, nil //nolint:nilerr // it would only have been a warning
+	}
+	used, _ := os.ReadDir("/proc/self/fd") // none where there is no /proc
+	return lowerConnections(c, limit.Cur, len(used)+otherFiles, log)
+}
+
+// lowerConnections is fitDescriptors for a limit of which others are taken.
+func lowerConnections(c api.Config, limit uint64, others int, log *slog.Logger) (api.Config, error) {
+	const remedy = "raise it (ulimit -n; LimitNOFILE in the systemd unit)"
+	wanted, needed := c.MaxConnections, func() uint64 { return uint64(c.Descriptors() + others) }
+	if needed() <= limit {
+		return c, nil
+	}
+	for needed() > limit {
+		if c.MaxConnections--; c.MaxConnections < 1 {
+			return c, fmt.Errorf("the process may open %d files, and the service needs %d for one connection: %s", limit, needed()+1, remedy)
+		}
+	}
+	log.Warn("fewer connections than server.max_connections: the process may not open so many files; "+remedy,
+		"max_connections", wanted, "lowered_to", c.MaxConnections, "open_files_limit", limit)
+	return c, nil
+}
+
+// url is where the service can be opened on this machine.
+func (s *service) url() string { return api.URL(s.ln.Addr()) }
 
 // run serves until ctx ends, then drains within server.shutdown_timeout: stop accepting, finish
 // what is inside, flush the cache, release the device.
@@ -94,7 +132,7 @@ func (s *service) run(ctx context.Context) error {
 	e := s.engine
 	served := make(chan error, 1)
 	go func() { served <- s.server.Serve(s.ln) }()
-	e.log.Info("serving", "url", s.url(), "model", e.model.Name)
+	e.log.Info("serving", "url", s.url(), "listening", s.ln.Addr().String(), "model", e.model.Name)
 	notify(e, daemon.SdNotifyReady)
 
 	precompute, cancelPrecompute := context.WithCancel(ctx)

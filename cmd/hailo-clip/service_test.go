@@ -246,10 +246,18 @@ func slowChip(t *testing.T, factor int) (control, *running) {
 	return chip, r
 }
 
-// TestStopUnderLoad sends SIGTERM while requests are inside, waiting for a slow chip to encode
+// TestStopUnderLoad ends the service while requests are inside, waiting for a slow chip to encode
 // their prompts, with the work on their pictures still to come: every one of them is answered in
-// full, and whoever comes later is refused.
+// full, whatever signals follow, and whoever comes later is refused.
 func TestStopUnderLoad(t *testing.T) {
+	for _, signals := range [][]syscall.Signal{
+		{syscall.SIGTERM}, {syscall.SIGHUP}, {syscall.SIGTERM, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT},
+	} {
+		t.Run(fmt.Sprint(signals), func(t *testing.T) { stopUnderLoad(t, signals) })
+	}
+}
+
+func stopUnderLoad(t *testing.T, signals []syscall.Signal) {
 	_, r := slowChip(t, 30)
 	const inside = 8
 	replies := make([]reply, inside)
@@ -273,7 +281,18 @@ func TestStopUnderLoad(t *testing.T) {
 			t.Fatalf("they did not get to the text encoder together: %v", cache)
 		}
 	}
-	if code := r.stop(t); code != exitOK {
+	for _, s := range signals {
+		if err := r.cmd.Process.Signal(s); err != nil {
+			t.Fatal(err)
+		}
+		for end := time.Now().Add(time.Minute); !strings.Contains(r.logged(), `"msg":"stopping"`); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("it does not stop")
+			}
+		}
+	}
+	<-r.ended
+	if code := r.cmd.ProcessState.ExitCode(); code != exitOK {
 		t.Errorf("exit code %d", code)
 	}
 	clients.Wait()

@@ -1,0 +1,421 @@
+package api
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// troubled is a listener whose first calls of Accept fail.
+type troubled struct {
+	*net.TCPListener
+	errs []error
+}
+
+func (l *troubled) Accept() (net.Conn, error) {
+	if len(l.errs) > 0 {
+		err := l.errs[0]
+		l.errs = l.errs[1:]
+		return nil, &net.OpError{Op: "accept", Net: "tcp", Err: os.NewSyscallError("accept4", err)}
+	}
+	return l.TCPListener.Accept()
+}
+
+// serveOn is serve on a listener that is in trouble.
+func serveOn(t *testing.T, errs ...error) (*service, chan error) {
+	t.Helper()
+	s := newService(t, nil)
+	ln, err := s.cfg.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.addr = ln.Addr().String()
+	s.url = "http://" + s.addr
+	s.client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(&troubled{ln.(*net.TCPListener), errs}) }()
+	return s, ended
+}
+
+// TestAcceptGoesOn: what is wrong with one connection, or for a while, does not end the service.
+func TestAcceptGoesOn(t *testing.T) {
+	var many []error
+	for range spareFiles + 2 {
+		many = append(many, unix.EMFILE)
+	}
+	for _, errs := range [][]error{
+		many, {unix.ENFILE}, {unix.ENOBUFS}, {unix.ENOMEM}, {unix.ECONNABORTED}, {unix.EPROTO}, {unix.EMFILE, unix.ECONNABORTED, unix.ENETDOWN},
+	} {
+		t.Run(fmt.Sprint(errs), func(t *testing.T) {
+			s, ended := serveOn(t, errs...)
+			until(t, func() bool { return s.do(t, "GET", "/health", "").status == 200 })
+			if !strings.Contains(s.log.String(), "cannot be accepted") {
+				t.Errorf("the log says nothing of it: %s", s.log)
+			}
+			until(t, func() bool { return s.post(t, "/v1/embed/text", `{"text":"x"}`).status == 200 })
+			if err := s.Shutdown(context.Background()); err != nil {
+				t.Error(err)
+			}
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Run("for good", func(t *testing.T) {
+		s, ended := serveOn(t, unix.EBADF)
+		if err := <-ended; !errors.Is(err, unix.EBADF) {
+			t.Errorf("Serve returned %v", err)
+		}
+		if err := s.Shutdown(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// testListener is a listener of nothing with room for two connections.
+func testListener(t *testing.T) *listener {
+	t.Helper()
+	cfg := testConfig()
+	cfg.MaxConnections = 2
+	ln, err := cfg.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newListener(ln, cfg, nil, slog.New(slog.DiscardHandler))
+	l.yield = time.Hour
+	t.Cleanup(func() { _ = l.end(nil) })
+	return l
+}
+
+// pair returns a connection that l has admitted, and its client.
+func pair(t *testing.T, l *listener, short bool) (*conn, net.Conn) {
+	t.Helper()
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc, err := l.Listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close(); nc.Close() })
+	return l.admit(nc, short), client
+}
+
+// TestSpareFiles: a connection that came in place of a spare file is answered as a surplus one,
+// and its end brings the file back.
+func TestSpareFiles(t *testing.T) {
+	l := testListener(t)
+	var short []*conn
+	for i := range spareFiles {
+		if !l.makeRoom() {
+			t.Fatalf("no room after %d files", i)
+		}
+		c, _ := pair(t, l, true)
+		if short = append(short, c); !c.surplus {
+			t.Error("it is a regular connection")
+		}
+	}
+	if l.makeRoom() {
+		t.Error("there is room without a file")
+	}
+	for _, c := range short {
+		c.Close()
+	}
+	if len(l.spare) != spareFiles || l.count() != 0 {
+		t.Errorf("%d spare files, %d connections", len(l.spare), l.count())
+	}
+}
+
+// TestAdmission: regular connections up to the limit, then surplus ones, then none; each with an id of its own.
+func TestAdmission(t *testing.T) {
+	l := testListener(t)
+	var open []*conn
+	ids := map[uint64]bool{}
+	for i := range l.max + l.reserve {
+		c, _ := pair(t, l, false)
+		if c.surplus != (i >= l.max) {
+			t.Errorf("connection %d: surplus %v", i, c.surplus)
+		}
+		if !c.latest.IsZero() != c.surplus {
+			t.Errorf("connection %d may be read until %v", i, c.latest)
+		}
+		ids[c.id] = true
+		open = append(open, c)
+	}
+	if c, _ := pair(t, l, false); c != nil {
+		t.Error("one beyond the reserve was admitted")
+	}
+	if len(ids) != len(open) {
+		t.Errorf("%d ids for %d connections", len(ids), len(open))
+	}
+	open[0].Close()
+	if c, _ := pair(t, l, false); c == nil || c.surplus {
+		t.Errorf("after one has gone: %+v", c)
+	}
+}
+
+// TestLongestWaiterMakesRoom: not one that serves, and not one that has only just begun to wait.
+func TestLongestWaiterMakesRoom(t *testing.T) {
+	l := testListener(t)
+	busy, _ := pair(t, l, false)
+	busy.enter(serving)
+	idle, client := pair(t, l, false)
+	if c, _ := pair(t, l, false); !c.surplus {
+		t.Error("a connection that has only just come was sent away")
+	}
+	l.yield = 0
+	if c, _ := pair(t, l, false); c.surplus {
+		t.Error("nobody made room")
+	}
+	if busy.phase != serving || idle.phase != leaving {
+		t.Errorf("phases: busy %d, idle %d", busy.phase, idle.phase)
+	}
+	if n, err := idle.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		t.Errorf("the one that leaves reads %d bytes, %v", n, err)
+	}
+	go idle.Close()
+	if n, err := client.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		t.Errorf("its client reads %d bytes, %v", n, err)
+	}
+}
+
+// TestRetiredConnectionServesWhatHasArrived: a request that crosses the end is read, with the
+// deadline that the server had set.
+func TestRetiredConnectionServesWhatHasArrived(t *testing.T) {
+	l := testListener(t)
+	c, client := pair(t, l, false)
+	if err := c.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprint(client, "x")
+	if !c.retire() {
+		t.Fatal("it did not wait")
+	}
+	for _, want := range []string{"x", "y"} {
+		b := make([]byte, 1)
+		if n, err := c.Read(b); n != 1 || err != nil || string(b) != want {
+			t.Fatalf("read %q, %v; want %q", b[:n], err, want)
+		}
+		fmt.Fprint(client, "y")
+	}
+	if !c.last.Load() {
+		t.Error("it may be used for more")
+	}
+	if c.retire() {
+		t.Error("it was sent away while it served")
+	}
+	if c.late.Load() {
+		t.Error("the client counts as too slow")
+	}
+}
+
+// TestRetiredConnectionEndsAfterItsRequest: it has given its place away.
+func TestRetiredConnectionEndsAfterItsRequest(t *testing.T) {
+	s := serve(t, nil)
+	c := dial(t, s)
+	body := classifyBody(waitingImage, "", "x")
+	fmt.Fprintf(c, postHead+"Content-Length: %d\r\n\r\n%s", len(body), body)
+	<-s.working
+	s.listeners[0].busy()[0].last.Store(true)
+	s.release()
+	b, err := io.ReadAll(c)
+	if replies := parseReplies(t, string(b)); err != nil || len(replies) != 1 || !replies[0].last || replies[0].status != 200 {
+		t.Errorf("%v: %q", err, b)
+	}
+}
+
+// full serves with room for one connection, which a request at the device has.
+func full(t *testing.T) *service {
+	t.Helper()
+	s := serve(t, func(c *Config, _ *Service) { c.MaxConnections = 1 })
+	c := dial(t, s)
+	body := classifyBody(waitingImage, "", "x")
+	fmt.Fprintf(c, postHead+"Content-Length: %d\r\n\r\n%s", len(body), body)
+	<-s.working
+	return s
+}
+
+// TestTooManyConnections: /health is answered, and everybody else learns why not, however much they send.
+func TestTooManyConnections(t *testing.T) {
+	s := full(t)
+	until(t, func() bool { // 503 to a client that needs longer than surplusTime
+		r := s.do(t, "GET", "/health", "")
+		return r.status == 200 && r.last
+	})
+	for _, size := range []int{1, 50_000, 900_000} {
+		r := s.post(t, "/v1/embed/text", `{"text":"x","more":"`+strings.Repeat("y", size)+`"}`)
+		if r.wantError(t, 503, "too_many_connections", "Too many connections"); !r.last {
+			t.Error("the connection stays open")
+		}
+	}
+	replies := parseReplies(t, raw(t, s)) // says nothing
+	if len(replies) != 1 {
+		t.Fatalf("%d answers", len(replies))
+	}
+	replies[0].wantError(t, 503, "too_many_connections", "Too many connections")
+	s.release()
+	until(t, func() bool { return s.post(t, "/v1/embed/text", `{"text":"x"}`).status == 200 })
+}
+
+// TestRefuse: the answer to a connection that is not even served arrives whole, and not as a reset.
+func TestRefuse(t *testing.T) {
+	s := newService(t, func(_ *Config, svc *Service) { svc.Warning = "careful" })
+	ln, err := s.cfg.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	client, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	fmt.Fprint(client, strings.Repeat("x", 10_000))
+	nc, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	refuse(nc, s.refusal())
+	b, err := io.ReadAll(client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	replies := parseReplies(t, string(b))
+	if len(replies) != 1 || replies[0].header.Get(headerWarning) != "careful" {
+		t.Fatalf("%q", b)
+	}
+	replies[0].wantError(t, 503, "too_many_connections", "Too many connections")
+}
+
+// TestBacklogIsAnswered: what the kernel has accepted before a stop is answered after it.
+func TestBacklogIsAnswered(t *testing.T) {
+	s := newService(t, nil)
+	ln, err := s.cfg.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var clients []net.Conn
+	for range 20 {
+		c, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprint(c, postHead+"Content-Length: 2\r\n\r\n{}")
+		clients = append(clients, c)
+	}
+	if err := s.Shutdown(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Serve(ln); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range clients {
+		b, err := io.ReadAll(c)
+		if err != nil {
+			t.Fatalf("%v after %q", err, b)
+		}
+		replies := parseReplies(t, string(b))
+		if len(replies) != 1 || !replies[0].last {
+			t.Fatalf("%q", b)
+		}
+		replies[0].wantError(t, 503, "stopping", "")
+	}
+}
+
+// TestDropNewcomers: connections that are there can be accepted, and the kernel takes no new ones.
+func TestDropNewcomers(t *testing.T) {
+	ln, err := testConfig().Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	first, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	dropNewcomers(ln)
+	if c, err := net.DialTimeout("tcp", ln.Addr().String(), 50*time.Millisecond); err == nil {
+		c.Close()
+		t.Error("a connection was made")
+	} else if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("a connection was refused: %v", err)
+	}
+	c, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprint(first, "x")
+	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestIdleConnectionIsAnsweredWhileStopping: the next request of a client that asks again and
+// again gets an answer that says why there is no more.
+func TestIdleConnectionIsAnsweredWhileStopping(t *testing.T) {
+	s := serve(t, nil)
+	c := dial(t, s)
+	r := bufio.NewReader(c)
+	ask := func() *http.Response {
+		t.Helper()
+		fmt.Fprint(c, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp
+	}
+	ask()
+	s.mu.Lock()
+	s.listeners[0].grace = time.Hour
+	s.mu.Unlock()
+	stopped := make(chan error, 1)
+	go func() { stopped <- s.Shutdown(context.Background()) }()
+	until(t, s.stopping.Load)
+	if resp := ask(); resp.StatusCode != 503 || !resp.Close {
+		t.Errorf("%d, connection closed %v", resp.StatusCode, resp.Close)
+	}
+	c.Close()
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestGoneClient: a request whose client has closed the connection is given up, one whose client
+// waits, with another request already sent, is not.
+func TestGoneClient(t *testing.T) {
+	for _, body := range []string{classifyBody(waitingImage, "", "x"), classifyBody(goodImage, "", waitingText)} {
+		s := serve(t, func(_ *Config, svc *Service) { svc.RequestTimeout = time.Hour })
+		c := dial(t, s)
+		fmt.Fprintf(c, postHead+"Content-Length: %d\r\n\r\n%s", len(body), body)
+		<-s.working
+		fmt.Fprint(c, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+		s.listeners[0].cancelGone()
+		if busy := s.listeners[0].busy(); len(busy) != 1 || busy[0].hungUp() {
+			t.Errorf("%d connections with a request", len(busy))
+		}
+		if strings.Contains(s.log.String(), "client_gone") {
+			t.Error("the client was given up while it waited")
+		}
+		c.Close()
+		until(t, func() bool { return strings.Contains(s.log.String(), "client_gone") })
+		until(t, func() bool { return s.listeners[0].count() == 0 })
+	}
+}
