@@ -16,6 +16,7 @@ import (
 
 	"hailoclip/cache"
 	"hailoclip/pipeline"
+	"hailoclip/pipeline/fair"
 )
 
 var twentyPrompts = func() (p []string) {
@@ -92,7 +93,7 @@ func handlerOnly(t testing.TB) *Server {
 	cfg.MaxBodyBytes = 16 << 20
 	s, err := New(cfg, Service{
 		Pipeline: line,
-		Prompts:  func(context.Context, []string) (*cache.Prompts, error) { return prompts, nil },
+		Prompts:  func(context.Context, fair.Caller, []string) (*cache.Prompts, error) { return prompts, nil },
 		Health:   func() Health { return Health{Status: Healthy} },
 		Stats:    func() any { return nil },
 		Model:    testModel, LogitScale: 100, RequestTimeout: time.Minute,

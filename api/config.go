@@ -39,6 +39,10 @@ type Config struct {
 	// none means any. Addresses and localhost are always allowed.
 	AllowedOrigins []string `yaml:"allowed_origins"`
 	AllowedHosts   []string `yaml:"allowed_hosts"`
+
+	// TrustedProxies are the addresses and networks (10.0.0.0/8) whose X-Forwarded-For says who asks.
+	// Others are taken for callers themselves.
+	TrustedProxies []string `yaml:"trusted_proxies"`
 }
 
 // Validate says which fields are out of bounds, all of them at once.
@@ -72,6 +76,10 @@ func (c Config) Validate() error {
 	}
 	for _, h := range c.AllowedHosts {
 		check(h != "" && !strings.ContainsAny(h, "/ \t@*?#"), "allowed_hosts", strconv.Quote(h), `a name, or a name and a port`)
+	}
+	for _, p := range c.TrustedProxies {
+		_, ok := parseProxy(p)
+		check(ok, "trusted_proxies", strconv.Quote(p), "an address, or a network such as 10.0.0.0/8")
 	}
 	return errors.Join(errs...)
 }

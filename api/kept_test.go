@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"hailoclip/cache"
+	"hailoclip/pipeline/fair"
 )
 
 // TestWarning: it is on every answer, the bad ones too.
@@ -36,11 +37,11 @@ func TestNothingKeptPointsIntoABody(t *testing.T) {
 	var records []slog.Record
 	s := serve(t, func(_ *Config, svc *Service) {
 		prompts := svc.Prompts
-		svc.Prompts = func(ctx context.Context, texts []string) (*cache.Prompts, error) {
+		svc.Prompts = func(ctx context.Context, c fair.Caller, texts []string) (*cache.Prompts, error) {
 			mu.Lock()
 			defer mu.Unlock()
 			kept = append(kept, texts)
-			return prompts(ctx, texts)
+			return prompts(ctx, c, texts)
 		}
 		svc.Log = slog.New(keeper{mu: &mu, records: &records})
 	})

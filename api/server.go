@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,11 +24,11 @@ import (
 type Service struct {
 	Pipeline *pipeline.Pipeline // decodes, encodes and scores images
 
-	// Prompts returns the vectors of the texts, in their order. It ends when ctx does. It may
-	// keep the strings, which have nothing to do with the body of the request, but not the
-	// slice. Besides the errors of package cache it returns pipeline.ErrUnavailable when the
-	// encoder is away and pipeline.ErrEncode when it fails.
-	Prompts func(ctx context.Context, texts []string) (*cache.Prompts, error)
+	// Prompts returns the vectors of the texts, in their order, which caller asks for. It ends
+	// when ctx does. It may keep the strings, which have nothing to do with the body of the
+	// request, but not the slice. Besides the errors of package cache it returns
+	// pipeline.ErrUnavailable when the encoder is away and pipeline.ErrEncode when it fails.
+	Prompts func(ctx context.Context, caller fair.Caller, texts []string) (*cache.Prompts, error)
 
 	// Health says how the service is doing. It is asked before every request with work in it,
 	// so it must not block.
@@ -65,6 +66,8 @@ type Server struct {
 	router *router.Router
 	start  time.Time
 
+	proxies []netip.Prefix // trusted ones
+
 	// lastWords is how long the answers of requests that Shutdown gave up have to get out.
 	lastWords time.Duration
 
@@ -90,6 +93,10 @@ func New(cfg Config, svc Service) (*Server, error) {
 	s.base, s.giveUp = context.WithCancelCause(context.Background())
 	s.works.New = func() any { return newWork(s) }
 	s.bodies.free.Store(int64(cfg.MaxBodyMemoryBytes))
+	for _, text := range cfg.TrustedProxies {
+		p, _ := parseProxy(text) // checked by Validate
+		s.proxies = append(s.proxies, p)
+	}
 	s.router = s.routes()
 	s.http = &fasthttp.Server{
 		Handler:       s.handle,

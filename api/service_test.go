@@ -25,6 +25,7 @@ import (
 
 	"hailoclip/cache"
 	"hailoclip/pipeline"
+	"hailoclip/pipeline/fair"
 )
 
 // TestMain also proves that no test leaves a goroutine behind, but for two of fasthttp: its
@@ -260,7 +261,7 @@ func score(job *pipeline.Job, image []float32) {
 }
 
 // prompts stands for the cache and the text encoder.
-func (s *service) prompts(ctx context.Context, texts []string) (*cache.Prompts, error) {
+func (s *service) prompts(ctx context.Context, _ fair.Caller, texts []string) (*cache.Prompts, error) {
 	p := &cache.Prompts{Dim: testDimension}
 	for _, text := range texts {
 		switch text {

@@ -12,6 +12,7 @@ import (
 
 	"hailoclip/cache"
 	"hailoclip/pipeline"
+	"hailoclip/pipeline/fair"
 )
 
 // work is what a request with work in it needs memory for. It comes from a pool and goes back
@@ -26,10 +27,11 @@ type work struct {
 	job     pipeline.Job
 	scratch [scratchBytes]byte
 
-	ctx   context.Context // carries the deadline
-	began time.Time       // when the body had arrived
-	read  time.Duration   // reading of the JSON and the base64
-	texts time.Duration   // vectors of the prompts
+	caller fair.Caller
+	ctx    context.Context // carries the deadline
+	began  time.Time       // when the body had arrived
+	read   time.Duration   // reading of the JSON and the base64
+	texts  time.Duration   // vectors of the prompts
 
 	holders atomic.Int32
 	left    func() // release, bound once
@@ -46,6 +48,7 @@ func newWork(s *Server) *work {
 func (w *work) release() {
 	if w.holders.Add(-1) == 0 {
 		w.in, w.job, w.ctx, w.read, w.texts = input{}, pipeline.Job{}, nil, 0, 0
+		w.caller = fair.Caller{}
 		if poison != nil {
 			poison(w.scratch[:])
 		}
@@ -77,6 +80,7 @@ func (s *Server) working(refuses func() error, answer func(*fasthttp.RequestCtx,
 		w := s.works.Get().(*work)
 		w.holders.Store(1)
 		defer w.release()
+		w.caller = s.caller(ctx)
 
 		w.body, err = s.bodies.read(ctx, s.cfg.MaxBodyBytes)
 		x.received, x.whole = len(w.body), err == nil
@@ -139,7 +143,7 @@ func (w *work) decodeImage() error {
 // vectors asks for the vectors of the texts.
 func (s *Server) vectors(w *work, texts []string) (*cache.Prompts, error) {
 	start := time.Now()
-	found, err := s.svc.Prompts(w.ctx, withoutTails(texts, s.cfg.MaxPromptBytes))
+	found, err := s.svc.Prompts(w.ctx, w.caller, withoutTails(texts, s.cfg.MaxPromptBytes))
 	w.texts = time.Since(start)
 	switch {
 	case err == nil:

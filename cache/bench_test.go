@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"testing"
+
+	"hailoclip/pipeline/fair"
 )
 
 // A request with known prompts: what classify pays for its prompts.
@@ -16,7 +18,7 @@ func BenchmarkGetKnownList(b *testing.B) {
 			b.ResetTimer()
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
-					if _, err := te.Get(context.Background(), prompts); err != nil {
+					if _, err := te.Get(context.Background(), fair.Caller{}, prompts); err != nil {
 						b.Error(err)
 						return
 					}
@@ -33,7 +35,7 @@ func BenchmarkGetKnownPrompts(b *testing.B) {
 			te, prompts := benchEmbeddings(b, n)
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := te.rows(context.Background(), prompts); err != nil {
+				if _, err := te.rows(context.Background(), fair.Caller{}, prompts); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -47,7 +49,7 @@ func benchEmbeddings(b *testing.B, n int) (*TextEmbeddings, []string) {
 	s, _ := openStore(b, config, "")
 	te := embeddingsOf(b, s, Encoder{Namespace: "ns", Dim: 512, Batch: 64, Calls: 1, Encode: wideEncode(newFake("ns"), 512)})
 	prompts := promptList("cat", n)
-	if _, err := te.Get(b.Context(), prompts); err != nil {
+	if _, err := te.Get(b.Context(), fair.Caller{}, prompts); err != nil {
 		b.Fatal(err)
 	}
 	s.memory.settle()
@@ -68,7 +70,7 @@ func BenchmarkGetFromDisk(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		s.memory.clear()
-		if _, err := te.Get(b.Context(), prompts); err != nil {
+		if _, err := te.Get(b.Context(), fair.Caller{}, prompts); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"hailoclip/pipeline/fair"
 )
 
 // Everything at once: callers with and without patience, two encoders one of which fails now
@@ -47,7 +49,7 @@ func TestEverythingAtOnce(t *testing.T) {
 				if n%5 == 0 {
 					ctx, cancel = context.WithTimeout(t.Context(), time.Duration(random.IntN(200))*time.Microsecond)
 				}
-				p, err := te.Get(ctx, prompts)
+				p, err := te.Get(ctx, fair.Caller{Address: fmt.Sprint(i % 3), Connection: uint64(i % 12)}, prompts)
 				cancel()
 				switch {
 				case err == nil:
@@ -86,8 +88,8 @@ func TestEverythingAtOnce(t *testing.T) {
 	}
 	group.Wait()
 	for _, te := range []*TextEmbeddings{npu, cpu} {
-		if len(te.flights) != 0 || len(te.queue) != 0 || te.waiting != 0 {
-			t.Errorf("left over: %d flights, %d queued, %d waiting", len(te.flights), len(te.queue), te.waiting)
+		if len(te.flights) != 0 || te.queue.Len() != 0 || te.waiting != 0 {
+			t.Errorf("left over: %d flights, %d queued, %d waiting", len(te.flights), te.queue.Len(), te.waiting)
 		}
 	}
 	if stats := s.Stats(); stats.Encoded == 0 || stats.Shared == 0 {

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"hailoclip/pipeline/fair"
 )
 
 // children are what a process does that a test started from its own binary; TestMain calls them.
@@ -119,7 +121,7 @@ func childWrite(args []string) {
 	s, te := childStore(testConfig(), args[0])
 	from, _ := strconv.Atoi(args[1])
 	for n := from; ; n++ {
-		if _, err := te.Get(context.Background(), []string{fmt.Sprint("prompt ", n)}); err != nil {
+		if _, err := te.Get(context.Background(), fair.Caller{}, []string{fmt.Sprint("prompt ", n)}); err != nil {
 			panic(err)
 		}
 		fmt.Println(s.Stats().Disk.Vectors)
@@ -176,7 +178,7 @@ func childLimit(args []string) {
 	s, te := childStore(testConfig(), args[0])
 	get := func(name string, n int) {
 		prompts := promptList(name, n)
-		p, err := te.Get(context.Background(), prompts)
+		p, err := te.Get(context.Background(), fair.Caller{}, prompts)
 		if err != nil {
 			panic(err)
 		}

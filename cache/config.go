@@ -25,7 +25,7 @@ type Config struct {
 	CacheFile         string `yaml:"cache_file"`           // in the state folder, or an absolute path; "": memory only
 	CacheFileMaxBytes int64  `yaml:"cache_file_max_bytes"` // size at which the file is started anew, 4 MiB..64 GiB
 
-	MaxPending int `yaml:"max_pending"` // a request finding as many prompts waiting is refused, 1..1000000
+	MaxPending int `yaml:"max_pending"` // prompts that may wait for the encoder, see Get, 1..1000000
 }
 
 // Validate says which fields are out of bounds, all of them at once.

@@ -180,8 +180,12 @@ func (d *disk) get(keys []diskKey, namespace string, prompts []string, dim int) 
 	// order misses nothing.
 	d.mu.Lock()
 	for i, key := range keys {
-		if found[i] = d.queued[key]; found[i] == nil {
-			found[i] = d.writing[key]
+		e := d.queued[key]
+		if e == nil {
+			e = d.writing[key]
+		}
+		if e != nil && len(e.vector.Embedding) == dim {
+			found[i] = e
 		}
 		missing = missing || found[i] == nil
 	}

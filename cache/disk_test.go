@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+
+	"hailoclip/pipeline/fair"
 )
 
 func TestRestartEncodesNothing(t *testing.T) {
@@ -237,7 +239,7 @@ func TestFileChangesWhileOpen(t *testing.T) {
 				for i := range 8 {
 					group.Go(func() {
 						prompts := append(promptList("cat", 300)[i*30:], promptList("dog", 300)[i*30:]...)
-						p, err := te.Get(t.Context(), prompts)
+						p, err := te.Get(t.Context(), fair.Caller{}, prompts)
 						if err != nil {
 							t.Error(err)
 							return
@@ -419,7 +421,7 @@ func TestFullFileIsStartedAnew(t *testing.T) {
 	hot := promptList("hot", 50)
 	get := func(prompts ...string) { // without comparing: vectorOf is slow
 		t.Helper()
-		if _, err := te.Get(t.Context(), prompts); err != nil {
+		if _, err := te.Get(t.Context(), fair.Caller{}, prompts); err != nil {
 			t.Fatal(err)
 		}
 	}

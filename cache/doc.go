@@ -8,18 +8,40 @@
 //	             -> each prompt: memory, else the flight of somebody who asked first, else a
 //	                new flight: disk, else the queue of the encoder
 //
-// A flight is one prompt on its way. However many requests ask for it, it is encoded once. A
-// caller whose context ends leaves; the flight goes on for the others and is given up when
-// nobody is left. The encoder goroutines take what is queued, up to the batch size, without a
-// timer. Errors are handed to those who waited and are not kept.
+// A flight is one prompt on its way. However many requests ask for it, it is encoded once. The
+// encoder goroutines take what is queued, up to the batch size, without a timer. When a batch
+// fails, each of its prompts is tried alone, so that an error reaches only those who asked for
+// its prompt; errors are not kept.
+//
+// # Callers
+//
+// The queue has a lane for each caller, and a batch is taken from the lanes in turn, so that one
+// prompt does not wait behind another caller's thousand. A flight has a seat in the lane of
+// everyone who waits for it. A request whose context ends takes its seats along, and flights that
+// nobody waits for are given up; only a batch that others want is finished. When too many prompts
+// wait, requests of the caller who has most of them are refused, see [TextEmbeddings.Get]. The
+// prompts of a file ([TextEmbeddings.Precompute]) are one more caller, with one batch at a time,
+// who makes nobody go.
 //
 // # No wrong vector
 //
-// Look-ups in memory are by a 64-bit hash with a random seed, and every hit is compared with
-// the namespace and the prompt itself, byte for byte. On disk the key is the SHA-256 of
-// namespace and prompt, and a value carries a checksum that covers its key, so a vector that
-// damage moved under another key is a miss. Namespaces (one per text encoder) share memory and
-// file and never see each other's vectors.
+// All that is kept or shared, and why no caller gets another's text or vector from it:
+//
+//   - vectors and lists in memory: their keys are 64-bit hashes with a random seed, and can be
+//     equal; so every hit is compared with namespace, dimension and the texts, byte for byte;
+//   - flights: found by the prompt itself, in a map of one encoder. A batch gets a slice of its
+//     own, and result i goes to flight i; another number of results is an error;
+//   - the file and what is queued for it: the key is the SHA-256 of the namespace's length,
+//     namespace and prompt; the dimension is compared, and the checksum of a value covers its
+//     key, so that what damage moved under another key is a miss;
+//   - texts: a flight clones its prompt, which may point into a body that is used again; what is
+//     kept refers to that clone only;
+//   - vectors: copied out of what the encode func returns and out of the file, and never written
+//     to afterwards: the answers of many callers share them, see [Prompts];
+//   - errors: of one prompt (above); they contain no text, and nobody else's answer.
+//
+// Nothing is pooled: a slice is either new or immutable. Namespaces (one per text encoder) share
+// memory and file and never see each other's vectors.
 //
 // # The file
 //

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"hailoclip/pipeline/fair"
 )
 
 // flight is one prompt on its way, for everyone who asked for it. TextEmbeddings.mu guards it,
@@ -12,13 +14,26 @@ import (
 type flight struct {
 	prompt  string
 	key     diskKey
-	waiters int
-	queued  bool          // waits for an encoder
+	waiters []*request
+	queued  bool          // waits for an encoder: each waiter has a seat in the queue
 	batch   *batch        // is being encoded in it
 	ended   bool          // done is closed, or nobody waits and it was given up
 	done    chan struct{} // closed when entry or err is there
 	entry   *entry
 	err     error
+}
+
+// request is a call of Get that waits.
+type request struct {
+	caller  fair.Caller
+	flights []*flight               // one for each missing prompt; nil where memory has it by now
+	giveUp  context.CancelCauseFunc // ends the wait
+}
+
+// seat is the place of a flight among those that a caller waits for.
+type seat struct {
+	flight  *flight
+	request *request
 }
 
 // batch is flights that are encoded in one call.
@@ -29,16 +44,14 @@ type batch struct {
 	cancel  context.CancelFunc
 }
 
-// join returns the flight of every missing prompt, nil where the row was filled instead, and
-// counts the caller among those who wait for them.
-func (t *TextEmbeddings) join(prompts []string, missing []int, rows []*entry) ([]*flight, error) {
-	flights := make([]*flight, len(missing))
+// join makes r wait for the flight of every missing prompt, or fills the row instead.
+func (t *TextEmbeddings) join(r *request, prompts []string, missing []int, rows []*entry) error {
 	var fresh []*flight
 	joined := 0
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
-		return nil, ErrClosed
+		return ErrClosed
 	}
 	for n, i := range missing {
 		f := t.flights[prompts[i]]
@@ -47,10 +60,9 @@ func (t *TextEmbeddings) join(prompts []string, missing []int, rows []*entry) ([
 			if rows[i] = t.store.memory.vector(t.encoder.Namespace, prompts[i], t.encoder.Dim); rows[i] != nil {
 				continue
 			}
-			if t.waiting >= t.store.config.MaxPending {
-				t.store.counts.busy.Add(1)
-				t.abandon(flights[:n]) // the fresh ones too
-				return nil, fmt.Errorf("%w: %d", ErrBusy, t.waiting)
+			if len(fresh) == 0 && !t.makeRoom(r.caller, len(missing)-n) {
+				t.refuse(r)
+				return t.busy()
 			}
 			f = &flight{prompt: strings.Clone(prompts[i]), done: make(chan struct{})}
 			t.flights[f.prompt] = f
@@ -58,10 +70,8 @@ func (t *TextEmbeddings) join(prompts []string, missing []int, rows []*entry) ([
 		} else {
 			joined++
 		}
-		if f.waiters++; f.waiters == 1 && f.batch != nil {
-			f.batch.awaited++
-		}
-		flights[n] = f
+		r.flights[n] = f
+		t.await(r, f)
 	}
 	t.store.counts.shared.Add(uint64(joined))
 	t.waiting += len(fresh)
@@ -72,46 +82,88 @@ func (t *TextEmbeddings) join(prompts []string, missing []int, rows []*entry) ([
 	default:
 		t.running.Go(func() { t.lookUp(fresh) })
 	}
-	return flights, nil
+	return nil
 }
 
-// leave takes a caller out of flights that it does not want any more.
-func (t *TextEmbeddings) leave(flights []*flight) {
+// await counts r among those who wait for f, once.
+func (t *TextEmbeddings) await(r *request, f *flight) {
+	if n := len(f.waiters); n > 0 && f.waiters[n-1] == r {
+		return // the prompt stands in the request twice
+	}
+	f.waiters = append(f.waiters, r)
+	if f.queued {
+		t.queue.Push(r.caller, seat{f, r})
+	} else if f.batch != nil && len(f.waiters) == 1 {
+		f.batch.awaited++
+	}
+}
+
+// makeRoom says whether a caller may bring n more prompts. For that it refuses requests of callers
+// who have more waiting, in a full queue. The program's own prompts wait until there is room.
+func (t *TextEmbeddings) makeRoom(c fair.Caller, n int) bool {
+	for t.waiting >= t.store.config.MaxPending {
+		s, ok := seat{}, false
+		if c != (fair.Caller{}) {
+			s, ok = t.queue.DisplaceFor(c, n)
+		}
+		if !ok {
+			return false
+		}
+		t.refuse(s.request)
+	}
+	return true
+}
+
+// refuse ends a request with ErrBusy, as a whole: half of an answer is none.
+func (t *TextEmbeddings) refuse(r *request) {
+	t.store.counts.busy.Add(1)
+	r.giveUp(t.busy())
+	t.abandon(r)
+}
+
+func (t *TextEmbeddings) busy() error { return fmt.Errorf("%w: %d", ErrBusy, t.waiting) }
+
+// leave takes a request out of all that it waits for.
+func (t *TextEmbeddings) leave(r *request) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.abandon(flights)
+	t.abandon(r)
 }
 
-// abandon gives up flights that nobody waits for, and cancels batches of such flights.
-func (t *TextEmbeddings) abandon(flights []*flight) {
-	before := t.waiting
-	for _, f := range flights {
+// abandon is leave for who holds mu. It gives up flights that nobody waits for any more, and
+// cancels batches of such flights.
+func (t *TextEmbeddings) abandon(r *request) {
+	for _, f := range r.flights {
 		if f == nil || f.ended {
 			continue
 		}
-		if f.waiters--; f.waiters > 0 {
+		i := slices.Index(f.waiters, r)
+		if i < 0 {
 			continue
 		}
-		if f.batch != nil {
+		f.waiters = slices.Delete(f.waiters, i, i+1)
+		if f.queued {
+			t.queue.Remove(r.caller, seat{f, r})
+		}
+		switch {
+		case len(f.waiters) > 0:
+		case f.batch != nil: // while others want the batch, so may somebody this flight
 			if f.batch.awaited--; f.batch.awaited == 0 {
 				f.batch.cancel()
-				t.forget(f.batch.flights) // who asks now must not get the cancelled ones
+				t.forget(f.batch.flights...) // who asks now must not get the cancelled ones
 			}
-			continue // while others want the batch, so may somebody this flight
+		default:
+			f.ended = true
+			t.forget(f)
+			if f.queued {
+				t.waiting--
+			}
 		}
-		f.ended = true
-		t.forget([]*flight{f})
-		if f.queued {
-			t.waiting--
-		}
-	}
-	if t.waiting != before {
-		t.queue = slices.DeleteFunc(t.queue, func(f *flight) bool { return f.ended })
 	}
 }
 
 // forget lets nobody join flights any more.
-func (t *TextEmbeddings) forget(flights []*flight) {
+func (t *TextEmbeddings) forget(flights ...*flight) {
 	for _, f := range flights {
 		if t.flights[f.prompt] == f {
 			delete(t.flights, f.prompt)
@@ -152,7 +204,7 @@ func (t *TextEmbeddings) lookUp(fresh []*flight) {
 		switch {
 		case found[i] != nil:
 			f.end(found[i], nil)
-			t.forget([]*flight{f})
+			t.forget(f)
 			t.waiting--
 		case f.ended:
 			t.waiting--
@@ -163,12 +215,14 @@ func (t *TextEmbeddings) lookUp(fresh []*flight) {
 	t.enqueue(unknown)
 }
 
-// enqueue lines flights up for the encoders.
+// enqueue lines flights up for the encoders, behind what each of their callers waits for already.
 func (t *TextEmbeddings) enqueue(flights []*flight) {
 	for _, f := range flights {
 		f.queued = true
+		for _, r := range f.waiters {
+			t.queue.Push(r.caller, seat{f, r})
+		}
 	}
-	t.queue = append(t.queue, flights...)
 	t.work.Broadcast()
 }
 
@@ -188,6 +242,6 @@ func (t *TextEmbeddings) stop() {
 		f.end(nil, ErrClosed)
 	}
 	clear(t.flights)
-	t.queue, t.waiting = nil, 0
+	t.queue, t.waiting = fair.Queue[seat]{}, 0
 	t.work.Broadcast()
 }

@@ -16,6 +16,8 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"hailoclip/pipeline/fair"
 )
 
 // childEnv names what a process that a test started from its own binary does; see child_test.go.
@@ -55,7 +57,8 @@ type fakeEncoder struct {
 	mu      sync.Mutex
 	encoded map[string]int
 	batches []int
-	ended   []error // why calls that were at the gate gave up
+	order   []string // what it was given, in order
+	ended   []error  // why calls that were at the gate gave up
 }
 
 func newFake(namespace string) *fakeEncoder {
@@ -65,6 +68,7 @@ func newFake(namespace string) *fakeEncoder {
 func (f *fakeEncoder) encode(ctx context.Context, texts []string) ([]Vector, error) {
 	f.mu.Lock()
 	f.batches = append(f.batches, len(texts))
+	f.order = append(f.order, texts...)
 	gate, err := f.gate, f.err
 	f.mu.Unlock()
 	if gate != nil {
@@ -170,7 +174,7 @@ func embeddingsOf(t testing.TB, s *Store, e Encoder) *TextEmbeddings {
 // mustGet gets prompts and compares them with what the fake encoder of the namespace makes.
 func mustGet(t testing.TB, te *TextEmbeddings, prompts ...string) *Prompts {
 	t.Helper()
-	p, err := te.Get(t.Context(), prompts)
+	p, err := te.Get(t.Context(), fair.Caller{}, prompts)
 	if err != nil {
 		t.Fatal(err)
 	}

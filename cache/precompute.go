@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"hailoclip/pipeline/fair"
 )
 
 // Bounds of a prompt file. The length of a prompt is bounded as that of requests is.
@@ -35,7 +37,7 @@ func (t *TextEmbeddings) Precompute(ctx context.Context, maxBytes int) (int, err
 	}
 	for done := 0; done < len(prompts); {
 		part := prompts[done:min(done+t.encoder.Batch, len(prompts))]
-		switch _, err := t.rows(ctx, part); {
+		switch _, err := t.rows(ctx, fair.Caller{}, part); {
 		case err == nil:
 			done += len(part)
 		case !errors.Is(err, ErrBusy):

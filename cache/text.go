@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"sync"
+
+	"hailoclip/pipeline/fair"
 )
 
 // TextEmbeddings gives the embeddings of prompts by one text encoder. Safe for concurrent use.
@@ -16,17 +18,21 @@ type TextEmbeddings struct {
 	work    sync.Cond          // queue is no longer empty, or closed
 	closed  bool               // no flight is added any more
 	flights map[string]*flight // those that can be joined, by prompt
-	queue   []*flight          // those that wait for an encoder
+	queue   fair.Queue[seat]   // those that wait for an encoder, once for each who wants them
 	waiting int                // those that wait for the disk or an encoder, given up ones on disk included
 }
 
 // Get returns the embeddings of prompts, in their order. It encodes what it has not seen
 // before, which blocks until that is done or ctx ends. It keeps no reference to prompts or
-// their bytes. A request that brings new prompts while Config.MaxPending or more wait is refused
-// at once; otherwise it is taken whole, however many prompts it brings.
+// their bytes.
+//
+// New prompts are encoded for one caller after the other; a request is taken whole, however many
+// it brings. While Config.MaxPending or more wait, one that brings new ones takes the place of
+// requests whose callers have more waiting than it would have, which end with ErrBusy; where
+// there are none it gets ErrBusy itself.
 //
 // Errors: ErrBusy, ErrClosed, ErrEncode, the cause of ctx, or what the encode func returned.
-func (t *TextEmbeddings) Get(ctx context.Context, prompts []string) (*Prompts, error) {
+func (t *TextEmbeddings) Get(ctx context.Context, caller fair.Caller, prompts []string) (*Prompts, error) {
 	memory, counts := t.store.memory, &t.store.counts
 	namespace, dim := t.encoder.Namespace, t.encoder.Dim
 	counts.requests.Add(1)
@@ -39,7 +45,7 @@ func (t *TextEmbeddings) Get(ctx context.Context, prompts []string) (*Prompts, e
 			return p, nil
 		}
 	}
-	rows, err := t.rows(ctx, prompts)
+	rows, err := t.rows(ctx, caller, prompts)
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +57,7 @@ func (t *TextEmbeddings) Get(ctx context.Context, prompts []string) (*Prompts, e
 }
 
 // rows returns the entries of prompts, from wherever they are.
-func (t *TextEmbeddings) rows(ctx context.Context, prompts []string) ([]*entry, error) {
+func (t *TextEmbeddings) rows(ctx context.Context, caller fair.Caller, prompts []string) ([]*entry, error) {
 	rows := make([]*entry, len(prompts))
 	var missing []int
 	for i, prompt := range prompts {
@@ -62,7 +68,7 @@ func (t *TextEmbeddings) rows(ctx context.Context, prompts []string) ([]*entry, 
 	}
 	t.store.counts.memoryHits.Add(uint64(len(prompts) - len(missing)))
 	if len(missing) > 0 {
-		if err := t.fetch(ctx, prompts, missing, rows); err != nil {
+		if err := t.fetch(ctx, caller, prompts, missing, rows); err != nil {
 			return nil, err
 		}
 	}
@@ -70,23 +76,29 @@ func (t *TextEmbeddings) rows(ctx context.Context, prompts []string) ([]*entry, 
 }
 
 // fetch fills the missing rows from flights.
-func (t *TextEmbeddings) fetch(ctx context.Context, prompts []string, missing []int, rows []*entry) error {
-	flights, err := t.join(prompts, missing, rows)
-	if err != nil {
+func (t *TextEmbeddings) fetch(ctx context.Context, caller fair.Caller, prompts []string, missing []int, rows []*entry) error {
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	given := func() error { return fmt.Errorf("waiting for the text encoder: %w", context.Cause(ctx)) }
+	if ctx.Err() != nil {
+		return given() // nobody makes room for it
+	}
+	r := &request{caller: caller, flights: make([]*flight, len(missing)), giveUp: giveUp}
+	if err := t.join(r, prompts, missing, rows); err != nil {
 		return err
 	}
-	for n, f := range flights {
+	for n, f := range r.flights {
 		if f == nil {
 			continue
 		}
 		select {
 		case <-f.done:
 		case <-ctx.Done():
-			t.leave(flights[n:])
-			return fmt.Errorf("waiting for the text encoder: %w", context.Cause(ctx))
+			t.leave(r)
+			return given()
 		}
 		if f.err != nil {
-			t.leave(flights[n+1:])
+			t.leave(r)
 			return f.err
 		}
 		rows[missing[n]] = f.entry

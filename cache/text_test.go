@@ -12,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 	"unsafe"
+
+	"hailoclip/pipeline/fair"
 )
 
 func TestGet(t *testing.T) {
@@ -91,12 +93,31 @@ func TestEqualHashes(t *testing.T) {
 	mustGet(t, te, dogs...)
 	mustGet(t, te, dogs[0])
 	mustGet(t, embeddings(t, s, newFake("other")), cats...)
-	wide := embeddingsOf(t, s, Encoder{Namespace: "ns", Dim: 2 * testDim, Batch: 1, Calls: 1,
-		Encode: func(_ context.Context, texts []string) ([]Vector, error) {
-			return []Vector{vectorOf("ns", texts[0], 2*testDim)}, nil
-		}})
-	mustGet(t, wide, cats...)
 	mustGet(t, te, cats...)
+	one, other := []string{"a\x00b", "c"}, []string{"a", "b\x00c"} // the same bytes once the key joins them
+	for range 3 {
+		mustGet(t, te, one...)
+		mustGet(t, te, other...)
+		s.memory.lists.Wait()
+	}
+}
+
+// Whoever gives two encoders of different dimensions one name must not get vectors of the other's.
+func TestDimensionsDoNotMix(t *testing.T) {
+	for name, config := range map[string]Config{"memory": memoryOnly(), "disk": testConfig()} {
+		t.Run(name, func(t *testing.T) {
+			config.CacheMaxEntries = 1 // so that the file and its queue are asked
+			s, _ := openStore(t, config, t.TempDir())
+			narrow, cats := newFake("ns"), promptList("cat", 30)
+			te := embeddings(t, s, narrow)
+			wide := embeddingsOf(t, s, Encoder{Namespace: "ns", Dim: 2 * testDim, Batch: 8, Calls: 1,
+				Encode: wideEncode(newFake("ns"), 2*testDim)})
+			for range 3 {
+				mustGet(t, te, cats...)
+				mustGet(t, wide, cats...)
+			}
+		})
+	}
 }
 
 func TestNamespacesDoNotMix(t *testing.T) {
@@ -124,7 +145,7 @@ func TestPromptsAreCopied(t *testing.T) {
 		body := []byte("cat dog owl")
 		alias := func(from, to int) string { return unsafe.String(&body[from], to-from) }
 		prompts := []string{alias(0, 3), alias(4, 7), alias(8, 11)}[:n]
-		if _, err := te.Get(t.Context(), prompts); err != nil {
+		if _, err := te.Get(t.Context(), fair.Caller{}, prompts); err != nil {
 			t.Fatal(err)
 		}
 		copy(body, "xxx xxx xxx")
@@ -170,7 +191,7 @@ func TestMissStorm(t *testing.T) {
 					if i%3 == 0 {
 						mine = mine[:1+i%5]
 					}
-					p, err := te.Get(context.Background(), mine)
+					p, err := te.Get(context.Background(), fair.Caller{}, mine)
 					if err != nil {
 						t.Error(err)
 						return
@@ -209,7 +230,7 @@ func blocked(t *testing.T, config Config, test func(t *testing.T, s *Store, te *
 func goGet(ctx context.Context, te *TextEmbeddings, prompts ...string) <-chan error {
 	result := make(chan error, 1)
 	go func() {
-		_, err := te.Get(ctx, prompts)
+		_, err := te.Get(ctx, fair.Caller{}, prompts)
 		result <- err
 	}()
 	synctest.Wait()
@@ -343,7 +364,7 @@ func TestCallerLeaves(t *testing.T) {
 		blocked(t, memoryOnly(), func(t *testing.T, s *Store, te *TextEmbeddings, f *fakeEncoder) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
-			if _, err := te.Get(ctx, []string{"a"}); !errors.Is(err, context.DeadlineExceeded) {
+			if _, err := te.Get(ctx, fair.Caller{}, []string{"a"}); !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("got %v", err)
 			}
 		})
@@ -437,7 +458,7 @@ func TestEncodeFails(t *testing.T) {
 					}
 					return good(texts), nil
 				}})
-			if _, err := te.Get(t.Context(), []string{"a", "b"}); !errors.Is(err, tt.want) {
+			if _, err := te.Get(t.Context(), fair.Caller{}, []string{"a", "b"}); !errors.Is(err, tt.want) {
 				t.Fatalf("got %v, want %v", err, tt.want)
 			}
 			bad = false // errors are not kept
@@ -463,7 +484,7 @@ func TestCloseAnswersThoseWhoWait(t *testing.T) {
 						t.Errorf("got %v, want ErrClosed", err)
 					}
 				}
-				if _, err := te.Get(t.Context(), []string{"c"}); !errors.Is(err, ErrClosed) {
+				if _, err := te.Get(t.Context(), fair.Caller{}, []string{"c"}); !errors.Is(err, ErrClosed) {
 					t.Errorf("Get after Close: %v", err)
 				}
 				if _, err := s.Embeddings(te.encoder); !errors.Is(err, ErrClosed) {

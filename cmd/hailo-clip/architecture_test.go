@@ -8,11 +8,14 @@ import (
 	"testing"
 )
 
+// leaf is a package that imports nothing of ours, so that others than its folder's may use it.
+const leaf = "pipeline/fair"
+
 // mayImport is the table of the README: which folder may import which of ours.
 var mayImport = map[string][]string{
 	"pipeline": {},
 	"hailo":    {},
-	"cache":    {},
+	"cache":    {leaf},
 	"stages":   {"pipeline", "hailo"},
 	"api":      {"pipeline", "cache"},
 	"configs":  {"pipeline", "hailo", "cache", "stages", "api"}, // their Config types
@@ -50,7 +53,10 @@ func TestFoldersImportWhatTheyMay(t *testing.T) {
 			t.Errorf("%s is in no folder of the map", fields[0])
 		}
 		for _, imported := range strings.Fields(fields[1]) {
-			if to := folder(imported); strings.HasPrefix(imported, module) && to != from && !slices.Contains(allowed, to) {
+			name, ours := strings.CutPrefix(imported, module)
+			to := folder(imported)
+			within := to == from && fields[0] != module+leaf
+			if ours && !within && !slices.Contains(allowed, to) && !slices.Contains(allowed, name) {
 				t.Errorf("%s imports %s", fields[0], imported)
 			}
 		}

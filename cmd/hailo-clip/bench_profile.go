@@ -10,6 +10,7 @@ import (
 
 	"hailoclip/bench"
 	"hailoclip/pipeline"
+	"hailoclip/pipeline/fair"
 )
 
 // benchPictures are the flags that say which pictures to send.
@@ -87,7 +88,7 @@ func (c *benchProfileCmd) profile(ctx context.Context, e *engine, pictures []ben
 		for i := range texts {
 			texts[i] = bench.Prompt(i)
 		}
-		found, err := e.prompts(ctx, texts)
+		found, err := e.prompts(ctx, fair.Caller{}, texts)
 		if err != nil {
 			return err
 		}

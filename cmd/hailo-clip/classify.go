@@ -14,6 +14,7 @@ import (
 	"hailoclip/cache"
 	"hailoclip/hailo"
 	"hailoclip/pipeline"
+	"hailoclip/pipeline/fair"
 )
 
 type classifyCmd struct {
@@ -67,7 +68,7 @@ func (c *classifyCmd) Run(ctx context.Context, g *globals) error {
 }
 
 func (c *classifyCmd) classify(ctx context.Context, e *engine) error {
-	prompts, err := e.prompts(ctx, c.Prompt)
+	prompts, err := e.prompts(ctx, fair.Caller{}, c.Prompt)
 	if err != nil {
 		return err
 	}

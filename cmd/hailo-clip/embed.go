@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"hailoclip/pipeline"
+	"hailoclip/pipeline/fair"
 )
 
 type embedCmd struct {
@@ -51,7 +52,7 @@ func (c *embedTextCmd) Run(ctx context.Context, g *globals) error {
 		return err
 	}
 	return withEngine(ctx, g, func(e *engine) error {
-		p, err := e.prompts(ctx, []string{c.Text})
+		p, err := e.prompts(ctx, fair.Caller{}, []string{c.Text})
 		if err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"hailoclip/configs"
 	"hailoclip/hailo"
 	"hailoclip/pipeline"
+	"hailoclip/pipeline/fair"
 	"hailoclip/stages"
 	"hailoclip/stages/decode"
 )
@@ -148,12 +149,12 @@ func (e *engine) encodeTexts(backend hailo.Backend) cache.EncodeFunc {
 	}
 }
 
-// prompts returns the vectors of texts for the REST interface, with the pipeline's errors. The
+// prompts returns the vectors of texts for a caller of the REST interface, with the pipeline's errors. The
 // next text encoder is asked only while the one before has lost its device: what that has in
 // the cache is still good.
-func (e *engine) prompts(ctx context.Context, texts []string) (found *cache.Prompts, err error) {
+func (e *engine) prompts(ctx context.Context, caller fair.Caller, texts []string) (found *cache.Prompts, err error) {
 	for _, encoder := range e.texts {
-		if found, err = encoder.Get(ctx, texts); !errors.Is(err, hailo.ErrDeviceLost) {
+		if found, err = encoder.Get(ctx, caller, texts); !errors.Is(err, hailo.ErrDeviceLost) {
 			break
 		}
 	}

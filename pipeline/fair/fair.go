@@ -63,8 +63,11 @@ func (q *Queue[T]) Remove(c Caller, item T) bool {
 
 // Displace makes room in a full queue for an item of caller c: it takes out the youngest item of the caller who
 // has most waiting. ok is false when c would have as many: then c is the one to refuse.
-func (q *Queue[T]) Displace(c Caller) (item T, ok bool) {
-	if !q.Yields(c) {
+func (q *Queue[T]) Displace(c Caller) (item T, ok bool) { return q.DisplaceFor(c, 1) }
+
+// DisplaceFor is Displace for a caller who brings n items that have not been pushed.
+func (q *Queue[T]) DisplaceFor(c Caller, n int) (item T, ok bool) {
+	if !q.yields(c, n) {
 		return item, false
 	}
 	a := q.addresses.longest()
@@ -73,7 +76,9 @@ func (q *Queue[T]) Displace(c Caller) (item T, ok bool) {
 }
 
 // Yields says whether Displace would make room for an item of caller c.
-func (q *Queue[T]) Yields(c Caller) bool {
+func (q *Queue[T]) Yields(c Caller) bool { return q.yields(c, 1) }
+
+func (q *Queue[T]) yields(c Caller, n int) bool {
 	a := q.addresses.longest()
 	if a == nil {
 		return false
@@ -82,7 +87,7 @@ func (q *Queue[T]) Yields(c Caller) bool {
 	if a.key == c.Address {
 		have, most = a.held.waiting(c.Connection), a.held.longest().waiting
 	}
-	return have+1 < most
+	return have+n < most
 }
 
 // take removes and returns an item.

@@ -46,6 +46,9 @@ func TestDisplace(t *testing.T) {
 	if item, ok := q.Displace(neighbour); !ok || item != 2 {
 		t.Errorf("%d %v went, want the youngest of the other connection", item, ok)
 	}
+	if _, ok := q.DisplaceFor(other, 2); ok {
+		t.Error("a caller with as much to bring took the place of another")
+	}
 	q.Push(other, 10)
 	if q.Yields(other) || q.Yields(greedy) {
 		t.Error("a caller may take the place of one who would have no more than itself")

@@ -1,0 +1,72 @@
+package api
+
+import (
+	"bytes"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/valyala/fasthttp"
+
+	"hailoclip/pipeline/fair"
+)
+
+// caller is who the request comes from, for the queues that serve callers in turn: an IPv4
+// address or an IPv6 network of 64 bits, which is what one customer gets, and the connection.
+func (s *Server) caller(ctx *fasthttp.RequestCtx) fair.Caller {
+	c := fair.Caller{Address: "local", Connection: connID(ctx)} // a socket that knows no addresses
+	peer, ok := ctx.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return c
+	}
+	ip := peer.AddrPort().Addr().Unmap().WithZone("")
+	if s.trusts(ip) {
+		ip = s.client(ip, ctx.Request.Header.PeekAll(fasthttp.HeaderXForwardedFor))
+	}
+	if c.Address = ip.String(); ip.Is6() {
+		network, _ := ip.Prefix(64) // fails for IPv4 alone
+		c.Address = network.String()
+	}
+	return c
+}
+
+// trusts says that what ip writes into X-Forwarded-For is true.
+func (s *Server) trusts(ip netip.Addr) bool {
+	return slices.ContainsFunc(s.proxies, func(p netip.Prefix) bool { return p.Contains(ip) })
+}
+
+// client is the rightmost address in X-Forwarded-For that is no trusted proxy's: what stands left
+// of it anybody may have written. Where there is none, or no address, it is the last proxy found.
+func (s *Server) client(proxy netip.Addr, forwarded [][]byte) netip.Addr {
+	hops := strings.Split(string(bytes.Join(forwarded, []byte(","))), ",")
+	for _, hop := range slices.Backward(hops) {
+		ip, ok := parseHop(strings.TrimSpace(hop))
+		if !ok {
+			break
+		}
+		if proxy = ip; !s.trusts(ip) {
+			break
+		}
+	}
+	return proxy
+}
+
+// parseHop reads an address with or without brackets and a port.
+func parseHop(hop string) (netip.Addr, bool) {
+	if withPort, err := netip.ParseAddrPort(hop); err == nil {
+		return withPort.Addr().Unmap().WithZone(""), true
+	}
+	ip, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(hop, "["), "]"))
+	return ip.Unmap().WithZone(""), err == nil
+}
+
+// parseProxy reads an address or a network, as trusted_proxies has them.
+func parseProxy(text string) (netip.Prefix, bool) {
+	if ip, err := netip.ParseAddr(text); err == nil {
+		ip = ip.Unmap().WithZone("")
+		return netip.PrefixFrom(ip, ip.BitLen()), true
+	}
+	p, err := netip.ParsePrefix(text)
+	return p, err == nil && !p.Addr().Is4In6() // which contains nothing
+}
