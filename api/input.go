@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 	"unsafe"
 
@@ -181,9 +180,8 @@ func (in *input) prompts(maxPrompts, maxBytes int) ([]string, error) {
 	return prompts, nil
 }
 
-// textBytes is the length of a text as the limits count it: tokenizers do not see white space at
-// its end.
-func textBytes(text string) int { return len(strings.TrimRightFunc(text, unicode.IsSpace)) }
+// textBytes is the length of a text as the limits count it: tokenizers do not see white space around it.
+func textBytes(text string) int { return len(strings.TrimSpace(text)) }
 
 // elements counts the elements of a JSON array; 0 when raw, which must be valid JSON, is none.
 func elements(raw []byte) int {

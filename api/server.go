@@ -125,8 +125,7 @@ func New(cfg Config, svc Service) (*Server, error) {
 
 func (s *Server) routes() *router.Router {
 	r := router.New()
-	refuses := func() error { return s.svc.Pipeline.Refuses(fair.Caller{}) }
-	never := func() error { return nil }
+	refuses, never := s.svc.Pipeline.Refuses, func(fair.Caller) error { return nil }
 	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
 	r.GET("/health", s.health)
 	r.HEAD("/health", s.health)

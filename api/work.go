@@ -59,10 +59,10 @@ func (w *work) release() {
 }
 
 // working makes a handler of a function that answers one request, whose body has been read and
-// parsed. The function must not use w after it has returned. refuses says why it would be refused
+// parsed. The function must not use w after it has returned. refuses says why a caller would be refused
 // by the full queue: such a request is refused as soon as the connection can be used for the
 // next one, before time is spent on its JSON and base64.
-func (s *Server) working(refuses func() error, answer func(*fasthttp.RequestCtx, *exchange, *work) error) fasthttp.RequestHandler {
+func (s *Server) working(refuses func(fair.Caller) error, answer func(*fasthttp.RequestCtx, *exchange, *work) error) fasthttp.RequestHandler {
 	return func(ctx *fasthttp.RequestCtx) {
 		x := exchangeOf(ctx)
 		limit, err := s.admit(&ctx.Request.Header)
@@ -71,7 +71,7 @@ func (s *Server) working(refuses func() error, answer func(*fasthttp.RequestCtx,
 			return
 		}
 		if x.asking {
-			err := refuses()
+			err := refuses(s.caller(ctx))
 			if x.wanted = err == nil; !x.wanted {
 				s.answerError(ctx, err)
 			}
@@ -88,7 +88,7 @@ func (s *Server) working(refuses func() error, answer func(*fasthttp.RequestCtx,
 			s.answerError(ctx, err)
 			return
 		}
-		if err := refuses(); err != nil {
+		if err := refuses(w.caller); err != nil {
 			s.answerError(ctx, err)
 			return
 		}
@@ -175,7 +175,7 @@ func withoutTails(texts []string, limit int) []string {
 // run takes the job through the line. After an error only the line may touch the job.
 func (s *Server) run(w *work) error {
 	w.holders.Add(1)
-	w.job.Left = w.left
+	w.job.Left, w.job.Caller = w.left, w.caller
 	if err := s.svc.Pipeline.Do(w.ctx, &w.job); err != nil {
 		if errors.Is(err, pipeline.ErrDeadline) && w.ctx.Err() != nil {
 			return w.late() // the line does not say whether it was the clock or Shutdown
