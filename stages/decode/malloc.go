@@ -11,10 +11,11 @@ func giveBack(handle uintptr) {
 		return
 	}
 	const (
-		trimThreshold, mmapThreshold = -1, -3 // M_* of malloc.h
-		largest                      = 1 << 20
+		trimThreshold = ^uintptr(0) // M_TRIM_THRESHOLD of malloc.h, -1
+		mmapThreshold = ^uintptr(2) // M_MMAP_THRESHOLD, -3
+		// Blocks of images of up to two million pixels stay, so that common images need not ask the system each time.
+		largest = 4 << 20
 	)
-	for _, parameter := range []int{mmapThreshold, trimThreshold} { // setting them ends the learning
-		purego.SyscallN(mallopt, uintptr(parameter), largest)
-	}
+	purego.SyscallN(mallopt, mmapThreshold, largest) // setting one ends the learning
+	purego.SyscallN(mallopt, trimThreshold, 2*largest)
 }
