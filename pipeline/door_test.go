@@ -162,6 +162,9 @@ func TestEnter(t *testing.T) {
 		if err := c.result("waits"); !errors.Is(err, ErrDeadline) || !errors.Is(err, boom) {
 			t.Error(err)
 		}
+		if s := c.p.Stats()[0]; s.Passed != 1 || s.Failed != 2 || s.Expired != 1 {
+			t.Errorf("counted %+v", s)
+		}
 		mustClose(t, c.p)
 		if open.Load() != 0 || c.left.Load() != 4 {
 			t.Errorf("%d resources open, %d left", open.Load(), c.left.Load())
@@ -189,7 +192,7 @@ func TestStuckWorkersAreReplaced(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			c.send(ctx, fair.Caller{}, name)
-			time.Sleep(time.Second + stuckAfter)
+			time.Sleep(leastStuck)
 			synctest.Wait()
 			return c.result(name)
 		}
@@ -225,6 +228,30 @@ func TestStuckWorkersAreReplaced(t *testing.T) {
 	})
 }
 
+// TestSlowIsNotStuck has calls go on past the deadline of their jobs for as long as honest work may take.
+func TestSlowIsNotStuck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &crowd{}
+		c.p = mustNew(t, Stage{Name: "work", Queue: 1, Workers: 1, Work: func(worker int, _ []*Job) {
+			if worker != 0 {
+				t.Error("it was replaced")
+			}
+			time.Sleep(leastStuck - time.Millisecond)
+		}})
+		for range 2 { // the second one with the timer of the first
+			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+			c.send(ctx, fair.Caller{}, "slow")
+			time.Sleep(leastStuck - 2*time.Millisecond)
+			if s, ok := c.p.Stuck(); ok {
+				t.Errorf("%+v", s)
+			}
+			time.Sleep(time.Second)
+			cancel()
+		}
+		mustClose(t, c.p)
+	})
+}
+
 // TestCloseDoesNotWaitForTheStuck closes while a replaced worker hangs, which comes back afterwards.
 func TestCloseDoesNotWaitForTheStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -235,7 +262,7 @@ func TestCloseDoesNotWaitForTheStuck(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		c.send(ctx, fair.Caller{}, "stuck")
-		time.Sleep(time.Second + stuckAfter)
+		time.Sleep(leastStuck)
 		synctest.Wait()
 		if err := c.p.Close(t.Context()); err == nil {
 			t.Error("nothing was said of the stuck worker")

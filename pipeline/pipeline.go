@@ -106,6 +106,7 @@ func (p *Pipeline) enter(job *Job) error {
 		switch {
 		case job.err == nil:
 		case job.ctx.Err() != nil:
+			first.expired.Add(1)
 			return fmt.Errorf("%w: %w", ErrDeadline, context.Cause(job.ctx))
 		default:
 			first.count(job)

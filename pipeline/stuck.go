@@ -9,6 +9,10 @@ import (
 // answered, and a stage that looks at deadlines has long returned.
 const stuckAfter = 2 * time.Second
 
+// leastStuck is how long a call may take in any case: the client chooses the deadline, some work cannot be stopped (a
+// large JPEG), and a small machine at half of its clock takes seconds for what is honest.
+const leastStuck = 10 * time.Second
+
 // Stuck is what is known of a stage whose workers do not return.
 type Stuck struct {
 	Stage   string
@@ -46,7 +50,7 @@ func (w *watch) begin(l *line, jobs []*Job) {
 			last = deadline
 		}
 	}
-	after := time.Until(last) + stuckAfter
+	after := max(time.Until(last)+stuckAfter, leastStuck)
 	if w.timer != nil {
 		w.timer.Reset(after)
 		return

@@ -17,20 +17,25 @@ type memoryPlan struct {
 	images  int64 // for images that are being decoded
 }
 
+// leastHeap is what the Go runtime may hold beside what lives after the start, however small the limit is: below that
+// it would do nothing but collect.
+const leastHeap = 32 << 20
+
 // planMemory is called when the models are loaded and a text and an image have been encoded, so that what they take
 // is known: used bytes, of which the Go runtime holds goUsed and keeps live. limit is math.MaxInt64 where there is
 // none; then images take at most half of the machine's memory, total.
 func planMemory(cfg configs.Config, limit, total, used, goUsed, live int64) memoryPlan {
-	p := memoryPlan{runtime: math.MaxInt64, bodies: cfg.Server.MaxBodyMemoryBytes}
 	if limit == math.MaxInt64 {
-		p.images = total / 2
-		return p
+		return memoryPlan{runtime: math.MaxInt64, bodies: cfg.Server.MaxBodyMemoryBytes, images: total / 2}
 	}
-	p.bodies = max(min(p.bodies, int(min(limit/8, math.MaxInt))), 2*cfg.Server.MaxBodyBytes)
+	if total > 0 {
+		limit = min(limit, total)
+	}
+	p := memoryPlan{bodies: max(min(cfg.Server.MaxBodyMemoryBytes, int(limit/8)), 2*cfg.Server.MaxBodyBytes)}
 	// Libraries fragment what they take and run into their largest batch late: a sixteenth is left to them.
-	p.runtime = limit - max(used-goUsed, 0) - limit/16
+	p.runtime = max(limit-max(used-goUsed, 0)-limit/16, live+leastHeap)
 	// A fifth of what is left stays free, so that the collector is not always at work.
-	p.images = (p.runtime - live - int64(p.bodies) - cfg.TextEmbedding.CacheListBytes) / 5 * 4
+	p.images = max(p.runtime-live-int64(p.bodies)-cfg.TextEmbedding.CacheListBytes, 0) / 5 * 4
 	return p
 }
 

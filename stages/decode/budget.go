@@ -15,32 +15,49 @@ const (
 	// small is the memory below which an image does not wait: it would wait behind huge ones, and a few for each
 	// worker do not matter. NewBudget sets aside what those that are decoded at a time may take.
 	small = 8 << 20
+	// leastSmall is what small is where memory is scarce: an image of half a million pixels is always decoded.
+	leastSmall = 2 << 20
 	// longWork is the work from which an image counts as long: about a quarter of a second.
 	longWork = 160 << 20
 )
 
 // Budget bounds the memory that decoding takes, and keeps a worker free of long work. Callers who wait are served
-// in turn. Safe for concurrent use.
+// in turn, and so are those of long work and the others. Safe for concurrent use.
 type Budget struct {
 	bytes    int64 // for images that are not small
+	small    int64 // see the constant; less where there is next to nothing
 	runtime  int64 // the soft limit of the Go runtime while no library holds memory; math.MaxInt64: none
 	longMax  int
 	queueMax int
 
-	mu      sync.Mutex
-	free    int64 // of bytes
-	native  int64 // reserved for memory of libraries, which the Go runtime does not see
-	long    int   // images of long work that are being decoded
-	next    *claim
-	waiting fair.Queue[*claim]
+	mu       sync.Mutex
+	free     int64 // of bytes
+	native   int64 // reserved for memory of libraries, which the Go runtime does not see
+	promised int64 // what else of the reserved may still be allocated: of images that are not decoded yet
+	long     int   // images of long work that are being decoded
+	queues   [2]claims
+	turn     int // index of the one of queues that is served first
 
 	limit sync.Mutex // of who sets the runtime's limit
 }
+
+// claims wait in turn; next is the one that is served first.
+type claims struct {
+	next    *claim
+	waiting fair.Queue[*claim]
+}
+
+// Indices of Budget.queues.
+const (
+	shortClaims = iota
+	longClaims
+)
 
 // claim is a plan that waits for its memory. Budget.mu guards it.
 type claim struct {
 	plan   Plan
 	caller fair.Caller
+	queue  int           // index of Budget.queues
 	done   chan struct{} // closed when err or the reservation is there
 	err    error
 }
@@ -49,26 +66,30 @@ type claim struct {
 func LeastBudget(workers int) int64 { return int64(3*workers)*small + 48<<20 }
 
 // NewBudget makes a budget of so many bytes for images, for so many workers, in which as many images as queue
-// may wait. runtime is the soft memory limit of the Go runtime: while libraries hold memory of images, the budget
+// may wait, those of long work and the others each. runtime is the soft memory limit of the Go runtime: while libraries hold memory of images, the budget
 // lowers it by as much. It is left alone when it is math.MaxInt64.
 func NewBudget(bytes, runtime int64, workers, queue int) *Budget {
 	// A small image is being decoded, or waits for the resizer, or is being resized.
-	bytes = max(bytes-int64(3*workers)*small, small)
-	return &Budget{bytes: bytes, free: bytes, runtime: runtime, longMax: max(workers-1, 1), queueMax: queue}
+	places := int64(3 * workers)
+	b := &Budget{small: min(small, max(bytes/2/places, leastSmall)), runtime: runtime, longMax: max(workers-1, 1), queueMax: queue}
+	b.bytes = max(bytes-places*b.small, 0)
+	b.free = b.bytes
+	return b
 }
 
 // Reservation is memory for one image, and the right to decode it. Not for concurrent use.
 type Reservation struct {
-	budget *Budget
-	memory int64
-	native int64
-	long   bool
+	budget   *Budget
+	memory   int64
+	native   int64
+	promised int64
+	long     bool
 }
 
 // Reserve waits until the image may be decoded, but not beyond the end of ctx. Small images never wait. The caller
 // releases the reservation. Errors: ErrTooMuchMemory, ErrBusy when too many wait already, or the cause of ctx.
 func (b *Budget) Reserve(ctx context.Context, caller fair.Caller, plan Plan) (*Reservation, error) {
-	if plan.Memory < small && plan.Work < longWork {
+	if plan.Memory < b.small && plan.Work < longWork {
 		return &Reservation{}, nil
 	}
 	if plan.Memory > b.bytes {
@@ -76,9 +97,13 @@ func (b *Budget) Reserve(ctx context.Context, caller fair.Caller, plan Plan) (*R
 			ErrTooMuchMemory, plan.Width, plan.Height, plan.Memory>>20, b.bytes>>20)
 	}
 	c := &claim{plan: plan, caller: caller, done: make(chan struct{})}
+	if plan.Work >= longWork {
+		c.queue = longClaims
+	}
+	q := &b.queues[c.queue]
 	b.mu.Lock()
-	if b.waiting.Len() >= b.queueMax {
-		other, ok := b.waiting.Displace(caller)
+	if q.waiting.Len() >= b.queueMax {
+		other, ok := q.waiting.Displace(caller)
 		if !ok {
 			b.mu.Unlock()
 			return nil, ErrBusy
@@ -86,7 +111,7 @@ func (b *Budget) Reserve(ctx context.Context, caller fair.Caller, plan Plan) (*R
 		other.err = ErrBusy
 		close(other.done)
 	}
-	b.waiting.Push(caller, c)
+	q.waiting.Push(caller, c)
 	b.serve()
 	b.mu.Unlock()
 	select {
@@ -99,38 +124,50 @@ func (b *Budget) Reserve(ctx context.Context, caller fair.Caller, plan Plan) (*R
 	if c.err != nil {
 		return nil, c.err
 	}
-	b.adjust(plan.Native)
-	return &Reservation{budget: b, memory: plan.Memory, native: plan.Native, long: plan.Work >= longWork}, nil
+	b.adjust(true)
+	return &Reservation{budget: b, memory: plan.Memory, native: plan.Native, promised: plan.Memory - plan.Native, long: c.queue == longClaims}, nil
 }
 
-// serve hands out what is free, in turn. Nobody is passed over: the large would wait for ever. The caller holds b.mu.
+// serve hands out what is free, in turn. Nobody is passed over for memory: the large would wait for ever. The caller
+// holds b.mu.
 func (b *Budget) serve() {
-	for {
-		if b.next == nil {
-			b.next, _ = b.waiting.Pop()
-		}
-		c := b.next
-		if c == nil || c.plan.Memory > b.free || c.plan.Work >= longWork && b.long == b.longMax {
-			return
-		}
-		b.next = nil
+	for c := b.first(); c != nil && c.plan.Memory <= b.free; c = b.first() {
+		b.queues[c.queue].next = nil
+		b.turn = 1 - c.queue
 		b.free -= c.plan.Memory
 		b.native += c.plan.Native
-		if c.plan.Work >= longWork {
+		b.promised += c.plan.Memory - c.plan.Native
+		if c.queue == longClaims {
 			b.long++
 		}
 		close(c.done)
 	}
 }
 
+// first is the claim whose turn it is, nil when there is none. While no more long work may begin, that waits and the
+// others do not. The caller holds b.mu.
+func (b *Budget) first() *claim {
+	for _, i := range [...]int{b.turn, 1 - b.turn} {
+		q := &b.queues[i]
+		if q.next == nil {
+			q.next, _ = q.waiting.Pop()
+		}
+		if q.next != nil && (i != longClaims || b.long < b.longMax) {
+			return q.next
+		}
+	}
+	return nil
+}
+
 // giveUp takes back a claim; false when it has been decided.
 func (b *Budget) giveUp(c *claim) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	q := &b.queues[c.queue]
 	switch {
-	case b.next == c:
-		b.next = nil
-	case !b.waiting.Remove(c.caller, c):
+	case q.next == c:
+		q.next = nil
+	case !q.waiting.Remove(c.caller, c):
 		return false
 	}
 	b.serve()
@@ -156,30 +193,35 @@ func (r *Reservation) giveBack(keep int64) {
 	b.mu.Lock()
 	b.free += r.memory - keep
 	b.native -= native
+	b.promised -= r.promised
 	if r.long {
 		b.long--
 	}
 	b.serve()
 	b.mu.Unlock()
-	r.memory, r.native, r.long = keep, 0, false
+	r.memory, r.native, r.promised, r.long = keep, 0, 0, false
 	if keep == 0 {
 		r.budget = nil
 	}
-	b.adjust(native)
+	if native != 0 {
+		b.adjust(false)
+	}
 }
 
-// adjust sets the limit of the runtime after a change of b.native by n. What Go holds beyond it goes back to the
-// system before the image that needs it is decoded.
-func (b *Budget) adjust(n int64) {
-	if n == 0 || b.runtime == math.MaxInt64 {
+// adjust sets the limit of the runtime after a change of b.native. Before an image is decoded, more is true: where what
+// it takes does not fit beside what Go holds, garbage goes back to the system. The runtime would begin to collect only
+// when the limit has been passed, which one picture does by 150 MB.
+func (b *Budget) adjust(more bool) {
+	if b.runtime == math.MaxInt64 {
 		return
 	}
 	b.limit.Lock()
 	defer b.limit.Unlock()
 	b.mu.Lock()
-	limit := b.runtime - b.native
+	limit, promised := b.runtime-b.native, b.promised
 	b.mu.Unlock()
-	if debug.SetMemoryLimit(limit) > limit && goMemory() > limit {
+	debug.SetMemoryLimit(limit)
+	if more && goMemory()+promised > limit {
 		debug.FreeOSMemory()
 	}
 }

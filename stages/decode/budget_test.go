@@ -25,8 +25,14 @@ func returned(t *testing.T, b *Budget) {
 	t.Helper()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.free != b.bytes || b.long != 0 || b.native != 0 || b.next != nil || b.waiting.Len() != 0 {
-		t.Errorf("not all came back: %d of %d free, %d long, %d native, %d waiting", b.free, b.bytes, b.long, b.native, b.waiting.Len())
+	waiting := 0
+	for i := range b.queues {
+		if waiting += b.queues[i].waiting.Len(); b.queues[i].next != nil {
+			waiting++
+		}
+	}
+	if b.free != b.bytes || b.long != 0 || b.native != 0 || b.promised != 0 || waiting != 0 {
+		t.Errorf("not all came back: %d of %d free, %d long, %d native, %d promised, %d waiting", b.free, b.bytes, b.long, b.native, b.promised, waiting)
 	}
 }
 
@@ -153,11 +159,94 @@ func TestBudgetKeepsAWorkerFree(t *testing.T) {
 		if len(second) != 0 {
 			t.Error("two long ones at a time")
 		}
+		if r, err := b.Reserve(t.Context(), fair.Caller{}, Plan{Memory: 90 * mb}); err != nil { // blocks for ever behind the long one
+			t.Error(err)
+		} else {
+			r.Release()
+		}
 		first.Shrink(mb) // decoded, not resized
 		(<-second).Release()
 		first.Release()
 		returned(t, b)
 	})
+}
+
+// TestBudgetTurnsOfWork has long work and the other kind wait for the same memory: neither starves the other.
+func TestBudgetTurnsOfWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := testBudget(10)
+		all, err := b.Reserve(t.Context(), fair.Caller{}, Plan{Memory: 100 * mb})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var mu sync.Mutex
+		var order []int64
+		for range 3 {
+			for _, work := range []int64{longWork, 1} {
+				go func() {
+					r, err := b.Reserve(t.Context(), fair.Caller{}, Plan{Memory: 100 * mb, Work: work})
+					if err != nil {
+						t.Error(err)
+					}
+					mu.Lock()
+					order = append(order, work)
+					mu.Unlock()
+					r.Release()
+				}()
+				synctest.Wait()
+			}
+		}
+		all.Release()
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		if want := []int64{longWork, 1, longWork, 1, longWork, 1}; !slices.Equal(order, want) {
+			t.Errorf("served %v, want %v", order, want)
+		}
+		returned(t, b)
+	})
+}
+
+// TestBudgetCollectsFirst has pictures of a size come one after the other whose garbage, with the next one, would be
+// more than the runtime may hold.
+func TestBudgetCollectsFirst(t *testing.T) {
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(-1))
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // nobody else collects
+	const image = 64 * mb
+	debug.FreeOSMemory()
+	limit := goMemory() + 3*image/2
+	b := NewBudget(1000*mb, limit, 2, 10)
+	for range 3 {
+		r, err := b.Reserve(t.Context(), fair.Caller{}, Plan{Memory: image})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := newPicture(image/3, 1)
+		clear(p.Pix)
+		if held := goMemory(); held > limit {
+			t.Errorf("Go holds %d MB more than the limit", (held-limit)>>20)
+		}
+		p.Release()
+		r.Release()
+	}
+}
+
+// TestBudgetOfNothing still decodes the smallest images.
+func TestBudgetOfNothing(t *testing.T) {
+	for _, bytes := range []int64{math.MinInt64 / 4, -1, 0, 1, 10 * mb, LeastBudget(4)} {
+		b := NewBudget(bytes, math.MaxInt64, 4, 1)
+		if _, err := b.Reserve(t.Context(), fair.Caller{}, Plan{Memory: leastSmall - 1}); err != nil {
+			t.Errorf("%d: %v", bytes, err)
+		}
+		if _, err := b.Reserve(t.Context(), fair.Caller{}, Plan{Memory: max(bytes, 0) + 1 + leastSmall}); !errors.Is(err, ErrTooMuchMemory) {
+			t.Errorf("%d: %v", bytes, err)
+		}
+		r, err := b.Reserve(t.Context(), fair.Caller{}, Plan{Memory: 48 * mb})
+		if (err == nil) != (bytes == LeastBudget(4)) {
+			t.Errorf("%d: an image of 12 million pixels: %v", bytes, err)
+		}
+		r.Release()
+	}
 }
 
 // TestBudgetLimitsRuntime follows the limit of the Go runtime while libraries hold memory.

@@ -72,6 +72,7 @@ func openTurbo(names []string) (*turboLib, error) {
 			continue
 		}
 		lib.about.Path = mappedFile("libturbojpeg.so")
+		giveBack(handle)
 		return lib, nil
 	}
 	return nil, fmt.Errorf("libturbojpeg not found (Debian: apt-get install libturbojpeg0): %w", errors.Join(errs...))

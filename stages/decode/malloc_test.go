@@ -1,0 +1,51 @@
+package decode
+
+import (
+	"os"
+	"runtime"
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"github.com/ebitengine/purego"
+)
+
+// TestLibrariesGiveBack takes a block as large as the coefficients of a component of 16 million pixels, twice: glibc
+// learns from the first. What is freed must be gone from the process.
+func TestLibrariesGiveBack(t *testing.T) {
+	if _, err := FindLibrary(); err != nil {
+		t.Skip(err)
+	}
+	handle, err := purego.Dlopen("libturbojpeg.so.0", purego.RTLD_NOW|purego.RTLD_LOCAL)
+	if err != nil {
+		t.Skip(err)
+	}
+	malloc, errM := purego.Dlsym(handle, "malloc")
+	free, errF := purego.Dlsym(handle, "free")
+	if _, err := purego.Dlsym(handle, "mallopt"); err != nil || errM != nil || errF != nil {
+		t.Skip("not glibc")
+	}
+	runtime.LockOSThread() // an arena belongs to a thread
+	defer runtime.UnlockOSThread()
+	const block = 31 << 20
+	for range 2 {
+		p, _, _ := purego.SyscallN(malloc, block)
+		if p == 0 {
+			t.Fatal("no memory")
+		}
+		page := (p + block/2) &^ uintptr(os.Getpagesize()-1)
+		if !mapped(page) {
+			t.Error("a block in use is not mapped")
+		}
+		if purego.SyscallN(free, p); mapped(page) {
+			t.Error("a freed block is still mapped")
+		}
+	}
+}
+
+// mapped says whether the process has a page at an address.
+func mapped(page uintptr) bool {
+	var resident byte
+	_, _, errno := syscall.Syscall(syscall.SYS_MINCORE, page, 1, uintptr(unsafe.Pointer(&resident)))
+	return errno == 0
+}
