@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net"
 	"net/http"
@@ -334,8 +335,16 @@ func stopUnderLoad(t *testing.T, signals []syscall.Signal) {
 	}
 }
 
-// TestStopDuringTheStart: a service that is told to stop before it serves has not failed.
+// TestStopDuringTheStart: a service that is told to stop before it serves has not failed, and tells the
+// clients that wait for it.
 func TestStopDuringTheStart(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := ln.Addr().String()
+	ln.Close() // some port that is free
+	_, port, _ := net.SplitHostPort(address)
 	chip, config := newControl(t, "sim:\n  arguments: CONTROL --fault=refuse=silent\n")
 	for _, c := range []struct {
 		signal os.Signal
@@ -343,7 +352,7 @@ func TestStopDuringTheStart(t *testing.T) {
 		code   int
 		says   string
 	}{
-		{syscall.SIGTERM, []string{"serve", "--port", "0"}, exitOK, "stopped"},
+		{syscall.SIGTERM, []string{"serve", "--host", "127.0.0.1", "--port", port}, exitOK, "stopped"},
 		{os.Interrupt, []string{"classify", samples + "cat.jpg", "-p", "a cat"}, exitInterrupted, "hailo-clip: interrupted\n"},
 	} {
 		needONNX(t)
@@ -354,12 +363,27 @@ func TestStopDuringTheStart(t *testing.T) {
 			t.Fatal(err)
 		}
 		chip.tell(t, "refuse=silent") // it is there, so the program waits for it
+		answer := make(chan string, 1)
+		if c.signal == syscall.SIGTERM {
+			client, err := net.Dial("tcp", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			fmt.Fprint(client, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+			go func() { b, err := io.ReadAll(client); answer <- fmt.Sprint(string(b), err) }()
+		} else {
+			answer <- "HTTP/1.1 503"
+		}
 		if err := cmd.Process.Signal(c.signal); err != nil {
 			t.Fatal(err)
 		}
 		_ = cmd.Wait() // the code is in ProcessState
 		if code := cmd.ProcessState.ExitCode(); code != c.code || !strings.Contains(errs.String(), c.says) || strings.Contains(errs.String(), "canceled") {
 			t.Errorf("%s: exit code %d\n%s", c.args[0], code, errs.String())
+		}
+		if got := <-answer; !strings.HasPrefix(got, "HTTP/1.1 503") {
+			t.Errorf("a client that waited got %q", got)
 		}
 	}
 }
