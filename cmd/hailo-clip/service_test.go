@@ -388,17 +388,18 @@ func TestStopDuringTheStart(t *testing.T) {
 	}
 }
 
-// TestTooManyClients has 64 clients against the default queue of 10, before a chip that does
-// about 17 pictures a second: more than fit come at once.
+// TestTooManyClients has 64 clients against the default queue of 10, before a chip that does about 17 pictures a
+// second, or as few as it takes on this machine: more than fit come at once.
 func TestTooManyClients(t *testing.T) {
 	chip, r := slowChip(t, 20)
 	request := catRequest(t)
 	var mu sync.Mutex
 	statuses := map[int]int{}
-	var wg sync.WaitGroup
-	for range 64 {
-		wg.Go(func() {
-			for range 2 {
+	for slow := 20; statuses[429] == 0 && slow < 1000; slow *= 4 {
+		chip.tell(t, fmt.Sprintf("slow=%d", slow))
+		var wg sync.WaitGroup
+		for range 64 {
+			wg.Go(func() {
 				a, err := r.post("/v1/classify", request)
 				if err != nil {
 					t.Error(err)
@@ -412,12 +413,14 @@ func TestTooManyClients(t *testing.T) {
 					t.Errorf("429 as %v %s", a.header, a.raw)
 				case a.status == 200 && a.best() != "a photo of a cat":
 					t.Errorf("classified as %s", a.raw)
+				case a.status != 200 && a.status != 429:
+					t.Errorf("%d %s", a.status, a.raw)
 				}
-			}
-		})
+			})
+		}
+		wg.Wait()
 	}
-	wg.Wait()
-	if statuses[200] == 0 || statuses[429] == 0 || statuses[200]+statuses[429] != 128 {
+	if statuses[200] == 0 || statuses[429] == 0 {
 		t.Errorf("statuses %v", statuses)
 	}
 	t.Logf("statuses %v", statuses)
