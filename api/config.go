@@ -31,7 +31,7 @@ type Config struct {
 	MaxHeaderBytes int `yaml:"max_header_bytes"` // of request line and headers together, 1 KiB..1 MiB; the read buffer of a connection
 	MaxConnections int `yaml:"max_connections"`  // open at once, 1..1000000
 	MaxPrompts     int `yaml:"max_prompts"`      // in one request, 1..100000
-	MaxPromptBytes int `yaml:"max_prompt_bytes"` // length of a prompt in UTF-8, white space at its end not counted, 1..65536
+	MaxPromptBytes int `yaml:"max_prompt_bytes"` // length of a prompt in UTF-8, white space around it not counted, 1..65536
 
 	// AllowedOrigins are the origins, as "https://example.org" or "https://example.org:8443", whose
 	// pages may use the service from a browser; "*" is all, "null" those of files. The service's own

@@ -2,7 +2,10 @@ package api
 
 import (
 	"context"
+	"log/slog"
+	"math"
 	"net"
+	"sync"
 	"syscall"
 	"time"
 
@@ -63,6 +66,36 @@ func dropNewcomers(ln net.Listener) {
 		_ = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
 			&unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
 	})
+}
+
+// Dismiss closes a listener that nobody will serve, because the service ends before it has begun. Clients
+// that have connected meanwhile and sent something are told so with a 503, where closing alone would reset
+// their connections. It blocks for some seconds at most, and for a moment where there are none.
+func (c Config) Dismiss(ln net.Listener) error {
+	l := newListener(ln, c, nil, slog.New(slog.DiscardHandler))
+	l.max = math.MaxInt / 2 // they are no more than the kernel lets wait
+	err := l.Close()
+	var answers sync.WaitGroup
+	for {
+		nc, end := l.Accept()
+		if end != nil {
+			break
+		}
+		answers.Go(func() { dismiss(nc.(*conn)) })
+	}
+	answers.Wait()
+	return err
+}
+
+// dismiss answers a connection that has waited with its request, or is about to send one, and closes it.
+func dismiss(c *conn) {
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(partingTime)) // fails on a closed connection, and so will what follows
+	if n, _ := c.Conn.Read(make([]byte, 1)); n == 0 {
+		return
+	}
+	c.linger.Store(int64(lingerTime))
+	_, _ = c.Conn.Write(refusal(errStopping, ""))
 }
 
 // drain blocks until no connection is left and none will come, or ctx ends. Connections that

@@ -140,13 +140,16 @@ func (s *Server) unreadable(ctx *fasthttp.RequestCtx, err error) {
 	s.log(ctx, x)
 }
 
-// refusal is a whole answer to a connection that gets no further.
-func (s *Server) refusal() []byte {
-	o, id := outcomeOf(errTooManyConns), newRequestID()
+// refusal is a whole answer to a connection that there is no room for.
+func (s *Server) refusal() []byte { return refusal(errTooManyConns, s.svc.Warning) }
+
+// refusal is a whole answer, with status 503, to a connection that gets no further.
+func refusal(err error, warning string) []byte {
+	o, id := outcomeOf(err), newRequestID()
 	body := appendError(nil, o, id)
 	b := []byte("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: application/json\r\n")
-	if s.svc.Warning != "" {
-		b = append(b, headerWarning+": "+s.svc.Warning+"\r\n"...)
+	if warning != "" {
+		b = append(b, headerWarning+": "+warning+"\r\n"...)
 	}
 	b = append(b, headerRequestID+": "+id+"\r\nRetry-After: "...)
 	b = strconv.AppendInt(b, int64(o.retry), 10)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 	"unsafe"
 
@@ -166,8 +167,12 @@ func (in *input) prompts(maxPrompts, maxBytes int) ([]string, error) {
 		return nil, fail(errInvalidPrompts, "Too many prompts: %d, at most %d are allowed", n, maxPrompts)
 	}
 	prompts := make([]string, 0, n)
-	if fast.UnmarshalFromString(string(in.Prompts), &prompts) != nil { // string() is the copy
+	raw := string(in.Prompts) // the copy
+	if fast.UnmarshalFromString(raw, &prompts) != nil {
 		return nil, in.wrongPrompt()
+	}
+	if half := halfCharacter(raw); half != "" {
+		return nil, fail(errInvalidPrompts, "'prompts' has %s, which is half of a character", half)
 	}
 	for i, p := range prompts {
 		switch n := textBytes(p); {
@@ -266,8 +271,35 @@ func (in *input) text(maxBytes int) (string, error) {
 		strings.TrimSpace(text) == "" {
 		return "", fail(errInvalidRequest, "Missing or invalid 'text': it must be a string that is not empty")
 	}
+	if half := halfCharacter(string(in.Text)); half != "" {
+		return "", fail(errInvalidRequest, "'text' has %s, which is half of a character", half)
+	}
 	if n := textBytes(text); n > maxBytes {
 		return "", fail(errInvalidRequest, "'text' is too long: %d bytes, at most %d are allowed", n, maxBytes)
 	}
 	return text, nil
+}
+
+// halfCharacter finds an escape in JSON, which must be valid, that is one half of a surrogate pair without the
+// other. Decoders put U+FFFD in its place, and the answer would be for another text.
+func halfCharacter(raw string) string {
+	unit := func(raw string) rune {
+		if !strings.HasPrefix(raw, `\u`) || len(raw) < 6 {
+			return 0
+		}
+		n, _ := strconv.ParseUint(raw[2:6], 16, 16)
+		return rune(n)
+	}
+	for i := strings.IndexByte(raw, '\\'); i >= 0; i = strings.IndexByte(raw, '\\') {
+		raw = raw[i:]
+		first, end := unit(raw), min(2, len(raw))
+		if utf16.IsSurrogate(first) {
+			if utf16.DecodeRune(first, unit(raw[6:])) == utf8.RuneError {
+				return raw[:6]
+			}
+			end = 12
+		}
+		raw = raw[end:]
+	}
+	return ""
 }

@@ -57,6 +57,25 @@ func TestElements(t *testing.T) {
 	}
 }
 
+func TestHalfCharacters(t *testing.T) {
+	for text, half := range map[string]string{
+		`a cat`: "", `\ud83d\ude00`: "", `\uD83D\uDE00 \ud83d\ude00`: "", `\u00e9\ufffd`: "", `\\ud800`: "", `\n\"\\`: "", "\ufffd": "",
+		`a \ud800`: `\ud800`, `\udc00b`: `\udc00`, `\ud83d\ud83d\ude00`: `\ud83d`, `\ud83d\ude00\ude00`: `\ude00`, `\uD800 \udc00`: `\uD800`, `\ud800\\udc00`: `\ud800`, `\ud800\u0041`: `\ud800`,
+	} {
+		var in input
+		if err := in.parse([]byte(`{"text":"` + text + `","prompts":["a","` + text + `"]}`)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := in.text(100)
+		_, promptsErr := in.prompts(2, 100)
+		for kind, err := range map[error]error{errInvalidRequest: err, errInvalidPrompts: promptsErr} {
+			if half == "" && err != nil || half != "" && (!errors.Is(err, kind) || !strings.Contains(err.Error(), half+", which is half of a character")) {
+				t.Errorf("%s: %v", text, err)
+			}
+		}
+	}
+}
+
 // FuzzInput compares the fast way through a body with the slow one, which is encoding/json's.
 func FuzzInput(f *testing.F) {
 	for _, body := range []string{

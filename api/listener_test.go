@@ -426,3 +426,47 @@ func TestGoneClient(t *testing.T) {
 		until(t, func() bool { return s.listeners[0].count() == 0 })
 	}
 }
+
+// TestDismiss: a service that ends before it has begun to serve tells those who wait for it.
+func TestDismiss(t *testing.T) {
+	ln, err := testConfig().Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &service{addr: ln.Addr().String()}
+	var clients []net.Conn
+	for _, send := range []string{
+		"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", postHead + "Content-Length: 100000\r\n\r\n" + strings.Repeat("{", 100_000),
+	} {
+		c := dial(t, s)
+		fmt.Fprint(c, send)
+		clients = append(clients, c)
+	}
+	silent := dial(t, s)
+	for range testConfig().MaxConnections + 8 { // more than would be served
+		dial(t, s).Close()
+	}
+	dismissed := make(chan error, 1)
+	go func() { dismissed <- testConfig().Dismiss(ln) }()
+	for _, c := range clients {
+		b, err := io.ReadAll(c)
+		if err != nil {
+			t.Fatalf("%v after %q", err, b)
+		}
+		c.Close()
+		replies := parseReplies(t, string(b))
+		if len(replies) != 1 || !replies[0].last {
+			t.Fatalf("%q", b)
+		}
+		replies[0].wantError(t, 503, "stopping", "")
+	}
+	if b, err := io.ReadAll(silent); len(b) > 0 || err != nil {
+		t.Errorf("who has asked nothing got %q, %v", b, err)
+	}
+	if err := <-dismissed; err != nil {
+		t.Error(err)
+	}
+	if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the listener is open: %v", err)
+	}
+}

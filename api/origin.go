@@ -35,14 +35,17 @@ func (s *Server) screen(ctx *fasthttp.RequestCtx) (answered bool, err error) {
 		ctx.Response.Header.Add(fasthttp.HeaderVary, fasthttp.HeaderOrigin)
 	}
 	origins := h.PeekAll(fasthttp.HeaderOrigin)
+	origin := ""
+	if len(origins) > 0 {
+		origin = string(origins[0])
+	}
+	if string(h.Peek(headerFetchSite)) == "cross-site" && !s.cfg.originListed(origin) {
+		return false, fail(errOrigin, "Requests from pages of other sites are refused, see server.allowed_origins")
+	}
 	if len(origins) == 0 {
-		if string(h.Peek(headerFetchSite)) == "cross-site" && !slices.Contains(s.cfg.AllowedOrigins, anyOrigin) {
-			return false, fail(errOrigin, "Requests from pages of other sites are refused, see server.allowed_origins")
-		}
 		return false, nil
 	}
-	origin := string(origins[0])
-	if len(origins) > 1 || !s.cfg.originAllowed(origin, host) {
+	if len(origins) > 1 || !s.cfg.originListed(origin) && !ownOrigin(origin, host) {
 		return false, fail(errOrigin, "Requests from pages of the origin %.100q are refused, see server.allowed_origins", origin)
 	}
 	r := &ctx.Response.Header
@@ -58,14 +61,15 @@ func (s *Server) screen(ctx *fasthttp.RequestCtx) (answered bool, err error) {
 	return true, nil
 }
 
-// originAllowed says whether pages of an origin, as the header of that name has it, may use the
-// service at host: those that came from host itself, and those on the list.
-func (c Config) originAllowed(origin, host string) bool {
-	for _, allowed := range c.AllowedOrigins {
-		if allowed == anyOrigin || strings.EqualFold(allowed, origin) {
-			return true
-		}
-	}
+// originListed says whether an origin, as the header of that name has it ("": none), is on the list.
+func (c Config) originListed(origin string) bool {
+	return slices.ContainsFunc(c.AllowedOrigins, func(allowed string) bool {
+		return allowed == anyOrigin || strings.EqualFold(allowed, origin)
+	})
+}
+
+// ownOrigin says whether pages of an origin came from host itself.
+func ownOrigin(origin, host string) bool {
 	u, err := url.Parse(origin)
 	if err != nil || u.Host == "" {
 		return false // such as "null"

@@ -59,6 +59,7 @@ func TestOrigin(t *testing.T) {
 		{"not listed", listed, "clip.local", []string{"Origin: https://evil.example"}, false},
 		{"ours is always", listed, "clip.local", []string{"Origin: http://clip.local"}, true},
 		{"cross-site without an origin", listed, "clip.local", []string{cross}, false},
+		{"our name, but the browser says another site", closed, "clip.local", []string{"Origin: http://clip.local", cross}, false},
 		{"any", open, "clip.local", []string{"Origin: null", cross}, true},
 		{"any without an origin", open, "clip.local", []string{cross}, true},
 	}

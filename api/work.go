@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -143,7 +144,7 @@ func (w *work) decodeImage() error {
 // vectors asks for the vectors of the texts.
 func (s *Server) vectors(w *work, texts []string) (*cache.Prompts, error) {
 	start := time.Now()
-	found, err := s.svc.Prompts(w.ctx, w.caller, withoutTails(texts, s.cfg.MaxPromptBytes))
+	found, err := s.svc.Prompts(w.ctx, w.caller, trimmed(texts, s.cfg.MaxPromptBytes))
 	w.texts = time.Since(start)
 	switch {
 	case err == nil:
@@ -156,9 +157,9 @@ func (s *Server) vectors(w *work, texts []string) (*cache.Prompts, error) {
 	return nil, err
 }
 
-// withoutTails cuts the white space off the end of texts that are over the limit with it, which the
-// encoder does not see and nobody should have to keep. It does not change the slice.
-func withoutTails(texts []string, limit int) []string {
+// trimmed cuts the white space around texts that are over the limit with it, which the encoder does not see
+// and nobody should have to keep. It does not change the slice.
+func trimmed(texts []string, limit int) []string {
 	cut := texts
 	for i, text := range texts {
 		if len(text) <= limit {
@@ -167,7 +168,7 @@ func withoutTails(texts []string, limit int) []string {
 		if &cut[0] == &texts[0] {
 			cut = slices.Clone(texts)
 		}
-		cut[i] = text[:textBytes(text)]
+		cut[i] = strings.TrimSpace(text)
 	}
 	return cut
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -87,6 +88,23 @@ func newTestTarget(t testing.TB, url string) *Target {
 func testOptions(loads ...Load) Options {
 	return Options{Loads: loads, Turns: 2, Progress: func(string, time.Duration, time.Duration) {},
 		Window: Window{Warmup: 50 * time.Millisecond, Duration: 400 * time.Millisecond, Every: 1}}
+}
+
+// runUntilAnswered measures for longer and longer, until so many answers came in the window of every step:
+// the machine may be slow.
+func runUntilAnswered(t *testing.T, url string, o Options, answers float64) *Report {
+	t.Helper()
+	for ; o.Window.Duration < 2*time.Minute; o.Window.Duration *= 4 {
+		r, err := Run(t.Context(), newTestTarget(t, url), nil, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(r.Steps, func(s Step) bool { return s.Rate*s.Seconds < answers }) {
+			return r
+		}
+	}
+	t.Fatal("too few answers")
+	return nil
 }
 
 // serviceMain is what a child does.

@@ -2,6 +2,7 @@ package stages
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -127,26 +128,60 @@ func TestDeadlineOfABatch(t *testing.T) {
 	}
 }
 
-func TestLater(t *testing.T) {
-	open := t.Context()
-	short, cancel := context.WithTimeout(open, time.Hour)
-	defer cancel()
-	long, cancel := context.WithTimeout(open, 2*time.Hour)
-	defer cancel()
-	for _, c := range []struct {
-		name string
-		a, b context.Context
-		want bool
-	}{
-		{"long, short", long, short, true},
-		{"short, long", short, long, false},
-		{"the same", short, short, false},
-		{"open, short", open, short, true},
-		{"short, open", short, open, false},
-		{"open, open", open, open, false},
-	} {
-		if got := later(c.a, c.b); got != c.want {
-			t.Errorf("%s: %v", c.name, got)
-		}
+// TestClientOfABatchLeaves: one who gives up, whatever deadline he had, does not end the work for the others of
+// his batch; when nobody is left it ends.
+func TestClientOfABatchLeaves(t *testing.T) {
+	gone := errors.New("gone")
+	for leaves, waits := range []time.Duration{time.Hour, time.Minute, 0} { // 0: no deadline
+		synctest.Test(t, func(t *testing.T) {
+			gates := [2]chan struct{}{make(chan struct{}), make(chan struct{})}
+			b := &fakeBackend{batch: 4, frames: hailo.NewHeapFrames(10, 32, 3), fail: func(call int, _ []*hailo.Frame) error {
+				if call < len(gates) {
+					<-gates[call]
+				}
+				return nil
+			}}
+			b.wait = make(chan struct{})
+			p := start(t, b)
+			image := picture(t, 40, 40, red)
+			errs := make([]error, 5)
+			var cancels [5]context.CancelCauseFunc
+			var wg sync.WaitGroup
+			for i, wait := range []time.Duration{time.Hour, time.Hour, time.Minute, waits, time.Minute} {
+				ctx, cancel := context.WithCancelCause(t.Context())
+				defer cancel(nil)
+				cancels[i] = cancel
+				if wait > 0 {
+					var stop context.CancelFunc
+					ctx, stop = context.WithTimeout(ctx, wait)
+					defer stop()
+				}
+				wg.Go(func() { errs[i] = p.Do(ctx, &pipeline.Job{Image: image}) })
+				synctest.Wait() // the first two are in the device, the others queued behind them
+			}
+			close(gates[0])
+			synctest.Wait() // the batch of three is in the device too
+			if len(b.calls) != 3 || len(b.calls[2]) != 3 {
+				t.Fatalf("calls %v", b.calls)
+			}
+			cancels[3](gone)
+			synctest.Wait()
+			if leaves == 2 { // and all the others
+				cancels[2](gone)
+				cancels[4](gone)
+			} else {
+				close(b.wait)
+			}
+			close(gates[1])
+			wg.Wait()
+			if !errors.Is(errs[3], gone) {
+				t.Errorf("who has left: %v", errs[3])
+			}
+			for _, i := range []int{2, 4} {
+				if left := leaves == 2; left != (errs[i] != nil) {
+					t.Errorf("job %d: %v", i, errs[i])
+				}
+			}
+		})
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
+	"time"
 
 	"hailoclip/hailo"
 	"hailoclip/pipeline"
@@ -132,27 +134,53 @@ func (l *Line) encode(_ int, jobs []*pipeline.Job) {
 	}
 }
 
-// encodeFrames makes one call of the backend, which may take until the last deadline of the batch.
+// encodeFrames makes one call of the backend, which may take as long as one job of the batch waits.
 func (l *Line) encodeFrames(jobs []*pipeline.Job) error {
 	frames := make([]*hailo.Frame, len(jobs))
-	last := jobs[0].Context()
 	for i, job := range jobs {
 		frames[i] = job.State.(*state).frame
-		if later(job.Context(), last) {
-			last = job.Context()
-		}
 	}
-	return l.backend.EncodeImages(last, frames)
+	ctx, stop := whileOneWaits(jobs)
+	defer stop()
+	return l.backend.EncodeImages(ctx, frames)
 }
 
-// later says whether a ends after b.
-func later(a, b context.Context) bool {
-	endB, bounded := b.Deadline()
-	if !bounded {
-		return false
+// whileOneWaits returns a context that ends with the last of the jobs' contexts. One that ends early, as that of
+// a client who has gone, takes nothing from the others. The caller calls stop.
+func whileOneWaits(jobs []*pipeline.Job) (ctx context.Context, stop func()) {
+	if len(jobs) == 1 {
+		return jobs[0].Context(), func() {}
 	}
-	endA, bounded := a.Deadline()
-	return !bounded || endA.After(endB)
+	var last time.Time
+	bounded := true
+	for _, job := range jobs {
+		deadline, ok := job.Context().Deadline()
+		if bounded = bounded && ok; deadline.After(last) {
+			last = deadline
+		}
+	}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	forget := func() {}
+	if bounded { // for backends that look at it
+		ctx, forget = context.WithDeadline(ctx, last)
+	}
+	var waiting atomic.Int32
+	waiting.Store(int32(len(jobs)))
+	stops := make([]func() bool, len(jobs))
+	for i, job := range jobs {
+		stops[i] = context.AfterFunc(job.Context(), func() {
+			if waiting.Add(-1) == 0 {
+				cancel(context.Cause(job.Context()))
+			}
+		})
+	}
+	return ctx, func() {
+		for _, stop := range stops {
+			stop()
+		}
+		forget()
+		cancel(nil)
+	}
 }
 
 func (l *Line) score(_ int, job *pipeline.Job) error {

@@ -29,6 +29,7 @@ type fakeBackend struct {
 	frames *hailo.Frames
 	batch  int
 	fail   func(call int, frames []*hailo.Frame) error
+	wait   chan struct{} // batches of several end when it is closed, or with their context; nil: at once
 
 	mu        sync.Mutex
 	calls     [][]int // slots of every call
@@ -62,6 +63,13 @@ func (b *fakeBackend) EncodeImages(ctx context.Context, frames []*hailo.Frame) e
 		norm := math.Sqrt(sum[0]*sum[0]+sum[1]*sum[1]+sum[2]*sum[2]) + 1e-9
 		for c := range sum {
 			f.Embedding[c] = float32(sum[c] / norm)
+		}
+	}
+	if b.wait != nil && len(frames) > 1 {
+		select {
+		case <-b.wait:
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
 	}
 	if b.fail != nil {

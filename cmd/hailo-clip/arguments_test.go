@@ -96,6 +96,10 @@ func TestFirstImage(t *testing.T) {
 		if got := firstImage(first); !bytes.Equal(got, first) {
 			t.Errorf("%d of %d bytes of the only image", len(got), len(first))
 		}
+		other := slices.Concat([]byte("II*\x00"), first, first)
+		if got := firstImage(other); !bytes.Equal(got, other) {
+			t.Errorf("%d of %d bytes of a TIFF that holds others", len(got), len(other))
+		}
 		for _, second := range [][]byte{all[1].JPEG, png} {
 			if got := firstImage(slices.Concat(first, second, first)); !bytes.Equal(got, first) {
 				t.Errorf("%d bytes, want %d", len(got), len(first))

@@ -186,9 +186,14 @@ func readImage(name string, limit int) ([]byte, error) {
 
 // firstImage cuts off what begins with another image where the first, a JPEG or PNG, ends.
 func firstImage(b []byte) []byte {
-	end := "\xff\xd9"
-	if bytes.HasPrefix(b, []byte("\x89PNG")) {
+	var end string
+	switch {
+	case bytes.HasPrefix(b, []byte("\xff\xd8")):
+		end = "\xff\xd9"
+	case bytes.HasPrefix(b, []byte("\x89PNG")):
 		end = "IEND\xaeB`\x82"
+	default:
+		return b // which could hold a whole JPEG
 	}
 	cut := len(b)
 	for _, next := range []string{"\xff\xd8\xff", "\x89PNG\r\n", "GIF8", "RIFF"} {

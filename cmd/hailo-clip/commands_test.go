@@ -201,3 +201,23 @@ func TestSimulatedChip(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 }
+
+// TestModelsListIsATable: what a manifest says, or is wrong with it, cannot look like another model.
+func TestModelsListIsATable(t *testing.T) {
+	state := t.TempDir()
+	const rest = `"embedding_dimension":16,"image_size":32,"context_length":8,"mean":[0.5,0.5,0.5],"std":[0.5,0.5,0.5],
+		"tokens":{"start":"<a>","end":"<b>"},"cpu":{"image":"a.onnx","text":"a.onnx"},"files":{"tokenizer.json":{},"a.onnx":{"bytes":-1}}}`
+	put(t, state, map[string]string{
+		"models/broken/manifest.json":  `{"name":"broken","license":"x",` + strings.Replace(rest, "16", "0", 1),
+		"models/strange/manifest.json": `{"name":"strange","description":"x\nforged   complete",` + strings.Replace(rest, "-1", "1", 1),
+	})
+	r := runProgram(t, command(t, state, "models", "list"))
+	if r.code != exitOK || !strings.Contains(r.stdout, "embedding_dimension is 0, want 1 to 8192; files[") {
+		t.Errorf("exit code %d: %s", r.code, r.stdout)
+	}
+	for line := range strings.Lines(r.stdout) {
+		if strings.HasPrefix(line, "forged") || strings.HasPrefix(line, "files[") {
+			t.Errorf("a line %q", line)
+		}
+	}
+}

@@ -46,7 +46,7 @@ func (c *doctorCmd) Run(ctx context.Context, g *globals) error {
 	if c.JSON {
 		err = printJSON(stdout, report)
 	} else {
-		err = report.WriteText(styled{stdout}, stdout.terminal)
+		err = report.WriteText(styled{stdout}, stdout.color())
 	}
 	if err == nil && report.ExitCode() != 0 {
 		err = exitError(report.ExitCode())

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 
 	"hailoclip/api"
@@ -61,6 +62,20 @@ func portFindings(ctx context.Context, c api.Config) []doctor.Finding {
 			Remedy: "# correct server.host and server.port, or end what uses the port"}}
 	}
 	ln.Close()
+	return fileFindings(c)
+}
+
+// fileFindings tells how many connections the limit of open files leaves to a service that is started from
+// here.
+func fileFindings(c api.Config) []doctor.Finding {
+	const remedy = "# raise the limit: ulimit -n in the shell, LimitNOFILE in the systemd unit"
+	switch fitted, err := fitDescriptors(c, slog.New(slog.DiscardHandler)); {
+	case err != nil:
+		return []doctor.Finding{{Check: "open-files", Level: doctor.Fail, What: "The service would not start: " + err.Error(), Remedy: remedy}}
+	case fitted.MaxConnections < c.MaxConnections:
+		return []doctor.Finding{{Check: "open-files", Level: doctor.Warn, Remedy: remedy,
+			What: fmt.Sprintf("Started from here, the service could open files for %d connections, not for the %d of server.max_connections.", fitted.MaxConnections, c.MaxConnections)}}
+	}
 	return nil
 }
 

@@ -91,3 +91,36 @@ func TestAskService(t *testing.T) {
 		t.Error("an answer from nobody")
 	}
 }
+
+// TestDoctorCountsOpenFiles: what the limit of open files does to a start stands in the report of one who would
+// start it under that limit.
+func TestDoctorCountsOpenFiles(t *testing.T) {
+	needONNX(t)
+	for limit, want := range map[string]doctor.Level{"20": doctor.Fail, "200": doctor.Warn, "4096": ""} {
+		c := command(t, t.TempDir(), "doctor", "--json", "--model", "demo", "--backend", "cpu")
+		c.Args = append([]string{"sh", "-c", `ulimit -n "$0" && exec "$@"`, limit, c.Path}, c.Args[1:]...)
+		c.Path = "/bin/sh"
+		c.Env = append(c.Env, "HAILO_CLIP_SERVER_PORT=0")
+		r := runProgram(t, c)
+		var report doctor.Report
+		if err := json.Unmarshal([]byte(r.stdout), &report); err != nil {
+			t.Fatal(err, r.stderr)
+		}
+		i := slices.IndexFunc(report.Findings, func(f doctor.Finding) bool { return f.Check == "open-files" })
+		if i < 0 && want != "" || i >= 0 && report.Findings[i].Level != want || (r.code == exitFailed) != (want == doctor.Fail) {
+			t.Errorf("limit %s: exit code %d, %+v", limit, r.code, report.Findings)
+		}
+	}
+}
+
+func TestNoColor(t *testing.T) {
+	terminal := &output{terminal: true}
+	t.Setenv("NO_COLOR", "")
+	if !terminal.color() || (&output{}).color() {
+		t.Error("colors only on a terminal")
+	}
+	t.Setenv("NO_COLOR", "1")
+	if terminal.color() {
+		t.Error("colors although NO_COLOR is set")
+	}
+}

@@ -14,7 +14,7 @@ import (
 // TestNewPromptsTakeTurns has two clients with 1,000 new prompts each before a slow chip. A third
 // is answered while theirs wait, and once they have hung up nothing of theirs is left.
 func TestNewPromptsTakeTurns(t *testing.T) {
-	_, r := slowChip(t, 3)
+	_, r := slowChip(t, 10)
 	pending := func() float64 { return r.get(t, "/v1/stats").body["cache"].(map[string]any)["pending"].(float64) }
 	until := func(what string, done func() bool) {
 		t.Helper()

@@ -47,7 +47,7 @@ func (c *modelsListCmd) Run(g *globals) error {
 	}
 	fmt.Fprintf(stdout, "%-22s  %-9s  %-9s  %s\n", "model", "CPU", "NPU", "what it is")
 	for _, in := range list {
-		fmt.Fprintf(stdout, "%-22s  %-9s  %-9s  %s\n", in.Manifest.Name, part(in.CPU), part(in.NPU), in.Manifest.Description)
+		fmt.Fprintf(stdout, "%-22s  %-9s  %-9s  %s\n", in.Manifest.Name, part(in.CPU), part(in.NPU), printable(in.Manifest.Description))
 		unpinned := map[string][]string{} // by date
 		for _, f := range in.Files {
 			switch {
@@ -117,7 +117,7 @@ func fileLine(f hailo.FileState) []string {
 	state := f.SHA256
 	switch {
 	case f.Err != nil:
-		state = f.Err.Error()
+		state = strings.ReplaceAll(f.Err.Error(), "\n", "; ")
 	case f.Bytes == 0:
 		state = "missing"
 	case state == "":

@@ -35,6 +35,9 @@ func (o *output) Write(b []byte) (int, error) {
 	return o.raw(b)
 }
 
+// color says whether those who read want colors, see no-color.org.
+func (o *output) color() bool { return o.terminal && os.Getenv("NO_COLOR") == "" }
+
 // raw writes b as it is.
 func (o *output) raw(b []byte) (int, error) {
 	n, err := o.to.Write(b)
@@ -51,10 +54,11 @@ func (s styled) Write(b []byte) (int, error) { return s.raw(b) }
 
 // complain prints a message for people on standard error. What is in it of names and of other
 // programs cannot command a terminal, nor look like a message of its own: lines after the first are
-// indented.
+// indented. It is there before anything that is printed later, unless nobody reads for a second.
 func complain(format string, args ...any) {
 	text := strings.TrimRight(fmt.Sprintf(format, args...), "\n")
 	fmt.Fprintln(stderr, plain(strings.ReplaceAll(text, "\n", "\n  ")))
+	stderr.flush(lastWords)
 }
 
 // plain escapes all of a text but its lines and tabs that is not printable: controls, changes of the

@@ -30,5 +30,5 @@ func quotaOf(limit string) []string {
 	if !configs.LowQuota(percent) {
 		return nil
 	}
-	return []string{"CPUQuota of the systemd unit: " + configs.QuotaWarning(percent) + "; write CPUQuota= (no limit), or at least CPUQuota=200%"}
+	return []string{"the control group's limit of CPU time: " + configs.QuotaWarning(percent) + "; in a systemd unit write CPUQuota= (no limit), or at least CPUQuota=200%"}
 }

@@ -75,7 +75,8 @@ type service struct {
 }
 
 // newService takes the port first, so that a second start fails at once and not after the model
-// has been loaded; clients that connect meanwhile wait in the kernel's queue.
+// has been loaded; clients that connect meanwhile wait in the kernel's queue, and are answered with 503 where
+// the start fails or is stopped.
 func newService(ctx context.Context, cfg configs.Config, state string, log serviceLogs) (*service, error) {
 	ln, err := listen(cfg.Server)
 	if err != nil {
@@ -83,11 +84,14 @@ func newService(ctx context.Context, cfg configs.Config, state string, log servi
 	}
 	e, err := newEngine(ctx, cfg, state, log.all)
 	if err != nil {
-		return nil, errors.Join(err, ln.Close())
+		return nil, errors.Join(err, cfg.Server.Dismiss(ln))
+	}
+	giveUp := func(err error) (*service, error) {
+		return nil, errors.Join(err, e.close(context.WithoutCancel(ctx)), cfg.Server.Dismiss(ln))
 	}
 	cfg.Server.MaxBodyMemoryBytes = e.memory.bodies
 	if cfg.Server, err = fitDescriptors(cfg.Server, log.all); err != nil {
-		return nil, errors.Join(err, e.close(context.WithoutCancel(ctx)), ln.Close())
+		return giveUp(err)
 	}
 	server, err := api.New(cfg.Server, api.Service{
 		Pipeline: e.pipe, Prompts: e.prompts, Health: e.health, Stats: e.stats, Model: e.model.Name,
@@ -96,7 +100,7 @@ func newService(ctx context.Context, cfg configs.Config, state string, log servi
 		Warning: e.warning(),
 	})
 	if err != nil {
-		return nil, errors.Join(err, e.close(context.WithoutCancel(ctx)), ln.Close())
+		return giveUp(err)
 	}
 	return &service{engine: e, server: server, ln: ln}, nil
 }

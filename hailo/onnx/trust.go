@@ -65,15 +65,18 @@ func ours(path string, uid int) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		owner := -1
+		owner, group := -1, -1
 		if st, ok := info.Sys().(*syscall.Stat_t); ok {
-			owner = int(st.Uid)
+			owner, group = int(st.Uid), int(st.Gid)
 		}
-		if owner != 0 && owner != uid {
+		sticky := info.IsDir() && info.Mode()&fs.ModeSticky != 0 // nobody can replace another's file in it
+		switch perm := info.Mode().Perm(); {
+		case owner != 0 && owner != uid:
 			return "", fmt.Errorf("%s belongs to another user (number %d)", at, owner)
-		}
-		if perm := info.Mode(); perm.Perm()&0o002 != 0 && perm&fs.ModeSticky == 0 {
+		case perm&0o002 != 0 && !sticky:
 			return "", fmt.Errorf("%s can be changed by every user", at)
+		case perm&0o020 != 0 && !sticky && group != 0 && group != os.Getegid():
+			return "", fmt.Errorf("%s can be changed by a group of users (number %d)", at, group)
 		}
 		if at == filepath.Dir(at) {
 			return real, nil

@@ -37,6 +37,20 @@ func TestOurs(t *testing.T) {
 		if _, err := ours(link, stranger+1); os.Geteuid() == 0 && (err == nil || !strings.Contains(err.Error(), "every user")) {
 			t.Errorf("%s of mode %o: %v", path, mode, err)
 		}
+		if err := os.Chmod(path, 0o720); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ours(link, stranger+1); err != nil {
+			t.Errorf("%s, which this process's group can change: %v", path, err)
+		}
+		if os.Geteuid() == 0 {
+			if err := os.Lchown(path, -1, stranger); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := ours(link, stranger+1); err == nil || !strings.Contains(err.Error(), "a group of users") {
+				t.Errorf("%s of another group: %v", path, err)
+			}
+		}
 		if err := os.Chmod(path, 0o700); err != nil {
 			t.Fatal(err)
 		}
