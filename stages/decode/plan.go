@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"image"
 	"io"
 )
 
@@ -84,9 +83,4 @@ func (t *task) classify(format string, err error) error {
 		return context.Cause(t.ctx)
 	}
 	return classify(format, err)
-}
-
-// fromImage is the function fromImage; the rows are spent.
-func (t *task) fromImage(m image.Image) (Picture, error) {
-	return fromImage(m)
 }
