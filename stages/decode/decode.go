@@ -9,9 +9,7 @@
 // All input is taken as hostile: the number of pixels is judged by the header before anything is allocated,
 // and a panic of a decoder is an error of that image. Nothing is read but the given bytes.
 //
-// Limitations: rare BMP (headers of unusual length, masks that are no bytes, run lengths that leave pixels out)
-// and rare TIFF (floating-point numbers, YCbCr, Lab, JPEG inside) are refused as unsupported; colour profiles are ignored
-// as PIL ignores them.
+// Rare kinds are refused as unsupported: the README has the table. Colour profiles are ignored as PIL ignores them.
 package decode
 
 import (

@@ -104,8 +104,8 @@ func TestVP8LEnds(t *testing.T) {
 	}
 }
 
-// TestVP8LCodes has a file of 2 kB whose codes would take more memory than was planned.
-func TestVP8LCodes(t *testing.T) {
+// greedyVP8L is a file of 2 kB whose codes would take more memory than was planned.
+func greedyVP8L() []byte {
 	var w bitWriter
 	w.put(0x2F, 8)
 	w.put(7, 14)
@@ -115,8 +115,11 @@ func TestVP8LCodes(t *testing.T) {
 	w.put(1, 1)    // groups of codes by tiles of 4 x 4
 	w.put(0, 4)
 	w.group(0xFF, 0xFF, 0, 0, 0) // of which the last one is used
-	b := webpOf("VP8L" + string(append(w.b, make([]byte, 2000)...)))
-	if _, err := newDecoder(exact, 224, nil).DecodeBytes(b); !errors.Is(err, ErrUnsupportedFormat) || !strings.Contains(err.Error(), "codes") {
+	return webpOf("VP8L" + string(append(w.b, make([]byte, 2000)...)))
+}
+
+func TestVP8LCodes(t *testing.T) {
+	if _, err := newDecoder(exact, 224, nil).DecodeBytes(greedyVP8L()); !errors.Is(err, ErrUnsupportedFormat) || !strings.Contains(err.Error(), "codes") {
 		t.Error(err)
 	}
 }
