@@ -72,8 +72,8 @@ func (d *Decoder) Inspect(b []byte) (plan Plan, err error) {
 }
 
 // Decode carries out a plan that Inspect has returned without an error. The caller owns the picture and releases it.
-// It blocks for as long as the work takes (milliseconds a megapixel), but not much beyond the end of ctx; libjpeg cannot
-// be stopped, so for a JPEG of 50 million pixels that may be a second.
+// It blocks for as long as the work takes (milliseconds a megapixel), but not much beyond the end of ctx; the decoders of
+// JPEG and of lossy WebP cannot be stopped, so for 50 million pixels that may be a second, and 5 s for a WebP made for it.
 // The error is one of those of Inspect, or the cause of ctx.
 func (d *Decoder) Decode(ctx context.Context, plan Plan) (p Picture, err error) {
 	defer func() {

@@ -194,3 +194,11 @@ func FuzzWebP(f *testing.F) {
 		}
 	})
 }
+
+// TestLossyWork has what cannot be stopped count as long, by what the worst file of its size takes.
+func TestLossyWork(t *testing.T) {
+	plan, err := newDecoder(exact, 224, nil).Inspect(read(t, "pil", "webp_lossy_large.webp"))
+	if least := 30 * int64(plan.Width*plan.Height); err != nil || plan.Work < least {
+		t.Errorf("%d bytes of work, want %d: %v", plan.Work, least, err)
+	}
+}
