@@ -75,7 +75,11 @@ func (d *Decoder) Inspect(b []byte) (plan Plan, err error) {
 // It blocks for as long as the work takes (milliseconds a megapixel), but not much beyond the end of ctx; the decoders of
 // JPEG and of lossy WebP cannot be stopped, so for 50 million pixels that may be a second, and 5 s for a WebP made for it.
 // The error is one of those of Inspect, or the cause of ctx.
-func (d *Decoder) Decode(ctx context.Context, plan Plan) (p Picture, err error) {
+func (d *Decoder) Decode(ctx context.Context, plan Plan) (Picture, error) {
+	return plan.run(&task{ctx: ctx, work: plan.Work})
+}
+
+func (plan Plan) run(t *task) (p Picture, err error) {
 	defer func() {
 		if err != nil {
 			p.Release()
@@ -83,11 +87,13 @@ func (d *Decoder) Decode(ctx context.Context, plan Plan) (p Picture, err error) 
 		}
 	}()
 	defer contain(plan.Format, &err)
-	t := &task{ctx: ctx, work: plan.Work}
 	if err := t.spend(0); err != nil {
 		return Picture{}, err
 	}
 	if p, err = plan.decode(t); err != nil {
+		return p, err
+	}
+	if err := t.spend(plan.turning()); err != nil {
 		return p, err
 	}
 	upright(&p, plan.Orientation)

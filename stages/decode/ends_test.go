@@ -30,7 +30,8 @@ func (c *watched) Err() error {
 }
 
 // TestEnds ends the context of every kind of image at the beginning, in the middle and near the end: what is still done
-// then is bounded, and so is what is done between two looks at it. What libraries do in one go is spent before they begin.
+// then is bounded, and so is what is done between two looks at it. What is done in one go is spent before it begins: by
+// libraries, and when an image is turned.
 func TestEnds(t *testing.T) {
 	const (
 		most  = 512 << 10 // bytes
@@ -49,7 +50,7 @@ func TestEnds(t *testing.T) {
 				decode := func(looks int) (*watched, error) {
 					ctx := &watched{Context: t.Context(), looks: looks}
 					ctx.run = &task{ctx: ctx, work: plan.Work}
-					p, err := carryOut(plan, ctx.run)
+					p, err := plan.run(ctx.run)
 					p.Release()
 					return ctx, err
 				}
@@ -58,8 +59,15 @@ func TestEnds(t *testing.T) {
 					t.Fatal(err)
 				}
 				looks := never - whole.looks
-				if c.format != JPEG && whole.longest > most {
+				if c.format != JPEG && whole.longest > most+int64(plan.turning()) {
 					t.Errorf("%d bytes of work between two looks", whole.longest)
+				}
+				least := 3 * plan.Width * plan.Height
+				if plan.Orientation > 1 {
+					least *= 3 // read and written once more
+				}
+				if whole.run.spent < int64(least) {
+					t.Errorf("%d bytes of work for %d x %d pixels", whole.run.spent, plan.Width, plan.Height)
 				}
 				for _, n := range []int{0, looks / 2, looks - 1} {
 					ctx, err := decode(n)
