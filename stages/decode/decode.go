@@ -9,9 +9,7 @@
 // All input is taken as hostile: the number of pixels is judged by the header before anything is allocated,
 // and a panic of a decoder is an error of that image. Nothing is read but the given bytes.
 //
-// Limitations: rare BMP (headers of unusual length, masks that are no bytes, run lengths that leave pixels out)
-// and rare TIFF (floating-point numbers, YCbCr, Lab, JPEG inside) are refused as unsupported; colour profiles are ignored
-// as PIL ignores them.
+// Rare kinds are refused as unsupported: the README has the table. Colour profiles are ignored as PIL ignores them.
 package decode
 
 import (
@@ -74,10 +72,14 @@ func (d *Decoder) Inspect(b []byte) (plan Plan, err error) {
 }
 
 // Decode carries out a plan that Inspect has returned without an error. The caller owns the picture and releases it.
-// It blocks for as long as the work takes (milliseconds a megapixel), but not much beyond the end of ctx; libjpeg cannot
-// be stopped, so for a JPEG of 50 million pixels that may be a second.
+// It blocks for as long as the work takes (milliseconds a megapixel), but not much beyond the end of ctx; the decoders of
+// JPEG and of lossy WebP cannot be stopped, so for 50 million pixels that may be a second, and 5 s for a WebP made for it.
 // The error is one of those of Inspect, or the cause of ctx.
-func (d *Decoder) Decode(ctx context.Context, plan Plan) (p Picture, err error) {
+func (d *Decoder) Decode(ctx context.Context, plan Plan) (Picture, error) {
+	return plan.run(&task{ctx: ctx, work: plan.Work})
+}
+
+func (plan Plan) run(t *task) (p Picture, err error) {
 	defer func() {
 		if err != nil {
 			p.Release()
@@ -85,11 +87,13 @@ func (d *Decoder) Decode(ctx context.Context, plan Plan) (p Picture, err error) 
 		}
 	}()
 	defer contain(plan.Format, &err)
-	t := &task{ctx: ctx, work: plan.Work}
 	if err := t.spend(0); err != nil {
 		return Picture{}, err
 	}
 	if p, err = plan.decode(t); err != nil {
+		return p, err
+	}
+	if err := t.spend(plan.turning()); err != nil {
 		return p, err
 	}
 	upright(&p, plan.Orientation)

@@ -92,7 +92,7 @@ func poisoned(t *testing.T, plan Plan, fill byte) Picture {
 		q.Release()
 	}
 	run := &task{ctx: t.Context(), work: plan.Work}
-	p, err := carryOut(plan, run)
+	p, err := plan.run(run)
 	if run.spent > plan.Work {
 		t.Errorf("%s of %d x %d: %d bytes of work done, %d planned", plan.Format, plan.Width, plan.Height, run.spent, plan.Work)
 	}
@@ -100,21 +100,4 @@ func poisoned(t *testing.T, plan Plan, fill byte) Picture {
 		t.Error(err)
 	}
 	return p
-}
-
-// carryOut is Decode with a task that can be looked at.
-func carryOut(plan Plan, run *task) (p Picture, err error) {
-	defer func() {
-		if err != nil {
-			p.Release()
-			p = Picture{}
-		}
-	}()
-	defer contain(plan.Format, &err)
-	if p, err = plan.decode(run); err != nil {
-		return p, err
-	}
-	upright(&p, plan.Orientation)
-	p.Format = plan.Format
-	return p, nil
 }

@@ -1,6 +1,9 @@
 package decode
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // What decoding a JPEG may cost. The library cannot be stopped, so all of its work is judged before it begins.
 const (
@@ -35,22 +38,26 @@ func (d *Decoder) planJPEG(b []byte) (Plan, error) {
 	if d.fastTarget > 0 {
 		w, h = dctScale(w, h, d.fastTarget)
 	}
-	own := info.turboMemory()
+	native := info.turboMemory()
+	own := native + info.endMemory(b)
 	const inks = 4
 	if len(info.components) == inks {
 		own += inks * w * h
 	}
 	work := len(b) + 2*info.samples + 3*info.padded()
-	return newPlan(w, h, own, work+own, orientation(info.exif), func(t *task) (Picture, error) {
+	plan := newPlan(w, h, own, work+own, orientation(info.exif), func(t *task) (Picture, error) {
 		if err := t.spend(work); err != nil {
 			return Picture{}, err
 		}
+		b := info.withEnd(b)
 		if len(info.components) == inks {
 			return d.decodeTurboCMYK(t, b, w, h, info)
 		}
 		p := newPicture(w, h)
 		return p, d.runTurbo(b, p.Pix, w, h, tjRGB, info)
-	}), nil
+	})
+	plan.Native = int64(native)
+	return plan, nil
 }
 
 // turboMemory is what the library allocates, in bytes.
@@ -106,10 +113,37 @@ func (d *Decoder) runTurbo(b, dst []byte, w, h, pixelFormat int, info jpegInfo) 
 	if int(t.width) != info.width || int(t.height) != info.height {
 		return corruptJPEG("two sizes")
 	}
-	if err := t.decode(b, dst, w, h, pixelFormat); err != nil {
+	warning, err := t.decode(b, dst, w, h, pixelFormat)
+	switch {
+	case err != nil:
 		return fmt.Errorf("%w: JPEG: %w", ErrCorrupt, err)
+	case info.endless && warning != "" && !strings.HasSuffix(warning, "extraneous bytes before marker 0xd9"):
+		return endsEarly(warning)
 	}
 	return nil
+}
+
+// A sequential file of one scan may lack its end marker: cameras send such frames, some padded. The decoders get the
+// marker, and whatever they then miss was cut off.
+
+// endMemory is what withEnd allocates.
+func (info *jpegInfo) endMemory(b []byte) int {
+	if info.endless {
+		return len(b) + 2
+	}
+	return 0
+}
+
+// withEnd returns b with its end marker.
+func (info *jpegInfo) withEnd(b []byte) []byte {
+	if info.endless {
+		return append(b[:len(b):len(b)], 0xFF, markEOI)
+	}
+	return b
+}
+
+func endsEarly(why string) error {
+	return fmt.Errorf("%w: JPEG: without its end marker: %s", ErrTruncated, why)
 }
 
 // dctScale returns the smallest of 1/8, 1/4 and 1/2 of w x h, rounded up as libjpeg does, whose shorter side is at least

@@ -34,11 +34,13 @@ func (d *Decoder) planGoJPEG(b []byte, info jpegInfo) (Plan, error) {
 	if len(info.components) == 4 || info.adobeRGB || ids == "RGB" {
 		own += 4 * info.width * info.height // converted into a second image
 	}
-	work := len(b) + 8*info.samples + 2*own
+	own += info.endMemory(b)
+	work := len(b) + 2 + 8*info.samples + 2*own + 6*info.width*info.height
 	return newPlan(info.width, info.height, own, work, orientation(info.exif), func(t *task) (Picture, error) {
-		if err := t.spend(work - len(b)); err != nil {
+		if err := t.spend(8*info.samples + 2*own); err != nil {
 			return Picture{}, err
 		}
+		b := info.withEnd(b)
 		r := t.reader(b)
 		if !info.progressive() {
 			// An image without Huffman tables means the standard ones. Those in the file come later and count.
@@ -49,9 +51,9 @@ func (d *Decoder) planGoJPEG(b []byte, info jpegInfo) (Plan, error) {
 			if t.ctx.Err() != nil {
 				return Picture{}, context.Cause(t.ctx)
 			}
-			return Picture{}, goJPEGError(err)
+			return Picture{}, info.goError(err)
 		}
-		return t.fromImage(m)
+		return t.fromJPEG(m)
 	}), nil
 }
 
@@ -70,9 +72,13 @@ func needsTurbo(what string) error {
 	return unsupportedKind(fmt.Sprintf("JPEG: %s (it takes libturbojpeg, which is not installed)", what))
 }
 
-func goJPEGError(err error) error {
-	if feature := jpeg.UnsupportedError(""); errors.As(err, &feature) {
+func (info *jpegInfo) goError(err error) error {
+	feature := jpeg.UnsupportedError("")
+	switch {
+	case errors.As(err, &feature):
 		return needsTurbo(string(feature))
+	case info.endless:
+		return endsEarly(err.Error())
 	}
 	return classify(JPEG, err)
 }

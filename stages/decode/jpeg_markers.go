@@ -51,6 +51,7 @@ type jpegInfo struct {
 	samples       int  // that all scans pass over, those of whole blocks
 	partial       bool // scans build upon others, so that all coefficients are kept
 	longRestarts  bool // restart markers in a scan of one component that has several blocks a group
+	endless       bool // sequential with a single scan, without the end marker: whether all of it is there the decoder shows
 }
 
 type jpegComponent struct {
@@ -71,6 +72,10 @@ func scanJPEG(b []byte) (info jpegInfo, err error) {
 	for inData := false; ; {
 		var marker byte
 		if marker, b = nextMarker(b); marker == 0 {
+			// Of arithmetic coding any beginning is an image.
+			if info.endless = info.scans == 1 && !info.partial && !info.arithmetic(); info.endless {
+				return info, nil
+			}
 			return info, fmt.Errorf("%w: JPEG: without its end marker", ErrTruncated)
 		}
 		switch {

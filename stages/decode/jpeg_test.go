@@ -274,7 +274,6 @@ func TestJPEGMarkers(t *testing.T) {
 		{"a height that follows", jpegSized(whole, 8, 0), ErrUnsupportedFormat, "height"},
 		{"too long a side", jpegSized(whole, 65501, 1), ErrUnsupportedFormat, "65500"},
 		{"a segment that is cut", whole[:10], ErrTruncated, "segment"},
-		{"no end", whole[:len(whole)-2], ErrTruncated, "end marker"},
 		{"an end that is another file's", append(with("\xff\xd9"), whole...), ErrCorrupt, "no image"},
 	} {
 		if _, err := exactTurboOrGo(t).Inspect(c.b); !errors.Is(err, c.want) || !oneSentinel(err) || !strings.Contains(err.Error(), c.text) {
@@ -316,5 +315,33 @@ func TestJPEGSize(t *testing.T) {
 	info.width++
 	if err := d.runTurbo(b, make([]byte, 3*info.width*info.height), info.width, info.height, tjRGB, info); !errors.Is(err, ErrCorrupt) {
 		t.Error(err)
+	}
+}
+
+// TestWithoutEnd has frames as cameras send them: a sequential image of one scan without its end marker counts when all of
+// its data is there, followed by anything or by nothing.
+func TestWithoutEnd(t *testing.T) {
+	for name, d := range decoders(t, exact) {
+		for _, file := range []string{"rgb_420_optimized.jpg", "rgb_444.jpg", "restarts.jpg", "cmyk.jpg", "adobe_rgb.jpg"} {
+			whole := read(t, "pil", file)
+			want := outcome(d, whole)
+			for _, padding := range []string{"", "\xff", "\x00\x00\x00", string(make([]byte, 500)), "\xff\xff\xff"} {
+				if got := outcome(d, append(whole[:len(whole)-2:len(whole)-2], padding...)); got != want {
+					t.Errorf("%s: %s with % x for its end marker: %s", name, file, padding, got)
+				}
+			}
+			for cut := 3; cut < len(whole)-700; cut += 1 + cut/5 {
+				if _, err := d.DecodeBytes(whole[: len(whole)-cut : len(whole)-cut]); !errors.Is(err, ErrTruncated) {
+					t.Errorf("%s: %s without its last %d bytes: %v", name, file, cut, err)
+				}
+			}
+		}
+		// Of these, any beginning is an image.
+		for _, file := range []string{"progressive_gray.jpg", "single_scans_restarts.jpg", "arithmetic.jpg"} {
+			whole := read(t, "pil", file)
+			if _, err := d.DecodeBytes(whole[: len(whole)-2 : len(whole)-2]); !errors.Is(err, ErrTruncated) {
+				t.Errorf("%s: %s without its end marker: %v", name, file, err)
+			}
+		}
 	}
 }

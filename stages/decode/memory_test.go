@@ -56,8 +56,13 @@ func TestPoolKeepsNothingHuge(t *testing.T) {
 	}
 }
 
-// TestEstimates compares what the header promises with what is allocated, at least and not several times over.
-func TestEstimates(t *testing.T) {
+type largeFile struct {
+	name, format string
+	b            []byte
+}
+
+// largeFiles are a million pixels or two of every format and of kinds that cost differently.
+func largeFiles(t testing.TB) []largeFile {
 	r := image.Rect(0, 0, 1500, 1500)
 	inflate := func(w io.Writer, m image.Image) error {
 		return tiff.Encode(w, m, &tiff.Options{Compression: tiff.Deflate})
@@ -69,10 +74,7 @@ func TestEstimates(t *testing.T) {
 	for i := range opaque.Pix {
 		opaque.Pix[i] = 0xFF
 	}
-	for _, c := range []struct {
-		name, format string
-		b            []byte
-	}{
+	return []largeFile{
 		{"16-bit RGBA", PNG, encoded(t, png.Encode, image.NewNRGBA64(image.Rect(0, 0, 1000, 1000)))},
 		{"8-bit RGBA", PNG, encoded(t, png.Encode, image.NewNRGBA(r))},
 		{"RGB", PNG, encoded(t, png.Encode, opaque)},
@@ -107,7 +109,12 @@ func TestEstimates(t *testing.T) {
 			madeTags{tagPhotometric: {2}, tagSamples: {3}, tagBits: {16}, tagCompression: {tiffPackBits}, tagPlanar: {2}})},
 		{"fax", TIFF, makeTIFF(1500, 1500, [][]byte{bytes.Repeat([]byte{0xFF}, 200)}, madeTags{tagBits: {1}, tagCompression: {tiffGroup4}})},
 		{"fax, one row", TIFF, makeTIFF(1<<20, 1, [][]byte{{0xFF}}, madeTags{tagBits: {1}, tagCompression: {tiffGroup4}})},
-	} {
+	}
+}
+
+// TestEstimates compares what the header promises with what is allocated, at least and not several times over.
+func TestEstimates(t *testing.T) {
+	for _, c := range largeFiles(t) {
 		t.Run(c.format+" "+c.name, func(t *testing.T) {
 			d := newDecoder(exact, 224, nil)
 			var before, after runtime.MemStats
@@ -137,5 +144,27 @@ func TestEstimates(t *testing.T) {
 			}
 			t.Logf("%d of %d", took, held)
 		})
+	}
+}
+
+// TestNative demands that plans tell of what the C library allocates: the limit of the Go runtime is lowered by it.
+func TestNative(t *testing.T) {
+	for name, d := range decoders(t, exact) {
+		for _, c := range largeFiles(t) {
+			plan, err := d.Inspect(c.b)
+			if err != nil {
+				t.Fatal(c.name, err)
+			}
+			least := int64(0)
+			if name == "turbo" && c.format == JPEG {
+				if least = 64 << 10; c.name == "progressive" {
+					least = 2 * 3 * int64(plan.Width*plan.Height) / 2 // coefficients of two bytes, of which 4:2:0 has half as many
+				}
+			}
+			packed := int64(3 * plan.Width * plan.Height)
+			if plan.Native < least || plan.Native > 0 && least == 0 || plan.Native > plan.Memory-packed {
+				t.Errorf("%s: %s %s: %d bytes of %d are a library's, want %d or more", name, c.format, c.name, plan.Native, plan.Memory, least)
+			}
+		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"image"
 	"io"
 )
 
@@ -29,10 +28,19 @@ func newPlan(w, h, own, work, orientation int, decode func(*task) (Picture, erro
 		_, buffer = sizeClass(packed)
 	}
 	p := Plan{Width: w, Height: h, Orientation: orientation, Memory: int64(own + buffer), Work: int64(work + packed), decode: decode}
+	p.Work += int64(p.turning())
 	if orientation >= 5 {
 		p.Memory += int64(buffer) // rows and columns are exchanged into a second picture
 	}
 	return p
+}
+
+// turning is the work that the orientation makes: each pixel is read and written.
+func (plan Plan) turning() int {
+	if plan.Orientation == 1 {
+		return 0
+	}
+	return 6 * plan.Width * plan.Height
 }
 
 // task is one run of a decoder: its deadline, and the work that it has done. Every decoder tells it of what it
@@ -84,9 +92,4 @@ func (t *task) classify(format string, err error) error {
 		return context.Cause(t.ctx)
 	}
 	return classify(format, err)
-}
-
-// fromImage is the function fromImage; the rows are spent.
-func (t *task) fromImage(m image.Image) (Picture, error) {
-	return fromImage(m)
 }

@@ -7,7 +7,7 @@ import (
 	"hash/crc32"
 	"io"
 
-	"github.com/klauspost/compress/flate"
+	"github.com/klauspost/compress/zlib"
 )
 
 const pngSignature = 8 // bytes
@@ -38,7 +38,7 @@ type pngFile struct {
 }
 
 // planPNG reads a PNG as PIL does: what surrounds the pixels must be sound up to them; after them anything goes, and
-// nothing may be missing but pixels. The checksums of the pixels are not looked at.
+// nothing may be missing but pixels. The checksums of chunks of pixels are not looked at.
 func (d *Decoder) planPNG(b []byte) (Plan, error) {
 	f, err := readPNGHeader(b)
 	if err != nil {
@@ -205,18 +205,17 @@ func (r *idatReader) Read(p []byte) (int, error) {
 	return n, r.task.spend(n)
 }
 
-// inflate returns the reader of the rows. Neither the checksum behind them nor anything else that follows them is read.
+// inflate returns the reader of the rows.
 func (f *pngFile) inflate(t *task) (io.Reader, error) {
 	const buffer = 16 << 10
-	r := bufio.NewReaderSize(&idatReader{task: t, rest: f.pixels}, buffer)
-	head, err := r.Peek(2)
-	if err != nil {
-		return nil, err
+	return zlib.NewReader(bufio.NewReaderSize(&idatReader{task: t, rest: f.pixels}, buffer))
+}
+
+// checkSum tells when all rows have been read and the checksum that follows them is another. It may be missing, and so may
+// be the end of the stream: there may be surplus rows.
+func checkSum(r io.Reader) error {
+	if _, err := r.Read(make([]byte, 1)); err == zlib.ErrChecksum {
+		return err
 	}
-	const deflate, maxWindow, dictionary = 8, 7, 1 << 5
-	if head[0]&15 != deflate || head[0]>>4 > maxWindow || binary.BigEndian.Uint16(head)%31 != 0 || head[1]&dictionary != 0 {
-		return nil, fmt.Errorf("the pixels begin with % x, which is no zlib stream", head)
-	}
-	_, err = r.Discard(2)
-	return flate.NewReader(r), err
+	return nil
 }

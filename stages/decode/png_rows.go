@@ -49,6 +49,9 @@ func (f *pngFile) decode(t *task) (p Picture, err error) {
 			}
 		}
 	}
+	if err := checkSum(r); err != nil {
+		return p, t.classify(PNG, err)
+	}
 	return p, nil
 }
 

@@ -312,7 +312,7 @@ func FuzzTIFF(f *testing.F) {
 		if len(p.Pix) != 3*pixels || p.Width != plan.Width || p.Height != plan.Height {
 			t.Fatalf("%d bytes of %d x %d pixels", len(p.Pix), p.Width, p.Height)
 		}
-		if other := goTIFF(b); other != nil && !bytes.Equal(other, p.Pix) {
+		if other := goTIFF(t, b); other != nil && !bytes.Equal(other, p.Pix) {
 			t.Error("other pixels than the Go decoder")
 		}
 	})

@@ -181,8 +181,9 @@ func (t *turbo) readHeader(b []byte) error {
 }
 
 // decode writes the image at w x h, which must be the size of the header or one of its DCT scales, into dst: w*h pixels
-// without gaps, 3 bytes each (4 for the pixel format tjCMYK). Where it returns no error, all of dst was written.
-func (t *turbo) decode(b, dst []byte, w, h, pixelFormat int) error {
+// without gaps, 3 bytes each (4 for the pixel format tjCMYK). Where it returns no error, all of dst was written; warning
+// is then the first one, empty if there was none.
+func (t *turbo) decode(b, dst []byte, w, h, pixelFormat int) (warning string, err error) {
 	size := 3
 	if pixelFormat == tjCMYK {
 		size = 4
@@ -191,15 +192,15 @@ func (t *turbo) decode(b, dst []byte, w, h, pixelFormat int) error {
 	rc, _, _ := purego.SyscallN(t.lib.decompress, t.handle, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
 		uintptr(unsafe.Pointer(&dst[0])), uintptr(w), 0, uintptr(h), uintptr(pixelFormat), tjLimitScans)
 	if int32(rc) == 0 {
-		return nil
+		return "", nil
 	}
 	text := t.message()
-	for _, warning := range turboWarnings {
-		if strings.HasPrefix(text, warning) {
-			return nil
+	for _, known := range turboWarnings {
+		if strings.HasPrefix(text, known) {
+			return text, nil
 		}
 	}
-	return errors.New(text)
+	return "", errors.New(text)
 }
 
 // message copies the library's last error text.

@@ -109,14 +109,18 @@ func (m webpImage) cost() (own, work int) {
 	if !m.lossy {
 		return vp8lMemory(m.size.X, m.size.Y), vp8lWork(len(m.data), m.size.X, m.size.Y)
 	}
-	// Macroblocks of 16 x 16 pixels with 4:2:0 samples and what the loop filter does; the file is copied.
+	// Macroblocks of 16 x 16 pixels with 4:2:0 samples and what the loop filter does; the file is copied. Coefficients are
+	// read bit by bit: a byte may hold several.
 	const samples, filter, tables = 384, 4, 16 << 10
+	const perByte, perPixel = 62, 32
 	blocks := vp8lTiles(m.size.X, 4) * vp8lTiles(m.size.Y, 4)
 	own = (samples + filter) * blocks
-	return own + len(m.data) + tables, 2*len(m.data) + 2*own
+	return own + len(m.data) + tables, perByte*len(m.data) + perPixel*m.size.X*m.size.Y
 }
 
-// decode decodes the image. The lossy decoder reads all of its bytes first and cannot be stopped after that.
+// decode decodes the image. The lossy decoder reads all of its bytes first and cannot be stopped after that: an ordinary
+// file takes 26 ns a pixel, the worst one of 16 MiB 95 ns, which is 5 s for 50 million pixels. That is the longest that
+// anything here goes on after its deadline.
 func (m webpImage) decode(t *task) (Picture, error) {
 	if !m.lossy {
 		return t.decodeVP8L(m.data, m.size.X, m.size.Y)

@@ -104,8 +104,8 @@ func TestVP8LEnds(t *testing.T) {
 	}
 }
 
-// TestVP8LCodes has a file of 2 kB whose codes would take more memory than was planned.
-func TestVP8LCodes(t *testing.T) {
+// greedyVP8L is a file of 2 kB whose codes would take more memory than was planned.
+func greedyVP8L() []byte {
 	var w bitWriter
 	w.put(0x2F, 8)
 	w.put(7, 14)
@@ -115,8 +115,11 @@ func TestVP8LCodes(t *testing.T) {
 	w.put(1, 1)    // groups of codes by tiles of 4 x 4
 	w.put(0, 4)
 	w.group(0xFF, 0xFF, 0, 0, 0) // of which the last one is used
-	b := webpOf("VP8L" + string(append(w.b, make([]byte, 2000)...)))
-	if _, err := newDecoder(exact, 224, nil).DecodeBytes(b); !errors.Is(err, ErrUnsupportedFormat) || !strings.Contains(err.Error(), "codes") {
+	return webpOf("VP8L" + string(append(w.b, make([]byte, 2000)...)))
+}
+
+func TestVP8LCodes(t *testing.T) {
+	if _, err := newDecoder(exact, 224, nil).DecodeBytes(greedyVP8L()); !errors.Is(err, ErrUnsupportedFormat) || !strings.Contains(err.Error(), "codes") {
 		t.Error(err)
 	}
 }
@@ -184,15 +187,18 @@ func FuzzWebP(f *testing.F) {
 			if err != nil || b[12+8]&webpAnimated != 0 {
 				return
 			}
-			want, err := fromImage(m)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer want.Release()
-			if !bytes.Equal(p.Pix, want.Pix) {
+			if !bytes.Equal(p.Pix, goPixels(t, m)) {
 				t.Error("other pixels than those of golang.org/x/image")
 			}
 			return
 		}
 	})
+}
+
+// TestLossyWork has what cannot be stopped count as long, by what the worst file of its size takes.
+func TestLossyWork(t *testing.T) {
+	plan, err := newDecoder(exact, 224, nil).Inspect(read(t, "pil", "webp_lossy_large.webp"))
+	if least := 30 * int64(plan.Width*plan.Height); err != nil || plan.Work < least {
+		t.Errorf("%d bytes of work, want %d: %v", plan.Work, least, err)
+	}
 }
