@@ -190,11 +190,11 @@ func TestLongestWaiterMakesRoom(t *testing.T) {
 	if busy.phase != serving || idle.phase != leaving {
 		t.Errorf("phases: busy %d, idle %d", busy.phase, idle.phase)
 	}
-	if n, err := idle.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+	if n, err := idle.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("the one that leaves reads %d bytes, %v", n, err)
 	}
 	go idle.Close()
-	if n, err := client.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+	if n, err := client.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("its client reads %d bytes, %v", n, err)
 	}
 }
@@ -396,7 +396,7 @@ func TestIdleConnectionIsAnsweredWhileStopping(t *testing.T) {
 	stopped := make(chan error, 1)
 	go func() { stopped <- s.Shutdown(context.Background()) }()
 	until(t, s.stopping.Load)
-	if resp := ask(); resp.StatusCode != 503 || !resp.Close {
+	if resp := ask(); resp.StatusCode != http.StatusServiceUnavailable || !resp.Close {
 		t.Errorf("%d, connection closed %v", resp.StatusCode, resp.Close)
 	}
 	c.Close()

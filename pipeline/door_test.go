@@ -154,7 +154,7 @@ func TestEnter(t *testing.T) {
 		short, cancel := context.WithTimeoutCause(t.Context(), time.Second, boom)
 		defer cancel()
 		c.send(short, fair.Caller{}, "waits")
-		if err := c.result("waits"); err != errUnfinished {
+		if err := c.result("waits"); !errors.Is(err, errUnfinished) {
 			t.Error(err)
 		}
 		time.Sleep(time.Second)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unicode/utf8"
 
 	"hailoclip/hailo/demo"
 )
@@ -35,7 +36,7 @@ func TestNamesOfFiles(t *testing.T) {
 			}
 		}
 		r := runProgram(t, command(t, t.TempDir(), "classify", path+"\nhailo-clip: forged", "-p", "a cat"))
-		if r.code != exitFailed || strings.ContainsAny(r.stderr, "\x1b\u202e\xff") || strings.Contains(r.stderr, "\nhailo-clip: forged") {
+		if r.code != exitFailed || strings.ContainsAny(r.stderr, "\x1b\u202e") || !utf8.ValidString(r.stderr) || strings.Contains(r.stderr, "\nhailo-clip: forged") {
 			t.Errorf("exit code %d: %q", r.code, r.stderr)
 		}
 	}

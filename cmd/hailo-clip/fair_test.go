@@ -38,7 +38,7 @@ func TestNewPromptsTakeTurns(t *testing.T) {
 			t.Fatal(err)
 		}
 		greedy.Go(func() {
-			post, err := http.NewRequestWithContext(ctx, "POST", r.url+"/v1/classify", bytes.NewReader(body))
+			post, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url+"/v1/classify", bytes.NewReader(body))
 			if err != nil {
 				t.Error(err)
 				return

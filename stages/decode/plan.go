@@ -74,7 +74,6 @@ func (t *task) reader(b []byte) io.Reader { return &taskReader{task: t, b: bytes
 type taskReader struct {
 	task *task
 	b    *bytes.Reader
-	err  error // why it stopped; a decoder may wrap it so that it cannot be found
 }
 
 func (r *taskReader) Read(p []byte) (int, error) {
