@@ -89,7 +89,7 @@ func (c Config) Dismiss(ln net.Listener) error {
 
 // dismiss answers a connection that has waited with its request, or is about to send one, and closes it.
 func dismiss(c *conn) {
-	defer c.Close()
+	defer func() { _ = c.Close() }()               // it is lost either way
 	_ = c.SetDeadline(time.Now().Add(partingTime)) // fails on a closed connection, and so will what follows
 	if n, _ := c.Conn.Read(make([]byte, 1)); n == 0 {
 		return

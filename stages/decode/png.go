@@ -3,6 +3,7 @@ package decode
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -214,7 +215,7 @@ func (f *pngFile) inflate(t *task) (io.Reader, error) {
 // checkSum tells when all rows have been read and the checksum that follows them is another. It may be missing, and so may
 // be the end of the stream: there may be surplus rows.
 func checkSum(r io.Reader) error {
-	if _, err := r.Read(make([]byte, 1)); err == zlib.ErrChecksum {
+	if _, err := r.Read(make([]byte, 1)); errors.Is(err, zlib.ErrChecksum) {
 		return err
 	}
 	return nil

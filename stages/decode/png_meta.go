@@ -3,6 +3,7 @@ package decode
 import (
 	"bytes"
 	"encoding/hex"
+	"errors"
 	"io"
 	"slices"
 	"unicode/utf8"
@@ -85,7 +86,7 @@ func (t pngText) bytes() []byte {
 	}
 	text := make([]byte, largestProfile)
 	n, err := io.ReadFull(r, text)
-	if err != nil && err != io.ErrUnexpectedEOF { // the end may be missing
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) { // the end may be missing
 		return nil
 	}
 	return text[:n]
