@@ -290,15 +290,19 @@ func (b *Backend) EncodeImages(ctx context.Context, frames []*hailo.Frame) error
 	if err != nil {
 		return err
 	}
-	done, err := s.submit(ctx, ImageModel, f.Slot)
+	out := &s.loaded[ImageModel].Output
+	row := b.memory.at(b.memory.output[ImageModel], f.Slot)[:out.FrameBytes]
+	done, err := s.submit(ctx, ImageModel, f.Slot, row)
 	if err != nil {
 		return err
 	}
 	if err := (<-done).check(); err != nil {
 		return err
 	}
-	out := &s.loaded[ImageModel].Output
-	out.decode(f.Embedding, b.memory.at(b.memory.output[ImageModel], f.Slot)[:out.FrameBytes])
+	if err := written(row); err != nil {
+		return err
+	}
+	out.decode(f.Embedding, row)
 	runtime.KeepAlive(b.frames) // or the memory could be unmapped under the reading
 	return normalize(f.Embedding)
 }

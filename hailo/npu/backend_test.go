@@ -66,7 +66,9 @@ func TestRefusedStart(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			o := options(t, append(slices.Clone(fast), "--fault", tt.fault)...)
-			o.Config.StartTimeoutMS = 1000
+			if tt.name == "silent" {
+				o.Config.StartTimeoutMS = 1000
+			}
 			b := start(t, o)
 			awaitFailure(t, b, tt.want)
 			f, _ := b.Frames().Get(t.Context())
@@ -129,13 +131,10 @@ func TestHeat(t *testing.T) {
 	b := open(t, options(t, append(slices.Clone(fast), "--control", path)...))
 	state := func(want string) {
 		t.Helper()
-		deadline := time.Now().Add(5 * time.Second)
-		for !strings.Contains(b.Status().Reason, want) || want == "" && b.Status().Reason != "" {
-			if time.Now().After(deadline) {
-				t.Fatalf("status %+v, want %q", b.Status(), want)
-			}
-			time.Sleep(time.Millisecond)
-		}
+		until(t, "status "+want, func() bool {
+			reason := b.Status().Reason
+			return strings.Contains(reason, want) && (want != "" || reason == "")
+		})
 	}
 	state("")
 	control(t, path, "heat=3")
@@ -160,12 +159,11 @@ func TestHeat(t *testing.T) {
 	}
 }
 
-// A device that stops with frames in flight gives them back within its limit, and does not take those
-// that wait for a turn down with it: whoever has another encoder can go there.
+// A device that stops with frames in flight does not take those that wait for a turn down with it: whoever
+// has another encoder can go there. TestHeatIsBounded is about those in flight.
 func TestHeatInFlight(t *testing.T) {
 	path := socket(t)
 	o := options(t, "--image-run", "200ms", "--image-frame", "0", "--text-run", "200ms", "--text-frame", "0", "--control", path)
-	o.DeviceTimeout = 2 * time.Second
 	b := open(t, o)
 	const clients = 48 // more than may be in flight
 	errs := make(chan error)
@@ -203,11 +201,14 @@ func TestHeatInFlight(t *testing.T) {
 	}
 	_, err := b.EncodeTexts(t.Context(), twoTokens(1))
 	hot(err)
-	for range o.Config.InFlight + 1 {
-		hot(<-errs)
+	if m := b.Metrics(); m.Restarts != 0 || m.InFlight[npu.ImageModel] == 0 {
+		t.Errorf("%+v", m)
 	}
-	if m := b.Metrics(); m.Restarts > 1 {
-		t.Errorf("%d restarts", m.Restarts)
+	control(t, path, "crash")
+	for range o.Config.InFlight + 1 {
+		if err := <-errs; !errors.Is(err, hailo.ErrDeviceLost) {
+			t.Error(err)
+		}
 	}
 	if err := b.Close(); err != nil {
 		t.Error(err)
@@ -260,9 +261,15 @@ func TestOptionsValidate(t *testing.T) {
 // The limits of the start do not apply later.
 func TestLongAfterTheStart(t *testing.T) {
 	o := options(t, fast...)
-	o.Config.StartTimeoutMS = 1000
-	b := open(t, o)
-	time.Sleep(1100 * time.Millisecond)
+	var b *npu.Backend
+	for o.Config.StartTimeoutMS = 1000; ; o.Config.StartTimeoutMS *= 2 { // as short as this machine can
+		b = start(t, o)
+		until(t, "a start", func() bool { s := b.Status(); return s.Ready || strings.Contains(s.Reason, "starts failed") })
+		if b.Status().Ready {
+			break
+		}
+	}
+	time.Sleep(time.Duration(o.Config.StartTimeoutMS+100) * time.Millisecond)
 	if err := encodeOne(t.Context(), b, 1); err != nil {
 		t.Error(err)
 	}

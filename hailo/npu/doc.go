@@ -62,8 +62,8 @@
 //   - loaded: shape, format and size of a frame after the requested formats were set. value =
 //     scale * (q - zero point), unless it is FLOAT32, which the worker gives for format 0 also where
 //     one scale is not that of all features. A frame is its rows one after the other.
-//   - submit: the host has filled the input of the slot and touches neither side of it until
-//     done. Never more in flight for a model than its queue depth, and never a slot twice. The
+//   - submit: the host has filled the input of the slot and cleared what it will read of the output,
+//     and touches neither side of it until done. Never more in flight for a model than its queue depth, and never a slot twice. The
 //     worker takes every submit at once from the socket or lets it wait there, as it likes.
 //   - done: exactly one for each submit, with its model, slot and sequence; the output is in
 //     the slot. sequence is the host's and never repeats, not even over workers. batch is the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -37,6 +38,9 @@ func startLoad(t *testing.T, b *npu.Backend, clients int) *load {
 	var want [][][]float32
 	for _, tokens := range texts {
 		v, err := b.EncodeTexts(ctx, tokens)
+		for errors.Is(err, hailo.ErrDeviceLost) && b.Await(t.Context()) == nil { // a short limit on a slow machine
+			v, err = b.EncodeTexts(ctx, tokens)
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -93,7 +97,7 @@ func (l *load) end(t *testing.T) {
 	}
 }
 
-// Every fault, 20 times in one run, under load: no answer is wrong, and afterwards nothing is
+// Every fault, many times in one run, under load: no answer is wrong, and afterwards nothing is
 // left behind. How long it takes until pictures are encoded again is logged.
 func TestFaultsUnderLoad(t *testing.T) {
 	if testing.Short() {
@@ -120,23 +124,23 @@ func TestFaultsUnderLoad(t *testing.T) {
 			fds := openFiles(t)
 			path := socket(t)
 			args := []string{"--image-run", "1ms", "--image-frame", "100us", "--text-run", "1ms", "--text-frame", "500us", "--control", path}
-			o := options(t, args...)
+			o, faults := options(t, args...), 20
 			if tt.silent {
-				o.DeviceTimeout = 300 * time.Millisecond
+				o.DeviceTimeout, faults = time.Second, 6
 			}
 			b, err := npu.New(o)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer b.Close()
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			if err := b.Await(ctx); err != nil {
 				t.Fatal(err)
 			}
 			l := startLoad(t, b, 16)
 			var recovery []time.Duration
-			for i := range 20 {
+			for i := range faults {
 				enough := l.good.Load() + 100
 				until(t, "answers between the faults", func() bool { return l.good.Load() > enough })
 				before := b.Metrics()
@@ -145,9 +149,7 @@ func TestFaultsUnderLoad(t *testing.T) {
 					command = fmt.Sprintf(command, i%7+1)
 				}
 				start := time.Now()
-				if !control(t, path, command) {
-					t.Fatal("no chip to command")
-				}
+				until(t, "a chip to command", func() bool { return control(t, path, command) })
 				until(t, "the fault shows", func() bool {
 					m := b.Metrics()
 					return m.Restarts > before.Restarts || !tt.restarts && m.Failed != before.Failed
@@ -159,12 +161,12 @@ func TestFaultsUnderLoad(t *testing.T) {
 			l.end(t)
 			// A short limit also hits a device that a busy machine holds up.
 			m := b.Metrics()
-			if !tt.restarts && m.Restarts != 0 || tt.restarts && m.Restarts < 20 || !tt.silent && m.Restarts > 20 {
-				t.Errorf("%d restarts for 20 faults", m.Restarts)
+			if !tt.restarts && m.Restarts != 0 || tt.restarts && m.Restarts < faults || !tt.silent && m.Restarts > faults {
+				t.Errorf("%d restarts for %d faults", m.Restarts, faults)
 			}
 			slices.Sort(recovery)
 			t.Logf("recovery: median %v, worst %v; %d right, %d lost, %d failed",
-				recovery[10].Round(time.Millisecond), recovery[19].Round(time.Millisecond), l.good.Load(), l.lost.Load(), l.failed.Load())
+				recovery[faults/2].Round(time.Millisecond), recovery[faults-1].Round(time.Millisecond), l.good.Load(), l.lost.Load(), l.failed.Load())
 			if free, all := b.Frames().Free(), b.Frames().Len(); free != all {
 				t.Errorf("%d of %d frames are free", free, all)
 			}
@@ -181,7 +183,7 @@ func TestFaultsUnderLoad(t *testing.T) {
 	}
 }
 
-// A device that is slow is not one that hangs, and one that refuses is tried again.
+// A device that refuses is tried again.
 func TestRefusalEnds(t *testing.T) {
 	args := filepath.Join(t.TempDir(), "args")
 	write := func(line string) {
@@ -219,64 +221,78 @@ func TestErrorsOnlyBackOff(t *testing.T) {
 
 // A device that dies of its second frame at every start does not start without end.
 func TestSomeWorkBacksOff(t *testing.T) {
-	b := open(t, options(t, append(slices.Clone(fast), "--fault", "crash=2")...))
-	for b.Metrics().Restarts < 5 {
+	var waits waitLog
+	o := options(t, append(slices.Clone(fast), "--fault", "crash=2")...)
+	o.Log = slog.New(&waits)
+	b := open(t, o)
+	for b.Metrics().Restarts < 6 {
 		_ = encodeOne(t.Context(), b, 1)
 	}
-	// Now the next start is the better part of a second away: as long as it is, nothing happens.
-	restarts, since := b.Metrics().Restarts, time.Now()
-	for range 100 {
-		if err := encodeOne(t.Context(), b, 1); err == nil {
-			if time.Since(since) > 300*time.Millisecond {
-				t.Skip("this machine did not get to run for as long as the back-off")
-			}
-			t.Fatal("started again at once")
+	until(t, "the sixth wait", func() bool { return len(waits.all()) >= 6 })
+	const ms = time.Millisecond
+	if got, want := waits.all()[:6], []time.Duration{50 * ms, 100 * ms, 200 * ms, 400 * ms, 800 * ms, 800 * ms}; !slices.Equal(got, want) {
+		t.Errorf("waited %v before the next start, want %v", got, want)
+	}
+}
+
+// waitLog keeps how long the next start was put off.
+type waitLog struct {
+	slog.Handler
+	mu    sync.Mutex
+	waits []time.Duration
+}
+
+func (l *waitLog) Enabled(context.Context, slog.Level) bool { return true }
+
+func (l *waitLog) Handle(_ context.Context, r slog.Record) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == "next_start_in" {
+			l.waits = append(l.waits, a.Value.Duration())
 		}
-	}
-	if m := b.Metrics(); m.Restarts != restarts {
-		t.Errorf("%d restarts instead of %d", m.Restarts, restarts)
-	}
+		return true
+	})
+	return nil
 }
 
-func TestSlowIsNotHung(t *testing.T) {
-	// Each run takes 150 ms and the line is 4 runs long, so a frame is in flight longer than the limit.
-	o := options(t, "--image-run", "150ms", "--image-frame", "0", "--text-run", "0", "--text-frame", "0")
-	o.DeviceTimeout = 400 * time.Millisecond
-	b := open(t, o)
-	concurrently(t, b, 32, 2)
-	if m := b.Metrics(); m.Restarts != 0 || m.Frames[npu.ImageModel] != 64 {
-		t.Errorf("%+v", m)
-	}
+func (l *waitLog) all() []time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.waits)
 }
 
-// EncodeImages does not return before the device has let go of the frame, and returns by the
-// device's limit when it never does.
+// EncodeImages does not return before the device has let go of the frame; a text has nothing of the
+// caller's, so it ends with its context.
 func TestEndedContextKeepsTheFrame(t *testing.T) {
 	path := socket(t)
-	o := options(t, append(slices.Clone(fast), "--control", path)...)
-	o.DeviceTimeout = 300 * time.Millisecond
-	b := open(t, o)
-	if err := encodeOne(t.Context(), b, 1); err != nil {
+	b := open(t, options(t, append(slices.Clone(fast), "--control", path)...))
+	control(t, path, "hang")
+	f, err := b.Frames().Get(t.Context())
+	if err != nil {
 		t.Fatal(err)
 	}
-	control(t, path, "hang")
-	f, _ := b.Frames().Get(t.Context())
 	defer f.Release()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	err := b.EncodeImages(ctx, []*hailo.Frame{f})
-	if !errors.Is(err, hailo.ErrDeviceLost) {
+	// abandon ends the context of a call that the device has.
+	abandon := func(model int, call func(ctx context.Context) error) <-chan error {
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- call(ctx) }()
+		until(t, "it is in flight", func() bool { return b.Metrics().InFlight[model] == 1 })
+		cancel()
+		return ended
+	}
+	image := abandon(npu.ImageModel, func(ctx context.Context) error { return b.EncodeImages(ctx, []*hailo.Frame{f}) })
+	text := abandon(npu.TextModel, func(ctx context.Context) error {
+		_, err := b.EncodeTexts(ctx, [][]int32{{1, endToken}})
+		return err
+	})
+	if err := <-text; !errors.Is(err, context.Canceled) {
+		t.Errorf("text: %v", err)
+	}
+	control(t, path, "crash") // only now
+	if err := <-image; !errors.Is(err, hailo.ErrDeviceLost) {
 		t.Errorf("got %v: it returned while the device had the frame", err)
-	}
-	// A text has nothing of the caller's, so it ends with its context.
-	if err := b.Await(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	control(t, path, "hang")
-	ctx, cancel = context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	if _, err := b.EncodeTexts(ctx, [][]int32{{1, endToken}}); !errors.Is(err, context.DeadlineExceeded) {
-		t.Error(err)
 	}
 }
 
@@ -289,7 +305,10 @@ func TestCloseWhileHanging(t *testing.T) {
 	control(t, path, "hang")
 	errs := make(chan error)
 	go func() { errs <- encodeOne(context.Background(), b, 1) }()
-	until(t, "the frame is in flight", func() bool { return b.Metrics().InFlight[npu.ImageModel] == 1 })
+	until(t, "the frame is in flight, or was", func() bool {
+		m := b.Metrics()
+		return m.InFlight[npu.ImageModel] == 1 || m.Restarts > 0
+	})
 	if err := b.Close(); err != nil {
 		t.Error(err)
 	}
@@ -301,12 +320,12 @@ func TestCloseWhileHanging(t *testing.T) {
 	}
 }
 
-// until waits for something that must happen, for at most 20 s.
+// until waits for something that must happen.
 func until(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !f(); {
+	for deadline := time.Now().Add(patience); !f(); {
 		if time.Now().After(deadline) {
-			t.Fatal("not within 20 s: ", what)
+			t.Fatalf("not within %v: %s", patience, what)
 		}
 		time.Sleep(200 * time.Microsecond)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"hailoclip/hailo"
@@ -42,10 +43,11 @@ func (r result) check() error {
 	return nil
 }
 
-// submit gives a slot to the device, and returns the channel that gets its result. With an
-// error nothing was submitted. Images wait here for their turn when enough are in flight, but not
+// submit gives a slot to the device, and returns the channel that gets its result. With an error nothing
+// was submitted. out is the part of the slot's output that the caller will read; it is cleared, so that
+// what was there before shows through no answer: see written. Images wait here for their turn when enough are in flight, but not
 // for a device that has stopped for the heat.
-func (s *session) submit(ctx context.Context, model, slot int) (<-chan result, error) {
+func (s *session) submit(ctx context.Context, model, slot int, out []byte) (<-chan result, error) {
 	if model == ImageModel {
 		s.mu.Lock()
 		stopped := s.stopped
@@ -78,6 +80,7 @@ func (s *session) submit(ctx context.Context, model, slot int) (<-chan result, e
 		}
 		return nil, fmt.Errorf("%w: frame %d is being encoded already", hailo.ErrEncode, slot)
 	}
+	clear(out)
 	now := time.Now()
 	f.sequence = s.b.sequence.Add(1)
 	if l.n++; l.n == 1 {
@@ -91,6 +94,15 @@ func (s *session) submit(ctx context.Context, model, slot int) (<-chan result, e
 		s.end(fmt.Errorf("%w: %w", errSocket, err))
 	}
 	return f.result, nil
+}
+
+// written says whether the device has written to an output that submit has cleared. No embedding is all
+// zero bytes: as FLOAT32 it has no direction, and quantised every number of it would be the least there is.
+func written(out []byte) error {
+	if slices.ContainsFunc(out, func(b byte) bool { return b != 0 }) {
+		return nil
+	}
+	return fmt.Errorf("%w: the device says that it is done, and has written nothing", hailo.ErrEncode)
 }
 
 // complete handles the end of a frame. An error means that the worker must be replaced.

@@ -46,6 +46,9 @@ const (
 	endToken  = 9
 )
 
+// patience is how long a test waits for what must come: it guards against hanging, however slow the machine.
+const patience = 5 * time.Minute
+
 // fast makes the simulated chip take no time, unless a test is about time.
 var fast = []string{"--image-run", "0", "--image-frame", "0", "--text-run", "0", "--text-frame", "0"}
 
@@ -63,9 +66,9 @@ func options(t testing.TB, args ...string) npu.Options {
 	return npu.Options{
 		Command:   append([]string{self, "npu-sim"}, args...),
 		Simulated: true,
-		Config:    npu.Config{InFlight: 32, TextBatch: 4, StartTimeoutMS: 10_000},
+		Config:    npu.Config{InFlight: 32, TextBatch: 4, StartTimeoutMS: 600_000},
 		ImageHEF:  "image.hef", ImageSize: imageSize, Dimension: dimension, BatchSize: 8,
-		DeviceTimeout: 5 * time.Second,
+		DeviceTimeout: patience,
 		Text:          npu.SyntheticText(64, context77, dimension, endToken, 0),
 		TextDigest:    "synthetic",
 		Log:           slog.New(slog.NewTextHandler(logTo{t}, &slog.HandlerOptions{Level: level})),
@@ -84,7 +87,7 @@ func (l logTo) Write(b []byte) (int, error) {
 func open(t testing.TB, o npu.Options) *npu.Backend {
 	t.Helper()
 	b := start(t, o)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := b.Await(ctx); err != nil {
 		t.Fatal(err)

@@ -17,7 +17,7 @@ const models = 2 // image and text
 const maxFailures = 8
 
 // A session is one worker from its start to its end. Everything that it promised ends with it:
-// finish answers what is in flight, once the process cannot write to any frame any more or is stuck.
+// finish answers what is in flight, and the next one starts when its process can write to no frame any more.
 type session struct {
 	b      *Backend
 	proc   *process

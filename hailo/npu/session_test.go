@@ -228,10 +228,11 @@ func TestOverdue(t *testing.T) {
 		t.Error("a younger frame that is done excuses the older one")
 	}
 	s.launch(ImageModel, 2)
+	s.lines[ImageModel].since = time.Now().Add(-24 * time.Hour)
 	if err := s.complete(&Done{Slot: 0, Sequence: 1}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.overdue(time.Now(), time.Second); err != nil {
+	if err := s.overdue(time.Now(), time.Hour); err != nil {
 		t.Error("it has become the oldest just now: ", err)
 	}
 	s.launch(TextModel, 0)
@@ -245,7 +246,7 @@ func TestOverdue(t *testing.T) {
 func TestHeatIsBounded(t *testing.T) {
 	s := fuzzSession()
 	s.launch(ImageModel, 0)
-	s.lines[ImageModel].since = time.Now().Add(-time.Minute)
+	s.lines[ImageModel].since = time.Now().Add(-24 * time.Hour)
 	note := func(state uint32) {
 		t.Helper()
 		if err := s.note(&Stats{Throttling: state}); err != nil {
@@ -262,7 +263,7 @@ func TestHeatIsBounded(t *testing.T) {
 		}
 	}
 	note(0)
-	if err := s.overdue(time.Now(), time.Minute); err != nil {
+	if err := s.overdue(time.Now(), time.Hour); err != nil {
 		t.Error("it goes on: ", err)
 	}
 	s.lines[ImageModel].since = time.Now().Add(-time.Minute)

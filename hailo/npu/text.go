@@ -187,9 +187,13 @@ func (b *Backend) encodeTexts(s *session, items []textItem) {
 	for i, item := range items {
 		t.fill(b.memory.at(b.memory.input[TextModel], i), in, item.call.tokens[item.index])
 	}
+	// The row of the end token is all that is read.
+	outputs := make([][]byte, len(items))
 	results := make([]<-chan result, len(items))
 	for i, item := range items {
-		r, err := s.submit(context.Background(), TextModel, i) // does not block: there is a slot for each
+		n, end := out.rowBytes(), item.call.ends[item.index]
+		outputs[i] = b.memory.at(b.memory.output[TextModel], i)[end*n : (end+1)*n]
+		r, err := s.submit(context.Background(), TextModel, i, outputs[i]) // does not block: there is a slot for each
 		if err != nil {
 			b.texts.finish(item, nil, err)
 			continue
@@ -202,13 +206,15 @@ func (b *Backend) encodeTexts(s *session, items []textItem) {
 			continue
 		}
 		r := <-results[i]
-		if err := r.check(); err != nil {
+		err := r.check()
+		if err == nil {
+			err = written(outputs[i])
+		}
+		if err != nil {
 			b.texts.finish(item, nil, err)
 			continue
 		}
-		n := out.rowBytes()
-		end := item.call.ends[item.index]
-		out.decode(row, b.memory.at(b.memory.output[TextModel], i)[end*n:(end+1)*n])
+		out.decode(row, outputs[i])
 		v, err := t.project(row, b.opt.Dimension)
 		b.texts.finish(item, v, err)
 	}

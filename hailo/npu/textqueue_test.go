@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
-	"time"
+	"testing/synctest"
 )
 
 func newCall(ctx context.Context, n int) *textCall {
@@ -107,23 +107,23 @@ func TestTextQueueFails(t *testing.T) {
 
 // Texts are held back until the images that waited for them are done, and no longer.
 func TestWaitImages(t *testing.T) {
-	s := fuzzSession()
-	s.waitImages(9) // nothing in flight: it returns
-	s.launch(ImageModel, 0)
-	s.launch(ImageModel, 1)
-	waited := make(chan struct{})
-	go func() { s.waitImages(2); close(waited) }()
-	s.launch(ImageModel, 2) // later than those
-	if err := s.complete(&Done{Slot: 1, Sequence: 2}); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case <-waited:
-		t.Error("image 1 is in flight")
-	case <-time.After(10 * time.Millisecond):
-	}
-	if err := s.complete(&Done{Slot: 0, Sequence: 1}); err != nil {
-		t.Fatal(err)
-	}
-	<-waited
+	synctest.Test(t, func(t *testing.T) {
+		s := fuzzSession()
+		s.waitImages(9) // nothing in flight: it returns
+		s.launch(ImageModel, 0)
+		s.launch(ImageModel, 1)
+		waited := make(chan struct{})
+		go func() { s.waitImages(2); close(waited) }()
+		s.launch(ImageModel, 2) // later than those
+		if err := s.complete(&Done{Slot: 1, Sequence: 2}); err != nil {
+			t.Fatal(err)
+		}
+		if synctest.Wait(); isClosed(waited) {
+			t.Error("image 1 is in flight")
+		}
+		if err := s.complete(&Done{Slot: 0, Sequence: 1}); err != nil {
+			t.Fatal(err)
+		}
+		<-waited
+	})
 }

@@ -27,12 +27,12 @@ func driverVersion(device string) string {
 }
 
 // mismatch says how the versions on the way to the chip differ, "" if they do not. HailoRT wants x.y.z
-// of library, driver and the chip's software to be equal; what is not known counts as equal.
+// of library, driver and the chip's software to be equal; what is not known, or all zeros, counts as equal.
 func (h *Hello) mismatch(driver string) string {
 	library := threeNumbers.FindString(h.Runtime.String())
 	for _, other := range []string{driver, h.Firmware.String()} {
 		other = threeNumbers.FindString(other)
-		if library == "" || other == "" || other == library {
+		if library == "" || other == "" || other == "0.0.0" || other == library {
 			continue
 		}
 		return fmt.Sprintf("the versions differ: HailoRT's library %s, driver %s, software of the chip %s; "+

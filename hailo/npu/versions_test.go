@@ -22,6 +22,7 @@ func TestVersions(t *testing.T) {
 		{"5.2.0", "5.2.0", "5.2.0", true},
 		{"5.2.0", "5.2.0-1rpi", "5.2.0", true},
 		{"5.2.0", "", "", true},
+		{"5.2.0", "5.2.0", "0.0.0", true}, // as of a structure that nobody filled in
 		{"simulated", "5.2.0", "", true},
 		{"", "5.1.1", "5.2.0", true},
 		{"5.2.0", "5.1.1", "", false},

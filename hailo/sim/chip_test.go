@@ -30,9 +30,13 @@ func TestVector(t *testing.T) {
 	}
 }
 
+// patience is how long a test waits for what must come: it guards against hanging, however slow the machine.
+const patience = 5 * time.Minute
+
 // host is the other end of a chip that runs in this process.
 type host struct {
 	t    *testing.T
+	chip *chip
 	in   chan []byte
 	out  chan []byte
 	ends chan error
@@ -54,7 +58,7 @@ func (h *host) Write(b []byte) (int, error) {
 func startChip(t *testing.T, change func(*Config)) *host {
 	h := &host{t: t, in: make(chan []byte, 100), out: make(chan []byte, 1000), ends: make(chan error, 1)}
 	c, _ := newChip(nil)
-	c.conn = h
+	h.chip, c.conn = c, h
 	change(&c.Config)
 	go func() { h.ends <- c.run() }()
 	t.Cleanup(func() {
@@ -89,7 +93,7 @@ func (h *host) next() any {
 			if _, ok := m.(*npu.Stats); !ok {
 				return m
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(patience):
 			h.t.Fatal("the chip says nothing")
 		}
 	}
@@ -99,16 +103,35 @@ func (h *host) submit(model, slot uint32) {
 	h.in <- npu.Append(nil, &npu.Submit{Model: model, Slot: slot, Sequence: uint64(model*100 + slot + 1)})
 }
 
+// together has the chip start only when it has all of these frames: pairs of model and slot.
+func (h *host) together(frames ...[2]uint32) {
+	h.t.Helper()
+	h.command("heat=5")
+	for _, f := range frames {
+		h.submit(f[0], f[1])
+	}
+	for waiting := 0; waiting < len(frames); time.Sleep(time.Millisecond) {
+		h.chip.mu.Lock()
+		waiting = len(h.chip.models[0].waiting) + len(h.chip.models[1].waiting)
+		h.chip.mu.Unlock()
+	}
+	h.command("heat=0")
+}
+
+func (h *host) command(line string) {
+	h.t.Helper()
+	if err := h.chip.Faults.Command(line); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
 // How frames are gathered into runs, and in which order: what ran together has the same batch.
 func TestScheduling(t *testing.T) {
-	slow := func(c *Config) { // a run is long enough to queue behind
-		c.Cost = [models]Cost{{Run: 60 * time.Millisecond}, {Run: 60 * time.Millisecond}}
-	}
 	type run struct{ model, batch uint32 }
 	tests := []struct {
 		name     string
 		textPrio uint32
-		want     []run // after the first image, which runs alone
+		want     []run
 	}{
 		{"equal priority takes turns", 0, []run{{1, 1}, {0, 2}, {1, 1}, {0, 1}}},
 		{"higher priority first", 1, []run{{1, 1}, {1, 1}, {0, 2}, {0, 1}}},
@@ -123,18 +146,12 @@ func TestScheduling(t *testing.T) {
 			if tt.textPrio == 2 {
 				loadText.Priority, loadImage.Priority = 0, 1
 			}
-			h := startChip(t, slow)
-			h.submit(0, 0)
-			time.Sleep(20 * time.Millisecond) // it runs now
-			for _, x := range [][2]uint32{{0, 1}, {0, 2}, {0, 3}, {1, 0}, {1, 1}} {
-				h.submit(x[0], x[1])
-			}
-			if d := h.next().(*npu.Done); d.Batch != 1 || d.Sequence != 1 || d.DeviceNS != 60_000_000 {
-				t.Errorf("first: %+v", d)
-			}
+			h := startChip(t, func(c *Config) { c.Cost[0] = Cost{Run: 2 * time.Millisecond, Frame: time.Millisecond} })
+			h.together([2]uint32{0, 1}, [2]uint32{0, 2}, [2]uint32{0, 3}, [2]uint32{1, 0}, [2]uint32{1, 1})
 			for _, want := range tt.want {
+				took := map[uint32]uint64{0: 2e6 + 1e6*uint64(want.batch)}[want.model]
 				for range want.batch {
-					if d := h.next().(*npu.Done); d.Model != want.model || d.Batch != want.batch {
+					if d := h.next().(*npu.Done); d.Model != want.model || d.Batch != want.batch || d.DeviceNS != took {
 						t.Errorf("%+v, want %+v", d, want)
 					}
 				}
@@ -146,8 +163,7 @@ func TestScheduling(t *testing.T) {
 // A threshold holds frames back until there are enough, or the timeout has passed.
 func TestThreshold(t *testing.T) {
 	h := startChip(t, func(*Config) {})
-	h.submit(1, 0)
-	h.submit(1, 1)
+	h.together([2]uint32{1, 0}, [2]uint32{1, 1})
 	for range 2 {
 		if d := h.next().(*npu.Done); d.Batch != 2 {
 			t.Errorf("two texts: %+v", d)

@@ -44,7 +44,7 @@ func clientOptions(t *testing.T, b *build) npu.Options {
 	text.HEF = hef("text.hef", fmt.Sprintf("1 %d %d 2 1 %d %d 1 11.5 8.7 1", context9, dimension, context9, dimension))
 	return npu.Options{
 		Command:  []string{b.program(t)},
-		Config:   npu.Config{Device: "127.0.0.1", InFlight: 24, TextBatch: 4, StartTimeoutMS: 20_000},
+		Config:   npu.Config{Device: "127.0.0.1", InFlight: 24, TextBatch: 4, StartTimeoutMS: 600_000},
 		ImageHEF: hef("image.hef", fmt.Sprintf("%d %d 3 1 1 1 %d 1 12.5 1.42 1", imageSize, imageSize, dimension)), ImageSize: imageSize,
 		Dimension: dimension, BatchSize: 8, DeviceTimeout: patience, Text: text, TextDigest: "synthetic",
 		Log: slog.New(slog.DiscardHandler),
@@ -137,17 +137,18 @@ func TestServiceClient(t *testing.T) {
 		name, fake string
 		images     int // to encode in the end
 		losses     bool
+		timeout    time.Duration // short where the fault shows by nothing happening
 	}{
-		{"all is well", "scale=0.02", 1500, false},
-		{"one frame fails", "scale=0.02,error_at=100,error=8", 300, true}, // ErrEncode, see below
-		{"the chip's server dies again and again", "scale=0.02,close_at=300", 700, true},
-		{"the chip hangs again and again", "scale=0.02,hang_at=300", 700, true},
-		{"a completion is lost again and again", "scale=0.02,lost_at=300", 700, true},
+		{"all is well", "scale=0.02", 1500, false, patience},
+		{"one frame fails", "scale=0.02,error_at=100,error=8", 300, true, patience}, // ErrEncode, see below
+		{"the chip's server dies again and again", "scale=0.02,close_at=300", 700, true, patience},
+		{"the chip hangs again and again", "scale=0.02,hang_at=300", 700, true, time.Second},
+		{"a completion is lost again and again", "scale=0.02,lost_at=300", 700, true, time.Second},
 	}
 	for _, tt := range tests {
 		for _, b := range builds[1:] {
 			t.Run(tt.name+"/"+b.name, func(t *testing.T) {
-				backend := startClient(t, b, tt.fake, 300*time.Millisecond)
+				backend := startClient(t, b, tt.fake, tt.timeout)
 				var images, texts, lost atomic.Int64
 				var wait sync.WaitGroup
 				for i := range 20 {
@@ -178,6 +179,32 @@ func TestServiceClient(t *testing.T) {
 					t.Errorf("%d texts, %d calls failed", texts.Load(), lost.Load())
 				}
 			})
+		}
+	}
+}
+
+// A frame that the chip calls done without having written its output fails; it does not get the vector
+// that was in its slot before.
+func TestOutputNotWritten(t *testing.T) {
+	backend := startClient(t, builds[0], "scale=0,blank_at=2", patience)
+	f, err := backend.Frames().Get(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Release()
+	for i, want := range []error{nil, hailo.ErrEncode, nil} { // of one slot
+		f.Pixels[0] = byte(i)
+		if err := backend.EncodeImages(t.Context(), []*hailo.Frame{f}); !errors.Is(err, want) {
+			t.Errorf("image %d: %v, vector %v", i, err, f.Embedding[:4])
+		}
+	}
+}
+
+func TestTextOutputNotWritten(t *testing.T) {
+	backend := startClient(t, builds[0], "scale=0,blank_at=2", patience)
+	for i, want := range []error{nil, hailo.ErrEncode, nil} { // a text alone is always in slot 0
+		if v, err := backend.EncodeTexts(t.Context(), [][]int32{{int32(i), endToken}}); !errors.Is(err, want) {
+			t.Errorf("text %d: %v, %d vectors", i, err, len(v))
 		}
 	}
 }

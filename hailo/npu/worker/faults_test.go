@@ -165,6 +165,25 @@ func TestSessionEnds(t *testing.T) {
 	}
 }
 
+// A frame that run_async refuses is answered at once, but the library calls back for it when the model is
+// shut down, and not before: also where nothing else is in flight.
+func TestSubmitFailsAlone(t *testing.T) {
+	for _, fake := range []string{"run_error_at=1,run_error=8", "run_error_at=5,run_error=8"} {
+		t.Run(fake, func(t *testing.T) {
+			eachBuild(t, func(t *testing.T, b *build) {
+				h := start(t, b, "scale=0,"+fake)
+				h.ready()
+				book := newBook(h)
+				for status := npu.Success; status == npu.Success; {
+					book.submit(npu.ImageModel)
+					status = book.done().Status
+				}
+				h.exit(exitFailed, "submit a frame: status (8)")
+			})
+		})
+	}
+}
+
 // A completion that never comes although the chip answers: the model must not be destroyed under it, so
 // the worker leaves all as it is.
 func TestCompletionLost(t *testing.T) {

@@ -64,6 +64,7 @@ func TestNothingIsLeftOnTheChip(t *testing.T) {
 		{name: "closed when idle", until: ready},
 		{name: "the worker refuses the model", fake: "configure=93", until: starts},
 		{name: "we refuse the model", change: func(o *npu.Options) { o.ImageSize++ }, until: starts},
+		{name: "the second model does not load", change: func(o *npu.Options) { o.Text.HEF += ".none" }, until: starts},
 		{name: "we refuse the chip", fake: "arch=3", until: starts},
 		{name: "we refuse its software", fake: "firmware=1", until: starts},
 		{name: "it does not open", fake: "create=73", until: starts, noObjects: true},
@@ -113,6 +114,23 @@ func TestServiceKilled(t *testing.T) {
 	h.conn.Close() // all that it sees of the death of its host
 	h.exit(exitDone, "")
 	if made, gone := count(objects); made != 2 || gone != 2 {
+		t.Errorf("%d objects made on the chip, %d let go of", made, gone)
+	}
+}
+
+// A connection for statistics that does not answer keeps nothing but itself on the chip, and the worker no
+// longer than its limit.
+func TestStatisticsStuck(t *testing.T) {
+	objects := filepath.Join(t.TempDir(), "objects")
+	t.Setenv("HAILO_FAKE_DEVICES", objects)
+	h := start(t, builds[0], "scale=0,rpc_ms=600000")
+	h.ready()
+	for made := 0; made < 2; made, _ = count(objects) { // it asks
+		time.Sleep(time.Millisecond)
+	}
+	h.conn.Close()
+	h.exit(exitStuck, "did not let go in time")
+	if made, gone := count(objects); made != 2 || gone != 1 {
 		t.Errorf("%d objects made on the chip, %d let go of", made, gone)
 	}
 }

@@ -32,6 +32,7 @@ struct Model {
     std::vector<Slot> slots;
     uint32_t depth = 0; // frames that the library takes at once
     std::atomic<uint32_t> in_flight{0};
+    bool failed = false; // run_async has: the library still has its job, which is answered and not in flight
 };
 
 // set_format asks for a format. Native numbers are converted by the host, which knows one scale and

@@ -27,12 +27,12 @@ uint32_t Worker::in_flight() const
     return n;
 }
 
-// settle has the chip give back the frames that it holds. Afterwards the session is alive and no
+// settle has the chip give back the frames that it or the library holds. Afterwards the session is alive and no
 // callback runs or will, or it is not alive.
 void Worker::settle()
 {
     for (auto &model : m_models) {
-        if (model && model->in_flight > 0) {
+        if (m_session == Session::alive && model && (model->in_flight > 0 || model->failed)) {
             note(model->configured.shutdown());
         }
     }

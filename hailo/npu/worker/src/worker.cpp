@@ -156,6 +156,7 @@ void Worker::submit(const protocol::Submit &submit)
             job->detach(); // or its destructor waits for the frame
             return;
         }
+        model.failed = true;
         status = job.status();
     }
     // The library has shut the model down. Ending is what brings it back.
