@@ -68,7 +68,7 @@ type Reservation struct {
 // Reserve waits until the image may be decoded, but not beyond the end of ctx. Small images never wait. The caller
 // releases the reservation. Errors: ErrTooMuchMemory, ErrBusy when too many wait already, or the cause of ctx.
 func (b *Budget) Reserve(ctx context.Context, caller fair.Caller, plan Plan) (*Reservation, error) {
-	if plan.Memory < small && plan.Work < longWork {
+	if plan.Memory < small && !plan.long() {
 		return &Reservation{}, nil
 	}
 	if plan.Memory > b.bytes {
@@ -100,7 +100,7 @@ func (b *Budget) Reserve(ctx context.Context, caller fair.Caller, plan Plan) (*R
 		return nil, c.err
 	}
 	b.adjust(plan.Native)
-	return &Reservation{budget: b, memory: plan.Memory, native: plan.Native, long: plan.Work >= longWork}, nil
+	return &Reservation{budget: b, memory: plan.Memory, native: plan.Native, long: plan.long()}, nil
 }
 
 // serve hands out what is free, in turn. Nobody is passed over: the large would wait for ever. The caller holds b.mu.
@@ -110,13 +110,13 @@ func (b *Budget) serve() {
 			b.next, _ = b.waiting.Pop()
 		}
 		c := b.next
-		if c == nil || c.plan.Memory > b.free || c.plan.Work >= longWork && b.long == b.longMax {
+		if c == nil || c.plan.Memory > b.free || c.plan.long() && b.long == b.longMax {
 			return
 		}
 		b.next = nil
 		b.free -= c.plan.Memory
 		b.native += c.plan.Native
-		if c.plan.Work >= longWork {
+		if c.plan.long() {
 			b.long++
 		}
 		close(c.done)

@@ -13,6 +13,8 @@ const (
 	// maxArithmetic is the same for arithmetic coding, which hardly any file has: a few bytes suffice to let each
 	// sample take 65 ns, fifty times as long as with Huffman codes.
 	maxArithmetic = 8 << 20
+	// Factors of Plan.coded.
+	arithmeticByte, arithmeticSample = 100, 40
 )
 
 func (d *Decoder) planJPEG(b []byte) (Plan, error) {
@@ -35,13 +37,14 @@ func (d *Decoder) planJPEG(b []byte) (Plan, error) {
 	if d.fastTarget > 0 {
 		w, h = dctScale(w, h, d.fastTarget)
 	}
-	own := info.turboMemory()
+	native := info.turboMemory()
+	own := native
 	const inks = 4
 	if len(info.components) == inks {
 		own += inks * w * h
 	}
 	work := len(b) + 2*info.samples + 3*info.padded()
-	return newPlan(w, h, own, work+own, orientation(info.exif), func(t *task) (Picture, error) {
+	plan := newPlan(w, h, own, work+own, orientation(info.exif), func(t *task) (Picture, error) {
 		if err := t.spend(work); err != nil {
 			return Picture{}, err
 		}
@@ -50,7 +53,12 @@ func (d *Decoder) planJPEG(b []byte) (Plan, error) {
 		}
 		p := newPicture(w, h)
 		return p, d.runTurbo(b, p.Pix, w, h, tjRGB, info)
-	}), nil
+	})
+	plan.Native = int64(native)
+	if info.arithmetic() {
+		plan = plan.coded(len(b), arithmeticByte).coded(info.samples, arithmeticSample)
+	}
+	return plan, nil
 }
 
 // turboMemory is what the library allocates, in bytes.
