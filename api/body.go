@@ -96,6 +96,8 @@ func (m *bodyMemory) read(ctx *fasthttp.RequestCtx, limit int) (b []byte, err er
 			return b, readError(io.ErrUnexpectedEOF)
 		case err == io.EOF:
 			return b, nil
+		case err != nil && tooSlow(ctx) && crowdedOut(ctx):
+			return b, fmt.Errorf("%w: %w", errTooManyConns, err)
 		case err != nil && tooSlow(ctx):
 			return b, fmt.Errorf("%w: %w", errReadTimeout, err)
 		case err != nil:
