@@ -25,26 +25,54 @@ const largestPooled = 1 << 20
 // with no capacity beyond them). Nothing that outlives the request points into it: prompts, texts,
 // ids, paths and errors are copies. It is put back by work.release, when the handler and the
 // line are both done; tests overwrite it then (see poison) to find those that are not.
+//
+// An address may hold three times what is left then for others: so one has three quarters of all at most, and
+// who comes next finds a quarter. It may always have its first and smallest buffer, and a body that is alone
+// may have everything.
 type bodyMemory struct {
-	free  atomic.Int64                // bytes that may still be handed out
 	pools [len(pooledSizes)]sync.Pool // of *byte, the first one of a buffer of that size
+
+	mu   sync.Mutex       // of who changes what follows
+	free atomic.Int64     // bytes that may still be handed out
+	held map[string]int64 // bytes that each address has
+}
+
+// take counts size bytes as held by address, and says whether there are so many for it. old of those that it has will
+// be given back then.
+func (m *bodyMemory) take(address string, size, old int64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	left, others := m.free.Load()-size, m.held[address]-old
+	alone := others == 0 && (len(m.held) == 0 || len(m.held) == 1 && old > 0)
+	if left < 0 || old+others > 0 && !alone && others+size > 3*left {
+		return false
+	}
+	if m.held == nil {
+		m.held = make(map[string]int64)
+	}
+	m.held[address] += size
+	m.free.Store(left)
+	return true
+}
+
+func (m *bodyMemory) giveBack(address string, size int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.free.Add(size)
+	if m.held[address] -= size; m.held[address] == 0 {
+		delete(m.held, address)
+	}
 }
 
 // get returns an empty buffer with room for size bytes or some more, or errBodyMemory. It does
-// not block. What was in the buffer before is still there.
-func (m *bodyMemory) get(size int) ([]byte, error) {
+// not block. What was in the buffer before is still there. old bytes will be put back for it.
+func (m *bodyMemory) get(address string, size, old int) ([]byte, error) {
 	class := slices.IndexFunc(pooledSizes[:], func(s int) bool { return size <= s })
 	if class >= 0 {
 		size = pooledSizes[class]
 	}
-	for {
-		free := m.free.Load()
-		if free < int64(size) {
-			return nil, errBodyMemory
-		}
-		if m.free.CompareAndSwap(free, free-int64(size)) {
-			break
-		}
+	if !m.take(address, int64(size), int64(old)) {
+		return nil, errBodyMemory
 	}
 	if class >= 0 {
 		if first, ok := m.pools[class].Get().(*byte); ok {
@@ -57,22 +85,25 @@ func (m *bodyMemory) get(size int) ([]byte, error) {
 // poison, if set, overwrites memory that is given back. Tests set it.
 var poison func(b []byte)
 
-// put takes back a buffer that get has returned; it may be nil.
-func (m *bodyMemory) put(b []byte) {
+// put takes back a buffer that get has returned to address; it may be nil.
+func (m *bodyMemory) put(address string, b []byte) {
+	if b == nil {
+		return
+	}
 	if poison != nil {
 		poison(b[:cap(b)])
 	}
 	if class := slices.Index(pooledSizes[:], cap(b)); class >= 0 {
 		m.pools[class].Put(unsafe.SliceData(b))
 	}
-	m.free.Add(int64(cap(b)))
+	m.giveBack(address, int64(cap(b)))
 }
 
 // read returns the body of the request in a buffer that the caller must put back, even after an
 // error. The buffer grows with what has arrived, not with what was promised, so that requests
 // whose bodies never come cost next to nothing. More than limit bytes are an errBodyTooLarge.
 // It blocks until the body is there or the connection's read deadline has passed.
-func (m *bodyMemory) read(ctx *fasthttp.RequestCtx, limit int) (b []byte, err error) {
+func (m *bodyMemory) read(ctx *fasthttp.RequestCtx, address string, limit int) (b []byte, err error) {
 	length, most := ctx.Request.Header.ContentLength(), limit+1
 	if length >= 0 {
 		most = min(length, most)
@@ -83,7 +114,7 @@ func (m *bodyMemory) read(ctx *fasthttp.RequestCtx, limit int) (b []byte, err er
 	}
 	for {
 		if len(b) == cap(b) {
-			if b, err = m.grow(b, most); err != nil {
+			if b, err = m.grow(address, b, most); err != nil {
 				return b, err
 			}
 		}
@@ -96,6 +127,8 @@ func (m *bodyMemory) read(ctx *fasthttp.RequestCtx, limit int) (b []byte, err er
 			return b, readError(io.ErrUnexpectedEOF)
 		case err == io.EOF:
 			return b, nil
+		case err != nil && tooSlow(ctx) && crowdedOut(ctx):
+			return b, fmt.Errorf("%w: %w", errTooManyConns, err)
 		case err != nil && tooSlow(ctx):
 			return b, fmt.Errorf("%w: %w", errReadTimeout, err)
 		case err != nil:
@@ -106,7 +139,7 @@ func (m *bodyMemory) read(ctx *fasthttp.RequestCtx, limit int) (b []byte, err er
 
 // grow changes b for a larger buffer with the same bytes. For a moment both are taken. A body
 // of at most `most` bytes needs no more than that, or than the next of pooledSizes.
-func (m *bodyMemory) grow(b []byte, most int) ([]byte, error) {
+func (m *bodyMemory) grow(address string, b []byte, most int) ([]byte, error) {
 	size := max(4*len(b), pooledSizes[0])
 	if size > largestPooled {
 		size = max(2*len(b), largestPooled)
@@ -114,12 +147,12 @@ func (m *bodyMemory) grow(b []byte, most int) ([]byte, error) {
 	if size >= most-1 { // not one more step for the last byte
 		size = max(most, len(b)+1)
 	}
-	larger, err := m.get(size)
+	larger, err := m.get(address, size, cap(b))
 	if err != nil {
 		return b, err
 	}
 	larger = append(larger, b...)
-	m.put(b)
+	m.put(address, b)
 	return larger, nil
 }
 

@@ -25,10 +25,22 @@ func (s *Server) caller(ctx *fasthttp.RequestCtx) fair.Caller {
 		ip = s.client(ip, ctx.Request.Header.PeekAll(fasthttp.HeaderXForwardedFor))
 	}
 	if c.Address = ip.String(); ip.Is6() {
-		network, _ := ip.Prefix(64) // fails for IPv4 alone
-		c.Address = network.String()
+		c.Address = networkOfIP(ip).String()
 	}
 	return c
+}
+
+// networkOf is what counts as one client: an IPv4 address or an IPv6 network of 64 bits. Zero where there are none.
+func networkOf(peer net.Addr) netip.Prefix {
+	if tcp, ok := peer.(*net.TCPAddr); ok {
+		return networkOfIP(tcp.AddrPort().Addr().Unmap().WithZone(""))
+	}
+	return netip.Prefix{}
+}
+
+func networkOfIP(ip netip.Addr) netip.Prefix {
+	network, _ := ip.Prefix(min(ip.BitLen(), 64)) // fails for no address alone
+	return network
 }
 
 // trusts says that what ip writes into X-Forwarded-For is true.

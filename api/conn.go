@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -45,14 +46,15 @@ type conn struct {
 	net.Conn
 	id       uint64 // never used again
 	listener *listener
+	network  netip.Prefix // of the client, see networkOf
 	opened   time.Time
-	surplus  bool      // one too many: only /health is answered
-	latest   time.Time // no read ends later; zero: no bound. For a surplus connection
-	regular  bool      // it counts among listener.max; guarded by listener.mu
+	surplus  bool // one too many: only /health is answered
+	regular  bool // it counts among listener.max; guarded by listener.mu
 
 	linger atomic.Int64 // time.Duration: the client may still be sending when the connection is closed
 	late   atomic.Bool  // a read ended because its deadline passed
 	last   atomic.Bool  // the request that comes next, or is being served, is the last one
+	pushed atomic.Bool  // out by evict
 	closed atomic.Bool
 	cancel atomic.Pointer[context.CancelCauseFunc] // ends the request that is being worked on; nil between requests
 
@@ -60,6 +62,7 @@ type conn struct {
 	phase    phase
 	since    time.Time // when it began to wait
 	deadline time.Time // of reads, as the HTTP server wants it
+	latest   time.Time // no read ends later; zero: no bound
 }
 
 // connOf returns the connection of a request; nil in a test that calls a handler without one.
@@ -82,10 +85,20 @@ func tooSlow(ctx *fasthttp.RequestCtx) bool {
 	return c != nil && c.late.Load()
 }
 
+// crowdedOut says that the connection did not have the usual time to send its request, because there are too many.
+func crowdedOut(ctx *fasthttp.RequestCtx) bool {
+	c := connOf(ctx)
+	return c != nil && (c.surplus || c.pushed.Load())
+}
+
 // linger makes the connection wait for a client that is still sending, once it is closed.
 func linger(ctx *fasthttp.RequestCtx) {
 	if c := connOf(ctx); c != nil {
-		c.linger.Store(int64(lingerTime))
+		d := lingerTime
+		if c.pushed.Load() { // its place has been given away
+			d = partingTime
+		}
+		c.linger.Store(int64(d))
 	}
 }
 
@@ -180,6 +193,21 @@ func (c *conn) retire() bool {
 	c.last.Store(true)
 	c.linger.CompareAndSwap(0, int64(partingTime))
 	_ = c.Conn.SetReadDeadline(time.Unix(1, 0)) // wakes the read
+	return true
+}
+
+// evict ends the connection if its request is still being sent, and says whether it is. It does not block. The
+// request is answered all the same when all of it has arrived meanwhile.
+func (c *conn) evict() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.phase != serving || c.cancel.Load() != nil || c.pushed.Load() {
+		return false
+	}
+	c.pushed.Store(true)
+	c.last.Store(true)
+	c.latest = time.Unix(1, 0)
+	_ = c.Conn.SetReadDeadline(c.latest)
 	return true
 }
 

@@ -129,8 +129,8 @@ func (s *Server) answerError(ctx *fasthttp.RequestCtx, err error) {
 // closes the connection after it.
 func (s *Server) unreadable(ctx *fasthttp.RequestCtx, err error) {
 	kind := readError(err)
-	if surplus(ctx) && errors.Is(kind, errReadTimeout) {
-		kind = errTooManyConns // nothing has come in the little time it had
+	if crowdedOut(ctx) && errors.Is(kind, errReadTimeout) {
+		kind = errTooManyConns // too little has come in the little time it had
 	}
 	x := &exchange{id: newRequestID(), start: time.Now(), unread: true, err: err, outcome: outcomeOf(kind)}
 	ctx.Response.Reset()

@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -51,16 +52,17 @@ type listener struct {
 	until   time.Time     // when a closed listener stops to accept at the latest; set before closing
 	ended   chan struct{} // closed when Accept has returned its last error
 
-	mu      sync.Mutex
-	open    map[*conn]struct{}
-	regular int        // open connections that count among max
-	spare   []*os.File // up to spareFiles
+	mu       sync.Mutex
+	open     map[*conn]struct{}
+	regular  int                  // open connections that count among max
+	networks map[netip.Prefix]int // how many of those each network of clients has
+	spare    []*os.File           // up to spareFiles
 }
 
 func newListener(ln net.Listener, c Config, refusal func() []byte, log *slog.Logger) *listener {
 	l := &listener{
 		Listener: ln, max: c.MaxConnections, reserve: c.reserve(), refusal: refusal, yield: time.Second, hurry: partingTime, grace: idleGrace, log: log,
-		ended: make(chan struct{}), open: make(map[*conn]struct{}),
+		ended: make(chan struct{}), open: make(map[*conn]struct{}), networks: make(map[netip.Prefix]int),
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -128,22 +130,27 @@ func (l *listener) end(err error) error {
 // needed back soon. It returns nil when there is no room for one.
 func (l *listener) admit(nc net.Conn, short bool) *conn {
 	now := time.Now()
-	c := &conn{Conn: nc, id: connIDs.Add(1), listener: l, opened: now, since: now}
+	c := &conn{Conn: nc, id: connIDs.Add(1), listener: l, network: networkOf(nc.RemoteAddr()), opened: now, since: now}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.open) >= l.max+l.reserve && !l.cutSurplus(now) {
-		l.keepSpares()
-		return nil
-	}
 	if l.regular >= l.max {
 		l.retireLongest(now)
 	}
-	if c.surplus = short || l.regular >= l.max; c.surplus {
+	if l.regular >= l.max {
+		l.evictFor(c.network)
+	}
+	c.surplus = short || l.regular >= l.max
+	if len(l.open) >= l.max+l.reserve && !l.cut(now, c.surplus) {
+		l.keepSpares()
+		return nil
+	}
+	if c.surplus {
 		c.latest = now.Add(surplusTime)
 		c.last.Store(true)
 	} else {
 		c.regular = true
 		l.regular++
+		l.networks[c.network]++
 	}
 	l.open[c] = struct{}{}
 	return c
@@ -179,13 +186,45 @@ func (l *listener) retireLongest(now time.Time) {
 	}
 }
 
-// cutSurplus ends the surplus connection that was opened first, if its client has had the time for
-// a request, and says whether there was one. The caller holds mu.
-func (l *listener) cutSurplus(now time.Time) bool {
-	var first *conn
-	oldest := now.Add(-l.hurry)
+// evictFor gives a place of the network with most connections to another one that has fewer: it ends the one that
+// was opened first of those whose request is still being sent. Slow senders hold no place that others need, however
+// many they are. The caller holds mu.
+func (l *listener) evictFor(network netip.Prefix) {
+	most, greedy := l.networks[network]+1, netip.Prefix{}
+	for n, count := range l.networks {
+		if count > most {
+			most, greedy = count, n
+		}
+	}
+	if most == l.networks[network]+1 {
+		return
+	}
+	var first []*conn
 	for c := range l.open {
-		if c.surplus && !c.opened.After(oldest) {
+		if c.regular && c.network == greedy {
+			first = append(first, c)
+		}
+	}
+	slices.SortFunc(first, func(a, b *conn) int { return a.opened.Compare(b.opened) })
+	for _, c := range first {
+		if c.evict() || c.retire() {
+			l.discount(c)
+			return
+		}
+	}
+}
+
+// cut ends at once the connection that was opened first of those that can be spared, and says whether there was one:
+// the surplus ones whose client has had the time for a request, if it is for another surplus one; otherwise all surplus
+// ones and those that have lost their place. The caller holds mu.
+func (l *listener) cut(now time.Time, surplus bool) bool {
+	oldest := now
+	if surplus {
+		oldest = now.Add(-l.hurry)
+	}
+	var first *conn
+	for c := range l.open {
+		if (c.surplus || !c.regular && !surplus) && !c.opened.After(oldest) {
 			first, oldest = c, c.opened
 		}
 	}
@@ -202,6 +241,9 @@ func (l *listener) discount(c *conn) {
 	if c.regular {
 		c.regular = false
 		l.regular--
+		if l.networks[c.network]--; l.networks[c.network] == 0 {
+			delete(l.networks, c.network)
+		}
 	}
 }
 

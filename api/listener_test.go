@@ -470,3 +470,71 @@ func TestDismiss(t *testing.T) {
 		t.Errorf("the listener is open: %v", err)
 	}
 }
+
+// TestSlowSendersMakeRoom: who holds all places with requests that it does not finish sending loses one to a client
+// from elsewhere, and not to another of its own.
+func TestSlowSendersMakeRoom(t *testing.T) {
+	s := serve(t, func(c *Config, _ *Service) { c.MaxConnections = 3 })
+	from := func(ip, send string) net.Conn {
+		t.Helper()
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}
+		c, err := d.Dial("tcp", s.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
+		fmt.Fprint(c, send)
+		return c
+	}
+	answer := func(c net.Conn) reply {
+		t.Helper()
+		b, _ := io.ReadAll(c)
+		replies := parseReplies(t, string(b))
+		if len(replies) != 1 {
+			t.Fatalf("answered %q", b)
+		}
+		return replies[0]
+	}
+	open := func() int {
+		s.Server.mu.Lock()
+		defer s.Server.mu.Unlock()
+		if len(s.listeners) == 0 {
+			return 0
+		}
+		return s.listeners[0].count()
+	}
+	var slow []net.Conn
+	for _, half := range []string{"POST /v1/embed/text HTTP/1.1\r\nHost: x\r\n", postHead + "Content-Length: 9\r\n\r\n{", "G"} {
+		slow = append(slow, from("127.0.0.1", half))
+		until(t, func() bool { return open() == len(slow) })
+		l := s.listeners[0]
+		until(t, func() bool {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			for c := range l.open {
+				if _, waits := c.waitingSince(); waits {
+					return false
+				}
+			}
+			return true
+		})
+	}
+	const last = "Connection: close\r\n"
+	answer(from("127.0.0.1", "GET /v1/stats HTTP/1.1\r\nHost: x\r\n"+last+"\r\n")).wantError(t, 503, "too_many_connections", "")
+	const text = `{"text":"x"}`
+	ask := func(ip string) reply {
+		return answer(from(ip, postHead+last+fmt.Sprintf("Content-Length: %d\r\n\r\n", len(text))+text))
+	}
+	if r := ask("127.0.0.2"); r.status != 400 { // there is no image in it
+		t.Errorf("a client from elsewhere got %d %s", r.status, r.body)
+	}
+	answer(slow[0]).wantError(t, 503, "too_many_connections", "")
+	until(t, func() bool { return open() == 2 })
+	from("127.0.0.2", "G") // takes the place that is free
+	ask("127.0.0.2").wantError(t, 503, "too_many_connections", "")
+	if r := ask("127.0.0.3"); r.status != 400 {
+		t.Errorf("a third client got %d %s", r.status, r.body)
+	}
+	answer(slow[1]).wantError(t, 503, "too_many_connections", "")
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/netip"
 	"sync"
@@ -111,7 +112,7 @@ func New(cfg Config, svc Service) (*Server, error) {
 		ConnState:          connState,
 		ReadBufferSize:     cfg.MaxHeaderBytes,
 		MaxRequestBodySize: cfg.MaxBodyBytes,
-		Concurrency:        cfg.MaxConnections + cfg.reserve() + 1, // never reached: our listener bounds them
+		Concurrency:        math.MaxInt32, // our listener bounds them; of those that it has cut some may still be ending
 
 		// The handler reads the body, because read by the server the memory for it is taken
 		// when its length is promised, and stays with the connection while that is idle.

@@ -49,12 +49,11 @@ func newWork(s *Server) *work {
 func (w *work) release() {
 	if w.holders.Add(-1) == 0 {
 		w.in, w.job, w.ctx, w.read, w.texts = input{}, pipeline.Job{}, nil, 0, 0
-		w.caller = fair.Caller{}
 		if poison != nil {
 			poison(w.scratch[:])
 		}
-		w.server.bodies.put(w.body)
-		w.body = nil
+		w.server.bodies.put(w.caller.Address, w.body)
+		w.body, w.caller = nil, fair.Caller{}
 		w.server.works.Put(w)
 	}
 }
@@ -83,7 +82,7 @@ func (s *Server) working(refuses func(fair.Caller) error, answer func(*fasthttp.
 		defer w.release()
 		w.caller = s.caller(ctx)
 
-		w.body, err = s.bodies.read(ctx, s.cfg.MaxBodyBytes)
+		w.body, err = s.bodies.read(ctx, w.caller.Address, s.cfg.MaxBodyBytes)
 		x.received, x.whole = len(w.body), err == nil
 		if err != nil {
 			s.answerError(ctx, err)

@@ -3,11 +3,13 @@ package pipeline
 import (
 	"fmt"
 	"sync"
+	"time"
 
 	"hailoclip/pipeline/fair"
 )
 
-// door is the queue in front of the first stage, in which callers take turns. Its jobs are announced to the workers
+// door is the queue in front of the first stage, in which callers take turns: the address goes first for which the
+// stage has worked least. Its jobs are announced to the workers
 // by nil jobs in the channel of the stage, at least as many as wait: a worker takes the announcement and then
 // whoever's turn it is. Safe for concurrent use.
 type door struct {
@@ -59,6 +61,13 @@ func (d *door) next() *Job {
 	defer d.mu.Unlock()
 	job, _ := d.waiting.Pop()
 	return job
+}
+
+// charge notes how long a job of c was worked on, so that callers with long work do not take the time of others.
+func (d *door) charge(c fair.Caller, took time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.waiting.Charge(c.Address, int64(took))
 }
 
 // giveUp takes the job out of the queue, and says whether it was still there.

@@ -275,3 +275,29 @@ func TestCloseDoesNotWaitForTheStuck(t *testing.T) {
 		mustClose(t, c.p)
 	})
 }
+
+// TestLongWorkDoesNotTakeTurns has an address with jobs of a second beside one with jobs of a moment: while a job of
+// the first is worked on, several of the second arrive, and all of them come next.
+func TestLongWorkDoesNotTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var order []string
+		c := &crowd{}
+		c.p = mustNew(t, Stage{Name: "s", Queue: 8, Workers: 1, Work: func(_ int, jobs []*Job) {
+			name := string(jobs[0].Image)
+			order = append(order, name)
+			if name[0] == 'L' {
+				time.Sleep(time.Second)
+			}
+		}})
+		for _, name := range []string{"L1", "L2", "L3"} {
+			c.send(t.Context(), fair.Caller{Address: "long"}, name)
+		}
+		for _, name := range []string{"s1", "s2", "s3"} {
+			c.send(t.Context(), fair.Caller{Address: "short"}, name)
+		}
+		mustClose(t, c.p)
+		if want := []string{"L1", "s1", "s2", "s3", "L2", "L3"}; !slices.Equal(order, want) {
+			t.Errorf("%v, want %v", order, want)
+		}
+	})
+}

@@ -143,6 +143,9 @@ func (l *line) run(worker int, w *watch, batch []*Job) (replaced bool) {
 	end := time.Now()
 	l.countBatch(len(live))
 	for _, job := range live {
+		if l.door != nil {
+			l.door.charge(job.Caller, end.Sub(start)/time.Duration(len(live)))
+		}
 		if stuck { // it was answered long ago, and the next stage may have ended
 			job.Fail(fmt.Errorf("%w in %s", ErrDeadline, l.Name))
 		}

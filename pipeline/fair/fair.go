@@ -1,9 +1,13 @@
 // Package fair is a queue that serves callers in turn: one address after the other, within an address one
 // connection after the other, within a connection in the order of arrival. Who sends much waits longer for
-// it, and nobody else does.
+// it, and nobody else does. Where items differ in what they cost, the queue is told so by Charge: then the address
+// that has cost least is served first, and those that have cost the same take turns.
 package fair
 
-import "slices"
+import (
+	"maps"
+	"slices"
+)
 
 // Caller is who a request comes from. The zero value is the program itself.
 type Caller struct {
@@ -15,6 +19,11 @@ type Caller struct {
 type Queue[T comparable] struct {
 	addresses ring[string, ring[uint64, []T]]
 	size      int
+
+	// What addresses have cost, and what the one had cost that was served last. Who has cost less than that counts
+	// as if it had cost as much: idle time is not saved up, and need not be remembered.
+	costs map[string]int64
+	least int64
 }
 
 type (
@@ -40,9 +49,28 @@ func (q *Queue[T]) Pop() (item T, ok bool) {
 	if q.size == 0 {
 		return item, false
 	}
-	a := q.addresses.turn()
-	return q.take(a, a.held.turn(), 0), true
+	a := q.addresses.turn(q.cost)
+	q.least = q.cost(a.key)
+	return q.take(a, a.held.turn(nil), 0), true
 }
+
+// Charge adds to what an address has cost, in any unit, for items that were taken out.
+func (q *Queue[T]) Charge(address string, cost int64) {
+	if q.costs == nil {
+		q.costs = make(map[string]int64)
+	}
+	q.costs[address] = q.cost(address) + cost
+	const most = 1 << 12
+	if len(q.costs) > most {
+		maps.DeleteFunc(q.costs, func(_ string, c int64) bool { return c <= q.least })
+	}
+	if len(q.costs) > most {
+		clear(q.costs)
+	}
+}
+
+// cost is what an address has cost, as it counts.
+func (q *Queue[T]) cost(address string) int64 { return max(q.costs[address], q.least) }
 
 // Remove takes out an item of caller c, and says whether it was there.
 func (q *Queue[T]) Remove(c Caller, item T) bool {
@@ -133,10 +161,19 @@ func (r *ring[K, V]) get(key K) *lane[K, V] {
 	return l
 }
 
-// turn returns the first lane, which becomes the last.
-func (r *ring[K, V]) turn() *lane[K, V] {
-	l := r.order[0]
-	copy(r.order, r.order[1:])
+// turn returns the first lane, or the first of those whose keys cost least, and makes it the last. cost may be nil.
+func (r *ring[K, V]) turn(cost func(K) int64) *lane[K, V] {
+	first := 0
+	if cost != nil && len(r.order) > 1 {
+		least := cost(r.order[0].key)
+		for i, l := range r.order {
+			if c := cost(l.key); c < least {
+				first, least = i, c
+			}
+		}
+	}
+	l := r.order[first]
+	copy(r.order[first:], r.order[first+1:])
 	r.order[len(r.order)-1] = l
 	return l
 }

@@ -100,3 +100,37 @@ func TestAgainstCount(t *testing.T) {
 		t.Error("a stranger's item was there")
 	}
 }
+
+// TestCharge has an address whose items cost much beside one whose items cost little, both with more to come.
+func TestCharge(t *testing.T) {
+	var q Queue[string]
+	costs := map[string]int64{"costly": 1000, "cheap": 10, "late": 10}
+	served := map[string]int{}
+	serve := func(n int, names ...string) {
+		clear(served)
+		for range n {
+			for _, name := range names {
+				for q.addresses.waiting(name) < 2 {
+					q.Push(caller(name, 1), name)
+				}
+			}
+			name, _ := q.Pop()
+			served[name]++
+			q.Charge(name, costs[name])
+		}
+	}
+	serve(5, "costly") // alone: nobody minds
+	if serve(1010, "costly", "cheap"); served["costly"] < 9 || served["costly"] > 12 {
+		t.Errorf("%v: the times differ", served)
+	}
+	// Who comes late has not saved up what it did not use.
+	if serve(300, "costly", "cheap", "late"); served["late"]-served["cheap"] > 3 || served["late"] < 100 {
+		t.Errorf("%v", served)
+	}
+	for n := range 10_000 {
+		q.Charge(string(rune(n+1000)), 1<<40)
+	}
+	if len(q.costs) > 1<<12 {
+		t.Errorf("%d addresses are remembered", len(q.costs))
+	}
+}

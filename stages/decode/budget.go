@@ -89,7 +89,7 @@ type Reservation struct {
 // Reserve waits until the image may be decoded, but not beyond the end of ctx. Small images never wait. The caller
 // releases the reservation. Errors: ErrTooMuchMemory, ErrBusy when too many wait already, or the cause of ctx.
 func (b *Budget) Reserve(ctx context.Context, caller fair.Caller, plan Plan) (*Reservation, error) {
-	if plan.Memory < b.small && plan.Work < longWork {
+	if plan.Memory < b.small && !plan.long() {
 		return &Reservation{}, nil
 	}
 	if plan.Memory > b.bytes {
@@ -97,7 +97,7 @@ func (b *Budget) Reserve(ctx context.Context, caller fair.Caller, plan Plan) (*R
 			ErrTooMuchMemory, plan.Width, plan.Height, plan.Memory>>20, b.bytes>>20)
 	}
 	c := &claim{plan: plan, caller: caller, done: make(chan struct{})}
-	if plan.Work >= longWork {
+	if plan.long() {
 		c.queue = longClaims
 	}
 	q := &b.queues[c.queue]

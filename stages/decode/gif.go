@@ -36,7 +36,8 @@ func (d *Decoder) planGIF(b []byte) (Plan, error) {
 	if !f.fills() {
 		work += 3 * f.w * f.h
 	}
-	return newPlan(f.width, f.height, tables, work, 1, f.decode), nil
+	const codeTime = 6
+	return newPlan(f.width, f.height, tables, work, 1, f.decode).coded(len(f.data), codeTime), nil
 }
 
 // fills tells that the frame covers the canvas.

@@ -16,6 +16,8 @@ const (
 	// maxArithmetic is the same for arithmetic coding, which hardly any file has: a few bytes suffice to let each
 	// sample take 65 ns, fifty times as long as with Huffman codes.
 	maxArithmetic = 8 << 20
+	// Factors of Plan.coded.
+	arithmeticByte, arithmeticSample = 100, 40
 )
 
 func (d *Decoder) planJPEG(b []byte) (Plan, error) {
@@ -57,6 +59,9 @@ func (d *Decoder) planJPEG(b []byte) (Plan, error) {
 		return p, d.runTurbo(b, p.Pix, w, h, tjRGB, info)
 	})
 	plan.Native = int64(native)
+	if info.arithmetic() {
+		plan = plan.coded(len(b), arithmeticByte).coded(info.samples, arithmeticSample)
+	}
 	return plan, nil
 }
 

@@ -15,6 +15,7 @@ type Plan struct {
 	Memory        int64 // bytes that decoding takes at most beside the file, the packed pixels included
 	Native        int64 // of Memory: what a library allocates
 	Work          int64 // bytes that decoding reads and writes at most, each as often as it is touched
+	Extra         int64 // what decoding may take longer than touching them does, as bytes that could be touched meanwhile
 
 	decode func(*task) (Picture, error) // leaves the orientation to Decode
 }
@@ -42,6 +43,20 @@ func (plan Plan) turning() int {
 	}
 	return 6 * plan.Width * plan.Height
 }
+
+// coded adds to the plan that n bytes of coded data may take as long as factor times as many that are touched. A byte
+// takes up to 1.5 ns in the slow parts of the decoders; the factors come from the worst files found.
+func (p Plan) coded(n, factor int) Plan {
+	p.Extra += int64(n) * int64(factor)
+	return p
+}
+
+// inflateTime is the factor of Plan.coded for deflate: about three times what pixels take. Blocks that hold next to
+// nothing but their codes take three times as long again, but then large screenshots would all count as long.
+const inflateTime = 32
+
+// long tells whether decoding may take longer than about a quarter of a second.
+func (p Plan) long() bool { return p.Work+p.Extra >= longWork }
 
 // task is one run of a decoder: its deadline, and the work that it has done. Every decoder tells it of what it
 // touches, at least once a row or a chunk of the file.

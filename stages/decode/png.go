@@ -51,19 +51,21 @@ func (d *Decoder) planPNG(b []byte) (Plan, error) {
 	if err := f.chunks(b); err != nil {
 		return Plan{}, err
 	}
-	raw := 0
+	raw, rows := 0, 0
 	for _, p := range f.passes() {
 		if p.w > 0 {
-			raw += p.h * (1 + f.rowBytes(p.w))
+			raw, rows = raw+p.h*(1+f.rowBytes(p.w)), rows+p.h
 		}
 	}
 	const mostInflated = 1032 // bytes out of one: 258 for a length and a distance of one bit each
 	if f.compressed < raw/mostInflated {
 		return Plan{}, fmt.Errorf("%w: PNG: %d bytes of compressed pixels for %d x %d", ErrTruncated, f.compressed, f.width, f.height)
 	}
+	const rowTime = 24        // see coded
 	const inflater = 96 << 10 // its window, its tables and the buffer it reads from
 	// The file is read twice: its checksums, its pixels. What is inflated is written, and read with the row above it.
-	return newPlan(f.width, f.height, f.rowsMemory()+inflater, 2*len(b)+3*raw, f.meta.orientation(), f.decode), nil
+	plan := newPlan(f.width, f.height, f.rowsMemory()+inflater, 2*len(b)+3*raw, f.meta.orientation(), f.decode)
+	return plan.coded(f.compressed, inflateTime).coded(rows, rowTime), nil
 }
 
 // readPNGHeader reads the first chunk.

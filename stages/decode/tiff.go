@@ -79,7 +79,7 @@ func (d *Decoder) planTIFF(b []byte) (Plan, error) {
 	if upright < 1 || upright > 8 {
 		upright = 1
 	}
-	return newPlan(f.width, f.height, own, work, upright, f.decode), nil
+	return newPlan(f.width, f.height, own, work, upright, f.decode).coded(stored, f.codeTime()), nil
 }
 
 // fax tells that the compression is one of those of telefax.
@@ -215,4 +215,16 @@ func (f *tiffFile) stored(i int) ([]byte, error) {
 		return nil, fmt.Errorf("%w: TIFF: strip or tile %d has %d bytes at %d", ErrCorrupt, i, n, from)
 	}
 	return f.b[from:][:n], nil
+}
+
+// codeTime is the factor of Plan.coded.
+func (f *tiffFile) codeTime() int {
+	const fax = 64
+	switch f.compression {
+	case tiffAdobeDeflate, tiffDeflate:
+		return inflateTime
+	case tiffGroup3, tiffGroup4:
+		return fax
+	}
+	return 0
 }

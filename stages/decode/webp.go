@@ -101,7 +101,16 @@ func readVP8Header(b []byte, lossy bool) (image.Point, error) {
 // plan makes the plan of m alone.
 func (m webpImage) plan(orientation int) Plan {
 	own, work := m.cost()
-	return newPlan(m.size.X, m.size.Y, own, work, orientation, m.decode)
+	return m.timed(newPlan(m.size.X, m.size.Y, own, work, orientation, m.decode))
+}
+
+// timed adds what lossy images take longer: their coded bits are read one by one.
+func (m webpImage) timed(p Plan) Plan {
+	const byteTime, pixelTime = 64, 8 // see coded
+	if m.lossy {
+		return p.coded(len(m.data), byteTime).coded(m.size.X*m.size.Y, pixelTime)
+	}
+	return p
 }
 
 // cost returns how many bytes decoding allocates beside the packed pixels, and touches.

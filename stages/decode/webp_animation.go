@@ -26,7 +26,7 @@ func (d *Decoder) planAnimation(chunks []byte, canvas image.Point, orientation i
 		pixels := 3 * f.size.X * f.size.Y // they are copied onto the canvas
 		own, work = own+pixels, work+3*pixels
 	}
-	return newPlan(canvas.X, canvas.Y, own, work, orientation, f.decode), nil
+	return f.timed(newPlan(canvas.X, canvas.Y, own, work, orientation, f.decode)), nil
 }
 
 // firstFrame finds the first frame of an animation: a chunk ANMF, which holds the chunks of an image behind its place
