@@ -90,7 +90,8 @@ func (q *Queue[T]) Remove(c Caller, item T) bool {
 }
 
 // Displace makes room in a full queue for an item of caller c: it takes out the youngest item of the caller who
-// has most waiting. ok is false when c would have as many: then c is the one to refuse.
+// has most waiting, of equal ones of that whose address has cost most. ok is false when c would have as many and
+// has cost as much: then c is the one to refuse.
 func (q *Queue[T]) Displace(c Caller) (item T, ok bool) { return q.DisplaceFor(c, 1) }
 
 // DisplaceFor is Displace for a caller who brings n items that have not been pushed.
@@ -98,8 +99,8 @@ func (q *Queue[T]) DisplaceFor(c Caller, n int) (item T, ok bool) {
 	if !q.yields(c, n) {
 		return item, false
 	}
-	a := q.addresses.longest()
-	l := a.held.longest()
+	a := q.addresses.longest(q.cost)
+	l := a.held.longest(nil)
 	return q.take(a, l, len(l.held)-1), true
 }
 
@@ -107,15 +108,15 @@ func (q *Queue[T]) DisplaceFor(c Caller, n int) (item T, ok bool) {
 func (q *Queue[T]) Yields(c Caller) bool { return q.yields(c, 1) }
 
 func (q *Queue[T]) yields(c Caller, n int) bool {
-	a := q.addresses.longest()
+	a := q.addresses.longest(q.cost)
 	if a == nil {
 		return false
 	}
 	have, most := q.addresses.waiting(c.Address), a.waiting
 	if a.key == c.Address {
-		have, most = a.held.waiting(c.Connection), a.held.longest().waiting
+		have, most = a.held.waiting(c.Connection), a.held.longest(nil).waiting
 	}
-	return have+n < most
+	return have+n < most || have+n == most && q.cost(c.Address) < q.cost(a.key)
 }
 
 // take removes and returns an item.
@@ -178,10 +179,12 @@ func (r *ring[K, V]) turn(cost func(K) int64) *lane[K, V] {
 	return l
 }
 
-// longest returns the lane in which most waits, of equal ones the last; nil when there is none.
-func (r *ring[K, V]) longest() (found *lane[K, V]) {
+// longest returns the lane in which most waits, of equal ones that whose key costs most, else the last; nil when there
+// is none. cost may be nil.
+func (r *ring[K, V]) longest(cost func(K) int64) (found *lane[K, V]) {
 	for _, l := range r.order {
-		if found == nil || l.waiting >= found.waiting {
+		if found == nil || l.waiting > found.waiting ||
+			l.waiting == found.waiting && (cost == nil || cost(l.key) >= cost(found.key)) {
 			found = l
 		}
 	}

@@ -134,3 +134,25 @@ func TestCharge(t *testing.T) {
 		t.Errorf("%d addresses are remembered", len(q.costs))
 	}
 }
+
+// TestDisplaceByCost fills the queue with one item of each of many addresses: who has cost less than one of them takes
+// its place.
+func TestDisplaceByCost(t *testing.T) {
+	var q Queue[string]
+	for i, name := range []string{"a", "b", "c"} {
+		q.Charge(name, int64(10*(i+1)%23)) // 10, 20, 7
+		q.Push(caller(name, 1), name)
+	}
+	q.Charge("modest", 8)
+	q.Charge("greedy", 20)
+	if q.Yields(caller("greedy", 2)) {
+		t.Error("who has cost as much as any is let in")
+	}
+	if item, ok := q.Displace(caller("modest", 2)); !ok || item != "b" {
+		t.Errorf("%q %v went, want the costliest", item, ok)
+	}
+	q.Push(caller("modest", 2), "modest")
+	if q.Yields(caller("modest", 2)) || q.Yields(caller("modest", 3)) {
+		t.Error("a second one is let in as well")
+	}
+}
