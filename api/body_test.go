@@ -88,6 +88,30 @@ func TestBodyMemoryComesBack(t *testing.T) {
 	until(t, func() bool { return s.bodies.free.Load() == 2*limit })
 }
 
+// TestLargeBodiesTakeTurns has a large body wait while others are being unpacked, until its deadline, and no small one.
+func TestLargeBodiesTakeTurns(t *testing.T) {
+	s := serve(t, func(c *Config, _ *Service) { c.MaxBodyBytes, c.MaxBodyMemoryBytes = 4<<20, 16<<20 })
+	for range cap(s.unpackers) {
+		s.unpackers <- struct{}{}
+	}
+	large := strings.Repeat(" ", largeBody) + classifyBody(goodImage, "", "x")
+	post := func(body, header string) reply {
+		return parseReplies(t, raw(t, s, fmt.Sprintf("%sConnection: close\r\n%sContent-Length: %d\r\n\r\n%s",
+			postHead, header, len(body), body)))[0]
+	}
+	post(large, headerTimeout+": 20\r\n").wantError(t, 504, "deadline_exceeded", "")
+	if r := post(classifyBody(goodImage, "", "x"), ""); r.status != 200 {
+		t.Errorf("a small one: %d %s", r.status, r.body)
+	}
+	<-s.unpackers
+	if r := post(large, ""); r.status != 200 {
+		t.Errorf("its turn: %d %s", r.status, r.body)
+	}
+	for len(s.unpackers) > 0 {
+		<-s.unpackers
+	}
+}
+
 func TestLargeBuffersAreNotKept(t *testing.T) {
 	var m bodyMemory
 	m.free.Store(1 << 30)

@@ -8,6 +8,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -72,11 +73,12 @@ type Server struct {
 	// lastWords is how long the answers of requests that Shutdown gave up have to get out.
 	lastWords time.Duration
 
-	works    sync.Pool // of *work
-	bodies   bodyMemory
-	stopping atomic.Bool
-	base     context.Context // every request's deadline hangs on it; ends when Shutdown loses patience
-	giveUp   context.CancelCauseFunc
+	works     sync.Pool // of *work
+	bodies    bodyMemory
+	unpackers chan struct{} // those who unpack a large body now
+	stopping  atomic.Bool
+	base      context.Context // every request's deadline hangs on it; ends when Shutdown loses patience
+	giveUp    context.CancelCauseFunc
 
 	mu        sync.Mutex
 	listeners []*listener
@@ -92,6 +94,7 @@ func New(cfg Config, svc Service) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, svc: svc, start: time.Now(), lastWords: time.Second}
 	s.base, s.giveUp = context.WithCancelCause(context.Background())
+	s.unpackers = make(chan struct{}, max(runtime.GOMAXPROCS(0)-1, 1))
 	s.works.New = func() any { return newWork(s) }
 	s.bodies.free.Store(int64(cfg.MaxBodyMemoryBytes))
 	for _, text := range cfg.TrustedProxies {

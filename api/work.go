@@ -101,7 +101,7 @@ func (s *Server) working(refuses func(fair.Caller) error, answer func(*fasthttp.
 			c.cancel.Store(&cancel)
 		}
 		w.ctx = deadline
-		if err = w.in.parse(w.body); err == nil {
+		if err = w.unpacking(func() error { return w.in.parse(w.body) }); err == nil {
 			err = answer(ctx, x, w)
 		}
 		if err != nil {
@@ -132,10 +132,31 @@ func (s *Server) admit(h *fasthttp.RequestHeader) (time.Duration, error) {
 	return limit, nil
 }
 
+// largeBody is the size from which a body is unpacked in turn: its JSON and base64 take milliseconds.
+const largeBody = 1 << 20
+
+// unpacking does a step that reads the whole body. Large bodies do not take every processor at a time: who has a
+// small one, or asks for /health, is answered meanwhile. It waits for its turn until the deadline.
+func (w *work) unpacking(step func() error) error {
+	if len(w.body) < largeBody {
+		return step()
+	}
+	select {
+	case w.server.unpackers <- struct{}{}:
+	case <-w.ctx.Done():
+		return w.late()
+	}
+	defer func() { <-w.server.unpackers }()
+	return step()
+}
+
 // decodeImage takes the image out of the request into the job. The input is used up by it.
 func (w *work) decodeImage() error {
-	image, err := w.in.decodeImage(w.body, &w.scratch)
-	w.job.Image = slices.Clip(image) // behind it lies what is left of the text, and of older bodies
+	err := w.unpacking(func() error {
+		image, err := w.in.decodeImage(w.body, &w.scratch)
+		w.job.Image = slices.Clip(image) // behind it lies what is left of the text, and of older bodies
+		return err
+	})
 	w.read = time.Since(w.began)
 	return err
 }
