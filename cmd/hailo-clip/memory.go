@@ -6,6 +6,8 @@ import (
 	"runtime/metrics"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"hailoclip/configs"
 	"hailoclip/stages/decode"
 )
@@ -48,7 +50,13 @@ func (e *engine) divideMemory() memoryPlan {
 	debug.FreeOSMemory() // what loading the models left
 	metrics.Read(samples)
 	value := func(i int) int64 { return int64(samples[i].Value.Uint64()) }
-	p := planMemory(e.cfg, limit, int64(info.Totalram)*int64(info.Unit), residentBytes("self"), value(0)-value(1), value(2))
+	used := residentBytes("self")
+	total := int64(info.Totalram) * int64(info.Unit)
+	if left, limited := addressesLeft(); limited {
+		total = min(total, used+left/4*3) // the rest is lost between mappings
+		limit = min(limit, total)
+	}
+	p := planMemory(e.cfg, limit, total, used, value(0)-value(1), value(2))
 	debug.SetMemoryLimit(p.runtime)
 	if least := decode.LeastBudget(e.cfg.Performance.WorkerThreads); p.images < least {
 		e.log.Warn("resource_limits.memory_max leaves little for images: large ones are refused",
@@ -56,4 +64,14 @@ func (e *engine) divideMemory() memoryPlan {
 	}
 	e.log.Debug("memory", "runtime_mb", p.runtime>>20, "bodies_mb", p.bodies>>20, "images_mb", p.images>>20)
 	return p
+}
+
+// addressesLeft is how many bytes of addresses the process may still take, where RLIMIT_AS (LimitAS= of a unit) limits
+// them: beyond it the Go runtime ends the process.
+func addressesLeft() (left int64, limited bool) {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_AS, &limit) != nil || limit.Cur == unix.RLIM_INFINITY {
+		return 0, false
+	}
+	return max(int64(min(limit.Cur, math.MaxInt64))-statm("self", 0), 0), true
 }

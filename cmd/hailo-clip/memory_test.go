@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"hailoclip/configs"
 )
 
@@ -60,4 +62,29 @@ func TestImageBeyondMemory(t *testing.T) {
 		t.Errorf("%d %s", a.status, a.raw)
 	}
 	r.classifies(t)
+}
+
+// TestAddressesLeft gives this process a limit that is far away, for a moment.
+func TestAddressesLeft(t *testing.T) {
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_AS, &before); err != nil {
+		t.Fatal(err)
+	}
+	const far = 1 << 44
+	if before.Max < far {
+		t.Skip("the addresses of this process are limited already")
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_AS, &unix.Rlimit{Cur: far, Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	left, limited := addressesLeft()
+	if err := unix.Setrlimit(unix.RLIMIT_AS, &before); err != nil {
+		t.Fatal(err)
+	}
+	if used := int64(far) - left; !limited || used < residentBytes("self") || used > far/2 {
+		t.Errorf("%d of %d are used, limited: %v", used, int64(far), limited)
+	}
+	if _, limited := addressesLeft(); limited != (before.Cur != unix.RLIM_INFINITY) {
+		t.Error("no limit is a limit")
+	}
 }

@@ -127,16 +127,20 @@ func workerNow(pid int) *workerStats {
 }
 
 // residentBytes is the memory of a process; 0 where the kernel does not tell.
-func residentBytes(pid string) int64 {
+func residentBytes(pid string) int64 { return statm(pid, 1) }
+
+// statm is a field of the memory of a process, in bytes: 0 is its addresses, 1 what is resident. 0 where the kernel
+// does not tell.
+func statm(pid string, field int) int64 {
 	b, err := os.ReadFile("/proc/" + pid + "/statm")
 	if err != nil {
 		return 0
 	}
 	fields := bytes.Fields(b)
-	if len(fields) < 2 {
+	if len(fields) <= field {
 		return 0
 	}
-	pages, _ := strconv.ParseInt(string(fields[1]), 10, 64)
+	pages, _ := strconv.ParseInt(string(fields[field]), 10, 64)
 	return pages * int64(os.Getpagesize())
 }
 
