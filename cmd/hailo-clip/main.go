@@ -62,7 +62,8 @@ Examples:
   hailo-clip models pull clip-vit-b-32
 
 "hailo-clip COMMAND --help" has the flags and more examples of a command.
-Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration, 3 something is not installed, 130 interrupted.`
+Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration, 3 something is not installed, 130 interrupted,
+141 the reader of the output has left.`
 
 func main() { os.Exit(run()) }
 
