@@ -43,7 +43,7 @@ func TestBodyMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Body.Close(); r.StatusCode != 200 {
+	if r.Body.Close(); r.StatusCode != http.StatusOK {
 		t.Errorf("somebody else got %d", r.StatusCode)
 	}
 	if r := s.do(t, "GET", "/health", ""); r.status != 200 {

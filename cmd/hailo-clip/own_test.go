@@ -28,7 +28,7 @@ type question struct {
 
 // askOnce posts a question. The answer is what is in it of the input: not how long it took, nor the request's id.
 func askOnce(client *http.Client, url string, q question, deadline int) (status int, answer string, err error) {
-	request, err := http.NewRequest("POST", url+q.path, bytes.NewReader(q.body))
+	request, err := http.NewRequest(http.MethodPost, url+q.path, bytes.NewReader(q.body))
 	if err != nil {
 		return 0, "", err
 	}
