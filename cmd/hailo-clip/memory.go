@@ -46,17 +46,16 @@ func (e *engine) divideMemory() memoryPlan {
 	limit, _ := e.cfg.ResourceLimits.MemoryBytes() // checked by Validate
 	var info syscall.Sysinfo_t
 	_ = syscall.Sysinfo(&info) // zeros on failure
-	samples := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}}
-	debug.FreeOSMemory() // what loading the models left
-	metrics.Read(samples)
-	value := func(i int) int64 { return int64(samples[i].Value.Uint64()) }
+	debug.FreeOSMemory()       // what loading the models left
+	live := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(live)
 	used := residentBytes("self")
 	total := int64(info.Totalram) * int64(info.Unit)
 	if left, limited := addressesLeft(); limited {
 		total = min(total, used+left/4*3) // the rest is lost between mappings
 		limit = min(limit, total)
 	}
-	p := planMemory(e.cfg, limit, total, used, value(0)-value(1), value(2))
+	p := planMemory(e.cfg, limit, total, used, decode.GoMemory(), int64(live[0].Value.Uint64()))
 	debug.SetMemoryLimit(p.runtime)
 	if least := decode.LeastBudget(e.cfg.Performance.WorkerThreads); p.images < least {
 		e.log.Warn("resource_limits.memory_max leaves little for images: large ones are refused",

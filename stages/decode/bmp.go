@@ -140,7 +140,7 @@ func (f *bmpFile) setColors(at, entry, n int) (end int) {
 		f.offset += 4 * n
 	}
 	end = at + entry*n
-	f.colors = grayTable()
+	f.colors = grayTable(8)
 	palette := f.b[at:min(end, len(f.b))]
 	for i := 0; i < len(f.colors) && len(palette) >= entry; i++ {
 		f.colors[i] = [3]byte{palette[2], palette[1], palette[0]}

@@ -221,13 +221,13 @@ func (b *Budget) adjust(more bool) {
 	limit, promised := b.runtime-b.native, b.promised
 	b.mu.Unlock()
 	debug.SetMemoryLimit(limit)
-	if more && goMemory()+promised > limit {
+	if more && GoMemory()+promised > limit {
 		debug.FreeOSMemory()
 	}
 }
 
-// goMemory is what the Go runtime holds of the system's memory, as its limit counts it.
-func goMemory() int64 {
+// GoMemory is how many bytes the Go runtime holds of the system's memory, as its limit counts them. Safe for concurrent use.
+func GoMemory() int64 {
 	s := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
 	metrics.Read(s)
 	return int64(s[0].Value.Uint64() - s[1].Value.Uint64())

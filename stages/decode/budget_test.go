@@ -214,7 +214,7 @@ func TestBudgetCollectsFirst(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // nobody else collects
 	const image = 64 * mb
 	debug.FreeOSMemory()
-	limit := goMemory() + 3*image/2
+	limit := GoMemory() + 3*image/2
 	b := NewBudget(1000*mb, limit, 2, 10)
 	for range 3 {
 		r, err := b.Reserve(t.Context(), fair.Caller{}, Plan{Memory: image})
@@ -223,7 +223,7 @@ func TestBudgetCollectsFirst(t *testing.T) {
 		}
 		p := newPicture(image/3, 1)
 		clear(p.Pix)
-		if held := goMemory(); held > limit {
+		if held := GoMemory(); held > limit {
 			t.Errorf("Go holds %d MB more than the limit", (held-limit)>>20)
 		}
 		p.Release()

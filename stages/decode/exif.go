@@ -6,15 +6,8 @@ import (
 	"math"
 )
 
-// Tags of a TIFF directory (TIFF 6.0 and EXIF 2.32).
-const (
-	tagCompression  = 0x103
-	tagPhotometric  = 0x106
-	tagOrientation  = 0x112
-	tagRowsPerStrip = 0x116
-	tagTileWidth    = 0x142
-	tagTileLength   = 0x143
-)
+// tagOrientation is a tag of a TIFF directory (TIFF 6.0 and EXIF 2.32).
+const tagOrientation = 0x112
 
 // Types of the values of a tag.
 const (

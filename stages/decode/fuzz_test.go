@@ -5,6 +5,7 @@ import (
 	"image"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -12,17 +13,7 @@ import (
 // same one whatever was in its buffers before; no more work than the plan said, and no plan beyond what the file can
 // honestly need; and nothing of it left when the next image is decoded.
 func FuzzDecode(f *testing.F) {
-	files, err := filepath.Glob("testdata/pil/*.*")
-	if err != nil || len(files) < 50 {
-		f.Fatal(len(files), err)
-	}
-	for _, file := range files {
-		b, err := os.ReadFile(file)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(b)
-	}
+	addFiles(f, "testdata/pil/*.*", 50)
 	f.Add([]byte("\x00\x00\x00\x1cftypavif\x00\x00\x00\x00mif1miaf"))
 	f.Add(pngHeader(3, 5))
 	f.Add(tiffHeader(3, 5))
@@ -100,4 +91,52 @@ func poisoned(t *testing.T, plan Plan, fill byte) Picture {
 		t.Error(err)
 	}
 	return p
+}
+
+// addFiles adds files to the corpus of f, of which there must be at least so many.
+func addFiles(f *testing.F, pattern string, least int) {
+	files, err := filepath.Glob(pattern)
+	if err != nil || len(files) < least {
+		f.Fatal(pattern, len(files), err)
+	}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+}
+
+// fuzzCost carries out the plan of b and demands that the cost is within the plan, and the plan within what b can honestly
+// need: memory bounds the bytes that so many pixels may take, where it is not nil. The caller releases the image.
+func fuzzCost(t *testing.T, b []byte, planOf func([]byte) (Plan, error), memory func(pixels int) int64) (p Picture, ok bool) {
+	plan, err := planOf(b)
+	if err != nil {
+		if !oneSentinel(err) {
+			t.Error(err)
+		}
+		return p, false
+	}
+	pixels := plan.Width * plan.Height
+	if plan.Work > 64*int64(len(b)+pixels) || memory != nil && plan.Memory > memory(pixels) {
+		t.Errorf("work %d, memory %d for %d x %d pixels in %d bytes", plan.Work, plan.Memory, plan.Width, plan.Height, len(b))
+	}
+	task := &task{ctx: t.Context(), work: plan.Work}
+	func() {
+		defer contain(plan.Format, &err)
+		p, err = plan.decode(task)
+	}()
+	switch {
+	case task.spent > plan.Work:
+		t.Errorf("%d bytes of work were planned, %d done: %v", plan.Work, task.spent, err)
+	case err != nil && (!oneSentinel(err) || strings.Contains(err.Error(), "decoder failed") || strings.Contains(err.Error(), "takes more than")):
+		t.Error(err)
+	case err == nil && (p.Width != plan.Width || p.Height != plan.Height || len(p.Pix) != 3*pixels):
+		t.Errorf("%d x %d in %d bytes, planned were %d x %d", p.Width, p.Height, len(p.Pix), plan.Width, plan.Height)
+	}
+	if err != nil {
+		p.Release()
+	}
+	return p, err == nil
 }

@@ -51,7 +51,7 @@ func readGIF(b []byte) (*gifFrame, error) {
 	if len(b) < screen {
 		return nil, fmt.Errorf("%w: GIF: ends within the header", ErrTruncated)
 	}
-	f := &gifFrame{colors: grayTable()}
+	f := &gifFrame{colors: grayTable(8)}
 	f.width, f.height = int(binary.LittleEndian.Uint16(b[6:])), int(binary.LittleEndian.Uint16(b[8:]))
 	r := gifReader{b[screen:]}
 	f.setColors(r.palette(b[10]))
@@ -95,7 +95,7 @@ func (f *gifFrame) setColors(palette []byte) {
 	if ramp {
 		return
 	}
-	f.colors = grayTable()
+	f.colors = grayTable(8)
 	for i := range len(palette) / 3 {
 		f.colors[i] = [3]byte(palette[3*i:])
 	}

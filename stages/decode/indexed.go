@@ -3,12 +3,14 @@ package decode
 // colorTable has the colours of all palette indices.
 type colorTable [256][3]byte
 
-// grayTable is the table of an image without a palette. PIL starts every palette with it, so an index beyond the
-// palette of a file is a gray as well.
-func grayTable() *colorTable {
+// grayTable has the grays of all samples of so many bits, 1 to 8. That of 8 bits is the table of an image without a
+// palette, and PIL starts every palette with it, so an index beyond the palette of a file is a gray as well.
+func grayTable(bits int) *colorTable {
 	var c colorTable
-	for i := range c {
-		c[i] = [3]byte{byte(i), byte(i), byte(i)}
+	step := 255 / (1<<bits - 1)
+	for i := range 1 << bits {
+		v := byte(i * step)
+		c[i] = [3]byte{v, v, v}
 	}
 	return &c
 }

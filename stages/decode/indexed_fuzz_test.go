@@ -4,20 +4,17 @@ import (
 	"bytes"
 	"image"
 	"image/gif"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"golang.org/x/image/bmp"
 )
 
 func FuzzBMP(f *testing.F) {
-	seedIndexed(f, "*.bmp")
+	addFiles(f, "testdata/pil/*.bmp", 10)
 	d := newDecoder(Config{MaxPixels: 100_000, JPEGScale: ScaleExact}, 224, nil)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		p, ok := planned(t, b, d.planBMP)
+		p, ok := fuzzCost(t, b, d.planBMP, indexedMemory)
 		defer p.Release()
 		if !ok {
 			return // the size is not to be trusted
@@ -36,10 +33,10 @@ func FuzzBMP(f *testing.F) {
 }
 
 func FuzzGIF(f *testing.F) {
-	seedIndexed(f, "*.gif")
+	addFiles(f, "testdata/pil/*.gif", 10)
 	d := newDecoder(Config{MaxPixels: 100_000, JPEGScale: ScaleExact}, 224, nil)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		p, ok := planned(t, b, d.planGIF)
+		p, ok := fuzzCost(t, b, d.planGIF, indexedMemory)
 		defer p.Release()
 		if !ok || bytes.Contains(b, []byte("!\x01")) { // a text is read by another rule there
 			return
@@ -49,7 +46,7 @@ func FuzzGIF(f *testing.F) {
 		if err != nil || !ok {
 			return
 		}
-		colors, ramp := make([][3]byte, len(m.Palette)), grayTable()
+		colors, ramp := make([][3]byte, len(m.Palette)), grayTable(8)
 		for i, c := range m.Palette {
 			colors[i] = goColor(t, c)
 		}
@@ -70,42 +67,5 @@ func FuzzGIF(f *testing.F) {
 	})
 }
 
-func seedIndexed(f *testing.F, pattern string) {
-	files, err := filepath.Glob("testdata/pil/" + pattern)
-	if err != nil || len(files) < 10 {
-		f.Fatal(len(files), err)
-	}
-	for _, file := range files {
-		b, err := os.ReadFile(file)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(b)
-	}
-}
-
-// planned carries out the plan of b, and checks that it costs what the plan says and that the plan is honest.
-func planned(t *testing.T, b []byte, planOf func([]byte) (Plan, error)) (Picture, bool) {
-	plan, err := planOf(b)
-	if err != nil {
-		if !oneSentinel(err) {
-			t.Error(err)
-		}
-		return Picture{}, false
-	}
-	pixels := int64(plan.Width) * int64(plan.Height)
-	if plan.Work > 64*int64(len(b))+64*pixels || plan.Memory > 4*pixels+128<<10 {
-		t.Errorf("%d bytes, %d pixels: work %d, memory %d", len(b), pixels, plan.Work, plan.Memory)
-	}
-	task := &task{ctx: t.Context(), work: plan.Work}
-	p, err := plan.decode(task)
-	switch {
-	case task.spent > plan.Work:
-		t.Errorf("spent %d of %d: %v", task.spent, plan.Work, err)
-	case err != nil && (!oneSentinel(err) || strings.Contains(err.Error(), "takes more than")):
-		t.Error(err)
-	case err == nil && (int64(len(p.Pix)) != 3*pixels || p.Width != plan.Width || p.Height != plan.Height):
-		t.Errorf("%d bytes for %d x %d of %d x %d", len(p.Pix), p.Width, p.Height, plan.Width, plan.Height)
-	}
-	return p, err == nil
-}
+// indexedMemory is what a BMP or GIF of so many pixels may take.
+func indexedMemory(pixels int) int64 { return int64(4*pixels + 128<<10) }

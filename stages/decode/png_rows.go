@@ -205,7 +205,7 @@ func (f *pngFile) expander() func(out []byte, step int, row []byte, n int) {
 }
 
 // expandIndexed expands pixels of 1 to 8 bits, each the index of a color.
-func expandIndexed(colors *[256][3]byte, depth int) func(out []byte, step int, row []byte, n int) {
+func expandIndexed(colors *colorTable, depth int) func(out []byte, step int, row []byte, n int) {
 	mask := byte(1<<depth - 1)
 	return func(out []byte, step int, row []byte, n int) {
 		for i, o := 0, 0; i < n; i, o = i+1, o+step {
@@ -216,20 +216,15 @@ func expandIndexed(colors *[256][3]byte, depth int) func(out []byte, step int, r
 }
 
 // colors returns the RGB of each value of a pixel of up to 8 bits. What a palette lacks is a gray ramp, as in PIL.
-func (f *pngFile) colors() *[256][3]byte {
-	var colors [256][3]byte
-	scale := 1
+func (f *pngFile) colors() *colorTable {
 	if f.color == pngGray {
-		scale = 255 / (1<<f.depth - 1)
+		return grayTable(int(f.depth))
 	}
-	for i := range colors {
-		v := byte(i * scale)
-		colors[i] = [3]byte{v, v, v}
-	}
+	colors := grayTable(8)
 	if f.color == pngPalette {
 		for i := range len(f.palette) / 3 {
 			colors[i] = [3]byte(f.palette[3*i:])
 		}
 	}
-	return &colors
+	return colors
 }

@@ -8,13 +8,13 @@ import (
 
 // tiffPixel says how the samples of a pixel are stored and what they mean.
 type tiffPixel struct {
-	bits    int          // of a sample: 1, 2, 4, 8 or 16
-	samples int          // that follow each other in a strip or tile
-	planes  int          // sets of strips or tiles: one a sample where each has its own, else 1
-	high    int          // the place of the high byte in a sample
-	colours int          // that make a pixel: 1, 3 or 4 (CMYK); samples beyond them are skipped
-	divided bool         // RGB was multiplied by the alpha that follows
-	table   [256][3]byte // of one colour: what its values look like
+	bits    int        // of a sample: 1, 2, 4, 8 or 16
+	samples int        // that follow each other in a strip or tile
+	planes  int        // sets of strips or tiles: one a sample where each has its own, else 1
+	high    int        // the place of the high byte in a sample
+	colours int        // that make a pixel: 1, 3 or 4 (CMYK); samples beyond them are skipped
+	divided bool       // RGB was multiplied by the alpha that follows
+	table   colorTable // of one colour: what its values look like
 }
 
 // Values of PhotometricInterpretation that are read.
@@ -79,25 +79,21 @@ func (p *tiffPixel) setColours(photometric, extra int, tags tiffTags) bool {
 	case tiffPalette:
 		colours := tags[tagColorMap]
 		n := colours.count() / 3
-		for i := range p.table {
+		p.table = *grayTable(8) // of what the palette lacks
+		for i := range min(n, len(p.table)) {
 			for c := range 3 {
-				p.table[i][c] = byte(i) // of what the palette lacks
-				if i < n {
-					p.table[i][c] = byte(colours.at(c*n+i) >> 8)
-				}
+				p.table[i][c] = byte(colours.at(c*n+i) >> 8)
 			}
 		}
 		if n == 0 || colours.size != 2 || colours.count()%3 != 0 || p.bits == 16 {
 			return false
 		}
 	case tiffWhiteIsZero, tiffBlackIsZero:
-		most := 1<<min(p.bits, 8) - 1
-		for i := range most + 1 {
-			gray := byte(i * 255 / most)
-			if photometric == tiffWhiteIsZero {
-				gray = 255 - gray
+		p.table = *grayTable(min(p.bits, 8))
+		if photometric == tiffWhiteIsZero {
+			for i, c := range p.table {
+				p.table[i] = [3]byte{255 - c[0], 255 - c[1], 255 - c[2]}
 			}
-			p.table[i] = [3]byte{gray, gray, gray}
 		}
 		if p.bits == 16 && photometric == tiffWhiteIsZero { // PIL does not invert them
 			return false

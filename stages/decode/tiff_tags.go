@@ -5,20 +5,25 @@ import (
 	"fmt"
 )
 
-// Tags of TIFF 6.0 beside those that exif.go knows.
+// Tags of TIFF 6.0 beside tagOrientation.
 const (
 	tagWidth           = 0x100
 	tagHeight          = 0x101
 	tagBits            = 0x102
+	tagCompression     = 0x103
+	tagPhotometric     = 0x106
 	tagFillOrder       = 0x10A
 	tagStripOffsets    = 0x111
 	tagSamples         = 0x115
+	tagRowsPerStrip    = 0x116
 	tagStripByteCounts = 0x117
 	tagPlanar          = 0x11C
 	tagT4Options       = 0x124
 	tagT6Options       = 0x125
 	tagPredictor       = 0x13D
 	tagColorMap        = 0x140
+	tagTileWidth       = 0x142
+	tagTileLength      = 0x143
 	tagTileOffsets     = 0x144
 	tagTileByteCounts  = 0x145
 	tagExtraSamples    = 0x152
@@ -39,6 +44,9 @@ var tiffTagNames = map[uint16]string{
 // tiffLists are the tags that may have several values.
 var tiffLists = map[uint16]bool{tagBits: true, tagStripOffsets: true, tagStripByteCounts: true, tagColorMap: true,
 	tagTileOffsets: true, tagTileByteCounts: true, tagExtraSamples: true, tagSampleFormat: true}
+
+// tiffIntegers are the types of integers of 8, 16 and 32 bits, without and with a sign.
+var tiffIntegers = map[uint16]bool{byteType: true, shortType: true, longType: true, sbyteType: true, sshortType: true, slongType: true}
 
 // tiffValues are the values of one tag, as they stand in the file.
 type tiffValues struct {
@@ -95,7 +103,6 @@ func readTIFFTags(b []byte) (tiffTags, error) {
 	if at+2 > len(b) || at+2+entry*int(order.Uint16(b[at:])) > len(b) {
 		return nil, fmt.Errorf("%w: TIFF: its directory is not within it", ErrTruncated)
 	}
-	sizes := map[uint16]int{1: 1, 3: 2, 4: 4, 6: 1, 8: 2, 9: 4} // integers of 8, 16 and 32 bits, without and with a sign
 	tags := tiffTags{}
 	for entries := b[at+2:][:entry*int(order.Uint16(b[at:]))]; len(entries) > 0; entries = entries[entry:] {
 		tag, kind, count := order.Uint16(entries), order.Uint16(entries[2:]), int(order.Uint32(entries[4:]))
@@ -106,8 +113,8 @@ func readTIFFTags(b []byte) (tiffTags, error) {
 		if _, twice := tags[tag]; twice {
 			return nil, unsupportedKind("TIFF that has the tag " + name + " twice")
 		}
-		size := sizes[kind]
-		if size == 0 || count == 0 || count > 1 && !tiffLists[tag] {
+		size := int(typeSizes[kind])
+		if !tiffIntegers[kind] || count == 0 || count > 1 && !tiffLists[tag] {
 			return nil, unsupportedKind(fmt.Sprintf("TIFF whose tag %s has %d values of type %d", name, count, kind))
 		}
 		raw, length := entries[entry-inline:entry], size*count

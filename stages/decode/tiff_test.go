@@ -10,7 +10,6 @@ import (
 	"errors"
 	"maps"
 	"math"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -278,39 +277,14 @@ func TestTIFFIdle(t *testing.T) {
 
 // FuzzTIFF holds the cost to its bound, and the pixels of what the Go decoder reads too and means the same by to those.
 func FuzzTIFF(f *testing.F) {
-	for _, folder := range []string{"tiff", "pil"} {
-		files, err := filepath.Glob(filepath.Join("testdata", folder, "*.tif*"))
-		if err != nil || len(files) < 10 {
-			f.Fatal(len(files), err)
-		}
-		for _, file := range files {
-			f.Add(read(f, folder, filepath.Base(file)))
-		}
-	}
+	addFiles(f, "testdata/tiff/*.tif*", 10)
+	addFiles(f, "testdata/pil/*.tif*", 10)
 	d := newDecoder(Config{MaxPixels: 200_000, JPEGScale: ScaleExact}, 224, nil)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		plan, err := d.planTIFF(b)
-		if err != nil {
-			if !oneSentinel(err) {
-				t.Error(err)
-			}
-			return
-		}
-		run := &task{ctx: t.Context(), work: plan.Work}
-		p, err := plan.decode(run)
+		p, ok := fuzzCost(t, b, d.planTIFF, func(pixels int) int64 { return int64(8*pixels + 512<<10) })
 		defer p.Release()
-		pixels := plan.Width * plan.Height
-		if run.spent > plan.Work || plan.Work > int64(64*len(b)+64*pixels) || plan.Memory > int64(8*pixels+512<<10) {
-			t.Errorf("spent %d of %d, %d bytes", run.spent, plan.Work, plan.Memory)
-		}
-		if err != nil {
-			if !oneSentinel(err) {
-				t.Error(err)
-			}
+		if !ok {
 			return
-		}
-		if len(p.Pix) != 3*pixels || p.Width != plan.Width || p.Height != plan.Height {
-			t.Fatalf("%d bytes of %d x %d pixels", len(p.Pix), p.Width, p.Height)
 		}
 		if other := goTIFF(t, b); other != nil && !bytes.Equal(other, p.Pix) {
 			t.Error("other pixels than the Go decoder")
