@@ -16,11 +16,10 @@ import (
 // address or an IPv6 network of 64 bits, which is what one customer gets, and the connection.
 func (s *Server) caller(ctx *fasthttp.RequestCtx) fair.Caller {
 	c := fair.Caller{Address: "local", Connection: connID(ctx)} // a socket that knows no addresses
-	peer, ok := ctx.RemoteAddr().(*net.TCPAddr)
+	ip, ok := addressOf(ctx.RemoteAddr())
 	if !ok {
 		return c
 	}
-	ip := peer.AddrPort().Addr().Unmap().WithZone("")
 	if s.trusts(ip) {
 		ip = s.client(ip, ctx.Request.Header.PeekAll(fasthttp.HeaderXForwardedFor))
 	}
@@ -32,10 +31,17 @@ func (s *Server) caller(ctx *fasthttp.RequestCtx) fair.Caller {
 
 // networkOf is what counts as one client: an IPv4 address or an IPv6 network of 64 bits. Zero where there are none.
 func networkOf(peer net.Addr) netip.Prefix {
-	if tcp, ok := peer.(*net.TCPAddr); ok {
-		return networkOfIP(tcp.AddrPort().Addr().Unmap().WithZone(""))
+	ip, _ := addressOf(peer)
+	return networkOfIP(ip)
+}
+
+// addressOf is the address of a peer; false for one that has none.
+func addressOf(peer net.Addr) (netip.Addr, bool) {
+	tcp, ok := peer.(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}, false
 	}
-	return netip.Prefix{}
+	return tcp.AddrPort().Addr().Unmap().WithZone(""), true
 }
 
 func networkOfIP(ip netip.Addr) netip.Prefix {

@@ -267,11 +267,12 @@ func number(raw []byte) (float64, bool) {
 // text returns a copy of the text to embed.
 func (in *input) text(maxBytes int) (string, error) {
 	var text string
-	if !given(in.Text) || in.Text[0] != '"' || fast.UnmarshalFromString(string(in.Text), &text) != nil ||
+	raw := string(in.Text) // the copy
+	if !given(in.Text) || raw[0] != '"' || fast.UnmarshalFromString(raw, &text) != nil ||
 		strings.TrimSpace(text) == "" {
 		return "", fail(errInvalidRequest, "Missing or invalid 'text': it must be a string that is not empty")
 	}
-	if half := halfCharacter(string(in.Text)); half != "" {
+	if half := halfCharacter(raw); half != "" {
 		return "", fail(errInvalidRequest, "'text' has %s, which is half of a character", half)
 	}
 	if n := textBytes(text); n > maxBytes {
