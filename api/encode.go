@@ -9,7 +9,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"hailoclip/cache"
-	"hailoclip/pipeline"
+	"hailoclip/stages"
 )
 
 // answerWork is setJSON for a request with work in it, with a header that says what took how long.
@@ -40,7 +40,7 @@ func appendError(b []byte, o outcome, id string) []byte {
 type classification struct {
 	prompts    []string
 	vectors    []cache.Vector // of the prompts
-	matches    []pipeline.Match
+	matches    []stages.Match
 	logitScale float64
 	inference  time.Duration
 	model, id  string
@@ -112,16 +112,6 @@ func appendTail(b []byte, model, id string) []byte {
 	b = append(b, `,"request_id":`...)
 	b = appendString(b, id)
 	return append(b, '}')
-}
-
-// finite says whether JSON can carry the numbers.
-func finite[F float32 | float64](numbers ...F) bool {
-	for _, n := range numbers {
-		if n-n != 0 { // infinite or not a number
-			return false
-		}
-	}
-	return true
 }
 
 // appendFloat appends the shortest number that reads back as f, which must be finite.

@@ -1,11 +1,11 @@
 package api
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/valyala/fasthttp"
-
-	"hailoclip/pipeline"
 )
 
 // classify serves /v1/classify.
@@ -17,33 +17,23 @@ func (s *Server) classify(ctx *fasthttp.RequestCtx, x *exchange, w *work) error 
 	if err != nil {
 		return err
 	}
-	scoring := pipeline.Scoring{LogitScale: s.svc.LogitScale, Softmax: s.svc.Softmax}
-	if scoring.TopK, err = w.in.topK(len(texts)); err != nil {
+	r := &w.request
+	r.Prompts = trimmed(texts, s.cfg.MaxPromptBytes)
+	if r.TopK, err = w.in.topK(len(texts)); err != nil {
 		return err
 	}
-	if scoring.Threshold, scoring.Cut, err = w.in.threshold(); err != nil {
+	if r.Threshold, r.Cut, err = w.in.threshold(); err != nil {
 		return err
 	}
 	if err := w.decodeImage(); err != nil {
 		return err
 	}
-	prompts, err := s.vectors(w, texts)
-	if err != nil {
+	if err := w.ask(s.svc.Engine.Classify); err != nil {
 		return err
-	}
-	w.job.Prompts, w.job.Scoring = prompts.Matrix, scoring
-	if err := s.run(w); err != nil {
-		return err
-	}
-	matches := w.job.Result.Matches
-	for i := range matches {
-		if m := &matches[i]; !finite(m.Score, m.Cosine, m.Probability) {
-			return errNotFinite
-		}
 	}
 	answer := classification{
-		prompts: texts, vectors: prompts.Rows, matches: matches, logitScale: s.svc.LogitScale,
-		inference: time.Since(w.began), model: s.svc.Model, id: x.id,
+		prompts: texts, vectors: w.result.Prompts.Rows, matches: w.result.Matches, logitScale: s.svc.Engine.LogitScale(),
+		inference: time.Since(w.began), model: s.svc.Engine.Model(), id: x.id,
 	}
 	answerWork(ctx, w, answer.appendJSON)
 	return nil
@@ -57,11 +47,11 @@ func (s *Server) embedImage(ctx *fasthttp.RequestCtx, x *exchange, w *work) erro
 	if err := w.decodeImage(); err != nil {
 		return err
 	}
-	w.job.Embedding = true
-	if err := s.run(w); err != nil {
+	if err := w.ask(s.svc.Engine.EmbedImage); err != nil {
 		return err
 	}
-	return s.answerEmbedding(ctx, x, w, embedding{vector: w.job.Result.Embedding})
+	s.answerEmbedding(ctx, x, w, embedding{vector: w.result.Embedding})
+	return nil
 }
 
 // embedText serves /v1/embed/text.
@@ -70,21 +60,33 @@ func (s *Server) embedText(ctx *fasthttp.RequestCtx, x *exchange, w *work) error
 	if err != nil {
 		return err
 	}
-	found, err := s.vectors(w, []string{text})
+	start := time.Now()
+	v, err := s.svc.Engine.EmbedText(w.ctx, w.caller, trimmed([]string{text}, s.cfg.MaxPromptBytes)[0])
 	if err != nil {
 		return err
 	}
-	row := found.Rows[0]
-	return s.answerEmbedding(ctx, x, w, embedding{
-		vector: row.Embedding, text: true, tokens: row.Tokens, truncated: row.Truncated,
-	})
+	w.result.TextTime = time.Since(start)
+	s.answerEmbedding(ctx, x, w, embedding{vector: v.Embedding, text: true, tokens: v.Tokens, truncated: v.Truncated})
+	return nil
 }
 
-func (s *Server) answerEmbedding(ctx *fasthttp.RequestCtx, x *exchange, w *work, e embedding) error {
-	if !finite(e.vector...) {
-		return errNotFinite
-	}
-	e.inference, e.model, e.id = time.Since(w.began), s.svc.Model, x.id
+func (s *Server) answerEmbedding(ctx *fasthttp.RequestCtx, x *exchange, w *work, e embedding) {
+	e.inference, e.model, e.id = time.Since(w.began), s.svc.Engine.Model(), x.id
 	answerWork(ctx, w, e.appendJSON)
-	return nil
+}
+
+// trimmed cuts the white space around texts that are over the limit with it, which the encoder does not see
+// and nobody should have to keep. It does not change the slice.
+func trimmed(texts []string, limit int) []string {
+	cut := texts
+	for i, text := range texts {
+		if len(text) <= limit {
+			continue
+		}
+		if &cut[0] == &texts[0] {
+			cut = slices.Clone(texts)
+		}
+		cut[i] = strings.TrimSpace(text)
+	}
+	return cut
 }

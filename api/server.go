@@ -16,32 +16,13 @@ import (
 	"github.com/fasthttp/router"
 	"github.com/valyala/fasthttp"
 
-	"hailoclip/cache"
-	"hailoclip/pipeline"
 	"hailoclip/pipeline/fair"
+	"hailoclip/stages/clip"
 )
 
-// Service is what the requests are served with. Everything but Version is needed. The
-// functions must be safe for concurrent use.
+// Service is what the requests are served with. Everything but Version and Warning is needed.
 type Service struct {
-	Pipeline *pipeline.Pipeline // decodes, encodes and scores images
-
-	// Prompts returns the vectors of the texts, in their order, which caller asks for. It ends
-	// when ctx does. It may keep the strings, which have nothing to do with the body of the
-	// request, but not the slice. Besides the errors of package cache it returns
-	// pipeline.ErrUnavailable when the encoder is away and pipeline.ErrEncode when it fails.
-	Prompts func(ctx context.Context, caller fair.Caller, texts []string) (*cache.Prompts, error)
-
-	// Health says how the service is doing. It is asked before every request with work in it,
-	// so it must not block.
-	Health func() Health
-
-	// Stats returns what GET /v1/stats answers, as encoding/json takes it. It must not block.
-	Stats func() any
-
-	Model          string        // name of the CLIP model
-	LogitScale     float64       // factor of the cosines before the softmax, above 0
-	Softmax        bool          // score is the probability, not the cosine
+	Engine         *clip.Engine  // must outlive the server
 	RequestTimeout time.Duration // the deadline of a request, counted from its last byte, above 0
 	Version        string        // of the program
 	Warning        string        // value of the header X-Clip-Warning of every answer; "": none
@@ -49,13 +30,8 @@ type Service struct {
 }
 
 func (s Service) validate() error {
-	switch {
-	case s.Pipeline == nil, s.Prompts == nil, s.Health == nil, s.Stats == nil, s.Log == nil, s.Model == "":
-		return errors.New("api: the service is incomplete")
-	case !finite(s.LogitScale) || s.LogitScale <= 0:
-		return fmt.Errorf("api: logit scale %v is out of bounds: above 0", s.LogitScale)
-	case s.RequestTimeout <= 0:
-		return fmt.Errorf("api: request timeout %v is out of bounds: above 0", s.RequestTimeout)
+	if s.Engine == nil || s.Log == nil || s.RequestTimeout <= 0 {
+		return errors.New("api: the service needs an engine, a log and a request timeout above 0")
 	}
 	return nil
 }
@@ -129,7 +105,7 @@ func New(cfg Config, svc Service) (*Server, error) {
 
 func (s *Server) routes() *router.Router {
 	r := router.New()
-	refuses, never := s.svc.Pipeline.Refuses, func(fair.Caller) error { return nil }
+	refuses, never := s.svc.Engine.Refuses, func(fair.Caller) error { return nil }
 	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
 	r.GET("/health", s.health)
 	r.HEAD("/health", s.health)
@@ -202,7 +178,7 @@ func (s *Server) watch(l *listener) (stop func()) {
 // requests inside and closes the connections. Every connection that a client has opened is
 // served to that end, also those that wait to be accepted. When ctx ends first, what is still
 // inside is answered with 503, all connections are closed, and the cause of ctx is returned. The
-// pipeline must still be running, so close it afterwards.
+// engine must still be running, so close it afterwards.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.stopping.Store(true)

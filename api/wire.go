@@ -63,8 +63,8 @@ func serverTiming(ctx *fasthttp.RequestCtx, w *work, answer time.Duration) {
 		b = appendMillis(append(b, ";dur="...), d)
 	}
 	metric("read", "", w.read)
-	metric("text", "", w.texts)
-	for i, stage := range w.job.Times() {
+	metric("text", "", w.result.TextTime)
+	for i, stage := range w.result.Times {
 		if i == 0 {
 			metric("queue", "", stage.Wait)
 		} else {

@@ -2,37 +2,35 @@ package api
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/valyala/fasthttp"
 
-	"hailoclip/cache"
 	"hailoclip/pipeline"
 	"hailoclip/pipeline/fair"
+	"hailoclip/stages/clip"
 )
 
 // work is what a request with work in it needs memory for. It comes from a pool and goes back
-// when the handler and, if the job was given to it, the line are both done with it.
+// when the handler and, if the request was given to it, the engine are both done with it.
 //
 // Nothing of a former request shows through: release clears every field but scratch, of which
 // decodeFast reads only what it has written in the same step. The answer is built in the response's
 // own buffer, from its start, while the handler still holds w.
 type work struct {
-	body    []byte // the body as it came; later the image, over its own text; of server.bodies
-	in      input  // points into body
-	job     pipeline.Job
+	body    []byte       // the body as it came; later the image, over its own text; of server.bodies
+	in      input        // points into body
+	request clip.Request // likewise: its image
 	scratch [scratchBytes]byte
 
 	caller fair.Caller
 	ctx    context.Context // carries the deadline
 	began  time.Time       // when the body had arrived
 	read   time.Duration   // reading of the JSON and the base64
-	texts  time.Duration   // vectors of the prompts
+	result clip.Result
 
 	holders atomic.Int32
 	left    func() // release, bound once
@@ -48,7 +46,7 @@ func newWork(s *Server) *work {
 // release gives up one hold on w; the last one puts it back, and the buffer of the body.
 func (w *work) release() {
 	if w.holders.Add(-1) == 0 {
-		w.in, w.job, w.ctx, w.read, w.texts = input{}, pipeline.Job{}, nil, 0, 0
+		w.in, w.request, w.result, w.ctx, w.read = input{}, clip.Request{}, clip.Result{}, nil, 0
 		if poison != nil {
 			poison(w.scratch[:])
 		}
@@ -126,8 +124,8 @@ func (s *Server) admit(h *fasthttp.RequestHeader) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	if health := s.svc.Health(); health.Status == Unhealthy {
-		return 0, fail(errNotReady, "The service is not ready: %s", health.Reason)
+	if s.svc.Engine.State() == clip.Unhealthy {
+		return 0, fail(errNotReady, "The service is not ready: %s", s.svc.Engine.Health().Reason)
 	}
 	return limit, nil
 }
@@ -144,70 +142,27 @@ func (w *work) unpacking(step func() error) error {
 	select {
 	case w.server.unpackers <- struct{}{}:
 	case <-w.ctx.Done():
-		return w.late()
+		return fmt.Errorf("%w: %w", pipeline.ErrDeadline, context.Cause(w.ctx))
 	}
 	defer func() { <-w.server.unpackers }()
 	return step()
 }
 
-// decodeImage takes the image out of the request into the job. The input is used up by it.
+// decodeImage takes the image out of the body into the request. The input is used up by it.
 func (w *work) decodeImage() error {
 	err := w.unpacking(func() error {
 		image, err := w.in.decodeImage(w.body, &w.scratch)
-		w.job.Image = slices.Clip(image) // behind it lies what is left of the text, and of older bodies
+		w.request.Image = slices.Clip(image) // behind it lies what is left of the text, and of older bodies
 		return err
 	})
 	w.read = time.Since(w.began)
 	return err
 }
 
-// vectors asks for the vectors of the texts.
-func (s *Server) vectors(w *work, texts []string) (*cache.Prompts, error) {
-	start := time.Now()
-	found, err := s.svc.Prompts(w.ctx, w.caller, trimmed(texts, s.cfg.MaxPromptBytes))
-	w.texts = time.Since(start)
-	switch {
-	case err == nil:
-		return found, nil
-	case w.ctx.Err() != nil: // whatever it says, this is why
-		return nil, w.late()
-	case errors.Is(err, pipeline.ErrEncode), errors.Is(err, cache.ErrEncode):
-		return nil, fmt.Errorf("%w: %w", errEncodeText, err)
-	}
-	return nil, err
-}
-
-// trimmed cuts the white space around texts that are over the limit with it, which the encoder does not see
-// and nobody should have to keep. It does not change the slice.
-func trimmed(texts []string, limit int) []string {
-	cut := texts
-	for i, text := range texts {
-		if len(text) <= limit {
-			continue
-		}
-		if &cut[0] == &texts[0] {
-			cut = slices.Clone(texts)
-		}
-		cut[i] = strings.TrimSpace(text)
-	}
-	return cut
-}
-
-// run takes the job through the line. After an error only the line may touch the job.
-func (s *Server) run(w *work) error {
+// ask has the engine do it with the image. After an error only the engine may touch the request.
+func (w *work) ask(do func(context.Context, *clip.Request) (clip.Result, error)) (err error) {
 	w.holders.Add(1)
-	w.job.Left, w.job.Caller = w.left, w.caller
-	if err := s.svc.Pipeline.Do(w.ctx, &w.job); err != nil {
-		if errors.Is(err, pipeline.ErrDeadline) && w.ctx.Err() != nil {
-			return w.late() // the line does not say whether it was the clock or Shutdown
-		}
-		return err
-	}
-	return nil
-}
-
-// late is the error of a request whose deadline has passed, or that was cut short by Shutdown or
-// because its client is gone.
-func (w *work) late() error {
-	return fmt.Errorf("%w: %w", pipeline.ErrDeadline, context.Cause(w.ctx))
+	w.request.Release, w.request.Caller = w.left, w.caller
+	w.result, err = do(w.ctx, &w.request)
+	return err
 }

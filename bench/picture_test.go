@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"hailoclip/pipeline"
+	"hailoclip/stages"
+	"hailoclip/stages/clip"
+	"hailoclip/stages/decode"
 )
 
 func TestPhoto(t *testing.T) {
@@ -70,19 +73,14 @@ func TestMachine(t *testing.T) {
 }
 
 func TestProfile(t *testing.T) {
-	line, err := pipeline.New(pipeline.Stage{Name: "decode", Queue: 1, Workers: 1, Work: func(_ int, jobs []*pipeline.Job) {
-		for _, job := range jobs {
-			if len(job.Image) == 0 {
-				job.Fail(pipeline.ErrBadImage)
-			}
+	do := func(_ context.Context, r *clip.Request) (clip.Result, error) {
+		if len(r.Image) == 0 {
+			return clip.Result{}, decode.ErrNotImage
 		}
-	}})
-	if err != nil {
-		t.Fatal(err)
+		return clip.Result{Result: stages.Result{Times: []pipeline.StageTime{{Stage: "decode"}}}}, nil
 	}
-	defer line.Close(context.Background())
 	pictures := []Picture{{"one", []byte("1")}, {"two", []byte("22")}}
-	paths, err := Profile(t.Context(), line, pictures, nil, pipeline.Scoring{}, 50*time.Millisecond)
+	paths, err := Profile(t.Context(), do, pictures, nil, 50*time.Millisecond)
 	if err != nil || len(paths) != 2 {
 		t.Fatalf("%v, %d paths", err, len(paths))
 	}
@@ -96,7 +94,7 @@ func TestProfile(t *testing.T) {
 	if !strings.Contains(out.String(), "whole way") {
 		t.Error(out.String())
 	}
-	if _, err := Profile(t.Context(), line, []Picture{{Name: "bad"}}, nil, pipeline.Scoring{}, time.Millisecond); err == nil || !strings.HasPrefix(err.Error(), "bad: ") {
+	if _, err := Profile(t.Context(), do, []Picture{{Name: "bad"}}, nil, time.Millisecond); err == nil || !strings.HasPrefix(err.Error(), "bad: ") {
 		t.Errorf("error %v", err)
 	}
 }

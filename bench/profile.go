@@ -10,7 +10,7 @@ import (
 	"runtime/pprof"
 	"time"
 
-	"hailoclip/pipeline"
+	"hailoclip/stages/clip"
 )
 
 // Picture is a compressed image and what to call it.
@@ -32,15 +32,17 @@ type Path struct {
 	Mallocs   float64        `json:"mallocs"`
 }
 
-// Profile sends each picture through the line again and again for the duration, after a tenth
-// of that to warm up. prompts are the vectors to score against, n x dimension.
-func Profile(ctx context.Context, line *pipeline.Pipeline, pictures []Picture, prompts []float32, scoring pipeline.Scoring, d time.Duration) ([]Path, error) {
+// do is what a clip.Engine does with an image: Classify or EmbedImage.
+type do func(context.Context, *clip.Request) (clip.Result, error)
+
+// Profile has each picture done again and again for the duration, after a tenth of that to warm up.
+func Profile(ctx context.Context, do do, pictures []Picture, prompts []string, d time.Duration) ([]Path, error) {
 	var paths []Path
 	for _, p := range pictures {
-		if _, err := profile(ctx, line, p, prompts, scoring, d/10); err != nil {
+		if _, err := profile(ctx, do, p, prompts, d/10); err != nil {
 			return nil, fmt.Errorf("%s: %w", p.Name, err)
 		}
-		path, err := profile(ctx, line, p, prompts, scoring, d)
+		path, err := profile(ctx, do, p, prompts, d)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", p.Name, err)
 		}
@@ -49,7 +51,7 @@ func Profile(ctx context.Context, line *pipeline.Pipeline, pictures []Picture, p
 	return paths, nil
 }
 
-func profile(ctx context.Context, line *pipeline.Pipeline, p Picture, prompts []float32, scoring pipeline.Scoring, d time.Duration) (Path, error) {
+func profile(ctx context.Context, do do, p Picture, prompts []string, d time.Duration) (Path, error) {
 	path := Path{Name: p.Name, Bytes: len(p.Data)}
 	var stages stageTimes
 	all := newHistogram(3)
@@ -57,15 +59,15 @@ func profile(ctx context.Context, line *pipeline.Pipeline, p Picture, prompts []
 	runtime.ReadMemStats(&before)
 	cpu := ownCPU()
 	for end := time.Now().Add(d); time.Now().Before(end) || path.Images == 0; path.Images++ {
-		job := &pipeline.Job{Image: p.Data, Prompts: prompts, Scoring: scoring}
 		begin := time.Now()
-		if err := line.Do(ctx, job); err != nil {
+		r, err := do(ctx, &clip.Request{Image: p.Data, Prompts: prompts, TopK: 3})
+		if err != nil {
 			return path, err
 		}
 		took := time.Since(begin)
 		observe(all, took)
 		stages.n++
-		for _, t := range job.Times() {
+		for _, t := range r.Times {
 			stages.addTime([]byte(t.Stage), t.Work)
 		}
 	}

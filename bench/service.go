@@ -4,44 +4,24 @@ import (
 	"encoding/json"
 	"time"
 
-	"hailoclip/cache"
 	"hailoclip/pipeline"
+	"hailoclip/stages/clip"
 )
 
 // maxStats bounds the answer of /v1/stats.
 const maxStats = 1 << 20
 
-// snapshot is what a service says of itself, the counters of GET /v1/stats. Sections that it
-// does not have are nil.
+// snapshot is what a service says of itself. Sections that it does not have are zero.
 type snapshot struct {
-	at      time.Time
-	Stages  []pipeline.StageStats `json:"stages"`
-	Cache   *cache.Stats          `json:"cache"`
-	Process *struct {
-		CPUSeconds     float64 `json:"cpu_seconds"`
-		RSSBytes       float64 `json:"rss_bytes"`
-		HeapBytes      float64 `json:"heap_bytes"`
-		GCCPUSeconds   float64 `json:"gc_cpu_seconds"`
-		AllocatedBytes float64 `json:"allocated_bytes"`
-		Mallocs        float64 `json:"mallocs"`
-	} `json:"process"`
-	NPU *struct {
-		ImageBatches []uint64 `json:"image_batches"`      // [n]: images done in runs of n
-		ImageRuns    float64  `json:"image_runs"`         // of the device
-		ImageBusy    float64  `json:"image_busy_seconds"` // in which images were in flight
-		Worker       *struct {
-			PID        int     `json:"pid"`
-			CPUSeconds float64 `json:"cpu_seconds"`
-			RSSBytes   float64 `json:"rss_bytes"`
-		} `json:"worker"` // a process of its own, and part of the service
-	} `json:"npu"`
+	at time.Time
+	clip.Stats
 }
 
 // snapshot returns nil where the service has no /v1/stats: it is another program.
 func (t *Target) snapshot() *snapshot {
 	status, body, err := t.get("/v1/stats", maxStats)
 	s := &snapshot{at: time.Now()}
-	if err != nil || status != 200 || json.Unmarshal(body, s) != nil {
+	if err != nil || status != 200 || json.Unmarshal(body, &s.Stats) != nil {
 		return nil
 	}
 	return s
@@ -59,7 +39,6 @@ type serviceUse struct {
 
 	batches []uint64 // runs of the device, or else calls of the encoder, by their number of images; nil: not known
 
-	cached     bool    // the next ones are known
 	listHits   float64 // requests whose prompts were known as a whole
 	promptHits float64 // prompts of the other requests that were known
 	encoded    float64 // prompts that an encoder was asked for
@@ -71,23 +50,21 @@ func used(before, after *snapshot) *serviceUse {
 		return nil
 	}
 	u := &serviceUse{seconds: after.at.Sub(before.at).Seconds()}
-	if b, a := before.Process, after.Process; b != nil && a != nil {
+	if b, a := before.Process, after.Process; b != (clip.ProcessStats{}) && a != (clip.ProcessStats{}) {
 		if a.CPUSeconds < b.CPUSeconds || a.Mallocs < b.Mallocs {
 			return nil
 		}
 		u.process = true
 		u.cpu, u.gc = a.CPUSeconds-b.CPUSeconds, a.GCCPUSeconds-b.GCCPUSeconds
-		u.allocated, u.mallocs = a.AllocatedBytes-b.AllocatedBytes, a.Mallocs-b.Mallocs
-		u.rss, u.heap = a.RSSBytes, a.HeapBytes
+		u.allocated, u.mallocs = float64(a.AllocatedBytes)-float64(b.AllocatedBytes), float64(a.Mallocs-b.Mallocs)
+		u.rss, u.heap = float64(a.RSSBytes), float64(a.HeapBytes)
 	}
 	u.addDevice(before, after)
 	u.batches = batches(before, after)
-	if b, a := before.Cache, after.Cache; b != nil && a != nil {
-		u.cached = true
-		u.listHits = float64(a.ListHits - b.ListHits)
-		u.promptHits = float64(a.MemoryHits - b.MemoryHits + a.DiskHits - b.DiskHits)
-		u.encoded = float64(a.Encoded - b.Encoded + a.Shared - b.Shared + a.Failed - b.Failed)
-	}
+	b, a := before.Cache, after.Cache
+	u.listHits = float64(a.ListHits - b.ListHits)
+	u.promptHits = float64(a.MemoryHits - b.MemoryHits + a.DiskHits - b.DiskHits)
+	u.encoded = float64(a.Encoded - b.Encoded + a.Shared - b.Shared + a.Failed - b.Failed)
 	return u
 }
 
@@ -99,7 +76,7 @@ func (u *serviceUse) addDevice(before, after *snapshot) {
 	u.runs, u.busy = max(0, a.ImageRuns-b.ImageRuns), max(0, a.ImageBusy-b.ImageBusy)
 	if w := a.Worker; w != nil {
 		u.cpu += w.CPUSeconds
-		u.rss += w.RSSBytes
+		u.rss += float64(w.RSSBytes)
 		if v := b.Worker; v != nil && v.PID == w.PID { // else it was started in between
 			u.cpu -= min(v.CPUSeconds, w.CPUSeconds)
 		}
@@ -163,7 +140,7 @@ func differences(before, after []uint64) []uint64 {
 // hitRatio is the share of prompts that needed no encoder, where requests have so many.
 func (u *serviceUse) hitRatio(prompts int) (float64, bool) {
 	hits := u.listHits*float64(prompts) + u.promptHits
-	if !u.cached || hits+u.encoded <= 0 {
+	if hits+u.encoded <= 0 {
 		return 0, false
 	}
 	return hits / (hits + u.encoded), true

@@ -17,7 +17,7 @@ import (
 	"hailoclip/hailo/npu"
 	"hailoclip/hailo/onnx"
 	"hailoclip/pipeline"
-	"hailoclip/stages"
+	"hailoclip/stages/clip"
 )
 
 // Config is the whole configuration; hailo-clip.yaml documents every key.
@@ -36,18 +36,16 @@ type Config struct {
 
 // CLIP says which model runs where, and how pictures and scores are made.
 type CLIP struct {
-	Model              string        `yaml:"model"`               // "auto" or the name of a model
-	Backend            string        `yaml:"backend"`             // auto, npu, cpu, sim
-	TextEncoder        string        `yaml:"text_encoder"`        // auto, npu, cpu
-	OnDeviceLoss       string        `yaml:"on_device_loss"`      // cpu, fail
-	Device             string        `yaml:"device"`              // device id, or "0" for the only one
-	BatchSize          Auto          `yaml:"batch_size"`          // images the NPU encodes together, 1..32; auto: DefaultBatch
-	DeviceTimeoutMS    int           `yaml:"device_timeout_ms"`   // a device silent for longer is restarted, 100..600000
-	EmbeddingDimension int           `yaml:"embedding_dimension"` // 0: the model's; otherwise it must be the model's
-	ImageSize          int           `yaml:"image_size"`          // likewise
-	ApplySoftmax       bool          `yaml:"apply_softmax"`       // score is the probability, not the cosine
-	LogitScale         float64       `yaml:"logit_scale"`         // 0: the model's
-	Pictures           stages.Config `yaml:",inline"`
+	Model              string      `yaml:"model"`               // "auto" or the name of a model
+	Backend            string      `yaml:"backend"`             // auto, npu, cpu, sim
+	TextEncoder        string      `yaml:"text_encoder"`        // auto, npu, cpu
+	OnDeviceLoss       string      `yaml:"on_device_loss"`      // cpu, fail
+	Device             string      `yaml:"device"`              // device id, or "0" for the only one
+	BatchSize          Auto        `yaml:"batch_size"`          // images the NPU encodes together, 1..32; auto: DefaultBatch
+	DeviceTimeoutMS    int         `yaml:"device_timeout_ms"`   // a device silent for longer is restarted, 100..600000
+	EmbeddingDimension int         `yaml:"embedding_dimension"` // 0: the model's; otherwise it must be the model's
+	ImageSize          int         `yaml:"image_size"`          // likewise
+	Engine             clip.Config `yaml:",inline"`
 }
 
 // Sim says what the simulated chip of the backend sim does.
@@ -118,9 +116,8 @@ func (c CLIP) Validate() error {
 		within("device_timeout_ms", c.DeviceTimeoutMS, 100, 600_000),
 		within("embedding_dimension", c.EmbeddingDimension, 0, 8192),
 		within("image_size", c.ImageSize, 0, 1024),
-		check(c.LogitScale >= 0 && c.LogitScale <= 1000 && !math.IsNaN(c.LogitScale), "logit_scale", c.LogitScale, "0 to 1000"),
 		check(c.Model != "", "model", `""`, "auto, or the name of a model"),
-		c.Pictures.Validate(),
+		c.Engine.Validate(),
 	)
 }
 

@@ -58,7 +58,7 @@ func TestExistingFileLoadsUnchanged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.CLIP.Model != "clip-vit-b-32" || c.CLIP.LogitScale != 100 || c.CLIP.Device != "0" ||
+	if c.CLIP.Model != "clip-vit-b-32" || c.CLIP.Engine.LogitScale != 100 || c.CLIP.Device != "0" ||
 		c.CLIP.BatchSize != 1 || c.Performance.RequestTimeout.Std() != 30*time.Second || c.Performance.WarmupEnabled {
 		t.Errorf("loaded as %+v", c)
 	}
@@ -73,7 +73,7 @@ func TestDefaultIsComplete(t *testing.T) {
 	if err != nil || file == "" {
 		t.Fatal(file, err)
 	}
-	if c.Server.Port != 5000 || c.Performance.WorkerThreads != 2 || c.Performance.MaxQueueSize != 10 || c.CLIP.Pictures.Decode.MaxPixels != 50_000_000 {
+	if c.Server.Port != 5000 || c.Performance.WorkerThreads != 2 || c.Performance.MaxQueueSize != 10 || c.CLIP.Engine.Images.Decode.MaxPixels != 50_000_000 {
 		t.Errorf("defaults of the specification: %+v", c)
 	}
 	l := newLayers(new(Config))
@@ -92,7 +92,7 @@ func TestLayers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Server.Port != 3333 || c.Server.Host != "file" || c.CLIP.LogitScale != 12.5 || c.Performance.MaxQueueSize != 7 {
+	if c.Server.Port != 3333 || c.Server.Host != "file" || c.CLIP.Engine.LogitScale != 12.5 || c.Performance.MaxQueueSize != 7 {
 		t.Errorf("loaded as %+v", c)
 	}
 	if c, _, err = Load(file, env, nil); err != nil || c.Server.Port != 2222 {
@@ -243,14 +243,14 @@ func TestValues(t *testing.T) {
 		{"yes for text", "clip", "model", "yes", "yes", func(c Config) any { return c.CLIP.Model }, "yes"},
 		{"null in the environment is text", "clip", "model", `"null"`, "null", func(c Config) any { return c.CLIP.Model }, "null"},
 		{"empty text", "text_embedding", "cache_file", `""`, "", func(c Config) any { return c.TextEmbedding.CacheFile }, ""},
-		{"whole number for a number", "clip", "logit_scale", "100", "100", func(c Config) any { return c.CLIP.LogitScale }, 100.0},
-		{"exponent", "clip", "logit_scale", "1e2", "1e2", func(c Config) any { return c.CLIP.LogitScale }, 100.0},
+		{"whole number for a number", "clip", "logit_scale", "100", "100", func(c Config) any { return c.CLIP.Engine.LogitScale }, 100.0},
+		{"exponent", "clip", "logit_scale", "1e2", "1e2", func(c Config) any { return c.CLIP.Engine.LogitScale }, 100.0},
 		{"quoted number", "server", "port", `"1_234"`, "1_234", func(c Config) any { return c.Server.Port }, 1234},
 		{"large number", "text_embedding", "cache_list_bytes", "0x200000000", "0x200000000", func(c Config) any { return c.TextEmbedding.CacheListBytes }, int64(8 << 30)},
-		{"off", "clip", "apply_softmax", "off", "OFF", func(c Config) any { return c.CLIP.ApplySoftmax }, false},
+		{"off", "clip", "apply_softmax", "off", "OFF", func(c Config) any { return c.CLIP.Engine.ApplySoftmax }, false},
 		{"seconds", "performance", "request_timeout", "0.5", "0.5", func(c Config) any { return c.Performance.RequestTimeout.Std() }, 500 * time.Millisecond},
 		{"unit", "performance", "request_timeout", "2m", "2m", func(c Config) any { return c.Performance.RequestTimeout.Std() }, 2 * time.Minute},
-		{"inlined key", "clip", "max_pixels", "1000000", "1000000", func(c Config) any { return c.CLIP.Pictures.Decode.MaxPixels }, 1_000_000},
+		{"inlined key", "clip", "max_pixels", "1000000", "1000000", func(c Config) any { return c.CLIP.Engine.Images.Decode.MaxPixels }, 1_000_000},
 		{"list", "server", "allowed_hosts", "[a.example, 'b:1']", "a.example, b:1", func(c Config) any { return strings.Join(c.Server.AllowedHosts, "|") }, "a.example|b:1"},
 		{"list of one", "server", "allowed_origins", `"*"`, "*", func(c Config) any { return strings.Join(c.Server.AllowedOrigins, "|") }, "*"},
 		{"empty list", "server", "allowed_hosts", "[]", "", func(c Config) any { return len(c.Server.AllowedHosts) }, 0},

@@ -70,8 +70,8 @@ type encoders struct {
 	opened  []hailo.Backend // what close closes, in that order
 }
 
-// close releases all devices.
-func (e *encoders) close() error {
+// Close releases all devices.
+func (e *encoders) Close() error {
 	var errs []error
 	for _, b := range e.opened {
 		errs = append(errs, b.Close())
@@ -106,7 +106,7 @@ func prepare(cfg configs.Config, state string, log *slog.Logger) (o opener, err 
 func (o opener) open(ctx context.Context) (*encoders, error) {
 	e := &encoders{}
 	if err := o.fill(ctx, e); err != nil {
-		return nil, errors.Join(err, e.close())
+		return nil, errors.Join(err, e.Close())
 	}
 	return e, nil
 }

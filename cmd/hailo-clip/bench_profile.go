@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"hailoclip/bench"
-	"hailoclip/pipeline"
-	"hailoclip/pipeline/fair"
 )
 
 // benchPictures are the flags that say which pictures to send.
@@ -82,28 +80,23 @@ func (c *benchProfileCmd) Run(ctx context.Context, g *globals) error {
 }
 
 func (c *benchProfileCmd) profile(ctx context.Context, e *engine, pictures []bench.Picture) error {
-	var vectors []float32
-	if c.Prompts > 0 {
-		texts := make([]string, c.Prompts)
-		for i := range texts {
-			texts[i] = bench.Prompt(i)
-		}
-		found, err := e.prompts(ctx, fair.Caller{}, texts)
-		if err != nil {
-			return err
-		}
-		vectors = found.Matrix
+	texts := make([]string, c.Prompts)
+	for i := range texts {
+		texts[i] = bench.Prompt(i)
 	}
 	stop, err := bench.Profiles(c.CPUProfile, c.HeapProfile)
 	if err != nil {
 		return err
 	}
-	scoring := pipeline.Scoring{LogitScale: e.logitScale(), Softmax: true, TopK: 3}
-	paths, err := bench.Profile(ctx, e.pipe, pictures, vectors, scoring, c.Duration)
+	do := e.Classify
+	if c.Prompts == 0 {
+		do = e.EmbedImage
+	}
+	paths, err := bench.Profile(ctx, do, pictures, texts, c.Duration)
 	if err := errors.Join(err, stop()); err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "%s\nmodel %s, backend %s, %d prompts\n\n", bench.ThisMachine(), e.model.Name, e.encoders.images.Info().Backend, c.Prompts)
+	fmt.Fprintf(stdout, "%s\nmodel %s, backend %s, %d prompts\n\n", bench.ThisMachine(), e.Model(), e.Health().Backend, c.Prompts)
 	bench.WritePaths(stdout, paths)
 	return nil
 }

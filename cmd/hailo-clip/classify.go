@@ -9,12 +9,9 @@ import (
 	"os"
 	"slices"
 
-	"golang.org/x/sync/errgroup"
-
-	"hailoclip/cache"
 	"hailoclip/hailo"
-	"hailoclip/pipeline"
 	"hailoclip/pipeline/fair"
+	"hailoclip/stages/clip"
 )
 
 type classifyCmd struct {
@@ -68,66 +65,42 @@ func (c *classifyCmd) Run(ctx context.Context, g *globals) error {
 }
 
 func (c *classifyCmd) classify(ctx context.Context, e *engine) error {
-	prompts, err := e.prompts(ctx, fair.Caller{}, c.Prompt)
+	prompts, err := e.EmbedTexts(ctx, fair.Caller{}, c.Prompt)
 	if err != nil {
 		return err
 	}
-	scoring := pipeline.Scoring{LogitScale: e.logitScale(), Softmax: e.cfg.CLIP.ApplySoftmax, TopK: len(c.Prompt)}
-	if c.TopK > 0 {
-		scoring.TopK = c.TopK
-	}
-
 	for i, row := range prompts.Rows {
 		if row.Truncated {
 			complain("hailo-clip: --prompt number %d is longer than the model reads: its end is ignored", i+1)
 		}
 	}
-
 	verdicts := make([]verdict, len(c.Images))
-	bar := newBars(os.Stderr)
-	finished := make(chan struct{}, len(c.Images))
-	var work errgroup.Group
-	work.SetLimit(e.cfg.Performance.MaxQueueSize)
-	go func() {
-		for i, name := range c.Images {
-			work.Go(func() error {
-				if ctx.Err() != nil {
-					finished <- struct{}{}
-					return nil //nolint:nilerr // the end of ctx is told once, below
-				}
-				verdicts[i] = c.one(ctx, e, name, prompts, scoring)
-				finished <- struct{}{}
-				return nil
-			})
-		}
-	}()
-	for done := range c.Images {
-		<-finished
-		if len(c.Images) > 1 {
-			bar.count("classifying", int64(done+1), int64(len(c.Images)))
-		}
-	}
-	bar.done(ctx.Err() == nil)
-	if ctx.Err() != nil {
-		return context.Canceled // a part of the results would look like all of them
+	bar, done := newBars(os.Stderr), int64(0)
+	err = e.ClassifyBatch(ctx, clip.Request{Prompts: c.Prompt, TopK: c.TopK}, clip.Batch{
+		Len:  len(c.Images),
+		Open: func(i int) ([]byte, error) { return readImage(c.Images[i], e.cfg.Server.MaxBodyBytes) },
+		Done: func(i int, r clip.Result, err error) {
+			verdicts[i] = c.verdict(c.Images[i], e.Model(), r, err)
+			if done++; len(c.Images) > 1 {
+				bar.count("classifying", done, int64(len(c.Images)))
+			}
+		},
+	})
+	bar.done(err == nil)
+	if err != nil {
+		return err // a part of the results would look like all of them
 	}
 	return c.print(stdout, verdicts)
 }
 
-func (c *classifyCmd) one(ctx context.Context, e *engine, name string, prompts *cache.Prompts, s pipeline.Scoring) verdict {
-	v := verdict{Image: name, Model: e.model.Name, Matches: []match{}}
-	image, err := readImage(name, e.cfg.Server.MaxBodyBytes)
-	if err == nil {
-		job := &pipeline.Job{Image: image, Prompts: prompts.Matrix, Scoring: s}
-		if err = e.pipe.Do(ctx, job); err == nil {
-			for i, m := range job.Result.Matches {
-				v.Matches = append(v.Matches, match{Text: c.Prompt[m.Prompt], Score: m.Score, Rank: i + 1,
-					Cosine: m.Cosine, Probability: m.Probability, Truncated: prompts.Rows[m.Prompt].Truncated})
-			}
-		}
-	}
+func (c *classifyCmd) verdict(name, model string, r clip.Result, err error) verdict {
+	v := verdict{Image: name, Model: model, Matches: []match{}}
 	if err != nil {
 		v.Error = err.Error()
+	}
+	for i, m := range r.Matches {
+		v.Matches = append(v.Matches, match{Text: c.Prompt[m.Prompt], Score: m.Score, Rank: i + 1,
+			Cosine: m.Cosine, Probability: m.Probability, Truncated: r.Prompts.Rows[m.Prompt].Truncated})
 	}
 	return v
 }

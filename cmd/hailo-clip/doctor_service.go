@@ -9,6 +9,7 @@ import (
 
 	"hailoclip/api"
 	"hailoclip/hailo/doctor"
+	"hailoclip/stages/clip"
 )
 
 // askTime bounds what doctor waits for the running service.
@@ -20,7 +21,7 @@ func askService(ctx context.Context, c api.Config) (doctor.Service, bool) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	health, ok := askHealth(ctx, c)
-	var s stats
+	var s clip.Stats
 	if !ok || health.Backend != "npu" || health.RuntimeMode != "real" || !ask(ctx, c.URL()+"/v1/stats", &s) || s.NPU == nil {
 		return doctor.Service{}, false
 	}

@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 
-	"hailoclip/pipeline"
 	"hailoclip/pipeline/fair"
+	"hailoclip/stages/clip"
 )
 
 type embedCmd struct {
@@ -34,12 +34,11 @@ func (c *embedImageCmd) Run(ctx context.Context, g *globals) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", printable(c.Image), err)
 		}
-		job := &pipeline.Job{Image: image, Embedding: true}
-		if err := e.pipe.Do(ctx, job); err != nil {
+		r, err := e.EmbedImage(ctx, &clip.Request{Image: image})
+		if err != nil {
 			return fmt.Errorf("%s: %w", printable(c.Image), err)
 		}
-		v := job.Result.Embedding
-		return embedded{Embedding: v, Dimension: len(v), Model: e.model.Name}.print()
+		return embedded{Embedding: r.Embedding, Dimension: len(r.Embedding), Model: e.Model()}.print()
 	})
 }
 
@@ -52,11 +51,10 @@ func (c *embedTextCmd) Run(ctx context.Context, g *globals) error {
 		return err
 	}
 	return withEngine(ctx, g, func(e *engine) error {
-		p, err := e.prompts(ctx, fair.Caller{}, []string{c.Text})
+		v, err := e.EmbedText(ctx, fair.Caller{}, c.Text)
 		if err != nil {
 			return err
 		}
-		v := p.Rows[0]
-		return embedded{Embedding: v.Embedding, Dimension: p.Dim, Model: e.model.Name, Tokens: v.Tokens, Truncated: v.Truncated}.print()
+		return embedded{Embedding: v.Embedding, Dimension: len(v.Embedding), Model: e.Model(), Tokens: v.Tokens, Truncated: v.Truncated}.print()
 	})
 }

@@ -87,17 +87,14 @@ func newService(ctx context.Context, cfg configs.Config, state string, log servi
 		return nil, errors.Join(err, cfg.Server.Dismiss(ln))
 	}
 	giveUp := func(err error) (*service, error) {
-		return nil, errors.Join(err, e.close(context.WithoutCancel(ctx)), cfg.Server.Dismiss(ln))
+		return nil, errors.Join(err, e.Close(context.WithoutCancel(ctx)), cfg.Server.Dismiss(ln))
 	}
-	cfg.Server.MaxBodyMemoryBytes = e.memory.bodies
-	if cfg.Server, err = fitDescriptors(cfg.Server, log.all); err != nil {
+	if e.cfg.Server, err = fitDescriptors(e.cfg.Server, log.all); err != nil {
 		return giveUp(err)
 	}
-	server, err := api.New(cfg.Server, api.Service{
-		Pipeline: e.pipe, Prompts: e.prompts, Health: e.health, Stats: e.stats, Model: e.model.Name,
-		LogitScale: e.logitScale(), Softmax: cfg.CLIP.ApplySoftmax,
-		RequestTimeout: cfg.Performance.RequestTimeout.Std(), Version: programVersion(), Log: log.requests,
-		Warning: e.warning(),
+	server, err := api.New(e.cfg.Server, api.Service{
+		Engine: e.Engine, RequestTimeout: cfg.Performance.RequestTimeout.Std(), Version: programVersion(),
+		Warning: e.warning, Log: log.requests,
 	})
 	if err != nil {
 		return giveUp(err)
@@ -146,7 +143,7 @@ func (s *service) run(ctx context.Context) error {
 	e := s.engine
 	served := make(chan error, 1)
 	go func() { served <- s.server.Serve(s.ln) }()
-	e.log.Info("serving", "url", s.url(), "listening", s.ln.Addr().String(), "model", e.model.Name)
+	e.log.Info("serving", "url", s.url(), "listening", s.ln.Addr().String(), "model", e.Model())
 	notify(e, daemon.SdNotifyReady)
 
 	precompute, cancelPrecompute := context.WithCancel(ctx)
@@ -170,7 +167,7 @@ func (s *service) run(ctx context.Context) error {
 	if !failed {
 		err = errors.Join(err, <-served)
 	}
-	err = errors.Join(err, e.close(deadline))
+	err = errors.Join(err, e.Close(deadline))
 	e.log.Info("stopped")
 	return err
 }

@@ -1,4 +1,4 @@
-package main
+package clip
 
 import (
 	"bytes"
@@ -15,15 +15,16 @@ import (
 	"hailoclip/pipeline"
 )
 
-// stats is what GET /v1/stats answers: counters since the start.
-type stats struct {
+// Stats is what GET /v1/stats answers: what is now, and counters since the start.
+type Stats struct {
 	Stages  []pipeline.StageStats `json:"stages"`
 	Cache   cache.Stats           `json:"cache"`
-	Process processStats          `json:"process"`
-	NPU     *npuStats             `json:"npu,omitempty"`
+	Process ProcessStats          `json:"process"`
+	NPU     *NPUStats             `json:"npu,omitempty"`
 }
 
-type processStats struct {
+// ProcessStats are of this process.
+type ProcessStats struct {
 	CPUSeconds     float64 `json:"cpu_seconds"` // user and system
 	RSSBytes       int64   `json:"rss_bytes"`
 	HeapBytes      uint64  `json:"heap_bytes"` // live objects and those not swept yet
@@ -33,8 +34,8 @@ type processStats struct {
 	Goroutines     int     `json:"goroutines"`
 }
 
-// npuStats are the device's counters; numbers that it does not tell are null.
-type npuStats struct {
+// NPUStats are the device's counters; temperatures that it does not tell are null.
+type NPUStats struct {
 	Ready        bool       `json:"ready"`
 	Restarts     int        `json:"restarts"`
 	Images       uint64     `json:"images"`
@@ -50,30 +51,31 @@ type npuStats struct {
 	Throttling   uint32     `json:"throttling"`       // 0 none ... 5 streams off, 6 overheat
 	Zone         uint32     `json:"temperature_zone"` // 0 green, 1 orange, 2 red
 
-	Worker *workerStats `json:"worker,omitempty"` // not of the simulated chip, whose CPU time is not the service's
+	Worker *WorkerStats `json:"worker,omitempty"` // not of the simulated chip, whose CPU time is not the service's
 }
 
-// workerStats are of the process that holds the device.
-type workerStats struct {
+// WorkerStats are of the process that holds the device.
+type WorkerStats struct {
 	PID        int     `json:"pid"`
 	CPUSeconds float64 `json:"cpu_seconds"` // user and system
 	RSSBytes   int64   `json:"rss_bytes"`
 }
 
-func (e *engine) stats() any {
-	s := stats{Stages: e.pipe.Stats(), Cache: e.store.Stats(), Process: processNow()}
-	if e.encoders.device != nil {
-		m := e.encoders.device.Metrics()
+// Stats returns the counters as they are now. It does not block on the device.
+func (e *Engine) Stats() Stats {
+	s := Stats{Stages: e.line.Stats(), Cache: e.parts.Store.Stats(), Process: processNow()}
+	if e.parts.NPU != nil {
+		m := e.parts.NPU.Metrics()
 		s.NPU = newNPUStats(m)
-		if !e.encoders.device.Info().Simulated {
+		if !e.parts.NPU.Info().Simulated {
 			s.NPU.Worker = workerNow(m.Worker)
 		}
 	}
 	return s
 }
 
-func newNPUStats(m npu.Metrics) *npuStats {
-	s := &npuStats{
+func newNPUStats(m npu.Metrics) *NPUStats {
+	s := &NPUStats{
 		Ready: m.Ready, Restarts: m.Restarts, Images: m.Frames[npu.ImageModel], Texts: m.Frames[npu.TextModel],
 		Failed:    m.Failed[npu.ImageModel] + m.Failed[npu.TextModel],
 		ImageRuns: m.Runs[npu.ImageModel], TextRuns: m.Runs[npu.TextModel], ImageBatches: m.Batches[:],
@@ -91,13 +93,13 @@ func newNPUStats(m npu.Metrics) *npuStats {
 	return s
 }
 
-func processNow() processStats {
+func processNow() ProcessStats {
 	samples := []metrics.Sample{
 		{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/cpu/classes/gc/total:cpu-seconds"},
 		{Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/heap/allocs:objects"},
 	}
 	metrics.Read(samples)
-	p := processStats{
+	p := ProcessStats{
 		HeapBytes: samples[0].Value.Uint64(), GCCPUSeconds: samples[1].Value.Float64(),
 		AllocatedBytes: samples[2].Value.Uint64(), Mallocs: samples[3].Value.Uint64(), Goroutines: runtime.NumGoroutine(),
 	}
@@ -110,7 +112,7 @@ func processNow() processStats {
 }
 
 // workerNow is nil when there is no such process.
-func workerNow(pid int) *workerStats {
+func workerNow(pid int) *WorkerStats {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil || pid <= 0 {
 		return nil
@@ -123,7 +125,7 @@ func workerNow(pid int) *workerStats {
 	}
 	user, _ := strconv.ParseInt(string(fields[11]), 10, 64)
 	system, _ := strconv.ParseInt(string(fields[12]), 10, 64)
-	return &workerStats{PID: pid, CPUSeconds: float64(user+system) / 100, RSSBytes: residentBytes(strconv.Itoa(pid))}
+	return &WorkerStats{PID: pid, CPUSeconds: float64(user+system) / 100, RSSBytes: residentBytes(strconv.Itoa(pid))}
 }
 
 // residentBytes is the memory of a process; 0 where the kernel does not tell.

@@ -1,0 +1,163 @@
+package clip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"hailoclip/cache"
+	"hailoclip/hailo"
+	"hailoclip/pipeline"
+	"hailoclip/pipeline/fair"
+	"hailoclip/stages"
+)
+
+// Request is an image and what to do with it. It belongs to the engine from the call until Release.
+type Request struct {
+	Image     []byte   // compressed; it is only read
+	Prompts   []string // to classify by. The strings may be kept, the slice is not
+	TopK      int      // at most so many matches; 0: all
+	Cut       bool     // leave out the matches whose score is below Threshold
+	Threshold float64
+	Caller    fair.Caller // whose turn it is
+
+	// Release is called exactly once, whatever the call returns, when the engine will not touch the request and the
+	// memory behind Image any more. With an error, that may be after the call has returned. It must not block.
+	// May be nil.
+	Release func()
+
+	line stages.Request
+}
+
+// Result is what came of a request.
+type Result struct {
+	stages.Result
+	Prompts  *cache.Prompts // the vectors of Request.Prompts, in their order; shared, only to be read
+	TextTime time.Duration  // that they took
+}
+
+// Classify says which of the prompts fit the image. It blocks until that is known or ctx ends.
+//
+// Errors: pipeline.ErrQueueFull, ErrClosed and ErrPanic; ErrDeadline with the cause of ctx when that has ended; of the
+// image those of packages decode and resize; of the prompts those of package cache; and those of hailo.Backend.
+func (e *Engine) Classify(ctx context.Context, r *Request) (Result, error) {
+	start, given := time.Now(), false
+	defer func() {
+		if !given && r.Release != nil {
+			r.Release()
+		}
+	}()
+	prompts, err := e.EmbedTexts(ctx, r.Caller, r.Prompts)
+	if err != nil {
+		return Result{}, err
+	}
+	took := time.Since(start)
+	given = true
+	result, err := e.classify(ctx, r, prompts)
+	result.TextTime = took
+	return result, err
+}
+
+func (e *Engine) classify(ctx context.Context, r *Request, prompts *cache.Prompts) (Result, error) {
+	topK := r.TopK
+	if topK == 0 {
+		topK = len(r.Prompts)
+	}
+	r.line = stages.Request{Image: r.Image, Prompts: prompts.Matrix, Caller: r.Caller, Left: r.Release, Scoring: stages.Scoring{
+		LogitScale: e.config.LogitScale, Softmax: e.config.ApplySoftmax, TopK: topK, Cut: r.Cut, Threshold: r.Threshold,
+	}}
+	return e.run(ctx, r, prompts)
+}
+
+// EmbedImage returns the embedding of the image. It blocks and fails as Classify does.
+func (e *Engine) EmbedImage(ctx context.Context, r *Request) (Result, error) {
+	r.line = stages.Request{Image: r.Image, Embedding: true, Caller: r.Caller, Left: r.Release}
+	return e.run(ctx, r, nil)
+}
+
+// run takes the image through the line.
+func (e *Engine) run(ctx context.Context, r *Request, prompts *cache.Prompts) (Result, error) {
+	result, err := e.line.Do(ctx, &r.line)
+	if err != nil {
+		return Result{}, late(ctx, err, errors.Is(err, pipeline.ErrDeadline))
+	}
+	return Result{Result: result, Prompts: prompts}, nil
+}
+
+// EmbedTexts returns the vectors of texts for a caller, in their order. It blocks until they are there or ctx ends. The
+// next text encoder is asked only while the one before has lost its device: what that has in the cache is still good.
+// Errors: those of package cache, of hailo.Backend, and pipeline.ErrDeadline with the cause of ctx.
+func (e *Engine) EmbedTexts(ctx context.Context, caller fair.Caller, texts []string) (found *cache.Prompts, err error) {
+	for _, encoder := range e.texts {
+		if found, err = encoder.Get(ctx, caller, texts); !errors.Is(err, hailo.ErrDeviceLost) {
+			break
+		}
+	}
+	return found, late(ctx, err, true)
+}
+
+// EmbedText is EmbedTexts for a single text.
+func (e *Engine) EmbedText(ctx context.Context, caller fair.Caller, text string) (cache.Vector, error) {
+	found, err := e.EmbedTexts(ctx, caller, []string{text})
+	if err != nil {
+		return cache.Vector{}, err
+	}
+	return found.Rows[0], nil
+}
+
+// late says why there is no result when ctx has ended and may be the reason: it knows whether it was the clock.
+func late(ctx context.Context, err error, may bool) error {
+	if err == nil || !may || ctx.Err() == nil {
+		return err
+	}
+	return fmt.Errorf("%w: %w", pipeline.ErrDeadline, context.Cause(ctx))
+}
+
+// Batch is many images.
+type Batch struct {
+	Len  int
+	Open func(i int) ([]byte, error)      // image i; called once for each, several at a time
+	Done func(i int, r Result, err error) // what came of it, or why not; called once for each, one at a time
+}
+
+// ClassifyBatch is Classify with the prompts of r for every image of b, of which some are in the line at a time.
+// An image that fails, to be opened too, fails alone. Once ctx has ended no more are opened, and Done is not called for
+// those. The error is of the prompts, or the cause of ctx when that has ended.
+func (e *Engine) ClassifyBatch(ctx context.Context, r Request, b Batch) error {
+	prompts, err := e.EmbedTexts(ctx, r.Caller, r.Prompts)
+	if err != nil {
+		return err
+	}
+	return e.each(ctx, r, b, func(r *Request) (Result, error) { return e.classify(ctx, r, prompts) })
+}
+
+// EmbedImageBatch is ClassifyBatch without prompts: it embeds the images.
+func (e *Engine) EmbedImageBatch(ctx context.Context, r Request, b Batch) error {
+	return e.each(ctx, r, b, func(r *Request) (Result, error) { return e.EmbedImage(ctx, r) })
+}
+
+// each does one thing with every image of a batch. It returns when the last one is done.
+func (e *Engine) each(ctx context.Context, r Request, b Batch, do func(*Request) (Result, error)) error {
+	var running errgroup.Group
+	running.SetLimit(e.inside)
+	var one sync.Mutex // calls Done
+	for i := 0; i < b.Len && ctx.Err() == nil; i++ {
+		running.Go(func() error {
+			r, result := r, Result{}
+			var err error
+			if r.Image, err = b.Open(i); err == nil {
+				result, err = do(&r)
+			}
+			one.Lock()
+			defer one.Unlock()
+			b.Done(i, result, err)
+			return nil
+		})
+	}
+	_ = running.Wait() // errors went to Done
+	return context.Cause(ctx)
+}

@@ -1,0 +1,159 @@
+// Package clip turns images and texts into embeddings and matches: the use cases of the program, each written once.
+// Every transport reads a [Request], asks an [Engine] and writes the [Result].
+package clip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+
+	"hailoclip/cache"
+	"hailoclip/hailo"
+	"hailoclip/hailo/npu"
+	"hailoclip/pipeline"
+	"hailoclip/pipeline/fair"
+	"hailoclip/stages"
+	"hailoclip/stages/decode"
+)
+
+// Config says how images become what the model sees, and cosines become scores. Its keys stand in the section "clip".
+type Config struct {
+	ApplySoftmax bool          `yaml:"apply_softmax"` // score is the probability, not the cosine
+	LogitScale   float64       `yaml:"logit_scale"`   // factor of the cosines before the softmax, 0..1000; 0: the model's
+	Images       stages.Config `yaml:",inline"`
+}
+
+// Validate returns all errors, each starting with the field.
+func (c Config) Validate() error {
+	err := c.Images.Validate()
+	if !(c.LogitScale >= 0 && c.LogitScale <= 1000) { // NaN, too
+		err = errors.Join(fmt.Errorf("logit_scale: %v is out of bounds: 0 to 1000", c.LogitScale), err)
+	}
+	return err
+}
+
+// Model is what the engine knows of the model.
+type Model struct {
+	Name       string
+	Why        string // why this model, and what it is not good for; for people, may be ""
+	ImageSize  int    // pixels on a side
+	Dimension  int    // of the embeddings
+	LogitScale float64
+
+	// Tokenize returns what the text encoders read: start token, text, end token, cut to the length that they take.
+	// Safe for concurrent use.
+	Tokenize func(text string) (tokens []int32, truncated bool)
+}
+
+// Parts is what an engine works with, opened. All but NPU and the reasons is needed.
+type Parts struct {
+	Model      Model
+	Images     hailo.Backend   // encodes images; its status is the engine's health
+	Texts      []hailo.Backend // encode texts, in the order in which they are tried
+	NPU        *npu.Backend    // whose counters are in Stats; nil: none
+	BackendWhy string          // why these encoders; for people, may be ""
+	Encoders   io.Closer       // releases them
+	Store      *cache.Store
+	Budget     *decode.Budget
+}
+
+// Engine answers requests. Safe for concurrent use.
+type Engine struct {
+	parts  Parts
+	config Config
+	texts  []*cache.TextEmbeddings // one for each of Parts.Texts
+	line   *stages.Running
+	inside int // images of one batch that are in the line at once
+}
+
+// textCalls is how many batches of new prompts are encoded at once: while one is on the device
+// the next is made ready. More would take the device from the images.
+const textCalls = 2
+
+// New makes an engine, to which the store and the encoders belong from then on. On an error they still are the
+// caller's.
+func New(cfg Config, performance pipeline.Config, p Parts) (*Engine, error) {
+	if cfg.LogitScale == 0 {
+		cfg.LogitScale = p.Model.LogitScale
+	}
+	if !(cfg.LogitScale > 0) || math.IsInf(cfg.LogitScale, 0) {
+		return nil, fmt.Errorf("clip: logit scale %v is out of bounds: above 0", cfg.LogitScale)
+	}
+	info := p.Images.Info()
+	e := &Engine{parts: p, config: cfg}
+	e.inside = min(performance.MaxQueueSize, 2*performance.WorkerThreads+info.ImageBatch*info.ImageCalls)
+	for _, backend := range p.Texts {
+		texts, err := p.Store.Embeddings(cache.Encoder{
+			Namespace: backend.Info().TextDigest, Dim: p.Model.Dimension, Batch: backend.Info().TextBatch, Calls: textCalls,
+			Encode: func(ctx context.Context, texts []string) ([]cache.Vector, error) {
+				return encodeTexts(ctx, p.Model, backend, texts)
+			},
+		})
+		if err != nil {
+			return nil, err
+		}
+		e.texts = append(e.texts, texts)
+	}
+	var err error
+	e.line, err = stages.OpenLine(cfg.Images, performance, p.Images, p.Model.ImageSize, p.Budget)
+	return e, err
+}
+
+// encodeTexts is what the cache asks for prompts that it does not know.
+func encodeTexts(ctx context.Context, m Model, backend hailo.Backend, texts []string) ([]cache.Vector, error) {
+	vectors := make([]cache.Vector, len(texts))
+	tokens := make([][]int32, len(texts))
+	for i, text := range texts {
+		tokens[i], vectors[i].Truncated = m.Tokenize(text)
+		vectors[i].Tokens = len(tokens[i])
+	}
+	embeddings, err := backend.EncodeTexts(ctx, tokens)
+	if errors.Is(err, hailo.ErrEncode) {
+		return nil, fmt.Errorf("%w: %w", cache.ErrEncode, err) // of texts, and not of an image
+	}
+	if err != nil {
+		return nil, err
+	}
+	for i := range vectors {
+		vectors[i].Embedding = embeddings[i]
+	}
+	return vectors, nil
+}
+
+// Model is the model's name.
+func (e *Engine) Model() string { return e.parts.Model.Name }
+
+// LogitScale is the factor of the cosines before the softmax.
+func (e *Engine) LogitScale() float64 { return e.config.LogitScale }
+
+// Refuses says why an image of the caller would be refused now, nil when it would not. It is for refusing cheaply,
+// before a request is read.
+func (e *Engine) Refuses(c fair.Caller) error { return e.line.Refuses(c) }
+
+// Precompute encodes the prompts of text_embedding.prompt_file, as cache.TextEmbeddings.Precompute says, and
+// returns how many there are.
+func (e *Engine) Precompute(ctx context.Context, maxPromptBytes int) (int, error) {
+	return e.texts[0].Precompute(ctx, maxPromptBytes)
+}
+
+// Close drains the line, flushes the cache and releases the encoders, in that order, and gives up when ctx ends. An
+// encoder in which workers are left is not released: it ends with the process.
+func (e *Engine) Close(ctx context.Context) error {
+	inside := e.line.Close(ctx)
+	closed := make(chan error, 1)
+	go func() {
+		err := e.parts.Store.Close()
+		if inside == nil {
+			err = errors.Join(err, e.parts.Encoders.Close())
+		}
+		closed <- err
+	}()
+	select {
+	case err := <-closed:
+		return errors.Join(inside, err)
+	case <-ctx.Done():
+		return errors.Join(inside, fmt.Errorf("cache and device are not closed: %w", context.Cause(ctx)))
+	}
+}
