@@ -2,7 +2,6 @@ package api
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -10,13 +9,8 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/valyala/fasthttp"
-
-	"hailoclip/cache"
-	"hailoclip/pipeline"
-	"hailoclip/pipeline/fair"
 )
 
 var twentyPrompts = func() (p []string) {
@@ -26,7 +20,7 @@ var twentyPrompts = func() (p []string) {
 	return p
 }()
 
-// BenchmarkClassify is the whole handler, body to answer, without the network and with a line
+// BenchmarkClassify is all from body to answer, without the network and with a device
 // that costs next to nothing. What it allocates must not grow with the image.
 func BenchmarkClassify(b *testing.B) {
 	for _, size := range []int{150 << 10, 700 << 10} {
@@ -77,32 +71,12 @@ func TestMemoryDoesNotGrowWithTheImage(t *testing.T) {
 	}
 }
 
-// handlerOnly is a server whose line and cache do nothing.
+// handlerOnly is a server without a network, whose device and cache do next to nothing.
 func handlerOnly(t testing.TB) *Server {
 	t.Helper()
-	matches := []pipeline.Match{{Prompt: 3, Score: 0.9}, {Prompt: 1, Score: 0.05}, {Prompt: 0, Score: 0.01}}
-	line, err := pipeline.New(pipeline.Stage{Name: "nothing", Queue: 1, Workers: 1, Work: func(_ int, jobs []*pipeline.Job) {
-		jobs[0].Result.Matches = matches
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { line.Close(context.Background()) })
-	prompts := &cache.Prompts{Dim: 1, Matrix: make([]float32, 20), Rows: make([]cache.Vector, 20)}
-	cfg := testConfig()
-	cfg.MaxBodyBytes = 16 << 20
-	s, err := New(cfg, Service{
-		Pipeline: line,
-		Prompts:  func(context.Context, fair.Caller, []string) (*cache.Prompts, error) { return prompts, nil },
-		Health:   func() Health { return Health{Status: Healthy} },
-		Stats:    func() any { return nil },
-		Model:    testModel, LogitScale: 100, RequestTimeout: time.Minute,
-		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
+	return newService(t, func(c *Config, svc *Service) {
+		c.MaxBodyBytes, svc.Log = 16<<20, slog.New(slog.NewTextHandler(io.Discard, nil))
+	}).Server
 }
 
 // ask calls the handler as the server does.

@@ -195,7 +195,7 @@ func TestExpect(t *testing.T) {
 	stopping.do(t, "GET", "/health", "") // it accepts connections
 	stopping.stopping.Store(true)
 	ill := serve(t, nil)
-	ill.setHealth(Health{Status: Unhealthy, Reason: "no device"})
+	ill.lose("no device")
 	const asks = "Host: x\r\nExpect: 100-continue\r\n"
 	cases := []struct {
 		name   string

@@ -10,8 +10,8 @@ import (
 
 	"github.com/valyala/fasthttp"
 
-	"hailoclip/cache"
 	"hailoclip/pipeline/fair"
+	"hailoclip/stages/clip"
 )
 
 func TestCallerAddress(t *testing.T) {
@@ -90,13 +90,15 @@ func TestTrustedProxiesAreChecked(t *testing.T) {
 // TestCallerIsHandedOn asks on two connections, twice on the first.
 func TestCallerIsHandedOn(t *testing.T) {
 	callers := make(chan fair.Caller, 3)
-	s := serve(t, func(_ *Config, svc *Service) {
-		prompts := svc.Prompts
-		svc.Prompts = func(ctx context.Context, c fair.Caller, texts []string) (*cache.Prompts, error) {
-			callers <- c
-			return prompts(ctx, c, texts)
-		}
-	})
+	s := newService(t, nil)
+	s.router.POST("/caller", s.working(func(fair.Caller) error { return nil }, func(_ *fasthttp.RequestCtx, _ *exchange, w *work) error {
+		return w.ask(func(_ context.Context, r *clip.Request) (clip.Result, error) {
+			callers <- r.Caller
+			r.Release()
+			return clip.Result{}, nil
+		})
+	}))
+	s.listen(t)
 	dial := func() (ask func() fair.Caller) {
 		nc, err := net.Dial("tcp", s.addr)
 		if err != nil {
@@ -107,7 +109,7 @@ func TestCallerIsHandedOn(t *testing.T) {
 		return func() fair.Caller {
 			t.Helper()
 			const body = `{"text":"a cat"}`
-			_, err := fmt.Fprintf(nc, "POST /v1/embed/text HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+			_, err := fmt.Fprintf(nc, "POST /caller HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -14,15 +14,15 @@ import (
 	"hailoclip/pipeline"
 )
 
-// fill gets the line of s so full that the next job is refused: one at the device, one behind
-// it in the hands of the decoder, and the queue. It returns a function that waits for their
-// replies.
+// fill gets the line of s so full that the next request is refused: one at the device, which has the only frame, one
+// that waits for a frame, one behind it, one in the hands of the decoder, and the queue. It returns a function that
+// waits for their replies.
 func fill(t *testing.T, s *service) (wait func() []reply) {
 	t.Helper()
-	const inside = 2 + testQueue
-	replies := make([]reply, inside)
+	const decoded = 4
+	replies := make([]reply, decoded+testQueue)
 	var clients sync.WaitGroup
-	for i := range inside {
+	for i := range replies {
 		clients.Go(func() {
 			r, err := s.try("POST", "/v1/classify", classifyBody(waitingImage, "", "x", "y"))
 			if err != nil {
@@ -31,8 +31,8 @@ func fill(t *testing.T, s *service) (wait func() []reply) {
 			replies[i] = r
 		})
 		until(t, func() bool { // this one is as far as it will get: the next one would push it back
-			stats := s.pipeline.Stats()
-			return stats[1].Busy == 1 && (i == 0 || stats[0].Passed == 2 && stats[0].Queued == i-1)
+			decoder := s.svc.Engine.Stats().Stages[0]
+			return decoder.Passed == uint64(min(i+1, decoded)) && decoder.Queued == max(i+1-decoded, 0)
 		})
 	}
 	return func() []reply { clients.Wait(); return replies }
@@ -82,27 +82,22 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
-// TestBufferBelongsToTheLine: a request that has been given up, here because its client is gone,
-// leaves its image to the device, so that the buffer it lies in must not be given to another one.
-func TestBufferBelongsToTheLine(t *testing.T) {
+// TestBufferBelongsToTheEngine: a request that has been given up, here because its client is gone,
+// leaves its image to the engine, so that the buffer it lies in must not be given to another one.
+func TestBufferBelongsToTheEngine(t *testing.T) {
 	s := serve(t, nil)
+	all := int64(s.cfg.MaxBodyMemoryBytes)
 	client := dial(t, s)
 	body := classifyBody(heldImage, "", "x")
 	fmt.Fprintf(client, postHead+"Content-Length: %d\r\n\r\n%s", len(body), body)
-	<-s.working
+	<-s.entered
 	client.Close()
 	until(t, func() bool { return strings.Contains(s.log.String(), "client_gone") })
-	for range 20 {
-		body := `{"text":"x","ignored":"` + strings.Repeat("#", 100_000) + `"}`
-		if r := s.post(t, "/v1/embed/text", body); r.status != 200 {
-			t.Fatalf("%d %s", r.status, r.body)
-		}
+	if free := s.bodies.free.Load(); free == all {
+		t.Error("the buffer is free while the engine works on the image")
 	}
 	s.release()
-	until(t, func() bool { encode := s.pipeline.Stats()[1]; return encode.Passed+encode.Failed == 1 })
-	if failed := s.pipeline.Stats()[1].Failed; failed != 0 {
-		t.Error("the image has changed under the device")
-	}
+	until(t, func() bool { return s.bodies.free.Load() == all })
 }
 
 // raw sends bytes on a connection of its own and returns the answers until the server closes it.

@@ -235,7 +235,7 @@ func TestRetiredConnectionEndsAfterItsRequest(t *testing.T) {
 	c := dial(t, s)
 	body := classifyBody(waitingImage, "", "x")
 	fmt.Fprintf(c, postHead+"Content-Length: %d\r\n\r\n%s", len(body), body)
-	<-s.working
+	<-s.entered
 	s.listeners[0].busy()[0].last.Store(true)
 	s.release()
 	b, err := io.ReadAll(c)
@@ -251,7 +251,7 @@ func full(t *testing.T) *service {
 	c := dial(t, s)
 	body := classifyBody(waitingImage, "", "x")
 	fmt.Fprintf(c, postHead+"Content-Length: %d\r\n\r\n%s", len(body), body)
-	<-s.working
+	<-s.entered
 	return s
 }
 
@@ -412,7 +412,7 @@ func TestGoneClient(t *testing.T) {
 		s := serve(t, func(_ *Config, svc *Service) { svc.RequestTimeout = time.Hour })
 		c := dial(t, s)
 		fmt.Fprintf(c, postHead+"Content-Length: %d\r\n\r\n%s", len(body), body)
-		<-s.working
+		<-s.entered
 		fmt.Fprint(c, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
 		s.listeners[0].cancelGone()
 		if busy := s.listeners[0].busy(); len(busy) != 1 || busy[0].hungUp() {

@@ -56,7 +56,7 @@ func TestOpenAPI(t *testing.T) {
 			checkReply(t, operation, s.do(t, c.method, c.path, c.body, append([]string{"Content-Type", "application/json"}, c.headers...)...), c.status)
 		})
 	}
-	s.setHealth(Health{Status: Unhealthy, Reason: "no device", Backend: "npu", RuntimeMode: "real"})
+	s.lose("no device")
 	checkReply(t, doc.Paths.Value("/health").Get, s.do(t, "GET", "/health", ""), 503)
 	checkReply(t, doc.Paths.Value("/v1/classify").Post, s.post(t, "/v1/classify", good), 503)
 

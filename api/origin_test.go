@@ -92,7 +92,7 @@ func TestOrigin(t *testing.T) {
 			r := closed.rawOne(t, fmt.Sprintf("POST /v1/classify HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s\r\nContent-Length: %d\r\n\r\n%s", line, len(body), body))
 			r.wantError(t, 403, "origin_not_allowed", "")
 		}
-		if n := len(closed.working); n > 0 {
+		if n := len(closed.entered); n > 0 {
 			t.Errorf("%d requests got to the device", n)
 		}
 	})

@@ -2,9 +2,9 @@ package api
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -15,7 +15,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -24,8 +23,12 @@ import (
 	"go.uber.org/goleak"
 
 	"hailoclip/cache"
+	"hailoclip/hailo"
 	"hailoclip/pipeline"
-	"hailoclip/pipeline/fair"
+	"hailoclip/stages"
+	"hailoclip/stages/clip"
+	"hailoclip/stages/decode"
+	"hailoclip/stages/resize"
 )
 
 // TestMain also proves that no test leaves a goroutine behind, but for two of fasthttp: its
@@ -63,41 +66,181 @@ const (
 	failingImage     = "encoder fails"
 	panickingImage   = "panic"
 	notFiniteImage   = "not finite"
-	waitingImage     = "wait" // holds the device until service.release is called, or the deadline
-	heldImage        = "hold" // holds the device until service.release is called
+	waitingImage     = "wait" // holds the device until release is called, or the deadline
+	heldImage        = "hold" // holds the device until release is called
 	unencodableText  = "the text encoder fails"
 	waitingText      = "the text encoder hangs" // until the deadline
-	panickingText    = "the cache panics"
+	panickingText    = "the text encoder panics"
 	unavailableText  = "the device is lost"
 	notFiniteText    = "not finite"
 	testModel        = "test-clip"
+	testSize         = 32 // pixels on a side
 	testLogitScale   = 100
 	testQueue        = 4
 	testRequestLimit = time.Minute // longer than any test takes, on any machine
 )
 
-// service is a server on a real socket, with a real pipeline whose stages are a fake device.
-type service struct {
-	*Server
-	url      string
-	addr     string
-	pipeline *pipeline.Pipeline
-	log      *logBuffer
-	working  chan struct{} // gets a value when a waitingImage or waitingText has got to its encoder
-	client   *http.Client
-	stop     func() // stops everything; runs by itself at the end of the test
+// device is a fake backend. It reads from the pixels which image it has, see imageFile.
+type device struct {
+	frames  *hailo.Frames
+	entered chan struct{} // gets a value when a waitingImage, heldImage or waitingText has got here
+	wait    chan struct{} // closed by release
 
-	mu     sync.Mutex
-	health Health
-	wait   chan struct{} // closed by release
+	saying sync.Mutex
+	status hailo.Status
+	info   hailo.Info
 }
 
-func (s *service) release() { close(s.wait) }
+func newDevice() *device {
+	return &device{
+		frames: hailo.NewHeapFrames(1, testSize, testDimension), entered: make(chan struct{}, 100), wait: make(chan struct{}),
+		status: hailo.Status{Ready: true},
+		info:   hailo.Info{Backend: "sim", Simulated: true, ImageBatch: 1, ImageCalls: 1, TextBatch: 8, TextDigest: "x"},
+	}
+}
 
-func (s *service) setHealth(h Health) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.health = h
+func (d *device) release()              { close(d.wait) }
+func (d *device) Frames() *hailo.Frames { return d.frames }
+func (d *device) Close() error          { return nil }
+
+func (d *device) Info() hailo.Info {
+	d.saying.Lock()
+	defer d.saying.Unlock()
+	return d.info
+}
+
+func (d *device) Status() hailo.Status {
+	d.saying.Lock()
+	defer d.saying.Unlock()
+	return d.status
+}
+
+// become changes what the device says of itself.
+func (d *device) become(status hailo.Status, info hailo.Info) {
+	d.saying.Lock()
+	defer d.saying.Unlock()
+	d.status, d.info = status, info
+}
+
+// lose makes the device say that it is away.
+func (d *device) lose(why string) { d.become(hailo.Status{Reason: why}, d.Info()) }
+
+func (d *device) EncodeImages(ctx context.Context, frames []*hailo.Frame) error {
+	for _, f := range frames {
+		text := string(f.Pixels[2:][:binary.LittleEndian.Uint16(f.Pixels)])
+		vector := testVector(text)
+		switch text {
+		case lostDevice:
+			return hailo.ErrDeviceLost
+		case failingImage:
+			return fmt.Errorf("%w: status 7 at /dev/h1x-0", hailo.ErrEncode)
+		case panickingImage:
+			panic("the stage panics")
+		case notFiniteImage:
+			vector[3] = float32(math.NaN())
+		case heldImage:
+			d.entered <- struct{}{}
+			<-d.wait // whatever the deadline says
+		case waitingImage:
+			d.entered <- struct{}{}
+			select {
+			case <-d.wait:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		copy(f.Embedding, vector)
+	}
+	return nil
+}
+
+func (d *device) EncodeTexts(ctx context.Context, tokens [][]int32) (vectors [][]float32, err error) {
+	for _, t := range tokens {
+		text := textOf(t)
+		vector := testVector(text)
+		switch text {
+		case unencodableText:
+			return nil, hailo.ErrEncode
+		case unavailableText:
+			return nil, fmt.Errorf("%w: the device is being brought back", hailo.ErrDeviceLost)
+		case waitingText:
+			d.entered <- struct{}{}
+			<-ctx.Done()
+			return nil, errors.New("gave up")
+		case panickingText:
+			panic("the text encoder panics")
+		case notFiniteText:
+			vector[0] = float32(math.Inf(1))
+		}
+		vectors = append(vectors, vector)
+	}
+	return vectors, nil
+}
+
+// tokenize makes a token of every word, which is a number of texts, and one more.
+func tokenize(text string) (tokens []int32, truncated bool) {
+	tokens = make([]int32, len(strings.Fields(text))+2)
+	spoken.Lock()
+	defer spoken.Unlock()
+	tokens[0] = int32(len(spoken.texts))
+	spoken.texts = append(spoken.texts, text)
+	return tokens[:min(len(tokens), 77)], len(tokens) > 77
+}
+
+// spoken are the texts that were tokenized.
+var spoken struct {
+	sync.Mutex
+	texts []string
+}
+
+func textOf(tokens []int32) string {
+	spoken.Lock()
+	defer spoken.Unlock()
+	return spoken.texts[tokens[0]]
+}
+
+// testEngine is a real one over d. change may be nil. It is closed at the end of the test, if not before.
+func testEngine(t testing.TB, d *device, change func(*clip.Config, *clip.Parts)) *clip.Engine {
+	t.Helper()
+	store, err := cache.OpenStore(cache.Config{
+		Mode: cache.OnDemand, CacheEnabled: true, CacheMaxEntries: 1000, CacheListBytes: 1 << 20, CacheFileMaxBytes: 4 << 20, MaxPending: 2000,
+	}, "", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := clip.Config{ApplySoftmax: true, Images: stages.Config{
+		Decode: decode.Config{MaxPixels: 1 << 20, JPEGScale: decode.ScaleExact}, Resize: resize.Config{Fit: resize.FitCrop}}}
+	parts := clip.Parts{
+		Model: clip.Model{
+			Name: testModel, Why: "built in", ImageSize: testSize, Dimension: testDimension, LogitScale: testLogitScale, Tokenize: tokenize,
+		},
+		Images: d, Texts: []hailo.Backend{d}, BackendWhy: "told to", Encoders: d,
+		Store: store, Budget: decode.NewBudget(1<<30, math.MaxInt64, 1, testQueue),
+	}
+	if change != nil {
+		change(&cfg, &parts)
+	}
+	e, err := clip.New(cfg, pipeline.Config{WorkerThreads: 1, MaxQueueSize: testQueue}, parts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return e
+}
+
+// service is a server on a real socket, with a real engine over a fake device.
+type service struct {
+	*Server
+	*device
+	url    string
+	addr   string
+	log    *logBuffer
+	client *http.Client
+	stop   func() // stops everything; runs by itself at the end of the test
 }
 
 func testConfig() Config {
@@ -111,40 +254,21 @@ func testConfig() Config {
 // newService makes the server without a socket.
 func newService(t testing.TB, change func(*Config, *Service)) *service {
 	t.Helper()
-	s := &service{
-		log: &logBuffer{}, wait: make(chan struct{}), working: make(chan struct{}, 100),
-		health: Health{Status: Healthy, ModelLoaded: true, Backend: "sim", RuntimeMode: "simulated", Why: "told to", ModelWhy: "built in"},
-	}
-	line, err := pipeline.New(
-		pipeline.Stage{Name: "decode", Queue: testQueue, Workers: 1, Work: s.decode},
-		pipeline.Stage{Name: "encode", Workers: 1, Work: s.encode},
-	)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.pipeline = line
+	s := &service{device: newDevice(), log: &logBuffer{}}
 	cfg := testConfig()
 	svc := Service{
-		Pipeline: line, Prompts: s.prompts, Model: testModel, LogitScale: testLogitScale, Softmax: true,
-		RequestTimeout: testRequestLimit, Version: "1.2.3",
+		Engine: testEngine(t, s.device, nil), RequestTimeout: testRequestLimit, Version: "1.2.3",
 		Log: slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Stats: func() any {
-			return map[string]any{"stages": []string{}, "cache": struct{}{}, "process": struct{}{}}
-		},
-		Health: func() Health {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			return s.health
-		},
 	}
 	if change != nil {
 		change(&cfg, &svc)
 	}
+	var err error
 	if s.Server, err = New(cfg, svc); err != nil {
 		t.Fatal(err)
 	}
 	s.stop = sync.OnceFunc(func() {
-		if err := line.Close(context.Background()); err != nil {
+		if err := svc.Engine.Close(context.Background()); err != nil {
 			t.Error(err)
 		}
 	})
@@ -152,10 +276,17 @@ func newService(t testing.TB, change func(*Config, *Service)) *service {
 	return s
 }
 
-// serve starts it on a free port.
+// serve makes a server and starts it.
 func serve(t testing.TB, change func(*Config, *Service)) *service {
 	t.Helper()
 	s := newService(t, change)
+	s.listen(t)
+	return s
+}
+
+// listen starts it on a free port.
+func (s *service) listen(t testing.TB) {
+	t.Helper()
 	ln, err := s.cfg.Listen()
 	if err != nil {
 		t.Fatal(err)
@@ -165,7 +296,7 @@ func serve(t testing.TB, change func(*Config, *Service)) *service {
 	s.client = &http.Client{Transport: &http.Transport{}}
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(ln) }()
-	closeLine := s.stop
+	closeEngine := s.stop
 	s.stop = sync.OnceFunc(func() {
 		s.client.CloseIdleConnections()
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -176,115 +307,37 @@ func serve(t testing.TB, change func(*Config, *Service)) *service {
 		if err := <-ended; err != nil {
 			t.Errorf("Serve: %v", err)
 		}
-		closeLine()
+		closeEngine()
 	})
-	return s
 }
 
-func (s *service) decode(_ int, jobs []*pipeline.Job) {
-	for _, job := range jobs {
-		switch string(job.Image) {
-		case notAnImage:
-			job.Fail(fmt.Errorf("%w: not an image", pipeline.ErrBadImage))
-		case truncatedImage:
-			job.Fail(fmt.Errorf("%w: truncated JPEG", pipeline.ErrBadImage))
-		case hugeImage:
-			job.Fail(fmt.Errorf("%w: 20000x20000 pixels, at most 50000000 are allowed", pipeline.ErrImageTooLarge))
-		case avifImage:
-			job.Fail(fmt.Errorf("%w: AVIF; accepted are JPEG, PNG, WebP, GIF, BMP, TIFF", pipeline.ErrUnsupportedImage))
-		}
+// imageFile is an image that the device knows by its text: its pixels hold the text's beginning, and all of it lies
+// behind them. Broken ones are what they say.
+func imageFile(text string) []byte {
+	w, h, kept := uint32(testSize), uint32(testSize), min(len(text), testSize*testSize*3-2)
+	switch text {
+	case notAnImage:
+		return []byte(text)
+	case avifImage:
+		return []byte("\x00\x00\x00\x1cftypavif\x00\x00\x00\x00avifmif1miaf")
+	case hugeImage:
+		w, h = 20000, 20000
 	}
-}
-
-func (s *service) encode(_ int, jobs []*pipeline.Job) {
-	for _, job := range jobs {
-		var vector []float32
-		switch string(job.Image) {
-		case lostDevice:
-			job.Fail(fmt.Errorf("%w: device lost", pipeline.ErrUnavailable))
-			continue
-		case failingImage:
-			job.Fail(fmt.Errorf("%w: status 7 at /dev/h1x-0", pipeline.ErrEncode))
-			continue
-		case panickingImage:
-			panic("the stage panics")
-		case notFiniteImage:
-			vector = make([]float32, testDimension)
-			vector[3] = float32(math.NaN())
-		case heldImage:
-			s.working <- struct{}{}
-			<-s.wait // whatever the deadline says
-			if string(job.Image) != heldImage {
-				panic("the image has changed under the device")
-			}
-			vector = testVector(heldImage)
-		case waitingImage:
-			s.working <- struct{}{}
-			select {
-			case <-s.wait:
-			case <-job.Context().Done():
-				job.Fail(fmt.Errorf("%w in the device", pipeline.ErrDeadline))
-				continue
-			}
-			vector = testVector(string(job.Image))
-		default:
-			vector = testVector(string(job.Image))
-		}
-		score(job, vector)
+	b := binary.LittleEndian.AppendUint32([]byte("BM"), 0)
+	for _, v := range []uint32{0, 54, 40, w, -h, 1 | 24<<16, 0, 0, 0, 0, 0, 0} { // rows from the top
+		b = binary.LittleEndian.AppendUint32(b, v)
 	}
-}
-
-// score is the short way to write what stage score does.
-func score(job *pipeline.Job, image []float32) {
-	if job.Embedding {
-		job.Result.Embedding = image
+	pixels := make([]byte, testSize*testSize*3)
+	binary.LittleEndian.PutUint16(pixels, uint16(kept))
+	copy(pixels[2:], text[:kept])
+	for i := 0; i < len(pixels); i += 3 { // BGR
+		b = append(b, pixels[i+2], pixels[i+1], pixels[i])
 	}
-	n := len(job.Prompts) / testDimension
-	matches, sum := make([]pipeline.Match, n), 0.0
-	for i := range matches {
-		m := &matches[i]
-		m.Prompt = i
-		m.Cosine = dot(job.Prompts[i*testDimension:(i+1)*testDimension], image)
-		m.Probability = math.Exp(job.Scoring.LogitScale * (m.Cosine - 1))
-		sum += m.Probability
+	if text == truncatedImage {
+		return b[:len(b)/2]
 	}
-	for i := range matches {
-		m := &matches[i]
-		m.Probability /= sum
-		if m.Score = m.Cosine; job.Scoring.Softmax && n > 1 {
-			m.Score = m.Probability
-		}
-	}
-	slices.SortStableFunc(matches, func(a, b pipeline.Match) int { return cmp.Compare(b.Score, a.Score) })
-	matches = slices.DeleteFunc(matches, func(m pipeline.Match) bool { return job.Scoring.Cut && m.Score < job.Scoring.Threshold })
-	job.Result.Matches = matches[:min(len(matches), job.Scoring.TopK)]
-}
-
-// prompts stands for the cache and the text encoder.
-func (s *service) prompts(ctx context.Context, _ fair.Caller, texts []string) (*cache.Prompts, error) {
-	p := &cache.Prompts{Dim: testDimension}
-	for _, text := range texts {
-		switch text {
-		case unencodableText:
-			return nil, fmt.Errorf("texts: %w", pipeline.ErrEncode)
-		case unavailableText:
-			return nil, fmt.Errorf("texts: %w: the device is being brought back", pipeline.ErrUnavailable)
-		case waitingText:
-			s.working <- struct{}{}
-			<-ctx.Done()
-			return nil, errors.New("gave up")
-		case panickingText:
-			panic("the cache panics")
-		}
-		vector := testVector(text)
-		if text == notFiniteText {
-			vector[0] = float32(math.Inf(1))
-		}
-		p.Matrix = append(p.Matrix, vector...)
-		tokens := len(strings.Fields(text)) + 2
-		p.Rows = append(p.Rows, cache.Vector{Embedding: vector, Tokens: min(tokens, 77), Truncated: tokens > 77})
-	}
-	return p, nil
+	b = append(b, text...)
+	return append(b, "xyz"[:(4-len(b)%3)%3]...) // so that its base64 is padded
 }
 
 // testVector is a unit vector that only depends on the text; the image and the text goodImage
@@ -329,7 +382,8 @@ func (l *logBuffer) String() string {
 	return l.b.String()
 }
 
-func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
+// b64 is the image in base64.
+func b64(text string) string { return base64.StdEncoding.EncodeToString(imageFile(text)) }
 
 // classifyBody is the body of a request for /v1/classify; more is appended to the object.
 func classifyBody(image, more string, prompts ...string) string {

@@ -23,7 +23,7 @@ func TestShutdownFinishesWhatIsInside(t *testing.T) {
 		}
 		inside <- r
 	}()
-	<-s.working
+	<-s.entered
 	open := dial(t, s) // a connection that has been used, and is idle when the stop begins
 	reader := bufio.NewReader(open)
 	ask := func() *http.Response {
@@ -96,8 +96,8 @@ func TestShutdownGivesUp(t *testing.T) {
 			inside <- r
 		}()
 	}
-	<-s.working
-	<-s.working
+	<-s.entered
+	<-s.entered
 	half := dial(t, s) // will never send the rest
 	fmt.Fprint(half, postHead+"Content-Length: 1000\r\n\r\n{")
 
@@ -114,9 +114,9 @@ func TestShutdownGivesUp(t *testing.T) {
 	}
 }
 
-func TestPipelineClosedFirst(t *testing.T) {
+func TestEngineClosedFirst(t *testing.T) {
 	s := serve(t, nil)
-	if err := s.pipeline.Close(context.Background()); err != nil {
+	if err := s.svc.Engine.Close(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	s.post(t, "/v1/classify", classifyBody(goodImage, "", "x")).wantError(t, 503, "stopping", "stopping")
@@ -146,12 +146,8 @@ func TestNewRefuses(t *testing.T) {
 		change func(*Config, *Service)
 	}{
 		{"config", func(c *Config, _ *Service) { c.Port = -1 }},
-		{"no pipeline", func(_ *Config, s *Service) { s.Pipeline = nil }},
-		{"no prompts", func(_ *Config, s *Service) { s.Prompts = nil }},
-		{"no health", func(_ *Config, s *Service) { s.Health = nil }},
+		{"no engine", func(_ *Config, s *Service) { s.Engine = nil }},
 		{"no log", func(_ *Config, s *Service) { s.Log = nil }},
-		{"no model", func(_ *Config, s *Service) { s.Model = "" }},
-		{"no logit scale", func(_ *Config, s *Service) { s.LogitScale = 0 }},
 		{"no timeout", func(_ *Config, s *Service) { s.RequestTimeout = 0 }},
 	}
 	for _, c := range cases {
