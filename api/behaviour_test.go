@@ -523,7 +523,7 @@ func TestParallel(t *testing.T) {
 			})
 		}
 	})
-	for _, stage := range s.pipeline.Stats() {
+	for _, stage := range s.line.Stats() {
 		if stage.Queued != 0 || stage.Busy != 0 {
 			t.Errorf("left behind: %+v", stage)
 		}

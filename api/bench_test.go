@@ -17,6 +17,7 @@ import (
 	"hailoclip/cache"
 	"hailoclip/pipeline"
 	"hailoclip/pipeline/fair"
+	"hailoclip/stages"
 )
 
 var twentyPrompts = func() (p []string) {
@@ -80,23 +81,20 @@ func TestMemoryDoesNotGrowWithTheImage(t *testing.T) {
 // handlerOnly is a server whose line and cache do nothing.
 func handlerOnly(t testing.TB) *Server {
 	t.Helper()
-	matches := []pipeline.Match{{Prompt: 3, Score: 0.9}, {Prompt: 1, Score: 0.05}, {Prompt: 0, Score: 0.01}}
-	line, err := pipeline.New(pipeline.Stage{Name: "nothing", Queue: 1, Workers: 1, Work: func(_ int, jobs []*pipeline.Job) {
-		jobs[0].Result.Matches = matches
+	matches := []stages.Match{{Prompt: 3, Score: 0.9}, {Prompt: 1, Score: 0.05}, {Prompt: 0, Score: 0.01}}
+	line := newFakeLine(t, pipeline.Stage[fakeItem]{Name: "nothing", Queue: 1, Workers: 1, Work: func(_ int, jobs []*pipeline.Job[fakeItem]) {
+		jobs[0].Item.result.Matches = matches
 	}})
-	if err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() { line.Close(context.Background()) })
 	prompts := &cache.Prompts{Dim: 1, Matrix: make([]float32, 20), Rows: make([]cache.Vector, 20)}
 	cfg := testConfig()
 	cfg.MaxBodyBytes = 16 << 20
 	s, err := New(cfg, Service{
-		Pipeline: line,
-		Prompts:  func(context.Context, fair.Caller, []string) (*cache.Prompts, error) { return prompts, nil },
-		Health:   func() Health { return Health{Status: Healthy} },
-		Stats:    func() any { return nil },
-		Model:    testModel, LogitScale: 100, RequestTimeout: time.Minute,
+		Line:    line,
+		Prompts: func(context.Context, fair.Caller, []string) (*cache.Prompts, error) { return prompts, nil },
+		Health:  func() Health { return Health{Status: Healthy} },
+		Stats:   func() any { return nil },
+		Model:   testModel, LogitScale: 100, RequestTimeout: time.Minute,
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"hailoclip/cache"
-	"hailoclip/pipeline"
+	"hailoclip/stages"
 )
 
 // answerWork is setJSON for a request with work in it, with a header that says what took how long.
@@ -40,7 +40,7 @@ func appendError(b []byte, o outcome, id string) []byte {
 type classification struct {
 	prompts    []string
 	vectors    []cache.Vector // of the prompts
-	matches    []pipeline.Match
+	matches    []stages.Match
 	logitScale float64
 	inference  time.Duration
 	model, id  string

@@ -10,7 +10,7 @@ import (
 	"unicode/utf8"
 
 	"hailoclip/cache"
-	"hailoclip/pipeline"
+	"hailoclip/stages"
 )
 
 func checkString(t *testing.T, s string) {
@@ -73,7 +73,7 @@ func TestAppendNumbers(t *testing.T) {
 func TestAnswers(t *testing.T) {
 	c := classification{
 		prompts: []string{"a", "b \"<ü>\"", "\xff"}, vectors: []cache.Vector{{}, {Truncated: true}, {}},
-		matches:    []pipeline.Match{{Prompt: 1, Cosine: 0.25, Probability: 0.9999999, Score: 0.9999999}, {Prompt: 2, Cosine: -1e-9, Score: 5e-324}},
+		matches:    []stages.Match{{Prompt: 1, Cosine: 0.25, Probability: 0.9999999, Score: 0.9999999}, {Prompt: 2, Cosine: -1e-9, Score: 5e-324}},
 		logitScale: 100, inference: 1500 * time.Microsecond, model: "m", id: "i",
 	}
 	var a classifyAnswer

@@ -11,7 +11,10 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"hailoclip/cache"
+	"hailoclip/hailo"
 	"hailoclip/pipeline"
+	"hailoclip/stages/decode"
+	"hailoclip/stages/resize"
 )
 
 // What can be wrong with a request, or with the moment it came. The errors of the other
@@ -45,7 +48,7 @@ type outcome struct {
 	err    error
 	status int
 	code   string // stable: clients compare it
-	text   string // the sentence; "" means that the error's own text is made for the client
+	text   string // the sentence; after a colon, and for "", comes the error's own text, which is made for the client
 	retry  int    // seconds for Retry-After; 0 means none
 }
 
@@ -57,18 +60,24 @@ var outcomes = []outcome{
 	{errInvalidRequest, 400, "invalid_request", "", 0},
 	{errInvalidPrompts, 400, "invalid_prompts", "", 0},
 	{errInvalidImage, 400, "invalid_image", "", 0},
-	{pipeline.ErrBadImage, 400, "invalid_image", "", 0},
+	{decode.ErrNotImage, 400, "invalid_image", "", 0},
+	{decode.ErrTruncated, 400, "invalid_image", "", 0},
+	{decode.ErrCorrupt, 400, "invalid_image", "", 0},
+	{resize.ErrTooExtreme, 400, "invalid_image", "", 0},
 	{errOrigin, 403, "origin_not_allowed", "", 0},
 	{errHost, 403, "host_not_allowed", "", 0},
 	{errNotFound, 404, "not_found", "", 0},
 	{errMethod, 405, "method_not_allowed", "", 0},
 	{errReadTimeout, 408, "read_timeout", "The request did not arrive in time", 0},
 	{errBodyTooLarge, 413, "body_too_large", "", 0},
-	{pipeline.ErrImageTooLarge, 413, "image_too_large", "", 0},
+	{decode.ErrTooManyPixels, 413, "image_too_large", "", 0},
+	{decode.ErrTooMuchMemory, 413, "image_too_large", "", 0},
 	{errMediaType, 415, "unsupported_media_type", "", 0},
-	{pipeline.ErrUnsupportedImage, 415, "unsupported_image", "", 0},
+	{decode.ErrUnsupportedFormat, 415, "unsupported_image", "", 0},
 	{errBodyMemory, 429, "queue_full", "Too many large requests at once, try again later", 1},
+	{decode.ErrBusy, 429, "queue_full", "The queue is full, try again later", 1},
 	{pipeline.ErrQueueFull, 429, "queue_full", "The queue is full, try again later", 1},
+	{pipeline.ErrSuperseded, 429, "queue_full", "A newer image has taken the place of this one", 1},
 	{cache.ErrBusy, 429, "queue_full", "Too many prompts wait to be encoded, try again later", 1},
 	{errGone, 499, "client_gone", "The client has closed the connection", 0}, // for the log
 	{errHeaderTooLarge, 431, "header_too_large", "", 0},
@@ -76,15 +85,15 @@ var outcomes = []outcome{
 	{errStopping, 503, "stopping", "The service is stopping", 5},
 	{pipeline.ErrClosed, 503, "stopping", "The service is stopping", 5},
 	{cache.ErrClosed, 503, "stopping", "The service is stopping", 5},
-	{pipeline.ErrUnavailable, 503, "unavailable", "", 5},
 	{errTooManyConns, 503, "too_many_connections", "Too many connections, try again later", 1},
 	{pipeline.ErrDeadline, 504, "deadline_exceeded", "The deadline passed before the answer was ready", 0},
 	{context.DeadlineExceeded, 504, "deadline_exceeded", "The deadline passed before the answer was ready", 0},
+	{hailo.ErrDeviceLost, 503, "unavailable", "The encoder is not available: ", 5},
+	{hailo.ErrClosed, 503, "unavailable", "The encoder is not available: ", 5},
 	{errEncodeText, 500, "encode_failed", "Failed to encode text", 0},
 	{cache.ErrEncode, 500, "encode_failed", "Failed to encode text", 0},
-	{pipeline.ErrEncode, 500, "encode_failed", "Failed to encode image", 0},
+	{hailo.ErrEncode, 500, "encode_failed", "Failed to encode image", 0},
 	{errNotFinite, 500, "encode_failed", "The model returned a number that is not finite", 0},
-	{pipeline.ErrPanic, 500, "internal_error", internalSentence, 0},
 	{cache.ErrLocked, 500, "internal_error", internalSentence, 0},
 	{cache.ErrDamaged, 500, "internal_error", internalSentence, 0},
 	{errInternalFailure, 500, "internal_error", internalSentence, 0},
@@ -96,8 +105,11 @@ const internalSentence = "Internal error, see the service's log for this request
 func outcomeOf(err error) outcome {
 	for _, o := range outcomes {
 		if errors.Is(err, o.err) {
-			if o.text == "" {
+			switch {
+			case o.text == "":
 				o.text = sentence(err)
+			case strings.HasSuffix(o.text, ": "):
+				o.text += err.Error()
 			}
 			return o
 		}

@@ -14,7 +14,10 @@ import (
 	"testing"
 
 	"hailoclip/cache"
+	"hailoclip/hailo"
 	"hailoclip/pipeline"
+	"hailoclip/stages/decode"
+	"hailoclip/stages/resize"
 )
 
 // TestEverySentinelHasAnOutcome reads the sources of the packages whose errors a handler can
@@ -22,10 +25,10 @@ import (
 func TestEverySentinelHasAnOutcome(t *testing.T) {
 	known := map[string]error{
 		"pipeline.ErrQueueFull": pipeline.ErrQueueFull, "pipeline.ErrDeadline": pipeline.ErrDeadline,
-		"pipeline.ErrClosed": pipeline.ErrClosed, "pipeline.ErrPanic": pipeline.ErrPanic,
-		"pipeline.ErrBadImage": pipeline.ErrBadImage, "pipeline.ErrImageTooLarge": pipeline.ErrImageTooLarge,
-		"pipeline.ErrUnsupportedImage": pipeline.ErrUnsupportedImage,
-		"pipeline.ErrUnavailable":      pipeline.ErrUnavailable, "pipeline.ErrEncode": pipeline.ErrEncode,
+		"pipeline.ErrClosed": pipeline.ErrClosed, "pipeline.ErrSuperseded": pipeline.ErrSuperseded,
+		"decode.ErrNotImage": decode.ErrNotImage, "decode.ErrTruncated": decode.ErrTruncated, "decode.ErrCorrupt": decode.ErrCorrupt,
+		"decode.ErrUnsupportedFormat": decode.ErrUnsupportedFormat, "decode.ErrTooManyPixels": decode.ErrTooManyPixels,
+		"decode.ErrTooMuchMemory": decode.ErrTooMuchMemory, "decode.ErrBusy": decode.ErrBusy, "resize.ErrTooExtreme": resize.ErrTooExtreme,
 		"cache.ErrBusy": cache.ErrBusy, "cache.ErrClosed": cache.ErrClosed, "cache.ErrEncode": cache.ErrEncode,
 		"cache.ErrLocked": cache.ErrLocked, "cache.ErrDamaged": cache.ErrDamaged,
 		"api.errMalformed": errMalformed, "api.errInvalidJSON": errInvalidJSON, "api.errInvalidRequest": errInvalidRequest,
@@ -37,7 +40,7 @@ func TestEverySentinelHasAnOutcome(t *testing.T) {
 		"api.errNotFinite": errNotFinite, "api.errInternalFailure": errInternalFailure,
 	}
 	found := 0
-	for _, folder := range []string{"../pipeline", "../cache", "."} {
+	for _, folder := range []string{"../pipeline", "../cache", "../stages/decode", "../stages/resize", "."} {
 		for _, name := range sentinels(t, folder) {
 			found++
 			err, ok := known[name]
@@ -121,7 +124,7 @@ func TestOutcomes(t *testing.T) {
 		text string
 	}{
 		{"unknown", errors.New("/etc/secret"), "internal_error", internalSentence},
-		{"capital", fmt.Errorf("%w: no device", pipeline.ErrUnavailable), "unavailable", "The encoder is not available: no device"},
+		{"capital", fmt.Errorf("%w: no device", hailo.ErrDeviceLost), "unavailable", "The encoder is not available: device lost: no device"},
 		{"a field's name stays", fail(errInvalidRequest, "top_k is wrong"), "invalid_request", "top_k is wrong"},
 		{"why the deadline ended", fmt.Errorf("%w: %w", pipeline.ErrDeadline, errStopping), "stopping", "The service is stopping"},
 		{"deadline", fmt.Errorf("%w: %w", pipeline.ErrDeadline, context.DeadlineExceeded), "deadline_exceeded", "The deadline passed before the answer was ready"},

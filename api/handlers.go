@@ -5,7 +5,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
-	"hailoclip/pipeline"
+	"hailoclip/stages"
 )
 
 // classify serves /v1/classify.
@@ -17,7 +17,7 @@ func (s *Server) classify(ctx *fasthttp.RequestCtx, x *exchange, w *work) error 
 	if err != nil {
 		return err
 	}
-	scoring := pipeline.Scoring{LogitScale: s.svc.LogitScale, Softmax: s.svc.Softmax}
+	scoring := stages.Scoring{LogitScale: s.svc.LogitScale, Softmax: s.svc.Softmax}
 	if scoring.TopK, err = w.in.topK(len(texts)); err != nil {
 		return err
 	}
@@ -31,11 +31,11 @@ func (s *Server) classify(ctx *fasthttp.RequestCtx, x *exchange, w *work) error 
 	if err != nil {
 		return err
 	}
-	w.job.Prompts, w.job.Scoring = prompts.Matrix, scoring
+	w.request.Prompts, w.request.Scoring = prompts.Matrix, scoring
 	if err := s.run(w); err != nil {
 		return err
 	}
-	matches := w.job.Result.Matches
+	matches := w.result.Matches
 	for i := range matches {
 		if m := &matches[i]; !finite(m.Score, m.Cosine, m.Probability) {
 			return errNotFinite
@@ -57,11 +57,11 @@ func (s *Server) embedImage(ctx *fasthttp.RequestCtx, x *exchange, w *work) erro
 	if err := w.decodeImage(); err != nil {
 		return err
 	}
-	w.job.Embedding = true
+	w.request.Embedding = true
 	if err := s.run(w); err != nil {
 		return err
 	}
-	return s.answerEmbedding(ctx, x, w, embedding{vector: w.job.Result.Embedding})
+	return s.answerEmbedding(ctx, x, w, embedding{vector: w.result.Embedding})
 }
 
 // embedText serves /v1/embed/text.

@@ -31,7 +31,7 @@ func fill(t *testing.T, s *service) (wait func() []reply) {
 			replies[i] = r
 		})
 		until(t, func() bool { // this one is as far as it will get: the next one would push it back
-			stats := s.pipeline.Stats()
+			stats := s.line.Stats()
 			return stats[1].Busy == 1 && (i == 0 || stats[0].Passed == 2 && stats[0].Queued == i-1)
 		})
 	}
@@ -99,8 +99,8 @@ func TestBufferBelongsToTheLine(t *testing.T) {
 		}
 	}
 	s.release()
-	until(t, func() bool { encode := s.pipeline.Stats()[1]; return encode.Passed+encode.Failed == 1 })
-	if failed := s.pipeline.Stats()[1].Failed; failed != 0 {
+	until(t, func() bool { encode := s.line.Stats()[1]; return encode.Passed+encode.Failed == 1 })
+	if failed := s.line.Stats()[1].Failed; failed != 0 {
 		t.Error("the image has changed under the device")
 	}
 }

@@ -17,19 +17,24 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"hailoclip/cache"
-	"hailoclip/pipeline"
 	"hailoclip/pipeline/fair"
+	"hailoclip/stages"
 )
+
+// Line is a *stages.Line.
+type Line interface {
+	Do(context.Context, *stages.Request) (stages.Result, error)
+	Refuses(fair.Caller) error
+}
 
 // Service is what the requests are served with. Everything but Version is needed. The
 // functions must be safe for concurrent use.
 type Service struct {
-	Pipeline *pipeline.Pipeline // decodes, encodes and scores images
+	Line Line // decodes, encodes and scores images
 
 	// Prompts returns the vectors of the texts, in their order, which caller asks for. It ends
 	// when ctx does. It may keep the strings, which have nothing to do with the body of the
-	// request, but not the slice. Besides the errors of package cache it returns
-	// pipeline.ErrUnavailable when the encoder is away and pipeline.ErrEncode when it fails.
+	// request, but not the slice. Errors are those of the packages cache and hailo.
 	Prompts func(ctx context.Context, caller fair.Caller, texts []string) (*cache.Prompts, error)
 
 	// Health says how the service is doing. It is asked before every request with work in it,
@@ -50,7 +55,7 @@ type Service struct {
 
 func (s Service) validate() error {
 	switch {
-	case s.Pipeline == nil, s.Prompts == nil, s.Health == nil, s.Stats == nil, s.Log == nil, s.Model == "":
+	case s.Line == nil, s.Prompts == nil, s.Health == nil, s.Stats == nil, s.Log == nil, s.Model == "":
 		return errors.New("api: the service is incomplete")
 	case !finite(s.LogitScale) || s.LogitScale <= 0:
 		return fmt.Errorf("api: logit scale %v is out of bounds: above 0", s.LogitScale)
@@ -129,7 +134,7 @@ func New(cfg Config, svc Service) (*Server, error) {
 
 func (s *Server) routes() *router.Router {
 	r := router.New()
-	refuses, never := s.svc.Pipeline.Refuses, func(fair.Caller) error { return nil }
+	refuses, never := s.svc.Line.Refuses, func(fair.Caller) error { return nil }
 	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
 	r.GET("/health", s.health)
 	r.HEAD("/health", s.health)

@@ -24,8 +24,11 @@ import (
 	"go.uber.org/goleak"
 
 	"hailoclip/cache"
+	"hailoclip/hailo"
 	"hailoclip/pipeline"
 	"hailoclip/pipeline/fair"
+	"hailoclip/stages"
+	"hailoclip/stages/decode"
 )
 
 // TestMain also proves that no test leaves a goroutine behind, but for two of fasthttp: its
@@ -79,13 +82,13 @@ const (
 // service is a server on a real socket, with a real pipeline whose stages are a fake device.
 type service struct {
 	*Server
-	url      string
-	addr     string
-	pipeline *pipeline.Pipeline
-	log      *logBuffer
-	working  chan struct{} // gets a value when a waitingImage or waitingText has got to its encoder
-	client   *http.Client
-	stop     func() // stops everything; runs by itself at the end of the test
+	url     string
+	addr    string
+	line    *fakeLine
+	log     *logBuffer
+	working chan struct{} // gets a value when a waitingImage or waitingText has got to its encoder
+	client  *http.Client
+	stop    func() // stops everything; runs by itself at the end of the test
 
 	mu     sync.Mutex
 	health Health
@@ -115,17 +118,14 @@ func newService(t testing.TB, change func(*Config, *Service)) *service {
 		log: &logBuffer{}, wait: make(chan struct{}), working: make(chan struct{}, 100),
 		health: Health{Status: Healthy, ModelLoaded: true, Backend: "sim", RuntimeMode: "simulated", Why: "told to", ModelWhy: "built in"},
 	}
-	line, err := pipeline.New(
-		pipeline.Stage{Name: "decode", Queue: testQueue, Workers: 1, Work: s.decode},
-		pipeline.Stage{Name: "encode", Workers: 1, Work: s.encode},
+	line := newFakeLine(t,
+		pipeline.Stage[fakeItem]{Name: "decode", Queue: testQueue, Workers: 1, Work: s.decode},
+		pipeline.Stage[fakeItem]{Name: "encode", Workers: 1, Work: s.encode},
 	)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.pipeline = line
+	s.line = line
 	cfg := testConfig()
 	svc := Service{
-		Pipeline: line, Prompts: s.prompts, Model: testModel, LogitScale: testLogitScale, Softmax: true,
+		Line: line, Prompts: s.prompts, Model: testModel, LogitScale: testLogitScale, Softmax: true,
 		RequestTimeout: testRequestLimit, Version: "1.2.3",
 		Log: slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Stats: func() any {
@@ -140,6 +140,7 @@ func newService(t testing.TB, change func(*Config, *Service)) *service {
 	if change != nil {
 		change(&cfg, &svc)
 	}
+	var err error
 	if s.Server, err = New(cfg, svc); err != nil {
 		t.Fatal(err)
 	}
@@ -181,30 +182,57 @@ func serve(t testing.TB, change func(*Config, *Service)) *service {
 	return s
 }
 
-func (s *service) decode(_ int, jobs []*pipeline.Job) {
+// fakeLine is a line of other stages than the real ones.
+type fakeLine struct{ *pipeline.Pipeline[fakeItem] }
+
+type fakeItem struct {
+	stages.Request
+	result stages.Result
+}
+
+func newFakeLine(t testing.TB, list ...pipeline.Stage[fakeItem]) *fakeLine {
+	p, err := pipeline.New(pipeline.Hooks[fakeItem]{Leave: func(job *pipeline.Job[fakeItem]) { job.Item.Release() }}, list...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &fakeLine{p}
+}
+
+func (l *fakeLine) Do(ctx context.Context, r *stages.Request) (stages.Result, error) {
+	job := &pipeline.Job[fakeItem]{Item: fakeItem{Request: *r}, Lane: r.Lane}
+	if err := l.Pipeline.Do(ctx, job); err != nil {
+		return stages.Result{}, err
+	}
+	copy(job.Item.result.Times[:], job.Times())
+	return job.Item.result, nil
+}
+
+func (l *fakeLine) Refuses(c fair.Caller) error { return l.Pipeline.Refuses(pipeline.Lane{Caller: c}) }
+
+func (s *service) decode(_ int, jobs []*pipeline.Job[fakeItem]) {
 	for _, job := range jobs {
-		switch string(job.Image) {
+		switch string(job.Item.Image) {
 		case notAnImage:
-			job.Fail(fmt.Errorf("%w: not an image", pipeline.ErrBadImage))
+			job.Fail(fmt.Errorf("cannot decode: %w", decode.ErrNotImage))
 		case truncatedImage:
-			job.Fail(fmt.Errorf("%w: truncated JPEG", pipeline.ErrBadImage))
+			job.Fail(fmt.Errorf("cannot decode: %w", decode.ErrTruncated))
 		case hugeImage:
-			job.Fail(fmt.Errorf("%w: 20000x20000 pixels, at most 50000000 are allowed", pipeline.ErrImageTooLarge))
+			job.Fail(fmt.Errorf("%w: 20000x20000 pixels, at most 50000000 are allowed", decode.ErrTooManyPixels))
 		case avifImage:
-			job.Fail(fmt.Errorf("%w: AVIF; accepted are JPEG, PNG, WebP, GIF, BMP, TIFF", pipeline.ErrUnsupportedImage))
+			job.Fail(fmt.Errorf("%w: AVIF; accepted are JPEG, PNG, WebP, GIF, BMP, TIFF", decode.ErrUnsupportedFormat))
 		}
 	}
 }
 
-func (s *service) encode(_ int, jobs []*pipeline.Job) {
+func (s *service) encode(_ int, jobs []*pipeline.Job[fakeItem]) {
 	for _, job := range jobs {
 		var vector []float32
-		switch string(job.Image) {
+		switch string(job.Item.Image) {
 		case lostDevice:
-			job.Fail(fmt.Errorf("%w: device lost", pipeline.ErrUnavailable))
+			job.Fail(hailo.ErrDeviceLost)
 			continue
 		case failingImage:
-			job.Fail(fmt.Errorf("%w: status 7 at /dev/h1x-0", pipeline.ErrEncode))
+			job.Fail(fmt.Errorf("%w: status 7 at /dev/h1x-0", hailo.ErrEncode))
 			continue
 		case panickingImage:
 			panic("the stage panics")
@@ -214,7 +242,7 @@ func (s *service) encode(_ int, jobs []*pipeline.Job) {
 		case heldImage:
 			s.working <- struct{}{}
 			<-s.wait // whatever the deadline says
-			if string(job.Image) != heldImage {
+			if string(job.Item.Image) != heldImage {
 				panic("the image has changed under the device")
 			}
 			vector = testVector(heldImage)
@@ -226,21 +254,21 @@ func (s *service) encode(_ int, jobs []*pipeline.Job) {
 				job.Fail(fmt.Errorf("%w in the device", pipeline.ErrDeadline))
 				continue
 			}
-			vector = testVector(string(job.Image))
+			vector = testVector(string(job.Item.Image))
 		default:
-			vector = testVector(string(job.Image))
+			vector = testVector(string(job.Item.Image))
 		}
-		score(job, vector)
+		score(&job.Item, vector)
 	}
 }
 
 // score is the short way to write what stage score does.
-func score(job *pipeline.Job, image []float32) {
+func score(job *fakeItem, image []float32) {
 	if job.Embedding {
-		job.Result.Embedding = image
+		job.result.Embedding = image
 	}
 	n := len(job.Prompts) / testDimension
-	matches, sum := make([]pipeline.Match, n), 0.0
+	matches, sum := make([]stages.Match, n), 0.0
 	for i := range matches {
 		m := &matches[i]
 		m.Prompt = i
@@ -255,9 +283,9 @@ func score(job *pipeline.Job, image []float32) {
 			m.Score = m.Probability
 		}
 	}
-	slices.SortStableFunc(matches, func(a, b pipeline.Match) int { return cmp.Compare(b.Score, a.Score) })
-	matches = slices.DeleteFunc(matches, func(m pipeline.Match) bool { return job.Scoring.Cut && m.Score < job.Scoring.Threshold })
-	job.Result.Matches = matches[:min(len(matches), job.Scoring.TopK)]
+	slices.SortStableFunc(matches, func(a, b stages.Match) int { return cmp.Compare(b.Score, a.Score) })
+	matches = slices.DeleteFunc(matches, func(m stages.Match) bool { return job.Scoring.Cut && m.Score < job.Scoring.Threshold })
+	job.result.Matches = matches[:min(len(matches), job.Scoring.TopK)]
 }
 
 // prompts stands for the cache and the text encoder.
@@ -266,9 +294,9 @@ func (s *service) prompts(ctx context.Context, _ fair.Caller, texts []string) (*
 	for _, text := range texts {
 		switch text {
 		case unencodableText:
-			return nil, fmt.Errorf("texts: %w", pipeline.ErrEncode)
+			return nil, fmt.Errorf("texts: %w", hailo.ErrEncode)
 		case unavailableText:
-			return nil, fmt.Errorf("texts: %w: the device is being brought back", pipeline.ErrUnavailable)
+			return nil, fmt.Errorf("texts: %w: the device is being brought back", hailo.ErrDeviceLost)
 		case waitingText:
 			s.working <- struct{}{}
 			<-ctx.Done()

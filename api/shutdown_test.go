@@ -116,7 +116,7 @@ func TestShutdownGivesUp(t *testing.T) {
 
 func TestPipelineClosedFirst(t *testing.T) {
 	s := serve(t, nil)
-	if err := s.pipeline.Close(context.Background()); err != nil {
+	if err := s.line.Close(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	s.post(t, "/v1/classify", classifyBody(goodImage, "", "x")).wantError(t, 503, "stopping", "stopping")
@@ -146,7 +146,7 @@ func TestNewRefuses(t *testing.T) {
 		change func(*Config, *Service)
 	}{
 		{"config", func(c *Config, _ *Service) { c.Port = -1 }},
-		{"no pipeline", func(_ *Config, s *Service) { s.Pipeline = nil }},
+		{"no pipeline", func(_ *Config, s *Service) { s.Line = nil }},
 		{"no prompts", func(_ *Config, s *Service) { s.Prompts = nil }},
 		{"no health", func(_ *Config, s *Service) { s.Health = nil }},
 		{"no log", func(_ *Config, s *Service) { s.Log = nil }},

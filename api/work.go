@@ -12,8 +12,10 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"hailoclip/cache"
+	"hailoclip/hailo"
 	"hailoclip/pipeline"
 	"hailoclip/pipeline/fair"
+	"hailoclip/stages"
 )
 
 // work is what a request with work in it needs memory for. It comes from a pool and goes back
@@ -25,7 +27,8 @@ import (
 type work struct {
 	body    []byte // the body as it came; later the image, over its own text; of server.bodies
 	in      input  // points into body
-	job     pipeline.Job
+	request stages.Request
+	result  stages.Result
 	scratch [scratchBytes]byte
 
 	caller fair.Caller
@@ -48,7 +51,7 @@ func newWork(s *Server) *work {
 // release gives up one hold on w; the last one puts it back, and the buffer of the body.
 func (w *work) release() {
 	if w.holders.Add(-1) == 0 {
-		w.in, w.job, w.ctx, w.read, w.texts = input{}, pipeline.Job{}, nil, 0, 0
+		w.in, w.request, w.result, w.ctx, w.read, w.texts = input{}, stages.Request{}, stages.Result{}, nil, 0, 0
 		if poison != nil {
 			poison(w.scratch[:])
 		}
@@ -150,11 +153,11 @@ func (w *work) unpacking(step func() error) error {
 	return step()
 }
 
-// decodeImage takes the image out of the request into the job. The input is used up by it.
+// decodeImage takes the image out of the request into the request for the line. The input is used up by it.
 func (w *work) decodeImage() error {
 	err := w.unpacking(func() error {
 		image, err := w.in.decodeImage(w.body, &w.scratch)
-		w.job.Image = slices.Clip(image) // behind it lies what is left of the text, and of older bodies
+		w.request.Image = slices.Clip(image) // behind it lies what is left of the text, and of older bodies
 		return err
 	})
 	w.read = time.Since(w.began)
@@ -171,7 +174,7 @@ func (s *Server) vectors(w *work, texts []string) (*cache.Prompts, error) {
 		return found, nil
 	case w.ctx.Err() != nil: // whatever it says, this is why
 		return nil, w.late()
-	case errors.Is(err, pipeline.ErrEncode), errors.Is(err, cache.ErrEncode):
+	case errors.Is(err, hailo.ErrEncode), errors.Is(err, cache.ErrEncode):
 		return nil, fmt.Errorf("%w: %w", errEncodeText, err)
 	}
 	return nil, err
@@ -193,17 +196,14 @@ func trimmed(texts []string, limit int) []string {
 	return cut
 }
 
-// run takes the job through the line. After an error only the line may touch the job.
-func (s *Server) run(w *work) error {
+// run takes the image through the line.
+func (s *Server) run(w *work) (err error) {
 	w.holders.Add(1)
-	w.job.Left, w.job.Caller = w.left, w.caller
-	if err := s.svc.Pipeline.Do(w.ctx, &w.job); err != nil {
-		if errors.Is(err, pipeline.ErrDeadline) && w.ctx.Err() != nil {
-			return w.late() // the line does not say whether it was the clock or Shutdown
-		}
-		return err
+	w.request.Release, w.request.Lane = w.left, pipeline.Lane{Caller: w.caller}
+	if w.result, err = s.svc.Line.Do(w.ctx, &w.request); errors.Is(err, pipeline.ErrDeadline) && w.ctx.Err() != nil {
+		return w.late() // the line does not say whether it was the clock or Shutdown
 	}
-	return nil
+	return err
 }
 
 // late is the error of a request whose deadline has passed, or that was cut short by Shutdown or

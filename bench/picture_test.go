@@ -3,6 +3,7 @@ package bench
 import (
 	"bytes"
 	"context"
+	"errors"
 	"image"
 	"image/jpeg"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"hailoclip/pipeline"
+	"hailoclip/stages"
 )
 
 func TestPhoto(t *testing.T) {
@@ -70,24 +72,22 @@ func TestMachine(t *testing.T) {
 }
 
 func TestProfile(t *testing.T) {
-	line, err := pipeline.New(pipeline.Stage{Name: "decode", Queue: 1, Workers: 1, Work: func(_ int, jobs []*pipeline.Job) {
-		for _, job := range jobs {
-			if len(job.Image) == 0 {
-				job.Fail(pipeline.ErrBadImage)
-			}
+	do := func(_ context.Context, r *stages.Request) (result stages.Result, err error) {
+		if len(r.Image) == 0 {
+			return result, errors.New("no image")
 		}
-	}})
-	if err != nil {
-		t.Fatal(err)
+		for i, name := range []string{"decode", "resize", "encode", "score"} {
+			result.Times[i] = pipeline.StageTime{Stage: name, Work: time.Millisecond}
+		}
+		return result, nil
 	}
-	defer line.Close(context.Background())
 	pictures := []Picture{{"one", []byte("1")}, {"two", []byte("22")}}
-	paths, err := Profile(t.Context(), line, pictures, nil, pipeline.Scoring{}, 50*time.Millisecond)
+	paths, err := Profile(t.Context(), do, pictures, nil, stages.Scoring{}, 50*time.Millisecond)
 	if err != nil || len(paths) != 2 {
 		t.Fatalf("%v, %d paths", err, len(paths))
 	}
 	for i, p := range paths {
-		if p.Name != pictures[i].Name || p.Images < 1 || len(p.Stages) != 1 || p.Stages[0].Stage != "decode" || p.Latency.Max <= 0 || p.Mallocs <= 0 {
+		if p.Name != pictures[i].Name || p.Images < 1 || len(p.Stages) != 4 || p.Stages[0].Stage != "decode" || p.Latency.Max <= 0 || p.Mallocs <= 0 {
 			t.Errorf("%+v", p)
 		}
 	}
@@ -96,7 +96,7 @@ func TestProfile(t *testing.T) {
 	if !strings.Contains(out.String(), "whole way") {
 		t.Error(out.String())
 	}
-	if _, err := Profile(t.Context(), line, []Picture{{Name: "bad"}}, nil, pipeline.Scoring{}, time.Millisecond); err == nil || !strings.HasPrefix(err.Error(), "bad: ") {
+	if _, err := Profile(t.Context(), do, []Picture{{Name: "bad"}}, nil, stages.Scoring{}, time.Millisecond); err == nil || !strings.HasPrefix(err.Error(), "bad: ") {
 		t.Errorf("error %v", err)
 	}
 }

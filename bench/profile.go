@@ -10,7 +10,7 @@ import (
 	"runtime/pprof"
 	"time"
 
-	"hailoclip/pipeline"
+	"hailoclip/stages"
 )
 
 // Picture is a compressed image and what to call it.
@@ -32,15 +32,18 @@ type Path struct {
 	Mallocs   float64        `json:"mallocs"`
 }
 
+// Do is stages.Line.Do.
+type Do func(context.Context, *stages.Request) (stages.Result, error)
+
 // Profile sends each picture through the line again and again for the duration, after a tenth
 // of that to warm up. prompts are the vectors to score against, n x dimension.
-func Profile(ctx context.Context, line *pipeline.Pipeline, pictures []Picture, prompts []float32, scoring pipeline.Scoring, d time.Duration) ([]Path, error) {
+func Profile(ctx context.Context, do Do, pictures []Picture, prompts []float32, scoring stages.Scoring, d time.Duration) ([]Path, error) {
 	var paths []Path
 	for _, p := range pictures {
-		if _, err := profile(ctx, line, p, prompts, scoring, d/10); err != nil {
+		if _, err := profile(ctx, do, p, prompts, scoring, d/10); err != nil {
 			return nil, fmt.Errorf("%s: %w", p.Name, err)
 		}
-		path, err := profile(ctx, line, p, prompts, scoring, d)
+		path, err := profile(ctx, do, p, prompts, scoring, d)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", p.Name, err)
 		}
@@ -49,31 +52,31 @@ func Profile(ctx context.Context, line *pipeline.Pipeline, pictures []Picture, p
 	return paths, nil
 }
 
-func profile(ctx context.Context, line *pipeline.Pipeline, p Picture, prompts []float32, scoring pipeline.Scoring, d time.Duration) (Path, error) {
+func profile(ctx context.Context, do Do, p Picture, prompts []float32, scoring stages.Scoring, d time.Duration) (Path, error) {
 	path := Path{Name: p.Name, Bytes: len(p.Data)}
-	var stages stageTimes
+	var times stageTimes
 	all := newHistogram(3)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	cpu := ownCPU()
 	for end := time.Now().Add(d); time.Now().Before(end) || path.Images == 0; path.Images++ {
-		job := &pipeline.Job{Image: p.Data, Prompts: prompts, Scoring: scoring}
 		begin := time.Now()
-		if err := line.Do(ctx, job); err != nil {
+		result, err := do(ctx, &stages.Request{Image: p.Data, Prompts: prompts, Scoring: scoring})
+		if err != nil {
 			return path, err
 		}
 		took := time.Since(begin)
 		observe(all, took)
-		stages.n++
-		for _, t := range job.Times() {
-			stages.addTime([]byte(t.Stage), t.Work)
+		times.n++
+		for _, t := range result.Times {
+			times.addTime([]byte(t.Stage), t.Work)
 		}
 	}
 	n := float64(path.Images)
 	path.CPU = (ownCPU() - cpu).Seconds() * 1000 / n
 	runtime.ReadMemStats(&after)
 	path.Allocated, path.Mallocs = float64(after.TotalAlloc-before.TotalAlloc)/n, float64(after.Mallocs-before.Mallocs)/n
-	path.Latency, path.Stages = latencyOf(all), stages.latencies()
+	path.Latency, path.Stages = latencyOf(all), times.latencies()
 	return path, nil
 }
 

@@ -17,7 +17,7 @@ var mayImport = map[string][]string{
 	"hailo":    {},
 	"cache":    {leaf},
 	"stages":   {"pipeline", "hailo"},
-	"api":      {"pipeline", "cache"},
+	"api":      {"pipeline", "stages", "hailo", "cache"},
 	"configs":  {"pipeline", "hailo", "cache", "stages", "api"}, // their Config types
 	"cmd":      {"pipeline", "hailo", "cache", "stages", "api", "configs", "bench"},
 	"bench":    {"pipeline", "hailo", "cache", "stages", "api", "configs"},

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"hailoclip/bench"
-	"hailoclip/pipeline"
 	"hailoclip/pipeline/fair"
+	"hailoclip/stages"
 )
 
 // benchPictures are the flags that say which pictures to send.
@@ -98,8 +98,8 @@ func (c *benchProfileCmd) profile(ctx context.Context, e *engine, pictures []ben
 	if err != nil {
 		return err
 	}
-	scoring := pipeline.Scoring{LogitScale: e.logitScale(), Softmax: true, TopK: 3}
-	paths, err := bench.Profile(ctx, e.pipe, pictures, vectors, scoring, c.Duration)
+	scoring := stages.Scoring{LogitScale: e.logitScale(), Softmax: true, TopK: 3}
+	paths, err := bench.Profile(ctx, e.line.Do, pictures, vectors, scoring, c.Duration)
 	if err := errors.Join(err, stop()); err != nil {
 		return err
 	}

@@ -13,8 +13,8 @@ import (
 
 	"hailoclip/cache"
 	"hailoclip/hailo"
-	"hailoclip/pipeline"
 	"hailoclip/pipeline/fair"
+	"hailoclip/stages"
 )
 
 type classifyCmd struct {
@@ -72,7 +72,7 @@ func (c *classifyCmd) classify(ctx context.Context, e *engine) error {
 	if err != nil {
 		return err
 	}
-	scoring := pipeline.Scoring{LogitScale: e.logitScale(), Softmax: e.cfg.CLIP.ApplySoftmax, TopK: len(c.Prompt)}
+	scoring := stages.Scoring{LogitScale: e.logitScale(), Softmax: e.cfg.CLIP.ApplySoftmax, TopK: len(c.Prompt)}
 	if c.TopK > 0 {
 		scoring.TopK = c.TopK
 	}
@@ -114,13 +114,13 @@ func (c *classifyCmd) classify(ctx context.Context, e *engine) error {
 	return c.print(stdout, verdicts)
 }
 
-func (c *classifyCmd) one(ctx context.Context, e *engine, name string, prompts *cache.Prompts, s pipeline.Scoring) verdict {
+func (c *classifyCmd) one(ctx context.Context, e *engine, name string, prompts *cache.Prompts, s stages.Scoring) verdict {
 	v := verdict{Image: name, Model: e.model.Name, Matches: []match{}}
 	image, err := readImage(name, e.cfg.Server.MaxBodyBytes)
 	if err == nil {
-		job := &pipeline.Job{Image: image, Prompts: prompts.Matrix, Scoring: s}
-		if err = e.pipe.Do(ctx, job); err == nil {
-			for i, m := range job.Result.Matches {
+		var result stages.Result
+		if result, err = e.line.Do(ctx, &stages.Request{Image: image, Prompts: prompts.Matrix, Scoring: s}); err == nil {
+			for i, m := range result.Matches {
 				v.Matches = append(v.Matches, match{Text: c.Prompt[m.Prompt], Score: m.Score, Rank: i + 1,
 					Cosine: m.Cosine, Probability: m.Probability, Truncated: prompts.Rows[m.Prompt].Truncated})
 			}

@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 
-	"hailoclip/pipeline"
 	"hailoclip/pipeline/fair"
+	"hailoclip/stages"
 )
 
 type embedCmd struct {
@@ -34,11 +34,11 @@ func (c *embedImageCmd) Run(ctx context.Context, g *globals) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", printable(c.Image), err)
 		}
-		job := &pipeline.Job{Image: image, Embedding: true}
-		if err := e.pipe.Do(ctx, job); err != nil {
+		result, err := e.line.Do(ctx, &stages.Request{Image: image, Embedding: true})
+		if err != nil {
 			return fmt.Errorf("%s: %w", printable(c.Image), err)
 		}
-		v := job.Result.Embedding
+		v := result.Embedding
 		return embedded{Embedding: v, Dimension: len(v), Model: e.model.Name}.print()
 	})
 }

@@ -27,7 +27,6 @@ type engine struct {
 	store     *cache.Store
 	texts     []*cache.TextEmbeddings // one for each text encoder, in the order in which to try them
 	line      *stages.Line
-	pipe      *pipeline.Pipeline
 	memory    memoryPlan
 
 	simulatedVectors bool // vectors say nothing of images and texts: see simulatedVectorsWarning
@@ -94,12 +93,12 @@ func (e *engine) open(ctx context.Context, state string) (err error) {
 		e.texts = append(e.texts, texts)
 	}
 	e.memory = e.divideMemory()
-	workers := cfg.Performance.WorkerThreads
-	budget := decode.NewBudget(e.memory.images, e.memory.runtime, workers, cfg.Performance.MaxQueueSize)
-	e.line = stages.NewLine(cfg.CLIP.Pictures, e.encoders.images, e.model.ImageSize, workers, budget)
-	if e.pipe, err = pipeline.New(e.line.Stages(cfg.Performance)...); err != nil {
+	budget := decode.NewBudget(e.memory.images, e.memory.runtime, cfg.Performance.WorkerThreads, cfg.Performance.MaxQueueSize)
+	line, err := stages.NewLine(cfg.CLIP.Pictures, cfg.Performance, e.encoders.images, e.model.ImageSize, budget)
+	if err != nil {
 		return err
 	}
+	e.line = line
 	if e.simulatedVectors = o.simulatedVectors(); e.simulatedVectors {
 		log.Warn(simulatedVectorsWarning)
 	}
@@ -149,7 +148,7 @@ func (e *engine) encodeTexts(backend hailo.Backend) cache.EncodeFunc {
 	}
 }
 
-// prompts returns the vectors of texts for a caller of the REST interface, with the pipeline's errors. The
+// prompts returns the vectors of texts for a caller of the REST interface, with the errors of cache and hailo. The
 // next text encoder is asked only while the one before has lost its device: what that has in
 // the cache is still good.
 func (e *engine) prompts(ctx context.Context, caller fair.Caller, texts []string) (found *cache.Prompts, err error) {
@@ -158,7 +157,10 @@ func (e *engine) prompts(ctx context.Context, caller fair.Caller, texts []string
 			break
 		}
 	}
-	return found, promptError(err)
+	if errors.Is(err, hailo.ErrClosed) {
+		return nil, fmt.Errorf("%w: %w", pipeline.ErrClosed, err)
+	}
+	return found, err
 }
 
 // precompute encodes the prompts of text_embedding.prompt_file, in mode precomputed, beside the
@@ -175,21 +177,6 @@ func (e *engine) precompute(ctx context.Context) {
 	case n > 0:
 		e.log.Info("prompts of the prompt file are encoded", "prompts", n)
 	}
-}
-
-// promptError says which of the pipeline's errors an error of the backend is, which the REST
-// interface does not know.
-func promptError(err error) error {
-	for _, m := range []struct{ from, to error }{
-		{hailo.ErrDeviceLost, pipeline.ErrUnavailable},
-		{hailo.ErrClosed, pipeline.ErrClosed},
-		{hailo.ErrEncode, pipeline.ErrEncode},
-	} {
-		if errors.Is(err, m.from) {
-			return fmt.Errorf("%w: %w", m.to, err)
-		}
-	}
-	return err
 }
 
 // logitScale is the configured one, or the model's.
@@ -213,7 +200,7 @@ func (e *engine) health() api.Health {
 	case status.Degraded:
 		h.Status = api.Degraded
 	}
-	if stuck, ok := e.pipe.Stuck(); ok && h.Status != api.Unhealthy {
+	if stuck, ok := e.line.Stuck(); ok && h.Status != api.Unhealthy {
 		h.Status, h.Reason = api.Degraded, fmt.Sprintf("%d workers of the stage %s are stuck: they work on images whose deadline has passed", stuck.Workers, stuck.Stage)
 		if stuck.All {
 			h.Status = api.Unhealthy
@@ -235,8 +222,8 @@ func (e *engine) modelReason() string {
 // released: it ends with the process.
 func (e *engine) close(ctx context.Context) error {
 	var inside error
-	if e.pipe != nil {
-		inside = e.pipe.Close(ctx)
+	if e.line != nil {
+		inside = e.line.Close(ctx)
 	}
 	closed := make(chan error, 1)
 	go func() { closed <- e.release(inside == nil) }()

@@ -94,7 +94,7 @@ func newService(ctx context.Context, cfg configs.Config, state string, log servi
 		return giveUp(err)
 	}
 	server, err := api.New(cfg.Server, api.Service{
-		Pipeline: e.pipe, Prompts: e.prompts, Health: e.health, Stats: e.stats, Model: e.model.Name,
+		Line: e.line, Prompts: e.prompts, Health: e.health, Stats: e.stats, Model: e.model.Name,
 		LogitScale: e.logitScale(), Softmax: cfg.CLIP.ApplySoftmax,
 		RequestTimeout: cfg.Performance.RequestTimeout.Std(), Version: programVersion(), Log: log.requests,
 		Warning: e.warning(),

@@ -61,7 +61,7 @@ type workerStats struct {
 }
 
 func (e *engine) stats() any {
-	s := stats{Stages: e.pipe.Stats(), Cache: e.store.Stats(), Process: processNow()}
+	s := stats{Stages: e.line.Stats(), Cache: e.store.Stats(), Process: processNow()}
 	if e.encoders.device != nil {
 		m := e.encoders.device.Metrics()
 		s.NPU = newNPUStats(m)
