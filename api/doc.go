@@ -15,7 +15,7 @@
 //     Config.MaxBodyMemoryBytes. What the full queue would refuse is refused then.
 //   - input.parse reads the JSON without copying the image, then decodeImage writes the bytes
 //     of the image over the text it came from.
-//   - [pipeline.Pipeline.Do] has the image until it calls the job's Left; the buffer goes back
+//   - [clip.Engine] has the image until it calls the request's Release; the buffer goes back
 //     to its pool when both the line and the handler are done with it.
 //   - Errors become statuses in errors.go and nowhere else.
 package api

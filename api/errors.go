@@ -74,6 +74,7 @@ var outcomes = []outcome{
 	{decode.ErrUnsupportedFormat, 415, "unsupported_image", "", 0},
 	{errBodyMemory, 429, "queue_full", "Too many large requests at once, try again later", 1},
 	{pipeline.ErrQueueFull, 429, "queue_full", "The queue is full, try again later", 1},
+	{pipeline.ErrSuperseded, 429, "queue_full", "A newer image has taken the place of this one", 1},
 	{decode.ErrBusy, 429, "queue_full", "The queue is full, try again later", 1},
 	{cache.ErrBusy, 429, "queue_full", "Too many prompts wait to be encoded, try again later", 1},
 	{errGone, 499, "client_gone", "The client has closed the connection", 0}, // for the log
@@ -90,7 +91,6 @@ var outcomes = []outcome{
 	{context.Canceled, 504, "deadline_exceeded", "The deadline passed before the answer was ready", 0},
 	{cache.ErrEncode, 500, "encode_failed", "Failed to encode text", 0},
 	{hailo.ErrEncode, 500, "encode_failed", "Failed to encode image", 0},
-	{pipeline.ErrPanic, 500, "internal_error", internalSentence, 0},
 	{errInternalFailure, 500, "internal_error", internalSentence, 0},
 }
 

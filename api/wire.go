@@ -65,6 +65,9 @@ func serverTiming(ctx *fasthttp.RequestCtx, w *work, answer time.Duration) {
 	metric("read", "", w.read)
 	metric("text", "", w.result.TextTime)
 	for i, stage := range w.result.Times {
+		if stage.Stage == "" { // a text needs none
+			break
+		}
 		if i == 0 {
 			metric("queue", "", stage.Wait)
 		} else {

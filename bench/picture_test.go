@@ -77,7 +77,7 @@ func TestProfile(t *testing.T) {
 		if len(r.Image) == 0 {
 			return clip.Result{}, decode.ErrNotImage
 		}
-		return clip.Result{Result: stages.Result{Times: []pipeline.StageTime{{Stage: "decode"}}}}, nil
+		return clip.Result{Result: stages.Result{Times: [4]pipeline.StageTime{{Stage: "decode"}, {Stage: "resize"}, {Stage: "encode"}, {Stage: "score"}}}}, nil
 	}
 	pictures := []Picture{{"one", []byte("1")}, {"two", []byte("22")}}
 	paths, err := Profile(t.Context(), do, pictures, nil, 50*time.Millisecond)
@@ -85,7 +85,7 @@ func TestProfile(t *testing.T) {
 		t.Fatalf("%v, %d paths", err, len(paths))
 	}
 	for i, p := range paths {
-		if p.Name != pictures[i].Name || p.Images < 1 || len(p.Stages) != 1 || p.Stages[0].Stage != "decode" || p.Latency.Max <= 0 || p.Mallocs <= 0 {
+		if p.Name != pictures[i].Name || p.Images < 1 || len(p.Stages) != 4 || p.Stages[0].Stage != "decode" || p.Latency.Max <= 0 || p.Mallocs <= 0 {
 			t.Errorf("%+v", p)
 		}
 	}

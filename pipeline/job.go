@@ -2,65 +2,26 @@ package pipeline
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
-
-	"hailoclip/pipeline/fair"
 )
 
-// Job is one image on its way from a request to its answer.
+// Job is an item on its way through the line.
 //
-// The caller of Do fills the first part and reads the second after Do has returned nil. Once
-// given to Do the job belongs to the line: when Do returns an error, the line may still be
-// working on it, so the caller must not touch the job, nor the memory behind Image, until
-// Left has been called.
-type Job struct {
-	Image     []byte    // the compressed image; the stages only read it
-	Prompts   []float32 // n x dimension, row-major, rows of unit length; shared, only read. Empty: no matches
-	Scoring   Scoring   // how to turn cosines into matches
-	Embedding bool      // also copy the image embedding into Result
-
-	Caller fair.Caller // whose turn it is
-
-	// Left is called exactly once for every job given to Do, whatever Do returns, when nothing
-	// in the line will touch the job any more. It runs on a worker: it must not block. May be nil.
-	Left func()
-
-	// Result is what the stages found out.
-	Result Result
-
-	// State is what the stages keep for this job between them. It is released when the job
-	// leaves the line. Only stages use it.
-	State interface{ Release() }
+// Once given to Do it belongs to the line: when Do returns an error, the line may still be working on it, so the
+// caller must not touch it again, nor what Item refers to until Hooks.Leave has been called. After a nil error the
+// caller owns it, and may give it to Do once more.
+type Job[T any] struct {
+	Item T
+	Lane Lane // where it enters
 
 	ctx    context.Context
 	err    error
-	done   chan struct{} // closed when the job has left the line
+	done   chan struct{} // gets a value when the job has left the line
 	queued time.Time     // when it was put into the queue it waits in
-	stages [maxStages]StageTime
+	times  [maxStages]StageTime
 	passed int
-}
-
-// Scoring says how cosine similarities become matches.
-type Scoring struct {
-	LogitScale float64 // factor of the cosines before the softmax
-	Softmax    bool    // score is the probability (with two prompts or more), not the cosine
-	TopK       int     // at most this many matches
-	Cut        bool    // leave out the matches whose score is below Threshold
-	Threshold  float64
-}
-
-// Result is the answer of a job.
-type Result struct {
-	Embedding []float32 // unit length; nil unless asked for
-	Matches   []Match   // by falling score, equal scores by falling cosine, then in the order of the prompts
-}
-
-// Match is a prompt that fits the image.
-type Match struct {
-	Prompt      int     // index of the prompt, from 0
-	Cosine      float64 // -1..1
-	Probability float64 // softmax over all prompts, 0..1
-	Score       float64 // what matches are ordered by
 }
 
 // StageTime is the time that a job spent in one stage.
@@ -70,33 +31,25 @@ type StageTime struct {
 	Work  time.Duration // in its worker
 }
 
-// Context carries the deadline of the job. Stages only.
-func (j *Job) Context() context.Context { return j.ctx }
+// Context carries the deadline of the job. For stages and hooks.
+func (j *Job[T]) Context() context.Context { return j.ctx }
 
-// Fail makes err the outcome of the job: it leaves the line after this stage. The first error
-// counts. Stages only.
-func (j *Job) Fail(err error) {
-	if j.err == nil {
-		j.err = err
+// Fail makes err the outcome of the job, which leaves the line after this stage. The first error counts. The end of a
+// context becomes an ErrDeadline. For stages and hooks.
+func (j *Job[T]) Fail(err error) {
+	if j.err != nil {
+		return
 	}
+	ended := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) ||
+		j.ctx.Err() != nil && errors.Is(err, context.Cause(j.ctx))
+	if ended && !errors.Is(err, ErrDeadline) {
+		err = fmt.Errorf("%w: %w", ErrDeadline, err)
+	}
+	j.err = err
 }
-
-// Failed says whether a stage has failed the job. Stages only.
-func (j *Job) Failed() bool { return j.err != nil }
 
 // Times returns the time in each stage that the job has passed, in order.
-func (j *Job) Times() []StageTime { return j.stages[:j.passed] }
+func (j *Job[T]) Times() []StageTime { return j.times[:j.passed] }
 
-// leave ends the life of the job in the line. The holder of the job calls it once, and must
-// not touch the job afterwards.
-func (j *Job) leave() {
-	if j.State != nil {
-		j.State.Release()
-		j.State = nil
-	}
-	left := j.Left
-	close(j.done)
-	if left != nil {
-		left()
-	}
-}
+// late is the error of a job whose context has ended.
+func (j *Job[T]) late() error { return fmt.Errorf("%w: %w", ErrDeadline, context.Cause(j.ctx)) }

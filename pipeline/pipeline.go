@@ -1,3 +1,18 @@
+// Package pipeline moves jobs through a line of stages.
+//
+// A [Job] is an item of any type and its way from a request to its answer. A [Stage] is a bounded queue and the
+// workers that read it. A [Pipeline] is a row of stages. This package knows nothing of what they do and promises:
+//
+//   - [Pipeline.Do] answers by the deadline of its context, whatever the stages do.
+//   - Work is refused at the front door only: a full first queue is ErrQueueFull at once,
+//     a full queue inside the line means wait.
+//   - One goroutine holds a job at a time; the send to the next queue is the transfer.
+//   - A stage with a batch size takes what is queued, up to that size. It does not wait for
+//     more, unless MaxWait says so.
+//   - A panic in a stage fails the jobs of its batch and nothing else.
+//   - Every job leaves the line exactly once.
+//   - Close drains: the first queue is closed, and the last worker out of each stage closes
+//     the next one. No goroutine is left behind.
 package pipeline
 
 import (
@@ -5,43 +20,53 @@ import (
 	"fmt"
 	"sync"
 	"time"
-
-	"hailoclip/pipeline/fair"
 )
 
-// Pipeline is a line of running stages. Safe for concurrent use.
-type Pipeline struct {
-	lines   []*line
-	door    *door // in front of the first line
+// Pipeline is a line of running stages for items of type T. Safe for concurrent use.
+type Pipeline[T any] struct {
+	hooks   Hooks[T]
+	lines   []*line[T]
 	workers sync.WaitGroup
 
 	abandon     chan struct{} // closed when Close gives up on what is still inside
 	abandonOnce sync.Once
 }
 
+// Hooks are what happens to a job at the ends of the line. Each may be nil.
+type Hooks[T any] struct {
+	// Enter is called for every job before it may queue, by the goroutine that called Do. It may block until the
+	// job's context ends. An error is the job's.
+	Enter func(*Job[T]) error
+
+	// Leave is called exactly once for every job given to Do, whatever Do returns, when nothing in the line will
+	// touch the item any more. It gives back what the item holds. It may run on a worker: it must not block.
+	Leave func(*Job[T])
+}
+
 // New starts the workers of all stages. At least one stage, at most 8.
-func New(stages ...Stage) (*Pipeline, error) {
+func New[T any](hooks Hooks[T], stages ...Stage[T]) (*Pipeline[T], error) {
 	if len(stages) == 0 || len(stages) > maxStages {
 		return nil, fmt.Errorf("pipeline: %d stages, want 1 to %d", len(stages), maxStages)
 	}
-	p := &Pipeline{abandon: make(chan struct{})}
+	p := &Pipeline[T]{hooks: hooks, abandon: make(chan struct{})}
 	for i, s := range stages {
 		if err := s.validate(i == 0); err != nil {
 			return nil, fmt.Errorf("pipeline: %w", err)
 		}
-		p.lines = append(p.lines, &line{Stage: s, in: make(chan *Job, s.Queue)})
-	}
-	p.door = &door{announce: p.lines[0].in}
-	p.lines[0].door = p.door
-	for i, l := range p.lines {
-		if i+1 < len(p.lines) {
-			l.next = p.lines[i+1]
+		l := &line[T]{Stage: s, pipeline: p, in: make(chan *Job[T], s.Queue), crew: crew{able: s.Workers}}
+		l.working.Store(int32(s.Workers))
+		for n := range s.Workers {
+			l.crew.spare = append(l.crew.spare, s.Workers+n)
 		}
-		l.working.Store(int32(l.Workers))
-		l.ended = p.workers.Done
-		l.crew.able = l.Workers
+		if i == 0 {
+			l.door = &door[T]{announce: l.in}
+		} else {
+			p.lines[i-1].next = l
+		}
+		p.lines = append(p.lines, l)
+	}
+	for _, l := range p.lines {
 		for n := range l.Workers {
-			l.crew.spare = append(l.crew.spare, l.Workers+n)
 			p.workers.Add(1)
 			go l.worker(n)
 		}
@@ -50,29 +75,28 @@ func New(stages ...Stage) (*Pipeline, error) {
 }
 
 // Do takes the job through the line. It blocks until the job is finished or ctx ends; with a
-// deadline in ctx it therefore always answers by the deadline, if Enter of the first stage does.
+// deadline in ctx it therefore always answers by the deadline, if Enter does.
 //
 // Errors: ErrQueueFull and ErrClosed without having started, ErrQueueFull also when a caller with less waiting took
-// the job's place in the queue; ErrDeadline when ctx ended first
+// the job's place in the queue; ErrDeadline, which wraps the cause of ctx, when ctx ended first
 // (the line still finishes or drops the job behind it); ErrClosed when Close gave up waiting;
-// otherwise what a stage gave to Job.Fail. See Job for what may be touched afterwards.
-func (p *Pipeline) Do(ctx context.Context, job *Job) error {
-	job.ctx, job.done = ctx, make(chan struct{})
-	if err := p.enter(job); err != nil {
-		job.Fail(err) // before leave: afterwards the job may be somebody else's
-		job.leave()
-		return err
+// otherwise what was given to Job.Fail. See Job for what may be touched afterwards.
+func (p *Pipeline[T]) Do(ctx context.Context, job *Job[T]) error {
+	job.ctx, job.err, job.passed = ctx, nil, 0
+	if job.done == nil {
+		job.done = make(chan struct{}, 1)
+	}
+	if !p.enter(job) {
+		return p.leave(job)
 	}
 	select {
 	case <-job.done:
 		return job.err
 	case <-ctx.Done():
-		if p.door.giveUp(job) {
-			job.Fail(fmt.Errorf("%w: %w", ErrDeadline, context.Cause(ctx)))
-			p.lines[0].count(job)
-			err := job.err
-			job.leave()
-			return err
+		if p.door().giveUp(job) {
+			job.Fail(job.late())
+			p.lines[0].count(job.err)
+			return p.leave(job)
 		}
 	case <-p.abandon:
 	}
@@ -82,52 +106,67 @@ func (p *Pipeline) Do(ctx context.Context, job *Job) error {
 	default:
 	}
 	if ctx.Err() != nil {
-		return fmt.Errorf("%w: %w", ErrDeadline, context.Cause(ctx))
+		return job.late()
 	}
 	return fmt.Errorf("%w: not finished in time", ErrClosed)
 }
 
-// Refuses says why a job of the caller would be refused now, nil when it would not. It is for refusing cheaply,
-// before a request is read or parsed; Do is what decides. Safe for concurrent use.
-func (p *Pipeline) Refuses(c fair.Caller) error { return p.door.refuses(c) }
+// Refuses says why a job of the lane would be refused now, nil when it would not. It is for refusing cheaply,
+// before a request is read or parsed; Do is what decides.
+func (p *Pipeline[T]) Refuses(lane Lane) error { return p.door().refuses(lane) }
 
-// enter puts the job into the first queue, or says why not.
-func (p *Pipeline) enter(job *Job) error {
-	first := p.lines[0]
-	if first.Enter != nil {
-		if err := p.door.refuses(job.Caller); err != nil {
-			return err
+func (p *Pipeline[T]) door() *door[T] { return p.lines[0].door }
+
+// enter puts the job into the first queue, or fails it.
+func (p *Pipeline[T]) enter(job *Job[T]) bool {
+	if p.hooks.Enter != nil {
+		if err := p.Refuses(job.Lane); err != nil {
+			job.Fail(err)
+			return false
 		}
-		first.call([]*Job{job}, func() {
-			if err := first.Enter(job); err != nil {
+		first := p.lines[0]
+		first.call([]*Job[T]{job}, func() {
+			if err := p.hooks.Enter(job); err != nil {
 				job.Fail(err)
 			}
 		})
-		switch {
-		case job.err == nil:
-		case job.ctx.Err() != nil:
-			first.expired.Add(1)
-			return fmt.Errorf("%w: %w", ErrDeadline, context.Cause(job.ctx))
-		default:
-			first.count(job)
-			return job.err
+		if job.err != nil {
+			first.count(job.err)
+			return false
 		}
 	}
 	job.queued = time.Now()
-	displaced, err := p.door.enter(job)
+	displaced, err := p.door().enter(job)
 	if displaced != nil {
 		displaced.Fail(errDisplaced)
-		displaced.leave()
+		p.finish(displaced)
 	}
-	return err
+	if err != nil {
+		job.Fail(err)
+	}
+	return err == nil
+}
+
+// finish ends the life of a job in the line, for a holder that is not its Do; the holder must not touch it afterwards.
+func (p *Pipeline[T]) finish(job *Job[T]) {
+	_ = p.leave(job)
+	job.done <- struct{}{}
+}
+
+// leave has the item give back what it holds, and returns the outcome of the job.
+func (p *Pipeline[T]) leave(job *Job[T]) error {
+	if p.hooks.Leave != nil {
+		p.hooks.Leave(job)
+	}
+	return job.err
 }
 
 // Close refuses new jobs, lets the line finish those inside and waits for all workers to end.
 // When ctx ends first, the callers of Do that still wait get ErrClosed, and Close returns the
 // cause of ctx although workers may still run. It does not wait for stuck workers that have been replaced; when there
 // are some, its error says so. It may be called again, and concurrently.
-func (p *Pipeline) Close(ctx context.Context) error {
-	p.door.close()
+func (p *Pipeline[T]) Close(ctx context.Context) error {
+	p.door().close()
 	ended := make(chan struct{})
 	go func() { p.workers.Wait(); close(ended) }()
 	select {

@@ -12,7 +12,7 @@ import (
 const maxStages = 8
 
 // Stage is a bounded queue and the workers that read it.
-type Stage struct {
+type Stage[T any] struct {
 	Name    string
 	Queue   int           // jobs that may wait in front of it, at least 0 (1 for the first stage)
 	Workers int           // at least 1
@@ -23,14 +23,10 @@ type Stage struct {
 	// before the call. worker is 0..2*Workers-1; one worker makes one call at a time, and the upper
 	// half works only in the place of those that are stuck (see Stuck). It calls
 	// Fail on jobs that cannot go on, and keeps neither the slice nor the jobs.
-	Work func(worker int, jobs []*Job)
-
-	// Enter, of the first stage only, is called for every job before it may queue, by the goroutine that
-	// called Do. It may block until the job's context ends. An error is the job's. May be nil.
-	Enter func(job *Job) error
+	Work func(worker int, jobs []*Job[T])
 }
 
-func (s *Stage) validate(first bool) error {
+func (s *Stage[T]) validate(first bool) error {
 	switch {
 	case s.Work == nil:
 		return fmt.Errorf("stage %q has no Work", s.Name)
@@ -40,27 +36,25 @@ func (s *Stage) validate(first bool) error {
 		return fmt.Errorf("stage %q has batch size %d", s.Name, s.Batch)
 	case s.Queue < 0, first && s.Queue < 1:
 		return fmt.Errorf("stage %q has a queue of %d", s.Name, s.Queue)
-	case s.Enter != nil && !first:
-		return fmt.Errorf("stage %q has an Enter, but is not the first", s.Name)
 	}
 	return nil
 }
 
 // line is a running stage.
-type line struct {
-	Stage
-	in      chan *Job
-	door    *door        // of the first one; in is its announcements then
-	next    *line        // nil for the last one
-	working atomic.Int32 // workers that have not ended
-	ended   func()       // called by each worker at its end
-	crew    crew
+type line[T any] struct {
+	Stage[T]
+	pipeline *Pipeline[T]
+	in       chan *Job[T]
+	door     *door[T]     // of the first one; in is its announcements then
+	next     *line[T]     // nil for the last one
+	working  atomic.Int32 // workers that have not ended
+	crew     crew
 	counters
 }
 
 // worker runs until the queue is closed and empty, or until it has been replaced.
-func (l *line) worker(n int) {
-	batch := make([]*Job, 0, max(l.Batch, 1))
+func (l *line[T]) worker(n int) {
+	batch := make([]*Job[T], 0, max(l.Batch, 1))
 	w := &watch{}
 	for job := range l.in {
 		batch = l.gather(l.add(batch[:0], job))
@@ -71,11 +65,11 @@ func (l *line) worker(n int) {
 	if l.working.Add(-1) == 0 && l.next != nil {
 		close(l.next.in)
 	}
-	l.ended()
+	l.pipeline.workers.Done()
 }
 
 // add appends to batch what came out of the queue.
-func (l *line) add(batch []*Job, job *Job) []*Job {
+func (l *line[T]) add(batch []*Job[T], job *Job[T]) []*Job[T] {
 	if l.door != nil {
 		if job = l.door.next(); job == nil {
 			return batch
@@ -85,76 +79,72 @@ func (l *line) add(batch []*Job, job *Job) []*Job {
 }
 
 // gather fills the batch with what is queued, and waits for more only if MaxWait says so.
-func (l *line) gather(batch []*Job) []*Job {
+func (l *line[T]) gather(batch []*Job[T]) []*Job[T] {
+	var timer *time.Timer
 	for len(batch) < cap(batch) {
+		var job *Job[T]
+		ok := false
 		select {
-		case job, ok := <-l.in:
-			if !ok {
-				return batch
-			}
-			batch = l.add(batch, job)
-			continue
+		case job, ok = <-l.in:
 		default:
-		}
-		break
-	}
-	if l.MaxWait <= 0 || len(batch) == 0 || len(batch) == cap(batch) {
-		return batch
-	}
-	timer := time.NewTimer(l.MaxWait)
-	defer timer.Stop()
-	for len(batch) < cap(batch) {
-		select {
-		case job, ok := <-l.in:
-			if !ok {
+			if l.MaxWait <= 0 || len(batch) == 0 {
 				return batch
 			}
-			batch = l.add(batch, job)
-		case <-timer.C:
+			if timer == nil {
+				timer = time.NewTimer(l.MaxWait)
+				defer timer.Stop()
+			}
+			select {
+			case job, ok = <-l.in:
+			case <-timer.C:
+			}
+		}
+		if !ok {
 			return batch
 		}
+		batch = l.add(batch, job)
 	}
 	return batch
 }
 
 // run does the stage's work for a batch and passes every job on. It says whether the worker has been replaced
 // meanwhile.
-func (l *line) run(worker int, w *watch, batch []*Job) (replaced bool) {
+func (l *line[T]) run(worker int, w *watch, batch []*Job[T]) (replaced bool) {
 	defer clear(batch) // a worker that waits must not keep the last jobs alive
 	start := time.Now()
 	live := batch[:0]
 	for _, job := range batch {
-		if err := job.ctx.Err(); err != nil {
-			job.Fail(fmt.Errorf("%w before %s", ErrDeadline, l.Name))
-			l.count(job)
-			job.leave()
+		if job.ctx.Err() == nil {
+			live = append(live, job)
 			continue
 		}
-		live = append(live, job)
+		job.Fail(fmt.Errorf("%w before %s", ErrDeadline, l.Name))
+		l.count(job.err)
+		l.pipeline.finish(job)
 	}
 	if len(live) == 0 {
 		return false
 	}
 	l.busy.Add(1)
-	w.begin(l, live)
+	l.begin(w, live)
 	l.call(live, func() { l.Work(worker, live) })
-	stuck, replaced := w.end(l, worker)
+	stuck, replaced := w.end(&l.crew, worker)
 	l.busy.Add(-1)
 	end := time.Now()
 	l.countBatch(len(live))
 	for _, job := range live {
 		if l.door != nil {
-			l.door.charge(job.Caller, end.Sub(start)/time.Duration(len(live)))
+			l.door.charge(job.Lane, end.Sub(start)/time.Duration(len(live)))
 		}
 		if stuck { // it was answered long ago, and the next stage may have ended
 			job.Fail(fmt.Errorf("%w in %s", ErrDeadline, l.Name))
 		}
-		job.stages[job.passed] = StageTime{Stage: l.Name, Wait: start.Sub(job.queued), Work: end.Sub(start)}
+		job.times[job.passed] = StageTime{Stage: l.Name, Wait: start.Sub(job.queued), Work: end.Sub(start)}
 		job.passed++
 		job.queued = end
-		l.count(job)
+		l.count(job.err)
 		if job.err != nil || l.next == nil {
-			job.leave()
+			l.pipeline.finish(job)
 		} else {
 			l.next.in <- job
 		}
@@ -163,7 +153,7 @@ func (l *line) run(worker int, w *watch, batch []*Job) (replaced bool) {
 }
 
 // call contains a panic of work to its jobs.
-func (l *line) call(jobs []*Job, work func()) {
+func (l *line[T]) call(jobs []*Job[T], work func()) {
 	defer func() {
 		if v := recover(); v != nil {
 			err := &PanicError{Stage: l.Name, Value: v, Stack: debug.Stack()}
@@ -175,12 +165,12 @@ func (l *line) call(jobs []*Job, work func()) {
 	work()
 }
 
-// count notes that a job has passed the stage or failed in it.
-func (c *counters) count(job *Job) {
+// count notes that a job has passed the stage, or that it failed in it with err.
+func (c *counters) count(err error) {
 	switch {
-	case job.err == nil:
+	case err == nil:
 		c.passed.Add(1)
-	case errors.Is(job.err, ErrDeadline):
+	case errors.Is(err, ErrDeadline):
 		c.expired.Add(1)
 	default:
 		c.failed.Add(1)

@@ -27,8 +27,8 @@ type StageStats struct {
 	Batches  []uint64 `json:"batches"`  // Batches[n] is how often Work had n jobs; the last one counts all larger too
 }
 
-// Stats returns the counters of every stage, in order. Safe for concurrent use.
-func (p *Pipeline) Stats() []StageStats {
+// Stats returns the counters of every stage, in order.
+func (p *Pipeline[T]) Stats() []StageStats {
 	stats := make([]StageStats, len(p.lines))
 	for i, l := range p.lines {
 		s := &stats[i]

@@ -38,8 +38,8 @@ type watch struct {
 // call is one call of a stage's work; crew.mu guards it.
 type call struct{ running, stuck, replaced bool }
 
-// begin starts the watch over a call for jobs. When one of them has no deadline, it may take for ever.
-func (w *watch) begin(l *line, jobs []*Job) {
+// begin starts the watch of a worker over a call for jobs. When one of them has no deadline, it may take for ever.
+func (l *line[T]) begin(w *watch, jobs []*Job[T]) {
 	var last time.Time
 	for _, job := range jobs {
 		deadline, ok := job.ctx.Deadline()
@@ -60,7 +60,7 @@ func (w *watch) begin(l *line, jobs []*Job) {
 }
 
 // replace starts a worker in the place of one that is stuck. It takes over that one's part in the end of the line.
-func (l *line) replace(c *call) {
+func (l *line[T]) replace(c *call) {
 	l.crew.mu.Lock()
 	defer l.crew.mu.Unlock()
 	if !c.running { // it has returned at this moment
@@ -79,19 +79,19 @@ func (l *line) replace(c *call) {
 }
 
 // end says whether the call of worker took so long that it was stuck, and whether another works in its place.
-func (w *watch) end(l *line, worker int) (stuck, replaced bool) {
+func (w *watch) end(c *crew, worker int) (stuck, replaced bool) {
 	if w.timer == nil || w.timer.Stop() {
 		return false, false
 	}
-	l.crew.mu.Lock()
-	defer l.crew.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	stuck, replaced = w.call.stuck, w.call.replaced
 	if stuck {
-		l.crew.stuck--
+		c.stuck--
 		if replaced {
-			l.crew.spare = append(l.crew.spare, worker)
+			c.spare = append(c.spare, worker)
 		} else {
-			l.crew.able++
+			c.able++
 		}
 	}
 	w.call.running = false
@@ -99,9 +99,8 @@ func (w *watch) end(l *line, worker int) (stuck, replaced bool) {
 	return stuck, replaced
 }
 
-// Stuck describes the stage with stuck workers that matters most; ok is false when there is none. Safe for
-// concurrent use.
-func (p *Pipeline) Stuck() (found Stuck, ok bool) {
+// Stuck describes the stage with stuck workers that matters most; ok is false when there is none.
+func (p *Pipeline[T]) Stuck() (found Stuck, ok bool) {
 	for _, l := range p.lines {
 		l.crew.mu.Lock()
 		s := Stuck{Stage: l.Name, Workers: l.crew.stuck, All: l.crew.able == 0}

@@ -18,8 +18,8 @@ import (
 // TestStages looks at what the line asks of the pipeline, and at what a job holds between two stages.
 func TestStages(t *testing.T) {
 	b := &fakeBackend{batch: 3, frames: hailo.NewHeapFrames(5, 32, 3)}
-	line := NewLine(testConfig, b, 32, 2, testBudget())
-	list := line.Stages(pipeline.Config{MaxQueueSize: 100, MaxWait: pipeline.Duration(time.Second)})
+	l := newLine(testConfig, b, 32, 2, testBudget())
+	list := l.stages(pipeline.Config{MaxQueueSize: 100, MaxWait: pipeline.Duration(time.Second)})
 	for _, s := range list {
 		if want := map[string]time.Duration{"encode": time.Second}[s.Name]; s.MaxWait != want {
 			t.Errorf("%s waits %v, want %v", s.Name, s.MaxWait, want)
@@ -28,24 +28,23 @@ func TestStages(t *testing.T) {
 	encode := &list[2]
 	encode.MaxWait = 0
 	work := encode.Work
-	encode.Work = func(worker int, jobs []*pipeline.Job) {
-		if s := jobs[0].State.(*state); s.picture.Pix != nil || s.frame == nil {
-			t.Error("the decoded picture is kept beside its frame")
+	encode.Work = func(worker int, jobs []*job) {
+		if s := &jobs[0].Item; s.image.Pix != nil || s.frame == nil {
+			t.Error("the decoded image is kept beside its frame")
 		}
 		work(worker, jobs)
 	}
-	p, err := pipeline.New(list...)
-	if err != nil {
+	if err := l.start(list); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Do(t.Context(), &pipeline.Job{Image: picture(t, 40, 40, red)}); err != nil {
+	if err := do(t.Context(), l, pngImage(t, 40, 40, red)); err != nil {
 		t.Error(err)
 	}
-	if err := p.Close(t.Context()); err != nil {
+	if err := l.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
 	var got []string
-	for _, s := range p.Stats() {
+	for _, s := range l.Stats() {
 		got = append(got, fmt.Sprint(s.Stage, " queue ", s.Capacity, " workers ", s.Workers, " batch ", len(s.Batches)-1))
 	}
 	want := []string{"decode queue 100 workers 2 batch 1", "resize queue 2 workers 2 batch 1",
@@ -66,12 +65,12 @@ func TestCallsAndBatches(t *testing.T) {
 			<-gate
 			return nil
 		}}
-		p := start(t, b)
-		image := picture(t, 40, 40, red)
+		l := start(t, b)
+		image := pngImage(t, 40, 40, red)
 		var wg sync.WaitGroup
 		for range 10 {
 			wg.Go(func() {
-				if err := p.Do(t.Context(), &pipeline.Job{Image: image}); err != nil {
+				if err := do(t.Context(), l, image); err != nil {
 					t.Error(err)
 				}
 			})
@@ -103,15 +102,15 @@ func TestDeadlineOfABatch(t *testing.T) {
 				}
 				return nil
 			}}
-			p := start(t, b)
-			image := picture(t, 40, 40, red)
+			l := start(t, b)
+			image := pngImage(t, 40, 40, red)
 			begin := time.Now()
 			var wg sync.WaitGroup
 			for _, wait := range append([]time.Duration{time.Second, time.Second}, waits...) {
 				ctx, cancel := context.WithTimeout(t.Context(), wait)
 				defer cancel()
 				wg.Go(func() {
-					if err := p.Do(ctx, &pipeline.Job{Image: image}); err != nil {
+					if err := do(ctx, l, image); err != nil {
 						t.Error(err)
 					}
 				})
@@ -142,8 +141,8 @@ func TestClientOfABatchLeaves(t *testing.T) {
 				return nil
 			}}
 			b.wait = make(chan struct{})
-			p := start(t, b)
-			image := picture(t, 40, 40, red)
+			l := start(t, b)
+			image := pngImage(t, 40, 40, red)
 			errs := make([]error, 5)
 			var cancels [5]context.CancelCauseFunc
 			var wg sync.WaitGroup
@@ -156,7 +155,7 @@ func TestClientOfABatchLeaves(t *testing.T) {
 					ctx, stop = context.WithTimeout(ctx, wait)
 					defer stop()
 				}
-				wg.Go(func() { errs[i] = p.Do(ctx, &pipeline.Job{Image: image}) })
+				wg.Go(func() { errs[i] = do(ctx, l, image) })
 				synctest.Wait() // the first two are in the device, the others queued behind them
 			}
 			close(gates[0])

@@ -7,7 +7,7 @@ import (
 	"hailoclip/stages/resize"
 )
 
-// Config says how a picture becomes what the model sees. Its keys stand in the section "clip".
+// Config says how an image becomes what the model sees. Its keys stand in the section "clip".
 type Config struct {
 	Decode decode.Config `yaml:",inline"`
 	Resize resize.Config `yaml:",inline"`

@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"math"
 	"slices"
-
-	"hailoclip/pipeline"
 )
 
 // Rank turns an image embedding and the embeddings of n prompts (n x dimension, row-major) into
@@ -14,16 +12,16 @@ import (
 //
 // The formula is CLIP's: probability = softmax(logit scale * cosine) over all prompts. The
 // maximum is subtracted first, so that no exponential overflows.
-func Rank(embedding, prompts []float32, s pipeline.Scoring) []pipeline.Match {
+func Rank(embedding, prompts []float32, s Scoring) []Match {
 	n := len(prompts) / len(embedding)
 	if n == 0 {
 		return nil
 	}
-	matches := make([]pipeline.Match, n)
+	matches := make([]Match, n)
 	top := math.Inf(-1)
 	for i := range matches {
 		c := float64(dot(embedding, prompts[i*len(embedding):][:len(embedding)]))
-		matches[i] = pipeline.Match{Prompt: i, Cosine: min(max(c, -1), 1)}
+		matches[i] = Match{Prompt: i, Cosine: min(max(c, -1), 1)}
 		top = max(top, matches[i].Cosine)
 	}
 	sum := 0.0
@@ -60,6 +58,6 @@ func Rank(embedding, prompts []float32, s pipeline.Scoring) []pipeline.Match {
 
 // byScore orders matches by falling score, equal scores by falling cosine (far below the best,
 // probabilities are all 0), then as their prompts.
-func byScore(a, b pipeline.Match) int {
+func byScore(a, b Match) int {
 	return cmp.Or(cmp.Compare(b.Score, a.Score), cmp.Compare(b.Cosine, a.Cosine), cmp.Compare(a.Prompt, b.Prompt))
 }

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"sort"
 	"testing"
-
-	"hailoclip/pipeline"
 )
 
 // unit returns a random vector of unit length.
@@ -37,22 +35,22 @@ func TestRank(t *testing.T) {
 	cases := []struct {
 		name    string
 		prompts []float32
-		s       pipeline.Scoring
+		s       Scoring
 		order   []int
 		scores  []float64
 	}{
-		{"two", join(far, near), pipeline.Scoring{LogitScale: 10, Softmax: true, TopK: 3}, []int{1, 0}, []float64{p(8, 6), p(6, 8)}},
-		{"one, negative, and no threshold", opposite, pipeline.Scoring{LogitScale: 10, Softmax: true, TopK: 3}, []int{0}, []float64{-1}},
-		{"one is the cosine", far, pipeline.Scoring{LogitScale: 10, Softmax: true, TopK: 3}, []int{0}, []float64{0.6}},
-		{"no softmax", join(opposite, near), pipeline.Scoring{LogitScale: 10, TopK: 3}, []int{1, 0}, []float64{0.8, -1}},
-		{"a threshold drops negative cosines", join(opposite, near), pipeline.Scoring{LogitScale: 10, TopK: 3, Cut: true}, []int{1}, []float64{0.8}},
-		{"top_k", join(far, near, far), pipeline.Scoring{LogitScale: 0, Softmax: true, TopK: 1}, []int{1}, []float64{1.0 / 3}},
-		{"equal scores by cosine, then in input order", join(far, near, opposite, near), pipeline.Scoring{LogitScale: 0, Softmax: true, TopK: 4}, []int{1, 3, 0, 2}, []float64{0.25, 0.25, 0.25, 0.25}},
-		{"ties in input order", join(near, far, near, far), pipeline.Scoring{TopK: 9}, []int{0, 2, 1, 3}, []float64{0.8, 0.8, 0.6, 0.6}},
-		{"threshold is inclusive", join(near, far), pipeline.Scoring{TopK: 9, Cut: true, Threshold: float64(float32(0.8))}, []int{0}, []float64{0.8}},
-		{"threshold of all", join(near, far), pipeline.Scoring{TopK: 9, Cut: true, Threshold: 0.9}, []int{}, []float64{}},
-		{"huge scale", join(near, far), pipeline.Scoring{LogitScale: 1e308, Softmax: true, TopK: 9}, []int{0, 1}, []float64{1, 0}},
-		{"no prompts", nil, pipeline.Scoring{TopK: 9}, []int{}, []float64{}},
+		{"two", join(far, near), Scoring{LogitScale: 10, Softmax: true, TopK: 3}, []int{1, 0}, []float64{p(8, 6), p(6, 8)}},
+		{"one, negative, and no threshold", opposite, Scoring{LogitScale: 10, Softmax: true, TopK: 3}, []int{0}, []float64{-1}},
+		{"one is the cosine", far, Scoring{LogitScale: 10, Softmax: true, TopK: 3}, []int{0}, []float64{0.6}},
+		{"no softmax", join(opposite, near), Scoring{LogitScale: 10, TopK: 3}, []int{1, 0}, []float64{0.8, -1}},
+		{"a threshold drops negative cosines", join(opposite, near), Scoring{LogitScale: 10, TopK: 3, Cut: true}, []int{1}, []float64{0.8}},
+		{"top_k", join(far, near, far), Scoring{LogitScale: 0, Softmax: true, TopK: 1}, []int{1}, []float64{1.0 / 3}},
+		{"equal scores by cosine, then in input order", join(far, near, opposite, near), Scoring{LogitScale: 0, Softmax: true, TopK: 4}, []int{1, 3, 0, 2}, []float64{0.25, 0.25, 0.25, 0.25}},
+		{"ties in input order", join(near, far, near, far), Scoring{TopK: 9}, []int{0, 2, 1, 3}, []float64{0.8, 0.8, 0.6, 0.6}},
+		{"threshold is inclusive", join(near, far), Scoring{TopK: 9, Cut: true, Threshold: float64(float32(0.8))}, []int{0}, []float64{0.8}},
+		{"threshold of all", join(near, far), Scoring{TopK: 9, Cut: true, Threshold: 0.9}, []int{}, []float64{}},
+		{"huge scale", join(near, far), Scoring{LogitScale: 1e308, Softmax: true, TopK: 9}, []int{0, 1}, []float64{1, 0}},
+		{"no prompts", nil, Scoring{TopK: 9}, []int{}, []float64{}},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -78,7 +76,7 @@ func TestRankAgainstDefinition(t *testing.T) {
 		for range 50 {
 			prompts = append(prompts, unit(r, dim)...)
 		}
-		got := Rank(image, prompts, pipeline.Scoring{LogitScale: 100, Softmax: true, TopK: 50})
+		got := Rank(image, prompts, Scoring{LogitScale: 100, Softmax: true, TopK: 50})
 		total, last := 0.0, math.Inf(1)
 		var z float64
 		logits := make([]float64, 50)
@@ -133,7 +131,7 @@ func TestRankSelection(t *testing.T) {
 				}
 				sort.SliceStable(all, func(i, j int) bool { return prompts[all[i]] > prompts[all[j]] })
 				for _, topK := range []int{0, 1, 2, 3, 49, 50, 99, 100, math.MaxInt} {
-					got := Rank([]float32{1}, prompts, pipeline.Scoring{TopK: topK, Cut: threshold > -1, Threshold: threshold})
+					got := Rank([]float32{1}, prompts, Scoring{TopK: topK, Cut: threshold > -1, Threshold: threshold})
 					want := all[:min(len(all), topK)]
 					same := len(got) == len(want)
 					for i := 0; same && i < len(got); i++ {
@@ -157,7 +155,7 @@ func TestRankSamePrompts(t *testing.T) {
 		for range 37 {
 			prompts = append(prompts, prompt...)
 		}
-		got := Rank(image, prompts, pipeline.Scoring{LogitScale: 100, Softmax: true, TopK: 37})
+		got := Rank(image, prompts, Scoring{LogitScale: 100, Softmax: true, TopK: 37})
 		for i, m := range got {
 			if m.Prompt != i || m.Score != got[0].Score || m.Cosine != got[0].Cosine {
 				t.Fatalf("dimension %d: match %d is %+v, the first %+v", dim, i, m, got[0])
@@ -172,7 +170,7 @@ func TestRankSamePrompts(t *testing.T) {
 // TestRankUnderflow: probabilities of 0 are equal scores, which the cosine orders, then the place.
 func TestRankUnderflow(t *testing.T) {
 	for _, topK := range []int{1, 2, 3, 4, 5, 6} {
-		got := Rank([]float32{1}, []float32{0.1, 0.2, 0.9, 0.3, 0.2, -0.5}, pipeline.Scoring{LogitScale: 1e6, Softmax: true, TopK: topK})
+		got := Rank([]float32{1}, []float32{0.1, 0.2, 0.9, 0.3, 0.2, -0.5}, Scoring{LogitScale: 1e6, Softmax: true, TopK: topK})
 		var prompts []int
 		for _, m := range got {
 			prompts = append(prompts, m.Prompt)
@@ -197,7 +195,7 @@ func BenchmarkRank(b *testing.B) {
 		b.Run(c.name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				Rank(image, prompts, pipeline.Scoring{LogitScale: 100, Softmax: true, TopK: 3})
+				Rank(image, prompts, Scoring{LogitScale: 100, Softmax: true, TopK: 3})
 			}
 		})
 	}

@@ -24,7 +24,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fakeBackend is a device whose embedding of a frame points into the direction of its mean
-// colour; a picture of pure green makes its whole batch fail.
+// colour; an image of pure green makes its whole batch fail.
 type fakeBackend struct {
 	frames *hailo.Frames
 	batch  int
@@ -80,7 +80,7 @@ func (b *fakeBackend) EncodeImages(ctx context.Context, frames []*hailo.Frame) e
 
 func isGreen(f *hailo.Frame) bool { return f.Pixels[0] == 0 && f.Pixels[1] == 255 && f.Pixels[2] == 0 }
 
-func picture(t testing.TB, w, h int, c color.Color) []byte {
+func pngImage(t testing.TB, w, h int, c color.Color) []byte {
 	t.Helper()
 	m := image.NewRGBA(image.Rect(0, 0, w, h))
 	for y := range h {
@@ -108,51 +108,58 @@ var testConfig = Config{
 	Resize: resize.Config{Fit: resize.FitSquash}, // a fit that is too extreme at times
 }
 
-// start runs the real pipeline with the real stages over b.
-func start(t *testing.T, b *fakeBackend) *pipeline.Pipeline {
+// start runs a line over b.
+func start(t *testing.T, b *fakeBackend) *Line {
 	t.Helper()
 	const size = 32
 	if b.frames == nil {
 		b.frames = hailo.NewHeapFrames(4, size, 3)
 	}
-	line := NewLine(testConfig, b, size, 2, testBudget())
-	p, err := pipeline.New(line.Stages(pipeline.Config{MaxQueueSize: 100})...)
+	l, err := NewLine(testConfig, pipeline.Config{WorkerThreads: 2, MaxQueueSize: 100}, b, size, testBudget())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := p.Close(context.Background()); err != nil {
+		if err := l.Close(context.Background()); err != nil {
 			t.Error(err)
 		}
 		if b.frames.Free() != b.frames.Len() {
 			t.Errorf("%d of %d frames came back", b.frames.Free(), b.frames.Len())
 		}
 	})
-	return p
+	return l
+}
+
+// do has an image encoded, without prompts.
+func do(ctx context.Context, l *Line, image []byte) error {
+	_, err := l.Do(ctx, &Request{Image: image})
+	return err
 }
 
 func TestClassify(t *testing.T) {
-	p := start(t, &fakeBackend{batch: 2})
+	l := start(t, &fakeBackend{batch: 2})
 	prompts := []float32{1, 0, 0, 0, 1, 0, 0, 0, 1} // red, green, blue
 	var wg sync.WaitGroup
 	for i := range 30 {
 		wg.Go(func() {
 			c := []color.Color{red, green, blue}[i%3]
-			job := &pipeline.Job{Image: picture(t, 40+i, 50, c), Prompts: prompts, Embedding: true,
-				Scoring: pipeline.Scoring{LogitScale: 10, Softmax: true, TopK: 1}}
-			if err := p.Do(t.Context(), job); err != nil {
+			r, err := l.Do(t.Context(), &Request{Image: pngImage(t, 40+i, 50, c), Prompts: prompts, Embedding: true,
+				Scoring: Scoring{LogitScale: 10, Softmax: true, TopK: 1}})
+			if err != nil {
 				t.Error(err)
 				return
 			}
-			m := job.Result.Matches
+			m := r.Matches
 			if len(m) != 1 || m[0].Prompt != i%3 || m[0].Cosine < 0.999 {
 				t.Errorf("colour %d: matches %+v", i%3, m)
 			}
-			if e := job.Result.Embedding; len(e) != 3 || e[i%3] < 0.999 {
+			if e := r.Embedding; len(e) != 3 || e[i%3] < 0.999 {
 				t.Errorf("colour %d: embedding %v", i%3, e)
 			}
-			if len(job.Times()) != 4 {
-				t.Errorf("times %v", job.Times())
+			for n, name := range []string{"decode", "resize", "encode", "score"} {
+				if r.Times[n].Stage != name {
+					t.Errorf("times %v", r.Times)
+				}
 			}
 		})
 	}
@@ -160,42 +167,41 @@ func TestClassify(t *testing.T) {
 }
 
 func TestErrorsHaveMeanings(t *testing.T) {
-	good := picture(t, 40, 40, red)
+	good := pngImage(t, 40, 40, red)
 	cases := []struct {
-		name   string
-		image  []byte
-		fail   error
-		want   error  // of the pipeline
-		source error  // of the package where it came up
-		text   string // all of it
+		name  string
+		image []byte
+		fail  error
+		want  error
+		text  string // all of it
 	}{
-		{"empty", nil, nil, pipeline.ErrBadImage, decode.ErrNotImage, "not an image: no bytes"},
-		{"not an image", []byte("hello, I am a text and nothing else"), nil, pipeline.ErrBadImage, decode.ErrNotImage,
+		{"empty", nil, nil, decode.ErrNotImage, "not an image: no bytes"},
+		{"not an image", []byte("hello, I am a text and nothing else"), nil, decode.ErrNotImage,
 			"not an image: starts with 68 65 6c 6c 6f 2c 20 49"},
-		{"truncated", good[:len(good)/2], nil, pipeline.ErrBadImage, decode.ErrTruncated, "truncated image: PNG: row 0 of 40: unexpected EOF"},
-		{"corrupt", append(bytes.Clone(good[:40]), make([]byte, 200)...), nil, pipeline.ErrBadImage, decode.ErrCorrupt,
+		{"truncated", good[:len(good)/2], nil, decode.ErrTruncated, "truncated image: PNG: row 0 of 40: unexpected EOF"},
+		{"corrupt", append(bytes.Clone(good[:40]), make([]byte, 200)...), nil, decode.ErrCorrupt,
 			"corrupt image: PNG: a chunk named \"IDA\\x00\""},
-		{"too many pixels", picture(t, 1001, 1000, red), nil, pipeline.ErrImageTooLarge, decode.ErrTooManyPixels,
+		{"too many pixels", pngImage(t, 1001, 1000, red), nil, decode.ErrTooManyPixels,
 			"too many pixels: 1001 x 1000 is more than 1000000"},
-		{"PDF", []byte("%PDF-1.7\n%âãÏÓ\n1 0 obj <<>> endobj"), nil, pipeline.ErrUnsupportedImage, decode.ErrUnsupportedFormat,
+		{"PDF", []byte("%PDF-1.7\n%âãÏÓ\n1 0 obj <<>> endobj"), nil, decode.ErrUnsupportedFormat,
 			"unsupported image format: PDF (accepted: JPEG, PNG, WebP, GIF, BMP, TIFF)"},
-		{"device lost", good, fmt.Errorf("worker died: %w", hailo.ErrDeviceLost), pipeline.ErrUnavailable, hailo.ErrDeviceLost,
-			"the encoder is not available: worker died: device lost"},
-		{"closed", good, hailo.ErrClosed, pipeline.ErrUnavailable, hailo.ErrClosed, "the encoder is not available: backend closed"},
-		{"encode", good, fmt.Errorf("%w: a vector of zeros", hailo.ErrEncode), pipeline.ErrEncode, hailo.ErrEncode,
-			"the image could not be encoded: encoding failed: a vector of zeros"},
-		{"too extreme", picture(t, 300_000, 1, red), nil, pipeline.ErrBadImage, resize.ErrTooExtreme,
+		{"device lost", good, fmt.Errorf("worker died: %w", hailo.ErrDeviceLost), hailo.ErrDeviceLost,
+			"worker died: device lost"},
+		{"closed", good, hailo.ErrClosed, hailo.ErrClosed, "backend closed"},
+		{"encode", good, fmt.Errorf("%w: a vector of zeros", hailo.ErrEncode), hailo.ErrEncode,
+			"encoding failed: a vector of zeros"},
+		{"too extreme", pngImage(t, 300_000, 1, red), nil, resize.ErrTooExtreme,
 			"picture too long for its size: a side of 300000 pixels to 32"},
-		{"cancelled", good, context.Canceled, pipeline.ErrDeadline, context.Canceled, "the deadline has passed: context canceled"},
-		{"deadline", good, context.DeadlineExceeded, pipeline.ErrDeadline, context.DeadlineExceeded,
+		{"cancelled", good, context.Canceled, pipeline.ErrDeadline, "the deadline has passed: context canceled"},
+		{"deadline", good, context.DeadlineExceeded, pipeline.ErrDeadline,
 			"the deadline has passed: context deadline exceeded"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			p := start(t, &fakeBackend{batch: 1, fail: func(int, []*hailo.Frame) error { return c.fail }})
-			err := p.Do(t.Context(), &pipeline.Job{Image: c.image})
-			if !errors.Is(err, c.want) || !errors.Is(err, c.source) {
-				t.Fatalf("error %v, want %v and %v", err, c.want, c.source)
+			l := start(t, &fakeBackend{batch: 1, fail: func(int, []*hailo.Frame) error { return c.fail }})
+			err := do(t.Context(), l, c.image)
+			if !errors.Is(err, c.want) || c.fail != nil && !errors.Is(err, c.fail) {
+				t.Fatalf("error %v, want %v", err, c.want)
 			}
 			if err.Error() != c.text {
 				t.Errorf("text %q, want %q", err, c.text)
@@ -219,7 +225,7 @@ func TestOneBadFrameFailsAlone(t *testing.T) {
 		return nil
 	}}
 	b.frames = hailo.NewHeapFrames(8, 32, 3)
-	p := start(t, b)
+	l := start(t, b)
 	var wg sync.WaitGroup
 	errs := make([]error, 8)
 	for i := range errs {
@@ -228,16 +234,16 @@ func TestOneBadFrameFailsAlone(t *testing.T) {
 			if i%4 == 3 {
 				c = green
 			}
-			errs[i] = p.Do(t.Context(), &pipeline.Job{Image: picture(t, 40, 40, c)})
+			errs[i] = do(t.Context(), l, pngImage(t, 40, 40, c))
 		})
 	}
-	for p.Stats()[1].Passed < 8 {
+	for l.Stats()[1].Passed < 8 {
 		time.Sleep(time.Millisecond)
 	}
 	close(gate)
 	wg.Wait()
 	for i, err := range errs {
-		if i%4 == 3 && !errors.Is(err, pipeline.ErrEncode) || i%4 != 3 && err != nil {
+		if i%4 == 3 && !errors.Is(err, hailo.ErrEncode) || i%4 != 3 && err != nil {
 			t.Errorf("job %d: %v", i, err)
 		}
 	}
@@ -247,21 +253,21 @@ func TestOneBadFrameFailsAlone(t *testing.T) {
 // is answered by its deadline, and the frames come back when the device does.
 func TestFramesBoundWhatIsInside(t *testing.T) {
 	gate := make(chan struct{})
-	p := start(t, &fakeBackend{batch: 1, fail: func(int, []*hailo.Frame) error { <-gate; return nil }})
+	l := start(t, &fakeBackend{batch: 1, fail: func(int, []*hailo.Frame) error { <-gate; return nil }})
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	image := picture(t, 40, 40, red)
+	image := pngImage(t, 40, 40, red)
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
-			if err := p.Do(ctx, &pipeline.Job{Image: image}); !errors.Is(err, pipeline.ErrDeadline) {
+			if err := do(ctx, l, image); !errors.Is(err, pipeline.ErrDeadline) {
 				t.Errorf("error %v, want the deadline", err)
 			}
 		})
 	}
 	wg.Wait()
 	close(gate)
-	if err := p.Do(t.Context(), &pipeline.Job{Image: image}); err != nil {
+	if err := do(t.Context(), l, image); err != nil {
 		t.Errorf("after the device came back: %v", err)
 	}
 }
@@ -269,22 +275,21 @@ func TestFramesBoundWhatIsInside(t *testing.T) {
 func TestEmbeddingMustBeAUnitVector(t *testing.T) {
 	for name, value := range map[string]float32{"NaN": float32(math.NaN()), "infinity": float32(math.Inf(1)), "too long": 2, "zero": 0} {
 		t.Run(name, func(t *testing.T) {
-			p := start(t, &fakeBackend{batch: 1, fail: func(_ int, frames []*hailo.Frame) error {
+			l := start(t, &fakeBackend{batch: 1, fail: func(_ int, frames []*hailo.Frame) error {
 				copy(frames[0].Embedding, []float32{value, 0, 0})
 				return nil
 			}})
-			job := &pipeline.Job{Image: picture(t, 40, 40, red), Prompts: []float32{1, 0, 0}, Scoring: pipeline.Scoring{TopK: 1}}
-			if err := p.Do(t.Context(), job); !errors.Is(err, pipeline.ErrEncode) {
-				t.Errorf("error %v, matches %v", err, job.Result.Matches)
+			r, err := l.Do(t.Context(), &Request{Image: pngImage(t, 40, 40, red), Prompts: []float32{1, 0, 0}, Scoring: Scoring{TopK: 1}})
+			if !errors.Is(err, hailo.ErrEncode) {
+				t.Errorf("error %v, matches %v", err, r.Matches)
 			}
 		})
 	}
 }
 
 func TestPromptsMustFit(t *testing.T) {
-	p := start(t, &fakeBackend{batch: 1})
-	job := &pipeline.Job{Image: picture(t, 40, 40, red), Prompts: make([]float32, 4)}
-	if err := p.Do(t.Context(), job); err == nil {
+	l := start(t, &fakeBackend{batch: 1})
+	if _, err := l.Do(t.Context(), &Request{Image: pngImage(t, 40, 40, red), Prompts: make([]float32, 4)}); err == nil {
 		t.Error("prompts of another dimension were accepted")
 	}
 }

@@ -16,7 +16,7 @@ import (
 	"hailoclip/stages"
 )
 
-// Request is an image and what to do with it. It belongs to the engine from the call until Release.
+// Request is an image and what to do with it.
 type Request struct {
 	Image     []byte   // compressed; it is only read
 	Prompts   []string // to classify by. The strings may be kept, the slice is not
@@ -25,12 +25,9 @@ type Request struct {
 	Threshold float64
 	Caller    fair.Caller // whose turn it is
 
-	// Release is called exactly once, whatever the call returns, when the engine will not touch the request and the
-	// memory behind Image any more. With an error, that may be after the call has returned. It must not block.
-	// May be nil.
+	// Release is called exactly once, whatever the call returns, when nothing reads the memory of Image any more: with an
+	// error that may be after the call has returned. It must not block. May be nil.
 	Release func()
-
-	line stages.Request
 }
 
 // Result is what came of a request.
@@ -42,7 +39,7 @@ type Result struct {
 
 // Classify says which of the prompts fit the image. It blocks until that is known or ctx ends.
 //
-// Errors: pipeline.ErrQueueFull, ErrClosed and ErrPanic; ErrDeadline with the cause of ctx when that has ended; of the
+// Errors: pipeline.ErrQueueFull and ErrClosed, a pipeline.PanicError; ErrDeadline with the cause of ctx when that has ended; of the
 // image those of packages decode and resize; of the prompts those of package cache; and those of hailo.Backend.
 func (e *Engine) Classify(ctx context.Context, r *Request) (Result, error) {
 	start, given := time.Now(), false
@@ -67,25 +64,23 @@ func (e *Engine) classify(ctx context.Context, r *Request, prompts *cache.Prompt
 	if topK == 0 {
 		topK = len(r.Prompts)
 	}
-	r.line = stages.Request{Image: r.Image, Prompts: prompts.Matrix, Caller: r.Caller, Left: r.Release, Scoring: stages.Scoring{
+	result, err := e.run(ctx, r, stages.Request{Prompts: prompts.Matrix, Scoring: stages.Scoring{
 		LogitScale: e.config.LogitScale, Softmax: e.config.ApplySoftmax, TopK: topK, Cut: r.Cut, Threshold: r.Threshold,
-	}}
-	return e.run(ctx, r, prompts)
+	}})
+	result.Prompts = prompts
+	return result, err
 }
 
 // EmbedImage returns the embedding of the image. It blocks and fails as Classify does.
 func (e *Engine) EmbedImage(ctx context.Context, r *Request) (Result, error) {
-	r.line = stages.Request{Image: r.Image, Embedding: true, Caller: r.Caller, Left: r.Release}
-	return e.run(ctx, r, nil)
+	return e.run(ctx, r, stages.Request{Embedding: true})
 }
 
-// run takes the image through the line.
-func (e *Engine) run(ctx context.Context, r *Request, prompts *cache.Prompts) (Result, error) {
-	result, err := e.line.Do(ctx, &r.line)
-	if err != nil {
-		return Result{}, late(ctx, err, errors.Is(err, pipeline.ErrDeadline))
-	}
-	return Result{Result: result, Prompts: prompts}, nil
+// run takes the image of r through the line.
+func (e *Engine) run(ctx context.Context, r *Request, l stages.Request) (Result, error) {
+	l.Image, l.Lane, l.Release = r.Image, pipeline.Lane{Caller: r.Caller}, r.Release
+	result, err := e.line.Do(ctx, &l)
+	return Result{Result: result}, late(ctx, err, errors.Is(err, pipeline.ErrDeadline))
 }
 
 // EmbedTexts returns the vectors of texts for a caller, in their order. It blocks until they are there or ctx ends. The

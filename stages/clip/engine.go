@@ -64,7 +64,7 @@ type Engine struct {
 	parts  Parts
 	config Config
 	texts  []*cache.TextEmbeddings // one for each of Parts.Texts
-	line   *stages.Running
+	line   *stages.Line
 	inside int // images of one batch that are in the line at once
 }
 
@@ -97,7 +97,7 @@ func New(cfg Config, performance pipeline.Config, p Parts) (*Engine, error) {
 		e.texts = append(e.texts, texts)
 	}
 	var err error
-	e.line, err = stages.OpenLine(cfg.Images, performance, p.Images, p.Model.ImageSize, p.Budget)
+	e.line, err = stages.NewLine(cfg.Images, performance, p.Images, p.Model.ImageSize, p.Budget)
 	return e, err
 }
 

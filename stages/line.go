@@ -1,0 +1,103 @@
+package stages
+
+import (
+	"context"
+	"sync"
+
+	"hailoclip/hailo"
+	"hailoclip/pipeline"
+	"hailoclip/pipeline/fair"
+	"hailoclip/stages/decode"
+	"hailoclip/stages/resize"
+)
+
+// Line is the four stages at work over one backend. Safe for concurrent use.
+type Line struct {
+	backend  hailo.Backend
+	decoder  *decode.Decoder
+	budget   *decode.Budget
+	workers  int
+	resizers []*resize.Resizer // one for each number of a worker
+	pipeline *pipeline.Pipeline[item]
+	jobs     sync.Pool // of *job, of which nothing is in use
+}
+
+// item is a request on its way, and what the stages keep for it between them.
+type item struct {
+	request Request
+	result  Result
+	plan    decode.Plan
+	memory  *decode.Reservation // for plan, then for image
+	image   decode.Picture
+	frame   *hailo.Frame
+}
+
+type job = pipeline.Job[item]
+
+// NewLine starts the stages for frames of size x size pixels. Decoding takes no more memory than budget
+// says. The caller closes the line before the backend.
+func NewLine(cfg Config, performance pipeline.Config, backend hailo.Backend, size int, budget *decode.Budget) (*Line, error) {
+	l := newLine(cfg, backend, size, performance.WorkerThreads, budget)
+	if err := l.start(l.stages(performance)); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+func newLine(cfg Config, backend hailo.Backend, size, workers int, budget *decode.Budget) *Line {
+	l := &Line{backend: backend, decoder: decode.NewDecoder(cfg.Decode, size), budget: budget, workers: workers}
+	for range 2 * workers { // pipeline.Stage says why twice
+		l.resizers = append(l.resizers, resize.New(cfg.Resize, size))
+	}
+	l.jobs.New = func() any { return new(job) }
+	return l
+}
+
+func (l *Line) start(stages []pipeline.Stage[item]) (err error) {
+	l.pipeline, err = pipeline.New(pipeline.Hooks[item]{Enter: l.enter, Leave: l.leave}, stages...)
+	return err
+}
+
+// stages lists the stages. The deep queue is the first one, which holds
+// compressed images; behind it wait no more decoded ones than there are workers, because those are
+// a hundred times as large.
+func (l *Line) stages(cfg pipeline.Config) []pipeline.Stage[item] {
+	info, frames := l.backend.Info(), l.backend.Frames().Len()
+	return []pipeline.Stage[item]{
+		{Name: "decode", Queue: cfg.MaxQueueSize, Workers: l.workers, Work: each(l.decode)},
+		{Name: "resize", Queue: l.workers, Workers: l.workers, Work: each(l.resize)},
+		{Name: "encode", Queue: frames, Workers: info.ImageCalls, Batch: info.ImageBatch, MaxWait: cfg.MaxWait.Std(), Work: l.encode},
+		{Name: "score", Queue: frames, Workers: 1, Work: each(l.score)},
+	}
+}
+
+// Do takes a request through the line. It blocks until that is done or ctx ends. It copies r; see Request.Release for
+// what r refers to. Errors: those of package pipeline, of decode and resize for an image that cannot be used, of hailo
+// for an encoder that failed, each wrapped with what happened.
+func (l *Line) Do(ctx context.Context, r *Request) (Result, error) {
+	j := l.jobs.Get().(*job)
+	j.Item.request, j.Lane = *r, r.Lane
+	if err := l.pipeline.Do(ctx, j); err != nil {
+		return Result{}, err // the line may still work on j
+	}
+	result := j.Item.result
+	copy(result.Times[:], j.Times())
+	j.Item = item{}
+	l.jobs.Put(j)
+	return result, nil
+}
+
+// Refuses says why a request of the caller would be refused now, nil when it would not. It is for refusing cheaply,
+// before a request is read or parsed; Do is what decides.
+func (l *Line) Refuses(caller fair.Caller) error {
+	return l.pipeline.Refuses(pipeline.Lane{Caller: caller})
+}
+
+// Stats returns the counters of every stage, in order.
+func (l *Line) Stats() []pipeline.StageStats { return l.pipeline.Stats() }
+
+// Stuck describes the stage with stuck workers that matters most; ok is false when there is none.
+func (l *Line) Stuck() (found pipeline.Stuck, ok bool) { return l.pipeline.Stuck() }
+
+// Close refuses new requests and waits for those inside, but not beyond the end of ctx; see Pipeline.Close.
+func (l *Line) Close(ctx context.Context) error { return l.pipeline.Close(ctx) }
