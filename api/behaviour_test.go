@@ -392,7 +392,7 @@ func TestHealth(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			d := newDevice()
 			s := serve(t, func(_ *Config, svc *Service) {
-				svc.Engine = testEngine(t, d, func(_ *clip.Config, p *clip.Parts) { p.BackendWhy, p.Model.Why = c.why, c.modelWhy })
+				svc.Engine = testEngine(t, d, func(_ *clip.Config, p *clip.Parts) { p.BackendWhy, p.ModelWhy = c.why, c.modelWhy })
 			})
 			d.become(c.device, c.info)
 			r := s.do(t, http.MethodGet, "/health", "")

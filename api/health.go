@@ -4,7 +4,6 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -14,51 +13,29 @@ import (
 
 // health serves /health: 200 while the service can serve, 503 when it cannot.
 func (s *Server) health(ctx *fasthttp.RequestCtx) {
-	h, mode := s.svc.Engine.Health(), "real"
-	if h.Simulated {
-		mode = "simulated"
-	}
+	answer := struct {
+		Service string `json:"service"`
+		clip.Health
+		Uptime  int64  `json:"uptime_seconds"`
+		Version string `json:"version"`
+	}{"hailo-clip", s.svc.Engine.Health(), int64(time.Since(s.start).Round(time.Second) / time.Second), s.svc.Version}
 	if s.stopping.Load() {
-		h.State, h.Reason = clip.Unhealthy, outcomeOf(errStopping).text
+		answer.State, answer.Reason = clip.Unhealthy, outcomeOf(errStopping).text
 	}
-	if h.State == clip.Unhealthy {
+	if answer.State == clip.Unhealthy {
 		ctx.SetStatusCode(fasthttp.StatusServiceUnavailable)
 	}
-	ctx.Response.Header.Set(fasthttp.HeaderCacheControl, "no-store")
-	setJSON(ctx, func(b []byte) []byte {
-		field := func(name, value string) {
-			b = append(append(append(b, `,"`...), name...), `":`...)
-			b = appendString(b, value)
-		}
-		optional := func(name, value string) {
-			if value != "" {
-				field(name, value)
-			}
-		}
-		b = append(b, `{"service":"hailo-clip"`...)
-		field("status", h.State.String())
-		if h.State != clip.Healthy {
-			optional("reason", h.Reason)
-		}
-		field("model", h.Model)
-		b = append(b, `,"model_loaded":`...)
-		b = strconv.AppendBool(b, h.ModelLoaded)
-		optional("model_reason", h.ModelWhy)
-		field("backend", h.Backend)
-		field("runtime_mode", mode)
-		optional("backend_reason", h.BackendWhy)
-		b = append(b, `,"uptime_seconds":`...)
-		b = strconv.AppendInt(b, int64(time.Since(s.start).Round(time.Second)/time.Second), 10)
-		field("version", s.svc.Version)
-		return append(b, '}')
-	})
+	s.answerJSON(ctx, answer)
 }
 
 // stats serves /v1/stats: counters since the start, of which a measurement takes the difference.
-func (s *Server) stats(ctx *fasthttp.RequestCtx) {
-	body, err := json.Marshal(s.svc.Engine.Stats())
+func (s *Server) stats(ctx *fasthttp.RequestCtx) { s.answerJSON(ctx, s.svc.Engine.Stats()) }
+
+// answerJSON answers with what is true for the moment.
+func (s *Server) answerJSON(ctx *fasthttp.RequestCtx, value any) {
+	body, err := json.Marshal(value)
 	if err != nil {
-		s.answerError(ctx, fmt.Errorf("%w: stats: %w", errInternalFailure, err))
+		s.answerError(ctx, fmt.Errorf("%w: %w", errInternalFailure, err))
 		return
 	}
 	ctx.Response.Header.Set(fasthttp.HeaderCacheControl, "no-store")

@@ -37,7 +37,7 @@ func TestNothingKeptPointsIntoABody(t *testing.T) {
 	var records []slog.Record
 	s := serve(t, func(_ *Config, svc *Service) {
 		svc.Engine = testEngine(t, newDevice(), func(_ *clip.Config, p *clip.Parts) {
-			p.Model.Tokenize = func(text string) ([]int32, bool) {
+			p.Tokenize = func(text string) ([]int32, bool) {
 				mu.Lock()
 				defer mu.Unlock()
 				kept = append(kept, text)

@@ -1,21 +1,18 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"strconv"
 	"strings"
 
 	"hailoclip/configs"
 	"hailoclip/hailo/demo"
+	"hailoclip/stages/clip"
 )
 
 type demoCmd struct {
@@ -31,7 +28,7 @@ Examples:
   hailo-clip demo --oneshot --port 0`
 }
 
-// Run starts the service and then is its own first client, over HTTP.
+// Run starts the service and shows what its engine makes of the samples.
 func (c *demoCmd) Run(ctx context.Context, g *globals) error {
 	g.Model = cmp.Or(g.Model, "demo")
 	p, err := g.place(
@@ -52,7 +49,7 @@ func (c *demoCmd) Run(ctx context.Context, g *globals) error {
 	served := make(chan error, 1)
 	go func() { served <- s.run(ctx) }()
 
-	err = classifySamples(ctx, stdout, s.url())
+	err = classifySamples(ctx, stdout, s.engine)
 	if err == nil && !c.Oneshot {
 		invite(stdout, s.url())
 		select {
@@ -69,9 +66,9 @@ func (c *demoCmd) Run(ctx context.Context, g *globals) error {
 // serviceLogs separates the lines of single requests, which the demo does not show.
 type serviceLogs struct{ all, requests *slog.Logger }
 
-// classifySamples asks the service about every sample picture and prints the three best of all
-// prompts. It fails when a picture does not have its own prompt first.
-func classifySamples(ctx context.Context, w io.Writer, url string) error {
+// classifySamples prints the three best of all prompts for every sample image. It fails when one does not have its
+// own prompt first.
+func classifySamples(ctx context.Context, w io.Writer, e *engine) error {
 	samples, err := demo.Samples()
 	if err != nil {
 		return err
@@ -84,20 +81,18 @@ func classifySamples(ctx context.Context, w io.Writer, url string) error {
 	fmt.Fprintf(w, "\n%s  %s   score\n", pad("picture", width), pad("best of "+strconv.Itoa(len(prompts))+" prompts", longest(prompts)))
 	wrong := 0
 	for i, s := range samples {
-		answer, err := classifyOverHTTP(ctx, url, s.JPEG, prompts)
+		r, err := e.Classify(ctx, &clip.Request{Image: s.JPEG, Prompts: prompts, TopK: 3})
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.File, err)
 		}
-		for rank, m := range answer.Classifications {
-			name, mark := "", ""
-			if rank == 0 {
-				name = s.File
-				if m.Text != prompts[i] {
-					mark = "  wrong"
-					wrong++
-				}
-			}
-			fmt.Fprintf(w, "%s  %s%s\n", pad(name, width), row(m.Text, m.Score, longest(prompts)), mark)
+		name, mark := s.File, ""
+		if r.Matches[0].Prompt != i {
+			mark = "  wrong"
+			wrong++
+		}
+		for _, m := range r.Matches {
+			fmt.Fprintf(w, "%s  %s%s\n", pad(name, width), row(prompts[m.Prompt], m.Score, longest(prompts)), mark)
+			name, mark = "", ""
 		}
 	}
 	fmt.Fprintf(w, "\n%d of %d pictures have the right prompt first (demo model: small, knows drawings, not photographs).\n",
@@ -114,36 +109,6 @@ func article(noun string) string {
 		return "an"
 	}
 	return "a"
-}
-
-type classifyAnswer struct {
-	Classifications []match `json:"classifications"`
-	Error           string  `json:"error"`
-}
-
-// classifyOverHTTP asks as any client does: base64 in JSON.
-func classifyOverHTTP(ctx context.Context, url string, image []byte, prompts []string) (answer classifyAnswer, err error) {
-	body, err := json.Marshal(map[string]any{"image": base64.StdEncoding.EncodeToString(image), "prompts": prompts, "top_k": 3})
-	if err != nil {
-		return answer, err
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/v1/classify", bytes.NewReader(body))
-	if err != nil {
-		return answer, err
-	}
-	request.Header.Set("Content-Type", "application/json")
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return answer, err
-	}
-	defer response.Body.Close()
-	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
-		return answer, fmt.Errorf("status %d: %w", response.StatusCode, err)
-	}
-	if response.StatusCode != http.StatusOK {
-		return answer, fmt.Errorf("status %d: %s", response.StatusCode, answer.Error)
-	}
-	return answer, nil
 }
 
 // invite says what to do with the running service.

@@ -87,11 +87,9 @@ func (e *engine) open(o opener, encoders *encoders, state string) error {
 		why = "this is the small demo model, which knows drawings and not photographs: " + why
 	}
 	e.Engine, err = clip.New(cfg.CLIP.Engine, cfg.Performance, clip.Parts{
-		Model: clip.Model{
-			Name: o.model.Name, Why: why, ImageSize: o.model.ImageSize, Dimension: o.model.EmbeddingDimension, LogitScale: o.model.LogitScale,
-			Tokenize: func(text string) ([]int32, bool) { return o.tokenizer.EncodeCut(text, o.model.ContextLength) },
-		},
-		Images: encoders.images, Texts: encoders.texts, NPU: encoders.device, BackendWhy: encoders.why, Encoders: encoders,
+		Model: o.model.Manifest, ModelWhy: why,
+		Tokenize: func(text string) ([]int32, bool) { return o.tokenizer.EncodeCut(text, o.model.ContextLength) },
+		Images:   encoders.images, Texts: encoders.texts, NPU: encoders.device, BackendWhy: encoders.why, Encoders: encoders,
 		Store:  store,
 		Budget: decode.NewBudget(memory.Images, memory.Runtime, cfg.Performance.WorkerThreads, cfg.Performance.MaxQueueSize),
 	})

@@ -34,22 +34,15 @@ func (c Config) Validate() error {
 	return err
 }
 
-// Model is what the engine knows of the model.
-type Model struct {
-	Name       string
-	Why        string // why this model, and what it is not good for; for people, may be ""
-	ImageSize  int    // pixels on a side
-	Dimension  int    // of the embeddings
-	LogitScale float64
-
-	// Tokenize returns what the text encoders read: start token, text, end token, cut to the length that they take.
-	// Safe for concurrent use.
-	Tokenize func(text string) (tokens []int32, truncated bool)
-}
-
 // Parts is what an engine works with, opened. All but NPU and the reasons is needed.
 type Parts struct {
-	Model      Model
+	Model    hailo.Manifest
+	ModelWhy string // why this model, and what it is not good for; for people, may be ""
+
+	// Tokenize returns what the text encoders read: start token, text, end token, cut to the model's context length.
+	// Safe for concurrent use.
+	Tokenize func(text string) (tokens []int32, truncated bool)
+
 	Images     hailo.Backend   // encodes images; its status is the engine's health
 	Texts      []hailo.Backend // encode texts, in the order in which they are tried
 	NPU        *npu.Backend    // whose counters are in Stats; nil: none
@@ -86,9 +79,9 @@ func New(cfg Config, performance pipeline.Config, p Parts) (*Engine, error) {
 	e.inside = min(performance.MaxQueueSize, 2*performance.WorkerThreads+info.ImageBatch*info.ImageCalls)
 	for _, backend := range p.Texts {
 		texts, err := p.Store.Embeddings(cache.Encoder{
-			Namespace: backend.Info().TextDigest, Dim: p.Model.Dimension, Batch: backend.Info().TextBatch, Calls: textCalls,
+			Namespace: backend.Info().TextDigest, Dim: p.Model.EmbeddingDimension, Batch: backend.Info().TextBatch, Calls: textCalls,
 			Encode: func(ctx context.Context, texts []string) ([]cache.Vector, error) {
-				return encodeTexts(ctx, p.Model, backend, texts)
+				return encodeTexts(ctx, p.Tokenize, backend, texts)
 			},
 		})
 		if err != nil {
@@ -102,11 +95,11 @@ func New(cfg Config, performance pipeline.Config, p Parts) (*Engine, error) {
 }
 
 // encodeTexts is what the cache asks for prompts that it does not know.
-func encodeTexts(ctx context.Context, m Model, backend hailo.Backend, texts []string) ([]cache.Vector, error) {
+func encodeTexts(ctx context.Context, tokenize func(string) ([]int32, bool), backend hailo.Backend, texts []string) ([]cache.Vector, error) {
 	vectors := make([]cache.Vector, len(texts))
 	tokens := make([][]int32, len(texts))
 	for i, text := range texts {
-		tokens[i], vectors[i].Truncated = m.Tokenize(text)
+		tokens[i], vectors[i].Truncated = tokenize(text)
 		vectors[i].Tokens = len(tokens[i])
 	}
 	embeddings, err := backend.EncodeTexts(ctx, tokens)

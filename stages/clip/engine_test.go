@@ -111,12 +111,13 @@ func newEngine(t testing.TB, d *device, texts ...hailo.Backend) *Engine {
 			Decode: decode.Config{MaxPixels: 1 << 20, JPEGScale: decode.ScaleExact}, Resize: resize.Config{Fit: resize.FitCrop}}},
 		pipeline.Config{WorkerThreads: 2, MaxQueueSize: 3},
 		Parts{
-			Model: Model{Name: "colours", ImageSize: size, Dimension: 3, LogitScale: 10, Tokenize: func(text string) (tokens []int32, cut bool) {
+			Model: hailo.Manifest{Name: "colours", ImageSize: size, EmbeddingDimension: 3, LogitScale: 10},
+			Tokenize: func(text string) (tokens []int32, cut bool) {
 				for _, b := range []byte(text) {
 					tokens = append(tokens, int32(b))
 				}
 				return tokens, false
-			}},
+			},
 			Images: d, Texts: append([]hailo.Backend{d}, texts...), Encoders: d,
 			Store: store, Budget: decode.NewBudget(1<<30, math.MaxInt64, 2, 3),
 		})

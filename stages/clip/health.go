@@ -17,19 +17,21 @@ const (
 	Unhealthy       // cannot serve
 )
 
-// String is the state's name in GET /health.
 func (s State) String() string { return [...]string{"healthy", "degraded", "unhealthy"}[s] }
 
-// Health is how an engine is doing, for people.
+// MarshalText writes the state's name.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// Health is how an engine is doing, for people. The reasons are sentences, which may be "".
 type Health struct {
-	State       State
-	Reason      string // a sentence; "" when healthy
-	ModelLoaded bool
-	Model       string
-	ModelWhy    string // why this model, and what it is not good for; a sentence, may be ""
-	Backend     string // "npu", "cpu" or "sim"
-	BackendWhy  string // why this one; a sentence, may be ""
-	Simulated   bool
+	State       State  `json:"status"`
+	Reason      string `json:"reason,omitempty"` // "" when healthy
+	Model       string `json:"model"`
+	ModelLoaded bool   `json:"model_loaded"`
+	ModelWhy    string `json:"model_reason,omitempty"` // why this model, and what it is not good for
+	Backend     string `json:"backend"`                // npu, cpu or sim
+	RuntimeMode string `json:"runtime_mode"`           // real or simulated
+	BackendWhy  string `json:"backend_reason,omitempty"`
 }
 
 // State is asked before every request: it does not block and builds no words.
@@ -43,8 +45,11 @@ func (e *Engine) Health() Health {
 	state, status, stuck := e.state()
 	info := e.parts.Images.Info()
 	h := Health{
-		State: state, Reason: status.Reason, ModelLoaded: status.Ready, Model: e.parts.Model.Name, ModelWhy: e.parts.Model.Why,
-		Backend: info.Backend, BackendWhy: e.parts.BackendWhy, Simulated: info.Simulated,
+		State: state, Reason: status.Reason, Model: e.Model(), ModelLoaded: status.Ready, ModelWhy: e.parts.ModelWhy,
+		Backend: info.Backend, RuntimeMode: "real", BackendWhy: e.parts.BackendWhy,
+	}
+	if info.Simulated {
+		h.RuntimeMode = "simulated"
 	}
 	if status.Ready && stuck.Workers > 0 {
 		h.Reason = fmt.Sprintf("%d workers of the stage %s are stuck: they work on images whose deadline has passed", stuck.Workers, stuck.Stage)

@@ -3,6 +3,7 @@ package clip
 import (
 	"log/slog"
 	"math"
+	"os"
 	"runtime/debug"
 	"runtime/metrics"
 	"syscall"
@@ -59,7 +60,7 @@ func DivideMemory(l MemoryLimits, log *slog.Logger) Memory {
 	debug.FreeOSMemory()       // what loading the models left
 	live := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
 	metrics.Read(live)
-	used := residentBytes("self")
+	used := processOf(os.Getpid()).resident
 	total := int64(info.Totalram) * int64(info.Unit)
 	if left, limited := addressesLeft(); limited {
 		total = min(total, used+left/4*3) // the rest is lost between mappings
@@ -82,5 +83,5 @@ func addressesLeft() (left int64, limited bool) {
 	if unix.Getrlimit(unix.RLIMIT_AS, &limit) != nil || limit.Cur == unix.RLIM_INFINITY {
 		return 0, false
 	}
-	return max(int64(min(limit.Cur, math.MaxInt64))-statm("self", 0), 0), true
+	return max(int64(min(limit.Cur, math.MaxInt64))-processOf(os.Getpid()).addresses, 0), true
 }

@@ -2,6 +2,7 @@ package clip
 
 import (
 	"math"
+	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -49,7 +50,7 @@ func TestAddressesLeft(t *testing.T) {
 	if err := unix.Setrlimit(unix.RLIMIT_AS, &before); err != nil {
 		t.Fatal(err)
 	}
-	if used := int64(far) - left; !limited || used < residentBytes("self") || used > far/2 {
+	if used := int64(far) - left; !limited || used < processOf(os.Getpid()).resident || used > far/2 {
 		t.Errorf("%d of %d are used, limited: %v", used, int64(far), limited)
 	}
 	if _, limited := addressesLeft(); limited != (before.Cur != unix.RLIM_INFINITY) {

@@ -9,6 +9,7 @@ import (
 	"runtime/metrics"
 	"strconv"
 	"syscall"
+	"time"
 
 	"hailoclip/cache"
 	"hailoclip/hailo/npu"
@@ -105,45 +106,37 @@ func processNow() ProcessStats {
 	}
 	var use syscall.Rusage
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &use) == nil {
-		p.CPUSeconds = seconds(use.Utime) + seconds(use.Stime)
+		p.CPUSeconds = time.Duration(use.Utime.Nano() + use.Stime.Nano()).Seconds()
 	}
-	p.RSSBytes = residentBytes("self")
+	p.RSSBytes = processOf(os.Getpid()).resident
 	return p
 }
 
 // workerNow is nil when there is no such process.
 func workerNow(pid int) *WorkerStats {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil || pid <= 0 {
-		return nil
+	if p := processOf(pid); p.resident > 0 {
+		return &WorkerStats{PID: pid, CPUSeconds: p.cpu, RSSBytes: p.resident}
 	}
-	// After the name in brackets, which may have any character: user and system time are the 12th and
-	// 13th field, in units of which Linux has 100 a second for programs, whatever its own clock does.
+	return nil
+}
+
+// process is what the kernel tells of a process.
+type process struct {
+	cpu                 float64 // seconds, user and system
+	addresses, resident int64   // bytes
+}
+
+// processOf is zero where the kernel tells nothing.
+func processOf(pid int) (p process) {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	// After the name in brackets, which may have any character: user and system time are the 12th and 13th field, in
+	// units of which Linux has 100 a second for programs, whatever its own clock does; then, 21st and 22nd, memory.
 	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
-	if len(fields) < 13 {
-		return nil
+	if len(fields) < 22 {
+		return p
 	}
-	user, _ := strconv.ParseInt(string(fields[11]), 10, 64)
-	system, _ := strconv.ParseInt(string(fields[12]), 10, 64)
-	return &WorkerStats{PID: pid, CPUSeconds: float64(user+system) / 100, RSSBytes: residentBytes(strconv.Itoa(pid))}
+	number := func(n int) int64 { v, _ := strconv.ParseInt(string(fields[n-1]), 10, 64); return v }
+	p.cpu = float64(number(12)+number(13)) / 100
+	p.addresses, p.resident = number(21), number(22)*int64(os.Getpagesize())
+	return p
 }
-
-// residentBytes is the memory of a process; 0 where the kernel does not tell.
-func residentBytes(pid string) int64 { return statm(pid, 1) }
-
-// statm is a field of the memory of a process, in bytes: 0 is its addresses, 1 what is resident. 0 where the kernel
-// does not tell.
-func statm(pid string, field int) int64 {
-	b, err := os.ReadFile("/proc/" + pid + "/statm")
-	if err != nil {
-		return 0
-	}
-	fields := bytes.Fields(b)
-	if len(fields) <= field {
-		return 0
-	}
-	pages, _ := strconv.ParseInt(string(fields[field]), 10, 64)
-	return pages * int64(os.Getpagesize())
-}
-
-func seconds(t syscall.Timeval) float64 { return float64(t.Sec) + float64(t.Usec)/1e6 }
