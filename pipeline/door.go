@@ -8,12 +8,6 @@ import (
 	"hailoclip/pipeline/fair"
 )
 
-// Lane is where jobs enter: those of one caller wait in one lane, and the lanes are served in turn. The zero value is
-// the lane of the program itself.
-type Lane struct {
-	Caller fair.Caller
-}
-
 // door is the queue in front of the first stage, in which lanes take turns: the address goes first for which the
 // stage has worked least. Its jobs are announced to the workers
 // by nil jobs in the channel of the stage, at least as many as wait: a worker takes the announcement and then
@@ -23,32 +17,71 @@ type door[T any] struct {
 
 	mu      sync.Mutex
 	waiting fair.Queue[*Job[T]]
+	outside fair.Queue[*Job[T]] // of Bulk lanes, while the queue is full: at most one of each
 	closed  bool
 }
 
-// enter queues the job, or says at once why not. When the queue is full and another lane has more waiting, the
-// youngest of that one's jobs has to go: it is returned, and no longer in the line.
-func (d *door[T]) enter(job *Job[T]) (displaced *Job[T], err error) {
+// errDisplaced is the end of a job whose place another lane got.
+var errDisplaced = fmt.Errorf("%w: another caller has less waiting", ErrQueueFull)
+
+// enter queues the job, or says at once why not. Another job that has to go for it is returned: it has failed and is
+// no longer in the line.
+func (d *door[T]) enter(job *Job[T]) (gone *Job[T], err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
 		return nil, ErrClosed
 	}
+	caller := job.Lane.Caller
+	if d.supersedes(job.Lane) {
+		gone = d.waiting.Of(caller)[0]
+		d.waiting.Remove(caller, gone)
+		gone.Fail(ErrSuperseded)
+	}
 	if d.full() {
-		ok := false
-		if displaced, ok = d.waiting.Displace(job.Lane.Caller); !ok {
+		displaced, ok := d.waiting.Displace(caller)
+		switch {
+		case !ok && job.Lane.policy == Bulk:
+			d.outside.Push(caller, job)
+			return nil, nil
+		case !ok:
 			return nil, ErrQueueFull
+		case displaced.Lane.policy == Bulk:
+			d.outside.Push(displaced.Lane.Caller, displaced)
+		default:
+			gone = displaced
+			gone.Fail(errDisplaced)
 		}
 	}
+	d.push(job)
+	return gone, nil
+}
+
+func (d *door[T]) full() bool { return d.waiting.Len() >= cap(d.announce) }
+
+// supersedes says whether the next job of the lane takes the place of one of its own.
+func (d *door[T]) supersedes(lane Lane) bool {
+	return lane.policy == Latest && len(d.waiting.Of(lane.Caller)) >= maxLatest
+}
+
+func (d *door[T]) push(job *Job[T]) {
 	d.waiting.Push(job.Lane.Caller, job)
 	select {
 	case d.announce <- nil:
 	default: // full of announcements of jobs that were given up
 	}
-	return displaced, nil
 }
 
-func (d *door[T]) full() bool { return d.waiting.Len() >= cap(d.announce) }
+// refill lets in who waits outside, as far as there is room.
+func (d *door[T]) refill() {
+	for !d.full() {
+		job, ok := d.outside.Pop()
+		if !ok {
+			return
+		}
+		d.push(job)
+	}
+}
 
 // refuses says why a job of the lane would not be let in now; nil when it would.
 func (d *door[T]) refuses(lane Lane) error {
@@ -57,7 +90,7 @@ func (d *door[T]) refuses(lane Lane) error {
 	switch {
 	case d.closed:
 		return ErrClosed
-	case d.full() && !d.waiting.Yields(lane.Caller):
+	case d.full() && lane.policy != Bulk && !d.supersedes(lane) && !d.waiting.Yields(lane.Caller):
 		return ErrQueueFull
 	}
 	return nil
@@ -67,7 +100,11 @@ func (d *door[T]) refuses(lane Lane) error {
 func (d *door[T]) next() *Job[T] {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	job, _ := d.waiting.Pop()
+	job, ok := d.waiting.Pop()
+	if ok {
+		job.passTurn()
+		d.refill()
+	}
 	return job
 }
 
@@ -82,7 +119,12 @@ func (d *door[T]) charge(lane Lane, took time.Duration) {
 func (d *door[T]) giveUp(job *Job[T]) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.waiting.Remove(job.Lane.Caller, job)
+	caller := job.Lane.Caller
+	if !d.waiting.Remove(caller, job) && !d.outside.Remove(caller, job) {
+		return false
+	}
+	d.refill()
+	return true
 }
 
 func (d *door[T]) len() int {
@@ -91,15 +133,19 @@ func (d *door[T]) len() int {
 	return d.waiting.Len()
 }
 
-// close lets nobody in any more; what waits is still handed out.
-func (d *door[T]) close() {
+// close lets nobody in any more. What waits in the queue is still handed out; the jobs outside are failed and returned,
+// and no longer in the line.
+func (d *door[T]) close() (gone []*Job[T]) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.closed {
-		d.closed = true
-		close(d.announce)
+	if d.closed {
+		return nil
 	}
+	d.closed = true
+	close(d.announce)
+	for job, ok := d.outside.Pop(); ok; job, ok = d.outside.Pop() {
+		job.Fail(ErrClosed)
+		gone = append(gone, job)
+	}
+	return gone
 }
-
-// errDisplaced is the end of a job whose place another caller got.
-var errDisplaced = fmt.Errorf("%w: another caller has less waiting", ErrQueueFull)

@@ -19,6 +19,7 @@ type Job[T any] struct {
 	ctx    context.Context
 	err    error
 	done   chan struct{} // gets a value when the job has left the line
+	turn   bool          // it has the turn of its lane
 	queued time.Time     // when it was put into the queue it waits in
 	times  [maxStages]StageTime
 	passed int
@@ -34,10 +35,10 @@ type StageTime struct {
 // Context carries the deadline of the job. For stages and hooks.
 func (j *Job[T]) Context() context.Context { return j.ctx }
 
-// Fail makes err the outcome of the job, which leaves the line after this stage. The first error counts. The end of a
-// context becomes an ErrDeadline. For stages and hooks.
+// Fail makes err the outcome of the job, which leaves the line after this stage. The first error counts, nil is none. The
+// end of a context becomes an ErrDeadline. For stages and hooks.
 func (j *Job[T]) Fail(err error) {
-	if j.err != nil {
+	if j.err != nil || err == nil {
 		return
 	}
 	ended := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) ||
@@ -50,6 +51,14 @@ func (j *Job[T]) Fail(err error) {
 
 // Times returns the time in each stage that the job has passed, in order.
 func (j *Job[T]) Times() []StageTime { return j.times[:j.passed] }
+
+// passTurn lets the next job of the lane come to the door. The holder of the job calls it.
+func (j *Job[T]) passTurn() {
+	if j.turn {
+		j.turn = false
+		<-j.Lane.turn
+	}
+}
 
 // late is the error of a job whose context has ended.
 func (j *Job[T]) late() error { return fmt.Errorf("%w: %w", ErrDeadline, context.Cause(j.ctx)) }

@@ -4,8 +4,8 @@
 // workers that read it. A [Pipeline] is a row of stages. This package knows nothing of what they do and promises:
 //
 //   - [Pipeline.Do] answers by the deadline of its context, whatever the stages do.
-//   - Work is refused at the front door only: a full first queue is ErrQueueFull at once,
-//     a full queue inside the line means wait.
+//   - Work is refused at the front door only, where the policy of its [Lane] says so: a full first queue is
+//     ErrQueueFull at once, a full queue inside the line means wait. Lanes are served in turn.
 //   - One goroutine holds a job at a time; the send to the next queue is the transfer.
 //   - A stage with a batch size takes what is queued, up to that size. It does not wait for
 //     more, unless MaxWait says so.
@@ -77,8 +77,8 @@ func New[T any](hooks Hooks[T], stages ...Stage[T]) (*Pipeline[T], error) {
 // Do takes the job through the line. It blocks until the job is finished or ctx ends; with a
 // deadline in ctx it therefore always answers by the deadline, if Enter does.
 //
-// Errors: ErrQueueFull and ErrClosed without having started, ErrQueueFull also when a caller with less waiting took
-// the job's place in the queue; ErrDeadline, which wraps the cause of ctx, when ctx ended first
+// Errors: ErrQueueFull, ErrSuperseded and ErrClosed before a worker has seen it, as the policy of its lane
+// says; ErrDeadline, which wraps the cause of ctx, when ctx ended first
 // (the line still finishes or drops the job behind it); ErrClosed when Close gave up waiting;
 // otherwise what was given to Job.Fail. See Job for what may be touched afterwards.
 func (p *Pipeline[T]) Do(ctx context.Context, job *Job[T]) error {
@@ -119,32 +119,40 @@ func (p *Pipeline[T]) door() *door[T] { return p.lines[0].door }
 
 // enter puts the job into the first queue, or fails it.
 func (p *Pipeline[T]) enter(job *Job[T]) bool {
-	if p.hooks.Enter != nil {
-		if err := p.Refuses(job.Lane); err != nil {
-			job.Fail(err)
+	first := p.lines[0]
+	if turn := job.Lane.turn; turn != nil {
+		select {
+		case turn <- struct{}{}:
+			job.turn = true
+		case <-job.ctx.Done():
+			job.Fail(job.late())
+			first.count(job.err)
+			return false
+		case <-p.abandon:
+			job.Fail(ErrClosed)
 			return false
 		}
-		first := p.lines[0]
-		first.call([]*Job[T]{job}, func() {
-			if err := p.hooks.Enter(job); err != nil {
-				job.Fail(err)
-			}
-		})
+	}
+	if p.hooks.Enter != nil {
+		if job.Fail(p.Refuses(job.Lane)); job.err != nil {
+			return false
+		}
+		first.call([]*Job[T]{job}, func() { job.Fail(p.hooks.Enter(job)) })
 		if job.err != nil {
 			first.count(job.err)
 			return false
 		}
 	}
 	job.queued = time.Now()
-	displaced, err := p.door().enter(job)
-	if displaced != nil {
-		displaced.Fail(errDisplaced)
-		p.finish(displaced)
+	gone, err := p.door().enter(job)
+	if gone != nil {
+		p.finish(gone)
 	}
 	if err != nil {
 		job.Fail(err)
+		return false
 	}
-	return err == nil
+	return true // from here on the line has the job
 }
 
 // finish ends the life of a job in the line, for a holder that is not its Do; the holder must not touch it afterwards.
@@ -153,8 +161,9 @@ func (p *Pipeline[T]) finish(job *Job[T]) {
 	job.done <- struct{}{}
 }
 
-// leave has the item give back what it holds, and returns the outcome of the job.
+// leave has the job give back what it holds, and returns its outcome.
 func (p *Pipeline[T]) leave(job *Job[T]) error {
+	job.passTurn()
 	if p.hooks.Leave != nil {
 		p.hooks.Leave(job)
 	}
@@ -166,7 +175,9 @@ func (p *Pipeline[T]) leave(job *Job[T]) error {
 // cause of ctx although workers may still run. It does not wait for stuck workers that have been replaced; when there
 // are some, its error says so. It may be called again, and concurrently.
 func (p *Pipeline[T]) Close(ctx context.Context) error {
-	p.door().close()
+	for _, job := range p.door().close() {
+		p.finish(job)
+	}
 	ended := make(chan struct{})
 	go func() { p.workers.Wait(); close(ended) }()
 	select {

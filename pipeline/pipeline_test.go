@@ -239,8 +239,8 @@ func TestCloseGivesUp(t *testing.T) {
 	})
 }
 
-// TestStorm sends many jobs with random ends through a line with small queues: every one is
-// answered and left exactly once.
+// TestStorm sends many jobs with random ends through lanes of every policy and a line with small queues: every one is
+// answered as its lane may be, and leaves exactly once.
 func TestStorm(t *testing.T) {
 	boom := errors.New("boom")
 	var calls atomic.Int64
@@ -260,16 +260,27 @@ func TestStorm(t *testing.T) {
 			stage{Name: "c", Queue: 1, Workers: 1, Batch: 8, Work: func(int, []*job) {}},
 		)
 		var wg sync.WaitGroup
-		for n := range 16 {
+		var lanes []Lane
+		for _, address := range []string{"a", "b", "c"} {
+			lanes = append(lanes, laneOf(address, Queue), laneOf(address, Latest), laneOf(address, Bulk))
+		}
+		for n := range 18 {
 			wg.Go(func() {
+				lane := lanes[n%len(lanes)]
 				for i := range 200 {
 					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(1+(i%3)*1000)*time.Millisecond)
-					err := c.do(ctx, lane(string(rune('a'+n%4))), fmt.Sprint(n, " ", i))
+					err := c.do(ctx, lane, fmt.Sprint(n, " ", i))
 					cancel()
+					known := []error{nil, boom, ErrDeadline}
+					switch lane.policy {
+					case Queue:
+						known = append(known, ErrQueueFull)
+					case Latest:
+						known = append(known, ErrQueueFull, ErrSuperseded)
+					}
 					var panicked *PanicError
-					known := func(e error) bool { return errors.Is(err, e) }
-					if !errors.As(err, &panicked) && !slices.ContainsFunc([]error{nil, boom, ErrQueueFull, ErrDeadline}, known) {
-						t.Error(err)
+					if !errors.As(err, &panicked) && !slices.ContainsFunc(known, func(e error) bool { return errors.Is(err, e) }) {
+						t.Error(lane.policy, err)
 					}
 				}
 			})

@@ -15,9 +15,7 @@ import (
 func each(work func(worker int, j *job) error) func(int, []*job) {
 	return func(worker int, jobs []*job) {
 		for _, j := range jobs {
-			if err := work(worker, j); err != nil {
-				j.Fail(err)
-			}
+			j.Fail(work(worker, j))
 		}
 	}
 }
@@ -82,9 +80,7 @@ func (l *Line) encode(_ int, jobs []*job) {
 		if alone {
 			err = l.encodeFrames(jobs[i : i+1])
 		}
-		if err != nil {
-			jobs[i].Fail(err)
-		}
+		jobs[i].Fail(err)
 	}
 }
 

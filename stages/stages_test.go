@@ -109,7 +109,7 @@ var testConfig = Config{
 }
 
 // start runs a line over b.
-func start(t *testing.T, b *fakeBackend) *Line {
+func start(t testing.TB, b *fakeBackend) *Line {
 	t.Helper()
 	const size = 32
 	if b.frames == nil {
@@ -291,5 +291,20 @@ func TestPromptsMustFit(t *testing.T) {
 	l := start(t, &fakeBackend{batch: 1})
 	if _, err := l.Do(t.Context(), &Request{Image: pngImage(t, 40, 40, red), Prompts: make([]float32, 4)}); err == nil {
 		t.Error("prompts of another dimension were accepted")
+	}
+}
+
+// BenchmarkLine is one image after the other through a line whose device costs nothing.
+func BenchmarkLine(b *testing.B) {
+	backend := &fakeBackend{batch: 1}
+	l := start(b, backend)
+	r := &Request{Image: pngImage(b, 40, 40, red), Prompts: []float32{1, 0, 0}, Scoring: Scoring{TopK: 1}}
+	ctx, cancel := context.WithTimeout(b.Context(), time.Hour)
+	defer cancel()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := l.Do(ctx, r); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -72,19 +72,23 @@ func (q *Queue[T]) Charge(address string, cost int64) {
 // cost is what an address has cost, as it counts.
 func (q *Queue[T]) cost(address string) int64 { return max(q.costs[address], q.least) }
 
+// Of returns the items of caller c that wait, the oldest first. They are the queue's: not to be changed, and good until
+// its next change.
+func (q *Queue[T]) Of(c Caller) []T {
+	if a := q.addresses.lanes[c.Address]; a != nil {
+		if l := a.held.lanes[c.Connection]; l != nil {
+			return l.held
+		}
+	}
+	return nil
+}
+
 // Remove takes out an item of caller c, and says whether it was there.
 func (q *Queue[T]) Remove(c Caller, item T) bool {
-	a := q.addresses.lanes[c.Address]
-	if a == nil {
-		return false
-	}
-	l := a.held.lanes[c.Connection]
-	if l == nil {
-		return false
-	}
-	i := slices.Index(l.held, item)
+	i := slices.Index(q.Of(c), item)
 	if i >= 0 {
-		q.take(a, l, i)
+		a := q.addresses.lanes[c.Address]
+		q.take(a, a.held.lanes[c.Connection], i)
 	}
 	return i >= 0
 }
