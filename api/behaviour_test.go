@@ -491,7 +491,7 @@ func TestLog(t *testing.T) {
 	s := serve(t, nil)
 	s.post(t, "/v1/classify", classifyBody(goodImage, "", "a secret prompt"), headerRequestID, "the-good-one")
 	s.post(t, "/v1/classify", `{"image":"c2VjcmV0","prompts":["a secret prompt",1]}`, headerRequestID, "the-bad-one")
-	unread := parseReplies(t, raw(t, s, "nonsense\r\n\r\n"))[0].header.Get(headerRequestID)
+	unread := only(t, s.send(t, "nonsense\r\n\r\n")).header.Get(headerRequestID)
 	s.stop()
 	lines := map[string]map[string]any{}
 	for line := range strings.Lines(s.log.String()) {

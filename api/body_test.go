@@ -18,33 +18,24 @@ func TestBodyMemory(t *testing.T) {
 	half := strings.Repeat("A", 600<<10) // needs a buffer of 1 MiB, and one of 256 KiB until that is there
 	free := func() int64 { return s.bodies.free.Load() }
 
-	holder := dial(t, s)
-	fmt.Fprint(holder, promise+half)
+	holder := s.send(t, promise+half)
 	until(t, func() bool { return free() == budget-1<<20 })
 
-	replies := parseReplies(t, raw(t, s, promise, half))
-	if len(replies) != 1 || !replies[0].last {
-		t.Fatalf("%d answers, %+v", len(replies), replies)
-	}
-	replies[0].wantError(t, 429, "queue_full", "large requests")
+	only(t, s.send(t, promise, half)).wantError(t, 429, "queue_full", "large requests")
 	if free() != budget-1<<20 {
 		t.Errorf("%d bytes are free after a refusal", free())
 	}
 
 	// A promise takes the smallest buffer only: all of these are inside together, as far as one address may go.
 	for range (budget/4*3 - 1<<20) / pooledSizes[0] {
-		fmt.Fprint(dial(t, s), promise+half[:10<<10]) // the server itself waits for the first 8 KiB
+		s.send(t, promise+half[:10<<10]) // the server itself waits for the first 8 KiB
 	}
 	until(t, func() bool { return free() == budget/4 })
 	s.post(t, "/v1/embed/text", `{"text":"x"}`).wantError(t, 429, "queue_full", "large requests")
 	other := &http.Client{Transport: &http.Transport{DisableKeepAlives: true,
 		DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP("127.0.0.2")}}).DialContext}}
-	r, err := other.Post(s.url+"/v1/embed/text", "", strings.NewReader(`{"text":"x"}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if r.Body.Close(); r.StatusCode != http.StatusOK {
-		t.Errorf("somebody else got %d", r.StatusCode)
+	if r := read(t, must(other.Post(s.url+"/v1/embed/text", "", strings.NewReader(`{"text":"x"}`)))); r.status != http.StatusOK {
+		t.Errorf("somebody else got %d", r.status)
 	}
 	if r := s.do(t, "GET", "/health", ""); r.status != 200 {
 		t.Errorf("health: %d %s", r.status, r.body)
@@ -76,9 +67,8 @@ func TestBodyMemoryComesBack(t *testing.T) {
 			"promised": fmt.Sprintf("Content-Length: %d\r\n\r\n%s", size, body),
 			"chunked":  "Transfer-Encoding: chunked\r\n\r\n" + chunked,
 		} {
-			replies := parseReplies(t, raw(t, s, postHead+"Connection: close\r\n"+request))
-			if len(replies) != 1 || replies[0].status != status {
-				t.Errorf("%s, %d bytes: %+v", name, size, replies)
+			if r := only(t, s.send(t, postHead+"Connection: close\r\n"+request)); r.status != status {
+				t.Errorf("%s, %d bytes: %d %s", name, size, r.status, r.body)
 			}
 		}
 	}
@@ -96,8 +86,7 @@ func TestLargeBodiesTakeTurns(t *testing.T) {
 	}
 	large := strings.Repeat(" ", largeBody) + classifyBody(goodImage, "", "x")
 	post := func(body, header string) reply {
-		return parseReplies(t, raw(t, s, fmt.Sprintf("%sConnection: close\r\n%sContent-Length: %d\r\n\r\n%s",
-			postHead, header, len(body), body)))[0]
+		return only(t, s.send(t, posted(body, "Connection: close\r\n", header)))
 	}
 	post(large, headerTimeout+": 20\r\n").wantError(t, 504, "deadline_exceeded", "")
 	if r := post(classifyBody(goodImage, "", "x"), ""); r.status != 200 {
@@ -178,11 +167,7 @@ func TestFullQueueRefusesBeforeParsing(t *testing.T) {
 	if r := s.post(t, "/v1/embed/text", `{"text":"x"}`); r.status != 200 {
 		t.Errorf("text: %d %s", r.status, r.body)
 	}
-	replies := parseReplies(t, raw(t, s, postHead+"Expect: 100-continue\r\nContent-Length: 1000\r\n\r\n"))
-	if len(replies) != 1 || !replies[0].last {
-		t.Fatalf("%+v", replies)
-	}
-	replies[0].wantError(t, 429, "queue_full", "queue is full")
+	only(t, s.send(t, postHead+"Expect: 100-continue\r\nContent-Length: 1000\r\n\r\n")).wantError(t, 429, "queue_full", "queue is full")
 	s.release()
 	waiting()
 }
@@ -214,16 +199,10 @@ func TestExpect(t *testing.T) {
 		{"not ready", ill, "POST /v1/embed/text HTTP/1.1\r\n" + asks + "Content-Length: 9\r\n\r\n", 503, "not_ready"},
 	}
 	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) {
-			replies := parseReplies(t, raw(t, c.s, c.head))
-			if len(replies) != 1 || !replies[0].last {
-				t.Fatalf("%+v", replies)
-			}
-			replies[0].wantError(t, c.status, c.code, "")
-		})
+		t.Run(c.name, func(t *testing.T) { only(t, c.s.send(t, c.head)).wantError(t, c.status, c.code, "") })
 	}
 	t.Run("wanted", func(t *testing.T) {
-		c := dial(t, good)
+		c := good.send(t)
 		r := bufio.NewReader(c)
 		body := classifyBody(goodImage, "", "x")
 		for range 2 { // the connection goes on
@@ -243,9 +222,8 @@ func TestExpect(t *testing.T) {
 		}
 	})
 	t.Run("no body is needed", func(t *testing.T) {
-		replies := parseReplies(t, raw(t, good, "GET /health HTTP/1.1\r\n"+asks+"Content-Length: 9\r\n\r\n"))
-		if len(replies) != 1 || replies[0].status != 200 || !replies[0].last {
-			t.Fatalf("%+v", replies)
+		if r := only(t, good.send(t, "GET /health HTTP/1.1\r\n"+asks+"Content-Length: 9\r\n\r\n")); r.status != 200 {
+			t.Errorf("%d %s", r.status, r.body)
 		}
 	})
 }

@@ -54,10 +54,7 @@ func parse(t *testing.T, folder string, f func(pkg string, names []*ast.Ident, v
 		if strings.HasSuffix(file, "_test.go") {
 			continue
 		}
-		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
-		if err != nil {
-			t.Fatal(err)
-		}
+		parsed := must(parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution))
 		for _, decl := range parsed.Decls {
 			if vars, ok := decl.(*ast.GenDecl); ok && vars.Tok == token.VAR {
 				for _, spec := range vars.Specs {

@@ -33,10 +33,7 @@ func TestImageIsNotCopied(t *testing.T) {
 	if in.Image[0] != 'X' {
 		t.Error("the image is a copy")
 	}
-	prompts, err := in.prompts(10, 10)
-	if err != nil {
-		t.Fatal(err)
-	}
+	prompts := must(in.prompts(10, 10))
 	for i := range body {
 		body[i] = '#'
 	}

@@ -20,7 +20,7 @@ func TestWarning(t *testing.T) {
 	const end = "Host: x\r\nConnection: close\r\n\r\n"
 	for _, request := range []string{"GET /health HTTP/1.1\r\n" + end, "GET /nowhere HTTP/1.1\r\n" + end, "POST /v1/classify HTTP/1.1\r\n" + end,
 		"OPTIONS /v1/classify HTTP/1.1\r\n" + end, "GET /health HTTP/1.1\r\nOrigin: x\r\n" + end, "nonsense\r\n\r\n"} {
-		if got := s.rawOne(t, request).header.Get("X-Clip-Warning"); got != "simulated-vectors" {
+		if got := only(t, s.send(t, request)).header.Get("X-Clip-Warning"); got != "simulated-vectors" {
 			t.Errorf("%.20q: warning %q", request, got)
 		}
 	}

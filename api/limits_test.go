@@ -87,9 +87,7 @@ func TestDeadline(t *testing.T) {
 func TestBufferBelongsToTheEngine(t *testing.T) {
 	s := serve(t, nil)
 	all := int64(s.cfg.MaxBodyMemoryBytes)
-	client := dial(t, s)
-	body := classifyBody(heldImage, "", "x")
-	fmt.Fprintf(client, postHead+"Content-Length: %d\r\n\r\n%s", len(body), body)
+	client := s.send(t, posted(classifyBody(heldImage, "", "x")))
 	<-s.entered
 	client.Close()
 	until(t, func() bool { return strings.Contains(s.log.String(), "client_gone") })
@@ -100,62 +98,82 @@ func TestBufferBelongsToTheEngine(t *testing.T) {
 	until(t, func() bool { return s.bodies.free.Load() == all })
 }
 
-// raw sends bytes on a connection of its own and returns the answers until the server closes it.
-func raw(t *testing.T, s *service, send ...string) string {
+// send sends bytes on a connection of its own.
+func (s *service) send(t *testing.T, parts ...string) net.Conn {
 	t.Helper()
-	c := dial(t, s)
-	for _, part := range send {
+	c := must(net.Dial("tcp", s.addr))
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(time.Minute))
+	for _, part := range parts {
 		if _, err := io.WriteString(c, part); err != nil {
 			break // the server has answered already
 		}
 	}
-	b, err := io.ReadAll(c)
-	if err != nil {
-		t.Fatalf("the answer was cut off: %v after %q", err, b)
-	}
-	return string(b)
-}
-
-func dial(t *testing.T, s *service) net.Conn {
-	t.Helper()
-	c, err := net.Dial("tcp", s.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(time.Minute))
 	return c
 }
 
-// parseReplies splits what raw returned.
-func parseReplies(t *testing.T, b string) []reply {
+const postHead = "POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+
+// posted is a request for /v1/classify with more header lines, each with its end.
+func posted(body string, lines ...string) string {
+	return fmt.Sprintf("%s%sContent-Length: %d\r\n\r\n%s", postHead, strings.Join(lines, ""), len(body), body)
+}
+
+// occupy has a client of its own wait for the device until release.
+func (s *service) occupy(t *testing.T) net.Conn {
 	t.Helper()
-	var replies []reply
-	r := bufio.NewReader(strings.NewReader(b))
-	for {
+	c := s.send(t, posted(classifyBody(waitingImage, "", "x")))
+	<-s.entered
+	return c
+}
+
+// replies reads answers until the server closes the connection.
+func replies(t *testing.T, c net.Conn) (all []reply) {
+	t.Helper()
+	for r := bufio.NewReader(c); ; {
 		if _, err := r.Peek(1); err == io.EOF {
-			return replies
+			return all
 		}
 		resp, err := http.ReadResponse(r, nil)
 		if err != nil {
-			t.Fatalf("%v in %q", err, b)
+			t.Fatal("the answer was cut off: ", err)
 		}
-		body, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatalf("%v in %q", err, b)
-		}
-		replies = append(replies, reply{resp.StatusCode, resp.Header, body, resp.Close})
+		all = append(all, read(t, resp))
 	}
 }
 
-const postHead = "POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+// only is the one answer before the server closes the connection.
+func only(t *testing.T, c net.Conn) reply {
+	t.Helper()
+	all := replies(t, c)
+	if len(all) != 1 || !all[0].last {
+		t.Fatalf("answers: %+v", all)
+	}
+	return all[0]
+}
+
+// asker asks for /health again and again on one connection.
+func (s *service) asker(t *testing.T) (c net.Conn, ask func() reply) {
+	t.Helper()
+	c = s.send(t)
+	r := bufio.NewReader(c)
+	return c, func() reply {
+		t.Helper()
+		fmt.Fprint(c, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return read(t, resp)
+	}
+}
 
 // TestHostileBytes sends what no HTTP client would.
 func TestHostileBytes(t *testing.T) {
 	patient := serve(t, nil)
 	impatient := serve(t, func(c *Config, _ *Service) { c.ReadTimeout = pipeline.Duration(200 * time.Millisecond) })
 	good := classifyBody(goodImage, "", "x")
-	whole := fmt.Sprintf(postHead+"Content-Length: %d\r\n\r\n%s", len(good), good)
+	whole := posted(good)
 	chunked := func(chunks ...string) string {
 		b := postHead + "Transfer-Encoding: chunked\r\n\r\n"
 		for _, c := range chunks {
@@ -210,15 +228,15 @@ func TestHostileBytes(t *testing.T) {
 			if c.code == "read_timeout" {
 				s = impatient
 			}
-			replies := parseReplies(t, raw(t, s, c.send...))
+			all := replies(t, s.send(t, c.send...))
 			var statuses []int
-			for _, r := range replies {
+			for _, r := range all {
 				statuses = append(statuses, r.status)
 			}
 			if fmt.Sprint(statuses) != fmt.Sprint(c.statuses) {
 				t.Fatalf("got %v, want %v", statuses, c.statuses)
 			}
-			last := replies[len(replies)-1]
+			last := all[len(all)-1]
 			last.wantError(t, last.status, c.code, "")
 			if !last.last {
 				t.Error("the connection stays open")

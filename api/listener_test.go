@@ -1,7 +1,6 @@
 package api
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -37,10 +36,7 @@ func (l *troubled) Accept() (net.Conn, error) {
 func serveOn(t *testing.T, errs ...error) (*service, chan error) {
 	t.Helper()
 	s := newService(t, nil)
-	ln, err := s.cfg.Listen()
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := must(s.cfg.Listen())
 	s.addr = ln.Addr().String()
 	s.url = "http://" + s.addr
 	s.client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
@@ -89,10 +85,7 @@ func testListener(t *testing.T) *listener {
 	t.Helper()
 	cfg := testConfig()
 	cfg.MaxConnections = 2
-	ln, err := cfg.Listen()
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := must(cfg.Listen())
 	l := newListener(ln, cfg, nil, slog.New(slog.DiscardHandler))
 	l.yield, l.hurry = time.Hour, time.Hour
 	t.Cleanup(func() { _ = l.end(nil) })
@@ -102,14 +95,8 @@ func testListener(t *testing.T) *listener {
 // pair returns a connection that l has admitted, and its client.
 func pair(t *testing.T, l *listener, short bool) (*conn, net.Conn) {
 	t.Helper()
-	client, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	nc, err := l.Listener.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	client := must(net.Dial("tcp", l.Addr().String()))
+	nc := must(l.Listener.Accept())
 	t.Cleanup(func() { client.Close(); nc.Close() })
 	return l.admit(nc, short), client
 }
@@ -232,15 +219,11 @@ func TestRetiredConnectionServesWhatHasArrived(t *testing.T) {
 // TestRetiredConnectionEndsAfterItsRequest: it has given its place away.
 func TestRetiredConnectionEndsAfterItsRequest(t *testing.T) {
 	s := serve(t, nil)
-	c := dial(t, s)
-	body := classifyBody(waitingImage, "", "x")
-	fmt.Fprintf(c, postHead+"Content-Length: %d\r\n\r\n%s", len(body), body)
-	<-s.entered
+	c := s.occupy(t)
 	s.listeners[0].busy()[0].last.Store(true)
 	s.release()
-	b, err := io.ReadAll(c)
-	if replies := parseReplies(t, string(b)); err != nil || len(replies) != 1 || !replies[0].last || replies[0].status != 200 {
-		t.Errorf("%v: %q", err, b)
+	if r := only(t, c); r.status != 200 {
+		t.Errorf("%d %s", r.status, r.body)
 	}
 }
 
@@ -248,10 +231,7 @@ func TestRetiredConnectionEndsAfterItsRequest(t *testing.T) {
 func full(t *testing.T) *service {
 	t.Helper()
 	s := serve(t, func(c *Config, _ *Service) { c.MaxConnections = 1 })
-	c := dial(t, s)
-	body := classifyBody(waitingImage, "", "x")
-	fmt.Fprintf(c, postHead+"Content-Length: %d\r\n\r\n%s", len(body), body)
-	<-s.entered
+	s.occupy(t)
 	return s
 }
 
@@ -268,11 +248,7 @@ func TestTooManyConnections(t *testing.T) {
 			t.Error("the connection stays open")
 		}
 	}
-	replies := parseReplies(t, raw(t, s)) // says nothing
-	if len(replies) != 1 {
-		t.Fatalf("%d answers", len(replies))
-	}
-	replies[0].wantError(t, 503, "too_many_connections", "Too many connections")
+	only(t, s.send(t)).wantError(t, 503, "too_many_connections", "Too many connections") // it says nothing
 	s.release()
 	until(t, func() bool { return s.post(t, "/v1/embed/text", `{"text":"x"}`).status == 200 })
 }
@@ -280,46 +256,27 @@ func TestTooManyConnections(t *testing.T) {
 // TestRefuse: the answer to a connection that is not even served arrives whole, and not as a reset.
 func TestRefuse(t *testing.T) {
 	s := newService(t, func(_ *Config, svc *Service) { svc.Warning = "careful" })
-	ln, err := s.cfg.Listen()
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := must(s.cfg.Listen())
 	defer ln.Close()
-	client, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	client := must(net.Dial("tcp", ln.Addr().String()))
 	defer client.Close()
 	fmt.Fprint(client, strings.Repeat("x", 10_000))
-	nc, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	nc := must(ln.Accept())
 	refuse(nc, s.refusal())
-	b, err := io.ReadAll(client)
-	if err != nil {
-		t.Fatal(err)
+	r := only(t, client)
+	if r.header.Get(headerWarning) != "careful" {
+		t.Errorf("%v", r.header)
 	}
-	replies := parseReplies(t, string(b))
-	if len(replies) != 1 || replies[0].header.Get(headerWarning) != "careful" {
-		t.Fatalf("%q", b)
-	}
-	replies[0].wantError(t, 503, "too_many_connections", "Too many connections")
+	r.wantError(t, 503, "too_many_connections", "Too many connections")
 }
 
 // TestBacklogIsAnswered: what the kernel has accepted before a stop is answered after it.
 func TestBacklogIsAnswered(t *testing.T) {
 	s := newService(t, nil)
-	ln, err := s.cfg.Listen()
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := must(s.cfg.Listen())
 	var clients []net.Conn
 	for range 20 {
-		c, err := net.Dial("tcp", ln.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := must(net.Dial("tcp", ln.Addr().String()))
 		defer c.Close()
 		fmt.Fprint(c, postHead+"Content-Length: 2\r\n\r\n{}")
 		clients = append(clients, c)
@@ -331,29 +288,15 @@ func TestBacklogIsAnswered(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range clients {
-		b, err := io.ReadAll(c)
-		if err != nil {
-			t.Fatalf("%v after %q", err, b)
-		}
-		replies := parseReplies(t, string(b))
-		if len(replies) != 1 || !replies[0].last {
-			t.Fatalf("%q", b)
-		}
-		replies[0].wantError(t, 503, "stopping", "")
+		only(t, c).wantError(t, 503, "stopping", "")
 	}
 }
 
 // TestDropNewcomers: connections that are there can be accepted, and the kernel takes no new ones.
 func TestDropNewcomers(t *testing.T) {
-	ln, err := testConfig().Listen()
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := must(testConfig().Listen())
 	defer ln.Close()
-	first, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	first := must(net.Dial("tcp", ln.Addr().String()))
 	defer first.Close()
 	dropNewcomers(ln)
 	if c, err := net.DialTimeout("tcp", ln.Addr().String(), 50*time.Millisecond); err == nil {
@@ -362,10 +305,7 @@ func TestDropNewcomers(t *testing.T) {
 	} else if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("a connection was refused: %v", err)
 	}
-	c, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := must(ln.Accept())
 	defer c.Close()
 	fmt.Fprint(first, "x")
 	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
@@ -377,18 +317,7 @@ func TestDropNewcomers(t *testing.T) {
 // again gets an answer that says why there is no more.
 func TestIdleConnectionIsAnsweredWhileStopping(t *testing.T) {
 	s := serve(t, nil)
-	c := dial(t, s)
-	r := bufio.NewReader(c)
-	ask := func() *http.Response {
-		t.Helper()
-		fmt.Fprint(c, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-		resp, err := http.ReadResponse(r, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		return resp
-	}
+	c, ask := s.asker(t)
 	ask()
 	s.mu.Lock()
 	s.listeners[0].grace = time.Hour
@@ -396,8 +325,8 @@ func TestIdleConnectionIsAnsweredWhileStopping(t *testing.T) {
 	stopped := make(chan error, 1)
 	go func() { stopped <- s.Shutdown(context.Background()) }()
 	until(t, s.stopping.Load)
-	if resp := ask(); resp.StatusCode != http.StatusServiceUnavailable || !resp.Close {
-		t.Errorf("%d, connection closed %v", resp.StatusCode, resp.Close)
+	if r := ask(); r.status != http.StatusServiceUnavailable || !r.last {
+		t.Errorf("%d, connection closed %v", r.status, r.last)
 	}
 	c.Close()
 	if err := <-stopped; err != nil {
@@ -410,8 +339,7 @@ func TestIdleConnectionIsAnsweredWhileStopping(t *testing.T) {
 func TestGoneClient(t *testing.T) {
 	for _, body := range []string{classifyBody(waitingImage, "", "x"), classifyBody(goodImage, "", waitingText)} {
 		s := serve(t, func(_ *Config, svc *Service) { svc.RequestTimeout = time.Hour })
-		c := dial(t, s)
-		fmt.Fprintf(c, postHead+"Content-Length: %d\r\n\r\n%s", len(body), body)
+		c := s.send(t, posted(body))
 		<-s.entered
 		fmt.Fprint(c, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
 		s.listeners[0].cancelGone()
@@ -429,36 +357,21 @@ func TestGoneClient(t *testing.T) {
 
 // TestDismiss: a service that ends before it has begun to serve tells those who wait for it.
 func TestDismiss(t *testing.T) {
-	ln, err := testConfig().Listen()
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := must(testConfig().Listen())
 	s := &service{addr: ln.Addr().String()}
 	var clients []net.Conn
-	for _, send := range []string{
-		"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", postHead + "Content-Length: 100000\r\n\r\n" + strings.Repeat("{", 100_000),
-	} {
-		c := dial(t, s)
-		fmt.Fprint(c, send)
-		clients = append(clients, c)
+	for _, request := range []string{"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", posted(strings.Repeat("{", 100_000))} {
+		clients = append(clients, s.send(t, request))
 	}
-	silent := dial(t, s)
+	silent := s.send(t)
 	for range testConfig().MaxConnections + 8 { // more than would be served
-		dial(t, s).Close()
+		s.send(t).Close()
 	}
 	dismissed := make(chan error, 1)
 	go func() { dismissed <- testConfig().Dismiss(ln) }()
 	for _, c := range clients {
-		b, err := io.ReadAll(c)
-		if err != nil {
-			t.Fatalf("%v after %q", err, b)
-		}
+		only(t, c).wantError(t, 503, "stopping", "")
 		c.Close()
-		replies := parseReplies(t, string(b))
-		if len(replies) != 1 || !replies[0].last {
-			t.Fatalf("%q", b)
-		}
-		replies[0].wantError(t, 503, "stopping", "")
 	}
 	if b, err := io.ReadAll(silent); len(b) > 0 || err != nil {
 		t.Errorf("who has asked nothing got %q, %v", b, err)
@@ -478,23 +391,11 @@ func TestSlowSendersMakeRoom(t *testing.T) {
 	from := func(ip, send string) net.Conn {
 		t.Helper()
 		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}
-		c, err := d.Dial("tcp", s.addr)
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := must(d.Dial("tcp", s.addr))
 		t.Cleanup(func() { c.Close() })
 		_ = c.SetDeadline(time.Now().Add(time.Minute))
 		fmt.Fprint(c, send)
 		return c
-	}
-	answer := func(c net.Conn) reply {
-		t.Helper()
-		b, _ := io.ReadAll(c)
-		replies := parseReplies(t, string(b))
-		if len(replies) != 1 {
-			t.Fatalf("answered %q", b)
-		}
-		return replies[0]
 	}
 	open := func() int {
 		s.Server.mu.Lock()
@@ -521,20 +422,17 @@ func TestSlowSendersMakeRoom(t *testing.T) {
 		})
 	}
 	const last = "Connection: close\r\n"
-	answer(from("127.0.0.1", "GET /v1/stats HTTP/1.1\r\nHost: x\r\n"+last+"\r\n")).wantError(t, 503, "too_many_connections", "")
-	const text = `{"text":"x"}`
-	ask := func(ip string) reply {
-		return answer(from(ip, postHead+last+fmt.Sprintf("Content-Length: %d\r\n\r\n", len(text))+text))
-	}
+	only(t, from("127.0.0.1", "GET /v1/stats HTTP/1.1\r\nHost: x\r\n"+last+"\r\n")).wantError(t, 503, "too_many_connections", "")
+	ask := func(ip string) reply { return only(t, from(ip, posted("{}", last))) }
 	if r := ask("127.0.0.2"); r.status != 400 { // there is no image in it
 		t.Errorf("a client from elsewhere got %d %s", r.status, r.body)
 	}
-	answer(slow[0]).wantError(t, 503, "too_many_connections", "")
+	only(t, slow[0]).wantError(t, 503, "too_many_connections", "")
 	until(t, func() bool { return open() == 2 })
 	from("127.0.0.2", "G") // takes the place that is free
 	ask("127.0.0.2").wantError(t, 503, "too_many_connections", "")
 	if r := ask("127.0.0.3"); r.status != 400 {
 		t.Errorf("a third client got %d %s", r.status, r.body)
 	}
-	answer(slow[1]).wantError(t, 503, "too_many_connections", "")
+	only(t, slow[1]).wantError(t, 503, "too_many_connections", "")
 }

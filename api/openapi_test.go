@@ -19,10 +19,7 @@ func TestOpenAPI(t *testing.T) {
 	if served.status != 200 || served.header.Get("Content-Type") != "application/yaml" {
 		t.Fatalf("%d %s", served.status, served.header.Get("Content-Type"))
 	}
-	doc, err := openapi3.NewLoader().LoadFromData(served.body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	doc := must(openapi3.NewLoader().LoadFromData(served.body))
 	if err := doc.Validate(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -10,16 +10,7 @@ import (
 // get asks for /health with a Host and more header lines.
 func (s *service) get(t *testing.T, host string, lines ...string) reply {
 	t.Helper()
-	return s.rawOne(t, "GET /health HTTP/1.1\r\nConnection: close\r\nHost: "+host+"\r\n"+strings.Join(append(lines, "", ""), "\r\n"))
-}
-
-func (s *service) rawOne(t *testing.T, request string) reply {
-	t.Helper()
-	replies := parseReplies(t, raw(t, s, request))
-	if len(replies) != 1 {
-		t.Fatalf("%d answers", len(replies))
-	}
-	return replies[0]
+	return only(t, s.send(t, "GET /health HTTP/1.1\r\nConnection: close\r\nHost: "+host+"\r\n"+strings.Join(append(lines, "", ""), "\r\n")))
 }
 
 func TestOrigin(t *testing.T) {
@@ -87,10 +78,9 @@ func TestOrigin(t *testing.T) {
 		})
 	}
 	t.Run("nothing is worked on", func(t *testing.T) {
-		body := classifyBody(waitingImage, "", "x")
 		for _, line := range []string{"Origin: http://evil.example", cross} {
-			r := closed.rawOne(t, fmt.Sprintf("POST /v1/classify HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s\r\nContent-Length: %d\r\n\r\n%s", line, len(body), body))
-			r.wantError(t, 403, "origin_not_allowed", "")
+			request := posted(classifyBody(waitingImage, "", "x"), "Connection: close\r\n", line, "\r\n")
+			only(t, closed.send(t, request)).wantError(t, 403, "origin_not_allowed", "")
 		}
 		if n := len(closed.entered); n > 0 {
 			t.Errorf("%d requests got to the device", n)
@@ -98,12 +88,12 @@ func TestOrigin(t *testing.T) {
 	})
 	t.Run("preflight", func(t *testing.T) {
 		ask := "OPTIONS /v1/classify HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAccess-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: content-type\r\nOrigin: "
-		r := listed.rawOne(t, ask+"https://app.example\r\n\r\n")
+		r := only(t, listed.send(t, ask+"https://app.example\r\n\r\n"))
 		if r.status != 204 || len(r.body) > 0 || !strings.Contains(r.header.Get("Access-Control-Allow-Methods"), "POST") ||
 			!strings.Contains(r.header.Get("Access-Control-Allow-Headers"), "Content-Type") || r.header.Get("Access-Control-Allow-Origin") != "https://app.example" {
 			t.Errorf("%d %v %q", r.status, r.header, r.body)
 		}
-		listed.rawOne(t, ask+"https://evil.example\r\n\r\n").wantError(t, 403, "origin_not_allowed", "")
+		only(t, listed.send(t, ask+"https://evil.example\r\n\r\n")).wantError(t, 403, "origin_not_allowed", "")
 	})
 }
 
@@ -147,10 +137,7 @@ func TestListen(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.host, func(t *testing.T) {
 			cfg := Config{Host: c.host}
-			ln, err := cfg.Listen()
-			if err != nil {
-				t.Fatal(err)
-			}
+			ln := must(cfg.Listen())
 			defer ln.Close()
 			port := ln.Addr().(*net.TCPAddr).Port
 			for _, address := range []string{four, six} {

@@ -219,10 +219,7 @@ func testEngine(t testing.TB, d *device, change func(*clip.Config, *clip.Parts))
 	if change != nil {
 		change(&cfg, &parts)
 	}
-	e, err := clip.New(cfg, pipeline.Config{WorkerThreads: 1, MaxQueueSize: testQueue}, parts)
-	if err != nil {
-		t.Fatal(err)
-	}
+	e := must(clip.New(cfg, pipeline.Config{WorkerThreads: 1, MaxQueueSize: testQueue}, parts))
 	t.Cleanup(func() {
 		if err := e.Close(context.Background()); err != nil {
 			t.Error(err)
@@ -286,10 +283,7 @@ func serve(t testing.TB, change func(*Config, *Service)) *service {
 // listen starts it on a free port.
 func (s *service) listen(t testing.TB) {
 	t.Helper()
-	ln, err := s.cfg.Listen()
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := must(s.cfg.Listen())
 	s.addr = ln.Addr().String()
 	s.url = "http://" + s.addr
 	s.client = &http.Client{Transport: &http.Transport{}}
@@ -439,6 +433,17 @@ func (s *service) try(method, path, body string, headers ...string) (reply, erro
 	return reply{resp.StatusCode, resp.Header, b, resp.Close}, err
 }
 
+// read reads an answer to its end.
+func read(t testing.TB, resp *http.Response) reply {
+	t.Helper()
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal("the answer was cut off: ", err)
+	}
+	return reply{resp.StatusCode, resp.Header, b, resp.Close}
+}
+
 // into decodes the answer, which must have no field that v lacks.
 func (r reply) into(t testing.TB, v any) {
 	t.Helper()
@@ -494,4 +499,12 @@ func (a *classifyAnswer) texts() []string {
 		texts = append(texts, c.Text)
 	}
 	return texts
+}
+
+// must is for what cannot fail in a sound test.
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
 }

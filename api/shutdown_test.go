@@ -1,10 +1,8 @@
 package api
 
 import (
-	"bufio"
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"testing"
@@ -15,28 +13,9 @@ import (
 
 func TestShutdownFinishesWhatIsInside(t *testing.T) {
 	s := serve(t, nil)
-	inside := make(chan reply, 1)
-	go func() {
-		r, err := s.try("POST", "/v1/classify", classifyBody(waitingImage, "", "x"))
-		if err != nil {
-			t.Error(err)
-		}
-		inside <- r
-	}()
-	<-s.entered
-	open := dial(t, s) // a connection that has been used, and is idle when the stop begins
-	reader := bufio.NewReader(open)
-	ask := func() *http.Response {
-		t.Helper()
-		fmt.Fprint(open, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-		resp, err := http.ReadResponse(reader, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		return resp
-	}
-	if ask().StatusCode != http.StatusOK {
+	inside := s.occupy(t)
+	open, ask := s.asker(t) // a connection that has been used, and is idle when the stop begins
+	if ask().status != http.StatusOK {
 		t.Fatal("not healthy")
 	}
 
@@ -58,8 +37,8 @@ func TestShutdownFinishesWhatIsInside(t *testing.T) {
 	default:
 	}
 	s.release()
-	if r := <-inside; r.status != 200 || !r.last {
-		t.Errorf("the request inside: %d, connection closed %v, %s", r.status, r.last, r.body)
+	if r := only(t, inside); r.status != 200 {
+		t.Errorf("the request inside: %d %s", r.status, r.body)
 	}
 	if err := <-stopped; err != nil {
 		t.Error(err)
@@ -86,28 +65,18 @@ func TestStoppingOnOpenConnections(t *testing.T) {
 func TestShutdownGivesUp(t *testing.T) {
 	s := serve(t, nil)
 	s.lastWords = time.Minute // it ends as soon as they are said
-	inside := make(chan reply, 2)
-	for _, body := range []string{classifyBody(waitingImage, "", "x"), classifyBody(goodImage, "", waitingText)} {
-		go func() {
-			r, err := s.try("POST", "/v1/classify", body)
-			if err != nil {
-				t.Error(err)
-			}
-			inside <- r
-		}()
-	}
+	inside := []net.Conn{s.send(t, posted(classifyBody(waitingImage, "", "x"))), s.send(t, posted(classifyBody(goodImage, "", waitingText)))}
 	<-s.entered
 	<-s.entered
-	half := dial(t, s) // will never send the rest
-	fmt.Fprint(half, postHead+"Content-Length: 1000\r\n\r\n{")
+	half := s.send(t, postHead+"Content-Length: 1000\r\n\r\n{") // will never send the rest
 
 	ctx, cancel := context.WithDeadline(context.Background(), time.Now()) // there is no patience at all
 	defer cancel()
 	if err := s.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Shutdown returned %v", err)
 	}
-	for range 2 {
-		(<-inside).wantError(t, 503, "stopping", "stopping")
+	for _, c := range inside {
+		only(t, c).wantError(t, 503, "stopping", "stopping")
 	}
 	if _, err := half.Read(make([]byte, 1)); err == nil {
 		t.Error("a connection is still open")
@@ -127,10 +96,7 @@ func TestShutdownBeforeServe(t *testing.T) {
 	if err := s.Shutdown(context.Background()); err != nil {
 		t.Error(err)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := must(net.Listen("tcp", "127.0.0.1:0"))
 	if err := s.Serve(ln); err != nil {
 		t.Error(err)
 	}

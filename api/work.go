@@ -162,7 +162,7 @@ func (w *work) decodeImage() error {
 // ask has the engine do it with the image. After an error only the engine may touch the request.
 func (w *work) ask(do func(context.Context, *clip.Request) (clip.Result, error)) (err error) {
 	w.holders.Add(1)
-	w.request.Release, w.request.Caller = w.left, w.caller
+	w.request.Release, w.request.Lane = w.left, pipeline.Lane{Caller: w.caller}
 	w.result, err = do(w.ctx, &w.request)
 	return err
 }

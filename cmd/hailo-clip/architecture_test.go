@@ -54,10 +54,7 @@ func matches(name string, patterns []string) bool {
 }
 
 func TestFoldersImportWhatTheyMay(t *testing.T) {
-	out, err := exec.Command("go", "list", "-f", "{{.ImportPath}}|{{join .Imports \" \"}}|{{join .Deps \" \"}}", "../../...").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	out := must(exec.Command("go", "list", "-f", "{{.ImportPath}}|{{join .Imports \" \"}}|{{join .Deps \" \"}}", "../../...").Output())
 	seen := map[string]bool{}
 	for line := range strings.Lines(string(out)) {
 		fields := strings.Split(strings.TrimSpace(line), "|")
@@ -86,10 +83,7 @@ func TestFoldersImportWhatTheyMay(t *testing.T) {
 }
 
 func TestTopLevel(t *testing.T) {
-	entries, err := os.ReadDir("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
+	entries := must(os.ReadDir("../.."))
 	files := []string{"go.mod", "go.sum", "Makefile", "README.md", "LICENSE", "CHANGELOG.md", "bin"}
 	for _, e := range entries {
 		if _, ok := mayImport[e.Name()]; !ok && !slices.Contains(files, e.Name()) && !strings.HasPrefix(e.Name(), ".") {

@@ -16,10 +16,7 @@ import (
 // TestNamesOfFiles has file names that are not UTF-8 and that command terminals.
 func TestNamesOfFiles(t *testing.T) {
 	needONNX(t)
-	cat, err := os.ReadFile(samples + "cat.jpg")
-	if err != nil {
-		t.Fatal(err)
-	}
+	cat := must(os.ReadFile(samples + "cat.jpg"))
 	dir := t.TempDir()
 	for _, name := range []string{"\xff.jpg", "a,b\x1b[31m.jpg", "\u202egpj.jpg"} {
 		path := filepath.Join(dir, name)
@@ -45,10 +42,7 @@ func TestNamesOfFiles(t *testing.T) {
 // TestTerminal prints to a file as if it were a terminal.
 func TestTerminal(t *testing.T) {
 	for terminal, want := range map[bool]string{false: "\x1b[2J\xff\n", true: `\u001b[2J\xff` + "\n"} {
-		f, err := os.Create(filepath.Join(t.TempDir(), "out"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		f := must(os.Create(filepath.Join(t.TempDir(), "out")))
 		defer f.Close()
 		n, err := (&output{to: f, terminal: terminal}).Write([]byte("\x1b[2J\xff\n"))
 		if got, _ := os.ReadFile(f.Name()); n != 6 || err != nil || string(got) != want {
@@ -88,10 +82,7 @@ func TestImagesThatAreNone(t *testing.T) {
 }
 
 func TestFirstImage(t *testing.T) {
-	all, err := demo.Samples()
-	if err != nil {
-		t.Fatal(err)
-	}
+	all := must(demo.Samples())
 	png := []byte("\x89PNG\r\n\x1a\nIEND\xaeB`\x82")
 	for _, first := range [][]byte{all[0].JPEG, png} {
 		if got := firstImage(first); !bytes.Equal(got, first) {
@@ -111,10 +102,7 @@ func TestFirstImage(t *testing.T) {
 
 func TestTwoImagesOnStandardInput(t *testing.T) {
 	needONNX(t)
-	cat, err := os.ReadFile(samples + "cat.jpg")
-	if err != nil {
-		t.Fatal(err)
-	}
+	cat := must(os.ReadFile(samples + "cat.jpg"))
 	for n, said := range map[int]bool{1: false, 2: true} {
 		c := command(t, t.TempDir(), "classify", "-", "-p", "a cat")
 		c.Stdin = bytes.NewReader(bytes.Repeat(cat, n))

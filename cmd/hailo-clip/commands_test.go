@@ -165,10 +165,7 @@ func TestOutputThatIsLost(t *testing.T) {
 // checkPNG looks at what "inspect pixels" wrote.
 func checkPNG(t *testing.T, name string) {
 	t.Helper()
-	b, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := must(os.ReadFile(name))
 	m, err := png.Decode(bytes.NewReader(b))
 	if err != nil || m.Bounds().Dx() != 224 || m.Bounds().Dy() != 224 {
 		t.Errorf("wrote %v, %v", m, err)

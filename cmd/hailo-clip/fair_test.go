@@ -33,10 +33,7 @@ func TestNewPromptsTakeTurns(t *testing.T) {
 			prompts[n] = fmt.Sprintf("a photo of a cat, %d of client %d", n, i)
 		}
 		request["prompts"] = prompts
-		body, err := json.Marshal(request)
-		if err != nil {
-			t.Fatal(err)
-		}
+		body := must(json.Marshal(request))
 		greedy.Go(func() {
 			post, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url+"/v1/classify", bytes.NewReader(body))
 			if err != nil {

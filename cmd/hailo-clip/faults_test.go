@@ -255,10 +255,7 @@ func (r *running) recovered(t *testing.T, path string, request map[string]any, s
 	t.Helper()
 	good := time.Time{}
 	for n := 0; n < 3; {
-		a, err := r.post(path, request)
-		if err != nil {
-			t.Fatal(err)
-		}
+		a := must(r.post(path, request))
 		if n++; a.status != http.StatusOK {
 			n, good = 0, time.Time{}
 			if time.Since(start) > patience {
@@ -278,10 +275,7 @@ type resources struct{ files, goroutines, children, inFlight int }
 func (r *running) resources(t *testing.T) resources {
 	t.Helper()
 	pid := r.cmd.Process.Pid
-	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
+	files := must(os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid)))
 	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
 	if err != nil {
 		t.Skip("this kernel does not list children: ", err)
@@ -331,10 +325,7 @@ func TestDeadDeviceIsUnhealthy(t *testing.T) {
 	unhealthy := false
 	request := map[string]any{"image": sample(t, "cat.jpg")}
 	for end := time.Now().Add(patience); !unhealthy && time.Now().Before(end); {
-		a, err := r.post("/v1/embed/image", request)
-		if err != nil {
-			t.Fatal(err)
-		}
+		a := must(r.post("/v1/embed/image", request))
 		if a.status == http.StatusServiceUnavailable {
 			h := r.get(t, "/health")
 			unhealthy = h.status == http.StatusServiceUnavailable && h.body["status"] == "unhealthy" && h.body["reason"] != ""

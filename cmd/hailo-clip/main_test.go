@@ -92,16 +92,10 @@ func serveBy(t testing.TB, by []string, state string, args ...string) *running {
 	r := &running{ended: make(chan struct{})}
 	r.cmd = command(t, state, append([]string{"serve", "--host", "127.0.0.1", "--port", "0"}, args...)...)
 	if by != nil {
-		path, err := exec.LookPath(by[0])
-		if err != nil {
-			t.Fatal(err)
-		}
+		path := must(exec.LookPath(by[0]))
 		r.cmd.Path, r.cmd.Args = path, slices.Concat(by, r.cmd.Args)
 	}
-	stderr, err := r.cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	stderr := must(r.cmd.StderrPipe())
 	if err := r.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -173,14 +167,8 @@ func (r *running) post(path string, body any) (reply, error) {
 
 func (r *running) get(t testing.TB, path string) reply {
 	t.Helper()
-	response, err := http.Get(r.url + path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, err := read(response)
-	if err != nil {
-		t.Fatal(err)
-	}
+	response := must(http.Get(r.url + path))
+	a := must(read(response))
 	return a
 }
 
@@ -200,10 +188,7 @@ func read(response *http.Response) (reply, error) {
 // mustPost is post for tests where everything else is a failure.
 func (r *running) mustPost(t testing.TB, path string, body any) reply {
 	t.Helper()
-	a, err := r.post(path, body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	a := must(r.post(path, body))
 	if a.status != http.StatusOK {
 		t.Fatalf("%s: %d %s", path, a.status, a.raw)
 	}
@@ -213,10 +198,7 @@ func (r *running) mustPost(t testing.TB, path string, body any) reply {
 // sample is a picture of the demo model in base64.
 func sample(t testing.TB, name string) string {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join("..", "..", "hailo", "demo", "samples", name))
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := must(os.ReadFile(filepath.Join("..", "..", "hailo", "demo", "samples", name)))
 	return base64.StdEncoding.EncodeToString(b)
 }
 

@@ -54,10 +54,7 @@ func questions(t *testing.T, url string) (all []question) {
 	t.Helper()
 	var files []string
 	for _, pattern := range []string{"../../stages/decode/testdata/pil/*.*", "../../hailo/demo/samples/*.jpg"} {
-		found, err := filepath.Glob(pattern)
-		if err != nil {
-			t.Fatal(err)
-		}
+		found := must(filepath.Glob(pattern))
 		files = append(files, found...)
 	}
 	client := &http.Client{Transport: &http.Transport{}}
@@ -67,10 +64,7 @@ func questions(t *testing.T, url string) (all []question) {
 		if strings.HasSuffix(file, ".json") {
 			continue
 		}
-		b, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
+		b := must(os.ReadFile(file))
 		broken := slices.Clone(b)
 		for i := len(b) / 2; i < len(b); i += 97 {
 			broken[i] ^= 0x55

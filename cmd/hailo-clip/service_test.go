@@ -173,10 +173,7 @@ func TestWithoutTurboJPEG(t *testing.T) {
 }
 
 func TestStartThatCannotWork(t *testing.T) {
-	busy, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	busy := must(net.Listen("tcp", "127.0.0.1:0"))
 	defer busy.Close()
 	port := fmt.Sprint(busy.Addr().(*net.TCPAddr).Port)
 	config := func(text string) string {
@@ -338,10 +335,7 @@ func stopUnderLoad(t *testing.T, signals []syscall.Signal) {
 // TestStopDuringTheStart: a service that is told to stop before it serves has not failed, and tells the
 // clients that wait for it.
 func TestStopDuringTheStart(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := must(net.Listen("tcp", "127.0.0.1:0"))
 	address := ln.Addr().String()
 	ln.Close() // some port that is free
 	_, port, _ := net.SplitHostPort(address)
@@ -365,10 +359,7 @@ func TestStopDuringTheStart(t *testing.T) {
 		chip.tell(t, "refuse=silent") // it is there, so the program waits for it
 		answer := make(chan string, 1)
 		if c.signal == syscall.SIGTERM {
-			client, err := net.Dial("tcp", address)
-			if err != nil {
-				t.Fatal(err)
-			}
+			client := must(net.Dial("tcp", address))
 			defer client.Close()
 			fmt.Fprint(client, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
 			go func() { b, err := io.ReadAll(client); answer <- fmt.Sprint(string(b), err) }()

@@ -31,10 +31,7 @@ import (
 //	go test -run '^$' -bench Throughput -benchtime 10x ./cmd/hailo-clip
 func BenchmarkThroughput(b *testing.B) {
 	needONNX(b)
-	image, err := os.ReadFile(filepath.Join("..", "..", "stages", "decode", "testdata", "pixels", "vga_420.jpg"))
-	if err != nil {
-		b.Fatal(err)
-	}
+	image := must(os.ReadFile(filepath.Join("..", "..", "stages", "decode", "testdata", "pixels", "vga_420.jpg")))
 	r := serve(b, b.TempDir(), "--model", "demo", "--backend", "cpu")
 	clients := newLoad(b, r.url, image, 4)
 	bare := newBare(b, image)
@@ -68,10 +65,7 @@ func newLoad(tb testing.TB, url string, image []byte, clients int) *load {
 	for i := range prompts {
 		prompts[i] = "a photo of thing number " + strconv.Itoa(i)
 	}
-	body, err := json.Marshal(map[string]any{"image": base64.StdEncoding.EncodeToString(image), "prompts": prompts})
-	if err != nil {
-		tb.Fatal(err)
-	}
+	body := must(json.Marshal(map[string]any{"image": base64.StdEncoding.EncodeToString(image), "prompts": prompts}))
 	return &load{&fasthttp.HostClient{Addr: url[len("http://"):], MaxConns: clients}, url + "/v1/classify", body, clients}
 }
 
@@ -108,14 +102,8 @@ type bare struct {
 
 func newBare(tb testing.TB, image []byte) *bare {
 	tb.Helper()
-	model, err := demo.Model()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	backend, err := onnx.Open(onnx.Config{}, model, runtime.GOMAXPROCS(0), libraryDirs(tb.TempDir())...)
-	if err != nil {
-		tb.Fatal(err)
-	}
+	model := must(demo.Model())
+	backend := must(onnx.Open(onnx.Config{}, model, runtime.GOMAXPROCS(0), libraryDirs(tb.TempDir())...))
 	tb.Cleanup(func() {
 		if err := backend.Close(); err != nil {
 			tb.Error(err)

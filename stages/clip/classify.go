@@ -23,7 +23,7 @@ type Request struct {
 	TopK      int      // at most so many matches; 0: all
 	Cut       bool     // leave out the matches whose score is below Threshold
 	Threshold float64
-	Caller    fair.Caller // whose turn it is
+	Lane      pipeline.Lane // where it enters
 
 	// Release is called exactly once, whatever the call returns, when nothing reads the memory of Image any more: with an
 	// error that may be after the call has returned. It must not block. May be nil.
@@ -48,7 +48,7 @@ func (e *Engine) Classify(ctx context.Context, r *Request) (Result, error) {
 			r.Release()
 		}
 	}()
-	prompts, err := e.EmbedTexts(ctx, r.Caller, r.Prompts)
+	prompts, err := e.EmbedTexts(ctx, r.Lane.Caller, r.Prompts)
 	if err != nil {
 		return Result{}, err
 	}
@@ -78,7 +78,7 @@ func (e *Engine) EmbedImage(ctx context.Context, r *Request) (Result, error) {
 
 // run takes the image of r through the line.
 func (e *Engine) run(ctx context.Context, r *Request, l stages.Request) (Result, error) {
-	l.Image, l.Lane, l.Release = r.Image, pipeline.Lane{Caller: r.Caller}, r.Release
+	l.Image, l.Lane, l.Release = r.Image, r.Lane, r.Release
 	result, err := e.line.Do(ctx, &l)
 	return Result{Result: result}, late(ctx, err, errors.Is(err, pipeline.ErrDeadline))
 }
@@ -119,11 +119,12 @@ type Batch struct {
 	Done func(i int, r Result, err error) // what came of it, or why not; called once for each, one at a time
 }
 
-// ClassifyBatch is Classify with the prompts of r for every image of b, of which some are in the line at a time.
-// An image that fails, to be opened too, fails alone. Once ctx has ended no more are opened, and Done is not called for
-// those. The error is of the prompts, or the cause of ctx when that has ended.
+// ClassifyBatch is Classify with the prompts of r for every image of b. They enter by a bulk lane of the caller's, so that
+// none is refused, and some are open at a time. An image that fails, to be opened too, fails alone. r.Release is called
+// for each that was opened. Once ctx has ended no more are opened, and Done is not called for those. The error is
+// of the prompts, or the cause of ctx when that has ended.
 func (e *Engine) ClassifyBatch(ctx context.Context, r Request, b Batch) error {
-	prompts, err := e.EmbedTexts(ctx, r.Caller, r.Prompts)
+	prompts, err := e.EmbedTexts(ctx, r.Lane.Caller, r.Prompts)
 	if err != nil {
 		return err
 	}
@@ -137,8 +138,9 @@ func (e *Engine) EmbedImageBatch(ctx context.Context, r Request, b Batch) error 
 
 // each does one thing with every image of a batch. It returns when the last one is done.
 func (e *Engine) each(ctx context.Context, r Request, b Batch, do func(*Request) (Result, error)) error {
+	r.Lane = pipeline.NewLane(r.Lane.Caller, pipeline.Bulk)
 	var running errgroup.Group
-	running.SetLimit(e.inside)
+	running.SetLimit(e.open)
 	var one sync.Mutex // calls Done
 	for i := 0; i < b.Len && ctx.Err() == nil; i++ {
 		running.Go(func() error {

@@ -58,7 +58,7 @@ type Engine struct {
 	config Config
 	texts  []*cache.TextEmbeddings // one for each of Parts.Texts
 	line   *stages.Line
-	inside int // images of one batch that are in the line at once
+	open   int // images of one batch at a time
 }
 
 // textCalls is how many batches of new prompts are encoded at once: while one is on the device
@@ -75,8 +75,7 @@ func New(cfg Config, performance pipeline.Config, p Parts) (*Engine, error) {
 		return nil, fmt.Errorf("clip: logit scale %v is out of bounds: above 0", cfg.LogitScale)
 	}
 	info := p.Images.Info()
-	e := &Engine{parts: p, config: cfg}
-	e.inside = min(performance.MaxQueueSize, 2*performance.WorkerThreads+info.ImageBatch*info.ImageCalls)
+	e := &Engine{parts: p, config: cfg, open: 2*performance.WorkerThreads + 2*info.ImageBatch*info.ImageCalls}
 	for _, backend := range p.Texts {
 		texts, err := p.Store.Embeddings(cache.Encoder{
 			Namespace: backend.Info().TextDigest, Dim: p.Model.EmbeddingDimension, Batch: backend.Info().TextBatch, Calls: textCalls,
