@@ -255,7 +255,7 @@ func (r *running) recovered(t *testing.T, path string, request map[string]any, s
 	t.Helper()
 	good := time.Time{}
 	for n := 0; n < 3; {
-		a := must(r.post(path, request))
+		a := r.ask(t, path, request)
 		if n++; a.status != http.StatusOK {
 			n, good = 0, time.Time{}
 			if time.Since(start) > patience {
@@ -325,7 +325,7 @@ func TestDeadDeviceIsUnhealthy(t *testing.T) {
 	unhealthy := false
 	request := map[string]any{"image": sample(t, "cat.jpg")}
 	for end := time.Now().Add(patience); !unhealthy && time.Now().Before(end); {
-		a := must(r.post("/v1/embed/image", request))
+		a := r.ask(t, "/v1/embed/image", request)
 		if a.status == http.StatusServiceUnavailable {
 			h := r.get(t, "/health")
 			unhealthy = h.status == http.StatusServiceUnavailable && h.body["status"] == "unhealthy" && h.body["reason"] != ""

@@ -18,7 +18,7 @@ func TestImageBeyondMemory(t *testing.T) {
 	if err := png.Encode(&b, image.NewPaletted(image.Rect(0, 0, 7000, 7000), []color.Color{color.Black, color.White})); err != nil {
 		t.Fatal(err)
 	}
-	a := must(r.post("/v1/embed/image", map[string]any{"image": base64.StdEncoding.EncodeToString(b.Bytes())}))
+	a := r.ask(t, "/v1/embed/image", map[string]any{"image": base64.StdEncoding.EncodeToString(b.Bytes())})
 	if said, _ := a.body["error"].(string); a.status != 413 || a.body["code"] != "image_too_large" || !strings.Contains(said, "resource_limits.memory_max") {
 		t.Errorf("%d %s", a.status, a.raw)
 	}

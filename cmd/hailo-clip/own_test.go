@@ -54,8 +54,7 @@ func questions(t *testing.T, url string) (all []question) {
 	t.Helper()
 	var files []string
 	for _, pattern := range []string{"../../stages/decode/testdata/pil/*.*", "../../hailo/demo/samples/*.jpg"} {
-		found := must(filepath.Glob(pattern))
-		files = append(files, found...)
+		files = append(files, must(filepath.Glob(pattern))...)
 	}
 	client := &http.Client{Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
@@ -76,9 +75,8 @@ func questions(t *testing.T, url string) (all []question) {
 				q.path = "/v1/classify"
 				request["prompts"] = []string{"a photo of a cat", "prompt of " + q.name, "a drawing"}
 			}
-			if q.body, err = json.Marshal(request); err != nil {
-				t.Fatal(err)
-			}
+			q.body = must(json.Marshal(request))
+			var err error
 			if q.status, q.answer, err = askOnce(client, url, q, 0); err != nil {
 				t.Fatal(q.name, err)
 			}
