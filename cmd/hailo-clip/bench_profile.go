@@ -103,7 +103,7 @@ func (c *benchProfileCmd) profile(ctx context.Context, e *engine, pictures []ben
 	if err := errors.Join(err, stop()); err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "%s\nmodel %s, backend %s, %d prompts\n\n", bench.ThisMachine(), e.model.Name, e.encoders.images.Info().Backend, c.Prompts)
+	fmt.Fprintf(stdout, "%s\nmodel %s, backend %s, %d prompts\n\n", bench.ThisMachine(), e.model.Name, e.encoders.Images.Info().Backend, c.Prompts)
 	bench.WritePaths(stdout, paths)
 	return nil
 }

@@ -12,27 +12,28 @@ import (
 	"hailoclip/hailo"
 	"hailoclip/hailo/doctor"
 	"hailoclip/hailo/onnx"
+	"hailoclip/hailo/open"
 )
 
 // startFindings goes through the start of the service by the functions that it uses: what stops it there
 // fails here. The device is left alone, since one that is lost stops no start.
 func startFindings(ctx context.Context, cfg configs.Config, state string, env doctor.Env) []doctor.Finding {
-	o, err := prepare(cfg, state, slog.New(slog.DiscardHandler))
+	o, err := newOpener(cfg, state, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return []doctor.Finding{stopped("model", err, cfg, env)}
 	}
-	choice := doctor.Finding{Check: "model", Level: doctor.OK, What: "The service would use model " + o.model.Name + ": " + o.modelWhy + "."}
-	if o.model.Embedded() && cfg.CLIP.Model == hailo.AutoModel {
+	choice := doctor.Finding{Check: "model", Level: doctor.OK, What: "The service would use model " + o.Model.Name + ": " + o.ModelWhy + "."}
+	if o.Model.Embedded() && cfg.CLIP.Model == hailo.AutoModel {
 		choice.Level, choice.Remedy = doctor.Warn, env.Own("models pull "+hailo.PreferredModel)
 		choice.What = "No real model is installed: the service would use the small demo model, which knows drawings, not photographs."
 	}
-	p, err := o.check(ctx)
+	p, err := o.Check(ctx)
 	if err != nil {
 		return []doctor.Finding{choice, stopped("backend", err, cfg, env)}
 	}
-	found := []doctor.Finding{choice, {Check: "backend", Level: doctor.Info, What: "It would encode on the " + p.kind + ": " + p.why + "."}}
-	if o.simulatedVectors() {
-		found = append(found, doctor.Finding{Check: "backend", Level: doctor.Warn, What: simulatedVectorsWarning})
+	found := []doctor.Finding{choice, {Check: "backend", Level: doctor.Info, What: "It would encode on the " + p.Kind + ": " + p.Why + "."}}
+	if openConfig(cfg, state).MadeUpVectors() {
+		found = append(found, doctor.Finding{Check: "backend", Level: doctor.Warn, What: open.MadeUpVectorsWarning})
 	}
 	return found
 }

@@ -63,7 +63,11 @@ func (g *globals) model() (*hailo.Model, place, error) {
 	if err != nil {
 		return nil, p, err
 	}
-	m, _, err := resolveModel(p.cfg, p.state)
+	store, err := openStore(p.state)
+	if err != nil {
+		return nil, p, err
+	}
+	m, _, err := store.Resolve(p.cfg.CLIP.Model)
 	return m, p, err
 }
 
