@@ -13,13 +13,15 @@ import (
 	"hailoclip/hailo"
 	"hailoclip/hailo/demo"
 	"hailoclip/hailo/doctor"
+	"hailoclip/hailo/model"
 	"hailoclip/hailo/npu"
 	"hailoclip/hailo/onnx"
+	"hailoclip/hailo/token"
 )
 
 // openStore finds the models folder in the state folder.
-func openStore(state string) (*hailo.Store, error) {
-	known, err := hailo.ReadManifests(models.FS)
+func openStore(state string) (*model.Catalog, error) {
+	known, err := model.ReadManifests(models.FS)
 	if err != nil {
 		return nil, err
 	}
@@ -27,11 +29,11 @@ func openStore(state string) (*hailo.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &hailo.Store{Dir: filepath.Join(state, "models"), Vendor: hailo.VendorResources, Known: known, Builtin: builtin}, nil
+	return &model.Catalog{Dir: filepath.Join(state, "models"), Vendor: model.VendorResources, Known: known, Builtin: builtin}, nil
 }
 
 // resolveModel returns the configured model and why it is this one.
-func resolveModel(cfg configs.Config, state string) (*hailo.Model, string, error) {
+func resolveModel(cfg configs.Config, state string) (*model.Model, string, error) {
 	store, err := openStore(state)
 	if err != nil {
 		return nil, "", err
@@ -42,7 +44,7 @@ func resolveModel(cfg configs.Config, state string) (*hailo.Model, string, error
 // chooseBackend says what clip.backend stands for on the machine below root, and why. The chip on
 // the bus decides and not its node, which comes up to a minute after the machine's start: the
 // worker is tried until it is there.
-func chooseBackend(cfg configs.Config, model *hailo.Model, root string) (kind, why string) {
+func chooseBackend(cfg configs.Config, model *model.Model, root string) (kind, why string) {
 	if cfg.CLIP.Backend != "auto" {
 		return cfg.CLIP.Backend, "clip.backend is " + cfg.CLIP.Backend
 	}
@@ -82,9 +84,9 @@ func (e *encoders) close() error {
 // opener is what opening an encoder needs.
 type opener struct {
 	cfg       configs.Config
-	model     *hailo.Model
+	model     *model.Model
 	modelWhy  string // why this model
-	tokenizer *hailo.Tokenizer
+	tokenizer *token.Tokenizer
 	state     string // folder
 	log       *slog.Logger
 }
@@ -156,7 +158,7 @@ func (o opener) openCPU(p plan) (hailo.Backend, error) {
 		b, err = onnx.Open(o.cfg.CPU, o.model, cpuFrames, libraryDirs(o.state)...)
 	} else {
 		err = fmt.Errorf("%w: %s has no files for the CPU; install them with: hailo-clip models pull %s --part cpu",
-			hailo.ErrNotInstalled, o.model.Name, o.model.Name)
+			model.ErrNotInstalled, o.model.Name, o.model.Name)
 	}
 	switch {
 	case err == nil:

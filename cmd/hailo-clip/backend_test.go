@@ -13,6 +13,7 @@ import (
 	"hailoclip/configs"
 	"hailoclip/hailo"
 	"hailoclip/hailo/demo"
+	"hailoclip/hailo/model"
 )
 
 // put writes files below a folder.
@@ -30,7 +31,7 @@ func put(t *testing.T, root string, files map[string]string) {
 }
 
 // npuModel is a model with files for the NPU, none of which is ever run.
-func npuModel(t *testing.T) *hailo.Model {
+func npuModel(t *testing.T) *model.Model {
 	t.Helper()
 	dir := t.TempDir()
 	put(t, dir, map[string]string{
@@ -43,7 +44,7 @@ func npuModel(t *testing.T) *hailo.Model {
 		"mini/i.hef": "\x01HEF image", "mini/t.hef": "\x01HEF text", "mini/e.npy": "\x93NUMPY", "mini/p.npy": "\x93NUMPY",
 		"mini/tokenizer.json": "{}",
 	})
-	m, _, err := (&hailo.Store{Dir: dir}).Resolve("mini")
+	m, _, err := (&model.Catalog{Dir: dir}).Resolve("mini")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +71,7 @@ func TestChooseBackend(t *testing.T) {
 	full := npuModel(t)
 	cases := []struct {
 		name, backend, root, worker string
-		model                       *hailo.Model
+		model                       *model.Model
 		kind, why                   string
 	}{
 		{"no device", "auto", t.TempDir(), worker, full, "cpu", "no Hailo-10H"},
@@ -98,15 +99,15 @@ func TestChooseBackend(t *testing.T) {
 func TestWhyNotTheNPU(t *testing.T) {
 	var cfg configs.Config
 	cfg.CLIP.Backend, cfg.NPU.Worker = "auto", "/nowhere/worker"
-	model := npuModel(t)
-	model.CPU = nil
-	_, why := chooseBackend(cfg, model, "/")
-	_, err := opener{cfg: cfg, model: model}.open(t.Context())
-	if !errors.Is(err, hailo.ErrNotInstalled) || !strings.Contains(err.Error(), why) {
+	m := npuModel(t)
+	m.CPU = nil
+	_, why := chooseBackend(cfg, m, "/")
+	_, err := opener{cfg: cfg, model: m}.open(t.Context())
+	if !errors.Is(err, model.ErrNotInstalled) || !strings.Contains(err.Error(), why) {
 		t.Errorf("error %v lacks %q", err, why)
 	}
 	cfg.CLIP.Backend = "cpu"
-	if _, err := (opener{cfg: cfg, model: model}).open(t.Context()); !errors.Is(err, hailo.ErrNotInstalled) || strings.Contains(err.Error(), "because") {
+	if _, err := (opener{cfg: cfg, model: m}).open(t.Context()); !errors.Is(err, model.ErrNotInstalled) || strings.Contains(err.Error(), "because") {
 		t.Errorf("told to take the CPU: %v", err)
 	}
 }
@@ -121,7 +122,7 @@ func TestDamagedTextFiles(t *testing.T) {
 	alone.CPU = nil
 	for _, c := range []struct {
 		name, encoder string
-		model         *hailo.Model
+		model         *model.Model
 		opens         bool
 	}{
 		{"auto", "auto", full, true},

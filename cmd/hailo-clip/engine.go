@@ -10,6 +10,8 @@ import (
 	"hailoclip/cache"
 	"hailoclip/configs"
 	"hailoclip/hailo"
+	"hailoclip/hailo/model"
+	"hailoclip/hailo/token"
 	"hailoclip/pipeline"
 	"hailoclip/pipeline/fair"
 	"hailoclip/stages"
@@ -20,9 +22,9 @@ import (
 type engine struct {
 	cfg       configs.Config
 	log       *slog.Logger
-	model     *hailo.Model
+	model     *model.Model
 	modelWhy  string // why this model
-	tokenizer *hailo.Tokenizer
+	tokenizer *token.Tokenizer
 	encoders  *encoders
 	store     *cache.Store
 	texts     []*cache.TextEmbeddings // one for each text encoder, in the order in which to try them
@@ -114,7 +116,7 @@ func (e *engine) open(ctx context.Context, state string) (err error) {
 }
 
 // fits refuses numbers of the configuration that are not the model's.
-func fits(cfg configs.Config, m hailo.Manifest) error {
+func fits(cfg configs.Config, m model.Manifest) error {
 	check := func(field string, want, have int) error {
 		if want == 0 || want == have {
 			return nil

@@ -10,37 +10,39 @@ import (
 
 	"hailoclip/hailo"
 	"hailoclip/hailo/demo"
+	"hailoclip/hailo/model"
 	"hailoclip/hailo/npu"
 	"hailoclip/hailo/onnx"
 	"hailoclip/hailo/sim"
+	"hailoclip/hailo/token"
 )
 
 // npuOptions are those of the worker that holds the device.
 func (o opener) npuOptions() (*npu.Options, error) {
-	cfg, model := o.cfg, o.model
-	if model.NPU == nil { // there is nothing to pull
+	cfg, m := o.cfg, o.model
+	if m.NPU == nil { // there is nothing to pull
 		return nil, fmt.Errorf("%w: %s is a model for the CPU only; take one for the NPU: hailo-clip models pull %s --part npu, then --model %s",
-			hailo.ErrNotInstalled, model.Name, hailo.PreferredModel, hailo.PreferredModel)
+			model.ErrNotInstalled, m.Name, model.Preferred, model.Preferred)
 	}
-	if !model.HasNPU() {
+	if !m.HasNPU() {
 		return nil, fmt.Errorf("%w: %s has no files for the NPU; install them with: hailo-clip models pull %s --part npu",
-			hailo.ErrNotInstalled, model.Name, model.Name)
+			model.ErrNotInstalled, m.Name, m.Name)
 	}
 	worker, err := npu.FindWorker(cfg.NPU.Worker)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", hailo.ErrNotInstalled, err)
+		return nil, fmt.Errorf("%w: %w", model.ErrNotInstalled, err)
 	}
 	options := o.options()
 	options.Command = []string{worker}
-	options.ImageHEF, _ = model.Path(model.NPU.Image)
-	if cfg.CLIP.TextEncoder == "npu" && !model.HasNPUText() {
+	options.ImageHEF, _ = m.Path(m.NPU.Image)
+	if cfg.CLIP.TextEncoder == "npu" && !m.HasNPUText() {
 		return nil, fmt.Errorf("%w: clip.text_encoder is npu, but the files that encode texts there are not installed for %s",
-			hailo.ErrNotInstalled, model.Name)
+			model.ErrNotInstalled, m.Name)
 	}
-	if model.HasNPUText() && cfg.CLIP.TextEncoder != "cpu" {
+	if m.HasNPUText() && cfg.CLIP.TextEncoder != "cpu" {
 		options.Text, options.TextDigest, err = o.npuText()
 		switch {
-		case err != nil && cfg.CLIP.TextEncoder == "auto" && model.HasCPUText():
+		case err != nil && cfg.CLIP.TextEncoder == "auto" && m.HasCPUText():
 			o.log.Warn("texts are encoded on the CPU: the NPU's files for them cannot be used", "error", err)
 			options.Text, options.TextDigest = nil, ""
 		case err != nil:
@@ -65,38 +67,38 @@ func (o opener) options() *npu.Options {
 // npuText loads what encoding texts on the NPU needs on the host, and the digest of all that makes
 // their vectors what they are.
 func (o opener) npuText() (*npu.Text, string, error) {
-	model := o.model
-	text, err := readText(model, o.tokenizer)
+	m := o.model
+	text, err := readText(m, o.tokenizer)
 	if err != nil {
 		return nil, "", err
 	}
-	digest, err := model.Digest(model.NPU.Text, model.NPU.TokenEmbedding, model.NPU.TextProjection, model.Manifest.Tokenizer)
+	digest, err := m.Digest(m.NPU.Text, m.NPU.TokenEmbedding, m.NPU.TextProjection, m.Manifest.Tokenizer)
 	return text, digest, err
 }
 
-func readText(model *hailo.Model, tokenizer *hailo.Tokenizer) (*npu.Text, error) {
-	vocabulary, width, table, err := model.ReadNpy(model.NPU.TokenEmbedding)
+func readText(m *model.Model, tokenizer *token.Tokenizer) (*npu.Text, error) {
+	vocabulary, width, table, err := m.ReadNpy(m.NPU.TokenEmbedding)
 	if err != nil {
 		return nil, err
 	}
-	rows, cols, projection, err := model.ReadNpy(model.NPU.TextProjection)
+	rows, cols, projection, err := m.ReadNpy(m.NPU.TextProjection)
 	if err != nil {
 		return nil, err
 	}
-	if model.NPU.ProjectionTransposed {
+	if m.NPU.ProjectionTransposed {
 		rows, cols = cols, rows
 	}
-	if rows != width || cols != model.EmbeddingDimension {
+	if rows != width || cols != m.EmbeddingDimension {
 		return nil, fmt.Errorf("%s projects %d numbers to %d, want %d to %d: see projection_transposed in the model's manifest",
-			model.NPU.TextProjection, rows, cols, width, model.EmbeddingDimension)
+			m.NPU.TextProjection, rows, cols, width, m.EmbeddingDimension)
 	}
 	t := &npu.Text{
-		ContextLength: model.ContextLength, Width: width, Vocabulary: vocabulary,
-		EndToken: tokenizer.End(), PadToken: model.Tokens.PadID,
+		ContextLength: m.ContextLength, Width: width, Vocabulary: vocabulary,
+		EndToken: tokenizer.End(), PadToken: m.Tokens.PadID,
 		Row:        func(token int32) []float32 { return table[int(token)*width:][:width] },
-		Projection: projection, Transposed: model.NPU.ProjectionTransposed,
+		Projection: projection, Transposed: m.NPU.ProjectionTransposed,
 	}
-	t.HEF, _ = model.Path(model.NPU.Text)
+	t.HEF, _ = m.Path(m.NPU.Text)
 	return t, nil
 }
 
