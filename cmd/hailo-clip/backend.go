@@ -7,23 +7,14 @@ import (
 
 	"hailoclip/configs"
 	"hailoclip/configs/models"
-	"hailoclip/hailo"
-	"hailoclip/hailo/demo"
+	"hailoclip/hailo/model"
 	"hailoclip/hailo/open"
 	"hailoclip/hailo/sim"
 )
 
 // openStore finds the models folder in the state folder.
-func openStore(state string) (*hailo.Store, error) {
-	known, err := hailo.ReadManifests(models.FS)
-	if err != nil {
-		return nil, err
-	}
-	builtin, err := demo.Model()
-	if err != nil {
-		return nil, err
-	}
-	return &hailo.Store{Dir: filepath.Join(state, "models"), Vendor: hailo.VendorResources, Known: known, Builtin: builtin}, nil
+func openStore(state string) (*model.Catalog, error) {
+	return open.Catalog(filepath.Join(state, "models"), models.FS)
 }
 
 // newOpener finds the configured model. Its errors stop a start.

@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"hailoclip/configs"
-	"hailoclip/hailo"
 	"hailoclip/hailo/doctor"
+	"hailoclip/hailo/model"
 	"hailoclip/hailo/npu"
 	"hailoclip/hailo/onnx"
 	"hailoclip/stages/decode"
@@ -89,8 +89,8 @@ func (c *doctorCmd) thisMachine(g *globals, p place, env *doctor.Env) error {
 		}
 		return nil
 	}
-	model, _, err := store.Resolve(cfg.CLIP.Model)
-	if err == nil && !model.Embedded() || cfg.CLIP.Model != hailo.AutoModel {
+	m, _, err := store.Resolve(cfg.CLIP.Model)
+	if err == nil && !m.Embedded() || cfg.CLIP.Model != model.Auto {
 		env.Models = func(context.Context) []doctor.ModelCheck { return modelChecks(store, cfg.CLIP.Model) }
 	}
 	env.Extra = func(ctx context.Context) []doctor.Finding {
@@ -107,9 +107,9 @@ func hiddenState(state string) doctor.Finding {
 }
 
 // modelChecks tells the files of the configured model; "auto" is the one that people want.
-func modelChecks(store *hailo.Store, name string) []doctor.ModelCheck {
-	if name == hailo.AutoModel {
-		name = hailo.PreferredModel
+func modelChecks(store *model.Catalog, name string) []doctor.ModelCheck {
+	if name == model.Auto {
+		name = model.Preferred
 	}
 	all, err := store.List()
 	if err != nil {
@@ -120,7 +120,7 @@ func modelChecks(store *hailo.Store, name string) []doctor.ModelCheck {
 		if in.Manifest.Name != name || in.Builtin {
 			continue
 		}
-		for _, part := range []hailo.Part{hailo.CPUPart, hailo.NPUPart} {
+		for _, part := range []model.Part{model.CPUPart, model.NPUPart} {
 			names := in.Manifest.PartFiles(part)
 			for _, f := range in.Files {
 				if slices.Contains(names, f.Name) {
@@ -132,8 +132,8 @@ func modelChecks(store *hailo.Store, name string) []doctor.ModelCheck {
 	return checks
 }
 
-func modelCheck(model, backend string, f hailo.FileState) doctor.ModelCheck {
-	c := doctor.ModelCheck{Model: model, Backend: backend, Name: f.Name, Path: f.Path, State: doctor.ModelOK}
+func modelCheck(name, backend string, f model.FileState) doctor.ModelCheck {
+	c := doctor.ModelCheck{Model: name, Backend: backend, Name: f.Name, Path: f.Path, State: doctor.ModelOK}
 	switch {
 	case f.Err != nil:
 		c.State, c.Detail = doctor.ModelDamaged, f.Err.Error()
@@ -144,7 +144,7 @@ func modelCheck(model, backend string, f hailo.FileState) doctor.ModelCheck {
 	case !f.Recorded.IsZero():
 		c.Recorded = f.Recorded.Format(time.DateOnly)
 	}
-	if v, ok := strings.CutPrefix(f.Zoo, "v"); ok { // the zoo's releases are those of HailoRT, see hailo.ZooRelease
+	if v, ok := strings.CutPrefix(f.Zoo, "v"); ok { // the zoo's releases are those of HailoRT, see model.ZooRelease
 		c.HailoRT = v[:strings.LastIndexByte(v, '.')]
 	}
 	return c

@@ -9,8 +9,8 @@ import (
 	"hailoclip/api"
 	"hailoclip/cache"
 	"hailoclip/configs"
-	"hailoclip/hailo"
 	"hailoclip/hailo/doctor"
+	"hailoclip/hailo/model"
 	"hailoclip/hailo/onnx"
 	"hailoclip/hailo/open"
 )
@@ -23,8 +23,8 @@ func startFindings(ctx context.Context, cfg configs.Config, state string, env do
 		return []doctor.Finding{stopped("model", err, cfg, env)}
 	}
 	choice := doctor.Finding{Check: "model", Level: doctor.OK, What: "The service would use model " + o.Model.Name + ": " + o.ModelWhy + "."}
-	if o.Model.Embedded() && cfg.CLIP.Model == hailo.AutoModel {
-		choice.Level, choice.Remedy = doctor.Warn, env.Own("models pull "+hailo.PreferredModel)
+	if o.Model.Embedded() && cfg.CLIP.Model == model.Auto {
+		choice.Level, choice.Remedy = doctor.Warn, env.Own("models pull "+model.Preferred)
 		choice.What = "No real model is installed: the service would use the small demo model, which knows drawings, not photographs."
 	}
 	p, err := o.Check(ctx)
@@ -46,7 +46,7 @@ func stopped(check string, err error, cfg configs.Config, env doctor.Env) doctor
 		f.Remedy = env.Own("setup")
 	case errors.Is(err, onnx.ErrNoLibrary):
 		f.Remedy = "# correct cpu.library, or leave it empty and run:\n" + env.Own("setup")
-	case errors.Is(err, hailo.ErrNotInstalled) && cfg.CLIP.Model != hailo.AutoModel:
+	case errors.Is(err, model.ErrNotInstalled) && cfg.CLIP.Model != model.Auto:
 		f.Remedy = env.Own("models pull " + cfg.CLIP.Model)
 	}
 	return f

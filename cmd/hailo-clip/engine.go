@@ -10,7 +10,9 @@ import (
 	"hailoclip/cache"
 	"hailoclip/configs"
 	"hailoclip/hailo"
+	"hailoclip/hailo/model"
 	"hailoclip/hailo/open"
+	"hailoclip/hailo/token"
 	"hailoclip/pipeline"
 	"hailoclip/pipeline/fair"
 	"hailoclip/stages"
@@ -21,9 +23,9 @@ import (
 type engine struct {
 	cfg       configs.Config
 	log       *slog.Logger
-	model     *hailo.Model
+	model     *model.Model
 	modelWhy  string // why this model
-	tokenizer *hailo.Tokenizer
+	tokenizer *token.Tokenizer
 	encoders  *open.Encoders
 	store     *cache.Store
 	texts     []*cache.TextEmbeddings // one for each text encoder, in the order in which to try them

@@ -7,8 +7,8 @@ import (
 	"strings"
 
 	"hailoclip/configs"
-	"hailoclip/hailo"
 	"hailoclip/hailo/doctor"
+	"hailoclip/hailo/model"
 	"hailoclip/hailo/onnx"
 )
 
@@ -58,7 +58,7 @@ func (g *globals) place(flags ...configs.Override) (p place, err error) {
 }
 
 // model is the configured model.
-func (g *globals) model() (*hailo.Model, place, error) {
+func (g *globals) model() (*model.Model, place, error) {
 	p, err := g.place()
 	if err != nil {
 		return nil, p, err

@@ -12,7 +12,9 @@ import (
 	"slices"
 	"strings"
 
-	"hailoclip/hailo"
+	"hailoclip/hailo/model"
+	"hailoclip/hailo/safefile"
+	"hailoclip/hailo/token"
 	"hailoclip/stages/decode"
 	"hailoclip/stages/resize"
 )
@@ -101,7 +103,7 @@ func (c *inspectTokensCmd) Run(g *globals) error {
 	}
 	type result struct {
 		Text   string        `json:"text"`
-		Tokens []hailo.Piece `json:"tokens"`
+		Tokens []token.Piece `json:"tokens"`
 	}
 	for _, text := range c.Text {
 		r := result{text, tokenizer.Pieces(tokenizer.Encode(text))}
@@ -128,14 +130,14 @@ func (c *inspectTokensCmd) Run(g *globals) error {
 }
 
 // tokenizer is the one of --tokenizer, or the model's with its context length.
-func (c *inspectTokensCmd) tokenizer(g *globals) (*hailo.Tokenizer, int, error) {
+func (c *inspectTokensCmd) tokenizer(g *globals) (*token.Tokenizer, int, error) {
 	if c.Tokenizer != "" {
-		f, err := hailo.OpenRegular(c.Tokenizer)
+		f, err := safefile.OpenRegular(c.Tokenizer)
 		if err != nil {
 			return nil, 0, err
 		}
 		defer f.Close()
-		t, err := hailo.LoadTokenizer(bufio.NewReader(f), hailo.Tokens{Start: "<|startoftext|>", End: "<|endoftext|>"})
+		t, err := token.Load(bufio.NewReader(f), token.CLIP)
 		if err != nil {
 			return nil, 0, fmt.Errorf("%s: %w", c.Tokenizer, err)
 		}
@@ -152,7 +154,7 @@ func (c *inspectTokensCmd) tokenizer(g *globals) (*hailo.Tokenizer, int, error) 
 // maxTexts bounds what tokenizeJSON reads.
 const maxTexts = 64 << 20
 
-func tokenizeJSON(in io.Reader, out io.Writer, t *hailo.Tokenizer) error {
+func tokenizeJSON(in io.Reader, out io.Writer, t *token.Tokenizer) error {
 	b, err := io.ReadAll(io.LimitReader(in, maxTexts+1))
 	if err != nil {
 		return err
@@ -185,14 +187,14 @@ func (c *inspectModelCmd) Run(g *globals) error {
 	if err != nil {
 		return err
 	}
-	model, why, err := store.Resolve(cfg.CLIP.Model)
+	resolved, why, err := store.Resolve(cfg.CLIP.Model)
 	if err != nil {
 		return err
 	}
 	if c.JSON {
-		return printJSON(stdout, model.Manifest)
+		return printJSON(stdout, resolved.Manifest)
 	}
-	m := model.Manifest
+	m := resolved.Manifest
 	fmt.Fprintf(stdout, "%s (%s)\n", m.Name, why)
 	if m.Description != "" {
 		fmt.Fprintf(stdout, "  %s\n", m.Description)
@@ -205,7 +207,7 @@ func (c *inspectModelCmd) Run(g *globals) error {
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(all, func(in hailo.Installed) bool { return in.Manifest.Name == m.Name })
+	i := slices.IndexFunc(all, func(in model.Installed) bool { return in.Manifest.Name == m.Name })
 	for _, f := range all[i].Files {
 		fmt.Fprintln(stdout, "  "+strings.Join(fileLine(f), "  "))
 	}

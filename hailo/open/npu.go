@@ -3,7 +3,7 @@ package open
 import (
 	"fmt"
 
-	"hailoclip/hailo"
+	"hailoclip/hailo/model"
 	"hailoclip/hailo/npu"
 )
 
@@ -17,16 +17,16 @@ func (o *Opener) options() *npu.Options {
 
 // npuOptions are those of the worker that holds the NPU.
 func (o *Opener) npuOptions() (*npu.Options, error) {
-	model := o.Model
+	m := o.Model
 	notInstalled := func(format string, args ...any) (*npu.Options, error) {
-		return nil, fmt.Errorf("%w: "+format, append([]any{hailo.ErrNotInstalled}, args...)...)
+		return nil, fmt.Errorf("%w: "+format, append([]any{model.ErrNotInstalled}, args...)...)
 	}
-	if model.NPU == nil { // there is nothing to pull
+	if m.NPU == nil { // there is nothing to pull
 		return notInstalled("%s is a model for the CPU only; take one for the NPU: hailo-clip models pull %s --part npu, then --model %s",
-			model.Name, hailo.PreferredModel, hailo.PreferredModel)
+			m.Name, model.Preferred, model.Preferred)
 	}
-	if !model.HasNPU() {
-		return notInstalled("%s has no files for the NPU; install them with: hailo-clip models pull %s --part npu", model.Name, model.Name)
+	if !m.HasNPU() {
+		return notInstalled("%s has no files for the NPU; install them with: hailo-clip models pull %s --part npu", m.Name, m.Name)
 	}
 	worker, err := npu.FindWorker(o.cfg.NPU.Worker)
 	if err != nil {
@@ -34,21 +34,21 @@ func (o *Opener) npuOptions() (*npu.Options, error) {
 	}
 	options := o.options()
 	options.Command = []string{worker}
-	options.ImageHEF, _ = model.Path(model.NPU.Image)
-	if o.cfg.TextEncoder == "npu" && !model.HasNPUText() {
-		return notInstalled("clip.text_encoder is npu, but the files that encode texts there are not installed for %s", model.Name)
+	options.ImageHEF, _ = m.Path(m.NPU.Image)
+	if o.cfg.TextEncoder == "npu" && !m.HasNPUText() {
+		return notInstalled("clip.text_encoder is npu, but the files that encode texts there are not installed for %s", m.Name)
 	}
-	if !model.HasNPUText() || o.cfg.TextEncoder == "cpu" {
+	if !m.HasNPUText() || o.cfg.TextEncoder == "cpu" {
 		return options, nil
 	}
 	text, err := o.npuText()
 	if err == nil {
-		options.TextDigest, err = model.Digest(model.NPU.Text, model.NPU.TokenEmbedding, model.NPU.TextProjection, model.Manifest.Tokenizer)
+		options.TextDigest, err = m.Digest(m.NPU.Text, m.NPU.TokenEmbedding, m.NPU.TextProjection, m.Manifest.Tokenizer)
 	}
 	switch {
 	case err == nil:
 		options.Text = text
-	case o.cfg.TextEncoder == "auto" && model.HasCPUText():
+	case o.cfg.TextEncoder == "auto" && m.HasCPUText():
 		o.log.Warn("texts are encoded on the CPU: the NPU's files for them cannot be used", "error", err)
 	default:
 		return nil, err

@@ -6,12 +6,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"time"
 
 	"hailoclip/hailo"
+	"hailoclip/hailo/demo"
+	"hailoclip/hailo/model"
 	"hailoclip/hailo/npu"
 	"hailoclip/hailo/onnx"
+	"hailoclip/hailo/token"
 )
 
 // Config says what is to encode, and how. Its values are those of the configuration file.
@@ -39,19 +43,29 @@ type ConfigError string
 
 func (e ConfigError) Error() string { return string(e) }
 
+// Catalog is the models folder dir, with the known models and the one that is part of the program.
+func Catalog(dir string, known fs.FS) (*model.Catalog, error) {
+	manifests, err := model.ReadManifests(known)
+	if err != nil {
+		return nil, err
+	}
+	builtin, err := demo.Model()
+	return &model.Catalog{Dir: dir, Vendor: model.VendorResources, Known: manifests, Builtin: builtin}, err
+}
+
 // Opener is a model whose encoders can be opened.
 type Opener struct {
-	Model     *hailo.Model
+	Model     *model.Model
 	ModelWhy  string // why this model
-	Tokenizer *hailo.Tokenizer
+	Tokenizer *token.Tokenizer
 
 	cfg Config
 	log *slog.Logger
 }
 
 // New finds a model by its name and loads its tokenizer.
-func New(cfg Config, store *hailo.Store, name string, log *slog.Logger) (*Opener, error) {
-	model, why, err := store.Resolve(name)
+func New(cfg Config, catalog *model.Catalog, name string, log *slog.Logger) (*Opener, error) {
+	m, why, err := catalog.Resolve(name)
 	if err != nil {
 		return nil, err
 	}
@@ -59,14 +73,14 @@ func New(cfg Config, store *hailo.Store, name string, log *slog.Logger) (*Opener
 		field      string
 		want, have int
 	}{
-		{"embedding_dimension", cfg.EmbeddingDimension, model.EmbeddingDimension}, {"image_size", cfg.ImageSize, model.ImageSize},
+		{"embedding_dimension", cfg.EmbeddingDimension, m.EmbeddingDimension}, {"image_size", cfg.ImageSize, m.ImageSize},
 	} {
 		if n.want != 0 && n.want != n.have {
-			return nil, ConfigError(fmt.Sprintf("clip.%s: %d, but model %s has %d; 0 takes the model's", n.field, n.want, model.Name, n.have))
+			return nil, ConfigError(fmt.Sprintf("clip.%s: %d, but model %s has %d; 0 takes the model's", n.field, n.want, m.Name, n.have))
 		}
 	}
-	tokenizer, err := model.LoadTokenizer()
-	return &Opener{Model: model, ModelWhy: why, Tokenizer: tokenizer, cfg: cfg, log: log}, err
+	tokenizer, err := m.LoadTokenizer()
+	return &Opener{Model: m, ModelWhy: why, Tokenizer: tokenizer, cfg: cfg, log: log}, err
 }
 
 // Encoders is what encodes on this machine.
@@ -180,7 +194,7 @@ func (o *Opener) openCPU(p Plan) (hailo.Backend, error) {
 		there = o.Model.HasCPU()
 	}
 	err := fmt.Errorf("%w: %s has no files for the CPU; install them with: hailo-clip models pull %s --part cpu",
-		hailo.ErrNotInstalled, o.Model.Name, o.Model.Name)
+		model.ErrNotInstalled, o.Model.Name, o.Model.Name)
 	if there {
 		var b *onnx.Backend
 		if b, err = onnx.Open(o.cfg.CPU, o.Model, cpuFrames, o.cfg.LibraryDirs...); err == nil {

@@ -12,6 +12,7 @@ import (
 
 	"hailoclip/hailo"
 	"hailoclip/hailo/demo"
+	"hailoclip/hailo/model"
 )
 
 // folder makes a folder with files.
@@ -28,7 +29,7 @@ func folder(t *testing.T, files map[string]string) (root string) {
 }
 
 // npuModel is a model with files for the NPU, none of which is ever run.
-func npuModel(t *testing.T) *hailo.Model {
+func npuModel(t *testing.T) *model.Model {
 	t.Helper()
 	dir := folder(t, map[string]string{
 		"mini/manifest.json": `{"name": "mini", "embedding_dimension": 512, "image_size": 224, "context_length": 77,
@@ -40,7 +41,7 @@ func npuModel(t *testing.T) *hailo.Model {
 		"mini/i.hef": "\x01HEF image", "mini/t.hef": "\x01HEF text", "mini/e.npy": "\x93NUMPY", "mini/p.npy": "\x93NUMPY",
 		"mini/tokenizer.json": "{}",
 	})
-	m, _, err := (&hailo.Store{Dir: dir}).Resolve("mini")
+	m, _, err := (&model.Catalog{Dir: dir}).Resolve("mini")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +70,7 @@ func TestChoose(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name, backend, root, worker string
-		model                       *hailo.Model
+		model                       *model.Model
 		kind, why                   string
 	}{
 		{"no device", "auto", t.TempDir(), worker, full, "cpu", "no Hailo-10H"},
@@ -91,14 +92,14 @@ func TestChoose(t *testing.T) {
 // TestWhyNotTheNPU has a model for the NPU alone on a machine that cannot use one: the error says why the
 // CPU was asked at all, unless it was by name.
 func TestWhyNotTheNPU(t *testing.T) {
-	model := npuModel(t)
-	model.CPU = nil
+	m := npuModel(t)
+	m.CPU = nil
 	for backend, told := range map[string]bool{"auto": false, "cpu": true} {
 		cfg := Config{Backend: backend}
 		cfg.NPU.Worker = "/nowhere/worker"
-		_, why := choose(cfg, model, "/")
-		_, err := (&Opener{cfg: cfg, Model: model}).Open(t.Context())
-		if !errors.Is(err, hailo.ErrNotInstalled) || strings.Contains(err.Error(), "because") == told || strings.Contains(err.Error(), why) == told {
+		_, why := choose(cfg, m, "/")
+		_, err := (&Opener{cfg: cfg, Model: m}).Open(t.Context())
+		if !errors.Is(err, model.ErrNotInstalled) || strings.Contains(err.Error(), "because") == told || strings.Contains(err.Error(), why) == told {
 			t.Errorf("%s: error %v; %q", backend, err, why)
 		}
 	}
@@ -112,7 +113,7 @@ func TestDamagedTextFiles(t *testing.T) {
 	alone.CPU = nil
 	for _, c := range []struct {
 		name, encoder string
-		model         *hailo.Model
+		model         *model.Model
 		opens         bool
 	}{
 		{"auto", "auto", full, true},
@@ -140,12 +141,12 @@ func TestSimulatedChip(t *testing.T) {
 	if _, err := o.simOptions(); !errors.As(err, &unfit) || !strings.Contains(err.Error(), "sim.vectors") {
 		t.Errorf("error %v", err)
 	}
-	model, err := demo.Model()
+	m, err := demo.Model()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.Model = model; o.Tokenizer == nil {
-		if o.Tokenizer, err = model.LoadTokenizer(); err != nil {
+	if o.Model = m; o.Tokenizer == nil {
+		if o.Tokenizer, err = m.LoadTokenizer(); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 
 	"hailoclip/hailo"
 	"hailoclip/hailo/doctor"
+	"hailoclip/hailo/model"
 	"hailoclip/hailo/npu"
 )
 
@@ -22,7 +23,7 @@ type Plan struct {
 
 // choose says what the configured backend stands for on the machine below root, and why. The chip on the bus decides
 // and not its node, which comes up to a minute after the machine's start: the worker is tried until it is there.
-func choose(cfg Config, model *hailo.Model, root string) (kind, why string) {
+func choose(cfg Config, m *model.Model, root string) (kind, why string) {
 	if cfg.Backend != "auto" {
 		return cfg.Backend, "clip.backend is " + cfg.Backend
 	}
@@ -33,8 +34,8 @@ func choose(cfg Config, model *hailo.Model, root string) (kind, why string) {
 	if _, err := npu.FindWorker(cfg.NPU.Worker); err != nil {
 		return "cpu", fmt.Sprintf("a Hailo-10H is there (%s), but its worker program is not: %v", address, err)
 	}
-	if !model.HasNPU() {
-		return "cpu", fmt.Sprintf("a Hailo-10H is there (%s), but model %s has no NPU files installed", address, model.Name)
+	if !m.HasNPU() {
+		return "cpu", fmt.Sprintf("a Hailo-10H is there (%s), but model %s has no NPU files installed", address, m.Name)
 	}
 	return "npu", fmt.Sprintf("a Hailo-10H (%s), its worker and the model's NPU files are there", address)
 }

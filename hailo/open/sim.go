@@ -54,15 +54,15 @@ func (o *Opener) simOptions() (*npu.Options, error) {
 
 // SimEncoders are the demo model's on the CPU, for a simulated chip that computes its vectors.
 func SimEncoders(libraryDirs []string) (sim.Encoders, error) {
-	model, err := demo.Model()
+	m, err := demo.Model()
 	if err != nil {
 		return sim.Encoders{}, err
 	}
-	b, err := onnx.Open(onnx.Config{}, model, cpuFrames, libraryDirs...)
+	b, err := onnx.Open(onnx.Config{}, m, cpuFrames, libraryDirs...)
 	if err != nil {
 		return sim.Encoders{}, err
 	}
-	tokenizer, err := model.LoadTokenizer()
+	tokenizer, err := m.LoadTokenizer()
 	background := context.Background()
 	return sim.Encoders{
 		Image: func(pixels []byte) ([]float32, error) {

@@ -1,4 +1,4 @@
-package hailo
+package model
 
 import (
 	"cmp"
@@ -57,7 +57,7 @@ func newHub(t testing.TB) *hub {
 
 // hubStore is an empty store that knows one model whose files are on the hub. want changes what is
 // known of t.onnx.
-func hubStore(t testing.TB, h *hub, want File) *Store {
+func hubStore(t testing.TB, h *hub, want File) *Catalog {
 	s := testStore(t)
 	m := s.Known[0]
 	for name, f := range m.Files {
@@ -79,12 +79,12 @@ func sumOf(content string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func (h *hub) pull(ctx context.Context, s *Store, which Part) error {
-	return s.Pull(ctx, PreferredModel, PullOptions{Which: which, Client: h.Client()})
+func (h *hub) pull(ctx context.Context, s *Catalog, which Part) error {
+	return s.Pull(ctx, Preferred, PullOptions{Which: which, Client: h.Client()})
 }
 
 // folder lists the files of the model folder, but for digests.json.
-func (s *Store) folder(t testing.TB) (names []string) {
+func (s *Catalog) folder(t testing.TB) (names []string) {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Dir(s.path("x")))
 	if err != nil && !os.IsNotExist(err) {
@@ -108,14 +108,14 @@ func TestPull(t *testing.T) {
 		}
 	}}
 	options.Which = CPUPart
-	if err := s.Pull(t.Context(), PreferredModel, options); err != nil {
+	if err := s.Pull(t.Context(), Preferred, options); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := s.folder(t), s.Known[0].PartFiles(CPUPart); !slices.Equal(got, want) || !slices.Equal(heard, want) {
 		t.Errorf("files %v, heard of %v, want %v", got, heard, want)
 	}
 	options.Which = AllParts
-	if err := s.Pull(t.Context(), PreferredModel, options); err != nil {
+	if err := s.Pull(t.Context(), Preferred, options); err != nil {
 		t.Fatal(err)
 	}
 	if got := s.folder(t); len(got) != len(contents) || h.requests.Load() != int32(len(contents)) {
@@ -133,7 +133,7 @@ func TestPull(t *testing.T) {
 	if sum, err := m.FileSHA256("v.onnx"); err != nil || sum != sumOf(contents["v.onnx"]) {
 		t.Errorf("digest %q, %v", sum, err)
 	}
-	if err := s.Pull(t.Context(), PreferredModel, options); err != nil || h.requests.Load() != int32(len(contents)) {
+	if err := s.Pull(t.Context(), Preferred, options); err != nil || h.requests.Load() != int32(len(contents)) {
 		t.Errorf("all there, and yet: %d requests, %v", h.requests.Load(), err)
 	}
 }
@@ -150,7 +150,7 @@ func TestPullHoldsToFirstDigest(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := h.pull(t.Context(), s, CPUPart)
-	if !errors.Is(err, ErrModelFile) || !strings.Contains(err.Error(), "first pull") {
+	if !errors.Is(err, ErrFile) || !strings.Contains(err.Error(), "first pull") {
 		t.Errorf("changed file: %v", err)
 	}
 	if got := s.folder(t); slices.Contains(got, "t.onnx") || slices.Contains(got, "t.onnx.part") {
@@ -168,16 +168,16 @@ func TestPullHoldsToFirstDigest(t *testing.T) {
 	for _, release := range []string{"v5.2.0", "v5.1.0"} {
 		options.Zoo = release
 		h.files["i.hef"] = "\x01HEF" + release
-		if err := s.Pull(t.Context(), PreferredModel, options); err != nil {
+		if err := s.Pull(t.Context(), Preferred, options); err != nil {
 			t.Errorf("release %s: %v", release, err)
 		}
 		if got, err := os.ReadFile(s.path("i.hef")); err != nil || string(got) != "\x01HEF"+release {
 			t.Errorf("release %s: %q, %v", release, got, err)
 		}
-		if _, err := s.Verify(t.Context(), PreferredModel); err != nil {
+		if _, err := s.Verify(t.Context(), Preferred); err != nil {
 			t.Errorf("release %s: %v", release, err)
 		}
-		m, err := s.manifest(PreferredModel, "")
+		m, err := s.manifest(Preferred, "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -288,14 +288,14 @@ func TestPullRefuses(t *testing.T) {
 		"no content":         {File{}, answer(204, "", ""), ErrDownload, "204", false},
 		"range not asked":    {File{}, answer(206, "Content-Range: bytes 0-5/6", text), ErrDownload, "asked for bytes 0", false},
 		"login page":         {File{}, answer(200, "Content-Type: text/html; charset=utf-8", "<html>"), ErrDownload, "web page", false},
-		"error as XML":       {File{}, answer(200, "Content-Type: application/xml", "<Error/>"), ErrModelFile, "not a .onnx file", false},
-		"empty":              {File{}, answer(200, "Content-Type: x/y", ""), ErrModelFile, "empty", false},
+		"error as XML":       {File{}, answer(200, "Content-Type: application/xml", "<Error/>"), ErrFile, "not a .onnx file", false},
+		"empty":              {File{}, answer(200, "Content-Type: x/y", ""), ErrFile, "empty", false},
 		"compressed":         {File{}, answer(200, "Content-Encoding: gzip", text), ErrDownload, "gzip", false},
 		"wrong size":         {sized, answer(200, "Content-Type: x/y", text+"!"), ErrDownload, "want 6", false},
-		"wrong digest":       {File{SHA256: someSHA}, answer(200, "Content-Type: x/y", text), ErrModelFile, "want " + someSHA, false},
+		"wrong digest":       {File{SHA256: someSHA}, answer(200, "Content-Type: x/y", text), ErrFile, "want " + someSHA, false},
 		"size not said":      {File{}, flushed(text), ErrDownload, "how long", false},
 		"longer than known":  {sized, flushed(text + "!"), ErrDownload, "more than 6", false},
-		"shorter than known": {sized, flushed(text[:5]), ErrModelFile, "want 6", false},
+		"shorter than known": {sized, flushed(text[:5]), ErrFile, "want 6", false},
 		"broken off":         {sized, answer(200, "Content-Length: 6", text[:3]), ErrDownload, "stopped after 3 bytes", true},
 		"redirect to http": {File{}, func(h *hub, w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, strings.Replace(h.URL, "https", "http", 1)+"/t.onnx", http.StatusFound)
@@ -371,7 +371,7 @@ func TestPullCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	stop := errors.New("stopped by the user")
 	hang(h, func() {})
-	err := s.Pull(ctx, PreferredModel, PullOptions{Client: h.Client(), Progress: func(string, int64, int64) { cancel(stop) }})
+	err := s.Pull(ctx, Preferred, PullOptions{Client: h.Client(), Progress: func(string, int64, int64) { cancel(stop) }})
 	if !errors.Is(err, stop) {
 		t.Errorf("cancelled: %v", err)
 	}
@@ -438,17 +438,17 @@ func TestPullBusy(t *testing.T) {
 	done := make(chan error)
 	go func() { done <- h.pull(ctx, s, CPUPart) }()
 	<-sent
-	if err := h.pull(t.Context(), s, CPUPart); !errors.Is(err, ErrModelBusy) {
+	if err := h.pull(t.Context(), s, CPUPart); !errors.Is(err, ErrBusy) {
 		t.Errorf("second pull: %v", err)
 	}
-	if _, err := s.Remove(PreferredModel); !errors.Is(err, ErrModelBusy) {
+	if _, err := s.Remove(Preferred); !errors.Is(err, ErrBusy) {
 		t.Errorf("remove: %v", err)
 	}
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Errorf("first pull: %v", err)
 	}
-	if _, err := s.Remove(PreferredModel); err != nil {
+	if _, err := s.Remove(Preferred); err != nil {
 		t.Errorf("remove afterwards: %v", err)
 	}
 }
@@ -462,18 +462,18 @@ func TestPullFromDir(t *testing.T) {
 		}
 	}
 	options := PullOptions{FromDir: vendor, Which: NPUPart}
-	if err := s.Pull(t.Context(), PreferredModel, options); err != nil {
+	if err := s.Pull(t.Context(), Preferred, options); err != nil {
 		t.Fatal(err)
 	}
 	if got := s.folder(t); len(got) != len(npuFiles) {
 		t.Errorf("files %v", got)
 	}
 	options.Which = CPUPart
-	if err := s.Pull(t.Context(), PreferredModel, options); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "t.onnx") {
+	if err := s.Pull(t.Context(), Preferred, options); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "t.onnx") {
 		t.Errorf("files that are not there: %v", err)
 	}
 	write(t, filepath.Join(vendor, "t.onnx"), "<html>")
-	if err := s.Pull(t.Context(), PreferredModel, options); !errors.Is(err, ErrModelFile) {
+	if err := s.Pull(t.Context(), Preferred, options); !errors.Is(err, ErrFile) {
 		t.Errorf("a web page: %v", err)
 	}
 	if err := os.Remove(filepath.Join(vendor, "t.onnx")); err != nil {
@@ -482,14 +482,14 @@ func TestPullFromDir(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(vendor, "t.onnx"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Pull(t.Context(), PreferredModel, options); !errors.Is(err, ErrModelFile) {
+	if err := s.Pull(t.Context(), Preferred, options); !errors.Is(err, ErrFile) {
 		t.Errorf("a folder: %v", err)
 	}
 }
 
 func TestPullErrors(t *testing.T) {
 	s := testStore(t)
-	if err := s.Pull(t.Context(), "x", PullOptions{}); !errors.Is(err, ErrUnknownModel) {
+	if err := s.Pull(t.Context(), "x", PullOptions{}); !errors.Is(err, ErrUnknown) {
 		t.Errorf("unknown: %v", err)
 	}
 	for name, o := range map[string]PullOptions{
@@ -501,7 +501,7 @@ func TestPullErrors(t *testing.T) {
 		s.Known[0].Files = map[string]File{"p.npy": {}}
 		s.Known[0].NPU = &NPUFiles{Image: "p.npy", Text: "p.npy", TokenEmbedding: "p.npy", TextProjection: "p.npy", Zoo: "v5.2.0"}
 		s.Known[0].Tokenizer = "p.npy"
-		if err := s.Pull(t.Context(), PreferredModel, o); err == nil {
+		if err := s.Pull(t.Context(), Preferred, o); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
@@ -509,7 +509,7 @@ func TestPullErrors(t *testing.T) {
 		t.Error("the built-in model: no error")
 	}
 	s.Dir = "/dev/null/models"
-	if err := s.Pull(t.Context(), PreferredModel, PullOptions{}); err == nil {
+	if err := s.Pull(t.Context(), Preferred, PullOptions{}); err == nil {
 		t.Error("a folder that cannot be made: no error")
 	}
 	if err := checkSpace(t.TempDir(), 1<<60); err == nil || !strings.Contains(explainDisk(err, "/models").Error(), "no room in /models") {

@@ -1,4 +1,4 @@
-package hailo
+package model
 
 import (
 	"bufio"

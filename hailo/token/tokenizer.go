@@ -1,4 +1,5 @@
-package hailo
+// Package token is CLIP's tokenizer: text to token ids.
+package token
 
 import (
 	"bytes"
@@ -11,7 +12,7 @@ import (
 )
 
 // Tokenizer is CLIP's byte-level BPE: it turns text into token ids exactly as the Hugging Face
-// tokenizers library does with the same tokenizer.json. LoadTokenizer makes it. Safe for
+// tokenizers library does with the same tokenizer.json. Load makes it. Safe for
 // concurrent use.
 //
 // Special tokens written out in the text count as special tokens, as they do there. The end token

@@ -1,4 +1,6 @@
-package hailo
+// Package model holds CLIP models: their manifests, and the catalog of those that are part of the
+// program, known to it, or installed on disk. It pulls, checks and removes their files.
+package model
 
 import (
 	"bytes"
@@ -8,22 +10,25 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+
+	"hailoclip/hailo/safefile"
+	"hailoclip/hailo/token"
 )
 
 // Manifest describes a CLIP model: its numbers and its files. It is the manifest.json of a
 // model folder; the known ones are in configs/models. ParseManifest checks it. Not to be changed
 // afterwards: copies share what it points to.
 type Manifest struct {
-	Name               string     `json:"name"`
-	Description        string     `json:"description,omitempty"`
-	License            string     `json:"license,omitempty"`
-	EmbeddingDimension int        `json:"embedding_dimension"`
-	ImageSize          int        `json:"image_size"`            // pixels on a side
-	ContextLength      int        `json:"context_length"`        // tokens, start and end included
-	LogitScale         float64    `json:"logit_scale,omitempty"` // exp of CLIP's learned temperature; not given: DefaultLogitScale
-	Mean               [3]float32 `json:"mean"`                  // RGB, of pixels scaled to 0..1
-	Std                [3]float32 `json:"std"`
-	Tokens             Tokens     `json:"tokens"`
+	Name               string         `json:"name"`
+	Description        string         `json:"description,omitempty"`
+	License            string         `json:"license,omitempty"`
+	EmbeddingDimension int            `json:"embedding_dimension"`
+	ImageSize          int            `json:"image_size"`            // pixels on a side
+	ContextLength      int            `json:"context_length"`        // tokens, start and end included
+	LogitScale         float64        `json:"logit_scale,omitempty"` // exp of CLIP's learned temperature; not given: DefaultLogitScale
+	Mean               [3]float32     `json:"mean"`                  // RGB, of pixels scaled to 0..1
+	Std                [3]float32     `json:"std"`
+	Tokens             token.Specials `json:"tokens"`
 
 	Tokenizer string    `json:"tokenizer,omitempty"` // file name; not given: tokenizer.json
 	CPU       *CPUFiles `json:"cpu,omitempty"`       // nil: the model has no CPU encoder
@@ -36,20 +41,6 @@ type Manifest struct {
 // DefaultLogitScale is the ceiling that training holds CLIP's logit scale to, and what OpenAI's
 // models ended at. (Radford et al. 2021, section 2.5.)
 const DefaultLogitScale = 100
-
-// Tokens names the special tokens of the tokenizer.
-type Tokens struct {
-	Start string `json:"start"`
-	End   string `json:"end"`
-	// PadID fills the text after the end token. Any id will do where the text encoder pools at
-	// the first end token under a causal mask, as CLIP's does: Hugging Face pads with the end
-	// token, OpenAI and the vendor's applications with 0.
-	PadID int32 `json:"pad_id"`
-}
-
-// CLIPTokens are the special tokens of CLIP and all models derived from it, with the padding of the
-// vendor's applications.
-var CLIPTokens = Tokens{Start: "<|startoftext|>", End: "<|endoftext|>"}
 
 // CPUFiles names the ONNX encoders, in the layout of Hugging Face exports: pixel_values ->
 // image_embeds, input_ids -> text_embeds. Both names may be the same file (a whole CLIP model).
@@ -82,7 +73,7 @@ type File struct {
 }
 
 // Model is an installed model: a manifest and where its files are. Immutable, safe for
-// concurrent use. Store.Resolve and EmbeddedModel make it.
+// concurrent use. Catalog.Resolve and Embedded make it.
 type Model struct {
 	Manifest
 	files    map[string]modelFile // those that are there, by name
@@ -94,8 +85,8 @@ type modelFile struct {
 	sha256 string // "": not known without reading it
 }
 
-// EmbeddedModel is a model whose files are part of the program, at the top of files.
-func EmbeddedModel(m Manifest, files fs.FS) (*Model, error) {
+// Embedded is a model whose files are part of the program, at the top of files.
+func Embedded(m Manifest, files fs.FS) (*Model, error) {
 	model := &Model{Manifest: m, files: map[string]modelFile{}, embedded: files}
 	for name, f := range m.Files {
 		info, err := fs.Stat(files, name)
@@ -156,7 +147,7 @@ func (m *Model) Open(name string) (io.ReadCloser, int64, error) {
 	if m.embedded != nil {
 		file, err = m.embedded.Open(name)
 	} else {
-		file, err = OpenRegular(f.path)
+		file, err = safefile.OpenRegular(f.path)
 	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("model %s: %w", m.Name, err)
@@ -188,13 +179,13 @@ func (m *Model) ReadFile(name string) ([]byte, error) {
 }
 
 // LoadTokenizer loads the tokenizer of the model. It takes about 0.1 s.
-func (m *Model) LoadTokenizer() (*Tokenizer, error) {
+func (m *Model) LoadTokenizer() (*token.Tokenizer, error) {
 	r, _, err := m.Open(m.Manifest.Tokenizer)
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
-	t, err := LoadTokenizer(r, m.Tokens)
+	t, err := token.Load(r, m.Tokens)
 	if err != nil {
 		return nil, fmt.Errorf("model %s: %s: %w", m.Name, m.Manifest.Tokenizer, err)
 	}

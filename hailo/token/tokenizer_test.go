@@ -1,4 +1,4 @@
-package hailo
+package token
 
 import (
 	"bytes"
@@ -19,21 +19,21 @@ func loadTokenizer(t testing.TB, path string) *Tokenizer {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	tok, err := LoadTokenizer(f, CLIPTokens)
+	tok, err := Load(f, CLIP)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return tok
 }
 
-func demoTokenizer(t testing.TB) *Tokenizer { return loadTokenizer(t, "demo/tokenizer.json") }
+func demoTokenizer(t testing.TB) *Tokenizer { return loadTokenizer(t, "../demo/tokenizer.json") }
 
 // clipFolder is where CLIP's own tokenizer.json is with golden ids. It is not ours to ship, so
 // tests skip without it, unless HAILO_CLIP_REQUIRE_SHARED says that it must be there (CI).
 func clipFolder(t testing.TB) string {
 	dir := os.Getenv("HAILO_CLIP_SHARED")
 	if dir == "" {
-		dir = filepath.Join("..", "..", "shared")
+		dir = filepath.Join("..", "..", "..", "shared")
 	}
 	dir = filepath.Join(dir, "data", "tokenizer")
 	if _, err := os.Stat(dir); err != nil {
@@ -272,7 +272,7 @@ func TestLoadTokenizer(t *testing.T) {
 		"newer pattern":           {`"'s|'t`, `"<\\|startoftext\\|>|<\\|endoftext\\|>|'s|'t`},
 		"added not in vocabulary": {`,"\u003c|endoftext|\u003e":514`, ``},
 	} {
-		tok, err := LoadTokenizer(bytes.NewReader(smallTokenizer(t, edits...)), CLIPTokens)
+		tok, err := Load(bytes.NewReader(smallTokenizer(t, edits...)), CLIP)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -318,18 +318,18 @@ func TestLoadTokenizerRefuses(t *testing.T) {
 		"truncated":        {"", []string{`"merges":["c a"]}}`, `"merges":["c`}},
 		"trailing bytes":   {"", []string{`"merges":["c a"]}}`, `"merges":["c a"]}} x`}},
 	} {
-		_, err := LoadTokenizer(bytes.NewReader(smallTokenizer(t, c.edits...)), CLIPTokens)
-		if err == nil || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), ErrTokenizer.Error()) {
+		_, err := Load(bytes.NewReader(smallTokenizer(t, c.edits...)), CLIP)
+		if err == nil || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), ErrFile.Error()) {
 			t.Errorf("%s: error %v, want one that says %q", name, err, c.says)
 		}
 	}
-	tokens := CLIPTokens
+	tokens := CLIP
 	tokens.PadID = 515
-	if _, err := LoadTokenizer(bytes.NewReader(smallTokenizer(t)), tokens); err == nil {
+	if _, err := Load(bytes.NewReader(smallTokenizer(t)), tokens); err == nil {
 		t.Error("padding id outside of the vocabulary: no error")
 	}
 	big := append([]byte(strings.Repeat(" ", maxTokenizerFile)), smallTokenizer(t)...)
-	if _, err := LoadTokenizer(bytes.NewReader(big), CLIPTokens); err == nil || !strings.Contains(err.Error(), "MiB") {
+	if _, err := Load(bytes.NewReader(big), CLIP); err == nil || !strings.Contains(err.Error(), "MiB") {
 		t.Errorf("too large: %v", err)
 	}
 }
@@ -339,7 +339,7 @@ func FuzzLoadTokenizer(f *testing.F) {
 	f.Add(smallTokenizer(f, `"c a"`, `["c","a"]`))
 	f.Add([]byte(`{"model":{"vocab":{"a":0},"merges":["a a"]}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		tok, err := LoadTokenizer(bytes.NewReader(data), CLIPTokens)
+		tok, err := Load(bytes.NewReader(data), CLIP)
 		if err != nil {
 			return
 		}
@@ -400,7 +400,7 @@ func BenchmarkLoadTokenizer(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := LoadTokenizer(bytes.NewReader(data), CLIPTokens); err != nil {
+		if _, err := Load(bytes.NewReader(data), CLIP); err != nil {
 			b.Fatal(err)
 		}
 	}

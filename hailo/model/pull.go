@@ -1,4 +1,4 @@
-package hailo
+package model
 
 import (
 	"context"
@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"hailoclip/hailo/safefile"
 )
 
 const partSuffix = ".part"
@@ -42,9 +44,9 @@ type PullOptions struct {
 // them (FromDir may be VendorResources).
 //
 // Pull blocks until all is there. One that was cancelled, or failed for the network or the disk, goes
-// on where it stopped when it is called again. Errors: ErrUnknownModel, ErrModelBusy, ErrDownload,
-// ErrModelFile, those of the disk, or the cause of ctx.
-func (s *Store) Pull(ctx context.Context, name string, o PullOptions) error {
+// on where it stopped when it is called again. Errors: ErrUnknown, ErrBusy, ErrDownload,
+// ErrFile, those of the disk, or the cause of ctx.
+func (s *Catalog) Pull(ctx context.Context, name string, o PullOptions) error {
 	if s.Builtin != nil && name == s.Builtin.Name {
 		return fmt.Errorf("model %s is part of the program, there is nothing to pull", name)
 	}
@@ -64,7 +66,7 @@ func (s *Store) Pull(ctx context.Context, name string, o PullOptions) error {
 	}
 	defer unlock()
 	dir := filepath.Join(s.Dir, name)
-	if err := MakeFolder(dir); err != nil {
+	if err := safefile.MakeFolder(dir); err != nil {
 		return err
 	}
 	recs, err := readRecords(dir)
@@ -81,8 +83,8 @@ func (s *Store) Pull(ctx context.Context, name string, o PullOptions) error {
 
 // lock keeps other processes from changing the model until unlock is called. The lock file stays:
 // to remove it would open a gap between those that wait for it.
-func (s *Store) lock(name string) (unlock func(), err error) {
-	if err := MakeFolder(s.Dir); err != nil {
+func (s *Catalog) lock(name string) (unlock func(), err error) {
+	if err := safefile.MakeFolder(s.Dir); err != nil {
 		return nil, err
 	}
 	// Nothing is written to it, so that it may be another user's: systemd gives the folder to the service's.
@@ -93,7 +95,7 @@ func (s *Store) lock(name string) (unlock func(), err error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = fmt.Errorf("%w: %s", ErrModelBusy, name)
+			err = fmt.Errorf("%w: %s", ErrBusy, name)
 		}
 		return nil, err
 	}
@@ -143,7 +145,7 @@ func pullFile(ctx context.Context, dir, name string, f File, recs records, o Pul
 		return explainDisk(err, dir)
 	}
 	if err := checkPart(ctx, part, want, recs[name]); err != nil {
-		if errors.Is(err, ErrModelFile) { // resuming would not make it better
+		if errors.Is(err, ErrFile) { // resuming would not make it better
 			err = errors.Join(err, removeParts(part))
 		}
 		return err
@@ -167,13 +169,13 @@ func checkPart(ctx context.Context, part string, want File, rec record) error {
 		return err
 	}
 	if want.Bytes != 0 && info.Size() != want.Bytes {
-		return fmt.Errorf("%w: it has %d bytes, want %d", ErrModelFile, info.Size(), want.Bytes)
+		return fmt.Errorf("%w: it has %d bytes, want %d", ErrFile, info.Size(), want.Bytes)
 	}
 	if want.SHA256 == "" {
 		return nil
 	}
 	err = checkSHA256(ctx, part, want.SHA256)
-	if errors.Is(err, ErrModelFile) && want.SHA256 == rec.SHA256 {
+	if errors.Is(err, ErrFile) && want.SHA256 == rec.SHA256 {
 		err = fmt.Errorf("%w, recorded at the first pull; remove the model first if the new file is wanted", err)
 	}
 	return err
@@ -196,12 +198,12 @@ func recordFile(ctx context.Context, dir, name, path, url string, recs records) 
 
 // copyPart copies a file from a folder, where it is by its name or where the vendor keeps it.
 func copyPart(ctx context.Context, dir, name, part string, f File, progress func(done, total int64)) error {
-	src, err := OpenRegular(filepath.Join(dir, name))
+	src, err := safefile.OpenRegular(filepath.Join(dir, name))
 	if errors.Is(err, fs.ErrNotExist) && f.Vendor != "" {
-		src, err = OpenRegular(filepath.Join(dir, filepath.FromSlash(f.Vendor)))
+		src, err = safefile.OpenRegular(filepath.Join(dir, filepath.FromSlash(f.Vendor)))
 	}
-	if errors.Is(err, ErrNotRegular) {
-		return fmt.Errorf("%w: %w", ErrModelFile, err)
+	if errors.Is(err, safefile.ErrNotRegular) {
+		return fmt.Errorf("%w: %w", ErrFile, err)
 	}
 	if err != nil {
 		return err
@@ -215,7 +217,7 @@ func copyPart(ctx context.Context, dir, name, part string, f File, progress func
 		return err
 	}
 	if f.Bytes != 0 && info.Size() != f.Bytes {
-		return fmt.Errorf("%w: %s has %d bytes, want %d", ErrModelFile, src.Name(), info.Size(), f.Bytes)
+		return fmt.Errorf("%w: %s has %d bytes, want %d", ErrFile, src.Name(), info.Size(), f.Bytes)
 	}
 	if err := errors.Join(removeParts(part), checkSpace(filepath.Dir(part), info.Size())); err != nil {
 		return err

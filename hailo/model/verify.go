@@ -1,4 +1,4 @@
-package hailo
+package model
 
 import (
 	"context"
@@ -11,9 +11,9 @@ import (
 
 // Verify reads every file of a model that is there and compares it with its digest. Files among the
 // vendor's resources have none: they come back with the digest they have. The error joins those of
-// the files, ErrModelFile; files that are not there are no error. It ends early with the cause of
+// the files, ErrFile; files that are not there are no error. It ends early with the cause of
 // ctx.
-func (s *Store) Verify(ctx context.Context, name string) ([]FileState, error) {
+func (s *Catalog) Verify(ctx context.Context, name string) ([]FileState, error) {
 	if s.Builtin != nil && name == s.Builtin.Name {
 		return verifyEmbedded(ctx, s.Builtin)
 	}
@@ -41,7 +41,7 @@ func (s *Store) Verify(ctx context.Context, name string) ([]FileState, error) {
 			return nil, err
 		}
 		if _, want := recs.want(f.Name, m.Files[f.Name]); !f.Vendor && want != "" && sum != want {
-			f.Err = fmt.Errorf("%w: %s has SHA-256 %s, want %s", ErrModelFile, f.Path, sum, want)
+			f.Err = fmt.Errorf("%w: %s has SHA-256 %s, want %s", ErrFile, f.Path, sum, want)
 			errs = append(errs, f.Err)
 		} else {
 			f.SHA256 = sum
@@ -65,7 +65,7 @@ func verifyEmbedded(ctx context.Context, m *Model) ([]FileState, error) {
 		}
 		f := FileState{Name: name, Bytes: m.Files[name].Bytes, SHA256: sum}
 		if want := m.Files[name].SHA256; want != "" && sum != want {
-			f.Err = fmt.Errorf("%w: %s has SHA-256 %s, want %s", ErrModelFile, name, sum, want)
+			f.Err = fmt.Errorf("%w: %s has SHA-256 %s, want %s", ErrFile, name, sum, want)
 			errs = append(errs, f.Err)
 		}
 		list = append(list, f)
@@ -74,9 +74,9 @@ func verifyEmbedded(ctx context.Context, m *Model) ([]FileState, error) {
 }
 
 // Remove deletes the folder of a model, with what a pull left unfinished, and returns how many bytes
-// that were. What the vendor's applications installed stays. Errors: ErrUnknownModel,
-// ErrNotInstalled, ErrModelBusy.
-func (s *Store) Remove(name string) (freed int64, err error) {
+// that were. What the vendor's applications installed stays. Errors: ErrUnknown,
+// ErrNotInstalled, ErrBusy.
+func (s *Catalog) Remove(name string) (freed int64, err error) {
 	if s.Builtin != nil && name == s.Builtin.Name {
 		return 0, fmt.Errorf("model %s is part of the program and cannot be removed", name)
 	}

@@ -1,4 +1,4 @@
-package hailo
+package model
 
 import (
 	"errors"
@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"hailoclip/hailo/safefile"
 )
 
 // TestPipesAreRefused has every function that reads a file by its name read a pipe nobody writes to,
@@ -21,7 +23,7 @@ func TestPipesAreRefused(t *testing.T) {
 	for _, path := range []string{pipe, "/dev/zero", dir} {
 		model.files["f"] = modelFile{path: path}
 		for name, open := range map[string]func() error{
-			"OpenRegular": func() error { _, err := OpenRegular(path); return err },
+			"OpenRegular": func() error { _, err := safefile.OpenRegular(path); return err },
 			"readLimited": func() error { _, err := readLimited(path, 10); return err },
 			"hashFile":    func() error { _, err := hashFile(t.Context(), path); return err },
 			"Model.Open":  func() error { _, _, err := model.Open("f"); return err },
@@ -29,19 +31,19 @@ func TestPipesAreRefused(t *testing.T) {
 				return copyPart(t.Context(), filepath.Dir(path), filepath.Base(path), filepath.Join(dir, "x.part"), File{}, func(int64, int64) {})
 			},
 		} {
-			if err := open(); !errors.Is(err, ErrNotRegular) {
+			if err := open(); !errors.Is(err, safefile.ErrNotRegular) {
 				t.Errorf("%s of %s: %v", name, path, err)
 			}
 		}
 	}
-	store := &Store{Dir: t.TempDir()}
+	store := &Catalog{Dir: t.TempDir()}
 	if err := os.Mkdir(filepath.Join(store.Dir, "m"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if err := syscall.Mkfifo(filepath.Join(store.Dir, "m", manifestFile), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if list, err := store.List(); err != nil || len(list) != 1 || !errors.Is(list[0].Files[0].Err, ErrNotRegular) {
+	if list, err := store.List(); err != nil || len(list) != 1 || !errors.Is(list[0].Files[0].Err, safefile.ErrNotRegular) {
 		t.Error(list, err)
 	}
 }
@@ -68,18 +70,18 @@ func TestNoLinkIsFollowed(t *testing.T) {
 	if n := size(part); n != 0 {
 		t.Errorf("a link counts as a part of %d bytes", n)
 	}
-	if f, err := OpenOwn(part, os.O_WRONLY|os.O_APPEND); !errors.Is(err, ErrForeign) {
+	if f, err := safefile.OpenOwn(part, os.O_WRONLY|os.O_APPEND); !errors.Is(err, safefile.ErrForeign) {
 		t.Error(f, err)
 	}
-	if err := replaceFile(part+validatorSuffix, []byte("x")); err != nil {
+	if err := safefile.Replace(part+validatorSuffix, []byte("x")); err != nil {
 		t.Error(err)
 	}
 	d := download{part: part, want: File{Bytes: 7}, progress: func(int64, int64) {}}
-	if err := d.write(t.Context(), func(error) {}, strings.NewReader("content"), 0, 7); !errors.Is(err, ErrForeign) {
+	if err := d.write(t.Context(), func(error) {}, strings.NewReader("content"), 0, 7); !errors.Is(err, safefile.ErrForeign) {
 		t.Error("a download goes to where a link leads:", err)
 	}
 
-	store := &Store{Dir: dir}
+	store := &Catalog{Dir: dir}
 	if err := os.Symlink(filepath.Join(outside, "made"), filepath.Join(dir, ".m.lock")); err != nil {
 		t.Fatal(err)
 	}
@@ -92,28 +94,6 @@ func TestNoLinkIsFollowed(t *testing.T) {
 	}
 	if got, err := os.ReadFile(kept); err != nil || string(got) != "keep" {
 		t.Errorf("%q, %v", got, err)
-	}
-}
-
-func TestMakeFolder(t *testing.T) {
-	dir := t.TempDir()
-	link := filepath.Join(dir, "link")
-	if err := os.Symlink(t.TempDir(), link); err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range []string{filepath.Join(dir, "a", "b"), link} {
-		if err := MakeFolder(path); err != nil {
-			t.Error(err)
-		}
-	}
-	if os.Geteuid() != 0 {
-		t.Skip("only root can make a link of another user")
-	}
-	if err := os.Lchown(link, 54321, -1); err != nil {
-		t.Fatal(err)
-	}
-	if err := MakeFolder(link); !errors.Is(err, ErrForeign) {
-		t.Errorf("a link of another user: %v", err)
 	}
 }
 

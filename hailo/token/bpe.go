@@ -1,4 +1,4 @@
-package hailo
+package token
 
 import (
 	"hash/maphash"

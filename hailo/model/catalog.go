@@ -1,4 +1,4 @@
-package hailo
+package model
 
 import (
 	"context"
@@ -13,20 +13,20 @@ import (
 	"time"
 )
 
-// Errors of a Store, wrapped with what happened.
+// Errors of a Catalog, wrapped with what happened.
 var (
-	ErrUnknownModel = errors.New("unknown model")
+	ErrUnknown      = errors.New("unknown model")
 	ErrNotInstalled = errors.New("model not installed")
-	ErrModelFile    = errors.New("bad model file") // not what the manifest or the first pull said
-	ErrModelBusy    = errors.New("model is being changed by another process")
+	ErrFile         = errors.New("bad model file") // not what the manifest or the first pull said
+	ErrBusy         = errors.New("model is being changed by another process")
 	ErrDownload     = errors.New("download failed")
 )
 
 const (
-	// PreferredModel is what the model "auto" stands for where it is installed.
-	PreferredModel = "clip-vit-b-32"
-	// AutoModel is the name that Resolve chooses a model for.
-	AutoModel = "auto"
+	// Preferred is what the model "auto" stands for where it is installed.
+	Preferred = "clip-vit-b-32"
+	// Auto is the name that Resolve chooses a model for.
+	Auto = "auto"
 	// VendorResources is where the vendor's applications and the Python service that this one
 	// replaces keep model files.
 	VendorResources = "/usr/local/hailo/resources"
@@ -36,14 +36,14 @@ const (
 	maxModels    = 256 // folders that List looks into
 )
 
-// Store is the models folder: one folder for each model, DIR/NAME. Models that the program knows
+// Catalog is the models folder: one folder for each model, DIR/NAME. Models that the program knows
 // need no manifest there; any other folder with a manifest.json of the same name is a model too.
 // digests.json in a model folder says what its files were when they were installed.
 //
 // Nothing but Pull touches the network. Nothing but Pull and Remove writes, except that the time of a
 // file that was read, because it had changed, is noted in digests.json where possible. Methods may run at
 // once, in several processes too. The fields must not change after the first call.
-type Store struct {
+type Catalog struct {
 	Dir     string     // the models folder; it need not be there
 	Vendor  string     // the vendor's resources, used where a file is not in Dir; "": none. See VendorResources
 	Known   []Manifest // models that can be pulled
@@ -78,13 +78,13 @@ type FileState struct {
 	Zoo    string // release of the vendor's model zoo that it was pulled from; "": not from there, or not known
 
 	Recorded time.Time // not zero: its publisher's digest is not known, it is held to the one recorded then, when it was pulled
-	Err      error     // ErrModelFile: it is there, but not what it should be
+	Err      error     // ErrFile: it is there, but not what it should be
 }
 
 // List returns the built-in model, the known ones and those in the folder. Files that changed since
 // they were installed are read; Verify reads all. An error is returned only where the folder
 // cannot be read; what is wrong with a model is in its files.
-func (s *Store) List() ([]Installed, error) {
+func (s *Catalog) List() ([]Installed, error) {
 	var list []Installed
 	if b := s.Builtin; b != nil {
 		in := Installed{Manifest: b.Manifest, Builtin: true, CPU: Missing}
@@ -151,13 +151,13 @@ func state(m Manifest, p Part, files []FileState) State {
 }
 
 // Resolve returns the model of a name and, for people, why it is this one. "auto" is
-// PreferredModel where the files for CPU or NPU are installed, else the built-in model. Files that
+// Preferred where the files for CPU or NPU are installed, else the built-in model. Files that
 // are not what they should be count as not there, and are named in the reason. Errors:
-// ErrUnknownModel; ErrNotInstalled, which says what to do.
-func (s *Store) Resolve(name string) (m *Model, reason string, err error) {
+// ErrUnknown; ErrNotInstalled, which says what to do.
+func (s *Catalog) Resolve(name string) (m *Model, reason string, err error) {
 	switch {
-	case name == AutoModel || name == "":
-		m, reason, err = s.installed(PreferredModel)
+	case name == Auto || name == "":
+		m, reason, err = s.installed(Preferred)
 		if err == nil || s.Builtin == nil {
 			return m, reason, err
 		}
@@ -169,7 +169,7 @@ func (s *Store) Resolve(name string) (m *Model, reason string, err error) {
 }
 
 // installed returns a model that can encode, from the folder or the vendor's resources.
-func (s *Store) installed(name string) (*Model, string, error) {
+func (s *Catalog) installed(name string) (*Model, string, error) {
 	manifest, err := s.manifest(name, "")
 	if err != nil {
 		return nil, "", err
@@ -225,7 +225,7 @@ func prefixed(prefix string, names []string) []string {
 
 // manifest returns the known manifest of that name, or the one in its folder, with the URLs of a
 // release of the model zoo ("": its own).
-func (s *Store) manifest(name, zoo string) (Manifest, error) {
+func (s *Catalog) manifest(name, zoo string) (Manifest, error) {
 	for _, m := range s.Known {
 		if m.Name == name {
 			return m.ForZoo(zoo)
@@ -239,7 +239,7 @@ func (s *Store) manifest(name, zoo string) (Manifest, error) {
 		if s.Builtin != nil {
 			names = append(names, s.Builtin.Name)
 		}
-		return fmt.Errorf("%w: %q; known are %s, and folders with a %s in %s", ErrUnknownModel, name, strings.Join(names, ", "), manifestFile, s.Dir)
+		return fmt.Errorf("%w: %q; known are %s, and folders with a %s in %s", ErrUnknown, name, strings.Join(names, ", "), manifestFile, s.Dir)
 	}
 	if !modelName.MatchString(name) {
 		return Manifest{}, unknown()
@@ -263,7 +263,7 @@ func (s *Store) manifest(name, zoo string) (Manifest, error) {
 }
 
 // files looks at every file of a model: in its folder, then among the vendor's resources.
-func (s *Store) files(ctx context.Context, m Manifest) ([]FileState, error) {
+func (s *Catalog) files(ctx context.Context, m Manifest) ([]FileState, error) {
 	dir := filepath.Join(s.Dir, m.Name)
 	records, err := readRecords(dir)
 	if err != nil {

@@ -1,4 +1,4 @@
-package hailo
+package token
 
 import (
 	"encoding/json"
@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// ErrTokenizer says that a tokenizer.json is damaged or not CLIP's kind.
-var ErrTokenizer = errors.New("bad tokenizer file")
+// ErrFile says that a tokenizer.json is damaged or not CLIP's kind.
+var ErrFile = errors.New("bad tokenizer file")
 
 const (
 	maxTokenizerFile = 32 << 20 // bytes; CLIP's is 2 to 4 MB
@@ -23,6 +23,32 @@ const (
 	clipPattern  = `'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+`
 	clipPattern2 = `<\|startoftext\|>|<\|endoftext\|>|` + clipPattern
 )
+
+// Specials names the special tokens of a tokenizer. The JSON is that of a model's manifest.
+type Specials struct {
+	Start string `json:"start"`
+	End   string `json:"end"`
+	// PadID fills the text after the end token. Any id will do where the text encoder pools at
+	// the first end token under a causal mask, as CLIP's does: Hugging Face pads with the end
+	// token, OpenAI and the vendor's applications with 0.
+	PadID int32 `json:"pad_id"`
+}
+
+// CLIP has the special tokens of CLIP and all models derived from it, with the padding of the
+// vendor's applications.
+var CLIP = Specials{Start: "<|startoftext|>", End: "<|endoftext|>"}
+
+// Validate checks what can be told without the tokenizer's file.
+func (s Specials) Validate() error {
+	var errs []error
+	if !isMark(s.Start) || !isMark(s.End) || s.Start == s.End {
+		errs = append(errs, fmt.Errorf("tokens.start %q and tokens.end %q: want two, of the form <...>", s.Start, s.End))
+	}
+	if s.PadID < 0 || s.PadID >= maxVocabulary {
+		errs = append(errs, fmt.Errorf("tokens.pad_id is %d, want 0 to %d", s.PadID, maxVocabulary-1))
+	}
+	return errors.Join(errs...)
+}
 
 // tokenizerFile is what matters of a tokenizer.json.
 type tokenizerFile struct {
@@ -117,21 +143,21 @@ func (m *mergeLine) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// LoadTokenizer reads a tokenizer.json of CLIP's kind, at most 32 MiB: byte-level BPE with "</w>" at
+// Load reads a tokenizer.json of CLIP's kind, at most 32 MiB: byte-level BPE with "</w>" at
 // word ends, CLIP's normalizer and pattern, and the special tokens start and end of tokens. What the
-// file says otherwise is refused with ErrTokenizer, so that a file of another kind cannot silently
+// file says otherwise is refused with ErrFile, so that a file of another kind cannot silently
 // give other ids. Padding, truncation and post-processing in the file are ignored.
-func LoadTokenizer(r io.Reader, tokens Tokens) (*Tokenizer, error) {
+func Load(r io.Reader, tokens Specials) (*Tokenizer, error) {
 	data, err := io.ReadAll(io.LimitReader(r, maxTokenizerFile+1))
 	if err != nil {
 		return nil, fmt.Errorf("tokenizer file: %w", err)
 	}
 	if len(data) > maxTokenizerFile {
-		return nil, fmt.Errorf("%w: more than %d MiB", ErrTokenizer, maxTokenizerFile>>20)
+		return nil, fmt.Errorf("%w: more than %d MiB", ErrFile, maxTokenizerFile>>20)
 	}
 	var f tokenizerFile
 	if err := json.Unmarshal(data, &f); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrTokenizer, err)
+		return nil, fmt.Errorf("%w: %w", ErrFile, err)
 	}
 	t := &Tokenizer{}
 	t.scratch.New = func() any { return &scratch{} }
@@ -140,7 +166,7 @@ func LoadTokenizer(r io.Reader, tokens Tokens) (*Tokenizer, error) {
 		func(f *tokenizerFile) error { return t.loadSpecials(f, tokens) },
 	} {
 		if err := step(&f); err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrTokenizer, err)
+			return nil, fmt.Errorf("%w: %w", ErrFile, err)
 		}
 	}
 	return t, nil
@@ -229,7 +255,7 @@ func (t *Tokenizer) loadMerges(f *tokenizerFile) error {
 	return nil
 }
 
-func (t *Tokenizer) loadSpecials(f *tokenizerFile, tokens Tokens) error {
+func (t *Tokenizer) loadSpecials(f *tokenizerFile, tokens Specials) error {
 	var normalized []special
 	ids := map[string]int32{}
 	for _, a := range f.AddedTokens {

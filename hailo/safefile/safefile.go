@@ -1,4 +1,5 @@
-package hailo
+// Package safefile opens files whose names or folders others may have a hand in.
+package safefile
 
 import (
 	"errors"
@@ -31,7 +32,7 @@ func OpenRegular(path string) (*os.File, error) {
 // os.OpenFile; os.O_TRUNC must not be in it.
 func OpenOwn(path string, flag int) (*os.File, error) {
 	f, err := openChecked(path, flag|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, func(info fs.FileInfo) error {
-		if !own(info) {
+		if !IsOwn(info) {
 			return ErrForeign
 		}
 		return nil
@@ -59,8 +60,8 @@ func MakeFolder(dir string) error {
 	return nil
 }
 
-// own says that nobody else can have a hand in the file: it is this user's and has no other name.
-func own(info fs.FileInfo) bool {
+// IsOwn reports whether nobody else can have a hand in the file: it is this user's and has no other name.
+func IsOwn(info fs.FileInfo) bool {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	return ok && info.Mode().IsRegular() && int(st.Uid) == os.Geteuid() && st.Nlink == 1
 }
@@ -81,8 +82,8 @@ func openChecked(path string, flag int, check func(fs.FileInfo) error) (*os.File
 	return nil, err
 }
 
-// replaceFile writes a small file in place of what has its name, which may be a link.
-func replaceFile(path string, data []byte) error {
+// Replace writes a small file in place of what has its name, which may be a link.
+func Replace(path string, data []byte) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -1,4 +1,4 @@
-package hailo
+package model
 
 import (
 	"bytes"
@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"hailoclip/hailo/safefile"
 )
 
 // records is digests.json of a model folder: what each file was when it was installed. It holds a
@@ -49,11 +51,11 @@ func readRecords(dir string) (records, error) {
 	}
 	var r records
 	if err := json.Unmarshal(data, &r); err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrModelFile, path, err)
+		return nil, fmt.Errorf("%w: %s: %w", ErrFile, path, err)
 	}
 	for name, rec := range r {
 		if !hexSHA256.MatchString(rec.SHA256) || rec.Bytes <= 0 {
-			return nil, fmt.Errorf("%w: %s: %q has no size and digest", ErrModelFile, path, name)
+			return nil, fmt.Errorf("%w: %s: %q has no size and digest", ErrFile, path, name)
 		}
 	}
 	if r == nil {
@@ -128,7 +130,7 @@ func (r records) check(ctx context.Context, path string, info fs.FileInfo, f Fil
 	}
 	bytes, sum := r.want(name, f)
 	if bytes != 0 && info.Size() != bytes {
-		return "", fmt.Errorf("%w: %s has %d bytes, want %d", ErrModelFile, path, info.Size(), bytes)
+		return "", fmt.Errorf("%w: %s has %d bytes, want %d", ErrFile, path, info.Size(), bytes)
 	}
 	rec, ok := r[name]
 	recorded := ok && rec.SHA256 == sum
@@ -147,7 +149,7 @@ func (r records) check(ctx context.Context, path string, info fs.FileInfo, f Fil
 
 // note writes down the new times in fresh, of files that were read and are what their records say, so
 // that the next start need not read them again. Where that cannot be done it will read them.
-func (s *Store) note(name string, fresh records) {
+func (s *Catalog) note(name string, fresh records) {
 	unlock, err := s.lock(name)
 	if err != nil {
 		return
@@ -170,7 +172,7 @@ func (s *Store) note(name string, fresh records) {
 func checkSHA256(ctx context.Context, path, want string) error {
 	got, err := hashFile(ctx, path)
 	if err == nil && got != want {
-		err = fmt.Errorf("%w: %s has SHA-256 %s, want %s", ErrModelFile, path, got, want)
+		err = fmt.Errorf("%w: %s has SHA-256 %s, want %s", ErrFile, path, got, want)
 	}
 	return err
 }
@@ -178,17 +180,17 @@ func checkSHA256(ctx context.Context, path, want string) error {
 // checkKindOfFile looks at the first bytes: a saved error page or an empty file is no model.
 func checkKindOfFile(path string, info fs.FileInfo) error {
 	if !info.Mode().IsRegular() || info.Size() == 0 {
-		return fmt.Errorf("%w: %s is empty or not a file", ErrModelFile, path)
+		return fmt.Errorf("%w: %s is empty or not a file", ErrFile, path)
 	}
-	f, err := OpenRegular(path)
+	f, err := safefile.OpenRegular(path)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrModelFile, err)
+		return fmt.Errorf("%w: %w", ErrFile, err)
 	}
 	defer f.Close()
 	head := make([]byte, 64)
 	n, err := io.ReadFull(f, head)
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("%w: %s: %w", ErrModelFile, path, err)
+		return fmt.Errorf("%w: %s: %w", ErrFile, path, err)
 	}
 	head = head[:n]
 	var ok bool
@@ -206,14 +208,14 @@ func checkKindOfFile(path string, info fs.FileInfo) error {
 		ok = true
 	}
 	if !ok {
-		return fmt.Errorf("%w: %s is not a %s file: it begins with %.16q", ErrModelFile, path, extension, head)
+		return fmt.Errorf("%w: %s is not a %s file: it begins with %.16q", ErrFile, path, extension, head)
 	}
 	return nil
 }
 
 // hashFile returns the hex SHA-256 of a file. It ends early with the cause of ctx.
 func hashFile(ctx context.Context, path string) (string, error) {
-	f, err := OpenRegular(path)
+	f, err := safefile.OpenRegular(path)
 	if err != nil {
 		return "", err
 	}
@@ -239,7 +241,7 @@ func (c contextReader) Read(p []byte) (int, error) {
 }
 
 func readLimited(path string, limit int64) ([]byte, error) {
-	f, err := OpenRegular(path)
+	f, err := safefile.OpenRegular(path)
 	if err != nil {
 		return nil, err
 	}

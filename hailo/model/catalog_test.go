@@ -1,4 +1,4 @@
-package hailo
+package model
 
 import (
 	"context"
@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/fstest"
 	"time"
+
+	"hailoclip/hailo/token"
 )
 
 // contents is a plausible content for each file of fullManifest.
@@ -40,9 +42,9 @@ func write(t testing.TB, path, content string) {
 
 // testStore is a store that knows the full manifest, under the name that "auto" prefers, with these
 // files in its folder.
-func testStore(t testing.TB, files ...string) *Store {
-	s := &Store{Dir: filepath.Join(t.TempDir(), "models"), Vendor: t.TempDir()}
-	s.Known = []Manifest{knownFull(t, `"name": "full"`, `"name": "`+PreferredModel+`"`)}
+func testStore(t testing.TB, files ...string) *Catalog {
+	s := &Catalog{Dir: filepath.Join(t.TempDir(), "models"), Vendor: t.TempDir()}
+	s.Known = []Manifest{knownFull(t, `"name": "full"`, `"name": "`+Preferred+`"`)}
 	for _, name := range files {
 		write(t, s.path(name), contents[name])
 	}
@@ -52,15 +54,15 @@ func testStore(t testing.TB, files ...string) *Store {
 		fsys[name] = &fstest.MapFile{Data: []byte(text)}
 	}
 	var err error
-	if s.Builtin, err = EmbeddedModel(builtin, fsys); err != nil {
+	if s.Builtin, err = Embedded(builtin, fsys); err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
 
-func (s *Store) path(name string) string { return filepath.Join(s.Dir, PreferredModel, name) }
+func (s *Catalog) path(name string) string { return filepath.Join(s.Dir, Preferred, name) }
 
-func (s *Store) state(t testing.TB, name string) Installed {
+func (s *Catalog) state(t testing.TB, name string) Installed {
 	t.Helper()
 	list, err := s.List()
 	if err != nil {
@@ -88,18 +90,18 @@ func TestResolve(t *testing.T) {
 		says     string // part of the reason or of the error
 		cpu, npu State
 	}{
-		"auto, nothing":       {nil, "auto", "demo", "models pull " + PreferredModel, Missing, Missing},
+		"auto, nothing":       {nil, "auto", "demo", "models pull " + Preferred, Missing, Missing},
 		"no name, nothing":    {nil, "", "demo", "none of its files", Missing, Missing},
-		"auto, CPU":           {cpuFiles, "auto", PreferredModel, "for CPU", Complete, Missing},
-		"auto, NPU":           {npuFiles, "auto", PreferredModel, "for NPU", Missing, Complete},
-		"auto, both":          {append(cpuFiles[:3:3], npuFiles...), "auto", PreferredModel, "CPU and NPU", Complete, Complete},
+		"auto, CPU":           {cpuFiles, "auto", Preferred, "for CPU", Complete, Missing},
+		"auto, NPU":           {npuFiles, "auto", Preferred, "for NPU", Missing, Complete},
+		"auto, both":          {append(cpuFiles[:3:3], npuFiles...), "auto", Preferred, "CPU and NPU", Complete, Complete},
 		"auto, no tokenizer":  {cpuFiles[1:], "auto", "demo", "missing: ", Partial, Missing},
 		"auto, tokenizer":     {cpuFiles[:1], "auto", "demo", "missing: ", Missing, Missing},
-		"NPU image, CPU text": {[]string{"tokenizer.json", "i.hef", "t.onnx"}, PreferredModel, PreferredModel, "for NPU", Partial, Partial},
-		"by name, nothing":    {nil, PreferredModel, "", "hailo-clip models pull " + PreferredModel, Missing, Missing},
-		"by name, part":       {cpuFiles[:2], PreferredModel, "", "missing: e.npy, i.hef, p.npy, t.hef, t.onnx", Partial, Missing},
+		"NPU image, CPU text": {[]string{"tokenizer.json", "i.hef", "t.onnx"}, Preferred, Preferred, "for NPU", Partial, Partial},
+		"by name, nothing":    {nil, Preferred, "", "hailo-clip models pull " + Preferred, Missing, Missing},
+		"by name, part":       {cpuFiles[:2], Preferred, "", "missing: e.npy, i.hef, p.npy, t.hef, t.onnx", Partial, Missing},
 		"built in":            {cpuFiles, "demo", "demo", "built in", Complete, Missing},
-		"unknown":             {nil, "clip", "", `"clip"; known are ` + PreferredModel + ", demo", Missing, Missing},
+		"unknown":             {nil, "clip", "", `"clip"; known are ` + Preferred + ", demo", Missing, Missing},
 		"path":                {nil, "../x", "", "known are", Missing, Missing},
 	} {
 		s := testStore(t, c.files...)
@@ -110,7 +112,7 @@ func TestResolve(t *testing.T) {
 		if (err == nil) != (c.model != "") || err == nil && m.Name != c.model || !strings.Contains(reason, c.says) {
 			t.Errorf("%s: %v, %q; want %q and %q", name, m, reason, c.model, c.says)
 		}
-		if in := s.state(t, PreferredModel); in.CPU != c.cpu || in.NPU != c.npu {
+		if in := s.state(t, Preferred); in.CPU != c.cpu || in.NPU != c.npu {
 			t.Errorf("%s: CPU %q, NPU %q, want %q, %q", name, in.CPU, in.NPU, c.cpu, c.npu)
 		}
 		if _, err := os.Stat(s.Dir); c.files == nil && err == nil {
@@ -121,10 +123,10 @@ func TestResolve(t *testing.T) {
 
 func TestResolveErrors(t *testing.T) {
 	s := testStore(t)
-	if _, _, err := s.Resolve(PreferredModel); !errors.Is(err, ErrNotInstalled) {
+	if _, _, err := s.Resolve(Preferred); !errors.Is(err, ErrNotInstalled) {
 		t.Errorf("not installed: %v", err)
 	}
-	if _, _, err := s.Resolve("x"); !errors.Is(err, ErrUnknownModel) {
+	if _, _, err := s.Resolve("x"); !errors.Is(err, ErrUnknown) {
 		t.Errorf("unknown: %v", err)
 	}
 	s.Builtin = nil
@@ -140,13 +142,13 @@ func TestVendorResources(t *testing.T) {
 	write(t, filepath.Join(s.Vendor, "json/clip_tokenizer.json"), contents["tokenizer.json"])
 	write(t, filepath.Join(s.Vendor, "npy/e.npy"), contents["e.npy"])
 	write(t, filepath.Join(s.Vendor, "npy/p.npy"), "<Error>not found</Error>")
-	_, _, err := s.Resolve(PreferredModel)
+	_, _, err := s.Resolve(Preferred)
 	if err == nil || !strings.Contains(err.Error(), "p.npy is not a .npy file") {
 		t.Errorf("with an error page: %v", err)
 	}
 	write(t, filepath.Join(s.Vendor, "npy/p.npy"), contents["p.npy"])
 	m, reason, err := s.Resolve("auto")
-	if err != nil || m.Name != PreferredModel || !m.HasNPU() || !m.HasNPUText() || m.HasCPU() || !strings.Contains(reason, s.Vendor) {
+	if err != nil || m.Name != Preferred || !m.HasNPU() || !m.HasNPUText() || m.HasCPU() || !strings.Contains(reason, s.Vendor) {
 		t.Fatalf("%v, %q, %v", m, reason, err)
 	}
 	if path, ok := m.Path("tokenizer.json"); !ok || path != filepath.Join(s.Vendor, "json/clip_tokenizer.json") {
@@ -192,20 +194,20 @@ func TestFileAgainstManifest(t *testing.T) {
 	f := s.Known[0].Files["i.hef"]
 	f.SHA256 = someSHA
 	s.Known[0].Files["i.hef"] = f
-	_, _, err := s.Resolve(PreferredModel)
+	_, _, err := s.Resolve(Preferred)
 	if err == nil || !strings.Contains(err.Error(), someSHA) {
 		t.Errorf("wrong digest: %v", err)
 	}
 	f.SHA256, f.Bytes = "", 1234
 	s.Known[0].Files["i.hef"] = f
-	if _, _, err := s.Resolve(PreferredModel); err == nil || !strings.Contains(err.Error(), "want 1234") {
+	if _, _, err := s.Resolve(Preferred); err == nil || !strings.Contains(err.Error(), "want 1234") {
 		t.Errorf("wrong size: %v", err)
 	}
 }
 
 func TestDigest(t *testing.T) {
 	s := testStore(t, append(cpuFiles[:3:3], npuFiles...)...)
-	m, _, err := s.Resolve(PreferredModel)
+	m, _, err := s.Resolve(Preferred)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,10 +248,10 @@ func TestDamagedRecords(t *testing.T) {
 	} {
 		s := testStore(t, cpuFiles...)
 		write(t, s.path(recordsFile), text)
-		if _, _, err := s.Resolve(PreferredModel); err == nil || !strings.Contains(err.Error(), recordsFile) {
+		if _, _, err := s.Resolve(Preferred); err == nil || !strings.Contains(err.Error(), recordsFile) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if in := s.state(t, PreferredModel); in.Files[len(in.Files)-1].Err == nil {
+		if in := s.state(t, Preferred); in.Files[len(in.Files)-1].Err == nil {
 			t.Errorf("%s: not in the list: %+v", name, in.Files)
 		}
 	}
@@ -263,7 +265,7 @@ func TestNewTimeIsNoted(t *testing.T) {
 	for name, text := range contents {
 		write(t, filepath.Join(from, name), text)
 	}
-	if err := s.Pull(t.Context(), PreferredModel, PullOptions{Which: AllParts, FromDir: from}); err != nil {
+	if err := s.Pull(t.Context(), Preferred, PullOptions{Which: AllParts, FromDir: from}); err != nil {
 		t.Fatal(err)
 	}
 	later := time.Now().Add(time.Hour).Truncate(time.Second)
@@ -285,11 +287,11 @@ func TestNewTimeIsNoted(t *testing.T) {
 		return r[name].ModTime.Equal(later)
 	}
 	for name, read := range map[string]func() error{
-		"resolve": func() error { _, _, err := s.Resolve(PreferredModel); return err },
+		"resolve": func() error { _, _, err := s.Resolve(Preferred); return err },
 		"pull": func() error {
-			return s.Pull(t.Context(), PreferredModel, PullOptions{Which: AllParts, FromDir: from})
+			return s.Pull(t.Context(), Preferred, PullOptions{Which: AllParts, FromDir: from})
 		},
-		"verify": func() error { _, err := s.Verify(t.Context(), PreferredModel); return err },
+		"verify": func() error { _, err := s.Verify(t.Context(), Preferred); return err },
 	} {
 		if touch(); noted("t.onnx") {
 			t.Fatal(name, ": noted before")
@@ -302,10 +304,10 @@ func TestNewTimeIsNoted(t *testing.T) {
 	touch()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.Verify(ctx, PreferredModel); !errors.Is(err, context.Canceled) || noted("i.hef") {
+	if _, err := s.Verify(ctx, Preferred); !errors.Is(err, context.Canceled) || noted("i.hef") {
 		t.Error("cancelled: ", err)
 	}
-	if _, err := s.Verify(t.Context(), PreferredModel); !errors.Is(err, ErrModelFile) || noted("t.onnx") || !noted("i.hef") {
+	if _, err := s.Verify(t.Context(), Preferred); !errors.Is(err, ErrFile) || noted("t.onnx") || !noted("i.hef") {
 		t.Error("another file: ", err)
 	}
 }
@@ -316,10 +318,10 @@ func TestVerifyAndRemove(t *testing.T) {
 	for name, text := range contents {
 		write(t, filepath.Join(from, name), text)
 	}
-	if err := s.Pull(t.Context(), PreferredModel, PullOptions{FromDir: from}); err != nil {
+	if err := s.Pull(t.Context(), Preferred, PullOptions{FromDir: from}); err != nil {
 		t.Fatal(err)
 	}
-	files, err := s.Verify(t.Context(), PreferredModel)
+	files, err := s.Verify(t.Context(), Preferred)
 	if err != nil || len(files) != len(contents) {
 		t.Fatalf("%d files, %v", len(files), err)
 	}
@@ -337,17 +339,17 @@ func TestVerifyAndRemove(t *testing.T) {
 	if err := os.Chtimes(s.path("t.onnx"), time.Time{}, info.ModTime()); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := s.Resolve(PreferredModel); err != nil {
+	if _, _, err := s.Resolve(Preferred); err != nil {
 		t.Errorf("same size and time: %v", err)
 	}
-	if _, err := s.Verify(t.Context(), PreferredModel); !errors.Is(err, ErrModelFile) || !strings.Contains(err.Error(), "t.onnx") {
+	if _, err := s.Verify(t.Context(), Preferred); !errors.Is(err, ErrFile) || !strings.Contains(err.Error(), "t.onnx") {
 		t.Errorf("verify: %v", err)
 	}
 	// Another time: everybody does, and the NPU goes on without it.
 	if err := os.Chtimes(s.path("t.onnx"), time.Time{}, info.ModTime().Add(time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	m, reason, err := s.Resolve(PreferredModel)
+	m, reason, err := s.Resolve(Preferred)
 	if err != nil || m.HasCPU() || !m.HasNPU() || !strings.Contains(reason, "left out") {
 		t.Errorf("changed file: %q, %v", reason, err)
 	}
@@ -355,7 +357,7 @@ func TestVerifyAndRemove(t *testing.T) {
 		t.Errorf("built in: %d files, %v", len(files), err)
 	}
 
-	freed, err := s.Remove(PreferredModel)
+	freed, err := s.Remove(Preferred)
 	if err != nil || freed < 70 {
 		t.Errorf("removed %d bytes, %v", freed, err)
 	}
@@ -365,7 +367,7 @@ func TestVerifyAndRemove(t *testing.T) {
 	if _, err := os.Stat(s.path("t.onnx")); err == nil {
 		t.Error("files are left")
 	}
-	if _, err := s.Remove(PreferredModel); !errors.Is(err, ErrNotInstalled) {
+	if _, err := s.Remove(Preferred); !errors.Is(err, ErrNotInstalled) {
 		t.Errorf("again: %v", err)
 	}
 	for _, name := range []string{"demo", "..", "nothing"} {
@@ -377,14 +379,14 @@ func TestVerifyAndRemove(t *testing.T) {
 
 func TestEmbeddedModelRefuses(t *testing.T) {
 	m := knownFull(t)
-	if _, err := EmbeddedModel(m, fstest.MapFS{}); !errors.Is(err, os.ErrNotExist) {
+	if _, err := Embedded(m, fstest.MapFS{}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no files: %v", err)
 	}
 	fsys := fstest.MapFS{}
 	for name, text := range contents {
 		fsys[name] = &fstest.MapFile{Data: []byte(text)}
 	}
-	if _, err := EmbeddedModel(parseManifest(t, fullManifest, `"bytes": 9`, `"bytes": 10`), fsys); err == nil || !strings.Contains(err.Error(), "says 10") {
+	if _, err := Embedded(parseManifest(t, fullManifest, `"bytes": 9`, `"bytes": 10`), fsys); err == nil || !strings.Contains(err.Error(), "says 10") {
 		t.Errorf("wrong size: %v", err)
 	}
 }
@@ -393,8 +395,12 @@ func TestModelFiles(t *testing.T) {
 	disk := testStore(t, cpuFiles...)
 	write(t, disk.path("e.npy"), string(npyFile(1, header23, npyBytes(1, 2, 3, 4, 5, 6))))
 	write(t, disk.path("p.npy"), contents["p.npy"])
-	write(t, disk.path("tokenizer.json"), string(smallTokenizer(t)))
-	m, _, err := disk.Resolve(PreferredModel)
+	demo, err := os.ReadFile("../demo/tokenizer.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, disk.path("tokenizer.json"), string(demo))
+	m, _, err := disk.Resolve(Preferred)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -404,7 +410,7 @@ func TestModelFiles(t *testing.T) {
 	if _, _, _, err := m.ReadNpy("p.npy"); !errors.Is(err, ErrNpy) || !strings.Contains(err.Error(), "p.npy") {
 		t.Errorf("damaged matrix: %v", err)
 	}
-	if tok, err := m.LoadTokenizer(); err != nil || tok.Size() != 515 {
+	if tok, err := m.LoadTokenizer(); err != nil || tok.Size() != 4096 {
 		t.Errorf("tokenizer: %v", err)
 	}
 	for name, m := range map[string]*Model{"disk": m, "embedded": disk.Builtin} {
@@ -418,7 +424,7 @@ func TestModelFiles(t *testing.T) {
 			t.Errorf("%s: on disk %t, embedded %t", name, ok, m.Embedded())
 		}
 	}
-	if _, err := disk.Builtin.LoadTokenizer(); !errors.Is(err, ErrTokenizer) || !strings.Contains(err.Error(), "tokenizer.json") {
+	if _, err := disk.Builtin.LoadTokenizer(); !errors.Is(err, token.ErrFile) || !strings.Contains(err.Error(), "tokenizer.json") {
 		t.Errorf("damaged tokenizer: %v", err)
 	}
 }

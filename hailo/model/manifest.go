@@ -1,4 +1,4 @@
-package hailo
+package model
 
 import (
 	"bytes"
@@ -106,9 +106,9 @@ func (m Manifest) Validate() error {
 		check(m.Mean[i] >= 0 && m.Mean[i] <= 1, "mean[%d] is %v, want 0 to 1", i, m.Mean[i])
 		check(m.Std[i] >= 1e-3 && m.Std[i] <= 10, "std[%d] is %v, want 0.001 to 10", i, m.Std[i])
 	}
-	check(isMark(m.Tokens.Start) && isMark(m.Tokens.End) && m.Tokens.Start != m.Tokens.End,
-		"tokens.start %q and tokens.end %q: want two, of the form <...>", m.Tokens.Start, m.Tokens.End)
-	between("tokens.pad_id", int(m.Tokens.PadID), 0, maxVocabulary-1)
+	if err := m.Tokens.Validate(); err != nil {
+		errs = append(errs, err)
+	}
 	check(m.CPU != nil || m.NPU != nil, "neither cpu nor npu encoders")
 	check(len(m.Files) <= maxModelFiles, "%d files, at most %d", len(m.Files), maxModelFiles)
 

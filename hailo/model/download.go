@@ -1,4 +1,4 @@
-package hailo
+package model
 
 import (
 	"context"
@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"hailoclip/hailo/safefile"
 )
 
 const (
@@ -81,7 +83,7 @@ func (b *brokenError) Unwrap() error { return b.error }
 // size is that of a part; 0 where it is not there or somebody else may have made it.
 func size(path string) int64 {
 	info, err := os.Lstat(path)
-	if err != nil || !own(info) {
+	if err != nil || !safefile.IsOwn(info) {
 		return 0
 	}
 	return info.Size()
@@ -198,7 +200,7 @@ func (d *download) prepare(resp *http.Response, offset, total int64) error {
 			return err
 		}
 	}
-	if err := replaceFile(d.part+validatorSuffix, data); err != nil {
+	if err := safefile.Replace(d.part+validatorSuffix, data); err != nil {
 		return err
 	}
 	if total > offset {
@@ -209,7 +211,7 @@ func (d *download) prepare(resp *http.Response, offset, total int64) error {
 
 // write appends the body to the part and puts it on disk, whole or not.
 func (d *download) write(ctx context.Context, cancel context.CancelCauseFunc, body io.Reader, offset, total int64) (err error) {
-	f, err := OpenOwn(d.part, os.O_WRONLY|os.O_APPEND)
+	f, err := safefile.OpenOwn(d.part, os.O_WRONLY|os.O_APPEND)
 	if err != nil {
 		return err
 	}

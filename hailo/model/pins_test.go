@@ -1,4 +1,4 @@
-package hailo
+package model
 
 import (
 	"errors"
@@ -20,7 +20,7 @@ func TestUnpinned(t *testing.T) {
 	}
 	check := func(when string) {
 		t.Helper()
-		files, err := s.Verify(t.Context(), PreferredModel)
+		files, err := s.Verify(t.Context(), Preferred)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -53,7 +53,7 @@ func TestUnpinned(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.files[name] = "\x08" + strings.Repeat("y", len(contents[name])-1)
-	if err := h.pull(t.Context(), s, CPUPart); !errors.Is(err, ErrModelFile) || !strings.Contains(err.Error(), "recorded at the first pull") {
+	if err := h.pull(t.Context(), s, CPUPart); !errors.Is(err, ErrFile) || !strings.Contains(err.Error(), "recorded at the first pull") {
 		t.Errorf("a file that has changed: %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package hailo
+package model
 
 import (
 	"errors"
@@ -141,7 +141,7 @@ func TestZooRelease(t *testing.T) {
 
 // The manifests of the program itself.
 func TestKnownManifests(t *testing.T) {
-	list, err := ReadManifests(os.DirFS("../configs/models"))
+	list, err := ReadManifests(os.DirFS("../../configs/models"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +163,7 @@ func TestKnownManifests(t *testing.T) {
 			}
 		}
 	}
-	if want := []string{PreferredModel, "tinyclip-vit-8m-16"}; !slices.Equal(names, want) {
+	if want := []string{Preferred, "tinyclip-vit-8m-16"}; !slices.Equal(names, want) {
 		t.Errorf("known models: %v, want %v", names, want)
 	}
 }
