@@ -7,10 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
-	"time"
 
 	"hailoclip/configs"
+	"hailoclip/hailo/device"
 	"hailoclip/hailo/doctor"
 	"hailoclip/hailo/model"
 	"hailoclip/hailo/npu"
@@ -70,7 +69,7 @@ func (c *doctorCmd) onlyFiles(cfg configs.Config, env *doctor.Env) {
 func (c *doctorCmd) thisMachine(g *globals, p place, env *doctor.Env) error {
 	if g.StateDir != "" {
 		env.State = p.state
-	} else if os.Getenv("STATE_DIRECTORY") == "" && doctor.ServiceInstalled("") {
+	} else if os.Getenv("STATE_DIRECTORY") == "" && device.Root("/").HasService() {
 		p.state, env.State = systemStateDir, systemStateDir
 	}
 	cfg := p.cfg
@@ -91,7 +90,7 @@ func (c *doctorCmd) thisMachine(g *globals, p place, env *doctor.Env) error {
 	}
 	m, _, err := store.Resolve(cfg.CLIP.Model)
 	if err == nil && !m.Embedded() || cfg.CLIP.Model != model.Auto {
-		env.Models = func(context.Context) []doctor.ModelCheck { return modelChecks(store, cfg.CLIP.Model) }
+		env.Model = func() *model.Installed { return installed(store, cfg.CLIP.Model) }
 	}
 	env.Extra = func(ctx context.Context) []doctor.Finding {
 		return slices.Concat(libraryFindings(cfg, p.state, *env), startFindings(ctx, cfg, p.state, *env),
@@ -106,48 +105,16 @@ func hiddenState(state string) doctor.Finding {
 		What: "This user may not look into " + state + ", so models and ONNX Runtime were not checked."}
 }
 
-// modelChecks tells the files of the configured model; "auto" is the one that people want.
-func modelChecks(store *model.Catalog, name string) []doctor.ModelCheck {
+// installed is what is there of the configured model; "auto" is the one that people want.
+func installed(catalog *model.Catalog, name string) *model.Installed {
 	if name == model.Auto {
 		name = model.Preferred
 	}
-	all, err := store.List()
-	if err != nil {
-		return nil
+	all, _ := catalog.List() // what is wrong with it stops the start
+	if i := slices.IndexFunc(all, func(in model.Installed) bool { return in.Manifest.Name == name && !in.Builtin }); i >= 0 {
+		return &all[i]
 	}
-	var checks []doctor.ModelCheck
-	for _, in := range all {
-		if in.Manifest.Name != name || in.Builtin {
-			continue
-		}
-		for _, part := range []model.Part{model.CPUPart, model.NPUPart} {
-			names := in.Manifest.PartFiles(part)
-			for _, f := range in.Files {
-				if slices.Contains(names, f.Name) {
-					checks = append(checks, modelCheck(name, string(part), f))
-				}
-			}
-		}
-	}
-	return checks
-}
-
-func modelCheck(name, backend string, f model.FileState) doctor.ModelCheck {
-	c := doctor.ModelCheck{Model: name, Backend: backend, Name: f.Name, Path: f.Path, State: doctor.ModelOK}
-	switch {
-	case f.Err != nil:
-		c.State, c.Detail = doctor.ModelDamaged, f.Err.Error()
-	case f.Bytes == 0:
-		c.State = doctor.ModelMissing
-	case f.SHA256 == "":
-		c.State = doctor.ModelUnverified
-	case !f.Recorded.IsZero():
-		c.Recorded = f.Recorded.Format(time.DateOnly)
-	}
-	if v, ok := strings.CutPrefix(f.Zoo, "v"); ok { // the zoo's releases are those of HailoRT, see model.ZooRelease
-		c.HailoRT = v[:strings.LastIndexByte(v, '.')]
-	}
-	return c
+	return nil
 }
 
 // libraryFindings tells about what runs on the CPU.

@@ -9,6 +9,7 @@ import (
 	"hailoclip/api"
 	"hailoclip/cache"
 	"hailoclip/configs"
+	"hailoclip/hailo/device"
 	"hailoclip/hailo/doctor"
 	"hailoclip/hailo/model"
 	"hailoclip/hailo/onnx"
@@ -89,7 +90,7 @@ func configFindings(cfg configs.Config, root string) []doctor.Finding {
 	if err := cache.CheckPrompts(cfg.TextEmbedding, cfg.Server.MaxPromptBytes); err != nil {
 		found = append(found, doctor.Finding{Check: "configuration", Level: doctor.Warn, What: err.Error()})
 	}
-	if quota := doctor.Quota(root); configs.LowQuota(quota) {
+	if quota := device.Root(root).Unit().Quota; configs.LowQuota(quota) {
 		found = append(found, doctor.Finding{Check: "service-unit", Level: doctor.Warn,
 			What: "CPUQuota of the systemd unit: " + configs.QuotaWarning(quota) + ".",
 			Remedy: "sudo mkdir -p /etc/systemd/system/hailo-clip.service.d\n" +

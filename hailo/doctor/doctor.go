@@ -1,11 +1,10 @@
 // Package doctor finds out why the NPU cannot be used on this machine and says what to do about
 // it: hailo-clip doctor.
 //
-// It reads sysfs, /proc, /dev, /usr, /etc and the package database below one root folder, so
-// every check runs on a fake root in the tests. It never opens the device node, loads no library
-// and starts a program only where no file tells the same. What only the open device can tell comes
-// from the running service (temperature, rate), or, while nobody holds the device, from the vendor's
-// tool (chip software).
+// It judges the facts of package device, all of files below one root folder, so every check runs on
+// a fake root in the tests. It never opens the device node, loads no library and starts a program only
+// where no file tells the same. What only the open device can tell comes from the running service
+// (temperature, rate), or, while nobody holds the device, from the vendor's tool (chip software).
 //
 // The checks run in the order in which things come to life: chip on the bus, packages, driver for
 // this kernel, driver running, firmware booted, device node, library, worker, models. What
@@ -22,8 +21,12 @@ package doctor
 
 import (
 	"context"
+	"os"
 	"slices"
 	"strings"
+
+	"hailoclip/hailo/device"
+	"hailoclip/hailo/model"
 )
 
 // Level says how bad a Finding is.
@@ -69,10 +72,20 @@ type Env struct {
 	// Service asks the running service about the chip; false if none answers or it does not use the
 	// chip. It must come back soon.
 	Service func(ctx context.Context) (Service, bool)
-	// Models returns the files of the chosen model. It may take long (digests).
-	Models func(ctx context.Context) []ModelCheck
+	// Model returns the chosen model and what is there of it; nil: its files do not matter.
+	Model func() *model.Installed
 	// Extra returns what other packages found: libraries, the choice of the backend.
 	Extra func(ctx context.Context) []Finding
+}
+
+// Host returns the Env of the machine that this process runs on, without Version, Backend,
+// Worker, Service, Model and Extra, which the caller knows.
+func Host() Env {
+	gids, _ := os.Getgroups()
+	return Env{
+		Root: "/", UID: os.Geteuid(), GIDs: append(gids, os.Getegid()),
+		Access: device.Access, KernelLog: device.KernelLog, Command: device.Command,
+	}
 }
 
 // Versions are those that have to fit together; "" is unknown or absent.
@@ -87,11 +100,11 @@ type Versions struct {
 
 // Report is all that was found. Immutable once Run returned it.
 type Report struct {
-	Level    Level     `json:"level"`            // the worst of the findings
-	Summary  string    `json:"summary"`          // one sentence
-	Device   *Device   `json:"device,omitempty"` // nil: no Hailo-10H that a process could open
-	Versions Versions  `json:"versions"`
-	Findings []Finding `json:"findings"` // in the order of the checks
+	Level    Level          `json:"level"`            // the worst of the findings
+	Summary  string         `json:"summary"`          // one sentence
+	Device   *device.Device `json:"device,omitempty"` // nil: no Hailo-10H that a process could open
+	Versions Versions       `json:"versions"`
+	Findings []Finding      `json:"findings"` // in the order of the checks
 }
 
 // ExitCode is 1 if a finding has level Fail, else 0.
@@ -158,14 +171,10 @@ var checks = []struct {
 
 // exam is one run: the machine, what is known of it, and the findings so far.
 type exam struct {
-	survey
+	*device.Machine
 	ctx context.Context
 	env Env
 
-	kernel    string
-	pi        bool // a Raspberry Pi
-	container bool
-	hidden    bool              // driver and firmware files are not visible from here
 	packages  map[string]string // installed Hailo packages: name -> version
 	log       []string
 	logErr    error
@@ -174,7 +183,7 @@ type exam struct {
 	software  string   // version of what the chip runs
 	service   *Service // nil: none that encodes on the chip answers
 	worker    string   // the libhailort version that the worker needs
-	models    []ModelCheck
+	model     *model.Installed
 
 	reached     stage
 	firmwareBad bool
@@ -182,8 +191,7 @@ type exam struct {
 	findings    []Finding
 }
 
-// Run examines the machine. It takes some tenths of a second plus the time of env.Models and
-// env.Extra, holds nothing afterwards and is safe for concurrent use. When ctx ends before the
+// Run examines the machine. It takes some tenths of a second plus the time of env.Extra, holds nothing afterwards and is safe for concurrent use. When ctx ends before the
 // last check, the report holds what was found so far and a Fail finding "interrupted".
 func Run(ctx context.Context, env Env) Report {
 	e := examine(ctx, env)
@@ -206,49 +214,45 @@ func Run(ctx context.Context, env Env) Report {
 	e.check = "skipped"
 	switch {
 	case missing == chip:
-		e.add(Info, "All else about the device was skipped, because "+whyNot[chip]+".", "")
+		e.add(Info, "All else about the device was skipped, because "+whyNot[chip]+".")
 	case len(skipped) > 0:
-		e.add(Info, "Not checked, because "+whyNot[missing]+": "+strings.Join(skipped, ", ")+".", "")
+		e.add(Info, "Not checked, because "+whyNot[missing]+": "+strings.Join(skipped, ", ")+".")
 	}
 	if env.Extra != nil && ctx.Err() == nil {
 		e.findings = append(e.findings, env.Extra(ctx)...)
 	}
 	e.check = "interrupted"
 	if ctx.Err() != nil {
-		e.add(Fail, "The checks were interrupted: "+context.Cause(ctx).Error()+".", "")
+		e.add(Fail, "The checks were interrupted: "+context.Cause(ctx).Error()+".")
 	}
 	return e.report()
 }
 
 // examine gathers what several checks look at.
 func examine(ctx context.Context, env Env) *exam {
-	t := tree(env.Root)
-	e := &exam{survey: newSurvey(t), ctx: ctx, env: env}
-	e.kernel = t.read("/proc/sys/kernel/osrelease")
-	e.pi = strings.HasPrefix(t.machine(), "Raspberry Pi")
-	e.container = t.exists("/.dockerenv") || t.exists("/run/.containerenv") || t.exists("/run/systemd/container")
-	// Every host has the folder, images of containers do not (nor do some tell what they are).
-	e.hidden = e.container || !t.isDir("/lib/modules")
-	e.packages = installedPackages(t)
-	if len(e.pci) > 0 || e.pi {
+	e := &exam{Machine: device.Read(env.Root), ctx: ctx, env: env}
+	e.packages = e.Packages()
+	if len(e.PCI) > 0 || e.Pi {
 		e.log, e.logErr = readLog(ctx, env.KernelLog)
 	}
-	if _, ok := e.ten(); ok && env.Service != nil {
+	if _, ok := e.Chip(); ok && env.Service != nil {
 		if s, ok := env.Service(ctx); ok {
 			e.service = &s
 		}
 	}
-	if env.Models != nil {
-		e.models = env.Models(ctx)
+	if env.Model != nil {
+		e.model = env.Model()
 	}
 	return e
 }
 
-func (e *exam) add(level Level, what, remedy string) {
+// add appends the running check's finding. Of the lines of its remedy, those that are empty are left out.
+func (e *exam) add(level Level, what string, remedy ...string) {
 	if level == Fail && e.idle() {
 		level = Warn
 	}
-	e.findings = append(e.findings, Finding{Check: e.check, Level: level, What: what, Remedy: remedy})
+	remedy = slices.DeleteFunc(remedy, func(s string) bool { return s == "" })
+	e.findings = append(e.findings, Finding{Check: e.check, Level: level, What: what, Remedy: strings.Join(remedy, "\n")})
 }
 
 // idle says that the running check is about a device which the configuration does not use, so
@@ -268,10 +272,10 @@ func (e *exam) absent() Level {
 
 func (e *exam) report() Report {
 	r := Report{Level: OK, Findings: e.findings, Versions: Versions{
-		Program: e.env.Version, Kernel: e.kernel, Driver: e.module,
-		Library: e.library(), Chip: e.software, Worker: e.worker,
+		Program: e.env.Version, Kernel: e.Kernel, Driver: e.Driver,
+		Library: e.Library(), Chip: e.software, Worker: e.worker,
 	}}
-	if d, ok := e.device(); ok {
+	if d, ok := e.Device(); ok {
 		r.Device = &d
 	}
 	order := []Level{OK, Info, Warn, Fail}
