@@ -13,8 +13,6 @@ import (
 	"hailoclip/hailo/doctor"
 	"hailoclip/hailo/model"
 	"hailoclip/hailo/npu"
-	"hailoclip/hailo/onnx"
-	"hailoclip/stages/decode"
 )
 
 type doctorCmd struct {
@@ -74,35 +72,32 @@ func (c *doctorCmd) thisMachine(g *globals, p place, env *doctor.Env) error {
 	}
 	cfg := p.cfg
 	env.Service = func(ctx context.Context) (doctor.Service, bool) { return askService(ctx, cfg.Server) }
-	store, err := openStore(p.state)
+	catalog, err := openStore(p.state)
 	if err != nil {
 		return err
 	}
-	env.Worker, err = npu.FindWorker(cfg.NPU.Worker)
-	if err != nil {
+	if env.Worker, err = npu.FindWorker(cfg.NPU.Worker); err != nil {
 		env.Worker = cfg.NPU.Worker // a configured one that is no program is a finding of its own
 	}
-	if _, err := os.ReadDir(store.Dir); errors.Is(err, fs.ErrPermission) {
-		env.Extra = func(ctx context.Context) []doctor.Finding {
-			return slices.Concat([]doctor.Finding{hiddenState(p.state)}, portFindings(ctx, cfg.Server), configFindings(cfg, env.Root))
-		}
-		return nil
-	}
-	m, _, err := store.Resolve(cfg.CLIP.Model)
-	if err == nil && !m.Embedded() || cfg.CLIP.Model != model.Auto {
-		env.Model = func() *model.Installed { return installed(store, cfg.CLIP.Model) }
+	_, err = os.ReadDir(catalog.Dir)
+	hidden := errors.Is(err, fs.ErrPermission)
+	if m, _, err := catalog.Resolve(cfg.CLIP.Model); !hidden && (err == nil && !m.Embedded() || cfg.CLIP.Model != model.Auto) {
+		env.Model = installed(catalog, cfg.CLIP.Model)
 	}
 	env.Extra = func(ctx context.Context) []doctor.Finding {
-		return slices.Concat(libraryFindings(cfg, p.state, *env), startFindings(ctx, cfg, p.state, *env),
-			portFindings(ctx, cfg.Server), configFindings(cfg, env.Root))
+		f := &findings{cfg: cfg, state: p.state, env: *env}
+		if hidden {
+			f.add("state-folder", doctor.Info, "This user may not look into "+p.state+", so models and ONNX Runtime were not checked.",
+				"sudo hailo-clip doctor --state-dir "+p.state)
+		} else {
+			f.libraries()
+			f.start(ctx)
+		}
+		f.port(ctx)
+		f.configuration()
+		return f.all
 	}
 	return nil
-}
-
-// hiddenState says that nothing is known about models and libraries.
-func hiddenState(state string) doctor.Finding {
-	return doctor.Finding{Check: "state-folder", Level: doctor.Info, Remedy: "sudo hailo-clip doctor --state-dir " + state,
-		What: "This user may not look into " + state + ", so models and ONNX Runtime were not checked."}
 }
 
 // installed is what is there of the configured model; "auto" is the one that people want.
@@ -115,24 +110,4 @@ func installed(catalog *model.Catalog, name string) *model.Installed {
 		return &all[i]
 	}
 	return nil
-}
-
-// libraryFindings tells about what runs on the CPU.
-func libraryFindings(cfg configs.Config, state string, env doctor.Env) []doctor.Finding {
-	runtime := doctor.Finding{Check: "onnxruntime", Level: doctor.OK}
-	if lib, err := onnx.Load(cfg.CPU.Library, libraryDirs(state)...); err == nil {
-		runtime.What = "ONNX Runtime " + lib.Version + ": " + lib.Path
-	} else if cfg.CPU.Library != "" {
-		runtime.Level, runtime.What = doctor.Warn, "cpu.library is "+cfg.CPU.Library+", which is no usable ONNX Runtime: nothing can be encoded on the CPU: "+err.Error()
-		runtime.Remedy = "correct cpu.library, or leave it empty and run: hailo-clip setup"
-	} else {
-		runtime.Level, runtime.What, runtime.Remedy = doctor.Warn, "Nothing can be encoded on the CPU: "+err.Error(), env.Own("setup")
-	}
-	jpeg := doctor.Finding{Check: "libturbojpeg", Level: doctor.OK}
-	if lib, err := decode.FindLibrary(); err == nil {
-		jpeg.What = lib.Path
-	} else {
-		jpeg.Level, jpeg.What, jpeg.Remedy = doctor.Warn, "libturbojpeg is not installed: JPEGs are decoded about four times slower.", "sudo apt install libturbojpeg0"
-	}
-	return []doctor.Finding{runtime, jpeg}
 }

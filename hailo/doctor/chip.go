@@ -165,21 +165,20 @@ func checkSoftware(e *exam) {
 		return // the worker does without it
 	}
 	_, version, _ := strings.Cut(out, "Firmware Version:") // "Firmware Version: 5.1.1 (release,app)"
-	e.software = device.VersionAtStart(strings.TrimSpace(version))
+	e.Versions.Chip = device.VersionAtStart(strings.TrimSpace(version))
 	name, want := "the driver", e.Driver
 	if want == "" {
 		name, want = "the library", e.Library()
 	}
-	p, _ := e.Chip()
 	switch {
-	case err == nil && e.software == "":
+	case err == nil && e.Versions.Chip == "":
 		e.add(Info, "The version of the chip's software was not found in what hailortcli prints.")
-	case e.software == "":
-		e.add(Warn, "The chip does not tell its software (hailortcli fw-control identify).", orReset(p))
-	case want != "" && e.software != cmp.Or(device.VersionAtStart(want), want):
-		e.add(Fail, "The chip runs software "+e.software+", but "+name+" is "+want+", so nothing can use it.", resetChip(p))
+	case e.Versions.Chip == "":
+		e.add(Warn, "The chip does not tell its software (hailortcli fw-control identify).", e.orReset())
+	case want != "" && e.Versions.Chip != cmp.Or(device.VersionAtStart(want), want):
+		e.add(Fail, "The chip runs software "+e.Versions.Chip+", but "+name+" is "+want+", so nothing can use it.", e.resetChip())
 	default:
-		e.add(OK, "The chip runs software "+e.software+".")
+		e.add(OK, "The chip runs software "+e.Versions.Chip+".")
 	}
 }
 

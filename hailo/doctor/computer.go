@@ -18,7 +18,7 @@ func checkMachine(e *exam) {
 	if e.Container {
 		what += ", in a container"
 	}
-	if _, has := e.Chip(); has && e.Pi && e.Codename() == "bookworm" {
+	if e.p.Address != "" && e.Pi && e.Codename() == "bookworm" {
 		e.add(Warn, what+". Raspberry Pi OS 12 (bookworm) has no packages for Hailo-10H.", "# install Raspberry Pi OS 13 (trixie)")
 		return
 	}
@@ -27,9 +27,9 @@ func checkMachine(e *exam) {
 
 // checkPCI looks for the chip.
 func checkPCI(e *exam) {
-	if p, ok := e.Chip(); ok {
+	if e.p.Address != "" {
 		e.reached = chip
-		e.add(OK, "Hailo-10H (1e60:45c4) at "+p.Address+".")
+		e.add(OK, "Hailo-10H (1e60:45c4) at "+e.p.Address+".")
 		return
 	}
 	// What serves when there is no NPU.
@@ -71,8 +71,7 @@ func checkPCI(e *exam) {
 // checkLink looks at the speed of the PCIe link. One lane is what a Raspberry Pi has; Gen 3 is
 // found without any setting.
 func checkLink(e *exam) {
-	p, _ := e.Chip()
-	speed, width := e.Read(p.Dir()+"/current_link_speed"), orUnknown(e.Read(p.Dir()+"/current_link_width"))
+	speed, width := e.Read(e.p.Dir()+"/current_link_speed"), orUnknown(e.Read(e.p.Dir()+"/current_link_width"))
 	number, _, _ := strings.Cut(speed, " ")
 	gts, err := strconv.ParseFloat(number, 64)
 	switch {

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -90,31 +91,20 @@ var symptoms = []symptom{
 
 // checkLog looks for what the driver complained about since it last found the chip.
 func checkLog(e *exam) {
-	p, _ := e.Chip()
 	_, running := e.Board() // the driver lists a board once it has booted
-	found, line := e.symptom(), ""
+	found, line := e.symptom()
 	if found != nil && found.boot && running {
 		found = nil // overcome
 	}
-	bootFault := e.firmwareBad || p.Driver == "" || found != nil && found.boot
-	if running || !bootFault {
+	if bootFault := e.firmwareBad || e.p.Driver == "" || found != nil && found.boot; running || !bootFault {
 		e.reached = booted
-	}
-	if found != nil {
-		line = find(e.recent(), e.hit(found))
 	}
 	switch {
 	case found != nil && found.boot && e.firmwareBad:
 		e.add(Info, "The kernel says the same: "+line+".")
 	case found != nil:
-		remedy := found.remedy
-		switch remedy {
-		case "reset":
-			remedy = resetChip(p)
-		case "restart":
-			remedy = orReset(p)
-		}
-		e.add(found.level, found.what+" The kernel says: "+line+".", remedy)
+		remedies := map[string]string{"reset": e.resetChip(), "restart": e.orReset()}
+		e.add(found.level, found.what+" The kernel says: "+line+".", cmp.Or(remedies[found.remedy], found.remedy))
 	case e.logErr != nil:
 		e.add(Info, "The kernel's log was not read: "+e.logErr.Error()+".", "sudo hailo-clip doctor")
 	default:
@@ -122,32 +112,22 @@ func checkLog(e *exam) {
 	}
 }
 
-// recent returns the log from the last time on that the driver found the chip: what came before
-// was overcome.
-func (e *exam) recent() []string {
+// symptom returns the first of the symptoms that is in the log since the driver last found the chip, as what came before
+// was overcome, and its last line; nil if there is none.
+func (e *exam) symptom() (found *symptom, line string) {
+	recent := e.log
 	for i, line := range slices.Backward(e.log) {
 		if strings.Contains(line, "Probing on: 1e60:45c4") {
-			return e.log[i:]
+			recent = e.log[i:]
+			break
 		}
 	}
-	return e.log
-}
-
-func (e *exam) symptom() *symptom {
-	for i := range symptoms {
-		if e.hit(&symptoms[i]) != "" {
-			return &symptoms[i]
+	for i, s := range symptoms {
+		for _, text := range s.texts {
+			if line = find(recent, text); line != "" {
+				return &symptoms[i], line
+			}
 		}
 	}
-	return nil
-}
-
-// hit returns the text of the symptom that is in the log.
-func (e *exam) hit(s *symptom) string {
-	for _, text := range s.texts {
-		if find(e.recent(), text) != "" {
-			return text
-		}
-	}
-	return ""
+	return nil, ""
 }

@@ -200,7 +200,7 @@ func noModels(e *Env) { e.Model, e.Worker, e.KernelLog = nil, "", nil }
 func noWorker(e *Env) { e.Worker = "" }
 
 // modelOf is a model with files for the NPU and the CPU.
-func modelOf(name string, npu, cpu []model.FileState) func() *model.Installed {
+func modelOf(name string, npu, cpu []model.FileState) *model.Installed {
 	in := &model.Installed{Manifest: model.Manifest{Name: name}, Files: append(npu, cpu...)}
 	if npu != nil {
 		in.Manifest.NPU = &model.NPUFiles{Image: npu[0].Name, Text: npu[len(npu)-1].Name}
@@ -208,7 +208,7 @@ func modelOf(name string, npu, cpu []model.FileState) func() *model.Installed {
 	if cpu != nil {
 		in.Manifest.CPU = &model.CPUFiles{Image: cpu[0].Name, Text: cpu[len(cpu)-1].Name}
 	}
-	return func() *model.Installed { return in }
+	return in
 }
 
 func kernelLogOf(s string) func(*Env) {

@@ -11,23 +11,20 @@ import (
 	"hailoclip/hailo/model"
 )
 
-func checkNPUModels(e *exam) { e.checkModels(model.NPUPart) }
-
-func checkCPUModels(e *exam) { e.checkModels(model.CPUPart) }
-
 // checkModels judges the files of one part of the model together: one finding for each state.
 func (e *exam) checkModels(part model.Part) {
-	if e.model == nil {
+	if e.env.Model == nil {
 		return
 	}
-	m, names := e.model.Manifest, e.model.Manifest.PartFiles(part)
-	if len(names) == 0 {
+	m := e.env.Model.Manifest
+	names := m.PartFiles(part)
+	if names == nil {
 		return
 	}
 	var damaged, missing, unknown []string
 	recorded := map[string][]string{} // by day: held to the digest of that day, as the publisher's is not known
 	version := ""                     // x.y of the HailoRT that the .hef files are for
-	for _, f := range e.model.Files {
+	for _, f := range e.env.Model.Files {
 		hef := strings.HasSuffix(f.Path, ".hef")
 		switch {
 		case !slices.Contains(names, f.Name):
@@ -52,8 +49,8 @@ func (e *exam) checkModels(part model.Part) {
 	if damaged != nil {
 		e.add(Fail, title+" are damaged: "+strings.Join(damaged, ", ")+".", pull)
 	}
-	if missing != nil {
-		e.add(e.missingModel(part), title+" are missing: "+strings.Join(missing, ", ")+".", pull)
+	if missing != nil { // where nothing else can serve, the start of the service is another finding
+		e.add(Warn, title+" are missing: "+strings.Join(missing, ", ")+".", pull)
 	}
 	if damaged != nil || missing != nil {
 		return
@@ -70,17 +67,6 @@ func (e *exam) checkModels(part model.Part) {
 		what += "; unpinned, recorded on " + day + ": " + strings.Join(recorded[day], ", ")
 	}
 	e.add(OK, what+".")
-}
-
-// missingModel is the level of missing files: bad if nothing else can serve.
-func (e *exam) missingModel(part model.Part) Level {
-	switch {
-	case part == model.NPUPart:
-		return e.absent()
-	case e.env.Backend == "npu" || e.env.Backend == "sim" || e.reached >= hasNode:
-		return Warn // only no fallback
-	}
-	return Fail
 }
 
 // isHEF looks at the first bytes of a model file, where failed downloads have XML or nothing.

@@ -78,17 +78,17 @@ func (e *exam) buildModule() string {
 }
 
 // resetChip is the remedy that boots the chip anew without the host.
-func resetChip(p device.PCI) string {
+func (e *exam) resetChip() string {
 	return "sudo systemctl stop hailo-clip # and whatever else uses the chip\n" +
-		"echo 1 | sudo tee " + p.Dir() + "/reset\n" +
+		"echo 1 | sudo tee " + e.p.Dir() + "/reset\n" +
 		"sudo systemctl start hailo-clip\n" + orColdStart
 }
 
 // orReset is the remedy for a chip that no longer answers the service.
-func orReset(p device.PCI) string {
+func (e *exam) orReset() string {
 	return "sudo systemctl restart hailo-clip\n" +
 		"# if that does not help: sudo systemctl stop hailo-clip, then\n" +
-		"# echo 1 | sudo tee " + p.Dir() + "/reset\n" + orColdStart
+		"# echo 1 | sudo tee " + e.p.Dir() + "/reset\n" + orColdStart
 }
 
 // applyRule is the remedy that gives the nodes of a class the mode of the vendor's udev rule, or of one like it where

@@ -125,12 +125,11 @@ func (e *exam) whyNotBuilt() string {
 
 // checkDriver looks whether the driver is loaded and has taken the chip.
 func checkDriver(e *exam) {
-	p, _ := e.Chip()
 	where, rejected := e.Blacklisted(), find(e.log, "Key was rejected")
-	if e.Loaded && (p.Driver == "hailo1x" || p.Driver == "") {
+	if e.Loaded && (e.p.Driver == "hailo1x" || e.p.Driver == "") {
 		e.reached = driver
 	}
-	found := e.symptom()
+	found, _ := e.symptom()
 	what := "Driver " + orUnknown(e.Driver) + " is loaded"
 	switch {
 	case !e.Loaded && where != "":
@@ -140,12 +139,12 @@ func checkDriver(e *exam) {
 		e.add(Fail, "The kernel refuses to load the driver: "+rejected, "# sign the module, or switch Secure Boot off in the firmware setup")
 	case !e.Loaded:
 		e.add(Fail, "The driver is on disk but not loaded.", "sudo depmod && sudo modprobe hailo1x_pci\nsudo dmesg | grep -i hailo | tail -20")
-	case p.Driver == "hailo1x":
+	case e.p.Driver == "hailo1x":
 		e.add(OK, what+" and has the chip.")
-	case p.Driver != "":
-		e.add(Fail, "Another driver has the chip: "+p.Driver+".",
-			"echo "+p.Address+" | sudo tee /sys/bus/pci/drivers/"+p.Driver+"/unbind",
-			"echo "+p.Address+" | sudo tee /sys/bus/pci/drivers/hailo1x/bind")
+	case e.p.Driver != "":
+		e.add(Fail, "Another driver has the chip: "+e.p.Driver+".",
+			"echo "+e.p.Address+" | sudo tee /sys/bus/pci/drivers/"+e.p.Driver+"/unbind",
+			"echo "+e.p.Address+" | sudo tee /sys/bus/pci/drivers/hailo1x/bind")
 	case found != nil && found.boot || len(e.MissingFirmware()) > 0:
 		e.add(Info, what+" but could not start the chip; the reason follows.")
 	default:
@@ -238,7 +237,7 @@ func checkWorker(e *exam) {
 		return
 	}
 	p, isELF := e.Program(file)
-	e.worker = device.VersionAtEnd(p.HailoRT)
+	e.Versions.Worker = device.VersionAtEnd(p.HailoRT)
 	lib, the := e.Library(), "The worker "+file
 	switch {
 	case !isELF:
@@ -249,10 +248,10 @@ func checkWorker(e *exam) {
 		e.add(Fail, the+" is for another kind of processor ("+p.Machine+").", makeWorker)
 	case p.HailoRT == "":
 		e.add(Fail, the+" does not use libhailort, so it cannot drive the chip.", makeWorker)
-	case e.worker != "" && lib == "":
-		e.add(Info, the+" was built for libhailort "+e.worker+", which has to be installed.")
-	case e.worker != "" && !e.HasLibrary(e.worker):
-		e.add(Fail, the+" was built for libhailort "+e.worker+", but "+lib+" is installed: it cannot start.", makeWorker)
+	case e.Versions.Worker != "" && lib == "":
+		e.add(Info, the+" was built for libhailort "+e.Versions.Worker+", which has to be installed.")
+	case e.Versions.Worker != "" && !e.HasLibrary(e.Versions.Worker):
+		e.add(Fail, the+" was built for libhailort "+e.Versions.Worker+", but "+lib+" is installed: it cannot start.", makeWorker)
 	default:
 		e.add(OK, the+" was built for "+p.HailoRT+".")
 	}
