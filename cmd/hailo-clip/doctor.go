@@ -45,8 +45,8 @@ func (c *doctorCmd) Run(ctx context.Context, g *globals) error {
 	} else {
 		err = report.WriteText(styled{stdout}, stdout.color())
 	}
-	if err == nil && report.ExitCode() != 0 {
-		err = exitError(report.ExitCode())
+	if err == nil && report.Level == doctor.Fail {
+		err = exitError(exitFailed)
 	}
 	return err
 }
@@ -71,7 +71,7 @@ func (c *doctorCmd) thisMachine(g *globals, p place, env *doctor.Env) error {
 		p.state, env.State = systemStateDir, systemStateDir
 	}
 	cfg := p.cfg
-	env.Service = func(ctx context.Context) (doctor.Service, bool) { return askService(ctx, cfg.Server) }
+	env.Service = func(ctx context.Context) *doctor.Service { return askService(ctx, cfg.Server) }
 	catalog, err := openStore(p.state)
 	if err != nil {
 		return err

@@ -28,7 +28,7 @@ const bootTime = time.Minute
 
 // checkNode looks for what programs open.
 func checkNode(e *exam) {
-	b, ok := e.Board()
+	b, ok := e.board, e.running
 	start := "# start the container again with --device " + b.Node
 	switch {
 	case ok && b.Info != nil && b.Info.IsDir():
@@ -52,14 +52,14 @@ func checkNode(e *exam) {
 // checkPermissions asks whether a user may open the device: the one the service runs as where it
 // is installed or root asks, else the one who runs doctor.
 func checkPermissions(e *exam) {
-	b, _ := e.Board()
+	b := e.board
 	mode, uid, gid := uint32(b.Info.Mode().Perm()), -1, -1
 	if s, ok := b.Info.Sys().(*syscall.Stat_t); ok {
 		uid, gid = int(s.Uid), int(s.Gid)
 	}
 	group := e.AccountName("/etc/group", gid)
 	what := fmt.Sprintf("%s has mode %04o and belongs to %s:%s", b.Node, mode, e.AccountName("/etc/passwd", uid), group)
-	e.permitted = allowed(mode, e.env.UID == uid, slices.Contains(e.env.GIDs, gid), e.env.UID == 0)
+	e.permitted = allowed(mode, uid, gid, e.env.UID, e.env.GIDs)
 
 	// An errno other than EACCES is not about the mode: a device cgroup answers EPERM.
 	if e.env.Access != nil && errors.Is(e.env.Access(e.Path(b.Node)), syscall.EPERM) {
@@ -83,7 +83,7 @@ func checkPermissions(e *exam) {
 			groups = append(groups, e.Group(g))
 		}
 	}
-	if allowed(mode, user == uid, slices.Contains(groups, gid), user == 0) {
+	if allowed(mode, uid, gid, user, groups) {
 		e.add(OK, what+": "+name+" may use it.")
 		return
 	}
@@ -100,24 +100,23 @@ func checkPermissions(e *exam) {
 	e.add(level, what+": "+name+" may not use it.", allow)
 }
 
-// allowed applies the mode the way the kernel does: the first class that fits decides.
-func allowed(mode uint32, isOwner, isGroup, isRoot bool) bool {
+// allowed says whether a user may read and write a file: the first class of its mode that fits decides.
+func allowed(mode uint32, owner, group, user int, groups []int) bool {
 	switch {
-	case isRoot:
+	case user == 0:
 		return true
-	case isOwner:
-		return mode&0o600 == 0o600
-	case isGroup:
-		return mode&0o060 == 0o060
+	case user == owner:
+		mode >>= 6
+	case slices.Contains(groups, group):
+		mode >>= 3
 	}
-	return mode&0o006 == 0o006
+	return mode&6 == 6
 }
 
 // checkInUse looks through the open files of all processes for the device.
 func checkInUse(e *exam) {
-	b, _ := e.Board()
 	var others, stop []string
-	ours := ""
+	b, ours := e.board, ""
 	holders, hidden := e.Holders(b.Node)
 	for _, p := range holders {
 		switch p.Name {

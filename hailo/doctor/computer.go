@@ -25,7 +25,6 @@ func checkMachine(e *exam) {
 	e.add(OK, what+".")
 }
 
-// checkPCI looks for the chip.
 func checkPCI(e *exam) {
 	if e.p.Address != "" {
 		e.reached = chip

@@ -15,8 +15,7 @@
 //
 //	0  nothing is broken. Warnings and missing optional parts count as 0 as long as the service
 //	   can serve: a machine without a Hailo device is healthy, it runs on the CPU
-//	1  something that is there, or that the configuration asks for, does not work
-//	2  wrong usage; the command's, not this package's
+//	1  the report's level is Fail: something that is there, or that the configuration asks for, does not work
 package doctor
 
 import (
@@ -70,9 +69,9 @@ type Env struct {
 	KernelLog func(ctx context.Context) ([]byte, error)
 	// Command runs a program and returns its standard output. It must come back when ctx ends.
 	Command func(ctx context.Context, name string, args ...string) ([]byte, error)
-	// Service asks the running service about the chip; false if none answers or it does not use the
+	// Service asks the running service about the chip; nil if none answers or it does not use the
 	// chip. It must come back soon.
-	Service func(ctx context.Context) (Service, bool)
+	Service func(ctx context.Context) *Service
 	// Extra returns what other packages found: libraries, the choice of the backend.
 	Extra func(ctx context.Context) []Finding
 }
@@ -104,14 +103,6 @@ type Report struct {
 	Device   *device.Device `json:"device,omitempty"` // nil: no Hailo-10H that a process could open
 	Versions Versions       `json:"versions"`
 	Findings []Finding      `json:"findings"` // in the order of the checks
-}
-
-// ExitCode is 1 if a finding has level Fail, else 0.
-func (r Report) ExitCode() int {
-	if r.Level == Fail {
-		return 1
-	}
-	return 0
 }
 
 // stage is how far the device came to life. A check that needs a later stage is skipped.
@@ -168,6 +159,8 @@ type exam struct {
 	ctx      context.Context
 	env      Env
 	p        device.PCI        // the Hailo-10H
+	board    device.Board      // what the driver made of it
+	running  bool              // it did: the chip has booted
 	packages map[string]string // installed Hailo packages: name -> version
 	log      []string          // the kernel's
 	logErr   error
@@ -229,11 +222,10 @@ func examine(ctx context.Context, env Env) *exam {
 	if len(e.PCI) > 0 || e.Pi {
 		e.log, e.logErr = readLog(ctx, env.KernelLog)
 	}
-	var has bool
-	if e.p, has = e.Chip(); has && env.Service != nil {
-		if s, ok := env.Service(ctx); ok {
-			e.service = &s
-		}
+	e.p, _ = e.Chip()
+	e.board, e.running = e.Board()
+	if e.p.Address != "" && env.Service != nil {
+		e.service = env.Service(ctx)
 	}
 	return e
 }

@@ -91,12 +91,11 @@ var symptoms = []symptom{
 
 // checkLog looks for what the driver complained about since it last found the chip.
 func checkLog(e *exam) {
-	_, running := e.Board() // the driver lists a board once it has booted
 	found, line := e.symptom()
-	if found != nil && found.boot && running {
+	if found != nil && found.boot && e.running {
 		found = nil // overcome
 	}
-	if bootFault := e.firmwareBad || e.p.Driver == "" || found != nil && found.boot; running || !bootFault {
+	if bootFault := e.firmwareBad || e.p.Driver == "" || found != nil && found.boot; e.running || !bootFault {
 		e.reached = booted
 	}
 	switch {

@@ -284,6 +284,6 @@ func identifies(answer string, err error) func(*Env) {
 	}
 }
 
-func served(s Service) func(context.Context) (Service, bool) {
-	return func(context.Context) (Service, bool) { return s, true }
+func served(s Service) func(context.Context) *Service {
+	return func(context.Context) *Service { return &s }
 }

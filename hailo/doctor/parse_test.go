@@ -79,22 +79,22 @@ func TestShell(t *testing.T) {
 }
 
 func TestAllowed(t *testing.T) {
-	cases := []struct {
-		mode                 uint32
-		owner, group, isRoot bool
-		want                 bool
+	const owner, group, other = 1, 2, 3
+	for _, c := range []struct {
+		mode       uint32
+		user, with int // a group of the user
+		want       bool
 	}{
-		{0o666, false, false, false, true},
-		{0o660, false, false, false, false},
-		{0o660, false, true, false, true},
-		{0o664, false, false, false, false},
-		{0o600, true, false, false, true},
-		{0o066, true, true, false, false}, // the owner's bits decide
-		{0o606, false, true, false, false},
-		{0o000, false, false, true, true},
-	}
-	for _, c := range cases {
-		if got := allowed(c.mode, c.owner, c.group, c.isRoot); got != c.want {
+		{0o666, other, other, true},
+		{0o660, other, other, false},
+		{0o660, other, group, true},
+		{0o664, other, other, false},
+		{0o600, owner, other, true},
+		{0o066, owner, group, false}, // the owner's bits decide
+		{0o606, other, group, false},
+		{0o000, 0, other, true},
+	} {
+		if got := allowed(c.mode, owner, group, c.user, []int{4, c.with}); got != c.want {
 			t.Errorf("%+v: %v", c, got)
 		}
 	}

@@ -123,7 +123,6 @@ func (e *exam) whyNotBuilt() string {
 	return ": " + strings.Join(why, "; ")
 }
 
-// checkDriver looks whether the driver is loaded and has taken the chip.
 func checkDriver(e *exam) {
 	where, rejected := e.Blacklisted(), find(e.log, "Key was rejected")
 	if e.Loaded && (e.p.Driver == "hailo1x" || e.p.Driver == "") {
@@ -155,13 +154,12 @@ func checkDriver(e *exam) {
 func checkFirmware(e *exam) {
 	missing := e.MissingFirmware()
 	list := strings.Join(missing, ", ") + " in " + device.FirmwareDir
-	_, running := e.Board() // the driver lists a board once it has booted
 	switch {
 	case len(missing) == 0:
 		e.add(OK, "The firmware files are in "+device.FirmwareDir+".")
 	case e.Hidden:
 		e.add(Info, "The firmware files are not visible from here (a container?).")
-	case running:
+	case e.running:
 		e.add(Warn, "The chip runs, but firmware files are missing or empty, so it will not start again: "+list+".", e.reinstall(driverPackages))
 	default:
 		e.firmwareBad = true
@@ -169,7 +167,6 @@ func checkFirmware(e *exam) {
 	}
 }
 
-// checkLibrary looks for libhailort.
 func checkLibrary(e *exam) {
 	five := e.libraries5()
 	switch broken := e.BrokenLibrary(); {
@@ -228,7 +225,6 @@ func checkHeaders(e *exam) {
 	}
 }
 
-// checkWorker looks whether the worker can start.
 func checkWorker(e *exam) {
 	file := e.env.Worker
 	info := e.Stat(file)

@@ -47,13 +47,10 @@ var loadTurbo = sync.OnceValues(func() (*turboLib, error) { return openTurbo(lib
 func libraryNames() []string {
 	names := []string{"libturbojpeg.so.0", "libturbojpeg.so"}
 	triplet := map[string]string{"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}[runtime.GOARCH]
-	all := names
 	for _, dir := range []string{"/usr/lib/" + triplet, "/usr/lib64", "/usr/lib", "/usr/local/lib", "/opt/libjpeg-turbo/lib64"} {
-		for _, name := range names {
-			all = append(all, filepath.Join(dir, name))
-		}
+		names = append(names, filepath.Join(dir, names[0]), filepath.Join(dir, names[1]))
 	}
-	return all
+	return names
 }
 
 func openTurbo(names []string) (*turboLib, error) {
