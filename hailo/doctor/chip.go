@@ -22,11 +22,7 @@ type Service struct {
 	Rate        float64   // images/s of late; 0: not known
 }
 
-// bootTime is how long the driver may work on the chip before it gives up: 40 s for the chip and
-// some for the files.
-const bootTime = time.Minute
-
-// checkNode looks for what programs open.
+// checkNode looks for what programs open. The driver gives up after a minute: 40 s for the chip and some for the files.
 func checkNode(e *exam) {
 	b, ok := e.board, e.running
 	start := "# start the container again with --device " + b.Node
@@ -41,7 +37,7 @@ func checkNode(e *exam) {
 	case ok:
 		e.add(Fail, "The driver has a device "+b.Node+", but it is not in /dev.",
 			"sudo udevadm control --reload-rules\nsudo udevadm trigger --subsystem-match="+b.Class)
-	case e.Uptime() < bootTime:
+	case e.Uptime() < time.Minute:
 		e.add(Warn, "The driver has made no device node yet; the computer started "+e.Uptime().String()+" ago.",
 			"# wait a minute, then run hailo-clip doctor again")
 	default:
@@ -133,7 +129,7 @@ func checkInUse(e *exam) {
 	switch {
 	case len(others) > 0:
 		e.held = others[0] + " holds it"
-		level := e.absent() // the service with the NPU only answers 503
+		level := e.absent // the service with the NPU only answers 503
 		if e.env.Shared {
 			level = Warn
 		}
@@ -159,11 +155,11 @@ func checkSoftware(e *exam) {
 		e.add(Info, "The chip was not asked for its software, because "+e.held+".")
 		return
 	}
-	out, err := e.command(5*time.Second, "hailortcli", "fw-control", "identify")
+	out, err := e.env.Command(e.ctx, "hailortcli", "fw-control", "identify")
 	if errors.Is(err, exec.ErrNotFound) {
 		return // the worker does without it
 	}
-	_, version, _ := strings.Cut(out, "Firmware Version:") // "Firmware Version: 5.1.1 (release,app)"
+	_, version, _ := strings.Cut(string(out), "Firmware Version:") // "Firmware Version: 5.1.1 (release,app)"
 	e.Versions.Chip = device.VersionAtStart(strings.TrimSpace(version))
 	name, want := "the driver", e.Driver
 	if want == "" {

@@ -67,7 +67,7 @@ type Env struct {
 	Access func(path string) error
 	// KernelLog returns the kernel's messages, one a line. At most its last MiB is looked at.
 	KernelLog func(ctx context.Context) ([]byte, error)
-	// Command runs a program and returns its standard output. It must come back when ctx ends.
+	// Command runs a program and returns its standard output. It must come back soon.
 	Command func(ctx context.Context, name string, args ...string) ([]byte, error)
 	// Service asks the running service about the chip; nil if none answers or it does not use the
 	// chip. It must come back soon.
@@ -165,6 +165,7 @@ type exam struct {
 	log      []string          // the kernel's
 	logErr   error
 	service  *Service // nil: none that encodes on the chip answers
+	absent   Level    // of what was never set up: nothing is broken, but who asks for the NPU by name cannot have it
 
 	check       string // the running one
 	reached     stage
@@ -213,7 +214,10 @@ func Run(ctx context.Context, env Env) Report {
 
 // examine gathers what several checks look at.
 func examine(ctx context.Context, env Env) *exam {
-	e := &exam{Machine: device.Read(env.Root), ctx: ctx, env: env}
+	e := &exam{Machine: device.Read(env.Root), ctx: ctx, env: env, absent: Warn}
+	if env.Backend == "npu" {
+		e.absent = Fail
+	}
 	e.Versions = Versions{Program: env.Version, Kernel: e.Kernel, Driver: e.Driver, Library: e.Library()}
 	if d, ok := e.Machine.Device(); ok {
 		e.Report.Device = &d
@@ -239,15 +243,6 @@ func (e *exam) add(level Level, what string, remedy ...string) {
 	}
 	remedy = slices.DeleteFunc(remedy, func(s string) bool { return s == "" })
 	e.Findings = append(e.Findings, Finding{Check: e.check, Level: level, What: what, Remedy: strings.Join(remedy, "\n")})
-}
-
-// absent is the level of something that was never set up: nothing is broken, but who asks for the
-// NPU by name cannot have it.
-func (e *exam) absent() Level {
-	if e.env.Backend == "npu" {
-		return Fail
-	}
-	return Warn
 }
 
 // summarize fills Level and Summary.

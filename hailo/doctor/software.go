@@ -69,7 +69,7 @@ func checkStack(e *exam) {
 	case len(old) > 0:
 		e.add(Fail, "The installed HailoRT is for Hailo-8 and does not know this chip: "+strings.Join(old, ", ")+".", purge, e.installStack())
 	case !isNew:
-		e.add(e.absent(), "HailoRT is not installed: no driver, no library.", e.installStack())
+		e.add(e.absent, "HailoRT is not installed: no driver, no library.", e.installStack())
 	case v == "":
 		e.add(OK, "HailoRT 5 is installed, but not as a package.")
 	default:
@@ -221,7 +221,7 @@ func checkHeaders(e *exam) {
 	case e.HasLibrary(device.VersionAtEnd(worker.HailoRT)):
 		e.add(Info, "The headers to build the worker are missing; the worker is there without them.")
 	default:
-		e.add(e.absent(), "The headers to build the worker are missing: "+header+".", e.reinstall(libraryPackages))
+		e.add(e.absent, "The headers to build the worker are missing: "+header+".", e.reinstall(libraryPackages))
 	}
 }
 
@@ -229,7 +229,7 @@ func checkWorker(e *exam) {
 	file := e.env.Worker
 	info := e.Stat(file)
 	if file == "" || info == nil {
-		e.add(e.absent(), strings.TrimSuffix("The worker hailo-clip-npu is not installed: "+file, ": ")+".", makeWorker)
+		e.add(e.absent, strings.TrimSuffix("The worker hailo-clip-npu is not installed: "+file, ": ")+".", makeWorker)
 		return
 	}
 	p, isELF := e.Program(file)
