@@ -15,7 +15,7 @@ var mayImport = map[string][]string{
 	"pipeline/fair": {}, // a leaf, so that others may use it
 	"hailo":         {},
 	"cache":         {"pipeline/fair"},
-	"stages":        {"pipeline/...", "hailo"},
+	"stages":        {"pipeline/...", "hailo", "hailo/dl"},
 	"stages/clip":   {"pipeline/...", "hailo/...", "cache", "stages/..."},
 	"api":           {"pipeline/...", "hailo", "cache", "stages/..."},        // of the first three errors and types only
 	"configs":       {"pipeline", "hailo/...", "cache", "stages/...", "api"}, // their Config types

@@ -12,7 +12,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"hailoclip/hailo"
+	"hailoclip/hailo/safefile"
 	"hailoclip/pipeline"
 )
 
@@ -26,7 +26,7 @@ func rawArguments() []kong.Option {
 		kong.NamedMapper("existingfile", rawText(func(name string) (string, error) {
 			info, err := os.Stat(name)
 			if err == nil && info.IsDir() {
-				err = fmt.Errorf("%s: %w", name, hailo.ErrNotRegular)
+				err = fmt.Errorf("%s: %w", name, safefile.ErrNotRegular)
 			}
 			return name, err
 		})),

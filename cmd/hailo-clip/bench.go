@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"hailoclip/bench"
-	"hailoclip/hailo"
+	"hailoclip/hailo/safefile"
 )
 
 type benchCmd struct {
@@ -258,7 +258,7 @@ func (c *benchRunCmd) compare() error {
 	}
 	var reports [2]*bench.Report
 	for i, name := range c.Files {
-		f, err := hailo.OpenRegular(name)
+		f, err := safefile.OpenRegular(name)
 		if err != nil {
 			return err
 		}

@@ -3,12 +3,11 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 
 	"hailoclip/cache"
 	"hailoclip/configs"
-	"hailoclip/hailo"
+	"hailoclip/hailo/open"
 	"hailoclip/stages/clip"
 	"hailoclip/stages/decode"
 )
@@ -43,11 +42,11 @@ func newEngine(ctx context.Context, cfg configs.Config, state string, log *slog.
 	if _, err := decode.FindLibrary(); err != nil {
 		log.Warn("JPEGs are decoded about four times slower, and not quite as PIL does", "error", err)
 	}
-	o, err := prepare(cfg, state, log)
+	o, err := newOpener(cfg, state, log)
 	if err != nil {
 		return nil, err
 	}
-	encoders, err := o.open(ctx)
+	encoders, err := o.Open(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -55,22 +54,22 @@ func newEngine(ctx context.Context, cfg configs.Config, state string, log *slog.
 	if err := e.open(o, encoders, state); err != nil {
 		return nil, errors.Join(err, encoders.Close())
 	}
-	if o.simulatedVectors() {
+	if openConfig(cfg, state).MadeUpVectors() {
 		e.warning = "simulated-vectors"
-		log.Warn(simulatedVectorsWarning)
+		log.Warn(open.MadeUpVectorsWarning)
 	}
-	info := encoders.images.Info()
-	log.Info("ready to encode", "model", o.model.Name, "model_why", o.modelWhy, "backend", info.Backend,
-		"backend_why", encoders.why, "device", info.Device)
-	if o.model.Embedded() {
+	info := encoders.Images.Info()
+	log.Info("ready to encode", "model", o.Model.Name, "model_why", o.ModelWhy, "backend", info.Backend,
+		"backend_why", encoders.Why, "device", info.Device)
+	if o.Model.Embedded() {
 		log.Warn("this is the small demo model: it knows drawings, not photographs; install a real one with: hailo-clip models pull clip-vit-b-32",
-			"why", o.modelWhy)
+			"why", o.ModelWhy)
 	}
 	return e, nil
 }
 
 // open makes the engine, to which the encoders belong from then on. On an error they are the caller's.
-func (e *engine) open(o opener, encoders *encoders, state string) error {
+func (e *engine) open(o *open.Opener, encoders *open.Encoders, state string) error {
 	cfg := &e.cfg
 	store, err := cache.OpenStore(cfg.TextEmbedding, state, e.log)
 	if err != nil {
@@ -82,14 +81,14 @@ func (e *engine) open(o opener, encoders *encoders, state string) error {
 		Lists: cfg.TextEmbedding.CacheListBytes, Workers: cfg.Performance.WorkerThreads,
 	}, e.log)
 	cfg.Server.MaxBodyMemoryBytes = memory.Bodies
-	why := o.modelWhy
-	if o.model.Embedded() {
+	why := o.ModelWhy
+	if o.Model.Embedded() {
 		why = "this is the small demo model, which knows drawings and not photographs: " + why
 	}
 	e.Engine, err = clip.New(cfg.CLIP.Engine, cfg.Performance, clip.Parts{
-		Model: o.model.Manifest, ModelWhy: why,
-		Tokenize: func(text string) ([]int32, bool) { return o.tokenizer.EncodeCut(text, o.model.ContextLength) },
-		Images:   encoders.images, Texts: encoders.texts, NPU: encoders.device, BackendWhy: encoders.why, Encoders: encoders,
+		Model: o.Model.Manifest, ModelWhy: why,
+		Tokenize: func(text string) ([]int32, bool) { return o.Tokenizer.EncodeCut(text, o.Model.ContextLength) },
+		Images:   encoders.Images, Texts: encoders.Texts, NPU: encoders.Device, BackendWhy: encoders.Why, Encoders: encoders,
 		Store:  store,
 		Budget: decode.NewBudget(memory.Images, memory.Runtime, cfg.Performance.WorkerThreads, cfg.Performance.MaxQueueSize),
 	})
@@ -97,18 +96,6 @@ func (e *engine) open(o opener, encoders *encoders, state string) error {
 		return errors.Join(err, store.Close())
 	}
 	return nil
-}
-
-// fits refuses numbers of the configuration that are not the model's.
-func fits(cfg configs.Config, m hailo.Manifest) error {
-	check := func(field string, want, have int) error {
-		if want == 0 || want == have {
-			return nil
-		}
-		return usageError{fmt.Errorf("clip.%s: %d, but model %s has %d; 0 takes the model's", field, want, m.Name, have)}
-	}
-	return errors.Join(check("embedding_dimension", cfg.CLIP.EmbeddingDimension, m.EmbeddingDimension),
-		check("image_size", cfg.CLIP.ImageSize, m.ImageSize))
 }
 
 // precompute encodes the prompts of text_embedding.prompt_file, in mode precomputed, beside the

@@ -7,13 +7,13 @@ import (
 	"strings"
 
 	"hailoclip/configs"
-	"hailoclip/hailo"
-	"hailoclip/hailo/doctor"
+	"hailoclip/hailo/device"
+	"hailoclip/hailo/model"
 	"hailoclip/hailo/onnx"
 )
 
 // systemStateDir is where the state of the service is when systemd runs it.
-const systemStateDir = doctor.ServiceState
+const systemStateDir = device.ServiceState
 
 // globals are the flags of every command.
 type globals struct {
@@ -58,12 +58,16 @@ func (g *globals) place(flags ...configs.Override) (p place, err error) {
 }
 
 // model is the configured model.
-func (g *globals) model() (*hailo.Model, place, error) {
+func (g *globals) model() (*model.Model, place, error) {
 	p, err := g.place()
 	if err != nil {
 		return nil, p, err
 	}
-	m, _, err := resolveModel(p.cfg, p.state)
+	store, err := openStore(p.state)
+	if err != nil {
+		return nil, p, err
+	}
+	m, _, err := store.Resolve(p.cfg.CLIP.Model)
 	return m, p, err
 }
 

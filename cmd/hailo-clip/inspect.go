@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"image"
 	"image/color"
@@ -12,7 +13,9 @@ import (
 	"slices"
 	"strings"
 
-	"hailoclip/hailo"
+	"hailoclip/hailo/model"
+	"hailoclip/hailo/safefile"
+	"hailoclip/hailo/token"
 	"hailoclip/stages/decode"
 	"hailoclip/stages/resize"
 )
@@ -70,11 +73,7 @@ func writePNG(name string, pixels []byte, size int) error {
 	if err != nil {
 		return err
 	}
-	if err := png.Encode(f, m); err != nil {
-		f.Close()
-		return err
-	}
-	return f.Close()
+	return errors.Join(png.Encode(f, m), f.Close())
 }
 
 type inspectTokensCmd struct {
@@ -101,7 +100,7 @@ func (c *inspectTokensCmd) Run(g *globals) error {
 	}
 	type result struct {
 		Text   string        `json:"text"`
-		Tokens []hailo.Piece `json:"tokens"`
+		Tokens []token.Piece `json:"tokens"`
 	}
 	for _, text := range c.Text {
 		r := result{text, tokenizer.Pieces(tokenizer.Encode(text))}
@@ -116,26 +115,26 @@ func (c *inspectTokensCmd) Run(g *globals) error {
 			cut = fmt.Sprintf(", cut to %d for the model", context)
 		}
 		fmt.Fprintf(stdout, "%q: %d tokens%s\n", text, len(r.Tokens), cut)
-		var pieces []string
+		width := 1
 		for _, p := range r.Tokens {
-			pieces = append(pieces, p.Piece)
+			width = max(width, longest([]string{p.Piece}))
 		}
-		for i, p := range r.Tokens {
-			fmt.Fprintf(stdout, "  %s  %6d\n", pad(pieces[i], longest(pieces)), p.ID)
+		for _, p := range r.Tokens {
+			fmt.Fprintf(stdout, "  %s  %6d\n", pad(p.Piece, width), p.ID)
 		}
 	}
 	return nil
 }
 
 // tokenizer is the one of --tokenizer, or the model's with its context length.
-func (c *inspectTokensCmd) tokenizer(g *globals) (*hailo.Tokenizer, int, error) {
+func (c *inspectTokensCmd) tokenizer(g *globals) (*token.Tokenizer, int, error) {
 	if c.Tokenizer != "" {
-		f, err := hailo.OpenRegular(c.Tokenizer)
+		f, err := safefile.OpenRegular(c.Tokenizer)
 		if err != nil {
 			return nil, 0, err
 		}
 		defer f.Close()
-		t, err := hailo.LoadTokenizer(bufio.NewReader(f), hailo.Tokens{Start: "<|startoftext|>", End: "<|endoftext|>"})
+		t, err := token.Load(bufio.NewReader(f), token.CLIP)
 		if err != nil {
 			return nil, 0, fmt.Errorf("%s: %w", c.Tokenizer, err)
 		}
@@ -152,7 +151,7 @@ func (c *inspectTokensCmd) tokenizer(g *globals) (*hailo.Tokenizer, int, error) 
 // maxTexts bounds what tokenizeJSON reads.
 const maxTexts = 64 << 20
 
-func tokenizeJSON(in io.Reader, out io.Writer, t *hailo.Tokenizer) error {
+func tokenizeJSON(in io.Reader, out io.Writer, t *token.Tokenizer) error {
 	b, err := io.ReadAll(io.LimitReader(in, maxTexts+1))
 	if err != nil {
 		return err
@@ -180,19 +179,18 @@ func (c *inspectModelCmd) Run(g *globals) error {
 	if err != nil {
 		return err
 	}
-	cfg, state := p.cfg, p.state
-	store, err := openStore(state)
+	store, err := openStore(p.state)
 	if err != nil {
 		return err
 	}
-	model, why, err := store.Resolve(cfg.CLIP.Model)
+	resolved, why, err := store.Resolve(p.cfg.CLIP.Model)
 	if err != nil {
 		return err
 	}
 	if c.JSON {
-		return printJSON(stdout, model.Manifest)
+		return printJSON(stdout, resolved.Manifest)
 	}
-	m := model.Manifest
+	m := resolved.Manifest
 	fmt.Fprintf(stdout, "%s (%s)\n", m.Name, why)
 	if m.Description != "" {
 		fmt.Fprintf(stdout, "  %s\n", m.Description)
@@ -205,7 +203,7 @@ func (c *inspectModelCmd) Run(g *globals) error {
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(all, func(in hailo.Installed) bool { return in.Manifest.Name == m.Name })
+	i := slices.IndexFunc(all, func(in model.Installed) bool { return in.Manifest.Name == m.Name })
 	for _, f := range all[i].Files {
 		fmt.Fprintln(stdout, "  "+strings.Join(fileLine(f), "  "))
 	}

@@ -17,8 +17,9 @@ import (
 	"github.com/alecthomas/kong"
 
 	"hailoclip/configs"
-	"hailoclip/hailo"
+	"hailoclip/hailo/model"
 	"hailoclip/hailo/onnx"
+	"hailoclip/hailo/open"
 )
 
 // version is set by the Makefile.
@@ -154,6 +155,7 @@ func exitCode(ctx context.Context, err error) int {
 	}
 	var code exitError
 	var usage usageError
+	var unfit open.ConfigError
 	switch {
 	case err == nil:
 		return exitOK
@@ -166,9 +168,9 @@ func exitCode(ctx context.Context, err error) int {
 	}
 	complain("hailo-clip: %v", err)
 	switch {
-	case errors.As(err, &usage), errors.Is(err, hailo.ErrUnknownModel):
+	case errors.As(err, &usage), errors.As(err, &unfit), errors.Is(err, model.ErrUnknown):
 		return exitUsage
-	case errors.Is(err, onnx.ErrNoLibrary), errors.Is(err, hailo.ErrNotInstalled):
+	case errors.Is(err, onnx.ErrNoLibrary), errors.Is(err, model.ErrNotInstalled):
 		return exitMissing
 	}
 	return exitFailed

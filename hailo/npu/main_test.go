@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 			}
 			args = strings.Fields(string(b))
 		}
-		os.Exit(sim.Main(args, sim.Encoders{}))
+		os.Exit(sim.Main(args, nil))
 	}
 	goleak.VerifyTestMain(m)
 }

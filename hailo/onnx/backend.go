@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 
 	"hailoclip/hailo"
+	"hailoclip/hailo/model"
 )
 
 // textBatch is how many texts one run takes at most, where the model does not fix it.
@@ -25,7 +26,7 @@ const textBatch = 8
 // Backend is CLIP on the CPU. Open makes it; it must be closed.
 type Backend struct {
 	info   hailo.Info
-	model  hailo.Manifest
+	model  model.Manifest
 	frames *hailo.Frames
 	colour *normaliser
 
@@ -45,7 +46,7 @@ var _ hailo.Backend = (*Backend)(nil)
 // The backend has frames pictures in its pool. Where the model has no image encoder for the CPU,
 // it is for text only: EncodeImages fails. libraryDirs are where Fetch may have put the library.
 // Errors: ErrNoLibrary, or what is wrong with the model.
-func Open(c Config, m *hailo.Model, frames int, libraryDirs ...string) (*Backend, error) {
+func Open(c Config, m *model.Model, frames int, libraryDirs ...string) (*Backend, error) {
 	library, err := Load(c.Library, libraryDirs...)
 	if err != nil {
 		return nil, err
@@ -59,12 +60,12 @@ func Open(c Config, m *hailo.Model, frames int, libraryDirs ...string) (*Backend
 
 // encoders is what Open needs of a model.
 type encoders struct {
-	manifest    hailo.Manifest
+	manifest    model.Manifest
 	image, text source // of one name: a whole CLIP model, in one session
 	digest      string // of the text encoder
 }
 
-func newEncoders(m *hailo.Model) (e encoders, err error) {
+func newEncoders(m *model.Model) (e encoders, err error) {
 	if m.CPU == nil || !m.Has(m.CPU.Text) {
 		return e, fmt.Errorf("model %s has no text encoder for the CPU", m.Name)
 	}
@@ -83,7 +84,7 @@ func newEncoders(m *hailo.Model) (e encoders, err error) {
 	return e, err
 }
 
-func newSource(m *hailo.Model, name string) (source, error) {
+func newSource(m *model.Model, name string) (source, error) {
 	path, onDisk := m.Path(name)
 	if onDisk {
 		return source{name: name, path: path}, nil
@@ -95,7 +96,7 @@ func newSource(m *hailo.Model, name string) (source, error) {
 // textFiles lists all that decides the vector of a text: the tokenizer, the encoder, and the
 // files that hold its weights, which are called model.onnx_data, model.onnx_data_1 ... or
 // model.onnx.data beside model.onnx.
-func textFiles(m hailo.Manifest) []string {
+func textFiles(m model.Manifest) []string {
 	list := []string{m.Tokenizer, m.CPU.Text}
 	for _, name := range slices.Sorted(maps.Keys(m.Files)) {
 		if rest, ok := strings.CutPrefix(name, m.CPU.Text); ok && (strings.HasPrefix(rest, "_data") || rest == ".data") {

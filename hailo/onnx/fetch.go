@@ -15,7 +15,7 @@ import (
 	"runtime"
 	"strings"
 
-	"hailoclip/hailo"
+	"hailoclip/hailo/safefile"
 )
 
 // FetchVersion is the version of ONNX Runtime that Fetch installs.
@@ -117,7 +117,7 @@ func fetch(ctx context.Context, o FetchOptions, b build) (string, error) {
 	if installed(path, b) {
 		return path, nil
 	}
-	if err := hailo.MakeFolder(o.Dir); err != nil {
+	if err := safefile.MakeFolder(o.Dir); err != nil {
 		return "", err
 	}
 	errNPM := fetchNPM(ctx, o, b, path)
@@ -230,7 +230,7 @@ func note(path, digest string) error {
 }
 
 func fileDigest(path string) (string, error) {
-	f, err := hailo.OpenRegular(path)
+	f, err := safefile.OpenRegular(path)
 	if err != nil {
 		return "", err
 	}

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"hailoclip/hailo"
+	"hailoclip/hailo/safefile"
 )
 
 // releaseURL is the vendor's release page.
@@ -50,8 +50,8 @@ func fetchRelease(ctx context.Context, o FetchOptions, b build, path string) err
 
 // openPart opens the file that a download goes to, for this process alone until it is closed.
 func openPart(path string) (*os.File, error) {
-	f, err := hailo.OpenOwn(path, os.O_RDWR)
-	if errors.Is(err, hailo.ErrForeign) {
+	f, err := safefile.OpenOwn(path, os.O_RDWR)
+	if errors.Is(err, safefile.ErrForeign) {
 		err = fmt.Errorf("%w; remove it", err)
 	}
 	if err != nil {

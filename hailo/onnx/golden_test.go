@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"hailoclip/hailo"
+	"hailoclip/hailo/model"
 	"hailoclip/hailo/onnx"
 	"hailoclip/stages/decode"
 	"hailoclip/stages/resize"
@@ -26,14 +27,14 @@ func TestGoldenImages(t *testing.T) {
 		}
 		t.Skip("no ONNX Runtime: ", err)
 	}
-	var manifest hailo.Manifest
+	var manifest model.Manifest
 	readJSON(t, "../demo/manifest.json", &manifest)
-	manifest.Tokenizer, manifest.CPU = "tokenizer.json", &hailo.CPUFiles{Image: "vision_model.onnx", Text: "text_model.onnx"}
+	manifest.Tokenizer, manifest.CPU = "tokenizer.json", &model.CPUFiles{Image: "vision_model.onnx", Text: "text_model.onnx"}
 	var golden struct {
 		Images map[string][]float32 `json:"images"`
 	}
 	readJSON(t, "../demo/golden.json", &golden)
-	model, err := hailo.EmbeddedModel(manifest, os.DirFS("../demo"))
+	model, err := model.Embedded(manifest, os.DirFS("../demo"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"hailoclip/hailo"
+	"hailoclip/hailo/model"
 )
 
 // The names that Hugging Face's exports of CLIP give to inputs and outputs.
@@ -31,7 +31,7 @@ type layout struct {
 const maxFixedBatch = 256 // a model with more in a run is no model of ours, and needs huge buffers
 
 // newLayout reads the layout of a session and refuses what we could not fill or understand.
-func newLayout(s *session, m hailo.Manifest) (layout, error) {
+func newLayout(s *session, m model.Manifest) (layout, error) {
 	var l layout
 	size, dim := int64(m.ImageSize), int64(m.EmbeddingDimension)
 	for _, p := range s.inputs {

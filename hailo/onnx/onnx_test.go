@@ -17,6 +17,7 @@ import (
 
 	"hailoclip/hailo"
 	"hailoclip/hailo/backendtest"
+	"hailoclip/hailo/model"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -72,7 +73,7 @@ func file(path string) source { return source{name: filepath.Base(path), path: p
 // tiny is a model of testdata, as text encoder and, if image is not "", as image encoder.
 func tiny(text, image string) encoders {
 	e := encoders{
-		manifest: hailo.Manifest{EmbeddingDimension: 8, ImageSize: 4, ContextLength: 6, Std: [3]float32{1, 1, 1}},
+		manifest: model.Manifest{EmbeddingDimension: 8, ImageSize: 4, ContextLength: 6, Std: [3]float32{1, 1, 1}},
 		text:     file("testdata/" + text),
 		digest:   "tiny",
 	}
@@ -153,15 +154,15 @@ func TestConformance(t *testing.T) {
 	}
 }
 
-// The model as the program has it: found, read and named by hailo.Model.
+// The model as the program has it: found, read and named by model.Model.
 func TestOpenModel(t *testing.T) {
 	m := demo(t).manifest
-	m.Tokenizer, m.CPU = "tokenizer.json", &hailo.CPUFiles{Image: "vision_model.onnx", Text: "text_model.onnx"}
-	model, err := hailo.EmbeddedModel(m, os.DirFS("../demo"))
+	m.Tokenizer, m.CPU = "tokenizer.json", &model.CPUFiles{Image: "vision_model.onnx", Text: "text_model.onnx"}
+	demo, err := model.Embedded(m, os.DirFS("../demo"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := Open(Config{Library: native(t), Threads: 2}, model, 3)
+	b, err := Open(Config{Library: native(t), Threads: 2}, demo, 3)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,10 +173,10 @@ func TestOpenModel(t *testing.T) {
 		t.Errorf("%+v, %d frames", i, b.Frames().Len())
 	}
 	m.CPU = nil
-	if model, err = hailo.EmbeddedModel(m, os.DirFS("../demo")); err != nil {
+	if demo, err = model.Embedded(m, os.DirFS("../demo")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(Config{Library: native(t)}, model, 3); err == nil || !strings.Contains(err.Error(), "no text encoder for the CPU") {
+	if _, err := Open(Config{Library: native(t)}, demo, 3); err == nil || !strings.Contains(err.Error(), "no text encoder for the CPU") {
 		t.Error("a model for the NPU alone: ", err)
 	}
 }
@@ -416,9 +417,9 @@ func TestSharePanic(t *testing.T) {
 }
 
 func TestTextFiles(t *testing.T) {
-	m := hailo.Manifest{Tokenizer: "t.json", CPU: &hailo.CPUFiles{Image: "v.onnx", Text: "a.onnx"}, Files: map[string]hailo.File{}}
+	m := model.Manifest{Tokenizer: "t.json", CPU: &model.CPUFiles{Image: "v.onnx", Text: "a.onnx"}, Files: map[string]model.File{}}
 	for _, name := range []string{"t.json", "v.onnx", "v.onnx_data", "a.onnx", "a.onnx.data", "a.onnx_data", "a.onnx_data_1", "a.onnx.txt", "a.onn", "ba.onnx_data"} {
-		m.Files[name] = hailo.File{}
+		m.Files[name] = model.File{}
 	}
 	want := []string{"t.json", "a.onnx", "a.onnx.data", "a.onnx_data", "a.onnx_data_1"}
 	if got := textFiles(m); !slices.Equal(got, want) {

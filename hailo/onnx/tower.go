@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"context"
 
-	"hailoclip/hailo"
+	"hailoclip/hailo/model"
 )
 
 // tower is one encoder: a session and what it takes. Two towers may share a session.
@@ -19,7 +19,7 @@ type tower struct {
 }
 
 // newTower loads src, unless its session is there already, and checks that it gives output.
-func newTower(l *Library, shared *session, src source, output string, m hailo.Manifest) (*tower, error) {
+func newTower(l *Library, shared *session, src source, output string, m model.Manifest) (*tower, error) {
 	s := shared
 	if s == nil {
 		var err error

@@ -29,8 +29,11 @@ type Config struct {
 	ContextLength int          // rows of the text input and output
 	Width         int          // numbers in such a row
 	Output        uint32       // format of both outputs; the text input is UINT16, as in the HEF
+	Vectors       string       // hash, or model: Encoders compute them
 	Encoders      Encoders
 	Faults        *Faults
+
+	format, control string // of the flags: Output, and where faults are taken
 }
 
 // Encoders compute real vectors, of any length; nil: Vector does. They get what the host put

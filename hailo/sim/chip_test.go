@@ -274,23 +274,25 @@ func TestFaultsHelp(t *testing.T) {
 }
 
 func TestFlags(t *testing.T) {
-	c, control, err := parse([]string{"--control", "/tmp/x", "--output", "float32", "--image-run", "1ms", "--fault", "slow=2"}, Encoders{}, NewFaults(nil))
-	if err != nil || control != "/tmp/x" || c.Output != npu.FormatFloat32 || c.Cost[0].Run != time.Millisecond ||
+	c, err := Parse([]string{"--control", "/tmp/x", "--output", "float32", "--image-run", "1ms", "--fault", "slow=2"}, NewFaults(nil))
+	if err != nil || c.control != "/tmp/x" || c.TextVectors() != "hash/float32" || c.Output != npu.FormatFloat32 || c.Cost[0].Run != time.Millisecond ||
 		c.Cost[1].Frame != 8700*time.Microsecond || c.Width != 512 || c.Faults.factor() != 2 {
 		t.Errorf("%+v, %v", c, err)
 	}
 	for want, args := range map[string][]string{
 		"output \"int4\"":   {"--output", "int4"},
-		"no real encoders":  {"--vectors", "model"},
 		"vectors \"x\"":     {"--vectors", "x"},
 		"width 0":           {"--width", "0"},
 		"no time":           {"--image-run", "-1ms"},
 		"unknown":           {"--fault", "x"},
 		"flag provided but": {"--nonsense"},
 	} {
-		if _, _, err := parse(args, Encoders{}, NewFaults(nil)); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := Parse(args, NewFaults(nil)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v", args, err)
 		}
+	}
+	if err := run([]string{"--vectors", "model"}, nil); err == nil || !strings.Contains(err.Error(), "no real encoders") {
+		t.Error(err)
 	}
 }
 

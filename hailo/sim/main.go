@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -17,28 +18,42 @@ import (
 	"hailoclip/hailo/npu"
 )
 
-// Main is the command npu-sim: a worker process with the descriptors that package npu gives
-// it. The encoders are used with --vectors model. It returns the exit code.
-func Main(args []string, encoders Encoders) int {
+// Main is the command npu-sim: a worker process with the descriptors that package npu gives it. With --vectors=model it
+// opens the encoders; nil: there are none. It returns the exit code.
+func Main(args []string, encoders func() (Encoders, error)) int {
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM) // we end with our socket
-	faults := NewFaults(func() { _ = unix.Kill(os.Getpid(), unix.SIGKILL) })
-	config, control, err := parse(args, encoders, faults)
-	if errors.Is(err, flag.ErrHelp) {
-		return 0
-	}
-	if err == nil {
-		err = serve(config, control)
-	}
-	if err != nil {
+	if err := run(args, encoders); err != nil {
 		fmt.Fprintln(os.Stderr, "simulated chip:", err)
 		return 1
 	}
 	return 0
 }
 
-// parse reads the flags. Their defaults are clip_vit_b_32 on a Hailo-10H.
-func parse(args []string, encoders Encoders, faults *Faults) (Config, string, error) {
-	c := Config{Faults: faults}
+func run(args []string, encoders func() (Encoders, error)) error {
+	c, err := Parse(args, NewFaults(func() { _ = unix.Kill(os.Getpid(), unix.SIGKILL) }))
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fs := flags(&c)
+		fs.SetOutput(os.Stdout)
+		fmt.Println("The simulated chip: a worker process that hailo-clip starts, with sim.arguments of the\nconfiguration as further flags.")
+		fmt.Println()
+		fs.PrintDefaults()
+		fmt.Print("\n" + faultsHelp)
+		return nil
+	case err != nil:
+		return err
+	case c.Vectors == "model" && encoders == nil:
+		return errors.New("vectors model: no real encoders here")
+	case c.Vectors == "model":
+		if c.Encoders, err = encoders(); err != nil {
+			return err
+		}
+	}
+	return serve(c)
+}
+
+// flags are those of npu-sim, into c. Their defaults are clip_vit_b_32 on a Hailo-10H.
+func flags(c *Config) *flag.FlagSet {
 	fs := flag.NewFlagSet("npu-sim", flag.ContinueOnError)
 	fs.DurationVar(&c.Cost[npu.ImageModel].Run, "image-run", 12500*time.Microsecond, "time of an image run, besides its frames")
 	fs.DurationVar(&c.Cost[npu.ImageModel].Frame, "image-frame", 1420*time.Microsecond, "time of each image in a run")
@@ -48,56 +63,46 @@ func parse(args []string, encoders Encoders, faults *Faults) (Config, string, er
 	fs.IntVar(&c.Dimension, "dimension", 512, "numbers in an image embedding")
 	fs.IntVar(&c.ContextLength, "context-length", 77, "tokens of a text")
 	fs.IntVar(&c.Width, "width", 512, "numbers in a token embedding")
-	format := fs.String("output", "uint8", "format of the outputs: uint8, uint16 or float32")
-	vectors := fs.String("vectors", "hash", "hash: from the bytes of the input; model: from the real encoders")
-	control := fs.String("control", "", "unix socket that takes faults, one a line")
-	fs.Func("fault", "a `fault` from the start on, see below; may be repeated", faults.Command)
+	fs.StringVar(&c.format, "output", "uint8", "format of the outputs: uint8, uint16 or float32")
+	fs.StringVar(&c.Vectors, "vectors", "hash", "hash: from the bytes of the input; model: from the real encoders")
+	fs.StringVar(&c.control, "control", "", "unix socket that takes faults, one a line")
+	fs.Func("fault", "a `fault` from the start on, see below; may be repeated", func(s string) error { return c.Faults.Command(s) })
 	fs.SetOutput(io.Discard) // a wrong flag is one line in the host's log and not the whole help
-	if err := fs.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			fs.SetOutput(os.Stdout)
-			fmt.Println("The simulated chip: a worker process that hailo-clip starts, with sim.arguments of the\nconfiguration as further flags.")
-			fmt.Println()
-			fs.PrintDefaults()
-			fmt.Print("\n" + faultsHelp)
-		}
-		return c, "", err
+	return fs
+}
+
+// Parse reads the flags of npu-sim, and has no other effect than on faults. flag.ErrHelp is for --help.
+func Parse(args []string, faults *Faults) (Config, error) {
+	c := Config{Faults: faults}
+	if err := flags(&c).Parse(args); err != nil {
+		return c, err
 	}
-	switch *format {
-	case "uint8":
-		c.Output = npu.FormatUint8
-	case "uint16":
-		c.Output = npu.FormatUint16
-	case "float32":
-		c.Output = npu.FormatFloat32
-	default:
-		return c, "", fmt.Errorf("output %q, want uint8, uint16 or float32", *format)
+	formats := map[string]uint32{"uint8": npu.FormatUint8, "uint16": npu.FormatUint16, "float32": npu.FormatFloat32}
+	var ok bool
+	if c.Output, ok = formats[c.format]; !ok {
+		return c, fmt.Errorf("output %q, want uint8, uint16 or float32", c.format)
 	}
-	switch *vectors {
-	case "hash":
-	case "model":
-		if encoders.Image == nil || encoders.Text == nil {
-			return c, "", errors.New("vectors model: no real encoders here")
-		}
-		c.Encoders = encoders
-	default:
-		return c, "", fmt.Errorf("vectors %q, want hash or model", *vectors)
+	if c.Vectors != "hash" && c.Vectors != "model" {
+		return c, fmt.Errorf("vectors %q, want hash or model", c.Vectors)
 	}
 	for name, n := range map[string]int{"image-size": c.ImageSize, "dimension": c.Dimension, "context-length": c.ContextLength, "width": c.Width} {
 		if n < 1 || n > 1024 {
-			return c, "", fmt.Errorf("%s %d is out of bounds: 1 to 1024", name, n)
+			return c, fmt.Errorf("%s %d is out of bounds: 1 to 1024", name, n)
 		}
 	}
 	for _, cost := range c.Cost {
 		if cost.Run < 0 || cost.Frame < 0 {
-			return c, "", errors.New("a run cannot take less than no time")
+			return c, errors.New("a run cannot take less than no time")
 		}
 	}
-	return c, *control, nil
+	return c, nil
 }
 
-func serve(config Config, control string) error {
-	if control != "" {
+// TextVectors names what decides the vectors of a text; those of chips that differ in it must not mix.
+func (c Config) TextVectors() string { return strings.TrimSuffix(c.Vectors+"/"+c.format, "/uint8") }
+
+func serve(config Config) error {
+	if control := config.control; control != "" {
 		_ = os.Remove(control) // of the worker before us
 		l, err := net.Listen("unix", control)
 		if err != nil {

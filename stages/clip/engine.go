@@ -11,6 +11,7 @@ import (
 
 	"hailoclip/cache"
 	"hailoclip/hailo"
+	"hailoclip/hailo/model"
 	"hailoclip/hailo/npu"
 	"hailoclip/pipeline"
 	"hailoclip/pipeline/fair"
@@ -36,7 +37,7 @@ func (c Config) Validate() error {
 
 // Parts is what an engine works with, opened. All but NPU and the reasons is needed.
 type Parts struct {
-	Model    hailo.Manifest
+	Model    model.Manifest
 	ModelWhy string // why this model, and what it is not good for; for people, may be ""
 
 	// Tokenize returns what the text encoders read: start token, text, end token, cut to the model's context length.

@@ -25,6 +25,7 @@ import (
 
 	"hailoclip/cache"
 	"hailoclip/hailo"
+	"hailoclip/hailo/model"
 	"hailoclip/pipeline"
 	"hailoclip/pipeline/fair"
 	"hailoclip/stages"
@@ -111,7 +112,7 @@ func newEngine(t testing.TB, d *device, texts ...hailo.Backend) *Engine {
 			Decode: decode.Config{MaxPixels: 1 << 20, JPEGScale: decode.ScaleExact}, Resize: resize.Config{Fit: resize.FitCrop}}},
 		pipeline.Config{WorkerThreads: 2, MaxQueueSize: 3},
 		Parts{
-			Model: hailo.Manifest{Name: "colours", ImageSize: size, EmbeddingDimension: 3, LogitScale: 10},
+			Model: model.Manifest{Name: "colours", ImageSize: size, EmbeddingDimension: 3, LogitScale: 10},
 			Tokenize: func(text string) (tokens []int32, cut bool) {
 				for _, b := range []byte(text) {
 					tokens = append(tokens, int32(b))
