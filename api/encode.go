@@ -9,15 +9,8 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"hailoclip/cache"
-	"hailoclip/stages"
+	"hailoclip/stages/clip"
 )
-
-// answerWork is setJSON for a request with work in it, with a header that says what took how long.
-func answerWork(ctx *fasthttp.RequestCtx, w *work, build func([]byte) []byte) {
-	start := time.Now()
-	setJSON(ctx, build)
-	serverTiming(ctx, w, time.Since(start))
-}
 
 // setJSON builds the body of the answer in the buffer that the response already has.
 func setJSON(ctx *fasthttp.RequestCtx, build func([]byte) []byte) {
@@ -36,24 +29,30 @@ func appendError(b []byte, o outcome, id string) []byte {
 	return append(b, '}')
 }
 
-// classification is the answer of /v1/classify.
-type classification struct {
-	prompts    []string
-	vectors    []cache.Vector // of the prompts
-	matches    []stages.Match
-	logitScale float64
-	inference  time.Duration
-	model, id  string
+// answer answers a request that was worked on with fields and what every good answer ends with. A header says what took
+// how long.
+func (s *Server) answer(ctx *fasthttp.RequestCtx, x *exchange, w *work, fields func(b []byte, took time.Duration) []byte) {
+	start := time.Now()
+	setJSON(ctx, func(b []byte) []byte {
+		b = fields(append(b, '{'), start.Sub(w.began))
+		b = append(b, `,"model":`...)
+		b = appendString(b, s.svc.Engine.Model())
+		b = append(b, `,"request_id":`...)
+		b = appendString(b, x.id)
+		return append(b, '}')
+	})
+	serverTiming(ctx, w, time.Since(start))
 }
 
-func (c *classification) appendJSON(b []byte) []byte {
-	b = append(b, `{"classifications":[`...)
-	for i, m := range c.matches {
+// appendClassification appends the fields of an answer of /v1/classify.
+func appendClassification(b []byte, prompts []string, r *clip.Result, logitScale float64, took time.Duration) []byte {
+	b = append(b, `"classifications":[`...)
+	for i, m := range r.Matches {
 		if i > 0 {
 			b = append(b, ',')
 		}
 		b = append(b, `{"text":`...)
-		b = appendString(b, c.prompts[m.Prompt])
+		b = appendString(b, prompts[m.Prompt])
 		b = append(b, `,"score":`...)
 		b = appendFloat(b, m.Score)
 		b = append(b, `,"rank":`...)
@@ -62,56 +61,36 @@ func (c *classification) appendJSON(b []byte) []byte {
 		b = appendFloat(b, m.Cosine)
 		b = append(b, `,"probability":`...)
 		b = appendFloat(b, m.Probability)
-		if c.vectors[m.Prompt].Truncated {
+		if r.Prompts.Rows[m.Prompt].Truncated {
 			b = append(b, `,"truncated":true`...)
 		}
 		b = append(b, '}')
 	}
 	b = append(b, `],"inference_time_ms":`...)
-	b = appendMillis(b, c.inference)
+	b = appendMillis(b, took)
 	b = append(b, `,"logit_scale":`...)
-	b = appendFloat(b, c.logitScale)
-	return appendTail(b, c.model, c.id)
+	return appendFloat(b, logitScale)
 }
 
-// embedding is the answer of /v1/embed/image and /v1/embed/text.
-type embedding struct {
-	vector    []float32
-	text      bool // has tokens and truncated
-	tokens    int
-	truncated bool
-	inference time.Duration
-	model, id string
-}
-
-func (e *embedding) appendJSON(b []byte) []byte {
-	b = append(b, `{"embedding":[`...)
-	for i, v := range e.vector {
+// appendEmbedding appends the fields of an answer of /v1/embed/image, and with text of /v1/embed/text.
+func appendEmbedding(b []byte, vector []float32, text *cache.Vector, took time.Duration) []byte {
+	b = append(b, `"embedding":[`...)
+	for i, v := range vector {
 		if i > 0 {
 			b = append(b, ',')
 		}
 		b = strconv.AppendFloat(b, float64(v), 'g', -1, 32)
 	}
 	b = append(b, `],"dimension":`...)
-	b = strconv.AppendInt(b, int64(len(e.vector)), 10)
-	if e.text {
+	b = strconv.AppendInt(b, int64(len(vector)), 10)
+	if text != nil {
 		b = append(b, `,"tokens":`...)
-		b = strconv.AppendInt(b, int64(e.tokens), 10)
+		b = strconv.AppendInt(b, int64(text.Tokens), 10)
 		b = append(b, `,"truncated":`...)
-		b = strconv.AppendBool(b, e.truncated)
+		b = strconv.AppendBool(b, text.Truncated)
 	}
 	b = append(b, `,"inference_time_ms":`...)
-	b = appendMillis(b, e.inference)
-	return appendTail(b, e.model, e.id)
-}
-
-// appendTail appends what ends every good answer.
-func appendTail(b []byte, model, id string) []byte {
-	b = append(b, `,"model":`...)
-	b = appendString(b, model)
-	b = append(b, `,"request_id":`...)
-	b = appendString(b, id)
-	return append(b, '}')
+	return appendMillis(b, took)
 }
 
 // appendFloat appends the shortest number that reads back as f, which must be finite.

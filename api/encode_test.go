@@ -11,6 +11,7 @@ import (
 
 	"hailoclip/cache"
 	"hailoclip/stages"
+	"hailoclip/stages/clip"
 )
 
 func checkString(t *testing.T, s string) {
@@ -68,35 +69,35 @@ func TestAppendNumbers(t *testing.T) {
 
 // TestAnswers reads what the encoder wrote with encoding/json.
 func TestAnswers(t *testing.T) {
-	c := classification{
-		prompts: []string{"a", "b \"<ü>\"", "\xff"}, vectors: []cache.Vector{{}, {Truncated: true}, {}},
-		matches:    []stages.Match{{Prompt: 1, Cosine: 0.25, Probability: 0.9999999, Score: 0.9999999}, {Prompt: 2, Cosine: -1e-9, Score: 5e-324}},
-		logitScale: 100, inference: 1500 * time.Microsecond, model: "m", id: "i",
-	}
+	prompts := []string{"a", "b \"<ü>\"", "\xff"}
+	r := clip.Result{Prompts: &cache.Prompts{Rows: []cache.Vector{{}, {Truncated: true}, {}}}}
+	r.Matches = []stages.Match{{Prompt: 1, Cosine: 0.25, Probability: 0.9999999, Score: 0.9999999}, {Prompt: 2, Cosine: -1e-9, Score: 5e-324}}
+	b := appendClassification([]byte("{"), prompts, &r, 100, 1500*time.Microsecond)
 	var a classifyAnswer
-	reply{body: c.appendJSON(nil)}.into(t, &a)
+	reply{body: append(b, '}')}.into(t, &a)
 	got := a.Classifications
-	if len(got) != 2 || got[0].Text != c.prompts[1] || got[0].Rank != 1 || !got[0].Truncated || got[0].Score != 0.9999999 ||
+	if len(got) != 2 || got[0].Text != prompts[1] || got[0].Rank != 1 || !got[0].Truncated || got[0].Score != 0.9999999 ||
 		got[1].Text != "\ufffd" || got[1].Rank != 2 || got[1].Truncated || got[1].Score != 5e-324 || got[1].Cosine != -1e-9 ||
-		*a.InferenceTimeMS != 1.5 || a.LogitScale != 100 || a.Model != "m" || a.RequestID != "i" {
-		t.Errorf("%s", c.appendJSON(nil))
+		*a.InferenceTimeMS != 1.5 || a.LogitScale != 100 {
+		t.Errorf("%s", b)
 	}
-	c.matches = nil
-	if !strings.HasPrefix(string(c.appendJSON(nil)), `{"classifications":[],`) {
-		t.Errorf("%s", c.appendJSON(nil))
-	}
-
-	e := embedding{vector: []float32{0.1, -1e-8, math.MaxFloat32}, model: "m", id: "i"}
-	if want := `{"embedding":[0.1,-1e-08,3.4028235e+38],"dimension":3,"inference_time_ms":0,"model":"m","request_id":"i"}`; string(e.appendJSON(nil)) != want {
-		t.Errorf("%s", e.appendJSON(nil))
+	none := appendClassification(nil, nil, &clip.Result{}, 1, 0)
+	vector := appendEmbedding(nil, []float32{0.1, -1e-8, math.MaxFloat32}, nil, 0)
+	for got, want := range map[string]string{
+		string(none):   `"classifications":[],"inference_time_ms":0,"logit_scale":1`,
+		string(vector): `"embedding":[0.1,-1e-08,3.4028235e+38],"dimension":3,"inference_time_ms":0`,
+	} {
+		if got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
 	}
 }
 
 func BenchmarkEncodeEmbedding(b *testing.B) {
-	e := embedding{vector: testVector("x"), model: testModel, id: newRequestID()}
+	vector := testVector("x")
 	var out []byte
 	b.ReportAllocs()
 	for b.Loop() {
-		out = e.appendJSON(out[:0])
+		out = appendEmbedding(out[:0], vector, nil, 0)
 	}
 }

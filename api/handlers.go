@@ -31,11 +31,9 @@ func (s *Server) classify(ctx *fasthttp.RequestCtx, x *exchange, w *work) error 
 	if err := w.ask(s.svc.Engine.Classify); err != nil {
 		return err
 	}
-	answer := classification{
-		prompts: texts, vectors: w.result.Prompts.Rows, matches: w.result.Matches, logitScale: s.svc.Engine.LogitScale(),
-		inference: time.Since(w.began), model: s.svc.Engine.Model(), id: x.id,
-	}
-	answerWork(ctx, w, answer.appendJSON)
+	s.answer(ctx, x, w, func(b []byte, took time.Duration) []byte {
+		return appendClassification(b, texts, &w.result, s.svc.Engine.LogitScale(), took)
+	})
 	return nil
 }
 
@@ -50,7 +48,7 @@ func (s *Server) embedImage(ctx *fasthttp.RequestCtx, x *exchange, w *work) erro
 	if err := w.ask(s.svc.Engine.EmbedImage); err != nil {
 		return err
 	}
-	s.answerEmbedding(ctx, x, w, embedding{vector: w.result.Embedding})
+	s.answer(ctx, x, w, func(b []byte, took time.Duration) []byte { return appendEmbedding(b, w.result.Embedding, nil, took) })
 	return nil
 }
 
@@ -66,13 +64,8 @@ func (s *Server) embedText(ctx *fasthttp.RequestCtx, x *exchange, w *work) error
 		return err
 	}
 	w.result.TextTime = time.Since(start)
-	s.answerEmbedding(ctx, x, w, embedding{vector: v.Embedding, text: true, tokens: v.Tokens, truncated: v.Truncated})
+	s.answer(ctx, x, w, func(b []byte, took time.Duration) []byte { return appendEmbedding(b, v.Embedding, &v, took) })
 	return nil
-}
-
-func (s *Server) answerEmbedding(ctx *fasthttp.RequestCtx, x *exchange, w *work, e embedding) {
-	e.inference, e.model, e.id = time.Since(w.began), s.svc.Engine.Model(), x.id
-	answerWork(ctx, w, e.appendJSON)
 }
 
 // trimmed cuts the white space around texts that are over the limit with it, which the encoder does not see

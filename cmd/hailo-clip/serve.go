@@ -120,17 +120,16 @@ func fitDescriptors(c api.Config, log *slog.Logger) (api.Config, error) {
 // lowerConnections is fitDescriptors for a limit of which others are taken.
 func lowerConnections(c api.Config, limit uint64, others int, log *slog.Logger) (api.Config, error) {
 	const remedy = "raise it (ulimit -n; LimitNOFILE in the systemd unit)"
-	wanted, needed := c.MaxConnections, func() uint64 { return uint64(c.Descriptors() + others) }
-	if needed() <= limit {
-		return c, nil
-	}
-	for needed() > limit {
+	wanted := c.MaxConnections
+	for uint64(c.Descriptors()+others) > limit {
 		if c.MaxConnections--; c.MaxConnections < 1 {
-			return c, fmt.Errorf("the process may open %d files, and the service needs %d for one connection: %s", limit, needed()+1, remedy)
+			return c, fmt.Errorf("the process may open %d files, and the service needs %d for one connection: %s", limit, c.Descriptors()+others+1, remedy)
 		}
 	}
-	log.Warn("fewer connections than server.max_connections: the process may not open so many files; "+remedy,
-		"max_connections", wanted, "lowered_to", c.MaxConnections, "open_files_limit", limit)
+	if c.MaxConnections < wanted {
+		log.Warn("fewer connections than server.max_connections: the process may not open so many files; "+remedy,
+			"max_connections", wanted, "lowered_to", c.MaxConnections, "open_files_limit", limit)
+	}
 	return c, nil
 }
 

@@ -57,6 +57,9 @@ func (e *Engine) Health() Health {
 	return h
 }
 
+// Stuck describes the stage with stuck workers that matters most; ok is false when there is none.
+func (e *Engine) Stuck() (found pipeline.Stuck, ok bool) { return e.line.Stuck() }
+
 func (e *Engine) state() (state State, status hailo.Status, stuck pipeline.Stuck) {
 	status = e.parts.Images.Status()
 	stuck, _ = e.line.Stuck()
