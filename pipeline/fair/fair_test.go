@@ -110,7 +110,7 @@ func TestCharge(t *testing.T) {
 		clear(served)
 		for range n {
 			for _, name := range names {
-				for q.addresses.waiting(name) < 2 {
+				for len(q.Of(caller(name, 1))) < 2 {
 					q.Push(caller(name, 1), name)
 				}
 			}
@@ -130,8 +130,8 @@ func TestCharge(t *testing.T) {
 	for n := range 10_000 {
 		q.Charge(string(rune(n+1000)), 1<<40)
 	}
-	if len(q.costs) > 1<<12 {
-		t.Errorf("%d addresses are remembered", len(q.costs))
+	if len(q.addresses) > maxIdle+3 {
+		t.Errorf("%d addresses are remembered", len(q.addresses))
 	}
 }
 
