@@ -18,8 +18,12 @@ import (
 // TestStages looks at what the line asks of the pipeline, and at what a job holds between two stages.
 func TestStages(t *testing.T) {
 	b := &fakeBackend{batch: 3, frames: hailo.NewHeapFrames(5, 32, 3)}
-	l := newLine(testConfig, b, 32, 2, testBudget())
-	list := l.stages(pipeline.Config{MaxQueueSize: 100, MaxWait: pipeline.Duration(time.Second)})
+	performance := pipeline.Config{WorkerThreads: 2, MaxQueueSize: 100, MaxWait: pipeline.Duration(time.Second)}
+	l, err := NewLine(testConfig, performance, b, 32, testBudget())
+	if err = errors.Join(err, l.Close(t.Context())); err != nil { // it starts again below
+		t.Fatal(err)
+	}
+	list := l.stages(performance)
 	for _, s := range list {
 		if want := map[string]time.Duration{"encode": time.Second}[s.Name]; s.MaxWait != want {
 			t.Errorf("%s waits %v, want %v", s.Name, s.MaxWait, want)
