@@ -79,7 +79,7 @@ func New[T any](hooks Hooks[T], stages ...Stage[T]) (*Pipeline[T], error) {
 // Errors: ErrQueueFull, ErrSuperseded and ErrClosed before a worker has seen it, as the policy of its lane
 // says; ErrDeadline, which wraps the cause of ctx, when ctx ended first
 // (the line still finishes or drops the job behind it); ErrClosed when Close gave up waiting;
-// otherwise what was given to Job.Fail. See Job for what may be touched afterwards.
+// otherwise what was given to Job.Fail, which for the end of ctx has its cause, too. See Job for what may be touched afterwards.
 func (p *Pipeline[T]) Do(ctx context.Context, job *Job[T]) error {
 	job.ctx, job.err, job.passed = ctx, nil, 0
 	if job.done == nil {

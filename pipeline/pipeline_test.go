@@ -69,6 +69,12 @@ func TestOutcomes(t *testing.T) {
 			cancel(gone)
 			j.Fail(gone)
 		}, ErrDeadline},
+		"its cause": {func(j *job) {
+			var cancel context.CancelCauseFunc
+			j.ctx, cancel = context.WithCancelCause(j.ctx)
+			cancel(gone)
+			j.Fail(j.ctx.Err())
+		}, gone},
 		"not its cause": {func(j *job) { j.Fail(gone) }, gone},
 	}
 	synctest.Test(t, func(t *testing.T) {

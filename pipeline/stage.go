@@ -106,7 +106,7 @@ func (l *line[T]) run(worker int, w *watch, batch []*Job[T]) (replaced bool) {
 			live = append(live, job)
 			continue
 		}
-		job.Fail(l.count(fmt.Errorf("%w before %s", ErrDeadline, l.Name)))
+		job.Fail(l.count(fmt.Errorf("before %s: %w", l.Name, job.late())))
 		l.pipeline.finish(job)
 	}
 	if len(live) == 0 {
@@ -124,7 +124,7 @@ func (l *line[T]) run(worker int, w *watch, batch []*Job[T]) (replaced bool) {
 			l.door.charge(job.Lane, end.Sub(start)/time.Duration(len(live)))
 		}
 		if stuck { // it was answered long ago, and the next stage may have ended
-			job.Fail(fmt.Errorf("%w in %s", ErrDeadline, l.Name))
+			job.Fail(fmt.Errorf("in %s: %w", l.Name, job.late()))
 		}
 		job.times[job.passed] = StageTime{Stage: l.Name, Wait: start.Sub(job.queued), Work: end.Sub(start)}
 		job.passed++
