@@ -36,7 +36,7 @@ func (d *door[T]) enter(job *Job[T]) (gone *Job[T], err error) {
 		gone.Fail(ErrSuperseded)
 	}
 	if d.full() {
-		displaced, ok := d.waiting.Displace(caller)
+		displaced, ok := d.waiting.DisplaceFor(caller, 1)
 		switch {
 		case !ok && job.Lane.policy == Bulk:
 			d.outside.Push(caller, job)

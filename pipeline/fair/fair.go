@@ -119,12 +119,9 @@ func (q *Queue[T]) Remove(c Caller, item T) bool {
 	return i >= 0
 }
 
-// Displace makes room in a full queue for an item of caller c: it takes out the youngest item of the caller who
-// has most waiting, of equal ones of that whose address has cost most. ok is false when c would have as many and
-// has cost as much: then c is the one to refuse.
-func (q *Queue[T]) Displace(c Caller) (item T, ok bool) { return q.DisplaceFor(c, 1) }
-
-// DisplaceFor is Displace for a caller who brings n items that have not been pushed.
+// DisplaceFor makes room in a full queue for caller c, who brings n items that have not been pushed: it takes out the
+// youngest item of the caller who has most waiting, of equal ones of that whose address has cost most. ok is false when
+// c would have as many and has cost as much: then c is the one to refuse.
 func (q *Queue[T]) DisplaceFor(c Caller, n int) (item T, ok bool) {
 	l := q.yields(c, n)
 	if l == nil {
@@ -133,7 +130,7 @@ func (q *Queue[T]) DisplaceFor(c Caller, n int) (item T, ok bool) {
 	return q.take(l, len(l.items)-1), true
 }
 
-// Yields says whether Displace would make room for an item of caller c.
+// Yields says whether DisplaceFor would make room for an item of caller c.
 func (q *Queue[T]) Yields(c Caller) bool { return q.yields(c, 1) != nil }
 
 // yields returns the lane that has to give an item for n of caller c; nil when there is none.
