@@ -21,9 +21,6 @@ type door[T any] struct {
 	closed  bool
 }
 
-// errDisplaced is the end of a job whose place another lane got.
-var errDisplaced = fmt.Errorf("%w: another caller has less waiting", ErrQueueFull)
-
 // enter queues the job, or says at once why not. Another job that has to go for it is returned: it has failed and is
 // no longer in the line.
 func (d *door[T]) enter(job *Job[T]) (gone *Job[T], err error) {
@@ -39,7 +36,7 @@ func (d *door[T]) enter(job *Job[T]) (gone *Job[T], err error) {
 		gone.Fail(ErrSuperseded)
 	}
 	if d.full() {
-		displaced, ok := d.waiting.Displace(caller)
+		displaced, ok := d.waiting.DisplaceFor(caller, 1)
 		switch {
 		case !ok && job.Lane.policy == Bulk:
 			d.outside.Push(caller, job)
@@ -50,7 +47,7 @@ func (d *door[T]) enter(job *Job[T]) (gone *Job[T], err error) {
 			d.outside.Push(displaced.Lane.Caller, displaced)
 		default:
 			gone = displaced
-			gone.Fail(errDisplaced)
+			gone.Fail(fmt.Errorf("%w: another caller has less waiting", ErrQueueFull))
 		}
 	}
 	d.push(job)

@@ -36,17 +36,23 @@ type StageTime struct {
 func (j *Job[T]) Context() context.Context { return j.ctx }
 
 // Fail makes err the outcome of the job, which leaves the line after this stage. The first error counts, nil is none. The
-// end of a context becomes an ErrDeadline. For stages and hooks.
+// end of a context becomes an ErrDeadline, that of the job's own one with its cause. For stages and hooks.
 func (j *Job[T]) Fail(err error) {
 	if j.err != nil || err == nil {
 		return
 	}
-	ended := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) ||
-		j.ctx.Err() != nil && errors.Is(err, context.Cause(j.ctx))
-	if ended && !errors.Is(err, ErrDeadline) {
-		err = fmt.Errorf("%w: %w", ErrDeadline, err)
+	switch j.err = err; {
+	case errors.Is(err, ErrDeadline):
+	case j.ctx.Err() != nil && (isEnd(err) || errors.Is(err, context.Cause(j.ctx))):
+		j.err = j.late()
+	case isEnd(err):
+		j.err = fmt.Errorf("%w: %w", ErrDeadline, err)
 	}
-	j.err = err
+}
+
+// isEnd says whether err is the end of some context.
+func isEnd(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
 // Times returns the time in each stage that the job has passed, in order.

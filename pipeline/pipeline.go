@@ -18,18 +18,17 @@ package pipeline
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 )
 
 // Pipeline is a line of running stages for items of type T. Safe for concurrent use.
 type Pipeline[T any] struct {
-	hooks   Hooks[T]
-	lines   []*line[T]
-	workers sync.WaitGroup
+	hooks Hooks[T]
+	lines []*line[T]
+	ended chan struct{} // closed by the last worker of all
 
-	abandon     chan struct{} // closed when Close gives up on what is still inside
-	abandonOnce sync.Once
+	patience context.Context // ends when Close gives up on what is still inside
+	giveUp   context.CancelFunc
 }
 
 // Hooks are what happens to a job at the ends of the line. Each may be nil.
@@ -48,10 +47,11 @@ func New[T any](hooks Hooks[T], stages ...Stage[T]) (*Pipeline[T], error) {
 	if len(stages) == 0 || len(stages) > maxStages {
 		return nil, fmt.Errorf("pipeline: %d stages, want 1 to %d", len(stages), maxStages)
 	}
-	p := &Pipeline[T]{hooks: hooks, abandon: make(chan struct{})}
+	p := &Pipeline[T]{hooks: hooks, ended: make(chan struct{})}
+	p.patience, p.giveUp = context.WithCancel(context.Background())
 	for i, s := range stages {
-		if err := s.validate(i == 0); err != nil {
-			return nil, fmt.Errorf("pipeline: %w", err)
+		if s.Work == nil || s.Workers < 1 || s.Batch < 0 || s.Queue < 0 || i == 0 && s.Queue < 1 {
+			return nil, fmt.Errorf("pipeline: stage %q has no work, or %d workers, a batch of %d or a queue of %d", s.Name, s.Workers, s.Batch, s.Queue)
 		}
 		l := &line[T]{Stage: s, pipeline: p, in: make(chan *Job[T], s.Queue), crew: crew{able: s.Workers}}
 		l.working.Store(int32(s.Workers))
@@ -67,7 +67,6 @@ func New[T any](hooks Hooks[T], stages ...Stage[T]) (*Pipeline[T], error) {
 	}
 	for _, l := range p.lines {
 		for n := range l.Workers {
-			p.workers.Add(1)
 			go l.worker(n)
 		}
 	}
@@ -80,25 +79,23 @@ func New[T any](hooks Hooks[T], stages ...Stage[T]) (*Pipeline[T], error) {
 // Errors: ErrQueueFull, ErrSuperseded and ErrClosed before a worker has seen it, as the policy of its lane
 // says; ErrDeadline, which wraps the cause of ctx, when ctx ended first
 // (the line still finishes or drops the job behind it); ErrClosed when Close gave up waiting;
-// otherwise what was given to Job.Fail. See Job for what may be touched afterwards.
+// otherwise what was given to Job.Fail, which for the end of ctx has its cause, too. See Job for what may be touched afterwards.
 func (p *Pipeline[T]) Do(ctx context.Context, job *Job[T]) error {
 	job.ctx, job.err, job.passed = ctx, nil, 0
 	if job.done == nil {
 		job.done = make(chan struct{}, 1)
 	}
-	if !p.enter(job) {
-		return p.leave(job)
+	if err := p.enter(job); err != nil {
+		return p.leave(job, err)
 	}
 	select {
 	case <-job.done:
 		return job.err
 	case <-ctx.Done():
 		if p.door().giveUp(job) {
-			job.Fail(job.late())
-			p.lines[0].count(job.err)
-			return p.leave(job)
+			return p.leave(job, p.lines[0].count(job.late()))
 		}
-	case <-p.abandon:
+	case <-p.patience.Done():
 	}
 	select {
 	case <-job.done: // finished at the same moment: a result is better than an error
@@ -117,52 +114,45 @@ func (p *Pipeline[T]) Refuses(lane Lane) error { return p.door().refuses(lane) }
 
 func (p *Pipeline[T]) door() *door[T] { return p.lines[0].door }
 
-// enter puts the job into the first queue, or fails it.
-func (p *Pipeline[T]) enter(job *Job[T]) bool {
+// enter puts the job into the first queue, or says why not.
+func (p *Pipeline[T]) enter(job *Job[T]) error {
 	first := p.lines[0]
 	if turn := job.Lane.turn; turn != nil {
 		select {
 		case turn <- struct{}{}:
 			job.turn = true
 		case <-job.ctx.Done():
-			job.Fail(job.late())
-			first.count(job.err)
-			return false
-		case <-p.abandon:
-			job.Fail(ErrClosed)
-			return false
+			return first.count(job.late())
+		case <-p.patience.Done():
+			return ErrClosed
 		}
 	}
 	if p.hooks.Enter != nil {
-		if job.Fail(p.Refuses(job.Lane)); job.err != nil {
-			return false
+		if err := p.Refuses(job.Lane); err != nil {
+			return err
 		}
 		first.call([]*Job[T]{job}, func() { job.Fail(p.hooks.Enter(job)) })
 		if job.err != nil {
-			first.count(job.err)
-			return false
+			return first.count(job.err)
 		}
 	}
 	job.queued = time.Now()
-	gone, err := p.door().enter(job)
+	gone, err := first.door.enter(job)
 	if gone != nil {
 		p.finish(gone)
 	}
-	if err != nil {
-		job.Fail(err)
-		return false
-	}
-	return true // from here on the line has the job
+	return err
 }
 
 // finish ends the life of a job in the line, for a holder that is not its Do; the holder must not touch it afterwards.
 func (p *Pipeline[T]) finish(job *Job[T]) {
-	_ = p.leave(job)
+	_ = p.leave(job, nil)
 	job.done <- struct{}{}
 }
 
-// leave has the job give back what it holds, and returns its outcome.
-func (p *Pipeline[T]) leave(job *Job[T]) error {
+// leave has the job, which ends with err if with no other error before, give back what it holds. It returns the outcome.
+func (p *Pipeline[T]) leave(job *Job[T], err error) error {
+	job.Fail(err)
 	job.passTurn()
 	if p.hooks.Leave != nil {
 		p.hooks.Leave(job)
@@ -178,16 +168,14 @@ func (p *Pipeline[T]) Close(ctx context.Context) error {
 	for _, job := range p.door().close() {
 		p.finish(job)
 	}
-	ended := make(chan struct{})
-	go func() { p.workers.Wait(); close(ended) }()
 	select {
-	case <-ended:
+	case <-p.ended:
 		if s, ok := p.Stuck(); ok {
 			return fmt.Errorf("pipeline: %d workers are stuck in %s", s.Workers, s.Stage)
 		}
 		return nil
 	case <-ctx.Done():
-		p.abandonOnce.Do(func() { close(p.abandon) })
+		p.giveUp()
 		return fmt.Errorf("pipeline: jobs are still inside: %w", context.Cause(ctx))
 	}
 }

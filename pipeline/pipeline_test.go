@@ -69,6 +69,12 @@ func TestOutcomes(t *testing.T) {
 			cancel(gone)
 			j.Fail(gone)
 		}, ErrDeadline},
+		"its cause": {func(j *job) {
+			var cancel context.CancelCauseFunc
+			j.ctx, cancel = context.WithCancelCause(j.ctx)
+			cancel(gone)
+			j.Fail(j.ctx.Err())
+		}, gone},
 		"not its cause": {func(j *job) { j.Fail(gone) }, gone},
 	}
 	synctest.Test(t, func(t *testing.T) {
@@ -125,17 +131,6 @@ func TestIdleWorkersKeepNothing(t *testing.T) {
 	}
 }
 
-func TestFullQueueIsRefusedAtOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, gate := newGate(t, 3, 1)
-		c.send(t.Context(), Lane{}, "at work", "1", "2", "3", "4")
-		c.want(ErrQueueFull, "4")
-		close(gate)
-		c.want(nil, "at work", "1", "2", "3")
-		c.close()
-	})
-}
-
 func TestBatchTakesWhatWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, gate := newGate(t, 20, 8)
@@ -176,28 +171,19 @@ func TestMaxWait(t *testing.T) {
 // until the stage is done with it, and no other stage works on it.
 func TestDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, gate := newGate(t, 1, 1)
-		start := time.Now()
-		err := c.do(within(t, time.Second), Lane{}, "late")
-		if !errors.Is(err, ErrDeadline) || !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Second {
+		gate := make(chan struct{})
+		c := newCrowd(t, stage{Name: "hangs", Queue: 4, Workers: 1, Work: func(int, []*job) { <-gate }},
+			stage{Name: "next", Workers: 1, Work: func(int, []*job) { t.Error("it worked on an expired job") }})
+		start, gone := time.Now(), errors.New("gone")
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, gone)
+		defer cancel()
+		err := c.do(ctx, Lane{}, "late")
+		if !errors.Is(err, ErrDeadline) || !errors.Is(err, gone) || time.Since(start) != time.Second {
 			t.Errorf("%v after %v", err, time.Since(start))
 		}
 		if c.left["late"] != 0 {
 			t.Error("it has left while the stage still had it")
 		}
-		close(gate)
-		c.close()
-	})
-	synctest.Test(t, func(t *testing.T) {
-		gate := make(chan struct{})
-		c := newCrowd(t, stage{Name: "hangs", Queue: 4, Workers: 1, Work: func(int, []*job) { <-gate }},
-			stage{Name: "next", Workers: 1, Work: func(int, []*job) { t.Error("it worked on an expired job") }})
-		ctx, cancel := context.WithCancelCause(t.Context())
-		c.send(ctx, Lane{}, "gone")
-		gone := errors.New("gone")
-		cancel(gone)
-		c.want(ErrDeadline, "gone")
-		c.want(gone, "gone")
 		close(gate)
 		c.close()
 		if s := c.Stats()[1]; s.Expired != 1 {
@@ -271,13 +257,8 @@ func TestStorm(t *testing.T) {
 					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(1+(i%3)*1000)*time.Millisecond)
 					err := c.do(ctx, lane, fmt.Sprint(n, " ", i))
 					cancel()
-					known := []error{nil, boom, ErrDeadline}
-					switch lane.policy {
-					case Queue:
-						known = append(known, ErrQueueFull)
-					case Latest:
-						known = append(known, ErrQueueFull, ErrSuperseded)
-					}
+					known := [][]error{Queue: {nil, boom, ErrDeadline, ErrQueueFull}, Bulk: {nil, boom, ErrDeadline},
+						Latest: {nil, boom, ErrDeadline, ErrQueueFull, ErrSuperseded}}[lane.policy]
 					var panicked *PanicError
 					if !errors.As(err, &panicked) && !slices.ContainsFunc(known, func(e error) bool { return errors.Is(err, e) }) {
 						t.Error(lane.policy, err)

@@ -26,20 +26,6 @@ type Stage[T any] struct {
 	Work func(worker int, jobs []*Job[T])
 }
 
-func (s *Stage[T]) validate(first bool) error {
-	switch {
-	case s.Work == nil:
-		return fmt.Errorf("stage %q has no Work", s.Name)
-	case s.Workers < 1:
-		return fmt.Errorf("stage %q has %d workers, needs 1", s.Name, s.Workers)
-	case s.Batch < 0:
-		return fmt.Errorf("stage %q has batch size %d", s.Name, s.Batch)
-	case s.Queue < 0, first && s.Queue < 1:
-		return fmt.Errorf("stage %q has a queue of %d", s.Name, s.Queue)
-	}
-	return nil
-}
-
 // line is a running stage.
 type line[T any] struct {
 	Stage[T]
@@ -62,10 +48,12 @@ func (l *line[T]) worker(n int) {
 			return
 		}
 	}
-	if l.working.Add(-1) == 0 && l.next != nil {
+	switch last := l.working.Add(-1) == 0; {
+	case last && l.next != nil:
 		close(l.next.in)
+	case last:
+		close(l.pipeline.ended)
 	}
-	l.pipeline.workers.Done()
 }
 
 // add appends to batch what came out of the queue.
@@ -118,8 +106,7 @@ func (l *line[T]) run(worker int, w *watch, batch []*Job[T]) (replaced bool) {
 			live = append(live, job)
 			continue
 		}
-		job.Fail(fmt.Errorf("%w before %s", ErrDeadline, l.Name))
-		l.count(job.err)
+		job.Fail(l.count(fmt.Errorf("before %s: %w", l.Name, job.late())))
 		l.pipeline.finish(job)
 	}
 	if len(live) == 0 {
@@ -131,19 +118,18 @@ func (l *line[T]) run(worker int, w *watch, batch []*Job[T]) (replaced bool) {
 	stuck, replaced := w.end(&l.crew, worker)
 	l.busy.Add(-1)
 	end := time.Now()
-	l.countBatch(len(live))
+	l.batches[min(len(live), maxBatchCounted)].Add(1)
 	for _, job := range live {
 		if l.door != nil {
 			l.door.charge(job.Lane, end.Sub(start)/time.Duration(len(live)))
 		}
 		if stuck { // it was answered long ago, and the next stage may have ended
-			job.Fail(fmt.Errorf("%w in %s", ErrDeadline, l.Name))
+			job.Fail(fmt.Errorf("in %s: %w", l.Name, job.late()))
 		}
 		job.times[job.passed] = StageTime{Stage: l.Name, Wait: start.Sub(job.queued), Work: end.Sub(start)}
 		job.passed++
 		job.queued = end
-		l.count(job.err)
-		if job.err != nil || l.next == nil {
+		if l.count(job.err) != nil || l.next == nil {
 			l.pipeline.finish(job)
 		} else {
 			l.next.in <- job
@@ -165,8 +151,8 @@ func (l *line[T]) call(jobs []*Job[T], work func()) {
 	work()
 }
 
-// count notes that a job has passed the stage, or that it failed in it with err.
-func (c *counters) count(err error) {
+// count notes that a job has passed the stage, or that it failed in it with err, which it returns.
+func (c *counters) count(err error) error {
 	switch {
 	case err == nil:
 		c.passed.Add(1)
@@ -175,4 +161,5 @@ func (c *counters) count(err error) {
 	default:
 		c.failed.Add(1)
 	}
+	return err
 }

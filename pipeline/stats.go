@@ -11,8 +11,6 @@ type counters struct {
 	batches                 [maxBatchCounted + 1]atomic.Uint64
 }
 
-func (c *counters) countBatch(n int) { c.batches[min(n, maxBatchCounted)].Add(1) }
-
 // StageStats is what a stage has done since the start, and what it does now.
 type StageStats struct {
 	Stage    string   `json:"stage"`

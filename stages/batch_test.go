@@ -18,8 +18,12 @@ import (
 // TestStages looks at what the line asks of the pipeline, and at what a job holds between two stages.
 func TestStages(t *testing.T) {
 	b := &fakeBackend{batch: 3, frames: hailo.NewHeapFrames(5, 32, 3)}
-	l := newLine(testConfig, b, 32, 2, testBudget())
-	list := l.stages(pipeline.Config{MaxQueueSize: 100, MaxWait: pipeline.Duration(time.Second)})
+	performance := pipeline.Config{WorkerThreads: 2, MaxQueueSize: 100, MaxWait: pipeline.Duration(time.Second)}
+	l, err := NewLine(testConfig, performance, b, 32, testBudget())
+	if err = errors.Join(err, l.Close(t.Context())); err != nil { // it starts again below
+		t.Fatal(err)
+	}
+	list := l.stages(performance)
 	for _, s := range list {
 		if want := map[string]time.Duration{"encode": time.Second}[s.Name]; s.MaxWait != want {
 			t.Errorf("%s waits %v, want %v", s.Name, s.MaxWait, want)
@@ -91,96 +95,77 @@ func TestCallsAndBatches(t *testing.T) {
 	})
 }
 
-// TestDeadlineOfABatch has jobs of several deadlines in one batch: the device may take until the last.
-func TestDeadlineOfABatch(t *testing.T) {
-	for _, waits := range [][]time.Duration{{time.Minute, time.Hour}, {time.Hour, time.Minute}} {
-		synctest.Test(t, func(t *testing.T) {
-			gates := [2]chan struct{}{make(chan struct{}), make(chan struct{})}
-			b := &fakeBackend{batch: 4, frames: hailo.NewHeapFrames(10, 32, 3), fail: func(call int, _ []*hailo.Frame) error {
-				if call < len(gates) {
-					<-gates[call]
-				}
-				return nil
-			}}
-			l := start(t, b)
-			image := pngImage(t, 40, 40, red)
-			begin := time.Now()
-			var wg sync.WaitGroup
-			for _, wait := range append([]time.Duration{time.Second, time.Second}, waits...) {
-				ctx, cancel := context.WithTimeout(t.Context(), wait)
-				defer cancel()
-				wg.Go(func() {
-					if err := do(ctx, l, image); err != nil {
-						t.Error(err)
-					}
-				})
-				synctest.Wait() // the first two are in the device, the others queued behind them
-			}
-			close(gates[0]) // one worker takes all that waits
-			synctest.Wait()
-			close(gates[1])
-			wg.Wait()
-			if len(b.calls) != 3 || len(b.calls[2]) != 2 || b.deadlines[2] != begin.Add(time.Hour) {
-				t.Errorf("calls %v until %v, want the third to have two frames and an hour", b.calls, b.deadlines)
-			}
-		})
-	}
-}
-
-// TestClientOfABatchLeaves: one who gives up, whatever deadline he had, does not end the work for the others of
-// his batch; when nobody is left it ends.
-func TestClientOfABatchLeaves(t *testing.T) {
+// TestContextOfABatch has jobs of several deadlines in one batch: the device may take until the last. One who gives up,
+// whatever deadline he had, does not end the work for the others; when nobody is left it ends.
+func TestContextOfABatch(t *testing.T) {
 	gone := errors.New("gone")
-	for leaves, waits := range []time.Duration{time.Hour, time.Minute, 0} { // 0: no deadline
-		synctest.Test(t, func(t *testing.T) {
-			gates := [2]chan struct{}{make(chan struct{}), make(chan struct{})}
-			b := &fakeBackend{batch: 4, frames: hailo.NewHeapFrames(10, 32, 3), fail: func(call int, _ []*hailo.Frame) error {
-				if call < len(gates) {
-					<-gates[call]
+	for name, c := range map[string]struct {
+		waits    []time.Duration // of each job; 0 is no deadline
+		leave    []int           // those who give up
+		deadline time.Duration   // of the call
+	}{
+		"the last one is second": {[]time.Duration{time.Minute, time.Hour}, nil, time.Hour},
+		"the last one is first":  {[]time.Duration{time.Hour, time.Minute}, nil, time.Hour},
+		"the last one leaves":    {[]time.Duration{time.Minute, time.Hour, time.Minute}, []int{1}, time.Hour},
+		"one leaves":             {[]time.Duration{time.Minute, time.Minute, time.Minute}, []int{1}, time.Minute},
+		"all leave":              {[]time.Duration{time.Minute, 0, time.Minute}, []int{1, 0, 2}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				gates := [2]chan struct{}{make(chan struct{}), make(chan struct{})}
+				b := &fakeBackend{batch: 4, frames: hailo.NewHeapFrames(10, 32, 3), wait: make(chan struct{})}
+				b.fail = func(call int, _ []*hailo.Frame) error {
+					if call < len(gates) {
+						<-gates[call]
+					}
+					return nil
 				}
-				return nil
-			}}
-			b.wait = make(chan struct{})
-			l := start(t, b)
-			image := pngImage(t, 40, 40, red)
-			errs := make([]error, 5)
-			var cancels [5]context.CancelCauseFunc
-			var wg sync.WaitGroup
-			for i, wait := range []time.Duration{time.Hour, time.Hour, time.Minute, waits, time.Minute} {
-				ctx, cancel := context.WithCancelCause(t.Context())
-				defer cancel(nil)
-				cancels[i] = cancel
-				if wait > 0 {
-					var stop context.CancelFunc
-					ctx, stop = context.WithTimeout(ctx, wait)
-					defer stop()
+				l, image, begin := start(t, b), pngImage(t, 40, 40, red), time.Now()
+				var wg sync.WaitGroup
+				send := func(wait time.Duration) (err *error, cancel context.CancelCauseFunc) {
+					ctx, cancel := context.WithCancelCause(t.Context())
+					if wait > 0 {
+						var stop context.CancelFunc
+						ctx, stop = context.WithTimeout(ctx, wait)
+						t.Cleanup(stop)
+					}
+					err = new(error)
+					wg.Go(func() { *err = do(ctx, l, image) })
+					synctest.Wait()
+					return err, cancel
 				}
-				wg.Go(func() { errs[i] = do(ctx, l, image) })
-				synctest.Wait() // the first two are in the device, the others queued behind them
-			}
-			close(gates[0])
-			synctest.Wait() // the batch of three is in the device too
-			if len(b.calls) != 3 || len(b.calls[2]) != 3 {
-				t.Fatalf("calls %v", b.calls)
-			}
-			cancels[3](gone)
-			synctest.Wait()
-			if leaves == 2 { // and all the others
-				cancels[2](gone)
-				cancels[4](gone)
-			} else {
-				close(b.wait)
-			}
-			close(gates[1])
-			wg.Wait()
-			if !errors.Is(errs[3], gone) {
-				t.Errorf("who has left: %v", errs[3])
-			}
-			for _, i := range []int{2, 4} {
-				if left := leaves == 2; left != (errs[i] != nil) {
-					t.Errorf("job %d: %v", i, errs[i])
+				send(time.Hour)
+				send(time.Hour) // these are in the device, the others queue behind them
+				var errs []*error
+				var cancels []context.CancelCauseFunc
+				for _, wait := range c.waits {
+					err, cancel := send(wait)
+					errs, cancels = append(errs, err), append(cancels, cancel)
 				}
-			}
+				close(gates[0]) // one worker takes all that waits
+				synctest.Wait()
+				want := time.Time{}
+				if c.deadline > 0 {
+					want = begin.Add(c.deadline)
+				}
+				if len(b.calls) != 3 || len(b.calls[2]) != len(c.waits) || b.deadlines[2] != want {
+					t.Fatalf("calls %v until %v, want the third to have %d frames until %v", b.calls, b.deadlines, len(c.waits), want)
+				}
+				for _, i := range c.leave {
+					cancels[i](gone)
+					synctest.Wait()
+				}
+				if len(c.leave) < len(c.waits) {
+					close(b.wait)
+				}
+				close(gates[1])
+				wg.Wait()
+				for i, err := range errs {
+					if left := slices.Contains(c.leave, i); left != errors.Is(*err, gone) || !left && *err != nil {
+						t.Errorf("job %d: %v", i, *err)
+					}
+				}
+			})
 		})
 	}
 }

@@ -11,16 +11,22 @@ import (
 	"hailoclip/stages/resize"
 )
 
-// Line is the four stages at work over one backend. Safe for concurrent use.
+// Line is the four stages at work over one backend; Stats, Stuck and Close are those of package pipeline. Safe for
+// concurrent use.
 type Line struct {
+	*line
 	backend  hailo.Backend
 	decoder  *decode.Decoder
 	budget   *decode.Budget
 	workers  int
 	resizers []*resize.Resizer // one for each number of a worker
-	pipeline *pipeline.Pipeline[item]
-	jobs     sync.Pool // of *job, of which nothing is in use
+	jobs     sync.Pool         // of *job that are not in use
 }
+
+type (
+	line = pipeline.Pipeline[item]
+	job  = pipeline.Job[item]
+)
 
 // item is a request on its way, and what the stages keep for it between them.
 type item struct {
@@ -32,29 +38,19 @@ type item struct {
 	frame   *hailo.Frame
 }
 
-type job = pipeline.Job[item]
-
 // NewLine starts the stages for frames of size x size pixels. Decoding takes no more memory than budget
 // says. The caller closes the line before the backend.
 func NewLine(cfg Config, performance pipeline.Config, backend hailo.Backend, size int, budget *decode.Budget) (*Line, error) {
-	l := newLine(cfg, backend, size, performance.WorkerThreads, budget)
-	if err := l.start(l.stages(performance)); err != nil {
-		return nil, err
-	}
-	return l, nil
-}
-
-func newLine(cfg Config, backend hailo.Backend, size, workers int, budget *decode.Budget) *Line {
-	l := &Line{backend: backend, decoder: decode.NewDecoder(cfg.Decode, size), budget: budget, workers: workers}
-	for range 2 * workers { // pipeline.Stage says why twice
+	l := &Line{backend: backend, decoder: decode.NewDecoder(cfg.Decode, size), budget: budget, workers: performance.WorkerThreads}
+	for range 2 * l.workers { // pipeline.Stage says why twice
 		l.resizers = append(l.resizers, resize.New(cfg.Resize, size))
 	}
 	l.jobs.New = func() any { return new(job) }
-	return l
+	return l, l.start(l.stages(performance))
 }
 
 func (l *Line) start(stages []pipeline.Stage[item]) (err error) {
-	l.pipeline, err = pipeline.New(pipeline.Hooks[item]{Enter: l.enter, Leave: l.leave}, stages...)
+	l.line, err = pipeline.New(pipeline.Hooks[item]{Enter: l.enter, Leave: l.leave}, stages...)
 	return err
 }
 
@@ -77,7 +73,7 @@ func (l *Line) stages(cfg pipeline.Config) []pipeline.Stage[item] {
 func (l *Line) Do(ctx context.Context, r *Request) (Result, error) {
 	j := l.jobs.Get().(*job)
 	j.Item.request, j.Lane = *r, r.Lane
-	if err := l.pipeline.Do(ctx, j); err != nil {
+	if err := l.line.Do(ctx, j); err != nil {
 		return Result{}, err // the line may still work on j
 	}
 	result := j.Item.result
@@ -90,14 +86,5 @@ func (l *Line) Do(ctx context.Context, r *Request) (Result, error) {
 // Refuses says why a request of the caller would be refused now, nil when it would not. It is for refusing cheaply,
 // before a request is read or parsed; Do is what decides.
 func (l *Line) Refuses(caller fair.Caller) error {
-	return l.pipeline.Refuses(pipeline.Lane{Caller: caller})
+	return l.line.Refuses(pipeline.Lane{Caller: caller})
 }
-
-// Stats returns the counters of every stage, in order.
-func (l *Line) Stats() []pipeline.StageStats { return l.pipeline.Stats() }
-
-// Stuck describes the stage with stuck workers that matters most; ok is false when there is none.
-func (l *Line) Stuck() (found pipeline.Stuck, ok bool) { return l.pipeline.Stuck() }
-
-// Close refuses new requests and waits for those inside, but not beyond the end of ctx; see Pipeline.Close.
-func (l *Line) Close(ctx context.Context) error { return l.pipeline.Close(ctx) }

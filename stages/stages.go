@@ -101,29 +101,27 @@ func whileOneWaits(jobs []*job) (ctx context.Context, stop func()) {
 	if len(jobs) == 1 {
 		return jobs[0].Context(), func() {}
 	}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	stops := []func() bool{}
+	forget := func() {}
 	var last time.Time
+	var waiting atomic.Int32
+	waiting.Store(int32(len(jobs)))
 	bounded := true
 	for _, j := range jobs {
-		deadline, ok := j.Context().Deadline()
+		one := j.Context() // j is another's when the function runs late
+		stops = append(stops, context.AfterFunc(one, func() {
+			if waiting.Add(-1) == 0 {
+				cancel(context.Cause(one))
+			}
+		}))
+		deadline, ok := one.Deadline()
 		if bounded = bounded && ok; deadline.After(last) {
 			last = deadline
 		}
 	}
-	ctx, cancel := context.WithCancelCause(context.Background())
-	forget := func() {}
 	if bounded { // for backends that look at it
 		ctx, forget = context.WithDeadline(ctx, last)
-	}
-	var waiting atomic.Int32
-	waiting.Store(int32(len(jobs)))
-	stops := make([]func() bool, len(jobs))
-	for i, j := range jobs {
-		one := j.Context() // j is another's when the function runs late
-		stops[i] = context.AfterFunc(one, func() {
-			if waiting.Add(-1) == 0 {
-				cancel(context.Cause(one))
-			}
-		})
 	}
 	return ctx, func() {
 		for _, stop := range stops {

@@ -9,8 +9,11 @@ import (
 	"image/color"
 	"image/png"
 	"math"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -211,65 +214,78 @@ func TestErrorsHaveMeanings(t *testing.T) {
 }
 
 func TestOneBadFrameFailsAlone(t *testing.T) {
-	boom := fmt.Errorf("%w: boom", hailo.ErrEncode)
-	gate := make(chan struct{})
-	b := &fakeBackend{batch: 4, fail: func(call int, frames []*hailo.Frame) error {
-		if call < 2 { // both workers wait until the others are queued behind them
-			<-gate
+	synctest.Test(t, func(t *testing.T) {
+		gate := make(chan struct{})
+		b := &fakeBackend{batch: 4, frames: hailo.NewHeapFrames(8, 32, 3), fail: func(call int, frames []*hailo.Frame) error {
+			if call < 2 { // both workers wait until the others are queued behind them
+				<-gate
+			}
+			if slices.ContainsFunc(frames, isGreen) {
+				return fmt.Errorf("%w: boom", hailo.ErrEncode)
+			}
+			return nil
+		}}
+		l := start(t, b)
+		var wg sync.WaitGroup
+		errs := make([]error, 8)
+		for i := range errs {
+			wg.Go(func() {
+				c := color.Color(blue)
+				if i%4 == 3 {
+					c = green
+				}
+				errs[i] = do(t.Context(), l, pngImage(t, 40, 40, c))
+			})
 		}
-		for _, f := range frames {
-			if isGreen(f) {
-				return boom
+		synctest.Wait()
+		close(gate)
+		wg.Wait()
+		for i, err := range errs {
+			if i%4 == 3 && !errors.Is(err, hailo.ErrEncode) || i%4 != 3 && err != nil {
+				t.Errorf("job %d: %v", i, err)
 			}
 		}
-		return nil
-	}}
-	b.frames = hailo.NewHeapFrames(8, 32, 3)
-	l := start(t, b)
-	var wg sync.WaitGroup
-	errs := make([]error, 8)
-	for i := range errs {
-		wg.Go(func() {
-			c := color.Color(blue)
-			if i%4 == 3 {
-				c = green
-			}
-			errs[i] = do(t.Context(), l, pngImage(t, 40, 40, c))
-		})
-	}
-	for l.Stats()[1].Passed < 8 {
-		time.Sleep(time.Millisecond)
-	}
-	close(gate)
-	wg.Wait()
-	for i, err := range errs {
-		if i%4 == 3 && !errors.Is(err, hailo.ErrEncode) || i%4 != 3 && err != nil {
-			t.Errorf("job %d: %v", i, err)
-		}
-	}
+	})
 }
 
-// TestFramesBoundWhatIsInside fills all frames behind a hanging device: who waits for a frame
-// is answered by its deadline, and the frames come back when the device does.
+// TestFramesBoundWhatIsInside fills all frames behind a hanging device: who waits for a frame is answered by its
+// deadline. The memory of a request is released once, when the line is done with it; the frames come back when the device does.
 func TestFramesBoundWhatIsInside(t *testing.T) {
-	gate := make(chan struct{})
-	l := start(t, &fakeBackend{batch: 1, fail: func(int, []*hailo.Frame) error { <-gate; return nil }})
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	image := pngImage(t, 40, 40, red)
-	var wg sync.WaitGroup
-	for range 20 {
-		wg.Go(func() {
-			if err := do(ctx, l, image); !errors.Is(err, pipeline.ErrDeadline) {
-				t.Errorf("error %v, want the deadline", err)
+	synctest.Test(t, func(t *testing.T) {
+		gate := make(chan struct{})
+		l := start(t, &fakeBackend{batch: 1, fail: func(int, []*hailo.Frame) error { <-gate; return nil }})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		image := pngImage(t, 40, 40, red)
+		var released [20]atomic.Int32
+		var wg sync.WaitGroup
+		for i := range released {
+			wg.Go(func() {
+				r := &Request{Image: image, Release: func() { released[i].Add(1) }}
+				if _, err := l.Do(ctx, r); !errors.Is(err, pipeline.ErrDeadline) {
+					t.Errorf("error %v, want the deadline", err)
+				}
+			})
+		}
+		wg.Wait()
+		synctest.Wait()
+		count := func() (n [3]int) {
+			for i := range released {
+				n[released[i].Load()]++
 			}
-		})
-	}
-	wg.Wait()
-	close(gate)
-	if err := do(t.Context(), l, image); err != nil {
-		t.Errorf("after the device came back: %v", err)
-	}
+			return n
+		}
+		if n := count(); n != [3]int{4, 16, 0} {
+			t.Errorf("released %v, want all but the four that have frames", n)
+		}
+		close(gate)
+		if err := do(t.Context(), l, image); err != nil {
+			t.Errorf("after the device came back: %v", err)
+		}
+		if n := count(); n != [3]int{0, 20, 0} {
+			t.Errorf("released %v, want every one once", n)
+		}
+	})
 }
 
 func TestEmbeddingMustBeAUnitVector(t *testing.T) {

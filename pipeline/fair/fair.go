@@ -5,6 +5,7 @@
 package fair
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 )
@@ -17,30 +18,72 @@ type Caller struct {
 
 // Queue holds what callers wait for. The zero value is empty. Not for concurrent use.
 type Queue[T comparable] struct {
-	addresses ring[string, ring[uint64, []T]]
+	lanes     []*lane[T] // those in which something waits, in no order
+	spare     *lane[T]   // an empty one, for the next caller
+	addresses map[string]*address
+	most      int // addresses, until some are forgotten
 	size      int
+	clock     uint64 // counts turns
 
-	// What addresses have cost, and what the one had cost that was served last. Who has cost less than that counts
+	// What the address had cost that was served last. Who has cost less than that counts
 	// as if it had cost as much: idle time is not saved up, and need not be remembered.
-	costs map[string]int64
 	least int64
 }
 
-type (
-	address[T comparable] = lane[string, ring[uint64, []T]]
-	connection[T any]     = lane[uint64, []T]
-)
+// lane is what waits for one caller.
+type lane[T any] struct {
+	caller  Caller
+	address *address
+	turn    uint64 // when it was served last, or began to wait
+	items   []T
+}
+
+// address is what is known of one, while it has something waiting and longer.
+type address struct {
+	waiting int // items
+	turn    uint64
+	cost    int64
+}
+
+// maxIdle is how many addresses of which nothing waits are remembered.
+const maxIdle = 1 << 12
 
 // Len is how many items wait.
 func (q *Queue[T]) Len() int { return q.size }
 
+// Of returns the items of caller c that wait, the oldest first. They are the queue's: not to be changed, and good until
+// its next change.
+func (q *Queue[T]) Of(c Caller) []T {
+	if l := q.find(c); l != nil {
+		return l.items
+	}
+	return nil
+}
+
+func (q *Queue[T]) find(c Caller) *lane[T] {
+	for _, l := range q.lanes {
+		if l.caller == c {
+			return l
+		}
+	}
+	return nil
+}
+
 // Push appends an item to those of its caller.
 func (q *Queue[T]) Push(c Caller, item T) {
-	a := q.addresses.get(c.Address)
-	l := a.held.get(c.Connection)
-	l.held = append(l.held, item)
-	l.waiting++
-	a.waiting++
+	l := q.find(c)
+	if l == nil {
+		if l = q.spare; l == nil {
+			l = &lane[T]{}
+		}
+		q.spare, l.caller, l.address, l.turn = nil, c, q.address(c.Address), q.tick()
+		q.lanes = append(q.lanes, l)
+	}
+	if l.address.waiting == 0 {
+		l.address.turn = q.tick()
+	}
+	l.items = append(l.items, item)
+	l.address.waiting++
 	q.size++
 }
 
@@ -49,165 +92,104 @@ func (q *Queue[T]) Pop() (item T, ok bool) {
 	if q.size == 0 {
 		return item, false
 	}
-	a := q.addresses.turn(q.cost)
-	q.least = q.cost(a.key)
-	return q.take(a, a.held.turn(nil), 0), true
+	l := slices.MinFunc(q.lanes, func(a, b *lane[T]) int {
+		return cmp.Or(cmp.Compare(q.cost(a), q.cost(b)), cmp.Compare(a.address.turn, b.address.turn), cmp.Compare(a.turn, b.turn))
+	})
+	q.least = q.cost(l)
+	l.turn, l.address.turn = q.tick(), q.tick()
+	return q.take(l, 0), true
 }
 
 // Charge adds to what an address has cost, in any unit, for items that were taken out.
 func (q *Queue[T]) Charge(address string, cost int64) {
-	if q.costs == nil {
-		q.costs = make(map[string]int64)
-	}
-	q.costs[address] = q.cost(address) + cost
-	const most = 1 << 12
-	if len(q.costs) > most {
-		maps.DeleteFunc(q.costs, func(_ string, c int64) bool { return c <= q.least })
-	}
-	if len(q.costs) > most {
-		clear(q.costs)
-	}
-}
-
-// cost is what an address has cost, as it counts.
-func (q *Queue[T]) cost(address string) int64 { return max(q.costs[address], q.least) }
-
-// Of returns the items of caller c that wait, the oldest first. They are the queue's: not to be changed, and good until
-// its next change.
-func (q *Queue[T]) Of(c Caller) []T {
-	if a := q.addresses.lanes[c.Address]; a != nil {
-		if l := a.held.lanes[c.Connection]; l != nil {
-			return l.held
-		}
-	}
-	return nil
+	a := q.address(address)
+	a.cost = max(a.cost, q.least) + cost
 }
 
 // Remove takes out an item of caller c, and says whether it was there.
 func (q *Queue[T]) Remove(c Caller, item T) bool {
-	i := slices.Index(q.Of(c), item)
+	l := q.find(c)
+	if l == nil {
+		return false
+	}
+	i := slices.Index(l.items, item)
 	if i >= 0 {
-		a := q.addresses.lanes[c.Address]
-		q.take(a, a.held.lanes[c.Connection], i)
+		q.take(l, i)
 	}
 	return i >= 0
 }
 
-// Displace makes room in a full queue for an item of caller c: it takes out the youngest item of the caller who
-// has most waiting, of equal ones of that whose address has cost most. ok is false when c would have as many and
-// has cost as much: then c is the one to refuse.
-func (q *Queue[T]) Displace(c Caller) (item T, ok bool) { return q.DisplaceFor(c, 1) }
-
-// DisplaceFor is Displace for a caller who brings n items that have not been pushed.
+// DisplaceFor makes room in a full queue for caller c, who brings n items that have not been pushed: it takes out the
+// youngest item of the caller who has most waiting, of equal ones of that whose address has cost most. ok is false when
+// c would have as many and has cost as much: then c is the one to refuse.
 func (q *Queue[T]) DisplaceFor(c Caller, n int) (item T, ok bool) {
-	if !q.yields(c, n) {
+	l := q.yields(c, n)
+	if l == nil {
 		return item, false
 	}
-	a := q.addresses.longest(q.cost)
-	l := a.held.longest(nil)
-	return q.take(a, l, len(l.held)-1), true
+	return q.take(l, len(l.items)-1), true
 }
 
-// Yields says whether Displace would make room for an item of caller c.
-func (q *Queue[T]) Yields(c Caller) bool { return q.yields(c, 1) }
+// Yields says whether DisplaceFor would make room for an item of caller c.
+func (q *Queue[T]) Yields(c Caller) bool { return q.yields(c, 1) != nil }
 
-func (q *Queue[T]) yields(c Caller, n int) bool {
-	a := q.addresses.longest(q.cost)
-	if a == nil {
-		return false
+// yields returns the lane that has to give an item for n of caller c; nil when there is none.
+func (q *Queue[T]) yields(c Caller, n int) *lane[T] {
+	if q.size == 0 {
+		return nil
 	}
-	have, most := q.addresses.waiting(c.Address), a.waiting
-	if a.key == c.Address {
-		have, most = a.held.waiting(c.Connection), a.held.longest(nil).waiting
+	longest := slices.MaxFunc(q.lanes, func(a, b *lane[T]) int {
+		return cmp.Or(cmp.Compare(a.address.waiting, b.address.waiting), cmp.Compare(q.cost(a), q.cost(b)),
+			cmp.Compare(a.address.turn, b.address.turn), cmp.Compare(len(a.items), len(b.items)), cmp.Compare(a.turn, b.turn))
+	})
+	have, most, less := n+len(q.Of(c)), len(longest.items), false
+	if longest.caller.Address != c.Address {
+		own := q.addresses[c.Address]
+		if own == nil {
+			own = &address{}
+		}
+		have, most, less = n+own.waiting, longest.address.waiting, max(own.cost, q.least) < q.cost(longest)
 	}
-	return have+n < most || have+n == most && q.cost(c.Address) < q.cost(a.key)
+	if have < most || have == most && less {
+		return longest
+	}
+	return nil
+}
+
+// cost is what the address of a lane has cost, as it counts.
+func (q *Queue[T]) cost(l *lane[T]) int64 { return max(l.address.cost, q.least) }
+
+func (q *Queue[T]) tick() uint64 {
+	q.clock++
+	return q.clock
+}
+
+// address returns what is known of an address. When that are many, it forgets those of which nothing waits.
+func (q *Queue[T]) address(name string) *address {
+	if a := q.addresses[name]; a != nil {
+		return a
+	}
+	if len(q.addresses) >= q.most {
+		maps.DeleteFunc(q.addresses, func(_ string, a *address) bool { return a.waiting == 0 })
+		q.most = len(q.addresses) + maxIdle
+	}
+	if q.addresses == nil {
+		q.addresses = make(map[string]*address)
+	}
+	a := &address{}
+	q.addresses[name] = a
+	return a
 }
 
 // take removes and returns an item.
-func (q *Queue[T]) take(a *address[T], l *connection[T], i int) T {
-	item := l.held[i]
-	l.held = slices.Delete(l.held, i, i+1)
-	l.waiting--
-	a.waiting--
+func (q *Queue[T]) take(l *lane[T], i int) T {
+	item := l.items[i]
+	l.items = slices.Delete(l.items, i, i+1)
+	l.address.waiting--
 	q.size--
-	a.held.dropEmpty(l)
-	q.addresses.dropEmpty(a)
+	if len(l.items) == 0 {
+		q.spare, l.address = l, nil
+		q.lanes = slices.DeleteFunc(q.lanes, func(other *lane[T]) bool { return other == l })
+	}
 	return item
-}
-
-// ring is the lanes in which something waits, in the order of their turns.
-type ring[K comparable, V any] struct {
-	lanes map[K]*lane[K, V]
-	order []*lane[K, V]
-	spare *lane[K, V] // an empty one, for the next key
-}
-
-// lane is what waits under one key.
-type lane[K comparable, V any] struct {
-	key     K
-	held    V
-	waiting int // items
-}
-
-// get returns the lane of key; a new one comes last.
-func (r *ring[K, V]) get(key K) *lane[K, V] {
-	l := r.lanes[key]
-	if l == nil {
-		if r.lanes == nil {
-			r.lanes = make(map[K]*lane[K, V])
-		}
-		if l = r.spare; l == nil {
-			l = &lane[K, V]{}
-		}
-		r.spare, l.key = nil, key
-		r.lanes[key] = l
-		r.order = append(r.order, l)
-	}
-	return l
-}
-
-// turn returns the first lane, or the first of those whose keys cost least, and makes it the last. cost may be nil.
-func (r *ring[K, V]) turn(cost func(K) int64) *lane[K, V] {
-	first := 0
-	if cost != nil && len(r.order) > 1 {
-		least := cost(r.order[0].key)
-		for i, l := range r.order {
-			if c := cost(l.key); c < least {
-				first, least = i, c
-			}
-		}
-	}
-	l := r.order[first]
-	copy(r.order[first:], r.order[first+1:])
-	r.order[len(r.order)-1] = l
-	return l
-}
-
-// longest returns the lane in which most waits, of equal ones that whose key costs most, else the last; nil when there
-// is none. cost may be nil.
-func (r *ring[K, V]) longest(cost func(K) int64) (found *lane[K, V]) {
-	for _, l := range r.order {
-		if found == nil || l.waiting > found.waiting ||
-			l.waiting == found.waiting && (cost == nil || cost(l.key) >= cost(found.key)) {
-			found = l
-		}
-	}
-	return found
-}
-
-func (r *ring[K, V]) waiting(key K) int {
-	if l := r.lanes[key]; l != nil {
-		return l.waiting
-	}
-	return 0
-}
-
-// dropEmpty takes l out of the ring when nothing waits in it.
-func (r *ring[K, V]) dropEmpty(l *lane[K, V]) {
-	if l.waiting == 0 {
-		delete(r.lanes, l.key)
-		i := slices.Index(r.order, l)
-		r.order = slices.Delete(r.order, i, i+1)
-		r.spare = l
-	}
 }

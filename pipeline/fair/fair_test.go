@@ -1,61 +1,76 @@
 package fair
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 )
 
 func caller(address string, connection uint64) Caller { return Caller{address, connection} }
 
+// filled returns a queue of items such as "a1x": address, connection, which of them.
+func filled(items string) *Queue[string] {
+	q := &Queue[string]{}
+	for item := range strings.FieldsSeq(items) {
+		q.Push(of(item), item)
+	}
+	return q
+}
+
+func of(item string) Caller { return caller(item[:1], uint64(item[1]-'0')) }
+
 // TestTurns has a greedy address, a greedy connection and modest ones wait.
 func TestTurns(t *testing.T) {
-	var q Queue[string]
-	for _, item := range []string{"a1", "a2", "a3", "a4"} {
-		q.Push(caller("greedy", 1), item)
-	}
-	q.Push(caller("greedy", 2), "b1")
-	q.Push(caller("modest", 3), "c1")
-	q.Push(caller("", 0), "d1")
+	q := filled("a1x a1y a1z a1! a2x b3x c0x")
 	var got []string
 	for item, ok := q.Pop(); ok; item, ok = q.Pop() {
 		got = append(got, item)
 	}
-	if want := []string{"a1", "c1", "d1", "b1", "a2", "a3", "a4"}; !slices.Equal(got, want) || q.Len() != 0 {
+	if want := strings.Fields("a1x b3x c0x a2x a1y a1z a1!"); !slices.Equal(got, want) || q.Len() != 0 {
 		t.Errorf("%v, want %v", got, want)
 	}
 }
 
-// TestDisplace fills the queue by one caller, and has others ask for room.
+// TestDisplace fills the queue in several ways, and has a caller ask for room.
 func TestDisplace(t *testing.T) {
-	var q Queue[int]
-	greedy, other := caller("greedy", 1), caller("other", 2)
-	if _, ok := q.Displace(other); ok {
-		t.Error("an item of an empty queue")
-	}
-	for i := range 4 {
-		q.Push(greedy, i)
-	}
-	if _, ok := q.Displace(greedy); ok {
-		t.Error("a caller took its own place")
-	}
-	if item, ok := q.Displace(other); !ok || item != 3 {
-		t.Errorf("%d %v went, want the youngest", item, ok)
-	}
-	neighbour := caller("greedy", 7) // another connection of the same address
-	if item, ok := q.Displace(neighbour); !ok || item != 2 {
-		t.Errorf("%d %v went, want the youngest of the other connection", item, ok)
-	}
-	if _, ok := q.DisplaceFor(other, 2); ok {
-		t.Error("a caller with as much to bring took the place of another")
-	}
-	q.Push(other, 10)
-	if q.Yields(other) || q.Yields(greedy) {
-		t.Error("a caller may take the place of one who would have no more than itself")
-	}
-	for item, ok := q.Pop(); ok; item, ok = q.Pop() {
-		if item == 2 || item == 3 {
-			t.Errorf("%d is still there", item)
+	for _, c := range []struct {
+		items string
+		costs string // address and cost
+		by    string
+		n     int
+		want  string // the item that goes; "": none
+	}{
+		{"", "", "b2", 1, ""},
+		{"a1w a1x a1y a1z", "", "a1", 1, ""},
+		{"a1w a1x a1y a1z", "", "b2", 1, "a1z"},
+		{"a1w a1x a1y", "", "a7", 1, "a1y"}, // another connection of the same address
+		{"a1w a1x", "", "b2", 2, ""},
+		{"a1w a1x b2x", "", "b2", 1, ""},
+		{"a1w a1x b2x", "", "a1", 1, ""},
+		{"b2x a1w a1x", "", "c1", 1, "a1x"},
+		{"a1x b1x c1x", "a10 b20 c7 m8", "m2", 1, "b1x"}, // of equal ones the costliest
+		{"a1x b1x c1x", "a10 b20 c7 g20", "g2", 1, ""},
+		{"a1x m2x c1x", "a10 b20 c7 m8", "m2", 1, ""},
+		{"a1x m2x c1x", "a10 b20 c7 m8", "m3", 1, ""}, // a second one
+	} {
+		q := filled(c.items)
+		for name := range strings.FieldsSeq(c.costs) {
+			cost := int64(0)
+			fmt.Sscan(name[1:], &cost)
+			q.Charge(name[:1], cost)
+		}
+		before := q.Len()
+		if yields := q.Yields(of(c.by)); c.n == 1 && yields != (c.want != "") {
+			t.Errorf("%+v: yields %v", c, yields)
+		}
+		item, ok := q.DisplaceFor(of(c.by), c.n)
+		if item != c.want || ok != (c.want != "") || ok != (q.Len() == before-1) {
+			t.Errorf("%+v: %q %v went", c, item, ok)
+		}
+		if ok && slices.Contains(q.Of(of(item)), item) {
+			t.Errorf("%q is still there", item)
 		}
 	}
 }
@@ -73,16 +88,15 @@ func TestAgainstCount(t *testing.T) {
 			q.Push(c, n)
 			where[n] = c
 		case 2:
-			if item, ok := q.Pop(); ok {
-				c := where[item]
-				if item < last[c] {
-					t.Fatalf("%d of %v came after %d", item, c, last[c])
-				}
-				last[c] = item
-				delete(where, item)
-			} else if len(where) > 0 {
+			item, ok := q.Pop()
+			if c := where[item]; ok && item < last[c] {
+				t.Fatalf("%d of %v came after %d", item, c, last[c])
+			}
+			if ok != (len(where) > 0) {
 				t.Fatal("nothing to pop")
 			}
+			last[where[item]] = item
+			delete(where, item)
 		case 3:
 			for item, c := range where {
 				if !q.Remove(c, item) || q.Remove(c, item) {
@@ -110,7 +124,7 @@ func TestCharge(t *testing.T) {
 		clear(served)
 		for range n {
 			for _, name := range names {
-				for q.addresses.waiting(name) < 2 {
+				for len(q.Of(caller(name, 1))) < 2 {
 					q.Push(caller(name, 1), name)
 				}
 			}
@@ -130,29 +144,7 @@ func TestCharge(t *testing.T) {
 	for n := range 10_000 {
 		q.Charge(string(rune(n+1000)), 1<<40)
 	}
-	if len(q.costs) > 1<<12 {
-		t.Errorf("%d addresses are remembered", len(q.costs))
-	}
-}
-
-// TestDisplaceByCost fills the queue with one item of each of many addresses: who has cost less than one of them takes
-// its place.
-func TestDisplaceByCost(t *testing.T) {
-	var q Queue[string]
-	for i, name := range []string{"a", "b", "c"} {
-		q.Charge(name, int64(10*(i+1)%23)) // 10, 20, 7
-		q.Push(caller(name, 1), name)
-	}
-	q.Charge("modest", 8)
-	q.Charge("greedy", 20)
-	if q.Yields(caller("greedy", 2)) {
-		t.Error("who has cost as much as any is let in")
-	}
-	if item, ok := q.Displace(caller("modest", 2)); !ok || item != "b" {
-		t.Errorf("%q %v went, want the costliest", item, ok)
-	}
-	q.Push(caller("modest", 2), "modest")
-	if q.Yields(caller("modest", 2)) || q.Yields(caller("modest", 3)) {
-		t.Error("a second one is let in as well")
+	if len(q.addresses) > maxIdle+3 {
+		t.Errorf("%d addresses are remembered", len(q.addresses))
 	}
 }

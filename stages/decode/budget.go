@@ -103,7 +103,7 @@ func (b *Budget) Reserve(ctx context.Context, caller fair.Caller, plan Plan) (*R
 	q := &b.queues[c.queue]
 	b.mu.Lock()
 	if q.waiting.Len() >= b.queueMax {
-		other, ok := q.waiting.Displace(caller)
+		other, ok := q.waiting.DisplaceFor(caller, 1)
 		if !ok {
 			b.mu.Unlock()
 			return nil, ErrBusy
