@@ -177,8 +177,7 @@ func checkSoftware(e *exam) {
 	}
 }
 
-// checkRate looks whether the chip has become slow without heat, as some releases do until the host
-// is started anew.
+// checkRate looks whether the chip has become slow without heat, as some releases do until the host is started anew.
 func checkRate(e *exam) {
 	const slowMark = "images/s where it did" // in what the service says of such a chip (package npu, rateWatch)
 	if e.service == nil {

@@ -6,10 +6,9 @@
 // where no file tells the same. What only the open device can tell comes from the running service
 // (temperature, rate), or, while nobody holds the device, from the vendor's tool (chip software).
 //
-// The checks run in the order in which things come to life: chip on the bus, packages, driver for
-// this kernel, driver running, firmware booted, device node, library, worker, models. What
-// cannot be judged because something before it is broken is named as skipped, not reported as
-// one more fault. See [Run].
+// The checks run in the order in which things come to life: chip on the bus, packages, driver for this kernel, driver
+// running, firmware booted, device node, library, worker, models. What cannot be judged because something before it
+// is broken is named as skipped, not reported as one more fault. See [Run].
 //
 // # Exit codes
 //

@@ -39,7 +39,7 @@ func TestDevice(t *testing.T) {
 		{"no address, two chips", pi().with(eight).with(files{"/sys/class/hailo_chardev/hailo0/board_location": remove}), ""},
 		{"no library", pi().without("/usr/lib/libhailort"), "/dev/hailo0, 5.1.1, "},
 		{"library under its short name", pi().without("/usr/lib/libhailort").with(files{
-			"/usr/local/lib/libhailort.so": string(elfFile(elf.DT_SONAME, "libhailort.so.5.1.0")),
+			"/usr/local/lib/libhailort.so": elfFile(elf.DT_SONAME, "libhailort.so.5.1.0"),
 		}), "/dev/hailo0, 5.1.1, 5.1.0"},
 		{"the newest of two libraries", pi().with(files{"/sys/module/hailo1x_pci/version": "5.9.0",
 			"/usr/lib/aarch64-linux-gnu/libhailort.so.5.10.0": "library"}), "/dev/hailo0, 5.9.0, 5.10.0"},
@@ -143,7 +143,7 @@ func TestOwn(t *testing.T) {
 // FuzzRun puts the same bytes into every file that is parsed: no panic, a whole report, clean text.
 func FuzzRun(f *testing.F) {
 	for _, s := range []string{"", dpkg("hailort 4.23.0"), "0x1e60", addr, "5.0 GT/s PCIe", "throttled=0x50005", "a:b:c:d\n::::\n",
-		"blacklist hailo1x_pci", "Failed to load mandatory firmware file", "\x00\xff\x1b[2J", string(elfFile(elf.DT_NEEDED, "libhailort.so.5.1.1"))} {
+		"blacklist hailo1x_pci", "Failed to load mandatory firmware file", "\x00\xff\x1b[2J", elfFile(elf.DT_NEEDED, "libhailort.so.5.1.1")} {
 		f.Add([]byte(s))
 	}
 	machine := pi()

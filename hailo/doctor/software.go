@@ -1,50 +1,34 @@
 package doctor
 
 import (
+	"maps"
 	"path"
 	"slices"
-	"sort"
 	"strings"
 
 	"hailoclip/hailo/device"
 )
 
-// oldStack returns what is there of HailoRT 4, which is for Hailo-8 only: packages by name, and a
-// list for a person.
+// oldStack returns what is there of HailoRT 4, which is for Hailo-8 only: packages by name, and a list for a person.
 func (e *exam) oldStack() (packages, evidence []string) {
-	for name, v := range e.packages {
-		four := device.Major(v) == 4 && slices.Contains([]string{"hailort", "hailort-pcie-driver", "python3-hailort"}, name)
+	for _, name := range slices.Sorted(maps.Keys(e.packages)) {
+		four := device.Major(e.packages[name]) == 4 && slices.Contains([]string{"hailort", "hailort-pcie-driver", "python3-hailort"}, name)
 		// hailo-all has a version of its own that says nothing about the runtime.
 		if four || name == "hailo-all" || name == "hailofw" {
-			packages = append(packages, name)
+			packages, evidence = append(packages, name), append(evidence, "package "+name+" "+e.packages[name])
 		}
 	}
-	sort.Strings(packages)
-	for _, name := range packages {
-		evidence = append(evidence, "package "+name+" "+e.packages[name])
-	}
-	for _, l := range e.Libraries {
-		if device.Major(l.Version) == 4 {
-			evidence = append(evidence, l.Path)
-		}
-	}
+	evidence = append(evidence, e.libraries(4, 4)...)
 	if e.IsDir("/sys/module/hailo_pci") && len(e.PCI) == 1 {
 		evidence = append(evidence, "the loaded module hailo_pci")
 	}
 	return packages, evidence
 }
 
-// newStack says whether anything of HailoRT 5 is there.
-func (e *exam) newStack() bool {
-	_, driver := e.installed(driverPackages)
-	_, library := e.installed(libraryPackages)
-	return device.Major(driver) >= 5 || device.Major(library) >= 5 || e.Loaded || len(e.ModuleFiles(e.Kernel)) > 0 || len(e.libraries5()) > 0
-}
-
-// libraries5 returns where the libraries of HailoRT 5 are.
-func (e *exam) libraries5() (paths []string) {
+// libraries returns where libhailort of some major versions is.
+func (e *exam) libraries(least, most int) (paths []string) {
 	for _, l := range e.Libraries {
-		if device.Major(l.Version) >= 5 {
+		if v := device.Major(l.Version); v >= least && v <= most {
 			paths = append(paths, l.Path)
 		}
 	}
@@ -57,11 +41,13 @@ func checkStack(e *exam) {
 	if len(packages) > 0 {
 		purge = "sudo apt purge " + strings.Join(packages, " ")
 	}
-	isNew := e.newStack()
+	_, driver := e.installed(driverPackages)
+	name, v := e.installed(libraryPackages)
+	isNew := max(device.Major(driver), device.Major(v)) >= 5 || e.Loaded || len(e.ModuleFiles(e.Kernel)) > 0 || e.libraries(5, 1e6) != nil
 	if isNew {
 		e.reached = stack
 	}
-	switch name, v := e.installed(libraryPackages); {
+	switch {
 	case isNew && len(old) > 0:
 		e.add(Warn, "HailoRT 5 is installed, but something of HailoRT 4, which is for Hailo-8, is left: "+strings.Join(old, ", ")+".",
 			"# removing it can delete the firmware too, so reinstall the driver after", purge,
@@ -168,7 +154,7 @@ func checkFirmware(e *exam) {
 }
 
 func checkLibrary(e *exam) {
-	five := e.libraries5()
+	five := e.libraries(5, 1e6)
 	switch broken := e.BrokenLibrary(); {
 	case broken != "":
 		e.add(Fail, broken+" is a folder: a container was started with a library that was not there.",
