@@ -133,7 +133,7 @@ func (o opener) fill(ctx context.Context, e *encoders) error {
 		repeat = o.cfg.Performance.WarmupIterations
 	}
 	first := e.images
-	probe, err := hailo.NewProbe(ctx, first, e.texts[0], o.known(), o.cfg.Health.ProbeInterval.Std(), repeat, o.log)
+	probe, err := hailo.NewProbe(ctx, first, e.texts[0], o.known(), o.cfg.Health.ProbeInterval, repeat, o.log)
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"hailoclip/hailo"
 	"hailoclip/hailo/demo"
@@ -54,7 +53,7 @@ func (o opener) npuOptions() (*npu.Options, error) {
 func (o opener) options() *npu.Options {
 	options := npu.Options{
 		Config: o.cfg.NPU, ImageSize: o.model.ImageSize, Dimension: o.model.EmbeddingDimension, BatchSize: o.cfg.CLIP.Batch(),
-		DeviceTimeout: time.Duration(o.cfg.CLIP.DeviceTimeoutMS) * time.Millisecond, Log: o.log,
+		DeviceTimeout: o.cfg.CLIP.DeviceTimeout, Log: o.log,
 	}
 	if o.cfg.CLIP.Device != "0" { // the former service's index of the only device
 		options.Config.Device = o.cfg.CLIP.Device
