@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"time"
 
 	"hailoclip/configs"
@@ -27,7 +26,7 @@ func openStore(state string) (*hailo.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &hailo.Store{Dir: filepath.Join(state, "models"), Vendor: hailo.VendorResources, Known: known, Builtin: builtin}, nil
+	return &hailo.Store{Dir: modelsDir(state), Vendor: hailo.VendorResources, Known: known, Builtin: builtin}, nil
 }
 
 // resolveModel returns the configured model and why it is this one.

@@ -18,6 +18,7 @@ import (
 
 	"hailoclip/configs"
 	"hailoclip/hailo"
+	"hailoclip/hailo/doctor"
 	"hailoclip/hailo/onnx"
 )
 
@@ -77,7 +78,8 @@ func run() int {
 	parser, err := kong.New(&c, append(rawArguments(),
 		kong.Name("hailo-clip"), kong.Description(description),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
-		kong.Vars{"config_file": configs.SystemFile}, kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(&c.globals),
+		kong.Vars{"config_file": configs.SystemFile, "state_variable": configs.StateVariable, "service_state": doctor.ServiceState},
+		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(&c.globals),
 		kong.Help(printHelp), kong.Exit(func(int) { // after --help and --version
 			code := exitCode(ctx, nil)
 			stderr.flush(lastWords)

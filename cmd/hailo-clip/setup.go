@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 
+	"hailoclip/hailo/doctor"
 	"hailoclip/hailo/onnx"
 	"hailoclip/stages/decode"
 )
@@ -20,7 +20,7 @@ checks its digest, and puts it into lib/ of the state folder. Does nothing when 
 
 Examples:
   hailo-clip setup
-  sudo hailo-clip setup --state-dir /var/lib/hailo-clip`
+  sudo hailo-clip setup --state-dir ` + doctor.ServiceState
 }
 
 func (c *setupCmd) Run(ctx context.Context, g *globals) error {
@@ -30,7 +30,7 @@ func (c *setupCmd) Run(ctx context.Context, g *globals) error {
 	}
 	bar := newBars(os.Stderr)
 	path, err := onnx.Fetch(ctx, onnx.FetchOptions{
-		Dir:      filepath.Join(state, "lib"),
+		Dir:      libraryDir(state),
 		Arch:     c.Arch,
 		Progress: func(done, total int64) { bar.set("ONNX Runtime", done, total) },
 	})

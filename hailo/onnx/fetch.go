@@ -63,24 +63,14 @@ var releaseLibrary = regexp.MustCompile(`^(\./)?onnxruntime-linux-[^/]+/lib/libo
 // maxLibrary bounds what is unpacked; the libraries are 19 and 35 MB.
 const maxLibrary = 128 << 20
 
-// DefaultLibraryDir is where the library is fetched to: lib/ in the user's cache folder, or
-// /var/lib/hailo-clip/lib for a service without a home.
-func DefaultLibraryDir() string {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "/var/lib/hailo-clip/lib"
-	}
-	return filepath.Join(cache, "hailo-clip", "lib")
-}
-
 // LibraryFile is the file in dir that Fetch writes for an architecture (a GOARCH).
 func LibraryFile(dir, arch string) string {
 	return filepath.Join(dir, fmt.Sprintf("libonnxruntime-%s-linux-%s.so", FetchVersion, arch))
 }
 
-// FetchOptions says what Fetch gets. The zero value is right for this machine.
+// FetchOptions says what Fetch gets.
 type FetchOptions struct {
-	Dir  string // "": DefaultLibraryDir
+	Dir  string // the folder where the library goes
 	Arch string // "amd64" or "arm64"; "": this machine's
 
 	// Progress, if not nil, is called now and then with the bytes downloaded so far and the bytes
@@ -96,9 +86,6 @@ type FetchOptions struct {
 // onnxruntime-node, or, where npm is missing or fails, out of the vendor's release. The digest is
 // checked before the file gets its name, so that a broken or false download is never loaded.
 func Fetch(ctx context.Context, o FetchOptions) (string, error) {
-	if o.Dir == "" {
-		o.Dir = DefaultLibraryDir()
-	}
 	if o.Arch == "" {
 		o.Arch = runtime.GOARCH
 	}
