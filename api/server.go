@@ -98,7 +98,7 @@ func New(cfg Config, svc Service) (*Server, error) {
 	s.works.New = func() any { return newWork(s) }
 	s.bodies.free.Store(int64(cfg.MaxBodyMemoryBytes))
 	for _, text := range cfg.TrustedProxies {
-		p, _ := parseProxy(text) // checked by Validate
+		p, _ := parseProxy(text) // checked by Check
 		s.proxies = append(s.proxies, p)
 	}
 	s.router = s.routes()

@@ -113,25 +113,19 @@ func (r ResourceLimits) MemoryBytes() (int64, error) {
 
 // Check reports what the bounds of the fields cannot say.
 func (l Logging) Check(fault func(field, format string, args ...any)) {
-	if _, err := l.SlogLevel(); err != nil {
-		fault("level", "%w", err)
+	if _, ok := levels[strings.ToLower(l.Level)]; !ok {
+		fault("level", "%q is out of bounds: debug, info, warning, error", l.Level)
 	}
 }
 
-// SlogLevel reads Level; upper case and Python's "warning" and "critical" are understood too.
-func (l Logging) SlogLevel() (slog.Level, error) {
-	switch strings.ToLower(l.Level) {
-	case "debug":
-		return slog.LevelDebug, nil
-	case "info":
-		return slog.LevelInfo, nil
-	case "warn", "warning":
-		return slog.LevelWarn, nil
-	case "error", "critical":
-		return slog.LevelError, nil
-	}
-	return 0, fmt.Errorf("%q is out of bounds: debug, info, warning, error", l.Level)
+// levels are the values of Logging.Level, in lower case; "warning" and "critical" are Python's.
+var levels = map[string]slog.Level{
+	"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "warning": slog.LevelWarn,
+	"error": slog.LevelError, "critical": slog.LevelError,
 }
+
+// SlogLevel is Level, whose case makes no difference.
+func (l Logging) SlogLevel() slog.Level { return levels[strings.ToLower(l.Level)] }
 
 // YAML writes the configuration as a file would have it, without comments.
 func (c Config) YAML() ([]byte, error) { return yaml.Marshal(c) }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -90,19 +91,19 @@ func (l *layers) file(name string, text []byte) {
 	case !errors.Is(d.Decode(&second), io.EOF):
 		l.fault("%s: has more than one YAML document", name)
 	default:
-		l.section(name, "", root.Content[0], root.Content[0].Line)
+		l.section(name, fmt.Sprintf("%s: line %d", name, root.Content[0].Line), "", root.Content[0])
 	}
 }
+
+var tabIndent = regexp.MustCompile("(?m)^ *\t")
 
 // syntax is what the parser says is wrong with text. It leaves out the line where that is the first, which
 // shows when the text comes a line later; some faults, of bytes that are no text, have none at all.
 func syntax(err error, text []byte) string {
 	said := strings.TrimPrefix(err.Error(), "yaml: ")
 	if strings.Contains(said, "cannot start any token") || strings.Contains(said, "tab character") {
-		for i, line := range strings.Split(string(text), "\n") {
-			if blank := line[:len(line)-len(strings.TrimLeft(line, " \t"))]; strings.Contains(blank, "\t") {
-				return fmt.Sprintf("line %d: begins with a tab: YAML is indented with spaces", i+1)
-			}
+		if at := tabIndent.FindIndex(text); at != nil {
+			return fmt.Sprintf("line %d: begins with a tab: YAML is indented with spaces", 1+bytes.Count(text[:at[0]], []byte("\n")))
 		}
 	}
 	if !strings.HasPrefix(said, "line ") {
@@ -114,38 +115,30 @@ func syntax(err error, text []byte) string {
 	return said
 }
 
-// section sets the keys of the mapping n, which is the section of that name, or the whole file, "".
-func (l *layers) section(file, section string, n *yaml.Node, line int) {
+// section sets the keys of the mapping n, which stand behind prefix: "clip.", or "" for the whole file.
+func (l *layers) section(file, where, prefix string, n *yaml.Node) {
 	if isNull(n) {
 		return
 	}
 	if n.Kind != yaml.MappingNode {
-		where := fmt.Sprintf("%s: line %d", file, line)
-		if section != "" {
-			where += ": " + section
-		}
 		l.fault("%s: found %s where a section belongs", where, describe(n))
 		return
 	}
 	first := map[string]int{}
 	for pair := range slices.Chunk(n.Content, 2) {
 		name, value := pair[0], pair[1]
-		where := fmt.Sprintf("%s: line %d", file, name.Line)
-		key := name.Value
-		if section != "" {
-			key = section + "." + key
-		}
+		where, key := fmt.Sprintf("%s: line %d", file, name.Line), prefix+name.Value
 		s, known := l.find(key)
 		switch {
 		case first[s.key] != 0:
 			l.fault("%s: %s: stands already in line %d", where, key, first[s.key])
 		case name.Kind != yaml.ScalarNode:
 			l.fault("%s: found %s where a key belongs", where, describe(name))
-		case section == "" && slices.Contains(sections(), key):
-			l.section(file, key, value, name.Line)
+		case prefix == "" && slices.Contains(sections(), key):
+			l.section(file, where+": "+key, key+".", value)
 		case !known:
 			l.unknown(key, where)
-		case section == "":
+		case prefix == "":
 			l.fault("%s: %s: write the section in a line of its own, and the key indented below", where, key)
 		case isNull(value):
 			l.fault(`%s: %s: has no value; leave it out for its default, or write "" for empty text`, where, key)

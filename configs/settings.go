@@ -61,7 +61,7 @@ func (s setting) within() bool {
 		return true
 	case isRange:
 		high, _, orZero := strings.Cut(high, ", or 0")
-		n := number(s.Value)
+		n := s.number()
 		return n >= s.bound(low) && n <= s.bound(high) || orZero && n == 0 // NaN is not
 	case strings.HasPrefix(s.bounds, "at most "):
 		most, err := strconv.Atoi(strings.Fields(s.bounds)[2])
@@ -76,21 +76,16 @@ func (s setting) bound(text string) float64 {
 	if err := s.set(text); err != nil {
 		panic(fmt.Sprintf("bounds of %s: %v", s.key, err))
 	}
-	return number(s.Value)
+	return s.number()
 }
 
-func number(v reflect.Value) float64 {
-	if v.CanInt() {
-		return float64(v.Int())
-	}
-	return v.Float()
-}
+func (s setting) number() float64 { return s.Convert(reflect.TypeFor[float64]()).Float() }
 
 // set reads text into the field. Where the text comes from makes no difference, nor do quotes in YAML.
 func (s setting) set(text string) error {
 	switch field := s.Addr().Interface().(type) {
 	case *time.Duration:
-		d, err := parseDuration(text, s.unit)
+		d, err := ParseDuration(text, s.unit)
 		*field = d
 		return err
 	case encoding.TextUnmarshaler:
@@ -131,11 +126,8 @@ func (s setting) set(text string) error {
 	return nil
 }
 
-// ParseDuration reads a duration as the configuration has it: "30s", "500ms", or "30", which are seconds.
-func ParseDuration(text string) (time.Duration, error) { return parseDuration(text, time.Second) }
-
-// parseDuration takes bare numbers for a number of units.
-func parseDuration(text string, unit time.Duration) (time.Duration, error) {
+// ParseDuration reads a duration as the configuration has it: "30s", "500ms", or a bare number of units.
+func ParseDuration(text string, unit time.Duration) (time.Duration, error) {
 	if n, err := strconv.ParseFloat(text, 64); err == nil {
 		if n *= float64(unit); math.IsNaN(n) || math.Abs(n) >= math.MaxInt64 {
 			return 0, fmt.Errorf("%q is out of range for a duration", text)

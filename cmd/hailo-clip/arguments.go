@@ -42,7 +42,7 @@ func rawArguments() []kong.Option {
 			if err != nil {
 				return err
 			}
-			d, err := configs.ParseDuration(token.String())
+			d, err := configs.ParseDuration(token.String(), time.Second)
 			target.SetInt(int64(d))
 			return err
 		})),

@@ -28,21 +28,19 @@ const WorkerName = "hailo-clip-npu"
 func FindWorker(configured string) (string, error) {
 	candidates := []string{configured}
 	if configured == "" {
-		candidates = candidates[:0]
+		candidates = []string{filepath.Join("/usr/lib/hailo-clip", WorkerName)}
 		if self, err := os.Executable(); err == nil {
-			candidates = append(candidates, filepath.Join(filepath.Dir(self), WorkerName))
+			candidates = []string{filepath.Join(filepath.Dir(self), WorkerName), candidates[0]}
 		}
-		candidates = append(candidates, filepath.Join("/usr/lib/hailo-clip", WorkerName))
 	}
 	var why []string
 	for _, path := range candidates {
 		info, err := os.Stat(path)
-		switch {
-		case err != nil:
-		case !info.Mode().IsRegular() || info.Mode()&0o111 == 0:
-			err = fmt.Errorf("%s is not a program", path)
-		default:
+		if err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
 			return path, nil
+		}
+		if err == nil {
+			err = fmt.Errorf("%s is not a program", path)
 		}
 		why = append(why, err.Error())
 	}

@@ -1,6 +1,9 @@
 package onnx
 
-import "runtime"
+import (
+	"cmp"
+	"runtime"
+)
 
 // Config is what a user may set about the CPU encoder.
 type Config struct {
@@ -15,21 +18,7 @@ type Config struct {
 	Batch int `yaml:"batch" bounds:"0 to 32"`
 }
 
-const (
-	maxThreads   = 256
-	defaultBatch = 4
-)
+// defaultBatch is what Batch 0 stands for.
+const defaultBatch = 4
 
-func (c Config) threads() int {
-	if c.Threads == 0 {
-		return min(runtime.GOMAXPROCS(0), maxThreads)
-	}
-	return c.Threads
-}
-
-func (c Config) batch() int {
-	if c.Batch == 0 {
-		return defaultBatch
-	}
-	return c.Batch
-}
+func (c Config) threads() int { return cmp.Or(c.Threads, min(runtime.GOMAXPROCS(0), 256)) }
