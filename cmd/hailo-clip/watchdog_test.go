@@ -8,6 +8,7 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -81,14 +82,17 @@ func TestServiceNotifies(t *testing.T) {
 			t.Errorf("systemd is told %q, want %q", got, want)
 		}
 	}
-	if code := r.stop(t); code != exitOK {
-		t.Errorf("ended with %d", code)
+	if err := r.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
 	}
 	got := next()
-	for got == daemon.SdNotifyWatchdog {
+	for got == daemon.SdNotifyWatchdog { // read on: the service waits where the socket is full
 		got = next()
 	}
 	if got != daemon.SdNotifyStopping {
 		t.Errorf("systemd is told %q", got)
+	}
+	if <-r.ended; r.cmd.ProcessState.ExitCode() != exitOK {
+		t.Errorf("ended with %d", r.cmd.ProcessState.ExitCode())
 	}
 }
