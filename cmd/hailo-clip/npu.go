@@ -108,24 +108,25 @@ func (o opener) simOptions() (*npu.Options, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, arguments := o.model.Manifest, strings.Fields(o.cfg.Sim.Arguments)
+	m, chip := o.model.Manifest, sim.Default()
 	if o.cfg.Sim.Vectors == "model" && !o.model.Embedded() {
 		return nil, usageError{fmt.Errorf("sim.vectors: model computes the demo model's vectors, not those of %s: set clip.model: demo or sim.vectors: hash", m.Name)}
 	}
+	chip.ImageSize, chip.Dimension, chip.ContextLength, chip.Width = m.ImageSize, m.EmbeddingDimension, m.ContextLength, m.EmbeddingDimension
+	chip.Vectors = o.cfg.Sim.Vectors
+	if err := chip.Parse(strings.Fields(o.cfg.Sim.Arguments)); err != nil {
+		return nil, usageError{fmt.Errorf("sim.arguments: %w", err)}
+	}
 	options := o.options()
 	options.Simulated, options.ImageHEF = true, "simulated"
-	options.Command = slices.Concat([]string{self, "npu-sim",
-		fmt.Sprintf("--image-size=%d", m.ImageSize), fmt.Sprintf("--dimension=%d", m.EmbeddingDimension),
-		fmt.Sprintf("--context-length=%d", m.ContextLength), fmt.Sprintf("--width=%d", m.EmbeddingDimension),
-		"--vectors=" + o.cfg.Sim.Vectors}, arguments)
+	options.Command = append([]string{self, "npu-sim"}, chip.Args()...)
 	if o.cfg.CLIP.TextEncoder != "cpu" {
-		options.Text = npu.SyntheticText(o.tokenizer.Size(), m.ContextLength, m.EmbeddingDimension, o.tokenizer.End(), m.Tokens.PadID)
-		options.TextDigest = fmt.Sprintf("sim/%s/%s", m.Name, o.cfg.Sim.Vectors)
-		for i, a := range arguments { // those that change vectors, and the word after, which may be the value
-			if name := strings.TrimLeft(a, "-"); strings.HasPrefix(name, "vectors") || strings.HasPrefix(name, "output") {
-				options.TextDigest += "/" + strings.Join(arguments[i:min(i+2, len(arguments))], " ")
-			}
+		options.Text = &npu.Text{
+			HEF: "simulated", ContextLength: m.ContextLength, Width: m.EmbeddingDimension,
+			Vocabulary: min(o.tokenizer.Size(), sim.Vocabulary), EndToken: o.tokenizer.End(), PadToken: m.Tokens.PadID,
+			Row: func(token int32) []float32 { return sim.TokenEmbedding(token, m.EmbeddingDimension) },
 		}
+		options.TextDigest = chip.TextDigest(m.Name)
 	}
 	return options, nil
 }
@@ -145,14 +146,7 @@ type npuSimCmd struct {
 
 // Run is a worker process. With --vectors=model it computes the demo model's vectors.
 func (c *npuSimCmd) Run(g *globals) error {
-	var encoders sim.Encoders
-	if slices.Contains(c.Args, "--vectors=model") {
-		var err error
-		if encoders, err = demoEncoders(g); err != nil {
-			return err
-		}
-	}
-	if code := sim.Main(c.Args, encoders); code != exitOK {
+	if code := sim.Main(c.Args, func() (sim.Encoders, error) { return demoEncoders(g) }); code != exitOK {
 		return exitError(code)
 	}
 	return nil
