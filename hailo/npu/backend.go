@@ -1,3 +1,9 @@
+// Package npu encodes images and texts on a Hailo-10H.
+//
+// The vendor's runtime is not loaded into this process. A worker process, hailo-clip-npu (C++,
+// folder worker) or the simulated chip (package sim), holds the device; this package starts
+// it, watches it, kills it when it hangs and starts it again. See [New], and package wire for how
+// the two talk.
 package npu
 
 import (
@@ -16,6 +22,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hailoclip/hailo"
+	"hailoclip/hailo/npu/wire"
+)
+
+// The models, by which Metrics are counted.
+const (
+	ImageModel = wire.ImageModel
+	TextModel  = wire.TextModel
+	models     = wire.Models
 )
 
 // Settings of the vendor's scheduler and of the supervisor that nobody should need to change.
@@ -162,9 +176,9 @@ func (o *Options) Validate() error {
 	}
 	check(len(o.Command) > 0, "no worker program")
 	check(o.Log != nil, "no logger")
-	check(len(o.ImageHEF) < len(Text1024{}), "path of the image model has %d bytes, at most 1023", len(o.ImageHEF))
+	check(len(o.ImageHEF) < len(wire.Text1024{}), "path of the image model has %d bytes, at most 1023", len(o.ImageHEF))
 	check(o.ImageSize >= 1 && o.ImageSize <= 1024, "image size %d is out of bounds: 1 to 1024", o.ImageSize)
-	check(o.Dimension >= 1 && o.Dimension <= MaxFeatures, "dimension %d is out of bounds: 1 to %d", o.Dimension, MaxFeatures)
+	check(o.Dimension >= 1 && o.Dimension <= wire.MaxFeatures, "dimension %d is out of bounds: 1 to %d", o.Dimension, wire.MaxFeatures)
 	check(o.BatchSize >= 1 && o.BatchSize <= 63, "batch size %d is out of bounds: 1 to 63", o.BatchSize)
 	check(o.DeviceTimeout >= 10*time.Millisecond, "device timeout %v is out of bounds: at least 10ms", o.DeviceTimeout)
 	if err := o.Config.Validate(); err != nil {
@@ -179,7 +193,7 @@ func (o *Options) Validate() error {
 }
 
 // checkLoaded says whether a model that the worker has loaded is what we expect.
-func (b *Backend) checkLoaded(model int, l *Loaded) error {
+func (b *Backend) checkLoaded(model int, l *wire.Loaded) error {
 	rows, width := b.opt.ImageSize*b.opt.ImageSize, 3
 	outRows, outWidth := 1, b.opt.Dimension
 	least := 1
@@ -188,19 +202,19 @@ func (b *Backend) checkLoaded(model int, l *Loaded) error {
 		outRows, outWidth = rows, width
 		least = b.opt.Config.TextBatch
 	}
-	if err := l.Input.validate(rows, width); err != nil {
+	if err := l.Input.Validate(rows, width); err != nil {
 		return fmt.Errorf("input: %w", err)
 	}
-	if err := l.Output.validate(outRows, outWidth); err != nil {
+	if err := l.Output.Validate(outRows, outWidth); err != nil {
 		return fmt.Errorf("output: %w", err)
 	}
-	if err := l.Output.convertible(); err != nil {
+	if err := l.Output.Convertible(); err != nil {
 		return fmt.Errorf("output: %w", err)
 	}
-	if err := l.Input.convertible(); err != nil && model == TextModel { // pixels go as they are
+	if err := l.Input.Convertible(); err != nil && model == TextModel { // pixels go as they are
 		return fmt.Errorf("input: %w", err)
 	}
-	if model == ImageModel && l.Input.Format != FormatUint8 {
+	if model == ImageModel && l.Input.Format != wire.FormatUint8 {
 		return fmt.Errorf("input: format %d, want UINT8", l.Input.Format)
 	}
 	if int64(l.QueueDepth) < int64(least) || l.QueueDepth > math.MaxInt16 {
@@ -302,7 +316,7 @@ func (b *Backend) EncodeImages(ctx context.Context, frames []*hailo.Frame) error
 	if err := written(row); err != nil {
 		return err
 	}
-	out.decode(f.Embedding, row)
+	out.Decode(f.Embedding, row)
 	runtime.KeepAlive(b.frames) // or the memory could be unmapped under the reading
 	return normalize(f.Embedding)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"hailoclip/hailo"
+	"hailoclip/hailo/npu/wire"
 )
 
 // lane is what is in flight for one model.
@@ -26,7 +27,7 @@ type flight struct {
 }
 
 type result struct {
-	status Code
+	status wire.Code
 	err    error // the session ended: an ErrDeviceLost
 }
 
@@ -35,9 +36,9 @@ func (r result) check() error {
 	switch {
 	case r.err != nil:
 		return r.err
-	case r.status.deviceLost():
+	case r.status.DeviceLost():
 		return fmt.Errorf("%w: %v", hailo.ErrDeviceLost, r.status)
-	case r.status != Success:
+	case r.status != wire.Success:
 		return fmt.Errorf("%w: the device says %v", hailo.ErrEncode, r.status)
 	}
 	return nil
@@ -87,7 +88,7 @@ func (s *session) submit(ctx context.Context, model, slot int, out []byte) (<-ch
 		l.head, l.since = f.sequence, now
 	}
 	s.b.noteRate(now, s, 0)
-	m := &Submit{Model: uint32(model), Slot: uint32(slot), Sequence: f.sequence}
+	m := &wire.Submit{Model: uint32(model), Slot: uint32(slot), Sequence: f.sequence}
 	s.mu.Unlock()
 	if err := s.proc.send(m); err != nil {
 		// The frame counts as in flight: it is answered with all others when the worker is gone.
@@ -106,11 +107,11 @@ func written(out []byte) error {
 }
 
 // complete handles the end of a frame. An error means that the worker must be replaced.
-func (s *session) complete(d *Done) error {
+func (s *session) complete(d *wire.Done) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if d.Model >= models || int64(d.Slot) >= int64(len(s.lines[d.Model].flights)) {
-		return fmt.Errorf("%w: done for model %d, slot %d", ErrProtocol, d.Model, d.Slot)
+		return fmt.Errorf("%w: done for model %d, slot %d", wire.ErrProtocol, d.Model, d.Slot)
 	}
 	l := &s.lines[d.Model]
 	f := &l.flights[d.Slot]
@@ -119,7 +120,7 @@ func (s *session) complete(d *Done) error {
 	}
 	if f.sequence == 0 || f.sequence != d.Sequence {
 		return fmt.Errorf("%w: done for model %d, slot %d, sequence %d, in flight is %d (0: nothing)",
-			ErrProtocol, d.Model, d.Slot, d.Sequence, f.sequence)
+			wire.ErrProtocol, d.Model, d.Slot, d.Sequence, f.sequence)
 	}
 	f.sequence = 0
 	l.n--
@@ -136,14 +137,14 @@ func (s *session) complete(d *Done) error {
 	s.b.noteDone(d)
 	f.result <- result{status: d.Status}
 	s.changed.Broadcast()
-	if d.Status == Success {
+	if d.Status == wire.Success {
 		s.done++
 		s.answered = now
 		l.failed = 0
 		return nil
 	}
 	l.failed++
-	if l.failed >= maxFailures || d.Status.deviceLost() {
+	if l.failed >= maxFailures || d.Status.DeviceLost() {
 		return fmt.Errorf("%d frames of model %d failed in a row, the last with %v", l.failed, d.Model, d.Status)
 	}
 	return nil
@@ -187,7 +188,7 @@ func (s *session) overdue(now time.Time, limit time.Duration) error {
 
 // note keeps the device's state, and lets less in flight while it is hot. A CRC error of the NN core
 // ends the session: what the device computes cannot be trusted any more.
-func (s *session) note(stats *Stats) error {
+func (s *session) note(stats *wire.Stats) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"hailoclip/hailo"
+	"hailoclip/hailo/npu/wire"
 )
 
 // Metrics are the counters of a Backend and the last that the device said of itself.
@@ -20,7 +21,7 @@ type Metrics struct {
 	Busy     time.Duration // in which images were in flight
 	Rate     float64       // images/s while images were in flight, in the last full window; 0: not known yet
 	Worker   int           // process id; 0: there is none
-	Device   Stats         // NaN and 0 where the device does not tell
+	Device   wire.Stats    // NaN and 0 where the device does not tell
 }
 
 // Metrics returns the counters. Safe for concurrent use; does not block on the device.
@@ -43,11 +44,11 @@ func (b *Backend) Metrics() Metrics {
 }
 
 // noteDone counts a frame that is done.
-func (b *Backend) noteDone(d *Done) {
+func (b *Backend) noteDone(d *wire.Done) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.metrics.Frames[d.Model]++
-	if d.Status != Success {
+	if d.Status != wire.Success {
 		b.metrics.Failed[d.Model]++
 	}
 	if d.Batch > 0 {

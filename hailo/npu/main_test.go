@@ -69,9 +69,12 @@ func options(t testing.TB, args ...string) npu.Options {
 		Config:    npu.Config{InFlight: 32, TextBatch: 4, StartTimeoutMS: 600_000},
 		ImageHEF:  "image.hef", ImageSize: imageSize, Dimension: dimension, BatchSize: 8,
 		DeviceTimeout: patience,
-		Text:          npu.SyntheticText(64, context77, dimension, endToken, 0),
-		TextDigest:    "synthetic",
-		Log:           slog.New(slog.NewTextHandler(logTo{t}, &slog.HandlerOptions{Level: level})),
+		Text: &npu.Text{
+			HEF: "text.hef", ContextLength: context77, Width: dimension, Vocabulary: 64, EndToken: endToken,
+			Row: func(token int32) []float32 { return sim.TokenEmbedding(token, dimension) },
+		},
+		TextDigest: "synthetic",
+		Log:        slog.New(slog.NewTextHandler(logTo{t}, &slog.HandlerOptions{Level: level})),
 	}
 }
 

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"hailoclip/hailo/npu/wire"
 )
 
 // process is a worker process and our end of its socket.
@@ -115,14 +117,14 @@ func (p *process) ends(limit time.Duration) bool {
 }
 
 // send writes a message. It blocks while the socket is full; leave ends that.
-func (p *process) send(m message) error {
-	_, err := p.conn.Write(Append(make([]byte, 0, 64), m))
+func (p *process) send(m wire.Message) error {
+	_, err := p.conn.Write(wire.Append(make([]byte, 0, 64), m))
 	return err
 }
 
 // receive reads a message into buf, which is longer than MaxPacket, so that nothing is cut.
 // io.EOF: the worker has closed its end.
-func (p *process) receive(buf []byte) (message, error) {
+func (p *process) receive(buf []byte) (wire.Message, error) {
 	n, err := p.conn.Read(buf)
 	if err != nil {
 		return nil, err
@@ -130,7 +132,7 @@ func (p *process) receive(buf []byte) (message, error) {
 	if n == 0 {
 		return nil, io.EOF
 	}
-	return Parse(buf[:n])
+	return wire.Parse(buf[:n])
 }
 
 // describe is how the process ended, with its last words.

@@ -14,100 +14,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"hailoclip/hailo"
+	"hailoclip/hailo/npu/wire"
 )
 
-func quantised(format, features uint32) *Stream {
-	s := &Stream{Height: 1, Width: 2, Features: features, Format: format, Scale: 0.5, ZeroPoint: 10}
-	s.FrameBytes = 2 * features * uint32(elementBytes(format))
+// stream has rows of features numbers, with q = v / 0.5 + 10.
+func stream(format, rows, features uint32) wire.Stream {
+	s := wire.Stream{Height: 1, Width: rows, Features: features, Format: format, Scale: 0.5, ZeroPoint: 10}
+	s.FrameBytes = rows * uint32(s.RowBytes())
 	return s
-}
-
-func TestDecode(t *testing.T) {
-	tests := []struct {
-		name   string
-		stream *Stream
-		row    []byte
-		want   []float32
-	}{
-		{"uint8", quantised(FormatUint8, 4), []byte{0, 10, 11, 255}, []float32{-5, 0, 0.5, 122.5}},
-		{"uint16", quantised(FormatUint16, 3), []byte{0, 0, 12, 0, 0xff, 0xff}, []float32{-5, 1, 32762.5}},
-		{"float32", quantised(FormatFloat32, 2), []byte{0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0}, []float32{1, -2}},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			if err := tt.stream.validate(2, int(tt.stream.Features)); err != nil {
-				t.Fatal(err)
-			}
-			got := make([]float32, len(tt.want))
-			tt.stream.decode(got, tt.row)
-			if diff := cmp.Diff(tt.want, got); diff != "" {
-				t.Error(diff)
-			}
-			back := make([]byte, len(tt.row))
-			tt.stream.encode(back, got)
-			if !bytes.Equal(back, tt.row) {
-				t.Errorf("encoded again: %v, want %v", back, tt.row)
-			}
-		})
-	}
-}
-
-func TestEncodeClamps(t *testing.T) {
-	s := quantised(FormatUint8, 5)
-	row := make([]byte, 5)
-	s.encode(row, []float32{-1000, 1000, 0.26, float32(math.Inf(1)), float32(math.NaN())})
-	if !bytes.Equal(row[:4], []byte{0, 255, 11, 255}) {
-		t.Error(row)
-	}
-}
-
-func TestStreamValidate(t *testing.T) {
-	tests := []struct {
-		name   string
-		change func(*Stream)
-	}{
-		{"other width", func(s *Stream) { s.Width = 3 }},
-		{"other features", func(s *Stream) { s.Features = 5 }},
-		{"product overflows", func(s *Stream) { s.Height, s.Width = 1<<31, 4 }},
-		{"no format", func(s *Stream) { s.Format = FormatNative }},
-		{"unknown format", func(s *Stream) { s.Format = 4 }},
-		{"other size", func(s *Stream) { s.FrameBytes++ }},
-		{"scale 0", func(s *Stream) { s.Scale = 0 }},
-		{"scale below 0", func(s *Stream) { s.Scale = -1 }},
-		{"scale not a number", func(s *Stream) { s.Scale = float32(math.NaN()) }},
-		{"scale infinite", func(s *Stream) { s.Scale = float32(math.Inf(1)) }},
-		{"zero point not a number", func(s *Stream) { s.ZeroPoint = float32(math.NaN()) }},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			s := quantised(FormatUint8, 4)
-			check := func() error { return errors.Join(s.validate(2, 4), s.convertible()) }
-			if err := check(); err != nil {
-				t.Fatal(err)
-			}
-			if tt.change(s); check() == nil {
-				t.Error("accepted")
-			}
-		})
-	}
-}
-
-func TestNormalize(t *testing.T) {
-	v := []float32{3, -4}
-	if err := normalize(v); err != nil || v[0] != 0.6 || v[1] != -0.8 {
-		t.Error(v, err)
-	}
-	nan, inf := float32(math.NaN()), float32(math.Inf(-1))
-	for _, v := range [][]float32{{0, 0}, {nan, 1}, {inf, 1}, {}} {
-		if err := normalize(v); !errors.Is(err, hailo.ErrEncode) {
-			t.Error(v, err)
-		}
-	}
-	// Squares that float32 cannot hold.
-	v = []float32{3e30, 4e30}
-	if err := normalize(v); err != nil || math.Abs(float64(v[0])-0.6) > 1e-6 {
-		t.Error(v, err)
-	}
 }
 
 func TestProject(t *testing.T) {
@@ -139,17 +53,17 @@ func TestProject(t *testing.T) {
 }
 
 func TestFill(t *testing.T) {
-	in := quantised(FormatUint16, 2)
+	in := stream(wire.FormatUint16, 4, 2)
 	text := &Text{ContextLength: 4, Width: 2, Vocabulary: 9, PadToken: 7,
 		Row: func(token int32) []float32 { return []float32{float32(token), -float32(token)} }}
-	slot := make([]byte, 4*in.rowBytes())
-	text.fill(slot, in, []int32{3, 4})
+	slot := make([]byte, 4*in.RowBytes())
+	text.fill(slot, &in, []int32{3, 4})
 	// q = v / 0.5 + 10, little-endian
 	want := []byte{16, 0, 4, 0, 18, 0, 2, 0, 24, 0, 0, 0, 24, 0, 0, 0}
 	if !bytes.Equal(slot, want) {
 		t.Errorf("%v, want %v", slot, want)
 	}
-	text.fill(slot, in, []int32{1, 1, 1, 1})
+	text.fill(slot, &in, []int32{1, 1, 1, 1})
 	if slot[12] != 12 {
 		t.Error(slot)
 	}
@@ -174,26 +88,6 @@ func TestTextCheck(t *testing.T) {
 		end, err := text.check(tt.tokens)
 		if tt.end < 0 && !errors.Is(err, hailo.ErrEncode) || tt.end >= 0 && (err != nil || end != tt.end) {
 			t.Errorf("%s: %d, %v", tt.name, end, err)
-		}
-	}
-}
-
-func TestSyntheticText(t *testing.T) {
-	text := SyntheticText(1<<20, 77, 512, 2, 0)
-	if text.Vocabulary != 1<<16 {
-		t.Error(text.Vocabulary)
-	}
-	if err := text.validate(512); err != nil {
-		t.Fatal(err)
-	}
-	in := quantised(FormatUint16, 512)
-	in.Scale, in.ZeroPoint = 1./32767, 32768
-	row, back := make([]byte, in.rowBytes()), make([]float32, 512)
-	for _, token := range []int32{0, 1, 2, 4095, 49407, 1<<16 - 1} {
-		in.encode(row, text.Row(token))
-		in.decode(back, row)
-		if got := TokenOf(back); got != token {
-			t.Errorf("%d became %d", token, got)
 		}
 	}
 }

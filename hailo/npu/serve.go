@@ -5,26 +5,28 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"hailoclip/hailo/npu/wire"
 )
 
 // read handles what the worker says, until it breaks off or breaks the rules.
 func (s *session) read() error {
-	buf := make([]byte, MaxPacket+1)
+	buf := make([]byte, wire.MaxPacket+1)
 	for {
 		m, err := s.proc.receive(buf)
 		if err != nil {
-			if !errors.Is(err, ErrProtocol) {
+			if !errors.Is(err, wire.ErrProtocol) {
 				err = fmt.Errorf("%w: %w", errSocket, err)
 			}
 			return err
 		}
 		switch m := m.(type) {
-		case *Done:
+		case *wire.Done:
 			err = s.complete(m)
-		case *Stats:
+		case *wire.Stats:
 			err = s.note(m)
 		default:
-			err = fmt.Errorf("%w: unexpected %T", ErrProtocol, m)
+			err = fmt.Errorf("%w: unexpected %T", wire.ErrProtocol, m)
 		}
 		if err != nil {
 			return err

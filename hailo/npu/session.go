@@ -9,9 +9,8 @@ import (
 	"time"
 
 	"hailoclip/hailo"
+	"hailoclip/hailo/npu/wire"
 )
-
-const models = 2 // image and text
 
 // maxFailures is how many frames of a model in a row the device may fail before the worker is replaced.
 const maxFailures = 8
@@ -21,8 +20,8 @@ const maxFailures = 8
 type session struct {
 	b      *Backend
 	proc   *process
-	hello  Hello
-	loaded [models]*Loaded
+	hello  wire.Hello
+	loaded [models]*wire.Loaded
 
 	// One token for each image frame in flight; its capacity is the limit.
 	tokens chan struct{}
@@ -35,7 +34,7 @@ type session struct {
 	opened   time.Time
 	done     uint64 // frames done with success
 	withheld int    // tokens not given back because the device is hot
-	stats    Stats
+	stats    wire.Stats
 	heard    time.Time     // of the last stats
 	answered time.Time     // when the chip did: the last temperature, or frame done
 	paused   bool          // the device has stopped its streams because of its heat
@@ -79,26 +78,26 @@ var errSocket = errors.New("worker socket")
 
 func (s *session) handshake() error {
 	o := s.b.opt
-	open := &Open{Magic: Magic, Version: Version, Memory: uint64(len(s.b.memory.data))}
-	SetText(open.Device[:], o.Config.Device)
-	SetText(open.Group[:], o.Config.Group)
+	open := &wire.Open{Magic: wire.Magic, Version: wire.Version, Memory: uint64(len(s.b.memory.data))}
+	wire.SetText(open.Device[:], o.Config.Device)
+	wire.SetText(open.Group[:], o.Config.Group)
 	m, err := s.ask(open, "open the device")
 	if err != nil {
 		return err
 	}
-	hello, ok := m.(*Hello)
+	hello, ok := m.(*wire.Hello)
 	switch {
 	case !ok:
-		return fmt.Errorf("%w: %T instead of hello", ErrProtocol, m)
-	case hello.Magic != Magic:
-		return fmt.Errorf("%w: hello with magic %#x", ErrProtocol, hello.Magic)
-	case hello.Version != Version:
+		return fmt.Errorf("%w: %T instead of hello", wire.ErrProtocol, m)
+	case hello.Magic != wire.Magic:
+		return fmt.Errorf("%w: hello with magic %#x", wire.ErrProtocol, hello.Magic)
+	case hello.Version != wire.Version:
 		return fmt.Errorf("the worker speaks version %d of the protocol, this program %d: install both from the same release",
-			hello.Version, Version)
-	case hello.Status == Success && (hello.Simulated != 0) != o.Simulated:
+			hello.Version, wire.Version)
+	case hello.Status == wire.Success && (hello.Simulated != 0) != o.Simulated:
 		return fmt.Errorf("the worker says simulated %d, configured is simulated %v", hello.Simulated, o.Simulated)
 	}
-	if err := hello.check(o.Config.Device); err != nil {
+	if err := checkHello(hello, o.Config.Device); err != nil {
 		return err
 	}
 	s.hello = *hello
@@ -121,29 +120,29 @@ func (s *session) handshake() error {
 // load has the worker load a model, and checks that it is the one we expect.
 func (s *session) load(model int, hef string) error {
 	in, out := s.b.memory.input[model], s.b.memory.output[model]
-	load := &Load{
+	load := &wire.Load{
 		Model: uint32(model), Batch: uint32(s.b.opt.BatchSize), Priority: priorityNormal,
-		InputFormat: FormatUint8, OutputFormat: FormatNative,
+		InputFormat: wire.FormatUint8, OutputFormat: wire.FormatNative,
 		Slots:       uint32(in.count),
 		InputOffset: uint64(in.offset), InputStride: uint64(in.stride),
 		OutputOffset: uint64(out.offset), OutputStride: uint64(out.stride),
 	}
 	if model == TextModel {
-		load.Batch, load.Priority, load.InputFormat = uint32(s.b.opt.Config.TextBatch), priorityText, FormatNative
+		load.Batch, load.Priority, load.InputFormat = uint32(s.b.opt.Config.TextBatch), priorityText, wire.FormatNative
 		// The texts of a batch are submitted one after the other within microseconds. Without
 		// a threshold an idle device would run the first one alone, which costs a whole run.
 		load.Threshold, load.TimeoutMS = load.Batch, textTimeoutMS
 	}
-	SetText(load.HEF[:], hef)
+	wire.SetText(load.HEF[:], hef)
 	m, err := s.ask(load, "load "+hef)
 	if err != nil {
 		return err
 	}
-	l, ok := m.(*Loaded)
+	l, ok := m.(*wire.Loaded)
 	switch {
 	case !ok || l.Model != uint32(model):
-		return fmt.Errorf("%w: not the loaded message of model %d", ErrProtocol, model)
-	case l.Status != Success:
+		return fmt.Errorf("%w: not the loaded message of model %d", wire.ErrProtocol, model)
+	case l.Status != wire.Success:
 		return &DeviceError{Doing: "load " + hef, Code: l.Status, Text: l.Text.String()}
 	}
 	if err := s.b.checkLoaded(model, l); err != nil {
@@ -158,7 +157,7 @@ func (s *session) load(model int, hef string) error {
 }
 
 // ask sends a message and waits for the answer, at most the start timeout.
-func (s *session) ask(question message, doing string) (message, error) {
+func (s *session) ask(question wire.Message, doing string) (wire.Message, error) {
 	limit := s.b.opt.Config.startTimeout()
 	if err := s.proc.conn.SetDeadline(time.Now().Add(limit)); err != nil {
 		return nil, fmt.Errorf("%w: %w", errSocket, err)
@@ -166,18 +165,18 @@ func (s *session) ask(question message, doing string) (message, error) {
 	if err := s.proc.send(question); err != nil {
 		return nil, fmt.Errorf("%w: %w", errSocket, err)
 	}
-	buf := make([]byte, MaxPacket+1)
+	buf := make([]byte, wire.MaxPacket+1)
 	for {
 		m, err := s.proc.receive(buf)
 		switch {
-		case errors.Is(err, ErrProtocol):
+		case errors.Is(err, wire.ErrProtocol):
 			return nil, err
 		case isTimeout(err):
 			return nil, fmt.Errorf("%s: no answer from the worker within %v", doing, limit)
 		case err != nil:
 			return nil, fmt.Errorf("%w: %w", errSocket, err)
 		}
-		if stats, ok := m.(*Stats); ok {
+		if stats, ok := m.(*wire.Stats); ok {
 			if err := s.note(stats); err != nil {
 				return nil, err
 			}
@@ -191,3 +190,17 @@ func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
 
 // lost is the error of whoever needed a worker that is gone.
 func lost(reason error) error { return fmt.Errorf("%w: %w", hailo.ErrDeviceLost, reason) }
+
+// DeviceError says that the device could not be opened or a model not be loaded.
+type DeviceError struct {
+	Doing string // "open the device", "load PATH"
+	Code  wire.Code
+	Text  string // what the worker says about it; may be ""
+}
+
+func (e *DeviceError) Error() string {
+	if e.Text == "" {
+		return fmt.Sprintf("cannot %s: %v", e.Doing, e.Code)
+	}
+	return fmt.Sprintf("cannot %s: %v: %s", e.Doing, e.Code, e.Text)
+}

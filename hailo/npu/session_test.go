@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hailoclip/hailo"
+	"hailoclip/hailo/npu/wire"
 )
 
 // fuzzSession is a session without a process: four image slots and two of text, at most three
@@ -61,20 +62,20 @@ func (s *session) launch(model, slot int) bool {
 // What a mad worker sends never gives a frame an answer that is not its own, nor two, and
 // never lets more in flight than allowed. The input is a list of packets with their lengths.
 func FuzzWorkerMessages(f *testing.F) {
-	seed := func(messages ...message) {
+	seed := func(messages ...wire.Message) {
 		var b []byte
 		for _, m := range messages {
-			packet := Append(nil, m)
+			packet := wire.Append(nil, m)
 			b = binary.LittleEndian.AppendUint16(b, uint16(len(packet)))
 			b = append(b, packet...)
 		}
 		f.Add(b)
 	}
-	seed(&Done{Slot: 0, Sequence: 1}, &Done{Slot: 1, Sequence: 2}, &Done{Model: 1, Slot: 1, Sequence: 4})
-	seed(&Done{Slot: 0, Sequence: 1}, &Done{Slot: 0, Sequence: 1})
-	seed(&Done{Slot: 0, Sequence: 1, Status: 63}, &Stats{Throttling: 3}, &Done{Slot: 1, Sequence: 2}, &Stats{Throttling: 6}, &Stats{})
-	seed(&Done{Model: 2}, &Done{Slot: math.MaxUint32})
-	seed(&Stats{Throttling: 4, Temperature: [2]float32{float32(math.NaN())}}, &Hello{}, &Loaded{})
+	seed(&wire.Done{Slot: 0, Sequence: 1}, &wire.Done{Slot: 1, Sequence: 2}, &wire.Done{Model: 1, Slot: 1, Sequence: 4})
+	seed(&wire.Done{Slot: 0, Sequence: 1}, &wire.Done{Slot: 0, Sequence: 1})
+	seed(&wire.Done{Slot: 0, Sequence: 1, Status: 63}, &wire.Stats{Throttling: 3}, &wire.Done{Slot: 1, Sequence: 2}, &wire.Stats{Throttling: 6}, &wire.Stats{})
+	seed(&wire.Done{Model: 2}, &wire.Done{Slot: math.MaxUint32})
+	seed(&wire.Stats{Throttling: 4, Temperature: [2]float32{float32(math.NaN())}}, &wire.Hello{}, &wire.Loaded{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s := fuzzSession()
 		for _, x := range [][2]int{{0, 0}, {0, 1}, {0, 2}, {1, 1}} {
@@ -82,7 +83,7 @@ func FuzzWorkerMessages(f *testing.F) {
 		}
 		for len(b) >= 2 {
 			n := min(int(binary.LittleEndian.Uint16(b)), len(b)-2)
-			m, err := Parse(b[2 : 2+n])
+			m, err := wire.Parse(b[2 : 2+n])
 			b = b[2+n:]
 			if err != nil {
 				break
@@ -94,7 +95,7 @@ func FuzzWorkerMessages(f *testing.F) {
 				}
 			}
 			switch m := m.(type) {
-			case *Done:
+			case *wire.Done:
 				err = s.complete(m)
 				for model := range s.lines {
 					l := &s.lines[model]
@@ -118,7 +119,7 @@ func FuzzWorkerMessages(f *testing.F) {
 					}
 				}
 				s.launch(int(m.Model)%models, int(m.Slot)%2)
-			case *Stats:
+			case *wire.Stats:
 				s.note(m)
 			}
 			if len(s.tokens) != s.lines[ImageModel].n+s.withheld {
@@ -134,26 +135,20 @@ func FuzzWorkerMessages(f *testing.F) {
 // A model that is accepted can be used: nothing the worker says makes the host read or write
 // outside of a slot.
 func FuzzLoaded(f *testing.F) {
-	good := &Loaded{QueueDepth: 32, Output: *quantised(FormatUint8, 8), Input: *quantised(FormatUint8, 3)}
-	good.Input.Height, good.Input.Width, good.Input.FrameBytes = 4, 4, 48
-	good.Output.Width, good.Output.FrameBytes = 1, 8
-	f.Add(uint8(ImageModel), Append(nil, good))
-	text := &Loaded{Model: TextModel, QueueDepth: 32, Output: *quantised(FormatUint16, 6), Input: *quantised(FormatFloat32, 6)}
-	for _, s := range []*Stream{&text.Input, &text.Output} {
-		s.Height, s.Width = 5, 1
-		s.FrameBytes = 5 * uint32(s.rowBytes())
-	}
-	f.Add(uint8(TextModel), Append(nil, text))
+	good := &wire.Loaded{QueueDepth: 32, Input: stream(wire.FormatUint8, 16, 3), Output: stream(wire.FormatUint8, 1, 8)}
+	text := &wire.Loaded{Model: TextModel, QueueDepth: 32, Input: stream(wire.FormatFloat32, 5, 6), Output: stream(wire.FormatUint16, 5, 6)}
+	f.Add(uint8(ImageModel), wire.Append(nil, good))
+	f.Add(uint8(TextModel), wire.Append(nil, text))
 	b := &Backend{opt: Options{ImageSize: 4, Dimension: 8, Config: Config{TextBatch: 4, InFlight: 8},
 		Text: &Text{ContextLength: 5, Width: 6, Row: func(int32) []float32 { return make([]float32, 6) }}}}
-	for model, l := range []*Loaded{good, text} {
+	for model, l := range []*wire.Loaded{good, text} {
 		if err := b.checkLoaded(model, l); err != nil {
 			f.Fatal(err)
 		}
 	}
 	f.Fuzz(func(t *testing.T, which uint8, packet []byte) {
-		m, err := Parse(packet)
-		l, ok := m.(*Loaded)
+		m, err := wire.Parse(packet)
+		l, ok := m.(*wire.Loaded)
 		model := int(which) % models
 		if err != nil || !ok || b.checkLoaded(model, l) != nil {
 			return
@@ -161,10 +156,10 @@ func FuzzLoaded(f *testing.F) {
 		slot := make([]byte, 5*6*4) // as large as New makes those of the text model
 		if model == TextModel {
 			b.opt.Text.fill(slot[:l.Input.FrameBytes], &l.Input, []int32{1, 2})
-			l.Output.decode(make([]float32, 6), slot[4*l.Output.rowBytes():5*l.Output.rowBytes()])
+			l.Output.Decode(make([]float32, 6), slot[4*l.Output.RowBytes():5*l.Output.RowBytes()])
 			return
 		}
-		l.Output.decode(make([]float32, 8), slot[:8*4][:l.Output.FrameBytes])
+		l.Output.Decode(make([]float32, 8), slot[:8*4][:l.Output.FrameBytes])
 	})
 }
 
@@ -221,7 +216,7 @@ func TestOverdue(t *testing.T) {
 	if s.overdue(time.Now(), time.Second) == nil {
 		t.Error("a minute is within a second")
 	}
-	if err := s.complete(&Done{Slot: 1, Sequence: 2}); err != nil {
+	if err := s.complete(&wire.Done{Slot: 1, Sequence: 2}); err != nil {
 		t.Fatal(err)
 	}
 	if s.overdue(time.Now(), time.Second) == nil {
@@ -229,7 +224,7 @@ func TestOverdue(t *testing.T) {
 	}
 	s.launch(ImageModel, 2)
 	s.lines[ImageModel].since = time.Now().Add(-24 * time.Hour)
-	if err := s.complete(&Done{Slot: 0, Sequence: 1}); err != nil {
+	if err := s.complete(&wire.Done{Slot: 0, Sequence: 1}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.overdue(time.Now(), time.Hour); err != nil {
@@ -249,7 +244,7 @@ func TestHeatIsBounded(t *testing.T) {
 	s.lines[ImageModel].since = time.Now().Add(-24 * time.Hour)
 	note := func(state uint32) {
 		t.Helper()
-		if err := s.note(&Stats{Throttling: state}); err != nil {
+		if err := s.note(&wire.Stats{Throttling: state}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -275,7 +270,7 @@ func TestHeatIsBounded(t *testing.T) {
 // With nothing in flight a hot device may rest, if only its worker is alive.
 func TestHotAndSilent(t *testing.T) {
 	s := fuzzSession()
-	if err := s.note(&Stats{Throttling: throttlingStopped}); err != nil {
+	if err := s.note(&wire.Stats{Throttling: throttlingStopped}); err != nil {
 		t.Fatal(err)
 	}
 	s.pausedAt = s.pausedAt.Add(-time.Hour)
@@ -292,12 +287,12 @@ func TestFailuresCountByModel(t *testing.T) {
 	s := fuzzSession()
 	for i := 1; ; i++ {
 		s.launch(ImageModel, 0)
-		if err := s.complete(&Done{Slot: 0, Sequence: s.b.sequence.Load()}); err != nil {
+		if err := s.complete(&wire.Done{Slot: 0, Sequence: s.b.sequence.Load()}); err != nil {
 			t.Fatal(err)
 		}
 		<-s.lines[ImageModel].flights[0].result
 		s.launch(TextModel, 0)
-		err := s.complete(&Done{Model: TextModel, Sequence: s.b.sequence.Load(), Status: CodeStreamAbort})
+		err := s.complete(&wire.Done{Model: TextModel, Sequence: s.b.sequence.Load(), Status: wire.CodeStreamAbort})
 		<-s.lines[TextModel].flights[0].result
 		if (err != nil) != (i == maxFailures) {
 			t.Fatalf("after %d texts that failed: %v", i, err)
@@ -310,10 +305,10 @@ func TestFailuresCountByModel(t *testing.T) {
 
 func TestCRCErrorEndsTheSession(t *testing.T) {
 	s := fuzzSession()
-	if err := s.note(&Stats{}); err != nil {
+	if err := s.note(&wire.Stats{}); err != nil {
 		t.Error(err)
 	}
-	if err := s.note(&Stats{CRCErrors: 1}); err == nil || !strings.Contains(err.Error(), "CRC") {
+	if err := s.note(&wire.Stats{CRCErrors: 1}); err == nil || !strings.Contains(err.Error(), "CRC") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -322,11 +317,11 @@ func TestCRCErrorEndsTheSession(t *testing.T) {
 func TestFailedFramesAreNoWork(t *testing.T) {
 	s := fuzzSession()
 	s.launch(ImageModel, 0)
-	if err := s.complete(&Done{Slot: 0, Sequence: 1, Status: 8}); err != nil || s.done != 0 {
+	if err := s.complete(&wire.Done{Slot: 0, Sequence: 1, Status: 8}); err != nil || s.done != 0 {
 		t.Errorf("%d frames done, error %v", s.done, err)
 	}
 	s.launch(ImageModel, 1)
-	if err := s.complete(&Done{Slot: 1, Sequence: 2}); err != nil || s.done != 1 {
+	if err := s.complete(&wire.Done{Slot: 1, Sequence: 2}); err != nil || s.done != 1 {
 		t.Errorf("%d frames done, error %v", s.done, err)
 	}
 }
@@ -380,7 +375,7 @@ func TestLeaveEndsASend(t *testing.T) {
 	p := &process{conn: os.NewFile(uintptr(pair[0]), "ours")}
 	defer p.conn.Close()
 	sent := make(chan error)
-	go func() { sent <- p.send(&Submit{}) }()
+	go func() { sent <- p.send(&wire.Submit{}) }()
 	for stacks := make([]byte, 1<<20); ; time.Sleep(time.Millisecond) { // until it waits
 		if n := runtime.Stack(stacks, true); strings.Contains(string(stacks[:n]), "[IO wait") {
 			break

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"hailoclip/hailo"
+	"hailoclip/hailo/npu/wire"
 )
 
 // Text is what encoding texts needs on the host: the device takes the embeddings of the tokens
@@ -34,9 +35,9 @@ func (t *Text) validate(dimension int) error {
 			errs = append(errs, fmt.Errorf("npu: text: "+format, args...))
 		}
 	}
-	check(len(t.HEF) < len(Text1024{}), "path of the model has %d bytes, at most 1023", len(t.HEF))
+	check(len(t.HEF) < len(wire.Text1024{}), "path of the model has %d bytes, at most 1023", len(t.HEF))
 	check(t.ContextLength >= 2 && t.ContextLength <= 1024, "context length %d is out of bounds: 2 to 1024", t.ContextLength)
-	check(t.Width >= 1 && t.Width <= MaxFeatures, "width %d is out of bounds: 1 to %d", t.Width, MaxFeatures)
+	check(t.Width >= 1 && t.Width <= wire.MaxFeatures, "width %d is out of bounds: 1 to %d", t.Width, wire.MaxFeatures)
 	check(t.Row != nil, "no token embeddings")
 	check(t.known(t.EndToken) && t.known(t.PadToken), "end token %d or pad token %d is not among the %d tokens",
 		t.EndToken, t.PadToken, t.Vocabulary)
@@ -71,14 +72,14 @@ func (t *Text) check(tokens []int32) (int, error) {
 }
 
 // fill writes the embeddings of the tokens into an input slot.
-func (t *Text) fill(slot []byte, in *Stream, tokens []int32) {
-	n := in.rowBytes()
+func (t *Text) fill(slot []byte, in *wire.Stream, tokens []int32) {
+	n := in.RowBytes()
 	for i, token := range tokens {
-		in.encode(slot[i*n:(i+1)*n], t.Row(token))
+		in.Encode(slot[i*n:(i+1)*n], t.Row(token))
 	}
 	if len(tokens) < t.ContextLength {
 		pad := slot[len(tokens)*n : (len(tokens)+1)*n]
-		in.encode(pad, t.Row(t.PadToken))
+		in.Encode(pad, t.Row(t.PadToken))
 		for i := len(tokens) + 1; i < t.ContextLength; i++ {
 			copy(slot[i*n:], pad)
 		}
@@ -191,7 +192,7 @@ func (b *Backend) encodeTexts(s *session, items []textItem) {
 	outputs := make([][]byte, len(items))
 	results := make([]<-chan result, len(items))
 	for i, item := range items {
-		n, end := out.rowBytes(), item.call.ends[item.index]
+		n, end := out.RowBytes(), item.call.ends[item.index]
 		outputs[i] = b.memory.at(b.memory.output[TextModel], i)[end*n : (end+1)*n]
 		r, err := s.submit(context.Background(), TextModel, i, outputs[i]) // does not block: there is a slot for each
 		if err != nil {
@@ -214,8 +215,16 @@ func (b *Backend) encodeTexts(s *session, items []textItem) {
 			b.texts.finish(item, nil, err)
 			continue
 		}
-		out.decode(row, outputs[i])
+		out.Decode(row, outputs[i])
 		v, err := t.project(row, b.opt.Dimension)
 		b.texts.finish(item, v, err)
 	}
+}
+
+// normalize makes what the device returned unit length, or says that it cannot.
+func normalize(v []float32) error {
+	if err := hailo.Normalize(v, v); err != nil {
+		return fmt.Errorf("%w: the device returned %w", hailo.ErrEncode, err)
+	}
+	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"testing"
 	"testing/synctest"
+
+	"hailoclip/hailo/npu/wire"
 )
 
 func newCall(ctx context.Context, n int) *textCall {
@@ -115,13 +117,13 @@ func TestWaitImages(t *testing.T) {
 		waited := make(chan struct{})
 		go func() { s.waitImages(2); close(waited) }()
 		s.launch(ImageModel, 2) // later than those
-		if err := s.complete(&Done{Slot: 1, Sequence: 2}); err != nil {
+		if err := s.complete(&wire.Done{Slot: 1, Sequence: 2}); err != nil {
 			t.Fatal(err)
 		}
 		if synctest.Wait(); isClosed(waited) {
 			t.Error("image 1 is in flight")
 		}
-		if err := s.complete(&Done{Slot: 0, Sequence: 1}); err != nil {
+		if err := s.complete(&wire.Done{Slot: 0, Sequence: 1}); err != nil {
 			t.Fatal(err)
 		}
 		<-waited

@@ -32,7 +32,7 @@ func (b *Backend) EncodeImages(ctx context.Context, frames []*hailo.Frame) error
 			return fmt.Errorf("image encoder: %w", err)
 		}
 		for i, f := range frames[from:to] {
-			if err := normalise(f.Embedding, s.embedding(i, len(f.Embedding))); err != nil {
+			if err := hailo.Normalize(f.Embedding, s.embedding(i, len(f.Embedding))); err != nil {
 				return fmt.Errorf("image %d: %w", from+i, err)
 			}
 		}
@@ -65,7 +65,7 @@ func (b *Backend) EncodeTexts(ctx context.Context, tokens [][]int32) ([][]float3
 		}
 		for row, i := range order[from:to] {
 			out[i] = make([]float32, b.model.EmbeddingDimension)
-			if err := normalise(out[i], s.embedding(row, len(out[i]))); err != nil {
+			if err := hailo.Normalize(out[i], s.embedding(row, len(out[i]))); err != nil {
 				return fmt.Errorf("text %d: %w", i, err)
 			}
 		}

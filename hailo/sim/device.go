@@ -9,7 +9,7 @@ import (
 	"github.com/zeebo/xxh3"
 	"golang.org/x/sys/unix"
 
-	"hailoclip/hailo/npu"
+	"hailoclip/hailo/npu/wire"
 )
 
 // work is the device: it runs one batch after the other until the chip stops.
@@ -27,8 +27,8 @@ func (c *chip) work() {
 			start = free
 		}
 		cost := c.Cost[m]
-		took := time.Duration(float64(cost.Run+time.Duration(len(jobs))*cost.Frame) * c.Faults.factor())
-		codes := make([]npu.Code, len(jobs))
+		took := time.Duration(float64(cost.Run+time.Duration(len(jobs))*cost.Frame) * c.faults.factor())
+		codes := make([]wire.Code, len(jobs))
 		for i, j := range jobs {
 			if err := c.encode(m, int(j.slot)); err != nil {
 				fmt.Fprintln(os.Stderr, "encode:", err)
@@ -48,7 +48,7 @@ func (c *chip) work() {
 // maxLateness is how late the end of a run may be noticed and still not delay the next one.
 const maxLateness = 5 * time.Millisecond
 
-const codeInternal npu.Code = 8 // HAILO_INTERNAL_FAILURE
+const codeInternal wire.Code = 8 // HAILO_INTERNAL_FAILURE
 
 // sleepUntil waits in the kernel: the runtime's timers are late by up to a millisecond. It
 // gives up when the chip stops.
@@ -74,7 +74,7 @@ func (c *chip) next() (int, []job) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for !c.stop {
-		hang, heat, _ := c.Faults.state()
+		hang, heat, _ := c.faults.state()
 		best, wait := -1, time.Duration(0)
 		for i := range c.models {
 			m := (c.turn + 1 + i) % models // the one after the last first: round robin
@@ -126,13 +126,13 @@ func (x *model) wait(now time.Time) time.Duration {
 // encode computes the output of a slot.
 func (c *chip) encode(m int, slot int) error {
 	x := &c.models[m]
-	in := c.slot(x.load.InputOffset, x.load.InputStride, slot)[:x.loaded.Input.FrameBytes]
-	out := c.slot(x.load.OutputOffset, x.load.OutputStride, slot)[:x.loaded.Output.FrameBytes]
-	if m == npu.ImageModel {
+	in := x.load.Input(c.data, slot)[:x.loaded.Input.FrameBytes]
+	out := x.load.Output(c.data, slot)[:x.loaded.Output.FrameBytes]
+	if m == wire.ImageModel {
 		v := make([]float32, c.Dimension)
-		if c.Encoders.Image == nil {
+		if c.encoders.Image == nil {
 			fillVector(v, xxh3.Hash(in))
-		} else if real, err := c.Encoders.Image(in); err != nil {
+		} else if real, err := c.encoders.Image(in); err != nil {
 			return err
 		} else {
 			spread(v, real)
@@ -140,7 +140,7 @@ func (c *chip) encode(m int, slot int) error {
 		x.loaded.Output.Encode(out, v)
 		return nil
 	}
-	if c.Encoders.Text != nil {
+	if c.encoders.Text != nil {
 		return c.encodeText(x, in, out)
 	}
 	// The encoder is causal: a row of the output depends on the rows of the input up to it.
@@ -162,9 +162,9 @@ func (c *chip) encodeText(x *model, in, out []byte) error {
 	inRow, outRow := len(in)/c.ContextLength, len(out)/c.ContextLength
 	for r := range tokens {
 		x.loaded.Input.Decode(row, in[r*inRow:(r+1)*inRow])
-		tokens[r] = npu.TokenOf(row)
+		tokens[r] = tokenOf(row)
 	}
-	v, err := c.Encoders.Text(tokens)
+	v, err := c.encoders.Text(tokens)
 	if err != nil {
 		return err
 	}
@@ -176,39 +176,19 @@ func (c *chip) encodeText(x *model, in, out []byte) error {
 	return nil
 }
 
-// spread scales a vector so that its largest number is 1 or -1: then quantisation costs least.
-func spread(dst, v []float32) {
-	largest := float32(0)
-	for _, x := range v {
-		largest = max(largest, x, -x)
-	}
-	if largest == 0 {
-		largest = 1
-	}
-	clear(dst)
-	for i := range min(len(dst), len(v)) {
-		dst[i] = v[i] / largest
-	}
-}
-
-func (c *chip) slot(offset, stride uint64, slot int) []byte {
-	start := offset + uint64(slot)*stride
-	return c.data[start : start+stride]
-}
-
 // report tells the host that a frame is done, or what a fault makes of that. False: the device
 // has stopped.
-func (c *chip) report(m int, j job, code npu.Code, batch int, took time.Duration) bool {
-	hang, _, _ := c.Faults.state()
+func (c *chip) report(m int, j job, code wire.Code, batch int, took time.Duration) bool {
+	hang, _, _ := c.faults.state()
 	if hang {
 		return true // next does not return any more
 	}
-	f := c.Faults.next()
-	if f.code != npu.Success {
-		code = f.code
+	fault, failure := c.faults.next()
+	if failure != wire.Success {
+		code = failure
 	}
-	if f.crash {
-		c.Faults.dying()
+	if fault == "crash" {
+		c.faults.kill()
 		return false
 	}
 	c.mu.Lock()
@@ -221,17 +201,17 @@ func (c *chip) report(m int, j job, code npu.Code, batch int, took time.Duration
 	x.n--
 	c.done++
 	c.mu.Unlock()
-	packet := npu.Append(nil, &npu.Done{
+	packet := wire.Append(nil, &wire.Done{
 		Model: uint32(m), Slot: j.slot, Sequence: j.sequence, Status: code,
 		Batch: uint32(batch), DeviceNS: uint64(took.Nanoseconds()),
 	})
-	switch {
-	case f.lose:
+	switch fault {
+	case "lose":
 		return true
-	case f.babble:
+	case "garbage":
 		packet = packet[:1+j.sequence%uint64(len(packet)-1)]
 		_, _ = rand.Read(packet)
-	case f.repeat:
+	case "repeat":
 		c.send(packet)
 	}
 	c.send(packet)

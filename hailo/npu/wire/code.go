@@ -1,4 +1,4 @@
-package npu
+package wire
 
 import "fmt"
 
@@ -22,28 +22,14 @@ const (
 	codeNotConnected  Code = 96
 )
 
-// deviceLost says whether the code means that nothing more can come from this session of the
-// runtime, so that the worker must be replaced.
-func (c Code) deviceLost() bool {
+// DeviceLost reports whether nothing more can come from the device before it is opened again, so that
+// the worker must be replaced.
+func (c Code) DeviceLost() bool {
 	switch c {
 	case codeDriverFailed, codeClosed, codeDriverTimeout, codeRefused, codeNotConnected:
 		return true
 	}
 	return false
-}
-
-// DeviceError says that the device could not be opened or a model not be loaded.
-type DeviceError struct {
-	Doing string // "open the device", "load PATH"
-	Code  Code
-	Text  string // what the worker says about it; may be ""
-}
-
-func (e *DeviceError) Error() string {
-	if e.Text == "" {
-		return fmt.Sprintf("cannot %s: %v", e.Doing, e.Code)
-	}
-	return fmt.Sprintf("cannot %s: %v: %s", e.Doing, e.Code, e.Text)
 }
 
 // String is the vendor's name of the code and its number: "HAILO_TIMEOUT (4)".

@@ -1,11 +1,9 @@
-package npu
+package wire
 
 import (
 	"encoding/binary"
 	"fmt"
 	"math"
-
-	"hailoclip/hailo"
 )
 
 // elementBytes is the size of a number in a stream; 0 for a format that is not known.
@@ -21,9 +19,9 @@ func elementBytes(format uint32) int {
 	return 0
 }
 
-// validate checks what a worker says about a stream against what the host needs: rows rows of
+// Validate checks what a worker says about a stream against what the host needs: rows rows of
 // features numbers.
-func (s *Stream) validate(rows, features int) error {
+func (s *Stream) Validate(rows, features int) error {
 	// In 64 bits nothing overflows after the first two checks.
 	h, w := uint64(s.Height), uint64(s.Width)
 	switch {
@@ -38,8 +36,8 @@ func (s *Stream) validate(rows, features int) error {
 	return nil
 }
 
-// convertible says whether decode and encode can be used.
-func (s *Stream) convertible() error {
+// Convertible says whether Decode and Encode can be used.
+func (s *Stream) Convertible() error {
 	scale, zero := float64(s.Scale), float64(s.ZeroPoint)
 	if s.Format != FormatFloat32 && (!(scale > 0) || math.IsInf(scale, 0) || math.IsNaN(zero) || math.IsInf(zero, 0)) {
 		return fmt.Errorf("quantisation with scale %v, zero point %v", scale, zero)
@@ -47,12 +45,12 @@ func (s *Stream) convertible() error {
 	return nil
 }
 
-// rowBytes is the size of one row: the features of one position.
-func (s *Stream) rowBytes() int { return int(s.Features) * elementBytes(s.Format) }
+// RowBytes is the size of one row: the features of one position.
+func (s *Stream) RowBytes() int { return int(s.Features) * elementBytes(s.Format) }
 
-// decode turns a row of the stream into numbers: scale * (q - zero point).
-// len(dst) is Features, len(row) is rowBytes.
-func (s *Stream) decode(dst []float32, row []byte) {
+// Decode turns a row of the stream into numbers: scale * (q - zero point).
+// len(dst) is Features, len(row) is RowBytes.
+func (s *Stream) Decode(dst []float32, row []byte) {
 	if s.Format == FormatFloat32 {
 		for i := range dst {
 			dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(row[4*i:]))
@@ -71,13 +69,12 @@ func (s *Stream) decode(dst []float32, row []byte) {
 	}
 }
 
-// encode turns numbers into a row of the stream, rounded to the nearest step and clamped to
-// what the format holds. The sizes are those of decode.
-func (s *Stream) encode(row []byte, values []float32) {
+// Encode turns numbers into a row of the stream, rounded to the nearest step and clamped to
+// what the format holds. The sizes are those of Decode.
+func (s *Stream) Encode(row []byte, values []float32) {
 	scale, zero := float64(s.Scale), float64(s.ZeroPoint)
 	for i, v := range values {
-		switch s.Format {
-		case FormatFloat32:
+		if s.Format == FormatFloat32 {
 			binary.LittleEndian.PutUint32(row[4*i:], math.Float32bits(v))
 			continue
 		}
@@ -88,21 +85,4 @@ func (s *Stream) encode(row []byte, values []float32) {
 			binary.LittleEndian.PutUint16(row[2*i:], uint16(min(max(q, 0), math.MaxUint16)))
 		}
 	}
-}
-
-// normalize makes v unit length (L2, summed in float64). ErrEncode when it has no direction:
-// all zero, or not finite.
-func normalize(v []float32) error {
-	sum := 0.0
-	for _, x := range v {
-		sum += float64(x) * float64(x)
-	}
-	if !(sum > 0) || math.IsInf(sum, 0) {
-		return fmt.Errorf("%w: the device returned a vector without a direction (squared length %v)", hailo.ErrEncode, sum)
-	}
-	inverse := 1 / math.Sqrt(sum)
-	for i, x := range v {
-		v[i] = float32(float64(x) * inverse)
-	}
-	return nil
 }

@@ -1,4 +1,4 @@
-package npu
+package wire
 
 import (
 	"bytes"
@@ -20,7 +20,7 @@ func TestLayout(t *testing.T) {
 		offset uintptr
 	}
 	tests := []struct {
-		message message
+		message Message
 		kind    kind
 		size    int
 		fields  []field
@@ -71,7 +71,7 @@ func TestAppendParse(t *testing.T) {
 	loaded := &Loaded{Model: TextModel, Status: 93, QueueDepth: 32}
 	loaded.Output = Stream{Height: 1, Width: 77, Features: 512, Format: FormatUint8, FrameBytes: 77 * 512, Scale: 0.25, ZeroPoint: 128}
 	SetText(loaded.Text[:], "wrong chip")
-	for _, m := range []message{
+	for _, m := range []Message{
 		&Open{Magic: Magic, Version: Version, Memory: 1 << 20}, &Hello{Version: Version, Status: 73, Simulated: 1},
 		&Load{Model: ImageModel, Batch: 8, InputStride: 4096}, loaded, &Submit{Slot: 7, Sequence: math.MaxUint64},
 		&Done{Status: -1, Sequence: 5, DeviceNS: 12}, &Stats{Frames: 3, Temperature: [2]float32{40, 41}},
@@ -158,7 +158,7 @@ func TestCodeNames(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, m := range []message{&Open{}, &Hello{}, &Load{}, &Loaded{}, &Submit{}, &Done{}, &Stats{}} {
+	for _, m := range []Message{&Open{}, &Hello{}, &Load{}, &Loaded{}, &Submit{}, &Done{}, &Stats{}} {
 		f.Add(Append(nil, m))
 	}
 	f.Add([]byte{19, 0, 0, 0, 40})
