@@ -49,7 +49,7 @@ func read(t testing.TB, path ...string) []byte {
 	return b
 }
 
-// TestLikePIL compares pictures of every kind with the pixels that PIL decodes.
+// TestLikePIL compares images of every kind with the pixels that PIL decodes.
 func TestLikePIL(t *testing.T) {
 	var cases []struct {
 		Input, Mode   string
@@ -87,7 +87,7 @@ func TestLikePIL(t *testing.T) {
 	}
 }
 
-// TestCutShort cuts one picture of each format at many places: each part is an error of this package, and
+// TestCutShort cuts one image of each format at many places: each part is an error of this package, and
 // one that says truncated where the decoder can know it.
 func TestCutShort(t *testing.T) {
 	for name, d := range decoders(t, exact) {
@@ -165,7 +165,7 @@ func TestRefused(t *testing.T) {
 			{"huge lossless WebP", huge("lossless_alpha.webp", 21, 0xFF, 0xFF, 0xFF, 0x1F), ErrTooManyPixels, "16384"},
 			{"huge TIFF", tiffHeader(1<<16, 1<<16), ErrTooManyPixels, ""},
 			{"JPEG without size", huge("rgb_444.jpg", sof+5, 0, 0, 0, 0), ErrCorrupt, ""},
-			{"JPEG without a picture", []byte("\xff\xd8\xff\xd9"), ErrCorrupt, ""},
+			{"JPEG without an image", []byte("\xff\xd8\xff\xd9"), ErrCorrupt, ""},
 			{"BMP shorter than it says", huge("rgb.bmp", 22, 100), ErrTruncated, ""},
 		})
 	}
@@ -228,7 +228,7 @@ func TestDamaged(t *testing.T) {
 	p.Release()
 }
 
-// TestNextAfterError decodes a good picture after each of many bad ones: none leaves a trace.
+// TestNextAfterError decodes a good image after each of many bad ones: none leaves a trace.
 func TestNextAfterError(t *testing.T) {
 	good := read(t, "pil", "rgb_444.jpg")
 	for name, d := range decoders(t, exact) {
@@ -259,7 +259,7 @@ func TestFast(t *testing.T) {
 		w, h int
 	}{
 		{"vga_420.jpg", 640, 480},
-		{"hd_progressive.jpg", 1280, 720}, // 5/8 would do, but is slower than the whole picture
+		{"hd_progressive.jpg", 1280, 720}, // 5/8 would do, but is slower than the whole image
 		{"exif_6.jpg", 240, 320},
 	} {
 		p, err := d.DecodeBytes(read(t, "pixels", c.file))
@@ -281,7 +281,7 @@ func TestDCTScale(t *testing.T) {
 	}
 }
 
-// TestSteadyHeap decodes the same picture again and again: its pixels come from the pool.
+// TestSteadyHeap decodes the same image again and again: its pixels come from the pool.
 func TestSteadyHeap(t *testing.T) {
 	d := turboDecoder(t, exact)
 	b := read(t, "pixels", "vga_420.jpg")
@@ -301,7 +301,7 @@ func TestSteadyHeap(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	// The race detector makes pools forget, and the collector may run: half is far from both.
 	if got, one := after.TotalAlloc-before.TotalAlloc, uint64(640*480*3); got > times/2*one {
-		t.Errorf("%d decodes allocated %d bytes, a picture has %d", times, got, one)
+		t.Errorf("%d decodes allocated %d bytes, an image has %d", times, got, one)
 	}
 }
 

@@ -122,7 +122,7 @@ func TestTIFFLikePIL(t *testing.T) {
 		if sum := sha256.Sum256(p.Pix); hex.EncodeToString(sum[:]) != c.RGB {
 			t.Errorf("%s: other pixels than PIL", c.File)
 		}
-		// Cut anywhere it is an error or, where only what is not needed is missing, the same picture.
+		// Cut anywhere it is an error or, where only what is not needed is missing, the same image.
 		for n := range b {
 			part, err := d.DecodeBytes(b[:n:n])
 			if err == nil && !bytes.Equal(part.Pix, p.Pix) || err != nil && !oneSentinel(err) {
@@ -204,10 +204,10 @@ func TestTIFFRefused(t *testing.T) {
 }
 
 // decodeSpent decodes b and tells what was spent.
-func decodeSpent(t testing.TB, ctx context.Context, b []byte) (p Picture, plan Plan, spent int64, err error) {
+func decodeSpent(t testing.TB, ctx context.Context, b []byte) (p Image, plan Plan, spent int64, err error) {
 	t.Helper()
 	if plan, err = newDecoder(exact, 224, nil).Inspect(b); err != nil {
-		return Picture{}, plan, 0, err
+		return Image{}, plan, 0, err
 	}
 	run := &task{ctx: ctx, work: plan.Work}
 	p, err = plan.decode(run)
