@@ -12,7 +12,7 @@ const (
 	FitPad    = "pad"    // longer side to the size, centred on CLIP's mean colour
 )
 
-// Config says how a picture is fitted into the square.
+// Config says how an image is fitted into the square.
 type Config struct {
 	Fit string `yaml:"fit"` // "crop", "squash" or "pad"; empty is invalid
 }

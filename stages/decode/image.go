@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// Picture is a decoded image, upright: its EXIF orientation has been applied.
-type Picture struct {
+// Image is a decoded image, upright: its EXIF orientation has been applied.
+type Image struct {
 	Pix           []byte // 3*Width*Height bytes: rows from the top without gaps, RGB, 8 bit
 	Width, Height int
 	Format        string // JPEG, PNG, WebP, GIF, BMP or TIFF
@@ -15,9 +15,9 @@ type Picture struct {
 	buf *buffer
 }
 
-// Release hands the pixels back for the next picture; Pix must not be used after it. Safe to call
-// again on the same Picture, but not on a copy of it.
-func (p *Picture) Release() {
+// Release hands the pixels back for the next image; Pix must not be used after it. Safe to call
+// again on the same Image, but not on a copy of it.
+func (p *Image) Release() {
 	buf := p.buf
 	p.buf, p.Pix = nil, nil
 	if buf != nil {
@@ -25,10 +25,10 @@ func (p *Picture) Release() {
 	}
 }
 
-// newPicture takes a buffer for w x h pixels; its content is undefined.
-func newPicture(w, h int) Picture {
+// newImage takes a buffer for w x h pixels; its content is undefined.
+func newImage(w, h int) Image {
 	b := newBuffer(3 * w * h)
-	return Picture{Pix: b.bytes, Width: w, Height: h, Orientation: 1, buf: b}
+	return Image{Pix: b.bytes, Width: w, Height: h, Orientation: 1, buf: b}
 }
 
 // buffer is memory for pixels.
@@ -37,7 +37,7 @@ type buffer struct {
 	class int // which of the pools it goes back to; unpooled: none
 }
 
-// maxPooled is the largest buffer that is kept for the next picture: 16 million pixels, what a telephone takes.
+// maxPooled is the largest buffer that is kept for the next image: 16 million pixels, what a telephone takes.
 const (
 	maxPooled = 48 << 20
 	unpooled  = -1
@@ -65,7 +65,7 @@ func newBuffer(n int) *buffer {
 // release, or handed out without being written, shows.
 var released = func([]byte) {}
 
-// release hands b to the next picture, or to the garbage collector. Nothing may refer to its bytes any more.
+// release hands b to the next image, or to the garbage collector. Nothing may refer to its bytes any more.
 func (b *buffer) release() {
 	released(b.bytes)
 	if b.class != unpooled {
