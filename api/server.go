@@ -86,7 +86,7 @@ type Server struct {
 
 // New returns a server that is not serving yet.
 func New(cfg Config, svc Service) (*Server, error) {
-	if err := errors.Join(cfg.Validate(), svc.validate()); err != nil {
+	if err := svc.validate(); err != nil {
 		return nil, err
 	}
 	if err := warmUp(); err != nil {
@@ -109,9 +109,9 @@ func New(cfg Config, svc Service) (*Server, error) {
 		Name:          "hailo-clip",
 		Logger:        serverLog{svc.Log},
 
-		ReadTimeout:        cfg.ReadTimeout.Std(),
-		WriteTimeout:       cfg.WriteTimeout.Std(),
-		IdleTimeout:        cfg.IdleTimeout.Std(),
+		ReadTimeout:        cfg.ReadTimeout,
+		WriteTimeout:       cfg.WriteTimeout,
+		IdleTimeout:        cfg.IdleTimeout,
 		ConnState:          connState,
 		ReadBufferSize:     cfg.MaxHeaderBytes,
 		MaxRequestBodySize: cfg.MaxBodyBytes,

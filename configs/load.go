@@ -68,10 +68,7 @@ func Load(file string, environ []string, flags []Override) (Config, string, erro
 	for _, o := range slices.Concat(environment(environ), flags) {
 		l.set(o.Key, o.Value, o.Source)
 	}
-	for _, e := range flatten(c.Validate()) {
-		key, _, _ := strings.Cut(e.Error(), ": ")
-		l.faults = append(l.faults, fmt.Errorf("%s: %w", l.where[key], e))
-	}
+	l.validate()
 	return c, name, errors.Join(l.faults...)
 }
 
@@ -107,20 +104,4 @@ func environment(environ []string) []Override {
 		found = append(found, Override{Key: key, Value: value, Source: name})
 	}
 	return found
-}
-
-// flatten undoes errors.Join, in depth; nil is no error.
-func flatten(err error) []error {
-	if err == nil {
-		return nil
-	}
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return []error{err}
-	}
-	var all []error
-	for _, e := range joined.Unwrap() {
-		all = append(all, flatten(e)...)
-	}
-	return all
 }

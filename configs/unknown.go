@@ -8,7 +8,11 @@ import (
 // unknown reports a key that does not exist, with the one that may be meant.
 func (l *layers) unknown(key, where string) {
 	hint, least := "", 3
-	for _, c := range append(sections(), Keys()...) {
+	names := sections()
+	for _, s := range l.settings {
+		names = append(names, s.name)
+	}
+	for _, c := range names {
 		if d := distance(key, c, least); d < least {
 			hint, least = fmt.Sprintf("; did you mean %q?", c), d
 		}

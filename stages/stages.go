@@ -44,7 +44,7 @@ func (l *Line) Stages(cfg pipeline.Config) []pipeline.Stage {
 		{Name: "decode", Queue: cfg.MaxQueueSize, Workers: l.workers, Enter: l.enter, Work: each(l.decode)},
 		{Name: "resize", Queue: l.workers, Workers: l.workers, Work: each(l.resize)},
 		{Name: "encode", Queue: l.backend.Frames().Len(), Workers: info.ImageCalls,
-			Batch: info.ImageBatch, MaxWait: cfg.MaxWait.Std(), Work: l.encode},
+			Batch: info.ImageBatch, MaxWait: cfg.MaxWait, Work: l.encode},
 		{Name: "score", Queue: l.backend.Frames().Len(), Workers: 1, Work: each(l.score)},
 	}
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"log/slog"
 	"path/filepath"
-	"time"
 
 	"hailoclip/configs"
 	"hailoclip/configs/models"
@@ -38,8 +37,8 @@ func openConfig(cfg configs.Config, state string) open.Config {
 	return open.Config{
 		Backend: clip.Backend, TextEncoder: clip.TextEncoder, OnDeviceLoss: clip.OnDeviceLoss,
 		ImageSize: clip.ImageSize, EmbeddingDimension: clip.EmbeddingDimension,
-		BatchSize: clip.Batch(), DeviceTimeout: time.Duration(clip.DeviceTimeoutMS) * time.Millisecond,
-		ProbeInterval: cfg.Health.ProbeInterval.Std(), Warmup: warmup,
+		BatchSize: clip.Batch(), DeviceTimeout: clip.DeviceTimeout,
+		ProbeInterval: cfg.Health.ProbeInterval, Warmup: warmup,
 		CPU: cfg.CPU, NPU: npu, Sim: open.Sim(cfg.Sim), LibraryDirs: libraryDirs(state),
 	}
 }

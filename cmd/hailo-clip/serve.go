@@ -96,7 +96,7 @@ func newService(ctx context.Context, cfg configs.Config, state string, log servi
 	server, err := api.New(cfg.Server, api.Service{
 		Pipeline: e.pipe, Prompts: e.prompts, Health: e.health, Stats: e.stats, Model: e.model.Name,
 		LogitScale: e.logitScale(), Softmax: cfg.CLIP.ApplySoftmax,
-		RequestTimeout: cfg.Performance.RequestTimeout.Std(), Version: programVersion(), Log: log.requests,
+		RequestTimeout: cfg.Performance.RequestTimeout, Version: programVersion(), Log: log.requests,
 		Warning: e.warning(),
 	})
 	if err != nil {
@@ -164,7 +164,7 @@ func (s *service) run(ctx context.Context) error {
 	}
 	cancelPrecompute()
 	<-precomputed
-	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.Server.ShutdownTimeout.Std())
+	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.Server.ShutdownTimeout)
 	defer cancel()
 	err = errors.Join(err, s.server.Shutdown(deadline))
 	if !failed {

@@ -181,9 +181,6 @@ func (o *Options) Validate() error {
 	check(o.Dimension >= 1 && o.Dimension <= wire.MaxFeatures, "dimension %d is out of bounds: 1 to %d", o.Dimension, wire.MaxFeatures)
 	check(o.BatchSize >= 1 && o.BatchSize <= 63, "batch size %d is out of bounds: 1 to 63", o.BatchSize)
 	check(o.DeviceTimeout >= 10*time.Millisecond, "device timeout %v is out of bounds: at least 10ms", o.DeviceTimeout)
-	if err := o.Config.Validate(); err != nil {
-		errs = append(errs, err)
-	}
 	if o.Text != nil {
 		if err := o.Text.validate(o.Dimension); err != nil {
 			errs = append(errs, err)

@@ -158,7 +158,7 @@ func (s *session) load(model int, hef string) error {
 
 // ask sends a message and waits for the answer, at most the start timeout.
 func (s *session) ask(question wire.Message, doing string) (wire.Message, error) {
-	limit := s.b.opt.Config.startTimeout()
+	limit := s.b.opt.Config.StartTimeout
 	if err := s.proc.conn.SetDeadline(time.Now().Add(limit)); err != nil {
 		return nil, fmt.Errorf("%w: %w", errSocket, err)
 	}

@@ -305,18 +305,6 @@ func TestSteadyHeap(t *testing.T) {
 	}
 }
 
-func TestConfig(t *testing.T) {
-	if err := exact.Validate(); err != nil {
-		t.Error(err)
-	}
-	err := Config{MaxPixels: -1, JPEGScale: "half"}.Validate()
-	for _, part := range []string{"max_pixels: -1", "1 to 2147483648", `jpeg_scale: "half"`, `"fast"`} {
-		if err == nil || !strings.Contains(err.Error(), part) {
-			t.Errorf("%q is not in: %v", part, err)
-		}
-	}
-}
-
 // TestNoLibrary opens names that are not there.
 func TestNoLibrary(t *testing.T) {
 	_, err := openTurbo([]string{"libnothing.so.0", "/nowhere/libnothing.so.0"})

@@ -273,17 +273,6 @@ func TestArguments(t *testing.T) {
 	}
 }
 
-func TestConfig(t *testing.T) {
-	for _, fit := range []string{FitCrop, FitSquash, FitPad} {
-		if err := (Config{Fit: fit}).Validate(); err != nil {
-			t.Error(err)
-		}
-	}
-	if err := (Config{Fit: "stretch"}).Validate(); err == nil || !strings.Contains(err.Error(), `fit: "stretch"`) {
-		t.Error(err)
-	}
-}
-
 // TestTables fills a cache with more than it holds, from several goroutines.
 func TestTables(t *testing.T) {
 	c := tableCache{known: map[span]*table{}}
