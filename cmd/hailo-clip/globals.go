@@ -7,13 +7,13 @@ import (
 	"strings"
 
 	"hailoclip/configs"
-	"hailoclip/hailo/doctor"
+	"hailoclip/hailo/device"
 	"hailoclip/hailo/model"
 	"hailoclip/hailo/onnx"
 )
 
 // systemStateDir is where the state of the service is when systemd runs it.
-const systemStateDir = doctor.ServiceState
+const systemStateDir = device.ServiceState
 
 // globals are the flags of every command.
 type globals struct {

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"image"
 	"image/color"
@@ -72,11 +73,7 @@ func writePNG(name string, pixels []byte, size int) error {
 	if err != nil {
 		return err
 	}
-	if err := png.Encode(f, m); err != nil {
-		f.Close()
-		return err
-	}
-	return f.Close()
+	return errors.Join(png.Encode(f, m), f.Close())
 }
 
 type inspectTokensCmd struct {
@@ -118,12 +115,12 @@ func (c *inspectTokensCmd) Run(g *globals) error {
 			cut = fmt.Sprintf(", cut to %d for the model", context)
 		}
 		fmt.Fprintf(stdout, "%q: %d tokens%s\n", text, len(r.Tokens), cut)
-		var pieces []string
+		width := 1
 		for _, p := range r.Tokens {
-			pieces = append(pieces, p.Piece)
+			width = max(width, longest([]string{p.Piece}))
 		}
-		for i, p := range r.Tokens {
-			fmt.Fprintf(stdout, "  %s  %6d\n", pad(pieces[i], longest(pieces)), p.ID)
+		for _, p := range r.Tokens {
+			fmt.Fprintf(stdout, "  %s  %6d\n", pad(p.Piece, width), p.ID)
 		}
 	}
 	return nil
@@ -182,12 +179,11 @@ func (c *inspectModelCmd) Run(g *globals) error {
 	if err != nil {
 		return err
 	}
-	cfg, state := p.cfg, p.state
-	store, err := openStore(state)
+	store, err := openStore(p.state)
 	if err != nil {
 		return err
 	}
-	resolved, why, err := store.Resolve(cfg.CLIP.Model)
+	resolved, why, err := store.Resolve(p.cfg.CLIP.Model)
 	if err != nil {
 		return err
 	}

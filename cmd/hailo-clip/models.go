@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"hailoclip/hailo/doctor"
+	"hailoclip/hailo/device"
 	"hailoclip/hailo/model"
 )
 
@@ -158,7 +158,8 @@ func (c *modelsPullCmd) Run(ctx context.Context, g *globals) error {
 		return err
 	}
 	o := model.PullOptions{FromDir: c.FromDir, Revision: c.Revision}
-	_, chip := doctor.ChipPresent("/")
+	machine := device.Read("/")
+	_, chip := machine.Chip()
 	switch {
 	case c.Part == "cpu", c.Part == "auto" && !chip:
 		o.Which = model.CPUPart
@@ -170,7 +171,7 @@ func (c *modelsPullCmd) Run(ctx context.Context, g *globals) error {
 		if o.Zoo, ok = model.ZooRelease(c.HailoRT); !ok {
 			return usageError{fmt.Errorf("--hailort %q: no release of the model zoo is known for it", c.HailoRT)}
 		}
-	} else if library := doctor.LibraryVersion("/"); library != "" {
+	} else if library := machine.Library(); library != "" {
 		// Whether there is a node does not matter: after an installation it comes with the next start.
 		o.Zoo, _ = model.ZooRelease(library) // "", the manifest's, where none is known
 		if o.Zoo != "" && o.Which != model.CPUPart {

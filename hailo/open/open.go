@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"time"
 
 	"hailoclip/hailo"
@@ -90,13 +91,13 @@ type Encoders struct {
 	Device *npu.Backend    // the NPU or the simulated chip, for its counters; nil without one
 	Why    string          // why this kind
 
-	opened []hailo.Backend // what Close closes, in that order
+	opened []hailo.Backend
 }
 
 // Close releases all devices.
 func (e *Encoders) Close() error {
 	var errs []error
-	for _, b := range e.opened {
+	for _, b := range slices.Backward(e.opened) {
 		errs = append(errs, b.Close())
 	}
 	return errors.Join(errs...)
@@ -124,20 +125,17 @@ func (o *Opener) open(ctx context.Context, e *Encoders) error {
 		if e.Device, err = npu.New(*p.device); err != nil {
 			return err
 		}
-		first, e.opened = e.Device, []hailo.Backend{e.Device}
+		first, e.opened = e.Device, append(e.opened, e.Device)
 		if p.device.Text != nil {
-			e.Texts = []hailo.Backend{e.Device}
+			e.Texts = append(e.Texts, e.Device)
 		}
 	}
 	if p.cpu {
-		opened, err := o.openCPU(p)
-		switch {
-		case err == nil:
-			cpu = opened
+		if cpu, err = o.openCPU(p); err == nil {
 			e.Texts, e.opened = append(e.Texts, cpu), append(e.opened, cpu)
-		case p.cpuNeeded:
+		} else if p.cpuNeeded {
 			return err
-		default:
+		} else {
 			o.log.Warn("no CPU encoder to stand in while the device is lost: requests will get 503", "error", err)
 		}
 	}
@@ -146,14 +144,14 @@ func (o *Opener) open(ctx context.Context, e *Encoders) error {
 		first = cpu
 	} else if ready, err := o.await(ctx, e.Device, standsIn); err != nil {
 		return err
-	} else if ready && len(e.Texts) == 2 && !p.device.Simulated && !o.trustTexts(ctx, e.Device, cpu) {
+	} else if ready && len(e.Texts) == 2 && !p.device.Simulated && !o.trustTexts(textCosine(ctx, e.Device, cpu, o.known())) {
 		e.Texts = e.Texts[1:]
 	}
 	probe, err := hailo.NewProbe(ctx, first, e.Texts[0], o.known(), o.cfg.ProbeInterval, o.cfg.Warmup, o.log)
 	if err != nil {
 		return err
 	}
-	e.Images, e.opened = probe, append([]hailo.Backend{probe}, e.opened...)
+	e.Images, e.opened = probe, append(e.opened, probe)
 	if e.Texts[0] == first {
 		e.Texts[0] = probe
 	}
@@ -226,23 +224,17 @@ const sameText = 0.9
 const textsDiffer = "a cosine near 0: the text projection lies the wrong way round, see projection_transposed in the model's manifest; " +
 	"a larger one: the text HEF lost so much to quantisation, take another HEF or set clip.text_encoder to cpu"
 
-// trustTexts compares the device's vector of a text with the CPU's. A device that differs is trusted only where the
-// configuration demands it, one that could not be compared is.
-func (o *Opener) trustTexts(ctx context.Context, device, cpu hailo.Backend) bool {
-	cosine, err := textCosine(ctx, device, cpu, o.known())
+// trustTexts judges how alike the device's vector of a text is to the CPU's. A device that differs is trusted only where
+// the configuration demands it, one that could not be compared is.
+func (o *Opener) trustTexts(cosine float64, err error) bool {
 	if err != nil {
 		o.log.Warn("the text encoders of NPU and CPU could not be compared", "error", err)
 		return true
 	}
-	return o.judgeTexts(cosine)
-}
-
-func (o *Opener) judgeTexts(cosine float64) bool {
 	if cosine >= sameText {
 		return true
 	}
-	demanded := o.cfg.TextEncoder != "auto"
-	what := "texts are encoded on the CPU"
+	demanded, what := o.cfg.TextEncoder != "auto", "texts are encoded on the CPU"
 	if demanded {
 		what = "scores will be wrong"
 	}

@@ -142,13 +142,11 @@ func TestSimulatedChip(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	m, err := demo.Model()
+	if o.Model = m; err == nil {
+		o.Tokenizer, err = m.LoadTokenizer()
+	}
 	if err != nil {
 		t.Fatal(err)
-	}
-	if o.Model = m; o.Tokenizer == nil {
-		if o.Tokenizer, err = m.LoadTokenizer(); err != nil {
-			t.Fatal(err)
-		}
 	}
 	for want, s := range map[string]Sim{
 		"sim/demo/hash":         {"hash", "--control=/vectors --fault slow=2"},
@@ -187,7 +185,7 @@ func TestTextCosine(t *testing.T) {
 }
 
 // A text vector of the NPU that is unlike the CPU's is used on demand only, and both reasons are named.
-func TestJudgeTexts(t *testing.T) {
+func TestTrustTexts(t *testing.T) {
 	for _, tt := range []struct {
 		choice string
 		cosine float64
@@ -202,7 +200,7 @@ func TestJudgeTexts(t *testing.T) {
 	} {
 		var log strings.Builder
 		o := &Opener{cfg: Config{TextEncoder: tt.choice}, log: logTo(&log)}
-		if got := o.judgeTexts(tt.cosine); got != tt.trust || (log.Len() == 0) != (tt.says == "") {
+		if got := o.trustTexts(tt.cosine, nil); got != tt.trust || (log.Len() == 0) != (tt.says == "") {
 			t.Errorf("%+v: trusted %v, %s", tt, got, log.String())
 		}
 		for _, want := range []string{tt.says, "quantisation", "projection_transposed", "want=0.9"} {

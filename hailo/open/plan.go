@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"hailoclip/hailo"
-	"hailoclip/hailo/doctor"
+	"hailoclip/hailo/device"
 	"hailoclip/hailo/model"
 	"hailoclip/hailo/npu"
 )
@@ -27,17 +27,17 @@ func choose(cfg Config, m *model.Model, root string) (kind, why string) {
 	if cfg.Backend != "auto" {
 		return cfg.Backend, "clip.backend is " + cfg.Backend
 	}
-	address, ok := doctor.ChipPresent(root)
+	chip, ok := device.Read(root).Chip()
 	if !ok {
 		return "cpu", "there is no Hailo-10H"
 	}
 	if _, err := npu.FindWorker(cfg.NPU.Worker); err != nil {
-		return "cpu", fmt.Sprintf("a Hailo-10H is there (%s), but its worker program is not: %v", address, err)
+		return "cpu", fmt.Sprintf("a Hailo-10H is there (%s), but its worker program is not: %v", chip.Address, err)
 	}
 	if !m.HasNPU() {
-		return "cpu", fmt.Sprintf("a Hailo-10H is there (%s), but model %s has no NPU files installed", address, m.Name)
+		return "cpu", fmt.Sprintf("a Hailo-10H is there (%s), but model %s has no NPU files installed", chip.Address, m.Name)
 	}
-	return "npu", fmt.Sprintf("a Hailo-10H (%s), its worker and the model's NPU files are there", address)
+	return "npu", fmt.Sprintf("a Hailo-10H (%s), its worker and the model's NPU files are there", chip.Address)
 }
 
 // plan says what encodes here. Its errors are those that stop a start before anything is opened.

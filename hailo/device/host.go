@@ -1,4 +1,4 @@
-package doctor
+package device
 
 import (
 	"bytes"
@@ -12,24 +12,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Host returns the Env of the machine that this process runs on, without Version, Backend,
-// Worker, Service, Models and Extra, which the caller knows.
-func Host() Env {
-	gids, _ := os.Getgroups()
-	return Env{
-		Root: "/", UID: os.Geteuid(), GIDs: append(gids, os.Getegid()),
-		Access: access, KernelLog: kernelLog, Command: command,
-	}
-}
+// MaxLog is how many bytes of the kernel's log are looked at.
+const MaxLog = 1 << 20
 
-// access asks the kernel, device cgroup included, without opening the file.
-func access(path string) error {
+// Access asks the kernel, device cgroup included, whether this process may read and write a file, without opening it.
+func Access(path string) error {
 	return unix.Faccessat(unix.AT_FDCWD, path, unix.R_OK|unix.W_OK, unix.AT_EACCESS)
 }
 
-// kernelLog returns what dmesg prints, with the priority before each line.
-func kernelLog(context.Context) ([]byte, error) {
-	b := make([]byte, maxLog)
+// KernelLog returns what dmesg prints, with the priority before each line.
+func KernelLog(context.Context) ([]byte, error) {
+	b := make([]byte, MaxLog)
 	n, err := syscall.Klogctl(unix.SYSLOG_ACTION_READ_ALL, b)
 	if errors.Is(err, syscall.EPERM) {
 		return nil, errors.New("only root may")
@@ -40,8 +33,8 @@ func kernelLog(context.Context) ([]byte, error) {
 	return b[:n], nil
 }
 
-// command runs a program; it and what it keeps open is given up when ctx ends.
-func command(ctx context.Context, name string, args ...string) ([]byte, error) {
+// Command runs a program and returns the start of its output; it and what it keeps open is given up when ctx ends.
+func Command(ctx context.Context, name string, args ...string) ([]byte, error) {
 	var out limited
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Stdout, cmd.WaitDelay = &out, time.Second
