@@ -39,7 +39,7 @@ func (c *doctorCmd) Run(ctx context.Context, g *globals) error {
 	env.Shared = p.cfg.NPU.Group != "" && p.cfg.NPU.Group != "UNIQUE"
 	if c.Root != "" {
 		c.onlyFiles(p.cfg, &env)
-	} else if err := c.thisMachine(g, p, &env); err != nil {
+	} else if err := c.thisMachine(ctx, g, p, &env); err != nil {
 		return err
 	}
 	report := doctor.Run(ctx, env)
@@ -67,7 +67,7 @@ func (c *doctorCmd) onlyFiles(cfg configs.Config, env *doctor.Env) {
 }
 
 // thisMachine adds to env what this program knows of the machine that it runs on.
-func (c *doctorCmd) thisMachine(g *globals, p place, env *doctor.Env) error {
+func (c *doctorCmd) thisMachine(ctx context.Context, g *globals, p place, env *doctor.Env) error {
 	if g.StateDir != "" {
 		env.State = p.state
 	} else if os.Getenv("STATE_DIRECTORY") == "" && doctor.ServiceInstalled("") {
@@ -75,7 +75,7 @@ func (c *doctorCmd) thisMachine(g *globals, p place, env *doctor.Env) error {
 	}
 	cfg := p.cfg
 	env.Service = func(ctx context.Context) (doctor.Service, bool) { return askService(ctx, cfg.Server) }
-	store, err := openStore(p.state)
+	catalog, err := openCatalog(p.state)
 	if err != nil {
 		return err
 	}
@@ -83,15 +83,15 @@ func (c *doctorCmd) thisMachine(g *globals, p place, env *doctor.Env) error {
 	if err != nil {
 		env.Worker = cfg.NPU.Worker // a configured one that is no program is a finding of its own
 	}
-	if _, err := os.ReadDir(store.Dir); errors.Is(err, fs.ErrPermission) {
+	if _, err := os.ReadDir(catalog.Dir); errors.Is(err, fs.ErrPermission) {
 		env.Extra = func(ctx context.Context) []doctor.Finding {
 			return slices.Concat([]doctor.Finding{hiddenState(p.state)}, portFindings(ctx, cfg.Server), configFindings(cfg, env.Root))
 		}
 		return nil
 	}
-	m, _, err := store.Resolve(cfg.CLIP.Model)
+	m, _, err := catalog.Resolve(ctx, cfg.CLIP.Model)
 	if err == nil && !m.Embedded() || cfg.CLIP.Model != model.Auto {
-		env.Models = func(context.Context) []doctor.ModelCheck { return modelChecks(store, cfg.CLIP.Model) }
+		env.Models = func(ctx context.Context) []doctor.ModelCheck { return modelChecks(ctx, catalog, cfg.CLIP.Model) }
 	}
 	env.Extra = func(ctx context.Context) []doctor.Finding {
 		return slices.Concat(libraryFindings(cfg, p.state, *env), startFindings(ctx, cfg, p.state, *env),
@@ -107,11 +107,11 @@ func hiddenState(state string) doctor.Finding {
 }
 
 // modelChecks tells the files of the configured model; "auto" is the one that people want.
-func modelChecks(store *model.Catalog, name string) []doctor.ModelCheck {
+func modelChecks(ctx context.Context, catalog *model.Catalog, name string) []doctor.ModelCheck {
 	if name == model.Auto {
 		name = model.Preferred
 	}
-	all, err := store.List()
+	all, err := catalog.List(ctx)
 	if err != nil {
 		return nil
 	}

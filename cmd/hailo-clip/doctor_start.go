@@ -18,7 +18,7 @@ import (
 // startFindings goes through the start of the service by the functions that it uses: what stops it there
 // fails here. The device is left alone, since one that is lost stops no start.
 func startFindings(ctx context.Context, cfg configs.Config, state string, env doctor.Env) []doctor.Finding {
-	o, err := newOpener(cfg, state, slog.New(slog.DiscardHandler))
+	o, err := newOpener(ctx, cfg, state, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return []doctor.Finding{stopped("model", err, cfg, env)}
 	}

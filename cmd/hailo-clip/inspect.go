@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"bufio"
 	"encoding/json"
 	"fmt"
@@ -35,8 +36,8 @@ func (c *inspectPixelsCmd) Help() string {
   hailo-clip inspect pixels cat.jpg -o seen.png`
 }
 
-func (c *inspectPixelsCmd) Run(g *globals) error {
-	model, p, err := g.model()
+func (c *inspectPixelsCmd) Run(ctx context.Context, g *globals) error {
+	model, p, err := g.model(ctx)
 	if err != nil {
 		return err
 	}
@@ -93,8 +94,8 @@ Examples:
   echo '["a cat", "two dogs"]' | hailo-clip inspect tokens -`
 }
 
-func (c *inspectTokensCmd) Run(g *globals) error {
-	tokenizer, context, err := c.tokenizer(g)
+func (c *inspectTokensCmd) Run(ctx context.Context, g *globals) error {
+	tokenizer, context, err := c.tokenizer(ctx, g)
 	if err != nil {
 		return err
 	}
@@ -130,7 +131,7 @@ func (c *inspectTokensCmd) Run(g *globals) error {
 }
 
 // tokenizer is the one of --tokenizer, or the model's with its context length.
-func (c *inspectTokensCmd) tokenizer(g *globals) (*token.Tokenizer, int, error) {
+func (c *inspectTokensCmd) tokenizer(ctx context.Context, g *globals) (*token.Tokenizer, int, error) {
 	if c.Tokenizer != "" {
 		f, err := safefile.OpenRegular(c.Tokenizer)
 		if err != nil {
@@ -143,7 +144,7 @@ func (c *inspectTokensCmd) tokenizer(g *globals) (*token.Tokenizer, int, error) 
 		}
 		return t, 0, nil
 	}
-	model, _, err := g.model()
+	model, _, err := g.model(ctx)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -177,17 +178,17 @@ type inspectModelCmd struct {
 	JSON bool `help:"Print JSON."`
 }
 
-func (c *inspectModelCmd) Run(g *globals) error {
+func (c *inspectModelCmd) Run(ctx context.Context, g *globals) error {
 	p, err := g.place()
 	if err != nil {
 		return err
 	}
 	cfg, state := p.cfg, p.state
-	store, err := openStore(state)
+	catalog, err := openCatalog(state)
 	if err != nil {
 		return err
 	}
-	resolved, why, err := store.Resolve(cfg.CLIP.Model)
+	resolved, why, err := catalog.Resolve(ctx, cfg.CLIP.Model)
 	if err != nil {
 		return err
 	}
@@ -203,7 +204,7 @@ func (c *inspectModelCmd) Run(g *globals) error {
 	fmt.Fprintf(stdout, "  texts       %d tokens, end token kept\n", m.ContextLength)
 	fmt.Fprintf(stdout, "  embeddings  %d numbers\n", m.EmbeddingDimension)
 	fmt.Fprintf(stdout, "  logit scale %v\n", m.LogitScale)
-	all, err := store.List()
+	all, err := catalog.List(ctx)
 	if err != nil {
 		return err
 	}

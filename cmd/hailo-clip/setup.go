@@ -15,8 +15,8 @@ type setupCmd struct {
 }
 
 func (c *setupCmd) Help() string {
-	return `Fetches ONNX Runtime ` + onnx.FetchVersion + ` with npm, or from the vendor's release page where npm is missing,
-checks its digest, and puts it into lib/ of the state folder. Does nothing when it is there.
+	return `Fetches ONNX Runtime ` + onnx.FetchVersion + ` from the vendor's release page, checks its digest, and puts it into lib/ of
+the state folder. Does nothing when it is there. A download that was interrupted goes on where it stopped.
 
 Examples:
   hailo-clip setup

@@ -64,8 +64,8 @@ type Opener struct {
 }
 
 // New finds a model by its name and loads its tokenizer.
-func New(cfg Config, catalog *model.Catalog, name string, log *slog.Logger) (*Opener, error) {
-	m, why, err := catalog.Resolve(name)
+func New(ctx context.Context, cfg Config, catalog *model.Catalog, name string, log *slog.Logger) (*Opener, error) {
+	m, why, err := catalog.Resolve(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +114,7 @@ func (o *Opener) Open(ctx context.Context) (*Encoders, error) {
 }
 
 func (o *Opener) open(ctx context.Context, e *Encoders) error {
-	p, err := o.plan()
+	p, err := o.plan(ctx)
 	if err != nil {
 		return err
 	}
@@ -130,7 +130,7 @@ func (o *Opener) open(ctx context.Context, e *Encoders) error {
 		}
 	}
 	if p.cpu {
-		opened, err := o.openCPU(p)
+		opened, err := o.openCPU(ctx, p)
 		switch {
 		case err == nil:
 			cpu = opened
@@ -188,7 +188,7 @@ func (o *Opener) await(ctx context.Context, device *npu.Backend, standsIn bool) 
 const cpuFrames = 32
 
 // openCPU opens the model's encoders for the CPU, if their files are there.
-func (o *Opener) openCPU(p Plan) (hailo.Backend, error) {
+func (o *Opener) openCPU(ctx context.Context, p Plan) (hailo.Backend, error) {
 	there := o.Model.HasCPUText()
 	if p.device == nil {
 		there = o.Model.HasCPU()
@@ -197,7 +197,7 @@ func (o *Opener) openCPU(p Plan) (hailo.Backend, error) {
 		model.ErrNotInstalled, o.Model.Name, o.Model.Name)
 	if there {
 		var b *onnx.Backend
-		if b, err = onnx.Open(o.cfg.CPU, o.Model, cpuFrames, o.cfg.LibraryDirs...); err == nil {
+		if b, err = onnx.Open(ctx, o.cfg.CPU, o.Model, cpuFrames, o.cfg.LibraryDirs...); err == nil {
 			return b, nil
 		}
 	}
