@@ -29,11 +29,7 @@ func (c *setupCmd) Run(ctx context.Context, g *globals) error {
 		return err
 	}
 	bar := newBars(os.Stderr)
-	path, err := onnx.Fetch(ctx, onnx.FetchOptions{
-		Dir:      filepath.Join(state, "lib"),
-		Arch:     c.Arch,
-		Progress: func(done, total int64) { bar.set("ONNX Runtime", done, total) },
-	})
+	path, err := onnx.Fetch(ctx, filepath.Join(state, "lib"), c.Arch, func(done, total int64) { bar.set("ONNX Runtime", done, total) })
 	bar.done(err == nil)
 	if err != nil {
 		return err

@@ -87,12 +87,22 @@ type FileState struct {
 	embedded fs.FS // where it is, if not on disk
 }
 
-// open opens the file, which is there, for reading.
+// open opens the file for reading. Error: fs.ErrNotExist where it is not there.
 func (f FileState) open() (fs.File, error) {
 	if f.embedded != nil {
 		return f.embedded.Open(f.Name)
 	}
 	return safefile.OpenRegular(f.Path)
+}
+
+// hash reads the file and returns its hex SHA-256.
+func (f FileState) hash(ctx context.Context) (string, error) {
+	r, err := f.open()
+	if err != nil {
+		return "", err
+	}
+	defer r.Close()
+	return safefile.Sum(ctx, r)
 }
 
 // List returns the built-in model, the known ones and those in the folder. Files that changed since
@@ -139,23 +149,15 @@ func (c *Catalog) List(ctx context.Context) ([]Installed, error) {
 // state says how much of a part is there. The tokenizer alone, which both parts share, is nothing.
 func state(m Manifest, p Part, files []FileState) State {
 	names := m.PartFiles(p)
-	there, all := 0, len(names)-1
-	tokenizer := false
-	for _, f := range files {
-		switch {
-		case f.Bytes == 0 || f.Err != nil || !slices.Contains(names, f.Name):
-		case f.Name == m.Tokenizer:
-			tokenizer = true
-		default:
-			there++
-		}
-	}
-	switch {
+	missing := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		return slices.ContainsFunc(files, func(f FileState) bool { return f.Name == name && f.Bytes != 0 && f.Err == nil })
+	})
+	switch there := len(names) - len(missing); {
 	case len(names) == 0:
 		return NotOffered
-	case there == 0:
+	case there == 0, there == 1 && !slices.Contains(missing, m.Tokenizer):
 		return Missing
-	case there < all || !tokenizer:
+	case there < len(names):
 		return Partial
 	}
 	return Complete
@@ -326,12 +328,7 @@ func (c *Catalog) Verify(ctx context.Context, name string) ([]FileState, error) 
 			errs = append(errs, f.Err)
 			continue
 		}
-		r, err := f.open()
-		if err != nil {
-			return nil, err
-		}
-		sum, err := safefile.Sum(ctx, r)
-		r.Close()
+		sum, err := f.hash(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", f.Name, err)
 		}

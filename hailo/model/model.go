@@ -6,12 +6,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 
-	"hailoclip/hailo/safefile"
 	"hailoclip/hailo/token"
 )
 
@@ -74,79 +72,46 @@ func (m *Model) Path(name string) (string, bool) {
 	return f.Path, f.Path != ""
 }
 
-// open opens a file for reading. The caller closes it.
-func (m *Model) open(name string) (file fs.File, size int64, err error) {
-	f, ok := m.files[name]
-	if !ok {
-		return nil, 0, fmt.Errorf("model %s: %q: %w", m.Name, name, fs.ErrNotExist)
+// read calls read with an open file. Error: fs.ErrNotExist, or what read returned.
+func (m *Model) read(name string, read func(r io.Reader, size int64) error) error {
+	f := m.files[name]
+	r, err := f.open()
+	if err == nil {
+		defer r.Close()
+		err = read(r, f.Bytes)
 	}
-	var info fs.FileInfo
-	if file, err = f.open(); err == nil {
-		if info, err = file.Stat(); err == nil {
-			return file, info.Size(), nil
-		}
-		err = errors.Join(err, file.Close())
+	if err != nil {
+		err = fmt.Errorf("model %s: %s: %w", m.Name, name, err)
 	}
-	return nil, 0, fmt.Errorf("model %s: %w", m.Name, err)
+	return err
 }
 
 // ReadFile returns the whole content of a file; the caller owns it.
-func (m *Model) ReadFile(name string) ([]byte, error) {
-	r, size, err := m.open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	data := make([]byte, size)
-	if _, err := io.ReadFull(r, data); err != nil {
-		return nil, fmt.Errorf("model %s: %s: %w", m.Name, name, err)
-	}
-	return data, nil
+func (m *Model) ReadFile(name string) (data []byte, err error) {
+	err = m.read(name, func(r io.Reader, size int64) error {
+		data = make([]byte, size)
+		_, err := io.ReadFull(r, data)
+		return err
+	})
+	return data, err
 }
 
 // LoadTokenizer loads the tokenizer of the model. It takes about 0.1 s.
-func (m *Model) LoadTokenizer() (*token.Tokenizer, error) {
-	r, _, err := m.open(m.Manifest.Tokenizer)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	t, err := token.Load(r, m.Tokens)
-	if err != nil {
-		return nil, fmt.Errorf("model %s: %s: %w", m.Name, m.Manifest.Tokenizer, err)
-	}
-	return t, nil
+func (m *Model) LoadTokenizer() (t *token.Tokenizer, err error) {
+	err = m.read(m.Manifest.Tokenizer, func(r io.Reader, _ int64) error {
+		t, err = token.Load(r, m.Tokens)
+		return err
+	})
+	return t, err
 }
 
 // ReadNpy reads a .npy file of the model.
 func (m *Model) ReadNpy(name string) (rows, cols int, data []float32, err error) {
-	r, size, err := m.open(name)
-	if err != nil {
-		return 0, 0, nil, err
-	}
-	defer r.Close()
-	if rows, cols, data, err = ReadNpy(r, size); err != nil {
-		err = fmt.Errorf("model %s: %s: %w", m.Name, name, err)
-	}
+	err = m.read(name, func(r io.Reader, size int64) error {
+		rows, cols, data, err = ReadNpy(r, size)
+		return err
+	})
 	return rows, cols, data, err
-}
-
-// fileSHA256 returns the hex SHA-256 of a file: the one it was checked against when it was
-// installed where the file did not change since, else it reads the file.
-func (m *Model) fileSHA256(ctx context.Context, name string) (string, error) {
-	if f := m.files[name]; f.SHA256 != "" {
-		return f.SHA256, nil
-	}
-	r, _, err := m.open(name)
-	if err != nil {
-		return "", err
-	}
-	defer r.Close()
-	sum, err := safefile.Sum(ctx, r)
-	if err != nil {
-		err = fmt.Errorf("model %s: %s: %w", m.Name, name, err)
-	}
-	return sum, err
 }
 
 // Digest names a text encoder made of the named files: the hex SHA-256 over their digests, in
@@ -157,11 +122,14 @@ func (m *Model) Digest(ctx context.Context, names ...string) (string, error) {
 	transposed := m.NPU != nil && m.NPU.ProjectionTransposed
 	fmt.Fprintf(h, "%d %d %q %q %d %t\n", m.EmbeddingDimension, m.ContextLength, m.Tokens.Start, m.Tokens.End, m.Tokens.PadID, transposed)
 	for _, name := range names {
-		sum, err := m.fileSHA256(ctx, name)
-		if err != nil {
-			return "", err
+		f := m.files[name]
+		if f.SHA256 == "" {
+			var err error
+			if f.SHA256, err = f.hash(ctx); err != nil {
+				return "", fmt.Errorf("model %s: %s: %w", m.Name, name, err)
+			}
 		}
-		fmt.Fprintln(h, sum)
+		fmt.Fprintln(h, f.SHA256)
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
 }

@@ -2,6 +2,7 @@ package onnx
 
 import (
 	"archive/tar"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
@@ -70,62 +71,43 @@ func LibraryFile(dir, arch string) string {
 	return filepath.Join(dir, fmt.Sprintf("libonnxruntime-%s-linux-%s.so", FetchVersion, arch))
 }
 
-// FetchOptions says what Fetch gets. The zero value is right for this machine.
-type FetchOptions struct {
-	Dir  string // "": DefaultLibraryDir
-	Arch string // "amd64" or "arm64"; "": this machine's
-
-	// Progress, if not nil, is called now and then with the bytes downloaded so far and the bytes
-	// in all, from the goroutine that called Fetch.
-	Progress func(done, total int64)
-
-	// ReleaseURL is where the vendor's release files lie; "": the release page.
-	ReleaseURL string
-}
-
-// Fetch makes sure that ONNX Runtime is in the folder, and returns its path. It does nothing when a
-// published library is there, else it takes the one in the vendor's release. A download that breaks
-// off is kept, and the next Fetch goes on from there; nothing of it is unpacked before its digest is
-// right. Errors: those of fetch.Download, or what is wrong with the folder.
-func Fetch(ctx context.Context, o FetchOptions) (string, error) {
-	if o.Dir == "" {
-		o.Dir = DefaultLibraryDir()
-	}
-	if o.Arch == "" {
-		o.Arch = runtime.GOARCH
-	}
-	if o.ReleaseURL == "" {
-		o.ReleaseURL = releaseURL
-	}
-	b, ok := builds[o.Arch]
+// Fetch makes sure that ONNX Runtime for arch ("amd64" or "arm64"; "": this machine's) is in dir, and
+// returns its path. It does nothing when a published library is there, else it takes the one in the
+// vendor's release. A download that breaks off is kept, and the next Fetch goes on from there; nothing
+// of it is unpacked before its digest is right. progress, if not nil, hears often of the bytes there and
+// in all. Errors: those of fetch.Download, or what is wrong with the folder.
+func Fetch(ctx context.Context, dir, arch string, progress func(done, total int64)) (string, error) {
+	arch = cmp.Or(arch, runtime.GOARCH)
+	b, ok := builds[arch]
 	if !ok {
-		return "", fmt.Errorf("no ONNX Runtime for %q, only for amd64 and arm64", o.Arch)
+		return "", fmt.Errorf("no ONNX Runtime for %q, only for amd64 and arm64", arch)
 	}
-	return b.fetch(ctx, o)
+	path := LibraryFile(dir, arch)
+	return path, b.fetch(ctx, releaseURL, path, progress)
 }
 
-func (b build) fetch(ctx context.Context, o FetchOptions) (string, error) {
-	path := LibraryFile(o.Dir, o.Arch)
+func (b build) fetch(ctx context.Context, url, path string, progress func(done, total int64)) error {
 	if b.installed(ctx, path) {
-		return path, nil
+		return nil
 	}
-	if err := safefile.MakeFolder(o.Dir); err != nil {
-		return "", err
+	dir := filepath.Dir(path)
+	if err := safefile.MakeFolder(dir); err != nil {
+		return err
 	}
-	unlock, err := safefile.Lock(o.Dir + "/.") // of the folder, where o.Dir is a link too
+	unlock, err := safefile.Lock(dir + "/.") // of the folder, where dir is a link too
 	if errors.Is(err, safefile.ErrLocked) {
 		err = fmt.Errorf("%w: another process is downloading it", err)
 	}
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer unlock()
-	part := filepath.Join(o.Dir, b.release+".part")
-	d := fetch.Download{URL: o.ReleaseURL + "/" + b.release, Part: part, Bytes: b.bytes, SHA256: b.digest, Progress: o.Progress}
+	part := filepath.Join(dir, b.release+".part")
+	d := fetch.Download{URL: url + "/" + b.release, Part: part, Bytes: b.bytes, SHA256: b.digest, Progress: progress}
 	if _, err := d.Run(ctx); err != nil {
-		return "", fmt.Errorf("ONNX Runtime: %w", err)
+		return fmt.Errorf("ONNX Runtime: %w", err)
 	}
-	return path, errors.Join(unpack(part, path), fetch.Remove(part))
+	return errors.Join(unpack(part, path), fetch.Remove(part))
 }
 
 // installed says that the library is there and whole: it has a digest that we know, or the one that

@@ -101,13 +101,12 @@ func TestFetch(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		o := FetchOptions{Dir: dir, Arch: "amd64", ReleaseURL: site(t, nil), Progress: func(done, _ int64) { last = done }}
-		want := tt.library
+		url, want := site(t, nil), tt.library
 		if tt.fetches {
-			o.ReleaseURL, want = site(t, serve), "the vendor's library"
+			url, want = site(t, serve), "the vendor's library"
 		}
-		if got, err := b.fetch(t.Context(), o); err != nil || got != path {
-			t.Errorf("%s: %q, %v", tt.name, got, err)
+		if err := b.fetch(t.Context(), url, path, func(done, _ int64) { last = done }); err != nil {
+			t.Errorf("%s: %v", tt.name, err)
 		}
 		if data, _ := os.ReadFile(path); string(data) != want || last != b.bytes {
 			t.Errorf("%s: installed %q; progress %d", tt.name, data, last)
@@ -134,15 +133,15 @@ func TestFetchRefuses(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir, b := t.TempDir(), testBuild(tt.tarball)
-			o := FetchOptions{Dir: dir, Arch: "amd64", ReleaseURL: site(t, func(w http.ResponseWriter, r *http.Request) {
+			url := site(t, func(w http.ResponseWriter, r *http.Request) {
 				if tt.comes == nil {
 					tt.comes = tt.tarball
 				}
 				w.Header().Set("Content-Length", strconv.Itoa(len(tt.tarball)))
 				w.Header().Set("Content-Type", "application/gzip")
 				w.Write(tt.comes)
-			})}
-			if _, err := b.fetch(t.Context(), o); err == nil || !strings.Contains(err.Error(), tt.want) {
+			})
+			if err := b.fetch(t.Context(), url, filepath.Join(dir, libraryName), nil); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v\nlacks %q", err, tt.want)
 			}
 			if want := map[bool]string{true: b.release + ".part " + b.release + ".part.from"}[tt.kept]; left(t, dir) != want {
@@ -164,15 +163,14 @@ func TestFetchTwice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	second := FetchOptions{Dir: dir, Arch: "amd64", ReleaseURL: site(t, nil)}
-	first := second
-	first.ReleaseURL = site(t, func(w http.ResponseWriter, _ *http.Request) {
-		if _, err := b.fetch(t.Context(), second); err == nil || !strings.Contains(err.Error(), "another process is downloading it") {
+	path, nobody := filepath.Join(dir, libraryName), site(t, nil)
+	url := site(t, func(w http.ResponseWriter, _ *http.Request) {
+		if err := b.fetch(t.Context(), nobody, path, nil); err == nil || !strings.Contains(err.Error(), "another process is downloading it") {
 			t.Error("meanwhile: ", err)
 		}
 		w.Write(tarball)
 	})
-	if _, err := b.fetch(t.Context(), first); err != nil {
+	if err := b.fetch(t.Context(), url, path, nil); err != nil {
 		t.Error(err)
 	}
 	if want := libraryName + " " + libraryName + ".sha256"; left(t, dir) != want {
@@ -184,7 +182,7 @@ func TestFetchTwice(t *testing.T) {
 }
 
 func TestFetchArch(t *testing.T) {
-	if _, err := Fetch(t.Context(), FetchOptions{Dir: t.TempDir(), Arch: "riscv64"}); err == nil || !strings.Contains(err.Error(), "riscv64") {
+	if _, err := Fetch(t.Context(), t.TempDir(), "riscv64", nil); err == nil || !strings.Contains(err.Error(), "riscv64") {
 		t.Error(err)
 	}
 }
