@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"maps"
 	"net/url"
-	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -219,7 +218,7 @@ func (f File) validate(zoo bool) error {
 	if f.SHA256 != "" && !hexSHA256.MatchString(f.SHA256) {
 		return fmt.Errorf("sha256 %q: want 64 lower case hex digits", f.SHA256)
 	}
-	if f.Vendor != "" && (!fs.ValidPath(f.Vendor) || f.Vendor == "." || path.Clean(f.Vendor) != f.Vendor) {
+	if f.Vendor != "" && (!fs.ValidPath(f.Vendor) || f.Vendor == ".") {
 		return fmt.Errorf("vendor %q: want a path below a folder", f.Vendor)
 	}
 	return nil

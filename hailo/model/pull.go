@@ -47,6 +47,9 @@ func (c *Catalog) Pull(ctx context.Context, name string, o PullOptions) error {
 	if c.isBuiltin(name) {
 		return fmt.Errorf("model %s is part of the program, there is nothing to pull", name)
 	}
+	if o.Progress == nil {
+		o.Progress = func(string, int64, int64) {}
+	}
 	m, err := c.manifest(name, o.Zoo)
 	if err == nil && o.Revision != "" {
 		m, err = m.ForRevision(o.Revision)
@@ -95,9 +98,7 @@ func pullFile(ctx context.Context, path string, f File, recs records, o PullOpti
 	dir, name := filepath.Split(path)
 	rec, recorded := recs[name]
 	d := fetch.Download{URL: f.URL, Part: path + partSuffix, Bytes: f.Bytes, SHA256: f.SHA256, Client: o.Client}
-	if o.Progress != nil {
-		d.Progress = func(done, total int64) { o.Progress(name, done, total) }
-	}
+	d.Progress = func(done, total int64) { o.Progress(name, done, total) }
 	pinned := recorded && rec.URL == f.URL && f.SHA256 == ""
 	if pinned {
 		d.Bytes, d.SHA256 = rec.Bytes, rec.SHA256
@@ -108,9 +109,7 @@ func pullFile(ctx context.Context, path string, f File, recs records, o PullOpti
 			sum, err = safefile.SHA256(ctx, path)
 		}
 		if err == nil && (!recorded || rec.URL == f.URL) {
-			if o.Progress != nil {
-				o.Progress(name, info.Size(), info.Size())
-			}
+			d.Progress(info.Size(), info.Size())
 			switch {
 			case !recorded:
 				return recs.add(path, info, f.URL, sum)

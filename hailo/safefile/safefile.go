@@ -2,6 +2,7 @@
 package safefile
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -25,44 +26,32 @@ var (
 // wait for its writer, deaf to Ctrl-C, and a device has no end. Links are followed. The errors are
 // an fs.PathError.
 func OpenRegular(path string) (*os.File, error) {
-	return openChecked(path, os.O_RDONLY|syscall.O_NONBLOCK, func(info fs.FileInfo) error {
-		if !info.Mode().IsRegular() {
-			return ErrNotRegular
-		}
-		return nil
-	})
+	return open(path, os.O_RDONLY, func(info fs.FileInfo) bool { return info.Mode().IsRegular() }, ErrNotRegular)
 }
 
 // OpenOwn opens a file to be written, or makes it, in a folder that another user may have arranged:
 // it follows no link, and refuses, with ErrForeign, what is not this user's alone. flag is that of
 // os.OpenFile; os.O_TRUNC must not be in it.
 func OpenOwn(path string, flag int) (*os.File, error) {
-	f, err := openChecked(path, flag|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, func(info fs.FileInfo) error {
-		if !IsOwn(info) {
-			return ErrForeign
-		}
-		return nil
-	})
+	f, err := open(path, flag|os.O_CREATE|syscall.O_NOFOLLOW, IsOwn, ErrForeign)
 	if errors.Is(err, syscall.ELOOP) {
 		err = &fs.PathError{Op: "open", Path: path, Err: ErrForeign}
 	}
 	return f, err
 }
 
-func openChecked(path string, flag int, check func(fs.FileInfo) error) (*os.File, error) {
-	f, err := os.OpenFile(path, flag, 0o644)
+// open opens a file that passes a check, else it returns refusal.
+func open(path string, flag int, check func(fs.FileInfo) bool, refusal error) (*os.File, error) {
+	f, err := os.OpenFile(path, flag|syscall.O_NONBLOCK, 0o644)
 	if err != nil {
 		return nil, err
 	}
 	info, err := f.Stat()
-	if err == nil {
-		if err = check(info); err == nil {
-			return f, nil
-		}
-		err = &fs.PathError{Op: "open", Path: path, Err: err}
+	if err == nil && check(info) {
+		return f, nil
 	}
 	f.Close()
-	return nil, err
+	return nil, cmp.Or[error](err, &fs.PathError{Op: "open", Path: path, Err: refusal})
 }
 
 // IsOwn reports whether nobody else can have a hand in the file: it is this user's and has no other name.

@@ -64,9 +64,9 @@ type tokenizerFile struct {
 	PreTokenizer *tokenizerStep `json:"pre_tokenizer"`
 	Model        struct {
 		Type         string           `json:"type"`
-		Dropout      *float64         `json:"dropout"`
-		Prefix       *string          `json:"continuing_subword_prefix"`
-		Suffix       *string          `json:"end_of_word_suffix"`
+		Dropout      float64          `json:"dropout"`
+		Prefix       string           `json:"continuing_subword_prefix"`
+		Suffix       string           `json:"end_of_word_suffix"`
 		IgnoreMerges bool             `json:"ignore_merges"`
 		Vocab        map[string]int32 `json:"vocab"`
 		Merges       []mergeLine      `json:"merges"`
@@ -172,17 +172,11 @@ func checkKind(f *tokenizerFile) error {
 		}
 		return fmt.Errorf("%s is %.200q, want %q", what, got, want)
 	}
-	text := func(s *string) string {
-		if s == nil {
-			return ""
-		}
-		return *s
-	}
 	return errors.Join(
 		want("model type", m.Type, "BPE"),
-		want("end_of_word_suffix", text(m.Suffix), wordEnd),
-		want("continuing_subword_prefix", text(m.Prefix), ""),
-		want("dropout, ignore_merges", fmt.Sprint(m.Dropout != nil && *m.Dropout != 0, m.IgnoreMerges), "false false"),
+		want("end_of_word_suffix", m.Suffix, wordEnd),
+		want("continuing_subword_prefix", m.Prefix, ""),
+		want("dropout, ignore_merges", fmt.Sprint(m.Dropout != 0, m.IgnoreMerges), "false false"),
 		want("normalizer", f.Normalizer.String(), `NFC, Replace "\\s+" " ", Lowercase`),
 		want("pre-tokenizer", f.PreTokenizer.String(), fmt.Sprintf("Split %q Removed true, ByteLevel", clipPattern)),
 	)
