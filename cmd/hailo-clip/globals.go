@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -58,16 +59,16 @@ func (g *globals) place(flags ...configs.Override) (p place, err error) {
 }
 
 // model is the configured model.
-func (g *globals) model() (*model.Model, place, error) {
+func (g *globals) model(ctx context.Context) (*model.Model, place, error) {
 	p, err := g.place()
 	if err != nil {
 		return nil, p, err
 	}
-	store, err := openStore(p.state)
+	catalog, err := openCatalog(p.state)
 	if err != nil {
 		return nil, p, err
 	}
-	m, _, err := store.Resolve(p.cfg.CLIP.Model)
+	m, _, err := catalog.Resolve(ctx, p.cfg.CLIP.Model)
 	return m, p, err
 }
 

@@ -38,7 +38,7 @@ func TestGoldenImages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := onnx.Open(onnx.Config{Library: library}, model, 1)
+	b, err := onnx.Open(t.Context(), onnx.Config{Library: library}, model, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

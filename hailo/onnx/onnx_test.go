@@ -162,7 +162,7 @@ func TestOpenModel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := Open(Config{Library: native(t), Threads: 2}, demo, 3)
+	b, err := Open(t.Context(), Config{Library: native(t), Threads: 2}, demo, 3)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +176,7 @@ func TestOpenModel(t *testing.T) {
 	if demo, err = model.Embedded(m, os.DirFS("../demo")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(Config{Library: native(t)}, demo, 3); err == nil || !strings.Contains(err.Error(), "no text encoder for the CPU") {
+	if _, err := Open(t.Context(), Config{Library: native(t)}, demo, 3); err == nil || !strings.Contains(err.Error(), "no text encoder for the CPU") {
 		t.Error("a model for the NPU alone: ", err)
 	}
 }

@@ -61,7 +61,7 @@ func TestTokenizerGoldenDemo(t *testing.T) {
 	var golden struct {
 		IDs map[string][]int32 `json:"token_ids"`
 	}
-	readJSON(t, "demo/golden.json", &golden)
+	readJSON(t, "../demo/golden.json", &golden)
 	if len(golden.IDs) == 0 {
 		t.Fatal("no golden ids")
 	}
