@@ -131,7 +131,7 @@ fuzz-nightly: ## every fuzz test for 20 minutes: a night
 
 .PHONY: faults
 faults: setup ## break the simulated chip in every way, 20 times each, and log how soon it works again
-	HAILO_CLIP_FAULTS=20 $(GO) test -count=1 -timeout 30m -run Faults -v ./cmd/hailo-clip ./hailo/npu
+	HAILO_TEST_FAULTS=20 $(GO) test -count=1 -timeout 30m -run Faults -v ./cmd/hailo-clip ./hailo/npu
 
 .PHONY: arches
 arches: ## build for linux/amd64 and linux/arm64 without cgo

@@ -217,7 +217,7 @@ func TestPage(t *testing.T) {
 			if r != silent && !strings.Contains(page.String(), "Where the time goes") {
 				t.Error("no stages")
 			}
-			if keep := os.Getenv("HAILO_CLIP_BENCH_PAGES"); keep != "" { // to look at them
+			if keep := os.Getenv("HAILO_TEST_BENCH_PAGES"); keep != "" { // to look at them
 				_ = os.WriteFile(filepath.Join(keep, strings.ReplaceAll(name, " ", "_")+".html"), []byte(page.String()), 0o600)
 			}
 			r.WriteTable(io.Discard)

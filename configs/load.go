@@ -7,6 +7,7 @@
 package configs
 
 import (
+	"cmp"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -29,12 +30,8 @@ const SystemFile = "/etc/hailo/hailo-clip.yaml"
 // envPrefix starts the environment variables: HAILO_CLIP_SERVER_PORT is server.port.
 const envPrefix = "HAILO_CLIP_"
 
-// otherVariables have the prefix and set no key: those of the program, then those of its tests.
-var otherVariables = []string{
-	"HAILO_CLIP_STATE_DIR", "HAILO_CLIP_ONNXRUNTIME",
-	"HAILO_CLIP_SHARED", "HAILO_CLIP_REQUIRE_SHARED", "HAILO_CLIP_REQUIRE_NATIVE",
-	"HAILO_CLIP_TEST_AS_PROGRAM", "HAILO_CLIP_FAULTS", "HAILO_CLIP_BENCH_PAGES",
-}
+// StateVariable has the prefix and sets no key: it names the state folder.
+const StateVariable = "HAILO_CLIP_STATE_DIR"
 
 // maxFile bounds a configuration file.
 const maxFile = 1 << 20
@@ -51,10 +48,7 @@ type Override struct {
 // the name of the file that was read, "" if none. The error joins all faults.
 func Load(file string, environ []string, flags []Override) (Config, string, error) {
 	var c Config
-	name := file
-	if name == "" {
-		name = SystemFile
-	}
+	name := cmp.Or(file, SystemFile)
 	text, err := readFile(name)
 	if file == "" && errors.Is(err, fs.ErrNotExist) {
 		name, err = "", nil
@@ -92,7 +86,7 @@ func environment(environ []string) []Override {
 	for _, variable := range environ {
 		name, value, _ := strings.Cut(variable, "=")
 		key, ours := strings.CutPrefix(name, envPrefix)
-		if !ours || slices.Contains(otherVariables, name) {
+		if !ours || name == StateVariable {
 			continue
 		}
 		key = strings.ToLower(key)

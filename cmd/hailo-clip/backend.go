@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"log/slog"
-	"path/filepath"
 
 	"hailoclip/configs"
 	"hailoclip/configs/models"
@@ -14,7 +13,7 @@ import (
 
 // openCatalog finds the models folder in the state folder.
 func openCatalog(state string) (*model.Catalog, error) {
-	return open.Catalog(filepath.Join(state, "models"), models.FS)
+	return open.Catalog(modelsDir(state), models.FS)
 }
 
 // newOpener finds the configured model. Its errors stop a start.

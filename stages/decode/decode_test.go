@@ -23,7 +23,7 @@ func decoders(t testing.TB, cfg Config) map[string]*Decoder {
 	ds := map[string]*Decoder{"go": newDecoder(cfg, 224, nil)}
 	if lib, err := loadTurbo(); err == nil {
 		ds["turbo"] = newDecoder(cfg, 224, lib)
-	} else if os.Getenv("HAILO_CLIP_REQUIRE_NATIVE") == "1" {
+	} else if os.Getenv("HAILO_TEST_REQUIRE_NATIVE") == "1" {
 		t.Fatal(err)
 	} else {
 		t.Log("without libturbojpeg:", err)

@@ -53,7 +53,7 @@ func TestGolden(t *testing.T) {
 // skipNative skips a test that needs a native library, or fails it where there must be one.
 func skipNative(t *testing.T, err error) {
 	t.Helper()
-	if os.Getenv("HAILO_CLIP_REQUIRE_NATIVE") == "1" {
+	if os.Getenv("HAILO_TEST_REQUIRE_NATIVE") == "1" {
 		t.Fatal(err)
 	}
 	t.Skip(err)
