@@ -13,8 +13,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 
 	"hailoclip/hailo"
 	"hailoclip/hailo/model"
@@ -34,8 +32,7 @@ type Backend struct {
 	slots       chan *slot // the free ones of all
 	all         []*slot
 
-	calls  sync.RWMutex // held for reading by calls in flight
-	closed atomic.Bool
+	calls hailo.Calls
 }
 
 var _ hailo.Backend = (*Backend)(nil)
@@ -174,7 +171,7 @@ func (b *Backend) Frames() *hailo.Frames { return b.frames }
 
 // Status is ready until Close.
 func (b *Backend) Status() hailo.Status {
-	if b.closed.Load() {
+	if b.calls.Closed() {
 		return hailo.Status{Reason: "the CPU encoder is closed"}
 	}
 	return hailo.Status{Ready: true}
@@ -182,9 +179,7 @@ func (b *Backend) Status() hailo.Status {
 
 // Close waits for calls in flight and releases the model; the library stays loaded.
 func (b *Backend) Close() error {
-	b.closed.Store(true)
-	b.calls.Lock()
-	defer b.calls.Unlock()
+	b.calls.Close()
 	for _, t := range []*tower{b.image, b.text} {
 		if t != nil {
 			t.close()
@@ -192,19 +187,6 @@ func (b *Backend) Close() error {
 	}
 	for _, s := range b.all {
 		s.pin.Unpin()
-	}
-	return nil
-}
-
-// enter begins a call; leave it with b.calls.RUnlock.
-func (b *Backend) enter() error {
-	if b.closed.Load() { // before waiting for a Close that waits for others
-		return hailo.ErrClosed
-	}
-	b.calls.RLock()
-	if b.closed.Load() {
-		b.calls.RUnlock()
-		return hailo.ErrClosed
 	}
 	return nil
 }

@@ -81,10 +81,10 @@ func (b *Backend) EncodeTexts(ctx context.Context, tokens [][]int32) ([][]float3
 // now, and runs encode for each part, with a slot of its own. It returns when all have ended; the
 // first error ends the others.
 func (b *Backend) share(ctx context.Context, n, most int, encode func(ctx context.Context, s *slot, from, to int) error) error {
-	if err := b.enter(); err != nil {
+	if err := b.calls.Enter(); err != nil {
 		return err
 	}
-	defer b.calls.RUnlock()
+	defer b.calls.Leave()
 	if n == 0 {
 		return nil
 	}
