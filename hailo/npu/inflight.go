@@ -62,7 +62,6 @@ func (w *worker) await(ctx context.Context, line chan<- struct{}) error {
 // answer: see written.
 func (w *worker) submit(model, first int, outputs ...[]byte) ([]<-chan error, error) {
 	results := make([]<-chan error, len(outputs))
-	messages := make([]wire.Submit, len(outputs))
 	w.mu.Lock()
 	f := &w.inFlight[model]
 	slots := f.slots[first : first+len(outputs)]
@@ -80,19 +79,20 @@ func (w *worker) submit(model, first int, outputs ...[]byte) ([]<-chan error, er
 		return nil, refused
 	}
 	now := time.Now()
+	sequence := w.b.sequence.Add(uint64(len(slots))) - uint64(len(slots)) + 1 // the first of ours
 	for i := range slots {
 		clear(outputs[i])
-		slots[i] = pending{sequence: w.b.sequence.Add(1), result: make(chan error, 1)}
+		slots[i] = pending{sequence: sequence + uint64(i), result: make(chan error, 1)}
 		results[i] = slots[i].result
-		messages[i] = wire.Submit{Model: uint32(model), Slot: uint32(first + i), Sequence: slots[i].sequence}
 	}
 	if f.n += len(slots); f.n == len(slots) {
-		f.oldest, f.since = slots[0].sequence, now
+		f.oldest, f.since = sequence, now
 	}
 	w.b.count(now, w, nil)
 	w.mu.Unlock()
-	for i := range messages {
-		if err := w.proc.send(&messages[i]); err != nil {
+	for i := range outputs {
+		m := &wire.Submit{Model: uint32(model), Slot: uint32(first + i), Sequence: sequence + uint64(i)}
+		if err := w.proc.send(m); err != nil {
 			// The frames count as in flight: they are answered with all others when the worker is gone.
 			w.end(fmt.Errorf("%w: %w", errSocket, err))
 			break
