@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -94,16 +93,6 @@ func readJSON(tb testing.TB, path string, v any) {
 	}
 }
 
-func cosine(a, b []float32) float64 {
-	var ab, aa, bb float64
-	for i := range a {
-		ab += float64(a[i]) * float64(b[i])
-		aa += float64(a[i]) * float64(a[i])
-		bb += float64(b[i]) * float64(b[i])
-	}
-	return ab / math.Sqrt(aa*bb)
-}
-
 func TestGoldenTexts(t *testing.T) {
 	var golden struct {
 		Texts    map[string][]float32 `json:"texts"`
@@ -121,7 +110,7 @@ func TestGoldenTexts(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, text := range texts {
-		if c := cosine(got[i], golden.Texts[text]); c < 0.99999 {
+		if c := backendtest.Cosine(got[i], golden.Texts[text]); c < 0.99999 {
 			t.Errorf("%q: cosine %v", text, c)
 		}
 	}
@@ -210,14 +199,14 @@ func TestLayoutsAgree(t *testing.T) {
 	want := encode("whole.onnx", full...)
 	for _, name := range []string{"text_fixed.onnx", "external.onnx"} {
 		for i, v := range encode(name, full...) {
-			if c := cosine(v, want[i]); c < 0.999999 {
+			if c := backendtest.Cosine(v, want[i]); c < 0.999999 {
 				t.Errorf("%s, text %d: cosine %v", name, i, c)
 			}
 		}
 	}
 	masked := encode("whole.onnx", []int32{7}, []int32{7, 7})
 	for i, v := range masked {
-		if c := cosine(v, want[1]); c < 0.999999 {
+		if c := backendtest.Cosine(v, want[1]); c < 0.999999 {
 			t.Errorf("text %d: padding got past the mask: cosine %v", i, c)
 		}
 	}
@@ -247,11 +236,11 @@ func TestInt8(t *testing.T) {
 	want := encode("whole.onnx")
 	for i, v := range encode("int8.onnx") {
 		// 8 bits for a colour and for a weight leave an error of about 1 % in each of 3 products.
-		if c := cosine(v, want[i]); c < 0.999 {
+		if c := backendtest.Cosine(v, want[i]); c < 0.999 {
 			t.Errorf("picture %d: cosine %v", i, c)
 		}
 	}
-	if c := cosine(want[0], want[1]); c > 0.99 {
+	if c := backendtest.Cosine(want[0], want[1]); c > 0.99 {
 		t.Errorf("the pictures are alike (cosine %v), which shows nothing", c)
 	}
 }
