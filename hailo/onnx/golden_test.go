@@ -15,7 +15,7 @@ import (
 	"hailoclip/stages/resize"
 )
 
-// The whole way of a picture, from the file to the vector, against the training framework's own.
+// The whole way of a image, from the file to the vector, against the training framework's own.
 func TestGoldenImages(t *testing.T) {
 	library := os.Getenv("HAILO_CLIP_ONNXRUNTIME")
 	if library == "" {

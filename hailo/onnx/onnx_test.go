@@ -181,7 +181,7 @@ func TestTextOnly(t *testing.T) {
 	}
 	defer f.Release()
 	if err := b.EncodeImages(t.Context(), []*hailo.Frame{f}); !errors.Is(err, hailo.ErrEncode) {
-		t.Error("a picture without an image encoder: ", err)
+		t.Error("a image without an image encoder: ", err)
 	}
 }
 
@@ -237,11 +237,11 @@ func TestInt8(t *testing.T) {
 	for i, v := range encode("int8.onnx") {
 		// 8 bits for a colour and for a weight leave an error of about 1 % in each of 3 products.
 		if c := backendtest.Cosine(v, want[i]); c < 0.999 {
-			t.Errorf("picture %d: cosine %v", i, c)
+			t.Errorf("image %d: cosine %v", i, c)
 		}
 	}
 	if c := backendtest.Cosine(want[0], want[1]); c > 0.99 {
-		t.Errorf("the pictures are alike (cosine %v), which shows nothing", c)
+		t.Errorf("the images are alike (cosine %v), which shows nothing", c)
 	}
 }
 
@@ -260,7 +260,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"no text half", tiny("image_fixed.onnx", ""), "gives no text_embeds (from input_ids)"},
 		{"no image half", tiny("whole.onnx", "external.onnx"), "gives no image_embeds (from pixel_values)"},
 		{"float16", tiny("half.onnx", ""), "text_embeds float16[any 8] does not fit the manifest, which needs float32[any 8]"},
-		{"picture size", with(whole, func(e *encoders) { e.manifest.ImageSize = 224 }), "pixel_values float32[any 3 4 4] does not fit"},
+		{"image size", with(whole, func(e *encoders) { e.manifest.ImageSize = 224 }), "pixel_values float32[any 3 4 4] does not fit"},
 		{"dimension", with(whole, func(e *encoders) { e.manifest.EmbeddingDimension = 512 }), "text_embeds float32[any 8] does not fit"},
 		{"context", with(tiny("text_fixed.onnx", ""), func(e *encoders) { e.manifest.ContextLength = 77 }), "input_ids int32[2 6] does not fit"},
 		{"NaN", with(whole, func(e *encoders) { e.manifest.Tokens.PadID = 15 }), "length 0, infinity or NaN"},
@@ -297,7 +297,7 @@ func TestBadVectors(t *testing.T) {
 	}
 	defer black.Release()
 	if err := b.EncodeImages(t.Context(), []*hailo.Frame{black}); !errors.Is(err, hailo.ErrEncode) {
-		t.Error("black picture of a model without bias: ", err)
+		t.Error("black image of a model without bias: ", err)
 	}
 	if _, err := b.EncodeTexts(t.Context(), [][]int32{{1}, {2}}); err != nil {
 		t.Error("afterwards: ", err)
@@ -318,10 +318,10 @@ func TestCancel(t *testing.T) {
 		result <- err
 	}
 	go encode()
-	for len(b.slots) > 0 { // until it has the only slot
+	for len(b.free) > 0 { // until it has the only workspace
 		runtime.Gosched()
 	}
-	go encode() // waits for the slot
+	go encode() // waits for the workspace
 	cancel(errTest)
 	for range 2 {
 		if err := <-result; !errors.Is(err, errTest) {
@@ -332,7 +332,7 @@ func TestCancel(t *testing.T) {
 		t.Error("cancelled before: ", err)
 	}
 	if _, err := b.EncodeTexts(t.Context(), [][]int32{{1}}); err != nil {
-		t.Error("the slot does not work any more: ", err)
+		t.Error("the workspace does not work any more: ", err)
 	}
 }
 
@@ -344,7 +344,7 @@ func TestCloseWaits(t *testing.T) {
 		_, err := b.EncodeTexts(ctx, forever)
 		result <- err
 	}()
-	for len(b.slots) == cap(b.slots) {
+	for len(b.free) == cap(b.free) {
 		runtime.Gosched()
 	}
 	closed := make(chan error)
@@ -374,7 +374,7 @@ func TestShareFirstError(t *testing.T) {
 	b := newBackend(t, Config{Threads: 2}, tiny("slow.onnx", ""))
 	bad := errors.New("bad part")
 	var once sync.Once
-	err := b.share(t.Context(), 2, 1, func(ctx context.Context, _ *slot, _, _ int) error {
+	err := b.share(t.Context(), 2, 1, func(ctx context.Context, _ *workspace, _, _ int) error {
 		var err error
 		once.Do(func() { err = bad })
 		if err == nil {
@@ -386,8 +386,8 @@ func TestShareFirstError(t *testing.T) {
 	if !errors.Is(err, bad) || !errors.Is(err, hailo.ErrEncode) {
 		t.Error(err)
 	}
-	if len(b.slots) != 2 {
-		t.Error("slots lost: ", len(b.slots))
+	if len(b.free) != 2 {
+		t.Error("workspaces lost: ", len(b.free))
 	}
 }
 
@@ -395,13 +395,13 @@ func TestShareFirstError(t *testing.T) {
 func TestSharePanic(t *testing.T) {
 	b := newBackend(t, Config{Threads: 2}, tiny("slow.onnx", ""))
 	for parts := range 2 {
-		err := b.share(t.Context(), parts+1, 1, func(context.Context, *slot, int, int) error { panic("at the disco") })
+		err := b.share(t.Context(), parts+1, 1, func(context.Context, *workspace, int, int) error { panic("at the disco") })
 		if !errors.Is(err, hailo.ErrEncode) || !strings.Contains(err.Error(), "at the disco") || !strings.Contains(err.Error(), "encode.go") {
 			t.Errorf("%d parts: %v", parts+1, err)
 		}
 	}
-	if len(b.slots) != 2 {
-		t.Error("slots lost: ", len(b.slots))
+	if len(b.free) != 2 {
+		t.Error("workspaces lost: ", len(b.free))
 	}
 }
 
