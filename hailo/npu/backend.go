@@ -7,6 +7,7 @@
 package npu
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -190,22 +191,16 @@ func (b *Backend) checkLoaded(model int, l *wire.Loaded) error {
 		outRows, outWidth = rows, width
 		least = b.opt.Config.TextBatch
 	}
-	if err := l.Input.Validate(rows, width); err != nil {
-		return fmt.Errorf("input: %w", err)
+	err := cmp.Or(l.Input.Validate("input", rows, width), l.Output.Validate("output", outRows, outWidth), l.Output.Convertible("output"))
+	if err == nil && model == TextModel { // pixels go as they are
+		err = l.Input.Convertible("input")
 	}
-	if err := l.Output.Validate(outRows, outWidth); err != nil {
-		return fmt.Errorf("output: %w", err)
-	}
-	if err := l.Output.Convertible(); err != nil {
-		return fmt.Errorf("output: %w", err)
-	}
-	if err := l.Input.Convertible(); err != nil && model == TextModel { // pixels go as they are
-		return fmt.Errorf("input: %w", err)
-	}
-	if model == ImageModel && l.Input.Format != wire.FormatUint8 {
+	switch {
+	case err != nil:
+		return err
+	case model == ImageModel && l.Input.Format != wire.FormatUint8:
 		return fmt.Errorf("input: format %d, want UINT8", l.Input.Format)
-	}
-	if int64(l.QueueDepth) < int64(least) || l.QueueDepth > math.MaxInt16 {
+	case int64(l.QueueDepth) < int64(least) || l.QueueDepth > math.MaxInt16:
 		return fmt.Errorf("queue depth %d, want at least %d", l.QueueDepth, least)
 	}
 	return nil

@@ -94,7 +94,7 @@ func (w *worker) submit(model, first int, outputs ...[]byte) ([]<-chan error, er
 		m := &wire.Submit{Model: uint32(model), Slot: uint32(first + i), Sequence: sequence + uint64(i)}
 		if err := w.proc.send(m); err != nil {
 			// The frames count as in flight: they are answered with all others when the worker is gone.
-			w.end(fmt.Errorf("%w: %w", errSocket, err))
+			w.end(err)
 			break
 		}
 	}

@@ -2,10 +2,12 @@ package npu
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"time"
 
@@ -19,8 +21,9 @@ type process struct {
 	conn   *os.File
 	cmd    *exec.Cmd
 	stderr *lineLog
-	exited chan struct{} // closed when the process has been reaped: it can write to no frame any more
-	err    error         // how it ended; read after exited
+	exited chan struct{}            // closed when the process has been reaped: it can write to no frame any more
+	err    error                    // how it ended; read after exited
+	packet [wire.MaxPacket + 1]byte // longer than any, so that nothing is cut
 }
 
 // startProcess starts the worker with its socket as descriptor 3 and the memory as 4. The
@@ -115,23 +118,27 @@ func (p *process) ends(limit time.Duration) bool {
 	return p.reap(ctx)
 }
 
+// errSocket marks errors of the socket, which say less than how the process ended.
+var errSocket = errors.New("worker socket")
+
 // send writes a message. It blocks while the socket is full; leave ends that.
 func (p *process) send(m wire.Message) error {
-	_, err := p.conn.Write(wire.Append(make([]byte, 0, 64), m))
-	return err
+	if _, err := p.conn.Write(wire.Append(make([]byte, 0, 64), m)); err != nil {
+		return fmt.Errorf("%w: %w", errSocket, err)
+	}
+	return nil
 }
 
-// receive reads a message into buf, which is longer than MaxPacket, so that nothing is cut.
-// io.EOF: the worker has closed its end.
-func (p *process) receive(buf []byte) (wire.Message, error) {
-	n, err := p.conn.Read(buf)
+// receive reads a message; the end of the worker's side is an errSocket too. One reader at a time.
+func (p *process) receive() (wire.Message, error) {
+	n, err := p.conn.Read(p.packet[:])
+	if err == nil && n == 0 {
+		err = io.EOF
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errSocket, err)
 	}
-	if n == 0 {
-		return nil, io.EOF
-	}
-	return wire.Parse(buf[:n])
+	return wire.Parse(p.packet[:n])
 }
 
 // describe is how the process ended, with its last line.
@@ -140,8 +147,5 @@ func (p *process) describe() string {
 	if p.err != nil {
 		how = p.err.Error()
 	}
-	if last := p.stderr.lastLine(); last != "" {
-		return how + ": " + last
-	}
-	return how
+	return strings.TrimSuffix(how+": "+p.stderr.lastLine(), ": ")
 }

@@ -40,16 +40,10 @@ func (w *worker) serve(ctx context.Context) error {
 
 // read handles what the worker says, until it breaks off or breaks the rules.
 func (w *worker) read() error {
-	buf := make([]byte, wire.MaxPacket+1)
 	for {
-		m, err := w.proc.receive(buf)
-		if err != nil {
-			if !errors.Is(err, wire.ErrProtocol) {
-				err = fmt.Errorf("%w: %w", errSocket, err)
-			}
-			return err
-		}
+		m, err := w.proc.receive()
 		switch m := m.(type) {
+		case nil:
 		case *wire.Done:
 			err = w.complete(m)
 		case *wire.Stats:

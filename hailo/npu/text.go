@@ -83,27 +83,20 @@ func (t *Text) fill(slot []byte, in *wire.Stream, tokens []int32) {
 // project turns the row of the end token into an embedding of unit length.
 func (t *Text) project(row []float32, dimension int) ([]float32, error) {
 	v := make([]float32, dimension)
-	switch {
-	case t.Projection == nil:
-		copy(v, row)
-	case t.Transposed:
-		for i := range v {
-			sum := 0.0
-			for j, p := range t.Projection[i*t.Width : (i+1)*t.Width] {
-				sum += float64(row[j]) * float64(p)
-			}
-			v[i] = float32(sum)
+	down, right := dimension, 1 // steps in the projection
+	if t.Transposed {
+		down, right = 1, t.Width
+	}
+	for i := range v {
+		if t.Projection == nil {
+			v[i] = row[i]
+			continue
 		}
-	default:
-		sums := make([]float64, dimension)
+		sum := 0.0
 		for j, x := range row {
-			for i, p := range t.Projection[j*dimension : (j+1)*dimension] {
-				sums[i] += float64(x) * float64(p)
-			}
+			sum += float64(x) * float64(t.Projection[j*down+i*right])
 		}
-		for i, sum := range sums {
-			v[i] = float32(sum)
-		}
+		v[i] = float32(sum)
 	}
 	return v, normalize(v)
 }

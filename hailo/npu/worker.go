@@ -75,9 +75,6 @@ func (b *Backend) startWorker(ctx context.Context) (*worker, error) {
 	return nil, err
 }
 
-// errSocket marks errors of the socket, which say less than how the process ended.
-var errSocket = errors.New("worker socket")
-
 func (w *worker) handshake() error {
 	o := w.b.opt
 	open := &wire.Open{Magic: wire.Magic, Version: wire.Version, Memory: uint64(len(w.b.memory.data))}
@@ -156,27 +153,20 @@ func (w *worker) ask(question wire.Message, doing string) (wire.Message, error) 
 	if err == nil {
 		err = w.proc.send(question)
 	}
-	buf := make([]byte, wire.MaxPacket+1)
 	for err == nil {
 		var m wire.Message
-		if m, err = w.proc.receive(buf); err != nil {
-			break
-		}
-		stats, ok := m.(*wire.Stats)
-		if !ok {
-			return m, nil
-		}
-		if err := w.setStats(stats); err != nil {
-			return nil, err
+		if m, err = w.proc.receive(); err == nil {
+			stats, ok := m.(*wire.Stats)
+			if !ok {
+				return m, nil
+			}
+			err = w.setStats(stats)
 		}
 	}
-	switch {
-	case errors.Is(err, wire.ErrProtocol):
-		return nil, err
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, fmt.Errorf("%s: no answer from the worker within %v", doing, limit)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = fmt.Errorf("%s: no answer from the worker within %v", doing, limit)
 	}
-	return nil, fmt.Errorf("%w: %w", errSocket, err)
+	return nil, err
 }
 
 // device describes what the worker has opened.
