@@ -1,6 +1,7 @@
 package npu
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"os"
@@ -38,16 +39,9 @@ func mismatch(h *wire.Hello, driver string) string {
 			continue
 		}
 		return fmt.Sprintf("the versions differ: HailoRT's library %s, driver %s, software of the chip %s; "+
-			"install all of one version, then switch the machine off and on", library, known(driver), known(h.Firmware.String()))
+			"install all of one version, then switch the machine off and on", library, cmp.Or(driver, "(unknown)"), cmp.Or(h.Firmware.String(), "(unknown)"))
 	}
 	return ""
-}
-
-func known(version string) string {
-	if version == "" {
-		return "(unknown)"
-	}
-	return version
 }
 
 // checkHello says whether the device of a hello, which was opened with the id given or "", is one to go on

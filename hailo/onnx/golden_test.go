@@ -14,7 +14,7 @@ import (
 	"hailoclip/stages/resize"
 )
 
-// The whole way of a picture, from the file to the vector, against the training framework's own.
+// The whole way of a image, from the file to the vector, against the training framework's own.
 func TestGoldenImages(t *testing.T) {
 	library := onnx.Native(t)
 	var manifest model.Manifest

@@ -19,8 +19,8 @@ const (
 	statsEvery = time.Second
 )
 
-// Encoders compute real vectors, of any length; nil: Vector does. They get what the host put
-// into the slots: the pixels, or the tokens of TokenEmbedding with the padding.
+// Encoders compute real vectors, of any length. They get what the host put into the slots: the pixels, or the
+// tokens of TokenEmbedding with the padding. Without them, both nil, Vector does.
 type Encoders struct {
 	Image func(pixels []byte) ([]float32, error)
 	Text  func(tokens []int32) ([]float32, error)
@@ -34,6 +34,7 @@ type chip struct {
 	conn     io.ReadWriter                     // one end of the socket: one Read or Write is one packet
 	memory   func(size uint64) ([]byte, error) // maps the frames
 	data     []byte
+	opened   bool
 
 	writing sync.Mutex
 
@@ -58,6 +59,7 @@ type job struct {
 	slot     uint32
 	sequence uint64
 	arrived  time.Time
+	status   wire.Code // when it has run
 }
 
 var (
@@ -79,7 +81,7 @@ func (c *chip) run() error {
 		close(stopped)
 	}()
 	buf := make([]byte, wire.MaxPacket+1)
-	for opened := false; ; {
+	for {
 		n, err := c.conn.Read(buf)
 		if n == 0 || err != nil {
 			return nil
@@ -90,27 +92,28 @@ func (c *chip) run() error {
 		}
 		switch m := m.(type) {
 		case *wire.Open:
-			if opened {
-				return fmt.Errorf("%w: open again", errViolation)
+			if err = c.open(m); err == nil {
+				device.Go(c.work)
+				device.Go(func() { c.sendStats(stopped) })
 			}
-			if err := c.open(m); err != nil {
-				return err
-			}
-			opened = true
-			device.Go(c.work)
-			device.Go(func() { c.sendStats(stopped) })
 		case *wire.Load:
-			if err := c.load(m, opened); err != nil {
-				return err
-			}
+			err = c.load(m)
 		case *wire.Submit:
-			if err := c.submit(m); err != nil {
-				return err
-			}
+			err = c.submit(m)
 		default:
-			return fmt.Errorf("%w: unexpected %T", errViolation, m)
+			err = fmt.Errorf("%w: unexpected %T", errViolation, m)
+		}
+		if err != nil {
+			return err
 		}
 	}
+}
+
+// wake has the device look again at what it may run.
+func (c *chip) wake() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.changed.Broadcast()
 }
 
 func (c *chip) send(packet []byte) {
@@ -120,45 +123,40 @@ func (c *chip) send(packet []byte) {
 }
 
 func (c *chip) open(m *wire.Open) error {
-	h := &wire.Hello{Magic: wire.Magic, Version: wire.Version, Simulated: 1}
+	if c.opened {
+		return fmt.Errorf("%w: open again", errViolation)
+	}
+	c.opened = true
+	_, _, refuse := c.faults.state()
+	h := &wire.Hello{Magic: wire.Magic, Version: wire.Version, Simulated: 1, Status: refusals[refuse]}
 	wire.SetText(h.Runtime[:], "simulated")
 	wire.SetText(h.Device[:], "0000:00:00.0")
 	wire.SetText(h.Architecture[:], "HAILO10H")
-	_, _, refuse := c.faults.state()
-	switch refuse {
-	case "busy":
-		h.Status = wire.CodeDeviceInUse
-	case "nodevice":
-		h.Status = wire.CodeNoDevice
-	case "version":
-		h.Status = wire.CodeDriverVersion
-	case "magic":
-		h.Magic++
-	case "silent":
+	switch {
+	case refuse == "silent":
 		return nil
-	}
-	if refuse == "" && (m.Magic != wire.Magic || m.Version != wire.Version) {
-		refuse = "protocol version"
-	}
-	var err error
-	if refuse == "" {
-		c.data, err = c.memory(m.Memory)
-	}
-	if h.Status != wire.Success {
+	case refuse == "magic":
+		h.Magic++
+	case h.Status != wire.Success:
 		wire.SetText(h.Text[:], "simulated fault: "+refuse)
+	case m.Magic != wire.Magic || m.Version != wire.Version:
+		refuse = "protocol version"
+	default:
+		var err error
+		if c.data, err = c.memory(m.Memory); err != nil {
+			return err
+		}
 	}
-	if err == nil {
-		c.send(wire.Append(nil, h))
+	c.send(wire.Append(nil, h))
+	if refuse != "" {
+		return fmt.Errorf("%w: %s", errRefused, refuse)
 	}
-	if err == nil && refuse != "" {
-		err = fmt.Errorf("%w: %s", errRefused, refuse)
-	}
-	return err
+	return nil
 }
 
 // load answers a load with what the model of the configuration looks like.
-func (c *chip) load(m *wire.Load, opened bool) error {
-	if !opened || m.Model >= models || c.models[m.Model].load != nil || m.Batch < 1 {
+func (c *chip) load(m *wire.Load) error {
+	if !c.opened || m.Model >= models || c.models[m.Model].load != nil || m.Batch < 1 {
 		return fmt.Errorf("%w: load of model %d, batch %d", errViolation, m.Model, m.Batch)
 	}
 	l := &wire.Loaded{Model: m.Model, QueueDepth: queueDepth}
@@ -217,7 +215,7 @@ func (c *chip) submit(m *wire.Submit) error {
 	}
 	x.busy[m.Slot] = true
 	x.n++
-	x.waiting = append(x.waiting, job{m.Slot, m.Sequence, time.Now()})
+	x.waiting = append(x.waiting, job{slot: m.Slot, sequence: m.Sequence, arrived: time.Now()})
 	c.changed.Broadcast()
 	return nil
 }
@@ -233,8 +231,8 @@ func (c *chip) sendStats(stopped chan struct{}) {
 		s.NNCore, s.CPU = float32(math.NaN()), float32(math.NaN())
 		c.mu.Lock()
 		s.Frames = c.done
-		c.changed.Broadcast() // the heat may let the device go on
 		c.mu.Unlock()
+		c.wake() // the heat may let the device go on
 		if !hang {
 			c.send(wire.Append(nil, s))
 		}

@@ -58,6 +58,11 @@ func newFaults(kill func()) *faults {
 	return &faults{kill: kill, heated: make(chan struct{}, 1), commanded: commanded{at: map[string]uint64{}}}
 }
 
+// refusals are the ways not to open, with the status that is said, if any.
+var refusals = map[string]wire.Code{
+	"busy": wire.CodeDeviceInUse, "version": wire.CodeDriverVersion, "nodevice": wire.CodeNoDevice, "silent": 0, "magic": 0,
+}
+
 // every marks a fault of all frames.
 const every = math.MaxUint64
 
@@ -99,7 +104,7 @@ func (f *faults) command(line string) error {
 		f.heat = uint32(n)
 		f.wake()
 	case word == "refuse":
-		if !slices.Contains([]string{"busy", "version", "nodevice", "silent", "magic"}, value) {
+		if _, known := refusals[value]; !known {
 			return fmt.Errorf("fault refuse: %q, want busy, version, nodevice, silent or magic", value)
 		}
 		f.refuse = value

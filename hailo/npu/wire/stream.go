@@ -20,27 +20,27 @@ func elementBytes(format uint32) int {
 }
 
 // Validate checks what a worker says about a stream against what the host needs: rows rows of
-// features numbers.
-func (s *Stream) Validate(rows, features int) error {
+// features numbers. Errors begin with its name.
+func (s *Stream) Validate(name string, rows, features int) error {
 	// In 64 bits nothing overflows after the first two checks.
 	h, w := uint64(s.Height), uint64(s.Width)
 	switch {
 	case h > 1<<16 || w > 1<<16 || h*w != uint64(rows) || s.Features != uint32(features):
-		return fmt.Errorf("shape %dx%dx%d, want %d rows of %d", s.Height, s.Width, s.Features, rows, features)
+		return fmt.Errorf("%s: shape %dx%dx%d, want %d rows of %d", name, s.Height, s.Width, s.Features, rows, features)
 	case elementBytes(s.Format) == 0:
-		return fmt.Errorf("format %d is unknown", s.Format)
+		return fmt.Errorf("%s: format %d is unknown", name, s.Format)
 	case int64(s.FrameBytes) != int64(rows)*int64(features)*int64(elementBytes(s.Format)):
-		return fmt.Errorf("frames of %d bytes do not fit %dx%dx%d in format %d",
-			s.FrameBytes, s.Height, s.Width, s.Features, s.Format)
+		return fmt.Errorf("%s: frames of %d bytes do not fit %dx%dx%d in format %d",
+			name, s.FrameBytes, s.Height, s.Width, s.Features, s.Format)
 	}
 	return nil
 }
 
 // Convertible says whether Decode and Encode can be used.
-func (s *Stream) Convertible() error {
+func (s *Stream) Convertible(name string) error {
 	scale, zero := float64(s.Scale), float64(s.ZeroPoint)
 	if s.Format != FormatFloat32 && (!(scale > 0) || math.IsInf(scale, 0) || math.IsNaN(zero) || math.IsInf(zero, 0)) {
-		return fmt.Errorf("quantisation with scale %v, zero point %v", scale, zero)
+		return fmt.Errorf("%s: quantisation with scale %v, zero point %v", name, scale, zero)
 	}
 	return nil
 }

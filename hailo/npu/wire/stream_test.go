@@ -28,7 +28,7 @@ func TestDecode(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if err := tt.stream.Validate(2, int(tt.stream.Features)); err != nil {
+			if err := tt.stream.Validate("", 2, int(tt.stream.Features)); err != nil {
 				t.Fatal(err)
 			}
 			got := make([]float32, len(tt.want))
@@ -74,7 +74,7 @@ func TestStreamValidate(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			s := quantised(FormatUint8, 4)
-			check := func() error { return errors.Join(s.Validate(2, 4), s.Convertible()) }
+			check := func() error { return errors.Join(s.Validate("", 2, 4), s.Convertible("")) }
 			if err := check(); err != nil {
 				t.Fatal(err)
 			}

@@ -26,62 +26,62 @@ type Metrics struct {
 
 // Metrics returns the counters. Safe for concurrent use; does not block on the device.
 func (b *Backend) Metrics() Metrics {
-	s := b.current.Load()
+	w := b.current.Load()
 	b.mu.Lock()
 	m := b.metrics
 	m.Restarts, m.Rate, m.Busy = b.restarts, b.rate.current, b.rate.total
 	b.mu.Unlock()
-	if s != nil {
-		m.Worker = s.proc.cmd.Process.Pid
-		s.mu.Lock()
-		m.Ready, m.Device = !s.paused && s.reason == nil, s.stats
-		for i, l := range s.lines {
-			m.InFlight[i] = l.n
+	if w != nil {
+		m.Worker = w.proc.cmd.Process.Pid
+		w.mu.Lock()
+		m.Ready, m.Device = !w.paused && w.reason == nil, w.stats
+		for i, f := range w.inFlight {
+			m.InFlight[i] = f.n
 		}
-		s.mu.Unlock()
+		w.mu.Unlock()
 	}
 	return m
 }
 
-// noteDone counts a frame that is done.
-func (b *Backend) noteDone(d *wire.Done) {
+// count keeps the numbers of a frame that is done, or of a submit (d is nil). The caller holds w.mu.
+func (b *Backend) count(now time.Time, w *worker, d *wire.Done) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.metrics.Frames[d.Model]++
-	if d.Status != wire.Success {
-		b.metrics.Failed[d.Model]++
-	}
-	if d.Batch > 0 {
-		b.metrics.Runs[d.Model] += 1 / float64(d.Batch)
+	images := 0
+	if d != nil {
+		b.metrics.Frames[d.Model]++
+		if d.Status != wire.Success {
+			b.metrics.Failed[d.Model]++
+		}
+		if d.Batch > 0 {
+			b.metrics.Runs[d.Model] += 1 / float64(d.Batch)
+		}
 		if d.Model == ImageModel {
-			b.metrics.Batches[min(int(d.Batch), len(b.metrics.Batches)-1)]++
+			images = 1
+			if d.Batch > 0 {
+				b.metrics.Batches[min(int(d.Batch), len(b.metrics.Batches)-1)]++
+			}
 		}
 	}
+	b.rate.event(now, w.inFlight[ImageModel].n, w.inFlight[TextModel].n, images)
 }
 
-// noteRate tells the rate watch what is in flight from now on. The caller holds s.mu.
-func (b *Backend) noteRate(now time.Time, s *session, images int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.rate.event(now, s.lines[ImageModel].n, s.lines[TextModel].n, images)
-}
+// zones are the names of the vendor's temperature zones.
+var zones = [...]string{"green", "orange", "red"}
 
 // Status implements hailo.Backend.
 func (b *Backend) Status() hailo.Status {
-	b.door.RLock()
-	closed := b.closed
-	b.door.RUnlock()
-	if closed {
+	if b.calls.Closed() {
 		return hailo.Status{Reason: hailo.ErrClosed.Error()}
 	}
-	s := b.current.Load()
+	w := b.current.Load()
 	b.mu.Lock()
 	last, restarts, failures, lostAt, slow := b.last, b.restarts, b.failures, b.lostAt, b.rate.slow
 	b.mu.Unlock()
 	away := func(format string, args ...any) hailo.Status {
 		return hailo.Status{Restarts: restarts, Reason: fmt.Sprintf(format, args...)}
 	}
-	if s == nil {
+	if w == nil {
 		switch {
 		case last == nil:
 			return away("the device is being opened")
@@ -90,9 +90,9 @@ func (b *Backend) Status() hailo.Status {
 		}
 		return away("the device is being brought back: %v", last)
 	}
-	s.mu.Lock()
-	stats, paused, reason := s.stats, s.paused, s.reason
-	s.mu.Unlock()
+	w.mu.Lock()
+	stats, paused, reason := w.stats, w.paused, w.reason
+	w.mu.Unlock()
 	if reason != nil {
 		return away("the device is lost: %v", reason)
 	}
@@ -105,7 +105,7 @@ func (b *Backend) Status() hailo.Status {
 	}
 	if stats.Throttling > 0 || stats.Zone > 0 {
 		reasons = append(reasons, fmt.Sprintf("the device is hot: zone %s, throttling state %d, %.0f and %.0f degrees C",
-			zoneName(stats.Zone), stats.Throttling, stats.Temperature[0], stats.Temperature[1]))
+			zones[min(stats.Zone, 2)], stats.Throttling, stats.Temperature[0], stats.Temperature[1]))
 	}
 	if stats.Overcurrent != 0 {
 		reasons = append(reasons, "the device reports overcurrent")
@@ -114,14 +114,4 @@ func (b *Backend) Status() hailo.Status {
 		reasons = append(reasons, slow)
 	}
 	return hailo.Status{Restarts: restarts, Ready: true, Degraded: len(reasons) > 0, Reason: strings.Join(reasons, "; ")}
-}
-
-func zoneName(zone uint32) string {
-	switch zone {
-	case 0:
-		return "green"
-	case 1:
-		return "orange"
-	}
-	return "red"
 }

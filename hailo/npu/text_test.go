@@ -2,6 +2,7 @@ package npu
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -92,6 +94,157 @@ func TestTextCheck(t *testing.T) {
 	}
 }
 
+// textDevice is a backend, whose worker has no process, that takes texts of one token in batches of two.
+type textDevice struct {
+	*Backend
+	w *worker
+}
+
+func newTextDevice(t *testing.T) *textDevice {
+	w := testWorker()
+	d := &textDevice{w.b, w}
+	var err error
+	if d.memory, err = newMemory([models]int{0, 2}, [models]int{0, 4}, [models]int{0, 4}); err != nil {
+		t.Fatal(err)
+	}
+	d.opt.Config.TextBatch, d.opt.Dimension, d.turn = 2, 2, make(chan struct{}, 1)
+	d.opt.Text = &Text{ContextLength: 2, Width: 2, Vocabulary: 99, Row: func(token int32) []float32 { return []float32{float32(token), 1} }}
+	w.loaded[TextModel] = &wire.Loaded{Input: stream(wire.FormatUint8, 2, 2), Output: stream(wire.FormatUint8, 2, 2)}
+	conn, _ := socketpair(t)
+	w.proc = &process{conn: conn}
+	d.current.Store(w)
+	t.Cleanup(func() { d.ended.Wait(); conn.Close(); d.memory.file.Close() })
+	return d
+}
+
+// encode calls EncodeTexts with texts of these tokens.
+func (d *textDevice) encode(ctx context.Context, tokens ...int32) <-chan error {
+	texts := make([][]int32, len(tokens))
+	for i := range tokens {
+		texts[i] = tokens[i : i+1]
+	}
+	result := make(chan error, 1)
+	go func() {
+		vectors, err := d.EncodeTexts(ctx, texts)
+		if err == nil && len(vectors) != len(texts) {
+			err = fmt.Errorf("%d vectors", len(vectors))
+		}
+		result <- err
+	}()
+	synctest.Wait()
+	return result
+}
+
+// run finishes what is in flight, text by text with these statuses, and returns its tokens.
+func (d *textDevice) run(t *testing.T, statuses ...wire.Code) (tokens []int) {
+	t.Helper()
+	for slot, p := range d.w.inFlight[TextModel].slots {
+		if p.sequence == 0 {
+			continue
+		}
+		tokens = append(tokens, (int(d.memory.input(TextModel, slot)[0])-10)/2)
+		copy(d.memory.output(TextModel, slot), []byte{1, 2, 3, 4})
+		done := &wire.Done{Model: TextModel, Slot: uint32(slot), Sequence: p.sequence}
+		if len(statuses) > slot {
+			done.Status = statuses[slot]
+		}
+		if err := d.w.complete(done); err != nil {
+			t.Fatal(err)
+		}
+	}
+	synctest.Wait()
+	return tokens
+}
+
+// Calls take turns, a batch each; and after each batch the images that waited for it come first.
+func TestTextsTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newTextDevice(t)
+		image := func(slot uint32, sequence uint64) {
+			if err := d.w.finished(t, ImageModel, slot, sequence, wire.Success); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		many, one := d.encode(t.Context(), 1, 2, 3, 4, 5), d.encode(t.Context(), 9)
+		d.w.launch(ImageModel, 0)
+		d.w.launch(ImageModel, 1)
+		batches := [][]int{d.run(t)}
+		d.w.launch(ImageModel, 2) // after that batch: the next one need not wait for it
+		for _, slot := range []uint32{1, 0} {
+			if tokens := d.run(t); tokens != nil {
+				t.Errorf("texts %v before images that waited", tokens)
+			}
+			image(slot, 3+uint64(slot))
+		}
+		batches = append(batches, d.run(t))
+		image(2, 5)
+		batches = append(batches, d.run(t), d.run(t))
+		if got := fmt.Sprint(batches); got != "[[1 2] [9] [3 4] [5]]" {
+			t.Error(got)
+		}
+		for _, result := range []<-chan error{many, one} {
+			if err := <-result; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// A call ends at its first error, and at the end of its context; other calls do not notice.
+func TestTextsGiveUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newTextDevice(t)
+		why := errors.New("why")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		failing, leaving := d.encode(t.Context(), 1, 2, 3), d.encode(ctx, 4, 5, 6)
+		waiting, good := d.encode(ctx, 7), d.encode(t.Context(), 8)
+		if d.run(t, 8); !errors.Is(<-failing, hailo.ErrEncode) {
+			t.Error("a text that failed")
+		}
+		cancel(why)
+		for _, result := range []<-chan error{leaving, waiting} { // the first one has texts on the device
+			if err := <-result; !errors.Is(err, why) {
+				t.Error(err)
+			}
+		}
+		if got := fmt.Sprint(d.run(t), d.run(t), d.run(t)); got != "[4 5] [8] []" {
+			t.Error(got)
+		}
+		if err := <-good; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Who waits when the device is lost, or stops for its heat, may go elsewhere at once.
+func TestTextsOfALostDevice(t *testing.T) {
+	for name, lose := range map[string]func(w *worker){
+		"lost": func(w *worker) { w.end(errors.New("gone")) },
+		"hot":  func(w *worker) { w.setThrottling(t, throttlingStopped) },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			d := newTextDevice(t)
+			taken, waiting := d.encode(t.Context(), 1), d.encode(t.Context(), 2)
+			lose(d.w)
+			for _, result := range []<-chan error{waiting, d.encode(t.Context(), 3)} {
+				if err := <-result; !errors.Is(err, hailo.ErrDeviceLost) {
+					t.Error(name, err)
+				}
+			}
+			select {
+			case err := <-taken:
+				t.Error(name, ": the device has it: ", err)
+			default:
+			}
+			_ = d.w.answer()
+			if err := <-taken; !errors.Is(err, hailo.ErrDeviceLost) {
+				t.Error(name, err)
+			}
+		})
+	}
+}
+
 // TestRateBusy counts the time with images in flight, texts or not, and no other.
 func TestRateBusy(t *testing.T) {
 	var r rateWatch
@@ -156,8 +309,8 @@ func TestRateWatch(t *testing.T) {
 		r.event(now, 16, 4, 1)
 	}
 	drive(&r, now, 25*time.Second, 16, 280)
-	if r.slow != "" || r.ratio < 0.9 {
-		t.Errorf("%q, ratio %v", r.slow, r.ratio)
+	if r.slow != "" || r.current < 0.9*280 {
+		t.Errorf("%q, %v images/s", r.slow, r.current)
 	}
 }
 
@@ -178,20 +331,23 @@ func TestMemory(t *testing.T) {
 	}
 	defer m.file.Close()
 	n := 0
-	for model := range models {
-		for _, r := range []region{m.input[model], m.output[model]} {
-			for i := range r.count {
-				if r.offset%4096 != 0 || r.stride%4096 != 0 {
-					t.Errorf("%+v is not on pages", r)
-				}
-				for j, b := range m.at(r, i) {
-					if b != 0 {
-						t.Fatalf("slot %d of %+v overlaps another at %d", i, r, j)
-					}
+	for model, l := range m.load {
+		for _, offset := range []uint64{l.InputOffset, l.InputStride, l.OutputOffset, l.OutputStride} {
+			if offset%4096 != 0 {
+				t.Errorf("%d is not on a page", offset)
+			}
+		}
+		for slot := range int(l.Slots) {
+			for _, part := range [][]byte{m.input(model, slot), m.output(model, slot)} {
+				if i := bytes.IndexFunc(part, func(r rune) bool { return r != 0 }); i >= 0 {
+					t.Fatalf("slot %d of model %d overlaps another at %d", slot, model, i)
 				}
 				n++
-				copy(m.at(r, i), bytes.Repeat([]byte{byte(n)}, r.stride))
+				copy(part, bytes.Repeat([]byte{byte(n)}, len(part)))
 			}
+		}
+		if !l.Within(uint64(len(m.data))) {
+			t.Errorf("model %d is not within the memory", model)
 		}
 	}
 	if err := m.file.Truncate(10); err == nil {

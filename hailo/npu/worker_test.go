@@ -11,8 +11,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
-	"sync"
+
 	"testing"
 	"time"
 
@@ -22,39 +23,32 @@ import (
 	"hailoclip/hailo/npu/wire"
 )
 
-// fuzzSession is a session without a process: four image slots and two of text, at most three
-// images in flight.
-func fuzzSession() *session {
-	b := &Backend{opt: Options{BatchSize: 2}}
-	s := &session{b: b, tokens: make(chan struct{}, 3), dead: make(chan struct{}), stopped: make(chan struct{})}
-	s.changed = sync.NewCond(&s.mu)
-	for model, n := range []int{4, 2} {
-		s.lines[model].flights = make([]flight, n)
-		for i := range n {
-			s.lines[model].flights[i].result = make(chan result, 1)
-		}
-	}
-	return s
+// testWorker has no process, four image slots and two of text, and takes at most three images at once.
+func testWorker() *worker {
+	w := newWorker(&Backend{opt: Options{BatchSize: 2}}, nil)
+	w.places = make(chan struct{}, 3)
+	w.inFlight[ImageModel].slots, w.inFlight[TextModel].slots = make([]pending, 4), make([]pending, 2)
+	return w
 }
 
 // launch submits as submit does, without a socket.
-func (s *session) launch(model, slot int) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l := &s.lines[model]
-	if l.flights[slot].sequence != 0 || len(l.flights[slot].result) > 0 {
+func (w *worker) launch(model, slot int) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f := &w.inFlight[model]
+	if f.slots[slot].sequence != 0 {
 		return false
 	}
 	if model == ImageModel {
 		select {
-		case s.tokens <- struct{}{}:
+		case w.places <- struct{}{}:
 		default:
 			return false
 		}
 	}
-	l.flights[slot].sequence = s.b.sequence.Add(1)
-	if l.n++; l.n == 1 {
-		l.head = l.flights[slot].sequence
+	f.slots[slot] = pending{sequence: w.b.sequence.Add(1), result: make(chan error, 1)}
+	if f.n++; f.n == 1 {
+		f.oldest = f.slots[slot].sequence
 	}
 	return true
 }
@@ -77,9 +71,9 @@ func FuzzWorkerMessages(f *testing.F) {
 	seed(&wire.Done{Model: 2}, &wire.Done{Slot: math.MaxUint32})
 	seed(&wire.Stats{Throttling: 4, Temperature: [2]float32{float32(math.NaN())}}, &wire.Hello{}, &wire.Loaded{})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		s := fuzzSession()
+		w := testWorker()
 		for _, x := range [][2]int{{0, 0}, {0, 1}, {0, 2}, {1, 1}} {
-			s.launch(x[0], x[1])
+			w.launch(x[0], x[1])
 		}
 		for len(b) >= 2 {
 			n := min(int(binary.LittleEndian.Uint16(b)), len(b)-2)
@@ -88,42 +82,37 @@ func FuzzWorkerMessages(f *testing.F) {
 			if err != nil {
 				break
 			}
-			before := [models][]uint64{}
-			for model, l := range s.lines {
-				for _, f := range l.flights {
-					before[model] = append(before[model], f.sequence)
-				}
+			before := [models][]pending{}
+			for model, f := range w.inFlight {
+				before[model] = slices.Clone(f.slots)
 			}
 			switch m := m.(type) {
 			case *wire.Done:
-				err = s.complete(m)
-				for model := range s.lines {
-					l := &s.lines[model]
-					flying := 0
-					for slot := range l.flights {
-						f := &l.flights[slot]
-						was := before[model][slot]
+				err = w.complete(m)
+				for model, f := range w.inFlight {
+					n := 0
+					for slot, p := range f.slots {
+						was := before[model][slot].sequence
 						mine := m.Model == uint32(model) && m.Slot == uint32(slot) && m.Sequence == was
-						if answered := len(f.result) > 0; answered != (was != 0 && mine) {
+						if answered := len(p.result) > 0; answered != (was != 0 && mine) {
 							t.Fatalf("%+v: model %d, slot %d, in flight %d: answered %v", m, model, slot, was, answered)
+						} else if answered {
+							<-p.result
 						}
-						if len(f.result) > 0 {
-							<-f.result
-						}
-						if f.sequence != 0 {
-							flying++
+						if p.sequence != 0 {
+							n++
 						}
 					}
-					if flying != l.n || flying > 0 != (l.head != 0) && l.n > 0 {
-						t.Fatalf("model %d: %d in flight, counted %d, head %d", model, flying, l.n, l.head)
+					if n != f.n || n > 0 && f.oldest == 0 {
+						t.Fatalf("model %d: %d in flight, counted %d, the oldest is %d", model, n, f.n, f.oldest)
 					}
 				}
-				s.launch(int(m.Model)%models, int(m.Slot)%2)
+				w.launch(int(m.Model)%models, int(m.Slot)%2)
 			case *wire.Stats:
-				s.note(m)
+				w.setStats(m)
 			}
-			if len(s.tokens) != s.lines[ImageModel].n+s.withheld {
-				t.Fatalf("%d places taken for %d images in flight and %d withheld", len(s.tokens), s.lines[ImageModel].n, s.withheld)
+			if len(w.places) != w.inFlight[ImageModel].n+w.withheld {
+				t.Fatalf("%d places taken for %d images in flight and %d withheld", len(w.places), w.inFlight[ImageModel].n, w.withheld)
 			}
 			if err != nil {
 				break
@@ -204,98 +193,106 @@ func TestStepsAfter(t *testing.T) {
 	}
 }
 
+// finished answers a frame as the device does.
+func (w *worker) finished(t *testing.T, model, slot uint32, sequence uint64, status wire.Code) error {
+	t.Helper()
+	err := w.complete(&wire.Done{Model: model, Slot: slot, Sequence: sequence, Status: status})
+	if r := <-w.inFlight[model].slots[slot].result; (r == nil) != (status == wire.Success) {
+		t.Errorf("status %v became %v", status, r)
+	}
+	return err
+}
+
 // The oldest frame of each model counts, from when it became the oldest.
 func TestOverdue(t *testing.T) {
-	s := fuzzSession()
-	if err := s.overdue(time.Now().Add(time.Hour), time.Second); err != nil {
-		t.Error("nothing in flight: ", err)
+	w := testWorker()
+	check := func(what string, overdue bool, now time.Time, limit time.Duration) {
+		t.Helper()
+		if err := w.overdue(now, limit); (err != nil) != overdue {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
-	s.launch(ImageModel, 0)
-	s.launch(ImageModel, 1)
-	s.lines[ImageModel].since = time.Now().Add(-time.Minute)
-	if s.overdue(time.Now(), time.Second) == nil {
-		t.Error("a minute is within a second")
-	}
-	if err := s.complete(&wire.Done{Slot: 1, Sequence: 2}); err != nil {
+	check("nothing in flight", false, time.Now().Add(time.Hour), time.Second)
+	w.launch(ImageModel, 0)
+	w.launch(ImageModel, 1)
+	w.inFlight[ImageModel].since = time.Now().Add(-time.Minute)
+	check("a minute is not within a second", true, time.Now(), time.Second)
+	if err := w.finished(t, ImageModel, 1, 2, wire.Success); err != nil {
 		t.Fatal(err)
 	}
-	if s.overdue(time.Now(), time.Second) == nil {
-		t.Error("a younger frame that is done excuses the older one")
-	}
-	s.launch(ImageModel, 2)
-	s.lines[ImageModel].since = time.Now().Add(-24 * time.Hour)
-	if err := s.complete(&wire.Done{Slot: 0, Sequence: 1}); err != nil {
+	check("a younger frame that is done does not excuse the older one", true, time.Now(), time.Second)
+	w.launch(ImageModel, 2)
+	w.inFlight[ImageModel].since = time.Now().Add(-24 * time.Hour)
+	if err := w.finished(t, ImageModel, 0, 1, wire.Success); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.overdue(time.Now(), time.Hour); err != nil {
-		t.Error("it has become the oldest just now: ", err)
-	}
-	s.launch(TextModel, 0)
-	s.lines[TextModel].since = time.Now().Add(-time.Minute)
-	if s.overdue(time.Now(), time.Second) == nil {
-		t.Error("a hanging text is not seen")
+	check("it has become the oldest just now", false, time.Now(), time.Hour)
+	w.launch(TextModel, 0)
+	w.inFlight[TextModel].since = time.Now().Add(-time.Minute)
+	check("a hanging text", true, time.Now(), time.Second)
+}
+
+// setThrottling has the device report a state.
+func (w *worker) setThrottling(t *testing.T, state uint32) {
+	t.Helper()
+	if err := w.setStats(&wire.Stats{Throttling: state}); err != nil {
+		t.Fatal(err)
 	}
 }
 
 // A device that stops for the heat may keep its frames for the limit; they count from when it goes on.
 func TestHeatIsBounded(t *testing.T) {
-	s := fuzzSession()
-	s.launch(ImageModel, 0)
-	s.lines[ImageModel].since = time.Now().Add(-24 * time.Hour)
-	note := func(state uint32) {
-		t.Helper()
-		if err := s.note(&wire.Stats{Throttling: state}); err != nil {
-			t.Fatal(err)
-		}
-	}
+	w := testWorker()
+	w.launch(ImageModel, 0)
+	w.inFlight[ImageModel].since = time.Now().Add(-24 * time.Hour)
 	for _, state := range []uint32{throttlingStopped, throttlingStopped + 1, throttlingShrink} {
-		note(state)
-		if err := s.overdue(s.pausedAt.Add(time.Second), time.Second); err != nil {
+		w.setThrottling(t, state)
+		if err := w.overdue(w.pausedAt.Add(time.Second), time.Second); err != nil {
 			t.Errorf("at throttling state %d: %v", state, err)
 		}
-		if err := s.overdue(s.pausedAt.Add(time.Second+1), time.Second); !errors.Is(err, errTooHot) {
+		if err := w.overdue(w.pausedAt.Add(time.Second+1), time.Second); !errors.Is(err, errTooHot) {
 			t.Errorf("at throttling state %d, when the time is over: %v", state, err)
 		}
 	}
-	note(0)
-	if err := s.overdue(time.Now(), time.Hour); err != nil {
+	w.setThrottling(t, 0)
+	if err := w.overdue(time.Now(), time.Hour); err != nil {
 		t.Error("it goes on: ", err)
 	}
-	s.lines[ImageModel].since = time.Now().Add(-time.Minute)
-	if s.overdue(time.Now(), time.Second) == nil {
+	w.inFlight[ImageModel].since = time.Now().Add(-time.Minute)
+	if w.overdue(time.Now(), time.Second) == nil {
 		t.Error("a device that went on and then hangs is not seen")
 	}
 }
 
 // With nothing in flight a hot device may rest, if only its worker is alive.
 func TestHotAndSilent(t *testing.T) {
-	s := fuzzSession()
-	if err := s.note(&wire.Stats{Throttling: throttlingStopped}); err != nil {
-		t.Fatal(err)
-	}
-	s.pausedAt = s.pausedAt.Add(-time.Hour)
-	if err := s.overdue(s.heard.Add(statsLate), time.Second); err != nil {
+	w := testWorker()
+	w.setThrottling(t, throttlingStopped)
+	w.pausedAt = w.pausedAt.Add(-time.Hour)
+	if err := w.overdue(w.heard.Add(statsLate), time.Second); err != nil {
 		t.Error(err)
 	}
-	if err := s.overdue(s.heard.Add(statsLate+2*time.Second), time.Second); !errors.Is(err, errTooHot) {
+	if err := w.overdue(w.heard.Add(statsLate+2*time.Second), time.Second); !errors.Is(err, errTooHot) {
 		t.Errorf("a silent worker: %v", err)
 	}
 }
 
-// A model whose every frame fails is seen however well the other one does.
+// A model whose every frame fails is seen however well the other one does, and its failed frames are no
+// work: after such a worker the next start has to wait.
 func TestFailuresCountByModel(t *testing.T) {
-	s := fuzzSession()
+	w := testWorker()
 	for i := 1; ; i++ {
-		s.launch(ImageModel, 0)
-		if err := s.complete(&wire.Done{Slot: 0, Sequence: s.b.sequence.Load()}); err != nil {
+		w.launch(ImageModel, 0)
+		if err := w.finished(t, ImageModel, 0, w.b.sequence.Load(), wire.Success); err != nil {
 			t.Fatal(err)
 		}
-		<-s.lines[ImageModel].flights[0].result
-		s.launch(TextModel, 0)
-		err := s.complete(&wire.Done{Model: TextModel, Sequence: s.b.sequence.Load(), Status: wire.CodeStreamAbort})
-		<-s.lines[TextModel].flights[0].result
+		w.launch(TextModel, 0)
+		err := w.finished(t, TextModel, 0, w.b.sequence.Load(), wire.CodeStreamAbort)
 		if (err != nil) != (i == maxFailures) {
 			t.Fatalf("after %d texts that failed: %v", i, err)
+		}
+		if w.done != uint64(i) {
+			t.Errorf("%d frames done, want the %d images", w.done, i)
 		}
 		if err != nil {
 			return
@@ -303,52 +300,44 @@ func TestFailuresCountByModel(t *testing.T) {
 	}
 }
 
-func TestCRCErrorEndsTheSession(t *testing.T) {
-	s := fuzzSession()
-	if err := s.note(&wire.Stats{}); err != nil {
-		t.Error(err)
-	}
-	if err := s.note(&wire.Stats{CRCErrors: 1}); err == nil || !strings.Contains(err.Error(), "CRC") {
+func TestCRCErrorEndsTheWorker(t *testing.T) {
+	w := testWorker()
+	w.setThrottling(t, 0)
+	if err := w.setStats(&wire.Stats{CRCErrors: 1}); err == nil || !strings.Contains(err.Error(), "CRC") {
 		t.Errorf("error %v", err)
 	}
 }
 
-// A worker whose every frame fails has done no work: the next start has to wait.
-func TestFailedFramesAreNoWork(t *testing.T) {
-	s := fuzzSession()
-	s.launch(ImageModel, 0)
-	if err := s.complete(&wire.Done{Slot: 0, Sequence: 1, Status: 8}); err != nil || s.done != 0 {
-		t.Errorf("%d frames done, error %v", s.done, err)
+// socketpair returns our end and its descriptor. The other one stays open, as that of a worker that says nothing.
+func socketpair(t *testing.T) (ours *os.File, fd int) {
+	t.Helper()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
 	}
-	s.launch(ImageModel, 1)
-	if err := s.complete(&wire.Done{Slot: 1, Sequence: 2}); err != nil || s.done != 1 {
-		t.Errorf("%d frames done, error %v", s.done, err)
-	}
+	theirs := os.NewFile(uintptr(pair[1]), "theirs")
+	t.Cleanup(func() { theirs.Close() })
+	return os.NewFile(uintptr(pair[0]), "ours"), pair[0]
 }
 
 // A worker that its kill does not end, for it is stuck in the kernel, keeps neither those who wait for a
 // frame nor Close.
 func TestStuckWorker(t *testing.T) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	theirs := os.NewFile(uintptr(pair[1]), "theirs") // open to the end
-	defer theirs.Close()
 	cmd := exec.Command("sleep", "1000") // stands for it; exited is never closed
 	if err := cmd.Start(); err != nil {
 		t.Skip(err)
 	}
 	defer func() { _ = cmd.Wait() }()
-	s := fuzzSession()
-	s.b.log, s.b.opt.DeviceTimeout = slog.New(slog.DiscardHandler), 10*time.Millisecond
-	s.proc = &process{conn: os.NewFile(uintptr(pair[0]), "ours"), cmd: cmd, exited: make(chan struct{})}
-	s.launch(ImageModel, 0)
+	w := testWorker()
+	w.b.opt.DeviceTimeout = 10 * time.Millisecond
+	conn, _ := socketpair(t)
+	w.proc = &process{conn: conn, cmd: cmd, exited: make(chan struct{}), stderr: &lineLog{log: slog.New(slog.DiscardHandler)}}
+	w.launch(ImageModel, 0)
 	ctx, stop := context.WithCancel(t.Context())
 	served := make(chan error)
-	go func() { served <- s.serve(ctx) }()
-	if r := <-s.lines[ImageModel].flights[0].result; !errors.Is(r.check(), hailo.ErrDeviceLost) {
-		t.Error(r.check())
+	go func() { served <- w.serve(ctx) }()
+	if err := <-w.inFlight[ImageModel].slots[0].result; !errors.Is(err, hailo.ErrDeviceLost) {
+		t.Error(err)
 	}
 	select {
 	case err := <-served:
@@ -363,17 +352,12 @@ func TestStuckWorker(t *testing.T) {
 
 // A submit that waits in the full socket of a worker that does not read is ended with the session.
 func TestLeaveEndsASend(t *testing.T) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
+	conn, fd := socketpair(t)
+	p := &process{conn: conn}
+	defer conn.Close()
+	for err := error(nil); err == nil; {
+		_, err = unix.Write(fd, make([]byte, 24))
 	}
-	theirs := os.NewFile(uintptr(pair[1]), "theirs")
-	defer theirs.Close()
-	for err == nil {
-		_, err = unix.Write(pair[0], make([]byte, 24))
-	}
-	p := &process{conn: os.NewFile(uintptr(pair[0]), "ours")}
-	defer p.conn.Close()
 	sent := make(chan error)
 	go func() { sent <- p.send(&wire.Submit{}) }()
 	for stacks := make([]byte, 1<<20); ; time.Sleep(time.Millisecond) { // until it waits
