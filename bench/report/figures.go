@@ -1,0 +1,274 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"html/template"
+	"math"
+	"slices"
+	"strings"
+)
+
+// figure is a plot that report.js draws.
+type figure struct {
+	Title string `json:"title"`
+	Note  string `json:"note,omitempty"`
+	X     axis   `json:"x"`
+	Y     axis   `json:"y"`
+	Lines []line `json:"lines"`
+}
+
+// axis says what a direction means, and how its values are spread: from 0, or logarithmically.
+type axis struct {
+	Label string `json:"label"`
+	Log   bool   `json:"log,omitempty"`
+	Nines bool   `json:"nines,omitempty"` // values are nines(share) and read as percentages
+	Whole bool   `json:"whole,omitempty"` // values are 1, 2, 3, ...
+}
+
+// line joins the points (x, y) of each run, with gaps between the runs.
+type line struct {
+	Name   string         `json:"name"`
+	Colour string         `json:"colour"` // as CSS has it
+	Style  string         `json:"style,omitempty"`
+	Runs   [][][2]float64 `json:"runs"`
+	Texts  []string       `json:"texts,omitempty"` // beside the points of the first run
+}
+
+// Styles of lines; "" is solid. With "dots" a line has its points.
+const (
+	styleDashed     = "dashed"
+	styleDots       = "dots"
+	styleDashedDots = "dashed dots"
+	styleRings      = "rings" // hollow points and no line
+	styleBars       = "bars"
+)
+
+const (
+	colourBad     = "var(--bad)"
+	colourNeutral = "var(--neutral)"
+)
+
+// palette is the colour of thing i of a few.
+func palette(i int) string { return fmt.Sprintf("var(--s%d)", i%8) }
+
+// ramp is the colour of line i of n: different ones for a few, from light to dark for many.
+func ramp(i, n int) string {
+	if n <= 3 {
+		return palette(i)
+	}
+	return fmt.Sprintf("color-mix(in oklab, var(--ramp1) %d%%, var(--ramp0))", 100*i/(n-1))
+}
+
+// maxLines is how many steps one plot shows.
+const maxLines = 10
+
+// some picks at most maxLines steps, evenly, from the smallest load to the largest: the clients before
+// the fixed rates, A before B.
+func some(steps []Step) []*Step {
+	all := make([]*Step, len(steps))
+	for i := range steps {
+		all[i] = &steps[i]
+	}
+	slices.SortStableFunc(all, func(a, b *Step) int {
+		return cmp.Or(cmp.Compare(a.Offered, b.Offered), cmp.Compare(a.Clients, b.Clients), cmp.Compare(a.Target, b.Target))
+	})
+	n := min(len(all), maxLines)
+	list := make([]*Step, n)
+	for i := range n {
+		list[i] = all[i*(len(all)-1)/max(n-1, 1)]
+	}
+	return list
+}
+
+// figures are those that the report has numbers for.
+func (r *Report) figures() []figure {
+	list := []figure{r.distributionFigure()}
+	if len(r.Steps) > 1 {
+		list = append(list, r.loadFigure())
+	}
+	list = append(list, r.timeFigures()...)
+	if u := r.Main().Service; u != nil && u.Batch > 0 {
+		bars := line{Name: "batches (%)", Colour: palette(0), Style: styleBars, Runs: [][][2]float64{{}}}
+		for n := 1; n < len(u.Batches); n++ {
+			bars.Runs[0] = append(bars.Runs[0], [2]float64{float64(n), 100 * float64(u.Batches[n]) / u.runs()})
+		}
+		list = append(list, figure{Title: "Batch sizes at " + r.Main().Load, X: axis{Label: "images in a batch", Whole: true}, Y: axis{Label: "batches (%)"},
+			Note: fmt.Sprintf("Images that the encoder ran at once, %s on average.", significant(u.Batch)), Lines: []line{bars}})
+	}
+	return list
+}
+
+// nines puts percentiles where each tenth of the slower rest has the same length.
+func nines(share float64) float64 { return -math.Log10(max(1-share, 1e-9)) }
+
+// distributionFigure shows which share of the answers came within which latency.
+func (r *Report) distributionFigure() figure {
+	f := figure{Title: "Latency distribution", Note: "Of good answers. The scale to the top stretches the slowest ones.",
+		X: axis{Label: "latency (ms)", Log: true}, Y: axis{Label: "answers up to this latency (%)", Nines: true}}
+	shown := some(r.Steps)
+	for i, s := range shown {
+		good := max(s.Requests-s.Failed(), 2)
+		points := make([][2]float64, 0, len(s.Distribution))
+		for _, d := range s.Distribution {
+			// Of n answers the slowest says nothing of more than the n-th part.
+			points = append(points, [2]float64{max(d[0], 0.001), nines(min(d[1], 1-1/float64(good)))})
+		}
+		name := s.Name()
+		if s.Failed() > 0 {
+			name += fmt.Sprintf(" (and %s %% failed)", significant(100*float64(s.Failed())/float64(max(s.Requests, 1))))
+		}
+		f.Lines = append(f.Lines, line{Name: name, Colour: ramp(i, len(shown)), Runs: [][][2]float64{points}})
+	}
+	return f
+}
+
+// loadFigure shows the latency at each rate.
+func (r *Report) loadFigure() figure {
+	f := figure{Title: "Throughput against latency", Note: "The numbers are clients. A ring: requests failed there.",
+		X: axis{Label: "good answers (1/s)"}, Y: axis{Label: "latency (ms)", Log: true}}
+	failed := line{Name: "requests failed", Colour: colourBad, Style: styleRings, Runs: [][][2]float64{{}}}
+	at, fastest := map[string]int{}, 0.0
+	sorted := slices.Clone(r.Steps)
+	slices.SortStableFunc(sorted, func(a, b Step) int {
+		return cmp.Or(cmp.Compare(a.Offered, b.Offered), cmp.Compare(a.Clients, b.Clients))
+	})
+	for _, s := range sorted {
+		if s.Latency.Max <= 0 {
+			continue
+		}
+		name := strings.TrimSpace(s.Target + map[bool]string{true: " fixed rate", false: " clients"}[s.Offered > 0])
+		i, known := at[name]
+		if !known {
+			i = len(f.Lines)
+			at[name] = i
+			colour := palette(len(at) - 1)
+			f.Lines = append(f.Lines, line{Name: name + " p99", Colour: colour, Style: styleDots, Runs: [][][2]float64{{}}},
+				line{Name: name + " p50", Colour: colour, Style: styleDashedDots, Runs: [][][2]float64{{}}})
+		}
+		p99, p50 := &f.Lines[i], &f.Lines[i+1]
+		p99.Runs[0] = append(p99.Runs[0], [2]float64{s.Rate, s.Latency.P99})
+		p50.Runs[0] = append(p50.Runs[0], [2]float64{s.Rate, s.Latency.P50})
+		if s.Clients > 0 {
+			p99.Texts = append(p99.Texts, fmt.Sprint(s.Clients))
+		}
+		if s.Failed() > 0 {
+			failed.Runs[0] = append(failed.Runs[0], [2]float64{s.Rate, s.Latency.P99})
+		}
+		fastest = max(fastest, s.Rate)
+	}
+	if len(failed.Runs[0]) > 0 {
+		f.Lines = append(f.Lines, failed)
+	}
+	conditions, _ := ParseGoal(r.Goal) // there may be none
+	for _, c := range conditions {
+		if c.metric.kind == kindTime && strings.HasPrefix(c.metric.name, "p") && c.value > 0 {
+			f.Lines = append(f.Lines, line{Name: "goal " + c.text, Colour: colourBad, Style: styleDashed,
+				Runs: [][][2]float64{{{0, c.value}, {fastest, c.value}}}})
+		}
+	}
+	return f
+}
+
+// timeFigures show rate and latency over the whole run.
+func (r *Report) timeFigures() []figure {
+	x := axis{Label: "time since the start of the run (s)"}
+	rate := figure{Title: "Rate over time", X: x, Y: axis{Label: "answers (1/s)"}}
+	delay := figure{Title: "Latency over time", Note: "By the time of the answer.", X: x, Y: axis{Label: "latency (ms)", Log: true}}
+	for n, target := range []string{"", SideA, SideB} {
+		colour := palette(max(n-1, 0))
+		good := line{Name: strings.TrimSpace(target + " good answers"), Colour: colour}
+		bad := line{Name: strings.TrimSpace(target + " errors"), Colour: colourBad}
+		p99 := line{Name: strings.TrimSpace(target + " p99"), Colour: colour}
+		p50 := line{Name: strings.TrimSpace(target + " p50"), Colour: colour, Style: styleDashed}
+		failed := false
+		for _, s := range r.Steps {
+			if s.Target != target {
+				continue
+			}
+			for _, run := range runs(s.Timeline) {
+				var goods, bads, p99s, p50s [][2]float64
+				for _, m := range run {
+					failed = failed || m.Bad > 0
+					goods, bads = append(goods, [2]float64{m.At, m.Rate}), append(bads, [2]float64{m.At, m.Bad})
+					if m.P50 > 0 {
+						p99s, p50s = append(p99s, [2]float64{m.At, m.P99}), append(p50s, [2]float64{m.At, m.P50})
+					}
+				}
+				good.Runs, bad.Runs = append(good.Runs, goods), append(bad.Runs, bads)
+				p99.Runs, p50.Runs = append(p99.Runs, p99s), append(p50.Runs, p50s)
+			}
+		}
+		if good.Runs != nil {
+			rate.Lines = append(rate.Lines, good)
+			delay.Lines = append(delay.Lines, p99, p50)
+		}
+		if failed {
+			rate.Lines = append(rate.Lines, bad)
+		}
+	}
+	return []figure{rate, delay}
+}
+
+// runs splits a time line where it has gaps: there is another turn in between.
+func runs(line []Moment) [][]Moment {
+	var list [][]Moment
+	from := 0
+	for i := range line {
+		if i > 1 && i > from+1 && line[i].At-line[i-1].At > 1.5*(line[from+1].At-line[from].At) {
+			list = append(list, line[from:i])
+			from = i
+		}
+	}
+	return append(list, line[from:])
+}
+
+// stageBar shows where the time of the answers of a step goes.
+type stageBar struct {
+	Name  string
+	Parts []stagePart
+}
+
+type stagePart struct {
+	Stage, Mean string
+	Colour      template.CSS
+	Width       float64 // % of the longest bar
+}
+
+// stageBars are as long as the mean latencies. Waiting for a stage is a paler one of its colour.
+func (r *Report) stageBars() []stageBar {
+	shown := slices.DeleteFunc(some(r.Steps), func(s *Step) bool { return len(s.Stages) == 0 })
+	longest := 0.0
+	for _, s := range shown {
+		sum := s.Outside
+		for _, t := range s.Stages {
+			sum += t.Mean
+		}
+		longest = max(longest, sum)
+	}
+	var bars []stageBar
+	colours := map[string]string{}
+	for _, s := range shown {
+		bar := stageBar{Name: s.Name()}
+		add := func(stage string, mean float64, colour string) {
+			bar.Parts = append(bar.Parts, stagePart{stage, significant(mean), template.CSS(colour), 100 * mean / max(longest, 1e-9)})
+		}
+		for i, t := range s.Stages {
+			stage, waits := strings.CutSuffix(t.Stage, "-wait")
+			if t.Stage == "queue" && i+1 < len(s.Stages) {
+				stage, waits = s.Stages[i+1].Stage, true
+			}
+			if colours[stage] == "" {
+				colours[stage] = palette(len(colours))
+			}
+			colour := colours[stage]
+			if waits {
+				colour = "color-mix(in oklab, " + colour + " 40%, var(--surface))"
+			}
+			add(t.Stage, t.Mean, colour)
+		}
+		add("outside", s.Outside, colourNeutral)
+		bars = append(bars, bar)
+	}
+	return bars
+}
