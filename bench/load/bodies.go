@@ -25,16 +25,15 @@ type Image struct {
 }
 
 // Bodies makes the bodies of the requests, one image after the other. Safe for concurrent use.
-// Another format than base64 in JSON takes another constructor.
 type Bodies struct {
-	path, contentType string
-	answer            string // the field that a good answer must have
-	quoted            []byte // likewise, as JSON has it
-	prompts           int
-	fresh             bool // every request has new prompts
-	list              []body
-	next              atomic.Uint64
-	serial            atomic.Uint64 // of fresh prompts
+	path    string
+	answer  string // the field that a good answer must have
+	quoted  []byte // likewise, as JSON has it
+	prompts int
+	fresh   bool // every request has new prompts
+	list    []body
+	next    atomic.Uint64
+	serial  atomic.Uint64 // of fresh prompts
 }
 
 // body is that of one image.
@@ -53,7 +52,7 @@ func JSONBodies(images []Image, prompts int, fresh bool) (*Bodies, error) {
 	if prompts < 0 || prompts > MaxPrompts {
 		return nil, fmt.Errorf("prompts: %d is out of bounds: 0 to %d", prompts, MaxPrompts)
 	}
-	b := &Bodies{path: "/v1/classify", contentType: "application/json", answer: "classifications", prompts: prompts, fresh: fresh && prompts > 0}
+	b := &Bodies{path: "/v1/classify", answer: "classifications", prompts: prompts, fresh: fresh && prompts > 0}
 	if prompts == 0 {
 		b.path, b.answer = "/v1/embed/image", "embedding"
 	}

@@ -18,27 +18,33 @@ import (
 type Child struct {
 	URL   string
 	cmd   *exec.Cmd
+	stop  context.CancelFunc
 	log   *os.File // what it writes to standard error; a file, so that reading it costs us nothing
 	ended chan struct{}
 }
 
-// StartChild starts the command, a service that logs JSON, one object a line, to standard error,
+// StartChild starts the program, a service that logs JSON, one object a line, to standard error,
 // and one with msg "serving" and its url when it serves. It blocks until then, and fails when the
 // process ends before or ctx ends. Stop it after use; it ends with this process in any case.
-func StartChild(ctx context.Context, cmd *exec.Cmd) (c *Child, err error) {
-	c = &Child{cmd: cmd, ended: make(chan struct{})}
+func StartChild(ctx context.Context, environment []string, program string, args ...string) (c *Child, err error) {
+	c = &Child{ended: make(chan struct{})}
 	if c.log, err = os.CreateTemp("", "hailo-clip-bench-*.log"); err != nil {
 		return nil, err
 	}
 	_ = os.Remove(c.log.Name()) // the open file is all we need, and nothing is left when we are killed
-	cmd.Stderr = c.log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true} // Ctrl-C is ours: we stop it in order
-	if err := cmd.Start(); err != nil {
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	c.cmd, c.stop = exec.CommandContext(running, program, args...), stop
+	c.cmd.Env, c.cmd.Stderr = environment, c.log
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true} // Ctrl-C is ours: we stop it in order
+	c.cmd.Cancel = func() error { return c.cmd.Process.Signal(syscall.SIGTERM) }
+	c.cmd.WaitDelay = 30 * time.Second // then it is killed
+	if err := c.cmd.Start(); err != nil {
+		stop()
 		return nil, errors.Join(err, c.log.Close())
 	}
 	go func() {
 		defer close(c.ended)
-		_ = cmd.Wait() // the code is in ProcessState
+		_ = c.cmd.Wait() // the code is in ProcessState
 	}()
 	for {
 		if c.URL = c.serving(); c.URL != "" {
@@ -48,8 +54,7 @@ func StartChild(ctx context.Context, cmd *exec.Cmd) (c *Child, err error) {
 		case <-ctx.Done():
 			return nil, errors.Join(ctx.Err(), c.Stop())
 		case <-c.ended:
-			err := fmt.Errorf("the service ended at its start (%v):\n%s", cmd.ProcessState, c.tail())
-			return nil, errors.Join(err, c.log.Close())
+			return nil, c.failed("ended at its start")
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -71,36 +76,28 @@ func (c *Child) serving() string {
 	return ""
 }
 
-// tail is the end of the log.
-func (c *Child) tail() []byte {
-	const most = 2000
-	info, err := c.log.Stat()
-	if err != nil {
-		return nil
-	}
-	b := make([]byte, min(most, info.Size()))
-	n, _ := c.log.ReadAt(b, info.Size()-int64(len(b)))
-	return bytes.TrimSpace(b[:n])
+// failed is an error with the end of the log, which it closes.
+func (c *Child) failed(what string) error {
+	defer c.stop()
+	defer c.log.Close()
+	end, _ := c.log.Seek(0, io.SeekEnd)
+	log := make([]byte, min(end, 2000))
+	n, _ := c.log.ReadAt(log, end-int64(len(log)))
+	return fmt.Errorf("the service %s (%v):\n%s", what, c.cmd.ProcessState, bytes.TrimSpace(log[:n]))
 }
 
 // Stop ends the service as systemd does, kills it after 30 seconds, and returns an error with
 // the end of its log when it ended by itself or did not end well.
 func (c *Child) Stop() error {
-	defer c.log.Close()
 	select {
 	case <-c.ended:
-		return fmt.Errorf("the service ended by itself (%v):\n%s", c.cmd.ProcessState, c.tail())
+		return c.failed("ended by itself")
 	default:
 	}
-	_ = c.cmd.Process.Signal(syscall.SIGTERM) // fails when it is gone already
-	select {
-	case <-c.ended:
-	case <-time.After(30 * time.Second):
-		_ = c.cmd.Process.Kill()
-		<-c.ended
-	}
+	c.stop()
+	<-c.ended
 	if !c.cmd.ProcessState.Success() {
-		return fmt.Errorf("the service did not end well (%v):\n%s", c.cmd.ProcessState, c.tail())
+		return c.failed("did not end well")
 	}
-	return nil
+	return c.log.Close()
 }

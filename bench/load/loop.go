@@ -52,9 +52,6 @@ type Window struct {
 // at most Warmup + Duration + twice the target's timeout. It ends early with the error of ctx,
 // for which the caller closes the target then.
 func (t *Target) measure(ctx context.Context, load Load, w Window, progress func(done time.Duration)) (*recording, error) {
-	if err := load.validate(); err != nil {
-		return nil, err
-	}
 	begin := time.Now()
 	r := newRecording(begin.Add(w.Warmup), w.Duration)
 	r.held = load.Rate == 0

@@ -35,7 +35,7 @@ func profile(image Image, d time.Duration, do func([]byte, func(string, time.Dur
 	cpu := ownCPU()
 	for end := time.Now().Add(d); time.Now().Before(end) || path.Images == 0; path.Images++ {
 		begin := time.Now()
-		if err := do(image.Data, func(name string, took time.Duration) { stages.addTime([]byte(name), took) }); err != nil {
+		if err := do(image.Data, stages.addTime); err != nil {
 			return path, err
 		}
 		observe(all, time.Since(begin))

@@ -1,8 +1,8 @@
 package load
 
 import (
-	"bytes"
-	"math"
+	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"time"
@@ -31,13 +31,21 @@ type stageTime struct {
 	times *hdrhistogram.Histogram
 }
 
-func (s *stageTimes) add(timing []byte, latency time.Duration) {
+// serverTiming finds name and duration of each metric in the header (W3C Server Timing: name;dur=milliseconds;desc=..., ...).
+var serverTiming = regexp.MustCompile(fmt.Sprintf(`(?:^|,)\s*([A-Za-z0-9_.-]{1,%d})\s*(?:;[^,]*?)?;\s*dur=([^;,]*)`, maxStageName))
+
+// add reads a Server-Timing header and skips what has no duration.
+func (s *stageTimes) add(header []byte, latency time.Duration) {
 	s.n++
 	s.total += latency
-	eachMetric(timing, s.addTime)
+	for _, m := range serverTiming.FindAllSubmatch(header, -1) {
+		if ms, err := strconv.ParseFloat(string(m[2]), 64); err == nil && ms >= 0 && ms < 1e7 {
+			s.addTime(string(m[1]), time.Duration(ms*float64(time.Millisecond)))
+		}
+	}
 }
 
-func (s *stageTimes) addTime(name []byte, d time.Duration) {
+func (s *stageTimes) addTime(name string, d time.Duration) {
 	if t := s.get(name); t != nil {
 		t.total += d
 		observe(t.times, d)
@@ -64,15 +72,15 @@ func (s *stageTimes) outside() float64 {
 }
 
 // get returns the stage, a new one while there is room.
-func (s *stageTimes) get(name []byte) *stageTime {
-	i := slices.IndexFunc(s.stages, func(t *stageTime) bool { return t.name == string(name) })
+func (s *stageTimes) get(name string) *stageTime {
+	i := slices.IndexFunc(s.stages, func(t *stageTime) bool { return t.name == name })
 	if i >= 0 {
 		return s.stages[i]
 	}
 	if len(s.stages) == maxStages {
 		return nil
 	}
-	t := &stageTime{name: string(name), times: newHistogram(2)}
+	t := &stageTime{name: name, times: newHistogram(2)}
 	s.stages = append(s.stages, t)
 	return t
 }
@@ -81,35 +89,9 @@ func (s *stageTimes) merge(o *stageTimes) {
 	s.n += o.n
 	s.total += o.total
 	for _, from := range o.stages {
-		if t := s.get([]byte(from.name)); t != nil {
+		if t := s.get(from.name); t != nil {
 			t.total += from.total
 			t.times.Merge(from.times)
 		}
 	}
-}
-
-// eachMetric reads a Server-Timing header (W3C Server Timing: name;dur=milliseconds;desc=..., ...)
-// and skips what has no duration. It calls do with a name of letters, digits, "-", "_" and ".".
-func eachMetric(header []byte, do func(name []byte, d time.Duration)) {
-	for metric := range bytes.SplitSeq(header, []byte{','}) {
-		name, parameters, _ := bytes.Cut(metric, []byte{';'})
-		name = bytes.TrimSpace(name)
-		if len(name) == 0 || len(name) > maxStageName || bytes.ContainsFunc(name, notInName) {
-			continue
-		}
-		for parameter := range bytes.SplitSeq(parameters, []byte{';'}) {
-			value, ok := bytes.CutPrefix(bytes.TrimSpace(parameter), []byte("dur="))
-			if !ok {
-				continue
-			}
-			if ms, err := strconv.ParseFloat(string(value), 64); err == nil && ms >= 0 && ms < 1e7 && !math.IsNaN(ms) {
-				do(name, time.Duration(ms*float64(time.Millisecond)))
-			}
-			break
-		}
-	}
-}
-
-func notInName(r rune) bool {
-	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_' && r != '.'
 }

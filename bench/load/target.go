@@ -99,7 +99,7 @@ func (t *Target) newExchange() *exchange {
 	x := &exchange{request: fasthttp.AcquireRequest(), response: fasthttp.AcquireResponse()}
 	x.request.SetRequestURI(t.base + t.bodies.path)
 	x.request.Header.SetMethod(fasthttp.MethodPost)
-	x.request.Header.SetContentType(t.bodies.contentType)
+	x.request.Header.SetContentType("application/json")
 	return x
 }
 

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -140,14 +139,12 @@ func TestBodies(t *testing.T) {
 
 func TestChild(t *testing.T) {
 	start := func(kind string) (*Child, error) {
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), asService+"="+kind)
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		defer cancel()
 		if kind == "hangs" {
 			cancel()
 		}
-		return StartChild(ctx, cmd)
+		return StartChild(ctx, append(os.Environ(), asService+"="+kind), os.Args[0])
 	}
 	if _, err := start("fails"); err == nil || !strings.Contains(err.Error(), "cannot open the device") {
 		t.Errorf("error %v does not tell the log", err)

@@ -14,7 +14,26 @@ import (
 // stage:NAME:mean, :p50 and :p99 in ms, and outside; batch:N, the runs with N images. A cell
 // is empty where a number is not known.
 func (r *Report) WriteCSV(w io.Writer) error {
-	head := append([]string{"target", "load"}, MetricNames()...)
+	lines := [][]string{{"target", "load"}}
+	for i := range r.Steps {
+		lines = append(lines, []string{r.Steps[i].Target, r.Steps[i].Load})
+	}
+	for _, m := range append(slices.Clone(metrics), r.details()...) {
+		lines[0] = append(lines[0], m.name)
+		for i := range r.Steps {
+			cell := ""
+			if v := m.value(&r.Steps[i]); !math.IsNaN(v) {
+				cell = strconv.FormatFloat(v, 'g', 8, 64)
+			}
+			lines[i+1] = append(lines[i+1], cell)
+		}
+	}
+	return csv.NewWriter(w).WriteAll(lines)
+}
+
+// details are the errors, stages and batches of all steps, as metrics.
+func (r *Report) details() (list []metric) {
+	add := func(name string, value func(*Step) float64) { list = append(list, metric{name: name, value: value}) }
 	codes, batches := map[string]int64{}, 0
 	var stages []string
 	for i := range r.Steps {
@@ -29,61 +48,30 @@ func (r *Report) WriteCSV(w io.Writer) error {
 			batches = max(batches, len(s.Service.Batches))
 		}
 	}
-	errors := slices.Sorted(maps.Keys(codes))
-	for _, code := range errors {
-		head = append(head, "error:"+code)
+	for _, code := range slices.Sorted(maps.Keys(codes)) {
+		add("error:"+code, func(s *Step) float64 { return float64(s.Errors[code]) })
 	}
 	for _, name := range stages {
-		head = append(head, "stage:"+name+":mean", "stage:"+name+":p50", "stage:"+name+":p99")
+		for n, part := range []string{"mean", "p50", "p99"} {
+			add("stage:"+name+":"+part, func(s *Step) float64 {
+				i := slices.IndexFunc(s.Stages, func(t StageLatency) bool { return t.Stage == name })
+				if i < 0 {
+					return math.NaN()
+				}
+				return [...]float64{s.Stages[i].Mean, s.Stages[i].P50, s.Stages[i].P99}[n]
+			})
+		}
 	}
 	if len(stages) > 0 {
-		head = append(head, "outside")
+		add("outside", func(s *Step) float64 { return knownIf(len(s.Stages) > 0, s.Outside) })
 	}
 	for n := 1; n < batches; n++ {
-		head = append(head, "batch:"+strconv.Itoa(n))
+		add("batch:"+strconv.Itoa(n), func(s *Step) float64 {
+			if s.Service == nil || n >= len(s.Service.Batches) {
+				return math.NaN()
+			}
+			return float64(s.Service.Batches[n])
+		})
 	}
-
-	out := csv.NewWriter(w)
-	_ = out.Write(head) // Error tells
-	for i := range r.Steps {
-		s := &r.Steps[i]
-		line := []string{s.Target, s.Load}
-		add := func(known bool, values ...float64) {
-			for _, v := range values {
-				cell := ""
-				if known && !math.IsNaN(v) {
-					cell = strconv.FormatFloat(v, 'g', 8, 64)
-				}
-				line = append(line, cell)
-			}
-		}
-		for _, m := range metrics {
-			add(true, m.value(s))
-		}
-		for _, code := range errors {
-			add(true, float64(s.Errors[code]))
-		}
-		for _, name := range stages {
-			var t StageLatency
-			at := slices.IndexFunc(s.Stages, func(t StageLatency) bool { return t.Stage == name })
-			if at >= 0 {
-				t = s.Stages[at]
-			}
-			add(at >= 0, t.Mean, t.P50, t.P99)
-		}
-		if len(stages) > 0 {
-			add(len(s.Stages) > 0, s.Outside)
-		}
-		for n := 1; n < batches; n++ {
-			known := s.Service != nil && n < len(s.Service.Batches)
-			count := uint64(0)
-			if known {
-				count = s.Service.Batches[n]
-			}
-			add(known, float64(count))
-		}
-		_ = out.Write(line)
-	}
-	out.Flush()
-	return out.Error()
+	return list
 }

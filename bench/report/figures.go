@@ -35,6 +35,9 @@ type line struct {
 	Texts  []string       `json:"texts,omitempty"` // beside the points of the first run
 }
 
+// add appends a point to the first run.
+func (l *line) add(x, y float64) { l.Runs[0] = append(l.Runs[0], [2]float64{x, y}) }
+
 // Styles of lines; "" is solid. With "dots" a line has its points.
 const (
 	styleDashed     = "dashed"
@@ -63,20 +66,24 @@ func ramp(i, n int) string {
 // maxLines is how many steps one plot shows.
 const maxLines = 10
 
-// some picks at most maxLines steps, evenly, from the smallest load to the largest: the clients before
-// the fixed rates, A before B.
-func some(steps []Step) []*Step {
-	all := make([]*Step, len(steps))
-	for i := range steps {
-		all[i] = &steps[i]
+// sorted are the steps from the smallest load to the largest: the clients before the fixed rates, A before B.
+func (r *Report) sorted() []*Step {
+	all := make([]*Step, len(r.Steps))
+	for i := range r.Steps {
+		all[i] = &r.Steps[i]
 	}
 	slices.SortStableFunc(all, func(a, b *Step) int {
 		return cmp.Or(cmp.Compare(a.Offered, b.Offered), cmp.Compare(a.Clients, b.Clients), cmp.Compare(a.Target, b.Target))
 	})
-	n := min(len(all), maxLines)
-	list := make([]*Step, n)
-	for i := range n {
-		list[i] = all[i*(len(all)-1)/max(n-1, 1)]
+	return all
+}
+
+// some picks at most maxLines of the steps, evenly.
+func (r *Report) some() []*Step {
+	all := r.sorted()
+	list := make([]*Step, min(len(all), maxLines))
+	for i := range list {
+		list[i] = all[i*(len(all)-1)/max(len(list)-1, 1)]
 	}
 	return list
 }
@@ -89,9 +96,9 @@ func (r *Report) figures() []figure {
 	}
 	list = append(list, r.timeFigures()...)
 	if u := r.Main().Service; u != nil && u.Batch > 0 {
-		bars := line{Name: "batches (%)", Colour: palette(0), Style: styleBars, Runs: [][][2]float64{{}}}
+		bars := line{Name: "batches (%)", Colour: palette(0), Style: styleBars, Runs: make([][][2]float64, 1)}
 		for n := 1; n < len(u.Batches); n++ {
-			bars.Runs[0] = append(bars.Runs[0], [2]float64{float64(n), 100 * float64(u.Batches[n]) / u.runs()})
+			bars.add(float64(n), 100*float64(u.Batches[n])/u.runs())
 		}
 		list = append(list, figure{Title: "Batch sizes at " + r.Main().Load, X: axis{Label: "images in a batch", Whole: true}, Y: axis{Label: "batches (%)"},
 			Note: fmt.Sprintf("Images that the encoder ran at once, %s on average.", significant(u.Batch)), Lines: []line{bars}})
@@ -106,19 +113,17 @@ func nines(share float64) float64 { return -math.Log10(max(1-share, 1e-9)) }
 func (r *Report) distributionFigure() figure {
 	f := figure{Title: "Latency distribution", Note: "Of good answers. The scale to the top stretches the slowest ones.",
 		X: axis{Label: "latency (ms)", Log: true}, Y: axis{Label: "answers up to this latency (%)", Nines: true}}
-	shown := some(r.Steps)
+	shown := r.some()
 	for i, s := range shown {
-		good := max(s.Requests-s.Failed(), 2)
-		points := make([][2]float64, 0, len(s.Distribution))
+		l := line{Name: s.Name(), Colour: ramp(i, len(shown)), Runs: make([][][2]float64, 1)}
 		for _, d := range s.Distribution {
 			// Of n answers the slowest says nothing of more than the n-th part.
-			points = append(points, [2]float64{max(d[0], 0.001), nines(min(d[1], 1-1/float64(good)))})
+			l.add(max(d[0], 0.001), nines(min(d[1], 1-1/float64(max(s.Requests-s.Failed(), 2)))))
 		}
-		name := s.Name()
 		if s.Failed() > 0 {
-			name += fmt.Sprintf(" (and %s %% failed)", significant(100*float64(s.Failed())/float64(max(s.Requests, 1))))
+			l.Name += fmt.Sprintf(" (and %s %% failed)", significant(100*float64(s.Failed())/float64(max(s.Requests, 1))))
 		}
-		f.Lines = append(f.Lines, line{Name: name, Colour: ramp(i, len(shown)), Runs: [][][2]float64{points}})
+		f.Lines = append(f.Lines, l)
 	}
 	return f
 }
@@ -127,13 +132,9 @@ func (r *Report) distributionFigure() figure {
 func (r *Report) loadFigure() figure {
 	f := figure{Title: "Throughput against latency", Note: "The numbers are clients. A ring: requests failed there.",
 		X: axis{Label: "good answers (1/s)"}, Y: axis{Label: "latency (ms)", Log: true}}
-	failed := line{Name: "requests failed", Colour: colourBad, Style: styleRings, Runs: [][][2]float64{{}}}
+	failed := line{Name: "requests failed", Colour: colourBad, Style: styleRings, Runs: make([][][2]float64, 1)}
 	at, fastest := map[string]int{}, 0.0
-	sorted := slices.Clone(r.Steps)
-	slices.SortStableFunc(sorted, func(a, b Step) int {
-		return cmp.Or(cmp.Compare(a.Offered, b.Offered), cmp.Compare(a.Clients, b.Clients))
-	})
-	for _, s := range sorted {
+	for _, s := range r.sorted() {
 		if s.Latency.Max <= 0 {
 			continue
 		}
@@ -143,23 +144,20 @@ func (r *Report) loadFigure() figure {
 			i = len(f.Lines)
 			at[name] = i
 			colour := palette(len(at) - 1)
-			f.Lines = append(f.Lines, line{Name: name + " p99", Colour: colour, Style: styleDots, Runs: [][][2]float64{{}}},
-				line{Name: name + " p50", Colour: colour, Style: styleDashedDots, Runs: [][][2]float64{{}}})
+			f.Lines = append(f.Lines, line{Name: name + " p99", Colour: colour, Style: styleDots, Runs: make([][][2]float64, 1)},
+				line{Name: name + " p50", Colour: colour, Style: styleDashedDots, Runs: make([][][2]float64, 1)})
 		}
-		p99, p50 := &f.Lines[i], &f.Lines[i+1]
-		p99.Runs[0] = append(p99.Runs[0], [2]float64{s.Rate, s.Latency.P99})
-		p50.Runs[0] = append(p50.Runs[0], [2]float64{s.Rate, s.Latency.P50})
+		f.Lines[i].add(s.Rate, s.Latency.P99)
+		f.Lines[i+1].add(s.Rate, s.Latency.P50)
 		if s.Clients > 0 {
-			p99.Texts = append(p99.Texts, fmt.Sprint(s.Clients))
+			f.Lines[i].Texts = append(f.Lines[i].Texts, fmt.Sprint(s.Clients))
 		}
 		if s.Failed() > 0 {
-			failed.Runs[0] = append(failed.Runs[0], [2]float64{s.Rate, s.Latency.P99})
+			failed.add(s.Rate, s.Latency.P99)
 		}
 		fastest = max(fastest, s.Rate)
 	}
-	if len(failed.Runs[0]) > 0 {
-		f.Lines = append(f.Lines, failed)
-	}
+	f.Lines = append(f.Lines, failed)
 	conditions, _ := ParseGoal(r.Goal) // there may be none
 	for _, c := range conditions {
 		if c.metric.kind == kindTime && strings.HasPrefix(c.metric.name, "p") && c.value > 0 {
@@ -176,36 +174,27 @@ func (r *Report) timeFigures() []figure {
 	rate := figure{Title: "Rate over time", X: x, Y: axis{Label: "answers (1/s)"}}
 	delay := figure{Title: "Latency over time", Note: "By the time of the answer.", X: x, Y: axis{Label: "latency (ms)", Log: true}}
 	for n, target := range []string{"", SideA, SideB} {
-		colour := palette(max(n-1, 0))
-		good := line{Name: strings.TrimSpace(target + " good answers"), Colour: colour}
-		bad := line{Name: strings.TrimSpace(target + " errors"), Colour: colourBad}
-		p99 := line{Name: strings.TrimSpace(target + " p99"), Colour: colour}
-		p50 := line{Name: strings.TrimSpace(target + " p50"), Colour: colour, Style: styleDashed}
-		failed := false
-		for _, s := range r.Steps {
-			if s.Target != target {
-				continue
-			}
-			for _, run := range runs(s.Timeline) {
-				var goods, bads, p99s, p50s [][2]float64
-				for _, m := range run {
-					failed = failed || m.Bad > 0
-					goods, bads = append(goods, [2]float64{m.At, m.Rate}), append(bads, [2]float64{m.At, m.Bad})
-					if m.P50 > 0 {
-						p99s, p50s = append(p99s, [2]float64{m.At, m.P99}), append(p50s, [2]float64{m.At, m.P50})
+		add := func(f *figure, name, colour, style string, value func(Moment) float64) {
+			l, most := line{Name: strings.TrimSpace(target + " " + name), Colour: colour, Style: style}, 0.0
+			for _, s := range r.Steps {
+				for _, run := range runs(s.Timeline) {
+					var points [][2]float64
+					for _, m := range run {
+						if v := value(m); s.Target == target && (v > 0 || !f.Y.Log) {
+							points, most = append(points, [2]float64{m.At, v}), max(most, v)
+						}
 					}
+					l.Runs = append(l.Runs, points)
 				}
-				good.Runs, bad.Runs = append(good.Runs, goods), append(bad.Runs, bads)
-				p99.Runs, p50.Runs = append(p99.Runs, p99s), append(p50.Runs, p50s)
+			}
+			if most > 0 {
+				f.Lines = append(f.Lines, l)
 			}
 		}
-		if good.Runs != nil {
-			rate.Lines = append(rate.Lines, good)
-			delay.Lines = append(delay.Lines, p99, p50)
-		}
-		if failed {
-			rate.Lines = append(rate.Lines, bad)
-		}
+		add(&rate, "good answers", palette(max(n-1, 0)), "", func(m Moment) float64 { return m.Rate })
+		add(&rate, "errors", colourBad, "", func(m Moment) float64 { return m.Bad })
+		add(&delay, "p99", palette(max(n-1, 0)), "", func(m Moment) float64 { return m.P99 })
+		add(&delay, "p50", palette(max(n-1, 0)), styleDashed, func(m Moment) float64 { return m.P50 })
 	}
 	return []figure{rate, delay}
 }
@@ -237,7 +226,7 @@ type stagePart struct {
 
 // stageBars are as long as the mean latencies. Waiting for a stage is a paler one of its colour.
 func (r *Report) stageBars() []stageBar {
-	shown := slices.DeleteFunc(some(r.Steps), func(s *Step) bool { return len(s.Stages) == 0 })
+	shown := slices.DeleteFunc(r.some(), func(s *Step) bool { return len(s.Stages) == 0 })
 	longest := 0.0
 	for _, s := range shown {
 		sum := s.Outside

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -190,10 +189,9 @@ func startService(ctx context.Context, g *globals) (child *load.Child, stop func
 			args = append(args, f.flag, f.value)
 		}
 	}
-	cmd := exec.Command(self, args...)
-	cmd.Env = append(os.Environ(), "HAILO_CLIP_TEXT_EMBEDDING_CACHE_FILE="+filepath.Join(dir, "prompts.db"),
+	environment := append(os.Environ(), "HAILO_CLIP_TEXT_EMBEDDING_CACHE_FILE="+filepath.Join(dir, "prompts.db"),
 		"HAILO_CLIP_LOGGING_FORMAT=json", "HAILO_CLIP_LOGGING_LEVEL=info") // the log says where it serves
-	if child, err = load.StartChild(ctx, cmd); err != nil {
+	if child, err = load.StartChild(ctx, environment, self, args...); err != nil {
 		return nil, nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	return child, func() error { return errors.Join(child.Stop(), os.RemoveAll(dir)) }, nil
@@ -222,16 +220,16 @@ func writable(name string) error {
 	if name == "" {
 		return nil
 	}
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
-	if err == nil {
-		return errors.Join(f.Close(), os.Remove(name))
+	_, missing := os.Stat(name)
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o666)
+	if err != nil {
+		return err
 	}
-	if errors.Is(err, os.ErrExist) {
-		if f, err = os.OpenFile(name, os.O_WRONLY, 0); err == nil {
-			return f.Close()
-		}
+	f.Close()
+	if missing != nil {
+		return os.Remove(name)
 	}
-	return err
+	return nil
 }
 
 func (c *benchRunCmd) compare() error {
