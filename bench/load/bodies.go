@@ -122,14 +122,17 @@ func (b *Bodies) String() string {
 // looksGood is a quick look at an answer with a good status, where checkAnswer would cost too much.
 func (b *Bodies) looksGood(answer []byte) bool { return bytes.Contains(answer, b.quoted) }
 
-// checkAnswer says whether an answer with a good status is one.
-func (b *Bodies) checkAnswer(answer []byte) error {
+// checkAnswer says what is wrong with an answer; code is that of its status.
+func (b *Bodies) checkAnswer(code string, answer []byte) error {
 	var fields map[string]json.RawMessage
+	if code != "" {
+		return fmt.Errorf("status %s: %.300q", code, answer)
+	}
 	if err := json.Unmarshal(answer, &fields); err != nil {
-		return fmt.Errorf("the answer is not a JSON object: %w", err)
+		return fmt.Errorf("the answer is not a JSON object: %w: %.300q", err, answer)
 	}
 	if _, ok := fields[b.answer]; !ok {
-		return fmt.Errorf("the answer has no %q", b.answer)
+		return fmt.Errorf("the answer has no %q: %.300q", b.answer, answer)
 	}
 	return nil
 }

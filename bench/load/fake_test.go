@@ -101,7 +101,7 @@ func runUntilAnswered(t *testing.T, url string, o Options, answers float64) *rep
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !slices.ContainsFunc(r.Steps, func(s report.Step) bool { return s.Rate*s.Seconds < answers }) {
+		if !slices.ContainsFunc(r.Steps, func(s *report.Step) bool { return s.Rate*s.Seconds < answers }) {
 			return r
 		}
 	}

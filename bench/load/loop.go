@@ -33,13 +33,6 @@ func (l Load) String() string {
 	return fmt.Sprintf("%d clients", l.Clients)
 }
 
-func (l Load) validate() error {
-	if l.Rate < 0 || l.Rate > MaxRate || (l.Rate == 0 && (l.Clients < 1 || l.Clients > MaxClients)) {
-		return fmt.Errorf("load of %d clients, %d/s is out of bounds: 1 to %d clients or 1/s to %d/s", l.Clients, l.Rate, MaxClients, MaxRate)
-	}
-	return nil
-}
-
 // Window is how long a load lasts.
 type Window struct {
 	Warmup   time.Duration // before anything counts
@@ -48,13 +41,12 @@ type Window struct {
 	Every    int           // of so many answers the times of the stages are read of one
 }
 
-// measure puts the target under load and blocks until every request is answered or given up:
-// at most Warmup + Duration + twice the target's timeout. It ends early with the error of ctx,
-// for which the caller closes the target then.
-func (t *Target) measure(ctx context.Context, load Load, w Window, progress func(done time.Duration)) (*recording, error) {
+// measure puts the target under load for another window of r, and blocks until every request is
+// answered or given up: at most Warmup + Duration + twice the target's timeout. It ends early with
+// the error of ctx, for which the caller closes the target then.
+func (t *Target) measure(ctx context.Context, load Load, w Window, r *recording, progress func(done time.Duration)) error {
 	begin := time.Now()
-	r := newRecording(begin.Add(w.Warmup), w.Duration)
-	r.held = load.Rate == 0
+	r.begin(begin.Add(w.Warmup), w.Duration)
 	running, stop := context.WithDeadline(ctx, r.end)
 	defer stop()
 
@@ -75,7 +67,7 @@ func (t *Target) measure(ctx context.Context, load Load, w Window, progress func
 	}
 	r.watch(ctx, t, progress, begin)
 	clients.Wait()
-	return r, ctx.Err()
+	return ctx.Err()
 }
 
 // closedLoop is one client.

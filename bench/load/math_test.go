@@ -14,7 +14,8 @@ import (
 
 func TestRecording(t *testing.T) {
 	start := time.Now()
-	r := newRecording(start, 10*time.Second)
+	r := newRecording(false)
+	r.begin(start, 10*time.Second)
 	at := func(d time.Duration) time.Time { return start.Add(d) }
 	for i := 1; i <= 1000; i++ { // latencies of 1 to 1000 ms, all due and answered in the window
 		due := at(time.Duration(i) * 8 * time.Millisecond)
@@ -58,8 +59,8 @@ func TestRecording(t *testing.T) {
 // TestHeldRequests are those of a closed loop that began before the window.
 func TestHeldRequests(t *testing.T) {
 	start := time.Now()
-	r := newRecording(start, 10*time.Second)
-	r.held = true
+	r := newRecording(true)
+	r.begin(start, 10*time.Second)
 	at := func(d time.Duration) time.Time { return start.Add(d) }
 	r.add(at(-time.Second), at(2*time.Second), "", nil)         // hung in the warm-up, answered in the window
 	r.add(at(-time.Second), at(20*time.Second), "timeout", nil) // hung all the time
@@ -143,11 +144,12 @@ func FuzzStats(f *testing.F) {
 		if json.Unmarshal(first, before) != nil || json.Unmarshal(second, after) != nil {
 			return
 		}
-		rec := newRecording(now, time.Second)
+		rec := newRecording(false)
+		rec.begin(now, time.Second)
 		rec.add(now, now.Add(time.Millisecond), "", nil)
 		rec.service = used(before, after).plus(used(before, after))
 		s := rec.step("", Load{Clients: 1}, 3, now)
-		r := &report.Report{Services: []string{""}, Steps: []report.Step{s}}
+		r := &report.Report{Services: []string{""}, Steps: []*report.Step{s}}
 		if err := errors.Join(r.WriteHTML(io.Discard), r.WriteJSON(io.Discard)); err != nil {
 			t.Error(err)
 		}

@@ -13,24 +13,25 @@ import (
 	"hailoclip/bench/report"
 )
 
-// recording is what happened in one measured window, or in several that were merged. Latencies
+// recording is what happened in one measured window, or in several of the same load. Latencies
 // are in microseconds.
 type recording struct {
-	start, end time.Time
-	held       bool // requests that were under way at the start count too; set before the first add
+	start, end time.Time // of the last window
+	held       bool      // requests that were under way at the start count too; set before the first add
 
 	mu       sync.Mutex
-	seconds  float64                 // length of the window
+	seconds  float64                 // length of the windows
 	latency  *hdrhistogram.Histogram // of good answers to requests that count
 	lag      *hdrhistogram.Histogram // how late the schedule's own clock was
-	requests int64                   // due in the window, and with held under way at its start
+	requests int64                   // due in the windows, and with held under way at their starts
 	errors   map[string]int64        // of these, by code
-	good     int64                   // good answers that came within the window
-	slots    []slot                  // the window in equal parts, by when the answers came
+	good     int64                   // good answers that came within the windows
+	slots    []slot                  // the windows in equal parts, by when the answers came
+	first    int                     // slot of the last window
 	slotTime time.Duration
 	stages   stageTimes
 	service  *serviceUse   // nil: the service does not tell
-	client   time.Duration // CPU time of this process in the window
+	client   time.Duration // CPU time of this process in the windows
 }
 
 // slot is a part of the window.
@@ -49,13 +50,17 @@ func newHistogram(significant int) *hdrhistogram.Histogram {
 	return hdrhistogram.New(1, maxLatency, significant)
 }
 
-func newRecording(start time.Time, duration time.Duration) *recording {
-	r := &recording{start: start, end: start.Add(duration), seconds: duration.Seconds(), latency: newHistogram(3),
-		lag: newHistogram(3), errors: map[string]int64{}, slotTime: slotTime(duration)}
+func newRecording(held bool) *recording {
+	return &recording{held: held, latency: newHistogram(3), lag: newHistogram(3), errors: map[string]int64{}}
+}
+
+// begin adds a window.
+func (r *recording) begin(start time.Time, duration time.Duration) {
+	r.start, r.end, r.first, r.slotTime = start, start.Add(duration), len(r.slots), slotTime(duration)
+	r.seconds += duration.Seconds()
 	for at := start; at.Before(r.end); at = at.Add(r.slotTime) {
 		r.slots = append(r.slots, slot{start: at, latency: newHistogram(2)})
 	}
-	return r
 }
 
 // slotTime is a round part of the window, of which at most maxSlots fit. In less than 500 ms a
@@ -85,7 +90,7 @@ func (r *recording) add(due, done time.Time, code string, timing []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !done.Before(r.start) && done.Before(r.end) {
-		s := &r.slots[done.Sub(r.start)/r.slotTime]
+		s := &r.slots[r.first+int(done.Sub(r.start)/r.slotTime)]
 		if code == "" {
 			r.good++
 			s.good++
@@ -131,7 +136,11 @@ func (r *recording) watch(ctx context.Context, t *Target, progress func(time.Dur
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.client, r.service = cpu, service
+	r.client += cpu
+	if r.first > 0 {
+		service = r.service.plus(service)
+	}
+	r.service = service
 }
 
 func (r *recording) sleep(ctx context.Context, until time.Time, progress func(time.Duration), begin time.Time) {
@@ -144,22 +153,6 @@ func (r *recording) sleep(ctx context.Context, until time.Time, progress func(ti
 	}
 }
 
-// merge adds another window of the same service.
-func (r *recording) merge(o *recording) {
-	r.seconds += o.seconds
-	r.latency.Merge(o.latency)
-	r.lag.Merge(o.lag)
-	r.requests += o.requests
-	r.good += o.good
-	for code, n := range o.errors {
-		r.errors[code] += n
-	}
-	r.slots = append(r.slots, o.slots...)
-	r.stages.merge(&o.stages)
-	r.service = r.service.plus(o.service)
-	r.client += o.client
-}
-
 // ownCPU is the CPU time of this process so far, user and system.
 func ownCPU() time.Duration {
 	var use unix.Rusage
@@ -168,10 +161,10 @@ func ownCPU() time.Duration {
 }
 
 // step sums up the recording of a load. origin is the start of the run.
-func (r *recording) step(target string, load Load, prompts int, origin time.Time) report.Step {
-	s := report.Step{
+func (r *recording) step(target string, load Load, prompts int, origin time.Time) *report.Step {
+	s := &report.Step{
 		Target: target, Load: load.String(), Clients: load.Clients, Offered: load.Rate,
-		Started: r.start.Sub(origin).Seconds(), Seconds: r.seconds, Requests: r.requests, Errors: maps.Clone(r.errors),
+		Started: r.slots[0].start.Sub(origin).Seconds(), Seconds: r.seconds, Requests: r.requests, Errors: maps.Clone(r.errors),
 		Rate: float64(r.good) / r.seconds, Latency: latencyOf(r.latency), Distribution: distribution(r.latency),
 		Service: r.service.each(r.good, r.seconds, prompts),
 	}

@@ -45,7 +45,8 @@ func (o Options) Validate(two bool) error {
 	}
 	check(len(o.Loads) >= 1 && len(o.Loads) <= MaxSteps, "%d loads are out of bounds: 1 to %d", len(o.Loads), MaxSteps)
 	for _, l := range o.Loads {
-		errs = append(errs, l.validate())
+		check(l.Rate >= 0 && l.Rate <= MaxRate && (l.Rate > 0 || l.Clients >= 1 && l.Clients <= MaxClients),
+			"load of %d clients, %d/s is out of bounds: 1 to %d clients or 1/s to %d/s", l.Clients, l.Rate, MaxClients, MaxRate)
 	}
 	w := o.Window
 	check(w.Duration >= 100*time.Millisecond && w.Duration <= maxWindow, "duration %v is out of bounds: 100ms to %v", w.Duration, maxWindow)
@@ -67,7 +68,7 @@ func Run(ctx context.Context, o Options, targets ...*Target) (*report.Report, er
 	}
 	r := &runner{Options: o, targets: targets, origin: time.Now(), report: &report.Report{
 		Format: report.Format, Started: time.Now().UTC().Truncate(time.Second), Machine: report.ThisMachine(), Request: targets[0].bodies.String(),
-		Warmup: o.Window.Warmup.Seconds(), Goal: o.Goal.String(), Searched: o.Search, Steps: []report.Step{},
+		Warmup: o.Window.Warmup.Seconds(), Goal: o.Goal.String(), Searched: o.Search, Steps: []*report.Step{},
 	}}
 	for _, t := range targets {
 		defer context.AfterFunc(ctx, t.Close)() // nobody needs the answers
@@ -117,30 +118,30 @@ func (r *runner) step(ctx context.Context, load Load) error {
 	}
 	name, turn := fmt.Sprintf("%d: %s", len(r.report.Steps)+1, load), w.Warmup+w.Duration
 	total := time.Duration(turns*len(names)) * turn
-	sums := make([]*recording, len(names))
+	recordings := make([]*recording, len(names))
+	for side := range recordings {
+		recordings[side] = newRecording(load.Rate == 0)
+	}
 	rates := make([][]float64, len(names))
 	for n := range turns * len(names) {
 		side := n % len(names)
-		rec, err := r.targets[side].measure(ctx, load, w, func(done time.Duration) {
+		rec := recordings[side]
+		before := rec.good
+		err := r.targets[side].measure(ctx, load, w, rec, func(done time.Duration) {
 			r.Progress(name, time.Duration(n)*turn+done, total)
 		})
 		if err != nil {
 			return err
 		}
-		rates[side] = append(rates[side], float64(rec.good)/rec.seconds)
-		if sums[side] == nil {
-			sums[side] = rec
-		} else {
-			sums[side].merge(rec)
-		}
+		rates[side] = append(rates[side], float64(rec.good-before)/w.Duration.Seconds())
 	}
-	for side, sum := range sums {
-		s := sum.step(names[side], load, r.targets[0].bodies.prompts, r.origin)
+	for side, rec := range recordings {
+		s := rec.step(names[side], load, r.targets[0].bodies.prompts, r.origin)
 		if len(names) == 2 {
 			s.Turns = rates[side]
 		}
 		if len(r.Goal) > 0 {
-			met := r.Goal.Met(&s)
+			met := r.Goal.Met(s)
 			s.Met = &met
 		}
 		r.report.Steps = append(r.report.Steps, s)

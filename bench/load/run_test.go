@@ -108,8 +108,8 @@ func TestStall(t *testing.T) {
 	}})
 	target := newTestTarget(t, f.URL)
 	w := Window{Duration: time.Second, Every: 1}
-	r, err := target.measure(t.Context(), Load{Rate: 100}, w, func(time.Duration) {})
-	if err != nil {
+	r := newRecording(false)
+	if err := target.measure(t.Context(), Load{Rate: 100}, w, r, func(time.Duration) {}); err != nil {
 		t.Fatal(err)
 	}
 	late := int64(0)
@@ -127,7 +127,8 @@ func TestStall(t *testing.T) {
 // TestSchedule has a client that takes a request only now and then.
 func TestSchedule(t *testing.T) {
 	begin := time.Now()
-	r := newRecording(begin, 500*time.Millisecond)
+	r := newRecording(false)
+	r.begin(begin, 500*time.Millisecond)
 	due := make(chan time.Time)
 	go func() {
 		defer close(due)
@@ -169,15 +170,15 @@ func TestNobodyAnswers(t *testing.T) {
 		t.Fatal(err)
 	}
 	target.timeout = 200 * time.Millisecond
-	r, err := target.measure(t.Context(), Load{Rate: 5000}, Window{Duration: 400 * time.Millisecond, Every: 1}, func(time.Duration) {})
-	if err != nil {
+	r := newRecording(false)
+	if err := target.measure(t.Context(), Load{Rate: 5000}, Window{Duration: 400 * time.Millisecond, Every: 1}, r, func(time.Duration) {}); err != nil {
 		t.Fatal(err)
 	}
 	if r.requests != 2000 || r.errors[codeLate] == 0 || r.errors[codeTimeout]+r.errors[codeLate] != 2000 || r.good != 0 {
 		t.Errorf("%d requests, errors %v, %d good", r.requests, r.errors, r.good)
 	}
 	s := r.step("", Load{Rate: 5000}, 1, r.start)
-	if c, _ := report.ParseCondition("p99<1s"); c.Holds(&s) {
+	if c, _ := report.ParseCondition("p99<1s"); c.Holds(s) {
 		t.Error("p99 of no answer holds")
 	}
 }

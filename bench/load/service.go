@@ -9,9 +9,6 @@ import (
 	"hailoclip/bench/report"
 )
 
-// maxStats bounds the answer of /v1/stats.
-const maxStats = 1 << 20
-
 // snapshot is what bench reads of GET /v1/stats, by any version. Sections that a service does not
 // have are nil.
 type snapshot struct {
@@ -50,7 +47,7 @@ type snapshot struct {
 
 // snapshot returns nil where the service has no /v1/stats: it is another program.
 func (t *Target) snapshot() *snapshot {
-	status, body, err := t.get("/v1/stats", maxStats)
+	status, body, err := t.get("/v1/stats")
 	s := &snapshot{at: time.Now()}
 	if err != nil || status != 200 || json.Unmarshal(body, s) != nil {
 		return nil

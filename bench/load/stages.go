@@ -45,11 +45,18 @@ func (s *stageTimes) add(header []byte, latency time.Duration) {
 	}
 }
 
+// addTime makes a new stage while there is room.
 func (s *stageTimes) addTime(name string, d time.Duration) {
-	if t := s.get(name); t != nil {
-		t.total += d
-		observe(t.times, d)
+	i := slices.IndexFunc(s.stages, func(t *stageTime) bool { return t.name == name })
+	if i < 0 && len(s.stages) == maxStages {
+		return
 	}
+	if i < 0 {
+		i = len(s.stages)
+		s.stages = append(s.stages, &stageTime{name: name, times: newHistogram(2)})
+	}
+	s.stages[i].total += d
+	observe(s.stages[i].times, d)
 }
 
 // latencies sums up the stages.
@@ -69,29 +76,4 @@ func (s *stageTimes) outside() float64 {
 		rest -= t.total
 	}
 	return max(0, ms(rest.Microseconds())/float64(s.n))
-}
-
-// get returns the stage, a new one while there is room.
-func (s *stageTimes) get(name string) *stageTime {
-	i := slices.IndexFunc(s.stages, func(t *stageTime) bool { return t.name == name })
-	if i >= 0 {
-		return s.stages[i]
-	}
-	if len(s.stages) == maxStages {
-		return nil
-	}
-	t := &stageTime{name: name, times: newHistogram(2)}
-	s.stages = append(s.stages, t)
-	return t
-}
-
-func (s *stageTimes) merge(o *stageTimes) {
-	s.n += o.n
-	s.total += o.total
-	for _, from := range o.stages {
-		if t := s.get(from.name); t != nil {
-			t.total += from.total
-			t.times.Merge(from.times)
-		}
-	}
 }

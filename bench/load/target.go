@@ -159,16 +159,19 @@ func codeOf(err error) string {
 	return codeOther
 }
 
+// maxStats bounds what get reads.
+const maxStats = 1 << 20
+
 // get reads a small document of the service into memory.
-func (t *Target) get(path string, limit int) (status int, body []byte, err error) {
+func (t *Target) get(path string) (status int, body []byte, err error) {
 	x := t.newExchange()
 	x.request.Header.SetMethod(fasthttp.MethodGet)
 	x.request.SetRequestURI(t.base + path)
 	if err := t.http.DoTimeout(x.request, x.response, min(t.timeout, 5*time.Second)); err != nil {
 		return 0, nil, err
 	}
-	if body = x.response.Body(); len(body) > limit {
-		return 0, nil, fmt.Errorf("%s: an answer of %d bytes, more than %d", path, len(body), limit)
+	if body = x.response.Body(); len(body) > maxStats {
+		return 0, nil, fmt.Errorf("%s: an answer of %d bytes, more than %d", path, len(body), maxStats)
 	}
 	return x.response.StatusCode(), body, nil
 }
@@ -179,7 +182,7 @@ func (t *Target) describe() string {
 		Service, Version, Model, Backend string
 		Mode                             string `json:"runtime_mode"`
 	}
-	_, body, err := t.get("/health", maxStats)
+	_, body, err := t.get("/health")
 	if err != nil || json.Unmarshal(body, &h) != nil || h.Service == "" {
 		return t.base
 	}
@@ -198,28 +201,16 @@ const firstTimeout = time.Minute
 // main job. It also warms up the service. Close ends it early.
 func (t *Target) Check(ctx context.Context) error {
 	x := t.newExchange()
-	timeout := max(t.timeout, firstTimeout)
 	for range t.bodies.list {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		err := t.post(x, timeout)
+		err := t.post(x, max(t.timeout, firstTimeout))
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		switch code := statusCode(x.response.StatusCode()); {
-		case errors.Is(err, fasthttp.ErrTimeout):
-			err = fmt.Errorf("a first request with %d prompts had no answer in %v", t.bodies.prompts, timeout)
-		case err != nil:
-		case code != "":
-			err = fmt.Errorf("status %s: %.300q", code, x.response.Body())
-		default:
-			if err = t.bodies.checkAnswer(x.response.Body()); err != nil {
-				err = fmt.Errorf("%w: %.300q", err, x.response.Body())
-			}
+		if err == nil {
+			err = t.bodies.checkAnswer(statusCode(x.response.StatusCode()), x.response.Body())
 		}
 		if err != nil {
-			return fmt.Errorf("%s%s: %w", t.base, t.bodies.path, err)
+			return fmt.Errorf("%s%s: first request, with %d prompts: %w", t.base, t.bodies.path, t.bodies.prompts, err)
 		}
 	}
 	return nil

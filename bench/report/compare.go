@@ -22,8 +22,7 @@ func Compare(w io.Writer, a, b *Report) error {
 		best, other := a.Main(), b.Main()
 		ratios(fmt.Sprintf("best of %s: %s and %s", a.Searched, best.Load, other.Load), best, other).write(w)
 	}
-	for i := range a.Steps {
-		s := &a.Steps[i]
+	for _, s := range a.Steps {
 		other := b.Step(b.Steps[0].Target, s.Load)
 		if s.Target == SideB || other == nil || a.Step(s.Target, s.Load) != s {
 			continue
@@ -80,8 +79,7 @@ func (m *metric) verdict(a, b *Step) string {
 // sides compares the two services of one run at each load. The title says how the turns went.
 func (r *Report) sides() []table {
 	var list []table
-	for i := range r.Steps {
-		a := &r.Steps[i]
+	for _, a := range r.Steps {
 		b := r.Step(SideB, a.Load)
 		if a.Target != SideA || b == nil {
 			continue

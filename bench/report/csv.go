@@ -15,14 +15,14 @@ import (
 // is empty where a number is not known.
 func (r *Report) WriteCSV(w io.Writer) error {
 	lines := [][]string{{"target", "load"}}
-	for i := range r.Steps {
-		lines = append(lines, []string{r.Steps[i].Target, r.Steps[i].Load})
+	for _, s := range r.Steps {
+		lines = append(lines, []string{s.Target, s.Load})
 	}
 	for _, m := range append(slices.Clone(metrics), r.details()...) {
 		lines[0] = append(lines[0], m.name)
-		for i := range r.Steps {
+		for i, s := range r.Steps {
 			cell := ""
-			if v := m.value(&r.Steps[i]); !math.IsNaN(v) {
+			if v := m.value(s); !math.IsNaN(v) {
 				cell = strconv.FormatFloat(v, 'g', 8, 64)
 			}
 			lines[i+1] = append(lines[i+1], cell)
@@ -36,8 +36,7 @@ func (r *Report) details() (list []metric) {
 	add := func(name string, value func(*Step) float64) { list = append(list, metric{name: name, value: value}) }
 	codes, batches := map[string]int64{}, 0
 	var stages []string
-	for i := range r.Steps {
-		s := &r.Steps[i]
+	for _, s := range r.Steps {
 		maps.Copy(codes, s.Errors)
 		for _, t := range s.Stages {
 			if !slices.Contains(stages, t.Stage) {

@@ -11,11 +11,11 @@ import (
 
 // figure is a plot that report.js draws.
 type figure struct {
-	Title string `json:"title"`
-	Note  string `json:"note,omitempty"`
-	X     axis   `json:"x"`
-	Y     axis   `json:"y"`
-	Lines []line `json:"lines"`
+	Title string  `json:"title"`
+	Note  string  `json:"note,omitempty"`
+	X     axis    `json:"x"`
+	Y     axis    `json:"y"`
+	Lines []*line `json:"lines"`
 }
 
 // axis says what a direction means, and how its values are spread: from 0, or logarithmically.
@@ -29,28 +29,26 @@ type axis struct {
 // line joins the points (x, y) of each run, with gaps between the runs.
 type line struct {
 	Name   string         `json:"name"`
-	Colour string         `json:"colour"` // as CSS has it
-	Style  string         `json:"style,omitempty"`
+	Colour string         `json:"colour"`          // as CSS has it
+	Style  string         `json:"style,omitempty"` // "": solid; "dashed", with its points "dots" or "dashed dots"; "rings" alone; "bars"
 	Runs   [][][2]float64 `json:"runs"`
 	Texts  []string       `json:"texts,omitempty"` // beside the points of the first run
 }
 
+// line returns the line of that name, a new one with one run where there is none.
+func (f *figure) line(name, colour, style string) *line {
+	for _, l := range f.Lines {
+		if l.Name == name {
+			return l
+		}
+	}
+	l := &line{Name: name, Colour: colour, Style: style, Runs: make([][][2]float64, 1)}
+	f.Lines = append(f.Lines, l)
+	return l
+}
+
 // add appends a point to the first run.
 func (l *line) add(x, y float64) { l.Runs[0] = append(l.Runs[0], [2]float64{x, y}) }
-
-// Styles of lines; "" is solid. With "dots" a line has its points.
-const (
-	styleDashed     = "dashed"
-	styleDots       = "dots"
-	styleDashedDots = "dashed dots"
-	styleRings      = "rings" // hollow points and no line
-	styleBars       = "bars"
-)
-
-const (
-	colourBad     = "var(--bad)"
-	colourNeutral = "var(--neutral)"
-)
 
 // palette is the colour of thing i of a few.
 func palette(i int) string { return fmt.Sprintf("var(--s%d)", i%8) }
@@ -68,14 +66,9 @@ const maxLines = 10
 
 // sorted are the steps from the smallest load to the largest: the clients before the fixed rates, A before B.
 func (r *Report) sorted() []*Step {
-	all := make([]*Step, len(r.Steps))
-	for i := range r.Steps {
-		all[i] = &r.Steps[i]
-	}
-	slices.SortStableFunc(all, func(a, b *Step) int {
+	return slices.SortedStableFunc(slices.Values(r.Steps), func(a, b *Step) int {
 		return cmp.Or(cmp.Compare(a.Offered, b.Offered), cmp.Compare(a.Clients, b.Clients), cmp.Compare(a.Target, b.Target))
 	})
-	return all
 }
 
 // some picks at most maxLines of the steps, evenly.
@@ -96,12 +89,12 @@ func (r *Report) figures() []figure {
 	}
 	list = append(list, r.timeFigures()...)
 	if u := r.Main().Service; u != nil && u.Batch > 0 {
-		bars := line{Name: "batches (%)", Colour: palette(0), Style: styleBars, Runs: make([][][2]float64, 1)}
+		f := figure{Title: "Batch sizes at " + r.Main().Load, X: axis{Label: "images in a batch", Whole: true}, Y: axis{Label: "batches (%)"},
+			Note: fmt.Sprintf("Images that the encoder ran at once, %s on average.", significant(u.Batch))}
 		for n := 1; n < len(u.Batches); n++ {
-			bars.add(float64(n), 100*float64(u.Batches[n])/u.runs())
+			f.line("batches (%)", palette(0), "bars").add(float64(n), 100*float64(u.Batches[n])/u.runs())
 		}
-		list = append(list, figure{Title: "Batch sizes at " + r.Main().Load, X: axis{Label: "images in a batch", Whole: true}, Y: axis{Label: "batches (%)"},
-			Note: fmt.Sprintf("Images that the encoder ran at once, %s on average.", significant(u.Batch)), Lines: []line{bars}})
+		list = append(list, f)
 	}
 	return list
 }
@@ -115,15 +108,16 @@ func (r *Report) distributionFigure() figure {
 		X: axis{Label: "latency (ms)", Log: true}, Y: axis{Label: "answers up to this latency (%)", Nines: true}}
 	shown := r.some()
 	for i, s := range shown {
-		l := line{Name: s.Name(), Colour: ramp(i, len(shown)), Runs: make([][][2]float64, 1)}
+		name := s.Name()
+		if s.Failed() > 0 {
+			name += fmt.Sprintf(" (and %s %% failed)", significant(100*float64(s.Failed())/float64(max(s.Requests, 1))))
+		}
+		l := &line{Name: name, Colour: ramp(i, len(shown)), Runs: make([][][2]float64, 1)}
+		f.Lines = append(f.Lines, l)
 		for _, d := range s.Distribution {
 			// Of n answers the slowest says nothing of more than the n-th part.
 			l.add(max(d[0], 0.001), nines(min(d[1], 1-1/float64(max(s.Requests-s.Failed(), 2)))))
 		}
-		if s.Failed() > 0 {
-			l.Name += fmt.Sprintf(" (and %s %% failed)", significant(100*float64(s.Failed())/float64(max(s.Requests, 1))))
-		}
-		f.Lines = append(f.Lines, l)
 	}
 	return f
 }
@@ -132,37 +126,31 @@ func (r *Report) distributionFigure() figure {
 func (r *Report) loadFigure() figure {
 	f := figure{Title: "Throughput against latency", Note: "The numbers are clients. A ring: requests failed there.",
 		X: axis{Label: "good answers (1/s)"}, Y: axis{Label: "latency (ms)", Log: true}}
-	failed := line{Name: "requests failed", Colour: colourBad, Style: styleRings, Runs: make([][][2]float64, 1)}
-	at, fastest := map[string]int{}, 0.0
+	fastest := 0.0
 	for _, s := range r.sorted() {
 		if s.Latency.Max <= 0 {
 			continue
 		}
 		name := strings.TrimSpace(s.Target + map[bool]string{true: " fixed rate", false: " clients"}[s.Offered > 0])
-		i, known := at[name]
-		if !known {
-			i = len(f.Lines)
-			at[name] = i
-			colour := palette(len(at) - 1)
-			f.Lines = append(f.Lines, line{Name: name + " p99", Colour: colour, Style: styleDots, Runs: make([][][2]float64, 1)},
-				line{Name: name + " p50", Colour: colour, Style: styleDashedDots, Runs: make([][][2]float64, 1)})
-		}
-		f.Lines[i].add(s.Rate, s.Latency.P99)
-		f.Lines[i+1].add(s.Rate, s.Latency.P50)
+		p99 := f.line(name+" p99", palette(len(f.Lines)/2), "dots")
+		f.line(name+" p50", p99.Colour, "dashed dots").add(s.Rate, s.Latency.P50)
+		p99.add(s.Rate, s.Latency.P99)
 		if s.Clients > 0 {
-			f.Lines[i].Texts = append(f.Lines[i].Texts, fmt.Sprint(s.Clients))
-		}
-		if s.Failed() > 0 {
-			failed.add(s.Rate, s.Latency.P99)
+			p99.Texts = append(p99.Texts, fmt.Sprint(s.Clients))
 		}
 		fastest = max(fastest, s.Rate)
 	}
-	f.Lines = append(f.Lines, failed)
+	for _, s := range r.sorted() {
+		if s.Latency.Max > 0 && s.Failed() > 0 {
+			f.line("requests failed", "var(--bad)", "rings").add(s.Rate, s.Latency.P99)
+		}
+	}
 	conditions, _ := ParseGoal(r.Goal) // there may be none
 	for _, c := range conditions {
 		if c.metric.kind == kindTime && strings.HasPrefix(c.metric.name, "p") && c.value > 0 {
-			f.Lines = append(f.Lines, line{Name: "goal " + c.text, Colour: colourBad, Style: styleDashed,
-				Runs: [][][2]float64{{{0, c.value}, {fastest, c.value}}}})
+			goal := f.line("goal "+c.text, "var(--bad)", "dashed")
+			goal.add(0, c.value)
+			goal.add(fastest, c.value)
 		}
 	}
 	return f
@@ -175,7 +163,7 @@ func (r *Report) timeFigures() []figure {
 	delay := figure{Title: "Latency over time", Note: "By the time of the answer.", X: x, Y: axis{Label: "latency (ms)", Log: true}}
 	for n, target := range []string{"", SideA, SideB} {
 		add := func(f *figure, name, colour, style string, value func(Moment) float64) {
-			l, most := line{Name: strings.TrimSpace(target + " " + name), Colour: colour, Style: style}, 0.0
+			l, most := &line{Name: strings.TrimSpace(target + " " + name), Colour: colour, Style: style}, 0.0
 			for _, s := range r.Steps {
 				for _, run := range runs(s.Timeline) {
 					var points [][2]float64
@@ -192,9 +180,9 @@ func (r *Report) timeFigures() []figure {
 			}
 		}
 		add(&rate, "good answers", palette(max(n-1, 0)), "", func(m Moment) float64 { return m.Rate })
-		add(&rate, "errors", colourBad, "", func(m Moment) float64 { return m.Bad })
+		add(&rate, "errors", "var(--bad)", "", func(m Moment) float64 { return m.Bad })
 		add(&delay, "p99", palette(max(n-1, 0)), "", func(m Moment) float64 { return m.P99 })
-		add(&delay, "p50", palette(max(n-1, 0)), styleDashed, func(m Moment) float64 { return m.P50 })
+		add(&delay, "p50", palette(max(n-1, 0)), "dashed", func(m Moment) float64 { return m.P50 })
 	}
 	return []figure{rate, delay}
 }
@@ -256,7 +244,7 @@ func (r *Report) stageBars() []stageBar {
 			}
 			add(t.Stage, t.Mean, colour)
 		}
-		add("outside", s.Outside, colourNeutral)
+		add("outside", s.Outside, "var(--neutral)")
 		bars = append(bars, bar)
 	}
 	return bars

@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"math"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,8 +19,7 @@ type Condition struct {
 
 func (c Condition) String() string { return c.text }
 
-// operators, the longer ones first.
-var operators = []string{"<=", ">=", "==", "<", ">", "="}
+var conditionForm = regexp.MustCompile(`^(.*?)(<=|>=|==|<|>|=)(.*?)([a-zA-Zµ%/]*)$`)
 
 // ParseCondition reads METRIC OPERATOR VALUE: a name of MetricNames, one of < <= > >= == and =,
 // and a number with a unit that fits: us, ms (the default) or s; %; kB, MB, GB, KiB, MiB, GiB.
@@ -28,32 +28,28 @@ func ParseCondition(text string) (Condition, error) {
 	fail := func(format string, args ...any) (Condition, error) {
 		return Condition{}, fmt.Errorf("condition %.60q: %s; write for example p99<50ms, rate>=318 or errors==0", text, fmt.Sprintf(format, args...))
 	}
-	at := strings.IndexAny(text, "<>=")
-	if at < 0 {
+	text = strings.Join(strings.Fields(text), "")
+	parts := conditionForm.FindStringSubmatch(text)
+	if parts == nil {
 		return fail("there is no < <= > >= == or =")
 	}
-	op := operators[slices.IndexFunc(operators, func(op string) bool { return strings.HasPrefix(text[at:], op) })]
-	name, value := strings.TrimSpace(text[:at]), strings.TrimSpace(text[at+len(op):])
+	name, op, number := parts[1], parts[2], parts[3]
 	m := metricNamed(name)
 	if m == nil {
 		return fail("%.30q is none of %s", name, strings.Join(MetricNames(), ", "))
 	}
-	number := strings.TrimRight(value, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZµ%/")
-	u, ok := units[m.kind][value[len(number):]]
+	u, ok := units[m.kind][parts[4]]
 	if !ok {
-		return fail("%.20q is no unit for it", value[len(number):])
+		return fail("%.20q is no unit for it", parts[4])
 	}
-	v, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+	v, err := strconv.ParseFloat(number, 64)
 	if err != nil || math.IsNaN(v) || math.IsInf(v, 0) {
 		return fail("%.20q is not a number", number)
 	}
-	switch {
-	case op == "=" && m.higher:
-		op = ">="
-	case op == "=":
-		op = "<="
+	if op == "=" {
+		op = map[bool]string{true: ">=", false: "<="}[m.higher]
 	}
-	return Condition{strings.Join(strings.Fields(text), ""), m, op, v * u.times / u.by}, nil
+	return Condition{text, m, op, v * u.times / u.by}, nil
 }
 
 // unit is a factor times/by of a kind's own unit, in two numbers so that 95 % is 0.95 exactly.

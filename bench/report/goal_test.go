@@ -68,7 +68,7 @@ func TestWorthless(t *testing.T) {
 		{"errors==0", Step{Requests: 1}, ""},
 	} {
 		g, _ := ParseGoal(c.goal)
-		err := (&Report{Steps: []Step{c.step}}).Assert(g)
+		err := (&Report{Steps: []*Step{&c.step}}).Assert(g)
 		if good := c.says == ""; g.Met(&c.step) != good || (err == nil) != good || !good && !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: met %v, error %v, want one with %q", c.goal, g.Met(&c.step), err, c.says)
 		}

@@ -65,13 +65,13 @@ func (r *Report) WriteHTML(w io.Writer) error {
 // numbers has a column for each step.
 func (r *Report) numbers() table {
 	t := table{"All numbers", [][]string{{""}}}
-	for i := range r.Steps {
-		t.Rows[0] = append(t.Rows[0], r.Steps[i].Name())
+	for _, s := range r.Steps {
+		t.Rows[0] = append(t.Rows[0], s.Name())
 	}
 	row := func(name string, cell func(*Step) string) {
 		cells, known := []string{name}, false
-		for i := range r.Steps {
-			cells = append(cells, cell(&r.Steps[i]))
+		for i, s := range r.Steps {
+			cells = append(cells, cell(s))
 			known = known || cells[i+1] != "-"
 		}
 		if known {

@@ -3,7 +3,6 @@ package report
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"os"
 	"runtime"
 	"strconv"
@@ -29,15 +28,12 @@ type Machine struct {
 // ThisMachine reads what the kernel tells; what it does not stays empty.
 func ThisMachine() Machine {
 	m := Machine{Cores: runtime.NumCPU(), Arch: runtime.GOARCH, Go: runtime.Version()}
-	m.Board = strings.TrimRight(small("/proc/device-tree/model"), "\x00\n")
-	m.Governor = strings.TrimSpace(small("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"))
-	m.CPU = cpuName(small("/proc/cpuinfo"))
-	if fields := strings.Fields(small("/proc/loadavg")); len(fields) > 0 {
+	m.Kernel = strings.TrimSpace(kernelFile("/proc/sys/kernel/ostype") + " " + kernelFile("/proc/sys/kernel/osrelease"))
+	m.Board = kernelFile("/proc/device-tree/model")
+	m.Governor = kernelFile("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+	m.CPU = cpuName(kernelFile("/proc/cpuinfo"))
+	if fields := strings.Fields(kernelFile("/proc/loadavg")); len(fields) > 0 {
 		m.Load, _ = strconv.ParseFloat(fields[0], 64)
-	}
-	var name unix.Utsname
-	if unix.Uname(&name) == nil {
-		m.Kernel = unix.ByteSliceToString(name.Sysname[:]) + " " + unix.ByteSliceToString(name.Release[:])
 	}
 	var info unix.Sysinfo_t
 	if unix.Sysinfo(&info) == nil {
@@ -46,15 +42,10 @@ func ThisMachine() Machine {
 	return m
 }
 
-// small reads the beginning of a file of the kernel; "" where there is none.
-func small(path string) string {
-	f, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	b, _ := io.ReadAll(io.LimitReader(f, 64<<10))
-	return string(bytes.ToValidUTF8(b, []byte("?")))
+// kernelFile is "" where there is none.
+func kernelFile(path string) string {
+	b, _ := os.ReadFile(path)
+	return strings.Trim(string(bytes.ToValidUTF8(b, []byte("?"))), "\x00\n")
 }
 
 // armCores names what ARM kernels give as a number (MIDR part numbers of implementer 0x41).

@@ -35,26 +35,21 @@ var metrics = []metric{
 	{"p99", kindTime, false, latency(func(l *Latency) float64 { return l.P99 })},
 	{"p99.9", kindTime, false, latency(func(l *Latency) float64 { return l.P999 })},
 	{"max", kindTime, false, latency(func(l *Latency) float64 { return l.Max })},
-	{"cpu", kindTime, false, service(func(u *ServiceUse) float64 { return u.CPU })},
-	{"cores", kindCount, false, service(func(u *ServiceUse) float64 { return u.Cores })},
-	{"gc", kindShare, false, func(s *Step) float64 {
-		if s.Service == nil {
+	{"cpu", kindTime, false, service(func(u *ServiceUse) float64 { return positive(u.CPU) })},
+	{"cores", kindCount, false, service(func(u *ServiceUse) float64 { return positive(u.Cores) })},
+	{"gc", kindShare, false, service(func(u *ServiceUse) float64 { return knownIf(u.Cores != 0, u.GC) })},
+	{"rss", kindBytes, false, service(func(u *ServiceUse) float64 { return positive(u.RSS) })},
+	{"heap", kindBytes, false, service(func(u *ServiceUse) float64 { return positive(u.Heap) })},
+	{"allocated", kindBytes, false, service(func(u *ServiceUse) float64 { return positive(u.Allocated) })},
+	{"mallocs", kindCount, false, service(func(u *ServiceUse) float64 { return positive(u.Mallocs) })},
+	{"batch", kindCount, true, service(func(u *ServiceUse) float64 { return positive(u.Batch) })},
+	{"device", kindTime, false, service(func(u *ServiceUse) float64 { return positive(u.Device) })},
+	{"cache_hits", kindShare, true, service(func(u *ServiceUse) float64 {
+		if u.CacheHits == nil {
 			return math.NaN()
 		}
-		return knownIf(s.Service.Cores != 0, s.Service.GC)
-	}},
-	{"rss", kindBytes, false, service(func(u *ServiceUse) float64 { return u.RSS })},
-	{"heap", kindBytes, false, service(func(u *ServiceUse) float64 { return u.Heap })},
-	{"allocated", kindBytes, false, service(func(u *ServiceUse) float64 { return u.Allocated })},
-	{"mallocs", kindCount, false, service(func(u *ServiceUse) float64 { return u.Mallocs })},
-	{"batch", kindCount, true, service(func(u *ServiceUse) float64 { return u.Batch })},
-	{"device", kindTime, false, service(func(u *ServiceUse) float64 { return u.Device })},
-	{"cache_hits", kindShare, true, func(s *Step) float64 {
-		if s.Service == nil || s.Service.CacheHits == nil {
-			return math.NaN()
-		}
-		return *s.Service.CacheHits
-	}},
+		return *u.CacheHits
+	})},
 	{"client_cpu", kindTime, false, func(s *Step) float64 { return s.ClientCPU }},
 	{"lag", kindTime, false, func(s *Step) float64 { return knownIf(s.Offered > 0, s.Lag) }},
 }
@@ -71,16 +66,18 @@ func latency(f func(*Latency) float64) func(*Step) float64 {
 	return func(s *Step) float64 { return knownIf(s.Latency.Max > 0, f(&s.Latency)) }
 }
 
-// service is not known where the service does not tell, which is 0: none of these can be.
+// service is not known where the service does not tell.
 func service(f func(*ServiceUse) float64) func(*Step) float64 {
 	return func(s *Step) float64 {
 		if s.Service == nil {
 			return math.NaN()
 		}
-		v := f(s.Service)
-		return knownIf(v > 0, v)
+		return f(s.Service)
 	}
 }
+
+// positive is for what is not known where it is 0.
+func positive(v float64) float64 { return knownIf(v > 0, v) }
 
 // metricNamed returns nil where there is none.
 func metricNamed(name string) *metric {

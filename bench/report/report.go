@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -35,7 +36,7 @@ type Report struct {
 	Goal     string    `json:"goal,omitempty"`
 	Searched string    `json:"searched,omitempty"` // what the run searched after its loads: "rate" or "clients"
 	Best     string    `json:"best,omitempty"`     // load of the step with the highest rate that met the goal
-	Steps    []Step    `json:"steps"`
+	Steps    []*Step   `json:"steps"`
 
 	Unfinished bool `json:"unfinished,omitempty"` // the run ended before its last step
 }
@@ -68,8 +69,8 @@ func (r *Report) Finish() {
 // best is the step with the highest rate of those that met the goal; nil if none did.
 func (r *Report) best() *Step {
 	var best *Step
-	for i := range r.Steps {
-		if s := &r.Steps[i]; s.Met != nil && *s.Met && s.Target != SideB && (best == nil || s.Rate > best.Rate) {
+	for _, s := range r.Steps {
+		if s.Met != nil && *s.Met && s.Target != SideB && (best == nil || s.Rate > best.Rate) {
 			best = s
 		}
 	}
@@ -80,8 +81,7 @@ func (r *Report) best() *Step {
 // met the goal, or the first.
 func (r *Report) Step(target, load string) *Step {
 	var first *Step
-	for i := range r.Steps {
-		s := &r.Steps[i]
+	for _, s := range r.Steps {
 		if s.Target != target || s.Load != load {
 			continue
 		}
@@ -104,7 +104,7 @@ func (r *Report) Main() *Step {
 	if r.Steps[last].Target == SideB && last > 0 {
 		last--
 	}
-	return &r.Steps[last]
+	return r.Steps[last]
 }
 
 // Assert returns an error that names every condition that does not hold, and every step that proves
@@ -115,8 +115,7 @@ func (r *Report) Assert(conditions Goal) error {
 		return fmt.Errorf("no load meets %s", r.Goal)
 	}
 	var errs []error
-	for i := range r.Steps {
-		s := &r.Steps[i]
+	for _, s := range r.Steps {
 		if s.Target == SideB || r.Searched != "" && s != r.Main() {
 			continue
 		}
@@ -152,7 +151,7 @@ func Read(from io.Reader) (*Report, error) {
 	if err := json.Unmarshal(b, &r); err != nil {
 		return nil, fmt.Errorf("not a report: %w", err)
 	}
-	if r.Format != Format || len(r.Steps) == 0 || len(b) > maxReport {
+	if r.Format != Format || len(r.Steps) == 0 || slices.Contains(r.Steps, nil) || len(b) > maxReport {
 		return nil, fmt.Errorf("not a report of format %d with at least one step", Format)
 	}
 	return &r, nil

@@ -24,7 +24,7 @@ func sampleReport(rate float64) *Report {
 	hits, yes, no := 1.0, true, false
 	for i, clients := range []int{1, 8, 64} {
 		scale := float64(i + 1)
-		s := Step{Load: map[int]string{1: "1 client", 8: "8 clients", 64: "64 clients"}[clients], Clients: clients, Seconds: 10, Requests: 1000, Errors: map[string]int64{}, Rate: rate * scale,
+		s := &Step{Load: map[int]string{1: "1 client", 8: "8 clients", 64: "64 clients"}[clients], Clients: clients, Seconds: 10, Requests: 1000, Errors: map[string]int64{}, Rate: rate * scale,
 			Latency:      Latency{Mean: 20 * scale, P50: 20 * scale, P90: 22 * scale, P99: 24 * scale, P999: 25 * scale, Max: 30 * scale},
 			Distribution: [][2]float64{{10 * scale, 0}, {20 * scale, 0.5}, {24 * scale, 0.99}, {30 * scale, 1}}, Met: &yes,
 			Stages:  []StageLatency{{"queue", 1, 1, 2}, {"decode", 2, 2, 3}, {"encode-wait", 3, 3, 4}, {"encode", 10 * scale, 10, 20}},
@@ -42,7 +42,7 @@ func sampleReport(rate float64) *Report {
 
 func TestBest(t *testing.T) {
 	r := sampleReport(100)
-	if r.Best != "8 clients" || r.Main() != &r.Steps[1] {
+	if r.Best != "8 clients" || r.Main() != r.Steps[1] {
 		t.Errorf("best %q, main %q", r.Best, r.Main().Load)
 	}
 	one := func(text string) Goal { g, _ := ParseGoal(text); return g }
@@ -83,7 +83,7 @@ func TestJSONAndCSV(t *testing.T) {
 			t.Errorf("%s is %q, want %q", name, got, want)
 		}
 	}
-	for _, text := range []string{"", "{}", "[]", `{"format":1}`, `{"format":2,"steps":[{}]}`} {
+	for _, text := range []string{"", "{}", "[]", `{"format":1}`, `{"format":2,"steps":[{}]}`, `{"format":1,"steps":[null]}`} {
 		if _, err := Read(strings.NewReader(text)); err == nil {
 			t.Errorf("%q is a report", text)
 		}
@@ -213,13 +213,13 @@ func TestPage(t *testing.T) {
 	sides.Services = append(sides.Services, "B")
 	sides.Steps = sides.Steps[:2]
 	sides.Steps[0].Target, sides.Steps[1].Target, sides.Steps[1].Load = "A", "B", sides.Steps[0].Load
-	silent := &Report{Steps: []Step{{Load: "5/s", Offered: 5, Requests: 10, Errors: map[string]int64{"refused": 10}, Distribution: [][2]float64{},
+	silent := &Report{Steps: []*Step{{Load: "5/s", Offered: 5, Requests: 10, Errors: map[string]int64{"refused": 10}, Distribution: [][2]float64{},
 		Timeline: []Moment{{At: 1, Bad: 5}}}}}
 	many := sampleReport(100)
 	for i := range 40 {
-		s := many.Steps[i%3]
+		s := *many.Steps[i%3]
 		s.Clients, s.Offered, s.Load = 0, 10+i, fmt.Sprintf("%d/s", 10+i)
-		many.Steps = append(many.Steps, s)
+		many.Steps = append(many.Steps, &s)
 	}
 	for name, r := range map[string]*Report{"sweep": sweep, "two services": sides, "nobody answered": silent, "many steps": many} {
 		t.Run(name, func(t *testing.T) {

@@ -72,8 +72,7 @@ func (r *Report) steps() table {
 		head = append(head, c[min(1, len(c[1]))])
 	}
 	t := table{Rows: [][]string{append(head, "errors")}}
-	for i := range r.Steps {
-		s := &r.Steps[i]
+	for _, s := range r.Steps {
 		row := []string{s.Name()}
 		for _, c := range columns {
 			row = append(row, metricNamed(c[0]).of(s))

@@ -128,7 +128,7 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 		return err
 	}
 	found.Program, found.Command = programVersion(), os.Args[1:]
-	err = errors.Join(err, c.write(found))
+	err = errors.Join(err, writeFile(c.JSON, found.WriteJSON), writeFile(c.CSV, found.WriteCSV), writeFile(c.HTML, found.WriteHTML))
 	found.WriteTable(stdout)
 	if found.Unfinished {
 		return err
@@ -157,12 +157,10 @@ func (c *benchRunCmd) options() (o load.Options, asserts report.Goal, err error)
 			return o, nil, fmt.Errorf("--slo: %w", err)
 		}
 	}
-	for _, text := range c.Assert {
-		condition, err := report.ParseCondition(text)
-		if err != nil {
+	if len(c.Assert) > 0 {
+		if asserts, err = report.ParseGoal(strings.Join(c.Assert, ",")); err != nil {
 			return o, nil, fmt.Errorf("--assert: %w", err)
 		}
-		asserts = append(asserts, condition)
 	}
 	if c.Timeout < time.Millisecond || c.Timeout > 10*time.Minute {
 		return o, nil, fmt.Errorf("--timeout: %v is out of bounds: 1ms to 10m", c.Timeout)
@@ -205,14 +203,6 @@ func (c *benchRunCmd) aboutService(g *globals) error {
 		}
 	}
 	return nil
-}
-
-// write writes the files that the flags ask for.
-func (c *benchRunCmd) write(r *report.Report) error {
-	return errors.Join(
-		writeFile(c.JSON, func(f *os.File) error { return r.WriteJSON(f) }),
-		writeFile(c.CSV, func(f *os.File) error { return r.WriteCSV(f) }),
-		writeFile(c.HTML, func(f *os.File) error { return r.WriteHTML(f) }))
 }
 
 // writable says why a file cannot be written, and leaves it as it is. "" can.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"runtime/pprof"
@@ -118,9 +119,9 @@ func (c *benchProfileCmd) profile(ctx context.Context, e *engine, images []load.
 		return err
 	})
 	pprof.StopCPUProfile()
-	if err := errors.Join(err, writeFile(c.HeapProfile, func(f *os.File) error {
+	if err := errors.Join(err, writeFile(c.HeapProfile, func(w io.Writer) error {
 		runtime.GC() // the profile is as of the last collection
-		return pprof.Lookup("heap").WriteTo(f, 0)
+		return pprof.Lookup("heap").WriteTo(w, 0)
 	})); err != nil {
 		return err
 	}
@@ -130,7 +131,7 @@ func (c *benchProfileCmd) profile(ctx context.Context, e *engine, images []load.
 }
 
 // writeFile writes a file, unless its name is "".
-func writeFile(name string, write func(*os.File) error) error {
+func writeFile(name string, write func(io.Writer) error) error {
 	if name == "" {
 		return nil
 	}
