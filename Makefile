@@ -133,7 +133,7 @@ qemu: build arches ## run the arm64 binary and the tests of its vector code unde
 	  (cd $$p && echo "arm64 tests of $$p" && $(QEMU) $(CURDIR)/bin/arm64.test) || exit 1; done
 
 # Packages whose functions are hot, each with benchmarks beside the code.
-HOT := ./pipeline ./stages ./stages/decode ./stages/resize ./hailo ./hailo/npu ./hailo/onnx ./cache ./api
+HOT = $(addprefix ./,$(sort $(dir $(shell grep -rl --include="*_test.go" "^func Benchmark" pipeline stages hailo cache api))))
 RESULTS := bench/results
 
 # A run of the bench by its name in $(RESULTS); its flags follow.
