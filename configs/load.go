@@ -16,7 +16,7 @@ import (
 	"slices"
 	"strings"
 
-	"hailoclip/hailo"
+	"hailoclip/hailo/safefile"
 )
 
 // Default is the complete configuration with its comments: the documentation of every key.
@@ -67,7 +67,7 @@ func Load(file string, environ []string, flags []Override) (Config, string, erro
 }
 
 func readFile(name string) ([]byte, error) {
-	f, err := hailo.OpenRegular(name)
+	f, err := safefile.OpenRegular(name)
 	if err != nil {
 		return nil, err
 	}

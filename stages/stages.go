@@ -64,7 +64,7 @@ func each(work func(worker int, job *pipeline.Job) error) func(int, []*pipeline.
 type state struct {
 	plan    decode.Plan
 	memory  *decode.Reservation // for plan, then for picture
-	picture decode.Picture
+	picture decode.Image
 	frame   *hailo.Frame
 }
 
@@ -80,7 +80,7 @@ func (s *state) Release() {
 func (s *state) releasePicture() {
 	s.picture.Release()
 	s.memory.Release()
-	s.plan, s.picture, s.memory = decode.Plan{}, decode.Picture{}, nil
+	s.plan, s.picture, s.memory = decode.Plan{}, decode.Image{}, nil
 }
 
 // enter reads the head of the image and waits for the memory that it takes, before a place in the queue is taken:

@@ -13,7 +13,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"hailoclip/configs"
-	"hailoclip/hailo"
+	"hailoclip/hailo/safefile"
 )
 
 // rawArguments has kong take texts byte for byte, and durations as the configuration has them, "5" or
@@ -26,7 +26,7 @@ func rawArguments() []kong.Option {
 		kong.NamedMapper("existingfile", rawText(func(name string) (string, error) {
 			info, err := os.Stat(name)
 			if err == nil && info.IsDir() {
-				err = fmt.Errorf("%s: %w", name, hailo.ErrNotRegular)
+				err = fmt.Errorf("%s: %w", name, safefile.ErrNotRegular)
 			}
 			return name, err
 		})),

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"hailoclip/cache"
-	"hailoclip/hailo"
+	"hailoclip/hailo/safefile"
 	"hailoclip/pipeline"
 	"hailoclip/pipeline/fair"
 )
@@ -163,11 +163,11 @@ func readImage(name string, limit int) ([]byte, error) {
 	f := os.Stdin
 	if name != "-" {
 		var err error
-		if f, err = hailo.OpenRegular(name); err != nil {
+		if f, err = safefile.OpenRegular(name); err != nil {
 			if info, statErr := os.Stat(name); statErr == nil && info.IsDir() {
 				return nil, errors.New("a folder: name the files in it")
-			} else if errors.Is(err, hailo.ErrNotRegular) {
-				return nil, fmt.Errorf("%w; an image from another program is read from standard input, as -", hailo.ErrNotRegular)
+			} else if errors.Is(err, safefile.ErrNotRegular) {
+				return nil, fmt.Errorf("%w; an image from another program is read from standard input, as -", safefile.ErrNotRegular)
 			}
 			return nil, errors.Unwrap(err) // the caller names the file
 		}

@@ -7,15 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
-	"time"
 
 	"hailoclip/configs"
-	"hailoclip/hailo"
+	"hailoclip/hailo/device"
 	"hailoclip/hailo/doctor"
+	"hailoclip/hailo/model"
 	"hailoclip/hailo/npu"
-	"hailoclip/hailo/onnx"
-	"hailoclip/stages/decode"
 )
 
 type doctorCmd struct {
@@ -25,7 +22,7 @@ type doctorCmd struct {
 
 func (c *doctorCmd) Help() string {
 	return `Every finding comes with its remedy. Exit code 1 when something that should work does not; a machine
-without an NPU is fine. Where the service is installed, its models in ` + doctor.ServiceState + ` are examined,
+without an NPU is fine. Where the service is installed, its models in ` + device.ServiceState + ` are examined,
 unless --state-dir says otherwise; only root may look into that folder.`
 }
 
@@ -39,7 +36,7 @@ func (c *doctorCmd) Run(ctx context.Context, g *globals) error {
 	env.Shared = p.cfg.NPU.Group != "" && p.cfg.NPU.Group != "UNIQUE"
 	if c.Root != "" {
 		c.onlyFiles(p.cfg, &env)
-	} else if err := c.thisMachine(g, p, &env); err != nil {
+	} else if err := c.thisMachine(ctx, g, p, &env); err != nil {
 		return err
 	}
 	report := doctor.Run(ctx, env)
@@ -67,105 +64,50 @@ func (c *doctorCmd) onlyFiles(cfg configs.Config, env *doctor.Env) {
 }
 
 // thisMachine adds to env what this program knows of the machine that it runs on.
-func (c *doctorCmd) thisMachine(g *globals, p place, env *doctor.Env) error {
+func (c *doctorCmd) thisMachine(ctx context.Context, g *globals, p place, env *doctor.Env) error {
 	if g.StateDir != "" {
 		env.State = p.state
-	} else if unitStateDir() == "" && doctor.ServiceInstalled("") {
-		p.state, env.State = doctor.ServiceState, doctor.ServiceState
+	} else if unitStateDir() == "" && device.Root("/").HasService() {
+		p.state, env.State = device.ServiceState, device.ServiceState
 	}
 	cfg := p.cfg
 	env.Service = func(ctx context.Context) (doctor.Service, bool) { return askService(ctx, cfg.Server) }
-	store, err := openStore(p.state)
+	catalog, err := openCatalog(p.state)
 	if err != nil {
 		return err
 	}
-	env.Worker, err = npu.FindWorker(cfg.NPU.Worker)
-	if err != nil {
+	if env.Worker, err = npu.FindWorker(cfg.NPU.Worker); err != nil {
 		env.Worker = cfg.NPU.Worker // a configured one that is no program is a finding of its own
 	}
-	if _, err := os.ReadDir(store.Dir); errors.Is(err, fs.ErrPermission) {
-		env.Extra = func(ctx context.Context) []doctor.Finding {
-			return slices.Concat([]doctor.Finding{hiddenState(p.state)}, portFindings(ctx, cfg.Server), configFindings(cfg, env.Root))
-		}
-		return nil
-	}
-	model, _, err := store.Resolve(cfg.CLIP.Model)
-	if err == nil && !model.Embedded() || cfg.CLIP.Model != hailo.AutoModel {
-		env.Models = func(context.Context) []doctor.ModelCheck { return modelChecks(store, cfg.CLIP.Model) }
+	_, err = os.ReadDir(catalog.Dir)
+	hidden := errors.Is(err, fs.ErrPermission)
+	if m, _, err := catalog.Resolve(ctx, cfg.CLIP.Model); !hidden && (err == nil && !m.Embedded() || cfg.CLIP.Model != model.Auto) {
+		env.Model = installed(ctx, catalog, cfg.CLIP.Model)
 	}
 	env.Extra = func(ctx context.Context) []doctor.Finding {
-		return slices.Concat(libraryFindings(cfg, p.state, *env), startFindings(ctx, cfg, p.state, *env),
-			portFindings(ctx, cfg.Server), configFindings(cfg, env.Root))
+		f := &findings{cfg: cfg, state: p.state, env: *env}
+		if hidden {
+			f.add("state-folder", doctor.Info, "This user may not look into "+p.state+", so models and ONNX Runtime were not checked.",
+				"sudo hailo-clip doctor --state-dir "+p.state)
+		} else {
+			f.libraries()
+			f.start(ctx)
+		}
+		f.port(ctx)
+		f.configuration()
+		return f.all
 	}
 	return nil
 }
 
-// hiddenState says that nothing is known about models and libraries.
-func hiddenState(state string) doctor.Finding {
-	return doctor.Finding{Check: "state-folder", Level: doctor.Info, Remedy: "sudo hailo-clip doctor --state-dir " + state,
-		What: "This user may not look into " + state + ", so models and ONNX Runtime were not checked."}
-}
-
-// modelChecks tells the files of the configured model; "auto" is the one that people want.
-func modelChecks(store *hailo.Store, name string) []doctor.ModelCheck {
-	if name == hailo.AutoModel {
-		name = hailo.PreferredModel
+// installed is what is there of the configured model; "auto" is the one that people want.
+func installed(ctx context.Context, catalog *model.Catalog, name string) *model.Installed {
+	if name == model.Auto {
+		name = model.Preferred
 	}
-	all, err := store.List()
-	if err != nil {
-		return nil
+	all, _ := catalog.List(ctx) // what is wrong with it stops the start
+	if i := slices.IndexFunc(all, func(in model.Installed) bool { return in.Manifest.Name == name && !in.Builtin }); i >= 0 {
+		return &all[i]
 	}
-	var checks []doctor.ModelCheck
-	for _, in := range all {
-		if in.Manifest.Name != name || in.Builtin {
-			continue
-		}
-		for _, part := range []hailo.Part{hailo.CPUPart, hailo.NPUPart} {
-			names := in.Manifest.PartFiles(part)
-			for _, f := range in.Files {
-				if slices.Contains(names, f.Name) {
-					checks = append(checks, modelCheck(name, string(part), f))
-				}
-			}
-		}
-	}
-	return checks
-}
-
-func modelCheck(model, backend string, f hailo.FileState) doctor.ModelCheck {
-	c := doctor.ModelCheck{Model: model, Backend: backend, Name: f.Name, Path: f.Path, State: doctor.ModelOK}
-	switch {
-	case f.Err != nil:
-		c.State, c.Detail = doctor.ModelDamaged, f.Err.Error()
-	case f.Bytes == 0:
-		c.State = doctor.ModelMissing
-	case f.SHA256 == "":
-		c.State = doctor.ModelUnverified
-	case !f.Recorded.IsZero():
-		c.Recorded = f.Recorded.Format(time.DateOnly)
-	}
-	if v, ok := strings.CutPrefix(f.Zoo, "v"); ok { // the zoo's releases are those of HailoRT, see hailo.ZooRelease
-		c.HailoRT = v[:strings.LastIndexByte(v, '.')]
-	}
-	return c
-}
-
-// libraryFindings tells about what runs on the CPU.
-func libraryFindings(cfg configs.Config, state string, env doctor.Env) []doctor.Finding {
-	runtime := doctor.Finding{Check: "onnxruntime", Level: doctor.OK}
-	if lib, err := onnx.Load(cfg.CPU.Library, libraryDirs(state)...); err == nil {
-		runtime.What = "ONNX Runtime " + lib.Version + ": " + lib.Path
-	} else if cfg.CPU.Library != "" {
-		runtime.Level, runtime.What = doctor.Warn, "cpu.library is "+cfg.CPU.Library+", which is no usable ONNX Runtime: nothing can be encoded on the CPU: "+err.Error()
-		runtime.Remedy = "correct cpu.library, or leave it empty and run: hailo-clip setup"
-	} else {
-		runtime.Level, runtime.What, runtime.Remedy = doctor.Warn, "Nothing can be encoded on the CPU: "+err.Error(), env.Own("setup")
-	}
-	jpeg := doctor.Finding{Check: "libturbojpeg", Level: doctor.OK}
-	if lib, err := decode.FindLibrary(); err == nil {
-		jpeg.What = lib.Path
-	} else {
-		jpeg.Level, jpeg.What, jpeg.Remedy = doctor.Warn, "libturbojpeg is not installed: JPEGs are decoded about four times slower.", "sudo apt install libturbojpeg0"
-	}
-	return []doctor.Finding{runtime, jpeg}
+	return nil
 }

@@ -11,14 +11,9 @@ import (
 	"hailoclip/hailo/doctor"
 )
 
-// askTime bounds what doctor waits for the running service.
-const askTime = time.Second
-
 // askService returns what the service on the configured address tells of the chip; false if none
 // answers, or it encodes elsewhere.
 func askService(ctx context.Context, c api.Config) (doctor.Service, bool) {
-	ctx, cancel := context.WithTimeout(ctx, askTime)
-	defer cancel()
 	health, ok := askHealth(ctx, c)
 	var s stats
 	if !ok || health.Backend != "npu" || health.RuntimeMode != "real" || !ask(ctx, c.URL()+"/v1/stats", &s) || s.NPU == nil {
@@ -33,14 +28,6 @@ func askService(ctx context.Context, c api.Config) (doctor.Service, bool) {
 	return answer, true
 }
 
-// answersAsService says whether the service is there on the configured address, well or not.
-func answersAsService(ctx context.Context, c api.Config) bool {
-	ctx, cancel := context.WithTimeout(ctx, askTime)
-	defer cancel()
-	_, ok := askHealth(ctx, c)
-	return ok
-}
-
 type healthAnswer struct {
 	Service     string `json:"service"`
 	Reason      string `json:"reason"`
@@ -48,13 +35,16 @@ type healthAnswer struct {
 	RuntimeMode string `json:"runtime_mode"`
 }
 
+// askHealth says whether the service is there on the configured address, well or not.
 func askHealth(ctx context.Context, c api.Config) (h healthAnswer, ok bool) {
 	ok = ask(ctx, c.URL()+"/health", &h) && h.Service == "hailo-clip"
 	return h, ok
 }
 
-// ask decodes the JSON at url, whatever the status: /health is 503 when the chip is lost.
+// ask decodes the JSON at url, whatever the status: /health is 503 when the chip is lost. It waits a second.
 func ask(ctx context.Context, url string, to any) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return false

@@ -6,94 +6,126 @@ import (
 	"fmt"
 	"log/slog"
 
-	"hailoclip/api"
 	"hailoclip/cache"
 	"hailoclip/configs"
-	"hailoclip/hailo"
+	"hailoclip/hailo/device"
 	"hailoclip/hailo/doctor"
+	"hailoclip/hailo/model"
 	"hailoclip/hailo/onnx"
+	"hailoclip/hailo/open"
+	"hailoclip/stages/decode"
 )
 
-// startFindings goes through the start of the service by the functions that it uses: what stops it there
-// fails here. The device is left alone, since one that is lost stops no start.
-func startFindings(ctx context.Context, cfg configs.Config, state string, env doctor.Env) []doctor.Finding {
-	o, err := prepare(cfg, state, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return []doctor.Finding{stopped("model", err, cfg, env)}
-	}
-	choice := doctor.Finding{Check: "model", Level: doctor.OK, What: "The service would use model " + o.model.Name + ": " + o.modelWhy + "."}
-	if o.model.Embedded() && cfg.CLIP.Model == hailo.AutoModel {
-		choice.Level, choice.Remedy = doctor.Warn, env.Own("models pull "+hailo.PreferredModel)
-		choice.What = "No real model is installed: the service would use the small demo model, which knows drawings, not photographs."
-	}
-	p, err := o.check(ctx)
-	if err != nil {
-		return []doctor.Finding{choice, stopped("backend", err, cfg, env)}
-	}
-	found := []doctor.Finding{choice, {Check: "backend", Level: doctor.Info, What: "It would encode on the " + p.kind + ": " + p.why + "."}}
-	if o.simulatedVectors() {
-		found = append(found, doctor.Finding{Check: "backend", Level: doctor.Warn, What: simulatedVectorsWarning})
-	}
-	return found
+// findings are those of a start of the service, found by the functions that it uses: what stops it there fails here. The
+// device is left alone, since one that is lost stops no start.
+type findings struct {
+	cfg   configs.Config
+	state string // folder
+	env   doctor.Env
+	all   []doctor.Finding
 }
 
-// stopped is what ends a start.
-func stopped(check string, err error, cfg configs.Config, env doctor.Env) doctor.Finding {
-	f := doctor.Finding{Check: check, Level: doctor.Fail, What: "The service would not start: " + err.Error()}
+func (f *findings) add(check string, level doctor.Level, what, remedy string) {
+	f.all = append(f.all, doctor.Finding{Check: check, Level: level, What: what, Remedy: remedy})
+}
+
+// stops adds what ends a start.
+func (f *findings) stops(check string, err error, remedy string) {
+	f.add(check, doctor.Fail, "The service would not start: "+err.Error(), remedy)
+}
+
+// libraries tells about what runs on the CPU.
+func (f *findings) libraries() {
+	lib, err := onnx.Load(f.cfg.CPU.Library, libraryDirs(f.state)...)
 	switch {
-	case errors.Is(err, onnx.ErrNoLibrary) && cfg.CPU.Library == "":
-		f.Remedy = env.Own("setup")
-	case errors.Is(err, onnx.ErrNoLibrary):
-		f.Remedy = "# correct cpu.library, or leave it empty and run:\n" + env.Own("setup")
-	case errors.Is(err, hailo.ErrNotInstalled) && cfg.CLIP.Model != hailo.AutoModel:
-		f.Remedy = env.Own("models pull " + cfg.CLIP.Model)
+	case err == nil:
+		f.add("onnxruntime", doctor.OK, "ONNX Runtime "+lib.Version+": "+lib.Path, "")
+	case f.cfg.CPU.Library != "":
+		f.add("onnxruntime", doctor.Warn, "cpu.library is "+f.cfg.CPU.Library+", which is no usable ONNX Runtime: nothing can be encoded on the CPU: "+err.Error(),
+			"correct cpu.library, or leave it empty and run: hailo-clip setup")
+	default:
+		f.add("onnxruntime", doctor.Warn, "Nothing can be encoded on the CPU: "+err.Error(), f.env.Own("setup"))
 	}
-	return f
+	if jpeg, err := decode.FindLibrary(); err == nil {
+		f.add("libturbojpeg", doctor.OK, jpeg.Path, "")
+	} else {
+		f.add("libturbojpeg", doctor.Warn, "libturbojpeg is not installed: JPEGs are decoded about four times slower.", "sudo apt install libturbojpeg0")
+	}
 }
 
-// portFindings tries the address of the service, unless that is there and answers.
-func portFindings(ctx context.Context, c api.Config) []doctor.Finding {
-	if answersAsService(ctx, c) {
-		return []doctor.Finding{{Check: "port", Level: doctor.OK, What: "The service answers on " + c.Addr() + "."}}
+// start opens the encoders, but for the device.
+func (f *findings) start(ctx context.Context) {
+	o, err := newOpener(ctx, f.cfg, f.state, slog.New(slog.DiscardHandler))
+	if err != nil {
+		f.stops("model", err, f.install(err))
+		return
+	}
+	if o.Model.Embedded() && f.cfg.CLIP.Model == model.Auto {
+		f.add("model", doctor.Warn, "No real model is installed: the service would use the small demo model, which knows drawings, not photographs.",
+			f.env.Own("models pull "+model.Preferred))
+	} else {
+		f.add("model", doctor.OK, "The service would use model "+o.Model.Name+": "+o.ModelWhy+".", "")
+	}
+	p, err := o.Check(ctx)
+	if err != nil {
+		f.stops("backend", err, f.install(err))
+		return
+	}
+	f.add("backend", doctor.Info, "It would encode on the "+p.Kind+": "+p.Why+".", "")
+	if openConfig(f.cfg, f.state).MadeUpVectors() {
+		f.add("backend", doctor.Warn, open.MadeUpVectorsWarning, "")
+	}
+}
+
+// install is the remedy for what is not installed.
+func (f *findings) install(err error) string {
+	switch {
+	case errors.Is(err, onnx.ErrNoLibrary) && f.cfg.CPU.Library != "":
+		return "# correct cpu.library, or leave it empty and run:\n" + f.env.Own("setup")
+	case errors.Is(err, onnx.ErrNoLibrary):
+		return f.env.Own("setup")
+	case errors.Is(err, model.ErrNotInstalled) && f.cfg.CLIP.Model != model.Auto:
+		return f.env.Own("models pull " + f.cfg.CLIP.Model)
+	}
+	return ""
+}
+
+// port tries the address of the service, unless that is there and answers.
+func (f *findings) port(ctx context.Context) {
+	c := f.cfg.Server
+	if _, answers := askHealth(ctx, c); answers {
+		f.add("port", doctor.OK, "The service answers on "+c.Addr()+".", "")
+		return
 	}
 	ln, err := listen(c)
 	if err != nil {
-		return []doctor.Finding{{Check: "port", Level: doctor.Fail, What: "The service would not start: " + err.Error(),
-			Remedy: "# correct server.host and server.port, or end what uses the port"}}
+		f.stops("port", err, "# correct server.host and server.port, or end what uses the port")
+		return
 	}
 	ln.Close()
-	return fileFindings(c)
-}
-
-// fileFindings tells how many connections the limit of open files leaves to a service that is started from
-// here.
-func fileFindings(c api.Config) []doctor.Finding {
+	// How many connections the limit of open files leaves to a service that is started from here.
 	const remedy = "# raise the limit: ulimit -n in the shell, LimitNOFILE in the systemd unit"
-	switch fitted, err := fitDescriptors(c, slog.New(slog.DiscardHandler)); {
-	case err != nil:
-		return []doctor.Finding{{Check: "open-files", Level: doctor.Fail, What: "The service would not start: " + err.Error(), Remedy: remedy}}
-	case fitted.MaxConnections < c.MaxConnections:
-		return []doctor.Finding{{Check: "open-files", Level: doctor.Warn, Remedy: remedy,
-			What: fmt.Sprintf("Started from here, the service could open files for %d connections, not for the %d of server.max_connections.", fitted.MaxConnections, c.MaxConnections)}}
+	fitted, err := fitDescriptors(c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		f.stops("open-files", err, remedy)
+	} else if fitted.MaxConnections < c.MaxConnections {
+		f.add("open-files", doctor.Warn, fmt.Sprintf("Started from here, the service could open files for %d connections, not for the %d of server.max_connections.",
+			fitted.MaxConnections, c.MaxConnections), remedy)
 	}
-	return nil
 }
 
-// configFindings tells what the configuration allows but nobody wants.
-func configFindings(cfg configs.Config, root string) []doctor.Finding {
-	var found []doctor.Finding
-	for _, warning := range cfg.Warnings() {
-		found = append(found, doctor.Finding{Check: "configuration", Level: doctor.Warn, What: warning})
+// configuration tells what the configuration allows but nobody wants.
+func (f *findings) configuration() {
+	for _, warning := range f.cfg.Warnings() {
+		f.add("configuration", doctor.Warn, warning, "")
 	}
-	if err := cache.CheckPrompts(cfg.TextEmbedding, cfg.Server.MaxPromptBytes); err != nil {
-		found = append(found, doctor.Finding{Check: "configuration", Level: doctor.Warn, What: err.Error()})
+	if err := cache.CheckPrompts(f.cfg.TextEmbedding, f.cfg.Server.MaxPromptBytes); err != nil {
+		f.add("configuration", doctor.Warn, err.Error(), "")
 	}
-	if quota := doctor.Quota(root); configs.LowQuota(quota) {
-		found = append(found, doctor.Finding{Check: "service-unit", Level: doctor.Warn,
-			What: "CPUQuota of the systemd unit: " + configs.QuotaWarning(quota) + ".",
-			Remedy: "sudo mkdir -p /etc/systemd/system/hailo-clip.service.d\n" +
-				"printf '[Service]\\nCPUQuota=\\n' | sudo tee /etc/systemd/system/hailo-clip.service.d/cpu-quota.conf\n" +
-				"sudo systemctl daemon-reload\nsudo systemctl restart hailo-clip"})
+	if quota := device.Root(f.env.Root).Unit().Quota; configs.LowQuota(quota) {
+		f.add("service-unit", doctor.Warn, "CPUQuota of the systemd unit: "+configs.QuotaWarning(quota)+".",
+			"sudo mkdir -p /etc/systemd/system/hailo-clip.service.d\n"+
+				"printf '[Service]\\nCPUQuota=\\n' | sudo tee /etc/systemd/system/hailo-clip.service.d/cpu-quota.conf\n"+
+				"sudo systemctl daemon-reload\nsudo systemctl restart hailo-clip")
 	}
-	return found
 }

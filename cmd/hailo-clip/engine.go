@@ -10,6 +10,9 @@ import (
 	"hailoclip/cache"
 	"hailoclip/configs"
 	"hailoclip/hailo"
+	"hailoclip/hailo/model"
+	"hailoclip/hailo/open"
+	"hailoclip/hailo/token"
 	"hailoclip/pipeline"
 	"hailoclip/pipeline/fair"
 	"hailoclip/stages"
@@ -20,17 +23,17 @@ import (
 type engine struct {
 	cfg       configs.Config
 	log       *slog.Logger
-	model     *hailo.Model
+	model     *model.Model
 	modelWhy  string // why this model
-	tokenizer *hailo.Tokenizer
-	encoders  *encoders
+	tokenizer *token.Tokenizer
+	encoders  *open.Encoders
 	store     *cache.Store
 	texts     []*cache.TextEmbeddings // one for each text encoder, in the order in which to try them
 	line      *stages.Line
 	pipe      *pipeline.Pipeline
 	memory    memoryPlan
 
-	simulatedVectors bool // vectors say nothing of images and texts: see simulatedVectorsWarning
+	simulatedVectors bool // vectors say nothing of images and texts: see open.MadeUpVectorsWarning
 }
 
 // openEngine loads the configuration and opens the engine for a command that works by itself:
@@ -71,18 +74,18 @@ func (e *engine) open(ctx context.Context, state string) (err error) {
 	if _, err := decode.FindLibrary(); err != nil {
 		log.Warn("JPEGs are decoded about four times slower, and not quite as PIL does", "error", err)
 	}
-	o, err := prepare(cfg, state, log)
+	o, err := newOpener(ctx, cfg, state, log)
 	if err != nil {
 		return err
 	}
-	e.model, e.modelWhy, e.tokenizer = o.model, o.modelWhy, o.tokenizer
-	if e.encoders, err = o.open(ctx); err != nil {
+	e.model, e.modelWhy, e.tokenizer = o.Model, o.ModelWhy, o.Tokenizer
+	if e.encoders, err = o.Open(ctx); err != nil {
 		return err
 	}
 	if e.store, err = cache.OpenStore(cfg.TextEmbedding, state, log); err != nil {
 		return err
 	}
-	for _, backend := range e.encoders.texts {
+	for _, backend := range e.encoders.Texts {
 		info := backend.Info()
 		texts, err := e.store.Embeddings(cache.Encoder{
 			Namespace: info.TextDigest, Dim: e.model.EmbeddingDimension, Batch: info.TextBatch, Calls: textCalls,
@@ -96,33 +99,21 @@ func (e *engine) open(ctx context.Context, state string) (err error) {
 	e.memory = e.divideMemory()
 	workers := cfg.Performance.WorkerThreads
 	budget := decode.NewBudget(e.memory.images, e.memory.runtime, workers, cfg.Performance.MaxQueueSize)
-	e.line = stages.NewLine(cfg.CLIP.Images, e.encoders.images, e.model.ImageSize, workers, budget)
+	e.line = stages.NewLine(cfg.CLIP.Images, e.encoders.Images, e.model.ImageSize, workers, budget)
 	if e.pipe, err = pipeline.New(e.line.Stages(cfg.Performance)...); err != nil {
 		return err
 	}
-	if e.simulatedVectors = o.simulatedVectors(); e.simulatedVectors {
-		log.Warn(simulatedVectorsWarning)
+	if e.simulatedVectors = openConfig(cfg, state).MadeUpVectors(); e.simulatedVectors {
+		log.Warn(open.MadeUpVectorsWarning)
 	}
-	info := e.encoders.images.Info()
+	info := e.encoders.Images.Info()
 	log.Info("ready to encode", "model", e.model.Name, "model_why", e.modelWhy, "backend", info.Backend,
-		"backend_why", e.encoders.why, "device", info.Device)
+		"backend_why", e.encoders.Why, "device", info.Device)
 	if e.model.Embedded() {
 		log.Warn("this is the small demo model: it knows drawings, not photographs; install a real one with: hailo-clip models pull clip-vit-b-32",
 			"why", e.modelWhy)
 	}
 	return nil
-}
-
-// fits refuses numbers of the configuration that are not the model's.
-func fits(cfg configs.Config, m hailo.Manifest) error {
-	check := func(field string, want, have int) error {
-		if want == 0 || want == have {
-			return nil
-		}
-		return usageError{fmt.Errorf("clip.%s: %d, but model %s has %d; 0 takes the model's", field, want, m.Name, have)}
-	}
-	return errors.Join(check("embedding_dimension", cfg.CLIP.EmbeddingDimension, m.EmbeddingDimension),
-		check("image_size", cfg.CLIP.ImageSize, m.ImageSize))
 }
 
 // textCalls is how many batches of new prompts are encoded at once: while one is on the device
@@ -202,8 +193,8 @@ func (e *engine) logitScale() float64 {
 
 // health is what GET /health says; it does not block.
 func (e *engine) health() api.Health {
-	status, info := e.encoders.images.Status(), e.encoders.images.Info()
-	h := api.Health{Status: api.Healthy, Reason: status.Reason, ModelLoaded: status.Ready, Backend: info.Backend, RuntimeMode: "real", Why: e.encoders.why, ModelWhy: e.modelReason()}
+	status, info := e.encoders.Images.Status(), e.encoders.Images.Info()
+	h := api.Health{Status: api.Healthy, Reason: status.Reason, ModelLoaded: status.Ready, Backend: info.Backend, RuntimeMode: "real", Why: e.encoders.Why, ModelWhy: e.modelReason()}
 	if info.Simulated {
 		h.RuntimeMode = "simulated"
 	}
@@ -255,7 +246,7 @@ func (e *engine) release(device bool) error {
 		flushed = e.store.Close()
 	}
 	if device && e.encoders != nil {
-		released = e.encoders.close()
+		released = e.encoders.Close()
 	}
 	return errors.Join(flushed, released)
 }

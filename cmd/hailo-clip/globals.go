@@ -1,10 +1,11 @@
 package main
 
 import (
+	"context"
 	"os"
 
 	"hailoclip/configs"
-	"hailoclip/hailo"
+	"hailoclip/hailo/model"
 )
 
 // globals are the flags of every command.
@@ -50,11 +51,15 @@ func (g *globals) place(flags ...configs.Override) (p place, err error) {
 }
 
 // model is the configured model.
-func (g *globals) model() (*hailo.Model, place, error) {
+func (g *globals) model(ctx context.Context) (*model.Model, place, error) {
 	p, err := g.place()
 	if err != nil {
 		return nil, p, err
 	}
-	m, _, err := resolveModel(p.cfg, p.state)
+	catalog, err := openCatalog(p.state)
+	if err != nil {
+		return nil, p, err
+	}
+	m, _, err := catalog.Resolve(ctx, p.cfg.CLIP.Model)
 	return m, p, err
 }

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"image"
 	"image/color"
@@ -12,7 +14,9 @@ import (
 	"slices"
 	"strings"
 
-	"hailoclip/hailo"
+	"hailoclip/hailo/model"
+	"hailoclip/hailo/safefile"
+	"hailoclip/hailo/token"
 	"hailoclip/stages/decode"
 	"hailoclip/stages/resize"
 )
@@ -33,8 +37,8 @@ func (c *inspectPixelsCmd) Help() string {
   hailo-clip inspect pixels cat.jpg -o seen.png`
 }
 
-func (c *inspectPixelsCmd) Run(g *globals) error {
-	model, p, err := g.model()
+func (c *inspectPixelsCmd) Run(ctx context.Context, g *globals) error {
+	model, p, err := g.model(ctx)
 	if err != nil {
 		return err
 	}
@@ -70,11 +74,7 @@ func writePNG(name string, pixels []byte, size int) error {
 	if err != nil {
 		return err
 	}
-	if err := png.Encode(f, m); err != nil {
-		f.Close()
-		return err
-	}
-	return f.Close()
+	return errors.Join(png.Encode(f, m), f.Close())
 }
 
 type inspectTokensCmd struct {
@@ -91,8 +91,8 @@ Examples:
   echo '["a cat", "two dogs"]' | hailo-clip inspect tokens -`
 }
 
-func (c *inspectTokensCmd) Run(g *globals) error {
-	tokenizer, context, err := c.tokenizer(g)
+func (c *inspectTokensCmd) Run(ctx context.Context, g *globals) error {
+	tokenizer, context, err := c.tokenizer(ctx, g)
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func (c *inspectTokensCmd) Run(g *globals) error {
 	}
 	type result struct {
 		Text   string        `json:"text"`
-		Tokens []hailo.Piece `json:"tokens"`
+		Tokens []token.Piece `json:"tokens"`
 	}
 	for _, text := range c.Text {
 		r := result{text, tokenizer.Pieces(tokenizer.Encode(text))}
@@ -116,32 +116,32 @@ func (c *inspectTokensCmd) Run(g *globals) error {
 			cut = fmt.Sprintf(", cut to %d for the model", context)
 		}
 		fmt.Fprintf(stdout, "%q: %d tokens%s\n", text, len(r.Tokens), cut)
-		var pieces []string
+		width := 1
 		for _, p := range r.Tokens {
-			pieces = append(pieces, p.Piece)
+			width = max(width, longest([]string{p.Piece}))
 		}
-		for i, p := range r.Tokens {
-			fmt.Fprintf(stdout, "  %s  %6d\n", pad(pieces[i], longest(pieces)), p.ID)
+		for _, p := range r.Tokens {
+			fmt.Fprintf(stdout, "  %s  %6d\n", pad(p.Piece, width), p.ID)
 		}
 	}
 	return nil
 }
 
 // tokenizer is the one of --tokenizer, or the model's with its context length.
-func (c *inspectTokensCmd) tokenizer(g *globals) (*hailo.Tokenizer, int, error) {
+func (c *inspectTokensCmd) tokenizer(ctx context.Context, g *globals) (*token.Tokenizer, int, error) {
 	if c.Tokenizer != "" {
-		f, err := hailo.OpenRegular(c.Tokenizer)
+		f, err := safefile.OpenRegular(c.Tokenizer)
 		if err != nil {
 			return nil, 0, err
 		}
 		defer f.Close()
-		t, err := hailo.LoadTokenizer(bufio.NewReader(f), hailo.Tokens{Start: "<|startoftext|>", End: "<|endoftext|>"})
+		t, err := token.Load(bufio.NewReader(f), token.CLIP)
 		if err != nil {
 			return nil, 0, fmt.Errorf("%s: %w", c.Tokenizer, err)
 		}
 		return t, 0, nil
 	}
-	model, _, err := g.model()
+	model, _, err := g.model(ctx)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -152,7 +152,7 @@ func (c *inspectTokensCmd) tokenizer(g *globals) (*hailo.Tokenizer, int, error) 
 // maxTexts bounds what tokenizeJSON reads.
 const maxTexts = 64 << 20
 
-func tokenizeJSON(in io.Reader, out io.Writer, t *hailo.Tokenizer) error {
+func tokenizeJSON(in io.Reader, out io.Writer, t *token.Tokenizer) error {
 	b, err := io.ReadAll(io.LimitReader(in, maxTexts+1))
 	if err != nil {
 		return err
@@ -175,24 +175,23 @@ type inspectModelCmd struct {
 	JSON bool `help:"Print JSON."`
 }
 
-func (c *inspectModelCmd) Run(g *globals) error {
+func (c *inspectModelCmd) Run(ctx context.Context, g *globals) error {
 	p, err := g.place()
 	if err != nil {
 		return err
 	}
-	cfg, state := p.cfg, p.state
-	store, err := openStore(state)
+	catalog, err := openCatalog(p.state)
 	if err != nil {
 		return err
 	}
-	model, why, err := store.Resolve(cfg.CLIP.Model)
+	resolved, why, err := catalog.Resolve(ctx, p.cfg.CLIP.Model)
 	if err != nil {
 		return err
 	}
 	if c.JSON {
-		return printJSON(stdout, model.Manifest)
+		return printJSON(stdout, resolved.Manifest)
 	}
-	m := model.Manifest
+	m := resolved.Manifest
 	fmt.Fprintf(stdout, "%s (%s)\n", m.Name, why)
 	if m.Description != "" {
 		fmt.Fprintf(stdout, "  %s\n", m.Description)
@@ -201,11 +200,11 @@ func (c *inspectModelCmd) Run(g *globals) error {
 	fmt.Fprintf(stdout, "  texts       %d tokens, end token kept\n", m.ContextLength)
 	fmt.Fprintf(stdout, "  embeddings  %d numbers\n", m.EmbeddingDimension)
 	fmt.Fprintf(stdout, "  logit scale %v\n", m.LogitScale)
-	all, err := store.List()
+	all, err := catalog.List(ctx)
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(all, func(in hailo.Installed) bool { return in.Manifest.Name == m.Name })
+	i := slices.IndexFunc(all, func(in model.Installed) bool { return in.Manifest.Name == m.Name })
 	for _, f := range all[i].Files {
 		fmt.Fprintln(stdout, "  "+strings.Join(fileLine(f), "  "))
 	}

@@ -17,9 +17,10 @@ import (
 	"github.com/alecthomas/kong"
 
 	"hailoclip/configs"
-	"hailoclip/hailo"
-	"hailoclip/hailo/doctor"
+	"hailoclip/hailo/device"
+	"hailoclip/hailo/model"
 	"hailoclip/hailo/onnx"
+	"hailoclip/hailo/open"
 )
 
 // version is set by the Makefile.
@@ -78,7 +79,7 @@ func run() int {
 	parser, err := kong.New(&c, append(rawArguments(),
 		kong.Name("hailo-clip"), kong.Description(description),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
-		kong.Vars{"config_file": configs.SystemFile, "state_variable": configs.StateVariable, "service_state": doctor.ServiceState},
+		kong.Vars{"config_file": configs.SystemFile, "state_variable": configs.StateVariable, "service_state": device.ServiceState},
 		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(&c.globals),
 		kong.Help(printHelp), kong.Exit(func(int) { // after --help and --version
 			code := exitCode(ctx, nil)
@@ -156,6 +157,7 @@ func exitCode(ctx context.Context, err error) int {
 	}
 	var code exitError
 	var usage usageError
+	var unfit open.ConfigError
 	switch {
 	case err == nil:
 		return exitOK
@@ -168,9 +170,9 @@ func exitCode(ctx context.Context, err error) int {
 	}
 	complain("hailo-clip: %v", err)
 	switch {
-	case errors.As(err, &usage), errors.Is(err, hailo.ErrUnknownModel):
+	case errors.As(err, &usage), errors.As(err, &unfit), errors.Is(err, model.ErrUnknown):
 		return exitUsage
-	case errors.Is(err, onnx.ErrNoLibrary), errors.Is(err, hailo.ErrNotInstalled):
+	case errors.Is(err, onnx.ErrNoLibrary), errors.Is(err, model.ErrNotInstalled):
 		return exitMissing
 	}
 	return exitFailed

@@ -10,8 +10,9 @@ import (
 	"strings"
 	"time"
 
-	"hailoclip/hailo"
-	"hailoclip/hailo/doctor"
+	"hailoclip/hailo/device"
+	"hailoclip/hailo/fetch"
+	"hailoclip/hailo/model"
 )
 
 type modelsCmd struct {
@@ -21,24 +22,24 @@ type modelsCmd struct {
 	Rm     modelsRmCmd     `cmd:"" help:"Remove the files of a model."`
 }
 
-func (g *globals) modelStore() (*hailo.Store, error) {
+func (g *globals) catalog() (*model.Catalog, error) {
 	state, err := g.stateDir()
 	if err != nil {
 		return nil, err
 	}
-	return openStore(state)
+	return openCatalog(state)
 }
 
 type modelsListCmd struct {
 	JSON bool `help:"Print JSON."`
 }
 
-func (c *modelsListCmd) Run(g *globals) error {
-	store, err := g.modelStore()
+func (c *modelsListCmd) Run(ctx context.Context, g *globals) error {
+	catalog, err := g.catalog()
 	if err != nil {
 		return err
 	}
-	list, err := store.List()
+	list, err := catalog.List(ctx)
 	if err != nil {
 		return err
 	}
@@ -62,12 +63,12 @@ func (c *modelsListCmd) Run(g *globals) error {
 			fmt.Fprintf(stdout, "  unpinned, recorded on %s: %s\n", day, strings.Join(unpinned[day], ", "))
 		}
 	}
-	fmt.Fprintf(stdout, "\nmodels folder: %s\n", store.Dir)
+	fmt.Fprintf(stdout, "\nmodels folder: %s\n", catalog.Dir)
 	return nil
 }
 
-func part(s hailo.State) string {
-	if s == hailo.NotOffered {
+func part(s model.State) string {
+	if s == model.NotOffered {
 		return "-"
 	}
 	return string(s)
@@ -78,8 +79,8 @@ type listedModel struct {
 	Name        string       `json:"name"`
 	Description string       `json:"description"`
 	Builtin     bool         `json:"builtin"`
-	CPU         hailo.State  `json:"cpu,omitempty"`
-	NPU         hailo.State  `json:"npu,omitempty"`
+	CPU         model.State  `json:"cpu,omitempty"`
+	NPU         model.State  `json:"npu,omitempty"`
 	Files       []listedFile `json:"files"`
 }
 
@@ -93,7 +94,7 @@ type listedFile struct {
 	Recorded time.Time `json:"unpinned_recorded,omitzero"`
 }
 
-func listed(list []hailo.Installed) []listedModel {
+func listed(list []model.Installed) []listedModel {
 	out := make([]listedModel, len(list))
 	for i, in := range list {
 		out[i] = listedModel{in.Manifest.Name, in.Manifest.Description, in.Builtin, in.CPU, in.NPU, []listedFile{}}
@@ -104,7 +105,7 @@ func listed(list []hailo.Installed) []listedModel {
 	return out
 }
 
-func newListedFile(f hailo.FileState) listedFile {
+func newListedFile(f model.FileState) listedFile {
 	l := listedFile{Name: f.Name, Path: f.Path, Bytes: f.Bytes, SHA256: f.SHA256, Recorded: f.Recorded}
 	if f.Err != nil {
 		l.Error = f.Err.Error()
@@ -113,7 +114,7 @@ func newListedFile(f hailo.FileState) listedFile {
 }
 
 // fileLine is a file for people.
-func fileLine(f hailo.FileState) []string {
+func fileLine(f model.FileState) []string {
 	state := f.SHA256
 	switch {
 	case f.Err != nil:
@@ -153,41 +154,42 @@ Examples:
 }
 
 func (c *modelsPullCmd) Run(ctx context.Context, g *globals) error {
-	store, err := g.modelStore()
+	catalog, err := g.catalog()
 	if err != nil {
 		return err
 	}
-	o := hailo.PullOptions{FromDir: c.FromDir, Revision: c.Revision}
-	_, chip := doctor.ChipPresent("/")
+	o := model.PullOptions{FromDir: c.FromDir, Revision: c.Revision}
+	machine := device.Read("/")
+	_, chip := machine.Chip()
 	switch {
 	case c.Part == "cpu", c.Part == "auto" && !chip:
-		o.Which = hailo.CPUPart
+		o.Which = model.CPUPart
 	case c.Part == "npu":
-		o.Which = hailo.NPUPart
+		o.Which = model.NPUPart
 	}
 	if c.HailoRT != "" {
 		var ok bool
-		if o.Zoo, ok = hailo.ZooRelease(c.HailoRT); !ok {
+		if o.Zoo, ok = model.ZooRelease(c.HailoRT); !ok {
 			return usageError{fmt.Errorf("--hailort %q: no release of the model zoo is known for it", c.HailoRT)}
 		}
-	} else if library := doctor.LibraryVersion("/"); library != "" {
+	} else if library := machine.Library(); library != "" {
 		// Whether there is a node does not matter: after an installation it comes with the next start.
-		o.Zoo, _ = hailo.ZooRelease(library) // "", the manifest's, where none is known
-		if o.Zoo != "" && o.Which != hailo.CPUPart {
+		o.Zoo, _ = model.ZooRelease(library) // "", the manifest's, where none is known
+		if o.Zoo != "" && o.Which != model.CPUPart {
 			complain("files for the NPU: model zoo %s, for HailoRT %s, which is installed", o.Zoo, library)
 		}
 	}
 	bar := newBars(os.Stderr)
 	o.Progress = bar.set
-	err = store.Pull(ctx, c.Name, o)
+	err = catalog.Pull(ctx, c.Name, o)
 	bar.done(err == nil)
-	if errors.Is(err, hailo.ErrDownload) {
+	if errors.Is(err, fetch.ErrDownload) {
 		return fmt.Errorf("%w; without the network: put the files into a folder and give it with --from-dir", err)
 	}
 	if err != nil {
 		return err
 	}
-	_, why, err := store.Resolve(c.Name)
+	_, why, err := catalog.Resolve(ctx, c.Name)
 	if err == nil {
 		fmt.Fprintln(stdout, why)
 	}
@@ -200,11 +202,11 @@ type modelsVerifyCmd struct {
 }
 
 func (c *modelsVerifyCmd) Run(ctx context.Context, g *globals) error {
-	store, err := g.modelStore()
+	catalog, err := g.catalog()
 	if err != nil {
 		return err
 	}
-	files, verr := store.Verify(ctx, c.Name)
+	files, verr := catalog.Verify(ctx, c.Name)
 	if files == nil && verr != nil {
 		return verr
 	}
@@ -223,7 +225,7 @@ func (c *modelsVerifyCmd) Run(ctx context.Context, g *globals) error {
 		}
 	}
 	if verr == nil && !there {
-		return fmt.Errorf("%w: %s; install it with: hailo-clip models pull %s", hailo.ErrNotInstalled, c.Name, c.Name)
+		return fmt.Errorf("%w: %s; install it with: hailo-clip models pull %s", model.ErrNotInstalled, c.Name, c.Name)
 	}
 	return verr
 }
@@ -233,11 +235,11 @@ type modelsRmCmd struct {
 }
 
 func (c *modelsRmCmd) Run(g *globals) error {
-	store, err := g.modelStore()
+	catalog, err := g.catalog()
 	if err != nil {
 		return err
 	}
-	freed, err := store.Remove(c.Name)
+	freed, err := catalog.Remove(c.Name)
 	if err != nil {
 		return err
 	}

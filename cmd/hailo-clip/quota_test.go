@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"hailoclip/configs"
+	"hailoclip/hailo/doctor"
 )
 
 func TestQuotaOf(t *testing.T) {
@@ -39,11 +40,16 @@ func TestSlowConfiguration(t *testing.T) {
 
 	root := t.TempDir()
 	put(t, root, map[string]string{"lib/systemd/system/hailo-clip.service": "[Service]\nCPUQuota=90%\n"})
-	if found := configFindings(configs.Config{CLIP: configs.CLIP{BatchSize: 1}}, root); len(found) != 2 || !strings.Contains(found[1].What, "90%") || !strings.Contains(found[1].Remedy, "CPUQuota=") {
+	of := func() []doctor.Finding {
+		f := findings{cfg: configs.Config{CLIP: configs.CLIP{BatchSize: 1}}, env: doctor.Env{Root: root}}
+		f.configuration()
+		return f.all
+	}
+	if found := of(); len(found) != 2 || !strings.Contains(found[1].What, "90%") || !strings.Contains(found[1].Remedy, "CPUQuota=") {
 		t.Errorf("of the unit: %+v", found)
 	}
 	put(t, root, map[string]string{"etc/systemd/system/hailo-clip.service.d/quota.conf": "[Service]\nCPUQuota=\n"})
-	if found := configFindings(configs.Config{CLIP: configs.CLIP{BatchSize: 1}}, root); len(found) != 1 {
+	if found := of(); len(found) != 1 {
 		t.Errorf("after the remedy: %+v", found)
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"hailoclip/hailo/doctor"
+	"hailoclip/hailo/device"
 )
 
 // The state folder holds models/, lib/ with ONNX Runtime, and the prompt cache, which text_embedding.cache_file
@@ -50,5 +50,5 @@ func libraryDirs(state string) []string {
 	if user, err := userStateDir(); err == nil {
 		dirs = append(dirs, libraryDir(user))
 	}
-	return append(dirs, libraryDir(doctor.ServiceState))
+	return append(dirs, libraryDir(device.ServiceState))
 }

@@ -62,10 +62,10 @@ type workerStats struct {
 
 func (e *engine) stats() any {
 	s := stats{Stages: e.pipe.Stats(), Cache: e.store.Stats(), Process: processNow()}
-	if e.encoders.device != nil {
-		m := e.encoders.device.Metrics()
+	if e.encoders.Device != nil {
+		m := e.encoders.Device.Metrics()
 		s.NPU = newNPUStats(m)
-		if !e.encoders.device.Info().Simulated {
+		if !e.encoders.Device.Info().Simulated {
 			s.NPU.Worker = workerNow(m.Worker)
 		}
 	}

@@ -10,6 +10,8 @@ import (
 
 	"hailoclip/api"
 	"hailoclip/hailo"
+	"hailoclip/hailo/model"
+	"hailoclip/hailo/open"
 	"hailoclip/pipeline"
 )
 
@@ -29,7 +31,7 @@ func TestStuckWorkersShow(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			e := &engine{log: slog.New(slog.DiscardHandler), model: &hailo.Model{}, pipe: pipe, encoders: &encoders{images: ready{}}}
+			e := &engine{log: slog.New(slog.DiscardHandler), model: &model.Model{}, pipe: pipe, encoders: &open.Encoders{Images: ready{}}}
 			for range stuck {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				if err := pipe.Do(ctx, &pipeline.Job{}); err == nil {

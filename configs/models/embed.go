@@ -1,4 +1,4 @@
-// Package models holds the manifests of the models that hailo-clip can pull; see hailo.Manifest.
+// Package models holds the manifests of the models that hailo-clip can pull; see model.Manifest.
 //
 // A file whose size or digest is not known here is held to what its first pull brought. Where the
 // facts are from: clip-vit-b-32, the addresses only, as Hugging Face, the vendor's model zoo (its

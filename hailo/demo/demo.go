@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"sync"
 
-	"hailoclip/hailo"
+	"hailoclip/hailo/model"
 )
 
 //go:embed manifest.json tokenizer.json vision_model.onnx text_model.onnx
@@ -20,16 +20,16 @@ var samples embed.FS
 
 // Model returns the demo model, always the same one. An error means that the program was built
 // from wrong files.
-var Model = sync.OnceValues(func() (*hailo.Model, error) {
+var Model = sync.OnceValues(func() (*model.Model, error) {
 	data, err := files.ReadFile("manifest.json")
 	if err != nil {
 		return nil, err
 	}
-	m, err := hailo.ParseManifest(data)
+	m, err := model.ParseManifest(data)
 	if err != nil {
 		return nil, fmt.Errorf("demo: %w", err)
 	}
-	return hailo.EmbeddedModel(m, files)
+	return model.Embedded(m, files)
 })
 
 // Sample is a picture that the model knows.

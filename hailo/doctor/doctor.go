@@ -1,11 +1,10 @@
 // Package doctor finds out why the NPU cannot be used on this machine and says what to do about
 // it: hailo-clip doctor.
 //
-// It reads sysfs, /proc, /dev, /usr, /etc and the package database below one root folder, so
-// every check runs on a fake root in the tests. It never opens the device node, loads no library
-// and starts a program only where no file tells the same. What only the open device can tell comes
-// from the running service (temperature, rate), or, while nobody holds the device, from the vendor's
-// tool (chip software).
+// It judges the facts of package device, all of files below one root folder, so every check runs on
+// a fake root in the tests. It never opens the device node, loads no library and starts a program only
+// where no file tells the same. What only the open device can tell comes from the running service
+// (temperature, rate), or, while nobody holds the device, from the vendor's tool (chip software).
 //
 // The checks run in the order in which things come to life: chip on the bus, packages, driver for
 // this kernel, driver running, firmware booted, device node, library, worker, models. What
@@ -22,8 +21,12 @@ package doctor
 
 import (
 	"context"
+	"os"
 	"slices"
 	"strings"
+
+	"hailoclip/hailo/device"
+	"hailoclip/hailo/model"
 )
 
 // Level says how bad a Finding is.
@@ -54,10 +57,11 @@ type Env struct {
 	Worker  string // path of hailo-clip-npu, looked up below Root; "" if there is none
 	State   string // state folder of the models, for remedies; "": the one that every command takes by itself
 
-	Shared bool // the configuration gives a HailoRT group id, so others may use the chip too
+	Shared bool  // the configuration gives a HailoRT group id, so others may use the chip too
+	UID    int   // effective user of this process
+	GIDs   []int // its groups
 
-	UID  int   // effective user of this process
-	GIDs []int // its groups
+	Model *model.Installed // the chosen model; nil: its files do not matter
 
 	// Access says whether this process may read and write the file at path (a real path, Root
 	// included) without opening it: nil, or an errno such as EACCES or EPERM.
@@ -69,10 +73,18 @@ type Env struct {
 	// Service asks the running service about the chip; false if none answers or it does not use the
 	// chip. It must come back soon.
 	Service func(ctx context.Context) (Service, bool)
-	// Models returns the files of the chosen model. It may take long (digests).
-	Models func(ctx context.Context) []ModelCheck
 	// Extra returns what other packages found: libraries, the choice of the backend.
 	Extra func(ctx context.Context) []Finding
+}
+
+// Host returns the Env of the machine that this process runs on, without Version, Backend,
+// Worker, Service, Model and Extra, which the caller knows.
+func Host() Env {
+	gids, _ := os.Getgroups()
+	return Env{
+		Root: "/", UID: os.Geteuid(), GIDs: append(gids, os.Getegid()),
+		Access: device.Access, KernelLog: device.KernelLog, Command: device.Command,
+	}
 }
 
 // Versions are those that have to fit together; "" is unknown or absent.
@@ -87,11 +99,11 @@ type Versions struct {
 
 // Report is all that was found. Immutable once Run returned it.
 type Report struct {
-	Level    Level     `json:"level"`            // the worst of the findings
-	Summary  string    `json:"summary"`          // one sentence
-	Device   *Device   `json:"device,omitempty"` // nil: no Hailo-10H that a process could open
-	Versions Versions  `json:"versions"`
-	Findings []Finding `json:"findings"` // in the order of the checks
+	Level    Level          `json:"level"`            // the worst of the findings
+	Summary  string         `json:"summary"`          // one sentence
+	Device   *device.Device `json:"device,omitempty"` // nil: no Hailo-10H that a process could open
+	Versions Versions       `json:"versions"`
+	Findings []Finding      `json:"findings"` // in the order of the checks
 }
 
 // ExitCode is 1 if a finding has level Fail, else 0.
@@ -115,15 +127,9 @@ const (
 	hasNode       // there is a device node
 )
 
-// whyNot says why the checks behind a stage were skipped.
-var whyNot = map[stage]string{
-	chip:    "there is no Hailo-10H",
-	stack:   "HailoRT 5 is not installed",
-	built:   "there is no driver for this kernel",
-	driver:  "the driver is not running",
-	booted:  "the chip has not booted",
-	hasNode: "there is no device node",
-}
+// whyNot says why the checks that need a stage were skipped.
+var whyNot = [...]string{chip: "there is no Hailo-10H", stack: "HailoRT 5 is not installed", built: "there is no driver for this kernel",
+	driver: "the driver is not running", booted: "the chip has not booted", hasNode: "there is no device node"}
 
 // checks, in the order of the report.
 var checks = []struct {
@@ -152,109 +158,95 @@ var checks = []struct {
 	{"memory", chip, checkMemory},
 	{"headers", stack, checkHeaders},
 	{"worker", stack, checkWorker},
-	{"npu-models", chip, checkNPUModels},
-	{"cpu-models", nothing, checkCPUModels},
+	{"npu-models", chip, func(e *exam) { e.checkModels(model.NPUPart) }},
+	{"cpu-models", nothing, func(e *exam) { e.checkModels(model.CPUPart) }},
 }
 
-// exam is one run: the machine, what is known of it, and the findings so far.
+// exam is one run: the machine, what is known of it, and the report so far.
 type exam struct {
-	survey
-	ctx context.Context
-	env Env
+	*device.Machine
+	ctx      context.Context
+	env      Env
+	p        device.PCI        // the Hailo-10H
+	packages map[string]string // installed Hailo packages: name -> version
+	log      []string          // the kernel's
+	logErr   error
+	service  *Service // nil: none that encodes on the chip answers
 
-	kernel    string
-	pi        bool // a Raspberry Pi
-	container bool
-	hidden    bool              // driver and firmware files are not visible from here
-	packages  map[string]string // installed Hailo packages: name -> version
-	log       []string
-	logErr    error
-	permitted bool     // this process may open the device
-	held      string   // who holds the device, or may: "hailo-ollama (process 7) holds it"; "" is nobody
-	software  string   // version of what the chip runs
-	service   *Service // nil: none that encodes on the chip answers
-	worker    string   // the libhailort version that the worker needs
-	models    []ModelCheck
-
+	check       string // the running one
 	reached     stage
 	firmwareBad bool
-	check       string // the running check
-	findings    []Finding
+	permitted   bool   // this process may open the device
+	held        string // who holds the device, or may: "hailo-ollama (process 7) holds it"; "" is nobody
+	Report
 }
 
-// Run examines the machine. It takes some tenths of a second plus the time of env.Models and
-// env.Extra, holds nothing afterwards and is safe for concurrent use. When ctx ends before the
-// last check, the report holds what was found so far and a Fail finding "interrupted".
+// Run examines the machine. It takes some tenths of a second plus the time of env.Extra, holds nothing afterwards and is
+// safe for concurrent use. When ctx ends before the last check, the report holds what was found so far and a Fail finding
+// "interrupted".
 func Run(ctx context.Context, env Env) Report {
 	e := examine(ctx, env)
 	var skipped []string
 	var missing stage
 	for _, c := range checks {
-		if ctx.Err() != nil {
-			break
-		}
-		if c.needs > e.reached {
+		switch e.check = c.name; {
+		case ctx.Err() != nil:
+		case c.needs <= e.reached:
+			c.run(e)
+		default:
 			skipped = append(skipped, c.name)
 			if missing == nothing {
 				missing = e.reached + 1
 			}
-			continue
 		}
-		e.check = c.name
-		c.run(e)
 	}
 	e.check = "skipped"
 	switch {
 	case missing == chip:
-		e.add(Info, "All else about the device was skipped, because "+whyNot[chip]+".", "")
+		e.add(Info, "All else about the device was skipped, because "+whyNot[chip]+".")
 	case len(skipped) > 0:
-		e.add(Info, "Not checked, because "+whyNot[missing]+": "+strings.Join(skipped, ", ")+".", "")
+		e.add(Info, "Not checked, because "+whyNot[missing]+": "+strings.Join(skipped, ", ")+".")
 	}
 	if env.Extra != nil && ctx.Err() == nil {
-		e.findings = append(e.findings, env.Extra(ctx)...)
+		e.Findings = append(e.Findings, env.Extra(ctx)...)
 	}
 	e.check = "interrupted"
 	if ctx.Err() != nil {
-		e.add(Fail, "The checks were interrupted: "+context.Cause(ctx).Error()+".", "")
+		e.add(Fail, "The checks were interrupted: "+context.Cause(ctx).Error()+".")
 	}
-	return e.report()
+	e.summarize()
+	return e.Report
 }
 
 // examine gathers what several checks look at.
 func examine(ctx context.Context, env Env) *exam {
-	t := tree(env.Root)
-	e := &exam{survey: newSurvey(t), ctx: ctx, env: env}
-	e.kernel = t.read("/proc/sys/kernel/osrelease")
-	e.pi = strings.HasPrefix(t.machine(), "Raspberry Pi")
-	e.container = t.exists("/.dockerenv") || t.exists("/run/.containerenv") || t.exists("/run/systemd/container")
-	// Every host has the folder, images of containers do not (nor do some tell what they are).
-	e.hidden = e.container || !t.isDir("/lib/modules")
-	e.packages = installedPackages(t)
-	if len(e.pci) > 0 || e.pi {
+	e := &exam{Machine: device.Read(env.Root), ctx: ctx, env: env}
+	e.Versions = Versions{Program: env.Version, Kernel: e.Kernel, Driver: e.Driver, Library: e.Library()}
+	if d, ok := e.Machine.Device(); ok {
+		e.Report.Device = &d
+	}
+	e.packages = e.Packages()
+	if len(e.PCI) > 0 || e.Pi {
 		e.log, e.logErr = readLog(ctx, env.KernelLog)
 	}
-	if _, ok := e.ten(); ok && env.Service != nil {
+	var has bool
+	if e.p, has = e.Chip(); has && env.Service != nil {
 		if s, ok := env.Service(ctx); ok {
 			e.service = &s
 		}
 	}
-	if env.Models != nil {
-		e.models = env.Models(ctx)
-	}
 	return e
 }
 
-func (e *exam) add(level Level, what, remedy string) {
-	if level == Fail && e.idle() {
+// add appends the running check's finding. Of the lines of its remedy, those that are empty are left out.
+func (e *exam) add(level Level, what string, remedy ...string) {
+	// The service serves in spite of a device that the configuration does not use.
+	idle := (e.env.Backend == "cpu" || e.env.Backend == "sim") && e.check != "interrupted" && e.check != "cpu-models"
+	if level == Fail && idle {
 		level = Warn
 	}
-	e.findings = append(e.findings, Finding{Check: e.check, Level: level, What: what, Remedy: remedy})
-}
-
-// idle says that the running check is about a device which the configuration does not use, so
-// that the service serves in spite of it.
-func (e *exam) idle() bool {
-	return (e.env.Backend == "cpu" || e.env.Backend == "sim") && e.check != "interrupted" && e.check != "cpu-models"
+	remedy = slices.DeleteFunc(remedy, func(s string) bool { return s == "" })
+	e.Findings = append(e.Findings, Finding{Check: e.check, Level: level, What: what, Remedy: strings.Join(remedy, "\n")})
 }
 
 // absent is the level of something that was never set up: nothing is broken, but who asks for the
@@ -266,41 +258,31 @@ func (e *exam) absent() Level {
 	return Warn
 }
 
-func (e *exam) report() Report {
-	r := Report{Level: OK, Findings: e.findings, Versions: Versions{
-		Program: e.env.Version, Kernel: e.kernel, Driver: e.module,
-		Library: e.library(), Chip: e.software, Worker: e.worker,
-	}}
-	if d, ok := e.device(); ok {
-		r.Device = &d
-	}
-	order := []Level{OK, Info, Warn, Fail}
+// summarize fills Level and Summary.
+func (e *exam) summarize() {
 	count := map[Level]int{}
-	for _, f := range r.Findings {
+	for _, f := range e.Findings {
 		count[f.Level]++
-		if slices.Index(order, f.Level) > slices.Index(order, r.Level) {
-			r.Level = f.Level
+	}
+	for _, level := range []Level{OK, Info, Warn, Fail} {
+		if count[level] > 0 {
+			e.Level = level
 		}
 	}
+	warnings := ""
+	if count[Warn] > 0 {
+		warnings = ", " + plural(count[Warn], "warning")
+	}
 	switch {
-	case count[Fail] > 0:
-		r.Summary = plural(count[Fail], "problem") + and(count[Warn]) +
-			". Begin with the first, then run hailo-clip doctor again."
-	case count[Warn] > 0:
-		r.Summary = "Nothing is broken" + and(count[Warn]) + "."
+	case e.Level == Fail:
+		e.Summary = plural(count[Fail], "problem") + warnings + ". Begin with the first, then run hailo-clip doctor again."
+	case e.Level == Warn:
+		e.Summary = "Nothing is broken" + warnings + "."
 	case e.reached >= hasNode:
-		r.Summary = "All is well: the Hailo-10H can be used."
+		e.Summary = "All is well: the Hailo-10H can be used."
 	case e.reached < chip:
-		r.Summary = "All is well: no Hailo device, the service does not need one."
+		e.Summary = "All is well: no Hailo device, the service does not need one."
 	default:
-		r.Summary = "Nothing is broken."
+		e.Summary = "Nothing is broken."
 	}
-	return r
-}
-
-func and(warnings int) string {
-	if warnings == 0 {
-		return ""
-	}
-	return ", " + plural(warnings, "warning")
 }

@@ -13,9 +13,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+
+	"hailoclip/hailo/model"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -101,9 +104,9 @@ var cases = []struct {
 		"/proc/4242/comm": "python3", "/proc/4242/fd/9": link + "/dev/hailo0 (deleted)",
 	}), device: true, want: map[string]Level{"in-use": Warn}},
 	{name: "held-npu-demanded", machine: pi().with(files{"/proc/777/comm": "python3", "/proc/777/fd/3": link + "/dev/hailo0"}),
-		env: func(e *Env) { e.Backend, e.Models = "npu", nil }, device: true, want: map[string]Level{"in-use": Fail}, exit: 1},
+		env: func(e *Env) { e.Backend, e.Model = "npu", nil }, device: true, want: map[string]Level{"in-use": Fail}, exit: 1},
 	{name: "held-but-shared", machine: pi().with(files{"/proc/777/comm": "python3", "/proc/777/fd/3": link + "/dev/hailo0"}),
-		env: func(e *Env) { e.Backend, e.Models, e.Shared = "npu", nil, true }, device: true, want: map[string]Level{"in-use": Warn}},
+		env: func(e *Env) { e.Backend, e.Model, e.Shared = "npu", nil, true }, device: true, want: map[string]Level{"in-use": Warn}},
 	{name: "held-by-our-worker", machine: pi().with(files{
 		"/proc/99/comm": "hailo-clip-npu", "/proc/99/fd/7": link + "/dev/hailo0"}), device: true},
 	{name: "permission-denied", machine: pi().with(files{"/dev/hailo0": mode(0o600)}), device: true,
@@ -158,20 +161,20 @@ var cases = []struct {
 		want: map[string]Level{"worker": Warn, "headers": Warn}},
 	{name: "worker-of-5.2", machine: pi(), env: workerOf("5.2.0"), device: true, want: map[string]Level{"worker": Fail}, exit: 1},
 	{name: "hefs-missing", machine: pi(), device: true, want: map[string]Level{"npu-models": Warn}, env: func(e *Env) {
-		e.Models = modelsOf(ModelCheck{Model: "clip-vit-b-32", Backend: "npu", Name: "clip_vit_b_32_image_encoder.hef", State: ModelMissing},
-			ModelCheck{Model: "clip-vit-b-32", Backend: "npu", Name: "clip_vit_b_32_text_encoder.hef", State: ModelMissing})
+		e.Model = modelOf("clip-vit-b-32", []model.FileState{{Name: "clip_vit_b_32_image_encoder.hef"}, {Name: "clip_vit_b_32_text_encoder.hef"}}, nil)
 	}},
 	{name: "hefs-bad", machine: pi().with(files{"/m/a.hef": "<Error>AccessDenied</Error>", "/m/b.hef": ""}), device: true,
 		want: map[string]Level{"npu-models": Fail}, exit: 1, env: func(e *Env) {
-			e.Models = modelsOf(ModelCheck{Model: "m", Backend: "npu", Name: "a.hef", Path: "/m/a.hef", State: ModelUnverified},
-				ModelCheck{Model: "m", Backend: "npu", Name: "b.hef", Path: "/m/b.hef", State: ModelDamaged, Detail: "0 bytes of 81920000"})
+			e.Model = modelOf("m", []model.FileState{{Name: "a.hef", Path: "/m/a.hef", Bytes: 27},
+				{Name: "b.hef", Path: "/m/b.hef", Err: errors.New("0 bytes of 81920000")}}, nil)
 		}},
 	{name: "hefs-of-5.2", machine: pi(), device: true, want: map[string]Level{"npu-models": Warn}, env: func(e *Env) {
-		e.Models = modelsOf(ModelCheck{Model: "m", Backend: "npu", Name: "image.hef", Path: "/models/image.hef", State: ModelOK, HailoRT: "5.2"})
+		e.Model = modelOf("m", []model.FileState{{Name: "image.hef", Path: "/models/image.hef", Bytes: 7, SHA256: "1", Zoo: "v5.2.0"}}, nil)
 	}},
 	{name: "cpu-files-unpinned", machine: pi(), device: true, env: func(e *Env) {
-		e.Models = modelsOf(ModelCheck{Model: "m", Backend: "cpu", Name: "i.onnx", Path: "/models/i.onnx", State: ModelOK, Recorded: "2026-11-25"},
-			ModelCheck{Model: "m", Backend: "cpu", Name: "t.onnx", Path: "/models/t.onnx", State: ModelOK, Recorded: "2026-11-26"})
+		day := func(n int) time.Time { return time.Date(2026, 11, n, 0, 0, 0, 0, time.Local) }
+		e.Model = modelOf("m", nil, []model.FileState{{Name: "i.onnx", Bytes: 7, SHA256: "1", Recorded: day(25)},
+			{Name: "t.onnx", Bytes: 7, SHA256: "1", Recorded: day(26)}})
 	}},
 	{name: "npu-broken-but-cpu-configured", machine: pi().with(files{"/dev/hailo0": mode(0o600)}), env: backend("cpu"), device: true,
 		want: map[string]Level{"permissions": Warn}},

@@ -13,6 +13,9 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"hailoclip/hailo/device"
+	"hailoclip/hailo/model"
 )
 
 // files is a fake root: path -> content, or one of the prefixes below.
@@ -66,7 +69,7 @@ func pi() files {
 		"/var/lib/dpkg/status": dpkg("hailo-h10-all 5.1.1", "h10-hailort 5.1.1", "h10-hailort-pcie-driver 5.1.1", "dkms 3.2.2-1"),
 	}
 	for _, name := range []string{"customer_certificate.bin", "scu_fw.bin", "u-boot-6.dtb.signed", "u-boot-spl.bin", "u-boot-tfa.itb", "fitImage", "image-fs"} {
-		f[firmwareDir+"/"+name] = "firmware"
+		f[device.FirmwareDir+"/"+name] = "firmware"
 	}
 	return f
 }
@@ -151,11 +154,10 @@ func (f files) writeTo(t testing.TB, root string) {
 func (f files) env(t testing.TB, edit func(*Env)) Env {
 	env := Env{Version: "1.2.3", UID: 54321, GIDs: []int{54321}, Worker: worker,
 		KernelLog: func(context.Context) ([]byte, error) { return []byte("[ 0.0] Booting Linux\n"), nil },
-		Models: modelsOf(
-			ModelCheck{Model: "clip-vit-b-32", Backend: "npu", Name: "image.hef", Path: "/models/image.hef", State: ModelOK, HailoRT: "5.1"},
-			ModelCheck{Model: "clip-vit-b-32", Backend: "npu", Name: "text.hef", Path: "/models/text.hef", State: ModelUnverified},
-			ModelCheck{Model: "clip-vit-b-32", Backend: "cpu", Name: "vision_model.onnx", Path: "/models/v.onnx", State: ModelOK}),
-	}
+		Model: modelOf("clip-vit-b-32", []model.FileState{
+			{Name: "image.hef", Path: "/models/image.hef", Bytes: 7, SHA256: "1", Zoo: "v5.1.0"},
+			{Name: "text.hef", Path: "/models/text.hef", Bytes: 7},
+		}, []model.FileState{{Name: "vision_model.onnx", Path: "/models/v.onnx", Bytes: 7, SHA256: "1"}})}
 	version := "5.1.1"
 	if edit != nil {
 		edit(&env)
@@ -180,7 +182,7 @@ func (f files) env(t testing.TB, edit func(*Env)) Env {
 func workerOf(version string) func(*Env) {
 	return func(e *Env) {
 		e.Worker = "build " + version
-		e.Models = nil // theirs are for 5.1
+		e.Model = nil // its files are for 5.1
 	}
 }
 
@@ -188,17 +190,25 @@ func backend(name string) func(*Env) {
 	return func(e *Env) {
 		e.Backend = name
 		if name == "npu" {
-			e.Models = modelsOf(ModelCheck{Model: "m", Backend: "cpu", Name: "vision_model.onnx", State: ModelMissing})
+			e.Model = modelOf("m", nil, []model.FileState{{Name: "vision_model.onnx"}})
 		}
 	}
 }
 
-func noModels(e *Env) { e.Models, e.Worker, e.KernelLog = nil, "", nil }
+func noModels(e *Env) { e.Model, e.Worker, e.KernelLog = nil, "", nil }
 
 func noWorker(e *Env) { e.Worker = "" }
 
-func modelsOf(m ...ModelCheck) func(context.Context) []ModelCheck {
-	return func(context.Context) []ModelCheck { return m }
+// modelOf is a model with files for the NPU and the CPU.
+func modelOf(name string, npu, cpu []model.FileState) *model.Installed {
+	in := &model.Installed{Manifest: model.Manifest{Name: name}, Files: append(npu, cpu...)}
+	if npu != nil {
+		in.Manifest.NPU = &model.NPUFiles{Image: npu[0].Name, Text: npu[len(npu)-1].Name}
+	}
+	if cpu != nil {
+		in.Manifest.CPU = &model.CPUFiles{Image: cpu[0].Name, Text: cpu[len(cpu)-1].Name}
+	}
+	return in
 }
 
 func kernelLogOf(s string) func(*Env) {

@@ -5,111 +5,78 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
+
+	"hailoclip/hailo/device"
+	"hailoclip/hailo/model"
 )
 
-// ModelState is the state of one model file.
-type ModelState string
-
-// The states of a model file.
-const (
-	ModelOK         ModelState = "ok"         // there, and of the known digest
-	ModelUnverified ModelState = "unverified" // there; no digest is known, or none was computed
-	ModelMissing    ModelState = "missing"
-	ModelDamaged    ModelState = "damaged" // of another digest or size, or unreadable
-)
-
-// ModelCheck is what the caller found about one file of the chosen model.
-type ModelCheck struct {
-	Model    string     // name of the model: "clip-vit-b-32"
-	Backend  string     // that needs the file: "npu" or "cpu"
-	Name     string     // name of the file
-	Path     string     // where it is, looked up below Root; "" when missing
-	State    ModelState //
-	Detail   string     // why damaged; may be ""
-	Recorded string     // day on which the digest was recorded that it is held to, as the publisher's is not known; "" where it is
-	HailoRT  string     // a .hef: x.y of the HailoRT it was compiled for; "" if unknown
-}
-
-func checkNPUModels(e *exam) { e.checkModels("npu") }
-
-func checkCPUModels(e *exam) { e.checkModels("cpu") }
-
-// checkModels judges the files of one backend together: one finding for each state.
-func (e *exam) checkModels(backend string) {
-	by, unpinned := map[ModelState][]string{}, map[string][]string{}
-	model, version := "", ""
-	for _, m := range e.models {
-		if m.Backend != backend {
+// checkModels judges the files of one part of the model together: one finding for each state.
+func (e *exam) checkModels(part model.Part) {
+	if e.env.Model == nil {
+		return
+	}
+	m := e.env.Model.Manifest
+	names := m.PartFiles(part)
+	if names == nil {
+		return
+	}
+	var damaged, missing, unknown []string
+	recorded := map[string][]string{} // by day: held to the digest of that day, as the publisher's is not known
+	version := ""                     // x.y of the HailoRT that the .hef files are for
+	for _, f := range e.env.Model.Files {
+		hef := strings.HasSuffix(f.Path, ".hef")
+		switch {
+		case !slices.Contains(names, f.Name):
 			continue
+		case f.Err != nil:
+			damaged = append(damaged, f.Name+" ("+f.Err.Error()+")")
+		case f.Bytes == 0:
+			missing = append(missing, f.Name)
+		case hef && !e.isHEF(f.Path):
+			damaged = append(damaged, f.Name+" (not a HEF file)")
+		case f.SHA256 == "":
+			unknown = append(unknown, f.Name)
+		case !f.Recorded.IsZero():
+			day := f.Recorded.Format(time.DateOnly)
+			recorded[day] = append(recorded[day], f.Name)
 		}
-		model = m.Model
-		name := m.Name
-		if m.State != ModelMissing && strings.HasSuffix(m.Path, ".hef") {
-			if m.State != ModelDamaged && !e.isHEF(m.Path) {
-				m.State, m.Detail = ModelDamaged, "not a HEF file"
-			}
-			if m.HailoRT != "" {
-				version = m.HailoRT
-			}
-		}
-		if m.Detail != "" {
-			name += " (" + m.Detail + ")"
-		}
-		by[m.State] = append(by[m.State], name)
-		if m.Recorded != "" {
-			unpinned[m.Recorded] = append(unpinned[m.Recorded], m.Name)
+		if zoo, ok := strings.CutPrefix(f.Zoo, "v"); ok && hef { // the zoo's releases are those of HailoRT, see model.ZooRelease
+			version = device.Minor(zoo)
 		}
 	}
-	if model == "" {
+	title, pull := strings.ToUpper(string(part))+" files of "+m.Name, e.env.Own("models pull "+shell(m.Name))
+	if damaged != nil {
+		e.add(Fail, title+" are damaged: "+strings.Join(damaged, ", ")+".", pull)
+	}
+	if missing != nil { // where nothing else can serve, the start of the service is another finding
+		e.add(Warn, title+" are missing: "+strings.Join(missing, ", ")+".", pull)
+	}
+	if damaged != nil || missing != nil {
 		return
 	}
-	title, pull := strings.ToUpper(backend)+" files of "+model, e.env.Own("models pull "+shell(model))
-	complete := true
-	if files := by[ModelDamaged]; files != nil {
-		complete = false
-		e.add(Fail, title+" are damaged: "+strings.Join(files, ", ")+".", pull)
-	}
-	if files := by[ModelMissing]; files != nil {
-		complete = false
-		e.add(e.missingModel(backend), title+" are missing: "+strings.Join(files, ", ")+".", pull)
-	}
-	if !complete {
-		return
-	}
-	lib := e.library()
-	if version != "" && numbers(lib)[0] >= 5 && minor(version+".0") != minor(lib) {
+	if lib := e.Library(); version != "" && device.Major(lib) >= 5 && version != device.Minor(lib) {
 		e.add(Warn, title+" are there, but for HailoRT "+version+"; installed is "+lib+". Most run all the same.", pull)
 		return
 	}
 	what := title + " are there"
-	if files := by[ModelUnverified]; files != nil {
-		what += "; without a known digest: " + strings.Join(files, ", ")
+	if unknown != nil {
+		what += "; without a known digest: " + strings.Join(unknown, ", ")
 	}
-	for _, day := range slices.Sorted(maps.Keys(unpinned)) {
-		what += "; unpinned, recorded on " + day + ": " + strings.Join(unpinned[day], ", ")
+	for _, day := range slices.Sorted(maps.Keys(recorded)) {
+		what += "; unpinned, recorded on " + day + ": " + strings.Join(recorded[day], ", ")
 	}
-	e.add(OK, what+".", "")
-}
-
-// missingModel is the level of missing files: bad if nothing else can serve.
-func (e *exam) missingModel(backend string) Level {
-	if backend == "npu" {
-		return e.absent()
-	}
-	if e.env.Backend == "npu" || e.env.Backend == "sim" || e.reached >= hasNode {
-		return Warn // only no fallback
-	}
-	return Fail
+	e.add(OK, what+".")
 }
 
 // isHEF looks at the first bytes of a model file, where failed downloads have XML or nothing.
 func (e *exam) isHEF(name string) bool {
-	f, ok := e.t.open(name)
-	if !ok {
+	f, err := e.Open(name)
+	if err != nil {
 		return false
 	}
 	defer f.Close()
 	var magic [4]byte
-	_, err := io.ReadFull(f, magic[:])
+	_, err = io.ReadFull(f, magic[:])
 	return err == nil && string(magic[:]) == "\x01HEF"
 }

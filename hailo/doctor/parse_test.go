@@ -7,9 +7,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/google/go-cmp/cmp"
+	"hailoclip/hailo/device"
 )
 
 func TestDevice(t *testing.T) {
@@ -18,44 +17,40 @@ func TestDevice(t *testing.T) {
 	cases := []struct {
 		name    string
 		machine files
-		want    Device // zero: not present
+		want    string // node, driver, library; "": not present
 	}{
-		{"5.1.1", pi(), Device{"/dev/hailo0", addr, "5.1.1", "5.1.1"}},
-		{"5.3.0", pi().with(release530), Device{"/dev/h1x-0", addr, "5.3.0", "5.3.0"}},
-		{"nothing", files{}, Device{}},
-		{"no node", pi().without("/dev/"), Device{}},
-		{"a stray file without a driver behind it", pi().without("/sys/class"), Device{}},
-		{"Hailo-8", pi().with(files{"/sys/bus/pci/devices/" + addr + "/device": "0x2864"}), Device{}},
-		{"a folder for a node", pi().with(files{"/dev/hailo0": remove, "/dev/hailo0/": folder}), Device{}},
+		{"5.1.1", pi(), "/dev/hailo0, 5.1.1, 5.1.1"},
+		{"5.3.0", pi().with(release530), "/dev/h1x-0, 5.3.0, 5.3.0"},
+		{"nothing", files{}, ""},
+		{"no node", pi().without("/dev/"), ""},
+		{"a stray file without a driver behind it", pi().without("/sys/class"), ""},
+		{"Hailo-8", pi().with(files{"/sys/bus/pci/devices/" + addr + "/device": "0x2864"}), ""},
+		{"a folder for a node", pi().with(files{"/dev/hailo0": remove, "/dev/hailo0/": folder}), ""},
 		{"a Hailo-8 as board 0", pi().with(eight).with(files{
 			"/sys/class/hailo_chardev/hailo0/board_location": "0000:03:00.0", "/sys/class/hailo_chardev/hailo1/board_location": addr, "/dev/hailo1": mode(0o666),
-		}), Device{"/dev/hailo1", addr, "5.1.1", "5.1.1"}},
+		}), "/dev/hailo1, 5.1.1, 5.1.1"},
 		{"the first of two nodes is missing", pi().with(files{
 			"/dev/hailo0": remove, "/sys/class/hailo_chardev/hailo1/board_location": addr, "/dev/hailo1": mode(0o666),
-		}), Device{"/dev/hailo1", addr, "5.1.1", "5.1.1"}},
+		}), "/dev/hailo1, 5.1.1, 5.1.1"},
 		{"address by the link only", pi().with(eight).with(files{
 			"/sys/class/hailo_chardev/hailo0/board_location": remove, "/sys/class/hailo_chardev/hailo0/device": link + "../../../" + addr,
-		}), Device{"/dev/hailo0", addr, "5.1.1", "5.1.1"}},
-		{"no address, one chip", pi().with(files{"/sys/class/hailo_chardev/hailo0/board_location": remove}), Device{"/dev/hailo0", addr, "5.1.1", "5.1.1"}},
-		{"no address, two chips", pi().with(eight).with(files{"/sys/class/hailo_chardev/hailo0/board_location": remove}), Device{}},
-		{"no library", pi().without("/usr/lib/libhailort"), Device{"/dev/hailo0", addr, "5.1.1", ""}},
+		}), "/dev/hailo0, 5.1.1, 5.1.1"},
+		{"no address, one chip", pi().with(files{"/sys/class/hailo_chardev/hailo0/board_location": remove}), "/dev/hailo0, 5.1.1, 5.1.1"},
+		{"no address, two chips", pi().with(eight).with(files{"/sys/class/hailo_chardev/hailo0/board_location": remove}), ""},
+		{"no library", pi().without("/usr/lib/libhailort"), "/dev/hailo0, 5.1.1, "},
 		{"library under its short name", pi().without("/usr/lib/libhailort").with(files{
 			"/usr/local/lib/libhailort.so": string(elfFile(elf.DT_SONAME, "libhailort.so.5.1.0")),
-		}), Device{"/dev/hailo0", addr, "5.1.1", "5.1.0"}},
+		}), "/dev/hailo0, 5.1.1, 5.1.0"},
 		{"the newest of two libraries", pi().with(files{"/sys/module/hailo1x_pci/version": "5.9.0",
-			"/usr/lib/aarch64-linux-gnu/libhailort.so.5.10.0": "library"}), Device{"/dev/hailo0", addr, "5.9.0", "5.10.0"}},
-		{"the driver's of two libraries", pi().with(files{"/usr/local/lib/libhailort.so.5.2.0": "library"}), Device{"/dev/hailo0", addr, "5.1.1", "5.1.1"}},
+			"/usr/lib/aarch64-linux-gnu/libhailort.so.5.10.0": "library"}), "/dev/hailo0, 5.9.0, 5.10.0"},
+		{"the driver's of two libraries", pi().with(files{"/usr/local/lib/libhailort.so.5.2.0": "library"}), "/dev/hailo0, 5.1.1, 5.1.1"},
 	}
 	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) {
-			got, ok := newSurvey(tree(c.machine.write(t))).device()
-			if ok != (c.want != Device{}) {
-				t.Errorf("present: %v", ok)
-			}
-			if diff := cmp.Diff(c.want, got); diff != "" {
-				t.Error(diff)
-			}
-		})
+		got, ok := device.Read(c.machine.write(t)).Device()
+		text := strings.TrimPrefix(strings.Join([]string{got.Node, got.DriverVersion, got.LibraryVersion}, ", "), ", , ")
+		if text != c.want || ok != (c.want != "") || ok != (got.PCIAddress == addr) {
+			t.Errorf("%s: %+v, present %v", c.name, got, ok)
+		}
 	}
 }
 
@@ -69,27 +64,8 @@ func TestLibraryVersion(t *testing.T) {
 		{pi().without("/sys/", "/dev/"), "5.1.1"},
 		{pi().without("/usr/lib/libhailort"), ""},
 	} {
-		if got := LibraryVersion(c.machine.write(t)); got != c.want {
+		if got := device.Read(c.machine.write(t)).Library(); got != c.want {
 			t.Errorf("got %q, want %q", got, c.want)
-		}
-	}
-}
-
-func TestVersions(t *testing.T) {
-	for in, want := range map[string][3]int{
-		"5.1.1": {5, 1, 1}, "5.1.1-2": {5, 1, 1}, "6.18.50+rpt-rpi-2712": {6, 18, 50}, "5.2": {5, 2, 0},
-		"": {}, "v5": {}, "5": {}, "99999999999999999999.1.1": {},
-	} {
-		if got := numbers(in); got != want {
-			t.Errorf("numbers(%q) = %v", in, got)
-		}
-	}
-	if !newer("5.10.0", "5.9.9") || newer("5.1.1", "5.1.1") || newer("5.1.1", "5.2.0") {
-		t.Error("newer")
-	}
-	for in, want := range map[string]string{"libhailort.so.5.1.1": "5.1.1", "libhailort.so": "", "libhailort.so.5": "", "libhailort.so.5.1.1.bak": ""} {
-		if got := versionAtEnd(in); got != want {
-			t.Errorf("versionAtEnd(%q) = %q", in, got)
 		}
 	}
 }
@@ -99,53 +75,6 @@ func TestShell(t *testing.T) {
 		if got := shell(in); got != want {
 			t.Errorf("shell(%q) = %s, want %s", in, got, want)
 		}
-	}
-}
-
-func TestBlacklisted(t *testing.T) {
-	cases := map[string]struct {
-		file, text, cmdline string
-		want                bool
-	}{
-		"nothing":            {"a.conf", "options hailo1x_pci no_power_mode=Y", "", false},
-		"dashes":             {"a.conf", "blacklist hailo1x-pci", "", true},
-		"install":            {"a.conf", "install hailo1x_pci /bin/false", "", true},
-		"comment":            {"a.conf", "# blacklist hailo1x_pci", "", false},
-		"another module":     {"a.conf", "blacklist hailo_pci", "", false},
-		"not a conf":         {"a.conf.bak", "blacklist hailo1x_pci", "", false},
-		"kernel":             {"", "", "quiet module_blacklist=foo,hailo1x_pci splash", true},
-		"modprobe":           {"", "", "modprobe.blacklist=hailo1x-pci", true},
-		"kernel, another":    {"", "", "module_blacklist=hailo_pci", false},
-		"without line break": {"a.conf", "x\nblacklist\thailo1x_pci", "", true},
-	}
-	for name, c := range cases {
-		f := files{"/proc/cmdline": c.cmdline}
-		if c.file != "" {
-			f["/etc/modprobe.d/"+c.file] = c.text
-		}
-		e := exam{survey: survey{t: tree(f.write(t))}}
-		if got := e.blacklisted(); (got != "") != c.want {
-			t.Errorf("%s: %q", name, got)
-		}
-	}
-}
-
-func TestUser(t *testing.T) {
-	root := tree(files{
-		"/etc/passwd": "root:x:0:0::/:/bin/sh\nbad line\nodd:x:y:z::/:\nhailo-clip:x:990:991::/:/bin/false\n",
-		"/etc/group":  "root:x:0:\nvideo:x:44:pi,hailo-clip\nhailo:x:985:hailo-clip2\nbad:x:y:hailo-clip\nnet:x:101:hailo-clip",
-	}.write(t))
-	uid, gids, ok := root.user("hailo-clip")
-	if uid != 990 || !cmp.Equal(gids, []int{991, 44, 101}) || !ok {
-		t.Error(uid, gids, ok)
-	}
-	for _, name := range []string{"nobody", "odd", ""} {
-		if _, _, ok := root.user(name); ok {
-			t.Errorf("user %q", name)
-		}
-	}
-	if root.account("/etc/group", 44) != "video" || root.account("/etc/group", 45) != "45" || root.account("/etc/none", 0) != "0" {
-		t.Error("account")
 	}
 }
 
@@ -171,21 +100,12 @@ func TestAllowed(t *testing.T) {
 	}
 }
 
-func TestPackages(t *testing.T) {
-	long := "Package: long\nDescription: " + strings.Repeat("x", 1<<20) + "\n\n"
-	f := files{"/var/lib/dpkg/status": dpkg() + long + "Package: h10-hailort\nVersion: 5.1.1-3\nStatus: install ok installed"}
-	want := map[string]string{"h10-hailort": "5.1.1-3"}
-	if diff := cmp.Diff(want, installedPackages(tree(f.write(t)))); diff != "" {
-		t.Error(diff)
-	}
-}
-
 func TestReadLog(t *testing.T) {
 	line := strings.Repeat("x", 99) + "\n"
 	log, err := readLog(t.Context(), func(context.Context) ([]byte, error) {
-		return []byte(strings.Repeat(line, maxLog/50) + "last \xff\n"), nil
+		return []byte(strings.Repeat(line, device.MaxLog/50) + "last \xff\n"), nil
 	})
-	if err != nil || len(log) > maxLog/50 || log[len(log)-2] != "last ?" {
+	if err != nil || len(log) > device.MaxLog/50 || log[len(log)-2] != "last ?" {
 		t.Errorf("%d lines, %v, %q", len(log), err, log[len(log)-2:])
 	}
 	if _, err := readLog(t.Context(), nil); err == nil {
@@ -200,7 +120,7 @@ func TestReadLog(t *testing.T) {
 func TestQuote(t *testing.T) {
 	for in, want := range map[string]string{
 		"<3>[    9.912345] hailo1x: x": `"hailo1x: x"`, "plain": `"plain"`, "[no time": `"[no time"`, "a\x1b[31mb\u202ec": `"a?[31mb?c"`,
-		strings.Repeat("é", 200): `"` + strings.Repeat("é", maxLine) + `..."`,
+		strings.Repeat("é", 200): `"` + strings.Repeat("é", 160) + `..."`,
 	} {
 		if got := quote(in); got != want {
 			t.Errorf("quote(%q) = %s, want %s", in, got, want)
@@ -208,18 +128,15 @@ func TestQuote(t *testing.T) {
 	}
 }
 
-func TestCommand(t *testing.T) {
-	out, err := command(t.Context(), "sh", "-c", "head -c 1000000 /dev/zero")
-	if err != nil || len(out) != maxRead {
-		t.Errorf("%d bytes, %v", len(out), err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-	defer cancel()
-	if _, err := command(ctx, "sleep", "600"); err == nil {
-		t.Error("a program that takes too long is no error")
-	}
-	if _, err := command(t.Context(), "hailo-clip-no-such-program"); err == nil {
-		t.Error("a missing program is no error")
+func TestOwn(t *testing.T) {
+	for state, want := range map[string]string{
+		"":                  "hailo-clip models pull m",
+		device.ServiceState: "sudo hailo-clip models pull m --state-dir /var/lib/hailo-clip",
+		"/my models":        "hailo-clip models pull m --state-dir '/my models'",
+	} {
+		if got := (Env{State: state}).Own("models pull m"); got != want {
+			t.Errorf("state %q: %s", state, got)
+		}
 	}
 }
 

@@ -8,26 +8,27 @@ import (
 	"testing"
 
 	"hailoclip/hailo"
+	"hailoclip/hailo/model"
 	"hailoclip/hailo/onnx"
 	"hailoclip/stages/decode"
 	"hailoclip/stages/resize"
 )
 
-// The whole way of a picture, from the file to the vector, against the training framework's own.
+// The whole way of a image, from the file to the vector, against the training framework's own.
 func TestGoldenImages(t *testing.T) {
 	library := onnx.Native(t)
-	var manifest hailo.Manifest
+	var manifest model.Manifest
 	readJSON(t, "../demo/manifest.json", &manifest)
-	manifest.Tokenizer, manifest.CPU = "tokenizer.json", &hailo.CPUFiles{Image: "vision_model.onnx", Text: "text_model.onnx"}
+	manifest.Tokenizer, manifest.CPU = "tokenizer.json", &model.CPUFiles{Image: "vision_model.onnx", Text: "text_model.onnx"}
 	var golden struct {
 		Images map[string][]float32 `json:"images"`
 	}
 	readJSON(t, "../demo/golden.json", &golden)
-	model, err := hailo.EmbeddedModel(manifest, os.DirFS("../demo"))
+	model, err := model.Embedded(manifest, os.DirFS("../demo"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := onnx.Open(onnx.Config{Library: library}, model, 1)
+	b, err := onnx.Open(t.Context(), onnx.Config{Library: library}, model, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"hailoclip/hailo"
+	"hailoclip/hailo/model"
 )
 
 // The names that Hugging Face's exports of CLIP give to inputs and outputs.
@@ -21,7 +21,7 @@ const (
 // may be chosen for each run.
 type layout struct {
 	image, text *port // outputs; nil where the model has none
-	imageBatch  int   // pictures in a run
+	imageBatch  int   // images in a run
 	textBatch   int   // texts in a run
 	length      int   // tokens in a text
 
@@ -31,7 +31,7 @@ type layout struct {
 const maxFixedBatch = 256 // a model with more in a run is no model of ours, and needs huge buffers
 
 // newLayout reads the layout of a session and refuses what we could not fill or understand.
-func newLayout(s *session, m hailo.Manifest) (layout, error) {
+func newLayout(s *session, m model.Manifest) (layout, error) {
 	var l layout
 	size, dim := int64(m.ImageSize), int64(m.EmbeddingDimension)
 	for _, p := range s.inputs {
@@ -95,19 +95,6 @@ func chosen(dims []int64, i int) int {
 		return int(dims[i])
 	}
 	return 0
-}
-
-// require fails when the model has not all that a tower with this output needs.
-func (l layout) require(s *session, output string) error {
-	if output == outImages && l.image != nil && hasPort(s.inputs, inPixels) ||
-		output == outTexts && l.text != nil && hasPort(s.inputs, inTokens) {
-		return nil
-	}
-	input := inPixels
-	if output == outTexts {
-		input = inTokens
-	}
-	return fmt.Errorf("gives no %s (from %s); has inputs %v and outputs %v", output, input, s.inputs, s.outputs)
 }
 
 func hasPort(ports []port, name string) bool {

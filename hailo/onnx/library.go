@@ -11,6 +11,8 @@ import (
 	"sync"
 
 	"github.com/ebitengine/purego"
+
+	"hailoclip/hailo/dl"
 )
 
 // ErrNoLibrary says that no ONNX Runtime library could be used. The error that wraps it lists
@@ -63,10 +65,9 @@ func candidates(library string, dirs []string) []string {
 		}
 	}
 	for _, dir := range dirs {
-		if dir == "" {
-			continue
+		if dir != "" {
+			list = append(list, LibraryFile(dir, runtime.GOARCH))
 		}
-		list = append(list, LibraryFile(dir, runtime.GOARCH))
 	}
 	return append(list, sonames...)
 }
@@ -93,11 +94,11 @@ func load(path string, named bool) (*Library, error) {
 		defer done()
 		file = trusted
 	}
-	handle, err := purego.Dlopen(file, purego.RTLD_NOW|purego.RTLD_LOCAL)
+	library, err := dl.Open(file)
 	if err != nil {
 		return nil, err
 	}
-	l, err := start(handle)
+	l, err := start(library)
 	if err != nil {
 		return nil, err // stays mapped: closing a library of this size is not safe
 	}
@@ -122,14 +123,14 @@ func checkWhole(file *os.File, size int64) error {
 }
 
 // start asks an opened library for its functions and makes its environment.
-func start(handle uintptr) (*Library, error) {
-	symbol, err := purego.Dlsym(handle, "OrtGetApiBase")
+func start(library dl.Library) (*Library, error) {
+	symbol, err := library.Symbol("OrtGetApiBase")
 	if err != nil {
 		return nil, errors.New("not ONNX Runtime: it has no OrtGetApiBase")
 	}
 	base, _, _ := purego.SyscallN(symbol) // OrtApiBase: {GetApi, GetVersionString}
 	version, _, _ := purego.SyscallN(table(base).fn(1))
-	l := &Library{Version: goString(version)}
+	l := &Library{Version: dl.String(version)}
 	if err := checkVersion(l.Version); err != nil {
 		return nil, err
 	}

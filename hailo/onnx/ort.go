@@ -6,6 +6,8 @@ import (
 	"unsafe"
 
 	"github.com/ebitengine/purego"
+
+	"hailoclip/hailo/dl"
 )
 
 // The OrtApi is a table of C function pointers that only ever grows at its end, so that a
@@ -68,7 +70,7 @@ type table uintptr
 
 // fn is the address of one function of the table.
 func (t table) fn(position uintptr) uintptr {
-	return *(*uintptr)(unsafe.Add(pointer(uintptr(t)), position*unsafe.Sizeof(t)))
+	return *(*uintptr)(unsafe.Add(dl.Pointer(uintptr(t)), position*unsafe.Sizeof(t)))
 }
 
 // call runs a function that returns an OrtStatus, and turns the status into an error.
@@ -79,7 +81,7 @@ func (t table) call(position uintptr, args ...uintptr) error {
 		return nil
 	}
 	message, _, _ := purego.SyscallN(t.fn(apiGetErrorMessage), status)
-	err := errors.New(goString(message))
+	err := errors.New(dl.String(message))
 	t.release(apiReleaseStatus, status)
 	return err
 }
@@ -102,10 +104,6 @@ func (t table) release(position, object uintptr) {
 	}
 }
 
-// pointer makes a pointer of an address in C memory. The detour keeps go vet from taking it
-// for an address of Go memory, which would be a mistake.
-func pointer(c uintptr) unsafe.Pointer { return *(*unsafe.Pointer)(unsafe.Pointer(&c)) }
-
 // address is where a pinned value lies. The caller keeps it pinned while C may use it.
 func address[T any](p *T) uintptr { return uintptr(unsafe.Pointer(p)) }
 
@@ -114,16 +112,4 @@ func cString(pin *runtime.Pinner, s string) uintptr {
 	b := append([]byte(s), 0)
 	pin.Pin(&b[0])
 	return address(&b[0])
-}
-
-// goString copies a C string; "" for a null pointer.
-func goString(c uintptr) string {
-	if c == 0 {
-		return ""
-	}
-	n := 0
-	for p := pointer(c); *(*byte)(unsafe.Add(p, n)) != 0; {
-		n++
-	}
-	return string(unsafe.Slice((*byte)(pointer(c)), n))
 }

@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"strings"
 	"unsafe"
+
+	"hailoclip/hailo/dl"
 )
 
 // source is an ONNX model: a file, or its bytes where it is no file on disk. ORT maps what it
@@ -111,7 +113,7 @@ func (s *session) port(name, typ, index uintptr) (port, error) {
 	if err != nil {
 		return port{}, err
 	}
-	p := port{name: goString(text)}
+	p := port{name: dl.String(text)}
 	p.cName = cString(&s.pin, p.name)
 	if err := s.api.call(apiAllocatorFree, allocator, text); err != nil {
 		return port{}, err

@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"hailoclip/hailo"
+	"hailoclip/hailo/safefile"
 )
 
 // vouch returns a file to load in place of path, which must be a whole library that nobody but root and
@@ -22,7 +22,7 @@ import (
 // was looked at could be changed before it is loaded. With anyone, whose it is does not matter. The
 // caller calls done when it is loaded.
 func vouch(path string, anyone bool) (file string, done func(), err error) {
-	f, err := hailo.OpenRegular(path)
+	f, err := safefile.OpenRegular(path)
 	if err != nil {
 		return "", nil, errors.Unwrap(err) // the path is named already
 	}

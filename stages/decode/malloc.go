@@ -1,12 +1,16 @@
 package decode
 
-import "github.com/ebitengine/purego"
+import (
+	"github.com/ebitengine/purego"
+
+	"hailoclip/hailo/dl"
+)
 
 // giveBack makes the C library return to the system what libraries free, where it is glibc. By itself glibc learns from
 // the first large block that is freed to keep those of up to 32 MB, for each thread's arena: after the coefficients of
-// 12 million pixels some 50 MB a thread, which nobody accounts for. handle is a library that is linked with it.
-func giveBack(handle uintptr) {
-	mallopt, err := purego.Dlsym(handle, "mallopt")
+// 12 million pixels some 50 MB a thread, which nobody accounts for. library is one that is linked with it.
+func giveBack(library dl.Library) {
+	mallopt, err := library.Symbol("mallopt")
 	if err != nil {
 		return
 	}

@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"github.com/ebitengine/purego"
+
+	"hailoclip/hailo/dl"
 )
 
 // TestLibrariesGiveBack takes a block as large as the coefficients of a component of 16 million pixels, twice: glibc
@@ -16,13 +18,12 @@ func TestLibrariesGiveBack(t *testing.T) {
 	if _, err := FindLibrary(); err != nil {
 		t.Skip(err)
 	}
-	handle, err := purego.Dlopen("libturbojpeg.so.0", purego.RTLD_NOW|purego.RTLD_LOCAL)
+	library, err := dl.Open("libturbojpeg.so.0")
 	if err != nil {
 		t.Skip(err)
 	}
-	malloc, errM := purego.Dlsym(handle, "malloc")
-	free, errF := purego.Dlsym(handle, "free")
-	if _, err := purego.Dlsym(handle, "mallopt"); err != nil || errM != nil || errF != nil {
+	var malloc, free, mallopt uintptr
+	if err := library.Bind(map[string]*uintptr{"malloc": &malloc, "free": &free, "mallopt": &mallopt}); err != nil {
 		t.Skip("not glibc")
 	}
 	runtime.LockOSThread() // an arena belongs to a thread

@@ -1,6 +1,7 @@
 package decode
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"unsafe"
 
 	"github.com/ebitengine/purego"
+
+	"hailoclip/hailo/dl"
 )
 
 // Library tells about libturbojpeg in this process.
@@ -54,68 +57,36 @@ func libraryNames() []string {
 }
 
 func openTurbo(names []string) (*turboLib, error) {
-	runtime.LockOSThread() // the loader keeps its last error for each thread
-	defer runtime.UnlockOSThread()
 	var errs []error
 	for _, name := range names {
-		handle, err := purego.Dlopen(name, purego.RTLD_NOW|purego.RTLD_LOCAL)
+		library, err := dl.Open(name)
 		if err != nil {
-			if filepath.IsAbs(name) && !exists(name) {
+			if _, gone := os.Stat(name); filepath.IsAbs(name) && gone != nil {
 				continue // the loader's words for the plain names are enough
 			}
 			errs = append(errs, err)
 			continue
 		}
-		lib, err := bindTurbo(handle)
+		lib, err := bindTurbo(library)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", name, err))
 			continue
 		}
-		lib.about.Path = mappedFile("libturbojpeg.so")
-		giveBack(handle)
+		giveBack(library)
 		return lib, nil
 	}
 	return nil, fmt.Errorf("libturbojpeg not found (Debian: apt-get install libturbojpeg0): %w", errors.Join(errs...))
 }
 
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
-}
-
-func bindTurbo(handle uintptr) (*turboLib, error) {
-	lib := &turboLib{about: Library{API: 2}}
-	for _, s := range []struct {
-		to   *uintptr
-		name string
-	}{
-		{&lib.initDecompress, "tjInitDecompress"}, {&lib.destroy, "tjDestroy"},
-		{&lib.header, "tjDecompressHeader3"}, {&lib.decompress, "tjDecompress2"},
-		{&lib.errorText, "tjGetErrorStr2"},
-	} {
-		var err error
-		if *s.to, err = purego.Dlsym(handle, s.name); err != nil {
-			return nil, err
-		}
-	}
-	if _, err := purego.Dlsym(handle, "tj3Init"); err == nil {
+func bindTurbo(library dl.Library) (*turboLib, error) {
+	lib := &turboLib{about: Library{Path: dl.MappedFile("libturbojpeg.so"), API: 2}}
+	if _, err := library.Symbol("tj3Init"); err == nil {
 		lib.about.API = 3
 	}
-	return lib, nil
-}
-
-// mappedFile returns the path of the first file mapped into this process with part in its name.
-func mappedFile(part string) string {
-	maps, err := os.ReadFile("/proc/self/maps")
-	if err != nil {
-		return ""
-	}
-	for line := range strings.Lines(string(maps)) {
-		if i := strings.IndexByte(line, '/'); i >= 0 && strings.Contains(filepath.Base(line), part) {
-			return strings.TrimSpace(line[i:])
-		}
-	}
-	return ""
+	return lib, library.Bind(map[string]*uintptr{
+		"tjInitDecompress": &lib.initDecompress, "tjDestroy": &lib.destroy, "tjDecompressHeader3": &lib.header,
+		"tjDecompress2": &lib.decompress, "tjGetErrorStr2": &lib.errorText,
+	})
 }
 
 // Constants of turbojpeg.h.
@@ -206,14 +177,5 @@ func (t *turbo) decode(b, dst []byte, w, h, pixelFormat int) (warning string, er
 // message copies the library's last error text.
 func (t *turbo) message() string {
 	p, _, _ := purego.SyscallN(t.lib.errorText, t.handle)
-	if p == 0 {
-		return "unknown error"
-	}
-	const longest = 200                            // JMSG_LENGTH_MAX of jpeglib.h
-	text := *(**[longest]byte)(unsafe.Pointer(&p)) // the library's memory, which the garbage collector does not move
-	n := 0
-	for n < longest && text[n] != 0 {
-		n++
-	}
-	return string(text[:n])
+	return cmp.Or(dl.String(p), "unknown error")
 }

@@ -1,0 +1,212 @@
+package open
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"hailoclip/hailo"
+	"hailoclip/hailo/demo"
+	"hailoclip/hailo/model"
+)
+
+// folder makes a folder with files.
+func folder(t *testing.T, files map[string]string) (root string) {
+	t.Helper()
+	root = t.TempDir()
+	for name, text := range files {
+		path := filepath.Join(root, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o755)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+// npuModel is a model with files for the NPU, none of which is ever run.
+func npuModel(t *testing.T) *model.Model {
+	t.Helper()
+	dir := folder(t, map[string]string{
+		"mini/manifest.json": `{"name": "mini", "embedding_dimension": 512, "image_size": 224, "context_length": 77,
+			"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "tokens": {"start": "<|startoftext|>", "end": "<|endoftext|>", "pad_id": 0},
+			"cpu": {"image": "i.onnx", "text": "t.onnx"},
+			"npu": {"image": "i.hef", "text": "t.hef", "token_embedding": "e.npy", "text_projection": "p.npy"},
+			"files": {"i.onnx": {}, "t.onnx": {}, "i.hef": {}, "t.hef": {}, "e.npy": {}, "p.npy": {}, "tokenizer.json": {}}}`,
+		"mini/i.onnx": "\x08\x07image", "mini/t.onnx": "\x08\x07text",
+		"mini/i.hef": "\x01HEF image", "mini/t.hef": "\x01HEF text", "mini/e.npy": "\x93NUMPY", "mini/p.npy": "\x93NUMPY",
+		"mini/tokenizer.json": "{}",
+	})
+	m, _, err := (&model.Catalog{Dir: dir}).Resolve(t.Context(), "mini")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// workerProgram is the path of a program that is never run.
+func workerProgram(t *testing.T) string {
+	return folder(t, map[string]string{"w": "#!/bin/sh\n"}) + "/w"
+}
+
+// logTo is a logger of warnings and errors.
+func logTo(b *strings.Builder) *slog.Logger {
+	return slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
+
+func TestChoose(t *testing.T) {
+	bus := func(device string) string { // no node in /dev yet: the chip is booting
+		const at = "sys/bus/pci/devices/0001:01:00.0/"
+		return folder(t, map[string]string{at + "vendor": "0x1e60\n", at + "device": device})
+	}
+	chip, worker, full := bus("0x45c4\n"), workerProgram(t), npuModel(t)
+	builtin, err := demo.Model()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, backend, root, worker string
+		model                       *model.Model
+		kind, why                   string
+	}{
+		{"no device", "auto", t.TempDir(), worker, full, "cpu", "no Hailo-10H"},
+		{"a Hailo-8", "auto", bus("0x2864\n"), worker, full, "cpu", "no Hailo-10H"},
+		{"no worker", "auto", chip, "/nowhere/worker", full, "cpu", "/nowhere/worker"},
+		{"no NPU files", "auto", chip, worker, builtin, "cpu", "no NPU files"},
+		{"all there, still booting", "auto", chip, worker, full, "npu", "0001:01:00.0"},
+		{"told to", "cpu", chip, worker, full, "cpu", "clip.backend is cpu"},
+		{"told to simulate", "sim", chip, worker, full, "sim", "clip.backend is sim"},
+	} {
+		cfg := Config{Backend: c.backend}
+		cfg.NPU.Worker = c.worker
+		if kind, why := choose(cfg, c.model, c.root); kind != c.kind || !strings.Contains(why, c.why) {
+			t.Errorf("%s: %s because %q, want %s because of %q", c.name, kind, why, c.kind, c.why)
+		}
+	}
+}
+
+// TestWhyNotTheNPU has a model for the NPU alone on a machine that cannot use one: the error says why the
+// CPU was asked at all, unless it was by name.
+func TestWhyNotTheNPU(t *testing.T) {
+	m := npuModel(t)
+	m.CPU = nil
+	for backend, told := range map[string]bool{"auto": false, "cpu": true} {
+		cfg := Config{Backend: backend}
+		cfg.NPU.Worker = "/nowhere/worker"
+		_, why := choose(cfg, m, "/")
+		_, err := (&Opener{cfg: cfg, Model: m}).Open(t.Context())
+		if !errors.Is(err, model.ErrNotInstalled) || strings.Contains(err.Error(), "because") == told || strings.Contains(err.Error(), why) == told {
+			t.Errorf("%s: error %v; %q", backend, err, why)
+		}
+	}
+}
+
+// TestDamagedTextFiles: a table that cannot be read costs the NPU's text encoder and not the service,
+// unless that encoder was asked for by name or there is no other.
+func TestDamagedTextFiles(t *testing.T) {
+	full := npuModel(t)
+	alone := *full
+	alone.CPU = nil
+	for _, c := range []struct {
+		name, encoder string
+		model         *model.Model
+		opens         bool
+	}{
+		{"auto", "auto", full, true},
+		{"by name", "npu", full, false},
+		{"no other", "auto", &alone, false},
+	} {
+		var log strings.Builder
+		cfg := Config{TextEncoder: c.encoder}
+		cfg.NPU.Worker = workerProgram(t)
+		device, err := (&Opener{cfg: cfg, Model: c.model, log: logTo(&log)}).npuOptions(t.Context())
+		if err == nil && (device.Text != nil || device.TextDigest != "") {
+			t.Errorf("%s: digest of the texts %q", c.name, device.TextDigest)
+		}
+		if (err == nil) != c.opens || c.opens && !strings.Contains(log.String(), "e.npy") {
+			t.Errorf("%s: error %v, log %q", c.name, err, log.String())
+		}
+	}
+}
+
+// TestSimulatedChip: with another model than the demo's its true vectors would be the wrong ones, and whatever changes
+// its vectors gives their text encoder another name.
+func TestSimulatedChip(t *testing.T) {
+	var unfit ConfigError
+	o := &Opener{cfg: Config{Sim: Sim{Vectors: "model"}}, Model: npuModel(t)}
+	if _, err := o.simOptions(); !errors.As(err, &unfit) || !strings.Contains(err.Error(), "sim.vectors") {
+		t.Errorf("error %v", err)
+	}
+	m, err := demo.Model()
+	if o.Model = m; err == nil {
+		o.Tokenizer, err = m.LoadTokenizer()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, s := range map[string]Sim{
+		"sim/demo/hash":         {"hash", "--control=/vectors --fault slow=2"},
+		"sim/demo/model":        {"model", ""},
+		"sim/demo/hash/float32": {"hash", "--output float32"},
+	} {
+		o.cfg.Sim = s
+		if options, err := o.simOptions(); err != nil || options.TextDigest != want {
+			t.Errorf("%+v: %+v, %v", s, options, err)
+		}
+	}
+}
+
+// textEncoder encodes every text with the same vector.
+type textEncoder struct {
+	hailo.Backend
+	vector []float32
+	err    error
+}
+
+func (e textEncoder) EncodeTexts(context.Context, [][]int32) ([][]float32, error) {
+	return [][]float32{e.vector}, e.err
+}
+
+func TestTextCosine(t *testing.T) {
+	a, b := textEncoder{vector: []float32{0.6, 0.8}}, textEncoder{vector: []float32{0.8, 0.6}}
+	if c, err := textCosine(t.Context(), a, b, nil); err != nil || math.Abs(c-0.96) > 1e-6 {
+		t.Errorf("%v, %v", c, err)
+	}
+	b.err = hailo.ErrDeviceLost
+	for _, pair := range [][2]hailo.Backend{{a, b}, {b, a}} {
+		if _, err := textCosine(t.Context(), pair[0], pair[1], nil); !errors.Is(err, hailo.ErrDeviceLost) {
+			t.Error(err)
+		}
+	}
+}
+
+// A text vector of the NPU that is unlike the CPU's is used on demand only, and both reasons are named.
+func TestTrustTexts(t *testing.T) {
+	for _, tt := range []struct {
+		choice string
+		cosine float64
+		trust  bool
+		says   string
+	}{
+		{"auto", 0.9, true, ""},
+		{"npu", 1, true, ""},
+		{"auto", 0.89, false, "texts are encoded on the CPU"},
+		{"auto", math.NaN(), false, "texts are encoded on the CPU"},
+		{"npu", -0.01, true, "scores will be wrong"},
+	} {
+		var log strings.Builder
+		o := &Opener{cfg: Config{TextEncoder: tt.choice}, log: logTo(&log)}
+		if got := o.trustTexts(tt.cosine, nil); got != tt.trust || (log.Len() == 0) != (tt.says == "") {
+			t.Errorf("%+v: trusted %v, %s", tt, got, log.String())
+		}
+		for _, want := range []string{tt.says, "quantisation", "projection_transposed", "want=0.9"} {
+			if tt.says != "" && !strings.Contains(log.String(), want) {
+				t.Errorf("%+v: no %q in: %s", tt, want, log.String())
+			}
+		}
+	}
+}

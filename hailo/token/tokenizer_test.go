@@ -1,0 +1,417 @@
+package token
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+func loadTokenizer(t testing.TB, path string) *Tokenizer {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	tok, err := Load(f, CLIP)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tok
+}
+
+func demoTokenizer(t testing.TB) *Tokenizer { return loadTokenizer(t, "../demo/tokenizer.json") }
+
+// clipFolder is where CLIP's own tokenizer.json is with golden ids. It is not ours to ship, so
+// tests skip without it, unless HAILO_TEST_REQUIRE_SHARED says that it must be there (CI).
+func clipFolder(t testing.TB) string {
+	dir := os.Getenv("HAILO_TEST_SHARED")
+	if dir == "" {
+		dir = filepath.Join("..", "..", "..", "shared")
+	}
+	dir = filepath.Join(dir, "data", "tokenizer")
+	if _, err := os.Stat(dir); err != nil {
+		if os.Getenv("HAILO_TEST_REQUIRE_SHARED") != "" {
+			t.Fatal(err)
+		}
+		t.Skipf("no CLIP tokenizer here (%v); set HAILO_TEST_SHARED", err)
+	}
+	return dir
+}
+
+func readJSON(t testing.TB, path string, v any) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(data, v)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestTokenizerGoldenDemo(t *testing.T) {
+	tok := demoTokenizer(t)
+	var golden struct {
+		IDs map[string][]int32 `json:"token_ids"`
+	}
+	readJSON(t, "../demo/golden.json", &golden)
+	if len(golden.IDs) == 0 {
+		t.Fatal("no golden ids")
+	}
+	for text, want := range golden.IDs {
+		if got := tok.Encode(text); !slices.Equal(got, want) {
+			t.Errorf("%q: %v, want %v", text, got, want)
+		}
+	}
+}
+
+func TestTokenizerGoldenCLIP(t *testing.T) {
+	dir := clipFolder(t)
+	tok := loadTokenizer(t, filepath.Join(dir, "tokenizer.json"))
+	var texts []string
+	var want [][]int32
+	readJSON(t, filepath.Join(dir, "cases.json"), &texts)
+	readJSON(t, filepath.Join(dir, "ids.json"), &want)
+	if len(texts) == 0 || len(texts) != len(want) {
+		t.Fatalf("%d texts, %d id lists", len(texts), len(want))
+	}
+	for round := range 2 { // the second time from the word cache
+		for i, text := range texts {
+			if got := tok.Encode(text); !slices.Equal(got, want[i]) {
+				t.Errorf("round %d, %q: %v, want %v", round, text, got, want[i])
+			}
+		}
+	}
+	if tok.Size() != 49408 || tok.Start() != 49406 || tok.End() != 49407 {
+		t.Errorf("size %d, start %d, end %d", tok.Size(), tok.Start(), tok.End())
+	}
+}
+
+func TestTokenizerCut(t *testing.T) {
+	tok := demoTokenizer(t)
+	whole := tok.Encode("a photo of a cat")
+	for n := 2; n < len(whole)+3; n++ {
+		ids, truncated := tok.EncodeCut("a photo of a cat", n)
+		if n >= len(whole) {
+			if truncated || !slices.Equal(ids, whole) {
+				t.Errorf("cut to %d: %v, %t, want %v whole", n, ids, truncated, whole)
+			}
+			continue
+		}
+		want := append(slices.Clone(whole[:n-1]), tok.End())
+		if !truncated || !slices.Equal(ids, want) {
+			t.Errorf("cut to %d: %v, %t, want %v cut", n, ids, truncated, want)
+		}
+	}
+}
+
+func TestTokenizerSpecialsInText(t *testing.T) {
+	tok := demoTokenizer(t)
+	cat := tok.Encode("cat")
+	cat = cat[1 : len(cat)-1]
+	join := func(parts ...[]int32) []int32 { return slices.Concat(parts...) }
+	start, end := []int32{tok.Start()}, []int32{tok.End()}
+	for _, c := range []struct {
+		text string
+		want []int32
+	}{
+		{"", join(start, end)},
+		{" \t\n\u00a0", join(start, end)},
+		{"cat<|endoftext|>cat", join(start, cat, end, cat, end)},
+		{"cat <|startoftext|> cat", join(start, cat, start, cat, end)},
+		{"CAT<|STARTOFTEXT|>", join(start, cat, start, end)}, // looked for in the normalized text
+		{"<|endoftext|><|endoftext|>", join(start, end, end, end)},
+	} {
+		if got := tok.Encode(c.text); !slices.Equal(got, c.want) {
+			t.Errorf("%q: %v, want %v", c.text, got, c.want)
+		}
+	}
+	if got := tok.Encode("<|ENDOFTEXT|>"); slices.Contains(got[:len(got)-1], tok.End()) {
+		t.Errorf("upper case end token: %v", got)
+	}
+}
+
+// mergeSlowly is byte pair encoding as the book has it: look at all pairs, merge the best.
+func mergeSlowly(t *Tokenizer, word string) []int32 {
+	ids := make([]int32, len(word))
+	for i := range ids {
+		ids[i] = t.bytes[word[i]]
+	}
+	ids[len(word)-1] = t.lastBytes[word[len(word)-1]]
+	for {
+		best, at := merge{rank: 1 << 30}, -1
+		for i := range len(ids) - 1 {
+			if m, ok := t.merges[pair(ids[i], ids[i+1])]; ok && m.rank < best.rank {
+				best, at = m, i
+			}
+		}
+		if at < 0 {
+			return ids
+		}
+		ids[at] = best.id
+		ids = slices.Delete(ids, at+1, at+2)
+	}
+}
+
+func TestMergeAgainstTextbook(t *testing.T) {
+	tok := demoTokenizer(t)
+	s := &scratch{}
+	for _, seed := range []string{"a", "photograph", "aaaaaaaa", "elephantstrawberry", "日本語", "hohohoho", "\x00\xff"} {
+		for n := range 30 {
+			word := strings.Repeat(seed, 1+n/3)[n%len(seed)%3:] + seed[:n%len(seed)]
+			if word == "" {
+				continue
+			}
+			if got, want := tok.mergeWord(nil, word, s), mergeSlowly(tok, word); !slices.Equal(got, want) {
+				t.Errorf("%q: %v, want %v", word, got, want)
+			}
+		}
+	}
+}
+
+// A quadratic merge would take an hour on the first of these, of 1 MB, and minutes on others.
+func TestTokenizerHostileText(t *testing.T) {
+	tok := demoTokenizer(t)
+	for name, text := range map[string]string{
+		"one word":        strings.Repeat("ho", 1<<19),
+		"one letter":      strings.Repeat("a", 1<<17),
+		"one sign":        strings.Repeat("!", 1<<17),
+		"end tokens":      strings.Repeat("<|endoftext|>", 1<<13),
+		"half end tokens": strings.Repeat("<|endoftext|", 1<<13),
+		"spaces":          strings.Repeat(" ", 1<<17),
+		"apostrophes":     strings.Repeat("'", 1<<17),
+		"combining marks": strings.Repeat("\u0301", 1<<16),
+		"not UTF-8":       strings.Repeat("\xff", 1<<17),
+	} {
+		ids := tok.Encode(text)
+		if ids[0] != tok.Start() || ids[len(ids)-1] != tok.End() {
+			t.Errorf("%s: begins %d, ends %d", name, ids[0], ids[len(ids)-1])
+		}
+		short, truncated := tok.EncodeCut(text, 77)
+		if len(ids) > 77 != truncated || !slices.Equal(short[:len(short)-1], ids[:len(short)-1]) {
+			t.Errorf("%s: cut differs from whole", name)
+		}
+	}
+}
+
+func TestTokenizerConcurrently(t *testing.T) {
+	tok := demoTokenizer(t)
+	want := make([][]int32, 200)
+	for i := range want {
+		want[i] = demoTokenizerOnce(tok, i)
+	}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for i := range want {
+				if got := demoTokenizerOnce(tok, i); !slices.Equal(got, want[i]) {
+					t.Errorf("%d: %v, want %v", i, got, want[i])
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func demoTokenizerOnce(tok *Tokenizer, i int) []int32 {
+	return tok.Encode(fmt.Sprintf("a photo of %d cats and unseenword%d", i, i))
+}
+
+func TestPieces(t *testing.T) {
+	tok := demoTokenizer(t)
+	var text strings.Builder
+	for _, p := range tok.Pieces(tok.Encode("a PHOTO of the Müller dog's 日本")) {
+		text.WriteString(p.Text)
+	}
+	if got := text.String(); !strings.HasPrefix(got, "<|startoftext|>a photo of the m") || !strings.Contains(got, "dog 's ") || !strings.HasSuffix(got, "<|endoftext|>") {
+		t.Errorf("pieces say %q", got)
+	}
+	cat := tok.Encode("cat")[1]
+	if p := tok.Pieces([]int32{cat, -1, int32(tok.Size())}); p[0] != (Piece{cat, "cat</w>", "cat "}) || p[1] != (Piece{ID: -1}) || p[2].Piece != "" {
+		t.Errorf("pieces: %+v", p)
+	}
+}
+
+// smallTokenizer is a whole tokenizer file with no merges but one, to be damaged by edits.
+func smallTokenizer(t testing.TB, edits ...string) []byte {
+	vocab := map[string]int{}
+	for _, r := range byteRunes {
+		vocab[string(r)] = len(vocab)
+		vocab[string(r)+wordEnd] = len(vocab)
+	}
+	vocab["ca"] = 512
+	vocab["<|startoftext|>"], vocab["<|endoftext|>"] = 513, 514
+	v, err := json.Marshal(vocab)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := `{"added_tokens":[{"id":513,"content":"<|startoftext|>","normalized":true},{"id":514,"content":"<|endoftext|>","normalized":false}],` +
+		`"normalizer":{"type":"Sequence","normalizers":[{"type":"NFC"},{"type":"Replace","pattern":{"Regex":"\\s+"},"content":" "},{"type":"Lowercase"}]},` +
+		`"pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"Split","pattern":{"Regex":"'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+"},"behavior":"Removed","invert":true},{"type":"ByteLevel"}]},` +
+		`"model":{"type":"BPE","end_of_word_suffix":"</w>","vocab":` + string(v) + `,"merges":["c a"]}}`
+	for i := 0; i < len(edits); i += 2 {
+		if !strings.Contains(file, edits[i]) {
+			t.Fatalf("the file has no %q", edits[i])
+		}
+		file = strings.ReplaceAll(file, edits[i], edits[i+1])
+	}
+	return []byte(file)
+}
+
+func TestLoadTokenizer(t *testing.T) {
+	for name, edits := range map[string][]string{
+		"plain":                   {},
+		"merge pairs":             {`"c a"`, `["c","a"]`},
+		"newer pattern":           {`"'s|'t`, `"<\\|startoftext\\|>|<\\|endoftext\\|>|'s|'t`},
+		"added not in vocabulary": {`,"\u003c|endoftext|\u003e":514`, ``},
+	} {
+		tok, err := Load(bytes.NewReader(smallTokenizer(t, edits...)), CLIP)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if got, want := tok.Encode("CAb"), []int32{513, 512, tok.lastBytes['b'], 514}; !slices.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", name, got, want)
+		}
+	}
+}
+
+func TestLoadTokenizerRefuses(t *testing.T) {
+	for name, c := range map[string]struct {
+		says  string // part of the error
+		edits []string
+	}{
+		"other model":      {"model type", []string{`"type":"BPE"`, `"type":"WordPiece"`}},
+		"no word end":      {"end_of_word_suffix", []string{`"end_of_word_suffix":"</w>"`, `"end_of_word_suffix":null`}},
+		"ignores merges":   {"ignore_merges", []string{`"type":"BPE"`, `"type":"BPE","ignore_merges":true`}},
+		"dropout":          {"dropout", []string{`"type":"BPE"`, `"type":"BPE","dropout":0.1`}},
+		"other normalizer": {"normalizer", []string{`{"type":"Lowercase"}`, `{"type":"StripAccents"}`}},
+		"no normalizer":    {"normalizer", []string{`"normalizer":{`, `"x":{`}},
+		"other pattern":    {"pre-tokenizer", []string{`[\\p{N}]|`, `[\\p{N}]+|`}},
+		"no vocabulary":    {"no vocabulary", []string{`"vocab":{`, `"x":{`}},
+		"same id twice":    {"same id", []string{`"ca":512`, `"ca":511`}},
+		"id out of range":  {"want 0 to", []string{`"ca":512`, `"ca":99999`}},
+		"negative id":      {"want 0 to", []string{`"ca":512`, `"ca":-1`}},
+		"huge id":          {"", []string{`"ca":512`, `"ca":99999999999`}},
+		"hole":             {"want 0 to", []string{`"ca":512,`, ``}},
+		"missing byte":     {"stand for byte", []string{`"a":`, `"xx":`}},
+		"empty token":      {"empty token", []string{`"ca":512`, `"":512`, `"c a"`, ``}},
+		"merge of one":     {"two parts", []string{`"c a"`, `"ca"`}},
+		"merge of three":   {"two parts", []string{`"c a"`, `["c","a","b"]`}},
+		"merge of spaces":  {"two parts", []string{`"c a"`, `"c a b"`}},
+		"merge of numbers": {"", []string{`"c a"`, `7`}},
+		"merge unknown":    {"not all in the vocabulary", []string{`"c a"`, `"c b"`}},
+		"merge twice":      {"a second time", []string{`"c a"`, `"c a","c a"`}},
+		"special twice":    {"a second time", []string{`{"id":513,`, `{"id":514,"content":"<|endoftext|>"},{"id":513,`}},
+		"special other id": {"in added_tokens", []string{`{"id":514,`, `{"id":3,`}},
+		"special missing":  {"lack", []string{`,{"id":514,"content":"<|endoftext|>","normalized":false}`, ``}},
+		"another special":  {"only", []string{`{"id":513,`, `{"id":515,"content":"<pad>"},{"id":513,`}},
+		"special strips":   {"not supported", []string{`"normalized":true`, `"lstrip":true`}},
+		"not JSON":         {"", []string{`{"added_tokens"`, `{{"added_tokens"`}},
+		"truncated":        {"", []string{`"merges":["c a"]}}`, `"merges":["c`}},
+		"trailing bytes":   {"", []string{`"merges":["c a"]}}`, `"merges":["c a"]}} x`}},
+	} {
+		_, err := Load(bytes.NewReader(smallTokenizer(t, c.edits...)), CLIP)
+		if err == nil || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), ErrFile.Error()) {
+			t.Errorf("%s: error %v, want one that says %q", name, err, c.says)
+		}
+	}
+	tokens := CLIP
+	tokens.PadID = 515
+	if _, err := Load(bytes.NewReader(smallTokenizer(t)), tokens); err == nil {
+		t.Error("padding id outside of the vocabulary: no error")
+	}
+	big := append([]byte(strings.Repeat(" ", maxTokenizerFile)), smallTokenizer(t)...)
+	if _, err := Load(bytes.NewReader(big), CLIP); err == nil || !strings.Contains(err.Error(), "MiB") {
+		t.Errorf("too large: %v", err)
+	}
+}
+
+func FuzzLoadTokenizer(f *testing.F) {
+	f.Add(smallTokenizer(f))
+	f.Add(smallTokenizer(f, `"c a"`, `["c","a"]`))
+	f.Add([]byte(`{"model":{"vocab":{"a":0},"merges":["a a"]}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		tok, err := Load(bytes.NewReader(data), CLIP)
+		if err != nil {
+			return
+		}
+		for _, id := range tok.Encode("A photo of cats<|endoftext|>, don't ¿") {
+			if id < 0 || int(id) >= tok.Size() {
+				t.Fatalf("id %d outside of %d", id, tok.Size())
+			}
+		}
+	})
+}
+
+func FuzzEncode(f *testing.F) {
+	tok := demoTokenizer(f)
+	f.Add("a photo of a cat", 77)
+	f.Add("İ<|endoftext|>'LL \xff 99", 3)
+	f.Fuzz(func(t *testing.T, text string, n int) {
+		ids := tok.Encode(text)
+		if !slices.Equal(tok.Encode(text), ids) {
+			t.Fatal("not the same twice")
+		}
+		n = 2 + n&127
+		cut, truncated := tok.EncodeCut(text, n)
+		if truncated != (len(ids) > n) || len(cut) > n || cut[len(cut)-1] != tok.End() || !slices.Equal(cut[:len(cut)-1], ids[:len(cut)-1]) {
+			t.Fatalf("cut to %d: %v of %v", n, cut, ids)
+		}
+	})
+}
+
+const tenWords = "a photo of a small brown dog on green grass"
+
+func BenchmarkEncodeWarm(b *testing.B) {
+	tok := demoTokenizer(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		tok.EncodeCut(tenWords, 77)
+	}
+}
+
+// BenchmarkEncodeCold merges every word anew.
+func BenchmarkEncodeCold(b *testing.B) {
+	tok := demoTokenizer(b)
+	words := strings.Fields(tenWords)
+	s := &scratch{}
+	var ids []int32
+	b.ReportAllocs()
+	for b.Loop() {
+		ids = ids[:0]
+		for _, w := range words {
+			ids = tok.mergeWord(ids, w, s)
+		}
+	}
+}
+
+func BenchmarkLoadTokenizer(b *testing.B) {
+	data, err := os.ReadFile(filepath.Join(clipFolder(b), "tokenizer.json"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Load(bytes.NewReader(data), CLIP); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkEncodeOneWord is the worst text there is for a tokenizer: 1 MB without a space.
+func BenchmarkEncodeOneWord(b *testing.B) {
+	tok := demoTokenizer(b)
+	text := strings.Repeat("ho", 1<<19)
+	b.SetBytes(int64(len(text)))
+	for b.Loop() {
+		tok.Encode(text)
+	}
+}
