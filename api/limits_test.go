@@ -10,8 +10,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"hailoclip/pipeline"
 )
 
 // fill gets the line of s so full that the next request is refused: one at the device, which has the only frame, one
@@ -171,7 +169,7 @@ func (s *service) asker(t *testing.T) (c net.Conn, ask func() reply) {
 // TestHostileBytes sends what no HTTP client would.
 func TestHostileBytes(t *testing.T) {
 	patient := serve(t, nil)
-	impatient := serve(t, func(c *Config, _ *Service) { c.ReadTimeout = pipeline.Duration(200 * time.Millisecond) })
+	impatient := serve(t, func(c *Config, _ *Service) { c.ReadTimeout = 200 * time.Millisecond })
 	good := classifyBody(goodImage, "", "x")
 	whole := posted(good)
 	chunked := func(chunks ...string) string {

@@ -1,6 +1,7 @@
 package configs
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -11,15 +12,11 @@ type Auto int
 
 // UnmarshalText reads either.
 func (a *Auto) UnmarshalText(text []byte) error {
-	if s := string(text); !strings.EqualFold(s, "auto") {
-		n, err := strconv.ParseInt(s, 0, 32)
-		if err != nil {
-			return fmt.Errorf("%#q is neither a whole number nor auto", s)
-		}
-		*a = Auto(n)
-		return nil
+	n, err := strconv.ParseInt(string(text), 0, 32)
+	if err != nil && !strings.EqualFold(string(text), "auto") {
+		return fmt.Errorf("%#q is neither a whole number nor auto", text)
 	}
-	*a = 0
+	*a = Auto(n)
 	return nil
 }
 
@@ -35,12 +32,7 @@ func (a Auto) MarshalYAML() (any, error) {
 const DefaultBatch = 8
 
 // Batch is BatchSize, or what auto stands for.
-func (c CLIP) Batch() int {
-	if c.BatchSize == 0 {
-		return DefaultBatch
-	}
-	return int(c.BatchSize)
-}
+func (c CLIP) Batch() int { return cmp.Or(int(c.BatchSize), DefaultBatch) }
 
 // Warnings says what is allowed and surely not meant, each time with the key and what to write instead. The
 // file of the former service has two of these.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,12 +21,16 @@ type scripted struct {
 	status Status
 	err    error
 	vector []float32
-	images atomic.Int64 // EncodeImages calls
+	images atomic.Int64  // EncodeImages calls
+	hold   chan struct{} // while it is not nil, each call for images receives from it first
 
 	mu      sync.Mutex // guards err, vector and status
 	mortal  bool       // every call ends the device, which is there again at once
 	failing int        // so many of the next calls for images fail
+	sizes   []int      // frames in the calls for images that have ended
 }
+
+const badPixel = 13 // a frame that begins with it is refused
 
 // becomes changes what the backend does from now on.
 func (b *scripted) becomes(err error, vector ...float32) {
@@ -57,8 +62,12 @@ func (b *scripted) restart() {
 
 func (b *scripted) EncodeImages(_ context.Context, frames []*Frame) error {
 	b.images.Add(1)
+	if b.hold != nil {
+		<-b.hold
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.sizes = append(b.sizes, len(frames))
 	if b.mortal {
 		b.status.Restarts++
 		return fmt.Errorf("worker ended: %w", ErrDeviceLost)
@@ -68,6 +77,9 @@ func (b *scripted) EncodeImages(_ context.Context, frames []*Frame) error {
 		return ErrEncode
 	}
 	for _, f := range frames {
+		if f.Pixels != nil && f.Pixels[0] == badPixel {
+			return ErrEncode
+		}
 		copy(f.Embedding, b.vector)
 	}
 	return b.err
@@ -125,8 +137,8 @@ func TestFailover(t *testing.T) {
 	}
 	first, second := newScripted("npu"), newScripted("cpu")
 	f := NewFailover(first, second)
-	if i := f.Info(); i.Backend != "npu" || i.ImageCalls != 6 {
-		t.Errorf("%+v: when all calls of the first are stuck in it, the second one must have its own", i)
+	if i := f.Info(); i.Backend != "npu" || i.ImageCalls != 3+3*2 {
+		t.Errorf("%+v: when all calls of the first are stuck in it, the second one must have enough for its batches", i)
 	}
 	if s := f.Status(); !s.Ready || s.Degraded {
 		t.Errorf("both well: %+v", s)
@@ -139,6 +151,59 @@ func TestFailover(t *testing.T) {
 	if s := f.Status(); s.Ready || s.Reason != first.status.Reason {
 		t.Errorf("both lost: %+v", s)
 	}
+}
+
+// TestStandInBatches has single frames, as the first backend takes them: the second one gets them in its own batches,
+// as many at once as it takes, and one bad frame fails alone.
+func TestStandInBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, second := newScripted("npu"), newScripted("cpu")
+		first.status.Ready = false
+		second.vector, second.hold = []float32{0, 1}, make(chan struct{})
+		f := NewFailover(first, second)
+		type call struct {
+			frame *Frame
+			err   chan error
+		}
+		encode := func(ctx context.Context, pixel byte) call {
+			c := call{&Frame{Pixels: []byte{pixel}, Embedding: make([]float32, 2)}, make(chan error, 1)}
+			go func() { c.err <- f.EncodeImages(ctx, []*Frame{c.frame}) }()
+			synctest.Wait()
+			return c
+		}
+		why := errors.New("why")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		begun := encode(ctx, 0)
+		calls := []call{encode(t.Context(), 1), encode(t.Context(), 2), encode(t.Context(), 3), encode(t.Context(), badPixel)}
+		waiting := encode(ctx, 4)
+		calls = append(calls, encode(t.Context(), 5))
+		if n := second.images.Load(); n != 3 {
+			t.Errorf("%d calls at once, want 3", n)
+		}
+		cancel(why)
+		if err := <-waiting.err; !errors.Is(err, why) {
+			t.Errorf("one whose time is over: %v", err)
+		}
+		synctest.Wait()
+		if len(begun.err) > 0 {
+			t.Error("it returned while the encoder had its frame")
+		}
+		close(second.hold)
+		if err := <-begun.err; err != nil {
+			t.Error(err)
+		}
+		for _, c := range calls {
+			bad := c.frame.Pixels[0] == badPixel
+			if err := <-c.err; errors.Is(err, ErrEncode) != bad || !bad && c.frame.Embedding[1] != 1 {
+				t.Errorf("frame %d: %v, %v", c.frame.Pixels[0], err, c.frame.Embedding)
+			}
+		}
+		synctest.Wait()
+		slices.Sort(second.sizes) // the three that came first, the batch with the bad one, its two alone, the last one
+		if got := fmt.Sprint(second.sizes); got != "[1 1 1 1 1 1 2]" {
+			t.Errorf("batches of %s", got)
+		}
+	})
 }
 
 func TestProbeRefusesAnEncoderThatFails(t *testing.T) {

@@ -18,7 +18,7 @@ import (
 // TestStages looks at what the line asks of the pipeline, and at what a job holds between two stages.
 func TestStages(t *testing.T) {
 	b := &fakeBackend{batch: 3, frames: hailo.NewHeapFrames(5, 32, 3)}
-	performance := pipeline.Config{WorkerThreads: 2, MaxQueueSize: 100, MaxWait: pipeline.Duration(time.Second)}
+	performance := pipeline.Config{WorkerThreads: 2, MaxQueueSize: 100, MaxWait: time.Second}
 	l, err := NewLine(testConfig, performance, b, 32, testBudget())
 	if err = errors.Join(err, l.Close(t.Context())); err != nil { // it starts again below
 		t.Fatal(err)

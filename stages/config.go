@@ -1,8 +1,6 @@
 package stages
 
 import (
-	"errors"
-
 	"hailoclip/stages/decode"
 	"hailoclip/stages/resize"
 )
@@ -11,9 +9,4 @@ import (
 type Config struct {
 	Decode decode.Config `yaml:",inline"`
 	Resize resize.Config `yaml:",inline"`
-}
-
-// Validate returns all errors, each starting with the field.
-func (c Config) Validate() error {
-	return errors.Join(c.Decode.Validate(), c.Resize.Validate())
 }

@@ -34,7 +34,7 @@ type item struct {
 	result  Result
 	plan    decode.Plan
 	memory  *decode.Reservation // for plan, then for image
-	image   decode.Picture
+	image   decode.Image
 	frame   *hailo.Frame
 }
 
@@ -62,7 +62,7 @@ func (l *Line) stages(cfg pipeline.Config) []pipeline.Stage[item] {
 	return []pipeline.Stage[item]{
 		{Name: "decode", Queue: cfg.MaxQueueSize, Workers: l.workers, Work: each(l.decode)},
 		{Name: "resize", Queue: l.workers, Workers: l.workers, Work: each(l.resize)},
-		{Name: "encode", Queue: frames, Workers: info.ImageCalls, Batch: info.ImageBatch, MaxWait: cfg.MaxWait.Std(), Work: l.encode},
+		{Name: "encode", Queue: frames, Workers: info.ImageCalls, Batch: info.ImageBatch, MaxWait: cfg.MaxWait, Work: l.encode},
 		{Name: "score", Queue: frames, Workers: 1, Work: each(l.score)},
 	}
 }

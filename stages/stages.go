@@ -47,7 +47,7 @@ func (l *Line) leave(j *job) {
 func (it *item) releaseImage() {
 	it.image.Release()
 	it.memory.Release()
-	it.plan, it.image, it.memory = decode.Plan{}, decode.Picture{}, nil
+	it.plan, it.image, it.memory = decode.Plan{}, decode.Image{}, nil
 }
 
 func (l *Line) decode(_ int, j *job) (err error) {

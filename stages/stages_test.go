@@ -194,7 +194,7 @@ func TestErrorsHaveMeanings(t *testing.T) {
 		{"encode", good, fmt.Errorf("%w: a vector of zeros", hailo.ErrEncode), hailo.ErrEncode,
 			"encoding failed: a vector of zeros"},
 		{"too extreme", pngImage(t, 300_000, 1, red), nil, resize.ErrTooExtreme,
-			"picture too long for its size: a side of 300000 pixels to 32"},
+			"image too long for its size: a side of 300000 pixels to 32"},
 		{"cancelled", good, context.Canceled, pipeline.ErrDeadline, "the deadline has passed: context canceled"},
 		{"deadline", good, context.DeadlineExceeded, pipeline.ErrDeadline,
 			"the deadline has passed: context deadline exceeded"},

@@ -1,9 +1,8 @@
 package main
 
 import (
+	"context"
 	"log/slog"
-	"path/filepath"
-	"time"
 
 	"hailoclip/configs"
 	"hailoclip/configs/models"
@@ -12,18 +11,18 @@ import (
 	"hailoclip/hailo/sim"
 )
 
-// openStore finds the models folder in the state folder.
-func openStore(state string) (*model.Catalog, error) {
-	return open.Catalog(filepath.Join(state, "models"), models.FS)
+// openCatalog finds the models folder in the state folder.
+func openCatalog(state string) (*model.Catalog, error) {
+	return open.Catalog(modelsDir(state), models.FS)
 }
 
 // newOpener finds the configured model. Its errors stop a start.
-func newOpener(cfg configs.Config, state string, log *slog.Logger) (*open.Opener, error) {
-	store, err := openStore(state)
+func newOpener(ctx context.Context, cfg configs.Config, state string, log *slog.Logger) (*open.Opener, error) {
+	catalog, err := openCatalog(state)
 	if err != nil {
 		return nil, err
 	}
-	return open.New(openConfig(cfg, state), store, cfg.CLIP.Model, log)
+	return open.New(ctx, openConfig(cfg, state), catalog, cfg.CLIP.Model, log)
 }
 
 // openConfig is what the configuration says about encoders.
@@ -38,8 +37,8 @@ func openConfig(cfg configs.Config, state string) open.Config {
 	return open.Config{
 		Backend: clip.Backend, TextEncoder: clip.TextEncoder, OnDeviceLoss: clip.OnDeviceLoss,
 		ImageSize: clip.ImageSize, EmbeddingDimension: clip.EmbeddingDimension,
-		BatchSize: clip.Batch(), DeviceTimeout: time.Duration(clip.DeviceTimeoutMS) * time.Millisecond,
-		ProbeInterval: cfg.Health.ProbeInterval.Std(), Warmup: warmup,
+		BatchSize: clip.Batch(), DeviceTimeout: clip.DeviceTimeout,
+		ProbeInterval: cfg.Health.ProbeInterval, Warmup: warmup,
 		CPU: cfg.CPU, NPU: npu, Sim: open.Sim(cfg.Sim), LibraryDirs: libraryDirs(state),
 	}
 }

@@ -7,10 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/fstest"
 	"time"
 
+	"hailoclip/hailo/safefile"
 	"hailoclip/hailo/token"
 )
 
@@ -40,9 +42,9 @@ func write(t testing.TB, path, content string) {
 	}
 }
 
-// testStore is a store that knows the full manifest, under the name that "auto" prefers, with these
+// testCatalog is a catalog that knows the full manifest, under the name that "auto" prefers, with these
 // files in its folder.
-func testStore(t testing.TB, files ...string) *Catalog {
+func testCatalog(t testing.TB, files ...string) *Catalog {
 	s := &Catalog{Dir: filepath.Join(t.TempDir(), "models"), Vendor: t.TempDir()}
 	s.Known = []Manifest{knownFull(t, `"name": "full"`, `"name": "`+Preferred+`"`)}
 	for _, name := range files {
@@ -64,7 +66,7 @@ func (s *Catalog) path(name string) string { return filepath.Join(s.Dir, Preferr
 
 func (s *Catalog) state(t testing.TB, name string) Installed {
 	t.Helper()
-	list, err := s.List()
+	list, err := s.List(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,8 +106,8 @@ func TestResolve(t *testing.T) {
 		"unknown":             {nil, "clip", "", `"clip"; known are ` + Preferred + ", demo", Missing, Missing},
 		"path":                {nil, "../x", "", "known are", Missing, Missing},
 	} {
-		s := testStore(t, c.files...)
-		m, reason, err := s.Resolve(c.ask)
+		s := testCatalog(t, c.files...)
+		m, reason, err := s.Resolve(t.Context(), c.ask)
 		if err != nil {
 			reason = err.Error()
 		}
@@ -122,32 +124,32 @@ func TestResolve(t *testing.T) {
 }
 
 func TestResolveErrors(t *testing.T) {
-	s := testStore(t)
-	if _, _, err := s.Resolve(Preferred); !errors.Is(err, ErrNotInstalled) {
+	s := testCatalog(t)
+	if _, _, err := s.Resolve(t.Context(), Preferred); !errors.Is(err, ErrNotInstalled) {
 		t.Errorf("not installed: %v", err)
 	}
-	if _, _, err := s.Resolve("x"); !errors.Is(err, ErrUnknown) {
+	if _, _, err := s.Resolve(t.Context(), "x"); !errors.Is(err, ErrUnknown) {
 		t.Errorf("unknown: %v", err)
 	}
 	s.Builtin = nil
-	if _, _, err := s.Resolve("auto"); !errors.Is(err, ErrNotInstalled) {
+	if _, _, err := s.Resolve(t.Context(), "auto"); !errors.Is(err, ErrNotInstalled) {
 		t.Errorf("nothing built in: %v", err)
 	}
 }
 
 func TestVendorResources(t *testing.T) {
-	s := testStore(t)
+	s := testCatalog(t)
 	write(t, filepath.Join(s.Vendor, "models/hailo10h/i.hef"), contents["i.hef"])
 	write(t, filepath.Join(s.Vendor, "models/hailo10h/t.hef"), contents["t.hef"])
 	write(t, filepath.Join(s.Vendor, "json/clip_tokenizer.json"), contents["tokenizer.json"])
 	write(t, filepath.Join(s.Vendor, "npy/e.npy"), contents["e.npy"])
 	write(t, filepath.Join(s.Vendor, "npy/p.npy"), "<Error>not found</Error>")
-	_, _, err := s.Resolve(Preferred)
+	_, _, err := s.Resolve(t.Context(), Preferred)
 	if err == nil || !strings.Contains(err.Error(), "p.npy is not a .npy file") {
 		t.Errorf("with an error page: %v", err)
 	}
 	write(t, filepath.Join(s.Vendor, "npy/p.npy"), contents["p.npy"])
-	m, reason, err := s.Resolve("auto")
+	m, reason, err := s.Resolve(t.Context(), "auto")
 	if err != nil || m.Name != Preferred || !m.HasNPU() || !m.HasNPUText() || m.HasCPU() || !strings.Contains(reason, s.Vendor) {
 		t.Fatalf("%v, %q, %v", m, reason, err)
 	}
@@ -155,7 +157,7 @@ func TestVendorResources(t *testing.T) {
 		t.Errorf("tokenizer at %q", path)
 	}
 	write(t, s.path("tokenizer.json"), `{"own":1}`) // the models folder comes first
-	if m, _, err = s.Resolve("auto"); err != nil {
+	if m, _, err = s.Resolve(t.Context(), "auto"); err != nil {
 		t.Fatal(err)
 	}
 	if data, err := m.ReadFile("tokenizer.json"); err != nil || string(data) != `{"own":1}` {
@@ -164,21 +166,21 @@ func TestVendorResources(t *testing.T) {
 }
 
 func TestOwnModelFolder(t *testing.T) {
-	s := testStore(t)
+	s := testCatalog(t)
 	write(t, filepath.Join(s.Dir, "mine", manifestFile), strings.Replace(fullManifest, `"full"`, `"mine"`, 1))
 	write(t, filepath.Join(s.Dir, "broken", manifestFile), `{"name": "broken"}`)
 	write(t, filepath.Join(s.Dir, "other", manifestFile), fullManifest)
 	for _, name := range cpuFiles {
 		write(t, filepath.Join(s.Dir, "mine", name), contents[name])
 	}
-	if m, _, err := s.Resolve("mine"); err != nil || !m.HasCPU() {
+	if m, _, err := s.Resolve(t.Context(), "mine"); err != nil || !m.HasCPU() {
 		t.Errorf("own model: %v", err)
 	}
 	if in := s.state(t, "mine"); in.CPU != Complete || in.NPU != Missing {
 		t.Errorf("own model: CPU %q, NPU %q", in.CPU, in.NPU)
 	}
 	for _, name := range []string{"broken", "other"} {
-		if _, _, err := s.Resolve(name); !errors.Is(err, ErrManifest) || !strings.Contains(err.Error(), name) {
+		if _, _, err := s.Resolve(t.Context(), name); !errors.Is(err, ErrManifest) || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if in := s.state(t, name); !errors.Is(in.Files[0].Err, ErrManifest) {
@@ -189,31 +191,31 @@ func TestOwnModelFolder(t *testing.T) {
 
 // A digest in the manifest holds for files that somebody put there, too.
 func TestFileAgainstManifest(t *testing.T) {
-	s := testStore(t, npuFiles...)
+	s := testCatalog(t, npuFiles...)
 	s.Known[0].Files = maps.Clone(s.Known[0].Files)
 	f := s.Known[0].Files["i.hef"]
 	f.SHA256 = someSHA
 	s.Known[0].Files["i.hef"] = f
-	_, _, err := s.Resolve(Preferred)
+	_, _, err := s.Resolve(t.Context(), Preferred)
 	if err == nil || !strings.Contains(err.Error(), someSHA) {
 		t.Errorf("wrong digest: %v", err)
 	}
 	f.SHA256, f.Bytes = "", 1234
 	s.Known[0].Files["i.hef"] = f
-	if _, _, err := s.Resolve(Preferred); err == nil || !strings.Contains(err.Error(), "want 1234") {
+	if _, _, err := s.Resolve(t.Context(), Preferred); err == nil || !strings.Contains(err.Error(), "want 1234") {
 		t.Errorf("wrong size: %v", err)
 	}
 }
 
 func TestDigest(t *testing.T) {
-	s := testStore(t, append(cpuFiles[:3:3], npuFiles...)...)
-	m, _, err := s.Resolve(Preferred)
+	s := testCatalog(t, append(cpuFiles[:3:3], npuFiles...)...)
+	m, _, err := s.Resolve(t.Context(), Preferred)
 	if err != nil {
 		t.Fatal(err)
 	}
 	digest := func(m *Model, names ...string) string {
 		t.Helper()
-		d, err := m.Digest(names...)
+		d, err := m.Digest(t.Context(), names...)
 		if err != nil || !hexSHA256.MatchString(d) {
 			t.Fatalf("%q, %v", d, err)
 		}
@@ -235,7 +237,7 @@ func TestDigest(t *testing.T) {
 	if digest(m, "t.onnx", "tokenizer.json") == d {
 		t.Error("a changed file has the same digest")
 	}
-	if _, err := m.Digest("none"); !errors.Is(err, os.ErrNotExist) {
+	if _, err := m.Digest(t.Context(), "none"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no such file: %v", err)
 	}
 }
@@ -246,9 +248,9 @@ func TestDamagedRecords(t *testing.T) {
 		"no digest": `{"t.onnx": {"bytes": 1}}`,
 		"huge":      strings.Repeat(" ", maxManifest+1),
 	} {
-		s := testStore(t, cpuFiles...)
+		s := testCatalog(t, cpuFiles...)
 		write(t, s.path(recordsFile), text)
-		if _, _, err := s.Resolve(Preferred); err == nil || !strings.Contains(err.Error(), recordsFile) {
+		if _, _, err := s.Resolve(t.Context(), Preferred); err == nil || !strings.Contains(err.Error(), recordsFile) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if in := s.state(t, Preferred); in.Files[len(in.Files)-1].Err == nil {
@@ -260,7 +262,7 @@ func TestDamagedRecords(t *testing.T) {
 // TestNewTimeIsNoted has the time of files change, as after a copy: who reads them notes it, if they are
 // the same.
 func TestNewTimeIsNoted(t *testing.T) {
-	s := testStore(t)
+	s := testCatalog(t)
 	from := t.TempDir()
 	for name, text := range contents {
 		write(t, filepath.Join(from, name), text)
@@ -287,7 +289,7 @@ func TestNewTimeIsNoted(t *testing.T) {
 		return r[name].ModTime.Equal(later)
 	}
 	for name, read := range map[string]func() error{
-		"resolve": func() error { _, _, err := s.Resolve(Preferred); return err },
+		"resolve": func() error { _, _, err := s.Resolve(t.Context(), Preferred); return err },
 		"pull": func() error {
 			return s.Pull(t.Context(), Preferred, PullOptions{Which: AllParts, FromDir: from})
 		},
@@ -307,13 +309,16 @@ func TestNewTimeIsNoted(t *testing.T) {
 	if _, err := s.Verify(ctx, Preferred); !errors.Is(err, context.Canceled) || noted("i.hef") {
 		t.Error("cancelled: ", err)
 	}
+	if _, _, err := s.Resolve(ctx, Auto); !errors.Is(err, context.Canceled) || noted("i.hef") {
+		t.Error("cancelled at the start: ", err)
+	}
 	if _, err := s.Verify(t.Context(), Preferred); !errors.Is(err, ErrFile) || noted("t.onnx") || !noted("i.hef") {
 		t.Error("another file: ", err)
 	}
 }
 
 func TestVerifyAndRemove(t *testing.T) {
-	s := testStore(t)
+	s := testCatalog(t)
 	from := t.TempDir()
 	for name, text := range contents {
 		write(t, filepath.Join(from, name), text)
@@ -339,7 +344,7 @@ func TestVerifyAndRemove(t *testing.T) {
 	if err := os.Chtimes(s.path("t.onnx"), time.Time{}, info.ModTime()); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := s.Resolve(Preferred); err != nil {
+	if _, _, err := s.Resolve(t.Context(), Preferred); err != nil {
 		t.Errorf("same size and time: %v", err)
 	}
 	if _, err := s.Verify(t.Context(), Preferred); !errors.Is(err, ErrFile) || !strings.Contains(err.Error(), "t.onnx") {
@@ -349,7 +354,7 @@ func TestVerifyAndRemove(t *testing.T) {
 	if err := os.Chtimes(s.path("t.onnx"), time.Time{}, info.ModTime().Add(time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	m, reason, err := s.Resolve(Preferred)
+	m, reason, err := s.Resolve(t.Context(), Preferred)
 	if err != nil || m.HasCPU() || !m.HasNPU() || !strings.Contains(reason, "left out") {
 		t.Errorf("changed file: %q, %v", reason, err)
 	}
@@ -392,7 +397,7 @@ func TestEmbeddedModelRefuses(t *testing.T) {
 }
 
 func TestModelFiles(t *testing.T) {
-	disk := testStore(t, cpuFiles...)
+	disk := testCatalog(t, cpuFiles...)
 	write(t, disk.path("e.npy"), string(npyFile(1, header23, npyBytes(1, 2, 3, 4, 5, 6))))
 	write(t, disk.path("p.npy"), contents["p.npy"])
 	demo, err := os.ReadFile("../demo/tokenizer.json")
@@ -400,7 +405,7 @@ func TestModelFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, disk.path("tokenizer.json"), string(demo))
-	m, _, err := disk.Resolve(Preferred)
+	m, _, err := disk.Resolve(t.Context(), Preferred)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -426,5 +431,34 @@ func TestModelFiles(t *testing.T) {
 	}
 	if _, err := disk.Builtin.LoadTokenizer(); !errors.Is(err, token.ErrFile) || !strings.Contains(err.Error(), "tokenizer.json") {
 		t.Errorf("damaged tokenizer: %v", err)
+	}
+}
+
+// TestPipesAreRefused has a pipe that nobody writes to in place of each file that is read. Each would hang.
+func TestPipesAreRefused(t *testing.T) {
+	s := testCatalog(t)
+	pipe := func(path string) string {
+		t.Helper()
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), syscall.Mkfifo(path, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	pipe(filepath.Join(s.Dir, "m", manifestFile))
+	if in := s.state(t, "m"); !errors.Is(in.Files[0].Err, safefile.ErrNotRegular) {
+		t.Error(in)
+	}
+	from := filepath.Dir(pipe(filepath.Join(t.TempDir(), "t.onnx")))
+	s.Known[0].Files = map[string]File{"t.onnx": {}}
+	if err := s.Pull(t.Context(), Preferred, PullOptions{FromDir: from}); !errors.Is(err, ErrFile) || !errors.Is(err, safefile.ErrNotRegular) {
+		t.Error(err)
+	}
+	pipe(s.path("t.onnx"))
+	if in := s.state(t, Preferred); !errors.Is(in.Files[0].Err, safefile.ErrNotRegular) {
+		t.Error(in)
+	}
+	pipe(s.path(recordsFile))
+	if _, _, err := s.Resolve(t.Context(), Preferred); !errors.Is(err, safefile.ErrNotRegular) {
+		t.Error(err)
 	}
 }

@@ -128,6 +128,29 @@ func TestForZoo(t *testing.T) {
 	}
 }
 
+func TestForRevision(t *testing.T) {
+	m := Manifest{Name: "m", Files: map[string]File{
+		"a.onnx": {URL: "https://huggingface.co/x/y/resolve/main/onnx/a.onnx", Bytes: 5, SHA256: "12", Vendor: "v/a.onnx"},
+		"b.hef":  {URL: "https://elsewhere/resolve/main/b.hef", Bytes: 5, SHA256: "12"},
+	}}
+	got, err := m.ForRevision("1a2b")
+	if a := got.Files["a.onnx"]; err != nil || a != (File{URL: "https://huggingface.co/x/y/resolve/1a2b/onnx/a.onnx", Vendor: "v/a.onnx"}) || got.Files["b.hef"] != m.Files["b.hef"] {
+		t.Errorf("%+v, %v", got.Files, err)
+	}
+	if same, err := m.ForRevision("main"); err != nil || same.Files["a.onnx"] != m.Files["a.onnx"] {
+		t.Errorf("its own revision: %+v, %v", same.Files, err)
+	}
+	for _, bad := range []string{"", "..", "a/b", "a?b", "-x", strings.Repeat("a", 200)} {
+		if _, err := m.ForRevision(bad); err == nil {
+			t.Errorf("%q is a revision", bad)
+		}
+	}
+	delete(m.Files, "a.onnx")
+	if _, err := m.ForRevision("main"); err == nil {
+		t.Error("files without revisions")
+	}
+}
+
 func TestZooRelease(t *testing.T) {
 	for version, want := range map[string]string{
 		"5.1.0": "v5.1.0", "5.1.1": "v5.1.0", "5.2.0": "v5.2.0", "5.3.0": "v5.3.0", "5.4.0": "v5.4.0",

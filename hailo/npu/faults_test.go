@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"hailoclip/hailo"
+	"hailoclip/hailo/backendtest"
 	"hailoclip/hailo/npu"
 )
 
@@ -74,7 +75,7 @@ func startLoad(t *testing.T, b *npu.Backend, clients int) *load {
 			for ctx.Err() == nil {
 				got, err := b.EncodeTexts(context.Background(), tokens)
 				for j := range got {
-					if c := cosine(got[j], want[i][j]); err == nil && !(c > 0.9999) {
+					if c := backendtest.Cosine(got[j], want[i][j]); err == nil && !(c > 0.9999) {
 						err = fmt.Errorf("text %d.%d got another's vector: cosine %v", i, j, c)
 					}
 				}

@@ -5,19 +5,15 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"hailoclip/hailo/npu/wire"
 )
 
-// region is where the frames of one side of a model lie in the memory.
-type region struct {
-	offset, stride, count int // bytes, bytes, frames
-}
-
-// memory is the memfd that the slots are in, mapped for as long as it lives.
+// memory is the memfd that all frames are in, mapped for as long as it lives.
 type memory struct {
-	file   *os.File
-	data   []byte
-	input  [models]region
-	output [models]region
+	file *os.File
+	data []byte
+	load [models]wire.Load // for each model: how many slots there are, and where
 }
 
 // newMemory makes a memfd with count[m] slots for model m, whose frames are at most in[m] and
@@ -27,14 +23,16 @@ func newMemory(count, in, out [models]int) (*memory, error) {
 	page := os.Getpagesize()
 	m := &memory{}
 	size := 0
-	place := func(count, bytes int) region {
-		r := region{offset: size, stride: (bytes + page - 1) / page * page, count: count}
-		size += r.stride * count
-		return r
+	place := func(count, bytes int) (offset, stride uint64) {
+		start, step := size, (bytes+page-1)/page*page
+		size += step * count
+		return uint64(start), uint64(step)
 	}
-	for i := range models {
-		m.input[i] = place(count[i], in[i])
-		m.output[i] = place(count[i], out[i])
+	for i := range m.load {
+		l := &m.load[i]
+		l.Model, l.Slots = uint32(i), uint32(count[i])
+		l.InputOffset, l.InputStride = place(count[i], in[i])
+		l.OutputOffset, l.OutputStride = place(count[i], out[i])
 	}
 	fd, err := unix.MemfdCreate("hailo-clip-frames", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
@@ -58,8 +56,6 @@ func newMemory(count, in, out [models]int) (*memory, error) {
 	return m, nil
 }
 
-// at is the memory of a slot.
-func (m *memory) at(r region, slot int) []byte {
-	start := r.offset + slot*r.stride
-	return m.data[start : start+r.stride : start+r.stride]
-}
+// input and output return the memory of a slot.
+func (m *memory) input(model, slot int) []byte  { return m.load[model].Input(m.data, slot) }
+func (m *memory) output(model, slot int) []byte { return m.load[model].Output(m.data, slot) }

@@ -3,7 +3,6 @@ package npu
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 )
 
@@ -12,19 +11,19 @@ func (b *Backend) supervise(ctx context.Context) {
 	said := "" // the last failure that was logged
 	for ctx.Err() == nil {
 		start := time.Now()
-		s, err := b.openSession(ctx)
+		w, err := b.startWorker(ctx)
 		if err == nil {
-			b.log.Info("npu: ready", "device", s.device(), "after", time.Since(start).Round(time.Millisecond))
-			b.install(s)
-			err = s.serve(ctx)
+			b.log.Info("npu: ready", "device", w.device(), "after", time.Since(start).Round(time.Millisecond))
+			b.install(w)
+			err = w.serve(ctx)
 		}
-		b.uninstall(s, err)
+		b.uninstall(w, err)
 		if ctx.Err() != nil {
 			return
 		}
 		wait := b.backOff()
 		// The same failure for days is one line, not one every 20 seconds.
-		if s != nil || err.Error() != said {
+		if w != nil || err.Error() != said {
 			b.log.Error("npu: no device", "reason", err, "next_start_in", wait)
 			said = err.Error()
 		}
@@ -46,18 +45,18 @@ func (b *Backend) backOff() time.Duration {
 	return min(firstBackOff<<min(b.steps-1, slowSteps), slowBackOff)
 }
 
-func (b *Backend) install(s *session) {
+func (b *Backend) install(w *worker) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.info.Device = s.device()
+	b.info.Device = w.device()
 	b.stderr.ready()
-	b.current.Store(s)
+	b.current.Store(w)
 	close(b.changed)
 	b.changed = make(chan struct{})
 }
 
-// uninstall notes that a session has ended, or (s is nil) could not be opened.
-func (b *Backend) uninstall(s *session, err error) {
+// uninstall records that a worker has ended, or (w is nil) could not be started.
+func (b *Backend) uninstall(w *worker, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.current.Store(nil)
@@ -65,15 +64,15 @@ func (b *Backend) uninstall(s *session, err error) {
 	b.last = err
 	b.failures++
 	b.steps++
-	if s == nil {
+	if w == nil {
 		return
 	}
 	b.lostAt = time.Now()
 	b.restarts++
-	if s.done > 0 { // it has ended: nobody else touches it
+	if w.done > 0 { // it has ended: nobody else touches it
 		b.failures = 0
 	}
-	b.steps = stepsAfter(b.steps, b.lostAt.Sub(s.opened), s.done, err)
+	b.steps = stepsAfter(b.steps, b.lostAt.Sub(w.opened), w.done, err)
 }
 
 // stepsAfter bounds the steps of the back-off by what the lost worker was good for. A few frames are
@@ -91,9 +90,4 @@ func stepsAfter(steps int, lived time.Duration, done uint64, why error) int {
 		return min(steps, workSteps)
 	}
 	return steps
-}
-
-// device describes what the worker has opened.
-func (s *session) device() string {
-	return fmt.Sprintf("%s %s, HailoRT %s", s.hello.Architecture, s.hello.Device, s.hello.Runtime)
 }

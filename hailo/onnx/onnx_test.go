@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -22,23 +21,27 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// native returns the library to test with: HAILO_CLIP_ONNXRUNTIME, or what "hailo-clip setup"
+// native returns the library to test with: HAILO_TEST_ONNXRUNTIME, or what "hailo-clip setup"
 // put into the cache folder. Without one the test is skipped, or fails under
-// HAILO_CLIP_REQUIRE_NATIVE=1.
+// HAILO_TEST_REQUIRE_NATIVE=1.
 func native(tb testing.TB) string {
 	tb.Helper()
-	path := os.Getenv("HAILO_CLIP_ONNXRUNTIME")
+	path := os.Getenv("HAILO_TEST_ONNXRUNTIME")
 	if path == "" {
-		path = LibraryFile(DefaultLibraryDir(), runtime.GOARCH)
+		cache, _ := os.UserCacheDir()
+		path = LibraryFile(filepath.Join(cache, "hailo-clip", "lib"), runtime.GOARCH)
 	}
 	if _, err := os.Stat(path); err != nil {
-		if os.Getenv("HAILO_CLIP_REQUIRE_NATIVE") == "1" {
+		if os.Getenv("HAILO_TEST_REQUIRE_NATIVE") == "1" {
 			tb.Fatal("no ONNX Runtime: ", err)
 		}
 		tb.Skip("no ONNX Runtime: ", err)
 	}
 	return path
 }
+
+// Native is native for the tests outside of the package.
+var Native = native
 
 // newBackend opens a backend that is closed with the test.
 func newBackend(tb testing.TB, c Config, e encoders) *Backend {
@@ -94,16 +97,6 @@ func readJSON(tb testing.TB, path string, v any) {
 	}
 }
 
-func cosine(a, b []float32) float64 {
-	var ab, aa, bb float64
-	for i := range a {
-		ab += float64(a[i]) * float64(b[i])
-		aa += float64(a[i]) * float64(a[i])
-		bb += float64(b[i]) * float64(b[i])
-	}
-	return ab / math.Sqrt(aa*bb)
-}
-
 func TestGoldenTexts(t *testing.T) {
 	var golden struct {
 		Texts    map[string][]float32 `json:"texts"`
@@ -121,7 +114,7 @@ func TestGoldenTexts(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, text := range texts {
-		if c := cosine(got[i], golden.Texts[text]); c < 0.99999 {
+		if c := backendtest.Cosine(got[i], golden.Texts[text]); c < 0.99999 {
 			t.Errorf("%q: cosine %v", text, c)
 		}
 	}
@@ -162,7 +155,7 @@ func TestOpenModel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := Open(Config{Library: native(t), Threads: 2}, demo, 3)
+	b, err := Open(t.Context(), Config{Library: native(t), Threads: 2}, demo, 3)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +169,7 @@ func TestOpenModel(t *testing.T) {
 	if demo, err = model.Embedded(m, os.DirFS("../demo")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(Config{Library: native(t)}, demo, 3); err == nil || !strings.Contains(err.Error(), "no text encoder for the CPU") {
+	if _, err := Open(t.Context(), Config{Library: native(t)}, demo, 3); err == nil || !strings.Contains(err.Error(), "no text encoder for the CPU") {
 		t.Error("a model for the NPU alone: ", err)
 	}
 }
@@ -192,7 +185,7 @@ func TestTextOnly(t *testing.T) {
 	}
 	defer f.Release()
 	if err := b.EncodeImages(t.Context(), []*hailo.Frame{f}); !errors.Is(err, hailo.ErrEncode) {
-		t.Error("a picture without an image encoder: ", err)
+		t.Error("a image without an image encoder: ", err)
 	}
 }
 
@@ -210,14 +203,14 @@ func TestLayoutsAgree(t *testing.T) {
 	want := encode("whole.onnx", full...)
 	for _, name := range []string{"text_fixed.onnx", "external.onnx"} {
 		for i, v := range encode(name, full...) {
-			if c := cosine(v, want[i]); c < 0.999999 {
+			if c := backendtest.Cosine(v, want[i]); c < 0.999999 {
 				t.Errorf("%s, text %d: cosine %v", name, i, c)
 			}
 		}
 	}
 	masked := encode("whole.onnx", []int32{7}, []int32{7, 7})
 	for i, v := range masked {
-		if c := cosine(v, want[1]); c < 0.999999 {
+		if c := backendtest.Cosine(v, want[1]); c < 0.999999 {
 			t.Errorf("text %d: padding got past the mask: cosine %v", i, c)
 		}
 	}
@@ -247,12 +240,12 @@ func TestInt8(t *testing.T) {
 	want := encode("whole.onnx")
 	for i, v := range encode("int8.onnx") {
 		// 8 bits for a colour and for a weight leave an error of about 1 % in each of 3 products.
-		if c := cosine(v, want[i]); c < 0.999 {
-			t.Errorf("picture %d: cosine %v", i, c)
+		if c := backendtest.Cosine(v, want[i]); c < 0.999 {
+			t.Errorf("image %d: cosine %v", i, c)
 		}
 	}
-	if c := cosine(want[0], want[1]); c > 0.99 {
-		t.Errorf("the pictures are alike (cosine %v), which shows nothing", c)
+	if c := backendtest.Cosine(want[0], want[1]); c > 0.99 {
+		t.Errorf("the images are alike (cosine %v), which shows nothing", c)
 	}
 }
 
@@ -271,7 +264,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"no text half", tiny("image_fixed.onnx", ""), "gives no text_embeds (from input_ids)"},
 		{"no image half", tiny("whole.onnx", "external.onnx"), "gives no image_embeds (from pixel_values)"},
 		{"float16", tiny("half.onnx", ""), "text_embeds float16[any 8] does not fit the manifest, which needs float32[any 8]"},
-		{"picture size", with(whole, func(e *encoders) { e.manifest.ImageSize = 224 }), "pixel_values float32[any 3 4 4] does not fit"},
+		{"image size", with(whole, func(e *encoders) { e.manifest.ImageSize = 224 }), "pixel_values float32[any 3 4 4] does not fit"},
 		{"dimension", with(whole, func(e *encoders) { e.manifest.EmbeddingDimension = 512 }), "text_embeds float32[any 8] does not fit"},
 		{"context", with(tiny("text_fixed.onnx", ""), func(e *encoders) { e.manifest.ContextLength = 77 }), "input_ids int32[2 6] does not fit"},
 		{"NaN", with(whole, func(e *encoders) { e.manifest.Tokens.PadID = 15 }), "length 0, infinity or NaN"},
@@ -308,7 +301,7 @@ func TestBadVectors(t *testing.T) {
 	}
 	defer black.Release()
 	if err := b.EncodeImages(t.Context(), []*hailo.Frame{black}); !errors.Is(err, hailo.ErrEncode) {
-		t.Error("black picture of a model without bias: ", err)
+		t.Error("black image of a model without bias: ", err)
 	}
 	if _, err := b.EncodeTexts(t.Context(), [][]int32{{1}, {2}}); err != nil {
 		t.Error("afterwards: ", err)
@@ -329,10 +322,10 @@ func TestCancel(t *testing.T) {
 		result <- err
 	}
 	go encode()
-	for len(b.slots) > 0 { // until it has the only slot
+	for len(b.free) > 0 { // until it has the only workspace
 		runtime.Gosched()
 	}
-	go encode() // waits for the slot
+	go encode() // waits for the workspace
 	cancel(errTest)
 	for range 2 {
 		if err := <-result; !errors.Is(err, errTest) {
@@ -343,7 +336,7 @@ func TestCancel(t *testing.T) {
 		t.Error("cancelled before: ", err)
 	}
 	if _, err := b.EncodeTexts(t.Context(), [][]int32{{1}}); err != nil {
-		t.Error("the slot does not work any more: ", err)
+		t.Error("the workspace does not work any more: ", err)
 	}
 }
 
@@ -355,7 +348,7 @@ func TestCloseWaits(t *testing.T) {
 		_, err := b.EncodeTexts(ctx, forever)
 		result <- err
 	}()
-	for len(b.slots) == cap(b.slots) {
+	for len(b.free) == cap(b.free) {
 		runtime.Gosched()
 	}
 	closed := make(chan error)
@@ -385,7 +378,7 @@ func TestShareFirstError(t *testing.T) {
 	b := newBackend(t, Config{Threads: 2}, tiny("slow.onnx", ""))
 	bad := errors.New("bad part")
 	var once sync.Once
-	err := b.share(t.Context(), 2, 1, func(ctx context.Context, _ *slot, _, _ int) error {
+	err := b.share(t.Context(), 2, 1, func(ctx context.Context, _ *workspace, _, _ int) error {
 		var err error
 		once.Do(func() { err = bad })
 		if err == nil {
@@ -397,8 +390,8 @@ func TestShareFirstError(t *testing.T) {
 	if !errors.Is(err, bad) || !errors.Is(err, hailo.ErrEncode) {
 		t.Error(err)
 	}
-	if len(b.slots) != 2 {
-		t.Error("slots lost: ", len(b.slots))
+	if len(b.free) != 2 {
+		t.Error("workspaces lost: ", len(b.free))
 	}
 }
 
@@ -406,13 +399,13 @@ func TestShareFirstError(t *testing.T) {
 func TestSharePanic(t *testing.T) {
 	b := newBackend(t, Config{Threads: 2}, tiny("slow.onnx", ""))
 	for parts := range 2 {
-		err := b.share(t.Context(), parts+1, 1, func(context.Context, *slot, int, int) error { panic("at the disco") })
+		err := b.share(t.Context(), parts+1, 1, func(context.Context, *workspace, int, int) error { panic("at the disco") })
 		if !errors.Is(err, hailo.ErrEncode) || !strings.Contains(err.Error(), "at the disco") || !strings.Contains(err.Error(), "encode.go") {
 			t.Errorf("%d parts: %v", parts+1, err)
 		}
 	}
-	if len(b.slots) != 2 {
-		t.Error("slots lost: ", len(b.slots))
+	if len(b.free) != 2 {
+		t.Error("workspaces lost: ", len(b.free))
 	}
 }
 

@@ -38,16 +38,21 @@ func (o *Opener) simOptions() (*npu.Options, error) {
 	if err != nil {
 		return nil, err
 	}
-	args := append([]string{
-		fmt.Sprintf("--image-size=%d", m.ImageSize), fmt.Sprintf("--dimension=%d", m.EmbeddingDimension),
-		fmt.Sprintf("--context-length=%d", m.ContextLength), fmt.Sprintf("--width=%d", m.EmbeddingDimension),
-		"--vectors=" + settings.Vectors}, strings.Fields(settings.Arguments)...)
+	chip := sim.Default()
+	chip.ImageSize, chip.Dimension, chip.ContextLength, chip.Width = m.ImageSize, m.EmbeddingDimension, m.ContextLength, m.EmbeddingDimension
+	chip.Vectors = settings.Vectors
+	if err := chip.Parse(strings.Fields(settings.Arguments)); err != nil {
+		return nil, ConfigError(fmt.Sprintf("sim.arguments: %v", err))
+	}
 	options := o.options()
-	options.Simulated, options.ImageHEF, options.Command = true, "simulated", append([]string{self, "npu-sim"}, args...)
+	options.Simulated, options.ImageHEF, options.Command = true, "simulated", append([]string{self, "npu-sim"}, chip.Args()...)
 	if o.cfg.TextEncoder != "cpu" {
-		options.Text = npu.SyntheticText(o.Tokenizer.Size(), m.ContextLength, m.EmbeddingDimension, o.Tokenizer.End(), m.Tokens.PadID)
-		chip, _ := sim.Parse(args, sim.NewFaults(func() {})) // what is wrong with the flags is the worker's to say
-		options.TextDigest = fmt.Sprintf("sim/%s/%s", m.Name, chip.TextVectors())
+		options.Text = &npu.Text{
+			HEF: "simulated", ContextLength: m.ContextLength, Width: m.EmbeddingDimension,
+			Vocabulary: min(o.Tokenizer.Size(), sim.Vocabulary), EndToken: o.Tokenizer.End(), PadToken: m.Tokens.PadID,
+			Row: func(token int32) []float32 { return sim.TokenEmbedding(token, m.EmbeddingDimension) },
+		}
+		options.TextDigest = chip.TextDigest(m.Name)
 	}
 	return options, nil
 }
@@ -58,12 +63,12 @@ func SimEncoders(libraryDirs []string) (sim.Encoders, error) {
 	if err != nil {
 		return sim.Encoders{}, err
 	}
-	b, err := onnx.Open(onnx.Config{}, m, cpuFrames, libraryDirs...)
+	background := context.Background()
+	b, err := onnx.Open(background, onnx.Config{}, m, cpuFrames, libraryDirs...)
 	if err != nil {
 		return sim.Encoders{}, err
 	}
 	tokenizer, err := m.LoadTokenizer()
-	background := context.Background()
 	return sim.Encoders{
 		Image: func(pixels []byte) ([]float32, error) {
 			f, err := b.Frames().Get(background)

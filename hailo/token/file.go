@@ -17,11 +17,11 @@ const (
 	wordEnd          = "</w>"
 )
 
-// CLIP's pattern, and the form in which some files write it. The special tokens in the second
-// never match: they are cut out of the text before.
+// CLIP's pattern, and what some files have before it. These never match: special tokens are cut out of
+// the text before.
 const (
-	clipPattern  = `'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+`
-	clipPattern2 = `<\|startoftext\|>|<\|endoftext\|>|` + clipPattern
+	clipPattern       = `'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+`
+	specialsInPattern = `<\|startoftext\|>|<\|endoftext\|>|`
 )
 
 // Specials names the special tokens of a tokenizer. The JSON is that of a model's manifest.
@@ -64,9 +64,9 @@ type tokenizerFile struct {
 	PreTokenizer *tokenizerStep `json:"pre_tokenizer"`
 	Model        struct {
 		Type         string           `json:"type"`
-		Dropout      *float64         `json:"dropout"`
-		Prefix       *string          `json:"continuing_subword_prefix"`
-		Suffix       *string          `json:"end_of_word_suffix"`
+		Dropout      float64          `json:"dropout"`
+		Prefix       string           `json:"continuing_subword_prefix"`
+		Suffix       string           `json:"end_of_word_suffix"`
 		IgnoreMerges bool             `json:"ignore_merges"`
 		Vocab        map[string]int32 `json:"vocab"`
 		Merges       []mergeLine      `json:"merges"`
@@ -103,11 +103,7 @@ func (s *tokenizerStep) String() string {
 }
 
 func (s *tokenizerStep) one() string {
-	pattern := s.Pattern.Regex
-	if pattern == clipPattern2 {
-		pattern = clipPattern
-	}
-	switch s.Type {
+	switch pattern := strings.TrimPrefix(s.Pattern.Regex, specialsInPattern); s.Type {
 	case "Replace":
 		return fmt.Sprintf("Replace %q %q", pattern, s.Content)
 	case "Split":
@@ -120,27 +116,22 @@ func (s *tokenizerStep) one() string {
 type mergeLine [2]string
 
 func (m *mergeLine) UnmarshalJSON(data []byte) error {
-	if data[0] == '[' {
-		var two []string
-		if err := json.Unmarshal(data, &two); err != nil {
-			return err
-		}
-		if len(two) != 2 {
-			return fmt.Errorf("merge %.60s does not have two parts", data)
-		}
-		*m = mergeLine(two)
-		return nil
-	}
 	var one string
-	if err := json.Unmarshal(data, &one); err != nil {
-		return err
+	var two []string
+	var err error
+	if data[0] == '[' {
+		err = json.Unmarshal(data, &two)
+	} else {
+		err = json.Unmarshal(data, &one)
+		two = strings.Split(one, " ")
 	}
-	a, b, ok := strings.Cut(one, " ")
-	if !ok || strings.Contains(b, " ") {
-		return fmt.Errorf("merge %.60q does not have two parts", one)
+	if err == nil && len(two) != 2 {
+		err = fmt.Errorf("merge %.60s does not have two parts", data)
 	}
-	*m = mergeLine{a, b}
-	return nil
+	if err == nil {
+		*m = mergeLine(two)
+	}
+	return err
 }
 
 // Load reads a tokenizer.json of CLIP's kind, at most 32 MiB: byte-level BPE with "</w>" at
@@ -181,17 +172,11 @@ func checkKind(f *tokenizerFile) error {
 		}
 		return fmt.Errorf("%s is %.200q, want %q", what, got, want)
 	}
-	text := func(s *string) string {
-		if s == nil {
-			return ""
-		}
-		return *s
-	}
 	return errors.Join(
 		want("model type", m.Type, "BPE"),
-		want("end_of_word_suffix", text(m.Suffix), wordEnd),
-		want("continuing_subword_prefix", text(m.Prefix), ""),
-		want("dropout, ignore_merges", fmt.Sprint(m.Dropout != nil && *m.Dropout != 0, m.IgnoreMerges), "false false"),
+		want("end_of_word_suffix", m.Suffix, wordEnd),
+		want("continuing_subword_prefix", m.Prefix, ""),
+		want("dropout, ignore_merges", fmt.Sprint(m.Dropout != 0, m.IgnoreMerges), "false false"),
 		want("normalizer", f.Normalizer.String(), `NFC, Replace "\\s+" " ", Lowercase`),
 		want("pre-tokenizer", f.PreTokenizer.String(), fmt.Sprintf("Split %q Removed true, ByteLevel", clipPattern)),
 	)

@@ -125,12 +125,9 @@ func (t *Tokenizer) split(ids []int32, text string, level, limit int, s *scratch
 
 // normalize does NFC, then makes each run of white space one space, then lower case rune by rune.
 func (s *scratch) normalize(text string) string {
-	if !isASCII(text) {
-		text = norm.NFC.String(text)
-	}
 	b := s.text[:0]
 	space := false
-	for _, r := range text {
+	for _, r := range norm.NFC.String(text) {
 		if unicode.IsSpace(r) {
 			space = true
 			continue
@@ -153,15 +150,6 @@ func (s *scratch) normalize(text string) string {
 	}
 	s.text = b
 	return string(b)
-}
-
-func isASCII(s string) bool {
-	for i := range len(s) {
-		if s[i] >= utf8.RuneSelf {
-			return false
-		}
-	}
-	return true
 }
 
 // Classes of runes that the pattern of CLIP tells apart:

@@ -21,18 +21,9 @@ import (
 
 // Config says how images become what the model sees, and cosines become scores. Its keys stand in the section "clip".
 type Config struct {
-	ApplySoftmax bool          `yaml:"apply_softmax"` // score is the probability, not the cosine
-	LogitScale   float64       `yaml:"logit_scale"`   // factor of the cosines before the softmax, 0..1000; 0: the model's
+	ApplySoftmax bool          `yaml:"apply_softmax"`                  // score is the probability, not the cosine
+	LogitScale   float64       `yaml:"logit_scale" bounds:"0 to 1000"` // factor of the cosines before the softmax; 0: the model's
 	Images       stages.Config `yaml:",inline"`
-}
-
-// Validate returns all errors, each starting with the field.
-func (c Config) Validate() error {
-	err := c.Images.Validate()
-	if !(c.LogitScale >= 0 && c.LogitScale <= 1000) { // NaN, too
-		err = errors.Join(fmt.Errorf("logit_scale: %v is out of bounds: 0 to 1000", c.LogitScale), err)
-	}
-	return err
 }
 
 // Parts is what an engine works with, opened. All but NPU and the reasons is needed.

@@ -7,13 +7,13 @@ import (
 	"strings"
 	"testing"
 
-	"hailoclip/hailo/npu"
+	"hailoclip/hailo/npu/wire"
 )
 
 func TestDeviceDoesNotOpen(t *testing.T) {
 	tests := []struct {
 		name, fake, device string
-		status             npu.Code
+		status             wire.Code
 		text               string
 	}{
 		{"no device", "scan=0", "", 74, "no Hailo device found"},
@@ -27,10 +27,10 @@ func TestDeviceDoesNotOpen(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			h := start(t, builds[1], tt.fake)
-			open := &npu.Open{Magic: npu.Magic, Version: npu.Version, Memory: uint64(len(h.memory))}
-			npu.SetText(open.Device[:], tt.device)
-			h.write(npu.Append(nil, open))
-			hello := want[*npu.Hello](h)
+			open := &wire.Open{Magic: wire.Magic, Version: wire.Version, Memory: uint64(len(h.memory))}
+			wire.SetText(open.Device[:], tt.device)
+			h.write(wire.Append(nil, open))
+			hello := want[*wire.Hello](h)
 			if hello.Status != tt.status || !strings.Contains(hello.Text.String(), tt.text) {
 				t.Errorf("hello %v: %q", hello.Status, hello.Text)
 			}
@@ -41,11 +41,11 @@ func TestDeviceDoesNotOpen(t *testing.T) {
 
 func TestGroupAndDevice(t *testing.T) {
 	h := start(t, builds[0], "scan=0")
-	open := &npu.Open{Magic: npu.Magic, Version: npu.Version, Memory: uint64(len(h.memory))}
-	npu.SetText(open.Device[:], "0007:01:00.0")
-	npu.SetText(open.Group[:], "SHARED")
-	h.write(npu.Append(nil, open))
-	if hello := want[*npu.Hello](h); hello.Status != npu.Success || hello.Device.String() != "0007:01:00.0" {
+	open := &wire.Open{Magic: wire.Magic, Version: wire.Version, Memory: uint64(len(h.memory))}
+	wire.SetText(open.Device[:], "0007:01:00.0")
+	wire.SetText(open.Group[:], "SHARED")
+	h.write(wire.Append(nil, open))
+	if hello := want[*wire.Hello](h); hello.Status != wire.Success || hello.Device.String() != "0007:01:00.0" {
 		t.Errorf("hello %v, device %v: %v", hello.Status, hello.Device, hello.Text)
 	}
 }
@@ -53,10 +53,10 @@ func TestGroupAndDevice(t *testing.T) {
 func TestModelDoesNotLoad(t *testing.T) {
 	tests := []struct {
 		name, fake, hef string
-		change          func(*npu.Load)
-		status          npu.Code
+		change          func(*wire.Load)
+		status          wire.Code
 	}{
-		{"no file", "", "", func(l *npu.Load) { npu.SetText(l.HEF[:], filepath.Join(t.TempDir(), "none")) }, 13},
+		{"no file", "", "", func(l *wire.Load) { wire.SetText(l.HEF[:], filepath.Join(t.TempDir(), "none")) }, 13},
 		{"damaged", "", "not numbers", nil, 91},
 		{"too new", "hef=92", "", nil, 92},
 		{"for another chip", "configure=93", "", nil, 93},
@@ -71,21 +71,21 @@ func TestModelDoesNotLoad(t *testing.T) {
 		{"no network group", "groups=0", "", nil, 26},
 		{"columns first", "order=11", "", nil, 79},
 		{"transposed", "flags=3", "", nil, 79},
-		{"batch 0", "", "", func(l *npu.Load) { l.Batch = 0 }, 2},
-		{"batch 64", "", "", func(l *npu.Load) { l.Batch = 64 }, 2},
-		{"threshold over the batch", "", "", func(l *npu.Load) { l.Threshold = 9 }, 2},
-		{"priority 32", "", "", func(l *npu.Load) { l.Priority = 32 }, 2},
-		{"priority 256", "", "", func(l *npu.Load) { l.Priority = 256 }, 2},
-		{"input format 4", "", "", func(l *npu.Load) { l.InputFormat = 4 }, 2},
-		{"output format 4", "", "", func(l *npu.Load) { l.OutputFormat = 4 }, 2},
-		{"no slots", "", "", func(l *npu.Load) { l.Slots = 0 }, 2},
-		{"input between pages", "", "", func(l *npu.Load) { l.InputOffset = 8 }, 2},
-		{"output stride between pages", "", "", func(l *npu.Load) { l.OutputStride = 4000 }, 2},
-		{"stride 0", "", "", func(l *npu.Load) { l.InputStride = 0 }, 2},
-		{"slots beyond the memory", "", "", func(l *npu.Load) { l.Slots = 1000 }, 2},
-		{"slots that overflow", "", "", func(l *npu.Load) { l.Slots, l.InputStride = 2, 1<<63 }, 2},
-		{"offset beyond the memory", "", "", func(l *npu.Load) { l.OutputOffset = 1 << 40 }, 2},
-		{"offset that overflows", "", "", func(l *npu.Load) { l.InputOffset = -uint64(page) }, 2},
+		{"batch 0", "", "", func(l *wire.Load) { l.Batch = 0 }, 2},
+		{"batch 64", "", "", func(l *wire.Load) { l.Batch = 64 }, 2},
+		{"threshold over the batch", "", "", func(l *wire.Load) { l.Threshold = 9 }, 2},
+		{"priority 32", "", "", func(l *wire.Load) { l.Priority = 32 }, 2},
+		{"priority 256", "", "", func(l *wire.Load) { l.Priority = 256 }, 2},
+		{"input format 4", "", "", func(l *wire.Load) { l.InputFormat = 4 }, 2},
+		{"output format 4", "", "", func(l *wire.Load) { l.OutputFormat = 4 }, 2},
+		{"no slots", "", "", func(l *wire.Load) { l.Slots = 0 }, 2},
+		{"input between pages", "", "", func(l *wire.Load) { l.InputOffset = 8 }, 2},
+		{"output stride between pages", "", "", func(l *wire.Load) { l.OutputStride = 4000 }, 2},
+		{"stride 0", "", "", func(l *wire.Load) { l.InputStride = 0 }, 2},
+		{"slots beyond the memory", "", "", func(l *wire.Load) { l.Slots = 1000 }, 2},
+		{"slots that overflow", "", "", func(l *wire.Load) { l.Slots, l.InputStride = 2, 1<<63 }, 2},
+		{"offset beyond the memory", "", "", func(l *wire.Load) { l.OutputOffset = 1 << 40 }, 2},
+		{"offset that overflows", "", "", func(l *wire.Load) { l.InputOffset = -uint64(page) }, 2},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -96,7 +96,7 @@ func TestModelDoesNotLoad(t *testing.T) {
 			}
 			h := start(t, builds[1], tt.fake, m)
 			h.open()
-			load := h.loadMessage(npu.ImageModel)
+			load := h.loadMessage(wire.ImageModel)
 			if tt.change != nil {
 				tt.change(load)
 			}
@@ -116,7 +116,7 @@ func TestFrameFails(t *testing.T) {
 		h.ready()
 		book := newBook(h)
 		for range 20 {
-			book.submit(npu.ImageModel)
+			book.submit(wire.ImageModel)
 		}
 		for range 20 {
 			if done := book.done(); (done.Sequence == 7) != (done.Status == 8) {
@@ -145,8 +145,8 @@ func TestSessionEnds(t *testing.T) {
 				h.ready()
 				book := newBook(h)
 				for range 32 {
-					book.submit(npu.ImageModel)
-					book.submit(npu.TextModel)
+					book.submit(wire.ImageModel)
+					book.submit(wire.TextModel)
 				}
 				got := book.rest()
 				h.exit(exitFailed, "hailo-clip-npu: ")
@@ -174,8 +174,8 @@ func TestSubmitFailsAlone(t *testing.T) {
 				h := start(t, b, "scale=0,"+fake)
 				h.ready()
 				book := newBook(h)
-				for status := npu.Success; status == npu.Success; {
-					book.submit(npu.ImageModel)
+				for status := wire.Success; status == wire.Success; {
+					book.submit(wire.ImageModel)
 					status = book.done().Status
 				}
 				h.exit(exitFailed, "submit a frame: status (8)")
@@ -192,7 +192,7 @@ func TestCompletionLost(t *testing.T) {
 		h.ready()
 		book := newBook(h)
 		for range 20 {
-			book.submit(npu.ImageModel)
+			book.submit(wire.ImageModel)
 		}
 		for range 19 {
 			book.done()
@@ -213,8 +213,8 @@ func TestStopUnderLoad(t *testing.T) {
 			h.ready()
 			book := newBook(h)
 			for range 32 {
-				book.submit(npu.ImageModel)
-				book.submit(npu.TextModel)
+				book.submit(wire.ImageModel)
+				book.submit(wire.TextModel)
 			}
 			if how == "shutdown" {
 				h.shutdown()
@@ -254,7 +254,7 @@ func TestSilentChip(t *testing.T) {
 		h := start(t, b, "scale=0,hang_at=5")
 		h.ready()
 		for i := range uint32(32) {
-			h.submit(npu.ImageModel, i, uint64(i)+1)
+			h.submit(wire.ImageModel, i, uint64(i)+1)
 		}
 		h.taken()
 		h.conn.Close()
@@ -277,7 +277,7 @@ func TestExitLimit(t *testing.T) {
 	full := func(h *host) {
 		h.ready()
 		for i := range uint32(32) {
-			h.submit(npu.ImageModel, i, uint64(i)+1)
+			h.submit(wire.ImageModel, i, uint64(i)+1)
 		}
 		h.taken()
 	}
@@ -293,7 +293,7 @@ func TestExitLimit(t *testing.T) {
 			// The worker is inside a call of the library when its host goes.
 			{"configure_ms=60000", func(h *host) {
 				h.open()
-				h.write(npu.Append(nil, h.loadMessage(0)))
+				h.write(wire.Append(nil, h.loadMessage(0)))
 				h.taken()
 			}, hangUp},
 		} {
@@ -318,10 +318,10 @@ func packet(whole []byte, offset int, words ...uint32) []byte {
 
 func TestProtocolViolations(t *testing.T) {
 	open := func(h *host) []byte {
-		return npu.Append(nil, &npu.Open{Magic: npu.Magic, Version: npu.Version, Memory: uint64(len(h.memory))})
+		return wire.Append(nil, &wire.Open{Magic: wire.Magic, Version: wire.Version, Memory: uint64(len(h.memory))})
 	}
 	submit := func(model, slot uint32) []byte {
-		return npu.Append(nil, &npu.Submit{Model: model, Slot: slot, Sequence: 1})
+		return wire.Append(nil, &wire.Submit{Model: model, Slot: slot, Sequence: 1})
 	}
 	tests := []struct {
 		name   string
@@ -342,13 +342,13 @@ func TestProtocolViolations(t *testing.T) {
 
 		{"open again", true, open, "type 1"},
 		{"unknown type", true, func(*host) []byte { return packet(make([]byte, 8), 0, 99, 8) }, "type 99"},
-		{"a message of the worker", true, func(*host) []byte { return npu.Append(nil, &npu.Done{}) }, "type 19"},
+		{"a message of the worker", true, func(*host) []byte { return wire.Append(nil, &wire.Done{}) }, "type 19"},
 		{"half a header", true, func(*host) []byte { return make([]byte, 4) }, "4 bytes"},
 		{"submit too long", true, func(*host) []byte { return append(submit(0, 0), 0) }, "25 bytes"},
 		{"submit cut", true, func(*host) []byte { return submit(0, 0)[:23] }, "23 bytes"},
-		{"longest", true, func(*host) []byte { return make([]byte, npu.MaxPacket) }, "type 0"},
-		{"load again", true, func(h *host) []byte { return npu.Append(nil, h.loadMessage(0)) }, "loaded already"},
-		{"load of an unknown model", true, func(h *host) []byte { return packet(npu.Append(nil, h.loadMessage(0)), 8, 2) }, "model 2"},
+		{"longest", true, func(*host) []byte { return make([]byte, wire.MaxPacket) }, "type 0"},
+		{"load again", true, func(h *host) []byte { return wire.Append(nil, h.loadMessage(0)) }, "loaded already"},
+		{"load of an unknown model", true, func(h *host) []byte { return packet(wire.Append(nil, h.loadMessage(0)), 8, 2) }, "model 2"},
 		{"submit to an unknown model", true, func(*host) []byte { return submit(math.MaxUint32, 0) }, "not loaded"},
 		{"submit of an unknown slot", true, func(*host) []byte { return submit(0, 40) }, "slot 40"},
 	}
@@ -367,7 +367,7 @@ func TestProtocolViolations(t *testing.T) {
 	t.Run("hef without a NUL", func(t *testing.T) {
 		h := start(t, builds[1], "")
 		h.open()
-		h.write(packet(npu.Append(nil, h.loadMessage(0)), 1100, 0x41414141))
+		h.write(packet(wire.Append(nil, h.loadMessage(0)), 1100, 0x41414141))
 		h.exit(exitViolation, "without its NUL")
 	})
 	t.Run("submit before load", func(t *testing.T) {
@@ -396,8 +396,8 @@ func TestProtocolViolations(t *testing.T) {
 // Another version of the service learns which one the worker speaks.
 func TestOtherVersion(t *testing.T) {
 	h := start(t, builds[1], "")
-	h.write(packet(make([]byte, 64), 0, 1, 64, npu.Magic, npu.Version+1))
-	if hello := want[*npu.Hello](h); hello.Version != npu.Version || hello.Status == npu.Success {
+	h.write(packet(make([]byte, 64), 0, 1, 64, wire.Magic, wire.Version+1))
+	if hello := want[*wire.Hello](h); hello.Version != wire.Version || hello.Status == wire.Success {
 		t.Errorf("hello: version %d, status %v: %v", hello.Version, hello.Status, hello.Text)
 	}
 	h.exit(exitFailed, "the service 3")

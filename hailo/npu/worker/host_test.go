@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"hailoclip/hailo/npu"
+	"hailoclip/hailo/npu/wire"
 )
 
 // The models of the fake: what their HEF says, and where their frames are in the memory.
@@ -45,8 +45,8 @@ type host struct {
 	models [2]model
 	hefs   [2]string
 	ended  chan struct{}
-	stats  *npu.Stats // the latest
-	mayDie bool       // by a signal of ours
+	stats  *wire.Stats // the latest
+	mayDie bool        // by a signal of ours
 }
 
 // start starts a worker on a chip with these options (see HAILO_FAKE in fake_chip.hpp).
@@ -166,7 +166,7 @@ func (h *host) receive() (any, error) {
 	if err := h.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return nil, err
 	}
-	buf := make([]byte, npu.MaxPacket+1)
+	buf := make([]byte, wire.MaxPacket+1)
 	n, err := h.conn.Read(buf)
 	if errors.Is(err, unix.ECONNRESET) {
 		// The worker has ended without reading all submits. Linux says so before it gives what the worker wrote.
@@ -178,11 +178,11 @@ func (h *host) receive() (any, error) {
 	if n == 0 {
 		return nil, errors.New("the worker has closed its end")
 	}
-	m, err := npu.Parse(buf[:n])
+	m, err := wire.Parse(buf[:n])
 	if err != nil {
 		h.t.Fatalf("%v: % x", err, buf[:min(n, 64)])
 	}
-	if s, ok := m.(*npu.Stats); ok {
+	if s, ok := m.(*wire.Stats); ok {
 		h.stats = s
 	}
 	return m, nil
@@ -199,50 +199,50 @@ func want[M any](h *host) M {
 		if m, ok := m.(M); ok {
 			return m
 		}
-		if _, ok := m.(*npu.Stats); !ok || time.Now().After(limit) {
+		if _, ok := m.(*wire.Stats); !ok || time.Now().After(limit) {
 			h.t.Fatalf("got %T, want %T", m, *new(M))
 		}
 	}
 }
 
-func (h *host) open() *npu.Hello {
+func (h *host) open() *wire.Hello {
 	h.t.Helper()
-	h.write(npu.Append(nil, &npu.Open{Magic: npu.Magic, Version: npu.Version, Memory: uint64(len(h.memory))}))
-	return want[*npu.Hello](h)
+	h.write(wire.Append(nil, &wire.Open{Magic: wire.Magic, Version: wire.Version, Memory: uint64(len(h.memory))}))
+	return want[*wire.Hello](h)
 }
 
 // loadMessage asks for a model as the service does.
-func (h *host) loadMessage(id uint32) *npu.Load {
+func (h *host) loadMessage(id uint32) *wire.Load {
 	m := h.models[id]
-	load := &npu.Load{
+	load := &wire.Load{
 		Model: id, Batch: 8, Priority: 16 + id, Slots: uint32(m.slots),
 		InputOffset: uint64(m.start), InputStride: uint64(m.inStride),
 		OutputOffset: uint64(m.start + m.slots*m.inStride), OutputStride: uint64(m.outStride),
 	}
-	if id == npu.TextModel {
+	if id == wire.TextModel {
 		load.Batch, load.Threshold, load.TimeoutMS = 4, 4, 2
 	}
-	npu.SetText(load.HEF[:], h.hefs[id])
+	wire.SetText(load.HEF[:], h.hefs[id])
 	return load
 }
 
-func (h *host) load(load *npu.Load) *npu.Loaded {
+func (h *host) load(load *wire.Load) *wire.Loaded {
 	h.t.Helper()
-	h.write(npu.Append(nil, load))
-	return want[*npu.Loaded](h)
+	h.write(wire.Append(nil, load))
+	return want[*wire.Loaded](h)
 }
 
 // ready opens the device and loads both models.
 func (h *host) ready() {
 	h.t.Helper()
-	if hello := h.open(); hello.Status != npu.Success {
+	if hello := h.open(); hello.Status != wire.Success {
 		h.t.Fatalf("hello: %v: %v", hello.Status, hello.Text)
 	}
 	for id, m := range h.models {
 		if m.hef == "" {
 			continue
 		}
-		if loaded := h.load(h.loadMessage(uint32(id))); loaded.Status != npu.Success {
+		if loaded := h.load(h.loadMessage(uint32(id))); loaded.Status != wire.Success {
 			h.t.Fatalf("loaded: %v: %v", loaded.Status, loaded.Text)
 		}
 	}
@@ -254,7 +254,7 @@ func (h *host) submit(id, slot uint32, sequence uint64) {
 	if int(slot) < h.models[id].slots {
 		copy(h.slot(id, slot), frame(h.models[id], sequence))
 	}
-	h.write(npu.Append(nil, &npu.Submit{Model: id, Slot: slot, Sequence: sequence}))
+	h.write(wire.Append(nil, &wire.Submit{Model: id, Slot: slot, Sequence: sequence}))
 }
 
 // slot is the input of a slot, output its output.
@@ -337,13 +337,13 @@ func encode(m model, input []byte) []byte {
 // A flight book knows what is in flight: every submit gets exactly one answer.
 type book struct {
 	h       *host
-	flights map[uint64]npu.Submit
+	flights map[uint64]wire.Submit
 	free    [2][]uint32
 	last    uint64
 }
 
 func newBook(h *host) *book {
-	b := &book{h: h, flights: map[uint64]npu.Submit{}}
+	b := &book{h: h, flights: map[uint64]wire.Submit{}}
 	for id, m := range h.models {
 		for s := range m.slots {
 			b.free[id] = append(b.free[id], uint32(s))
@@ -357,19 +357,19 @@ func (b *book) submit(id uint32) {
 	slot := b.free[id][0]
 	b.free[id] = b.free[id][1:]
 	b.last++
-	b.flights[b.last] = npu.Submit{Model: id, Slot: slot, Sequence: b.last}
+	b.flights[b.last] = wire.Submit{Model: id, Slot: slot, Sequence: b.last}
 	b.h.submit(id, slot, b.last)
 }
 
 // done takes one answer and checks it: it belongs to a submit, and the output to its input.
-func (b *book) done() *npu.Done {
+func (b *book) done() *wire.Done {
 	b.h.t.Helper()
-	done := want[*npu.Done](b.h)
+	done := want[*wire.Done](b.h)
 	b.take(done)
 	return done
 }
 
-func (b *book) take(done *npu.Done) {
+func (b *book) take(done *wire.Done) {
 	b.h.t.Helper()
 	flight, ok := b.flights[done.Sequence]
 	if !ok || flight.Model != done.Model || flight.Slot != done.Slot {
@@ -377,16 +377,16 @@ func (b *book) take(done *npu.Done) {
 	}
 	delete(b.flights, done.Sequence)
 	b.free[done.Model] = append(b.free[done.Model], done.Slot)
-	if m := b.h.models[done.Model]; done.Status == npu.Success &&
+	if m := b.h.models[done.Model]; done.Status == wire.Success &&
 		!bytes.Equal(b.h.output(done.Model, done.Slot), encode(m, frame(m, done.Sequence))) {
 		b.h.t.Fatalf("the output of sequence %d is not that of its input", done.Sequence)
 	}
 }
 
 // rest takes answers until the worker ends, and counts them by status.
-func (b *book) rest() map[npu.Code]int {
+func (b *book) rest() map[wire.Code]int {
 	b.h.t.Helper()
-	got := map[npu.Code]int{}
+	got := map[wire.Code]int{}
 	for limit := time.Now().Add(patience); ; {
 		m, err := b.h.receive()
 		if err != nil {
@@ -396,10 +396,10 @@ func (b *book) rest() map[npu.Code]int {
 			b.h.t.Fatalf("the worker does not end; answers by status: %v", got)
 		}
 		switch m := m.(type) {
-		case *npu.Done:
+		case *wire.Done:
 			b.take(m)
 			got[m.Status]++
-		case *npu.Stats:
+		case *wire.Stats:
 		default:
 			b.h.t.Fatalf("unexpected %T", m)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"hailoclip/hailo"
 	"hailoclip/hailo/npu"
+	"hailoclip/hailo/npu/wire"
 )
 
 // Wherever the chip still answers, the worker lets go of every object that it has on the chip before it
@@ -109,7 +110,7 @@ func TestServiceKilled(t *testing.T) {
 	h := start(t, builds[0], "scale=20,teardown_ms=50")
 	h.ready()
 	for i := range uint32(32) {
-		h.submit(npu.ImageModel, i, uint64(i)+1)
+		h.submit(wire.ImageModel, i, uint64(i)+1)
 	}
 	h.conn.Close() // all that it sees of the death of its host
 	h.exit(exitDone, "")

@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"testing"
 
-	"hailoclip/hailo/npu"
+	"hailoclip/hailo/npu/wire"
 )
 
 func TestCommandLine(t *testing.T) {
@@ -67,13 +67,13 @@ func TestHandshake(t *testing.T) {
 	eachBuild(t, func(t *testing.T, b *build) {
 		h := start(t, b, "zone=2,throttling=5,overcurrent=1,crc=1")
 		hello := h.open()
-		if hello.Status != npu.Success || hello.Magic != npu.Magic || hello.Version != npu.Version || hello.Simulated != 0 {
+		if hello.Status != wire.Success || hello.Magic != wire.Magic || hello.Version != wire.Version || hello.Simulated != 0 {
 			t.Errorf("hello %+v", hello)
 		}
 		if hello.Runtime.String() != "5.2.0" || hello.Device.String() != "0001:01:00.0" || hello.Architecture.String() != "HAILO10H" || hello.Firmware.String() != "5.2.0" {
 			t.Errorf("hello: runtime %v, device %v, architecture %v, firmware %v", hello.Runtime, hello.Device, hello.Architecture, hello.Firmware)
 		}
-		want[*npu.Stats](h)
+		want[*wire.Stats](h)
 		s := h.stats
 		if s.Temperature != [2]float32{41.5, 42.5} || s.CPU != 12.5 || !math.IsNaN(float64(s.NNCore)) || s.Memory != 8<<30 || s.Used != 1<<30 {
 			t.Errorf("statistics %+v", s)
@@ -81,20 +81,20 @@ func TestHandshake(t *testing.T) {
 		if s.Zone != 2 || s.Throttling != 5 || s.Overcurrent != 1 || s.CRCErrors != 1 {
 			t.Errorf("notifications %+v", s)
 		}
-		image := h.load(h.loadMessage(npu.ImageModel))
-		if image.Status != npu.Success || image.QueueDepth != 32 || image.Model != npu.ImageModel {
+		image := h.load(h.loadMessage(wire.ImageModel))
+		if image.Status != wire.Success || image.QueueDepth != 32 || image.Model != wire.ImageModel {
 			t.Errorf("image: %v, queue depth %d", image.Status, image.QueueDepth)
 		}
-		load := h.loadMessage(npu.TextModel)
-		load.OutputFormat = npu.FormatUint8
+		load := h.loadMessage(wire.TextModel)
+		load.OutputFormat = wire.FormatUint8
 		text := h.load(load)
-		if text.Status != npu.Success || text.Model != npu.TextModel {
+		if text.Status != wire.Success || text.Model != wire.TextModel {
 			t.Errorf("text: %v: %v", text.Status, text.Text)
 		}
-		if in := text.Input; in.Height != 1 || in.Width != 7 || in.Features != 32 || in.Format != npu.FormatUint16 || in.FrameBytes != 7*32*2 || in.Scale != 1./128 {
+		if in := text.Input; in.Height != 1 || in.Width != 7 || in.Features != 32 || in.Format != wire.FormatUint16 || in.FrameBytes != 7*32*2 || in.Scale != 1./128 {
 			t.Errorf("text input %+v", in)
 		}
-		if out := text.Output; out.Format != npu.FormatUint8 || out.FrameBytes != 7*32 || out.Scale != 1./128 {
+		if out := text.Output; out.Format != wire.FormatUint8 || out.FrameBytes != 7*32 || out.Scale != 1./128 {
 			t.Errorf("text output: format %d, %d bytes, scale %v", out.Format, out.FrameBytes, out.Scale)
 		}
 		h.shutdown()
@@ -106,13 +106,13 @@ func TestHandshake(t *testing.T) {
 func TestFloatOutput(t *testing.T) {
 	h := start(t, builds[1], "scale=0")
 	h.open()
-	load := h.loadMessage(npu.ImageModel)
-	load.OutputFormat = npu.FormatFloat32
-	if l := h.load(load); l.Status != npu.Success || l.Output.Format != npu.FormatFloat32 || l.Output.FrameBytes != 256 || l.Output.Scale != 0 {
+	load := h.loadMessage(wire.ImageModel)
+	load.OutputFormat = wire.FormatFloat32
+	if l := h.load(load); l.Status != wire.Success || l.Output.Format != wire.FormatFloat32 || l.Output.FrameBytes != 256 || l.Output.Scale != 0 {
 		t.Errorf("loaded %v, format %d, %d bytes, scale %v", l.Status, l.Output.Format, l.Output.FrameBytes, l.Output.Scale)
 	}
-	h.submit(npu.ImageModel, 3, 7)
-	if done := want[*npu.Done](h); done.Status != npu.Success || done.Sequence != 7 || done.Slot != 3 {
+	h.submit(wire.ImageModel, 3, 7)
+	if done := want[*wire.Done](h); done.Status != wire.Success || done.Sequence != 7 || done.Slot != 3 {
 		t.Errorf("done %+v", done)
 	}
 }
@@ -124,15 +124,15 @@ func TestScalePerFeature(t *testing.T) {
 	m.hef, m.out = "17 16 3 1  1 1 64 1  0.2 0.02 64", 256
 	h := start(t, builds[1], "scale=0", m)
 	h.open()
-	l := h.load(h.loadMessage(npu.ImageModel))
-	if l.Status != npu.Success || l.Output.Format != npu.FormatFloat32 || l.Output.FrameBytes != 256 {
+	l := h.load(h.loadMessage(wire.ImageModel))
+	if l.Status != wire.Success || l.Output.Format != wire.FormatFloat32 || l.Output.FrameBytes != 256 {
 		t.Fatalf("loaded %v: %v, format %d, %d bytes", l.Status, l.Text, l.Output.Format, l.Output.FrameBytes)
 	}
-	if l.Input.Format != npu.FormatUint8 || l.Input.Scale != 1./128 {
+	if l.Input.Format != wire.FormatUint8 || l.Input.Scale != 1./128 {
 		t.Errorf("input format %d, scale %v", l.Input.Format, l.Input.Scale)
 	}
-	h.submit(npu.ImageModel, 0, 1)
-	if done := want[*npu.Done](h); done.Status != npu.Success {
+	h.submit(wire.ImageModel, 0, 1)
+	if done := want[*wire.Done](h); done.Status != wire.Success {
 		t.Errorf("done %+v", done)
 	}
 	bytes := encode(model{out: 64}, frame(m, 1))
@@ -161,13 +161,13 @@ func TestFrames(t *testing.T) {
 				}
 			}
 			done := book.done()
-			if done.Status != npu.Success {
+			if done.Status != wire.Success {
 				t.Fatalf("done %+v", done)
 			}
 			inFlight[done.Model]--
 		}
 		for h.stats == nil || h.stats.Frames != 5000 {
-			want[*npu.Stats](h)
+			want[*wire.Stats](h)
 		}
 		h.shutdown()
 		h.exit(exitDone, "")
@@ -182,8 +182,8 @@ func TestRealSizes(t *testing.T) {
 	h.ready()
 	book := newBook(h)
 	for range 4 {
-		book.submit(npu.ImageModel)
-		book.submit(npu.TextModel)
+		book.submit(wire.ImageModel)
+		book.submit(wire.TextModel)
 	}
 	for range 8 {
 		book.done()
@@ -201,7 +201,7 @@ func TestStatisticsFail(t *testing.T) {
 			h.ready()
 			book := newBook(h)
 			for range 32 {
-				book.submit(npu.ImageModel)
+				book.submit(wire.ImageModel)
 			}
 			for range 32 {
 				book.done()
@@ -210,7 +210,7 @@ func TestStatisticsFail(t *testing.T) {
 				if h.stats != nil {
 					t.Error("there are statistics already: the chip is not slow enough for this test")
 				}
-			} else if want[*npu.Stats](h); !math.IsNaN(float64(h.stats.Temperature[0])) || h.stats.Memory != 0 {
+			} else if want[*wire.Stats](h); !math.IsNaN(float64(h.stats.Temperature[0])) || h.stats.Memory != 0 {
 				t.Errorf("statistics %+v", h.stats)
 			}
 			h.shutdown()
@@ -223,7 +223,7 @@ func TestStatisticsFail(t *testing.T) {
 func TestStatisticsForgetTheirConnection(t *testing.T) {
 	h := start(t, builds[2], "zone=2,throttling=5,overcurrent=1,crc=1,rpc=62")
 	h.open()
-	first, second := *want[*npu.Stats](h), *want[*npu.Stats](h)
+	first, second := *want[*wire.Stats](h), *want[*wire.Stats](h)
 	if first.Zone != 2 || first.Throttling != 5 || first.Overcurrent != 1 {
 		t.Errorf("at first %+v", first)
 	}
@@ -243,8 +243,8 @@ func TestSignals(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	h.submit(npu.ImageModel, 0, 1)
-	if done := want[*npu.Done](h); done.Status != npu.Success {
+	h.submit(wire.ImageModel, 0, 1)
+	if done := want[*wire.Done](h); done.Status != wire.Success {
 		t.Errorf("done %+v", done)
 	}
 	h.shutdown()
