@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"hailoclip/configs"
 	"hailoclip/hailo/doctor"
 	"hailoclip/hailo/model"
-	"hailoclip/hailo/onnx"
 )
 
 // systemStateDir is where the state of the service is when systemd runs it.
@@ -90,5 +90,9 @@ func (g *globals) stateDir() (string, error) {
 
 // libraryDirs is where "setup" may have put ONNX Runtime.
 func libraryDirs(state string) []string {
-	return []string{filepath.Join(state, "lib"), onnx.DefaultLibraryDir(), filepath.Join(systemStateDir, "lib")}
+	dirs := []string{filepath.Join(state, "lib"), filepath.Join(systemStateDir, "lib")}
+	if cache, err := os.UserCacheDir(); err == nil {
+		dirs = slices.Insert(dirs, 1, filepath.Join(cache, "hailo-clip", "lib"))
+	}
+	return dirs
 }

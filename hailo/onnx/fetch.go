@@ -56,16 +56,6 @@ var libraryInRelease = regexp.MustCompile(`^(\./)?onnxruntime-linux-[^/]+/lib/li
 // maxLibrary bounds what is unpacked; the libraries are 19 and 35 MB.
 const maxLibrary = 128 << 20
 
-// DefaultLibraryDir is where the library is fetched to: lib/ in the user's cache folder, or
-// /var/lib/hailo-clip/lib for a service without a home.
-func DefaultLibraryDir() string {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "/var/lib/hailo-clip/lib"
-	}
-	return filepath.Join(cache, "hailo-clip", "lib")
-}
-
 // LibraryFile is the file in dir that Fetch writes for an architecture (a GOARCH).
 func LibraryFile(dir, arch string) string {
 	return filepath.Join(dir, fmt.Sprintf("libonnxruntime-%s-linux-%s.so", FetchVersion, arch))

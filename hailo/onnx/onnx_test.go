@@ -29,7 +29,8 @@ func native(tb testing.TB) string {
 	tb.Helper()
 	path := os.Getenv("HAILO_CLIP_ONNXRUNTIME")
 	if path == "" {
-		path = LibraryFile(DefaultLibraryDir(), runtime.GOARCH)
+		cache, _ := os.UserCacheDir()
+		path = LibraryFile(filepath.Join(cache, "hailo-clip", "lib"), runtime.GOARCH)
 	}
 	if _, err := os.Stat(path); err != nil {
 		if os.Getenv("HAILO_CLIP_REQUIRE_NATIVE") == "1" {
@@ -39,6 +40,9 @@ func native(tb testing.TB) string {
 	}
 	return path
 }
+
+// Native is native for the tests outside of the package.
+var Native = native
 
 // newBackend opens a backend that is closed with the test.
 func newBackend(tb testing.TB, c Config, e encoders) *Backend {

@@ -60,8 +60,8 @@ type tokenizerFile struct {
 		RStrip     bool   `json:"rstrip"`
 		Normalized bool   `json:"normalized"`
 	} `json:"added_tokens"`
-	Normalizer   *tokenizerStep `json:"normalizer"`
-	PreTokenizer *tokenizerStep `json:"pre_tokenizer"`
+	Normalizer   tokenizerStep `json:"normalizer"`
+	PreTokenizer tokenizerStep `json:"pre_tokenizer"`
 	Model        struct {
 		Type         string           `json:"type"`
 		Dropout      float64          `json:"dropout"`
@@ -86,28 +86,19 @@ type tokenizerStep struct {
 	} `json:"pattern"`
 }
 
-// String names the step or those of the sequence, for comparison with CLIP's. A sequence inside
-// of one is not opened: CLIP has none.
-func (s *tokenizerStep) String() string {
-	if s == nil {
-		return "none"
-	}
-	if s.Type != "Sequence" {
-		return s.one()
-	}
-	var parts []string
-	for _, step := range append(s.Normalizers, s.PreTokenizers...) {
-		parts = append(parts, step.one())
-	}
-	return strings.Join(parts, ", ")
-}
-
-func (s *tokenizerStep) one() string {
-	switch pattern := strings.TrimPrefix(s.Pattern.Regex, specialsInPattern); s.Type {
+// String names the step, or those of the sequence, for comparison with CLIP's.
+func (s tokenizerStep) String() string {
+	switch s.Type {
+	case "Sequence":
+		var parts []string
+		for _, step := range append(s.Normalizers, s.PreTokenizers...) {
+			parts = append(parts, step.String())
+		}
+		return strings.Join(parts, ", ")
 	case "Replace":
-		return fmt.Sprintf("Replace %q %q", pattern, s.Content)
+		return fmt.Sprintf("Replace %q %q", s.Pattern.Regex, s.Content)
 	case "Split":
-		return fmt.Sprintf("Split %q %s %t", pattern, s.Behavior, s.Invert)
+		return fmt.Sprintf("Split %q %s %t", strings.TrimPrefix(s.Pattern.Regex, specialsInPattern), s.Behavior, s.Invert)
 	}
 	return s.Type
 }

@@ -89,8 +89,8 @@ func TestTokenizerGoldenCLIP(t *testing.T) {
 			}
 		}
 	}
-	if tok.Size() != 49408 || tok.Start() != 49406 || tok.End() != 49407 {
-		t.Errorf("size %d, start %d, end %d", tok.Size(), tok.Start(), tok.End())
+	if tok.Size() != 49408 || tok.start != 49406 || tok.End() != 49407 {
+		t.Errorf("size %d, start %d, end %d", tok.Size(), tok.start, tok.End())
 	}
 }
 
@@ -117,7 +117,7 @@ func TestTokenizerSpecialsInText(t *testing.T) {
 	cat := tok.Encode("cat")
 	cat = cat[1 : len(cat)-1]
 	join := func(parts ...[]int32) []int32 { return slices.Concat(parts...) }
-	start, end := []int32{tok.Start()}, []int32{tok.End()}
+	start, end := []int32{tok.start}, []int32{tok.End()}
 	for _, c := range []struct {
 		text string
 		want []int32
@@ -191,7 +191,7 @@ func TestTokenizerHostileText(t *testing.T) {
 		"not UTF-8":       strings.Repeat("\xff", 1<<17),
 	} {
 		ids := tok.Encode(text)
-		if ids[0] != tok.Start() || ids[len(ids)-1] != tok.End() {
+		if ids[0] != tok.start || ids[len(ids)-1] != tok.End() {
 			t.Errorf("%s: begins %d, ends %d", name, ids[0], ids[len(ids)-1])
 		}
 		short, truncated := tok.EncodeCut(text, 77)
