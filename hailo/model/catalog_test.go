@@ -3,8 +3,8 @@ package model
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -61,10 +61,7 @@ func read(path string) string {
 	return string(data)
 }
 
-func sumOf(content string) string {
-	sum := sha256.Sum256([]byte(content))
-	return hex.EncodeToString(sum[:])
-}
+func sumOf(content string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(content))) }
 
 // embedded are the files of contents, as part of a program.
 func embedded() fs.FS {
