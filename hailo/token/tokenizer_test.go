@@ -12,17 +12,24 @@ import (
 	"testing"
 )
 
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func read(t testing.TB, path string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	must(t, err)
+	return data
+}
+
 func loadTokenizer(t testing.TB, path string) *Tokenizer {
 	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	tok, err := Load(f, CLIP)
-	if err != nil {
-		t.Fatal(err)
-	}
+	tok, err := Load(bytes.NewReader(read(t, path)), CLIP)
+	must(t, err)
 	return tok
 }
 
@@ -43,17 +50,6 @@ func clipFolder(t testing.TB) string {
 		t.Skipf("no CLIP tokenizer here (%v); set HAILO_CLIP_SHARED", err)
 	}
 	return dir
-}
-
-func readJSON(t testing.TB, path string, v any) {
-	t.Helper()
-	data, err := os.ReadFile(path)
-	if err == nil {
-		err = json.Unmarshal(data, v)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // golden checks the ids of texts, from several goroutines, and each twice: the second time the words
@@ -82,7 +78,7 @@ func TestGoldenDemo(t *testing.T) {
 	var want struct {
 		IDs map[string][]int32 `json:"token_ids"`
 	}
-	readJSON(t, "../demo/golden.json", &want)
+	must(t, json.Unmarshal(read(t, "../demo/golden.json"), &want))
 	golden(t, demoTokenizer(t), want.IDs)
 }
 
@@ -91,8 +87,8 @@ func TestGoldenCLIP(t *testing.T) {
 	tok := loadTokenizer(t, filepath.Join(dir, "tokenizer.json"))
 	var texts []string
 	var ids [][]int32
-	readJSON(t, filepath.Join(dir, "cases.json"), &texts)
-	readJSON(t, filepath.Join(dir, "ids.json"), &ids)
+	must(t, json.Unmarshal(read(t, filepath.Join(dir, "cases.json")), &texts))
+	must(t, json.Unmarshal(read(t, filepath.Join(dir, "ids.json")), &ids))
 	if len(texts) != len(ids) {
 		t.Fatalf("%d texts, %d id lists", len(texts), len(ids))
 	}
@@ -124,21 +120,17 @@ func TestSpecialsInText(t *testing.T) {
 	tok := demoTokenizer(t)
 	cat := tok.Encode("cat")
 	cat = cat[1 : len(cat)-1]
-	join := slices.Concat[[]int32]
 	start, end := []int32{tok.start}, []int32{tok.End()}
-	for _, c := range []struct {
-		text string
-		want []int32
-	}{
-		{"", join(start, end)},
-		{" \t\n\u00a0", join(start, end)},
-		{"cat<|endoftext|>cat", join(start, cat, end, cat, end)},
-		{"cat <|startoftext|> cat", join(start, cat, start, cat, end)},
-		{"CAT<|STARTOFTEXT|>", join(start, cat, start, end)}, // looked for in the normalized text
-		{"<|endoftext|><|endoftext|>", join(start, end, end, end)},
+	for text, want := range map[string][][]int32{
+		"":                           {start, end},
+		" \t\n\u00a0":                {start, end},
+		"cat<|endoftext|>cat":        {start, cat, end, cat, end},
+		"cat <|startoftext|> cat":    {start, cat, start, cat, end},
+		"CAT<|STARTOFTEXT|>":         {start, cat, start, end}, // looked for in the normalized text
+		"<|endoftext|><|endoftext|>": {start, end, end, end},
 	} {
-		if got := tok.Encode(c.text); !slices.Equal(got, c.want) {
-			t.Errorf("%q: %v, want %v", c.text, got, c.want)
+		if got := tok.Encode(text); !slices.Equal(got, slices.Concat(want...)) {
+			t.Errorf("%q: %v, want %v", text, got, want)
 		}
 	}
 	if got := tok.Encode("<|ENDOFTEXT|>"); slices.Contains(got[:len(got)-1], tok.End()) {
@@ -243,9 +235,7 @@ func smallTokenizer(t testing.TB, edits ...string) []byte {
 	vocab["ca"] = 512
 	vocab["<|startoftext|>"], vocab["<|endoftext|>"] = 513, 514
 	v, err := json.Marshal(vocab)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	file := `{"added_tokens":[{"id":513,"content":"<|startoftext|>","normalized":true},{"id":514,"content":"<|endoftext|>","normalized":false}],` +
 		`"normalizer":{"type":"Sequence","normalizers":[{"type":"NFC"},{"type":"Replace","pattern":{"Regex":"\\s+"},"content":" "},{"type":"Lowercase"}]},` +
 		`"pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"Split","pattern":{"Regex":"'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+"},"behavior":"Removed","invert":true},{"type":"ByteLevel"}]},` +
@@ -267,10 +257,7 @@ func TestLoad(t *testing.T) {
 		"added not in vocabulary": {`,"\u003c|endoftext|\u003e":514`, ``},
 	} {
 		tok, err := Load(bytes.NewReader(smallTokenizer(t, edits...)), CLIP)
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
-			continue
-		}
+		must(t, err)
 		if got, want := tok.Encode("CAb"), []int32{513, 512, tok.lastBytes['b'], 514}; !slices.Equal(got, want) {
 			t.Errorf("%s: %v, want %v", name, got, want)
 		}
@@ -388,15 +375,11 @@ func BenchmarkEncodeCold(b *testing.B) {
 }
 
 func BenchmarkLoadTokenizer(b *testing.B) {
-	data, err := os.ReadFile(filepath.Join(clipFolder(b), "tokenizer.json"))
-	if err != nil {
-		b.Fatal(err)
-	}
+	data := read(b, filepath.Join(clipFolder(b), "tokenizer.json"))
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := Load(bytes.NewReader(data), CLIP); err != nil {
-			b.Fatal(err)
-		}
+		_, err := Load(bytes.NewReader(data), CLIP)
+		must(b, err)
 	}
 }
 
