@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -88,7 +89,7 @@ type FileState struct {
 }
 
 // open opens the file for reading. Error: fs.ErrNotExist where it is not there.
-func (f FileState) open() (fs.File, error) {
+func (f FileState) open() (io.ReadCloser, error) {
 	if f.embedded != nil {
 		return f.embedded.Open(f.Name)
 	}
