@@ -108,21 +108,22 @@ type mergeLine [2]string
 
 func (m *mergeLine) UnmarshalJSON(data []byte) error {
 	var one string
-	var two []string
-	var err error
 	if data[0] == '[' {
-		err = json.Unmarshal(data, &two)
-	} else {
-		err = json.Unmarshal(data, &one)
-		two = strings.Split(one, " ")
+		var two []string
+		if err := json.Unmarshal(data, &two); err != nil {
+			return err
+		}
+		if len(two) == 2 {
+			*m = mergeLine(two)
+			return nil
+		}
+	} else if err := json.Unmarshal(data, &one); err != nil {
+		return err
+	} else if a, b, ok := strings.Cut(one, " "); ok && !strings.Contains(b, " ") {
+		*m = mergeLine{a, b}
+		return nil
 	}
-	if err == nil && len(two) != 2 {
-		err = fmt.Errorf("merge %.60s does not have two parts", data)
-	}
-	if err == nil {
-		*m = mergeLine(two)
-	}
-	return err
+	return fmt.Errorf("merge %.60s does not have two parts", data)
 }
 
 // Load reads a tokenizer.json of CLIP's kind, at most 32 MiB: byte-level BPE with "</w>" at
