@@ -77,7 +77,7 @@ type Options struct {
 type Backend struct {
 	opt    Options
 	log    *slog.Logger
-	memory *memory
+	memory *wire.Memory
 	frames *hailo.Frames
 	stderr lineLog // of the workers
 
@@ -131,13 +131,13 @@ func New(opt Options) (*Backend, error) {
 		in[TextModel] = t.ContextLength * t.Width * 4
 		out[TextModel] = t.ContextLength * t.Width * 4
 	}
-	mem, err := newMemory(count, in, out)
+	mem, err := wire.NewMemory(count, in, out)
 	if err != nil {
 		return nil, err
 	}
 	pixels := make([][]byte, count[ImageModel])
 	for i := range pixels {
-		pixels[i] = mem.input(ImageModel, i)[:in[ImageModel]:in[ImageModel]]
+		pixels[i] = mem.Input(ImageModel, i)[:in[ImageModel]:in[ImageModel]]
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	b := &Backend{
@@ -155,7 +155,7 @@ func New(opt Options) (*Backend, error) {
 	}
 	// Whoever holds a frame may touch its pixels, whatever happened to the backend: so the
 	// memory goes when the last frame does.
-	runtime.AddCleanup(b.frames, func(data []byte) { _ = unix.Munmap(data) }, mem.data)
+	runtime.AddCleanup(b.frames, func(data []byte) { _ = unix.Munmap(data) }, mem.Data)
 	b.ended.Go(func() { b.supervise(ctx) })
 	return b, nil
 }
@@ -279,7 +279,7 @@ func (b *Backend) EncodeImages(ctx context.Context, frames []*hailo.Frame) error
 		return err
 	}
 	out := &w.loaded[ImageModel].Output
-	row := b.memory.output(ImageModel, f.Slot)[:out.FrameBytes]
+	row := b.memory.Output(ImageModel, f.Slot)[:out.FrameBytes]
 	if err := w.await(ctx, w.places); err != nil {
 		return err
 	}
@@ -302,7 +302,7 @@ func (b *Backend) EncodeImages(ctx context.Context, frames []*hailo.Frame) error
 // own checks that a frame is one of ours.
 func (b *Backend) own(f *hailo.Frame) error {
 	if f.Slot < 0 || f.Slot >= b.frames.Len() ||
-		unsafe.SliceData(f.Pixels) != unsafe.SliceData(b.memory.input(ImageModel, f.Slot)) || len(f.Embedding) != b.opt.Dimension {
+		unsafe.SliceData(f.Pixels) != unsafe.SliceData(b.memory.Input(ImageModel, f.Slot)) || len(f.Embedding) != b.opt.Dimension {
 		return fmt.Errorf("%w: the frame is not from this backend's pool", hailo.ErrEncode)
 	}
 	return nil
@@ -321,7 +321,7 @@ func (b *Backend) Close() error {
 	b.calls.Close()
 	b.stop()
 	b.ended.Wait()
-	if err := b.memory.file.Close(); !errors.Is(err, os.ErrClosed) {
+	if err := b.memory.File.Close(); !errors.Is(err, os.ErrClosed) {
 		return err
 	}
 	return nil

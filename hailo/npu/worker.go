@@ -50,7 +50,7 @@ func newWorker(b *Backend, proc *process) *worker {
 // startWorker starts a process and brings it to where frames can be submitted.
 // Until it returns nil the caller has nothing to close.
 func (b *Backend) startWorker(ctx context.Context) (*worker, error) {
-	proc, err := startProcess(b.opt.Command, b.memory.file, &b.stderr)
+	proc, err := startProcess(b.opt.Command, b.memory.File, &b.stderr)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +77,7 @@ func (b *Backend) startWorker(ctx context.Context) (*worker, error) {
 
 func (w *worker) handshake() error {
 	o := w.b.opt
-	open := &wire.Open{Magic: wire.Magic, Version: wire.Version, Memory: uint64(len(w.b.memory.data))}
+	open := &wire.Open{Magic: wire.Magic, Version: wire.Version, Memory: uint64(len(w.b.memory.Data))}
 	wire.SetText(open.Device[:], o.Config.Device)
 	wire.SetText(open.Group[:], o.Config.Group)
 	m, err := w.ask(open, "open the device")
@@ -117,7 +117,7 @@ func (w *worker) handshake() error {
 
 // load has the worker load a model, and checks that it is the one we expect.
 func (w *worker) load(model int, hef string) error {
-	load := w.b.memory.load[model]
+	load := w.b.memory.Load[model]
 	load.Batch, load.Priority = uint32(w.b.opt.BatchSize), priorityNormal
 	load.InputFormat, load.OutputFormat = wire.FormatUint8, wire.FormatNative
 	if model == TextModel {
