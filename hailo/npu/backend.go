@@ -76,7 +76,6 @@ type Options struct {
 // Backend encodes on the device that a worker process holds. See New.
 type Backend struct {
 	opt    Options
-	log    *slog.Logger
 	memory *wire.Memory
 	frames *hailo.Frames
 	stderr lineLog // of the workers
@@ -94,7 +93,6 @@ type Backend struct {
 	info     hailo.Info
 	restarts int   // workers lost after they had been ready
 	failures int   // starts in a row that came to nothing
-	steps    int   // of the back-off
 	last     error // why the last worker ended or the last start failed
 	lostAt   time.Time
 	rate     rateWatch
@@ -141,7 +139,7 @@ func New(opt Options) (*Backend, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	b := &Backend{
-		opt: opt, log: opt.Log, memory: mem, stop: stop, stderr: lineLog{log: opt.Log},
+		opt: opt, memory: mem, stop: stop, stderr: lineLog{log: opt.Log},
 		frames:  hailo.NewFrames(pixels, opt.Dimension),
 		changed: make(chan struct{}), turn: make(chan struct{}, 1),
 		info: hailo.Info{
@@ -172,7 +170,8 @@ func (o *Options) Validate() error {
 	check(o.Log != nil, "no logger")
 	check(len(o.ImageHEF) < len(wire.Text1024{}), "path of the image model has %d bytes, at most 1023", len(o.ImageHEF))
 	check(o.ImageSize >= 1 && o.ImageSize <= 1024, "image size %d is out of bounds: 1 to 1024", o.ImageSize)
-	check(o.Dimension >= 1 && o.Dimension <= wire.MaxFeatures, "dimension %d is out of bounds: 1 to %d", o.Dimension, wire.MaxFeatures)
+	const features = wire.MaxFeatures
+	check(o.Dimension >= 1 && o.Dimension <= features, "dimension %d is out of bounds: 1 to %d", o.Dimension, features)
 	check(o.BatchSize >= 1 && o.BatchSize <= 63, "batch size %d is out of bounds: 1 to 63", o.BatchSize)
 	check(o.DeviceTimeout >= 10*time.Millisecond, "device timeout %v is out of bounds: at least 10ms", o.DeviceTimeout)
 	if o.Text != nil {
@@ -191,7 +190,8 @@ func (b *Backend) checkLoaded(model int, l *wire.Loaded) error {
 		outRows, outWidth = rows, width
 		least = b.opt.Config.TextBatch
 	}
-	err := cmp.Or(l.Input.Validate("input", rows, width), l.Output.Validate("output", outRows, outWidth), l.Output.Convertible("output"))
+	err := cmp.Or(l.Input.Validate("input", rows, width), l.Output.Validate("output", outRows, outWidth),
+		l.Output.Convertible("output"))
 	if err == nil && model == TextModel { // pixels go as they are
 		err = l.Input.Convertible("input")
 	}

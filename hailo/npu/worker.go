@@ -136,7 +136,7 @@ func (w *worker) load(model int, hef string) error {
 	case !ok || l.Model != uint32(model):
 		return fmt.Errorf("%w: not the loaded message of model %d", wire.ErrProtocol, model)
 	case l.Status != wire.Success:
-		return &DeviceError{Doing: "load " + hef, Code: l.Status, Text: l.Text.String()}
+		return refused("load "+hef, l.Status, l.Text.String())
 	}
 	if err := w.b.checkLoaded(model, l); err != nil {
 		return fmt.Errorf("%s: %w", hef, err)
@@ -177,16 +177,10 @@ func (w *worker) device() string {
 // lost is the error of whoever needed a worker that is gone.
 func lost(reason error) error { return fmt.Errorf("%w: %w", hailo.ErrDeviceLost, reason) }
 
-// DeviceError says that the device could not be opened or a model not be loaded.
-type DeviceError struct {
-	Doing string // "open the device", "load PATH"
-	Code  wire.Code
-	Text  string // what the worker says about it; may be ""
-}
-
-func (e *DeviceError) Error() string {
-	if e.Text == "" {
-		return fmt.Sprintf("cannot %s: %v", e.Doing, e.Code)
+// refused is the error of a device that does not open, or a model that does not load; text may be "".
+func refused(doing string, code wire.Code, text string) error {
+	if text != "" {
+		text = ": " + text
 	}
-	return fmt.Sprintf("cannot %s: %v: %s", e.Doing, e.Code, e.Text)
+	return fmt.Errorf("cannot %s: %v%s", doing, code, text)
 }

@@ -153,12 +153,11 @@ func FuzzLoaded(f *testing.F) {
 }
 
 func TestBackOff(t *testing.T) {
-	b := &Backend{}
 	last := time.Duration(-1)
-	for b.steps = range 100 {
-		d := b.backOff()
-		if d < last || d > slowBackOff || b.steps == 0 && d != 0 || b.steps == 1 && d != firstBackOff || b.steps == slowSteps && d != slowBackOff {
-			t.Errorf("%d steps: %v after %v", b.steps, d, last)
+	for steps := range 100 {
+		d := backOff(steps)
+		if d < last || d > slowBackOff || steps == 0 && d != 0 || steps == 1 && d != firstBackOff || steps == slowSteps && d != slowBackOff {
+			t.Errorf("%d steps: %v after %v", steps, d, last)
 		}
 		last = d
 	}
