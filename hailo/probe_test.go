@@ -27,7 +27,7 @@ type scripted struct {
 	mu      sync.Mutex // guards err, vector and status
 	mortal  bool       // every call ends the device, which is there again at once
 	failing int        // so many of the next calls for images fail
-	sizes   []int      // frames in the calls for images that have ended
+	sizes   []int      // frames in each of the calls for images
 }
 
 const badPixel = 13 // a frame that begins with it is refused
@@ -63,12 +63,12 @@ func (b *scripted) restart() { b.set(func() { b.status.Restarts++ }) }
 
 func (b *scripted) EncodeImages(_ context.Context, frames []*Frame) error {
 	b.images.Add(1)
+	b.set(func() { b.sizes = append(b.sizes, len(frames)) })
 	if b.hold != nil {
 		<-b.hold
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.sizes = append(b.sizes, len(frames))
 	if b.mortal {
 		b.status.Restarts++
 		return fmt.Errorf("worker ended: %w", ErrDeviceLost)
@@ -178,9 +178,13 @@ func TestStandInBatches(t *testing.T) {
 		calls := []call{encode(t.Context(), 1), encode(t.Context(), 2), encode(t.Context(), 3), encode(t.Context(), badPixel)}
 		waiting := encode(ctx, 4)
 		calls = append(calls, encode(t.Context(), 5))
-		if n := second.images.Load(); n != 3 {
-			t.Errorf("%d calls at once, want 3", n)
+		batches := func(want ...int) {
+			t.Helper()
+			if !slices.Equal(second.sizes, want) {
+				t.Errorf("batches of %v, want %v", second.sizes, want)
+			}
 		}
+		batches(1, 1, 1) // as many at once as it takes
 		cancel(why)
 		if err := <-waiting.err; !errors.Is(err, why) {
 			t.Errorf("one whose time is over: %v", err)
@@ -189,6 +193,9 @@ func TestStandInBatches(t *testing.T) {
 		if len(begun.err) > 0 {
 			t.Error("it returned while the encoder had its frame")
 		}
+		second.hold <- struct{}{}
+		synctest.Wait()
+		batches(1, 1, 1, 2) // the good one and the bad one
 		close(second.hold)
 		if err := <-begun.err; err != nil {
 			t.Error(err)
@@ -199,10 +206,8 @@ func TestStandInBatches(t *testing.T) {
 				t.Errorf("frame %d: %v, %v", c.frame.Pixels[0], err, c.frame.Embedding)
 			}
 		}
-		synctest.Wait()
-		slices.Sort(second.sizes) // the three that came first, the batch with the bad one, its two alone, the last one
-		if got := fmt.Sprint(second.sizes); got != "[1 1 1 1 1 1 2]" {
-			t.Errorf("batches of %s", got)
+		if n := second.images.Load(); n != 7 { // those two again, each alone, and the last one
+			t.Errorf("%d calls", n)
 		}
 	})
 }
