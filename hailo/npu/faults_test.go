@@ -129,16 +129,7 @@ func TestFaultsUnderLoad(t *testing.T) {
 			if tt.silent {
 				o.DeviceTimeout, faults = time.Second, 6
 			}
-			b, err := npu.New(o)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer b.Close()
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
-			defer cancel()
-			if err := b.Await(ctx); err != nil {
-				t.Fatal(err)
-			}
+			b := open(t, o)
 			l := startLoad(t, b, 16)
 			var recovery []time.Duration
 			for i := range faults {
