@@ -201,7 +201,7 @@ func twoTokens(n int) [][]int32 {
 	return texts
 }
 
-// concurrently encodes n pictures in each of some goroutines.
+// concurrently encodes n images in each of some goroutines.
 func concurrently(t *testing.T, b *npu.Backend, goroutines, n int) {
 	t.Helper()
 	errs := make(chan error)

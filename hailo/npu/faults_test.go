@@ -19,7 +19,7 @@ import (
 	"hailoclip/hailo/npu"
 )
 
-// load keeps a backend busy with pictures and texts, checks every answer, and counts what
+// load keeps a backend busy with images and texts, checks every answer, and counts what
 // comes of it. An answer is right, or an ErrDeviceLost or an ErrEncode; nothing else.
 type load struct {
 	stop     context.CancelFunc
@@ -99,7 +99,7 @@ func (l *load) end(t *testing.T) {
 }
 
 // Every fault, many times in one run, under load: no answer is wrong, and afterwards nothing is
-// left behind. How long it takes until pictures are encoded again is logged.
+// left behind. How long it takes until images are encoded again is logged.
 func TestFaultsUnderLoad(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a minute of faults")

@@ -95,7 +95,6 @@ func (p *process) stop(ctx context.Context, silent bool, stuck func()) bool {
 func (p *process) reap(ctx context.Context) bool {
 	select {
 	case <-p.exited:
-		return true
 	case <-ctx.Done():
 	}
 	select {

@@ -347,7 +347,7 @@ func TestStuckWorker(t *testing.T) {
 	}
 }
 
-// A submit that waits in the full socket of a worker that does not read is ended with the session.
+// A submit that waits in the full socket of a worker that does not read is ended with the worker.
 func TestLeaveEndsASend(t *testing.T) {
 	p := &process{conn: socket(t)}
 	raw, err := p.conn.SyscallConn()

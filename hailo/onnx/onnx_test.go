@@ -345,21 +345,26 @@ var forever = [][]int32{{2_000_000_000}}
 
 var errTest = errors.New("the deadline of the test")
 
+// begin calls EncodeTexts beside the test.
+func begin(ctx context.Context, b *Backend, tokens [][]int32) <-chan error {
+	result := make(chan error, 1)
+	go func() {
+		_, err := b.EncodeTexts(ctx, tokens)
+		result <- err
+	}()
+	return result
+}
+
 func TestCancel(t *testing.T) {
 	b := newBackend(t, Config{Threads: 1}, tiny("slow.onnx", ""))
 	ctx, cancel := context.WithCancelCause(t.Context())
-	result := make(chan error)
-	encode := func() {
-		_, err := b.EncodeTexts(ctx, forever)
-		result <- err
-	}
-	go encode()
+	running := begin(ctx, b, forever)
 	for len(b.free) > 0 { // until it has the only workspace
 		runtime.Gosched()
 	}
-	go encode() // waits for the workspace
+	waiting := begin(ctx, b, forever)
 	cancel(errTest)
-	for range 2 {
+	for _, result := range []<-chan error{running, waiting} {
 		if err := <-result; !errors.Is(err, errTest) {
 			t.Error("cancelled: ", err)
 		}
@@ -375,11 +380,7 @@ func TestCancel(t *testing.T) {
 func TestCloseWaits(t *testing.T) {
 	b := newBackend(t, Config{Threads: 2}, tiny("slow.onnx", ""))
 	ctx, cancel := context.WithCancelCause(t.Context())
-	result := make(chan error)
-	go func() {
-		_, err := b.EncodeTexts(ctx, forever)
-		result <- err
-	}()
+	result := begin(ctx, b, forever)
 	for len(b.free) == cap(b.free) {
 		runtime.Gosched()
 	}

@@ -124,7 +124,7 @@ func TestFrameFails(t *testing.T) {
 
 // Faults that the worker cannot go on after, with 32 frames of both models in flight: it ends by
 // itself with 1, and every submit it has taken is answered exactly once.
-func TestSessionEnds(t *testing.T) {
+func TestWorkerEnds(t *testing.T) {
 	for _, fake := range []string{
 		"close_at=40",                              // the chip's server dies
 		"close_at=1",                               //

@@ -111,7 +111,7 @@ func (h *host) close() {
 	}
 }
 
-// exit waits for the end of the worker and checks its status and its last words.
+// exit waits for the end of the worker and checks its status and its last line.
 func (h *host) exit(status int, words string) {
 	h.t.Helper()
 	for limit := time.Now().Add(patience); time.Now().Before(limit); {

@@ -32,7 +32,7 @@ func TestNothingIsLeftOnTheChip(t *testing.T) {
 	loading := func(t *testing.T, _ *npu.Backend) {
 		wait(t, func() bool { made, _ := count(objects); return made > 0 })
 	}
-	work := func(t *testing.T, b *npu.Backend) { // until the session is lost
+	work := func(t *testing.T, b *npu.Backend) { // until the worker is lost
 		if err := b.Await(t.Context()); err != nil {
 			t.Fatal(err)
 		}
