@@ -165,14 +165,12 @@ func (o *Opener) await(ctx context.Context, device *npu.Backend, standsIn bool) 
 	wait, cancel := context.WithTimeout(ctx, deviceWait)
 	defer cancel()
 	err = device.Await(wait)
-	switch {
-	case err == nil:
-		return true, nil
-	case ctx.Err() != nil:
-		return false, context.Cause(ctx)
-	case errors.Is(err, context.DeadlineExceeded): // no start has failed yet
+	if err == nil || ctx.Err() != nil {
+		return err == nil, context.Cause(ctx)
+	}
+	if errors.Is(err, context.DeadlineExceeded) { // no start has failed yet
 		o.log.Warn("the device is still being opened", "cpu_stands_in", standsIn)
-	default:
+	} else {
 		o.log.Error("the device is not ready yet, it is tried until it is", "error", err, "cpu_stands_in", standsIn)
 	}
 	return false, nil
