@@ -1,7 +1,7 @@
 # hailo-clip: `make help` lists the targets.
 #
 # Everything that is needed beside Go is installed by the targets themselves: native libraries
-# by apt where that is possible without asking for a password, ONNX Runtime by
+# by apt where that is possible without asking for a password, ONNX Runtime by npm or by
 # `hailo-clip setup`, tools by `go install` into bin/tools.
 
 SHELL     := /bin/bash
@@ -50,8 +50,27 @@ else
 endif
 
 .PHONY: setup
-setup: apt build ## fetch what the program and its tests need
+setup: apt build onnxruntime ## fetch what the program and its tests need
 	bin/hailo-clip setup
+
+# A build machine may reach an npm registry and nothing else: the package onnxruntime-node has ONNX Runtime for
+# all systems. The library is put where "hailo-clip setup" looks, which downloads the vendor's release if it is
+# not there. Its digest must be the one in fetch.go.
+ORT_ARCH := $(shell $(GO) env GOARCH)
+ORT_CODE := hailo/onnx/fetch.go
+
+.PHONY: onnxruntime
+onnxruntime:
+	@version=$$(sed -n 's/^const FetchVersion = "\(.*\)"/\1/p' $(ORT_CODE)); \
+	lib="$${HAILO_CLIP_STATE_DIR:-$${XDG_CACHE_HOME:-$$HOME/.cache}/hailo-clip}/lib"; \
+	to="$$lib/libonnxruntime-$$version-linux-$(ORT_ARCH).so"; \
+	known() { sum=$$(sha256sum <"$$1") && cat $(ORT_CODE) "$$to.sha256" 2>/dev/null | grep -q "$${sum%% *}"; }; \
+	if [ -e "$$to" ] && known "$$to" || ! command -v npm >/dev/null; then exit 0; fi; \
+	echo "make: fetching ONNX Runtime $$version with npm"; \
+	mkdir -p "$$lib" && tmp=$$(mktemp -d "$$lib/.npm-XXXXXX") || exit 1; trap 'rm -rf "$$tmp"' EXIT; \
+	(cd "$$tmp" && npm pack "onnxruntime-node@$$version" --ignore-scripts --loglevel=error --no-update-notifier --cache cache >/dev/null && \
+	  tar -xzf "onnxruntime-node-$$version.tgz" --strip-components=5 --wildcards "package/bin/*/linux/$(ORT_ARCH:amd64=x64)/libonnxruntime.so.1") && \
+	known "$$tmp/libonnxruntime.so.1" && mv "$$tmp/libonnxruntime.so.1" "$$to" || echo "make: npm did not bring it (going on without)"
 
 # Only tests compile C++: the worker, against a header of our own.
 test race fuzz fuzz-nightly faults: COMPILER := g++
@@ -125,6 +144,7 @@ QEMU := qemu-aarch64-static -cpu cortex-a76 -L /usr/aarch64-linux-gnu
 qemu: build arches ## run the arm64 binary and the tests of its vector code under qemu-user (Debian: installs qemu-user-static and the arm64 C library)
 	@command -v qemu-aarch64-static >/dev/null && [ -e /usr/aarch64-linux-gnu/lib/libstdc++.so.6 ] || \
 	  apt-get install -y -q qemu-user-static libc6-dev-arm64-cross libstdc++6-arm64-cross >/dev/null
+	$(MAKE) onnxruntime ORT_ARCH=arm64
 	bin/hailo-clip setup --arch arm64
 	$(QEMU) bin/hailo-clip-linux-arm64 version
 	$(QEMU) bin/hailo-clip-linux-arm64 classify hailo/demo/samples/cat.jpg -p "a photo of a cat" -p "a photo of a dog"

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"log/slog"
 	"path/filepath"
 	"time"
@@ -12,18 +13,18 @@ import (
 	"hailoclip/hailo/sim"
 )
 
-// openStore finds the models folder in the state folder.
-func openStore(state string) (*model.Catalog, error) {
+// openCatalog finds the models folder in the state folder.
+func openCatalog(state string) (*model.Catalog, error) {
 	return open.Catalog(filepath.Join(state, "models"), models.FS)
 }
 
 // newOpener finds the configured model. Its errors stop a start.
-func newOpener(cfg configs.Config, state string, log *slog.Logger) (*open.Opener, error) {
-	store, err := openStore(state)
+func newOpener(ctx context.Context, cfg configs.Config, state string, log *slog.Logger) (*open.Opener, error) {
+	catalog, err := openCatalog(state)
 	if err != nil {
 		return nil, err
 	}
-	return open.New(openConfig(cfg, state), store, cfg.CLIP.Model, log)
+	return open.New(ctx, openConfig(cfg, state), catalog, cfg.CLIP.Model, log)
 }
 
 // openConfig is what the configuration says about encoders.

@@ -35,7 +35,7 @@ func (c *doctorCmd) Run(ctx context.Context, g *globals) error {
 	env.Shared = p.cfg.NPU.Group != "" && p.cfg.NPU.Group != "UNIQUE"
 	if c.Root != "" {
 		c.onlyFiles(p.cfg, &env)
-	} else if err := c.thisMachine(g, p, &env); err != nil {
+	} else if err := c.thisMachine(ctx, g, p, &env); err != nil {
 		return err
 	}
 	report := doctor.Run(ctx, env)
@@ -62,7 +62,7 @@ func (c *doctorCmd) onlyFiles(cfg configs.Config, env *doctor.Env) {
 }
 
 // thisMachine adds to env what this program knows of the machine that it runs on.
-func (c *doctorCmd) thisMachine(g *globals, p place, env *doctor.Env) error {
+func (c *doctorCmd) thisMachine(ctx context.Context, g *globals, p place, env *doctor.Env) error {
 	if g.StateDir != "" {
 		env.State = p.state
 	} else if os.Getenv("STATE_DIRECTORY") == "" && device.Root("/").HasService() {
@@ -70,7 +70,7 @@ func (c *doctorCmd) thisMachine(g *globals, p place, env *doctor.Env) error {
 	}
 	cfg := p.cfg
 	env.Service = func(ctx context.Context) *doctor.Service { return askService(ctx, cfg.Server) }
-	catalog, err := openStore(p.state)
+	catalog, err := openCatalog(p.state)
 	if err != nil {
 		return err
 	}
@@ -79,8 +79,8 @@ func (c *doctorCmd) thisMachine(g *globals, p place, env *doctor.Env) error {
 	}
 	_, err = os.ReadDir(catalog.Dir)
 	hidden := errors.Is(err, fs.ErrPermission)
-	if m, _, err := catalog.Resolve(cfg.CLIP.Model); !hidden && (err == nil && !m.Embedded() || cfg.CLIP.Model != model.Auto) {
-		env.Model = installed(catalog, cfg.CLIP.Model)
+	if m, _, err := catalog.Resolve(ctx, cfg.CLIP.Model); !hidden && (err == nil && !m.Embedded() || cfg.CLIP.Model != model.Auto) {
+		env.Model = installed(ctx, catalog, cfg.CLIP.Model)
 	}
 	env.Extra = func(ctx context.Context) []doctor.Finding {
 		f := &findings{cfg: cfg, state: p.state, env: *env}
@@ -99,11 +99,11 @@ func (c *doctorCmd) thisMachine(g *globals, p place, env *doctor.Env) error {
 }
 
 // installed is what is there of the configured model; "auto" is the one that people want.
-func installed(catalog *model.Catalog, name string) *model.Installed {
+func installed(ctx context.Context, catalog *model.Catalog, name string) *model.Installed {
 	if name == model.Auto {
 		name = model.Preferred
 	}
-	all, _ := catalog.List() // what is wrong with it stops the start
+	all, _ := catalog.List(ctx) // what is wrong with it stops the start
 	if i := slices.IndexFunc(all, func(in model.Installed) bool { return in.Manifest.Name == name && !in.Builtin }); i >= 0 {
 		return &all[i]
 	}

@@ -55,7 +55,7 @@ func (f *findings) libraries() {
 
 // start opens the encoders, but for the device.
 func (f *findings) start(ctx context.Context) {
-	o, err := newOpener(f.cfg, f.state, slog.New(slog.DiscardHandler))
+	o, err := newOpener(ctx, f.cfg, f.state, slog.New(slog.DiscardHandler))
 	if err != nil {
 		f.stops("model", err, f.install(err))
 		return

@@ -74,7 +74,7 @@ func (e *engine) open(ctx context.Context, state string) (err error) {
 	if _, err := decode.FindLibrary(); err != nil {
 		log.Warn("JPEGs are decoded about four times slower, and not quite as PIL does", "error", err)
 	}
-	o, err := newOpener(cfg, state, log)
+	o, err := newOpener(ctx, cfg, state, log)
 	if err != nil {
 		return err
 	}

@@ -1,15 +1,16 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"hailoclip/configs"
 	"hailoclip/hailo/device"
 	"hailoclip/hailo/model"
-	"hailoclip/hailo/onnx"
 )
 
 // systemStateDir is where the state of the service is when systemd runs it.
@@ -58,16 +59,16 @@ func (g *globals) place(flags ...configs.Override) (p place, err error) {
 }
 
 // model is the configured model.
-func (g *globals) model() (*model.Model, place, error) {
+func (g *globals) model(ctx context.Context) (*model.Model, place, error) {
 	p, err := g.place()
 	if err != nil {
 		return nil, p, err
 	}
-	store, err := openStore(p.state)
+	catalog, err := openCatalog(p.state)
 	if err != nil {
 		return nil, p, err
 	}
-	m, _, err := store.Resolve(p.cfg.CLIP.Model)
+	m, _, err := catalog.Resolve(ctx, p.cfg.CLIP.Model)
 	return m, p, err
 }
 
@@ -89,5 +90,9 @@ func (g *globals) stateDir() (string, error) {
 
 // libraryDirs is where "setup" may have put ONNX Runtime.
 func libraryDirs(state string) []string {
-	return []string{filepath.Join(state, "lib"), onnx.DefaultLibraryDir(), filepath.Join(systemStateDir, "lib")}
+	dirs := []string{filepath.Join(state, "lib"), filepath.Join(systemStateDir, "lib")}
+	if cache, err := os.UserCacheDir(); err == nil {
+		dirs = slices.Insert(dirs, 1, filepath.Join(cache, "hailo-clip", "lib"))
+	}
+	return dirs
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,8 +37,8 @@ func (c *inspectPixelsCmd) Help() string {
   hailo-clip inspect pixels cat.jpg -o seen.png`
 }
 
-func (c *inspectPixelsCmd) Run(g *globals) error {
-	model, p, err := g.model()
+func (c *inspectPixelsCmd) Run(ctx context.Context, g *globals) error {
+	model, p, err := g.model(ctx)
 	if err != nil {
 		return err
 	}
@@ -90,8 +91,8 @@ Examples:
   echo '["a cat", "two dogs"]' | hailo-clip inspect tokens -`
 }
 
-func (c *inspectTokensCmd) Run(g *globals) error {
-	tokenizer, context, err := c.tokenizer(g)
+func (c *inspectTokensCmd) Run(ctx context.Context, g *globals) error {
+	tokenizer, context, err := c.tokenizer(ctx, g)
 	if err != nil {
 		return err
 	}
@@ -127,7 +128,7 @@ func (c *inspectTokensCmd) Run(g *globals) error {
 }
 
 // tokenizer is the one of --tokenizer, or the model's with its context length.
-func (c *inspectTokensCmd) tokenizer(g *globals) (*token.Tokenizer, int, error) {
+func (c *inspectTokensCmd) tokenizer(ctx context.Context, g *globals) (*token.Tokenizer, int, error) {
 	if c.Tokenizer != "" {
 		f, err := safefile.OpenRegular(c.Tokenizer)
 		if err != nil {
@@ -140,7 +141,7 @@ func (c *inspectTokensCmd) tokenizer(g *globals) (*token.Tokenizer, int, error) 
 		}
 		return t, 0, nil
 	}
-	model, _, err := g.model()
+	model, _, err := g.model(ctx)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -174,16 +175,16 @@ type inspectModelCmd struct {
 	JSON bool `help:"Print JSON."`
 }
 
-func (c *inspectModelCmd) Run(g *globals) error {
+func (c *inspectModelCmd) Run(ctx context.Context, g *globals) error {
 	p, err := g.place()
 	if err != nil {
 		return err
 	}
-	store, err := openStore(p.state)
+	catalog, err := openCatalog(p.state)
 	if err != nil {
 		return err
 	}
-	resolved, why, err := store.Resolve(p.cfg.CLIP.Model)
+	resolved, why, err := catalog.Resolve(ctx, p.cfg.CLIP.Model)
 	if err != nil {
 		return err
 	}
@@ -199,7 +200,7 @@ func (c *inspectModelCmd) Run(g *globals) error {
 	fmt.Fprintf(stdout, "  texts       %d tokens, end token kept\n", m.ContextLength)
 	fmt.Fprintf(stdout, "  embeddings  %d numbers\n", m.EmbeddingDimension)
 	fmt.Fprintf(stdout, "  logit scale %v\n", m.LogitScale)
-	all, err := store.List()
+	all, err := catalog.List(ctx)
 	if err != nil {
 		return err
 	}

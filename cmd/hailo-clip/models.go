@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"hailoclip/hailo/device"
+	"hailoclip/hailo/fetch"
 	"hailoclip/hailo/model"
 )
 
@@ -21,24 +22,24 @@ type modelsCmd struct {
 	Rm     modelsRmCmd     `cmd:"" help:"Remove the files of a model."`
 }
 
-func (g *globals) modelStore() (*model.Catalog, error) {
+func (g *globals) catalog() (*model.Catalog, error) {
 	state, err := g.stateDir()
 	if err != nil {
 		return nil, err
 	}
-	return openStore(state)
+	return openCatalog(state)
 }
 
 type modelsListCmd struct {
 	JSON bool `help:"Print JSON."`
 }
 
-func (c *modelsListCmd) Run(g *globals) error {
-	store, err := g.modelStore()
+func (c *modelsListCmd) Run(ctx context.Context, g *globals) error {
+	catalog, err := g.catalog()
 	if err != nil {
 		return err
 	}
-	list, err := store.List()
+	list, err := catalog.List(ctx)
 	if err != nil {
 		return err
 	}
@@ -62,7 +63,7 @@ func (c *modelsListCmd) Run(g *globals) error {
 			fmt.Fprintf(stdout, "  unpinned, recorded on %s: %s\n", day, strings.Join(unpinned[day], ", "))
 		}
 	}
-	fmt.Fprintf(stdout, "\nmodels folder: %s\n", store.Dir)
+	fmt.Fprintf(stdout, "\nmodels folder: %s\n", catalog.Dir)
 	return nil
 }
 
@@ -153,7 +154,7 @@ Examples:
 }
 
 func (c *modelsPullCmd) Run(ctx context.Context, g *globals) error {
-	store, err := g.modelStore()
+	catalog, err := g.catalog()
 	if err != nil {
 		return err
 	}
@@ -180,15 +181,15 @@ func (c *modelsPullCmd) Run(ctx context.Context, g *globals) error {
 	}
 	bar := newBars(os.Stderr)
 	o.Progress = bar.set
-	err = store.Pull(ctx, c.Name, o)
+	err = catalog.Pull(ctx, c.Name, o)
 	bar.done(err == nil)
-	if errors.Is(err, model.ErrDownload) {
+	if errors.Is(err, fetch.ErrDownload) {
 		return fmt.Errorf("%w; without the network: put the files into a folder and give it with --from-dir", err)
 	}
 	if err != nil {
 		return err
 	}
-	_, why, err := store.Resolve(c.Name)
+	_, why, err := catalog.Resolve(ctx, c.Name)
 	if err == nil {
 		fmt.Fprintln(stdout, why)
 	}
@@ -201,11 +202,11 @@ type modelsVerifyCmd struct {
 }
 
 func (c *modelsVerifyCmd) Run(ctx context.Context, g *globals) error {
-	store, err := g.modelStore()
+	catalog, err := g.catalog()
 	if err != nil {
 		return err
 	}
-	files, verr := store.Verify(ctx, c.Name)
+	files, verr := catalog.Verify(ctx, c.Name)
 	if files == nil && verr != nil {
 		return verr
 	}
@@ -234,11 +235,11 @@ type modelsRmCmd struct {
 }
 
 func (c *modelsRmCmd) Run(g *globals) error {
-	store, err := g.modelStore()
+	catalog, err := g.catalog()
 	if err != nil {
 		return err
 	}
-	freed, err := store.Remove(c.Name)
+	freed, err := catalog.Remove(c.Name)
 	if err != nil {
 		return err
 	}

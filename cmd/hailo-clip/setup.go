@@ -15,8 +15,8 @@ type setupCmd struct {
 }
 
 func (c *setupCmd) Help() string {
-	return `Fetches ONNX Runtime ` + onnx.FetchVersion + ` with npm, or from the vendor's release page where npm is missing,
-checks its digest, and puts it into lib/ of the state folder. Does nothing when it is there.
+	return `Fetches ONNX Runtime ` + onnx.FetchVersion + ` from the vendor's release page, checks its digest, and puts it into lib/ of
+the state folder. Does nothing when it is there. A download that was interrupted goes on where it stopped.
 
 Examples:
   hailo-clip setup
@@ -29,11 +29,7 @@ func (c *setupCmd) Run(ctx context.Context, g *globals) error {
 		return err
 	}
 	bar := newBars(os.Stderr)
-	path, err := onnx.Fetch(ctx, onnx.FetchOptions{
-		Dir:      filepath.Join(state, "lib"),
-		Arch:     c.Arch,
-		Progress: func(done, total int64) { bar.set("ONNX Runtime", done, total) },
-	})
+	path, err := onnx.Fetch(ctx, filepath.Join(state, "lib"), c.Arch, func(done, total int64) { bar.set("ONNX Runtime", done, total) })
 	bar.done(err == nil)
 	if err != nil {
 		return err

@@ -112,7 +112,7 @@ func newBare(tb testing.TB, image []byte) *bare {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	backend, err := onnx.Open(onnx.Config{}, model, runtime.GOMAXPROCS(0), libraryDirs(tb.TempDir())...)
+	backend, err := onnx.Open(tb.Context(), onnx.Config{}, model, runtime.GOMAXPROCS(0), libraryDirs(tb.TempDir())...)
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -1,9 +1,11 @@
 package model
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -11,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"hailoclip/hailo/safefile"
 )
 
 // Errors of a Catalog, wrapped with what happened.
@@ -19,7 +23,6 @@ var (
 	ErrNotInstalled = errors.New("model not installed")
 	ErrFile         = errors.New("bad model file") // not what the manifest or the first pull said
 	ErrBusy         = errors.New("model is being changed by another process")
-	ErrDownload     = errors.New("download failed")
 )
 
 const (
@@ -50,6 +53,8 @@ type Catalog struct {
 	Builtin *Model     // the model that is part of the program; nil: none
 }
 
+func (c *Catalog) isBuiltin(name string) bool { return c.Builtin != nil && name == c.Builtin.Name }
+
 // State is how much of a part of a model is there.
 type State string
 
@@ -72,55 +77,73 @@ type Installed struct {
 type FileState struct {
 	Name   string
 	Path   string // on disk; "": not there, or embedded
-	Bytes  int64  // on disk; 0: not there
+	Bytes  int64  // 0: not there
 	Vendor bool   // found among the vendor's resources, and held to no digest
 	SHA256 string // what it was checked against; "": nothing known
 	Zoo    string // release of the vendor's model zoo that it was pulled from; "": not from there, or not known
 
 	Recorded time.Time // not zero: its publisher's digest is not known, it is held to the one recorded then, when it was pulled
 	Err      error     // ErrFile: it is there, but not what it should be
+
+	embedded fs.FS // where it is, if not on disk
+}
+
+// open opens the file for reading. Error: fs.ErrNotExist where it is not there.
+func (f FileState) open() (io.ReadCloser, error) {
+	if f.embedded != nil {
+		return f.embedded.Open(f.Name)
+	}
+	return safefile.OpenRegular(f.Path)
+}
+
+// hash reads the file and returns its hex SHA-256.
+func (f FileState) hash(ctx context.Context) (string, error) {
+	r, err := f.open()
+	if err != nil {
+		return "", err
+	}
+	defer r.Close()
+	return safefile.Sum(ctx, r)
 }
 
 // List returns the built-in model, the known ones and those in the folder. Files that changed since
 // they were installed are read; Verify reads all. An error is returned only where the folder
-// cannot be read; what is wrong with a model is in its files.
-func (s *Catalog) List() ([]Installed, error) {
-	var list []Installed
-	if b := s.Builtin; b != nil {
-		in := Installed{Manifest: b.Manifest, Builtin: true, CPU: Missing}
-		for _, name := range b.PartFiles(AllParts) {
-			in.Files = append(in.Files, FileState{Name: name, Bytes: b.Files[name].Bytes, SHA256: b.Files[name].SHA256})
-		}
-		if b.HasCPU() {
-			in.CPU = Complete
-		}
-		list = append(list, in)
+// cannot be read, or for the cause of ctx; what is wrong with a model is in its files.
+func (c *Catalog) List(ctx context.Context) ([]Installed, error) {
+	var names []string
+	for _, m := range c.Known {
+		names = append(names, m.Name)
 	}
-	names := map[string]bool{}
-	for _, m := range s.Known {
-		names[m.Name] = true
-	}
-	entries, err := os.ReadDir(s.Dir)
+	entries, err := os.ReadDir(c.Dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("models folder: %w", err)
 	}
 	for _, e := range entries[:min(len(entries), maxModels)] {
-		if _, err := os.Stat(filepath.Join(s.Dir, e.Name(), manifestFile)); err == nil && modelName.MatchString(e.Name()) {
-			names[e.Name()] = true
+		if _, err := os.Stat(filepath.Join(c.Dir, e.Name(), manifestFile)); err == nil && modelName.MatchString(e.Name()) {
+			names = append(names, e.Name())
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(names)) {
-		m, err := s.manifest(name, "")
+	slices.Sort(names)
+	names = slices.Compact(names)
+	if c.Builtin != nil {
+		names = append([]string{c.Builtin.Name}, slices.DeleteFunc(names, c.isBuiltin)...)
+	}
+	var list []Installed
+	for _, name := range names {
+		m, err := c.manifest(name, "")
 		if err != nil {
 			m.Name = name
 			list = append(list, Installed{Manifest: m, Files: []FileState{{Name: manifestFile, Err: err}}})
 			continue
 		}
-		files, err := s.files(context.Background(), m)
+		files, err := c.files(ctx, m)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		if err != nil {
 			files = append(files, FileState{Name: recordsFile, Err: err})
 		}
-		list = append(list, Installed{Manifest: m, CPU: state(m, CPUPart, files), NPU: state(m, NPUPart, files), Files: files})
+		list = append(list, Installed{m, c.isBuiltin(name), state(m, CPUPart, files), state(m, NPUPart, files), files})
 	}
 	return list, nil
 }
@@ -128,23 +151,15 @@ func (s *Catalog) List() ([]Installed, error) {
 // state says how much of a part is there. The tokenizer alone, which both parts share, is nothing.
 func state(m Manifest, p Part, files []FileState) State {
 	names := m.PartFiles(p)
-	there, all := 0, len(names)-1
-	tokenizer := false
-	for _, f := range files {
-		switch {
-		case f.Bytes == 0 || f.Err != nil || !slices.Contains(names, f.Name):
-		case f.Name == m.Tokenizer:
-			tokenizer = true
-		default:
-			there++
-		}
-	}
-	switch {
+	missing := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		return slices.ContainsFunc(files, func(f FileState) bool { return f.Name == name && f.Bytes != 0 && f.Err == nil })
+	})
+	switch there := len(names) - len(missing); {
 	case len(names) == 0:
 		return NotOffered
-	case there == 0:
+	case there == 0, there == 1 && !slices.Contains(missing, m.Tokenizer):
 		return Missing
-	case there < all || !tokenizer:
+	case there < len(names):
 		return Partial
 	}
 	return Complete
@@ -152,35 +167,36 @@ func state(m Manifest, p Part, files []FileState) State {
 
 // Resolve returns the model of a name and, for people, why it is this one. "auto" is
 // Preferred where the files for CPU or NPU are installed, else the built-in model. Files that
-// are not what they should be count as not there, and are named in the reason. Errors:
-// ErrUnknown; ErrNotInstalled, which says what to do.
-func (s *Catalog) Resolve(name string) (m *Model, reason string, err error) {
+// are not what they should be count as not there, and are named in the reason. Files that changed
+// since they were installed are read. Errors: ErrUnknown; ErrNotInstalled, which says what to do; the
+// cause of ctx.
+func (c *Catalog) Resolve(ctx context.Context, name string) (m *Model, reason string, err error) {
 	switch {
 	case name == Auto || name == "":
-		m, reason, err = s.installed(Preferred)
-		if err == nil || s.Builtin == nil {
+		m, reason, err = c.installed(ctx, Preferred)
+		if err == nil || c.Builtin == nil || ctx.Err() != nil {
 			return m, reason, err
 		}
-		return s.Builtin, fmt.Sprintf("the built-in model %s: %v", s.Builtin.Name, err), nil
-	case s.Builtin != nil && name == s.Builtin.Name:
-		return s.Builtin, fmt.Sprintf("model %s is built in", name), nil
+		return c.Builtin, fmt.Sprintf("the built-in model %s: %v", c.Builtin.Name, err), nil
+	case c.isBuiltin(name):
+		return c.Builtin, fmt.Sprintf("model %s is built in", name), nil
 	}
-	return s.installed(name)
+	return c.installed(ctx, name)
 }
 
 // installed returns a model that can encode, from the folder or the vendor's resources.
-func (s *Catalog) installed(name string) (*Model, string, error) {
-	manifest, err := s.manifest(name, "")
+func (c *Catalog) installed(ctx context.Context, name string) (*Model, string, error) {
+	manifest, err := c.manifest(name, "")
 	if err != nil {
 		return nil, "", err
 	}
-	files, err := s.files(context.Background(), manifest)
+	files, err := c.files(ctx, manifest)
 	if err != nil {
 		return nil, "", err
 	}
-	m := &Model{Manifest: manifest, files: map[string]modelFile{}}
+	m := &Model{Manifest: manifest, files: map[string]FileState{}}
 	var bad, missing []string
-	vendor := false
+	vendor := ""
 	for _, f := range files {
 		switch {
 		case f.Err != nil:
@@ -188,8 +204,10 @@ func (s *Catalog) installed(name string) (*Model, string, error) {
 		case f.Path == "":
 			missing = append(missing, f.Name)
 		default:
-			m.files[f.Name] = modelFile{path: f.Path, sha256: f.SHA256}
-			vendor = vendor || f.Vendor
+			m.files[f.Name] = f
+			if f.Vendor {
+				vendor = ", with files from " + c.Vendor
+			}
 		}
 	}
 	var parts []string
@@ -200,54 +218,44 @@ func (s *Catalog) installed(name string) (*Model, string, error) {
 		parts = append(parts, "NPU")
 	}
 	if parts == nil {
-		what := strings.Join(slices.Concat(bad, prefixed("missing: ", missing)), "; ")
 		if len(m.files) == 0 && bad == nil {
-			what = "none of its files is here"
+			bad = []string{"none of its files is here"}
+		} else if missing != nil {
+			bad = append(bad, "missing: "+strings.Join(missing, ", "))
 		}
-		return nil, "", fmt.Errorf("%w: %s (%s); install it with: hailo-clip models pull %s", ErrNotInstalled, name, what, name)
+		return nil, "", fmt.Errorf("%w: %s (%s); install it with: hailo-clip models pull %s", ErrNotInstalled, name, strings.Join(bad, "; "), name)
 	}
-	reason := fmt.Sprintf("model %s is installed for %s", name, strings.Join(parts, " and "))
-	if vendor {
-		reason += ", with files from " + s.Vendor
-	}
+	reason := fmt.Sprintf("model %s is installed for %s%s", name, strings.Join(parts, " and "), vendor)
 	if bad != nil {
 		reason += "; left out: " + strings.Join(bad, "; ")
 	}
 	return m, reason, nil
 }
 
-func prefixed(prefix string, names []string) []string {
-	if len(names) == 0 {
-		return nil
-	}
-	return []string{prefix + strings.Join(names, ", ")}
-}
-
-// manifest returns the known manifest of that name, or the one in its folder, with the URLs of a
+// manifest returns the manifest of that name, built in, known, or in its folder, with the URLs of a
 // release of the model zoo ("": its own).
-func (s *Catalog) manifest(name, zoo string) (Manifest, error) {
-	for _, m := range s.Known {
+func (c *Catalog) manifest(name, zoo string) (Manifest, error) {
+	names := []string{}
+	for _, m := range c.Known {
 		if m.Name == name {
 			return m.ForZoo(zoo)
 		}
+		names = append(names, m.Name)
 	}
-	unknown := func() error {
-		names := []string{}
-		for _, m := range s.Known {
-			names = append(names, m.Name)
+	if c.Builtin != nil {
+		if m := c.Builtin.Manifest; m.Name == name {
+			return m, nil
 		}
-		if s.Builtin != nil {
-			names = append(names, s.Builtin.Name)
-		}
-		return fmt.Errorf("%w: %q; known are %s, and folders with a %s in %s", ErrUnknown, name, strings.Join(names, ", "), manifestFile, s.Dir)
+		names = append(names, c.Builtin.Name)
 	}
+	unknown := fmt.Errorf("%w: %q; known are %s, and folders with a %s in %s", ErrUnknown, name, strings.Join(names, ", "), manifestFile, c.Dir)
 	if !modelName.MatchString(name) {
-		return Manifest{}, unknown()
+		return Manifest{}, unknown
 	}
-	path := filepath.Join(s.Dir, name, manifestFile)
-	data, err := readLimited(path, maxManifest)
+	path := filepath.Join(c.Dir, name, manifestFile)
+	data, err := safefile.ReadFile(path, maxManifest)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Manifest{}, unknown()
+		return Manifest{}, unknown
 	}
 	if err != nil {
 		return Manifest{}, err
@@ -262,37 +270,107 @@ func (s *Catalog) manifest(name, zoo string) (Manifest, error) {
 	return m.ForZoo(zoo)
 }
 
-// files looks at every file of a model: in its folder, then among the vendor's resources.
-func (s *Catalog) files(ctx context.Context, m Manifest) ([]FileState, error) {
-	dir := filepath.Join(s.Dir, m.Name)
+// files looks at every file of a model: in the program, or in its folder, else among the vendor's
+// resources.
+func (c *Catalog) files(ctx context.Context, m Manifest) (list []FileState, err error) {
+	if c.isBuiltin(m.Name) {
+		for _, name := range m.PartFiles(AllParts) {
+			list = append(list, c.Builtin.files[name])
+		}
+		return list, nil
+	}
+	dir := filepath.Join(c.Dir, m.Name)
 	records, err := readRecords(dir)
 	if err != nil {
 		return nil, err
 	}
 	before := maps.Clone(records)
-	var list []FileState
 	for _, name := range m.PartFiles(AllParts) {
 		f := FileState{Name: name}
 		path := filepath.Join(dir, name)
-		info, err := os.Stat(path)
-		if err == nil {
+		if info, err := os.Stat(path); err == nil {
 			f.Path, f.Bytes = path, info.Size()
 			f.SHA256, f.Err = records.check(ctx, path, info, m.Files[name])
-			f.Zoo, f.Recorded = records.zoo(name, m), records.unpinned(name, m.Files[name])
-		} else if v := m.Files[name].Vendor; v != "" && s.Vendor != "" {
-			path = filepath.Join(s.Vendor, filepath.FromSlash(v))
+			f.Zoo = records.zoo(name, m)
+			_, _, f.Recorded = records.want(name, m.Files[name])
+		} else if v := m.Files[name].Vendor; v != "" && c.Vendor != "" {
+			path = filepath.Join(c.Vendor, filepath.FromSlash(v))
 			if info, err := os.Stat(path); err == nil {
-				f.Path, f.Bytes, f.Vendor = path, info.Size(), true
-				f.Err = checkKindOfFile(path, info)
+				f.Path, f.Bytes, f.Vendor, f.Err = path, info.Size(), true, checkKind(path)
 			}
 		}
 		list = append(list, f)
 	}
 	if !maps.Equal(before, records) {
-		s.note(m.Name, records)
+		c.saveTimes(m.Name, records)
 	}
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
 	return list, nil
+}
+
+// Verify reads every file of a model that is there and compares it with its digest. Files among the
+// vendor's resources have none: they come back with the digest they have. The error joins those of
+// the files, ErrFile; files that are not there are no error. It ends early with the cause of
+// ctx.
+func (c *Catalog) Verify(ctx context.Context, name string) ([]FileState, error) {
+	m, err := c.manifest(name, "")
+	if err != nil {
+		return nil, err
+	}
+	list, err := c.files(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	for i := range list {
+		f := &list[i]
+		if f.Bytes == 0 || f.Err != nil {
+			errs = append(errs, f.Err)
+			continue
+		}
+		sum, err := f.hash(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", f.Name, err)
+		}
+		if f.SHA256 != "" && sum != f.SHA256 {
+			f.Err = fmt.Errorf("%w: %s has SHA-256 %s, want %s", ErrFile, cmp.Or(f.Path, f.Name), sum, f.SHA256)
+			errs = append(errs, f.Err)
+		} else {
+			f.SHA256 = sum
+		}
+	}
+	return list, errors.Join(errs...)
+}
+
+// Remove deletes the folder of a model, with what a pull left unfinished, and returns how many bytes
+// that were. What the vendor's applications installed stays. Errors: ErrUnknown,
+// ErrNotInstalled, ErrBusy.
+func (c *Catalog) Remove(name string) (freed int64, err error) {
+	if c.isBuiltin(name) {
+		return 0, fmt.Errorf("model %s is part of the program and cannot be removed", name)
+	}
+	if _, err := c.manifest(name, ""); err != nil {
+		return 0, err
+	}
+	dir := filepath.Join(c.Dir, name)
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, fmt.Errorf("%w: %s", ErrNotInstalled, name)
+	}
+	if err != nil {
+		return 0, err
+	}
+	unlock, err := c.lock(name)
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil {
+			freed += info.Size()
+		}
+	}
+	return freed, os.RemoveAll(dir)
 }

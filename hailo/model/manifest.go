@@ -9,10 +9,11 @@ import (
 	"io/fs"
 	"maps"
 	"net/url"
-	"path"
 	"regexp"
 	"slices"
 	"strings"
+
+	"hailoclip/hailo/token"
 )
 
 // ErrManifest says that a manifest.json is wrong.
@@ -30,6 +31,63 @@ var (
 	hexSHA256 = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	zooName   = regexp.MustCompile(`^v[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}$`)
 )
+
+// Manifest describes a CLIP model: its numbers and its files. It is the manifest.json of a
+// model folder; the known ones are in configs/models. ParseManifest checks it. Not to be changed
+// afterwards: copies share what it points to.
+type Manifest struct {
+	Name               string         `json:"name"`
+	Description        string         `json:"description,omitempty"`
+	License            string         `json:"license,omitempty"`
+	EmbeddingDimension int            `json:"embedding_dimension"`
+	ImageSize          int            `json:"image_size"`            // pixels on a side
+	ContextLength      int            `json:"context_length"`        // tokens, start and end included
+	LogitScale         float64        `json:"logit_scale,omitempty"` // exp of CLIP's learned temperature; not given: DefaultLogitScale
+	Mean               [3]float32     `json:"mean"`                  // RGB, of pixels scaled to 0..1
+	Std                [3]float32     `json:"std"`
+	Tokens             token.Specials `json:"tokens"`
+
+	Tokenizer string    `json:"tokenizer,omitempty"` // file name; not given: tokenizer.json
+	CPU       *CPUFiles `json:"cpu,omitempty"`       // nil: the model has no CPU encoder
+	NPU       *NPUFiles `json:"npu,omitempty"`       // nil: the model has no NPU encoder
+
+	Files    map[string]File `json:"files"`              // by file name
+	Accuracy map[string]any  `json:"accuracy,omitempty"` // for people: what was measured, in any form
+}
+
+// DefaultLogitScale is the ceiling that training holds CLIP's logit scale to, and what OpenAI's
+// models ended at. (Radford et al. 2021, section 2.5.)
+const DefaultLogitScale = 100
+
+// CPUFiles names the ONNX encoders, in the layout of Hugging Face exports: pixel_values ->
+// image_embeds, input_ids -> text_embeds. Both names may be the same file (a whole CLIP model).
+type CPUFiles struct {
+	Image string `json:"image"`
+	Text  string `json:"text"`
+}
+
+// NPUFiles names the Hailo-10H encoders and what text needs on the host. The last three files
+// come together or not at all.
+type NPUFiles struct {
+	Image          string `json:"image"`                     // .hef
+	Text           string `json:"text,omitempty"`            // .hef; "": text is encoded on the CPU
+	TokenEmbedding string `json:"token_embedding,omitempty"` // .npy float32 [vocabulary, width]
+	TextProjection string `json:"text_projection,omitempty"` // .npy float32 [width, dimension] or its transpose
+	// ProjectionTransposed says that TextProjection is [dimension, width] (a Hugging Face
+	// weight), not [width, dimension] (OpenAI's x @ text_projection).
+	ProjectionTransposed bool `json:"projection_transposed,omitempty"`
+	// Zoo is the release of the vendor's model zoo that stands for {zoo} in the URLs of the
+	// files. See ForZoo.
+	Zoo string `json:"zoo,omitempty"`
+}
+
+// File is where a model file comes from and what it must be.
+type File struct {
+	URL    string `json:"url,omitempty"`    // https; "": it comes with --from-dir only
+	Bytes  int64  `json:"bytes,omitempty"`  // 0: not known
+	SHA256 string `json:"sha256,omitempty"` // hex; "": recorded at the first pull and held to afterwards
+	Vendor string `json:"vendor,omitempty"` // where the vendor's applications keep it, below their resources folder
+}
 
 // ParseManifest reads a manifest and fills in what may be left out. It refuses unknown fields and
 // values out of bounds with ErrManifest, which names each of them.
@@ -106,9 +164,7 @@ func (m Manifest) Validate() error {
 		check(m.Mean[i] >= 0 && m.Mean[i] <= 1, "mean[%d] is %v, want 0 to 1", i, m.Mean[i])
 		check(m.Std[i] >= 1e-3 && m.Std[i] <= 10, "std[%d] is %v, want 0.001 to 10", i, m.Std[i])
 	}
-	if err := m.Tokens.Validate(); err != nil {
-		errs = append(errs, err)
-	}
+	errs = append(errs, m.Tokens.Validate())
 	check(m.CPU != nil || m.NPU != nil, "neither cpu nor npu encoders")
 	check(len(m.Files) <= maxModelFiles, "%d files, at most %d", len(m.Files), maxModelFiles)
 
@@ -160,7 +216,7 @@ func (f File) validate(zoo bool) error {
 	if f.SHA256 != "" && !hexSHA256.MatchString(f.SHA256) {
 		return fmt.Errorf("sha256 %q: want 64 lower case hex digits", f.SHA256)
 	}
-	if f.Vendor != "" && (!fs.ValidPath(f.Vendor) || f.Vendor == "." || path.Clean(f.Vendor) != f.Vendor) {
+	if f.Vendor != "" && (!fs.ValidPath(f.Vendor) || f.Vendor == ".") {
 		return fmt.Errorf("vendor %q: want a path below a folder", f.Vendor)
 	}
 	return nil

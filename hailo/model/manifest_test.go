@@ -1,7 +1,6 @@
 package model
 
 import (
-	"errors"
 	"os"
 	"slices"
 	"strings"
@@ -30,9 +29,7 @@ const fullManifest = `{
 func parseManifest(t testing.TB, text string, edits ...string) Manifest {
 	t.Helper()
 	m, err := ParseManifest([]byte(strings.NewReplacer(edits...).Replace(text)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return m
 }
 
@@ -101,13 +98,10 @@ func TestParseManifestRefuses(t *testing.T) {
 			t.Fatalf("%s: the edit changed nothing", name)
 		}
 		_, err := ParseManifest([]byte(text))
-		if !errors.Is(err, ErrManifest) || !strings.Contains(err.Error(), c.says) {
-			t.Errorf("%s: error %v, want one that says %q", name, err, c.says)
-		}
+		refused(t, name, err, ErrManifest, c.says)
 	}
-	if _, err := ParseManifest(make([]byte, maxManifest+1)); !errors.Is(err, ErrManifest) {
-		t.Errorf("too large: %v", err)
-	}
+	_, err := ParseManifest(make([]byte, maxManifest+1))
+	refused(t, "too large", err, ErrManifest, "")
 }
 
 func TestForZoo(t *testing.T) {
@@ -123,9 +117,29 @@ func TestForZoo(t *testing.T) {
 	if m.Files["i.hef"].URL != "https://host/{zoo}/i.hef" || m.NPU.Zoo != "v5.2.0" {
 		t.Error("the manifest itself changed")
 	}
-	if _, err := m.ForZoo("../x"); err == nil {
-		t.Error("a release with a path: no error")
+	_, err = m.ForZoo("../x")
+	refused(t, "a release with a path", err, nil, "")
+}
+
+func TestForRevision(t *testing.T) {
+	m := Manifest{Name: "m", Files: map[string]File{
+		"a.onnx": {URL: "https://huggingface.co/x/y/resolve/main/onnx/a.onnx", Bytes: 5, SHA256: "12", Vendor: "v/a.onnx"},
+		"b.hef":  {URL: "https://elsewhere/resolve/main/b.hef", Bytes: 5, SHA256: "12"},
+	}}
+	got, err := m.ForRevision("1a2b")
+	if a := got.Files["a.onnx"]; err != nil || a != (File{URL: "https://huggingface.co/x/y/resolve/1a2b/onnx/a.onnx", Vendor: "v/a.onnx"}) || got.Files["b.hef"] != m.Files["b.hef"] {
+		t.Errorf("%+v, %v", got.Files, err)
 	}
+	if same, err := m.ForRevision("main"); err != nil || same.Files["a.onnx"] != m.Files["a.onnx"] {
+		t.Errorf("its own revision: %+v, %v", same.Files, err)
+	}
+	for _, bad := range []string{"", "..", "a/b", "a?b", "-x", strings.Repeat("a", 200)} {
+		_, err := m.ForRevision(bad)
+		refused(t, bad, err, nil, "revision")
+	}
+	delete(m.Files, "a.onnx")
+	_, err = m.ForRevision("main")
+	refused(t, "files without revisions", err, nil, "revisions")
 }
 
 func TestZooRelease(t *testing.T) {
@@ -142,9 +156,7 @@ func TestZooRelease(t *testing.T) {
 // The manifests of the program itself.
 func TestKnownManifests(t *testing.T) {
 	list, err := ReadManifests(os.DirFS("../../configs/models"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	var names []string
 	for _, m := range list {
 		names = append(names, m.Name)

@@ -41,12 +41,10 @@ func readNpy(r io.Reader, size int64) (rows, cols int, data []float32, err error
 	if _, err := io.ReadFull(r, start[:]); err != nil || string(start[:6]) != npyMagic {
 		return 0, 0, nil, errors.New("it does not begin as a numpy file")
 	}
-	lengthBytes := 4 // versions 2 and 3
-	switch start[6] {
-	case 1:
+	lengthBytes := 4
+	if start[6] == 1 {
 		lengthBytes = 2
-	case 2, 3:
-	default:
+	} else if start[6] != 2 && start[6] != 3 {
 		return 0, 0, nil, fmt.Errorf("format version %d, want 1 to 3", start[6])
 	}
 	var length [4]byte
@@ -70,13 +68,8 @@ func readNpy(r io.Reader, size int64) (rows, cols int, data []float32, err error
 	if rows < 1 || cols < 1 || int64(rows)*int64(cols) > maxNpyElement {
 		return 0, 0, nil, fmt.Errorf("shape [%d, %d]: want 1 to %d elements", rows, cols, maxNpyElement)
 	}
-	var width int
-	switch string(f[1]) {
-	case "<f4":
-		width = 4
-	case "<f2":
-		width = 2
-	default:
+	width := map[string]int{"<f4": 4, "<f2": 2}[string(f[1])]
+	if width == 0 {
 		return 0, 0, nil, fmt.Errorf("type %q, want <f4 or <f2 (little-endian float32 or float16)", f[1])
 	}
 	want := int64(len(start)+lengthBytes) + n + int64(rows)*int64(cols)*int64(width)
@@ -111,20 +104,12 @@ func readNpy(r io.Reader, size int64) (rows, cols int, data []float32, err error
 	return rows, cols, data, nil
 }
 
-// float16 is the value of an IEEE 754 half: sign, 5 bits of exponent with a bias of 15, 10 of fraction.
+// float16 is the value of an IEEE 754 half: sign, 5 bits of exponent with a bias of 15, 10 of fraction. It
+// is NaN for all that are not finite.
 func float16(h uint16) float32 {
-	exponent, fraction := int(h>>10&31), float64(h&1023)
-	var v float64
-	switch exponent {
-	case 0:
-		v = math.Ldexp(fraction, -24)
-	case 31:
-		v = math.Inf(1)
-		if fraction != 0 {
-			v = math.NaN()
-		}
-	default:
-		v = math.Ldexp(1024+fraction, exponent-25)
+	if h&0x7C00 == 0x7C00 {
+		return float32(math.NaN())
 	}
-	return float32(math.Copysign(v, 1-2*float64(h>>15)))
+	bits := uint32(h&0x8000)<<16 | uint32(h&0x7FFF)<<13
+	return math.Float32frombits(bits) * 0x1p112 // the bias of a float32 is 127; exact, also for subnormals
 }

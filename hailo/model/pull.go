@@ -4,15 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
-	"time"
 
-	"golang.org/x/sys/unix"
-
+	"hailoclip/hailo/fetch"
 	"hailoclip/hailo/safefile"
 )
 
@@ -44,13 +41,16 @@ type PullOptions struct {
 // them (FromDir may be VendorResources).
 //
 // Pull blocks until all is there. One that was cancelled, or failed for the network or the disk, goes
-// on where it stopped when it is called again. Errors: ErrUnknown, ErrBusy, ErrDownload,
+// on where it stopped when it is called again. Errors: ErrUnknown, ErrBusy, fetch.ErrDownload,
 // ErrFile, those of the disk, or the cause of ctx.
-func (s *Catalog) Pull(ctx context.Context, name string, o PullOptions) error {
-	if s.Builtin != nil && name == s.Builtin.Name {
+func (c *Catalog) Pull(ctx context.Context, name string, o PullOptions) error {
+	if c.isBuiltin(name) {
 		return fmt.Errorf("model %s is part of the program, there is nothing to pull", name)
 	}
-	m, err := s.manifest(name, o.Zoo)
+	if o.Progress == nil {
+		o.Progress = func(string, int64, int64) {}
+	}
+	m, err := c.manifest(name, o.Zoo)
 	if err == nil && o.Revision != "" {
 		m, err = m.ForRevision(o.Revision)
 	}
@@ -60,12 +60,12 @@ func (s *Catalog) Pull(ctx context.Context, name string, o PullOptions) error {
 	if o.Which != AllParts && len(m.PartFiles(o.Which)) == 0 {
 		return fmt.Errorf("model %s has no files for %q", name, o.Which)
 	}
-	unlock, err := s.lock(name)
+	unlock, err := c.lock(name)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	dir := filepath.Join(s.Dir, name)
+	dir := filepath.Join(c.Dir, name)
 	if err := safefile.MakeFolder(dir); err != nil {
 		return err
 	}
@@ -74,207 +74,85 @@ func (s *Catalog) Pull(ctx context.Context, name string, o PullOptions) error {
 		return err
 	}
 	for _, file := range m.PartFiles(o.Which) {
-		if err := pullFile(ctx, dir, file, m.Files[file], recs, o); err != nil {
+		if err := pullFile(ctx, filepath.Join(dir, file), m.Files[file], recs, o); err != nil {
 			return fmt.Errorf("pull %s: %s: %w", name, file, err)
 		}
 	}
 	return nil
 }
 
-// lock keeps other processes from changing the model until unlock is called. The lock file stays:
-// to remove it would open a gap between those that wait for it.
-func (s *Catalog) lock(name string) (unlock func(), err error) {
-	if err := safefile.MakeFolder(s.Dir); err != nil {
+// lock keeps other processes from changing the model until unlock is called.
+func (c *Catalog) lock(name string) (unlock func(), err error) {
+	if err := safefile.MakeFolder(c.Dir); err != nil {
 		return nil, err
 	}
-	// Nothing is written to it, so that it may be another user's: systemd gives the folder to the service's.
-	f, err := os.OpenFile(filepath.Join(s.Dir, "."+name+".lock"), os.O_RDONLY|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o644)
-	if err != nil {
-		return nil, err
+	unlock, err = safefile.Lock(filepath.Join(c.Dir, "."+name+".lock"))
+	if errors.Is(err, safefile.ErrLocked) {
+		err = fmt.Errorf("%w: %s", ErrBusy, name)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = fmt.Errorf("%w: %s", ErrBusy, name)
-		}
-		return nil, err
-	}
-	return func() { f.Close() }, nil // closing gives up the lock
+	return unlock, err
 }
 
-// pullFile installs one file.
-func pullFile(ctx context.Context, dir, name string, f File, recs records, o PullOptions) error {
-	want := f
-	if rec, ok := recs[name]; ok && rec.URL == f.URL && f.SHA256 == "" {
-		want.Bytes, want.SHA256 = rec.Bytes, rec.SHA256
+// pullFile installs one file at path.
+func pullFile(ctx context.Context, path string, f File, recs records, o PullOptions) error {
+	dir, name := filepath.Split(path)
+	rec, recorded := recs[name]
+	d := fetch.Download{URL: f.URL, Part: path + partSuffix, Bytes: f.Bytes, SHA256: f.SHA256, Client: o.Client}
+	d.Progress = func(done, total int64) { o.Progress(name, done, total) }
+	pinned := recorded && rec.URL == f.URL && f.SHA256 == ""
+	if pinned {
+		d.Bytes, d.SHA256 = rec.Bytes, rec.SHA256
 	}
-	progress := func(done, total int64) {
-		if o.Progress != nil {
-			o.Progress(name, done, total)
-		}
-	}
-	path := filepath.Join(dir, name)
 	if info, err := os.Stat(path); err == nil {
-		rec, recorded := recs[name]
-		if _, err := recs.check(ctx, path, info, f); err == nil && (!recorded || rec.URL == f.URL) {
-			progress(info.Size(), info.Size())
-			if recorded {
-				if recs[name] != rec {
-					return recs.write(dir)
-				}
-				return nil
+		sum, err := recs.check(ctx, path, info, f)
+		if err == nil && sum == "" {
+			sum, err = safefile.SHA256(ctx, path)
+		}
+		if err == nil && (!recorded || rec.URL == f.URL) {
+			d.Progress(info.Size(), info.Size())
+			switch {
+			case !recorded:
+				return recs.add(path, info, f.URL, sum)
+			case recs[name] != rec: // it has a new time
+				return recs.write(dir)
 			}
-			return recordFile(ctx, dir, name, path, f.URL, recs)
+			return nil
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 	}
-	part := path + partSuffix
-	var err error
 	switch {
 	case o.FromDir != "":
-		err = copyPart(ctx, o.FromDir, name, part, want, progress)
+		d.Local = filepath.Join(o.FromDir, name)
+		if _, err := os.Stat(d.Local); errors.Is(err, fs.ErrNotExist) && f.Vendor != "" {
+			d.Local = filepath.Join(o.FromDir, filepath.FromSlash(f.Vendor))
+		}
 	case f.URL == "":
-		err = errors.New("it has no public address; give the folder it is in with --from-dir")
-	default:
-		d := &download{client: o.Client, url: f.URL, part: part, want: want, stall: stallTimeout, progress: progress}
-		err = d.run(ctx)
+		return errors.New("it has no public address; give the folder it is in with --from-dir")
 	}
-	if err != nil {
-		return explainDisk(err, dir)
-	}
-	if err := checkPart(ctx, part, want, recs[name]); err != nil {
-		if errors.Is(err, ErrFile) { // resuming would not make it better
-			err = errors.Join(err, removeParts(part))
-		}
-		return err
-	}
-	if err := recordFile(ctx, dir, name, part, f.URL, recs); err != nil {
-		return explainDisk(err, dir)
-	}
-	if err := os.Rename(part, path); err != nil {
-		return err
-	}
-	return errors.Join(removeParts(part), syncDir(dir))
-}
-
-// checkPart says whether a whole part is what it should be.
-func checkPart(ctx context.Context, part string, want File, rec record) error {
-	info, err := os.Stat(part)
-	if err != nil {
-		return err
-	}
-	if err := checkKindOfFile(part, info); err != nil {
-		return err
-	}
-	if want.Bytes != 0 && info.Size() != want.Bytes {
-		return fmt.Errorf("%w: it has %d bytes, want %d", ErrFile, info.Size(), want.Bytes)
-	}
-	if want.SHA256 == "" {
-		return nil
-	}
-	err = checkSHA256(ctx, part, want.SHA256)
-	if errors.Is(err, ErrFile) && want.SHA256 == rec.SHA256 {
-		err = fmt.Errorf("%w, recorded at the first pull; remove the model first if the new file is wanted", err)
-	}
-	return err
-}
-
-// recordFile writes down what the file at path is: before it gets its name, so that no file is there
-// without a record.
-func recordFile(ctx context.Context, dir, name, path, url string, recs records) error {
-	sum, err := hashFile(ctx, path)
-	if err != nil {
-		return err
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	recs[name] = record{URL: url, Bytes: info.Size(), SHA256: sum, ModTime: info.ModTime(), Recorded: time.Now().UTC().Truncate(time.Second)}
-	return recs.write(dir)
-}
-
-// copyPart copies a file from a folder, where it is by its name or where the vendor keeps it.
-func copyPart(ctx context.Context, dir, name, part string, f File, progress func(done, total int64)) error {
-	src, err := safefile.OpenRegular(filepath.Join(dir, name))
-	if errors.Is(err, fs.ErrNotExist) && f.Vendor != "" {
-		src, err = safefile.OpenRegular(filepath.Join(dir, filepath.FromSlash(f.Vendor)))
-	}
-	if errors.Is(err, safefile.ErrNotRegular) {
+	sum, err := d.Run(ctx)
+	switch {
+	case errors.Is(err, fetch.ErrMismatch) && pinned:
+		return fmt.Errorf("%w: %w, recorded at the first pull; remove the model first if the new file is wanted", ErrFile, err)
+	case errors.Is(err, fetch.ErrMismatch), errors.Is(err, safefile.ErrNotRegular):
 		return fmt.Errorf("%w: %w", ErrFile, err)
+	case err != nil:
+		return err
 	}
+	if err := checkKind(d.Part); err != nil {
+		return errors.Join(err, fetch.Remove(d.Part))
+	}
+	info, err := os.Stat(d.Part)
 	if err != nil {
 		return err
 	}
-	defer src.Close()
-	info, err := src.Stat()
-	if err != nil {
+	// It is recorded before it gets its name, so that no file is there without a record.
+	if err := recs.add(path, info, f.URL, sum); err != nil {
 		return err
 	}
-	if err := checkKindOfFile(src.Name(), info); err != nil {
+	if err := safefile.Rename(d.Part, path); err != nil {
 		return err
 	}
-	if f.Bytes != 0 && info.Size() != f.Bytes {
-		return fmt.Errorf("%w: %s has %d bytes, want %d", ErrFile, src.Name(), info.Size(), f.Bytes)
-	}
-	if err := errors.Join(removeParts(part), checkSpace(filepath.Dir(part), info.Size())); err != nil {
-		return err
-	}
-	dst, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return err
-	}
-	w := &progressWriter{w: dst, total: info.Size(), progress: progress}
-	_, err = io.Copy(w, contextReader{ctx, io.LimitReader(src, info.Size())})
-	if err == nil {
-		err = dst.Sync()
-	}
-	return errors.Join(err, dst.Close())
-}
-
-// progressWriter tells how much was written.
-type progressWriter struct {
-	w           io.Writer
-	done, total int64
-	progress    func(done, total int64)
-}
-
-func (p *progressWriter) Write(b []byte) (int, error) {
-	n, err := p.w.Write(b)
-	p.done += int64(n)
-	p.progress(p.done, p.total)
-	return n, err
-}
-
-// checkSpace says whether dir has room for n more bytes.
-func checkSpace(dir string, n int64) error {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return nil //nolint:nilerr // writing will tell
-	}
-	if free := int64(st.Bavail) * st.Bsize; n > free {
-		return fmt.Errorf("%w: %d MB are needed, %d MB are free", unix.ENOSPC, n/1e6+1, free/1e6)
-	}
-	return nil
-}
-
-// explainDisk names the folder where the disk is full.
-func explainDisk(err error, dir string) error {
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		return fmt.Errorf("no room in %s: %w; make room and pull again", dir, err)
-	}
-	return err
-}
-
-// removeParts removes a part and what belongs to it, if they are there.
-func removeParts(part string) error {
-	var errs []error
-	for _, p := range []string{part, part + validatorSuffix} {
-		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
+	return fetch.Remove(d.Part)
 }

@@ -46,12 +46,12 @@ var _ hailo.Backend = (*Backend)(nil)
 // The backend has frames pictures in its pool. Where the model has no image encoder for the CPU,
 // it is for text only: EncodeImages fails. libraryDirs are where Fetch may have put the library.
 // Errors: ErrNoLibrary, or what is wrong with the model.
-func Open(c Config, m *model.Model, frames int, libraryDirs ...string) (*Backend, error) {
+func Open(ctx context.Context, c Config, m *model.Model, frames int, libraryDirs ...string) (*Backend, error) {
 	library, err := Load(c.Library, libraryDirs...)
 	if err != nil {
 		return nil, err
 	}
-	e, err := newEncoders(m)
+	e, err := newEncoders(ctx, m)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +65,7 @@ type encoders struct {
 	digest      string // of the text encoder
 }
 
-func newEncoders(m *model.Model) (e encoders, err error) {
+func newEncoders(ctx context.Context, m *model.Model) (e encoders, err error) {
 	if m.CPU == nil || !m.Has(m.CPU.Text) {
 		return e, fmt.Errorf("model %s has no text encoder for the CPU", m.Name)
 	}
@@ -80,7 +80,7 @@ func newEncoders(m *model.Model) (e encoders, err error) {
 			return e, err
 		}
 	}
-	e.digest, err = m.Digest(textFiles(m.Manifest)...)
+	e.digest, err = m.Digest(ctx, textFiles(m.Manifest)...)
 	return e, err
 }
 

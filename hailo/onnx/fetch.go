@@ -2,6 +2,7 @@ package onnx
 
 import (
 	"archive/tar"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
@@ -15,129 +16,94 @@ import (
 	"runtime"
 	"strings"
 
+	"hailoclip/hailo/fetch"
 	"hailoclip/hailo/safefile"
 )
 
 // FetchVersion is the version of ONNX Runtime that Fetch installs.
 const FetchVersion = "1.24.3"
 
-// ErrDigest says that a downloaded file is not the one that it should be.
-var ErrDigest = errors.New("wrong SHA-256")
+// releaseURL is the vendor's release page.
+const releaseURL = "https://github.com/microsoft/onnxruntime/releases/download/v" + FetchVersion
 
-// build is ONNX Runtime for one architecture, as it is published in two places.
+// build is ONNX Runtime for one architecture: the file of the vendor's release. The digests of
+// releases are those that several public build files pin.
 type build struct {
-	// The npm package onnxruntime-node, whose tarball holds the libraries of all systems.
-	npmLibrary *regexp.Regexp // the library in the tarball
-	library    string         // its SHA-256
-
-	// The vendor's release page. Its library is another build of the same source. The digests are
-	// those that several public build files pin.
-	release        string // name of the tarball
-	releaseDigest  string // SHA-256 of the tarball
-	releaseBytes   int64
-	releaseLibrary *regexp.Regexp
+	release string // name of the tarball
+	digest  string // its SHA-256
+	bytes   int64
+	library string // SHA-256 of the library in the npm package onnxruntime-node, which is another build of the same source
 }
 
-// builds by GOARCH.
+// builds by GOARCH. The Makefile reads the digests of the libraries here.
 var builds = map[string]build{
 	"amd64": {
-		npmLibrary:     regexp.MustCompile(`^package/bin/napi-v\d+/linux/x64/libonnxruntime\.so\.1$`),
-		library:        "92ba8e44d31b80a34f5e805076a044122c3be1fffe0d88ed790de7267b0b2682",
-		release:        "onnxruntime-linux-x64-" + FetchVersion + ".tgz",
-		releaseDigest:  "4c436a280d650f8bf32c921a2bf4de7c42cc32884c51c90e47de991708bbb5a4",
-		releaseBytes:   8_150_413,
-		releaseLibrary: releaseLibrary,
+		release: "onnxruntime-linux-x64-" + FetchVersion + ".tgz",
+		digest:  "4c436a280d650f8bf32c921a2bf4de7c42cc32884c51c90e47de991708bbb5a4",
+		bytes:   8_150_413,
+		library: "92ba8e44d31b80a34f5e805076a044122c3be1fffe0d88ed790de7267b0b2682",
 	},
 	"arm64": {
-		npmLibrary:     regexp.MustCompile(`^package/bin/napi-v\d+/linux/arm64/libonnxruntime\.so\.1$`),
-		library:        "33032cb5b91c12edbf028d7c69fa40a31848d66c0095448758af237d5e0b07db",
-		release:        "onnxruntime-linux-aarch64-" + FetchVersion + ".tgz",
-		releaseDigest:  "15100fb88b4c692cdd6bf2cca5f4a26a3806cebca8136de6681e2aba4b2ea033",
-		releaseBytes:   7_166_580,
-		releaseLibrary: releaseLibrary,
+		release: "onnxruntime-linux-aarch64-" + FetchVersion + ".tgz",
+		digest:  "15100fb88b4c692cdd6bf2cca5f4a26a3806cebca8136de6681e2aba4b2ea033",
+		bytes:   7_166_580,
+		library: "33032cb5b91c12edbf028d7c69fa40a31848d66c0095448758af237d5e0b07db",
 	},
 }
 
-var releaseLibrary = regexp.MustCompile(`^(\./)?onnxruntime-linux-[^/]+/lib/libonnxruntime\.so\.` + regexp.QuoteMeta(FetchVersion) + `$`)
+var libraryInRelease = regexp.MustCompile(`^(\./)?onnxruntime-linux-[^/]+/lib/libonnxruntime\.so\.` + regexp.QuoteMeta(FetchVersion) + `$`)
 
 // maxLibrary bounds what is unpacked; the libraries are 19 and 35 MB.
 const maxLibrary = 128 << 20
-
-// DefaultLibraryDir is where the library is fetched to: lib/ in the user's cache folder, or
-// /var/lib/hailo-clip/lib for a service without a home.
-func DefaultLibraryDir() string {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "/var/lib/hailo-clip/lib"
-	}
-	return filepath.Join(cache, "hailo-clip", "lib")
-}
 
 // LibraryFile is the file in dir that Fetch writes for an architecture (a GOARCH).
 func LibraryFile(dir, arch string) string {
 	return filepath.Join(dir, fmt.Sprintf("libonnxruntime-%s-linux-%s.so", FetchVersion, arch))
 }
 
-// FetchOptions says what Fetch gets. The zero value is right for this machine.
-type FetchOptions struct {
-	Dir  string // "": DefaultLibraryDir
-	Arch string // "amd64" or "arm64"; "": this machine's
-
-	// Progress, if not nil, is called now and then with the bytes downloaded so far and the bytes
-	// in all, from the goroutine that called Fetch.
-	Progress func(done, total int64)
-
-	// ReleaseURL is where the vendor's release files lie; "": the release page.
-	ReleaseURL string
-}
-
-// Fetch makes sure that ONNX Runtime is in the cache folder, and returns its path. It does
-// nothing when the right file is there. It takes the library out of the npm package
-// onnxruntime-node, or, where npm is missing or fails, out of the vendor's release. The digest is
-// checked before the file gets its name, so that a broken or false download is never loaded.
-func Fetch(ctx context.Context, o FetchOptions) (string, error) {
-	if o.Dir == "" {
-		o.Dir = DefaultLibraryDir()
-	}
-	if o.Arch == "" {
-		o.Arch = runtime.GOARCH
-	}
-	if o.Progress == nil {
-		o.Progress = func(int64, int64) {}
-	}
-	b, ok := builds[o.Arch]
+// Fetch makes sure that ONNX Runtime for arch ("amd64" or "arm64"; "": this machine's) is in dir, and
+// returns its path. It does nothing when a published library is there, else it takes the one in the
+// vendor's release. A download that breaks off is kept, and the next Fetch goes on from there; nothing
+// of it is unpacked before its digest is right. progress, if not nil, hears often of the bytes there and
+// in all. Errors: those of fetch.Download, or what is wrong with the folder.
+func Fetch(ctx context.Context, dir, arch string, progress func(done, total int64)) (string, error) {
+	arch = cmp.Or(arch, runtime.GOARCH)
+	b, ok := builds[arch]
 	if !ok {
-		return "", fmt.Errorf("no ONNX Runtime for %q, only for amd64 and arm64", o.Arch)
+		return "", fmt.Errorf("no ONNX Runtime for %q, only for amd64 and arm64", arch)
 	}
-	return fetch(ctx, o, b)
+	path := LibraryFile(dir, arch)
+	return path, b.fetch(ctx, releaseURL, path, progress)
 }
 
-func fetch(ctx context.Context, o FetchOptions, b build) (string, error) {
-	path := LibraryFile(o.Dir, o.Arch)
-	if installed(path, b) {
-		return path, nil
+func (b build) fetch(ctx context.Context, url, path string, progress func(done, total int64)) error {
+	if b.installed(ctx, path) {
+		return nil
 	}
-	if err := safefile.MakeFolder(o.Dir); err != nil {
-		return "", err
+	dir := filepath.Dir(path)
+	if err := safefile.MakeFolder(dir); err != nil {
+		return err
 	}
-	errNPM := fetchNPM(ctx, o, b, path)
-	if errNPM == nil {
-		return path, nil
+	unlock, err := safefile.Lock(dir + "/.") // of the folder, where dir is a link too
+	if errors.Is(err, safefile.ErrLocked) {
+		err = fmt.Errorf("%w: another process is downloading it", err)
 	}
-	errNPM = fmt.Errorf("ONNX Runtime with npm: %w", errNPM)
-	if ctx.Err() != nil || errors.Is(errNPM, ErrDigest) {
-		return "", errNPM
+	if err != nil {
+		return err
 	}
-	if err := fetchRelease(ctx, o, b, path); err != nil {
-		return "", errors.Join(errNPM, fmt.Errorf("ONNX Runtime from its release page: %w", err))
+	defer unlock()
+	part := filepath.Join(dir, b.release+".part")
+	d := fetch.Download{URL: url + "/" + b.release, Part: part, Bytes: b.bytes, SHA256: b.digest, Progress: progress}
+	if _, err := d.Run(ctx); err != nil {
+		return fmt.Errorf("ONNX Runtime: %w", err)
 	}
-	return path, nil
+	return errors.Join(unpack(part, path), fetch.Remove(part))
 }
 
-// installed says that the library is there and whole: it has the digest that we know, or the one
-// that was written down when it came out of the vendor's tarball.
-func installed(path string, b build) bool {
-	digest, err := fileDigest(path)
+// installed says that the library is there and whole: it has a digest that we know, or the one that
+// was written down when it was unpacked.
+func (b build) installed(ctx context.Context, path string) bool {
+	digest, err := safefile.SHA256(ctx, path)
 	if err != nil {
 		return false
 	}
@@ -147,97 +113,43 @@ func installed(path string, b build) bool {
 	if _, err := ours(path, os.Geteuid()); err != nil {
 		return false // nor can the note be believed
 	}
-	noted, _ := os.ReadFile(noteFile(path))
+	noted, _ := os.ReadFile(digestFile(path))
 	return digest == strings.TrimSpace(string(noted))
 }
 
-// noteFile holds the digest of a library from the vendor's tarball.
-func noteFile(path string) string { return path + ".sha256" }
+// digestFile holds the digest of a library that was unpacked.
+func digestFile(path string) string { return path + ".sha256" }
 
-// unpack writes the one file of a .tgz that matches name to path, and returns when the file is
-// whole, synced and has its name. digest is what it must have; "": any, which is then noted.
-func unpack(ctx context.Context, tgz, path string, name *regexp.Regexp, digest string) (err error) {
-	archive, err := os.Open(tgz)
+// unpack writes the library in a release's tarball to path, and its digest beside it.
+func unpack(tgz, path string) error {
+	archive, err := safefile.OpenRegular(tgz)
 	if err != nil {
 		return err
 	}
 	defer archive.Close()
 	unzipped, err := gzip.NewReader(archive)
 	if err != nil {
-		return fmt.Errorf("%s: %w", filepath.Base(tgz), err)
+		return fmt.Errorf("%s: %w", tgz, err)
 	}
 	files := tar.NewReader(unzipped)
 	for {
 		header, err := files.Next()
 		if err == io.EOF {
-			return fmt.Errorf("%s holds no library (%v)", filepath.Base(tgz), name)
+			return fmt.Errorf("%s holds no library (%v)", tgz, libraryInRelease)
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", filepath.Base(tgz), err)
+			return fmt.Errorf("%s: %w", tgz, err)
 		}
-		if header.Typeflag != tar.TypeReg || !name.MatchString(header.Name) {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
+		if header.Typeflag != tar.TypeReg || !libraryInRelease.MatchString(header.Name) {
 			continue
 		}
 		if header.Size > maxLibrary {
-			return fmt.Errorf("%s: the library has %d bytes, more than %d", filepath.Base(tgz), header.Size, maxLibrary)
+			return fmt.Errorf("%s: the library has %d bytes, more than %d", tgz, header.Size, maxLibrary)
 		}
-		return install(files, path, digest)
-	}
-}
-
-// install copies a library to path by way of a temporary file beside it.
-func install(r io.Reader, path, digest string) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".setup-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // after the rename: fails, as it should
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(io.MultiWriter(f, h), r); err != nil {
-		return err
-	}
-	got := hex.EncodeToString(h.Sum(nil))
-	if digest != "" && got != digest {
-		return fmt.Errorf("%w: the library has %s, must be %s", ErrDigest, got, digest)
-	}
-	if err := errors.Join(f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if digest == "" {
-		if err := note(path, got); err != nil {
+		h := sha256.New()
+		if err := safefile.Replace(path, io.TeeReader(files, h)); err != nil {
 			return err
 		}
+		return safefile.Replace(digestFile(path), strings.NewReader(hex.EncodeToString(h.Sum(nil))+"\n"))
 	}
-	return os.Rename(f.Name(), path)
-}
-
-// note writes the note of a library by way of a temporary file, which follows no link.
-func note(path, digest string) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".setup-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // after the rename: fails, as it should
-	_, err = f.WriteString(digest + "\n")
-	if err := errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), noteFile(path))
-}
-
-func fileDigest(path string) (string, error) {
-	f, err := safefile.OpenRegular(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
 }

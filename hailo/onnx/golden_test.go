@@ -5,7 +5,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"runtime"
 	"testing"
 
 	"hailoclip/hailo"
@@ -17,16 +16,7 @@ import (
 
 // The whole way of a picture, from the file to the vector, against the training framework's own.
 func TestGoldenImages(t *testing.T) {
-	library := os.Getenv("HAILO_CLIP_ONNXRUNTIME")
-	if library == "" {
-		library = onnx.LibraryFile(onnx.DefaultLibraryDir(), runtime.GOARCH)
-	}
-	if _, err := os.Stat(library); err != nil {
-		if os.Getenv("HAILO_CLIP_REQUIRE_NATIVE") == "1" {
-			t.Fatal("no ONNX Runtime: ", err)
-		}
-		t.Skip("no ONNX Runtime: ", err)
-	}
+	library := onnx.Native(t)
 	var manifest model.Manifest
 	readJSON(t, "../demo/manifest.json", &manifest)
 	manifest.Tokenizer, manifest.CPU = "tokenizer.json", &model.CPUFiles{Image: "vision_model.onnx", Text: "text_model.onnx"}
@@ -38,7 +28,7 @@ func TestGoldenImages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := onnx.Open(onnx.Config{Library: library}, model, 1)
+	b, err := onnx.Open(t.Context(), onnx.Config{Library: library}, model, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,8 @@ func native(tb testing.TB) string {
 	tb.Helper()
 	path := os.Getenv("HAILO_CLIP_ONNXRUNTIME")
 	if path == "" {
-		path = LibraryFile(DefaultLibraryDir(), runtime.GOARCH)
+		cache, _ := os.UserCacheDir()
+		path = LibraryFile(filepath.Join(cache, "hailo-clip", "lib"), runtime.GOARCH)
 	}
 	if _, err := os.Stat(path); err != nil {
 		if os.Getenv("HAILO_CLIP_REQUIRE_NATIVE") == "1" {
@@ -39,6 +40,9 @@ func native(tb testing.TB) string {
 	}
 	return path
 }
+
+// Native is native for the tests outside of the package.
+var Native = native
 
 // newBackend opens a backend that is closed with the test.
 func newBackend(tb testing.TB, c Config, e encoders) *Backend {
@@ -162,7 +166,7 @@ func TestOpenModel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := Open(Config{Library: native(t), Threads: 2}, demo, 3)
+	b, err := Open(t.Context(), Config{Library: native(t), Threads: 2}, demo, 3)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +180,7 @@ func TestOpenModel(t *testing.T) {
 	if demo, err = model.Embedded(m, os.DirFS("../demo")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(Config{Library: native(t)}, demo, 3); err == nil || !strings.Contains(err.Error(), "no text encoder for the CPU") {
+	if _, err := Open(t.Context(), Config{Library: native(t)}, demo, 3); err == nil || !strings.Contains(err.Error(), "no text encoder for the CPU") {
 		t.Error("a model for the NPU alone: ", err)
 	}
 }

@@ -1,6 +1,7 @@
 package open
 
 import (
+	"context"
 	"fmt"
 
 	"hailoclip/hailo/model"
@@ -16,7 +17,7 @@ func (o *Opener) options() *npu.Options {
 }
 
 // npuOptions are those of the worker that holds the NPU.
-func (o *Opener) npuOptions() (*npu.Options, error) {
+func (o *Opener) npuOptions(ctx context.Context) (*npu.Options, error) {
 	m := o.Model
 	notInstalled := func(format string, args ...any) (*npu.Options, error) {
 		return nil, fmt.Errorf("%w: "+format, append([]any{model.ErrNotInstalled}, args...)...)
@@ -43,7 +44,7 @@ func (o *Opener) npuOptions() (*npu.Options, error) {
 	}
 	text, err := o.npuText()
 	if err == nil {
-		options.TextDigest, err = m.Digest(m.NPU.Text, m.NPU.TokenEmbedding, m.NPU.TextProjection, m.Manifest.Tokenizer)
+		options.TextDigest, err = m.Digest(ctx, m.NPU.Text, m.NPU.TokenEmbedding, m.NPU.TextProjection, m.Manifest.Tokenizer)
 	}
 	switch {
 	case err == nil:

@@ -65,8 +65,8 @@ type Opener struct {
 }
 
 // New finds a model by its name and loads its tokenizer.
-func New(cfg Config, catalog *model.Catalog, name string, log *slog.Logger) (*Opener, error) {
-	m, why, err := catalog.Resolve(name)
+func New(ctx context.Context, cfg Config, catalog *model.Catalog, name string, log *slog.Logger) (*Opener, error) {
+	m, why, err := catalog.Resolve(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +104,7 @@ func (e *Encoders) Close() error {
 // needs longer, because the machine has just been switched on, is not ready until it is there. The caller closes the
 // encoders.
 func (o *Opener) Open(ctx context.Context) (*Encoders, error) {
-	p, err := o.plan()
+	p, err := o.plan(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +127,7 @@ func (o *Opener) open(ctx context.Context, p Plan, e *Encoders) (err error) {
 		}
 	}
 	if p.cpuNeeded || p.standIn {
-		if cpu, err = o.openCPU(p); err == nil {
+		if cpu, err = o.openCPU(ctx, p); err == nil {
 			e.Texts, e.opened = append(e.Texts, cpu), append(e.opened, cpu)
 		} else if p.cpuNeeded {
 			return err
@@ -180,12 +180,12 @@ func (o *Opener) await(ctx context.Context, device *npu.Backend, standsIn bool) 
 const cpuFrames = 32
 
 // openCPU opens the model's encoders for the CPU, if their files are there.
-func (o *Opener) openCPU(p Plan) (hailo.Backend, error) {
+func (o *Opener) openCPU(ctx context.Context, p Plan) (hailo.Backend, error) {
 	err := fmt.Errorf("%w: %s has no files for the CPU; install them with: hailo-clip models pull %s --part cpu",
 		model.ErrNotInstalled, o.Model.Name, o.Model.Name)
 	if o.Model.HasCPU() || p.device != nil && o.Model.HasCPUText() {
 		var b *onnx.Backend
-		if b, err = onnx.Open(o.cfg.CPU, o.Model, cpuFrames, o.cfg.LibraryDirs...); err == nil {
+		if b, err = onnx.Open(ctx, o.cfg.CPU, o.Model, cpuFrames, o.cfg.LibraryDirs...); err == nil {
 			return b, nil
 		}
 	}

@@ -41,7 +41,7 @@ func npuModel(t *testing.T) *model.Model {
 		"mini/i.hef": "\x01HEF image", "mini/t.hef": "\x01HEF text", "mini/e.npy": "\x93NUMPY", "mini/p.npy": "\x93NUMPY",
 		"mini/tokenizer.json": "{}",
 	})
-	m, _, err := (&model.Catalog{Dir: dir}).Resolve("mini")
+	m, _, err := (&model.Catalog{Dir: dir}).Resolve(t.Context(), "mini")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func TestDamagedTextFiles(t *testing.T) {
 		var log strings.Builder
 		cfg := Config{TextEncoder: c.encoder}
 		cfg.NPU.Worker = workerProgram(t)
-		device, err := (&Opener{cfg: cfg, Model: c.model, log: logTo(&log)}).npuOptions()
+		device, err := (&Opener{cfg: cfg, Model: c.model, log: logTo(&log)}).npuOptions(t.Context())
 		if err == nil && (device.Text != nil || device.TextDigest != "") {
 			t.Errorf("%s: digest of the texts %q", c.name, device.TextDigest)
 		}

@@ -40,11 +40,11 @@ func choose(cfg Config, m *model.Model, root string) (kind, why string) {
 }
 
 // plan says what encodes here. Its errors are those that stop a start before anything is opened.
-func (o *Opener) plan() (p Plan, err error) {
+func (o *Opener) plan(ctx context.Context) (p Plan, err error) {
 	p.Kind, p.Why = choose(o.cfg, o.Model, "/")
 	switch p.Kind {
 	case "npu":
-		p.device, err = o.npuOptions()
+		p.device, err = o.npuOptions(ctx)
 	case "sim":
 		p.device, err = o.simOptions()
 	default:
@@ -66,11 +66,11 @@ func (o *Opener) plan() (p Plan, err error) {
 // Check says what would stop Open, and comes to the same by the same functions, but leaves the device alone: one that
 // is lost stops no start.
 func (o *Opener) Check(ctx context.Context) (Plan, error) {
-	p, err := o.plan()
+	p, err := o.plan(ctx)
 	if err != nil || !p.cpuNeeded {
 		return p, err
 	}
-	cpu, err := o.openCPU(p)
+	cpu, err := o.openCPU(ctx, p)
 	if err != nil {
 		return p, err
 	}

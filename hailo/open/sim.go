@@ -58,12 +58,12 @@ func SimEncoders(libraryDirs []string) (sim.Encoders, error) {
 	if err != nil {
 		return sim.Encoders{}, err
 	}
-	b, err := onnx.Open(onnx.Config{}, m, cpuFrames, libraryDirs...)
+	background := context.Background()
+	b, err := onnx.Open(background, onnx.Config{}, m, cpuFrames, libraryDirs...)
 	if err != nil {
 		return sim.Encoders{}, err
 	}
 	tokenizer, err := m.LoadTokenizer()
-	background := context.Background()
 	return sim.Encoders{
 		Image: func(pixels []byte) ([]float32, error) {
 			f, err := b.Frames().Get(background)

@@ -2,6 +2,7 @@ package token
 
 import (
 	"hash/maphash"
+	"slices"
 	"strings"
 	"sync/atomic"
 )
@@ -34,16 +35,36 @@ func (s *scratch) shrink() {
 	}
 }
 
-// encodeWord appends the ids of one word (not empty).
+// encodeWord appends the ids of one word (not empty), from the cache if it is there.
 func (t *Tokenizer) encodeWord(ids []int32, word string, s *scratch) []int32 {
-	if cached, ok := t.words.get(word); ok {
-		return append(ids, cached...)
+	if len(word) > maxCachedWord {
+		return t.mergeWord(ids, word, s)
+	}
+	place := &t.words[maphash.String(wordSeed, word)>>(64-wordCacheBits)]
+	if e := place.Load(); e != nil && e.word == word {
+		return append(ids, e.ids...)
 	}
 	from := len(ids)
 	ids = t.mergeWord(ids, word, s)
-	t.words.put(word, ids[from:])
+	place.Store(&cachedWord{strings.Clone(word), slices.Clone(ids[from:])})
 	return ids
 }
+
+// wordCache remembers the ids of words. Each word has one place, and the last one there stays: so
+// there is no lock, and the memory is bounded by places times the longest word (about 4 MB).
+type wordCache [1 << wordCacheBits]atomic.Pointer[cachedWord]
+
+const (
+	wordCacheBits = 14
+	maxCachedWord = 32 // bytes, so at most as many ids
+)
+
+type cachedWord struct {
+	word string
+	ids  []int32
+}
+
+var wordSeed = maphash.MakeSeed()
 
 // mergeWord is byte pair encoding: of all neighbours that can merge, those of the lowest rank do,
 // the leftmost first, until none can. A heap holds every pair that can merge by rank and place,
@@ -128,42 +149,4 @@ func (s *scratch) pop() uint64 {
 	}
 	s.heap = h
 	return top
-}
-
-// wordCache remembers the ids of words. Each word has one place, and the last one there stays: so
-// there is no lock, and the memory is bounded by places times the longest word (about 4 MB).
-type wordCache struct {
-	places [1 << wordCacheBits]atomic.Pointer[cachedWord]
-}
-
-const (
-	wordCacheBits = 14
-	maxCachedWord = 32 // bytes, so at most as many ids
-)
-
-type cachedWord struct {
-	word string
-	ids  []int32
-}
-
-var wordSeed = maphash.MakeSeed()
-
-func (c *wordCache) place(word string) *atomic.Pointer[cachedWord] {
-	return &c.places[maphash.String(wordSeed, word)>>(64-wordCacheBits)]
-}
-
-func (c *wordCache) get(word string) ([]int32, bool) {
-	if len(word) > maxCachedWord {
-		return nil, false
-	}
-	if e := c.place(word).Load(); e != nil && e.word == word {
-		return e.ids, true
-	}
-	return nil, false
-}
-
-func (c *wordCache) put(word string, ids []int32) {
-	if len(word) <= maxCachedWord {
-		c.place(word).Store(&cachedWord{strings.Clone(word), append([]int32(nil), ids...)})
-	}
 }

@@ -17,11 +17,11 @@ const (
 	wordEnd          = "</w>"
 )
 
-// CLIP's pattern, and the form in which some files write it. The special tokens in the second
-// never match: they are cut out of the text before.
+// CLIP's pattern, and what some files have before it. These never match: special tokens are cut out of
+// the text before.
 const (
-	clipPattern  = `'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+`
-	clipPattern2 = `<\|startoftext\|>|<\|endoftext\|>|` + clipPattern
+	clipPattern       = `'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+`
+	specialsInPattern = `<\|startoftext\|>|<\|endoftext\|>|`
 )
 
 // Specials names the special tokens of a tokenizer. The JSON is that of a model's manifest.
@@ -60,13 +60,13 @@ type tokenizerFile struct {
 		RStrip     bool   `json:"rstrip"`
 		Normalized bool   `json:"normalized"`
 	} `json:"added_tokens"`
-	Normalizer   *tokenizerStep `json:"normalizer"`
-	PreTokenizer *tokenizerStep `json:"pre_tokenizer"`
+	Normalizer   tokenizerStep `json:"normalizer"`
+	PreTokenizer tokenizerStep `json:"pre_tokenizer"`
 	Model        struct {
 		Type         string           `json:"type"`
-		Dropout      *float64         `json:"dropout"`
-		Prefix       *string          `json:"continuing_subword_prefix"`
-		Suffix       *string          `json:"end_of_word_suffix"`
+		Dropout      float64          `json:"dropout"`
+		Prefix       string           `json:"continuing_subword_prefix"`
+		Suffix       string           `json:"end_of_word_suffix"`
 		IgnoreMerges bool             `json:"ignore_merges"`
 		Vocab        map[string]int32 `json:"vocab"`
 		Merges       []mergeLine      `json:"merges"`
@@ -86,32 +86,19 @@ type tokenizerStep struct {
 	} `json:"pattern"`
 }
 
-// String names the step or those of the sequence, for comparison with CLIP's. A sequence inside
-// of one is not opened: CLIP has none.
-func (s *tokenizerStep) String() string {
-	if s == nil {
-		return "none"
-	}
-	if s.Type != "Sequence" {
-		return s.one()
-	}
-	var parts []string
-	for _, step := range append(s.Normalizers, s.PreTokenizers...) {
-		parts = append(parts, step.one())
-	}
-	return strings.Join(parts, ", ")
-}
-
-func (s *tokenizerStep) one() string {
-	pattern := s.Pattern.Regex
-	if pattern == clipPattern2 {
-		pattern = clipPattern
-	}
+// String names the step, or those of the sequence, for comparison with CLIP's.
+func (s tokenizerStep) String() string {
 	switch s.Type {
+	case "Sequence":
+		var parts []string
+		for _, step := range append(s.Normalizers, s.PreTokenizers...) {
+			parts = append(parts, step.String())
+		}
+		return strings.Join(parts, ", ")
 	case "Replace":
-		return fmt.Sprintf("Replace %q %q", pattern, s.Content)
+		return fmt.Sprintf("Replace %q %q", s.Pattern.Regex, s.Content)
 	case "Split":
-		return fmt.Sprintf("Split %q %s %t", pattern, s.Behavior, s.Invert)
+		return fmt.Sprintf("Split %q %s %t", strings.TrimPrefix(s.Pattern.Regex, specialsInPattern), s.Behavior, s.Invert)
 	}
 	return s.Type
 }
@@ -120,27 +107,23 @@ func (s *tokenizerStep) one() string {
 type mergeLine [2]string
 
 func (m *mergeLine) UnmarshalJSON(data []byte) error {
+	var one string
 	if data[0] == '[' {
 		var two []string
 		if err := json.Unmarshal(data, &two); err != nil {
 			return err
 		}
-		if len(two) != 2 {
-			return fmt.Errorf("merge %.60s does not have two parts", data)
+		if len(two) == 2 {
+			*m = mergeLine(two)
+			return nil
 		}
-		*m = mergeLine(two)
+	} else if err := json.Unmarshal(data, &one); err != nil {
+		return err
+	} else if a, b, ok := strings.Cut(one, " "); ok && !strings.Contains(b, " ") {
+		*m = mergeLine{a, b}
 		return nil
 	}
-	var one string
-	if err := json.Unmarshal(data, &one); err != nil {
-		return err
-	}
-	a, b, ok := strings.Cut(one, " ")
-	if !ok || strings.Contains(b, " ") {
-		return fmt.Errorf("merge %.60q does not have two parts", one)
-	}
-	*m = mergeLine{a, b}
-	return nil
+	return fmt.Errorf("merge %.60s does not have two parts", data)
 }
 
 // Load reads a tokenizer.json of CLIP's kind, at most 32 MiB: byte-level BPE with "</w>" at
@@ -181,17 +164,11 @@ func checkKind(f *tokenizerFile) error {
 		}
 		return fmt.Errorf("%s is %.200q, want %q", what, got, want)
 	}
-	text := func(s *string) string {
-		if s == nil {
-			return ""
-		}
-		return *s
-	}
 	return errors.Join(
 		want("model type", m.Type, "BPE"),
-		want("end_of_word_suffix", text(m.Suffix), wordEnd),
-		want("continuing_subword_prefix", text(m.Prefix), ""),
-		want("dropout, ignore_merges", fmt.Sprint(m.Dropout != nil && *m.Dropout != 0, m.IgnoreMerges), "false false"),
+		want("end_of_word_suffix", m.Suffix, wordEnd),
+		want("continuing_subword_prefix", m.Prefix, ""),
+		want("dropout, ignore_merges", fmt.Sprint(m.Dropout != 0, m.IgnoreMerges), "false false"),
 		want("normalizer", f.Normalizer.String(), `NFC, Replace "\\s+" " ", Lowercase`),
 		want("pre-tokenizer", f.PreTokenizer.String(), fmt.Sprintf("Split %q Removed true, ByteLevel", clipPattern)),
 	)
