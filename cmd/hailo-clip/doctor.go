@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"hailoclip/configs"
@@ -45,8 +44,8 @@ func (c *doctorCmd) Run(ctx context.Context, g *globals) error {
 	} else {
 		err = report.WriteText(styled{stdout}, stdout.color())
 	}
-	if err == nil && report.ExitCode() != 0 {
-		err = exitError(report.ExitCode())
+	if err == nil && report.Level == doctor.Fail {
+		err = exitError(exitFailed)
 	}
 	return err
 }
@@ -56,9 +55,8 @@ func (c *doctorCmd) Run(ctx context.Context, g *globals) error {
 func (c *doctorCmd) onlyFiles(cfg configs.Config, env *doctor.Env) {
 	env.Root, env.Access, env.KernelLog, env.Command = c.Root, nil, nil, nil
 	for _, path := range []string{cfg.NPU.Worker, "/usr/bin/" + npu.WorkerName, "/usr/lib/hailo-clip/" + npu.WorkerName} {
-		if _, err := os.Stat(filepath.Join(c.Root, path)); path != "" && err == nil {
+		if path != "" && env.Worker == "" && device.Root(c.Root).Exists(path) {
 			env.Worker = path
-			return
 		}
 	}
 }
@@ -71,7 +69,7 @@ func (c *doctorCmd) thisMachine(ctx context.Context, g *globals, p place, env *d
 		p.state, env.State = device.ServiceState, device.ServiceState
 	}
 	cfg := p.cfg
-	env.Service = func(ctx context.Context) (doctor.Service, bool) { return askService(ctx, cfg.Server) }
+	env.Service = func(ctx context.Context) *doctor.Service { return askService(ctx, cfg.Server) }
 	catalog, err := openCatalog(p.state)
 	if err != nil {
 		return err

@@ -11,21 +11,21 @@ import (
 	"hailoclip/hailo/doctor"
 )
 
-// askService returns what the service on the configured address tells of the chip; false if none
+// askService returns what the service on the configured address tells of the chip; nil if none
 // answers, or it encodes elsewhere.
-func askService(ctx context.Context, c api.Config) (doctor.Service, bool) {
+func askService(ctx context.Context, c api.Config) *doctor.Service {
 	health, ok := askHealth(ctx, c)
 	var s stats
 	if !ok || health.Backend != "npu" || health.RuntimeMode != "real" || !ask(ctx, c.URL()+"/v1/stats", &s) || s.NPU == nil {
-		return doctor.Service{}, false
+		return nil
 	}
-	answer := doctor.Service{Reason: health.Reason, Throttling: s.NPU.Throttling, Zone: s.NPU.Zone, Rate: s.NPU.ImagesPerSec}
+	answer := &doctor.Service{Reason: health.Reason, Throttling: s.NPU.Throttling, Zone: s.NPU.Zone, Rate: s.NPU.ImagesPerSec}
 	for _, t := range s.NPU.Temperature {
 		if t != nil {
 			answer.Temperature = append(answer.Temperature, *t)
 		}
 	}
-	return answer, true
+	return answer
 }
 
 type healthAnswer struct {

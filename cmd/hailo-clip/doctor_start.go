@@ -47,7 +47,7 @@ func (f *findings) libraries() {
 		f.add("onnxruntime", doctor.Warn, "Nothing can be encoded on the CPU: "+err.Error(), f.env.Own("setup"))
 	}
 	if jpeg, err := decode.FindLibrary(); err == nil {
-		f.add("libturbojpeg", doctor.OK, jpeg.Path, "")
+		f.add("libturbojpeg", doctor.OK, jpeg, "")
 	} else {
 		f.add("libturbojpeg", doctor.Warn, "libturbojpeg is not installed: JPEGs are decoded about four times slower.", "sudo apt install libturbojpeg0")
 	}

@@ -156,7 +156,7 @@ func TestWithoutTurboJPEG(t *testing.T) {
 	if err != nil {
 		t.Skip("it is missing anyway, so all tests are this one: ", err)
 	}
-	hide := []string{"unshare", "--mount", "sh", "-c", `mount --bind /dev/null "$0" && exec "$@"`, library.Path}
+	hide := []string{"unshare", "--mount", "sh", "-c", `mount --bind /dev/null "$0" && exec "$@"`, library}
 	if out, err := exec.Command(hide[0], append(hide[1:], "true")...).CombinedOutput(); err != nil {
 		if os.Getenv("HAILO_TEST_REQUIRE_NATIVE") != "" && os.Getuid() == 0 {
 			t.Fatalf("root must be able to hide a file: %v, %s", err, out)

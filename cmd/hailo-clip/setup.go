@@ -38,7 +38,7 @@ func (c *setupCmd) Run(ctx context.Context, g *globals) error {
 	if lib, err := decode.FindLibrary(); err != nil {
 		fmt.Fprintf(stdout, "libturbojpeg:  not found, JPEGs are decoded about four times slower: sudo apt install libturbojpeg0\n")
 	} else {
-		fmt.Fprintf(stdout, "libturbojpeg:  %s\n", lib.Path)
+		fmt.Fprintf(stdout, "libturbojpeg:  %s\n", lib)
 	}
 	return nil
 }

@@ -33,8 +33,10 @@ func KernelLog(context.Context) ([]byte, error) {
 	return b[:n], nil
 }
 
-// Command runs a program and returns the start of its output; it and what it keeps open is given up when ctx ends.
+// Command runs a program for at most 5 s, and returns the start of its output. What it keeps open is given up too.
 func Command(ctx context.Context, name string, args ...string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
 	var out limited
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Stdout, cmd.WaitDelay = &out, time.Second

@@ -104,8 +104,10 @@ func (m *Machine) libraries() (found []Library) {
 // BrokenLibrary returns the path of a folder in the place of the library, which is what container engines make of a mount
 // whose source is missing; "" if there is none.
 func (m *Machine) BrokenLibrary() string {
-	if i := slices.IndexFunc(m.libraryFiles(), m.IsDir); i >= 0 {
-		return m.libraryFiles()[i]
+	for _, name := range m.libraryFiles() {
+		if m.IsDir(name) {
+			return name
+		}
 	}
 	return ""
 }
@@ -169,27 +171,18 @@ func (r Root) Packages() map[string]string {
 	packages := map[string]string{}
 	var name, version string
 	installed := false
-	flush := func() {
-		if installed && version != "" && (strings.Contains(name, "hailo") || name == "dkms") {
-			packages[name] = version
-		}
-		name, version, installed = "", "", false
-	}
 	for line := range r.Lines("/var/lib/dpkg/status") {
 		switch key, value, _ := strings.Cut(line, ": "); key {
-		case "":
-			flush()
 		case "Package":
-			name = value
+			name, version, installed = value, "", false
 		case "Version":
 			version = value
 		case "Status":
 			installed = strings.HasSuffix(value, " installed")
 		}
-		if len(packages) >= 100 {
-			break
+		if installed && version != "" && (strings.Contains(name, "hailo") || name == "dkms") && len(packages) < 100 {
+			packages[name] = version
 		}
 	}
-	flush()
 	return packages
 }

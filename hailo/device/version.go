@@ -1,7 +1,6 @@
 package device
 
 import (
-	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -46,5 +45,5 @@ func Minor(v string) string {
 // Newer says whether a is a newer version than b.
 func Newer(a, b string) bool {
 	x, y := numbers(a), numbers(b)
-	return slices.CompareFunc(x[:], y[:], cmp.Compare[int]) > 0
+	return slices.Compare(x[:], y[:]) > 0
 }

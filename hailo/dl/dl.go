@@ -62,11 +62,8 @@ func Pointer(c uintptr) unsafe.Pointer { return *(*unsafe.Pointer)(unsafe.Pointe
 
 // String copies a C string; "" for a null pointer.
 func String(c uintptr) string {
-	if c == 0 {
-		return ""
-	}
-	start, n := (*byte)(Pointer(c)), 0
-	for *(*byte)(unsafe.Add(unsafe.Pointer(start), n)) != 0 {
+	n, start := 0, (*byte)(Pointer(c))
+	for start != nil && *(*byte)(unsafe.Add(unsafe.Pointer(start), n)) != 0 {
 		n++
 	}
 	return string(unsafe.Slice(start, n))

@@ -22,13 +22,9 @@ type Service struct {
 	Rate        float64   // images/s of late; 0: not known
 }
 
-// bootTime is how long the driver may work on the chip before it gives up: 40 s for the chip and
-// some for the files.
-const bootTime = time.Minute
-
-// checkNode looks for what programs open.
+// checkNode looks for what programs open. The driver gives up after a minute: 40 s for the chip and some for the files.
 func checkNode(e *exam) {
-	b, ok := e.Board()
+	b, ok := e.board, e.running
 	start := "# start the container again with --device " + b.Node
 	switch {
 	case ok && b.Info != nil && b.Info.IsDir():
@@ -41,7 +37,7 @@ func checkNode(e *exam) {
 	case ok:
 		e.add(Fail, "The driver has a device "+b.Node+", but it is not in /dev.",
 			"sudo udevadm control --reload-rules\nsudo udevadm trigger --subsystem-match="+b.Class)
-	case e.Uptime() < bootTime:
+	case e.Uptime() < time.Minute:
 		e.add(Warn, "The driver has made no device node yet; the computer started "+e.Uptime().String()+" ago.",
 			"# wait a minute, then run hailo-clip doctor again")
 	default:
@@ -52,14 +48,14 @@ func checkNode(e *exam) {
 // checkPermissions asks whether a user may open the device: the one the service runs as where it
 // is installed or root asks, else the one who runs doctor.
 func checkPermissions(e *exam) {
-	b, _ := e.Board()
+	b := e.board
 	mode, uid, gid := uint32(b.Info.Mode().Perm()), -1, -1
 	if s, ok := b.Info.Sys().(*syscall.Stat_t); ok {
 		uid, gid = int(s.Uid), int(s.Gid)
 	}
 	group := e.AccountName("/etc/group", gid)
 	what := fmt.Sprintf("%s has mode %04o and belongs to %s:%s", b.Node, mode, e.AccountName("/etc/passwd", uid), group)
-	e.permitted = allowed(mode, e.env.UID == uid, slices.Contains(e.env.GIDs, gid), e.env.UID == 0)
+	e.permitted = allowed(mode, uid, gid, e.env.UID, e.env.GIDs)
 
 	// An errno other than EACCES is not about the mode: a device cgroup answers EPERM.
 	if e.env.Access != nil && errors.Is(e.env.Access(e.Path(b.Node)), syscall.EPERM) {
@@ -83,7 +79,7 @@ func checkPermissions(e *exam) {
 			groups = append(groups, e.Group(g))
 		}
 	}
-	if allowed(mode, user == uid, slices.Contains(groups, gid), user == 0) {
+	if allowed(mode, uid, gid, user, groups) {
 		e.add(OK, what+": "+name+" may use it.")
 		return
 	}
@@ -100,24 +96,23 @@ func checkPermissions(e *exam) {
 	e.add(level, what+": "+name+" may not use it.", allow)
 }
 
-// allowed applies the mode the way the kernel does: the first class that fits decides.
-func allowed(mode uint32, isOwner, isGroup, isRoot bool) bool {
+// allowed says whether a user may read and write a file: the first class of its mode that fits decides.
+func allowed(mode uint32, owner, group, user int, groups []int) bool {
 	switch {
-	case isRoot:
+	case user == 0:
 		return true
-	case isOwner:
-		return mode&0o600 == 0o600
-	case isGroup:
-		return mode&0o060 == 0o060
+	case user == owner:
+		mode >>= 6
+	case slices.Contains(groups, group):
+		mode >>= 3
 	}
-	return mode&0o006 == 0o006
+	return mode&6 == 6
 }
 
 // checkInUse looks through the open files of all processes for the device.
 func checkInUse(e *exam) {
-	b, _ := e.Board()
 	var others, stop []string
-	ours := ""
+	b, ours := e.board, ""
 	holders, hidden := e.Holders(b.Node)
 	for _, p := range holders {
 		switch p.Name {
@@ -134,7 +129,7 @@ func checkInUse(e *exam) {
 	switch {
 	case len(others) > 0:
 		e.held = others[0] + " holds it"
-		level := e.absent() // the service with the NPU only answers 503
+		level := e.absent // the service with the NPU only answers 503
 		if e.env.Shared {
 			level = Warn
 		}
@@ -160,11 +155,11 @@ func checkSoftware(e *exam) {
 		e.add(Info, "The chip was not asked for its software, because "+e.held+".")
 		return
 	}
-	out, err := e.command(5*time.Second, "hailortcli", "fw-control", "identify")
+	out, err := e.env.Command(e.ctx, "hailortcli", "fw-control", "identify")
 	if errors.Is(err, exec.ErrNotFound) {
 		return // the worker does without it
 	}
-	_, version, _ := strings.Cut(out, "Firmware Version:") // "Firmware Version: 5.1.1 (release,app)"
+	_, version, _ := strings.Cut(string(out), "Firmware Version:") // "Firmware Version: 5.1.1 (release,app)"
 	e.Versions.Chip = device.VersionAtStart(strings.TrimSpace(version))
 	name, want := "the driver", e.Driver
 	if want == "" {
@@ -182,8 +177,7 @@ func checkSoftware(e *exam) {
 	}
 }
 
-// checkRate looks whether the chip has become slow without heat, as some releases do until the host
-// is started anew.
+// checkRate looks whether the chip has become slow without heat, as some releases do until the host is started anew.
 func checkRate(e *exam) {
 	const slowMark = "images/s where it did" // in what the service says of such a chip (package npu, rateWatch)
 	if e.service == nil {

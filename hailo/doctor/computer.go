@@ -2,12 +2,9 @@ package doctor
 
 import (
 	"cmp"
-	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 )
 
 func checkMachine(e *exam) {
@@ -25,7 +22,6 @@ func checkMachine(e *exam) {
 	e.add(OK, what+".")
 }
 
-// checkPCI looks for the chip.
 func checkPCI(e *exam) {
 	if e.p.Address != "" {
 		e.reached = chip
@@ -43,7 +39,7 @@ func checkPCI(e *exam) {
 	}
 	if len(e.PCI) > 0 {
 		p, name := e.PCI[0], e.PCI[0].Name()
-		e.add(e.absent(), fmt.Sprintf("%s (1e60:%s) at %s is not supported by this service, which needs a Hailo-10H.%s",
+		e.add(e.absent, fmt.Sprintf("%s (1e60:%s) at %s is not supported by this service, which needs a Hailo-10H.%s",
 			strings.ToUpper(name[:1])+name[1:], strings.TrimPrefix(p.ID, "0x"), p.Address, instead))
 		return
 	}
@@ -58,9 +54,9 @@ func checkPCI(e *exam) {
 	expected := e.Loaded || len(e.Libraries) > 0 || e.packages[driverPackages[0]] != "" || e.env.Backend == "npu"
 	switch {
 	case expected && e.Pi:
-		e.add(e.absent(), lost+linkDown, seatBoard)
+		e.add(e.absent, lost+linkDown, seatBoard)
 	case expected:
-		e.add(e.absent(), lost, "# power off, reseat the module, and in a virtual machine pass it through")
+		e.add(e.absent, lost, "# power off, reseat the module, and in a virtual machine pass it through")
 	case e.Pi:
 		e.add(Info, "No Hailo device."+instead+linkDown, "# if an AI HAT+ 2 is mounted:", seatBoard)
 	default:
@@ -78,7 +74,7 @@ func checkLink(e *exam) {
 	case speed == "":
 		e.add(Info, "The speed of the PCIe link is not known.")
 	case err != nil:
-		e.add(e.absent(), "The PCIe link has no speed ("+speed+"): the chip may have dropped off the bus.", coldStart)
+		e.add(e.absent, "The PCIe link has no speed ("+speed+"): the chip may have dropped off the bus.", coldStart)
 	case gts < 8:
 		gen, why, fix := "Gen 1", "", "# power off, reseat the ribbon and the HAT"
 		if gts >= 5 {
@@ -101,11 +97,10 @@ func checkPower(e *exam) {
 		return
 	}
 	text := e.Throttled()
-	if text == "" {
-		out, _ := e.command(3*time.Second, "vcgencmd", "get_throttled") // "throttled=0x50005"
-		text = strings.TrimSpace(out)
+	if text == "" && e.env.Command != nil {
+		out, _ := e.env.Command(e.ctx, "vcgencmd", "get_throttled")
+		_, text, _ = strings.Cut(strings.TrimSpace(string(out)), "=0x") // "throttled=0x50005"
 	}
-	text = strings.TrimPrefix(text[strings.LastIndex(text, "=")+1:], "0x")
 	bits, err := strconv.ParseUint(text, 16, 32)
 	switch {
 	case err != nil && (e.Undervoltage() || find(e.log, "Undervoltage detected") != ""):
@@ -121,17 +116,6 @@ func checkPower(e *exam) {
 	default:
 		e.add(OK, "No under-voltage and no throttling since the start.")
 	}
-}
-
-// command runs a program within a time.
-func (e *exam) command(limit time.Duration, name string, args ...string) (string, error) {
-	if e.env.Command == nil {
-		return "", errors.ErrUnsupported
-	}
-	ctx, cancel := context.WithTimeout(e.ctx, limit)
-	defer cancel()
-	out, err := e.env.Command(ctx, name, args...)
-	return string(out), err
 }
 
 // checkTemperature looks at the computer; see checkChipTemperature for the chip.

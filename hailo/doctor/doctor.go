@@ -6,17 +6,15 @@
 // where no file tells the same. What only the open device can tell comes from the running service
 // (temperature, rate), or, while nobody holds the device, from the vendor's tool (chip software).
 //
-// The checks run in the order in which things come to life: chip on the bus, packages, driver for
-// this kernel, driver running, firmware booted, device node, library, worker, models. What
-// cannot be judged because something before it is broken is named as skipped, not reported as
-// one more fault. See [Run].
+// The checks run in the order in which things come to life: chip on the bus, packages, driver for this kernel, driver
+// running, firmware booted, device node, library, worker, models. What cannot be judged because something before it
+// is broken is named as skipped, not reported as one more fault. See [Run].
 //
 // # Exit codes
 //
 //	0  nothing is broken. Warnings and missing optional parts count as 0 as long as the service
 //	   can serve: a machine without a Hailo device is healthy, it runs on the CPU
-//	1  something that is there, or that the configuration asks for, does not work
-//	2  wrong usage; the command's, not this package's
+//	1  the report's level is Fail: something that is there, or that the configuration asks for, does not work
 package doctor
 
 import (
@@ -68,11 +66,11 @@ type Env struct {
 	Access func(path string) error
 	// KernelLog returns the kernel's messages, one a line. At most its last MiB is looked at.
 	KernelLog func(ctx context.Context) ([]byte, error)
-	// Command runs a program and returns its standard output. It must come back when ctx ends.
+	// Command runs a program and returns its standard output. It must come back soon.
 	Command func(ctx context.Context, name string, args ...string) ([]byte, error)
-	// Service asks the running service about the chip; false if none answers or it does not use the
+	// Service asks the running service about the chip; nil if none answers or it does not use the
 	// chip. It must come back soon.
-	Service func(ctx context.Context) (Service, bool)
+	Service func(ctx context.Context) *Service
 	// Extra returns what other packages found: libraries, the choice of the backend.
 	Extra func(ctx context.Context) []Finding
 }
@@ -104,14 +102,6 @@ type Report struct {
 	Device   *device.Device `json:"device,omitempty"` // nil: no Hailo-10H that a process could open
 	Versions Versions       `json:"versions"`
 	Findings []Finding      `json:"findings"` // in the order of the checks
-}
-
-// ExitCode is 1 if a finding has level Fail, else 0.
-func (r Report) ExitCode() int {
-	if r.Level == Fail {
-		return 1
-	}
-	return 0
 }
 
 // stage is how far the device came to life. A check that needs a later stage is skipped.
@@ -168,10 +158,13 @@ type exam struct {
 	ctx      context.Context
 	env      Env
 	p        device.PCI        // the Hailo-10H
+	board    device.Board      // what the driver made of it
+	running  bool              // it did: the chip has booted
 	packages map[string]string // installed Hailo packages: name -> version
 	log      []string          // the kernel's
 	logErr   error
 	service  *Service // nil: none that encodes on the chip answers
+	absent   Level    // of what was never set up: nothing is broken, but who asks for the NPU by name cannot have it
 
 	check       string // the running one
 	reached     stage
@@ -220,7 +213,10 @@ func Run(ctx context.Context, env Env) Report {
 
 // examine gathers what several checks look at.
 func examine(ctx context.Context, env Env) *exam {
-	e := &exam{Machine: device.Read(env.Root), ctx: ctx, env: env}
+	e := &exam{Machine: device.Read(env.Root), ctx: ctx, env: env, absent: Warn}
+	if env.Backend == "npu" {
+		e.absent = Fail
+	}
 	e.Versions = Versions{Program: env.Version, Kernel: e.Kernel, Driver: e.Driver, Library: e.Library()}
 	if d, ok := e.Machine.Device(); ok {
 		e.Report.Device = &d
@@ -229,11 +225,10 @@ func examine(ctx context.Context, env Env) *exam {
 	if len(e.PCI) > 0 || e.Pi {
 		e.log, e.logErr = readLog(ctx, env.KernelLog)
 	}
-	var has bool
-	if e.p, has = e.Chip(); has && env.Service != nil {
-		if s, ok := env.Service(ctx); ok {
-			e.service = &s
-		}
+	e.p, _ = e.Chip()
+	e.board, e.running = e.Board()
+	if e.p.Address != "" && env.Service != nil {
+		e.service = env.Service(ctx)
 	}
 	return e
 }
@@ -247,15 +242,6 @@ func (e *exam) add(level Level, what string, remedy ...string) {
 	}
 	remedy = slices.DeleteFunc(remedy, func(s string) bool { return s == "" })
 	e.Findings = append(e.Findings, Finding{Check: e.check, Level: level, What: what, Remedy: strings.Join(remedy, "\n")})
-}
-
-// absent is the level of something that was never set up: nothing is broken, but who asks for the
-// NPU by name cannot have it.
-func (e *exam) absent() Level {
-	if e.env.Backend == "npu" {
-		return Fail
-	}
-	return Warn
 }
 
 // summarize fills Level and Summary.

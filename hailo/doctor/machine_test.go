@@ -1,16 +1,17 @@
 package doctor
 
 import (
-	"bytes"
 	"context"
 	"debug/elf"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -32,6 +33,7 @@ func mode(m os.FileMode) string { return fmt.Sprintf("%s%o", perm, m) }
 
 const (
 	addr   = "0001:01:00.0"
+	dev    = "/sys/bus/pci/devices/" + addr
 	kernel = "6.18.50+rpt-rpi-2712"
 	worker = "/usr/libexec/hailo-clip-npu"
 )
@@ -47,7 +49,6 @@ var (
 
 // pi is a Raspberry Pi 5 with AI HAT+ 2 and HailoRT 5.1.1 from the Raspberry Pi archive, all well.
 func pi() files {
-	dev := "/sys/bus/pci/devices/" + addr
 	f := files{
 		"/proc/device-tree/model": "Raspberry Pi 5 Model B Rev 1.1\x00", "/proc/sys/kernel/osrelease": kernel + "\n",
 		"/proc/uptime": "86400.00 300000.00\n", "/proc/cmdline": "console=tty1 rootwait\n", "/proc/meminfo": "MemTotal: 8 kB\nCmaTotal:          65536 kB\n",
@@ -68,6 +69,7 @@ func pi() files {
 		"/usr/include/hailo/hailort.hpp":        "header", "/models/image.hef": "\x01HEF...", "/models/text.hef": "\x01HEF...",
 		"/var/lib/dpkg/status": dpkg("hailo-h10-all 5.1.1", "h10-hailort 5.1.1", "h10-hailort-pcie-driver 5.1.1", "dkms 3.2.2-1"),
 	}
+	maps.Copy(f, workerOf("5.1.1"))
 	for _, name := range []string{"customer_certificate.bin", "scu_fw.bin", "u-boot-6.dtb.signed", "u-boot-spl.bin", "u-boot-tfa.itb", "fitImage", "image-fs"} {
 		f[device.FirmwareDir+"/"+name] = "firmware"
 	}
@@ -79,7 +81,7 @@ var release530 = files{
 	"/sys/class/hailo_chardev/hailo0/board_location": remove, "/sys/class/hailo_chardev/hailo0/device_id": remove, "/dev/hailo0": remove,
 	"/sys/class/hailo1x/h1x-0/device_id": addr + "\n", "/dev/h1x-0": mode(0o666), "/sys/module/hailo1x_pci/version": "5.3.0\n",
 	"/usr/lib/libhailort.so.5.1.1": remove, "/usr/lib/libhailort.so.5.3.0": "library", "/usr/lib/libhailort.so": link + "libhailort.so.5.3.0",
-	"/var/lib/dpkg/status": dpkg("hailort 5.3.0", "hailort-pcie-driver 5.3.0"),
+	"/var/lib/dpkg/status": dpkg("hailort 5.3.0", "hailort-pcie-driver 5.3.0"), worker: workerOf("5.3.0")[worker],
 }
 
 // dpkg returns a package database.
@@ -96,18 +98,14 @@ func dpkg(packages ...string) string {
 func (f files) with(more files) files {
 	out := maps.Clone(f)
 	maps.Copy(out, more)
+	maps.DeleteFunc(out, func(_, content string) bool { return content == remove })
 	return out
 }
 
 func (f files) without(prefixes ...string) files {
 	out := maps.Clone(f)
 	maps.DeleteFunc(out, func(path, _ string) bool {
-		for _, p := range prefixes {
-			if strings.HasPrefix(path, p) {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(path, p) })
 	})
 	return out
 }
@@ -121,76 +119,57 @@ func (f files) write(t testing.TB) string {
 
 func (f files) writeTo(t testing.TB, root string) {
 	for path, content := range f {
-		file := filepath.Join(root, path)
-		must := func(err error) {
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-		if content == remove {
-			continue
-		}
-		must(os.MkdirAll(filepath.Dir(file), 0o755))
+		file, m := filepath.Join(root, path), os.FileMode(0o644)
+		to, isLink := strings.CutPrefix(content, link)
+		content, isProgram := strings.CutSuffix(content, perm)
+		isNode, _ := fmt.Sscanf(content, perm+"%o", &m)
+		err := os.MkdirAll(filepath.Dir(file), 0o755)
 		switch {
 		case content == folder:
-			must(os.MkdirAll(file, 0o755))
-		case strings.HasPrefix(content, link):
-			must(os.Symlink(content[len(link):], file))
-		case strings.HasPrefix(content, perm):
-			var m os.FileMode
-			fmt.Sscanf(content[len(perm):], "%o", &m)
-			must(os.WriteFile(file, nil, 0o600))
-			must(os.Chmod(file, m))
-		case strings.HasSuffix(content, perm):
-			must(os.WriteFile(file, []byte(strings.TrimSuffix(content, perm)), 0o755))
+			err = errors.Join(err, os.MkdirAll(file, 0o755))
+		case isLink:
+			err = errors.Join(err, os.Symlink(to, file))
+		case isNode == 1:
+			err = errors.Join(err, os.WriteFile(file, nil, 0o600), os.Chmod(file, m))
+		case isProgram:
+			err = errors.Join(err, os.WriteFile(file, []byte(content), 0o755))
 		default:
-			must(os.WriteFile(file, []byte(content), 0o644))
+			err = errors.Join(err, os.WriteFile(file, []byte(content), m))
+		}
+		if err != nil {
+			t.Fatal(err)
 		}
 	}
 }
 
-// env writes the root and returns an Env of it: the worker for 5.1.1, good models, a quiet log,
-// and an ordinary user who owns no file.
+// env writes the root and returns an Env of it: good models, a quiet log, and an ordinary user who owns no file.
 func (f files) env(t testing.TB, edit func(*Env)) Env {
-	env := Env{Version: "1.2.3", UID: 54321, GIDs: []int{54321}, Worker: worker,
-		KernelLog: func(context.Context) ([]byte, error) { return []byte("[ 0.0] Booting Linux\n"), nil },
-		Model: modelOf("clip-vit-b-32", []model.FileState{
-			{Name: "image.hef", Path: "/models/image.hef", Bytes: 7, SHA256: "1", Zoo: "v5.1.0"},
-			{Name: "text.hef", Path: "/models/text.hef", Bytes: 7},
-		}, []model.FileState{{Name: "vision_model.onnx", Path: "/models/v.onnx", Bytes: 7, SHA256: "1"}})}
-	version := "5.1.1"
+	env := Env{Root: f.write(t), Version: "1.2.3", UID: 54321, GIDs: []int{54321}, Worker: worker}
+	kernelLogOf("[ 0.0] Booting Linux\n")(&env)
+	modelOf("clip-vit-b-32", []model.FileState{
+		{Name: "image.hef", Path: "/models/image.hef", Bytes: 7, SHA256: "1", Zoo: "v5.1.0"},
+		{Name: "text.hef", Path: "/models/text.hef", Bytes: 7},
+	}, []model.FileState{{Name: "vision_model.onnx", Path: "/models/v.onnx", Bytes: 7, SHA256: "1"}})(&env)
 	if edit != nil {
 		edit(&env)
-	}
-	if v, ok := strings.CutPrefix(env.Worker, "build "); ok {
-		env.Worker, version = worker, v
-	}
-	env.Root = f.write(t)
-	if file, ok := strings.CutPrefix(env.Worker, "keep "); ok { // one of the machine's own
-		env.Worker = file
-		return env
-	}
-	if env.Worker != "" {
-		file := filepath.Join(env.Root, env.Worker)
-		if os.MkdirAll(filepath.Dir(file), 0o755) != nil || os.WriteFile(file, elfFile(elf.DT_NEEDED, "libc.so.6", "libhailort.so."+version), 0o755) != nil {
-			t.Fatal("worker")
-		}
 	}
 	return env
 }
 
-func workerOf(version string) func(*Env) {
-	return func(e *Env) {
-		e.Worker = "build " + version
-		e.Model = nil // its files are for 5.1
-	}
+// workerOf is a worker that was built for a version of HailoRT.
+func workerOf(version string) files {
+	return files{worker: elfFile(elf.DT_NEEDED, "libc.so.6", "libhailort.so."+version) + perm}
 }
+
+func workerIs(path string) func(*Env) { return func(e *Env) { e.Worker = path } }
+
+func noModel(e *Env) { e.Model = nil }
 
 func backend(name string) func(*Env) {
 	return func(e *Env) {
 		e.Backend = name
 		if name == "npu" {
-			e.Model = modelOf("m", nil, []model.FileState{{Name: "vision_model.onnx"}})
+			modelOf("m", nil, []model.FileState{{Name: "vision_model.onnx"}})(e)
 		}
 	}
 }
@@ -200,7 +179,7 @@ func noModels(e *Env) { e.Model, e.Worker, e.KernelLog = nil, "", nil }
 func noWorker(e *Env) { e.Worker = "" }
 
 // modelOf is a model with files for the NPU and the CPU.
-func modelOf(name string, npu, cpu []model.FileState) *model.Installed {
+func modelOf(name string, npu, cpu []model.FileState) func(*Env) {
 	in := &model.Installed{Manifest: model.Manifest{Name: name}, Files: append(npu, cpu...)}
 	if npu != nil {
 		in.Manifest.NPU = &model.NPUFiles{Image: npu[0].Name, Text: npu[len(npu)-1].Name}
@@ -208,7 +187,7 @@ func modelOf(name string, npu, cpu []model.FileState) *model.Installed {
 	if cpu != nil {
 		in.Manifest.CPU = &model.CPUFiles{Image: cpu[0].Name, Text: cpu[len(cpu)-1].Name}
 	}
-	return in
+	return func(e *Env) { e.Model = in }
 }
 
 func kernelLogOf(s string) func(*Env) {
@@ -218,48 +197,36 @@ func kernelLogOf(s string) func(*Env) {
 }
 
 // elfFile returns a program for this machine with the tagged names of libraries, in the least number of bytes
-// that a loader's tables take.
-func elfFile(tag elf.DynTag, libraries ...string) []byte {
-	names := "\x00.dynstr\x00.dynamic\x00.shstrtab\x00"
-	dynstr := "\x00"
-	var dynamic bytes.Buffer
-	for _, l := range libraries {
-		binary.Write(&dynamic, binary.LittleEndian, elf.Dyn64{Tag: int64(tag), Val: uint64(len(dynstr))})
-		dynstr += l + "\x00"
-	}
-	binary.Write(&dynamic, binary.LittleEndian, elf.Dyn64{})
-	dynstr += strings.Repeat("\x00", -len(dynstr)&7)
-
+// that debug/elf takes.
+func elfFile(tag elf.DynTag, libraries ...string) string {
 	const head = 64
-	at := uint64(head + len(dynstr))
-	namesAt := at + uint64(dynamic.Len())
+	names, dynamic := "\x00", []elf.Dyn64{}
+	for _, l := range libraries {
+		dynamic = append(dynamic, elf.Dyn64{Tag: int64(tag), Val: uint64(len(names))})
+		names += l + "\x00"
+	}
+	dynamic = append(dynamic, elf.Dyn64{})
+	at := head + uint64(len(names))
+	size := 16 * uint64(len(dynamic))
 	h := elf.Header64{
 		Type: uint16(elf.ET_DYN), Machine: binary.LittleEndian.Uint16(machineBytes()), Version: 1, Ehsize: head,
-		Shoff: namesAt + uint64(len(names)), Shentsize: 64, Shnum: 4, Shstrndx: 3,
+		Shoff: at + size, Shentsize: 64, Shnum: 3, Shstrndx: 1,
 	}
 	copy(h.Ident[:], "\x7fELF\x02\x01\x01")
-	var b bytes.Buffer
-	binary.Write(&b, binary.LittleEndian, h)
-	b.WriteString(dynstr)
-	b.Write(dynamic.Bytes())
-	b.WriteString(names)
-	for _, s := range []elf.Section64{
+	var b []byte
+	for _, part := range []any{h, []byte(names), dynamic, []elf.Section64{
 		{},
-		{Name: 1, Type: uint32(elf.SHT_STRTAB), Off: head, Size: uint64(len(dynstr))},
-		{Name: 9, Type: uint32(elf.SHT_DYNAMIC), Off: at, Size: uint64(dynamic.Len()), Link: 1, Entsize: 16},
-		{Name: 18, Type: uint32(elf.SHT_STRTAB), Off: namesAt, Size: uint64(len(names))},
-	} {
-		binary.Write(&b, binary.LittleEndian, s)
+		{Type: uint32(elf.SHT_STRTAB), Off: head, Size: uint64(len(names))},
+		{Type: uint32(elf.SHT_DYNAMIC), Off: at, Size: size, Link: 1, Entsize: 16},
+	}} {
+		b, _ = binary.Append(b, binary.LittleEndian, part)
 	}
-	return b.Bytes()
+	return string(b)
 }
 
 // machineBytes is the number of this machine's processor in an ELF file.
 func machineBytes() []byte {
-	machine := elf.EM_X86_64
-	if runtime.GOARCH == "arm64" {
-		machine = elf.EM_AARCH64
-	}
+	machine := map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}[runtime.GOARCH]
 	return binary.LittleEndian.AppendUint16(nil, uint16(machine))
 }
 
@@ -272,11 +239,14 @@ Logger Version: 0
 Device Architecture: HAILO10H
 `
 
-// identifies makes the tool answer so. Every other program is missing.
-func identifies(answer string, err error) func(*Env) {
+// identifies makes the vendor's tool answer so.
+func identifies(answer string, err error) func(*Env) { return answers("hailortcli", answer, err) }
+
+// answers makes a program answer so. Every other one is missing.
+func answers(program, answer string, err error) func(*Env) {
 	return func(e *Env) {
 		e.Command = func(_ context.Context, name string, args ...string) ([]byte, error) {
-			if name != "hailortcli" {
+			if name != program {
 				return nil, exec.ErrNotFound
 			}
 			return []byte(answer), err
@@ -284,6 +254,14 @@ func identifies(answer string, err error) func(*Env) {
 	}
 }
 
-func served(s Service) func(context.Context) (Service, bool) {
-	return func(context.Context) (Service, bool) { return s, true }
+func served(s Service) func(*Env) {
+	return func(e *Env) { e.Service = func(context.Context) *Service { return &s } }
 }
+
+// heldBy is a machine whose device a process holds.
+func heldBy(pid, name string) files {
+	return pi().with(files{"/proc/" + pid + "/comm": name, "/proc/" + pid + "/fd/7": link + "/dev/hailo0"})
+}
+
+// ofMode is a machine whose device has the mode.
+func ofMode(m os.FileMode) files { return pi().with(files{"/dev/hailo0": mode(m)}) }

@@ -56,12 +56,10 @@ func (e *exam) reinstall(names []string) string {
 
 // installStack is the remedy that brings HailoRT 5.
 func (e *exam) installStack() string {
-	switch {
-	case e.Pi:
+	if e.Pi {
 		return "sudo apt update\nsudo apt install dkms linux-headers-rpi-2712\nsudo apt install hailo-h10-all\n" + coldStart
-	default:
-		return "# install HailoRT 5 and its PCIe driver for Hailo-10H,\n# from https://hailo.ai/developer-zone"
 	}
+	return "# install HailoRT 5 and its PCIe driver for Hailo-10H,\n# from https://hailo.ai/developer-zone"
 }
 
 // buildModule is the remedy that brings a driver for the running kernel.
@@ -113,13 +111,14 @@ func joinGroup(group string) string {
 
 // Own returns the command line of hailo-clip that does args to the state folder that was examined.
 func (e Env) Own(args string) string {
-	switch e.State {
-	case "":
-		return "hailo-clip " + args
-	case device.ServiceState:
-		return "sudo hailo-clip " + args + " --state-dir " + e.State
+	command := "hailo-clip " + args
+	if e.State != "" {
+		command += " --state-dir " + shell(e.State)
 	}
-	return "hailo-clip " + args + " --state-dir " + shell(e.State)
+	if e.State == device.ServiceState {
+		command = "sudo " + command
+	}
+	return command
 }
 
 var plain = regexp.MustCompile(`^[A-Za-z0-9_./:@%+=,-]+$`)

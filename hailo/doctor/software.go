@@ -1,50 +1,34 @@
 package doctor
 
 import (
+	"maps"
 	"path"
 	"slices"
-	"sort"
 	"strings"
 
 	"hailoclip/hailo/device"
 )
 
-// oldStack returns what is there of HailoRT 4, which is for Hailo-8 only: packages by name, and a
-// list for a person.
+// oldStack returns what is there of HailoRT 4, which is for Hailo-8 only: packages by name, and a list for a person.
 func (e *exam) oldStack() (packages, evidence []string) {
-	for name, v := range e.packages {
-		four := device.Major(v) == 4 && slices.Contains([]string{"hailort", "hailort-pcie-driver", "python3-hailort"}, name)
+	for _, name := range slices.Sorted(maps.Keys(e.packages)) {
+		four := device.Major(e.packages[name]) == 4 && slices.Contains([]string{"hailort", "hailort-pcie-driver", "python3-hailort"}, name)
 		// hailo-all has a version of its own that says nothing about the runtime.
 		if four || name == "hailo-all" || name == "hailofw" {
-			packages = append(packages, name)
+			packages, evidence = append(packages, name), append(evidence, "package "+name+" "+e.packages[name])
 		}
 	}
-	sort.Strings(packages)
-	for _, name := range packages {
-		evidence = append(evidence, "package "+name+" "+e.packages[name])
-	}
-	for _, l := range e.Libraries {
-		if device.Major(l.Version) == 4 {
-			evidence = append(evidence, l.Path)
-		}
-	}
+	evidence = append(evidence, e.libraries(4, 4)...)
 	if e.IsDir("/sys/module/hailo_pci") && len(e.PCI) == 1 {
 		evidence = append(evidence, "the loaded module hailo_pci")
 	}
 	return packages, evidence
 }
 
-// newStack says whether anything of HailoRT 5 is there.
-func (e *exam) newStack() bool {
-	_, driver := e.installed(driverPackages)
-	_, library := e.installed(libraryPackages)
-	return device.Major(driver) >= 5 || device.Major(library) >= 5 || e.Loaded || len(e.ModuleFiles(e.Kernel)) > 0 || len(e.libraries5()) > 0
-}
-
-// libraries5 returns where the libraries of HailoRT 5 are.
-func (e *exam) libraries5() (paths []string) {
+// libraries returns where libhailort of some major versions is.
+func (e *exam) libraries(least, most int) (paths []string) {
 	for _, l := range e.Libraries {
-		if device.Major(l.Version) >= 5 {
+		if v := device.Major(l.Version); v >= least && v <= most {
 			paths = append(paths, l.Path)
 		}
 	}
@@ -57,11 +41,13 @@ func checkStack(e *exam) {
 	if len(packages) > 0 {
 		purge = "sudo apt purge " + strings.Join(packages, " ")
 	}
-	isNew := e.newStack()
+	_, driver := e.installed(driverPackages)
+	name, v := e.installed(libraryPackages)
+	isNew := max(device.Major(driver), device.Major(v)) >= 5 || e.Loaded || len(e.ModuleFiles(e.Kernel)) > 0 || e.libraries(5, 1e6) != nil
 	if isNew {
 		e.reached = stack
 	}
-	switch name, v := e.installed(libraryPackages); {
+	switch {
 	case isNew && len(old) > 0:
 		e.add(Warn, "HailoRT 5 is installed, but something of HailoRT 4, which is for Hailo-8, is left: "+strings.Join(old, ", ")+".",
 			"# removing it can delete the firmware too, so reinstall the driver after", purge,
@@ -69,7 +55,7 @@ func checkStack(e *exam) {
 	case len(old) > 0:
 		e.add(Fail, "The installed HailoRT is for Hailo-8 and does not know this chip: "+strings.Join(old, ", ")+".", purge, e.installStack())
 	case !isNew:
-		e.add(e.absent(), "HailoRT is not installed: no driver, no library.", e.installStack())
+		e.add(e.absent, "HailoRT is not installed: no driver, no library.", e.installStack())
 	case v == "":
 		e.add(OK, "HailoRT 5 is installed, but not as a package.")
 	default:
@@ -123,7 +109,6 @@ func (e *exam) whyNotBuilt() string {
 	return ": " + strings.Join(why, "; ")
 }
 
-// checkDriver looks whether the driver is loaded and has taken the chip.
 func checkDriver(e *exam) {
 	where, rejected := e.Blacklisted(), find(e.log, "Key was rejected")
 	if e.Loaded && (e.p.Driver == "hailo1x" || e.p.Driver == "") {
@@ -155,13 +140,12 @@ func checkDriver(e *exam) {
 func checkFirmware(e *exam) {
 	missing := e.MissingFirmware()
 	list := strings.Join(missing, ", ") + " in " + device.FirmwareDir
-	_, running := e.Board() // the driver lists a board once it has booted
 	switch {
 	case len(missing) == 0:
 		e.add(OK, "The firmware files are in "+device.FirmwareDir+".")
 	case e.Hidden:
 		e.add(Info, "The firmware files are not visible from here (a container?).")
-	case running:
+	case e.running:
 		e.add(Warn, "The chip runs, but firmware files are missing or empty, so it will not start again: "+list+".", e.reinstall(driverPackages))
 	default:
 		e.firmwareBad = true
@@ -169,9 +153,8 @@ func checkFirmware(e *exam) {
 	}
 }
 
-// checkLibrary looks for libhailort.
 func checkLibrary(e *exam) {
-	five := e.libraries5()
+	five := e.libraries(5, 1e6)
 	switch broken := e.BrokenLibrary(); {
 	case broken != "":
 		e.add(Fail, broken+" is a folder: a container was started with a library that was not there.",
@@ -224,16 +207,15 @@ func checkHeaders(e *exam) {
 	case e.HasLibrary(device.VersionAtEnd(worker.HailoRT)):
 		e.add(Info, "The headers to build the worker are missing; the worker is there without them.")
 	default:
-		e.add(e.absent(), "The headers to build the worker are missing: "+header+".", e.reinstall(libraryPackages))
+		e.add(e.absent, "The headers to build the worker are missing: "+header+".", e.reinstall(libraryPackages))
 	}
 }
 
-// checkWorker looks whether the worker can start.
 func checkWorker(e *exam) {
 	file := e.env.Worker
 	info := e.Stat(file)
 	if file == "" || info == nil {
-		e.add(e.absent(), strings.TrimSuffix("The worker hailo-clip-npu is not installed: "+file, ": ")+".", makeWorker)
+		e.add(e.absent, strings.TrimSuffix("The worker hailo-clip-npu is not installed: "+file, ": ")+".", makeWorker)
 		return
 	}
 	p, isELF := e.Program(file)

@@ -19,8 +19,7 @@ import (
 // what was tried and what to do.
 var ErrNoLibrary = errors.New("no usable ONNX Runtime library")
 
-// Library is ONNX Runtime, loaded into the process. It stays loaded until the process ends.
-// Safe for concurrent use.
+// Library is ONNX Runtime, loaded into the process. It stays loaded until the process ends. Safe for concurrent use.
 type Library struct {
 	Path    string // the file, or the name that the system found it under
 	Version string // as the library tells it: "1.24.3"
@@ -30,11 +29,10 @@ type Library struct {
 	memory uintptr // OrtMemoryInfo of ordinary memory
 }
 
-// Load finds and loads ONNX Runtime 1.17 or newer. With library set, it is that file or nothing.
-// Otherwise the first of these that works: beside the program, the file that Fetch put into one
-// of dirs, the system's. A library runs with all that this process may do, so one that another user
-// could have put there is taken only if it is the published one by its digest; who is not root may
-// name any. The error wraps ErrNoLibrary.
+// Load finds and loads ONNX Runtime 1.17 or newer. With library set, it is that file or nothing. Otherwise the first
+// of these that works: beside the program, the file that Fetch put into one of dirs, the system's. A library runs
+// with all that this process may do, so one that another user could have put there is taken only if it is the
+// published one by its digest; who is not root may name any. The error wraps ErrNoLibrary.
 func Load(library string, dirs ...string) (*Library, error) {
 	var tried []error
 	for _, path := range candidates(library, dirs) {

@@ -50,14 +50,11 @@ func New(ctx context.Context, cfg Config, catalog *model.Catalog, name string, l
 	if err != nil {
 		return nil, err
 	}
-	for _, n := range []struct {
-		field      string
-		want, have int
-	}{
-		{"embedding_dimension", cfg.EmbeddingDimension, m.EmbeddingDimension}, {"image_size", cfg.ImageSize, m.ImageSize},
+	for field, n := range map[string][2]int{
+		"embedding_dimension": {cfg.EmbeddingDimension, m.EmbeddingDimension}, "image_size": {cfg.ImageSize, m.ImageSize},
 	} {
-		if n.want != 0 && n.want != n.have {
-			return nil, ConfigError(fmt.Sprintf("clip.%s: %d, but model %s has %d; 0 takes the model's", n.field, n.want, m.Name, n.have))
+		if n[0] != 0 && n[0] != n[1] {
+			return nil, ConfigError(fmt.Sprintf("clip.%s: %d, but model %s has %d; 0 takes the model's", field, n[0], m.Name, n[1]))
 		}
 	}
 	tokenizer, err := m.LoadTokenizer()
@@ -87,19 +84,18 @@ func (e *Encoders) Close() error {
 // needs longer, because the machine has just been switched on, is not ready until it is there. The caller closes the
 // encoders.
 func (o *Opener) Open(ctx context.Context) (*Encoders, error) {
-	e := &Encoders{}
-	if err := o.open(ctx, e); err != nil {
+	p, err := o.plan(ctx)
+	if err != nil {
+		return nil, err
+	}
+	e := &Encoders{Why: p.Why}
+	if err := o.open(ctx, p, e); err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
 	return e, nil
 }
 
-func (o *Opener) open(ctx context.Context, e *Encoders) error {
-	p, err := o.plan(ctx)
-	if err != nil {
-		return err
-	}
-	e.Why = p.Why
+func (o *Opener) open(ctx context.Context, p Plan, e *Encoders) (err error) {
 	var first, cpu hailo.Backend // first encodes the images
 	if p.device != nil {
 		if e.Device, err = npu.New(*p.device); err != nil {
@@ -110,7 +106,7 @@ func (o *Opener) open(ctx context.Context, e *Encoders) error {
 			e.Texts = append(e.Texts, e.Device)
 		}
 	}
-	if p.cpu {
+	if p.cpuNeeded || p.standIn {
 		if cpu, err = o.openCPU(ctx, p); err == nil {
 			e.Texts, e.opened = append(e.Texts, cpu), append(e.opened, cpu)
 		} else if p.cpuNeeded {
@@ -119,7 +115,7 @@ func (o *Opener) open(ctx context.Context, e *Encoders) error {
 			o.log.Warn("no CPU encoder to stand in while the device is lost: requests will get 503", "error", err)
 		}
 	}
-	standsIn := p.standIn && cpu != nil
+	standsIn := p.standIn && cpu != nil && o.Model.HasCPU()
 	if e.Device == nil {
 		first = cpu
 	} else if ready, err := o.await(ctx, e.Device, standsIn); err != nil {
@@ -149,14 +145,12 @@ func (o *Opener) await(ctx context.Context, device *npu.Backend, standsIn bool) 
 	wait, cancel := context.WithTimeout(ctx, deviceWait)
 	defer cancel()
 	err = device.Await(wait)
-	switch {
-	case err == nil:
-		return true, nil
-	case ctx.Err() != nil:
-		return false, context.Cause(ctx)
-	case errors.Is(err, context.DeadlineExceeded): // no start has failed yet
+	if err == nil || ctx.Err() != nil {
+		return err == nil, context.Cause(ctx)
+	}
+	if errors.Is(err, context.DeadlineExceeded) { // no start has failed yet
 		o.log.Warn("the device is still being opened", "cpu_stands_in", standsIn)
-	default:
+	} else {
 		o.log.Error("the device is not ready yet, it is tried until it is", "error", err, "cpu_stands_in", standsIn)
 	}
 	return false, nil
@@ -167,13 +161,9 @@ const cpuFrames = 32
 
 // openCPU opens the model's encoders for the CPU, if their files are there.
 func (o *Opener) openCPU(ctx context.Context, p Plan) (hailo.Backend, error) {
-	there := o.Model.HasCPUText()
-	if p.device == nil {
-		there = o.Model.HasCPU()
-	}
 	err := fmt.Errorf("%w: %s has no files for the CPU; install them with: hailo-clip models pull %s --part cpu",
 		model.ErrNotInstalled, o.Model.Name, o.Model.Name)
-	if there {
+	if o.Model.HasCPU() || p.device != nil && o.Model.HasCPUText() {
 		var b *onnx.Backend
 		if b, err = onnx.Open(ctx, o.cfg.CPU, o.Model, cpuFrames, o.cfg.LibraryDirs...); err == nil {
 			return b, nil

@@ -16,9 +16,8 @@ type Plan struct {
 	Why  string // why this kind
 
 	device    *npu.Options // nil: the CPU encodes all
-	cpu       bool         // the CPU's encoders are opened
-	cpuNeeded bool         // and without them nothing can be served
-	standIn   bool         // they take over while the device is lost
+	cpuNeeded bool         // without the CPU's encoders nothing can be served
+	standIn   bool         // they take over while the device is lost, where they can
 }
 
 // choose says what the configured backend stands for on the machine below root, and why. The chip on the bus decides
@@ -52,17 +51,15 @@ func (o *Opener) plan(ctx context.Context) (p Plan, err error) {
 		if o.cfg.TextEncoder == "npu" {
 			return p, ConfigError("clip.text_encoder: npu needs the NPU for images too")
 		}
-		p.cpu, p.cpuNeeded = true, true
+		p.cpuNeeded = true
 		return p, nil
 	}
 	if err != nil {
 		return p, err
 	}
 	// The vectors of the simulated chip are its own, unless it computes the demo model's.
-	standIn := o.cfg.OnDeviceLoss == "cpu" && (!p.device.Simulated || o.cfg.Sim.Vectors == "model")
+	p.standIn = o.cfg.OnDeviceLoss == "cpu" && (!p.device.Simulated || o.cfg.Sim.Vectors == "model")
 	p.cpuNeeded = p.device.Text == nil
-	p.cpu = standIn || p.cpuNeeded
-	p.standIn = standIn && o.Model.HasCPU()
 	return p, p.device.Validate()
 }
 

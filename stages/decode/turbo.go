@@ -16,27 +16,21 @@ import (
 	"hailoclip/hailo/dl"
 )
 
-// Library tells about libturbojpeg in this process.
-type Library struct {
-	Path string // the file behind the library, links resolved; empty when it could not be found out
-	API  int    // 2 or 3: the generation of its interface
-}
-
-// FindLibrary opens libturbojpeg, once for the process, and tells what was found. The error says where it
-// was looked for and how to install it; without it JPEGs are decoded by the Go standard library, which is
-// slower and not byte-exact. Safe for concurrent use.
-func FindLibrary() (Library, error) {
+// FindLibrary opens libturbojpeg, once for the process, and returns the file behind it, links resolved; "" when that could
+// not be found out. The error says where it was looked for and how to install it; without it JPEGs are decoded by the Go
+// standard library, which is slower and not byte-exact. Safe for concurrent use.
+func FindLibrary() (path string, err error) {
 	lib, err := loadTurbo()
 	if err != nil {
-		return Library{}, err
+		return "", err
 	}
-	return lib.about, nil
+	return lib.path, nil
 }
 
 // turboLib is the opened library: the addresses of its functions (turbojpeg.h, TurboJPEG API 2, which
 // version 3 of the library still has).
 type turboLib struct {
-	about                                                  Library
+	path                                                   string
 	initDecompress, destroy, header, decompress, errorText uintptr
 }
 
@@ -47,13 +41,10 @@ var loadTurbo = sync.OnceValues(func() (*turboLib, error) { return openTurbo(lib
 func libraryNames() []string {
 	names := []string{"libturbojpeg.so.0", "libturbojpeg.so"}
 	triplet := map[string]string{"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}[runtime.GOARCH]
-	all := names
 	for _, dir := range []string{"/usr/lib/" + triplet, "/usr/lib64", "/usr/lib", "/usr/local/lib", "/opt/libjpeg-turbo/lib64"} {
-		for _, name := range names {
-			all = append(all, filepath.Join(dir, name))
-		}
+		names = append(names, filepath.Join(dir, names[0]), filepath.Join(dir, names[1]))
 	}
-	return all
+	return names
 }
 
 func openTurbo(names []string) (*turboLib, error) {
@@ -67,8 +58,11 @@ func openTurbo(names []string) (*turboLib, error) {
 			errs = append(errs, err)
 			continue
 		}
-		lib, err := bindTurbo(library)
-		if err != nil {
+		lib := &turboLib{path: dl.MappedFile("libturbojpeg.so")}
+		if err := library.Bind(map[string]*uintptr{
+			"tjInitDecompress": &lib.initDecompress, "tjDestroy": &lib.destroy, "tjDecompressHeader3": &lib.header,
+			"tjDecompress2": &lib.decompress, "tjGetErrorStr2": &lib.errorText,
+		}); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", name, err))
 			continue
 		}
@@ -76,17 +70,6 @@ func openTurbo(names []string) (*turboLib, error) {
 		return lib, nil
 	}
 	return nil, fmt.Errorf("libturbojpeg not found (Debian: apt-get install libturbojpeg0): %w", errors.Join(errs...))
-}
-
-func bindTurbo(library dl.Library) (*turboLib, error) {
-	lib := &turboLib{about: Library{Path: dl.MappedFile("libturbojpeg.so"), API: 2}}
-	if _, err := library.Symbol("tj3Init"); err == nil {
-		lib.about.API = 3
-	}
-	return lib, library.Bind(map[string]*uintptr{
-		"tjInitDecompress": &lib.initDecompress, "tjDestroy": &lib.destroy, "tjDecompressHeader3": &lib.header,
-		"tjDecompress2": &lib.decompress, "tjGetErrorStr2": &lib.errorText,
-	})
 }
 
 // Constants of turbojpeg.h.
