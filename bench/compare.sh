@@ -18,7 +18,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 [ $# = 1 ] || { echo "usage: make bench-compare REF=main~5"; exit 2; }
 results=$PWD/bench/results ref=$PWD/bench/results/ref
-export HAILO_CLIP_SHARED=${HAILO_CLIP_SHARED:-$PWD/../shared} # REF's tests lie deeper
+export HAILO_TEST_SHARED=${HAILO_TEST_SHARED:-$PWD/../shared} # REF's tests lie deeper
+export HAILO_CLIP_SHARED=$HAILO_TEST_SHARED                    # its name in older versions
 mkdir -p "$results"; rm -rf "$ref"; git worktree prune; git worktree add -f --detach "$ref" "$1" >/dev/null
 trap 'git worktree remove --force "$ref"' EXIT
 

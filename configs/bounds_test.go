@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestBounds sets every key that has bounds to values within and out of them.
@@ -94,22 +93,5 @@ func TestBounds(t *testing.T) {
 		if (s.bounds != "" || s.CanInt() || s.CanFloat()) && !tested[s.key] {
 			t.Errorf("the bounds of %s are not tested", s.key)
 		}
-	}
-}
-
-// TestOldNames sets durations by the names and in the unit that they had.
-func TestOldNames(t *testing.T) {
-	for _, file := range []string{
-		"clip:\n  device_timeout_ms: 2500\nnpu:\n  start_timeout_ms: 7000\n",
-		"clip:\n  device_timeout: 2.5\nnpu:\n  start_timeout: 7s\n",
-	} {
-		c, _, err := Load(write(t, file), nil, nil)
-		if err != nil || c.CLIP.DeviceTimeout != 2500*time.Millisecond || c.NPU.StartTimeout != 7*time.Second {
-			t.Errorf("%s%v, %v, %v", file, c.CLIP.DeviceTimeout, c.NPU.StartTimeout, err)
-		}
-	}
-	c, _, err := Load(write(t, "clip:\n  device_timeout: 3s\n"), []string{"HAILO_CLIP_CLIP_DEVICE_TIMEOUT_MS=4000"}, nil)
-	if err != nil || c.CLIP.DeviceTimeout != 4*time.Second {
-		t.Error(c.CLIP.DeviceTimeout, err)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"hailoclip/cache"
 	"hailoclip/hailo/npu"
 	"hailoclip/hailo/onnx"
+	"hailoclip/hailo/open"
 	"hailoclip/pipeline"
 	"hailoclip/stages/clip"
 )
@@ -28,36 +29,26 @@ type Config struct {
 	Health         Health          `yaml:"health"`
 	CPU            onnx.Config     `yaml:"cpu"`
 	NPU            npu.Config      `yaml:"npu"`
-	Sim            Sim             `yaml:"sim"`
+	Sim            open.Sim        `yaml:"sim"`
 	ResourceLimits ResourceLimits  `yaml:"resource_limits"`
 	Logging        Logging         `yaml:"logging"`
 }
 
 // CLIP says which model runs where, and how images and scores are made.
 type CLIP struct {
-	Model              string        `yaml:"model"`
-	Backend            string        `yaml:"backend" bounds:"auto, npu, cpu, sim"`
-	TextEncoder        string        `yaml:"text_encoder" bounds:"auto, npu, cpu"`
-	OnDeviceLoss       string        `yaml:"on_device_loss" bounds:"cpu, fail"`
-	Device             string        `yaml:"device" bounds:"at most 31 bytes"` // device id, or "0" for the only one
-	BatchSize          Auto          `yaml:"batch_size" bounds:"0 to 32"`      // images the NPU encodes together; auto: DefaultBatch
-	DeviceTimeout      time.Duration `yaml:"device_timeout" milliseconds:"device_timeout_ms" bounds:"100ms to 10m"`
-	EmbeddingDimension int           `yaml:"embedding_dimension" bounds:"0 to 8192"` // 0: the model's; else it must be it
-	ImageSize          int           `yaml:"image_size" bounds:"0 to 1024"`          // likewise
-	clip.Config        `yaml:",inline"`
+	Model       string `yaml:"model"`
+	open.Config `yaml:",inline"`
+	Engine      `yaml:",inline"`
 }
+
+// Engine is what the engine takes of the section "clip".
+type Engine = clip.Config
 
 // Check reports what the bounds of the fields cannot say.
 func (c CLIP) Check(fault func(field, format string, args ...any)) {
 	if c.Model == "" {
 		fault("model", `"" is out of bounds: auto, or the name of a model`)
 	}
-}
-
-// Sim says what the simulated chip of the backend sim does.
-type Sim struct {
-	Vectors   string `yaml:"vectors" bounds:"hash, model"` // hash: made from the input's bytes; model: the demo model's
-	Arguments string `yaml:"arguments"`                    // more flags for "hailo-clip npu-sim"
 }
 
 // Health says how the service watches itself.

@@ -11,7 +11,6 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"slices"
 	"strings"
@@ -49,7 +48,7 @@ type Override struct {
 func Load(file string, environ []string, flags []Override) (Config, string, error) {
 	var c Config
 	name := cmp.Or(file, SystemFile)
-	text, err := readFile(name)
+	text, err := safefile.ReadFile(name, maxFile)
 	if file == "" && errors.Is(err, fs.ErrNotExist) {
 		name, err = "", nil
 	}
@@ -64,19 +63,6 @@ func Load(file string, environ []string, flags []Override) (Config, string, erro
 	}
 	l.validate()
 	return c, name, errors.Join(l.faults...)
-}
-
-func readFile(name string) ([]byte, error) {
-	f, err := safefile.OpenRegular(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(b) > maxFile {
-		err = fmt.Errorf("%s is larger than %d bytes", name, maxFile)
-	}
-	return b, err
 }
 
 // environment finds the variables that set keys. One that names no key becomes an override of

@@ -85,13 +85,14 @@ func TestDefaultIsComplete(t *testing.T) {
 }
 
 func TestLayers(t *testing.T) {
-	file := write(t, "server:\n  port: 1111\n  host: file\nperformance:\n  max_queue_size: 7\n")
-	env := []string{"HAILO_CLIP_SERVER_PORT=2222", "HAILO_CLIP_CLIP_LOGIT_SCALE=12.5", "HAILO_CLIP_STATE_DIR=/x", "PATH=/bin"}
+	file := write(t, "server:\n  port: 1111\n  host: file\nperformance:\n  max_queue_size: 7\nclip:\n  device_timeout: 3s\n")
+	env := []string{"HAILO_CLIP_SERVER_PORT=2222", "HAILO_CLIP_CLIP_DEVICE_TIMEOUT_MS=4000", "HAILO_CLIP_CLIP_LOGIT_SCALE=12.5", "HAILO_CLIP_STATE_DIR=/x", "PATH=/bin"}
 	c, _, err := Load(file, env, []Override{{Key: "server.port", Value: "3333", Source: "--port"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Server.Port != 3333 || c.Server.Host != "file" || c.CLIP.LogitScale != 12.5 || c.Performance.MaxQueueSize != 7 {
+	if c.Server.Port != 3333 || c.Server.Host != "file" || c.CLIP.LogitScale != 12.5 || c.Performance.MaxQueueSize != 7 ||
+		c.CLIP.DeviceTimeout != 4*time.Second {
 		t.Errorf("loaded as %+v", c)
 	}
 	if c, _, err = Load(file, env, nil); err != nil || c.Server.Port != 2222 {
@@ -249,6 +250,9 @@ func TestValues(t *testing.T) {
 		{"off", "clip", "apply_softmax", "off", "OFF", func(c Config) any { return c.CLIP.ApplySoftmax }, false},
 		{"seconds", "performance", "request_timeout", "0.5", "0.5", func(c Config) any { return c.Performance.RequestTimeout }, 500 * time.Millisecond},
 		{"unit", "performance", "request_timeout", "2m", "2m", func(c Config) any { return c.Performance.RequestTimeout }, 2 * time.Minute},
+		{"bare seconds", "clip", "device_timeout", "2.5", "2.5", func(c Config) any { return c.CLIP.DeviceTimeout }, 2500 * time.Millisecond},
+		{"old name", "clip", "device_timeout_ms", "2500", "2500", func(c Config) any { return c.CLIP.DeviceTimeout }, 2500 * time.Millisecond},
+		{"another old name", "npu", "start_timeout_ms", "7000", "7000", func(c Config) any { return c.NPU.StartTimeout }, 7 * time.Second},
 		{"inlined key", "clip", "max_pixels", "1000000", "1000000", func(c Config) any { return c.CLIP.Images.Decode.MaxPixels }, 1_000_000},
 		{"list", "server", "allowed_hosts", "[a.example, 'b:1']", "a.example, b:1", func(c Config) any { return strings.Join(c.Server.AllowedHosts, "|") }, "a.example|b:1"},
 		{"list of one", "server", "allowed_origins", `"*"`, "*", func(c Config) any { return strings.Join(c.Server.AllowedOrigins, "|") }, "*"},

@@ -5,40 +5,37 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 )
 
 // Failover encodes with one backend and, while that has lost its device, with another. Who
 // caches embeddings of texts asks each backend by itself instead, because vectors of two text
 // encoders must not mix.
 type Failover struct {
-	Backend             // the first, which also owns the frames
-	second      Backend // reads pixels from any memory
-	batch, most int     // frames in a call of the second, calls at once
+	Backend         // the first, which also owns the frames
+	second  Backend // reads pixels from any memory
 
-	mu      sync.Mutex
-	waiting []*standInCall
-	calls   int // of the second that are under way
+	turns chan struct{}     // holds one for each call of the second for images; its capacity is the limit
+	joins chan *standInCall // hands a call to another one that is about to begin
 }
 
-// standInCall is a call of EncodeImages that the second backend is to serve.
+// standInCall is one frame for the second backend.
 type standInCall struct {
-	frames []*Frame
-	done   chan error
+	frame *Frame
+	done  chan error
 }
 
 // NewFailover makes one of two backends of the same image size and dimension. It does not own
 // the second one: the caller closes that after it.
 func NewFailover(first, second Backend) *Failover {
-	info := second.Info()
-	return &Failover{Backend: first, second: second, batch: info.ImageBatch, most: info.ImageCalls}
+	turns := make(chan struct{}, second.Info().ImageCalls)
+	return &Failover{Backend: first, second: second, turns: turns, joins: make(chan *standInCall)}
 }
 
 // Info is the first backend's, but for the calls at once: when as many as the first takes are stuck
 // in it, there are still those that fill the batches of the second one.
 func (f *Failover) Info() Info {
-	info := f.Backend.Info()
-	info.ImageCalls += f.most * f.batch
+	info, second := f.Backend.Info(), f.second.Info()
+	info.ImageCalls += second.ImageCalls * second.ImageBatch
 	return info
 }
 
@@ -50,7 +47,7 @@ func (f *Failover) EncodeImages(ctx context.Context, frames []*Frame) error {
 			return err
 		}
 	}
-	for part := range slices.Chunk(frames, f.batch) {
+	for part := range slices.Chunk(frames, f.second.Info().ImageBatch) {
 		if err := f.standIn(ctx, part); err != nil {
 			return err
 		}
@@ -58,62 +55,48 @@ func (f *Failover) EncodeImages(ctx context.Context, frames []*Frame) error {
 	return nil
 }
 
-// standIn waits until the second backend has encoded the frames, or ctx ends before it has begun.
+// standIn encodes a batch with the second backend as soon as that is free, and takes along single frames that wait
+// too. A batch of several calls outlives their contexts, by no more than the time that it takes.
 func (f *Failover) standIn(ctx context.Context, frames []*Frame) error {
-	c := &standInCall{frames: frames, done: make(chan error, 1)}
-	f.mu.Lock()
-	f.waiting = append(f.waiting, c)
-	if f.calls < f.most {
-		f.calls++
-		go f.encodeWaiting()
+	joins, own := f.joins, &standInCall{frames[0], make(chan error, 1)}
+	if len(frames) > 1 {
+		joins = nil
 	}
-	f.mu.Unlock()
 	select {
-	case err := <-c.done:
-		return err
+	case joins <- own:
+		return <-own.done
+	case f.turns <- struct{}{}:
 	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	f.mu.Lock()
-	i := slices.Index(f.waiting, c)
-	if i >= 0 {
-		f.waiting = slices.Delete(f.waiting, i, i+1)
-	}
-	f.mu.Unlock()
-	if i < 0 { // it has begun: the frames are not the caller's yet
-		return <-c.done
-	}
-	return context.Cause(ctx)
-}
-
-// encodeWaiting has the second backend encode one batch after the other, until nothing waits. A batch outlives
-// the contexts of its calls, which is no longer than it takes.
-func (f *Failover) encodeWaiting() {
-	for {
-		var calls []*standInCall
-		var frames []*Frame
-		f.mu.Lock()
-		for _, c := range f.waiting {
-			if len(frames)+len(c.frames) > f.batch {
-				break
-			}
-			calls, frames = append(calls, c), append(frames, c.frames...)
+	defer func() { <-f.turns }()
+	var joined []*standInCall
+	for room := f.second.Info().ImageBatch - len(frames); len(joined) < room; {
+		select {
+		case c := <-f.joins:
+			joined, frames = append(joined, c), append(frames[:len(frames):len(frames)], c.frame)
+			continue
+		default:
 		}
-		f.waiting = slices.Delete(f.waiting, 0, len(calls))
-		if len(calls) == 0 {
-			f.calls--
-			f.mu.Unlock()
-			return
-		}
-		f.mu.Unlock()
-		err := f.second.EncodeImages(context.Background(), frames)
-		alone := len(calls) > 1 && errors.Is(err, ErrEncode) // one bad frame fails alone
-		for _, c := range calls {
-			if alone {
-				err = f.second.EncodeImages(context.Background(), c.frames)
-			}
+		break
+	}
+	if len(joined) == 0 {
+		return f.second.EncodeImages(ctx, frames)
+	}
+	ctx = context.WithoutCancel(ctx)
+	err := f.second.EncodeImages(ctx, frames)
+	alone := errors.Is(err, ErrEncode) // one bad frame fails alone
+	for _, c := range joined {
+		if alone {
+			c.done <- f.second.EncodeImages(ctx, []*Frame{c.frame})
+		} else {
 			c.done <- err
 		}
 	}
+	if alone {
+		return f.second.EncodeImages(ctx, frames[:len(frames)-len(joined)])
+	}
+	return err
 }
 
 // EncodeTexts tries the first backend, unless that is known to be lost, then the second.

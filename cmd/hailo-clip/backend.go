@@ -27,20 +27,13 @@ func newOpener(ctx context.Context, cfg configs.Config, state string, log *slog.
 
 // openConfig is what the configuration says about encoders.
 func openConfig(cfg configs.Config, state string) open.Config {
-	clip, npu, warmup := cfg.CLIP, cfg.NPU, 1
+	c := cfg.CLIP.Config
+	c.ProbeInterval, c.Warmup, c.LibraryDirs = cfg.Health.ProbeInterval, 1, libraryDirs(state)
 	if cfg.Performance.WarmupEnabled {
-		warmup = cfg.Performance.WarmupIterations
+		c.Warmup = cfg.Performance.WarmupIterations
 	}
-	if clip.Device != "0" { // the former service's index of the only device
-		npu.Device = clip.Device
-	}
-	return open.Config{
-		Backend: clip.Backend, TextEncoder: clip.TextEncoder, OnDeviceLoss: clip.OnDeviceLoss,
-		ImageSize: clip.ImageSize, EmbeddingDimension: clip.EmbeddingDimension,
-		BatchSize: clip.Batch(), DeviceTimeout: clip.DeviceTimeout,
-		ProbeInterval: cfg.Health.ProbeInterval, Warmup: warmup,
-		CPU: cfg.CPU, NPU: npu, Sim: open.Sim(cfg.Sim), LibraryDirs: libraryDirs(state),
-	}
+	c.CPU, c.NPU, c.Sim = cfg.CPU, cfg.NPU, cfg.Sim
+	return c
 }
 
 type npuSimCmd struct {

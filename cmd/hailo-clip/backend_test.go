@@ -3,7 +3,6 @@ package main
 import (
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 )
 
@@ -30,13 +29,5 @@ func TestTextEncoderOnTheCPU(t *testing.T) {
 	chip := r.get(t, "/v1/stats").body["npu"].(map[string]any)
 	if chip["texts"] != 0.0 || chip["images"] == 0.0 {
 		t.Errorf("the chip encoded %v texts and %v images", chip["texts"], chip["images"])
-	}
-}
-
-func TestTextEncoderOnTheNPUMustBeThere(t *testing.T) {
-	_, config := newControl(t, "  text_encoder: npu\n")
-	r := runProgram(t, command(t, t.TempDir(), "serve", "--port", "0", "--backend", "cpu", "--config", config))
-	if r.code != exitUsage || !strings.Contains(r.stderr, "text_encoder") {
-		t.Errorf("exit code %d: %s", r.code, r.stderr)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"hailoclip/configs"
@@ -56,9 +55,8 @@ func (c *doctorCmd) Run(ctx context.Context, g *globals) error {
 func (c *doctorCmd) onlyFiles(cfg configs.Config, env *doctor.Env) {
 	env.Root, env.Access, env.KernelLog, env.Command = c.Root, nil, nil, nil
 	for _, path := range []string{cfg.NPU.Worker, "/usr/bin/" + npu.WorkerName, "/usr/lib/hailo-clip/" + npu.WorkerName} {
-		if _, err := os.Stat(filepath.Join(c.Root, path)); path != "" && err == nil {
+		if path != "" && env.Worker == "" && device.Root(c.Root).Exists(path) {
 			env.Worker = path
-			return
 		}
 	}
 }

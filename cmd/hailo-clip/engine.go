@@ -85,7 +85,7 @@ func (e *engine) open(o *open.Opener, encoders *open.Encoders, state string) err
 	if o.Model.Embedded() {
 		why = "this is the small demo model, which knows drawings and not photographs: " + why
 	}
-	e.Engine, err = clip.New(cfg.CLIP.Config, cfg.Performance, clip.Parts{
+	e.Engine, err = clip.New(cfg.CLIP.Engine, cfg.Performance, clip.Parts{
 		Model: o.Model.Manifest, ModelWhy: why,
 		Tokenize: func(text string) ([]int32, bool) { return o.Tokenizer.EncodeCut(text, o.Model.ContextLength) },
 		Images:   encoders.Images, Texts: encoders.Texts, NPU: encoders.Device, BackendWhy: encoders.Why, Encoders: encoders,

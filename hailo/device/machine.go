@@ -4,6 +4,7 @@
 package device
 
 import (
+	"cmp"
 	"os"
 	"path"
 	"regexp"
@@ -40,10 +41,8 @@ type PCI struct {
 // Name returns what the vendor calls the chip, "an unknown Hailo device" for one that is not known.
 func (p PCI) Name() string {
 	// The driver hailo1x also knows the Hailo-12L and -15L.
-	if name := map[string]string{hailo10H: "Hailo-10H", "0x2864": "Hailo-8", "0x43a2": "Hailo-15L", "0x26a2": "Hailo-12L"}[p.ID]; name != "" {
-		return name
-	}
-	return "an unknown Hailo device"
+	names := map[string]string{hailo10H: "Hailo-10H", "0x2864": "Hailo-8", "0x43a2": "Hailo-15L", "0x26a2": "Hailo-12L"}
+	return cmp.Or(names[p.ID], "an unknown Hailo device")
 }
 
 // Dir returns the folder of the device in sysfs.
@@ -77,9 +76,8 @@ const (
 // Read looks at the machine below root.
 func Read(root string) *Machine {
 	m := &Machine{Root: Root(root)}
-	if m.Name = m.Read("/proc/device-tree/model"); m.Name == "" {
-		m.Name = strings.TrimSpace(m.Read("/sys/class/dmi/id/sys_vendor") + " " + m.Read("/sys/class/dmi/id/product_name"))
-	}
+	pc := strings.TrimSpace(m.Read("/sys/class/dmi/id/sys_vendor") + " " + m.Read("/sys/class/dmi/id/product_name"))
+	m.Name = cmp.Or(m.Read("/proc/device-tree/model"), pc)
 	m.Kernel = m.Read("/proc/sys/kernel/osrelease")
 	m.Pi = strings.HasPrefix(m.Name, "Raspberry Pi")
 	m.Container = m.Exists("/.dockerenv") || m.Exists("/run/.containerenv") || m.Exists("/run/systemd/container")
@@ -89,11 +87,8 @@ func Read(root string) *Machine {
 		if m.Read(dir+"/vendor") != hailoVendor {
 			continue
 		}
-		p := PCI{Address: path.Base(dir), ID: m.Read(dir + "/device")}
-		if driver := m.Link(dir + "/driver"); driver != "" {
-			p.Driver = path.Base(driver)
-		}
-		m.PCI = append(m.PCI, p)
+		_, driver := path.Split(m.Link(dir + "/driver"))
+		m.PCI = append(m.PCI, PCI{path.Base(dir), m.Read(dir + "/device"), driver})
 	}
 	m.Driver, m.Loaded = m.Read(moduleDir+"/version"), m.IsDir(moduleDir)
 	// The first class up to driver 5.2 (and 4.x), the second from 5.3 on.
@@ -189,9 +184,7 @@ func (m *Machine) SlowLink() string {
 // Throttled returns what the Raspberry Pi's firmware says of power and heat in sysfs, such as "50005"; "" if nothing.
 func (m *Machine) Throttled() string {
 	for _, name := range m.Glob("/sys/devices/platform/soc*/soc*:firmware/get_throttled") {
-		if s := m.Read(name); s != "" {
-			return s
-		}
+		return m.Read(name)
 	}
 	return ""
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"hailoclip/hailo/device"
 	"hailoclip/hailo/model"
 )
 
@@ -27,9 +28,11 @@ var (
 	freed    = files{dev + "/driver": remove} // no driver has taken the chip
 	unloaded = noNode.without("/sys/module/").with(freed)
 
+	probing     = "<6>[ 4.1] hailo1x 0001:01:00.0: Probing on: 1e60:45c4...\n"
 	linkDown    = kernelLogOf("[    0.5] brcm-pcie 1000110000.pcie: link down\n")
 	asRoot      = func(e *Env) { e.UID = 0 }
 	serviceUser = passwd + "hailo-clip:x:990:990::/:/usr/sbin/nologin\n"
+	status      = "/var/lib/dpkg/status"
 	throttled   = "/sys/devices/platform/soc@107c000000/soc@107c000000:firmware/get_throttled"
 )
 
@@ -50,24 +53,25 @@ var cases = []struct {
 	{"hailo8", pi().with(files{dev + "/device": "0x2864"}), nil},
 	{"wrong-stack", unloaded.without("/usr/lib/libhailort", "/lib/modules/", "/sys/bus/pci/drivers").with(files{
 		"/usr/lib/libhailort.so.4.23.0": "library", "/sys/module/hailo_pci/version": "4.23.0",
-		"/var/lib/dpkg/status": dpkg("hailo-all 5.1.1", "hailort 4.23.0", "hailort-pcie-driver 4.23.0")}), nil},
+		status: dpkg("hailo-all 5.1.1", "hailort 4.23.0", "hailort-pcie-driver 4.23.0")}), nil},
 	{"not-installed", unloaded.without("/usr/lib/libhailort", "/lib/modules/", "/usr/include", "/sys/bus/pci/drivers").with(files{
-		"/var/lib/dpkg/status": dpkg()}), noWorker},
+		status: dpkg()}), noWorker},
 	{"module-missing", unloaded.without("/lib/modules/"+kernel+"/", "/usr/sbin/dkms").with(files{
 		"/lib/modules/6.12.47+rpt-rpi-2712/kernel/drivers/misc/hailo1x_pci.ko.xz": "module"}), nil},
-	{"module-does-not-compile", unloaded.without("/lib/modules/" + kernel + "/updates").with(files{"/var/lib/dkms/hailo1x_pci/5.3.0/build/make.log": "monitor.c:53:5: error: implicit declaration of function 'del_timer_sync'\n"}), nil},
+	{"module-does-not-compile", unloaded.without("/lib/modules/" + kernel + "/updates").with(files{
+		"/var/lib/dkms/hailo1x_pci/5.3.0/build/make.log": "x.c:53:5: error: implicit declaration of function 'del_timer_sync'\n"}), nil},
 	{"module-without-dkms", pi().without("/lib/modules/" + kernel + "/updates").with(files{
 		"/lib/modules/" + kernel + "/kernel/drivers/misc/hailo1x_pci.ko.xz": "module"}), nil},
 	{"blacklisted", unloaded.with(files{"/etc/modprobe.d/local.conf": "# mine\nblacklist hailo1x-pci\n"}), nil},
-	{"firmware-missing", noNode.without("/lib/firmware/hailo/hailo10h/fitImage").with(freed).with(files{"/lib/firmware/hailo/hailo10h/scu_fw.bin": ""}),
+	{"firmware-missing", noNode.without(device.FirmwareDir + "/fitImage").with(freed).with(files{device.FirmwareDir + "/scu_fw.bin": ""}),
 		kernelLogOf("[ 5.0] hailo1x 0001:01:00.0: Failed to load mandatory firmware file hailo/hailo10h/scu_fw.bin, error: -2\n")},
-	{"did-not-boot", noNode.with(freed), kernelLogOf("<6>[ 4.1] hailo1x 0001:01:00.0: Probing on: 1e60:45c4...\n" +
-		"<3>[ 9.9] hailo1x 0001:01:00.0: Timeout waiting for firmware file\n<3>[ 9.9] hailo1x 0001:01:00.0: probe with driver hailo1x failed with error -110\n")},
+	{"did-not-boot", noNode.with(freed), kernelLogOf(probing + "<3>[ 9.9] hailo1x 0001:01:00.0: Timeout waiting for firmware file\n" +
+		"<3>[ 9.9] hailo1x 0001:01:00.0: probe with driver hailo1x failed with error -110\n")},
 	{"still-booting", noNode.with(files{"/proc/uptime": "12.34 40.00"}), nil},
-	{"old-image-on-chip", pi(), kernelLogOf("[ 4.1] hailo1x 0001:01:00.0: Probing on: 1e60:45c4...\n" +
+	{"old-image-on-chip", pi(), kernelLogOf(probing +
 		"[ 5.0] hailo1x 0001:01:00.0: Mismatch Driver version pcie driver 5:1:1 pci_ep driver 5:1:0\n")},
-	{"log-overcome", pi(), kernelLogOf("[ 2.0] hailo1x 0001:01:00.0: Probing on: 1e60:45c4...\n[ 3.0] hailo1x: Timeout waiting for firmware file\n" +
-		"[ 4.1] hailo1x 0001:01:00.0: Probing on: 1e60:45c4...\n[ 6.7] Firmware loaded in 2607 ms\n")},
+	{"log-overcome", pi(), kernelLogOf(probing + "[ 3.0] hailo1x: Timeout waiting for firmware file\n" +
+		probing + "[ 6.7] Firmware loaded in 2607 ms\n")},
 	{"node-not-in-dev", pi().without("/dev/"), nil},
 	{"container-without-device", pi().without("/dev/", "/lib/").with(files{"/.dockerenv": ""}), nil},
 	{"container-mounts-nothing", pi().without("/dev/", "/usr/lib/libhailort", "/lib/").with(files{
@@ -76,7 +80,7 @@ var cases = []struct {
 	{"versions-differ-over-5.3", pi().with(release530).without("/usr/lib/libhailort").with(workerOf("5.2.0")).with(files{
 		"/usr/lib/libhailort.so.5.2.0": "library"}), noModel},
 	{"driver-not-restarted", pi().without("/usr/lib/libhailort").with(files{"/usr/lib/libhailort.so.5.2.0": "library",
-		"/var/lib/dpkg/status": dpkg("h10-hailort 5.2.0", "h10-hailort-pcie-driver 5.2.0")}), nil},
+		status: dpkg("h10-hailort 5.2.0", "h10-hailort-pcie-driver 5.2.0")}), nil},
 	{"held", heldBy("777", "hailo-ollama").with(files{"/proc/777/fd/0": link + "/dev/null",
 		"/proc/4242/comm": "python3", "/proc/4242/fd/9": link + "/dev/hailo0 (deleted)"}), nil},
 	{"held-npu-demanded", heldBy("777", "python3"), func(e *Env) { e.Backend, e.Model = "npu", nil }},
@@ -103,46 +107,51 @@ var cases = []struct {
 		Reason: "the device is hot: zone orange; the device encodes 36 images/s where it did 71 at first (1 in flight): reboot the host"})},
 	{"chip-too-hot", pi(), served(Service{Zone: 2, Throttling: 6})},
 	{"permission-cgroup", pi(), func(e *Env) { e.Access = func(string) error { return syscall.EPERM } }},
-	{"gen2", pi().with(files{dev + "/current_link_speed": "5.0 GT/s PCIe", "/boot/firmware/config.txt": "[all]\ndtparam=pciex1_gen=2\n"}), nil},
+	{"gen2", pi().with(files{dev + "/current_link_speed": "5.0 GT/s PCIe",
+		"/boot/firmware/config.txt": "[all]\ndtparam=pciex1_gen=2\n"}), nil},
 	{"off-the-bus", pi().with(files{dev + "/current_link_speed": "Unknown"}), nil},
 	{"weak-supply-hot-cma", pi().without(throttled).with(files{"/sys/class/thermal/thermal_zone0/temp": "84100",
 		"/boot/firmware/cmdline.txt": "console=tty1 cma=1G rootwait", "/proc/meminfo": "CmaTotal:              0 kB\n"}),
 		answers("vcgencmd", "throttled=0x50005\n", nil)},
 	{"no-worker-no-headers", pi().without("/usr/include"), noWorker},
 	{"worker-of-5.2", pi().with(workerOf("5.2.0")), noModel},
-	{"hefs-missing", pi(), modelOf("clip-vit-b-32", []model.FileState{{Name: "clip_vit_b_32_image_encoder.hef"}, {Name: "clip_vit_b_32_text_encoder.hef"}}, nil)},
+	{"hefs-missing", pi(), modelOf("clip-vit-b-32", []model.FileState{
+		{Name: "clip_vit_b_32_image_encoder.hef"}, {Name: "clip_vit_b_32_text_encoder.hef"}}, nil)},
 	{"hefs-bad", pi().with(files{"/m/a.hef": "<Error>AccessDenied</Error>", "/m/b.hef": ""}), modelOf("m", []model.FileState{
 		{Name: "a.hef", Path: "/m/a.hef", Bytes: 27}, {Name: "b.hef", Path: "/m/b.hef", Err: errors.New("0 bytes of 81920000")}}, nil)},
-	{"hefs-of-5.2", pi(), modelOf("m", []model.FileState{{Name: "image.hef", Path: "/models/image.hef", Bytes: 7, SHA256: "1", Zoo: "v5.2.0"}}, nil)},
+	{"hefs-of-5.2", pi(), modelOf("m", []model.FileState{
+		{Name: "image.hef", Path: "/models/image.hef", Bytes: 7, SHA256: "1", Zoo: "v5.2.0"}}, nil)},
 	{"cpu-files-unpinned", pi(), modelOf("m", nil, []model.FileState{
 		{Name: "i.onnx", Bytes: 7, SHA256: "1", Recorded: time.Date(2026, 11, 25, 0, 0, 0, 0, time.Local)},
 		{Name: "t.onnx", Bytes: 7, SHA256: "1", Recorded: time.Date(2026, 11, 26, 0, 0, 0, 0, time.Local)}})},
 	{"npu-broken-but-cpu-configured", ofMode(0o600), backend("cpu")},
 	{"sim-on-pc", files{"/proc/sys/kernel/osrelease": "6.12.0-amd64"}, func(e *Env) { noModels(e); e.Backend = "sim" }},
 	{"pc-with-library", files{"/lib/modules/": folder, "/usr/lib/x86_64-linux-gnu/libhailort.so.5.2.0": "library"}, noModels},
-	{"pc-with-chip", noNode.without("/proc/device-tree", "/sys/module/", "/usr/lib/libhailort", "/lib/modules/", "/lib/firmware", "/var/lib/dpkg").with(files{
+	{"pc-with-chip", noNode.without("/proc/device-tree", "/sys/module/", "/usr/lib/libhailort", "/lib/", "/var/lib/dpkg").with(files{
 		"/sys/class/dmi/id/sys_vendor": "ACME", "/lib/modules/": folder}), nil},
 	{"bookworm", pi().with(files{"/etc/os-release": "ID=debian\nVERSION_CODENAME=bookworm\n"}), nil},
-	{"old-stack-left-over", pi().with(files{"/var/lib/dpkg/status": dpkg("h10-hailort 5.1.1", "h10-hailort-pcie-driver 5.1.1", "python3-hailort 4.23.0")}), nil},
+	{"old-stack-left-over", pi().with(files{status: dpkg("h10-hailort 5.1.1", "h10-hailort-pcie-driver 5.1.1", "python3-hailort 4.23.0")}), nil},
 	{"module-gone-from-disk", pi().without("/lib/modules/" + kernel + "/updates"), nil},
 	{"module-not-loaded", unloaded, nil},
-	{"module-not-signed", unloaded, kernelLogOf("[ 3.0] Loading of module with unavailable key is rejected\n[ 3.1] hailo1x_pci: Key was rejected by service\n")},
+	{"module-not-signed", unloaded, kernelLogOf(
+		"[ 3.0] Loading of module with unavailable key is rejected\n[ 3.1] hailo1x_pci: Key was rejected by service\n")},
 	{"another-driver", noNode.with(files{dev + "/driver": link + "../../../bus/pci/drivers/vfio-pci"}), nil},
 	{"gave-up-without-reason", noNode.with(freed), func(e *Env) { e.KernelLog = nil }},
 	{"booted-but-firmware-gone", pi().without("/lib/firmware/hailo"), nil},
 	{"no-node-after-long", noNode, nil},
-	{"stopped-answering", pi(), kernelLogOf("[ 4.1] hailo1x 0001:01:00.0: Probing on: 1e60:45c4...\n" +
+	{"stopped-answering", pi(), kernelLogOf(probing +
 		"[ 999.0] hailo1x 0001:01:00.0: Timeout waiting for soc control (timeout_ms=1000)\n")},
 	{"two-libraries", pi().with(files{"/usr/local/lib/libhailort.so.5.2.0": "library"}), nil},
 	{"library-missing", pi().without("/usr/lib/libhailort"), nil},
-	{"package-is-newer", pi().with(files{"/var/lib/dpkg/status": dpkg("h10-hailort 5.1.1", "h10-hailort-pcie-driver 5.2.0")}), nil},
+	{"package-is-newer", pi().with(files{status: dpkg("h10-hailort 5.1.1", "h10-hailort-pcie-driver 5.2.0")}), nil},
 	{"permission-group", ofMode(0o660), func(e *Env) { e.GIDs = append(e.GIDs, os.Getgid()) }},
 	{"permission-join-group", ofMode(0o660).with(files{"/etc/group": hailoGroup}), nil},
 	{"permission-service-join-group", ofMode(0o660).with(files{"/etc/group": hailoGroup, "/etc/passwd": serviceUser}), asRoot},
 	{"permission-of-root-only", ofMode(0o600), asRoot},
 	{"permission-of-everyone", pi(), asRoot},
 	{"others-hidden", pi().with(files{"/proc/1/fd/0": remove, "/proc/1/fd/": folder}), nil},
-	{"supply-by-hwmon", pi().without(throttled).with(files{"/sys/class/hwmon/hwmon2/name": "rpi_volt", "/sys/class/hwmon/hwmon2/in0_lcrit_alarm": "1"}), nil},
+	{"supply-by-hwmon", pi().without(throttled).with(files{
+		"/sys/class/hwmon/hwmon2/name": "rpi_volt", "/sys/class/hwmon/hwmon2/in0_lcrit_alarm": "1"}), nil},
 	{"supply-was-weak", pi().with(files{throttled: "50000"}), nil},
 	{"was-hot", pi().with(files{throttled: "e0008"}), nil},
 	{"worker-without-headers", pi().without("/usr/include"), nil},

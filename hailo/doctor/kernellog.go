@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -32,17 +33,13 @@ func find(log []string, texts ...string) string {
 	return ""
 }
 
-// quote takes priority and time off a line of the log, and what would upset a terminal.
+// logMark is the priority and the time of a line of the log.
+var logMark = regexp.MustCompile(`^(<\w*>)?(\[[^\]]*\] )?`)
+
+// quote takes off a line of the log what people do not want to read, and what would upset a terminal.
 func quote(line string) string {
 	const longest = 160 // characters
-	for _, mark := range []struct{ start, end string }{{"<", ">"}, {"[", "] "}} {
-		if strings.HasPrefix(line, mark.start) {
-			if _, after, ok := strings.Cut(line, mark.end); ok {
-				line = after
-			}
-		}
-	}
-	line = strings.TrimSpace(printable(line))
+	line = strings.TrimSpace(printable(line[len(logMark.FindString(line)):]))
 	if r := []rune(line); len(r) > longest {
 		line = string(r[:longest]) + "..."
 	}

@@ -4,12 +4,14 @@ import (
 	"context"
 	"debug/elf"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -96,18 +98,14 @@ func dpkg(packages ...string) string {
 func (f files) with(more files) files {
 	out := maps.Clone(f)
 	maps.Copy(out, more)
+	maps.DeleteFunc(out, func(_, content string) bool { return content == remove })
 	return out
 }
 
 func (f files) without(prefixes ...string) files {
 	out := maps.Clone(f)
 	maps.DeleteFunc(out, func(path, _ string) bool {
-		for _, p := range prefixes {
-			if strings.HasPrefix(path, p) {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(path, p) })
 	})
 	return out
 }
@@ -121,30 +119,25 @@ func (f files) write(t testing.TB) string {
 
 func (f files) writeTo(t testing.TB, root string) {
 	for path, content := range f {
-		file := filepath.Join(root, path)
-		must := func(err error) {
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-		if content == remove {
-			continue
-		}
-		must(os.MkdirAll(filepath.Dir(file), 0o755))
+		file, m := filepath.Join(root, path), os.FileMode(0o644)
+		to, isLink := strings.CutPrefix(content, link)
+		content, isProgram := strings.CutSuffix(content, perm)
+		isNode, _ := fmt.Sscanf(content, perm+"%o", &m)
+		err := os.MkdirAll(filepath.Dir(file), 0o755)
 		switch {
 		case content == folder:
-			must(os.MkdirAll(file, 0o755))
-		case strings.HasPrefix(content, link):
-			must(os.Symlink(content[len(link):], file))
-		case strings.HasPrefix(content, perm):
-			var m os.FileMode
-			fmt.Sscanf(content[len(perm):], "%o", &m)
-			must(os.WriteFile(file, nil, 0o600))
-			must(os.Chmod(file, m))
-		case strings.HasSuffix(content, perm):
-			must(os.WriteFile(file, []byte(strings.TrimSuffix(content, perm)), 0o755))
+			err = errors.Join(err, os.MkdirAll(file, 0o755))
+		case isLink:
+			err = errors.Join(err, os.Symlink(to, file))
+		case isNode == 1:
+			err = errors.Join(err, os.WriteFile(file, nil, 0o600), os.Chmod(file, m))
+		case isProgram:
+			err = errors.Join(err, os.WriteFile(file, []byte(content), 0o755))
 		default:
-			must(os.WriteFile(file, []byte(content), 0o644))
+			err = errors.Join(err, os.WriteFile(file, []byte(content), m))
+		}
+		if err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -2,9 +2,11 @@ package doctor
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"debug/elf"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,60 +14,108 @@ import (
 )
 
 func TestDevice(t *testing.T) {
-	other := "/sys/bus/pci/devices/0000:03:00.0"
+	const board0, board1, other = "/sys/class/hailo_chardev/hailo0/", "/sys/class/hailo_chardev/hailo1/", "/sys/bus/pci/devices/0000:03:00.0"
 	eight := files{other + "/vendor": "0x1e60", other + "/device": "0x2864"}
 	cases := []struct {
 		name    string
 		machine files
-		want    string // node, driver, library; "": not present
+		want    string // node, driver, library
 	}{
 		{"5.1.1", pi(), "/dev/hailo0, 5.1.1, 5.1.1"},
 		{"5.3.0", pi().with(release530), "/dev/h1x-0, 5.3.0, 5.3.0"},
-		{"nothing", files{}, ""},
-		{"no node", pi().without("/dev/"), ""},
-		{"a stray file without a driver behind it", pi().without("/sys/class"), ""},
-		{"Hailo-8", pi().with(files{"/sys/bus/pci/devices/" + addr + "/device": "0x2864"}), ""},
-		{"a folder for a node", pi().with(files{"/dev/hailo0": remove, "/dev/hailo0/": folder}), ""},
+		{"nothing", files{}, ", , "},
+		{"no node", pi().without("/dev/"), ", 5.1.1, 5.1.1"},
+		{"no chip at all", pi().without("/sys/", "/dev/"), ", , 5.1.1"},
+		{"a stray file without a driver behind it", pi().without("/sys/class"), ", 5.1.1, 5.1.1"},
+		{"Hailo-8", pi().with(files{dev + "/device": "0x2864"}), ", 5.1.1, 5.1.1"},
+		{"a folder for a node", pi().with(files{"/dev/hailo0": remove, "/dev/hailo0/": folder}), ", 5.1.1, 5.1.1"},
 		{"a Hailo-8 as board 0", pi().with(eight).with(files{
-			"/sys/class/hailo_chardev/hailo0/board_location": "0000:03:00.0", "/sys/class/hailo_chardev/hailo1/board_location": addr, "/dev/hailo1": mode(0o666),
-		}), "/dev/hailo1, 5.1.1, 5.1.1"},
+			board0 + "board_location": "0000:03:00.0", board1 + "board_location": addr, "/dev/hailo1": mode(0o666)}), "/dev/hailo1, 5.1.1, 5.1.1"},
 		{"the first of two nodes is missing", pi().with(files{
-			"/dev/hailo0": remove, "/sys/class/hailo_chardev/hailo1/board_location": addr, "/dev/hailo1": mode(0o666),
-		}), "/dev/hailo1, 5.1.1, 5.1.1"},
+			"/dev/hailo0": remove, board1 + "board_location": addr, "/dev/hailo1": mode(0o666)}), "/dev/hailo1, 5.1.1, 5.1.1"},
 		{"address by the link only", pi().with(eight).with(files{
-			"/sys/class/hailo_chardev/hailo0/board_location": remove, "/sys/class/hailo_chardev/hailo0/device": link + "../../../" + addr,
-		}), "/dev/hailo0, 5.1.1, 5.1.1"},
-		{"no address, one chip", pi().with(files{"/sys/class/hailo_chardev/hailo0/board_location": remove}), "/dev/hailo0, 5.1.1, 5.1.1"},
-		{"no address, two chips", pi().with(eight).with(files{"/sys/class/hailo_chardev/hailo0/board_location": remove}), ""},
+			board0 + "board_location": remove, board0 + "device": link + "../../../" + addr}), "/dev/hailo0, 5.1.1, 5.1.1"},
+		{"no address, one chip", pi().with(files{board0 + "board_location": remove}), "/dev/hailo0, 5.1.1, 5.1.1"},
+		{"no address, two chips", pi().with(eight).with(files{board0 + "board_location": remove}), ", 5.1.1, 5.1.1"},
 		{"no library", pi().without("/usr/lib/libhailort"), "/dev/hailo0, 5.1.1, "},
 		{"library under its short name", pi().without("/usr/lib/libhailort").with(files{
-			"/usr/local/lib/libhailort.so": elfFile(elf.DT_SONAME, "libhailort.so.5.1.0"),
-		}), "/dev/hailo0, 5.1.1, 5.1.0"},
+			"/usr/local/lib/libhailort.so": elfFile(elf.DT_SONAME, "libhailort.so.5.1.0")}), "/dev/hailo0, 5.1.1, 5.1.0"},
 		{"the newest of two libraries", pi().with(files{"/sys/module/hailo1x_pci/version": "5.9.0",
 			"/usr/lib/aarch64-linux-gnu/libhailort.so.5.10.0": "library"}), "/dev/hailo0, 5.9.0, 5.10.0"},
 		{"the driver's of two libraries", pi().with(files{"/usr/local/lib/libhailort.so.5.2.0": "library"}), "/dev/hailo0, 5.1.1, 5.1.1"},
 	}
 	for _, c := range cases {
-		got, ok := device.Read(c.machine.write(t)).Device()
-		text := strings.TrimPrefix(strings.Join([]string{got.Node, got.DriverVersion, got.LibraryVersion}, ", "), ", , ")
-		if text != c.want || ok != (c.want != "") || ok != (got.PCIAddress == addr) {
-			t.Errorf("%s: %+v, present %v", c.name, got, ok)
+		m := device.Read(c.machine.write(t))
+		got, ok := m.Device()
+		if text := got.Node + ", " + m.Driver + ", " + m.Library(); text != c.want || ok != (got.Node != "") || ok != (got.PCIAddress == addr) {
+			t.Errorf("%s: %s; %+v, present %v", c.name, text, got, ok)
 		}
 	}
 }
 
-// The library is found before there is a node, and where there is no chip at all.
-func TestLibraryVersion(t *testing.T) {
+func TestBlacklisted(t *testing.T) {
+	cases := map[string]struct {
+		file, text, cmdline string
+		want                bool
+	}{
+		"nothing":            {"a.conf", "options hailo1x_pci no_power_mode=Y", "", false},
+		"dashes":             {"a.conf", "blacklist hailo1x-pci", "", true},
+		"install":            {"a.conf", "install hailo1x_pci /bin/false", "", true},
+		"comment":            {"a.conf", "# blacklist hailo1x_pci", "", false},
+		"another module":     {"a.conf", "blacklist hailo_pci", "", false},
+		"not a conf":         {"a.conf.bak", "blacklist hailo1x_pci", "", false},
+		"kernel":             {"", "", "quiet module_blacklist=foo,hailo1x_pci splash", true},
+		"modprobe":           {"", "", "modprobe.blacklist=hailo1x-pci", true},
+		"kernel, another":    {"", "", "module_blacklist=hailo_pci", false},
+		"without line break": {"a.conf", "x\nblacklist\thailo1x_pci", "", true},
+	}
+	for name, c := range cases {
+		m := device.Read(files{"/proc/cmdline": c.cmdline, "/etc/modprobe.d/" + cmp.Or(c.file, "none.conf"): c.text}.write(t))
+		if got := m.Blacklisted(); (got != "") != c.want {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
+func TestUser(t *testing.T) {
+	r := device.Root(files{
+		"/etc/passwd": "root:x:0:0::/:/bin/sh\nbad line\nodd:x:y:z::/:\nhailo-clip:x:990:991::/:/bin/false\n",
+		"/etc/group":  "root:x:0:\nvideo:x:44:pi,hailo-clip\nhailo:x:985:hailo-clip2\nbad:x:y:hailo-clip\nnet:x:101:hailo-clip",
+	}.write(t))
+	uid, gids, ok := r.User("hailo-clip")
+	if uid != 990 || !slices.Equal(gids, []int{991, 44, 101}) || !ok {
+		t.Error(uid, gids, ok)
+	}
+	for _, name := range []string{"nobody", "odd", ""} {
+		if _, _, ok := r.User(name); ok {
+			t.Errorf("user %q", name)
+		}
+	}
+	if r.AccountName("/etc/group", 44) != "video" || r.AccountName("/etc/group", 45) != "45" || r.AccountName("/etc/none", 0) != "0" {
+		t.Error("account")
+	}
+}
+
+func TestPackages(t *testing.T) {
+	long := "Package: long\nDescription: " + strings.Repeat("x", 1<<20) + "\n\n"
+	f := files{"/var/lib/dpkg/status": dpkg() + long + "Package: h10-hailort\nVersion: 5.1.1-3\nStatus: install ok installed"}
+	if got := device.Root(f.write(t)).Packages(); len(got) != 1 || got["h10-hailort"] != "5.1.1-3" {
+		t.Error(got)
+	}
+}
+
+func TestHasService(t *testing.T) {
 	for _, c := range []struct {
 		machine files
-		want    string
+		want    bool
 	}{
-		{pi().without("/dev/"), "5.1.1"},
-		{pi().without("/sys/", "/dev/"), "5.1.1"},
-		{pi().without("/usr/lib/libhailort"), ""},
+		{pi(), false},
+		{files{"/etc/systemd/system/hailo-clip.service": "[Service]\n"}, true},
+		{files{"/var/lib/hailo-clip/": folder}, true},
+		{files{"/var/lib/hailo-clip": link + "private/hailo-clip"}, true}, // with a dynamic user, which only root can follow
 	} {
-		if got := device.Read(c.machine.write(t)).Library(); got != c.want {
-			t.Errorf("got %q, want %q", got, c.want)
+		if got := device.Root(c.machine.write(t)).HasService(); got != c.want {
+			t.Errorf("%v: %v", c.machine, got)
 		}
 	}
 }

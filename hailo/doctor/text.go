@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"strings"
 	"unicode/utf8"
@@ -10,15 +11,13 @@ import (
 const (
 	columns = 80
 	indent  = 8 // of remedies, and what level and gaps take beside the name of a check
-)
 
-// colors of the levels, and of remedies, as terminal sequences.
-var colors = map[Level]string{OK: "\x1b[32m", Info: "\x1b[2m", Warn: "\x1b[33m", Fail: "\x1b[1;31m"}
-
-const (
 	remedyColor = "\x1b[36m"
 	noColor     = "\x1b[0m"
 )
+
+// colors of the levels, as terminal sequences.
+var colors = map[Level]string{OK: "\x1b[32m", Info: "\x1b[2m", Warn: "\x1b[33m", Fail: "\x1b[1;31m"}
 
 // WriteText writes the report for people, 80 columns wide; only commands may be longer, so that they can be pasted. Text
 // from outside cannot move the cursor.
@@ -35,9 +34,9 @@ func (r Report) WriteText(w io.Writer, color bool) error {
 	}
 	b := bufio.NewWriter(w)
 	for _, f := range r.Findings {
-		level := strings.Replace(string(f.Level), "fail", "FAIL", 1)
-		b.WriteString(paint(colors[f.Level], pad(level, 4)) + "  " + pad(printable(f.Check), names) + "  ")
-		b.WriteString(strings.Join(wrap(f.What, columns-names-indent), "\n"+strings.Repeat(" ", names+indent)) + "\n")
+		level := fmt.Sprintf("%-4s", strings.Replace(string(f.Level), "fail", "FAIL", 1))
+		what := strings.Join(wrap(f.What, columns-names-indent), "\n"+strings.Repeat(" ", names+indent))
+		fmt.Fprintf(b, "%s  %-*s  %s\n", paint(colors[f.Level], level), names, printable(f.Check), what)
 		for line := range strings.Lines(f.Remedy) {
 			b.WriteString(strings.Repeat(" ", indent) + paint(remedyColor, printable(strings.TrimSuffix(line, "\n"))) + "\n")
 		}
@@ -47,10 +46,6 @@ func (r Report) WriteText(w io.Writer, color bool) error {
 	}
 	b.WriteString("\n")
 	return b.Flush()
-}
-
-func pad(s string, n int) string {
-	return s + strings.Repeat(" ", max(0, n-utf8.RuneCountInString(s)))
 }
 
 // wrap breaks a text at spaces; a word that is longer than a line gets a line of its own.

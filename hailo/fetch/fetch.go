@@ -154,24 +154,16 @@ func (w writerFunc) Write(p []byte) (int, error) { return w(p) }
 
 // verify compares the whole part with what it must be, and removes it if it is not: to resume it
 // would not make it better.
-func (d *Download) verify(ctx context.Context) (string, error) {
-	var wrong error
-	sum := ""
+func (d *Download) verify(ctx context.Context) (sum string, err error) {
 	if n := d.size(); d.Bytes != 0 && n != d.Bytes {
-		wrong = fmt.Errorf("%w: it has %d bytes, want %d", ErrMismatch, n, d.Bytes)
-	} else {
-		var err error
-		if sum, err = safefile.SHA256(ctx, d.Part); err != nil {
-			return "", err
-		}
-		if d.SHA256 != "" && sum != d.SHA256 {
-			wrong = fmt.Errorf("%w: it has SHA-256 %s, want %s", ErrMismatch, sum, d.SHA256)
-		}
+		err = fmt.Errorf("%w: it has %d bytes, want %d", ErrMismatch, n, d.Bytes)
+	} else if sum, err = safefile.SHA256(ctx, d.Part); err == nil && d.SHA256 != "" && sum != d.SHA256 {
+		err = fmt.Errorf("%w: it has SHA-256 %s, want %s", ErrMismatch, sum, d.SHA256)
 	}
-	if wrong != nil {
-		return "", errors.Join(wrong, Remove(d.Part))
+	if errors.Is(err, ErrMismatch) {
+		err = errors.Join(err, Remove(d.Part))
 	}
-	return sum, nil
+	return sum, err
 }
 
 // size is that of the part; 0 where it is not there or somebody else may have made it.

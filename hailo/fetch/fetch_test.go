@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -24,10 +23,7 @@ import (
 
 var content = strings.Repeat("0123456789", 10_000)
 
-func sumOf(text string) string {
-	sum := sha256.Sum256([]byte(text))
-	return hex.EncodeToString(sum[:])
-}
+func sumOf(text string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(text))) }
 
 // site is a server of one file that can be made to misbehave.
 type site struct {
@@ -197,12 +193,8 @@ func TestDownloadRefuses(t *testing.T) {
 				w.Write(make([]byte, 1<<16))
 			}
 		}, ErrDownload, "more than 6", ""},
-		"redirect to http": {0, "", "", func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, "http://"+r.Host+"/file", http.StatusFound)
-		}, ErrDownload, "not https", ""},
-		"redirects for ever": {0, "", "", func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, "/file", http.StatusFound)
-		}, ErrDownload, "too many redirects", ""},
+		"redirect to http":   {0, "", "", answer(302, "Location: http://host/file", ""), ErrDownload, "not https", ""},
+		"redirects for ever": {0, "", "", answer(302, "Location: /file", ""), ErrDownload, "too many redirects", ""},
 	} {
 		_, d := newSite(t, c.handle)
 		d.Bytes, d.SHA256 = c.bytes, c.sum
@@ -244,25 +236,6 @@ func TestCancelled(t *testing.T) {
 	}
 }
 
-// slowBody gives one byte at a time, after a wait. It ends early when ctx does, as a body does.
-type slowBody struct {
-	ctx   context.Context
-	waits []time.Duration
-}
-
-func (b *slowBody) Read(p []byte) (int, error) {
-	if len(b.waits) == 0 {
-		return 0, io.EOF
-	}
-	select {
-	case <-time.After(b.waits[0]):
-	case <-b.ctx.Done():
-		return 0, b.ctx.Err()
-	}
-	b.waits = b.waits[1:]
-	return copy(p, "x"), nil
-}
-
 type transport func(r *http.Request) (*http.Response, error)
 
 func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
@@ -270,7 +243,7 @@ func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f
 // A download may take as long as it likes, but not stop for longer than the stall timeout.
 func TestStalls(t *testing.T) {
 	for name, c := range map[string]struct {
-		waits []time.Duration
+		waits []time.Duration // before each byte
 		want  error
 	}{
 		"slow":         {slices.Repeat([]time.Duration{stallTimeout - time.Second}, 20), nil},
@@ -280,7 +253,18 @@ func TestStalls(t *testing.T) {
 		part := filepath.Join(t.TempDir(), "part")
 		synctest.Test(t, func(t *testing.T) {
 			client := &http.Client{Transport: transport(func(r *http.Request) (*http.Response, error) {
-				body := io.NopCloser(&slowBody{r.Context(), c.waits})
+				body, feed := io.Pipe()
+				go func() {
+					for _, wait := range c.waits {
+						select {
+						case <-time.After(wait):
+							feed.Write([]byte("x"))
+						case <-r.Context().Done(): // as a connection does
+							feed.CloseWithError(r.Context().Err())
+						}
+					}
+					feed.Close()
+				}()
 				return &http.Response{StatusCode: http.StatusOK, ContentLength: int64(len(c.waits)), Body: body, Header: http.Header{}}, nil
 			})}
 			if _, err := (Download{URL: "https://host/file", Part: part, Client: client}).Run(t.Context()); !errors.Is(err, c.want) {

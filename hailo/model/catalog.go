@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -88,7 +89,7 @@ type FileState struct {
 }
 
 // open opens the file for reading. Error: fs.ErrNotExist where it is not there.
-func (f FileState) open() (fs.File, error) {
+func (f FileState) open() (io.ReadCloser, error) {
 	if f.embedded != nil {
 		return f.embedded.Open(f.Name)
 	}
@@ -109,9 +110,9 @@ func (f FileState) hash(ctx context.Context) (string, error) {
 // they were installed are read; Verify reads all. An error is returned only where the folder
 // cannot be read, or for the cause of ctx; what is wrong with a model is in its files.
 func (c *Catalog) List(ctx context.Context) ([]Installed, error) {
-	found := map[string]bool{}
+	var names []string
 	for _, m := range c.Known {
-		found[m.Name] = true
+		names = append(names, m.Name)
 	}
 	entries, err := os.ReadDir(c.Dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -119,10 +120,11 @@ func (c *Catalog) List(ctx context.Context) ([]Installed, error) {
 	}
 	for _, e := range entries[:min(len(entries), maxModels)] {
 		if _, err := os.Stat(filepath.Join(c.Dir, e.Name(), manifestFile)); err == nil && modelName.MatchString(e.Name()) {
-			found[e.Name()] = true
+			names = append(names, e.Name())
 		}
 	}
-	names := slices.Sorted(maps.Keys(found))
+	slices.Sort(names)
+	names = slices.Compact(names)
 	if c.Builtin != nil {
 		names = append([]string{c.Builtin.Name}, slices.DeleteFunc(names, c.isBuiltin)...)
 	}

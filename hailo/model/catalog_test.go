@@ -2,10 +2,13 @@ package model
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
-	"maps"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,51 +35,84 @@ func knownFull(t testing.TB, edits ...string) Manifest {
 	return parseManifest(t, fullManifest, append(edits, `, "bytes": 9, "sha256": "`+someSHA+`"`, ``)...)
 }
 
+func must(t testing.TB, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// refused fails the test unless err is there, is that error if there is one, and says so.
+func refused(t testing.TB, what string, err, is error, says string) {
+	t.Helper()
+	if err == nil || is != nil && !errors.Is(err, is) || !strings.Contains(err.Error(), says) {
+		t.Errorf("%s: %v, want %v that says %q", what, err, is, says)
+	}
+}
+
 func write(t testing.TB, path, content string) {
 	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
+	must(t, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644))
+}
+
+// read returns the content of a file, "" where it is not there.
+func read(path string) string {
+	data, _ := os.ReadFile(path)
+	return string(data)
+}
+
+func sumOf(content string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(content))) }
+
+// embedded are the files of contents, as part of a program.
+func embedded() fs.FS {
+	files := fstest.MapFS{}
+	for name, text := range contents {
+		files[name] = &fstest.MapFile{Data: []byte(text)}
 	}
-	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	return files
 }
 
 // testCatalog is a catalog that knows the full manifest, under the name that "auto" prefers, with these
-// files in its folder.
+// files in its folder. "demo" is built in.
 func testCatalog(t testing.TB, files ...string) *Catalog {
-	s := &Catalog{Dir: filepath.Join(t.TempDir(), "models"), Vendor: t.TempDir()}
-	s.Known = []Manifest{knownFull(t, `"name": "full"`, `"name": "`+Preferred+`"`)}
+	builtin, err := Embedded(knownFull(t, `"name": "full"`, `"name": "demo"`), embedded())
+	must(t, err)
+	c := &Catalog{Dir: filepath.Join(t.TempDir(), "models"), Vendor: t.TempDir(), Builtin: builtin}
+	c.Known = []Manifest{knownFull(t, `"name": "full"`, `"name": "`+Preferred+`"`)}
 	for _, name := range files {
-		write(t, s.path(name), contents[name])
+		write(t, c.path(name), contents[name])
 	}
-	builtin := parseManifest(t, fullManifest, `"name": "full"`, `"name": "demo"`, `, "bytes": 9, "sha256": "`+someSHA+`"`, ``)
-	fsys := fstest.MapFS{}
-	for name, text := range contents {
-		fsys[name] = &fstest.MapFile{Data: []byte(text)}
-	}
-	var err error
-	if s.Builtin, err = Embedded(builtin, fsys); err != nil {
-		t.Fatal(err)
-	}
-	return s
+	return c
 }
 
-func (s *Catalog) path(name string) string { return filepath.Join(s.Dir, Preferred, name) }
+// pulledCatalog has all files installed, from the folder that is returned.
+func pulledCatalog(t testing.TB) (c *Catalog, from string) {
+	c, from = testCatalog(t), t.TempDir()
+	for name, text := range contents {
+		write(t, filepath.Join(from, name), text)
+	}
+	must(t, c.Pull(t.Context(), Preferred, PullOptions{FromDir: from}))
+	return c, from
+}
 
-func (s *Catalog) state(t testing.TB, name string) Installed {
+func (c *Catalog) path(name string) string { return filepath.Join(c.Dir, Preferred, name) }
+
+// resolveError is the error of Resolve.
+func (c *Catalog) resolveError(t testing.TB, name string) error {
+	_, _, err := c.Resolve(t.Context(), name)
+	return err
+}
+
+// state is what List says of a model.
+func (c *Catalog) state(t testing.TB, name string) Installed {
 	t.Helper()
-	list, err := s.List(t.Context())
-	if err != nil {
-		t.Fatal(err)
+	list, err := c.List(t.Context())
+	must(t, err)
+	i := slices.IndexFunc(list, func(in Installed) bool { return in.Manifest.Name == name })
+	if i < 0 {
+		t.Fatalf("%s is not in the list", name)
 	}
-	for _, in := range list {
-		if in.Manifest.Name == name {
-			return in
-		}
-	}
-	t.Fatalf("%s is not in the list", name)
-	return Installed{}
+	return list[i]
 }
 
 var (
@@ -106,113 +142,91 @@ func TestResolve(t *testing.T) {
 		"unknown":             {nil, "clip", "", `"clip"; known are ` + Preferred + ", demo", Missing, Missing},
 		"path":                {nil, "../x", "", "known are", Missing, Missing},
 	} {
-		s := testCatalog(t, c.files...)
-		m, reason, err := s.Resolve(t.Context(), c.ask)
+		catalog := testCatalog(t, c.files...)
+		m, reason, err := catalog.Resolve(t.Context(), c.ask)
 		if err != nil {
 			reason = err.Error()
 		}
 		if (err == nil) != (c.model != "") || err == nil && m.Name != c.model || !strings.Contains(reason, c.says) {
 			t.Errorf("%s: %v, %q; want %q and %q", name, m, reason, c.model, c.says)
 		}
-		if in := s.state(t, Preferred); in.CPU != c.cpu || in.NPU != c.npu {
+		if in := catalog.state(t, Preferred); in.CPU != c.cpu || in.NPU != c.npu {
 			t.Errorf("%s: CPU %q, NPU %q, want %q, %q", name, in.CPU, in.NPU, c.cpu, c.npu)
 		}
-		if _, err := os.Stat(s.Dir); c.files == nil && err == nil {
+		if _, err := os.Stat(catalog.Dir); c.files == nil && err == nil {
 			t.Errorf("%s: the folder was made", name)
 		}
 	}
 }
 
 func TestResolveErrors(t *testing.T) {
-	s := testCatalog(t)
-	if _, _, err := s.Resolve(t.Context(), Preferred); !errors.Is(err, ErrNotInstalled) {
-		t.Errorf("not installed: %v", err)
-	}
-	if _, _, err := s.Resolve(t.Context(), "x"); !errors.Is(err, ErrUnknown) {
-		t.Errorf("unknown: %v", err)
-	}
-	s.Builtin = nil
-	if _, _, err := s.Resolve(t.Context(), "auto"); !errors.Is(err, ErrNotInstalled) {
-		t.Errorf("nothing built in: %v", err)
-	}
+	c := testCatalog(t)
+	refused(t, "not installed", c.resolveError(t, Preferred), ErrNotInstalled, "")
+	refused(t, "unknown", c.resolveError(t, "x"), ErrUnknown, "")
+	c.Builtin = nil
+	refused(t, "nothing built in", c.resolveError(t, "auto"), ErrNotInstalled, "")
 }
 
 func TestVendorResources(t *testing.T) {
-	s := testCatalog(t)
-	write(t, filepath.Join(s.Vendor, "models/hailo10h/i.hef"), contents["i.hef"])
-	write(t, filepath.Join(s.Vendor, "models/hailo10h/t.hef"), contents["t.hef"])
-	write(t, filepath.Join(s.Vendor, "json/clip_tokenizer.json"), contents["tokenizer.json"])
-	write(t, filepath.Join(s.Vendor, "npy/e.npy"), contents["e.npy"])
-	write(t, filepath.Join(s.Vendor, "npy/p.npy"), "<Error>not found</Error>")
-	_, _, err := s.Resolve(t.Context(), Preferred)
-	if err == nil || !strings.Contains(err.Error(), "p.npy is not a .npy file") {
-		t.Errorf("with an error page: %v", err)
+	c := testCatalog(t)
+	for _, name := range npuFiles {
+		write(t, filepath.Join(c.Vendor, c.Known[0].Files[name].Vendor), contents[name])
 	}
-	write(t, filepath.Join(s.Vendor, "npy/p.npy"), contents["p.npy"])
-	m, reason, err := s.Resolve(t.Context(), "auto")
-	if err != nil || m.Name != Preferred || !m.HasNPU() || !m.HasNPUText() || m.HasCPU() || !strings.Contains(reason, s.Vendor) {
+	write(t, filepath.Join(c.Vendor, "npy/p.npy"), "<Error>not found</Error>")
+	refused(t, "with an error page", c.resolveError(t, Preferred), nil, "p.npy is not a .npy file")
+	write(t, filepath.Join(c.Vendor, "npy/p.npy"), contents["p.npy"])
+	m, reason, err := c.Resolve(t.Context(), "auto")
+	if err != nil || m.Name != Preferred || !m.HasNPU() || !m.HasNPUText() || m.HasCPU() || !strings.Contains(reason, c.Vendor) {
 		t.Fatalf("%v, %q, %v", m, reason, err)
 	}
-	if path, ok := m.Path("tokenizer.json"); !ok || path != filepath.Join(s.Vendor, "json/clip_tokenizer.json") {
+	if path, ok := m.Path("tokenizer.json"); !ok || path != filepath.Join(c.Vendor, "json/clip_tokenizer.json") {
 		t.Errorf("tokenizer at %q", path)
 	}
-	write(t, s.path("tokenizer.json"), `{"own":1}`) // the models folder comes first
-	if m, _, err = s.Resolve(t.Context(), "auto"); err != nil {
-		t.Fatal(err)
-	}
+	write(t, c.path("tokenizer.json"), `{"own":1}`) // the models folder comes first
+	m, _, err = c.Resolve(t.Context(), "auto")
+	must(t, err)
 	if data, err := m.ReadFile("tokenizer.json"); err != nil || string(data) != `{"own":1}` {
 		t.Errorf("tokenizer %q, %v", data, err)
 	}
 }
 
 func TestOwnModelFolder(t *testing.T) {
-	s := testCatalog(t)
-	write(t, filepath.Join(s.Dir, "mine", manifestFile), strings.Replace(fullManifest, `"full"`, `"mine"`, 1))
-	write(t, filepath.Join(s.Dir, "broken", manifestFile), `{"name": "broken"}`)
-	write(t, filepath.Join(s.Dir, "other", manifestFile), fullManifest)
+	c := testCatalog(t)
+	write(t, filepath.Join(c.Dir, "mine", manifestFile), strings.Replace(fullManifest, `"full"`, `"mine"`, 1))
+	write(t, filepath.Join(c.Dir, "broken", manifestFile), `{"name": "broken"}`)
+	write(t, filepath.Join(c.Dir, "other", manifestFile), fullManifest)
 	for _, name := range cpuFiles {
-		write(t, filepath.Join(s.Dir, "mine", name), contents[name])
+		write(t, filepath.Join(c.Dir, "mine", name), contents[name])
 	}
-	if m, _, err := s.Resolve(t.Context(), "mine"); err != nil || !m.HasCPU() {
+	if m, _, err := c.Resolve(t.Context(), "mine"); err != nil || !m.HasCPU() {
 		t.Errorf("own model: %v", err)
 	}
-	if in := s.state(t, "mine"); in.CPU != Complete || in.NPU != Missing {
+	if in := c.state(t, "mine"); in.CPU != Complete || in.NPU != Missing {
 		t.Errorf("own model: CPU %q, NPU %q", in.CPU, in.NPU)
 	}
 	for _, name := range []string{"broken", "other"} {
-		if _, _, err := s.Resolve(t.Context(), name); !errors.Is(err, ErrManifest) || !strings.Contains(err.Error(), name) {
-			t.Errorf("%s: %v", name, err)
-		}
-		if in := s.state(t, name); !errors.Is(in.Files[0].Err, ErrManifest) {
-			t.Errorf("%s in the list: %+v", name, in)
-		}
+		refused(t, name, c.resolveError(t, name), ErrManifest, name)
+		refused(t, name+" in the list", c.state(t, name).Files[0].Err, ErrManifest, name)
 	}
 }
 
 // A digest in the manifest holds for files that somebody put there, too.
 func TestFileAgainstManifest(t *testing.T) {
-	s := testCatalog(t, npuFiles...)
-	s.Known[0].Files = maps.Clone(s.Known[0].Files)
-	f := s.Known[0].Files["i.hef"]
+	c := testCatalog(t, npuFiles...)
+	files := c.Known[0].Files
+	f := files["i.hef"]
 	f.SHA256 = someSHA
-	s.Known[0].Files["i.hef"] = f
-	_, _, err := s.Resolve(t.Context(), Preferred)
-	if err == nil || !strings.Contains(err.Error(), someSHA) {
-		t.Errorf("wrong digest: %v", err)
-	}
+	files["i.hef"] = f
+	refused(t, "wrong digest", c.resolveError(t, Preferred), nil, someSHA)
 	f.SHA256, f.Bytes = "", 1234
-	s.Known[0].Files["i.hef"] = f
-	if _, _, err := s.Resolve(t.Context(), Preferred); err == nil || !strings.Contains(err.Error(), "want 1234") {
-		t.Errorf("wrong size: %v", err)
-	}
+	files["i.hef"] = f
+	refused(t, "wrong size", c.resolveError(t, Preferred), nil, "want 1234")
 }
 
 func TestDigest(t *testing.T) {
-	s := testCatalog(t, append(cpuFiles[:3:3], npuFiles...)...)
-	m, _, err := s.Resolve(t.Context(), Preferred)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := testCatalog(t, append(cpuFiles[:3:3], npuFiles...)...)
+	m, _, err := c.Resolve(t.Context(), Preferred)
+	must(t, err)
 	digest := func(m *Model, names ...string) string {
 		t.Helper()
 		d, err := m.Digest(t.Context(), names...)
@@ -222,24 +236,24 @@ func TestDigest(t *testing.T) {
 		return d
 	}
 	d := digest(m, "t.onnx", "tokenizer.json")
-	if e := digest(s.Builtin, "t.onnx", "tokenizer.json"); e != d {
+	if digest(c.Builtin, "t.onnx", "tokenizer.json") != d {
 		t.Error("equal files, embedded and on disk, differ")
-	}
-	if digest(m, "t.hef", "tokenizer.json") == d {
-		t.Error("other files have the same digest")
 	}
 	other := *m
 	other.ContextLength++
-	if digest(&other, "t.onnx", "tokenizer.json") == d {
-		t.Error("another context length has the same digest")
+	if digest(m, "t.hef", "tokenizer.json") == d || digest(&other, "t.onnx", "tokenizer.json") == d {
+		t.Error("other files, or another context length, have the same digest")
 	}
-	write(t, s.path("t.onnx"), "\x08\x07tixt")
+	write(t, c.path("t.onnx"), "\x08\x07tixt")
 	if digest(m, "t.onnx", "tokenizer.json") == d {
 		t.Error("a changed file has the same digest")
 	}
-	if _, err := m.Digest(t.Context(), "none"); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("no such file: %v", err)
-	}
+	_, err = m.Digest(t.Context(), "none")
+	refused(t, "no such file", err, fs.ErrNotExist, "none")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = m.Digest(ctx, "t.onnx")
+	refused(t, "cancelled", err, context.Canceled, "")
 }
 
 func TestDamagedRecords(t *testing.T) {
@@ -248,52 +262,36 @@ func TestDamagedRecords(t *testing.T) {
 		"no digest": `{"t.onnx": {"bytes": 1}}`,
 		"huge":      strings.Repeat(" ", maxManifest+1),
 	} {
-		s := testCatalog(t, cpuFiles...)
-		write(t, s.path(recordsFile), text)
-		if _, _, err := s.Resolve(t.Context(), Preferred); err == nil || !strings.Contains(err.Error(), recordsFile) {
-			t.Errorf("%s: %v", name, err)
-		}
-		if in := s.state(t, Preferred); in.Files[len(in.Files)-1].Err == nil {
-			t.Errorf("%s: not in the list: %+v", name, in.Files)
-		}
+		c := testCatalog(t, cpuFiles...)
+		write(t, c.path(recordsFile), text)
+		refused(t, name, c.resolveError(t, Preferred), nil, recordsFile)
+		in := c.state(t, Preferred)
+		refused(t, name+" in the list", in.Files[len(in.Files)-1].Err, nil, recordsFile)
 	}
 }
 
 // TestNewTimeIsNoted has the time of files change, as after a copy: who reads them notes it, if they are
 // the same.
 func TestNewTimeIsNoted(t *testing.T) {
-	s := testCatalog(t)
-	from := t.TempDir()
-	for name, text := range contents {
-		write(t, filepath.Join(from, name), text)
-	}
-	if err := s.Pull(t.Context(), Preferred, PullOptions{Which: AllParts, FromDir: from}); err != nil {
-		t.Fatal(err)
-	}
+	c, from := pulledCatalog(t)
 	later := time.Now().Add(time.Hour).Truncate(time.Second)
 	touch := func() {
 		t.Helper()
 		later = later.Add(time.Hour)
 		for name := range contents {
-			if err := os.Chtimes(s.path(name), later, later); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.Chtimes(c.path(name), later, later))
 		}
 	}
 	noted := func(name string) bool {
 		t.Helper()
-		r, err := readRecords(filepath.Dir(s.path(name)))
-		if err != nil {
-			t.Fatal(err)
-		}
+		r, err := readRecords(filepath.Dir(c.path(name)))
+		must(t, err)
 		return r[name].ModTime.Equal(later)
 	}
 	for name, read := range map[string]func() error{
-		"resolve": func() error { _, _, err := s.Resolve(t.Context(), Preferred); return err },
-		"pull": func() error {
-			return s.Pull(t.Context(), Preferred, PullOptions{Which: AllParts, FromDir: from})
-		},
-		"verify": func() error { _, err := s.Verify(t.Context(), Preferred); return err },
+		"resolve": func() error { return c.resolveError(t, Preferred) },
+		"pull":    func() error { return c.Pull(t.Context(), Preferred, PullOptions{FromDir: from}) },
+		"verify":  func() error { _, err := c.Verify(t.Context(), Preferred); return err },
 	} {
 		if touch(); noted("t.onnx") {
 			t.Fatal(name, ": noted before")
@@ -302,163 +300,123 @@ func TestNewTimeIsNoted(t *testing.T) {
 			t.Errorf("%s: not noted, %v", name, err)
 		}
 	}
-	write(t, s.path("t.onnx"), strings.Repeat("\x08", len(contents["t.onnx"])))
+	write(t, c.path("t.onnx"), strings.Repeat("\x08", len(contents["t.onnx"])))
 	touch()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.Verify(ctx, Preferred); !errors.Is(err, context.Canceled) || noted("i.hef") {
-		t.Error("cancelled: ", err)
+	_, verify := c.Verify(ctx, Preferred)
+	_, _, resolve := c.Resolve(ctx, Auto)
+	_, list := c.List(ctx)
+	for _, err := range []error{verify, resolve, list} {
+		refused(t, "cancelled", err, context.Canceled, "")
 	}
-	if _, _, err := s.Resolve(ctx, Auto); !errors.Is(err, context.Canceled) || noted("i.hef") {
-		t.Error("cancelled at the start: ", err)
+	if noted("i.hef") {
+		t.Error("noted, although it was cancelled")
 	}
-	if _, err := s.Verify(t.Context(), Preferred); !errors.Is(err, ErrFile) || noted("t.onnx") || !noted("i.hef") {
-		t.Error("another file: ", err)
+	_, err := c.Verify(t.Context(), Preferred)
+	if refused(t, "another file", err, ErrFile, "t.onnx"); noted("t.onnx") || !noted("i.hef") {
+		t.Error("another file: what was noted is wrong")
 	}
 }
 
-func TestVerifyAndRemove(t *testing.T) {
-	s := testCatalog(t)
-	from := t.TempDir()
-	for name, text := range contents {
-		write(t, filepath.Join(from, name), text)
-	}
-	if err := s.Pull(t.Context(), Preferred, PullOptions{FromDir: from}); err != nil {
-		t.Fatal(err)
-	}
-	files, err := s.Verify(t.Context(), Preferred)
-	if err != nil || len(files) != len(contents) {
-		t.Fatalf("%d files, %v", len(files), err)
-	}
-	for _, f := range files {
-		if f.SHA256 == "" || f.Bytes != int64(len(contents[f.Name])) {
-			t.Errorf("%+v", f)
+func TestVerify(t *testing.T) {
+	c, _ := pulledCatalog(t)
+	for _, name := range []string{Preferred, "demo"} {
+		files, err := c.Verify(t.Context(), name)
+		if err != nil || len(files) != len(contents) {
+			t.Fatalf("%s: %d files, %v", name, len(files), err)
+		}
+		for _, f := range files {
+			if f.SHA256 != sumOf(contents[f.Name]) || f.Bytes != int64(len(contents[f.Name])) {
+				t.Errorf("%s: %+v", name, f)
+			}
 		}
 	}
 	// The same size and time: only Verify notices.
-	info, err := os.Stat(s.path("t.onnx"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	write(t, s.path("t.onnx"), "\x08\x07tixt")
-	if err := os.Chtimes(s.path("t.onnx"), time.Time{}, info.ModTime()); err != nil {
-		t.Fatal(err)
-	}
-	if _, _, err := s.Resolve(t.Context(), Preferred); err != nil {
-		t.Errorf("same size and time: %v", err)
-	}
-	if _, err := s.Verify(t.Context(), Preferred); !errors.Is(err, ErrFile) || !strings.Contains(err.Error(), "t.onnx") {
-		t.Errorf("verify: %v", err)
-	}
+	info, err := os.Stat(c.path("t.onnx"))
+	must(t, err)
+	write(t, c.path("t.onnx"), "\x08\x07tixt")
+	must(t, os.Chtimes(c.path("t.onnx"), time.Time{}, info.ModTime()), c.resolveError(t, Preferred))
+	_, err = c.Verify(t.Context(), Preferred)
+	refused(t, "verify", err, ErrFile, "t.onnx")
 	// Another time: everybody does, and the NPU goes on without it.
-	if err := os.Chtimes(s.path("t.onnx"), time.Time{}, info.ModTime().Add(time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	m, reason, err := s.Resolve(t.Context(), Preferred)
+	must(t, os.Chtimes(c.path("t.onnx"), time.Time{}, info.ModTime().Add(time.Second)))
+	m, reason, err := c.Resolve(t.Context(), Preferred)
 	if err != nil || m.HasCPU() || !m.HasNPU() || !strings.Contains(reason, "left out") {
 		t.Errorf("changed file: %q, %v", reason, err)
 	}
-	if files, err := s.Verify(t.Context(), "demo"); err != nil || len(files) != len(contents) {
-		t.Errorf("built in: %d files, %v", len(files), err)
-	}
+	builtin := parseManifest(t, fullManifest, `"name": "full"`, `"name": "demo"`, `"bytes": 9, `, ``)
+	c.Builtin, err = Embedded(builtin, embedded())
+	must(t, err)
+	_, err = c.Verify(t.Context(), "demo")
+	refused(t, "built in", err, ErrFile, "i.hef has SHA-256")
+}
 
-	freed, err := s.Remove(Preferred)
+func TestRemove(t *testing.T) {
+	c, _ := pulledCatalog(t)
+	freed, err := c.Remove(Preferred)
 	if err != nil || freed < 70 {
 		t.Errorf("removed %d bytes, %v", freed, err)
 	}
-	if _, err := os.Stat(filepath.Dir(s.path(""))); err != nil {
-		t.Error("the models folder is gone too")
+	if c.folder(t) != "" || os.Remove(c.Dir) == nil { // the lock is in it
+		t.Errorf("files are left, or the models folder is gone too: %s", c.folder(t))
 	}
-	if _, err := os.Stat(s.path("t.onnx")); err == nil {
-		t.Error("files are left")
-	}
-	if _, err := s.Remove(Preferred); !errors.Is(err, ErrNotInstalled) {
-		t.Errorf("again: %v", err)
-	}
-	for _, name := range []string{"demo", "..", "nothing"} {
-		if _, err := s.Remove(name); err == nil {
-			t.Errorf("removed %q", name)
-		}
+	for name, is := range map[string]error{Preferred: ErrNotInstalled, "demo": nil, "..": ErrUnknown, "nothing": ErrUnknown} {
+		_, err := c.Remove(name)
+		refused(t, name, err, is, "")
 	}
 }
 
 func TestEmbeddedModelRefuses(t *testing.T) {
-	m := knownFull(t)
-	if _, err := Embedded(m, fstest.MapFS{}); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("no files: %v", err)
-	}
-	fsys := fstest.MapFS{}
-	for name, text := range contents {
-		fsys[name] = &fstest.MapFile{Data: []byte(text)}
-	}
-	if _, err := Embedded(parseManifest(t, fullManifest, `"bytes": 9`, `"bytes": 10`), fsys); err == nil || !strings.Contains(err.Error(), "says 10") {
-		t.Errorf("wrong size: %v", err)
-	}
+	_, err := Embedded(knownFull(t), fstest.MapFS{})
+	refused(t, "no files", err, fs.ErrNotExist, "")
+	_, err = Embedded(parseManifest(t, fullManifest, `"bytes": 9`, `"bytes": 10`), embedded())
+	refused(t, "wrong size", err, nil, "says 10")
 }
 
 func TestModelFiles(t *testing.T) {
-	disk := testCatalog(t, cpuFiles...)
-	write(t, disk.path("e.npy"), string(npyFile(1, header23, npyBytes(1, 2, 3, 4, 5, 6))))
-	write(t, disk.path("p.npy"), contents["p.npy"])
-	demo, err := os.ReadFile("../demo/tokenizer.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	write(t, disk.path("tokenizer.json"), string(demo))
-	m, _, err := disk.Resolve(t.Context(), Preferred)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := testCatalog(t, append(cpuFiles[:3:3], "p.npy")...)
+	write(t, c.path("e.npy"), string(npyFile(1, header23, npyBytes(1, 2, 3, 4, 5, 6))))
+	write(t, c.path("tokenizer.json"), read("../demo/tokenizer.json"))
+	m, _, err := c.Resolve(t.Context(), Preferred)
+	must(t, err)
 	if rows, cols, data, err := m.ReadNpy("e.npy"); err != nil || rows != 2 || cols != 3 || data[5] != 6 {
 		t.Errorf("matrix %d x %d %v, %v", rows, cols, data, err)
 	}
-	if _, _, _, err := m.ReadNpy("p.npy"); !errors.Is(err, ErrNpy) || !strings.Contains(err.Error(), "p.npy") {
-		t.Errorf("damaged matrix: %v", err)
-	}
+	_, _, _, err = m.ReadNpy("p.npy")
+	refused(t, "damaged matrix", err, ErrNpy, "p.npy")
 	if tok, err := m.LoadTokenizer(); err != nil || tok.Size() != 4096 {
 		t.Errorf("tokenizer: %v", err)
 	}
-	for name, m := range map[string]*Model{"disk": m, "embedded": disk.Builtin} {
+	_, err = c.Builtin.LoadTokenizer()
+	refused(t, "damaged tokenizer", err, token.ErrFile, "tokenizer.json")
+	for name, m := range map[string]*Model{"disk": m, "embedded": c.Builtin} {
 		if data, err := m.ReadFile("t.onnx"); err != nil || string(data) != contents["t.onnx"] {
 			t.Errorf("%s: %q, %v", name, data, err)
 		}
-		if _, err := m.ReadFile("none"); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("%s: no such file: %v", name, err)
-		}
+		_, err := m.ReadFile("none")
+		refused(t, name, err, fs.ErrNotExist, "none")
 		if _, ok := m.Path("t.onnx"); ok == m.Embedded() {
 			t.Errorf("%s: on disk %t, embedded %t", name, ok, m.Embedded())
 		}
-	}
-	if _, err := disk.Builtin.LoadTokenizer(); !errors.Is(err, token.ErrFile) || !strings.Contains(err.Error(), "tokenizer.json") {
-		t.Errorf("damaged tokenizer: %v", err)
 	}
 }
 
 // TestPipesAreRefused has a pipe that nobody writes to in place of each file that is read. Each would hang.
 func TestPipesAreRefused(t *testing.T) {
-	s := testCatalog(t)
-	pipe := func(path string) string {
+	c, from := testCatalog(t), t.TempDir()
+	pipe := func(path string) {
 		t.Helper()
-		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), syscall.Mkfifo(path, 0o600)); err != nil {
-			t.Fatal(err)
-		}
-		return path
+		must(t, os.MkdirAll(filepath.Dir(path), 0o700), syscall.Mkfifo(path, 0o600))
 	}
-	pipe(filepath.Join(s.Dir, "m", manifestFile))
-	if in := s.state(t, "m"); !errors.Is(in.Files[0].Err, safefile.ErrNotRegular) {
-		t.Error(in)
-	}
-	from := filepath.Dir(pipe(filepath.Join(t.TempDir(), "t.onnx")))
-	s.Known[0].Files = map[string]File{"t.onnx": {}}
-	if err := s.Pull(t.Context(), Preferred, PullOptions{FromDir: from}); !errors.Is(err, ErrFile) || !errors.Is(err, safefile.ErrNotRegular) {
-		t.Error(err)
-	}
-	pipe(s.path("t.onnx"))
-	if in := s.state(t, Preferred); !errors.Is(in.Files[0].Err, safefile.ErrNotRegular) {
-		t.Error(in)
-	}
-	pipe(s.path(recordsFile))
-	if _, _, err := s.Resolve(t.Context(), Preferred); !errors.Is(err, safefile.ErrNotRegular) {
-		t.Error(err)
-	}
+	pipe(filepath.Join(c.Dir, "m", manifestFile))
+	refused(t, "manifest", c.state(t, "m").Files[0].Err, safefile.ErrNotRegular, "")
+	pipe(filepath.Join(from, "t.onnx"))
+	c.Known[0].Files = map[string]File{"t.onnx": {}}
+	err := c.Pull(t.Context(), Preferred, PullOptions{FromDir: from})
+	refused(t, "copied", err, ErrFile, safefile.ErrNotRegular.Error())
+	pipe(c.path("t.onnx"))
+	refused(t, "installed", c.state(t, Preferred).Files[0].Err, safefile.ErrNotRegular, "")
+	pipe(c.path(recordsFile))
+	refused(t, "records", c.resolveError(t, Preferred), safefile.ErrNotRegular, "")
 }

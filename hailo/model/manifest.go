@@ -164,9 +164,7 @@ func (m Manifest) Validate() error {
 		check(m.Mean[i] >= 0 && m.Mean[i] <= 1, "mean[%d] is %v, want 0 to 1", i, m.Mean[i])
 		check(m.Std[i] >= 1e-3 && m.Std[i] <= 10, "std[%d] is %v, want 0.001 to 10", i, m.Std[i])
 	}
-	if err := m.Tokens.Validate(); err != nil {
-		errs = append(errs, err)
-	}
+	errs = append(errs, m.Tokens.Validate())
 	check(m.CPU != nil || m.NPU != nil, "neither cpu nor npu encoders")
 	check(len(m.Files) <= maxModelFiles, "%d files, at most %d", len(m.Files), maxModelFiles)
 

@@ -1,7 +1,6 @@
 package model
 
 import (
-	"errors"
 	"os"
 	"slices"
 	"strings"
@@ -30,9 +29,7 @@ const fullManifest = `{
 func parseManifest(t testing.TB, text string, edits ...string) Manifest {
 	t.Helper()
 	m, err := ParseManifest([]byte(strings.NewReplacer(edits...).Replace(text)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return m
 }
 
@@ -101,13 +98,10 @@ func TestParseManifestRefuses(t *testing.T) {
 			t.Fatalf("%s: the edit changed nothing", name)
 		}
 		_, err := ParseManifest([]byte(text))
-		if !errors.Is(err, ErrManifest) || !strings.Contains(err.Error(), c.says) {
-			t.Errorf("%s: error %v, want one that says %q", name, err, c.says)
-		}
+		refused(t, name, err, ErrManifest, c.says)
 	}
-	if _, err := ParseManifest(make([]byte, maxManifest+1)); !errors.Is(err, ErrManifest) {
-		t.Errorf("too large: %v", err)
-	}
+	_, err := ParseManifest(make([]byte, maxManifest+1))
+	refused(t, "too large", err, ErrManifest, "")
 }
 
 func TestForZoo(t *testing.T) {
@@ -123,9 +117,8 @@ func TestForZoo(t *testing.T) {
 	if m.Files["i.hef"].URL != "https://host/{zoo}/i.hef" || m.NPU.Zoo != "v5.2.0" {
 		t.Error("the manifest itself changed")
 	}
-	if _, err := m.ForZoo("../x"); err == nil {
-		t.Error("a release with a path: no error")
-	}
+	_, err = m.ForZoo("../x")
+	refused(t, "a release with a path", err, nil, "")
 }
 
 func TestForRevision(t *testing.T) {
@@ -141,14 +134,12 @@ func TestForRevision(t *testing.T) {
 		t.Errorf("its own revision: %+v, %v", same.Files, err)
 	}
 	for _, bad := range []string{"", "..", "a/b", "a?b", "-x", strings.Repeat("a", 200)} {
-		if _, err := m.ForRevision(bad); err == nil {
-			t.Errorf("%q is a revision", bad)
-		}
+		_, err := m.ForRevision(bad)
+		refused(t, bad, err, nil, "revision")
 	}
 	delete(m.Files, "a.onnx")
-	if _, err := m.ForRevision("main"); err == nil {
-		t.Error("files without revisions")
-	}
+	_, err = m.ForRevision("main")
+	refused(t, "files without revisions", err, nil, "revisions")
 }
 
 func TestZooRelease(t *testing.T) {
@@ -165,9 +156,7 @@ func TestZooRelease(t *testing.T) {
 // The manifests of the program itself.
 func TestKnownManifests(t *testing.T) {
 	list, err := ReadManifests(os.DirFS("../../configs/models"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	var names []string
 	for _, m := range list {
 		names = append(names, m.Name)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 
 	"hailoclip/hailo/token"
 )
@@ -39,12 +40,7 @@ func Embedded(m Manifest, files fs.FS) (*Model, error) {
 
 // Has says whether all the named files are there. The empty name is not.
 func (m *Model) Has(names ...string) bool {
-	for _, name := range names {
-		if _, ok := m.files[name]; !ok {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(names, func(name string) bool { return m.files[name].Name == "" })
 }
 
 // HasCPU says whether the files of the CPU encoders are there, and the tokenizer.

@@ -128,9 +128,6 @@ func pullFile(ctx context.Context, path string, f File, recs records, o PullOpti
 		if _, err := os.Stat(d.Local); errors.Is(err, fs.ErrNotExist) && f.Vendor != "" {
 			d.Local = filepath.Join(o.FromDir, filepath.FromSlash(f.Vendor))
 		}
-		if err := checkKind(d.Local); err != nil {
-			return err
-		}
 	case f.URL == "":
 		return errors.New("it has no public address; give the folder it is in with --from-dir")
 	}
@@ -138,7 +135,7 @@ func pullFile(ctx context.Context, path string, f File, recs records, o PullOpti
 	switch {
 	case errors.Is(err, fetch.ErrMismatch) && pinned:
 		return fmt.Errorf("%w: %w, recorded at the first pull; remove the model first if the new file is wanted", ErrFile, err)
-	case errors.Is(err, fetch.ErrMismatch):
+	case errors.Is(err, fetch.ErrMismatch), errors.Is(err, safefile.ErrNotRegular):
 		return fmt.Errorf("%w: %w", ErrFile, err)
 	case err != nil:
 		return err

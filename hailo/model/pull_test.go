@@ -2,11 +2,9 @@ package model
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
-	"fmt"
-	"io"
+	"io/fs"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -14,40 +12,28 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"hailoclip/hailo/fetch"
 )
 
-// hub is a server of model files that can be made to misbehave.
+// hub is a server of model files.
 type hub struct {
 	*httptest.Server
-	files    map[string]string                                                 // content by base name
-	handle   func(w http.ResponseWriter, r *http.Request, content string) bool // true: it answered
-	requests atomic.Int32
-	ranges   []string // Range header of each request
+	files  map[string]string // content by base name; without one: 404
+	ranges []string          // Range header of each request
 }
 
 func newHub(t testing.TB) *hub {
-	h := &hub{files: map[string]string{}}
-	for name, text := range contents {
-		h.files[name] = text
-	}
+	h := &hub{files: maps.Clone(contents)}
 	h.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h.requests.Add(1)
 		h.ranges = append(h.ranges, r.Header.Get("Range"))
 		content, ok := h.files[path.Base(r.URL.Path)]
-		if h.handle != nil && h.handle(w, r, content) {
-			return
-		}
 		if !ok {
 			http.NotFound(w, r)
 			return
 		}
-		sum := sha256.Sum256([]byte(content))
-		w.Header().Set("ETag", `"`+hex.EncodeToString(sum[:])+`"`)
 		w.Header().Set("Content-Type", "application/octet-stream")
 		http.ServeContent(w, r, "", time.Time{}, strings.NewReader(content))
 	}))
@@ -55,135 +41,102 @@ func newHub(t testing.TB) *hub {
 	return h
 }
 
-// hubCatalog is an empty catalog that knows one model whose files are on the hub. want changes what is
-// known of t.onnx.
-func hubCatalog(t testing.TB, h *hub, want File) *Catalog {
-	s := testCatalog(t)
-	m := s.Known[0]
-	for name, f := range m.Files {
-		if name != "p.npy" {
-			f.URL = strings.Replace(f.URL, "https://host", h.URL, 1)
-		} else {
-			f.URL = h.URL + "/p.npy"
+// hubCatalog is an empty catalog that knows one model whose files are on the hub; only are those that it
+// has, all if there are none. want changes what is known of t.onnx.
+func hubCatalog(t testing.TB, h *hub, want File, only ...string) *Catalog {
+	c := testCatalog(t)
+	known := c.Known[0].Files
+	for name, f := range known {
+		if len(only) > 0 && !slices.Contains(only, name) {
+			delete(known, name)
+			continue
+		}
+		if f.URL = strings.Replace(f.URL, "https://host", h.URL, 1); f.URL == "" {
+			f.URL = h.URL + "/" + name
 		}
 		if name == "t.onnx" {
 			f.Bytes, f.SHA256 = want.Bytes, want.SHA256
 		}
-		m.Files[name] = f
+		known[name] = f
 	}
-	return s
+	return c
 }
 
-func sumOf(content string) string {
-	sum := sha256.Sum256([]byte(content))
-	return hex.EncodeToString(sum[:])
-}
-
-func (h *hub) pull(ctx context.Context, s *Catalog, which Part) error {
-	return s.Pull(ctx, Preferred, PullOptions{Which: which, Client: h.Client()})
+func (h *hub) pull(t testing.TB, c *Catalog, which Part) error {
+	return c.Pull(t.Context(), Preferred, PullOptions{Which: which, Client: h.Client()})
 }
 
 // folder lists the files of the model folder, but for digests.json.
-func (s *Catalog) folder(t testing.TB) (names []string) {
+func (c *Catalog) folder(t testing.TB) string {
 	t.Helper()
-	entries, err := os.ReadDir(filepath.Dir(s.path("x")))
-	if err != nil && !os.IsNotExist(err) {
-		t.Fatal(err)
+	entries, err := os.ReadDir(filepath.Dir(c.path("x")))
+	if !errors.Is(err, fs.ErrNotExist) {
+		must(t, err)
 	}
+	var names []string
 	for _, e := range entries {
 		if e.Name() != recordsFile {
 			names = append(names, e.Name())
 		}
 	}
-	return names
+	return strings.Join(names, " ")
 }
 
 func TestPull(t *testing.T) {
 	h := newHub(t)
-	s := hubCatalog(t, h, File{Bytes: int64(len(contents["t.onnx"])), SHA256: sumOf(contents["t.onnx"])})
+	c := hubCatalog(t, h, File{Bytes: int64(len(contents["t.onnx"])), SHA256: sumOf(contents["t.onnx"])})
 	var heard []string
-	options := PullOptions{Client: h.Client(), Progress: func(file string, done, total int64) {
+	options := PullOptions{Client: h.Client(), Which: CPUPart, Progress: func(file string, done, total int64) {
 		if done == total {
 			heard = append(heard, file)
 		}
 	}}
-	options.Which = CPUPart
-	if err := s.Pull(t.Context(), Preferred, options); err != nil {
-		t.Fatal(err)
-	}
-	if got, want := s.folder(t), s.Known[0].PartFiles(CPUPart); !slices.Equal(got, want) || !slices.Equal(heard, want) {
+	must(t, c.Pull(t.Context(), Preferred, options))
+	want := strings.Join(c.Known[0].PartFiles(CPUPart), " ")
+	if got := c.folder(t); got != want || strings.Join(heard, " ") != want {
 		t.Errorf("files %v, heard of %v, want %v", got, heard, want)
 	}
 	options.Which = AllParts
-	if err := s.Pull(t.Context(), Preferred, options); err != nil {
-		t.Fatal(err)
-	}
-	if got := s.folder(t); len(got) != len(contents) || h.requests.Load() != int32(len(contents)) {
-		t.Errorf("files %v after %d requests", got, h.requests.Load())
-	}
-	for name, want := range contents {
-		if got, err := os.ReadFile(s.path(name)); err != nil || string(got) != want {
-			t.Errorf("%s: %q, %v", name, got, err)
+	for range 2 { // the second time all is there
+		must(t, c.Pull(t.Context(), Preferred, options))
+		if len(h.ranges) != len(contents) {
+			t.Errorf("%d requests", len(h.ranges))
 		}
 	}
-	m, reason, err := s.Resolve(t.Context(), "auto")
-	if err != nil || !m.HasCPU() || !m.HasNPU() {
+	for name, want := range contents {
+		if got := read(c.path(name)); got != want {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+	m, reason, err := c.Resolve(t.Context(), "auto")
+	if err != nil || !m.HasCPU() || !m.HasNPU() || m.files["v.onnx"].SHA256 != sumOf(contents["v.onnx"]) {
 		t.Errorf("%q, %v", reason, err)
-	}
-	if sum := m.files["v.onnx"].SHA256; sum != sumOf(contents["v.onnx"]) {
-		t.Errorf("digest %q", sum)
-	}
-	if err := s.Pull(t.Context(), Preferred, options); err != nil || h.requests.Load() != int32(len(contents)) {
-		t.Errorf("all there, and yet: %d requests, %v", h.requests.Load(), err)
 	}
 }
 
 // A digest that is not in the manifest is recorded, and the file is held to it.
 func TestPullHoldsToFirstDigest(t *testing.T) {
 	h := newHub(t)
-	s := hubCatalog(t, h, File{})
-	if err := h.pull(t.Context(), s, CPUPart); err != nil {
-		t.Fatal(err)
-	}
+	c := hubCatalog(t, h, File{})
+	must(t, h.pull(t, c, CPUPart))
 	h.files["t.onnx"] = "\x08\x07tixt"
-	if err := os.Remove(s.path("t.onnx")); err != nil {
-		t.Fatal(err)
-	}
-	err := h.pull(t.Context(), s, CPUPart)
-	if !errors.Is(err, ErrFile) || !strings.Contains(err.Error(), "first pull") {
-		t.Errorf("changed file: %v", err)
-	}
-	if got := s.folder(t); slices.Contains(got, "t.onnx") || slices.Contains(got, "t.onnx.part") {
+	must(t, os.Remove(c.path("t.onnx")))
+	refused(t, "changed file", h.pull(t, c, CPUPart), ErrFile, "recorded at the first pull")
+	if got := c.folder(t); strings.Contains(got, "t.onnx") {
 		t.Errorf("it stayed: %v", got)
 	}
 	h.files["t.onnx"] = contents["t.onnx"]
-	if err := h.pull(t.Context(), s, CPUPart); err != nil {
-		t.Errorf("the old file again: %v", err)
-	}
+	must(t, h.pull(t, c, CPUPart))
 	// Another release of the model zoo is another file, and its own digest is held to.
-	f := s.Known[0].Files["i.hef"]
+	f := c.Known[0].Files["i.hef"]
 	f.SHA256 = sumOf("\x01HEFv5.2.0") // known, but only for the manifest's own release
-	s.Known[0].Files["i.hef"] = f
-	options := PullOptions{Which: NPUPart, Client: h.Client()}
+	c.Known[0].Files["i.hef"] = f
 	for _, release := range []string{"v5.2.0", "v5.1.0"} {
-		options.Zoo = release
 		h.files["i.hef"] = "\x01HEF" + release
-		if err := s.Pull(t.Context(), Preferred, options); err != nil {
-			t.Errorf("release %s: %v", release, err)
-		}
-		if got, err := os.ReadFile(s.path("i.hef")); err != nil || string(got) != "\x01HEF"+release {
+		must(t, c.Pull(t.Context(), Preferred, PullOptions{Which: NPUPart, Client: h.Client(), Zoo: release}))
+		files, err := c.Verify(t.Context(), Preferred)
+		if got := read(c.path("i.hef")); err != nil || got != "\x01HEF"+release {
 			t.Errorf("release %s: %q, %v", release, got, err)
-		}
-		if _, err := s.Verify(t.Context(), Preferred); err != nil {
-			t.Errorf("release %s: %v", release, err)
-		}
-		m, err := s.manifest(Preferred, "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		files, err := s.files(t.Context(), m)
-		if err != nil {
-			t.Fatal(err)
 		}
 		for _, f := range files {
 			if f.Name == "i.hef" && f.Zoo != release || f.Name == "t.onnx" && f.Zoo != "" {
@@ -193,23 +146,11 @@ func TestPullHoldsToFirstDigest(t *testing.T) {
 	}
 }
 
-// hang sends three bytes of t.onnx and then nothing until the client goes.
-func hang(h *hub, onSent func()) {
-	h.handle = func(w http.ResponseWriter, r *http.Request, content string) bool {
-		w.Header().Set("Content-Length", fmt.Sprint(len(content)))
-		io.WriteString(w, content[:3])
-		w.(http.Flusher).Flush()
-		onSent()
-		<-r.Context().Done()
-		return true
-	}
-}
-
 // What fetch refuses, and what only the kind of the file tells.
 func TestPullRefuses(t *testing.T) {
-	for name, c := range map[string]struct {
+	for name, tt := range map[string]struct {
 		want    File
-		content string
+		content string // "": none
 		is      error
 		says    string
 	}{
@@ -217,176 +158,116 @@ func TestPullRefuses(t *testing.T) {
 		"error as XML": {File{}, "<Error/>", ErrFile, "not a .onnx file"},
 		"empty":        {File{}, " ", ErrFile, "empty"},
 		"wrong digest": {File{SHA256: someSHA}, contents["t.onnx"], ErrFile, "want " + someSHA},
-		"wrong size":   {File{Bytes: 7}, contents["t.onnx"], fetch.ErrDownload, "want 7"},
 	} {
 		h := newHub(t)
-		s := hubCatalog(t, h, c.want)
-		s.Known[0].Files = map[string]File{"t.onnx": s.Known[0].Files["t.onnx"]}
-		if h.files["t.onnx"] = strings.TrimSpace(c.content); c.content == "" {
+		c := hubCatalog(t, h, tt.want, "t.onnx")
+		if h.files["t.onnx"] = strings.TrimSpace(tt.content); tt.content == "" {
 			delete(h.files, "t.onnx")
 		}
-		err := h.pull(t.Context(), s, AllParts)
-		if !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), "t.onnx") {
-			t.Errorf("%s: %v, want %v that says %q", name, err, c.is, c.says)
-		}
-		if got := s.folder(t); len(got) != 0 {
+		refused(t, name, h.pull(t, c, AllParts), tt.is, "t.onnx")
+		refused(t, name, h.pull(t, c, AllParts), tt.is, tt.says)
+		if got := c.folder(t); got != "" {
 			t.Errorf("%s: files %v", name, got)
 		}
 	}
 }
 
-// A pull that was cancelled goes on with its part, and leaves the file alone in the end.
 func TestPullResumes(t *testing.T) {
 	h := newHub(t)
-	s := hubCatalog(t, h, File{SHA256: sumOf(contents["t.onnx"])})
-	s.Known[0].Files = map[string]File{"t.onnx": s.Known[0].Files["t.onnx"]}
-	ctx, cancel := context.WithCancelCause(t.Context())
-	stop := errors.New("stopped by the user")
-	hang(h, func() {})
-	err := s.Pull(ctx, Preferred, PullOptions{Client: h.Client(), Progress: func(string, int64, int64) { cancel(stop) }})
-	if !errors.Is(err, stop) || !slices.Equal(s.folder(t), []string{"t.onnx.part", "t.onnx.part.from"}) {
-		t.Errorf("cancelled: files %v, %v", s.folder(t), err)
+	c := hubCatalog(t, h, File{SHA256: sumOf(contents["t.onnx"])}, "t.onnx")
+	write(t, c.path("t.onnx.part"), contents["t.onnx"][:3])
+	must(t, h.pull(t, c, AllParts))
+	if c.folder(t) != "t.onnx" || read(c.path("t.onnx")) != contents["t.onnx"] || !slices.Equal(h.ranges, []string{"bytes=3-"}) {
+		t.Errorf("files %v, asked for %q", c.folder(t), h.ranges)
 	}
-	h.handle = nil
-	if err := h.pull(t.Context(), s, AllParts); err != nil || !slices.Equal(s.folder(t), []string{"t.onnx"}) {
-		t.Errorf("resumed: files %v, %v", s.folder(t), err)
-	}
-	if last := h.ranges[len(h.ranges)-1]; last != "bytes=3-" {
-		t.Errorf("resumed from %q", last)
-	}
+	must(t, os.Chtimes(c.path("t.onnx"), time.Time{}, time.Now().Add(time.Hour))) // it has to be read
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	refused(t, "cancelled", c.Pull(ctx, Preferred, PullOptions{}), context.Canceled, "")
 }
 
 func TestPullBusy(t *testing.T) {
-	h := newHub(t)
-	s := hubCatalog(t, h, File{})
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	sent := make(chan struct{}, 16)
-	hang(h, func() { sent <- struct{}{} })
-	done := make(chan error)
-	go func() { done <- h.pull(ctx, s, CPUPart) }()
-	<-sent
-	if err := h.pull(t.Context(), s, CPUPart); !errors.Is(err, ErrBusy) {
-		t.Errorf("second pull: %v", err)
-	}
-	if _, err := s.Remove(Preferred); !errors.Is(err, ErrBusy) {
-		t.Errorf("remove: %v", err)
-	}
-	cancel()
-	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Errorf("first pull: %v", err)
-	}
-	if _, err := s.Remove(Preferred); err != nil {
-		t.Errorf("remove afterwards: %v", err)
-	}
+	c := testCatalog(t, cpuFiles...)
+	unlock, err := c.lock(Preferred)
+	must(t, err)
+	refused(t, "second pull", c.Pull(t.Context(), Preferred, PullOptions{}), ErrBusy, Preferred)
+	_, err = c.Remove(Preferred)
+	refused(t, "remove", err, ErrBusy, Preferred)
+	unlock()
+	_, err = c.Remove(Preferred)
+	must(t, err)
 }
 
 func TestPullFromDir(t *testing.T) {
-	s := testCatalog(t)
+	c := testCatalog(t)
 	vendor := t.TempDir()
-	for name, f := range s.Known[0].Files {
+	for name, f := range c.Known[0].Files {
 		if f.Vendor != "" {
 			write(t, filepath.Join(vendor, f.Vendor), contents[name])
 		}
 	}
-	options := PullOptions{FromDir: vendor, Which: NPUPart}
-	if err := s.Pull(t.Context(), Preferred, options); err != nil {
-		t.Fatal(err)
+	pull := func(which Part) error {
+		return c.Pull(t.Context(), Preferred, PullOptions{FromDir: vendor, Which: which})
 	}
-	if got := s.folder(t); len(got) != len(npuFiles) {
+	must(t, pull(NPUPart))
+	if got := c.folder(t); got != strings.Join(c.Known[0].PartFiles(NPUPart), " ") {
 		t.Errorf("files %v", got)
 	}
-	options.Which = CPUPart
-	if err := s.Pull(t.Context(), Preferred, options); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "t.onnx") {
-		t.Errorf("files that are not there: %v", err)
-	}
+	refused(t, "files that are not there", pull(CPUPart), fs.ErrNotExist, "t.onnx")
 	write(t, filepath.Join(vendor, "t.onnx"), "<html>")
-	if err := s.Pull(t.Context(), Preferred, options); !errors.Is(err, ErrFile) {
-		t.Errorf("a web page: %v", err)
-	}
-	if err := os.Remove(filepath.Join(vendor, "t.onnx")); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Mkdir(filepath.Join(vendor, "t.onnx"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Pull(t.Context(), Preferred, options); !errors.Is(err, ErrFile) {
-		t.Errorf("a folder: %v", err)
-	}
+	refused(t, "a web page", pull(CPUPart), ErrFile, "t.onnx")
+	must(t, os.Remove(filepath.Join(vendor, "t.onnx")))
+	must(t, os.Mkdir(filepath.Join(vendor, "t.onnx"), 0o755))
+	refused(t, "a folder", pull(CPUPart), ErrFile, "t.onnx")
 }
 
 func TestPullErrors(t *testing.T) {
-	s := testCatalog(t)
-	if err := s.Pull(t.Context(), "x", PullOptions{}); !errors.Is(err, ErrUnknown) {
-		t.Errorf("unknown: %v", err)
-	}
-	for name, o := range map[string]PullOptions{
-		"no address":   {Which: NPUPart, FromDir: ""},
-		"unknown part": {Which: "gpu"},
-		"bad release":  {Zoo: "5"},
+	for name, tt := range map[string]struct {
+		model   string
+		options PullOptions
+		is      error
+		says    string
+	}{
+		"unknown":      {"x", PullOptions{}, ErrUnknown, "x"},
+		"built in":     {"demo", PullOptions{}, nil, "nothing to pull"},
+		"no address":   {Preferred, PullOptions{Which: NPUPart}, nil, "--from-dir"},
+		"unknown part": {Preferred, PullOptions{Which: "gpu"}, nil, "gpu"},
+		"bad release":  {Preferred, PullOptions{Zoo: "5"}, nil, "such as v5"},
 	} {
-		s := testCatalog(t, "e.npy", "i.hef")
-		s.Known[0].Files = map[string]File{"p.npy": {}}
-		s.Known[0].NPU = &NPUFiles{Image: "p.npy", Text: "p.npy", TokenEmbedding: "p.npy", TextProjection: "p.npy", Zoo: "v5.2.0"}
-		s.Known[0].Tokenizer = "p.npy"
-		if err := s.Pull(t.Context(), Preferred, o); err == nil {
-			t.Errorf("%s: no error", name)
-		}
+		c := testCatalog(t, "e.npy", "i.hef")
+		c.Known[0].Files = map[string]File{"p.npy": {}}
+		c.Known[0].NPU = &NPUFiles{Image: "p.npy", Text: "p.npy", TokenEmbedding: "p.npy", TextProjection: "p.npy", Zoo: "v5.2.0"}
+		c.Known[0].Tokenizer = "p.npy"
+		refused(t, name, c.Pull(t.Context(), tt.model, tt.options), tt.is, tt.says)
 	}
-	if err := s.Pull(t.Context(), "demo", PullOptions{}); err == nil {
-		t.Error("the built-in model: no error")
-	}
-	s.Dir = "/dev/null/models"
-	if err := s.Pull(t.Context(), Preferred, PullOptions{}); err == nil {
-		t.Error("a folder that cannot be made: no error")
-	}
+	c := testCatalog(t)
+	c.Dir = "/dev/null/models"
+	refused(t, "a folder that cannot be made", c.Pull(t.Context(), Preferred, PullOptions{}), nil, "not a directory")
 }
 
 // TestUnpinned pulls files of which the manifest has no digest: since when they are held to that of the first
-// pull is told, also of records that older versions wrote, and a file that has changed is refused.
+// pull is told, also of records that older versions wrote.
 func TestUnpinned(t *testing.T) {
 	h := newHub(t)
-	s := hubCatalog(t, h, File{Bytes: int64(len(contents["t.onnx"])), SHA256: sumOf(contents["t.onnx"])})
+	c := hubCatalog(t, h, File{Bytes: int64(len(contents["t.onnx"])), SHA256: sumOf(contents["t.onnx"])})
 	before := time.Now().Add(-time.Minute)
-	if err := h.pull(t.Context(), s, CPUPart); err != nil {
-		t.Fatal(err)
-	}
-	check := func(when string) {
-		t.Helper()
-		files, err := s.Verify(t.Context(), Preferred)
-		if err != nil {
-			t.Fatal(err)
-		}
+	must(t, h.pull(t, c, CPUPart))
+	dir := filepath.Dir(c.path("x"))
+	for _, when := range []string{"after the pull", "with records of an older version"} {
+		files, err := c.Verify(t.Context(), Preferred)
+		must(t, err)
 		for _, f := range files {
-			if f.Path == "" {
-				continue
-			}
-			if unpinned := !f.Recorded.IsZero(); unpinned == (f.Name == "t.onnx") || unpinned && (f.Recorded.Before(before) || f.Recorded.After(time.Now())) {
+			unpinned := !f.Recorded.IsZero()
+			if f.Path != "" && (unpinned == (f.Name == "t.onnx") || unpinned && (f.Recorded.Before(before) || f.Recorded.After(time.Now()))) {
 				t.Errorf("%s: %s is recorded at %v", when, f.Name, f.Recorded)
 			}
 		}
-	}
-	check("after the pull")
-	dir := filepath.Dir(s.path("x"))
-	old, err := readRecords(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, rec := range old {
-		rec.Recorded = time.Time{}
-		old[name] = rec
-	}
-	if err := old.write(dir); err != nil {
-		t.Fatal(err)
-	}
-	check("with records of an older version")
-
-	name := s.Known[0].CPU.Image
-	if err := os.Remove(s.path(name)); err != nil {
-		t.Fatal(err)
-	}
-	h.files[name] = "\x08" + strings.Repeat("y", len(contents[name])-1)
-	if err := h.pull(t.Context(), s, CPUPart); !errors.Is(err, ErrFile) || !strings.Contains(err.Error(), "recorded at the first pull") {
-		t.Errorf("a file that has changed: %v", err)
+		old, err := readRecords(dir)
+		must(t, err)
+		for name, rec := range old {
+			rec.Recorded = time.Time{}
+			old[name] = rec
+		}
+		must(t, old.write(dir))
 	}
 }

@@ -162,11 +162,8 @@ func checkKind(path string) error {
 	defer f.Close()
 	head := make([]byte, 64)
 	n, err := io.ReadFull(f, head)
-	if err == io.EOF {
-		return fmt.Errorf("%w: %s is empty", ErrFile, path)
-	}
-	if err != nil && err != io.ErrUnexpectedEOF {
-		return fmt.Errorf("%w: %w", ErrFile, err)
+	if n == 0 {
+		return fmt.Errorf("%w: %s is empty: %w", ErrFile, path, err)
 	}
 	head = head[:n]
 	extension := filepath.Ext(strings.TrimSuffix(path, partSuffix))

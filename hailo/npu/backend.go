@@ -76,8 +76,7 @@ type Options struct {
 // Backend encodes on the device that a worker process holds. See New.
 type Backend struct {
 	opt    Options
-	log    *slog.Logger
-	memory *memory
+	memory *wire.Memory
 	frames *hailo.Frames
 	stderr lineLog // of the workers
 
@@ -94,7 +93,6 @@ type Backend struct {
 	info     hailo.Info
 	restarts int   // workers lost after they had been ready
 	failures int   // starts in a row that came to nothing
-	steps    int   // of the back-off
 	last     error // why the last worker ended or the last start failed
 	lostAt   time.Time
 	rate     rateWatch
@@ -131,17 +129,17 @@ func New(opt Options) (*Backend, error) {
 		in[TextModel] = t.ContextLength * t.Width * 4
 		out[TextModel] = t.ContextLength * t.Width * 4
 	}
-	mem, err := newMemory(count, in, out)
+	mem, err := wire.NewMemory(count, in, out)
 	if err != nil {
 		return nil, err
 	}
 	pixels := make([][]byte, count[ImageModel])
 	for i := range pixels {
-		pixels[i] = mem.input(ImageModel, i)[:in[ImageModel]:in[ImageModel]]
+		pixels[i] = mem.Input(ImageModel, i)[:in[ImageModel]:in[ImageModel]]
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	b := &Backend{
-		opt: opt, log: opt.Log, memory: mem, stop: stop, stderr: lineLog{log: opt.Log},
+		opt: opt, memory: mem, stop: stop, stderr: lineLog{log: opt.Log},
 		frames:  hailo.NewFrames(pixels, opt.Dimension),
 		changed: make(chan struct{}), turn: make(chan struct{}, 1),
 		info: hailo.Info{
@@ -155,7 +153,7 @@ func New(opt Options) (*Backend, error) {
 	}
 	// Whoever holds a frame may touch its pixels, whatever happened to the backend: so the
 	// memory goes when the last frame does.
-	runtime.AddCleanup(b.frames, func(data []byte) { _ = unix.Munmap(data) }, mem.data)
+	runtime.AddCleanup(b.frames, func(data []byte) { _ = unix.Munmap(data) }, mem.Data)
 	b.ended.Go(func() { b.supervise(ctx) })
 	return b, nil
 }
@@ -172,7 +170,8 @@ func (o *Options) Validate() error {
 	check(o.Log != nil, "no logger")
 	check(len(o.ImageHEF) < len(wire.Text1024{}), "path of the image model has %d bytes, at most 1023", len(o.ImageHEF))
 	check(o.ImageSize >= 1 && o.ImageSize <= 1024, "image size %d is out of bounds: 1 to 1024", o.ImageSize)
-	check(o.Dimension >= 1 && o.Dimension <= wire.MaxFeatures, "dimension %d is out of bounds: 1 to %d", o.Dimension, wire.MaxFeatures)
+	const features = wire.MaxFeatures
+	check(o.Dimension >= 1 && o.Dimension <= features, "dimension %d is out of bounds: 1 to %d", o.Dimension, features)
 	check(o.BatchSize >= 1 && o.BatchSize <= 63, "batch size %d is out of bounds: 1 to 63", o.BatchSize)
 	check(o.DeviceTimeout >= 10*time.Millisecond, "device timeout %v is out of bounds: at least 10ms", o.DeviceTimeout)
 	if o.Text != nil {
@@ -191,7 +190,8 @@ func (b *Backend) checkLoaded(model int, l *wire.Loaded) error {
 		outRows, outWidth = rows, width
 		least = b.opt.Config.TextBatch
 	}
-	err := cmp.Or(l.Input.Validate("input", rows, width), l.Output.Validate("output", outRows, outWidth), l.Output.Convertible("output"))
+	err := cmp.Or(l.Input.Validate("input", rows, width), l.Output.Validate("output", outRows, outWidth),
+		l.Output.Convertible("output"))
 	if err == nil && model == TextModel { // pixels go as they are
 		err = l.Input.Convertible("input")
 	}
@@ -279,7 +279,7 @@ func (b *Backend) EncodeImages(ctx context.Context, frames []*hailo.Frame) error
 		return err
 	}
 	out := &w.loaded[ImageModel].Output
-	row := b.memory.output(ImageModel, f.Slot)[:out.FrameBytes]
+	row := b.memory.Output(ImageModel, f.Slot)[:out.FrameBytes]
 	if err := w.await(ctx, w.places); err != nil {
 		return err
 	}
@@ -302,7 +302,7 @@ func (b *Backend) EncodeImages(ctx context.Context, frames []*hailo.Frame) error
 // own checks that a frame is one of ours.
 func (b *Backend) own(f *hailo.Frame) error {
 	if f.Slot < 0 || f.Slot >= b.frames.Len() ||
-		unsafe.SliceData(f.Pixels) != unsafe.SliceData(b.memory.input(ImageModel, f.Slot)) || len(f.Embedding) != b.opt.Dimension {
+		unsafe.SliceData(f.Pixels) != unsafe.SliceData(b.memory.Input(ImageModel, f.Slot)) || len(f.Embedding) != b.opt.Dimension {
 		return fmt.Errorf("%w: the frame is not from this backend's pool", hailo.ErrEncode)
 	}
 	return nil
@@ -321,7 +321,7 @@ func (b *Backend) Close() error {
 	b.calls.Close()
 	b.stop()
 	b.ended.Wait()
-	if err := b.memory.file.Close(); !errors.Is(err, os.ErrClosed) {
+	if err := b.memory.File.Close(); !errors.Is(err, os.ErrClosed) {
 		return err
 	}
 	return nil

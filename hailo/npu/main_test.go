@@ -137,7 +137,7 @@ func socket(t testing.TB) string {
 	return filepath.Join(dir, "s")
 }
 
-// paint makes a picture of its own for every seed.
+// paint makes an image of its own for every seed.
 func paint(f *hailo.Frame, seed uint64) {
 	for i := range 8 {
 		f.Pixels[i*1000] = byte(seed >> (8 * i))
@@ -147,7 +147,7 @@ func paint(f *hailo.Frame, seed uint64) {
 // expected is the vector of the simulated chip for what is in the frame.
 func expected(f *hailo.Frame) []float32 { return sim.Vector(f.Pixels, dimension) }
 
-// encodeOne encodes the picture of a seed and checks that it got its own vector.
+// encodeOne encodes the image of a seed and checks that it got its own vector.
 func encodeOne(ctx context.Context, b *npu.Backend, seed uint64) error {
 	f, err := b.Frames().Get(ctx)
 	if err != nil {
@@ -161,7 +161,7 @@ func encodeOne(ctx context.Context, b *npu.Backend, seed uint64) error {
 		return err
 	}
 	if c := backendtest.Cosine(f.Embedding, want); !(c > 0.999) {
-		return fmt.Errorf("picture %d got another's vector: cosine %v", seed, c)
+		return fmt.Errorf("image %d got another's vector: cosine %v", seed, c)
 	}
 	return nil
 }

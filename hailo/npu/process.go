@@ -29,18 +29,13 @@ type process struct {
 // startProcess starts the worker with its socket as descriptor 3 and the memory as 4. The
 // caller must stop it and close conn. One process at a time uses a lineLog.
 func startProcess(command []string, memory *os.File, stderr *lineLog) (*process, error) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	ours, theirs, err := wire.Pair()
 	if err != nil {
-		return nil, fmt.Errorf("socketpair: %w", err)
+		return nil, err
 	}
-	theirs := os.NewFile(uintptr(pair[1]), "worker socket")
 	defer theirs.Close()
-	if err := unix.SetNonblock(pair[0], true); err != nil {
-		_ = unix.Close(pair[0])
-		return nil, fmt.Errorf("socket: %w", err)
-	}
 	p := &process{
-		conn:   os.NewFile(uintptr(pair[0]), "npu socket"), // non-blocking, so that deadlines work
+		conn:   ours,
 		cmd:    exec.Command(command[0], command[1:]...),
 		stderr: stderr,
 		exited: make(chan struct{}),
@@ -100,7 +95,6 @@ func (p *process) stop(ctx context.Context, silent bool, stuck func()) bool {
 func (p *process) reap(ctx context.Context) bool {
 	select {
 	case <-p.exited:
-		return true
 	case <-ctx.Done():
 	}
 	select {

@@ -151,9 +151,9 @@ func (b *Backend) encodeBatch(ctx context.Context, tokens [][]int32, ends []int)
 	in, out := &w.loaded[TextModel].Input, &w.loaded[TextModel].Output
 	rows := make([][]byte, len(tokens))
 	for i := range tokens {
-		b.opt.Text.fill(b.memory.input(TextModel, i), in, tokens[i])
+		b.opt.Text.fill(b.memory.Input(TextModel, i), in, tokens[i])
 		n := out.RowBytes()
-		rows[i] = b.memory.output(TextModel, i)[ends[i]*n : (ends[i]+1)*n]
+		rows[i] = b.memory.Output(TextModel, i)[ends[i]*n : (ends[i]+1)*n]
 	}
 	results, err := w.submit(TextModel, 0, rows...)
 	if err != nil {

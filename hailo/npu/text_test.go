@@ -104,16 +104,15 @@ func newTextDevice(t *testing.T) *textDevice {
 	w := testWorker()
 	d := &textDevice{w.b, w}
 	var err error
-	if d.memory, err = newMemory([models]int{0, 2}, [models]int{0, 4}, [models]int{0, 4}); err != nil {
+	if d.memory, err = wire.NewMemory([models]int{0, 2}, [models]int{0, 4}, [models]int{0, 4}); err != nil {
 		t.Fatal(err)
 	}
 	d.opt.Config.TextBatch, d.opt.Dimension, d.turn = 2, 2, make(chan struct{}, 1)
 	d.opt.Text = &Text{ContextLength: 2, Width: 2, Vocabulary: 99, Row: func(token int32) []float32 { return []float32{float32(token), 1} }}
 	w.loaded[TextModel] = &wire.Loaded{Input: stream(wire.FormatUint8, 2, 2), Output: stream(wire.FormatUint8, 2, 2)}
-	conn, _ := socketpair(t)
-	w.proc = &process{conn: conn}
+	w.proc = &process{conn: socket(t)}
 	d.current.Store(w)
-	t.Cleanup(func() { d.ended.Wait(); conn.Close(); d.memory.file.Close() })
+	t.Cleanup(func() { d.ended.Wait(); d.memory.File.Close() })
 	return d
 }
 
@@ -142,8 +141,8 @@ func (d *textDevice) run(t *testing.T, statuses ...wire.Code) (tokens []int) {
 		if p.sequence == 0 {
 			continue
 		}
-		tokens = append(tokens, (int(d.memory.input(TextModel, slot)[0])-10)/2)
-		copy(d.memory.output(TextModel, slot), []byte{1, 2, 3, 4})
+		tokens = append(tokens, (int(d.memory.Input(TextModel, slot)[0])-10)/2)
+		copy(d.memory.Output(TextModel, slot), []byte{1, 2, 3, 4})
 		done := &wire.Done{Model: TextModel, Slot: uint32(slot), Sequence: p.sequence}
 		if len(statuses) > slot {
 			done.Status = statuses[slot]
@@ -321,37 +320,6 @@ func TestRateWatchWithMoreInFlight(t *testing.T) {
 	drive(&r, now, 90*time.Second, 20, 150)
 	if !strings.Contains(r.slow, "encodes 150 images/s where it did 300") {
 		t.Errorf("slow: %q", r.slow)
-	}
-}
-
-func TestMemory(t *testing.T) {
-	m, err := newMemory([models]int{3, 2}, [models]int{5000, 100}, [models]int{10, 9000})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer m.file.Close()
-	n := 0
-	for model, l := range m.load {
-		for _, offset := range []uint64{l.InputOffset, l.InputStride, l.OutputOffset, l.OutputStride} {
-			if offset%4096 != 0 {
-				t.Errorf("%d is not on a page", offset)
-			}
-		}
-		for slot := range int(l.Slots) {
-			for _, part := range [][]byte{m.input(model, slot), m.output(model, slot)} {
-				if i := bytes.IndexFunc(part, func(r rune) bool { return r != 0 }); i >= 0 {
-					t.Fatalf("slot %d of model %d overlaps another at %d", slot, model, i)
-				}
-				n++
-				copy(part, bytes.Repeat([]byte{byte(n)}, len(part)))
-			}
-		}
-		if !l.Within(uint64(len(m.data))) {
-			t.Errorf("model %d is not within the memory", model)
-		}
-	}
-	if err := m.file.Truncate(10); err == nil {
-		t.Error("the memory can be shrunk")
 	}
 }
 

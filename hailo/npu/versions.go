@@ -39,7 +39,8 @@ func mismatch(h *wire.Hello, driver string) string {
 			continue
 		}
 		return fmt.Sprintf("the versions differ: HailoRT's library %s, driver %s, software of the chip %s; "+
-			"install all of one version, then switch the machine off and on", library, cmp.Or(driver, "(unknown)"), cmp.Or(h.Firmware.String(), "(unknown)"))
+			"install all of one version, then switch the machine off and on",
+			library, cmp.Or(driver, "(unknown)"), cmp.Or(h.Firmware.String(), "(unknown)"))
 	}
 	return ""
 }
@@ -57,7 +58,7 @@ func checkHello(h *wire.Hello, device string) error {
 		if why != "" {
 			text += "; " + why
 		}
-		return &DeviceError{Doing: "open the device", Code: h.Status, Text: text}
+		return refused("open the device", h.Status, text)
 	case h.Simulated != 0:
 		return nil
 	case h.Architecture.String() != chipArchitecture:

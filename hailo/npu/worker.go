@@ -50,7 +50,7 @@ func newWorker(b *Backend, proc *process) *worker {
 // startWorker starts a process and brings it to where frames can be submitted.
 // Until it returns nil the caller has nothing to close.
 func (b *Backend) startWorker(ctx context.Context) (*worker, error) {
-	proc, err := startProcess(b.opt.Command, b.memory.file, &b.stderr)
+	proc, err := startProcess(b.opt.Command, b.memory.File, &b.stderr)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +77,7 @@ func (b *Backend) startWorker(ctx context.Context) (*worker, error) {
 
 func (w *worker) handshake() error {
 	o := w.b.opt
-	open := &wire.Open{Magic: wire.Magic, Version: wire.Version, Memory: uint64(len(w.b.memory.data))}
+	open := &wire.Open{Magic: wire.Magic, Version: wire.Version, Memory: uint64(len(w.b.memory.Data))}
 	wire.SetText(open.Device[:], o.Config.Device)
 	wire.SetText(open.Group[:], o.Config.Group)
 	m, err := w.ask(open, "open the device")
@@ -117,7 +117,7 @@ func (w *worker) handshake() error {
 
 // load has the worker load a model, and checks that it is the one we expect.
 func (w *worker) load(model int, hef string) error {
-	load := w.b.memory.load[model]
+	load := w.b.memory.Load[model]
 	load.Batch, load.Priority = uint32(w.b.opt.BatchSize), priorityNormal
 	load.InputFormat, load.OutputFormat = wire.FormatUint8, wire.FormatNative
 	if model == TextModel {
@@ -136,7 +136,7 @@ func (w *worker) load(model int, hef string) error {
 	case !ok || l.Model != uint32(model):
 		return fmt.Errorf("%w: not the loaded message of model %d", wire.ErrProtocol, model)
 	case l.Status != wire.Success:
-		return &DeviceError{Doing: "load " + hef, Code: l.Status, Text: l.Text.String()}
+		return refused("load "+hef, l.Status, l.Text.String())
 	}
 	if err := w.b.checkLoaded(model, l); err != nil {
 		return fmt.Errorf("%s: %w", hef, err)
@@ -177,16 +177,10 @@ func (w *worker) device() string {
 // lost is the error of whoever needed a worker that is gone.
 func lost(reason error) error { return fmt.Errorf("%w: %w", hailo.ErrDeviceLost, reason) }
 
-// DeviceError says that the device could not be opened or a model not be loaded.
-type DeviceError struct {
-	Doing string // "open the device", "load PATH"
-	Code  wire.Code
-	Text  string // what the worker says about it; may be ""
-}
-
-func (e *DeviceError) Error() string {
-	if e.Text == "" {
-		return fmt.Sprintf("cannot %s: %v", e.Doing, e.Code)
+// refused is the error of a device that does not open, or a model that does not load; text may be "".
+func refused(doing string, code wire.Code, text string) error {
+	if text != "" {
+		text = ": " + text
 	}
-	return fmt.Sprintf("cannot %s: %v: %s", e.Doing, e.Code, e.Text)
+	return fmt.Errorf("cannot %s: %v%s", doing, code, text)
 }

@@ -153,12 +153,11 @@ func FuzzLoaded(f *testing.F) {
 }
 
 func TestBackOff(t *testing.T) {
-	b := &Backend{}
 	last := time.Duration(-1)
-	for b.steps = range 100 {
-		d := b.backOff()
-		if d < last || d > slowBackOff || b.steps == 0 && d != 0 || b.steps == 1 && d != firstBackOff || b.steps == slowSteps && d != slowBackOff {
-			t.Errorf("%d steps: %v after %v", b.steps, d, last)
+	for steps := range 100 {
+		d := backOff(steps)
+		if d < last || d > slowBackOff || steps == 0 && d != 0 || steps == 1 && d != firstBackOff || steps == slowSteps && d != slowBackOff {
+			t.Errorf("%d steps: %v after %v", steps, d, last)
 		}
 		last = d
 	}
@@ -308,16 +307,15 @@ func TestCRCErrorEndsTheWorker(t *testing.T) {
 	}
 }
 
-// socketpair returns our end and its descriptor. The other one stays open, as that of a worker that says nothing.
-func socketpair(t *testing.T) (ours *os.File, fd int) {
+// socket returns our end; the other one stays open, as that of a worker that says nothing.
+func socket(t *testing.T) *os.File {
 	t.Helper()
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	ours, theirs, err := wire.Pair()
 	if err != nil {
 		t.Fatal(err)
 	}
-	theirs := os.NewFile(uintptr(pair[1]), "theirs")
-	t.Cleanup(func() { theirs.Close() })
-	return os.NewFile(uintptr(pair[0]), "ours"), pair[0]
+	t.Cleanup(func() { ours.Close(); theirs.Close() })
+	return ours
 }
 
 // A worker that its kill does not end, for it is stuck in the kernel, keeps neither those who wait for a
@@ -330,8 +328,7 @@ func TestStuckWorker(t *testing.T) {
 	defer func() { _ = cmd.Wait() }()
 	w := testWorker()
 	w.b.opt.DeviceTimeout = 10 * time.Millisecond
-	conn, _ := socketpair(t)
-	w.proc = &process{conn: conn, cmd: cmd, exited: make(chan struct{}), stderr: &lineLog{log: slog.New(slog.DiscardHandler)}}
+	w.proc = &process{conn: socket(t), cmd: cmd, exited: make(chan struct{}), stderr: &lineLog{log: slog.New(slog.DiscardHandler)}}
 	w.launch(ImageModel, 0)
 	ctx, stop := context.WithCancel(t.Context())
 	served := make(chan error)
@@ -350,14 +347,18 @@ func TestStuckWorker(t *testing.T) {
 	}
 }
 
-// A submit that waits in the full socket of a worker that does not read is ended with the session.
+// A submit that waits in the full socket of a worker that does not read is ended with the worker.
 func TestLeaveEndsASend(t *testing.T) {
-	conn, fd := socketpair(t)
-	p := &process{conn: conn}
-	defer conn.Close()
-	for err := error(nil); err == nil; {
-		_, err = unix.Write(fd, make([]byte, 24))
+	p := &process{conn: socket(t)}
+	raw, err := p.conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
 	}
+	_ = raw.Control(func(fd uintptr) {
+		for err == nil {
+			_, err = unix.Write(int(fd), make([]byte, 24))
+		}
+	})
 	sent := make(chan error)
 	go func() { sent <- p.send(&wire.Submit{}) }()
 	for stacks := make([]byte, 1<<20); ; time.Sleep(time.Millisecond) { // until it waits

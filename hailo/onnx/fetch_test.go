@@ -4,8 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -14,7 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
+
+	"hailoclip/hailo/safefile"
 )
 
 const (
@@ -23,27 +22,38 @@ const (
 )
 
 // tgz packs files, given as name, content, name, content.
-func tgz(t *testing.T, files ...string) []byte {
+func tgz(t *testing.T, files ...string) string {
 	t.Helper()
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
 	w := tar.NewWriter(z)
+	var errs []error
 	for i := 0; i < len(files); i += 2 {
-		header := &tar.Header{Name: files[i], Size: int64(len(files[i+1])), Mode: 0o755, Typeflag: tar.TypeReg}
-		if err := w.WriteHeader(header); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.Write([]byte(files[i+1])); err != nil {
-			t.Fatal(err)
-		}
+		errs = append(errs, w.WriteHeader(&tar.Header{Name: files[i], Size: int64(len(files[i+1])), Mode: 0o755, Typeflag: tar.TypeReg}))
+		_, err := w.Write([]byte(files[i+1]))
+		errs = append(errs, err)
 	}
-	if err := errors.Join(w.Close(), z.Close()); err != nil {
+	if err := errors.Join(append(errs, w.Close(), z.Close())...); err != nil {
 		t.Fatal(err)
 	}
-	return b.Bytes()
+	return b.String()
 }
 
-func sum(b []byte) string { s := sha256.Sum256(b); return hex.EncodeToString(s[:]) }
+func sum(t *testing.T, text string) string {
+	t.Helper()
+	s, err := safefile.Sum(t.Context(), strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// testBuild is a build with this tarball. Its published library is "the published library".
+func testBuild(t *testing.T, tarball string) build {
+	b := builds["amd64"]
+	b.library, b.digest, b.bytes = sum(t, "the published library"), sum(t, tarball), int64(len(tarball))
+	return b
+}
 
 // site serves a release, or fails the test where nothing should ask for it.
 func site(t *testing.T, serve http.HandlerFunc) string {
@@ -54,14 +64,6 @@ func site(t *testing.T, serve http.HandlerFunc) string {
 	s := httptest.NewServer(serve)
 	t.Cleanup(func() { s.Close(); http.DefaultClient.CloseIdleConnections() })
 	return s.URL
-}
-
-// testBuild is a build with this tarball. Its published library is "the published library".
-func testBuild(tarball []byte) build {
-	b := builds["amd64"]
-	b.library = sum([]byte("the published library"))
-	b.digest, b.bytes = sum(tarball), int64(len(tarball))
-	return b
 }
 
 // left lists what is in a folder.
@@ -79,75 +81,61 @@ func left(t *testing.T, dir string) string {
 }
 
 func TestFetch(t *testing.T) {
-	tarball := tgz(t, "onnxruntime-linux-x64-"+FetchVersion+"/LICENSE", "MIT", releaseName, "the vendor's library")
-	serve := func(w http.ResponseWriter, r *http.Request) {
-		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(tarball))
-	}
+	const installed, part = libraryName + " " + libraryName + ".sha256", "onnxruntime-linux-x64-" + FetchVersion + ".tgz.part"
+	good := tgz(t, "onnxruntime-linux-x64-"+FetchVersion+"/LICENSE", "MIT", releaseName, "the vendor's library")
+	lacking := tgz(t, "onnxruntime/package.json", "{}")
 	dir := filepath.Join(t.TempDir(), "new", "lib")
-	path, b := filepath.Join(dir, libraryName), testBuild(tarball)
-	var last int64
+	path := filepath.Join(dir, libraryName)
 	for _, tt := range []struct {
 		name    string
-		library string // what is there
-		fetches bool
+		there   string // a library
+		tarball string // of the release
+		comes   string // of it, "": nobody asks
+		library string // that is there in the end
+		err     string
+		left    string
 	}{
-		{"nothing", "", true},
-		{"fetched before", "the vendor's library", false},
-		{"damaged", "the vendor's library, damaged", true},
-		{"published elsewhere", "the published library", false},
+		{"another tarball", "", good, strings.Repeat("x", len(good)), "", "SHA-256", ""},
+		{"no library", "", lacking, lacking, "", "holds no library", ""},
+		{"no tarball", "", "no gzip, whatever this is", "no gzip, whatever this is", "", "gzip", ""},
+		{"cut short", "", good[:60], good[:60], "", "unexpected EOF", ""},
+		{"breaks off", "", good, good[:60], "", "stopped after 60 bytes", part + " " + part + ".from"},
+		{"goes on", "", good, good, "the vendor's library", "", installed},
+		{"there", "", good, "", "the vendor's library", "", installed},
+		{"damaged", "another library", good, good, "the vendor's library", "", installed},
+		{"published elsewhere", "the published library", good, "", "the published library", "", installed},
 	} {
-		if tt.library != "" {
-			if err := os.WriteFile(path, []byte(tt.library), 0o600); err != nil {
+		var serve http.HandlerFunc
+		if tt.comes != "" {
+			serve = func(w http.ResponseWriter, r *http.Request) {
+				from := 0
+				if strings.HasPrefix(r.Header.Get("Range"), "bytes=60-") {
+					from = 60
+					w.Header().Set("Content-Range", "bytes 60-"+strconv.Itoa(len(good)-1)+"/"+strconv.Itoa(len(good)))
+				}
+				w.Header().Set("Content-Length", strconv.Itoa(len(tt.tarball)-from))
+				w.Header().Set("Content-Type", "application/gzip")
+				w.WriteHeader(map[bool]int{true: http.StatusPartialContent, false: http.StatusOK}[from > 0])
+				w.Write([]byte(tt.comes[from:]))
+			}
+		}
+		if tt.there != "" {
+			if err := os.WriteFile(path, []byte(tt.there), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
-		url, want := site(t, nil), tt.library
-		if tt.fetches {
-			url, want = site(t, serve), "the vendor's library"
-		}
-		if err := b.fetch(t.Context(), url, path, func(done, _ int64) { last = done }); err != nil {
-			t.Errorf("%s: %v", tt.name, err)
-		}
-		if data, _ := os.ReadFile(path); string(data) != want || last != b.bytes {
-			t.Errorf("%s: installed %q; progress %d", tt.name, data, last)
-		}
-		if want := libraryName + " " + libraryName + ".sha256"; left(t, dir) != want {
-			t.Errorf("%s: left %q, want %q", tt.name, left(t, dir), want)
-		}
-	}
-}
-
-func TestFetchRefuses(t *testing.T) {
-	good := tgz(t, releaseName, strings.Repeat("the library", 1000))
-	for _, tt := range []struct {
-		name           string
-		tarball, comes []byte
-		want           string
-		kept           bool // a part to go on with is left
-	}{
-		{"another tarball", good, make([]byte, len(good)), "SHA-256", false},
-		{"breaks off", good, good[:60], "stopped after 60 bytes", true},
-		{"no library", tgz(t, "onnxruntime/package.json", "{}"), nil, "holds no library", false},
-		{"no tarball", []byte("no gzip, whatever this is"), nil, "gzip", false},
-		{"library cut short", good[:60], nil, "unexpected EOF", false},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			dir, b := t.TempDir(), testBuild(tt.tarball)
-			url := site(t, func(w http.ResponseWriter, r *http.Request) {
-				if tt.comes == nil {
-					tt.comes = tt.tarball
-				}
-				w.Header().Set("Content-Length", strconv.Itoa(len(tt.tarball)))
-				w.Header().Set("Content-Type", "application/gzip")
-				w.Write(tt.comes)
-			})
-			if err := b.fetch(t.Context(), url, filepath.Join(dir, libraryName), nil); err == nil || !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("error %v\nlacks %q", err, tt.want)
-			}
-			if want := map[bool]string{true: b.release + ".part " + b.release + ".part.from"}[tt.kept]; left(t, dir) != want {
-				t.Errorf("left %q, want %q", left(t, dir), want)
+		b := testBuild(t, tt.tarball)
+		err := b.fetch(t.Context(), site(t, serve), path, func(done, total int64) {
+			if done > total || total != b.bytes {
+				t.Errorf("%s: progress %d of %d", tt.name, done, total)
 			}
 		})
+		if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+			t.Errorf("%s: %v, want one that says %q", tt.name, err, tt.err)
+		}
+		if data, _ := os.ReadFile(path); string(data) != tt.library || left(t, dir) != tt.left {
+			t.Errorf("%s: installed %q; left %q", tt.name, data, left(t, dir))
+		}
 	}
 }
 
@@ -155,7 +143,7 @@ func TestFetchRefuses(t *testing.T) {
 func TestFetchTwice(t *testing.T) {
 	dir, kept := filepath.Join(t.TempDir(), "link"), filepath.Join(t.TempDir(), "kept")
 	tarball := tgz(t, releaseName, "the vendor's library")
-	b := testBuild(tarball)
+	b := testBuild(t, tarball)
 	err := errors.Join(os.WriteFile(kept, []byte("keep"), 0o600), os.Symlink(t.TempDir(), dir))
 	for _, name := range []string{libraryName, libraryName + ".sha256", b.release + ".part", b.release + ".part.from"} {
 		err = errors.Join(err, os.Symlink(kept, filepath.Join(dir, name)))
@@ -168,16 +156,13 @@ func TestFetchTwice(t *testing.T) {
 		if err := b.fetch(t.Context(), nobody, path, nil); err == nil || !strings.Contains(err.Error(), "another process is downloading it") {
 			t.Error("meanwhile: ", err)
 		}
-		w.Write(tarball)
+		w.Write([]byte(tarball))
 	})
 	if err := b.fetch(t.Context(), url, path, nil); err != nil {
 		t.Error(err)
 	}
-	if want := libraryName + " " + libraryName + ".sha256"; left(t, dir) != want {
-		t.Errorf("left %q, want %q", left(t, dir), want)
-	}
-	if data, _ := os.ReadFile(kept); string(data) != "keep" {
-		t.Errorf("written to where a link leads: %q", data)
+	if data, _ := os.ReadFile(kept); string(data) != "keep" || left(t, dir) != libraryName+" "+libraryName+".sha256" {
+		t.Errorf("written to where a link leads: %q; left %q", data, left(t, dir))
 	}
 }
 

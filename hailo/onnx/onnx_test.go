@@ -17,6 +17,8 @@ import (
 	"hailoclip/hailo"
 	"hailoclip/hailo/backendtest"
 	"hailoclip/hailo/model"
+	"hailoclip/stages/decode"
+	"hailoclip/stages/resize"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -52,6 +54,17 @@ func newBackend(tb testing.TB, c Config, e encoders) *Backend {
 	}
 	tb.Cleanup(func() { b.Close() })
 	return b
+}
+
+// take returns a frame that is released with the test.
+func take(tb testing.TB, b *Backend) *hailo.Frame {
+	tb.Helper()
+	f, err := b.Frames().Get(tb.Context())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(f.Release)
+	return f
 }
 
 func tryOpen(tb testing.TB, c Config, e encoders) (*Backend, error) {
@@ -120,6 +133,43 @@ func TestGoldenTexts(t *testing.T) {
 	}
 }
 
+// The whole way of an image, from the file to the vector, against the training framework's own.
+func TestGoldenImages(t *testing.T) {
+	var golden struct {
+		Images map[string][]float32 `json:"images"`
+	}
+	readJSON(t, "../demo/golden.json", &golden)
+	b := newBackend(t, Config{}, demo(t))
+	d := decode.NewDecoder(decode.Config{MaxPixels: 1 << 22, JPEGScale: "exact"}, b.model.ImageSize)
+	square := resize.New(resize.Config{Fit: "crop"}, b.model.ImageSize)
+	frame := take(t, b)
+	if len(golden.Images) == 0 {
+		t.Fatal("no golden images")
+	}
+	for name, want := range golden.Images {
+		data, err := os.ReadFile(filepath.Join("../demo/samples", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := d.DecodeBytes(data)
+		if err != nil {
+			t.Fatal(name, ": ", err)
+		}
+		err = square.Resize(frame.Pixels, p.Pix, p.Width, p.Height)
+		p.Release()
+		if err != nil {
+			t.Fatal(name, ": ", err)
+		}
+		if err := b.EncodeImages(t.Context(), []*hailo.Frame{frame}); err != nil {
+			t.Fatal(name, ": ", err)
+		}
+		// Without libjpeg-turbo the standard decoder's chroma differs a little from the golden one's.
+		if c := backendtest.Cosine(frame.Embedding, want); c < 0.9999 {
+			t.Errorf("%s: cosine %v", name, c)
+		}
+	}
+}
+
 func TestConformance(t *testing.T) {
 	native(t)
 	bytes := demo(t)
@@ -179,12 +229,7 @@ func TestTextOnly(t *testing.T) {
 	if _, err := b.EncodeTexts(t.Context(), [][]int32{{1}}); err != nil {
 		t.Error(err)
 	}
-	f, err := b.Frames().Get(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Release()
-	if err := b.EncodeImages(t.Context(), []*hailo.Frame{f}); !errors.Is(err, hailo.ErrEncode) {
+	if err := b.EncodeImages(t.Context(), []*hailo.Frame{take(t, b)}); !errors.Is(err, hailo.ErrEncode) {
 		t.Error("a image without an image encoder: ", err)
 	}
 }
@@ -222,10 +267,7 @@ func TestInt8(t *testing.T) {
 		t.Helper()
 		b := newBackend(t, Config{}, tiny("whole.onnx", name))
 		for shade := range 3 {
-			f, err := b.Frames().Get(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
+			f := take(t, b)
 			for i := range f.Pixels {
 				f.Pixels[i] = byte(200 - 60*(i%3+shade)%200)
 			}
@@ -233,7 +275,6 @@ func TestInt8(t *testing.T) {
 				t.Fatal(name, ": ", err)
 			}
 			vectors = append(vectors, slices.Clone(f.Embedding))
-			f.Release()
 		}
 		return vectors
 	}
@@ -295,12 +336,7 @@ func TestBadVectors(t *testing.T) {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 	}
-	black, err := b.Frames().Get(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer black.Release()
-	if err := b.EncodeImages(t.Context(), []*hailo.Frame{black}); !errors.Is(err, hailo.ErrEncode) {
+	if err := b.EncodeImages(t.Context(), []*hailo.Frame{take(t, b)}); !errors.Is(err, hailo.ErrEncode) {
 		t.Error("black image of a model without bias: ", err)
 	}
 	if _, err := b.EncodeTexts(t.Context(), [][]int32{{1}, {2}}); err != nil {
@@ -313,21 +349,26 @@ var forever = [][]int32{{2_000_000_000}}
 
 var errTest = errors.New("the deadline of the test")
 
+// begin calls EncodeTexts beside the test.
+func begin(ctx context.Context, b *Backend, tokens [][]int32) <-chan error {
+	result := make(chan error, 1)
+	go func() {
+		_, err := b.EncodeTexts(ctx, tokens)
+		result <- err
+	}()
+	return result
+}
+
 func TestCancel(t *testing.T) {
 	b := newBackend(t, Config{Threads: 1}, tiny("slow.onnx", ""))
 	ctx, cancel := context.WithCancelCause(t.Context())
-	result := make(chan error)
-	encode := func() {
-		_, err := b.EncodeTexts(ctx, forever)
-		result <- err
-	}
-	go encode()
+	running := begin(ctx, b, forever)
 	for len(b.free) > 0 { // until it has the only workspace
 		runtime.Gosched()
 	}
-	go encode() // waits for the workspace
+	waiting := begin(ctx, b, forever)
 	cancel(errTest)
-	for range 2 {
+	for _, result := range []<-chan error{running, waiting} {
 		if err := <-result; !errors.Is(err, errTest) {
 			t.Error("cancelled: ", err)
 		}
@@ -343,11 +384,7 @@ func TestCancel(t *testing.T) {
 func TestCloseWaits(t *testing.T) {
 	b := newBackend(t, Config{Threads: 2}, tiny("slow.onnx", ""))
 	ctx, cancel := context.WithCancelCause(t.Context())
-	result := make(chan error)
-	go func() {
-		_, err := b.EncodeTexts(ctx, forever)
-		result <- err
-	}()
+	result := begin(ctx, b, forever)
 	for len(b.free) == cap(b.free) {
 		runtime.Gosched()
 	}

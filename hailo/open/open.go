@@ -19,26 +19,6 @@ import (
 	"hailoclip/hailo/token"
 )
 
-// Config says what is to encode, and how. Its values are those of the configuration file.
-type Config struct {
-	Backend      string // auto, npu, cpu or sim
-	TextEncoder  string // auto, npu or cpu
-	OnDeviceLoss string // cpu: it stands in; fail
-
-	ImageSize, EmbeddingDimension int // 0: the model's; another number must be the model's
-
-	BatchSize     int           // images that the device runs at once
-	DeviceTimeout time.Duration // a device silent for longer is restarted
-	ProbeInterval time.Duration // see hailo.NewProbe
-	Warmup        int           // probes at the start; one at least is made
-
-	CPU onnx.Config
-	NPU npu.Config
-	Sim Sim
-
-	LibraryDirs []string // where "setup" may have put ONNX Runtime
-}
-
 // ConfigError is a combination of values that no machine can do, in the words of the configuration file.
 type ConfigError string
 
@@ -165,14 +145,12 @@ func (o *Opener) await(ctx context.Context, device *npu.Backend, standsIn bool) 
 	wait, cancel := context.WithTimeout(ctx, deviceWait)
 	defer cancel()
 	err = device.Await(wait)
-	switch {
-	case err == nil:
-		return true, nil
-	case ctx.Err() != nil:
-		return false, context.Cause(ctx)
-	case errors.Is(err, context.DeadlineExceeded): // no start has failed yet
+	if err == nil || ctx.Err() != nil {
+		return err == nil, context.Cause(ctx)
+	}
+	if errors.Is(err, context.DeadlineExceeded) { // no start has failed yet
 		o.log.Warn("the device is still being opened", "cpu_stands_in", standsIn)
-	default:
+	} else {
 		o.log.Error("the device is not ready yet, it is tried until it is", "error", err, "cpu_stands_in", standsIn)
 	}
 	return false, nil

@@ -2,8 +2,8 @@ package sim
 
 import (
 	"fmt"
-	"io"
 	"math"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -53,42 +53,33 @@ const patience = 5 * time.Minute
 type host struct {
 	t    *testing.T
 	chip *chip
-	in   chan []byte
-	out  chan []byte
-	ends chan error
-}
-
-func (h *host) Read(b []byte) (int, error) {
-	packet, ok := <-h.in
-	if !ok {
-		return 0, io.EOF
-	}
-	return copy(b, packet), nil
-}
-
-func (h *host) Write(b []byte) (int, error) {
-	h.out <- append([]byte(nil), b...)
-	return len(b), nil
+	conn *os.File
 }
 
 func startChip(t *testing.T, change func(*chip)) *host {
-	h := &host{t: t, in: make(chan []byte, 100), out: make(chan []byte, 1000), ends: make(chan error, 1)}
-	c, _ := newChip(nil)
-	h.chip, c.conn = c, h
-	change(c)
-	go func() { h.ends <- c.run() }()
+	h := &host{t: t}
+	h.chip, _ = newChip(nil)
+	change(h.chip)
+	ours, theirs, err := wire.Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.conn, h.chip.conn = ours, theirs
+	ended := make(chan error, 1)
+	go func() { ended <- h.chip.run() }()
 	t.Cleanup(func() {
-		close(h.in)
-		if err := <-h.ends; err != nil {
+		ours.Close()
+		if err := <-ended; err != nil {
 			t.Error(err)
 		}
+		theirs.Close()
 	})
-	h.in <- wire.Append(nil, openMessage)
+	h.say(openMessage)
 	if m, ok := h.next().(*wire.Hello); !ok || m.Status != wire.Success || m.Simulated != 1 {
 		t.Fatalf("hello: %+v", m)
 	}
 	for _, load := range []*wire.Load{loadImage, loadText} {
-		h.in <- wire.Append(nil, load)
+		h.say(load)
 		if m, ok := h.next().(*wire.Loaded); !ok || m.Status != wire.Success || m.QueueDepth != 32 {
 			t.Fatalf("loaded: %+v", m)
 		}
@@ -96,27 +87,35 @@ func startChip(t *testing.T, change func(*chip)) *host {
 	return h
 }
 
+func (h *host) say(m wire.Message) {
+	h.t.Helper()
+	if _, err := h.conn.Write(wire.Append(nil, m)); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
 // next is the next message that is not about statistics.
 func (h *host) next() any {
 	h.t.Helper()
+	_ = h.conn.SetReadDeadline(time.Now().Add(patience))
+	buf := make([]byte, wire.MaxPacket)
 	for {
-		select {
-		case packet := <-h.out:
-			m, err := wire.Parse(packet)
-			if err != nil {
-				h.t.Fatal(err)
-			}
-			if _, ok := m.(*wire.Stats); !ok {
-				return m
-			}
-		case <-time.After(patience):
-			h.t.Fatal("the chip says nothing")
+		n, err := h.conn.Read(buf)
+		if err != nil {
+			h.t.Fatal("the chip says nothing: ", err)
+		}
+		m, err := wire.Parse(buf[:n])
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		if _, ok := m.(*wire.Stats); !ok {
+			return m
 		}
 	}
 }
 
 func (h *host) submit(model, slot uint32) {
-	h.in <- wire.Append(nil, &wire.Submit{Model: model, Slot: slot, Sequence: uint64(model*100 + slot + 1)})
+	h.say(&wire.Submit{Model: model, Slot: slot, Sequence: uint64(model*100 + slot + 1)})
 }
 
 // together has the chip start only when it has all of these frames: pairs of model and slot.

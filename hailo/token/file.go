@@ -60,8 +60,8 @@ type tokenizerFile struct {
 		RStrip     bool   `json:"rstrip"`
 		Normalized bool   `json:"normalized"`
 	} `json:"added_tokens"`
-	Normalizer   *tokenizerStep `json:"normalizer"`
-	PreTokenizer *tokenizerStep `json:"pre_tokenizer"`
+	Normalizer   tokenizerStep `json:"normalizer"`
+	PreTokenizer tokenizerStep `json:"pre_tokenizer"`
 	Model        struct {
 		Type         string           `json:"type"`
 		Dropout      float64          `json:"dropout"`
@@ -86,28 +86,19 @@ type tokenizerStep struct {
 	} `json:"pattern"`
 }
 
-// String names the step or those of the sequence, for comparison with CLIP's. A sequence inside
-// of one is not opened: CLIP has none.
-func (s *tokenizerStep) String() string {
-	if s == nil {
-		return "none"
-	}
-	if s.Type != "Sequence" {
-		return s.one()
-	}
-	var parts []string
-	for _, step := range append(s.Normalizers, s.PreTokenizers...) {
-		parts = append(parts, step.one())
-	}
-	return strings.Join(parts, ", ")
-}
-
-func (s *tokenizerStep) one() string {
-	switch pattern := strings.TrimPrefix(s.Pattern.Regex, specialsInPattern); s.Type {
+// String names the step, or those of the sequence, for comparison with CLIP's.
+func (s tokenizerStep) String() string {
+	switch s.Type {
+	case "Sequence":
+		var parts []string
+		for _, step := range append(s.Normalizers, s.PreTokenizers...) {
+			parts = append(parts, step.String())
+		}
+		return strings.Join(parts, ", ")
 	case "Replace":
-		return fmt.Sprintf("Replace %q %q", pattern, s.Content)
+		return fmt.Sprintf("Replace %q %q", s.Pattern.Regex, s.Content)
 	case "Split":
-		return fmt.Sprintf("Split %q %s %t", pattern, s.Behavior, s.Invert)
+		return fmt.Sprintf("Split %q %s %t", strings.TrimPrefix(s.Pattern.Regex, specialsInPattern), s.Behavior, s.Invert)
 	}
 	return s.Type
 }
@@ -117,21 +108,22 @@ type mergeLine [2]string
 
 func (m *mergeLine) UnmarshalJSON(data []byte) error {
 	var one string
-	var two []string
-	var err error
 	if data[0] == '[' {
-		err = json.Unmarshal(data, &two)
-	} else {
-		err = json.Unmarshal(data, &one)
-		two = strings.Split(one, " ")
+		var two []string
+		if err := json.Unmarshal(data, &two); err != nil {
+			return err
+		}
+		if len(two) == 2 {
+			*m = mergeLine(two)
+			return nil
+		}
+	} else if err := json.Unmarshal(data, &one); err != nil {
+		return err
+	} else if a, b, ok := strings.Cut(one, " "); ok && !strings.Contains(b, " ") {
+		*m = mergeLine{a, b}
+		return nil
 	}
-	if err == nil && len(two) != 2 {
-		err = fmt.Errorf("merge %.60s does not have two parts", data)
-	}
-	if err == nil {
-		*m = mergeLine(two)
-	}
-	return err
+	return fmt.Errorf("merge %.60s does not have two parts", data)
 }
 
 // Load reads a tokenizer.json of CLIP's kind, at most 32 MiB: byte-level BPE with "</w>" at

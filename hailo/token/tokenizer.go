@@ -46,9 +46,8 @@ type Piece struct {
 	Text  string `json:"text"`  // the bytes it stands for, a space after a word; part of a rune shows as U+FFFD
 }
 
-// Start and End return the ids of the special tokens around each text.
-func (t *Tokenizer) Start() int32 { return t.start }
-func (t *Tokenizer) End() int32   { return t.end }
+// End is the id of the special token after each text.
+func (t *Tokenizer) End() int32 { return t.end }
 
 // Size is the number of tokens in the vocabulary: ids are 0 to Size()-1.
 func (t *Tokenizer) Size() int { return len(t.pieces) }
@@ -79,7 +78,7 @@ func (t *Tokenizer) Pieces(ids []int32) []Piece {
 		}
 		p := t.pieces[id]
 		list[i].Piece, list[i].Text = p, p
-		if !t.isSpecial(id) {
+		if id != t.start && id != t.end {
 			word, last := strings.CutSuffix(p, wordEnd)
 			list[i].Text = visible(word)
 			if last {
@@ -89,8 +88,6 @@ func (t *Tokenizer) Pieces(ids []int32) []Piece {
 	}
 	return list
 }
-
-func (t *Tokenizer) isSpecial(id int32) bool { return id == t.start || id == t.end }
 
 // encode returns the start token and the ids of the text. It may stop early once it has limit ids.
 func (t *Tokenizer) encode(text string, limit int) []int32 {
@@ -109,7 +106,14 @@ func (t *Tokenizer) split(ids []int32, text string, level, limit int, s *scratch
 		text = s.normalize(text)
 	}
 	if level == len(t.specials) {
-		return t.encodeWords(ids, text, limit, s)
+		for len(text) > 0 && len(ids) < limit {
+			n, word := nextWord(text)
+			if word {
+				ids = t.encodeWord(ids, text[:n], s)
+			}
+			text = text[n:]
+		}
+		return ids
 	}
 	for len(ids) < limit {
 		part, rest, found := strings.Cut(text, t.specials[level].content)
@@ -200,18 +204,6 @@ func nextWord(text string) (n int, word bool) {
 		}
 	}
 	return n, k != space
-}
-
-// encodeWords appends the ids of the words of normalized text.
-func (t *Tokenizer) encodeWords(ids []int32, text string, limit int, s *scratch) []int32 {
-	for len(text) > 0 && len(ids) < limit {
-		n, word := nextWord(text)
-		if word {
-			ids = t.encodeWord(ids, text[:n], s)
-		}
-		text = text[n:]
-	}
-	return ids
 }
 
 // visible turns the runes of a piece back into the bytes they stand for.

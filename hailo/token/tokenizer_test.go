@@ -12,17 +12,24 @@ import (
 	"testing"
 )
 
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func read(t testing.TB, path string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	must(t, err)
+	return data
+}
+
 func loadTokenizer(t testing.TB, path string) *Tokenizer {
 	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	tok, err := Load(f, CLIP)
-	if err != nil {
-		t.Fatal(err)
-	}
+	tok, err := Load(bytes.NewReader(read(t, path)), CLIP)
+	must(t, err)
 	return tok
 }
 
@@ -45,92 +52,85 @@ func clipFolder(t testing.TB) string {
 	return dir
 }
 
-func readJSON(t testing.TB, path string, v any) {
+// golden checks the ids of texts, from several goroutines, and each twice: the second time the words
+// come from the cache.
+func golden(t *testing.T, tok *Tokenizer, want map[string][]int32) {
 	t.Helper()
-	data, err := os.ReadFile(path)
-	if err == nil {
-		err = json.Unmarshal(data, v)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func TestTokenizerGoldenDemo(t *testing.T) {
-	tok := demoTokenizer(t)
-	var golden struct {
-		IDs map[string][]int32 `json:"token_ids"`
-	}
-	readJSON(t, "../demo/golden.json", &golden)
-	if len(golden.IDs) == 0 {
+	if len(want) == 0 {
 		t.Fatal("no golden ids")
 	}
-	for text, want := range golden.IDs {
-		if got := tok.Encode(text); !slices.Equal(got, want) {
-			t.Errorf("%q: %v, want %v", text, got, want)
-		}
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 2 {
+				for text, ids := range want {
+					if got := tok.Encode(text); !slices.Equal(got, ids) {
+						t.Errorf("%q: %v, want %v", text, got, ids)
+					}
+				}
+			}
+		})
 	}
+	wg.Wait()
 }
 
-func TestTokenizerGoldenCLIP(t *testing.T) {
+func TestGoldenDemo(t *testing.T) {
+	var want struct {
+		IDs map[string][]int32 `json:"token_ids"`
+	}
+	must(t, json.Unmarshal(read(t, "../demo/golden.json"), &want))
+	golden(t, demoTokenizer(t), want.IDs)
+}
+
+func TestGoldenCLIP(t *testing.T) {
 	dir := clipFolder(t)
 	tok := loadTokenizer(t, filepath.Join(dir, "tokenizer.json"))
 	var texts []string
-	var want [][]int32
-	readJSON(t, filepath.Join(dir, "cases.json"), &texts)
-	readJSON(t, filepath.Join(dir, "ids.json"), &want)
-	if len(texts) == 0 || len(texts) != len(want) {
-		t.Fatalf("%d texts, %d id lists", len(texts), len(want))
+	var ids [][]int32
+	must(t, json.Unmarshal(read(t, filepath.Join(dir, "cases.json")), &texts))
+	must(t, json.Unmarshal(read(t, filepath.Join(dir, "ids.json")), &ids))
+	if len(texts) != len(ids) {
+		t.Fatalf("%d texts, %d id lists", len(texts), len(ids))
 	}
-	for round := range 2 { // the second time from the word cache
-		for i, text := range texts {
-			if got := tok.Encode(text); !slices.Equal(got, want[i]) {
-				t.Errorf("round %d, %q: %v, want %v", round, text, got, want[i])
-			}
-		}
+	want := map[string][]int32{}
+	for i, text := range texts {
+		want[text] = ids[i]
 	}
-	if tok.Size() != 49408 || tok.Start() != 49406 || tok.End() != 49407 {
-		t.Errorf("size %d, start %d, end %d", tok.Size(), tok.Start(), tok.End())
+	golden(t, tok, want)
+	if tok.Size() != 49408 || tok.start != 49406 || tok.End() != 49407 {
+		t.Errorf("size %d, start %d, end %d", tok.Size(), tok.start, tok.End())
 	}
 }
 
-func TestTokenizerCut(t *testing.T) {
+func TestCut(t *testing.T) {
 	tok := demoTokenizer(t)
 	whole := tok.Encode("a photo of a cat")
 	for n := 2; n < len(whole)+3; n++ {
-		ids, truncated := tok.EncodeCut("a photo of a cat", n)
-		if n >= len(whole) {
-			if truncated || !slices.Equal(ids, whole) {
-				t.Errorf("cut to %d: %v, %t, want %v whole", n, ids, truncated, whole)
-			}
-			continue
+		want := whole
+		if n < len(whole) {
+			want = append(slices.Clone(whole[:n-1]), tok.End())
 		}
-		want := append(slices.Clone(whole[:n-1]), tok.End())
-		if !truncated || !slices.Equal(ids, want) {
-			t.Errorf("cut to %d: %v, %t, want %v cut", n, ids, truncated, want)
+		if ids, truncated := tok.EncodeCut("a photo of a cat", n); truncated != (n < len(whole)) || !slices.Equal(ids, want) {
+			t.Errorf("cut to %d: %v, %t, want %v", n, ids, truncated, want)
 		}
 	}
 }
 
-func TestTokenizerSpecialsInText(t *testing.T) {
+func TestSpecialsInText(t *testing.T) {
 	tok := demoTokenizer(t)
 	cat := tok.Encode("cat")
 	cat = cat[1 : len(cat)-1]
-	join := func(parts ...[]int32) []int32 { return slices.Concat(parts...) }
-	start, end := []int32{tok.Start()}, []int32{tok.End()}
-	for _, c := range []struct {
-		text string
-		want []int32
-	}{
-		{"", join(start, end)},
-		{" \t\n\u00a0", join(start, end)},
-		{"cat<|endoftext|>cat", join(start, cat, end, cat, end)},
-		{"cat <|startoftext|> cat", join(start, cat, start, cat, end)},
-		{"CAT<|STARTOFTEXT|>", join(start, cat, start, end)}, // looked for in the normalized text
-		{"<|endoftext|><|endoftext|>", join(start, end, end, end)},
+	start, end := []int32{tok.start}, []int32{tok.End()}
+	for text, want := range map[string][][]int32{
+		"":                           {start, end},
+		" \t\n\u00a0":                {start, end},
+		"cat<|endoftext|>cat":        {start, cat, end, cat, end},
+		"cat <|startoftext|> cat":    {start, cat, start, cat, end},
+		"CAT<|STARTOFTEXT|>":         {start, cat, start, end}, // looked for in the normalized text
+		"<|endoftext|><|endoftext|>": {start, end, end, end},
 	} {
-		if got := tok.Encode(c.text); !slices.Equal(got, c.want) {
-			t.Errorf("%q: %v, want %v", c.text, got, c.want)
+		if got := tok.Encode(text); !slices.Equal(got, slices.Concat(want...)) {
+			t.Errorf("%q: %v, want %v", text, got, want)
 		}
 	}
 	if got := tok.Encode("<|ENDOFTEXT|>"); slices.Contains(got[:len(got)-1], tok.End()) {
@@ -177,7 +177,7 @@ func TestMergeAgainstTextbook(t *testing.T) {
 }
 
 // A quadratic merge would take an hour on the first of these, of 1 MB, and minutes on others.
-func TestTokenizerHostileText(t *testing.T) {
+func TestHostileText(t *testing.T) {
 	tok := demoTokenizer(t)
 	for name, text := range map[string]string{
 		"one word":        strings.Repeat("ho", 1<<19),
@@ -191,7 +191,7 @@ func TestTokenizerHostileText(t *testing.T) {
 		"not UTF-8":       strings.Repeat("\xff", 1<<17),
 	} {
 		ids := tok.Encode(text)
-		if ids[0] != tok.Start() || ids[len(ids)-1] != tok.End() {
+		if ids[0] != tok.start || ids[len(ids)-1] != tok.End() {
 			t.Errorf("%s: begins %d, ends %d", name, ids[0], ids[len(ids)-1])
 		}
 		short, truncated := tok.EncodeCut(text, 77)
@@ -201,27 +201,13 @@ func TestTokenizerHostileText(t *testing.T) {
 	}
 }
 
-func TestTokenizerConcurrently(t *testing.T) {
-	tok := demoTokenizer(t)
-	want := make([][]int32, 200)
-	for i := range want {
-		want[i] = demoTokenizerOnce(tok, i)
+func TestConcurrently(t *testing.T) {
+	tok, want := demoTokenizer(t), map[string][]int32{}
+	for i := range 200 {
+		text := fmt.Sprintf("a photo of %d cats and unseenword%d", i, i)
+		want[text] = tok.Encode(text)
 	}
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			for i := range want {
-				if got := demoTokenizerOnce(tok, i); !slices.Equal(got, want[i]) {
-					t.Errorf("%d: %v, want %v", i, got, want[i])
-				}
-			}
-		})
-	}
-	wg.Wait()
-}
-
-func demoTokenizerOnce(tok *Tokenizer, i int) []int32 {
-	return tok.Encode(fmt.Sprintf("a photo of %d cats and unseenword%d", i, i))
+	golden(t, demoTokenizer(t), want)
 }
 
 func TestPieces(t *testing.T) {
@@ -249,9 +235,7 @@ func smallTokenizer(t testing.TB, edits ...string) []byte {
 	vocab["ca"] = 512
 	vocab["<|startoftext|>"], vocab["<|endoftext|>"] = 513, 514
 	v, err := json.Marshal(vocab)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	file := `{"added_tokens":[{"id":513,"content":"<|startoftext|>","normalized":true},{"id":514,"content":"<|endoftext|>","normalized":false}],` +
 		`"normalizer":{"type":"Sequence","normalizers":[{"type":"NFC"},{"type":"Replace","pattern":{"Regex":"\\s+"},"content":" "},{"type":"Lowercase"}]},` +
 		`"pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"Split","pattern":{"Regex":"'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+"},"behavior":"Removed","invert":true},{"type":"ByteLevel"}]},` +
@@ -265,7 +249,7 @@ func smallTokenizer(t testing.TB, edits ...string) []byte {
 	return []byte(file)
 }
 
-func TestLoadTokenizer(t *testing.T) {
+func TestLoad(t *testing.T) {
 	for name, edits := range map[string][]string{
 		"plain":                   {},
 		"merge pairs":             {`"c a"`, `["c","a"]`},
@@ -273,17 +257,14 @@ func TestLoadTokenizer(t *testing.T) {
 		"added not in vocabulary": {`,"\u003c|endoftext|\u003e":514`, ``},
 	} {
 		tok, err := Load(bytes.NewReader(smallTokenizer(t, edits...)), CLIP)
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
-			continue
-		}
+		must(t, err)
 		if got, want := tok.Encode("CAb"), []int32{513, 512, tok.lastBytes['b'], 514}; !slices.Equal(got, want) {
 			t.Errorf("%s: %v, want %v", name, got, want)
 		}
 	}
 }
 
-func TestLoadTokenizerRefuses(t *testing.T) {
+func TestLoadRefuses(t *testing.T) {
 	for name, c := range map[string]struct {
 		says  string // part of the error
 		edits []string
@@ -334,7 +315,7 @@ func TestLoadTokenizerRefuses(t *testing.T) {
 	}
 }
 
-func FuzzLoadTokenizer(f *testing.F) {
+func FuzzLoad(f *testing.F) {
 	f.Add(smallTokenizer(f))
 	f.Add(smallTokenizer(f, `"c a"`, `["c","a"]`))
 	f.Add([]byte(`{"model":{"vocab":{"a":0},"merges":["a a"]}}`))
@@ -394,15 +375,11 @@ func BenchmarkEncodeCold(b *testing.B) {
 }
 
 func BenchmarkLoadTokenizer(b *testing.B) {
-	data, err := os.ReadFile(filepath.Join(clipFolder(b), "tokenizer.json"))
-	if err != nil {
-		b.Fatal(err)
-	}
+	data := read(b, filepath.Join(clipFolder(b), "tokenizer.json"))
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := Load(bytes.NewReader(data), CLIP); err != nil {
-			b.Fatal(err)
-		}
+		_, err := Load(bytes.NewReader(data), CLIP)
+		must(b, err)
 	}
 }
 

@@ -73,7 +73,7 @@
 //     in the chip's server. SIGINT and SIGTERM are ignored: a terminal and systemd
 //     send them to the worker too, while the host still drains.
 //   - Whoever gets a packet that breaks these rules treats the other side as broken: the worker
-//     exits, the host ends the session.
+//     exits, the host ends the worker.
 //
 // The worker writes what a person may want to know to stderr, in lines; the host logs them.
 package wire

@@ -94,7 +94,7 @@ func expect(got []float32, input []byte, rows, row int) error {
 	return nil
 }
 
-// encodeImage encodes a random picture and checks its embedding.
+// encodeImage encodes a random image and checks its embedding.
 func encodeImage(backend *npu.Backend) error {
 	f, err := backend.Frames().Get(context.Background())
 	if err != nil {

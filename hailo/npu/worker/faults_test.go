@@ -27,7 +27,7 @@ func TestDeviceDoesNotOpen(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			h := start(t, builds[1], tt.fake)
-			open := &wire.Open{Magic: wire.Magic, Version: wire.Version, Memory: uint64(len(h.memory))}
+			open := h.openMessage()
 			wire.SetText(open.Device[:], tt.device)
 			h.write(wire.Append(nil, open))
 			hello := want[*wire.Hello](h)
@@ -41,7 +41,7 @@ func TestDeviceDoesNotOpen(t *testing.T) {
 
 func TestGroupAndDevice(t *testing.T) {
 	h := start(t, builds[0], "scan=0")
-	open := &wire.Open{Magic: wire.Magic, Version: wire.Version, Memory: uint64(len(h.memory))}
+	open := h.openMessage()
 	wire.SetText(open.Device[:], "0007:01:00.0")
 	wire.SetText(open.Group[:], "SHARED")
 	h.write(wire.Append(nil, open))
@@ -111,26 +111,20 @@ func TestModelDoesNotLoad(t *testing.T) {
 
 // A frame that the chip refuses is answered with its status, and the others go on.
 func TestFrameFails(t *testing.T) {
-	eachBuild(t, func(t *testing.T, b *build) {
-		h := start(t, b, "scale=0,error_at=7,error=8")
-		h.ready()
-		book := newBook(h)
-		for range 20 {
-			book.submit(wire.ImageModel)
-		}
+	eachWorker(t, "scale=0,error_at=7,error=8", func(h *host, book *book) {
+		book.fill(20, wire.ImageModel)
 		for range 20 {
 			if done := book.done(); (done.Sequence == 7) != (done.Status == 8) {
-				t.Errorf("done %+v", done)
+				h.t.Errorf("done %+v", done)
 			}
 		}
-		h.shutdown()
-		h.exit(exitDone, "")
+		h.finish()
 	})
 }
 
 // Faults that the worker cannot go on after, with 32 frames of both models in flight: it ends by
 // itself with 1, and every submit it has taken is answered exactly once.
-func TestSessionEnds(t *testing.T) {
+func TestWorkerEnds(t *testing.T) {
 	for _, fake := range []string{
 		"close_at=40",                              // the chip's server dies
 		"close_at=1",                               //
@@ -142,20 +136,16 @@ func TestSessionEnds(t *testing.T) {
 		t.Run(fake, func(t *testing.T) {
 			eachBuild(t, func(t *testing.T, b *build) {
 				h := start(t, b, "scale=20,"+fake) // the first run takes longer than the submits
-				h.ready()
-				book := newBook(h)
-				for range 32 {
-					book.submit(wire.ImageModel)
-					book.submit(wire.TextModel)
-				}
+				book := h.ready()
+				book.fill(32, wire.ImageModel, wire.TextModel)
 				got := book.rest()
 				h.exit(exitFailed, "hailo-clip-npu: ")
 				if got[62] == 0 && got[8] == 0 {
 					t.Errorf("answers by status: %v", got)
 				}
 				// The worker takes packets in their order, so what it did not take is the end.
-				first := book.last + 1 - uint64(len(book.flights))
-				for sequence := range book.flights {
+				first := book.last + 1 - uint64(len(book.inFlight))
+				for sequence := range book.inFlight {
 					if sequence < first {
 						t.Errorf("sequence %d is not answered, but one after it; answers by status: %v", sequence, got)
 					}
@@ -170,10 +160,7 @@ func TestSessionEnds(t *testing.T) {
 func TestSubmitFailsAlone(t *testing.T) {
 	for _, fake := range []string{"run_error_at=1,run_error=8", "run_error_at=5,run_error=8"} {
 		t.Run(fake, func(t *testing.T) {
-			eachBuild(t, func(t *testing.T, b *build) {
-				h := start(t, b, "scale=0,"+fake)
-				h.ready()
-				book := newBook(h)
+			eachWorker(t, "scale=0,"+fake, func(h *host, book *book) {
 				for status := wire.Success; status == wire.Success; {
 					book.submit(wire.ImageModel)
 					status = book.done().Status
@@ -187,19 +174,12 @@ func TestSubmitFailsAlone(t *testing.T) {
 // A completion that never comes although the chip answers: the model must not be destroyed under it, so
 // the worker leaves all as it is.
 func TestCompletionLost(t *testing.T) {
-	eachBuild(t, func(t *testing.T, b *build) {
-		h := start(t, b, "scale=0,lost_at=3")
-		h.ready()
-		book := newBook(h)
-		for range 20 {
-			book.submit(wire.ImageModel)
-		}
-		for range 19 {
-			book.done()
-		}
+	eachWorker(t, "scale=0,lost_at=3", func(h *host, book *book) {
+		book.fill(20, wire.ImageModel)
+		book.takeGood(19)
 		h.shutdown()
 		if got := book.rest(); len(got) != 0 {
-			t.Errorf("answers after shutdown by status: %v", got)
+			h.t.Errorf("answers after shutdown by status: %v", got)
 		}
 		h.exit(exitStuck, "is not told that we leave")
 	})
@@ -210,17 +190,13 @@ func TestStopUnderLoad(t *testing.T) {
 	eachBuild(t, func(t *testing.T, b *build) {
 		for _, how := range []string{"shutdown", "end of the socket"} {
 			h := start(t, b, "scale=20,late_ms=5")
-			h.ready()
-			book := newBook(h)
-			for range 32 {
-				book.submit(wire.ImageModel)
-				book.submit(wire.TextModel)
-			}
+			book := h.ready()
+			book.fill(32, wire.ImageModel, wire.TextModel)
 			if how == "shutdown" {
 				h.shutdown()
 				book.rest()
-				if len(book.flights) > 0 {
-					t.Errorf("%d submits are not answered", len(book.flights))
+				if len(book.inFlight) > 0 {
+					t.Errorf("%d submits are not answered", len(book.inFlight))
 				}
 			} else {
 				h.conn.Close()
@@ -250,12 +226,8 @@ func TestHostGone(t *testing.T) {
 
 // A chip that does not answer any more is not waited for, whoever ends the worker.
 func TestSilentChip(t *testing.T) {
-	eachBuild(t, func(t *testing.T, b *build) {
-		h := start(t, b, "scale=0,hang_at=5")
-		h.ready()
-		for i := range uint32(32) {
-			h.submit(wire.ImageModel, i, uint64(i)+1)
-		}
+	eachWorker(t, "scale=0,hang_at=5", func(h *host, book *book) {
+		book.fill(32, wire.ImageModel)
 		h.taken()
 		h.conn.Close()
 		h.exit(exitStuck, "is not told that we leave")
@@ -265,9 +237,7 @@ func TestSilentChip(t *testing.T) {
 // A session that is lost while nothing is in flight ends the worker without a request; a connection for
 // statistics that is lost alone does not.
 func TestLostWhileIdle(t *testing.T) {
-	eachBuild(t, func(t *testing.T, b *build) {
-		h := start(t, b, "die_at=2")
-		h.ready()
+	eachWorker(t, "die_at=2", func(h *host, _ *book) {
 		h.exit(exitFailed, "identify: HAILO_COMMUNICATION_CLOSED (62)")
 	})
 }
@@ -275,10 +245,7 @@ func TestLostWhileIdle(t *testing.T) {
 // When the chip does not let go, the worker ends all the same, soon after its host.
 func TestExitLimit(t *testing.T) {
 	full := func(h *host) {
-		h.ready()
-		for i := range uint32(32) {
-			h.submit(wire.ImageModel, i, uint64(i)+1)
-		}
+		h.ready().fill(32, wire.ImageModel)
 		h.taken()
 	}
 	hangUp := func(h *host) { h.conn.Close() }
@@ -317,80 +284,54 @@ func packet(whole []byte, offset int, words ...uint32) []byte {
 }
 
 func TestProtocolViolations(t *testing.T) {
-	open := func(h *host) []byte {
-		return wire.Append(nil, &wire.Open{Magic: wire.Magic, Version: wire.Version, Memory: uint64(len(h.memory))})
-	}
+	open := func(h *host) []byte { return wire.Append(nil, h.openMessage()) }
 	submit := func(model, slot uint32) []byte {
 		return wire.Append(nil, &wire.Submit{Model: model, Slot: slot, Sequence: 1})
 	}
+	nothing, opened, ready := func(*host) {}, func(h *host) { h.open() }, func(h *host) { h.ready() }
 	tests := []struct {
 		name   string
-		ready  bool
+		before func(h *host)
 		packet func(h *host) []byte
 		words  string
 	}{
-		{"one byte", false, func(*host) []byte { return []byte{1} }, "not open"},
-		{"wrong magic", false, func(h *host) []byte { return packet(open(h), 8, 1) }, "not open"},
-		{"submit first", false, func(*host) []byte { return submit(0, 0) }, "not open"},
-		{"open cut", false, func(h *host) []byte { return open(h)[:100] }, "100 bytes"},
-		{"open too long", false, func(h *host) []byte { return append(open(h), 0) }, "153 bytes"},
-		{"open lies about its size", false, func(h *host) []byte { return packet(open(h), 4, 151) }, "says 151"},
-		{"device without a NUL", false, func(h *host) []byte { return packet(open(h), 84, 0x41414141) }, "without its NUL"},
-		{"no memory", false, func(h *host) []byte { return packet(open(h), 16, 0, 0) }, "descriptor 4"},
-		{"more memory than there is", false, func(h *host) []byte { return packet(open(h), 16, 0, 1) }, "descriptor 4"},
-		{"longer than any message", false, func(*host) []byte { return make([]byte, 20000) }, "20000 bytes"},
+		{"one byte", nothing, func(*host) []byte { return []byte{1} }, "not open"},
+		{"wrong magic", nothing, func(h *host) []byte { return packet(open(h), 8, 1) }, "not open"},
+		{"submit first", nothing, func(*host) []byte { return submit(0, 0) }, "not open"},
+		{"open cut", nothing, func(h *host) []byte { return open(h)[:100] }, "100 bytes"},
+		{"open too long", nothing, func(h *host) []byte { return append(open(h), 0) }, "153 bytes"},
+		{"open lies about its size", nothing, func(h *host) []byte { return packet(open(h), 4, 151) }, "says 151"},
+		{"device without a NUL", nothing, func(h *host) []byte { return packet(open(h), 84, 0x41414141) }, "without its NUL"},
+		{"no memory", nothing, func(h *host) []byte { return packet(open(h), 16, 0, 0) }, "descriptor 4"},
+		{"more memory than there is", nothing, func(h *host) []byte { return packet(open(h), 16, 0, 1) }, "descriptor 4"},
+		{"longer than any message", nothing, func(*host) []byte { return make([]byte, 20000) }, "20000 bytes"},
 
-		{"open again", true, open, "type 1"},
-		{"unknown type", true, func(*host) []byte { return packet(make([]byte, 8), 0, 99, 8) }, "type 99"},
-		{"a message of the worker", true, func(*host) []byte { return wire.Append(nil, &wire.Done{}) }, "type 19"},
-		{"half a header", true, func(*host) []byte { return make([]byte, 4) }, "4 bytes"},
-		{"submit too long", true, func(*host) []byte { return append(submit(0, 0), 0) }, "25 bytes"},
-		{"submit cut", true, func(*host) []byte { return submit(0, 0)[:23] }, "23 bytes"},
-		{"longest", true, func(*host) []byte { return make([]byte, wire.MaxPacket) }, "type 0"},
-		{"load again", true, func(h *host) []byte { return wire.Append(nil, h.loadMessage(0)) }, "loaded already"},
-		{"load of an unknown model", true, func(h *host) []byte { return packet(wire.Append(nil, h.loadMessage(0)), 8, 2) }, "model 2"},
-		{"submit to an unknown model", true, func(*host) []byte { return submit(math.MaxUint32, 0) }, "not loaded"},
-		{"submit of an unknown slot", true, func(*host) []byte { return submit(0, 40) }, "slot 40"},
+		{"open again", ready, open, "type 1"},
+		{"unknown type", ready, func(*host) []byte { return packet(make([]byte, 8), 0, 99, 8) }, "type 99"},
+		{"a message of the worker", ready, func(*host) []byte { return wire.Append(nil, &wire.Done{}) }, "type 19"},
+		{"half a header", ready, func(*host) []byte { return make([]byte, 4) }, "4 bytes"},
+		{"submit too long", ready, func(*host) []byte { return append(submit(0, 0), 0) }, "25 bytes"},
+		{"submit cut", ready, func(*host) []byte { return submit(0, 0)[:23] }, "23 bytes"},
+		{"longest", ready, func(*host) []byte { return make([]byte, wire.MaxPacket) }, "type 0"},
+		{"load again", ready, func(h *host) []byte { return wire.Append(nil, h.loadMessage(0)) }, "loaded already"},
+		{"load of an unknown model", ready, func(h *host) []byte { return packet(wire.Append(nil, h.loadMessage(0)), 8, 2) }, "model 2"},
+		{"submit to an unknown model", ready, func(*host) []byte { return submit(math.MaxUint32, 0) }, "not loaded"},
+		{"submit of an unknown slot", ready, func(*host) []byte { return submit(0, 40) }, "slot 40"},
+
+		{"submit before load", opened, func(*host) []byte { return submit(0, 0) }, "not loaded"},
+		{"hef without a NUL", opened, func(h *host) []byte { return packet(wire.Append(nil, h.loadMessage(0)), 1100, 0x41414141) }, "without its NUL"},
+		{"slot twice", func(h *host) { h.ready(); h.submit(0, 1, 1) }, func(*host) []byte { return submit(0, 1) }, "slot 1"},
+		{"more than the queue takes", func(h *host) { h.ready().fill(32, 0) }, func(*host) []byte { return submit(0, 32) }, "queue"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			h := start(t, builds[1], "scale=0")
-			if tt.ready {
-				h.ready()
-			}
+			h := start(t, builds[1], "scale=1000")
+			tt.before(h)
 			h.write(tt.packet(h))
 			h.exit(exitViolation, tt.words)
 		})
 	}
-
-	t.Run("hef without a NUL", func(t *testing.T) {
-		h := start(t, builds[1], "")
-		h.open()
-		h.write(packet(wire.Append(nil, h.loadMessage(0)), 1100, 0x41414141))
-		h.exit(exitViolation, "without its NUL")
-	})
-	t.Run("submit before load", func(t *testing.T) {
-		h := start(t, builds[1], "")
-		h.open()
-		h.write(submit(0, 0))
-		h.exit(exitViolation, "not loaded")
-	})
-	t.Run("slot twice", func(t *testing.T) {
-		h := start(t, builds[1], "scale=1000")
-		h.ready()
-		h.submit(0, 1, 1)
-		h.submit(0, 1, 2)
-		h.exit(exitViolation, "slot 1")
-	})
-	t.Run("more than the queue takes", func(t *testing.T) {
-		h := start(t, builds[1], "scale=1000")
-		h.ready()
-		for i := range uint32(33) {
-			h.submit(0, i, uint64(i)+1)
-		}
-		h.exit(exitViolation, "queue")
-	})
 }
 
 // Another version of the service learns which one the worker speaks.

@@ -23,7 +23,7 @@ func FuzzWorker(f *testing.F) {
 		load := *h.loadMessage(uint32(which & 1))
 		switch which {
 		case 0:
-			return wire.Append(nil, &wire.Open{Magic: wire.Magic, Version: wire.Version, Memory: uint64(len(h.memory))})
+			return wire.Append(nil, h.openMessage())
 		case 1, 2:
 			return wire.Append(nil, &load)
 		case 3:

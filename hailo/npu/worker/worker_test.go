@@ -97,8 +97,7 @@ func TestHandshake(t *testing.T) {
 		if out := text.Output; out.Format != wire.FormatUint8 || out.FrameBytes != 7*32 || out.Scale != 1./128 {
 			t.Errorf("text output: format %d, %d bytes, scale %v", out.Format, out.FrameBytes, out.Scale)
 		}
-		h.shutdown()
-		h.exit(exitDone, "")
+		h.finish()
 	})
 }
 
@@ -141,19 +140,15 @@ func TestScalePerFeature(t *testing.T) {
 			t.Fatalf("number %d is %v, want %v", i, got, float32(q)/255)
 		}
 	}
-	h.shutdown()
-	h.exit(exitDone, "")
+	h.finish()
 }
 
 // Thousands of frames of both models, as many in flight as the queue takes, in all slots.
 func TestFrames(t *testing.T) {
-	eachBuild(t, func(t *testing.T, b *build) {
-		h := start(t, b, "scale=0.1")
-		h.ready()
-		book := newBook(h)
+	eachWorker(t, "scale=0.1", func(h *host, book *book) {
 		left := [2]int{4000, 1000}
 		inFlight := [2]int{}
-		for left[0]+left[1]+len(book.flights) > 0 {
+		for left[0]+left[1]+len(book.inFlight) > 0 {
 			for id := range left {
 				for ; left[id] > 0 && inFlight[id] < 32; left[id]-- {
 					book.submit(uint32(id))
@@ -162,15 +157,14 @@ func TestFrames(t *testing.T) {
 			}
 			done := book.done()
 			if done.Status != wire.Success {
-				t.Fatalf("done %+v", done)
+				h.t.Fatalf("done %+v", done)
 			}
 			inFlight[done.Model]--
 		}
 		for h.stats == nil || h.stats.Frames != 5000 {
 			want[*wire.Stats](h)
 		}
-		h.shutdown()
-		h.exit(exitDone, "")
+		h.finish()
 	})
 }
 
@@ -179,17 +173,10 @@ func TestRealSizes(t *testing.T) {
 	h := start(t, builds[0], "scale=0",
 		model{hef: "224 224 3 1 1 1 512 1 12.5 1.42 1", in: 224 * 224 * 3, out: 512, slots: 4},
 		model{hef: "1 77 512 2 1 77 512 1 11.5 8.7 1", in: 77 * 512 * 2, out: 77 * 512, slots: 4})
-	h.ready()
-	book := newBook(h)
-	for range 4 {
-		book.submit(wire.ImageModel)
-		book.submit(wire.TextModel)
-	}
-	for range 8 {
-		book.done()
-	}
-	h.shutdown()
-	h.exit(exitDone, "")
+	book := h.ready()
+	book.fill(4, wire.ImageModel, wire.TextModel)
+	book.takeGood(8)
+	h.finish()
 }
 
 // Whoever asks for the state of the chip must not hold up the frames, whatever the chip answers.
@@ -198,14 +185,9 @@ func TestStatisticsFail(t *testing.T) {
 		t.Run(fake, func(t *testing.T) {
 			t.Parallel()
 			h := start(t, builds[2], "scale=0.1,"+fake)
-			h.ready()
-			book := newBook(h)
-			for range 32 {
-				book.submit(wire.ImageModel)
-			}
-			for range 32 {
-				book.done()
-			}
+			book := h.ready()
+			book.fill(32, wire.ImageModel)
+			book.takeGood(32)
 			if fake == "rpc_ms=800" {
 				if h.stats != nil {
 					t.Error("there are statistics already: the chip is not slow enough for this test")
@@ -213,8 +195,7 @@ func TestStatisticsFail(t *testing.T) {
 			} else if want[*wire.Stats](h); !math.IsNaN(float64(h.stats.Temperature[0])) || h.stats.Memory != 0 {
 				t.Errorf("statistics %+v", h.stats)
 			}
-			h.shutdown()
-			h.exit(exitDone, "")
+			h.finish()
 		})
 	}
 }
@@ -230,8 +211,7 @@ func TestStatisticsForgetTheirConnection(t *testing.T) {
 	if second.Zone != 0 || second.Throttling != 0 || second.Overcurrent != 0 || second.CRCErrors != 1 {
 		t.Errorf("after the connection %+v", second)
 	}
-	h.shutdown()
-	h.exit(exitDone, "")
+	h.finish()
 }
 
 // A terminal and systemd signal the worker too; it stays until its host is done.
@@ -247,6 +227,5 @@ func TestSignals(t *testing.T) {
 	if done := want[*wire.Done](h); done.Status != wire.Success {
 		t.Errorf("done %+v", done)
 	}
-	h.shutdown()
-	h.exit(exitDone, "")
+	h.finish()
 }
