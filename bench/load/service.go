@@ -7,49 +7,20 @@ import (
 	"time"
 
 	"hailoclip/bench/report"
+	"hailoclip/stages/clip"
 )
 
-// snapshot is what bench reads of GET /v1/stats, by any version. Sections that a service does not
-// have are nil.
+// snapshot is what a service says of itself, by any version. Sections that it does not have are zero.
 type snapshot struct {
-	at     time.Time
-	Stages []struct {
-		Stage   string   `json:"stage"`
-		Batches []uint64 `json:"batches"`
-	} `json:"stages"`
-	Cache *struct {
-		ListHits   float64 `json:"list_hits"` // requests whose prompts were known as a whole
-		MemoryHits float64 `json:"memory_hits"`
-		DiskHits   float64 `json:"disk_hits"`
-		Encoded    float64 `json:"encoded"`
-		Shared     float64 `json:"shared"`
-		Failed     float64 `json:"failed"`
-	} `json:"cache"`
-	Process *struct {
-		CPUSeconds     float64 `json:"cpu_seconds"`
-		RSSBytes       float64 `json:"rss_bytes"`
-		HeapBytes      float64 `json:"heap_bytes"`
-		GCCPUSeconds   float64 `json:"gc_cpu_seconds"`
-		AllocatedBytes float64 `json:"allocated_bytes"`
-		Mallocs        float64 `json:"mallocs"`
-	} `json:"process"`
-	NPU *struct {
-		ImageBatches []uint64 `json:"image_batches"`      // [n]: images done in runs of n
-		ImageRuns    float64  `json:"image_runs"`         // of the device
-		ImageBusy    float64  `json:"image_busy_seconds"` // in which images were in flight
-		Worker       *struct {
-			PID        int     `json:"pid"`
-			CPUSeconds float64 `json:"cpu_seconds"`
-			RSSBytes   float64 `json:"rss_bytes"`
-		} `json:"worker"` // a process of its own, and part of the service
-	} `json:"npu"`
+	at time.Time
+	clip.Stats
 }
 
 // snapshot returns nil where the service has no /v1/stats: it is another program.
 func (t *Target) snapshot() *snapshot {
 	status, body, err := t.get("/v1/stats")
 	s := &snapshot{at: time.Now()}
-	if err != nil || status != 200 || json.Unmarshal(body, s) != nil {
+	if err != nil || status != 200 || json.Unmarshal(body, &s.Stats) != nil {
 		return nil
 	}
 	return s
@@ -84,29 +55,30 @@ func used(before, after *snapshot) *serviceUse {
 	}
 	u := &serviceUse{batches: batches(before, after)}
 	u.sums[useSeconds] = after.at.Sub(before.at).Seconds()
-	if b, a := before.Process, after.Process; b != nil && a != nil {
-		if a.CPUSeconds < b.CPUSeconds || a.Mallocs < b.Mallocs {
+	p, q := before.Process, after.Process
+	known := p != (clip.ProcessStats{}) && q != (clip.ProcessStats{})
+	if known {
+		if q.CPUSeconds < p.CPUSeconds || q.Mallocs < p.Mallocs {
 			return nil
 		}
-		u.rss, u.heap = a.RSSBytes, a.HeapBytes
-		u.sums[useCPU], u.sums[useGC] = a.CPUSeconds-b.CPUSeconds, a.GCCPUSeconds-b.GCCPUSeconds
-		u.sums[useAllocated], u.sums[useMallocs] = a.AllocatedBytes-b.AllocatedBytes, a.Mallocs-b.Mallocs
+		u.rss, u.heap = float64(q.RSSBytes), float64(q.HeapBytes)
+		u.sums[useCPU], u.sums[useGC] = q.CPUSeconds-p.CPUSeconds, q.GCCPUSeconds-p.GCCPUSeconds
+		u.sums[useAllocated], u.sums[useMallocs] = float64(q.AllocatedBytes-p.AllocatedBytes), float64(q.Mallocs-p.Mallocs)
 	}
 	if b, a := before.NPU, after.NPU; b != nil && a != nil {
 		u.sums[useRuns], u.sums[useBusy] = max(0, a.ImageRuns-b.ImageRuns), max(0, a.ImageBusy-b.ImageBusy)
-		if w := a.Worker; w != nil && after.Process != nil && before.Process != nil {
-			u.rss += w.RSSBytes
+		if w := a.Worker; w != nil && known {
+			u.rss += float64(w.RSSBytes)
 			u.sums[useCPU] += w.CPUSeconds
 			if v := b.Worker; v != nil && v.PID == w.PID { // else it was started in between
 				u.sums[useCPU] -= min(v.CPUSeconds, w.CPUSeconds)
 			}
 		}
 	}
-	if b, a := before.Cache, after.Cache; b != nil && a != nil {
-		u.sums[useListHits] = a.ListHits - b.ListHits
-		u.sums[usePromptHits] = a.MemoryHits - b.MemoryHits + a.DiskHits - b.DiskHits
-		u.sums[useEncoded] = a.Encoded - b.Encoded + a.Shared - b.Shared + a.Failed - b.Failed
-	}
+	b, a := before.Cache, after.Cache
+	u.sums[useListHits] = float64(a.ListHits - b.ListHits)
+	u.sums[usePromptHits] = float64(a.MemoryHits - b.MemoryHits + a.DiskHits - b.DiskHits)
+	u.sums[useEncoded] = float64(a.Encoded - b.Encoded + a.Shared - b.Shared + a.Failed - b.Failed)
 	if slices.ContainsFunc(u.sums[:], func(v float64) bool { return math.Abs(v) > 1e18 }) {
 		return nil // no service counts so far
 	}
