@@ -1,8 +1,11 @@
 package api
 
 import (
+	"bytes"
+	"encoding/json"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -104,45 +107,28 @@ func appendMillis(b []byte, d time.Duration) []byte {
 // appendString appends s as a JSON string. Bytes that are not UTF-8 become U+FFFD; U+2028 and
 // U+2029 are escaped, because JavaScript once took them for line ends.
 func appendString(b []byte, s string) []byte {
-	const hex = "0123456789abcdef"
-	b = append(b, '"')
-	plain := 0 // s[plain:i] needs no escape and is not appended yet
-	for i := 0; i < len(s); {
-		c := s[i]
-		if c < utf8.RuneSelf {
-			if c >= ' ' && c != '"' && c != '\\' {
-				i++
-				continue
-			}
-			b = append(b, s[plain:i]...)
-			switch c {
-			case '"', '\\':
-				b = append(b, '\\', c)
-			case '\n':
-				b = append(b, '\\', 'n')
-			case '\r':
-				b = append(b, '\\', 'r')
-			case '\t':
-				b = append(b, '\\', 't')
-			default:
-				b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
-			}
-			i++
-			plain = i
-			continue
+	isASCII := true
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c < ' ', c == '"', c == '\\':
+			return appendEscaped(b, s)
+		case c >= utf8.RuneSelf:
+			isASCII = false
 		}
-		r, size := utf8.DecodeRuneInString(s[i:])
-		switch {
-		case r == utf8.RuneError && size == 1:
-			b = append(append(b, s[plain:i]...), `\ufffd`...)
-			plain = i + size
-		case r == '\u2028' || r == '\u2029':
-			b = append(append(b, s[plain:i]...), `\u202`...)
-			b = append(b, hex[r&15])
-			plain = i + size
-		}
-		i += size
 	}
-	b = append(b, s[plain:]...)
+	if !isASCII && (!utf8.ValidString(s) || strings.ContainsAny(s, "\u2028\u2029")) {
+		return appendEscaped(b, s)
+	}
+	b = append(b, '"')
+	b = append(b, s...)
 	return append(b, '"')
+}
+
+// appendEscaped is appendString for the few that need it.
+func appendEscaped(b []byte, s string) []byte {
+	quoted := bytes.NewBuffer(b)
+	e := json.NewEncoder(quoted)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(s)                        // strings always work
+	return quoted.Bytes()[:quoted.Len()-1] // without the line's end
 }

@@ -125,9 +125,10 @@ func (s *service) occupy(t *testing.T) net.Conn {
 	return c
 }
 
-// replies reads answers until the server closes the connection.
+// replies reads answers until the server closes the connection, then closes it too.
 func replies(t *testing.T, c net.Conn) (all []reply) {
 	t.Helper()
+	defer c.Close()
 	for r := bufio.NewReader(c); ; {
 		if _, err := r.Peek(1); err == io.EOF {
 			return all

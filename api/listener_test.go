@@ -372,7 +372,6 @@ func TestDismiss(t *testing.T) {
 	go func() { dismissed <- testConfig().Dismiss(ln) }()
 	for _, c := range clients {
 		only(t, c).wantError(t, 503, "stopping", "")
-		c.Close()
 	}
 	if b, err := io.ReadAll(silent); len(b) > 0 || err != nil {
 		t.Errorf("who has asked nothing got %q, %v", b, err)
