@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -9,6 +10,9 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"hailoclip/hailo"
+	"hailoclip/stages/clip"
 
 	"github.com/valyala/fasthttp"
 )
@@ -71,11 +75,22 @@ func TestMemoryDoesNotGrowWithTheImage(t *testing.T) {
 	}
 }
 
-// handlerOnly is a server without a network, whose device and cache do next to nothing.
+// idle is a device that costs nothing.
+type idle struct{ *device }
+
+func (idle) EncodeImages(_ context.Context, frames []*hailo.Frame) error {
+	for _, f := range frames {
+		f.Embedding[0] = 1
+	}
+	return nil
+}
+
+// handlerOnly is a server without a network, over a device that costs nothing.
 func handlerOnly(t testing.TB) *Server {
 	t.Helper()
 	return newService(t, func(c *Config, svc *Service) {
 		c.MaxBodyBytes, svc.Log = 16<<20, slog.New(slog.NewTextHandler(io.Discard, nil))
+		svc.Engine = testEngine(t, newDevice(), func(_ *clip.Config, p *clip.Parts) { p.Images = idle{newDevice()} })
 	}).Server
 }
 

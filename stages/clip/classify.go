@@ -39,8 +39,8 @@ type Result struct {
 
 // Classify says which of the prompts fit the image. It blocks until that is known or ctx ends.
 //
-// Errors: pipeline.ErrQueueFull and ErrClosed, a pipeline.PanicError; ErrDeadline with the cause of ctx when that has ended; of the
-// image those of packages decode and resize; of the prompts those of package cache; and those of hailo.Backend.
+// Errors: pipeline.ErrQueueFull and ErrClosed, a pipeline.PanicError, and ErrDeadline with the cause of ctx when that has
+// ended; of the image those of packages decode and resize, of the prompts those of package cache; those of hailo.Backend.
 func (e *Engine) Classify(ctx context.Context, r *Request) (Result, error) {
 	start, given := time.Now(), false
 	defer func() {
@@ -80,7 +80,10 @@ func (e *Engine) EmbedImage(ctx context.Context, r *Request) (Result, error) {
 func (e *Engine) run(ctx context.Context, r *Request, l stages.Request) (Result, error) {
 	l.Image, l.Lane, l.Release = r.Image, r.Lane, r.Release
 	result, err := e.line.Do(ctx, &l)
-	return Result{Result: result}, late(ctx, err, errors.Is(err, pipeline.ErrDeadline))
+	if errors.Is(err, pipeline.ErrDeadline) {
+		err = late(ctx, err)
+	}
+	return Result{Result: result}, err
 }
 
 // EmbedTexts returns the vectors of texts for a caller, in their order. It blocks until they are there or ctx ends. The
@@ -92,7 +95,7 @@ func (e *Engine) EmbedTexts(ctx context.Context, caller fair.Caller, texts []str
 			break
 		}
 	}
-	return found, late(ctx, err, true)
+	return found, late(ctx, err)
 }
 
 // EmbedText is EmbedTexts for a single text.
@@ -104,9 +107,9 @@ func (e *Engine) EmbedText(ctx context.Context, caller fair.Caller, text string)
 	return found.Rows[0], nil
 }
 
-// late says why there is no result when ctx has ended and may be the reason: it knows whether it was the clock.
-func late(ctx context.Context, err error, may bool) error {
-	if err == nil || !may || ctx.Err() == nil {
+// late is err, or the cause of ctx when that has ended: whatever err says, it knows whether it was the clock.
+func late(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() == nil {
 		return err
 	}
 	return fmt.Errorf("%w: %w", pipeline.ErrDeadline, context.Cause(ctx))

@@ -80,9 +80,12 @@ func New(cfg Config, performance pipeline.Config, p Parts) (*Engine, error) {
 		}
 		e.texts = append(e.texts, texts)
 	}
-	var err error
-	e.line, err = stages.NewLine(cfg.Images, performance, p.Images, p.Model.ImageSize, p.Budget)
-	return e, err
+	line, err := stages.NewLine(cfg.Images, performance, p.Images, p.Model.ImageSize, p.Budget)
+	if err != nil {
+		return nil, err
+	}
+	e.line = line
+	return e, nil
 }
 
 // encodeTexts is what the cache asks for prompts that it does not know.
