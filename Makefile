@@ -120,7 +120,7 @@ FUZZTIME ?= 5m
 
 .PHONY: fuzz
 fuzz: setup ## every fuzz test for FUZZTIME (5m each): both sides of the worker's protocol first, then the parsers
-	@set -e; for p in ./hailo/npu ./hailo/npu/worker ./hailo/sim $$($(GO) list ./... | grep -v -e /hailo/npu -e /hailo/sim$$); do \
+	@set -e; for p in ./hailo/npu ./hailo/npu/wire ./hailo/npu/worker ./hailo/sim $$($(GO) list ./... | grep -v -e /hailo/npu -e /hailo/sim$$); do \
 	  for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
 	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x $$p; \
 	  done; done

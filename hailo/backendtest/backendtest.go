@@ -66,7 +66,7 @@ func (c check) images() {
 	defer release(frames)
 	alone := make([][]float32, n)
 	for i, f := range frames {
-		paint(f, i)
+		paint(f.Pixels, i)
 		c.encode(frames[i : i+1])
 		alone[i] = slices.Clone(f.Embedding)
 		if length := dot(alone[i], alone[i]); math.Abs(length-1) > 1e-5 {
@@ -87,7 +87,7 @@ func (c check) images() {
 			}
 		}
 	}
-	paint(frames[0], 1000)
+	paint(frames[0].Pixels, 1000)
 	c.encode(frames[:1])
 	if cosine := Cosine(frames[0].Embedding, alone[0]); cosine > 0.999999 {
 		c.Errorf("two images have one vector: cosine %v", cosine)
@@ -127,7 +127,7 @@ func (c check) refusals() {
 	}
 	frames := c.take(1)
 	defer release(frames)
-	paint(frames[0], 0)
+	paint(frames[0].Pixels, 0)
 	many := slices.Repeat(frames, c.b.Info().ImageBatch+1)
 	if err := c.b.EncodeImages(c.Context(), many); !errors.Is(err, hailo.ErrEncode) {
 		c.Error("one image more than ImageBatch: ", err)
@@ -141,7 +141,7 @@ func (c check) endedContext() {
 	cancel(why)
 	frames := c.take(1)
 	defer release(frames)
-	paint(frames[0], 0)
+	paint(frames[0].Pixels, 0)
 	if err := c.b.EncodeImages(ctx, frames); !errors.Is(err, why) {
 		c.Error("EncodeImages: ", err)
 	}
@@ -168,20 +168,14 @@ func (c check) concurrent() {
 		wg.Go(func() {
 			var first []float32
 			for range 4 {
-				f, err := c.b.Frames().Get(c.Context())
+				got, err := Encode(c.Context(), c.b, func(pixels []byte) { paint(pixels, i) })
 				if err != nil {
 					c.Error(err)
-					return
-				}
-				paint(f, i)
-				if err := c.b.EncodeImages(c.Context(), []*hailo.Frame{f}); err != nil {
-					c.Error(err)
 				} else if first == nil {
-					first = slices.Clone(f.Embedding)
+					first = got
 				} else {
-					c.same(f.Embedding, first, "image", i)
+					c.same(got, first, "image", i)
 				}
-				f.Release()
 			}
 		})
 	}
@@ -194,19 +188,13 @@ func (c check) closing() {
 	started := make(chan struct{}, 4)
 	for i := range 4 {
 		wg.Go(func() {
-			f, err := c.b.Frames().Get(c.Context())
-			if err != nil {
-				c.Error(err)
-				return
-			}
-			defer f.Release()
-			paint(f, i)
+			var err error
 			for err == nil {
 				select {
 				case started <- struct{}{}:
 				default:
 				}
-				if err = c.b.EncodeImages(c.Context(), []*hailo.Frame{f}); err == nil {
+				if _, err = Encode(c.Context(), c.b, func(pixels []byte) { paint(pixels, i) }); err == nil {
 					_, err = c.b.EncodeTexts(c.Context(), [][]int32{sentence(i)})
 				}
 			}
@@ -272,10 +260,22 @@ func (c check) same(got, want []float32, what ...any) {
 	}
 }
 
-// paint fills a frame with coloured stripes, others for every seed.
-func paint(f *hailo.Frame, seed int) {
-	for i := range f.Pixels {
-		f.Pixels[i] = byte((i%3+1)*(60+seed*37) + i/96*(seed%5+3))
+// Encode takes a frame, has its pixels filled, and returns the embedding of the image.
+func Encode(ctx context.Context, b hailo.Backend, fill func(pixels []byte)) ([]float32, error) {
+	f, err := b.Frames().Get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Release()
+	fill(f.Pixels)
+	err = b.EncodeImages(ctx, []*hailo.Frame{f})
+	return slices.Clone(f.Embedding), err
+}
+
+// paint fills an image with coloured stripes, others for every seed.
+func paint(pixels []byte, seed int) {
+	for i := range pixels {
+		pixels[i] = byte((i%3+1)*(60+seed*37) + i/96*(seed%5+3))
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"hailoclip/hailo"
+	"hailoclip/hailo/backendtest"
 	"hailoclip/hailo/npu"
 )
 
@@ -25,7 +26,7 @@ func BenchmarkImages(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				paint(f, uint64(i))
+				paint(f.Pixels, uint64(i))
 				frames = append(frames, f)
 			}
 			var left atomic.Int64
@@ -91,14 +92,8 @@ func BenchmarkMixed(b *testing.B) {
 			for next := time.Now(); ctx.Err() == nil; next = next.Add(5 * time.Millisecond) {
 				time.Sleep(time.Until(next))
 				wg.Go(func() {
-					f, err := be.Frames().Get(context.Background())
-					if err != nil {
-						b.Error(err)
-						return
-					}
-					defer f.Release()
 					start := time.Now()
-					if err := be.EncodeImages(context.Background(), []*hailo.Frame{f}); err != nil {
+					if _, err := backendtest.Encode(context.Background(), be, func([]byte) {}); err != nil {
 						b.Error(err)
 					}
 					for d := time.Since(start).Nanoseconds(); ; {

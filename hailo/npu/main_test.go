@@ -14,7 +14,6 @@ import (
 
 	"go.uber.org/goleak"
 
-	"hailoclip/hailo"
 	"hailoclip/hailo/backendtest"
 	"hailoclip/hailo/npu"
 	"hailoclip/hailo/sim"
@@ -138,30 +137,21 @@ func socket(t testing.TB) string {
 }
 
 // paint makes an image of its own for every seed.
-func paint(f *hailo.Frame, seed uint64) {
+func paint(pixels []byte, seed uint64) {
 	for i := range 8 {
-		f.Pixels[i*1000] = byte(seed >> (8 * i))
+		pixels[i*1000] = byte(seed >> (8 * i))
 	}
 }
 
-// expected is the vector of the simulated chip for what is in the frame.
-func expected(f *hailo.Frame) []float32 { return sim.Vector(f.Pixels, dimension) }
-
 // encodeOne encodes the image of a seed and checks that it got its own vector.
 func encodeOne(ctx context.Context, b *npu.Backend, seed uint64) error {
-	f, err := b.Frames().Get(ctx)
-	if err != nil {
-		return err
+	var want []float32
+	got, err := backendtest.Encode(ctx, b, func(pixels []byte) {
+		paint(pixels, seed)
+		want = sim.Vector(pixels, dimension)
+	})
+	if c := backendtest.Cosine(got, want); err == nil && !(c > 0.999) {
+		err = fmt.Errorf("image %d got another's vector: cosine %v", seed, c)
 	}
-	defer f.Release()
-	paint(f, seed)
-	want := expected(f)
-	clear(f.Embedding)
-	if err := b.EncodeImages(ctx, []*hailo.Frame{f}); err != nil {
-		return err
-	}
-	if c := backendtest.Cosine(f.Embedding, want); !(c > 0.999) {
-		return fmt.Errorf("image %d got another's vector: cosine %v", seed, c)
-	}
-	return nil
+	return err
 }

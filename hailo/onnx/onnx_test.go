@@ -267,14 +267,15 @@ func TestInt8(t *testing.T) {
 		t.Helper()
 		b := newBackend(t, Config{}, tiny("whole.onnx", name))
 		for shade := range 3 {
-			f := take(t, b)
-			for i := range f.Pixels {
-				f.Pixels[i] = byte(200 - 60*(i%3+shade)%200)
-			}
-			if err := b.EncodeImages(t.Context(), []*hailo.Frame{f}); err != nil {
+			v, err := backendtest.Encode(t.Context(), b, func(pixels []byte) {
+				for i := range pixels {
+					pixels[i] = byte(200 - 60*(i%3+shade)%200)
+				}
+			})
+			if err != nil {
 				t.Fatal(name, ": ", err)
 			}
-			vectors = append(vectors, slices.Clone(f.Embedding))
+			vectors = append(vectors, v)
 		}
 		return vectors
 	}

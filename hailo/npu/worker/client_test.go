@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"hailoclip/hailo"
+	"hailoclip/hailo/backendtest"
 	"hailoclip/hailo/npu"
 	"hailoclip/hailo/npu/wire"
 	"hailoclip/hailo/sim"
@@ -96,19 +97,17 @@ func expect(got []float32, input []byte, rows, row int) error {
 
 // encodeImage encodes a random image and checks its embedding.
 func encodeImage(backend *npu.Backend) error {
-	f, err := backend.Frames().Get(context.Background())
+	var pixels []byte
+	got, err := backendtest.Encode(context.Background(), backend, func(p []byte) {
+		for i := range p {
+			p[i] = byte(rand.Uint32())
+		}
+		pixels = slices.Clone(p)
+	})
 	if err != nil {
 		return err
 	}
-	defer f.Release()
-	for i := range f.Pixels {
-		f.Pixels[i] = byte(rand.Uint32())
-	}
-	pixels := slices.Clone(f.Pixels)
-	if err := backend.EncodeImages(context.Background(), []*hailo.Frame{f}); err != nil {
-		return err
-	}
-	return expect(f.Embedding, pixels, 1, 0)
+	return expect(got, pixels, 1, 0)
 }
 
 func encodeText(backend *npu.Backend) error {

@@ -58,18 +58,13 @@ func TestLayout(t *testing.T) {
 		}
 	}
 	fields("Stream", reflect.TypeFor[wire.Stream](), 0)
-	message := func(packet []byte, m any) {
-		typ := reflect.TypeOf(m)
+	for _, m := range []wire.Message{
+		&wire.Open{}, &wire.Hello{}, &wire.Load{}, &wire.Loaded{}, &wire.Submit{}, &wire.Done{}, &wire.Stats{},
+	} {
+		packet, typ := wire.Append(nil, m), reflect.TypeOf(m).Elem()
 		value(typ.Name()+"::kind", binary.LittleEndian.Uint32(packet))
 		fields(typ.Name(), typ, uintptr(len(packet)-binary.Size(m)))
 	}
-	message(wire.Append(nil, &wire.Open{}), wire.Open{})
-	message(wire.Append(nil, &wire.Hello{}), wire.Hello{})
-	message(wire.Append(nil, &wire.Load{}), wire.Load{})
-	message(wire.Append(nil, &wire.Loaded{}), wire.Loaded{})
-	message(wire.Append(nil, &wire.Submit{}), wire.Submit{})
-	message(wire.Append(nil, &wire.Done{}), wire.Done{})
-	message(wire.Append(nil, &wire.Stats{}), wire.Stats{})
 	source.WriteString("}\n")
 
 	file := filepath.Join(t.TempDir(), "layout.cpp")
