@@ -383,9 +383,9 @@ func TestHealth(t *testing.T) {
 			"status": "healthy", "model_loaded": true, "backend": "npu", "runtime_mode": "real"}},
 		{"with reasons", hailo.Status{Ready: true}, cpu, "no chip", "built in", 200, map[string]any{
 			"status": "healthy", "model_loaded": true, "backend": "cpu", "runtime_mode": "simulated", "backend_reason": "no chip", "model_reason": "built in"}},
-		{"degraded", hailo.Status{Ready: true, Degraded: true, Reason: "on the CPU"}, npu, "", "", 200, map[string]any{
+		{"degraded", hailo.Status{Ready: true, Degraded: true, Why: hailo.Because("on the CPU")}, npu, "", "", 200, map[string]any{
 			"status": "degraded", "reason": "on the CPU", "model_loaded": true, "backend": "npu", "runtime_mode": "real"}},
-		{"unhealthy", hailo.Status{Reason: "device lost"}, npu, "", "", 503, map[string]any{
+		{"unhealthy", hailo.Status{Why: hailo.Because("device lost")}, npu, "", "", 503, map[string]any{
 			"status": "unhealthy", "reason": "device lost", "model_loaded": false, "backend": "npu", "runtime_mode": "real"}},
 	}
 	for _, c := range cases {

@@ -124,7 +124,7 @@ func (d *device) become(status hailo.Status, info hailo.Info) {
 }
 
 // lose makes the device say that it is away.
-func (d *device) lose(why string) { d.become(hailo.Status{Reason: why}, d.Info()) }
+func (d *device) lose(why string) { d.become(hailo.Status{Why: hailo.Because(why)}, d.Info()) }
 
 func (d *device) EncodeImages(ctx context.Context, frames []*hailo.Frame) error {
 	for _, f := range frames {

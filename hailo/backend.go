@@ -58,11 +58,25 @@ type Info struct {
 
 // Status is the state of a Backend at one moment.
 type Status struct {
-	Ready    bool   // can encode now
-	Degraded bool   // can encode, but slower or elsewhere than it should
-	Reason   string // why not ready or degraded, a sentence for a person; "" when all is well
-	Restarts int    // devices lost so far: with another number it is another one, of which nothing is known
+	Ready    bool // can encode now
+	Degraded bool // can encode, but slower or elsewhere than it should
+	Restarts int  // devices lost so far: with another number it is another one, of which nothing is known
+
+	// Why says why not ready or degraded, in a sentence for a person; nil when all is well. The words are built when it is
+	// called: the state is asked for before every request, and the reason hardly ever.
+	Why func() string
 }
+
+// Reason is what Why says, "" when all is well.
+func (s Status) Reason() string {
+	if s.Why == nil {
+		return ""
+	}
+	return s.Why()
+}
+
+// Because is a Why that is known beforehand.
+func Because(reason string) func() string { return func() string { return reason } }
 
 // Calls lets the Close of a Backend wait for the calls inside. The zero value is ready for use.
 type Calls struct {

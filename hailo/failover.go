@@ -119,6 +119,7 @@ func (f *Failover) Status() Status {
 	if !second.Ready {
 		return first
 	}
-	return Status{Ready: true, Degraded: true,
-		Reason: fmt.Sprintf("encoding on the %s: %s", f.second.Info().Backend, first.Reason)}
+	return Status{Ready: true, Degraded: true, Why: func() string {
+		return fmt.Sprintf("encoding on the %s: %s", f.second.Info().Backend, first.Reason())
+	}}
 }

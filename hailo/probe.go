@@ -118,11 +118,13 @@ func (p *Probe) wake() {
 }
 
 // failing is why the last probe failed, nil if it did not.
-func (p *Probe) failing() error {
-	if err := p.failure.Load(); err != nil {
-		return fmt.Errorf("the encoder fails its probe: %w", *err)
+func (p *Probe) failing() error { return failing(p.failure.Load()) }
+
+func failing(err *error) error {
+	if err == nil {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("the encoder fails its probe: %w", *err)
 }
 
 // Status is the backend's, and not ready while the last probe failed or a restarted device was
@@ -132,12 +134,12 @@ func (p *Probe) Status() Status {
 	if !s.Ready {
 		return s
 	}
-	if err := p.failing(); err != nil {
-		return Status{Reason: err.Error(), Restarts: s.Restarts}
+	if err := p.failure.Load(); err != nil {
+		return Status{Restarts: s.Restarts, Why: func() string { return failing(err).Error() }}
 	}
 	if p.passed.Load() != int64(s.Restarts) {
 		p.wake() // somebody waits for it
-		return Status{Reason: "the encoder was restarted and has not passed its probe yet", Restarts: s.Restarts}
+		return Status{Restarts: s.Restarts, Why: Because("the encoder was restarted and has not passed its probe yet")}
 	}
 	return s
 }

@@ -114,7 +114,7 @@ func TestFailover(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			first, second := newScripted("npu"), newScripted("cpu")
-			first.status, first.err, second.err = Status{Ready: c.ready, Reason: "gone"}, c.err, c.secondErr
+			first.status, first.err, second.err = Status{Ready: c.ready, Why: Because("gone")}, c.err, c.secondErr
 			second.vector = []float32{0, 1}
 			f := NewFailover(first, second)
 			var frames []*Frame
@@ -144,12 +144,12 @@ func TestFailover(t *testing.T) {
 	if s := f.Status(); !s.Ready || s.Degraded {
 		t.Errorf("both well: %+v", s)
 	}
-	first.status = Status{Reason: "the worker is being restarted"}
-	if s := f.Status(); !s.Ready || !s.Degraded || !strings.Contains(s.Reason, "cpu") || !strings.Contains(s.Reason, "restarted") {
+	first.status = Status{Why: Because("the worker is being restarted")}
+	if s := f.Status(); !s.Ready || !s.Degraded || !strings.Contains(s.Reason(), "cpu") || !strings.Contains(s.Reason(), "restarted") {
 		t.Errorf("first lost: %+v", s)
 	}
-	second.status = Status{Reason: "closed"}
-	if s := f.Status(); s.Ready || s.Reason != first.status.Reason {
+	second.status = Status{Why: Because("closed")}
+	if s := f.Status(); s.Ready || s.Reason() != first.status.Reason() {
 		t.Errorf("both lost: %+v", s)
 	}
 }
@@ -250,7 +250,7 @@ func TestProbeWaitsForALateDevice(t *testing.T) {
 		b := newScripted("npu")
 		b.becomes(fmt.Errorf("booting: %w", ErrDeviceLost), 1, 0)
 		p := startProbe(t, b, b, 0, 3)
-		if s := p.Status(); s.Ready || !strings.Contains(s.Reason, "booting") {
+		if s := p.Status(); s.Ready || !strings.Contains(s.Reason(), "booting") {
 			t.Errorf("before it is there: %+v", s)
 		}
 		b.becomes(nil, 1, 0)
@@ -288,7 +288,7 @@ func TestProbeFollowsTheDevice(t *testing.T) {
 		}
 		b.becomes(nil, 0, 1) // the device answers, but wrongly
 		wait()
-		if s := p.Status(); s.Ready || !strings.Contains(s.Reason, "known image") {
+		if s := p.Status(); s.Ready || !strings.Contains(s.Reason(), "known image") {
 			t.Errorf("wrong vectors: %+v", s)
 		}
 		b.becomes(nil, 1, 0)
@@ -319,7 +319,7 @@ func TestProbeOfEveryRestart(t *testing.T) {
 			t.Fatalf("at the start: %+v", s)
 		}
 		first.restart()
-		if s := p.Status(); s.Ready || s.Reason == "" {
+		if s := p.Status(); s.Ready || s.Reason() == "" {
 			t.Errorf("before the probe: %+v", s)
 		}
 		pass(probeLook + time.Millisecond)

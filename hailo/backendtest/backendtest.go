@@ -51,7 +51,7 @@ func (c check) info() {
 	if i.Backend == "" || i.Device == "" || i.TextDigest == "" || i.ImageBatch < 1 || i.ImageCalls < 1 || i.TextBatch < 1 {
 		c.Errorf("incomplete: %+v", i)
 	}
-	if s := c.b.Status(); !s.Ready || s.Degraded != (s.Reason != "") {
+	if s := c.b.Status(); !s.Ready || s.Degraded != (s.Reason() != "") {
 		c.Errorf("a fresh backend is %+v", s)
 	}
 	if c.b.Info() != i {
@@ -208,7 +208,7 @@ func (c check) closing() {
 		c.Error(err)
 	}
 	wg.Wait()
-	if s := c.b.Status(); s.Ready || s.Reason == "" {
+	if s := c.b.Status(); s.Ready || s.Reason() == "" {
 		c.Errorf("a closed backend is %+v", s)
 	}
 	if err := c.b.EncodeImages(c.Context(), nil); !errors.Is(err, hailo.ErrClosed) {

@@ -238,7 +238,7 @@ func (b *Backend) Await(ctx context.Context) error {
 func (b *Backend) worker() (*worker, error) {
 	w := b.current.Load()
 	if w == nil {
-		return nil, lost(errors.New(b.Status().Reason))
+		return nil, lost(errors.New(b.Status().Reason()))
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -85,7 +85,7 @@ func TestRefusedStart(t *testing.T) {
 				tt.change(&o)
 			}
 			b := start(t, o)
-			until(t, tt.want, func() bool { s := b.Status(); return !s.Ready && strings.Contains(s.Reason, tt.want) })
+			until(t, tt.want, func() bool { s := b.Status(); return !s.Ready && strings.Contains(s.Reason(), tt.want) })
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
 			if err := b.Await(ctx); !errors.Is(err, hailo.ErrDeviceLost) || !strings.Contains(err.Error(), tt.want) {
@@ -109,7 +109,7 @@ func TestHeat(t *testing.T) {
 	state := func(want string) {
 		t.Helper()
 		until(t, "status "+want, func() bool {
-			reason := b.Status().Reason
+			reason := b.Status().Reason()
 			return strings.Contains(reason, want) && (want != "" || reason == "")
 		})
 	}
@@ -240,7 +240,7 @@ func TestLongAfterTheStart(t *testing.T) {
 	var b *npu.Backend
 	for o.Config.StartTimeout = time.Second; ; o.Config.StartTimeout *= 2 { // as short as this machine can
 		b = start(t, o)
-		until(t, "a start", func() bool { s := b.Status(); return s.Ready || strings.Contains(s.Reason, "starts failed") })
+		until(t, "a start", func() bool { s := b.Status(); return s.Ready || strings.Contains(s.Reason(), "starts failed") })
 		if b.Status().Ready {
 			break
 		}

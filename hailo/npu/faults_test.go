@@ -186,7 +186,7 @@ func TestRefusalEnds(t *testing.T) {
 	write("--fault refuse=busy")
 	o := options(t, "args", args)
 	b := start(t, o)
-	until(t, "a few refusals", func() bool { return strings.Contains(b.Status().Reason, "2 starts failed") })
+	until(t, "a few refusals", func() bool { return strings.Contains(b.Status().Reason(), "2 starts failed") })
 	write("--fault slow=0.5")
 	if err := b.Await(t.Context()); err != nil {
 		t.Fatal(err)
@@ -206,7 +206,7 @@ func TestErrorsOnlyBackOff(t *testing.T) {
 			_ = encodeOne(ctx, b, 1)
 		}
 	})
-	until(t, "slower starts", func() bool { return strings.Contains(b.Status().Reason, "3 starts failed") })
+	until(t, "slower starts", func() bool { return strings.Contains(b.Status().Reason(), "3 starts failed") })
 	stop()
 	clients.Wait()
 }

@@ -72,14 +72,14 @@ var zones = [...]string{"green", "orange", "red"}
 // Status implements hailo.Backend.
 func (b *Backend) Status() hailo.Status {
 	if b.calls.Closed() {
-		return hailo.Status{Reason: hailo.ErrClosed.Error()}
+		return hailo.Status{Why: hailo.ErrClosed.Error}
 	}
 	w := b.current.Load()
 	b.mu.Lock()
 	last, restarts, failures, lostAt, slow := b.last, b.restarts, b.failures, b.lostAt, b.rate.slow
 	b.mu.Unlock()
 	away := func(format string, args ...any) hailo.Status {
-		return hailo.Status{Restarts: restarts, Reason: fmt.Sprintf(format, args...)}
+		return hailo.Status{Restarts: restarts, Why: func() string { return fmt.Sprintf(format, args...) }}
 	}
 	if w == nil {
 		switch {
@@ -99,19 +99,25 @@ func (b *Backend) Status() hailo.Status {
 	if paused {
 		return away("%v", errTooHot)
 	}
-	var reasons []string
-	if restarts > 0 && time.Since(lostAt) < unsettled {
-		reasons = append(reasons, fmt.Sprintf("the worker was restarted (%d times in all): %v", restarts, last))
+	restarted, hot := restarts > 0 && time.Since(lostAt) < unsettled, stats.Throttling > 0 || stats.Zone > 0
+	if !restarted && !hot && stats.Overcurrent == 0 && slow == "" {
+		return hailo.Status{Restarts: restarts, Ready: true}
 	}
-	if stats.Throttling > 0 || stats.Zone > 0 {
-		reasons = append(reasons, fmt.Sprintf("the device is hot: zone %s, throttling state %d, %.0f and %.0f degrees C",
-			zones[min(stats.Zone, 2)], stats.Throttling, stats.Temperature[0], stats.Temperature[1]))
-	}
-	if stats.Overcurrent != 0 {
-		reasons = append(reasons, "the device reports overcurrent")
-	}
-	if slow != "" {
-		reasons = append(reasons, slow)
-	}
-	return hailo.Status{Restarts: restarts, Ready: true, Degraded: len(reasons) > 0, Reason: strings.Join(reasons, "; ")}
+	return hailo.Status{Restarts: restarts, Ready: true, Degraded: true, Why: func() string {
+		var reasons []string
+		if restarted {
+			reasons = append(reasons, fmt.Sprintf("the worker was restarted (%d times in all): %v", restarts, last))
+		}
+		if hot {
+			reasons = append(reasons, fmt.Sprintf("the device is hot: zone %s, throttling state %d, %.0f and %.0f degrees C",
+				zones[min(stats.Zone, 2)], stats.Throttling, stats.Temperature[0], stats.Temperature[1]))
+		}
+		if stats.Overcurrent != 0 {
+			reasons = append(reasons, "the device reports overcurrent")
+		}
+		if slow != "" {
+			reasons = append(reasons, slow)
+		}
+		return strings.Join(reasons, "; ")
+	}}
 }

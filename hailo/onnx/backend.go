@@ -172,7 +172,7 @@ func (b *Backend) Frames() *hailo.Frames { return b.frames }
 // Status is ready until Close.
 func (b *Backend) Status() hailo.Status {
 	if b.calls.Closed() {
-		return hailo.Status{Reason: "the CPU encoder is closed"}
+		return hailo.Status{Why: hailo.Because("the CPU encoder is closed")}
 	}
 	return hailo.Status{Ready: true}
 }

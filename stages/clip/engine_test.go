@@ -54,7 +54,7 @@ func (d *device) Info() hailo.Info {
 
 func (d *device) Status() hailo.Status {
 	if d.lost {
-		return hailo.Status{Reason: "it is away"}
+		return hailo.Status{Why: hailo.Because("it is away")}
 	}
 	return hailo.Status{Ready: true}
 }
@@ -309,15 +309,15 @@ func TestStuckWorkersShow(t *testing.T) {
 	}
 }
 
-// serveLines is a whole transport: from each line, a file, a tab and prompts between bars, it makes one with the best.
+// serveLines is a whole transport: of each line, a file, a tab and prompts between bars, it makes one with the best.
 func serveLines(ctx context.Context, e *Engine, in io.Reader, out io.Writer) error {
 	lines := bufio.NewScanner(in)
 	for lines.Scan() {
 		path, prompts, _ := strings.Cut(lines.Text(), "\t")
-		r := Request{Prompts: strings.Split(prompts, "|"), TopK: 1}
 		image, err := os.ReadFile(path)
+		r := Request{Image: image, Prompts: strings.Split(prompts, "|"), TopK: 1}
 		var result Result
-		if r.Image = image; err == nil {
+		if err == nil {
 			result, err = e.Classify(ctx, &r)
 		}
 		if err != nil {

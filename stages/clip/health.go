@@ -45,7 +45,7 @@ func (e *Engine) Health() Health {
 	state, status, stuck := e.state()
 	info := e.parts.Images.Info()
 	h := Health{
-		State: state, Reason: status.Reason, Model: e.Model(), ModelLoaded: status.Ready, ModelWhy: e.parts.ModelWhy,
+		State: state, Reason: status.Reason(), Model: e.Model(), ModelLoaded: status.Ready, ModelWhy: e.parts.ModelWhy,
 		Backend: info.Backend, RuntimeMode: "real", BackendWhy: e.parts.BackendWhy,
 	}
 	if info.Simulated {

@@ -27,7 +27,7 @@ func TestNothingIsLeftOnTheChip(t *testing.T) {
 		}
 	}
 	starts := func(t *testing.T, b *npu.Backend) { // several that fail
-		wait(t, func() bool { return strings.Contains(b.Status().Reason, "3 starts failed") })
+		wait(t, func() bool { return strings.Contains(b.Status().Reason(), "3 starts failed") })
 	}
 	loading := func(t *testing.T, _ *npu.Backend) {
 		wait(t, func() bool { made, _ := count(objects); return made > 0 })
