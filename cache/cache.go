@@ -1,3 +1,22 @@
+// Package cache remembers the embedding of every prompt: in memory (ristretto), then on disk (bbolt), then from an
+// encode func. It is only a cache: whatever happens to its file, prompts are encoded and answered.
+//
+// Callers: the prompts that wait for the encoder have a place in the lane of everyone who waits for them, and a batch is
+// taken from the lanes in turn, so that one prompt does not wait behind another caller's thousand. A request whose
+// context ends takes its places along, and prompts that nobody waits for are given up. The prompts of a file
+// ([TextEmbeddings.Precompute]) are one more caller, with one batch at a time, who makes nobody go.
+//
+// No wrong vector: every hit in memory is compared with namespace, dimension and texts, because keys there are hashes. In
+// the file the key is the SHA-256 of namespace and prompt, the dimension is compared, and a value's checksum covers its
+// key. Result i of an encode func goes to prompt i, and another number of results is an error. Texts and vectors are
+// copied when they come in and never written to afterwards; nothing is pooled. Errors are not kept.
+//
+// The file: one goroutine writes what has gathered, every 250 ms, in synced transactions. A killed process loses at most
+// that and the file stays whole. A file that has reached its limit, or was deleted, is started anew with the vectors
+// that memory holds. A damaged file is renamed to NAME.corrupt-TIME and an empty one is used; a file that another process
+// holds, or that cannot be opened or written, leaves the cache in memory only. Each is logged once, as a warning, and
+// shown in [Stats]. The file is mapped and may be truncated from outside at any time: what touches the mapping runs
+// under guard, which turns faults into errors.
 package cache
 
 import (
@@ -5,6 +24,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 )
 
 // Errors of this package, wrapped with what happened.
@@ -13,8 +33,7 @@ var (
 	ErrBusy = errors.New("too many prompts wait to be encoded")
 	// ErrClosed says that the store was closed.
 	ErrClosed = errors.New("the embedding cache is closed")
-	// ErrEncode says that the encode func broke its contract or panicked. Errors that it
-	// returns are passed on as they are.
+	// ErrEncode says that the encode func broke its contract or panicked. Errors that it returns are passed on as they are.
 	ErrEncode = errors.New("the prompts could not be encoded")
 	// ErrLocked says that another process, most likely a running service, holds the cache file.
 	ErrLocked = errors.New("the cache file is locked by a running service")
@@ -39,34 +58,23 @@ type Prompts struct {
 	texts     []string // what the rows are the embeddings of
 }
 
-// EncodeFunc encodes texts: one vector for each, in order, of unit length. It may be called from
-// several goroutines at once, keeps neither texts nor its result, and returns soon after ctx
-// ends, which is when nobody waits for any of the texts any more or the store closes. An error
-// fails all of texts, which may belong to different requests, so it should be about the encoder
-// and not about one text.
-type EncodeFunc func(ctx context.Context, texts []string) ([]Vector, error)
-
-// entry is one remembered vector and what it is the vector of. Immutable.
-type entry struct {
-	namespace string
-	prompt    string
-	vector    Vector
+// single is a list of one prompt. It takes v over.
+func single(namespace, text string, v Vector) *Prompts {
+	v.Embedding = slices.Clip(v.Embedding)
+	return &Prompts{Dim: len(v.Embedding), Matrix: v.Embedding, Rows: []Vector{v}, namespace: namespace, texts: []string{text}}
 }
 
-func newPrompts(namespace string, dim int, rows []*entry) *Prompts {
-	p := &Prompts{Dim: dim, namespace: namespace, Rows: make([]Vector, len(rows)), texts: make([]string, len(rows))}
-	if len(rows) == 1 {
-		p.Matrix = rows[0].vector.Embedding // a matrix of one row: no copy
-	} else {
-		p.Matrix = make([]float32, 0, len(rows)*dim)
-		for _, row := range rows {
-			p.Matrix = append(p.Matrix, row.vector.Embedding...)
-		}
+// concat makes one list of single ones.
+func concat(namespace string, dim int, singles []*Prompts) *Prompts {
+	if len(singles) == 1 {
+		return singles[0]
 	}
-	for i, row := range rows {
-		p.Rows[i] = row.vector
+	n := len(singles)
+	p := &Prompts{dim, make([]float32, 0, n*dim), make([]Vector, n), namespace, make([]string, n)}
+	for i, s := range singles {
+		p.Matrix = append(p.Matrix, s.Matrix...)
+		p.Rows[i], p.texts[i] = s.Rows[0], s.texts[0]
 		p.Rows[i].Embedding = p.Matrix[i*dim : (i+1)*dim : (i+1)*dim]
-		p.texts[i] = row.prompt
 	}
 	return p
 }
@@ -80,24 +88,36 @@ func (p *Prompts) bytes() int64 {
 	return n
 }
 
-// unitTolerance is how far the squared length of an embedding may be from 1: wide enough for
-// float16 and quantised encoders that normalise at the end, and nothing that is not a number passes.
-const unitTolerance = 1e-2
+// EncodeFunc encodes texts: one vector for each, in order, of unit length. It may be called from several goroutines at
+// once, keeps neither texts nor its result, and returns soon after ctx ends, which is when nobody waits for any of the
+// texts any more or the store closes. An error fails all of texts, which may belong to different requests; see
+// Encoder.RetryAlone.
+type EncodeFunc func(ctx context.Context, texts []string) ([]Vector, error)
 
-// check says what is wrong with an embedding that an encode func returned.
+// Encoder is a text encoder and how to use it.
+type Encoder struct {
+	Namespace string     // names the encoder, such as its digest: vectors of different ones never mix; 1..1024 bytes
+	Dim       int        // dimension of its embeddings, 1..65536
+	Batch     int        // texts that one call of Encode gets at most, at least 1
+	Calls     int        // calls of Encode at once, at least 1
+	Encode    EncodeFunc // what encodes
+
+	// RetryAlone says of the error of a batch whether one of its texts may be the cause, so that each is encoded alone:
+	// not so when the device is lost. nil says yes to every error.
+	RetryAlone func(error) bool
+}
+
+// check says what is wrong with an embedding that an encode func returned. The tolerance is wide enough for float16 and
+// quantised encoders that normalise at the end.
 func (v Vector) check(dim int) error {
-	if len(v.Embedding) != dim {
-		return fmt.Errorf("%w: an embedding has dimension %d, not %d", ErrEncode, len(v.Embedding), dim)
-	}
-	var sum float64
+	var square float64
 	for _, x := range v.Embedding {
-		sum += float64(x) * float64(x)
+		square += float64(x) * float64(x)
 	}
-	if !(math.Abs(sum-1) <= unitTolerance) {
-		return fmt.Errorf("%w: an embedding has length %v, not 1", ErrEncode, math.Sqrt(sum))
+	// Written so that nothing passes that is not a number.
+	if len(v.Embedding) == dim && math.Abs(square-1) <= 1e-2 && v.Tokens >= 0 && v.Tokens <= math.MaxInt32 {
+		return nil
 	}
-	if v.Tokens < 0 || v.Tokens > math.MaxInt32 {
-		return fmt.Errorf("%w: an embedding says %d tokens", ErrEncode, v.Tokens)
-	}
-	return nil
+	return fmt.Errorf("%w: an embedding of dimension %d, length %v and %d tokens; want dimension %d and length 1",
+		ErrEncode, len(v.Embedding), math.Sqrt(square), v.Tokens, dim)
 }

@@ -449,15 +449,13 @@ func TestFullFileIsStartedAnew(t *testing.T) {
 }
 
 func TestQueueIsBounded(t *testing.T) {
-	d := &disk{queued: make(map[diskKey]*entry), wake: make(chan struct{}, 1), full: make(chan struct{}, 1)} // and no keeper
-	const n = maxQueued + 100
-	keys, entries := make([]diskKey, n), make([]*entry, n)
-	for i := range keys {
-		entries[i] = &entry{namespace: "ns", prompt: fmt.Sprint(i)}
-		keys[i] = keyOf("ns", entries[i].prompt)
+	d := &disk{queued: make(map[diskKey]*Prompts)} // which nobody writes
+	singles := make([]*Prompts, maxQueued+100)
+	for i := range singles {
+		singles[i] = single("ns", fmt.Sprint(i), Vector{})
 	}
-	d.put(keys, entries)
-	d.put(keys[:10], entries[:10]) // those that are queued already need no room
+	d.put(singles)
+	d.put(singles[:10]) // those that are queued already need no room
 	if stats := d.stats(); stats.Queued != maxQueued || stats.Dropped != 100 {
 		t.Fatalf("%+v", stats)
 	}
@@ -515,10 +513,6 @@ func TestFileIsDeletedWhileOpen(t *testing.T) {
 	} {
 		for _, idle := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, idle %v", name, idle), func(t *testing.T) {
-				if idle {
-					defer func(d time.Duration) { lookEvery = d }(lookEvery)
-					lookEvery = time.Millisecond
-				}
 				dir := filepath.Join(t.TempDir(), "state")
 				s, log := openStore(t, testConfig(), dir)
 				te := embeddings(t, s, newFake("ns"))

@@ -159,33 +159,32 @@ func TestGreediestMakesRoom(t *testing.T) {
 	}
 }
 
-// What a caller leaves behind is gone at once, also while the disk looks for it.
+// A disk that hangs holds nobody past his time, and what a caller leaves behind is gone at once.
 func TestLeavingCostsNothing(t *testing.T) {
 	s, _ := openStore(t, testConfig(), t.TempDir())
 	f := newFake("ns")
 	te := embeddings(t, s, f)
-	pending := func(want int) {
-		for s.Stats().Pending != want {
-			time.Sleep(time.Millisecond)
-		}
-	}
-	s.disk.reading.Lock() // a disk that hangs
+	s.disk.using.Lock()
 	ctx, cancel := context.WithCancel(t.Context())
 	gone := make(chan error, 1)
 	go func() {
 		_, err := te.Get(ctx, callerNamed("greedy"), promptList("cat", 1000))
 		gone <- err
 	}()
-	pending(1000)
+	for s.Stats().Requests == 0 {
+		time.Sleep(time.Millisecond)
+	}
 	cancel()
 	if err := <-gone; !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
-	s.disk.reading.Unlock()
-	pending(0)
+	if found := s.disk.get(ctx, "ns", testDim, []string{"a"}); found[0] != nil {
+		t.Error("a disk that hangs has something")
+	}
+	s.disk.using.Unlock()
 	mustGet(t, te, "a")
-	if f.count() != 1 {
-		t.Errorf("encoded %d prompts, want the one that somebody waits for", f.count())
+	if n := s.Stats().Pending; n != 0 || f.count() != 1 {
+		t.Errorf("%d prompts wait, encoded %d, want the one that somebody waits for", n, f.count())
 	}
 }
 

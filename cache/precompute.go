@@ -1,31 +1,23 @@
 package cache
 
 import (
-	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"os"
 	"time"
 	"unicode/utf8"
 
 	"hailoclip/pipeline/fair"
 )
 
-// Bounds of a prompt file. The length of a prompt is bounded as that of requests is.
-const (
-	maxPromptLine  = 1 << 20 // with the spaces around it
-	maxPromptLines = 1_000_000
-)
+const maxPromptFile = 64 << 20 // bytes
 
-// busyPause is how long Precompute gives way when requests fill the line.
-const busyPause = 100 * time.Millisecond
-
-// Precompute makes sure that the prompts of Config.PromptFile are remembered, and returns how
-// many there are; in mode ondemand it does nothing. It encodes one batch at a time, so that
-// requests wait for no more than that, and blocks until all is done: run it beside the service.
-// Prompts beyond cache_max_entries are on disk only. A prompt may have maxBytes bytes. Errors: those of
-// the file, and of Get but ErrBusy.
+// Precompute makes sure that the prompts of Config.PromptFile are remembered, and returns how many there are; in mode
+// ondemand it does nothing. It encodes one batch at a time, so that requests wait for no more than that, gives way while
+// they fill the line, and blocks until all is done: run it beside the service. Prompts beyond cache_max_entries are on
+// disk only. A prompt may have maxBytes bytes. Errors: those of the file, and of Get but ErrBusy.
 func (t *TextEmbeddings) Precompute(ctx context.Context, maxBytes int) (int, error) {
 	config := t.store.config
 	if config.Mode != Precomputed || config.PromptFile == "" {
@@ -37,16 +29,15 @@ func (t *TextEmbeddings) Precompute(ctx context.Context, maxBytes int) (int, err
 	}
 	for done := 0; done < len(prompts); {
 		part := prompts[done:min(done+t.encoder.Batch, len(prompts))]
-		switch _, err := t.rows(ctx, fair.Caller{}, part); {
-		case err == nil:
+		_, err := t.rows(ctx, fair.Caller{}, part)
+		if err == nil {
 			done += len(part)
-		case !errors.Is(err, ErrBusy):
+		} else if !errors.Is(err, ErrBusy) {
 			return done, err
-		default:
+		} else {
 			select {
-			case <-time.After(busyPause):
-			case <-ctx.Done():
-				return done, context.Cause(ctx)
+			case <-time.After(100 * time.Millisecond):
+			case <-ctx.Done(): // rows says so
 			}
 		}
 	}
@@ -70,21 +61,20 @@ func CheckPrompts(c Config, maxBytes int) error {
 	return nil
 }
 
-// readPrompts reads a text file with one prompt a line. Spaces around a prompt and empty lines
-// do not count.
-func readPrompts(path string, maxBytes int) ([]string, error) {
-	f, err := openRegular(path)
+// readPrompts reads a text file with one prompt a line. Spaces around a prompt and empty lines do not count.
+func readPrompts(path string, maxBytes int) (prompts []string, err error) {
+	stat, err := os.Stat(path)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = f.Close() }()
-	var prompts []string
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, maxPromptLine)
+	if !stat.Mode().IsRegular() || stat.Size() > maxPromptFile { // a pipe would block
+		return nil, fmt.Errorf("%s: not a regular file, or longer than %d bytes", path, maxPromptFile)
+	}
+	content, err := os.ReadFile(path)
 	n := 0
-	for lines.Scan() {
+	for line := range bytes.Lines(content) {
 		n++
-		prompt := strings.TrimSpace(strings.TrimPrefix(lines.Text(), "\ufeff")) // some editors begin files with it
+		prompt := string(bytes.TrimSpace(bytes.TrimPrefix(line, []byte("\ufeff")))) // some editors begin files with it
 		switch {
 		case prompt == "":
 			continue
@@ -92,13 +82,8 @@ func readPrompts(path string, maxBytes int) ([]string, error) {
 			return nil, fmt.Errorf("%s:%d: not UTF-8", path, n)
 		case len(prompt) > maxBytes:
 			return nil, fmt.Errorf("%s:%d: a prompt is longer than %d bytes", path, n, maxBytes)
-		case len(prompts) == maxPromptLines:
-			return nil, fmt.Errorf("%s: more than %d prompts", path, maxPromptLines)
 		}
 		prompts = append(prompts, prompt)
 	}
-	if errors.Is(lines.Err(), bufio.ErrTooLong) {
-		return nil, fmt.Errorf("%s:%d: a prompt is longer than %d bytes", path, n+1, maxBytes)
-	}
-	return prompts, lines.Err()
+	return prompts, err
 }

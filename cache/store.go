@@ -9,25 +9,23 @@ import (
 	"sync/atomic"
 )
 
-// Store is the memory and the file that the embeddings of all text encoders share. Safe for
-// concurrent use.
+// Store is the memory and the file that the embeddings of all text encoders share. Safe for concurrent use.
 type Store struct {
-	config Config
-	log    *slog.Logger
-	memory *memory // nil when the cache is disabled
-	disk   *disk   // nil when there is none
-	counts counts
+	config  Config
+	log     *slog.Logger
+	singles *memory // embeddings of single prompts, bounded by their number
+	lists   *memory // of whole lists, bounded by their bytes
+	disk    *disk   // nil when there is none
+	counts  struct {
+		requests, listHits, memoryHits, diskHits, shared, encoded, failed, busy atomic.Uint64
+	}
 
-	ctx    context.Context // ends when the store closes
-	cancel context.CancelFunc
+	ctx     context.Context // ends when the store closes
+	cancel  context.CancelFunc
+	closing sync.Once
 
 	mu       sync.Mutex
-	closed   bool
-	encoders []*TextEmbeddings
-}
-
-type counts struct {
-	requests, listHits, memoryHits, diskHits, shared, encoded, failed, busy atomic.Uint64
+	encoders []*TextEmbeddings // added until ctx ends
 }
 
 // States of DiskStats.State.
@@ -71,24 +69,21 @@ type DiskStats struct {
 	Restarts uint64 `json:"restarts"` // times that the file was full, deleted or replaced, and started anew
 }
 
-// OpenStore opens the cache that config describes, with its file in stateDir ("": memory only).
-// It reads the whole file, so it takes about as long as the disk needs for that. Whatever is
-// wrong with the file is logged and told by Stats; the only errors are those of config.
+// OpenStore opens the cache that config describes, with its file in stateDir ("": memory only). It reads the whole file,
+// so it takes about as long as the disk needs for that. Whatever is wrong with the file is logged and told by Stats; the
+// only errors are those of config.
 func OpenStore(config Config, stateDir string, log *slog.Logger) (*Store, error) {
 	if err := config.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Store{config: config, log: log}
+	s := &Store{config: config, log: log, singles: &memory{}, lists: &memory{}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	if !config.CacheEnabled {
-		return s, nil
-	}
-	var err error
-	if s.memory, err = newMemory(config.CacheMaxEntries, config.CacheListBytes); err != nil {
-		return nil, err
+	if config.CacheEnabled {
+		s.singles = newMemory(config.CacheMaxEntries, 1, func(*Prompts) int64 { return 1 })
+		s.lists = newMemory(int(config.CacheListBytes), 10<<10, (*Prompts).bytes)
 	}
 	if path := config.Path(stateDir); path != "" {
-		s.disk = openDisk(path, config.CacheFileMaxBytes, s.memory.entries, log)
+		s.disk = openDisk(path, config.CacheFileMaxBytes, s.singles, log)
 	}
 	return s, nil
 }
@@ -110,94 +105,56 @@ func (c Config) Path(stateDir string) string {
 func (s *Store) Stats() Stats {
 	c := &s.counts
 	stats := Stats{
-		Enabled: s.memory != nil, Disk: s.disk.stats(),
+		Enabled: s.config.CacheEnabled, Vectors: s.singles.used(), ListBytes: s.lists.used(), Disk: s.disk.stats(),
 		Requests: c.requests.Load(), ListHits: c.listHits.Load(), MemoryHits: c.memoryHits.Load(),
 		DiskHits: c.diskHits.Load(), Shared: c.shared.Load(), Encoded: c.encoded.Load(),
 		Failed: c.failed.Load(), Busy: c.busy.Load(),
 	}
-	stats.Vectors, stats.ListBytes = s.memory.size()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, t := range s.encoders {
-		stats.Pending += t.pending()
+		t.mu.Lock()
+		stats.Pending += t.waiting
+		t.mu.Unlock()
 	}
 	return stats
 }
 
-// Clear forgets all vectors, in memory and on disk. Prompts that are being encoded meanwhile
-// may be remembered. Errors: those of the file; memory is cleared in any case.
-func (s *Store) Clear() error {
-	if s.isClosed() {
-		return ErrClosed
-	}
-	err := s.disk.clear() // first, so that nothing comes back from it
-	s.memory.clear()
-	return err
-}
-
-// Close answers everyone who waits with ErrClosed, cancels what is being encoded, writes what
-// is queued for the disk, and returns when the encode funcs have returned. Later calls of Get
-// fail. Closing twice is fine.
-func (s *Store) Close() error {
-	s.mu.Lock()
-	s.closed = true
-	encoders := s.encoders
-	s.mu.Unlock()
-	s.cancel()
-	for _, t := range encoders {
-		t.stop()
-	}
-	s.disk.close() // before waiting for an encoder that may hang
-	for _, t := range encoders {
-		t.running.Wait()
-	}
-	s.memory.close()
-	return nil
-}
-
-func (s *Store) isClosed() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.closed
-}
-
-// Encoder is a text encoder and how to use it.
-type Encoder struct {
-	Namespace string     // names the encoder, such as its digest: vectors of different ones never mix; 1..1024 bytes
-	Dim       int        // dimension of its embeddings, 1..65536
-	Batch     int        // texts that one call of Encode gets at most, at least 1
-	Calls     int        // calls of Encode at once, at least 1
-	Encode    EncodeFunc // what encodes
-}
-
-func (e Encoder) validate() error {
-	switch {
-	case e.Namespace == "" || len(e.Namespace) > 1024:
-		return errors.New("a text encoder needs a namespace of 1 to 1024 bytes")
-	case e.Dim < 1 || e.Dim > 65536:
-		return errors.New("a text encoder needs a dimension from 1 to 65536")
-	case e.Batch < 1 || e.Calls < 1 || e.Encode == nil:
-		return errors.New("a text encoder needs an encode func, a batch size and a number of calls")
-	}
-	return nil
-}
-
-// Embeddings returns the embeddings of one text encoder, which live until the store closes.
-// Errors: an Encoder out of bounds, ErrClosed.
+// Embeddings returns the embeddings of one text encoder, which live until the store closes. Errors: an Encoder out of
+// bounds, ErrClosed.
 func (s *Store) Embeddings(e Encoder) (*TextEmbeddings, error) {
-	if err := e.validate(); err != nil {
-		return nil, err
+	if n := len(e.Namespace); n < 1 || n > 1024 || e.Dim < 1 || e.Dim > 65536 || e.Batch < 1 || e.Calls < 1 || e.Encode == nil {
+		return nil, errors.New("a text encoder needs a namespace of 1 to 1024 bytes, a dimension from 1 to 65536, " +
+			"a batch size, a number of calls and an encode func")
 	}
-	t := &TextEmbeddings{store: s, encoder: e, flights: make(map[string]*flight)}
-	t.work.L = &t.mu
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
+	if s.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
+	t := &TextEmbeddings{store: s, encoder: e, pending: make(map[string]*pendingPrompt)}
 	s.encoders = append(s.encoders, t)
-	for range e.Calls {
-		t.running.Go(t.run)
-	}
 	return t, nil
+}
+
+// Close answers everyone who waits with ErrClosed, cancels what is being encoded, writes what is queued for the disk, and
+// returns nil when the encode funcs have returned. Later calls of Get fail. Closing twice is fine.
+func (s *Store) Close() error {
+	s.closing.Do(func() {
+		s.mu.Lock()
+		s.cancel()
+		s.mu.Unlock()
+		for _, t := range s.encoders { // none is added any more
+			t.mu.Lock()
+			t.closed = true
+			t.mu.Unlock()
+		}
+		s.disk.close() // before waiting for an encoder that may hang
+		for _, t := range s.encoders {
+			t.running.Wait()
+		}
+		s.singles.close()
+		s.lists.close()
+	})
+	return nil
 }

@@ -3,6 +3,9 @@ package cache
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
+	"slices"
+	"strings"
 	"sync"
 
 	"hailoclip/pipeline/fair"
@@ -12,36 +15,60 @@ import (
 type TextEmbeddings struct {
 	store   *Store
 	encoder Encoder
-	running sync.WaitGroup // encoders and look-ups on disk
+	running sync.WaitGroup // goroutines that encode
 
 	mu      sync.Mutex
-	work    sync.Cond          // queue is no longer empty, or closed
-	closed  bool               // no flight is added any more
-	flights map[string]*flight // those that can be joined, by prompt
-	queue   fair.Queue[seat]   // those that wait for an encoder, once for each who wants them
-	waiting int                // those that wait for the disk or an encoder, given up ones on disk included
+	closed  bool                      // no goroutine is started any more
+	pending map[string]*pendingPrompt // those that can be joined, by text
+	queue   fair.Queue[place]         // those that no batch has taken, once for each request
+	waiting int                       // how many prompts that is
+	calls   int                       // goroutines that encode
 }
 
-// Get returns the embeddings of prompts, in their order. It encodes what it has not seen
-// before, which blocks until that is done or ctx ends. It keeps no reference to prompts or
-// their bytes.
+// pendingPrompt is a prompt that is to be encoded, for everyone who asked for it.
+type pendingPrompt struct {
+	text     string
+	requests []*request // that wait for it
+	batch    *batch     // that it is encoded in; nil while it is queued
+
+	done   chan struct{} // closed when result or err is set
+	result *Prompts
+	err    error
+}
+
+// request is a call of Get that waits.
+type request struct {
+	caller  fair.Caller
+	cancel  context.CancelCauseFunc // ends the wait
+	prompts []*pendingPrompt        // one for each missing text; nil where memory has it by now
+}
+
+// place is the place of a queued prompt in the lane of a request's caller.
+type place struct {
+	prompt  *pendingPrompt
+	request *request
+}
+
+// batch is prompts that are encoded in one call.
+type batch struct {
+	prompts []*pendingPrompt
+	ctx     context.Context // ends when nobody waits for any of them
+	cancel  context.CancelFunc
+}
+
+// Get returns the embeddings of prompts, in their order. It encodes what it has not seen before, which blocks until
+// that is done or ctx ends. It keeps no reference to prompts or their bytes.
 //
-// New prompts are encoded for one caller after the other; a request is taken whole, however many
-// it brings. While Config.MaxPending or more wait, one that brings new ones takes the place of
-// requests whose callers have more waiting than it would have, which end with ErrBusy; where
-// there are none it gets ErrBusy itself.
+// New prompts are encoded for one caller after the other; a request is taken whole, however many it brings. While
+// Config.MaxPending or more wait, one that brings new ones takes the place of requests whose callers have more
+// waiting than it would have, which end with ErrBusy; where there are none it gets ErrBusy itself.
 //
 // Errors: ErrBusy, ErrClosed, ErrEncode, the cause of ctx, or what the encode func returned.
 func (t *TextEmbeddings) Get(ctx context.Context, caller fair.Caller, prompts []string) (*Prompts, error) {
-	memory, counts := t.store.memory, &t.store.counts
-	namespace, dim := t.encoder.Namespace, t.encoder.Dim
-	counts.requests.Add(1)
-	keepList := memory != nil && len(prompts) > 1
-	var key uint64
-	if keepList {
-		key = memory.key(namespace, prompts...)
-		if p := memory.list(key, namespace, prompts, dim); p != nil {
-			counts.listHits.Add(1)
+	t.store.counts.requests.Add(1)
+	if len(prompts) > 1 {
+		if p := t.store.lists.get(t.encoder.Namespace, t.encoder.Dim, prompts); p != nil {
+			t.store.counts.listHits.Add(1)
 			return p, nil
 		}
 	}
@@ -49,59 +76,266 @@ func (t *TextEmbeddings) Get(ctx context.Context, caller fair.Caller, prompts []
 	if err != nil {
 		return nil, err
 	}
-	p := newPrompts(namespace, dim, rows)
-	if keepList {
-		memory.setList(key, p)
+	p := concat(t.encoder.Namespace, t.encoder.Dim, rows)
+	if len(prompts) > 1 {
+		t.store.lists.set(false, p)
 	}
 	return p, nil
 }
 
-// rows returns the entries of prompts, from wherever they are.
-func (t *TextEmbeddings) rows(ctx context.Context, caller fair.Caller, prompts []string) ([]*entry, error) {
-	rows := make([]*entry, len(prompts))
+// rows returns the embedding of each prompt, from wherever it is.
+func (t *TextEmbeddings) rows(ctx context.Context, caller fair.Caller, prompts []string) ([]*Prompts, error) {
+	rows := make([]*Prompts, len(prompts))
 	var missing []int
+	var texts []string // those of the caller may point into a body that is used again
 	for i, prompt := range prompts {
-		rows[i] = t.store.memory.vector(t.encoder.Namespace, prompt, t.encoder.Dim)
-		if rows[i] == nil {
-			missing = append(missing, i)
+		if rows[i] = t.inMemory(prompt); rows[i] == nil {
+			missing, texts = append(missing, i), append(texts, strings.Clone(prompt))
 		}
 	}
 	t.store.counts.memoryHits.Add(uint64(len(prompts) - len(missing)))
-	if len(missing) > 0 {
-		if err := t.fetch(ctx, caller, prompts, missing, rows); err != nil {
-			return nil, err
-		}
+	if len(missing) == 0 {
+		return rows, nil
 	}
-	return rows, nil
+	found, err := t.fetch(ctx, caller, texts)
+	for n, p := range found {
+		rows[missing[n]] = p
+	}
+	return rows, err
 }
 
-// fetch fills the missing rows from flights.
-func (t *TextEmbeddings) fetch(ctx context.Context, caller fair.Caller, prompts []string, missing []int, rows []*entry) error {
-	ctx, giveUp := context.WithCancelCause(ctx)
-	defer giveUp(nil)
-	given := func() error { return fmt.Errorf("waiting for the text encoder: %w", context.Cause(ctx)) }
-	if ctx.Err() != nil {
-		return given() // nobody makes room for it
+func (t *TextEmbeddings) inMemory(text string) *Prompts {
+	return t.store.singles.get(t.encoder.Namespace, t.encoder.Dim, []string{text})
+}
+
+// fetch returns the embeddings of texts from the disk, else from the encoder.
+func (t *TextEmbeddings) fetch(ctx context.Context, caller fair.Caller, texts []string) ([]*Prompts, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(t.store.ctx, func() { cancel(ErrClosed) })()
+	found := t.store.disk.get(ctx, t.encoder.Namespace, t.encoder.Dim, texts)
+	known := slices.DeleteFunc(slices.Clone(found), func(p *Prompts) bool { return p == nil })
+	t.store.singles.set(false, known...)
+	t.store.counts.diskHits.Add(uint64(len(known)))
+
+	r := &request{caller: caller, cancel: cancel, prompts: make([]*pendingPrompt, len(texts))}
+	defer t.leave(r)
+	if err := t.join(ctx, r, texts, found); err != nil {
+		return nil, err
 	}
-	r := &request{caller: caller, flights: make([]*flight, len(missing)), giveUp: giveUp}
-	if err := t.join(r, prompts, missing, rows); err != nil {
-		return err
-	}
-	for n, f := range r.flights {
-		if f == nil {
+	for i, p := range r.prompts {
+		if p == nil {
 			continue
 		}
 		select {
-		case <-f.done:
+		case <-p.done:
+			if found[i] = p.result; p.err != nil {
+				return nil, p.err
+			}
 		case <-ctx.Done():
-			t.leave(r)
-			return given()
+			return nil, fmt.Errorf("waiting for the text encoder: %w", context.Cause(ctx))
 		}
-		if f.err != nil {
-			t.leave(r)
-			return f.err
+	}
+	return found, nil
+}
+
+// join makes r wait for all texts that are not found.
+func (t *TextEmbeddings) join(ctx context.Context, r *request, texts []string, found []*Prompts) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if ctx.Err() != nil {
+		return context.Cause(ctx) // nobody makes room for it
+	}
+	fits := false
+	for i, text := range texts {
+		if found[i] != nil {
+			continue
 		}
-		rows[missing[n]] = f.entry
+		p := t.pending[text]
+		if p != nil {
+			t.store.counts.shared.Add(1)
+		} else {
+			if found[i] = t.inMemory(text); found[i] != nil {
+				continue // it was encoded since; a prompt leaves pending when memory has it
+			}
+			if fits = fits || t.makeRoom(r.caller, len(texts)-i); !fits {
+				t.store.counts.busy.Add(1)
+				return t.busy()
+			}
+			p = &pendingPrompt{text: text, done: make(chan struct{})}
+			t.pending[text] = p
+			t.waiting++
+		}
+		r.prompts[i] = p
+		if !slices.Contains(p.requests, r) { // it may stand in the request twice
+			p.requests = append(p.requests, r)
+			if p.batch == nil {
+				t.queue.Push(r.caller, place{p, r})
+			}
+		}
+	}
+	for !t.closed && t.calls < min(t.encoder.Calls, t.waiting) {
+		t.calls++
+		t.running.Go(t.encodeQueued)
 	}
 	return nil
+}
+
+// makeRoom says whether a caller may bring n more prompts. For that it refuses requests of callers who have more
+// waiting, in a full queue. The program's own prompts wait until there is room.
+func (t *TextEmbeddings) makeRoom(c fair.Caller, n int) bool {
+	for t.waiting >= t.store.config.MaxPending {
+		greedy, ok := place{}, false
+		if c != (fair.Caller{}) {
+			greedy, ok = t.queue.DisplaceFor(c, n)
+		}
+		if !ok {
+			return false
+		}
+		t.store.counts.busy.Add(1)
+		greedy.request.cancel(t.busy()) // as a whole: half of an answer is none
+		t.abandon(greedy.request)
+	}
+	return true
+}
+
+func (t *TextEmbeddings) busy() error { return fmt.Errorf("%w: %d", ErrBusy, t.waiting) }
+
+// leave takes a request out of all that it waits for.
+func (t *TextEmbeddings) leave(r *request) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.abandon(r)
+}
+
+// abandon is leave for who holds mu. It gives up prompts that nobody waits for any more, and cancels batches of such
+// prompts. While others want a batch, somebody may still join its prompts.
+func (t *TextEmbeddings) abandon(r *request) {
+	wanted := func(p *pendingPrompt) bool { return len(p.requests) > 0 }
+	for _, p := range r.prompts {
+		if p == nil || !slices.Contains(p.requests, r) {
+			continue
+		}
+		p.requests = slices.DeleteFunc(p.requests, func(other *request) bool { return other == r })
+		if p.batch == nil {
+			t.queue.Remove(r.caller, place{p, r})
+			if !wanted(p) {
+				t.waiting--
+				t.forget(p)
+			}
+		} else if !slices.ContainsFunc(p.batch.prompts, wanted) {
+			p.batch.cancel()
+			t.forget(p.batch.prompts...) // who asks now must not get the cancelled ones
+		}
+	}
+}
+
+// forget lets nobody join prompts any more.
+func (t *TextEmbeddings) forget(prompts ...*pendingPrompt) {
+	for _, p := range prompts {
+		if t.pending[p.text] == p {
+			delete(t.pending, p.text)
+		}
+	}
+}
+
+// encodeQueued encodes what is queued until nothing is.
+func (t *TextEmbeddings) encodeQueued() {
+	for b := t.take(); b != nil; b = t.take() {
+		t.encodeBatch(b)
+		t.finish(b)
+	}
+}
+
+// take takes up to a batch of the queued prompts, of all callers in turn; nil when there are none or the store closes,
+// which ends the goroutine.
+func (t *TextEmbeddings) take() *batch {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.queue.Len() == 0 || t.closed {
+		t.calls--
+		return nil
+	}
+	b := &batch{}
+	b.ctx, b.cancel = context.WithCancel(t.store.ctx)
+	for len(b.prompts) < t.encoder.Batch && t.queue.Len() > 0 {
+		next, _ := t.queue.Pop()
+		p := next.prompt
+		for _, r := range p.requests {
+			if r != next.request {
+				t.queue.Remove(r.caller, place{p, r})
+			}
+		}
+		p.batch = b
+		b.prompts = append(b.prompts, p)
+	}
+	t.waiting -= len(b.prompts)
+	return b
+}
+
+// encodeBatch sets the result or error of each prompt of b. When the batch fails, each prompt is encoded alone,
+// because the callers of the others must not get an error that is about one of them, until an error is about all.
+func (t *TextEmbeddings) encodeBatch(b *batch) {
+	err := t.encode(b.ctx, b.prompts...)
+	alone := err != nil && len(b.prompts) > 1
+	for _, p := range b.prompts {
+		if alone = alone && (err == nil || t.encoder.RetryAlone == nil || t.encoder.RetryAlone(err)); alone {
+			if err = b.ctx.Err(); err == nil {
+				err = t.encode(b.ctx, p)
+			}
+		}
+		p.err = err
+	}
+}
+
+// encode calls the encode func, checks what it returns, and sets the results.
+func (t *TextEmbeddings) encode(ctx context.Context, prompts ...*pendingPrompt) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			t.store.log.Error("panic in the text encoder", "panic", v, "stack", string(debug.Stack()))
+			err = fmt.Errorf("%w: panic: %v", ErrEncode, v)
+		}
+	}()
+	texts := make([]string, len(prompts))
+	for i, p := range prompts {
+		texts[i] = p.text
+	}
+	vectors, err := t.encoder.Encode(ctx, texts)
+	if err != nil {
+		return fmt.Errorf("encoding %d prompts: %w", len(texts), err)
+	}
+	if len(vectors) != len(prompts) {
+		return fmt.Errorf("%w: %d embeddings for %d prompts", ErrEncode, len(vectors), len(prompts))
+	}
+	for i, v := range vectors {
+		if err := v.check(t.encoder.Dim); err != nil {
+			return err
+		}
+		v.Embedding = slices.Clone(v.Embedding) // it may be part of something large, or used again
+		prompts[i].result = single(t.encoder.Namespace, prompts[i].text, v)
+	}
+	return nil
+}
+
+// finish remembers the results of a batch and tells those who wait.
+func (t *TextEmbeddings) finish(b *batch) {
+	b.cancel()
+	var encoded []*Prompts
+	for _, p := range b.prompts {
+		if p.err == nil {
+			encoded = append(encoded, p.result)
+		}
+	}
+	// Before the prompts leave pending, so that nobody encodes them again, and before anybody is answered, so that
+	// closing the store afterwards loses nothing.
+	t.store.disk.put(encoded)
+	t.store.singles.set(true, encoded...)
+	t.store.counts.encoded.Add(uint64(len(encoded)))
+	t.store.counts.failed.Add(uint64(len(b.prompts) - len(encoded)))
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.forget(b.prompts...)
+	for _, p := range b.prompts {
+		close(p.done)
+	}
 }

@@ -56,7 +56,7 @@ func TestKnownListCostsOneLookUp(t *testing.T) {
 	te := embeddings(t, s, newFake("ns"))
 	prompts := promptList("cat", 20)
 	first := mustGet(t, te, prompts...)
-	s.memory.lists.Wait()
+	s.lists.cache.Wait()
 	before := s.Stats()
 	second := mustGet(t, te, prompts...)
 	after := s.Stats()
@@ -81,15 +81,14 @@ func TestEqualHashes(t *testing.T) {
 	te := embeddings(t, s, newFake("ns"))
 	cats, dogs := promptList("cat", 3), promptList("dog", 3)
 	p := mustGet(t, te, cats...)
-	s.memory.setList(s.memory.key("ns", dogs...), p)
-	s.memory.setList(s.memory.key("other", cats...), p)
-	s.memory.settle()
-	e := s.memory.vector("ns", cats[0], testDim)
-	for _, key := range []uint64{s.memory.key("ns", dogs[0]), s.memory.key("other", cats[0])} {
-		s.memory.vectors.Set(key, e, 1)
+	s.lists.cache.Set(s.lists.key("ns", dogs), p, 0)
+	s.lists.cache.Set(s.lists.key("other", cats), p, 0)
+	e := s.singles.get("ns", testDim, cats[:1])
+	for _, key := range []uint64{s.singles.key("ns", dogs[:1]), s.singles.key("other", cats[:1])} {
+		s.singles.cache.Set(key, e, 0)
 	}
-	s.memory.lists.Wait()
-	s.memory.vectors.Wait()
+	s.lists.cache.Wait()
+	s.singles.cache.Wait()
 	mustGet(t, te, dogs...)
 	mustGet(t, te, dogs[0])
 	mustGet(t, embeddings(t, s, newFake("other")), cats...)
@@ -98,7 +97,7 @@ func TestEqualHashes(t *testing.T) {
 	for range 3 {
 		mustGet(t, te, one...)
 		mustGet(t, te, other...)
-		s.memory.lists.Wait()
+		s.lists.cache.Wait()
 	}
 }
 
@@ -304,7 +303,7 @@ func TestCallerLeaves(t *testing.T) {
 			ctx, leave := leaver(t)
 			gone := goGet(ctx, te, "a")
 			te.mu.Lock() // the call is cancelled, but cannot end before the later caller is here
-			cancelled := te.flights["a"].batch
+			cancelled := te.pending["a"].batch
 			te.mu.Unlock()
 			leave()
 			later := goGet(t.Context(), te, "a")
@@ -490,38 +489,8 @@ func TestCloseAnswersThoseWhoWait(t *testing.T) {
 				if _, err := s.Embeddings(te.encoder); !errors.Is(err, ErrClosed) {
 					t.Errorf("Embeddings after Close: %v", err)
 				}
-				if err := s.Clear(); !errors.Is(err, ErrClosed) {
-					t.Errorf("Clear after Close: %v", err)
-				}
 			})
 		})
-	}
-}
-
-func TestClear(t *testing.T) {
-	dir := t.TempDir()
-	s, _ := openStore(t, testConfig(), dir)
-	f := newFake("ns")
-	te := embeddings(t, s, f)
-	prompts := promptList("cat", 30)
-	for round := 1; round <= 3; round++ {
-		mustGet(t, te, prompts...)
-		if f.count() != 30*round {
-			t.Fatalf("round %d: %d prompts encoded", round, f.count())
-		}
-		if round < 3 {
-			if err := s.Clear(); err != nil {
-				t.Fatal(err)
-			}
-			if stats := s.Stats(); stats.Vectors != 0 || stats.ListBytes != 0 || stats.Disk.Vectors != 0 || stats.Disk.Queued != 0 {
-				t.Fatalf("%+v", stats)
-			}
-		}
-	}
-	closeStore(t, s)
-	info, err := Inspect(s.disk.path)
-	if err != nil || len(info.Namespaces) != 1 || info.Namespaces[0].Vectors != 30 {
-		t.Fatalf("%+v, %v", info, err)
 	}
 }
 
