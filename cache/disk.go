@@ -92,60 +92,57 @@ func (d *disk) put(singles []*Prompts) {
 	}
 }
 
-// get returns the embedding of each text that it has, nil for the others. It waits for the disk, which may be writing,
-// but no longer than ctx.
-func (d *disk) get(ctx context.Context, namespace string, dim int, texts []string) []*Prompts {
-	none := make([]*Prompts, len(texts))
+// get returns the embeddings of those texts that have no row and that it has, nil for the others. It waits for the disk,
+// which may be writing, but no longer than ctx. It may read texts and rows until the disk is done.
+func (d *disk) get(ctx context.Context, namespace string, dim int, texts []string, rows []*Prompts) []*Prompts {
 	if d == nil {
-		return none
+		return nil
 	}
-	found := make(chan []*Prompts, 1)
-	go func() { found <- d.read(namespace, dim, texts) }()
+	done := make(chan []*Prompts, 1)
+	go func() { done <- d.read(namespace, dim, texts, rows) }()
 	select {
-	case found := <-found:
+	case found := <-done:
 		return found
 	case <-ctx.Done():
-		return none
+		return nil
 	}
 }
 
-func (d *disk) read(namespace string, dim int, texts []string) []*Prompts {
+func (d *disk) read(namespace string, dim int, texts []string, rows []*Prompts) []*Prompts {
 	d.using.Lock()
 	defer d.using.Unlock()
-	found := make([]*Prompts, len(texts))
-	keys := make([]diskKey, len(texts))
-	d.mu.Lock()
-	for i, text := range texts {
-		keys[i] = keyOf(namespace, text)
-		if p := d.queued[keys[i]]; p != nil && p.Dim == dim {
-			found[i] = p
-		}
-	}
-	d.mu.Unlock()
+	found, otherDim := make([]*Prompts, len(texts)), uint64(0)
 	if d.file == nil {
 		return found
 	}
-	wrong := uint64(0) // encoded again and replaced, as those are that were found damaged when the file was opened
-	err := d.file.view(func(tx *bbolt.Tx) error {
+	read := func(tx *bbolt.Tx) error {
 		values := tx.Bucket([]byte(namespace))
-		for i := range texts {
-			if values == nil || found[i] != nil {
+		for i, text := range texts {
+			if rows[i] != nil {
 				continue
 			}
-			if v, ok := parseValue(keys[i], values.Get(keys[i][:])); ok && len(v.Embedding) == dim {
-				found[i] = single(namespace, texts[i], v)
+			key := keyOf(namespace, text)
+			d.mu.Lock()
+			queued := d.queued[key]
+			d.mu.Unlock()
+			if queued != nil && queued.Dim == dim {
+				found[i] = queued
+			} else if values == nil {
+				continue
+			} else if v, ok := parseValue(key, values.Get(key[:])); ok && len(v.Embedding) == dim {
+				found[i] = single(namespace, text, v)
 			} else if ok {
-				wrong++
+				otherDim++
 			}
 		}
 		return nil
-	})
-	if err != nil {
+	}
+	if err := guard(func() error { return d.file.db.View(read) }); err != nil {
 		d.failed(err)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.state.Damaged += wrong
+	d.state.Damaged += otherDim
 	return found
 }
 
@@ -165,15 +162,14 @@ func (d *disk) writeQueued() {
 		d.restart(maxQueued)
 	}
 	for d.file != nil {
-		batch, held := d.nextBatch()
-		if len(batch) == 0 {
-			return
-		}
-		err := d.write(batch)
+		n, err := d.write()
+		held := int(d.stats().Vectors)
 		if errors.Is(err, berrors.ErrMaxSizeReached) && held > 0 && os.Remove(d.path) == nil {
 			d.restart(held / 2) // not full again at once
 		} else if err != nil {
 			d.failed(err)
+		} else if n == 0 {
+			return
 		}
 	}
 }
@@ -190,41 +186,40 @@ func (d *disk) restart(limit int) {
 	d.put(d.memory.some(min(limit, maxQueued)))
 }
 
-// nextBatch returns some of what is queued, which stays queued, and how many vectors the file holds.
-func (d *disk) nextBatch() (batch map[diskKey]*Prompts, held int) {
+// write commits a batch of what is queued, and returns how many vectors that is.
+func (d *disk) write() (int, error) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	batch = make(map[diskKey]*Prompts)
+	batch := make(map[diskKey]*Prompts)
 	for key, p := range d.queued {
-		if len(batch) == writeBatch {
-			break
+		if len(batch) < writeBatch {
+			batch[key] = p
 		}
-		batch[key] = p
 	}
-	return batch, int(d.state.Vectors)
-}
-
-// write commits a batch and takes it out of the queue.
-func (d *disk) write(batch map[diskKey]*Prompts) error {
+	d.mu.Unlock()
+	if len(batch) == 0 {
+		return 0, nil
+	}
 	added, bytes := 0, int64(0)
-	err := d.file.update(func(tx *bbolt.Tx) error {
-		for key, p := range batch {
-			values, err := tx.CreateBucketIfNotExists([]byte(p.namespace))
-			if err != nil {
-				return err
+	err := guard(func() error {
+		return d.file.db.Update(func(tx *bbolt.Tx) error {
+			for key, p := range batch {
+				values, err := tx.CreateBucketIfNotExists([]byte(p.namespace))
+				if err != nil {
+					return err
+				}
+				if values.Get(key[:]) == nil {
+					added++
+				}
+				if err := values.Put(key[:], formatValue(key, p.Rows[0])); err != nil {
+					return err
+				}
 			}
-			if values.Get(key[:]) == nil {
-				added++
-			}
-			if err := values.Put(key[:], formatValue(key, p.Rows[0])); err != nil {
-				return err
-			}
-		}
-		bytes = tx.Size()
-		return nil
+			bytes = tx.Size()
+			return nil
+		})
 	})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -240,7 +235,7 @@ func (d *disk) write(batch map[diskKey]*Prompts) error {
 		d.state.State, d.state.Reason = DiskOK, ""
 		d.log.Info("the embedding cache is written to disk again")
 	}
-	return nil
+	return len(batch), nil
 }
 
 // failed drops what is queued. A file that is whole is written again after a pause; otherwise the disk is off.
@@ -252,17 +247,15 @@ func (d *disk) failed(err error) {
 	defer d.mu.Unlock()
 	d.state.Dropped += uint64(len(d.queued))
 	clear(d.queued)
-	state, message := DiskOff, "the embedding cache is kept in memory only"
+	before := d.state.State
+	d.state.State, d.state.Reason = DiskOff, err.Error()
 	if d.file != nil {
-		state, message = DiskPaused, "the embedding cache cannot be written to disk: new vectors are kept in memory only, "+
-			"trying again every minute"
+		d.state.State, d.retryAt = DiskPaused, time.Now().Add(retryAfter)
 		d.state.Failures++
-		d.retryAt = time.Now().Add(retryAfter)
 	}
-	if d.state.State != state {
-		d.log.Warn(message, "error", err)
+	if d.state.State != before {
+		d.log.Warn("the embedding cache is kept in memory only", "disk", d.state.State, "error", err)
 	}
-	d.state.State, d.state.Reason = state, err.Error()
 }
 
 // open opens a file that it finds whole, or a new one; a damaged one is set aside first.
@@ -283,22 +276,19 @@ func (d *disk) open() {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	good, damaged := d.file.count()
-	d.state.Bytes, d.state.Vectors = d.file.bytes, int64(good+damaged)
-	d.state.Damaged += uint64(damaged)
+	d.state.Bytes, d.state.Vectors = d.file.bytes, int64(d.file.values)
 	if reason != "" {
 		d.state.Reason = reason
 	}
-	if damaged > 0 {
-		d.log.Warn("the embedding cache file holds damaged or outdated vectors, which are encoded again", "count", damaged)
+	if n := d.file.damaged; n > 0 {
+		d.state.Damaged += uint64(n)
+		d.log.Warn("the embedding cache file holds damaged or outdated vectors, which are encoded again", "count", n)
 	}
 }
 
 func (d *disk) closeFile(damaged bool) {
 	if d.file != nil {
-		if err := d.file.close(damaged); err != nil {
-			d.log.Warn("closing the embedding cache file", "error", err)
-		}
+		d.file.close(damaged)
 		d.file = nil
 	}
 }

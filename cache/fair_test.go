@@ -178,7 +178,7 @@ func TestLeavingCostsNothing(t *testing.T) {
 	if err := <-gone; !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
-	if found := s.disk.get(ctx, "ns", testDim, []string{"a"}); found[0] != nil {
+	if found := s.disk.get(ctx, "ns", testDim, []string{"a"}, make([]*Prompts, 1)); found != nil {
 		t.Error("a disk that hangs has something")
 	}
 	s.disk.using.Unlock()

@@ -106,6 +106,8 @@ type boltFile struct {
 	file       *os.File
 	bytes      int64           // its size when it was opened
 	namespaces []NamespaceInfo // what it held then
+
+	values, damaged int // of all namespaces
 }
 
 // openBolt opens a database and checks all that it holds. What it finds whole can be read without a fault as long as
@@ -144,7 +146,7 @@ func openBolt(path string, limit int64, readOnly bool) (*boltFile, error) {
 		err = fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	if f.file != nil {
-		_ = f.close(f.db == nil || errors.Is(err, ErrDamaged))
+		f.close(f.db == nil || errors.Is(err, ErrDamaged))
 	}
 	return nil, err
 }
@@ -170,24 +172,9 @@ func (f *boltFile) check(tx *bbolt.Tx) error {
 			return nil
 		})
 		f.namespaces = append(f.namespaces, n)
+		f.values, f.damaged = f.values+n.Vectors+n.Damaged, f.damaged+n.Damaged
 		return err
 	})
-}
-
-func (f *boltFile) view(do func(*bbolt.Tx) error) error {
-	return guard(func() error { return f.db.View(do) })
-}
-
-func (f *boltFile) update(do func(*bbolt.Tx) error) error {
-	return guard(func() error { return f.db.Update(do) })
-}
-
-// count returns how many good and damaged values the file held when it was opened.
-func (f *boltFile) count() (good, damaged int) {
-	for _, n := range f.namespaces {
-		good, damaged = good+n.Vectors, damaged+n.Damaged
-	}
-	return good, damaged
 }
 
 // liesAt says whether path still leads to the file: otherwise it was deleted or replaced, and what is written to it is
@@ -198,15 +185,12 @@ func (f *boltFile) liesAt(path string) bool {
 	return err != nil || thereErr != nil && !errors.Is(thereErr, fs.ErrNotExist) || thereErr == nil && os.SameFile(ours, there)
 }
 
-// close closes the database, or only the file of a damaged one, which stays mapped.
-func (f *boltFile) close(damaged bool) error {
-	if !damaged {
-		if err := guard(f.db.Close); !errors.Is(err, ErrDamaged) {
-			return err
-		}
+// close closes the database, or only the file of a damaged one, which stays mapped. All that was written is synced.
+func (f *boltFile) close(damaged bool) {
+	if damaged || errors.Is(guard(f.db.Close), ErrDamaged) {
+		_ = unix.Flock(int(f.file.Fd()), unix.LOCK_UN) // the mapping would keep the lock alive
+		_ = f.file.Close()
 	}
-	_ = unix.Flock(int(f.file.Fd()), unix.LOCK_UN) // the mapping would keep the lock alive
-	return f.file.Close()
 }
 
 // FileInfo is what Inspect finds in a cache file.
@@ -246,7 +230,8 @@ func Inspect(path string) (FileInfo, error) {
 		return info, err
 	}
 	info.Namespaces = append(info.Namespaces, f.namespaces...)
-	return info, f.close(false)
+	f.close(false)
+	return info, nil
 }
 
 // ClearFile removes a cache file and the damaged ones set aside beside it. A file that is not there is cleared.

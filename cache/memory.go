@@ -8,21 +8,23 @@ import (
 	"github.com/dgraph-io/ristretto/v2"
 )
 
-// memory holds lists of prompts. The zero memory holds none.
+// memory holds lists of prompts; a nil cache holds none.
 type memory struct {
-	seed  maphash.Seed
-	mu    sync.RWMutex // held to write by close: ristretto's Close must not run beside any other call
-	cache *ristretto.Cache[uint64, *Prompts]
+	cache   *ristretto.Cache[uint64, *Prompts]
+	seed    maphash.Seed
+	closing sync.RWMutex // ristretto's Close must not run beside other calls
 }
 
-// newMemory makes one for lists that cost up to limit together, and usual each.
-func newMemory(limit, usual int, cost func(*Prompts) int64) *memory {
-	// It fails on no limit that Config.Validate lets pass. A nil cache holds nothing.
-	cache, _ := ristretto.NewCache(&ristretto.Config[uint64, *Prompts]{
-		NumCounters: 10 * int64(limit/usual), MaxCost: int64(limit), Cost: cost, BufferItems: 64, IgnoreInternalCost: true,
-		TtlTickerDurationInSec: 24 * 3600, // nothing expires
-	})
-	return &memory{seed: maphash.MakeSeed(), cache: cache}
+// newMemory makes one for lists whose sizes are up to limit together, and usual each.
+func newMemory(enabled bool, limit, usual int64) *memory {
+	m := &memory{seed: maphash.MakeSeed()}
+	if enabled {
+		m.cache, _ = ristretto.NewCache(&ristretto.Config[uint64, *Prompts]{ // fails on no limit that Config.Validate lets pass
+			NumCounters: 10 * limit / usual, MaxCost: limit, BufferItems: 64, IgnoreInternalCost: true,
+			TtlTickerDurationInSec: 24 * 3600, // nothing expires
+		})
+	}
+	return m
 }
 
 func (m *memory) key(namespace string, texts []string) uint64 {
@@ -38,11 +40,8 @@ func (m *memory) key(namespace string, texts []string) uint64 {
 
 // get returns the embeddings of texts, or nil.
 func (m *memory) get(namespace string, dim int, texts []string) *Prompts {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	if m.cache == nil {
-		return nil
-	}
+	m.closing.RLock()
+	defer m.closing.RUnlock()
 	p, ok := m.cache.Get(m.key(namespace, texts))
 	if !ok || p.namespace != namespace || p.Dim != dim || !slices.Equal(p.texts, texts) { // keys are hashes
 		return nil
@@ -52,13 +51,10 @@ func (m *memory) get(namespace string, dim int, texts []string) *Prompts {
 
 // set remembers lists. They can be seen a little later, with wait when it returns, or were found not worth keeping.
 func (m *memory) set(wait bool, lists ...*Prompts) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	if m.cache == nil {
-		return
-	}
+	m.closing.RLock()
+	defer m.closing.RUnlock()
 	for _, p := range lists {
-		m.cache.Set(m.key(p.namespace, p.texts), p, 0)
+		m.cache.Set(m.key(p.namespace, p.texts), p, p.size)
 	}
 	if wait {
 		m.cache.Wait()
@@ -67,25 +63,20 @@ func (m *memory) set(wait bool, lists ...*Prompts) {
 
 // some returns up to limit of the lists.
 func (m *memory) some(limit int) (found []*Prompts) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
 	m.cache.IterValues(func(p *Prompts) (stop bool) {
-		found = append(found, p)
-		return len(found) >= limit
+		if stop = len(found) >= limit; !stop {
+			found = append(found, p)
+		}
+		return stop
 	})
-	return found[:min(limit, len(found))]
+	return found
 }
 
 // used is how much of the limit is taken.
-func (m *memory) used() int64 {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return m.cache.MaxCost() - m.cache.RemainingCost()
-}
+func (m *memory) used() int64 { return m.cache.MaxCost() - m.cache.RemainingCost() }
 
 func (m *memory) close() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.closing.Lock()
+	defer m.closing.Unlock()
 	m.cache.Close()
-	m.cache = nil
 }

@@ -6,7 +6,6 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
-	"sync"
 
 	"hailoclip/pipeline/fair"
 )
@@ -15,13 +14,10 @@ import (
 type TextEmbeddings struct {
 	store   *Store
 	encoder Encoder
-	running sync.WaitGroup // goroutines that encode
 
-	mu      sync.Mutex
-	closed  bool                      // no goroutine is started any more
+	// Guarded by Store.mu.
 	pending map[string]*pendingPrompt // those that can be joined, by text
 	queue   fair.Queue[place]         // those that no batch has taken, once for each request
-	waiting int                       // how many prompts that is
 	calls   int                       // goroutines that encode
 }
 
@@ -83,44 +79,39 @@ func (t *TextEmbeddings) Get(ctx context.Context, caller fair.Caller, prompts []
 	return p, nil
 }
 
-// rows returns the embedding of each prompt, from wherever it is.
+// rows returns the embedding of each prompt, from memory, else from the disk, else from the encoder.
 func (t *TextEmbeddings) rows(ctx context.Context, caller fair.Caller, prompts []string) ([]*Prompts, error) {
-	rows := make([]*Prompts, len(prompts))
-	var missing []int
-	var texts []string // those of the caller may point into a body that is used again
-	for i, prompt := range prompts {
-		if rows[i] = t.inMemory(prompt); rows[i] == nil {
-			missing, texts = append(missing, i), append(texts, strings.Clone(prompt))
+	s, rows, missing := t.store, make([]*Prompts, len(prompts)), 0
+	for i := range prompts {
+		if rows[i] = s.singles.get(t.encoder.Namespace, t.encoder.Dim, prompts[i:i+1]); rows[i] == nil {
+			missing++
 		}
 	}
-	t.store.counts.memoryHits.Add(uint64(len(prompts) - len(missing)))
-	if len(missing) == 0 {
+	s.counts.memoryHits.Add(uint64(len(prompts) - missing))
+	if missing == 0 {
 		return rows, nil
 	}
-	found, err := t.fetch(ctx, caller, texts)
-	for n, p := range found {
-		rows[missing[n]] = p
+	texts := make([]string, len(prompts))
+	for i, prompt := range prompts {
+		texts[i] = strings.Clone(prompt) // it may point into a body that is used again
 	}
-	return rows, err
-}
-
-func (t *TextEmbeddings) inMemory(text string) *Prompts {
-	return t.store.singles.get(t.encoder.Namespace, t.encoder.Dim, []string{text})
-}
-
-// fetch returns the embeddings of texts from the disk, else from the encoder.
-func (t *TextEmbeddings) fetch(ctx context.Context, caller fair.Caller, texts []string) ([]*Prompts, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(t.store.ctx, func() { cancel(ErrClosed) })()
-	found := t.store.disk.get(ctx, t.encoder.Namespace, t.encoder.Dim, texts)
-	known := slices.DeleteFunc(slices.Clone(found), func(p *Prompts) bool { return p == nil })
-	t.store.singles.set(false, known...)
-	t.store.counts.diskHits.Add(uint64(len(known)))
-
+	defer context.AfterFunc(s.ctx, func() { cancel(ErrClosed) })()
+	for i, p := range s.disk.get(ctx, t.encoder.Namespace, t.encoder.Dim, texts, rows) {
+		if p != nil {
+			rows[i] = p
+			s.singles.set(false, p)
+			s.counts.diskHits.Add(1)
+		}
+	}
 	r := &request{caller: caller, cancel: cancel, prompts: make([]*pendingPrompt, len(texts))}
-	defer t.leave(r)
-	if err := t.join(ctx, r, texts, found); err != nil {
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		t.abandon(r)
+	}()
+	if err := t.join(ctx, r, texts, rows); err != nil {
 		return nil, err
 	}
 	for i, p := range r.prompts {
@@ -129,42 +120,42 @@ func (t *TextEmbeddings) fetch(ctx context.Context, caller fair.Caller, texts []
 		}
 		select {
 		case <-p.done:
-			if found[i] = p.result; p.err != nil {
+			if rows[i] = p.result; p.err != nil {
 				return nil, p.err
 			}
 		case <-ctx.Done():
 			return nil, fmt.Errorf("waiting for the text encoder: %w", context.Cause(ctx))
 		}
 	}
-	return found, nil
+	return rows, nil
 }
 
-// join makes r wait for all texts that are not found.
-func (t *TextEmbeddings) join(ctx context.Context, r *request, texts []string, found []*Prompts) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// join makes r wait for all texts that have no row, and sets the rows of those that were encoded since.
+func (t *TextEmbeddings) join(ctx context.Context, r *request, texts []string, rows []*Prompts) error {
+	s := t.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if ctx.Err() != nil {
 		return context.Cause(ctx) // nobody makes room for it
 	}
 	fits := false
 	for i, text := range texts {
-		if found[i] != nil {
-			continue
-		}
 		p := t.pending[text]
-		if p != nil {
-			t.store.counts.shared.Add(1)
-		} else {
-			if found[i] = t.inMemory(text); found[i] != nil {
-				continue // it was encoded since; a prompt leaves pending when memory has it
-			}
-			if fits = fits || t.makeRoom(r.caller, len(texts)-i); !fits {
-				t.store.counts.busy.Add(1)
-				return t.busy()
-			}
+		if rows[i] == nil && p == nil {
+			rows[i] = s.singles.get(t.encoder.Namespace, t.encoder.Dim, texts[i:i+1]) // which has what leaves pending
+		}
+		switch {
+		case rows[i] != nil:
+			continue
+		case p != nil && (p.batch == nil || p.batch.ctx.Err() == nil): // not one that was given up
+			s.counts.shared.Add(1)
+		case fits || t.makeRoom(r.caller, len(texts)-i):
+			fits = true
 			p = &pendingPrompt{text: text, done: make(chan struct{})}
 			t.pending[text] = p
-			t.waiting++
+			s.waiting++
+		default:
+			return t.busy()
 		}
 		r.prompts[i] = p
 		if !slices.Contains(p.requests, r) { // it may stand in the request twice
@@ -174,9 +165,9 @@ func (t *TextEmbeddings) join(ctx context.Context, r *request, texts []string, f
 			}
 		}
 	}
-	for !t.closed && t.calls < min(t.encoder.Calls, t.waiting) {
+	for !s.closed && t.calls < min(t.encoder.Calls, t.queue.Len()) {
 		t.calls++
-		t.running.Go(t.encodeQueued)
+		s.running.Go(t.encodeQueued)
 	}
 	return nil
 }
@@ -184,34 +175,28 @@ func (t *TextEmbeddings) join(ctx context.Context, r *request, texts []string, f
 // makeRoom says whether a caller may bring n more prompts. For that it refuses requests of callers who have more
 // waiting, in a full queue. The program's own prompts wait until there is room.
 func (t *TextEmbeddings) makeRoom(c fair.Caller, n int) bool {
-	for t.waiting >= t.store.config.MaxPending {
-		greedy, ok := place{}, false
-		if c != (fair.Caller{}) {
-			greedy, ok = t.queue.DisplaceFor(c, n)
+	for t.store.waiting >= t.store.config.MaxPending {
+		if c == (fair.Caller{}) {
+			return false
 		}
+		greedy, ok := t.queue.DisplaceFor(c, n)
 		if !ok {
 			return false
 		}
-		t.store.counts.busy.Add(1)
 		greedy.request.cancel(t.busy()) // as a whole: half of an answer is none
 		t.abandon(greedy.request)
 	}
 	return true
 }
 
-func (t *TextEmbeddings) busy() error { return fmt.Errorf("%w: %d", ErrBusy, t.waiting) }
-
-// leave takes a request out of all that it waits for.
-func (t *TextEmbeddings) leave(r *request) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.abandon(r)
+func (t *TextEmbeddings) busy() error {
+	t.store.counts.busy.Add(1)
+	return fmt.Errorf("%w: %d", ErrBusy, t.store.waiting)
 }
 
-// abandon is leave for who holds mu. It gives up prompts that nobody waits for any more, and cancels batches of such
-// prompts. While others want a batch, somebody may still join its prompts.
+// abandon takes a request out of all that it waits for. It gives up prompts that nobody waits for any more, and cancels
+// batches of such prompts. While others want a batch, somebody may still join its prompts.
 func (t *TextEmbeddings) abandon(r *request) {
-	wanted := func(p *pendingPrompt) bool { return len(p.requests) > 0 }
 	for _, p := range r.prompts {
 		if p == nil || !slices.Contains(p.requests, r) {
 			continue
@@ -219,22 +204,14 @@ func (t *TextEmbeddings) abandon(r *request) {
 		p.requests = slices.DeleteFunc(p.requests, func(other *request) bool { return other == r })
 		if p.batch == nil {
 			t.queue.Remove(r.caller, place{p, r})
-			if !wanted(p) {
-				t.waiting--
-				t.forget(p)
-			}
-		} else if !slices.ContainsFunc(p.batch.prompts, wanted) {
-			p.batch.cancel()
-			t.forget(p.batch.prompts...) // who asks now must not get the cancelled ones
 		}
-	}
-}
-
-// forget lets nobody join prompts any more.
-func (t *TextEmbeddings) forget(prompts ...*pendingPrompt) {
-	for _, p := range prompts {
-		if t.pending[p.text] == p {
+		switch {
+		case len(p.requests) > 0:
+		case p.batch == nil:
+			t.store.waiting--
 			delete(t.pending, p.text)
+		case !slices.ContainsFunc(p.batch.prompts, func(p *pendingPrompt) bool { return len(p.requests) > 0 }):
+			p.batch.cancel()
 		}
 	}
 }
@@ -243,21 +220,32 @@ func (t *TextEmbeddings) forget(prompts ...*pendingPrompt) {
 func (t *TextEmbeddings) encodeQueued() {
 	for b := t.take(); b != nil; b = t.take() {
 		t.encodeBatch(b)
-		t.finish(b)
+		t.store.mu.Lock()
+		for _, p := range b.prompts {
+			if t.pending[p.text] == p {
+				delete(t.pending, p.text)
+			}
+			if p.err != nil {
+				t.store.counts.failed.Add(1)
+			}
+			close(p.done)
+		}
+		t.store.mu.Unlock()
+		b.cancel()
 	}
 }
 
 // take takes up to a batch of the queued prompts, of all callers in turn; nil when there are none or the store closes,
 // which ends the goroutine.
 func (t *TextEmbeddings) take() *batch {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.queue.Len() == 0 || t.closed {
+	t.store.mu.Lock()
+	defer t.store.mu.Unlock()
+	if t.queue.Len() == 0 || t.store.closed {
 		t.calls--
 		return nil
 	}
 	b := &batch{}
-	b.ctx, b.cancel = context.WithCancel(t.store.ctx)
+	b.ctx, b.cancel = context.WithCancel(context.Background()) // when the store closes, nobody waits any more
 	for len(b.prompts) < t.encoder.Batch && t.queue.Len() > 0 {
 		next, _ := t.queue.Pop()
 		p := next.prompt
@@ -269,7 +257,7 @@ func (t *TextEmbeddings) take() *batch {
 		p.batch = b
 		b.prompts = append(b.prompts, p)
 	}
-	t.waiting -= len(b.prompts)
+	t.store.waiting -= len(b.prompts)
 	return b
 }
 
@@ -288,7 +276,7 @@ func (t *TextEmbeddings) encodeBatch(b *batch) {
 	}
 }
 
-// encode calls the encode func, checks what it returns, and sets the results.
+// encode calls the encode func, checks what it returns, sets the results and remembers them.
 func (t *TextEmbeddings) encode(ctx context.Context, prompts ...*pendingPrompt) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -307,35 +295,19 @@ func (t *TextEmbeddings) encode(ctx context.Context, prompts ...*pendingPrompt) 
 	if len(vectors) != len(prompts) {
 		return fmt.Errorf("%w: %d embeddings for %d prompts", ErrEncode, len(vectors), len(prompts))
 	}
+	results := make([]*Prompts, len(prompts))
 	for i, v := range vectors {
 		if err := v.check(t.encoder.Dim); err != nil {
 			return err
 		}
 		v.Embedding = slices.Clone(v.Embedding) // it may be part of something large, or used again
-		prompts[i].result = single(t.encoder.Namespace, prompts[i].text, v)
-	}
-	return nil
-}
-
-// finish remembers the results of a batch and tells those who wait.
-func (t *TextEmbeddings) finish(b *batch) {
-	b.cancel()
-	var encoded []*Prompts
-	for _, p := range b.prompts {
-		if p.err == nil {
-			encoded = append(encoded, p.result)
-		}
+		results[i] = single(t.encoder.Namespace, prompts[i].text, v)
+		prompts[i].result = results[i]
 	}
 	// Before the prompts leave pending, so that nobody encodes them again, and before anybody is answered, so that
 	// closing the store afterwards loses nothing.
-	t.store.disk.put(encoded)
-	t.store.singles.set(true, encoded...)
-	t.store.counts.encoded.Add(uint64(len(encoded)))
-	t.store.counts.failed.Add(uint64(len(b.prompts) - len(encoded)))
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.forget(b.prompts...)
-	for _, p := range b.prompts {
-		close(p.done)
-	}
+	t.store.disk.put(results)
+	t.store.singles.set(true, results...)
+	t.store.counts.encoded.Add(uint64(len(results)))
+	return nil
 }

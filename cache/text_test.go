@@ -302,9 +302,9 @@ func TestCallerLeaves(t *testing.T) {
 		blocked(t, memoryOnly(), func(t *testing.T, s *Store, te *TextEmbeddings, f *fakeEncoder) {
 			ctx, leave := leaver(t)
 			gone := goGet(ctx, te, "a")
-			te.mu.Lock() // the call is cancelled, but cannot end before the later caller is here
+			s.mu.Lock() // the call is cancelled, but cannot end before the later caller is here
 			cancelled := te.pending["a"].batch
-			te.mu.Unlock()
+			s.mu.Unlock()
 			leave()
 			later := goGet(t.Context(), te, "a")
 			<-cancelled.ctx.Done()
