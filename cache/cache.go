@@ -125,18 +125,18 @@ type Store struct {
 	log     *slog.Logger
 	singles *memory // embeddings of single prompts, bounded by their number
 	lists   *memory // of whole lists, bounded by their bytes
-	disk    *disk   // nil when there is none
+	disk    *disk
 	counts  struct {
 		requests, listHits, memoryHits, diskHits, shared, encoded, failed, busy atomic.Uint64
+
+		waiting atomic.Int64 // prompts that no batch has taken; changed under mu
 	}
 
-	ctx     context.Context // ends when the store closes
+	ctx     context.Context // ends when the store closes; no goroutine is started then any more
 	cancel  context.CancelFunc
 	running sync.WaitGroup // goroutines that encode
 
-	mu      sync.Mutex // guards what follows, and the prompts of all encoders that wait
-	closed  bool       // no goroutine is started any more
-	waiting int        // prompts that no batch has taken
+	mu sync.Mutex // guards cancel, and the prompts of all encoders that wait
 }
 
 // States of DiskStats.State.
@@ -193,20 +193,16 @@ func OpenStore(config Config, stateDir string, log *slog.Logger) (*Store, error)
 		lists:   newMemory(config.CacheEnabled, config.CacheListBytes, 10<<10),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	if path := config.Path(stateDir); path != "" {
-		s.disk = openDisk(path, config.CacheFileMaxBytes, s.singles, log)
-	}
+	s.disk = openDisk(config.Path(stateDir), config.CacheFileMaxBytes, s.singles, log)
 	return s, nil
 }
 
 // Path is where the file lies, "" when there is none.
 func (c Config) Path(stateDir string) string {
-	switch {
-	case !c.CacheEnabled || c.CacheFile == "":
-		return ""
-	case filepath.IsAbs(c.CacheFile):
-		return c.CacheFile
-	case stateDir == "":
+	if filepath.IsAbs(c.CacheFile) {
+		stateDir = "/"
+	}
+	if !c.CacheEnabled || c.CacheFile == "" || stateDir == "" {
 		return ""
 	}
 	return filepath.Join(stateDir, c.CacheFile)
@@ -215,16 +211,12 @@ func (c Config) Path(stateDir string) string {
 // Stats does not block on the disk or an encoder.
 func (s *Store) Stats() Stats {
 	c := &s.counts
-	stats := Stats{
+	return Stats{
 		Enabled: s.config.CacheEnabled, Vectors: s.singles.used(), ListBytes: s.lists.used(), Disk: s.disk.stats(),
 		Requests: c.requests.Load(), ListHits: c.listHits.Load(), MemoryHits: c.memoryHits.Load(),
 		DiskHits: c.diskHits.Load(), Shared: c.shared.Load(), Encoded: c.encoded.Load(),
-		Failed: c.failed.Load(), Busy: c.busy.Load(),
+		Failed: c.failed.Load(), Busy: c.busy.Load(), Pending: int(c.waiting.Load()),
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	stats.Pending = s.waiting
-	return stats
 }
 
 // Embeddings returns the embeddings of one text encoder, which live until the store closes. Errors: an Encoder out of
@@ -234,9 +226,7 @@ func (s *Store) Embeddings(e Encoder) (*TextEmbeddings, error) {
 		return nil, errors.New("a text encoder needs a namespace of 1 to 1024 bytes, a dimension from 1 to 65536, " +
 			"a batch size, a number of calls and an encode func")
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
+	if s.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
 	return &TextEmbeddings{store: s, encoder: e, pending: make(map[string]*pendingPrompt)}, nil
@@ -246,9 +236,8 @@ func (s *Store) Embeddings(e Encoder) (*TextEmbeddings, error) {
 // returns nil when the encode funcs have returned. Later calls of Get fail. Closing twice is fine.
 func (s *Store) Close() error {
 	s.mu.Lock()
-	s.closed = true
-	s.mu.Unlock()
 	s.cancel()
+	s.mu.Unlock()
 	s.disk.close() // before waiting for an encoder that may hang
 	s.running.Wait()
 	s.singles.close()

@@ -83,8 +83,8 @@ func TestEverythingAtOnce(t *testing.T) {
 	}
 	group.Wait()
 	for _, te := range []*TextEmbeddings{npu, cpu} {
-		if len(te.pending) != 0 || te.queue.Len() != 0 || s.waiting != 0 {
-			t.Errorf("left over: %d pending, %d queued, %d waiting", len(te.pending), te.queue.Len(), s.waiting)
+		if len(te.pending) != 0 || te.queue.Len() != 0 || s.Stats().Pending != 0 {
+			t.Errorf("left over: %d pending, %d queued, %d waiting", len(te.pending), te.queue.Len(), s.Stats().Pending)
 		}
 	}
 	if stats := s.Stats(); stats.Encoded == 0 || stats.Shared == 0 {

@@ -1,9 +1,11 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -23,7 +25,7 @@ const (
 var retryAfter = time.Minute
 
 // disk is the file. It never fails: what goes wrong turns it off, or makes it drop writes, and is logged once and told
-// by stats. A nil disk has nothing and keeps nothing.
+// by stats. One without a path has nothing and keeps nothing.
 type disk struct {
 	path   string
 	limit  int64 // of the size of the file
@@ -46,6 +48,10 @@ func openDisk(path string, limit int64, memory *memory, log *slog.Logger) *disk 
 		path: path, limit: limit, memory: memory, log: log.With("path", path),
 		queued: make(map[diskKey]*Prompts), state: DiskStats{Path: path, State: DiskOK},
 	}
+	if path == "" {
+		d.state = DiskStats{State: DiskOff, Reason: "not configured"}
+		return d
+	}
 	d.open()
 	time.AfterFunc(writeEvery, d.writeBehind)
 	return d
@@ -53,9 +59,6 @@ func openDisk(path string, limit int64, memory *memory, log *slog.Logger) *disk 
 
 // close writes what is queued and closes the file.
 func (d *disk) close() {
-	if d == nil {
-		return
-	}
 	d.using.Lock()
 	defer d.using.Unlock()
 	d.closed = true
@@ -64,9 +67,6 @@ func (d *disk) close() {
 }
 
 func (d *disk) stats() DiskStats {
-	if d == nil {
-		return DiskStats{State: DiskOff, Reason: "not configured"}
-	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := d.state
@@ -77,7 +77,7 @@ func (d *disk) stats() DiskStats {
 // put queues single prompts to be written. It does not wait for the disk; when too many wait, or the file cannot be
 // written now, they are dropped and counted.
 func (d *disk) put(singles []*Prompts) {
-	if d == nil {
+	if d.path == "" {
 		return
 	}
 	d.mu.Lock()
@@ -95,7 +95,7 @@ func (d *disk) put(singles []*Prompts) {
 // get returns the embeddings of those texts that have no row and that it has, nil for the others. It waits for the disk,
 // which may be writing, but no longer than ctx. It may read texts and rows until the disk is done.
 func (d *disk) get(ctx context.Context, namespace string, dim int, texts []string, rows []*Prompts) []*Prompts {
-	if d == nil {
+	if d.path == "" {
 		return nil
 	}
 	done := make(chan []*Prompts, 1)
@@ -161,15 +161,13 @@ func (d *disk) writeQueued() {
 		d.log.Warn("the embedding cache file was deleted or replaced while it was in use: going on with what is there now")
 		d.restart(maxQueued)
 	}
-	for d.file != nil {
-		n, err := d.write()
+	for d.file != nil && d.stats().Queued > 0 {
+		err := d.write()
 		held := int(d.stats().Vectors)
 		if errors.Is(err, berrors.ErrMaxSizeReached) && held > 0 && os.Remove(d.path) == nil {
 			d.restart(held / 2) // not full again at once
 		} else if err != nil {
 			d.failed(err)
-		} else if n == 0 {
-			return
 		}
 	}
 }
@@ -186,8 +184,8 @@ func (d *disk) restart(limit int) {
 	d.put(d.memory.some(min(limit, maxQueued)))
 }
 
-// write commits a batch of what is queued, and returns how many vectors that is.
-func (d *disk) write() (int, error) {
+// write commits a batch of what is queued.
+func (d *disk) write() error {
 	d.mu.Lock()
 	batch := make(map[diskKey]*Prompts)
 	for key, p := range d.queued {
@@ -196,9 +194,6 @@ func (d *disk) write() (int, error) {
 		}
 	}
 	d.mu.Unlock()
-	if len(batch) == 0 {
-		return 0, nil
-	}
 	added, bytes := 0, int64(0)
 	err := guard(func() error {
 		return d.file.db.Update(func(tx *bbolt.Tx) error {
@@ -219,15 +214,11 @@ func (d *disk) write() (int, error) {
 		})
 	})
 	if err != nil {
-		return 0, err
+		return err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for key, p := range batch {
-		if d.queued[key] == p {
-			delete(d.queued, key)
-		}
-	}
+	maps.DeleteFunc(d.queued, func(key diskKey, p *Prompts) bool { return batch[key] == p })
 	d.state.Written += uint64(len(batch))
 	d.state.Vectors += int64(added)
 	d.state.Bytes = bytes
@@ -235,7 +226,7 @@ func (d *disk) write() (int, error) {
 		d.state.State, d.state.Reason = DiskOK, ""
 		d.log.Info("the embedding cache is written to disk again")
 	}
-	return len(batch), nil
+	return nil
 }
 
 // failed drops what is queued. A file that is whole is written again after a pause; otherwise the disk is off.
@@ -277,9 +268,7 @@ func (d *disk) open() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.state.Bytes, d.state.Vectors = d.file.bytes, int64(d.file.values)
-	if reason != "" {
-		d.state.Reason = reason
-	}
+	d.state.Reason = cmp.Or(reason, d.state.Reason)
 	if n := d.file.damaged; n > 0 {
 		d.state.Damaged += uint64(n)
 		d.log.Warn("the embedding cache file holds damaged or outdated vectors, which are encoded again", "count", n)

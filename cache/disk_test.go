@@ -449,7 +449,7 @@ func TestFullFileIsStartedAnew(t *testing.T) {
 }
 
 func TestQueueIsBounded(t *testing.T) {
-	d := &disk{queued: make(map[diskKey]*Prompts)} // which nobody writes
+	d := &disk{path: "none", queued: make(map[diskKey]*Prompts)} // which nobody writes
 	singles := make([]*Prompts, maxQueued+100)
 	for i := range singles {
 		singles[i] = single("ns", fmt.Sprint(i), Vector{})

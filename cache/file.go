@@ -10,9 +10,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"runtime"
 	"runtime/debug"
-	"strings"
 	"syscall"
 	"time"
 
@@ -86,14 +84,12 @@ func checksum(key diskKey, body []byte) uint64 { return xxh3.HashSeed(body, xxh3
 func guard(do func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
-		switch v := recover().(type) {
+		switch recover().(type) {
 		case nil:
 		case interface{ Addr() uintptr }: // a fault: the runtime would speak of nil pointers
 			err = fmt.Errorf("%w: it ends too early, or the disk cannot read it", ErrDamaged)
-		case runtime.Error: // bbolt follows what the file says: an index or a pointer to nowhere
+		default: // bbolt follows what the file says: an index or a pointer to nowhere
 			err = fmt.Errorf("%w: its content makes no sense", ErrDamaged)
-		default:
-			err = fmt.Errorf("%w: its content makes no sense (%v)", ErrDamaged, v)
 		}
 	}()
 	return do()
@@ -119,9 +115,6 @@ func openBolt(path string, limit int64, readOnly bool) (*boltFile, error) {
 	options.OpenFile = func(name string, flag int, mode os.FileMode) (_ *os.File, err error) {
 		// Where a link leads may be anybody's choice, and a pipe would block.
 		f.file, err = os.OpenFile(name, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK, mode)
-		if errors.Is(err, unix.ELOOP) {
-			err = &fs.PathError{Op: "open (a link: give the file itself as cache_file)", Path: name, Err: unix.ELOOP}
-		}
 		return f.file, err
 	}
 	err := guard(func() (err error) {
@@ -269,12 +262,6 @@ func setAside(path string) (done string, err error) {
 
 // asides returns the files that were set aside, oldest first.
 func asides(path string) []string {
-	found := []string{}
-	entries, _ := os.ReadDir(filepath.Dir(path)) // one that cannot be read holds none that we could touch
-	for _, entry := range entries {
-		if strings.HasPrefix(entry.Name(), filepath.Base(path)+corruptMark) {
-			found = append(found, filepath.Join(filepath.Dir(path), entry.Name()))
-		}
-	}
-	return found
+	found, _ := filepath.Glob(path + corruptMark + "*")
+	return append([]string{}, found...)
 }

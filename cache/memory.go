@@ -61,13 +61,11 @@ func (m *memory) set(wait bool, lists ...*Prompts) {
 	}
 }
 
-// some returns up to limit of the lists.
+// some returns up to limit of the lists, and one at least if there is one.
 func (m *memory) some(limit int) (found []*Prompts) {
 	m.cache.IterValues(func(p *Prompts) (stop bool) {
-		if stop = len(found) >= limit; !stop {
-			found = append(found, p)
-		}
-		return stop
+		found = append(found, p)
+		return len(found) >= limit
 	})
 	return found
 }

@@ -153,7 +153,7 @@ func (t *TextEmbeddings) join(ctx context.Context, r *request, texts []string, r
 			fits = true
 			p = &pendingPrompt{text: text, done: make(chan struct{})}
 			t.pending[text] = p
-			s.waiting++
+			s.counts.waiting.Add(1)
 		default:
 			return t.busy()
 		}
@@ -165,7 +165,7 @@ func (t *TextEmbeddings) join(ctx context.Context, r *request, texts []string, r
 			}
 		}
 	}
-	for !s.closed && t.calls < min(t.encoder.Calls, t.queue.Len()) {
+	for s.ctx.Err() == nil && t.calls < min(t.encoder.Calls, t.queue.Len()) {
 		t.calls++
 		s.running.Go(t.encodeQueued)
 	}
@@ -175,7 +175,7 @@ func (t *TextEmbeddings) join(ctx context.Context, r *request, texts []string, r
 // makeRoom says whether a caller may bring n more prompts. For that it refuses requests of callers who have more
 // waiting, in a full queue. The program's own prompts wait until there is room.
 func (t *TextEmbeddings) makeRoom(c fair.Caller, n int) bool {
-	for t.store.waiting >= t.store.config.MaxPending {
+	for t.store.counts.waiting.Load() >= int64(t.store.config.MaxPending) {
 		if c == (fair.Caller{}) {
 			return false
 		}
@@ -191,7 +191,7 @@ func (t *TextEmbeddings) makeRoom(c fair.Caller, n int) bool {
 
 func (t *TextEmbeddings) busy() error {
 	t.store.counts.busy.Add(1)
-	return fmt.Errorf("%w: %d", ErrBusy, t.store.waiting)
+	return fmt.Errorf("%w: %d", ErrBusy, t.store.counts.waiting.Load())
 }
 
 // abandon takes a request out of all that it waits for. It gives up prompts that nobody waits for any more, and cancels
@@ -208,7 +208,7 @@ func (t *TextEmbeddings) abandon(r *request) {
 		switch {
 		case len(p.requests) > 0:
 		case p.batch == nil:
-			t.store.waiting--
+			t.store.counts.waiting.Add(-1)
 			delete(t.pending, p.text)
 		case !slices.ContainsFunc(p.batch.prompts, func(p *pendingPrompt) bool { return len(p.requests) > 0 }):
 			p.batch.cancel()
@@ -240,7 +240,7 @@ func (t *TextEmbeddings) encodeQueued() {
 func (t *TextEmbeddings) take() *batch {
 	t.store.mu.Lock()
 	defer t.store.mu.Unlock()
-	if t.queue.Len() == 0 || t.store.closed {
+	if t.queue.Len() == 0 || t.store.ctx.Err() != nil {
 		t.calls--
 		return nil
 	}
@@ -257,7 +257,7 @@ func (t *TextEmbeddings) take() *batch {
 		p.batch = b
 		b.prompts = append(b.prompts, p)
 	}
-	t.store.waiting -= len(b.prompts)
+	t.store.counts.waiting.Add(-int64(len(b.prompts)))
 	return b
 }
 
