@@ -94,8 +94,8 @@ func TestSecondInstance(t *testing.T) {
 	if state := first.line(t); state != DiskOK {
 		t.Fatalf("the first instance: %s", state)
 	}
-	s, log, f := usable(t, dir, 50)
-	if stats := s.Stats().Disk; stats.State != DiskOff || stats.Reason != ErrLocked.Error() || log.warnings() != 1 || f.count() != 100 {
+	stats, log, f := usable(t, dir, 50)
+	if stats.State != DiskOff || stats.Reason != ErrLocked.Error() || log.warnings() != 1 || f.count() != 100 {
 		t.Errorf("the second instance: %d warnings, %d encoded, %+v", log.warnings(), f.count(), stats)
 	}
 	if info, err := Inspect(path); err != nil || !info.Locked || info.Bytes == 0 {
@@ -159,8 +159,8 @@ func TestKilledWhileWriting(t *testing.T) {
 		}
 		written = info.Namespaces[0].Vectors
 	}
-	s, log, _ := usable(t, dir, 50)
-	if stats := s.Stats().Disk; stats.State != DiskOK || stats.Reason != "" || log.warnings() != 0 {
+	stats, log, _ := usable(t, dir, 50)
+	if stats.State != DiskOK || stats.Reason != "" || log.warnings() != 0 {
 		t.Errorf("%d warnings: %+v", log.warnings(), stats)
 	}
 	t.Logf("%d vectors after %d kills", written, rounds)
@@ -187,9 +187,7 @@ func childLimit(args []string) {
 				panic("wrong vector")
 			}
 		}
-		for s.Stats().Disk.Queued > 0 {
-			time.Sleep(time.Millisecond)
-		}
+		waitWritten(s)
 	}
 	show := func() {
 		d := s.Stats().Disk

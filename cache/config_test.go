@@ -81,9 +81,7 @@ func TestPrecompute(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			config := memoryOnly()
 			config.Mode, config.PromptFile = tt.mode, write(tt.content)
-			s, _ := openStore(t, config, "")
-			f := newFake("ns")
-			te := embeddings(t, s, f)
+			_, te, f := openAll(t, config, "")
 			_, err := te.Precompute(t.Context(), 2048)
 			if tt.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.err) {
@@ -148,19 +146,13 @@ func TestPrecomputeGivesWay(t *testing.T) {
 			synctest.Wait()
 			return result
 		}
-		first, second := goGet(t.Context(), te, "a"), goGet(t.Context(), te, "b") // the line is full
+		first, second := goGet(t.Context(), te, "", "a"), goGet(t.Context(), te, "", "b") // the line is full
 		ctx, cancel := context.WithCancel(t.Context())
 		cancelled, goesOn := precompute(ctx), precompute(t.Context())
 		cancel()
-		if err := <-cancelled; !errors.Is(err, context.Canceled) {
-			t.Errorf("cancelled: %v", err)
-		}
+		ends(t, context.Canceled, cancelled)
 		close(f.gate)
-		for _, result := range []<-chan error{first, second, goesOn} {
-			if err := <-result; err != nil {
-				t.Error(err)
-			}
-		}
+		ends(t, nil, first, second, goesOn)
 		if f.count() != 12 {
 			t.Errorf("%d prompts encoded, want 12", f.count())
 		}

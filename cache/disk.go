@@ -16,13 +16,15 @@ import (
 )
 
 const (
-	writeEvery = 250 * time.Millisecond // how long vectors gather before they are written
-	writeBatch = 256                    // vectors in one transaction, at most
-	maxQueued  = 4096                   // vectors that may wait to be written; more are dropped
+	writeBatch = 256  // vectors in one transaction, at most
+	maxQueued  = 4096 // vectors that may wait to be written; more are dropped
 )
 
-// retryAfter is the pause after a failed write: the disk may have room again. Tests shorten it.
-var retryAfter = time.Minute
+// Tests shorten these.
+var (
+	writeEvery = 250 * time.Millisecond // how long vectors gather before they are written
+	retryAfter = time.Minute            // the pause after a failed write: the disk may have room again
+)
 
 // disk is the file. It never fails: what goes wrong turns it off, or makes it drop writes, and is logged once and told
 // by stats. One without a path has nothing and keeps nothing.
