@@ -212,7 +212,10 @@ func Inspect(path string) (FileInfo, error) {
 		return info, err
 	}
 	info.Bytes, info.Modified = stat.Size(), stat.ModTime()
-	if info.Bytes == 0 && stat.Mode().IsRegular() {
+	if !stat.Mode().IsRegular() {
+		return info, fmt.Errorf("%s: not a regular file", path)
+	}
+	if info.Bytes == 0 {
 		return info, nil // a new one
 	}
 	f, err := openBolt(path, 0, true)
