@@ -1,15 +1,10 @@
 // Package cache remembers the embedding of every prompt: in memory (ristretto), then on disk (bbolt), then from an
 // encode func. It is only a cache: whatever happens to its file, prompts are encoded and answered.
 //
-// Callers: the prompts that wait for the encoder have a place in the lane of everyone who waits for them, and a batch is
-// taken from the lanes in turn, so that one prompt does not wait behind another caller's thousand. A request whose
-// context ends takes its places along, and prompts that nobody waits for are given up. The prompts of a file
-// ([TextEmbeddings.Precompute]) are one more caller, with one batch at a time, who makes nobody go.
-//
 // No wrong vector: every hit in memory is compared with namespace, dimension and texts, because keys there are hashes. In
 // the file the key is the SHA-256 of namespace and prompt, the dimension is compared, and a value's checksum covers its
-// key. Result i of an encode func goes to prompt i, and another number of results is an error. Texts and vectors are
-// copied when they come in and never written to afterwards; nothing is pooled. Errors are not kept.
+// key. Texts and vectors are copied when they come in and never written to afterwards; nothing is pooled. Errors are not
+// kept.
 //
 // The file: one goroutine writes what has gathered, every 250 ms, in synced transactions. A killed process loses at most
 // that and the file stays whole. A file that has reached its limit, or was deleted, is started anew with the vectors

@@ -147,19 +147,12 @@ func openBolt(path string, limit int64, readOnly bool) (*boltFile, error) {
 // check reads every value that tx can see.
 func (f *boltFile) check(tx *bbolt.Tx) error {
 	f.bytes = tx.Size()
-	foreign := fmt.Errorf("%w: it is not one of ours", ErrDamaged)
 	return tx.ForEach(func(name []byte, values *bbolt.Bucket) error {
-		if values == nil {
-			return foreign
-		}
 		n := NamespaceInfo{Namespace: string(name)}
 		err := values.ForEach(func(key, value []byte) error {
-			switch {
-			case value == nil || len(key) != len(diskKey{}):
-				return foreign
-			case soundValue(diskKey(key), value):
+			if len(key) == len(diskKey{}) && soundValue(diskKey(key), value) {
 				n.Vectors++
-			default:
+			} else {
 				n.Damaged++
 			}
 			return nil
