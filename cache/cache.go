@@ -61,7 +61,13 @@ type Prompts struct {
 // single is a list of one prompt. It takes v over.
 func single(namespace, text string, v Vector) *Prompts {
 	v.Embedding = slices.Clip(v.Embedding)
-	return &Prompts{len(v.Embedding), v.Embedding, []Vector{v}, namespace, []string{text}, 1}
+	p := &struct { // one piece of memory, for faster look-ups
+		list Prompts
+		row  [1]Vector
+		text [1]string
+	}{row: [1]Vector{v}, text: [1]string{text}}
+	p.list = Prompts{len(v.Embedding), v.Embedding, p.row[:], namespace, p.text[:], 1}
+	return &p.list
 }
 
 // concat makes one list of single ones.

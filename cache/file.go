@@ -46,13 +46,15 @@ func keyOf(namespace, prompt string) diskKey {
 
 // formatValue is v as it is kept under key.
 func formatValue(key diskKey, v Vector) []byte {
-	b := make([]byte, valueHead, valueHead+4*len(v.Embedding)+valueSum)
+	b := make([]byte, valueHead+4*len(v.Embedding), valueHead+4*len(v.Embedding)+valueSum)
 	b[0] = valueVersion
 	if v.Truncated {
 		b[1] = valueTruncated
 	}
 	binary.LittleEndian.PutUint32(b[4:], uint32(v.Tokens))
-	b, _ = binary.Append(b, binary.LittleEndian, v.Embedding)
+	for i, x := range v.Embedding {
+		binary.LittleEndian.PutUint32(b[valueHead+4*i:], math.Float32bits(x))
+	}
 	return binary.LittleEndian.AppendUint64(b, checksum(key, b))
 }
 
@@ -73,8 +75,10 @@ func parseValue(key diskKey, b []byte) (v Vector, ok bool) {
 	}
 	numbers := b[valueHead : len(b)-valueSum]
 	v = Vector{make([]float32, len(numbers)/4), int(binary.LittleEndian.Uint32(b[4:])), b[1] == valueTruncated}
-	_, err := binary.Decode(numbers, binary.LittleEndian, v.Embedding)
-	return v, err == nil
+	for i := range v.Embedding {
+		v.Embedding[i] = math.Float32frombits(binary.LittleEndian.Uint32(numbers[4*i:]))
+	}
+	return v, true
 }
 
 func checksum(key diskKey, body []byte) uint64 { return xxh3.HashSeed(body, xxh3.Hash(key[:])) }

@@ -12,8 +12,6 @@ import (
 	"hailoclip/pipeline/fair"
 )
 
-const maxPromptFile = 64 << 20 // bytes
-
 // Precompute makes sure that the prompts of Config.PromptFile are remembered, and returns how many there are; in mode
 // ondemand it does nothing. It encodes one batch at a time, so that requests wait for no more than that, gives way while
 // they fill the line, and blocks until all is done: run it beside the service. Prompts beyond cache_max_entries are on
@@ -26,11 +24,8 @@ func (t *TextEmbeddings) Precompute(ctx context.Context, maxBytes int) (int, err
 		if _, err = t.rows(ctx, fair.Caller{}, part); err == nil {
 			done += len(part)
 		} else if errors.Is(err, ErrBusy) {
-			select {
-			case <-time.After(100 * time.Millisecond):
-			case <-ctx.Done():
-			}
-			err = context.Cause(ctx)
+			time.Sleep(100 * time.Millisecond)
+			err = nil
 		}
 	}
 	return done, err
@@ -55,8 +50,8 @@ func readPrompts(c Config, maxBytes int) (prompts []string, err error) {
 		return nil, errors.New("text_embedding.mode: precomputed needs a prompt_file")
 	}
 	where, n := "text_embedding.prompt_file: "+c.PromptFile, 0
-	if stat, err := os.Stat(c.PromptFile); err == nil && (!stat.Mode().IsRegular() || stat.Size() > maxPromptFile) {
-		return nil, fmt.Errorf("%s: not a regular file, or longer than %d bytes", where, maxPromptFile) // a pipe would block
+	if stat, err := os.Stat(c.PromptFile); err == nil && !stat.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: not a regular file", where) // a pipe would block
 	}
 	content, err := os.ReadFile(c.PromptFile)
 	if err != nil {
