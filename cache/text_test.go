@@ -345,54 +345,35 @@ func TestBusy(t *testing.T) {
 
 func TestEncodeFails(t *testing.T) {
 	own := errors.New("the device is lost")
-	good := func(texts []string) []Vector {
-		vectors := make([]Vector, len(texts))
-		for i, text := range texts {
-			vectors[i] = vectorOf("ns", text, testDim)
-		}
-		return vectors
+	number := func(x float64) func(v []Vector) ([]Vector, error) {
+		return func(v []Vector) ([]Vector, error) { v[0].Embedding[3] = float32(x); return v, nil }
 	}
-	for name, tt := range map[string]struct {
-		encode func(texts []string) ([]Vector, error)
-		want   error
-	}{
-		"its own error": {func([]string) ([]Vector, error) { return nil, own }, own},
-		"panic":         {func([]string) ([]Vector, error) { panic("oops") }, ErrEncode},
-		"too few":       {func(texts []string) ([]Vector, error) { return good(texts)[1:], nil }, ErrEncode},
-		"too many":      {func(texts []string) ([]Vector, error) { return append(good(texts), good(texts)...), nil }, ErrEncode},
-		"none":          {func([]string) ([]Vector, error) { return nil, nil }, ErrEncode},
-		"wrong dimension": {func(texts []string) ([]Vector, error) {
-			v := good(texts)
-			v[0].Embedding = v[0].Embedding[1:]
-			return v, nil
-		}, ErrEncode},
-		"zero vector": {func(texts []string) ([]Vector, error) { v := good(texts); clear(v[0].Embedding); return v, nil }, ErrEncode},
-		"not a number": {func(texts []string) ([]Vector, error) {
-			v := good(texts)
-			v[0].Embedding[3] = float32(math.NaN())
-			return v, nil
-		}, ErrEncode},
-		"infinite": {func(texts []string) ([]Vector, error) {
-			v := good(texts)
-			v[0].Embedding[3] = float32(math.Inf(1))
-			return v, nil
-		}, ErrEncode},
-		"negative tokens": {func(texts []string) ([]Vector, error) { v := good(texts); v[0].Tokens = -1; return v, nil }, ErrEncode},
+	for name, spoil := range map[string]func(v []Vector) ([]Vector, error){
+		"its own error":   func([]Vector) ([]Vector, error) { return nil, own },
+		"panic":           func([]Vector) ([]Vector, error) { panic("oops") },
+		"too few":         func(v []Vector) ([]Vector, error) { return v[1:], nil },
+		"too many":        func(v []Vector) ([]Vector, error) { return append(v, v...), nil },
+		"none":            func([]Vector) ([]Vector, error) { return nil, nil },
+		"wrong dimension": func(v []Vector) ([]Vector, error) { v[0].Embedding = v[0].Embedding[1:]; return v, nil },
+		"zero vector":     func(v []Vector) ([]Vector, error) { clear(v[0].Embedding); return v, nil },
+		"negative tokens": func(v []Vector) ([]Vector, error) { v[0].Tokens = -1; return v, nil },
+		"not a number":    number(math.NaN()),
+		"infinite":        number(math.Inf(1)),
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, _ := openStore(t, testConfig(), t.TempDir())
-			bad := true
-			te := embeddingsOf(t, s, Encoder{Namespace: "ns", Dim: testDim, Batch: 8, Calls: 1,
-				Encode: func(_ context.Context, texts []string) ([]Vector, error) {
-					if bad {
-						return tt.encode(texts)
-					}
-					return good(texts), nil
-				}})
-			if _, err := te.Get(t.Context(), fair.Caller{}, []string{"a", "b"}); !errors.Is(err, tt.want) {
-				t.Fatalf("got %v, want %v", err, tt.want)
+			s, te, f := openAll(t, testConfig(), t.TempDir())
+			te.encoder.Encode = func(ctx context.Context, texts []string) ([]Vector, error) {
+				v, _ := f.encode(ctx, texts)
+				return spoil(v)
 			}
-			bad = false // errors are not kept
+			want := ErrEncode
+			if name == "its own error" {
+				want = own
+			}
+			if _, err := te.Get(t.Context(), fair.Caller{}, []string{"a", "b"}); !errors.Is(err, want) {
+				t.Fatalf("got %v, want %v", err, want)
+			}
+			te.encoder.Encode = f.encode // errors are not kept
 			mustGet(t, te, "a", "b")
 			if stats := s.Stats(); stats.Failed != 2 || stats.Encoded != 2 {
 				t.Errorf("%+v", stats)
