@@ -86,7 +86,8 @@ func (e *engine) open(ctx context.Context, state string) (err error) {
 		info := backend.Info()
 		texts, err := e.store.Embeddings(cache.Encoder{
 			Namespace: info.TextDigest, Dim: e.model.EmbeddingDimension, Batch: info.TextBatch, Calls: textCalls,
-			Encode: e.encodeTexts(backend),
+			Encode:     e.encodeTexts(backend),
+			RetryAlone: func(err error) bool { return !errors.Is(err, hailo.ErrDeviceLost) && !errors.Is(err, hailo.ErrClosed) },
 		})
 		if err != nil {
 			return err
