@@ -216,15 +216,13 @@ func Inspect(path string) (FileInfo, error) {
 		return info, nil // a new one
 	}
 	f, err := openBolt(path, 0, true)
-	if info.Locked = errors.Is(err, ErrLocked); info.Locked {
-		return info, nil
+	if err == nil {
+		info.Namespaces = append(info.Namespaces, f.namespaces...)
+		f.close(false)
+	} else if errors.Is(err, ErrLocked) {
+		info.Locked, err = true, nil
 	}
-	if err != nil {
-		return info, err
-	}
-	info.Namespaces = append(info.Namespaces, f.namespaces...)
-	f.close(false)
-	return info, nil
+	return info, err
 }
 
 // ClearFile removes a cache file and the damaged ones set aside beside it. A file that is not there is cleared.

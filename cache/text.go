@@ -158,7 +158,7 @@ func (t *TextEmbeddings) join(ctx context.Context, r *request, texts []string, r
 			return t.busy()
 		}
 		r.prompts[i] = p
-		if !slices.Contains(p.requests, r) { // it may stand in the request twice
+		if n := len(p.requests); n == 0 || p.requests[n-1] != r { // it may stand in the request twice
 			p.requests = append(p.requests, r)
 			if p.batch == nil {
 				t.queue.Push(r.caller, place{p, r})
@@ -228,6 +228,7 @@ func (t *TextEmbeddings) encodeQueued() {
 			if p.err != nil {
 				t.store.counts.failed.Add(1)
 			}
+			p.requests = nil
 			close(p.done)
 		}
 		t.store.mu.Unlock()
