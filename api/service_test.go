@@ -203,12 +203,9 @@ func textOf(tokens []int32) string {
 // testEngine is a real one over d. change may be nil. It is closed at the end of the test, if not before.
 func testEngine(t testing.TB, d *device, change func(*clip.Config, *clip.Parts)) *clip.Engine {
 	t.Helper()
-	store, err := cache.OpenStore(cache.Config{
+	store := cache.OpenStore(cache.Config{
 		Mode: cache.OnDemand, CacheEnabled: true, CacheMaxEntries: 1000, CacheListBytes: 1 << 20, CacheFileMaxBytes: 4 << 20, MaxPending: 2000,
 	}, "", slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
 	cfg := clip.Config{ApplySoftmax: true, Images: stages.Config{
 		Decode: decode.Config{MaxPixels: 1 << 20, JPEGScale: decode.ScaleExact}, Resize: resize.Config{Fit: resize.FitCrop}}}
 	parts := clip.Parts{

@@ -52,8 +52,8 @@ func benchEmbeddings(b *testing.B, n int) (*TextEmbeddings, []string) {
 	if _, err := te.Get(b.Context(), fair.Caller{}, prompts); err != nil {
 		b.Fatal(err)
 	}
-	s.memory.settle()
-	s.memory.lists.Wait()
+	s.singles.cache.Wait()
+	s.lists.cache.Wait()
 	return te, prompts
 }
 
@@ -69,7 +69,8 @@ func BenchmarkGetFromDisk(b *testing.B) {
 	te = embeddingsOf(b, s, te.encoder)
 	b.ReportAllocs()
 	for b.Loop() {
-		s.memory.clear()
+		s.singles.cache.Clear()
+		s.lists.cache.Clear()
 		if _, err := te.Get(b.Context(), fair.Caller{}, prompts); err != nil {
 			b.Fatal(err)
 		}
@@ -85,20 +86,21 @@ func BenchmarkScan(b *testing.B) {
 	config := testConfig()
 	config.CacheFileMaxBytes, config.MaxPending = 256<<20, 100_000
 	s, _ := openStore(b, config, dir)
-	d, v := s.disk, vectorOf("ns", "a cat", 512)
+	v := vectorOf("ns", "a cat", 512)
 	for part := range 10 {
-		keys, entries := make([]diskKey, 1000), make([]*entry, 1000)
-		for i := range keys {
-			entries[i] = &entry{namespace: "ns", prompt: fmt.Sprint(part, i), vector: v}
-			keys[i] = keyOf("ns", entries[i].prompt)
+		singles := make([]*Prompts, 1000)
+		for i := range singles {
+			singles[i] = single("ns", fmt.Sprint(part, i), v)
 		}
-		for d.put(keys, entries); d.stats().Queued > 0; {
-		}
+		s.disk.put(singles)
+		s.disk.using.Lock()
+		s.disk.writeQueued()
+		s.disk.using.Unlock()
 	}
 	closeStore(b, s)
 	b.SetBytes(s.Stats().Disk.Bytes)
 	for b.Loop() {
-		if _, err := scan(filepath.Join(dir, config.CacheFile)); err != nil {
+		if _, err := Inspect(filepath.Join(dir, config.CacheFile)); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -1,10 +1,29 @@
+// Package cache remembers the embedding of every prompt: in memory (ristretto), then on disk (bbolt), then from an
+// encode func. It is only a cache: whatever happens to its file, prompts are encoded and answered.
+//
+// No wrong vector: every hit in memory is compared with namespace, dimension and texts, because keys there are hashes. In
+// the file the key is the SHA-256 of namespace and prompt, the dimension is compared, and a value's checksum covers its
+// key. Texts and vectors are copied when they come in and never written to afterwards; nothing is pooled. Errors are not
+// kept.
+//
+// The file: one goroutine writes what has gathered, every 250 ms, in synced transactions. A killed process loses at most
+// that and the file stays whole. A file that has reached its limit, or was deleted, is started anew with the vectors
+// that memory holds. A damaged file is renamed to NAME.corrupt-TIME and an empty one is used; a file that another process
+// holds, or that cannot be opened or written, leaves the cache in memory only. Each is logged once, as a warning, and
+// shown in [Stats]. The file is mapped and may be truncated from outside at any time: what touches the mapping runs
+// under guard, which turns faults into errors.
 package cache
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
 )
 
 // Errors of this package, wrapped with what happened.
@@ -13,8 +32,7 @@ var (
 	ErrBusy = errors.New("too many prompts wait to be encoded")
 	// ErrClosed says that the store was closed.
 	ErrClosed = errors.New("the embedding cache is closed")
-	// ErrEncode says that the encode func broke its contract or panicked. Errors that it
-	// returns are passed on as they are.
+	// ErrEncode says that the encode func broke its contract or panicked. Errors that it returns are passed on as they are.
 	ErrEncode = errors.New("the prompts could not be encoded")
 	// ErrLocked says that another process, most likely a running service, holds the cache file.
 	ErrLocked = errors.New("the cache file is locked by a running service")
@@ -37,67 +55,189 @@ type Prompts struct {
 
 	namespace string
 	texts     []string // what the rows are the embeddings of
+	size      int64    // 1 for a single prompt, about the bytes in memory for a list
 }
 
-// EncodeFunc encodes texts: one vector for each, in order, of unit length. It may be called from
-// several goroutines at once, keeps neither texts nor its result, and returns soon after ctx
-// ends, which is when nobody waits for any of the texts any more or the store closes. An error
-// fails all of texts, which may belong to different requests, so it should be about the encoder
-// and not about one text.
-type EncodeFunc func(ctx context.Context, texts []string) ([]Vector, error)
-
-// entry is one remembered vector and what it is the vector of. Immutable.
-type entry struct {
-	namespace string
-	prompt    string
-	vector    Vector
+// single is a list of one prompt. It takes v over.
+func single(namespace, text string, v Vector) *Prompts {
+	v.Embedding = slices.Clip(v.Embedding)
+	p := &struct { // one piece of memory, for faster look-ups
+		list Prompts
+		row  [1]Vector
+		text [1]string
+	}{row: [1]Vector{v}, text: [1]string{text}}
+	p.list = Prompts{len(v.Embedding), v.Embedding, p.row[:], namespace, p.text[:], 1}
+	return &p.list
 }
 
-func newPrompts(namespace string, dim int, rows []*entry) *Prompts {
-	p := &Prompts{Dim: dim, namespace: namespace, Rows: make([]Vector, len(rows)), texts: make([]string, len(rows))}
-	if len(rows) == 1 {
-		p.Matrix = rows[0].vector.Embedding // a matrix of one row: no copy
-	} else {
-		p.Matrix = make([]float32, 0, len(rows)*dim)
-		for _, row := range rows {
-			p.Matrix = append(p.Matrix, row.vector.Embedding...)
-		}
+// concat makes one list of single ones.
+func concat(namespace string, dim int, singles []*Prompts) *Prompts {
+	if len(singles) == 1 {
+		return singles[0]
 	}
-	for i, row := range rows {
-		p.Rows[i] = row.vector
+	n := len(singles)
+	p := &Prompts{dim, make([]float32, 0, n*dim), make([]Vector, n), namespace, make([]string, n), 200}
+	for i, s := range singles {
+		p.Matrix = append(p.Matrix, s.Matrix...)
+		p.Rows[i], p.texts[i] = s.Rows[0], s.texts[0]
+		p.size += int64(4*dim + 40 + 16 + len(p.texts[i]))
 		p.Rows[i].Embedding = p.Matrix[i*dim : (i+1)*dim : (i+1)*dim]
-		p.texts[i] = row.prompt
 	}
 	return p
 }
 
-// bytes is the memory that p takes, texts included.
-func (p *Prompts) bytes() int64 {
-	n := int64(200 + 4*len(p.Matrix) + (40+16)*len(p.Rows))
-	for _, text := range p.texts {
-		n += int64(len(text))
-	}
-	return n
+// EncodeFunc encodes texts: one vector for each, in order, of unit length. It may be called from several goroutines at
+// once, keeps neither texts nor its result, and returns soon after ctx ends, which is when nobody waits for any of the
+// texts any more or the store closes. An error fails all of texts, which may belong to different requests; see
+// Encoder.RetryAlone.
+type EncodeFunc func(ctx context.Context, texts []string) ([]Vector, error)
+
+// Encoder is a text encoder and how to use it.
+type Encoder struct {
+	Namespace string     // names the encoder, such as its digest: vectors of different ones never mix; 1..1024 bytes
+	Dim       int        // dimension of its embeddings, 1..65536
+	Batch     int        // texts that one call of Encode gets at most, at least 1
+	Calls     int        // calls of Encode at once, at least 1
+	Encode    EncodeFunc // what encodes
+
+	// RetryAlone says of the error of a batch whether one of its texts may be the cause, so that each is encoded alone:
+	// not so when the device is lost. nil says yes to every error.
+	RetryAlone func(error) bool
 }
 
-// unitTolerance is how far the squared length of an embedding may be from 1: wide enough for
-// float16 and quantised encoders that normalise at the end, and nothing that is not a number passes.
-const unitTolerance = 1e-2
-
-// check says what is wrong with an embedding that an encode func returned.
+// check says what is wrong with an embedding that an encode func returned. The tolerance is wide enough for float16 and
+// quantised encoders that normalise at the end.
 func (v Vector) check(dim int) error {
-	if len(v.Embedding) != dim {
-		return fmt.Errorf("%w: an embedding has dimension %d, not %d", ErrEncode, len(v.Embedding), dim)
-	}
-	var sum float64
+	var square float64
 	for _, x := range v.Embedding {
-		sum += float64(x) * float64(x)
+		square += float64(x) * float64(x)
 	}
-	if !(math.Abs(sum-1) <= unitTolerance) {
-		return fmt.Errorf("%w: an embedding has length %v, not 1", ErrEncode, math.Sqrt(sum))
+	// Written so that nothing passes that is not a number.
+	if len(v.Embedding) == dim && math.Abs(square-1) <= 1e-2 && v.Tokens >= 0 && v.Tokens <= math.MaxInt32 {
+		return nil
 	}
-	if v.Tokens < 0 || v.Tokens > math.MaxInt32 {
-		return fmt.Errorf("%w: an embedding says %d tokens", ErrEncode, v.Tokens)
+	return fmt.Errorf("%w: an embedding of dimension %d, length %v and %d tokens; want dimension %d and length 1",
+		ErrEncode, len(v.Embedding), math.Sqrt(square), v.Tokens, dim)
+}
+
+// Store is the memory and the file that the embeddings of all text encoders share. Safe for concurrent use.
+type Store struct {
+	config  Config
+	log     *slog.Logger
+	singles *memory // embeddings of single prompts, bounded by their number
+	lists   *memory // of whole lists, bounded by their bytes
+	disk    *disk
+	counts  struct {
+		requests, listHits, memoryHits, diskHits, shared, encoded, failed, busy atomic.Uint64
+
+		waiting atomic.Int64 // prompts that no batch has taken; changed under mu
 	}
+
+	ctx     context.Context // ends when the store closes; no goroutine is started then any more
+	cancel  context.CancelFunc
+	running sync.WaitGroup // goroutines that encode
+
+	mu sync.Mutex // guards cancel, and the prompts of all encoders that wait
+}
+
+// States of DiskStats.State.
+const (
+	DiskOK     = "ok"
+	DiskPaused = "paused" // a write failed: what is there is read, writing is tried again every minute
+	DiskOff    = "off"    // memory only, until the next start
+)
+
+// Stats is what a Store holds now and has done since its start.
+type Stats struct {
+	Enabled   bool  `json:"enabled"`    // the configuration says to remember
+	Vectors   int64 `json:"vectors"`    // in memory
+	ListBytes int64 `json:"list_bytes"` // memory that whole lists of prompts take
+	Pending   int   `json:"pending"`    // prompts waiting for an encoder now
+
+	Requests   uint64 `json:"requests"`    // calls of Get
+	ListHits   uint64 `json:"list_hits"`   // of these, lists that were in memory whole
+	MemoryHits uint64 `json:"memory_hits"` // prompts of other calls found in memory
+	DiskHits   uint64 `json:"disk_hits"`   // prompts found on disk
+	Shared     uint64 `json:"shared"`      // prompts that somebody else was waiting for already
+	Encoded    uint64 `json:"encoded"`     // prompts encoded
+	Failed     uint64 `json:"failed"`      // prompts that could not be encoded, cancelled ones included
+	Busy       uint64 `json:"busy"`        // calls refused with ErrBusy
+
+	Disk DiskStats `json:"disk"`
+}
+
+// DiskStats is the state of the file.
+type DiskStats struct {
+	Path     string `json:"path,omitempty"`
+	State    string `json:"state"`            // DiskOK, DiskPaused or DiskOff
+	Reason   string `json:"reason,omitempty"` // why it is not ok, or what happened to the file at start
+	Bytes    int64  `json:"bytes"`
+	Vectors  int64  `json:"vectors"`
+	Queued   int    `json:"queued"`   // vectors waiting to be written
+	Written  uint64 `json:"written"`  // vectors written
+	Dropped  uint64 `json:"dropped"`  // vectors not written: queue full, write failed, disk off
+	Failures uint64 `json:"failures"` // writes that failed
+	Damaged  uint64 `json:"damaged"`  // values found damaged, outdated or of another dimension
+	Restarts uint64 `json:"restarts"` // times that the file was full, deleted or replaced, and started anew
+}
+
+// OpenStore opens the cache that config describes, with its file in stateDir ("": memory only). It reads the whole file,
+// so it takes about as long as the disk needs for that. Whatever is wrong with the file is logged and told by Stats.
+func OpenStore(config Config, stateDir string, log *slog.Logger) *Store {
+	s := &Store{
+		config: config, log: log,
+		singles: newMemory(config.CacheEnabled, int64(config.CacheMaxEntries), 1),
+		lists:   newMemory(config.CacheEnabled, config.CacheListBytes, 10<<10),
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.disk = openDisk(config.Path(stateDir), config.CacheFileMaxBytes, s.singles, log)
+	return s
+}
+
+// Path is where the file lies, "" when there is none.
+func (c Config) Path(stateDir string) string {
+	if filepath.IsAbs(c.CacheFile) {
+		stateDir = "/"
+	}
+	if !c.CacheEnabled || c.CacheFile == "" || stateDir == "" {
+		return ""
+	}
+	return filepath.Join(stateDir, c.CacheFile)
+}
+
+// Stats does not block on the disk or an encoder.
+func (s *Store) Stats() Stats {
+	c := &s.counts
+	return Stats{
+		Enabled: s.config.CacheEnabled, Vectors: s.singles.used(), ListBytes: s.lists.used(), Disk: s.disk.stats(),
+		Requests: c.requests.Load(), ListHits: c.listHits.Load(), MemoryHits: c.memoryHits.Load(),
+		DiskHits: c.diskHits.Load(), Shared: c.shared.Load(), Encoded: c.encoded.Load(),
+		Failed: c.failed.Load(), Busy: c.busy.Load(), Pending: int(c.waiting.Load()),
+	}
+}
+
+// Embeddings returns the embeddings of one text encoder, which live until the store closes. Errors: an Encoder out of
+// bounds, ErrClosed.
+func (s *Store) Embeddings(e Encoder) (*TextEmbeddings, error) {
+	if n := len(e.Namespace); n < 1 || n > 1024 || e.Dim < 1 || e.Dim > 65536 || e.Batch < 1 || e.Calls < 1 || e.Encode == nil {
+		return nil, errors.New("a text encoder needs a namespace of 1 to 1024 bytes, a dimension from 1 to 65536, " +
+			"a batch size, a number of calls and an encode func")
+	}
+	if s.ctx.Err() != nil {
+		return nil, ErrClosed
+	}
+	return &TextEmbeddings{store: s, encoder: e, pending: make(map[string]*pendingPrompt)}, nil
+}
+
+// Close answers everyone who waits with ErrClosed, cancels what is being encoded, writes what is queued for the disk, and
+// returns nil when the encode funcs have returned. Later calls of Get fail. Closing twice is fine.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	s.cancel()
+	s.mu.Unlock()
+	s.disk.close() // before waiting for an encoder that may hang
+	s.running.Wait()
+	s.singles.close()
+	s.lists.close()
 	return nil
 }

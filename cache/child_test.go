@@ -35,22 +35,14 @@ type child struct {
 
 func startChild(t *testing.T, name string, args ...string) *child {
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &child{cmd: exec.Command(self, args...)}
+	c := &child{cmd: exec.Command(os.Args[0], args...)}
 	c.cmd.Env = append(os.Environ(), childEnv+"="+name)
 	c.cmd.Stderr = os.Stderr
 	out, err := c.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
 	c.lines = bufio.NewScanner(out)
-	if c.stdin, err = c.cmd.StdinPipe(); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.cmd.Start(); err != nil {
+	in, err2 := c.cmd.StdinPipe()
+	c.stdin = in
+	if err := errors.Join(err, err2, c.cmd.Start()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.cmd.Process.Kill(); _ = c.cmd.Wait() })
@@ -68,10 +60,7 @@ func (c *child) line(t *testing.T) string {
 
 // childStore opens the store in dir.
 func childStore(config Config, dir string) (*Store, *TextEmbeddings) {
-	s, err := OpenStore(config, dir, slog.New(slog.DiscardHandler))
-	if err != nil {
-		panic(err)
-	}
+	s := OpenStore(config, dir, slog.New(slog.DiscardHandler))
 	te, err := s.Embeddings(Encoder{Namespace: "ns", Dim: testDim, Batch: 8, Calls: 1, Encode: newFake("ns").encode})
 	if err != nil {
 		panic(err)
@@ -94,8 +83,8 @@ func TestSecondInstance(t *testing.T) {
 	if state := first.line(t); state != DiskOK {
 		t.Fatalf("the first instance: %s", state)
 	}
-	s, log, f := usable(t, dir, 50)
-	if stats := s.Stats().Disk; stats.State != DiskOff || stats.Reason != ErrLocked.Error() || log.warnings() != 1 || f.count() != 100 {
+	stats, log, f := usable(t, dir, 50)
+	if stats.State != DiskOff || stats.Reason != ErrLocked.Error() || log.warnings() != 1 || f.count() != 100 {
 		t.Errorf("the second instance: %d warnings, %d encoded, %+v", log.warnings(), f.count(), stats)
 	}
 	if info, err := Inspect(path); err != nil || !info.Locked || info.Bytes == 0 {
@@ -159,8 +148,8 @@ func TestKilledWhileWriting(t *testing.T) {
 		}
 		written = info.Namespaces[0].Vectors
 	}
-	s, log, _ := usable(t, dir, 50)
-	if stats := s.Stats().Disk; stats.State != DiskOK || stats.Reason != "" || log.warnings() != 0 {
+	stats, log, _ := usable(t, dir, 50)
+	if stats.State != DiskOK || stats.Reason != "" || log.warnings() != 0 {
 		t.Errorf("%d warnings: %+v", log.warnings(), stats)
 	}
 	t.Logf("%d vectors after %d kills", written, rounds)
@@ -187,9 +176,7 @@ func childLimit(args []string) {
 				panic("wrong vector")
 			}
 		}
-		for s.Stats().Disk.Queued > 0 {
-			time.Sleep(time.Millisecond)
-		}
+		waitWritten(s)
 	}
 	show := func() {
 		d := s.Stats().Disk

@@ -28,14 +28,7 @@ func TestConfigPath(t *testing.T) {
 }
 
 func TestPrecompute(t *testing.T) {
-	dir := t.TempDir()
-	write := func(content string) string {
-		path := filepath.Join(dir, "prompts.txt")
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
+	file := filepath.Join(t.TempDir(), "prompts.txt")
 	long := strings.Repeat("x", 2048)
 	for _, tt := range []struct {
 		name, mode, content string
@@ -53,10 +46,9 @@ func TestPrecompute(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			config := memoryOnly()
-			config.Mode, config.PromptFile = tt.mode, write(tt.content)
-			s, _ := openStore(t, config, "")
-			f := newFake("ns")
-			te := embeddings(t, s, f)
+			config.Mode, config.PromptFile = tt.mode, file
+			writeFile(t, file, []byte(tt.content))
+			_, te, f := openAll(t, config, "")
 			_, err := te.Precompute(t.Context(), 2048)
 			if tt.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.err) {
@@ -74,9 +66,9 @@ func TestPrecompute(t *testing.T) {
 		})
 	}
 	config := memoryOnly()
-	config.Mode, config.PromptFile = Precomputed, filepath.Join(dir, "none")
-	s, _ := openStore(t, config, "")
-	if _, err := embeddings(t, s, newFake("ns")).Precompute(t.Context(), 2048); !errors.Is(err, os.ErrNotExist) {
+	config.Mode, config.PromptFile = Precomputed, file+"x"
+	_, te, _ := openAll(t, config, "")
+	if _, err := te.Precompute(t.Context(), 2048); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no file: %v", err)
 	}
 }
@@ -84,9 +76,7 @@ func TestPrecompute(t *testing.T) {
 func TestCheckPrompts(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "prompts.txt")
-	if err := os.WriteFile(file, []byte("a cat \n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	writeFile(t, file, []byte("a cat \n"))
 	good := Config{Mode: Precomputed, PromptFile: file, CacheEnabled: true}
 	for want, change := range map[string]func(c *Config, maxBytes *int){
 		"":                               func(*Config, *int) {},
@@ -111,9 +101,7 @@ func TestPrecomputeGivesWay(t *testing.T) {
 	config := memoryOnly()
 	config.Mode, config.MaxPending = Precomputed, 1
 	config.PromptFile = filepath.Join(t.TempDir(), "prompts.txt")
-	if err := os.WriteFile(config.PromptFile, []byte(strings.Join(promptList("cat", 10), "\n")), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	writeFile(t, config.PromptFile, []byte(strings.Join(promptList("cat", 10), "\n")))
 	blocked(t, config, func(t *testing.T, s *Store, te *TextEmbeddings, f *fakeEncoder) {
 		precompute := func(ctx context.Context) <-chan error {
 			result := make(chan error, 1)
@@ -121,19 +109,13 @@ func TestPrecomputeGivesWay(t *testing.T) {
 			synctest.Wait()
 			return result
 		}
-		first, second := goGet(t.Context(), te, "a"), goGet(t.Context(), te, "b") // the line is full
+		first, second := goGet(t.Context(), te, "", "a"), goGet(t.Context(), te, "", "b") // the line is full
 		ctx, cancel := context.WithCancel(t.Context())
 		cancelled, goesOn := precompute(ctx), precompute(t.Context())
 		cancel()
-		if err := <-cancelled; !errors.Is(err, context.Canceled) {
-			t.Errorf("cancelled: %v", err)
-		}
+		ends(t, context.Canceled, cancelled)
 		close(f.gate)
-		for _, result := range []<-chan error{first, second, goesOn} {
-			if err := <-result; err != nil {
-				t.Error(err)
-			}
-		}
+		ends(t, nil, first, second, goesOn)
 		if f.count() != 12 {
 			t.Errorf("%d prompts encoded, want 12", f.count())
 		}

@@ -1,282 +1,285 @@
 package cache
 
 import (
-	"bytes"
+	"cmp"
+	"context"
 	"errors"
-	"fmt"
-	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
 
 const (
-	flushEvery = 250 * time.Millisecond // how long vectors gather before they are written
-	flushBatch = 256                    // vectors in one transaction, at most
-	maxQueued  = 4096                   // vectors that may wait to be written; more are dropped
-	growBy     = 1 << 20                // bytes by which the file grows
+	writeBatch = 256  // vectors in one transaction, at most
+	maxQueued  = 4096 // vectors that may wait to be written; more are dropped
 )
 
-// retryAfter is the pause after a failed write: the disk may have room again. lookEvery is how often an
-// idle keeper looks whether the file is still there. Tests shorten them.
+// Tests shorten these.
 var (
-	retryAfter = time.Minute
-	lookEvery  = 10 * time.Second
+	writeEvery = 250 * time.Millisecond // how long vectors gather before they are written
+	retryAfter = time.Minute            // the pause after a failed write: the disk may have room again
 )
 
-// disk is the file. It never fails: what goes wrong turns it off, or makes it drop writes, and
-// is logged once and told by stats.
-//
-// The keeper (run) is the only goroutine that begins and ends transactions: a fault can leave
-// bbolt's locks held for ever, and so can block nobody else. It alone uses file and pausedUntil.
+// disk is the file. It never fails: what goes wrong turns it off, or makes it drop writes, and is logged once and told
+// by stats. One without a path has nothing and keeps nothing.
 type disk struct {
-	path      string
-	limit     int64
-	log       *slog.Logger
-	survivors func(limit int) []*entry // what a file that is started anew begins with
+	path   string
+	limit  int64 // of the size of the file
+	log    *slog.Logger
+	memory *memory // a file that is started anew begins with what it holds
 
-	file        *boltFile // nil when the disk is off
-	pausedUntil time.Time
+	using  sync.Mutex // held by who reads or writes the file, which takes as long as the disk needs
+	file   *boltFile  // nil when the disk is off
+	closed bool
 
-	broken   atomic.Bool // the database must not be used any more, not even closed
-	reading  sync.Mutex  // guards snapshot and all that reads through it
-	snapshot *bbolt.Tx   // what was written last; nil when the disk is off
-
-	mu      sync.Mutex // guards what follows
-	closed  bool
-	queued  map[diskKey]*entry // to be written
-	writing map[diskKey]*entry // being written
+	mu      sync.Mutex           // guards what follows; held for a moment only, after using
+	queued  map[diskKey]*Prompts // to be written, or being written
+	retryAt time.Time            // nothing is queued before it
 	state   DiskStats
-
-	wake, full chan struct{} // queued is no longer empty; holds a batch
-	clearing   chan chan error
-	quit, done chan struct{}
 }
 
-// openDisk opens or creates the file and starts the keeper.
-func openDisk(path string, limit int64, survivors func(int) []*entry, log *slog.Logger) *disk {
+// openDisk opens or creates the file and starts to write behind.
+func openDisk(path string, limit int64, memory *memory, log *slog.Logger) *disk {
 	d := &disk{
-		path: path, limit: limit, survivors: survivors, log: log.With("path", path),
-		queued: make(map[diskKey]*entry), state: DiskStats{Path: path, State: DiskOK},
-		wake: make(chan struct{}, 1), full: make(chan struct{}, 1), clearing: make(chan chan error),
-		quit: make(chan struct{}), done: make(chan struct{}),
+		path: path, limit: limit, memory: memory, log: log.With("path", path),
+		queued: make(map[diskKey]*Prompts), state: DiskStats{Path: path, State: DiskOK},
 	}
-	if err := d.openSound(); err != nil {
-		d.fail(err)
+	if path == "" {
+		d.state = DiskStats{State: DiskOff, Reason: "not configured"}
+		return d
 	}
-	go d.run()
+	d.open()
+	time.AfterFunc(writeEvery, d.writeBehind)
 	return d
 }
 
-// openSound is open, with an empty file in place of a damaged one.
-func (d *disk) openSound() error {
-	err := d.open()
-	if errors.Is(err, ErrDamaged) {
-		aside, asideErr := setAside(d.path, time.Now())
-		if asideErr == nil {
-			d.log.Warn("the embedding cache file is damaged: set aside, starting with an empty one",
-				"set_aside", aside, "error", err)
-			d.measure(func(s *DiskStats) { s.Reason = "a damaged file was set aside as " + aside })
-			err = d.open()
-		} else {
-			err = fmt.Errorf("%w; setting it aside: %w", err, asideErr)
-		}
-	}
-	return err
-}
-
-// open opens a file that it finds whole, or a new one, and takes the first snapshot.
-func (d *disk) open() error {
-	if err := os.MkdirAll(filepath.Dir(d.path), 0o700); err != nil {
-		return err
-	}
-	found, err := scan(d.path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	d.broken.Store(false)
-	d.file, err = openBolt(d.path, bbolt.Options{
-		FreelistType: bbolt.FreelistMapType, MaxSize: int(d.limit),
-		// Mapped to its limit at once: mapping again would wait for the snapshot to end.
-		InitialMmapSize: int(d.limit),
-	})
-	if err != nil {
-		return err
-	}
-	d.file.db.AllocSize = growBy
-	good, bad := 0, 0
-	for _, b := range found {
-		good += b.good
-		bad += len(b.bad)
-	}
-	if err = d.deleteBad(found); err == nil {
-		err = d.renew()
-	}
-	if err != nil {
-		d.broken.Store(errors.Is(err, ErrDamaged))
-		d.abandon()
-		return err
-	}
-	if bad > 0 {
-		d.log.Warn("the embedding cache file holds damaged or outdated vectors, which are encoded again", "count", bad)
-	}
-	d.measure(func(s *DiskStats) { s.Vectors, s.Damaged, s.Bytes = int64(good), s.Damaged+uint64(bad), d.bytes() })
-	return nil
-}
-
-// deleteBad deletes the values that scan found bad. Where that fails they stay, and are not used.
-func (d *disk) deleteBad(found []bucket) error {
-	for _, b := range found {
-		if len(b.bad) == 0 {
-			continue
-		}
-		err := guard(func() error {
-			return d.file.db.Update(func(tx *bbolt.Tx) error {
-				for _, key := range b.bad {
-					if err := tx.Bucket([]byte(b.namespace)).Delete(key); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-		})
-		if errors.Is(err, ErrDamaged) {
-			return err
-		}
-	}
-	return nil
-}
-
-// renew lets readers see what was written last. For the keeper.
-func (d *disk) renew() error {
-	var next *bbolt.Tx
-	if err := guard(func() (err error) { next, err = d.file.db.Begin(false); return err }); err != nil {
-		return err
-	}
-	d.reading.Lock()
-	old := d.snapshot
-	d.snapshot = next
-	d.reading.Unlock()
-	return rollback(old)
-}
-
-func rollback(tx *bbolt.Tx) error {
-	if tx == nil {
-		return nil
-	}
-	return guard(tx.Rollback)
-}
-
-// get returns the vectors of keys, nil for those it does not have. It may wait for the disk.
-func (d *disk) get(keys []diskKey, namespace string, prompts []string, dim int) []*entry {
-	found := make([]*entry, len(keys))
-	missing := false
-	// What is written leaves the queue only when the snapshot shows it, so that looking in this
-	// order misses nothing.
-	d.mu.Lock()
-	for i, key := range keys {
-		e := d.queued[key]
-		if e == nil {
-			e = d.writing[key]
-		}
-		if e != nil && len(e.vector.Embedding) == dim {
-			found[i] = e
-		}
-		missing = missing || found[i] == nil
-	}
-	d.mu.Unlock()
-	if !missing {
-		return found
-	}
-	bad := 0
-	for i, value := range d.read(keys, namespace, found) {
-		if value == nil {
-			continue
-		}
-		if v, ok := parseValue(keys[i], value); ok && len(v.Embedding) == dim {
-			found[i] = &entry{namespace: namespace, prompt: prompts[i], vector: v}
-		} else {
-			bad++ // the prompt is encoded again, and its new value replaces this one
-		}
-	}
-	if bad > 0 {
-		d.measure(func(s *DiskStats) { s.Damaged += uint64(bad) })
-	}
-	return found
-}
-
-// read copies the values of keys that are not found yet out of the file.
-func (d *disk) read(keys []diskKey, namespace string, found []*entry) [][]byte {
-	values := make([][]byte, len(keys))
-	d.reading.Lock()
-	if d.snapshot == nil || d.broken.Load() {
-		d.reading.Unlock()
-		return values
-	}
-	err := guard(func() error {
-		b := d.snapshot.Bucket([]byte(namespace))
-		for i, key := range keys {
-			if b != nil && found[i] == nil {
-				values[i] = bytes.Clone(b.Get(key[:]))
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		d.broken.Store(true)
-	}
-	d.reading.Unlock()
-	if err != nil {
-		d.fail(err)
-	}
-	return values
-}
-
-// fail turns the disk off until the next start.
-func (d *disk) fail(err error) {
-	first := false
-	d.measure(func(s *DiskStats) {
-		first = s.State != DiskOff
-		if first {
-			s.State, s.Reason = DiskOff, err.Error()
-		}
-	})
-	if first {
-		d.log.Warn("the embedding cache is kept in memory only", "error", err)
-	}
-}
-
-// measure changes the stats.
-func (d *disk) measure(change func(s *DiskStats)) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	change(&d.state)
-}
-
-// bytes is the size of the file. For the keeper.
-func (d *disk) bytes() int64 {
-	if d.file == nil {
-		return 0
-	}
-	stat, err := d.file.file.Stat()
-	if err != nil {
-		return 0
-	}
-	return stat.Size()
+// close writes what is queued and closes the file.
+func (d *disk) close() {
+	d.using.Lock()
+	defer d.using.Unlock()
+	d.closed = true
+	d.writeQueued()
+	d.closeFile(false)
 }
 
 func (d *disk) stats() DiskStats {
-	if d == nil {
-		return DiskStats{State: DiskOff, Reason: "not configured"}
-	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := d.state
-	s.Queued = len(d.queued) + len(d.writing)
+	s.Queued = len(d.queued)
 	return s
+}
+
+// put queues single prompts to be written. It does not wait for the disk; when too many wait, or the file cannot be
+// written now, they are dropped and counted.
+func (d *disk) put(singles []*Prompts) {
+	if d.path == "" {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, p := range singles {
+		key := keyOf(p.namespace, p.texts[0])
+		if d.state.State == DiskOff || time.Now().Before(d.retryAt) || len(d.queued) >= maxQueued && d.queued[key] == nil {
+			d.state.Dropped++
+		} else {
+			d.queued[key] = p
+		}
+	}
+}
+
+// get returns the embeddings of those texts that have no row and that it has, nil for the others. It waits for the disk,
+// which may be writing, but no longer than ctx. It may read texts and rows until the disk is done.
+func (d *disk) get(ctx context.Context, namespace string, dim int, texts []string, rows []*Prompts) []*Prompts {
+	if d.path == "" {
+		return nil
+	}
+	done := make(chan []*Prompts, 1)
+	go func() { done <- d.read(namespace, dim, texts, rows) }()
+	select {
+	case found := <-done:
+		return found
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+func (d *disk) read(namespace string, dim int, texts []string, rows []*Prompts) []*Prompts {
+	d.using.Lock()
+	defer d.using.Unlock()
+	found, otherDim := make([]*Prompts, len(texts)), uint64(0)
+	if d.file == nil {
+		return found
+	}
+	read := func(tx *bbolt.Tx) error {
+		values := tx.Bucket([]byte(namespace))
+		for i, text := range texts {
+			if rows[i] != nil {
+				continue
+			}
+			key := keyOf(namespace, text)
+			d.mu.Lock()
+			queued := d.queued[key]
+			d.mu.Unlock()
+			if queued != nil && queued.Dim == dim {
+				found[i] = queued
+			} else if values == nil {
+				continue
+			} else if v, ok := parseValue(key, values.Get(key[:])); ok && len(v.Embedding) == dim {
+				found[i] = single(namespace, text, v)
+			} else if ok {
+				otherDim++
+			}
+		}
+		return nil
+	}
+	if err := guard(func() error { return d.file.db.View(read) }); err != nil {
+		d.failed(err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.state.Damaged += otherDim
+	return found
+}
+
+func (d *disk) writeBehind() {
+	d.using.Lock()
+	defer d.using.Unlock()
+	if !d.closed {
+		d.writeQueued()
+		time.AfterFunc(writeEvery, d.writeBehind)
+	}
+}
+
+// writeQueued writes all that is queued. A file that is full, deleted or replaced is started anew.
+func (d *disk) writeQueued() {
+	if d.file != nil && !d.file.liesAt(d.path) {
+		d.log.Warn("the embedding cache file was deleted or replaced while it was in use: going on with what is there now")
+		d.restart(maxQueued)
+	}
+	for d.file != nil && d.stats().Queued > 0 {
+		err := d.write()
+		held := int(d.stats().Vectors)
+		if errors.Is(err, berrors.ErrMaxSizeReached) && held > 0 && os.Remove(d.path) == nil {
+			d.restart(held / 2) // not full again at once
+		} else if err != nil {
+			d.failed(err)
+		}
+	}
+}
+
+// restart goes on with the file that is there, or a new one, and queues what memory holds, which is what was asked for
+// most: at most so many vectors.
+func (d *disk) restart(limit int) {
+	d.closeFile(false)
+	d.open()
+	d.mu.Lock()
+	d.state.Restarts++
+	d.retryAt = time.Time{}
+	d.mu.Unlock()
+	d.put(d.memory.some(min(limit, maxQueued)))
+}
+
+// write commits a batch of what is queued.
+func (d *disk) write() error {
+	d.mu.Lock()
+	batch := make(map[diskKey]*Prompts)
+	for key, p := range d.queued {
+		if len(batch) < writeBatch {
+			batch[key] = p
+		}
+	}
+	d.mu.Unlock()
+	added, bytes := 0, int64(0)
+	err := guard(func() error {
+		return d.file.db.Update(func(tx *bbolt.Tx) error {
+			for key, p := range batch {
+				values, err := tx.CreateBucketIfNotExists([]byte(p.namespace))
+				if err != nil {
+					return err
+				}
+				if values.Get(key[:]) == nil {
+					added++
+				}
+				if err := values.Put(key[:], formatValue(key, p.Rows[0])); err != nil {
+					return err
+				}
+			}
+			bytes = tx.Size()
+			return nil
+		})
+	})
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	maps.DeleteFunc(d.queued, func(key diskKey, p *Prompts) bool { return batch[key] == p })
+	d.state.Written += uint64(len(batch))
+	d.state.Vectors += int64(added)
+	d.state.Bytes = bytes
+	if d.state.State == DiskPaused {
+		d.state.State, d.state.Reason = DiskOK, ""
+		d.log.Info("the embedding cache is written to disk again")
+	}
+	return nil
+}
+
+// failed drops what is queued. A file that is whole is written again after a pause; otherwise the disk is off.
+func (d *disk) failed(err error) {
+	if errors.Is(err, ErrDamaged) {
+		d.closeFile(true)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.state.Dropped += uint64(len(d.queued))
+	clear(d.queued)
+	before := d.state.State
+	d.state.State, d.state.Reason = DiskOff, err.Error()
+	if d.file != nil {
+		d.state.State, d.retryAt = DiskPaused, time.Now().Add(retryAfter)
+		d.state.Failures++
+	}
+	if d.state.State != before {
+		d.log.Warn("the embedding cache is kept in memory only", "disk", d.state.State, "error", err)
+	}
+}
+
+// open opens a file that it finds whole, or a new one; a damaged one is set aside first.
+func (d *disk) open() {
+	reason, err := "", os.MkdirAll(filepath.Dir(d.path), 0o700)
+	if err == nil {
+		d.file, err = openBolt(d.path, d.limit, false)
+	}
+	if errors.Is(err, ErrDamaged) {
+		d.log.Warn("the embedding cache file is damaged: it is set aside and an empty one used", "error", err)
+		if reason, err = setAside(d.path); err == nil {
+			d.file, err = openBolt(d.path, d.limit, false)
+		}
+	}
+	if err != nil {
+		d.failed(err)
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.state.Bytes, d.state.Vectors = d.file.bytes, int64(d.file.values)
+	d.state.Reason = cmp.Or(reason, d.state.Reason)
+	if n := d.file.damaged; n > 0 {
+		d.state.Damaged += uint64(n)
+		d.log.Warn("the embedding cache file holds damaged or outdated vectors, which are encoded again", "count", n)
+	}
+}
+
+func (d *disk) closeFile(damaged bool) {
+	if d.file != nil {
+		d.file.close(damaged)
+		d.file = nil
+	}
 }

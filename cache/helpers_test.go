@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -14,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -25,6 +28,7 @@ const childEnv = "HAILO_CLIP_CACHE_TEST_CHILD"
 
 func TestMain(m *testing.M) {
 	if name := os.Getenv(childEnv); name != "" {
+		writeEvery = 25 * time.Millisecond
 		children[name](os.Args[1:])
 		os.Exit(0)
 	}
@@ -52,7 +56,7 @@ func vectorOf(namespace, prompt string, dim int) Vector {
 type fakeEncoder struct {
 	namespace string
 	gate      chan struct{}
-	err       error
+	stubborn  bool // does not care for the end of its context
 
 	mu      sync.Mutex
 	encoded map[string]int
@@ -69,20 +73,20 @@ func (f *fakeEncoder) encode(ctx context.Context, texts []string) ([]Vector, err
 	f.mu.Lock()
 	f.batches = append(f.batches, len(texts))
 	f.order = append(f.order, texts...)
-	gate, err := f.gate, f.err
 	f.mu.Unlock()
-	if gate != nil {
+	if f.gate != nil {
+		ended := ctx.Done()
+		if f.stubborn {
+			ended = nil
+		}
 		select {
-		case <-gate:
-		case <-ctx.Done():
+		case <-f.gate:
+		case <-ended:
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			f.ended = append(f.ended, ctx.Err())
 			return nil, ctx.Err()
 		}
-	}
-	if err != nil {
-		return nil, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -142,10 +146,7 @@ func (l *logBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(
 func openStore(t testing.TB, config Config, dir string) (*Store, *logBuffer) {
 	t.Helper()
 	log := &logBuffer{}
-	s, err := OpenStore(config, dir, log.logger())
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := OpenStore(config, dir, log.logger())
 	t.Cleanup(func() { closeStore(t, s) })
 	return s, log
 }
@@ -160,6 +161,27 @@ func closeStore(t testing.TB, s *Store) {
 func embeddings(t testing.TB, s *Store, f *fakeEncoder) *TextEmbeddings {
 	t.Helper()
 	return embeddingsOf(t, s, Encoder{Namespace: f.namespace, Dim: testDim, Batch: 8, Calls: 2, Encode: f.encode})
+}
+
+// openAll is openStore with a fake encoder.
+func openAll(t testing.TB, config Config, dir string) (*Store, *TextEmbeddings, *fakeEncoder) {
+	t.Helper()
+	s, _ := openStore(t, config, dir)
+	f := newFake("ns")
+	return s, embeddings(t, s, f), f
+}
+
+func writeFile(t *testing.T, path string, content []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func waitWritten(s *Store) {
+	for s.Stats().Disk.Queued > 0 {
+		time.Sleep(time.Millisecond)
+	}
 }
 
 func embeddingsOf(t testing.TB, s *Store, e Encoder) *TextEmbeddings {
@@ -197,6 +219,69 @@ func checkPrompts(t testing.TB, te *TextEmbeddings, p *Prompts, prompts []string
 			t.Fatalf("row %d of the matrix is wrong", i)
 		}
 	}
+}
+
+// blocked runs test in a bubble with a store in memory and an encoder that waits at its gate.
+func blocked(t *testing.T, config Config, test func(t *testing.T, s *Store, te *TextEmbeddings, f *fakeEncoder)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := openStore(t, config, "")
+		f := newFake("ns")
+		f.gate = make(chan struct{})
+		te := embeddingsOf(t, s, Encoder{Namespace: "ns", Dim: testDim, Batch: 4, Calls: 1, Encode: f.encode})
+		test(t, s, te, f)
+		closeStore(t, s)
+	})
+}
+
+// callerNamed is a caller with this address; without one it is the program itself.
+func callerNamed(address string) fair.Caller {
+	if address == "" {
+		return fair.Caller{}
+	}
+	return fair.Caller{Address: address, Connection: 1}
+}
+
+// goGet starts a Get and returns where its error will be. A wrong vector is an error.
+func goGet(ctx context.Context, te *TextEmbeddings, address string, prompts ...string) <-chan error {
+	result := make(chan error, 1)
+	go func() {
+		p, err := te.Get(ctx, callerNamed(address), prompts)
+		for i := 0; err == nil && i < len(prompts); i++ {
+			if !slices.Equal(p.Rows[i].Embedding, vectorOf("ns", prompts[i], testDim).Embedding) {
+				err = fmt.Errorf("%q has the vector of another prompt", prompts[i])
+			}
+		}
+		result <- err
+	}()
+	synctest.Wait()
+	return result
+}
+
+// ends waits for requests and wants their errors to be want, nil for none.
+func ends(t *testing.T, want error, results ...<-chan error) {
+	t.Helper()
+	for i, result := range results {
+		if err := <-result; !errors.Is(err, want) {
+			t.Errorf("request %d: got %v, want %v", i, err, want)
+		}
+	}
+}
+
+// still fails the test when a request has ended.
+func still(t *testing.T, result <-chan error) {
+	t.Helper()
+	select {
+	case err := <-result:
+		t.Fatalf("it has ended: %v", err)
+	default:
+	}
+}
+
+// step lets one call of the encoder pass.
+func (f *fakeEncoder) step() {
+	f.gate <- struct{}{}
+	synctest.Wait()
 }
 
 func promptList(prefix string, n int) []string {

@@ -3,7 +3,9 @@ package cache
 import (
 	"context"
 	"fmt"
-	"sync"
+	"runtime/debug"
+	"slices"
+	"strings"
 
 	"hailoclip/pipeline/fair"
 )
@@ -12,36 +14,57 @@ import (
 type TextEmbeddings struct {
 	store   *Store
 	encoder Encoder
-	running sync.WaitGroup // encoders and look-ups on disk
 
-	mu      sync.Mutex
-	work    sync.Cond          // queue is no longer empty, or closed
-	closed  bool               // no flight is added any more
-	flights map[string]*flight // those that can be joined, by prompt
-	queue   fair.Queue[seat]   // those that wait for an encoder, once for each who wants them
-	waiting int                // those that wait for the disk or an encoder, given up ones on disk included
+	// Guarded by Store.mu.
+	pending map[string]*pendingPrompt // those that can be joined, by text
+	queue   fair.Queue[place]         // those that no batch has taken, once for each request
+	calls   int                       // goroutines that encode
 }
 
-// Get returns the embeddings of prompts, in their order. It encodes what it has not seen
-// before, which blocks until that is done or ctx ends. It keeps no reference to prompts or
-// their bytes.
+// pendingPrompt is a prompt that is to be encoded, for everyone who asked for it.
+type pendingPrompt struct {
+	text     string
+	requests []*request // that wait for it
+	batch    *batch     // that it is encoded in; nil while it is queued
+
+	done   chan struct{} // closed when result or err is set
+	result *Prompts
+	err    error
+}
+
+// request is a call of Get that waits.
+type request struct {
+	caller  fair.Caller
+	cancel  context.CancelCauseFunc // ends the wait
+	prompts []*pendingPrompt        // one for each missing text; nil where memory has it by now
+}
+
+// place is the place of a queued prompt in the lane of a request's caller.
+type place struct {
+	prompt  *pendingPrompt
+	request *request
+}
+
+// batch is prompts that are encoded in one call.
+type batch struct {
+	prompts []*pendingPrompt
+	ctx     context.Context // ends when nobody waits for any of them
+	cancel  context.CancelFunc
+}
+
+// Get returns the embeddings of prompts, in their order. It encodes what it has not seen before, which blocks until
+// that is done or ctx ends. It keeps no reference to prompts or their bytes.
 //
-// New prompts are encoded for one caller after the other; a request is taken whole, however many
-// it brings. While Config.MaxPending or more wait, one that brings new ones takes the place of
-// requests whose callers have more waiting than it would have, which end with ErrBusy; where
-// there are none it gets ErrBusy itself.
+// New prompts are encoded for one caller after the other; a request is taken whole, however many it brings. While
+// Config.MaxPending or more wait, one that brings new ones takes the place of requests whose callers have more
+// waiting than it would have, which end with ErrBusy; where there are none it gets ErrBusy itself.
 //
 // Errors: ErrBusy, ErrClosed, ErrEncode, the cause of ctx, or what the encode func returned.
 func (t *TextEmbeddings) Get(ctx context.Context, caller fair.Caller, prompts []string) (*Prompts, error) {
-	memory, counts := t.store.memory, &t.store.counts
-	namespace, dim := t.encoder.Namespace, t.encoder.Dim
-	counts.requests.Add(1)
-	keepList := memory != nil && len(prompts) > 1
-	var key uint64
-	if keepList {
-		key = memory.key(namespace, prompts...)
-		if p := memory.list(key, namespace, prompts, dim); p != nil {
-			counts.listHits.Add(1)
+	t.store.counts.requests.Add(1)
+	if len(prompts) > 1 {
+		if p := t.store.lists.get(t.encoder.Namespace, t.encoder.Dim, prompts); p != nil {
+			t.store.counts.listHits.Add(1)
 			return p, nil
 		}
 	}
@@ -49,59 +72,243 @@ func (t *TextEmbeddings) Get(ctx context.Context, caller fair.Caller, prompts []
 	if err != nil {
 		return nil, err
 	}
-	p := newPrompts(namespace, dim, rows)
-	if keepList {
-		memory.setList(key, p)
+	p := concat(t.encoder.Namespace, t.encoder.Dim, rows)
+	if len(prompts) > 1 {
+		t.store.lists.set(false, p)
 	}
 	return p, nil
 }
 
-// rows returns the entries of prompts, from wherever they are.
-func (t *TextEmbeddings) rows(ctx context.Context, caller fair.Caller, prompts []string) ([]*entry, error) {
-	rows := make([]*entry, len(prompts))
-	var missing []int
-	for i, prompt := range prompts {
-		rows[i] = t.store.memory.vector(t.encoder.Namespace, prompt, t.encoder.Dim)
-		if rows[i] == nil {
-			missing = append(missing, i)
+// rows returns the embedding of each prompt, from memory, else from the disk, else from the encoder.
+func (t *TextEmbeddings) rows(ctx context.Context, caller fair.Caller, prompts []string) ([]*Prompts, error) {
+	s, rows, missing := t.store, make([]*Prompts, len(prompts)), 0
+	for i := range prompts {
+		if rows[i] = s.singles.get(t.encoder.Namespace, t.encoder.Dim, prompts[i:i+1]); rows[i] == nil {
+			missing++
 		}
 	}
-	t.store.counts.memoryHits.Add(uint64(len(prompts) - len(missing)))
-	if len(missing) > 0 {
-		if err := t.fetch(ctx, caller, prompts, missing, rows); err != nil {
-			return nil, err
+	s.counts.memoryHits.Add(uint64(len(prompts) - missing))
+	if missing == 0 {
+		return rows, nil
+	}
+	texts := make([]string, len(prompts))
+	for i, prompt := range prompts {
+		texts[i] = strings.Clone(prompt) // it may point into a body that is used again
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(s.ctx, func() { cancel(ErrClosed) })()
+	for i, p := range s.disk.get(ctx, t.encoder.Namespace, t.encoder.Dim, texts, rows) {
+		if p != nil {
+			rows[i] = p
+			s.singles.set(false, p)
+			s.counts.diskHits.Add(1)
+		}
+	}
+	r := &request{caller: caller, cancel: cancel, prompts: make([]*pendingPrompt, len(texts))}
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		t.abandon(r)
+	}()
+	if err := t.join(ctx, r, texts, rows); err != nil {
+		return nil, err
+	}
+	for i, p := range r.prompts {
+		if p == nil {
+			continue
+		}
+		select {
+		case <-p.done:
+			if rows[i] = p.result; p.err != nil {
+				return nil, p.err
+			}
+		case <-ctx.Done():
+			return nil, fmt.Errorf("waiting for the text encoder: %w", context.Cause(ctx))
 		}
 	}
 	return rows, nil
 }
 
-// fetch fills the missing rows from flights.
-func (t *TextEmbeddings) fetch(ctx context.Context, caller fair.Caller, prompts []string, missing []int, rows []*entry) error {
-	ctx, giveUp := context.WithCancelCause(ctx)
-	defer giveUp(nil)
-	given := func() error { return fmt.Errorf("waiting for the text encoder: %w", context.Cause(ctx)) }
+// join makes r wait for all texts that have no row, and sets the rows of those that were encoded since.
+func (t *TextEmbeddings) join(ctx context.Context, r *request, texts []string, rows []*Prompts) error {
+	s := t.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if ctx.Err() != nil {
-		return given() // nobody makes room for it
+		return context.Cause(ctx) // nobody makes room for it
 	}
-	r := &request{caller: caller, flights: make([]*flight, len(missing)), giveUp: giveUp}
-	if err := t.join(r, prompts, missing, rows); err != nil {
-		return err
+	fits := false
+	for i, text := range texts {
+		p := t.pending[text]
+		if rows[i] == nil && p == nil {
+			rows[i] = s.singles.get(t.encoder.Namespace, t.encoder.Dim, texts[i:i+1]) // which has what leaves pending
+		}
+		switch {
+		case rows[i] != nil:
+			continue
+		case p != nil && (p.batch == nil || p.batch.ctx.Err() == nil): // not one that was given up
+			s.counts.shared.Add(1)
+		case fits || t.makeRoom(r.caller, len(texts)-i):
+			fits = true
+			p = &pendingPrompt{text: text, done: make(chan struct{})}
+			t.pending[text] = p
+			s.counts.waiting.Add(1)
+		default:
+			return t.busy()
+		}
+		r.prompts[i] = p
+		if n := len(p.requests); n == 0 || p.requests[n-1] != r { // it may stand in the request twice
+			p.requests = append(p.requests, r)
+			if p.batch == nil {
+				t.queue.Push(r.caller, place{p, r})
+			}
+		}
 	}
-	for n, f := range r.flights {
-		if f == nil {
+	for s.ctx.Err() == nil && t.calls < min(t.encoder.Calls, t.queue.Len()) {
+		t.calls++
+		s.running.Go(t.encodeQueued)
+	}
+	return nil
+}
+
+// makeRoom says whether a caller may bring n more prompts. For that it refuses requests of callers who have more
+// waiting, in a full queue. The program's own prompts wait until there is room.
+func (t *TextEmbeddings) makeRoom(c fair.Caller, n int) bool {
+	for t.store.counts.waiting.Load() >= int64(t.store.config.MaxPending) {
+		if c == (fair.Caller{}) {
+			return false
+		}
+		greedy, ok := t.queue.DisplaceFor(c, n)
+		if !ok {
+			return false
+		}
+		greedy.request.cancel(t.busy()) // as a whole: half of an answer is none
+		t.abandon(greedy.request)
+	}
+	return true
+}
+
+func (t *TextEmbeddings) busy() error {
+	t.store.counts.busy.Add(1)
+	return fmt.Errorf("%w: %d", ErrBusy, t.store.counts.waiting.Load())
+}
+
+// abandon takes a request out of all that it waits for. It gives up prompts that nobody waits for any more, and cancels
+// batches of such prompts. While others want a batch, somebody may still join its prompts.
+func (t *TextEmbeddings) abandon(r *request) {
+	for _, p := range r.prompts {
+		if p == nil || !slices.Contains(p.requests, r) {
 			continue
 		}
-		select {
-		case <-f.done:
-		case <-ctx.Done():
-			t.leave(r)
-			return given()
+		p.requests = slices.DeleteFunc(p.requests, func(other *request) bool { return other == r })
+		if p.batch == nil {
+			t.queue.Remove(r.caller, place{p, r})
 		}
-		if f.err != nil {
-			t.leave(r)
-			return f.err
+		switch {
+		case len(p.requests) > 0:
+		case p.batch == nil:
+			t.store.counts.waiting.Add(-1)
+			delete(t.pending, p.text)
+		case !slices.ContainsFunc(p.batch.prompts, func(p *pendingPrompt) bool { return len(p.requests) > 0 }):
+			p.batch.cancel()
 		}
-		rows[missing[n]] = f.entry
 	}
+}
+
+// encodeQueued encodes what is queued until nothing is.
+func (t *TextEmbeddings) encodeQueued() {
+	for b := t.take(); b != nil; b = t.take() {
+		t.encodeBatch(b)
+		t.store.mu.Lock()
+		for _, p := range b.prompts {
+			if t.pending[p.text] == p {
+				delete(t.pending, p.text)
+			}
+			if p.err != nil {
+				t.store.counts.failed.Add(1)
+			}
+			p.requests = nil
+			close(p.done)
+		}
+		t.store.mu.Unlock()
+		b.cancel()
+	}
+}
+
+// take takes up to a batch of the queued prompts, of all callers in turn; nil when there are none or the store closes,
+// which ends the goroutine.
+func (t *TextEmbeddings) take() *batch {
+	t.store.mu.Lock()
+	defer t.store.mu.Unlock()
+	if t.queue.Len() == 0 || t.store.ctx.Err() != nil {
+		t.calls--
+		return nil
+	}
+	b := &batch{}
+	b.ctx, b.cancel = context.WithCancel(context.Background()) // when the store closes, nobody waits any more
+	for len(b.prompts) < t.encoder.Batch && t.queue.Len() > 0 {
+		next, _ := t.queue.Pop()
+		p := next.prompt
+		for _, r := range p.requests {
+			if r != next.request {
+				t.queue.Remove(r.caller, place{p, r})
+			}
+		}
+		p.batch = b
+		b.prompts = append(b.prompts, p)
+	}
+	t.store.counts.waiting.Add(-int64(len(b.prompts)))
+	return b
+}
+
+// encodeBatch sets the result or error of each prompt of b. When the batch fails, each prompt is encoded alone,
+// because the callers of the others must not get an error that is about one of them, until an error is about all.
+func (t *TextEmbeddings) encodeBatch(b *batch) {
+	err := t.encode(b.ctx, b.prompts...)
+	alone := err != nil && len(b.prompts) > 1
+	for _, p := range b.prompts {
+		if alone = alone && (err == nil || t.encoder.RetryAlone == nil || t.encoder.RetryAlone(err)); alone {
+			if err = b.ctx.Err(); err == nil {
+				err = t.encode(b.ctx, p)
+			}
+		}
+		p.err = err
+	}
+}
+
+// encode calls the encode func, checks what it returns, sets the results and remembers them.
+func (t *TextEmbeddings) encode(ctx context.Context, prompts ...*pendingPrompt) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			t.store.log.Error("panic in the text encoder", "panic", v, "stack", string(debug.Stack()))
+			err = fmt.Errorf("%w: panic: %v", ErrEncode, v)
+		}
+	}()
+	texts := make([]string, len(prompts))
+	for i, p := range prompts {
+		texts[i] = p.text
+	}
+	vectors, err := t.encoder.Encode(ctx, texts)
+	if err != nil {
+		return fmt.Errorf("encoding %d prompts: %w", len(texts), err)
+	}
+	if len(vectors) != len(prompts) {
+		return fmt.Errorf("%w: %d embeddings for %d prompts", ErrEncode, len(vectors), len(prompts))
+	}
+	results := make([]*Prompts, len(prompts))
+	for i, v := range vectors {
+		if err := v.check(t.encoder.Dim); err != nil {
+			return err
+		}
+		v.Embedding = slices.Clone(v.Embedding) // it may be part of something large, or used again
+		results[i] = single(t.encoder.Namespace, prompts[i].text, v)
+		prompts[i].result = results[i]
+	}
+	// Before the prompts leave pending, so that nobody encodes them again, and before anybody is answered, so that
+	// closing the store afterwards loses nothing.
+	t.store.disk.put(results)
+	t.store.singles.set(true, results...)
+	t.store.counts.encoded.Add(uint64(len(results)))
 	return nil
 }

@@ -33,9 +33,7 @@ func TestGet(t *testing.T) {
 			Mode: OnDemand, CacheMaxEntries: 1, CacheListBytes: 1 << 20, CacheFileMaxBytes: 16 << 20, MaxPending: 100,
 		}} {
 			t.Run(fmt.Sprintf("%s/enabled=%v,file=%v", tt.name, config.CacheEnabled, config.CacheFile != ""), func(t *testing.T) {
-				s, _ := openStore(t, config, t.TempDir())
-				f := newFake("ns")
-				te := embeddings(t, s, f)
+				_, te, f := openAll(t, config, t.TempDir())
 				mustGet(t, te, tt.prompts...)
 				if f.count() != tt.encoded {
 					t.Fatalf("encoded %d prompts, want %d", f.count(), tt.encoded)
@@ -52,11 +50,10 @@ func TestGet(t *testing.T) {
 }
 
 func TestKnownListCostsOneLookUp(t *testing.T) {
-	s, _ := openStore(t, memoryOnly(), "")
-	te := embeddings(t, s, newFake("ns"))
+	s, te, _ := openAll(t, memoryOnly(), "")
 	prompts := promptList("cat", 20)
 	first := mustGet(t, te, prompts...)
-	s.memory.lists.Wait()
+	s.lists.cache.Wait()
 	before := s.Stats()
 	second := mustGet(t, te, prompts...)
 	after := s.Stats()
@@ -77,19 +74,17 @@ func TestKnownListCostsOneLookUp(t *testing.T) {
 
 // A list with the same hash must not get another list's vectors, nor must a prompt.
 func TestEqualHashes(t *testing.T) {
-	s, _ := openStore(t, memoryOnly(), "")
-	te := embeddings(t, s, newFake("ns"))
+	s, te, _ := openAll(t, memoryOnly(), "")
 	cats, dogs := promptList("cat", 3), promptList("dog", 3)
 	p := mustGet(t, te, cats...)
-	s.memory.setList(s.memory.key("ns", dogs...), p)
-	s.memory.setList(s.memory.key("other", cats...), p)
-	s.memory.settle()
-	e := s.memory.vector("ns", cats[0], testDim)
-	for _, key := range []uint64{s.memory.key("ns", dogs[0]), s.memory.key("other", cats[0])} {
-		s.memory.vectors.Set(key, e, 1)
+	s.lists.cache.Set(s.lists.key("ns", dogs), p, 0)
+	s.lists.cache.Set(s.lists.key("other", cats), p, 0)
+	e := s.singles.get("ns", testDim, cats[:1])
+	for _, key := range []uint64{s.singles.key("ns", dogs[:1]), s.singles.key("other", cats[:1])} {
+		s.singles.cache.Set(key, e, 0)
 	}
-	s.memory.lists.Wait()
-	s.memory.vectors.Wait()
+	s.lists.cache.Wait()
+	s.singles.cache.Wait()
 	mustGet(t, te, dogs...)
 	mustGet(t, te, dogs[0])
 	mustGet(t, embeddings(t, s, newFake("other")), cats...)
@@ -98,7 +93,7 @@ func TestEqualHashes(t *testing.T) {
 	for range 3 {
 		mustGet(t, te, one...)
 		mustGet(t, te, other...)
-		s.memory.lists.Wait()
+		s.lists.cache.Wait()
 	}
 }
 
@@ -140,8 +135,7 @@ func TestNamespacesDoNotMix(t *testing.T) {
 // Prompts of the API point into a request body, which is used again afterwards.
 func TestPromptsAreCopied(t *testing.T) {
 	for _, n := range []int{1, 3} {
-		s, _ := openStore(t, testConfig(), t.TempDir())
-		te := embeddings(t, s, newFake("ns"))
+		_, te, _ := openAll(t, testConfig(), t.TempDir())
 		body := []byte("cat dog owl")
 		alias := func(from, to int) string { return unsafe.String(&body[from], to-from) }
 		prompts := []string{alias(0, 3), alias(4, 7), alias(8, 11)}[:n]
@@ -176,9 +170,7 @@ func TestVectorsAreCopied(t *testing.T) {
 func TestMissStorm(t *testing.T) {
 	for name, config := range map[string]Config{"memory": memoryOnly(), "disk": testConfig()} {
 		t.Run(name, func(t *testing.T) {
-			s, _ := openStore(t, config, t.TempDir())
-			f := newFake("ns")
-			te := embeddings(t, s, f)
+			_, te, f := openAll(t, config, t.TempDir())
 			prompts := promptList("cat", 20)
 			var group sync.WaitGroup
 			for i := range 64 {
@@ -212,200 +204,139 @@ func TestMissStorm(t *testing.T) {
 	}
 }
 
-// blocked runs test in a bubble with a store in memory and an encoder that waits at its gate.
-// enabled says whether the store remembers.
-func blocked(t *testing.T, config Config, test func(t *testing.T, s *Store, te *TextEmbeddings, f *fakeEncoder)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		s, _ := openStore(t, config, "")
-		f := newFake("ns")
-		f.gate = make(chan struct{})
-		te := embeddingsOf(t, s, Encoder{Namespace: "ns", Dim: testDim, Batch: 4, Calls: 1, Encode: f.encode})
-		test(t, s, te, f)
-		closeStore(t, s)
-	})
-}
-
-// goGet starts a Get and returns where its error will be.
-func goGet(ctx context.Context, te *TextEmbeddings, prompts ...string) <-chan error {
-	result := make(chan error, 1)
-	go func() {
-		_, err := te.Get(ctx, fair.Caller{}, prompts)
-		result <- err
-	}()
-	synctest.Wait()
-	return result
-}
-
 func TestBatchesGatherAcrossRequests(t *testing.T) {
 	blocked(t, memoryOnly(), func(t *testing.T, s *Store, te *TextEmbeddings, f *fakeEncoder) {
 		var results []<-chan error
 		for _, prompt := range []string{"a", "b", "c", "d", "e", "f"} {
-			results = append(results, goGet(t.Context(), te, prompt))
+			results = append(results, goGet(t.Context(), te, "", prompt))
 		}
 		if n := s.Stats().Pending; n != 5 {
 			t.Errorf("%d prompts wait, want 5", n)
 		}
 		close(f.gate)
-		for _, result := range results {
-			if err := <-result; err != nil {
-				t.Error(err)
-			}
-		}
+		ends(t, nil, results...)
 		if want := []int{1, 4, 1}; !slices.Equal(f.batches, want) {
 			t.Errorf("batches of %v, want %v: the first at once, then what has gathered", f.batches, want)
 		}
 	})
 }
 
+// No more than Calls calls at once, each with as much as there is.
+func TestCallsAtOnce(t *testing.T) {
+	blocked(t, memoryOnly(), func(t *testing.T, s *Store, te *TextEmbeddings, f *fakeEncoder) {
+		te.encoder.Calls = 3
+		result := goGet(t.Context(), te, "", promptList("cat", 18)...)
+		if want := []int{4, 4, 4}; !slices.Equal(f.batches, want) {
+			t.Errorf("%v at once, want %v", f.batches, want)
+		}
+		close(f.gate)
+		ends(t, nil, result)
+		if want := []int{4, 4, 4, 4, 2}; !slices.Equal(f.batches, want) {
+			t.Errorf("batches of %v, want %v", f.batches, want)
+		}
+	})
+}
+
 func TestCallerLeaves(t *testing.T) {
 	reason := errors.New("the deadline of the request")
-	leaver := func(t *testing.T) (context.Context, func()) {
-		ctx, cancel := context.WithCancelCause(t.Context())
-		return ctx, func() { cancel(reason); synctest.Wait() }
-	}
-	t.Run("others go on", func(t *testing.T) {
-		blocked(t, memoryOnly(), func(t *testing.T, s *Store, te *TextEmbeddings, f *fakeEncoder) {
-			ctx, leave := leaver(t)
-			gone := goGet(ctx, te, "a", "b")
-			stays := goGet(t.Context(), te, "b", "a")
+	for name, test := range map[string]func(t *testing.T, ctx context.Context, leave func(), te *TextEmbeddings, f *fakeEncoder){
+		"others go on": func(t *testing.T, ctx context.Context, leave func(), te *TextEmbeddings, f *fakeEncoder) {
+			gone := goGet(ctx, te, "", "a", "b")
+			stays := goGet(t.Context(), te, "", "b", "a")
 			leave()
-			if err := <-gone; !errors.Is(err, reason) {
-				t.Errorf("the caller that left got %v", err)
-			}
+			ends(t, reason, gone)
 			close(f.gate)
-			if err := <-stays; err != nil {
-				t.Error(err)
-			}
+			ends(t, nil, stays)
 			if f.count() != 2 || len(f.ended) != 0 {
 				t.Errorf("encoded %d prompts, calls ended by %v", f.count(), f.ended)
 			}
-		})
-	})
-	t.Run("the last one cancels", func(t *testing.T) {
-		blocked(t, memoryOnly(), func(t *testing.T, s *Store, te *TextEmbeddings, f *fakeEncoder) {
-			ctx, leave := leaver(t)
-			gone := goGet(ctx, te, "a", "b")
+		},
+		"the last one cancels": func(t *testing.T, ctx context.Context, leave func(), te *TextEmbeddings, f *fakeEncoder) {
+			gone := goGet(ctx, te, "", "a", "b")
 			leave()
-			if err := <-gone; !errors.Is(err, reason) {
-				t.Errorf("the caller that left got %v", err)
-			}
+			ends(t, reason, gone)
 			if len(f.ended) != 1 || !errors.Is(f.ended[0], context.Canceled) {
 				t.Errorf("the call ended by %v", f.ended)
 			}
 			close(f.gate)
-			if err := <-goGet(t.Context(), te, "a", "b"); err != nil {
-				t.Errorf("afterwards: %v", err)
-			}
-		})
-	})
-	t.Run("a later caller does not join a cancelled call", func(t *testing.T) {
-		blocked(t, memoryOnly(), func(t *testing.T, s *Store, te *TextEmbeddings, f *fakeEncoder) {
-			ctx, leave := leaver(t)
-			gone := goGet(ctx, te, "a")
-			te.mu.Lock() // the call is cancelled, but cannot end before the later caller is here
-			cancelled := te.flights["a"].batch
-			te.mu.Unlock()
+			ends(t, nil, goGet(t.Context(), te, "", "a", "b"))
+		},
+		"a later caller does not join a cancelled call": func(t *testing.T, ctx context.Context, leave func(), te *TextEmbeddings, f *fakeEncoder) {
+			f.stubborn = true // the call is cancelled, but does not end before the later caller is here
+			gone := goGet(ctx, te, "", "a")
 			leave()
-			later := goGet(t.Context(), te, "a")
-			<-cancelled.ctx.Done()
+			later := goGet(t.Context(), te, "", "a")
 			close(f.gate)
-			if err := <-later; err != nil {
-				t.Error(err)
+			ends(t, nil, later)
+			ends(t, reason, gone)
+			if len(f.order) != 2 {
+				t.Errorf("encoded %q", f.order)
 			}
-			<-gone
-		})
-	})
-	t.Run("a queued prompt is not encoded", func(t *testing.T) {
-		blocked(t, memoryOnly(), func(t *testing.T, s *Store, te *TextEmbeddings, f *fakeEncoder) {
-			first := goGet(t.Context(), te, "a")
-			ctx, leave := leaver(t)
-			gone := goGet(ctx, te, "b", "c", "b")
-			stays := goGet(t.Context(), te, "c", "d")
+		},
+		"a queued prompt is not encoded": func(t *testing.T, ctx context.Context, leave func(), te *TextEmbeddings, f *fakeEncoder) {
+			first := goGet(t.Context(), te, "", "a")
+			gone := goGet(ctx, te, "", "b", "c", "b")
+			stays := goGet(t.Context(), te, "", "c", "d")
 			leave()
-			if n := s.Stats().Pending; n != 2 {
+			if n := te.store.Stats().Pending; n != 2 {
 				t.Errorf("%d prompts wait, want c and d", n)
 			}
 			close(f.gate)
-			for _, result := range []<-chan error{first, stays} {
-				if err := <-result; err != nil {
-					t.Error(err)
-				}
-			}
-			<-gone
+			ends(t, nil, first, stays)
+			ends(t, reason, gone)
 			if f.encoded["b"] != 0 || f.encoded["c"] != 1 || f.encoded["d"] != 1 {
 				t.Errorf("encoded %v", f.encoded)
 			}
-		})
-	})
-	t.Run("a prompt of a running batch can be joined again", func(t *testing.T) {
-		blocked(t, memoryOnly(), func(t *testing.T, s *Store, te *TextEmbeddings, f *fakeEncoder) {
-			first := goGet(t.Context(), te, "first")
-			stays := goGet(t.Context(), te, "a")
-			ctx, leave := leaver(t)
-			gone := goGet(ctx, te, "b")
-			f.gate <- struct{}{} // now a and b are one batch
-			synctest.Wait()
+		},
+		"a prompt of a running batch can be joined again": func(t *testing.T, ctx context.Context, leave func(), te *TextEmbeddings, f *fakeEncoder) {
+			first := goGet(t.Context(), te, "", "first")
+			stays := goGet(t.Context(), te, "", "a")
+			gone := goGet(ctx, te, "", "b")
+			f.step() // now a and b are one batch
 			leave()
-			again := goGet(t.Context(), te, "b")
+			again := goGet(t.Context(), te, "", "b")
 			close(f.gate)
-			for _, result := range []<-chan error{first, stays, again} {
-				if err := <-result; err != nil {
-					t.Error(err)
-				}
-			}
-			<-gone
+			ends(t, nil, first, stays, again)
+			ends(t, reason, gone)
 			if f.encoded["b"] != 1 {
 				t.Errorf("b was encoded %d times", f.encoded["b"])
 			}
-		})
-	})
-	t.Run("a deadline passes", func(t *testing.T) {
-		blocked(t, memoryOnly(), func(t *testing.T, s *Store, te *TextEmbeddings, f *fakeEncoder) {
+		},
+		"a deadline passes": func(t *testing.T, _ context.Context, _ func(), te *TextEmbeddings, _ *fakeEncoder) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
-			if _, err := te.Get(ctx, fair.Caller{}, []string{"a"}); !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("got %v", err)
-			}
+			ends(t, context.DeadlineExceeded, goGet(ctx, te, "", "a"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			blocked(t, memoryOnly(), func(t *testing.T, s *Store, te *TextEmbeddings, f *fakeEncoder) {
+				ctx, cancel := context.WithCancelCause(t.Context())
+				test(t, ctx, func() { cancel(reason); synctest.Wait() }, te, f)
+			})
 		})
-	})
+	}
 }
 
 func TestBusy(t *testing.T) {
 	config := memoryOnly()
 	config.MaxPending = 5
 	blocked(t, config, func(t *testing.T, s *Store, te *TextEmbeddings, f *fakeEncoder) {
-		encoding := goGet(t.Context(), te, "e")
-		big := goGet(t.Context(), te, promptList("cat", 50)...) // more than the bound: taken whole
-		if n := s.Stats().Pending; n != 50 {
-			t.Fatalf("%d prompts wait, want 50", n)
-		}
+		encoding := goGet(t.Context(), te, "", "e")
+		big := goGet(t.Context(), te, "", promptList("cat", 50)...) // more than the bound: taken whole
 		ctx, cancel := context.WithCancel(t.Context())
 		for _, prompts := range [][]string{{"new"}, {"e", "new"}, {"new", "e", "new"}} {
-			if err := <-goGet(ctx, te, prompts...); !errors.Is(err, ErrBusy) {
-				t.Errorf("%q: got %v, want ErrBusy", prompts, err)
+			if n := s.Stats().Pending; n != 50 {
+				t.Fatalf("%d prompts wait, want 50", n)
 			}
+			ends(t, ErrBusy, goGet(ctx, te, "", prompts...))
 		}
-		if n := s.Stats().Pending; n != 50 {
-			t.Fatalf("%d prompts wait after refusals, want 50", n)
-		}
-		joined := goGet(ctx, te, "e", promptList("cat", 50)[7]) // brings no new prompt
-		select {
-		case err := <-joined:
-			t.Errorf("a request without new prompts got %v", err)
-		default:
-		}
+		joined := goGet(ctx, te, "", "e", promptList("cat", 50)[7]) // brings no new prompt
+		still(t, joined)
 		cancel()
-		<-joined
+		ends(t, context.Canceled, joined)
 		close(f.gate)
-		for _, result := range []<-chan error{encoding, big} {
-			if err := <-result; err != nil {
-				t.Error(err)
-			}
-		}
-		if err := <-goGet(t.Context(), te, "new"); err != nil {
-			t.Errorf("afterwards: %v", err)
-		}
+		ends(t, nil, encoding, big)
+		ends(t, nil, goGet(t.Context(), te, "", "new"))
 		if stats := s.Stats(); stats.Busy != 3 || stats.Pending != 0 {
 			t.Errorf("%+v", stats)
 		}
@@ -414,54 +345,35 @@ func TestBusy(t *testing.T) {
 
 func TestEncodeFails(t *testing.T) {
 	own := errors.New("the device is lost")
-	good := func(texts []string) []Vector {
-		vectors := make([]Vector, len(texts))
-		for i, text := range texts {
-			vectors[i] = vectorOf("ns", text, testDim)
-		}
-		return vectors
+	number := func(x float64) func(v []Vector) ([]Vector, error) {
+		return func(v []Vector) ([]Vector, error) { v[0].Embedding[3] = float32(x); return v, nil }
 	}
-	for name, tt := range map[string]struct {
-		encode func(texts []string) ([]Vector, error)
-		want   error
-	}{
-		"its own error": {func([]string) ([]Vector, error) { return nil, own }, own},
-		"panic":         {func([]string) ([]Vector, error) { panic("oops") }, ErrEncode},
-		"too few":       {func(texts []string) ([]Vector, error) { return good(texts)[1:], nil }, ErrEncode},
-		"too many":      {func(texts []string) ([]Vector, error) { return append(good(texts), good(texts)...), nil }, ErrEncode},
-		"none":          {func([]string) ([]Vector, error) { return nil, nil }, ErrEncode},
-		"wrong dimension": {func(texts []string) ([]Vector, error) {
-			v := good(texts)
-			v[0].Embedding = v[0].Embedding[1:]
-			return v, nil
-		}, ErrEncode},
-		"zero vector": {func(texts []string) ([]Vector, error) { v := good(texts); clear(v[0].Embedding); return v, nil }, ErrEncode},
-		"not a number": {func(texts []string) ([]Vector, error) {
-			v := good(texts)
-			v[0].Embedding[3] = float32(math.NaN())
-			return v, nil
-		}, ErrEncode},
-		"infinite": {func(texts []string) ([]Vector, error) {
-			v := good(texts)
-			v[0].Embedding[3] = float32(math.Inf(1))
-			return v, nil
-		}, ErrEncode},
-		"negative tokens": {func(texts []string) ([]Vector, error) { v := good(texts); v[0].Tokens = -1; return v, nil }, ErrEncode},
+	for name, spoil := range map[string]func(v []Vector) ([]Vector, error){
+		"its own error":   func([]Vector) ([]Vector, error) { return nil, own },
+		"panic":           func([]Vector) ([]Vector, error) { panic("oops") },
+		"too few":         func(v []Vector) ([]Vector, error) { return v[1:], nil },
+		"too many":        func(v []Vector) ([]Vector, error) { return append(v, v...), nil },
+		"none":            func([]Vector) ([]Vector, error) { return nil, nil },
+		"wrong dimension": func(v []Vector) ([]Vector, error) { v[0].Embedding = v[0].Embedding[1:]; return v, nil },
+		"zero vector":     func(v []Vector) ([]Vector, error) { clear(v[0].Embedding); return v, nil },
+		"negative tokens": func(v []Vector) ([]Vector, error) { v[0].Tokens = -1; return v, nil },
+		"not a number":    number(math.NaN()),
+		"infinite":        number(math.Inf(1)),
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, _ := openStore(t, testConfig(), t.TempDir())
-			bad := true
-			te := embeddingsOf(t, s, Encoder{Namespace: "ns", Dim: testDim, Batch: 8, Calls: 1,
-				Encode: func(_ context.Context, texts []string) ([]Vector, error) {
-					if bad {
-						return tt.encode(texts)
-					}
-					return good(texts), nil
-				}})
-			if _, err := te.Get(t.Context(), fair.Caller{}, []string{"a", "b"}); !errors.Is(err, tt.want) {
-				t.Fatalf("got %v, want %v", err, tt.want)
+			s, te, f := openAll(t, testConfig(), t.TempDir())
+			te.encoder.Encode = func(ctx context.Context, texts []string) ([]Vector, error) {
+				v, _ := f.encode(ctx, texts)
+				return spoil(v)
 			}
-			bad = false // errors are not kept
+			want := ErrEncode
+			if name == "its own error" {
+				want = own
+			}
+			if _, err := te.Get(t.Context(), fair.Caller{}, []string{"a", "b"}); !errors.Is(err, want) {
+				t.Fatalf("got %v, want %v", err, want)
+			}
+			te.encoder.Encode = f.encode // errors are not kept
 			mustGet(t, te, "a", "b")
 			if stats := s.Stats(); stats.Failed != 2 || stats.Encoded != 2 {
 				t.Errorf("%+v", stats)
@@ -476,52 +388,15 @@ func TestCloseAnswersThoseWhoWait(t *testing.T) {
 	}} {
 		t.Run(name, func(t *testing.T) {
 			blocked(t, config, func(t *testing.T, s *Store, te *TextEmbeddings, f *fakeEncoder) {
-				encoding := goGet(t.Context(), te, "a")
-				queued := goGet(t.Context(), te, "b", "a")
+				encoding := goGet(t.Context(), te, "", "a")
+				queued := goGet(t.Context(), te, "", "b", "a")
 				closeStore(t, s)
-				for _, result := range []<-chan error{encoding, queued} {
-					if err := <-result; !errors.Is(err, ErrClosed) {
-						t.Errorf("got %v, want ErrClosed", err)
-					}
-				}
-				if _, err := te.Get(t.Context(), fair.Caller{}, []string{"c"}); !errors.Is(err, ErrClosed) {
-					t.Errorf("Get after Close: %v", err)
-				}
+				ends(t, ErrClosed, encoding, queued, goGet(t.Context(), te, "", "c"))
 				if _, err := s.Embeddings(te.encoder); !errors.Is(err, ErrClosed) {
 					t.Errorf("Embeddings after Close: %v", err)
 				}
-				if err := s.Clear(); !errors.Is(err, ErrClosed) {
-					t.Errorf("Clear after Close: %v", err)
-				}
 			})
 		})
-	}
-}
-
-func TestClear(t *testing.T) {
-	dir := t.TempDir()
-	s, _ := openStore(t, testConfig(), dir)
-	f := newFake("ns")
-	te := embeddings(t, s, f)
-	prompts := promptList("cat", 30)
-	for round := 1; round <= 3; round++ {
-		mustGet(t, te, prompts...)
-		if f.count() != 30*round {
-			t.Fatalf("round %d: %d prompts encoded", round, f.count())
-		}
-		if round < 3 {
-			if err := s.Clear(); err != nil {
-				t.Fatal(err)
-			}
-			if stats := s.Stats(); stats.Vectors != 0 || stats.ListBytes != 0 || stats.Disk.Vectors != 0 || stats.Disk.Queued != 0 {
-				t.Fatalf("%+v", stats)
-			}
-		}
-	}
-	closeStore(t, s)
-	info, err := Inspect(s.disk.path)
-	if err != nil || len(info.Namespaces) != 1 || info.Namespaces[0].Vectors != 30 {
-		t.Fatalf("%+v, %v", info, err)
 	}
 }
 

@@ -71,10 +71,7 @@ func newEngine(ctx context.Context, cfg configs.Config, state string, log *slog.
 // open makes the engine, to which the encoders belong from then on. On an error they are the caller's.
 func (e *engine) open(o *open.Opener, encoders *open.Encoders, state string) error {
 	cfg := &e.cfg
-	store, err := cache.OpenStore(cfg.TextEmbedding, state, e.log)
-	if err != nil {
-		return err
-	}
+	store := cache.OpenStore(cfg.TextEmbedding, state, e.log)
 	limit, _ := cfg.ResourceLimits.MemoryBytes() // checked by Validate
 	memory := clip.DivideMemory(clip.MemoryLimits{
 		Max: limit, Bodies: cfg.Server.MaxBodyMemoryBytes, Body: cfg.Server.MaxBodyBytes,
@@ -85,6 +82,7 @@ func (e *engine) open(o *open.Opener, encoders *open.Encoders, state string) err
 	if o.Model.Embedded() {
 		why = "this is the small demo model, which knows drawings and not photographs: " + why
 	}
+	var err error
 	e.Engine, err = clip.New(cfg.CLIP.Engine, cfg.Performance, clip.Parts{
 		Model: o.Model.Manifest, ModelWhy: why,
 		Tokenize: func(text string) ([]int32, bool) { return o.Tokenizer.EncodeCut(text, o.Model.ContextLength) },

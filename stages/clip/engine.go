@@ -74,6 +74,7 @@ func New(cfg Config, performance pipeline.Config, p Parts) (*Engine, error) {
 			Encode: func(ctx context.Context, texts []string) ([]cache.Vector, error) {
 				return encodeTexts(ctx, p.Tokenize, backend, texts)
 			},
+			RetryAlone: func(err error) bool { return !errors.Is(err, hailo.ErrDeviceLost) && !errors.Is(err, hailo.ErrClosed) },
 		})
 		if err != nil {
 			return nil, err

@@ -101,12 +101,9 @@ func newEngine(t testing.TB, d *device, texts ...hailo.Backend) *Engine {
 	if d.frames == nil {
 		d.frames = hailo.NewHeapFrames(4, size, 3)
 	}
-	store, err := cache.OpenStore(cache.Config{
+	store := cache.OpenStore(cache.Config{
 		Mode: cache.OnDemand, CacheMaxEntries: 1, CacheListBytes: 64 << 10, CacheFileMaxBytes: 4 << 20, MaxPending: 100,
 	}, "", slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
 	e, err := New(
 		Config{ApplySoftmax: true, Images: stages.Config{
 			Decode: decode.Config{MaxPixels: 1 << 20, JPEGScale: decode.ScaleExact}, Resize: resize.Config{Fit: resize.FitCrop}}},
