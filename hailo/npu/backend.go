@@ -213,12 +213,8 @@ func (b *Backend) Await(ctx context.Context) error {
 		b.mu.Lock()
 		changed := b.changed
 		b.mu.Unlock()
-		if w := b.current.Load(); w != nil {
-			select {
-			case <-w.dead:
-			default:
-				return nil
-			}
+		if w := b.current.Load(); w != nil && w.life.Err() == nil {
+			return nil
 		}
 		select {
 		case <-changed:
@@ -243,8 +239,8 @@ func (b *Backend) worker() (*worker, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
-	case w.reason != nil:
-		return nil, lost(w.reason)
+	case w.life.Err() != nil:
+		return nil, lost(context.Cause(w.life))
 	case w.paused:
 		return nil, lost(errTooHot)
 	}

@@ -47,10 +47,8 @@ func (w *worker) await(ctx context.Context, line chan<- struct{}) error {
 		return nil
 	case <-stopped:
 		return lost(errTooHot)
-	case <-w.dead:
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		return lost(w.reason)
+	case <-w.life.Done():
+		return lost(context.Cause(w.life))
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -67,8 +65,8 @@ func (w *worker) submit(model, first int, outputs ...[]byte) ([]<-chan error, er
 	slots := f.slots[first : first+len(outputs)]
 	var refused error
 	switch {
-	case w.reason != nil:
-		refused = lost(w.reason)
+	case w.life.Err() != nil:
+		refused = lost(context.Cause(w.life))
 	case w.paused:
 		refused = lost(errTooHot)
 	case slices.ContainsFunc(slots, func(p pending) bool { return p.sequence != 0 }):
@@ -119,7 +117,7 @@ func (w *worker) complete(d *wire.Done) error {
 	}
 	f := &w.inFlight[d.Model]
 	p := &f.slots[d.Slot]
-	if p.sequence == 0 && w.reason != nil {
+	if p.sequence == 0 && w.life.Err() != nil {
 		return nil // answered already, with that reason
 	}
 	if p.sequence == 0 || p.sequence != d.Sequence {
@@ -165,7 +163,7 @@ func (f *inFlight) advance(now time.Time) {
 func (w *worker) waitImages(upTo uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for f := &w.inFlight[ImageModel]; f.n > 0 && f.oldest <= upTo && w.reason == nil; {
+	for f := &w.inFlight[ImageModel]; f.n > 0 && f.oldest <= upTo && w.life.Err() == nil; {
 		w.changed.Wait()
 	}
 }

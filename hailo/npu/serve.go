@@ -10,7 +10,7 @@ import (
 )
 
 // serve runs the worker until it has ended and everything in flight is answered. It returns why.
-// When ctx ends the worker is asked to end.
+// ctx is the one that it was started with: its end asks the worker to leave.
 func (w *worker) serve(ctx context.Context) error {
 	reading := make(chan struct{})
 	go func() {
@@ -30,9 +30,7 @@ func (w *worker) serve(ctx context.Context) error {
 				w.end(err)
 			}
 			suspect = err != nil
-		case <-ctx.Done():
-			w.end(context.Cause(ctx))
-		case <-w.dead:
+		case <-w.life.Done():
 			return w.finish(ctx, reading)
 		}
 	}
@@ -57,26 +55,14 @@ func (w *worker) read() error {
 	}
 }
 
-// end makes the worker dead: serve has it leave. The first reason counts.
-func (w *worker) end(reason error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.reason == nil {
-		w.reason = reason
-		close(w.dead)
-		w.changed.Broadcast()
-	}
-}
-
 // finish answers what is in flight and has the worker leave. Nobody waits for the device to be let
 // go of: until then the worker writes to outputs only, which nobody reads any more, and the next
 // one starts after its end. A worker that is stuck in the kernel is waited for until ctx ends.
 func (w *worker) finish(ctx context.Context, reading <-chan struct{}) error {
 	w.mu.Lock()
-	ended := errors.Is(w.reason, errSocket)
-	silent := errors.Is(w.reason, errNoAnswer) && time.Since(w.answered) > silentAfter
+	silent := errors.Is(context.Cause(w.life), errNoAnswer) && time.Since(w.answered) > silentAfter
 	w.mu.Unlock()
-	if ended && w.proc.ends(reapLimit) { // its last answers count, and its last line says why
+	if errors.Is(context.Cause(w.life), errSocket) && w.proc.ends(reapLimit) { // its last answers count, and its last line says why
 		_ = w.proc.conn.SetReadDeadline(time.Now().Add(lastMessages))
 		<-reading
 	}
@@ -91,18 +77,19 @@ func (w *worker) finish(ctx context.Context, reading <-chan struct{}) error {
 func (w *worker) answer() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if errors.Is(w.reason, errSocket) && w.proc.ends(0) {
-		w.reason = fmt.Errorf("the worker ended: %s", w.proc.describe())
+	reason := context.Cause(w.life)
+	if errors.Is(reason, errSocket) && w.proc.ends(0) {
+		reason = fmt.Errorf("the worker ended: %s", w.proc.describe())
 	}
 	for model := range w.inFlight {
 		f := &w.inFlight[model]
 		for i := range f.slots {
 			if p := &f.slots[i]; p.sequence != 0 {
 				p.sequence = 0
-				p.result <- lost(w.reason)
+				p.result <- lost(reason)
 			}
 		}
 		f.n = 0
 	}
-	return w.reason
+	return reason
 }

@@ -1,6 +1,7 @@
 package npu
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -34,7 +35,7 @@ func (b *Backend) Metrics() Metrics {
 	if w != nil {
 		m.Worker = w.proc.cmd.Process.Pid
 		w.mu.Lock()
-		m.Ready, m.Device = !w.paused && w.reason == nil, w.stats
+		m.Ready, m.Device = !w.paused && w.life.Err() == nil, w.stats
 		for i, f := range w.inFlight {
 			m.InFlight[i] = f.n
 		}
@@ -91,9 +92,9 @@ func (b *Backend) Status() hailo.Status {
 		return away("the device is being brought back: %v", last)
 	}
 	w.mu.Lock()
-	stats, paused, reason := w.stats, w.paused, w.reason
+	stats, paused := w.stats, w.paused
 	w.mu.Unlock()
-	if reason != nil {
+	if reason := context.Cause(w.life); reason != nil {
 		return away("the device is lost: %v", reason)
 	}
 	if paused {

@@ -51,6 +51,9 @@ func TestProject(t *testing.T) {
 		if diff := cmp.Diff(tt.want, got); diff != "" {
 			t.Error(name, diff)
 		}
+		if _, err := tt.text.project([]float32{0, 0}, len(tt.want)); !errors.Is(err, hailo.ErrEncode) {
+			t.Error(name, ": a vector of no length: ", err)
+		}
 	}
 }
 

@@ -23,12 +23,12 @@ type worker struct {
 	hello  wire.Hello
 	loaded [models]*wire.Loaded
 
-	places chan struct{} // holds one for each image in flight; its capacity is the limit
-	dead   chan struct{} // closed when nothing may be submitted any more
+	places chan struct{}   // holds one for each image in flight; its capacity is the limit
+	life   context.Context // ended when nothing may be submitted any more; its cause is why
+	end    context.CancelCauseFunc
 
 	mu       sync.Mutex
-	changed  *sync.Cond // a frame was done, or the worker is dead
-	reason   error      // why it is dead, nil while it lives
+	changed  *sync.Cond // a frame was done, or life has ended
 	inFlight [models]inFlight
 	opened   time.Time
 	done     uint64 // frames done with success
@@ -41,9 +41,15 @@ type worker struct {
 	stopped  chan struct{} // closed while paused
 }
 
-func newWorker(b *Backend, proc *process) *worker {
-	w := &worker{b: b, proc: proc, dead: make(chan struct{}), stopped: make(chan struct{})}
+func newWorker(ctx context.Context, b *Backend, proc *process) *worker {
+	w := &worker{b: b, proc: proc, stopped: make(chan struct{})}
+	w.life, w.end = context.WithCancelCause(ctx)
 	w.changed = sync.NewCond(&w.mu)
+	context.AfterFunc(w.life, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.changed.Broadcast()
+	})
 	return w
 }
 
@@ -54,7 +60,7 @@ func (b *Backend) startWorker(ctx context.Context) (*worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := newWorker(b, proc)
+	w := newWorker(ctx, b, proc)
 	stop := context.AfterFunc(ctx, proc.leave)
 	err = w.handshake()
 	if !stop() && err == nil {
@@ -63,6 +69,7 @@ func (b *Backend) startWorker(ctx context.Context) (*worker, error) {
 	if err == nil {
 		return w, nil
 	}
+	w.end(err)
 	reaped := proc.stop(ctx, false, func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()

@@ -25,7 +25,7 @@ import (
 
 // testWorker has no process, four image slots and two of text, and takes at most three images at once.
 func testWorker() *worker {
-	w := newWorker(&Backend{opt: Options{BatchSize: 2}}, nil)
+	w := newWorker(context.Background(), &Backend{opt: Options{BatchSize: 2}}, nil)
 	w.places = make(chan struct{}, 3)
 	w.inFlight[ImageModel].slots, w.inFlight[TextModel].slots = make([]pending, 4), make([]pending, 2)
 	return w

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -42,7 +43,6 @@ type chip struct {
 	changed *sync.Cond
 	models  [models]model
 	turn    int // the model that ran last
-	stop    bool
 	done    uint64
 }
 
@@ -72,14 +72,8 @@ func (c *chip) run() error {
 	c.changed = sync.NewCond(&c.mu)
 	var device sync.WaitGroup
 	defer device.Wait()
-	stopped := make(chan struct{})
-	defer func() {
-		c.mu.Lock()
-		c.stop = true
-		c.changed.Broadcast()
-		c.mu.Unlock()
-		close(stopped)
-	}()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer func() { cancel(); c.wake() }()
 	buf := make([]byte, wire.MaxPacket+1)
 	for {
 		n, err := c.conn.Read(buf)
@@ -93,8 +87,8 @@ func (c *chip) run() error {
 		switch m := m.(type) {
 		case *wire.Open:
 			if err = c.open(m); err == nil {
-				device.Go(c.work)
-				device.Go(func() { c.sendStats(stopped) })
+				device.Go(func() { c.work(ctx) })
+				device.Go(func() { c.sendStats(ctx) })
 			}
 		case *wire.Load:
 			err = c.load(m)
@@ -221,7 +215,7 @@ func (c *chip) submit(m *wire.Submit) error {
 }
 
 // sendStats sends the statistics until the chip stops.
-func (c *chip) sendStats(stopped chan struct{}) {
+func (c *chip) sendStats(ctx context.Context) {
 	tick := time.NewTicker(statsEvery)
 	defer tick.Stop()
 	for {
@@ -237,7 +231,7 @@ func (c *chip) sendStats(stopped chan struct{}) {
 			c.send(wire.Append(nil, s))
 		}
 		select {
-		case <-stopped:
+		case <-ctx.Done():
 			return
 		case <-tick.C:
 		case <-c.faults.heated:

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"cmp"
+	"context"
 	"crypto/rand"
 	"fmt"
 	"os"
@@ -14,10 +15,10 @@ import (
 )
 
 // work is the device: it runs one batch after the other until the chip stops.
-func (c *chip) work() {
+func (c *chip) work(ctx context.Context) {
 	var free time.Time // when the device was free again
 	for {
-		m, jobs := c.next()
+		m, jobs := c.next(ctx)
 		if jobs == nil {
 			return
 		}
@@ -35,10 +36,10 @@ func (c *chip) work() {
 				jobs[i].status = codeInternal
 			}
 		}
-		c.sleepUntil(start.Add(took))
+		sleepUntil(ctx, start.Add(took))
 		free = start.Add(took)
 		for _, j := range jobs {
-			if !c.report(m, j, len(jobs), took) {
+			if !c.report(ctx, m, j, len(jobs), took) {
 				return
 			}
 		}
@@ -52,16 +53,10 @@ const codeInternal wire.Code = 8 // HAILO_INTERNAL_FAILURE
 
 // sleepUntil waits in the kernel: the runtime's timers are late by up to a millisecond. It
 // gives up when the chip stops.
-func (c *chip) sleepUntil(t time.Time) {
-	for {
+func sleepUntil(ctx context.Context, t time.Time) {
+	for ctx.Err() == nil {
 		d := time.Until(t)
 		if d <= 0 {
-			return
-		}
-		c.mu.Lock()
-		stop := c.stop
-		c.mu.Unlock()
-		if stop {
 			return
 		}
 		ts := unix.NsecToTimespec(min(d, 50*time.Millisecond).Nanoseconds())
@@ -70,10 +65,10 @@ func (c *chip) sleepUntil(t time.Time) {
 }
 
 // next blocks until a model may run, and takes its frames; nil when the chip stops.
-func (c *chip) next() (int, []job) {
+func (c *chip) next(ctx context.Context) (int, []job) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for !c.stop {
+	for ctx.Err() == nil {
 		hang, heat, _ := c.faults.state()
 		best, wait := -1, time.Duration(0)
 		for i := range c.models {
@@ -160,7 +155,7 @@ func (c *chip) encodeReal(m int, in []byte) ([]float32, error) {
 
 // report tells the host that a frame is done, or what a fault makes of that. False: the device
 // has stopped.
-func (c *chip) report(m int, j job, batch int, took time.Duration) bool {
+func (c *chip) report(ctx context.Context, m int, j job, batch int, took time.Duration) bool {
 	hang, _, _ := c.faults.state()
 	if hang {
 		return true // next does not return any more
@@ -173,11 +168,10 @@ func (c *chip) report(m int, j job, batch int, took time.Duration) bool {
 		c.faults.kill()
 		return false
 	}
-	c.mu.Lock()
-	if c.stop {
-		c.mu.Unlock()
+	if ctx.Err() != nil {
 		return false
 	}
+	c.mu.Lock()
 	x := &c.models[m]
 	x.busy[j.slot] = false
 	x.n--
