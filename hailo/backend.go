@@ -3,6 +3,8 @@ package hailo
 import (
 	"context"
 	"errors"
+	"sync"
+	"sync/atomic"
 )
 
 // Errors of a Backend, wrapped with what happened.
@@ -20,7 +22,7 @@ type Backend interface {
 	// Info returns fixed facts about the backend.
 	Info() Info
 
-	// Frames returns the pool of pictures that EncodeImages takes. The backend owns it,
+	// Frames returns the pool of images that EncodeImages takes. The backend owns it,
 	// because it knows where the pixels must live.
 	Frames() *Frames
 
@@ -61,3 +63,35 @@ type Status struct {
 	Reason   string // why not ready or degraded, a sentence for a person; "" when all is well
 	Restarts int    // devices lost so far: with another number it is another one, of which nothing is known
 }
+
+// Calls lets the Close of a Backend wait for the calls inside. The zero value is ready for use.
+type Calls struct {
+	inside sync.RWMutex // held for reading by each
+	closed atomic.Bool
+}
+
+// Enter begins a call, which Leave ends, or returns ErrClosed.
+func (c *Calls) Enter() error {
+	if c.closed.Load() { // before waiting for a Close that waits for others
+		return ErrClosed
+	}
+	c.inside.RLock()
+	if c.closed.Load() {
+		c.inside.RUnlock()
+		return ErrClosed
+	}
+	return nil
+}
+
+// Leave ends a call that Enter began.
+func (c *Calls) Leave() { c.inside.RUnlock() }
+
+// Close lets no more calls in and blocks until those inside have left.
+func (c *Calls) Close() {
+	c.closed.Store(true)
+	c.inside.Lock()
+	c.inside.Unlock() //nolint:staticcheck // an empty critical section: it waits
+}
+
+// Closed reports whether Close was called.
+func (c *Calls) Closed() bool { return c.closed.Load() }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Failover encodes with one backend and, while that has lost its device, with another. Who
@@ -12,35 +13,90 @@ import (
 type Failover struct {
 	Backend         // the first, which also owns the frames
 	second  Backend // reads pixels from any memory
+
+	turns chan struct{}     // holds one for each call of the second for images; its capacity is the limit
+	joins chan *standInCall // hands a call to another one that is about to begin
+}
+
+// standInCall is one frame for the second backend.
+type standInCall struct {
+	frame *Frame
+	done  chan error
 }
 
 // NewFailover makes one of two backends of the same image size and dimension. It does not own
 // the second one: the caller closes that after it.
-func NewFailover(first, second Backend) *Failover { return &Failover{Backend: first, second: second} }
+func NewFailover(first, second Backend) *Failover {
+	turns := make(chan struct{}, second.Info().ImageCalls)
+	return &Failover{Backend: first, second: second, turns: turns, joins: make(chan *standInCall)}
+}
 
 // Info is the first backend's, but for the calls at once: when as many as the first takes are stuck
-// in it, there are still those that keep the second one busy.
+// in it, there are still those that fill the batches of the second one.
 func (f *Failover) Info() Info {
-	info := f.Backend.Info()
-	info.ImageCalls += f.second.Info().ImageCalls
+	info, second := f.Backend.Info(), f.second.Info()
+	info.ImageCalls += second.ImageCalls * second.ImageBatch
 	return info
 }
 
-// EncodeImages tries the first backend, unless that is known to be lost, then the second.
+// EncodeImages tries the first backend, unless that is known to be lost, then the second: for that it gathers
+// the calls that wait, so that the second one gets batches of its own size, as many at once as keep it busy.
 func (f *Failover) EncodeImages(ctx context.Context, frames []*Frame) error {
 	if f.Backend.Status().Ready {
 		if err := f.Backend.EncodeImages(ctx, frames); !errors.Is(err, ErrDeviceLost) {
 			return err
 		}
 	}
-	for batch := f.second.Info().ImageBatch; len(frames) > 0; {
-		n := min(batch, len(frames))
-		if err := f.second.EncodeImages(ctx, frames[:n]); err != nil {
+	for part := range slices.Chunk(frames, f.second.Info().ImageBatch) {
+		if err := f.standIn(ctx, part); err != nil {
 			return err
 		}
-		frames = frames[n:]
 	}
 	return nil
+}
+
+// standIn encodes a batch with the second backend as soon as that is free, and takes along single frames that wait
+// too. A batch of several calls outlives their contexts, by no more than the time that it takes.
+func (f *Failover) standIn(ctx context.Context, frames []*Frame) error {
+	joins, own := f.joins, &standInCall{frames[0], make(chan error, 1)}
+	if len(frames) > 1 {
+		joins = nil
+	}
+	select {
+	case joins <- own:
+		return <-own.done
+	case f.turns <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-f.turns }()
+	var joined []*standInCall
+	for room := f.second.Info().ImageBatch - len(frames); len(joined) < room; {
+		select {
+		case c := <-f.joins:
+			joined, frames = append(joined, c), append(frames[:len(frames):len(frames)], c.frame)
+			continue
+		default:
+		}
+		break
+	}
+	if len(joined) == 0 {
+		return f.second.EncodeImages(ctx, frames)
+	}
+	ctx = context.WithoutCancel(ctx)
+	err := f.second.EncodeImages(ctx, frames)
+	alone := errors.Is(err, ErrEncode) // one bad frame fails alone
+	for _, c := range joined {
+		if alone {
+			c.done <- f.second.EncodeImages(ctx, []*Frame{c.frame})
+		} else {
+			c.done <- err
+		}
+	}
+	if alone {
+		return f.second.EncodeImages(ctx, frames[:len(frames)-len(joined)])
+	}
+	return err
 }
 
 // EncodeTexts tries the first backend, unless that is known to be lost, then the second.

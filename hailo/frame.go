@@ -1,8 +1,12 @@
 package hailo
 
-import "context"
+import (
+	"context"
+	"errors"
+	"math"
+)
 
-// Frame is one picture as the image encoder takes it, and its embedding.
+// Frame is one image as the image encoder takes it, and its embedding.
 type Frame struct {
 	Pixels    []byte    // size*size*3 bytes: rows from the top, RGB, 8 bit
 	Embedding []float32 // as long as the model's embedding, of unit length after EncodeImages
@@ -61,4 +65,23 @@ func (p *Frames) Free() int { return len(p.free) }
 func (f *Frame) Release() {
 	clear(f.Embedding)
 	f.pool.free <- f
+}
+
+var errNotUnit = errors.New("a vector of length 0, infinity or NaN")
+
+// Normalize writes v scaled to unit length (L2, summed in float64) into out, which may be v. It is an
+// error when v has no direction: all numbers 0, or one not finite.
+func Normalize(out, v []float32) error {
+	sum := 0.0
+	for _, x := range v {
+		sum += float64(x) * float64(x)
+	}
+	if !(sum > 0) || math.IsInf(sum, 0) { // NaN is not > 0
+		return errNotUnit
+	}
+	scale := 1 / math.Sqrt(sum)
+	for i, x := range v {
+		out[i] = float32(float64(x) * scale)
+	}
+	return nil
 }

@@ -1,6 +1,10 @@
 package hailo
 
-import "testing"
+import (
+	"math"
+	"slices"
+	"testing"
+)
 
 // TestFrameForgets takes the same frame again: nothing of the embedding before is in it.
 func TestFrameForgets(t *testing.T) {
@@ -20,4 +24,32 @@ func TestFrameForgets(t *testing.T) {
 		}
 	}
 	f.Release()
+}
+
+func TestNormalize(t *testing.T) {
+	inf, nan := float32(math.Inf(1)), float32(math.NaN())
+	for _, tt := range []struct {
+		name string
+		v    []float32
+		want []float32 // within 1e-7; nil: an error
+	}{
+		{"3 4 5", []float32{3, -4}, []float32{0.6, -0.8}},
+		{"unit", []float32{0, 1}, []float32{0, 1}},
+		{"huge, beyond float32 when squared", []float32{3e30, 4e30}, []float32{0.6, 0.8}},
+		{"tiny, 0 in float32 when squared", []float32{3e-30, 4e-30}, []float32{0.6, 0.8}},
+		{"zero", []float32{0, 0}, nil},
+		{"NaN", []float32{1, nan}, nil},
+		{"infinity", []float32{1, inf}, nil},
+		{"minus infinity", []float32{-inf, 1}, nil},
+		{"empty", nil, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := make([]float32, len(tt.v))
+			err := Normalize(got, tt.v)
+			near := func(a, b float32) bool { return math.Abs(float64(a-b)) < 1e-7 }
+			if (err == nil) != (tt.want != nil) || err == nil && !slices.EqualFunc(got, tt.want, near) {
+				t.Errorf("%v, %v; want %v", got, err, tt.want)
+			}
+		})
+	}
 }

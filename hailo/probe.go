@@ -70,44 +70,43 @@ func NewProbe(ctx context.Context, b, texts Backend, tokens []int32, interval ti
 		if err != nil && !errors.Is(err, ErrDeviceLost) {
 			return nil, fmt.Errorf("probe of the encoder: %w", err)
 		}
-		p.note(restarts, err)
+		p.record(restarts, err)
 		if err != nil {
 			break
 		}
 	}
 	ctx, p.stop = context.WithCancel(context.Background())
 	p.ended.Go(func() { p.watch(ctx) })
-	return p, nil //nolint:nilerr // a device that is not there yet is noted, and probed when it comes
+	return p, nil //nolint:nilerr // a device that is not there yet is recorded, and probed when it comes
 }
 
 // EncodeImages is the backend's, while that passes its probes.
 func (p *Probe) EncodeImages(ctx context.Context, frames []*Frame) error {
-	if err := p.failing(); err != nil {
-		return fmt.Errorf("%w: %w", ErrDeviceLost, err)
-	}
-	err := p.Backend.EncodeImages(ctx, frames)
-	p.judge(err)
-	return err
+	return p.guard(func() error { return p.Backend.EncodeImages(ctx, frames) })
 }
 
 // EncodeTexts is the backend's, while that passes its probes.
-func (p *Probe) EncodeTexts(ctx context.Context, tokens [][]int32) ([][]float32, error) {
-	if err := p.failing(); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrDeviceLost, err)
-	}
-	vectors, err := p.Backend.EncodeTexts(ctx, tokens)
-	p.judge(err)
+func (p *Probe) EncodeTexts(ctx context.Context, tokens [][]int32) (vectors [][]float32, err error) {
+	err = p.guard(func() error {
+		vectors, err = p.Backend.EncodeTexts(ctx, tokens)
+		return err
+	})
 	return vectors, err
 }
 
-// judge learns from a call: a success shows that no probe is needed, a failure that one is.
-func (p *Probe) judge(err error) {
+// guard makes a call and learns from it: a success shows that no probe is needed, a failure that one is.
+func (p *Probe) guard(call func() error) error {
+	if err := p.failing(); err != nil {
+		return fmt.Errorf("%w: %w", ErrDeviceLost, err)
+	}
+	err := call()
 	switch {
 	case err == nil:
 		p.worked.Store(int64(time.Since(p.begin)))
 	case errors.Is(err, ErrEncode), errors.Is(err, ErrDeviceLost):
 		p.wake()
 	}
+	return err
 }
 
 // wake has watch look at once.
@@ -195,13 +194,13 @@ func (p *Probe) watch(ctx context.Context) {
 			err = p.probe(ctx, resting) // one frame in ten that fails is no reason to serve nobody either
 		}
 		if ctx.Err() == nil && !errors.Is(err, errNoVerdict) {
-			p.note(s.Restarts, err)
+			p.record(s.Restarts, err)
 		}
 	}
 }
 
-// note keeps the outcome of a probe of the device after so many restarts.
-func (p *Probe) note(restarts int, err error) {
+// record keeps the outcome of a probe of the device after so many restarts.
+func (p *Probe) record(restarts int, err error) {
 	was := p.failure.Load()
 	switch {
 	case err != nil && was == nil:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,18 +21,27 @@ type scripted struct {
 	status Status
 	err    error
 	vector []float32
-	images atomic.Int64 // EncodeImages calls
+	images atomic.Int64  // EncodeImages calls
+	hold   chan struct{} // while it is not nil, each call for images receives from it first
 
 	mu      sync.Mutex // guards err, vector and status
 	mortal  bool       // every call ends the device, which is there again at once
 	failing int        // so many of the next calls for images fail
+	sizes   []int      // frames in each of the calls for images
+}
+
+const badPixel = 13 // a frame that begins with it is refused
+
+// set changes the backend.
+func (b *scripted) set(change func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	change()
 }
 
 // becomes changes what the backend does from now on.
 func (b *scripted) becomes(err error, vector ...float32) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.err, b.vector = err, vector
+	b.set(func() { b.err, b.vector = err, vector })
 }
 
 func newScripted(name string) *scripted {
@@ -49,14 +59,14 @@ func (b *scripted) Status() Status {
 }
 
 // restart makes it another device.
-func (b *scripted) restart() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.status.Restarts++
-}
+func (b *scripted) restart() { b.set(func() { b.status.Restarts++ }) }
 
 func (b *scripted) EncodeImages(_ context.Context, frames []*Frame) error {
 	b.images.Add(1)
+	b.set(func() { b.sizes = append(b.sizes, len(frames)) })
+	if b.hold != nil {
+		<-b.hold
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.mortal {
@@ -68,6 +78,9 @@ func (b *scripted) EncodeImages(_ context.Context, frames []*Frame) error {
 		return ErrEncode
 	}
 	for _, f := range frames {
+		if f.Pixels != nil && f.Pixels[0] == badPixel {
+			return ErrEncode
+		}
 		copy(f.Embedding, b.vector)
 	}
 	return b.err
@@ -125,8 +138,8 @@ func TestFailover(t *testing.T) {
 	}
 	first, second := newScripted("npu"), newScripted("cpu")
 	f := NewFailover(first, second)
-	if i := f.Info(); i.Backend != "npu" || i.ImageCalls != 6 {
-		t.Errorf("%+v: when all calls of the first are stuck in it, the second one must have its own", i)
+	if i := f.Info(); i.Backend != "npu" || i.ImageCalls != 3+3*2 {
+		t.Errorf("%+v: when all calls of the first are stuck in it, the second one must have enough for its batches", i)
 	}
 	if s := f.Status(); !s.Ready || s.Degraded {
 		t.Errorf("both well: %+v", s)
@@ -139,6 +152,84 @@ func TestFailover(t *testing.T) {
 	if s := f.Status(); s.Ready || s.Reason != first.status.Reason {
 		t.Errorf("both lost: %+v", s)
 	}
+}
+
+// TestStandInBatches has single frames, as the first backend takes them: the second one gets them in its own batches,
+// as many at once as it takes, and one bad frame fails alone.
+func TestStandInBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, second := newScripted("npu"), newScripted("cpu")
+		first.status.Ready = false
+		second.vector, second.hold = []float32{0, 1}, make(chan struct{})
+		f := NewFailover(first, second)
+		type call struct {
+			frame *Frame
+			err   chan error
+		}
+		encode := func(ctx context.Context, pixel byte) call {
+			c := call{&Frame{Pixels: []byte{pixel}, Embedding: make([]float32, 2)}, make(chan error, 1)}
+			go func() { c.err <- f.EncodeImages(ctx, []*Frame{c.frame}) }()
+			synctest.Wait()
+			return c
+		}
+		why := errors.New("why")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		begun := encode(ctx, 0)
+		calls := []call{encode(t.Context(), 1), encode(t.Context(), 2), encode(t.Context(), 3), encode(t.Context(), badPixel)}
+		waiting := encode(ctx, 4)
+		calls = append(calls, encode(t.Context(), 5))
+		batches := func(want ...int) {
+			t.Helper()
+			if !slices.Equal(second.sizes, want) {
+				t.Errorf("batches of %v, want %v", second.sizes, want)
+			}
+		}
+		batches(1, 1, 1) // as many at once as it takes
+		cancel(why)
+		if err := <-waiting.err; !errors.Is(err, why) {
+			t.Errorf("one whose time is over: %v", err)
+		}
+		synctest.Wait()
+		if len(begun.err) > 0 {
+			t.Error("it returned while the encoder had its frame")
+		}
+		second.hold <- struct{}{}
+		synctest.Wait()
+		batches(1, 1, 1, 2) // the good one and the bad one
+		close(second.hold)
+		if err := <-begun.err; err != nil {
+			t.Error(err)
+		}
+		for _, c := range calls {
+			bad := c.frame.Pixels[0] == badPixel
+			if err := <-c.err; errors.Is(err, ErrEncode) != bad || !bad && c.frame.Embedding[1] != 1 {
+				t.Errorf("frame %d: %v, %v", c.frame.Pixels[0], err, c.frame.Embedding)
+			}
+		}
+		if n := second.images.Load(); n != 7 { // those two again, each alone, and the last one
+			t.Errorf("%d calls", n)
+		}
+	})
+}
+
+// startProbe probes with a text and is closed with the test.
+func startProbe(t *testing.T, b, texts Backend, interval time.Duration, times int) *Probe {
+	t.Helper()
+	p, err := NewProbe(t.Context(), b, texts, []int32{1, 2}, interval, times, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Close() })
+	return p
+}
+
+// oneFrame is a call's worth.
+func oneFrame() []*Frame { return []*Frame{{Embedding: make([]float32, 2)}} }
+
+// pass lets time pass, until all is quiet again.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
 }
 
 func TestProbeRefusesAnEncoderThatFails(t *testing.T) {
@@ -158,17 +249,12 @@ func TestProbeWaitsForALateDevice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newScripted("npu")
 		b.becomes(fmt.Errorf("booting: %w", ErrDeviceLost), 1, 0)
-		p, err := NewProbe(t.Context(), b, b, []int32{1, 2}, 0, 3, slog.New(slog.DiscardHandler))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer p.Close()
+		p := startProbe(t, b, b, 0, 3)
 		if s := p.Status(); s.Ready || !strings.Contains(s.Reason, "booting") {
 			t.Errorf("before it is there: %+v", s)
 		}
 		b.becomes(nil, 1, 0)
-		time.Sleep(probeRetry + probeSoon + time.Millisecond)
-		synctest.Wait()
+		pass(probeRetry + probeSoon + time.Millisecond)
 		n := b.images.Load()
 		if s := p.Status(); !s.Ready {
 			t.Errorf("when it is there: %+v", s)
@@ -183,12 +269,8 @@ func TestProbeWaitsForALateDevice(t *testing.T) {
 func TestProbeFollowsTheDevice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newScripted("npu")
-		p, err := NewProbe(t.Context(), b, b, []int32{1, 2}, time.Minute, 3, slog.New(slog.DiscardHandler))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer p.Close()
-		wait := func() { time.Sleep(61 * time.Second); synctest.Wait() }
+		p := startProbe(t, b, b, time.Minute, 3)
+		wait := func() { pass(61 * time.Second) }
 		if n := b.images.Load(); n != 3 || !p.Status().Ready {
 			t.Fatalf("%d probes at the start, status %+v", n, p.Status())
 		}
@@ -196,12 +278,11 @@ func TestProbeFollowsTheDevice(t *testing.T) {
 		if n := b.images.Load(); n != 4 {
 			t.Errorf("%d probes after an idle minute, want 4", n)
 		}
-		frames := []*Frame{{Embedding: make([]float32, 2)}}
+		frames := oneFrame()
 		if err := p.EncodeImages(t.Context(), frames); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(58 * time.Second)
-		synctest.Wait()
+		pass(58 * time.Second)
 		if n := b.images.Load(); n != 5 { // the call itself, and no probe
 			t.Errorf("%d calls after a busy minute, want 5", n)
 		}
@@ -232,11 +313,7 @@ func TestProbeFollowsTheDevice(t *testing.T) {
 func TestProbeOfEveryRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first, second := newScripted("npu"), newScripted("cpu")
-		p, err := NewProbe(t.Context(), first, first, []int32{1, 2}, 0, 1, slog.New(slog.DiscardHandler))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer p.Close()
+		p := startProbe(t, first, first, 0, 1)
 		pair := NewFailover(p, second)
 		if s := pair.Status(); !s.Ready || s.Degraded {
 			t.Fatalf("at the start: %+v", s)
@@ -245,14 +322,11 @@ func TestProbeOfEveryRestart(t *testing.T) {
 		if s := p.Status(); s.Ready || s.Reason == "" {
 			t.Errorf("before the probe: %+v", s)
 		}
-		time.Sleep(probeLook + time.Millisecond)
-		synctest.Wait()
+		pass(probeLook + time.Millisecond)
 		if s := pair.Status(); !s.Ready || s.Degraded {
 			t.Errorf("after the probe: %+v", s)
 		}
-		first.mu.Lock()
-		first.mortal = true
-		first.mu.Unlock()
+		first.set(func() { first.mortal = true })
 		first.restart()
 		for range 1500 {
 			if s := p.Status(); s.Ready {
@@ -263,11 +337,8 @@ func TestProbeOfEveryRestart(t *testing.T) {
 			}
 			time.Sleep(100 * time.Millisecond)
 		}
-		first.mu.Lock()
-		first.mortal = false
-		first.mu.Unlock()
-		time.Sleep(probeLook)
-		synctest.Wait()
+		first.set(func() { first.mortal = false })
+		pass(probeLook)
 		if s := p.Status(); !s.Ready {
 			t.Errorf("well again: %+v", s)
 		}
@@ -279,15 +350,11 @@ func TestProbeOfEveryRestart(t *testing.T) {
 func TestProbeAfterAFailedFrame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first, second := newScripted("npu"), newScripted("cpu")
-		p, err := NewProbe(t.Context(), first, first, []int32{1, 2}, time.Hour, 1, slog.New(slog.DiscardHandler))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer p.Close()
+		p := startProbe(t, first, first, time.Hour, 1)
 		pair := NewFailover(p, second)
 		time.Sleep(time.Minute)
 		encode := func() error {
-			err := pair.EncodeImages(t.Context(), []*Frame{{Embedding: make([]float32, 2)}})
+			err := pair.EncodeImages(t.Context(), oneFrame())
 			synctest.Wait()
 			return err
 		}
@@ -305,8 +372,7 @@ func TestProbeAfterAFailedFrame(t *testing.T) {
 			t.Errorf("a text: %v, and another encoder is not asked", err)
 		}
 		first.becomes(nil, 1, 0)
-		time.Sleep(probeRetry + probeSoon + time.Millisecond)
-		synctest.Wait()
+		pass(probeRetry + probeSoon + time.Millisecond)
 		if err := encode(); err != nil || second.images.Load() != 1 || pair.Status().Degraded {
 			t.Errorf("well again: %v, %+v", err, pair.Status())
 		}
@@ -327,14 +393,10 @@ func TestProbeAfterAFailedFrame(t *testing.T) {
 func TestProbeBlamesTheDeviceOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		device, texts := newScripted("npu"), newScripted("cpu")
-		p, err := NewProbe(t.Context(), device, texts, []int32{1, 2}, time.Hour, 1, slog.New(slog.DiscardHandler))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer p.Close()
+		p := startProbe(t, device, texts, time.Hour, 1)
 		fail := func() { // one frame fails, so that the device is probed
 			device.becomes(ErrEncode, 1, 0)
-			_ = p.EncodeImages(t.Context(), []*Frame{{Embedding: make([]float32, 2)}})
+			_ = p.EncodeImages(t.Context(), oneFrame())
 			device.becomes(nil, 1, 0)
 		}
 		time.Sleep(time.Minute)
@@ -347,11 +409,8 @@ func TestProbeBlamesTheDeviceOnly(t *testing.T) {
 		texts.becomes(nil, 1, 0)
 
 		var taken []*Frame
-		for range device.frames.Len() {
-			f, err := device.frames.Get(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
+		for device.frames.Free() > 0 {
+			f, _ := device.frames.Get(t.Context())
 			taken = append(taken, f)
 		}
 		fail()
@@ -363,10 +422,8 @@ func TestProbeBlamesTheDeviceOnly(t *testing.T) {
 			f.Release()
 		}
 
-		device.mu.Lock()
-		device.failing = 2 // the frame and the first probe
-		device.mu.Unlock()
-		_ = p.EncodeImages(t.Context(), []*Frame{{Embedding: make([]float32, 2)}})
+		device.set(func() { device.failing = 2 }) // the frame and the first probe
+		_ = p.EncodeImages(t.Context(), oneFrame())
 		synctest.Wait()
 		if s := p.Status(); !s.Ready {
 			t.Errorf("the second probe was good: %+v", s)

@@ -4,8 +4,8 @@ package backendtest
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"testing"
 
@@ -15,24 +15,24 @@ import (
 // Run checks what the comments of hailo.Backend promise. open makes a fresh backend, with at
 // least two frames, whose model has at least the token ids 1 to 8; Run closes it, and open may
 // close it once more. Vectors are compared by cosine, because a batch may be computed in another
-// order than one picture.
+// order than one image.
 func Run(t *testing.T, open func(t *testing.T) hailo.Backend) {
 	for _, tt := range []struct {
 		name string
-		test func(t *testing.T, b hailo.Backend)
+		test func(c check)
 	}{
-		{"info", info},
-		{"images", images},
-		{"texts", texts},
-		{"refusals", refusals},
-		{"ended context", endedContext},
-		{"concurrent", concurrent},
-		{"close", closing},
+		{"info", check.info},
+		{"images", check.images},
+		{"texts", check.texts},
+		{"refusals", check.refusals},
+		{"ended context", check.endedContext},
+		{"concurrent", check.concurrent},
+		{"close", check.closing},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := open(t)
 			defer func() { _ = b.Close() }()
-			tt.test(t, b)
+			tt.test(check{t, b})
 			if free, all := b.Frames().Free(), b.Frames().Len(); free != all {
 				t.Errorf("%d of %d frames are back in the pool", free, all)
 			}
@@ -40,171 +40,146 @@ func Run(t *testing.T, open func(t *testing.T) hailo.Backend) {
 	}
 }
 
-func info(t *testing.T, b hailo.Backend) {
-	i := b.Info()
+// check is a backend in a test.
+type check struct {
+	*testing.T
+	b hailo.Backend
+}
+
+func (c check) info() {
+	i := c.b.Info()
 	if i.Backend == "" || i.Device == "" || i.TextDigest == "" || i.ImageBatch < 1 || i.ImageCalls < 1 || i.TextBatch < 1 {
-		t.Errorf("incomplete: %+v", i)
+		c.Errorf("incomplete: %+v", i)
 	}
-	if s := b.Status(); !s.Ready || s.Degraded != (s.Reason != "") {
-		t.Errorf("a fresh backend is %+v", s)
+	if s := c.b.Status(); !s.Ready || s.Degraded != (s.Reason != "") {
+		c.Errorf("a fresh backend is %+v", s)
 	}
-	if b.Info() != i {
-		t.Error("Info changed")
+	if c.b.Info() != i {
+		c.Error("Info changed")
 	}
 }
 
-// images: unit vectors, the same for the same picture alone or in a batch, others for others.
-func images(t *testing.T, b hailo.Backend) {
-	n := min(b.Info().ImageBatch, b.Frames().Len())
-	frames := take(t, b, n)
+// images: unit vectors, the same for the same image alone or in a batch, others for others.
+func (c check) images() {
+	n := min(c.b.Info().ImageBatch, c.b.Frames().Len())
+	frames := c.take(n)
 	defer release(frames)
 	alone := make([][]float32, n)
 	for i, f := range frames {
 		paint(f, i)
-		if err := b.EncodeImages(t.Context(), frames[i:i+1]); err != nil {
-			t.Fatalf("picture %d alone: %v", i, err)
+		c.encode(frames[i : i+1])
+		alone[i] = slices.Clone(f.Embedding)
+		if length := dot(alone[i], alone[i]); math.Abs(length-1) > 1e-5 {
+			c.Errorf("image %d alone has the squared length %v", i, length)
 		}
-		alone[i] = append([]float32(nil), f.Embedding...)
-		unit(t, fmt.Sprintf("picture %d alone", i), alone[i])
 	}
 	for size := 1; size <= n; size++ {
 		for _, f := range frames {
 			clear(f.Embedding)
 		}
-		if err := b.EncodeImages(t.Context(), frames[:size]); err != nil {
-			t.Fatalf("batch of %d: %v", size, err)
-		}
+		c.encode(frames[:size])
 		for i, f := range frames[:size] {
-			if c := cosine(f.Embedding, alone[i]); c < 0.9999 {
-				t.Errorf("picture %d in a batch of %d: cosine with itself alone %v", i, size, c)
-			}
+			c.same(f.Embedding, alone[i], "image", i, "in a batch of", size)
 		}
 		for i, f := range frames[size:] {
 			if f.Embedding[0] != 0 {
-				t.Errorf("a batch of %d wrote to frame %d", size, size+i)
+				c.Errorf("a batch of %d wrote to frame %d", size, size+i)
 			}
 		}
 	}
 	paint(frames[0], 1000)
-	if err := b.EncodeImages(t.Context(), frames[:1]); err != nil {
-		t.Fatal(err)
+	c.encode(frames[:1])
+	if cosine := Cosine(frames[0].Embedding, alone[0]); cosine > 0.999999 {
+		c.Errorf("two images have one vector: cosine %v", cosine)
 	}
-	if c := cosine(frames[0].Embedding, alone[0]); c > 0.999999 {
-		t.Errorf("two pictures have one vector: cosine %v", c)
-	}
-	if err := b.EncodeImages(t.Context(), nil); err != nil {
-		t.Error("no pictures: ", err)
-	}
+	c.encode(nil)
 }
 
 // texts: the same in any number and order.
-func texts(t *testing.T, b hailo.Backend) {
+func (c check) texts() {
 	var all [][]int32
-	for i := range 3*b.Info().TextBatch + 1 {
+	for i := range 3*c.b.Info().TextBatch + 1 {
 		all = append(all, sentence(i))
 	}
-	together, err := b.EncodeTexts(t.Context(), all)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(together) != len(all) {
-		t.Fatalf("%d vectors for %d texts", len(together), len(all))
-	}
+	together := c.encodeTexts(all...)
 	for i := range 10 {
 		i = i * len(all) / 10
-		alone, err := b.EncodeTexts(t.Context(), all[i:i+1])
-		if err != nil {
-			t.Fatal(err)
+		if length := dot(together[i], together[i]); math.Abs(length-1) > 1e-5 {
+			c.Errorf("text %d has the squared length %v", i, length)
 		}
-		unit(t, fmt.Sprintf("text %d", i), together[i])
-		if c := cosine(alone[0], together[i]); c < 0.9999 {
-			t.Errorf("text %d among others: cosine with itself alone %v", i, c)
-		}
+		c.same(c.encodeTexts(all[i])[0], together[i], "text", i, "among others")
 	}
-	if c := cosine(together[0], together[1]); c > 0.999999 {
-		t.Errorf("two texts have one vector: cosine %v", c)
+	if cosine := Cosine(together[0], together[1]); cosine > 0.999999 {
+		c.Errorf("two texts have one vector: cosine %v", cosine)
 	}
-	if v, err := b.EncodeTexts(t.Context(), nil); err != nil || len(v) != 0 {
-		t.Error("no texts: ", v, err)
-	}
+	c.encodeTexts()
 }
 
-func refusals(t *testing.T, b hailo.Backend) {
+func (c check) refusals() {
 	for name, tokens := range map[string][][]int32{
 		"empty text":                {sentence(0), {}},
 		"longer than any context":   {make([]int32, 1<<16)},
 		"one bad text among others": {sentence(0), make([]int32, 1<<16), sentence(1)},
 	} {
-		if _, err := b.EncodeTexts(t.Context(), tokens); !errors.Is(err, hailo.ErrEncode) {
-			t.Errorf("%s: %v", name, err)
+		if _, err := c.b.EncodeTexts(c.Context(), tokens); !errors.Is(err, hailo.ErrEncode) {
+			c.Errorf("%s: %v", name, err)
 		}
 	}
-	many := make([]*hailo.Frame, b.Info().ImageBatch+1)
-	frames := take(t, b, 1)
+	frames := c.take(1)
 	defer release(frames)
 	paint(frames[0], 0)
-	for i := range many {
-		many[i] = frames[0]
+	many := slices.Repeat(frames, c.b.Info().ImageBatch+1)
+	if err := c.b.EncodeImages(c.Context(), many); !errors.Is(err, hailo.ErrEncode) {
+		c.Error("one image more than ImageBatch: ", err)
 	}
-	if err := b.EncodeImages(t.Context(), many); !errors.Is(err, hailo.ErrEncode) {
-		t.Error("one picture more than ImageBatch: ", err)
-	}
-	if err := b.EncodeImages(t.Context(), frames); err != nil {
-		t.Error("after refusals: ", err)
-	}
+	c.encode(frames)
 }
 
-func endedContext(t *testing.T, b hailo.Backend) {
+func (c check) endedContext() {
 	why := errors.New("why the context ended")
-	ctx, cancel := context.WithCancelCause(t.Context())
+	ctx, cancel := context.WithCancelCause(c.Context())
 	cancel(why)
-	frames := take(t, b, 1)
+	frames := c.take(1)
 	defer release(frames)
 	paint(frames[0], 0)
-	if err := b.EncodeImages(ctx, frames); !errors.Is(err, why) {
-		t.Error("EncodeImages: ", err)
+	if err := c.b.EncodeImages(ctx, frames); !errors.Is(err, why) {
+		c.Error("EncodeImages: ", err)
 	}
-	if _, err := b.EncodeTexts(ctx, [][]int32{sentence(0)}); !errors.Is(err, why) {
-		t.Error("EncodeTexts: ", err)
+	if _, err := c.b.EncodeTexts(ctx, [][]int32{sentence(0)}); !errors.Is(err, why) {
+		c.Error("EncodeTexts: ", err)
 	}
-	if err := b.EncodeImages(t.Context(), frames); err != nil {
-		t.Error("afterwards: ", err)
-	}
+	c.encode(frames)
 }
 
 // concurrent: calls at once get their own answers.
-func concurrent(t *testing.T, b hailo.Backend) {
-	want, err := b.EncodeTexts(t.Context(), [][]int32{sentence(0), sentence(1), sentence(2), sentence(3)})
-	if err != nil {
-		t.Fatal(err)
-	}
+func (c check) concurrent() {
+	want := c.encodeTexts(sentence(0), sentence(1), sentence(2), sentence(3))
 	var wg sync.WaitGroup
 	for i := range 4 {
 		wg.Go(func() {
 			for range 4 {
-				got, err := b.EncodeTexts(t.Context(), [][]int32{sentence(i)})
-				if err != nil {
-					t.Error(err)
-				} else if c := cosine(got[0], want[i]); c < 0.9999 {
-					t.Errorf("text %d: cosine %v", i, c)
+				if got, err := c.b.EncodeTexts(c.Context(), [][]int32{sentence(i)}); err != nil {
+					c.Error(err)
+				} else {
+					c.same(got[0], want[i], "text", i)
 				}
 			}
 		})
 		wg.Go(func() {
 			var first []float32
 			for range 4 {
-				f, err := b.Frames().Get(t.Context())
+				f, err := c.b.Frames().Get(c.Context())
 				if err != nil {
-					t.Error(err)
+					c.Error(err)
 					return
 				}
 				paint(f, i)
-				if err := b.EncodeImages(t.Context(), []*hailo.Frame{f}); err != nil {
-					t.Error(err)
+				if err := c.b.EncodeImages(c.Context(), []*hailo.Frame{f}); err != nil {
+					c.Error(err)
 				} else if first == nil {
-					first = append(first, f.Embedding...)
-				} else if c := cosine(f.Embedding, first); c < 0.9999 {
-					t.Errorf("picture %d: cosine %v", i, c)
+					first = slices.Clone(f.Embedding)
+				} else {
+					c.same(f.Embedding, first, "image", i)
 				}
 				f.Release()
 			}
@@ -214,14 +189,14 @@ func concurrent(t *testing.T, b hailo.Backend) {
 }
 
 // closing: while calls come in. Each of them works or says that the backend is closed.
-func closing(t *testing.T, b hailo.Backend) {
+func (c check) closing() {
 	var wg sync.WaitGroup
 	started := make(chan struct{}, 4)
 	for i := range 4 {
 		wg.Go(func() {
-			f, err := b.Frames().Get(t.Context())
+			f, err := c.b.Frames().Get(c.Context())
 			if err != nil {
-				t.Error(err)
+				c.Error(err)
 				return
 			}
 			defer f.Release()
@@ -231,38 +206,38 @@ func closing(t *testing.T, b hailo.Backend) {
 				case started <- struct{}{}:
 				default:
 				}
-				if err = b.EncodeImages(t.Context(), []*hailo.Frame{f}); err == nil {
-					_, err = b.EncodeTexts(t.Context(), [][]int32{sentence(i)})
+				if err = c.b.EncodeImages(c.Context(), []*hailo.Frame{f}); err == nil {
+					_, err = c.b.EncodeTexts(c.Context(), [][]int32{sentence(i)})
 				}
 			}
 			if !errors.Is(err, hailo.ErrClosed) {
-				t.Error(err)
+				c.Error(err)
 			}
 		})
 	}
 	<-started
-	if err := b.Close(); err != nil {
-		t.Error(err)
+	if err := c.b.Close(); err != nil {
+		c.Error(err)
 	}
 	wg.Wait()
-	if s := b.Status(); s.Ready || s.Reason == "" {
-		t.Errorf("a closed backend is %+v", s)
+	if s := c.b.Status(); s.Ready || s.Reason == "" {
+		c.Errorf("a closed backend is %+v", s)
 	}
-	if err := b.EncodeImages(t.Context(), nil); !errors.Is(err, hailo.ErrClosed) {
-		t.Error("no pictures after Close: ", err)
+	if err := c.b.EncodeImages(c.Context(), nil); !errors.Is(err, hailo.ErrClosed) {
+		c.Error("no images after Close: ", err)
 	}
-	if err := b.Close(); err != nil {
-		t.Error("second Close: ", err)
+	if err := c.b.Close(); err != nil {
+		c.Error("second Close: ", err)
 	}
 }
 
-func take(t *testing.T, b hailo.Backend, n int) []*hailo.Frame {
-	t.Helper()
+func (c check) take(n int) []*hailo.Frame {
+	c.Helper()
 	frames := make([]*hailo.Frame, n)
 	for i := range frames {
 		var err error
-		if frames[i], err = b.Frames().Get(t.Context()); err != nil {
-			t.Fatal(err)
+		if frames[i], err = c.b.Frames().Get(c.Context()); err != nil {
+			c.Fatal(err)
 		}
 	}
 	return frames
@@ -271,6 +246,29 @@ func take(t *testing.T, b hailo.Backend, n int) []*hailo.Frame {
 func release(frames []*hailo.Frame) {
 	for _, f := range frames {
 		f.Release()
+	}
+}
+
+func (c check) encode(frames []*hailo.Frame) {
+	c.Helper()
+	if err := c.b.EncodeImages(c.Context(), frames); err != nil {
+		c.Fatalf("%d images: %v", len(frames), err)
+	}
+}
+
+func (c check) encodeTexts(tokens ...[]int32) [][]float32 {
+	c.Helper()
+	vectors, err := c.b.EncodeTexts(c.Context(), tokens)
+	if err != nil || len(vectors) != len(tokens) {
+		c.Fatalf("%d vectors for %d texts: %v", len(vectors), len(tokens), err)
+	}
+	return vectors
+}
+
+func (c check) same(got, want []float32, what ...any) {
+	c.Helper()
+	if cosine := Cosine(got, want); !(cosine >= 0.9999) {
+		c.Error(append(what, ": cosine with itself", cosine)...)
 	}
 }
 
@@ -290,18 +288,10 @@ func sentence(i int) []int32 {
 	return ids
 }
 
-func unit(t *testing.T, what string, v []float32) {
-	t.Helper()
-	if n := cosineParts(v, v); math.Abs(n-1) > 1e-5 {
-		t.Errorf("%s: length %v", what, math.Sqrt(n))
-	}
-}
+// Cosine of the angle between two vectors of one length.
+func Cosine(a, b []float32) float64 { return dot(a, b) / math.Sqrt(dot(a, a)*dot(b, b)) }
 
-func cosine(a, b []float32) float64 {
-	return cosineParts(a, b) / math.Sqrt(cosineParts(a, a)*cosineParts(b, b))
-}
-
-func cosineParts(a, b []float32) (sum float64) {
+func dot(a, b []float32) (sum float64) {
 	for i := range a {
 		sum += float64(a[i]) * float64(b[i])
 	}

@@ -1,6 +1,13 @@
+// Package npu encodes images and texts on a Hailo-10H.
+//
+// The vendor's runtime is not loaded into this process. A worker process, hailo-clip-npu (C++,
+// folder worker) or the simulated chip (package sim), holds the device; this package starts
+// it, watches it, kills it when it hangs and starts it again. See [New], and package wire for how
+// the two talk.
 package npu
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,12 +23,20 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hailoclip/hailo"
+	"hailoclip/hailo/npu/wire"
+)
+
+// The models, by which Metrics are counted.
+const (
+	ImageModel = wire.ImageModel
+	TextModel  = wire.TextModel
+	models     = wire.Models
 )
 
 // Settings of the vendor's scheduler and of the supervisor that nobody should need to change.
 const (
 	priorityNormal = 16 // HAILO_SCHEDULER_PRIORITY_NORMAL
-	priorityText   = 17 // before images that wait, but never between them for long: see textLoop
+	priorityText   = 17 // before images that wait, but never between them for long: see EncodeTexts
 	textTimeoutMS  = 2
 
 	throttlingShrink  = 3 // hailo notification 14: from here on less in flight
@@ -61,29 +76,24 @@ type Options struct {
 // Backend encodes on the device that a worker process holds. See New.
 type Backend struct {
 	opt    Options
-	log    *slog.Logger
-	memory *memory
+	memory *wire.Memory
 	frames *hailo.Frames
-	texts  textQueue
 	stderr lineLog // of the workers
 
-	door   sync.RWMutex // guards closed
-	closed bool
-	calls  sync.WaitGroup // EncodeImages and EncodeTexts that are inside
-	stop   context.CancelFunc
-	ended  sync.WaitGroup // our goroutines
-	once   sync.Once
+	calls hailo.Calls
+	turn  chan struct{} // holds one while a batch of texts has the text slots
+	stop  context.CancelFunc
+	ended sync.WaitGroup // our goroutines
 
-	current  atomic.Pointer[session] // nil while there is no device
-	sequence atomic.Uint64           // of frames submitted, over all sessions
+	current  atomic.Pointer[worker] // nil while there is no device
+	sequence atomic.Uint64          // of frames submitted, over all workers
 
 	mu       sync.Mutex
 	changed  chan struct{} // closed and replaced when current changes
 	info     hailo.Info
 	restarts int   // workers lost after they had been ready
 	failures int   // starts in a row that came to nothing
-	steps    int   // of the back-off
-	last     error // why the last session ended or the last start failed
+	last     error // why the last worker ended or the last start failed
 	lostAt   time.Time
 	rate     rateWatch
 	metrics  Metrics
@@ -119,19 +129,19 @@ func New(opt Options) (*Backend, error) {
 		in[TextModel] = t.ContextLength * t.Width * 4
 		out[TextModel] = t.ContextLength * t.Width * 4
 	}
-	mem, err := newMemory(count, in, out)
+	mem, err := wire.NewMemory(count, in, out)
 	if err != nil {
 		return nil, err
 	}
 	pixels := make([][]byte, count[ImageModel])
 	for i := range pixels {
-		pixels[i] = mem.at(mem.input[ImageModel], i)[:in[ImageModel]:in[ImageModel]]
+		pixels[i] = mem.Input(ImageModel, i)[:in[ImageModel]:in[ImageModel]]
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	b := &Backend{
-		opt: opt, log: opt.Log, memory: mem, stop: stop, stderr: lineLog{log: opt.Log},
+		opt: opt, memory: mem, stop: stop, stderr: lineLog{log: opt.Log},
 		frames:  hailo.NewFrames(pixels, opt.Dimension),
-		changed: make(chan struct{}),
+		changed: make(chan struct{}), turn: make(chan struct{}, 1),
 		info: hailo.Info{
 			Backend: "npu", Simulated: opt.Simulated, Device: "not opened yet",
 			ImageBatch: 1, ImageCalls: opt.Config.InFlight,
@@ -143,18 +153,14 @@ func New(opt Options) (*Backend, error) {
 	}
 	// Whoever holds a frame may touch its pixels, whatever happened to the backend: so the
 	// memory goes when the last frame does.
-	runtime.AddCleanup(b.frames, func(data []byte) { _ = unix.Munmap(data) }, mem.data)
-	b.texts.init()
+	runtime.AddCleanup(b.frames, func(data []byte) { _ = unix.Munmap(data) }, mem.Data)
 	b.ended.Go(func() { b.supervise(ctx) })
-	if opt.Text != nil {
-		b.ended.Go(b.textLoop)
-	}
 	return b, nil
 }
 
 // Validate says what New would refuse.
 func (o *Options) Validate() error {
-	var errs []error
+	errs := []error{o.Config.Validate()}
 	check := func(ok bool, format string, args ...any) {
 		if !ok {
 			errs = append(errs, fmt.Errorf("npu: "+format, args...))
@@ -162,24 +168,20 @@ func (o *Options) Validate() error {
 	}
 	check(len(o.Command) > 0, "no worker program")
 	check(o.Log != nil, "no logger")
-	check(len(o.ImageHEF) < len(Text1024{}), "path of the image model has %d bytes, at most 1023", len(o.ImageHEF))
+	check(len(o.ImageHEF) < len(wire.Text1024{}), "path of the image model has %d bytes, at most 1023", len(o.ImageHEF))
 	check(o.ImageSize >= 1 && o.ImageSize <= 1024, "image size %d is out of bounds: 1 to 1024", o.ImageSize)
-	check(o.Dimension >= 1 && o.Dimension <= MaxFeatures, "dimension %d is out of bounds: 1 to %d", o.Dimension, MaxFeatures)
+	const features = wire.MaxFeatures
+	check(o.Dimension >= 1 && o.Dimension <= features, "dimension %d is out of bounds: 1 to %d", o.Dimension, features)
 	check(o.BatchSize >= 1 && o.BatchSize <= 63, "batch size %d is out of bounds: 1 to 63", o.BatchSize)
 	check(o.DeviceTimeout >= 10*time.Millisecond, "device timeout %v is out of bounds: at least 10ms", o.DeviceTimeout)
-	if err := o.Config.Validate(); err != nil {
-		errs = append(errs, err)
-	}
 	if o.Text != nil {
-		if err := o.Text.validate(o.Dimension); err != nil {
-			errs = append(errs, err)
-		}
+		o.Text.validate(o.Dimension, check)
 	}
 	return errors.Join(errs...)
 }
 
 // checkLoaded says whether a model that the worker has loaded is what we expect.
-func (b *Backend) checkLoaded(model int, l *Loaded) error {
+func (b *Backend) checkLoaded(model int, l *wire.Loaded) error {
 	rows, width := b.opt.ImageSize*b.opt.ImageSize, 3
 	outRows, outWidth := 1, b.opt.Dimension
 	least := 1
@@ -188,22 +190,17 @@ func (b *Backend) checkLoaded(model int, l *Loaded) error {
 		outRows, outWidth = rows, width
 		least = b.opt.Config.TextBatch
 	}
-	if err := l.Input.validate(rows, width); err != nil {
-		return fmt.Errorf("input: %w", err)
+	err := cmp.Or(l.Input.Validate("input", rows, width), l.Output.Validate("output", outRows, outWidth),
+		l.Output.Convertible("output"))
+	if err == nil && model == TextModel { // pixels go as they are
+		err = l.Input.Convertible("input")
 	}
-	if err := l.Output.validate(outRows, outWidth); err != nil {
-		return fmt.Errorf("output: %w", err)
-	}
-	if err := l.Output.convertible(); err != nil {
-		return fmt.Errorf("output: %w", err)
-	}
-	if err := l.Input.convertible(); err != nil && model == TextModel { // pixels go as they are
-		return fmt.Errorf("input: %w", err)
-	}
-	if model == ImageModel && l.Input.Format != FormatUint8 {
+	switch {
+	case err != nil:
+		return err
+	case model == ImageModel && l.Input.Format != wire.FormatUint8:
 		return fmt.Errorf("input: format %d, want UINT8", l.Input.Format)
-	}
-	if int64(l.QueueDepth) < int64(least) || l.QueueDepth > math.MaxInt16 {
+	case int64(l.QueueDepth) < int64(least) || l.QueueDepth > math.MaxInt16:
 		return fmt.Errorf("queue depth %d, want at least %d", l.QueueDepth, least)
 	}
 	return nil
@@ -216,8 +213,12 @@ func (b *Backend) Await(ctx context.Context) error {
 		b.mu.Lock()
 		changed := b.changed
 		b.mu.Unlock()
-		if s := b.current.Load(); s != nil && s.alive() {
-			return nil
+		if w := b.current.Load(); w != nil {
+			select {
+			case <-w.dead:
+			default:
+				return nil
+			}
 		}
 		select {
 		case <-changed:
@@ -233,35 +234,22 @@ func (b *Backend) Await(ctx context.Context) error {
 	}
 }
 
-// enter counts a call in; it must call b.calls.Done when it returns.
-func (b *Backend) enter() error {
-	b.door.RLock()
-	defer b.door.RUnlock()
-	if b.closed {
-		return hailo.ErrClosed
-	}
-	b.calls.Add(1)
-	return nil
-}
-
-// session returns the worker in charge, or an ErrDeviceLost that says why there is none.
-func (b *Backend) session() (*session, error) {
-	s := b.current.Load()
-	if s == nil {
+// worker returns the one in charge, or an ErrDeviceLost that says why there is none.
+func (b *Backend) worker() (*worker, error) {
+	w := b.current.Load()
+	if w == nil {
 		return nil, lost(errors.New(b.Status().Reason))
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	switch {
-	case s.reason != nil:
-		return nil, lost(s.reason)
-	case s.paused:
+	case w.reason != nil:
+		return nil, lost(w.reason)
+	case w.paused:
 		return nil, lost(errTooHot)
 	}
-	return s, nil
+	return w, nil
 }
-
-var errTooHot = errors.New("the device has stopped because it is too hot")
 
 // Frames implements hailo.Backend: frames in the memory shared with the worker.
 func (b *Backend) Frames() *hailo.Frames { return b.frames }
@@ -270,10 +258,10 @@ func (b *Backend) Frames() *hailo.Frames { return b.frames }
 // batches itself: have Info().ImageCalls calls at once. When ctx ends after the frame was given
 // to the device, it still waits for the device to finish it, or for the end of the worker.
 func (b *Backend) EncodeImages(ctx context.Context, frames []*hailo.Frame) error {
-	if err := b.enter(); err != nil {
+	if err := b.calls.Enter(); err != nil {
 		return err
 	}
-	defer b.calls.Done()
+	defer b.calls.Leave()
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
@@ -286,32 +274,35 @@ func (b *Backend) EncodeImages(ctx context.Context, frames []*hailo.Frame) error
 	if err := b.own(f); err != nil {
 		return err
 	}
-	s, err := b.session()
+	w, err := b.worker()
 	if err != nil {
 		return err
 	}
-	out := &s.loaded[ImageModel].Output
-	row := b.memory.at(b.memory.output[ImageModel], f.Slot)[:out.FrameBytes]
-	done, err := s.submit(ctx, ImageModel, f.Slot, row)
-	if err != nil {
+	out := &w.loaded[ImageModel].Output
+	row := b.memory.Output(ImageModel, f.Slot)[:out.FrameBytes]
+	if err := w.await(ctx, w.places); err != nil {
 		return err
 	}
-	if err := (<-done).check(); err != nil {
+	results, err := w.submit(ImageModel, f.Slot, row)
+	if err != nil {
+		<-w.places
+		return err
+	}
+	if err := <-results[0]; err != nil {
 		return err
 	}
 	if err := written(row); err != nil {
 		return err
 	}
-	out.decode(f.Embedding, row)
+	out.Decode(f.Embedding, row)
 	runtime.KeepAlive(b.frames) // or the memory could be unmapped under the reading
 	return normalize(f.Embedding)
 }
 
 // own checks that a frame is one of ours.
 func (b *Backend) own(f *hailo.Frame) error {
-	in := b.memory.input[ImageModel]
-	if f.Slot < 0 || f.Slot >= in.count ||
-		unsafe.SliceData(f.Pixels) != unsafe.SliceData(b.memory.at(in, f.Slot)) || len(f.Embedding) != b.opt.Dimension {
+	if f.Slot < 0 || f.Slot >= b.frames.Len() ||
+		unsafe.SliceData(f.Pixels) != unsafe.SliceData(b.memory.Input(ImageModel, f.Slot)) || len(f.Embedding) != b.opt.Dimension {
 		return fmt.Errorf("%w: the frame is not from this backend's pool", hailo.ErrEncode)
 	}
 	return nil
@@ -327,17 +318,11 @@ func (b *Backend) Info() hailo.Info {
 // Close implements hailo.Backend. It waits for the worker, which gets 6 s to release the
 // device before it is killed. May be called again.
 func (b *Backend) Close() error {
-	b.door.Lock()
-	b.closed = true
-	b.door.Unlock()
-	b.calls.Wait()
-	b.texts.close()
+	b.calls.Close()
 	b.stop()
 	b.ended.Wait()
-	var err error
-	b.once.Do(func() { err = b.memory.file.Close() })
-	if errors.Is(err, os.ErrClosed) {
-		return nil
+	if err := b.memory.File.Close(); !errors.Is(err, os.ErrClosed) {
+		return err
 	}
-	return err
+	return nil
 }

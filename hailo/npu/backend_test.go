@@ -53,75 +53,52 @@ func TestForeignFrames(t *testing.T) {
 	}
 }
 
+// What stops a start is said, and whoever encodes may go elsewhere.
 func TestRefusedStart(t *testing.T) {
-	tests := []struct{ name, fault, want string }{
-		{"busy", "refuse=busy", "HAILO_DEVICE_IN_USE (73): simulated fault"},
-		{"no device", "refuse=nodevice", "HAILO_OUT_OF_PHYSICAL_DEVICES (74)"},
-		{"driver version", "refuse=version", "HAILO_INVALID_DRIVER_VERSION (76)"},
-		{"not our protocol", "refuse=magic", "protocol violation: hello with magic"},
-		{"silent", "refuse=silent", "no answer from the worker within 1s"},
-		{"bad argument", "nonsense", "fault \"nonsense\" is unknown"},
-	}
-	for _, tt := range tests {
+	for _, tt := range []struct {
+		name   string
+		args   []string
+		change func(o *npu.Options)
+		want   string
+	}{
+		{"busy", []string{"--fault", "refuse=busy"}, nil, "HAILO_DEVICE_IN_USE (73): simulated fault"},
+		{"no device", []string{"--fault", "refuse=nodevice"}, nil, "HAILO_OUT_OF_PHYSICAL_DEVICES (74)"},
+		{"driver version", []string{"--fault", "refuse=version"}, nil, "HAILO_INVALID_DRIVER_VERSION (76)"},
+		{"not our protocol", []string{"--fault", "refuse=magic"}, nil, "protocol violation: hello with magic"},
+		{"silent", []string{"--fault", "refuse=silent"}, func(o *npu.Options) { o.Config.StartTimeoutMS = 1000 },
+			"no answer from the worker within 1s"},
+		{"bad argument", []string{"--fault", "nonsense"}, nil, "fault \"nonsense\" is unknown"},
+		{"no worker", nil, func(o *npu.Options) { o.Command = []string{"/nowhere/hailo-clip-npu"} }, "no such file"},
+		// A real backend never runs on a simulated chip by mistake.
+		{"simulated", nil, func(o *npu.Options) { o.Simulated = false }, "simulated 1"},
+		// What the worker has loaded must be the model that we expect.
+		{"image size", []string{"--image-size", "32"}, nil, "input: shape 32x32x3"},
+		{"dimension", []string{"--dimension", "100"}, nil, "output: shape 1x1x100"},
+		{"context length", []string{"--context-length", "50"}, nil, "input: shape 1x50x512"},
+		{"width", []string{"--width", "256"}, nil, "input: shape 1x77x256"},
+		{"image too large", []string{"--image-size", "1000"}, nil, "HAILO_INSUFFICIENT_BUFF"},
+	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			o := options(t, append(slices.Clone(fast), "--fault", tt.fault)...)
-			if tt.name == "silent" {
-				o.Config.StartTimeoutMS = 1000
+			o := options(t, append(slices.Clone(fast), tt.args...)...)
+			if tt.change != nil {
+				tt.change(&o)
 			}
 			b := start(t, o)
-			awaitFailure(t, b, tt.want)
+			until(t, tt.want, func() bool { s := b.Status(); return !s.Ready && strings.Contains(s.Reason, tt.want) })
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			if err := b.Await(ctx); !errors.Is(err, hailo.ErrDeviceLost) || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
 			f, _ := b.Frames().Get(t.Context())
 			defer f.Release()
 			if err := b.EncodeImages(t.Context(), []*hailo.Frame{f}); !errors.Is(err, hailo.ErrDeviceLost) {
 				t.Errorf("images: %v", err)
 			}
-			if _, err := b.EncodeTexts(t.Context(), [][]int32{{1, endToken}}); !errors.Is(err, hailo.ErrDeviceLost) {
+			if _, err := b.EncodeTexts(t.Context(), twoTokens(1)); !errors.Is(err, hailo.ErrDeviceLost) {
 				t.Errorf("texts: %v", err)
 			}
-		})
-	}
-}
-
-// awaitFailure waits for a start that fails for this reason, which Status and Await then give.
-func awaitFailure(t *testing.T, b *npu.Backend, want string) {
-	t.Helper()
-	until(t, want, func() bool { s := b.Status(); return !s.Ready && strings.Contains(s.Reason, want) })
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := b.Await(ctx); !errors.Is(err, hailo.ErrDeviceLost) || !strings.Contains(err.Error(), want) {
-		t.Errorf("got %v, want %q", err, want)
-	}
-}
-
-func TestNoWorker(t *testing.T) {
-	o := options(t)
-	o.Command = []string{"/nowhere/hailo-clip-npu"}
-	b := start(t, o)
-	awaitFailure(t, b, "no such file")
-}
-
-// A real backend never runs on a simulated chip by mistake.
-func TestSimulatedIsSaid(t *testing.T) {
-	o := options(t, fast...)
-	o.Simulated = false
-	b := start(t, o)
-	awaitFailure(t, b, "simulated 1")
-}
-
-// What the worker has loaded must be the model that we expect.
-func TestWrongModel(t *testing.T) {
-	for name, args := range map[string][]string{
-		"input: shape 32x32x3":    {"--image-size", "32"},
-		"output: shape 1x1x100":   {"--dimension", "100"},
-		"input: shape 1x50x512":   {"--context-length", "50"},
-		"input: shape 1x77x256":   {"--width", "256"},
-		"HAILO_INSUFFICIENT_BUFF": {"--image-size", "1000"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			b := start(t, options(t, append(slices.Clone(fast), args...)...))
-			awaitFailure(t, b, name)
 		})
 	}
 }
@@ -224,7 +201,7 @@ func twoTokens(n int) [][]int32 {
 	return texts
 }
 
-// concurrently encodes n pictures in each of some goroutines.
+// concurrently encodes n images in each of some goroutines.
 func concurrently(t *testing.T, b *npu.Backend, goroutines, n int) {
 	t.Helper()
 	errs := make(chan error)

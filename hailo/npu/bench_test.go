@@ -13,7 +13,7 @@ import (
 	"hailoclip/hailo/npu"
 )
 
-// Pictures through the Backend on the simulated chip at batch 8, which could do 335 a second.
+// Images through the Backend on the simulated chip at batch 8, which could do 335 a second.
 // CPU is that of this process, without the simulated chip.
 func BenchmarkImages(b *testing.B) {
 	for _, callers := range []int{1, 8, 16, 24, 32} {
@@ -75,8 +75,8 @@ func BenchmarkTexts(b *testing.B) {
 	b.ReportMetric(float64(m.Frames[npu.TextModel])/m.Runs[npu.TextModel], "texts/batch")
 }
 
-// 20 new prompts a second beside 200 pictures a second, for 10 s: the pictures keep their rate,
-// and none waits for more than a batch of texts (46.3 ms) besides the pictures before it.
+// 20 new prompts a second beside 200 images a second, for 10 s: the images keep their rate,
+// and none waits for more than a batch of texts (46.3 ms) besides the images before it.
 func BenchmarkMixed(b *testing.B) {
 	be := open(b, options(b))
 	tokens := make([][]int32, 20)

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"hailoclip/hailo/npu/wire"
 )
 
 // Config is the section "npu" of the configuration. The zero value is not valid: every number
@@ -32,7 +34,7 @@ func (c Config) Validate() error {
 		}
 	}
 	check(len(c.Device) <= maxDeviceID, "device", c.Device, "at most 31 bytes")
-	check(len(c.Group) < len(Text64{}), "group", c.Group, "at most 63 bytes")
+	check(len(c.Group) < len(wire.Text64{}), "group", c.Group, "at most 63 bytes")
 	check(c.InFlight >= 1 && c.InFlight <= 64, "in_flight", c.InFlight, "1 to 64")
 	check(c.TextBatch >= 1 && c.TextBatch <= 16, "text_batch", c.TextBatch, "1 to 16")
 	check(c.StartTimeoutMS >= 1000 && c.StartTimeoutMS <= 600_000, "start_timeout_ms", c.StartTimeoutMS, "1000 to 600000")

@@ -15,10 +15,11 @@ import (
 	"time"
 
 	"hailoclip/hailo"
+	"hailoclip/hailo/backendtest"
 	"hailoclip/hailo/npu"
 )
 
-// load keeps a backend busy with pictures and texts, checks every answer, and counts what
+// load keeps a backend busy with images and texts, checks every answer, and counts what
 // comes of it. An answer is right, or an ErrDeviceLost or an ErrEncode; nothing else.
 type load struct {
 	stop     context.CancelFunc
@@ -74,7 +75,7 @@ func startLoad(t *testing.T, b *npu.Backend, clients int) *load {
 			for ctx.Err() == nil {
 				got, err := b.EncodeTexts(context.Background(), tokens)
 				for j := range got {
-					if c := cosine(got[j], want[i][j]); err == nil && !(c > 0.9999) {
+					if c := backendtest.Cosine(got[j], want[i][j]); err == nil && !(c > 0.9999) {
 						err = fmt.Errorf("text %d.%d got another's vector: cosine %v", i, j, c)
 					}
 				}
@@ -98,7 +99,7 @@ func (l *load) end(t *testing.T) {
 }
 
 // Every fault, many times in one run, under load: no answer is wrong, and afterwards nothing is
-// left behind. How long it takes until pictures are encoded again is logged.
+// left behind. How long it takes until images are encoded again is logged.
 func TestFaultsUnderLoad(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a minute of faults")
@@ -128,16 +129,7 @@ func TestFaultsUnderLoad(t *testing.T) {
 			if tt.silent {
 				o.DeviceTimeout, faults = time.Second, 6
 			}
-			b, err := npu.New(o)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer b.Close()
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
-			defer cancel()
-			if err := b.Await(ctx); err != nil {
-				t.Fatal(err)
-			}
+			b := open(t, o)
 			l := startLoad(t, b, 16)
 			var recovery []time.Duration
 			for i := range faults {

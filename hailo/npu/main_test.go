@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"hailoclip/hailo"
+	"hailoclip/hailo/backendtest"
 	"hailoclip/hailo/npu"
 	"hailoclip/hailo/sim"
 )
@@ -69,9 +69,12 @@ func options(t testing.TB, args ...string) npu.Options {
 		Config:    npu.Config{InFlight: 32, TextBatch: 4, StartTimeoutMS: 600_000},
 		ImageHEF:  "image.hef", ImageSize: imageSize, Dimension: dimension, BatchSize: 8,
 		DeviceTimeout: patience,
-		Text:          npu.SyntheticText(64, context77, dimension, endToken, 0),
-		TextDigest:    "synthetic",
-		Log:           slog.New(slog.NewTextHandler(logTo{t}, &slog.HandlerOptions{Level: level})),
+		Text: &npu.Text{
+			HEF: "text.hef", ContextLength: context77, Width: dimension, Vocabulary: 64, EndToken: endToken,
+			Row: func(token int32) []float32 { return sim.TokenEmbedding(token, dimension) },
+		},
+		TextDigest: "synthetic",
+		Log:        slog.New(slog.NewTextHandler(logTo{t}, &slog.HandlerOptions{Level: level})),
 	}
 }
 
@@ -134,7 +137,7 @@ func socket(t testing.TB) string {
 	return filepath.Join(dir, "s")
 }
 
-// paint makes a picture of its own for every seed.
+// paint makes an image of its own for every seed.
 func paint(f *hailo.Frame, seed uint64) {
 	for i := range 8 {
 		f.Pixels[i*1000] = byte(seed >> (8 * i))
@@ -144,17 +147,7 @@ func paint(f *hailo.Frame, seed uint64) {
 // expected is the vector of the simulated chip for what is in the frame.
 func expected(f *hailo.Frame) []float32 { return sim.Vector(f.Pixels, dimension) }
 
-func cosine(a, b []float32) float64 {
-	var ab, aa, bb float64
-	for i := range a {
-		ab += float64(a[i]) * float64(b[i])
-		aa += float64(a[i]) * float64(a[i])
-		bb += float64(b[i]) * float64(b[i])
-	}
-	return ab / math.Sqrt(aa*bb)
-}
-
-// encodeOne encodes the picture of a seed and checks that it got its own vector.
+// encodeOne encodes the image of a seed and checks that it got its own vector.
 func encodeOne(ctx context.Context, b *npu.Backend, seed uint64) error {
 	f, err := b.Frames().Get(ctx)
 	if err != nil {
@@ -167,8 +160,8 @@ func encodeOne(ctx context.Context, b *npu.Backend, seed uint64) error {
 	if err := b.EncodeImages(ctx, []*hailo.Frame{f}); err != nil {
 		return err
 	}
-	if c := cosine(f.Embedding, want); !(c > 0.999) {
-		return fmt.Errorf("picture %d got another's vector: cosine %v", seed, c)
+	if c := backendtest.Cosine(f.Embedding, want); !(c > 0.999) {
+		return fmt.Errorf("image %d got another's vector: cosine %v", seed, c)
 	}
 	return nil
 }

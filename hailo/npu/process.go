@@ -1,19 +1,19 @@
 package npu
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"hailoclip/hailo/npu/wire"
 )
 
 // process is a worker process and our end of its socket.
@@ -21,25 +21,21 @@ type process struct {
 	conn   *os.File
 	cmd    *exec.Cmd
 	stderr *lineLog
-	exited chan struct{} // closed when the process has been reaped: it can write to no frame any more
-	err    error         // how it ended; read after exited
+	exited chan struct{}            // closed when the process has been reaped: it can write to no frame any more
+	err    error                    // how it ended; read after exited
+	packet [wire.MaxPacket + 1]byte // longer than any, so that nothing is cut
 }
 
 // startProcess starts the worker with its socket as descriptor 3 and the memory as 4. The
-// caller must part with it and close conn. One process at a time uses a lineLog.
+// caller must stop it and close conn. One process at a time uses a lineLog.
 func startProcess(command []string, memory *os.File, stderr *lineLog) (*process, error) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	ours, theirs, err := wire.Pair()
 	if err != nil {
-		return nil, fmt.Errorf("socketpair: %w", err)
+		return nil, err
 	}
-	theirs := os.NewFile(uintptr(pair[1]), "worker socket")
 	defer theirs.Close()
-	if err := unix.SetNonblock(pair[0], true); err != nil {
-		_ = unix.Close(pair[0])
-		return nil, fmt.Errorf("socket: %w", err)
-	}
 	p := &process{
-		conn:   os.NewFile(uintptr(pair[0]), "npu socket"), // non-blocking, so that deadlines work
+		conn:   ours,
 		cmd:    exec.Command(command[0], command[1:]...),
 		stderr: stderr,
 		exited: make(chan struct{}),
@@ -77,26 +73,28 @@ func (p *process) leave() {
 	_ = p.conn.SetReadDeadline(time.Now().Add(leaveLimit))
 }
 
-// kill ends the process at once. It does not wait for exited.
-func (p *process) kill() { _ = p.cmd.Process.Kill() } // it may have ended already
-
-// part ends the process: it is asked to leave, and killed when it does not within the limit, or when
-// the chip is silent and could not be told anyway: a worker that is killed leaves objects behind in
-// the chip's server. False: it was killed and has not ended within reapLimit.
-func (p *process) part(silent bool) bool {
+// stop ends the process and waits for its end. It is asked to leave, and killed when it does not within the
+// limit, or when the chip is silent and could not be told anyway: a worker that is killed leaves objects behind in
+// the chip's server. One that the kill does not end is stuck in the kernel: stuck is called, and it is waited for
+// until ctx ends, false.
+func (p *process) stop(ctx context.Context, silent bool, stuck func()) bool {
 	p.leave()
 	if !silent && p.ends(leaveLimit) {
 		return true
 	}
-	p.kill()
-	return p.ends(reapLimit)
+	_ = p.cmd.Process.Kill() // it may have ended already
+	if p.ends(reapLimit) {
+		return true
+	}
+	p.stderr.log.Error("npu: the worker was killed and does not end, it may be stuck in the driver", "pid", p.cmd.Process.Pid)
+	stuck()
+	return p.reap(ctx)
 }
 
-// reap waits for the end of a process that was killed and is stuck in the kernel; false: ctx ended first.
+// reap waits for the end of the process; false: ctx ended first.
 func (p *process) reap(ctx context.Context) bool {
 	select {
 	case <-p.exited:
-		return true
 	case <-ctx.Done():
 	}
 	select {
@@ -114,133 +112,34 @@ func (p *process) ends(limit time.Duration) bool {
 	return p.reap(ctx)
 }
 
+// errSocket marks errors of the socket, which say less than how the process ended.
+var errSocket = errors.New("worker socket")
+
 // send writes a message. It blocks while the socket is full; leave ends that.
-func (p *process) send(m message) error {
-	_, err := p.conn.Write(Append(make([]byte, 0, 64), m))
-	return err
+func (p *process) send(m wire.Message) error {
+	if _, err := p.conn.Write(wire.Append(make([]byte, 0, 64), m)); err != nil {
+		return fmt.Errorf("%w: %w", errSocket, err)
+	}
+	return nil
 }
 
-// receive reads a message into buf, which is longer than MaxPacket, so that nothing is cut.
-// io.EOF: the worker has closed its end.
-func (p *process) receive(buf []byte) (message, error) {
-	n, err := p.conn.Read(buf)
+// receive reads a message; the end of the worker's side is an errSocket too. One reader at a time.
+func (p *process) receive() (wire.Message, error) {
+	n, err := p.conn.Read(p.packet[:])
+	if err == nil && n == 0 {
+		err = io.EOF
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errSocket, err)
 	}
-	if n == 0 {
-		return nil, io.EOF
-	}
-	return Parse(buf[:n])
+	return wire.Parse(p.packet[:n])
 }
 
-// describe is how the process ended, with its last words.
+// describe is how the process ended, with its last line.
 func (p *process) describe() string {
 	how := "exit status 0"
 	if p.err != nil {
 		how = p.err.Error()
 	}
-	if last := p.stderr.lastLine(); last != "" {
-		return how + ": " + last
-	}
-	return how
-}
-
-const (
-	maxLogLine  = 400 // bytes of a line of the worker that are kept
-	maxLogBurst = 50  // lines of the worker that are logged in maxLogEvery
-	maxLogEvery = 10 * time.Second
-)
-
-// lineLog logs what the workers write to stderr, one worker after the other: in lines, neither long nor
-// many, and what a worker says again that the one before it said is left out, until one was ready.
-type lineLog struct {
-	log *slog.Logger
-
-	mu      sync.Mutex
-	said    map[string]bool // by this worker, at most maxLogBurst
-	before  map[string]bool // by the one before it
-	line    []byte          // of the line that has not ended yet, at most maxLogLine
-	last    string
-	window  time.Time
-	lines   int // logged since window
-	dropped int
-}
-
-// next is for the start of a worker.
-func (l *lineLog) next() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.before, l.said, l.line, l.last = l.said, map[string]bool{}, nil, ""
-}
-
-// ready forgets what was said: a worker has succeeded.
-func (l *lineLog) ready() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.before, l.said = nil, map[string]bool{}
-}
-
-// Write never fails: a worker must not die because of its log.
-func (l *lineLog) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for rest := b; len(rest) > 0; {
-		part, after, ended := bytes.Cut(rest, []byte{'\n'})
-		l.line = append(l.line, part[:min(len(part), maxLogLine-len(l.line))]...)
-		if ended {
-			l.emit()
-		}
-		rest = after
-	}
-	return len(b), nil
-}
-
-func (l *lineLog) flush() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.emit()
-}
-
-func (l *lineLog) emit() {
-	text := string(bytes.ToValidUTF8(bytes.TrimSpace(l.line), []byte("?")))
-	l.line = l.line[:0]
-	if text == "" {
-		return
-	}
-	l.last = text
-	if len(l.said) < maxLogBurst {
-		l.said[text] = true
-	}
-	if l.before[text] {
-		return
-	}
-	if now := time.Now(); now.Sub(l.window) > maxLogEvery {
-		if l.dropped > 0 {
-			l.log.Warn("npu worker: lines left out", "lines", l.dropped)
-		}
-		l.window, l.lines, l.dropped = now, 0, 0
-	}
-	if l.lines++; l.lines > maxLogBurst {
-		l.dropped++
-		return
-	}
-	l.log.Log(context.Background(), levelOf(text), "npu worker", "line", text)
-}
-
-// levelOf is that which the vendor's library gives its line.
-func levelOf(line string) slog.Level {
-	_, rest, _ := strings.Cut(line, "[HailoRT] [")
-	switch level, _, _ := strings.Cut(rest, "]"); level {
-	case "error", "critical":
-		return slog.LevelError
-	case "warning":
-		return slog.LevelWarn
-	}
-	return slog.LevelInfo
-}
-
-func (l *lineLog) lastLine() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.last
+	return strings.TrimSuffix(how+": "+p.stderr.lastLine(), ": ")
 }

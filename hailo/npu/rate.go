@@ -23,20 +23,20 @@ const (
 // window has more in flight than any before, is therefore seen late.
 // Not safe for concurrent use.
 type rateWatch struct {
-	last           time.Time // of the last event
-	images, texts  int       // in flight since then
-	start          time.Time // of the window
-	busy           time.Duration
-	area           float64 // seconds in flight, summed over frames
-	frames         int
-	expect         map[int]float64 // frames in flight, rounded -> frames per second
-	slowSince      time.Time       // end of the first slow window of those in a row
-	slow           string          // why it is slow; "" when it is not
-	ratio, current float64         // of the last window
-	total          time.Duration   // in which images were in flight, over all windows
+	last          time.Time // of the last event
+	images, texts int       // in flight since then
+	start         time.Time // of the window
+	busy          time.Duration
+	area          float64 // seconds in flight, summed over frames
+	frames        int
+	expect        map[int]float64 // frames in flight, rounded -> frames per second
+	slowSince     time.Time       // end of the first slow window of those in a row
+	slow          string          // why it is slow; "" when it is not
+	current       float64         // of the last window
+	total         time.Duration   // in which images were in flight, over all windows
 }
 
-// event notes that from now on images and texts are in flight, and that done images were
+// event says that from now on images and texts are in flight, and that done images were
 // finished just now.
 func (r *rateWatch) event(now time.Time, images, texts, done int) {
 	if r.start.IsZero() {
@@ -78,8 +78,7 @@ func (r *rateWatch) close(now time.Time) {
 		r.expect[inFlight] = r.current
 		expect = r.current
 	}
-	r.ratio = r.current / expect
-	if r.ratio >= rateSlow {
+	if r.current >= rateSlow*expect {
 		r.slowSince, r.slow = time.Time{}, ""
 		return
 	}

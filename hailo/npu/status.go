@@ -1,87 +1,117 @@
 package npu
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+	"time"
 
-// Code is a hailo_status of the vendor's runtime, by number.
-type Code int32
-
-// Codes that this program uses.
-const (
-	Success                Code = 0
-	CodeInsufficientBuffer Code = 5
-	CodeStreamAbort        Code = 63
-	CodeDeviceInUse        Code = 73
-	CodeNoDevice           Code = 74
-	CodeDriverVersion      Code = 76
-	CodeQueueFull          Code = 82
-
-	codeDriverFailed  Code = 36
-	codeClosed        Code = 62
-	codeDriverTimeout Code = 87
-	codeRefused       Code = 89
-	codeNotConnected  Code = 96
+	"hailoclip/hailo"
+	"hailoclip/hailo/npu/wire"
 )
 
-// deviceLost says whether the code means that nothing more can come from this session of the
-// runtime, so that the worker must be replaced.
-func (c Code) deviceLost() bool {
-	switch c {
-	case codeDriverFailed, codeClosed, codeDriverTimeout, codeRefused, codeNotConnected:
-		return true
+// Metrics are the counters of a Backend and the last that the device said of itself.
+type Metrics struct {
+	Ready    bool
+	Restarts int             // workers lost after they had been ready
+	Frames   [models]uint64  // done, by model: ImageModel, TextModel
+	Failed   [models]uint64  // of them with a status that is not 0
+	Runs     [models]float64 // runs on the device, if it tells: Frames / Runs is the mean batch
+	Batches  [64]uint64      // Batches[n]: image frames done in runs of n, if the device tells; a run has 63 at most
+	InFlight [models]int
+	Busy     time.Duration // in which images were in flight
+	Rate     float64       // images/s while images were in flight, in the last full window; 0: not known yet
+	Worker   int           // process id; 0: there is none
+	Device   wire.Stats    // NaN and 0 where the device does not tell
+}
+
+// Metrics returns the counters. Safe for concurrent use; does not block on the device.
+func (b *Backend) Metrics() Metrics {
+	w := b.current.Load()
+	b.mu.Lock()
+	m := b.metrics
+	m.Restarts, m.Rate, m.Busy = b.restarts, b.rate.current, b.rate.total
+	b.mu.Unlock()
+	if w != nil {
+		m.Worker = w.proc.cmd.Process.Pid
+		w.mu.Lock()
+		m.Ready, m.Device = !w.paused && w.reason == nil, w.stats
+		for i, f := range w.inFlight {
+			m.InFlight[i] = f.n
+		}
+		w.mu.Unlock()
 	}
-	return false
+	return m
 }
 
-// DeviceError says that the device could not be opened or a model not be loaded.
-type DeviceError struct {
-	Doing string // "open the device", "load PATH"
-	Code  Code
-	Text  string // what the worker says about it; may be ""
-}
-
-func (e *DeviceError) Error() string {
-	if e.Text == "" {
-		return fmt.Sprintf("cannot %s: %v", e.Doing, e.Code)
+// count keeps the numbers of a frame that is done, or of a submit (d is nil). The caller holds w.mu.
+func (b *Backend) count(now time.Time, w *worker, d *wire.Done) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	images := 0
+	if d != nil {
+		b.metrics.Frames[d.Model]++
+		if d.Status != wire.Success {
+			b.metrics.Failed[d.Model]++
+		}
+		if d.Batch > 0 {
+			b.metrics.Runs[d.Model] += 1 / float64(d.Batch)
+		}
+		if d.Model == ImageModel {
+			images = 1
+			if d.Batch > 0 {
+				b.metrics.Batches[min(int(d.Batch), len(b.metrics.Batches)-1)]++
+			}
+		}
 	}
-	return fmt.Sprintf("cannot %s: %v: %s", e.Doing, e.Code, e.Text)
+	b.rate.event(now, w.inFlight[ImageModel].n, w.inFlight[TextModel].n, images)
 }
 
-// String is the vendor's name of the code and its number: "HAILO_TIMEOUT (4)".
-func (c Code) String() string {
-	if c >= 0 && int(c) < len(codeNames) {
-		return fmt.Sprintf("HAILO_%s (%d)", codeNames[c], c)
+// zones are the names of the vendor's temperature zones.
+var zones = [...]string{"green", "orange", "red"}
+
+// Status implements hailo.Backend.
+func (b *Backend) Status() hailo.Status {
+	if b.calls.Closed() {
+		return hailo.Status{Reason: hailo.ErrClosed.Error()}
 	}
-	return fmt.Sprintf("status %d", int32(c))
-}
-
-// codeNames are the names in hailo/hailort.h of HailoRT 5.2. From 5.3 on 81 is called
-// RESOURCE_EXHAUSTED.
-var codeNames = [...]string{
-	"SUCCESS", "UNINITIALIZED", "INVALID_ARGUMENT", "OUT_OF_HOST_MEMORY", "TIMEOUT",
-	"INSUFFICIENT_BUFFER", "INVALID_OPERATION", "NOT_IMPLEMENTED", "INTERNAL_FAILURE",
-	"DATA_ALIGNMENT_FAILURE", "CHUNK_TOO_LARGE", "INVALID_LOGGER_LEVEL", "CLOSE_FAILURE",
-	"OPEN_FILE_FAILURE", "FILE_OPERATION_FAILURE", "UNSUPPORTED_CONTROL_PROTOCOL_VERSION",
-	"UNSUPPORTED_FW_VERSION", "INVALID_CONTROL_RESPONSE", "FW_CONTROL_FAILURE", "ETH_FAILURE",
-	"ETH_INTERFACE_NOT_FOUND", "ETH_RECV_FAILURE", "ETH_SEND_FAILURE", "INVALID_FIRMWARE",
-	"INVALID_CONTEXT_COUNT", "INVALID_FRAME", "INVALID_HEF", "PCIE_NOT_SUPPORTED_ON_PLATFORM",
-	"INTERRUPTED_BY_SIGNAL", "START_VDMA_CHANNEL_FAIL", "SYNC_VDMA_BUFFER_FAIL",
-	"STOP_VDMA_CHANNEL_FAIL", "CLOSE_VDMA_CHANNEL_FAIL", "ATR_TABLES_CONF_VALIDATION_FAIL",
-	"EVENT_CREATE_FAIL", "READ_EVENT_FAIL", "DRIVER_OPERATION_FAILED", "INVALID_FIRMWARE_MAGIC",
-	"INVALID_FIRMWARE_CODE_SIZE", "INVALID_KEY_CERTIFICATE_SIZE", "INVALID_CONTENT_CERTIFICATE_SIZE",
-	"MISMATCHING_FIRMWARE_BUFFER_SIZES", "INVALID_FIRMWARE_CPU_ID", "CONTROL_RESPONSE_MD5_MISMATCH",
-	"GET_CONTROL_RESPONSE_FAIL", "GET_D2H_EVENT_MESSAGE_FAIL", "MUTEX_INIT_FAIL", "OUT_OF_DESCRIPTORS",
-	"UNSUPPORTED_OPCODE", "USER_MODE_RATE_LIMITER_NOT_SUPPORTED", "RATE_LIMIT_MAXIMUM_BANDWIDTH_EXCEEDED",
-	"ANSI_TO_UTF16_CONVERSION_FAILED", "UTF16_TO_ANSI_CONVERSION_FAILED", "UNEXPECTED_INTERFACE_INFO_FAILURE",
-	"UNEXPECTED_ARP_TABLE_FAILURE", "MAC_ADDRESS_NOT_FOUND", "NO_IPV4_INTERFACES_FOUND",
-	"SHUTDOWN_EVENT_SIGNALED", "THREAD_ALREADY_ACTIVATED", "THREAD_NOT_ACTIVATED", "THREAD_NOT_JOINABLE",
-	"NOT_FOUND", "COMMUNICATION_CLOSED", "STREAM_ABORT", "DRIVER_NOT_INSTALLED", "NOT_AVAILABLE",
-	"TRAFFIC_CONTROL_FAILURE", "INVALID_SECOND_STAGE", "INVALID_PIPELINE", "NETWORK_GROUP_NOT_ACTIVATED",
-	"VSTREAM_PIPELINE_NOT_ACTIVATED", "OUT_OF_FW_MEMORY", "STREAM_NOT_ACTIVATED", "DEVICE_IN_USE",
-	"OUT_OF_PHYSICAL_DEVICES", "INVALID_DEVICE_ARCHITECTURE", "INVALID_DRIVER_VERSION", "RPC_FAILED",
-	"INVALID_SERVICE_VERSION", "NOT_SUPPORTED", "NMS_BURST_INVALID_DATA", "OUT_OF_HOST_CMA_MEMORY",
-	"QUEUE_IS_FULL", "DMA_MAPPING_ALREADY_EXISTS", "CANT_MEET_BUFFER_REQUIREMENTS",
-	"DRIVER_INVALID_RESPONSE", "DRIVER_INVALID_IOCTL", "DRIVER_TIMEOUT", "DRIVER_INTERRUPTED",
-	"CONNECTION_REFUSED", "DRIVER_WAIT_CANCELED", "HEF_FILE_CORRUPTED", "HEF_NOT_SUPPORTED",
-	"HEF_NOT_COMPATIBLE_WITH_DEVICE", "INVALID_HEF_USE", "OPERATION_ABORTED", "DEVICE_NOT_CONNECTED",
-	"DEVICE_TEMPORARILY_UNAVAILABLE",
+	w := b.current.Load()
+	b.mu.Lock()
+	last, restarts, failures, lostAt, slow := b.last, b.restarts, b.failures, b.lostAt, b.rate.slow
+	b.mu.Unlock()
+	away := func(format string, args ...any) hailo.Status {
+		return hailo.Status{Restarts: restarts, Reason: fmt.Sprintf(format, args...)}
+	}
+	if w == nil {
+		switch {
+		case last == nil:
+			return away("the device is being opened")
+		case failures > 0:
+			return away("the device is being brought back (%d starts failed): %v", failures, last)
+		}
+		return away("the device is being brought back: %v", last)
+	}
+	w.mu.Lock()
+	stats, paused, reason := w.stats, w.paused, w.reason
+	w.mu.Unlock()
+	if reason != nil {
+		return away("the device is lost: %v", reason)
+	}
+	if paused {
+		return away("%v", errTooHot)
+	}
+	var reasons []string
+	if restarts > 0 && time.Since(lostAt) < unsettled {
+		reasons = append(reasons, fmt.Sprintf("the worker was restarted (%d times in all): %v", restarts, last))
+	}
+	if stats.Throttling > 0 || stats.Zone > 0 {
+		reasons = append(reasons, fmt.Sprintf("the device is hot: zone %s, throttling state %d, %.0f and %.0f degrees C",
+			zones[min(stats.Zone, 2)], stats.Throttling, stats.Temperature[0], stats.Temperature[1]))
+	}
+	if stats.Overcurrent != 0 {
+		reasons = append(reasons, "the device reports overcurrent")
+	}
+	if slow != "" {
+		reasons = append(reasons, slow)
+	}
+	return hailo.Status{Restarts: restarts, Ready: true, Degraded: len(reasons) > 0, Reason: strings.Join(reasons, "; ")}
 }

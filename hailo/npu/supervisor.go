@@ -3,29 +3,29 @@ package npu
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 )
 
 // supervise keeps a worker running until ctx ends.
 func (b *Backend) supervise(ctx context.Context) {
 	said := "" // the last failure that was logged
+	steps := 0 // of the back-off
 	for ctx.Err() == nil {
 		start := time.Now()
-		s, err := b.openSession(ctx)
+		w, err := b.startWorker(ctx)
 		if err == nil {
-			b.log.Info("npu: ready", "device", s.device(), "after", time.Since(start).Round(time.Millisecond))
-			b.install(s)
-			err = s.serve(ctx)
+			b.opt.Log.Info("npu: ready", "device", w.device(), "after", time.Since(start).Round(time.Millisecond))
+			b.install(w)
+			err = w.serve(ctx)
 		}
-		b.uninstall(s, err)
+		steps = b.uninstall(w, err, steps+1)
 		if ctx.Err() != nil {
 			return
 		}
-		wait := b.backOff()
+		wait := backOff(steps)
 		// The same failure for days is one line, not one every 20 seconds.
-		if s != nil || err.Error() != said {
-			b.log.Error("npu: no device", "reason", err, "next_start_in", wait)
+		if w != nil || err.Error() != said {
+			b.opt.Log.Error("npu: no device", "reason", err, "next_start_in", wait)
 			said = err.Error()
 		}
 		select {
@@ -37,43 +37,41 @@ func (b *Backend) supervise(ctx context.Context) {
 
 // backOff is how long to wait before the next start: nothing after a worker that was well, then
 // twice as long with each step.
-func (b *Backend) backOff() time.Duration {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.steps == 0 {
+func backOff(steps int) time.Duration {
+	if steps == 0 {
 		return 0
 	}
-	return min(firstBackOff<<min(b.steps-1, slowSteps), slowBackOff)
+	return min(firstBackOff<<min(steps-1, slowSteps), slowBackOff)
 }
 
-func (b *Backend) install(s *session) {
+func (b *Backend) install(w *worker) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.info.Device = s.device()
+	b.info.Device = w.device()
 	b.stderr.ready()
-	b.current.Store(s)
+	b.current.Store(w)
 	close(b.changed)
 	b.changed = make(chan struct{})
 }
 
-// uninstall notes that a session has ended, or (s is nil) could not be opened.
-func (b *Backend) uninstall(s *session, err error) {
+// uninstall records that a worker has ended, or (w is nil) could not be started, and
+// bounds the steps of the back-off.
+func (b *Backend) uninstall(w *worker, err error, steps int) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.current.Store(nil)
 	b.rate.restart()
 	b.last = err
 	b.failures++
-	b.steps++
-	if s == nil {
-		return
+	if w == nil {
+		return steps
 	}
 	b.lostAt = time.Now()
 	b.restarts++
-	if s.done > 0 { // it has ended: nobody else touches it
+	if w.done > 0 { // it has ended: nobody else touches it
 		b.failures = 0
 	}
-	b.steps = stepsAfter(b.steps, b.lostAt.Sub(s.opened), s.done, err)
+	return stepsAfter(steps, b.lostAt.Sub(w.opened), w.done, err)
 }
 
 // stepsAfter bounds the steps of the back-off by what the lost worker was good for. A few frames are
@@ -91,9 +89,4 @@ func stepsAfter(steps int, lived time.Duration, done uint64, why error) int {
 		return min(steps, workSteps)
 	}
 	return steps
-}
-
-// device describes what the worker has opened.
-func (s *session) device() string {
-	return fmt.Sprintf("%s %s, HailoRT %s", s.hello.Architecture, s.hello.Device, s.hello.Runtime)
 }

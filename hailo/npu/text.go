@@ -1,12 +1,13 @@
 package npu
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
 	"hailoclip/hailo"
+	"hailoclip/hailo/npu/wire"
 )
 
 // Text is what encoding texts needs on the host: the device takes the embeddings of the tokens
@@ -27,26 +28,20 @@ type Text struct {
 	Transposed bool
 }
 
-func (t *Text) validate(dimension int) error {
-	var errs []error
-	check := func(ok bool, format string, args ...any) {
-		if !ok {
-			errs = append(errs, fmt.Errorf("npu: text: "+format, args...))
-		}
-	}
-	check(len(t.HEF) < len(Text1024{}), "path of the model has %d bytes, at most 1023", len(t.HEF))
-	check(t.ContextLength >= 2 && t.ContextLength <= 1024, "context length %d is out of bounds: 2 to 1024", t.ContextLength)
-	check(t.Width >= 1 && t.Width <= MaxFeatures, "width %d is out of bounds: 1 to %d", t.Width, MaxFeatures)
-	check(t.Row != nil, "no token embeddings")
-	check(t.known(t.EndToken) && t.known(t.PadToken), "end token %d or pad token %d is not among the %d tokens",
+// validate calls check for all that must hold.
+func (t *Text) validate(dimension int, check func(ok bool, format string, args ...any)) {
+	check(len(t.HEF) < len(wire.Text1024{}), "text: path of the model has %d bytes, at most 1023", len(t.HEF))
+	check(t.ContextLength >= 2 && t.ContextLength <= 1024, "text: context length %d is out of bounds: 2 to 1024", t.ContextLength)
+	check(t.Width >= 1 && t.Width <= wire.MaxFeatures, "text: width %d is out of bounds: 1 to %d", t.Width, wire.MaxFeatures)
+	check(t.Row != nil, "text: no token embeddings")
+	check(t.known(t.EndToken) && t.known(t.PadToken), "text: end token %d or pad token %d is not among the %d tokens",
 		t.EndToken, t.PadToken, t.Vocabulary)
 	if t.Projection == nil {
-		check(t.Width == dimension, "no projection, but width %d and dimension %d", t.Width, dimension)
+		check(t.Width == dimension, "text: no projection, but width %d and dimension %d", t.Width, dimension)
 	} else {
-		check(len(t.Projection) == t.Width*dimension, "projection of %d numbers, want %d x %d",
+		check(len(t.Projection) == t.Width*dimension, "text: projection of %d numbers, want %d x %d",
 			len(t.Projection), t.Width, dimension)
 	}
-	return errors.Join(errs...)
 }
 
 func (t *Text) known(token int32) bool { return token >= 0 && int64(token) < int64(t.Vocabulary) }
@@ -71,14 +66,14 @@ func (t *Text) check(tokens []int32) (int, error) {
 }
 
 // fill writes the embeddings of the tokens into an input slot.
-func (t *Text) fill(slot []byte, in *Stream, tokens []int32) {
-	n := in.rowBytes()
+func (t *Text) fill(slot []byte, in *wire.Stream, tokens []int32) {
+	n := in.RowBytes()
 	for i, token := range tokens {
-		in.encode(slot[i*n:(i+1)*n], t.Row(token))
+		in.Encode(slot[i*n:(i+1)*n], t.Row(token))
 	}
 	if len(tokens) < t.ContextLength {
 		pad := slot[len(tokens)*n : (len(tokens)+1)*n]
-		in.encode(pad, t.Row(t.PadToken))
+		in.Encode(pad, t.Row(t.PadToken))
 		for i := len(tokens) + 1; i < t.ContextLength; i++ {
 			copy(slot[i*n:], pad)
 		}
@@ -88,134 +83,121 @@ func (t *Text) fill(slot []byte, in *Stream, tokens []int32) {
 // project turns the row of the end token into an embedding of unit length.
 func (t *Text) project(row []float32, dimension int) ([]float32, error) {
 	v := make([]float32, dimension)
-	switch {
-	case t.Projection == nil:
-		copy(v, row)
-	case t.Transposed:
-		for i := range v {
-			sum := 0.0
-			for j, p := range t.Projection[i*t.Width : (i+1)*t.Width] {
-				sum += float64(row[j]) * float64(p)
-			}
-			v[i] = float32(sum)
+	down, right := dimension, 1 // steps in the projection
+	if t.Transposed {
+		down, right = 1, t.Width
+	}
+	for i := range v {
+		if t.Projection == nil {
+			v[i] = row[i]
+			continue
 		}
-	default:
-		sums := make([]float64, dimension)
+		sum := 0.0
 		for j, x := range row {
-			for i, p := range t.Projection[j*dimension : (j+1)*dimension] {
-				sums[i] += float64(x) * float64(p)
-			}
+			sum += float64(x) * float64(t.Projection[j*down+i*right])
 		}
-		for i, sum := range sums {
-			v[i] = float32(sum)
-		}
+		v[i] = float32(sum)
 	}
 	return v, normalize(v)
 }
 
-// EncodeTexts implements hailo.Backend. When ctx ends it returns at once; texts that the device
-// is working on are finished behind it.
+// EncodeTexts implements hailo.Backend. It splits what it gets into batches of the device, and puts together
+// nothing: whoever has single texts gathers them first. Calls at once take turns, a batch each. When ctx ends it
+// returns at once; a batch that the device works on is finished behind it.
 func (b *Backend) EncodeTexts(ctx context.Context, tokens [][]int32) ([][]float32, error) {
-	if err := b.enter(); err != nil {
+	if err := b.calls.Enter(); err != nil {
 		return nil, err
 	}
-	defer b.calls.Done()
+	defer b.calls.Leave()
 	switch {
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	case b.opt.Text == nil:
 		return nil, fmt.Errorf("%w: no text encoder on the device", hailo.ErrEncode)
-	case len(tokens) == 0:
-		return nil, nil
 	}
-	c := &textCall{
-		ctx: ctx, tokens: make([][]int32, len(tokens)), open: len(tokens), done: make(chan struct{}),
-		ends: make([]int, len(tokens)), vectors: make([][]float32, len(tokens)),
-	}
+	ends := make([]int, len(tokens))
 	for i, t := range tokens {
-		end, err := b.opt.Text.check(t)
-		if err != nil {
+		var err error
+		if ends[i], err = b.opt.Text.check(t); err != nil {
 			return nil, fmt.Errorf("text %d: %w", i, err)
 		}
-		c.ends[i] = end
-		c.tokens[i] = slices.Clone(t) // we may return before the last one was read
 	}
-	if _, err := b.session(); err != nil {
-		return nil, err // at once, and not behind those that the device may never finish
-	}
-	b.texts.put(c)
-	select {
-	case <-c.done:
-		if c.err != nil {
-			return nil, c.err
+	var vectors [][]float32
+	for len(tokens) > 0 {
+		n := min(len(tokens), b.opt.Config.TextBatch)
+		batch, err := b.encodeBatch(ctx, tokens[:n], ends[:n])
+		if err != nil {
+			return nil, err
 		}
-		return c.vectors, nil
+		vectors = append(vectors, batch...)
+		tokens, ends = tokens[n:], ends[n:]
+	}
+	return vectors, nil
+}
+
+// encodeBatch takes one batch through the device; text i is in slot i, and only the row of its end token is read.
+//
+// Texts go before the images that wait on the device (their priority is higher), so batches of
+// texts must not come one after the other: after each, the next is held back until the images
+// that waited for it are done. So no image in flight waits for more than one batch of texts.
+func (b *Backend) encodeBatch(ctx context.Context, tokens [][]int32, ends []int) ([][]float32, error) {
+	w, err := b.worker()
+	if err != nil {
+		return nil, err
+	}
+	if err := w.await(ctx, b.turn); err != nil {
+		return nil, err
+	}
+	in, out := &w.loaded[TextModel].Input, &w.loaded[TextModel].Output
+	rows := make([][]byte, len(tokens))
+	for i := range tokens {
+		b.opt.Text.fill(b.memory.Input(TextModel, i), in, tokens[i])
+		n := out.RowBytes()
+		rows[i] = b.memory.Output(TextModel, i)[ends[i]*n : (ends[i]+1)*n]
+	}
+	results, err := w.submit(TextModel, 0, rows...)
+	if err != nil {
+		<-b.turn
+		return nil, err
+	}
+	vectors := make([][]float32, len(tokens))
+	done := make(chan error, 1)
+	b.ended.Go(func() {
+		defer func() { <-b.turn }()
+		var failed error
+		for i, result := range results { // of all, or a slot would be in flight when the turn ends
+			err := <-result
+			if err == nil {
+				vectors[i], err = b.textVector(out, rows[i])
+			}
+			failed = cmp.Or(failed, err)
+		}
+		waited := b.sequence.Load()
+		done <- failed
+		w.waitImages(waited)
+	})
+	select {
+	case err := <-done:
+		return vectors, err
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
 }
 
-// textLoop encodes the texts of all calls, a small batch at a time.
-//
-// Texts go before the images that wait on the device (their priority is higher), so batches of
-// texts must not come one after the other: after each, the next is held back until the images
-// that waited for it are done. So no image in flight waits for more than one batch of texts.
-func (b *Backend) textLoop() {
-	var before *session
-	var waited uint64 // images up to this sequence waited for the last batch
-	for b.texts.wait() {
-		s, err := b.session()
-		if s == before && s != nil {
-			s.waitImages(waited)
-		}
-		items := b.texts.take(b.opt.Config.TextBatch)
-		if err != nil {
-			for _, item := range items {
-				b.texts.finish(item, nil, err)
-			}
-			continue
-		}
-		b.encodeTexts(s, items)
-		before, waited = s, b.sequence.Load()
+// textVector makes the embedding of a text of the row of its end token.
+func (b *Backend) textVector(out *wire.Stream, row []byte) ([]float32, error) {
+	if err := written(row); err != nil {
+		return nil, err
 	}
+	state := make([]float32, b.opt.Text.Width)
+	out.Decode(state, row)
+	return b.opt.Text.project(state, b.opt.Dimension)
 }
 
-// encodeTexts takes one batch through the device; item i is in slot i.
-func (b *Backend) encodeTexts(s *session, items []textItem) {
-	t := b.opt.Text
-	in, out := &s.loaded[TextModel].Input, &s.loaded[TextModel].Output
-	for i, item := range items {
-		t.fill(b.memory.at(b.memory.input[TextModel], i), in, item.call.tokens[item.index])
+// normalize makes what the device returned unit length, or says that it cannot.
+func normalize(v []float32) error {
+	if err := hailo.Normalize(v, v); err != nil {
+		return fmt.Errorf("%w: the device returned %w", hailo.ErrEncode, err)
 	}
-	// The row of the end token is all that is read.
-	outputs := make([][]byte, len(items))
-	results := make([]<-chan result, len(items))
-	for i, item := range items {
-		n, end := out.rowBytes(), item.call.ends[item.index]
-		outputs[i] = b.memory.at(b.memory.output[TextModel], i)[end*n : (end+1)*n]
-		r, err := s.submit(context.Background(), TextModel, i, outputs[i]) // does not block: there is a slot for each
-		if err != nil {
-			b.texts.finish(item, nil, err)
-			continue
-		}
-		results[i] = r
-	}
-	row := make([]float32, t.Width)
-	for i, item := range items {
-		if results[i] == nil {
-			continue
-		}
-		r := <-results[i]
-		err := r.check()
-		if err == nil {
-			err = written(outputs[i])
-		}
-		if err != nil {
-			b.texts.finish(item, nil, err)
-			continue
-		}
-		out.decode(row, outputs[i])
-		v, err := t.project(row, b.opt.Dimension)
-		b.texts.finish(item, v, err)
-	}
+	return nil
 }

@@ -1,11 +1,14 @@
 package npu
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"os"
 	"regexp"
 	"strings"
+
+	"hailoclip/hailo/npu/wire"
 )
 
 // chipArchitecture is what a worker calls the only chip that this program knows.
@@ -28,7 +31,7 @@ func driverVersion(device string) string {
 
 // mismatch says how the versions on the way to the chip differ, "" if they do not. HailoRT wants x.y.z
 // of library, driver and the chip's software to be equal; what is not known, or all zeros, counts as equal.
-func (h *Hello) mismatch(driver string) string {
+func mismatch(h *wire.Hello, driver string) string {
 	library := threeNumbers.FindString(h.Runtime.String())
 	for _, other := range []string{driver, h.Firmware.String()} {
 		other = threeNumbers.FindString(other)
@@ -36,32 +39,26 @@ func (h *Hello) mismatch(driver string) string {
 			continue
 		}
 		return fmt.Sprintf("the versions differ: HailoRT's library %s, driver %s, software of the chip %s; "+
-			"install all of one version, then switch the machine off and on", library, known(driver), known(h.Firmware.String()))
+			"install all of one version, then switch the machine off and on",
+			library, cmp.Or(driver, "(unknown)"), cmp.Or(h.Firmware.String(), "(unknown)"))
 	}
 	return ""
 }
 
-func known(version string) string {
-	if version == "" {
-		return "(unknown)"
-	}
-	return version
-}
-
-// check says whether the device of a hello, which was opened with the id given or "", is one to go on
+// checkHello says whether the device of a hello, which was opened with the id given or "", is one to go on
 // with.
-func (h *Hello) check(device string) error {
+func checkHello(h *wire.Hello, device string) error {
 	if h.Device.String() != "" {
 		device = h.Device.String()
 	}
-	why := h.mismatch(driverVersion(device))
+	why := mismatch(h, driverVersion(device))
 	switch {
-	case h.Status != Success:
+	case h.Status != wire.Success:
 		text := h.Text.String()
 		if why != "" {
 			text += "; " + why
 		}
-		return &DeviceError{Doing: "open the device", Code: h.Status, Text: text}
+		return refused("open the device", h.Status, text)
 	case h.Simulated != 0:
 		return nil
 	case h.Architecture.String() != chipArchitecture:

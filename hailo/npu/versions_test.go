@@ -3,14 +3,16 @@ package npu
 import (
 	"strings"
 	"testing"
+
+	"hailoclip/hailo/npu/wire"
 )
 
-func helloOf(library, chip, architecture string, status Code) *Hello {
-	h := &Hello{Status: status}
-	SetText(h.Runtime[:], library)
-	SetText(h.Firmware[:], chip)
-	SetText(h.Architecture[:], architecture)
-	SetText(h.Device[:], "10.0.0.2")
+func helloOf(library, chip, architecture string, status wire.Code) *wire.Hello {
+	h := &wire.Hello{Status: status}
+	wire.SetText(h.Runtime[:], library)
+	wire.SetText(h.Firmware[:], chip)
+	wire.SetText(h.Architecture[:], architecture)
+	wire.SetText(h.Device[:], "10.0.0.2")
 	return h
 }
 
@@ -31,7 +33,7 @@ func TestVersions(t *testing.T) {
 		{"5.2.0", "5.2.0", "5.2.00", false},
 		{"5.2.0", "5.2.0", "5.20.0", false},
 	} {
-		why := helloOf(tt.library, tt.chip, chipArchitecture, Success).mismatch(tt.driver)
+		why := mismatch(helloOf(tt.library, tt.chip, chipArchitecture, wire.Success), tt.driver)
 		if (why == "") != tt.equal {
 			t.Errorf("%+v: %q", tt, why)
 		}
@@ -46,16 +48,16 @@ func TestVersions(t *testing.T) {
 func TestHelloCheck(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
-		hello *Hello
+		hello *wire.Hello
 		want  []string // in the error; none: there is no error
 	}{
-		{"good", helloOf("5.2.0", "5.2.0", chipArchitecture, Success), nil},
-		{"another chip", helloOf("5.2.0", "5.2.0", "architecture 3", Success), []string{"architecture 3", "needs a Hailo-10H"}},
-		{"old software", helloOf("5.2.0", "5.1.1", chipArchitecture, Success), []string{"library 5.2.0", "chip 5.1.1", "install all of one version"}},
-		{"refused, and why", helloOf("5.2.0", "5.1.1", "", CodeDriverVersion), []string{"INVALID_DRIVER_VERSION (76)", "library 5.2.0", "chip 5.1.1"}},
-		{"refused", helloOf("5.2.0", "", "", CodeDeviceInUse), []string{"DEVICE_IN_USE (73)"}},
+		{"good", helloOf("5.2.0", "5.2.0", chipArchitecture, wire.Success), nil},
+		{"another chip", helloOf("5.2.0", "5.2.0", "architecture 3", wire.Success), []string{"architecture 3", "needs a Hailo-10H"}},
+		{"old software", helloOf("5.2.0", "5.1.1", chipArchitecture, wire.Success), []string{"library 5.2.0", "chip 5.1.1", "install all of one version"}},
+		{"refused, and why", helloOf("5.2.0", "5.1.1", "", wire.CodeDriverVersion), []string{"INVALID_DRIVER_VERSION (76)", "library 5.2.0", "chip 5.1.1"}},
+		{"refused", helloOf("5.2.0", "", "", wire.CodeDeviceInUse), []string{"DEVICE_IN_USE (73)"}},
 	} {
-		err := tt.hello.check("")
+		err := checkHello(tt.hello, "")
 		if (err == nil) != (tt.want == nil) {
 			t.Errorf("%s: %v", tt.name, err)
 		}
@@ -65,8 +67,7 @@ func TestHelloCheck(t *testing.T) {
 			}
 		}
 	}
-	simulated := &Hello{Simulated: 1}
-	if err := simulated.check(""); err != nil {
+	if err := checkHello(&wire.Hello{Simulated: 1}, ""); err != nil {
 		t.Error(err)
 	}
 }

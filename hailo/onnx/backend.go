@@ -2,8 +2,8 @@
 // through a binding of its own: no cgo, and the program starts where the library is missing.
 //
 // Load finds the library, Fetch downloads it, Open makes the hailo.Backend. From there down: a
-// Backend has two towers (image, text), a tower is a session and its layout, and a slot is the
-// memory of one run. As many runs go on at once as there are slots, each on one thread.
+// Backend has two towers (image, text), a tower is a session and its layout, and a workspace is
+// the memory of one run. As many runs go on at once as there are workspaces, each on one thread.
 package onnx
 
 import (
@@ -13,8 +13,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 
 	"hailoclip/hailo"
 	"hailoclip/hailo/model"
@@ -30,20 +28,18 @@ type Backend struct {
 	frames *hailo.Frames
 	colour *normaliser
 
-	image, text *tower     // image is nil in a backend for text only
-	slots       chan *slot // the free ones of all
-	all         []*slot
+	image, text *tower // of one file the same; image is nil in a backend for text only
+	free        chan *workspace
 
-	calls  sync.RWMutex // held for reading by calls in flight
-	closed atomic.Bool
+	calls hailo.Calls
 }
 
 var _ hailo.Backend = (*Backend)(nil)
 
 // Open loads the library and the model's CPU encoders, checks that they fit the manifest, and
-// encodes one text and one picture to prove it. It blocks while weights are read and prepared.
+// encodes one text and one image to prove it. It blocks while weights are read and prepared.
 //
-// The backend has frames pictures in its pool. Where the model has no image encoder for the CPU,
+// The backend has frames images in its pool. Where the model has no image encoder for the CPU,
 // it is for text only: EncodeImages fails. libraryDirs are where Fetch may have put the library.
 // Errors: ErrNoLibrary, or what is wrong with the model.
 func Open(ctx context.Context, c Config, m *model.Model, frames int, libraryDirs ...string) (*Backend, error) {
@@ -117,15 +113,17 @@ func open(library *Library, c Config, e encoders, frames int) (*Backend, error) 
 
 func (b *Backend) start(library *Library, c Config, e encoders, frames int) (err error) {
 	m, threads := e.manifest, c.threads()
-	if b.text, err = newTower(library, nil, e.text, outTexts, m); err != nil {
+	if b.text, err = newTower(library, e.text, outTexts, m); err != nil {
 		return fmt.Errorf("%s: %w", e.text.name, err)
 	}
 	if e.image.name != "" {
-		var shared *session
 		if e.image.name == e.text.name {
-			shared = b.text.session
+			b.image = b.text
+			err = b.image.require(outImages)
+		} else {
+			b.image, err = newTower(library, e.image, outImages, m)
 		}
-		if b.image, err = newTower(library, shared, e.image, outImages, m); err != nil {
+		if err != nil {
 			return fmt.Errorf("%s: %w", e.image.name, err)
 		}
 		b.info.ImageCalls = threads
@@ -135,18 +133,16 @@ func (b *Backend) start(library *Library, c Config, e encoders, frames int) (err
 	b.info.Device = fmt.Sprintf("ONNX Runtime %s, %d threads", library.Version, threads)
 	b.info.TextBatch = cmp.Or(b.text.textBatch, textBatch)
 	b.info.TextDigest = e.digest
-	b.slots = make(chan *slot, threads)
+	b.free = make(chan *workspace, threads)
 	for range threads {
-		s := newSlot(b.info.ImageBatch*3*m.ImageSize*m.ImageSize, b.info.TextBatch*m.ContextLength,
+		b.free <- newWorkspace(b.info.ImageBatch*3*m.ImageSize*m.ImageSize, b.info.TextBatch*m.ContextLength,
 			max(b.info.ImageBatch, b.info.TextBatch)*m.EmbeddingDimension)
-		b.all = append(b.all, s)
-		b.slots <- s
 	}
 	b.frames = hailo.NewHeapFrames(frames, m.ImageSize, m.EmbeddingDimension)
 	return b.prove()
 }
 
-// prove encodes one picture and one text, so that a model which loads but does not work is found
+// prove encodes one image and one text, so that a model which loads but does not work is found
 // now and not by the first request. Any real model has a vector for a grey ramp and for padding.
 func (b *Backend) prove() error {
 	ctx := context.Background()
@@ -156,10 +152,11 @@ func (b *Backend) prove() error {
 	if b.image == nil {
 		return nil
 	}
-	probe, err := hailo.NewHeapFrames(1, b.model.ImageSize, b.model.EmbeddingDimension).Get(ctx)
+	probe, err := b.frames.Get(ctx)
 	if err != nil {
 		return err
 	}
+	defer probe.Release()
 	for i := range probe.Pixels {
 		probe.Pixels[i] = byte(i)
 	}
@@ -174,7 +171,7 @@ func (b *Backend) Frames() *hailo.Frames { return b.frames }
 
 // Status is ready until Close.
 func (b *Backend) Status() hailo.Status {
-	if b.closed.Load() {
+	if b.calls.Closed() {
 		return hailo.Status{Reason: "the CPU encoder is closed"}
 	}
 	return hailo.Status{Ready: true}
@@ -182,29 +179,14 @@ func (b *Backend) Status() hailo.Status {
 
 // Close waits for calls in flight and releases the model; the library stays loaded.
 func (b *Backend) Close() error {
-	b.closed.Store(true)
-	b.calls.Lock()
-	defer b.calls.Unlock()
+	b.calls.Close()
 	for _, t := range []*tower{b.image, b.text} {
 		if t != nil {
 			t.close()
 		}
 	}
-	for _, s := range b.all {
-		s.pin.Unpin()
-	}
-	return nil
-}
-
-// enter begins a call; leave it with b.calls.RUnlock.
-func (b *Backend) enter() error {
-	if b.closed.Load() { // before waiting for a Close that waits for others
-		return hailo.ErrClosed
-	}
-	b.calls.RLock()
-	if b.closed.Load() {
-		b.calls.RUnlock()
-		return hailo.ErrClosed
+	for range len(b.free) {
+		(<-b.free).pin.Unpin()
 	}
 	return nil
 }

@@ -92,7 +92,7 @@ func BenchmarkEncodeTexts(b *testing.B) {
 	}
 }
 
-// BenchmarkPlanes is the host's own work for each picture before the model sees it.
+// BenchmarkPlanes is the host's own work for each image before the model sees it.
 func BenchmarkPlanes(b *testing.B) {
 	pixels, out := make([]byte, 224*224*3), make([]float32, 224*224*3)
 	t := newNormaliser([3]float32{.48, .46, .41}, [3]float32{.27, .26, .28})

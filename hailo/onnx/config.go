@@ -13,8 +13,8 @@ type Config struct {
 	Library string `yaml:"library"`
 	// Threads is how many runs go on at once, each on one core: 1 to 256, 0 is one for each core.
 	Threads int `yaml:"threads"`
-	// Batch is how many pictures one run takes at most: 1 to 32, 0 is 4. With ViT-B/32 on one
-	// core a picture in a run of 4 takes 0.77 of the time of a picture alone, and one in a run
+	// Batch is how many images one run takes at most: 1 to 32, 0 is 4. With ViT-B/32 on one
+	// core an image in a run of 4 takes 0.77 of the time of an image alone, and one in a run
 	// of 8 takes 0.75; with the demo model it makes no difference.
 	Batch int `yaml:"batch"`
 }

@@ -12,7 +12,7 @@ import (
 	"hailoclip/hailo"
 )
 
-// EncodeImages implements hailo.Backend. Slots that are free at the moment share the work.
+// EncodeImages implements hailo.Backend. Workspaces that are free at the moment share the work.
 func (b *Backend) EncodeImages(ctx context.Context, frames []*hailo.Frame) error {
 	if len(frames) > b.info.ImageBatch {
 		return fmt.Errorf("%w: %d images at once, at most %d", hailo.ErrEncode, len(frames), b.info.ImageBatch)
@@ -24,7 +24,7 @@ func (b *Backend) EncodeImages(ctx context.Context, frames []*hailo.Frame) error
 				hailo.ErrEncode, i, len(f.Pixels), len(f.Embedding), size, b.model.EmbeddingDimension)
 		}
 	}
-	return b.share(ctx, len(frames), b.info.ImageBatch, func(ctx context.Context, s *slot, from, to int) error {
+	return b.share(ctx, len(frames), b.info.ImageBatch, func(ctx context.Context, s *workspace, from, to int) error {
 		for i, f := range frames[from:to] {
 			b.colour.planes(s.pixels[i*size:(i+1)*size], f.Pixels)
 		}
@@ -32,7 +32,7 @@ func (b *Backend) EncodeImages(ctx context.Context, frames []*hailo.Frame) error
 			return fmt.Errorf("image encoder: %w", err)
 		}
 		for i, f := range frames[from:to] {
-			if err := normalise(f.Embedding, s.embedding(i, len(f.Embedding))); err != nil {
+			if err := hailo.Normalize(f.Embedding, s.embedding(i, len(f.Embedding))); err != nil {
 				return fmt.Errorf("image %d: %w", from+i, err)
 			}
 		}
@@ -55,7 +55,7 @@ func (b *Backend) EncodeTexts(ctx context.Context, tokens [][]int32) ([][]float3
 	}
 	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(len(tokens[i]), len(tokens[j])) })
 	out := make([][]float32, len(tokens))
-	err := b.share(ctx, len(tokens), b.info.TextBatch, func(ctx context.Context, s *slot, from, to int) error {
+	err := b.share(ctx, len(tokens), b.info.TextBatch, func(ctx context.Context, s *workspace, from, to int) error {
 		length := b.text.roundLength(len(tokens[order[to-1]]), b.model.ContextLength)
 		for row, i := range order[from:to] {
 			s.setTokens(b.text.layout, row, length, tokens[i], b.model.Tokens.PadID)
@@ -65,7 +65,7 @@ func (b *Backend) EncodeTexts(ctx context.Context, tokens [][]int32) ([][]float3
 		}
 		for row, i := range order[from:to] {
 			out[i] = make([]float32, b.model.EmbeddingDimension)
-			if err := normalise(out[i], s.embedding(row, len(out[i]))); err != nil {
+			if err := hailo.Normalize(out[i], s.embedding(row, len(out[i]))); err != nil {
 				return fmt.Errorf("text %d: %w", i, err)
 			}
 		}
@@ -77,14 +77,14 @@ func (b *Backend) EncodeTexts(ctx context.Context, tokens [][]int32) ([][]float3
 	return out, nil
 }
 
-// share cuts n items into parts of at most most, as even as can be over the slots that are free
-// now, and runs encode for each part, with a slot of its own. It returns when all have ended; the
+// share cuts n items into parts of at most most, as even as can be over the workspaces that are free
+// now, and runs encode for each part, with a workspace of its own. It returns when all have ended; the
 // first error ends the others.
-func (b *Backend) share(ctx context.Context, n, most int, encode func(ctx context.Context, s *slot, from, to int) error) error {
-	if err := b.enter(); err != nil {
+func (b *Backend) share(ctx context.Context, n, most int, encode func(ctx context.Context, s *workspace, from, to int) error) error {
+	if err := b.calls.Enter(); err != nil {
 		return err
 	}
-	defer b.calls.RUnlock()
+	defer b.calls.Leave()
 	if n == 0 {
 		return nil
 	}
@@ -96,20 +96,20 @@ func (b *Backend) share(ctx context.Context, n, most int, encode func(ctx contex
 			}
 		}()
 		select {
-		case s := <-b.slots:
-			defer func() { b.slots <- s }()
+		case s := <-b.free:
+			defer func() { b.free <- s }()
 			return encode(ctx, s, from, to)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
-	parts := max(1, min(len(b.slots), n), (n+most-1)/most)
+	parts := max(1, min(len(b.free), n), (n+most-1)/most)
 	var err error
 	if parts == 1 {
 		err = part(ctx, 0, n)
 	} else {
 		group, groupCtx := errgroup.WithContext(ctx)
-		group.SetLimit(cap(b.slots))
+		group.SetLimit(cap(b.free))
 		for i := range parts {
 			group.Go(func() error { return part(groupCtx, i*n/parts, (i+1)*n/parts) })
 		}

@@ -21,7 +21,7 @@ const (
 // may be chosen for each run.
 type layout struct {
 	image, text *port // outputs; nil where the model has none
-	imageBatch  int   // pictures in a run
+	imageBatch  int   // images in a run
 	textBatch   int   // texts in a run
 	length      int   // tokens in a text
 
@@ -95,19 +95,6 @@ func chosen(dims []int64, i int) int {
 		return int(dims[i])
 	}
 	return 0
-}
-
-// require fails when the model has not all that a tower with this output needs.
-func (l layout) require(s *session, output string) error {
-	if output == outImages && l.image != nil && hasPort(s.inputs, inPixels) ||
-		output == outTexts && l.text != nil && hasPort(s.inputs, inTokens) {
-		return nil
-	}
-	input := inPixels
-	if output == outTexts {
-		input = inTokens
-	}
-	return fmt.Errorf("gives no %s (from %s); has inputs %v and outputs %v", output, input, s.inputs, s.outputs)
 }
 
 func hasPort(ports []port, name string) bool {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -18,6 +17,8 @@ import (
 	"hailoclip/hailo"
 	"hailoclip/hailo/backendtest"
 	"hailoclip/hailo/model"
+	"hailoclip/stages/decode"
+	"hailoclip/stages/resize"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -53,6 +54,17 @@ func newBackend(tb testing.TB, c Config, e encoders) *Backend {
 	}
 	tb.Cleanup(func() { b.Close() })
 	return b
+}
+
+// take returns a frame that is released with the test.
+func take(tb testing.TB, b *Backend) *hailo.Frame {
+	tb.Helper()
+	f, err := b.Frames().Get(tb.Context())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(f.Release)
+	return f
 }
 
 func tryOpen(tb testing.TB, c Config, e encoders) (*Backend, error) {
@@ -98,16 +110,6 @@ func readJSON(tb testing.TB, path string, v any) {
 	}
 }
 
-func cosine(a, b []float32) float64 {
-	var ab, aa, bb float64
-	for i := range a {
-		ab += float64(a[i]) * float64(b[i])
-		aa += float64(a[i]) * float64(a[i])
-		bb += float64(b[i]) * float64(b[i])
-	}
-	return ab / math.Sqrt(aa*bb)
-}
-
 func TestGoldenTexts(t *testing.T) {
 	var golden struct {
 		Texts    map[string][]float32 `json:"texts"`
@@ -125,8 +127,45 @@ func TestGoldenTexts(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, text := range texts {
-		if c := cosine(got[i], golden.Texts[text]); c < 0.99999 {
+		if c := backendtest.Cosine(got[i], golden.Texts[text]); c < 0.99999 {
 			t.Errorf("%q: cosine %v", text, c)
+		}
+	}
+}
+
+// The whole way of an image, from the file to the vector, against the training framework's own.
+func TestGoldenImages(t *testing.T) {
+	var golden struct {
+		Images map[string][]float32 `json:"images"`
+	}
+	readJSON(t, "../demo/golden.json", &golden)
+	b := newBackend(t, Config{}, demo(t))
+	d := decode.NewDecoder(decode.Config{MaxPixels: 1 << 22, JPEGScale: "exact"}, b.model.ImageSize)
+	square := resize.New(resize.Config{Fit: "crop"}, b.model.ImageSize)
+	frame := take(t, b)
+	if len(golden.Images) == 0 {
+		t.Fatal("no golden images")
+	}
+	for name, want := range golden.Images {
+		data, err := os.ReadFile(filepath.Join("../demo/samples", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := d.DecodeBytes(data)
+		if err != nil {
+			t.Fatal(name, ": ", err)
+		}
+		err = square.Resize(frame.Pixels, p.Pix, p.Width, p.Height)
+		p.Release()
+		if err != nil {
+			t.Fatal(name, ": ", err)
+		}
+		if err := b.EncodeImages(t.Context(), []*hailo.Frame{frame}); err != nil {
+			t.Fatal(name, ": ", err)
+		}
+		// Without libjpeg-turbo the standard decoder's chroma differs a little from the golden one's.
+		if c := backendtest.Cosine(frame.Embedding, want); c < 0.9999 {
+			t.Errorf("%s: cosine %v", name, c)
 		}
 	}
 }
@@ -190,13 +229,8 @@ func TestTextOnly(t *testing.T) {
 	if _, err := b.EncodeTexts(t.Context(), [][]int32{{1}}); err != nil {
 		t.Error(err)
 	}
-	f, err := b.Frames().Get(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Release()
-	if err := b.EncodeImages(t.Context(), []*hailo.Frame{f}); !errors.Is(err, hailo.ErrEncode) {
-		t.Error("a picture without an image encoder: ", err)
+	if err := b.EncodeImages(t.Context(), []*hailo.Frame{take(t, b)}); !errors.Is(err, hailo.ErrEncode) {
+		t.Error("a image without an image encoder: ", err)
 	}
 }
 
@@ -214,14 +248,14 @@ func TestLayoutsAgree(t *testing.T) {
 	want := encode("whole.onnx", full...)
 	for _, name := range []string{"text_fixed.onnx", "external.onnx"} {
 		for i, v := range encode(name, full...) {
-			if c := cosine(v, want[i]); c < 0.999999 {
+			if c := backendtest.Cosine(v, want[i]); c < 0.999999 {
 				t.Errorf("%s, text %d: cosine %v", name, i, c)
 			}
 		}
 	}
 	masked := encode("whole.onnx", []int32{7}, []int32{7, 7})
 	for i, v := range masked {
-		if c := cosine(v, want[1]); c < 0.999999 {
+		if c := backendtest.Cosine(v, want[1]); c < 0.999999 {
 			t.Errorf("text %d: padding got past the mask: cosine %v", i, c)
 		}
 	}
@@ -233,10 +267,7 @@ func TestInt8(t *testing.T) {
 		t.Helper()
 		b := newBackend(t, Config{}, tiny("whole.onnx", name))
 		for shade := range 3 {
-			f, err := b.Frames().Get(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
+			f := take(t, b)
 			for i := range f.Pixels {
 				f.Pixels[i] = byte(200 - 60*(i%3+shade)%200)
 			}
@@ -244,19 +275,18 @@ func TestInt8(t *testing.T) {
 				t.Fatal(name, ": ", err)
 			}
 			vectors = append(vectors, slices.Clone(f.Embedding))
-			f.Release()
 		}
 		return vectors
 	}
 	want := encode("whole.onnx")
 	for i, v := range encode("int8.onnx") {
 		// 8 bits for a colour and for a weight leave an error of about 1 % in each of 3 products.
-		if c := cosine(v, want[i]); c < 0.999 {
-			t.Errorf("picture %d: cosine %v", i, c)
+		if c := backendtest.Cosine(v, want[i]); c < 0.999 {
+			t.Errorf("image %d: cosine %v", i, c)
 		}
 	}
-	if c := cosine(want[0], want[1]); c > 0.99 {
-		t.Errorf("the pictures are alike (cosine %v), which shows nothing", c)
+	if c := backendtest.Cosine(want[0], want[1]); c > 0.99 {
+		t.Errorf("the images are alike (cosine %v), which shows nothing", c)
 	}
 }
 
@@ -275,7 +305,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"no text half", tiny("image_fixed.onnx", ""), "gives no text_embeds (from input_ids)"},
 		{"no image half", tiny("whole.onnx", "external.onnx"), "gives no image_embeds (from pixel_values)"},
 		{"float16", tiny("half.onnx", ""), "text_embeds float16[any 8] does not fit the manifest, which needs float32[any 8]"},
-		{"picture size", with(whole, func(e *encoders) { e.manifest.ImageSize = 224 }), "pixel_values float32[any 3 4 4] does not fit"},
+		{"image size", with(whole, func(e *encoders) { e.manifest.ImageSize = 224 }), "pixel_values float32[any 3 4 4] does not fit"},
 		{"dimension", with(whole, func(e *encoders) { e.manifest.EmbeddingDimension = 512 }), "text_embeds float32[any 8] does not fit"},
 		{"context", with(tiny("text_fixed.onnx", ""), func(e *encoders) { e.manifest.ContextLength = 77 }), "input_ids int32[2 6] does not fit"},
 		{"NaN", with(whole, func(e *encoders) { e.manifest.Tokens.PadID = 15 }), "length 0, infinity or NaN"},
@@ -306,13 +336,8 @@ func TestBadVectors(t *testing.T) {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 	}
-	black, err := b.Frames().Get(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer black.Release()
-	if err := b.EncodeImages(t.Context(), []*hailo.Frame{black}); !errors.Is(err, hailo.ErrEncode) {
-		t.Error("black picture of a model without bias: ", err)
+	if err := b.EncodeImages(t.Context(), []*hailo.Frame{take(t, b)}); !errors.Is(err, hailo.ErrEncode) {
+		t.Error("black image of a model without bias: ", err)
 	}
 	if _, err := b.EncodeTexts(t.Context(), [][]int32{{1}, {2}}); err != nil {
 		t.Error("afterwards: ", err)
@@ -324,21 +349,26 @@ var forever = [][]int32{{2_000_000_000}}
 
 var errTest = errors.New("the deadline of the test")
 
+// begin calls EncodeTexts beside the test.
+func begin(ctx context.Context, b *Backend, tokens [][]int32) <-chan error {
+	result := make(chan error, 1)
+	go func() {
+		_, err := b.EncodeTexts(ctx, tokens)
+		result <- err
+	}()
+	return result
+}
+
 func TestCancel(t *testing.T) {
 	b := newBackend(t, Config{Threads: 1}, tiny("slow.onnx", ""))
 	ctx, cancel := context.WithCancelCause(t.Context())
-	result := make(chan error)
-	encode := func() {
-		_, err := b.EncodeTexts(ctx, forever)
-		result <- err
-	}
-	go encode()
-	for len(b.slots) > 0 { // until it has the only slot
+	running := begin(ctx, b, forever)
+	for len(b.free) > 0 { // until it has the only workspace
 		runtime.Gosched()
 	}
-	go encode() // waits for the slot
+	waiting := begin(ctx, b, forever)
 	cancel(errTest)
-	for range 2 {
+	for _, result := range []<-chan error{running, waiting} {
 		if err := <-result; !errors.Is(err, errTest) {
 			t.Error("cancelled: ", err)
 		}
@@ -347,19 +377,15 @@ func TestCancel(t *testing.T) {
 		t.Error("cancelled before: ", err)
 	}
 	if _, err := b.EncodeTexts(t.Context(), [][]int32{{1}}); err != nil {
-		t.Error("the slot does not work any more: ", err)
+		t.Error("the workspace does not work any more: ", err)
 	}
 }
 
 func TestCloseWaits(t *testing.T) {
 	b := newBackend(t, Config{Threads: 2}, tiny("slow.onnx", ""))
 	ctx, cancel := context.WithCancelCause(t.Context())
-	result := make(chan error)
-	go func() {
-		_, err := b.EncodeTexts(ctx, forever)
-		result <- err
-	}()
-	for len(b.slots) == cap(b.slots) {
+	result := begin(ctx, b, forever)
+	for len(b.free) == cap(b.free) {
 		runtime.Gosched()
 	}
 	closed := make(chan error)
@@ -389,7 +415,7 @@ func TestShareFirstError(t *testing.T) {
 	b := newBackend(t, Config{Threads: 2}, tiny("slow.onnx", ""))
 	bad := errors.New("bad part")
 	var once sync.Once
-	err := b.share(t.Context(), 2, 1, func(ctx context.Context, _ *slot, _, _ int) error {
+	err := b.share(t.Context(), 2, 1, func(ctx context.Context, _ *workspace, _, _ int) error {
 		var err error
 		once.Do(func() { err = bad })
 		if err == nil {
@@ -401,8 +427,8 @@ func TestShareFirstError(t *testing.T) {
 	if !errors.Is(err, bad) || !errors.Is(err, hailo.ErrEncode) {
 		t.Error(err)
 	}
-	if len(b.slots) != 2 {
-		t.Error("slots lost: ", len(b.slots))
+	if len(b.free) != 2 {
+		t.Error("workspaces lost: ", len(b.free))
 	}
 }
 
@@ -410,13 +436,13 @@ func TestShareFirstError(t *testing.T) {
 func TestSharePanic(t *testing.T) {
 	b := newBackend(t, Config{Threads: 2}, tiny("slow.onnx", ""))
 	for parts := range 2 {
-		err := b.share(t.Context(), parts+1, 1, func(context.Context, *slot, int, int) error { panic("at the disco") })
+		err := b.share(t.Context(), parts+1, 1, func(context.Context, *workspace, int, int) error { panic("at the disco") })
 		if !errors.Is(err, hailo.ErrEncode) || !strings.Contains(err.Error(), "at the disco") || !strings.Contains(err.Error(), "encode.go") {
 			t.Errorf("%d parts: %v", parts+1, err)
 		}
 	}
-	if len(b.slots) != 2 {
-		t.Error("slots lost: ", len(b.slots))
+	if len(b.free) != 2 {
+		t.Error("workspaces lost: ", len(b.free))
 	}
 }
 

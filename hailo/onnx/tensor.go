@@ -1,10 +1,5 @@
 package onnx
 
-import (
-	"errors"
-	"math"
-)
-
 // normaliser turns 8-bit RGB pixels into the model's floats: (p/255 - mean) / std.
 type normaliser [3][256]float32
 
@@ -35,22 +30,4 @@ func (t *normaliser) planes(out []float32, pixels []byte) {
 	for ; i < n; i++ {
 		r[i], g[i], b[i] = red[pixels[3*i]], green[pixels[3*i+1]], blue[pixels[3*i+2]]
 	}
-}
-
-var errNotUnit = errors.New("the model gave a vector of length 0, infinity or NaN")
-
-// normalise writes v scaled to unit length into out, which may be v.
-func normalise(out, v []float32) error {
-	var sum float64
-	for _, x := range v {
-		sum += float64(x) * float64(x)
-	}
-	if !(sum > 0) || math.IsInf(sum, 0) { // NaN is not > 0
-		return errNotUnit
-	}
-	scale := 1 / math.Sqrt(sum)
-	for i, x := range v {
-		out[i] = float32(float64(x) * scale)
-	}
-	return nil
 }

@@ -2,7 +2,6 @@ package open
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -29,25 +28,29 @@ const MadeUpVectorsWarning = "the simulated chip makes its vectors from the byte
 
 // simOptions are those of the simulated chip: this program again, as a worker.
 func (o *Opener) simOptions() (*npu.Options, error) {
-	m, settings := o.Model.Manifest, o.cfg.Sim
-	if settings.Vectors == "model" && !o.Model.Embedded() {
+	m, chip := o.Model.Manifest, sim.Default()
+	if o.cfg.Sim.Vectors == "model" && !o.Model.Embedded() {
 		return nil, ConfigError("sim.vectors: model computes the demo model's vectors, not those of " + m.Name +
 			": set clip.model: demo or sim.vectors: hash")
+	}
+	chip.ImageSize, chip.Dimension, chip.ContextLength, chip.Width = m.ImageSize, m.EmbeddingDimension, m.ContextLength, m.EmbeddingDimension
+	chip.Vectors = o.cfg.Sim.Vectors
+	if err := chip.Parse(strings.Fields(o.cfg.Sim.Arguments)); err != nil {
+		return nil, ConfigError("sim.arguments: " + err.Error())
 	}
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	args := append([]string{
-		fmt.Sprintf("--image-size=%d", m.ImageSize), fmt.Sprintf("--dimension=%d", m.EmbeddingDimension),
-		fmt.Sprintf("--context-length=%d", m.ContextLength), fmt.Sprintf("--width=%d", m.EmbeddingDimension),
-		"--vectors=" + settings.Vectors}, strings.Fields(settings.Arguments)...)
 	options := o.options()
-	options.Simulated, options.ImageHEF, options.Command = true, "simulated", append([]string{self, "npu-sim"}, args...)
+	options.Simulated, options.ImageHEF, options.Command = true, "simulated", append([]string{self, "npu-sim"}, chip.Args()...)
 	if o.cfg.TextEncoder != "cpu" {
-		options.Text = npu.SyntheticText(o.Tokenizer.Size(), m.ContextLength, m.EmbeddingDimension, o.Tokenizer.End(), m.Tokens.PadID)
-		chip, _ := sim.Parse(args, sim.NewFaults(func() {})) // what is wrong with the flags is the worker's to say
-		options.TextDigest = fmt.Sprintf("sim/%s/%s", m.Name, chip.TextVectors())
+		options.Text = &npu.Text{
+			HEF: "simulated", ContextLength: m.ContextLength, Width: m.EmbeddingDimension,
+			Vocabulary: min(o.Tokenizer.Size(), sim.Vocabulary), EndToken: o.Tokenizer.End(), PadToken: m.Tokens.PadID,
+			Row: func(token int32) []float32 { return sim.TokenEmbedding(token, m.EmbeddingDimension) },
+		}
+		options.TextDigest = chip.TextDigest(m.Name)
 	}
 	return options, nil
 }

@@ -5,53 +5,36 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
-	"hailoclip/hailo/npu"
+	"hailoclip/hailo/npu/wire"
 )
 
 const (
-	models = 2
+	models = wire.Models
 	// queueDepth is that of both encoders at batches up to 16; the runtime computes it.
 	queueDepth = 32
 	statsEvery = time.Second
 )
 
-// Cost is the time that a run of n frames takes: Run + n * Frame.
-type Cost struct{ Run, Frame time.Duration }
-
-// Config is what the simulated chip is.
-type Config struct {
-	Cost          [models]Cost // of the image and of the text model
-	ImageSize     int          // pixels on a side
-	Dimension     int          // of the image output
-	ContextLength int          // rows of the text input and output
-	Width         int          // numbers in such a row
-	Output        uint32       // format of both outputs; the text input is UINT16, as in the HEF
-	Vectors       string       // hash, or model: Encoders compute them
-	Encoders      Encoders
-	Faults        *Faults
-
-	format, control string // of the flags: Output, and where faults are taken
-}
-
-// Encoders compute real vectors, of any length; nil: Vector does. They get what the host put
-// into the slots: the pixels, or the tokens of npu.SyntheticText with the padding.
+// Encoders compute real vectors, of any length. They get what the host put into the slots: the pixels, or the
+// tokens of TokenEmbedding with the padding. Without them, both nil, Vector does.
 type Encoders struct {
 	Image func(pixels []byte) ([]float32, error)
 	Text  func(tokens []int32) ([]float32, error)
 }
 
-// conn is one end of the socket: one Read or Write is one packet.
-type conn interface{ io.ReadWriter }
-
 // chip is the simulated device and what is loaded on it.
 type chip struct {
 	Config
-	conn   conn
-	memory func(size uint64) ([]byte, error) // maps the frames
-	data   []byte
+	encoders Encoders
+	faults   *faults
+	conn     io.ReadWriter                     // one end of the socket: one Read or Write is one packet
+	memory   func(size uint64) ([]byte, error) // maps the frames
+	data     []byte
+	opened   bool
 
 	writing sync.Mutex
 
@@ -65,8 +48,8 @@ type chip struct {
 
 // model is a loaded model.
 type model struct {
-	load    *npu.Load
-	loaded  *npu.Loaded
+	load    *wire.Load
+	loaded  *wire.Loaded
 	waiting []job
 	busy    []bool // by slot: submitted and not reported
 	n       int    // busy slots
@@ -76,6 +59,7 @@ type job struct {
 	slot     uint32
 	sequence uint64
 	arrived  time.Time
+	status   wire.Code // when it has run
 }
 
 var (
@@ -96,39 +80,40 @@ func (c *chip) run() error {
 		c.mu.Unlock()
 		close(stopped)
 	}()
-	buf := make([]byte, npu.MaxPacket+1)
-	for opened := false; ; {
+	buf := make([]byte, wire.MaxPacket+1)
+	for {
 		n, err := c.conn.Read(buf)
 		if n == 0 || err != nil {
 			return nil
 		}
-		m, err := npu.Parse(buf[:n])
+		m, err := wire.Parse(buf[:n])
 		if err != nil {
 			return fmt.Errorf("%w: %w", errViolation, err)
 		}
 		switch m := m.(type) {
-		case *npu.Open:
-			if opened {
-				return fmt.Errorf("%w: open again", errViolation)
+		case *wire.Open:
+			if err = c.open(m); err == nil {
+				device.Go(c.work)
+				device.Go(func() { c.sendStats(stopped) })
 			}
-			if err := c.open(m); err != nil {
-				return err
-			}
-			opened = true
-			device.Go(c.work)
-			device.Go(func() { c.tell(stopped) })
-		case *npu.Load:
-			if err := c.load(m, opened); err != nil {
-				return err
-			}
-		case *npu.Submit:
-			if err := c.submit(m); err != nil {
-				return err
-			}
+		case *wire.Load:
+			err = c.load(m)
+		case *wire.Submit:
+			err = c.submit(m)
 		default:
-			return fmt.Errorf("%w: unexpected %T", errViolation, m)
+			err = fmt.Errorf("%w: unexpected %T", errViolation, m)
+		}
+		if err != nil {
+			return err
 		}
 	}
+}
+
+// wake has the device look again at what it may run.
+func (c *chip) wake() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.changed.Broadcast()
 }
 
 func (c *chip) send(packet []byte) {
@@ -137,66 +122,62 @@ func (c *chip) send(packet []byte) {
 	_, _ = c.conn.Write(packet) // the reader notices when the host has gone
 }
 
-func (c *chip) open(m *npu.Open) error {
-	h := &npu.Hello{Magic: npu.Magic, Version: npu.Version, Simulated: 1}
-	npu.SetText(h.Runtime[:], "simulated")
-	npu.SetText(h.Device[:], "0000:00:00.0")
-	npu.SetText(h.Architecture[:], "HAILO10H")
-	_, _, refuse := c.Faults.state()
-	switch refuse {
-	case "busy":
-		h.Status = npu.CodeDeviceInUse
-	case "nodevice":
-		h.Status = npu.CodeNoDevice
-	case "version":
-		h.Status = npu.CodeDriverVersion
-	case "magic":
-		h.Magic++
-	case "silent":
+func (c *chip) open(m *wire.Open) error {
+	if c.opened {
+		return fmt.Errorf("%w: open again", errViolation)
+	}
+	c.opened = true
+	_, _, refuse := c.faults.state()
+	h := &wire.Hello{Magic: wire.Magic, Version: wire.Version, Simulated: 1, Status: refusals[refuse]}
+	wire.SetText(h.Runtime[:], "simulated")
+	wire.SetText(h.Device[:], "0000:00:00.0")
+	wire.SetText(h.Architecture[:], "HAILO10H")
+	switch {
+	case refuse == "silent":
 		return nil
-	}
-	if refuse == "" && (m.Magic != npu.Magic || m.Version != npu.Version) {
+	case refuse == "magic":
+		h.Magic++
+	case h.Status != wire.Success:
+		wire.SetText(h.Text[:], "simulated fault: "+refuse)
+	case m.Magic != wire.Magic || m.Version != wire.Version:
 		refuse = "protocol version"
+	default:
+		var err error
+		if c.data, err = c.memory(m.Memory); err != nil {
+			return err
+		}
 	}
-	var err error
-	if refuse == "" {
-		c.data, err = c.memory(m.Memory)
+	c.send(wire.Append(nil, h))
+	if refuse != "" {
+		return fmt.Errorf("%w: %s", errRefused, refuse)
 	}
-	if h.Status != npu.Success {
-		npu.SetText(h.Text[:], "simulated fault: "+refuse)
-	}
-	if err == nil {
-		c.send(npu.Append(nil, h))
-	}
-	if err == nil && refuse != "" {
-		err = fmt.Errorf("%w: %s", errRefused, refuse)
-	}
-	return err
+	return nil
 }
 
 // load answers a load with what the model of the configuration looks like.
-func (c *chip) load(m *npu.Load, opened bool) error {
-	if !opened || m.Model >= models || c.models[m.Model].load != nil || m.Batch < 1 {
+func (c *chip) load(m *wire.Load) error {
+	if !c.opened || m.Model >= models || c.models[m.Model].load != nil || m.Batch < 1 {
 		return fmt.Errorf("%w: load of model %d, batch %d", errViolation, m.Model, m.Batch)
 	}
-	l := &npu.Loaded{Model: m.Model, QueueDepth: queueDepth}
+	l := &wire.Loaded{Model: m.Model, QueueDepth: queueDepth}
+	output := uint32(slices.Index(formats, c.Output))
 	size, rows, width := uint32(c.ImageSize), uint32(c.ContextLength), uint32(c.Width)
-	if m.Model == npu.ImageModel {
-		l.Input = stream(size, size, 3, npu.FormatUint8)
-		l.Output = stream(1, 1, uint32(c.Dimension), c.Output)
+	if m.Model == wire.ImageModel {
+		l.Input = stream(size, size, 3, wire.FormatUint8)
+		l.Output = stream(1, 1, uint32(c.Dimension), output)
 	} else {
-		l.Input = stream(1, rows, width, npu.FormatUint16)
-		l.Output = stream(1, rows, width, c.Output)
+		l.Input = stream(1, rows, width, wire.FormatUint16)
+		l.Output = stream(1, rows, width, output)
 	}
 	switch {
 	case uint64(l.Input.FrameBytes) > m.InputStride || uint64(l.Output.FrameBytes) > m.OutputStride:
-		l.Status = npu.CodeInsufficientBuffer
-		npu.SetText(l.Text[:], "the frames are larger than the slots")
-	case !c.within(m.InputOffset, m.InputStride, m.Slots) || !c.within(m.OutputOffset, m.OutputStride, m.Slots):
+		l.Status = wire.CodeInsufficientBuffer
+		wire.SetText(l.Text[:], "the frames are larger than the slots")
+	case !m.Within(uint64(len(c.data))):
 		return fmt.Errorf("%w: slots outside of the memory", errViolation)
 	}
-	c.send(npu.Append(nil, l))
-	if l.Status != npu.Success {
+	c.send(wire.Append(nil, l))
+	if l.Status != wire.Success {
 		return fmt.Errorf("load: %v", l.Status)
 	}
 	c.mu.Lock()
@@ -205,28 +186,20 @@ func (c *chip) load(m *npu.Load, opened bool) error {
 	return nil
 }
 
-// within says whether slots lie in the memory, without overflowing.
-func (c *chip) within(offset, stride uint64, slots uint32) bool {
-	size := uint64(len(c.data))
-	return stride > 0 && offset <= size && stride <= size && uint64(slots) <= (size-offset)/stride
-}
-
 // stream is how the frames of a model look. Quantised numbers cover -1 to 1.
-func stream(h, w, f, format uint32) npu.Stream {
-	s := npu.Stream{Height: h, Width: w, Features: f, Format: format, FrameBytes: h * w * f}
+func stream(h, w, f, format uint32) wire.Stream {
+	s := wire.Stream{Height: h, Width: w, Features: f, Format: format}
 	switch format {
-	case npu.FormatUint8:
+	case wire.FormatUint8:
 		s.Scale, s.ZeroPoint = 1./127, 128
-	case npu.FormatUint16:
-		s.FrameBytes *= 2
+	case wire.FormatUint16:
 		s.Scale, s.ZeroPoint = 1./32767, 32768
-	case npu.FormatFloat32:
-		s.FrameBytes *= 4
 	}
+	s.FrameBytes = h * w * uint32(s.RowBytes())
 	return s
 }
 
-func (c *chip) submit(m *npu.Submit) error {
+func (c *chip) submit(m *wire.Submit) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if m.Model >= models || c.models[m.Model].load == nil {
@@ -237,37 +210,37 @@ func (c *chip) submit(m *npu.Submit) error {
 		return fmt.Errorf("%w: submit of slot %d, which does not exist or is busy", errViolation, m.Slot)
 	}
 	if x.n >= queueDepth { // what the runtime says when nobody asked it for room
-		c.send(npu.Append(nil, &npu.Done{Model: m.Model, Slot: m.Slot, Sequence: m.Sequence, Status: npu.CodeQueueFull}))
+		c.send(wire.Append(nil, &wire.Done{Model: m.Model, Slot: m.Slot, Sequence: m.Sequence, Status: wire.CodeQueueFull}))
 		return nil
 	}
 	x.busy[m.Slot] = true
 	x.n++
-	x.waiting = append(x.waiting, job{m.Slot, m.Sequence, time.Now()})
+	x.waiting = append(x.waiting, job{slot: m.Slot, sequence: m.Sequence, arrived: time.Now()})
 	c.changed.Broadcast()
 	return nil
 }
 
-// tell sends the statistics until the chip stops.
-func (c *chip) tell(stopped chan struct{}) {
+// sendStats sends the statistics until the chip stops.
+func (c *chip) sendStats(stopped chan struct{}) {
 	tick := time.NewTicker(statsEvery)
 	defer tick.Stop()
 	for {
-		hang, heat, _ := c.Faults.state()
-		s := &npu.Stats{Throttling: heat, Zone: min(heat/2, 2)}
+		hang, heat, _ := c.faults.state()
+		s := &wire.Stats{Throttling: heat, Zone: min(heat/2, 2)}
 		s.Temperature = [2]float32{45 + 10*float32(heat), 46 + 10*float32(heat)}
 		s.NNCore, s.CPU = float32(math.NaN()), float32(math.NaN())
 		c.mu.Lock()
 		s.Frames = c.done
-		c.changed.Broadcast() // the heat may let the device go on
 		c.mu.Unlock()
+		c.wake() // the heat may let the device go on
 		if !hang {
-			c.send(npu.Append(nil, s))
+			c.send(wire.Append(nil, s))
 		}
 		select {
 		case <-stopped:
 			return
 		case <-tick.C:
-		case <-c.Faults.heated:
+		case <-c.faults.heated:
 		}
 	}
 }

@@ -1,15 +1,18 @@
 package sim
 
 import (
-	"io"
+	"fmt"
 	"math"
+	"os"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
-	"hailoclip/hailo/npu"
+	"hailoclip/hailo/npu/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -30,6 +33,19 @@ func TestVector(t *testing.T) {
 	}
 }
 
+// A token survives its way through the UINT16 input of the text model.
+func TestTokenEmbedding(t *testing.T) {
+	in := stream(1, 77, 512, wire.FormatUint16)
+	row, back := make([]byte, in.RowBytes()), make([]float32, 512)
+	for _, token := range []int32{0, 1, 2, 4095, 49407, Vocabulary - 1} {
+		in.Encode(row, TokenEmbedding(token, 512))
+		in.Decode(back, row)
+		if got := tokenOf(back); got != token {
+			t.Errorf("%d became %d", token, got)
+		}
+	}
+}
+
 // patience is how long a test waits for what must come: it guards against hanging, however slow the machine.
 const patience = 5 * time.Minute
 
@@ -37,70 +53,69 @@ const patience = 5 * time.Minute
 type host struct {
 	t    *testing.T
 	chip *chip
-	in   chan []byte
-	out  chan []byte
-	ends chan error
+	conn *os.File
 }
 
-func (h *host) Read(b []byte) (int, error) {
-	packet, ok := <-h.in
-	if !ok {
-		return 0, io.EOF
+func startChip(t *testing.T, change func(*chip)) *host {
+	h := &host{t: t}
+	h.chip, _ = newChip(nil)
+	change(h.chip)
+	ours, theirs, err := wire.Pair()
+	if err != nil {
+		t.Fatal(err)
 	}
-	return copy(b, packet), nil
-}
-
-func (h *host) Write(b []byte) (int, error) {
-	h.out <- append([]byte(nil), b...)
-	return len(b), nil
-}
-
-func startChip(t *testing.T, change func(*Config)) *host {
-	h := &host{t: t, in: make(chan []byte, 100), out: make(chan []byte, 1000), ends: make(chan error, 1)}
-	c, _ := newChip(nil)
-	h.chip, c.conn = c, h
-	change(&c.Config)
-	go func() { h.ends <- c.run() }()
+	h.conn, h.chip.conn = ours, theirs
+	ended := make(chan error, 1)
+	go func() { ended <- h.chip.run() }()
 	t.Cleanup(func() {
-		close(h.in)
-		if err := <-h.ends; err != nil {
+		ours.Close()
+		if err := <-ended; err != nil {
 			t.Error(err)
 		}
+		theirs.Close()
 	})
-	h.in <- npu.Append(nil, openMessage)
-	if m, ok := h.next().(*npu.Hello); !ok || m.Status != npu.Success || m.Simulated != 1 {
+	h.say(openMessage)
+	if m, ok := h.next().(*wire.Hello); !ok || m.Status != wire.Success || m.Simulated != 1 {
 		t.Fatalf("hello: %+v", m)
 	}
-	for _, load := range []*npu.Load{loadImage, loadText} {
-		h.in <- npu.Append(nil, load)
-		if m, ok := h.next().(*npu.Loaded); !ok || m.Status != npu.Success || m.QueueDepth != 32 {
+	for _, load := range []*wire.Load{loadImage, loadText} {
+		h.say(load)
+		if m, ok := h.next().(*wire.Loaded); !ok || m.Status != wire.Success || m.QueueDepth != 32 {
 			t.Fatalf("loaded: %+v", m)
 		}
 	}
 	return h
 }
 
+func (h *host) say(m wire.Message) {
+	h.t.Helper()
+	if _, err := h.conn.Write(wire.Append(nil, m)); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
 // next is the next message that is not about statistics.
 func (h *host) next() any {
 	h.t.Helper()
+	_ = h.conn.SetReadDeadline(time.Now().Add(patience))
+	buf := make([]byte, wire.MaxPacket)
 	for {
-		select {
-		case packet := <-h.out:
-			m, err := npu.Parse(packet)
-			if err != nil {
-				h.t.Fatal(err)
-			}
-			if _, ok := m.(*npu.Stats); !ok {
-				return m
-			}
-		case <-time.After(patience):
-			h.t.Fatal("the chip says nothing")
+		n, err := h.conn.Read(buf)
+		if err != nil {
+			h.t.Fatal("the chip says nothing: ", err)
+		}
+		m, err := wire.Parse(buf[:n])
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		if _, ok := m.(*wire.Stats); !ok {
+			return m
 		}
 	}
 }
 
 func (h *host) submit(model, slot uint32) {
-	h.in <- npu.Append(nil, &npu.Submit{Model: model, Slot: slot, Sequence: uint64(model*100 + slot + 1)})
+	h.say(&wire.Submit{Model: model, Slot: slot, Sequence: uint64(model*100 + slot + 1)})
 }
 
 // together has the chip start only when it has all of these frames: pairs of model and slot.
@@ -120,7 +135,7 @@ func (h *host) together(frames ...[2]uint32) {
 
 func (h *host) command(line string) {
 	h.t.Helper()
-	if err := h.chip.Faults.Command(line); err != nil {
+	if err := h.chip.faults.command(line); err != nil {
 		h.t.Fatal(err)
 	}
 }
@@ -146,12 +161,12 @@ func TestScheduling(t *testing.T) {
 			if tt.textPrio == 2 {
 				loadText.Priority, loadImage.Priority = 0, 1
 			}
-			h := startChip(t, func(c *Config) { c.Cost[0] = Cost{Run: 2 * time.Millisecond, Frame: time.Millisecond} })
+			h := startChip(t, func(c *chip) { c.Cost[0] = Cost{Run: 2 * time.Millisecond, Frame: time.Millisecond} })
 			h.together([2]uint32{0, 1}, [2]uint32{0, 2}, [2]uint32{0, 3}, [2]uint32{1, 0}, [2]uint32{1, 1})
 			for _, want := range tt.want {
 				took := map[uint32]uint64{0: 2e6 + 1e6*uint64(want.batch)}[want.model]
 				for range want.batch {
-					if d := h.next().(*npu.Done); d.Model != want.model || d.Batch != want.batch || d.DeviceNS != took {
+					if d := h.next().(*wire.Done); d.Model != want.model || d.Batch != want.batch || d.DeviceNS != took {
 						t.Errorf("%+v, want %+v", d, want)
 					}
 				}
@@ -162,33 +177,33 @@ func TestScheduling(t *testing.T) {
 
 // A threshold holds frames back until there are enough, or the timeout has passed.
 func TestThreshold(t *testing.T) {
-	h := startChip(t, func(*Config) {})
+	h := startChip(t, func(*chip) {})
 	h.together([2]uint32{1, 0}, [2]uint32{1, 1})
 	for range 2 {
-		if d := h.next().(*npu.Done); d.Batch != 2 {
+		if d := h.next().(*wire.Done); d.Batch != 2 {
 			t.Errorf("two texts: %+v", d)
 		}
 	}
 	h.submit(1, 0)
-	if d := h.next().(*npu.Done); d.Batch != 1 {
+	if d := h.next().(*wire.Done); d.Batch != 1 {
 		t.Errorf("one text: %+v", d)
 	}
 }
 
 func TestViolations(t *testing.T) {
-	busy := npu.Append(nil, &npu.Submit{Slot: 1, Sequence: 1})
+	busy := wire.Append(nil, &wire.Submit{Slot: 1, Sequence: 1})
 	outside := *loadImage
 	outside.Slots = 100
 	for name, packets := range map[string][][]byte{
 		"garbage":            {{1, 2, 3}},
-		"worker's message":   {npu.Append(nil, &npu.Done{})},
-		"load before open":   {npu.Append(nil, loadImage)},
-		"open twice":         {npu.Append(nil, openMessage), npu.Append(nil, openMessage)},
-		"submit before load": {npu.Append(nil, openMessage), busy},
-		"load twice":         {npu.Append(nil, openMessage), npu.Append(nil, loadImage), npu.Append(nil, loadImage)},
-		"slots outside":      {npu.Append(nil, openMessage), npu.Append(nil, &outside)},
-		"no such slot":       {npu.Append(nil, openMessage), npu.Append(nil, loadImage), npu.Append(nil, &npu.Submit{Slot: 4})},
-		"no such model":      {npu.Append(nil, openMessage), npu.Append(nil, &npu.Load{Model: 2, Batch: 1})},
+		"worker's message":   {wire.Append(nil, &wire.Done{})},
+		"load before open":   {wire.Append(nil, loadImage)},
+		"open twice":         {wire.Append(nil, openMessage), wire.Append(nil, openMessage)},
+		"submit before load": {wire.Append(nil, openMessage), busy},
+		"load twice":         {wire.Append(nil, openMessage), wire.Append(nil, loadImage), wire.Append(nil, loadImage)},
+		"slots outside":      {wire.Append(nil, openMessage), wire.Append(nil, &outside)},
+		"no such slot":       {wire.Append(nil, openMessage), wire.Append(nil, loadImage), wire.Append(nil, &wire.Submit{Slot: 4})},
+		"no such model":      {wire.Append(nil, openMessage), wire.Append(nil, &wire.Load{Model: 2, Batch: 1})},
 	} {
 		c, _ := newChip(packets)
 		if err := c.run(); err == nil {
@@ -200,9 +215,9 @@ func TestViolations(t *testing.T) {
 // The real encoders get what the host means, and their vectors come back in the direction.
 func TestRealEncoders(t *testing.T) {
 	var tokens []int32
-	h := startChip(t, func(c *Config) {
+	h := startChip(t, func(c *chip) {
 		c.Width, c.ContextLength = 16, 3
-		c.Encoders = Encoders{
+		c.encoders = Encoders{
 			Image: func(pixels []byte) ([]float32, error) { return []float32{3, -4}, nil },
 			Text:  func(ids []int32) ([]float32, error) { tokens = ids; return []float32{0, 5}, nil },
 		}
@@ -226,37 +241,40 @@ func TestRealEncoders(t *testing.T) {
 
 func TestCommands(t *testing.T) {
 	died := false
-	f := NewFaults(func() { died = true })
+	f := newFaults(func() { died = true })
 	for _, bad := range []string{"", "nonsense", "lose", "lose=0", "lose=-1", "lose=x", "error", "error=0", "error=x@1", "error=5@0",
 		"slow=0", "slow=-1", "slow=NaN", "slow=1e9", "decay=-1", "heat=7", "heat=x", "refuse=", "refuse=me"} {
-		if f.Command(bad) == nil {
+		if f.command(bad) == nil {
 			t.Errorf("%q was accepted", bad)
 		}
 	}
 	for _, good := range []string{"error=63@2", "lose=3", "repeat=4", "garbage=5", "crash=6", "slow=2", "decay=0.5", "heat=4"} {
-		if err := f.Command(good); err != nil {
+		if err := f.command(good); err != nil {
 			t.Error(err)
 		}
 	}
-	want := []fate{{}, {code: 63}, {lose: true}, {repeat: true}, {babble: true}, {crash: true}, {}}
-	for i, w := range want {
-		if got := f.next(); got != w {
-			t.Errorf("frame %d: %+v, want %+v", i+1, got, w)
+	for i, want := range []string{"", "63", "lose", "repeat", "garbage", "crash", ""} {
+		got, code := f.next()
+		if code != wire.Success {
+			got += fmt.Sprint(int32(code))
+		}
+		if got != want {
+			t.Errorf("frame %d: %q, want %q", i+1, got, want)
 		}
 	}
 	if k := f.factor(); math.Abs(k-2*(1+0.5*7)) > 1e-9 {
 		t.Errorf("factor %v", k)
 	}
-	if err := f.Command("lose=1"); err != nil { // counted from here on
+	if err := f.command("lose=1"); err != nil { // counted from here on
 		t.Error(err)
 	}
-	if !f.next().lose {
+	if got, _ := f.next(); got != "lose" {
 		t.Error("not the next frame")
 	}
-	if err := f.Command("crash"); err != nil || !died {
+	if err := f.command("crash"); err != nil || !died {
 		t.Error(err, died)
 	}
-	if err := f.Command("ok"); err != nil || f.factor() != 1 {
+	if err := f.command("ok"); err != nil || f.factor() != 1 {
 		t.Error(err, f.factor())
 	}
 }
@@ -267,42 +285,57 @@ func TestFaultsHelp(t *testing.T) {
 	values := strings.NewReplacer("=N", "=1", "=C", "=5", "@N", "@1", "=F", "=1", "=S", "=1", "=W", "=busy")
 	for line := range strings.Lines(table) {
 		word := strings.Fields(line)[0]
-		if err := NewFaults(func() {}).Command(values.Replace(word)); err != nil {
+		if err := newFaults(func() {}).command(values.Replace(word)); err != nil {
 			t.Errorf("%s: %v", word, err)
 		}
 	}
 }
 
-func TestFlags(t *testing.T) {
-	c, err := Parse([]string{"--control", "/tmp/x", "--output", "float32", "--image-run", "1ms", "--fault", "slow=2"}, NewFaults(nil))
-	if err != nil || c.control != "/tmp/x" || c.TextVectors() != "hash/float32" || c.Output != npu.FormatFloat32 || c.Cost[0].Run != time.Millisecond ||
-		c.Cost[1].Frame != 8700*time.Microsecond || c.Width != 512 || c.Faults.factor() != 2 {
+// TestConfig has flags become a Config, and that the same flags again.
+func TestConfig(t *testing.T) {
+	c := Default()
+	err := c.Parse([]string{"--control", "/tmp/x", "--output", "float32", "--image-run", "1ms", "--fault", "slow=2", "-fault=crash=7"})
+	if err != nil || c.Control != "/tmp/x" || c.Cost[0].Run != time.Millisecond || c.Cost[1].Frame != 8700*time.Microsecond || c.Width != 512 {
 		t.Errorf("%+v, %v", c, err)
+	}
+	want := []string{"--control=/tmp/x", "--image-run=1ms", "--output=float32", "--fault=slow=2", "--fault=crash=7"}
+	if got := c.Args(); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	again := Default()
+	if err := again.Parse(c.Args()); err != nil || !reflect.DeepEqual(again, c) {
+		t.Errorf("%+v became %+v, %v", c, again, err)
+	}
+	if usual := Default(); len(usual.Args()) != 0 || usual.TextDigest("demo") != "sim/demo/hash" || c.TextDigest("demo") != "sim/demo/hash/float32" {
+		t.Errorf("%q, %s, %s", usual.Args(), usual.TextDigest("demo"), c.TextDigest("demo"))
 	}
 	for want, args := range map[string][]string{
 		"output \"int4\"":   {"--output", "int4"},
+		"output \"\"":       {"--output", ""},
 		"vectors \"x\"":     {"--vectors", "x"},
 		"width 0":           {"--width", "0"},
 		"no time":           {"--image-run", "-1ms"},
 		"unknown":           {"--fault", "x"},
 		"flag provided but": {"--nonsense"},
 	} {
-		if _, err := Parse(args, NewFaults(nil)); err == nil || !strings.Contains(err.Error(), want) {
+		c := Default()
+		if err := c.Parse(args); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v", args, err)
 		}
 	}
-	if err := run([]string{"--vectors", "model"}, nil); err == nil || !strings.Contains(err.Error(), "no real encoders") {
+	c.Vectors = "model"
+	if err := serve(c, nil); err == nil || !strings.Contains(err.Error(), "no real encoders") {
 		t.Error(err)
 	}
 }
 
 // A decay begins with its command, however long the chip has worked before.
 func TestDecayBeginsWhenCommanded(t *testing.T) {
-	f := NewFaults(nil)
+	f := newFaults(nil)
 	for range 100 {
 		f.next()
 	}
-	if err := f.Command("decay=0.5"); err != nil {
+	if err := f.command("decay=0.5"); err != nil {
 		t.Fatal(err)
 	}
 	first := f.factor()
@@ -317,11 +350,11 @@ func TestQueueFull(t *testing.T) {
 	image := *loadImage
 	defer func() { *loadImage = image }()
 	loadImage.Slots, loadImage.InputStride, loadImage.OutputStride, loadImage.OutputOffset = queueDepth+1, 64, 64, 4096
-	h := startChip(t, func(c *Config) { _ = c.Faults.Command("hang") })
+	h := startChip(t, func(c *chip) { _ = c.faults.command("hang") })
 	for slot := range uint32(queueDepth + 1) {
 		h.submit(0, slot)
 	}
-	if d := h.next().(*npu.Done); d.Slot != queueDepth || d.Status != npu.CodeQueueFull {
+	if d := h.next().(*wire.Done); d.Slot != queueDepth || d.Status != wire.CodeQueueFull {
 		t.Errorf("%+v", d)
 	}
 }

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"crypto/rand"
 	"fmt"
 	"os"
@@ -9,7 +10,7 @@ import (
 	"github.com/zeebo/xxh3"
 	"golang.org/x/sys/unix"
 
-	"hailoclip/hailo/npu"
+	"hailoclip/hailo/npu/wire"
 )
 
 // work is the device: it runs one batch after the other until the chip stops.
@@ -27,18 +28,17 @@ func (c *chip) work() {
 			start = free
 		}
 		cost := c.Cost[m]
-		took := time.Duration(float64(cost.Run+time.Duration(len(jobs))*cost.Frame) * c.Faults.factor())
-		codes := make([]npu.Code, len(jobs))
-		for i, j := range jobs {
-			if err := c.encode(m, int(j.slot)); err != nil {
+		took := time.Duration(float64(cost.Run+time.Duration(len(jobs))*cost.Frame) * c.faults.factor())
+		for i := range jobs {
+			if err := c.encode(m, int(jobs[i].slot)); err != nil {
 				fmt.Fprintln(os.Stderr, "encode:", err)
-				codes[i] = codeInternal
+				jobs[i].status = codeInternal
 			}
 		}
 		c.sleepUntil(start.Add(took))
 		free = start.Add(took)
-		for i, j := range jobs {
-			if !c.report(m, j, codes[i], len(jobs), took) {
+		for _, j := range jobs {
+			if !c.report(m, j, len(jobs), took) {
 				return
 			}
 		}
@@ -48,7 +48,7 @@ func (c *chip) work() {
 // maxLateness is how late the end of a run may be noticed and still not delay the next one.
 const maxLateness = 5 * time.Millisecond
 
-const codeInternal npu.Code = 8 // HAILO_INTERNAL_FAILURE
+const codeInternal wire.Code = 8 // HAILO_INTERNAL_FAILURE
 
 // sleepUntil waits in the kernel: the runtime's timers are late by up to a millisecond. It
 // gives up when the chip stops.
@@ -74,7 +74,7 @@ func (c *chip) next() (int, []job) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for !c.stop {
-		hang, heat, _ := c.Faults.state()
+		hang, heat, _ := c.faults.state()
 		best, wait := -1, time.Duration(0)
 		for i := range c.models {
 			m := (c.turn + 1 + i) % models // the one after the last first: round robin
@@ -100,17 +100,9 @@ func (c *chip) next() (int, []job) {
 			x.waiting = x.waiting[n:]
 			return best, jobs
 		}
-		if wait > 0 {
-			timer := time.AfterFunc(wait, func() {
-				c.mu.Lock()
-				c.changed.Broadcast()
-				c.mu.Unlock()
-			})
-			c.changed.Wait()
-			timer.Stop()
-			continue
-		}
+		timer := time.AfterFunc(cmp.Or(wait, time.Hour), c.wake)
 		c.changed.Wait()
+		timer.Stop()
 	}
 	return 0, nil
 }
@@ -123,92 +115,62 @@ func (x *model) wait(now time.Time) time.Duration {
 	return x.waiting[0].arrived.Add(time.Duration(x.load.TimeoutMS) * time.Millisecond).Sub(now)
 }
 
-// encode computes the output of a slot.
+// encode computes the output of a slot, row by row. The text encoder is causal: a row of its output depends on
+// the rows of the input up to it. Vectors of real encoders are in every row.
 func (c *chip) encode(m int, slot int) error {
 	x := &c.models[m]
-	in := c.slot(x.load.InputOffset, x.load.InputStride, slot)[:x.loaded.Input.FrameBytes]
-	out := c.slot(x.load.OutputOffset, x.load.OutputStride, slot)[:x.loaded.Output.FrameBytes]
-	if m == npu.ImageModel {
-		v := make([]float32, c.Dimension)
-		if c.Encoders.Image == nil {
-			fillVector(v, xxh3.Hash(in))
-		} else if real, err := c.Encoders.Image(in); err != nil {
-			return err
-		} else {
-			spread(v, real)
-		}
-		x.loaded.Output.Encode(out, v)
-		return nil
+	in := x.load.Input(c.data, slot)[:x.loaded.Input.FrameBytes]
+	out := x.load.Output(c.data, slot)[:x.loaded.Output.FrameBytes]
+	real, err := c.encodeReal(m, in)
+	if err != nil {
+		return err
 	}
-	if c.Encoders.Text != nil {
-		return c.encodeText(x, in, out)
-	}
-	// The encoder is causal: a row of the output depends on the rows of the input up to it.
-	v := make([]float32, c.Width)
+	rows, outRow := len(out)/x.loaded.Output.RowBytes(), x.loaded.Output.RowBytes()
+	inRow := len(in) / rows
+	v := make([]float32, x.loaded.Output.Features)
 	hash := xxh3.New()
-	inRow, outRow := len(in)/c.ContextLength, len(out)/c.ContextLength
-	for r := range c.ContextLength {
-		_, _ = hash.Write(in[r*inRow : (r+1)*inRow])
-		fillVector(v, hash.Sum64())
+	for r := range rows {
+		if real != nil {
+			spread(v, real)
+		} else {
+			_, _ = hash.Write(in[r*inRow : (r+1)*inRow])
+			fillVector(v, hash.Sum64())
+		}
 		x.loaded.Output.Encode(out[r*outRow:(r+1)*outRow], v)
 	}
 	return nil
 }
 
-// encodeText has the real encoder read the tokens, and puts its vector into every row.
-func (c *chip) encodeText(x *model, in, out []byte) error {
-	tokens := make([]int32, c.ContextLength)
-	row := make([]float32, c.Width)
-	inRow, outRow := len(in)/c.ContextLength, len(out)/c.ContextLength
+// encodeReal is what the real encoders make of an input; nil without them.
+func (c *chip) encodeReal(m int, in []byte) ([]float32, error) {
+	switch {
+	case c.encoders.Image == nil:
+		return nil, nil
+	case m == wire.ImageModel:
+		return c.encoders.Image(in)
+	}
+	tokens, row := make([]int32, c.ContextLength), make([]float32, c.Width)
+	stream := &c.models[m].loaded.Input
 	for r := range tokens {
-		x.loaded.Input.Decode(row, in[r*inRow:(r+1)*inRow])
-		tokens[r] = npu.TokenOf(row)
+		stream.Decode(row, in[r*stream.RowBytes():])
+		tokens[r] = tokenOf(row)
 	}
-	v, err := c.Encoders.Text(tokens)
-	if err != nil {
-		return err
-	}
-	spread(row, v)
-	x.loaded.Output.Encode(out[:outRow], row)
-	for r := 1; r < c.ContextLength; r++ {
-		copy(out[r*outRow:], out[:outRow])
-	}
-	return nil
-}
-
-// spread scales a vector so that its largest number is 1 or -1: then quantisation costs least.
-func spread(dst, v []float32) {
-	largest := float32(0)
-	for _, x := range v {
-		largest = max(largest, x, -x)
-	}
-	if largest == 0 {
-		largest = 1
-	}
-	clear(dst)
-	for i := range min(len(dst), len(v)) {
-		dst[i] = v[i] / largest
-	}
-}
-
-func (c *chip) slot(offset, stride uint64, slot int) []byte {
-	start := offset + uint64(slot)*stride
-	return c.data[start : start+stride]
+	return c.encoders.Text(tokens)
 }
 
 // report tells the host that a frame is done, or what a fault makes of that. False: the device
 // has stopped.
-func (c *chip) report(m int, j job, code npu.Code, batch int, took time.Duration) bool {
-	hang, _, _ := c.Faults.state()
+func (c *chip) report(m int, j job, batch int, took time.Duration) bool {
+	hang, _, _ := c.faults.state()
 	if hang {
 		return true // next does not return any more
 	}
-	f := c.Faults.next()
-	if f.code != npu.Success {
-		code = f.code
+	fault, failure := c.faults.next()
+	if failure != wire.Success {
+		j.status = failure
 	}
-	if f.crash {
-		c.Faults.dying()
+	if fault == "crash" {
+		c.faults.kill()
 		return false
 	}
 	c.mu.Lock()
@@ -221,17 +183,17 @@ func (c *chip) report(m int, j job, code npu.Code, batch int, took time.Duration
 	x.n--
 	c.done++
 	c.mu.Unlock()
-	packet := npu.Append(nil, &npu.Done{
-		Model: uint32(m), Slot: j.slot, Sequence: j.sequence, Status: code,
+	packet := wire.Append(nil, &wire.Done{
+		Model: uint32(m), Slot: j.slot, Sequence: j.sequence, Status: j.status,
 		Batch: uint32(batch), DeviceNS: uint64(took.Nanoseconds()),
 	})
-	switch {
-	case f.lose:
+	switch fault {
+	case "lose":
 		return true
-	case f.babble:
+	case "garbage":
 		packet = packet[:1+j.sequence%uint64(len(packet)-1)]
 		_, _ = rand.Read(packet)
-	case f.repeat:
+	case "repeat":
 		c.send(packet)
 	}
 	c.send(packet)

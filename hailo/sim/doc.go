@@ -1,5 +1,5 @@
 // Package sim is a simulated Hailo-10H: a worker process that speaks the protocol of package
-// npu and behaves as the chip does, without one.
+// wire and behaves as the chip does, without one.
 //
 // One device is shared by the image and the text model. It runs min(waiting, batch) frames of
 // one model at a time, which takes a + b*n; the model with the higher priority goes first,

@@ -1,16 +1,18 @@
 package sim
 
 import (
+	"cmp"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 
-	"hailoclip/hailo/npu"
+	"hailoclip/hailo/npu/wire"
 )
 
-// faultsHelp lists what Command takes.
+// faultsHelp lists what command takes.
 const faultsHelp = `Faults, for --fault and, one a line, for the control socket, where frames are counted from the
 command on (N = 1 is the next):
 
@@ -29,98 +31,91 @@ command on (N = 1 is the next):
   refuse=W    do not open: busy, version, nodevice, silent (no answer), magic (wrong protocol)
 `
 
-// Faults is what goes wrong, as commanded by words: see faultsHelp. Safe for concurrent use.
-type Faults struct {
-	mu      sync.Mutex
+// faults is what goes wrong, as commanded by words: see faultsHelp. Safe for concurrent use.
+type faults struct {
+	kill   func()        // ends the process
+	heated chan struct{} // tells that heat has changed
+
+	mu     sync.Mutex
+	frames uint64 // finished
+	commanded
+}
+
+// commanded is what "ok" ends.
+type commanded struct {
 	hang    bool
-	crash   uint64 // these: number of the frame, 0 never
-	lose    uint64
-	repeat  uint64
-	garbage uint64
-	failAt  uint64 // math.MaxUint64: every frame
-	code    npu.Code
-	slow    float64
+	at      map[string]uint64 // for crash, lose, repeat, garbage, error: number of the frame
+	code    wire.Code         // of error
+	slow    float64           // 0: not
 	decay   float64
 	decayed uint64 // frames finished when decay was commanded
 	heat    uint32
 	refuse  string
-	frames  uint64        // finished
-	dying   func()        // ends the process
-	heated  chan struct{} // tells that heat has changed
 }
 
-// NewFaults is a chip without faults. dying is called by crash and must end the process.
-func NewFaults(dying func()) *Faults {
-	return &Faults{dying: dying, heated: make(chan struct{}, 1)}
+// newFaults makes a chip without faults. kill is called by crash and must end the process.
+func newFaults(kill func()) *faults {
+	return &faults{kill: kill, heated: make(chan struct{}, 1), commanded: commanded{at: map[string]uint64{}}}
+}
+
+// refusals are the ways not to open, with the status that is said, if any.
+var refusals = map[string]wire.Code{
+	"busy": wire.CodeDeviceInUse, "version": wire.CodeDriverVersion, "nodevice": wire.CodeNoDevice, "silent": 0, "magic": 0,
 }
 
 // every marks a fault of all frames.
 const every = math.MaxUint64
 
-// Command changes the faults.
-func (f *Faults) Command(line string) error {
+// command changes the faults.
+func (f *faults) command(line string) error {
 	word, value, _ := strings.Cut(strings.TrimSpace(line), "=")
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	switch word {
-	case "ok":
-		f.hang, f.crash, f.lose, f.repeat, f.garbage, f.failAt = false, 0, 0, 0, 0, 0
-		f.slow, f.decay, f.heat, f.refuse = 0, 0, 0, ""
-		f.tell()
-		return nil
-	case "hang":
+	switch {
+	case word == "ok":
+		f.commanded = commanded{at: map[string]uint64{}}
+		f.wake()
+	case word == "hang":
 		f.hang = true
-		return nil
-	case "crash":
-		if value == "" {
-			f.dying()
-			return nil
-		}
-		return f.frame(&f.crash, value)
-	case "lose":
-		return f.frame(&f.lose, value)
-	case "repeat":
-		return f.frame(&f.repeat, value)
-	case "garbage":
-		return f.frame(&f.garbage, value)
-	case "error":
+	case word == "crash" && value == "":
+		f.kill()
+	case slices.Contains(reportFaults, word):
+		return f.frame(word, value)
+	case word == "error":
 		code, at, some := strings.Cut(value, "@")
 		c, err := strconv.ParseInt(code, 10, 32)
 		if err != nil || c == 0 {
 			return fmt.Errorf("fault %q: %q is not a status", line, code)
 		}
-		f.failAt = every
+		f.code, f.at[word] = wire.Code(c), every
 		if some {
-			err = f.frame(&f.failAt, at)
+			return f.frame(word, at)
 		}
-		f.code = npu.Code(c)
-		return err
-	case "slow":
+	case word == "slow":
 		return number(&f.slow, value, 1e-6)
-	case "decay":
+	case word == "decay":
 		f.decayed = f.frames
 		return number(&f.decay, value, 0)
-	case "heat":
+	case word == "heat":
 		n, err := strconv.ParseUint(value, 10, 32)
 		if err != nil || n > 6 {
 			return fmt.Errorf("fault heat: state %q, want 0 to 6", value)
 		}
 		f.heat = uint32(n)
-		f.tell()
-		return nil
-	case "refuse":
-		switch value {
-		case "busy", "version", "nodevice", "silent", "magic":
-			f.refuse = value
-			return nil
+		f.wake()
+	case word == "refuse":
+		if _, known := refusals[value]; !known {
+			return fmt.Errorf("fault refuse: %q, want busy, version, nodevice, silent or magic", value)
 		}
-		return fmt.Errorf("fault refuse: %q, want busy, version, nodevice, silent or magic", value)
+		f.refuse = value
+	default:
+		return fmt.Errorf("fault %q is unknown", line)
 	}
-	return fmt.Errorf("fault %q is unknown", line)
+	return nil
 }
 
-// tell wakes who reports the heat.
-func (f *Faults) tell() {
+// wake has the heat reported.
+func (f *faults) wake() {
 	select {
 	case f.heated <- struct{}{}:
 	default:
@@ -128,12 +123,12 @@ func (f *Faults) tell() {
 }
 
 // frame reads the number of a frame from now.
-func (f *Faults) frame(at *uint64, value string) error {
+func (f *faults) frame(word, value string) error {
 	n, err := strconv.ParseUint(value, 10, 32)
 	if err != nil || n == 0 {
 		return fmt.Errorf("fault: frame %q, want a number from 1", value)
 	}
-	*at = f.frames + n
+	f.at[word] = f.frames + n
 	return nil
 }
 
@@ -147,37 +142,33 @@ func number(v *float64, value string, least float64) error {
 }
 
 // factor is how many times as long a run takes.
-func (f *Faults) factor() float64 {
+func (f *faults) factor() float64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	k := f.slow
-	if k == 0 {
-		k = 1
-	}
-	return k * (1 + f.decay*float64(f.frames-f.decayed))
+	return cmp.Or(f.slow, 1) * (1 + f.decay*float64(f.frames-f.decayed))
 }
 
-// fate is what happens to the report of a frame.
-type fate struct {
-	code                        npu.Code
-	crash, lose, repeat, babble bool
-}
+// reportFaults are those of the report of a frame; the first one wins.
+var reportFaults = []string{"crash", "lose", "garbage", "repeat"}
 
-// next counts a frame and says its fate.
-func (f *Faults) next() fate {
+// next counts a frame and says what goes wrong with its report: one of reportFaults or "", and its status.
+func (f *faults) next() (fault string, code wire.Code) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.frames++
-	n := f.frames
-	r := fate{crash: n == f.crash, lose: n == f.lose, repeat: n == f.repeat, babble: n == f.garbage}
-	if f.failAt == every || n == f.failAt {
-		r.code = f.code
+	if at := f.at["error"]; at == every || at == f.frames {
+		code = f.code
 	}
-	return r
+	for _, word := range reportFaults {
+		if f.at[word] == f.frames {
+			return word, code
+		}
+	}
+	return "", code
 }
 
 // state is what the device is like now.
-func (f *Faults) state() (hang bool, heat uint32, refuse string) {
+func (f *faults) state() (hang bool, heat uint32, refuse string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.hang, f.heat, f.refuse

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"testing"
 
-	"hailoclip/hailo/npu"
+	"hailoclip/hailo/npu/wire"
 )
 
 // script is a host that says what it is given, and then goes away when the chip has been
@@ -35,15 +35,12 @@ func (s *script) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func small(faults *Faults) Config {
-	return Config{ImageSize: 4, Dimension: 8, ContextLength: 3, Width: 4, Output: npu.FormatUint8, Faults: faults}
-}
-
 const memoryBytes = 1 << 16
 
 func newChip(packets [][]byte) (*chip, *script) {
 	s := &script{packets: packets}
-	return &chip{Config: small(NewFaults(func() {})), conn: s, memory: func(n uint64) ([]byte, error) {
+	c := Config{ImageSize: 4, Dimension: 8, ContextLength: 3, Width: 4, Output: "uint8"}
+	return &chip{Config: c, faults: newFaults(func() {}), conn: s, memory: func(n uint64) ([]byte, error) {
 		if n != memoryBytes {
 			return nil, errors.New("no such memory")
 		}
@@ -52,9 +49,9 @@ func newChip(packets [][]byte) (*chip, *script) {
 }
 
 var (
-	openMessage = &npu.Open{Magic: npu.Magic, Version: npu.Version, Memory: memoryBytes}
-	loadImage   = &npu.Load{Model: npu.ImageModel, Batch: 2, Slots: 4, InputStride: 4096, OutputStride: 4096, OutputOffset: 4 * 4096}
-	loadText    = &npu.Load{Model: npu.TextModel, Batch: 2, Slots: 2, Threshold: 2, TimeoutMS: 1,
+	openMessage = &wire.Open{Magic: wire.Magic, Version: wire.Version, Memory: memoryBytes}
+	loadImage   = &wire.Load{Model: wire.ImageModel, Batch: 2, Slots: 4, InputStride: 4096, OutputStride: 4096, OutputOffset: 4 * 4096}
+	loadText    = &wire.Load{Model: wire.TextModel, Batch: 2, Slots: 2, Threshold: 2, TimeoutMS: 1,
 		InputStride: 4096, InputOffset: 8 * 4096, OutputStride: 4096, OutputOffset: 10 * 4096}
 )
 
@@ -69,26 +66,26 @@ func FuzzHostMessages(f *testing.F) {
 		}
 		f.Add(b)
 	}
-	start := [][]byte{npu.Append(nil, openMessage), npu.Append(nil, loadImage), npu.Append(nil, loadText)}
+	start := [][]byte{wire.Append(nil, openMessage), wire.Append(nil, loadImage), wire.Append(nil, loadText)}
 	submit := func(model, slot uint32, sequence uint64) []byte {
-		return npu.Append(nil, &npu.Submit{Model: model, Slot: slot, Sequence: sequence})
+		return wire.Append(nil, &wire.Submit{Model: model, Slot: slot, Sequence: sequence})
 	}
 	seed(append(start, submit(0, 0, 1), submit(0, 3, 2), submit(1, 1, 3))...)
 	seed(append(start, submit(0, 0, 1), submit(0, 0, 2))...)
 	seed(append(start[:1:1], submit(1, 9, 1))...)
 	far := *loadImage
 	far.InputOffset, far.InputStride = math.MaxUint64-100, math.MaxUint64
-	seed(start[0], npu.Append(nil, &far))
+	seed(start[0], wire.Append(nil, &far))
 	seed(start[1])
-	seed(npu.Append(nil, &npu.Open{Magic: npu.Magic, Version: npu.Version + 1}))
+	seed(wire.Append(nil, &wire.Open{Magic: wire.Magic, Version: wire.Version + 1}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var packets [][]byte
-		submitted := map[npu.Submit]bool{}
+		submitted := map[wire.Submit]bool{}
 		for len(b) >= 2 && len(packets) < 50 {
 			n := min(int(binary.LittleEndian.Uint16(b)), len(b)-2)
 			packets = append(packets, b[2:2+n])
-			if m, err := npu.Parse(b[2 : 2+n]); err == nil {
-				if s, ok := m.(*npu.Submit); ok {
+			if m, err := wire.Parse(b[2 : 2+n]); err == nil {
+				if s, ok := m.(*wire.Submit); ok {
 					submitted[*s] = true
 				}
 			}
@@ -97,12 +94,12 @@ func FuzzHostMessages(f *testing.F) {
 		c, host := newChip(packets)
 		_ = c.run() // any error, but it returns
 		for _, packet := range host.said {
-			m, err := npu.Parse(packet)
+			m, err := wire.Parse(packet)
 			if err != nil {
 				t.Fatal("the chip says nonsense: ", err)
 			}
-			if d, ok := m.(*npu.Done); ok {
-				key := npu.Submit{Model: d.Model, Slot: d.Slot, Sequence: d.Sequence}
+			if d, ok := m.(*wire.Done); ok {
+				key := wire.Submit{Model: d.Model, Slot: d.Slot, Sequence: d.Sequence}
 				if !submitted[key] {
 					t.Fatalf("%+v was not submitted", key)
 				}
@@ -117,8 +114,8 @@ func FuzzCommand(f *testing.F) {
 		f.Add(line)
 	}
 	f.Fuzz(func(t *testing.T, line string) {
-		faults := NewFaults(func() {})
-		if err := faults.Command(line); err != nil {
+		faults := newFaults(func() {})
+		if err := faults.command(line); err != nil {
 			return
 		}
 		if k := faults.factor(); !(k > 0) || math.IsInf(k, 0) {

@@ -121,6 +121,14 @@ func eachBuild(t *testing.T, test func(t *testing.T, b *build)) {
 	}
 }
 
+// eachWorker runs a test with every build of the worker, on a chip with these options, when it is ready.
+func eachWorker(t *testing.T, fake string, test func(h *host, book *book)) {
+	eachBuild(t, func(t *testing.T, b *build) {
+		h := start(t, b, fake)
+		test(h, h.ready())
+	})
+}
+
 // run runs the program without a host.
 func run(b *build, t testing.TB, args ...string) (stdout, stderr string, status int) {
 	t.Helper()

@@ -17,6 +17,8 @@ import (
 
 	"hailoclip/hailo"
 	"hailoclip/hailo/npu"
+	"hailoclip/hailo/npu/wire"
+	"hailoclip/hailo/sim"
 )
 
 // The service's own client in front of the worker.
@@ -40,7 +42,7 @@ func clientOptions(t *testing.T, b *build) npu.Options {
 		}
 		return path
 	}
-	text := npu.SyntheticText(64, context9, dimension, endToken, 0)
+	text := &npu.Text{ContextLength: context9, Width: dimension, Vocabulary: 64, EndToken: endToken, Row: tokenRow}
 	text.HEF = hef("text.hef", fmt.Sprintf("1 %d %d 2 1 %d %d 1 11.5 8.7 1", context9, dimension, context9, dimension))
 	return npu.Options{
 		Command:  []string{b.program(t)},
@@ -50,6 +52,8 @@ func clientOptions(t *testing.T, b *build) npu.Options {
 		Log: slog.New(slog.DiscardHandler),
 	}
 }
+
+func tokenRow(token int32) []float32 { return sim.TokenEmbedding(token, dimension) }
 
 // startClient starts the backend on a chip with these options.
 func startClient(t *testing.T, b *build, fake string, timeout time.Duration) *npu.Backend {
@@ -90,7 +94,7 @@ func expect(got []float32, input []byte, rows, row int) error {
 	return nil
 }
 
-// encodeImage encodes a random picture and checks its embedding.
+// encodeImage encodes a random image and checks its embedding.
 func encodeImage(backend *npu.Backend) error {
 	f, err := backend.Frames().Get(context.Background())
 	if err != nil {
@@ -117,15 +121,14 @@ func encodeText(backend *npu.Backend) error {
 	if err != nil {
 		return err
 	}
-	text := npu.SyntheticText(64, context9, dimension, endToken, 0)
-	stream := npu.Stream{Format: npu.FormatUint16, Features: dimension, Scale: 1.0 / 128}
+	stream := wire.Stream{Format: wire.FormatUint16, Features: dimension, Scale: 1.0 / 128}
 	input := make([]byte, context9*dimension*2)
 	for i := range context9 {
-		token := text.PadToken
+		token := int32(0) // padding
 		if i < len(tokens) {
 			token = tokens[i]
 		}
-		stream.Encode(input[i*dimension*2:(i+1)*dimension*2], text.Row(token))
+		stream.Encode(input[i*dimension*2:(i+1)*dimension*2], tokenRow(token))
 	}
 	return expect(got[0], input, context9, len(tokens)-1)
 }

@@ -7,13 +7,13 @@ import (
 	"strings"
 	"testing"
 
-	"hailoclip/hailo/npu"
+	"hailoclip/hailo/npu/wire"
 )
 
 func TestDeviceDoesNotOpen(t *testing.T) {
 	tests := []struct {
 		name, fake, device string
-		status             npu.Code
+		status             wire.Code
 		text               string
 	}{
 		{"no device", "scan=0", "", 74, "no Hailo device found"},
@@ -27,10 +27,10 @@ func TestDeviceDoesNotOpen(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			h := start(t, builds[1], tt.fake)
-			open := &npu.Open{Magic: npu.Magic, Version: npu.Version, Memory: uint64(len(h.memory))}
-			npu.SetText(open.Device[:], tt.device)
-			h.write(npu.Append(nil, open))
-			hello := want[*npu.Hello](h)
+			open := h.openMessage()
+			wire.SetText(open.Device[:], tt.device)
+			h.write(wire.Append(nil, open))
+			hello := want[*wire.Hello](h)
 			if hello.Status != tt.status || !strings.Contains(hello.Text.String(), tt.text) {
 				t.Errorf("hello %v: %q", hello.Status, hello.Text)
 			}
@@ -41,11 +41,11 @@ func TestDeviceDoesNotOpen(t *testing.T) {
 
 func TestGroupAndDevice(t *testing.T) {
 	h := start(t, builds[0], "scan=0")
-	open := &npu.Open{Magic: npu.Magic, Version: npu.Version, Memory: uint64(len(h.memory))}
-	npu.SetText(open.Device[:], "0007:01:00.0")
-	npu.SetText(open.Group[:], "SHARED")
-	h.write(npu.Append(nil, open))
-	if hello := want[*npu.Hello](h); hello.Status != npu.Success || hello.Device.String() != "0007:01:00.0" {
+	open := h.openMessage()
+	wire.SetText(open.Device[:], "0007:01:00.0")
+	wire.SetText(open.Group[:], "SHARED")
+	h.write(wire.Append(nil, open))
+	if hello := want[*wire.Hello](h); hello.Status != wire.Success || hello.Device.String() != "0007:01:00.0" {
 		t.Errorf("hello %v, device %v: %v", hello.Status, hello.Device, hello.Text)
 	}
 }
@@ -53,10 +53,10 @@ func TestGroupAndDevice(t *testing.T) {
 func TestModelDoesNotLoad(t *testing.T) {
 	tests := []struct {
 		name, fake, hef string
-		change          func(*npu.Load)
-		status          npu.Code
+		change          func(*wire.Load)
+		status          wire.Code
 	}{
-		{"no file", "", "", func(l *npu.Load) { npu.SetText(l.HEF[:], filepath.Join(t.TempDir(), "none")) }, 13},
+		{"no file", "", "", func(l *wire.Load) { wire.SetText(l.HEF[:], filepath.Join(t.TempDir(), "none")) }, 13},
 		{"damaged", "", "not numbers", nil, 91},
 		{"too new", "hef=92", "", nil, 92},
 		{"for another chip", "configure=93", "", nil, 93},
@@ -71,21 +71,21 @@ func TestModelDoesNotLoad(t *testing.T) {
 		{"no network group", "groups=0", "", nil, 26},
 		{"columns first", "order=11", "", nil, 79},
 		{"transposed", "flags=3", "", nil, 79},
-		{"batch 0", "", "", func(l *npu.Load) { l.Batch = 0 }, 2},
-		{"batch 64", "", "", func(l *npu.Load) { l.Batch = 64 }, 2},
-		{"threshold over the batch", "", "", func(l *npu.Load) { l.Threshold = 9 }, 2},
-		{"priority 32", "", "", func(l *npu.Load) { l.Priority = 32 }, 2},
-		{"priority 256", "", "", func(l *npu.Load) { l.Priority = 256 }, 2},
-		{"input format 4", "", "", func(l *npu.Load) { l.InputFormat = 4 }, 2},
-		{"output format 4", "", "", func(l *npu.Load) { l.OutputFormat = 4 }, 2},
-		{"no slots", "", "", func(l *npu.Load) { l.Slots = 0 }, 2},
-		{"input between pages", "", "", func(l *npu.Load) { l.InputOffset = 8 }, 2},
-		{"output stride between pages", "", "", func(l *npu.Load) { l.OutputStride = 4000 }, 2},
-		{"stride 0", "", "", func(l *npu.Load) { l.InputStride = 0 }, 2},
-		{"slots beyond the memory", "", "", func(l *npu.Load) { l.Slots = 1000 }, 2},
-		{"slots that overflow", "", "", func(l *npu.Load) { l.Slots, l.InputStride = 2, 1<<63 }, 2},
-		{"offset beyond the memory", "", "", func(l *npu.Load) { l.OutputOffset = 1 << 40 }, 2},
-		{"offset that overflows", "", "", func(l *npu.Load) { l.InputOffset = -uint64(page) }, 2},
+		{"batch 0", "", "", func(l *wire.Load) { l.Batch = 0 }, 2},
+		{"batch 64", "", "", func(l *wire.Load) { l.Batch = 64 }, 2},
+		{"threshold over the batch", "", "", func(l *wire.Load) { l.Threshold = 9 }, 2},
+		{"priority 32", "", "", func(l *wire.Load) { l.Priority = 32 }, 2},
+		{"priority 256", "", "", func(l *wire.Load) { l.Priority = 256 }, 2},
+		{"input format 4", "", "", func(l *wire.Load) { l.InputFormat = 4 }, 2},
+		{"output format 4", "", "", func(l *wire.Load) { l.OutputFormat = 4 }, 2},
+		{"no slots", "", "", func(l *wire.Load) { l.Slots = 0 }, 2},
+		{"input between pages", "", "", func(l *wire.Load) { l.InputOffset = 8 }, 2},
+		{"output stride between pages", "", "", func(l *wire.Load) { l.OutputStride = 4000 }, 2},
+		{"stride 0", "", "", func(l *wire.Load) { l.InputStride = 0 }, 2},
+		{"slots beyond the memory", "", "", func(l *wire.Load) { l.Slots = 1000 }, 2},
+		{"slots that overflow", "", "", func(l *wire.Load) { l.Slots, l.InputStride = 2, 1<<63 }, 2},
+		{"offset beyond the memory", "", "", func(l *wire.Load) { l.OutputOffset = 1 << 40 }, 2},
+		{"offset that overflows", "", "", func(l *wire.Load) { l.InputOffset = -uint64(page) }, 2},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -96,7 +96,7 @@ func TestModelDoesNotLoad(t *testing.T) {
 			}
 			h := start(t, builds[1], tt.fake, m)
 			h.open()
-			load := h.loadMessage(npu.ImageModel)
+			load := h.loadMessage(wire.ImageModel)
 			if tt.change != nil {
 				tt.change(load)
 			}
@@ -111,26 +111,20 @@ func TestModelDoesNotLoad(t *testing.T) {
 
 // A frame that the chip refuses is answered with its status, and the others go on.
 func TestFrameFails(t *testing.T) {
-	eachBuild(t, func(t *testing.T, b *build) {
-		h := start(t, b, "scale=0,error_at=7,error=8")
-		h.ready()
-		book := newBook(h)
-		for range 20 {
-			book.submit(npu.ImageModel)
-		}
+	eachWorker(t, "scale=0,error_at=7,error=8", func(h *host, book *book) {
+		book.fill(20, wire.ImageModel)
 		for range 20 {
 			if done := book.done(); (done.Sequence == 7) != (done.Status == 8) {
-				t.Errorf("done %+v", done)
+				h.t.Errorf("done %+v", done)
 			}
 		}
-		h.shutdown()
-		h.exit(exitDone, "")
+		h.finish()
 	})
 }
 
 // Faults that the worker cannot go on after, with 32 frames of both models in flight: it ends by
 // itself with 1, and every submit it has taken is answered exactly once.
-func TestSessionEnds(t *testing.T) {
+func TestWorkerEnds(t *testing.T) {
 	for _, fake := range []string{
 		"close_at=40",                              // the chip's server dies
 		"close_at=1",                               //
@@ -142,20 +136,16 @@ func TestSessionEnds(t *testing.T) {
 		t.Run(fake, func(t *testing.T) {
 			eachBuild(t, func(t *testing.T, b *build) {
 				h := start(t, b, "scale=20,"+fake) // the first run takes longer than the submits
-				h.ready()
-				book := newBook(h)
-				for range 32 {
-					book.submit(npu.ImageModel)
-					book.submit(npu.TextModel)
-				}
+				book := h.ready()
+				book.fill(32, wire.ImageModel, wire.TextModel)
 				got := book.rest()
 				h.exit(exitFailed, "hailo-clip-npu: ")
 				if got[62] == 0 && got[8] == 0 {
 					t.Errorf("answers by status: %v", got)
 				}
 				// The worker takes packets in their order, so what it did not take is the end.
-				first := book.last + 1 - uint64(len(book.flights))
-				for sequence := range book.flights {
+				first := book.last + 1 - uint64(len(book.inFlight))
+				for sequence := range book.inFlight {
 					if sequence < first {
 						t.Errorf("sequence %d is not answered, but one after it; answers by status: %v", sequence, got)
 					}
@@ -170,12 +160,9 @@ func TestSessionEnds(t *testing.T) {
 func TestSubmitFailsAlone(t *testing.T) {
 	for _, fake := range []string{"run_error_at=1,run_error=8", "run_error_at=5,run_error=8"} {
 		t.Run(fake, func(t *testing.T) {
-			eachBuild(t, func(t *testing.T, b *build) {
-				h := start(t, b, "scale=0,"+fake)
-				h.ready()
-				book := newBook(h)
-				for status := npu.Success; status == npu.Success; {
-					book.submit(npu.ImageModel)
+			eachWorker(t, "scale=0,"+fake, func(h *host, book *book) {
+				for status := wire.Success; status == wire.Success; {
+					book.submit(wire.ImageModel)
 					status = book.done().Status
 				}
 				h.exit(exitFailed, "submit a frame: status (8)")
@@ -187,19 +174,12 @@ func TestSubmitFailsAlone(t *testing.T) {
 // A completion that never comes although the chip answers: the model must not be destroyed under it, so
 // the worker leaves all as it is.
 func TestCompletionLost(t *testing.T) {
-	eachBuild(t, func(t *testing.T, b *build) {
-		h := start(t, b, "scale=0,lost_at=3")
-		h.ready()
-		book := newBook(h)
-		for range 20 {
-			book.submit(npu.ImageModel)
-		}
-		for range 19 {
-			book.done()
-		}
+	eachWorker(t, "scale=0,lost_at=3", func(h *host, book *book) {
+		book.fill(20, wire.ImageModel)
+		book.takeGood(19)
 		h.shutdown()
 		if got := book.rest(); len(got) != 0 {
-			t.Errorf("answers after shutdown by status: %v", got)
+			h.t.Errorf("answers after shutdown by status: %v", got)
 		}
 		h.exit(exitStuck, "is not told that we leave")
 	})
@@ -210,17 +190,13 @@ func TestStopUnderLoad(t *testing.T) {
 	eachBuild(t, func(t *testing.T, b *build) {
 		for _, how := range []string{"shutdown", "end of the socket"} {
 			h := start(t, b, "scale=20,late_ms=5")
-			h.ready()
-			book := newBook(h)
-			for range 32 {
-				book.submit(npu.ImageModel)
-				book.submit(npu.TextModel)
-			}
+			book := h.ready()
+			book.fill(32, wire.ImageModel, wire.TextModel)
 			if how == "shutdown" {
 				h.shutdown()
 				book.rest()
-				if len(book.flights) > 0 {
-					t.Errorf("%d submits are not answered", len(book.flights))
+				if len(book.inFlight) > 0 {
+					t.Errorf("%d submits are not answered", len(book.inFlight))
 				}
 			} else {
 				h.conn.Close()
@@ -250,12 +226,8 @@ func TestHostGone(t *testing.T) {
 
 // A chip that does not answer any more is not waited for, whoever ends the worker.
 func TestSilentChip(t *testing.T) {
-	eachBuild(t, func(t *testing.T, b *build) {
-		h := start(t, b, "scale=0,hang_at=5")
-		h.ready()
-		for i := range uint32(32) {
-			h.submit(npu.ImageModel, i, uint64(i)+1)
-		}
+	eachWorker(t, "scale=0,hang_at=5", func(h *host, book *book) {
+		book.fill(32, wire.ImageModel)
 		h.taken()
 		h.conn.Close()
 		h.exit(exitStuck, "is not told that we leave")
@@ -265,9 +237,7 @@ func TestSilentChip(t *testing.T) {
 // A session that is lost while nothing is in flight ends the worker without a request; a connection for
 // statistics that is lost alone does not.
 func TestLostWhileIdle(t *testing.T) {
-	eachBuild(t, func(t *testing.T, b *build) {
-		h := start(t, b, "die_at=2")
-		h.ready()
+	eachWorker(t, "die_at=2", func(h *host, _ *book) {
 		h.exit(exitFailed, "identify: HAILO_COMMUNICATION_CLOSED (62)")
 	})
 }
@@ -275,10 +245,7 @@ func TestLostWhileIdle(t *testing.T) {
 // When the chip does not let go, the worker ends all the same, soon after its host.
 func TestExitLimit(t *testing.T) {
 	full := func(h *host) {
-		h.ready()
-		for i := range uint32(32) {
-			h.submit(npu.ImageModel, i, uint64(i)+1)
-		}
+		h.ready().fill(32, wire.ImageModel)
 		h.taken()
 	}
 	hangUp := func(h *host) { h.conn.Close() }
@@ -293,7 +260,7 @@ func TestExitLimit(t *testing.T) {
 			// The worker is inside a call of the library when its host goes.
 			{"configure_ms=60000", func(h *host) {
 				h.open()
-				h.write(npu.Append(nil, h.loadMessage(0)))
+				h.write(wire.Append(nil, h.loadMessage(0)))
 				h.taken()
 			}, hangUp},
 		} {
@@ -317,87 +284,61 @@ func packet(whole []byte, offset int, words ...uint32) []byte {
 }
 
 func TestProtocolViolations(t *testing.T) {
-	open := func(h *host) []byte {
-		return npu.Append(nil, &npu.Open{Magic: npu.Magic, Version: npu.Version, Memory: uint64(len(h.memory))})
-	}
+	open := func(h *host) []byte { return wire.Append(nil, h.openMessage()) }
 	submit := func(model, slot uint32) []byte {
-		return npu.Append(nil, &npu.Submit{Model: model, Slot: slot, Sequence: 1})
+		return wire.Append(nil, &wire.Submit{Model: model, Slot: slot, Sequence: 1})
 	}
+	nothing, opened, ready := func(*host) {}, func(h *host) { h.open() }, func(h *host) { h.ready() }
 	tests := []struct {
 		name   string
-		ready  bool
+		before func(h *host)
 		packet func(h *host) []byte
 		words  string
 	}{
-		{"one byte", false, func(*host) []byte { return []byte{1} }, "not open"},
-		{"wrong magic", false, func(h *host) []byte { return packet(open(h), 8, 1) }, "not open"},
-		{"submit first", false, func(*host) []byte { return submit(0, 0) }, "not open"},
-		{"open cut", false, func(h *host) []byte { return open(h)[:100] }, "100 bytes"},
-		{"open too long", false, func(h *host) []byte { return append(open(h), 0) }, "153 bytes"},
-		{"open lies about its size", false, func(h *host) []byte { return packet(open(h), 4, 151) }, "says 151"},
-		{"device without a NUL", false, func(h *host) []byte { return packet(open(h), 84, 0x41414141) }, "without its NUL"},
-		{"no memory", false, func(h *host) []byte { return packet(open(h), 16, 0, 0) }, "descriptor 4"},
-		{"more memory than there is", false, func(h *host) []byte { return packet(open(h), 16, 0, 1) }, "descriptor 4"},
-		{"longer than any message", false, func(*host) []byte { return make([]byte, 20000) }, "20000 bytes"},
+		{"one byte", nothing, func(*host) []byte { return []byte{1} }, "not open"},
+		{"wrong magic", nothing, func(h *host) []byte { return packet(open(h), 8, 1) }, "not open"},
+		{"submit first", nothing, func(*host) []byte { return submit(0, 0) }, "not open"},
+		{"open cut", nothing, func(h *host) []byte { return open(h)[:100] }, "100 bytes"},
+		{"open too long", nothing, func(h *host) []byte { return append(open(h), 0) }, "153 bytes"},
+		{"open lies about its size", nothing, func(h *host) []byte { return packet(open(h), 4, 151) }, "says 151"},
+		{"device without a NUL", nothing, func(h *host) []byte { return packet(open(h), 84, 0x41414141) }, "without its NUL"},
+		{"no memory", nothing, func(h *host) []byte { return packet(open(h), 16, 0, 0) }, "descriptor 4"},
+		{"more memory than there is", nothing, func(h *host) []byte { return packet(open(h), 16, 0, 1) }, "descriptor 4"},
+		{"longer than any message", nothing, func(*host) []byte { return make([]byte, 20000) }, "20000 bytes"},
 
-		{"open again", true, open, "type 1"},
-		{"unknown type", true, func(*host) []byte { return packet(make([]byte, 8), 0, 99, 8) }, "type 99"},
-		{"a message of the worker", true, func(*host) []byte { return npu.Append(nil, &npu.Done{}) }, "type 19"},
-		{"half a header", true, func(*host) []byte { return make([]byte, 4) }, "4 bytes"},
-		{"submit too long", true, func(*host) []byte { return append(submit(0, 0), 0) }, "25 bytes"},
-		{"submit cut", true, func(*host) []byte { return submit(0, 0)[:23] }, "23 bytes"},
-		{"longest", true, func(*host) []byte { return make([]byte, npu.MaxPacket) }, "type 0"},
-		{"load again", true, func(h *host) []byte { return npu.Append(nil, h.loadMessage(0)) }, "loaded already"},
-		{"load of an unknown model", true, func(h *host) []byte { return packet(npu.Append(nil, h.loadMessage(0)), 8, 2) }, "model 2"},
-		{"submit to an unknown model", true, func(*host) []byte { return submit(math.MaxUint32, 0) }, "not loaded"},
-		{"submit of an unknown slot", true, func(*host) []byte { return submit(0, 40) }, "slot 40"},
+		{"open again", ready, open, "type 1"},
+		{"unknown type", ready, func(*host) []byte { return packet(make([]byte, 8), 0, 99, 8) }, "type 99"},
+		{"a message of the worker", ready, func(*host) []byte { return wire.Append(nil, &wire.Done{}) }, "type 19"},
+		{"half a header", ready, func(*host) []byte { return make([]byte, 4) }, "4 bytes"},
+		{"submit too long", ready, func(*host) []byte { return append(submit(0, 0), 0) }, "25 bytes"},
+		{"submit cut", ready, func(*host) []byte { return submit(0, 0)[:23] }, "23 bytes"},
+		{"longest", ready, func(*host) []byte { return make([]byte, wire.MaxPacket) }, "type 0"},
+		{"load again", ready, func(h *host) []byte { return wire.Append(nil, h.loadMessage(0)) }, "loaded already"},
+		{"load of an unknown model", ready, func(h *host) []byte { return packet(wire.Append(nil, h.loadMessage(0)), 8, 2) }, "model 2"},
+		{"submit to an unknown model", ready, func(*host) []byte { return submit(math.MaxUint32, 0) }, "not loaded"},
+		{"submit of an unknown slot", ready, func(*host) []byte { return submit(0, 40) }, "slot 40"},
+
+		{"submit before load", opened, func(*host) []byte { return submit(0, 0) }, "not loaded"},
+		{"hef without a NUL", opened, func(h *host) []byte { return packet(wire.Append(nil, h.loadMessage(0)), 1100, 0x41414141) }, "without its NUL"},
+		{"slot twice", func(h *host) { h.ready(); h.submit(0, 1, 1) }, func(*host) []byte { return submit(0, 1) }, "slot 1"},
+		{"more than the queue takes", func(h *host) { h.ready().fill(32, 0) }, func(*host) []byte { return submit(0, 32) }, "queue"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			h := start(t, builds[1], "scale=0")
-			if tt.ready {
-				h.ready()
-			}
+			h := start(t, builds[1], "scale=1000")
+			tt.before(h)
 			h.write(tt.packet(h))
 			h.exit(exitViolation, tt.words)
 		})
 	}
-
-	t.Run("hef without a NUL", func(t *testing.T) {
-		h := start(t, builds[1], "")
-		h.open()
-		h.write(packet(npu.Append(nil, h.loadMessage(0)), 1100, 0x41414141))
-		h.exit(exitViolation, "without its NUL")
-	})
-	t.Run("submit before load", func(t *testing.T) {
-		h := start(t, builds[1], "")
-		h.open()
-		h.write(submit(0, 0))
-		h.exit(exitViolation, "not loaded")
-	})
-	t.Run("slot twice", func(t *testing.T) {
-		h := start(t, builds[1], "scale=1000")
-		h.ready()
-		h.submit(0, 1, 1)
-		h.submit(0, 1, 2)
-		h.exit(exitViolation, "slot 1")
-	})
-	t.Run("more than the queue takes", func(t *testing.T) {
-		h := start(t, builds[1], "scale=1000")
-		h.ready()
-		for i := range uint32(33) {
-			h.submit(0, i, uint64(i)+1)
-		}
-		h.exit(exitViolation, "queue")
-	})
 }
 
 // Another version of the service learns which one the worker speaks.
 func TestOtherVersion(t *testing.T) {
 	h := start(t, builds[1], "")
-	h.write(packet(make([]byte, 64), 0, 1, 64, npu.Magic, npu.Version+1))
-	if hello := want[*npu.Hello](h); hello.Version != npu.Version || hello.Status == npu.Success {
+	h.write(packet(make([]byte, 64), 0, 1, 64, wire.Magic, wire.Version+1))
+	if hello := want[*wire.Hello](h); hello.Version != wire.Version || hello.Status == wire.Success {
 		t.Errorf("hello: version %d, status %v: %v", hello.Version, hello.Status, hello.Text)
 	}
 	h.exit(exitFailed, "the service 3")

@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"hailoclip/hailo/npu"
+	"hailoclip/hailo/npu/wire"
 )
 
 // FuzzWorker plays a hostile host to the worker under AddressSanitizer: packets of any content in
@@ -23,13 +23,13 @@ func FuzzWorker(f *testing.F) {
 		load := *h.loadMessage(uint32(which & 1))
 		switch which {
 		case 0:
-			return npu.Append(nil, &npu.Open{Magic: npu.Magic, Version: npu.Version, Memory: uint64(len(h.memory))})
+			return wire.Append(nil, h.openMessage())
 		case 1, 2:
-			return npu.Append(nil, &load)
+			return wire.Append(nil, &load)
 		case 3:
-			return npu.Append(nil, &npu.Hello{})
+			return wire.Append(nil, &wire.Hello{})
 		default:
-			return npu.Append(nil, &npu.Submit{Model: uint32(which & 1), Slot: uint32(which) >> 1})
+			return wire.Append(nil, &wire.Submit{Model: uint32(which & 1), Slot: uint32(which) >> 1})
 		}
 	}
 	f.Add([]byte{0, 0, 0, 1, 0, 0, 2, 0, 0, 4, 0, 0, 5, 0, 0, 6, 0, 0, 7, 0, 0, 3, 0, 0})    // all is well

@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"hailoclip/hailo/npu"
+	"hailoclip/hailo/npu/wire"
 )
 
 // The models of the fake: what their HEF says, and where their frames are in the memory.
@@ -22,9 +22,6 @@ type model struct {
 	hef     string
 	in, out int // bytes of a frame
 	slots   int
-
-	start               int // of the inputs; the outputs follow
-	inStride, outStride int
 }
 
 var page = os.Getpagesize()
@@ -41,12 +38,12 @@ type host struct {
 	conn   *os.File
 	cmd    *exec.Cmd
 	stderr *bytes.Buffer
-	memory []byte
+	memory *wire.Memory
 	models [2]model
 	hefs   [2]string
 	ended  chan struct{}
-	stats  *npu.Stats // the latest
-	mayDie bool       // by a signal of ours
+	stats  *wire.Stats // the latest
+	mayDie bool        // by a signal of ours
 }
 
 // start starts a worker on a chip with these options (see HAILO_FAKE in fake_chip.hpp).
@@ -56,44 +53,29 @@ func start(t testing.TB, b *build, fake string, models ...model) *host {
 		models = []model{imageModel, textModel}
 	}
 	h := &host{t: t, stderr: new(bytes.Buffer), ended: make(chan struct{})}
-	size := 0
+	var slots, in, out [wire.Models]int
 	for i, m := range models {
-		round := func(n int) int { return (n + page - 1) / page * page }
-		m.inStride, m.outStride = round(m.in), round(m.out)
-		m.start = size
-		size += m.slots * (m.inStride + m.outStride)
 		h.models[i] = m
+		slots[i], in[i], out[i] = m.slots, m.in, m.out
 		h.hefs[i] = filepath.Join(t.TempDir(), fmt.Sprintf("%d.hef", i))
 		if err := os.WriteFile(h.hefs[i], []byte("\x01HEF "+m.hef+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	fd, err := unix.MemfdCreate("frames", unix.MFD_CLOEXEC)
-	if err != nil {
+	var err error
+	if h.memory, err = wire.NewMemory(slots, in, out); err != nil {
 		t.Fatal(err)
 	}
-	memory := os.NewFile(uintptr(fd), "frames")
-	defer memory.Close()
-	if err := memory.Truncate(int64(size)); err != nil {
+	defer h.memory.File.Close()
+	var theirs *os.File
+	if h.conn, theirs, err = wire.Pair(); err != nil {
 		t.Fatal(err)
 	}
-	if h.memory, err = unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
-		t.Fatal(err)
-	}
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.SetNonblock(pair[0], true); err != nil {
-		t.Fatal(err)
-	}
-	h.conn = os.NewFile(uintptr(pair[0]), "host")
-	theirs := os.NewFile(uintptr(pair[1]), "worker")
 	defer theirs.Close()
 
 	h.cmd = exec.Command(b.program(t))
 	h.cmd.Stderr = h.stderr
-	h.cmd.ExtraFiles = []*os.File{theirs, memory}
+	h.cmd.ExtraFiles = []*os.File{theirs, h.memory.File}
 	h.cmd.Env = append(os.Environ(), "HAILO_FAKE="+fake, "HAILORT_LOGGER_PATH=NONE", "TSAN_OPTIONS=report_thread_leaks=0") // a worker that runs out of time joins nobody
 	if err := h.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -117,7 +99,7 @@ func (h *host) close() {
 		<-h.ended
 		h.t.Error("the worker outlived its host")
 	}
-	_ = unix.Munmap(h.memory)
+	_ = unix.Munmap(h.memory.Data)
 	for _, bad := range []string{"Sanitizer", "runtime error", "misuse", "terminate called"} {
 		if strings.Contains(h.stderr.String(), bad) {
 			h.t.Errorf("the worker said %q:\n%s", bad, h.stderr)
@@ -129,7 +111,7 @@ func (h *host) close() {
 	}
 }
 
-// exit waits for the end of the worker and checks its status and its last words.
+// exit waits for the end of the worker and checks its status and its last line.
 func (h *host) exit(status int, words string) {
 	h.t.Helper()
 	for limit := time.Now().Add(patience); time.Now().Before(limit); {
@@ -166,7 +148,7 @@ func (h *host) receive() (any, error) {
 	if err := h.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return nil, err
 	}
-	buf := make([]byte, npu.MaxPacket+1)
+	buf := make([]byte, wire.MaxPacket+1)
 	n, err := h.conn.Read(buf)
 	if errors.Is(err, unix.ECONNRESET) {
 		// The worker has ended without reading all submits. Linux says so before it gives what the worker wrote.
@@ -178,11 +160,11 @@ func (h *host) receive() (any, error) {
 	if n == 0 {
 		return nil, errors.New("the worker has closed its end")
 	}
-	m, err := npu.Parse(buf[:n])
+	m, err := wire.Parse(buf[:n])
 	if err != nil {
 		h.t.Fatalf("%v: % x", err, buf[:min(n, 64)])
 	}
-	if s, ok := m.(*npu.Stats); ok {
+	if s, ok := m.(*wire.Stats); ok {
 		h.stats = s
 	}
 	return m, nil
@@ -199,75 +181,68 @@ func want[M any](h *host) M {
 		if m, ok := m.(M); ok {
 			return m
 		}
-		if _, ok := m.(*npu.Stats); !ok || time.Now().After(limit) {
+		if _, ok := m.(*wire.Stats); !ok || time.Now().After(limit) {
 			h.t.Fatalf("got %T, want %T", m, *new(M))
 		}
 	}
 }
 
-func (h *host) open() *npu.Hello {
+func (h *host) openMessage() *wire.Open {
+	return &wire.Open{Magic: wire.Magic, Version: wire.Version, Memory: uint64(len(h.memory.Data))}
+}
+
+func (h *host) open() *wire.Hello {
 	h.t.Helper()
-	h.write(npu.Append(nil, &npu.Open{Magic: npu.Magic, Version: npu.Version, Memory: uint64(len(h.memory))}))
-	return want[*npu.Hello](h)
+	h.write(wire.Append(nil, h.openMessage()))
+	return want[*wire.Hello](h)
 }
 
 // loadMessage asks for a model as the service does.
-func (h *host) loadMessage(id uint32) *npu.Load {
-	m := h.models[id]
-	load := &npu.Load{
-		Model: id, Batch: 8, Priority: 16 + id, Slots: uint32(m.slots),
-		InputOffset: uint64(m.start), InputStride: uint64(m.inStride),
-		OutputOffset: uint64(m.start + m.slots*m.inStride), OutputStride: uint64(m.outStride),
-	}
-	if id == npu.TextModel {
+func (h *host) loadMessage(id uint32) *wire.Load {
+	load := h.memory.Load[id]
+	load.Batch, load.Priority = 8, 16+id
+	if id == wire.TextModel {
 		load.Batch, load.Threshold, load.TimeoutMS = 4, 4, 2
 	}
-	npu.SetText(load.HEF[:], h.hefs[id])
-	return load
+	wire.SetText(load.HEF[:], h.hefs[id])
+	return &load
 }
 
-func (h *host) load(load *npu.Load) *npu.Loaded {
+func (h *host) load(load *wire.Load) *wire.Loaded {
 	h.t.Helper()
-	h.write(npu.Append(nil, load))
-	return want[*npu.Loaded](h)
+	h.write(wire.Append(nil, load))
+	return want[*wire.Loaded](h)
 }
 
 // ready opens the device and loads both models.
-func (h *host) ready() {
+func (h *host) ready() *book {
 	h.t.Helper()
-	if hello := h.open(); hello.Status != npu.Success {
+	if hello := h.open(); hello.Status != wire.Success {
 		h.t.Fatalf("hello: %v: %v", hello.Status, hello.Text)
 	}
 	for id, m := range h.models {
 		if m.hef == "" {
 			continue
 		}
-		if loaded := h.load(h.loadMessage(uint32(id))); loaded.Status != npu.Success {
+		if loaded := h.load(h.loadMessage(uint32(id))); loaded.Status != wire.Success {
 			h.t.Fatalf("loaded: %v: %v", loaded.Status, loaded.Text)
 		}
 	}
+	return newBook(h)
 }
 
 // submit fills a slot with a frame that the sequence decides, and submits it.
 func (h *host) submit(id, slot uint32, sequence uint64) {
 	h.t.Helper()
 	if int(slot) < h.models[id].slots {
-		copy(h.slot(id, slot), frame(h.models[id], sequence))
+		copy(h.memory.Input(int(id), int(slot)), frame(h.models[id], sequence))
 	}
-	h.write(npu.Append(nil, &npu.Submit{Model: id, Slot: slot, Sequence: sequence}))
+	h.write(wire.Append(nil, &wire.Submit{Model: id, Slot: slot, Sequence: sequence}))
 }
 
-// slot is the input of a slot, output its output.
-func (h *host) slot(id, slot uint32) []byte {
-	m := h.models[id]
-	start := m.start + int(slot)*m.inStride
-	return h.memory[start : start+m.in]
-}
-
+// output is the frame that the chip has put into a slot.
 func (h *host) output(id, slot uint32) []byte {
-	m := h.models[id]
-	start := m.start + m.slots*m.inStride + int(slot)*m.outStride
-	return h.memory[start : start+m.out]
+	return h.memory.Output(int(id), int(slot))[:h.models[id].out]
 }
 
 // taken waits until the worker has read every packet.
@@ -306,6 +281,13 @@ func (h *host) shutdown() {
 	h.control(func(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) })
 }
 
+// finish is an orderly end.
+func (h *host) finish() {
+	h.t.Helper()
+	h.shutdown()
+	h.exit(exitDone, "")
+}
+
 // frame is an input that no other sequence has.
 func frame(m model, sequence uint64) []byte {
 	b := make([]byte, m.in)
@@ -334,16 +316,16 @@ func encode(m model, input []byte) []byte {
 	return out
 }
 
-// A flight book knows what is in flight: every submit gets exactly one answer.
+// A book knows what is in flight: every submit gets exactly one answer.
 type book struct {
-	h       *host
-	flights map[uint64]npu.Submit
-	free    [2][]uint32
-	last    uint64
+	h        *host
+	inFlight map[uint64]wire.Submit
+	free     [2][]uint32
+	last     uint64
 }
 
 func newBook(h *host) *book {
-	b := &book{h: h, flights: map[uint64]npu.Submit{}}
+	b := &book{h: h, inFlight: map[uint64]wire.Submit{}}
 	for id, m := range h.models {
 		for s := range m.slots {
 			b.free[id] = append(b.free[id], uint32(s))
@@ -357,36 +339,56 @@ func (b *book) submit(id uint32) {
 	slot := b.free[id][0]
 	b.free[id] = b.free[id][1:]
 	b.last++
-	b.flights[b.last] = npu.Submit{Model: id, Slot: slot, Sequence: b.last}
+	b.inFlight[b.last] = wire.Submit{Model: id, Slot: slot, Sequence: b.last}
 	b.h.submit(id, slot, b.last)
 }
 
-// done takes one answer and checks it: it belongs to a submit, and the output to its input.
-func (b *book) done() *npu.Done {
+// fill submits n frames of each model.
+func (b *book) fill(n int, ids ...uint32) {
 	b.h.t.Helper()
-	done := want[*npu.Done](b.h)
+	for range n {
+		for _, id := range ids {
+			b.submit(id)
+		}
+	}
+}
+
+// takeGood takes n answers, of frames that succeed.
+func (b *book) takeGood(n int) {
+	b.h.t.Helper()
+	for range n {
+		if done := b.done(); done.Status != wire.Success {
+			b.h.t.Errorf("done %+v", done)
+		}
+	}
+}
+
+// done takes one answer and checks it: it belongs to a submit, and the output to its input.
+func (b *book) done() *wire.Done {
+	b.h.t.Helper()
+	done := want[*wire.Done](b.h)
 	b.take(done)
 	return done
 }
 
-func (b *book) take(done *npu.Done) {
+func (b *book) take(done *wire.Done) {
 	b.h.t.Helper()
-	flight, ok := b.flights[done.Sequence]
-	if !ok || flight.Model != done.Model || flight.Slot != done.Slot {
-		b.h.t.Fatalf("done %+v, submitted %+v (%v)", done, flight, ok)
+	submitted, ok := b.inFlight[done.Sequence]
+	if !ok || submitted.Model != done.Model || submitted.Slot != done.Slot {
+		b.h.t.Fatalf("done %+v, submitted %+v (%v)", done, submitted, ok)
 	}
-	delete(b.flights, done.Sequence)
+	delete(b.inFlight, done.Sequence)
 	b.free[done.Model] = append(b.free[done.Model], done.Slot)
-	if m := b.h.models[done.Model]; done.Status == npu.Success &&
+	if m := b.h.models[done.Model]; done.Status == wire.Success &&
 		!bytes.Equal(b.h.output(done.Model, done.Slot), encode(m, frame(m, done.Sequence))) {
 		b.h.t.Fatalf("the output of sequence %d is not that of its input", done.Sequence)
 	}
 }
 
 // rest takes answers until the worker ends, and counts them by status.
-func (b *book) rest() map[npu.Code]int {
+func (b *book) rest() map[wire.Code]int {
 	b.h.t.Helper()
-	got := map[npu.Code]int{}
+	got := map[wire.Code]int{}
 	for limit := time.Now().Add(patience); ; {
 		m, err := b.h.receive()
 		if err != nil {
@@ -396,10 +398,10 @@ func (b *book) rest() map[npu.Code]int {
 			b.h.t.Fatalf("the worker does not end; answers by status: %v", got)
 		}
 		switch m := m.(type) {
-		case *npu.Done:
+		case *wire.Done:
 			b.take(m)
 			got[m.Status]++
-		case *npu.Stats:
+		case *wire.Stats:
 		default:
 			b.h.t.Fatalf("unexpected %T", m)
 		}

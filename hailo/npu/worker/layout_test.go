@@ -13,7 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"hailoclip/hailo/npu"
+	"hailoclip/hailo/npu/wire"
 )
 
 // What src/protocol.h says is what the package npu says: every constant, and the type, size and
@@ -40,14 +40,14 @@ func TestLayout(t *testing.T) {
 		fmt.Fprintf(&source, "    std::printf(\"%%s %%llu\\n\", %q, static_cast<unsigned long long>(%s));\n", expression, expression)
 		fmt.Fprintf(&expected, "%s %d\n", expression, number)
 	}
-	value("magic", npu.Magic)
-	value("version", npu.Version)
-	value("max_packet", npu.MaxPacket)
-	value("models", npu.TextModel+1)
-	value("native", npu.FormatNative)
-	value("uint8", npu.FormatUint8)
-	value("uint16", npu.FormatUint16)
-	value("float32", npu.FormatFloat32)
+	value("magic", wire.Magic)
+	value("version", wire.Version)
+	value("max_packet", wire.MaxPacket)
+	value("models", wire.TextModel+1)
+	value("native", wire.FormatNative)
+	value("uint8", wire.FormatUint8)
+	value("uint16", wire.FormatUint16)
+	value("float32", wire.FormatFloat32)
 
 	fields := func(name string, typ reflect.Type, header uintptr) {
 		value("sizeof("+name+")", header+typ.Size())
@@ -57,19 +57,19 @@ func TestLayout(t *testing.T) {
 			value("sizeof("+name+"::"+cc(f.Name)+")", f.Type.Size())
 		}
 	}
-	fields("Stream", reflect.TypeFor[npu.Stream](), 0)
+	fields("Stream", reflect.TypeFor[wire.Stream](), 0)
 	message := func(packet []byte, m any) {
 		typ := reflect.TypeOf(m)
 		value(typ.Name()+"::kind", binary.LittleEndian.Uint32(packet))
 		fields(typ.Name(), typ, uintptr(len(packet)-binary.Size(m)))
 	}
-	message(npu.Append(nil, &npu.Open{}), npu.Open{})
-	message(npu.Append(nil, &npu.Hello{}), npu.Hello{})
-	message(npu.Append(nil, &npu.Load{}), npu.Load{})
-	message(npu.Append(nil, &npu.Loaded{}), npu.Loaded{})
-	message(npu.Append(nil, &npu.Submit{}), npu.Submit{})
-	message(npu.Append(nil, &npu.Done{}), npu.Done{})
-	message(npu.Append(nil, &npu.Stats{}), npu.Stats{})
+	message(wire.Append(nil, &wire.Open{}), wire.Open{})
+	message(wire.Append(nil, &wire.Hello{}), wire.Hello{})
+	message(wire.Append(nil, &wire.Load{}), wire.Load{})
+	message(wire.Append(nil, &wire.Loaded{}), wire.Loaded{})
+	message(wire.Append(nil, &wire.Submit{}), wire.Submit{})
+	message(wire.Append(nil, &wire.Done{}), wire.Done{})
+	message(wire.Append(nil, &wire.Stats{}), wire.Stats{})
 	source.WriteString("}\n")
 
 	file := filepath.Join(t.TempDir(), "layout.cpp")

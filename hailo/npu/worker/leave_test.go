@@ -11,6 +11,7 @@ import (
 
 	"hailoclip/hailo"
 	"hailoclip/hailo/npu"
+	"hailoclip/hailo/npu/wire"
 )
 
 // Wherever the chip still answers, the worker lets go of every object that it has on the chip before it
@@ -31,7 +32,7 @@ func TestNothingIsLeftOnTheChip(t *testing.T) {
 	loading := func(t *testing.T, _ *npu.Backend) {
 		wait(t, func() bool { made, _ := count(objects); return made > 0 })
 	}
-	work := func(t *testing.T, b *npu.Backend) { // until the session is lost
+	work := func(t *testing.T, b *npu.Backend) { // until the worker is lost
 		if err := b.Await(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -107,10 +108,7 @@ func TestServiceKilled(t *testing.T) {
 	objects := filepath.Join(t.TempDir(), "objects")
 	t.Setenv("HAILO_FAKE_DEVICES", objects)
 	h := start(t, builds[0], "scale=20,teardown_ms=50")
-	h.ready()
-	for i := range uint32(32) {
-		h.submit(npu.ImageModel, i, uint64(i)+1)
-	}
+	h.ready().fill(32, wire.ImageModel)
 	h.conn.Close() // all that it sees of the death of its host
 	h.exit(exitDone, "")
 	if made, gone := count(objects); made != 2 || gone != 2 {

@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"testing"
 
-	"hailoclip/hailo/npu"
+	"hailoclip/hailo/npu/wire"
 )
 
 func TestCommandLine(t *testing.T) {
@@ -67,13 +67,13 @@ func TestHandshake(t *testing.T) {
 	eachBuild(t, func(t *testing.T, b *build) {
 		h := start(t, b, "zone=2,throttling=5,overcurrent=1,crc=1")
 		hello := h.open()
-		if hello.Status != npu.Success || hello.Magic != npu.Magic || hello.Version != npu.Version || hello.Simulated != 0 {
+		if hello.Status != wire.Success || hello.Magic != wire.Magic || hello.Version != wire.Version || hello.Simulated != 0 {
 			t.Errorf("hello %+v", hello)
 		}
 		if hello.Runtime.String() != "5.2.0" || hello.Device.String() != "0001:01:00.0" || hello.Architecture.String() != "HAILO10H" || hello.Firmware.String() != "5.2.0" {
 			t.Errorf("hello: runtime %v, device %v, architecture %v, firmware %v", hello.Runtime, hello.Device, hello.Architecture, hello.Firmware)
 		}
-		want[*npu.Stats](h)
+		want[*wire.Stats](h)
 		s := h.stats
 		if s.Temperature != [2]float32{41.5, 42.5} || s.CPU != 12.5 || !math.IsNaN(float64(s.NNCore)) || s.Memory != 8<<30 || s.Used != 1<<30 {
 			t.Errorf("statistics %+v", s)
@@ -81,24 +81,23 @@ func TestHandshake(t *testing.T) {
 		if s.Zone != 2 || s.Throttling != 5 || s.Overcurrent != 1 || s.CRCErrors != 1 {
 			t.Errorf("notifications %+v", s)
 		}
-		image := h.load(h.loadMessage(npu.ImageModel))
-		if image.Status != npu.Success || image.QueueDepth != 32 || image.Model != npu.ImageModel {
+		image := h.load(h.loadMessage(wire.ImageModel))
+		if image.Status != wire.Success || image.QueueDepth != 32 || image.Model != wire.ImageModel {
 			t.Errorf("image: %v, queue depth %d", image.Status, image.QueueDepth)
 		}
-		load := h.loadMessage(npu.TextModel)
-		load.OutputFormat = npu.FormatUint8
+		load := h.loadMessage(wire.TextModel)
+		load.OutputFormat = wire.FormatUint8
 		text := h.load(load)
-		if text.Status != npu.Success || text.Model != npu.TextModel {
+		if text.Status != wire.Success || text.Model != wire.TextModel {
 			t.Errorf("text: %v: %v", text.Status, text.Text)
 		}
-		if in := text.Input; in.Height != 1 || in.Width != 7 || in.Features != 32 || in.Format != npu.FormatUint16 || in.FrameBytes != 7*32*2 || in.Scale != 1./128 {
+		if in := text.Input; in.Height != 1 || in.Width != 7 || in.Features != 32 || in.Format != wire.FormatUint16 || in.FrameBytes != 7*32*2 || in.Scale != 1./128 {
 			t.Errorf("text input %+v", in)
 		}
-		if out := text.Output; out.Format != npu.FormatUint8 || out.FrameBytes != 7*32 || out.Scale != 1./128 {
+		if out := text.Output; out.Format != wire.FormatUint8 || out.FrameBytes != 7*32 || out.Scale != 1./128 {
 			t.Errorf("text output: format %d, %d bytes, scale %v", out.Format, out.FrameBytes, out.Scale)
 		}
-		h.shutdown()
-		h.exit(exitDone, "")
+		h.finish()
 	})
 }
 
@@ -106,13 +105,13 @@ func TestHandshake(t *testing.T) {
 func TestFloatOutput(t *testing.T) {
 	h := start(t, builds[1], "scale=0")
 	h.open()
-	load := h.loadMessage(npu.ImageModel)
-	load.OutputFormat = npu.FormatFloat32
-	if l := h.load(load); l.Status != npu.Success || l.Output.Format != npu.FormatFloat32 || l.Output.FrameBytes != 256 || l.Output.Scale != 0 {
+	load := h.loadMessage(wire.ImageModel)
+	load.OutputFormat = wire.FormatFloat32
+	if l := h.load(load); l.Status != wire.Success || l.Output.Format != wire.FormatFloat32 || l.Output.FrameBytes != 256 || l.Output.Scale != 0 {
 		t.Errorf("loaded %v, format %d, %d bytes, scale %v", l.Status, l.Output.Format, l.Output.FrameBytes, l.Output.Scale)
 	}
-	h.submit(npu.ImageModel, 3, 7)
-	if done := want[*npu.Done](h); done.Status != npu.Success || done.Sequence != 7 || done.Slot != 3 {
+	h.submit(wire.ImageModel, 3, 7)
+	if done := want[*wire.Done](h); done.Status != wire.Success || done.Sequence != 7 || done.Slot != 3 {
 		t.Errorf("done %+v", done)
 	}
 }
@@ -124,15 +123,15 @@ func TestScalePerFeature(t *testing.T) {
 	m.hef, m.out = "17 16 3 1  1 1 64 1  0.2 0.02 64", 256
 	h := start(t, builds[1], "scale=0", m)
 	h.open()
-	l := h.load(h.loadMessage(npu.ImageModel))
-	if l.Status != npu.Success || l.Output.Format != npu.FormatFloat32 || l.Output.FrameBytes != 256 {
+	l := h.load(h.loadMessage(wire.ImageModel))
+	if l.Status != wire.Success || l.Output.Format != wire.FormatFloat32 || l.Output.FrameBytes != 256 {
 		t.Fatalf("loaded %v: %v, format %d, %d bytes", l.Status, l.Text, l.Output.Format, l.Output.FrameBytes)
 	}
-	if l.Input.Format != npu.FormatUint8 || l.Input.Scale != 1./128 {
+	if l.Input.Format != wire.FormatUint8 || l.Input.Scale != 1./128 {
 		t.Errorf("input format %d, scale %v", l.Input.Format, l.Input.Scale)
 	}
-	h.submit(npu.ImageModel, 0, 1)
-	if done := want[*npu.Done](h); done.Status != npu.Success {
+	h.submit(wire.ImageModel, 0, 1)
+	if done := want[*wire.Done](h); done.Status != wire.Success {
 		t.Errorf("done %+v", done)
 	}
 	bytes := encode(model{out: 64}, frame(m, 1))
@@ -141,19 +140,15 @@ func TestScalePerFeature(t *testing.T) {
 			t.Fatalf("number %d is %v, want %v", i, got, float32(q)/255)
 		}
 	}
-	h.shutdown()
-	h.exit(exitDone, "")
+	h.finish()
 }
 
 // Thousands of frames of both models, as many in flight as the queue takes, in all slots.
 func TestFrames(t *testing.T) {
-	eachBuild(t, func(t *testing.T, b *build) {
-		h := start(t, b, "scale=0.1")
-		h.ready()
-		book := newBook(h)
+	eachWorker(t, "scale=0.1", func(h *host, book *book) {
 		left := [2]int{4000, 1000}
 		inFlight := [2]int{}
-		for left[0]+left[1]+len(book.flights) > 0 {
+		for left[0]+left[1]+len(book.inFlight) > 0 {
 			for id := range left {
 				for ; left[id] > 0 && inFlight[id] < 32; left[id]-- {
 					book.submit(uint32(id))
@@ -161,16 +156,15 @@ func TestFrames(t *testing.T) {
 				}
 			}
 			done := book.done()
-			if done.Status != npu.Success {
-				t.Fatalf("done %+v", done)
+			if done.Status != wire.Success {
+				h.t.Fatalf("done %+v", done)
 			}
 			inFlight[done.Model]--
 		}
 		for h.stats == nil || h.stats.Frames != 5000 {
-			want[*npu.Stats](h)
+			want[*wire.Stats](h)
 		}
-		h.shutdown()
-		h.exit(exitDone, "")
+		h.finish()
 	})
 }
 
@@ -179,17 +173,10 @@ func TestRealSizes(t *testing.T) {
 	h := start(t, builds[0], "scale=0",
 		model{hef: "224 224 3 1 1 1 512 1 12.5 1.42 1", in: 224 * 224 * 3, out: 512, slots: 4},
 		model{hef: "1 77 512 2 1 77 512 1 11.5 8.7 1", in: 77 * 512 * 2, out: 77 * 512, slots: 4})
-	h.ready()
-	book := newBook(h)
-	for range 4 {
-		book.submit(npu.ImageModel)
-		book.submit(npu.TextModel)
-	}
-	for range 8 {
-		book.done()
-	}
-	h.shutdown()
-	h.exit(exitDone, "")
+	book := h.ready()
+	book.fill(4, wire.ImageModel, wire.TextModel)
+	book.takeGood(8)
+	h.finish()
 }
 
 // Whoever asks for the state of the chip must not hold up the frames, whatever the chip answers.
@@ -198,23 +185,17 @@ func TestStatisticsFail(t *testing.T) {
 		t.Run(fake, func(t *testing.T) {
 			t.Parallel()
 			h := start(t, builds[2], "scale=0.1,"+fake)
-			h.ready()
-			book := newBook(h)
-			for range 32 {
-				book.submit(npu.ImageModel)
-			}
-			for range 32 {
-				book.done()
-			}
+			book := h.ready()
+			book.fill(32, wire.ImageModel)
+			book.takeGood(32)
 			if fake == "rpc_ms=800" {
 				if h.stats != nil {
 					t.Error("there are statistics already: the chip is not slow enough for this test")
 				}
-			} else if want[*npu.Stats](h); !math.IsNaN(float64(h.stats.Temperature[0])) || h.stats.Memory != 0 {
+			} else if want[*wire.Stats](h); !math.IsNaN(float64(h.stats.Temperature[0])) || h.stats.Memory != 0 {
 				t.Errorf("statistics %+v", h.stats)
 			}
-			h.shutdown()
-			h.exit(exitDone, "")
+			h.finish()
 		})
 	}
 }
@@ -223,15 +204,14 @@ func TestStatisticsFail(t *testing.T) {
 func TestStatisticsForgetTheirConnection(t *testing.T) {
 	h := start(t, builds[2], "zone=2,throttling=5,overcurrent=1,crc=1,rpc=62")
 	h.open()
-	first, second := *want[*npu.Stats](h), *want[*npu.Stats](h)
+	first, second := *want[*wire.Stats](h), *want[*wire.Stats](h)
 	if first.Zone != 2 || first.Throttling != 5 || first.Overcurrent != 1 {
 		t.Errorf("at first %+v", first)
 	}
 	if second.Zone != 0 || second.Throttling != 0 || second.Overcurrent != 0 || second.CRCErrors != 1 {
 		t.Errorf("after the connection %+v", second)
 	}
-	h.shutdown()
-	h.exit(exitDone, "")
+	h.finish()
 }
 
 // A terminal and systemd signal the worker too; it stays until its host is done.
@@ -243,10 +223,9 @@ func TestSignals(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	h.submit(npu.ImageModel, 0, 1)
-	if done := want[*npu.Done](h); done.Status != npu.Success {
+	h.submit(wire.ImageModel, 0, 1)
+	if done := want[*wire.Done](h); done.Status != wire.Success {
 		t.Errorf("done %+v", done)
 	}
-	h.shutdown()
-	h.exit(exitDone, "")
+	h.finish()
 }

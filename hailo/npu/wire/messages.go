@@ -1,4 +1,4 @@
-package npu
+package wire
 
 import (
 	"bytes"
@@ -20,6 +20,7 @@ var ErrProtocol = errors.New("protocol violation")
 const (
 	ImageModel = 0
 	TextModel  = 1
+	Models     = 2
 )
 
 // Formats of the numbers in a stream.
@@ -130,37 +131,37 @@ type (
 	}
 )
 
-// message is one of the types above.
-type message interface{ kind() kind }
+// Message is a pointer to one of the types above.
+type Message interface{ kind() kind }
 
+// kind is the type of a message in its header.
 type kind uint32
 
-const (
-	kindOpen   kind = 1
-	kindLoad   kind = 2
-	kindSubmit kind = 3
-	kindHello  kind = 17
-	kindLoaded kind = 18
-	kindDone   kind = 19
-	kindStats  kind = 20
-)
+func (*Open) kind() kind   { return 1 }
+func (*Load) kind() kind   { return 2 }
+func (*Submit) kind() kind { return 3 }
+func (*Hello) kind() kind  { return 17 }
+func (*Loaded) kind() kind { return 18 }
+func (*Done) kind() kind   { return 19 }
+func (*Stats) kind() kind  { return 20 }
 
-func (*Open) kind() kind   { return kindOpen }
-func (*Load) kind() kind   { return kindLoad }
-func (*Submit) kind() kind { return kindSubmit }
-func (*Hello) kind() kind  { return kindHello }
-func (*Loaded) kind() kind { return kindLoaded }
-func (*Done) kind() kind   { return kindDone }
-func (*Stats) kind() kind  { return kindStats }
+var newMessage = map[kind]func() Message{
+	1:  func() Message { return new(Open) },
+	2:  func() Message { return new(Load) },
+	3:  func() Message { return new(Submit) },
+	17: func() Message { return new(Hello) },
+	18: func() Message { return new(Loaded) },
+	19: func() Message { return new(Done) },
+	20: func() Message { return new(Stats) },
+}
+
+const headerBytes = 8
 
 // MaxPacket is the size of the largest message.
-const (
-	headerBytes = 8
-	MaxPacket   = 1104
-)
+const MaxPacket = 1104
 
-// Append puts the packet of a message behind b: a pointer to one of the types above.
-func Append(b []byte, m message) []byte {
+// Append puts the packet of m behind b.
+func Append(b []byte, m Message) []byte {
 	start := len(b)
 	b = binary.LittleEndian.AppendUint32(b, uint32(m.kind()))
 	b = binary.LittleEndian.AppendUint32(b, 0)
@@ -172,31 +173,17 @@ func Append(b []byte, m message) []byte {
 	return b
 }
 
-// Parse reads a packet: a pointer to one of the types above, or an ErrProtocol. Of the hello of
+// Parse reads a packet; its errors are ErrProtocol. Of the hello of
 // another version it reads what is the same in all of them, up to the version.
-func Parse(packet []byte) (message, error) {
+func Parse(packet []byte) (Message, error) {
 	if len(packet) < headerBytes {
 		return nil, fmt.Errorf("%w: a packet of %d bytes", ErrProtocol, len(packet))
 	}
-	var m message
-	switch k := kind(binary.LittleEndian.Uint32(packet)); k {
-	case kindOpen:
-		m = new(Open)
-	case kindLoad:
-		m = new(Load)
-	case kindSubmit:
-		m = new(Submit)
-	case kindHello:
-		m = new(Hello)
-	case kindLoaded:
-		m = new(Loaded)
-	case kindDone:
-		m = new(Done)
-	case kindStats:
-		m = new(Stats)
-	default:
+	k := kind(binary.LittleEndian.Uint32(packet))
+	if newMessage[k] == nil {
 		return nil, fmt.Errorf("%w: type %d is unknown", ErrProtocol, k)
 	}
+	m := newMessage[k]()
 	const stable = headerBytes + 8
 	if h, ok := m.(*Hello); ok && len(packet) >= stable {
 		if v := binary.LittleEndian.Uint32(packet[stable-4:]); v != Version {
@@ -207,10 +194,33 @@ func Parse(packet []byte) (message, error) {
 	size := headerBytes + binary.Size(m)
 	if said := binary.LittleEndian.Uint32(packet[4:]); len(packet) != size || said != uint32(size) {
 		return nil, fmt.Errorf("%w: a message of type %d has %d bytes and says %d, want %d",
-			ErrProtocol, m.kind(), len(packet), said, size)
+			ErrProtocol, k, len(packet), said, size)
 	}
 	if _, err := binary.Decode(packet[headerBytes:], binary.LittleEndian, m); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
 	}
 	return m, nil
+}
+
+// Within reports whether all slots of the model lie in a memory of size bytes.
+func (m *Load) Within(size uint64) bool {
+	within := func(offset, stride uint64) bool { // without overflowing
+		return stride > 0 && offset <= size && stride <= size && uint64(m.Slots) <= (size-offset)/stride
+	}
+	return within(m.InputOffset, m.InputStride) && within(m.OutputOffset, m.OutputStride)
+}
+
+// Input returns the input of a slot, InputStride bytes of the shared memory.
+func (m *Load) Input(memory []byte, slot int) []byte {
+	return part(memory, m.InputOffset, m.InputStride, slot)
+}
+
+// Output returns the output of a slot, OutputStride bytes of the shared memory.
+func (m *Load) Output(memory []byte, slot int) []byte {
+	return part(memory, m.OutputOffset, m.OutputStride, slot)
+}
+
+func part(memory []byte, offset, stride uint64, slot int) []byte {
+	start := offset + uint64(slot)*stride
+	return memory[start : start+stride : start+stride]
 }

@@ -1,10 +1,6 @@
-// Package npu encodes pictures and texts on a Hailo-10H.
-//
-// The vendor's runtime is not loaded into this process. A worker process, hailo-clip-npu (C++,
-// folder worker) or the simulated chip (package sim), holds the device; this package starts
-// it, watches it, kills it when it hangs and starts it again. See [New].
-//
-// # The protocol
+// Package wire is the protocol between the service (the host) and a worker process that holds the
+// device: hailo-clip-npu (C++, ../worker) or the simulated chip (package sim). It knows messages and
+// how frames lie in the shared memory, and nothing of the backend.
 //
 // The worker inherits two descriptors:
 //
@@ -77,7 +73,7 @@
 //     in the chip's server. SIGINT and SIGTERM are ignored: a terminal and systemd
 //     send them to the worker too, while the host still drains.
 //   - Whoever gets a packet that breaks these rules treats the other side as broken: the worker
-//     exits, the host ends the session.
+//     exits, the host ends the worker.
 //
 // The worker writes what a person may want to know to stderr, in lines; the host logs them.
-package npu
+package wire

@@ -2,6 +2,7 @@ package npu
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,105 +10,20 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"hailoclip/hailo"
+	"hailoclip/hailo/npu/wire"
 )
 
-func quantised(format, features uint32) *Stream {
-	s := &Stream{Height: 1, Width: 2, Features: features, Format: format, Scale: 0.5, ZeroPoint: 10}
-	s.FrameBytes = 2 * features * uint32(elementBytes(format))
+// stream has rows of features numbers, with q = v / 0.5 + 10.
+func stream(format, rows, features uint32) wire.Stream {
+	s := wire.Stream{Height: 1, Width: rows, Features: features, Format: format, Scale: 0.5, ZeroPoint: 10}
+	s.FrameBytes = rows * uint32(s.RowBytes())
 	return s
-}
-
-func TestDecode(t *testing.T) {
-	tests := []struct {
-		name   string
-		stream *Stream
-		row    []byte
-		want   []float32
-	}{
-		{"uint8", quantised(FormatUint8, 4), []byte{0, 10, 11, 255}, []float32{-5, 0, 0.5, 122.5}},
-		{"uint16", quantised(FormatUint16, 3), []byte{0, 0, 12, 0, 0xff, 0xff}, []float32{-5, 1, 32762.5}},
-		{"float32", quantised(FormatFloat32, 2), []byte{0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0}, []float32{1, -2}},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			if err := tt.stream.validate(2, int(tt.stream.Features)); err != nil {
-				t.Fatal(err)
-			}
-			got := make([]float32, len(tt.want))
-			tt.stream.decode(got, tt.row)
-			if diff := cmp.Diff(tt.want, got); diff != "" {
-				t.Error(diff)
-			}
-			back := make([]byte, len(tt.row))
-			tt.stream.encode(back, got)
-			if !bytes.Equal(back, tt.row) {
-				t.Errorf("encoded again: %v, want %v", back, tt.row)
-			}
-		})
-	}
-}
-
-func TestEncodeClamps(t *testing.T) {
-	s := quantised(FormatUint8, 5)
-	row := make([]byte, 5)
-	s.encode(row, []float32{-1000, 1000, 0.26, float32(math.Inf(1)), float32(math.NaN())})
-	if !bytes.Equal(row[:4], []byte{0, 255, 11, 255}) {
-		t.Error(row)
-	}
-}
-
-func TestStreamValidate(t *testing.T) {
-	tests := []struct {
-		name   string
-		change func(*Stream)
-	}{
-		{"other width", func(s *Stream) { s.Width = 3 }},
-		{"other features", func(s *Stream) { s.Features = 5 }},
-		{"product overflows", func(s *Stream) { s.Height, s.Width = 1<<31, 4 }},
-		{"no format", func(s *Stream) { s.Format = FormatNative }},
-		{"unknown format", func(s *Stream) { s.Format = 4 }},
-		{"other size", func(s *Stream) { s.FrameBytes++ }},
-		{"scale 0", func(s *Stream) { s.Scale = 0 }},
-		{"scale below 0", func(s *Stream) { s.Scale = -1 }},
-		{"scale not a number", func(s *Stream) { s.Scale = float32(math.NaN()) }},
-		{"scale infinite", func(s *Stream) { s.Scale = float32(math.Inf(1)) }},
-		{"zero point not a number", func(s *Stream) { s.ZeroPoint = float32(math.NaN()) }},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			s := quantised(FormatUint8, 4)
-			check := func() error { return errors.Join(s.validate(2, 4), s.convertible()) }
-			if err := check(); err != nil {
-				t.Fatal(err)
-			}
-			if tt.change(s); check() == nil {
-				t.Error("accepted")
-			}
-		})
-	}
-}
-
-func TestNormalize(t *testing.T) {
-	v := []float32{3, -4}
-	if err := normalize(v); err != nil || v[0] != 0.6 || v[1] != -0.8 {
-		t.Error(v, err)
-	}
-	nan, inf := float32(math.NaN()), float32(math.Inf(-1))
-	for _, v := range [][]float32{{0, 0}, {nan, 1}, {inf, 1}, {}} {
-		if err := normalize(v); !errors.Is(err, hailo.ErrEncode) {
-			t.Error(v, err)
-		}
-	}
-	// Squares that float32 cannot hold.
-	v = []float32{3e30, 4e30}
-	if err := normalize(v); err != nil || math.Abs(float64(v[0])-0.6) > 1e-6 {
-		t.Error(v, err)
-	}
 }
 
 func TestProject(t *testing.T) {
@@ -139,17 +55,17 @@ func TestProject(t *testing.T) {
 }
 
 func TestFill(t *testing.T) {
-	in := quantised(FormatUint16, 2)
+	in := stream(wire.FormatUint16, 4, 2)
 	text := &Text{ContextLength: 4, Width: 2, Vocabulary: 9, PadToken: 7,
 		Row: func(token int32) []float32 { return []float32{float32(token), -float32(token)} }}
-	slot := make([]byte, 4*in.rowBytes())
-	text.fill(slot, in, []int32{3, 4})
+	slot := make([]byte, 4*in.RowBytes())
+	text.fill(slot, &in, []int32{3, 4})
 	// q = v / 0.5 + 10, little-endian
 	want := []byte{16, 0, 4, 0, 18, 0, 2, 0, 24, 0, 0, 0, 24, 0, 0, 0}
 	if !bytes.Equal(slot, want) {
 		t.Errorf("%v, want %v", slot, want)
 	}
-	text.fill(slot, in, []int32{1, 1, 1, 1})
+	text.fill(slot, &in, []int32{1, 1, 1, 1})
 	if slot[12] != 12 {
 		t.Error(slot)
 	}
@@ -178,23 +94,153 @@ func TestTextCheck(t *testing.T) {
 	}
 }
 
-func TestSyntheticText(t *testing.T) {
-	text := SyntheticText(1<<20, 77, 512, 2, 0)
-	if text.Vocabulary != 1<<16 {
-		t.Error(text.Vocabulary)
-	}
-	if err := text.validate(512); err != nil {
+// textDevice is a backend, whose worker has no process, that takes texts of one token in batches of two.
+type textDevice struct {
+	*Backend
+	w *worker
+}
+
+func newTextDevice(t *testing.T) *textDevice {
+	w := testWorker()
+	d := &textDevice{w.b, w}
+	var err error
+	if d.memory, err = wire.NewMemory([models]int{0, 2}, [models]int{0, 4}, [models]int{0, 4}); err != nil {
 		t.Fatal(err)
 	}
-	in := quantised(FormatUint16, 512)
-	in.Scale, in.ZeroPoint = 1./32767, 32768
-	row, back := make([]byte, in.rowBytes()), make([]float32, 512)
-	for _, token := range []int32{0, 1, 2, 4095, 49407, 1<<16 - 1} {
-		in.encode(row, text.Row(token))
-		in.decode(back, row)
-		if got := TokenOf(back); got != token {
-			t.Errorf("%d became %d", token, got)
+	d.opt.Config.TextBatch, d.opt.Dimension, d.turn = 2, 2, make(chan struct{}, 1)
+	d.opt.Text = &Text{ContextLength: 2, Width: 2, Vocabulary: 99, Row: func(token int32) []float32 { return []float32{float32(token), 1} }}
+	w.loaded[TextModel] = &wire.Loaded{Input: stream(wire.FormatUint8, 2, 2), Output: stream(wire.FormatUint8, 2, 2)}
+	w.proc = &process{conn: socket(t)}
+	d.current.Store(w)
+	t.Cleanup(func() { d.ended.Wait(); d.memory.File.Close() })
+	return d
+}
+
+// encode calls EncodeTexts with texts of these tokens.
+func (d *textDevice) encode(ctx context.Context, tokens ...int32) <-chan error {
+	texts := make([][]int32, len(tokens))
+	for i := range tokens {
+		texts[i] = tokens[i : i+1]
+	}
+	result := make(chan error, 1)
+	go func() {
+		vectors, err := d.EncodeTexts(ctx, texts)
+		if err == nil && len(vectors) != len(texts) {
+			err = fmt.Errorf("%d vectors", len(vectors))
 		}
+		result <- err
+	}()
+	synctest.Wait()
+	return result
+}
+
+// run finishes what is in flight, text by text with these statuses, and returns its tokens.
+func (d *textDevice) run(t *testing.T, statuses ...wire.Code) (tokens []int) {
+	t.Helper()
+	for slot, p := range d.w.inFlight[TextModel].slots {
+		if p.sequence == 0 {
+			continue
+		}
+		tokens = append(tokens, (int(d.memory.Input(TextModel, slot)[0])-10)/2)
+		copy(d.memory.Output(TextModel, slot), []byte{1, 2, 3, 4})
+		done := &wire.Done{Model: TextModel, Slot: uint32(slot), Sequence: p.sequence}
+		if len(statuses) > slot {
+			done.Status = statuses[slot]
+		}
+		if err := d.w.complete(done); err != nil {
+			t.Fatal(err)
+		}
+	}
+	synctest.Wait()
+	return tokens
+}
+
+// Calls take turns, a batch each; and after each batch the images that waited for it come first.
+func TestTextsTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newTextDevice(t)
+		image := func(slot uint32, sequence uint64) {
+			if err := d.w.finished(t, ImageModel, slot, sequence, wire.Success); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		many, one := d.encode(t.Context(), 1, 2, 3, 4, 5), d.encode(t.Context(), 9)
+		d.w.launch(ImageModel, 0)
+		d.w.launch(ImageModel, 1)
+		batches := [][]int{d.run(t)}
+		d.w.launch(ImageModel, 2) // after that batch: the next one need not wait for it
+		for _, slot := range []uint32{1, 0} {
+			if tokens := d.run(t); tokens != nil {
+				t.Errorf("texts %v before images that waited", tokens)
+			}
+			image(slot, 3+uint64(slot))
+		}
+		batches = append(batches, d.run(t))
+		image(2, 5)
+		batches = append(batches, d.run(t), d.run(t))
+		if got := fmt.Sprint(batches); got != "[[1 2] [9] [3 4] [5]]" {
+			t.Error(got)
+		}
+		for _, result := range []<-chan error{many, one} {
+			if err := <-result; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// A call ends at its first error, and at the end of its context; other calls do not notice.
+func TestTextsGiveUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newTextDevice(t)
+		why := errors.New("why")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		failing, leaving := d.encode(t.Context(), 1, 2, 3), d.encode(ctx, 4, 5, 6)
+		waiting, good := d.encode(ctx, 7), d.encode(t.Context(), 8)
+		if d.run(t, 8); !errors.Is(<-failing, hailo.ErrEncode) {
+			t.Error("a text that failed")
+		}
+		cancel(why)
+		for _, result := range []<-chan error{leaving, waiting} { // the first one has texts on the device
+			if err := <-result; !errors.Is(err, why) {
+				t.Error(err)
+			}
+		}
+		if got := fmt.Sprint(d.run(t), d.run(t), d.run(t)); got != "[4 5] [8] []" {
+			t.Error(got)
+		}
+		if err := <-good; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Who waits when the device is lost, or stops for its heat, may go elsewhere at once.
+func TestTextsOfALostDevice(t *testing.T) {
+	for name, lose := range map[string]func(w *worker){
+		"lost": func(w *worker) { w.end(errors.New("gone")) },
+		"hot":  func(w *worker) { w.setThrottling(t, throttlingStopped) },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			d := newTextDevice(t)
+			taken, waiting := d.encode(t.Context(), 1), d.encode(t.Context(), 2)
+			lose(d.w)
+			for _, result := range []<-chan error{waiting, d.encode(t.Context(), 3)} {
+				if err := <-result; !errors.Is(err, hailo.ErrDeviceLost) {
+					t.Error(name, err)
+				}
+			}
+			select {
+			case err := <-taken:
+				t.Error(name, ": the device has it: ", err)
+			default:
+			}
+			_ = d.w.answer()
+			if err := <-taken; !errors.Is(err, hailo.ErrDeviceLost) {
+				t.Error(name, err)
+			}
+		})
 	}
 }
 
@@ -262,8 +308,8 @@ func TestRateWatch(t *testing.T) {
 		r.event(now, 16, 4, 1)
 	}
 	drive(&r, now, 25*time.Second, 16, 280)
-	if r.slow != "" || r.ratio < 0.9 {
-		t.Errorf("%q, ratio %v", r.slow, r.ratio)
+	if r.slow != "" || r.current < 0.9*280 {
+		t.Errorf("%q, %v images/s", r.slow, r.current)
 	}
 }
 
@@ -274,34 +320,6 @@ func TestRateWatchWithMoreInFlight(t *testing.T) {
 	drive(&r, now, 90*time.Second, 20, 150)
 	if !strings.Contains(r.slow, "encodes 150 images/s where it did 300") {
 		t.Errorf("slow: %q", r.slow)
-	}
-}
-
-func TestMemory(t *testing.T) {
-	m, err := newMemory([models]int{3, 2}, [models]int{5000, 100}, [models]int{10, 9000})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer m.file.Close()
-	n := 0
-	for model := range models {
-		for _, r := range []region{m.input[model], m.output[model]} {
-			for i := range r.count {
-				if r.offset%4096 != 0 || r.stride%4096 != 0 {
-					t.Errorf("%+v is not on pages", r)
-				}
-				for j, b := range m.at(r, i) {
-					if b != 0 {
-						t.Fatalf("slot %d of %+v overlaps another at %d", i, r, j)
-					}
-				}
-				n++
-				copy(m.at(r, i), bytes.Repeat([]byte{byte(n)}, r.stride))
-			}
-		}
-	}
-	if err := m.file.Truncate(10); err == nil {
-		t.Error("the memory can be shrunk")
 	}
 }
 

@@ -1,9 +1,10 @@
-package npu
+package wire
 
 import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math"
 	"reflect"
 	"strings"
@@ -13,54 +14,34 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The offsets of the package comment, which the worker in C++ is written against.
+// layout is that of the package comment, which the worker in C++ is written against: type, name, bytes, offsets.
+const layout = `
+1 Open 152: 8 Magic, 12 Version, 16 Memory, 24 Device, 88 Group
+17 Hello 440: 8 Magic, 12 Version, 16 Status, 20 Simulated, 24 Runtime, 56 Device, 120 Architecture, 152 Firmware, 184 Text
+2 Load 1104: 8 Model, 12 Batch, 16 Threshold, 20 TimeoutMS, 24 Priority, 28 InputFormat, 32 OutputFormat, 36 Slots,
+	40 InputOffset, 48 InputStride, 56 OutputOffset, 64 OutputStride, 72 Reserved, 80 HEF
+18 Loaded 344: 8 Model, 12 Status, 16 QueueDepth, 20 Reserved, 24 Input, 56 Output, 88 Text
+3 Submit 24: 8 Model, 12 Slot, 16 Sequence
+19 Done 40: 8 Model, 12 Slot, 16 Sequence, 24 Status, 28 Batch, 32 DeviceNS
+20 Stats 64: 8 Frames, 16 Temperature, 24 NNCore, 28 CPU, 32 Memory, 40 Used, 48 Zone, 52 Throttling, 56 Overcurrent, 60 CRCErrors
+`
+
 func TestLayout(t *testing.T) {
-	type field struct {
-		name   string
-		offset uintptr
+	got := "\n"
+	for _, m := range []Message{&Open{}, &Hello{}, &Load{}, &Loaded{}, &Submit{}, &Done{}, &Stats{}} {
+		typ, size := reflect.TypeOf(m).Elem(), headerBytes+binary.Size(m)
+		// No padding, so Go's offsets are those of the packet, less the header.
+		if size > MaxPacket || size != headerBytes+int(typ.Size()) {
+			t.Errorf("%T has %d bytes, in memory %d", m, size, typ.Size())
+		}
+		var fields []string
+		for i := range typ.NumField() {
+			fields = append(fields, fmt.Sprint(headerBytes+typ.Field(i).Offset, " ", typ.Field(i).Name))
+		}
+		got += fmt.Sprintf("%d %s %d: %s\n", m.kind(), typ.Name(), size, strings.Join(fields, ", "))
 	}
-	tests := []struct {
-		message message
-		kind    kind
-		size    int
-		fields  []field
-	}{
-		{&Open{}, 1, 152, []field{{"Magic", 8}, {"Version", 12}, {"Memory", 16}, {"Device", 24}, {"Group", 88}}},
-		{&Hello{}, 17, 440, []field{{"Magic", 8}, {"Version", 12}, {"Status", 16}, {"Simulated", 20}, {"Runtime", 24},
-			{"Device", 56}, {"Architecture", 120}, {"Firmware", 152}, {"Text", 184}}},
-		{&Load{}, 2, 1104, []field{{"Model", 8}, {"Batch", 12}, {"Threshold", 16}, {"TimeoutMS", 20}, {"Priority", 24},
-			{"InputFormat", 28}, {"OutputFormat", 32}, {"Slots", 36}, {"InputOffset", 40}, {"InputStride", 48},
-			{"OutputOffset", 56}, {"OutputStride", 64}, {"Reserved", 72}, {"HEF", 80}}},
-		{&Loaded{}, 18, 344, []field{{"Model", 8}, {"Status", 12}, {"QueueDepth", 16}, {"Reserved", 20},
-			{"Input", 24}, {"Output", 56}, {"Text", 88}}},
-		{&Submit{}, 3, 24, []field{{"Model", 8}, {"Slot", 12}, {"Sequence", 16}}},
-		{&Done{}, 19, 40, []field{{"Model", 8}, {"Slot", 12}, {"Sequence", 16}, {"Status", 24}, {"Batch", 28}, {"DeviceNS", 32}}},
-		{&Stats{}, 20, 64, []field{{"Frames", 8}, {"Temperature", 16}, {"NNCore", 24}, {"CPU", 28}, {"Memory", 32}, {"Used", 40},
-			{"Zone", 48}, {"Throttling", 52}, {"Overcurrent", 56}, {"CRCErrors", 60}}},
-	}
-	for _, tt := range tests {
-		typ := reflect.TypeOf(tt.message).Elem()
-		t.Run(typ.Name(), func(t *testing.T) {
-			if tt.message.kind() != tt.kind {
-				t.Errorf("type %d, want %d", tt.message.kind(), tt.kind)
-			}
-			if got := headerBytes + binary.Size(tt.message); got != tt.size || got > MaxPacket {
-				t.Errorf("%d bytes, want %d, at most %d", got, tt.size, MaxPacket)
-			}
-			// No padding, so Go's offsets are those of the packet, less the header.
-			if got := headerBytes + int(typ.Size()); got != tt.size {
-				t.Errorf("padding: %d bytes in memory", got)
-			}
-			if typ.NumField() != len(tt.fields) {
-				t.Errorf("%d fields, want %d", typ.NumField(), len(tt.fields))
-			}
-			for _, want := range tt.fields {
-				f, ok := typ.FieldByName(want.name)
-				if !ok || f.Offset+headerBytes != want.offset {
-					t.Errorf("%s at %d, want %d", want.name, f.Offset+headerBytes, want.offset)
-				}
-			}
-		})
+	if diff := cmp.Diff(strings.ReplaceAll(layout, "\n\t", " "), got); diff != "" {
+		t.Error(diff)
 	}
 	if o := unsafe.Offsetof(Stream{}.ZeroPoint); o != 24 || unsafe.Sizeof(Stream{}) != 32 {
 		t.Errorf("stream: zero_point at %d, want 24", o)
@@ -71,7 +52,7 @@ func TestAppendParse(t *testing.T) {
 	loaded := &Loaded{Model: TextModel, Status: 93, QueueDepth: 32}
 	loaded.Output = Stream{Height: 1, Width: 77, Features: 512, Format: FormatUint8, FrameBytes: 77 * 512, Scale: 0.25, ZeroPoint: 128}
 	SetText(loaded.Text[:], "wrong chip")
-	for _, m := range []message{
+	for _, m := range []Message{
 		&Open{Magic: Magic, Version: Version, Memory: 1 << 20}, &Hello{Version: Version, Status: 73, Simulated: 1},
 		&Load{Model: ImageModel, Batch: 8, InputStride: 4096}, loaded, &Submit{Slot: 7, Sequence: math.MaxUint64},
 		&Done{Status: -1, Sequence: 5, DeviceNS: 12}, &Stats{Frames: 3, Temperature: [2]float32{40, 41}},
@@ -158,7 +139,7 @@ func TestCodeNames(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, m := range []message{&Open{}, &Hello{}, &Load{}, &Loaded{}, &Submit{}, &Done{}, &Stats{}} {
+	for _, m := range []Message{&Open{}, &Hello{}, &Load{}, &Loaded{}, &Submit{}, &Done{}, &Stats{}} {
 		f.Add(Append(nil, m))
 	}
 	f.Add([]byte{19, 0, 0, 0, 40})

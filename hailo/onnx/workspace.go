@@ -5,20 +5,20 @@ import (
 	"unsafe"
 )
 
-// slot is the memory of one run: whoever holds it may run. Its buffers are pinned for its whole
+// workspace is the memory of one run: whoever holds it may run. Its buffers are pinned for its whole
 // life, because C reads and writes them.
-type slot struct {
+type workspace struct {
 	args   *runArgs
 	inputs []tensor
-	pixels []float32 // as the model takes pictures, one after another
+	pixels []float32 // as the model takes images, one after another
 	tokens []int64   // input_ids, and
 	mask   []int64   // attention_mask; int32 lies in the same memory
 	out    []float32
 	pin    runtime.Pinner
 }
 
-func newSlot(pixels, tokens, out int) *slot {
-	s := &slot{
+func newWorkspace(pixels, tokens, out int) *workspace {
+	s := &workspace{
 		args: new(runArgs), inputs: make([]tensor, 0, maxInputs),
 		pixels: make([]float32, pixels), out: make([]float32, out),
 		tokens: make([]int64, tokens), mask: make([]int64, tokens),
@@ -34,7 +34,7 @@ func newSlot(pixels, tokens, out int) *slot {
 }
 
 // embedding is the i-th vector of a run, before it is normalised.
-func (s *slot) embedding(i, dim int) []float32 { return s.out[i*dim : (i+1)*dim] }
+func (s *workspace) embedding(i, dim int) []float32 { return s.out[i*dim : (i+1)*dim] }
 
 // setInt writes v as the i-th number of b, which holds numbers of the given element type.
 func setInt(b []int64, element uintptr, i int, v int32) {
@@ -48,7 +48,7 @@ func setInt(b []int64, element uintptr, i int, v int32) {
 // setTokens writes one text into row i of length tokens: its ids, then padding, and a mask that
 // is 1 up to the end token, as Hugging Face's tokenizer makes it. CLIP's attention is causal, so
 // what follows the end token cannot reach the embedding, which is read there.
-func (s *slot) setTokens(l layout, i, length int, ids []int32, pad int32) {
+func (s *workspace) setTokens(l layout, i, length int, ids []int32, pad int32) {
 	for j := range length {
 		id, mask := pad, int32(0)
 		if j < len(ids) {
