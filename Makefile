@@ -131,7 +131,7 @@ fuzz-nightly: ## every fuzz test for 20 minutes: a night
 
 .PHONY: faults
 faults: setup ## break the simulated chip in every way, 20 times each, and log how soon it works again
-	HAILO_CLIP_FAULTS=20 $(GO) test -count=1 -timeout 30m -run Faults -v ./cmd/hailo-clip ./hailo/npu
+	HAILO_TEST_FAULTS=20 $(GO) test -count=1 -timeout 30m -run Faults -v ./cmd/hailo-clip ./hailo/npu
 
 .PHONY: arches
 arches: ## build for linux/amd64 and linux/arm64 without cgo
@@ -153,7 +153,7 @@ qemu: build arches ## run the arm64 binary and the tests of its vector code unde
 	  (cd $$p && echo "arm64 tests of $$p" && $(QEMU) $(CURDIR)/bin/arm64.test) || exit 1; done
 
 # Packages whose functions are hot, each with benchmarks beside the code.
-HOT := ./pipeline ./stages ./stages/decode ./stages/resize ./hailo/token ./hailo/npu ./hailo/onnx ./cache ./api
+HOT = $(addprefix ./,$(sort $(dir $(shell grep -rl --include="*_test.go" "^func Benchmark" pipeline stages hailo cache api))))
 RESULTS := bench/results
 
 # A run of the bench by its name in $(RESULTS); its flags follow.
@@ -171,18 +171,8 @@ bench: setup ## the standard matrix: hot functions, the CPU, the simulated chip;
 	$(call measure,rate) --backend sim --search rate --slo p99=50ms
 
 .PHONY: bench-compare
-bench-compare: setup $(TOOLS)/benchstat ## hot functions of REF=... against the working tree, in turns
-	@test -n "$(REF)" || { echo "usage: make bench-compare REF=main~5"; exit 1; }
-	@mkdir -p $(RESULTS); rm -rf $(RESULTS)/ref; git worktree prune; git worktree add -f --detach $(RESULTS)/ref $(REF) >/dev/null
-	@rm -f $(RESULTS)/old.txt $(RESULTS)/new.txt
-	@measure() { (cd "$$1" && $(GO) test -run '^$$' -bench . -benchmem -benchtime 200ms $$p) >>"$$2" || \
-	    { tail -n 20 "$$2"; echo "make: the benchmarks of $$p in $$1 failed"; exit 1; }; }; \
-	for p in $(HOT); do \
-	  [ -d $(RESULTS)/ref/$$p ] || { echo "$$p is left out: $(REF) does not have it"; continue; }; \
-	  for turn in 1 2 3 4 5 6; do \
-	    measure $(RESULTS)/ref $(CURDIR)/$(RESULTS)/old.txt; measure . $(CURDIR)/$(RESULTS)/new.txt; done; done
-	@git worktree remove --force $(RESULTS)/ref
-	set -o pipefail; $(TOOLS)/benchstat $(RESULTS)/old.txt $(RESULTS)/new.txt | tee $(RESULTS)/compare.txt
+bench-compare: setup $(TOOLS)/benchstat ## hot functions of REF=... against the working tree, in turns (RENAMED and NEW in bench/compare.sh)
+	bench/compare.sh $(REF)
 
 $(TOOLS)/benchstat:
 	GOBIN=$(TOOLS) $(GO) install golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da

@@ -1,37 +1,32 @@
 package api
 
 import (
-	"errors"
-	"fmt"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
-
-	"hailoclip/pipeline"
 )
 
-// Config is the section "server" of the configuration.
+// Config is the section "server" of the configuration; New relies on its bounds and on Check.
 type Config struct {
-	Host  string `yaml:"host"`  // address to listen on, see Listen
-	Port  int    `yaml:"port"`  // 0..65535; 0 means any free one
-	Debug bool   `yaml:"debug"` // key of the former service; true is refused
+	Host  string `yaml:"host"`                     // address to listen on, see Listen
+	Port  int    `yaml:"port" bounds:"0 to 65535"` // 0 means any free one
+	Debug bool   `yaml:"debug"`                    // key of the former service; true is refused
 
-	ReadTimeout     pipeline.Duration `yaml:"read_timeout"`     // for a whole request, first byte to last, 100ms..1h
-	WriteTimeout    pipeline.Duration `yaml:"write_timeout"`    // for a whole answer, 100ms..1h
-	IdleTimeout     pipeline.Duration `yaml:"idle_timeout"`     // between two requests of a connection, 100ms..1h
-	ShutdownTimeout pipeline.Duration `yaml:"shutdown_timeout"` // for the requests inside at a stop, 0..1h
+	ReadTimeout     time.Duration `yaml:"read_timeout" bounds:"100ms to 1h"`  // for a whole request, first byte to last
+	WriteTimeout    time.Duration `yaml:"write_timeout" bounds:"100ms to 1h"` // for a whole answer
+	IdleTimeout     time.Duration `yaml:"idle_timeout" bounds:"100ms to 1h"`  // between two requests of a connection
+	ShutdownTimeout time.Duration `yaml:"shutdown_timeout" bounds:"0 to 1h"`  // for the requests inside at a stop
 
-	MaxBodyBytes int `yaml:"max_body_bytes"` // 1 KiB..1 GiB
+	MaxBodyBytes int `yaml:"max_body_bytes" bounds:"1024 to 1073741824"` // 1 KiB to 1 GiB
 	// MaxBodyMemoryBytes bounds the buffers of all bodies inside together: at least 2 MiB and twice
 	// MaxBodyBytes, because a buffer that grows is there twice for a moment. A request that finds
 	// them used up is answered with 429.
 	MaxBodyMemoryBytes int `yaml:"max_body_memory_bytes"`
 
-	MaxHeaderBytes int `yaml:"max_header_bytes"` // of request line and headers together, 1 KiB..1 MiB; the read buffer of a connection
-	MaxConnections int `yaml:"max_connections"`  // open at once, 1..1000000
-	MaxPrompts     int `yaml:"max_prompts"`      // in one request, 1..100000
-	MaxPromptBytes int `yaml:"max_prompt_bytes"` // length of a prompt in UTF-8, white space around it not counted, 1..65536
+	MaxHeaderBytes int `yaml:"max_header_bytes" bounds:"1024 to 1048576"` // of request line and headers together: the read buffer
+	MaxConnections int `yaml:"max_connections" bounds:"1 to 1000000"`     // open at once
+	MaxPrompts     int `yaml:"max_prompts" bounds:"1 to 100000"`          // in one request
+	MaxPromptBytes int `yaml:"max_prompt_bytes" bounds:"1 to 65536"`      // of one prompt in UTF-8, without white space around it
 
 	// AllowedOrigins are the origins, as "https://example.org" or "https://example.org:8443", whose
 	// pages may use the service from a browser; "*" is all, "null" those of files. The service's own
@@ -45,43 +40,28 @@ type Config struct {
 	TrustedProxies []string `yaml:"trusted_proxies"`
 }
 
-// Validate says which fields are out of bounds, all of them at once.
-func (c Config) Validate() error {
-	var errs []error
-	check := func(ok bool, field string, value any, bound string) {
-		if !ok {
-			errs = append(errs, fmt.Errorf("server.%s: %v is out of bounds: %s", field, value, bound))
+// Check calls fault for each rule that c breaks and that the bounds of its fields cannot say, with the key of the
+// field and what is wrong.
+func (c Config) Check(fault func(field, format string, args ...any)) {
+	if c.Debug {
+		fault("debug", "true is not supported: for more log lines set logging.level: debug")
+	}
+	if c.MaxBodyMemoryBytes < max(2*largestPooled, 2*c.MaxBodyBytes) {
+		fault("max_body_memory_bytes", "%d is out of bounds: at least %d and twice max_body_bytes",
+			c.MaxBodyMemoryBytes, 2*largestPooled)
+	}
+	texts := func(field string, values []string, valid func(string) bool, bound string) {
+		for _, v := range values {
+			if !valid(v) {
+				fault(field, "%q is out of bounds: %s", v, bound)
+			}
 		}
 	}
-	timeout := func(field string, d pipeline.Duration) {
-		check(d.Std() >= 100*time.Millisecond && d.Std() <= time.Hour, field, d, "100ms to 1h")
-	}
-	check(c.Port >= 0 && c.Port <= 65535, "port", c.Port, "0 to 65535")
-	if c.Debug {
-		errs = append(errs, errors.New("server.debug: true is not supported: for more log lines set logging.level: debug"))
-	}
-	timeout("read_timeout", c.ReadTimeout)
-	timeout("write_timeout", c.WriteTimeout)
-	timeout("idle_timeout", c.IdleTimeout)
-	check(c.ShutdownTimeout >= 0 && c.ShutdownTimeout.Std() <= time.Hour, "shutdown_timeout", c.ShutdownTimeout, "0 to 1h")
-	check(c.MaxBodyBytes >= 1<<10 && c.MaxBodyBytes <= 1<<30, "max_body_bytes", c.MaxBodyBytes, "1024 to 1073741824")
-	check(c.MaxBodyMemoryBytes >= max(2*largestPooled, 2*c.MaxBodyBytes), "max_body_memory_bytes", c.MaxBodyMemoryBytes,
-		"at least 2097152 and twice max_body_bytes")
-	check(c.MaxHeaderBytes >= 1<<10 && c.MaxHeaderBytes <= 1<<20, "max_header_bytes", c.MaxHeaderBytes, "1024 to 1048576")
-	check(c.MaxConnections >= 1 && c.MaxConnections <= 1_000_000, "max_connections", c.MaxConnections, "1 to 1000000")
-	check(c.MaxPrompts >= 1 && c.MaxPrompts <= 100_000, "max_prompts", c.MaxPrompts, "1 to 100000")
-	check(c.MaxPromptBytes >= 1 && c.MaxPromptBytes <= 65536, "max_prompt_bytes", c.MaxPromptBytes, "1 to 65536")
-	for _, o := range c.AllowedOrigins {
-		check(validOrigin(o), "allowed_origins", strconv.Quote(o), `"https://example.org" or with a port, "null" or "*"`)
-	}
-	for _, h := range c.AllowedHosts {
-		check(h != "" && !strings.ContainsAny(h, "/ \t@*?#"), "allowed_hosts", strconv.Quote(h), `a name, or a name and a port`)
-	}
-	for _, p := range c.TrustedProxies {
-		_, ok := parseProxy(p)
-		check(ok, "trusted_proxies", strconv.Quote(p), "an address, or a network such as 10.0.0.0/8")
-	}
-	return errors.Join(errs...)
+	texts("allowed_origins", c.AllowedOrigins, validOrigin, `"https://example.org" or with a port, "null" or "*"`)
+	texts("allowed_hosts", c.AllowedHosts, func(h string) bool { return h != "" && !strings.ContainsAny(h, "/ \t@*?#") },
+		"a name, or a name and a port")
+	texts("trusted_proxies", c.TrustedProxies, func(p string) bool { _, ok := parseProxy(p); return ok },
+		"an address, or a network such as 10.0.0.0/8")
 }
 
 // validOrigin says that a browser may send o as an Origin.

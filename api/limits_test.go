@@ -10,8 +10,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"hailoclip/pipeline"
 )
 
 // fill gets the line of s so full that the next job is refused: one at the device, one behind
@@ -158,7 +156,7 @@ const postHead = "POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: applica
 // TestHostileBytes sends what no HTTP client would.
 func TestHostileBytes(t *testing.T) {
 	patient := serve(t, nil)
-	impatient := serve(t, func(c *Config, _ *Service) { c.ReadTimeout = pipeline.Duration(200 * time.Millisecond) })
+	impatient := serve(t, func(c *Config, _ *Service) { c.ReadTimeout = 200 * time.Millisecond })
 	good := classifyBody(goodImage, "", "x")
 	whole := fmt.Sprintf(postHead+"Content-Length: %d\r\n\r\n%s", len(good), good)
 	chunked := func(chunks ...string) string {

@@ -47,6 +47,8 @@ type listener struct {
 
 	complaint time.Time // the last one in the log; of Accept
 
+	accepted atomic.Int64 // when a connection came that is not dealt with yet, in Unix nanoseconds; 0: none
+
 	stop    sync.Once
 	closing atomic.Bool
 	until   time.Time     // when a closed listener stops to accept at the latest; set before closing
@@ -76,7 +78,9 @@ func (l *listener) Accept() (net.Conn, error) {
 	short := false // a spare descriptor has been given up for the next connection
 	quiet := false // none has come since the deadline of the last call was set
 	for {
+		l.accepted.Store(0)
 		nc, err := l.Listener.Accept()
+		l.accepted.Store(time.Now().UnixNano())
 		switch {
 		case err == nil:
 			if c := l.admit(nc, short); c != nil {
@@ -101,6 +105,23 @@ func (l *listener) Accept() (net.Conn, error) {
 			return nil, l.end(err)
 		}
 	}
+}
+
+// stuckAccept is how long one connection may keep the loop that accepts them; the longest that it waits is a second.
+const stuckAccept = 10 * time.Second
+
+// stuck says that the loop does not come back for the next connection. One that waits in the kernel is well.
+func (l *listener) stuck(now time.Time) bool {
+	at := l.accepted.Load()
+	return at != 0 && now.Sub(time.Unix(0, at)) > stuckAccept
+}
+
+// Accepting says that new connections are served, or would be if they came. Once Shutdown is called it means nothing.
+func (s *Server) Accepting() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	return !slices.ContainsFunc(s.listeners, func(l *listener) bool { return l.stuck(now) })
 }
 
 // passing are errors of one connection or of the network, as accept(2) lists them.

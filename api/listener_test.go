@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -537,4 +538,44 @@ func TestSlowSendersMakeRoom(t *testing.T) {
 		t.Errorf("a third client got %d %s", r.status, r.body)
 	}
 	answer(slow[1]).wantError(t, 503, "too_many_connections", "")
+}
+
+// TestAccepting is a loop that accepts connections, which waits for one, takes one and does not come back.
+func TestAccepting(t *testing.T) {
+	s := newService(t, nil)
+	ln, err := s.cfg.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newListener(ln, s.cfg, nil, s.svc.Log)
+	s.listeners = append(s.listeners, l)
+	for range 2 {
+		accepted := make(chan net.Conn)
+		go func() {
+			c, _ := l.Accept()
+			accepted <- c
+		}()
+		c, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		defer (<-accepted).Close()
+		if now := time.Now(); l.stuck(now) || !l.stuck(now.Add(2*stuckAccept)) || !s.Accepting() {
+			t.Error("a connection that has just come")
+		}
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_, _ = l.Accept()
+	}()
+	for l.accepted.Load() != 0 { // it waits
+		runtime.Gosched()
+	}
+	if l.stuck(time.Now().Add(time.Hour)) || !s.Accepting() {
+		t.Error("an idle service")
+	}
+	ln.Close()
+	<-ended
 }

@@ -86,7 +86,7 @@ type Server struct {
 
 // New returns a server that is not serving yet.
 func New(cfg Config, svc Service) (*Server, error) {
-	if err := errors.Join(cfg.Validate(), svc.validate()); err != nil {
+	if err := svc.validate(); err != nil {
 		return nil, err
 	}
 	if err := warmUp(); err != nil {
@@ -98,7 +98,7 @@ func New(cfg Config, svc Service) (*Server, error) {
 	s.works.New = func() any { return newWork(s) }
 	s.bodies.free.Store(int64(cfg.MaxBodyMemoryBytes))
 	for _, text := range cfg.TrustedProxies {
-		p, _ := parseProxy(text) // checked by Validate
+		p, _ := parseProxy(text) // checked by Check
 		s.proxies = append(s.proxies, p)
 	}
 	s.router = s.routes()
@@ -109,9 +109,9 @@ func New(cfg Config, svc Service) (*Server, error) {
 		Name:          "hailo-clip",
 		Logger:        serverLog{svc.Log},
 
-		ReadTimeout:        cfg.ReadTimeout.Std(),
-		WriteTimeout:       cfg.WriteTimeout.Std(),
-		IdleTimeout:        cfg.IdleTimeout.Std(),
+		ReadTimeout:        cfg.ReadTimeout,
+		WriteTimeout:       cfg.WriteTimeout,
+		IdleTimeout:        cfg.IdleTimeout,
 		ConnState:          connState,
 		ReadBufferSize:     cfg.MaxHeaderBytes,
 		MaxRequestBodySize: cfg.MaxBodyBytes,

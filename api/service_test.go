@@ -101,7 +101,7 @@ func (s *service) setHealth(h Health) {
 }
 
 func testConfig() Config {
-	d := pipeline.Duration(time.Minute)
+	d := time.Minute
 	return Config{
 		Host: "127.0.0.1", ReadTimeout: d, WriteTimeout: d, IdleTimeout: d, ShutdownTimeout: d,
 		MaxBodyBytes: 1 << 20, MaxBodyMemoryBytes: 64 << 20, MaxHeaderBytes: 8 << 10, MaxConnections: 64, MaxPrompts: 1000, MaxPromptBytes: 2048,

@@ -9,8 +9,6 @@ import (
 	"net/http"
 	"testing"
 	"time"
-
-	"hailoclip/pipeline"
 )
 
 func TestShutdownFinishesWhatIsInside(t *testing.T) {
@@ -143,60 +141,28 @@ func TestNewRefuses(t *testing.T) {
 	good := newService(t, nil).svc
 	cases := []struct {
 		name   string
-		change func(*Config, *Service)
+		change func(*Service)
 	}{
-		{"config", func(c *Config, _ *Service) { c.Port = -1 }},
-		{"no pipeline", func(_ *Config, s *Service) { s.Pipeline = nil }},
-		{"no prompts", func(_ *Config, s *Service) { s.Prompts = nil }},
-		{"no health", func(_ *Config, s *Service) { s.Health = nil }},
-		{"no log", func(_ *Config, s *Service) { s.Log = nil }},
-		{"no model", func(_ *Config, s *Service) { s.Model = "" }},
-		{"no logit scale", func(_ *Config, s *Service) { s.LogitScale = 0 }},
-		{"no timeout", func(_ *Config, s *Service) { s.RequestTimeout = 0 }},
+		{"no pipeline", func(s *Service) { s.Pipeline = nil }},
+		{"no prompts", func(s *Service) { s.Prompts = nil }},
+		{"no health", func(s *Service) { s.Health = nil }},
+		{"no log", func(s *Service) { s.Log = nil }},
+		{"no model", func(s *Service) { s.Model = "" }},
+		{"no logit scale", func(s *Service) { s.LogitScale = 0 }},
+		{"no timeout", func(s *Service) { s.RequestTimeout = 0 }},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			cfg, svc := testConfig(), good
-			c.change(&cfg, &svc)
-			if _, err := New(cfg, svc); err == nil {
+			svc := good
+			c.change(&svc)
+			if _, err := New(testConfig(), svc); err == nil {
 				t.Error("accepted")
 			}
 		})
 	}
 }
 
-func TestConfig(t *testing.T) {
-	if err := testConfig().Validate(); err != nil {
-		t.Error(err)
-	}
-	cases := []struct {
-		name   string
-		change func(*Config)
-		want   string
-	}{
-		{"port", func(c *Config) { c.Port = 65536 }, "server.port: 65536 is out of bounds: 0 to 65535"},
-		{"debug", func(c *Config) { c.Debug = true }, "server.debug: true is not supported: for more log lines set logging.level: debug"},
-		{"read_timeout", func(c *Config) { c.ReadTimeout = 0 }, "server.read_timeout: 0s is out of bounds: 100ms to 1h"},
-		{"write_timeout", func(c *Config) { c.WriteTimeout = -1 }, "server.write_timeout: -1ns is out of bounds: 100ms to 1h"},
-		{"idle_timeout", func(c *Config) { c.IdleTimeout = pipeline.Duration(2 * time.Hour) }, "server.idle_timeout: 2h0m0s is out of bounds: 100ms to 1h"},
-		{"shutdown_timeout", func(c *Config) { c.ShutdownTimeout = -1 }, "server.shutdown_timeout: -1ns is out of bounds: 0 to 1h"},
-		{"max_body_bytes", func(c *Config) { c.MaxBodyBytes = 0 }, "server.max_body_bytes: 0 is out of bounds: 1024 to 1073741824"},
-		{"max_body_memory_bytes", func(c *Config) { c.MaxBodyMemoryBytes = 1 << 20 }, "server.max_body_memory_bytes: 1048576 is out of bounds: at least 2097152 and twice max_body_bytes"},
-		{"max_body_memory_bytes for one body", func(c *Config) { c.MaxBodyBytes = 32<<20 + 1 }, "server.max_body_memory_bytes: 67108864 is out of bounds: at least 2097152 and twice max_body_bytes"},
-		{"max_header_bytes", func(c *Config) { c.MaxHeaderBytes = 0 }, "server.max_header_bytes: 0 is out of bounds: 1024 to 1048576"},
-		{"max_connections", func(c *Config) { c.MaxConnections = 0 }, "server.max_connections: 0 is out of bounds: 1 to 1000000"},
-		{"max_prompts", func(c *Config) { c.MaxPrompts = 0 }, "server.max_prompts: 0 is out of bounds: 1 to 100000"},
-		{"max_prompt_bytes", func(c *Config) { c.MaxPromptBytes = 1 << 20 }, "server.max_prompt_bytes: 1048576 is out of bounds: 1 to 65536"},
-	}
-	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) {
-			cfg := testConfig()
-			c.change(&cfg)
-			if err := cfg.Validate(); err == nil || err.Error() != c.want {
-				t.Errorf("got %v, want %s", err, c.want)
-			}
-		})
-	}
+func TestAddr(t *testing.T) {
 	c := Config{Host: "::1", Port: 5000}
 	if got := c.Addr(); got != "[::1]:5000" {
 		t.Errorf("Addr is %s", got)

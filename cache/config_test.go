@@ -10,33 +10,6 @@ import (
 	"testing/synctest"
 )
 
-func TestConfigValidate(t *testing.T) {
-	if err := testConfig().Validate(); err != nil {
-		t.Fatal(err)
-	}
-	for field, change := range map[string]func(c *Config){
-		"mode":                 func(c *Config) { c.Mode = "sometimes" },
-		"cache_max_entries":    func(c *Config) { c.CacheMaxEntries = 0 },
-		"cache_list_bytes":     func(c *Config) { c.CacheListBytes = 1 },
-		"cache_file_max_bytes": func(c *Config) { c.CacheFileMaxBytes = 1 << 50 },
-		"max_pending":          func(c *Config) { c.MaxPending = -1 },
-	} {
-		c := testConfig()
-		change(&c)
-		err := c.Validate()
-		if err == nil || !strings.Contains(err.Error(), "text_embedding."+field+": ") {
-			t.Errorf("%s: %v", field, err)
-		}
-		if s, openErr := OpenStore(c, t.TempDir(), nil); s != nil || openErr == nil {
-			t.Errorf("%s: opened", field)
-		}
-	}
-	err := Config{}.Validate()
-	if n := strings.Count(err.Error(), "\n") + 1; n != 5 {
-		t.Errorf("the zero config has %d errors, want all 5: %v", n, err)
-	}
-}
-
 func TestConfigPath(t *testing.T) {
 	for name, tt := range map[string]struct {
 		enabled              bool

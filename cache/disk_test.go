@@ -305,7 +305,7 @@ func TestUnusablePlaces(t *testing.T) {
 // needMount fails a test that could not mount, where CI says that root can.
 func needMount(t *testing.T) {
 	t.Helper()
-	if os.Getenv("HAILO_CLIP_REQUIRE_NATIVE") != "" && os.Getuid() == 0 {
+	if os.Getenv("HAILO_TEST_REQUIRE_NATIVE") != "" && os.Getuid() == 0 {
 		t.Fatal("root must be able to mount a file system here")
 	}
 }

@@ -75,9 +75,6 @@ type DiskStats struct {
 // It reads the whole file, so it takes about as long as the disk needs for that. Whatever is
 // wrong with the file is logged and told by Stats; the only errors are those of config.
 func OpenStore(config Config, stateDir string, log *slog.Logger) (*Store, error) {
-	if err := config.Validate(); err != nil {
-		return nil, err
-	}
 	s := &Store{config: config, log: log}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if !config.CacheEnabled {

@@ -2,13 +2,12 @@ package configs
 
 import (
 	"bytes"
-	"encoding"
 	"errors"
 	"fmt"
 	"io"
 	"reflect"
+	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -17,76 +16,68 @@ import (
 // layers sets the keys of a Config, one layer over the other, and collects all faults. A key
 // whose value is refused keeps the value it had.
 type layers struct {
-	fields map[string]reflect.Value
-	where  map[string]string // what set the key last, for errors
-	faults []error
+	config   *Config
+	settings []setting
+	where    map[string]string // what set the key last, for errors
+	faults   []error
 }
 
 func newLayers(c *Config) *layers {
-	l := &layers{fields: map[string]reflect.Value{}, where: map[string]string{}}
-	fields("", reflect.ValueOf(c).Elem(), func(key string, field reflect.Value) { l.fields[key] = field })
-	return l
+	return &layers{config: c, settings: settings("", reflect.ValueOf(c).Elem()), where: map[string]string{}}
 }
 
 func (l *layers) fault(format string, args ...any) {
 	l.faults = append(l.faults, fmt.Errorf(format, args...))
 }
 
-// set gives the key a value; where says in errors who wants that.
-func (l *layers) set(key, value, where string) {
-	field, ok := l.fields[key]
-	if !ok {
-		l.unknown(key, where)
-		return
+// find returns the setting of that name.
+func (l *layers) find(name string) (setting, bool) {
+	i := slices.IndexFunc(l.settings, func(s setting) bool { return s.name == name })
+	if i < 0 {
+		return setting{key: name}, false
 	}
-	if err := parse(field, value); err != nil {
-		l.fault("%s: %s: %w", where, key, err)
-		return
-	}
-	l.where[key] = where
+	return l.settings[i], true
 }
 
-// parse reads text into a field. Where the text comes from makes no difference, nor do quotes in YAML.
-func parse(field reflect.Value, text string) error {
-	if u, ok := field.Addr().Interface().(encoding.TextUnmarshaler); ok {
-		return u.UnmarshalText([]byte(text))
+// set gives the setting of that name a value; where says in errors who wants that.
+func (l *layers) set(name, value, where string) {
+	s, ok := l.find(name)
+	if !ok {
+		l.unknown(name, where)
+		return
 	}
-	switch field.Kind() {
-	case reflect.String:
-		field.SetString(text)
-	case reflect.Bool:
-		switch strings.ToLower(text) {
-		case "true", "yes", "on":
-			field.SetBool(true)
-		case "false", "no", "off":
-			field.SetBool(false)
-		default:
-			return fmt.Errorf("%#q is neither true nor false", text)
-		}
-	case reflect.Int, reflect.Int64:
-		n, err := strconv.ParseInt(text, 0, field.Type().Bits())
-		if err != nil {
-			return fmt.Errorf("%#q is not a whole number", text)
-		}
-		field.SetInt(n)
-	case reflect.Float64:
-		n, err := strconv.ParseFloat(text, 64)
-		if err != nil {
-			return fmt.Errorf("%#q is not a number", text)
-		}
-		field.SetFloat(n)
-	case reflect.Slice: // of strings: "a, b", as the environment has them
-		var list []string
-		for _, item := range strings.Split(text, ",") {
-			if item = strings.TrimSpace(item); item != "" {
-				list = append(list, item)
+	if err := s.set(value); err != nil {
+		l.fault("%s: %s: %w", where, name, err)
+		return
+	}
+	l.where[s.key] = where
+}
+
+// checker is a section with rules that the bounds of its fields cannot say. Check calls fault for each that is
+// broken, with the field's key and what is wrong.
+type checker interface {
+	Check(fault func(field, format string, args ...any))
+}
+
+// validate finds all values that are out of bounds.
+func (l *layers) validate() {
+	for _, s := range l.settings {
+		if s.name == s.key && !s.within() {
+			format := "%s: %s: %v is out of bounds: %s"
+			if s.Kind() == reflect.String {
+				format = "%s: %s: %q is out of bounds: %s"
 			}
+			l.fault(format, l.where[s.key], s.key, s.Interface(), s.bounds)
 		}
-		field.Set(reflect.ValueOf(list))
-	default:
-		return fmt.Errorf("the program cannot read a %s", field.Type())
 	}
-	return nil
+	for f, section := range reflect.ValueOf(*l.config).Fields() {
+		if c, ok := section.Interface().(checker); ok {
+			c.Check(func(field, format string, args ...any) {
+				key := f.Tag.Get("yaml") + "." + field
+				l.fault("%s: %s: "+format, append([]any{l.where[key], key}, args...)...)
+			})
+		}
+	}
 }
 
 // file sets the keys of a YAML file. Empty files and sections set none; aliases and tags are refused.
@@ -100,19 +91,19 @@ func (l *layers) file(name string, text []byte) {
 	case !errors.Is(d.Decode(&second), io.EOF):
 		l.fault("%s: has more than one YAML document", name)
 	default:
-		l.section(name, "", root.Content[0], root.Content[0].Line)
+		l.section(name, fmt.Sprintf("%s: line %d", name, root.Content[0].Line), "", root.Content[0])
 	}
 }
+
+var tabIndent = regexp.MustCompile("(?m)^ *\t")
 
 // syntax is what the parser says is wrong with text. It leaves out the line where that is the first, which
 // shows when the text comes a line later; some faults, of bytes that are no text, have none at all.
 func syntax(err error, text []byte) string {
 	said := strings.TrimPrefix(err.Error(), "yaml: ")
 	if strings.Contains(said, "cannot start any token") || strings.Contains(said, "tab character") {
-		for i, line := range strings.Split(string(text), "\n") {
-			if blank := line[:len(line)-len(strings.TrimLeft(line, " \t"))]; strings.Contains(blank, "\t") {
-				return fmt.Sprintf("line %d: begins with a tab: YAML is indented with spaces", i+1)
-			}
+		if at := tabIndent.FindIndex(text); at != nil {
+			return fmt.Sprintf("line %d: begins with a tab: YAML is indented with spaces", 1+bytes.Count(text[:at[0]], []byte("\n")))
 		}
 	}
 	if !strings.HasPrefix(said, "line ") {
@@ -124,64 +115,56 @@ func syntax(err error, text []byte) string {
 	return said
 }
 
-// section sets the keys of the mapping n, which is the section of that name, or the whole file, "".
-func (l *layers) section(file, section string, n *yaml.Node, line int) {
+// section sets the keys of the mapping n, which stand behind prefix: "clip.", or "" for the whole file.
+func (l *layers) section(file, where, prefix string, n *yaml.Node) {
 	if isNull(n) {
 		return
 	}
 	if n.Kind != yaml.MappingNode {
-		where := fmt.Sprintf("%s: line %d", file, line)
-		if section != "" {
-			where += ": " + section
-		}
 		l.fault("%s: found %s where a section belongs", where, describe(n))
 		return
 	}
 	first := map[string]int{}
 	for pair := range slices.Chunk(n.Content, 2) {
 		name, value := pair[0], pair[1]
-		where := fmt.Sprintf("%s: line %d", file, name.Line)
-		key := name.Value
-		if section != "" {
-			key = section + "." + key
-		}
-		_, known := l.fields[key]
+		where, key := fmt.Sprintf("%s: line %d", file, name.Line), prefix+name.Value
+		s, known := l.find(key)
 		switch {
-		case first[key] != 0:
-			l.fault("%s: %s: stands already in line %d", where, key, first[key])
+		case first[s.key] != 0:
+			l.fault("%s: %s: stands already in line %d", where, key, first[s.key])
 		case name.Kind != yaml.ScalarNode:
 			l.fault("%s: found %s where a key belongs", where, describe(name))
-		case section == "" && slices.Contains(sections(), key):
-			l.section(file, key, value, name.Line)
+		case prefix == "" && slices.Contains(sections(), key):
+			l.section(file, where+": "+key, key+".", value)
 		case !known:
 			l.unknown(key, where)
-		case section == "":
+		case prefix == "":
 			l.fault("%s: %s: write the section in a line of its own, and the key indented below", where, key)
 		case isNull(value):
 			l.fault(`%s: %s: has no value; leave it out for its default, or write "" for empty text`, where, key)
-		case value.Kind == yaml.SequenceNode && l.fields[key].Kind() == reflect.Slice:
-			l.list(key, value, where)
+		case value.Kind == yaml.SequenceNode && s.Kind() == reflect.Slice:
+			l.list(s, value, where)
 		case value.Kind != yaml.ScalarNode || value.Style&yaml.TaggedStyle != 0:
 			l.fault("%s: %s: found %s where one value belongs", where, key, describe(value))
 		default:
 			l.set(key, value.Value, where)
 		}
-		first[key] = name.Line
+		first[s.key] = name.Line
 	}
 }
 
-// list sets a key to the texts of a YAML list.
-func (l *layers) list(key string, n *yaml.Node, where string) {
+// list sets s to the texts of a YAML list.
+func (l *layers) list(s setting, n *yaml.Node, where string) {
 	var list []string
 	for _, item := range n.Content {
 		if item.Kind != yaml.ScalarNode || item.Style&yaml.TaggedStyle != 0 || isNull(item) {
-			l.fault("%s: %s: found %s where a text of the list belongs", where, key, describe(item))
+			l.fault("%s: %s: found %s where a text of the list belongs", where, s.key, describe(item))
 			return
 		}
 		list = append(list, item.Value)
 	}
-	l.fields[key].Set(reflect.ValueOf(list))
-	l.where[key] = where
+	s.Set(reflect.ValueOf(list))
+	l.where[s.key] = where
 }
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!!null" }

@@ -7,10 +7,10 @@
 package configs
 
 import (
+	"cmp"
 	_ "embed"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"slices"
 	"strings"
@@ -29,12 +29,8 @@ const SystemFile = "/etc/hailo/hailo-clip.yaml"
 // envPrefix starts the environment variables: HAILO_CLIP_SERVER_PORT is server.port.
 const envPrefix = "HAILO_CLIP_"
 
-// otherVariables have the prefix and set no key: those of the program, then those of its tests.
-var otherVariables = []string{
-	"HAILO_CLIP_STATE_DIR", "HAILO_CLIP_ONNXRUNTIME",
-	"HAILO_CLIP_SHARED", "HAILO_CLIP_REQUIRE_SHARED", "HAILO_CLIP_REQUIRE_NATIVE",
-	"HAILO_CLIP_TEST_AS_PROGRAM", "HAILO_CLIP_FAULTS", "HAILO_CLIP_BENCH_PAGES",
-}
+// StateVariable has the prefix and sets no key: it names the state folder.
+const StateVariable = "HAILO_CLIP_STATE_DIR"
 
 // maxFile bounds a configuration file.
 const maxFile = 1 << 20
@@ -51,11 +47,8 @@ type Override struct {
 // the name of the file that was read, "" if none. The error joins all faults.
 func Load(file string, environ []string, flags []Override) (Config, string, error) {
 	var c Config
-	name := file
-	if name == "" {
-		name = SystemFile
-	}
-	text, err := readFile(name)
+	name := cmp.Or(file, SystemFile)
+	text, err := safefile.ReadFile(name, maxFile)
 	if file == "" && errors.Is(err, fs.ErrNotExist) {
 		name, err = "", nil
 	}
@@ -68,24 +61,8 @@ func Load(file string, environ []string, flags []Override) (Config, string, erro
 	for _, o := range slices.Concat(environment(environ), flags) {
 		l.set(o.Key, o.Value, o.Source)
 	}
-	for _, e := range flatten(c.Validate()) {
-		key, _, _ := strings.Cut(e.Error(), ": ")
-		l.faults = append(l.faults, fmt.Errorf("%s: %w", l.where[key], e))
-	}
+	l.validate()
 	return c, name, errors.Join(l.faults...)
-}
-
-func readFile(name string) ([]byte, error) {
-	f, err := safefile.OpenRegular(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(b) > maxFile {
-		err = fmt.Errorf("%s is larger than %d bytes", name, maxFile)
-	}
-	return b, err
 }
 
 // environment finds the variables that set keys. One that names no key becomes an override of
@@ -95,7 +72,7 @@ func environment(environ []string) []Override {
 	for _, variable := range environ {
 		name, value, _ := strings.Cut(variable, "=")
 		key, ours := strings.CutPrefix(name, envPrefix)
-		if !ours || slices.Contains(otherVariables, name) {
+		if !ours || name == StateVariable {
 			continue
 		}
 		key = strings.ToLower(key)
@@ -107,20 +84,4 @@ func environment(environ []string) []Override {
 		found = append(found, Override{Key: key, Value: value, Source: name})
 	}
 	return found
-}
-
-// flatten undoes errors.Join, in depth; nil is no error.
-func flatten(err error) []error {
-	if err == nil {
-		return nil
-	}
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return []error{err}
-	}
-	var all []error
-	for _, e := range joined.Unwrap() {
-		all = append(all, flatten(e)...)
-	}
-	return all
 }

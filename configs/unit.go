@@ -2,13 +2,11 @@ package configs
 
 import (
 	_ "embed"
-	"regexp"
+	"strings"
 )
 
 //go:embed hailo-clip.service
 var unit string
-
-var memoryMaxLine = regexp.MustCompile(`(?m)^MemoryMax=.*\n`)
 
 // Unit is the systemd unit with the limits of r.
 func (r ResourceLimits) Unit() string {
@@ -19,5 +17,5 @@ func (r ResourceLimits) Unit() string {
 	if r.CPUQuota != "" {
 		limits += "CPUQuota=" + r.CPUQuota + "\n"
 	}
-	return memoryMaxLine.ReplaceAllLiteralString(unit, limits)
+	return strings.Replace(unit, "MemoryMax=3G\n", limits, 1)
 }

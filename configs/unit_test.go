@@ -12,7 +12,7 @@ func TestUnit(t *testing.T) {
 	}{
 		{ResourceLimits{MemoryMax: "2G", CPUQuota: "80%"}, []string{"\nMemoryMax=2G\nCPUQuota=80%\n"}, []string{"MemoryMax=3G"}},
 		{ResourceLimits{MemoryMax: "infinity"}, []string{"\nMemoryMax=infinity\n"}, []string{"CPUQuota"}},
-		{ResourceLimits{}, []string{"StateDirectory=hailo-clip\n"}, []string{"\nMemoryMax", "CPUQuota"}},
+		{ResourceLimits{}, []string{"StateDirectory=hailo-clip\n", "Type=notify\n", "WatchdogSec=30\n"}, []string{"\nMemoryMax", "CPUQuota"}},
 	}
 	for _, c := range cases {
 		u := c.limits.Unit()

@@ -7,10 +7,16 @@ import (
 
 // unknown reports a key that does not exist, with the one that may be meant.
 func (l *layers) unknown(key, where string) {
-	hint, least := "", 3
-	for _, c := range append(sections(), Keys()...) {
-		if d := distance(key, c, least); d < least {
-			hint, least = fmt.Sprintf("; did you mean %q?", c), d
+	names := sections()
+	for _, s := range l.settings {
+		names = append(names, s.name)
+	}
+	hint := ""
+	for edits := range 3 {
+		for _, name := range names {
+			if hint == "" && similar(key, name, edits) {
+				hint = fmt.Sprintf("; did you mean %q?", name)
+			}
 		}
 	}
 	if section, name, ok := strings.Cut(key, "."); ok {
@@ -20,27 +26,13 @@ func (l *layers) unknown(key, where string) {
 	l.fault("%s: unknown key %q%s", where, key, hint)
 }
 
-// distance is the number of letters to insert, delete or replace between a and b (Levenshtein
-// 1966), or limit where it cannot be less.
-func distance(a, b string, limit int) int {
-	if max(len(a)-len(b), len(b)-len(a)) >= limit {
-		return limit
+// similar says whether inserting, deleting or replacing so many letters, or fewer, makes b of a.
+func similar(a, b string, edits int) bool {
+	for a != "" && b != "" && a[0] == b[0] {
+		a, b = a[1:], b[1:]
 	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
+	if a == "" || b == "" || edits == 0 {
+		return len(a)+len(b) <= edits
 	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, diagonal+1, row[j]+1)
-		}
-	}
-	return row[len(b)]
+	return similar(a[1:], b, edits-1) || similar(a, b[1:], edits-1) || similar(a[1:], b[1:], edits-1)
 }

@@ -4,43 +4,9 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"hailoclip/hailo/open"
 )
-
-// Auto is a number, or "auto", which is 0: the program chooses.
-type Auto int
-
-// UnmarshalText reads either.
-func (a *Auto) UnmarshalText(text []byte) error {
-	if s := string(text); !strings.EqualFold(s, "auto") {
-		n, err := strconv.ParseInt(s, 0, 32)
-		if err != nil {
-			return fmt.Errorf("%#q is neither a whole number nor auto", s)
-		}
-		*a = Auto(n)
-		return nil
-	}
-	*a = 0
-	return nil
-}
-
-// MarshalYAML writes either.
-func (a Auto) MarshalYAML() (any, error) {
-	if a == 0 {
-		return "auto", nil
-	}
-	return int(a), nil
-}
-
-// DefaultBatch is how many images the NPU encodes together unless the configuration says otherwise.
-const DefaultBatch = 8
-
-// Batch is BatchSize, or what auto stands for.
-func (c CLIP) Batch() int {
-	if c.BatchSize == 0 {
-		return DefaultBatch
-	}
-	return int(c.BatchSize)
-}
 
 // Warnings says what is allowed and surely not meant, each time with the key and what to write instead. The
 // file of the former service has two of these.
@@ -49,7 +15,7 @@ func (c Config) Warnings() []string {
 	switch n := c.CLIP.Batch(); {
 	case n == 1:
 		all = append(all, "clip.batch_size: 1 makes the NPU 4.7 times slower: 72 images a second instead of 335; write batch_size: auto")
-	case n < DefaultBatch:
+	case n < open.DefaultBatch:
 		all = append(all, fmt.Sprintf("clip.batch_size: %d makes the NPU slower than it can be; write batch_size: auto", n))
 	}
 	if q := c.ResourceLimits.CPUQuota; LowQuota(q) {

@@ -19,7 +19,7 @@ import (
 func TestStages(t *testing.T) {
 	b := &fakeBackend{batch: 3, frames: hailo.NewHeapFrames(5, 32, 3)}
 	line := NewLine(testConfig, b, 32, 2, testBudget())
-	list := line.Stages(pipeline.Config{MaxQueueSize: 100, MaxWait: pipeline.Duration(time.Second)})
+	list := line.Stages(pipeline.Config{MaxQueueSize: 100, MaxWait: time.Second})
 	for _, s := range list {
 		if want := map[string]time.Duration{"encode": time.Second}[s.Name]; s.MaxWait != want {
 			t.Errorf("%s waits %v, want %v", s.Name, s.MaxWait, want)

@@ -44,7 +44,7 @@ func (l *Line) Stages(cfg pipeline.Config) []pipeline.Stage {
 		{Name: "decode", Queue: cfg.MaxQueueSize, Workers: l.workers, Enter: l.enter, Work: each(l.decode)},
 		{Name: "resize", Queue: l.workers, Workers: l.workers, Work: each(l.resize)},
 		{Name: "encode", Queue: l.backend.Frames().Len(), Workers: info.ImageCalls,
-			Batch: info.ImageBatch, MaxWait: cfg.MaxWait.Std(), Work: l.encode},
+			Batch: info.ImageBatch, MaxWait: cfg.MaxWait, Work: l.encode},
 		{Name: "score", Queue: l.backend.Frames().Len(), Workers: 1, Work: each(l.score)},
 	}
 }
@@ -64,7 +64,7 @@ func each(work func(worker int, job *pipeline.Job) error) func(int, []*pipeline.
 type state struct {
 	plan    decode.Plan
 	memory  *decode.Reservation // for plan, then for picture
-	picture decode.Picture
+	picture decode.Image
 	frame   *hailo.Frame
 }
 
@@ -80,7 +80,7 @@ func (s *state) Release() {
 func (s *state) releasePicture() {
 	s.picture.Release()
 	s.memory.Release()
-	s.plan, s.picture, s.memory = decode.Plan{}, decode.Picture{}, nil
+	s.plan, s.picture, s.memory = decode.Plan{}, decode.Image{}, nil
 }
 
 // enter reads the head of the image and waits for the memory that it takes, before a place in the queue is taken:

@@ -185,7 +185,7 @@ func TestErrorsHaveMeanings(t *testing.T) {
 		{"encode", good, fmt.Errorf("%w: a vector of zeros", hailo.ErrEncode), pipeline.ErrEncode, hailo.ErrEncode,
 			"the image could not be encoded: encoding failed: a vector of zeros"},
 		{"too extreme", picture(t, 300_000, 1, red), nil, pipeline.ErrBadImage, resize.ErrTooExtreme,
-			"picture too long for its size: a side of 300000 pixels to 32"},
+			"image too long for its size: a side of 300000 pixels to 32"},
 		{"cancelled", good, context.Canceled, pipeline.ErrDeadline, context.Canceled, "the deadline has passed: context canceled"},
 		{"deadline", good, context.DeadlineExceeded, pipeline.ErrDeadline, context.DeadlineExceeded,
 			"the deadline has passed: context deadline exceeded"},

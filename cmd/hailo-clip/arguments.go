@@ -12,8 +12,8 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"hailoclip/configs"
 	"hailoclip/hailo/safefile"
-	"hailoclip/pipeline"
 )
 
 // rawArguments has kong take texts byte for byte, and durations as the configuration has them, "5" or
@@ -42,10 +42,8 @@ func rawArguments() []kong.Option {
 			if err != nil {
 				return err
 			}
-			var d pipeline.Duration
-			if err = d.UnmarshalText([]byte(token.String())); err == nil {
-				target.SetInt(int64(d.Std()))
-			}
+			d, err := configs.ParseDuration(token.String(), time.Second)
+			target.SetInt(int64(d))
 			return err
 		})),
 	}

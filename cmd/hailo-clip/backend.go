@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"log/slog"
-	"path/filepath"
-	"time"
 
 	"hailoclip/configs"
 	"hailoclip/configs/models"
@@ -15,7 +13,7 @@ import (
 
 // openCatalog finds the models folder in the state folder.
 func openCatalog(state string) (*model.Catalog, error) {
-	return open.Catalog(filepath.Join(state, "models"), models.FS)
+	return open.Catalog(modelsDir(state), models.FS)
 }
 
 // newOpener finds the configured model. Its errors stop a start.
@@ -29,20 +27,13 @@ func newOpener(ctx context.Context, cfg configs.Config, state string, log *slog.
 
 // openConfig is what the configuration says about encoders.
 func openConfig(cfg configs.Config, state string) open.Config {
-	clip, npu, warmup := cfg.CLIP, cfg.NPU, 1
+	c := cfg.CLIP.Config
+	c.ProbeInterval, c.Warmup, c.LibraryDirs = cfg.Health.ProbeInterval, 1, libraryDirs(state)
 	if cfg.Performance.WarmupEnabled {
-		warmup = cfg.Performance.WarmupIterations
+		c.Warmup = cfg.Performance.WarmupIterations
 	}
-	if clip.Device != "0" { // the former service's index of the only device
-		npu.Device = clip.Device
-	}
-	return open.Config{
-		Backend: clip.Backend, TextEncoder: clip.TextEncoder, OnDeviceLoss: clip.OnDeviceLoss,
-		ImageSize: clip.ImageSize, EmbeddingDimension: clip.EmbeddingDimension,
-		BatchSize: clip.Batch(), DeviceTimeout: time.Duration(clip.DeviceTimeoutMS) * time.Millisecond,
-		ProbeInterval: cfg.Health.ProbeInterval.Std(), Warmup: warmup,
-		CPU: cfg.CPU, NPU: npu, Sim: open.Sim(cfg.Sim), LibraryDirs: libraryDirs(state),
-	}
+	c.CPU, c.NPU, c.Sim = cfg.CPU, cfg.NPU, cfg.Sim
+	return c
 }
 
 type npuSimCmd struct {

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
 
-	"hailoclip/bench"
+	"hailoclip/bench/load"
+	"hailoclip/bench/report"
 	"hailoclip/hailo/safefile"
 )
 
@@ -36,7 +36,7 @@ All flags of a load: hailo-clip bench run --help
 }
 
 type benchRunCmd struct {
-	benchPictures
+	benchImages
 	FreshPrompts bool `help:"New prompts in every request, which no cache knows."`
 
 	URL string `name:"url" placeholder:"URL" help:"Service to measure. Default: one that is started for it, on 127.0.0.1 with --backend, --model and --config."`
@@ -66,7 +66,7 @@ type benchRunCmd struct {
 func (c *benchRunCmd) Help() string {
 	return `Latency is counted from when a request was due to the end of its answer. With --rate that is when
 the schedule says so, so a service that stalls shows it in every request it held up.
-Conditions know: ` + strings.Join(bench.MetricNames(), ", ") + `.
+Conditions know: ` + strings.Join(report.MetricNames(), ", ") + `.
 
 ` + benchExamples
 }
@@ -82,7 +82,7 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 	if err != nil {
 		return usageError{err}
 	}
-	pictures, err := c.pictures(4) // different ones, so that nothing learns one by heart
+	images, err := c.images(4) // different ones, so that nothing learns one by heart
 	if err != nil {
 		return err
 	}
@@ -91,17 +91,13 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 			return err // now, and not after an hour of measurement
 		}
 	}
-	var images [][]byte
-	for _, p := range pictures {
-		images = append(images, p.Data)
-	}
-	bodies, err := bench.JSONBodies(images, c.Prompts, c.FreshPrompts)
+	bodies, err := load.JSONBodies(images, c.Prompts, c.FreshPrompts)
 	if err != nil {
 		return usageError{err}
 	}
 	url := c.URL
 	if url == "" {
-		var child *bench.Child
+		var child *load.Child
 		var stop func() error
 		if child, stop, err = startService(ctx, g); err != nil {
 			return err
@@ -109,63 +105,62 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 		defer func() { err = errors.Join(err, stop()) }()
 		url = child.URL
 	}
-	a, err := bench.NewTarget(url, bodies, c.Timeout)
-	if err != nil {
-		return usageError{err}
-	}
-	defer a.Close()
-	var b *bench.Target
+	urls := []string{url}
 	if c.VS != "" {
-		if b, err = bench.NewTarget(c.VS, bodies, c.Timeout); err != nil {
+		urls = append(urls, c.VS)
+	}
+	var targets []*load.Target
+	for _, url := range urls {
+		t, err := load.NewTarget(url, bodies, c.Timeout)
+		if err != nil {
 			return usageError{err}
 		}
-		defer b.Close()
+		defer t.Close()
+		targets = append(targets, t)
 	}
 	bar := newBars(os.Stderr)
 	o.Progress = func(step string, done, total time.Duration) {
 		bar.count(step, int64(min(done, total)/time.Second), int64(total/time.Second))
 	}
-	report, err := bench.Run(ctx, a, b, o)
+	found, err := load.Run(ctx, o, targets...)
 	bar.done(err == nil)
-	if report == nil {
+	if found == nil {
 		return err
 	}
-	report.Program, report.Command = programVersion(), os.Args[1:]
-	err = errors.Join(err, c.write(report))
-	report.WriteTable(stdout)
-	if report.Unfinished {
+	found.Program, found.Command = programVersion(), os.Args[1:]
+	err = errors.Join(err, writeFile(c.JSON, found.WriteJSON), writeFile(c.CSV, found.WriteCSV), writeFile(c.HTML, found.WriteHTML))
+	found.WriteTable(stdout)
+	if found.Unfinished {
 		return err
 	}
-	return errors.Join(err, report.Assert(asserts))
+	return errors.Join(err, found.Assert(asserts))
 }
 
 // options checks the flags.
-func (c *benchRunCmd) options() (o bench.Options, asserts bench.Goal, err error) {
+func (c *benchRunCmd) options() (o load.Options, asserts report.Goal, err error) {
 	if len(c.Files) > 0 {
 		return o, nil, errors.New("files are for --compare only")
 	}
-	o = bench.Options{Search: c.Search, Turns: c.Turns,
-		Window: bench.Window{Warmup: c.Warmup, Duration: c.Duration, Backoff: c.Backoff, Every: c.Sample}}
+	o = load.Options{Search: c.Search, Turns: c.Turns,
+		Window: load.Window{Warmup: c.Warmup, Duration: c.Duration, Backoff: c.Backoff, Every: c.Sample}}
 	if len(c.Clients)+len(c.Rate) == 0 {
 		c.Clients = []int{16}
 	}
 	for _, n := range c.Clients {
-		o.Loads = append(o.Loads, bench.Load{Clients: n})
+		o.Loads = append(o.Loads, load.Load{Clients: n})
 	}
 	for _, n := range c.Rate {
-		o.Loads = append(o.Loads, bench.Load{Rate: n})
+		o.Loads = append(o.Loads, load.Load{Rate: n})
 	}
 	if c.SLO != "" {
-		if o.Goal, err = bench.ParseGoal(c.SLO); err != nil {
+		if o.Goal, err = report.ParseGoal(c.SLO); err != nil {
 			return o, nil, fmt.Errorf("--slo: %w", err)
 		}
 	}
-	for _, text := range c.Assert {
-		condition, err := bench.ParseCondition(text)
-		if err != nil {
+	if len(c.Assert) > 0 {
+		if asserts, err = report.ParseGoal(strings.Join(c.Assert, ",")); err != nil {
 			return o, nil, fmt.Errorf("--assert: %w", err)
 		}
-		asserts = append(asserts, condition)
 	}
 	if c.Timeout < time.Millisecond || c.Timeout > 10*time.Minute {
 		return o, nil, fmt.Errorf("--timeout: %v is out of bounds: 1ms to 10m", c.Timeout)
@@ -175,7 +170,7 @@ func (c *benchRunCmd) options() (o bench.Options, asserts bench.Goal, err error)
 
 // startService starts this program as the service to measure, with a prompt cache of its own, so
 // that the measurement finds no prompts from before and leaves none behind. The caller stops it.
-func startService(ctx context.Context, g *globals) (child *bench.Child, stop func() error, err error) {
+func startService(ctx context.Context, g *globals) (child *load.Child, stop func() error, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, nil, err
@@ -192,10 +187,9 @@ func startService(ctx context.Context, g *globals) (child *bench.Child, stop fun
 			args = append(args, f.flag, f.value)
 		}
 	}
-	cmd := exec.Command(self, args...)
-	cmd.Env = append(os.Environ(), "HAILO_CLIP_TEXT_EMBEDDING_CACHE_FILE="+filepath.Join(dir, "prompts.db"),
+	environment := append(os.Environ(), "HAILO_CLIP_TEXT_EMBEDDING_CACHE_FILE="+filepath.Join(dir, "prompts.db"),
 		"HAILO_CLIP_LOGGING_FORMAT=json", "HAILO_CLIP_LOGGING_LEVEL=info") // the log says where it serves
-	if child, err = bench.StartChild(ctx, cmd); err != nil {
+	if child, err = load.StartChild(ctx, environment, self, args...); err != nil {
 		return nil, nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	return child, func() error { return errors.Join(child.Stop(), os.RemoveAll(dir)) }, nil
@@ -211,62 +205,38 @@ func (c *benchRunCmd) aboutService(g *globals) error {
 	return nil
 }
 
-// write writes the files that the flags ask for.
-func (c *benchRunCmd) write(r *bench.Report) error {
-	var errs []error
-	for _, out := range []struct {
-		name  string
-		write func(*os.File) error
-	}{
-		{c.JSON, func(f *os.File) error { return r.WriteJSON(f) }},
-		{c.CSV, func(f *os.File) error { return r.WriteCSV(f) }},
-		{c.HTML, func(f *os.File) error { return r.WriteHTML(f) }},
-	} {
-		if out.name == "" {
-			continue
-		}
-		f, err := os.Create(out.name)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		errs = append(errs, errors.Join(out.write(f), f.Close()))
-	}
-	return errors.Join(errs...)
-}
-
 // writable says why a file cannot be written, and leaves it as it is. "" can.
 func writable(name string) error {
 	if name == "" {
 		return nil
 	}
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
-	if err == nil {
-		return errors.Join(f.Close(), os.Remove(name))
+	_, missing := os.Stat(name)
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o666)
+	if err != nil {
+		return err
 	}
-	if errors.Is(err, os.ErrExist) {
-		if f, err = os.OpenFile(name, os.O_WRONLY, 0); err == nil {
-			return f.Close()
-		}
+	f.Close()
+	if missing != nil {
+		return os.Remove(name)
 	}
-	return err
+	return nil
 }
 
 func (c *benchRunCmd) compare() error {
 	if len(c.Files) != 2 {
 		return usageError{fmt.Errorf("--compare takes two reports, not %d: hailo-clip bench --compare a.json b.json", len(c.Files))}
 	}
-	var reports [2]*bench.Report
+	var reports [2]*report.Report
 	for i, name := range c.Files {
 		f, err := safefile.OpenRegular(name)
 		if err != nil {
 			return err
 		}
-		reports[i], err = bench.ReadReport(f)
+		reports[i], err = report.Read(f)
 		f.Close()
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	return bench.Compare(stdout, reports[0], reports[1])
+	return report.Compare(stdout, reports[0], reports[1])
 }

@@ -4,34 +4,39 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"time"
 
-	"hailoclip/bench"
+	"hailoclip/bench/load"
+	"hailoclip/bench/report"
 	"hailoclip/pipeline"
 	"hailoclip/pipeline/fair"
 )
 
-// benchPictures are the flags that say which pictures to send.
-type benchPictures struct {
+// benchImages are the flags that say which images to send.
+type benchImages struct {
 	Image   []string `sep:"none" placeholder:"FILE" type:"existingfile" help:"Picture to send; give several. Default: generated ones."`
 	Size    []string `default:"640x480" placeholder:"WxH" help:"Size of generated pictures, which cost about what photographs cost; several with commas."`
 	Prompts int      `default:"20" help:"Prompts of each request; 0 embeds pictures instead of classifying them."`
 }
 
-// maxBenchImage bounds a picture file.
+// maxBenchImage bounds an image file.
 const maxBenchImage = 64 << 20
 
-// pictures reads or generates n pictures of each size.
-func (c *benchPictures) pictures(n int) ([]bench.Picture, error) {
-	var list []bench.Picture
+// images reads the files, or generates n images of each size.
+func (c *benchImages) images(n int) ([]load.Image, error) {
+	var list []load.Image
 	for _, name := range c.Image {
 		data, err := readImage(name, maxBenchImage)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		list = append(list, bench.Picture{Name: name, Data: data})
+		list = append(list, load.Image{Name: name, Data: data})
 	}
 	if len(list) > 0 {
 		return list, nil
@@ -44,18 +49,18 @@ func (c *benchPictures) pictures(n int) ([]bench.Picture, error) {
 			return nil, usageError{fmt.Errorf("--size: %q is not of the form 640x480", size)}
 		}
 		for seed := range n {
-			data, err := bench.Photo(width, height, uint64(seed))
+			data, err := load.Photo(width, height, uint64(seed))
 			if err != nil {
 				return nil, usageError{fmt.Errorf("--size: %w", err)}
 			}
-			list = append(list, bench.Picture{Name: size, Data: data})
+			list = append(list, load.Image{Name: size, Data: data})
 		}
 	}
 	return list, nil
 }
 
 type benchProfileCmd struct {
-	benchPictures
+	benchImages
 	Duration    time.Duration `short:"d" default:"5s" help:"Time for each picture."`
 	CPUProfile  string        `name:"cpu-profile" placeholder:"FILE" help:"Write a CPU profile for \"go tool pprof\"."`
 	HeapProfile string        `name:"heap-profile" placeholder:"FILE" help:"Write a heap profile, as of the end."`
@@ -71,22 +76,22 @@ Examples:
 }
 
 func (c *benchProfileCmd) Run(ctx context.Context, g *globals) error {
-	if c.Duration < 10*time.Millisecond || c.Duration > time.Hour || c.Prompts < 0 || c.Prompts > bench.MaxPrompts {
-		return usageError{fmt.Errorf("--duration %v or --prompts %d is out of bounds: 10ms to 1h, 0 to %d", c.Duration, c.Prompts, bench.MaxPrompts)}
+	if c.Duration < 10*time.Millisecond || c.Duration > time.Hour || c.Prompts < 0 || c.Prompts > load.MaxPrompts {
+		return usageError{fmt.Errorf("--duration %v or --prompts %d is out of bounds: 10ms to 1h, 0 to %d", c.Duration, c.Prompts, load.MaxPrompts)}
 	}
-	pictures, err := c.pictures(1)
+	images, err := c.images(1)
 	if err != nil {
 		return err
 	}
-	return withEngine(ctx, g, func(e *engine) error { return c.profile(ctx, e, pictures) })
+	return withEngine(ctx, g, func(e *engine) error { return c.profile(ctx, e, images) })
 }
 
-func (c *benchProfileCmd) profile(ctx context.Context, e *engine, pictures []bench.Picture) error {
+func (c *benchProfileCmd) profile(ctx context.Context, e *engine, images []load.Image) error {
 	var vectors []float32
 	if c.Prompts > 0 {
 		texts := make([]string, c.Prompts)
 		for i := range texts {
-			texts[i] = bench.Prompt(i)
+			texts[i] = load.Prompt(i)
 		}
 		found, err := e.prompts(ctx, fair.Caller{}, texts)
 		if err != nil {
@@ -94,16 +99,45 @@ func (c *benchProfileCmd) profile(ctx context.Context, e *engine, pictures []ben
 		}
 		vectors = found.Matrix
 	}
-	stop, err := bench.Profiles(c.CPUProfile, c.HeapProfile)
+	if c.CPUProfile != "" {
+		f, err := os.Create(c.CPUProfile)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+	}
+	scoring := pipeline.Scoring{LogitScale: e.logitScale(), Softmax: true, TopK: 3}
+	paths, err := load.Profile(images, c.Duration, func(image []byte, stage func(string, time.Duration)) error {
+		job := &pipeline.Job{Image: image, Prompts: vectors, Scoring: scoring}
+		err := e.pipe.Do(ctx, job)
+		for _, t := range job.Times() {
+			stage(t.Stage, t.Work)
+		}
+		return err
+	})
+	pprof.StopCPUProfile()
+	if err := errors.Join(err, writeFile(c.HeapProfile, func(w io.Writer) error {
+		runtime.GC() // the profile is as of the last collection
+		return pprof.Lookup("heap").WriteTo(w, 0)
+	})); err != nil {
+		return err
+	}
+	fmt.Fprintf(stdout, "%s\nmodel %s, backend %s, %d prompts\n\n", report.ThisMachine(), e.model.Name, e.encoders.Images.Info().Backend, c.Prompts)
+	report.WritePaths(stdout, paths)
+	return nil
+}
+
+// writeFile writes a file, unless its name is "".
+func writeFile(name string, write func(io.Writer) error) error {
+	if name == "" {
+		return nil
+	}
+	f, err := os.Create(name)
 	if err != nil {
 		return err
 	}
-	scoring := pipeline.Scoring{LogitScale: e.logitScale(), Softmax: true, TopK: 3}
-	paths, err := bench.Profile(ctx, e.pipe, pictures, vectors, scoring, c.Duration)
-	if err := errors.Join(err, stop()); err != nil {
-		return err
-	}
-	fmt.Fprintf(stdout, "%s\nmodel %s, backend %s, %d prompts\n\n", bench.ThisMachine(), e.model.Name, e.encoders.Images.Info().Backend, c.Prompts)
-	bench.WritePaths(stdout, paths)
-	return nil
+	return errors.Join(write(f), f.Close())
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 
 	"hailoclip/cache"
@@ -41,10 +42,7 @@ func (c *configShowCmd) Run(g *globals) error {
 	if err != nil {
 		return err
 	}
-	if file == "" {
-		file = "none"
-	}
-	_, err = fmt.Fprintf(stdout, "# file: %s\n%s", file, text)
+	_, err = fmt.Fprintf(stdout, "# file: %s\n%s", cmp.Or(file, "none"), text)
 	return err
 }
 
@@ -64,9 +62,7 @@ func (c *configCheckCmd) Run(g *globals) error {
 	if err != nil {
 		return usageError{err}
 	}
-	if file == "" {
-		file = "no file, built-in defaults"
-	}
+	file = cmp.Or(file, "no file, built-in defaults")
 	for _, warning := range cfg.Warnings() {
 		complain("%s: warning: %s", file, warning)
 	}

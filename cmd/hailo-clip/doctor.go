@@ -21,7 +21,7 @@ type doctorCmd struct {
 
 func (c *doctorCmd) Help() string {
 	return `Every finding comes with its remedy. Exit code 1 when something that should work does not; a machine
-without an NPU is fine. Where the service is installed, its models in ` + systemStateDir + ` are examined,
+without an NPU is fine. Where the service is installed, its models in ` + device.ServiceState + ` are examined,
 unless --state-dir says otherwise; only root may look into that folder.`
 }
 
@@ -65,8 +65,8 @@ func (c *doctorCmd) onlyFiles(cfg configs.Config, env *doctor.Env) {
 func (c *doctorCmd) thisMachine(ctx context.Context, g *globals, p place, env *doctor.Env) error {
 	if g.StateDir != "" {
 		env.State = p.state
-	} else if os.Getenv("STATE_DIRECTORY") == "" && device.Root("/").HasService() {
-		p.state, env.State = systemStateDir, systemStateDir
+	} else if unitStateDir() == "" && device.Root("/").HasService() {
+		p.state, env.State = device.ServiceState, device.ServiceState
 	}
 	cfg := p.cfg
 	env.Service = func(ctx context.Context) *doctor.Service { return askService(ctx, cfg.Server) }

@@ -99,7 +99,7 @@ func (e *engine) open(ctx context.Context, state string) (err error) {
 	e.memory = e.divideMemory()
 	workers := cfg.Performance.WorkerThreads
 	budget := decode.NewBudget(e.memory.images, e.memory.runtime, workers, cfg.Performance.MaxQueueSize)
-	e.line = stages.NewLine(cfg.CLIP.Pictures, e.encoders.Images, e.model.ImageSize, workers, budget)
+	e.line = stages.NewLine(cfg.CLIP.Images, e.encoders.Images, e.model.ImageSize, workers, budget)
 	if e.pipe, err = pipeline.New(e.line.Stages(cfg.Performance)...); err != nil {
 		return err
 	}

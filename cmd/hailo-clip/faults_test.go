@@ -62,9 +62,9 @@ func (c control) tell(t *testing.T, fault string) {
 	}
 }
 
-// faults is how often each fault is injected; HAILO_CLIP_FAULTS=20 is the long run.
+// faults is how often each fault is injected; HAILO_TEST_FAULTS=20 is the long run.
 func faults() int {
-	if n, err := strconv.Atoi(os.Getenv("HAILO_CLIP_FAULTS")); err == nil {
+	if n, err := strconv.Atoi(os.Getenv("HAILO_TEST_FAULTS")); err == nil {
 		return n
 	}
 	return 2

@@ -2,24 +2,16 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
-	"path/filepath"
-	"slices"
-	"strings"
 
 	"hailoclip/configs"
-	"hailoclip/hailo/device"
 	"hailoclip/hailo/model"
 )
-
-// systemStateDir is where the state of the service is when systemd runs it.
-const systemStateDir = device.ServiceState
 
 // globals are the flags of every command.
 type globals struct {
 	ConfigFile string `name:"config" placeholder:"FILE" help:"Configuration file (default ${config_file} if it exists)."`
-	StateDir   string `name:"state-dir" placeholder:"DIR" env:"HAILO_CLIP_STATE_DIR" help:"Folder of cache and models (default: /var/lib/hailo-clip for a service, else the user's cache folder)."`
+	StateDir   string `name:"state-dir" placeholder:"DIR" env:"${state_variable}" help:"Folder of cache and models (default: ${service_state} for a service, else the user's cache folder)."`
 	Model      string `name:"model" placeholder:"NAME" help:"Model to use: auto, or a name of \"models list\" (clip.model)."`
 	Backend    string `name:"backend" placeholder:"KIND" help:"Where to encode: auto, npu, cpu or sim (clip.backend)."`
 }
@@ -70,29 +62,4 @@ func (g *globals) model(ctx context.Context) (*model.Model, place, error) {
 	}
 	m, _, err := catalog.Resolve(ctx, p.cfg.CLIP.Model)
 	return m, p, err
-}
-
-// stateDir is the folder of cache and models; it need not exist yet.
-func (g *globals) stateDir() (string, error) {
-	if g.StateDir != "" {
-		return filepath.Abs(g.StateDir)
-	}
-	// systemd sets STATE_DIRECTORY for units with StateDirectory=, a list with colons.
-	if first, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":"); first != "" {
-		return first, nil
-	}
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("no folder for cache and models: %w; give one with --state-dir", err)
-	}
-	return filepath.Join(dir, "hailo-clip"), nil
-}
-
-// libraryDirs is where "setup" may have put ONNX Runtime.
-func libraryDirs(state string) []string {
-	dirs := []string{filepath.Join(state, "lib"), filepath.Join(systemStateDir, "lib")}
-	if cache, err := os.UserCacheDir(); err == nil {
-		dirs = slices.Insert(dirs, 1, filepath.Join(cache, "hailo-clip", "lib"))
-	}
-	return dirs
 }

@@ -107,7 +107,7 @@ func newLogger(c configs.Logging) *slog.Logger { return stderr.logger(c) }
 
 // logger returns a logger whose lines are queued. How the last one looks is how the number of dropped lines is told.
 func (q *logQueue) logger(c configs.Logging) *slog.Logger {
-	level, _ := c.SlogLevel() // checked by Validate
+	level := c.SlogLevel()
 	handler := func(w io.Writer, o *slog.HandlerOptions) slog.Handler {
 		if c.Format == "json" {
 			return slog.NewJSONHandler(w, o)

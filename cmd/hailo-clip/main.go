@@ -17,6 +17,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"hailoclip/configs"
+	"hailoclip/hailo/device"
 	"hailoclip/hailo/model"
 	"hailoclip/hailo/onnx"
 	"hailoclip/hailo/open"
@@ -78,7 +79,8 @@ func run() int {
 	parser, err := kong.New(&c, append(rawArguments(),
 		kong.Name("hailo-clip"), kong.Description(description),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
-		kong.Vars{"config_file": configs.SystemFile}, kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(&c.globals),
+		kong.Vars{"config_file": configs.SystemFile, "state_variable": configs.StateVariable, "service_state": device.ServiceState},
+		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(&c.globals),
 		kong.Help(printHelp), kong.Exit(func(int) { // after --help and --version
 			code := exitCode(ctx, nil)
 			stderr.flush(lastWords)

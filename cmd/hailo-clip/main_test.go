@@ -23,7 +23,7 @@ import (
 
 // asProgram makes the test binary be hailo-clip: the tests run the program as users do, in
 // processes of its own.
-const asProgram = "HAILO_CLIP_TEST_AS_PROGRAM"
+const asProgram = "HAILO_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 func needONNX(t testing.TB) {
 	t.Helper()
 	if _, err := onnx.Load("", libraryDirs(t.TempDir())...); err != nil {
-		if os.Getenv("HAILO_CLIP_REQUIRE_NATIVE") != "" {
+		if os.Getenv("HAILO_TEST_REQUIRE_NATIVE") != "" {
 			t.Fatal(err)
 		}
 		t.Skip(err)

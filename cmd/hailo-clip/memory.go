@@ -43,7 +43,7 @@ func planMemory(cfg configs.Config, limit, total, used, goUsed, live int64) memo
 
 // divideMemory sets the limit of the Go runtime and returns what bodies and images may take.
 func (e *engine) divideMemory() memoryPlan {
-	limit, _ := e.cfg.ResourceLimits.MemoryBytes() // checked by Validate
+	limit, _ := e.cfg.ResourceLimits.MemoryBytes() // checked by Load
 	var info syscall.Sysinfo_t
 	_ = syscall.Sysinfo(&info) // zeros on failure
 	debug.FreeOSMemory()       // what loading the models left

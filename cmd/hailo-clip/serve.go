@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"sync"
 	"syscall"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -96,7 +97,7 @@ func newService(ctx context.Context, cfg configs.Config, state string, log servi
 	server, err := api.New(cfg.Server, api.Service{
 		Pipeline: e.pipe, Prompts: e.prompts, Health: e.health, Stats: e.stats, Model: e.model.Name,
 		LogitScale: e.logitScale(), Softmax: cfg.CLIP.ApplySoftmax,
-		RequestTimeout: cfg.Performance.RequestTimeout.Std(), Version: programVersion(), Log: log.requests,
+		RequestTimeout: cfg.Performance.RequestTimeout, Version: programVersion(), Log: log.requests,
 		Warning: e.warning(),
 	})
 	if err != nil {
@@ -147,11 +148,12 @@ func (s *service) run(ctx context.Context) error {
 	served := make(chan error, 1)
 	go func() { served <- s.server.Serve(s.ln) }()
 	e.log.Info("serving", "url", s.url(), "listening", s.ln.Addr().String(), "model", e.model.Name)
-	notify(e, daemon.SdNotifyReady)
+	notify(e.log, daemon.SdNotifyReady)
 
-	precompute, cancelPrecompute := context.WithCancel(ctx)
-	precomputed := make(chan struct{})
-	go func() { defer close(precomputed); e.precompute(precompute) }()
+	besides, endBesides := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { e.precompute(besides) })
+	running.Go(func() { feedWatchdog(besides, e.log, s.stuck) })
 
 	var err error
 	failed := false
@@ -160,11 +162,11 @@ func (s *service) run(ctx context.Context) error {
 		failed = true
 	case <-ctx.Done():
 		e.log.Info("stopping", "timeout", e.cfg.Server.ShutdownTimeout.String())
-		notify(e, daemon.SdNotifyStopping)
+		notify(e.log, daemon.SdNotifyStopping)
 	}
-	cancelPrecompute()
-	<-precomputed
-	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.Server.ShutdownTimeout.Std())
+	endBesides()
+	running.Wait()
+	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.Server.ShutdownTimeout)
 	defer cancel()
 	err = errors.Join(err, s.server.Shutdown(deadline))
 	if !failed {
@@ -173,11 +175,4 @@ func (s *service) run(ctx context.Context) error {
 	err = errors.Join(err, e.close(deadline))
 	e.log.Info("stopped")
 	return err
-}
-
-// notify tells systemd, if it started the service, what the service does.
-func notify(e *engine, state string) {
-	if _, err := daemon.SdNotify(false, state); err != nil {
-		e.log.Warn("cannot notify systemd", "error", err)
-	}
 }

@@ -158,7 +158,7 @@ func TestWithoutTurboJPEG(t *testing.T) {
 	}
 	hide := []string{"unshare", "--mount", "sh", "-c", `mount --bind /dev/null "$0" && exec "$@"`, library}
 	if out, err := exec.Command(hide[0], append(hide[1:], "true")...).CombinedOutput(); err != nil {
-		if os.Getenv("HAILO_CLIP_REQUIRE_NATIVE") != "" && os.Getuid() == 0 {
+		if os.Getenv("HAILO_TEST_REQUIRE_NATIVE") != "" && os.Getuid() == 0 {
 			t.Fatalf("root must be able to hide a file: %v, %s", err, out)
 		}
 		t.Skipf("no mount namespaces here: %v, %s", err, out)

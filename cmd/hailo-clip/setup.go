@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 
+	"hailoclip/hailo/device"
 	"hailoclip/hailo/onnx"
 	"hailoclip/stages/decode"
 )
@@ -20,7 +20,7 @@ the state folder. Does nothing when it is there. A download that was interrupted
 
 Examples:
   hailo-clip setup
-  sudo hailo-clip setup --state-dir /var/lib/hailo-clip`
+  sudo hailo-clip setup --state-dir ` + device.ServiceState
 }
 
 func (c *setupCmd) Run(ctx context.Context, g *globals) error {
@@ -29,7 +29,7 @@ func (c *setupCmd) Run(ctx context.Context, g *globals) error {
 		return err
 	}
 	bar := newBars(os.Stderr)
-	path, err := onnx.Fetch(ctx, filepath.Join(state, "lib"), c.Arch, func(done, total int64) { bar.set("ONNX Runtime", done, total) })
+	path, err := onnx.Fetch(ctx, libraryDir(state), c.Arch, func(done, total int64) { bar.set("ONNX Runtime", done, total) })
 	bar.done(err == nil)
 	if err != nil {
 		return err

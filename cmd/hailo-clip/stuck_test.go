@@ -43,6 +43,9 @@ func TestStuckWorkersShow(t *testing.T) {
 			if h := e.health(); h.Status != status || strings.Contains(h.Reason, "decode") != (stuck > 0) {
 				t.Errorf("%d stuck: %+v", stuck, h)
 			}
+			if err := (&service{engine: e, server: &api.Server{}}).stuck(); (err != nil) != (status == api.Unhealthy) {
+				t.Errorf("%d stuck: to the watchdog, %v", stuck, err)
+			}
 			if stuck < 2 {
 				start := time.Now()
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

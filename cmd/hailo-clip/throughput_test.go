@@ -2,19 +2,15 @@ package main
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/valyala/fasthttp"
-
+	"hailoclip/bench/load"
 	"hailoclip/hailo"
 	"hailoclip/hailo/demo"
 	"hailoclip/hailo/onnx"
@@ -36,68 +32,38 @@ func BenchmarkThroughput(b *testing.B) {
 		b.Fatal(err)
 	}
 	r := serve(b, b.TempDir(), "--model", "demo", "--backend", "cpu")
-	clients := newLoad(b, r.url, image, 4)
+	bodies, err := load.JSONBodies([]load.Image{{Data: image}}, 20, false)
+	if err != nil {
+		b.Fatal(err)
+	}
+	service, err := load.NewTarget(r.url, bodies, time.Minute)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer service.Close()
 	bare := newBare(b, image)
 	const turn = 500 * time.Millisecond
-	clients.run(b, turn) // the prompts are known from here on
+	serve := func() float64 {
+		found, err := load.Run(b.Context(), load.Options{Loads: []load.Load{{Clients: 4}},
+			Window: load.Window{Duration: turn, Every: 1 << 20}, Progress: func(string, time.Duration, time.Duration) {}}, service)
+		if err != nil || found.Steps[0].Failed() > 0 {
+			b.Fatal(err, found)
+		}
+		return found.Steps[0].Rate
+	}
+	serve() // the prompts are known from here on
 	bare.run(b, turn)
 
 	var served, parts float64
 	for b.Loop() {
 		parts += bare.run(b, turn)
-		served += clients.run(b, turn)
+		served += serve()
 	}
 	n := float64(b.N)
 	b.ReportMetric(parts/n, "bare-images/s")
 	b.ReportMetric(served/n, "http-images/s")
 	b.ReportMetric(100*served/parts, "share-%")
 	b.ReportMetric(0, "ns/op") // two turns; means nothing
-}
-
-// load is clients in a closed loop.
-type load struct {
-	client  *fasthttp.HostClient
-	url     string
-	body    []byte
-	clients int
-}
-
-func newLoad(tb testing.TB, url string, image []byte, clients int) *load {
-	tb.Helper()
-	prompts := make([]string, 20)
-	for i := range prompts {
-		prompts[i] = "a photo of thing number " + strconv.Itoa(i)
-	}
-	body, err := json.Marshal(map[string]any{"image": base64.StdEncoding.EncodeToString(image), "prompts": prompts})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return &load{&fasthttp.HostClient{Addr: url[len("http://"):], MaxConns: clients}, url + "/v1/classify", body, clients}
-}
-
-// run returns requests/s.
-func (l *load) run(tb testing.TB, d time.Duration) float64 {
-	var done atomic.Int64
-	var wg sync.WaitGroup
-	start := time.Now()
-	for range l.clients {
-		wg.Go(func() {
-			request, response := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
-			request.SetRequestURI(l.url)
-			request.Header.SetMethod("POST")
-			request.Header.SetContentType("application/json")
-			request.SetBodyRaw(l.body)
-			for time.Since(start) < d {
-				if err := l.client.Do(request, response); err != nil || response.StatusCode() != 200 {
-					tb.Errorf("%v, status %d: %.200s", err, response.StatusCode(), response.Body())
-					return
-				}
-				done.Add(1)
-			}
-		})
-	}
-	wg.Wait()
-	return float64(done.Load()) / time.Since(start).Seconds()
 }
 
 // bare is decode, resize and encode of one image after the other on every core.

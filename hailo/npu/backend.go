@@ -160,7 +160,7 @@ func New(opt Options) (*Backend, error) {
 
 // Validate says what New would refuse.
 func (o *Options) Validate() error {
-	errs := []error{o.Config.Validate()}
+	var errs []error
 	check := func(ok bool, format string, args ...any) {
 		if !ok {
 			errs = append(errs, fmt.Errorf("npu: "+format, args...))

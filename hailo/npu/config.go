@@ -1,48 +1,22 @@
 package npu
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
-
-	"hailoclip/hailo/npu/wire"
 )
 
-// Config is the section "npu" of the configuration. The zero value is not valid: every number
-// must be given.
+// Config is the section "npu" of the configuration; New relies on its bounds. The zero value is invalid.
 type Config struct {
-	Worker         string `yaml:"worker"`           // the worker program; "": looked for, see FindWorker
-	Device         string `yaml:"-"`                // device id (clip.device) as the runtime's scan names it; "": the only one
-	Group          string `yaml:"group"`            // group_id of the virtual device; "" and "UNIQUE": nobody else may use it
-	InFlight       int    `yaml:"in_flight"`        // image frames given to the device at once, 1 to 64
-	TextBatch      int    `yaml:"text_batch"`       // texts given to the device at once, 1 to 16
-	StartTimeoutMS int    `yaml:"start_timeout_ms"` // limit for opening the device, and for loading each model; 1000 to 600000
-}
-
-// maxDeviceID is what fits into the vendor's hailo_device_id_t.
-const maxDeviceID = 31
-
-// Validate says which fields are out of bounds, all of them at once.
-func (c Config) Validate() error {
-	var errs []error
-	check := func(ok bool, field string, value any, bound string) {
-		if !ok {
-			errs = append(errs, fmt.Errorf("npu.%s: %v is out of bounds: %s", field, value, bound))
-		}
-	}
-	check(len(c.Device) <= maxDeviceID, "device", c.Device, "at most 31 bytes")
-	check(len(c.Group) < len(wire.Text64{}), "group", c.Group, "at most 63 bytes")
-	check(c.InFlight >= 1 && c.InFlight <= 64, "in_flight", c.InFlight, "1 to 64")
-	check(c.TextBatch >= 1 && c.TextBatch <= 16, "text_batch", c.TextBatch, "1 to 16")
-	check(c.StartTimeoutMS >= 1000 && c.StartTimeoutMS <= 600_000, "start_timeout_ms", c.StartTimeoutMS, "1000 to 600000")
-	return errors.Join(errs...)
-}
-
-func (c Config) startTimeout() time.Duration {
-	return time.Duration(c.StartTimeoutMS) * time.Millisecond
+	Worker    string `yaml:"worker"`                          // the worker program; "": looked for, see FindWorker
+	Device    string `yaml:"-"`                               // device id as the runtime's scan names it; "": the only one
+	Group     string `yaml:"group" bounds:"at most 63 bytes"` // of the virtual device; "" and "UNIQUE": nobody else may use it
+	InFlight  int    `yaml:"in_flight" bounds:"1 to 64"`      // image frames given to the device at once
+	TextBatch int    `yaml:"text_batch" bounds:"1 to 16"`     // texts given to the device at once
+	// StartTimeout is for opening the device, and for loading each model.
+	StartTimeout time.Duration `yaml:"start_timeout" milliseconds:"start_timeout_ms" bounds:"1s to 10m"`
 }
 
 // WorkerName is the file name of the worker program.
@@ -54,21 +28,19 @@ const WorkerName = "hailo-clip-npu"
 func FindWorker(configured string) (string, error) {
 	candidates := []string{configured}
 	if configured == "" {
-		candidates = candidates[:0]
+		candidates = []string{filepath.Join("/usr/lib/hailo-clip", WorkerName)}
 		if self, err := os.Executable(); err == nil {
-			candidates = append(candidates, filepath.Join(filepath.Dir(self), WorkerName))
+			candidates = []string{filepath.Join(filepath.Dir(self), WorkerName), candidates[0]}
 		}
-		candidates = append(candidates, filepath.Join("/usr/lib/hailo-clip", WorkerName))
 	}
 	var why []string
 	for _, path := range candidates {
 		info, err := os.Stat(path)
-		switch {
-		case err != nil:
-		case !info.Mode().IsRegular() || info.Mode()&0o111 == 0:
-			err = fmt.Errorf("%s is not a program", path)
-		default:
+		if err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
 			return path, nil
+		}
+		if err == nil {
+			err = fmt.Errorf("%s is not a program", path)
 		}
 		why = append(why, err.Error())
 	}

@@ -66,7 +66,7 @@ func options(t testing.TB, args ...string) npu.Options {
 	return npu.Options{
 		Command:   append([]string{self, "npu-sim"}, args...),
 		Simulated: true,
-		Config:    npu.Config{InFlight: 32, TextBatch: 4, StartTimeoutMS: 600_000},
+		Config:    npu.Config{InFlight: 32, TextBatch: 4, StartTimeout: 10 * time.Minute},
 		ImageHEF:  "image.hef", ImageSize: imageSize, Dimension: dimension, BatchSize: 8,
 		DeviceTimeout: patience,
 		Text: &npu.Text{

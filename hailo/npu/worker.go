@@ -148,7 +148,7 @@ func (w *worker) load(model int, hef string) error {
 
 // ask sends a message and waits for the answer, at most the start timeout.
 func (w *worker) ask(question wire.Message, doing string) (wire.Message, error) {
-	limit := w.b.opt.Config.startTimeout()
+	limit := w.b.opt.Config.StartTimeout
 	err := w.proc.conn.SetDeadline(time.Now().Add(limit))
 	if err == nil {
 		err = w.proc.send(question)

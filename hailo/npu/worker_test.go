@@ -372,26 +372,6 @@ func TestLeaveEndsASend(t *testing.T) {
 	}
 }
 
-func TestConfigValidate(t *testing.T) {
-	good := Config{InFlight: 32, TextBatch: 4, StartTimeoutMS: 60_000, Group: "UNIQUE"}
-	if err := good.Validate(); err != nil {
-		t.Error(err)
-	}
-	for want, change := range map[string]func(*Config){
-		"npu.in_flight: 65":         func(c *Config) { c.InFlight = 65 },
-		"npu.text_batch: 17":        func(c *Config) { c.TextBatch = 17 },
-		"npu.start_timeout_ms: 999": func(c *Config) { c.StartTimeoutMS = 999 },
-		"npu.group":                 func(c *Config) { c.Group = strings.Repeat("g", 64) },
-		"npu.device":                func(c *Config) { c.Device = strings.Repeat("d", 32) },
-	} {
-		c := good
-		change(&c)
-		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("want %q, got %v", want, err)
-		}
-	}
-}
-
 func TestFindWorker(t *testing.T) {
 	dir := t.TempDir()
 	program, text := filepath.Join(dir, "program"), filepath.Join(dir, "text")

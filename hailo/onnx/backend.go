@@ -127,7 +127,7 @@ func (b *Backend) start(library *Library, c Config, e encoders, frames int) (err
 			return fmt.Errorf("%s: %w", e.image.name, err)
 		}
 		b.info.ImageCalls = threads
-		b.info.ImageBatch = cmp.Or(b.image.imageBatch, c.batch())
+		b.info.ImageBatch = cmp.Or(b.image.imageBatch, c.Batch, defaultBatch)
 	}
 	b.info.Backend = "cpu"
 	b.info.Device = fmt.Sprintf("ONNX Runtime %s, %d threads", library.Version, threads)

@@ -23,18 +23,18 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// native returns the library to test with: HAILO_CLIP_ONNXRUNTIME, or what "hailo-clip setup"
+// native returns the library to test with: HAILO_TEST_ONNXRUNTIME, or what "hailo-clip setup"
 // put into the cache folder. Without one the test is skipped, or fails under
-// HAILO_CLIP_REQUIRE_NATIVE=1.
+// HAILO_TEST_REQUIRE_NATIVE=1.
 func native(tb testing.TB) string {
 	tb.Helper()
-	path := os.Getenv("HAILO_CLIP_ONNXRUNTIME")
+	path := os.Getenv("HAILO_TEST_ONNXRUNTIME")
 	if path == "" {
 		cache, _ := os.UserCacheDir()
 		path = LibraryFile(filepath.Join(cache, "hailo-clip", "lib"), runtime.GOARCH)
 	}
 	if _, err := os.Stat(path); err != nil {
-		if os.Getenv("HAILO_CLIP_REQUIRE_NATIVE") == "1" {
+		if os.Getenv("HAILO_TEST_REQUIRE_NATIVE") == "1" {
 			tb.Fatal("no ONNX Runtime: ", err)
 		}
 		tb.Skip("no ONNX Runtime: ", err)

@@ -10,10 +10,14 @@ import (
 
 // options are those that all devices have.
 func (o *Opener) options() *npu.Options {
-	return &npu.Options{
-		Config: o.cfg.NPU, ImageSize: o.Model.ImageSize, Dimension: o.Model.EmbeddingDimension, BatchSize: o.cfg.BatchSize,
+	options := npu.Options{
+		Config: o.cfg.NPU, ImageSize: o.Model.ImageSize, Dimension: o.Model.EmbeddingDimension, BatchSize: o.cfg.Batch(),
 		DeviceTimeout: o.cfg.DeviceTimeout, Log: o.log,
 	}
+	if o.cfg.Device != "0" {
+		options.Config.Device = o.cfg.Device
+	}
+	return &options
 }
 
 // npuOptions are those of the worker that holds the NPU.

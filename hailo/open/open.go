@@ -19,26 +19,6 @@ import (
 	"hailoclip/hailo/token"
 )
 
-// Config says what is to encode, and how. Its values are those of the configuration file.
-type Config struct {
-	Backend      string // auto, npu, cpu or sim
-	TextEncoder  string // auto, npu or cpu
-	OnDeviceLoss string // cpu: it stands in; fail
-
-	ImageSize, EmbeddingDimension int // 0: the model's; another number must be the model's
-
-	BatchSize     int           // images that the device runs at once
-	DeviceTimeout time.Duration // a device silent for longer is restarted
-	ProbeInterval time.Duration // see hailo.NewProbe
-	Warmup        int           // probes at the start; one at least is made
-
-	CPU onnx.Config
-	NPU npu.Config
-	Sim Sim
-
-	LibraryDirs []string // where "setup" may have put ONNX Runtime
-}
-
 // ConfigError is a combination of values that no machine can do, in the words of the configuration file.
 type ConfigError string
 

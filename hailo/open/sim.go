@@ -13,12 +13,6 @@ import (
 	"hailoclip/hailo/sim"
 )
 
-// Sim says what the simulated chip does.
-type Sim struct {
-	Vectors   string // hash: made from the input's bytes; model: the demo model's
-	Arguments string // more flags for "hailo-clip npu-sim"
-}
-
 // MadeUpVectors says that vectors tell nothing of images and texts.
 func (c Config) MadeUpVectors() bool { return c.Backend == "sim" && c.Sim.Vectors == "hash" }
 

@@ -36,18 +36,18 @@ func loadTokenizer(t testing.TB, path string) *Tokenizer {
 func demoTokenizer(t testing.TB) *Tokenizer { return loadTokenizer(t, "../demo/tokenizer.json") }
 
 // clipFolder is where CLIP's own tokenizer.json is with golden ids. It is not ours to ship, so
-// tests skip without it, unless HAILO_CLIP_REQUIRE_SHARED says that it must be there (CI).
+// tests skip without it, unless HAILO_TEST_REQUIRE_SHARED says that it must be there (CI).
 func clipFolder(t testing.TB) string {
-	dir := os.Getenv("HAILO_CLIP_SHARED")
+	dir := os.Getenv("HAILO_TEST_SHARED")
 	if dir == "" {
 		dir = filepath.Join("..", "..", "..", "shared")
 	}
 	dir = filepath.Join(dir, "data", "tokenizer")
 	if _, err := os.Stat(dir); err != nil {
-		if os.Getenv("HAILO_CLIP_REQUIRE_SHARED") != "" {
+		if os.Getenv("HAILO_TEST_REQUIRE_SHARED") != "" {
 			t.Fatal(err)
 		}
-		t.Skipf("no CLIP tokenizer here (%v); set HAILO_CLIP_SHARED", err)
+		t.Skipf("no CLIP tokenizer here (%v); set HAILO_TEST_SHARED", err)
 	}
 	return dir
 }

@@ -63,7 +63,7 @@ func BenchmarkFormats(b *testing.B) {
 }
 
 func BenchmarkUpright(b *testing.B) {
-	p := newPicture(1920, 1080)
+	p := newImage(1920, 1080)
 	b.ReportAllocs()
 	for b.Loop() {
 		upright(&p, 6)

@@ -184,9 +184,9 @@ func (f *bmpFile) setUnpack(masks [3]uint32) error {
 }
 
 // decodeRows unpacks rows that are not compressed, in pieces that end with a byte.
-func (f *bmpFile) decodeRows(t *task) (Picture, error) {
+func (f *bmpFile) decodeRows(t *task) (Image, error) {
 	const piece = 32 << 10 // pixels
-	p := newPicture(f.width, f.height)
+	p := newImage(f.width, f.height)
 	next := f.rows(p)
 	for at := f.offset; ; at += f.stride() {
 		row := next()
@@ -205,7 +205,7 @@ func (f *bmpFile) decodeRows(t *task) (Picture, error) {
 }
 
 // rows returns the rows of p in the order of the file, nil after the last one.
-func (f *bmpFile) rows(p Picture) func() []byte {
+func (f *bmpFile) rows(p Image) func() []byte {
 	i := -1
 	return func() []byte {
 		if i++; i >= f.height {

@@ -5,13 +5,13 @@ import "fmt"
 // decodeRuns decodes run lengths of 8 or 4 bits. It refuses what PIL shows wrongly or not at all: pixels that are left
 // out (by a delta, an empty row, or an end before the last row), and runs of an odd number of single pixels of 4 bits.
 // Like PIL it drops what a run has beyond its row, but lets single pixels go on in the next one.
-func (f *bmpFile) decodeRuns(t *task) (Picture, error) {
+func (f *bmpFile) decodeRuns(t *task) (Image, error) {
 	const (
 		endOfRow   = 0
 		endOfImage = 1
 		delta      = 2
 	)
-	p := newPicture(f.width, f.height)
+	p := newImage(f.width, f.height)
 	out := &indexWriter{task: t, colors: f.colors, next: f.rows(p)}
 	var run [256]byte
 	write := func(n, read int) (bool, error) { // n indices of run, made of so many bytes

@@ -126,10 +126,7 @@ func TestBroken(t *testing.T) {
 // ways, must agree on every damaged JPEG.
 func TestBrokenNative(t *testing.T) {
 	const child = "DECODE_TEST_CHILD"
-	d := decoders(t, tiny)["turbo"]
-	if d == nil {
-		t.Skip("without libturbojpeg")
-	}
+	d := turboDecoder(t, tiny)
 	if os.Getenv(child) != "" {
 		all := sha256.New()
 		for file, b := range brokenFiles(t) {
@@ -160,10 +157,7 @@ func TestBrokenNative(t *testing.T) {
 // TestBrokenAtOnce decodes files that cause different errors and warnings at the same time: the library keeps the texts
 // by which they are told apart for each thread of the system, not for each file.
 func TestBrokenAtOnce(t *testing.T) {
-	d := decoders(t, tiny)["turbo"]
-	if d == nil {
-		t.Skip("without libturbojpeg")
-	}
+	d := turboDecoder(t, tiny)
 	var files [][]byte
 	var want []string
 	for file, b := range brokenFiles(t) {

@@ -210,7 +210,7 @@ func (r *Reservation) giveBack(keep int64) {
 
 // adjust sets the limit of the runtime after a change of b.native. Before an image is decoded, more is true: where what
 // it takes does not fit beside what Go holds, garbage goes back to the system. The runtime would begin to collect only
-// when the limit has been passed, which one picture does by 150 MB.
+// when the limit has been passed, which one image does by 150 MB.
 func (b *Budget) adjust(more bool) {
 	if b.runtime == math.MaxInt64 {
 		return

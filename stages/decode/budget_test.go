@@ -207,7 +207,7 @@ func TestBudgetTurnsOfWork(t *testing.T) {
 	})
 }
 
-// TestBudgetCollectsFirst has pictures of a size come one after the other whose garbage, with the next one, would be
+// TestBudgetCollectsFirst has images of a size come one after the other whose garbage, with the next one, would be
 // more than the runtime may hold.
 func TestBudgetCollectsFirst(t *testing.T) {
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(-1))
@@ -221,7 +221,7 @@ func TestBudgetCollectsFirst(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := newPicture(image/3, 1)
+		p := newImage(image/3, 1)
 		clear(p.Pix)
 		if held := GoMemory(); held > limit {
 			t.Errorf("Go holds %d MB more than the limit", (held-limit)>>20)

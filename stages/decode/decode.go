@@ -25,7 +25,7 @@ type Decoder struct {
 	turbo      *turboLib // nil: no library
 }
 
-// NewDecoder makes a decoder by a valid cfg. target is the side of the picture that will be made of the
+// NewDecoder makes a decoder by a valid cfg. target is the side of the image that will be made of the
 // decoded one, in pixels (224 for CLIP): "fast" never goes below 2.4 times that on the shorter side.
 // JPEGs go to libturbojpeg where FindLibrary finds it.
 func NewDecoder(cfg Config, target int) *Decoder {
@@ -71,24 +71,24 @@ func (d *Decoder) Inspect(b []byte) (plan Plan, err error) {
 	return plan, nil
 }
 
-// Decode carries out a plan that Inspect has returned without an error. The caller owns the picture and releases it.
+// Decode carries out a plan that Inspect has returned without an error. The caller owns the image and releases it.
 // It blocks for as long as the work takes (milliseconds a megapixel), but not much beyond the end of ctx; the decoders of
 // JPEG and of lossy WebP cannot be stopped, so for 50 million pixels that may be a second, and 5 s for a WebP made for it.
 // The error is one of those of Inspect, or the cause of ctx.
-func (d *Decoder) Decode(ctx context.Context, plan Plan) (Picture, error) {
+func (d *Decoder) Decode(ctx context.Context, plan Plan) (Image, error) {
 	return plan.run(&task{ctx: ctx, work: plan.Work})
 }
 
-func (plan Plan) run(t *task) (p Picture, err error) {
+func (plan Plan) run(t *task) (p Image, err error) {
 	defer func() {
 		if err != nil {
 			p.Release()
-			p = Picture{}
+			p = Image{}
 		}
 	}()
 	defer contain(plan.Format, &err)
 	if err := t.spend(0); err != nil {
-		return Picture{}, err
+		return Image{}, err
 	}
 	if p, err = plan.decode(t); err != nil {
 		return p, err
@@ -102,10 +102,10 @@ func (plan Plan) run(t *task) (p Picture, err error) {
 }
 
 // DecodeBytes is Inspect and Decode without a deadline, for who has one image and no budget.
-func (d *Decoder) DecodeBytes(b []byte) (Picture, error) {
+func (d *Decoder) DecodeBytes(b []byte) (Image, error) {
 	plan, err := d.Inspect(b)
 	if err != nil {
-		return Picture{}, err
+		return Image{}, err
 	}
 	return d.Decode(context.Background(), plan)
 }

@@ -27,7 +27,7 @@ func unsupported(found string) error {
 	return fmt.Errorf("%w: %s (accepted: %s)", ErrUnsupportedFormat, found, accepted)
 }
 
-// unsupportedKind is for a picture of an accepted format that no decoder here can read.
+// unsupportedKind is for an image of an accepted format that no decoder here can read.
 func unsupportedKind(what string) error {
 	return fmt.Errorf("%w: %s", ErrUnsupportedFormat, what)
 }

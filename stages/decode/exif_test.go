@@ -81,7 +81,7 @@ func TestOrientation(t *testing.T) {
 	}
 }
 
-// TestUpright turns the picture
+// TestUpright turns the image
 //
 //	1 2 3
 //	4 5 6
@@ -92,7 +92,7 @@ func TestUpright(t *testing.T) {
 		0: {"123", "456"}, 1: {"123", "456"}, 2: {"321", "654"}, 3: {"654", "321"}, 4: {"456", "123"},
 		5: {"14", "25", "36"}, 6: {"41", "52", "63"}, 7: {"63", "52", "41"}, 8: {"36", "25", "14"}, 9: {"123", "456"},
 	} {
-		p := newPicture(3, 2)
+		p := newImage(3, 2)
 		for i := range 6 {
 			copy(p.Pix[3*i:], bytes.Repeat([]byte{byte('1' + i)}, 3))
 		}
@@ -112,10 +112,10 @@ func TestUpright(t *testing.T) {
 	}
 }
 
-// TestUprightTwice turns a picture larger than a tile there and back.
+// TestUprightTwice turns an image larger than a tile there and back.
 func TestUprightTwice(t *testing.T) {
 	for there, back := range map[int]int{2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6} {
-		p := newPicture(131, 67)
+		p := newImage(131, 67)
 		for i := range p.Pix {
 			p.Pix[i] = byte(i * i >> 3)
 		}

@@ -6,7 +6,7 @@ import (
 	"fmt"
 )
 
-// Names of the accepted formats, as Picture.Format has them.
+// Names of the accepted formats, as Image.Format has them.
 const (
 	JPEG = "JPEG"
 	PNG  = "PNG"
@@ -49,7 +49,7 @@ var signatures = []struct{ name, magic string }{
 	{"Matroska or WebM video", "\x1a\x45\xdf\xa3"},
 }
 
-// brands of ISO base media files ("....ftyp" and a brand) that are pictures; others are videos.
+// brands of ISO base media files ("....ftyp" and a brand) that are images; others are videos.
 var brands = map[string]string{
 	"avif": "AVIF", "avis": "AVIF",
 	"heic": "HEIC", "heix": "HEIC", "heim": "HEIC", "heis": "HEIC", "hevc": "HEIC", "hevx": "HEIC",
@@ -95,7 +95,7 @@ func detect(b []byte) string {
 }
 
 // detectISO names an ISO base media file by its major brand, or by the first compatible brand that is
-// known: a picture made by an AVIF writer may well have the general major brand "mif1".
+// known: an image made by an AVIF writer may well have the general major brand "mif1".
 func detectISO(b []byte) string {
 	end := min(len(b), int(min(binary.BigEndian.Uint32(b), 256)))
 	found := ""

@@ -74,11 +74,11 @@ func honestWork(plan Plan, length int) int64 {
 }
 
 // poisoned carries out a plan with buffers that hold fill.
-func poisoned(t *testing.T, plan Plan, fill byte) Picture {
+func poisoned(t *testing.T, plan Plan, fill byte) Image {
 	defer func(before byte) { poison = before }(poison)
 	poison = fill
 	for range 2 { // pixels, and what is turned
-		p, q := newPicture(plan.Width, plan.Height), newPicture(plan.Width, plan.Height)
+		p, q := newImage(plan.Width, plan.Height), newImage(plan.Width, plan.Height)
 		p.Release()
 		q.Release()
 	}
@@ -110,7 +110,7 @@ func addFiles(f *testing.F, pattern string, least int) {
 
 // fuzzCost carries out the plan of b and demands that the cost is within the plan, and the plan within what b can honestly
 // need: memory bounds the bytes that so many pixels may take, where it is not nil. The caller releases the image.
-func fuzzCost(t *testing.T, b []byte, planOf func([]byte) (Plan, error), memory func(pixels int) int64) (p Picture, ok bool) {
+func fuzzCost(t *testing.T, b []byte, planOf func([]byte) (Plan, error), memory func(pixels int) int64) (p Image, ok bool) {
 	plan, err := planOf(b)
 	if err != nil {
 		if !oneSentinel(err) {

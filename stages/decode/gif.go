@@ -101,8 +101,8 @@ func (f *gifFrame) setColors(palette []byte) {
 	}
 }
 
-func (f *gifFrame) decode(t *task) (Picture, error) {
-	p := newPicture(f.width, f.height)
+func (f *gifFrame) decode(t *task) (Image, error) {
+	p := newImage(f.width, f.height)
 	if !f.fills() {
 		if err := t.paint(p, f.colors[f.background]); err != nil {
 			return p, err
@@ -126,7 +126,7 @@ func (f *gifFrame) decode(t *task) (Picture, error) {
 }
 
 // paint fills p with one colour.
-func (t *task) paint(p Picture, color [3]byte) error {
+func (t *task) paint(p Image, color [3]byte) error {
 	first := p.Pix[:3*p.Width]
 	for i := 0; i < len(first); i += 3 {
 		copy(first[i:], color[:])

@@ -2,12 +2,9 @@ package decode
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
-	"errors"
 	"image"
 	"slices"
-	"strings"
 	"testing"
 )
 
@@ -53,13 +50,7 @@ func TestIndexedRefused(t *testing.T) {
 	one := image.Rect(0, 0, 1, 1)
 	core := append([]byte("BM\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 12, 0, 0, 0, 1, 0, 1, 0, 1, 0, 24, 0)
 	gray8, gray4 := make([]byte, 4*256), make([]byte, 4*16)
-	d := newDecoder(exact, 224, nil)
-	for _, c := range []struct {
-		name string
-		b    []byte
-		want error
-		text string
-	}{
+	checkRefused(t, newDecoder(exact, 224, nil), "", []refusal{
 		{"BMP of OS/2, short", bmpOf(16, 1, 1, 24, 0, gray8), ErrUnsupportedFormat, "header of 16 bytes"},
 		{"BMP of 3 bits", bmpOf(40, 1, 1, 3, 0, gray8), ErrUnsupportedFormat, "BMP of 3 bits"},
 		{"BMP of 64 bits", bmpOf(40, 1, 1, 64, 0, gray8), ErrUnsupportedFormat, "BMP of 64 bits"},
@@ -95,13 +86,7 @@ func TestIndexedRefused(t *testing.T) {
 		{"GIF cut in a block", gifOf(image.Pt(1, 1), one, nil, 2, []byte{2, 0x44}), ErrTruncated, "within its first frame"},
 		{"GIF cut before the frame", []byte("GIF89a\x01\x00\x01\x00\x00\x00\x00!\xfe\x09a"), ErrTruncated, "before its first frame"},
 		{"GIF of 65535 x 65535 behind the screen", gifOf(image.Pt(1, 1), image.Rect(9, 9, 65544, 65544), nil, 2, nil), ErrTooManyPixels, "65544"},
-	} {
-		p, err := d.DecodeBytes(c.b)
-		if !errors.Is(err, c.want) || !oneSentinel(err) || !strings.Contains(err.Error(), c.text) {
-			t.Errorf("%s: got %v, want %v with %q", c.name, err, c.want, c.text)
-		}
-		p.Release()
-	}
+	})
 }
 
 // TestBeyondPIL has valid files that PIL 9.4 refuses or, the last two, takes for others; one row of pixels each.
@@ -142,32 +127,13 @@ func TestBeyondPIL(t *testing.T) {
 	}
 }
 
-// endingContext ends when it has been looked at so many times.
-type endingContext struct {
-	context.Context
-	looks int
-}
-
-func (c *endingContext) Err() error {
-	if c.looks--; c.looks < 0 {
-		return context.DeadlineExceeded
-	}
-	return nil
-}
-
-// TestIndexedCost has files that make the most of their bytes: each costs its length and its pixels, and is left soon
-// after its context has ended.
-func TestIndexedCost(t *testing.T) {
+// costlyIndexed has files that make the most of their bytes, each with the error that decoding it ends with.
+func costlyIndexed() []costlyFile {
 	const n = 1 << 19
 	screen, whole := image.Pt(2000, 2000), image.Rect(0, 0, 2000, 2000)
 	clears := bytes.Repeat([]byte{0x24, 0x49, 0x92}, n/3) // of 3 bits
 	gray8 := make([]byte, 4*256)
-	d := newDecoder(exact, 224, nil)
-	for _, c := range []struct {
-		name string
-		b    []byte
-		err  error
-	}{
+	return []costlyFile{
 		{"GIF of clear codes", gifOf(screen, whole, nil, 2, gifBlocks(clears, 255)), ErrTruncated},
 		{"GIF of short blocks", gifOf(screen, whole, nil, 2, gifBlocks(clears, 1)), ErrTruncated},
 		{"GIF of empty blocks", gifOf(screen, whole, nil, 2, make([]byte, n)), ErrTruncated},
@@ -181,30 +147,5 @@ func TestIndexedCost(t *testing.T) {
 		{"BMP of one long run", bmpOf(40, 16*n, 1, 8, 1, gray8, bytes.Repeat([]byte{0xFF, 1}, n/2)), nil},
 		{"BMP of a short row", bmpOf(40, 16*n, 1, 8, 1, gray8, []byte{1, 1, 0, 0}), nil},
 		{"BMP whose last run is too long", bmpOf(40, 1, 1, 8, 1, gray8, append([]byte{0, 255}, make([]byte, 255)...)), nil},
-	} {
-		plan, err := d.Inspect(c.b)
-		if err != nil {
-			t.Fatal(c.name, err)
-		}
-		pixels := int64(plan.Width) * int64(plan.Height)
-		if most := 2*int64(len(c.b)) + 7*pixels; plan.Work > most {
-			t.Errorf("%s: work %d, at most %d is honest", c.name, plan.Work, most)
-		}
-		task := &task{ctx: t.Context(), work: plan.Work}
-		p, err := plan.decode(task)
-		if !errors.Is(err, c.err) {
-			t.Errorf("%s: %v, want %v", c.name, err, c.err)
-		}
-		p.Release()
-		if plan.Work < n {
-			continue // too little to be left
-		}
-		const looks, step = 1, 64<<10 + 128<<10 // the most that is spent at once
-		task.ctx, task.spent, task.checked = &endingContext{t.Context(), looks}, 0, 0
-		p, err = plan.decode(task)
-		if !errors.Is(err, context.DeadlineExceeded) || task.spent > (looks+1)*step {
-			t.Errorf("%s: left after %d bytes: %v", c.name, task.spent, err)
-		}
-		p.Release()
 	}
 }

@@ -47,15 +47,15 @@ func (d *Decoder) planJPEG(b []byte) (Plan, error) {
 		own += inks * w * h
 	}
 	work := len(b) + 2*info.samples + 3*info.padded()
-	plan := newPlan(w, h, own, work+own, orientation(info.exif), func(t *task) (Picture, error) {
+	plan := newPlan(w, h, own, work+own, orientation(info.exif), func(t *task) (Image, error) {
 		if err := t.spend(work); err != nil {
-			return Picture{}, err
+			return Image{}, err
 		}
 		b := info.withEnd(b)
 		if len(info.components) == inks {
 			return d.decodeTurboCMYK(t, b, w, h, info)
 		}
-		p := newPicture(w, h)
+		p := newImage(w, h)
 		return p, d.runTurbo(b, p.Pix, w, h, tjRGB, info)
 	})
 	plan.Native = int64(native)
@@ -85,13 +85,13 @@ func (info *jpegInfo) turboMemory() int {
 
 // decodeTurboCMYK decodes inks as the file has them. By Adobe's convention, which PIL follows for every
 // such file, they are inverted: 255 is no ink.
-func (d *Decoder) decodeTurboCMYK(t *task, b []byte, w, h int, info jpegInfo) (Picture, error) {
+func (d *Decoder) decodeTurboCMYK(t *task, b []byte, w, h int, info jpegInfo) (Image, error) {
 	inks := newBuffer(4 * w * h)
 	defer inks.release()
 	if err := d.runTurbo(b, inks.bytes, w, h, tjCMYK, info); err != nil {
-		return Picture{}, err
+		return Image{}, err
 	}
-	p := newPicture(w, h)
+	p := newImage(w, h)
 	for y := range h {
 		if err := t.spend(4 * w); err != nil {
 			return p, err
@@ -105,7 +105,7 @@ func (d *Decoder) decodeTurboCMYK(t *task, b []byte, w, h int, info jpegInfo) (P
 	return p, nil
 }
 
-// runTurbo treats damage as PIL does: where libjpeg only warns, the picture counts.
+// runTurbo treats damage as PIL does: where libjpeg only warns, the image counts.
 func (d *Decoder) runTurbo(b, dst []byte, w, h, pixelFormat int, info jpegInfo) error {
 	t := turbo{lib: d.turbo}
 	defer t.close()

@@ -36,9 +36,9 @@ func (d *Decoder) planGoJPEG(b []byte, info jpegInfo) (Plan, error) {
 	}
 	own += info.endMemory(b)
 	work := len(b) + 2 + 8*info.samples + 2*own + 6*info.width*info.height
-	return newPlan(info.width, info.height, own, work, orientation(info.exif), func(t *task) (Picture, error) {
+	return newPlan(info.width, info.height, own, work, orientation(info.exif), func(t *task) (Image, error) {
 		if err := t.spend(8*info.samples + 2*own); err != nil {
-			return Picture{}, err
+			return Image{}, err
 		}
 		b := info.withEnd(b)
 		r := t.reader(b)
@@ -49,9 +49,9 @@ func (d *Decoder) planGoJPEG(b []byte, info jpegInfo) (Plan, error) {
 		m, err := jpeg.Decode(r)
 		if err != nil {
 			if t.ctx.Err() != nil {
-				return Picture{}, context.Cause(t.ctx)
+				return Image{}, context.Cause(t.ctx)
 			}
-			return Picture{}, info.goError(err)
+			return Image{}, info.goError(err)
 		}
 		return t.fromJPEG(m)
 	}), nil

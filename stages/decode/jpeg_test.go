@@ -172,10 +172,7 @@ func TestJPEGTables(t *testing.T) {
 // TestWarnings has damage that libjpeg only warns about, one kind after the other, and each before something that ends
 // the decoding: that is an error, whatever rows had been written.
 func TestWarnings(t *testing.T) {
-	d := decoders(t, exact)["turbo"]
-	if d == nil {
-		t.Skip("without libturbojpeg")
-	}
+	d := turboDecoder(t, exact)
 	insert := func(file string, marker byte, what string) []byte {
 		var b []byte
 		for _, piece := range jpegSegments(read(t, "pil", file)) {
@@ -253,41 +250,26 @@ func TestWithoutLibrary(t *testing.T) {
 func TestJPEGMarkers(t *testing.T) {
 	whole := read(t, "pil", "rgb_444.jpg")
 	with := func(what string) []byte { return append(append(bytes.Clone(whole[:2]), what...), whole[2:]...) }
-	for _, c := range []struct {
-		name string
-		b    []byte
-		want error
-		text string
-	}{
-		{"two starts", with("\xff\xd8"), ErrCorrupt, "two start markers"},
-		{"a scan first", with("\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00"), ErrCorrupt, "before the frame"},
-		{"two frames", with("\xff\xc0\x00\x0b\x08\x00\x08\x00\x08\x01\x01\x11\x00"), ErrCorrupt, "two frames"},
-		{"a reserved marker", with("\xff\x02"), ErrCorrupt, "unknown marker 2"},
-		{"a JPEG extension", with("\xff\xf0\x00\x02"), ErrCorrupt, "unknown marker F0"},
-		{"JPEG-LS", with("\xff\xf7\x00\x02"), ErrUnsupportedFormat, "JPEG-LS"},
-		{"hierarchical", with("\xff\xde\x00\x02"), ErrUnsupportedFormat, "hierarchical"},
-		{"tables of length 1", with("\xff\xdb\x00\x01"), ErrCorrupt, "1 bytes"},
-		{"too long a table", with("\xff\xdb\x00\x04\x10\x01"), ErrCorrupt, "quantization table"},
-		{"two scans", jpegRepeated(whole, 1, ""), ErrCorrupt, "two scans"},
-		{"two components", with("\xff\xc0\x00\x0e\x08\x00\x08\x00\x08\x02\x01\x11\x00\x02\x11\x00"), ErrUnsupportedFormat, "2 components"},
-		{"a bad sampling", with("\xff\xc0\x00\x0b\x08\x00\x08\x00\x08\x01\x01\x51\x00"), ErrCorrupt, "sampling"},
-		{"a height that follows", jpegSized(whole, 8, 0), ErrUnsupportedFormat, "height"},
-		{"too long a side", jpegSized(whole, 65501, 1), ErrUnsupportedFormat, "65500"},
-		{"a segment that is cut", whole[:10], ErrTruncated, "segment"},
-		{"an end that is another file's", append(with("\xff\xd9"), whole...), ErrCorrupt, "no image"},
-	} {
-		if _, err := exactTurboOrGo(t).Inspect(c.b); !errors.Is(err, c.want) || !oneSentinel(err) || !strings.Contains(err.Error(), c.text) {
-			t.Errorf("%s: %v", c.name, err)
-		}
+	for name, d := range decoders(t, exact) {
+		checkRefused(t, d, name+"/", []refusal{
+			{"two starts", with("\xff\xd8"), ErrCorrupt, "two start markers"},
+			{"a scan first", with("\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00"), ErrCorrupt, "before the frame"},
+			{"two frames", with("\xff\xc0\x00\x0b\x08\x00\x08\x00\x08\x01\x01\x11\x00"), ErrCorrupt, "two frames"},
+			{"a reserved marker", with("\xff\x02"), ErrCorrupt, "unknown marker 2"},
+			{"a JPEG extension", with("\xff\xf0\x00\x02"), ErrCorrupt, "unknown marker F0"},
+			{"JPEG-LS", with("\xff\xf7\x00\x02"), ErrUnsupportedFormat, "JPEG-LS"},
+			{"hierarchical", with("\xff\xde\x00\x02"), ErrUnsupportedFormat, "hierarchical"},
+			{"tables of length 1", with("\xff\xdb\x00\x01"), ErrCorrupt, "1 bytes"},
+			{"too long a table", with("\xff\xdb\x00\x04\x10\x01"), ErrCorrupt, "quantization table"},
+			{"two scans", jpegRepeated(whole, 1, ""), ErrCorrupt, "two scans"},
+			{"two components", with("\xff\xc0\x00\x0e\x08\x00\x08\x00\x08\x02\x01\x11\x00\x02\x11\x00"), ErrUnsupportedFormat, "2 components"},
+			{"a bad sampling", with("\xff\xc0\x00\x0b\x08\x00\x08\x00\x08\x01\x01\x51\x00"), ErrCorrupt, "sampling"},
+			{"a height that follows", jpegSized(whole, 8, 0), ErrUnsupportedFormat, "height"},
+			{"too long a side", jpegSized(whole, 65501, 1), ErrUnsupportedFormat, "65500"},
+			{"a segment that is cut", whole[:10], ErrTruncated, "segment"},
+			{"an end that is another file's", append(with("\xff\xd9"), whole...), ErrCorrupt, "no image"},
+		})
 	}
-}
-
-func exactTurboOrGo(t *testing.T) *Decoder {
-	ds := decoders(t, exact)
-	if d := ds["turbo"]; d != nil {
-		return d
-	}
-	return ds["go"]
 }
 
 // TestOnlyTheFirstImage reads nothing after the end: cameras store several images in a file.
@@ -303,10 +285,7 @@ func TestOnlyTheFirstImage(t *testing.T) {
 
 // TestJPEGSize has a library that finds another size than the markers said.
 func TestJPEGSize(t *testing.T) {
-	d := decoders(t, exact)["turbo"]
-	if d == nil {
-		t.Skip("without libturbojpeg")
-	}
+	d := turboDecoder(t, exact)
 	b := read(t, "pil", "rgb_444.jpg")
 	info, err := scanJPEG(b)
 	if err != nil {

@@ -38,7 +38,7 @@ func TestPoolKeepsNothingHuge(t *testing.T) {
 		}
 		return sizes
 	}
-	huge := newPicture(maxPooled/3+1, 1)
+	huge := newImage(maxPooled/3+1, 1)
 	huge.Release()
 	for _, size := range kept() { // small ones may be left from other tests
 		if size > maxPooled {
@@ -47,7 +47,7 @@ func TestPoolKeepsNothingHuge(t *testing.T) {
 	}
 	found := false
 	for range 20 { // the race detector makes pools forget
-		largest := newPicture(maxPooled/3, 1)
+		largest := newImage(maxPooled/3, 1)
 		largest.Release()
 		found = found || slices.Contains(kept(), maxPooled)
 	}

@@ -2,7 +2,7 @@ package decode
 
 // upright applies an EXIF orientation, 1 to 8, to p (EXIF 2.32, table 6): 2 mirrored, 3 turned by 180
 // degrees, 4 upside down mirrored, 5 to 8 the same after an exchange of rows and columns.
-func upright(p *Picture, orientation int) {
+func upright(p *Image, orientation int) {
 	switch orientation {
 	case 2:
 		mirrorRows(p.Pix, 3*p.Width)
@@ -45,10 +45,10 @@ func reverseRows(pix []byte, stride int) {
 
 // transpose exchanges rows and columns, from right to left and from the last row up where asked for, in
 // tiles that fit the first-level cache.
-func transpose(p *Picture, mirror, flip bool) {
+func transpose(p *Image, mirror, flip bool) {
 	const tile = 32
 	w, h := p.Width, p.Height
-	out := newPicture(h, w)
+	out := newImage(h, w)
 	for y0 := 0; y0 < h; y0 += tile {
 		for x0 := 0; x0 < w; x0 += tile {
 			for x := x0; x < min(x0+tile, w); x++ {

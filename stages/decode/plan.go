@@ -17,12 +17,12 @@ type Plan struct {
 	Work          int64 // bytes that decoding reads and writes at most, each as often as it is touched
 	Extra         int64 // what decoding may take longer than touching them does, as bytes that could be touched meanwhile
 
-	decode func(*task) (Picture, error) // leaves the orientation to Decode
+	decode func(*task) (Image, error) // leaves the orientation to Decode
 }
 
 // newPlan makes the plan of an image of w x h pixels: own is what its decoder allocates beside the packed pixels,
 // work what it reads and writes beside them, both in bytes.
-func newPlan(w, h, own, work, orientation int, decode func(*task) (Picture, error)) Plan {
+func newPlan(w, h, own, work, orientation int, decode func(*task) (Image, error)) Plan {
 	packed := 3 * w * h
 	buffer := packed // which may come from the pool
 	if packed <= maxPooled {
@@ -31,7 +31,7 @@ func newPlan(w, h, own, work, orientation int, decode func(*task) (Picture, erro
 	p := Plan{Width: w, Height: h, Orientation: orientation, Memory: int64(own + buffer), Work: int64(work + packed), decode: decode}
 	p.Work += int64(p.turning())
 	if orientation >= 5 {
-		p.Memory += int64(buffer) // rows and columns are exchanged into a second picture
+		p.Memory += int64(buffer) // rows and columns are exchanged into a second image
 	}
 	return p
 }

@@ -31,12 +31,12 @@ func (f *pngFile) pixelBits() int {
 func (f *pngFile) rowBytes(w int) int { return (w*f.pixelBits() + 7) / 8 }
 
 // decode inflates row by row, straight into the image.
-func (f *pngFile) decode(t *task) (p Picture, err error) {
+func (f *pngFile) decode(t *task) (p Image, err error) {
 	r, err := f.inflate(t)
 	if err != nil {
 		return p, t.classify(PNG, err)
 	}
-	p = newPicture(f.width, f.height)
+	p = newImage(f.width, f.height)
 	rows := newPNGRows(f, r)
 	for _, pass := range f.passes() {
 		if pass.w <= 0 || pass.h <= 0 {

@@ -3,9 +3,7 @@ package decode
 import (
 	"bytes"
 	"compress/zlib"
-	"context"
 	"encoding/binary"
-	"errors"
 	"hash/crc32"
 	"image/png"
 	"slices"
@@ -57,96 +55,39 @@ func TestPNGSurroundings(t *testing.T) {
 }
 
 func TestPNGRefused(t *testing.T) {
-	d := newDecoder(exact, 224, nil)
 	ihdr := func(at int, v string) string { return smallIHDR[:at+4] + v + smallIHDR[at+4+len(v):] }
 	wrong := pngOf(smallIHDR, "abCDx", smallRows)
 	wrong[8+25+8] ^= 1
-	for _, c := range []struct {
-		b    []byte
-		want error
-		text string
-	}{
-		{pngOf("CgBI\x50\x00\x20\x02", smallIHDR, smallRows), ErrUnsupportedFormat, "CgBI"},
-		{pngOf("tEXta\x00b", smallIHDR, smallRows), ErrCorrupt, `the chunk "tEXt" instead of IHDR`},
-		{pngOf(smallIHDR[:16], smallRows), ErrCorrupt, "12 bytes instead of 13"},
-		{pngOf(smallIHDR+"\x00", smallRows), ErrCorrupt, "14 bytes instead of 13"},
-		{pngOf(ihdr(0, "\x00\x00\x00\x00"), smallRows), ErrCorrupt, "0 x 2"},
-		{pngOf(ihdr(0, "\xff\xff\xff\xff\xff\xff\xff\xff"), smallRows), ErrTooManyPixels, "4294967295 x 4294967295"},
-		{pngOf(ihdr(8, "\x03"), smallRows), ErrCorrupt, "no colour type 2 of 3 bits"},
-		{pngOf(ihdr(8, "\x10\x03"), smallRows), ErrCorrupt, "no colour type 3 of 16 bits"},
-		{pngOf(ihdr(9, "\x07"), smallRows), ErrCorrupt, "no colour type 7"},
-		{pngOf(ihdr(10, "\x01"), smallRows), ErrCorrupt, "compression method 1"},
-		{pngOf(ihdr(11, "\x40"), smallRows), ErrCorrupt, "filter method 64"},
-		{pngOf(ihdr(12, "\x02"), smallRows), ErrCorrupt, "interlace method 2"},
-		{pngOf(smallIHDR)[:30], ErrTruncated, "within the header"},
-		{pngOf(smallIHDR), ErrTruncated, "before its pixels"},
-		{pngOf(smallIHDR, "tEXtabc")[:42], ErrTruncated, "within the chunk tEXt"},
-		{pngOf(smallIHDR, smallIHDR, smallRows), ErrCorrupt, "a chunk IHDR between"},
-		{pngOf(smallIHDR, "IEND"), ErrCorrupt, "a chunk IEND between"},
-		{pngOf(smallIHDR, "a!cd", smallRows), ErrCorrupt, `"a!cd"`},
-		{wrong, ErrCorrupt, "checksum of the chunk abCD"},
-		{pngOf(ihdr(9, "\x03"), "PLTE"+strings.Repeat("rgb", 257), smallRows), ErrCorrupt, "palette of 771 bytes"},
-		{pngOf(smallIHDR, "IDATzz"), ErrCorrupt, "invalid header"},
-		{pngOf(smallIHDR, smallRows+"\x00\x00\x00\x00", "IEND"), ErrCorrupt, "invalid checksum"},
-		{pngOf(smallIHDR, smallRows+"\x00\x00", "IDAT\x00\x00", "IEND"), ErrCorrupt, "invalid checksum"},
-		{pngOf(smallIHDR, "IDATx"), ErrTruncated, ""},
-		{pngOf(smallIHDR, strings.Replace(smallRows, "\x00ghi", "\x05ghi", 1)), ErrCorrupt, "no filter 5"},
-		{pngOf(smallIHDR, smallRows[:len(smallRows)-1]), ErrTruncated, "row 1 of 2"},
-		{pngOf(smallIHDR, smallRows[:12], "tEXta\x00b", "IDAT"+smallRows[12:]), ErrTruncated, ""},
-		{pngOf(ihdr(0, "\x00\x00\x10\x00\x00\x00\x10\x00"), smallRows), ErrTruncated, "21 bytes of compressed pixels for 4096 x 4096"},
-	} {
-		if p, err := d.DecodeBytes(c.b); !errors.Is(err, c.want) || !oneSentinel(err) || !strings.Contains(err.Error(), c.text) || p.Pix != nil {
-			t.Errorf("%v, want %v with %q", err, c.want, c.text)
-		}
-	}
-}
-
-// endsAfter is a context that has ended when it was asked that often.
-type endsAfter struct {
-	context.Context
-	asked, times int
-}
-
-func (c *endsAfter) Err() error {
-	if c.asked++; c.asked > c.times {
-		return context.Canceled
-	}
-	return nil
-}
-
-// endsInTime decodes b, of many pixels, under a context that ends soon: the decoder asks for it often, and stops.
-func endsInTime(t *testing.T, b []byte) {
-	t.Helper()
-	d := newDecoder(exact, 224, nil)
-	plan, err := d.Inspect(b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	forever := &endsAfter{t.Context(), 0, 1 << 30}
-	p, err := d.Decode(forever, plan)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.Release()
-	const between = 1 << 16 // pixels, at most, for which nobody asks
-	if pixels := plan.Width * plan.Height; forever.asked < pixels/between {
-		t.Errorf("the context was looked at %d times in %d pixels", forever.asked, pixels)
-	}
-	for times := 0; times < forever.asked-1; times += 1 + forever.asked/3 {
-		soon := &endsAfter{t.Context(), 0, times}
-		if p, err = d.Decode(soon, plan); !errors.Is(err, context.Canceled) || soon.asked > times+4 {
-			t.Errorf("asked %d times instead of %d: %v", soon.asked, times+1, err)
-		}
-		p.Release()
-	}
-}
-
-func TestPNGEnds(t *testing.T) {
-	endsInTime(t, pngOf("IHDR\x00\x00\x03\xe8\x00\x00\x03\xe8\x01\x03\x00\x00\x00", "IDAT"+string(deflated(make([]byte, 1000*(1+125))))))
-	// Nothing but chunks without data, and blocks without data.
-	empty := slices.Repeat([]string{"IDAT"}, 100_000)
-	endsInTime(t, pngOf(slices.Concat([]string{smallIHDR}, empty, []string{smallRows})...))
-	endsInTime(t, pngOf(smallIHDR, smallRows[:6]+strings.Repeat("\x00\x00\x00\xff\xff", 100_000)+smallRows[6:]))
+	checkRefused(t, newDecoder(exact, 224, nil), "", []refusal{
+		{"", pngOf("CgBI\x50\x00\x20\x02", smallIHDR, smallRows), ErrUnsupportedFormat, "CgBI"},
+		{"", pngOf("tEXta\x00b", smallIHDR, smallRows), ErrCorrupt, `the chunk "tEXt" instead of IHDR`},
+		{"", pngOf(smallIHDR[:16], smallRows), ErrCorrupt, "12 bytes instead of 13"},
+		{"", pngOf(smallIHDR+"\x00", smallRows), ErrCorrupt, "14 bytes instead of 13"},
+		{"", pngOf(ihdr(0, "\x00\x00\x00\x00"), smallRows), ErrCorrupt, "0 x 2"},
+		{"", pngOf(ihdr(0, "\xff\xff\xff\xff\xff\xff\xff\xff"), smallRows), ErrTooManyPixels, "4294967295 x 4294967295"},
+		{"", pngOf(ihdr(8, "\x03"), smallRows), ErrCorrupt, "no colour type 2 of 3 bits"},
+		{"", pngOf(ihdr(8, "\x10\x03"), smallRows), ErrCorrupt, "no colour type 3 of 16 bits"},
+		{"", pngOf(ihdr(9, "\x07"), smallRows), ErrCorrupt, "no colour type 7"},
+		{"", pngOf(ihdr(10, "\x01"), smallRows), ErrCorrupt, "compression method 1"},
+		{"", pngOf(ihdr(11, "\x40"), smallRows), ErrCorrupt, "filter method 64"},
+		{"", pngOf(ihdr(12, "\x02"), smallRows), ErrCorrupt, "interlace method 2"},
+		{"", pngOf(smallIHDR)[:30], ErrTruncated, "within the header"},
+		{"", pngOf(smallIHDR), ErrTruncated, "before its pixels"},
+		{"", pngOf(smallIHDR, "tEXtabc")[:42], ErrTruncated, "within the chunk tEXt"},
+		{"", pngOf(smallIHDR, smallIHDR, smallRows), ErrCorrupt, "a chunk IHDR between"},
+		{"", pngOf(smallIHDR, "IEND"), ErrCorrupt, "a chunk IEND between"},
+		{"", pngOf(smallIHDR, "a!cd", smallRows), ErrCorrupt, `"a!cd"`},
+		{"", wrong, ErrCorrupt, "checksum of the chunk abCD"},
+		{"", pngOf(ihdr(9, "\x03"), "PLTE"+strings.Repeat("rgb", 257), smallRows), ErrCorrupt, "palette of 771 bytes"},
+		{"", pngOf(smallIHDR, "IDATzz"), ErrCorrupt, "invalid header"},
+		{"", pngOf(smallIHDR, smallRows+"\x00\x00\x00\x00", "IEND"), ErrCorrupt, "invalid checksum"},
+		{"", pngOf(smallIHDR, smallRows+"\x00\x00", "IDAT\x00\x00", "IEND"), ErrCorrupt, "invalid checksum"},
+		{"", pngOf(smallIHDR, "IDATx"), ErrTruncated, ""},
+		{"", pngOf(smallIHDR, strings.Replace(smallRows, "\x00ghi", "\x05ghi", 1)), ErrCorrupt, "no filter 5"},
+		{"", pngOf(smallIHDR, smallRows[:len(smallRows)-1]), ErrTruncated, "row 1 of 2"},
+		{"", pngOf(smallIHDR, smallRows[:12], "tEXta\x00b", "IDAT"+smallRows[12:]), ErrTruncated, ""},
+		{"", pngOf(ihdr(0, "\x00\x00\x10\x00\x00\x00\x10\x00"), smallRows), ErrTruncated, "21 bytes of compressed pixels for 4096 x 4096"},
+	})
 }
 
 // FuzzPNG compares with the standard library what both read.

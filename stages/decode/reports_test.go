@@ -14,18 +14,18 @@ import (
 )
 
 // reportsFolder is where files that users of other projects reported are, with what is right for each. Tests skip
-// without it, unless HAILO_CLIP_REQUIRE_SHARED says that it must be there (CI).
+// without it, unless HAILO_TEST_REQUIRE_SHARED says that it must be there (CI).
 func reportsFolder(t *testing.T) string {
-	dir := os.Getenv("HAILO_CLIP_SHARED")
+	dir := os.Getenv("HAILO_TEST_SHARED")
 	if dir == "" {
 		dir = filepath.Join("..", "..", "..", "shared")
 	}
 	dir = filepath.Join(dir, "data", "reports")
 	if _, err := os.Stat(dir); err != nil {
-		if os.Getenv("HAILO_CLIP_REQUIRE_SHARED") != "" {
+		if os.Getenv("HAILO_TEST_REQUIRE_SHARED") != "" {
 			t.Fatal(err)
 		}
-		t.Skipf("no reported files here (%v); set HAILO_CLIP_SHARED", err)
+		t.Skipf("no reported files here (%v); set HAILO_TEST_SHARED", err)
 	}
 	return dir
 }

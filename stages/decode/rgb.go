@@ -7,12 +7,12 @@ import (
 )
 
 // fromJPEG packs what image/jpeg returned.
-func (t *task) fromJPEG(m image.Image) (Picture, error) {
+func (t *task) fromJPEG(m image.Image) (Image, error) {
 	row := rowPacker(m)
 	if row == nil {
-		return Picture{}, unsupported(fmt.Sprintf("pixels of type %T", m))
+		return Image{}, unsupported(fmt.Sprintf("pixels of type %T", m))
 	}
-	p := newPicture(m.Bounds().Dx(), m.Bounds().Dy())
+	p := newImage(m.Bounds().Dx(), m.Bounds().Dy())
 	for y := range p.Height {
 		row(p.Pix[3*y*p.Width:][:3*p.Width], y)
 		if err := t.spend(6 * p.Width); err != nil {

@@ -11,8 +11,8 @@ import (
 )
 
 // decode is the decoder of a Plan.
-func (f *tiffFile) decode(t *task) (Picture, error) {
-	p := newPicture(f.width, f.height)
+func (f *tiffFile) decode(t *task) (Image, error) {
+	p := newImage(f.width, f.height)
 	src := &tiffSource{task: t, reversed: f.reversed}
 	start := f.codec(src)
 	piece := f.newPiece()

@@ -31,7 +31,7 @@ var tiffPhotometrics = map[int]string{4: "mask", 6: "YCbCr", 8: "CIE Lab", 9: "I
 	32844: "LogL", 32845: "LogLuv", 34892: "linear raw"}
 
 // pixel finds out what the samples are. It accepts what PIL does of integers of 1, 2, 4, 8 and 16 bits, without YCbCr
-// and Lab, and with the exceptions named in the errors, where PIL shows another picture than the file means.
+// and Lab, and with the exceptions named in the errors, where PIL shows another image than the file means.
 func (tags tiffTags) pixel() (p tiffPixel, err error) {
 	const mostSamples = 6
 	photometric, planar := tags.get(tagPhotometric, tiffWhiteIsZero), tags.get(tagPlanar, 1)

@@ -78,7 +78,7 @@ func (d *vp8l) touch(n int) error {
 }
 
 // decodeVP8L decodes the data of a chunk VP8L, whose head has been read: its image is w x h pixels.
-func (t *task) decodeVP8L(b []byte, w, h int) (p Picture, err error) {
+func (t *task) decodeVP8L(b []byte, w, h int) (p Image, err error) {
 	const head = 5
 	d := &vp8l{task: t, b: b[head:], tables: vp8lTables(w * h)}
 	transforms, coded, err := d.transforms(w, h)
@@ -96,7 +96,7 @@ func (t *task) decodeVP8L(b []byte, w, h int) (p Picture, err error) {
 			return p, err
 		}
 	}
-	p = newPicture(w, h)
+	p = newImage(w, h)
 	for y := range h {
 		out := p.Pix[3*y*w:][:3*w]
 		for x, c := range pix[y*w:][:w] {

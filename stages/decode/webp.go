@@ -130,18 +130,18 @@ func (m webpImage) cost() (own, work int) {
 // decode decodes the image. The lossy decoder reads all of its bytes first and cannot be stopped after that: an ordinary
 // file takes 26 ns a pixel, the worst one of 16 MiB 95 ns, which is 5 s for 50 million pixels. That is the longest that
 // anything here goes on after its deadline.
-func (m webpImage) decode(t *task) (Picture, error) {
+func (m webpImage) decode(t *task) (Image, error) {
 	if !m.lossy {
 		return t.decodeVP8L(m.data, m.size.X, m.size.Y)
 	}
 	d := vp8.NewDecoder()
 	d.Init(t.reader(m.data), len(m.data))
 	if _, err := d.DecodeFrameHeader(); err != nil {
-		return Picture{}, t.classify(WebP, err)
+		return Image{}, t.classify(WebP, err)
 	}
 	yuv, err := d.DecodeFrame()
 	if err != nil {
-		return Picture{}, t.classify(WebP, err)
+		return Image{}, t.classify(WebP, err)
 	}
 	return t.fromVP8(yuv)
 }
@@ -149,8 +149,8 @@ func (m webpImage) decode(t *task) (Picture, error) {
 // fromVP8 converts the 4:2:0 samples of lossy WebP. They are of limited range (16 to 235), unlike what Go's
 // own conversion of image.YCbCr assumes, and libwebp interpolates chroma: each pixel takes 9/16 of the
 // nearest sample, 3/16 of the next one in its row and in its column, 1/16 of the one across.
-func (t *task) fromVP8(m *image.YCbCr) (Picture, error) {
-	p := newPicture(m.Rect.Dx(), m.Rect.Dy())
+func (t *task) fromVP8(m *image.YCbCr) (Image, error) {
+	p := newImage(m.Rect.Dx(), m.Rect.Dy())
 	columns, rows := (p.Width+1)/2, (p.Height+1)/2
 	for y := range p.Height {
 		// The rows of chroma: the nearer one, and the one on the other side of the pixel.

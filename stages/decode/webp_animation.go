@@ -55,13 +55,13 @@ func (d *Decoder) firstFrame(chunks []byte, canvas image.Point) (f webpFrame, er
 
 // decode puts the image of the frame on its canvas, which is transparent black and so becomes black, as
 // libwebp and PIL have it.
-func (f webpFrame) decode(t *task) (Picture, error) {
+func (f webpFrame) decode(t *task) (Image, error) {
 	p, err := f.webpImage.decode(t)
 	if err != nil || f.size == f.canvas {
 		return p, err
 	}
 	defer p.Release()
-	whole := newPicture(f.canvas.X, f.canvas.Y)
+	whole := newImage(f.canvas.X, f.canvas.Y)
 	clear(whole.Pix)
 	for y := range p.Height {
 		copy(whole.Pix[3*((f.place.Min.Y+y)*whole.Width+f.place.Min.X):], p.Pix[3*y*p.Width:][:3*p.Width])

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// animation makes a WebP animation of two frames: the picture of a file at a place, then one that cannot be
+// animation makes a WebP animation of two frames: the image of a file at a place, then one that cannot be
 // decoded. size is the one that the frame says it has.
 func animation(canvas, at, size image.Point, still []byte, more ...byte) []byte {
 	le24 := func(b []byte, v int) []byte { return append(b, byte(v), byte(v>>8), byte(v>>16)) }
@@ -32,7 +32,7 @@ func animation(canvas, at, size image.Point, still []byte, more ...byte) []byte 
 	return chunk(nil, "RIFF", body)
 }
 
-// TestAnimatedWebP compares the first frame of animations with the same picture on its own.
+// TestAnimatedWebP compares the first frame of animations with the same image on its own.
 func TestAnimatedWebP(t *testing.T) {
 	d := newDecoder(exact, 224, nil)
 	for _, file := range []string{"lossy.webp", "lossy_alpha.webp", "lossless_alpha.webp", "lossy_1x1.webp"} {
@@ -54,7 +54,7 @@ func TestAnimatedWebP(t *testing.T) {
 				copy(want[3*((at.Y+y)*canvas.X+at.X):], still.Pix[3*y*size.X:][:3*size.X])
 			}
 			if p.Width != canvas.X || p.Height != canvas.Y || !bytes.Equal(p.Pix, want) {
-				t.Errorf("%s at %v: another picture, of %d x %d", file, at, p.Width, p.Height)
+				t.Errorf("%s at %v: another image, of %d x %d", file, at, p.Width, p.Height)
 			}
 			p.Release()
 		}

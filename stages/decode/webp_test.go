@@ -81,13 +81,6 @@ func solidVP8L(width, height int, transforms ...int) string {
 	return "VP8L" + string(append(w.b, 0, 0, 0, 0))
 }
 
-// TestVP8LEnds has images whose pixels take no bits.
-func TestVP8LEnds(t *testing.T) {
-	for _, kinds := range [][]int{nil, {predictor}, {crossColor}, {subtractGreen}, {colorIndexing}, {predictor, crossColor, subtractGreen, colorIndexing}} {
-		endsInTime(t, webpOf(solidVP8L(800, 600, kinds...)))
-	}
-}
-
 // greedyVP8L is a file of 2 kB whose codes would take more memory than was planned.
 func greedyVP8L() []byte {
 	var w bitWriter
@@ -109,40 +102,31 @@ func TestVP8LCodes(t *testing.T) {
 }
 
 func TestWebPRefused(t *testing.T) {
-	d := newDecoder(exact, 224, nil)
 	lossless := solidVP8L(8, 6)
 	lossy := string(read(t, "pil", "lossy_1x1.webp")[20:])
 	changed := func(at int, v byte) string { return "VP8 " + lossy[:at] + string([]byte{v}) + lossy[at+1:] }
-	for _, c := range []struct {
-		b    []byte
-		want error
-		text string
-	}{
-		{webpOf(), ErrCorrupt, "no whole image"},
-		{webpOf("ALPHx", "EXIFx"), ErrCorrupt, "no whole image"},
-		{webpOf(lossless)[:30], ErrTruncated, "30 of"},
-		{webpOf("VP8Xabc"), ErrTruncated, "within the header"},
-		{webpOf(vp8x(0, 8, 7), lossless), ErrCorrupt, "(8,6) pixels on a canvas of (8,7)"},
-		{webpOf(vp8x(0, 8, 6), vp8x(0, 8, 6)), ErrCorrupt, "no whole image"},
-		{webpOf("VP8L\x2f\x00\x00"), ErrTruncated, "3 bytes"},
-		{webpOf("VP8L\x2e\x00\x00\x00\x00"), ErrCorrupt, "begins with 2e"},
-		{webpOf("VP8L\x2f\x00\x00\x00\x20"), ErrCorrupt, "begins with 2f"},
-		{webpOf("VP8L\x2f\x00\x00\x00\x00"), ErrTruncated, "end early"},
-		{webpOf("VP8L\x2f\xff\xff\xff\x0f"), ErrTooManyPixels, "16384 x 16384"},
-		{webpOf(vp8x(0, 8, 6), "VP8L\x2f\xff\xff\xff\x0f"), ErrTooManyPixels, "16384 x 16384"},
-		{webpOf(vp8x(webpAnimated, 8, 6), "ANIM", "ANMF"+string(make([]byte, 16))+"VP8L\x05\x00\x00\x00\x2f\xff\xff\xff\x0f\x00"), ErrTooManyPixels, "16384 x 16384"},
-		{webpOf("VP8 " + lossy[:9]), ErrTruncated, "9 bytes"},
-		{webpOf(changed(0, lossy[0]|1)), ErrCorrupt, "begins with"},
-		{webpOf(changed(0, lossy[0]&^(1<<4))), ErrCorrupt, "begins with"},
-		{webpOf(changed(0, lossy[0]|14)), ErrCorrupt, "begins with"},
-		{webpOf(changed(3, 0)), ErrCorrupt, "begins with"},
-		{webpOf(changed(2, 0xFF)), ErrTruncated, "first partition"},
-		{webpOf(changed(6, 0)), ErrCorrupt, "0 x 1"},
-	} {
-		if p, err := d.DecodeBytes(c.b); !errors.Is(err, c.want) || !oneSentinel(err) || !strings.Contains(err.Error(), c.text) || p.Pix != nil {
-			t.Errorf("%v, want %v with %q", err, c.want, c.text)
-		}
-	}
+	checkRefused(t, newDecoder(exact, 224, nil), "", []refusal{
+		{"", webpOf(), ErrCorrupt, "no whole image"},
+		{"", webpOf("ALPHx", "EXIFx"), ErrCorrupt, "no whole image"},
+		{"", webpOf(lossless)[:30], ErrTruncated, "30 of"},
+		{"", webpOf("VP8Xabc"), ErrTruncated, "within the header"},
+		{"", webpOf(vp8x(0, 8, 7), lossless), ErrCorrupt, "(8,6) pixels on a canvas of (8,7)"},
+		{"", webpOf(vp8x(0, 8, 6), vp8x(0, 8, 6)), ErrCorrupt, "no whole image"},
+		{"", webpOf("VP8L\x2f\x00\x00"), ErrTruncated, "3 bytes"},
+		{"", webpOf("VP8L\x2e\x00\x00\x00\x00"), ErrCorrupt, "begins with 2e"},
+		{"", webpOf("VP8L\x2f\x00\x00\x00\x20"), ErrCorrupt, "begins with 2f"},
+		{"", webpOf("VP8L\x2f\x00\x00\x00\x00"), ErrTruncated, "end early"},
+		{"", webpOf("VP8L\x2f\xff\xff\xff\x0f"), ErrTooManyPixels, "16384 x 16384"},
+		{"", webpOf(vp8x(0, 8, 6), "VP8L\x2f\xff\xff\xff\x0f"), ErrTooManyPixels, "16384 x 16384"},
+		{"", webpOf(vp8x(webpAnimated, 8, 6), "ANIM", "ANMF"+string(make([]byte, 16))+"VP8L\x05\x00\x00\x00\x2f\xff\xff\xff\x0f\x00"), ErrTooManyPixels, "16384 x 16384"},
+		{"", webpOf("VP8 " + lossy[:9]), ErrTruncated, "9 bytes"},
+		{"", webpOf(changed(0, lossy[0]|1)), ErrCorrupt, "begins with"},
+		{"", webpOf(changed(0, lossy[0]&^(1<<4))), ErrCorrupt, "begins with"},
+		{"", webpOf(changed(0, lossy[0]|14)), ErrCorrupt, "begins with"},
+		{"", webpOf(changed(3, 0)), ErrCorrupt, "begins with"},
+		{"", webpOf(changed(2, 0xFF)), ErrTruncated, "first partition"},
+		{"", webpOf(changed(6, 0)), ErrCorrupt, "0 x 1"},
+	})
 }
 
 // FuzzWebP compares lossless images with those of golang.org/x/image where both read them.

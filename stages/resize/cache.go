@@ -5,7 +5,7 @@ import "sync"
 // tables remembers the tables of sizes seen lately, for all workers.
 var tables = tableCache{known: map[span]*table{}}
 
-// maxCached bounds the weights that a cache holds: 16 MiB of memory, about 900 tables of VGA pictures.
+// maxCached bounds the weights that a cache holds: 16 MiB of memory, about 900 tables of VGA images.
 const maxCached = 2 << 20
 
 // tableCache is safe for concurrent use.

@@ -2,10 +2,10 @@ package resize
 
 import "math"
 
-// geometry says which part of the scaled picture is wanted, and where it goes. The scaled picture itself
+// geometry says which part of the scaled image is wanted, and where it goes. The scaled image itself
 // never exists: only its window of columns x rows is computed.
 type geometry struct {
-	width, height int // of the whole picture after scaling
+	width, height int // of the whole image after scaling
 	left, top     int // first column and row of the window
 	columns, rows int // size of the window, at most size x size
 	x, y          int // where the window goes in the square

@@ -16,7 +16,7 @@ import (
 
 const pixels = "../decode/testdata/pixels"
 
-// TestGolden decodes and resizes each picture and compares it with what PIL made of it. All must be equal in
+// TestGolden decodes and resizes each image and compares it with what PIL made of it. All must be equal in
 // every byte, also those for which cases.json would allow a difference (CMYK and lossy WebP).
 func TestGolden(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join(pixels, "cases.json"))
@@ -53,7 +53,7 @@ func TestGolden(t *testing.T) {
 // skipNative skips a test that needs a native library, or fails it where there must be one.
 func skipNative(t *testing.T, err error) {
 	t.Helper()
-	if os.Getenv("HAILO_CLIP_REQUIRE_NATIVE") == "1" {
+	if os.Getenv("HAILO_TEST_REQUIRE_NATIVE") == "1" {
 		t.Fatal(err)
 	}
 	t.Skip(err)

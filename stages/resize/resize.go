@@ -1,4 +1,4 @@
-// Package resize brings a decoded picture into the square that an image encoder takes: with PIL's
+// Package resize brings a decoded image into the square that an image encoder takes: with PIL's
 // antialiased bicubic filter, equal to Pillow's Image.resize(BICUBIC) in every byte (the integer algorithm
 // of its Resample.c), computing only what the square shows.
 //
@@ -11,11 +11,11 @@ import (
 	"fmt"
 )
 
-// ErrTooExtreme means that a side of the picture is too long for the square: squeezing it would take weights
+// ErrTooExtreme means that a side of the image is too long for the square: squeezing it would take weights
 // by the million. Only "squash" and "pad" have the case, beyond about 260,000 pixels for a square of 224.
-var ErrTooExtreme = errors.New("picture too long for its size")
+var ErrTooExtreme = errors.New("image too long for its size")
 
-// padding is the colour that "pad" fills with: the mean of CLIP's training pictures
+// padding is the colour that "pad" fills with: the mean of CLIP's training images
 // (0.48145466, 0.4578275, 0.40821073), which the encoder's normalisation turns into zeros.
 var padding = [3]byte{123, 117, 104}
 
@@ -25,7 +25,7 @@ type Resizer struct {
 	fit    string
 	kern   kernels
 	window []byte // rows after the horizontal filter
-	edge   []byte // two copies of rows too close to the end of the picture for kernels that read ahead
+	edge   []byte // two copies of rows too close to the end of the image for kernels that read ahead
 }
 
 // New makes a resizer by a valid cfg to squares of size x size pixels, 1 to 4096.
@@ -34,12 +34,12 @@ func New(cfg Config, size int) *Resizer {
 }
 
 // Resize writes the size*size*3 bytes of the square to dst: RGB rows from the top. pix are the 3*w*h bytes
-// of the picture in the same layout; neither is kept. It allocates nothing once it has seen a size, and it
+// of the image in the same layout; neither is kept. It allocates nothing once it has seen a size, and it
 // blocks for as long as it computes (under a millisecond for VGA). The error is ErrTooExtreme, or tells that
 // the lengths of the arguments do not fit together; dst is then untouched.
 func (r *Resizer) Resize(dst, pix []byte, w, h int) error {
 	if w < 1 || h < 1 || h != len(pix)/3/w || 3*w*h != len(pix) {
-		return fmt.Errorf("resize: %d bytes are not a picture of %d x %d", len(pix), w, h)
+		return fmt.Errorf("resize: %d bytes are not an image of %d x %d", len(pix), w, h)
 	}
 	if len(dst) != 3*r.size*r.size {
 		return fmt.Errorf("resize: %d bytes to write to, want %d", len(dst), 3*r.size*r.size)
@@ -81,7 +81,7 @@ func (r *Resizer) filter(dst, pix []byte, w, h int, across, down *table, g geome
 	r.window = grown(r.window, capacity*stride+slack)
 	r.edge = grown(r.edge, 2*(3*across.need+slack))
 
-	bottom := h - down.base // rows that the picture has from down.base on
+	bottom := h - down.base // rows that the image has from down.base on
 	start, have := 0, 0     // rows in the window: from start to have
 	for y, first := range down.first {
 		first := int(first)

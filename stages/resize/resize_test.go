@@ -168,7 +168,7 @@ func plain(t *testing.T, fit string, pix []byte, w, h, size int) []byte {
 	return dst
 }
 
-// FuzzResize compares all kernels with the plain sums, on pictures of every small shape.
+// FuzzResize compares all kernels with the plain sums, on images of every small shape.
 func FuzzResize(f *testing.F) {
 	f.Add(uint16(40), uint16(30), uint8(20), uint8(0), []byte{0, 255, 255, 3})
 	f.Add(uint16(1), uint16(200), uint8(7), uint8(1), []byte{255})
@@ -194,7 +194,7 @@ func FuzzResize(f *testing.F) {
 	})
 }
 
-// TestReuse takes one resizer through pictures of many shapes: nothing of one shows in the next, and
+// TestReuse takes one resizer through images of many shapes: nothing of one shows in the next, and
 // nothing is written outside the square.
 func TestReuse(t *testing.T) {
 	for _, kern := range all() {
@@ -214,7 +214,7 @@ func TestReuse(t *testing.T) {
 				t.Fatal(err)
 			}
 			if !bytes.Equal(dst, want) {
-				t.Errorf("%s: %v differs after other pictures", kern.name, s)
+				t.Errorf("%s: %v differs after other images", kern.name, s)
 			}
 			edge := bytes.Repeat([]byte{0xA5}, 64)
 			if !bytes.Equal(memory[:64], edge) || !bytes.Equal(memory[len(memory)-64:], edge) {
@@ -224,7 +224,7 @@ func TestReuse(t *testing.T) {
 	}
 }
 
-// TestExtreme has sides that would take absurd memory if the scaled picture, or a table for a whole side, existed.
+// TestExtreme has sides that would take absurd memory if the scaled image, or a table for a whole side, existed.
 func TestExtreme(t *testing.T) {
 	const long = 50_000_000
 	pix := make([]byte, 3*long)
@@ -273,17 +273,6 @@ func TestArguments(t *testing.T) {
 	}
 }
 
-func TestConfig(t *testing.T) {
-	for _, fit := range []string{FitCrop, FitSquash, FitPad} {
-		if err := (Config{Fit: fit}).Validate(); err != nil {
-			t.Error(err)
-		}
-	}
-	if err := (Config{Fit: "stretch"}).Validate(); err == nil || !strings.Contains(err.Error(), `fit: "stretch"`) {
-		t.Error(err)
-	}
-}
-
 // TestTables fills a cache with more than it holds, from several goroutines.
 func TestTables(t *testing.T) {
 	c := tableCache{known: map[span]*table{}}
@@ -316,7 +305,7 @@ func TestSteady(t *testing.T) {
 			t.Fatal(err)
 		}
 	}); n != 0 {
-		t.Errorf("%v allocations for each picture", n)
+		t.Errorf("%v allocations for each image", n)
 	}
 }
 

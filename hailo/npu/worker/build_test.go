@@ -61,8 +61,8 @@ func TestMain(m *testing.M) {
 func compile(t testing.TB, args ...string) error {
 	t.Helper()
 	if _, err := exec.LookPath("g++"); err != nil {
-		if os.Getenv("HAILO_CLIP_REQUIRE_NATIVE") == "1" {
-			t.Fatal("no g++, and HAILO_CLIP_REQUIRE_NATIVE=1")
+		if os.Getenv("HAILO_TEST_REQUIRE_NATIVE") == "1" {
+			t.Fatal("no g++, and HAILO_TEST_REQUIRE_NATIVE=1")
 		}
 		t.Skip("no g++: the worker is not tested")
 	}

@@ -46,7 +46,7 @@ func clientOptions(t *testing.T, b *build) npu.Options {
 	text.HEF = hef("text.hef", fmt.Sprintf("1 %d %d 2 1 %d %d 1 11.5 8.7 1", context9, dimension, context9, dimension))
 	return npu.Options{
 		Command:  []string{b.program(t)},
-		Config:   npu.Config{Device: "127.0.0.1", InFlight: 24, TextBatch: 4, StartTimeoutMS: 600_000},
+		Config:   npu.Config{Device: "127.0.0.1", InFlight: 24, TextBatch: 4, StartTimeout: 10 * time.Minute},
 		ImageHEF: hef("image.hef", fmt.Sprintf("%d %d 3 1 1 1 %d 1 12.5 1.42 1", imageSize, imageSize, dimension)), ImageSize: imageSize,
 		Dimension: dimension, BatchSize: 8, DeviceTimeout: patience, Text: text, TextDigest: "synthetic",
 		Log: slog.New(slog.DiscardHandler),

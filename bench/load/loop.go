@@ -1,0 +1,139 @@
+package load
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Limits of a load.
+const (
+	MaxClients  = 4096
+	MaxRate     = 100_000
+	openClients = 512 // connections of an open loop; beyond that requests wait here, and it counts
+)
+
+// Load is how a service is asked.
+type Load struct {
+	Clients int // closed loop: so many clients, each asks again when it has its answer; 1 to MaxClients
+	Rate    int // open loop, when above 0: so many requests a second, evenly spaced; up to MaxRate
+}
+
+func (l Load) String() string {
+	switch {
+	case l.Rate > 0:
+		return fmt.Sprintf("%d/s", l.Rate)
+	case l.Clients == 1:
+		return "1 client"
+	}
+	return fmt.Sprintf("%d clients", l.Clients)
+}
+
+// Window is how long a load lasts.
+type Window struct {
+	Warmup   time.Duration // before anything counts
+	Duration time.Duration // that counts
+	Backoff  time.Duration // pause of a closed-loop client after an answer that is no good one
+	Every    int           // of so many answers the times of the stages are read of one
+}
+
+// measure puts the target under load for another window of r, and blocks until every request is
+// answered or given up: at most Warmup + Duration + twice the target's timeout. It ends early with
+// the error of ctx, for which the caller closes the target then.
+func (t *Target) measure(ctx context.Context, load Load, w Window, r *recording, progress func(done time.Duration)) error {
+	begin := time.Now()
+	r.begin(begin.Add(w.Warmup), w.Duration)
+	running, stop := context.WithDeadline(ctx, r.end)
+	defer stop()
+
+	var clients sync.WaitGroup
+	if load.Rate > 0 {
+		due := make(chan time.Time)
+		clients.Go(func() {
+			defer close(due)
+			schedule(running, begin, load.Rate, r, due)
+		})
+		for range openClients {
+			clients.Go(func() { t.serveSchedule(due, w, r) })
+		}
+	} else {
+		for range load.Clients {
+			clients.Go(func() { t.closedLoop(running, w, r) })
+		}
+	}
+	r.watch(ctx, t, progress, begin)
+	clients.Wait()
+	return ctx.Err()
+}
+
+// closedLoop is one client.
+func (t *Target) closedLoop(ctx context.Context, w Window, r *recording) {
+	x := t.newExchange()
+	for ctx.Err() == nil {
+		due := time.Now()
+		code := t.ask(x)
+		r.add(due, time.Now(), code, sample(x, code, w.Every))
+		if code != "" && w.Backoff > 0 {
+			select {
+			case <-ctx.Done():
+			case <-time.After(w.Backoff):
+			}
+		}
+	}
+}
+
+// schedule says when each request of an open loop is due. It waits for a free client where all
+// are busy, and the next requests are due when they would have been without that.
+func schedule(ctx context.Context, begin time.Time, rate int, r *recording, due chan<- time.Time) {
+	for n := int64(0); ; n++ {
+		at := begin.Add(time.Duration(n * int64(time.Second) / int64(rate)))
+		if !at.Before(r.end) {
+			return
+		}
+		if slept := sleepUntil(ctx, at); slept {
+			r.addLag(at, time.Since(at))
+		}
+		due <- at // the clients take everything until the end, late as it may be
+		if ctx.Err() != nil && time.Now().Before(r.end) {
+			return // cancelled
+		}
+	}
+}
+
+// sleepUntil is false when there was no need to sleep. The kernel's clock is precise to about 0.1 ms,
+// that of the Go runtime to 1 ms.
+func sleepUntil(ctx context.Context, at time.Time) bool {
+	slept := false
+	for d := time.Until(at); d > 0 && ctx.Err() == nil; d = time.Until(at) {
+		slept = true
+		nap := unix.NsecToTimespec(int64(min(d, 50*time.Millisecond)))
+		_ = unix.Nanosleep(&nap, nil) // the loop looks at the clock again
+	}
+	return slept
+}
+
+// serveSchedule is one connection of an open loop. A request that nobody could send until it
+// had timed out is given up, as its client would have done.
+func (t *Target) serveSchedule(due <-chan time.Time, w Window, r *recording) {
+	x := t.newExchange()
+	for at := range due {
+		code := codeLate
+		if time.Since(at) < t.timeout {
+			code = t.ask(x)
+		}
+		r.add(at, time.Now(), code, sample(x, code, w.Every))
+	}
+}
+
+// sample returns the times of the stages of a good answer in so many, by chance: every fourth of
+// four images would always be the same one.
+func sample(x *exchange, code string, every int) []byte {
+	if code != "" || rand.IntN(every) != 0 {
+		return nil
+	}
+	return x.timing()
+}

@@ -1,0 +1,217 @@
+package load
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"hailoclip/bench/report"
+)
+
+// maxAnswer bounds the body of an answer. That of a classification has a few kilobytes.
+const maxAnswer = 4 << 20
+
+// Target is a service under load. Safe for concurrent use.
+type Target struct {
+	base    string // without a slash at the end
+	bodies  *Bodies
+	timeout time.Duration
+	http    *fasthttp.HostClient
+	open    context.Context // ends at Close, and with it every connection
+	close   context.CancelFunc
+}
+
+// NewTarget prepares to ask the service at base, such as http://127.0.0.1:5000, with bodies. A
+// request fails after timeout. Close it after use.
+func NewTarget(base string, bodies *Bodies, timeout time.Duration) (*Target, error) {
+	u, err := url.Parse(base)
+	if err != nil {
+		return nil, fmt.Errorf("url: %w", err)
+	}
+	if (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		return nil, fmt.Errorf("url %q is not of the form http://HOST:PORT or https://HOST:PORT, with a path at most", base)
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	t := &Target{base: strings.TrimRight(base, "/"), bodies: bodies, timeout: timeout}
+	t.open, t.close = context.WithCancel(context.Background())
+	t.http = &fasthttp.HostClient{
+		Addr: net.JoinHostPort(u.Hostname(), port), IsTLS: u.Scheme == "https",
+		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, ServerName: u.Hostname()},
+		MaxConns:  MaxClients + 8, ConnPoolStrategy: fasthttp.LIFO, DialTimeout: t.dial,
+		MaxResponseBodySize: maxAnswer, ReadBufferSize: 16 << 10,
+		NoDefaultUserAgentHeader: true,
+		RetryIfErr:               func(*fasthttp.Request, int, error) (bool, bool) { return false, false },
+	}
+	return t, nil
+}
+
+// dial opens a connection that Close cuts.
+func (t *Target) dial(addr string, timeout time.Duration) (net.Conn, error) {
+	if timeout <= 0 || timeout > t.timeout {
+		timeout = t.timeout
+	}
+	c, err := (&net.Dialer{Timeout: timeout}).DialContext(t.open, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return &conn{c, context.AfterFunc(t.open, func() { c.Close() })}, nil
+}
+
+type conn struct {
+	net.Conn
+	forget func() bool // that Close cuts it
+}
+
+func (c *conn) Close() error {
+	c.forget()
+	return c.Conn.Close()
+}
+
+// Close cuts all connections: requests that are under way fail. Later requests fail too.
+func (t *Target) Close() {
+	t.close()
+	t.http.CloseIdleConnections()
+}
+
+// exchange is the memory for one request at a time and its answer.
+type exchange struct {
+	request  *fasthttp.Request
+	response *fasthttp.Response
+	body     []byte // of fresh prompts
+}
+
+func (t *Target) newExchange() *exchange {
+	x := &exchange{request: fasthttp.AcquireRequest(), response: fasthttp.AcquireResponse()}
+	x.request.SetRequestURI(t.base + t.bodies.path)
+	x.request.Header.SetMethod(fasthttp.MethodPost)
+	x.request.Header.SetContentType("application/json")
+	return x
+}
+
+// post sends the next body and reads the answer.
+func (t *Target) post(x *exchange, timeout time.Duration) error {
+	x.request.SetBodyRaw(t.bodies.get(&x.body))
+	return t.http.DoTimeout(x.request, x.response, timeout)
+}
+
+// ask returns "" for a good answer to the next body, else the code under which it is counted: the
+// status, or what happened to the connection, or codeBad.
+func (t *Target) ask(x *exchange) string {
+	if err := t.post(x, t.timeout); err != nil {
+		return codeOf(err)
+	}
+	code := statusCode(x.response.StatusCode())
+	if code == "" && !t.bodies.looksGood(x.response.Body()) {
+		return codeBad
+	}
+	return code
+}
+
+// timing is the Server-Timing header of the last answer.
+func (x *exchange) timing() []byte { return x.response.Header.Peek("Server-Timing") }
+
+func statusCode(status int) string {
+	switch {
+	case status >= 200 && status < 300:
+		return ""
+	case status < 100 || status > 599:
+		return "bad status"
+	}
+	return strconv.Itoa(status)
+}
+
+// Codes of requests that got no answer.
+const (
+	codeTimeout = "timeout"
+	codeRefused = "refused"
+	codeClosed  = "closed"     // the connection, before the whole answer
+	codeLate    = "late"       // not sent: every connection was busy until the request had timed out
+	codeBad     = "bad answer" // a good status, and not what was asked for
+	codeOther   = "other"
+)
+
+func codeOf(err error) string {
+	var timeout interface{ Timeout() bool }
+	switch {
+	case errors.Is(err, fasthttp.ErrTimeout), errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return codeTimeout
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return codeRefused
+	case errors.Is(err, fasthttp.ErrConnectionClosed), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
+		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
+		return codeClosed
+	}
+	return codeOther
+}
+
+// maxStats bounds what get reads.
+const maxStats = 1 << 20
+
+// get reads a small document of the service into memory.
+func (t *Target) get(path string) (status int, body []byte, err error) {
+	x := t.newExchange()
+	x.request.Header.SetMethod(fasthttp.MethodGet)
+	x.request.SetRequestURI(t.base + path)
+	if err := t.http.DoTimeout(x.request, x.response, min(t.timeout, 5*time.Second)); err != nil {
+		return 0, nil, err
+	}
+	if body = x.response.Body(); len(body) > maxStats {
+		return 0, nil, fmt.Errorf("%s: an answer of %d bytes, more than %d", path, len(body), maxStats)
+	}
+	return x.response.StatusCode(), body, nil
+}
+
+// describe is the URL and what the service says it is.
+func (t *Target) describe() string {
+	var h struct {
+		Service, Version, Model, Backend string
+		Mode                             string `json:"runtime_mode"`
+	}
+	_, body, err := t.get("/health")
+	if err != nil || json.Unmarshal(body, &h) != nil || h.Service == "" {
+		return t.base
+	}
+	text := fmt.Sprintf("%s %s, model %s, backend %s", h.Service, h.Version, h.Model, h.Backend)
+	if h.Mode == "simulated" {
+		text += " (simulated)"
+	}
+	return fmt.Sprintf("%s: %.200s", t.base, report.Printable(text))
+}
+
+// firstTimeout is what the first requests have at least: they may bring a thousand prompts that
+// the service has to encode, which it remembers then.
+const firstTimeout = time.Minute
+
+// Check asks once with every body, and says what is wrong when the service does not do its
+// main job. It also warms up the service. Close ends it early.
+func (t *Target) Check(ctx context.Context) error {
+	x := t.newExchange()
+	for range t.bodies.list {
+		err := t.post(x, max(t.timeout, firstTimeout))
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err == nil {
+			err = t.bodies.checkAnswer(statusCode(x.response.StatusCode()), x.response.Body())
+		}
+		if err != nil {
+			return fmt.Errorf("%s%s: first request, with %d prompts: %w", t.base, t.bodies.path, t.bodies.prompts, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,170 @@
+package load
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestURLs(t *testing.T) {
+	bodies, _ := JSONBodies([]Image{{"one", []byte{1}}}, 1, false)
+	for _, url := range []string{"", "127.0.0.1:5000", "ftp://127.0.0.1", "http://", "http://u:p@127.0.0.1", "http://127.0.0.1/?a=b", "http://[::1", "http://a/#b"} {
+		if _, err := NewTarget(url, bodies, time.Second); err == nil {
+			t.Errorf("%q is accepted", url)
+		}
+	}
+	for url, addr := range map[string]string{"http://127.0.0.1": "127.0.0.1:80", "https://pi/clip": "pi:443", "http://[::1]:5000": "[::1]:5000"} {
+		target, err := NewTarget(url, bodies, time.Second)
+		if err != nil || target.http.Addr != addr {
+			t.Errorf("%q: %v, %+v", url, err, target)
+		}
+	}
+}
+
+// TestHostileServices answer the check with what is no answer, and are told from one another.
+func TestHostileServices(t *testing.T) {
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		t.Error("a redirect was followed")
+	}))
+	defer elsewhere.Close()
+	cases := []struct {
+		name, says string
+		handler    http.HandlerFunc
+	}{
+		{"redirects", "status 302", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, http.StatusFound) }},
+		{"refuses", "status 503", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }},
+		{"is another program", "not a JSON object", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello") }},
+		{"has another interface", `no "classifications"`, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"a":1}`) }},
+		{"promises too much", "body size exceeds", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "1000000000000")
+			w.WriteHeader(http.StatusOK)
+		}},
+		{"never ends", "body size exceeds", func(w http.ResponseWriter, _ *http.Request) {
+			for junk := make([]byte, 1<<16); ; {
+				if _, err := w.Write(junk); err != nil {
+					return
+				}
+			}
+		}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			s := httptest.NewServer(c.handler)
+			defer s.Close()
+			target := newTestTarget(t, s.URL)
+			if err := target.Check(t.Context()); err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("error %v, want one with %q", err, c.says)
+			}
+			target.Close() // before the server, which waits for its connections
+		})
+	}
+	t.Run("is not there", func(t *testing.T) {
+		s := httptest.NewServer(nil)
+		s.Close()
+		target := newTestTarget(t, s.URL)
+		if code := target.ask(target.newExchange()); code != codeRefused {
+			t.Errorf("code %q", code)
+		}
+	})
+}
+
+func TestBodies(t *testing.T) {
+	type request struct {
+		Image   string   `json:"image"`
+		Prompts []string `json:"prompts"`
+	}
+	parse := func(t *testing.T, b *Bodies) (r request) {
+		var buffer []byte
+		if body := b.get(&buffer); json.Unmarshal(body, &r) != nil {
+			t.Fatalf("%.100q", body)
+		}
+		return r
+	}
+	images := []Image{{"one", []byte("first")}, {"two", []byte("second")}}
+	t.Run("known", func(t *testing.T) {
+		bodies, err := JSONBodies(images, 1000, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, second, third := parse(t, bodies), parse(t, bodies), parse(t, bodies)
+		if image, _ := base64.StdEncoding.DecodeString(second.Image); string(image) != "second" || third.Image != first.Image {
+			t.Errorf("images %q, %q, %q", first.Image, second.Image, third.Image)
+		}
+		if !slices.Equal(first.Prompts, second.Prompts) {
+			t.Error("the prompts of two requests differ")
+		}
+		slices.Sort(first.Prompts)
+		if n := len(slices.Compact(first.Prompts)); n != 1000 {
+			t.Errorf("%d different prompts of 1000", n)
+		}
+	})
+	t.Run("fresh", func(t *testing.T) {
+		bodies, _ := JSONBodies(images, 20, true)
+		seen := map[string]bool{}
+		for range 100 {
+			for _, p := range parse(t, bodies).Prompts {
+				if seen[p] {
+					t.Fatalf("%q for the second time", p)
+				}
+				seen[p] = true
+			}
+		}
+		if len(seen) != 2000 {
+			t.Errorf("%d prompts", len(seen))
+		}
+	})
+	t.Run("none", func(t *testing.T) {
+		bodies, _ := JSONBodies(images, 0, true)
+		if r := parse(t, bodies); r.Prompts != nil || bodies.path != "/v1/embed/image" {
+			t.Errorf("%+v to %s", r, bodies.path)
+		}
+	})
+	for _, n := range []int{-1, MaxPrompts + 1} {
+		if _, err := JSONBodies(images, n, false); err == nil {
+			t.Errorf("%d prompts are accepted", n)
+		}
+	}
+	if _, err := JSONBodies(nil, 1, false); err == nil {
+		t.Error("no image is accepted")
+	}
+}
+
+func TestChild(t *testing.T) {
+	start := func(kind string) (*Child, error) {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+		if kind == "hangs" {
+			cancel()
+		}
+		return StartChild(ctx, append(os.Environ(), asService+"="+kind), os.Args[0])
+	}
+	if _, err := start("fails"); err == nil || !strings.Contains(err.Error(), "cannot open the device") {
+		t.Errorf("error %v does not tell the log", err)
+	}
+	if _, err := start("hangs"); err == nil || !strings.Contains(err.Error(), "context canceled") {
+		t.Errorf("error %v", err)
+	}
+	c, err := start("serves")
+	if err != nil || c.URL != "http://127.0.0.1:1" {
+		t.Fatalf("%v, %+v", err, c)
+	}
+	if err := c.Stop(); err == nil || !strings.Contains(err.Error(), "did not end well") { // it has no handler for SIGTERM
+		t.Errorf("error %v", err)
+	}
+	if c, err = start("serves"); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.cmd.Process.Kill()
+	<-c.ended
+	if err := c.Stop(); err == nil || !strings.Contains(err.Error(), "ended by itself") {
+		t.Errorf("error %v", err)
+	}
+}

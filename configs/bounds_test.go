@@ -1,0 +1,97 @@
+package configs
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// TestBounds sets every key that has bounds to values within and out of them.
+func TestBounds(t *testing.T) {
+	long := strings.Repeat("x", 64)
+	cases := []struct {
+		key, good, bad string // values with spaces between them
+		bounds         string
+	}{
+		{"server.port", "0 5000 65535", "-1 65536", "0 to 65535"},
+		{"server.read_timeout", "100ms 1h", "0s 99ms -1ns 1h0m1s", "100ms to 1h"},
+		{"server.write_timeout", "100ms 1h", "-1ns 99ms 1h0m1s", "100ms to 1h"},
+		{"server.idle_timeout", "100ms 1h", "99ms 2h0m0s", "100ms to 1h"},
+		{"server.shutdown_timeout", "0 0s 1h", "-1ns 1h0m1s", "0 to 1h"},
+		{"server.max_body_bytes", "1024 134217728", "0 1023 1073741825", "1024 to 1073741824"},
+		{"server.max_body_memory_bytes", "33554432 17179869184", "0 1048576 33554431", "at least 2097152 and twice max_body_bytes"},
+		{"server.max_header_bytes", "1024 1048576", "0 1023 1048577", "1024 to 1048576"},
+		{"server.max_connections", "1 1000000", "0 1000001", "1 to 1000000"},
+		{"server.max_prompts", "1 100000", "0 100001", "1 to 100000"},
+		{"server.max_prompt_bytes", "1 65536", "0 65537 1048576", "1 to 65536"},
+		{"server.allowed_origins", `[] ["https://a.example","null"] https://a.example:8443 "*"`, `a.example https://a.example/ [""]`,
+			`"https://example.org" or with a port, "null" or "*"`},
+		{"server.allowed_hosts", `[] a.example "a.example:80"`, `[""] a/b a@b "*"`, "a name, or a name and a port"},
+		{"server.trusted_proxies", `[] 10.0.0.1 10.0.0.0/8 "::1" "fd00::/8"`,
+			`[""] "*" proxy.local 10.0.0.1:80 10.0.0.0/33 "::ffff:10.0.0.0/104"`, "an address, or a network such as 10.0.0.0/8"},
+		{"clip.model", "auto x", `""`, "auto, or the name of a model"},
+		{"clip.backend", "auto npu cpu sim", `gpu "" NPU`, "auto, npu, cpu, sim"},
+		{"clip.text_encoder", "auto npu cpu", `sim ""`, "auto, npu, cpu"},
+		{"clip.on_device_loss", "cpu fail", `npu ""`, "cpu, fail"},
+		{"clip.device", `"" 0 0001:01:00.0 ` + long[:31], long[:32], "at most 31 bytes"},
+		{"clip.batch_size", "auto 0 1 32", "-1 33", "0 to 32"},
+		{"clip.device_timeout", "100ms 10m", "0s 99ms 10m0.001s", "100ms to 10m"},
+		{"clip.embedding_dimension", "0 8192", "-1 8193", "0 to 8192"},
+		{"clip.image_size", "0 1024", "-1 1025", "0 to 1024"},
+		{"clip.logit_scale", "0 0.5 1000", "-0.1 1000.1 NaN +Inf", "0 to 1000"},
+		{"clip.fit", "crop squash pad", `stretch ""`, "crop, squash, pad"},
+		{"clip.jpeg_scale", "exact fast", `half ""`, "exact, fast"},
+		{"clip.max_pixels", "1 2147483648", "-1 0 2147483649", "1 to 2147483648"},
+		{"text_embedding.mode", "ondemand", `sometimes ""`, "ondemand, precomputed"},
+		{"text_embedding.cache_max_entries", "1 1000000", "0 1000001", "1 to 1000000"},
+		{"text_embedding.cache_list_bytes", "65536 17179869184", "1 65535 17179869185", "65536 to 17179869184"},
+		{"text_embedding.cache_file_max_bytes", "4194304 68719476736", "4194303 68719476737", "4194304 to 68719476736"},
+		{"text_embedding.max_pending", "1 1000000", "-1 0 1000001", "1 to 1000000"},
+		{"performance.worker_threads", "1 256", "0 257 1000", "1 to 256"},
+		{"performance.max_queue_size", "1 100000", "0 100001", "1 to 100000"},
+		{"performance.request_timeout", "1ms 1h", "-1ns 0s 999µs 1h0m1s", "1ms to 1h"},
+		{"performance.max_wait", "0 1s", "-1ns 1.001s", "0 to 1s"},
+		{"performance.warmup_iterations", "0 1000", "-1 1001", "0 to 1000"},
+		{"health.probe_interval", "0 1s 1h", "-1s 1ms 999ms 1h0m1s", "1s to 1h, or 0 for never"},
+		{"cpu.threads", "0 256", "-1 257", "0 to 256"},
+		{"cpu.batch", "0 32", "-1 33", "0 to 32"},
+		{"npu.group", `"" UNIQUE ` + long[:63], long, "at most 63 bytes"},
+		{"npu.in_flight", "1 64", "0 65", "1 to 64"},
+		{"npu.text_batch", "1 16", "0 17", "1 to 16"},
+		{"npu.start_timeout", "1s 10m", "0s 999ms 10m0.001s", "1s to 10m"},
+		{"sim.vectors", "hash model", `none ""`, "hash, model"},
+		{"resource_limits.memory_max", `"" infinity 64M 1024T 3G`, "1K -1 3GB lots 2000T 99999999999T",
+			`a size from 64M to 1024T, such as "3G" or "512M", or "infinity"`},
+		{"resource_limits.cpu_quota", `"" 80% 300%`, "80 -1% 0% lots", `a percentage such as "80%"`},
+		{"logging.level", "debug INFO warn warning error critical", `loud ""`, "debug, info, warning, error"},
+		{"logging.format", "json text", `xml ""`, "json, text"},
+	}
+	load := func(key, value string) string {
+		section, name, _ := strings.Cut(key, ".")
+		_, _, err := Load(write(t, section+":\n  "+name+": "+value+"\n"), nil, nil)
+		return fmt.Sprint(err)
+	}
+	tested := map[string]bool{}
+	for _, c := range cases {
+		tested[c.key] = true
+		for _, value := range strings.Fields(c.good) {
+			if got := load(c.key, value); got != "<nil>" {
+				t.Error(got)
+			}
+		}
+		for _, value := range strings.Fields(c.bad) {
+			got := load(c.key, value)
+			value = strings.Trim(value, `"[]`)
+			number := fmt.Sprintf("hailo-clip.yaml: line 2: %s: %s is out of bounds: %s", c.key, value, c.bounds)
+			text := fmt.Sprintf("hailo-clip.yaml: line 2: %s: %q is out of bounds: %s", c.key, value, c.bounds)
+			if first, _, _ := strings.Cut(got, "\n"); !strings.HasSuffix(first, number) && !strings.HasSuffix(first, text) {
+				t.Errorf("%s: %s: %s", c.key, value, got)
+			}
+		}
+	}
+	for _, s := range newLayers(new(Config)).settings {
+		if (s.bounds != "" || s.CanInt() || s.CanFloat()) && !tested[s.key] {
+			t.Errorf("the bounds of %s are not tested", s.key)
+		}
+	}
+}

@@ -1,0 +1,86 @@
+package decode
+
+import (
+	"math/bits"
+	"sync"
+)
+
+// Image is a decoded image, upright: its EXIF orientation has been applied.
+type Image struct {
+	Pix           []byte // 3*Width*Height bytes: rows from the top without gaps, RGB, 8 bit
+	Width, Height int
+	Format        string // JPEG, PNG, WebP, GIF, BMP or TIFF
+	Orientation   int    // the EXIF orientation that has been applied, 1 to 8; 1 where there was none
+
+	buf *buffer
+}
+
+// Release hands the pixels back for the next image; Pix must not be used after it. Safe to call
+// again on the same Image, but not on a copy of it.
+func (p *Image) Release() {
+	buf := p.buf
+	p.buf, p.Pix = nil, nil
+	if buf != nil {
+		buf.release()
+	}
+}
+
+// newImage takes a buffer for w x h pixels; its content is undefined.
+func newImage(w, h int) Image {
+	b := newBuffer(3 * w * h)
+	return Image{Pix: b.bytes, Width: w, Height: h, Orientation: 1, buf: b}
+}
+
+// buffer is memory for pixels.
+type buffer struct {
+	bytes []byte
+	class int // which of the pools it goes back to; unpooled: none
+}
+
+// maxPooled is the largest buffer that is kept for the next image: 16 million pixels, what a telephone takes.
+const (
+	maxPooled = 48 << 20
+	unpooled  = -1
+)
+
+// pools holds free buffers by size class. There are never more than were in use at one time, which the
+// number of workers bounds, and the garbage collector frees those that two of its cycles did not see used.
+var pools [39]sync.Pool
+
+// newBuffer returns a buffer of n bytes with undefined content.
+func newBuffer(n int) *buffer {
+	if n > maxPooled {
+		return &buffer{bytes: make([]byte, n), class: unpooled}
+	}
+	class, size := sizeClass(n)
+	b, _ := pools[class].Get().(*buffer)
+	if b == nil {
+		b = &buffer{bytes: make([]byte, size), class: class}
+	}
+	b.bytes = b.bytes[:n]
+	return b
+}
+
+// released sees the bytes of every buffer that goes back. Tests overwrite them, so that whatever is used after its
+// release, or handed out without being written, shows.
+var released = func([]byte) {}
+
+// release hands b to the next image, or to the garbage collector. Nothing may refer to its bytes any more.
+func (b *buffer) release() {
+	released(b.bytes)
+	if b.class != unpooled {
+		pools[b.class].Put(b)
+	} else {
+		b.bytes = nil
+	}
+}
+
+// sizeClass rounds n up to a size of which there are four for each power of two (at most a quarter is
+// wasted, 64 KiB the smallest) and returns its number and the size.
+func sizeClass(n int) (class, size int) {
+	const smallest = 64 << 10
+	n = max(n, smallest)
+	shift := bits.Len(uint(n-1)) - 3 // the three leading bits of n-1 and what is to the right of them
+	quarters := (n-1)>>shift + 1     // 5 to 8
+	return 4*(shift-14) + quarters - 4, quarters << shift
+}
