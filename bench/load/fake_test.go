@@ -92,15 +92,26 @@ func testOptions(loads ...Load) Options {
 		Window: Window{Warmup: 50 * time.Millisecond, Duration: 400 * time.Millisecond, Every: 1}}
 }
 
+// run measures one service or two.
+func run(t *testing.T, o Options, urls ...string) *report.Report {
+	t.Helper()
+	var targets []*Target
+	for _, url := range urls {
+		targets = append(targets, newTestTarget(t, url))
+	}
+	r, err := Run(t.Context(), o, targets...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
 // runUntilAnswered measures for longer and longer, until so many answers came in the window of every step:
 // the machine may be slow.
 func runUntilAnswered(t *testing.T, url string, o Options, answers float64) *report.Report {
 	t.Helper()
 	for ; o.Window.Duration < 2*time.Minute; o.Window.Duration *= 4 {
-		r, err := Run(t.Context(), o, newTestTarget(t, url))
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := run(t, o, url)
 		if !slices.ContainsFunc(r.Steps, func(s *report.Step) bool { return s.Rate*s.Seconds < answers }) {
 			return r
 		}

@@ -42,15 +42,6 @@ func TestPhoto(t *testing.T) {
 	}
 }
 
-func BenchmarkPhoto(b *testing.B) {
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := Photo(640, 480, 1); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
 func TestProfile(t *testing.T) {
 	images := []Image{{"one", []byte("1")}, {"two", []byte("22")}, {"bad", nil}}
 	do := func(image []byte, stage func(string, time.Duration)) error {

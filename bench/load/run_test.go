@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -68,31 +69,6 @@ func TestOtherPrograms(t *testing.T) {
 	}
 }
 
-func TestErrorsByCode(t *testing.T) {
-	f := newFake(t, &fake{answer: func(w http.ResponseWriter, n int64) bool {
-		switch {
-		case n <= 2: // Check
-			return true
-		case n%4 == 0:
-			w.WriteHeader(http.StatusTooManyRequests)
-			return false
-		case n%4 == 1:
-			panic(http.ErrAbortHandler)
-		}
-		return true
-	}})
-	o := testOptions(Load{Rate: 200})
-	o.Window.Warmup = 0 // so that every request counts, in whatever order they arrive
-	r, err := Run(t.Context(), o, newTestTarget(t, f.URL))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := r.Steps[0]
-	if s.Requests != 80 || s.Errors["429"] != 20 || s.Errors["closed"] != 20 || len(s.Errors) != 2 {
-		t.Errorf("%d requests, errors %v", s.Requests, s.Errors)
-	}
-}
-
 // TestStall has a service that stops for 400 ms. A closed loop of one client has one slow
 // answer; an open loop must show the stall in all requests that were due meanwhile.
 func TestStall(t *testing.T) {
@@ -149,53 +125,6 @@ func TestSchedule(t *testing.T) {
 	}
 }
 
-// newHungTarget is a service that answers the check and then nothing any more.
-func newHungTarget(t *testing.T) *Target {
-	t.Helper()
-	release := make(chan struct{})
-	f := newFake(t, &fake{answer: func(_ http.ResponseWriter, n int64) bool {
-		if n > 2 {
-			<-release
-		}
-		return true
-	}})
-	t.Cleanup(func() { close(release) })
-	return newTestTarget(t, f.URL)
-}
-
-// TestNobodyAnswers is bounded in time and ends with errors, not with latencies.
-func TestNobodyAnswers(t *testing.T) {
-	target := newHungTarget(t)
-	if err := target.Check(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	target.timeout = 200 * time.Millisecond
-	r := newRecording(false)
-	if err := target.measure(t.Context(), Load{Rate: 5000}, Window{Duration: 400 * time.Millisecond, Every: 1}, r, func(time.Duration) {}); err != nil {
-		t.Fatal(err)
-	}
-	if r.requests != 2000 || r.errors[codeLate] == 0 || r.errors[codeTimeout]+r.errors[codeLate] != 2000 || r.good != 0 {
-		t.Errorf("%d requests, errors %v, %d good", r.requests, r.errors, r.good)
-	}
-	s := r.step("", Load{Rate: 5000}, 1, r.start)
-	if c, _ := report.ParseCondition("p99<1s"); c.Holds(s) {
-		t.Error("p99 of no answer holds")
-	}
-}
-
-// TestHang has a service that hangs since the check, and clients that never come to ask in the window.
-func TestHang(t *testing.T) {
-	target := newHungTarget(t)
-	target.timeout = 700 * time.Millisecond // beyond the window of the options
-	r, err := Run(t.Context(), testOptions(Load{Clients: 3}), target)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if s := r.Steps[0]; s.Requests > 3 || s.Errors[codeTimeout] != s.Requests { // a busy machine may have clients come too late
-		t.Errorf("%d requests, errors %v", s.Requests, s.Errors)
-	}
-}
-
 // TestSlowStart has the first answers come later than requests time out.
 func TestSlowStart(t *testing.T) {
 	f := newFake(t, &fake{answer: func(http.ResponseWriter, int64) bool {
@@ -212,91 +141,9 @@ func TestSlowStart(t *testing.T) {
 	}
 }
 
-// TestCancelCheck has a service that does not even answer the first request.
-func TestCancelCheck(t *testing.T) {
-	release := make(chan struct{})
-	ctx, cancel := context.WithCancel(t.Context())
-	f := newFake(t, &fake{answer: func(http.ResponseWriter, int64) bool {
-		cancel()
-		<-release
-		return true
-	}})
-	defer close(release)
-	target := newTestTarget(t, f.URL)
-	target.timeout = time.Hour
-	if _, err := Run(ctx, testOptions(Load{Clients: 2}), target); !errors.Is(err, context.Canceled) {
-		t.Errorf("error %v", err)
-	}
-}
-
-// TestUnfinished keeps the steps that were measured before Ctrl-C.
-func TestUnfinished(t *testing.T) {
-	f := newFake(t, &fake{})
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	o := testOptions(Load{Clients: 2}, Load{Clients: 3})
-	var err error
-	if o.Goal, err = report.ParseGoal("p99<0.001ms"); err != nil {
-		t.Fatal(err)
-	}
-	o.Progress = func(step string, _, _ time.Duration) {
-		if strings.HasPrefix(step, "2:") {
-			cancel()
-		}
-	}
-	r, err := Run(ctx, o, newTestTarget(t, f.URL))
-	if !errors.Is(err, context.Canceled) || r == nil || len(r.Steps) != 1 || !r.Unfinished {
-		t.Fatalf("error %v, %+v", err, r)
-	}
-	var table, page strings.Builder
-	r.WriteTable(&table)
-	if strings.Contains(table.String(), "No load meets") {
-		t.Errorf("a verdict without the loads that were not measured:\n%s", &table)
-	}
-	if err := r.WriteHTML(&page); err != nil || !strings.Contains(table.String(), "ended before its last") || !strings.Contains(page.String(), "ended before its last") {
-		t.Errorf("%v\n%s", err, &table)
-	}
-}
-
-// TestBadAnswers have a good status.
-func TestBadAnswers(t *testing.T) {
-	f := newFake(t, &fake{answer: func(w http.ResponseWriter, n int64) bool {
-		switch {
-		case n > 2 && n%2 == 0:
-			w.WriteHeader(http.StatusAccepted)
-			return false
-		case n > 2:
-			w.Write([]byte(`{"busy":true}`))
-			return false
-		}
-		return true
-	}})
-	r, err := Run(t.Context(), testOptions(Load{Rate: 100}), newTestTarget(t, f.URL))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if s := r.Steps[0]; s.Requests != 40 || s.Errors[codeBad] != 40 || s.Rate != 0 {
-		t.Errorf("%d requests, errors %v, rate %v", s.Requests, s.Errors, s.Rate)
-	}
-}
-
-func TestCancel(t *testing.T) {
-	f := newFake(t, &fake{})
-	ctx, cancel := context.WithCancel(t.Context())
-	o := testOptions(Load{Clients: 2})
-	o.Window.Duration = time.Hour
-	o.Progress = func(string, time.Duration, time.Duration) { cancel() }
-	if _, err := Run(ctx, o, newTestTarget(t, f.URL)); !errors.Is(err, context.Canceled) {
-		t.Errorf("error %v", err)
-	}
-}
-
 func TestTurns(t *testing.T) {
 	a, b := newFake(t, &fake{}), newFake(t, &fake{})
-	r, err := Run(t.Context(), testOptions(Load{Rate: 100}), newTestTarget(t, a.URL), newTestTarget(t, b.URL))
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := run(t, testOptions(Load{Rate: 100}), a.URL, b.URL)
 	if len(r.Steps) != 2 || len(r.Services) != 2 {
 		t.Fatalf("%d steps, services %v", len(r.Steps), r.Services)
 	}
@@ -321,10 +168,7 @@ func TestSearchForARate(t *testing.T) {
 	o.Window = Window{Duration: 100 * time.Millisecond, Every: 1}
 	o.Search = SearchRate
 	o.Goal, _ = report.ParseGoal("requests<10.5,error_ratio<1") // met up to 100/s in 100 ms
-	r, err := Run(t.Context(), o, newTestTarget(t, f.URL))
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := run(t, o, f.URL)
 	for _, s := range r.Steps {
 		if met := s.Requests <= 10; s.Met == nil || *s.Met != met {
 			t.Errorf("%s: met %v with %d requests", s.Load, *s.Met, s.Requests)
@@ -332,5 +176,121 @@ func TestSearchForARate(t *testing.T) {
 	}
 	if r.Best == "" || len(r.Steps) < 4 {
 		t.Errorf("best %q of %d steps", r.Best, len(r.Steps))
+	}
+}
+
+// TestErrorsByCode counts what is no good answer, each for its kind. The first two requests are those of the check.
+func TestErrorsByCode(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer func(w http.ResponseWriter, n int64) bool
+		want   map[string]int64
+	}{
+		"refused and cut": {func(w http.ResponseWriter, n int64) bool {
+			switch {
+			case n > 2 && n%4 == 0:
+				w.WriteHeader(http.StatusTooManyRequests)
+				return false
+			case n > 2 && n%4 == 1:
+				panic(http.ErrAbortHandler)
+			}
+			return true
+		}, map[string]int64{"429": 20, codeClosed: 20}},
+		"good statuses": {func(w http.ResponseWriter, n int64) bool {
+			switch {
+			case n > 2 && n%2 == 0:
+				w.WriteHeader(http.StatusAccepted)
+				return false
+			case n > 2:
+				w.Write([]byte(`{"busy":true}`))
+				return false
+			}
+			return true
+		}, map[string]int64{codeBad: 80}},
+	} {
+		o := testOptions(Load{Rate: 200})
+		o.Window.Warmup = 0 // so that every request counts, in whatever order they arrive
+		s := run(t, o, newFake(t, &fake{answer: c.answer}).URL).Steps[0]
+		if s.Requests != 80 || !maps.Equal(s.Errors, c.want) || s.Failed() == 80 && s.Rate != 0 {
+			t.Errorf("%s: %d requests, errors %v, rate %v", name, s.Requests, s.Errors, s.Rate)
+		}
+	}
+}
+
+// TestHang has a service that answers the check and then nothing any more. That is bounded in time and
+// ends with errors, not with latencies, in an open loop and where clients never come to ask in the window.
+func TestHang(t *testing.T) {
+	release := make(chan struct{})
+	f := newFake(t, &fake{answer: func(_ http.ResponseWriter, n int64) bool {
+		if n > 2 {
+			<-release
+		}
+		return true
+	}})
+	t.Cleanup(func() { close(release) })
+	target := newTestTarget(t, f.URL)
+	target.timeout = 700 * time.Millisecond // beyond the window
+	r, err := Run(t.Context(), testOptions(Load{Clients: 3}), target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := r.Steps[0]; s.Requests > 3 || s.Errors[codeTimeout] != s.Requests { // a busy machine may have clients come too late
+		t.Errorf("%d requests, errors %v", s.Requests, s.Errors)
+	}
+	target.timeout = 200 * time.Millisecond
+	rec := newRecording(false)
+	if err := target.measure(t.Context(), Load{Rate: 5000}, Window{Duration: 400 * time.Millisecond, Every: 1}, rec, func(time.Duration) {}); err != nil {
+		t.Fatal(err)
+	}
+	if rec.requests != 2000 || rec.errors[codeLate] == 0 || rec.errors[codeTimeout]+rec.errors[codeLate] != 2000 || rec.good != 0 {
+		t.Errorf("%d requests, errors %v, %d good", rec.requests, rec.errors, rec.good)
+	}
+	if c, _ := report.ParseCondition("p99<1s"); c.Holds(rec.step("", Load{Rate: 5000}, 1, rec.start)) {
+		t.Error("p99 of no answer holds")
+	}
+}
+
+// TestCancel ends a run by its context: while the service does not even answer the first request, in a window
+// of an hour, and in the second step, when the first is kept.
+func TestCancel(t *testing.T) {
+	var cancel context.CancelFunc
+	release := make(chan struct{})
+	defer close(release)
+	silent := newFake(t, &fake{answer: func(http.ResponseWriter, int64) bool {
+		cancel()
+		<-release
+		return true
+	}})
+	lively := newFake(t, &fake{})
+	long, two := testOptions(Load{Clients: 2}), testOptions(Load{Clients: 2}, Load{Clients: 3})
+	long.Window.Duration = time.Hour
+	two.Goal, _ = report.ParseGoal("p99<0.001ms")
+	long.Progress = func(string, time.Duration, time.Duration) { cancel() }
+	two.Progress = func(step string, _, _ time.Duration) {
+		if strings.HasPrefix(step, "2:") {
+			cancel()
+		}
+	}
+	var r *report.Report
+	for i, c := range []struct {
+		url string
+		o   Options
+	}{{silent.URL, testOptions(Load{Clients: 2})}, {lively.URL, long}, {lively.URL, two}} {
+		var ctx context.Context
+		var err error
+		ctx, cancel = context.WithCancel(t.Context())
+		target := newTestTarget(t, c.url)
+		target.timeout = time.Hour
+		if r, err = Run(ctx, c.o, target); !errors.Is(err, context.Canceled) || (r != nil) != (i == 2) {
+			t.Errorf("%d: error %v, %+v", i, err, r)
+		}
+		cancel()
+	}
+	var table, page strings.Builder
+	r.WriteTable(&table)
+	if len(r.Steps) != 1 || !r.Unfinished || strings.Contains(table.String(), "No load meets") {
+		t.Errorf("a verdict without the loads that were not measured:\n%s", &table)
+	}
+	if err := r.WriteHTML(&page); err != nil || !strings.Contains(table.String(), "ended before its last") || !strings.Contains(page.String(), "ended before its last") {
+		t.Errorf("%v\n%s", err, &table)
 	}
 }

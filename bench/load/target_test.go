@@ -2,7 +2,6 @@ package load
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -77,56 +76,41 @@ func TestHostileServices(t *testing.T) {
 }
 
 func TestBodies(t *testing.T) {
-	type request struct {
-		Image   string   `json:"image"`
-		Prompts []string `json:"prompts"`
-	}
-	parse := func(t *testing.T, b *Bodies) (r request) {
-		var buffer []byte
-		if body := b.get(&buffer); json.Unmarshal(body, &r) != nil {
-			t.Fatalf("%.100q", body)
-		}
-		return r
-	}
 	images := []Image{{"one", []byte("first")}, {"two", []byte("second")}}
-	t.Run("known", func(t *testing.T) {
-		bodies, err := JSONBodies(images, 1000, false)
+	var r, again struct {
+		Image   []byte
+		Prompts []string
+	}
+	seen := func(bodies *Bodies, n int) int { // different prompts in n requests
+		all, buffer := map[string]bool{}, []byte(nil)
+		for i := range n {
+			again, r = r, again
+			r.Prompts = nil
+			if body := bodies.get(&buffer); json.Unmarshal(body, &r) != nil || string(r.Image) != []string{"first", "second"}[i%2] {
+				t.Fatalf("request %d: %.100q", i, body)
+			}
+			for _, p := range r.Prompts {
+				all[p] = true
+			}
+		}
+		return len(all)
+	}
+	for _, c := range []struct {
+		prompts int
+		fresh   bool
+		want    int
+	}{{1000, false, 1000}, {20, true, 20 * 100}, {0, true, 0}} {
+		bodies, err := JSONBodies(images, c.prompts, c.fresh)
 		if err != nil {
 			t.Fatal(err)
 		}
-		first, second, third := parse(t, bodies), parse(t, bodies), parse(t, bodies)
-		if image, _ := base64.StdEncoding.DecodeString(second.Image); string(image) != "second" || third.Image != first.Image {
-			t.Errorf("images %q, %q, %q", first.Image, second.Image, third.Image)
+		if n := seen(bodies, 100); n != c.want || len(r.Prompts) != c.prompts || slices.Equal(r.Prompts, again.Prompts) != (c.want < 2000) {
+			t.Errorf("%+v: %d different prompts in 100 requests", c, n)
 		}
-		if !slices.Equal(first.Prompts, second.Prompts) {
-			t.Error("the prompts of two requests differ")
+		if want := map[bool]string{true: "/v1/embed/image", false: "/v1/classify"}[c.prompts == 0]; bodies.path != want {
+			t.Errorf("%d prompts go to %s", c.prompts, bodies.path)
 		}
-		slices.Sort(first.Prompts)
-		if n := len(slices.Compact(first.Prompts)); n != 1000 {
-			t.Errorf("%d different prompts of 1000", n)
-		}
-	})
-	t.Run("fresh", func(t *testing.T) {
-		bodies, _ := JSONBodies(images, 20, true)
-		seen := map[string]bool{}
-		for range 100 {
-			for _, p := range parse(t, bodies).Prompts {
-				if seen[p] {
-					t.Fatalf("%q for the second time", p)
-				}
-				seen[p] = true
-			}
-		}
-		if len(seen) != 2000 {
-			t.Errorf("%d prompts", len(seen))
-		}
-	})
-	t.Run("none", func(t *testing.T) {
-		bodies, _ := JSONBodies(images, 0, true)
-		if r := parse(t, bodies); r.Prompts != nil || bodies.path != "/v1/embed/image" {
-			t.Errorf("%+v to %s", r, bodies.path)
-		}
-	})
+	}
 	for _, n := range []int{-1, MaxPrompts + 1} {
 		if _, err := JSONBodies(images, n, false); err == nil {
 			t.Errorf("%d prompts are accepted", n)

@@ -24,31 +24,31 @@ type axis struct {
 	Log   bool   `json:"log,omitempty"`
 	Nines bool   `json:"nines,omitempty"` // values are nines(share) and read as percentages
 	Whole bool   `json:"whole,omitempty"` // values are 1, 2, 3, ...
+	Gaps  bool   `json:"gaps,omitempty"`  // lines have gaps where points are further apart than most: there was another step or turn
 }
 
 // line joins the points (x, y) of each run, with gaps between the runs.
 type line struct {
-	Name   string         `json:"name"`
-	Colour string         `json:"colour"`          // as CSS has it
-	Style  string         `json:"style,omitempty"` // "": solid; "dashed", with its points "dots" or "dashed dots"; "rings" alone; "bars"
-	Runs   [][][2]float64 `json:"runs"`
-	Texts  []string       `json:"texts,omitempty"` // beside the points of the first run
+	Name   string       `json:"name"`
+	Colour string       `json:"colour"`          // as CSS has it
+	Style  string       `json:"style,omitempty"` // "": solid; "dashed", with its points "dots" or "dashed dots"; "rings" alone; "bars"
+	Points [][2]float64 `json:"points"`
+	Texts  []string     `json:"texts,omitempty"` // beside the points
 }
 
-// line returns the line of that name, a new one with one run where there is none.
+// line returns the line of that name, a new one where there is none.
 func (f *figure) line(name, colour, style string) *line {
 	for _, l := range f.Lines {
 		if l.Name == name {
 			return l
 		}
 	}
-	l := &line{Name: name, Colour: colour, Style: style, Runs: make([][][2]float64, 1)}
+	l := &line{Name: name, Colour: colour, Style: style}
 	f.Lines = append(f.Lines, l)
 	return l
 }
 
-// add appends a point to the first run.
-func (l *line) add(x, y float64) { l.Runs[0] = append(l.Runs[0], [2]float64{x, y}) }
+func (l *line) add(x, y float64) { l.Points = append(l.Points, [2]float64{x, y}) }
 
 // palette is the colour of thing i of a few.
 func palette(i int) string { return fmt.Sprintf("var(--s%d)", i%8) }
@@ -112,7 +112,7 @@ func (r *Report) distributionFigure() figure {
 		if s.Failed() > 0 {
 			name += fmt.Sprintf(" (and %s %% failed)", significant(100*float64(s.Failed())/float64(max(s.Requests, 1))))
 		}
-		l := &line{Name: name, Colour: ramp(i, len(shown)), Runs: make([][][2]float64, 1)}
+		l := &line{Name: name, Colour: ramp(i, len(shown))}
 		f.Lines = append(f.Lines, l)
 		for _, d := range s.Distribution {
 			// Of n answers the slowest says nothing of more than the n-th part.
@@ -158,21 +158,18 @@ func (r *Report) loadFigure() figure {
 
 // timeFigures show rate and latency over the whole run.
 func (r *Report) timeFigures() []figure {
-	x := axis{Label: "time since the start of the run (s)"}
+	x := axis{Label: "time since the start of the run (s)", Gaps: true}
 	rate := figure{Title: "Rate over time", X: x, Y: axis{Label: "answers (1/s)"}}
 	delay := figure{Title: "Latency over time", Note: "By the time of the answer.", X: x, Y: axis{Label: "latency (ms)", Log: true}}
 	for n, target := range []string{"", SideA, SideB} {
 		add := func(f *figure, name, colour, style string, value func(Moment) float64) {
 			l, most := &line{Name: strings.TrimSpace(target + " " + name), Colour: colour, Style: style}, 0.0
 			for _, s := range r.Steps {
-				for _, run := range runs(s.Timeline) {
-					var points [][2]float64
-					for _, m := range run {
-						if v := value(m); s.Target == target && (v > 0 || !f.Y.Log) {
-							points, most = append(points, [2]float64{m.At, v}), max(most, v)
-						}
+				for _, m := range s.Timeline {
+					if v := value(m); s.Target == target && (v > 0 || !f.Y.Log) {
+						l.add(m.At, v)
+						most = max(most, v)
 					}
-					l.Runs = append(l.Runs, points)
 				}
 			}
 			if most > 0 {
@@ -185,19 +182,6 @@ func (r *Report) timeFigures() []figure {
 		add(&delay, "p50", palette(max(n-1, 0)), "dashed", func(m Moment) float64 { return m.P50 })
 	}
 	return []figure{rate, delay}
-}
-
-// runs splits a time line where it has gaps: there is another turn in between.
-func runs(line []Moment) [][]Moment {
-	var list [][]Moment
-	from := 0
-	for i := range line {
-		if i > 1 && i > from+1 && line[i].At-line[i-1].At > 1.5*(line[from+1].At-line[from].At) {
-			list = append(list, line[from:i])
-			from = i
-		}
-	}
-	return append(list, line[from:])
 }
 
 // stageBar shows where the time of the answers of a step goes.

@@ -66,17 +66,8 @@ var units = map[int]map[string]unit{
 // Holds says whether the step fulfils the condition. What was not measured fulfils none.
 func (c Condition) Holds(s *Step) bool {
 	v := c.metric.value(s)
-	switch c.op {
-	case "<":
-		return v < c.value
-	case "<=":
-		return v <= c.value
-	case ">":
-		return v > c.value
-	case ">=":
-		return v >= c.value
-	}
-	return v == c.value
+	has := func(sign string) bool { return strings.Contains(c.op, sign) }
+	return has("<") && v < c.value || has(">") && v > c.value || has("=") && v == c.value
 }
 
 // Goal is a list of conditions, all of which must hold.

@@ -70,7 +70,7 @@ func (r *Report) Finish() {
 func (r *Report) best() *Step {
 	var best *Step
 	for _, s := range r.Steps {
-		if s.Met != nil && *s.Met && s.Target != SideB && (best == nil || s.Rate > best.Rate) {
+		if s.met() && s.Target != SideB && (best == nil || s.Rate > best.Rate) {
 			best = s
 		}
 	}
@@ -80,19 +80,13 @@ func (r *Report) best() *Step {
 // Step returns the step of that target and load, nil if there is none. Of several it is one that
 // met the goal, or the first.
 func (r *Report) Step(target, load string) *Step {
-	var first *Step
+	var found *Step
 	for _, s := range r.Steps {
-		if s.Target != target || s.Load != load {
-			continue
-		}
-		if s.Met != nil && *s.Met {
-			return s
-		}
-		if first == nil {
-			first = s
+		if s.Target == target && s.Load == load && (found == nil || s.met() && !found.met()) {
+			found = s
 		}
 	}
-	return first
+	return found
 }
 
 // Main is the step that the details of a report are about: the best one, or the last.

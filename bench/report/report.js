@@ -55,12 +55,12 @@ function texts(u, lines) {
 }
 
 function plot(figure, into) {
-  figure.lines.forEach(line => line.runs = line.runs.filter(run => run?.length));
-  const lines = figure.lines.filter(line => line.runs.length);
+  const lines = (figure.lines || []).filter(line => line.points?.length);
   if (!lines.length) return void (into.textContent = 'There are no values.');
-  const data = lines.map(line => { // null is a gap
-    const points = line.runs.flatMap((run, i) => i ? [[run[0][0], null], ...run] : run);
-    return [points.map(p => p[0]), points.map(p => p[1])];
+  const data = lines.map(({ points }) => {
+    const apart = figure.x.gaps ? 1.5 * Math.min(...points.slice(1).map((p, i) => p[0] - points[i][0])) : Infinity;
+    const all = points.flatMap((p, i) => i && p[0] - points[i - 1][0] > apart ? [[p[0], null], p] : [p]); // null is a gap
+    return [all.map(p => p[0]), all.map(p => p[1])];
   });
   const size = () => ({ width: into.clientWidth, height: 300 });
   const u = new uPlot({

@@ -83,3 +83,5 @@ func (s *Step) Failed() (n int64) {
 
 // Name is the load, with the service where there are two.
 func (s *Step) Name() string { return strings.TrimSpace(s.Target + " " + s.Load) }
+
+func (s *Step) met() bool { return s.Met != nil && *s.Met }

@@ -76,11 +76,13 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 		return c.compare()
 	}
 	o, asserts, err := c.options()
-	if err == nil && c.URL != "" {
-		err = c.aboutService(g)
-	}
 	if err != nil {
 		return usageError{err}
+	}
+	for _, f := range startFlags(g) {
+		if c.URL != "" && f[1] != "" {
+			return usageError{fmt.Errorf("%s is of no use with --url: the service there has its own", f[0])}
+		}
 	}
 	images, err := c.images(4) // different ones, so that nothing learns one by heart
 	if err != nil {
@@ -168,6 +170,11 @@ func (c *benchRunCmd) options() (o load.Options, asserts report.Goal, err error)
 	return o, asserts, o.Validate(c.VS != "")
 }
 
+// startFlags are those that say how to start a service.
+func startFlags(g *globals) [][2]string {
+	return [][2]string{{"--backend", g.Backend}, {"--model", g.Model}, {"--config", g.ConfigFile}}
+}
+
 // startService starts this program as the service to measure, with a prompt cache of its own, so
 // that the measurement finds no prompts from before and leaves none behind. The caller stops it.
 func startService(ctx context.Context, g *globals) (child *load.Child, stop func() error, err error) {
@@ -180,11 +187,9 @@ func startService(ctx context.Context, g *globals) (child *load.Child, stop func
 		return nil, nil, err
 	}
 	args := []string{"serve", "--host", "127.0.0.1", "--port", "0"}
-	for _, f := range []struct{ flag, value string }{
-		{"--config", g.ConfigFile}, {"--state-dir", g.StateDir}, {"--model", g.Model}, {"--backend", g.Backend},
-	} {
-		if f.value != "" {
-			args = append(args, f.flag, f.value)
+	for _, f := range append(startFlags(g), [2]string{"--state-dir", g.StateDir}) {
+		if f[1] != "" {
+			args = append(args, f[:]...)
 		}
 	}
 	environment := append(os.Environ(), "HAILO_CLIP_TEXT_EMBEDDING_CACHE_FILE="+filepath.Join(dir, "prompts.db"),
@@ -193,16 +198,6 @@ func startService(ctx context.Context, g *globals) (child *load.Child, stop func
 		return nil, nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	return child, func() error { return errors.Join(child.Stop(), os.RemoveAll(dir)) }, nil
-}
-
-// aboutService refuses the flags that say how to start a service where one is running already.
-func (c *benchRunCmd) aboutService(g *globals) error {
-	for _, f := range []struct{ flag, value string }{{"--backend", g.Backend}, {"--model", g.Model}, {"--config", g.ConfigFile}} {
-		if f.value != "" {
-			return fmt.Errorf("%s is of no use with --url: the service there has its own", f.flag)
-		}
-	}
-	return nil
 }
 
 // writable says why a file cannot be written, and leaves it as it is. "" can.

@@ -58,50 +58,42 @@ func TestBench(t *testing.T) {
 }
 
 func TestBenchArguments(t *testing.T) {
-	for says, args := range map[string][]string{
-		"there is no < <=":      {"--assert", "p99"},
-		"is none of rate":       {"--slo", "p98=1ms"},
-		"not of the form":       {"--size", "640"},
-		"out of bounds: 16 to":  {"--size", "8x8"},
-		"prompts: 1001":         {"--prompts", "1001"},
-		"load of 0 clients":     {"-c", "0"},
-		"a search needs a goal": {"--search", "rate"},
-		"duration 1ms":          {"-d", "1ms"},
-		"for --compare only":    {"a.json"},
-		"takes two reports":     {"--compare", "a.json"},
-		"--timeout: 0s":         {"--timeout", "0s"},
-		"is not of the form":    {"--url", "localhost:5000"},
+	file, nobody := filepath.Join(t.TempDir(), "no", "folder"), "http://127.0.0.1:1"
+	for _, c := range []struct {
+		args []string
+		code int
+		says string
+	}{
+		{[]string{"--assert", "p99"}, exitUsage, "there is no < <="},
+		{[]string{"--assert", ""}, exitUsage, "there is no < <="},
+		{[]string{"--slo", "p98=1ms"}, exitUsage, "is none of rate"},
+		{[]string{"--size", "640"}, exitUsage, "not of the form"},
+		{[]string{"--size", "8x8"}, exitUsage, "out of bounds: 16 to"},
+		{[]string{"--prompts", "1001"}, exitUsage, "prompts: 1001"},
+		{[]string{"-c", "0"}, exitUsage, "load of 0 clients"},
+		{[]string{"--search", "rate"}, exitUsage, "a search needs a goal"},
+		{[]string{"-d", "1ms"}, exitUsage, "duration 1ms"},
+		{[]string{"a.json"}, exitUsage, "for --compare only"},
+		{[]string{"--compare", "a.json"}, exitUsage, "takes two reports"},
+		{[]string{"--timeout", "0s"}, exitUsage, "--timeout: 0s"},
+		{[]string{"--url", "localhost:5000"}, exitUsage, "is not of the form"},
+		{[]string{"--url", nobody, "--backend=cpu"}, exitUsage, "of no use with --url"},
+		{[]string{"--url", nobody, "--model=demo"}, exitUsage, "of no use with --url"},
+		{[]string{"--url", nobody, "--config=/dev/null"}, exitUsage, "of no use with --url"},
+		{[]string{"--url", nobody, "--json", file}, exitFailed, "no such file"},
+		{[]string{"--url", nobody, "--csv", file}, exitFailed, "no such file"},
+		{[]string{"--url", nobody, "--html", file}, exitFailed, "no such file"},
+		{[]string{"--url", nobody, "-d", "100ms"}, exitFailed, "connection refused"},
+		{[]string{"--nonsense"}, exitUsage, "hailo-clip bench run --help"},
+		{[]string{"--model", "no-such-model", "-d", "100ms"}, exitFailed, "the service ended at its start"},
 	} {
-		r := runProgram(t, command(t, t.TempDir(), append([]string{"bench"}, args...)...))
-		if r.code != exitUsage || !strings.Contains(r.stderr, says) {
-			t.Errorf("%q: exit code %d, %q in %s", args, r.code, says, r.stderr)
-		}
-	}
-	for _, flag := range []string{"--backend=cpu", "--model=demo", "--config=/dev/null"} {
-		r := runProgram(t, command(t, t.TempDir(), "bench", "--url", "http://127.0.0.1:1", flag))
-		if r.code != exitUsage || !strings.Contains(r.stderr, "of no use with --url") {
-			t.Errorf("%s with a URL: %+v", flag, r)
-		}
-	}
-	for _, flag := range []string{"--json", "--csv", "--html"} {
-		r := runProgram(t, command(t, t.TempDir(), "bench", "--url", "http://127.0.0.1:1", flag, filepath.Join(t.TempDir(), "no", "folder")))
-		if r.code != exitFailed || !strings.Contains(r.stderr, "no such file") {
-			t.Errorf("%s that cannot be written: %+v", flag, r)
+		r := runProgram(t, command(t, t.TempDir(), append([]string{"bench"}, c.args...)...))
+		if r.code != c.code || !strings.Contains(r.stderr, c.says) {
+			t.Errorf("%q: exit code %d, %q in %s", c.args, r.code, c.says, r.stderr)
 		}
 	}
 	if r := runProgram(t, command(t, t.TempDir(), "bench", "--help")); !strings.Contains(r.stdout, "bench run --help") || !strings.Contains(r.stdout, "--search rate --slo") {
 		t.Errorf("help: %+v", r)
-	}
-	if r := runProgram(t, command(t, t.TempDir(), "bench", "--nonsense")); r.code != exitUsage || !strings.Contains(r.stderr, "hailo-clip bench run --help") {
-		t.Errorf("hint: %+v", r)
-	}
-	r := runProgram(t, command(t, t.TempDir(), "bench", "--url", "http://127.0.0.1:1", "-d", "100ms"))
-	if r.code != exitFailed || !strings.Contains(r.stderr, "connection refused") {
-		t.Errorf("nobody there: %+v", r)
-	}
-	r = runProgram(t, command(t, t.TempDir(), "bench", "--model", "no-such-model", "-d", "100ms"))
-	if r.code == exitOK || !strings.Contains(r.stderr, "the service ended at its start") {
-		t.Errorf("a service that does not start: %+v", r)
 	}
 }
 

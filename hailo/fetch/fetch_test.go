@@ -25,11 +25,13 @@ var content = strings.Repeat("0123456789", 10_000)
 
 func sumOf(text string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(text))) }
 
+type handler func(s *site, w http.ResponseWriter, r *http.Request)
+
 // site is a server of one file that can be made to misbehave.
 type site struct {
 	*httptest.Server
-	handle func(w http.ResponseWriter, r *http.Request) // nil: serves content
-	ranges []string                                     // Range header of each request
+	handle handler  // nil: serves content
+	ranges []string // Range header of each request
 }
 
 func (s *site) serve(w http.ResponseWriter, r *http.Request) {
@@ -39,12 +41,12 @@ func (s *site) serve(w http.ResponseWriter, r *http.Request) {
 }
 
 // newSite starts a site and returns a download of its file to an empty folder.
-func newSite(t *testing.T, handle func(w http.ResponseWriter, r *http.Request)) (*site, Download) {
+func newSite(t *testing.T, handle handler) (*site, Download) {
 	s := &site{handle: handle}
 	s.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.ranges = append(s.ranges, r.Header.Get("Range"))
 		if s.handle != nil {
-			s.handle(w, r)
+			s.handle(s, w, r)
 		} else {
 			s.serve(w, r)
 		}
@@ -67,15 +69,9 @@ func read(path string) string {
 }
 
 // breaking answers with 40,000 bytes at a time and then breaks off.
-func breaking(s *site, w http.ResponseWriter) {
-	from := 40_000 * (len(s.ranges) - 1)
-	w.Header().Set("ETag", `"`+sumOf(content)+`"`)
-	w.Header().Set("Content-Length", fmt.Sprint(len(content)-from))
-	if from > 0 {
-		w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, len(content)-1, len(content)))
-		w.WriteHeader(http.StatusPartialContent)
-	}
-	io.WriteString(w, content[from:min(from+40_000, len(content))])
+func breaking(s *site, w http.ResponseWriter, r *http.Request) {
+	end := min(40_000*len(s.ranges), len(content))
+	http.ServeContent(w, r, "", time.Time{}, io.NewSectionReader(strings.NewReader(content[:end]), 0, int64(len(content))))
 }
 
 func TestDownload(t *testing.T) {
@@ -87,7 +83,7 @@ func TestDownload(t *testing.T) {
 		url       string // and address, if not that of the download
 		bytes     int64  // what is known of the file
 		sum       string
-		handle    func(s *site, w http.ResponseWriter, r *http.Request)
+		handle    handler
 		ranges    []string
 	}{
 		"nothing there":           {ranges: []string{""}},
@@ -104,14 +100,10 @@ func TestDownload(t *testing.T) {
 				r.Header.Del("Range")
 				s.serve(w, r)
 			}},
-		"breaks twice": {bytes: size, sum: sum, ranges: []string{"", "bytes=40000-", "bytes=80000-"},
-			handle: func(s *site, w http.ResponseWriter, _ *http.Request) { breaking(s, w) }},
+		"breaks twice": {bytes: size, sum: sum, ranges: []string{"", "bytes=40000-", "bytes=80000-"}, handle: breaking},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, d := newSite(t, nil)
-			if c.handle != nil {
-				s.handle = func(w http.ResponseWriter, r *http.Request) { c.handle(s, w, r) }
-			}
+			s, d := newSite(t, c.handle)
 			d.Bytes, d.SHA256 = c.bytes, c.sum
 			var last int64
 			d.Progress = func(done, total int64) {
@@ -137,8 +129,8 @@ func TestDownload(t *testing.T) {
 
 func TestDownloadRefuses(t *testing.T) {
 	const text, kept = "\x08\x07text", "\x08\x07t"
-	answer := func(status int, header, body string) http.HandlerFunc {
-		return func(w http.ResponseWriter, _ *http.Request) {
+	answer := func(status int, header, body string) handler {
+		return func(_ *site, w http.ResponseWriter, _ *http.Request) {
 			if k, v, ok := strings.Cut(header, ": "); ok {
 				w.Header().Set(k, v)
 			}
@@ -146,23 +138,17 @@ func TestDownloadRefuses(t *testing.T) {
 			io.WriteString(w, body)
 		}
 	}
-	partial := func(contentRange string) http.HandlerFunc {
+	partial := func(contentRange string) handler {
 		return answer(206, "Content-Range: "+contentRange, text[3:])
 	}
 	// flushed answers in chunks, without a length.
-	flushed := func(body string) http.HandlerFunc {
-		return func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", "x/y")
-			w.(http.Flusher).Flush()
-			io.WriteString(w, body)
-		}
-	}
+	flushed := func(body string) handler { return answer(200, "Transfer-Encoding: chunked", body) }
 	some := sumOf("something")
 	for name, c := range map[string]struct {
 		bytes  int64
 		sum    string
 		part   string // what is there
-		handle http.HandlerFunc
+		handle handler
 		is     error
 		says   string
 		left   string // of the part
@@ -188,7 +174,7 @@ func TestDownloadRefuses(t *testing.T) {
 		"longer than known":  {6, "", "", flushed(text + "!"), ErrDownload, "more than 6", ""},
 		"shorter than known": {6, "", "", flushed(text[:5]), ErrMismatch, "want 6", ""},
 		"broken off":         {6, "", "", answer(200, "Content-Length: 6", text[:3]), ErrDownload, "stopped after 3 bytes: unexpected EOF", kept},
-		"endless": {6, "", "", func(w http.ResponseWriter, r *http.Request) {
+		"endless": {6, "", "", func(_ *site, w http.ResponseWriter, r *http.Request) {
 			for r.Context().Err() == nil {
 				w.Write(make([]byte, 1<<16))
 			}
@@ -211,7 +197,7 @@ func TestDownloadRefuses(t *testing.T) {
 }
 
 func TestCancelled(t *testing.T) {
-	s, d := newSite(t, func(w http.ResponseWriter, r *http.Request) { // three bytes, and then nothing until the client goes
+	s, d := newSite(t, func(_ *site, w http.ResponseWriter, r *http.Request) { // three bytes, and then nothing until the client goes
 		w.Header().Set("Content-Length", fmt.Sprint(len(content)))
 		io.WriteString(w, content[:3])
 		w.(http.Flusher).Flush()

@@ -5,13 +5,14 @@ import (
 	"bytes"
 	"compress/gzip"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"hailoclip/hailo/safefile"
 )
@@ -108,15 +109,8 @@ func TestFetch(t *testing.T) {
 		var serve http.HandlerFunc
 		if tt.comes != "" {
 			serve = func(w http.ResponseWriter, r *http.Request) {
-				from := 0
-				if strings.HasPrefix(r.Header.Get("Range"), "bytes=60-") {
-					from = 60
-					w.Header().Set("Content-Range", "bytes 60-"+strconv.Itoa(len(good)-1)+"/"+strconv.Itoa(len(good)))
-				}
-				w.Header().Set("Content-Length", strconv.Itoa(len(tt.tarball)-from))
 				w.Header().Set("Content-Type", "application/gzip")
-				w.WriteHeader(map[bool]int{true: http.StatusPartialContent, false: http.StatusOK}[from > 0])
-				w.Write([]byte(tt.comes[from:]))
+				http.ServeContent(w, r, "", time.Time{}, io.NewSectionReader(strings.NewReader(tt.comes), 0, int64(len(tt.tarball))))
 			}
 		}
 		if tt.there != "" {
