@@ -48,20 +48,20 @@ func (c *inspectPixelsCmd) Run(ctx context.Context, g *globals) error {
 		return fmt.Errorf("%s: %w", printable(c.Image), err)
 	}
 	decoder := decode.NewDecoder(cfg.CLIP.Images.Decode, model.ImageSize)
-	picture, err := decoder.DecodeBytes(b)
+	decoded, err := decoder.DecodeBytes(b)
 	if err != nil {
 		return fmt.Errorf("%s: %w", printable(c.Image), err)
 	}
-	defer picture.Release()
+	defer decoded.Release()
 	size := model.ImageSize
 	pixels := make([]byte, 3*size*size)
-	if err := resize.New(cfg.CLIP.Images.Resize, size).Resize(pixels, picture.Pix, picture.Width, picture.Height); err != nil {
+	if err := resize.New(cfg.CLIP.Images.Resize, size).Resize(pixels, decoded.Pix, decoded.Width, decoded.Height); err != nil {
 		return fmt.Errorf("%s: %w", printable(c.Image), err)
 	}
 	if err := writePNG(c.Output, pixels, size); err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "%s: %d x %d -> %s: %d x %d (%s)\n", printable(c.Image), picture.Width, picture.Height, printable(c.Output), size, size, cfg.CLIP.Images.Resize.Fit)
+	fmt.Fprintf(stdout, "%s: %d x %d -> %s: %d x %d (%s)\n", printable(c.Image), decoded.Width, decoded.Height, printable(c.Output), size, size, cfg.CLIP.Images.Resize.Fit)
 	return nil
 }
 

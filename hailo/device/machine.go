@@ -21,14 +21,16 @@ type Machine struct {
 	Name      string // model of the computer, "" if it does not tell
 	Kernel    string // release of the running one
 	Pi        bool   // a Raspberry Pi
+	Codename  string // of the Linux distribution, such as "trixie"
 	Container bool   // this is inside of one
 	Hidden    bool   // files of driver and firmware cannot be seen from here
 
-	PCI       []PCI     // devices of Hailo
-	Loaded    bool      // the driver hailo1x_pci is
-	Driver    string    // its version, "" if unknown
-	Boards    []Board   // of the driver
-	Libraries []Library // libhailort, one of each version
+	PCI           []PCI     // devices of Hailo
+	Loaded        bool      // the driver hailo1x_pci is
+	Driver        string    // its version, "" if unknown
+	Boards        []Board   // of the driver
+	Libraries     []Library // libhailort, one of each version
+	LibraryFolder string    // a folder in its place, which container engines make of a mount whose source is missing
 }
 
 // PCI is a Hailo device on the bus.
@@ -79,6 +81,7 @@ func Read(root string) *Machine {
 	pc := strings.TrimSpace(m.Read("/sys/class/dmi/id/sys_vendor") + " " + m.Read("/sys/class/dmi/id/product_name"))
 	m.Name = cmp.Or(m.Read("/proc/device-tree/model"), pc)
 	m.Kernel = m.Read("/proc/sys/kernel/osrelease")
+	m.Codename = strings.Trim(m.setting("/etc/os-release", "VERSION_CODENAME="), `"'`)
 	m.Pi = strings.HasPrefix(m.Name, "Raspberry Pi")
 	m.Container = m.Exists("/.dockerenv") || m.Exists("/run/.containerenv") || m.Exists("/run/systemd/container")
 	// Every host has the folder, images of containers do not (nor do some tell what they are).
@@ -96,7 +99,7 @@ func Read(root string) *Machine {
 		node := "/dev/" + path.Base(entry)
 		m.Boards = append(m.Boards, Board{node, path.Base(path.Dir(entry)), m.boardAddress(entry), m.Stat(node)})
 	}
-	m.Libraries = m.libraries()
+	m.readLibraries()
 	return m
 }
 
@@ -144,11 +147,6 @@ func (m *Machine) Device() (Device, bool) {
 		return Device{}, false
 	}
 	return Device{Node: b.Node, PCIAddress: b.Address, DriverVersion: m.Driver, LibraryVersion: m.Library()}, true
-}
-
-// Codename returns that of the Linux distribution, such as "trixie".
-func (m *Machine) Codename() string {
-	return strings.Trim(m.setting("/etc/os-release", "VERSION_CODENAME="), `"'`)
 }
 
 // Uptime returns how long the computer runs; very long if that is not known.

@@ -77,16 +77,15 @@ func (m *Machine) Blacklisted() string {
 	return ""
 }
 
-// libraryFiles returns where libhailort, or something of its name, is; the vendor's package uses the first folder.
-func (m *Machine) libraryFiles() []string {
-	return m.Glob("/usr/lib/libhailort.so*", "/usr/local/lib/libhailort.so*", "/usr/lib/aarch64-linux-gnu/libhailort.so*",
-		"/usr/lib/x86_64-linux-gnu/libhailort.so*")
-}
-
-// libraries finds libhailort. Its file name ends with the whole version; that is its soname too.
-func (m *Machine) libraries() (found []Library) {
-	for _, name := range m.libraryFiles() {
+// readLibraries finds libhailort; the vendor's package uses the first folder. Its file name ends with the whole version;
+// that is its soname too.
+func (m *Machine) readLibraries() {
+	for _, name := range m.Glob("/usr/lib/libhailort.so*", "/usr/local/lib/libhailort.so*", "/usr/lib/aarch64-linux-gnu/libhailort.so*",
+		"/usr/lib/x86_64-linux-gnu/libhailort.so*") {
 		if info := m.Stat(name); info == nil || !info.Mode().IsRegular() {
+			if info != nil && info.IsDir() && m.LibraryFolder == "" {
+				m.LibraryFolder = name
+			}
 			continue
 		}
 		v := VersionAtEnd(name)
@@ -94,22 +93,10 @@ func (m *Machine) libraries() (found []Library) {
 			p, _ := m.Program(name)
 			v = VersionAtEnd(p.Soname)
 		}
-		if v != "" && !slices.ContainsFunc(found, func(l Library) bool { return l.Version == v }) {
-			found = append(found, Library{name, v})
+		if v != "" && !m.HasLibrary(v) {
+			m.Libraries = append(m.Libraries, Library{name, v})
 		}
 	}
-	return found
-}
-
-// BrokenLibrary returns the path of a folder in the place of the library, which is what container engines make of a mount
-// whose source is missing; "" if there is none.
-func (m *Machine) BrokenLibrary() string {
-	for _, name := range m.libraryFiles() {
-		if m.IsDir(name) {
-			return name
-		}
-	}
-	return ""
 }
 
 // Library returns the version of libhailort that counts: the driver's own if it is there, else the newest; "" without any.

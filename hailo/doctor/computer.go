@@ -15,7 +15,7 @@ func checkMachine(e *exam) {
 	if e.Container {
 		what += ", in a container"
 	}
-	if e.p.Address != "" && e.Pi && e.Codename() == "bookworm" {
+	if e.p.Address != "" && e.Pi && e.Codename == "bookworm" {
 		e.add(Warn, what+". Raspberry Pi OS 12 (bookworm) has no packages for Hailo-10H.", "# install Raspberry Pi OS 13 (trixie)")
 		return
 	}

@@ -176,8 +176,6 @@ func backend(name string) func(*Env) {
 
 func noModels(e *Env) { e.Model, e.Worker, e.KernelLog = nil, "", nil }
 
-func noWorker(e *Env) { e.Worker = "" }
-
 // modelOf is a model with files for the NPU and the CPU.
 func modelOf(name string, npu, cpu []model.FileState) func(*Env) {
 	in := &model.Installed{Manifest: model.Manifest{Name: name}, Files: append(npu, cpu...)}

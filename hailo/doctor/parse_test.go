@@ -120,14 +120,6 @@ func TestHasService(t *testing.T) {
 	}
 }
 
-func TestShell(t *testing.T) {
-	for in, want := range map[string]string{"/usr/bin/x-1.2": "/usr/bin/x-1.2", "a b": "'a b'", "a'; rm": `'a'\''; rm'`, "": "''"} {
-		if got := shell(in); got != want {
-			t.Errorf("shell(%q) = %s, want %s", in, got, want)
-		}
-	}
-}
-
 func TestAllowed(t *testing.T) {
 	const owner, group, other = 1, 2, 3
 	for _, c := range []struct {
@@ -167,25 +159,18 @@ func TestReadLog(t *testing.T) {
 	}
 }
 
-func TestQuote(t *testing.T) {
-	for in, want := range map[string]string{
-		"<3>[    9.912345] hailo1x: x": `"hailo1x: x"`, "plain": `"plain"`, "[no time": `"[no time"`, "a\x1b[31mb\u202ec": `"a?[31mb?c"`,
-		strings.Repeat("é", 200): `"` + strings.Repeat("é", 160) + `..."`,
+func TestTexts(t *testing.T) {
+	const own = "models pull m"
+	for _, c := range []struct{ got, want string }{
+		{shell("/usr/bin/x-1.2"), "/usr/bin/x-1.2"}, {shell("a b"), "'a b'"}, {shell("a'; rm"), `'a'\''; rm'`}, {shell(""), "''"},
+		{Env{}.Own(own), "hailo-clip models pull m"},
+		{Env{State: device.ServiceState}.Own(own), "sudo hailo-clip models pull m --state-dir /var/lib/hailo-clip"},
+		{Env{State: "/my models"}.Own(own), "hailo-clip models pull m --state-dir '/my models'"},
+		{quote("<3>[    9.912345] hailo1x: x"), `"hailo1x: x"`}, {quote("plain"), `"plain"`}, {quote("[no time"), `"[no time"`},
+		{quote("a\x1b[31mb\u202ec"), `"a?[31mb?c"`}, {quote(strings.Repeat("é", 200)), `"` + strings.Repeat("é", 160) + `..."`},
 	} {
-		if got := quote(in); got != want {
-			t.Errorf("quote(%q) = %s, want %s", in, got, want)
-		}
-	}
-}
-
-func TestOwn(t *testing.T) {
-	for state, want := range map[string]string{
-		"":                  "hailo-clip models pull m",
-		device.ServiceState: "sudo hailo-clip models pull m --state-dir /var/lib/hailo-clip",
-		"/my models":        "hailo-clip models pull m --state-dir '/my models'",
-	} {
-		if got := (Env{State: state}).Own("models pull m"); got != want {
-			t.Errorf("state %q: %s", state, got)
+		if c.got != c.want {
+			t.Errorf("got %s, want %s", c.got, c.want)
 		}
 	}
 }

@@ -155,9 +155,9 @@ func checkFirmware(e *exam) {
 
 func checkLibrary(e *exam) {
 	five := e.libraries(5, 1e6)
-	switch broken := e.BrokenLibrary(); {
-	case broken != "":
-		e.add(Fail, broken+" is a folder: a container was started with a library that was not there.",
+	switch {
+	case e.LibraryFolder != "":
+		e.add(Fail, e.LibraryFolder+" is a folder: a container was started with a library that was not there.",
 			"# give the container the host's libhailort.so of the driver's version\n# ("+orUnknown(e.Driver)+"), at the same path")
 	case len(five) == 0:
 		e.add(Fail, "HailoRT's library (libhailort.so) is not installed.", e.reinstall(libraryPackages))

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -36,25 +37,20 @@ func TestLoad(t *testing.T) {
 
 func TestLoadRefuses(t *testing.T) {
 	dir := t.TempDir()
-	text := filepath.Join(dir, "text.so")
-	if err := os.WriteFile(text, []byte("no library"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	// Cut short, with the list of sections at its end (as after a full disk) and without one, which
-	// leaves the segments alone to tell.
+	text, cut, cutSections := filepath.Join(dir, "text.so"), filepath.Join(dir, "cut.so"), filepath.Join(dir, "cut_sections.so")
 	program, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Cut short, with the list of sections at its end (as after a full disk) and without one, which
+	// leaves the segments alone to tell.
 	half := bytes.Clone(program[:len(program)/2])
-	cut, cutSections := filepath.Join(dir, "cut.so"), filepath.Join(dir, "cut_sections.so")
-	if err := os.WriteFile(cutSections, half, 0o600); err != nil {
-		t.Fatal(err)
-	}
 	clear(half[40:48]) // e_shoff
 	clear(half[58:64]) // e_shentsize, e_shnum, e_shstrndx
-	if err := os.WriteFile(cut, half, 0o600); err != nil {
-		t.Fatal(err)
+	for file, content := range map[string][]byte{text: []byte("no library"), cut: half, cutSections: program[:len(program)/2]} {
+		if err := os.WriteFile(file, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, tt := range []struct{ name, library, want string }{
 		{"cut short", cut, "cut.so: cut short: it has "},
@@ -89,8 +85,7 @@ func TestCandidates(t *testing.T) {
 		LibraryFile("/state", runtime.GOARCH), LibraryFile("/cache", runtime.GOARCH),
 		"libonnxruntime.so.1", "libonnxruntime.so",
 	}
-	got := candidates("", []string{"/state", "", "/cache"})
-	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+	if got := candidates("", []string{"/state", "", "/cache"}); !slices.Equal(got, want) {
 		t.Errorf("got %q\nwant %q", got, want)
 	}
 }

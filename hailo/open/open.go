@@ -68,13 +68,13 @@ type Encoders struct {
 	Device *npu.Backend    // the NPU or the simulated chip, for its counters; nil without one
 	Why    string          // why this kind
 
-	opened []hailo.Backend
+	opened []hailo.Backend // what Close closes, in that order
 }
 
 // Close releases all devices.
 func (e *Encoders) Close() error {
 	var errs []error
-	for _, b := range slices.Backward(e.opened) {
+	for _, b := range e.opened {
 		errs = append(errs, b.Close())
 	}
 	return errors.Join(errs...)
@@ -127,7 +127,7 @@ func (o *Opener) open(ctx context.Context, p Plan, e *Encoders) (err error) {
 	if err != nil {
 		return err
 	}
-	e.Images, e.opened = probe, append(e.opened, probe)
+	e.Images, e.opened = probe, slices.Insert(e.opened, 0, hailo.Backend(probe))
 	if e.Texts[0] == first {
 		e.Texts[0] = probe
 	}

@@ -2,7 +2,6 @@ package open
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -23,20 +22,19 @@ const MadeUpVectorsWarning = "the simulated chip makes its vectors from the byte
 
 // simOptions are those of the simulated chip: this program again, as a worker.
 func (o *Opener) simOptions() (*npu.Options, error) {
-	m, settings := o.Model.Manifest, o.cfg.Sim
-	if settings.Vectors == "model" && !o.Model.Embedded() {
+	m, chip := o.Model.Manifest, sim.Default()
+	if o.cfg.Sim.Vectors == "model" && !o.Model.Embedded() {
 		return nil, ConfigError("sim.vectors: model computes the demo model's vectors, not those of " + m.Name +
 			": set clip.model: demo or sim.vectors: hash")
+	}
+	chip.ImageSize, chip.Dimension, chip.ContextLength, chip.Width = m.ImageSize, m.EmbeddingDimension, m.ContextLength, m.EmbeddingDimension
+	chip.Vectors = o.cfg.Sim.Vectors
+	if err := chip.Parse(strings.Fields(o.cfg.Sim.Arguments)); err != nil {
+		return nil, ConfigError("sim.arguments: " + err.Error())
 	}
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
-	}
-	chip := sim.Default()
-	chip.ImageSize, chip.Dimension, chip.ContextLength, chip.Width = m.ImageSize, m.EmbeddingDimension, m.ContextLength, m.EmbeddingDimension
-	chip.Vectors = settings.Vectors
-	if err := chip.Parse(strings.Fields(settings.Arguments)); err != nil {
-		return nil, ConfigError(fmt.Sprintf("sim.arguments: %v", err))
 	}
 	options := o.options()
 	options.Simulated, options.ImageHEF, options.Command = true, "simulated", append([]string{self, "npu-sim"}, chip.Args()...)
