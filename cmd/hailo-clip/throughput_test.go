@@ -90,10 +90,10 @@ func bare(tb testing.TB, backend hailo.Backend, image []byte, d time.Duration) f
 			}
 			defer frame.Release()
 			for err == nil && time.Since(start) < d {
-				picture, failed := decoder.DecodeBytes(image)
+				decoded, failed := decoder.DecodeBytes(image)
 				if err = failed; err == nil {
-					err = resizer.Resize(frame.Pixels, picture.Pix, picture.Width, picture.Height)
-					picture.Release()
+					err = resizer.Resize(frame.Pixels, decoded.Pix, decoded.Width, decoded.Height)
+					decoded.Release()
 				}
 				if err == nil {
 					err = backend.EncodeImages(context.Background(), []*hailo.Frame{frame})
