@@ -58,7 +58,12 @@ func (t *Target) measure(ctx context.Context, load Load, w Window, r *recording,
 			schedule(running, begin, load.Rate, r, due)
 		})
 		for range openClients {
-			clients.Go(func() { t.serveSchedule(due, w, r) })
+			clients.Go(func() {
+				x := t.newExchange()
+				for at := range due {
+					t.request(x, at, w, r)
+				}
+			})
 		}
 	} else {
 		for range load.Clients {
@@ -70,14 +75,26 @@ func (t *Target) measure(ctx context.Context, load Load, w Window, r *recording,
 	return ctx.Err()
 }
 
+// request sends a request that is due and records its answer. One that nobody could send until it had
+// timed out is given up, as its client would have done. The times of the stages are read by chance:
+// every fourth of four images would always be the same one.
+func (t *Target) request(x *exchange, due time.Time, w Window, r *recording) (code string) {
+	code = codeLate
+	if time.Since(due) < t.timeout {
+		code = t.ask(x)
+	}
+	var timing []byte
+	if code == "" && rand.IntN(w.Every) == 0 {
+		timing = x.response.Header.Peek("Server-Timing")
+	}
+	r.add(due, time.Now(), code, timing)
+	return code
+}
+
 // closedLoop is one client.
 func (t *Target) closedLoop(ctx context.Context, w Window, r *recording) {
-	x := t.newExchange()
-	for ctx.Err() == nil {
-		due := time.Now()
-		code := t.ask(x)
-		r.add(due, time.Now(), code, sample(x, code, w.Every))
-		if code != "" && w.Backoff > 0 {
+	for x := t.newExchange(); ctx.Err() == nil; {
+		if code := t.request(x, time.Now(), w, r); code != "" && w.Backoff > 0 {
 			select {
 			case <-ctx.Done():
 			case <-time.After(w.Backoff):
@@ -114,26 +131,4 @@ func sleepUntil(ctx context.Context, at time.Time) bool {
 		_ = unix.Nanosleep(&nap, nil) // the loop looks at the clock again
 	}
 	return slept
-}
-
-// serveSchedule is one connection of an open loop. A request that nobody could send until it
-// had timed out is given up, as its client would have done.
-func (t *Target) serveSchedule(due <-chan time.Time, w Window, r *recording) {
-	x := t.newExchange()
-	for at := range due {
-		code := codeLate
-		if time.Since(at) < t.timeout {
-			code = t.ask(x)
-		}
-		r.add(at, time.Now(), code, sample(x, code, w.Every))
-	}
-}
-
-// sample returns the times of the stages of a good answer in so many, by chance: every fourth of
-// four images would always be the same one.
-func sample(x *exchange, code string, every int) []byte {
-	if code != "" || rand.IntN(every) != 0 {
-		return nil
-	}
-	return x.timing()
 }

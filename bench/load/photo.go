@@ -10,7 +10,7 @@ import (
 )
 
 // Photo is a JPEG (quality 85, 4:2:0) of width x height pixels that costs about what a
-// photograph costs: always the same for the same arguments. It is a "dead leaves" picture, discs
+// photograph costs: always the same for the same arguments. It is a "dead leaves" image, discs
 // that hide each other with radii that follow r^-3, which has the power spectrum and the edges
 // of natural images (Lee, Mumford and Huang, "Occlusion Models for Natural Images", IJCV 2001),
 // with shading and a sensor's noise.

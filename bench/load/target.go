@@ -122,9 +122,6 @@ func (t *Target) ask(x *exchange) string {
 	return code
 }
 
-// timing is the Server-Timing header of the last answer.
-func (x *exchange) timing() []byte { return x.response.Header.Peek("Server-Timing") }
-
 func statusCode(status int) string {
 	switch {
 	case status >= 200 && status < 300:
@@ -193,24 +190,25 @@ func (t *Target) describe() string {
 	return fmt.Sprintf("%s: %.200s", t.base, report.Printable(text))
 }
 
-// firstTimeout is what the first requests have at least: they may bring a thousand prompts that
-// the service has to encode, which it remembers then.
+// firstTimeout is what the first requests have at least, with perhaps a thousand prompts to encode.
 const firstTimeout = time.Minute
 
 // Check asks once with every body, and says what is wrong when the service does not do its
 // main job. It also warms up the service. Close ends it early.
 func (t *Target) Check(ctx context.Context) error {
-	x := t.newExchange()
+	x, timeout := t.newExchange(), max(t.timeout, firstTimeout)
 	for range t.bodies.list {
-		err := t.post(x, max(t.timeout, firstTimeout))
-		if ctx.Err() != nil {
+		err := t.post(x, timeout)
+		switch {
+		case ctx.Err() != nil:
 			return ctx.Err()
-		}
-		if err == nil {
+		case errors.Is(err, fasthttp.ErrTimeout):
+			err = fmt.Errorf("a first request with %d prompts had no answer in %v", t.bodies.prompts, timeout)
+		case err == nil:
 			err = t.bodies.checkAnswer(statusCode(x.response.StatusCode()), x.response.Body())
 		}
 		if err != nil {
-			return fmt.Errorf("%s%s: first request, with %d prompts: %w", t.base, t.bodies.path, t.bodies.prompts, err)
+			return fmt.Errorf("%s%s: %w", t.base, t.bodies.path, err)
 		}
 	}
 	return nil
