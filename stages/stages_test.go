@@ -282,6 +282,7 @@ func TestFramesBoundWhatIsInside(t *testing.T) {
 		if err := do(t.Context(), l, image); err != nil {
 			t.Errorf("after the device came back: %v", err)
 		}
+		synctest.Wait()
 		if n := count(); n != [3]int{0, 20, 0} {
 			t.Errorf("released %v, want every one once", n)
 		}

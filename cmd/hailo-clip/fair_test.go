@@ -8,22 +8,13 @@ import (
 	"net/http"
 	"sync"
 	"testing"
-	"time"
 )
 
 // TestNewPromptsTakeTurns has two clients with 1,000 new prompts each before a slow chip. A third
 // is answered while theirs wait, and once they have hung up nothing of theirs is left.
 func TestNewPromptsTakeTurns(t *testing.T) {
 	_, r := slowChip(t, 10)
-	pending := func() float64 { return r.get(t, "/v1/stats").body["cache"].(map[string]any)["pending"].(float64) }
-	until := func(what string, done func() bool) {
-		t.Helper()
-		for start := time.Now(); !done(); time.Sleep(10 * time.Millisecond) {
-			if time.Since(start) > time.Minute {
-				t.Fatalf("%s: never, %v prompts wait", what, pending())
-			}
-		}
-	}
+	pending := func() int { return r.stats(t).Cache.Pending }
 	ctx, hangUp := context.WithCancel(t.Context())
 	var greedy sync.WaitGroup
 	for i := range 2 {
@@ -46,12 +37,12 @@ func TestNewPromptsTakeTurns(t *testing.T) {
 			}
 		})
 	}
-	until("both greedy clients wait", func() bool { return pending() > 1000 })
+	until(t, "both greedy clients wait", func() bool { return pending() > 1000 })
 	r.mustPost(t, "/v1/embed/text", map[string]any{"text": "a photo of a dog"})
 	if pending() == 0 {
 		t.Error("the modest client was answered after the greedy ones")
 	}
 	hangUp()
 	greedy.Wait()
-	until("nothing waits for clients that have gone", func() bool { return pending() == 0 })
+	until(t, "nothing waits for clients that have gone", func() bool { return pending() == 0 })
 }

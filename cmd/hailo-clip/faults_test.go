@@ -119,16 +119,10 @@ func TestFaultsUnderLoad(t *testing.T) {
 	// Idle connections end by and by; leaks do not. The server keeps idle goroutines for 10 s, a
 	// few for each client; there were hundreds of requests.
 	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
-	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+	until(t, fmt.Sprintf("as few as before, %+v", before), func() bool {
 		after := r.resources(t)
-		if after.files <= before.files && after.goroutines <= before.goroutines+24 && after.children == 1 && after.inFlight == 0 {
-			break
-		}
-		if time.Now().After(end) {
-			t.Errorf("before %+v, after %+v", before, after)
-			break
-		}
-	}
+		return after.files <= before.files && after.goroutines <= before.goroutines+24 && after.children == 1 && after.inFlight == 0
+	})
 	if code := r.stop(t); code != exitOK {
 		t.Errorf("exit code %d", code)
 	}
@@ -214,30 +208,23 @@ func (l *visitors) end(t *testing.T, fault string) {
 // breaks injects a fault again and again, and logs how soon requests succeed again.
 func (r *running) breaks(t *testing.T, chip control, fault, path string, request map[string]any) {
 	t.Helper()
-	counter := "restarts"
-	if strings.HasPrefix(fault, "error=") {
-		counter = "failed"
+	count := func() uint64 {
+		npu := r.stats(t).NPU
+		if strings.HasPrefix(fault, "error=") {
+			return npu.Failed
+		}
+		return uint64(npu.Restarts)
 	}
-	chipStats := func() map[string]any { return r.get(t, "/v1/stats").body["npu"].(map[string]any) }
-	count := func() float64 { return chipStats()[counter].(float64) }
-	images := func() float64 { return chipStats()["images"].(float64) }
+	images := func() uint64 { return r.stats(t).NPU.Images }
 	var recovery []time.Duration
 	seen := images()
 	for n := range faults() {
-		// One that is broken before it encodes anything is no chip at all, which is tried ever more slowly.
-		for end := time.Now().Add(patience); chipStats()["ready"] != true || n > 0 && images() == seen; time.Sleep(5 * time.Millisecond) {
-			if time.Now().After(end) { // one that dies while it opens is a failed start and no restart
-				t.Fatalf("%s: the chip is not there", fault)
-			}
-		}
+		// One that is broken before it encodes anything is no chip at all, which is tried ever more slowly; and one that
+		// dies while it opens is a failed start and no restart.
+		until(t, fault+": the chip is there", func() bool { return r.stats(t).NPU.Ready && (n == 0 || images() != seen) })
 		before, start := count(), time.Now()
 		chip.tell(t, fault)
-		for count() == before { // or nothing would have recovered
-			if time.Since(start) > patience {
-				t.Fatalf("%s: did not strike", fault)
-			}
-			time.Sleep(2 * time.Millisecond)
-		}
+		until(t, fault+": it strikes", func() bool { return count() != before }) // or nothing would have recovered
 		seen = images()
 		recovery = append(recovery, r.recovered(t, path, request, start))
 	}
@@ -276,27 +263,16 @@ func (r *running) resources(t *testing.T) resources {
 	t.Helper()
 	pid := r.cmd.Process.Pid
 	files := must(os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid)))
-	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	if err != nil {
+	if _, err := os.Stat(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid)); err != nil {
 		t.Skip("this kernel does not list children: ", err)
 	}
-	stats := r.get(t, "/v1/stats")
-	process, chip := stats.body["process"].(map[string]any), stats.body["npu"].(map[string]any)
-	return resources{len(files), int(process["goroutines"].(float64)), countChildren(pid, children), int(chip["in_flight"].(float64))}
-}
-
-// countChildren counts those of all threads: any of them may have started the worker.
-func countChildren(pid int, main []byte) int {
-	n := 0
-	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	for _, task := range tasks {
+	children := 0
+	for _, task := range must(filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))) { // any thread may have started the worker
 		b, _ := os.ReadFile(task)
-		n += len(bytes.Fields(b))
+		children += len(bytes.Fields(b))
 	}
-	if n == 0 {
-		n = len(bytes.Fields(main))
-	}
-	return n
+	stats := r.stats(t)
+	return resources{len(files), stats.Process.Goroutines, children, stats.NPU.InFlight}
 }
 
 // TestDeviceLossWithStandIn: while the chip is gone the CPU encodes, and health says so.
@@ -322,16 +298,12 @@ func TestDeviceLossWithStandIn(t *testing.T) {
 func TestDeadDeviceIsUnhealthy(t *testing.T) {
 	_, config := newControl(t, "  on_device_loss: fail\nsim:\n  arguments: CONTROL --fault=crash=40\n")
 	r := serve(t, t.TempDir(), "--config", config)
-	unhealthy := false
 	request := map[string]any{"image": sample(t, "cat.jpg")}
-	for end := time.Now().Add(patience); !unhealthy && time.Now().Before(end); {
-		a := r.ask(t, "/v1/embed/image", request)
-		if a.status == http.StatusServiceUnavailable {
-			h := r.get(t, "/health")
-			unhealthy = h.status == http.StatusServiceUnavailable && h.body["status"] == "unhealthy" && h.body["reason"] != ""
+	until(t, "/health says so", func() bool {
+		if r.ask(t, "/v1/embed/image", request).status != http.StatusServiceUnavailable {
+			return false
 		}
-	}
-	if !unhealthy {
-		t.Error("the chip died again and again, and /health never said so")
-	}
+		h := r.get(t, "/health")
+		return h.status == http.StatusServiceUnavailable && h.body["status"] == "unhealthy" && h.body["reason"] != ""
+	})
 }

@@ -17,8 +17,10 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"hailoclip/hailo/onnx"
+	"hailoclip/stages/clip"
 )
 
 // asProgram makes the test binary be hailo-clip: the tests run the program as users do, in
@@ -177,6 +179,15 @@ func (r *running) get(t testing.TB, path string) (a reply) {
 	return a
 }
 
+// stats are the counters of the service.
+func (r *running) stats(t testing.TB) (s clip.Stats) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(r.get(t, "/v1/stats").raw), &s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 func read(response *http.Response) (reply, error) {
 	defer response.Body.Close()
 	raw, err := io.ReadAll(response.Body)
@@ -230,6 +241,16 @@ func (a reply) best() string {
 	first, _ := list[0].(map[string]any)
 	text, _ := first["text"].(string)
 	return text
+}
+
+// until waits for what must come.
+func until(t testing.TB, what string, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !done(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal(what, ": never")
+		}
+	}
 }
 
 // must is for what cannot fail in a sound test.

@@ -16,7 +16,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"hailoclip/stages/decode"
 )
@@ -58,26 +57,22 @@ func TestServiceClassifiesAndEmbeds(t *testing.T) {
 // TestPromptsAreEncodedOnce reads the counters of the service.
 func TestPromptsAreEncodedOnce(t *testing.T) {
 	state := t.TempDir()
-	encoded := func(r *running) (n, list, disk float64) {
-		m := r.get(t, "/v1/stats").body["cache"].(map[string]any)
-		return m["encoded"].(float64), m["list_hits"].(float64), m["disk_hits"].(float64)
-	}
 	r := serve(t, state)
 	r.mustPost(t, "/v1/classify", catRequest(t))
-	if n, _, _ := encoded(r); n != 2 {
-		t.Fatalf("%v texts encoded for 2 new prompts", n)
+	if n := r.stats(t).Cache.Encoded; n != 2 {
+		t.Fatalf("%d texts encoded for 2 new prompts", n)
 	}
 	r.mustPost(t, "/v1/classify", catRequest(t))
-	if n, list, _ := encoded(r); n != 2 || list != 1 {
-		t.Errorf("the second request encoded %v texts, %v lists found", n-2, list)
+	if c := r.stats(t).Cache; c.Encoded != 2 || c.ListHits != 1 {
+		t.Errorf("the second request encoded %d texts, %d lists found", c.Encoded-2, c.ListHits)
 	}
 	r.stop(t)
 	r = serve(t, state)
 	if a := r.mustPost(t, "/v1/classify", catRequest(t)); a.best() != "a photo of a cat" {
 		t.Errorf("from the file: %s", a.raw)
 	}
-	if n, _, disk := encoded(r); n != 0 || disk != 2 {
-		t.Errorf("the first request after a restart encoded %v texts and found %v on disk", n, disk)
+	if c := r.stats(t).Cache; c.Encoded != 0 || c.DiskHits != 2 {
+		t.Errorf("the first request after a restart encoded %d texts and found %d on disk", c.Encoded, c.DiskHits)
 	}
 }
 
@@ -295,24 +290,14 @@ func stopUnderLoad(t *testing.T, signals []syscall.Signal) {
 			}
 		})
 	}
-	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-		cache := r.get(t, "/v1/stats").body["cache"].(map[string]any)
-		if cache["requests"] == float64(inside) { // and most are not encoded, unless the machine is slower than the chip
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatalf("they did not get to the text encoder together: %v", cache)
-		}
-	}
+	until(t, "all are inside", func() bool { // and most are not encoded, unless the machine is slower than the chip
+		return r.stats(t).Cache.Requests == inside
+	})
 	for _, s := range signals {
 		if err := r.cmd.Process.Signal(s); err != nil {
 			t.Fatal(err)
 		}
-		for end := time.Now().Add(time.Minute); !strings.Contains(r.logged(), `"msg":"stopping"`); time.Sleep(time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatal("it does not stop")
-			}
-		}
+		until(t, "it stops", func() bool { return strings.Contains(r.logged(), `"msg":"stopping"`) })
 	}
 	<-r.ended
 	if code := r.cmd.ProcessState.ExitCode(); code != exitOK {
