@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"hailoclip/hailo/internal/assert"
 )
 
 // scripted is a backend that does what a test says.
@@ -180,26 +182,18 @@ func TestStandInBatches(t *testing.T) {
 		calls = append(calls, encode(t.Context(), 5))
 		batches := func(want ...int) {
 			t.Helper()
-			if !slices.Equal(second.sizes, want) {
-				t.Errorf("batches of %v, want %v", second.sizes, want)
-			}
+			assert.True(t, slices.Equal(second.sizes, want), "batches of %v, want %v", second.sizes, want)
 		}
 		batches(1, 1, 1) // as many at once as it takes
 		cancel(why)
-		if err := <-waiting.err; !errors.Is(err, why) {
-			t.Errorf("one whose time is over: %v", err)
-		}
+		assert.ErrorIs(t, <-waiting.err, why, "one whose time is over")
 		synctest.Wait()
-		if len(begun.err) > 0 {
-			t.Error("it returned while the encoder had its frame")
-		}
+		assert.True(t, len(begun.err) == 0, "it returned while the encoder had its frame")
 		second.hold <- struct{}{}
 		synctest.Wait()
 		batches(1, 1, 1, 2) // the good one and the bad one
 		close(second.hold)
-		if err := <-begun.err; err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, <-begun.err)
 		for _, c := range calls {
 			bad := c.frame.Pixels[0] == badPixel
 			if err := <-c.err; errors.Is(err, ErrEncode) != bad || !bad && c.frame.Embedding[1] != 1 {
@@ -216,9 +210,7 @@ func TestStandInBatches(t *testing.T) {
 func startProbe(t *testing.T, b, texts Backend, interval time.Duration, times int) *Probe {
 	t.Helper()
 	p, err := NewProbe(t.Context(), b, texts, []int32{1, 2}, interval, times, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, err)
 	t.Cleanup(func() { _ = p.Close() })
 	return p
 }
@@ -238,9 +230,7 @@ func TestProbeRefusesAnEncoderThatFails(t *testing.T) {
 	if p, err := NewProbe(t.Context(), b, b, nil, 0, 1, slog.New(slog.DiscardHandler)); !errors.Is(err, ErrEncode) {
 		t.Errorf("probe %v, error %v", p, err)
 	}
-	if b.frames.Free() != b.frames.Len() {
-		t.Error("a frame is lost")
-	}
+	assert.True(t, b.frames.Free() == b.frames.Len(), "a frame is lost")
 }
 
 // TestProbeWaitsForALateDevice: it is not ready until it was probed, also where it is not to be
@@ -260,9 +250,7 @@ func TestProbeWaitsForALateDevice(t *testing.T) {
 			t.Errorf("when it is there: %+v", s)
 		}
 		time.Sleep(time.Hour)
-		if b.images.Load() != n {
-			t.Error("probed again")
-		}
+		assert.True(t, b.images.Load() == n, "probed again")
 	})
 }
 
@@ -275,13 +263,9 @@ func TestProbeFollowsTheDevice(t *testing.T) {
 			t.Fatalf("%d probes at the start, status %+v", n, p.Status())
 		}
 		wait()
-		if n := b.images.Load(); n != 4 {
-			t.Errorf("%d probes after an idle minute, want 4", n)
-		}
+		assert.Equal(t, b.images.Load(), 4, "probes after an idle minute")
 		frames := oneFrame()
-		if err := p.EncodeImages(t.Context(), frames); err != nil {
-			t.Fatal(err)
-		}
+		assert.Must(t, p.EncodeImages(t.Context(), frames))
 		pass(58 * time.Second)
 		if n := b.images.Load(); n != 5 { // the call itself, and no probe
 			t.Errorf("%d calls after a busy minute, want 5", n)
@@ -359,9 +343,7 @@ func TestProbeAfterAFailedFrame(t *testing.T) {
 			return err
 		}
 		first.becomes(ErrEncode, 1, 0)
-		if err := encode(); !errors.Is(err, ErrEncode) {
-			t.Errorf("the first frame: %v", err)
-		}
+		assert.ErrorIs(t, encode(), ErrEncode, "the first frame")
 		if err := encode(); err != nil || second.images.Load() != 1 {
 			t.Errorf("the second frame: %v", err)
 		}
@@ -382,9 +364,7 @@ func TestProbeAfterAFailedFrame(t *testing.T) {
 		first.becomes(ErrEncode, 1, 0)
 		_ = encode()
 		first.becomes(nil, 1, 0)
-		if n := first.images.Load() - before; n != 3 {
-			t.Errorf("%d calls for a failed frame and a probe that is made again", n)
-		}
+		assert.Equal(t, first.images.Load()-before, 3, "calls for a failed frame and a probe that is made again")
 	})
 }
 

@@ -8,48 +8,36 @@ import (
 	"image/jpeg"
 	"os"
 	"testing"
+
+	"hailoclip/hailo/internal/assert"
 )
 
 func TestModel(t *testing.T) {
 	m, err := Model()
-	if err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, err)
 	if !m.HasCPU() || m.HasNPU() || !m.Embedded() || m.Name != "demo" || m.EmbeddingDimension != 512 {
 		t.Errorf("model: %+v", m.Manifest)
 	}
 	for name, f := range m.Files {
 		data, err := m.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
+		assert.Must(t, err)
 		sum := sha256.Sum256(data)
 		if int64(len(data)) != f.Bytes || hex.EncodeToString(sum[:]) != f.SHA256 {
 			t.Errorf("%s: %d bytes, %x; the manifest says %d, %s", name, len(data), sum, f.Bytes, f.SHA256)
 		}
 	}
 	tok, err := m.LoadTokenizer()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if tok.Size() != 4096 {
-		t.Errorf("vocabulary of %d", tok.Size())
-	}
+	assert.Must(t, err)
+	assert.True(t, tok.Size() == 4096, "vocabulary of %d", tok.Size())
 }
 
 func TestSamples(t *testing.T) {
 	list, err := Samples()
-	if err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, err)
 	var golden struct{ Images map[string][]float32 }
 	data, err := os.ReadFile("golden.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(data, &golden); err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, err)
+	assert.Must(t, json.Unmarshal(data, &golden))
 	if len(list) != len(golden.Images) || len(list) == 0 {
 		t.Errorf("%d samples, %d golden vectors", len(list), len(golden.Images))
 	}

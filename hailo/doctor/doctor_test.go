@@ -17,6 +17,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"hailoclip/hailo/internal/assert"
+
 	"github.com/google/go-cmp/cmp"
 
 	"hailoclip/hailo/device"
@@ -183,9 +185,7 @@ func TestRun(t *testing.T) {
 				t.Errorf("device %+v", r.Device)
 			}
 			var b bytes.Buffer
-			if err := r.WriteText(&b, false); err != nil {
-				t.Fatal(err)
-			}
+			assert.Must(t, r.WriteText(&b, false))
 			if failed := strings.Contains(b.String(), "FAIL  "); (r.Level == Fail) != failed { // what the exit code depends on
 				t.Errorf("level %s", r.Level)
 			}
@@ -206,9 +206,7 @@ func checkText(t *testing.T, r Report, text string) {
 		}
 	}
 	for line := range strings.SplitSeq(r.remedies(), "\n") {
-		if strings.HasPrefix(line, "#") && len(line) > columns-indent {
-			t.Errorf("comment too long: %s", line)
-		}
+		assert.True(t, !strings.HasPrefix(line, "#") || len(line) <= columns-indent, "comment too long: %s", line)
 	}
 }
 
@@ -230,21 +228,15 @@ func finding(r Report, check string) *Finding {
 func golden(t *testing.T, name string, got []byte) {
 	t.Helper()
 	file := filepath.Join("testdata", name)
-	if *update && os.WriteFile(file, got, 0o644) != nil {
-		t.Fatal("not written: ", file)
-	}
+	assert.MustTrue(t, !*update || os.WriteFile(file, got, 0o644) == nil, "not written: %v", file)
 	want, err := os.ReadFile(file)
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("%s (%v; -want +got; go test -update writes it anew):\n%s", file, err, diff)
-	}
+	assert.Diff(t, string(want), string(got), "%s (%v; go test -update writes it anew)", file, err)
 }
 
 func TestJSON(t *testing.T) {
 	r := Run(t.Context(), pi().env(t, nil))
 	b, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, err)
 	golden(t, "healthy-5.1.1.json", append(b, '\n'))
 	var back Report
 	if err := json.Unmarshal(b, &back); err != nil || !cmp.Equal(r, back) {
@@ -255,13 +247,9 @@ func TestJSON(t *testing.T) {
 func TestColor(t *testing.T) {
 	var plain, colored bytes.Buffer
 	r := Run(t.Context(), pi().with(files{"/dev/hailo0": mode(0o600)}).env(t, nil))
-	if r.WriteText(&plain, false) != nil || r.WriteText(&colored, true) != nil {
-		t.Fatal("write")
-	}
+	assert.MustTrue(t, r.WriteText(&plain, false) == nil && r.WriteText(&colored, true) == nil, "write")
 	s := colored.String()
-	if !strings.Contains(s, colors[Fail]+"FAIL"+noColor) {
-		t.Error("no color")
-	}
+	assert.True(t, strings.Contains(s, colors[Fail]+"FAIL"+noColor), "no color")
 	if s = regexp.MustCompile(`\x1b\[[0-9;]*m`).ReplaceAllString(s, ""); s != plain.String() {
 		t.Error("color changes more than the color")
 	}
@@ -288,9 +276,7 @@ func TestPipes(t *testing.T) {
 		}
 		return syscall.Mkfifo(p, 0o644)
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, err)
 	if r := Run(t.Context(), env); r.Device != nil {
 		t.Errorf("a pipe counts as a device: %+v", r.Device)
 	}
@@ -301,9 +287,7 @@ func TestHost(t *testing.T) {
 	env := Host()
 	r := Run(t.Context(), env)
 	var text strings.Builder
-	if err := r.WriteText(&text, false); err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, r.WriteText(&text, false))
 	t.Log("\n" + text.String())
 	if finding(r, "machine") == nil || finding(r, "pci-device") == nil || r.Summary == "" || r.Versions.Kernel == "" {
 		t.Errorf("%+v", r)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"hailoclip/hailo/internal/assert"
+
 	"hailoclip/hailo/device"
 )
 
@@ -83,9 +85,7 @@ func TestUser(t *testing.T) {
 		"/etc/group":  "root:x:0:\nvideo:x:44:pi,hailo-clip\nhailo:x:985:hailo-clip2\nbad:x:y:hailo-clip\nnet:x:101:hailo-clip",
 	}.write(t))
 	uid, gids, ok := r.User("hailo-clip")
-	if uid != 990 || !slices.Equal(gids, []int{991, 44, 101}) || !ok {
-		t.Error(uid, gids, ok)
-	}
+	assert.True(t, uid == 990 && slices.Equal(gids, []int{991, 44, 101}) && ok, "%v %v %v", uid, gids, ok)
 	for _, name := range []string{"nobody", "odd", ""} {
 		if _, _, ok := r.User(name); ok {
 			t.Errorf("user %q", name)
@@ -114,9 +114,7 @@ func TestHasService(t *testing.T) {
 		{files{"/var/lib/hailo-clip/": folder}, true},
 		{files{"/var/lib/hailo-clip": link + "private/hailo-clip"}, true}, // with a dynamic user, which only root can follow
 	} {
-		if got := device.Root(c.machine.write(t)).HasService(); got != c.want {
-			t.Errorf("%v: %v", c.machine, got)
-		}
+		assert.Equal(t, device.Root(c.machine.write(t)).HasService(), c.want, "%v", c.machine)
 	}
 }
 
@@ -136,9 +134,7 @@ func TestAllowed(t *testing.T) {
 		{0o606, other, group, false},
 		{0o000, 0, other, true},
 	} {
-		if got := allowed(c.mode, owner, group, c.user, []int{4, c.with}); got != c.want {
-			t.Errorf("%+v: %v", c, got)
-		}
+		assert.Equal(t, allowed(c.mode, owner, group, c.user, []int{4, c.with}), c.want, "%+v", c)
 	}
 }
 
@@ -169,9 +165,7 @@ func TestTexts(t *testing.T) {
 		{quote("<3>[    9.912345] hailo1x: x"), `"hailo1x: x"`}, {quote("plain"), `"plain"`}, {quote("[no time"), `"[no time"`},
 		{quote("a\x1b[31mb\u202ec"), `"a?[31mb?c"`}, {quote(strings.Repeat("é", 200)), `"` + strings.Repeat("é", 160) + `..."`},
 	} {
-		if c.got != c.want {
-			t.Errorf("got %s, want %s", c.got, c.want)
-		}
+		assert.True(t, c.got == c.want, "got %s, want %s", c.got, c.want)
 	}
 }
 

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 
+	"hailoclip/hailo/internal/assert"
+
 	"hailoclip/hailo/device"
 	"hailoclip/hailo/model"
 )
@@ -136,9 +138,7 @@ func (f files) writeTo(t testing.TB, root string) {
 		default:
 			err = errors.Join(err, os.WriteFile(file, []byte(content), m))
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		assert.Must(t, err)
 	}
 }
 

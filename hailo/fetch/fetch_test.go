@@ -18,6 +18,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"hailoclip/hailo/internal/assert"
+
 	"hailoclip/hailo/safefile"
 )
 
@@ -57,9 +59,7 @@ func newSite(t *testing.T, handle handler) (*site, Download) {
 
 func write(t *testing.T, path, text string) {
 	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, os.WriteFile(path, []byte(text), 0o600))
 }
 
 // read returns the content of a file, "" where it is not there.
@@ -190,9 +190,7 @@ func TestDownloadRefuses(t *testing.T) {
 		if _, err := d.Run(t.Context()); !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v, want %v that says %q", name, err, c.is, c.says)
 		}
-		if left := read(d.Part); left != c.left {
-			t.Errorf("%s: the part is %q", name, left)
-		}
+		assert.Equal(t, read(d.Part), c.left, "%s: the part is", name)
 	}
 }
 
@@ -216,9 +214,7 @@ func TestCancelled(t *testing.T) {
 	}
 	d.Bytes = int64(len(content))
 	for name, d := range map[string]Download{"hashing": d, "copying": {Local: d.Part, Part: d.Part + ".copy"}} {
-		if _, err := d.Run(ctx); !errors.Is(err, stop) {
-			t.Errorf("%s: %v", name, err)
-		}
+		assert.ErrorIs(t, assert.Err(d.Run(ctx)), stop, "%s", name)
 	}
 }
 
@@ -271,9 +267,7 @@ func TestLocal(t *testing.T) {
 		}
 	}
 	for _, d.Local = range []string{dir, "/dev/zero"} {
-		if _, err := d.Run(t.Context()); !errors.Is(err, safefile.ErrNotRegular) {
-			t.Errorf("%s: %v", d.Local, err)
-		}
+		assert.ErrorIs(t, assert.Err(d.Run(t.Context())), safefile.ErrNotRegular, "%s", d.Local)
 	}
 }
 
@@ -283,9 +277,7 @@ func TestPartOfAnother(t *testing.T) {
 		s, d := newSite(t, nil)
 		kept := filepath.Join(filepath.Dir(d.Part), "kept")
 		write(t, kept, content[:3])
-		if err := errors.Join(put(kept, d.Part), put(kept, d.Part+".from")); err != nil {
-			t.Fatal(err)
-		}
+		assert.Must(t, put(kept, d.Part), put(kept, d.Part+".from"))
 		d.SHA256 = sumOf(content)
 		if _, err := d.Run(t.Context()); err != nil || s.ranges[0] != "" || read(kept) != content[:3] {
 			t.Errorf("%s: asked for %q, kept %q, %v", name, s.ranges, read(kept), err)

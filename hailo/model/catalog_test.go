@@ -3,7 +3,6 @@ package model
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -14,6 +13,8 @@ import (
 	"testing"
 	"testing/fstest"
 	"time"
+
+	"hailoclip/hailo/internal/assert"
 
 	"hailoclip/hailo/safefile"
 	"hailoclip/hailo/token"
@@ -35,24 +36,9 @@ func knownFull(t testing.TB, edits ...string) Manifest {
 	return parseManifest(t, fullManifest, append(edits, `, "bytes": 9, "sha256": "`+someSHA+`"`, ``)...)
 }
 
-func must(t testing.TB, errs ...error) {
-	t.Helper()
-	if err := errors.Join(errs...); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// refused fails the test unless err is there, is that error if there is one, and says so.
-func refused(t testing.TB, what string, err, is error, says string) {
-	t.Helper()
-	if err == nil || is != nil && !errors.Is(err, is) || !strings.Contains(err.Error(), says) {
-		t.Errorf("%s: %v, want %v that says %q", what, err, is, says)
-	}
-}
-
 func write(t testing.TB, path, content string) {
 	t.Helper()
-	must(t, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644))
+	assert.Must(t, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644))
 }
 
 // read returns the content of a file, "" where it is not there.
@@ -76,7 +62,7 @@ func embedded() fs.FS {
 // files in its folder. "demo" is built in.
 func testCatalog(t testing.TB, files ...string) *Catalog {
 	builtin, err := Embedded(knownFull(t, `"name": "full"`, `"name": "demo"`), embedded())
-	must(t, err)
+	assert.Must(t, err)
 	c := &Catalog{Dir: filepath.Join(t.TempDir(), "models"), Vendor: t.TempDir(), Builtin: builtin}
 	c.Known = []Manifest{knownFull(t, `"name": "full"`, `"name": "`+Preferred+`"`)}
 	for _, name := range files {
@@ -91,7 +77,7 @@ func pulledCatalog(t testing.TB) (c *Catalog, from string) {
 	for name, text := range contents {
 		write(t, filepath.Join(from, name), text)
 	}
-	must(t, c.Pull(t.Context(), Preferred, PullOptions{FromDir: from}))
+	assert.Must(t, c.Pull(t.Context(), Preferred, PullOptions{FromDir: from}))
 	return c, from
 }
 
@@ -107,11 +93,9 @@ func (c *Catalog) resolveError(t testing.TB, name string) error {
 func (c *Catalog) state(t testing.TB, name string) Installed {
 	t.Helper()
 	list, err := c.List(t.Context())
-	must(t, err)
+	assert.Must(t, err)
 	i := slices.IndexFunc(list, func(in Installed) bool { return in.Manifest.Name == name })
-	if i < 0 {
-		t.Fatalf("%s is not in the list", name)
-	}
+	assert.MustTrue(t, i >= 0, "%s is not in the list", name)
 	return list[i]
 }
 
@@ -161,10 +145,10 @@ func TestResolve(t *testing.T) {
 
 func TestResolveErrors(t *testing.T) {
 	c := testCatalog(t)
-	refused(t, "not installed", c.resolveError(t, Preferred), ErrNotInstalled, "")
-	refused(t, "unknown", c.resolveError(t, "x"), ErrUnknown, "")
+	assert.ErrorIs(t, c.resolveError(t, Preferred), ErrNotInstalled, "not installed")
+	assert.ErrorIs(t, c.resolveError(t, "x"), ErrUnknown, "unknown")
 	c.Builtin = nil
-	refused(t, "nothing built in", c.resolveError(t, "auto"), ErrNotInstalled, "")
+	assert.ErrorIs(t, c.resolveError(t, "auto"), ErrNotInstalled, "nothing built in")
 }
 
 func TestVendorResources(t *testing.T) {
@@ -173,7 +157,7 @@ func TestVendorResources(t *testing.T) {
 		write(t, filepath.Join(c.Vendor, c.Known[0].Files[name].Vendor), contents[name])
 	}
 	write(t, filepath.Join(c.Vendor, "npy/p.npy"), "<Error>not found</Error>")
-	refused(t, "with an error page", c.resolveError(t, Preferred), nil, "p.npy is not a .npy file")
+	assert.ErrorSays(t, c.resolveError(t, Preferred), nil, "p.npy is not a .npy file", "with an error page")
 	write(t, filepath.Join(c.Vendor, "npy/p.npy"), contents["p.npy"])
 	m, reason, err := c.Resolve(t.Context(), "auto")
 	if err != nil || m.Name != Preferred || !m.HasNPU() || !m.HasNPUText() || m.HasCPU() || !strings.Contains(reason, c.Vendor) {
@@ -184,7 +168,7 @@ func TestVendorResources(t *testing.T) {
 	}
 	write(t, c.path("tokenizer.json"), `{"own":1}`) // the models folder comes first
 	m, _, err = c.Resolve(t.Context(), "auto")
-	must(t, err)
+	assert.Must(t, err)
 	if data, err := m.ReadFile("tokenizer.json"); err != nil || string(data) != `{"own":1}` {
 		t.Errorf("tokenizer %q, %v", data, err)
 	}
@@ -205,8 +189,8 @@ func TestOwnModelFolder(t *testing.T) {
 		t.Errorf("own model: CPU %q, NPU %q", in.CPU, in.NPU)
 	}
 	for _, name := range []string{"broken", "other"} {
-		refused(t, name, c.resolveError(t, name), ErrManifest, name)
-		refused(t, name+" in the list", c.state(t, name).Files[0].Err, ErrManifest, name)
+		assert.ErrorSays(t, c.resolveError(t, name), ErrManifest, name, "%s", name)
+		assert.ErrorSays(t, c.state(t, name).Files[0].Err, ErrManifest, name, "%s in the list", name)
 	}
 }
 
@@ -217,43 +201,35 @@ func TestFileAgainstManifest(t *testing.T) {
 	f := files["i.hef"]
 	f.SHA256 = someSHA
 	files["i.hef"] = f
-	refused(t, "wrong digest", c.resolveError(t, Preferred), nil, someSHA)
+	assert.ErrorSays(t, c.resolveError(t, Preferred), nil, someSHA, "wrong digest")
 	f.SHA256, f.Bytes = "", 1234
 	files["i.hef"] = f
-	refused(t, "wrong size", c.resolveError(t, Preferred), nil, "want 1234")
+	assert.ErrorSays(t, c.resolveError(t, Preferred), nil, "want 1234", "wrong size")
 }
 
 func TestDigest(t *testing.T) {
 	c := testCatalog(t, append(cpuFiles[:3:3], npuFiles...)...)
 	m, _, err := c.Resolve(t.Context(), Preferred)
-	must(t, err)
+	assert.Must(t, err)
 	digest := func(m *Model, names ...string) string {
 		t.Helper()
 		d, err := m.Digest(t.Context(), names...)
-		if err != nil || !hexSHA256.MatchString(d) {
-			t.Fatalf("%q, %v", d, err)
-		}
+		assert.MustTrue(t, err == nil && hexSHA256.MatchString(d), "%q, %v", d, err)
 		return d
 	}
 	d := digest(m, "t.onnx", "tokenizer.json")
-	if digest(c.Builtin, "t.onnx", "tokenizer.json") != d {
-		t.Error("equal files, embedded and on disk, differ")
-	}
+	assert.True(t, digest(c.Builtin, "t.onnx", "tokenizer.json") == d, "equal files, embedded and on disk, differ")
 	other := *m
 	other.ContextLength++
 	if digest(m, "t.hef", "tokenizer.json") == d || digest(&other, "t.onnx", "tokenizer.json") == d {
 		t.Error("other files, or another context length, have the same digest")
 	}
 	write(t, c.path("t.onnx"), "\x08\x07tixt")
-	if digest(m, "t.onnx", "tokenizer.json") == d {
-		t.Error("a changed file has the same digest")
-	}
-	_, err = m.Digest(t.Context(), "none")
-	refused(t, "no such file", err, fs.ErrNotExist, "none")
+	assert.True(t, digest(m, "t.onnx", "tokenizer.json") != d, "a changed file has the same digest")
+	assert.ErrorSays(t, assert.Err(m.Digest(t.Context(), "none")), fs.ErrNotExist, "none", "no such file")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = m.Digest(ctx, "t.onnx")
-	refused(t, "cancelled", err, context.Canceled, "")
+	assert.ErrorIs(t, assert.Err(m.Digest(ctx, "t.onnx")), context.Canceled, "cancelled")
 }
 
 func TestDamagedRecords(t *testing.T) {
@@ -264,9 +240,9 @@ func TestDamagedRecords(t *testing.T) {
 	} {
 		c := testCatalog(t, cpuFiles...)
 		write(t, c.path(recordsFile), text)
-		refused(t, name, c.resolveError(t, Preferred), nil, recordsFile)
+		assert.ErrorSays(t, c.resolveError(t, Preferred), nil, recordsFile, "%s", name)
 		in := c.state(t, Preferred)
-		refused(t, name+" in the list", in.Files[len(in.Files)-1].Err, nil, recordsFile)
+		assert.ErrorSays(t, in.Files[len(in.Files)-1].Err, nil, recordsFile, "%s in the list", name)
 	}
 }
 
@@ -279,13 +255,13 @@ func TestNewTimeIsNoted(t *testing.T) {
 		t.Helper()
 		later = later.Add(time.Hour)
 		for name := range contents {
-			must(t, os.Chtimes(c.path(name), later, later))
+			assert.Must(t, os.Chtimes(c.path(name), later, later))
 		}
 	}
 	noted := func(name string) bool {
 		t.Helper()
 		r, err := readRecords(filepath.Dir(c.path(name)))
-		must(t, err)
+		assert.Must(t, err)
 		return r[name].ModTime.Equal(later)
 	}
 	for name, read := range map[string]func() error{
@@ -308,13 +284,11 @@ func TestNewTimeIsNoted(t *testing.T) {
 	_, _, resolve := c.Resolve(ctx, Auto)
 	_, list := c.List(ctx)
 	for _, err := range []error{verify, resolve, list} {
-		refused(t, "cancelled", err, context.Canceled, "")
+		assert.ErrorIs(t, err, context.Canceled, "cancelled")
 	}
-	if noted("i.hef") {
-		t.Error("noted, although it was cancelled")
-	}
+	assert.True(t, !noted("i.hef"), "noted, although it was cancelled")
 	_, err := c.Verify(t.Context(), Preferred)
-	if refused(t, "another file", err, ErrFile, "t.onnx"); noted("t.onnx") || !noted("i.hef") {
+	if assert.ErrorSays(t, err, ErrFile, "t.onnx", "another file"); noted("t.onnx") || !noted("i.hef") {
 		t.Error("another file: what was noted is wrong")
 	}
 }
@@ -323,9 +297,7 @@ func TestVerify(t *testing.T) {
 	c, _ := pulledCatalog(t)
 	for _, name := range []string{Preferred, "demo"} {
 		files, err := c.Verify(t.Context(), name)
-		if err != nil || len(files) != len(contents) {
-			t.Fatalf("%s: %d files, %v", name, len(files), err)
-		}
+		assert.MustTrue(t, err == nil && len(files) == len(contents), "%s: %d files, %v", name, len(files), err)
 		for _, f := range files {
 			if f.SHA256 != sumOf(contents[f.Name]) || f.Bytes != int64(len(contents[f.Name])) {
 				t.Errorf("%s: %+v", name, f)
@@ -334,44 +306,38 @@ func TestVerify(t *testing.T) {
 	}
 	// The same size and time: only Verify notices.
 	info, err := os.Stat(c.path("t.onnx"))
-	must(t, err)
+	assert.Must(t, err)
 	write(t, c.path("t.onnx"), "\x08\x07tixt")
-	must(t, os.Chtimes(c.path("t.onnx"), time.Time{}, info.ModTime()), c.resolveError(t, Preferred))
-	_, err = c.Verify(t.Context(), Preferred)
-	refused(t, "verify", err, ErrFile, "t.onnx")
+	assert.Must(t, os.Chtimes(c.path("t.onnx"), time.Time{}, info.ModTime()), c.resolveError(t, Preferred))
+	assert.ErrorSays(t, assert.Err(c.Verify(t.Context(), Preferred)), ErrFile, "t.onnx", "verify")
 	// Another time: everybody does, and the NPU goes on without it.
-	must(t, os.Chtimes(c.path("t.onnx"), time.Time{}, info.ModTime().Add(time.Second)))
+	assert.Must(t, os.Chtimes(c.path("t.onnx"), time.Time{}, info.ModTime().Add(time.Second)))
 	m, reason, err := c.Resolve(t.Context(), Preferred)
 	if err != nil || m.HasCPU() || !m.HasNPU() || !strings.Contains(reason, "left out") {
 		t.Errorf("changed file: %q, %v", reason, err)
 	}
 	builtin := parseManifest(t, fullManifest, `"name": "full"`, `"name": "demo"`, `"bytes": 9, `, ``)
 	c.Builtin, err = Embedded(builtin, embedded())
-	must(t, err)
-	_, err = c.Verify(t.Context(), "demo")
-	refused(t, "built in", err, ErrFile, "i.hef has SHA-256")
+	assert.Must(t, err)
+	assert.ErrorSays(t, assert.Err(c.Verify(t.Context(), "demo")), ErrFile, "i.hef has SHA-256", "built in")
 }
 
 func TestRemove(t *testing.T) {
 	c, _ := pulledCatalog(t)
 	freed, err := c.Remove(Preferred)
-	if err != nil || freed < 70 {
-		t.Errorf("removed %d bytes, %v", freed, err)
-	}
+	assert.True(t, err == nil && freed >= 70, "removed %d bytes, %v", freed, err)
 	if c.folder(t) != "" || os.Remove(c.Dir) == nil { // the lock is in it
 		t.Errorf("files are left, or the models folder is gone too: %s", c.folder(t))
 	}
 	for name, is := range map[string]error{Preferred: ErrNotInstalled, "demo": nil, "..": ErrUnknown, "nothing": ErrUnknown} {
-		_, err := c.Remove(name)
-		refused(t, name, err, is, "")
+		assert.ErrorSays(t, assert.Err(c.Remove(name)), is, "", "%s", name)
 	}
 }
 
 func TestEmbeddedModelRefuses(t *testing.T) {
-	_, err := Embedded(knownFull(t), fstest.MapFS{})
-	refused(t, "no files", err, fs.ErrNotExist, "")
-	_, err = Embedded(parseManifest(t, fullManifest, `"bytes": 9`, `"bytes": 10`), embedded())
-	refused(t, "wrong size", err, nil, "says 10")
+	assert.ErrorIs(t, assert.Err(Embedded(knownFull(t), fstest.MapFS{})), fs.ErrNotExist, "no files")
+	_, err := Embedded(parseManifest(t, fullManifest, `"bytes": 9`, `"bytes": 10`), embedded())
+	assert.ErrorSays(t, err, nil, "says 10", "wrong size")
 }
 
 func TestModelFiles(t *testing.T) {
@@ -379,23 +345,21 @@ func TestModelFiles(t *testing.T) {
 	write(t, c.path("e.npy"), string(npyFile(1, header23, npyBytes(1, 2, 3, 4, 5, 6))))
 	write(t, c.path("tokenizer.json"), read("../demo/tokenizer.json"))
 	m, _, err := c.Resolve(t.Context(), Preferred)
-	must(t, err)
+	assert.Must(t, err)
 	if rows, cols, data, err := m.ReadNpy("e.npy"); err != nil || rows != 2 || cols != 3 || data[5] != 6 {
 		t.Errorf("matrix %d x %d %v, %v", rows, cols, data, err)
 	}
 	_, _, _, err = m.ReadNpy("p.npy")
-	refused(t, "damaged matrix", err, ErrNpy, "p.npy")
+	assert.ErrorSays(t, err, ErrNpy, "p.npy", "damaged matrix")
 	if tok, err := m.LoadTokenizer(); err != nil || tok.Size() != 4096 {
 		t.Errorf("tokenizer: %v", err)
 	}
-	_, err = c.Builtin.LoadTokenizer()
-	refused(t, "damaged tokenizer", err, token.ErrFile, "tokenizer.json")
+	assert.ErrorSays(t, assert.Err(c.Builtin.LoadTokenizer()), token.ErrFile, "tokenizer.json", "damaged tokenizer")
 	for name, m := range map[string]*Model{"disk": m, "embedded": c.Builtin} {
 		if data, err := m.ReadFile("t.onnx"); err != nil || string(data) != contents["t.onnx"] {
 			t.Errorf("%s: %q, %v", name, data, err)
 		}
-		_, err := m.ReadFile("none")
-		refused(t, name, err, fs.ErrNotExist, "none")
+		assert.ErrorSays(t, assert.Err(m.ReadFile("none")), fs.ErrNotExist, "none", "%s", name)
 		if _, ok := m.Path("t.onnx"); ok == m.Embedded() {
 			t.Errorf("%s: on disk %t, embedded %t", name, ok, m.Embedded())
 		}
@@ -407,16 +371,16 @@ func TestPipesAreRefused(t *testing.T) {
 	c, from := testCatalog(t), t.TempDir()
 	pipe := func(path string) {
 		t.Helper()
-		must(t, os.MkdirAll(filepath.Dir(path), 0o700), syscall.Mkfifo(path, 0o600))
+		assert.Must(t, os.MkdirAll(filepath.Dir(path), 0o700), syscall.Mkfifo(path, 0o600))
 	}
 	pipe(filepath.Join(c.Dir, "m", manifestFile))
-	refused(t, "manifest", c.state(t, "m").Files[0].Err, safefile.ErrNotRegular, "")
+	assert.ErrorIs(t, c.state(t, "m").Files[0].Err, safefile.ErrNotRegular, "manifest")
 	pipe(filepath.Join(from, "t.onnx"))
 	c.Known[0].Files = map[string]File{"t.onnx": {}}
 	err := c.Pull(t.Context(), Preferred, PullOptions{FromDir: from})
-	refused(t, "copied", err, ErrFile, safefile.ErrNotRegular.Error())
+	assert.ErrorSays(t, err, ErrFile, safefile.ErrNotRegular.Error(), "copied")
 	pipe(c.path("t.onnx"))
-	refused(t, "installed", c.state(t, Preferred).Files[0].Err, safefile.ErrNotRegular, "")
+	assert.ErrorIs(t, c.state(t, Preferred).Files[0].Err, safefile.ErrNotRegular, "installed")
 	pipe(c.path(recordsFile))
-	refused(t, "records", c.resolveError(t, Preferred), safefile.ErrNotRegular, "")
+	assert.ErrorIs(t, c.resolveError(t, Preferred), safefile.ErrNotRegular, "records")
 }

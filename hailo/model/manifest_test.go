@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"hailoclip/hailo/internal/assert"
 )
 
 const someSHA = "31d28cb07209533d10fc4fef73ac324ce17de6741a2372e7e1531a4ac8fdaeb2"
@@ -29,7 +31,7 @@ const fullManifest = `{
 func parseManifest(t testing.TB, text string, edits ...string) Manifest {
 	t.Helper()
 	m, err := ParseManifest([]byte(strings.NewReplacer(edits...).Replace(text)))
-	must(t, err)
+	assert.Must(t, err)
 	return m
 }
 
@@ -94,14 +96,10 @@ func TestParseManifestRefuses(t *testing.T) {
 		"vendor path of root": {"vendor", []string{`npy/p.npy`, `/etc/passwd`}},
 	} {
 		text := strings.NewReplacer(c.edits...).Replace(fullManifest)
-		if text == fullManifest {
-			t.Fatalf("%s: the edit changed nothing", name)
-		}
-		_, err := ParseManifest([]byte(text))
-		refused(t, name, err, ErrManifest, c.says)
+		assert.MustTrue(t, text != fullManifest, "%s: the edit changed nothing", name)
+		assert.ErrorSays(t, assert.Err(ParseManifest([]byte(text))), ErrManifest, c.says, "%s", name)
 	}
-	_, err := ParseManifest(make([]byte, maxManifest+1))
-	refused(t, "too large", err, ErrManifest, "")
+	assert.ErrorIs(t, assert.Err(ParseManifest(make([]byte, maxManifest+1))), ErrManifest, "too large")
 }
 
 func TestForZoo(t *testing.T) {
@@ -117,8 +115,7 @@ func TestForZoo(t *testing.T) {
 	if m.Files["i.hef"].URL != "https://host/{zoo}/i.hef" || m.NPU.Zoo != "v5.2.0" {
 		t.Error("the manifest itself changed")
 	}
-	_, err = m.ForZoo("../x")
-	refused(t, "a release with a path", err, nil, "")
+	assert.ErrorSays(t, assert.Err(m.ForZoo("../x")), nil, "", "a release with a path")
 }
 
 func TestForRevision(t *testing.T) {
@@ -134,12 +131,10 @@ func TestForRevision(t *testing.T) {
 		t.Errorf("its own revision: %+v, %v", same.Files, err)
 	}
 	for _, bad := range []string{"", "..", "a/b", "a?b", "-x", strings.Repeat("a", 200)} {
-		_, err := m.ForRevision(bad)
-		refused(t, bad, err, nil, "revision")
+		assert.ErrorSays(t, assert.Err(m.ForRevision(bad)), nil, "revision", "%s", bad)
 	}
 	delete(m.Files, "a.onnx")
-	_, err = m.ForRevision("main")
-	refused(t, "files without revisions", err, nil, "revisions")
+	assert.ErrorSays(t, assert.Err(m.ForRevision("main")), nil, "revisions", "files without revisions")
 }
 
 func TestZooRelease(t *testing.T) {
@@ -156,7 +151,7 @@ func TestZooRelease(t *testing.T) {
 // The manifests of the program itself.
 func TestKnownManifests(t *testing.T) {
 	list, err := ReadManifests(os.DirFS("../../configs/models"))
-	must(t, err)
+	assert.Must(t, err)
 	var names []string
 	for _, m := range list {
 		names = append(names, m.Name)
@@ -165,9 +160,7 @@ func TestKnownManifests(t *testing.T) {
 			if err == nil {
 				err = z.Validate()
 			}
-			if err != nil {
-				t.Errorf("%s for %q: %v", m.Name, release, err)
-			}
+			assert.True(t, err == nil, "%s for %q: %v", m.Name, release, err)
 			for name, f := range z.Files {
 				if f.URL == "" || strings.ContainsAny(f.URL, "{}") {
 					t.Errorf("%s: %s comes from %q", m.Name, name, f.URL)
@@ -192,9 +185,7 @@ func FuzzParseManifest(f *testing.F) {
 		if err == nil {
 			err = z.Validate()
 		}
-		if err != nil {
-			t.Fatalf("valid, but not for another release of the zoo: %v", err)
-		}
+		assert.MustTrue(t, err == nil, "valid, but not for another release of the zoo: %v", err)
 		for _, name := range slices.Concat(m.PartFiles(AllParts), m.PartFiles(CPUPart), m.PartFiles(NPUPart)) {
 			if _, ok := m.Files[name]; !ok || strings.ContainsAny(name, `/\`) || name == ".." {
 				t.Fatalf("file %q", name)

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"hailoclip/hailo/internal/assert"
+
 	"hailoclip/hailo"
 	"hailoclip/hailo/backendtest"
 	"hailoclip/hailo/npu"
@@ -26,9 +28,7 @@ func TestConformance(t *testing.T) {
 func TestImages(t *testing.T) {
 	b := open(t, options(t, fast...))
 	for seed := range uint64(100) {
-		if err := encodeOne(t.Context(), b, seed); err != nil {
-			t.Fatal(err)
-		}
+		assert.Must(t, encodeOne(t.Context(), b, seed))
 	}
 	m := b.Metrics()
 	if m.Frames[npu.ImageModel] != 100 || m.Runs[npu.ImageModel] != 100 || m.Restarts != 0 || !m.Ready {
@@ -39,17 +39,13 @@ func TestImages(t *testing.T) {
 func TestForeignFrames(t *testing.T) {
 	b := open(t, options(t, fast...))
 	f, err := b.Frames().Get(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, err)
 	defer f.Release()
 	other, _ := hailo.NewHeapFrames(1, imageSize, dimension).Get(t.Context())
 	short := &hailo.Frame{Pixels: f.Pixels, Embedding: make([]float32, 3)}
 	outside := &hailo.Frame{Pixels: f.Pixels, Embedding: f.Embedding, Slot: -1}
 	for _, bad := range []*hailo.Frame{other, short, outside, {}} {
-		if err := b.EncodeImages(t.Context(), []*hailo.Frame{bad}); !errors.Is(err, hailo.ErrEncode) {
-			t.Error(err)
-		}
+		assert.ErrorIs(t, b.EncodeImages(t.Context(), []*hailo.Frame{bad}), hailo.ErrEncode)
 	}
 }
 
@@ -93,12 +89,8 @@ func TestRefusedStart(t *testing.T) {
 			}
 			f, _ := b.Frames().Get(t.Context())
 			defer f.Release()
-			if err := b.EncodeImages(t.Context(), []*hailo.Frame{f}); !errors.Is(err, hailo.ErrDeviceLost) {
-				t.Errorf("images: %v", err)
-			}
-			if _, err := b.EncodeTexts(t.Context(), twoTokens(1)); !errors.Is(err, hailo.ErrDeviceLost) {
-				t.Errorf("texts: %v", err)
-			}
+			assert.ErrorIs(t, b.EncodeImages(t.Context(), []*hailo.Frame{f}), hailo.ErrDeviceLost, "images")
+			assert.ErrorIs(t, assert.Err(b.EncodeTexts(t.Context(), twoTokens(1))), hailo.ErrDeviceLost, "texts")
 		})
 	}
 }
@@ -169,9 +161,7 @@ func TestHeatInFlight(t *testing.T) {
 	control(t, path, "heat=5")
 	hot := func(err error) {
 		t.Helper()
-		if !errors.Is(err, hailo.ErrDeviceLost) || !strings.Contains(err.Error(), "too hot") {
-			t.Error(err)
-		}
+		assert.ErrorSays(t, err, hailo.ErrDeviceLost, "too hot")
 	}
 	for range clients - o.Config.InFlight { // at least those that waited, while the others are in flight
 		hot(<-errs)
@@ -183,13 +173,9 @@ func TestHeatInFlight(t *testing.T) {
 	}
 	control(t, path, "crash")
 	for range o.Config.InFlight + 1 {
-		if err := <-errs; !errors.Is(err, hailo.ErrDeviceLost) {
-			t.Error(err)
-		}
+		assert.ErrorIs(t, <-errs, hailo.ErrDeviceLost)
 	}
-	if err := b.Close(); err != nil {
-		t.Error(err)
-	}
+	assert.NoError(t, b.Close())
 }
 
 // twoTokens are n texts of two tokens.
@@ -215,22 +201,16 @@ func concurrently(t *testing.T, b *npu.Backend, goroutines, n int) {
 		}()
 	}
 	for range goroutines {
-		if err := <-errs; err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, <-errs)
 	}
 }
 
 func TestOptionsValidate(t *testing.T) {
 	_, err := npu.New(npu.Options{Text: &npu.Text{Width: 3}})
-	if err == nil {
-		t.Fatal("accepted")
-	}
+	assert.MustTrue(t, err != nil, "accepted")
 	for _, want := range []string{"no worker program", "no logger", "image size 0", "dimension 0", "batch size 0", "device timeout 0s",
 		"text: context length 0", "no token embeddings", "end token 0", "no projection, but width 3 and dimension 0"} {
-		if !strings.Contains(err.Error(), want) {
-			t.Errorf("no %q in: %v", want, err)
-		}
+		assert.True(t, strings.Contains(err.Error(), want), "no %q in: %v", want, err)
 	}
 }
 
@@ -246,9 +226,7 @@ func TestLongAfterTheStart(t *testing.T) {
 		}
 	}
 	time.Sleep(o.Config.StartTimeout + 100*time.Millisecond)
-	if err := encodeOne(t.Context(), b, 1); err != nil {
-		t.Error(err)
-	}
+	assert.NoError(t, encodeOne(t.Context(), b, 1))
 	if m := b.Metrics(); m.Restarts != 0 {
 		t.Errorf("%d restarts: %v", m.Restarts, b.Status())
 	}

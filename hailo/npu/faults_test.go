@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"hailoclip/hailo/internal/assert"
+
 	"hailoclip/hailo"
 	"hailoclip/hailo/backendtest"
 	"hailoclip/hailo/npu"
@@ -42,9 +44,7 @@ func startLoad(t *testing.T, b *npu.Backend, clients int) *load {
 		for errors.Is(err, hailo.ErrDeviceLost) && b.Await(t.Context()) == nil { // a short limit on a slow machine
 			v, err = b.EncodeTexts(ctx, tokens)
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		assert.Must(t, err)
 		want = append(want, v)
 	}
 	var seeds atomic.Uint64
@@ -93,9 +93,7 @@ func (l *load) end(t *testing.T) {
 	if err := l.wrong.Load(); err != nil {
 		t.Error(*err)
 	}
-	if l.good.Load() == 0 {
-		t.Error("nothing worked")
-	}
+	assert.True(t, l.good.Load() != 0, "nothing worked")
 }
 
 // Every fault, many times in one run, under load: no answer is wrong, and afterwards nothing is
@@ -162,15 +160,9 @@ func TestFaultsUnderLoad(t *testing.T) {
 			if free, all := b.Frames().Free(), b.Frames().Len(); free != all {
 				t.Errorf("%d of %d frames are free", free, all)
 			}
-			if err := b.Close(); err != nil {
-				t.Error(err)
-			}
-			if now := openFiles(t); now != fds {
-				t.Errorf("%d descriptors, %d before", now, fds)
-			}
-			if n := children(t); n != 0 {
-				t.Errorf("%d processes left behind", n)
-			}
+			assert.NoError(t, b.Close())
+			assert.Equal(t, openFiles(t), fds, "descriptors")
+			assert.Equal(t, children(t), 0, "processes left behind")
 		})
 	}
 }
@@ -179,21 +171,15 @@ func TestFaultsUnderLoad(t *testing.T) {
 func TestRefusalEnds(t *testing.T) {
 	args := filepath.Join(t.TempDir(), "args")
 	write := func(line string) {
-		if err := os.WriteFile(args, []byte(line), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		assert.Must(t, os.WriteFile(args, []byte(line), 0o600))
 	}
 	write("--fault refuse=busy")
 	o := options(t, "args", args)
 	b := start(t, o)
 	until(t, "a few refusals", func() bool { return strings.Contains(b.Status().Reason(), "2 starts failed") })
 	write("--fault slow=0.5")
-	if err := b.Await(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := encodeOne(t.Context(), b, 1); err != nil {
-		t.Error(err)
-	}
+	assert.Must(t, b.Await(t.Context()))
+	assert.NoError(t, encodeOne(t.Context(), b, 1))
 }
 
 // A device that answers every frame with an error is started again ever more slowly.
@@ -261,9 +247,7 @@ func TestEndedContextKeepsTheFrame(t *testing.T) {
 	b := open(t, options(t, append(slices.Clone(fast), "--control", path)...))
 	control(t, path, "hang")
 	f, err := b.Frames().Get(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, err)
 	defer f.Release()
 	// abandon ends the context of a call that the device has.
 	abandon := func(model int, call func(ctx context.Context) error) <-chan error {
@@ -279,9 +263,7 @@ func TestEndedContextKeepsTheFrame(t *testing.T) {
 		_, err := b.EncodeTexts(ctx, [][]int32{{1, endToken}})
 		return err
 	})
-	if err := <-text; !errors.Is(err, context.Canceled) {
-		t.Errorf("text: %v", err)
-	}
+	assert.ErrorIs(t, <-text, context.Canceled, "text")
 	control(t, path, "crash") // only now
 	if err := <-image; !errors.Is(err, hailo.ErrDeviceLost) {
 		t.Errorf("got %v: it returned while the device had the frame", err)
@@ -301,24 +283,16 @@ func TestCloseWhileHanging(t *testing.T) {
 		m := b.Metrics()
 		return m.InFlight[npu.ImageModel] == 1 || m.Restarts > 0
 	})
-	if err := b.Close(); err != nil {
-		t.Error(err)
-	}
-	if err := <-errs; !errors.Is(err, hailo.ErrDeviceLost) {
-		t.Error(err)
-	}
-	if n := children(t); n != 0 {
-		t.Errorf("%d processes left behind", n)
-	}
+	assert.NoError(t, b.Close())
+	assert.ErrorIs(t, <-errs, hailo.ErrDeviceLost)
+	assert.Equal(t, children(t), 0, "processes left behind")
 }
 
 // until waits for something that must happen.
 func until(t *testing.T, what string, f func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !f(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", patience, what)
-		}
+		assert.MustTrue(t, !time.Now().After(deadline), "not within %v: %s", patience, what)
 		time.Sleep(200 * time.Microsecond)
 	}
 }

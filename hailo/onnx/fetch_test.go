@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"hailoclip/hailo/internal/assert"
+
 	"hailoclip/hailo/safefile"
 )
 
@@ -34,18 +36,14 @@ func tgz(t *testing.T, files ...string) string {
 		_, err := w.Write([]byte(files[i+1]))
 		errs = append(errs, err)
 	}
-	if err := errors.Join(append(errs, w.Close(), z.Close())...); err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, append(errs, w.Close(), z.Close())...)
 	return b.String()
 }
 
 func sum(t *testing.T, text string) string {
 	t.Helper()
 	s, err := safefile.Sum(t.Context(), strings.NewReader(text))
-	if err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, err)
 	return s
 }
 
@@ -71,9 +69,7 @@ func site(t *testing.T, serve http.HandlerFunc) string {
 func left(t *testing.T, dir string) string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, err)
 	var names []string
 	for _, e := range entries {
 		names = append(names, e.Name())
@@ -114,15 +110,11 @@ func TestFetch(t *testing.T) {
 			}
 		}
 		if tt.there != "" {
-			if err := os.WriteFile(path, []byte(tt.there), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			assert.Must(t, os.WriteFile(path, []byte(tt.there), 0o600))
 		}
 		b := testBuild(t, tt.tarball)
 		err := b.fetch(t.Context(), site(t, serve), path, func(done, total int64) {
-			if done > total || total != b.bytes {
-				t.Errorf("%s: progress %d of %d", tt.name, done, total)
-			}
+			assert.True(t, done <= total && total == b.bytes, "%s: progress %d of %d", tt.name, done, total)
 		})
 		if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
 			t.Errorf("%s: %v, want one that says %q", tt.name, err, tt.err)
@@ -142,9 +134,7 @@ func TestFetchTwice(t *testing.T) {
 	for _, name := range []string{libraryName, libraryName + ".sha256", b.release + ".part", b.release + ".part.from"} {
 		err = errors.Join(err, os.Symlink(kept, filepath.Join(dir, name)))
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, err)
 	path, nobody := filepath.Join(dir, libraryName), site(t, nil)
 	url := site(t, func(w http.ResponseWriter, _ *http.Request) {
 		if err := b.fetch(t.Context(), nobody, path, nil); err == nil || !strings.Contains(err.Error(), "another process is downloading it") {
@@ -152,16 +142,12 @@ func TestFetchTwice(t *testing.T) {
 		}
 		w.Write([]byte(tarball))
 	})
-	if err := b.fetch(t.Context(), url, path, nil); err != nil {
-		t.Error(err)
-	}
+	assert.NoError(t, b.fetch(t.Context(), url, path, nil))
 	if data, _ := os.ReadFile(kept); string(data) != "keep" || left(t, dir) != libraryName+" "+libraryName+".sha256" {
 		t.Errorf("written to where a link leads: %q; left %q", data, left(t, dir))
 	}
 }
 
 func TestFetchArch(t *testing.T) {
-	if _, err := Fetch(t.Context(), t.TempDir(), "riscv64", nil); err == nil || !strings.Contains(err.Error(), "riscv64") {
-		t.Error(err)
-	}
+	assert.ErrorSays(t, assert.Err(Fetch(t.Context(), t.TempDir(), "riscv64", nil)), nil, "riscv64")
 }

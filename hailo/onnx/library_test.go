@@ -9,14 +9,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"hailoclip/hailo/internal/assert"
 )
 
 func TestLoad(t *testing.T) {
 	path := native(t)
 	first, err := Load(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, err)
 	if first.Path != path || checkVersion(first.Version) != nil {
 		t.Errorf("loaded %s, version %q", first.Path, first.Version)
 	}
@@ -26,31 +26,23 @@ func TestLoad(t *testing.T) {
 	// Found in a cache folder, by the name that Fetch gives it.
 	dir := t.TempDir()
 	name := LibraryFile(dir, runtime.GOARCH)
-	if err := os.Symlink(path, name); err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, os.Symlink(path, name))
 	found, err := Load("", filepath.Join(dir, "no such folder"), dir)
-	if err != nil || found.Path != name {
-		t.Error("in a cache folder: ", found, err)
-	}
+	assert.True(t, err == nil && found.Path == name, "in a cache folder: %v %v", found, err)
 }
 
 func TestLoadRefuses(t *testing.T) {
 	dir := t.TempDir()
 	text, cut, cutSections := filepath.Join(dir, "text.so"), filepath.Join(dir, "cut.so"), filepath.Join(dir, "cut_sections.so")
 	program, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, err)
 	// Cut short, with the list of sections at its end (as after a full disk) and without one, which
 	// leaves the segments alone to tell.
 	half := bytes.Clone(program[:len(program)/2])
 	clear(half[40:48]) // e_shoff
 	clear(half[58:64]) // e_shentsize, e_shnum, e_shstrndx
 	for file, content := range map[string][]byte{text: []byte("no library"), cut: half, cutSections: program[:len(program)/2]} {
-		if err := os.WriteFile(file, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		assert.Must(t, os.WriteFile(file, content, 0o600))
 	}
 	for _, tt := range []struct{ name, library, want string }{
 		{"cut short", cut, "cut.so: cut short: it has "},
@@ -76,9 +68,7 @@ func TestCandidates(t *testing.T) {
 		t.Error("a configured path is the only one: ", got)
 	}
 	program, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, err)
 	beside := filepath.Dir(program)
 	want := []string{
 		beside + "/libonnxruntime.so.1", beside + "/libonnxruntime.so",

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 
+	"hailoclip/hailo/internal/assert"
+
 	"go.uber.org/goleak"
 
 	"hailoclip/hailo"
@@ -34,9 +36,7 @@ func native(tb testing.TB) string {
 		path = LibraryFile(filepath.Join(cache, "hailo-clip", "lib"), runtime.GOARCH)
 	}
 	if _, err := os.Stat(path); err != nil {
-		if os.Getenv("HAILO_TEST_REQUIRE_NATIVE") == "1" {
-			tb.Fatal("no ONNX Runtime: ", err)
-		}
+		assert.MustTrue(tb, os.Getenv("HAILO_TEST_REQUIRE_NATIVE") != "1", "no ONNX Runtime: %v", err)
 		tb.Skip("no ONNX Runtime: ", err)
 	}
 	return path
@@ -49,9 +49,7 @@ var Native = native
 func newBackend(tb testing.TB, c Config, e encoders) *Backend {
 	tb.Helper()
 	b, err := tryOpen(tb, c, e)
-	if err != nil {
-		tb.Fatal(err)
-	}
+	assert.Must(tb, err)
 	tb.Cleanup(func() { b.Close() })
 	return b
 }
@@ -60,9 +58,7 @@ func newBackend(tb testing.TB, c Config, e encoders) *Backend {
 func take(tb testing.TB, b *Backend) *hailo.Frame {
 	tb.Helper()
 	f, err := b.Frames().Get(tb.Context())
-	if err != nil {
-		tb.Fatal(err)
-	}
+	assert.Must(tb, err)
 	tb.Cleanup(f.Release)
 	return f
 }
@@ -70,9 +66,7 @@ func take(tb testing.TB, b *Backend) *hailo.Frame {
 func tryOpen(tb testing.TB, c Config, e encoders) (*Backend, error) {
 	tb.Helper()
 	l, err := Load(native(tb))
-	if err != nil {
-		tb.Fatal(err)
-	}
+	assert.Must(tb, err)
 	return open(l, c, e, 16)
 }
 
@@ -105,9 +99,7 @@ func readJSON(tb testing.TB, path string, v any) {
 	if err == nil {
 		err = json.Unmarshal(data, v)
 	}
-	if err != nil {
-		tb.Fatal(path, ": ", err)
-	}
+	assert.MustTrue(tb, err == nil, "%v: %v", path, err)
 }
 
 func TestGoldenTexts(t *testing.T) {
@@ -123,9 +115,7 @@ func TestGoldenTexts(t *testing.T) {
 		texts, tokens = append(texts, text), append(tokens, ids)
 	}
 	got, err := b.EncodeTexts(t.Context(), tokens)
-	if err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, err)
 	for i, text := range texts {
 		if c := backendtest.Cosine(got[i], golden.Texts[text]); c < 0.99999 {
 			t.Errorf("%q: cosine %v", text, c)
@@ -143,23 +133,15 @@ func TestGoldenImages(t *testing.T) {
 	d := decode.NewDecoder(decode.Config{MaxPixels: 1 << 22, JPEGScale: "exact"}, b.model.ImageSize)
 	square := resize.New(resize.Config{Fit: "crop"}, b.model.ImageSize)
 	frame := take(t, b)
-	if len(golden.Images) == 0 {
-		t.Fatal("no golden images")
-	}
+	assert.MustTrue(t, len(golden.Images) != 0, "no golden images")
 	for name, want := range golden.Images {
 		data, err := os.ReadFile(filepath.Join("../demo/samples", name))
-		if err != nil {
-			t.Fatal(err)
-		}
+		assert.Must(t, err)
 		p, err := d.DecodeBytes(data)
-		if err != nil {
-			t.Fatal(name, ": ", err)
-		}
+		assert.MustTrue(t, err == nil, "%v: %v", name, err)
 		err = square.Resize(frame.Pixels, p.Pix, p.Width, p.Height)
 		p.Release()
-		if err != nil {
-			t.Fatal(name, ": ", err)
-		}
+		assert.MustTrue(t, err == nil, "%v: %v", name, err)
 		if err := b.EncodeImages(t.Context(), []*hailo.Frame{frame}); err != nil {
 			t.Fatal(name, ": ", err)
 		}
@@ -175,9 +157,7 @@ func TestConformance(t *testing.T) {
 	bytes := demo(t)
 	for _, src := range []*source{&bytes.image, &bytes.text} {
 		data, err := os.ReadFile(src.path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		assert.Must(t, err)
 		src.path, src.bytes = "", data
 	}
 	for _, tt := range []struct {
@@ -202,13 +182,9 @@ func TestOpenModel(t *testing.T) {
 	m := demo(t).manifest
 	m.Tokenizer, m.CPU = "tokenizer.json", &model.CPUFiles{Image: "vision_model.onnx", Text: "text_model.onnx"}
 	demo, err := model.Embedded(m, os.DirFS("../demo"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, err)
 	b, err := Open(t.Context(), Config{Library: native(t), Threads: 2}, demo, 3)
-	if err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, err)
 	defer b.Close()
 	i := b.Info()
 	if i.ImageBatch != defaultBatch || i.ImageCalls != 2 || len(i.TextDigest) != 64 || b.Frames().Len() != 3 ||
@@ -226,9 +202,7 @@ func TestOpenModel(t *testing.T) {
 
 func TestTextOnly(t *testing.T) {
 	b := newBackend(t, Config{}, tiny("external.onnx", ""))
-	if _, err := b.EncodeTexts(t.Context(), [][]int32{{1}}); err != nil {
-		t.Error(err)
-	}
+	assert.NoError(t, assert.Err(b.EncodeTexts(t.Context(), [][]int32{{1}})))
 	if err := b.EncodeImages(t.Context(), []*hailo.Frame{take(t, b)}); !errors.Is(err, hailo.ErrEncode) {
 		t.Error("a image without an image encoder: ", err)
 	}
@@ -239,9 +213,7 @@ func TestLayoutsAgree(t *testing.T) {
 	encode := func(name string, texts ...[]int32) [][]float32 {
 		t.Helper()
 		got, err := newBackend(t, Config{}, tiny(name, "")).EncodeTexts(t.Context(), texts)
-		if err != nil {
-			t.Fatal(name, ": ", err)
-		}
+		assert.MustTrue(t, err == nil, "%v: %v", name, err)
 		return got
 	}
 	full := [][]int32{{1, 2, 3, 4, 5, 6}, {7, 7, 7, 7, 7, 7}, {8, 9, 10, 11, 12, 13}} // no padding
@@ -272,9 +244,7 @@ func TestInt8(t *testing.T) {
 					pixels[i] = byte(200 - 60*(i%3+shade)%200)
 				}
 			})
-			if err != nil {
-				t.Fatal(name, ": ", err)
-			}
+			assert.MustTrue(t, err == nil, "%v: %v", name, err)
 			vectors = append(vectors, v)
 		}
 		return vectors
@@ -317,9 +287,7 @@ func TestOpenRefuses(t *testing.T) {
 				b.Close()
 				t.Fatal("opened")
 			}
-			if !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("error %q\nlacks %q", err, tt.want)
-			}
+			assert.True(t, strings.Contains(err.Error(), tt.want), "error %q\nlacks %q", err, tt.want)
 		})
 	}
 }
@@ -370,13 +338,9 @@ func TestCancel(t *testing.T) {
 	waiting := begin(ctx, b, forever)
 	cancel(errTest)
 	for _, result := range []<-chan error{running, waiting} {
-		if err := <-result; !errors.Is(err, errTest) {
-			t.Error("cancelled: ", err)
-		}
+		assert.ErrorIs(t, <-result, errTest, "cancelled")
 	}
-	if _, err := b.EncodeTexts(ctx, [][]int32{{0}}); !errors.Is(err, errTest) {
-		t.Error("cancelled before: ", err)
-	}
+	assert.ErrorIs(t, assert.Err(b.EncodeTexts(ctx, [][]int32{{0}})), errTest, "cancelled before")
 	if _, err := b.EncodeTexts(t.Context(), [][]int32{{1}}); err != nil {
 		t.Error("the workspace does not work any more: ", err)
 	}
@@ -394,21 +358,15 @@ func TestCloseWaits(t *testing.T) {
 	for b.Status().Ready {
 		runtime.Gosched()
 	}
-	if _, err := b.EncodeTexts(t.Context(), [][]int32{{1}}); !errors.Is(err, hailo.ErrClosed) {
-		t.Error("during Close: ", err)
-	}
+	assert.ErrorIs(t, assert.Err(b.EncodeTexts(t.Context(), [][]int32{{1}})), hailo.ErrClosed, "during Close")
 	select {
 	case <-closed:
 		t.Error("Close did not wait")
 	default:
 	}
 	cancel(errTest)
-	if err := <-result; !errors.Is(err, errTest) {
-		t.Error("in flight: ", err)
-	}
-	if err := <-closed; err != nil {
-		t.Error(err)
-	}
+	assert.ErrorIs(t, <-result, errTest, "in flight")
+	assert.NoError(t, <-closed)
 }
 
 // A part that fails ends the others, and its error is the one that is told.
@@ -425,12 +383,8 @@ func TestShareFirstError(t *testing.T) {
 		}
 		return err
 	})
-	if !errors.Is(err, bad) || !errors.Is(err, hailo.ErrEncode) {
-		t.Error(err)
-	}
-	if len(b.free) != 2 {
-		t.Error("workspaces lost: ", len(b.free))
-	}
+	assert.True(t, errors.Is(err, bad) && errors.Is(err, hailo.ErrEncode), "%v", err)
+	assert.True(t, len(b.free) == 2, "workspaces lost: %v", len(b.free))
 }
 
 // A panic in a part, which may run on a goroutine of its own, is an error of its call alone.
@@ -442,9 +396,7 @@ func TestSharePanic(t *testing.T) {
 			t.Errorf("%d parts: %v", parts+1, err)
 		}
 	}
-	if len(b.free) != 2 {
-		t.Error("workspaces lost: ", len(b.free))
-	}
+	assert.True(t, len(b.free) == 2, "workspaces lost: %v", len(b.free))
 }
 
 func TestTextFiles(t *testing.T) {

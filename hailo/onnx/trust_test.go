@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"hailoclip/hailo/internal/assert"
+
 	"hailoclip/hailo/safefile"
 )
 
@@ -16,46 +18,32 @@ func TestOurs(t *testing.T) {
 	const stranger = 54321
 	dir := t.TempDir()
 	file := filepath.Join(dir, "lib.so")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, os.WriteFile(file, nil, 0o600))
 	link := filepath.Join(t.TempDir(), "link.so")
-	if err := os.Symlink(file, link); err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, os.Symlink(file, link))
 	for _, path := range []string{file, link} {
 		if got, err := ours(path, os.Geteuid()); err != nil || got != file {
 			t.Errorf("%s: %s, %v", path, got, err)
 		}
 	}
 	give(t, stranger+1, file, dir)
-	if _, err := ours(link, stranger); err == nil || !strings.Contains(err.Error(), "belongs to another user") {
-		t.Error(err)
-	}
+	assert.ErrorSays(t, assert.Err(ours(link, stranger)), nil, "belongs to another user")
 	for path, mode := range map[string]os.FileMode{file: 0o602, dir: 0o703} {
-		if err := os.Chmod(path, mode); err != nil {
-			t.Fatal(err)
-		}
+		assert.Must(t, os.Chmod(path, mode))
 		if _, err := ours(link, stranger+1); os.Geteuid() == 0 && (err == nil || !strings.Contains(err.Error(), "every user")) {
 			t.Errorf("%s of mode %o: %v", path, mode, err)
 		}
-		if err := os.Chmod(path, 0o720); err != nil {
-			t.Fatal(err)
-		}
+		assert.Must(t, os.Chmod(path, 0o720))
 		if _, err := ours(link, stranger+1); err != nil {
 			t.Errorf("%s, which this process's group can change: %v", path, err)
 		}
 		if os.Geteuid() == 0 {
-			if err := os.Lchown(path, -1, stranger); err != nil {
-				t.Fatal(err)
-			}
+			assert.Must(t, os.Lchown(path, -1, stranger))
 			if _, err := ours(link, stranger+1); err == nil || !strings.Contains(err.Error(), "a group of users") {
 				t.Errorf("%s of another group: %v", path, err)
 			}
 		}
-		if err := os.Chmod(path, 0o700); err != nil {
-			t.Fatal(err)
-		}
+		assert.Must(t, os.Chmod(path, 0o700))
 	}
 }
 
@@ -77,9 +65,7 @@ func TestLibraryOfAnotherUser(t *testing.T) {
 	}
 	published := native(t)
 	content, err := os.ReadFile(published)
-	if err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, err)
 	digest, err := safefile.SHA256(t.Context(), published)
 	if err != nil || digest != builds[runtime.GOARCH].library {
 		t.Skip("the library here is another build: ", digest, err)
@@ -92,9 +78,7 @@ func TestLibraryOfAnotherUser(t *testing.T) {
 	}{{"published", content, false}, {"another", other, true}} {
 		dir := t.TempDir()
 		file := LibraryFile(dir, runtime.GOARCH)
-		if err := os.WriteFile(file, tt.content, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		assert.Must(t, os.WriteFile(file, tt.content, 0o600))
 		give(t, 54321, file)
 		for _, named := range []bool{false, true} {
 			l, err := load(file, named)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"hailoclip/hailo/internal/assert"
+
 	"hailoclip/hailo"
 	"hailoclip/hailo/demo"
 	"hailoclip/hailo/model"
@@ -21,9 +23,7 @@ func folder(t *testing.T, files map[string]string) (root string) {
 	root = t.TempDir()
 	for name, text := range files {
 		path := filepath.Join(root, name)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o755)); err != nil {
-			t.Fatal(err)
-		}
+		assert.Must(t, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o755))
 	}
 	return root
 }
@@ -42,9 +42,7 @@ func npuModel(t *testing.T) *model.Model {
 		"mini/tokenizer.json": "{}",
 	})
 	m, _, err := (&model.Catalog{Dir: dir}).Resolve(t.Context(), "mini")
-	if err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, err)
 	return m
 }
 
@@ -65,9 +63,7 @@ func TestChoose(t *testing.T) {
 	}
 	chip, worker, full := bus("0x45c4\n"), workerProgram(t), npuModel(t)
 	builtin, err := demo.Model()
-	if err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, err)
 	for _, c := range []struct {
 		name, backend, root, worker string
 		model                       *model.Model
@@ -145,9 +141,7 @@ func TestSimulatedChip(t *testing.T) {
 	if o.Model = m; err == nil {
 		o.Tokenizer, err = m.LoadTokenizer()
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, err)
 	for want, s := range map[string]Sim{
 		"sim/demo/hash":         {"hash", "--control=/vectors --fault slow=2"},
 		"sim/demo/model":        {"model", ""},
@@ -178,9 +172,7 @@ func TestTextCosine(t *testing.T) {
 	}
 	b.err = hailo.ErrDeviceLost
 	for _, pair := range [][2]hailo.Backend{{a, b}, {b, a}} {
-		if _, err := textCosine(t.Context(), pair[0], pair[1], nil); !errors.Is(err, hailo.ErrDeviceLost) {
-			t.Error(err)
-		}
+		assert.ErrorIs(t, assert.Err(textCosine(t.Context(), pair[0], pair[1], nil)), hailo.ErrDeviceLost)
 	}
 }
 

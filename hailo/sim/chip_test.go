@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"hailoclip/hailo/internal/assert"
+
 	"go.uber.org/goleak"
 
 	"hailoclip/hailo/npu/wire"
@@ -22,14 +24,10 @@ func TestVector(t *testing.T) {
 	got := Vector([]byte("a picture"), 4)
 	want := []float32{0.6710347, 0.5002427, -0.06536901, 0.8400692}
 	for i := range want {
-		if got[i] != want[i] {
-			t.Fatalf("%v, want %v", got, want)
-		}
+		assert.MustTrue(t, got[i] == want[i], "%v, want %v", got, want)
 	}
 	for i, v := range Vector(nil, 10_000) {
-		if !(v >= -1 && v < 1) {
-			t.Fatalf("number %d is %v", i, v)
-		}
+		assert.MustTrue(t, v >= -1 && v < 1, "number %d is %v", i, v)
 	}
 }
 
@@ -40,9 +38,7 @@ func TestTokenEmbedding(t *testing.T) {
 	for _, token := range []int32{0, 1, 2, 4095, 49407, Vocabulary - 1} {
 		in.Encode(row, TokenEmbedding(token, 512))
 		in.Decode(back, row)
-		if got := tokenOf(back); got != token {
-			t.Errorf("%d became %d", token, got)
-		}
+		assert.Equal(t, tokenOf(back), token)
 	}
 }
 
@@ -61,17 +57,13 @@ func startChip(t *testing.T, change func(*chip)) *host {
 	h.chip, _ = newChip(nil)
 	change(h.chip)
 	ours, theirs, err := wire.Pair()
-	if err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, err)
 	h.conn, h.chip.conn = ours, theirs
 	ended := make(chan error, 1)
 	go func() { ended <- h.chip.run() }()
 	t.Cleanup(func() {
 		ours.Close()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, <-ended)
 		theirs.Close()
 	})
 	h.say(openMessage)
@@ -89,9 +81,7 @@ func startChip(t *testing.T, change func(*chip)) *host {
 
 func (h *host) say(m wire.Message) {
 	h.t.Helper()
-	if _, err := h.conn.Write(wire.Append(nil, m)); err != nil {
-		h.t.Fatal(err)
-	}
+	assert.Must(h.t, assert.Err(h.conn.Write(wire.Append(nil, m))))
 }
 
 // next is the next message that is not about statistics.
@@ -101,13 +91,9 @@ func (h *host) next() any {
 	buf := make([]byte, wire.MaxPacket)
 	for {
 		n, err := h.conn.Read(buf)
-		if err != nil {
-			h.t.Fatal("the chip says nothing: ", err)
-		}
+		assert.MustTrue(h.t, err == nil, "the chip says nothing: %v", err)
 		m, err := wire.Parse(buf[:n])
-		if err != nil {
-			h.t.Fatal(err)
-		}
+		assert.Must(h.t, err)
 		if _, ok := m.(*wire.Stats); !ok {
 			return m
 		}
@@ -135,9 +121,7 @@ func (h *host) together(frames ...[2]uint32) {
 
 func (h *host) command(line string) {
 	h.t.Helper()
-	if err := h.chip.faults.command(line); err != nil {
-		h.t.Fatal(err)
-	}
+	assert.Must(h.t, h.chip.faults.command(line))
 }
 
 // How frames are gathered into runs, and in which order: what ran together has the same batch.
@@ -226,14 +210,10 @@ func TestRealEncoders(t *testing.T) {
 	h.submit(1, 0)
 	h.next()
 	h.next()
-	if len(tokens) != 3 {
-		t.Error(tokens)
-	}
+	assert.True(t, len(tokens) == 3, "%v", tokens)
 	dst := make([]float32, 4)
 	spread(dst, []float32{3, -4})
-	if dst[0] != 0.75 || dst[1] != -1 || dst[2] != 0 {
-		t.Error(dst)
-	}
+	assert.True(t, dst[0] == 0.75 && dst[1] == -1 && dst[2] == 0, "%v", dst)
 	if spread(dst, make([]float32, 4)); dst[1] != 0 {
 		t.Error("nothing becomes something: ", dst)
 	}
@@ -244,23 +224,17 @@ func TestCommands(t *testing.T) {
 	f := newFaults(func() { died = true })
 	for _, bad := range []string{"", "nonsense", "lose", "lose=0", "lose=-1", "lose=x", "error", "error=0", "error=x@1", "error=5@0",
 		"slow=0", "slow=-1", "slow=NaN", "slow=1e9", "decay=-1", "heat=7", "heat=x", "refuse=", "refuse=me"} {
-		if f.command(bad) == nil {
-			t.Errorf("%q was accepted", bad)
-		}
+		assert.True(t, f.command(bad) != nil, "%q was accepted", bad)
 	}
 	for _, good := range []string{"error=63@2", "lose=3", "repeat=4", "garbage=5", "crash=6", "slow=2", "decay=0.5", "heat=4"} {
-		if err := f.command(good); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, f.command(good))
 	}
 	for i, want := range []string{"", "63", "lose", "repeat", "garbage", "crash", ""} {
 		got, code := f.next()
 		if code != wire.Success {
 			got += fmt.Sprint(int32(code))
 		}
-		if got != want {
-			t.Errorf("frame %d: %q, want %q", i+1, got, want)
-		}
+		assert.True(t, got == want, "frame %d: %q, want %q", i+1, got, want)
 	}
 	if k := f.factor(); math.Abs(k-2*(1+0.5*7)) > 1e-9 {
 		t.Errorf("factor %v", k)
@@ -285,9 +259,7 @@ func TestFaultsHelp(t *testing.T) {
 	values := strings.NewReplacer("=N", "=1", "=C", "=5", "@N", "@1", "=F", "=1", "=S", "=1", "=W", "=busy")
 	for line := range strings.Lines(table) {
 		word := strings.Fields(line)[0]
-		if err := newFaults(func() {}).command(values.Replace(word)); err != nil {
-			t.Errorf("%s: %v", word, err)
-		}
+		assert.Equal(t, newFaults(func() {}).command(values.Replace(word)), nil, "%s", word)
 	}
 }
 
@@ -319,14 +291,10 @@ func TestConfig(t *testing.T) {
 		"flag provided but": {"--nonsense"},
 	} {
 		c := Default()
-		if err := c.Parse(args); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%v: %v", args, err)
-		}
+		assert.ErrorSays(t, c.Parse(args), nil, want, "%v", args)
 	}
 	c.Vectors = "model"
-	if err := serve(c, nil); err == nil || !strings.Contains(err.Error(), "no real encoders") {
-		t.Error(err)
-	}
+	assert.ErrorSays(t, serve(c, nil), nil, "no real encoders")
 }
 
 // A decay begins with its command, however long the chip has worked before.
@@ -335,9 +303,7 @@ func TestDecayBeginsWhenCommanded(t *testing.T) {
 	for range 100 {
 		f.next()
 	}
-	if err := f.command("decay=0.5"); err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, f.command("decay=0.5"))
 	first := f.factor()
 	f.next()
 	if second := f.factor(); first != 1 || second != 1.5 {

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 
+	"hailoclip/hailo/internal/assert"
+
 	"hailoclip/hailo/npu/wire"
 )
 
@@ -95,14 +97,10 @@ func FuzzHostMessages(f *testing.F) {
 		_ = c.run() // any error, but it returns
 		for _, packet := range host.said {
 			m, err := wire.Parse(packet)
-			if err != nil {
-				t.Fatal("the chip says nonsense: ", err)
-			}
+			assert.MustTrue(t, err == nil, "the chip says nonsense: %v", err)
 			if d, ok := m.(*wire.Done); ok {
 				key := wire.Submit{Model: d.Model, Slot: d.Slot, Sequence: d.Sequence}
-				if !submitted[key] {
-					t.Fatalf("%+v was not submitted", key)
-				}
+				assert.MustTrue(t, submitted[key], "%+v was not submitted", key)
 			}
 		}
 	})

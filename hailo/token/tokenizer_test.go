@@ -10,26 +10,21 @@ import (
 	"strings"
 	"sync"
 	"testing"
-)
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+	"hailoclip/hailo/internal/assert"
+)
 
 func read(t testing.TB, path string) []byte {
 	t.Helper()
 	data, err := os.ReadFile(path)
-	must(t, err)
+	assert.Must(t, err)
 	return data
 }
 
 func loadTokenizer(t testing.TB, path string) *Tokenizer {
 	t.Helper()
 	tok, err := Load(bytes.NewReader(read(t, path)), CLIP)
-	must(t, err)
+	assert.Must(t, err)
 	return tok
 }
 
@@ -44,9 +39,7 @@ func clipFolder(t testing.TB) string {
 	}
 	dir = filepath.Join(dir, "data", "tokenizer")
 	if _, err := os.Stat(dir); err != nil {
-		if os.Getenv("HAILO_TEST_REQUIRE_SHARED") != "" {
-			t.Fatal(err)
-		}
+		assert.MustTrue(t, os.Getenv("HAILO_TEST_REQUIRE_SHARED") == "", "%v", err)
 		t.Skipf("no CLIP tokenizer here (%v); set HAILO_TEST_SHARED", err)
 	}
 	return dir
@@ -56,9 +49,7 @@ func clipFolder(t testing.TB) string {
 // come from the cache.
 func golden(t *testing.T, tok *Tokenizer, want map[string][]int32) {
 	t.Helper()
-	if len(want) == 0 {
-		t.Fatal("no golden ids")
-	}
+	assert.MustTrue(t, len(want) != 0, "no golden ids")
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
@@ -78,7 +69,7 @@ func TestGoldenDemo(t *testing.T) {
 	var want struct {
 		IDs map[string][]int32 `json:"token_ids"`
 	}
-	must(t, json.Unmarshal(read(t, "../demo/golden.json"), &want))
+	assert.Must(t, json.Unmarshal(read(t, "../demo/golden.json"), &want))
 	golden(t, demoTokenizer(t), want.IDs)
 }
 
@@ -87,11 +78,9 @@ func TestGoldenCLIP(t *testing.T) {
 	tok := loadTokenizer(t, filepath.Join(dir, "tokenizer.json"))
 	var texts []string
 	var ids [][]int32
-	must(t, json.Unmarshal(read(t, filepath.Join(dir, "cases.json")), &texts))
-	must(t, json.Unmarshal(read(t, filepath.Join(dir, "ids.json")), &ids))
-	if len(texts) != len(ids) {
-		t.Fatalf("%d texts, %d id lists", len(texts), len(ids))
-	}
+	assert.Must(t, json.Unmarshal(read(t, filepath.Join(dir, "cases.json")), &texts))
+	assert.Must(t, json.Unmarshal(read(t, filepath.Join(dir, "ids.json")), &ids))
+	assert.MustTrue(t, len(texts) == len(ids), "%d texts, %d id lists", len(texts), len(ids))
 	want := map[string][]int32{}
 	for i, text := range texts {
 		want[text] = ids[i]
@@ -235,15 +224,13 @@ func smallTokenizer(t testing.TB, edits ...string) []byte {
 	vocab["ca"] = 512
 	vocab["<|startoftext|>"], vocab["<|endoftext|>"] = 513, 514
 	v, err := json.Marshal(vocab)
-	must(t, err)
+	assert.Must(t, err)
 	file := `{"added_tokens":[{"id":513,"content":"<|startoftext|>","normalized":true},{"id":514,"content":"<|endoftext|>","normalized":false}],` +
 		`"normalizer":{"type":"Sequence","normalizers":[{"type":"NFC"},{"type":"Replace","pattern":{"Regex":"\\s+"},"content":" "},{"type":"Lowercase"}]},` +
 		`"pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"Split","pattern":{"Regex":"'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+"},"behavior":"Removed","invert":true},{"type":"ByteLevel"}]},` +
 		`"model":{"type":"BPE","end_of_word_suffix":"</w>","vocab":` + string(v) + `,"merges":["c a"]}}`
 	for i := 0; i < len(edits); i += 2 {
-		if !strings.Contains(file, edits[i]) {
-			t.Fatalf("the file has no %q", edits[i])
-		}
+		assert.MustTrue(t, strings.Contains(file, edits[i]), "the file has no %q", edits[i])
 		file = strings.ReplaceAll(file, edits[i], edits[i+1])
 	}
 	return []byte(file)
@@ -257,7 +244,7 @@ func TestLoad(t *testing.T) {
 		"added not in vocabulary": {`,"\u003c|endoftext|\u003e":514`, ``},
 	} {
 		tok, err := Load(bytes.NewReader(smallTokenizer(t, edits...)), CLIP)
-		must(t, err)
+		assert.Must(t, err)
 		if got, want := tok.Encode("CAb"), []int32{513, 512, tok.lastBytes['b'], 514}; !slices.Equal(got, want) {
 			t.Errorf("%s: %v, want %v", name, got, want)
 		}
@@ -310,9 +297,7 @@ func TestLoadRefuses(t *testing.T) {
 		t.Error("padding id outside of the vocabulary: no error")
 	}
 	big := append([]byte(strings.Repeat(" ", maxTokenizerFile)), smallTokenizer(t)...)
-	if _, err := Load(bytes.NewReader(big), CLIP); err == nil || !strings.Contains(err.Error(), "MiB") {
-		t.Errorf("too large: %v", err)
-	}
+	assert.ErrorSays(t, assert.Err(Load(bytes.NewReader(big), CLIP)), nil, "MiB", "too large")
 }
 
 func FuzzLoad(f *testing.F) {
@@ -325,9 +310,7 @@ func FuzzLoad(f *testing.F) {
 			return
 		}
 		for _, id := range tok.Encode("A photo of cats<|endoftext|>, don't ¿") {
-			if id < 0 || int(id) >= tok.Size() {
-				t.Fatalf("id %d outside of %d", id, tok.Size())
-			}
+			assert.MustTrue(t, id >= 0 && int(id) < tok.Size(), "id %d outside of %d", id, tok.Size())
 		}
 	})
 }
@@ -338,9 +321,7 @@ func FuzzEncode(f *testing.F) {
 	f.Add("İ<|endoftext|>'LL \xff 99", 3)
 	f.Fuzz(func(t *testing.T, text string, n int) {
 		ids := tok.Encode(text)
-		if !slices.Equal(tok.Encode(text), ids) {
-			t.Fatal("not the same twice")
-		}
+		assert.MustTrue(t, slices.Equal(tok.Encode(text), ids), "not the same twice")
 		n = 2 + n&127
 		cut, truncated := tok.EncodeCut(text, n)
 		if truncated != (len(ids) > n) || len(cut) > n || cut[len(cut)-1] != tok.End() || !slices.Equal(cut[:len(cut)-1], ids[:len(cut)-1]) {
@@ -379,7 +360,7 @@ func BenchmarkLoadTokenizer(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		_, err := Load(bytes.NewReader(data), CLIP)
-		must(b, err)
+		assert.Must(b, err)
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"unsafe"
 
-	"github.com/google/go-cmp/cmp"
+	"hailoclip/hailo/internal/assert"
 )
 
 // layout is that of the package comment, which the worker in C++ is written against: type, name, bytes, offsets.
@@ -40,9 +40,7 @@ func TestLayout(t *testing.T) {
 		}
 		got += fmt.Sprintf("%d %s %d: %s\n", m.kind(), typ.Name(), size, strings.Join(fields, ", "))
 	}
-	if diff := cmp.Diff(strings.ReplaceAll(layout, "\n\t", " "), got); diff != "" {
-		t.Error(diff)
-	}
+	assert.Diff(t, strings.ReplaceAll(layout, "\n\t", " "), got)
 	if o := unsafe.Offsetof(Stream{}.ZeroPoint); o != 24 || unsafe.Sizeof(Stream{}) != 32 {
 		t.Errorf("stream: zero_point at %d, want 24", o)
 	}
@@ -59,12 +57,8 @@ func TestAppendParse(t *testing.T) {
 	} {
 		packet := Append([]byte("before"), m)
 		got, err := Parse(packet[len("before"):])
-		if err != nil {
-			t.Fatalf("%T: %v", m, err)
-		}
-		if diff := cmp.Diff(m, got); diff != "" {
-			t.Errorf("%T: %s", m, diff)
-		}
+		assert.MustTrue(t, err == nil, "%T: %v", m, err)
+		assert.Diff(t, m, got, "%T", m)
 	}
 }
 
@@ -132,9 +126,7 @@ func TestCodeNames(t *testing.T) {
 		93: "HAILO_HEF_NOT_COMPATIBLE_WITH_DEVICE (93)", 97: "HAILO_DEVICE_TEMPORARILY_UNAVAILABLE (97)",
 		98: "status 98", -1: "status -1",
 	} {
-		if got := code.String(); got != want {
-			t.Errorf("%d: %s, want %s", int32(code), got, want)
-		}
+		assert.Equal(t, code.String(), want, "%d", int32(code))
 	}
 }
 
@@ -146,9 +138,7 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, packet []byte) {
 		m, err := Parse(packet)
 		if err != nil {
-			if !errors.Is(err, ErrProtocol) {
-				t.Fatal(err)
-			}
+			assert.MustTrue(t, errors.Is(err, ErrProtocol), "%v", err)
 			return
 		}
 		if h, ok := m.(*Hello); ok && h.Version != Version {

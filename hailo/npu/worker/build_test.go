@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"hailoclip/hailo/internal/assert"
 )
 
 // How the worker ends; see channel.h.
@@ -61,21 +63,15 @@ func TestMain(m *testing.M) {
 func compile(t testing.TB, args ...string) error {
 	t.Helper()
 	if _, err := exec.LookPath("g++"); err != nil {
-		if os.Getenv("HAILO_TEST_REQUIRE_NATIVE") == "1" {
-			t.Fatal("no g++, and HAILO_TEST_REQUIRE_NATIVE=1")
-		}
+		assert.MustTrue(t, os.Getenv("HAILO_TEST_REQUIRE_NATIVE") != "1", "no g++, and HAILO_TEST_REQUIRE_NATIVE=1")
 		t.Skip("no g++: the worker is not tested")
 	}
 	// Go's test cache sees only what the test itself opens.
 	for _, pattern := range []string{"src/*", "testdata/include/hailo/*"} {
 		files, err := filepath.Glob(pattern)
-		if err != nil || len(files) == 0 {
-			t.Fatalf("%s: %v", pattern, err)
-		}
+		assert.MustTrue(t, err == nil && len(files) != 0, "%s: %v", pattern, err)
 		for _, f := range files {
-			if _, err := os.ReadFile(f); err != nil {
-				t.Fatal(err)
-			}
+			assert.Must(t, assert.Err(os.ReadFile(f)))
 		}
 	}
 	args = append([]string{"-std=c++17", "-Wall", "-Wextra", "-Werror", "-pthread", "-Itestdata/include", "-Isrc"}, args...)
@@ -89,9 +85,7 @@ func compile(t testing.TB, args ...string) error {
 func sources(t testing.TB) []string {
 	t.Helper()
 	files, err := filepath.Glob("src/*.cpp")
-	if err != nil || len(files) == 0 {
-		t.Fatal(files, err)
-	}
+	assert.MustTrue(t, err == nil && len(files) != 0, "%v %v", files, err)
 	return files
 }
 
@@ -101,9 +95,7 @@ func (b *build) program(t testing.TB) string {
 		b.path = filepath.Join(buildFolder, b.name)
 		b.err = compile(t, append(append(sources(t), "-o", b.path), b.flags...)...)
 	})
-	if b.err != nil {
-		t.Fatal(b.err)
-	}
+	assert.MustTrue(t, b.err == nil, "%v", b.err)
 	if b.path == "" {
 		t.Skip("not compiled")
 	}

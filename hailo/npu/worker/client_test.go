@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"hailoclip/hailo/internal/assert"
+
 	"hailoclip/hailo"
 	"hailoclip/hailo/backendtest"
 	"hailoclip/hailo/npu"
@@ -38,9 +40,7 @@ func clientOptions(t *testing.T, b *build) npu.Options {
 	folder := t.TempDir()
 	hef := func(name, line string) string {
 		path := filepath.Join(folder, name)
-		if err := os.WriteFile(path, []byte("\x01HEF "+line), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		assert.Must(t, os.WriteFile(path, []byte("\x01HEF "+line), 0o600))
 		return path
 	}
 	text := &npu.Text{ContextLength: context9, Width: dimension, Vocabulary: 64, EndToken: endToken, Row: tokenRow}
@@ -63,19 +63,13 @@ func startClient(t *testing.T, b *build, fake string, timeout time.Duration) *np
 	o := clientOptions(t, b)
 	o.DeviceTimeout = timeout
 	backend, err := npu.New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, err)
 	t.Cleanup(func() {
-		if err := backend.Close(); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, backend.Close())
 	})
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if err := backend.Await(ctx); err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, backend.Await(ctx))
 	return backend
 }
 
@@ -168,9 +162,7 @@ func TestServiceClient(t *testing.T) {
 							default:
 								lost.Add(1)
 								ctx, cancel := context.WithTimeout(context.Background(), patience)
-								if err := backend.Await(ctx); err != nil {
-									t.Error(err)
-								}
+								assert.NoError(t, backend.Await(ctx))
 								cancel()
 							}
 						}
@@ -190,9 +182,7 @@ func TestServiceClient(t *testing.T) {
 func TestOutputNotWritten(t *testing.T) {
 	backend := startClient(t, builds[0], "scale=0,blank_at=2", patience)
 	f, err := backend.Frames().Get(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, err)
 	defer f.Release()
 	for i, want := range []error{nil, hailo.ErrEncode, nil} { // of one slot
 		f.Pixels[0] = byte(i)

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"hailoclip/hailo/internal/assert"
+
 	"hailoclip/hailo/npu/wire"
 )
 
@@ -140,9 +142,7 @@ func TestWorkerEnds(t *testing.T) {
 				book.fill(32, wire.ImageModel, wire.TextModel)
 				got := book.rest()
 				h.exit(exitFailed, "hailo-clip-npu: ")
-				if got[62] == 0 && got[8] == 0 {
-					t.Errorf("answers by status: %v", got)
-				}
+				assert.True(t, got[62] != 0 || got[8] != 0, "answers by status: %v", got)
 				// The worker takes packets in their order, so what it did not take is the end.
 				first := book.last + 1 - uint64(len(book.inFlight))
 				for sequence := range book.inFlight {
@@ -195,9 +195,7 @@ func TestStopUnderLoad(t *testing.T) {
 			if how == "shutdown" {
 				h.shutdown()
 				book.rest()
-				if len(book.inFlight) > 0 {
-					t.Errorf("%d submits are not answered", len(book.inFlight))
-				}
+				assert.True(t, len(book.inFlight) == 0, "%d submits are not answered", len(book.inFlight))
 			} else {
 				h.conn.Close()
 			}
@@ -217,9 +215,7 @@ func TestHostGone(t *testing.T) {
 			prepare(h)
 			h.conn.Close()
 			h.exit(exitDone, "")
-			if t.Failed() {
-				t.Fatal(name)
-			}
+			assert.MustTrue(t, !t.Failed(), "%v", name)
 		}
 	})
 }

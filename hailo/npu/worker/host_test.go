@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"hailoclip/hailo/internal/assert"
+
 	"golang.org/x/sys/unix"
 
 	"hailoclip/hailo/npu/wire"
@@ -58,9 +60,7 @@ func start(t testing.TB, b *build, fake string, models ...model) *host {
 		h.models[i] = m
 		slots[i], in[i], out[i] = m.slots, m.in, m.out
 		h.hefs[i] = filepath.Join(t.TempDir(), fmt.Sprintf("%d.hef", i))
-		if err := os.WriteFile(h.hefs[i], []byte("\x01HEF "+m.hef+"\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		assert.Must(t, os.WriteFile(h.hefs[i], []byte("\x01HEF "+m.hef+"\n"), 0o600))
 	}
 	var err error
 	if h.memory, err = wire.NewMemory(slots, in, out); err != nil {
@@ -77,9 +77,7 @@ func start(t testing.TB, b *build, fake string, models ...model) *host {
 	h.cmd.Stderr = h.stderr
 	h.cmd.ExtraFiles = []*os.File{theirs, h.memory.File}
 	h.cmd.Env = append(os.Environ(), "HAILO_FAKE="+fake, "HAILORT_LOGGER_PATH=NONE", "TSAN_OPTIONS=report_thread_leaks=0") // a worker that runs out of time joins nobody
-	if err := h.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, h.cmd.Start())
 	go func() {
 		_ = h.cmd.Wait() // its result is in ProcessState
 		close(h.ended)
@@ -127,17 +125,13 @@ func (h *host) exit(status int, words string) {
 	if got := h.cmd.ProcessState.ExitCode(); got != status {
 		h.t.Errorf("the worker ended with %v, want exit status %d; it said:\n%s", h.cmd.ProcessState, status, h.stderr)
 	}
-	if !strings.Contains(h.stderr.String(), words) {
-		h.t.Errorf("the worker said %q, want %q in it", h.stderr, words)
-	}
+	assert.True(h.t, strings.Contains(h.stderr.String(), words), "the worker said %q, want %q in it", h.stderr, words)
 }
 
 // write sends a packet as it is. The worker may be gone by then.
 func (h *host) write(packet []byte) {
 	h.t.Helper()
-	if err := h.conn.SetWriteDeadline(time.Now().Add(patience)); err != nil {
-		h.t.Fatal(err)
-	}
+	assert.Must(h.t, h.conn.SetWriteDeadline(time.Now().Add(patience)))
 	if _, err := h.conn.Write(packet); err != nil && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
 		h.t.Fatalf("write: %v; the worker said:\n%s", err, h.stderr)
 	}
@@ -161,9 +155,7 @@ func (h *host) receive() (any, error) {
 		return nil, errors.New("the worker has closed its end")
 	}
 	m, err := wire.Parse(buf[:n])
-	if err != nil {
-		h.t.Fatalf("%v: % x", err, buf[:min(n, 64)])
-	}
+	assert.MustTrue(h.t, err == nil, "%v: % x", err, buf[:min(n, 64)])
 	if s, ok := m.(*wire.Stats); ok {
 		h.stats = s
 	}
@@ -175,9 +167,7 @@ func want[M any](h *host) M {
 	h.t.Helper()
 	for limit := time.Now().Add(patience); ; {
 		m, err := h.receive()
-		if err != nil {
-			h.t.Fatalf("%v; the worker said:\n%s", err, h.stderr)
-		}
+		assert.MustTrue(h.t, err == nil, "%v; the worker said:\n%s", err, h.stderr)
 		if m, ok := m.(M); ok {
 			return m
 		}
@@ -254,9 +244,7 @@ func (h *host) taken() {
 			unread, err = unix.IoctlGetInt(fd, unix.SIOCOUTQ)
 			return err
 		})
-		if time.Now().After(limit) {
-			h.t.Fatalf("the worker does not read: %d bytes", unread)
-		}
+		assert.MustTrue(h.t, !time.Now().After(limit), "the worker does not read: %d bytes", unread)
 		if unread == 0 {
 			return
 		}
@@ -267,9 +255,7 @@ func (h *host) taken() {
 func (h *host) control(f func(fd int) error) {
 	h.t.Helper()
 	raw, err := h.conn.SyscallConn()
-	if err != nil {
-		h.t.Fatal(err)
-	}
+	assert.Must(h.t, err)
 	if e := raw.Control(func(fd uintptr) { err = f(int(fd)) }); e != nil || err != nil {
 		h.t.Fatal(e, err)
 	}
@@ -394,9 +380,7 @@ func (b *book) rest() map[wire.Code]int {
 		if err != nil {
 			return got
 		}
-		if time.Now().After(limit) {
-			b.h.t.Fatalf("the worker does not end; answers by status: %v", got)
-		}
+		assert.MustTrue(b.h.t, !time.Now().After(limit), "the worker does not end; answers by status: %v", got)
 		switch m := m.(type) {
 		case *wire.Done:
 			b.take(m)

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"hailoclip/hailo/internal/assert"
+
 	"hailoclip/hailo/backendtest"
 	"hailoclip/hailo/npu"
 	"hailoclip/hailo/npu/wire"
@@ -21,9 +23,7 @@ func TestNothingIsLeftOnTheChip(t *testing.T) {
 	var objects string // a file with a + for each made, a - for each gone
 	wait := func(t *testing.T, what func() bool) {
 		for end := time.Now().Add(patience); !what(); time.Sleep(time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatal("it does not come to that")
-			}
+			assert.MustTrue(t, !time.Now().After(end), "it does not come to that")
 		}
 	}
 	starts := func(t *testing.T, b *npu.Backend) { // several that fail
@@ -33,9 +33,7 @@ func TestNothingIsLeftOnTheChip(t *testing.T) {
 		wait(t, func() bool { made, _ := count(objects); return made > 0 })
 	}
 	work := func(t *testing.T, b *npu.Backend) { // until the worker is lost
-		if err := b.Await(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		assert.Must(t, b.Await(t.Context()))
 		var clients sync.WaitGroup
 		for range 4 {
 			clients.Go(func() {
@@ -47,9 +45,7 @@ func TestNothingIsLeftOnTheChip(t *testing.T) {
 		clients.Wait()
 	}
 	ready := func(t *testing.T, b *npu.Backend) {
-		if err := b.Await(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		assert.Must(t, b.Await(t.Context()))
 	}
 	tests := []struct {
 		name, fake string
@@ -79,13 +75,9 @@ func TestNothingIsLeftOnTheChip(t *testing.T) {
 				tt.change(&o)
 			}
 			b, err := npu.New(o)
-			if err != nil {
-				t.Fatal(err)
-			}
+			assert.Must(t, err)
 			tt.until(t, b)
-			if err := b.Close(); err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, b.Close())
 			if made, gone := count(objects); made != gone || (made == 0) != tt.noObjects {
 				t.Errorf("%d objects made on the chip, %d let go of", made, gone)
 			}

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 
+	"hailoclip/hailo/internal/assert"
+
 	"hailoclip/hailo/npu/wire"
 )
 
@@ -43,13 +45,9 @@ int log_file() { return made; }
 `), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := compile(t, "-shared", "-fPIC", source, "-o", library); err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, compile(t, "-shared", "-fPIC", source, "-o", library))
 	program := filepath.Join(folder, "worker")
-	if err := compile(t, append(sources(t), "-o", program, "-Wl,--no-as-needed", library)...); err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, compile(t, append(sources(t), "-o", program, "-Wl,--no-as-needed", library)...))
 	for _, set := range []string{"A=1", "HAILORT_LOGGER_PATH=/somewhere"} {
 		cmd := exec.Command(program, "--version")
 		cmd.Dir, cmd.Env = t.TempDir(), []string{set}
@@ -156,9 +154,7 @@ func TestFrames(t *testing.T) {
 				}
 			}
 			done := book.done()
-			if done.Status != wire.Success {
-				h.t.Fatalf("done %+v", done)
-			}
+			assert.MustTrue(h.t, done.Status == wire.Success, "done %+v", done)
 			inFlight[done.Model]--
 		}
 		for h.stats == nil || h.stats.Frames != 5000 {
@@ -205,9 +201,7 @@ func TestStatisticsForgetTheirConnection(t *testing.T) {
 	h := start(t, builds[2], "zone=2,throttling=5,overcurrent=1,crc=1,rpc=62")
 	h.open()
 	first, second := *want[*wire.Stats](h), *want[*wire.Stats](h)
-	if first.Zone != 2 || first.Throttling != 5 || first.Overcurrent != 1 {
-		t.Errorf("at first %+v", first)
-	}
+	assert.True(t, first.Zone == 2 && first.Throttling == 5 && first.Overcurrent == 1, "at first %+v", first)
 	if second.Zone != 0 || second.Throttling != 0 || second.Overcurrent != 0 || second.CRCErrors != 1 {
 		t.Errorf("after the connection %+v", second)
 	}
@@ -219,9 +213,7 @@ func TestSignals(t *testing.T) {
 	h := start(t, builds[0], "scale=0")
 	h.ready()
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
-		if err := h.cmd.Process.Signal(s); err != nil {
-			t.Fatal(err)
-		}
+		assert.Must(t, h.cmd.Process.Signal(s))
 	}
 	h.submit(wire.ImageModel, 0, 1)
 	if done := want[*wire.Done](h); done.Status != wire.Success {
