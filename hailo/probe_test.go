@@ -209,8 +209,7 @@ func TestStandInBatches(t *testing.T) {
 // startProbe probes with a text and is closed with the test.
 func startProbe(t *testing.T, b, texts Backend, interval time.Duration, times int) *Probe {
 	t.Helper()
-	p, err := NewProbe(t.Context(), b, texts, []int32{1, 2}, interval, times, slog.New(slog.DiscardHandler))
-	assert.Must(t, err)
+	p := assert.Value(NewProbe(t.Context(), b, texts, []int32{1, 2}, interval, times, slog.New(slog.DiscardHandler)))
 	t.Cleanup(func() { _ = p.Close() })
 	return p
 }

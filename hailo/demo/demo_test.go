@@ -13,30 +13,25 @@ import (
 )
 
 func TestModel(t *testing.T) {
-	m, err := Model()
-	assert.Must(t, err)
+	m := assert.Value(Model())
 	if !m.HasCPU() || m.HasNPU() || !m.Embedded() || m.Name != "demo" || m.EmbeddingDimension != 512 {
 		t.Errorf("model: %+v", m.Manifest)
 	}
 	for name, f := range m.Files {
-		data, err := m.ReadFile(name)
-		assert.Must(t, err)
+		data := assert.Value(m.ReadFile(name))
 		sum := sha256.Sum256(data)
 		if int64(len(data)) != f.Bytes || hex.EncodeToString(sum[:]) != f.SHA256 {
 			t.Errorf("%s: %d bytes, %x; the manifest says %d, %s", name, len(data), sum, f.Bytes, f.SHA256)
 		}
 	}
-	tok, err := m.LoadTokenizer()
-	assert.Must(t, err)
+	tok := assert.Value(m.LoadTokenizer())
 	assert.True(t, tok.Size() == 4096, "vocabulary of %d", tok.Size())
 }
 
 func TestSamples(t *testing.T) {
-	list, err := Samples()
-	assert.Must(t, err)
+	list := assert.Value(Samples())
 	var golden struct{ Images map[string][]float32 }
-	data, err := os.ReadFile("golden.json")
-	assert.Must(t, err)
+	data := assert.Value(os.ReadFile("golden.json"))
 	assert.Must(t, json.Unmarshal(data, &golden))
 	if len(list) != len(golden.Images) || len(list) == 0 {
 		t.Errorf("%d samples, %d golden vectors", len(list), len(golden.Images))

@@ -235,8 +235,7 @@ func golden(t *testing.T, name string, got []byte) {
 
 func TestJSON(t *testing.T) {
 	r := Run(t.Context(), pi().env(t, nil))
-	b, err := json.MarshalIndent(r, "", "  ")
-	assert.Must(t, err)
+	b := assert.Value(json.MarshalIndent(r, "", "  "))
 	golden(t, "healthy-5.1.1.json", append(b, '\n'))
 	var back Report
 	if err := json.Unmarshal(b, &back); err != nil || !cmp.Equal(r, back) {

@@ -61,8 +61,7 @@ func embedded() fs.FS {
 // testCatalog is a catalog that knows the full manifest, under the name that "auto" prefers, with these
 // files in its folder. "demo" is built in.
 func testCatalog(t testing.TB, files ...string) *Catalog {
-	builtin, err := Embedded(knownFull(t, `"name": "full"`, `"name": "demo"`), embedded())
-	assert.Must(t, err)
+	builtin := assert.Value(Embedded(knownFull(t, `"name": "full"`, `"name": "demo"`), embedded()))
 	c := &Catalog{Dir: filepath.Join(t.TempDir(), "models"), Vendor: t.TempDir(), Builtin: builtin}
 	c.Known = []Manifest{knownFull(t, `"name": "full"`, `"name": "`+Preferred+`"`)}
 	for _, name := range files {
@@ -92,8 +91,7 @@ func (c *Catalog) resolveError(t testing.TB, name string) error {
 // state is what List says of a model.
 func (c *Catalog) state(t testing.TB, name string) Installed {
 	t.Helper()
-	list, err := c.List(t.Context())
-	assert.Must(t, err)
+	list := assert.Value(c.List(t.Context()))
 	i := slices.IndexFunc(list, func(in Installed) bool { return in.Manifest.Name == name })
 	assert.MustTrue(t, i >= 0, "%s is not in the list", name)
 	return list[i]
@@ -260,8 +258,7 @@ func TestNewTimeIsNoted(t *testing.T) {
 	}
 	noted := func(name string) bool {
 		t.Helper()
-		r, err := readRecords(filepath.Dir(c.path(name)))
-		assert.Must(t, err)
+		r := assert.Value(readRecords(filepath.Dir(c.path(name))))
 		return r[name].ModTime.Equal(later)
 	}
 	for name, read := range map[string]func() error{
@@ -305,8 +302,7 @@ func TestVerify(t *testing.T) {
 		}
 	}
 	// The same size and time: only Verify notices.
-	info, err := os.Stat(c.path("t.onnx"))
-	assert.Must(t, err)
+	info := assert.Value(os.Stat(c.path("t.onnx")))
 	write(t, c.path("t.onnx"), "\x08\x07tixt")
 	assert.Must(t, os.Chtimes(c.path("t.onnx"), time.Time{}, info.ModTime()), c.resolveError(t, Preferred))
 	assert.ErrorSays(t, assert.Err(c.Verify(t.Context(), Preferred)), ErrFile, "t.onnx", "verify")
@@ -317,8 +313,7 @@ func TestVerify(t *testing.T) {
 		t.Errorf("changed file: %q, %v", reason, err)
 	}
 	builtin := parseManifest(t, fullManifest, `"name": "full"`, `"name": "demo"`, `"bytes": 9, `, ``)
-	c.Builtin, err = Embedded(builtin, embedded())
-	assert.Must(t, err)
+	c.Builtin = assert.Value(Embedded(builtin, embedded()))
 	assert.ErrorSays(t, assert.Err(c.Verify(t.Context(), "demo")), ErrFile, "i.hef has SHA-256", "built in")
 }
 

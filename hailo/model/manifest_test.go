@@ -30,8 +30,7 @@ const fullManifest = `{
 
 func parseManifest(t testing.TB, text string, edits ...string) Manifest {
 	t.Helper()
-	m, err := ParseManifest([]byte(strings.NewReplacer(edits...).Replace(text)))
-	assert.Must(t, err)
+	m := assert.Value(ParseManifest([]byte(strings.NewReplacer(edits...).Replace(text))))
 	return m
 }
 
@@ -150,8 +149,7 @@ func TestZooRelease(t *testing.T) {
 
 // The manifests of the program itself.
 func TestKnownManifests(t *testing.T) {
-	list, err := ReadManifests(os.DirFS("../../configs/models"))
-	assert.Must(t, err)
+	list := assert.Value(ReadManifests(os.DirFS("../../configs/models")))
 	var names []string
 	for _, m := range list {
 		names = append(names, m.Name)

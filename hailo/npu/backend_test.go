@@ -38,8 +38,7 @@ func TestImages(t *testing.T) {
 
 func TestForeignFrames(t *testing.T) {
 	b := open(t, options(t, fast...))
-	f, err := b.Frames().Get(t.Context())
-	assert.Must(t, err)
+	f := assert.Value(b.Frames().Get(t.Context()))
 	defer f.Release()
 	other, _ := hailo.NewHeapFrames(1, imageSize, dimension).Get(t.Context())
 	short := &hailo.Frame{Pixels: f.Pixels, Embedding: make([]float32, 3)}

@@ -246,8 +246,7 @@ func TestEndedContextKeepsTheFrame(t *testing.T) {
 	path := socket(t)
 	b := open(t, options(t, append(slices.Clone(fast), "--control", path)...))
 	control(t, path, "hang")
-	f, err := b.Frames().Get(t.Context())
-	assert.Must(t, err)
+	f := assert.Value(b.Frames().Get(t.Context()))
 	defer f.Release()
 	// abandon ends the context of a call that the device has.
 	abandon := func(model int, call func(ctx context.Context) error) <-chan error {

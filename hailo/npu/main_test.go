@@ -56,8 +56,7 @@ var fast = []string{"--image-run", "0", "--image-frame", "0", "--text-run", "0",
 // options are those of a backend on the simulated chip.
 func options(t testing.TB, args ...string) npu.Options {
 	t.Helper()
-	self, err := os.Executable()
-	assert.Must(t, err)
+	self := assert.Value(os.Executable())
 	level := slog.LevelWarn
 	if testing.Verbose() {
 		level = slog.LevelInfo
@@ -97,8 +96,7 @@ func open(t testing.TB, o npu.Options) *npu.Backend {
 
 func start(t testing.TB, o npu.Options) *npu.Backend {
 	t.Helper()
-	b, err := npu.New(o)
-	assert.Must(t, err)
+	b := assert.Value(npu.New(o))
 	t.Cleanup(func() {
 		assert.NoError(t, b.Close())
 	})

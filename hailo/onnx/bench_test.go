@@ -14,8 +14,7 @@ func ramps(tb testing.TB, n int) []*hailo.Frame {
 	tb.Helper()
 	frames := make([]*hailo.Frame, n)
 	for i := range frames {
-		f, err := hailo.NewHeapFrames(1, 224, 512).Get(tb.Context())
-		assert.Must(tb, err)
+		f := assert.Value(hailo.NewHeapFrames(1, 224, 512).Get(tb.Context()))
 		for j := range f.Pixels {
 			f.Pixels[j] = byte(i*31 + j/7)
 		}

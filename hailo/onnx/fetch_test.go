@@ -42,8 +42,7 @@ func tgz(t *testing.T, files ...string) string {
 
 func sum(t *testing.T, text string) string {
 	t.Helper()
-	s, err := safefile.Sum(t.Context(), strings.NewReader(text))
-	assert.Must(t, err)
+	s := assert.Value(safefile.Sum(t.Context(), strings.NewReader(text)))
 	return s
 }
 
@@ -68,8 +67,7 @@ func site(t *testing.T, serve http.HandlerFunc) string {
 // left lists what is in a folder.
 func left(t *testing.T, dir string) string {
 	t.Helper()
-	entries, err := os.ReadDir(dir)
-	assert.Must(t, err)
+	entries := assert.Value(os.ReadDir(dir))
 	var names []string
 	for _, e := range entries {
 		names = append(names, e.Name())

@@ -15,8 +15,7 @@ import (
 
 func TestLoad(t *testing.T) {
 	path := native(t)
-	first, err := Load(path)
-	assert.Must(t, err)
+	first := assert.Value(Load(path))
 	if first.Path != path || checkVersion(first.Version) != nil {
 		t.Errorf("loaded %s, version %q", first.Path, first.Version)
 	}
@@ -34,8 +33,7 @@ func TestLoad(t *testing.T) {
 func TestLoadRefuses(t *testing.T) {
 	dir := t.TempDir()
 	text, cut, cutSections := filepath.Join(dir, "text.so"), filepath.Join(dir, "cut.so"), filepath.Join(dir, "cut_sections.so")
-	program, err := os.ReadFile("/proc/self/exe")
-	assert.Must(t, err)
+	program := assert.Value(os.ReadFile("/proc/self/exe"))
 	// Cut short, with the list of sections at its end (as after a full disk) and without one, which
 	// leaves the segments alone to tell.
 	half := bytes.Clone(program[:len(program)/2])
@@ -67,8 +65,7 @@ func TestCandidates(t *testing.T) {
 	if got := candidates("/opt/ort.so", []string{"/cache"}); len(got) != 1 || got[0] != "/opt/ort.so" {
 		t.Error("a configured path is the only one: ", got)
 	}
-	program, err := os.Executable()
-	assert.Must(t, err)
+	program := assert.Value(os.Executable())
 	beside := filepath.Dir(program)
 	want := []string{
 		beside + "/libonnxruntime.so.1", beside + "/libonnxruntime.so",

@@ -48,8 +48,7 @@ var Native = native
 // newBackend opens a backend that is closed with the test.
 func newBackend(tb testing.TB, c Config, e encoders) *Backend {
 	tb.Helper()
-	b, err := tryOpen(tb, c, e)
-	assert.Must(tb, err)
+	b := assert.Value(tryOpen(tb, c, e))
 	tb.Cleanup(func() { b.Close() })
 	return b
 }
@@ -57,16 +56,14 @@ func newBackend(tb testing.TB, c Config, e encoders) *Backend {
 // take returns a frame that is released with the test.
 func take(tb testing.TB, b *Backend) *hailo.Frame {
 	tb.Helper()
-	f, err := b.Frames().Get(tb.Context())
-	assert.Must(tb, err)
+	f := assert.Value(b.Frames().Get(tb.Context()))
 	tb.Cleanup(f.Release)
 	return f
 }
 
 func tryOpen(tb testing.TB, c Config, e encoders) (*Backend, error) {
 	tb.Helper()
-	l, err := Load(native(tb))
-	assert.Must(tb, err)
+	l := assert.Value(Load(native(tb)))
 	return open(l, c, e, 16)
 }
 
@@ -114,8 +111,7 @@ func TestGoldenTexts(t *testing.T) {
 	for text, ids := range golden.TokenIDs {
 		texts, tokens = append(texts, text), append(tokens, ids)
 	}
-	got, err := b.EncodeTexts(t.Context(), tokens)
-	assert.Must(t, err)
+	got := assert.Value(b.EncodeTexts(t.Context(), tokens))
 	for i, text := range texts {
 		if c := backendtest.Cosine(got[i], golden.Texts[text]); c < 0.99999 {
 			t.Errorf("%q: cosine %v", text, c)
@@ -135,8 +131,7 @@ func TestGoldenImages(t *testing.T) {
 	frame := take(t, b)
 	assert.MustTrue(t, len(golden.Images) != 0, "no golden images")
 	for name, want := range golden.Images {
-		data, err := os.ReadFile(filepath.Join("../demo/samples", name))
-		assert.Must(t, err)
+		data := assert.Value(os.ReadFile(filepath.Join("../demo/samples", name)))
 		p, err := d.DecodeBytes(data)
 		assert.MustTrue(t, err == nil, "%v: %v", name, err)
 		err = square.Resize(frame.Pixels, p.Pix, p.Width, p.Height)
@@ -156,8 +151,7 @@ func TestConformance(t *testing.T) {
 	native(t)
 	bytes := demo(t)
 	for _, src := range []*source{&bytes.image, &bytes.text} {
-		data, err := os.ReadFile(src.path)
-		assert.Must(t, err)
+		data := assert.Value(os.ReadFile(src.path))
 		src.path, src.bytes = "", data
 	}
 	for _, tt := range []struct {
@@ -181,8 +175,7 @@ func TestConformance(t *testing.T) {
 func TestOpenModel(t *testing.T) {
 	m := demo(t).manifest
 	m.Tokenizer, m.CPU = "tokenizer.json", &model.CPUFiles{Image: "vision_model.onnx", Text: "text_model.onnx"}
-	demo, err := model.Embedded(m, os.DirFS("../demo"))
-	assert.Must(t, err)
+	demo := assert.Value(model.Embedded(m, os.DirFS("../demo")))
 	b, err := Open(t.Context(), Config{Library: native(t), Threads: 2}, demo, 3)
 	assert.Must(t, err)
 	defer b.Close()

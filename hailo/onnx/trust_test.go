@@ -64,8 +64,7 @@ func TestLibraryOfAnotherUser(t *testing.T) {
 		t.Skip("only root can make files of another user")
 	}
 	published := native(t)
-	content, err := os.ReadFile(published)
-	assert.Must(t, err)
+	content := assert.Value(os.ReadFile(published))
 	digest, err := safefile.SHA256(t.Context(), published)
 	if err != nil || digest != builds[runtime.GOARCH].library {
 		t.Skip("the library here is another build: ", digest, err)

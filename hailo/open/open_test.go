@@ -62,8 +62,7 @@ func TestChoose(t *testing.T) {
 		return folder(t, map[string]string{at + "vendor": "0x1e60\n", at + "device": device})
 	}
 	chip, worker, full := bus("0x45c4\n"), workerProgram(t), npuModel(t)
-	builtin, err := demo.Model()
-	assert.Must(t, err)
+	builtin := assert.Value(demo.Model())
 	for _, c := range []struct {
 		name, backend, root, worker string
 		model                       *model.Model

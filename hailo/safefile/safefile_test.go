@@ -71,8 +71,7 @@ func TestLock(t *testing.T) {
 	dir := t.TempDir()
 	for _, path := range []string{filepath.Join(dir, "lock"), dir} {
 		for range 2 {
-			unlock, err := Lock(path)
-			assert.Must(t, err)
+			unlock := assert.Value(Lock(path))
 			assert.ErrorIs(t, assert.Err(Lock(path)), ErrLocked, "%s, a second time", path)
 			unlock()
 		}

@@ -16,15 +16,13 @@ import (
 
 func read(t testing.TB, path string) []byte {
 	t.Helper()
-	data, err := os.ReadFile(path)
-	assert.Must(t, err)
+	data := assert.Value(os.ReadFile(path))
 	return data
 }
 
 func loadTokenizer(t testing.TB, path string) *Tokenizer {
 	t.Helper()
-	tok, err := Load(bytes.NewReader(read(t, path)), CLIP)
-	assert.Must(t, err)
+	tok := assert.Value(Load(bytes.NewReader(read(t, path)), CLIP))
 	return tok
 }
 
@@ -223,8 +221,7 @@ func smallTokenizer(t testing.TB, edits ...string) []byte {
 	}
 	vocab["ca"] = 512
 	vocab["<|startoftext|>"], vocab["<|endoftext|>"] = 513, 514
-	v, err := json.Marshal(vocab)
-	assert.Must(t, err)
+	v := assert.Value(json.Marshal(vocab))
 	file := `{"added_tokens":[{"id":513,"content":"<|startoftext|>","normalized":true},{"id":514,"content":"<|endoftext|>","normalized":false}],` +
 		`"normalizer":{"type":"Sequence","normalizers":[{"type":"NFC"},{"type":"Replace","pattern":{"Regex":"\\s+"},"content":" "},{"type":"Lowercase"}]},` +
 		`"pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"Split","pattern":{"Regex":"'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+"},"behavior":"Removed","invert":true},{"type":"ByteLevel"}]},` +
@@ -243,8 +240,7 @@ func TestLoad(t *testing.T) {
 		"newer pattern":           {`"'s|'t`, `"<\\|startoftext\\|>|<\\|endoftext\\|>|'s|'t`},
 		"added not in vocabulary": {`,"\u003c|endoftext|\u003e":514`, ``},
 	} {
-		tok, err := Load(bytes.NewReader(smallTokenizer(t, edits...)), CLIP)
-		assert.Must(t, err)
+		tok := assert.Value(Load(bytes.NewReader(smallTokenizer(t, edits...)), CLIP))
 		if got, want := tok.Encode("CAb"), []int32{513, 512, tok.lastBytes['b'], 514}; !slices.Equal(got, want) {
 			t.Errorf("%s: %v, want %v", name, got, want)
 		}

@@ -8,8 +8,7 @@ import (
 )
 
 func TestMemory(t *testing.T) {
-	m, err := NewMemory([Models]int{3, 2}, [Models]int{5000, 100}, [Models]int{10, 9000})
-	assert.Must(t, err)
+	m := assert.Value(NewMemory([Models]int{3, 2}, [Models]int{5000, 100}, [Models]int{10, 9000}))
 	defer m.File.Close()
 	n := 0
 	for model, l := range m.Load {

@@ -62,8 +62,7 @@ func startClient(t *testing.T, b *build, fake string, timeout time.Duration) *np
 	t.Setenv("HAILO_FAKE", fake)
 	o := clientOptions(t, b)
 	o.DeviceTimeout = timeout
-	backend, err := npu.New(o)
-	assert.Must(t, err)
+	backend := assert.Value(npu.New(o))
 	t.Cleanup(func() {
 		assert.NoError(t, backend.Close())
 	})
@@ -181,8 +180,7 @@ func TestServiceClient(t *testing.T) {
 // that was in its slot before.
 func TestOutputNotWritten(t *testing.T) {
 	backend := startClient(t, builds[0], "scale=0,blank_at=2", patience)
-	f, err := backend.Frames().Get(t.Context())
-	assert.Must(t, err)
+	f := assert.Value(backend.Frames().Get(t.Context()))
 	defer f.Release()
 	for i, want := range []error{nil, hailo.ErrEncode, nil} { // of one slot
 		f.Pixels[0] = byte(i)

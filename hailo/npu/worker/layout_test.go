@@ -71,7 +71,6 @@ func TestLayout(t *testing.T) {
 	assert.Must(t, os.WriteFile(file, []byte(source.String()), 0o600))
 	program := strings.TrimSuffix(file, ".cpp")
 	assert.Must(t, compile(t, file, "-o", program))
-	got, err := exec.Command(program).Output()
-	assert.Must(t, err)
+	got := assert.Value(exec.Command(program).Output())
 	assert.Diff(t, expected.String(), string(got), "protocol.h differs from Go's")
 }

@@ -74,8 +74,7 @@ func TestNothingIsLeftOnTheChip(t *testing.T) {
 			if tt.change != nil {
 				tt.change(&o)
 			}
-			b, err := npu.New(o)
-			assert.Must(t, err)
+			b := assert.Value(npu.New(o))
 			tt.until(t, b)
 			assert.NoError(t, b.Close())
 			if made, gone := count(objects); made != gone || (made == 0) != tt.noObjects {
