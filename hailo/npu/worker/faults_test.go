@@ -13,6 +13,7 @@ import (
 )
 
 func TestDeviceDoesNotOpen(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name, fake, device string
 		status             wire.Code
@@ -42,6 +43,7 @@ func TestDeviceDoesNotOpen(t *testing.T) {
 }
 
 func TestGroupAndDevice(t *testing.T) {
+	t.Parallel()
 	h := start(t, builds[0], "scan=0")
 	open := h.openMessage()
 	wire.SetText(open.Device[:], "0007:01:00.0")
@@ -53,6 +55,7 @@ func TestGroupAndDevice(t *testing.T) {
 }
 
 func TestModelDoesNotLoad(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name, fake, hef string
 		change          func(*wire.Load)
@@ -240,6 +243,7 @@ func TestLostWhileIdle(t *testing.T) {
 
 // When the chip does not let go, the worker ends all the same, soon after its host.
 func TestExitLimit(t *testing.T) {
+	t.Parallel()
 	full := func(h *host) {
 		h.ready().fill(32, wire.ImageModel)
 		h.taken()
@@ -280,6 +284,7 @@ func packet(whole []byte, offset int, words ...uint32) []byte {
 }
 
 func TestProtocolViolations(t *testing.T) {
+	t.Parallel()
 	open := func(h *host) []byte { return wire.Append(nil, h.openMessage()) }
 	submit := func(model, slot uint32) []byte {
 		return wire.Append(nil, &wire.Submit{Model: model, Slot: slot, Sequence: 1})
@@ -332,6 +337,7 @@ func TestProtocolViolations(t *testing.T) {
 
 // Another version of the service learns which one the worker speaks.
 func TestOtherVersion(t *testing.T) {
+	t.Parallel()
 	h := start(t, builds[1], "")
 	h.write(packet(make([]byte, 64), 0, 1, 64, wire.Magic, wire.Version+1))
 	if hello := want[*wire.Hello](h); hello.Version != wire.Version || hello.Status == wire.Success {

@@ -43,6 +43,7 @@ type host struct {
 	memory *wire.Memory
 	models [2]model
 	hefs   [2]string
+	chip   objects
 	ended  chan struct{}
 	stats  *wire.Stats // the latest
 	mayDie bool        // by a signal of ours
@@ -55,11 +56,13 @@ func start(t testing.TB, b *build, fake string, models ...model) *host {
 		models = []model{imageModel, textModel}
 	}
 	h := &host{t: t, stderr: new(bytes.Buffer), ended: make(chan struct{})}
+	folder := t.TempDir()
+	h.chip = objects(filepath.Join(folder, "objects"))
 	var slots, in, out [wire.Models]int
 	for i, m := range models {
 		h.models[i] = m
 		slots[i], in[i], out[i] = m.slots, m.in, m.out
-		h.hefs[i] = filepath.Join(t.TempDir(), fmt.Sprintf("%d.hef", i))
+		h.hefs[i] = filepath.Join(folder, fmt.Sprintf("%d.hef", i))
 		assert.Must(t, os.WriteFile(h.hefs[i], []byte("\x01HEF "+m.hef+"\n"), 0o600))
 	}
 	var err error
@@ -76,7 +79,8 @@ func start(t testing.TB, b *build, fake string, models ...model) *host {
 	h.cmd = exec.Command(b.program(t))
 	h.cmd.Stderr = h.stderr
 	h.cmd.ExtraFiles = []*os.File{theirs, h.memory.File}
-	h.cmd.Env = append(os.Environ(), "HAILO_FAKE="+fake, "HAILORT_LOGGER_PATH=NONE", "TSAN_OPTIONS=report_thread_leaks=0") // a worker that runs out of time joins nobody
+	h.cmd.Env = append(os.Environ(), "HAILO_FAKE="+fake, "HAILO_FAKE_DEVICES="+string(h.chip), "HAILORT_LOGGER_PATH=NONE",
+		"TSAN_OPTIONS=report_thread_leaks=0") // a worker that runs out of time joins nobody
 	assert.Must(t, h.cmd.Start())
 	go func() {
 		_ = h.cmd.Wait() // its result is in ProcessState

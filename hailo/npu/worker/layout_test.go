@@ -70,7 +70,8 @@ func TestLayout(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "layout.cpp")
 	assert.Must(t, os.WriteFile(file, []byte(source.String()), 0o600))
 	program := strings.TrimSuffix(file, ".cpp")
-	assert.Must(t, compile(t, file, "-o", program))
+	sources(t)
+	assert.Must(t, compile(file, "-o", program))
 	got := assert.Value(exec.Command(program).Output())
 	assert.Diff(t, expected.String(), string(got), "protocol.h differs from Go's")
 }

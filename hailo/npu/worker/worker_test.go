@@ -16,6 +16,7 @@ import (
 )
 
 func TestCommandLine(t *testing.T) {
+	t.Parallel()
 	b := builds[0]
 	if out, _, status := run(b, t, "--version"); out != "hailo-clip-npu protocol 2, HailoRT 5.2.0\n" || status != exitDone {
 		t.Errorf("--version: %q, status %d", out, status)
@@ -31,6 +32,7 @@ func TestCommandLine(t *testing.T) {
 // The vendor's library makes its log files when it is loaded. Here one that would is loaded with the
 // worker, which is started by hand, without the environment that the service gives it.
 func TestNoLogFiles(t *testing.T) {
+	t.Parallel()
 	folder := t.TempDir()
 	library := filepath.Join(folder, "liblog.so")
 	source := filepath.Join(folder, "log.cpp")
@@ -45,12 +47,11 @@ int log_file() { return made; }
 `), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	assert.Must(t, compile(t, "-shared", "-fPIC", source, "-o", library))
-	program := filepath.Join(folder, "worker")
-	assert.Must(t, compile(t, append(sources(t), "-o", program, "-Wl,--no-as-needed", library)...))
+	program := builds[0].program(t)
+	assert.Must(t, compile("-shared", "-fPIC", source, "-o", library))
 	for _, set := range []string{"A=1", "HAILORT_LOGGER_PATH=/somewhere"} {
 		cmd := exec.Command(program, "--version")
-		cmd.Dir, cmd.Env = t.TempDir(), []string{set}
+		cmd.Dir, cmd.Env = t.TempDir(), []string{set, "LD_PRELOAD=" + library}
 		out, err := cmd.CombinedOutput()
 		if err != nil || !strings.HasPrefix(string(out), "hailo-clip-npu protocol") {
 			t.Errorf("with %s: %v: %s", set, err, out)
@@ -101,6 +102,7 @@ func TestHandshake(t *testing.T) {
 
 // A stream of FLOAT32 has no quantisation, and frames four times as large.
 func TestFloatOutput(t *testing.T) {
+	t.Parallel()
 	h := start(t, builds[1], "scale=0")
 	h.open()
 	load := h.loadMessage(wire.ImageModel)
@@ -117,6 +119,7 @@ func TestFloatOutput(t *testing.T) {
 // Where each feature has its own scale, which the library does not tell, it converts to FLOAT32; a stream
 // with one is left as it is, whatever the other end is.
 func TestScalePerFeature(t *testing.T) {
+	t.Parallel()
 	m := imageModel
 	m.hef, m.out = "17 16 3 1  1 1 64 1  0.2 0.02 64", 256
 	h := start(t, builds[1], "scale=0", m)
@@ -166,6 +169,7 @@ func TestFrames(t *testing.T) {
 
 // The frames of the real models, one of them without an output of its own length of pages.
 func TestRealSizes(t *testing.T) {
+	t.Parallel()
 	h := start(t, builds[0], "scale=0",
 		model{hef: "224 224 3 1 1 1 512 1 12.5 1.42 1", in: 224 * 224 * 3, out: 512, slots: 4},
 		model{hef: "1 77 512 2 1 77 512 1 11.5 8.7 1", in: 77 * 512 * 2, out: 77 * 512, slots: 4})
@@ -177,6 +181,7 @@ func TestRealSizes(t *testing.T) {
 
 // Whoever asks for the state of the chip must not hold up the frames, whatever the chip answers.
 func TestStatisticsFail(t *testing.T) {
+	t.Parallel()
 	for _, fake := range []string{"rpc_ms=800", "rpc=62", "rpc=4", "device=89"} {
 		t.Run(fake, func(t *testing.T) {
 			t.Parallel()
@@ -198,6 +203,7 @@ func TestStatisticsFail(t *testing.T) {
 
 // What was told over a connection that has ended holds no more, for its end may not be told.
 func TestStatisticsForgetTheirConnection(t *testing.T) {
+	t.Parallel()
 	h := start(t, builds[2], "zone=2,throttling=5,overcurrent=1,crc=1,rpc=62")
 	h.open()
 	first, second := *want[*wire.Stats](h), *want[*wire.Stats](h)
@@ -210,6 +216,7 @@ func TestStatisticsForgetTheirConnection(t *testing.T) {
 
 // A terminal and systemd signal the worker too; it stays until its host is done.
 func TestSignals(t *testing.T) {
+	t.Parallel()
 	h := start(t, builds[0], "scale=0")
 	h.ready()
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
