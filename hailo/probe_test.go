@@ -143,9 +143,7 @@ func TestFailover(t *testing.T) {
 	if i := f.Info(); i.Backend != "npu" || i.ImageCalls != 3+3*2 {
 		t.Errorf("%+v: when all calls of the first are stuck in it, the second one must have enough for its batches", i)
 	}
-	if s := f.Status(); !s.Ready || s.Degraded {
-		t.Errorf("both well: %+v", s)
-	}
+	expect(t, f, well, "", "both well")
 	first.status = Status{Why: Because("the worker is being restarted")}
 	if s := f.Status(); !s.Ready || !s.Degraded || !strings.Contains(s.Reason(), "cpu") || !strings.Contains(s.Reason(), "restarted") {
 		t.Errorf("first lost: %+v", s)
@@ -206,6 +204,26 @@ func TestStandInBatches(t *testing.T) {
 	})
 }
 
+// The states of a backend.
+const (
+	well     = "ready"
+	degraded = "ready, degraded"
+	gone     = "not ready"
+)
+
+// expect checks the state of a backend and that its reason has these words.
+func expect(t *testing.T, b Backend, state, words, when string) {
+	t.Helper()
+	s := b.Status()
+	got := gone
+	if s.Ready && s.Degraded {
+		got = degraded
+	} else if s.Ready {
+		got = well
+	}
+	assert.True(t, got == state && strings.Contains(s.Reason(), words), "%s: %s because of %q, want %s", when, got, s.Reason(), state)
+}
+
 // startProbe probes with a text and is closed with the test.
 func startProbe(t *testing.T, b, texts Backend, interval time.Duration, times int) *Probe {
 	t.Helper()
@@ -226,9 +244,8 @@ func pass(d time.Duration) {
 func TestProbeRefusesAnEncoderThatFails(t *testing.T) {
 	b := newScripted("npu")
 	b.err = ErrEncode
-	if p, err := NewProbe(t.Context(), b, b, nil, 0, 1, slog.New(slog.DiscardHandler)); !errors.Is(err, ErrEncode) {
-		t.Errorf("probe %v, error %v", p, err)
-	}
+	p, err := NewProbe(t.Context(), b, b, nil, 0, 1, slog.New(slog.DiscardHandler))
+	assert.True(t, errors.Is(err, ErrEncode), "probe %v, error %v", p, err)
 	assert.True(t, b.frames.Free() == b.frames.Len(), "a frame is lost")
 }
 
@@ -239,15 +256,11 @@ func TestProbeWaitsForALateDevice(t *testing.T) {
 		b := newScripted("npu")
 		b.becomes(fmt.Errorf("booting: %w", ErrDeviceLost), 1, 0)
 		p := startProbe(t, b, b, 0, 3)
-		if s := p.Status(); s.Ready || !strings.Contains(s.Reason(), "booting") {
-			t.Errorf("before it is there: %+v", s)
-		}
+		expect(t, p, gone, "booting", "before it is there")
 		b.becomes(nil, 1, 0)
 		pass(probeRetry + probeSoon + time.Millisecond)
 		n := b.images.Load()
-		if s := p.Status(); !s.Ready {
-			t.Errorf("when it is there: %+v", s)
-		}
+		expect(t, p, well, "", "when it is there")
 		time.Sleep(time.Hour)
 		assert.True(t, b.images.Load() == n, "probed again")
 	})
@@ -271,23 +284,15 @@ func TestProbeFollowsTheDevice(t *testing.T) {
 		}
 		b.becomes(nil, 0, 1) // the device answers, but wrongly
 		wait()
-		if s := p.Status(); s.Ready || !strings.Contains(s.Reason(), "known image") {
-			t.Errorf("wrong vectors: %+v", s)
-		}
+		expect(t, p, gone, "known image", "wrong vectors")
 		b.becomes(nil, 1, 0)
 		time.Sleep(probeRetry + probeSoon + time.Millisecond) // and not a whole interval
 		synctest.Wait()
-		if s := p.Status(); !s.Ready {
-			t.Errorf("right vectors again: %+v", s)
-		}
+		expect(t, p, well, "", "right vectors again")
 		b.becomes(ErrEncode, 1, 0)
 		wait()
-		if err := p.EncodeImages(t.Context(), frames); err == nil {
-			t.Error("the error was swallowed")
-		}
-		if s := p.Status(); s.Ready {
-			t.Errorf("failing: %+v", s)
-		}
+		assert.Error(t, p.EncodeImages(t.Context(), frames), "the error was swallowed")
+		expect(t, p, gone, "", "failing")
 	})
 }
 
@@ -298,33 +303,23 @@ func TestProbeOfEveryRestart(t *testing.T) {
 		first, second := newScripted("npu"), newScripted("cpu")
 		p := startProbe(t, first, first, 0, 1)
 		pair := NewFailover(p, second)
-		if s := pair.Status(); !s.Ready || s.Degraded {
-			t.Fatalf("at the start: %+v", s)
-		}
+		expect(t, pair, well, "", "at the start")
 		first.restart()
 		if s := p.Status(); s.Ready || s.Reason() == "" {
 			t.Errorf("before the probe: %+v", s)
 		}
 		pass(probeLook + time.Millisecond)
-		if s := pair.Status(); !s.Ready || s.Degraded {
-			t.Errorf("after the probe: %+v", s)
-		}
+		expect(t, pair, well, "", "after the probe")
 		first.set(func() { first.mortal = true })
 		first.restart()
 		for range 1500 {
-			if s := p.Status(); s.Ready {
-				t.Fatalf("the device alone: %+v", s)
-			}
-			if s := pair.Status(); !s.Ready || !s.Degraded {
-				t.Fatalf("with a second one: %+v", s)
-			}
+			expect(t, p, gone, "", "the device alone")
+			expect(t, pair, degraded, "", "with a second one")
 			time.Sleep(100 * time.Millisecond)
 		}
 		first.set(func() { first.mortal = false })
 		pass(probeLook)
-		if s := p.Status(); !s.Ready {
-			t.Errorf("well again: %+v", s)
-		}
+		expect(t, p, well, "", "well again")
 	})
 }
 
@@ -346,9 +341,7 @@ func TestProbeAfterAFailedFrame(t *testing.T) {
 		if err := encode(); err != nil || second.images.Load() != 1 {
 			t.Errorf("the second frame: %v", err)
 		}
-		if s := pair.Status(); !s.Ready || !s.Degraded {
-			t.Errorf("failing: %+v", s)
-		}
+		expect(t, pair, degraded, "", "failing")
 		if _, err := p.EncodeTexts(t.Context(), [][]int32{{1}}); !errors.Is(err, ErrDeviceLost) {
 			t.Errorf("a text: %v, and another encoder is not asked", err)
 		}
@@ -382,9 +375,7 @@ func TestProbeBlamesTheDeviceOnly(t *testing.T) {
 		texts.becomes(ErrDeviceLost, 1, 0)
 		fail()
 		time.Sleep(time.Second)
-		if s := p.Status(); !s.Ready {
-			t.Errorf("the encoder of the texts is lost: %+v", s)
-		}
+		expect(t, p, well, "", "the encoder of the texts is lost")
 		texts.becomes(nil, 1, 0)
 
 		var taken []*Frame
@@ -394,9 +385,7 @@ func TestProbeBlamesTheDeviceOnly(t *testing.T) {
 		}
 		fail()
 		time.Sleep(2 * probeTimeout)
-		if s := p.Status(); !s.Ready {
-			t.Errorf("all frames are out: %+v", s)
-		}
+		expect(t, p, well, "", "all frames are out")
 		for _, f := range taken {
 			f.Release()
 		}
@@ -404,8 +393,6 @@ func TestProbeBlamesTheDeviceOnly(t *testing.T) {
 		device.set(func() { device.failing = 2 }) // the frame and the first probe
 		_ = p.EncodeImages(t.Context(), oneFrame())
 		synctest.Wait()
-		if s := p.Status(); !s.Ready {
-			t.Errorf("the second probe was good: %+v", s)
-		}
+		expect(t, p, well, "", "the second probe was good")
 	})
 }

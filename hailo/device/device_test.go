@@ -28,10 +28,6 @@ func TestCommand(t *testing.T) {
 	assert.True(t, err == nil && len(out) == maxRead, "%d bytes, %v", len(out), err)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	if _, err := Command(ctx, "sleep", "600"); err == nil {
-		t.Error("a program that takes too long is no error")
-	}
-	if _, err := Command(t.Context(), "hailo-clip-no-such-program"); err == nil {
-		t.Error("a missing program is no error")
-	}
+	assert.Error(t, assert.Err(Command(ctx, "sleep", "600")), "a program that takes too long is no error")
+	assert.Error(t, assert.Err(Command(t.Context(), "hailo-clip-no-such-program")), "a missing program is no error")
 }

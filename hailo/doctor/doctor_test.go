@@ -291,10 +291,6 @@ func TestHost(t *testing.T) {
 	if finding(r, "machine") == nil || finding(r, "pci-device") == nil || r.Summary == "" || r.Versions.Kernel == "" {
 		t.Errorf("%+v", r)
 	}
-	if err := env.Access(t.TempDir()); err != nil {
-		t.Error("access to a folder of one's own:", err)
-	}
-	if err := env.Access("/nonexistent"); err == nil {
-		t.Error("access to nothing")
-	}
+	assert.NoError(t, env.Access(t.TempDir()), "access to a folder of one's own")
+	assert.Error(t, env.Access("/nonexistent"), "access to nothing")
 }

@@ -146,9 +146,7 @@ func TestReadLog(t *testing.T) {
 	if err != nil || len(log) > device.MaxLog/50 || log[len(log)-2] != "last ?" {
 		t.Errorf("%d lines, %v, %q", len(log), err, log[len(log)-2:])
 	}
-	if _, err := readLog(t.Context(), nil); err == nil {
-		t.Error("no error without a log")
-	}
+	assert.Error(t, assert.Err(readLog(t.Context(), nil)), "no error without a log")
 	boom := errors.New("boom")
 	if _, err := readLog(t.Context(), func(context.Context) ([]byte, error) { return nil, boom }); !errors.Is(err, boom) {
 		t.Error(err)

@@ -117,9 +117,8 @@ func TestDownload(t *testing.T) {
 			if c.validator != "" {
 				write(t, d.Part+".from", fmt.Sprintf(`{"url": %q, "etag": "\"%s\""}`, cmp.Or(c.url, d.URL), c.validator))
 			}
-			if got, err := d.Run(t.Context()); err != nil || got != sum {
-				t.Fatalf("digest %q, %v", got, err)
-			}
+			got, err := d.Run(t.Context())
+			assert.MustTrue(t, err == nil && got == sum, "digest %q, %v", got, err)
 			if read(d.Part) != content || last != size && c.part != content || !slices.Equal(s.ranges, c.ranges) {
 				t.Errorf("%d bytes, heard of %d; asked for %q, want %q", len(read(d.Part)), last, s.ranges, c.ranges)
 			}
@@ -249,9 +248,8 @@ func TestStalls(t *testing.T) {
 				}()
 				return &http.Response{StatusCode: http.StatusOK, ContentLength: int64(len(c.waits)), Body: body, Header: http.Header{}}, nil
 			})}
-			if _, err := (Download{URL: "https://host/file", Part: part, Client: client}).Run(t.Context()); !errors.Is(err, c.want) {
-				t.Errorf("%s: %v, want %v", name, err, c.want)
-			}
+			_, err := (Download{URL: "https://host/file", Part: part, Client: client}).Run(t.Context())
+			assert.True(t, errors.Is(err, c.want), "%s: %v, want %v", name, err, c.want)
 		})
 	}
 }

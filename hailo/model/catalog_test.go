@@ -161,9 +161,8 @@ func TestVendorResources(t *testing.T) {
 	if err != nil || m.Name != Preferred || !m.HasNPU() || !m.HasNPUText() || m.HasCPU() || !strings.Contains(reason, c.Vendor) {
 		t.Fatalf("%v, %q, %v", m, reason, err)
 	}
-	if path, ok := m.Path("tokenizer.json"); !ok || path != filepath.Join(c.Vendor, "json/clip_tokenizer.json") {
-		t.Errorf("tokenizer at %q", path)
-	}
+	path, ok := m.Path("tokenizer.json")
+	assert.True(t, ok && path == filepath.Join(c.Vendor, "json/clip_tokenizer.json"), "tokenizer at %q", path)
 	write(t, c.path("tokenizer.json"), `{"own":1}`) // the models folder comes first
 	m, _, err = c.Resolve(t.Context(), "auto")
 	assert.Must(t, err)
@@ -180,9 +179,8 @@ func TestOwnModelFolder(t *testing.T) {
 	for _, name := range cpuFiles {
 		write(t, filepath.Join(c.Dir, "mine", name), contents[name])
 	}
-	if m, _, err := c.Resolve(t.Context(), "mine"); err != nil || !m.HasCPU() {
-		t.Errorf("own model: %v", err)
-	}
+	m, _, err := c.Resolve(t.Context(), "mine")
+	assert.True(t, err == nil && m.HasCPU(), "own model: %v", err)
 	if in := c.state(t, "mine"); in.CPU != Complete || in.NPU != Missing {
 		t.Errorf("own model: CPU %q, NPU %q", in.CPU, in.NPU)
 	}
@@ -355,9 +353,8 @@ func TestModelFiles(t *testing.T) {
 			t.Errorf("%s: %q, %v", name, data, err)
 		}
 		assert.ErrorSays(t, assert.Err(m.ReadFile("none")), fs.ErrNotExist, "none", "%s", name)
-		if _, ok := m.Path("t.onnx"); ok == m.Embedded() {
-			t.Errorf("%s: on disk %t, embedded %t", name, ok, m.Embedded())
-		}
+		_, ok := m.Path("t.onnx")
+		assert.True(t, ok != m.Embedded(), "%s: on disk %t, embedded %t", name, ok, m.Embedded())
 	}
 }
 

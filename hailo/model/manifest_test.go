@@ -44,9 +44,7 @@ func TestParseManifest(t *testing.T) {
 		CPUPart:  {"t.onnx", "tokenizer.json", "v.onnx"},
 		NPUPart:  {"e.npy", "i.hef", "p.npy", "t.hef", "tokenizer.json"},
 	} {
-		if got := m.PartFiles(part); !slices.Equal(got, want) {
-			t.Errorf("part %q: %v, want %v", part, got, want)
-		}
+		assert.Diff(t, want, m.PartFiles(part), "part %q", part)
 	}
 	m = parseManifest(t, fullManifest, `"text": "t.hef", "token_embedding": "e.npy", "text_projection": "p.npy",`, ``)
 	if got, want := m.PartFiles(NPUPart), []string{"i.hef", "t.onnx", "tokenizer.json"}; !slices.Equal(got, want) {
@@ -141,9 +139,8 @@ func TestZooRelease(t *testing.T) {
 		"5.1.0": "v5.1.0", "5.1.1": "v5.1.0", "5.2.0": "v5.2.0", "5.3.0": "v5.3.0", "5.4.0": "v5.4.0",
 		"4.23.0": "", "5.0.1": "", "": "", "5": "", "x": "", "5.-1.0": "",
 	} {
-		if got, ok := ZooRelease(version); got != want || ok != (want != "") {
-			t.Errorf("%q: %q, %t, want %q", version, got, ok, want)
-		}
+		got, ok := ZooRelease(version)
+		assert.True(t, got == want && ok == (want != ""), "%q: %q, %t, want %q", version, got, ok, want)
 	}
 }
 
@@ -185,9 +182,8 @@ func FuzzParseManifest(f *testing.F) {
 		}
 		assert.MustTrue(t, err == nil, "valid, but not for another release of the zoo: %v", err)
 		for _, name := range slices.Concat(m.PartFiles(AllParts), m.PartFiles(CPUPart), m.PartFiles(NPUPart)) {
-			if _, ok := m.Files[name]; !ok || strings.ContainsAny(name, `/\`) || name == ".." {
-				t.Fatalf("file %q", name)
-			}
+			_, ok := m.Files[name]
+			assert.MustTrue(t, ok && !strings.ContainsAny(name, `/\`) && name != "..", "file %q", name)
 		}
 	})
 }

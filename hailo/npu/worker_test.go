@@ -240,9 +240,7 @@ func TestHeatIsBounded(t *testing.T) {
 		}
 	}
 	w.setThrottling(t, 0)
-	if err := w.overdue(time.Now(), time.Hour); err != nil {
-		t.Error("it goes on: ", err)
-	}
+	assert.NoError(t, w.overdue(time.Now(), time.Hour), "it goes on")
 	w.inFlight[ImageModel].since = time.Now().Add(-time.Minute)
 	assert.True(t, w.overdue(time.Now(), time.Second) != nil, "a device that went on and then hangs is not seen")
 }
@@ -331,9 +329,7 @@ func TestLeaveEndsASend(t *testing.T) {
 		}
 	}
 	p.leave()
-	if err := <-sent; err == nil {
-		t.Error("it was sent")
-	}
+	assert.Error(t, <-sent, "it was sent")
 }
 
 func TestFindWorker(t *testing.T) {

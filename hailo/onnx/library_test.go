@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"testing"
 
@@ -72,9 +71,7 @@ func TestCandidates(t *testing.T) {
 		LibraryFile("/state", runtime.GOARCH), LibraryFile("/cache", runtime.GOARCH),
 		"libonnxruntime.so.1", "libonnxruntime.so",
 	}
-	if got := candidates("", []string{"/state", "", "/cache"}); !slices.Equal(got, want) {
-		t.Errorf("got %q\nwant %q", got, want)
-	}
+	assert.Diff(t, want, candidates("", []string{"/state", "", "/cache"}))
 }
 
 func TestCheckVersion(t *testing.T) {

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -301,9 +300,7 @@ func TestBadVectors(t *testing.T) {
 	if err := b.EncodeImages(t.Context(), []*hailo.Frame{take(t, b)}); !errors.Is(err, hailo.ErrEncode) {
 		t.Error("black image of a model without bias: ", err)
 	}
-	if _, err := b.EncodeTexts(t.Context(), [][]int32{{1}, {2}}); err != nil {
-		t.Error("afterwards: ", err)
-	}
+	assert.NoError(t, assert.Err(b.EncodeTexts(t.Context(), [][]int32{{1}, {2}})), "afterwards")
 }
 
 // The model in slow.onnx does not end on this token, in no time that a test would wait for.
@@ -334,9 +331,7 @@ func TestCancel(t *testing.T) {
 		assert.ErrorIs(t, <-result, errTest, "cancelled")
 	}
 	assert.ErrorIs(t, assert.Err(b.EncodeTexts(ctx, [][]int32{{0}})), errTest, "cancelled before")
-	if _, err := b.EncodeTexts(t.Context(), [][]int32{{1}}); err != nil {
-		t.Error("the workspace does not work any more: ", err)
-	}
+	assert.NoError(t, assert.Err(b.EncodeTexts(t.Context(), [][]int32{{1}})), "the workspace does not work any more")
 }
 
 func TestCloseWaits(t *testing.T) {
@@ -398,7 +393,5 @@ func TestTextFiles(t *testing.T) {
 		m.Files[name] = model.File{}
 	}
 	want := []string{"t.json", "a.onnx", "a.onnx.data", "a.onnx_data", "a.onnx_data_1"}
-	if got := textFiles(m); !slices.Equal(got, want) {
-		t.Errorf("%q, want %q", got, want)
-	}
+	assert.Diff(t, want, textFiles(m))
 }

@@ -166,9 +166,8 @@ func (e textEncoder) EncodeTexts(context.Context, [][]int32) ([][]float32, error
 
 func TestTextCosine(t *testing.T) {
 	a, b := textEncoder{vector: []float32{0.6, 0.8}}, textEncoder{vector: []float32{0.8, 0.6}}
-	if c, err := textCosine(t.Context(), a, b, nil); err != nil || math.Abs(c-0.96) > 1e-6 {
-		t.Errorf("%v, %v", c, err)
-	}
+	c, err := textCosine(t.Context(), a, b, nil)
+	assert.True(t, err == nil && math.Abs(c-0.96) <= 1e-6, "%v, %v", c, err)
 	b.err = hailo.ErrDeviceLost
 	for _, pair := range [][2]hailo.Backend{{a, b}, {b, a}} {
 		assert.ErrorIs(t, assert.Err(textCosine(t.Context(), pair[0], pair[1], nil)), hailo.ErrDeviceLost)

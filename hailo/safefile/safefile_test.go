@@ -42,9 +42,7 @@ func TestNoLinkIsFollowed(t *testing.T) {
 			t.Errorf("%s is taken as the lock", path)
 		}
 	}
-	if _, err := os.Lstat(filepath.Join(dir, "made")); err == nil {
-		t.Error("a file was made where a link leads")
-	}
+	assert.Error(t, assert.Err(os.Lstat(filepath.Join(dir, "made"))), "a file was made where a link leads")
 	assert.Must(t, Replace(link, strings.NewReader("x")), os.Link(kept, filepath.Join(dir, "second")))
 	for path, want := range map[string]string{kept: "keep", link: "x"} {
 		if got, err := ReadFile(path, 10); err != nil || string(got) != want {
@@ -81,9 +79,7 @@ func TestLock(t *testing.T) {
 func TestReading(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	assert.Must(t, Replace(path, strings.NewReader("text")))
-	if _, err := ReadFile(path, 3); err == nil {
-		t.Error("a file over the limit is read")
-	}
+	assert.Error(t, assert.Err(ReadFile(path, 3)), "a file over the limit is read")
 	if got, err := SHA256(t.Context(), path); err != nil || got != "982d9e3eb996f559e633f4d194def3761d909f5a3b647d1a851fead67c32c9d1" {
 		t.Error(got, err)
 	}

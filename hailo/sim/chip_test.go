@@ -5,7 +5,6 @@ import (
 	"math"
 	"os"
 	"reflect"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -189,9 +188,7 @@ func TestViolations(t *testing.T) {
 		"no such model":      {wire.Append(nil, openMessage), wire.Append(nil, &wire.Load{Model: 2, Batch: 1})},
 	} {
 		c, _ := newChip(packets)
-		if err := c.run(); err == nil {
-			t.Errorf("%s: accepted", name)
-		}
+		assert.Error(t, c.run(), "%s: accepted", name)
 	}
 }
 
@@ -270,9 +267,7 @@ func TestConfig(t *testing.T) {
 		t.Errorf("%+v, %v", c, err)
 	}
 	want := []string{"--control=/tmp/x", "--image-run=1ms", "--output=float32", "--fault=slow=2", "--fault=crash=7"}
-	if got := c.Args(); !slices.Equal(got, want) {
-		t.Errorf("%q, want %q", got, want)
-	}
+	assert.Diff(t, want, c.Args())
 	again := Default()
 	if err := again.Parse(c.Args()); err != nil || !reflect.DeepEqual(again, c) {
 		t.Errorf("%+v became %+v, %v", c, again, err)

@@ -53,9 +53,7 @@ func golden(t *testing.T, tok *Tokenizer, want map[string][]int32) {
 		wg.Go(func() {
 			for range 2 {
 				for text, ids := range want {
-					if got := tok.Encode(text); !slices.Equal(got, ids) {
-						t.Errorf("%q: %v, want %v", text, got, ids)
-					}
+					assert.Diff(t, ids, tok.Encode(text), "%q", text)
 				}
 			}
 		})

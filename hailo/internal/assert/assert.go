@@ -59,6 +59,14 @@ func Must(t testing.TB, errs ...error) {
 	}
 }
 
+// Error reports that there is no error.
+func Error(t testing.TB, err error, what ...any) {
+	t.Helper()
+	if err == nil {
+		t.Errorf("%swant an error", prefix(what))
+	}
+}
+
 // ErrorIs reports an err that is not want, which may be nil.
 func ErrorIs(t testing.TB, err, want error, what ...any) {
 	t.Helper()

@@ -17,16 +17,13 @@ func TestMemory(t *testing.T) {
 		}
 		for slot := range int(l.Slots) {
 			for _, part := range [][]byte{m.Input(model, slot), m.Output(model, slot)} {
-				if i := bytes.IndexFunc(part, func(r rune) bool { return r != 0 }); i >= 0 {
-					t.Fatalf("slot %d of model %d overlaps another at %d", slot, model, i)
-				}
+				i := bytes.IndexFunc(part, func(r rune) bool { return r != 0 })
+				assert.MustTrue(t, i < 0, "slot %d of model %d overlaps another at %d", slot, model, i)
 				n++
 				copy(part, bytes.Repeat([]byte{byte(n)}, len(part)))
 			}
 		}
 		assert.True(t, l.Within(uint64(len(m.Data))), "model %d is not within the memory", model)
 	}
-	if err := m.File.Truncate(10); err == nil {
-		t.Error("the memory can be shrunk")
-	}
+	assert.Error(t, m.File.Truncate(10), "the memory can be shrunk")
 }

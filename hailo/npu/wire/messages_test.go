@@ -70,9 +70,8 @@ func TestHelloOfAnotherVersion(t *testing.T) {
 			binary.LittleEndian.PutUint32(packet[4*i:], v)
 		}
 		m, err := Parse(packet)
-		if h, ok := m.(*Hello); err != nil || !ok || h.Magic != Magic || h.Version != 1 {
-			t.Errorf("%d bytes: %+v, %v", size, m, err)
-		}
+		h, ok := m.(*Hello)
+		assert.True(t, err == nil && ok && h.Magic == Magic && h.Version == 1, "%d bytes: %+v, %v", size, m, err)
 	}
 }
 
@@ -89,9 +88,8 @@ func TestParseRefuses(t *testing.T) {
 		"another's size": append([]byte{19}, good[1:]...),
 	} {
 		t.Run(name, func(t *testing.T) {
-			if m, err := Parse(packet); !errors.Is(err, ErrProtocol) {
-				t.Errorf("got %v, %v", m, err)
-			}
+			m, err := Parse(packet)
+			assert.True(t, errors.Is(err, ErrProtocol), "got %v, %v", m, err)
 		})
 	}
 }

@@ -211,16 +211,14 @@ func (h *host) load(load *wire.Load) *wire.Loaded {
 // ready opens the device and loads both models.
 func (h *host) ready() *book {
 	h.t.Helper()
-	if hello := h.open(); hello.Status != wire.Success {
-		h.t.Fatalf("hello: %v: %v", hello.Status, hello.Text)
-	}
+	hello := h.open()
+	assert.MustTrue(h.t, hello.Status == wire.Success, "hello: %v: %v", hello.Status, hello.Text)
 	for id, m := range h.models {
 		if m.hef == "" {
 			continue
 		}
-		if loaded := h.load(h.loadMessage(uint32(id))); loaded.Status != wire.Success {
-			h.t.Fatalf("loaded: %v: %v", loaded.Status, loaded.Text)
-		}
+		loaded := h.load(h.loadMessage(uint32(id)))
+		assert.MustTrue(h.t, loaded.Status == wire.Success, "loaded: %v: %v", loaded.Status, loaded.Text)
 	}
 	return newBook(h)
 }
@@ -260,9 +258,8 @@ func (h *host) control(f func(fd int) error) {
 	h.t.Helper()
 	raw, err := h.conn.SyscallConn()
 	assert.Must(h.t, err)
-	if e := raw.Control(func(fd uintptr) { err = f(int(fd)) }); e != nil || err != nil {
-		h.t.Fatal(e, err)
-	}
+	e := raw.Control(func(fd uintptr) { err = f(int(fd)) })
+	assert.MustTrue(h.t, e == nil && err == nil, "%v %v", e, err)
 }
 
 // shutdown closes our side of the socket; answers still come.

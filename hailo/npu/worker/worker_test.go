@@ -137,9 +137,8 @@ func TestScalePerFeature(t *testing.T) {
 	}
 	bytes := encode(model{out: 64}, frame(m, 1))
 	for i, q := range bytes {
-		if got := math.Float32frombits(binary.LittleEndian.Uint32(h.output(0, 0)[4*i:])); got != float32(q)/255 {
-			t.Fatalf("number %d is %v, want %v", i, got, float32(q)/255)
-		}
+		got := math.Float32frombits(binary.LittleEndian.Uint32(h.output(0, 0)[4*i:]))
+		assert.MustTrue(t, got == float32(q)/255, "number %d is %v, want %v", i, got, float32(q)/255)
 	}
 	h.finish()
 }
