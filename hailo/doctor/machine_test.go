@@ -16,7 +16,6 @@ import (
 	"testing"
 
 	"hailoclip/hailo/internal/assert"
-
 	"hailoclip/hailo/device"
 	"hailoclip/hailo/model"
 )

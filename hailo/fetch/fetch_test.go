@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"hailoclip/hailo/internal/assert"
-
 	"hailoclip/hailo/safefile"
 )
 

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"hailoclip/hailo/internal/assert"
-
 	"hailoclip/hailo/safefile"
 	"hailoclip/hailo/token"
 )

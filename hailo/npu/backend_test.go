@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"hailoclip/hailo/internal/assert"
-
 	"hailoclip/hailo"
 	"hailoclip/hailo/backendtest"
 	"hailoclip/hailo/npu"

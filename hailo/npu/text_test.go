@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"hailoclip/hailo/internal/assert"
-
 	"hailoclip/hailo"
 	"hailoclip/hailo/npu/wire"
 )

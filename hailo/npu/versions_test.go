@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"hailoclip/hailo/internal/assert"
-
 	"hailoclip/hailo/npu/wire"
 )
 

@@ -5,9 +5,8 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"hailoclip/hailo/internal/assert"
-
 	"hailoclip/hailo"
+	"hailoclip/hailo/internal/assert"
 )
 
 func ramps(tb testing.TB, n int) []*hailo.Frame {

@@ -2,11 +2,9 @@ package onnx
 
 import (
 	"bytes"
-	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"testing"
 
 	"hailoclip/hailo/internal/assert"
@@ -15,12 +13,8 @@ import (
 func TestLoad(t *testing.T) {
 	path := native(t)
 	first := assert.Value(Load(path))
-	if first.Path != path || checkVersion(first.Version) != nil {
-		t.Errorf("loaded %s, version %q", first.Path, first.Version)
-	}
-	if again, err := Load(path); again != first || err != nil {
-		t.Error("loaded twice: ", again, err)
-	}
+	assert.True(t, first.Path == path && checkVersion(first.Version) == nil, "loaded %s, version %q", first.Path, first.Version)
+	assert.Equal(t, assert.Value(Load(path)), first, "loaded twice")
 	// Found in a cache folder, by the name that Fetch gives it.
 	dir := t.TempDir()
 	name := LibraryFile(dir, runtime.GOARCH)
@@ -53,19 +47,16 @@ func TestLoadRefuses(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := Load(tt.library, dir)
-			if !errors.Is(err, ErrNoLibrary) || !strings.Contains(err.Error(), "cpu.library is ") || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), `"hailo-clip setup"`) {
-				t.Errorf("%v\nlacks %q", err, tt.want)
+			for _, words := range []string{"cpu.library is ", tt.want, `"hailo-clip setup"`} {
+				assert.ErrorSays(t, err, ErrNoLibrary, words)
 			}
 		})
 	}
 }
 
 func TestCandidates(t *testing.T) {
-	if got := candidates("/opt/ort.so", []string{"/cache"}); len(got) != 1 || got[0] != "/opt/ort.so" {
-		t.Error("a configured path is the only one: ", got)
-	}
-	program := assert.Value(os.Executable())
-	beside := filepath.Dir(program)
+	assert.Diff(t, []string{"/opt/ort.so"}, candidates("/opt/ort.so", []string{"/cache"}), "a configured path is the only one")
+	beside := filepath.Dir(assert.Value(os.Executable()))
 	want := []string{
 		beside + "/libonnxruntime.so.1", beside + "/libonnxruntime.so",
 		LibraryFile("/state", runtime.GOARCH), LibraryFile("/cache", runtime.GOARCH),
@@ -79,8 +70,7 @@ func TestCheckVersion(t *testing.T) {
 		"1.24.3": true, "1.17.0": true, "1.100.0": true, "2.0.0": true,
 		"1.16.3": false, "0.99.0": false, "": false, "rel": false,
 	} {
-		if err := checkVersion(version); (err == nil) != ok {
-			t.Errorf("%q: %v", version, err)
-		}
+		err := checkVersion(version)
+		assert.True(t, (err == nil) == ok, "%q: %v", version, err)
 	}
 }

@@ -91,18 +91,25 @@ func tiny(text, image string) encoders {
 
 func readJSON(tb testing.TB, path string, v any) {
 	tb.Helper()
-	data, err := os.ReadFile(path)
-	if err == nil {
-		err = json.Unmarshal(data, v)
-	}
-	assert.MustTrue(tb, err == nil, "%v: %v", path, err)
+	assert.Must(tb, json.Unmarshal(assert.Value(os.ReadFile(path)), v))
+}
+
+// near checks the cosine between two vectors.
+func near(t *testing.T, got, want []float32, least float64, what string, args ...any) {
+	t.Helper()
+	c := backendtest.Cosine(got, want)
+	assert.True(t, c >= least, what+": cosine %v", append(args, c)...)
+}
+
+// golden is what the training framework made of the demo's texts and images.
+type golden struct {
+	Texts    map[string][]float32 `json:"texts"`
+	TokenIDs map[string][]int32   `json:"token_ids"`
+	Images   map[string][]float32 `json:"images"`
 }
 
 func TestGoldenTexts(t *testing.T) {
-	var golden struct {
-		Texts    map[string][]float32 `json:"texts"`
-		TokenIDs map[string][]int32   `json:"token_ids"`
-	}
+	var golden golden
 	readJSON(t, "../demo/golden.json", &golden)
 	b := newBackend(t, Config{}, demo(t))
 	var texts []string
@@ -112,17 +119,13 @@ func TestGoldenTexts(t *testing.T) {
 	}
 	got := assert.Value(b.EncodeTexts(t.Context(), tokens))
 	for i, text := range texts {
-		if c := backendtest.Cosine(got[i], golden.Texts[text]); c < 0.99999 {
-			t.Errorf("%q: cosine %v", text, c)
-		}
+		near(t, got[i], golden.Texts[text], 0.99999, "%q", text)
 	}
 }
 
 // The whole way of an image, from the file to the vector, against the training framework's own.
 func TestGoldenImages(t *testing.T) {
-	var golden struct {
-		Images map[string][]float32 `json:"images"`
-	}
+	var golden golden
 	readJSON(t, "../demo/golden.json", &golden)
 	b := newBackend(t, Config{}, demo(t))
 	d := decode.NewDecoder(decode.Config{MaxPixels: 1 << 22, JPEGScale: "exact"}, b.model.ImageSize)
@@ -131,18 +134,12 @@ func TestGoldenImages(t *testing.T) {
 	assert.MustTrue(t, len(golden.Images) != 0, "no golden images")
 	for name, want := range golden.Images {
 		data := assert.Value(os.ReadFile(filepath.Join("../demo/samples", name)))
-		p, err := d.DecodeBytes(data)
-		assert.MustTrue(t, err == nil, "%v: %v", name, err)
-		err = square.Resize(frame.Pixels, p.Pix, p.Width, p.Height)
+		p := assert.Value(d.DecodeBytes(data))
+		assert.Must(t, square.Resize(frame.Pixels, p.Pix, p.Width, p.Height))
 		p.Release()
-		assert.MustTrue(t, err == nil, "%v: %v", name, err)
-		if err := b.EncodeImages(t.Context(), []*hailo.Frame{frame}); err != nil {
-			t.Fatal(name, ": ", err)
-		}
+		assert.Must(t, b.EncodeImages(t.Context(), []*hailo.Frame{frame}))
 		// Without libjpeg-turbo the standard decoder's chroma differs a little from the golden one's.
-		if c := backendtest.Cosine(frame.Embedding, want); c < 0.9999 {
-			t.Errorf("%s: cosine %v", name, c)
-		}
+		near(t, frame.Embedding, want, 0.9999, "%s", name)
 	}
 }
 
@@ -150,8 +147,7 @@ func TestConformance(t *testing.T) {
 	native(t)
 	bytes := demo(t)
 	for _, src := range []*source{&bytes.image, &bytes.text} {
-		data := assert.Value(os.ReadFile(src.path))
-		src.path, src.bytes = "", data
+		src.path, src.bytes = "", assert.Value(os.ReadFile(src.path))
 	}
 	for _, tt := range []struct {
 		name string
@@ -175,8 +171,7 @@ func TestOpenModel(t *testing.T) {
 	m := demo(t).manifest
 	m.Tokenizer, m.CPU = "tokenizer.json", &model.CPUFiles{Image: "vision_model.onnx", Text: "text_model.onnx"}
 	demo := assert.Value(model.Embedded(m, os.DirFS("../demo")))
-	b, err := Open(t.Context(), Config{Library: native(t), Threads: 2}, demo, 3)
-	assert.Must(t, err)
+	b := assert.Value(Open(t.Context(), Config{Library: native(t), Threads: 2}, demo, 3))
 	defer b.Close()
 	i := b.Info()
 	if i.ImageBatch != defaultBatch || i.ImageCalls != 2 || len(i.TextDigest) != 64 || b.Frames().Len() != 3 ||
@@ -184,44 +179,32 @@ func TestOpenModel(t *testing.T) {
 		t.Errorf("%+v, %d frames", i, b.Frames().Len())
 	}
 	m.CPU = nil
-	if demo, err = model.Embedded(m, os.DirFS("../demo")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Open(t.Context(), Config{Library: native(t)}, demo, 3); err == nil || !strings.Contains(err.Error(), "no text encoder for the CPU") {
-		t.Error("a model for the NPU alone: ", err)
-	}
+	_, err := Open(t.Context(), Config{Library: native(t)}, assert.Value(model.Embedded(m, os.DirFS("../demo"))), 3)
+	assert.ErrorSays(t, err, nil, "no text encoder for the CPU", "a model for the NPU alone")
 }
 
 func TestTextOnly(t *testing.T) {
 	b := newBackend(t, Config{}, tiny("external.onnx", ""))
 	assert.NoError(t, assert.Err(b.EncodeTexts(t.Context(), [][]int32{{1}})))
-	if err := b.EncodeImages(t.Context(), []*hailo.Frame{take(t, b)}); !errors.Is(err, hailo.ErrEncode) {
-		t.Error("a image without an image encoder: ", err)
-	}
+	err := b.EncodeImages(t.Context(), []*hailo.Frame{take(t, b)})
+	assert.ErrorIs(t, err, hailo.ErrEncode, "an image without an image encoder")
 }
 
 // The tiny models hold the same weights, so that all layouts must give the same vectors.
 func TestLayoutsAgree(t *testing.T) {
 	encode := func(name string, texts ...[]int32) [][]float32 {
 		t.Helper()
-		got, err := newBackend(t, Config{}, tiny(name, "")).EncodeTexts(t.Context(), texts)
-		assert.MustTrue(t, err == nil, "%v: %v", name, err)
-		return got
+		return assert.Value(newBackend(t, Config{}, tiny(name, "")).EncodeTexts(t.Context(), texts))
 	}
 	full := [][]int32{{1, 2, 3, 4, 5, 6}, {7, 7, 7, 7, 7, 7}, {8, 9, 10, 11, 12, 13}} // no padding
 	want := encode("whole.onnx", full...)
 	for _, name := range []string{"text_fixed.onnx", "external.onnx"} {
 		for i, v := range encode(name, full...) {
-			if c := backendtest.Cosine(v, want[i]); c < 0.999999 {
-				t.Errorf("%s, text %d: cosine %v", name, i, c)
-			}
+			near(t, v, want[i], 0.999999, "%s, text %d", name, i)
 		}
 	}
-	masked := encode("whole.onnx", []int32{7}, []int32{7, 7})
-	for i, v := range masked {
-		if c := backendtest.Cosine(v, want[1]); c < 0.999999 {
-			t.Errorf("text %d: padding got past the mask: cosine %v", i, c)
-		}
+	for i, v := range encode("whole.onnx", []int32{7}, []int32{7, 7}) {
+		near(t, v, want[1], 0.999999, "text %d: padding got past the mask", i)
 	}
 }
 
@@ -231,26 +214,21 @@ func TestInt8(t *testing.T) {
 		t.Helper()
 		b := newBackend(t, Config{}, tiny("whole.onnx", name))
 		for shade := range 3 {
-			v, err := backendtest.Encode(t.Context(), b, func(pixels []byte) {
+			vectors = append(vectors, assert.Value(backendtest.Encode(t.Context(), b, func(pixels []byte) {
 				for i := range pixels {
 					pixels[i] = byte(200 - 60*(i%3+shade)%200)
 				}
-			})
-			assert.MustTrue(t, err == nil, "%v: %v", name, err)
-			vectors = append(vectors, v)
+			})))
 		}
 		return vectors
 	}
 	want := encode("whole.onnx")
 	for i, v := range encode("int8.onnx") {
 		// 8 bits for a colour and for a weight leave an error of about 1 % in each of 3 products.
-		if c := backendtest.Cosine(v, want[i]); c < 0.999 {
-			t.Errorf("image %d: cosine %v", i, c)
-		}
+		near(t, v, want[i], 0.999, "image %d", i)
 	}
-	if c := backendtest.Cosine(want[0], want[1]); c > 0.99 {
-		t.Errorf("the images are alike (cosine %v), which shows nothing", c)
-	}
+	c := backendtest.Cosine(want[0], want[1])
+	assert.True(t, c <= 0.99, "the images are alike (cosine %v), which shows nothing", c)
 }
 
 func TestOpenRefuses(t *testing.T) {
@@ -277,9 +255,8 @@ func TestOpenRefuses(t *testing.T) {
 			b, err := tryOpen(t, Config{}, tt.e)
 			if err == nil {
 				b.Close()
-				t.Fatal("opened")
 			}
-			assert.True(t, strings.Contains(err.Error(), tt.want), "error %q\nlacks %q", err, tt.want)
+			assert.ErrorSays(t, err, nil, tt.want)
 		})
 	}
 }
@@ -287,19 +264,14 @@ func TestOpenRefuses(t *testing.T) {
 // Vectors of no length never get out, and a bad text does not spoil the backend.
 func TestBadVectors(t *testing.T) {
 	b := newBackend(t, Config{}, tiny("whole.onnx", "whole.onnx"))
-	for _, tt := range []struct {
-		name string
-		ids  []int32
-	}{
-		{"NaN", []int32{1, 15}}, {"zero", []int32{14}}, {"token not in the vocabulary", []int32{16}}, {"negative token", []int32{-17}},
+	for name, ids := range map[string][]int32{
+		"NaN": {1, 15}, "zero": {14}, "token not in the vocabulary": {16}, "negative token": {-17},
 	} {
-		if _, err := b.EncodeTexts(t.Context(), [][]int32{{1}, tt.ids, {2}}); !errors.Is(err, hailo.ErrEncode) {
-			t.Errorf("%s: %v", tt.name, err)
-		}
+		_, err := b.EncodeTexts(t.Context(), [][]int32{{1}, ids, {2}})
+		assert.ErrorIs(t, err, hailo.ErrEncode, "%s", name)
 	}
-	if err := b.EncodeImages(t.Context(), []*hailo.Frame{take(t, b)}); !errors.Is(err, hailo.ErrEncode) {
-		t.Error("black image of a model without bias: ", err)
-	}
+	err := b.EncodeImages(t.Context(), []*hailo.Frame{take(t, b)})
+	assert.ErrorIs(t, err, hailo.ErrEncode, "black image of a model without bias")
 	assert.NoError(t, assert.Err(b.EncodeTexts(t.Context(), [][]int32{{1}, {2}})), "afterwards")
 }
 
@@ -380,9 +352,8 @@ func TestSharePanic(t *testing.T) {
 	b := newBackend(t, Config{Threads: 2}, tiny("slow.onnx", ""))
 	for parts := range 2 {
 		err := b.share(t.Context(), parts+1, 1, func(context.Context, *workspace, int, int) error { panic("at the disco") })
-		if !errors.Is(err, hailo.ErrEncode) || !strings.Contains(err.Error(), "at the disco") || !strings.Contains(err.Error(), "encode.go") {
-			t.Errorf("%d parts: %v", parts+1, err)
-		}
+		assert.ErrorSays(t, err, hailo.ErrEncode, "at the disco", "%d parts", parts+1)
+		assert.ErrorSays(t, err, hailo.ErrEncode, "encode.go", "%d parts", parts+1)
 	}
 	assert.True(t, len(b.free) == 2, "workspaces lost: %v", len(b.free))
 }

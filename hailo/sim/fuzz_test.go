@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"hailoclip/hailo/internal/assert"
-
 	"hailoclip/hailo/npu/wire"
 )
 

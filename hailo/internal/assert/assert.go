@@ -83,6 +83,14 @@ func ErrorSays(t testing.TB, err, want error, words string, what ...any) {
 	}
 }
 
+// Says reports an err that does not say these words; without words there must be none.
+func Says(t testing.TB, err error, words string, what ...any) {
+	t.Helper()
+	if (err == nil) != (words == "") || err != nil && !strings.Contains(err.Error(), words) {
+		t.Errorf("%sgot %v, want %q in it", prefix(what), err, words)
+	}
+}
+
 // Value is the value of a call that cannot fail in a sound test; it panics at an error.
 func Value[T any](v T, err error) T {
 	if err != nil {

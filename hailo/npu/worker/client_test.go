@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"hailoclip/hailo/internal/assert"
-
 	"hailoclip/hailo"
 	"hailoclip/hailo/backendtest"
 	"hailoclip/hailo/npu"

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"hailoclip/hailo/internal/assert"
-
 	"hailoclip/hailo/npu/wire"
 )
 

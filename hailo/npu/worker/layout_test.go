@@ -12,7 +12,6 @@ import (
 	"unicode"
 
 	"hailoclip/hailo/internal/assert"
-
 	"hailoclip/hailo/npu/wire"
 )
 

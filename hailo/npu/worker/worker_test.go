@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	"hailoclip/hailo/internal/assert"
-
 	"hailoclip/hailo/npu/wire"
 )
 
