@@ -3,8 +3,8 @@ package demo
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"image/jpeg"
 	"os"
 	"testing"
@@ -14,15 +14,11 @@ import (
 
 func TestModel(t *testing.T) {
 	m := assert.Value(Model())
-	if !m.HasCPU() || m.HasNPU() || !m.Embedded() || m.Name != "demo" || m.EmbeddingDimension != 512 {
-		t.Errorf("model: %+v", m.Manifest)
-	}
+	assert.True(t, m.HasCPU() && !m.HasNPU() && m.Embedded() && m.Name == "demo" && m.EmbeddingDimension == 512, "%+v", m.Manifest)
 	for name, f := range m.Files {
 		data := assert.Value(m.ReadFile(name))
-		sum := sha256.Sum256(data)
-		if int64(len(data)) != f.Bytes || hex.EncodeToString(sum[:]) != f.SHA256 {
-			t.Errorf("%s: %d bytes, %x; the manifest says %d, %s", name, len(data), sum, f.Bytes, f.SHA256)
-		}
+		assert.Equal(t, int64(len(data)), f.Bytes, "bytes of %s", name)
+		assert.Equal(t, fmt.Sprintf("%x", sha256.Sum256(data)), f.SHA256, "SHA-256 of %s", name)
 	}
 	tok := assert.Value(m.LoadTokenizer())
 	assert.True(t, tok.Size() == 4096, "vocabulary of %d", tok.Size())
@@ -33,12 +29,9 @@ func TestSamples(t *testing.T) {
 	var golden struct{ Images map[string][]float32 }
 	data := assert.Value(os.ReadFile("golden.json"))
 	assert.Must(t, json.Unmarshal(data, &golden))
-	if len(list) != len(golden.Images) || len(list) == 0 {
-		t.Errorf("%d samples, %d golden vectors", len(list), len(golden.Images))
-	}
+	assert.True(t, len(list) == len(golden.Images) && len(list) > 0, "%d samples, %d golden vectors", len(list), len(golden.Images))
 	for _, s := range list {
-		if _, err := jpeg.DecodeConfig(bytes.NewReader(s.JPEG)); err != nil || s.Label == "" || golden.Images[s.File] == nil {
-			t.Errorf("%s, %q: %v", s.File, s.Label, err)
-		}
+		assert.NoError(t, assert.Err(jpeg.DecodeConfig(bytes.NewReader(s.JPEG))), "%s", s.File)
+		assert.True(t, s.Label != "" && golden.Images[s.File] != nil, "%s, %q", s.File, s.Label)
 	}
 }

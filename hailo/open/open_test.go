@@ -10,9 +10,9 @@ import (
 	"strings"
 	"testing"
 
-	"hailoclip/hailo/internal/assert"
 	"hailoclip/hailo"
 	"hailoclip/hailo/demo"
+	"hailoclip/hailo/internal/assert"
 	"hailoclip/hailo/model"
 )
 
@@ -77,9 +77,8 @@ func TestChoose(t *testing.T) {
 	} {
 		cfg := Config{Backend: c.backend}
 		cfg.NPU.Worker = c.worker
-		if kind, why := choose(cfg, c.model, c.root); kind != c.kind || !strings.Contains(why, c.why) {
-			t.Errorf("%s: %s because %q, want %s because of %q", c.name, kind, why, c.kind, c.why)
-		}
+		kind, why := choose(cfg, c.model, c.root)
+		assert.True(t, kind == c.kind && strings.Contains(why, c.why), "%s: %s because %q, want %s", c.name, kind, why, c.kind)
 	}
 }
 
@@ -93,8 +92,9 @@ func TestWhyNotTheNPU(t *testing.T) {
 		cfg.NPU.Worker = "/nowhere/worker"
 		_, why := choose(cfg, m, "/")
 		_, err := (&Opener{cfg: cfg, Model: m}).Open(t.Context())
-		if !errors.Is(err, model.ErrNotInstalled) || strings.Contains(err.Error(), "because") == told || strings.Contains(err.Error(), why) == told {
-			t.Errorf("%s: error %v; %q", backend, err, why)
+		assert.ErrorIs(t, err, model.ErrNotInstalled, "%s", backend)
+		for _, words := range []string{"because", why} {
+			assert.True(t, strings.Contains(err.Error(), words) != told, "%s: error %v; %q", backend, err, why)
 		}
 	}
 }
@@ -118,12 +118,9 @@ func TestDamagedTextFiles(t *testing.T) {
 		cfg := Config{TextEncoder: c.encoder}
 		cfg.NPU.Worker = workerProgram(t)
 		device, err := (&Opener{cfg: cfg, Model: c.model, log: logTo(&log)}).npuOptions(t.Context())
-		if err == nil && (device.Text != nil || device.TextDigest != "") {
-			t.Errorf("%s: digest of the texts %q", c.name, device.TextDigest)
-		}
-		if (err == nil) != c.opens || c.opens && !strings.Contains(log.String(), "e.npy") {
-			t.Errorf("%s: error %v, log %q", c.name, err, log.String())
-		}
+		assert.True(t, err != nil || device.Text == nil && device.TextDigest == "", "%s: texts in %+v", c.name, device)
+		logged := strings.Contains(log.String(), "e.npy")
+		assert.True(t, (err == nil) == c.opens && (logged || !c.opens), "%s: error %v, log %q", c.name, err, log.String())
 	}
 }
 
@@ -132,23 +129,17 @@ func TestDamagedTextFiles(t *testing.T) {
 func TestSimulatedChip(t *testing.T) {
 	var unfit ConfigError
 	o := &Opener{cfg: Config{Sim: Sim{Vectors: "model"}}, Model: npuModel(t)}
-	if _, err := o.simOptions(); !errors.As(err, &unfit) || !strings.Contains(err.Error(), "sim.vectors") {
-		t.Errorf("error %v", err)
-	}
-	m, err := demo.Model()
-	if o.Model = m; err == nil {
-		o.Tokenizer, err = m.LoadTokenizer()
-	}
-	assert.Must(t, err)
+	_, err := o.simOptions()
+	assert.True(t, errors.As(err, &unfit) && strings.Contains(err.Error(), "sim.vectors"), "error %v", err)
+	o.Model = assert.Value(demo.Model())
+	o.Tokenizer = assert.Value(o.Model.LoadTokenizer())
 	for want, s := range map[string]Sim{
 		"sim/demo/hash":         {"hash", "--control=/vectors --fault slow=2"},
 		"sim/demo/model":        {"model", ""},
 		"sim/demo/hash/float32": {"hash", "--output float32"},
 	} {
 		o.cfg.Sim = s
-		if options, err := o.simOptions(); err != nil || options.TextDigest != want {
-			t.Errorf("%+v: %+v, %v", s, options, err)
-		}
+		assert.Equal(t, assert.Value(o.simOptions()).TextDigest, want, "%+v", s)
 	}
 }
 
@@ -189,13 +180,10 @@ func TestTrustTexts(t *testing.T) {
 	} {
 		var log strings.Builder
 		o := &Opener{cfg: Config{TextEncoder: tt.choice}, log: logTo(&log)}
-		if got := o.trustTexts(tt.cosine, nil); got != tt.trust || (log.Len() == 0) != (tt.says == "") {
-			t.Errorf("%+v: trusted %v, %s", tt, got, log.String())
-		}
+		assert.Equal(t, o.trustTexts(tt.cosine, nil), tt.trust, "%+v: trusted", tt)
+		assert.True(t, (log.Len() == 0) == (tt.says == ""), "%+v: %s", tt, log.String())
 		for _, want := range []string{tt.says, "quantisation", "projection_transposed", "want=0.9"} {
-			if tt.says != "" && !strings.Contains(log.String(), want) {
-				t.Errorf("%+v: no %q in: %s", tt, want, log.String())
-			}
+			assert.True(t, tt.says == "" || strings.Contains(log.String(), want), "%+v: no %q in: %s", tt, want, log.String())
 		}
 	}
 }

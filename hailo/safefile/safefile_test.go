@@ -19,12 +19,9 @@ func TestPipesAreRefused(t *testing.T) {
 	pipe := filepath.Join(dir, "pipe")
 	assert.Must(t, syscall.Mkfifo(pipe, 0o600))
 	for _, path := range []string{pipe, "/dev/zero", dir} {
-		_, opened := OpenRegular(path)
-		_, read := ReadFile(path, 10)
-		_, hashed := SHA256(t.Context(), path)
-		for _, err := range []error{opened, read, hashed} {
-			assert.ErrorIs(t, err, ErrNotRegular, "%s", path)
-		}
+		assert.ErrorIs(t, assert.Err(OpenRegular(path)), ErrNotRegular, "open %s", path)
+		assert.ErrorIs(t, assert.Err(ReadFile(path, 10)), ErrNotRegular, "read %s", path)
+		assert.ErrorIs(t, assert.Err(SHA256(t.Context(), path)), ErrNotRegular, "hash %s", path)
 	}
 }
 
@@ -34,9 +31,7 @@ func TestNoLinkIsFollowed(t *testing.T) {
 	kept, link, dangling := filepath.Join(dir, "kept"), filepath.Join(dir, "link"), filepath.Join(dir, "dangling")
 	assert.Must(t, os.WriteFile(kept, []byte("keep"), 0o600), os.Symlink(kept, link), os.Symlink(filepath.Join(dir, "made"), dangling))
 	for _, path := range []string{link, dangling} {
-		if f, err := OpenOwn(path, os.O_WRONLY|os.O_APPEND); !errors.Is(err, ErrForeign) {
-			t.Error(f, err)
-		}
+		assert.ErrorIs(t, assert.Err(OpenOwn(path, os.O_WRONLY|os.O_APPEND)), ErrForeign)
 		if unlock, err := Lock(path); err == nil {
 			unlock()
 			t.Errorf("%s is taken as the lock", path)
@@ -45,13 +40,9 @@ func TestNoLinkIsFollowed(t *testing.T) {
 	assert.Error(t, assert.Err(os.Lstat(filepath.Join(dir, "made"))), "a file was made where a link leads")
 	assert.Must(t, Replace(link, strings.NewReader("x")), os.Link(kept, filepath.Join(dir, "second")))
 	for path, want := range map[string]string{kept: "keep", link: "x"} {
-		if got, err := ReadFile(path, 10); err != nil || string(got) != want {
-			t.Errorf("%s: %q, %v", path, got, err)
-		}
+		assert.Equal(t, string(assert.Value(ReadFile(path, 10))), want, "%s", path)
 	}
-	if f, err := OpenOwn(kept, os.O_WRONLY); !errors.Is(err, ErrForeign) {
-		t.Error("a file with a second name: ", f, err)
-	}
+	assert.ErrorIs(t, assert.Err(OpenOwn(kept, os.O_WRONLY)), ErrForeign, "a file with a second name")
 }
 
 func TestMakeFolder(t *testing.T) {
@@ -80,9 +71,7 @@ func TestReading(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	assert.Must(t, Replace(path, strings.NewReader("text")))
 	assert.Error(t, assert.Err(ReadFile(path, 3)), "a file over the limit is read")
-	if got, err := SHA256(t.Context(), path); err != nil || got != "982d9e3eb996f559e633f4d194def3761d909f5a3b647d1a851fead67c32c9d1" {
-		t.Error(got, err)
-	}
+	assert.Equal(t, assert.Value(SHA256(t.Context(), path)), "982d9e3eb996f559e633f4d194def3761d909f5a3b647d1a851fead67c32c9d1")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errors.ErrUnsupported)
 	assert.ErrorIs(t, assert.Err(SHA256(ctx, path)), errors.ErrUnsupported, "cancelled")
