@@ -66,14 +66,12 @@ func startChip(t *testing.T, change func(*chip)) *host {
 		theirs.Close()
 	})
 	h.say(openMessage)
-	if m, ok := h.next().(*wire.Hello); !ok || m.Status != wire.Success || m.Simulated != 1 {
-		t.Fatalf("hello: %+v", m)
-	}
+	hello := h.next().(*wire.Hello)
+	assert.MustTrue(t, hello.Status == wire.Success && hello.Simulated == 1, "%+v", hello)
 	for _, load := range []*wire.Load{loadImage, loadText} {
 		h.say(load)
-		if m, ok := h.next().(*wire.Loaded); !ok || m.Status != wire.Success || m.QueueDepth != 32 {
-			t.Fatalf("loaded: %+v", m)
-		}
+		loaded := h.next().(*wire.Loaded)
+		assert.MustTrue(t, loaded.Status == wire.Success && loaded.QueueDepth == 32, "%+v", loaded)
 	}
 	return h
 }
@@ -148,9 +146,8 @@ func TestScheduling(t *testing.T) {
 			for _, want := range tt.want {
 				took := map[uint32]uint64{0: 2e6 + 1e6*uint64(want.batch)}[want.model]
 				for range want.batch {
-					if d := h.next().(*wire.Done); d.Model != want.model || d.Batch != want.batch || d.DeviceNS != took {
-						t.Errorf("%+v, want %+v", d, want)
-					}
+					d := h.next().(*wire.Done)
+					assert.True(t, d.Model == want.model && d.Batch == want.batch && d.DeviceNS == took, "%+v, want %+v", d, want)
 				}
 			}
 		})
@@ -162,14 +159,10 @@ func TestThreshold(t *testing.T) {
 	h := startChip(t, func(*chip) {})
 	h.together([2]uint32{1, 0}, [2]uint32{1, 1})
 	for range 2 {
-		if d := h.next().(*wire.Done); d.Batch != 2 {
-			t.Errorf("two texts: %+v", d)
-		}
+		assert.Equal(t, h.next().(*wire.Done).Batch, 2, "two texts")
 	}
 	h.submit(1, 0)
-	if d := h.next().(*wire.Done); d.Batch != 1 {
-		t.Errorf("one text: %+v", d)
-	}
+	assert.Equal(t, h.next().(*wire.Done).Batch, 1, "one text")
 }
 
 func TestViolations(t *testing.T) {
@@ -210,9 +203,8 @@ func TestRealEncoders(t *testing.T) {
 	dst := make([]float32, 4)
 	spread(dst, []float32{3, -4})
 	assert.True(t, dst[0] == 0.75 && dst[1] == -1 && dst[2] == 0, "%v", dst)
-	if spread(dst, make([]float32, 4)); dst[1] != 0 {
-		t.Error("nothing becomes something: ", dst)
-	}
+	spread(dst, make([]float32, 4))
+	assert.True(t, dst[1] == 0, "nothing becomes something: %v", dst)
 }
 
 func TestCommands(t *testing.T) {
@@ -230,23 +222,16 @@ func TestCommands(t *testing.T) {
 		if code != wire.Success {
 			got += fmt.Sprint(int32(code))
 		}
-		assert.True(t, got == want, "frame %d: %q, want %q", i+1, got, want)
+		assert.Equal(t, got, want, "frame %d", i+1)
 	}
-	if k := f.factor(); math.Abs(k-2*(1+0.5*7)) > 1e-9 {
-		t.Errorf("factor %v", k)
-	}
-	if err := f.command("lose=1"); err != nil { // counted from here on
-		t.Error(err)
-	}
-	if got, _ := f.next(); got != "lose" {
-		t.Error("not the next frame")
-	}
-	if err := f.command("crash"); err != nil || !died {
-		t.Error(err, died)
-	}
-	if err := f.command("ok"); err != nil || f.factor() != 1 {
-		t.Error(err, f.factor())
-	}
+	assert.True(t, math.Abs(f.factor()-2*(1+0.5*7)) <= 1e-9, "factor %v", f.factor())
+	assert.NoError(t, f.command("lose=1")) // counted from here on
+	got, _ := f.next()
+	assert.Equal(t, got, "lose", "the next frame")
+	assert.NoError(t, f.command("crash"))
+	assert.True(t, died, "no crash")
+	assert.NoError(t, f.command("ok"))
+	assert.Equal(t, f.factor(), 1, "factor")
 }
 
 // TestFaultsHelp holds the help to what is there: each line's word is known.
@@ -263,18 +248,17 @@ func TestFaultsHelp(t *testing.T) {
 func TestConfig(t *testing.T) {
 	c := Default()
 	err := c.Parse([]string{"--control", "/tmp/x", "--output", "float32", "--image-run", "1ms", "--fault", "slow=2", "-fault=crash=7"})
-	if err != nil || c.Control != "/tmp/x" || c.Cost[0].Run != time.Millisecond || c.Cost[1].Frame != 8700*time.Microsecond || c.Width != 512 {
-		t.Errorf("%+v, %v", c, err)
-	}
+	assert.NoError(t, err)
+	assert.True(t, c.Control == "/tmp/x" && c.Cost[0].Run == time.Millisecond && c.Width == 512, "%+v", c)
+	assert.Equal(t, c.Cost[1].Frame, 8700*time.Microsecond)
 	want := []string{"--control=/tmp/x", "--image-run=1ms", "--output=float32", "--fault=slow=2", "--fault=crash=7"}
 	assert.Diff(t, want, c.Args())
 	again := Default()
-	if err := again.Parse(c.Args()); err != nil || !reflect.DeepEqual(again, c) {
-		t.Errorf("%+v became %+v, %v", c, again, err)
-	}
-	if usual := Default(); len(usual.Args()) != 0 || usual.TextDigest("demo") != "sim/demo/hash" || c.TextDigest("demo") != "sim/demo/hash/float32" {
-		t.Errorf("%q, %s, %s", usual.Args(), usual.TextDigest("demo"), c.TextDigest("demo"))
-	}
+	assert.NoError(t, again.Parse(c.Args()))
+	assert.True(t, reflect.DeepEqual(again, c), "%+v became %+v", c, again)
+	usual := Default()
+	assert.True(t, len(usual.Args()) == 0, "%q", usual.Args())
+	assert.Equal(t, usual.TextDigest("demo")+", "+c.TextDigest("demo"), "sim/demo/hash, sim/demo/hash/float32")
 	for want, args := range map[string][]string{
 		"output \"int4\"":   {"--output", "int4"},
 		"output \"\"":       {"--output", ""},
@@ -298,11 +282,9 @@ func TestDecayBeginsWhenCommanded(t *testing.T) {
 		f.next()
 	}
 	assert.Must(t, f.command("decay=0.5"))
-	first := f.factor()
+	assert.Equal(t, f.factor(), 1, "times as long")
 	f.next()
-	if second := f.factor(); first != 1 || second != 1.5 {
-		t.Errorf("%v times as long, then %v", first, second)
-	}
+	assert.Equal(t, f.factor(), 1.5, "times as long")
 }
 
 // A host that does not count is told that the queue is full.
@@ -314,7 +296,6 @@ func TestQueueFull(t *testing.T) {
 	for slot := range uint32(queueDepth + 1) {
 		h.submit(0, slot)
 	}
-	if d := h.next().(*wire.Done); d.Slot != queueDepth || d.Status != wire.CodeQueueFull {
-		t.Errorf("%+v", d)
-	}
+	d := h.next().(*wire.Done)
+	assert.True(t, d.Slot == queueDepth && d.Status == wire.CodeQueueFull, "%+v", d)
 }

@@ -82,9 +82,7 @@ func TestGoldenCLIP(t *testing.T) {
 		want[text] = ids[i]
 	}
 	golden(t, tok, want)
-	if tok.Size() != 49408 || tok.start != 49406 || tok.End() != 49407 {
-		t.Errorf("size %d, start %d, end %d", tok.Size(), tok.start, tok.End())
-	}
+	assert.Equal(t, fmt.Sprint(tok.Size(), tok.start, tok.End()), "49408 49406 49407", "size, start, end")
 }
 
 func TestCut(t *testing.T) {
@@ -95,9 +93,8 @@ func TestCut(t *testing.T) {
 		if n < len(whole) {
 			want = append(slices.Clone(whole[:n-1]), tok.End())
 		}
-		if ids, truncated := tok.EncodeCut("a photo of a cat", n); truncated != (n < len(whole)) || !slices.Equal(ids, want) {
-			t.Errorf("cut to %d: %v, %t, want %v", n, ids, truncated, want)
-		}
+		ids, truncated := tok.EncodeCut("a photo of a cat", n)
+		assert.True(t, truncated == (n < len(whole)) && slices.Equal(ids, want), "cut to %d: %v, %t, want %v", n, ids, truncated, want)
 	}
 }
 
@@ -114,13 +111,10 @@ func TestSpecialsInText(t *testing.T) {
 		"CAT<|STARTOFTEXT|>":         {start, cat, start, end}, // looked for in the normalized text
 		"<|endoftext|><|endoftext|>": {start, end, end, end},
 	} {
-		if got := tok.Encode(text); !slices.Equal(got, slices.Concat(want...)) {
-			t.Errorf("%q: %v, want %v", text, got, want)
-		}
+		assert.Diff(t, slices.Concat(want...), tok.Encode(text), "%q", text)
 	}
-	if got := tok.Encode("<|ENDOFTEXT|>"); slices.Contains(got[:len(got)-1], tok.End()) {
-		t.Errorf("upper case end token: %v", got)
-	}
+	got := tok.Encode("<|ENDOFTEXT|>")
+	assert.True(t, !slices.Contains(got[:len(got)-1], tok.End()), "upper case end token: %v", got)
 }
 
 // mergeSlowly is byte pair encoding as the book has it: look at all pairs, merge the best.
@@ -154,9 +148,7 @@ func TestMergeAgainstTextbook(t *testing.T) {
 			if word == "" {
 				continue
 			}
-			if got, want := tok.mergeWord(nil, word, s), mergeSlowly(tok, word); !slices.Equal(got, want) {
-				t.Errorf("%q: %v, want %v", word, got, want)
-			}
+			assert.Diff(t, mergeSlowly(tok, word), tok.mergeWord(nil, word, s), "%q", word)
 		}
 	}
 }
@@ -176,13 +168,11 @@ func TestHostileText(t *testing.T) {
 		"not UTF-8":       strings.Repeat("\xff", 1<<17),
 	} {
 		ids := tok.Encode(text)
-		if ids[0] != tok.start || ids[len(ids)-1] != tok.End() {
-			t.Errorf("%s: begins %d, ends %d", name, ids[0], ids[len(ids)-1])
-		}
+		assert.Equal(t, ids[0], tok.start, "%s: begins", name)
+		assert.Equal(t, ids[len(ids)-1], tok.End(), "%s: ends", name)
 		short, truncated := tok.EncodeCut(text, 77)
-		if len(ids) > 77 != truncated || !slices.Equal(short[:len(short)-1], ids[:len(short)-1]) {
-			t.Errorf("%s: cut differs from whole", name)
-		}
+		same := slices.Equal(short[:len(short)-1], ids[:len(short)-1])
+		assert.True(t, same && truncated == (len(ids) > 77), "%s: cut differs from whole", name)
 	}
 }
 
@@ -201,13 +191,12 @@ func TestPieces(t *testing.T) {
 	for _, p := range tok.Pieces(tok.Encode("a PHOTO of the Müller dog's 日本")) {
 		text.WriteString(p.Text)
 	}
-	if got := text.String(); !strings.HasPrefix(got, "<|startoftext|>a photo of the m") || !strings.Contains(got, "dog 's ") || !strings.HasSuffix(got, "<|endoftext|>") {
-		t.Errorf("pieces say %q", got)
-	}
+	got := text.String()
+	assert.True(t, strings.HasPrefix(got, "<|startoftext|>a photo of the m") && strings.HasSuffix(got, "<|endoftext|>"), "%q", got)
+	assert.True(t, strings.Contains(got, "dog 's "), "%q", got)
 	cat := tok.Encode("cat")[1]
-	if p := tok.Pieces([]int32{cat, -1, int32(tok.Size())}); p[0] != (Piece{cat, "cat</w>", "cat "}) || p[1] != (Piece{ID: -1}) || p[2].Piece != "" {
-		t.Errorf("pieces: %+v", p)
-	}
+	p := tok.Pieces([]int32{cat, -1, int32(tok.Size())})
+	assert.True(t, p[0] == Piece{cat, "cat</w>", "cat "} && p[1] == Piece{ID: -1} && p[2].Piece == "", "%+v", p)
 }
 
 // smallTokenizer is a whole tokenizer file with no merges but one, to be damaged by edits.
@@ -239,9 +228,7 @@ func TestLoad(t *testing.T) {
 		"added not in vocabulary": {`,"\u003c|endoftext|\u003e":514`, ``},
 	} {
 		tok := assert.Value(Load(bytes.NewReader(smallTokenizer(t, edits...)), CLIP))
-		if got, want := tok.Encode("CAb"), []int32{513, 512, tok.lastBytes['b'], 514}; !slices.Equal(got, want) {
-			t.Errorf("%s: %v, want %v", name, got, want)
-		}
+		assert.Diff(t, []int32{513, 512, tok.lastBytes['b'], 514}, tok.Encode("CAb"), "%s", name)
 	}
 }
 
@@ -281,15 +268,11 @@ func TestLoadRefuses(t *testing.T) {
 		"trailing bytes":   {"", []string{`"merges":["c a"]}}`, `"merges":["c a"]}} x`}},
 	} {
 		_, err := Load(bytes.NewReader(smallTokenizer(t, c.edits...)), CLIP)
-		if err == nil || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), ErrFile.Error()) {
-			t.Errorf("%s: error %v, want one that says %q", name, err, c.says)
-		}
+		assert.ErrorSays(t, err, ErrFile, c.says, "%s", name)
 	}
 	tokens := CLIP
 	tokens.PadID = 515
-	if _, err := Load(bytes.NewReader(smallTokenizer(t)), tokens); err == nil {
-		t.Error("padding id outside of the vocabulary: no error")
-	}
+	assert.Error(t, assert.Err(Load(bytes.NewReader(smallTokenizer(t)), tokens)), "padding id outside of the vocabulary")
 	big := append([]byte(strings.Repeat(" ", maxTokenizerFile)), smallTokenizer(t)...)
 	assert.ErrorSays(t, assert.Err(Load(bytes.NewReader(big), CLIP)), nil, "MiB", "too large")
 }
