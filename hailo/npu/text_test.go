@@ -13,8 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"hailoclip/hailo/internal/assert"
 	"hailoclip/hailo"
+	"hailoclip/hailo/internal/assert"
 	"hailoclip/hailo/npu/wire"
 )
 
