@@ -70,21 +70,19 @@ func TestTextCheck(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		tokens []int32
-		end    int // -1: refused
+		end    int
 	}{
 		{"plain", []int32{1, 2, 8}, 2},
 		{"first end token counts", []int32{1, 8, 2, 8}, 1},
 		{"no end token: the last", []int32{1, 2}, 1},
 		{"full", []int32{1, 2, 3, 8}, 3},
-		{"empty", nil, -1},
-		{"too long", []int32{1, 2, 3, 4, 8}, -1},
-		{"outside of the vocabulary", []int32{1, 9, 8}, -1},
-		{"negative", []int32{-1, 8}, -1},
 	} {
-		end, err := text.check(tt.tokens)
-		if tt.end < 0 && !errors.Is(err, hailo.ErrEncode) || tt.end >= 0 && (err != nil || end != tt.end) {
-			t.Errorf("%s: %d, %v", tt.name, end, err)
-		}
+		assert.Equal(t, assert.Value(text.check(tt.tokens)), tt.end, "%s", tt.name)
+	}
+	for name, tokens := range map[string][]int32{
+		"empty": nil, "too long": {1, 2, 3, 4, 8}, "outside of the vocabulary": {1, 9, 8}, "negative": {-1, 8},
+	} {
+		assert.ErrorIs(t, assert.Err(text.check(tokens)), hailo.ErrEncode, "%s", name)
 	}
 }
 
@@ -97,10 +95,7 @@ type textDevice struct {
 func newTextDevice(t *testing.T) *textDevice {
 	w := testWorker()
 	d := &textDevice{w.b, w}
-	var err error
-	if d.memory, err = wire.NewMemory([models]int{0, 2}, [models]int{0, 4}, [models]int{0, 4}); err != nil {
-		t.Fatal(err)
-	}
+	d.memory = assert.Value(wire.NewMemory([models]int{0, 2}, [models]int{0, 4}, [models]int{0, 4}))
 	d.opt.Config.TextBatch, d.opt.Dimension, d.turn = 2, 2, make(chan struct{}, 1)
 	d.opt.Text = &Text{ContextLength: 2, Width: 2, Vocabulary: 99, Row: func(token int32) []float32 { return []float32{float32(token), 1} }}
 	w.loaded[TextModel] = &wire.Loaded{Input: stream(wire.FormatUint8, 2, 2), Output: stream(wire.FormatUint8, 2, 2)}
@@ -182,9 +177,8 @@ func TestTextsGiveUp(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		failing, leaving := d.encode(t.Context(), 1, 2, 3), d.encode(ctx, 4, 5, 6)
 		waiting, good := d.encode(ctx, 7), d.encode(t.Context(), 8)
-		if d.run(t, 8); !errors.Is(<-failing, hailo.ErrEncode) {
-			t.Error("a text that failed")
-		}
+		d.run(t, 8)
+		assert.ErrorIs(t, <-failing, hailo.ErrEncode, "a text that failed")
 		cancel(why)
 		for _, result := range []<-chan error{leaving, waiting} { // the first one has texts on the device
 			assert.ErrorIs(t, <-result, why)
@@ -207,11 +201,7 @@ func TestTextsOfALostDevice(t *testing.T) {
 			for _, result := range []<-chan error{waiting, d.encode(t.Context(), 3)} {
 				assert.ErrorIs(t, <-result, hailo.ErrDeviceLost, "%v", name)
 			}
-			select {
-			case err := <-taken:
-				t.Error(name, ": the device has it: ", err)
-			default:
-			}
+			assert.True(t, len(taken) == 0, "%s: the device has it", name)
 			_ = d.w.answer()
 			assert.ErrorIs(t, <-taken, hailo.ErrDeviceLost, "%v", name)
 		})
@@ -257,9 +247,8 @@ func TestRateWatch(t *testing.T) {
 	now = drive(&r, now, 55*time.Second, 16, 150)
 	assert.MustTrue(t, r.slow == "", "slow for less than a minute at a time: %v", r.slow)
 	now = drive(&r, now, 30*time.Second, 16, 150)
-	if !strings.Contains(r.slow, "encodes 150 images/s where it did 300") {
-		t.Fatalf("slow for more than a minute: %q", r.slow)
-	}
+	const slow = "encodes 150 images/s where it did 300"
+	assert.MustTrue(t, strings.Contains(r.slow, slow), "slow for more than a minute: %q", r.slow)
 	r.restart()
 	now = drive(&r, now, 25*time.Second, 16, 280)
 	assert.MustTrue(t, r.slow == "", "it has recovered: %v", r.slow)
@@ -273,14 +262,11 @@ func TestRateWatch(t *testing.T) {
 	}
 	drive(&r, now, 25*time.Second, 16, 280)
 	assert.True(t, r.slow == "" && r.current >= 0.9*280, "%q, %v images/s", r.slow, r.current)
-}
-
-// TestRateWatchWithMoreInFlight: a number in flight that was never seen does not hide a slow device.
-func TestRateWatchWithMoreInFlight(t *testing.T) {
-	var r rateWatch
-	now := drive(&r, time.Unix(1, 0), 60*time.Second, 8, 300)
+	// A number in flight that was never seen does not hide a slow device.
+	r = rateWatch{}
+	now = drive(&r, time.Unix(1, 0), 60*time.Second, 8, 300)
 	drive(&r, now, 90*time.Second, 20, 150)
-	assert.True(t, strings.Contains(r.slow, "encodes 150 images/s where it did 300"), "slow: %q", r.slow)
+	assert.True(t, strings.Contains(r.slow, slow), "slow: %q", r.slow)
 }
 
 func TestLineLog(t *testing.T) {
@@ -292,36 +278,28 @@ func TestLineLog(t *testing.T) {
 	io.WriteString(l, strings.Repeat("y", 10_000)+"\nlast")
 	assert.True(t, l.lastLine() == strings.Repeat("x", maxLogLine), "%q", l.lastLine())
 	l.flush()
-	if l.lastLine() != "last" || strings.Count(out.String(), "\n") != 4 || !strings.Contains(out.String(), "line=second\n") {
-		t.Errorf("%s", out.String())
-	}
+	lines := func() int { return strings.Count(out.String(), "\n") }
+	assert.True(t, l.lastLine() == "last" && lines() == 4 && strings.Contains(out.String(), "line=second\n"), "%s", out.String())
 	out.Reset()
 	for i := range 1000 {
 		fmt.Fprintf(l, "flood %d\n", i)
 	}
-	if n := strings.Count(out.String(), "\n"); n > maxLogBurst {
-		t.Errorf("%d lines", n)
-	}
+	assert.True(t, lines() <= maxLogBurst, "%d lines", lines())
 	l.window = time.Now().Add(-2 * maxLogEvery)
 	io.WriteString(l, "later\n")
-	if !strings.Contains(out.String(), "lines left out") || !strings.HasSuffix(out.String(), "line=later\n") {
-		t.Errorf("%s", out.String())
-	}
-}
+	assert.True(t, strings.Contains(out.String(), "lines left out") && strings.HasSuffix(out.String(), "line=later\n"), "%s", out.String())
 
-// What the next worker says again is known, until one was ready.
-func TestLineLogSaysOnce(t *testing.T) {
-	var out bytes.Buffer
-	l := &lineLog{log: slog.New(slog.NewTextHandler(&out, nil))}
+	// What the next worker says again is known, until one was ready.
+	out.Reset()
+	l = &lineLog{log: l.log}
 	for range 2 {
 		l.next()
 		io.WriteString(l, "[HailoRT] [error] no device\nworker: no device\n")
 	}
-	if want := "level=ERROR"; strings.Count(out.String(), "\n") != 2 || strings.Count(out.String(), want) != 1 || l.lastLine() != "worker: no device" {
-		t.Errorf("%s", out.String())
-	}
+	assert.True(t, lines() == 2 && strings.Count(out.String(), "level=ERROR") == 1, "%s", out.String())
+	assert.Equal(t, l.lastLine(), "worker: no device")
 	l.ready()
 	l.next()
 	io.WriteString(l, "worker: no device\n")
-	assert.True(t, strings.Count(out.String(), "\n") == 3, "%s", out.String())
+	assert.True(t, lines() == 3, "%s", out.String())
 }

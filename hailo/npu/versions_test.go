@@ -57,7 +57,7 @@ func TestHelloCheck(t *testing.T) {
 		err := checkHello(tt.hello, "")
 		assert.True(t, (err == nil) == (tt.want == nil), "%s: %v", tt.name, err)
 		for _, want := range tt.want {
-			assert.True(t, err == nil || strings.Contains(err.Error(), want), "%s: no %q in: %v", tt.name, want, err)
+			assert.Says(t, err, want, "%s", tt.name)
 		}
 	}
 	assert.NoError(t, checkHello(&wire.Hello{Simulated: 1}, ""))

@@ -105,17 +105,14 @@ func FuzzWorkerMessages(f *testing.F) {
 							n++
 						}
 					}
-					if n != f.n || n > 0 && f.oldest == 0 {
-						t.Fatalf("model %d: %d in flight, counted %d, the oldest is %d", model, n, f.n, f.oldest)
-					}
+					assert.MustTrue(t, n == f.n && (n == 0 || f.oldest != 0), "model %d: %d in flight: %+v", model, n, f)
 				}
 				w.launch(int(m.Model)%models, int(m.Slot)%2)
 			case *wire.Stats:
 				w.setStats(m)
 			}
-			if len(w.places) != w.inFlight[ImageModel].n+w.withheld {
-				t.Fatalf("%d places taken for %d images in flight and %d withheld", len(w.places), w.inFlight[ImageModel].n, w.withheld)
-			}
+			taken, images := len(w.places), w.inFlight[ImageModel].n
+			assert.MustTrue(t, taken == images+w.withheld, "%d places taken for %d images in flight and %d withheld", taken, images, w.withheld)
 			if err != nil {
 				break
 			}
@@ -156,12 +153,12 @@ func TestBackOff(t *testing.T) {
 	last := time.Duration(-1)
 	for steps := range 100 {
 		d := backOff(steps)
-		if d < last || d > slowBackOff || steps == 0 && d != 0 || steps == 1 && d != firstBackOff || steps == slowSteps && d != slowBackOff {
-			t.Errorf("%d steps: %v after %v", steps, d, last)
-		}
+		assert.True(t, d >= last && d <= slowBackOff, "%d steps: %v after %v", steps, d, last)
 		last = d
 	}
-	assert.True(t, last == slowBackOff, "at last %v", last)
+	for steps, want := range map[int]time.Duration{0: 0, 1: firstBackOff, slowSteps: slowBackOff, 99: slowBackOff} {
+		assert.Equal(t, backOff(steps), want, "%d steps", steps)
+	}
 }
 
 // The more a worker was good for, the sooner the next one starts.
@@ -190,9 +187,8 @@ func TestStepsAfter(t *testing.T) {
 func (w *worker) finished(t *testing.T, model, slot uint32, sequence uint64, status wire.Code) error {
 	t.Helper()
 	err := w.complete(&wire.Done{Model: model, Slot: slot, Sequence: sequence, Status: status})
-	if r := <-w.inFlight[model].slots[slot].result; (r == nil) != (status == wire.Success) {
-		t.Errorf("status %v became %v", status, r)
-	}
+	r := <-w.inFlight[model].slots[slot].result
+	assert.True(t, (r == nil) == (status == wire.Success), "status %v became %v", status, r)
 	return err
 }
 
@@ -201,9 +197,8 @@ func TestOverdue(t *testing.T) {
 	w := testWorker()
 	check := func(what string, overdue bool, now time.Time, limit time.Duration) {
 		t.Helper()
-		if err := w.overdue(now, limit); (err != nil) != overdue {
-			t.Errorf("%s: %v", what, err)
-		}
+		err := w.overdue(now, limit)
+		assert.True(t, (err != nil) == overdue, "%s: %v", what, err)
 	}
 	check("nothing in flight", false, time.Now().Add(time.Hour), time.Second)
 	w.launch(ImageModel, 0)
@@ -235,9 +230,8 @@ func TestHeatIsBounded(t *testing.T) {
 	for _, state := range []uint32{throttlingStopped, throttlingStopped + 1, throttlingShrink} {
 		w.setThrottling(t, state)
 		assert.Equal(t, w.overdue(w.pausedAt.Add(time.Second), time.Second), nil, "at throttling state %d", state)
-		if err := w.overdue(w.pausedAt.Add(time.Second+1), time.Second); !errors.Is(err, errTooHot) {
-			t.Errorf("at throttling state %d, when the time is over: %v", state, err)
-		}
+		late := w.overdue(w.pausedAt.Add(time.Second+1), time.Second)
+		assert.ErrorIs(t, late, errTooHot, "at throttling state %d, when the time is over", state)
 	}
 	w.setThrottling(t, 0)
 	assert.NoError(t, w.overdue(time.Now(), time.Hour), "it goes on")
@@ -314,19 +308,15 @@ func TestStuckWorker(t *testing.T) {
 // A submit that waits in the full socket of a worker that does not read is ended with the worker.
 func TestLeaveEndsASend(t *testing.T) {
 	p := &process{conn: socket(t)}
-	raw, err := p.conn.SyscallConn()
-	assert.Must(t, err)
-	_ = raw.Control(func(fd uintptr) {
-		for err == nil {
+	_ = assert.Value(p.conn.SyscallConn()).Control(func(fd uintptr) {
+		for err := error(nil); err == nil; {
 			_, err = unix.Write(int(fd), make([]byte, 24))
 		}
 	})
 	sent := make(chan error)
 	go func() { sent <- p.send(&wire.Submit{}) }()
-	for stacks := make([]byte, 1<<20); ; time.Sleep(time.Millisecond) { // until it waits
-		if n := runtime.Stack(stacks, true); strings.Contains(string(stacks[:n]), "[IO wait") {
-			break
-		}
+	for stacks, n := make([]byte, 1<<20), 0; !strings.Contains(string(stacks[:n]), "[IO wait"); n = runtime.Stack(stacks, true) {
+		time.Sleep(time.Millisecond) // until it waits
 	}
 	p.leave()
 	assert.Error(t, <-sent, "it was sent")
@@ -337,14 +327,10 @@ func TestFindWorker(t *testing.T) {
 	program, text := filepath.Join(dir, "program"), filepath.Join(dir, "text")
 	assert.Must(t, os.WriteFile(program, nil, 0o755))
 	assert.Must(t, os.WriteFile(text, nil, 0o644))
-	if got, err := FindWorker(program); got != program || err != nil {
-		t.Error(got, err)
-	}
+	assert.Equal(t, assert.Value(FindWorker(program)), program)
 	for path, want := range map[string]string{
 		text: "is not a program", dir: "is not a program", filepath.Join(dir, "none"): "no such file", "": "/usr/lib/hailo-clip/hailo-clip-npu",
 	} {
-		if got, err := FindWorker(path); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: %q, %v", path, got, err)
-		}
+		assert.Says(t, assert.Err(FindWorker(path)), want, "%q", path)
 	}
 }
