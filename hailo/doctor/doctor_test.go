@@ -19,8 +19,6 @@ import (
 
 	"hailoclip/hailo/internal/assert"
 
-	"github.com/google/go-cmp/cmp"
-
 	"hailoclip/hailo/device"
 	"hailoclip/hailo/model"
 )
@@ -177,18 +175,14 @@ func TestRun(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r := Run(t.Context(), c.machine.env(t, c.env))
 			for _, f := range r.Findings {
-				if f.Level == OK && f.Remedy != "" || f.What == "" {
-					t.Errorf("%s: ok with a remedy, or empty: %+v", f.Check, f)
-				}
+				assert.True(t, f.What != "" && (f.Level != OK || f.Remedy == ""), "ok with a remedy, or empty: %+v", f)
 			}
-			if has := finding(r, "permissions") != nil; (r.Device != nil) != has { // the first check that needs a node
-				t.Errorf("device %+v", r.Device)
-			}
+			has := finding(r, "permissions") != nil // the first check that needs a node
+			assert.True(t, (r.Device != nil) == has, "device %+v", r.Device)
 			var b bytes.Buffer
 			assert.Must(t, r.WriteText(&b, false))
-			if failed := strings.Contains(b.String(), "FAIL  "); (r.Level == Fail) != failed { // what the exit code depends on
-				t.Errorf("level %s", r.Level)
-			}
+			failed := strings.Contains(b.String(), "FAIL  ")
+			assert.True(t, (r.Level == Fail) == failed, "level %s", r.Level) // what the exit code depends on
 			golden(t, c.name+".txt", b.Bytes())
 			checkText(t, r, b.String())
 		})
@@ -238,9 +232,8 @@ func TestJSON(t *testing.T) {
 	b := assert.Value(json.MarshalIndent(r, "", "  "))
 	golden(t, "healthy-5.1.1.json", append(b, '\n'))
 	var back Report
-	if err := json.Unmarshal(b, &back); err != nil || !cmp.Equal(r, back) {
-		t.Error(err, cmp.Diff(r, back))
-	}
+	assert.NoError(t, json.Unmarshal(b, &back))
+	assert.Diff(t, r, back)
 }
 
 func TestColor(t *testing.T) {
@@ -249,18 +242,14 @@ func TestColor(t *testing.T) {
 	assert.MustTrue(t, r.WriteText(&plain, false) == nil && r.WriteText(&colored, true) == nil, "write")
 	s := colored.String()
 	assert.True(t, strings.Contains(s, colors[Fail]+"FAIL"+noColor), "no color")
-	if s = regexp.MustCompile(`\x1b\[[0-9;]*m`).ReplaceAllString(s, ""); s != plain.String() {
-		t.Error("color changes more than the color")
-	}
+	assert.Diff(t, plain.String(), regexp.MustCompile(`\x1b\[[0-9;]*m`).ReplaceAllString(s, ""), "color changes more than the color")
 }
 
 func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	r := Run(ctx, pi().env(t, nil))
-	if f := finding(r, "interrupted"); f == nil || r.Level != Fail || len(r.Findings) != 1 {
-		t.Errorf("%+v", r)
-	}
+	assert.True(t, finding(r, "interrupted") != nil && r.Level == Fail && len(r.Findings) == 1, "%+v", r)
 }
 
 // TestPipes has a pipe in the place of every file: nothing may wait for a writer.
@@ -270,15 +259,11 @@ func TestPipes(t *testing.T) {
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
-		if err := os.Remove(p); err != nil {
-			return err
-		}
-		return syscall.Mkfifo(p, 0o644)
+		return errors.Join(os.Remove(p), syscall.Mkfifo(p, 0o644))
 	})
 	assert.Must(t, err)
-	if r := Run(t.Context(), env); r.Device != nil {
-		t.Errorf("a pipe counts as a device: %+v", r.Device)
-	}
+	r := Run(t.Context(), env)
+	assert.True(t, r.Device == nil, "a pipe counts as a device: %+v", r.Device)
 }
 
 // TestHost runs on the machine at hand: whatever it is, the report must be whole.
@@ -288,9 +273,8 @@ func TestHost(t *testing.T) {
 	var text strings.Builder
 	assert.Must(t, r.WriteText(&text, false))
 	t.Log("\n" + text.String())
-	if finding(r, "machine") == nil || finding(r, "pci-device") == nil || r.Summary == "" || r.Versions.Kernel == "" {
-		t.Errorf("%+v", r)
-	}
+	assert.True(t, finding(r, "machine") != nil && finding(r, "pci-device") != nil, "%+v", r.Findings)
+	assert.True(t, r.Summary != "" && r.Versions.Kernel != "", "%+v", r)
 	assert.NoError(t, env.Access(t.TempDir()), "access to a folder of one's own")
 	assert.Error(t, env.Access("/nonexistent"), "access to nothing")
 }

@@ -10,8 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"hailoclip/hailo/internal/assert"
 	"hailoclip/hailo/device"
+	"hailoclip/hailo/internal/assert"
 )
 
 func TestDevice(t *testing.T) {
@@ -48,9 +48,8 @@ func TestDevice(t *testing.T) {
 	for _, c := range cases {
 		m := device.Read(c.machine.write(t))
 		got, ok := m.Device()
-		if text := got.Node + ", " + m.Driver + ", " + m.Library(); text != c.want || ok != (got.Node != "") || ok != (got.PCIAddress == addr) {
-			t.Errorf("%s: %s; %+v, present %v", c.name, text, got, ok)
-		}
+		assert.Equal(t, got.Node+", "+m.Driver+", "+m.Library(), c.want, "%s", c.name)
+		assert.True(t, ok == (got.Node != "") && ok == (got.PCIAddress == addr), "%s: %+v, present %v", c.name, got, ok)
 	}
 }
 
@@ -72,9 +71,7 @@ func TestBlacklisted(t *testing.T) {
 	}
 	for name, c := range cases {
 		m := device.Read(files{"/proc/cmdline": c.cmdline, "/etc/modprobe.d/" + cmp.Or(c.file, "none.conf"): c.text}.write(t))
-		if got := m.Blacklisted(); (got != "") != c.want {
-			t.Errorf("%s: %q", name, got)
-		}
+		assert.Equal(t, m.Blacklisted() != "", c.want, "%s", name)
 	}
 }
 
@@ -86,21 +83,18 @@ func TestUser(t *testing.T) {
 	uid, gids, ok := r.User("hailo-clip")
 	assert.True(t, uid == 990 && slices.Equal(gids, []int{991, 44, 101}) && ok, "%v %v %v", uid, gids, ok)
 	for _, name := range []string{"nobody", "odd", ""} {
-		if _, _, ok := r.User(name); ok {
-			t.Errorf("user %q", name)
-		}
+		_, _, ok := r.User(name)
+		assert.True(t, !ok, "user %q", name)
 	}
-	if r.AccountName("/etc/group", 44) != "video" || r.AccountName("/etc/group", 45) != "45" || r.AccountName("/etc/none", 0) != "0" {
-		t.Error("account")
-	}
+	assert.Equal(t, r.AccountName("/etc/group", 44), "video")
+	assert.Equal(t, r.AccountName("/etc/group", 45), "45")
+	assert.Equal(t, r.AccountName("/etc/none", 0), "0")
 }
 
 func TestPackages(t *testing.T) {
 	long := "Package: long\nDescription: " + strings.Repeat("x", 1<<20) + "\n\n"
 	f := files{"/var/lib/dpkg/status": dpkg() + long + "Package: h10-hailort\nVersion: 5.1.1-3\nStatus: install ok installed"}
-	if got := device.Root(f.write(t)).Packages(); len(got) != 1 || got["h10-hailort"] != "5.1.1-3" {
-		t.Error(got)
-	}
+	assert.Diff(t, map[string]string{"h10-hailort": "5.1.1-3"}, device.Root(f.write(t)).Packages())
 }
 
 func TestHasService(t *testing.T) {
@@ -142,14 +136,12 @@ func TestReadLog(t *testing.T) {
 	log, err := readLog(t.Context(), func(context.Context) ([]byte, error) {
 		return []byte(strings.Repeat(line, device.MaxLog/50) + "last \xff\n"), nil
 	})
-	if err != nil || len(log) > device.MaxLog/50 || log[len(log)-2] != "last ?" {
-		t.Errorf("%d lines, %v, %q", len(log), err, log[len(log)-2:])
-	}
+	assert.Must(t, err)
+	assert.True(t, len(log) <= device.MaxLog/50 && log[len(log)-2] == "last ?", "%d lines, %q", len(log), log[len(log)-2:])
 	assert.Error(t, assert.Err(readLog(t.Context(), nil)), "no error without a log")
 	boom := errors.New("boom")
-	if _, err := readLog(t.Context(), func(context.Context) ([]byte, error) { return nil, boom }); !errors.Is(err, boom) {
-		t.Error(err)
-	}
+	_, err = readLog(t.Context(), func(context.Context) ([]byte, error) { return nil, boom })
+	assert.ErrorIs(t, err, boom)
 }
 
 func TestTexts(t *testing.T) {
@@ -188,13 +180,11 @@ func FuzzRun(f *testing.F) {
 		m.writeTo(t, env.Root)
 		r := Run(t.Context(), env)
 		var b bytes.Buffer
-		if err := r.WriteText(&b, false); err != nil || finding(r, "pci-device") == nil || finding(r, "cpu-models") == nil {
-			t.Fatalf("%v %+v", err, r)
-		}
+		assert.Must(t, r.WriteText(&b, false))
+		assert.MustTrue(t, finding(r, "pci-device") != nil && finding(r, "cpu-models") != nil, "%+v", r)
 		for line := range strings.SplitSeq(b.String(), "\n") {
-			if strings.ContainsFunc(line, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-				t.Fatalf("control character in %q", line)
-			}
+			control := strings.ContainsFunc(line, func(r rune) bool { return r < ' ' || r == 0x7f })
+			assert.MustTrue(t, !control, "control character in %q", line)
 		}
 	})
 }
