@@ -128,14 +128,12 @@ func TestResolve(t *testing.T) {
 		if err != nil {
 			reason = err.Error()
 		}
-		if (err == nil) != (c.model != "") || err == nil && m.Name != c.model || !strings.Contains(reason, c.says) {
-			t.Errorf("%s: %v, %q; want %q and %q", name, m, reason, c.model, c.says)
-		}
-		if in := catalog.state(t, Preferred); in.CPU != c.cpu || in.NPU != c.npu {
-			t.Errorf("%s: CPU %q, NPU %q, want %q, %q", name, in.CPU, in.NPU, c.cpu, c.npu)
-		}
-		if _, err := os.Stat(catalog.Dir); c.files == nil && err == nil {
-			t.Errorf("%s: the folder was made", name)
+		assert.True(t, (err == nil) == (c.model != "") && (err != nil || m.Name == c.model), "%s: %v, want %q", name, m, c.model)
+		assert.True(t, strings.Contains(reason, c.says), "%s: %q, want %q", name, reason, c.says)
+		in := catalog.state(t, Preferred)
+		assert.True(t, in.CPU == c.cpu && in.NPU == c.npu, "%s: CPU %q, NPU %q, want %q, %q", name, in.CPU, in.NPU, c.cpu, c.npu)
+		if c.files == nil {
+			assert.Error(t, assert.Err(os.Stat(catalog.Dir)), "%s: the folder was made", name)
 		}
 	}
 }
@@ -157,17 +155,15 @@ func TestVendorResources(t *testing.T) {
 	assert.ErrorSays(t, c.resolveError(t, Preferred), nil, "p.npy is not a .npy file", "with an error page")
 	write(t, filepath.Join(c.Vendor, "npy/p.npy"), contents["p.npy"])
 	m, reason, err := c.Resolve(t.Context(), "auto")
-	if err != nil || m.Name != Preferred || !m.HasNPU() || !m.HasNPUText() || m.HasCPU() || !strings.Contains(reason, c.Vendor) {
-		t.Fatalf("%v, %q, %v", m, reason, err)
-	}
+	assert.Must(t, err)
+	assert.MustTrue(t, m.Name == Preferred && m.HasNPU() && m.HasNPUText() && !m.HasCPU(), "%v", m)
+	assert.True(t, strings.Contains(reason, c.Vendor), "%q", reason)
 	path, ok := m.Path("tokenizer.json")
 	assert.True(t, ok && path == filepath.Join(c.Vendor, "json/clip_tokenizer.json"), "tokenizer at %q", path)
 	write(t, c.path("tokenizer.json"), `{"own":1}`) // the models folder comes first
 	m, _, err = c.Resolve(t.Context(), "auto")
 	assert.Must(t, err)
-	if data, err := m.ReadFile("tokenizer.json"); err != nil || string(data) != `{"own":1}` {
-		t.Errorf("tokenizer %q, %v", data, err)
-	}
+	assert.Equal(t, string(assert.Value(m.ReadFile("tokenizer.json"))), `{"own":1}`)
 }
 
 func TestOwnModelFolder(t *testing.T) {
@@ -180,9 +176,8 @@ func TestOwnModelFolder(t *testing.T) {
 	}
 	m, _, err := c.Resolve(t.Context(), "mine")
 	assert.True(t, err == nil && m.HasCPU(), "own model: %v", err)
-	if in := c.state(t, "mine"); in.CPU != Complete || in.NPU != Missing {
-		t.Errorf("own model: CPU %q, NPU %q", in.CPU, in.NPU)
-	}
+	in := c.state(t, "mine")
+	assert.True(t, in.CPU == Complete && in.NPU == Missing, "own model: CPU %q, NPU %q", in.CPU, in.NPU)
 	for _, name := range []string{"broken", "other"} {
 		assert.ErrorSays(t, c.resolveError(t, name), ErrManifest, name, "%s", name)
 		assert.ErrorSays(t, c.state(t, name).Files[0].Err, ErrManifest, name, "%s in the list", name)
@@ -216,9 +211,8 @@ func TestDigest(t *testing.T) {
 	assert.True(t, digest(c.Builtin, "t.onnx", "tokenizer.json") == d, "equal files, embedded and on disk, differ")
 	other := *m
 	other.ContextLength++
-	if digest(m, "t.hef", "tokenizer.json") == d || digest(&other, "t.onnx", "tokenizer.json") == d {
-		t.Error("other files, or another context length, have the same digest")
-	}
+	assert.True(t, digest(m, "t.hef", "tokenizer.json") != d, "other files have the same digest")
+	assert.True(t, digest(&other, "t.onnx", "tokenizer.json") != d, "another context length has the same digest")
 	write(t, c.path("t.onnx"), "\x08\x07tixt")
 	assert.True(t, digest(m, "t.onnx", "tokenizer.json") != d, "a changed file has the same digest")
 	assert.ErrorSays(t, assert.Err(m.Digest(t.Context(), "none")), fs.ErrNotExist, "none", "no such file")
@@ -263,28 +257,22 @@ func TestNewTimeIsNoted(t *testing.T) {
 		"pull":    func() error { return c.Pull(t.Context(), Preferred, PullOptions{FromDir: from}) },
 		"verify":  func() error { _, err := c.Verify(t.Context(), Preferred); return err },
 	} {
-		if touch(); noted("t.onnx") {
-			t.Fatal(name, ": noted before")
-		}
-		if err := read(); err != nil || !noted("t.onnx") || !noted("i.hef") {
-			t.Errorf("%s: not noted, %v", name, err)
-		}
+		touch()
+		assert.MustTrue(t, !noted("t.onnx"), "%s: noted before", name)
+		assert.NoError(t, read(), "%s", name)
+		assert.True(t, noted("t.onnx") && noted("i.hef"), "%s: not noted", name)
 	}
 	write(t, c.path("t.onnx"), strings.Repeat("\x08", len(contents["t.onnx"])))
 	touch()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, verify := c.Verify(ctx, Preferred)
-	_, _, resolve := c.Resolve(ctx, Auto)
-	_, list := c.List(ctx)
-	for _, err := range []error{verify, resolve, list} {
+	_, _, err := c.Resolve(ctx, Auto)
+	for _, err := range []error{err, assert.Err(c.Verify(ctx, Preferred)), assert.Err(c.List(ctx))} {
 		assert.ErrorIs(t, err, context.Canceled, "cancelled")
 	}
 	assert.True(t, !noted("i.hef"), "noted, although it was cancelled")
-	_, err := c.Verify(t.Context(), Preferred)
-	if assert.ErrorSays(t, err, ErrFile, "t.onnx", "another file"); noted("t.onnx") || !noted("i.hef") {
-		t.Error("another file: what was noted is wrong")
-	}
+	assert.ErrorSays(t, assert.Err(c.Verify(t.Context(), Preferred)), ErrFile, "t.onnx", "another file")
+	assert.True(t, !noted("t.onnx") && noted("i.hef"), "another file: what was noted is wrong")
 }
 
 func TestVerify(t *testing.T) {
@@ -293,9 +281,8 @@ func TestVerify(t *testing.T) {
 		files, err := c.Verify(t.Context(), name)
 		assert.MustTrue(t, err == nil && len(files) == len(contents), "%s: %d files, %v", name, len(files), err)
 		for _, f := range files {
-			if f.SHA256 != sumOf(contents[f.Name]) || f.Bytes != int64(len(contents[f.Name])) {
-				t.Errorf("%s: %+v", name, f)
-			}
+			assert.Equal(t, f.SHA256, sumOf(contents[f.Name]), "%s: %s", name, f.Name)
+			assert.Equal(t, f.Bytes, int64(len(contents[f.Name])), "%s: %s", name, f.Name)
 		}
 	}
 	// The same size and time: only Verify notices.
@@ -306,9 +293,8 @@ func TestVerify(t *testing.T) {
 	// Another time: everybody does, and the NPU goes on without it.
 	assert.Must(t, os.Chtimes(c.path("t.onnx"), time.Time{}, info.ModTime().Add(time.Second)))
 	m, reason, err := c.Resolve(t.Context(), Preferred)
-	if err != nil || m.HasCPU() || !m.HasNPU() || !strings.Contains(reason, "left out") {
-		t.Errorf("changed file: %q, %v", reason, err)
-	}
+	assert.Must(t, err)
+	assert.True(t, !m.HasCPU() && m.HasNPU() && strings.Contains(reason, "left out"), "changed file: %q", reason)
 	builtin := parseManifest(t, fullManifest, `"name": "full"`, `"name": "demo"`, `"bytes": 9, `, ``)
 	c.Builtin = assert.Value(Embedded(builtin, embedded()))
 	assert.ErrorSays(t, assert.Err(c.Verify(t.Context(), "demo")), ErrFile, "i.hef has SHA-256", "built in")
@@ -338,19 +324,14 @@ func TestModelFiles(t *testing.T) {
 	write(t, c.path("tokenizer.json"), read("../demo/tokenizer.json"))
 	m, _, err := c.Resolve(t.Context(), Preferred)
 	assert.Must(t, err)
-	if rows, cols, data, err := m.ReadNpy("e.npy"); err != nil || rows != 2 || cols != 3 || data[5] != 6 {
-		t.Errorf("matrix %d x %d %v, %v", rows, cols, data, err)
-	}
+	rows, cols, data, err := m.ReadNpy("e.npy")
+	assert.True(t, err == nil && rows == 2 && cols == 3 && data[5] == 6, "matrix %d x %d %v, %v", rows, cols, data, err)
 	_, _, _, err = m.ReadNpy("p.npy")
 	assert.ErrorSays(t, err, ErrNpy, "p.npy", "damaged matrix")
-	if tok, err := m.LoadTokenizer(); err != nil || tok.Size() != 4096 {
-		t.Errorf("tokenizer: %v", err)
-	}
+	assert.Equal(t, assert.Value(m.LoadTokenizer()).Size(), 4096, "tokenizer")
 	assert.ErrorSays(t, assert.Err(c.Builtin.LoadTokenizer()), token.ErrFile, "tokenizer.json", "damaged tokenizer")
 	for name, m := range map[string]*Model{"disk": m, "embedded": c.Builtin} {
-		if data, err := m.ReadFile("t.onnx"); err != nil || string(data) != contents["t.onnx"] {
-			t.Errorf("%s: %q, %v", name, data, err)
-		}
+		assert.Equal(t, string(assert.Value(m.ReadFile("t.onnx"))), contents["t.onnx"], "%s", name)
 		assert.ErrorSays(t, assert.Err(m.ReadFile("none")), fs.ErrNotExist, "none", "%s", name)
 		_, ok := m.Path("t.onnx")
 		assert.True(t, ok != m.Embedded(), "%s: on disk %t, embedded %t", name, ok, m.Embedded())

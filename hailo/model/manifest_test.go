@@ -36,9 +36,8 @@ func parseManifest(t testing.TB, text string, edits ...string) Manifest {
 
 func TestParseManifest(t *testing.T) {
 	m := parseManifest(t, fullManifest, `"logit_scale": 50,`, ``)
-	if m.Tokenizer != "tokenizer.json" || m.LogitScale != DefaultLogitScale {
-		t.Errorf("defaults: tokenizer %q, logit scale %v", m.Tokenizer, m.LogitScale)
-	}
+	assert.Equal(t, m.Tokenizer, "tokenizer.json")
+	assert.Equal(t, m.LogitScale, DefaultLogitScale)
 	for part, want := range map[Part][]string{
 		AllParts: {"e.npy", "i.hef", "p.npy", "t.hef", "t.onnx", "tokenizer.json", "v.onnx"},
 		CPUPart:  {"t.onnx", "tokenizer.json", "v.onnx"},
@@ -47,9 +46,7 @@ func TestParseManifest(t *testing.T) {
 		assert.Diff(t, want, m.PartFiles(part), "part %q", part)
 	}
 	m = parseManifest(t, fullManifest, `"text": "t.hef", "token_embedding": "e.npy", "text_projection": "p.npy",`, ``)
-	if got, want := m.PartFiles(NPUPart), []string{"i.hef", "t.onnx", "tokenizer.json"}; !slices.Equal(got, want) {
-		t.Errorf("NPU without text: %v, want %v", got, want)
-	}
+	assert.Diff(t, []string{"i.hef", "t.onnx", "tokenizer.json"}, m.PartFiles(NPUPart), "NPU without text")
 }
 
 func TestParseManifestRefuses(t *testing.T) {
@@ -101,17 +98,12 @@ func TestParseManifestRefuses(t *testing.T) {
 
 func TestForZoo(t *testing.T) {
 	m := parseManifest(t, fullManifest)
-	own, err := m.ForZoo("")
-	if err != nil || own.Files["i.hef"] != (File{URL: "https://host/v5.2.0/i.hef", Bytes: 9, SHA256: someSHA, Vendor: "models/hailo10h/i.hef"}) {
-		t.Errorf("own release: %+v, %v", own.Files["i.hef"], err)
-	}
-	older, err := m.ForZoo("v5.1.0")
-	if err != nil || older.Files["i.hef"] != (File{URL: "https://host/v5.1.0/i.hef", Vendor: "models/hailo10h/i.hef"}) || older.NPU.Zoo != "v5.1.0" {
-		t.Errorf("older release: %+v, %v", older.Files["i.hef"], err)
-	}
-	if m.Files["i.hef"].URL != "https://host/{zoo}/i.hef" || m.NPU.Zoo != "v5.2.0" {
-		t.Error("the manifest itself changed")
-	}
+	own, older := assert.Value(m.ForZoo("")), assert.Value(m.ForZoo("v5.1.0"))
+	const vendor = "models/hailo10h/i.hef"
+	assert.Equal(t, own.Files["i.hef"], File{URL: "https://host/v5.2.0/i.hef", Bytes: 9, SHA256: someSHA, Vendor: vendor})
+	assert.Equal(t, older.Files["i.hef"], File{URL: "https://host/v5.1.0/i.hef", Vendor: vendor})
+	assert.Equal(t, older.NPU.Zoo, "v5.1.0")
+	assert.Equal(t, m.Files["i.hef"].URL+m.NPU.Zoo, "https://host/{zoo}/i.hefv5.2.0", "the manifest itself")
 	assert.ErrorSays(t, assert.Err(m.ForZoo("../x")), nil, "", "a release with a path")
 }
 
@@ -120,13 +112,10 @@ func TestForRevision(t *testing.T) {
 		"a.onnx": {URL: "https://huggingface.co/x/y/resolve/main/onnx/a.onnx", Bytes: 5, SHA256: "12", Vendor: "v/a.onnx"},
 		"b.hef":  {URL: "https://elsewhere/resolve/main/b.hef", Bytes: 5, SHA256: "12"},
 	}}
-	got, err := m.ForRevision("1a2b")
-	if a := got.Files["a.onnx"]; err != nil || a != (File{URL: "https://huggingface.co/x/y/resolve/1a2b/onnx/a.onnx", Vendor: "v/a.onnx"}) || got.Files["b.hef"] != m.Files["b.hef"] {
-		t.Errorf("%+v, %v", got.Files, err)
-	}
-	if same, err := m.ForRevision("main"); err != nil || same.Files["a.onnx"] != m.Files["a.onnx"] {
-		t.Errorf("its own revision: %+v, %v", same.Files, err)
-	}
+	got, same := assert.Value(m.ForRevision("1a2b")), assert.Value(m.ForRevision("main"))
+	assert.Equal(t, got.Files["a.onnx"], File{URL: "https://huggingface.co/x/y/resolve/1a2b/onnx/a.onnx", Vendor: "v/a.onnx"})
+	assert.Equal(t, got.Files["b.hef"], m.Files["b.hef"])
+	assert.Equal(t, same.Files["a.onnx"], m.Files["a.onnx"], "its own revision")
 	for _, bad := range []string{"", "..", "a/b", "a?b", "-x", strings.Repeat("a", 200)} {
 		assert.ErrorSays(t, assert.Err(m.ForRevision(bad)), nil, "revision", "%s", bad)
 	}
@@ -151,11 +140,8 @@ func TestKnownManifests(t *testing.T) {
 	for _, m := range list {
 		names = append(names, m.Name)
 		for _, release := range []string{"", "v5.1.0"} {
-			z, err := m.ForZoo(release)
-			if err == nil {
-				err = z.Validate()
-			}
-			assert.True(t, err == nil, "%s for %q: %v", m.Name, release, err)
+			z := assert.Value(m.ForZoo(release))
+			assert.NoError(t, z.Validate(), "%s for %q", m.Name, release)
 			for name, f := range z.Files {
 				if f.URL == "" || strings.ContainsAny(f.URL, "{}") {
 					t.Errorf("%s: %s comes from %q", m.Name, name, f.URL)
@@ -163,9 +149,7 @@ func TestKnownManifests(t *testing.T) {
 			}
 		}
 	}
-	if want := []string{Preferred, "tinyclip-vit-8m-16"}; !slices.Equal(names, want) {
-		t.Errorf("known models: %v, want %v", names, want)
-	}
+	assert.Diff(t, []string{Preferred, "tinyclip-vit-8m-16"}, names, "known models")
 }
 
 func FuzzParseManifest(f *testing.F) {
@@ -176,11 +160,8 @@ func FuzzParseManifest(f *testing.F) {
 		if err != nil {
 			return
 		}
-		z, err := m.ForZoo("v5.9.0")
-		if err == nil {
-			err = z.Validate()
-		}
-		assert.MustTrue(t, err == nil, "valid, but not for another release of the zoo: %v", err)
+		z := assert.Value(m.ForZoo("v5.9.0"))
+		assert.Must(t, z.Validate()) // also for another release of the zoo
 		for _, name := range slices.Concat(m.PartFiles(AllParts), m.PartFiles(CPUPart), m.PartFiles(NPUPart)) {
 			_, ok := m.Files[name]
 			assert.MustTrue(t, ok && !strings.ContainsAny(name, `/\`) && name != "..", "file %q", name)

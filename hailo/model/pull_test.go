@@ -15,8 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"hailoclip/hailo/internal/assert"
 	"hailoclip/hailo/fetch"
+	"hailoclip/hailo/internal/assert"
 )
 
 // hub is a server of model files.
@@ -94,9 +94,8 @@ func TestPull(t *testing.T) {
 	}}
 	assert.Must(t, c.Pull(t.Context(), Preferred, options))
 	want := strings.Join(c.Known[0].PartFiles(CPUPart), " ")
-	if got := c.folder(t); got != want || strings.Join(heard, " ") != want {
-		t.Errorf("files %v, heard of %v, want %v", got, heard, want)
-	}
+	assert.Equal(t, c.folder(t), want, "files")
+	assert.Equal(t, strings.Join(heard, " "), want, "heard of")
 	options.Which = AllParts
 	for range 2 { // the second time all is there
 		assert.Must(t, c.Pull(t.Context(), Preferred, options))
@@ -106,9 +105,8 @@ func TestPull(t *testing.T) {
 		assert.Equal(t, read(c.path(name)), want, "%s", name)
 	}
 	m, reason, err := c.Resolve(t.Context(), "auto")
-	if err != nil || !m.HasCPU() || !m.HasNPU() || m.files["v.onnx"].SHA256 != sumOf(contents["v.onnx"]) {
-		t.Errorf("%q, %v", reason, err)
-	}
+	assert.Must(t, err)
+	assert.True(t, m.HasCPU() && m.HasNPU() && m.files["v.onnx"].SHA256 == sumOf(contents["v.onnx"]), "%q", reason)
 }
 
 // A digest that is not in the manifest is recorded, and the file is held to it.
@@ -119,9 +117,7 @@ func TestPullHoldsToFirstDigest(t *testing.T) {
 	h.files["t.onnx"] = "\x08\x07tixt"
 	assert.Must(t, os.Remove(c.path("t.onnx")))
 	assert.ErrorSays(t, h.pull(t, c, CPUPart), ErrFile, "recorded at the first pull", "changed file")
-	if got := c.folder(t); strings.Contains(got, "t.onnx") {
-		t.Errorf("it stayed: %v", got)
-	}
+	assert.True(t, !strings.Contains(c.folder(t), "t.onnx"), "it stayed: %v", c.folder(t))
 	h.files["t.onnx"] = contents["t.onnx"]
 	assert.Must(t, h.pull(t, c, CPUPart))
 	// Another release of the model zoo is another file, and its own digest is held to.
@@ -132,9 +128,8 @@ func TestPullHoldsToFirstDigest(t *testing.T) {
 		h.files["i.hef"] = "\x01HEF" + release
 		assert.Must(t, c.Pull(t.Context(), Preferred, PullOptions{Which: NPUPart, Client: h.Client(), Zoo: release}))
 		files, err := c.Verify(t.Context(), Preferred)
-		if got := read(c.path("i.hef")); err != nil || got != "\x01HEF"+release {
-			t.Errorf("release %s: %q, %v", release, got, err)
-		}
+		assert.Must(t, err)
+		assert.Equal(t, read(c.path("i.hef")), "\x01HEF"+release)
 		for _, f := range files {
 			if f.Name == "i.hef" && f.Zoo != release || f.Name == "t.onnx" && f.Zoo != "" {
 				t.Errorf("%s is said to be of release %q of the zoo", f.Name, f.Zoo)
@@ -172,9 +167,9 @@ func TestPullResumes(t *testing.T) {
 	c := hubCatalog(t, h, File{SHA256: sumOf(contents["t.onnx"])}, "t.onnx")
 	write(t, c.path("t.onnx.part"), contents["t.onnx"][:3])
 	assert.Must(t, h.pull(t, c, AllParts))
-	if c.folder(t) != "t.onnx" || read(c.path("t.onnx")) != contents["t.onnx"] || !slices.Equal(h.ranges, []string{"bytes=3-"}) {
-		t.Errorf("files %v, asked for %q", c.folder(t), h.ranges)
-	}
+	assert.Equal(t, c.folder(t), "t.onnx", "files")
+	assert.Equal(t, read(c.path("t.onnx")), contents["t.onnx"])
+	assert.Diff(t, []string{"bytes=3-"}, h.ranges)
 	assert.Must(t, os.Chtimes(c.path("t.onnx"), time.Time{}, time.Now().Add(time.Hour))) // it has to be read
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -56,9 +56,7 @@ func TestAppendParse(t *testing.T) {
 		&Done{Status: -1, Sequence: 5, DeviceNS: 12}, &Stats{Frames: 3, Temperature: [2]float32{40, 41}},
 	} {
 		packet := Append([]byte("before"), m)
-		got, err := Parse(packet[len("before"):])
-		assert.MustTrue(t, err == nil, "%T: %v", m, err)
-		assert.Diff(t, m, got, "%T", m)
+		assert.Diff(t, m, assert.Value(Parse(packet[len("before"):])), "%T", m)
 	}
 }
 
@@ -87,10 +85,7 @@ func TestParseRefuses(t *testing.T) {
 		"type 0":         append([]byte{0}, good[1:]...),
 		"another's size": append([]byte{19}, good[1:]...),
 	} {
-		t.Run(name, func(t *testing.T) {
-			m, err := Parse(packet)
-			assert.True(t, errors.Is(err, ErrProtocol), "got %v, %v", m, err)
-		})
+		assert.ErrorIs(t, assert.Err(Parse(packet)), ErrProtocol, "%s", name)
 	}
 }
 
@@ -103,16 +98,13 @@ func TestTextFields(t *testing.T) {
 		"a\x00b":                "a",
 		"bad \xff byte":         "bad ? byte",
 	} {
-		if SetText(f[:], in); f.String() != want {
-			t.Errorf("%q: got %q, want %q", in, f.String(), want)
-		}
+		SetText(f[:], in)
+		assert.Equal(t, f.String(), want, "%q", in)
 	}
 	for i := range f {
 		f[i] = 'y' // no NUL at all
 	}
-	if got := f.String(); len(got) != len(f) {
-		t.Errorf("got %q", got)
-	}
+	assert.Equal(t, len(f.String()), len(f))
 }
 
 func TestCodeNames(t *testing.T) {
