@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 
+	"hailoclip/hailo/internal/assert"
+
 	"hailoclip/hailo"
 )
 
@@ -54,9 +56,7 @@ func (c check) info() {
 	if s := c.b.Status(); !s.Ready || s.Degraded != (s.Reason() != "") {
 		c.Errorf("a fresh backend is %+v", s)
 	}
-	if c.b.Info() != i {
-		c.Error("Info changed")
-	}
+	assert.True(c, c.b.Info() == i, "Info changed")
 }
 
 // images: unit vectors, the same for the same image alone or in a batch, others for others.
@@ -82,9 +82,7 @@ func (c check) images() {
 			c.same(f.Embedding, alone[i], "image", i, "in a batch of", size)
 		}
 		for i, f := range frames[size:] {
-			if f.Embedding[0] != 0 {
-				c.Errorf("a batch of %d wrote to frame %d", size, size+i)
-			}
+			assert.True(c, f.Embedding[0] == 0, "a batch of %d wrote to frame %d", size, size+i)
 		}
 	}
 	paint(frames[0].Pixels, 1000)
@@ -121,17 +119,13 @@ func (c check) refusals() {
 		"longer than any context":   {make([]int32, 1<<16)},
 		"one bad text among others": {sentence(0), make([]int32, 1<<16), sentence(1)},
 	} {
-		if _, err := c.b.EncodeTexts(c.Context(), tokens); !errors.Is(err, hailo.ErrEncode) {
-			c.Errorf("%s: %v", name, err)
-		}
+		assert.ErrorIs(c, assert.Err(c.b.EncodeTexts(c.Context(), tokens)), hailo.ErrEncode, "%s", name)
 	}
 	frames := c.take(1)
 	defer release(frames)
 	paint(frames[0].Pixels, 0)
 	many := slices.Repeat(frames, c.b.Info().ImageBatch+1)
-	if err := c.b.EncodeImages(c.Context(), many); !errors.Is(err, hailo.ErrEncode) {
-		c.Error("one image more than ImageBatch: ", err)
-	}
+	assert.ErrorIs(c, c.b.EncodeImages(c.Context(), many), hailo.ErrEncode, "one image more than ImageBatch")
 	c.encode(frames)
 }
 
@@ -142,12 +136,8 @@ func (c check) endedContext() {
 	frames := c.take(1)
 	defer release(frames)
 	paint(frames[0].Pixels, 0)
-	if err := c.b.EncodeImages(ctx, frames); !errors.Is(err, why) {
-		c.Error("EncodeImages: ", err)
-	}
-	if _, err := c.b.EncodeTexts(ctx, [][]int32{sentence(0)}); !errors.Is(err, why) {
-		c.Error("EncodeTexts: ", err)
-	}
+	assert.ErrorIs(c, c.b.EncodeImages(ctx, frames), why, "EncodeImages")
+	assert.ErrorIs(c, assert.Err(c.b.EncodeTexts(ctx, [][]int32{sentence(0)})), why, "EncodeTexts")
 	c.encode(frames)
 }
 
@@ -198,25 +188,17 @@ func (c check) closing() {
 					_, err = c.b.EncodeTexts(c.Context(), [][]int32{sentence(i)})
 				}
 			}
-			if !errors.Is(err, hailo.ErrClosed) {
-				c.Error(err)
-			}
+			assert.ErrorIs(c, err, hailo.ErrClosed)
 		})
 	}
 	<-started
-	if err := c.b.Close(); err != nil {
-		c.Error(err)
-	}
+	assert.NoError(c, c.b.Close())
 	wg.Wait()
 	if s := c.b.Status(); s.Ready || s.Reason() == "" {
 		c.Errorf("a closed backend is %+v", s)
 	}
-	if err := c.b.EncodeImages(c.Context(), nil); !errors.Is(err, hailo.ErrClosed) {
-		c.Error("no images after Close: ", err)
-	}
-	if err := c.b.Close(); err != nil {
-		c.Error("second Close: ", err)
-	}
+	assert.ErrorIs(c, c.b.EncodeImages(c.Context(), nil), hailo.ErrClosed, "no images after Close")
+	assert.NoError(c, c.b.Close(), "second Close")
 }
 
 func (c check) take(n int) []*hailo.Frame {
@@ -239,9 +221,8 @@ func release(frames []*hailo.Frame) {
 
 func (c check) encode(frames []*hailo.Frame) {
 	c.Helper()
-	if err := c.b.EncodeImages(c.Context(), frames); err != nil {
-		c.Fatalf("%d images: %v", len(frames), err)
-	}
+	err := c.b.EncodeImages(c.Context(), frames)
+	assert.MustTrue(c, err == nil, "%d images: %v", len(frames), err)
 }
 
 func (c check) encodeTexts(tokens ...[]int32) [][]float32 {

@@ -3,7 +3,6 @@
 package worker_test
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -106,16 +105,4 @@ func eachWorker(t *testing.T, fake string, test func(h *host, book *book)) {
 		h := start(t, b, fake)
 		test(h, h.ready())
 	})
-}
-
-// run runs the program without a host.
-func run(b *build, t testing.TB, args ...string) (stdout, stderr string, status int) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, b.program(t), args...)
-	var out, errs strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	_ = cmd.Run() // its result is in ProcessState
-	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }

@@ -15,9 +15,9 @@ import (
 	"testing"
 	"time"
 
-	"hailoclip/hailo/internal/assert"
 	"hailoclip/hailo"
 	"hailoclip/hailo/backendtest"
+	"hailoclip/hailo/internal/assert"
 	"hailoclip/hailo/npu"
 	"hailoclip/hailo/npu/wire"
 	"hailoclip/hailo/sim"

@@ -33,9 +33,7 @@ func TestDeviceDoesNotOpen(t *testing.T) {
 			wire.SetText(open.Device[:], tt.device)
 			h.write(wire.Append(nil, open))
 			hello := want[*wire.Hello](h)
-			if hello.Status != tt.status || !strings.Contains(hello.Text.String(), tt.text) {
-				t.Errorf("hello %v: %q", hello.Status, hello.Text)
-			}
+			assert.True(t, hello.Status == tt.status && strings.Contains(hello.Text.String(), tt.text), "hello %v: %q", hello.Status, hello.Text)
 			h.exit(exitFailed, tt.text)
 		})
 	}
@@ -48,9 +46,9 @@ func TestGroupAndDevice(t *testing.T) {
 	wire.SetText(open.Device[:], "0007:01:00.0")
 	wire.SetText(open.Group[:], "SHARED")
 	h.write(wire.Append(nil, open))
-	if hello := want[*wire.Hello](h); hello.Status != wire.Success || hello.Device.String() != "0007:01:00.0" {
-		t.Errorf("hello %v, device %v: %v", hello.Status, hello.Device, hello.Text)
-	}
+	hello := want[*wire.Hello](h)
+	assert.Equal(t, hello.Status, wire.Success, "%v", hello.Text)
+	assert.Equal(t, hello.Device.String(), "0007:01:00.0")
 }
 
 func TestModelDoesNotLoad(t *testing.T) {
@@ -105,9 +103,8 @@ func TestModelDoesNotLoad(t *testing.T) {
 				tt.change(load)
 			}
 			loaded := h.load(load)
-			if loaded.Status != tt.status || loaded.Text.String() == "" {
-				t.Errorf("loaded %v: %q, want %v", loaded.Status, loaded.Text, tt.status)
-			}
+			assert.Equal(t, loaded.Status, tt.status, "%v", loaded.Text)
+			assert.True(t, loaded.Text.String() != "", "no reason")
 			h.exit(exitFailed, loaded.Text.String())
 		})
 	}
@@ -118,9 +115,8 @@ func TestFrameFails(t *testing.T) {
 	eachWorker(t, "scale=0,error_at=7,error=8", func(h *host, book *book) {
 		book.fill(20, wire.ImageModel)
 		for range 20 {
-			if done := book.done(); (done.Sequence == 7) != (done.Status == 8) {
-				h.t.Errorf("done %+v", done)
-			}
+			done := book.done()
+			assert.True(h.t, (done.Sequence == 7) == (done.Status == 8), "done %+v", done)
 		}
 		h.finish()
 	})
@@ -148,9 +144,7 @@ func TestWorkerEnds(t *testing.T) {
 				// The worker takes packets in their order, so what it did not take is the end.
 				first := book.last + 1 - uint64(len(book.inFlight))
 				for sequence := range book.inFlight {
-					if sequence < first {
-						t.Errorf("sequence %d is not answered, but one after it; answers by status: %v", sequence, got)
-					}
+					assert.True(t, sequence >= first, "sequence %d is not answered, but one after it; by status: %v", sequence, got)
 				}
 			})
 		})
@@ -180,9 +174,7 @@ func TestCompletionLost(t *testing.T) {
 		book.fill(20, wire.ImageModel)
 		book.takeGood(19)
 		h.shutdown()
-		if got := book.rest(); len(got) != 0 {
-			h.t.Errorf("answers after shutdown by status: %v", got)
-		}
+		assert.Diff(h.t, map[wire.Code]int{}, book.rest(), "answers after shutdown by status")
 		h.exit(exitStuck, "is not told that we leave")
 	})
 }
@@ -339,8 +331,8 @@ func TestOtherVersion(t *testing.T) {
 	t.Parallel()
 	h := start(t, builds[1], "")
 	h.write(packet(make([]byte, 64), 0, 1, 64, wire.Magic, wire.Version+1))
-	if hello := want[*wire.Hello](h); hello.Version != wire.Version || hello.Status == wire.Success {
-		t.Errorf("hello: version %d, status %v: %v", hello.Version, hello.Status, hello.Text)
-	}
+	hello := want[*wire.Hello](h)
+	assert.Equal(t, hello.Version, wire.Version)
+	assert.True(t, hello.Status != wire.Success, "%v", hello.Text)
 	h.exit(exitFailed, "the service 3")
 }

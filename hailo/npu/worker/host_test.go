@@ -46,7 +46,6 @@ type host struct {
 	chip   objects
 	ended  chan struct{}
 	stats  *wire.Stats // the latest
-	mayDie bool        // by a signal of ours
 }
 
 // start starts a worker on a chip with these options (see HAILO_FAKE in fake_chip.hpp).
@@ -65,16 +64,12 @@ func start(t testing.TB, b *build, fake string, models ...model) *host {
 		h.hefs[i] = filepath.Join(folder, fmt.Sprintf("%d.hef", i))
 		assert.Must(t, os.WriteFile(h.hefs[i], []byte("\x01HEF "+m.hef+"\n"), 0o600))
 	}
-	var err error
-	if h.memory, err = wire.NewMemory(slots, in, out); err != nil {
-		t.Fatal(err)
-	}
+	h.memory = assert.Value(wire.NewMemory(slots, in, out))
 	defer h.memory.File.Close()
-	var theirs *os.File
-	if h.conn, theirs, err = wire.Pair(); err != nil {
-		t.Fatal(err)
-	}
+	ours, theirs, err := wire.Pair()
+	assert.Must(t, err)
 	defer theirs.Close()
+	h.conn = ours
 
 	h.cmd = exec.Command(b.program(t))
 	h.cmd.Stderr = h.stderr
@@ -108,9 +103,7 @@ func (h *host) close() {
 			return
 		}
 	}
-	if !h.mayDie && !h.cmd.ProcessState.Exited() {
-		h.t.Errorf("the worker ended with %v:\n%s", h.cmd.ProcessState, h.stderr)
-	}
+	assert.True(h.t, h.cmd.ProcessState.Exited(), "the worker ended with %v:\n%s", h.cmd.ProcessState, h.stderr)
 }
 
 // exit waits for the end of the worker and checks its status and its last line.
@@ -126,9 +119,7 @@ func (h *host) exit(status int, words string) {
 	case <-time.After(patience):
 		h.t.Fatalf("the worker does not end; it said:\n%s", h.stderr)
 	}
-	if got := h.cmd.ProcessState.ExitCode(); got != status {
-		h.t.Errorf("the worker ended with %v, want exit status %d; it said:\n%s", h.cmd.ProcessState, status, h.stderr)
-	}
+	assert.Equal(h.t, h.cmd.ProcessState.ExitCode(), status, "the worker said:\n%s\nexit status", h.stderr)
 	assert.True(h.t, strings.Contains(h.stderr.String(), words), "the worker said %q, want %q in it", h.stderr, words)
 }
 
@@ -221,6 +212,14 @@ func (h *host) ready() *book {
 		assert.MustTrue(h.t, loaded.Status == wire.Success, "loaded: %v: %v", loaded.Status, loaded.Text)
 	}
 	return newBook(h)
+}
+
+// doneWell takes the answer of a frame that succeeds.
+func (h *host) doneWell() *wire.Done {
+	h.t.Helper()
+	done := want[*wire.Done](h)
+	assert.Equal(h.t, done.Status, wire.Success, "%+v", done)
+	return done
 }
 
 // submit fills a slot with a frame that the sequence decides, and submits it.

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"hailoclip/hailo/internal/assert"
 	"hailoclip/hailo/backendtest"
+	"hailoclip/hailo/internal/assert"
 	"hailoclip/hailo/npu"
 	"hailoclip/hailo/npu/wire"
 )
