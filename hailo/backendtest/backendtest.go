@@ -35,9 +35,7 @@ func Run(t *testing.T, open func(t *testing.T) hailo.Backend) {
 			b := open(t)
 			defer func() { _ = b.Close() }()
 			tt.test(check{t, b})
-			if free, all := b.Frames().Free(), b.Frames().Len(); free != all {
-				t.Errorf("%d of %d frames are back in the pool", free, all)
-			}
+			assert.Equal(t, b.Frames().Free(), b.Frames().Len(), "frames in the pool")
 		})
 	}
 }
@@ -50,12 +48,10 @@ type check struct {
 
 func (c check) info() {
 	i := c.b.Info()
-	if i.Backend == "" || i.Device == "" || i.TextDigest == "" || i.ImageBatch < 1 || i.ImageCalls < 1 || i.TextBatch < 1 {
-		c.Errorf("incomplete: %+v", i)
-	}
-	if s := c.b.Status(); !s.Ready || s.Degraded != (s.Reason() != "") {
-		c.Errorf("a fresh backend is %+v", s)
-	}
+	assert.True(c, i.Backend != "" && i.Device != "" && i.TextDigest != "", "incomplete: %+v", i)
+	assert.True(c, i.ImageBatch > 0 && i.ImageCalls > 0 && i.TextBatch > 0, "incomplete: %+v", i)
+	s := c.b.Status()
+	assert.True(c, s.Ready && s.Degraded == (s.Reason() != ""), "a fresh backend is %+v", s)
 	assert.True(c, c.b.Info() == i, "Info changed")
 }
 
@@ -69,9 +65,7 @@ func (c check) images() {
 		paint(f.Pixels, i)
 		c.encode(frames[i : i+1])
 		alone[i] = slices.Clone(f.Embedding)
-		if length := dot(alone[i], alone[i]); math.Abs(length-1) > 1e-5 {
-			c.Errorf("image %d alone has the squared length %v", i, length)
-		}
+		c.unit(alone[i])
 	}
 	for size := 1; size <= n; size++ {
 		for _, f := range frames {
@@ -87,9 +81,7 @@ func (c check) images() {
 	}
 	paint(frames[0].Pixels, 1000)
 	c.encode(frames[:1])
-	if cosine := Cosine(frames[0].Embedding, alone[0]); cosine > 0.999999 {
-		c.Errorf("two images have one vector: cosine %v", cosine)
-	}
+	c.differ(frames[0].Embedding, alone[0])
 	c.encode(nil)
 }
 
@@ -102,14 +94,10 @@ func (c check) texts() {
 	together := c.encodeTexts(all...)
 	for i := range 10 {
 		i = i * len(all) / 10
-		if length := dot(together[i], together[i]); math.Abs(length-1) > 1e-5 {
-			c.Errorf("text %d has the squared length %v", i, length)
-		}
+		c.unit(together[i])
 		c.same(c.encodeTexts(all[i])[0], together[i], "text", i, "among others")
 	}
-	if cosine := Cosine(together[0], together[1]); cosine > 0.999999 {
-		c.Errorf("two texts have one vector: cosine %v", cosine)
-	}
+	c.differ(together[0], together[1])
 	c.encodeTexts()
 }
 
@@ -148,24 +136,18 @@ func (c check) concurrent() {
 	for i := range 4 {
 		wg.Go(func() {
 			for range 4 {
-				if got, err := c.b.EncodeTexts(c.Context(), [][]int32{sentence(i)}); err != nil {
-					c.Error(err)
-				} else {
-					c.same(got[0], want[i], "text", i)
-				}
+				got := assert.Value(c.b.EncodeTexts(c.Context(), [][]int32{sentence(i)}))
+				c.same(got[0], want[i], "text", i)
 			}
 		})
 		wg.Go(func() {
 			var first []float32
 			for range 4 {
-				got, err := Encode(c.Context(), c.b, func(pixels []byte) { paint(pixels, i) })
-				if err != nil {
-					c.Error(err)
-				} else if first == nil {
+				got := assert.Value(Encode(c.Context(), c.b, func(pixels []byte) { paint(pixels, i) }))
+				if first == nil {
 					first = got
-				} else {
-					c.same(got, first, "image", i)
 				}
+				c.same(got, first, "image", i)
 			}
 		})
 	}
@@ -194,9 +176,8 @@ func (c check) closing() {
 	<-started
 	assert.NoError(c, c.b.Close())
 	wg.Wait()
-	if s := c.b.Status(); s.Ready || s.Reason() == "" {
-		c.Errorf("a closed backend is %+v", s)
-	}
+	s := c.b.Status()
+	assert.True(c, !s.Ready && s.Reason() != "", "a closed backend is %+v", s)
 	assert.ErrorIs(c, c.b.EncodeImages(c.Context(), nil), hailo.ErrClosed, "no images after Close")
 	assert.NoError(c, c.b.Close(), "second Close")
 }
@@ -205,10 +186,7 @@ func (c check) take(n int) []*hailo.Frame {
 	c.Helper()
 	frames := make([]*hailo.Frame, n)
 	for i := range frames {
-		var err error
-		if frames[i], err = c.b.Frames().Get(c.Context()); err != nil {
-			c.Fatal(err)
-		}
+		frames[i] = assert.Value(c.b.Frames().Get(c.Context()))
 	}
 	return frames
 }
@@ -228,17 +206,26 @@ func (c check) encode(frames []*hailo.Frame) {
 func (c check) encodeTexts(tokens ...[]int32) [][]float32 {
 	c.Helper()
 	vectors, err := c.b.EncodeTexts(c.Context(), tokens)
-	if err != nil || len(vectors) != len(tokens) {
-		c.Fatalf("%d vectors for %d texts: %v", len(vectors), len(tokens), err)
-	}
+	assert.MustTrue(c, err == nil && len(vectors) == len(tokens), "%d vectors for %d texts: %v", len(vectors), len(tokens), err)
 	return vectors
+}
+
+// unit checks the length of a vector.
+func (c check) unit(v []float32) {
+	c.Helper()
+	assert.True(c, math.Abs(dot(v, v)-1) <= 1e-5, "a vector has the squared length %v", dot(v, v))
+}
+
+// differ checks that two inputs did not get one vector.
+func (c check) differ(a, b []float32) {
+	c.Helper()
+	assert.True(c, Cosine(a, b) <= 0.999999, "two inputs have one vector: cosine %v", Cosine(a, b))
 }
 
 func (c check) same(got, want []float32, what ...any) {
 	c.Helper()
-	if cosine := Cosine(got, want); !(cosine >= 0.9999) {
-		c.Error(append(what, ": cosine with itself", cosine)...)
-	}
+	cosine := Cosine(got, want)
+	assert.True(c, cosine >= 0.9999, "%v: cosine with itself %v", what, cosine)
 }
 
 // Encode takes a frame, has its pixels filled, and returns the embedding of the image.
