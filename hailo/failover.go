@@ -71,10 +71,11 @@ func (f *Failover) standIn(ctx context.Context, frames []*Frame) error {
 	}
 	defer func() { <-f.turns }()
 	var joined []*standInCall
-	for room := f.second.Info().ImageBatch - len(frames); len(joined) < room; {
+	batch := slices.Clone(frames)
+	for len(batch) < f.second.Info().ImageBatch {
 		select {
 		case c := <-f.joins:
-			joined, frames = append(joined, c), append(frames[:len(frames):len(frames)], c.frame)
+			joined, batch = append(joined, c), append(batch, c.frame)
 			continue
 		default:
 		}
@@ -83,18 +84,24 @@ func (f *Failover) standIn(ctx context.Context, frames []*Frame) error {
 	if len(joined) == 0 {
 		return f.second.EncodeImages(ctx, frames)
 	}
-	ctx = context.WithoutCancel(ctx)
-	err := f.second.EncodeImages(ctx, frames)
-	alone := errors.Is(err, ErrEncode) // one bad frame fails alone
-	for _, c := range joined {
-		if alone {
-			c.done <- f.second.EncodeImages(ctx, []*Frame{c.frame})
-		} else {
-			c.done <- err
+	defer func() { // of those whom a panic has left without an answer
+		for _, c := range joined {
+			c.done <- fmt.Errorf("%w: panic in the call that took this frame along", ErrEncode)
 		}
+	}()
+	ctx = context.WithoutCancel(ctx)
+	err := f.second.EncodeImages(ctx, batch)
+	alone := errors.Is(err, ErrEncode) // one bad frame fails alone
+	for len(joined) > 0 {
+		c, own := joined[0], err
+		if alone {
+			own = f.second.EncodeImages(ctx, []*Frame{c.frame})
+		}
+		c.done <- own
+		joined = joined[1:]
 	}
 	if alone {
-		return f.second.EncodeImages(ctx, frames[:len(frames)-len(joined)])
+		return f.second.EncodeImages(ctx, frames)
 	}
 	return err
 }
