@@ -7,9 +7,8 @@ import (
 	"slices"
 )
 
-// Failover encodes with one backend and, while that has lost its device, with another. Who
-// caches embeddings of texts asks each backend by itself instead, because vectors of two text
-// encoders must not mix.
+// Failover encodes with one backend and, while that has lost its device, with another. A cache of text embeddings
+// must not use it: vectors of two text encoders do not mix, so it asks each backend by itself.
 type Failover struct {
 	Backend         // the first, which also owns the frames
 	second  Backend // reads pixels from any memory
@@ -31,16 +30,16 @@ func NewFailover(first, second Backend) *Failover {
 	return &Failover{Backend: first, second: second, turns: turns, joins: make(chan *standInCall)}
 }
 
-// Info is the first backend's, but for the calls at once: when as many as the first takes are stuck
-// in it, there are still those that fill the batches of the second one.
+// Info is the first backend's, with more ImageCalls: as many as the first takes may hang in it, and there must still be
+// enough to fill the batches of the second one.
 func (f *Failover) Info() Info {
 	info, second := f.Backend.Info(), f.second.Info()
 	info.ImageCalls += second.ImageCalls * second.ImageBatch
 	return info
 }
 
-// EncodeImages tries the first backend, unless that is known to be lost, then the second: for that it gathers
-// the calls that wait, so that the second one gets batches of its own size, as many at once as keep it busy.
+// EncodeImages tries the first backend, unless that is known to be lost, then the second. It gathers calls that wait
+// for the second one into batches of that one's size, and makes as many calls at once as keep it busy.
 func (f *Failover) EncodeImages(ctx context.Context, frames []*Frame) error {
 	if f.Backend.Status().Ready {
 		if err := f.Backend.EncodeImages(ctx, frames); !errors.Is(err, ErrDeviceLost) {
@@ -55,8 +54,8 @@ func (f *Failover) EncodeImages(ctx context.Context, frames []*Frame) error {
 	return nil
 }
 
-// standIn encodes a batch with the second backend as soon as that is free, and takes along single frames that wait
-// too. A batch of several calls outlives their contexts, by no more than the time that it takes.
+// standIn encodes a batch with the second backend as soon as that is free, together with single frames of other calls
+// that wait. A batch of several calls is not ended by their contexts: they return when it is done.
 func (f *Failover) standIn(ctx context.Context, frames []*Frame) error {
 	joins, own := f.joins, &standInCall{frames[0], make(chan error, 1)}
 	if len(frames) > 1 {

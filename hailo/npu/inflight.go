@@ -37,7 +37,8 @@ func resultOf(status wire.Code) error {
 	return fmt.Errorf("%w: the device says %v", hailo.ErrEncode, status)
 }
 
-// await takes a place in line, but does not wait for a device that is lost or has stopped for its heat.
+// await sends to line, which blocks while that is full. It fails with ErrDeviceLost once the device is lost or has
+// stopped because it is too hot.
 func (w *worker) await(ctx context.Context, line chan<- struct{}) error {
 	w.mu.Lock()
 	stopped := w.stopped
@@ -56,8 +57,8 @@ func (w *worker) await(ctx context.Context, line chan<- struct{}) error {
 
 // submit gives frames to the device, that of outputs[i] from slot first+i, and returns a channel for the result
 // of each: nil, an ErrEncode or an ErrDeviceLost. With an error nothing was submitted. outputs are the parts of
-// the slots' outputs that the caller will read; they are cleared, so that what was there before shows through no
-// answer: see written.
+// the slots' outputs that the caller will read; they are cleared, so that an old output never passes for an answer: see
+// written.
 func (w *worker) submit(model, first int, outputs ...[]byte) ([]<-chan error, error) {
 	results := make([]<-chan error, len(outputs))
 	w.mu.Lock()

@@ -30,17 +30,17 @@ type Request struct {
 	Release func()
 }
 
-// Result is what came of a request.
+// Result is what became of a request.
 type Result struct {
 	stages.Result
 	Prompts  *cache.Prompts // the vectors of Request.Prompts, in their order; shared, only to be read
-	TextTime time.Duration  // that they took
+	TextTime time.Duration  // that getting Prompts took
 }
 
 // Classify says which of the prompts fit the image. It blocks until that is known or ctx ends.
 //
-// Errors: pipeline.ErrQueueFull and ErrClosed, a pipeline.PanicError, and ErrDeadline with the cause of ctx when that has
-// ended; of the image those of packages decode and resize, of the prompts those of package cache; those of hailo.Backend.
+// Errors: of package pipeline ErrQueueFull, ErrSuperseded, ErrClosed, a PanicError, and ErrDeadline with the cause of ctx
+// when that has ended; of packages decode and resize for the image, of cache for the prompts; those of hailo.Backend.
 func (e *Engine) Classify(ctx context.Context, r *Request) (Result, error) {
 	start, given := time.Now(), false
 	defer func() {
@@ -80,9 +80,6 @@ func (e *Engine) EmbedImage(ctx context.Context, r *Request) (Result, error) {
 func (e *Engine) run(ctx context.Context, r *Request, l stages.Request) (Result, error) {
 	l.Image, l.Lane, l.Release = r.Image, r.Lane, r.Release
 	result, err := e.line.Do(ctx, &l)
-	if errors.Is(err, pipeline.ErrDeadline) {
-		err = late(ctx, err)
-	}
 	return Result{Result: result}, err
 }
 
@@ -107,7 +104,8 @@ func (e *Engine) EmbedText(ctx context.Context, caller fair.Caller, text string)
 	return found.Rows[0], nil
 }
 
-// late is err, or the cause of ctx when that has ended: whatever err says, it knows whether it was the clock.
+// late is pipeline.ErrDeadline with the cause of ctx if ctx has ended, else err. Encoders report the end of ctx in words
+// of their own, and an error after it is most likely that.
 func late(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() == nil {
 		return err
