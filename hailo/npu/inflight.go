@@ -174,10 +174,10 @@ var (
 	errTooHot   = errors.New("the device has stopped because it is too hot")
 )
 
-// overdue says whether the device hangs or has lost a frame: the oldest frame of each model
-// has to be done within the limit of becoming the oldest. A device that has stopped for the heat may
-// keep frames for as long, since whoever waits for them may have another encoder. With none in flight
-// it has as long as it needs, if only its worker goes on saying so.
+// overdue returns an error if the device hangs or has lost a frame: the oldest frame of each model has to be done
+// within the limit of becoming the oldest. A device that has stopped because of its heat may keep frames no longer than
+// that either, since callers may have another encoder. With none in flight it may take as long as it needs, while its
+// worker goes on sending statistics.
 func (w *worker) overdue(now time.Time, limit time.Duration) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
