@@ -1,9 +1,6 @@
 package decode
 
-import (
-	"encoding/binary"
-	"fmt"
-)
+import "encoding/binary"
 
 // Kinds of compression in the header of a BMP.
 const (
@@ -38,7 +35,7 @@ func (d *Decoder) planBMP(b []byte) (Plan, error) {
 	}
 	// The padding of the last row may be missing.
 	if end := f.offset + (f.height-1)*f.stride() + f.rowBytes(); end > len(b) {
-		return Plan{}, fmt.Errorf("%w: BMP: %d bytes, %d x %d pixels end at %d", ErrTruncated, len(b), f.width, f.height, end)
+		return Plan{}, truncated("BMP: %d bytes, %d x %d pixels end at %d", len(b), f.width, f.height, end)
 	}
 	return newPlan(f.width, f.height, table, len(b), 1, f.decodeRows), nil
 }
@@ -51,17 +48,17 @@ func (f *bmpFile) stride() int   { return (f.width*f.bits + 31) / 32 * 4 }
 func readBMP(b []byte) (*bmpFile, error) {
 	const fileHeader, core, info, v2, v3, os2, v4, v5 = 14, 12, 40, 52, 56, 64, 108, 124
 	if len(b) < fileHeader+4 {
-		return nil, fmt.Errorf("%w: BMP: ends within the header", ErrTruncated)
+		return nil, truncated("BMP: ends within the header")
 	}
 	size := binary.LittleEndian.Uint32(b[fileHeader:])
 	switch size {
 	case core, info, v2, v3, os2, v4, v5:
 	default:
-		return nil, unsupportedKind(fmt.Sprintf("BMP with a header of %d bytes", size))
+		return nil, unsupported("BMP with a header of %d bytes", size)
 	}
 	after := fileHeader + int(size)
 	if len(b) < after {
-		return nil, fmt.Errorf("%w: BMP: ends within the header", ErrTruncated)
+		return nil, truncated("BMP: ends within the header")
 	}
 	f := &bmpFile{b: b, offset: int(binary.LittleEndian.Uint32(b[10:]))}
 	short := func(at int) int { return int(binary.LittleEndian.Uint16(b[at:])) }
@@ -86,10 +83,10 @@ func readBMP(b []byte) (*bmpFile, error) {
 			after += 12
 		}
 		if len(b) < fileHeader+info+12 {
-			return nil, fmt.Errorf("%w: BMP: ends within the masks", ErrTruncated)
+			return nil, truncated("BMP: ends within the masks")
 		}
 	default:
-		return nil, unsupportedKind(bmpCompression(f.compression, f.bits))
+		return nil, f.unknownCompression()
 	}
 	if f.bits <= 8 {
 		after = f.setColors(after, entry, colors)
@@ -118,15 +115,14 @@ var (
 	bmp555 = [3]uint32{0x7C00, 0x3E0, 0x1F}
 )
 
-// bmpCompression names what is not read.
-func bmpCompression(compression uint32, bits int) string {
-	switch compression {
+func (f *bmpFile) unknownCompression() error {
+	switch f.compression {
 	case 4:
-		return "BMP that holds a JPEG, or run lengths of 24 bits"
+		return unsupported("BMP that holds a JPEG, or run lengths of 24 bits")
 	case 5:
-		return "BMP that holds a PNG"
+		return unsupported("BMP that holds a PNG")
 	}
-	return fmt.Sprintf("BMP of %d bits with compression %d", bits, compression)
+	return unsupported("BMP of %d bits with compression %d", f.bits, f.compression)
 }
 
 // setColors takes the palette at that place, of n colours (0: as many as there are indices): blue, green, red and,
@@ -178,9 +174,9 @@ func (f *bmpFile) setUnpack(masks [3]uint32) error {
 		f.unpack = func(out, in []byte) { unpackBytes(out, in, f.bits/8, at) }
 		return nil
 	default:
-		return unsupportedKind(fmt.Sprintf("BMP of %d bits", f.bits))
+		return unsupported("BMP of %d bits", f.bits)
 	}
-	return unsupportedKind(fmt.Sprintf("BMP of %d bits with the masks %x, %x, %x", f.bits, masks[0], masks[1], masks[2]))
+	return unsupported("BMP of %d bits with the masks %x, %x, %x", f.bits, masks[0], masks[1], masks[2])
 }
 
 // decodeRows unpacks rows that are not compressed, in pieces that end with a byte.

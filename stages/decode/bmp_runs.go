@@ -1,7 +1,5 @@
 package decode
 
-import "fmt"
-
 // decodeRuns decodes run lengths of 8 or 4 bits. It refuses what PIL shows wrongly or not at all: pixels that are left
 // out (by a delta, an empty row, or an end before the last row), and runs of an odd number of single pixels of 4 bits.
 // Like PIL it drops what a run has beyond its row, but lets single pixels go on in the next one.
@@ -25,7 +23,7 @@ func (f *bmpFile) decodeRuns(t *task) (Image, error) {
 	for at := f.offset; more && err == nil; {
 		in := f.b[min(at, len(f.b)):]
 		if len(in) < 2 {
-			return p, fmt.Errorf("%w: BMP: ends within its run lengths", ErrTruncated)
+			return p, truncated("BMP: ends within its run lengths")
 		}
 		at += 2
 		switch count, value := int(in[0]), in[1]; {
@@ -38,7 +36,7 @@ func (f *bmpFile) decodeRuns(t *task) (Image, error) {
 			more, err = write(count, 2)
 		case value == endOfRow:
 			if x == 0 {
-				return p, unsupportedKind("BMP with run lengths and an empty row")
+				return p, unsupported("BMP with run lengths and an empty row")
 			}
 			x = 0
 			clear(run[:])
@@ -46,13 +44,13 @@ func (f *bmpFile) decodeRuns(t *task) (Image, error) {
 				more, err = write(min(len(out.row)/3, len(run)), read)
 			}
 		case value == endOfImage:
-			return p, unsupportedKind("BMP with run lengths that end before its last row")
+			return p, unsupported("BMP with run lengths that end before its last row")
 		case value == delta:
-			return p, unsupportedKind("BMP with run lengths that leave pixels out")
+			return p, unsupported("BMP with run lengths that leave pixels out")
 		default: // single pixels, padded to an even place in the file
 			size := int(value) * f.bits / 8
 			if 8*size != int(value)*f.bits {
-				return p, unsupportedKind("BMP with an odd number of single pixels of 4 bits")
+				return p, unsupported("BMP with an odd number of single pixels of 4 bits")
 			}
 			in = in[2:min(2+size, len(in))]
 			count = len(in) * 8 / f.bits

@@ -91,6 +91,9 @@ func (plan Plan) run(t *task) (p Image, err error) {
 		return Image{}, err
 	}
 	if p, err = plan.decode(t); err != nil {
+		if t.ctx.Err() != nil { // it may have been stopped, and the cause be lost in another error
+			err = context.Cause(t.ctx)
+		}
 		return p, err
 	}
 	if err := t.spend(plan.turning()); err != nil {
@@ -113,7 +116,7 @@ func (d *Decoder) DecodeBytes(b []byte) (Image, error) {
 // contain makes an error of the image of a panic: third-party decoders on hostile bytes.
 func contain(format string, err *error) {
 	if r := recover(); r != nil {
-		*err = fmt.Errorf("%w: %s: decoder failed: %v", ErrCorrupt, format, r)
+		*err = corrupt("%s: decoder failed: %v", format, r)
 	}
 }
 
@@ -121,7 +124,7 @@ func contain(format string, err *error) {
 func (d *Decoder) checkSize(w, h int) error {
 	switch {
 	case w <= 0 || h <= 0:
-		return fmt.Errorf("%w: its header says %d x %d pixels", ErrCorrupt, w, h)
+		return corrupt("its header says %d x %d pixels", w, h)
 	case w > d.maxPixels/h:
 		return fmt.Errorf("%w: %d x %d is more than %d", ErrTooManyPixels, w, h, d.maxPixels)
 	}

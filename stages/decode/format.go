@@ -69,7 +69,7 @@ func sniff(b []byte) (string, error) {
 		}
 		return "", fmt.Errorf("%w: starts with % x", ErrNotImage, b[:min(len(b), 8)])
 	}
-	return "", unsupported(name)
+	return "", unsupported("%s (accepted: %s)", name, accepted)
 }
 
 func detect(b []byte) string {

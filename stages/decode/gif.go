@@ -1,9 +1,6 @@
 package decode
 
-import (
-	"encoding/binary"
-	"fmt"
-)
+import "encoding/binary"
 
 // gifFrame is the first frame of a GIF (GIF89a) with what matters for it.
 type gifFrame struct {
@@ -26,10 +23,10 @@ func (d *Decoder) planGIF(b []byte) (Plan, error) {
 		return Plan{}, err
 	}
 	if f.w == 0 || f.h == 0 {
-		return Plan{}, fmt.Errorf("%w: GIF: its first frame has %d x %d pixels", ErrCorrupt, f.w, f.h)
+		return Plan{}, corrupt("GIF: its first frame has %d x %d pixels", f.w, f.h)
 	}
 	if f.codeBits > 12 {
-		return Plan{}, fmt.Errorf("%w: GIF: codes of %d bits", ErrCorrupt, f.codeBits)
+		return Plan{}, corrupt("GIF: codes of %d bits", f.codeBits)
 	}
 	const tables = 20 << 10
 	work := len(f.data)
@@ -49,7 +46,7 @@ func (f *gifFrame) fills() bool { return f.w == f.width && f.h == f.height }
 func readGIF(b []byte) (*gifFrame, error) {
 	const screen, descriptor = 13, 9
 	if len(b) < screen {
-		return nil, fmt.Errorf("%w: GIF: ends within the header", ErrTruncated)
+		return nil, truncated("GIF: ends within the header")
 	}
 	f := &gifFrame{colors: grayTable(8)}
 	f.width, f.height = int(binary.LittleEndian.Uint16(b[6:])), int(binary.LittleEndian.Uint16(b[8:]))
@@ -58,9 +55,9 @@ func readGIF(b []byte) (*gifFrame, error) {
 	for {
 		switch intro := r.take(1); {
 		case intro == nil:
-			return nil, fmt.Errorf("%w: GIF: ends before its first frame", ErrTruncated)
+			return nil, truncated("GIF: ends before its first frame")
 		case intro[0] == ';':
-			return nil, fmt.Errorf("%w: GIF: has no frame", ErrCorrupt)
+			return nil, corrupt("GIF: has no frame")
 		case intro[0] == '!':
 			if control := r.extension(); len(control) >= 4 && control[0]&1 != 0 {
 				f.background = control[3]
@@ -68,7 +65,7 @@ func readGIF(b []byte) (*gifFrame, error) {
 		case intro[0] == ',':
 			at := r.take(descriptor)
 			if at == nil {
-				return nil, fmt.Errorf("%w: GIF: ends within the head of its first frame", ErrTruncated)
+				return nil, truncated("GIF: ends within the head of its first frame")
 			}
 			f.x, f.y = int(binary.LittleEndian.Uint16(at)), int(binary.LittleEndian.Uint16(at[2:]))
 			f.w, f.h = int(binary.LittleEndian.Uint16(at[4:])), int(binary.LittleEndian.Uint16(at[6:]))
@@ -77,7 +74,7 @@ func readGIF(b []byte) (*gifFrame, error) {
 			f.setColors(r.palette(at[8]))
 			bits := r.take(1)
 			if bits == nil {
-				return nil, fmt.Errorf("%w: GIF: ends before its pixels", ErrTruncated)
+				return nil, truncated("GIF: ends before its pixels")
 			}
 			f.codeBits, f.data = int(bits[0]), r.rest
 			return f, nil

@@ -1,7 +1,5 @@
 package decode
 
-import "fmt"
-
 // gifPixels decompresses the data blocks of a frame into out until that is full; what follows is surplus. It reads
 // every code as PIL does and not as compress/lzw: any code size up to 12 bits, codes that stay at 12 bits until a
 // clear code comes however late, no clear code at the start, blocks of no bytes in between.
@@ -30,7 +28,7 @@ func gifPixels(b []byte, bits int, out *indexWriter) error {
 		for have < size {
 			if i == end {
 				if i == len(b) || int(b[i]) > len(b)-i-1 {
-					return fmt.Errorf("%w: GIF: ends within its first frame", ErrTruncated)
+					return truncated("GIF: ends within its first frame")
 				}
 				n := 1 + int(b[i])
 				i, end = i+1, i+n
@@ -53,9 +51,9 @@ func gifPixels(b []byte, bits int, out *indexWriter) error {
 			next, size, fresh = clear+2, bits+1, true
 			continue
 		case code == stop:
-			return fmt.Errorf("%w: GIF: its first frame has too few pixels", ErrTruncated)
+			return truncated("GIF: its first frame has too few pixels")
 		case fresh && code > clear, code > next:
-			return fmt.Errorf("%w: GIF: code %d where the next one is %d", ErrCorrupt, code, next)
+			return corrupt("GIF: code %d where the next one is %d", code, next)
 		case fresh:
 			fresh, first = false, byte(code)
 		default:
@@ -66,7 +64,7 @@ func gifPixels(b []byte, bits int, out *indexWriter) error {
 			}
 			for c >= clear {
 				if c >= tableSize { // only a code size of 12 has such
-					return fmt.Errorf("%w: GIF: code %d has no string", ErrCorrupt, code)
+					return corrupt("GIF: code %d has no string", code)
 				}
 				buf[at] = suffix[c]
 				at, c = at-1, int(prefix[c])

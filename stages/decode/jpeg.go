@@ -32,7 +32,7 @@ func (d *Decoder) planJPEG(b []byte) (Plan, error) {
 	case info.samples > max(maxPasses*info.padded(), smallJPEG):
 		return Plan{}, fmt.Errorf("%w: JPEG of %d x %d with %d scans", ErrTooManyPixels, info.width, info.height, info.scans)
 	case info.arithmetic() && info.samples > maxArithmetic:
-		return Plan{}, unsupportedKind(fmt.Sprintf("arithmetic-coded JPEG of more than %d samples in all scans", maxArithmetic))
+		return Plan{}, unsupported("arithmetic-coded JPEG of more than %d samples in all scans", maxArithmetic)
 	case d.turbo == nil:
 		return d.planGoJPEG(b, info)
 	}
@@ -110,18 +110,18 @@ func (d *Decoder) runTurbo(b, dst []byte, w, h, pixelFormat int, info jpegInfo) 
 	t := turbo{lib: d.turbo}
 	defer t.close()
 	if err := t.open(); err != nil {
-		return fmt.Errorf("%w: JPEG: %w", ErrCorrupt, err)
+		return corrupt("JPEG: %w", err)
 	}
 	if err := t.readHeader(b); err != nil {
-		return fmt.Errorf("%w: JPEG: %w", ErrCorrupt, err)
+		return corrupt("JPEG: %w", err)
 	}
 	if int(t.width) != info.width || int(t.height) != info.height {
-		return corruptJPEG("two sizes")
+		return corrupt("JPEG: two sizes")
 	}
 	warning, err := t.decode(b, dst, w, h, pixelFormat)
 	switch {
 	case err != nil:
-		return fmt.Errorf("%w: JPEG: %w", ErrCorrupt, err)
+		return corrupt("JPEG: %w", err)
 	case info.endless && warning != "" && !strings.HasSuffix(warning, "extraneous bytes before marker 0xd9"):
 		return endsEarly(warning)
 	}
@@ -148,7 +148,7 @@ func (info *jpegInfo) withEnd(b []byte) []byte {
 }
 
 func endsEarly(why string) error {
-	return fmt.Errorf("%w: JPEG: without its end marker: %s", ErrTruncated, why)
+	return truncated("JPEG: without its end marker: %s", why)
 }
 
 // dctScale returns the smallest of 1/8, 1/4 and 1/2 of w x h, rounded up as libjpeg does, whose shorter side is at least

@@ -2,10 +2,8 @@ package decode
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"image"
 	"image/jpeg"
 	"io"
@@ -48,9 +46,6 @@ func (d *Decoder) planGoJPEG(b []byte, info jpegInfo) (Plan, error) {
 		}
 		m, err := jpeg.Decode(r)
 		if err != nil {
-			if t.ctx.Err() != nil {
-				return Image{}, context.Cause(t.ctx)
-			}
 			return Image{}, info.goError(err)
 		}
 		return t.fromJPEG(m)
@@ -69,7 +64,7 @@ var standardTables = sync.OnceValue(func() []byte {
 
 // needsTurbo is for files that only libturbojpeg reads.
 func needsTurbo(what string) error {
-	return unsupportedKind(fmt.Sprintf("JPEG: %s (it takes libturbojpeg, which is not installed)", what))
+	return unsupported("JPEG: %s (it takes libturbojpeg, which is not installed)", what)
 }
 
 func (info *jpegInfo) goError(err error) error {

@@ -3,7 +3,6 @@ package decode
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 )
 
@@ -71,7 +70,7 @@ type task struct {
 func (t *task) spend(n int) error {
 	const often = 64 << 10
 	if t.spent += int64(n); t.spent > t.work {
-		return fmt.Errorf("%w: decoding takes more than its size and its pixels allow", ErrCorrupt)
+		return corrupt("decoding takes more than its size and its pixels allow")
 	}
 	if n != 0 && t.spent-t.checked < often {
 		return nil
@@ -98,12 +97,4 @@ func (r *taskReader) Read(p []byte) (int, error) {
 		return 0, e
 	}
 	return n, err
-}
-
-// classify is the function classify, unless the decoder was stopped.
-func (t *task) classify(format string, err error) error {
-	if t.ctx.Err() != nil {
-		return context.Cause(t.ctx)
-	}
-	return classify(format, err)
 }

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"hash/crc32"
 	"io"
 
@@ -59,7 +58,7 @@ func (d *Decoder) planPNG(b []byte) (Plan, error) {
 	}
 	const mostInflated = 1032 // bytes out of one: 258 for a length and a distance of one bit each
 	if f.compressed < raw/mostInflated {
-		return Plan{}, fmt.Errorf("%w: PNG: %d bytes of compressed pixels for %d x %d", ErrTruncated, f.compressed, f.width, f.height)
+		return Plan{}, truncated("PNG: %d bytes of compressed pixels for %d x %d", f.compressed, f.width, f.height)
 	}
 	const rowTime = 24        // see coded
 	const inflater = 96 << 10 // its window, its tables and the buffer it reads from
@@ -73,15 +72,15 @@ func readPNGHeader(b []byte) (f pngFile, err error) {
 	c, _, ok := nextPNGChunk(b[pngSignature:])
 	switch {
 	case ok && string(c.name) == "CgBI":
-		return f, unsupportedKind("PNG as Apple's Xcode rewrites it (CgBI), which is no PNG any more; revert it with \"xcrun pngcrush -revert-iphone-optimizations\"")
+		return f, unsupported("PNG as Apple's Xcode rewrites it (CgBI), which is no PNG any more; revert it with \"xcrun pngcrush -revert-iphone-optimizations\"")
 	case ok && string(c.name) != "IHDR":
-		return f, fmt.Errorf("%w: PNG: it begins with the chunk %q instead of IHDR", ErrCorrupt, c.name)
+		return f, corrupt("PNG: it begins with the chunk %q instead of IHDR", c.name)
 	case !c.whole:
-		return f, fmt.Errorf("%w: PNG: ends within the header", ErrTruncated)
+		return f, truncated("PNG: ends within the header")
 	case len(c.data) != 13:
-		return f, fmt.Errorf("%w: PNG: an IHDR chunk of %d bytes instead of 13", ErrCorrupt, len(c.data))
+		return f, corrupt("PNG: an IHDR chunk of %d bytes instead of 13", len(c.data))
 	case !c.intact():
-		return f, fmt.Errorf("%w: PNG: wrong checksum of the chunk IHDR", ErrCorrupt)
+		return f, corrupt("PNG: wrong checksum of the chunk IHDR")
 	}
 	f.width, f.height = int(binary.BigEndian.Uint32(c.data)), int(binary.BigEndian.Uint32(c.data[4:]))
 	f.depth, f.color, f.interlaced = c.data[8], c.data[9], c.data[12] == 1
@@ -91,13 +90,13 @@ func readPNGHeader(b []byte) (f pngFile, err error) {
 	}
 	switch compression, filter, interlace := c.data[10], c.data[11], c.data[12]; {
 	case !known:
-		return f, fmt.Errorf("%w: PNG: there is no colour type %d of %d bits", ErrCorrupt, f.color, f.depth)
+		return f, corrupt("PNG: there is no colour type %d of %d bits", f.color, f.depth)
 	case compression != 0:
-		return f, fmt.Errorf("%w: PNG: there is no compression method %d", ErrCorrupt, compression)
+		return f, corrupt("PNG: there is no compression method %d", compression)
 	case filter != 0:
-		return f, fmt.Errorf("%w: PNG: there is no filter method %d", ErrCorrupt, filter)
+		return f, corrupt("PNG: there is no filter method %d", filter)
 	case interlace > 1:
-		return f, fmt.Errorf("%w: PNG: there is no interlace method %d", ErrCorrupt, interlace)
+		return f, corrupt("PNG: there is no interlace method %d", interlace)
 	}
 	return f, nil
 }
@@ -110,23 +109,23 @@ func (f *pngFile) chunks(b []byte) error {
 		c, after, ok := nextPNGChunk(rest)
 		switch {
 		case !ok:
-			return fmt.Errorf("%w: PNG: ends before its pixels", ErrTruncated)
+			return truncated("PNG: ends before its pixels")
 		case !c.named():
-			return fmt.Errorf("%w: PNG: a chunk named %q", ErrCorrupt, c.name)
+			return corrupt("PNG: a chunk named %q", c.name)
 		case string(c.name) == "IDAT":
 			f.pixels = rest
 			continue
 		case !c.whole:
-			return fmt.Errorf("%w: PNG: ends within the chunk %s, before its pixels", ErrTruncated, c.name)
+			return truncated("PNG: ends within the chunk %s, before its pixels", c.name)
 		case !c.intact():
-			return fmt.Errorf("%w: PNG: wrong checksum of the chunk %s", ErrCorrupt, c.name)
+			return corrupt("PNG: wrong checksum of the chunk %s", c.name)
 		}
 		switch string(c.name) {
 		case "IHDR", "IEND":
-			return fmt.Errorf("%w: PNG: a chunk %s between the header and the pixels", ErrCorrupt, c.name)
+			return corrupt("PNG: a chunk %s between the header and the pixels", c.name)
 		case "PLTE":
 			if f.color == pngPalette && len(c.data) > 3*256 {
-				return fmt.Errorf("%w: PNG: a palette of %d bytes", ErrCorrupt, len(c.data))
+				return corrupt("PNG: a palette of %d bytes", len(c.data))
 			}
 			f.palette = c.data
 		default:

@@ -1,7 +1,6 @@
 package decode
 
 import (
-	"errors"
 	"fmt"
 	"io"
 )
@@ -34,7 +33,7 @@ func (f *pngFile) rowBytes(w int) int { return (w*f.pixelBits() + 7) / 8 }
 func (f *pngFile) decode(t *task) (p Image, err error) {
 	r, err := f.inflate(t)
 	if err != nil {
-		return p, t.classify(PNG, err)
+		return p, classify(PNG, err)
 	}
 	p = newImage(f.width, f.height)
 	rows := newPNGRows(f, r)
@@ -45,12 +44,12 @@ func (f *pngFile) decode(t *task) (p Image, err error) {
 		for y := range pass.h {
 			out := p.Pix[3*((pass.y+y*pass.dy)*f.width+pass.x):]
 			if err := rows.next(t, out, 3*pass.dx, pass.w, y); err != nil {
-				return p, t.classify(PNG, fmt.Errorf("row %d of %d: %w", y, pass.h, err))
+				return p, classify(PNG, fmt.Errorf("row %d of %d: %w", y, pass.h, err))
 			}
 		}
 	}
 	if err := checkSum(r); err != nil {
-		return p, t.classify(PNG, err)
+		return p, classify(PNG, err)
 	}
 	return p, nil
 }
@@ -143,7 +142,7 @@ func unfilter(filter byte, row, above []byte, size int) error {
 	case 4:
 		paeth(row, above, size)
 	default:
-		return errors.New("there is no filter " + fmt.Sprint(filter))
+		return fmt.Errorf("there is no filter %d", filter)
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package decode
 
 import (
-	"fmt"
 	"image"
 	"image/color"
 )
@@ -10,7 +9,7 @@ import (
 func (t *task) fromJPEG(m image.Image) (Image, error) {
 	row := rowPacker(m)
 	if row == nil {
-		return Image{}, unsupported(fmt.Sprintf("pixels of type %T", m))
+		return Image{}, unsupported("JPEG: pixels of type %T", m)
 	}
 	p := newImage(m.Bounds().Dx(), m.Bounds().Dy())
 	for y := range p.Height {

@@ -41,7 +41,7 @@ type tiffFile struct {
 type tiffSize struct{ w, h int }
 
 func unsupportedTIFF(format string, args ...any) error {
-	return unsupportedKind("this kind of TIFF (" + fmt.Sprintf(format, args...) + ")")
+	return unsupported("this kind of TIFF (%w)", fmt.Errorf(format, args...))
 }
 
 func (d *Decoder) planTIFF(b []byte) (Plan, error) {
@@ -114,13 +114,13 @@ func (f *tiffFile) layOut(tags tiffTags) error {
 	const surplus = 1 << 16 // keeps the products of sizes far from overflow
 	switch {
 	case f.block.w == 0 || f.block.h == 0:
-		return fmt.Errorf("%w: TIFF: strips or tiles of %d x %d pixels", ErrCorrupt, f.block.w, f.block.h)
+		return corrupt("TIFF: strips or tiles of %d x %d pixels", f.block.w, f.block.h)
 	case f.block.w > f.width+surplus:
 		return unsupportedTIFF("tiles of %d columns for an image of %d", f.block.w, f.width)
 	}
 	f.blocks = tiffSize{(f.width + f.block.w - 1) / f.block.w, (f.height + f.block.h - 1) / f.block.h}
 	if n := f.blocks.w * f.blocks.h; n > maxBlocks {
-		return unsupportedKind(fmt.Sprintf("TIFF of %d strips or tiles, at most %d", n, maxBlocks))
+		return unsupported("TIFF of %d strips or tiles, at most %d", n, maxBlocks)
 	}
 	return nil
 }
@@ -181,7 +181,7 @@ func (f *tiffFile) rowBits() int { return f.block.w * f.bits * f.samples }
 func (f *tiffFile) measure() (stored, inflated int, err error) {
 	n := f.blocks.w * f.blocks.h * f.planes
 	if f.offsets.count() < n {
-		return 0, 0, fmt.Errorf("%w: TIFF: %d strips or tiles of %d", ErrTruncated, f.offsets.count(), n)
+		return 0, 0, truncated("TIFF: %d strips or tiles of %d", f.offsets.count(), n)
 	}
 	inflated = f.blocks.w * f.height * ((f.rowBits() + 7) / 8) * f.planes
 	for i := range n {
@@ -210,9 +210,9 @@ func (f *tiffFile) stored(i int) ([]byte, error) {
 	}
 	switch {
 	case from+n > len(f.b):
-		return nil, fmt.Errorf("%w: TIFF: strip or tile %d ends at byte %d of %d", ErrTruncated, i, from+n, len(f.b))
+		return nil, truncated("TIFF: strip or tile %d ends at byte %d of %d", i, from+n, len(f.b))
 	case from == 0 || n == 0:
-		return nil, fmt.Errorf("%w: TIFF: strip or tile %d has %d bytes at %d", ErrCorrupt, i, n, from)
+		return nil, corrupt("TIFF: strip or tile %d has %d bytes at %d", i, n, from)
 	}
 	return f.b[from:][:n], nil
 }

@@ -1,9 +1,7 @@
 package decode
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"io"
 	"strings"
 
@@ -29,26 +27,23 @@ func (f *tiffFile) decode(t *task) (Image, error) {
 			err = f.decodeBlock(t, r, p.Pix, i/layer, x, y, piece)
 		}
 		if err != nil {
-			return p, f.fault(t, err)
+			return p, f.fault(err)
 		}
 	}
 	return p, nil
 }
 
 // fault says what is wrong with the pixels.
-func (f *tiffFile) fault(t *task, err error) error {
-	truncated := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || strings.HasSuffix(err.Error(), "incomplete code")
-	switch {
-	case t.ctx.Err() != nil:
-		return context.Cause(t.ctx)
+func (f *tiffFile) fault(err error) error {
+	switch ended := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF); {
 	case errors.Is(err, ErrUnsupportedFormat), errors.Is(err, ErrCorrupt):
 		return err
-	case truncated:
-		return fmt.Errorf("%w: TIFF: a strip or tile ends before its pixels", ErrTruncated)
+	case ended, strings.HasSuffix(err.Error(), "incomplete code"):
+		return truncated("TIFF: a strip or tile ends before its pixels")
 	case f.fax(): // bad lines and unannounced fill bits, which libtiff passes over
 		return unsupportedTIFF("fax with surplus bits or transmission errors: %v", err)
 	}
-	return fmt.Errorf("%w: TIFF: %w", ErrCorrupt, err)
+	return corrupt("TIFF: %w", err)
 }
 
 // codec returns the function that begins to read so many rows of the strip or tile that src has been opened for.

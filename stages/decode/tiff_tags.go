@@ -1,9 +1,6 @@
 package decode
 
-import (
-	"encoding/binary"
-	"fmt"
-)
+import "encoding/binary"
 
 // Tags of TIFF 6.0 beside tagOrientation.
 const (
@@ -93,7 +90,7 @@ func (tags tiffTags) get(tag uint16, missing int) int {
 func readTIFFTags(b []byte) (tiffTags, error) {
 	const header, entry, inline = 8, 12, 4
 	if len(b) < header {
-		return nil, fmt.Errorf("%w: TIFF: ends within the header", ErrTruncated)
+		return nil, truncated("TIFF: ends within the header")
 	}
 	var order binary.ByteOrder = binary.LittleEndian
 	if b[0] == 'M' {
@@ -101,7 +98,7 @@ func readTIFFTags(b []byte) (tiffTags, error) {
 	}
 	at := int(order.Uint32(b[4:]))
 	if at+2 > len(b) || at+2+entry*int(order.Uint16(b[at:])) > len(b) {
-		return nil, fmt.Errorf("%w: TIFF: its directory is not within it", ErrTruncated)
+		return nil, truncated("TIFF: its directory is not within it")
 	}
 	tags := tiffTags{}
 	for entries := b[at+2:][:entry*int(order.Uint16(b[at:]))]; len(entries) > 0; entries = entries[entry:] {
@@ -111,17 +108,17 @@ func readTIFFTags(b []byte) (tiffTags, error) {
 			continue
 		}
 		if _, twice := tags[tag]; twice {
-			return nil, unsupportedKind("TIFF that has the tag " + name + " twice")
+			return nil, unsupported("TIFF that has the tag %s twice", name)
 		}
 		size := int(typeSizes[kind])
 		if !tiffIntegers[kind] || count == 0 || count > 1 && !tiffLists[tag] {
-			return nil, unsupportedKind(fmt.Sprintf("TIFF whose tag %s has %d values of type %d", name, count, kind))
+			return nil, unsupported("TIFF whose tag %s has %d values of type %d", name, count, kind)
 		}
 		raw, length := entries[entry-inline:entry], size*count
 		if length > inline {
 			from := int(order.Uint32(raw))
 			if from+length > len(b) {
-				return nil, fmt.Errorf("%w: TIFF: the values of its tag %s are not within it", ErrTruncated, name)
+				return nil, truncated("TIFF: the values of its tag %s are not within it", name)
 			}
 			raw = b[from:]
 		}

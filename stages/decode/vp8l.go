@@ -1,9 +1,6 @@
 package decode
 
-import (
-	"encoding/binary"
-	"fmt"
-)
+import "encoding/binary"
 
 // vp8l decodes lossless WebP (RFC 9649, section 3): libwebp's pixels, in 4 bytes a pixel where other decoders take twice
 // as much, and it ends with its task.
@@ -35,10 +32,6 @@ func vp8lWork(size, w, h int) int {
 
 // vp8lTiles returns how many tiles of 1<<bits pixels cover n pixels.
 func vp8lTiles(n, bits int) int { return (n + 1<<bits - 1) >> bits }
-
-func (d *vp8l) errorf(format string, args ...any) error {
-	return fmt.Errorf("%w: WebP: lossless: "+format, append([]any{ErrCorrupt}, args...)...)
-}
 
 // fill makes sure that there are 32 bits at least.
 func (d *vp8l) fill() {
@@ -72,7 +65,7 @@ func (d *vp8l) read(n uint) int {
 // touch spends n bytes, and tells when more was read than there is.
 func (d *vp8l) touch(n int) error {
 	if d.padding > d.n {
-		return fmt.Errorf("%w: WebP: the lossless pixels end early", ErrTruncated)
+		return truncated("WebP: the lossless pixels end early")
 	}
 	return d.task.spend(n)
 }
@@ -116,7 +109,7 @@ func (d *vp8l) pixels(out []uint32, w int, main bool) error {
 	cacheBits := 0
 	if d.read(1) == 1 {
 		if cacheBits = d.read(4); cacheBits < 1 || cacheBits > 11 {
-			return d.errorf("a colour cache of %d bits", cacheBits)
+			return corrupt("WebP: lossless: a colour cache of %d bits", cacheBits)
 		}
 	}
 	var tiles []uint32 // the group of each tile; nil: always the first
@@ -156,7 +149,7 @@ func (d *vp8l) pixels(out []uint32, w int, main bool) error {
 			d.fill()
 			back := d.distance(d.extended(d.symbol(&group[distances])), w)
 			if back > i || n > len(out)-i {
-				return d.errorf("pixel %d repeats %d from %d before it", i, n, back)
+				return corrupt("WebP: lossless: pixel %d repeats %d from %d before it", i, n, back)
 			}
 			to, from := out[i:i+n], out[i-back:]
 			for k := range to {

@@ -92,7 +92,7 @@ func (d *vp8l) groups(tiles []uint32, cacheBits int) ([]vp8lGroup, error) {
 }
 
 func (d *vp8l) tooManyCodes() error {
-	return unsupportedKind("lossless WebP whose tables of codes take more memory than its pixels")
+	return unsupported("lossless WebP whose tables of codes take more memory than its pixels")
 }
 
 // code reads the lengths of the codes of size symbols. The table is valid until the next call.
@@ -132,7 +132,7 @@ func (d *vp8l) codeLengths(size int) error {
 	if d.read(1) == 1 {
 		width := uint(2 + 2*d.read(3))
 		if left = 2 + d.read(width); left > size {
-			return d.errorf("lengths of %d codes for %d symbols", left, size)
+			return corrupt("WebP: lossless: lengths of %d codes for %d symbols", left, size)
 		}
 	}
 	last := byte(8)
@@ -148,7 +148,7 @@ func (d *vp8l) codeLengths(size int) error {
 			length, n = 0, 11+d.read(7)
 		}
 		if n > size-i {
-			return d.errorf("codes for more than %d symbols", size)
+			return corrupt("WebP: lossless: codes for more than %d symbols", size)
 		}
 		if length != 0 {
 			last = length
@@ -183,7 +183,7 @@ func (d *vp8l) build(size int) (vp8lCode, error) {
 		return vp8lCode{d.scratch.table, 0}, nil
 	}
 	if open != 0 {
-		return vp8lCode{}, d.errorf("an incomplete prefix code")
+		return vp8lCode{}, corrupt("WebP: lossless: an incomplete prefix code")
 	}
 	root := min(longest, mostRoot)
 	table := append(d.scratch.table[:0], make([]uint32, 1<<root)...)

@@ -22,7 +22,7 @@ func (d *vp8l) transforms(w, h int) (list []vp8lTransform, coded int, err error)
 	for d.read(1) == 1 {
 		t := vp8lTransform{kind: d.read(2), w: w}
 		if seen[t.kind] {
-			return nil, 0, d.errorf("transform %d comes twice", t.kind)
+			return nil, 0, corrupt("WebP: lossless: transform %d comes twice", t.kind)
 		}
 		seen[t.kind] = true
 		switch t.kind {

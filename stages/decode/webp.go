@@ -2,7 +2,6 @@ package decode
 
 import (
 	"encoding/binary"
-	"fmt"
 	"image"
 
 	"golang.org/x/image/vp8"
@@ -19,7 +18,7 @@ const (
 func (d *Decoder) planWebP(b []byte) (Plan, error) {
 	n := uint64(binary.LittleEndian.Uint32(b[4:])) + 8
 	if n > uint64(len(b)) {
-		return Plan{}, fmt.Errorf("%w: WebP: %d of %d bytes", ErrTruncated, len(b), n)
+		return Plan{}, truncated("WebP: %d of %d bytes", len(b), n)
 	}
 	const signature, header, canvas = 12, 10, 4
 	chunks := b[signature:max(n, signature)]
@@ -32,7 +31,7 @@ func (d *Decoder) planWebP(b []byte) (Plan, error) {
 	}
 	const frame = 8 // of a chunk
 	if len(chunks) < frame+header {
-		return Plan{}, fmt.Errorf("%w: WebP: ends within the header", ErrTruncated)
+		return Plan{}, truncated("WebP: ends within the header")
 	}
 	vp8x := chunks[frame:][:header]
 	turned := 1
@@ -48,7 +47,7 @@ func (d *Decoder) planWebP(b []byte) (Plan, error) {
 		return Plan{}, err
 	}
 	if m.size != size {
-		return Plan{}, fmt.Errorf("%w: WebP: an image of %v pixels on a canvas of %v", ErrCorrupt, m.size, size)
+		return Plan{}, corrupt("WebP: an image of %v pixels on a canvas of %v", m.size, size)
 	}
 	return m.plan(turned), nil
 }
@@ -72,7 +71,7 @@ func (d *Decoder) webpImage(chunks []byte) (m webpImage, err error) {
 			return m, d.checkSize(m.size.X, m.size.Y)
 		}
 	}
-	return m, fmt.Errorf("%w: WebP: no whole image in it", ErrCorrupt)
+	return m, corrupt("WebP: no whole image in it")
 }
 
 // readVP8Header returns the size of an image.
@@ -80,20 +79,20 @@ func readVP8Header(b []byte, lossy bool) (image.Point, error) {
 	const lossyHead, losslessHead, most = 10, 5, 1<<14 - 1
 	switch {
 	case lossy && len(b) < lossyHead, !lossy && len(b) < losslessHead:
-		return image.Point{}, fmt.Errorf("%w: WebP: an image of %d bytes", ErrTruncated, len(b))
+		return image.Point{}, truncated("WebP: an image of %d bytes", len(b))
 	case !lossy:
 		v := binary.LittleEndian.Uint32(b[1:])
 		if b[0] != 0x2F || v>>29 != 0 {
-			return image.Point{}, fmt.Errorf("%w: WebP: a lossless image begins with % x", ErrCorrupt, b[:losslessHead])
+			return image.Point{}, corrupt("WebP: a lossless image begins with % x", b[:losslessHead])
 		}
 		return image.Pt(1+int(v&most), 1+int(v>>14&most)), nil
 	}
 	frame := uint24(b) // a bit for other than key frames, three of the profile, one that it is shown, the length of the first partition
 	if string(b[3:6]) != "\x9d\x01\x2a" || frame&1 != 0 || frame>>1&7 > 3 || frame>>4&1 == 0 {
-		return image.Point{}, fmt.Errorf("%w: WebP: a lossy image begins with % x", ErrCorrupt, b[:lossyHead])
+		return image.Point{}, corrupt("WebP: a lossy image begins with % x", b[:lossyHead])
 	}
 	if first := frame >> 5; first > len(b)-lossyHead {
-		return image.Point{}, fmt.Errorf("%w: WebP: a first partition of %d bytes in an image of %d", ErrTruncated, first, len(b))
+		return image.Point{}, truncated("WebP: a first partition of %d bytes in an image of %d", first, len(b))
 	}
 	return image.Pt(int(binary.LittleEndian.Uint16(b[6:]))&most, int(binary.LittleEndian.Uint16(b[8:]))&most), nil
 }
@@ -137,11 +136,11 @@ func (m webpImage) decode(t *task) (Image, error) {
 	d := vp8.NewDecoder()
 	d.Init(t.reader(m.data), len(m.data))
 	if _, err := d.DecodeFrameHeader(); err != nil {
-		return Image{}, t.classify(WebP, err)
+		return Image{}, classify(WebP, err)
 	}
 	yuv, err := d.DecodeFrame()
 	if err != nil {
-		return Image{}, t.classify(WebP, err)
+		return Image{}, classify(WebP, err)
 	}
 	return t.fromVP8(yuv)
 }

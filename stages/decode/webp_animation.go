@@ -1,9 +1,6 @@
 package decode
 
-import (
-	"fmt"
-	"image"
-)
+import "image"
 
 // webpFrame is the first frame of an animation.
 type webpFrame struct {
@@ -38,19 +35,19 @@ func (d *Decoder) firstFrame(chunks []byte, canvas image.Point) (f webpFrame, er
 			continue
 		}
 		if len(data) < head {
-			return f, fmt.Errorf("%w: WebP: a frame of %d bytes", ErrCorrupt, len(data))
+			return f, corrupt("WebP: a frame of %d bytes", len(data))
 		}
 		at, size := image.Pt(2*uint24(data), 2*uint24(data[3:])), image.Pt(1+uint24(data[6:]), 1+uint24(data[9:]))
 		f.canvas, f.place = canvas, image.Rectangle{at, at.Add(size)}
 		if !f.place.In(image.Rectangle{Max: canvas}) {
-			return f, fmt.Errorf("%w: WebP: the frame %v is not on the canvas of %v", ErrCorrupt, f.place, canvas)
+			return f, corrupt("WebP: the frame %v is not on the canvas of %v", f.place, canvas)
 		}
 		if f.webpImage, err = d.webpImage(data[head:]); err == nil && f.size != size {
-			err = fmt.Errorf("%w: WebP: an image of %v pixels in a frame of %v", ErrCorrupt, f.size, size)
+			err = corrupt("WebP: an image of %v pixels in a frame of %v", f.size, size)
 		}
 		return f, err
 	}
-	return f, fmt.Errorf("%w: WebP: an animation without a whole frame", ErrTruncated)
+	return f, truncated("WebP: an animation without a whole frame")
 }
 
 // decode puts the image of the frame on its canvas, which is transparent black and so becomes black, as
