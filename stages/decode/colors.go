@@ -50,3 +50,15 @@ func (w *indexWriter) write(indices []byte) (more bool, err error) {
 		}
 	}
 }
+
+// fromInks converts CMYK, 255 being full ink, as PIL does: what black leaves, less the share of each ink.
+func fromInks(c, m, y, k byte) (r, g, b byte) {
+	left := 255 - int(k)
+	return byte(left - share(c, left)), byte(left - share(m, left)), byte(left - share(y, left))
+}
+
+// share returns a*b/255, rounded.
+func share(a byte, b int) int {
+	t := int(a)*b + 128
+	return (t>>8 + t) >> 8
+}
