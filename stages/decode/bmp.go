@@ -150,7 +150,7 @@ func (f *bmpFile) setColors(at, entry, n int) (end int) {
 func (f *bmpFile) setUnpack(masks [3]uint32) error {
 	switch f.bits {
 	case 1, 2, 4, 8:
-		f.unpack = func(out, in []byte) { unpackIndices(out, in, f.bits, f.colors) }
+		f.unpack = func(out, in []byte) { f.colors.unpack(out, 3, len(out)/3, in, f.bits) }
 		return nil
 	case 16:
 		green := 6 // bits
@@ -212,25 +212,6 @@ func (f *bmpFile) rows(p Image) func() []byte {
 			y = i
 		}
 		return p.Pix[3*f.width*y:][:3*f.width]
-	}
-}
-
-// unpackIndices unpacks palette indices of 1, 2, 4 or 8 bits, the highest bits first.
-func unpackIndices(out, in []byte, bits int, colors *colorTable) {
-	perByte := 8 / bits
-	for _, b := range in {
-		for range min(perByte, len(out)/3) {
-			*(*[3]byte)(out) = colors[b>>(8-bits)]
-			b <<= bits
-			out = out[3:]
-		}
-	}
-}
-
-// unpackBytes unpacks pixels of size bytes, with red, green and blue at these places.
-func unpackBytes(out, in []byte, size int, at [3]int) {
-	for ; len(out) > 0; in, out = in[size:], out[3:] {
-		out[0], out[1], out[2] = in[at[0]], in[at[1]], in[at[2]]
 	}
 }
 

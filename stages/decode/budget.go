@@ -2,7 +2,6 @@ package decode
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"runtime/debug"
 	"runtime/metrics"
@@ -93,8 +92,8 @@ func (b *Budget) Reserve(ctx context.Context, caller fair.Caller, plan Plan) (*R
 		return &Reservation{}, nil
 	}
 	if plan.Memory > b.bytes {
-		return nil, fmt.Errorf("%w: decoding %d x %d pixels takes %d MB, resource_limits.memory_max leaves %d MB for images",
-			ErrTooMuchMemory, plan.Width, plan.Height, plan.Memory>>20, b.bytes>>20)
+		return nil, detailed(ErrTooMuchMemory, "decoding %d x %d pixels takes %d MB, resource_limits.memory_max leaves %d MB for images",
+			plan.Width, plan.Height, plan.Memory>>20, b.bytes>>20)
 	}
 	c := &claim{plan: plan, caller: caller, done: make(chan struct{})}
 	if plan.long() {

@@ -15,6 +15,31 @@ func grayTable(bits int) *colorTable {
 	return &c
 }
 
+// unpack writes n pixels to out, step bytes apart. Their indices of 1, 2, 4 or 8 bits are packed in in, the highest bits first.
+func (c *colorTable) unpack(out []byte, step, n int, in []byte, bits int) {
+	o, perByte := 0, 8/bits
+	if perByte == 1 {
+		for _, b := range in[:n] {
+			*(*[3]byte)(out[o:]) = c[b]
+			o += step
+		}
+		return
+	}
+	for _, b := range in {
+		for range min(perByte, n) {
+			*(*[3]byte)(out[o:]) = c[b>>(8-bits)]
+			b, o, n = b<<bits, o+step, n-1
+		}
+	}
+}
+
+// unpackBytes writes pixels of size bytes to out. at has the places of red, green and blue in the bytes of a pixel.
+func unpackBytes(out, in []byte, size int, at [3]int) {
+	for ; len(out) > 0; in, out = in[size:], out[3:] {
+		out[0], out[1], out[2] = in[at[0]], in[at[1]], in[at[2]]
+	}
+}
+
 // indexWriter writes a stream of palette indices into the rows of an image.
 type indexWriter struct {
 	task    *task

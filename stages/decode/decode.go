@@ -14,7 +14,6 @@ package decode
 
 import (
 	"context"
-	"fmt"
 )
 
 // Values of Config.JPEGScale.
@@ -64,21 +63,7 @@ func (d *Decoder) Inspect(b []byte) (plan Plan, err error) {
 		return Plan{}, err
 	}
 	defer contain(format, &err)
-	switch format {
-	case JPEG:
-		plan, err = d.planJPEG(b)
-	case PNG:
-		plan, err = d.planPNG(b)
-	case WebP:
-		plan, err = d.planWebP(b)
-	case GIF:
-		plan, err = d.planGIF(b)
-	case BMP:
-		plan, err = d.planBMP(b)
-	case TIFF:
-		plan, err = d.planTIFF(b)
-	}
-	if err != nil {
+	if plan, err = planners[format](d, b); err != nil {
 		return Plan{}, err
 	}
 	plan.Format = format
@@ -140,7 +125,7 @@ func (d *Decoder) checkSize(w, h int) error {
 	case w <= 0 || h <= 0:
 		return corrupt("its header says %d x %d pixels", w, h)
 	case w > d.maxPixels/h:
-		return fmt.Errorf("%w: %d x %d is more than %d", ErrTooManyPixels, w, h, d.maxPixels)
+		return detailed(ErrTooManyPixels, "%d x %d is more than %d", w, h, d.maxPixels)
 	}
 	return nil
 }

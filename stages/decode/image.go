@@ -18,11 +18,8 @@ type Image struct {
 // Release hands the pixels back for the next image; Pix must not be used after it. Safe to call
 // again on the same Image, but not on a copy of it.
 func (p *Image) Release() {
-	buf := p.buf
+	p.buf.release()
 	p.buf, p.Pix = nil, nil
-	if buf != nil {
-		buf.release()
-	}
 }
 
 // newImage takes a buffer for w x h pixels; its content is undefined.
@@ -67,12 +64,15 @@ var released = func([]byte) {}
 
 // release hands b to the next image, or to the garbage collector. Nothing may refer to its bytes any more.
 func (b *buffer) release() {
-	released(b.bytes)
-	if b.class != unpooled {
-		pools[b.class].Put(b)
-	} else {
-		b.bytes = nil
+	if b == nil {
+		return
 	}
+	released(b.bytes)
+	if b.class == unpooled {
+		b.bytes = nil
+		return
+	}
+	pools[b.class].Put(b)
 }
 
 // sizeClass rounds n up to a size of which there are four for each power of two (at most a quarter is

@@ -1,7 +1,6 @@
 package decode
 
 import (
-	"fmt"
 	"strings"
 )
 
@@ -30,7 +29,7 @@ func (d *Decoder) planJPEG(b []byte) (Plan, error) {
 	}
 	switch {
 	case info.samples > max(maxPasses*info.padded(), smallJPEG):
-		return Plan{}, fmt.Errorf("%w: JPEG of %d x %d with %d scans", ErrTooManyPixels, info.width, info.height, info.scans)
+		return Plan{}, detailed(ErrTooManyPixels, "JPEG of %d x %d with %d scans", info.width, info.height, info.scans)
 	case info.arithmetic() && info.samples > maxArithmetic:
 		return Plan{}, unsupported("arithmetic-coded JPEG of more than %d samples in all scans", maxArithmetic)
 	case d.turbo == nil:

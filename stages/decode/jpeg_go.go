@@ -40,10 +40,10 @@ func (d *Decoder) planGoJPEG(b []byte, info jpegInfo) (Plan, error) {
 			return Image{}, err
 		}
 		b := info.withEnd(b)
-		r := t.reader(b)
+		var r io.Reader = &source{task: t, b: b}
 		if !info.progressive() {
 			// An image without Huffman tables means the standard ones. Those in the file come later and count.
-			r = io.MultiReader(bytes.NewReader(b[:2]), bytes.NewReader(standardTables()), t.reader(b[2:]))
+			r = io.MultiReader(bytes.NewReader(b[:2]), bytes.NewReader(standardTables()), &source{task: t, b: b[2:]})
 		}
 		m, err := jpeg.Decode(r)
 		if err != nil {

@@ -1,9 +1,9 @@
 package decode
 
 import (
-	"bytes"
 	"context"
 	"io"
+	"math/bits"
 )
 
 // Plan is what the head of an image file says about decoding it, before any pixel is touched.
@@ -82,19 +82,50 @@ func (t *task) spend(n int) error {
 	return nil
 }
 
-// reader reads b in pieces, each of which is spent.
-func (t *task) reader(b []byte) io.Reader { return &taskReader{task: t, b: bytes.NewReader(b)} }
-
-type taskReader struct {
-	task *task
-	b    *bytes.Reader
+// source reads b in pieces, each of which is spent when it is begun.
+type source struct {
+	task     *task
+	b        []byte // what is left
+	paid     int    // bytes at the start of b that are spent already
+	reversed bool   // the first bit of a byte is its lowest
 }
 
-func (r *taskReader) Read(p []byte) (int, error) {
-	const piece = 16 << 10
-	n, err := r.b.Read(p[:min(len(p), piece)])
-	if e := r.task.spend(n); e != nil {
-		return 0, e
+func (s *source) open(b []byte) { s.b, s.paid = b, 0 }
+
+func (s *source) pay() error {
+	const piece = 4 << 10
+	if len(s.b) == 0 {
+		return io.EOF
 	}
-	return n, err
+	if s.paid == 0 {
+		s.paid = min(len(s.b), piece)
+		return s.task.spend(s.paid)
+	}
+	return nil
+}
+
+func (s *source) ReadByte() (byte, error) {
+	if err := s.pay(); err != nil {
+		return 0, err
+	}
+	c := s.b[0]
+	s.b, s.paid = s.b[1:], s.paid-1
+	if s.reversed {
+		c = bits.Reverse8(c)
+	}
+	return c, nil
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	if err := s.pay(); err != nil {
+		return 0, err
+	}
+	n := copy(p, s.b[:s.paid])
+	s.b, s.paid = s.b[n:], s.paid-n
+	if s.reversed {
+		for i := range p[:n] {
+			p[i] = bits.Reverse8(p[i])
+		}
+	}
+	return n, nil
 }

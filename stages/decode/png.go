@@ -6,6 +6,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"io"
+	"strings"
 
 	"github.com/klauspost/compress/zlib"
 )
@@ -84,12 +85,8 @@ func readPNGHeader(b []byte) (f pngFile, err error) {
 	}
 	f.width, f.height = int(binary.BigEndian.Uint32(c.data)), int(binary.BigEndian.Uint32(c.data[4:]))
 	f.depth, f.color, f.interlaced = c.data[8], c.data[9], c.data[12] == 1
-	known := false
-	for _, depth := range []byte(pngDepths[f.color]) {
-		known = known || depth == f.depth
-	}
 	switch compression, filter, interlace := c.data[10], c.data[11], c.data[12]; {
-	case !known:
+	case strings.IndexByte(pngDepths[f.color], f.depth) < 0:
 		return f, corrupt("PNG: there is no colour type %d of %d bits", f.color, f.depth)
 	case compression != 0:
 		return f, corrupt("PNG: there is no compression method %d", compression)

@@ -177,12 +177,12 @@ func abs(i int) int {
 // expander returns the function that writes the n pixels of a row as RGB, the first at out[0], the next at out[step].
 // Alpha is dropped, of 16 bits the upper eight are taken.
 func (f *pngFile) expander() func(out []byte, step int, row []byte, n int) {
-	size := int(f.depth) / 8 // of a sample in bytes; 0: several to the byte
+	size, pixel := int(f.depth)/8, f.pixelBits()/8 // of a sample and of a pixel in bytes; 0: several to the byte
 	switch {
 	case f.color == pngPalette || size == 0:
-		return expandIndexed(f.colors(), int(f.depth))
+		colors, depth := f.colors(), int(f.depth)
+		return func(out []byte, step int, row []byte, n int) { colors.unpack(out, step, n, row, depth) }
 	case f.color == pngGray || f.color == pngGrayAlpha:
-		pixel := f.pixelBits() / 8
 		return func(out []byte, step int, row []byte, n int) {
 			for i, o := 0, 0; n > 0; i, o, n = i+pixel, o+step, n-1 {
 				v, rgb := row[i], out[o:o+3:o+3]
@@ -190,7 +190,6 @@ func (f *pngFile) expander() func(out []byte, step int, row []byte, n int) {
 			}
 		}
 	}
-	pixel := f.pixelBits() / 8
 	return func(out []byte, step int, row []byte, n int) {
 		if pixel == 3 && step == 3 {
 			copy(out, row[:3*n])
@@ -199,17 +198,6 @@ func (f *pngFile) expander() func(out []byte, step int, row []byte, n int) {
 		for i, o := 0, 0; n > 0; i, o, n = i+pixel, o+step, n-1 {
 			in, rgb := row[i:i+2*size+1], out[o:o+3:o+3]
 			rgb[0], rgb[1], rgb[2] = in[0], in[size], in[2*size]
-		}
-	}
-}
-
-// expandIndexed expands pixels of 1 to 8 bits, each the index of a color.
-func expandIndexed(colors *colorTable, depth int) func(out []byte, step int, row []byte, n int) {
-	mask := byte(1<<depth - 1)
-	return func(out []byte, step int, row []byte, n int) {
-		for i, o := 0, 0; i < n; i, o = i+1, o+step {
-			bit := i * depth
-			*(*[3]byte)(out[o:]) = colors[row[bit/8]>>(8-depth-bit%8)&mask]
 		}
 	}
 }

@@ -4,79 +4,14 @@ import (
 	"compress/zlib"
 	"errors"
 	"io"
-	"math/bits"
 	"strings"
 
 	"golang.org/x/image/ccitt"
 )
 
-// tiffSource reads one strip or tile of a file; what it reads is spent.
-type tiffSource struct {
-	task     *task
-	b        []byte // what is left
-	paid     int    // bytes at the start of b that are spent already
-	reversed bool   // the first bit of a byte is its lowest
-}
-
-func (s *tiffSource) open(b []byte) { s.b, s.paid = b, 0 }
-
-func (s *tiffSource) pay() error {
-	const piece = 4 << 10
-	if len(s.b) == 0 {
-		return io.EOF
-	}
-	if s.paid == 0 {
-		s.paid = min(len(s.b), piece)
-		return s.task.spend(s.paid)
-	}
-	return nil
-}
-
-func (s *tiffSource) ReadByte() (byte, error) {
-	if err := s.pay(); err != nil {
-		return 0, err
-	}
-	c := s.b[0]
-	s.b, s.paid = s.b[1:], s.paid-1
-	if s.reversed {
-		c = bits.Reverse8(c)
-	}
-	return c, nil
-}
-
-func (s *tiffSource) Read(p []byte) (int, error) {
-	if err := s.pay(); err != nil {
-		return 0, err
-	}
-	n := copy(p, s.b[:s.paid])
-	s.b, s.paid = s.b[n:], s.paid-n
-	if s.reversed {
-		for i := range p[:n] {
-			p[i] = bits.Reverse8(p[i])
-		}
-	}
-	return n, nil
-}
-
-// inflater inflates one strip or tile after the other.
-type inflater struct {
-	src *tiffSource
-	z   io.ReadCloser
-}
-
-// start begins with what src holds.
-func (f *inflater) start() (r io.Reader, err error) {
-	if f.z == nil {
-		f.z, err = zlib.NewReader(f.src)
-	} else {
-		err = f.z.(zlib.Resetter).Reset(f.src, nil)
-	}
-	return f.z, err
-}
-
 // packBits expands Apple's run lengths (TIFF 6.0, section 9).
 type packBits struct {
-	src             *tiffSource
+	src             *source
 	literal, repeat int // bytes to copy, and to repeat
 	value           byte
 }
@@ -117,7 +52,7 @@ func (r *packBits) Read(p []byte) (n int, err error) {
 
 // lzwReader expands LZW (TIFF 6.0, section 13): codes of 9 to 12 bits, the highest bit first; they grow one code early.
 type lzwReader struct {
-	src     *tiffSource
+	src     *source
 	bits    uint32 // the lowest have bits are those read and not used yet
 	have    int
 	width   int // of the next code, in bits
@@ -135,7 +70,7 @@ const lzwCodes, lzwClear, lzwEnd, lzwFirst = 1 << 12, 256, 257, 258
 
 var errLZW = errors.New("LZW code that is not defined")
 
-func newLZWReader(src *tiffSource) *lzwReader {
+func newLZWReader(src *source) *lzwReader {
 	r := &lzwReader{src: src}
 	for i := range lzwClear {
 		r.suffix[i], r.first[i], r.length[i] = byte(i), byte(i), 1
@@ -210,7 +145,7 @@ func (r *lzwReader) code() error {
 // decode is the decoder of a Plan.
 func (f *tiffFile) decode(t *task) (Image, error) {
 	p := newImage(f.width, f.height)
-	src := &tiffSource{task: t, reversed: f.reversed}
+	src := &source{task: t, reversed: f.reversed}
 	start := f.codec(src)
 	piece := f.newPiece()
 	layer := f.blocks.w * f.blocks.h
@@ -246,14 +181,21 @@ func (f *tiffFile) fault(err error) error {
 }
 
 // codec returns the function that begins to read so many rows of the strip or tile that src has been opened for.
-func (f *tiffFile) codec(src *tiffSource) (start func(rows int) (io.Reader, error)) {
+func (f *tiffFile) codec(src *source) (start func(rows int) (io.Reader, error)) {
 	switch f.compression {
 	case tiffLZW:
 		r := newLZWReader(src)
 		return func(int) (io.Reader, error) { return r, r.start() }
 	case tiffAdobeDeflate, tiffDeflate:
-		r := &inflater{src: src}
-		return func(int) (io.Reader, error) { return r.start() }
+		var z io.ReadCloser
+		return func(int) (r io.Reader, err error) {
+			if z == nil {
+				z, err = zlib.NewReader(src)
+			} else {
+				err = z.(zlib.Resetter).Reset(src, nil)
+			}
+			return z, err
+		}
 	case tiffPackBits:
 		return func(int) (io.Reader, error) { return &packBits{src: src}, nil }
 	case tiffGroup3, tiffGroup4:

@@ -3,6 +3,8 @@ package decode
 import (
 	"encoding/binary"
 	"image"
+	"iter"
+	"slices"
 
 	"golang.org/x/image/vp8"
 )
@@ -36,7 +38,8 @@ func (d *Decoder) planWebP(b []byte) (Plan, error) {
 	vp8x := chunks[frame:][:header]
 	turned := 1
 	if vp8x[0]&webpHasExif != 0 {
-		turned = orientation(webpExif(chunks))
+		_, exif := firstChunk(chunks, "EXIF")
+		turned = orientation(exif)
 	}
 	size := image.Pt(1+uint24(vp8x[canvas:]), 1+uint24(vp8x[canvas+3:]))
 	if vp8x[0]&webpAnimated != 0 {
@@ -61,17 +64,15 @@ type webpImage struct {
 
 // webpImage finds the image in chunks and reads its header.
 func (d *Decoder) webpImage(chunks []byte) (m webpImage, err error) {
-	for name, data := range webpChunks(chunks) {
-		switch name {
-		case "VP8 ", "VP8L":
-			m.data, m.lossy = data, name == "VP8 "
-			if m.size, err = readVP8Header(data, m.lossy); err != nil {
-				return m, err
-			}
-			return m, d.checkSize(m.size.X, m.size.Y)
-		}
+	name, data := firstChunk(chunks, "VP8 ", "VP8L")
+	if name == "" {
+		return m, corrupt("WebP: no whole image in it")
 	}
-	return m, corrupt("WebP: no whole image in it")
+	m.data, m.lossy = data, name == "VP8 "
+	if m.size, err = readVP8Header(data, m.lossy); err != nil {
+		return m, err
+	}
+	return m, d.checkSize(m.size.X, m.size.Y)
 }
 
 // readVP8Header returns the size of an image.
@@ -134,7 +135,7 @@ func (m webpImage) decode(t *task) (Image, error) {
 		return t.decodeVP8L(m.data, m.size.X, m.size.Y)
 	}
 	d := vp8.NewDecoder()
-	d.Init(t.reader(m.data), len(m.data))
+	d.Init(&source{task: t, b: m.data}, len(m.data))
 	if _, err := d.DecodeFrameHeader(); err != nil {
 		return Image{}, classify(WebP, err)
 	}
@@ -183,32 +184,8 @@ func fromYUV(y, u, v int) (r, g, b byte) {
 // clip6 drops six fractional bits and limits to a byte.
 func clip6(v int) byte { return byte(min(max(v>>6, 0), 255)) }
 
-// webpExif returns the first chunk EXIF, nil where there is none.
-func webpExif(chunks []byte) []byte {
-	for name, data := range webpChunks(chunks) {
-		if name == "EXIF" {
-			return data
-		}
-	}
-	return nil
-}
-
 // uint24 reads the first three bytes of b.
 func uint24(b []byte) int { return int(b[0]) | int(b[1])<<8 | int(b[2])<<16 }
-
-// webpChunks goes through the chunks in b that are whole.
-func webpChunks(b []byte) func(yield func(name string, data []byte) bool) {
-	const head = 8
-	return func(yield func(string, []byte) bool) {
-		for len(b) >= head {
-			n := uint64(binary.LittleEndian.Uint32(b[4:]))
-			if n+head > uint64(len(b)) || !yield(string(b[:4]), b[head:head+n]) {
-				return
-			}
-			b = b[min(head+n+n&1, uint64(len(b))):]
-		}
-	}
-}
 
 // webpFrame is the first frame of an animation.
 type webpFrame struct {
@@ -238,24 +215,22 @@ func (d *Decoder) planAnimation(chunks []byte, canvas image.Point, orientation i
 // on the canvas (WebP container specification).
 func (d *Decoder) firstFrame(chunks []byte, canvas image.Point) (f webpFrame, err error) {
 	const head = 16
-	for name, data := range webpChunks(chunks) {
-		if name != "ANMF" {
-			continue
-		}
-		if len(data) < head {
-			return f, corrupt("WebP: a frame of %d bytes", len(data))
-		}
-		at, size := image.Pt(2*uint24(data), 2*uint24(data[3:])), image.Pt(1+uint24(data[6:]), 1+uint24(data[9:]))
-		f.canvas, f.place = canvas, image.Rectangle{at, at.Add(size)}
-		if !f.place.In(image.Rectangle{Max: canvas}) {
-			return f, corrupt("WebP: the frame %v is not on the canvas of %v", f.place, canvas)
-		}
-		if f.webpImage, err = d.webpImage(data[head:]); err == nil && f.size != size {
-			err = corrupt("WebP: an image of %v pixels in a frame of %v", f.size, size)
-		}
-		return f, err
+	name, data := firstChunk(chunks, "ANMF")
+	switch {
+	case name == "":
+		return f, truncated("WebP: an animation without a whole frame")
+	case len(data) < head:
+		return f, corrupt("WebP: a frame of %d bytes", len(data))
 	}
-	return f, truncated("WebP: an animation without a whole frame")
+	at, size := image.Pt(2*uint24(data), 2*uint24(data[3:])), image.Pt(1+uint24(data[6:]), 1+uint24(data[9:]))
+	f.canvas, f.place = canvas, image.Rectangle{at, at.Add(size)}
+	if !f.place.In(image.Rectangle{Max: canvas}) {
+		return f, corrupt("WebP: the frame %v is not on the canvas of %v", f.place, canvas)
+	}
+	if f.webpImage, err = d.webpImage(data[head:]); err == nil && f.size != size {
+		err = corrupt("WebP: an image of %v pixels in a frame of %v", f.size, size)
+	}
+	return f, err
 }
 
 // decode puts the image of the frame on its canvas, which is transparent black and so becomes black, as
@@ -275,4 +250,28 @@ func (f webpFrame) decode(t *task) (Image, error) {
 		}
 	}
 	return whole, nil
+}
+
+// firstChunk returns the first of the chunks in b with one of these names, "" where there is none that is whole.
+func firstChunk(b []byte, names ...string) (name string, data []byte) {
+	for name, data := range webpChunks(b) {
+		if slices.Contains(names, name) {
+			return name, data
+		}
+	}
+	return "", nil
+}
+
+// webpChunks yields the chunks in b that are whole, each its name and its data.
+func webpChunks(b []byte) iter.Seq2[string, []byte] {
+	const head = 8
+	return func(yield func(string, []byte) bool) {
+		for len(b) >= head {
+			n := uint64(binary.LittleEndian.Uint32(b[4:]))
+			if n+head > uint64(len(b)) || !yield(string(b[:4]), b[head:head+n]) {
+				return
+			}
+			b = b[min(head+n+n&1, uint64(len(b))):]
+		}
+	}
 }

@@ -78,7 +78,7 @@ func TestAnimatedWebP(t *testing.T) {
 		}
 	}
 	exif := read(t, "pil", "exif8.webp")
-	block := webpExif(exif[12:])
+	_, block := firstChunk(exif[12:], "EXIF")
 	turned := slices.Concat([]byte("EXIF"), binary.LittleEndian.AppendUint32(nil, uint32(len(block))), block, make([]byte, len(block)&1))
 	with := animation(size, image.Point{}, size, b, turned...)
 	const flags = 20
