@@ -76,6 +76,13 @@ func (w *indexWriter) write(indices []byte) (more bool, err error) {
 	}
 }
 
+// unpackInks writes pixels of size bytes to out, which begin with CMYK. flip is 255 where 255 is no ink, else 0.
+func unpackInks(out, in []byte, size int, flip byte) {
+	for ; len(out) > 0; in, out = in[size:], out[3:] {
+		out[0], out[1], out[2] = fromInks(in[0]^flip, in[1]^flip, in[2]^flip, in[3]^flip)
+	}
+}
+
 // fromInks converts CMYK, 255 being full ink, as PIL does: what black leaves, less the share of each ink.
 func fromInks(c, m, y, k byte) (r, g, b byte) {
 	left := 255 - int(k)

@@ -91,17 +91,7 @@ func (d *Decoder) decodeTurboCMYK(t *task, b []byte, w, h int, info jpegInfo) (I
 		return Image{}, err
 	}
 	p := newImage(w, h)
-	for y := range h {
-		if err := t.spend(4 * w); err != nil {
-			return p, err
-		}
-		in := inks.bytes[4*y*w:][:4*w]
-		out := p.Pix[3*y*w:][:3*w]
-		for ; len(out) > 0; in, out = in[4:], out[3:] {
-			out[0], out[1], out[2] = fromInks(255-in[0], 255-in[1], 255-in[2], 255-in[3])
-		}
-	}
-	return p, nil
+	return p, t.rows(p, 4*w, func(out []byte, y int) { unpackInks(out, inks.bytes[4*y*w:], 4, 255) })
 }
 
 // runTurbo treats damage as PIL does: where libjpeg only warns, the image counts.

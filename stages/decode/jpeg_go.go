@@ -86,13 +86,7 @@ func (t *task) fromJPEG(m image.Image) (Image, error) {
 		return Image{}, unsupported("JPEG: pixels of type %T", m)
 	}
 	p := newImage(m.Bounds().Dx(), m.Bounds().Dy())
-	for y := range p.Height {
-		row(p.Pix[3*y*p.Width:][:3*p.Width], y)
-		if err := t.spend(6 * p.Width); err != nil {
-			return p, err
-		}
-	}
-	return p, nil
+	return p, t.rows(p, 6*p.Width, row)
 }
 
 // rowPacker returns the function that writes row y of m as packed RGB, or nil for an unknown type.
@@ -111,12 +105,7 @@ func rowPacker(m image.Image) func(out []byte, y int) {
 			}
 		}
 	case *image.CMYK:
-		return func(out []byte, y int) {
-			in := m.Pix[y*m.Stride:]
-			for i, o := 0, 0; o < len(out); i, o = i+4, o+3 {
-				out[o], out[o+1], out[o+2] = fromInks(in[i], in[i+1], in[i+2], in[i+3])
-			}
-		}
+		return func(out []byte, y int) { unpackInks(out, m.Pix[y*m.Stride:], 4, 0) }
 	case *image.YCbCr:
 		shift := map[image.YCbCrSubsampleRatio]int{image.YCbCrSubsampleRatio422: 1, image.YCbCrSubsampleRatio420: 1,
 			image.YCbCrSubsampleRatio411: 2, image.YCbCrSubsampleRatio410: 2}[m.SubsampleRatio]

@@ -82,6 +82,17 @@ func (t *task) spend(n int) error {
 	return nil
 }
 
+// rows calls row with each row of p, from the top, and spends n bytes for each.
+func (t *task) rows(p Image, n int, row func(pix []byte, y int)) error {
+	for y := range p.Height {
+		row(p.Pix[3*y*p.Width:][:3*p.Width], y)
+		if err := t.spend(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // source reads b in pieces, each of which is spent when it is begun.
 type source struct {
 	task     *task

@@ -147,18 +147,18 @@ func (f *tiffFile) decode(t *task) (Image, error) {
 	p := newImage(f.width, f.height)
 	src := &source{task: t, reversed: f.reversed}
 	start := f.codec(src)
-	piece := f.newPiece()
-	layer := f.blocks.w * f.blocks.h
+	buf := make([]byte, f.lead()+tiffPiece*f.bits*f.samples/8)
+	layer := f.blocks.X * f.blocks.Y
 	for i := range layer * min(f.planes, 3) { // alpha is not needed
 		data, err := f.stored(i)
 		if err != nil {
 			return p, err
 		}
 		src.open(data)
-		x, y := i%f.blocks.w*f.block.w, i/f.blocks.w%f.blocks.h*f.block.h
-		r, err := start(min(f.block.h, f.height-y))
+		x, y := i%f.blocks.X*f.block.X, i/f.blocks.X%f.blocks.Y*f.block.Y
+		r, err := start(min(f.block.Y, f.height-y))
 		if err == nil {
-			err = f.decodeBlock(t, r, p.Pix, i/layer, x, y, piece)
+			err = f.decodeBlock(t, r, p.Pix, i/layer, x, y, buf)
 		}
 		if err != nil {
 			return p, f.fault(err)
@@ -204,39 +204,33 @@ func (f *tiffFile) codec(src *source) (start func(rows int) (io.Reader, error)) 
 			group = ccitt.Group4
 		}
 		return func(rows int) (io.Reader, error) {
-			return ccitt.NewReader(src, ccitt.MSB, group, f.block.w, rows, &ccitt.Options{Invert: true}), nil
+			return ccitt.NewReader(src, ccitt.MSB, group, f.block.X, rows, &ccitt.Options{Invert: true}), nil
 		}
 	}
 	return func(int) (io.Reader, error) { return src, nil }
 }
 
-// tiffPiece is a buffer for a part of a row.
-type tiffPiece struct {
-	width int    // in pixels; a multiple of 8
-	lead  int    // bytes of one pixel, where there is a predictor
-	buf   []byte // the pixel before, and width pixels
-}
+// tiffPiece is how many pixels of a row are unpacked at a time; a multiple of 8.
+const tiffPiece = 4 << 10
 
-func (f *tiffFile) newPiece() *tiffPiece {
-	const width = 4 << 10
-	lead := f.bits * f.samples / 8
-	return &tiffPiece{width: width, lead: lead, buf: make([]byte, lead+width*f.bits*f.samples/8)}
-}
+// lead is the size of a pixel in bytes. The predictor needs the pixel before a piece: the buffer begins with it.
+func (f *tiffFile) lead() int { return f.bits * f.samples / 8 }
 
 // decodeBlock reads a strip or tile, of plane, whose first pixel is at x0, y0, as far down as the image reaches.
-func (f *tiffFile) decodeBlock(t *task, r io.Reader, pix []byte, plane, x0, y0 int, c *tiffPiece) error {
-	columns := min(f.block.w, f.width-x0)
-	for y := y0; y < min(f.height, y0+f.block.h); y++ {
-		clear(c.buf[:c.lead])
-		for x := 0; x < f.block.w; x += c.width {
-			n := min(c.width, f.block.w-x)
-			data := c.buf[c.lead:][:(n*f.bits*f.samples+7)/8]
+func (f *tiffFile) decodeBlock(t *task, r io.Reader, pix []byte, plane, x0, y0 int, buf []byte) error {
+	lead := f.lead()
+	columns := min(f.block.X, f.width-x0)
+	for y := y0; y < min(f.height, y0+f.block.Y); y++ {
+		clear(buf[:lead])
+		for x := 0; x < f.block.X; x += tiffPiece {
+			n := min(tiffPiece, f.block.X-x)
+			data := buf[lead:][:(n*f.bits*f.samples+7)/8]
 			if _, err := io.ReadFull(r, data); err != nil {
 				return err
 			}
 			if f.predicted {
-				f.sum(c.buf[:c.lead+len(data)], c.lead)
-				copy(c.buf[:c.lead], data[len(data)-c.lead:])
+				f.sum(buf[:lead+len(data)], lead)
+				copy(buf[:lead], data[len(data)-lead:])
 			}
 			if n = max(0, min(n, columns-x)); n > 0 {
 				f.pack(pix[3*(y*f.width+x0+x):][:3*n], data, plane)

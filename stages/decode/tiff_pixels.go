@@ -153,9 +153,7 @@ func (p *tiffPixel) pack(out, in []byte, plane int) {
 			out[o], out[o+1], out[o+2] = c[0], c[1], c[2]
 		}
 	case p.colours == 4:
-		for ; len(out) > 0; in, out = in[step:], out[3:] {
-			out[0], out[1], out[2] = fromInks(in[0], in[1], in[2], in[3])
-		}
+		unpackInks(out, in, step, 0)
 	case p.divided:
 		for ; len(out) > 0; in, out = in[step:], out[3:] {
 			a := in[p.high+3*p.bits/8]

@@ -90,17 +90,13 @@ func (t *task) decodeVP8L(b []byte, w, h int) (p Image, err error) {
 		}
 	}
 	p = newImage(w, h)
-	for y := range h {
-		out := p.Pix[3*y*w:][:3*w]
+	err = t.rows(p, 7*w, func(out []byte, y int) {
 		for x, c := range pix[y*w:][:w] {
 			rgb := out[3*x:][:3:3]
 			rgb[0], rgb[1], rgb[2] = byte(c>>16), byte(c>>8), byte(c)
 		}
-		if err := d.touch(7 * w); err != nil {
-			return p, err
-		}
-	}
-	return p, nil
+	})
+	return p, err
 }
 
 // pixels reads an image, w pixels a row, into out: ARGB. Only the main one may have a different group of codes for each of

@@ -152,14 +152,13 @@ func (m webpImage) decode(t *task) (Image, error) {
 func (t *task) fromVP8(m *image.YCbCr) (Image, error) {
 	p := newImage(m.Rect.Dx(), m.Rect.Dy())
 	columns, rows := (p.Width+1)/2, (p.Height+1)/2
-	for y := range p.Height {
+	return p, t.rows(p, 4*p.Width, func(out []byte, y int) {
 		// The rows of chroma: the nearer one, and the one on the other side of the pixel.
 		near := y / 2
 		far := min(max(near-1+y%2*2, 0), rows-1)
 		cb, cb2 := m.Cb[near*m.CStride:][:columns], m.Cb[far*m.CStride:][:columns]
 		cr, cr2 := m.Cr[near*m.CStride:][:columns], m.Cr[far*m.CStride:][:columns]
 		luma := m.Y[y*m.YStride:][:p.Width]
-		out := p.Pix[3*y*p.Width:][:3*p.Width]
 		for x, l := range luma {
 			i := x / 2
 			j := min(max(i-1+x%2*2, 0), columns-1)
@@ -167,11 +166,7 @@ func (t *task) fromVP8(m *image.YCbCr) (Image, error) {
 			v := (9*int(cr[i]) + 3*int(cr[j]) + 3*int(cr2[i]) + int(cr2[j]) + 8) >> 4
 			out[3*x], out[3*x+1], out[3*x+2] = fromYUV(int(l), u, v)
 		}
-		if err := t.spend(4 * p.Width); err != nil {
-			return p, err
-		}
-	}
-	return p, nil
+	})
 }
 
 // fromYUV converts one pixel of limited range (ITU-R BT.601) in the fixed-point arithmetic of libwebp:
@@ -243,13 +238,9 @@ func (f webpFrame) decode(t *task) (Image, error) {
 	defer p.Release()
 	whole := newImage(f.canvas.X, f.canvas.Y)
 	clear(whole.Pix)
-	for y := range p.Height {
-		copy(whole.Pix[3*((f.place.Min.Y+y)*whole.Width+f.place.Min.X):], p.Pix[3*y*p.Width:][:3*p.Width])
-		if err := t.spend(6 * p.Width); err != nil {
-			return whole, err
-		}
-	}
-	return whole, nil
+	return whole, t.rows(p, 6*p.Width, func(row []byte, y int) {
+		copy(whole.Pix[3*((f.place.Min.Y+y)*whole.Width+f.place.Min.X):], row)
+	})
 }
 
 // firstChunk returns the first of the chunks in b with one of these names, "" where there is none that is whole.
