@@ -261,20 +261,3 @@ func TestTIFFIdle(t *testing.T) {
 		p.Release()
 	}
 }
-
-// FuzzTIFF holds the cost to its bound, and the pixels of what the Go decoder reads too and means the same by to those.
-func FuzzTIFF(f *testing.F) {
-	addFiles(f, "testdata/tiff/*.tif*", 10)
-	addFiles(f, "testdata/pil/*.tif*", 10)
-	d := newDecoder(Config{MaxPixels: 200_000, JPEGScale: ScaleExact}, 224, nil)
-	f.Fuzz(func(t *testing.T, b []byte) {
-		p, ok := fuzzCost(t, b, d.planTIFF, func(pixels int) int64 { return int64(8*pixels + 512<<10) })
-		defer p.Release()
-		if !ok {
-			return
-		}
-		if other := goTIFF(t, b); other != nil && !bytes.Equal(other, p.Pix) {
-			t.Error("other pixels than the Go decoder")
-		}
-	})
-}
