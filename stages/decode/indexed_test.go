@@ -50,7 +50,7 @@ func TestIndexedRefused(t *testing.T) {
 	one := image.Rect(0, 0, 1, 1)
 	core := append([]byte("BM\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 12, 0, 0, 0, 1, 0, 1, 0, 1, 0, 24, 0)
 	gray8, gray4 := make([]byte, 4*256), make([]byte, 4*16)
-	checkRefused(t, newDecoder(exact, 224, nil), "", []refusal{
+	checkRefused(t, goDecoder, "", []refusal{
 		{"BMP of OS/2, short", bmpOf(16, 1, 1, 24, 0, gray8), ErrUnsupportedFormat, "header of 16 bytes"},
 		{"BMP of 3 bits", bmpOf(40, 1, 1, 3, 0, gray8), ErrUnsupportedFormat, "BMP of 3 bits"},
 		{"BMP of 64 bits", bmpOf(40, 1, 1, 64, 0, gray8), ErrUnsupportedFormat, "BMP of 64 bits"},
@@ -98,7 +98,6 @@ func TestBeyondPIL(t *testing.T) {
 	for i := range ramp {
 		ramp[i] = byte(i / 4)
 	}
-	d := newDecoder(exact, 224, nil)
 	for _, c := range []struct {
 		name string
 		b    []byte
@@ -119,7 +118,7 @@ func TestBeyondPIL(t *testing.T) {
 		{"black and white in 8 bits", two, "\xff\xff\xff\x00\x00\x00\xff\xff\xff"},
 		{"grays of their index in 4 bits", bmpOf(40, 2, 1, 4, 0, ramp, []byte{0x5F, 0, 0, 0}), "\x05\x05\x05\x0f\x0f\x0f"},
 	} {
-		p, err := d.DecodeBytes(c.b)
+		p, err := goDecoder.DecodeBytes(c.b)
 		if err != nil || string(p.Pix) != c.want {
 			t.Errorf("%s: % x, want % x: %v", c.name, p.Pix, c.want, err)
 		}
