@@ -1,7 +1,6 @@
 package decode
 
 import (
-	"bufio"
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
@@ -202,12 +201,6 @@ func (r *idatReader) Read(p []byte) (int, error) {
 	n := copy(p, r.data)
 	r.data = r.data[n:]
 	return n, r.task.spend(n)
-}
-
-// inflate returns the reader of the rows.
-func (f *pngFile) inflate(t *task) (io.Reader, error) {
-	const buffer = 16 << 10
-	return zlib.NewReader(bufio.NewReaderSize(&idatReader{task: t, rest: f.pixels}, buffer))
 }
 
 // checkSum tells when all rows have been read and the checksum that follows them is another. It may be missing, and so may

@@ -1,6 +1,10 @@
 package decode
 
 import (
+	"bufio"
+
+	"github.com/klauspost/compress/zlib"
+
 	"fmt"
 	"io"
 )
@@ -31,12 +35,15 @@ func (f *pngFile) rowBytes(w int) int { return (w*f.pixelBits() + 7) / 8 }
 
 // decode inflates row by row, straight into the image.
 func (f *pngFile) decode(t *task) (p Image, err error) {
-	r, err := f.inflate(t)
+	const buffer = 16 << 10
+	r, err := zlib.NewReader(bufio.NewReaderSize(&idatReader{task: t, rest: f.pixels}, buffer))
 	if err != nil {
 		return p, classify(PNG, err)
 	}
 	p = newImage(f.width, f.height)
-	rows := newPNGRows(f, r)
+	size := max(1, f.pixelBits()/8)
+	rows := pngRows{r: r, buf: make([]byte, f.rowsMemory()), stride: size + f.rowBytes(f.width),
+		bits: f.pixelBits(), size: size, expand: f.expander()}
 	for _, pass := range f.passes() {
 		if pass.w <= 0 || pass.h <= 0 {
 			continue
@@ -68,12 +75,6 @@ type pngRows struct {
 // rowsMemory returns how many bytes the rows take.
 func (f *pngFile) rowsMemory() int {
 	return min(f.height, 2) * (max(1, f.pixelBits()/8) + f.rowBytes(f.width))
-}
-
-func newPNGRows(f *pngFile, r io.Reader) *pngRows {
-	size := max(1, f.pixelBits()/8)
-	return &pngRows{r: r, buf: make([]byte, f.rowsMemory()), stride: size + f.rowBytes(f.width),
-		bits: f.pixelBits(), size: size, expand: f.expander()}
 }
 
 // next reads row y of a pass, w pixels, and writes them: the first at out[0], the next at out[step].

@@ -6,12 +6,15 @@ import "encoding/binary"
 // as much, and it ends with its task.
 type vp8l struct {
 	task    *task
-	b       []byte // what is still to be read
-	bits    uint64 // bits that were taken from b, the next one lowest
-	n       uint   // how many
-	padding uint   // how many of all that were taken lie beyond the end; they are 0
-	tables  int    // bytes that codes may still take
-	scratch vp8lScratch
+	b       []byte   // what is still to be read
+	bits    uint64   // bits that were taken from b, the next one lowest
+	n       uint     // how many
+	padding uint     // how many of all that were taken lie beyond the end; they are 0
+	tables  int      // bytes that codes may still take
+	scratch struct { // where codes are built
+		lengths [256 + lengths + 1<<11]byte // of the code of each symbol, in bits; 0: none
+		table   []uint32
+	}
 }
 
 // vp8lTables returns how many bytes the codes of an image may take. What cwebp writes stays far below it, but a file of

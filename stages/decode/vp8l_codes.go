@@ -35,12 +35,6 @@ const (
 
 type vp8lGroup [groupSize]vp8lCode
 
-// vp8lScratch is where codes are built.
-type vp8lScratch struct {
-	lengths [256 + lengths + 1<<11]byte // of the code of each symbol, in bits; 0: none
-	table   []uint32
-}
-
 // symbol reads a symbol; at least mostBits bits must be there.
 func (d *vp8l) symbol(c *vp8lCode) uint32 {
 	e := c.table[d.bits&(1<<c.root-1)]

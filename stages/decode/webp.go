@@ -26,10 +26,7 @@ func (d *Decoder) planWebP(b []byte) (Plan, error) {
 	chunks := b[signature:max(n, signature)]
 	if !matches(chunks, "VP8X") {
 		m, err := d.webpImage(chunks)
-		if err != nil {
-			return Plan{}, err
-		}
-		return m.plan(1), nil
+		return m.plan(1), err
 	}
 	const frame = 8 // of a chunk
 	if len(chunks) < frame+header {
@@ -43,23 +40,23 @@ func (d *Decoder) planWebP(b []byte) (Plan, error) {
 	}
 	size := image.Pt(1+uint24(vp8x[canvas:]), 1+uint24(vp8x[canvas+3:]))
 	if vp8x[0]&webpAnimated != 0 {
-		return d.planAnimation(chunks, size, turned)
+		m, err := d.firstFrame(chunks, size)
+		return m.plan(turned), err
 	}
 	m, err := d.webpImage(chunks)
-	if err != nil {
-		return Plan{}, err
+	if err == nil && m.size != size {
+		err = corrupt("WebP: an image of %v pixels on a canvas of %v", m.size, size)
 	}
-	if m.size != size {
-		return Plan{}, corrupt("WebP: an image of %v pixels on a canvas of %v", m.size, size)
-	}
-	return m.plan(turned), nil
+	return m.plan(turned), err
 }
 
 // webpImage is a chunk VP8 (lossy) or VP8L.
 type webpImage struct {
-	data  []byte
-	lossy bool
-	size  image.Point // as its own header says, pixels
+	data   []byte
+	lossy  bool
+	size   image.Point // in pixels, as its own header says
+	canvas image.Point // the size of the whole; that of an animation may be larger than its frame
+	at     image.Point // the place of a frame on the canvas
 }
 
 // webpImage finds the image in chunks and reads its header.
@@ -69,10 +66,36 @@ func (d *Decoder) webpImage(chunks []byte) (m webpImage, err error) {
 		return m, corrupt("WebP: no whole image in it")
 	}
 	m.data, m.lossy = data, name == "VP8 "
-	if m.size, err = readVP8Header(data, m.lossy); err != nil {
+	if m.size, err = readVP8Header(data, m.lossy); err == nil {
+		err = d.checkSize(m.size.X, m.size.Y)
+	}
+	m.canvas = m.size
+	return m, err
+}
+
+// firstFrame finds the first frame of an animation: a chunk ANMF, which holds the chunks of an image behind its place
+// on the canvas (WebP container specification).
+func (d *Decoder) firstFrame(chunks []byte, canvas image.Point) (m webpImage, err error) {
+	if err := d.checkSize(canvas.X, canvas.Y); err != nil {
 		return m, err
 	}
-	return m, d.checkSize(m.size.X, m.size.Y)
+	const head = 16
+	name, data := firstChunk(chunks, "ANMF")
+	switch {
+	case name == "":
+		return m, truncated("WebP: an animation without a whole frame")
+	case len(data) < head:
+		return m, corrupt("WebP: a frame of %d bytes", len(data))
+	}
+	at, size := image.Pt(2*uint24(data), 2*uint24(data[3:])), image.Pt(1+uint24(data[6:]), 1+uint24(data[9:]))
+	if place := (image.Rectangle{at, at.Add(size)}); !place.In(image.Rectangle{Max: canvas}) {
+		return m, corrupt("WebP: the frame %v is not on the canvas of %v", place, canvas)
+	}
+	if m, err = d.webpImage(data[head:]); err == nil && m.size != size {
+		err = corrupt("WebP: an image of %v pixels in a frame of %v", m.size, size)
+	}
+	m.canvas, m.at = canvas, at
+	return m, err
 }
 
 // readVP8Header returns the size of an image.
@@ -98,17 +121,17 @@ func readVP8Header(b []byte, lossy bool) (image.Point, error) {
 	return image.Pt(int(binary.LittleEndian.Uint16(b[6:]))&most, int(binary.LittleEndian.Uint16(b[8:]))&most), nil
 }
 
-// plan makes the plan of m alone.
+// plan makes the plan of m. Lossy images take longer than what they touch: their coded bits are read one by one.
 func (m webpImage) plan(orientation int) Plan {
-	own, work := m.cost()
-	return m.timed(newPlan(m.size.X, m.size.Y, own, work, orientation, m.decode))
-}
-
-// timed adds what lossy images take longer: their coded bits are read one by one.
-func (m webpImage) timed(p Plan) Plan {
 	const byteTime, pixelTime = 64, 8 // see coded
+	own, work := m.cost()
+	if m.size != m.canvas {
+		pixels := 3 * m.size.X * m.size.Y // they are copied onto the canvas
+		own, work = own+pixels, work+3*pixels
+	}
+	p := newPlan(m.canvas.X, m.canvas.Y, own, work, orientation, m.decode)
 	if m.lossy {
-		return p.coded(len(m.data), byteTime).coded(m.size.X*m.size.Y, pixelTime)
+		p = p.coded(len(m.data), byteTime).coded(m.size.X*m.size.Y, pixelTime)
 	}
 	return p
 }
@@ -127,10 +150,24 @@ func (m webpImage) cost() (own, work int) {
 	return own + len(m.data) + tables, perByte*len(m.data) + perPixel*m.size.X*m.size.Y
 }
 
-// decode decodes the image. The lossy decoder reads all of its bytes first and cannot be stopped after that: an ordinary
+// decode puts the image on its canvas, which is transparent black and so becomes black, as libwebp and PIL have it.
+func (m webpImage) decode(t *task) (Image, error) {
+	p, err := m.decodeChunk(t)
+	if err != nil || m.size == m.canvas {
+		return p, err
+	}
+	defer p.Release()
+	whole := newImage(m.canvas.X, m.canvas.Y)
+	clear(whole.Pix)
+	return whole, t.rows(p, 6*p.Width, func(row []byte, y int) {
+		copy(whole.Pix[3*((m.at.Y+y)*whole.Width+m.at.X):], row)
+	})
+}
+
+// decodeChunk decodes the image alone. The lossy decoder reads all of its bytes first and cannot be stopped after that: an ordinary
 // file takes 26 ns a pixel, the worst one of 16 MiB 95 ns, which is 5 s for 50 million pixels. That is the longest that
 // anything here goes on after its deadline.
-func (m webpImage) decode(t *task) (Image, error) {
+func (m webpImage) decodeChunk(t *task) (Image, error) {
 	if !m.lossy {
 		return t.decodeVP8L(m.data, m.size.X, m.size.Y)
 	}
@@ -181,67 +218,6 @@ func clip6(v int) byte { return byte(min(max(v>>6, 0), 255)) }
 
 // uint24 reads the first three bytes of b.
 func uint24(b []byte) int { return int(b[0]) | int(b[1])<<8 | int(b[2])<<16 }
-
-// webpFrame is the first frame of an animation.
-type webpFrame struct {
-	webpImage
-	canvas image.Point     // the size of the animation
-	place  image.Rectangle // of the frame on the canvas
-}
-
-// planAnimation plans the first frame.
-func (d *Decoder) planAnimation(chunks []byte, canvas image.Point, orientation int) (Plan, error) {
-	if err := d.checkSize(canvas.X, canvas.Y); err != nil {
-		return Plan{}, err
-	}
-	f, err := d.firstFrame(chunks, canvas)
-	if err != nil {
-		return Plan{}, err
-	}
-	own, work := f.cost()
-	if f.size != canvas {
-		pixels := 3 * f.size.X * f.size.Y // they are copied onto the canvas
-		own, work = own+pixels, work+3*pixels
-	}
-	return f.timed(newPlan(canvas.X, canvas.Y, own, work, orientation, f.decode)), nil
-}
-
-// firstFrame finds the first frame of an animation: a chunk ANMF, which holds the chunks of an image behind its place
-// on the canvas (WebP container specification).
-func (d *Decoder) firstFrame(chunks []byte, canvas image.Point) (f webpFrame, err error) {
-	const head = 16
-	name, data := firstChunk(chunks, "ANMF")
-	switch {
-	case name == "":
-		return f, truncated("WebP: an animation without a whole frame")
-	case len(data) < head:
-		return f, corrupt("WebP: a frame of %d bytes", len(data))
-	}
-	at, size := image.Pt(2*uint24(data), 2*uint24(data[3:])), image.Pt(1+uint24(data[6:]), 1+uint24(data[9:]))
-	f.canvas, f.place = canvas, image.Rectangle{at, at.Add(size)}
-	if !f.place.In(image.Rectangle{Max: canvas}) {
-		return f, corrupt("WebP: the frame %v is not on the canvas of %v", f.place, canvas)
-	}
-	if f.webpImage, err = d.webpImage(data[head:]); err == nil && f.size != size {
-		err = corrupt("WebP: an image of %v pixels in a frame of %v", f.size, size)
-	}
-	return f, err
-}
-
-// decode puts the image of the frame on its canvas, which is transparent black and so becomes black, as
-// libwebp and PIL have it.
-func (f webpFrame) decode(t *task) (Image, error) {
-	p, err := f.webpImage.decode(t)
-	if err != nil || f.size == f.canvas {
-		return p, err
-	}
-	defer p.Release()
-	whole := newImage(f.canvas.X, f.canvas.Y)
-	clear(whole.Pix)
-	return whole, t.rows(p, 6*p.Width, func(row []byte, y int) {
-		copy(whole.Pix[3*((f.place.Min.Y+y)*whole.Width+f.place.Min.X):], row)
-	})
-}
 
 // firstChunk returns the first of the chunks in b with one of these names, "" where there is none that is whole.
 func firstChunk(b []byte, names ...string) (name string, data []byte) {
