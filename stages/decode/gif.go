@@ -177,19 +177,9 @@ func (r *gifReader) extension() (control []byte) {
 // every code as PIL does and not as compress/lzw: any code size up to 12 bits, codes that stay at 12 bits until a
 // clear code comes however late, no clear code at the start, blocks of no bytes in between.
 func gifPixels(b []byte, bits int, out *indexWriter) error {
-	const tableSize, maxSize = 4096, 12
+	z := lzw{clear: 1 << bits}
+	z.reset()
 	var (
-		prefix [tableSize]uint16 // of a string: the code of all but its last index
-		suffix [tableSize]byte   // its last index
-		buf    [tableSize]byte   // the string of a code, filled from the end
-
-		clear, stop = 1 << bits, 1<<bits + 1
-		next        = clear + 2 // the first free code
-		size        = bits + 1  // of a code, in bits
-		fresh       = true      // no string yet since the table was cleared
-		last        int         // the code before, and the first index of its string
-		first       byte
-
 		i, end int  // of what is to be read of the current block
 		acc    uint // have bits that were read and not used, the lowest first
 		have   int
@@ -198,7 +188,7 @@ func gifPixels(b []byte, bits int, out *indexWriter) error {
 		return err
 	}
 	for {
-		for have < size {
+		for have < z.width {
 			if i == end {
 				if i == len(b) || int(b[i]) > len(b)-i-1 {
 					return truncated("GIF: ends within its first frame")
@@ -214,45 +204,23 @@ func gifPixels(b []byte, bits int, out *indexWriter) error {
 			i++
 			have += 8
 		}
-		code := int(acc & (1<<size - 1))
-		acc >>= size
-		have -= size
-
-		at := tableSize - 1 // in buf, where the string starts
+		code := int(acc & (1<<z.width - 1))
+		acc >>= z.width
+		have -= z.width
 		switch {
-		case code == clear:
-			next, size, fresh = clear+2, bits+1, true
+		case code == z.clear:
+			z.reset()
 			continue
-		case code == stop:
+		case code == z.clear+1:
 			return truncated("GIF: its first frame has too few pixels")
-		case fresh && code > clear, code > next:
-			return corrupt("GIF: code %d where the next one is %d", code, next)
-		case fresh:
-			fresh, first = false, byte(code)
-		default:
-			c := code
-			if c == next { // the string that is about to be added: the last one and its own first index
-				buf[at] = first
-				at, c = at-1, last
-			}
-			for c >= clear {
-				if c >= tableSize { // only a code size of 12 has such
-					return corrupt("GIF: code %d has no string", code)
-				}
-				buf[at] = suffix[c]
-				at, c = at-1, int(prefix[c])
-			}
-			first = byte(c)
-			if next < tableSize {
-				prefix[next], suffix[next] = uint16(last), first
-				if next == 1<<size-1 && size < maxSize {
-					size++
-				}
-				next++
-			}
+		case !z.defined(code):
+			return corrupt("GIF: code %d where the next one is %d", code, z.next)
 		}
-		last, buf[at] = code, first
-		if more, err := out.write(buf[at:]); !more {
+		indices := z.expand(code)
+		if indices == nil {
+			return corrupt("GIF: code %d has no string", code)
+		}
+		if more, err := out.write(indices); !more {
 			return err
 		}
 	}

@@ -50,32 +50,13 @@ func (r *packBits) Read(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// lzwReader expands LZW (TIFF 6.0, section 13): codes of 9 to 12 bits, the highest bit first; they grow one code early.
+// lzwReader expands LZW (TIFF 6.0, section 13): the highest bit of a code comes first.
 type lzwReader struct {
+	lzw
 	src     *source
 	bits    uint32 // the lowest have bits are those read and not used yet
 	have    int
-	width   int // of the next code, in bits
-	next    int // the code that is defined next
-	last    int // the code before, -1 after a clear
 	pending []byte
-
-	// What a code stands for: what its prefix stands for, and the suffix.
-	prefix, length [lzwCodes]uint16
-	suffix, first  [lzwCodes]byte
-	out            [lzwCodes]byte
-}
-
-const lzwCodes, lzwClear, lzwEnd, lzwFirst = 1 << 12, 256, 257, 258
-
-var errLZW = errors.New("LZW code that is not defined")
-
-func newLZWReader(src *source) *lzwReader {
-	r := &lzwReader{src: src}
-	for i := range lzwClear {
-		r.suffix[i], r.first[i], r.length[i] = byte(i), byte(i), 1
-	}
-	return r
 }
 
 // start begins with what src holds.
@@ -88,11 +69,9 @@ func (r *lzwReader) start() error {
 		return unsupportedTIFF("old-style LZW")
 	}
 	r.have, r.pending = 0, nil
-	r.clear()
+	r.reset()
 	return nil
 }
-
-func (r *lzwReader) clear() { r.width, r.next, r.last = 9, lzwFirst, -1 }
 
 func (r *lzwReader) Read(p []byte) (n int, err error) {
 	for n < len(p) {
@@ -117,27 +96,15 @@ func (r *lzwReader) code() error {
 		r.bits, r.have = r.bits<<8|uint32(c), r.have+8
 	}
 	r.have -= r.width
-	code := int(r.bits >> r.have & (1<<r.width - 1))
-	switch {
-	case code == lzwClear:
-		r.clear()
-		return nil
-	case code == lzwEnd:
+	switch code := int(r.bits >> r.have & (1<<r.width - 1)); {
+	case code == r.clear:
+		r.reset()
+	case code == r.clear+1:
 		return io.EOF
-	case code > r.next || code >= lzwFirst && r.last < 0:
-		return errLZW
-	}
-	if r.last >= 0 && r.next < lzwCodes {
-		r.prefix[r.next], r.length[r.next], r.first[r.next] = uint16(r.last), r.length[r.last]+1, r.first[r.last]
-		r.suffix[r.next] = r.first[code] // also where code is the one just being defined
-		if r.next++; r.next == 1<<r.width-1 && r.width < 12 {
-			r.width++
-		}
-	}
-	r.last = code
-	r.pending = r.out[:r.length[code]]
-	for i := len(r.pending) - 1; i >= 0; i-- {
-		r.pending[i], code = r.suffix[code], int(r.prefix[code])
+	case !r.defined(code):
+		return errors.New("LZW code that is not defined")
+	default:
+		r.pending = r.expand(code)
 	}
 	return nil
 }
@@ -184,7 +151,7 @@ func (f *tiffFile) fault(err error) error {
 func (f *tiffFile) codec(src *source) (start func(rows int) (io.Reader, error)) {
 	switch f.compression {
 	case tiffLZW:
-		r := newLZWReader(src)
+		r := &lzwReader{lzw: lzw{clear: 256, early: 1}, src: src}
 		return func(int) (io.Reader, error) { return r, r.start() }
 	case tiffAdobeDeflate, tiffDeflate:
 		var z io.ReadCloser

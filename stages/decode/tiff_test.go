@@ -77,15 +77,15 @@ func lzwed(b []byte, clears int) (out []byte) {
 		}
 	}
 	for range clears {
-		put(lzwClear)
+		put(256) // clear
 	}
 	for i, c := range b {
 		if i%200 == 0 {
-			put(lzwClear)
+			put(256) // clear
 		}
 		put(uint32(c))
 	}
-	put(lzwEnd)
+	put(257)
 	return append(out, byte(v<<(8-have)))
 }
 
