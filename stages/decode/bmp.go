@@ -85,8 +85,12 @@ func readBMP(b []byte) (*bmpFile, error) {
 		if len(b) < fileHeader+info+12 {
 			return nil, truncated("BMP: ends within the masks")
 		}
+	case f.compression == 4:
+		return nil, unsupported("BMP that holds a JPEG, or run lengths of 24 bits")
+	case f.compression == 5:
+		return nil, unsupported("BMP that holds a PNG")
 	default:
-		return nil, f.unknownCompression()
+		return nil, unsupported("BMP of %d bits with compression %d", f.bits, f.compression)
 	}
 	if f.bits <= 8 {
 		after = f.setColors(after, entry, colors)
@@ -114,16 +118,6 @@ var (
 	bmp565 = [3]uint32{0xF800, 0x7E0, 0x1F}
 	bmp555 = [3]uint32{0x7C00, 0x3E0, 0x1F}
 )
-
-func (f *bmpFile) unknownCompression() error {
-	switch f.compression {
-	case 4:
-		return unsupported("BMP that holds a JPEG, or run lengths of 24 bits")
-	case 5:
-		return unsupported("BMP that holds a PNG")
-	}
-	return unsupported("BMP of %d bits with compression %d", f.bits, f.compression)
-}
 
 // setColors takes the palette at that place, of n colours (0: as many as there are indices): blue, green, red and,
 // where an entry has 4 bytes, nothing. It returns where the palette ends. Pixels that are said to start where the

@@ -12,9 +12,7 @@
 // Rare kinds are refused as unsupported: the README has the table. Colour profiles are ignored as PIL ignores them.
 package decode
 
-import (
-	"context"
-)
+import "context"
 
 // Values of Config.JPEGScale.
 const (
@@ -30,17 +28,17 @@ type Config struct {
 	JPEGScale string `yaml:"jpeg_scale" bounds:"exact, fast"`
 }
 
-// Decoder decodes images. It holds settings only and nothing of any image, so that no file can be decoded by what
-// another one left. Safe for concurrent use.
+// Decoder decodes images. It holds settings only and keeps nothing of an image, so that no file affects the next one.
+// Safe for concurrent use.
 type Decoder struct {
 	maxPixels  int
 	fastTarget int       // the shorter side that will be needed; 0: decode at full size
 	turbo      *turboLib // nil: no library
 }
 
-// NewDecoder makes a decoder by a valid cfg. target is the side of the image that will be made of the
-// decoded one, in pixels (224 for CLIP): "fast" never goes below 2.4 times that on the shorter side.
-// JPEGs go to libturbojpeg where FindLibrary finds it.
+// NewDecoder returns a decoder for a valid cfg. target is the side, in pixels, of the square that will be made of an image
+// (224 for CLIP): "fast" never goes below 2.4 times that on the shorter side. JPEGs go to libturbojpeg where FindLibrary
+// finds it.
 func NewDecoder(cfg Config, target int) *Decoder {
 	lib, _ := loadTurbo() // FindLibrary reports the error to who asks
 	return newDecoder(cfg, target, lib)
@@ -90,7 +88,7 @@ func (plan Plan) run(t *task) (p Image, err error) {
 		return Image{}, err
 	}
 	if p, err = plan.decode(t); err != nil {
-		if t.ctx.Err() != nil { // it may have been stopped, and the cause be lost in another error
+		if t.ctx.Err() != nil { // a decoder that was stopped may have replaced the cause
 			err = context.Cause(t.ctx)
 		}
 		return p, err
@@ -103,7 +101,7 @@ func (plan Plan) run(t *task) (p Image, err error) {
 	return p, nil
 }
 
-// DecodeBytes is Inspect and Decode without a deadline, for who has one image and no budget.
+// DecodeBytes is Inspect and Decode without a deadline, for callers with one image and no budget.
 func (d *Decoder) DecodeBytes(b []byte) (Image, error) {
 	plan, err := d.Inspect(b)
 	if err != nil {
@@ -112,7 +110,7 @@ func (d *Decoder) DecodeBytes(b []byte) (Image, error) {
 	return d.Decode(context.Background(), plan)
 }
 
-// contain makes an error of the image of a panic: third-party decoders on hostile bytes.
+// contain turns a panic into an error of the image: of third-party decoders on hostile bytes.
 func contain(format string, err *error) {
 	if r := recover(); r != nil {
 		*err = corrupt("%s: decoder failed: %v", format, r)

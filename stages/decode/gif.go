@@ -13,7 +13,6 @@ type gifFrame struct {
 	data          []byte
 }
 
-// planGIF plans the first frame.
 func (d *Decoder) planGIF(b []byte) (Plan, error) {
 	f, err := readGIF(b)
 	if err != nil {
@@ -122,18 +121,12 @@ func (f *gifFrame) decode(t *task) (Image, error) {
 	return p, gifPixels(f.data, f.codeBits, &indexWriter{task: t, colors: f.colors, next: next})
 }
 
-// paint fills p with one colour.
 func (t *task) paint(p Image, color [3]byte) error {
 	first := p.Pix[:3*p.Width]
 	for i := 0; i < len(first); i += 3 {
 		copy(first[i:], color[:])
 	}
-	for rest := p.Pix; len(rest) > 0; rest = rest[len(first):] {
-		if err := t.spend(copy(rest, first)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return t.rows(p, len(first), func(row []byte, _ int) { copy(row, first) })
 }
 
 // gifReader reads the blocks of a GIF from the front of rest. At the end of the file it returns what there is.

@@ -111,7 +111,6 @@ func reversePixels(pix []byte) {
 	}
 }
 
-// mirrorRows reverses the pixels of each row.
 func mirrorRows(pix []byte, stride int) {
 	for ; len(pix) > 0; pix = pix[stride:] {
 		reversePixels(pix[:stride])

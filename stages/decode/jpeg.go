@@ -1,8 +1,6 @@
 package decode
 
-import (
-	"strings"
-)
+import "strings"
 
 // What decoding a JPEG may cost. The library cannot be stopped, so all of its work is judged before it begins.
 const (
@@ -112,7 +110,7 @@ func (d *Decoder) runTurbo(b, dst []byte, w, h, pixelFormat int, info jpegInfo) 
 	case err != nil:
 		return corrupt("JPEG: %w", err)
 	case info.endless && warning != "" && !strings.HasSuffix(warning, "extraneous bytes before marker 0xd9"):
-		return endsEarly(warning)
+		return truncated("JPEG: without its end marker: %s", warning)
 	}
 	return nil
 }
@@ -134,10 +132,6 @@ func (info *jpegInfo) withEnd(b []byte) []byte {
 		return append(b[:len(b):len(b)], 0xFF, markEOI)
 	}
 	return b
-}
-
-func endsEarly(why string) error {
-	return truncated("JPEG: without its end marker: %s", why)
 }
 
 // dctScale returns the smallest of 1/8, 1/4 and 1/2 of w x h, rounded up as libjpeg does, whose shorter side is at least

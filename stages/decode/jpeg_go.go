@@ -74,7 +74,7 @@ func (info *jpegInfo) goError(err error) error {
 	case errors.As(err, &feature):
 		return needsTurbo(string(feature))
 	case info.endless:
-		return endsEarly(err.Error())
+		return truncated("JPEG: without its end marker: %v", err)
 	}
 	return classify(JPEG, err)
 }

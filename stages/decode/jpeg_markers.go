@@ -173,7 +173,6 @@ func (info *jpegInfo) segment(marker byte, segment []byte) error {
 	return nil
 }
 
-// frame reads a SOF segment.
 func (info *jpegInfo) frame(marker byte, segment []byte) error {
 	switch {
 	case info.process != 0:
@@ -185,16 +184,14 @@ func (info *jpegInfo) frame(marker byte, segment []byte) error {
 	}
 	info.process = marker
 	info.height, info.width = int(binary.BigEndian.Uint16(segment[1:])), int(binary.BigEndian.Uint16(segment[3:]))
-	switch {
+	switch n := segment[5]; {
 	case info.width == 0:
 		return corrupt("JPEG: %d x %d pixels", info.width, info.height)
 	case info.height == 0:
 		return unsupported("JPEG whose height comes after its first scan")
-	}
-	if max(info.width, info.height) > jpegMaxLength {
+	case max(info.width, info.height) > jpegMaxLength:
 		return unsupported("JPEG of %d x %d: a side is longer than %d", info.width, info.height, jpegMaxLength)
-	}
-	if n := segment[5]; n != 1 && n != 3 && n != 4 {
+	case n != 1 && n != 3 && n != 4:
 		return unsupported("JPEG of %d components", n)
 	}
 	for c := range slices.Chunk(segment[6:], 3) {
@@ -208,7 +205,6 @@ func (info *jpegInfo) frame(marker byte, segment []byte) error {
 	return nil
 }
 
-// quantization notes which tables a DQT segment brings.
 func (info *jpegInfo) quantization(segment []byte) error {
 	for len(segment) > 0 {
 		n := 1 + blockSamples
@@ -244,14 +240,11 @@ func (info *jpegInfo) scan(segment []byte) error {
 	var c jpegComponent
 	blocks := 0 // of all components in a group
 	for i := range n {
-		at := -1
-		for j := range info.components {
-			if info.components[j].id == segment[1+2*i] && !taken[j] {
-				at = j
-				break
-			}
+		at := 0
+		for at < len(info.components) && (taken[at] || info.components[at].id != segment[1+2*i]) {
+			at++
 		}
-		if at < 0 {
+		if at == len(info.components) {
 			return corrupt("JPEG: a scan of a component that is not there")
 		}
 		taken[at] = true

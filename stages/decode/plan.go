@@ -14,7 +14,7 @@ type Plan struct {
 	Memory        int64 // bytes that decoding takes at most beside the file, the packed pixels included
 	Native        int64 // of Memory: what a library allocates
 	Work          int64 // bytes that decoding reads and writes at most, each as often as it is touched
-	Extra         int64 // what decoding may take longer than touching them does, as bytes that could be touched meanwhile
+	Extra         int64 // time that decoding may take beyond that of Work, as bytes that could be touched in it
 
 	decode func(*task) (Image, error) // leaves the orientation to Decode
 }

@@ -67,12 +67,12 @@ func (d *Decoder) planPNG(b []byte) (Plan, error) {
 	return plan.coded(f.compressed, inflateTime).coded(rows, rowTime), nil
 }
 
-// readPNGHeader reads the first chunk.
 func readPNGHeader(b []byte) (f pngFile, err error) {
 	c, _, ok := nextPNGChunk(b[pngSignature:])
 	switch {
 	case ok && string(c.name) == "CgBI":
-		return f, unsupported("PNG as Apple's Xcode rewrites it (CgBI), which is no PNG any more; revert it with \"xcrun pngcrush -revert-iphone-optimizations\"")
+		return f, unsupported("PNG as Apple's Xcode rewrites it (CgBI), which is no PNG any more; " +
+			"revert it with \"xcrun pngcrush -revert-iphone-optimizations\"")
 	case ok && string(c.name) != "IHDR":
 		return f, corrupt("PNG: it begins with the chunk %q instead of IHDR", c.name)
 	case !c.whole:
@@ -170,7 +170,6 @@ func (c pngChunk) intact() bool {
 	return crc32.Update(crc32.ChecksumIEEE(c.name), crc32.IEEETable, c.data) == binary.BigEndian.Uint32(c.sum)
 }
 
-// named tells that the name consists of letters.
 func (c pngChunk) named() bool {
 	for _, l := range c.name {
 		if l|0x20 < 'a' || l|0x20 > 'z' {

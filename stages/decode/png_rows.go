@@ -17,7 +17,8 @@ func (f *pngFile) passes() []pngPass {
 	if !f.interlaced {
 		return []pngPass{{0, 0, 1, 1, f.width, f.height}}
 	}
-	passes := []pngPass{{0, 0, 8, 8, 0, 0}, {4, 0, 8, 8, 0, 0}, {0, 4, 4, 8, 0, 0}, {2, 0, 4, 4, 0, 0}, {0, 2, 2, 4, 0, 0}, {1, 0, 2, 2, 0, 0}, {0, 1, 1, 2, 0, 0}}
+	passes := []pngPass{{dx: 8, dy: 8}, {x: 4, dx: 8, dy: 8}, {y: 4, dx: 4, dy: 8}, {x: 2, dx: 4, dy: 4}, {y: 2, dx: 2, dy: 4},
+		{x: 1, dx: 2, dy: 2}, {y: 1, dx: 1, dy: 2}}
 	for i := range passes {
 		p := &passes[i]
 		p.w, p.h = (f.width-p.x+p.dx-1)/p.dx, (f.height-p.y+p.dy-1)/p.dy
@@ -25,7 +26,6 @@ func (f *pngFile) passes() []pngPass {
 	return passes
 }
 
-// pixelBits returns how many bits a pixel has.
 func (f *pngFile) pixelBits() int {
 	return int(f.depth) * map[byte]int{pngGray: 1, pngRGB: 3, pngPalette: 1, pngGrayAlpha: 2, pngRGBA: 4}[f.color]
 }
@@ -72,7 +72,6 @@ type pngRows struct {
 	expand func(out []byte, step int, row []byte, n int)
 }
 
-// rowsMemory returns how many bytes the rows take.
 func (f *pngFile) rowsMemory() int {
 	return min(f.height, 2) * (max(1, f.pixelBits()/8) + f.rowBytes(f.width))
 }

@@ -100,7 +100,6 @@ func (f *tiffFile) touched() int {
 // pixelBytes is what is read of a pixel when it is packed.
 func (f *tiffFile) pixelBytes() int { return (f.bits*f.samples + 7) / 8 }
 
-// layOut finds the strips or tiles.
 func (f *tiffFile) layOut(tags tiffTags) error {
 	strips, tiles := tags[tagStripOffsets].count() > 0, tags[tagTileOffsets].count() > 0
 	f.block = image.Pt(f.width, min(f.height, tags.get(tagRowsPerStrip, f.height)))

@@ -166,10 +166,7 @@ func (f *tiffFile) codec(src *source) (start func(rows int) (io.Reader, error)) 
 	case tiffPackBits:
 		return func(int) (io.Reader, error) { return &packBits{src: src}, nil }
 	case tiffGroup3, tiffGroup4:
-		group := ccitt.Group3
-		if f.compression == tiffGroup4 {
-			group = ccitt.Group4
-		}
+		group := map[int]ccitt.SubFormat{tiffGroup3: ccitt.Group3, tiffGroup4: ccitt.Group4}[f.compression]
 		return func(rows int) (io.Reader, error) {
 			return ccitt.NewReader(src, ccitt.MSB, group, f.block.X, rows, &ccitt.Options{Invert: true}), nil
 		}

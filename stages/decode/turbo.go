@@ -157,7 +157,6 @@ func (t *turbo) decode(b, dst []byte, w, h, pixelFormat int) (warning string, er
 	return "", errors.New(text)
 }
 
-// message copies the library's last error text.
 func (t *turbo) message() string {
 	p, _, _ := purego.SyscallN(t.lib.errorText, t.handle)
 	return cmp.Or(dl.String(p), "unknown error")

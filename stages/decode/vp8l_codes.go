@@ -95,18 +95,15 @@ func (d *vp8l) code(size int) (vp8lCode, error) {
 		return vp8lCode{}, err
 	}
 	clear(d.scratch.lengths[:])
-	simple := d.read(1) == 1
-	if !simple {
-		if err := d.codeLengths(size); err != nil {
-			return vp8lCode{}, err
+	if simple := d.read(1) == 1; simple {
+		two := d.read(1) == 1
+		width := uint(1 + 7*d.read(1))
+		d.scratch.lengths[d.read(width)] = 1
+		if two {
+			d.scratch.lengths[d.read(8)] = 1
 		}
-		return d.build(size)
-	}
-	two := d.read(1) == 1
-	width := uint(1 + 7*d.read(1))
-	d.scratch.lengths[d.read(width)] = 1
-	if two {
-		d.scratch.lengths[d.read(8)] = 1
+	} else if err := d.codeLengths(size); err != nil {
+		return vp8lCode{}, err
 	}
 	return d.build(size)
 }

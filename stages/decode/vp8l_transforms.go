@@ -86,7 +86,6 @@ func (t *vp8lTransform) invert(d *vp8l, pix []uint32) error {
 	return nil
 }
 
-// tile returns the pixel of the tile at x, y.
 func (t *vp8lTransform) tile(x, y int) uint32 {
 	return t.data[y>>t.bits*vp8lTiles(t.w, t.bits)+x>>t.bits]
 }
