@@ -79,6 +79,13 @@ func read(t testing.TB, path ...string) []byte {
 	return b
 }
 
+// patched is b with other bytes at a place.
+func patched(b []byte, at int, other ...byte) []byte {
+	b = bytes.Clone(b)
+	copy(b[at:], other)
+	return b
+}
+
 // TestLikePIL compares images of every kind with the pixels that PIL decodes.
 func TestLikePIL(t *testing.T) {
 	var cases []struct {
@@ -157,11 +164,7 @@ func oneSentinel(err error) bool {
 }
 
 func TestRefused(t *testing.T) {
-	huge := func(file string, at int, size ...byte) []byte {
-		b := read(t, "pil", file)
-		copy(b[at:], size)
-		return b
-	}
+	huge := func(file string, at int, size ...byte) []byte { return patched(read(t, "pil", file), at, size...) }
 	jpg := read(t, "pil", "rgb_444.jpg")
 	sof := bytes.Index(jpg, []byte{0xFF, 0xC0})
 	for name, d := range decoders(t, Config{MaxPixels: 10000, JPEGScale: ScaleExact}) {

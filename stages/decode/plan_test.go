@@ -246,7 +246,7 @@ func TestEnds(t *testing.T) {
 // TestLong plans images whose bytes take much longer than those of others: each takes half a second or more, and few
 // pixels or little memory. Two of them would hold both decode workers if they did not count as long.
 func TestLong(t *testing.T) {
-	comments := bytes.Repeat(append([]byte{0xFF, markCOM, 0xFF, 0xFF}, make([]byte, 0xFFFD)...), 32)
+	comments := strings.Repeat("\xff\xfe\xff\xff"+string(make([]byte, 0xFFFD)), 32)
 	lossy := func(n int) []byte {
 		return webpOf("VP8 \x10\x00\x00\x9d\x01\x2a\x40\x00\x40\x00" + string(make([]byte, n)))
 	}
@@ -256,8 +256,8 @@ func TestLong(t *testing.T) {
 		b    []byte
 		long bool
 	}{
-		{"arithmetic-coded JPEG", slices.Insert(read(t, "pil", "arithmetic.jpg"), 2, comments...), true},
-		{"JPEG", slices.Insert(read(t, "pil", "progressive_gray.jpg"), 2, comments...), false},
+		{"arithmetic-coded JPEG", jpegWith(read(t, "pil", "arithmetic.jpg"), comments), true},
+		{"JPEG", jpegWith(read(t, "pil", "progressive_gray.jpg"), comments), false},
 		{"lossy WebP", lossy(4 << 20), true},
 		{"small lossy WebP", lossy(1 << 20), false},
 		{"PNG of short rows", pngOf(ihdr(1, 8<<20, "\x01\x00\x00\x00\x00"), "IDAT"+strings.Repeat("x", 20<<10)), true},
