@@ -87,7 +87,7 @@ func (s setting) set(text string) error {
 	case *time.Duration:
 		d, err := ParseDuration(text, s.unit)
 		if err != nil {
-			return err
+			return err // the field keeps what it has
 		}
 		*field = d
 	case encoding.TextUnmarshaler:
