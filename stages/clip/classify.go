@@ -1,9 +1,11 @@
 package clip
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -123,7 +125,7 @@ type Batch struct {
 // ClassifyBatch is Classify with the prompts of r for every image of b. They enter by a bulk lane of the caller's, so that
 // none is refused, and some are open at a time. An image that fails, to be opened too, fails alone. r.Release is called
 // for each that was opened. Once ctx has ended no more are opened, and Done is not called for those. The error is
-// of the prompts, or the cause of ctx when that has ended.
+// of the prompts, the cause of ctx when that has ended, or a pipeline.PanicError of Open or Done.
 func (e *Engine) ClassifyBatch(ctx context.Context, r Request, b Batch) error {
 	prompts, err := e.EmbedTexts(ctx, r.Lane.Caller, r.Prompts)
 	if err != nil {
@@ -144,7 +146,12 @@ func (e *Engine) each(ctx context.Context, r Request, b Batch, do func(*Request)
 	running.SetLimit(e.open)
 	var one sync.Mutex // calls Done
 	for i := 0; i < b.Len && ctx.Err() == nil; i++ {
-		running.Go(func() error {
+		running.Go(func() (failed error) {
+			defer func() {
+				if v := recover(); v != nil {
+					failed = &pipeline.PanicError{Stage: "batch", Value: v, Stack: debug.Stack()}
+				}
+			}()
 			r, result := r, Result{}
 			var err error
 			if r.Image, err = b.Open(i); err == nil {
@@ -156,6 +163,5 @@ func (e *Engine) each(ctx context.Context, r Request, b Batch, do func(*Request)
 			return nil
 		})
 	}
-	_ = running.Wait() // errors went to Done
-	return context.Cause(ctx)
+	return cmp.Or(running.Wait(), context.Cause(ctx)) // errors of images went to Done
 }
