@@ -58,7 +58,7 @@ const testDimension = 512
 
 // What the fake device does with an image depends on its bytes.
 const (
-	goodImage        = "a picture"
+	goodImage        = "an image"
 	notAnImage       = "not an image"
 	truncatedImage   = "truncated"
 	hugeImage        = "huge"
