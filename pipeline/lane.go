@@ -36,5 +36,8 @@ func NewLane(caller fair.Caller, policy Policy) Lane {
 	return l
 }
 
+// Policy returns how the jobs of the lane wait.
+func (l Lane) Policy() Policy { return l.policy }
+
 // maxLatest is how many jobs of a lane with policy Latest wait.
 const maxLatest = 2

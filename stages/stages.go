@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"hailoclip/hailo"
+	"hailoclip/pipeline"
 	"hailoclip/stages/decode"
 )
 
@@ -27,7 +28,11 @@ func (l *Line) enter(j *job) (err error) {
 	if it.plan, err = l.decoder.Inspect(it.request.Image); err != nil {
 		return err
 	}
-	it.memory, err = l.budget.Reserve(j.Context(), j.Lane.Caller, it.plan)
+	reserve := l.budget.Reserve
+	if j.Lane.Policy() == pipeline.Bulk {
+		reserve = l.budget.ReserveBulk
+	}
+	it.memory, err = reserve(j.Context(), j.Lane.Caller, it.plan)
 	return err
 }
 
