@@ -204,6 +204,41 @@ func TestStandInBatches(t *testing.T) {
 	})
 }
 
+// TestStandInPanics has the second backend panic in a batch of several calls: none of them waits for ever.
+func TestStandInPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, second := newScripted("npu"), newScripted("cpu")
+		first.status.Ready = false
+		second.hold = make(chan struct{})
+		f := NewFailover(first, second)
+		outcomes := make(chan string, 5)
+		encode := func(pixels []byte) {
+			go func() {
+				defer func() {
+					if v := recover(); v != nil {
+						outcomes <- "panic"
+					}
+				}()
+				err := f.EncodeImages(t.Context(), []*Frame{{Pixels: pixels, Embedding: make([]float32, 2)}})
+				outcomes <- fmt.Sprint(errors.Is(err, ErrEncode), err == nil)
+			}()
+			synctest.Wait()
+		}
+		for range 3 {
+			encode(nil)
+		}
+		encode(nil)
+		encode([]byte{}) // which scripted does not expect
+		close(second.hold)
+		synctest.Wait()
+		got := map[string]int{}
+		for len(outcomes) > 0 {
+			got[<-outcomes]++
+		}
+		assert.Diff(t, map[string]int{"false true": 3, "panic": 1, "true false": 1}, got)
+	})
+}
+
 // The states of a backend.
 const (
 	well     = "ready"

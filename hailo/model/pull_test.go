@@ -201,7 +201,7 @@ func TestPullFromDir(t *testing.T) {
 	assert.Equal(t, c.folder(t), strings.Join(c.Known[0].PartFiles(NPUPart), " "), "files")
 	assert.ErrorSays(t, pull(CPUPart), fs.ErrNotExist, "t.onnx", "files that are not there")
 	write(t, filepath.Join(vendor, "t.onnx"), "<html>")
-	assert.ErrorSays(t, pull(CPUPart), ErrFile, "t.onnx", "a web page")
+	assert.ErrorSays(t, pull(CPUPart), ErrFile, filepath.Join(vendor, "t.onnx")+" is not a .onnx file", "a web page")
 	assert.Must(t, os.Remove(filepath.Join(vendor, "t.onnx")))
 	assert.Must(t, os.Mkdir(filepath.Join(vendor, "t.onnx"), 0o755))
 	assert.ErrorSays(t, pull(CPUPart), ErrFile, "t.onnx", "a folder")

@@ -258,6 +258,21 @@ func TestBatch(t *testing.T) {
 	if !errors.Is(err, context.Canceled) || done == n {
 		t.Errorf("%v after %d images", err, done)
 	}
+	var panicked *pipeline.PanicError
+	done = 0
+	err = e.EmbedImageBatch(t.Context(), Request{}, Batch{
+		Len: 3,
+		Open: func(i int) ([]byte, error) {
+			if i == 1 {
+				panic("a transport's fault")
+			}
+			return images["red"], nil
+		},
+		Done: func(int, Result, error) { done++ },
+	})
+	if !errors.As(err, &panicked) || done != 2 {
+		t.Errorf("%v, %d images done", err, done)
+	}
 	if err := e.ClassifyBatch(t.Context(), Request{Prompts: []string{"mauve"}}, Batch{}); !errors.Is(err, cache.ErrEncode) {
 		t.Errorf("bad prompts: %v", err)
 	}
