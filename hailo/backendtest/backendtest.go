@@ -213,7 +213,7 @@ func (c check) encodeTexts(tokens ...[]int32) [][]float32 {
 // unit checks the length of a vector.
 func (c check) unit(v []float32) {
 	c.Helper()
-	assert.True(c, math.Abs(dot(v, v)-1) <= 1e-5, "a vector has the squared length %v", dot(v, v))
+	assert.True(c, math.Abs(hailo.Dot(v, v)-1) <= 1e-5, "a vector has the squared length %v", hailo.Dot(v, v))
 }
 
 // differ checks that two inputs did not get one vector.
@@ -257,11 +257,4 @@ func sentence(i int) []int32 {
 }
 
 // Cosine of the angle between two vectors of one length.
-func Cosine(a, b []float32) float64 { return dot(a, b) / math.Sqrt(dot(a, a)*dot(b, b)) }
-
-func dot(a, b []float32) (sum float64) {
-	for i := range a {
-		sum += float64(a[i]) * float64(b[i])
-	}
-	return sum
-}
+func Cosine(a, b []float32) float64 { return hailo.Dot(a, b) / math.Sqrt(hailo.Dot(a, a)*hailo.Dot(b, b)) }
