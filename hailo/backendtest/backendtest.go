@@ -257,4 +257,6 @@ func sentence(i int) []int32 {
 }
 
 // Cosine of the angle between two vectors of one length.
-func Cosine(a, b []float32) float64 { return hailo.Dot(a, b) / math.Sqrt(hailo.Dot(a, a)*hailo.Dot(b, b)) }
+func Cosine(a, b []float32) float64 {
+	return hailo.Dot(a, b) / math.Sqrt(hailo.Dot(a, a)*hailo.Dot(b, b))
+}
