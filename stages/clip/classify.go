@@ -117,9 +117,10 @@ func late(ctx context.Context, err error) error {
 
 // Batch is many images.
 type Batch struct {
-	Len  int
-	Open func(i int) ([]byte, error)      // image i; called once for each, several at a time
-	Done func(i int, r Result, err error) // what came of it, or why not; called once for each, one at a time
+	Len    int
+	AtOnce int                              // images that are open at a time; 0: as many as keep the line busy
+	Open   func(i int) ([]byte, error)      // image i; called once for each, several at a time
+	Done   func(i int, r Result, err error) // what came of it, or why not; called once for each, one at a time
 }
 
 // ClassifyBatch is Classify with the prompts of r for every image of b. They enter by a bulk lane of the caller's, so that
@@ -143,7 +144,7 @@ func (e *Engine) EmbedImageBatch(ctx context.Context, r Request, b Batch) error 
 func (e *Engine) each(ctx context.Context, r Request, b Batch, do func(*Request) (Result, error)) error {
 	r.Lane = pipeline.NewLane(r.Lane.Caller, pipeline.Bulk)
 	var running errgroup.Group
-	running.SetLimit(e.open)
+	running.SetLimit(cmp.Or(b.AtOnce, e.open))
 	var one sync.Mutex // calls Done
 	for i := 0; i < b.Len && ctx.Err() == nil; i++ {
 		running.Go(func() (failed error) {
