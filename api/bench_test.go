@@ -75,10 +75,10 @@ func TestMemoryDoesNotGrowWithTheImage(t *testing.T) {
 	}
 }
 
-// idle is a device that costs nothing.
-type idle struct{ *device }
+// free is a device that costs nothing.
+type free struct{ *device }
 
-func (idle) EncodeImages(_ context.Context, frames []*hailo.Frame) error {
+func (free) EncodeImages(_ context.Context, frames []*hailo.Frame) error {
 	for _, f := range frames {
 		f.Embedding[0] = 1
 	}
@@ -90,7 +90,7 @@ func handlerOnly(t testing.TB) *Server {
 	t.Helper()
 	return newService(t, func(c *Config, svc *Service) {
 		c.MaxBodyBytes, svc.Log = 16<<20, slog.New(slog.NewTextHandler(io.Discard, nil))
-		svc.Engine = testEngine(t, newDevice(), func(_ *clip.Config, p *clip.Parts) { p.Images = idle{newDevice()} })
+		svc.Engine = testEngine(t, newDevice(), func(_ *clip.Config, p *clip.Parts) { p.Images = free{newDevice()} })
 	}).Server
 }
 

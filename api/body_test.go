@@ -10,13 +10,20 @@ import (
 	"testing"
 )
 
+// available is how many bytes may still be handed out.
+func (m *bodyMemory) available() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.free
+}
+
 // TestBodyMemory fills the memory for bodies with halves of large ones that never end.
 func TestBodyMemory(t *testing.T) {
 	const budget = 2 << 20
 	s := serve(t, func(c *Config, _ *Service) { c.MaxBodyMemoryBytes = budget })
 	promise := postHead + "Content-Length: 1048576\r\n\r\n"
 	half := strings.Repeat("A", 600<<10) // needs a buffer of 1 MiB, and one of 256 KiB until that is there
-	free := func() int64 { return s.bodies.free.Load() }
+	free := s.bodies.available
 
 	holder := s.send(t, promise+half)
 	until(t, func() bool { return free() == budget-1<<20 })
@@ -75,14 +82,14 @@ func TestBodyMemoryComesBack(t *testing.T) {
 	s.post(t, "/v1/classify", classifyBody(goodImage, "", "x"))
 	s.post(t, "/v1/classify", classifyBody(panickingImage, "", "x"))
 	s.post(t, "/v1/classify", classifyBody(goodImage, "", panickingText))
-	until(t, func() bool { return s.bodies.free.Load() == 2*limit })
+	until(t, func() bool { return s.bodies.available() == 2*limit })
 }
 
 // TestLargeBodiesTakeTurns has a large body wait while others are being unpacked, until its deadline, and no small one.
 func TestLargeBodiesTakeTurns(t *testing.T) {
 	s := serve(t, func(c *Config, _ *Service) { c.MaxBodyBytes, c.MaxBodyMemoryBytes = 4<<20, 16<<20 })
-	for range cap(s.unpackers) {
-		s.unpackers <- struct{}{}
+	for range cap(s.unpacking) {
+		s.unpacking <- struct{}{}
 	}
 	large := strings.Repeat(" ", largeBody) + classifyBody(goodImage, "", "x")
 	post := func(body, header string) reply {
@@ -92,18 +99,18 @@ func TestLargeBodiesTakeTurns(t *testing.T) {
 	if r := post(classifyBody(goodImage, "", "x"), ""); r.status != 200 {
 		t.Errorf("a small one: %d %s", r.status, r.body)
 	}
-	<-s.unpackers
+	<-s.unpacking
 	if r := post(large, ""); r.status != 200 {
 		t.Errorf("its turn: %d %s", r.status, r.body)
 	}
-	for len(s.unpackers) > 0 {
-		<-s.unpackers
+	for len(s.unpacking) > 0 {
+		<-s.unpacking
 	}
 }
 
 func TestLargeBuffersAreNotKept(t *testing.T) {
 	var m bodyMemory
-	m.free.Store(1 << 30)
+	m.free = 1 << 30
 	for _, size := range []int{largestPooled + 1, 2 << 20, 16 << 20} {
 		b, err := m.get("", size, 0)
 		if err != nil || len(b) != 0 || cap(b) != size {
@@ -122,7 +129,7 @@ func TestLargeBuffersAreNotKept(t *testing.T) {
 func TestBodyMemoryIsBounded(t *testing.T) {
 	const budget = 1 << 20
 	var m bodyMemory
-	m.free.Store(budget)
+	m.free = budget
 	var clients sync.WaitGroup
 	for i := range 8 {
 		clients.Go(func() {
@@ -135,7 +142,7 @@ func TestBodyMemoryIsBounded(t *testing.T) {
 				for j := range b[:cap(b)][:16] {
 					b[:16][j] = byte(i)
 				}
-				if free := m.free.Load(); free < 0 || free > int64(budget-cap(b)) {
+				if free := m.available(); free < 0 || free > int64(budget-cap(b)) {
 					t.Errorf("%d bytes are free while %d are taken", free, cap(b))
 				}
 				for j := range 16 {
@@ -148,7 +155,7 @@ func TestBodyMemoryIsBounded(t *testing.T) {
 		})
 	}
 	clients.Wait()
-	if free := m.free.Load(); free != budget || len(m.held) > 0 {
+	if free := m.available(); free != budget || len(m.held) > 0 {
 		t.Errorf("%d bytes are free at the end", free)
 	}
 }

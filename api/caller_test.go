@@ -73,13 +73,15 @@ func TestCallerAddress(t *testing.T) {
 func TestCallerIsHandedOn(t *testing.T) {
 	callers := make(chan fair.Caller, 3)
 	s := newService(t, nil)
-	s.router.POST("/caller", s.working(func(fair.Caller) error { return nil }, func(_ *fasthttp.RequestCtx, _ *exchange, w *work) error {
-		return w.ask(func(_ context.Context, r *clip.Request) (clip.Result, error) {
+	s.router.POST("/caller", route{
+		reads: []reader{{accepts: isJSON, limit: 2, read: func(*request) error { return nil }}},
+		do: image(func(_ context.Context, r *clip.Request) (clip.Result, error) {
 			callers <- r.Lane.Caller
 			r.Release()
 			return clip.Result{}, nil
-		})
-	}))
+		}),
+		answers: func(*request) error { return nil },
+	}.handle)
 	s.listen(t)
 	dial := func() (ask func() fair.Caller) {
 		nc := s.send(t, "")

@@ -26,7 +26,7 @@ const (
 	lingerTime  = 2 * time.Second
 	lingerBytes = 64 << 20
 	// A connection that ends between two requests has nothing to read; it only waits for a
-	// request that crosses its end.
+	// request that crosses its end. One whose place has been given away gets no longer either.
 	partingTime = 250 * time.Millisecond
 )
 
@@ -34,9 +34,22 @@ const (
 type phase uint8
 
 const (
-	waiting phase = iota // for the first byte of a request
-	serving
-	leaving // it was waiting, and has been told to go
+	idle      phase = iota // it waits for the first byte of a request
+	receiving              // a request comes, or is answered without the engine
+	working                // the request is complete, and the engine has it, or it is being answered
+	leaving                // it was idle, and has been told to go
+	closing                // it has been closed by the HTTP server; its client may still be sending
+)
+
+// place is what a connection has of the places for Config.MaxConnections. All but regular ones serve one more request
+// at most.
+type place int32
+
+const (
+	regular   place = iota // one of them
+	overLimit              // none: only /health is answered, for which it has little time
+	retired                // its place was given away while it was idle
+	evicted                // its place was given away while a request was coming
 )
 
 var connIDs atomic.Uint64
@@ -48,21 +61,17 @@ type conn struct {
 	listener *listener
 	network  netip.Prefix // of the client, see networkOf
 	opened   time.Time
-	surplus  bool // one too many: only /health is answered
-	regular  bool // it counts among listener.max; guarded by listener.mu
 
-	linger atomic.Int64 // time.Duration: the client may still be sending when the connection is closed
-	late   atomic.Bool  // a read ended because its deadline passed
-	last   atomic.Bool  // the request that comes next, or is being served, is the last one
-	pushed atomic.Bool  // out by evict
-	closed atomic.Bool
-	cancel atomic.Pointer[context.CancelCauseFunc] // ends the request that is being worked on; nil between requests
+	holds   atomic.Int32 // its place; changed with listener.mu held
+	late    atomic.Bool  // a read ended because its deadline passed
+	lingers atomic.Bool  // the client may still be sending when the connection is closed
 
 	mu       sync.Mutex
 	phase    phase
-	since    time.Time // when it began to wait
-	deadline time.Time // of reads, as the HTTP server wants it
-	latest   time.Time // no read ends later; zero: no bound
+	since    time.Time               // when it became idle
+	cancel   context.CancelCauseFunc // ends the request, in phase working
+	deadline time.Time               // of reads, as the HTTP server wants it
+	latest   time.Time               // no read ends later; zero: no bound
 }
 
 // connOf returns the connection of a request; nil in a test that calls a handler without one.
@@ -71,34 +80,61 @@ func connOf(ctx *fasthttp.RequestCtx) *conn {
 	return c
 }
 
-// connID tells the connections apart that requests come on; 0 where there is none.
-func connID(ctx *fasthttp.RequestCtx) uint64 {
-	if c := connOf(ctx); c != nil {
-		return c.id
+// place may be called without a connection, as may all methods that requests call.
+func (c *conn) place() place {
+	if c == nil {
+		return regular
 	}
-	return 0
+	return place(c.holds.Load())
 }
 
-// tooSlow says that the read deadline of the request's connection has passed.
-func tooSlow(ctx *fasthttp.RequestCtx) bool {
-	c := connOf(ctx)
-	return c != nil && c.late.Load()
-}
-
-// crowdedOut says that the connection did not have the usual time to send its request, because there are too many.
-func crowdedOut(ctx *fasthttp.RequestCtx) bool {
-	c := connOf(ctx)
-	return c != nil && (c.surplus || c.pushed.Load())
+// identity tells the connections apart that requests come on; 0 where there is none.
+func (c *conn) identity() uint64 {
+	if c == nil {
+		return 0
+	}
+	return c.id
 }
 
 // linger makes the connection wait for a client that is still sending, once it is closed.
-func linger(ctx *fasthttp.RequestCtx) {
-	if c := connOf(ctx); c != nil {
-		d := lingerTime
-		if c.pushed.Load() { // its place has been given away
-			d = partingTime
-		}
-		c.linger.Store(int64(d))
+func (c *conn) linger() {
+	if c != nil {
+		c.lingers.Store(true)
+	}
+}
+
+// work says that the request is complete, and how to end it.
+func (c *conn) work(cancel context.CancelCauseFunc) {
+	if c != nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.phase, c.cancel = working, cancel
+	}
+}
+
+// connState keeps the phase of a connection.
+func connState(nc net.Conn, state fasthttp.ConnState) {
+	c, ok := nc.(*conn)
+	switch {
+	case !ok:
+	case state == fasthttp.StateActive:
+		c.receive()
+	case state == fasthttp.StateIdle:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.phase, c.since, c.cancel = idle, time.Now(), nil
+	}
+}
+
+// receive says that a request comes, which gives a connection that was to leave its deadline again.
+func (c *conn) receive() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.phase == leaving {
+		_ = c.Conn.SetReadDeadline(c.deadline) // fails on a closed connection, and so will the next read
+	}
+	if c.phase == leaving || c.phase == idle {
+		c.phase = receiving
 	}
 }
 
@@ -115,7 +151,7 @@ func (c *conn) Read(b []byte) (int, error) {
 		err, timedOut = nil, false
 	}
 	if n > 0 {
-		c.enter(serving)
+		c.receive()
 	}
 	if timedOut {
 		c.late.Store(true)
@@ -128,36 +164,6 @@ func (c *conn) toldToGo() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.phase == leaving && c.Conn.SetReadDeadline(time.Time{}) == nil
-}
-
-// readNow reads what has arrived, without waiting for more, and returns its length.
-func readNow(nc net.Conn, b []byte) (n int) {
-	sc, ok := nc.(syscall.Conn)
-	if !ok {
-		return 0
-	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return 0
-	}
-	_ = raw.Read(func(fd uintptr) bool {
-		n, _ = unix.Read(int(fd), b) // nothing there is EAGAIN
-		return true
-	})
-	return max(n, 0)
-}
-
-// enter changes the phase to waiting or serving. A connection that serves after all has its deadline again.
-func (c *conn) enter(p phase) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if p == serving && c.phase == leaving {
-		_ = c.Conn.SetReadDeadline(c.deadline) // fails on a closed connection, and so will the next read
-	}
-	if c.phase = p; p == waiting {
-		c.since = time.Now()
-		c.cancel.Store(nil)
-	}
 }
 
 // SetReadDeadline is for the HTTP server.
@@ -174,73 +180,112 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 	return c.Conn.SetReadDeadline(t)
 }
 
-// waitingSince returns since when the connection has waited for a request, false if it does not.
-func (c *conn) waitingSince() (time.Time, bool) {
+// doing returns the phase of the connection, and since when it is idle, if it is.
+func (c *conn) doing() (phase, time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.since, c.phase == waiting
+	return c.phase, c.since
 }
 
-// retire ends the connection if it waits, and says whether it did. It does not block. A request
-// that has arrived is still answered; one that crosses the end sees it closed, not reset.
+// canceler returns what ends the request that is complete and not answered, nil if there is none.
+func (c *conn) canceler() context.CancelCauseFunc {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cancel
+}
+
+// past is a deadline that ends a read at once.
+var past = time.Unix(1, 0)
+
+// retire ends the connection if it is idle, and says whether it was. It does not block. A request
+// that has arrived is still answered; one that crosses the end sees it closed, not reset. The caller holds listener.mu.
 func (c *conn) retire() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.phase != waiting {
+	if c.phase != idle {
 		return false
 	}
 	c.phase = leaving
-	c.last.Store(true)
-	c.linger.CompareAndSwap(0, int64(partingTime))
-	_ = c.Conn.SetReadDeadline(time.Unix(1, 0)) // wakes the read
+	c.listener.giveAway(c, retired)
+	_ = c.Conn.SetReadDeadline(past)
 	return true
 }
 
-// evict ends the connection if its request is still being sent, and says whether it is. It does not block. The
-// request is answered all the same when all of it has arrived meanwhile.
+// evict ends the connection if its request is still coming, or its client still sending after it, and says whether it
+// is. It does not block. The request is answered all the same when all of it has arrived meanwhile. The caller holds
+// listener.mu.
 func (c *conn) evict() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.phase != serving || c.cancel.Load() != nil || c.pushed.Load() {
+	if c.phase != receiving && c.phase != closing || c.place() != regular {
 		return false
 	}
-	c.pushed.Store(true)
-	c.last.Store(true)
-	c.latest = time.Unix(1, 0)
-	_ = c.Conn.SetReadDeadline(c.latest)
+	c.listener.giveAway(c, evicted)
+	c.latest = past
+	_ = c.Conn.SetReadDeadline(past)
 	return true
+}
+
+// Close ends the connection; see lingerTime. Safe to call more than once.
+func (c *conn) Close() error {
+	c.mu.Lock()
+	was := c.phase
+	c.phase, c.cancel = closing, nil
+	c.mu.Unlock()
+	if was == closing {
+		return net.ErrClosed
+	}
+	defer c.listener.remove(c)
+	var d time.Duration
+	switch {
+	case c.lingers.Load() && c.place() != evicted:
+		d = lingerTime
+	case c.lingers.Load(), was == leaving:
+		d = partingTime
+	}
+	half, ok := c.Conn.(interface{ CloseWrite() error })
+	if ok && d > 0 && half.CloseWrite() == nil {
+		_ = c.Conn.SetReadDeadline(time.Now().Add(d))
+		_, _ = io.CopyN(io.Discard, c.Conn, lingerBytes)
+	}
+	return c.Conn.Close()
+}
+
+// rawConn gives access to the descriptor of a connection or listener; nil where there is none.
+func rawConn(c any) syscall.RawConn {
+	sc, ok := c.(syscall.Conn)
+	if !ok {
+		return nil
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	return raw
+}
+
+// readNow reads what has arrived, without waiting for more, and returns its length.
+func readNow(nc net.Conn, b []byte) (n int) {
+	if raw := rawConn(nc); raw != nil {
+		_ = raw.Read(func(fd uintptr) bool {
+			n, _ = unix.Read(int(fd), b) // nothing there is EAGAIN
+			return true
+		})
+	}
+	return max(n, 0)
 }
 
 // hungUp says that the client has closed the connection, or at least its side of it. It neither
 // blocks nor takes anything from the connection.
 func (c *conn) hungUp() (gone bool) {
-	nc, ok := c.Conn.(syscall.Conn)
-	if !ok {
+	raw := rawConn(c.Conn)
+	if raw == nil {
 		return false
 	}
-	raw, err := nc.SyscallConn()
-	if err != nil {
-		return true // closed
-	}
-	err = raw.Control(func(fd uintptr) {
+	err := raw.Control(func(fd uintptr) {
 		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
 		n, err := unix.Poll(poll, 0)
 		gone = err == nil && n > 0 // POLLERR and POLLHUP come unasked
 	})
-	return gone || err != nil
-}
-
-// Close ends the connection; see lingerTime. Safe to call more than once.
-func (c *conn) Close() error {
-	if c.closed.Swap(true) {
-		return net.ErrClosed
-	}
-	c.cancel.Store(nil)
-	defer c.listener.remove(c)
-	half, ok := c.Conn.(interface{ CloseWrite() error })
-	if d := time.Duration(c.linger.Load()); ok && d > 0 && half.CloseWrite() == nil {
-		_ = c.Conn.SetReadDeadline(time.Now().Add(d))
-		_, _ = io.CopyN(io.Discard, c.Conn, lingerBytes)
-	}
-	return c.Conn.Close()
+	return gone || err != nil // closed
 }

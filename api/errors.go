@@ -43,7 +43,7 @@ var (
 
 // outcome is what a client gets for an error.
 type outcome struct {
-	err    error
+	err    error // in outcomes the kind, from outcomeOf the error itself
 	status int
 	code   string // stable: clients compare it
 	text   string // the sentence; "" means that the error's own text is made for the client, ": " at the end that it follows
@@ -105,10 +105,11 @@ func outcomeOf(err error) outcome {
 			} else if strings.HasSuffix(o.text, ": ") {
 				o.text += err.Error()
 			}
+			o.err = err
 			return o
 		}
 	}
-	return outcomeOf(errInternalFailure)
+	return outcomeOf(fmt.Errorf("%w: %w", errInternalFailure, err))
 }
 
 // sentence is the error's text with a capital letter, unless it begins with the name of a field.
@@ -136,11 +137,14 @@ func fail(kind error, format string, args ...any) error {
 }
 
 // readError says what kind of error it is that came up while a request was read.
-func readError(err error) error {
+func (c *conn) readError(err error) error {
 	var netErr net.Error
 	var small *fasthttp.ErrSmallBuffer
-	switch {
-	case errors.As(err, &netErr) && netErr.Timeout():
+	late := c != nil && c.late.Load() || errors.As(err, &netErr) && netErr.Timeout()
+	switch place := c.place(); {
+	case late && (place == overLimit || place == evicted): // too little has come in the little time it had
+		return fmt.Errorf("%w: %w", errTooManyConns, err)
+	case late:
 		return fmt.Errorf("%w: %w", errReadTimeout, err)
 	case errors.As(err, &small):
 		return fail(errHeaderTooLarge, "The request line and the headers are too large")

@@ -89,11 +89,11 @@ func TestBufferBelongsToTheEngine(t *testing.T) {
 	<-s.entered
 	client.Close()
 	until(t, func() bool { return strings.Contains(s.log.String(), "client_gone") })
-	if free := s.bodies.free.Load(); free == all {
+	if free := s.bodies.available(); free == all {
 		t.Error("the buffer is free while the engine works on the image")
 	}
 	s.release()
-	until(t, func() bool { return s.bodies.free.Load() == all })
+	until(t, func() bool { return s.bodies.available() == all })
 }
 
 // send sends bytes on a connection of its own.

@@ -88,7 +88,7 @@ func testListener(t *testing.T) *listener {
 	cfg.MaxConnections = 2
 	ln := must(cfg.Listen())
 	l := newListener(ln, cfg, nil, slog.New(slog.DiscardHandler))
-	l.yield, l.hurry = time.Hour, time.Hour
+	l.idleTime, l.overLimitTime = time.Hour, time.Hour
 	t.Cleanup(func() { _ = l.end(nil) })
 	return l
 }
@@ -112,7 +112,7 @@ func TestSpareFiles(t *testing.T) {
 			t.Fatalf("no room after %d files", i)
 		}
 		c, _ := pair(t, l, true)
-		if short = append(short, c); !c.surplus {
+		if short = append(short, c); c.place() != overLimit {
 			t.Error("it is a regular connection")
 		}
 	}
@@ -134,10 +134,10 @@ func TestAdmission(t *testing.T) {
 	ids := map[uint64]bool{}
 	for i := range l.max + l.reserve {
 		c, _ := pair(t, l, false)
-		if c.surplus != (i >= l.max) {
-			t.Errorf("connection %d: surplus %v", i, c.surplus)
+		if (c.place() == overLimit) != (i >= l.max) {
+			t.Errorf("connection %d: place %d", i, c.place())
 		}
-		if !c.latest.IsZero() != c.surplus {
+		if !c.latest.IsZero() != (c.place() == overLimit) {
 			t.Errorf("connection %d may be read until %v", i, c.latest)
 		}
 		ids[c.id] = true
@@ -146,8 +146,8 @@ func TestAdmission(t *testing.T) {
 	if c, _ := pair(t, l, false); c != nil {
 		t.Error("one beyond the reserve was admitted")
 	}
-	l.hurry = 0
-	if c, _ := pair(t, l, false); c == nil || !c.surplus || l.count() != l.max+l.reserve {
+	l.overLimitTime = 0
+	if c, _ := pair(t, l, false); c == nil || c.place() != overLimit || l.count() != l.max+l.reserve {
 		t.Errorf("no surplus connection made room: %d are open", l.count())
 	}
 	if _, err := open[l.max].Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
@@ -157,7 +157,7 @@ func TestAdmission(t *testing.T) {
 		t.Errorf("%d ids for %d connections", len(ids), len(open))
 	}
 	open[0].Close()
-	if c, _ := pair(t, l, false); c == nil || c.surplus {
+	if c, _ := pair(t, l, false); c == nil || c.place() != regular {
 		t.Errorf("after one has gone: %+v", c)
 	}
 }
@@ -166,22 +166,22 @@ func TestAdmission(t *testing.T) {
 func TestLongestWaiterMakesRoom(t *testing.T) {
 	l := testListener(t)
 	busy, _ := pair(t, l, false)
-	busy.enter(serving)
-	idle, client := pair(t, l, false)
-	if c, _ := pair(t, l, false); !c.surplus {
+	busy.receive()
+	rested, client := pair(t, l, false)
+	if c, _ := pair(t, l, false); c.place() != overLimit {
 		t.Error("a connection that has only just come was sent away")
 	}
-	l.yield = 0
-	if c, _ := pair(t, l, false); c.surplus {
+	l.idleTime = 0
+	if c, _ := pair(t, l, false); c.place() != regular {
 		t.Error("nobody made room")
 	}
-	if busy.phase != serving || idle.phase != leaving {
-		t.Errorf("phases: busy %d, idle %d", busy.phase, idle.phase)
+	if busy.phase != receiving || rested.phase != leaving {
+		t.Errorf("phases: busy %d, idle %d", busy.phase, rested.phase)
 	}
-	if n, err := idle.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+	if n, err := rested.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("the one that leaves reads %d bytes, %v", n, err)
 	}
-	go idle.Close()
+	go rested.Close()
 	if n, err := client.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("its client reads %d bytes, %v", n, err)
 	}
@@ -206,7 +206,7 @@ func TestRetiredConnectionServesWhatHasArrived(t *testing.T) {
 		}
 		fmt.Fprint(client, "y")
 	}
-	if !c.last.Load() {
+	if c.place() != retired {
 		t.Error("it may be used for more")
 	}
 	if c.retire() {
@@ -221,7 +221,7 @@ func TestRetiredConnectionServesWhatHasArrived(t *testing.T) {
 func TestRetiredConnectionEndsAfterItsRequest(t *testing.T) {
 	s := serve(t, nil)
 	c := s.occupy(t)
-	s.listeners[0].busy()[0].last.Store(true)
+	s.listeners[0].busy()[0].holds.Store(int32(retired))
 	s.release()
 	if r := only(t, c); r.status != 200 {
 		t.Errorf("%d %s", r.status, r.body)
@@ -321,7 +321,7 @@ func TestIdleConnectionIsAnsweredWhileStopping(t *testing.T) {
 	c, ask := s.asker(t)
 	ask()
 	s.mu.Lock()
-	s.listeners[0].grace = time.Hour
+	s.listeners[0].stopIdleTime = time.Hour
 	s.mu.Unlock()
 	stopped := make(chan error, 1)
 	go func() { stopped <- s.Shutdown(context.Background()) }()
@@ -414,7 +414,7 @@ func TestSlowSendersMakeRoom(t *testing.T) {
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			for c := range l.open {
-				if _, waits := c.waitingSince(); waits {
+				if p, _ := c.doing(); p == idle {
 					return false
 				}
 			}

@@ -62,9 +62,8 @@ func TestStoppingOnOpenConnections(t *testing.T) {
 
 func TestShutdownGivesUp(t *testing.T) {
 	s := serve(t, nil)
-	s.lastWords = time.Minute // it ends as soon as they are said
-	inside := []net.Conn{s.send(t, posted(classifyBody(waitingImage, "", "x"))), s.send(t, posted(classifyBody(goodImage, "", waitingText)))}
-	<-s.entered
+	s.abortTime = time.Minute // it ends as soon as they are out
+	inside := []net.Conn{s.occupy(t), s.send(t, posted(classifyBody(goodImage, "", waitingText)))}
 	<-s.entered
 	half := s.send(t, postHead+"Content-Length: 1000\r\n\r\n{") // will never send the rest
 

@@ -9,6 +9,12 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
+const (
+	headerRequestID = "X-Request-Id"
+	headerTimeout   = "X-Request-Timeout-Ms"
+	headerWarning   = "X-Clip-Warning"
+)
+
 // ambiguous says that the request has two lengths. A server before this one may have taken the
 // other, so that what follows would be read as a request of somebody else.
 func ambiguous(h *fasthttp.RequestHeader) bool {
@@ -35,24 +41,11 @@ func timeout(h *fasthttp.RequestHeader, limit time.Duration) (time.Duration, err
 	return min(limit, time.Duration(min(ms, limit.Milliseconds()+1))*time.Millisecond), nil
 }
 
-// checkMediaType accepts JSON in any of its names; without a name the body counts as JSON.
-func checkMediaType(h *fasthttp.RequestHeader) error {
-	media, _, _ := bytes.Cut(h.ContentType(), []byte(";"))
-	media = bytes.ToLower(bytes.TrimSpace(media))
-	if len(media) > 0 && string(media) != "application/json" && !bytes.HasSuffix(media, []byte("+json")) {
-		return fail(errMediaType, "Unsupported Content-Type: send application/json")
-	}
-	if coding := h.ContentEncoding(); len(coding) > 0 && !bytes.EqualFold(coding, []byte("identity")) {
-		return fail(errMediaType, "Unsupported Content-Encoding: send the body as it is")
-	}
-	return nil
-}
-
 // serverTiming says in a response header where the time went, in milliseconds: read (JSON and
 // base64), text (vectors of the prompts), queue (in front of the line), then for each stage of
 // the line its name and, but for the first, name-wait (in the queue before it and while its
 // batch was gathered), and last answer (its JSON).
-func serverTiming(ctx *fasthttp.RequestCtx, w *work, answer time.Duration) {
+func (r *request) serverTiming(answer time.Duration) {
 	var space [512]byte
 	b := space[:0]
 	metric := func(name, suffix string, d time.Duration) {
@@ -62,9 +55,9 @@ func serverTiming(ctx *fasthttp.RequestCtx, w *work, answer time.Duration) {
 		b = append(append(b, name...), suffix...)
 		b = appendMillis(append(b, ";dur="...), d)
 	}
-	metric("read", "", w.read)
-	metric("text", "", w.result.TextTime)
-	for i, stage := range w.result.Times {
+	metric("read", "", r.read)
+	metric("text", "", r.result.TextTime)
+	for i, stage := range r.result.Times {
 		if stage.Stage == "" { // a text needs none
 			break
 		}
@@ -76,5 +69,5 @@ func serverTiming(ctx *fasthttp.RequestCtx, w *work, answer time.Duration) {
 		metric(stage.Stage, "", stage.Work)
 	}
 	metric("answer", "", answer)
-	ctx.Response.Header.SetBytesV("Server-Timing", b)
+	r.ctx.Response.Header.SetBytesV("Server-Timing", b)
 }

@@ -1,0 +1,98 @@
+package api
+
+import (
+	"net/netip"
+	"time"
+)
+
+// makeRoom frees a descriptor for one connection, and ends another one that is idle. It
+// returns false when there is none to free.
+func (l *listener) makeRoom() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.retireLongest(time.Now())
+	if len(l.spare) == 0 {
+		return false
+	}
+	last := len(l.spare) - 1
+	l.spare[last].Close()
+	l.spare = l.spare[:last]
+	return true
+}
+
+// giveAway takes a regular place from a connection, for a new one. The caller holds mu.
+func (l *listener) giveAway(c *conn, now place) {
+	if c.place() != regular {
+		return
+	}
+	c.holds.Store(int32(now))
+	l.regular--
+	if l.networks[c.network]--; l.networks[c.network] == 0 {
+		delete(l.networks, c.network)
+	}
+}
+
+// oldest returns the connection with the earliest time, of those for which there is one; nil where there is none. The
+// caller holds mu.
+func (l *listener) oldest(at func(*conn) (time.Time, bool)) (found *conn) {
+	var first time.Time
+	for c := range l.open {
+		if t, ok := at(c); ok && (found == nil || t.Before(first)) {
+			found, first = c, t
+		}
+	}
+	return found
+}
+
+// retireLongest ends the connection that has been idle longest, if that is longer than idleTime. The caller holds mu.
+func (l *listener) retireLongest(now time.Time) {
+	c := l.oldest(func(c *conn) (time.Time, bool) {
+		p, since := c.doing()
+		return since, p == idle && now.Sub(since) >= l.idleTime
+	})
+	if c != nil {
+		c.retire()
+	}
+}
+
+// evictFor gives a place of the network with most connections to another one that has fewer: it ends the one that
+// was opened first of those that are idle or whose request is still coming. Slow senders hold no place that others
+// need, however many they are. The caller holds mu.
+func (l *listener) evictFor(network netip.Prefix) {
+	most, greedy := l.networks[network]+1, netip.Prefix{}
+	for n, count := range l.networks {
+		if count > most {
+			most, greedy = count, n
+		}
+	}
+	if most == l.networks[network]+1 {
+		return
+	}
+	for { // until what was found still does what it did
+		c := l.oldest(func(c *conn) (time.Time, bool) {
+			p, _ := c.doing()
+			return c.opened, c.network == greedy && c.place() == regular && p != working && p != leaving
+		})
+		if c == nil || c.evict() || c.retire() {
+			return
+		}
+	}
+}
+
+// cut ends at once the connection that was opened first of those that can be spared, and says whether there was one:
+// those over the limit whose client has had the time for a request, if it is for another one over the limit; otherwise
+// all that have no regular place. The caller holds mu.
+func (l *listener) cut(now time.Time, forOverLimit bool) bool {
+	c := l.oldest(func(c *conn) (time.Time, bool) {
+		if forOverLimit {
+			return c.opened, c.place() == overLimit && now.Sub(c.opened) >= l.overLimitTime
+		}
+		return c.opened, c.place() != regular
+	})
+	if c == nil {
+		return false
+	}
+	c.Conn.Close()
+	delete(l.open, c)
+	return true
+}
