@@ -15,7 +15,7 @@ import (
 // caller is who the request comes from, for the queues that serve callers in turn: an IPv4
 // address or an IPv6 network of 64 bits, which is what one customer gets, and the connection.
 func (s *Server) caller(ctx *fasthttp.RequestCtx) fair.Caller {
-	c := fair.Caller{Address: "local", Connection: connOf(ctx).identity()} // a socket that knows no addresses
+	c := fair.Caller{Address: "local", Connection: connOf(ctx).id} // a socket that knows no addresses
 	ip, ok := addressOf(ctx.RemoteAddr())
 	if !ok {
 		return c

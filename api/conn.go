@@ -74,42 +74,21 @@ type conn struct {
 	latest   time.Time               // no read ends later; zero: no bound
 }
 
-// connOf returns the connection of a request; nil in a test that calls a handler without one.
+// connOf returns the connection of a request; one of its own in a test that calls a handler without any.
 func connOf(ctx *fasthttp.RequestCtx) *conn {
-	c, _ := ctx.Conn().(*conn)
-	return c
+	if c, ok := ctx.Conn().(*conn); ok {
+		return c
+	}
+	return &conn{}
 }
 
-// place may be called without a connection, as may all methods that requests call.
-func (c *conn) place() place {
-	if c == nil {
-		return regular
-	}
-	return place(c.holds.Load())
-}
-
-// identity tells the connections apart that requests come on; 0 where there is none.
-func (c *conn) identity() uint64 {
-	if c == nil {
-		return 0
-	}
-	return c.id
-}
-
-// linger makes the connection wait for a client that is still sending, once it is closed.
-func (c *conn) linger() {
-	if c != nil {
-		c.lingers.Store(true)
-	}
-}
+func (c *conn) place() place { return place(c.holds.Load()) }
 
 // work says that the request is complete, and how to end it.
 func (c *conn) work(cancel context.CancelCauseFunc) {
-	if c != nil {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.phase, c.cancel = working, cancel
-	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.phase, c.cancel = working, cancel
 }
 
 // connState keeps the phase of a connection.
@@ -143,18 +122,17 @@ func (c *conn) receive() {
 // io.EOF, unless a request has come.
 func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	timedOut := errors.Is(err, os.ErrDeadlineExceeded)
-	if timedOut && c.toldToGo() {
-		if n = readNow(c.Conn, b); n == 0 {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		if !c.toldToGo() {
+			c.late.Store(true)
+			return n, err
+		}
+		if n, err = readNow(c.Conn, b), nil; n == 0 {
 			return 0, io.EOF
 		}
-		err, timedOut = nil, false
 	}
 	if n > 0 {
 		c.receive()
-	}
-	if timedOut {
-		c.late.Store(true)
 	}
 	return n, err
 }

@@ -2,7 +2,10 @@ package api
 
 import (
 	"context"
+	"log/slog"
+	"math"
 	"net"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -105,23 +108,18 @@ func (l *listener) busy() (busy []*conn) {
 // watchEvery is how often the clients of requests that are being worked on are looked at.
 const watchEvery = 500 * time.Millisecond
 
-// watch cancels the requests of clients that are gone until the function it returns is called,
-// and then until no connection is left.
-func (l *listener) watch() (stop func()) {
-	done := make(chan struct{})
-	go func() {
-		tick := time.NewTicker(watchEvery)
-		defer tick.Stop()
-		for ending, done := false, done; !ending || l.count() > 0; {
-			select {
-			case <-tick.C:
-				l.cancelGone()
-			case <-done:
-				ending, done = true, nil
-			}
+// watch cancels the requests of clients that are gone until no connection is left and none will come.
+func (l *listener) watch() {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for ended := l.ended; ended != nil || l.count() > 0; {
+		select {
+		case <-tick.C:
+			l.cancelGone()
+		case <-ended:
+			ended = nil
 		}
-	}()
-	return func() { close(done) }
+	}
 }
 
 // cancelGone cancels the requests that are being worked on for clients that are gone.
@@ -141,4 +139,34 @@ func (l *listener) closeAll() {
 	for c := range l.open {
 		c.Conn.Close()
 	}
+}
+
+// Dismiss closes a listener that nobody will serve, because the service ends before it has begun. Clients
+// that have connected meanwhile and sent something are told so with a 503, where closing alone would reset
+// their connections. It blocks for some seconds at most, and for a moment where there are none.
+func (c Config) Dismiss(ln net.Listener) error {
+	l := newListener(ln, c, nil, slog.New(slog.DiscardHandler))
+	l.max = math.MaxInt / 2 // they are no more than the kernel lets wait
+	err := l.Close()
+	var answers sync.WaitGroup
+	for {
+		nc, end := l.Accept()
+		if end != nil {
+			break
+		}
+		answers.Go(func() { dismiss(nc.(*conn)) })
+	}
+	answers.Wait()
+	return err
+}
+
+// dismiss answers a connection that has waited with its request, or is about to send one, and closes it.
+func dismiss(c *conn) {
+	defer func() { _ = c.Close() }()               // it is lost either way
+	_ = c.SetDeadline(time.Now().Add(partingTime)) // fails on a closed connection, and so will what follows
+	if n, _ := c.Conn.Read(make([]byte, 1)); n == 0 {
+		return
+	}
+	c.lingers.Store(true)
+	_, _ = c.Conn.Write(refusal(errStopping, ""))
 }

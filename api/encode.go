@@ -47,6 +47,37 @@ func result(fields func(b []byte, r *request, took time.Duration) []byte) func(*
 	}
 }
 
+// serverTiming says in a response header where the time went, in milliseconds: read (JSON and
+// base64), text (vectors of the prompts), queue (in front of the line), then for each stage of
+// the line its name and, but for the first, name-wait (in the queue before it and while its
+// batch was gathered), and last answer (its JSON).
+func (r *request) serverTiming(answer time.Duration) {
+	var space [512]byte
+	b := space[:0]
+	metric := func(name, suffix string, d time.Duration) {
+		if len(b) > 0 {
+			b = append(b, ", "...)
+		}
+		b = append(append(b, name...), suffix...)
+		b = appendMillis(append(b, ";dur="...), d)
+	}
+	metric("read", "", r.read)
+	metric("text", "", r.result.TextTime)
+	for i, stage := range r.result.Times {
+		if stage.Stage == "" { // a text needs none
+			break
+		}
+		if i == 0 {
+			metric("queue", "", stage.Wait)
+		} else {
+			metric(stage.Stage, "-wait", stage.Wait)
+		}
+		metric(stage.Stage, "", stage.Work)
+	}
+	metric("answer", "", answer)
+	r.ctx.Response.Header.SetBytesV("Server-Timing", b)
+}
+
 // appendClassification appends the fields of an answer of /v1/classify.
 func appendClassification(b []byte, r *request, took time.Duration) []byte {
 	b = append(b, `"classifications":[`...)

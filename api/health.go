@@ -20,7 +20,7 @@ func (s *Server) health(r *request) error {
 		Version string `json:"version"`
 	}{"hailo-clip", s.svc.Engine.Health(), int64(time.Since(s.start).Round(time.Second) / time.Second), s.svc.Version}
 	if s.stopping.Load() {
-		answer.State, answer.Reason = clip.Unhealthy, outcomeOf(errStopping).text
+		answer.State, answer.Reason = clip.Unhealthy, errStopping.text
 	}
 	if answer.State == clip.Unhealthy {
 		r.ctx.SetStatusCode(fasthttp.StatusServiceUnavailable)

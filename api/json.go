@@ -31,19 +31,25 @@ func isJSON(media []byte) bool {
 	return len(media) == 0 || string(media) == "application/json" || bytes.HasSuffix(media, []byte("+json"))
 }
 
-// readClassify reads the body of /v1/classify.
-func (r *request) readClassify() (err error) {
-	in, most := &r.input, r.server.cfg.MaxPromptBytes
-	if err = in.parse(r.body); err != nil {
-		return err
+// jsonReader reads a JSON object and makes of it what is asked.
+func jsonReader(read func(*request, *input) error) func(*request) error {
+	return func(r *request) error {
+		if err := r.input.parse(r.body); err != nil {
+			return err
+		}
+		return read(r, &r.input)
 	}
+}
+
+// readClassify reads what /v1/classify is asked.
+func readClassify(r *request, in *input) (err error) {
 	if err = in.noURL(); err != nil { // first: whoever sends one will send the rest right
 		return err
 	}
-	if r.texts, err = in.prompts(r.server.cfg.MaxPrompts, most); err != nil {
+	if r.texts, err = in.prompts(r.server.cfg.MaxPrompts, r.server.cfg.MaxPromptBytes); err != nil {
 		return err
 	}
-	r.ask.Prompts = trimmed(r.texts, most)
+	r.ask.Prompts = trimmed(r.texts, r.server.cfg.MaxPromptBytes)
 	if r.ask.TopK, err = in.topK(len(r.texts)); err != nil {
 		return err
 	}
@@ -54,27 +60,19 @@ func (r *request) readClassify() (err error) {
 	return err
 }
 
-// readImage reads the body of /v1/embed/image.
-func (r *request) readImage() (err error) {
-	if err = r.input.parse(r.body); err != nil {
-		return err
+// readImage reads what /v1/embed/image is asked.
+func readImage(r *request, in *input) (err error) {
+	if err = in.noURL(); err == nil {
+		r.ask.Image, err = in.decodeImage(r.body, r.scratch)
 	}
-	if err = r.input.noURL(); err != nil {
-		return err
-	}
-	r.ask.Image, err = r.input.decodeImage(r.body, r.scratch)
 	return err
 }
 
-// readText reads the body of /v1/embed/text.
-func (r *request) readText() error {
-	most := r.server.cfg.MaxPromptBytes
-	if err := r.input.parse(r.body); err != nil {
-		return err
-	}
-	text, err := r.input.text(most)
+// readText reads what /v1/embed/text is asked.
+func readText(r *request, in *input) error {
+	text, err := in.text(r.server.cfg.MaxPromptBytes)
 	if err == nil {
-		r.ask.Prompts = trimmed([]string{text}, most)
+		r.ask.Prompts = trimmed([]string{text}, r.server.cfg.MaxPromptBytes)
 	}
 	return err
 }

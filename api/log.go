@@ -2,16 +2,10 @@ package api
 
 import (
 	"context"
-	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"strings"
 	"time"
-
-	"github.com/valyala/fasthttp"
 
 	"hailoclip/pipeline"
 )
@@ -20,7 +14,8 @@ import (
 // method and path.
 func (r *request) log() {
 	log, background, level := r.server.svc.Log, context.Background(), slog.LevelInfo
-	if r.fault.status >= 500 {
+	failed := r.fault.err != nil && r.fault.status >= 500
+	if failed {
 		level = slog.LevelWarn
 	}
 	if !log.Enabled(background, level) {
@@ -44,7 +39,7 @@ func (r *request) log() {
 	)
 	if err := r.fault.err; err != nil {
 		attrs = append(attrs, slog.String("code", r.fault.code))
-		if r.fault.status >= 500 {
+		if failed {
 			attrs = append(attrs, slog.String("error", err.Error()))
 		}
 		var panicked *pipeline.PanicError
@@ -54,30 +49,6 @@ func (r *request) log() {
 		}
 	}
 	log.LogAttrs(background, level, "request", attrs...)
-}
-
-// requestID is the one that the client sent, when it is fit to be echoed and logged.
-func requestID(h *fasthttp.RequestHeader) string {
-	const longest = 128
-	sent := h.Peek(headerRequestID)
-	if len(sent) == 0 || len(sent) > longest {
-		return newRequestID()
-	}
-	for _, c := range sent {
-		letter := 'a' <= c|0x20 && c|0x20 <= 'z'
-		if !letter && (c < '0' || c > '9') && strings.IndexByte("-_.:/+=@~", c) < 0 {
-			return newRequestID()
-		}
-	}
-	return string(sent)
-}
-
-// newRequestID returns 32 random hexadecimal digits. They need not be secret.
-func newRequestID() string {
-	var b [16]byte
-	binary.NativeEndian.PutUint64(b[:8], rand.Uint64())
-	binary.NativeEndian.PutUint64(b[8:], rand.Uint64())
-	return hex.EncodeToString(b[:])
 }
 
 // serverLog takes what fasthttp has to say; it is about single connections.

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"fmt"
+	"net"
 	"net/netip"
 	"time"
 )
@@ -95,4 +97,32 @@ func (l *listener) cut(now time.Time, forOverLimit bool) bool {
 	c.Conn.Close()
 	delete(l.open, c)
 	return true
+}
+
+// refuse answers a connection that there is no room for and closes it. The answer fits the empty
+// send buffer of a new connection, and of what the client has sent only that is read which has
+// arrived, so it does not wait for the client.
+func refuse(nc net.Conn, answer []byte) {
+	defer nc.Close()
+	_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
+	if _, err := nc.Write(answer); err != nil {
+		return
+	}
+	b := make([]byte, 16<<10)
+	for range (1 << 20) / len(b) { // left unread, it would make a reset of the end
+		if readNow(nc, b) == 0 {
+			return
+		}
+	}
+}
+
+// refusal is a whole answer, with status 503, to a connection that gets no further.
+func refusal(err error, warning string) []byte {
+	o, id := outcomeOf(err), newRequestID()
+	body := appendError(nil, o, id)
+	if warning != "" {
+		warning = headerWarning + ": " + warning + "\r\n"
+	}
+	return fmt.Appendf(nil, "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: application/json\r\n%s"+
+		headerRequestID+": %s\r\nRetry-After: %d\r\nContent-Length: %d\r\n\r\n%s", warning, id, o.retry, len(body), body)
 }

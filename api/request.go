@@ -23,7 +23,7 @@ type request struct {
 	release func()              // unhold, bound once
 
 	ctx   *fasthttp.RequestCtx // the handler's alone
-	conn  *conn                // nil in a test that calls a handler without one
+	conn  *conn
 	state state
 	id    string
 	start time.Time
@@ -113,7 +113,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	r.answer()
 	if ctx.Request.IsBodyStream() && r.state != received || s.stopping.Load() || r.conn.place() != regular {
 		ctx.SetConnectionClose()
-		r.conn.linger()
+		r.conn.lingers.Store(true)
 	}
 }
 
@@ -127,7 +127,7 @@ func (s *Server) expect(ctx *fasthttp.RequestCtx) int {
 	if r.answer(); r.state == invited {
 		return fasthttp.StatusContinue
 	}
-	r.conn.linger()
+	r.conn.lingers.Store(true)
 	return ctx.Response.StatusCode()
 }
 
@@ -138,7 +138,7 @@ func (s *Server) unreadable(ctx *fasthttp.RequestCtx, err error) {
 	r := s.begin(ctx, headless)
 	defer r.end()
 	r.answerError(r.conn.readError(err))
-	r.conn.linger()
+	r.conn.lingers.Store(true)
 }
 
 // answer makes the answer, whatever is wrong with the request, and contains the panics of its handler.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,16 +37,16 @@ type reader struct {
 // routes is everything that is served.
 func (s *Server) routes() []route {
 	e := s.svc.Engine
-	json := func(read func(*request) error) []reader {
-		return []reader{{"application/json", isJSON, s.cfg.MaxBodyBytes, read}}
+	json := func(read func(*request, *input) error) []reader {
+		return []reader{{"application/json", isJSON, s.cfg.MaxBodyBytes, jsonReader(read)}}
 	}
 	return []route{
 		{"GET HEAD", "/health", nil, nil, nil, s.health},
 		{"GET", "/v1/stats", nil, nil, nil, s.stats},
 		{"GET HEAD", "/openapi.yaml", nil, nil, nil, openAPI},
-		{"POST", "/v1/classify", json((*request).readClassify), e.Refuses, image(e.Classify), result(appendClassification)},
-		{"POST", "/v1/embed/image", json((*request).readImage), e.Refuses, image(e.EmbedImage), result(appendEmbedding)},
-		{"POST", "/v1/embed/text", json((*request).readText), nil, (*request).embedText, result(appendTextEmbedding)},
+		{"POST", "/v1/classify", json(readClassify), e.Refuses, image(e.Classify), result(appendClassification)},
+		{"POST", "/v1/embed/image", json(readImage), e.Refuses, image(e.EmbedImage), result(appendEmbedding)},
+		{"POST", "/v1/embed/text", json(readText), nil, (*request).embedText, result(appendTextEmbedding)},
 	}
 }
 
@@ -139,24 +140,21 @@ func (r *request) admit(to *route) (body *reader, limit time.Duration, err error
 }
 
 // reader returns the one for the media type that the request names.
-func (to *route) reader(h *fasthttp.RequestHeader) (found *reader, err error) {
+func (to *route) reader(h *fasthttp.RequestHeader) (*reader, error) {
 	media, _, _ := bytes.Cut(h.ContentType(), []byte(";"))
 	media = bytes.ToLower(bytes.TrimSpace(media))
-	var wanted []string
-	for i := range to.reads {
-		if to.reads[i].accepts(media) {
-			found = &to.reads[i]
-			break
+	at := slices.IndexFunc(to.reads, func(b reader) bool { return b.accepts(media) })
+	if at < 0 {
+		var wanted []string
+		for _, b := range to.reads {
+			wanted = append(wanted, b.media)
 		}
-		wanted = append(wanted, to.reads[i].media)
-	}
-	if found == nil {
 		return nil, fail(errMediaType, "Unsupported Content-Type: send %s", strings.Join(wanted, " or "))
 	}
 	if coding := h.ContentEncoding(); len(coding) > 0 && !bytes.EqualFold(coding, []byte("identity")) {
 		return nil, fail(errMediaType, "Unsupported Content-Encoding: send the body as it is")
 	}
-	return found, nil
+	return &to.reads[at], nil
 }
 
 // largeBody is the size from which a body is read in turn: its JSON and base64 take milliseconds.

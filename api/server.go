@@ -28,13 +28,6 @@ type Service struct {
 	Log            *slog.Logger  // one line for each request
 }
 
-func (s Service) validate() error {
-	if s.Engine == nil || s.Log == nil || s.RequestTimeout <= 0 {
-		return errors.New("api: the service needs an engine, a log and a request timeout above 0")
-	}
-	return nil
-}
-
 // Server serves the REST interface. Safe for concurrent use.
 type Server struct {
 	cfg    Config
@@ -61,8 +54,8 @@ type Server struct {
 
 // New returns a server that is not serving yet.
 func New(cfg Config, svc Service) (*Server, error) {
-	if err := svc.validate(); err != nil {
-		return nil, err
+	if svc.Engine == nil || svc.Log == nil || svc.RequestTimeout <= 0 {
+		return nil, errors.New("api: the service needs an engine, a log and a request timeout above 0")
 	}
 	if err := warmUp(); err != nil {
 		return nil, fmt.Errorf("api: %w", err)
@@ -111,7 +104,7 @@ func (s *Server) Serve(ln net.Listener) error {
 		_ = l.Close() // it only stops accepting
 	}
 	s.mu.Unlock()
-	defer l.watch()()
+	go l.watch()
 	if err := s.http.Serve(l); err != nil {
 		return fmt.Errorf("api: %w", err)
 	}

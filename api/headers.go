@@ -2,8 +2,12 @@ package api
 
 import (
 	"bytes"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
+	"math/rand/v2"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -41,33 +45,26 @@ func timeout(h *fasthttp.RequestHeader, limit time.Duration) (time.Duration, err
 	return min(limit, time.Duration(min(ms, limit.Milliseconds()+1))*time.Millisecond), nil
 }
 
-// serverTiming says in a response header where the time went, in milliseconds: read (JSON and
-// base64), text (vectors of the prompts), queue (in front of the line), then for each stage of
-// the line its name and, but for the first, name-wait (in the queue before it and while its
-// batch was gathered), and last answer (its JSON).
-func (r *request) serverTiming(answer time.Duration) {
-	var space [512]byte
-	b := space[:0]
-	metric := func(name, suffix string, d time.Duration) {
-		if len(b) > 0 {
-			b = append(b, ", "...)
-		}
-		b = append(append(b, name...), suffix...)
-		b = appendMillis(append(b, ";dur="...), d)
+// requestID is the one that the client sent, when it is fit to be echoed and logged.
+func requestID(h *fasthttp.RequestHeader) string {
+	const longest = 128
+	sent := h.Peek(headerRequestID)
+	if len(sent) == 0 || len(sent) > longest {
+		return newRequestID()
 	}
-	metric("read", "", r.read)
-	metric("text", "", r.result.TextTime)
-	for i, stage := range r.result.Times {
-		if stage.Stage == "" { // a text needs none
-			break
+	for _, c := range sent {
+		letter := 'a' <= c|0x20 && c|0x20 <= 'z'
+		if !letter && (c < '0' || c > '9') && strings.IndexByte("-_.:/+=@~", c) < 0 {
+			return newRequestID()
 		}
-		if i == 0 {
-			metric("queue", "", stage.Wait)
-		} else {
-			metric(stage.Stage, "-wait", stage.Wait)
-		}
-		metric(stage.Stage, "", stage.Work)
 	}
-	metric("answer", "", answer)
-	r.ctx.Response.Header.SetBytesV("Server-Timing", b)
+	return string(sent)
+}
+
+// newRequestID returns 32 random hexadecimal digits. They need not be secret.
+func newRequestID() string {
+	var b [16]byte
+	binary.NativeEndian.PutUint64(b[:8], rand.Uint64())
+	binary.NativeEndian.PutUint64(b[8:], rand.Uint64())
+	return hex.EncodeToString(b[:])
 }
