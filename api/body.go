@@ -22,9 +22,8 @@ const largestPooled = 1 << 20
 // ids, paths and errors are copies. It is put back by request.unhold, when the handler and the
 // engine are both done; tests overwrite it then (see poison) to find those that are not.
 //
-// An address may hold three times what is left then for others: so one has three quarters of all at most, and
-// who comes next finds a quarter. It may always have its first and smallest buffer, and a body that is alone
-// may have everything.
+// An address may hold three times what is left then for others: so one has three quarters of all at most, and who comes
+// next finds a quarter. It may always have its first and smallest buffer, and a body that is alone may have everything.
 type bodyMemory struct {
 	pools [len(pooledSizes)]sync.Pool // of *byte, the first one of a buffer of that size
 
@@ -49,15 +48,6 @@ func (m *bodyMemory) take(address string, size, old int64) bool {
 	m.held[address] += size
 	m.free = left
 	return true
-}
-
-func (m *bodyMemory) giveBack(address string, size int64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.free += size
-	if m.held[address] -= size; m.held[address] == 0 {
-		delete(m.held, address)
-	}
 }
 
 // get returns an empty buffer with room for size bytes or some more, or errBodyMemory. It does
@@ -92,7 +82,13 @@ func (m *bodyMemory) put(address string, b []byte) {
 	if class := slices.Index(pooledSizes[:], cap(b)); class >= 0 {
 		m.pools[class].Put(unsafe.SliceData(b))
 	}
-	m.giveBack(address, int64(cap(b)))
+	size := int64(cap(b))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.free += size
+	if m.held[address] -= size; m.held[address] == 0 {
+		delete(m.held, address)
+	}
 }
 
 // receive reads the body of the request into a buffer of its own, which grows with what has arrived, not with what was

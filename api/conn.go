@@ -16,12 +16,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How a connection ends whose client may still be sending: it has this long and this many
-// bytes to notice the answer. Closed at once, the kernel would answer what still arrives with a
-// reset, and clients that send all before they read would never see why they were refused: with
-// 1 MiB, Python's http.client and urllib met a broken pipe in place of a 413 of 17 MB, five times of
-// five; with this much they see it up to 64 MiB. Bytes that are read in vain cost 0.6 ms of CPU a
-// MiB, no more than those of a body that is welcome, and whoever sends them as much.
+// How a connection ends whose client may still be sending: it has this long and this many bytes to notice the answer.
+// Closed at once, the kernel would answer what still arrives with a reset, and clients that send all before they read
+// would never see why they were refused: with 1 MiB, Python's http.client and urllib met a broken pipe in place of a
+// 413 of 17 MB, five times of five; with this much they see it up to 64 MiB. Bytes that are read in vain cost 0.6 ms of
+// CPU a MiB, no more than those of a body that is welcome, and whoever sends them as much.
 const (
 	lingerTime  = 2 * time.Second
 	lingerBytes = 64 << 20
@@ -117,9 +116,8 @@ func (c *conn) receive() {
 	}
 }
 
-// Read remembers that the client was too slow: between two chunks of a body the HTTP server
-// reports a timeout as something else. For a connection that has been told to go it returns
-// io.EOF, unless a request has come.
+// Read remembers that the client was too slow: between two chunks of a body the HTTP server reports a timeout as
+// something else. For a connection that has been told to go it returns io.EOF, unless a request has come.
 func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if errors.Is(err, os.ErrDeadlineExceeded) {

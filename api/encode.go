@@ -47,10 +47,9 @@ func result(fields func(b []byte, r *request, took time.Duration) []byte) func(*
 	}
 }
 
-// serverTiming says in a response header where the time went, in milliseconds: read (JSON and
-// base64), text (vectors of the prompts), queue (in front of the line), then for each stage of
-// the line its name and, but for the first, name-wait (in the queue before it and while its
-// batch was gathered), and last answer (its JSON).
+// serverTiming says in a response header where the time went, in milliseconds: read (JSON and base64), text (vectors of
+// the prompts), queue (in front of the line), then for each stage of the line its name and, but for the first,
+// name-wait (in the queue before it and while its batch was gathered), and last answer (its JSON).
 func (r *request) serverTiming(answer time.Duration) {
 	var space [512]byte
 	b := space[:0]

@@ -105,15 +105,11 @@ func utf8Text(body []byte) ([]byte, error) {
 	}
 	body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf"))
 	if !ascii.Valid(body) && !utf8.Valid(body) {
-		at := 0
-		for at < len(body) {
-			r, size := utf8.DecodeRune(body[at:])
-			if r == utf8.RuneError && size == 1 {
-				break
-			}
-			at += size
+		at, r, size := 0, rune(0), 0
+		for ; r != utf8.RuneError || size != 1; at += size {
+			r, size = utf8.DecodeRune(body[at:])
 		}
-		return nil, fail(errInvalidJSON, "The body is not valid UTF-8, at byte %d", at+1)
+		return nil, fail(errInvalidJSON, "The body is not valid UTF-8, at byte %d", at)
 	}
 	return body, nil
 }
@@ -134,17 +130,12 @@ func otherUnicode(body []byte) string {
 	return ""
 }
 
-// parseSlowly is for bodies that the fast way refused: it finds out why, with errors that are
-// fit for a client, which sonic's are not (they quote the body). It accepts what encoding/json
-// accepts, so nested deeper than sonic goes.
+// parseSlowly is for bodies that the fast way refused: it finds out why, with errors that are fit for a client, which
+// sonic's are not (they quote the body). It accepts what encoding/json accepts, so nested deeper than sonic goes.
 func (in *input) parseSlowly(body []byte) error {
 	var raw struct {
-		Image     json.RawMessage
-		ImageURL  json.RawMessage `json:"image_url"`
-		Prompts   json.RawMessage
-		TopK      json.RawMessage `json:"top_k"`
-		Threshold json.RawMessage
-		Text      json.RawMessage
+		input
+		Image json.RawMessage // instead of input's
 	}
 	if err := json.Unmarshal(body, &raw); err != nil {
 		var syntax *json.SyntaxError
@@ -156,11 +147,7 @@ func (in *input) parseSlowly(body []byte) error {
 	if bytes.Equal(bytes.TrimSpace(body), []byte("null")) {
 		return fail(errInvalidJSON, "The body must be a JSON object")
 	}
-	*in = input{
-		ImageURL: sonic.NoCopyRawMessage(raw.ImageURL), Prompts: sonic.NoCopyRawMessage(raw.Prompts),
-		TopK: sonic.NoCopyRawMessage(raw.TopK), Threshold: sonic.NoCopyRawMessage(raw.Threshold),
-		Text: sonic.NoCopyRawMessage(raw.Text),
-	}
+	*in = raw.input
 	in.imageBad = raw.Image != nil && json.Unmarshal(raw.Image, &in.Image) != nil
 	return nil
 }

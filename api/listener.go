@@ -32,9 +32,8 @@ func (c Config) reserve() int { return min(max(c.MaxConnections/16, 8), 64) }
 // Descriptors is how many files a server may have open for its connections.
 func (c Config) Descriptors() int { return c.MaxConnections + c.reserve() + spareFiles }
 
-// listener bounds the connections and knows which are open. The server's own bound answers in
-// plain text, gives up accepting when descriptors run out, and resets what it has not accepted
-// when it closes.
+// listener bounds the connections and knows which are open. The server's own bound answers in plain text, gives up
+// accepting when descriptors run out, and resets what it has not accepted when it closes.
 type listener struct {
 	net.Listener
 	max     int           // connections in a regular place

@@ -10,8 +10,7 @@ import (
 	"hailoclip/pipeline"
 )
 
-// log writes the line of the request: no image, no prompt, nothing else that a client wrote but
-// method and path.
+// log writes the line of the request: no image, no prompt, nothing else that a client wrote but method and path.
 func (r *request) log() {
 	log, background, level := r.server.svc.Log, context.Background(), slog.LevelInfo
 	failed := r.fault.err != nil && r.fault.status >= 500

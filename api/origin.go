@@ -10,8 +10,7 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// What programs that are not browsers never send, and what tells browsers that a page may read
-// an answer.
+// What programs that are not browsers never send, and what tells browsers that a page may read an answer.
 const (
 	headerFetchSite  = "Sec-Fetch-Site"
 	corsMethods      = "GET, HEAD, POST, OPTIONS"

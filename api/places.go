@@ -99,9 +99,8 @@ func (l *listener) cut(now time.Time, forOverLimit bool) bool {
 	return true
 }
 
-// refuse answers a connection that there is no room for and closes it. The answer fits the empty
-// send buffer of a new connection, and of what the client has sent only that is read which has
-// arrived, so it does not wait for the client.
+// refuse answers a connection that there is no room for and closes it. The answer fits the empty send buffer of a new
+// connection, and of what the client has sent only that is read which has arrived, so it does not wait for the client.
 func refuse(nc net.Conn, answer []byte) {
 	defer nc.Close()
 	_ = nc.SetWriteDeadline(time.Now().Add(time.Second))

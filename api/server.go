@@ -114,11 +114,10 @@ func (s *Server) Serve(ln net.Listener) error {
 // refusal is the whole answer to a connection that there is no room for.
 func (s *Server) refusal() []byte { return refusal(errTooManyConns, s.svc.Warning) }
 
-// Shutdown stops accepting, answers new requests on open connections with 503, waits for the
-// requests inside and closes the connections. Every connection that a client has opened is
-// served to that end, also those that wait to be accepted. When ctx ends first, what is still
-// inside is answered with 503, all connections are closed, and the cause of ctx is returned. The
-// engine must still be running, so close it afterwards.
+// Shutdown stops accepting, answers new requests on open connections with 503, waits for the requests inside and closes
+// the connections. Every connection that a client has opened is served to that end, also those that wait to be
+// accepted. When ctx ends first, what is still inside is answered with 503, all connections are closed, and the cause
+// of ctx is returned. The engine must still be running, so close it afterwards.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.stopping.Store(true)
