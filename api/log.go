@@ -2,10 +2,16 @@ package api
 
 import (
 	"context"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
+	"strings"
 	"time"
+
+	"github.com/valyala/fasthttp"
 
 	"hailoclip/pipeline"
 )
@@ -48,6 +54,30 @@ func (r *request) log() {
 		}
 	}
 	log.LogAttrs(background, level, "request", attrs...)
+}
+
+// requestID is the one that the client sent, when it is fit to be echoed and logged.
+func requestID(h *fasthttp.RequestHeader) string {
+	const longest = 128
+	sent := h.Peek(headerRequestID)
+	if len(sent) == 0 || len(sent) > longest {
+		return newRequestID()
+	}
+	for _, c := range sent {
+		letter := 'a' <= c|0x20 && c|0x20 <= 'z'
+		if !letter && (c < '0' || c > '9') && strings.IndexByte("-_.:/+=@~", c) < 0 {
+			return newRequestID()
+		}
+	}
+	return string(sent)
+}
+
+// newRequestID returns 32 random hexadecimal digits. They need not be secret.
+func newRequestID() string {
+	var b [16]byte
+	binary.NativeEndian.PutUint64(b[:8], rand.Uint64())
+	binary.NativeEndian.PutUint64(b[8:], rand.Uint64())
+	return hex.EncodeToString(b[:])
 }
 
 // serverLog takes what fasthttp has to say; it is about single connections.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"runtime/debug"
 	"sync/atomic"
@@ -53,7 +54,12 @@ const (
 	received              // the body is read to its end
 )
 
-const requestKey = "request"
+const (
+	headerRequestID = "X-Request-Id"
+	headerTimeout   = "X-Request-Timeout-Ms"
+	headerWarning   = "X-Clip-Warning"
+	requestKey      = "request"
+)
 
 // begin makes a request of what the HTTP server has read. end must be called in the end.
 func (s *Server) begin(ctx *fasthttp.RequestCtx, st state) *request {
@@ -167,4 +173,14 @@ func (r *request) answer() {
 func (r *request) answerError(err error) {
 	r.fault = outcomeOf(err)
 	writeError(r.ctx, r.id, r.fault)
+}
+
+// ambiguous says that the request has two lengths. A server before this one may have taken the
+// other, so that what follows would be read as a request of somebody else.
+func ambiguous(h *fasthttp.RequestHeader) bool {
+	if h.ContentLength() != -1 { // not chunked
+		return false
+	}
+	lower, length := bytes.ToLower(h.RawHeaders()), []byte("content-length")
+	return bytes.HasPrefix(lower, length) || bytes.Contains(lower, append([]byte("\n"), length...))
 }

@@ -3,8 +3,10 @@ package api
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -137,6 +139,22 @@ func (r *request) admit(to *route) (body *reader, limit time.Duration, err error
 		return nil, 0, fail(errNotReady, "The service is not ready: %s", s.svc.Engine.Health().Reason)
 	}
 	return body, limit, nil
+}
+
+// timeout is how long the client is ready to wait, at most limit.
+func timeout(h *fasthttp.RequestHeader, limit time.Duration) (time.Duration, error) {
+	sent := h.Peek(headerTimeout)
+	if len(sent) == 0 {
+		return limit, nil
+	}
+	ms, err := strconv.ParseInt(string(sent), 10, 64)
+	if errors.Is(err, strconv.ErrRange) && ms > 0 {
+		return limit, nil
+	}
+	if err != nil || ms < 1 {
+		return 0, fail(errInvalidRequest, headerTimeout+" must be a number of milliseconds, an integer of at least 1")
+	}
+	return min(limit, time.Duration(min(ms, limit.Milliseconds()+1))*time.Millisecond), nil
 }
 
 // reader returns the one for the media type that the request names.
