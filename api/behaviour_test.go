@@ -394,7 +394,8 @@ func TestHealth(t *testing.T) {
 			s := serve(t, func(_ *Config, svc *Service) {
 				svc.Engine = testEngine(t, d, func(_ *clip.Config, p *clip.Parts) { p.BackendWhy, p.ModelWhy = c.why, c.modelWhy })
 			})
-			d.become(c.device, c.info)
+			d.status.Store(&c.device)
+			d.info.Store(&c.info)
 			r := s.do(t, http.MethodGet, "/health", "")
 			var got map[string]any
 			if err := json.Unmarshal(r.body, &got); err != nil || r.status != c.status {

@@ -99,7 +99,13 @@ func TestBufferBelongsToTheEngine(t *testing.T) {
 // send sends bytes on a connection of its own.
 func (s *service) send(t *testing.T, parts ...string) net.Conn {
 	t.Helper()
-	c := must(net.Dial("tcp", s.addr))
+	return s.sendFrom(t, "127.0.0.1", parts...)
+}
+
+// sendFrom is send from one of this machine's addresses.
+func (s *service) sendFrom(t *testing.T, ip string, parts ...string) net.Conn {
+	t.Helper()
+	c := must((&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}).Dial("tcp", s.addr))
 	t.Cleanup(func() { c.Close() })
 	c.SetDeadline(time.Now().Add(time.Minute))
 	for _, part := range parts {
@@ -137,7 +143,7 @@ func replies(t *testing.T, c net.Conn) (all []reply) {
 		if err != nil {
 			t.Fatal("the answer was cut off: ", err)
 		}
-		all = append(all, read(t, resp))
+		all = append(all, must(read(resp)))
 	}
 }
 
@@ -159,11 +165,7 @@ func (s *service) asker(t *testing.T) (c net.Conn, ask func() reply) {
 	return c, func() reply {
 		t.Helper()
 		fmt.Fprint(c, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-		resp, err := http.ReadResponse(r, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return read(t, resp)
+		return must(read(must(http.ReadResponse(r, nil))))
 	}
 }
 

@@ -33,19 +33,6 @@ func (l *troubled) Accept() (net.Conn, error) {
 	return l.TCPListener.Accept()
 }
 
-// serveOn is serve on a listener that is in trouble.
-func serveOn(t *testing.T, errs ...error) (*service, chan error) {
-	t.Helper()
-	s := newService(t, nil)
-	ln := must(s.cfg.Listen())
-	s.addr = ln.Addr().String()
-	s.url = "http://" + s.addr
-	s.client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	ended := make(chan error, 1)
-	go func() { ended <- s.Serve(&troubled{ln.(*net.TCPListener), errs}) }()
-	return s, ended
-}
-
 // TestAcceptGoesOn: what is wrong with one connection, or for a while, does not end the service.
 func TestAcceptGoesOn(t *testing.T) {
 	var many []error
@@ -56,23 +43,20 @@ func TestAcceptGoesOn(t *testing.T) {
 		many, {unix.ENFILE}, {unix.ENOBUFS}, {unix.ENOMEM}, {unix.ECONNABORTED}, {unix.EPROTO}, {unix.EMFILE, unix.ECONNABORTED, unix.ENETDOWN},
 	} {
 		t.Run(fmt.Sprint(errs), func(t *testing.T) {
-			s, ended := serveOn(t, errs...)
+			s := newService(t, nil)
+			s.serve(t, &troubled{must(s.cfg.Listen()).(*net.TCPListener), errs})
+			s.client.Transport.(*http.Transport).DisableKeepAlives = true
 			until(t, func() bool { return s.do(t, "GET", "/health", "").status == 200 })
 			if !strings.Contains(s.log.String(), "cannot be accepted") {
 				t.Errorf("the log says nothing of it: %s", s.log)
 			}
 			until(t, func() bool { return s.post(t, "/v1/embed/text", `{"text":"x"}`).status == 200 })
-			if err := s.Shutdown(context.Background()); err != nil {
-				t.Error(err)
-			}
-			if err := <-ended; err != nil {
-				t.Error(err)
-			}
+			s.stop()
 		})
 	}
 	t.Run("for good", func(t *testing.T) {
-		s, ended := serveOn(t, unix.EBADF)
-		if err := <-ended; !errors.Is(err, unix.EBADF) {
+		s := newService(t, nil)
+		if err := s.Serve(&troubled{must(s.cfg.Listen()).(*net.TCPListener), []error{unix.EBADF}}); !errors.Is(err, unix.EBADF) {
 			t.Errorf("Serve returned %v", err)
 		}
 		if err := s.Shutdown(context.Background()); err != nil {
@@ -388,15 +372,6 @@ func TestDismiss(t *testing.T) {
 // from elsewhere, and not to another of its own.
 func TestSlowSendersMakeRoom(t *testing.T) {
 	s := serve(t, func(c *Config, _ *Service) { c.MaxConnections = 3 })
-	from := func(ip, send string) net.Conn {
-		t.Helper()
-		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}
-		c := must(d.Dial("tcp", s.addr))
-		t.Cleanup(func() { c.Close() })
-		_ = c.SetDeadline(time.Now().Add(time.Minute))
-		fmt.Fprint(c, send)
-		return c
-	}
 	open := func() int {
 		s.Server.mu.Lock()
 		defer s.Server.mu.Unlock()
@@ -407,7 +382,7 @@ func TestSlowSendersMakeRoom(t *testing.T) {
 	}
 	var slow []net.Conn
 	for _, half := range []string{"POST /v1/embed/text HTTP/1.1\r\nHost: x\r\n", postHead + "Content-Length: 9\r\n\r\n{", "G"} {
-		slow = append(slow, from("127.0.0.1", half))
+		slow = append(slow, s.sendFrom(t, "127.0.0.1", half))
 		until(t, func() bool { return open() == len(slow) })
 		l := s.listeners[0]
 		until(t, func() bool {
@@ -422,14 +397,14 @@ func TestSlowSendersMakeRoom(t *testing.T) {
 		})
 	}
 	const last = "Connection: close\r\n"
-	only(t, from("127.0.0.1", "GET /v1/stats HTTP/1.1\r\nHost: x\r\n"+last+"\r\n")).wantError(t, 503, "too_many_connections", "")
-	ask := func(ip string) reply { return only(t, from(ip, posted("{}", last))) }
+	only(t, s.sendFrom(t, "127.0.0.1", "GET /v1/stats HTTP/1.1\r\nHost: x\r\n"+last+"\r\n")).wantError(t, 503, "too_many_connections", "")
+	ask := func(ip string) reply { return only(t, s.sendFrom(t, ip, posted("{}", last))) }
 	if r := ask("127.0.0.2"); r.status != 400 { // there is no image in it
 		t.Errorf("a client from elsewhere got %d %s", r.status, r.body)
 	}
 	only(t, slow[0]).wantError(t, 503, "too_many_connections", "")
 	until(t, func() bool { return open() == 2 })
-	from("127.0.0.2", "G") // takes the place that is free
+	s.sendFrom(t, "127.0.0.2", "G") // takes the place that is free
 	ask("127.0.0.2").wantError(t, 503, "too_many_connections", "")
 	if r := ask("127.0.0.3"); r.status != 400 {
 		t.Errorf("a third client got %d %s", r.status, r.body)
@@ -440,10 +415,7 @@ func TestSlowSendersMakeRoom(t *testing.T) {
 // TestAccepting is a loop that accepts connections, which waits for one, takes one and does not come back.
 func TestAccepting(t *testing.T) {
 	s := newService(t, nil)
-	ln, err := s.cfg.Listen()
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := must(s.cfg.Listen())
 	l := newListener(ln, s.cfg, nil, s.svc.Log)
 	s.listeners = append(s.listeners, l)
 	for range 2 {
@@ -452,11 +424,7 @@ func TestAccepting(t *testing.T) {
 			c, _ := l.Accept()
 			accepted <- c
 		}()
-		c, err := net.Dial("tcp", ln.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
+		defer must(net.Dial("tcp", ln.Addr().String())).Close()
 		defer (<-accepted).Close()
 		if now := time.Now(); l.stuck(now) || !l.stuck(now.Add(2*stuckAccept)) || !s.Accepting() {
 			t.Error("a connection that has just come")

@@ -14,9 +14,11 @@ import (
 	"log/slog"
 	"math"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -87,44 +89,25 @@ type device struct {
 	entered chan struct{} // gets a value when a waitingImage, heldImage or waitingText has got here
 	wait    chan struct{} // closed by release
 
-	saying sync.Mutex
-	status hailo.Status
-	info   hailo.Info
+	status atomic.Pointer[hailo.Status]
+	info   atomic.Pointer[hailo.Info]
 }
 
 func newDevice() *device {
-	return &device{
-		frames: hailo.NewHeapFrames(1, testSize, testDimension), entered: make(chan struct{}, 100), wait: make(chan struct{}),
-		status: hailo.Status{Ready: true},
-		info:   hailo.Info{Backend: "sim", Simulated: true, ImageBatch: 1, ImageCalls: 1, TextBatch: 8, TextDigest: "x"},
-	}
+	d := &device{frames: hailo.NewHeapFrames(1, testSize, testDimension), entered: make(chan struct{}, 100), wait: make(chan struct{})}
+	d.status.Store(&hailo.Status{Ready: true})
+	d.info.Store(&hailo.Info{Backend: "sim", Simulated: true, ImageBatch: 1, ImageCalls: 1, TextBatch: 8, TextDigest: "x"})
+	return d
 }
 
 func (d *device) release()              { close(d.wait) }
 func (d *device) Frames() *hailo.Frames { return d.frames }
 func (d *device) Close() error          { return nil }
-
-func (d *device) Info() hailo.Info {
-	d.saying.Lock()
-	defer d.saying.Unlock()
-	return d.info
-}
-
-func (d *device) Status() hailo.Status {
-	d.saying.Lock()
-	defer d.saying.Unlock()
-	return d.status
-}
-
-// become changes what the device says of itself.
-func (d *device) become(status hailo.Status, info hailo.Info) {
-	d.saying.Lock()
-	defer d.saying.Unlock()
-	d.status, d.info = status, info
-}
+func (d *device) Info() hailo.Info      { return *d.info.Load() }
+func (d *device) Status() hailo.Status  { return *d.status.Load() }
 
 // lose makes the device say that it is away.
-func (d *device) lose(why string) { d.become(hailo.Status{Why: hailo.Because(why)}, d.Info()) }
+func (d *device) lose(why string) { d.status.Store(&hailo.Status{Why: hailo.Because(why)}) }
 
 func (d *device) EncodeImages(ctx context.Context, frames []*hailo.Frame) error {
 	for _, f := range frames {
@@ -181,23 +164,20 @@ func (d *device) EncodeTexts(ctx context.Context, tokens [][]int32) (vectors [][
 // tokenize makes a token of every word, which is a number of texts, and one more.
 func tokenize(text string) (tokens []int32, truncated bool) {
 	tokens = make([]int32, len(strings.Fields(text))+2)
-	spoken.Lock()
-	defer spoken.Unlock()
-	tokens[0] = int32(len(spoken.texts))
-	spoken.texts = append(spoken.texts, text)
+	tokens[0] = tokenized.Add(1)
+	texts.Store(tokens[0], text)
 	return tokens[:min(len(tokens), 77)], len(tokens) > 77
 }
 
-// spoken are the texts that were tokenized.
-var spoken struct {
-	sync.Mutex
-	texts []string
-}
+// texts are those that were tokenized, by their first token.
+var (
+	texts     sync.Map
+	tokenized atomic.Int32
+)
 
 func textOf(tokens []int32) string {
-	spoken.Lock()
-	defer spoken.Unlock()
-	return spoken.texts[tokens[0]]
+	text, _ := texts.Load(tokens[0])
+	return text.(string)
 }
 
 // testEngine is a real one over d. change may be nil. It is closed at the end of the test, if not before.
@@ -281,7 +261,12 @@ func serve(t testing.TB, change func(*Config, *Service)) *service {
 // listen starts it on a free port.
 func (s *service) listen(t testing.TB) {
 	t.Helper()
-	ln := must(s.cfg.Listen())
+	s.serve(t, must(s.cfg.Listen()))
+}
+
+// serve starts it on ln.
+func (s *service) serve(t testing.TB, ln net.Listener) {
+	t.Helper()
 	s.addr = ln.Addr().String()
 	s.url = "http://" + s.addr
 	s.client = &http.Client{Transport: &http.Transport{}}
@@ -426,20 +411,14 @@ func (s *service) try(method, path, body string, headers ...string) (reply, erro
 	if err != nil {
 		return reply{}, err
 	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	return reply{resp.StatusCode, resp.Header, b, resp.Close}, err
+	return read(resp)
 }
 
 // read reads an answer to its end.
-func read(t testing.TB, resp *http.Response) reply {
-	t.Helper()
+func read(resp *http.Response) (reply, error) {
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal("the answer was cut off: ", err)
-	}
-	return reply{resp.StatusCode, resp.Header, b, resp.Close}
+	return reply{resp.StatusCode, resp.Header, b, resp.Close}, err
 }
 
 // into decodes the answer, which must have no field that v lacks.
