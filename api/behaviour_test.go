@@ -47,7 +47,8 @@ func TestClassify(t *testing.T) {
 	}
 }
 
-// TestNoThresholdCutsNothing: neither one prompt with a negative cosine nor, without softmax, many.
+// TestNoThresholdCutsNothing: neither one prompt with a negative cosine nor, without softmax, many. Without it the score
+// is the cosine.
 func TestNoThresholdCutsNothing(t *testing.T) {
 	negative := ""
 	for i := 0; negative == ""; i++ {
@@ -65,19 +66,11 @@ func TestNoThresholdCutsNothing(t *testing.T) {
 			if len(a.Classifications) != want {
 				t.Errorf("softmax %v%s: %d matches of %d prompts, want %d", softmax, more, len(a.Classifications), len(prompts), want)
 			}
-		}
-	}
-}
-
-func TestClassifyWithoutSoftmax(t *testing.T) {
-	s := serve(t, func(_ *Config, svc *Service) {
-		svc.Engine = testEngine(t, newDevice(), func(c *clip.Config, _ *clip.Parts) { c.ApplySoftmax = false })
-	})
-	var a classifyAnswer
-	s.post(t, "/v1/classify", classifyBody(goodImage, "", threePrompts...)).into(t, &a)
-	for _, c := range a.Classifications {
-		if c.Score != c.Cosine {
-			t.Errorf("score %v is not the cosine %v", c.Score, c.Cosine)
+			for _, c := range a.Classifications {
+				if !softmax && c.Score != c.Cosine {
+					t.Errorf("score %v is not the cosine %v", c.Score, c.Cosine)
+				}
+			}
 		}
 	}
 }
@@ -159,7 +152,7 @@ func TestOnePromptScoresItsCosine(t *testing.T) {
 }
 
 // TestRefused has every row of the specification that is not answered with 200, except those
-// about time, which are in limits_test.go.
+// about time, which are in limits_test.go. They are for /v1/classify, if they name no other path.
 func TestRefused(t *testing.T) {
 	s := serve(t, nil)
 	image := b64(goodImage)
@@ -253,16 +246,31 @@ func TestRefused(t *testing.T) {
 		{"a stage panics", withImage(`"` + b64(panickingImage) + `"`), 500, "internal_error", "request_id", nil},
 		{"the text encoder panics", withPrompts(`["` + panickingText + `"]`), 500, "encode_failed", "Failed to encode text", nil},
 		{"a number that JSON cannot carry", withImage(`"` + b64(notFiniteImage) + `"`), 500, "encode_failed", "Failed to encode image", nil},
+
+		{"embed/image: image missing", `{"text":"x"}`, 400, "invalid_image", "Missing 'image'", nil},
+		{"embed/image: image not base64", `{"image":"?"}`, 400, "invalid_image", "not valid base64", nil},
+		{"embed/image: image not finite", `{"image":"` + b64(notFiniteImage) + `"}`, 500, "encode_failed", "Failed to encode image", nil},
+		{"embed/text: text missing", `{}`, 400, "invalid_request", "Missing or invalid 'text'", nil},
+		{"embed/text: text null", `{"text":null}`, 400, "invalid_request", "Missing or invalid 'text'", nil},
+		{"embed/text: text a number", `{"text":1}`, 400, "invalid_request", "Missing or invalid 'text'", nil},
+		{"embed/text: text an array", `{"text":["x"]}`, 400, "invalid_request", "Missing or invalid 'text'", nil},
+		{"embed/text: text empty", `{"text":""}`, 400, "invalid_request", "Missing or invalid 'text'", nil},
+		{"embed/text: text only spaces", `{"text":" \u2003 "}`, 400, "invalid_request", "Missing or invalid 'text'", nil},
+		{"embed/text: text too long", `{"text":"` + strings.Repeat("é", 1025) + `"}`, 400, "invalid_request", "2050 bytes, at most 2048", nil},
+		{"embed/text: text encoder fails", `{"text":"` + unencodableText + `"}`, 500, "encode_failed", "Failed to encode text", nil},
+		{"embed/text: text not finite", `{"text":"` + notFiniteText + `"}`, 500, "encode_failed", "Failed to encode text", nil},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			s.post(t, "/v1/classify", c.body, c.headers...).wantError(t, c.status, c.code, c.sentence)
+			path, _, other := strings.Cut(c.name, ": ")
+			if !other {
+				path = "classify"
+			}
+			s.post(t, "/v1/"+path, c.body, c.headers...).wantError(t, c.status, c.code, c.sentence)
 		})
 	}
 	// Nothing of all this has hurt the service, and nothing is stuck in the line.
-	if r := s.post(t, "/v1/classify", classifyBody(goodImage, "", "x")); r.status != 200 {
-		t.Errorf("afterwards: %d %s", r.status, r.body)
-	}
+	s.post(t, "/v1/classify", classifyBody(goodImage, "", "x")).wantOK(t)
 }
 
 // TestPanicOfAHandler: it is an internal error, in the form that every error has.
@@ -341,31 +349,6 @@ func TestEmbed(t *testing.T) {
 		if c.Truncated != (c.Text == words) {
 			t.Errorf("truncated is %v for %q", c.Truncated, c.Text)
 		}
-	}
-}
-
-func TestEmbedRefused(t *testing.T) {
-	s := serve(t, nil)
-	cases := []struct {
-		name, path, body string
-		status           int
-		code, sentence   string
-	}{
-		{"image missing", "/v1/embed/image", `{"text":"x"}`, 400, "invalid_image", "Missing 'image'"},
-		{"image not base64", "/v1/embed/image", `{"image":"?"}`, 400, "invalid_image", "not valid base64"},
-		{"image not finite", "/v1/embed/image", `{"image":"` + b64(notFiniteImage) + `"}`, 500, "encode_failed", "Failed to encode image"},
-		{"text missing", "/v1/embed/text", `{}`, 400, "invalid_request", "Missing or invalid 'text'"},
-		{"text null", "/v1/embed/text", `{"text":null}`, 400, "invalid_request", "Missing or invalid 'text'"},
-		{"text a number", "/v1/embed/text", `{"text":1}`, 400, "invalid_request", "Missing or invalid 'text'"},
-		{"text an array", "/v1/embed/text", `{"text":["x"]}`, 400, "invalid_request", "Missing or invalid 'text'"},
-		{"text empty", "/v1/embed/text", `{"text":""}`, 400, "invalid_request", "Missing or invalid 'text'"},
-		{"text only spaces", "/v1/embed/text", `{"text":" \u2003 "}`, 400, "invalid_request", "Missing or invalid 'text'"},
-		{"text too long", "/v1/embed/text", `{"text":"` + strings.Repeat("é", 1025) + `"}`, 400, "invalid_request", "2050 bytes, at most 2048"},
-		{"text encoder fails", "/v1/embed/text", `{"text":"` + unencodableText + `"}`, 500, "encode_failed", "Failed to encode text"},
-		{"text not finite", "/v1/embed/text", `{"text":"` + notFiniteText + `"}`, 500, "encode_failed", "Failed to encode text"},
-	}
-	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) { s.post(t, c.path, c.body).wantError(t, c.status, c.code, c.sentence) })
 	}
 }
 

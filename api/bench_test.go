@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"math"
 	"runtime"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"testing"
 
@@ -48,7 +50,7 @@ func BenchmarkClassify(b *testing.B) {
 // TestMemoryDoesNotGrowWithTheImage: the body's buffer comes from a pool, and the image is
 // decoded in it.
 func TestMemoryDoesNotGrowWithTheImage(t *testing.T) {
-	if testing.Short() || raceEnabled {
+	if testing.Short() || raceEnabled() {
 		t.Skip("pools drop things at random under the race detector")
 	}
 	s := handlerOnly(t)
@@ -73,6 +75,11 @@ func TestMemoryDoesNotGrowWithTheImage(t *testing.T) {
 	if small, large := perRequest(1<<10), perRequest(700<<10); large > small+16<<10 {
 		t.Errorf("%d bytes for a request with 1 KiB, %d with 700 KiB", small, large)
 	}
+}
+
+func raceEnabled() bool {
+	info, _ := debug.ReadBuildInfo()
+	return slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
 // free is a device that costs nothing.

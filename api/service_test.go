@@ -431,6 +431,14 @@ func (r reply) into(t testing.TB, v any) {
 	}
 }
 
+// wantOK checks that the answer is a good one.
+func (r reply) wantOK(t testing.TB) {
+	t.Helper()
+	if r.status != http.StatusOK {
+		t.Errorf("%d %s", r.status, r.body)
+	}
+}
+
 // wantError checks that the answer is the error, in the form that every error has.
 func (r reply) wantError(t testing.TB, status int, code, sentence string) {
 	t.Helper()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"net/http"
 	"testing"
 	"time"
 )
@@ -13,9 +12,7 @@ func TestShutdownFinishesWhatIsInside(t *testing.T) {
 	s := serve(t, nil)
 	inside := s.occupy(t)
 	open, ask := s.asker(t) // a connection that has been used, and is idle when the stop begins
-	if ask().status != http.StatusOK {
-		t.Fatal("not healthy")
-	}
+	ask().wantOK(t)
 
 	stopped := make(chan error, 1)
 	go func() { stopped <- s.Shutdown(context.Background()) }()
@@ -35,9 +32,7 @@ func TestShutdownFinishesWhatIsInside(t *testing.T) {
 	default:
 	}
 	s.release()
-	if r := only(t, inside); r.status != 200 {
-		t.Errorf("the request inside: %d %s", r.status, r.body)
-	}
+	only(t, inside).wantOK(t)
 	if err := <-stopped; err != nil {
 		t.Error(err)
 	}
@@ -45,9 +40,7 @@ func TestShutdownFinishesWhatIsInside(t *testing.T) {
 
 func TestStoppingOnOpenConnections(t *testing.T) {
 	s := serve(t, nil)
-	if r := s.do(t, "GET", "/health", ""); r.status != 200 {
-		t.Fatalf("%d %s", r.status, r.body)
-	}
+	s.do(t, "GET", "/health", "").wantOK(t)
 	// The state between the moment that Shutdown begins and the one that it gets to the connection.
 	s.stopping.Store(true)
 	r := s.post(t, "/v1/classify", classifyBody(goodImage, "", "x"))
@@ -103,29 +96,15 @@ func TestShutdownBeforeServe(t *testing.T) {
 }
 
 func TestNewRefuses(t *testing.T) {
-	good := newService(t, nil).svc
-	cases := []struct {
-		name   string
-		change func(*Service)
-	}{
-		{"no engine", func(s *Service) { s.Engine = nil }},
-		{"no log", func(s *Service) { s.Log = nil }},
-		{"no timeout", func(s *Service) { s.RequestTimeout = 0 }},
-	}
-	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) {
-			svc := good
-			c.change(&svc)
-			if _, err := New(testConfig(), svc); err == nil {
-				t.Error("accepted")
-			}
-		})
-	}
-}
-
-func TestAddr(t *testing.T) {
-	c := Config{Host: "::1", Port: 5000}
-	if got := c.Addr(); got != "[::1]:5000" {
-		t.Errorf("Addr is %s", got)
+	for name, change := range map[string]func(*Service){
+		"no engine":  func(s *Service) { s.Engine = nil },
+		"no log":     func(s *Service) { s.Log = nil },
+		"no timeout": func(s *Service) { s.RequestTimeout = 0 },
+	} {
+		svc := newService(t, nil).svc
+		change(&svc)
+		if _, err := New(testConfig(), svc); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
 	}
 }
