@@ -59,9 +59,7 @@ func TestAcceptGoesOn(t *testing.T) {
 		if err := s.Serve(&troubled{must(s.cfg.Listen()).(*net.TCPListener), []error{unix.EBADF}}); !errors.Is(err, unix.EBADF) {
 			t.Errorf("Serve returned %v", err)
 		}
-		if err := s.Shutdown(context.Background()); err != nil {
-			t.Error(err)
-		}
+		noError(t, s.Shutdown(context.Background()))
 	})
 }
 
@@ -176,9 +174,7 @@ func TestLongestWaiterMakesRoom(t *testing.T) {
 func TestRetiredConnectionServesWhatHasArrived(t *testing.T) {
 	l := testListener(t)
 	c, client := pair(t, l, false)
-	if err := c.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, c.SetReadDeadline(time.Now().Add(time.Minute)))
 	fmt.Fprint(client, "x")
 	if !c.retire() {
 		t.Fatal("it did not wait")
@@ -264,12 +260,8 @@ func TestBacklogIsAnswered(t *testing.T) {
 		fmt.Fprint(c, postHead+"Content-Length: 2\r\n\r\n{}")
 		clients = append(clients, c)
 	}
-	if err := s.Shutdown(context.Background()); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Serve(ln); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, s.Shutdown(context.Background()))
+	noError(t, s.Serve(ln))
 	for _, c := range clients {
 		only(t, c).wantError(t, 503, "stopping", "")
 	}
@@ -312,9 +304,7 @@ func TestIdleConnectionIsAnsweredWhileStopping(t *testing.T) {
 		t.Errorf("%d, connection closed %v", r.status, r.last)
 	}
 	c.Close()
-	if err := <-stopped; err != nil {
-		t.Error(err)
-	}
+	noError(t, <-stopped)
 }
 
 // TestGoneClient: a request whose client has closed the connection is given up, one whose client
@@ -358,9 +348,7 @@ func TestDismiss(t *testing.T) {
 	if b, err := io.ReadAll(silent); len(b) > 0 || err != nil {
 		t.Errorf("who has asked nothing got %q, %v", b, err)
 	}
-	if err := <-dismissed; err != nil {
-		t.Error(err)
-	}
+	noError(t, <-dismissed)
 	if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("the listener is open: %v", err)
 	}

@@ -199,9 +199,7 @@ func testEngine(t testing.TB, d *device, change func(*clip.Config, *clip.Parts))
 	}
 	e := must(clip.New(cfg, pipeline.Config{WorkerThreads: 1, MaxQueueSize: testQueue}, parts))
 	t.Cleanup(func() {
-		if err := e.Close(context.Background()); err != nil {
-			t.Error(err)
-		}
+		noError(t, e.Close(context.Background()))
 	})
 	return e
 }
@@ -242,9 +240,7 @@ func newService(t testing.TB, change func(*Config, *Service)) *service {
 		t.Fatal(err)
 	}
 	s.stop = sync.OnceFunc(func() {
-		if err := svc.Engine.Close(context.Background()); err != nil {
-			t.Error(err)
-		}
+		noError(t, svc.Engine.Close(context.Background()))
 	})
 	t.Cleanup(func() { s.stop() })
 	return s
@@ -484,6 +480,14 @@ func (a *classifyAnswer) texts() []string {
 		texts = append(texts, c.Text)
 	}
 	return texts
+}
+
+// noError ends the test if there is one.
+func noError(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // must is for what cannot fail in a sound test.

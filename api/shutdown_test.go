@@ -33,9 +33,7 @@ func TestShutdownFinishesWhatIsInside(t *testing.T) {
 	}
 	s.release()
 	only(t, inside).wantOK(t)
-	if err := <-stopped; err != nil {
-		t.Error(err)
-	}
+	noError(t, <-stopped)
 }
 
 func TestStoppingOnOpenConnections(t *testing.T) {
@@ -75,21 +73,15 @@ func TestShutdownGivesUp(t *testing.T) {
 
 func TestEngineClosedFirst(t *testing.T) {
 	s := serve(t, nil)
-	if err := s.svc.Engine.Close(context.Background()); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, s.svc.Engine.Close(context.Background()))
 	s.post(t, "/v1/classify", classifyBody(goodImage, "", "x")).wantError(t, 503, "stopping", "stopping")
 }
 
 func TestShutdownBeforeServe(t *testing.T) {
 	s := newService(t, nil)
-	if err := s.Shutdown(context.Background()); err != nil {
-		t.Error(err)
-	}
+	noError(t, s.Shutdown(context.Background()))
 	ln := must(net.Listen("tcp", "127.0.0.1:0"))
-	if err := s.Serve(ln); err != nil {
-		t.Error(err)
-	}
+	noError(t, s.Serve(ln))
 	if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("the listener is open: %v", err)
 	}
