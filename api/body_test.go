@@ -158,24 +158,22 @@ func TestExpect(t *testing.T) {
 	ill := serve(t, nil)
 	ill.lose("no device")
 	const asks = "Host: x\r\nExpect: 100-continue\r\n"
-	cases := []struct {
-		name   string
+	for _, c := range []struct {
 		s      *service
 		head   string
 		status int
 		code   string
 	}{
-		{"too large", good, "POST /v1/classify HTTP/1.1\r\n" + asks + "Content-Length: 1048577\r\n\r\n", 413, "body_too_large"},
-		{"media type", good, "POST /v1/classify HTTP/1.1\r\n" + asks + "Content-Type: image/jpeg\r\nContent-Length: 9\r\n\r\n", 415, "unsupported_media_type"},
-		{"timeout", good, "POST /v1/classify HTTP/1.1\r\n" + asks + headerTimeout + ": x\r\nContent-Length: 9\r\n\r\n", 400, "invalid_request"},
-		{"no such path", good, "POST /v2 HTTP/1.1\r\n" + asks + "Content-Length: 9\r\n\r\n", 404, "not_found"},
-		{"method", good, "PUT /v1/classify HTTP/1.1\r\n" + asks + "Content-Length: 9\r\n\r\n", 405, "method_not_allowed"},
-		{"two lengths", good, "POST /v1/classify HTTP/1.1\r\n" + asks + "Content-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "malformed_request"},
-		{"stopping", stopping, "POST /v1/classify HTTP/1.1\r\n" + asks + "Content-Length: 9\r\n\r\n", 503, "stopping"},
-		{"not ready", ill, "POST /v1/embed/text HTTP/1.1\r\n" + asks + "Content-Length: 9\r\n\r\n", 503, "not_ready"},
-	}
-	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) { only(t, c.s.send(t, c.head)).wantError(t, c.status, c.code, "") })
+		{good, "POST /v1/classify HTTP/1.1\r\n" + asks + "Content-Length: 1048577\r\n\r\n", 413, "body_too_large"},
+		{good, "POST /v1/classify HTTP/1.1\r\n" + asks + "Content-Type: image/jpeg\r\nContent-Length: 9\r\n\r\n", 415, "unsupported_media_type"},
+		{good, "POST /v1/classify HTTP/1.1\r\n" + asks + headerTimeout + ": x\r\nContent-Length: 9\r\n\r\n", 400, "invalid_request"},
+		{good, "POST /v2 HTTP/1.1\r\n" + asks + "Content-Length: 9\r\n\r\n", 404, "not_found"},
+		{good, "PUT /v1/classify HTTP/1.1\r\n" + asks + "Content-Length: 9\r\n\r\n", 405, "method_not_allowed"},
+		{good, "POST /v1/classify HTTP/1.1\r\n" + asks + "Content-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "malformed_request"},
+		{stopping, "POST /v1/classify HTTP/1.1\r\n" + asks + "Content-Length: 9\r\n\r\n", 503, "stopping"},
+		{ill, "POST /v1/embed/text HTTP/1.1\r\n" + asks + "Content-Length: 9\r\n\r\n", 503, "not_ready"},
+	} {
+		only(t, c.s.send(t, c.head)).wantError(t, c.status, c.code, "")
 	}
 	t.Run("wanted", func(t *testing.T) {
 		c := good.send(t)
@@ -183,21 +181,17 @@ func TestExpect(t *testing.T) {
 		body := classifyBody(goodImage, "", "x")
 		for range 2 { // the connection goes on
 			fmt.Fprintf(c, "POST /v1/classify HTTP/1.1\r\n%sX-Request-Id: mine\r\nContent-Length: %d\r\n\r\n", asks, len(body))
-			if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != http.StatusContinue {
-				t.Fatal(resp, err)
+			if resp := must(http.ReadResponse(r, nil)); resp.StatusCode != http.StatusContinue {
+				t.Fatal(resp)
 			}
 			fmt.Fprint(c, body)
-			resp, err := http.ReadResponse(r, nil)
-			if err != nil || resp.StatusCode != http.StatusOK || len(resp.Header[headerRequestID]) != 1 {
-				t.Fatal(resp, err)
+			if a := must(read(must(http.ReadResponse(r, nil)))); a.status != http.StatusOK || len(a.header[headerRequestID]) != 1 {
+				t.Fatal(a)
 			}
-			resp.Body.Close()
 		}
 		if n := strings.Count(good.log.String(), `"request_id":"mine"`); n != 2 {
 			t.Errorf("%d lines in the log for 2 requests", n)
 		}
 	})
-	t.Run("no body is needed", func(t *testing.T) {
-		only(t, good.send(t, "GET /health HTTP/1.1\r\n"+asks+"Content-Length: 9\r\n\r\n")).wantOK(t)
-	})
+	only(t, good.send(t, "GET /health HTTP/1.1\r\n"+asks+"Content-Length: 9\r\n\r\n")).wantOK(t) // no body is needed
 }

@@ -58,7 +58,7 @@ func TestHalfCharacters(t *testing.T) {
 		`a \ud800`: `\ud800`, `\udc00b`: `\udc00`, `\ud83d\ud83d\ude00`: `\ud83d`, `\ud83d\ude00\ude00`: `\ude00`, `\uD800 \udc00`: `\uD800`, `\ud800\\udc00`: `\ud800`, `\ud800\u0041`: `\ud800`,
 	} {
 		var in input
-		noError(t, in.parse([]byte(`{"text":"` + text + `","prompts":["a","` + text + `"]}`)))
+		noError(t, in.parse([]byte(`{"text":"`+text+`","prompts":["a","`+text+`"]}`)))
 		_, err := in.text(100)
 		_, promptsErr := in.prompts(2, 100)
 		for kind, err := range map[error]error{errInvalidRequest: err, errInvalidPrompts: promptsErr} {
@@ -73,7 +73,7 @@ func TestHalfCharacters(t *testing.T) {
 func TestSpacesDoNotCount(t *testing.T) {
 	for prompt, ok := range map[string]bool{"a cat": true, "  a cat   \\n ": true, "a cats": false, "  a cats": false} {
 		var in input
-		noError(t, in.parse([]byte(`{"prompts": ["` + prompt + `"], "text": "` + prompt + `"}`)))
+		noError(t, in.parse([]byte(`{"prompts": ["`+prompt+`"], "text": "`+prompt+`"}`)))
 		if _, err := in.prompts(1, 5); (err == nil) != ok {
 			t.Errorf("prompt %q: %v", prompt, err)
 		}

@@ -198,9 +198,7 @@ func testEngine(t testing.TB, d *device, change func(*clip.Config, *clip.Parts))
 		change(&cfg, &parts)
 	}
 	e := must(clip.New(cfg, pipeline.Config{WorkerThreads: 1, MaxQueueSize: testQueue}, parts))
-	t.Cleanup(func() {
-		noError(t, e.Close(context.Background()))
-	})
+	t.Cleanup(func() { noError(t, e.Close(context.Background())) })
 	return e
 }
 
@@ -235,13 +233,8 @@ func newService(t testing.TB, change func(*Config, *Service)) *service {
 	if change != nil {
 		change(&cfg, &svc)
 	}
-	var err error
-	if s.Server, err = New(cfg, svc); err != nil {
-		t.Fatal(err)
-	}
-	s.stop = sync.OnceFunc(func() {
-		noError(t, svc.Engine.Close(context.Background()))
-	})
+	s.Server = must(New(cfg, svc))
+	s.stop = sync.OnceFunc(func() { noError(t, svc.Engine.Close(context.Background())) })
 	t.Cleanup(func() { s.stop() })
 	return s
 }
@@ -273,12 +266,8 @@ func (s *service) serve(t testing.TB, ln net.Listener) {
 		s.client.CloseIdleConnections()
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		if err := s.Shutdown(ctx); err != nil {
-			t.Errorf("Shutdown: %v", err)
-		}
-		if err := <-ended; err != nil {
-			t.Errorf("Serve: %v", err)
-		}
+		noError(t, s.Shutdown(ctx))
+		noError(t, <-ended)
 		closeEngine()
 	})
 }
@@ -315,16 +304,16 @@ func imageFile(text string) []byte {
 // testVector is a unit vector that only depends on the text; the image and the text goodImage
 // have the same one.
 func testVector(text string) []float32 {
-	h, sum := fnv.New64a(), 0.0
+	h := fnv.New64a()
 	h.Write([]byte(text))
 	random := rand.New(rand.NewPCG(h.Sum64(), 0))
 	v := make([]float32, testDimension)
 	for i := range v {
 		v[i] = float32(random.NormFloat64())
-		sum += float64(v[i]) * float64(v[i])
 	}
+	length := math.Sqrt(dot(v, v))
 	for i := range v {
-		v[i] = float32(float64(v[i]) / math.Sqrt(sum))
+		v[i] = float32(float64(v[i]) / length)
 	}
 	return v
 }
@@ -359,11 +348,7 @@ func b64(text string) string { return base64.StdEncoding.EncodeToString(imageFil
 
 // classifyBody is the body of a request for /v1/classify; more is appended to the object.
 func classifyBody(image, more string, prompts ...string) string {
-	p, err := json.Marshal(prompts)
-	if err != nil {
-		panic(err)
-	}
-	return fmt.Sprintf(`{"image":%q,"prompts":%s%s}`, b64(image), p, more)
+	return fmt.Sprintf(`{"image":%q,"prompts":%s%s}`, b64(image), must(json.Marshal(prompts)), more)
 }
 
 // reply is an answer that was read to its end.
@@ -383,18 +368,12 @@ func (s *service) post(t testing.TB, path, body string, headers ...string) reply
 func (s *service) do(t testing.TB, method, path, body string, headers ...string) reply {
 	t.Helper()
 	r, err := s.try(method, path, body, headers...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	noError(t, err)
 	return r
 }
 
 func (s *service) try(method, path, body string, headers ...string) (reply, error) {
-	var reader io.Reader
-	if body != "" {
-		reader = strings.NewReader(body)
-	}
-	req, err := http.NewRequest(method, s.url+path, reader)
+	req, err := http.NewRequest(method, s.url+path, strings.NewReader(body))
 	if err != nil {
 		return reply{}, err
 	}
