@@ -2,11 +2,17 @@ package api
 
 import (
 	"bufio"
+	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"unicode/utf8"
+
+	"hailoclip/stages/clip"
 )
 
 // available is how many bytes may still be handed out.
@@ -146,6 +152,70 @@ func TestBodyMemoryIsBounded(t *testing.T) {
 	if free := m.available(); free != budget || len(m.held) > 0 {
 		t.Errorf("%d bytes are free at the end", free)
 	}
+}
+
+// TestNothingKeptPointsIntoABody: what the cache, the log and the caller keep of a request is the
+// same after its memory has been given back and overwritten.
+func TestNothingKeptPointsIntoABody(t *testing.T) {
+	var mu sync.Mutex
+	var kept []string
+	var records []slog.Record
+	s := serve(t, func(_ *Config, svc *Service) {
+		svc.Engine = testEngine(t, newDevice(), func(_ *clip.Config, p *clip.Parts) {
+			p.Tokenize = func(text string) ([]int32, bool) {
+				mu.Lock()
+				defer mu.Unlock()
+				kept = append(kept, text)
+				return tokenize(text)
+			}
+		})
+		svc.Log = slog.New(recorder{mu: &mu, records: &records})
+	})
+	requests := []string{
+		classifyBody(goodImage, "", "first", "second \u00fc", strings.Repeat("long ", 400)), classifyBody(failingImage, "", "third"),
+		classifyBody(panickingImage, "", "fourth"), `{"image":"AAAA!AAA","prompts":["x"]}`, classifyBody(goodImage, "", panickingText), `{"image":`, `{"text":"fifth"}`,
+	}
+	s.client.Transport.(*http.Transport).DisableKeepAlives = true
+	for i, body := range requests {
+		path := "/v1/classify"
+		if strings.HasPrefix(body, `{"text"`) {
+			path = "/v1/embed/text"
+		}
+		s.post(t, path, body, headerRequestID, fmt.Sprint("request-", i))
+	}
+	s.stop()
+	want := []string{"first", "second ü", strings.Repeat("long ", 400), "third", "fourth", panickingText, "fifth"}
+	slices.Sort(want)
+	if slices.Sort(kept); !slices.Equal(kept, want) {
+		t.Errorf("kept %.200q\nwant %.200q", kept, want)
+	}
+	if len(records) != len(requests) {
+		t.Fatalf("%d lines in the log", len(records))
+	}
+	for i, r := range records {
+		r.Attrs(func(a slog.Attr) bool {
+			text := a.Value.String()
+			if !utf8.ValidString(text) || a.Key == "request_id" && text != fmt.Sprint("request-", i) || a.Key == "path" && !strings.HasPrefix(text, "/v1/") {
+				t.Errorf("line %d has %s=%.200q", i, a.Key, text)
+			}
+			return true
+		})
+	}
+}
+
+// recorder keeps the lines of a log as they were handed to it.
+type recorder struct {
+	slog.Handler
+	mu      *sync.Mutex
+	records *[]slog.Record
+}
+
+func (k recorder) Enabled(context.Context, slog.Level) bool { return true }
+func (k recorder) Handle(_ context.Context, r slog.Record) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	*k.records = append(*k.records, r)
+	return nil
 }
 
 // TestExpect: a client that asks before it sends its body gets every refusal that the body is

@@ -73,10 +73,9 @@ func TestOutcomes(t *testing.T) {
 		}
 	}
 	cases := []struct {
-		name string
-		err  error
-		code string
-		text string
+		name       string
+		err        error
+		code, text string
 	}{
 		{"unknown", errors.New("/etc/secret"), "internal_error", internalSentence},
 		{"after a beginning", fmt.Errorf("encoding 2 prompts: %w", hailo.ErrDeviceLost), "unavailable", "The encoder is not available: encoding 2 prompts: device lost"},
@@ -88,10 +87,8 @@ func TestOutcomes(t *testing.T) {
 		{"a panic", &pipeline.PanicError{Stage: "x", Value: "secret"}, "internal_error", internalSentence},
 	}
 	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) {
-			if o := outcomeOf(c.err); o.code != c.code || o.text != c.text {
-				t.Errorf("got %+v", o)
-			}
-		})
+		if o := outcomeOf(c.err); o.code != c.code || o.text != c.text {
+			t.Errorf("%s: got %+v", c.name, o)
+		}
 	}
 }

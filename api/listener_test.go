@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -35,12 +36,8 @@ func (l *troubled) Accept() (net.Conn, error) {
 
 // TestAcceptGoesOn: what is wrong with one connection, or for a while, does not end the service.
 func TestAcceptGoesOn(t *testing.T) {
-	var many []error
-	for range spareFiles + 2 {
-		many = append(many, unix.EMFILE)
-	}
 	for _, errs := range [][]error{
-		many, {unix.ENFILE}, {unix.ENOBUFS}, {unix.ENOMEM}, {unix.ECONNABORTED}, {unix.EPROTO}, {unix.EMFILE, unix.ECONNABORTED, unix.ENETDOWN},
+		slices.Repeat([]error{unix.EMFILE}, spareFiles+2), {unix.ENFILE}, {unix.ENOBUFS}, {unix.ENOMEM}, {unix.ECONNABORTED}, {unix.EPROTO}, {unix.EMFILE, unix.ECONNABORTED, unix.ENETDOWN},
 	} {
 		t.Run(fmt.Sprint(errs), func(t *testing.T) {
 			s := newService(t, nil)
@@ -84,7 +81,7 @@ func pair(t *testing.T, l *listener, short bool) (*conn, net.Conn) {
 	return l.admit(nc, short), client
 }
 
-// TestSpareFiles: a connection that came in place of a spare file is answered as a surplus one,
+// TestSpareFiles: a connection that came in place of a spare file is answered as one over the limit,
 // and its end brings the file back.
 func TestSpareFiles(t *testing.T) {
 	l := testListener(t)
@@ -109,18 +106,15 @@ func TestSpareFiles(t *testing.T) {
 	}
 }
 
-// TestAdmission: regular connections up to the limit, then surplus ones, then none; each with an id of its own.
+// TestAdmission: regular connections up to the limit, then others, then none; each with an id of its own.
 func TestAdmission(t *testing.T) {
 	l := testListener(t)
 	var open []*conn
 	ids := map[uint64]bool{}
 	for i := range l.max + l.reserve {
 		c, _ := pair(t, l, false)
-		if (c.place() == overLimit) != (i >= l.max) {
-			t.Errorf("connection %d: place %d", i, c.place())
-		}
-		if !c.latest.IsZero() != (c.place() == overLimit) {
-			t.Errorf("connection %d may be read until %v", i, c.latest)
+		if over := i >= l.max; (c.place() == overLimit) != over || !c.latest.IsZero() != over {
+			t.Errorf("connection %d has place %d and may be read until %v", i, c.place(), c.latest)
 		}
 		ids[c.id] = true
 		open = append(open, c)
@@ -130,10 +124,10 @@ func TestAdmission(t *testing.T) {
 	}
 	l.overLimitTime = 0
 	if c, _ := pair(t, l, false); c == nil || c.place() != overLimit || l.count() != l.max+l.reserve {
-		t.Errorf("no surplus connection made room: %d are open", l.count())
+		t.Errorf("no connection over the limit made room: %d are open", l.count())
 	}
 	if _, err := open[l.max].Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("the first surplus connection is open: %v", err)
+		t.Errorf("the first connection over the limit is open: %v", err)
 	}
 	if len(ids) != len(open) {
 		t.Errorf("%d ids for %d connections", len(ids), len(open))
@@ -186,14 +180,8 @@ func TestRetiredConnectionServesWhatHasArrived(t *testing.T) {
 		}
 		fmt.Fprint(client, "y")
 	}
-	if c.place() != retired {
-		t.Error("it may be used for more")
-	}
-	if c.retire() {
-		t.Error("it was sent away while it served")
-	}
-	if c.late.Load() {
-		t.Error("the client counts as too slow")
+	if again, late := c.retire(), c.late.Load(); c.place() != retired || again || late {
+		t.Errorf("its place is %d; it was sent away while it served: %v; its client counts as too slow: %v", c.place(), again, late)
 	}
 }
 
@@ -206,18 +194,11 @@ func TestRetiredConnectionEndsAfterItsRequest(t *testing.T) {
 	only(t, c).wantOK(t)
 }
 
-// full serves with room for one connection, which a request at the device has.
-func full(t *testing.T) *service {
-	t.Helper()
-	s := serve(t, func(c *Config, _ *Service) { c.MaxConnections = 1 })
-	s.occupy(t)
-	return s
-}
-
 // TestTooManyConnections: /health is answered, and everybody else learns why not, however much they send.
 func TestTooManyConnections(t *testing.T) {
-	s := full(t)
-	until(t, func() bool { // 503 to a client that needs longer than surplusTime
+	s := serve(t, func(c *Config, _ *Service) { c.MaxConnections = 1 })
+	s.occupy(t)
+	until(t, func() bool { // 503 to a client that needs longer than overLimitTime
 		r := s.do(t, "GET", "/health", "")
 		return r.status == 200 && r.last
 	})

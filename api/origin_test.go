@@ -98,6 +98,21 @@ func TestOrigin(t *testing.T) {
 	})
 }
 
+// TestWarning: it is on every answer, the bad ones too.
+func TestWarning(t *testing.T) {
+	s := serve(t, func(_ *Config, svc *Service) { svc.Warning = "simulated-vectors" })
+	const end = "Host: x\r\nConnection: close\r\n\r\n"
+	for _, request := range []string{"GET /health HTTP/1.1\r\n" + end, "GET /nowhere HTTP/1.1\r\n" + end, "POST /v1/classify HTTP/1.1\r\n" + end,
+		"OPTIONS /v1/classify HTTP/1.1\r\n" + end, "GET /health HTTP/1.1\r\nOrigin: x\r\n" + end, "nonsense\r\n\r\n"} {
+		if got := only(t, s.send(t, request)).header.Get("X-Clip-Warning"); got != "simulated-vectors" {
+			t.Errorf("%.20q: warning %q", request, got)
+		}
+	}
+	if r := serve(t, nil).do(t, "GET", "/health", ""); r.header.Get("X-Clip-Warning") != "" {
+		t.Error("a warning of nothing")
+	}
+}
+
 func TestHost(t *testing.T) {
 	s := serve(t, func(c *Config, _ *Service) { c.AllowedHosts = []string{"clip.local", "proxy.example:8443"} })
 	for host, ok := range map[string]bool{
