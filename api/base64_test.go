@@ -12,23 +12,12 @@ import (
 // referenceBase64 is the slow and obvious way to decode what decodeImage takes behind the data
 // URI's prefix.
 func referenceBase64(text string) ([]byte, bool) {
-	var kept strings.Builder
-	for _, c := range []byte(text) {
-		switch {
-		case strings.IndexByte(whiteSpace, c) >= 0:
-		case c == '-':
-			kept.WriteByte('+')
-		case c == '_':
-			kept.WriteByte('/')
-		default:
-			kept.WriteByte(c)
-		}
-	}
+	text = strings.NewReplacer("-", "+", "_", "/", " ", "", "\t", "", "\n", "", "\v", "", "\f", "", "\r", "").Replace(text)
 	encoding := base64.RawStdEncoding
-	if strings.Contains(kept.String(), "=") {
+	if strings.Contains(text, "=") {
 		encoding = base64.StdEncoding
 	}
-	b, err := encoding.DecodeString(kept.String())
+	b, err := encoding.DecodeString(text)
 	return b, err == nil
 }
 

@@ -50,15 +50,20 @@ func TestClassify(t *testing.T) {
 	}
 }
 
+// likeGoodImage returns a text whose cosine with goodImage is beyond the bound, which must be a small one: two random
+// directions in 512 dimensions are all but at right angles.
+func likeGoodImage(bound float64) string {
+	for i := 0; ; i++ {
+		if text := fmt.Sprint("text ", i); dot(testVector(text), testVector(goodImage))/bound > 1 {
+			return text
+		}
+	}
+}
+
 // TestNoThresholdCutsNothing: neither one prompt with a negative cosine nor, without softmax, many. Without it the score
 // is the cosine.
 func TestNoThresholdCutsNothing(t *testing.T) {
-	negative := ""
-	for i := 0; negative == ""; i++ {
-		if name := fmt.Sprint("text ", i); dot(testVector(name), testVector(goodImage)) < -0.01 {
-			negative = name
-		}
-	}
+	negative := likeGoodImage(-0.01)
 	for softmax, prompts := range map[bool][]string{true: {negative}, false: {goodImage, negative}} {
 		s := serve(t, func(_ *Config, svc *Service) {
 			svc.Engine = testEngine(t, newDevice(), func(c *clip.Config, _ *clip.Parts) { c.ApplySoftmax = softmax })
@@ -141,12 +146,7 @@ func TestAccepted(t *testing.T) {
 // One prompt: its softmax is always 1, so its score is the cosine.
 func TestOnePromptScoresItsCosine(t *testing.T) {
 	s := serve(t, nil)
-	image := ""
-	for i := 0; image == ""; i++ { // two random directions in 512 dimensions are all but at right angles
-		if name := fmt.Sprint("picture ", i); dot(testVector(name), testVector(goodImage)) > 0.01 {
-			image = name
-		}
-	}
+	image := likeGoodImage(0.01)
 	var a classifyAnswer
 	s.post(t, "/v1/classify", classifyBody(image, "", goodImage)).into(t, &a)
 	if c := a.Classifications[0]; c.Score != c.Cosine || c.Score > 0.5 || c.Probability != 1 {

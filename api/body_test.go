@@ -2,6 +2,7 @@ package api
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -64,10 +65,7 @@ func TestBodyMemoryComesBack(t *testing.T) {
 		if size == 0 {
 			chunked = "0\r\n\r\n"
 		}
-		status := 400
-		if size > limit {
-			status = 413
-		}
+		status := map[bool]int{true: 413, false: 400}[size > limit]
 		for name, request := range map[string]string{
 			"promised": fmt.Sprintf("Content-Length: %d\r\n\r\n%s", size, body),
 			"chunked":  "Transfer-Encoding: chunked\r\n\r\n" + chunked,
@@ -127,22 +125,18 @@ func TestBodyMemoryIsBounded(t *testing.T) {
 	var clients sync.WaitGroup
 	for i := range 8 {
 		clients.Go(func() {
-			address := string(rune('a' + i%3))
+			address, mine := string(rune('a'+i%3)), bytes.Repeat([]byte{byte(i)}, 16)
 			for n := range 500 {
 				b, err := m.get(address, (i*n*997)%(budget+budget/8)+1, 0)
 				if err != nil {
 					continue
 				}
-				for j := range b[:cap(b)][:16] {
-					b[:16][j] = byte(i)
-				}
+				copy(b[:16], mine)
 				if free := m.available(); free < 0 || free > int64(budget-cap(b)) {
 					t.Errorf("%d bytes are free while %d are taken", free, cap(b))
 				}
-				for j := range 16 {
-					if b[:16][j] != byte(i) {
-						t.Error("two have the same buffer")
-					}
+				if !bytes.Equal(b[:16], mine) {
+					t.Error("two have the same buffer")
 				}
 				m.put(address, b)
 			}

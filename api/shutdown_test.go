@@ -8,14 +8,20 @@ import (
 	"time"
 )
 
+// shutdown stops s and sends what comes of it.
+func (s *service) shutdown() <-chan error {
+	stopped := make(chan error, 1)
+	go func() { stopped <- s.Shutdown(context.Background()) }()
+	return stopped
+}
+
 func TestShutdownFinishesWhatIsInside(t *testing.T) {
 	s := serve(t, nil)
 	inside := s.occupy(t)
 	open, ask := s.asker(t) // a connection that has been used, and is idle when the stop begins
 	ask().wantOK(t)
 
-	stopped := make(chan error, 1)
-	go func() { stopped <- s.Shutdown(context.Background()) }()
+	stopped := s.shutdown()
 	if _, err := open.Read(make([]byte, 1)); err == nil {
 		t.Error("the idle connection stays open")
 	}
