@@ -9,11 +9,9 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/valyala/fasthttp"
-	"golang.org/x/sys/unix"
 )
 
 // How a connection ends whose client may still be sending: it has this long and this many bytes to notice the answer.
@@ -225,43 +223,4 @@ func (c *conn) Close() error {
 		_, _ = io.CopyN(io.Discard, c.Conn, lingerBytes)
 	}
 	return c.Conn.Close()
-}
-
-// rawConn gives access to the descriptor of a connection or listener; nil where there is none.
-func rawConn(c any) syscall.RawConn {
-	sc, ok := c.(syscall.Conn)
-	if !ok {
-		return nil
-	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return nil
-	}
-	return raw
-}
-
-// readNow reads what has arrived, without waiting for more, and returns its length.
-func readNow(nc net.Conn, b []byte) (n int) {
-	if raw := rawConn(nc); raw != nil {
-		_ = raw.Read(func(fd uintptr) bool {
-			n, _ = unix.Read(int(fd), b) // nothing there is EAGAIN
-			return true
-		})
-	}
-	return max(n, 0)
-}
-
-// hungUp says that the client has closed the connection, or at least its side of it. It neither
-// blocks nor takes anything from the connection.
-func (c *conn) hungUp() (gone bool) {
-	raw := rawConn(c.Conn)
-	if raw == nil {
-		return false
-	}
-	err := raw.Control(func(fd uintptr) {
-		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
-		n, err := unix.Poll(poll, 0)
-		gone = err == nil && n > 0 // POLLERR and POLLHUP come unasked
-	})
-	return gone || err != nil // closed
 }

@@ -7,8 +7,6 @@ import (
 	"net"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -37,27 +35,6 @@ func (l *listener) Close() error {
 	}
 	dropNewcomers(l.Listener)
 	return d.SetDeadline(past) // wakes Accept
-}
-
-// dropNewcomers makes the kernel ignore new connections, which it would otherwise go on to accept
-// in our name and reset when the listener closes. Their clients try again after a second, and
-// find a listener that has been opened meanwhile, or none. Where the kernel cannot do that, as for
-// multipath TCP, a connection may be lost between the last look into the queue and its end.
-func dropNewcomers(ln net.Listener) {
-	raw := rawConn(ln)
-	if raw == nil {
-		return
-	}
-	filter := []unix.SockFilter{ // on TCP segments: drop those with SYN
-		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: 13},
-		{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, Jf: 1, K: 0x02},
-		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
-		{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff},
-	}
-	_ = raw.Control(func(fd uintptr) {
-		_ = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
-			&unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
-	})
 }
 
 // drain blocks until no connection is left and none will come, or ctx ends. Connections that

@@ -129,7 +129,7 @@ func (l *listener) end(err error) error {
 // needed back soon. It returns nil when there is no room for one.
 func (l *listener) admit(nc net.Conn, short bool) *conn {
 	now := time.Now()
-	c := &conn{Conn: nc, id: connIDs.Add(1), listener: l, network: networkOf(nc.RemoteAddr()), opened: now, since: now}
+	c := &conn{Conn: nc, id: connIDs.Add(1), listener: l, network: networkOf(addressOf(nc.RemoteAddr())), opened: now, since: now}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.regular >= l.max {
