@@ -51,7 +51,7 @@ const (
 
 var connIDs atomic.Uint64
 
-// conn is an accepted connection. The HTTP server owns it; retire and hungUp may be called by others.
+// conn is an accepted connection. The HTTP server owns it; makeWay and hungUp may be called by others.
 type conn struct {
 	net.Conn
 	id       uint64 // never used again
@@ -133,7 +133,7 @@ func (c *conn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// toldToGo says whether a read ended because of retire, and makes another one possible.
+// toldToGo says whether a read ended because of makeWay, and makes another one possible.
 func (c *conn) toldToGo() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -154,48 +154,32 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 	return c.Conn.SetReadDeadline(t)
 }
 
-// doing returns the phase of the connection, and since when it is idle, if it is.
-func (c *conn) doing() (phase, time.Time) {
+// doing returns the phase of the connection, since when it is idle, if it is, and what ends the request in phase working.
+func (c *conn) doing() (phase, time.Time, context.CancelCauseFunc) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.phase, c.since
-}
-
-// canceler returns what ends the request that is complete and not answered, nil if there is none.
-func (c *conn) canceler() context.CancelCauseFunc {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.cancel
+	return c.phase, c.since, c.cancel
 }
 
 // past is a deadline that ends a read at once.
 var past = time.Unix(1, 0)
 
-// retire ends the connection if it is idle, and says whether it was. It does not block. A request
-// that has arrived is still answered; one that crosses the end sees it closed, not reset. The caller holds listener.mu.
-func (c *conn) retire() bool {
+// makeWay ends the connection if it is idle, or, to evict it, if it has a regular place and its request is still coming or
+// its client still sending after it. It says whether it does, and does not block. A request that has arrived is still
+// answered; one that crosses the end sees the connection closed, not reset. The caller holds listener.mu.
+func (c *conn) makeWay(evict bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.phase != idle {
+	switch {
+	case c.phase == idle:
+		c.phase = leaving
+		c.listener.giveAway(c, retired)
+	case evict && c.place() == regular && (c.phase == receiving || c.phase == closing):
+		c.listener.giveAway(c, evicted)
+		c.latest = past
+	default:
 		return false
 	}
-	c.phase = leaving
-	c.listener.giveAway(c, retired)
-	_ = c.Conn.SetReadDeadline(past)
-	return true
-}
-
-// evict ends the connection if its request is still coming, or its client still sending after it, and says whether it
-// is. It does not block. The request is answered all the same when all of it has arrived meanwhile. The caller holds
-// listener.mu.
-func (c *conn) evict() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.phase != receiving && c.phase != closing || c.place() != regular {
-		return false
-	}
-	c.listener.giveAway(c, evicted)
-	c.latest = past
 	_ = c.Conn.SetReadDeadline(past)
 	return true
 }

@@ -43,8 +43,8 @@ func (l *listener) drain(ctx context.Context) {
 	wait(ctx, func() bool {
 		l.mu.Lock()
 		for c := range l.open {
-			if p, since := c.doing(); p == idle && time.Since(since) > l.stopIdleTime {
-				c.retire()
+			if p, since, _ := c.doing(); p == idle && time.Since(since) > l.stopIdleTime {
+				c.makeWay(false)
 			}
 		}
 		l.mu.Unlock()
@@ -75,7 +75,7 @@ func (l *listener) busy() (busy []*conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for c := range l.open {
-		if c.canceler() != nil {
+		if _, _, cancel := c.doing(); cancel != nil {
 			busy = append(busy, c)
 		}
 	}
@@ -103,7 +103,7 @@ func (l *listener) watch() {
 func (l *listener) cancelGone() {
 	for _, c := range l.busy() {
 		// Asked before the look: the next request of the connection is not the one that is gone.
-		if cancel := c.canceler(); cancel != nil && c.hungUp() {
+		if _, _, cancel := c.doing(); cancel != nil && c.hungUp() {
 			cancel(errGone)
 		}
 	}
@@ -126,11 +126,7 @@ func (c Config) Dismiss(ln net.Listener) error {
 	l.max = math.MaxInt / 2 // they are no more than the kernel lets wait
 	err := l.Close()
 	var answers sync.WaitGroup
-	for {
-		nc, end := l.Accept()
-		if end != nil {
-			break
-		}
+	for nc, end := l.Accept(); end == nil; nc, end = l.Accept() {
 		answers.Go(func() { dismiss(nc.(*conn)) })
 	}
 	answers.Wait()

@@ -191,13 +191,12 @@ func halfCharacter(raw string) string {
 func trimmed(texts []string, limit int) []string {
 	cut := texts
 	for i, text := range texts {
-		if len(text) <= limit {
-			continue
+		if len(text) > limit {
+			if &cut[0] == &texts[0] {
+				cut = slices.Clone(texts)
+			}
+			cut[i] = strings.TrimSpace(text)
 		}
-		if &cut[0] == &texts[0] {
-			cut = slices.Clone(texts)
-		}
-		cut[i] = strings.TrimSpace(text)
 	}
 	return cut
 }

@@ -170,7 +170,7 @@ func TestRetiredConnectionServesWhatHasArrived(t *testing.T) {
 	c, client := pair(t, l, false)
 	noError(t, c.SetReadDeadline(time.Now().Add(time.Minute)))
 	fmt.Fprint(client, "x")
-	if !c.retire() {
+	if !c.makeWay(false) {
 		t.Fatal("it did not wait")
 	}
 	for _, want := range []string{"x", "y"} {
@@ -180,7 +180,7 @@ func TestRetiredConnectionServesWhatHasArrived(t *testing.T) {
 		}
 		fmt.Fprint(client, "y")
 	}
-	if again, late := c.retire(), c.late.Load(); c.place() != retired || again || late {
+	if again, late := c.makeWay(false), c.late.Load(); c.place() != retired || again || late {
 		t.Errorf("its place is %d; it was sent away while it served: %v; its client counts as too slow: %v", c.place(), again, late)
 	}
 }
@@ -352,7 +352,7 @@ func TestSlowSendersMakeRoom(t *testing.T) {
 			l := s.listeners[0]
 			l.mu.Lock()
 			defer l.mu.Unlock()
-			return l.oldest(func(c *conn) (time.Time, bool) { p, _ := c.doing(); return c.opened, p == idle }) == nil
+			return l.oldest(func(c *conn) (time.Time, bool) { p, _, _ := c.doing(); return c.opened, p == idle }) == nil
 		})
 	}
 	const last = "Connection: close\r\n"

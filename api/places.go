@@ -49,11 +49,11 @@ func (l *listener) oldest(at func(*conn) (time.Time, bool)) (found *conn) {
 // retireLongest ends the connection that has been idle longest, if that is longer than idleTime. The caller holds mu.
 func (l *listener) retireLongest(now time.Time) {
 	c := l.oldest(func(c *conn) (time.Time, bool) {
-		p, since := c.doing()
+		p, since, _ := c.doing()
 		return since, p == idle && now.Sub(since) >= l.idleTime
 	})
 	if c != nil {
-		c.retire()
+		c.makeWay(false)
 	}
 }
 
@@ -72,10 +72,10 @@ func (l *listener) evictFor(network netip.Prefix) {
 	}
 	for { // until what was found still does what it did
 		c := l.oldest(func(c *conn) (time.Time, bool) {
-			p, _ := c.doing()
+			p, _, _ := c.doing()
 			return c.opened, c.network == greedy && c.place() == regular && p != working && p != leaving
 		})
-		if c == nil || c.evict() || c.retire() {
+		if c == nil || c.makeWay(true) {
 			return
 		}
 	}
