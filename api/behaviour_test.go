@@ -19,7 +19,7 @@ import (
 	"hailoclip/stages/clip"
 )
 
-// three prompts, of which the second is what the picture shows.
+// three prompts, of which the second is what the image shows.
 var threePrompts = []string{"a photo of a dog", goodImage, "a photo of a cat"}
 
 func TestClassify(t *testing.T) {
@@ -475,7 +475,7 @@ func TestParallel(t *testing.T) {
 			t.Run(fmt.Sprint(client), func(t *testing.T) {
 				t.Parallel()
 				for i := range 40 {
-					mine := fmt.Sprintf("picture %d of %d %s", i, client, strings.Repeat("#", (i*7919)%50_000))
+					mine := fmt.Sprintf("image %d of %d %s", i, client, strings.Repeat("#", (i*7919)%50_000))
 					var a classifyAnswer
 					r := s.post(t, "/v1/classify", classifyBody(mine, "", "x", fmt.Sprintf("%.40s", mine), "y"))
 					if r.status == http.StatusTooManyRequests {

@@ -193,6 +193,9 @@ func TestErrorsNameThePlace(t *testing.T) {
 					t.Errorf("no %q in: %v", w, err)
 				}
 			}
+			if strings.Contains(err.Error(), "built-in configuration") && c.name != "bound of another key" {
+				t.Errorf("a refused value was set all the same: %v", err)
+			}
 			if strings.Contains(err.Error(), "configs.") || strings.Contains(err.Error(), "!!") {
 				t.Errorf("speaks Go or YAML internals: %v", err)
 			}

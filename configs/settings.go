@@ -86,8 +86,10 @@ func (s setting) set(text string) error {
 	switch field := s.Addr().Interface().(type) {
 	case *time.Duration:
 		d, err := ParseDuration(text, s.unit)
+		if err != nil {
+			return err // the field keeps what it has
+		}
 		*field = d
-		return err
 	case encoding.TextUnmarshaler:
 		return field.UnmarshalText([]byte(text))
 	case *string:

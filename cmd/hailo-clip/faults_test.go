@@ -87,27 +87,27 @@ type visitors struct {
 
 // TestFaultsUnderLoad breaks the chip in every way while 16 clients ask for image embeddings,
 // about 200 a second. Every request is answered within its deadline, with 200 or 503, and every
-// 200 has the vector of its own picture: the simulated chip's vectors come from the pixels. Only
+// 200 has the vector of its own image: the simulated chip's vectors come from the pixels. Only
 // a frame that the chip itself fails (error=) gets 500.
 func TestFaultsUnderLoad(t *testing.T) {
 	chip, config := newControl(t, watchdog+"  on_device_loss: fail\nsim:\n  arguments: CONTROL\nperformance:\n  request_timeout: 1m\n  max_queue_size: 32\n")
 	r := serve(t, t.TempDir(), "--config", config)
 	names := []string{"airplane", "automobile", "bicycle", "cat", "dog", "elephant", "guitar", "pizza"}
-	pictures, want := make([]map[string]any, len(names)), make([]string, len(names))
+	images, want := make([]map[string]any, len(names)), make([]string, len(names))
 	for i, name := range names {
-		pictures[i] = map[string]any{"image": sample(t, name+".jpg")}
-		want[i] = fmt.Sprint(r.mustPost(t, "/v1/embed/image", pictures[i]).body["embedding"])
+		images[i] = map[string]any{"image": sample(t, name+".jpg")}
+		want[i] = fmt.Sprint(r.mustPost(t, "/v1/embed/image", images[i]).body["embedding"])
 	}
 	before := r.resources(t)
 	good := func(n int, a reply) error {
 		if fmt.Sprint(a.body["embedding"]) != want[n%len(want)] {
-			return fmt.Errorf("%s got the vector of another picture", names[n%len(names)])
+			return fmt.Errorf("%s got the vector of another image", names[n%len(names)])
 		}
 		return nil
 	}
 	for _, fault := range []string{"crash", "crash=3", "hang", "error=4@2", "lose=2", "garbage=2", "repeat=2"} {
-		l := r.startLoad(t, "/v1/embed/image", pictures, good)
-		r.breaks(t, chip, fault, "/v1/embed/image", pictures[0])
+		l := r.startLoad(t, "/v1/embed/image", images, good)
+		r.breaks(t, chip, fault, "/v1/embed/image", images[0])
 		l.end(t, fault)
 		for status, n := range l.statuses {
 			if status != http.StatusOK && status != http.StatusServiceUnavailable &&

@@ -221,7 +221,7 @@ func (r *running) mustPost(t testing.TB, path string, body any) reply {
 	return a
 }
 
-// sample is a picture of the demo model in base64.
+// sample is an image of the demo model in base64.
 func sample(t testing.TB, name string) string {
 	t.Helper()
 	b := must(os.ReadFile(filepath.Join("..", "..", "hailo", "demo", "samples", name)))

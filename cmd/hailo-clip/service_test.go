@@ -265,7 +265,7 @@ func slowChip(t *testing.T, factor int) (control, *running) {
 }
 
 // TestStopUnderLoad ends the service while requests are inside, waiting for a slow chip to encode
-// their prompts, with the work on their pictures still to come: every one of them is answered in
+// their prompts, with the work on their images still to come: every one of them is answered in
 // full, whatever signals follow, and whoever comes later is refused.
 func TestStopUnderLoad(t *testing.T) {
 	for _, signals := range [][]syscall.Signal{
@@ -364,7 +364,7 @@ func TestStopDuringTheStart(t *testing.T) {
 	}
 }
 
-// TestTooManyClients has 64 clients against the default queue of 10, before a chip that does about 17 pictures a
+// TestTooManyClients has 64 clients against the default queue of 10, before a chip that does about 17 images a
 // second, or as few as it takes on this machine: more than fit come at once.
 func TestTooManyClients(t *testing.T) {
 	chip, r := slowChip(t, 20)
