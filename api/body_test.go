@@ -153,7 +153,7 @@ func TestBodyMemoryIsBounded(t *testing.T) {
 func TestNothingKeptPointsIntoABody(t *testing.T) {
 	var mu sync.Mutex
 	var kept []string
-	var records []slog.Record
+	records := make(chan slog.Record, 100)
 	s := serve(t, func(_ *Config, svc *Service) {
 		svc.Engine = testEngine(t, newDevice(), func(_ *clip.Config, p *clip.Parts) {
 			p.Tokenize = func(text string) ([]int32, bool) {
@@ -163,7 +163,7 @@ func TestNothingKeptPointsIntoABody(t *testing.T) {
 				return tokenize(text)
 			}
 		})
-		svc.Log = slog.New(recorder{mu: &mu, records: &records})
+		svc.Log = slog.New(recorder{records: records})
 	})
 	requests := []string{
 		classifyBody(goodImage, "", "first", "second \u00fc", strings.Repeat("long ", 400)), classifyBody(failingImage, "", "third"),
@@ -186,8 +186,8 @@ func TestNothingKeptPointsIntoABody(t *testing.T) {
 	if len(records) != len(requests) {
 		t.Fatalf("%d lines in the log", len(records))
 	}
-	for i, r := range records {
-		r.Attrs(func(a slog.Attr) bool {
+	for i := range requests {
+		(<-records).Attrs(func(a slog.Attr) bool {
 			text := a.Value.String()
 			if !utf8.ValidString(text) || a.Key == "request_id" && text != fmt.Sprint("request-", i) || a.Key == "path" && !strings.HasPrefix(text, "/v1/") {
 				t.Errorf("line %d has %s=%.200q", i, a.Key, text)
@@ -197,18 +197,15 @@ func TestNothingKeptPointsIntoABody(t *testing.T) {
 	}
 }
 
-// recorder keeps the lines of a log as they were handed to it.
+// recorder hands on the lines of a log as they were handed to it.
 type recorder struct {
 	slog.Handler
-	mu      *sync.Mutex
-	records *[]slog.Record
+	records chan slog.Record
 }
 
-func (k recorder) Enabled(context.Context, slog.Level) bool { return true }
-func (k recorder) Handle(_ context.Context, r slog.Record) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	*k.records = append(*k.records, r)
+func (r recorder) Enabled(context.Context, slog.Level) bool { return true }
+func (r recorder) Handle(_ context.Context, record slog.Record) error {
+	r.records <- record
 	return nil
 }
 
@@ -258,4 +255,21 @@ func TestExpect(t *testing.T) {
 		}
 	})
 	only(t, good.send(t, "GET /health HTTP/1.1\r\n"+asks+"Content-Length: 9\r\n\r\n")).wantOK(t) // no body is needed
+}
+
+// TestAnotherKindOfBody: it takes a reader in the route. Who sends none of the kinds learns which there are.
+func TestAnotherKindOfBody(t *testing.T) {
+	s := newService(t, nil)
+	to := s.routes()[4]
+	to.path, to.reads = to.path+"/or-bytes", append(to.reads, reader{
+		media: "image/bmp", accepts: func(media []byte) bool { return string(media) == "image/bmp" }, limit: 10_000,
+		read: func(r *request) error { r.ask.Image = r.body; return nil },
+	})
+	s.router.POST(to.path, to.handle)
+	s.listen(t)
+	s.post(t, to.path, string(imageFile(goodImage)), "Content-Type", "image/bmp").wantOK(t)
+	s.post(t, to.path, classifyBody(goodImage, "")).wantOK(t)
+	s.post(t, to.path, "x", "Content-Type", "text/plain").wantError(t, 415, "unsupported_media_type", "send application/json or image/bmp")
+	s.post(t, to.path, strings.Repeat("x", 10_001), "Content-Type", "image/bmp").wantError(t, 413, "body_too_large", "10000 bytes")
+	until(t, func() bool { return s.bodies.available() == int64(s.cfg.MaxBodyMemoryBytes) })
 }

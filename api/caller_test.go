@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"testing"
 
 	"github.com/valyala/fasthttp"
@@ -89,10 +90,7 @@ func TestCallerIsHandedOn(t *testing.T) {
 		return func() fair.Caller {
 			t.Helper()
 			fmt.Fprint(nc, "POST /caller HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
-			var answer fasthttp.Response
-			if err := answer.Read(answers); err != nil || answer.StatusCode() != 200 {
-				t.Fatalf("%d %v", answer.StatusCode(), err)
-			}
+			must(read(must(http.ReadResponse(answers, nil)))).wantOK(t)
 			return <-callers
 		}
 	}
