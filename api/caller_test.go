@@ -1,11 +1,8 @@
 package api
 
 import (
-	"bufio"
 	"context"
-	"fmt"
 	"net"
-	"net/http"
 	"testing"
 
 	"github.com/valyala/fasthttp"
@@ -16,7 +13,6 @@ import (
 
 func TestCallerAddress(t *testing.T) {
 	proxies := []string{"10.0.0.0/8", "192.0.2.7", "2001:db8:ff::/48", "::ffff:192.0.2.8"}
-	none := []string(nil)
 	for _, tt := range []struct {
 		name      string
 		trusted   []string
@@ -24,11 +20,11 @@ func TestCallerAddress(t *testing.T) {
 		forwarded []string // header lines
 		want      string
 	}{
-		{"IPv4", none, "198.51.100.4:1234", nil, "198.51.100.4"},
-		{"IPv4 in IPv6", none, "[::ffff:198.51.100.4]:1234", nil, "198.51.100.4"},
-		{"IPv6 is its network", none, "[2001:db8:1:2:3:4:5:6]:1", nil, "2001:db8:1:2::/64"},
-		{"IPv6 with a zone", none, "[fe80::1%lo]:1", nil, "fe80::/64"},
-		{"nobody is trusted", none, "198.51.100.4:1", []string{"203.0.113.9"}, "198.51.100.4"},
+		{"IPv4", nil, "198.51.100.4:1234", nil, "198.51.100.4"},
+		{"IPv4 in IPv6", nil, "[::ffff:198.51.100.4]:1234", nil, "198.51.100.4"},
+		{"IPv6 is its network", nil, "[2001:db8:1:2:3:4:5:6]:1", nil, "2001:db8:1:2::/64"},
+		{"IPv6 with a zone", nil, "[fe80::1%lo]:1", nil, "fe80::/64"},
+		{"nobody is trusted", nil, "198.51.100.4:1", []string{"203.0.113.9"}, "198.51.100.4"},
 		{"the peer is not trusted", proxies, "198.51.100.4:1", []string{"203.0.113.9"}, "198.51.100.4"},
 		{"a proxy", proxies, "10.1.2.3:1", []string{"203.0.113.9"}, "203.0.113.9"},
 		{"a proxy by its address", proxies, "192.0.2.7:1", []string{"203.0.113.9"}, "203.0.113.9"},
@@ -85,12 +81,9 @@ func TestCallerIsHandedOn(t *testing.T) {
 	}.handle)
 	s.listen(t)
 	dial := func() (ask func() fair.Caller) {
-		nc := s.send(t, "")
-		answers := bufio.NewReader(nc)
+		_, post := s.asker(t, "POST /caller HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
 		return func() fair.Caller {
-			t.Helper()
-			fmt.Fprint(nc, "POST /caller HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
-			must(read(must(http.ReadResponse(answers, nil)))).wantOK(t)
+			post().wantOK(t)
 			return <-callers
 		}
 	}

@@ -62,14 +62,9 @@ func everyKind(t testing.TB) (all []kind) {
 
 func TestOutcomes(t *testing.T) {
 	for _, k := range everyKind(t) {
-		if k.status < 400 || k.status > 599 || k.code == "" {
-			t.Errorf("%+v", k)
-		}
-		if wait := k.status == 429 || k.status == 503; wait != (k.retry > 0) {
-			t.Errorf("%s: status %d, Retry-After %d", k.code, k.status, k.retry)
-		}
-		if k.status == 500 && k.text == "" {
-			t.Errorf("%s shows the text of an internal error", k.code)
+		wait := k.status == 429 || k.status == 503
+		if k.status < 400 || k.status > 599 || k.code == "" || wait != (k.retry > 0) || k.status == 500 && k.text == "" {
+			t.Errorf("%+v: no status of an error, no code, a wrong Retry-After, or the text of an internal error", k)
 		}
 	}
 	cases := []struct {

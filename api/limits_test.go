@@ -7,34 +7,9 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 )
-
-// fill gets the line of s so full that the next request is refused: one at the device, which has the only frame, one
-// that waits for a frame, one behind it, one in the hands of the decoder, and the queue. It returns a function that
-// waits for their replies.
-func fill(t *testing.T, s *service) (wait func() []reply) {
-	t.Helper()
-	const decoded = 4
-	replies := make([]reply, decoded+testQueue)
-	var clients sync.WaitGroup
-	for i := range replies {
-		clients.Go(func() {
-			r, err := s.try("POST", "/v1/classify", classifyBody(waitingImage, "", "x", "y"))
-			if err != nil {
-				t.Error(err)
-			}
-			replies[i] = r
-		})
-		until(t, func() bool { // this one is as far as it will get: the next one would push it back
-			decoder := s.svc.Engine.Stats().Stages[0]
-			return decoder.Passed == uint64(min(i+1, decoded)) && decoder.Queued == max(i+1-decoded, 0)
-		})
-	}
-	return func() []reply { clients.Wait(); return replies }
-}
 
 // until waits for what other goroutines are about to do.
 func until(t testing.TB, done func() bool) {
@@ -46,11 +21,20 @@ func until(t testing.TB, done func() bool) {
 	}
 }
 
-// TestQueueFull: what is refused need not even be JSON, its connection goes on, and a request that does not need the queue
-// is served.
+// TestQueueFull gets the line so full that the next request is refused: one at the device, which has the only frame, one
+// that waits for a frame, one behind it, one in the hands of the decoder, and the queue. What is refused need not even be
+// JSON, its connection goes on, and a request that does not need the queue is served.
 func TestQueueFull(t *testing.T) {
 	s := serve(t, nil)
-	waiting := fill(t, s)
+	const decoded = 4
+	var inside []net.Conn
+	for n := range decoded + testQueue {
+		inside = append(inside, s.send(t, posted(classifyBody(waitingImage, "", "x", "y"), "Connection: close\r\n")))
+		until(t, func() bool { // this one is as far as it will get: the next one would push it back
+			decoder := s.svc.Engine.Stats().Stages[0]
+			return decoder.Passed == uint64(min(n+1, decoded)) && decoder.Queued == max(n+1-decoded, 0)
+		})
+	}
 	for _, path := range []string{"/v1/classify", "/v1/embed/image"} {
 		for _, body := range []string{classifyBody(goodImage, "", "x"), "not JSON"} {
 			r := s.post(t, path, body)
@@ -62,8 +46,8 @@ func TestQueueFull(t *testing.T) {
 	s.post(t, "/v1/embed/text", `{"text":"x"}`).wantOK(t)
 	only(t, s.send(t, postHead+"Expect: 100-continue\r\nContent-Length: 1000\r\n\r\n")).wantError(t, 429, "queue_full", "queue is full")
 	s.release()
-	for _, r := range waiting() {
-		r.wantOK(t)
+	for _, c := range inside {
+		only(t, c).wantOK(t)
 	}
 	s.post(t, "/v1/classify", classifyBody(goodImage, "", "x")).wantOK(t)
 }
@@ -117,6 +101,7 @@ func (s *service) sendFrom(t *testing.T, ip string, parts ...string) net.Conn {
 	return c
 }
 
+const askHealth = "GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 const postHead = "POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
 // posted is a request for /v1/classify with more header lines, each with its end.
@@ -158,14 +143,14 @@ func only(t *testing.T, c net.Conn) reply {
 	return all[0]
 }
 
-// asker asks for /health again and again on one connection.
-func (s *service) asker(t *testing.T) (c net.Conn, ask func() reply) {
+// asker sends a request again and again on one connection.
+func (s *service) asker(t *testing.T, request string) (c net.Conn, ask func() reply) {
 	t.Helper()
 	c = s.send(t)
 	r := bufio.NewReader(c)
 	return c, func() reply {
 		t.Helper()
-		fmt.Fprint(c, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+		fmt.Fprint(c, request)
 		return must(read(must(http.ReadResponse(r, nil))))
 	}
 }

@@ -221,13 +221,11 @@ func TestRefuse(t *testing.T) {
 	client := must(net.Dial("tcp", ln.Addr().String()))
 	defer client.Close()
 	fmt.Fprint(client, strings.Repeat("x", 10_000))
-	nc := must(ln.Accept())
-	refuse(nc, s.refusal())
+	refuse(must(ln.Accept()), s.refusal())
 	r := only(t, client)
-	if r.header.Get(headerWarning) != "careful" {
+	if r.wantError(t, 503, "too_many_connections", "Too many connections"); r.header.Get(headerWarning) != "careful" {
 		t.Errorf("%v", r.header)
 	}
-	r.wantError(t, 503, "too_many_connections", "Too many connections")
 }
 
 // TestBacklogIsAnswered: what the kernel has accepted before a stop is answered after it.
@@ -271,7 +269,7 @@ func TestDropNewcomers(t *testing.T) {
 // again gets an answer that says why there is no more.
 func TestIdleConnectionIsAnsweredWhileStopping(t *testing.T) {
 	s := serve(t, nil)
-	c, ask := s.asker(t)
+	c, ask := s.asker(t, askHealth)
 	ask()
 	s.mu.Lock()
 	s.listeners[0].stopIdleTime = time.Hour
@@ -292,7 +290,7 @@ func TestGoneClient(t *testing.T) {
 		s := serve(t, func(_ *Config, svc *Service) { svc.RequestTimeout = time.Hour })
 		c := s.send(t, posted(body))
 		<-s.entered
-		fmt.Fprint(c, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+		fmt.Fprint(c, askHealth)
 		s.listeners[0].cancelGone()
 		if busy := s.listeners[0].busy(); len(busy) != 1 || busy[0].hungUp() {
 			t.Errorf("%d connections with a request", len(busy))
@@ -311,7 +309,7 @@ func TestDismiss(t *testing.T) {
 	ln := must(testConfig().Listen())
 	s := &service{addr: ln.Addr().String()}
 	var clients []net.Conn
-	for _, request := range []string{"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", posted(strings.Repeat("{", 100_000))} {
+	for _, request := range []string{askHealth, posted(strings.Repeat("{", 100_000))} {
 		clients = append(clients, s.send(t, request))
 	}
 	silent := s.send(t)

@@ -367,26 +367,15 @@ func (s *service) post(t testing.TB, path, body string, headers ...string) reply
 
 func (s *service) do(t testing.TB, method, path, body string, headers ...string) reply {
 	t.Helper()
-	r, err := s.try(method, path, body, headers...)
-	noError(t, err)
-	return r
-}
-
-func (s *service) try(method, path, body string, headers ...string) (reply, error) {
-	req, err := http.NewRequest(method, s.url+path, strings.NewReader(body))
-	if err != nil {
-		return reply{}, err
-	}
+	req := must(http.NewRequest(method, s.url+path, strings.NewReader(body)))
 	for i := 0; i < len(headers); i += 2 {
 		if req.Header.Set(headers[i], headers[i+1]); headers[i+1] == "" {
 			req.Header.Del(headers[i])
 		}
 	}
 	resp, err := s.client.Do(req)
-	if err != nil {
-		return reply{}, err
-	}
-	return read(resp)
+	noError(t, err)
+	return must(read(resp))
 }
 
 // read reads an answer to its end.

@@ -18,7 +18,7 @@ func (s *service) shutdown() <-chan error {
 func TestShutdownFinishesWhatIsInside(t *testing.T) {
 	s := serve(t, nil)
 	inside := s.occupy(t)
-	open, ask := s.asker(t) // a connection that has been used, and is idle when the stop begins
+	open, ask := s.asker(t, askHealth) // a connection that has been used, and is idle when the stop begins
 	ask().wantOK(t)
 
 	stopped := s.shutdown()
@@ -51,8 +51,7 @@ func TestStoppingOnOpenConnections(t *testing.T) {
 	if r.wantError(t, 503, "stopping", "stopping"); !r.last {
 		t.Error("the connection stays open")
 	}
-	health := s.do(t, "GET", "/health", "")
-	if health.status != 503 || !health.last {
+	if health := s.do(t, "GET", "/health", ""); health.status != 503 || !health.last {
 		t.Errorf("%d %s", health.status, health.body)
 	}
 }
