@@ -105,36 +105,25 @@ func appendClassification(b []byte, r *request, took time.Duration) []byte {
 	return appendFloat(b, r.server.svc.Engine.LogitScale())
 }
 
-// appendEmbedding appends the fields of an answer of /v1/embed/image.
+// appendEmbedding appends the fields of an answer of /v1/embed/image, and of /v1/embed/text, where there is a text.
 func appendEmbedding(b []byte, r *request, took time.Duration) []byte {
-	b = appendVector(b, r.result.Embedding)
-	b = append(b, `,"inference_time_ms":`...)
-	return appendMillis(b, took)
-}
-
-// appendTextEmbedding appends the fields of an answer of /v1/embed/text.
-func appendTextEmbedding(b []byte, r *request, took time.Duration) []byte {
-	text := &r.result.Prompts.Rows[0]
-	b = appendVector(b, text.Embedding)
-	b = append(b, `,"tokens":`...)
-	b = strconv.AppendInt(b, int64(text.Tokens), 10)
-	b = append(b, `,"truncated":`...)
-	b = strconv.AppendBool(b, text.Truncated)
-	b = append(b, `,"inference_time_ms":`...)
-	return appendMillis(b, took)
-}
-
-// appendVector appends a vector and its length.
-func appendVector(b []byte, vector []float32) []byte {
 	b = append(b, `"embedding":[`...)
-	for i, v := range vector {
+	for i, v := range r.result.Embedding {
 		if i > 0 {
 			b = append(b, ',')
 		}
 		b = strconv.AppendFloat(b, float64(v), 'g', -1, 32)
 	}
 	b = append(b, `],"dimension":`...)
-	return strconv.AppendInt(b, int64(len(vector)), 10)
+	b = strconv.AppendInt(b, int64(len(r.result.Embedding)), 10)
+	if r.result.Prompts != nil {
+		b = append(b, `,"tokens":`...)
+		b = strconv.AppendInt(b, int64(r.result.Prompts.Rows[0].Tokens), 10)
+		b = append(b, `,"truncated":`...)
+		b = strconv.AppendBool(b, r.result.Prompts.Rows[0].Truncated)
+	}
+	b = append(b, `,"inference_time_ms":`...)
+	return appendMillis(b, took)
 }
 
 // appendFloat appends the shortest number that reads back as f, which must be finite.

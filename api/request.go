@@ -31,16 +31,16 @@ type request struct {
 	fault outcome // what went wrong; its err is nil while nothing did
 
 	caller  fair.Caller
-	body    []byte // as it came; later the image, over its own text; of Server.bodies
-	input   input  // lies in body
-	texts   []string
-	ask     clip.Request    // what the engine is asked; its image lies in body, its prompts are texts without white space around them
+	body    []byte          // as it came; later the image, over its own text; of Server.bodies
+	input   input           // lies in body
+	texts   []string        // as the client wrote them
+	ask     clip.Request    // what the engine is asked: its image lies in body, its prompts are texts, see trimmed
 	work    context.Context // carries the deadline
 	arrived time.Time       // when the body was complete
 	read    time.Duration   // that the JSON and the base64 took
 	result  clip.Result
 
-	holds atomic.Int32
+	holders atomic.Int32
 }
 
 // state is how far a request has got.
@@ -64,7 +64,7 @@ const (
 // begin makes a request of what the HTTP server has read. end must be called in the end.
 func (s *Server) begin(ctx *fasthttp.RequestCtx, st state) *request {
 	r := s.requests.Get().(*request)
-	r.holds.Store(1)
+	r.holders.Store(1)
 	r.ctx, r.conn, r.state, r.start = ctx, connOf(ctx), st, time.Now()
 	ctx.SetUserValue(requestKey, r)
 	h := &ctx.Response.Header
@@ -94,7 +94,7 @@ func (r *request) end() {
 
 // unhold gives up one hold on r, which must not be used by its holder afterwards.
 func (r *request) unhold() {
-	if r.holds.Add(-1) > 0 {
+	if r.holders.Add(-1) > 0 {
 		return
 	}
 	if poison != nil {
@@ -104,12 +104,6 @@ func (r *request) unhold() {
 	s.bodies.put(r.caller.Address, r.body)
 	*r = request{server: s, scratch: r.scratch, release: r.release}
 	s.requests.Put(r)
-}
-
-func newRequest(s *Server) *request {
-	r := &request{server: s, scratch: new([scratchBytes]byte)}
-	r.release = r.unhold
-	return r
 }
 
 // handle is what the HTTP server calls for every request.

@@ -48,7 +48,7 @@ func (s *Server) routes() []route {
 		{"GET HEAD", "/openapi.yaml", nil, nil, nil, openAPI},
 		{"POST", "/v1/classify", json(readClassify), e.Refuses, image(e.Classify), result(appendClassification)},
 		{"POST", "/v1/embed/image", json(readImage), e.Refuses, image(e.EmbedImage), result(appendEmbedding)},
-		{"POST", "/v1/embed/text", json(readText), nil, (*request).embedText, result(appendTextEmbedding)},
+		{"POST", "/v1/embed/text", json(readText), nil, (*request).embedText, result(appendEmbedding)},
 	}
 }
 
@@ -197,7 +197,7 @@ func (r *request) unpack(read func(*request) error) error {
 // image has the engine do something with the image of a request. After an error it may still be reading the image.
 func image(do func(context.Context, *clip.Request) (clip.Result, error)) func(*request) error {
 	return func(r *request) (err error) {
-		r.holds.Add(1)
+		r.holders.Add(1)
 		r.ask.Release, r.ask.Lane = r.release, pipeline.Lane{Caller: r.caller}
 		r.result, err = do(r.work, &r.ask)
 		return err
@@ -205,9 +205,12 @@ func image(do func(context.Context, *clip.Request) (clip.Result, error)) func(*r
 }
 
 // embedText has the engine embed the text of a request.
-func (r *request) embedText() (err error) {
+func (r *request) embedText() error {
 	start := time.Now()
-	r.result.Prompts, err = r.server.svc.Engine.EmbedTexts(r.work, r.caller, r.ask.Prompts)
-	r.result.TextTime = time.Since(start)
-	return err
+	found, err := r.server.svc.Engine.EmbedTexts(r.work, r.caller, r.ask.Prompts)
+	if err != nil {
+		return err
+	}
+	r.result.Embedding, r.result.Prompts, r.result.TextTime = found.Rows[0].Embedding, found, time.Since(start)
+	return nil
 }

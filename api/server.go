@@ -63,7 +63,11 @@ func New(cfg Config, svc Service) (*Server, error) {
 	s := &Server{cfg: cfg, svc: svc, start: time.Now(), abortTime: time.Second}
 	s.base, s.giveUp = context.WithCancelCause(context.Background())
 	s.unpacking = make(chan struct{}, max(runtime.GOMAXPROCS(0)-1, 1))
-	s.requests.New = func() any { return newRequest(s) }
+	s.requests.New = func() any {
+		r := &request{server: s, scratch: new([scratchBytes]byte)}
+		r.release = r.unhold
+		return r
+	}
 	s.bodies.free = int64(cfg.MaxBodyMemoryBytes)
 	for _, text := range cfg.TrustedProxies {
 		p, _ := parseProxy(text) // checked by Check
