@@ -175,7 +175,7 @@ func checkPNG(t *testing.T, name string) {
 func TestDemo(t *testing.T) {
 	needONNX(t)
 	r := runProgram(t, command(t, t.TempDir(), "demo", "--oneshot", "--port", "0"))
-	if r.code != exitOK || !strings.Contains(r.stdout, "10 of 10 pictures have the right prompt first") ||
+	if r.code != exitOK || !strings.Contains(r.stdout, "10 of 10 images have the right prompt first") ||
 		!strings.Contains(r.stdout, "a photo of an airplane") || !strings.Contains(r.stdout, "a photo of a cat") {
 		t.Errorf("exit code %d\n%s\n%s", r.code, r.stdout, r.stderr)
 	}

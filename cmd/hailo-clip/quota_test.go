@@ -42,7 +42,7 @@ func TestSlowConfiguration(t *testing.T) {
 	root := t.TempDir()
 	put(t, root, map[string]string{"lib/systemd/system/hailo-clip.service": "[Service]\nCPUQuota=90%\n"})
 	of := func() []doctor.Finding {
-		f := findings{cfg: configs.Config{CLIP: configs.CLIP{Config: open.Config{BatchSize: 1}}}, env: doctor.Env{Root: root}}
+		f := findings{place: place{cfg: configs.Config{CLIP: configs.CLIP{Config: open.Config{BatchSize: 1}}}}, env: doctor.Env{Root: root}}
 		f.configuration()
 		return f.all
 	}

@@ -11,7 +11,7 @@ import (
 func TestColumnsLineUp(t *testing.T) {
 	runewidth.DefaultCondition.EastAsianWidth = false // whatever the language of the machine: there … takes two
 	texts := []string{"a photo of a cat", "一张猫的照片", "고양이 사진", "cafe\u0301", strings.Repeat("猫", 40), strings.Repeat("cat ", 20)}
-	width := longest(texts)
+	width := longest(texts...)
 	if width != textWidth {
 		t.Errorf("a column of %d cells, want %d", width, textWidth)
 	}
@@ -20,7 +20,7 @@ func TestColumnsLineUp(t *testing.T) {
 			t.Errorf("%q takes %d cells, want %d", pad(text, width), cells, width)
 		}
 	}
-	if got := longest([]string{"猫", "cat"}); got != 3 {
+	if got := longest("猫", "cat"); got != 3 {
 		t.Errorf("longest is %d cells, want 3", got)
 	}
 	if got := pad("猫猫", 3); got != "猫…" {
