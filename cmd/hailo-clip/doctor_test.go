@@ -13,12 +13,14 @@ import (
 	"testing"
 
 	"hailoclip/api"
+	"hailoclip/configs"
 	"hailoclip/hailo/doctor"
+	"hailoclip/hailo/open"
 )
 
 // TestDoctorRoot examines a system in a folder: nothing of this machine is in the report.
 func TestDoctorRoot(t *testing.T) {
-	r := runProgram(t, command(t, t.TempDir(), "doctor", "--json", "--root", t.TempDir()))
+	r := hailoClip(t, "doctor", "--json", "--root", t.TempDir())
 	var report doctor.Report
 	if err := json.Unmarshal([]byte(r.stdout), &report); err != nil || r.code != exitOK {
 		t.Fatal(r.code, err, r.stderr)
@@ -42,7 +44,7 @@ func TestDoctorHiddenState(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(state, "models"), 0); err != nil {
 		t.Fatal(err)
 	}
-	r := runProgram(t, command(t, state, "doctor"))
+	r := runProgram(t, command(state, "doctor"))
 	if !strings.Contains(r.stdout, "may not look into") || !strings.Contains(r.stdout, "sudo hailo-clip doctor --state-dir "+state) {
 		t.Error(r.stdout, r.stderr)
 	}
@@ -88,9 +90,7 @@ func TestAskService(t *testing.T) {
 func TestDoctorCountsOpenFiles(t *testing.T) {
 	needONNX(t)
 	for limit, want := range map[string]doctor.Level{"20": doctor.Fail, "200": doctor.Warn, "4096": ""} {
-		c := command(t, t.TempDir(), "doctor", "--json", "--model", "demo", "--backend", "cpu")
-		c.Args = append([]string{"sh", "-c", `ulimit -n "$0" && exec "$@"`, limit, c.Path}, c.Args[1:]...)
-		c.Path = "/bin/sh"
+		c := by(command(t.TempDir(), "doctor", "--json", "--model", "demo", "--backend", "cpu"), "sh", "-c", `ulimit -n "$0" && exec "$@"`, limit)
 		c.Env = append(c.Env, "HAILO_CLIP_SERVER_PORT=0")
 		r := runProgram(t, c)
 		var report doctor.Report
@@ -104,14 +104,21 @@ func TestDoctorCountsOpenFiles(t *testing.T) {
 	}
 }
 
-func TestNoColor(t *testing.T) {
-	terminal := &output{terminal: true}
-	t.Setenv("NO_COLOR", "")
-	if !terminal.color() || (&output{}).color() {
-		t.Error("colors only on a terminal")
+// TestSlowConfiguration has the numbers of the former service's file and unit.
+func TestSlowConfiguration(t *testing.T) {
+	serve(t, t.TempDir(), "--backend", "cpu", "--config", configFile(t, slowConfig)).logs(t, "4.7 times", "80% counts one core")
+	root := t.TempDir()
+	put(t, root, map[string]string{"lib/systemd/system/hailo-clip.service": "[Service]\nCPUQuota=90%\n"})
+	of := func() []doctor.Finding {
+		f := findings{place: place{cfg: configs.Config{CLIP: configs.CLIP{Config: open.Config{BatchSize: 1}}}}, env: doctor.Env{Root: root}}
+		f.configuration()
+		return f.all
 	}
-	t.Setenv("NO_COLOR", "1")
-	if terminal.color() {
-		t.Error("colors although NO_COLOR is set")
+	if found := of(); len(found) != 2 || !strings.Contains(found[1].What, "90%") || !strings.Contains(found[1].Remedy, "CPUQuota=") {
+		t.Errorf("of the unit: %+v", found)
+	}
+	put(t, root, map[string]string{"etc/systemd/system/hailo-clip.service.d/quota.conf": "[Service]\nCPUQuota=\n"})
+	if found := of(); len(found) != 1 {
+		t.Errorf("after the remedy: %+v", found)
 	}
 }

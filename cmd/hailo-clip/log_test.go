@@ -1,19 +1,13 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
-	"net/http"
-	"os"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"hailoclip/configs"
 )
@@ -93,72 +87,4 @@ func TestLogFlushIsBounded(t *testing.T) {
 	q := newLogQueue(out)
 	_, _ = q.Write([]byte("a line\n"))
 	q.flush(time.Millisecond) // or the test hangs
-}
-
-// TestLogReaderMayStopOrLeave has a service whose log nobody reads any more.
-func TestLogReaderMayStopOrLeave(t *testing.T) {
-	needONNX(t)
-	for _, gone := range []bool{false, true} {
-		cmd := command(t, t.TempDir(), "serve", "--host", "127.0.0.1", "--port", "0", "--backend", "cpu", "--model", "demo")
-		in, out, err := os.Pipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer in.Close()
-		if _, err := unix.FcntlInt(out.Fd(), unix.F_SETPIPE_SZ, 4096); err != nil { // full after some lines
-			t.Fatal(err)
-		}
-		cmd.Stdout, cmd.Stderr = out, out
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		defer cmd.Process.Kill() //nolint:errcheck // gone already, unless the test failed
-		out.Close()
-		var said struct{ URL string }
-		for lines := bufio.NewScanner(in); said.URL == "" && lines.Scan(); {
-			_ = json.Unmarshal(lines.Bytes(), &said)
-		}
-		if gone {
-			in.Close()
-		}
-		client := http.Client{Timeout: time.Minute}
-		for n := range 200 {
-			answer, err := client.Get(said.URL + "/no-such-path")
-			if err != nil {
-				t.Fatalf("gone: %v: request %d: %v", gone, n, err)
-			}
-			answer.Body.Close()
-		}
-		answer, err := client.Get(said.URL + "/health")
-		if err != nil || answer.StatusCode != http.StatusOK {
-			t.Fatal("gone:", gone, answer, err)
-		}
-		answer.Body.Close()
-		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-			t.Fatal(err)
-		}
-		_ = cmd.Wait()
-		if code := cmd.ProcessState.ExitCode(); code != exitOK {
-			t.Errorf("gone: %v: ended with %v", gone, cmd.ProcessState)
-		}
-	}
-}
-
-// TestReaderOfStandardOutputLeaves is "hailo-clip ... | head -1" with a reader that has left already.
-func TestReaderOfStandardOutputLeaves(t *testing.T) {
-	for _, args := range [][]string{{"config", "show", "--default"}, {"models", "list"}, {"models", "list", "--json"}, {"--help"}, {"doctor"}} {
-		in, out, err := os.Pipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		in.Close()
-		var errs bytes.Buffer
-		cmd := command(t, t.TempDir(), args...)
-		cmd.Stdout, cmd.Stderr = out, &errs
-		_ = cmd.Run() // the code is in ProcessState
-		out.Close()
-		if code := cmd.ProcessState.ExitCode(); code != exitPipe || errs.Len() > 0 {
-			t.Errorf("%v: %v: %s", args, cmd.ProcessState, errs.String())
-		}
-	}
 }
