@@ -20,6 +20,16 @@ func write(t *testing.T, text string) string {
 	return file
 }
 
+// mustLoad reads a file with that text, and the environment over it.
+func mustLoad(t *testing.T, text string, environ ...string) Config {
+	t.Helper()
+	c, _, err := Load(write(t, text), environ, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 // existing is a configuration as the former Python service has it.
 const existing = `server:
   host: 0.0.0.0
@@ -53,10 +63,7 @@ logging:
 `
 
 func TestExistingFileLoadsUnchanged(t *testing.T) {
-	c, _, err := Load(write(t, existing), nil, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := mustLoad(t, existing)
 	if c.CLIP.Model != "clip-vit-b-32" || c.CLIP.LogitScale != 100 || c.CLIP.Device != "0" ||
 		c.CLIP.BatchSize != 1 || c.Performance.RequestTimeout != 30*time.Second || c.Performance.WarmupEnabled {
 		t.Errorf("loaded as %+v", c)
@@ -68,10 +75,7 @@ func TestExistingFileLoadsUnchanged(t *testing.T) {
 
 // TestDefaultIsComplete holds the documentation to the code: every key stands in the file.
 func TestDefaultIsComplete(t *testing.T) {
-	c, file, err := Load(write(t, ""), nil, nil)
-	if err != nil || file == "" {
-		t.Fatal(file, err)
-	}
+	c := mustLoad(t, "")
 	if c.Server.Port != 5000 || c.Performance.WorkerThreads != 2 || c.Performance.MaxQueueSize != 10 || c.CLIP.Images.Decode.MaxPixels != 50_000_000 {
 		t.Errorf("defaults of the specification: %+v", c)
 	}
@@ -85,18 +89,16 @@ func TestDefaultIsComplete(t *testing.T) {
 }
 
 func TestLayers(t *testing.T) {
-	file := write(t, "server:\n  port: 1111\n  host: file\nperformance:\n  max_queue_size: 7\nclip:\n  device_timeout: 3s\n")
+	const text = "server:\n  port: 1111\n  host: file\nperformance:\n  max_queue_size: 7\nclip:\n  device_timeout: 3s\n"
 	env := []string{"HAILO_CLIP_SERVER_PORT=2222", "HAILO_CLIP_CLIP_DEVICE_TIMEOUT_MS=4000", "HAILO_CLIP_CLIP_LOGIT_SCALE=12.5", "HAILO_CLIP_STATE_DIR=/x", "PATH=/bin"}
-	c, _, err := Load(file, env, []Override{{Key: "server.port", Value: "3333", Source: "--port"}})
-	if err != nil {
-		t.Fatal(err)
+	file := write(t, text)
+	c, name, err := Load(file, env, []Override{{Key: "server.port", Value: "3333", Source: "--port"}})
+	if err != nil || name != file || c.Server.Port != 3333 || c.Server.Host != "file" || c.CLIP.LogitScale != 12.5 ||
+		c.Performance.MaxQueueSize != 7 || c.CLIP.DeviceTimeout != 4*time.Second {
+		t.Errorf("loaded from %s as %+v, %v", name, c, err)
 	}
-	if c.Server.Port != 3333 || c.Server.Host != "file" || c.CLIP.LogitScale != 12.5 || c.Performance.MaxQueueSize != 7 ||
-		c.CLIP.DeviceTimeout != 4*time.Second {
-		t.Errorf("loaded as %+v", c)
-	}
-	if c, _, err = Load(file, env, nil); err != nil || c.Server.Port != 2222 {
-		t.Errorf("environment over file: port %d, %v", c.Server.Port, err)
+	if c := mustLoad(t, text, env...); c.Server.Port != 2222 {
+		t.Errorf("environment over file: port %d", c.Server.Port)
 	}
 }
 
@@ -216,16 +218,9 @@ func TestMemoryBytes(t *testing.T) {
 }
 
 func TestYAMLRoundTrip(t *testing.T) {
-	c, _, err := Load(write(t, existing), nil, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := mustLoad(t, existing)
 	text, err := c.YAML()
-	if err != nil {
-		t.Fatal(err)
-	}
-	again, _, err := Load(write(t, string(text)), nil, nil)
-	if err != nil || !reflect.DeepEqual(again, c) {
+	if again := mustLoad(t, string(text)); err != nil || !reflect.DeepEqual(again, c) {
 		t.Errorf("came back as %+v, %v\nwas %+v", again, err, c)
 	}
 }
@@ -261,26 +256,21 @@ func TestValues(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			loaded, _, err := Load(write(t, c.section+":\n  "+c.key+": "+c.yaml+"\n"), nil, nil)
-			if err != nil || c.got(loaded) != c.want {
-				t.Errorf("file: %v, %v; want %v", c.got(loaded), err, c.want)
+			loaded := []Config{mustLoad(t, c.section+":\n  "+c.key+": "+c.yaml+"\n")}
+			if c.env != unset {
+				loaded = append(loaded, mustLoad(t, "", "HAILO_CLIP_"+strings.ToUpper(c.section+"_"+c.key)+"="+c.env))
 			}
-			if c.env == unset {
-				return
-			}
-			variable := "HAILO_CLIP_" + strings.ToUpper(c.section+"_"+c.key) + "=" + c.env
-			loaded, _, err = Load(write(t, ""), []string{variable}, nil)
-			if err != nil || c.got(loaded) != c.want {
-				t.Errorf("%s: %v, %v; want %v", variable, c.got(loaded), err, c.want)
+			for i, l := range loaded {
+				if c.got(l) != c.want {
+					t.Errorf("%s: %v, want %v", []string{"file", "environment"}[i], c.got(l), c.want)
+				}
 			}
 		})
 	}
 }
 
 func TestOtherVariablesAreLeftAlone(t *testing.T) {
-	if _, _, err := Load(write(t, ""), []string{StateVariable + "=1", "PATH=/bin", "HAILO=1", "HAILO_TEST_FAULTS=1"}, nil); err != nil {
-		t.Error(err)
-	}
+	mustLoad(t, "", StateVariable+"=1", "PATH=/bin", "HAILO=1", "HAILO_TEST_FAULTS=1")
 }
 
 // FuzzLoad: whatever is accepted is written out as a file that says the same.
