@@ -11,6 +11,7 @@ import (
 
 // TestBench measures the service on the simulated chip as users do.
 func TestBench(t *testing.T) {
+	t.Parallel()
 	state, dir := t.TempDir(), t.TempDir()
 	report, page, table := filepath.Join(dir, "r.json"), filepath.Join(dir, "r.html"), filepath.Join(dir, "r.csv")
 	window := time.Second / 2
@@ -43,6 +44,7 @@ func TestBench(t *testing.T) {
 }
 
 func TestBenchArguments(t *testing.T) {
+	t.Parallel()
 	file, nobody := filepath.Join(t.TempDir(), "no", "folder"), "http://127.0.0.1:1"
 	for _, c := range []struct {
 		args []string
@@ -78,6 +80,7 @@ func TestBenchArguments(t *testing.T) {
 }
 
 func TestBenchProfile(t *testing.T) {
+	t.Parallel()
 	cpu, heap := filepath.Join(t.TempDir(), "cpu.out"), filepath.Join(t.TempDir(), "heap.out")
 	hailoClip(t, "bench", "profile", "--backend", "sim", "--model", "demo", "--size", "64x48,96x64", "-d", "100ms",
 		"--cpu-profile", cpu, "--heap-profile", heap).

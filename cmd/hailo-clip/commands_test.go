@@ -18,6 +18,7 @@ import (
 const slowConfig = "clip:\n  batch_size: 1\nresource_limits:\n  cpu_quota: 80%\n"
 
 func TestCommands(t *testing.T) {
+	t.Parallel()
 	state, damaged := t.TempDir(), t.TempDir()
 	pipe, png := filepath.Join(t.TempDir(), "pipe.jpg"), filepath.Join(t.TempDir(), "seen.png")
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
@@ -126,6 +127,7 @@ func TestCommands(t *testing.T) {
 // TestOutputThatIsLost has every command that prints print to a full disk, and to a reader that has left already, as
 // "hailo-clip ... | head -1" may have.
 func TestOutputThatIsLost(t *testing.T) {
+	t.Parallel()
 	state := t.TempDir()
 	png := filepath.Join(t.TempDir(), "seen.png")
 	damaged := filepath.Join(state, "models", "clip-vit-b-32", "tokenizer.json")
@@ -221,6 +223,7 @@ func TestModelsListIsATable(t *testing.T) {
 
 // TestNamesOfFiles has file names that are not UTF-8 and that command terminals.
 func TestNamesOfFiles(t *testing.T) {
+	t.Parallel()
 	needONNX(t)
 	cat := must(os.ReadFile(samples + "cat.jpg"))
 	dir := t.TempDir()

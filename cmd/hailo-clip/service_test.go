@@ -28,6 +28,7 @@ import (
 )
 
 func TestServiceClassifiesAndEmbeds(t *testing.T) {
+	t.Parallel()
 	r := serve(t, t.TempDir())
 	if a := r.classifies(t); a.body["model"] != "demo" {
 		t.Errorf("classified as %s", a.raw)
@@ -57,6 +58,7 @@ func TestServiceClassifiesAndEmbeds(t *testing.T) {
 // TestSimulatedChip: answers say what vectors made of the input's bytes are worth, unless the chip computes a real
 // model's. With text_encoder cpu prompts are encoded there; on the demo model their vectors are the same on both.
 func TestSimulatedChip(t *testing.T) {
+	t.Parallel()
 	for settings, warning := range map[string]string{
 		"sim:\n  vectors: hash\n": "simulated-vectors", "sim:\n  vectors: model\n": "", "  text_encoder: cpu\nsim:\n  vectors: model\n": "",
 	} {
@@ -90,6 +92,7 @@ func TestSimulatedChip(t *testing.T) {
 
 // TestPromptsAreEncodedOnce reads the counters of the service.
 func TestPromptsAreEncodedOnce(t *testing.T) {
+	t.Parallel()
 	state := t.TempDir()
 	r := serve(t, state)
 	for n, hits := range []uint64{0, 1} {
@@ -108,6 +111,7 @@ func TestPromptsAreEncodedOnce(t *testing.T) {
 
 // TestTroubleWithTheCacheFile has a service that cannot have the file, because another has it or there is no folder.
 func TestTroubleWithTheCacheFile(t *testing.T) {
+	t.Parallel()
 	state := t.TempDir()
 	serve(t, state).classifies(t)
 	second := serve(t, state)
@@ -155,6 +159,7 @@ func TestImageBeyondMemory(t *testing.T) {
 }
 
 func TestStartThatCannotWork(t *testing.T) {
+	t.Parallel()
 	busy := must(net.Listen("tcp", "127.0.0.1:0"))
 	defer busy.Close()
 	port := fmt.Sprint(busy.Addr().(*net.TCPAddr).Port)
@@ -290,6 +295,7 @@ func stopUnderLoad(t *testing.T, signals []syscall.Signal) {
 // TestStopDuringTheStart: a service that is told to stop before it serves has not failed, and tells the
 // clients that wait for it.
 func TestStopDuringTheStart(t *testing.T) {
+	t.Parallel()
 	ln := must(net.Listen("tcp", "127.0.0.1:0"))
 	address := ln.Addr().String()
 	ln.Close() // some port that is free
@@ -321,6 +327,7 @@ func TestStopDuringTheStart(t *testing.T) {
 
 // TestLogReaderMayStopOrLeave has a service whose log nobody reads any more.
 func TestLogReaderMayStopOrLeave(t *testing.T) {
+	t.Parallel()
 	for _, gone := range []bool{false, true} {
 		r := serve(t, t.TempDir(), "--backend", "cpu", "--model", "demo")
 		if _, err := unix.FcntlInt(r.stderr.Fd(), unix.F_SETPIPE_SZ, 4096); err != nil { // full after some lines
@@ -343,6 +350,7 @@ func TestLogReaderMayStopOrLeave(t *testing.T) {
 // TestTooManyClients has 64 clients against the default queue of 10, before a chip that does about 17 images a
 // second, or as few as it takes on this machine: more than fit come at once.
 func TestTooManyClients(t *testing.T) {
+	t.Parallel()
 	chip, r := slowChip(t, 20)
 	request := catRequest(t)
 	var statuses counts
