@@ -90,10 +90,11 @@ func TestDefaultIsComplete(t *testing.T) {
 
 func TestLayers(t *testing.T) {
 	const text = "server:\n  port: 1111\n  host: file\nperformance:\n  max_queue_size: 7\nclip:\n  device_timeout: 3s\n"
-	env := []string{"HAILO_CLIP_SERVER_PORT=2222", "HAILO_CLIP_CLIP_DEVICE_TIMEOUT_MS=4000", "HAILO_CLIP_CLIP_LOGIT_SCALE=12.5", "HAILO_CLIP_STATE_DIR=/x", "PATH=/bin"}
+	env := []string{"HAILO_CLIP_SERVER_PORT=2222", "HAILO_CLIP_CLIP_DEVICE_TIMEOUT_MS=4000", "HAILO_CLIP_CLIP_LOGIT_SCALE=12.5",
+		"HAILO_CLIP_STATE_DIR=/x", "PATH=/bin"}
 	file := write(t, text)
-	c, name, err := Load(file, env, []Override{{Key: "server.port", Value: "3333", Source: "--port"}})
-	if err != nil || name != file || c.Server.Port != 3333 || c.Server.Host != "file" || c.CLIP.LogitScale != 12.5 ||
+	c, name, err := Load(file, env, []Override{{"server.port", "3333", "--port"}, {"clip.model", "a: {b", "--model"}}) // text stays text
+	if err != nil || name != file || c.Server.Port != 3333 || c.CLIP.Model != "a: {b" || c.Server.Host != "file" || c.CLIP.LogitScale != 12.5 ||
 		c.Performance.MaxQueueSize != 7 || c.CLIP.DeviceTimeout != 4*time.Second {
 		t.Errorf("loaded from %s as %+v, %v", name, c, err)
 	}
@@ -130,7 +131,6 @@ func TestErrorsNameThePlace(t *testing.T) {
 		{"environment bound", "", []string{"HAILO_CLIP_SERVER_PORT=-1"}, nil, []string{"HAILO_CLIP_SERVER_PORT: server.port", "-1"}},
 		{"environment key", "", []string{"HAILO_CLIP_SERVER_PROT=1"}, nil, []string{"HAILO_CLIP_SERVER_PROT", "section server"}},
 		{"flag", "", nil, []Override{{Key: "clip.backend", Value: "gpu", Source: "--backend"}}, []string{"--backend: clip.backend", `"gpu"`, "npu"}},
-		{"nested flag value stays text", "", nil, []Override{{Key: "clip.model", Value: "a: {b", Source: "--model"}}, nil},
 		{"all faults at once", "server:\n  port: abc\n  prot: 1\nperformance:\n  request_timeout: soon\n  max_queue_size: 0\n",
 			[]string{"HAILO_CLIP_CPU_THREADS=few"}, []Override{{Key: "clip.fit", Value: "no", Source: "--fit"}}, []string{
 				"hailo-clip.yaml: line 2: server.port: `abc` is not a whole number\n",
@@ -175,12 +175,6 @@ func TestErrorsNameThePlace(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			_, _, err := Load(write(t, c.text), c.env, c.flags)
-			if c.want == nil {
-				if err != nil {
-					t.Error(err)
-				}
-				return
-			}
 			if err == nil {
 				t.Fatal("accepted")
 			}

@@ -27,11 +27,7 @@ func TestBench(t *testing.T) {
 	}
 	r := run("--json", report, "--html", page, "--csv", table, "--assert", "errors==0", "--assert", "cache_hits>=100%", "--assert", "cpu>0", "--assert", "batch>=1")
 	r.expect(t, exitOK, "4 clients", "backend sim (simulated)", "decode", "encode-wait", "answer", "A run of the device takes")
-	var saved struct {
-		Steps []struct {
-			Rate float64
-		}
-	}
+	var saved struct{ Steps []struct{ Rate float64 } }
 	if b, err := os.ReadFile(report); err != nil || json.Unmarshal(b, &saved) != nil || len(saved.Steps) != 1 || saved.Steps[0].Rate <= 0 {
 		t.Errorf("%v, %+v", err, saved)
 	}

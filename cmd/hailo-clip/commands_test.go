@@ -20,7 +20,7 @@ const slowConfig = "clip:\n  batch_size: 1\nresource_limits:\n  cpu_quota: 80%\n
 func TestCommands(t *testing.T) {
 	t.Parallel()
 	state, damaged := t.TempDir(), t.TempDir()
-	pipe, png := filepath.Join(t.TempDir(), "pipe.jpg"), filepath.Join(t.TempDir(), "seen.png")
+	pipe, seen := filepath.Join(t.TempDir(), "pipe.jpg"), filepath.Join(t.TempDir(), "seen.png")
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func TestCommands(t *testing.T) {
 		{"embed text", true, []string{"embed", "text", "a photo of a cat"}, "", 0, []string{`{"embedding":[`, `"dimension":512`, `"tokens":7`}, nil},
 		{"embed image", true, []string{"embed", "image", samples + "cat.jpg"}, "", 0, []string{`"dimension":512,"model":"demo"`}, nil},
 		{"embed something else", true, []string{"embed", "image", samples + "index.json"}, "", exitFailed, nil, []string{"index.json", "not an image"}},
-		{"inspect pixels", false, []string{"inspect", "pixels", samples + "cat.jpg", "-o", png}, "", 0, []string{"224 x 224 (crop)"}, nil},
+		{"inspect pixels", false, []string{"inspect", "pixels", samples + "cat.jpg", "-o", seen}, "", 0, []string{"224 x 224 (crop)"}, nil},
 		{"inspect tokens", false, []string{"inspect", "tokens", "a photo of a cat"}, "", 0, []string{"7 tokens", "<|startoftext|>", "photo</w>"}, nil},
 		{"inspect tokens as JSON", false, []string{"inspect", "tokens", "--json", "cat"}, "", 0, []string{`"piece":"cat</w>"`}, nil},
 		{"inspect tokens of standard input", false, []string{"inspect", "tokens", "-"}, `["", "cat"]`, 0, []string{"[[4094,4095],[4094,"}, nil},
@@ -121,7 +121,10 @@ func TestCommands(t *testing.T) {
 			}
 		})
 	}
-	checkPNG(t, png)
+	m, err := png.Decode(bytes.NewReader(must(os.ReadFile(seen))))
+	if err != nil || m.Bounds().Dx() != 224 || m.Bounds().Dy() != 224 {
+		t.Errorf("wrote %v, %v", m, err)
+	}
 }
 
 // TestOutputThatIsLost has every command that prints print to a full disk, and to a reader that has left already, as
@@ -129,7 +132,6 @@ func TestCommands(t *testing.T) {
 func TestOutputThatIsLost(t *testing.T) {
 	t.Parallel()
 	state := t.TempDir()
-	png := filepath.Join(t.TempDir(), "seen.png")
 	damaged := filepath.Join(state, "models", "clip-vit-b-32", "tokenizer.json")
 	put(t, state, map[string]string{"models/clip-vit-b-32/tokenizer.json": "not it"})
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
@@ -154,7 +156,7 @@ func TestOutputThatIsLost(t *testing.T) {
 		{true, false, []string{"classify", samples + "cat.jpg", "-p", "a cat"}, ""},
 		{true, false, []string{"classify", samples + "cat.jpg", samples + "no.jpg", "-p", "a cat"}, "no.jpg: no such file"},
 		{true, false, []string{"embed", "text", "a cat"}, ""},
-		{false, false, []string{"inspect", "pixels", samples + "cat.jpg", "-o", png}, ""},
+		{false, false, []string{"inspect", "pixels", samples + "cat.jpg", "-o", filepath.Join(t.TempDir(), "seen.png")}, ""},
 		{false, false, []string{"inspect", "tokens", "a cat"}, ""},
 		{false, false, []string{"inspect", "model"}, ""},
 		{false, true, []string{"models", "list"}, ""},
@@ -190,16 +192,6 @@ func TestOutputThatIsLost(t *testing.T) {
 	}
 	if _, err := os.Stat(damaged); err == nil {
 		t.Error("models rm has removed nothing")
-	}
-}
-
-// checkPNG looks at what "inspect pixels" wrote.
-func checkPNG(t *testing.T, name string) {
-	t.Helper()
-	b := must(os.ReadFile(name))
-	m, err := png.Decode(bytes.NewReader(b))
-	if err != nil || m.Bounds().Dx() != 224 || m.Bounds().Dy() != 224 {
-		t.Errorf("wrote %v, %v", m, err)
 	}
 }
 
