@@ -16,7 +16,7 @@ import (
 	"hailoclip/stages/clip"
 )
 
-// three prompts, of which the second is what the picture shows.
+// three prompts, of which the second is what the image shows.
 var threePrompts = []string{"a photo of a dog", goodImage, "a photo of a cat"}
 
 func TestClassify(t *testing.T) {
@@ -147,7 +147,7 @@ func TestOnePromptScoresItsCosine(t *testing.T) {
 	s := serve(t, nil)
 	image := ""
 	for i := 0; image == ""; i++ { // two random directions in 512 dimensions are all but at right angles
-		if name := fmt.Sprint("picture ", i); dot(testVector(name), testVector(goodImage)) > 0.01 {
+		if name := fmt.Sprint("image ", i); dot(testVector(name), testVector(goodImage)) > 0.01 {
 			image = name
 		}
 	}
@@ -532,7 +532,7 @@ func TestParallel(t *testing.T) {
 			t.Run(fmt.Sprint(client), func(t *testing.T) {
 				t.Parallel()
 				for i := range 40 {
-					mine := fmt.Sprintf("picture %d of %d %s", i, client, strings.Repeat("#", (i*7919)%50_000))
+					mine := fmt.Sprintf("image %d of %d %s", i, client, strings.Repeat("#", (i*7919)%50_000))
 					var a classifyAnswer
 					r := s.post(t, "/v1/classify", classifyBody(mine, "", "x", fmt.Sprintf("%.40s", mine), "y"))
 					if r.status == http.StatusTooManyRequests {

@@ -13,6 +13,7 @@ import (
 	"hailoclip/cache"
 	"hailoclip/hailo"
 	"hailoclip/pipeline"
+	"hailoclip/stages/clip"
 	"hailoclip/stages/decode"
 	"hailoclip/stages/resize"
 )
@@ -90,6 +91,7 @@ var outcomes = []outcome{
 	{context.DeadlineExceeded, 504, "deadline_exceeded", "The deadline passed before the answer was ready", 0},
 	{context.Canceled, 504, "deadline_exceeded", "The deadline passed before the answer was ready", 0},
 	{cache.ErrEncode, 500, "encode_failed", "Failed to encode text", 0},
+	{clip.ErrEncodeText, 500, "encode_failed", "Failed to encode text", 0},
 	{hailo.ErrEncode, 500, "encode_failed", "Failed to encode image", 0},
 	{errInternalFailure, 500, "internal_error", internalSentence, 0},
 }

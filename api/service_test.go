@@ -58,7 +58,7 @@ const testDimension = 512
 
 // What the fake device does with an image depends on its bytes.
 const (
-	goodImage        = "a picture"
+	goodImage        = "an image"
 	notAnImage       = "not an image"
 	truncatedImage   = "truncated"
 	hugeImage        = "huge"
@@ -96,7 +96,7 @@ func newDevice() *device {
 	return &device{
 		frames: hailo.NewHeapFrames(1, testSize, testDimension), entered: make(chan struct{}, 100), wait: make(chan struct{}),
 		status: hailo.Status{Ready: true},
-		info:   hailo.Info{Backend: "sim", Simulated: true, ImageBatch: 1, ImageCalls: 1, TextBatch: 8, TextDigest: "x"},
+		info:   hailo.Info{Backend: "sim", Simulated: true, ImageBatch: 1, ImageCalls: 1, TextBatch: 1, TextDigest: "x"}, // no text waits with a waitingText
 	}
 }
 

@@ -9,7 +9,7 @@
 RENAMED=()
 
 # New: PACKAGE.Name or PACKAGE.Name/part that REF may lack.
-NEW=()
+NEW=(stages.Line)
 
 # Hot packages are below these folders; cmd and bench measure the whole.
 FOLDERS=(pipeline stages hailo cache api)

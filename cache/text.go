@@ -165,7 +165,7 @@ func (t *TextEmbeddings) join(ctx context.Context, r *request, texts []string, r
 			}
 		}
 	}
-	for s.ctx.Err() == nil && t.calls < min(t.encoder.Calls, t.queue.Len()) {
+	for n := min(t.encoder.Calls-t.calls, t.queue.Len()); n > 0 && s.ctx.Err() == nil; n-- { // beside those at work
 		t.calls++
 		s.running.Go(t.encodeQueued)
 	}

@@ -204,6 +204,19 @@ func TestMissStorm(t *testing.T) {
 	}
 }
 
+// TestCallsRunBesideEachOther: a prompt that comes while another is encoded has a call of its own, up to Encoder.Calls.
+func TestCallsRunBesideEachOther(t *testing.T) {
+	blocked(t, memoryOnly(), func(t *testing.T, _ *Store, te *TextEmbeddings, f *fakeEncoder) {
+		te.encoder.Calls = 2
+		a, b, c := goGet(t.Context(), te, "", "a"), goGet(t.Context(), te, "", "b"), goGet(t.Context(), te, "", "c")
+		if want := []string{"a", "b"}; !slices.Equal(f.order, want) {
+			t.Errorf("%q are being encoded, want %q", f.order, want)
+		}
+		close(f.gate)
+		ends(t, nil, a, b, c)
+	})
+}
+
 func TestBatchesGatherAcrossRequests(t *testing.T) {
 	blocked(t, memoryOnly(), func(t *testing.T, s *Store, te *TextEmbeddings, f *fakeEncoder) {
 		var results []<-chan error

@@ -113,6 +113,8 @@ func TestErrorsNameThePlace(t *testing.T) {
 		{"unknown section", "sevrer:\n  port: 1\n", nil, nil, []string{"line 1", `unknown key "sevrer"`}},
 		{"section is a number", "server: 5\n", nil, nil, []string{"line 1", "where a section belongs"}},
 		{"duplicate key", "server:\n  port: 1\n  port: 2\n", nil, nil, []string{"line 3", "already"}},
+		{"no milliseconds", "npu:\n  start_timeout_ms: x\n", nil, nil, []string{
+			"line 2: npu.start_timeout_ms: \"x\" is not a duration: write milliseconds (500) or a unit (30s, 500ms)"}},
 		{"duration out of range", "performance:\n  request_timeout: 1e300\n", nil, nil, []string{`"1e300" is out of range for a duration`}},
 		{"duration not a number", "performance:\n  request_timeout: NaN\n", nil, nil, []string{`"NaN" is out of range for a duration`}},
 		{"duration .nan", "performance:\n  request_timeout: .nan\n", nil, nil, []string{`".nan" is not a duration`}},
@@ -182,6 +184,9 @@ func TestErrorsNameThePlace(t *testing.T) {
 				if !strings.Contains(err.Error(), w) {
 					t.Errorf("no %q in: %v", w, err)
 				}
+			}
+			if strings.Contains(err.Error(), "built-in configuration") && c.name != "bound of another key" {
+				t.Errorf("a refused value was set all the same: %v", err)
 			}
 			if strings.Contains(err.Error(), "configs.") || strings.Contains(err.Error(), "!!") {
 				t.Errorf("speaks Go or YAML internals: %v", err)

@@ -212,6 +212,43 @@ func TestStandInBatches(t *testing.T) {
 	})
 }
 
+// TestStandInPanics has the second backend panic in a batch of several calls: none of them waits for ever.
+func TestStandInPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, second := newScripted("npu"), newScripted("cpu")
+		first.status.Ready = false
+		second.hold = make(chan struct{})
+		f := NewFailover(first, second)
+		outcomes := make(chan string, 5)
+		encode := func(pixels []byte) {
+			go func() {
+				defer func() {
+					if v := recover(); v != nil {
+						outcomes <- "panic"
+					}
+				}()
+				err := f.EncodeImages(t.Context(), []*Frame{{Pixels: pixels, Embedding: make([]float32, 2)}})
+				outcomes <- fmt.Sprint(errors.Is(err, ErrEncode), err == nil)
+			}()
+			synctest.Wait()
+		}
+		for range 3 {
+			encode(nil)
+		}
+		encode(nil)
+		encode([]byte{}) // which scripted does not expect
+		close(second.hold)
+		synctest.Wait()
+		got := map[string]int{}
+		for len(outcomes) > 0 {
+			got[<-outcomes]++
+		}
+		if got["false true"] != 3 || got["panic"] != 1 || got["true false"] != 1 {
+			t.Errorf("%v", got)
+		}
+	})
+}
+
 // startProbe probes with a text and is closed with the test.
 func startProbe(t *testing.T, b, texts Backend, interval time.Duration, times int) *Probe {
 	t.Helper()

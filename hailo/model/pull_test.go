@@ -215,7 +215,7 @@ func TestPullFromDir(t *testing.T) {
 	}
 	refused(t, "files that are not there", pull(CPUPart), fs.ErrNotExist, "t.onnx")
 	write(t, filepath.Join(vendor, "t.onnx"), "<html>")
-	refused(t, "a web page", pull(CPUPart), ErrFile, "t.onnx")
+	refused(t, "a web page", pull(CPUPart), ErrFile, filepath.Join(vendor, "t.onnx")+" is not a .onnx file")
 	must(t, os.Remove(filepath.Join(vendor, "t.onnx")))
 	must(t, os.Mkdir(filepath.Join(vendor, "t.onnx"), 0o755))
 	refused(t, "a folder", pull(CPUPart), ErrFile, "t.onnx")

@@ -45,20 +45,18 @@ func BenchmarkJPEG(b *testing.B) {
 }
 
 func BenchmarkPNG(b *testing.B) {
-	d := newDecoder(exact, 224, nil)
 	for _, s := range sizes {
 		var file bytes.Buffer
 		if err := png.Encode(&file, photo(b, s.w, s.h)); err != nil {
 			b.Fatal(err)
 		}
-		b.Run(s.name, func(b *testing.B) { benchmark(b, d, file.Bytes()) })
+		b.Run(s.name, func(b *testing.B) { benchmark(b, goDecoder, file.Bytes()) })
 	}
 }
 
 func BenchmarkFormats(b *testing.B) {
-	d := newDecoder(exact, 224, nil)
 	for _, file := range []string{"lossy.webp", "lossless.webp", "first_frame.gif", "interlaced_none.bmp", "lzw.tiff"} {
-		b.Run(file, func(b *testing.B) { benchmark(b, d, read(b, "pixels", file)) })
+		b.Run(file, func(b *testing.B) { benchmark(b, goDecoder, read(b, "pixels", file)) })
 	}
 }
 

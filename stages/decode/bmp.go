@@ -1,9 +1,6 @@
 package decode
 
-import (
-	"encoding/binary"
-	"fmt"
-)
+import "encoding/binary"
 
 // Kinds of compression in the header of a BMP.
 const (
@@ -38,7 +35,7 @@ func (d *Decoder) planBMP(b []byte) (Plan, error) {
 	}
 	// The padding of the last row may be missing.
 	if end := f.offset + (f.height-1)*f.stride() + f.rowBytes(); end > len(b) {
-		return Plan{}, fmt.Errorf("%w: BMP: %d bytes, %d x %d pixels end at %d", ErrTruncated, len(b), f.width, f.height, end)
+		return Plan{}, truncated("BMP: %d bytes, %d x %d pixels end at %d", len(b), f.width, f.height, end)
 	}
 	return newPlan(f.width, f.height, table, len(b), 1, f.decodeRows), nil
 }
@@ -51,17 +48,17 @@ func (f *bmpFile) stride() int   { return (f.width*f.bits + 31) / 32 * 4 }
 func readBMP(b []byte) (*bmpFile, error) {
 	const fileHeader, core, info, v2, v3, os2, v4, v5 = 14, 12, 40, 52, 56, 64, 108, 124
 	if len(b) < fileHeader+4 {
-		return nil, fmt.Errorf("%w: BMP: ends within the header", ErrTruncated)
+		return nil, truncated("BMP: ends within the header")
 	}
 	size := binary.LittleEndian.Uint32(b[fileHeader:])
 	switch size {
 	case core, info, v2, v3, os2, v4, v5:
 	default:
-		return nil, unsupportedKind(fmt.Sprintf("BMP with a header of %d bytes", size))
+		return nil, unsupported("BMP with a header of %d bytes", size)
 	}
 	after := fileHeader + int(size)
 	if len(b) < after {
-		return nil, fmt.Errorf("%w: BMP: ends within the header", ErrTruncated)
+		return nil, truncated("BMP: ends within the header")
 	}
 	f := &bmpFile{b: b, offset: int(binary.LittleEndian.Uint32(b[10:]))}
 	short := func(at int) int { return int(binary.LittleEndian.Uint16(b[at:])) }
@@ -86,10 +83,14 @@ func readBMP(b []byte) (*bmpFile, error) {
 			after += 12
 		}
 		if len(b) < fileHeader+info+12 {
-			return nil, fmt.Errorf("%w: BMP: ends within the masks", ErrTruncated)
+			return nil, truncated("BMP: ends within the masks")
 		}
+	case f.compression == 4:
+		return nil, unsupported("BMP that holds a JPEG, or run lengths of 24 bits")
+	case f.compression == 5:
+		return nil, unsupported("BMP that holds a PNG")
 	default:
-		return nil, unsupportedKind(bmpCompression(f.compression, f.bits))
+		return nil, unsupported("BMP of %d bits with compression %d", f.bits, f.compression)
 	}
 	if f.bits <= 8 {
 		after = f.setColors(after, entry, colors)
@@ -118,17 +119,6 @@ var (
 	bmp555 = [3]uint32{0x7C00, 0x3E0, 0x1F}
 )
 
-// bmpCompression names what is not read.
-func bmpCompression(compression uint32, bits int) string {
-	switch compression {
-	case 4:
-		return "BMP that holds a JPEG, or run lengths of 24 bits"
-	case 5:
-		return "BMP that holds a PNG"
-	}
-	return fmt.Sprintf("BMP of %d bits with compression %d", bits, compression)
-}
-
 // setColors takes the palette at that place, of n colours (0: as many as there are indices): blue, green, red and,
 // where an entry has 4 bytes, nothing. It returns where the palette ends. Pixels that are said to start where the
 // palette does start behind it.
@@ -154,7 +144,7 @@ func (f *bmpFile) setColors(at, entry, n int) (end int) {
 func (f *bmpFile) setUnpack(masks [3]uint32) error {
 	switch f.bits {
 	case 1, 2, 4, 8:
-		f.unpack = func(out, in []byte) { unpackIndices(out, in, f.bits, f.colors) }
+		f.unpack = func(out, in []byte) { f.colors.unpack(out, 3, len(out)/3, in, f.bits) }
 		return nil
 	case 16:
 		green := 6 // bits
@@ -178,9 +168,9 @@ func (f *bmpFile) setUnpack(masks [3]uint32) error {
 		f.unpack = func(out, in []byte) { unpackBytes(out, in, f.bits/8, at) }
 		return nil
 	default:
-		return unsupportedKind(fmt.Sprintf("BMP of %d bits", f.bits))
+		return unsupported("BMP of %d bits", f.bits)
 	}
-	return unsupportedKind(fmt.Sprintf("BMP of %d bits with the masks %x, %x, %x", f.bits, masks[0], masks[1], masks[2]))
+	return unsupported("BMP of %d bits with the masks %x, %x, %x", f.bits, masks[0], masks[1], masks[2])
 }
 
 // decodeRows unpacks rows that are not compressed, in pieces that end with a byte.
@@ -219,25 +209,6 @@ func (f *bmpFile) rows(p Image) func() []byte {
 	}
 }
 
-// unpackIndices unpacks palette indices of 1, 2, 4 or 8 bits, the highest bits first.
-func unpackIndices(out, in []byte, bits int, colors *colorTable) {
-	perByte := 8 / bits
-	for _, b := range in {
-		for range min(perByte, len(out)/3) {
-			*(*[3]byte)(out) = colors[b>>(8-bits)]
-			b <<= bits
-			out = out[3:]
-		}
-	}
-}
-
-// unpackBytes unpacks pixels of size bytes, with red, green and blue at these places.
-func unpackBytes(out, in []byte, size int, at [3]int) {
-	for ; len(out) > 0; in, out = in[size:], out[3:] {
-		out[0], out[1], out[2] = in[at[0]], in[at[1]], in[at[2]]
-	}
-}
-
 // unpack16 unpacks 5 bits of red, green (5 or 6) and 5 of blue, scaled to 8 bits as PIL does: rounded down.
 func unpack16(out, in []byte, green int) {
 	greens := 1<<green - 1
@@ -247,4 +218,81 @@ func unpack16(out, in []byte, green int) {
 		out[1] = byte(v >> 5 & greens * 255 / greens)
 		out[2] = byte(v & 31 * 255 / 31)
 	}
+}
+
+// decodeRuns decodes run lengths of 8 or 4 bits. It refuses what PIL shows wrongly or not at all: pixels that are left
+// out (by a delta, an empty row, or an end before the last row), and runs of an odd number of single pixels of 4 bits.
+// Like PIL it drops what a run has beyond its row, but lets single pixels go on in the next one.
+func (f *bmpFile) decodeRuns(t *task) (Image, error) {
+	const (
+		endOfRow   = 0
+		endOfImage = 1
+		delta      = 2
+	)
+	p := newImage(f.width, f.height)
+	out := &indexWriter{task: t, colors: f.colors, next: f.rows(p)}
+	var run [256]byte
+	write := func(n, read int) (bool, error) { // n indices of run, made of so many bytes
+		if err := t.spend(n + read); err != nil {
+			return false, err
+		}
+		return out.write(run[:n])
+	}
+	more, err := write(0, 0)
+	x := 0 // as PIL counts: it only starts again at the end of a row
+	for at := f.offset; more && err == nil; {
+		in := f.b[min(at, len(f.b)):]
+		if len(in) < 2 {
+			return p, truncated("BMP: ends within its run lengths")
+		}
+		at += 2
+		switch count, value := int(in[0]), in[1]; {
+		case count > 0:
+			count = min(count, max(f.width-x, 0))
+			for i := range count {
+				run[i] = f.index(value, i)
+			}
+			x += count
+			more, err = write(count, 2)
+		case value == endOfRow:
+			if x == 0 {
+				return p, unsupported("BMP with run lengths and an empty row")
+			}
+			x = 0
+			clear(run[:])
+			for read := 2; more && err == nil && len(out.row) != 3*f.width; read = 0 {
+				more, err = write(min(len(out.row)/3, len(run)), read)
+			}
+		case value == endOfImage:
+			return p, unsupported("BMP with run lengths that end before its last row")
+		case value == delta:
+			return p, unsupported("BMP with run lengths that leave pixels out")
+		default: // single pixels, padded to an even place in the file
+			size := int(value) * f.bits / 8
+			if 8*size != int(value)*f.bits {
+				return p, unsupported("BMP with an odd number of single pixels of 4 bits")
+			}
+			in = in[2:min(2+size, len(in))]
+			count = len(in) * 8 / f.bits
+			for i := range count {
+				run[i] = f.index(in[i*f.bits/8], i)
+			}
+			x += int(value)
+			at += len(in)
+			at += at & 1
+			more, err = write(count, 2+len(in))
+		}
+	}
+	return p, err
+}
+
+// index returns the index of pixel i in a byte of a run.
+func (f *bmpFile) index(b byte, i int) byte {
+	switch {
+	case f.bits == 8:
+		return b
+	case i&1 == 0:
+		return b >> 4
+	}
+	return b & 15
 }

@@ -2,7 +2,6 @@ package decode
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"runtime/debug"
 	"runtime/metrics"
@@ -21,8 +20,8 @@ const (
 	longWork = 160 << 20
 )
 
-// Budget bounds the memory that decoding takes, and keeps a worker free of long work. Callers who wait are served
-// in turn, and so are those of long work and the others. Safe for concurrent use.
+// Budget bounds the memory that decoding takes, and keeps a worker free of long work. Waiting callers are served in turn,
+// and long work in turn with the rest. Safe for concurrent use.
 type Budget struct {
 	bytes    int64 // for images that are not small
 	small    int64 // see the constant; less where there is next to nothing
@@ -58,6 +57,7 @@ type claim struct {
 	plan   Plan
 	caller fair.Caller
 	queue  int           // index of Budget.queues
+	bulk   bool          // it is not refused, however many wait
 	done   chan struct{} // closed when err or the reservation is there
 	err    error
 }
@@ -65,9 +65,9 @@ type claim struct {
 // LeastBudget is the least that NewBudget should get: room for the small images, and for one of 12 million pixels.
 func LeastBudget(workers int) int64 { return int64(3*workers)*small + 48<<20 }
 
-// NewBudget makes a budget of so many bytes for images, for so many workers, in which as many images as queue
-// may wait, those of long work and the others each. runtime is the soft memory limit of the Go runtime: while libraries hold memory of images, the budget
-// lowers it by as much. It is left alone when it is math.MaxInt64.
+// NewBudget returns a budget of so many bytes for images, for so many workers. As many images as queue says may wait, of
+// long work and of the rest each. runtime is the soft memory limit of the Go runtime: while libraries hold memory of
+// images, the budget lowers it by as much. It is left alone when it is math.MaxInt64.
 func NewBudget(bytes, runtime int64, workers, queue int) *Budget {
 	// A small image is being decoded, or waits for the resizer, or is being resized.
 	places := int64(3 * workers)
@@ -89,22 +89,34 @@ type Reservation struct {
 // Reserve waits until the image may be decoded, but not beyond the end of ctx. Small images never wait. The caller
 // releases the reservation. Errors: ErrTooMuchMemory, ErrBusy when too many wait already, or the cause of ctx.
 func (b *Budget) Reserve(ctx context.Context, caller fair.Caller, plan Plan) (*Reservation, error) {
+	return b.reserve(ctx, caller, plan, false)
+}
+
+// ReserveBulk is Reserve without ErrBusy. Only few may call it at once.
+func (b *Budget) ReserveBulk(ctx context.Context, caller fair.Caller, plan Plan) (*Reservation, error) {
+	return b.reserve(ctx, caller, plan, true)
+}
+
+func (b *Budget) reserve(ctx context.Context, caller fair.Caller, plan Plan, bulk bool) (*Reservation, error) {
 	if plan.Memory < b.small && !plan.long() {
 		return &Reservation{}, nil
 	}
 	if plan.Memory > b.bytes {
-		return nil, fmt.Errorf("%w: decoding %d x %d pixels takes %d MB, resource_limits.memory_max leaves %d MB for images",
-			ErrTooMuchMemory, plan.Width, plan.Height, plan.Memory>>20, b.bytes>>20)
+		return nil, detailed(ErrTooMuchMemory, "decoding %d x %d pixels takes %d MB, resource_limits.memory_max leaves %d MB for images",
+			plan.Width, plan.Height, plan.Memory>>20, b.bytes>>20)
 	}
-	c := &claim{plan: plan, caller: caller, done: make(chan struct{})}
+	c := &claim{plan: plan, caller: caller, bulk: bulk, done: make(chan struct{})}
 	if plan.long() {
 		c.queue = longClaims
 	}
 	q := &b.queues[c.queue]
 	b.mu.Lock()
-	if q.waiting.Len() >= b.queueMax {
+	if q.waiting.Len() >= b.queueMax && !bulk {
 		other, ok := q.waiting.DisplaceFor(caller, 1)
-		if !ok {
+		if ok && other.bulk {
+			q.waiting.Push(other.caller, other) // it waits on
+		}
+		if !ok || other.bulk {
 			b.mu.Unlock()
 			return nil, ErrBusy
 		}
@@ -125,7 +137,8 @@ func (b *Budget) Reserve(ctx context.Context, caller fair.Caller, plan Plan) (*R
 		return nil, c.err
 	}
 	b.adjust(true)
-	return &Reservation{budget: b, memory: plan.Memory, native: plan.Native, promised: plan.Memory - plan.Native, long: c.queue == longClaims}, nil
+	return &Reservation{budget: b, memory: plan.Memory, native: plan.Native, promised: plan.Memory - plan.Native,
+		long: c.queue == longClaims}, nil
 }
 
 // serve hands out what is free, in turn. Nobody is passed over for memory: the large would wait for ever. The caller

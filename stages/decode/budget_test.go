@@ -21,6 +21,24 @@ func testBudget(queue int) *Budget {
 	return NewBudget(100*mb+3*2*small, math.MaxInt64, 2, queue)
 }
 
+// reserve takes memory that must be there.
+func reserve(t *testing.T, b *Budget, plan Plan) *Reservation {
+	t.Helper()
+	r, err := b.Reserve(t.Context(), fair.Caller{}, plan)
+	if err != nil {
+		t.Error(err)
+	}
+	return r
+}
+
+// sent returns what has been sent to a channel since the last call.
+func sent[T any](c chan T) (all []T) {
+	for len(c) > 0 {
+		all = append(all, <-c)
+	}
+	return all
+}
+
 func returned(t *testing.T, b *Budget) {
 	t.Helper()
 	b.mu.Lock()
@@ -40,21 +58,15 @@ func returned(t *testing.T, b *Budget) {
 func TestBudgetTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := testBudget(10)
-		first, err := b.Reserve(t.Context(), fair.Caller{}, Plan{Memory: 100 * mb})
-		if err != nil {
-			t.Fatal(err)
-		}
-		var mu sync.Mutex
-		var order []string
+		first := reserve(t, b, Plan{Memory: 100 * mb})
+		served := make(chan string, 10)
 		wait := func(caller, name string, memory int64) {
 			go func() {
 				r, err := b.Reserve(t.Context(), fair.Caller{Address: caller}, Plan{Memory: memory})
 				if err != nil {
 					t.Error(name, err)
 				}
-				mu.Lock()
-				order = append(order, name)
-				mu.Unlock()
+				served <- name
 				time.Sleep(time.Second) // of the bubble: the time of decoding
 				r.Shrink(8 * mb)
 				time.Sleep(time.Second)
@@ -68,21 +80,13 @@ func TestBudgetTurns(t *testing.T) {
 		wait("a", "a3", 95*mb)
 		wait("b", "b1", 90*mb)
 		wait("c", "c1", 95*mb)
-		mu.Lock()
-		if len(order) != 0 {
-			t.Errorf("%v did not wait", order)
+		if early := sent(served); early != nil {
+			t.Errorf("%v did not wait", early)
 		}
-		mu.Unlock()
-		if r, err := b.Reserve(t.Context(), fair.Caller{Address: "d"}, Plan{Memory: small - 1}); err != nil {
-			t.Error("a small image:", err)
-		} else {
-			r.Release()
-		}
+		reserve(t, b, Plan{Memory: small - 1}).Release()
 		first.Release()
 		time.Sleep(time.Minute)
-		mu.Lock()
-		defer mu.Unlock()
-		if want := []string{"a1", "a2", "b1", "c1", "a3"}; !slices.Equal(order, want) {
+		if order, want := sent(served), []string{"a1", "a2", "b1", "c1", "a3"}; !slices.Equal(order, want) {
 			t.Errorf("served %v, want %v", order, want)
 		}
 		returned(t, b)
@@ -96,10 +100,7 @@ func TestBudgetRefuses(t *testing.T) {
 		if _, err := b.Reserve(t.Context(), fair.Caller{}, Plan{Memory: 100*mb + 1}); !errors.Is(err, ErrTooMuchMemory) {
 			t.Error("more than there is:", err)
 		}
-		all, err := b.Reserve(t.Context(), fair.Caller{}, Plan{Memory: 100 * mb})
-		if err != nil {
-			t.Fatal(err)
-		}
+		all := reserve(t, b, Plan{Memory: 100 * mb})
 		errs := map[string]error{}
 		var mu sync.Mutex
 		is := func(name string, want error, decided int) {
@@ -146,25 +147,15 @@ func TestBudgetKeepsAWorkerFree(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := testBudget(10)
 		long := Plan{Memory: mb, Work: longWork}
-		first, err := b.Reserve(t.Context(), fair.Caller{}, long)
-		if err != nil {
-			t.Fatal(err)
-		}
+		first := reserve(t, b, long)
 		second := make(chan *Reservation, 1)
-		go func() {
-			r, _ := b.Reserve(t.Context(), fair.Caller{}, long)
-			second <- r
-		}()
+		go func() { second <- reserve(t, b, long) }()
 		synctest.Wait()
 		if len(second) != 0 {
 			t.Error("two long ones at a time")
 		}
-		if r, err := b.Reserve(t.Context(), fair.Caller{}, Plan{Memory: 90 * mb}); err != nil { // blocks for ever behind the long one
-			t.Error(err)
-		} else {
-			r.Release()
-		}
-		first.Shrink(mb) // decoded, not resized
+		reserve(t, b, Plan{Memory: 90 * mb}).Release() // would block for ever behind the long one
+		first.Shrink(mb)                               // decoded, not resized
 		(<-second).Release()
 		first.Release()
 		returned(t, b)
@@ -175,22 +166,13 @@ func TestBudgetKeepsAWorkerFree(t *testing.T) {
 func TestBudgetTurnsOfWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := testBudget(10)
-		all, err := b.Reserve(t.Context(), fair.Caller{}, Plan{Memory: 100 * mb})
-		if err != nil {
-			t.Fatal(err)
-		}
-		var mu sync.Mutex
-		var order []int64
+		all := reserve(t, b, Plan{Memory: 100 * mb})
+		served := make(chan int64, 6)
 		for range 3 {
 			for _, work := range []int64{longWork, 1} {
 				go func() {
-					r, err := b.Reserve(t.Context(), fair.Caller{}, Plan{Memory: 100 * mb, Work: work})
-					if err != nil {
-						t.Error(err)
-					}
-					mu.Lock()
-					order = append(order, work)
-					mu.Unlock()
+					r := reserve(t, b, Plan{Memory: 100 * mb, Work: work})
+					served <- work
 					r.Release()
 				}()
 				synctest.Wait()
@@ -198,9 +180,7 @@ func TestBudgetTurnsOfWork(t *testing.T) {
 		}
 		all.Release()
 		synctest.Wait()
-		mu.Lock()
-		defer mu.Unlock()
-		if want := []int64{longWork, 1, longWork, 1, longWork, 1}; !slices.Equal(order, want) {
+		if order, want := sent(served), []int64{longWork, 1, longWork, 1, longWork, 1}; !slices.Equal(order, want) {
 			t.Errorf("served %v, want %v", order, want)
 		}
 		returned(t, b)
@@ -217,10 +197,7 @@ func TestBudgetCollectsFirst(t *testing.T) {
 	limit := GoMemory() + 3*image/2
 	b := NewBudget(1000*mb, limit, 2, 10)
 	for range 3 {
-		r, err := b.Reserve(t.Context(), fair.Caller{}, Plan{Memory: image})
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := reserve(t, b, Plan{Memory: image})
 		p := newImage(image/3, 1)
 		clear(p.Pix)
 		if held := GoMemory(); held > limit {
@@ -235,9 +212,7 @@ func TestBudgetCollectsFirst(t *testing.T) {
 func TestBudgetOfNothing(t *testing.T) {
 	for _, bytes := range []int64{math.MinInt64 / 4, -1, 0, 1, 10 * mb, LeastBudget(4)} {
 		b := NewBudget(bytes, math.MaxInt64, 4, 1)
-		if _, err := b.Reserve(t.Context(), fair.Caller{}, Plan{Memory: leastSmall - 1}); err != nil {
-			t.Errorf("%d: %v", bytes, err)
-		}
+		reserve(t, b, Plan{Memory: leastSmall - 1})
 		if _, err := b.Reserve(t.Context(), fair.Caller{}, Plan{Memory: max(bytes, 0) + 1 + leastSmall}); !errors.Is(err, ErrTooMuchMemory) {
 			t.Errorf("%d: %v", bytes, err)
 		}
@@ -261,14 +236,7 @@ func TestBudgetLimitsRuntime(t *testing.T) {
 			t.Errorf("the limit is %d lower, want %d", limit-got, native)
 		}
 	}
-	reserve := func(native int64) *Reservation {
-		r, err := b.Reserve(t.Context(), fair.Caller{}, Plan{Memory: native + 20*mb, Native: native})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return r
-	}
-	one, two := reserve(30*mb), reserve(40*mb)
+	one, two := reserve(t, b, Plan{Memory: 50 * mb, Native: 30 * mb}), reserve(t, b, Plan{Memory: 60 * mb, Native: 40 * mb})
 	check(70 * mb)
 	one.Shrink(10 * mb)
 	check(40 * mb)

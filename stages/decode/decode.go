@@ -12,22 +12,33 @@
 // Rare kinds are refused as unsupported: the README has the table. Colour profiles are ignored as PIL ignores them.
 package decode
 
-import (
-	"context"
-	"fmt"
+import "context"
+
+// Values of Config.JPEGScale.
+const (
+	ScaleExact = "exact" // decode JPEGs at full size: byte for byte what PIL decodes
+	ScaleFast  = "fast"  // let libjpeg-turbo decode at 1/2, 1/4 or 1/8, never below 2.4 times the target
 )
 
-// Decoder decodes images. It holds settings only and nothing of any image, so that no file can be decoded by what
-// another one left. Safe for concurrent use.
+// Config says how much is decoded, and how. The zero value is invalid.
+type Config struct {
+	// MaxPixels is the largest width times height that is decoded, judged by the header before
+	// anything is allocated. Its bound keeps products of sizes far from overflow. Budget bounds the memory besides.
+	MaxPixels int    `yaml:"max_pixels" bounds:"1 to 2147483648"`
+	JPEGScale string `yaml:"jpeg_scale" bounds:"exact, fast"`
+}
+
+// Decoder decodes images. It holds settings only and keeps nothing of an image, so that no file affects the next one.
+// Safe for concurrent use.
 type Decoder struct {
 	maxPixels  int
 	fastTarget int       // the shorter side that will be needed; 0: decode at full size
 	turbo      *turboLib // nil: no library
 }
 
-// NewDecoder makes a decoder by a valid cfg. target is the side of the image that will be made of the
-// decoded one, in pixels (224 for CLIP): "fast" never goes below 2.4 times that on the shorter side.
-// JPEGs go to libturbojpeg where FindLibrary finds it.
+// NewDecoder returns a decoder for a valid cfg. target is the side, in pixels, of the square that will be made of an image
+// (224 for CLIP): "fast" never goes below 2.4 times that on the shorter side. JPEGs go to libturbojpeg where FindLibrary
+// finds it.
 func NewDecoder(cfg Config, target int) *Decoder {
 	lib, _ := loadTurbo() // FindLibrary reports the error to who asks
 	return newDecoder(cfg, target, lib)
@@ -50,21 +61,7 @@ func (d *Decoder) Inspect(b []byte) (plan Plan, err error) {
 		return Plan{}, err
 	}
 	defer contain(format, &err)
-	switch format {
-	case JPEG:
-		plan, err = d.planJPEG(b)
-	case PNG:
-		plan, err = d.planPNG(b)
-	case WebP:
-		plan, err = d.planWebP(b)
-	case GIF:
-		plan, err = d.planGIF(b)
-	case BMP:
-		plan, err = d.planBMP(b)
-	case TIFF:
-		plan, err = d.planTIFF(b)
-	}
-	if err != nil {
+	if plan, err = planners[format](d, b); err != nil {
 		return Plan{}, err
 	}
 	plan.Format = format
@@ -91,6 +88,9 @@ func (plan Plan) run(t *task) (p Image, err error) {
 		return Image{}, err
 	}
 	if p, err = plan.decode(t); err != nil {
+		if t.ctx.Err() != nil { // a decoder that was stopped may have replaced the cause
+			err = context.Cause(t.ctx)
+		}
 		return p, err
 	}
 	if err := t.spend(plan.turning()); err != nil {
@@ -101,7 +101,7 @@ func (plan Plan) run(t *task) (p Image, err error) {
 	return p, nil
 }
 
-// DecodeBytes is Inspect and Decode without a deadline, for who has one image and no budget.
+// DecodeBytes is Inspect and Decode without a deadline, for callers with one image and no budget.
 func (d *Decoder) DecodeBytes(b []byte) (Image, error) {
 	plan, err := d.Inspect(b)
 	if err != nil {
@@ -110,10 +110,10 @@ func (d *Decoder) DecodeBytes(b []byte) (Image, error) {
 	return d.Decode(context.Background(), plan)
 }
 
-// contain makes an error of the image of a panic: third-party decoders on hostile bytes.
+// contain turns a panic into an error of the image: of third-party decoders on hostile bytes.
 func contain(format string, err *error) {
 	if r := recover(); r != nil {
-		*err = fmt.Errorf("%w: %s: decoder failed: %v", ErrCorrupt, format, r)
+		*err = corrupt("%s: decoder failed: %v", format, r)
 	}
 }
 
@@ -121,9 +121,9 @@ func contain(format string, err *error) {
 func (d *Decoder) checkSize(w, h int) error {
 	switch {
 	case w <= 0 || h <= 0:
-		return fmt.Errorf("%w: its header says %d x %d pixels", ErrCorrupt, w, h)
+		return corrupt("its header says %d x %d pixels", w, h)
 	case w > d.maxPixels/h:
-		return fmt.Errorf("%w: %d x %d is more than %d", ErrTooManyPixels, w, h, d.maxPixels)
+		return detailed(ErrTooManyPixels, "%d x %d is more than %d", w, h, d.maxPixels)
 	}
 	return nil
 }

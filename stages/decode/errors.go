@@ -22,21 +22,22 @@ var (
 	ErrBusy          = errors.New("too many large images wait for memory")
 )
 
-// unsupported wraps ErrUnsupportedFormat, naming the format that was found and those that are accepted.
-func unsupported(found string) error {
-	return fmt.Errorf("%w: %s (accepted: %s)", ErrUnsupportedFormat, found, accepted)
+// corrupt, truncated and unsupported wrap their sentinel with the detail, formatted as by fmt.Errorf.
+func corrupt(format string, args ...any) error   { return detailed(ErrCorrupt, format, args...) }
+func truncated(format string, args ...any) error { return detailed(ErrTruncated, format, args...) }
+func unsupported(format string, args ...any) error {
+	return detailed(ErrUnsupportedFormat, format, args...)
 }
 
-// unsupportedKind is for an image of an accepted format that no decoder here can read.
-func unsupportedKind(what string) error {
-	return fmt.Errorf("%w: %s", ErrUnsupportedFormat, what)
+func detailed(sentinel error, format string, args ...any) error {
+	return fmt.Errorf("%w: %w", sentinel, fmt.Errorf(format, args...))
 }
 
-// classify maps an error of a Go decoder to a sentinel. Those decoders have few error types, so the
+// classify wraps an error of a Go decoder with a sentinel. Those decoders have few error types, so the
 // word "short" decides as well.
 func classify(format string, err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || strings.Contains(err.Error(), "short") {
-		return fmt.Errorf("%w: %s: %w", ErrTruncated, format, err)
+		return truncated("%s: %w", format, err)
 	}
-	return fmt.Errorf("%w: %s: %w", ErrCorrupt, format, err)
+	return corrupt("%s: %w", format, err)
 }

@@ -3,7 +3,6 @@ package decode
 import (
 	"bytes"
 	"encoding/binary"
-	"fmt"
 )
 
 // Names of the accepted formats, as Image.Format has them.
@@ -17,6 +16,12 @@ const (
 
 	accepted = "JPEG, PNG, WebP, GIF, BMP, TIFF"
 )
+
+// planners read the head of a file of each accepted format.
+var planners = map[string]func(*Decoder, []byte) (Plan, error){
+	JPEG: (*Decoder).planJPEG, PNG: (*Decoder).planPNG, WebP: (*Decoder).planWebP,
+	GIF: (*Decoder).planGIF, BMP: (*Decoder).planBMP, TIFF: (*Decoder).planTIFF,
+}
 
 // signatures of formats: those accepted, and those only recognised so that the error can name them.
 // A '?' stands for any byte.
@@ -59,17 +64,15 @@ var brands = map[string]string{
 // sniff names the format of b by its first bytes. It returns ErrNotImage when there is none and
 // ErrUnsupportedFormat when it is known but not accepted.
 func sniff(b []byte) (string, error) {
-	name := detect(b)
-	switch name {
-	case JPEG, PNG, WebP, GIF, BMP, TIFF:
+	switch name := detect(b); {
+	case planners[name] != nil:
 		return name, nil
-	case "":
-		if len(b) == 0 {
-			return "", fmt.Errorf("%w: no bytes", ErrNotImage)
-		}
-		return "", fmt.Errorf("%w: starts with % x", ErrNotImage, b[:min(len(b), 8)])
+	case name != "":
+		return "", unsupported("%s (accepted: %s)", name, accepted)
+	case len(b) == 0:
+		return "", detailed(ErrNotImage, "no bytes")
 	}
-	return "", unsupported(name)
+	return "", detailed(ErrNotImage, "starts with % x", b[:min(len(b), 8)])
 }
 
 func detect(b []byte) string {

@@ -1,9 +1,6 @@
 package decode
 
-import (
-	"encoding/binary"
-	"fmt"
-)
+import "encoding/binary"
 
 // gifFrame is the first frame of a GIF (GIF89a) with what matters for it.
 type gifFrame struct {
@@ -16,7 +13,6 @@ type gifFrame struct {
 	data          []byte
 }
 
-// planGIF plans the first frame.
 func (d *Decoder) planGIF(b []byte) (Plan, error) {
 	f, err := readGIF(b)
 	if err != nil {
@@ -26,10 +22,10 @@ func (d *Decoder) planGIF(b []byte) (Plan, error) {
 		return Plan{}, err
 	}
 	if f.w == 0 || f.h == 0 {
-		return Plan{}, fmt.Errorf("%w: GIF: its first frame has %d x %d pixels", ErrCorrupt, f.w, f.h)
+		return Plan{}, corrupt("GIF: its first frame has %d x %d pixels", f.w, f.h)
 	}
 	if f.codeBits > 12 {
-		return Plan{}, fmt.Errorf("%w: GIF: codes of %d bits", ErrCorrupt, f.codeBits)
+		return Plan{}, corrupt("GIF: codes of %d bits", f.codeBits)
 	}
 	const tables = 20 << 10
 	work := len(f.data)
@@ -49,7 +45,7 @@ func (f *gifFrame) fills() bool { return f.w == f.width && f.h == f.height }
 func readGIF(b []byte) (*gifFrame, error) {
 	const screen, descriptor = 13, 9
 	if len(b) < screen {
-		return nil, fmt.Errorf("%w: GIF: ends within the header", ErrTruncated)
+		return nil, truncated("GIF: ends within the header")
 	}
 	f := &gifFrame{colors: grayTable(8)}
 	f.width, f.height = int(binary.LittleEndian.Uint16(b[6:])), int(binary.LittleEndian.Uint16(b[8:]))
@@ -58,9 +54,9 @@ func readGIF(b []byte) (*gifFrame, error) {
 	for {
 		switch intro := r.take(1); {
 		case intro == nil:
-			return nil, fmt.Errorf("%w: GIF: ends before its first frame", ErrTruncated)
+			return nil, truncated("GIF: ends before its first frame")
 		case intro[0] == ';':
-			return nil, fmt.Errorf("%w: GIF: has no frame", ErrCorrupt)
+			return nil, corrupt("GIF: has no frame")
 		case intro[0] == '!':
 			if control := r.extension(); len(control) >= 4 && control[0]&1 != 0 {
 				f.background = control[3]
@@ -68,7 +64,7 @@ func readGIF(b []byte) (*gifFrame, error) {
 		case intro[0] == ',':
 			at := r.take(descriptor)
 			if at == nil {
-				return nil, fmt.Errorf("%w: GIF: ends within the head of its first frame", ErrTruncated)
+				return nil, truncated("GIF: ends within the head of its first frame")
 			}
 			f.x, f.y = int(binary.LittleEndian.Uint16(at)), int(binary.LittleEndian.Uint16(at[2:]))
 			f.w, f.h = int(binary.LittleEndian.Uint16(at[4:])), int(binary.LittleEndian.Uint16(at[6:]))
@@ -77,7 +73,7 @@ func readGIF(b []byte) (*gifFrame, error) {
 			f.setColors(r.palette(at[8]))
 			bits := r.take(1)
 			if bits == nil {
-				return nil, fmt.Errorf("%w: GIF: ends before its pixels", ErrTruncated)
+				return nil, truncated("GIF: ends before its pixels")
 			}
 			f.codeBits, f.data = int(bits[0]), r.rest
 			return f, nil
@@ -125,18 +121,12 @@ func (f *gifFrame) decode(t *task) (Image, error) {
 	return p, gifPixels(f.data, f.codeBits, &indexWriter{task: t, colors: f.colors, next: next})
 }
 
-// paint fills p with one colour.
 func (t *task) paint(p Image, color [3]byte) error {
 	first := p.Pix[:3*p.Width]
 	for i := 0; i < len(first); i += 3 {
 		copy(first[i:], color[:])
 	}
-	for rest := p.Pix; len(rest) > 0; rest = rest[len(first):] {
-		if err := t.spend(copy(rest, first)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return t.rows(p, len(first), func(row []byte, _ int) { copy(row, first) })
 }
 
 // gifReader reads the blocks of a GIF from the front of rest. At the end of the file it returns what there is.
@@ -172,6 +162,59 @@ func (r *gifReader) extension() (control []byte) {
 		}
 		if block := r.take(int(size[0])); first && label[0] == graphicControl {
 			control = block
+		}
+	}
+}
+
+// gifPixels decompresses the data blocks of a frame into out until that is full; what follows is surplus. It reads
+// every code as PIL does and not as compress/lzw: any code size up to 12 bits, codes that stay at 12 bits until a
+// clear code comes however late, no clear code at the start, blocks of no bytes in between.
+func gifPixels(b []byte, bits int, out *indexWriter) error {
+	z := lzw{clear: 1 << bits}
+	z.reset()
+	var (
+		i, end int  // of what is to be read of the current block
+		acc    uint // have bits that were read and not used, the lowest first
+		have   int
+	)
+	if more, err := out.write(nil); !more {
+		return err
+	}
+	for {
+		for have < z.width {
+			if i == end {
+				if i == len(b) || int(b[i]) > len(b)-i-1 {
+					return truncated("GIF: ends within its first frame")
+				}
+				n := 1 + int(b[i])
+				i, end = i+1, i+n
+				if err := out.task.spend(n); err != nil {
+					return err
+				}
+				continue
+			}
+			acc |= uint(b[i]) << have
+			i++
+			have += 8
+		}
+		code := int(acc & (1<<z.width - 1))
+		acc >>= z.width
+		have -= z.width
+		switch {
+		case code == z.clear:
+			z.reset()
+			continue
+		case code == z.clear+1:
+			return truncated("GIF: its first frame has too few pixels")
+		case !z.defined(code):
+			return corrupt("GIF: code %d where the next one is %d", code, z.next)
+		}
+		indices := z.expand(code)
+		if indices == nil {
+			return corrupt("GIF: code %d has no string", code)
+		}
+		if more, err := out.write(indices); !more {
+			return err
 		}
 	}
 }

@@ -50,7 +50,7 @@ func TestIndexedRefused(t *testing.T) {
 	one := image.Rect(0, 0, 1, 1)
 	core := append([]byte("BM\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 12, 0, 0, 0, 1, 0, 1, 0, 1, 0, 24, 0)
 	gray8, gray4 := make([]byte, 4*256), make([]byte, 4*16)
-	checkRefused(t, newDecoder(exact, 224, nil), "", []refusal{
+	checkRefused(t, goDecoder, "", []refusal{
 		{"BMP of OS/2, short", bmpOf(16, 1, 1, 24, 0, gray8), ErrUnsupportedFormat, "header of 16 bytes"},
 		{"BMP of 3 bits", bmpOf(40, 1, 1, 3, 0, gray8), ErrUnsupportedFormat, "BMP of 3 bits"},
 		{"BMP of 64 bits", bmpOf(40, 1, 1, 64, 0, gray8), ErrUnsupportedFormat, "BMP of 64 bits"},
@@ -92,13 +92,11 @@ func TestIndexedRefused(t *testing.T) {
 // TestBeyondPIL has valid files that PIL 9.4 refuses or, the last two, takes for others; one row of pixels each.
 func TestBeyondPIL(t *testing.T) {
 	bw := []byte{0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0}
-	two := bmpOf(40, 3, 1, 8, 0, bw, []byte{1, 0, 1, 0})
-	two[46] = 2 // colours
+	const colors = 46 // where their number is
 	ramp := make([]byte, 64)
 	for i := range ramp {
 		ramp[i] = byte(i / 4)
 	}
-	d := newDecoder(exact, 224, nil)
 	for _, c := range []struct {
 		name string
 		b    []byte
@@ -109,17 +107,13 @@ func TestBeyondPIL(t *testing.T) {
 		{"masks in any order", bmpOf(40, 1, 1, 32, 3, bmpMasks(0xFF00, 0xFF, 0xFF000000), []byte{1, 2, 3, 4}), "\x02\x01\x04"},
 		{"24 bits, red first", bmpOf(40, 1, 1, 24, 3, bmpMasks(0xFF, 0xFF00, 0xFF0000), []byte{1, 2, 3}), "\x01\x02\x03"},
 		{"2 bits", bmpOf(40, 4, 1, 2, 0, ramp[:16], []byte{0x1B}), "\x00\x00\x00\x01\x01\x01\x02\x02\x02\x03\x03\x03"},
-		{"too many colours", func() []byte {
-			b := bmpOf(40, 1, 1, 8, 0, make([]byte, 4*300), []byte{7})
-			copy(b[46:], []byte{44, 1}) // 300
-			copy(b[54+4*7:], "abc")
-			return b
-		}(), "cba"},
+		{"too many colours", patched(bmpOf(40, 1, 1, 8, 0, make([]byte, 28), []byte("abc"), make([]byte, 4*300-31), []byte{7}),
+			colors, 44, 1), "cba"},
 		{"empty unknown extension", gifOf(image.Pt(1, 1), image.Rect(0, 0, 1, 1), []byte("!\x2a\x00"), 2, []byte{1, 0x4C, 0}), "\x01\x01\x01"},
-		{"black and white in 8 bits", two, "\xff\xff\xff\x00\x00\x00\xff\xff\xff"},
+		{"black and white in 8 bits", patched(bmpOf(40, 3, 1, 8, 0, bw, []byte{1, 0, 1, 0}), colors, 2), "\xff\xff\xff\x00\x00\x00\xff\xff\xff"},
 		{"grays of their index in 4 bits", bmpOf(40, 2, 1, 4, 0, ramp, []byte{0x5F, 0, 0, 0}), "\x05\x05\x05\x0f\x0f\x0f"},
 	} {
-		p, err := d.DecodeBytes(c.b)
+		p, err := goDecoder.DecodeBytes(c.b)
 		if err != nil || string(p.Pix) != c.want {
 			t.Errorf("%s: % x, want % x: %v", c.name, p.Pix, c.want, err)
 		}

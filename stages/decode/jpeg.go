@@ -1,9 +1,6 @@
 package decode
 
-import (
-	"fmt"
-	"strings"
-)
+import "strings"
 
 // What decoding a JPEG may cost. The library cannot be stopped, so all of its work is judged before it begins.
 const (
@@ -30,9 +27,9 @@ func (d *Decoder) planJPEG(b []byte) (Plan, error) {
 	}
 	switch {
 	case info.samples > max(maxPasses*info.padded(), smallJPEG):
-		return Plan{}, fmt.Errorf("%w: JPEG of %d x %d with %d scans", ErrTooManyPixels, info.width, info.height, info.scans)
+		return Plan{}, detailed(ErrTooManyPixels, "JPEG of %d x %d with %d scans", info.width, info.height, info.scans)
 	case info.arithmetic() && info.samples > maxArithmetic:
-		return Plan{}, unsupportedKind(fmt.Sprintf("arithmetic-coded JPEG of more than %d samples in all scans", maxArithmetic))
+		return Plan{}, unsupported("arithmetic-coded JPEG of more than %d samples in all scans", maxArithmetic)
 	case d.turbo == nil:
 		return d.planGoJPEG(b, info)
 	}
@@ -92,17 +89,7 @@ func (d *Decoder) decodeTurboCMYK(t *task, b []byte, w, h int, info jpegInfo) (I
 		return Image{}, err
 	}
 	p := newImage(w, h)
-	for y := range h {
-		if err := t.spend(4 * w); err != nil {
-			return p, err
-		}
-		in := inks.bytes[4*y*w:][:4*w]
-		out := p.Pix[3*y*w:][:3*w]
-		for ; len(out) > 0; in, out = in[4:], out[3:] {
-			out[0], out[1], out[2] = fromInks(255-in[0], 255-in[1], 255-in[2], 255-in[3])
-		}
-	}
-	return p, nil
+	return p, t.rows(p, 4*w, func(out []byte, y int) { unpackInks(out, inks.bytes[4*y*w:], 4, 255) })
 }
 
 // runTurbo treats damage as PIL does: where libjpeg only warns, the image counts.
@@ -110,20 +97,20 @@ func (d *Decoder) runTurbo(b, dst []byte, w, h, pixelFormat int, info jpegInfo) 
 	t := turbo{lib: d.turbo}
 	defer t.close()
 	if err := t.open(); err != nil {
-		return fmt.Errorf("%w: JPEG: %w", ErrCorrupt, err)
+		return corrupt("JPEG: %w", err)
 	}
 	if err := t.readHeader(b); err != nil {
-		return fmt.Errorf("%w: JPEG: %w", ErrCorrupt, err)
+		return corrupt("JPEG: %w", err)
 	}
 	if int(t.width) != info.width || int(t.height) != info.height {
-		return corruptJPEG("two sizes")
+		return corrupt("JPEG: two sizes")
 	}
 	warning, err := t.decode(b, dst, w, h, pixelFormat)
 	switch {
 	case err != nil:
-		return fmt.Errorf("%w: JPEG: %w", ErrCorrupt, err)
+		return corrupt("JPEG: %w", err)
 	case info.endless && warning != "" && !strings.HasSuffix(warning, "extraneous bytes before marker 0xd9"):
-		return endsEarly(warning)
+		return truncated("JPEG: without its end marker: %s", warning)
 	}
 	return nil
 }
@@ -145,10 +132,6 @@ func (info *jpegInfo) withEnd(b []byte) []byte {
 		return append(b[:len(b):len(b)], 0xFF, markEOI)
 	}
 	return b
-}
-
-func endsEarly(why string) error {
-	return fmt.Errorf("%w: JPEG: without its end marker: %s", ErrTruncated, why)
 }
 
 // dctScale returns the smallest of 1/8, 1/4 and 1/2 of w x h, rounded up as libjpeg does, whose shorter side is at least

@@ -2,11 +2,10 @@ package decode
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"image"
+	"image/color"
 	"image/jpeg"
 	"io"
 	"sync"
@@ -41,16 +40,13 @@ func (d *Decoder) planGoJPEG(b []byte, info jpegInfo) (Plan, error) {
 			return Image{}, err
 		}
 		b := info.withEnd(b)
-		r := t.reader(b)
+		var r io.Reader = &source{task: t, b: b}
 		if !info.progressive() {
 			// An image without Huffman tables means the standard ones. Those in the file come later and count.
-			r = io.MultiReader(bytes.NewReader(b[:2]), bytes.NewReader(standardTables()), t.reader(b[2:]))
+			r = io.MultiReader(bytes.NewReader(b[:2]), bytes.NewReader(standardTables()), &source{task: t, b: b[2:]})
 		}
 		m, err := jpeg.Decode(r)
 		if err != nil {
-			if t.ctx.Err() != nil {
-				return Image{}, context.Cause(t.ctx)
-			}
 			return Image{}, info.goError(err)
 		}
 		return t.fromJPEG(m)
@@ -69,7 +65,7 @@ var standardTables = sync.OnceValue(func() []byte {
 
 // needsTurbo is for files that only libturbojpeg reads.
 func needsTurbo(what string) error {
-	return unsupportedKind(fmt.Sprintf("JPEG: %s (it takes libturbojpeg, which is not installed)", what))
+	return unsupported("JPEG: %s (it takes libturbojpeg, which is not installed)", what)
 }
 
 func (info *jpegInfo) goError(err error) error {
@@ -78,7 +74,48 @@ func (info *jpegInfo) goError(err error) error {
 	case errors.As(err, &feature):
 		return needsTurbo(string(feature))
 	case info.endless:
-		return endsEarly(err.Error())
+		return truncated("JPEG: without its end marker: %v", err)
 	}
 	return classify(JPEG, err)
+}
+
+// fromJPEG packs what image/jpeg returned.
+func (t *task) fromJPEG(m image.Image) (Image, error) {
+	row := rowPacker(m)
+	if row == nil {
+		return Image{}, unsupported("JPEG: pixels of type %T", m)
+	}
+	p := newImage(m.Bounds().Dx(), m.Bounds().Dy())
+	return p, t.rows(p, 6*p.Width, row)
+}
+
+// rowPacker returns the function that writes row y of m as packed RGB, or nil for an unknown type.
+func rowPacker(m image.Image) func(out []byte, y int) {
+	switch m := m.(type) {
+	case *image.Gray:
+		return func(out []byte, y int) {
+			for x, v := range m.Pix[y*m.Stride:][:len(out)/3] {
+				out[3*x], out[3*x+1], out[3*x+2] = v, v, v
+			}
+		}
+	case *image.RGBA: // opaque
+		return func(out []byte, y int) {
+			for in := m.Pix[y*m.Stride:]; len(out) > 0; in, out = in[4:], out[3:] {
+				copy(out[:3], in)
+			}
+		}
+	case *image.CMYK:
+		return func(out []byte, y int) { unpackInks(out, m.Pix[y*m.Stride:], 4, 0) }
+	case *image.YCbCr:
+		shift := map[image.YCbCrSubsampleRatio]int{image.YCbCrSubsampleRatio422: 1, image.YCbCrSubsampleRatio420: 1,
+			image.YCbCrSubsampleRatio411: 2, image.YCbCrSubsampleRatio410: 2}[m.SubsampleRatio]
+		return func(out []byte, y int) {
+			luma, c := m.Y[y*m.YStride:], m.COffset(0, y)
+			for x := range len(out) / 3 {
+				i := c + x>>shift
+				out[3*x], out[3*x+1], out[3*x+2] = color.YCbCrToRGB(luma[x], m.Cb[i], m.Cr[i])
+			}
+		}
+	}
+	return nil
 }

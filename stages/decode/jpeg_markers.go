@@ -3,7 +3,6 @@ package decode
 import (
 	"bytes"
 	"encoding/binary"
-	"fmt"
 	"slices"
 )
 
@@ -60,10 +59,6 @@ type jpegComponent struct {
 	quant byte
 }
 
-func corruptJPEG(format string, args ...any) error {
-	return fmt.Errorf("%w: JPEG: %s", ErrCorrupt, fmt.Sprintf(format, args...))
-}
-
 // scanJPEG walks the markers of b, which begins with SOI, as libjpeg does (jdmarker.c), so that it meets every scan that
 // libjpeg will read, and refuses what libjpeg refuses by the markers alone. Where coded data is damaged, libjpeg may take
 // its rest for bytes between markers; it then meets the same markers, or gives up at one that has no meaning there.
@@ -76,33 +71,33 @@ func scanJPEG(b []byte) (info jpegInfo, err error) {
 			if info.endless = info.scans == 1 && !info.partial && !info.arithmetic(); info.endless {
 				return info, nil
 			}
-			return info, fmt.Errorf("%w: JPEG: without its end marker", ErrTruncated)
+			return info, truncated("JPEG: without its end marker")
 		}
 		switch {
 		case marker == markTEM, marker >= markRST0 && marker < markSOI, inData && marker < markFirst:
 			continue // nothing follows them
 		case marker == markEOI && info.scans == 0:
-			return info, corruptJPEG("no image in it")
+			return info, corrupt("JPEG: no image in it")
 		case marker == markEOI:
 			return info, nil
 		case marker == markSOI:
-			return info, corruptJPEG("two start markers")
+			return info, corrupt("JPEG: two start markers")
 		}
 		skipped := marker >= markAPP0 && marker <= markAPP15 || marker == markCOM || marker == markDNL
 		if err := checkMarker(marker); err != nil && !skipped {
 			return info, err
 		}
 		if len(b) < 2 {
-			return info, fmt.Errorf("%w: JPEG: ends within a segment", ErrTruncated)
+			return info, truncated("JPEG: ends within a segment")
 		}
 		n := int(binary.BigEndian.Uint16(b))
 		switch {
 		case n < 2 && skipped:
 			n = 2
 		case n < 2:
-			return info, corruptJPEG("a segment %X of %d bytes", marker, n)
+			return info, corrupt("JPEG: a segment %X of %d bytes", marker, n)
 		case n > len(b):
-			return info, fmt.Errorf("%w: JPEG: ends within a segment", ErrTruncated)
+			return info, truncated("JPEG: ends within a segment")
 		}
 		segment := b[2:n]
 		b = b[n:]
@@ -141,13 +136,13 @@ func checkMarker(marker byte) error {
 		marker >= markFirst && marker <= markSOF2, marker == markSOF9, marker == markSOF10:
 		return nil
 	case marker > markSOF2 && marker < markRST0 && marker != 0xC8:
-		return unsupportedKind(fmt.Sprintf("lossless or hierarchical JPEG (SOF%d)", marker-markFirst))
+		return unsupported("lossless or hierarchical JPEG (SOF%d)", marker-markFirst)
 	case marker == markDHP, marker == markEXP:
-		return unsupportedKind("hierarchical JPEG")
+		return unsupported("hierarchical JPEG")
 	case marker == markJPEGLS:
-		return unsupportedKind("JPEG-LS")
+		return unsupported("JPEG-LS")
 	}
-	return corruptJPEG("an unknown marker %X", marker)
+	return corrupt("JPEG: an unknown marker %X", marker)
 }
 
 func (info *jpegInfo) segment(marker byte, segment []byte) error {
@@ -159,7 +154,7 @@ func (info *jpegInfo) segment(marker byte, segment []byte) error {
 		return info.quantization(segment)
 	case markDRI:
 		if len(segment) != 2 {
-			return corruptJPEG("a restart interval of %d bytes", len(segment))
+			return corrupt("JPEG: a restart interval of %d bytes", len(segment))
 		}
 		info.interval = int(binary.BigEndian.Uint16(segment))
 	case markAPP1:
@@ -178,34 +173,31 @@ func (info *jpegInfo) segment(marker byte, segment []byte) error {
 	return nil
 }
 
-// frame reads a SOF segment.
 func (info *jpegInfo) frame(marker byte, segment []byte) error {
 	switch {
 	case info.process != 0:
-		return corruptJPEG("two frames")
+		return corrupt("JPEG: two frames")
 	case len(segment) < 6 || len(segment) != 6+3*int(segment[5]):
-		return corruptJPEG("a frame of %d bytes", len(segment))
+		return corrupt("JPEG: a frame of %d bytes", len(segment))
 	case segment[0] != 8:
-		return unsupportedKind(fmt.Sprintf("JPEG of %d bits a sample", segment[0]))
+		return unsupported("JPEG of %d bits a sample", segment[0])
 	}
 	info.process = marker
 	info.height, info.width = int(binary.BigEndian.Uint16(segment[1:])), int(binary.BigEndian.Uint16(segment[3:]))
-	switch {
+	switch n := segment[5]; {
 	case info.width == 0:
-		return corruptJPEG("%d x %d pixels", info.width, info.height)
+		return corrupt("JPEG: %d x %d pixels", info.width, info.height)
 	case info.height == 0:
-		return unsupportedKind("JPEG whose height comes after its first scan")
-	}
-	if max(info.width, info.height) > jpegMaxLength {
-		return unsupportedKind(fmt.Sprintf("JPEG of %d x %d: a side is longer than %d", info.width, info.height, jpegMaxLength))
-	}
-	if n := segment[5]; n != 1 && n != 3 && n != 4 {
-		return unsupportedKind(fmt.Sprintf("JPEG of %d components", n))
+		return unsupported("JPEG whose height comes after its first scan")
+	case max(info.width, info.height) > jpegMaxLength:
+		return unsupported("JPEG of %d x %d: a side is longer than %d", info.width, info.height, jpegMaxLength)
+	case n != 1 && n != 3 && n != 4:
+		return unsupported("JPEG of %d components", n)
 	}
 	for c := range slices.Chunk(segment[6:], 3) {
 		h, v := int(c[1]>>4), int(c[1]&0xF)
 		if h < 1 || h > 4 || v < 1 || v > 4 {
-			return corruptJPEG("sampling factors %d x %d", h, v)
+			return corrupt("JPEG: sampling factors %d x %d", h, v)
 		}
 		info.components = append(info.components, jpegComponent{id: c[0], h: h, v: v, quant: c[2]})
 		info.maxH, info.maxV = max(info.maxH, h), max(info.maxV, v)
@@ -213,7 +205,6 @@ func (info *jpegInfo) frame(marker byte, segment []byte) error {
 	return nil
 }
 
-// quantization notes which tables a DQT segment brings.
 func (info *jpegInfo) quantization(segment []byte) error {
 	for len(segment) > 0 {
 		n := 1 + blockSamples
@@ -222,7 +213,7 @@ func (info *jpegInfo) quantization(segment []byte) error {
 		}
 		table := int(segment[0] & 0xF)
 		if table >= quantTables || n > len(segment) {
-			return corruptJPEG("a bad quantization table")
+			return corrupt("JPEG: a bad quantization table")
 		}
 		info.quant[table] = true
 		segment = segment[n:]
@@ -233,36 +224,33 @@ func (info *jpegInfo) quantization(segment []byte) error {
 // scan reads a SOS segment and counts what decoding its scan passes over.
 func (info *jpegInfo) scan(segment []byte) error {
 	if info.process == 0 {
-		return corruptJPEG("a scan before the frame")
+		return corrupt("JPEG: a scan before the frame")
 	}
 	if len(segment) < 1 || segment[0] < 1 || segment[0] > 4 || len(segment) != 4+2*int(segment[0]) {
-		return corruptJPEG("a scan header of %d bytes", len(segment))
+		return corrupt("JPEG: a scan header of %d bytes", len(segment))
 	}
 	n := int(segment[0])
 	if info.scans == 0 {
 		info.partial = n < len(info.components) || info.progressive()
 	} else if !info.partial {
-		return corruptJPEG("two scans of a sequential image")
+		return corrupt("JPEG: two scans of a sequential image")
 	}
 	info.scans++
 	var taken [4]bool // libjpeg's way of telling apart components of the same number
 	var c jpegComponent
 	blocks := 0 // of all components in a group
 	for i := range n {
-		at := -1
-		for j := range info.components {
-			if info.components[j].id == segment[1+2*i] && !taken[j] {
-				at = j
-				break
-			}
+		at := 0
+		for at < len(info.components) && (taken[at] || info.components[at].id != segment[1+2*i]) {
+			at++
 		}
-		if at < 0 {
-			return corruptJPEG("a scan of a component that is not there")
+		if at == len(info.components) {
+			return corrupt("JPEG: a scan of a component that is not there")
 		}
 		taken[at] = true
 		c = info.components[at]
 		if c.quant >= quantTables || !info.quant[c.quant] {
-			return corruptJPEG("no quantization table")
+			return corrupt("JPEG: no quantization table")
 		}
 		blocks += c.h * c.v
 	}
@@ -273,7 +261,7 @@ func (info *jpegInfo) scan(segment []byte) error {
 		return nil
 	}
 	if blocks > maxMCUBlocks {
-		return corruptJPEG("%d blocks in a group", blocks)
+		return corrupt("JPEG: %d blocks in a group", blocks)
 	}
 	w, h := info.groups()
 	info.samples += blockSamples * blocks * w * h

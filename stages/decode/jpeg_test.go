@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -27,6 +28,11 @@ func jpegSegments(b []byte) (pieces [][]byte) {
 			rest = rest[binary.BigEndian.Uint16(rest):]
 		}
 	}
+}
+
+// jpegWith puts a segment in front of all others.
+func jpegWith(b []byte, segment string) []byte {
+	return slices.Insert(bytes.Clone(b), 2, []byte(segment)...)
 }
 
 // jpegWithout leaves out the segments of a marker.
@@ -237,9 +243,8 @@ func TestWarnings(t *testing.T) {
 
 // TestWithoutLibrary has kinds of JPEG that Go's decoder takes for corrupt although they are not.
 func TestWithoutLibrary(t *testing.T) {
-	d := newDecoder(exact, 224, nil)
 	for _, file := range []string{"progressive_restarts.jpg", "single_scans_restarts.jpg", "arithmetic.jpg"} {
-		_, err := d.Inspect(read(t, "pil", file))
+		_, err := goDecoder.Inspect(read(t, "pil", file))
 		if !errors.Is(err, ErrUnsupportedFormat) || !strings.Contains(err.Error(), "libturbojpeg") {
 			t.Errorf("%s: %v", file, err)
 		}
@@ -249,25 +254,24 @@ func TestWithoutLibrary(t *testing.T) {
 // TestJPEGMarkers has files that are refused by their markers alone.
 func TestJPEGMarkers(t *testing.T) {
 	whole := read(t, "pil", "rgb_444.jpg")
-	with := func(what string) []byte { return append(append(bytes.Clone(whole[:2]), what...), whole[2:]...) }
 	for name, d := range decoders(t, exact) {
 		checkRefused(t, d, name+"/", []refusal{
-			{"two starts", with("\xff\xd8"), ErrCorrupt, "two start markers"},
-			{"a scan first", with("\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00"), ErrCorrupt, "before the frame"},
-			{"two frames", with("\xff\xc0\x00\x0b\x08\x00\x08\x00\x08\x01\x01\x11\x00"), ErrCorrupt, "two frames"},
-			{"a reserved marker", with("\xff\x02"), ErrCorrupt, "unknown marker 2"},
-			{"a JPEG extension", with("\xff\xf0\x00\x02"), ErrCorrupt, "unknown marker F0"},
-			{"JPEG-LS", with("\xff\xf7\x00\x02"), ErrUnsupportedFormat, "JPEG-LS"},
-			{"hierarchical", with("\xff\xde\x00\x02"), ErrUnsupportedFormat, "hierarchical"},
-			{"tables of length 1", with("\xff\xdb\x00\x01"), ErrCorrupt, "1 bytes"},
-			{"too long a table", with("\xff\xdb\x00\x04\x10\x01"), ErrCorrupt, "quantization table"},
+			{"two starts", jpegWith(whole, "\xff\xd8"), ErrCorrupt, "two start markers"},
+			{"a scan first", jpegWith(whole, "\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00"), ErrCorrupt, "before the frame"},
+			{"two frames", jpegWith(whole, "\xff\xc0\x00\x0b\x08\x00\x08\x00\x08\x01\x01\x11\x00"), ErrCorrupt, "two frames"},
+			{"a reserved marker", jpegWith(whole, "\xff\x02"), ErrCorrupt, "unknown marker 2"},
+			{"a JPEG extension", jpegWith(whole, "\xff\xf0\x00\x02"), ErrCorrupt, "unknown marker F0"},
+			{"JPEG-LS", jpegWith(whole, "\xff\xf7\x00\x02"), ErrUnsupportedFormat, "JPEG-LS"},
+			{"hierarchical", jpegWith(whole, "\xff\xde\x00\x02"), ErrUnsupportedFormat, "hierarchical"},
+			{"tables of length 1", jpegWith(whole, "\xff\xdb\x00\x01"), ErrCorrupt, "1 bytes"},
+			{"too long a table", jpegWith(whole, "\xff\xdb\x00\x04\x10\x01"), ErrCorrupt, "quantization table"},
 			{"two scans", jpegRepeated(whole, 1, ""), ErrCorrupt, "two scans"},
-			{"two components", with("\xff\xc0\x00\x0e\x08\x00\x08\x00\x08\x02\x01\x11\x00\x02\x11\x00"), ErrUnsupportedFormat, "2 components"},
-			{"a bad sampling", with("\xff\xc0\x00\x0b\x08\x00\x08\x00\x08\x01\x01\x51\x00"), ErrCorrupt, "sampling"},
+			{"two components", jpegWith(whole, "\xff\xc0\x00\x0e\x08\x00\x08\x00\x08\x02\x01\x11\x00\x02\x11\x00"), ErrUnsupportedFormat, "2 components"},
+			{"a bad sampling", jpegWith(whole, "\xff\xc0\x00\x0b\x08\x00\x08\x00\x08\x01\x01\x51\x00"), ErrCorrupt, "sampling"},
 			{"a height that follows", jpegSized(whole, 8, 0), ErrUnsupportedFormat, "height"},
 			{"too long a side", jpegSized(whole, 65501, 1), ErrUnsupportedFormat, "65500"},
 			{"a segment that is cut", whole[:10], ErrTruncated, "segment"},
-			{"an end that is another file's", append(with("\xff\xd9"), whole...), ErrCorrupt, "no image"},
+			{"an end that is another file's", append(jpegWith(whole, "\xff\xd9"), whole...), ErrCorrupt, "no image"},
 		})
 	}
 }

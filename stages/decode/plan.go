@@ -1,10 +1,9 @@
 package decode
 
 import (
-	"bytes"
 	"context"
-	"fmt"
 	"io"
+	"math/bits"
 )
 
 // Plan is what the head of an image file says about decoding it, before any pixel is touched.
@@ -15,7 +14,7 @@ type Plan struct {
 	Memory        int64 // bytes that decoding takes at most beside the file, the packed pixels included
 	Native        int64 // of Memory: what a library allocates
 	Work          int64 // bytes that decoding reads and writes at most, each as often as it is touched
-	Extra         int64 // what decoding may take longer than touching them does, as bytes that could be touched meanwhile
+	Extra         int64 // time that decoding may take beyond that of Work, as bytes that could be touched in it
 
 	decode func(*task) (Image, error) // leaves the orientation to Decode
 }
@@ -71,7 +70,7 @@ type task struct {
 func (t *task) spend(n int) error {
 	const often = 64 << 10
 	if t.spent += int64(n); t.spent > t.work {
-		return fmt.Errorf("%w: decoding takes more than its size and its pixels allow", ErrCorrupt)
+		return corrupt("decoding takes more than its size and its pixels allow")
 	}
 	if n != 0 && t.spent-t.checked < often {
 		return nil
@@ -83,27 +82,61 @@ func (t *task) spend(n int) error {
 	return nil
 }
 
-// reader reads b in pieces, each of which is spent.
-func (t *task) reader(b []byte) io.Reader { return &taskReader{task: t, b: bytes.NewReader(b)} }
-
-type taskReader struct {
-	task *task
-	b    *bytes.Reader
+// rows calls row with each row of p, from the top, and spends n bytes for each.
+func (t *task) rows(p Image, n int, row func(pix []byte, y int)) error {
+	for y := range p.Height {
+		row(p.Pix[3*y*p.Width:][:3*p.Width], y)
+		if err := t.spend(n); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func (r *taskReader) Read(p []byte) (int, error) {
-	const piece = 16 << 10
-	n, err := r.b.Read(p[:min(len(p), piece)])
-	if e := r.task.spend(n); e != nil {
-		return 0, e
-	}
-	return n, err
+// source reads b in pieces, each of which is spent when it is begun.
+type source struct {
+	task     *task
+	b        []byte // what is left
+	paid     int    // bytes at the start of b that are spent already
+	reversed bool   // the first bit of a byte is its lowest
 }
 
-// classify is the function classify, unless the decoder was stopped.
-func (t *task) classify(format string, err error) error {
-	if t.ctx.Err() != nil {
-		return context.Cause(t.ctx)
+func (s *source) open(b []byte) { s.b, s.paid = b, 0 }
+
+func (s *source) pay() error {
+	const piece = 4 << 10
+	if len(s.b) == 0 {
+		return io.EOF
 	}
-	return classify(format, err)
+	if s.paid == 0 {
+		s.paid = min(len(s.b), piece)
+		return s.task.spend(s.paid)
+	}
+	return nil
+}
+
+func (s *source) ReadByte() (byte, error) {
+	if err := s.pay(); err != nil {
+		return 0, err
+	}
+	c := s.b[0]
+	s.b, s.paid = s.b[1:], s.paid-1
+	if s.reversed {
+		c = bits.Reverse8(c)
+	}
+	return c, nil
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	if err := s.pay(); err != nil {
+		return 0, err
+	}
+	n := copy(p, s.b[:s.paid])
+	s.b, s.paid = s.b[n:], s.paid-n
+	if s.reversed {
+		for i := range p[:n] {
+			p[i] = bits.Reverse8(p[i])
+		}
+	}
+	return n, nil
 }

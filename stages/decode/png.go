@@ -1,12 +1,11 @@
 package decode
 
 import (
-	"bufio"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"hash/crc32"
 	"io"
+	"strings"
 
 	"github.com/klauspost/compress/zlib"
 )
@@ -59,7 +58,7 @@ func (d *Decoder) planPNG(b []byte) (Plan, error) {
 	}
 	const mostInflated = 1032 // bytes out of one: 258 for a length and a distance of one bit each
 	if f.compressed < raw/mostInflated {
-		return Plan{}, fmt.Errorf("%w: PNG: %d bytes of compressed pixels for %d x %d", ErrTruncated, f.compressed, f.width, f.height)
+		return Plan{}, truncated("PNG: %d bytes of compressed pixels for %d x %d", f.compressed, f.width, f.height)
 	}
 	const rowTime = 24        // see coded
 	const inflater = 96 << 10 // its window, its tables and the buffer it reads from
@@ -68,36 +67,32 @@ func (d *Decoder) planPNG(b []byte) (Plan, error) {
 	return plan.coded(f.compressed, inflateTime).coded(rows, rowTime), nil
 }
 
-// readPNGHeader reads the first chunk.
 func readPNGHeader(b []byte) (f pngFile, err error) {
 	c, _, ok := nextPNGChunk(b[pngSignature:])
 	switch {
 	case ok && string(c.name) == "CgBI":
-		return f, unsupportedKind("PNG as Apple's Xcode rewrites it (CgBI), which is no PNG any more; revert it with \"xcrun pngcrush -revert-iphone-optimizations\"")
+		return f, unsupported("PNG as Apple's Xcode rewrites it (CgBI), which is no PNG any more; " +
+			"revert it with \"xcrun pngcrush -revert-iphone-optimizations\"")
 	case ok && string(c.name) != "IHDR":
-		return f, fmt.Errorf("%w: PNG: it begins with the chunk %q instead of IHDR", ErrCorrupt, c.name)
+		return f, corrupt("PNG: it begins with the chunk %q instead of IHDR", c.name)
 	case !c.whole:
-		return f, fmt.Errorf("%w: PNG: ends within the header", ErrTruncated)
+		return f, truncated("PNG: ends within the header")
 	case len(c.data) != 13:
-		return f, fmt.Errorf("%w: PNG: an IHDR chunk of %d bytes instead of 13", ErrCorrupt, len(c.data))
+		return f, corrupt("PNG: an IHDR chunk of %d bytes instead of 13", len(c.data))
 	case !c.intact():
-		return f, fmt.Errorf("%w: PNG: wrong checksum of the chunk IHDR", ErrCorrupt)
+		return f, corrupt("PNG: wrong checksum of the chunk IHDR")
 	}
 	f.width, f.height = int(binary.BigEndian.Uint32(c.data)), int(binary.BigEndian.Uint32(c.data[4:]))
 	f.depth, f.color, f.interlaced = c.data[8], c.data[9], c.data[12] == 1
-	known := false
-	for _, depth := range []byte(pngDepths[f.color]) {
-		known = known || depth == f.depth
-	}
 	switch compression, filter, interlace := c.data[10], c.data[11], c.data[12]; {
-	case !known:
-		return f, fmt.Errorf("%w: PNG: there is no colour type %d of %d bits", ErrCorrupt, f.color, f.depth)
+	case strings.IndexByte(pngDepths[f.color], f.depth) < 0:
+		return f, corrupt("PNG: there is no colour type %d of %d bits", f.color, f.depth)
 	case compression != 0:
-		return f, fmt.Errorf("%w: PNG: there is no compression method %d", ErrCorrupt, compression)
+		return f, corrupt("PNG: there is no compression method %d", compression)
 	case filter != 0:
-		return f, fmt.Errorf("%w: PNG: there is no filter method %d", ErrCorrupt, filter)
+		return f, corrupt("PNG: there is no filter method %d", filter)
 	case interlace > 1:
-		return f, fmt.Errorf("%w: PNG: there is no interlace method %d", ErrCorrupt, interlace)
+		return f, corrupt("PNG: there is no interlace method %d", interlace)
 	}
 	return f, nil
 }
@@ -110,23 +105,23 @@ func (f *pngFile) chunks(b []byte) error {
 		c, after, ok := nextPNGChunk(rest)
 		switch {
 		case !ok:
-			return fmt.Errorf("%w: PNG: ends before its pixels", ErrTruncated)
+			return truncated("PNG: ends before its pixels")
 		case !c.named():
-			return fmt.Errorf("%w: PNG: a chunk named %q", ErrCorrupt, c.name)
+			return corrupt("PNG: a chunk named %q", c.name)
 		case string(c.name) == "IDAT":
 			f.pixels = rest
 			continue
 		case !c.whole:
-			return fmt.Errorf("%w: PNG: ends within the chunk %s, before its pixels", ErrTruncated, c.name)
+			return truncated("PNG: ends within the chunk %s, before its pixels", c.name)
 		case !c.intact():
-			return fmt.Errorf("%w: PNG: wrong checksum of the chunk %s", ErrCorrupt, c.name)
+			return corrupt("PNG: wrong checksum of the chunk %s", c.name)
 		}
 		switch string(c.name) {
 		case "IHDR", "IEND":
-			return fmt.Errorf("%w: PNG: a chunk %s between the header and the pixels", ErrCorrupt, c.name)
+			return corrupt("PNG: a chunk %s between the header and the pixels", c.name)
 		case "PLTE":
 			if f.color == pngPalette && len(c.data) > 3*256 {
-				return fmt.Errorf("%w: PNG: a palette of %d bytes", ErrCorrupt, len(c.data))
+				return corrupt("PNG: a palette of %d bytes", len(c.data))
 			}
 			f.palette = c.data
 		default:
@@ -175,7 +170,6 @@ func (c pngChunk) intact() bool {
 	return crc32.Update(crc32.ChecksumIEEE(c.name), crc32.IEEETable, c.data) == binary.BigEndian.Uint32(c.sum)
 }
 
-// named tells that the name consists of letters.
 func (c pngChunk) named() bool {
 	for _, l := range c.name {
 		if l|0x20 < 'a' || l|0x20 > 'z' {
@@ -206,12 +200,6 @@ func (r *idatReader) Read(p []byte) (int, error) {
 	n := copy(p, r.data)
 	r.data = r.data[n:]
 	return n, r.task.spend(n)
-}
-
-// inflate returns the reader of the rows.
-func (f *pngFile) inflate(t *task) (io.Reader, error) {
-	const buffer = 16 << 10
-	return zlib.NewReader(bufio.NewReaderSize(&idatReader{task: t, rest: f.pixels}, buffer))
 }
 
 // checkSum tells when all rows have been read and the checksum that follows them is another. It may be missing, and so may

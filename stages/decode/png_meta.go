@@ -18,13 +18,11 @@ type pngMeta struct {
 	animated     bool
 }
 
-// pngText is the value of a text chunk.
 type pngText struct {
 	value      []byte // nil: none
 	compressed bool
 }
 
-// add takes note of a chunk.
 func (m *pngMeta) add(c pngChunk) {
 	switch string(c.name) {
 	case "eXIf":

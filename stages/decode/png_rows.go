@@ -1,7 +1,10 @@
 package decode
 
 import (
-	"errors"
+	"bufio"
+
+	"github.com/klauspost/compress/zlib"
+
 	"fmt"
 	"io"
 )
@@ -14,7 +17,8 @@ func (f *pngFile) passes() []pngPass {
 	if !f.interlaced {
 		return []pngPass{{0, 0, 1, 1, f.width, f.height}}
 	}
-	passes := []pngPass{{0, 0, 8, 8, 0, 0}, {4, 0, 8, 8, 0, 0}, {0, 4, 4, 8, 0, 0}, {2, 0, 4, 4, 0, 0}, {0, 2, 2, 4, 0, 0}, {1, 0, 2, 2, 0, 0}, {0, 1, 1, 2, 0, 0}}
+	passes := []pngPass{{dx: 8, dy: 8}, {x: 4, dx: 8, dy: 8}, {y: 4, dx: 4, dy: 8}, {x: 2, dx: 4, dy: 4}, {y: 2, dx: 2, dy: 4},
+		{x: 1, dx: 2, dy: 2}, {y: 1, dx: 1, dy: 2}}
 	for i := range passes {
 		p := &passes[i]
 		p.w, p.h = (f.width-p.x+p.dx-1)/p.dx, (f.height-p.y+p.dy-1)/p.dy
@@ -22,7 +26,6 @@ func (f *pngFile) passes() []pngPass {
 	return passes
 }
 
-// pixelBits returns how many bits a pixel has.
 func (f *pngFile) pixelBits() int {
 	return int(f.depth) * map[byte]int{pngGray: 1, pngRGB: 3, pngPalette: 1, pngGrayAlpha: 2, pngRGBA: 4}[f.color]
 }
@@ -32,12 +35,15 @@ func (f *pngFile) rowBytes(w int) int { return (w*f.pixelBits() + 7) / 8 }
 
 // decode inflates row by row, straight into the image.
 func (f *pngFile) decode(t *task) (p Image, err error) {
-	r, err := f.inflate(t)
+	const buffer = 16 << 10
+	r, err := zlib.NewReader(bufio.NewReaderSize(&idatReader{task: t, rest: f.pixels}, buffer))
 	if err != nil {
-		return p, t.classify(PNG, err)
+		return p, classify(PNG, err)
 	}
 	p = newImage(f.width, f.height)
-	rows := newPNGRows(f, r)
+	size := max(1, f.pixelBits()/8)
+	rows := pngRows{r: r, buf: make([]byte, f.rowsMemory()), stride: size + f.rowBytes(f.width),
+		bits: f.pixelBits(), size: size, expand: f.expander()}
 	for _, pass := range f.passes() {
 		if pass.w <= 0 || pass.h <= 0 {
 			continue
@@ -45,12 +51,12 @@ func (f *pngFile) decode(t *task) (p Image, err error) {
 		for y := range pass.h {
 			out := p.Pix[3*((pass.y+y*pass.dy)*f.width+pass.x):]
 			if err := rows.next(t, out, 3*pass.dx, pass.w, y); err != nil {
-				return p, t.classify(PNG, fmt.Errorf("row %d of %d: %w", y, pass.h, err))
+				return p, classify(PNG, fmt.Errorf("row %d of %d: %w", y, pass.h, err))
 			}
 		}
 	}
 	if err := checkSum(r); err != nil {
-		return p, t.classify(PNG, err)
+		return p, classify(PNG, err)
 	}
 	return p, nil
 }
@@ -66,15 +72,8 @@ type pngRows struct {
 	expand func(out []byte, step int, row []byte, n int)
 }
 
-// rowsMemory returns how many bytes the rows take.
 func (f *pngFile) rowsMemory() int {
 	return min(f.height, 2) * (max(1, f.pixelBits()/8) + f.rowBytes(f.width))
-}
-
-func newPNGRows(f *pngFile, r io.Reader) *pngRows {
-	size := max(1, f.pixelBits()/8)
-	return &pngRows{r: r, buf: make([]byte, f.rowsMemory()), stride: size + f.rowBytes(f.width),
-		bits: f.pixelBits(), size: size, expand: f.expander()}
 }
 
 // next reads row y of a pass, w pixels, and writes them: the first at out[0], the next at out[step].
@@ -143,7 +142,7 @@ func unfilter(filter byte, row, above []byte, size int) error {
 	case 4:
 		paeth(row, above, size)
 	default:
-		return errors.New("there is no filter " + fmt.Sprint(filter))
+		return fmt.Errorf("there is no filter %d", filter)
 	}
 	return nil
 }
@@ -178,12 +177,12 @@ func abs(i int) int {
 // expander returns the function that writes the n pixels of a row as RGB, the first at out[0], the next at out[step].
 // Alpha is dropped, of 16 bits the upper eight are taken.
 func (f *pngFile) expander() func(out []byte, step int, row []byte, n int) {
-	size := int(f.depth) / 8 // of a sample in bytes; 0: several to the byte
+	size, pixel := int(f.depth)/8, f.pixelBits()/8 // of a sample and of a pixel in bytes; 0: several to the byte
 	switch {
 	case f.color == pngPalette || size == 0:
-		return expandIndexed(f.colors(), int(f.depth))
+		colors, depth := f.colors(), int(f.depth)
+		return func(out []byte, step int, row []byte, n int) { colors.unpack(out, step, n, row, depth) }
 	case f.color == pngGray || f.color == pngGrayAlpha:
-		pixel := f.pixelBits() / 8
 		return func(out []byte, step int, row []byte, n int) {
 			for i, o := 0, 0; n > 0; i, o, n = i+pixel, o+step, n-1 {
 				v, rgb := row[i], out[o:o+3:o+3]
@@ -191,7 +190,6 @@ func (f *pngFile) expander() func(out []byte, step int, row []byte, n int) {
 			}
 		}
 	}
-	pixel := f.pixelBits() / 8
 	return func(out []byte, step int, row []byte, n int) {
 		if pixel == 3 && step == 3 {
 			copy(out, row[:3*n])
@@ -200,17 +198,6 @@ func (f *pngFile) expander() func(out []byte, step int, row []byte, n int) {
 		for i, o := 0, 0; n > 0; i, o, n = i+pixel, o+step, n-1 {
 			in, rgb := row[i:i+2*size+1], out[o:o+3:o+3]
 			rgb[0], rgb[1], rgb[2] = in[0], in[size], in[2*size]
-		}
-	}
-}
-
-// expandIndexed expands pixels of 1 to 8 bits, each the index of a color.
-func expandIndexed(colors *colorTable, depth int) func(out []byte, step int, row []byte, n int) {
-	mask := byte(1<<depth - 1)
-	return func(out []byte, step int, row []byte, n int) {
-		for i, o := 0, 0; i < n; i, o = i+1, o+step {
-			bit := i * depth
-			*(*[3]byte)(out[o:]) = colors[row[bit/8]>>(8-depth-bit%8)&mask]
 		}
 	}
 }

@@ -23,29 +23,22 @@ func (k kinds) String() string {
 	return strings.Join(names, ", ")
 }
 
-// supported is all that is read, and what is refused as unsupported (415). A star marks what only libturbojpeg reads.
-func supported(t *testing.T) []struct {
+// formatKinds is what is read of a format, and what is refused as unsupported (415). A star marks what only libturbojpeg reads.
+type formatKinds struct {
 	format        string
 	read, refused kinds
-} {
+}
+
+func supported(t *testing.T) []formatKinds {
 	pil := func(name string) []byte { return read(t, "pil", name) }
 	tif := func(over madeTags) []byte {
 		return makeTIFF(8, 8, [][]byte{make([]byte, 400), make([]byte, 400), make([]byte, 400)}, over)
 	}
 	jpg := pil("rgb_444.jpg")
 	sof := bytes.Index(jpg, []byte{0xFF, 0xC0})
-	frame := func(at int, value byte) []byte {
-		b := bytes.Clone(jpg)
-		b[sof+at] = value
-		return b
-	}
-	before := func(segment string) []byte { return append(append(bytes.Clone(jpg[:2]), segment...), jpg[2:]...) }
 	ftyp := func(brand string) []byte { return []byte("\x00\x00\x00\x14ftyp" + brand + "\x00\x00\x00\x00" + brand) }
 	colors := make([]byte, 4*256)
-	return []struct {
-		format        string
-		read, refused kinds
-	}{
+	return []formatKinds{
 		{"JPEG", kinds{
 			{"baseline", jpg},
 			{"progressive", read(t, "pixels", "hd_progressive.jpg")},
@@ -59,11 +52,11 @@ func supported(t *testing.T) []struct {
 			{"frames of MJPEG (without Huffman tables or end marker)", jpegWithout(jpg[:len(jpg)-2], markDHT)},
 			{"EXIF orientation", read(t, "pixels", "exif_6.jpg")},
 		}, kinds{
-			{"lossless", frame(1, 0xC3)},
-			{"hierarchical", before("\xff\xde\x00\x02")},
-			{"JPEG-LS", before("\xff\xf7\x00\x02")},
-			{"12 bits", frame(4, 12)},
-			{"2 components", before("\xff\xc0\x00\x0e\x08\x00\x08\x00\x08\x02\x01\x11\x00\x02\x11\x00")},
+			{"lossless", patched(jpg, sof+1, 0xC3)},
+			{"hierarchical", jpegWith(jpg, "\xff\xde\x00\x02")},
+			{"JPEG-LS", jpegWith(jpg, "\xff\xf7\x00\x02")},
+			{"12 bits", patched(jpg, sof+4, 12)},
+			{"2 components", jpegWith(jpg, "\xff\xc0\x00\x0e\x08\x00\x08\x00\x08\x02\x01\x11\x00\x02\x11\x00")},
 			{"height after the first scan", jpegSized(jpg, 8, 0)},
 			{"a side over 65500", jpegSized(jpg, 65501, 1)},
 		}},

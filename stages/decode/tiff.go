@@ -1,6 +1,9 @@
 package decode
 
-import "fmt"
+import (
+	"fmt"
+	"image"
+)
 
 // TIFF is read by a small reader of our own: one strip or tile after the other, in pieces of a row, straight into
 // the packed pixels.
@@ -34,14 +37,12 @@ type tiffFile struct {
 	predicted   bool // each sample is stored as the difference to that of the pixel before
 	offsets     tiffValues
 	counts      tiffValues
-	blocks      tiffSize // strips or tiles of a plane: how many across and down
-	block       tiffSize // the size of one, in pixels; it may be larger than the image
+	blocks      image.Point // strips or tiles of a plane: how many across and down
+	block       image.Point // the size of one, in pixels; it may be larger than the image
 }
 
-type tiffSize struct{ w, h int }
-
 func unsupportedTIFF(format string, args ...any) error {
-	return unsupportedKind("this kind of TIFF (" + fmt.Sprintf(format, args...) + ")")
+	return unsupported("this kind of TIFF (%w)", fmt.Errorf(format, args...))
 }
 
 func (d *Decoder) planTIFF(b []byte) (Plan, error) {
@@ -69,11 +70,11 @@ func (d *Decoder) planTIFF(b []byte) (Plan, error) {
 	pixels := f.width * f.height
 	work := stored + f.touched()*inflated + pixels*f.pixelBytes()*min(f.planes, 3)
 	if work > 60*(len(b)+pixels) {
-		return Plan{}, unsupportedTIFF("tiles of %d x %d pixels for an image of %d x %d", f.block.w, f.block.h, f.width, f.height)
+		return Plan{}, unsupportedTIFF("tiles of %d x %d pixels for an image of %d x %d", f.block.X, f.block.Y, f.width, f.height)
 	}
 	own := 96 << 10 // the tables of a decompressor, and a piece of a row
 	if f.fax() {
-		own += 2 * f.block.w
+		own += 2 * f.block.X
 	}
 	upright := tags.get(tagOrientation, 1)
 	if upright < 1 || upright > 8 {
@@ -99,28 +100,27 @@ func (f *tiffFile) touched() int {
 // pixelBytes is what is read of a pixel when it is packed.
 func (f *tiffFile) pixelBytes() int { return (f.bits*f.samples + 7) / 8 }
 
-// layOut finds the strips or tiles.
 func (f *tiffFile) layOut(tags tiffTags) error {
 	strips, tiles := tags[tagStripOffsets].count() > 0, tags[tagTileOffsets].count() > 0
-	f.block = tiffSize{f.width, min(f.height, tags.get(tagRowsPerStrip, f.height))}
+	f.block = image.Pt(f.width, min(f.height, tags.get(tagRowsPerStrip, f.height)))
 	f.offsets, f.counts = tags[tagStripOffsets], tags[tagStripByteCounts]
 	if tiled := tags[tagTileWidth].count() > 0 || tags[tagTileLength].count() > 0; tiled || tiles {
 		if strips || !tiled {
 			return unsupportedTIFF("strips and tiles")
 		}
-		f.block = tiffSize{tags.get(tagTileWidth, 0), tags.get(tagTileLength, 0)}
+		f.block = image.Pt(tags.get(tagTileWidth, 0), tags.get(tagTileLength, 0))
 		f.offsets, f.counts = tags[tagTileOffsets], tags[tagTileByteCounts]
 	}
 	const surplus = 1 << 16 // keeps the products of sizes far from overflow
 	switch {
-	case f.block.w == 0 || f.block.h == 0:
-		return fmt.Errorf("%w: TIFF: strips or tiles of %d x %d pixels", ErrCorrupt, f.block.w, f.block.h)
-	case f.block.w > f.width+surplus:
-		return unsupportedTIFF("tiles of %d columns for an image of %d", f.block.w, f.width)
+	case f.block.X == 0 || f.block.Y == 0:
+		return corrupt("TIFF: strips or tiles of %d x %d pixels", f.block.X, f.block.Y)
+	case f.block.X > f.width+surplus:
+		return unsupportedTIFF("tiles of %d columns for an image of %d", f.block.X, f.width)
 	}
-	f.blocks = tiffSize{(f.width + f.block.w - 1) / f.block.w, (f.height + f.block.h - 1) / f.block.h}
-	if n := f.blocks.w * f.blocks.h; n > maxBlocks {
-		return unsupportedKind(fmt.Sprintf("TIFF of %d strips or tiles, at most %d", n, maxBlocks))
+	f.blocks = image.Pt(roundUp(f.width, f.block.X), roundUp(f.height, f.block.Y))
+	if n := f.blocks.X * f.blocks.Y; n > maxBlocks {
+		return unsupported("TIFF of %d strips or tiles, at most %d", n, maxBlocks)
 	}
 	return nil
 }
@@ -131,7 +131,7 @@ func (f *tiffFile) checkCoding(tags tiffTags) error {
 	predictor := 1
 	switch f.compression {
 	case tiffRaw:
-		if n := f.blocks.w * f.blocks.h * f.planes; f.offsets.count() > n {
+		if n := f.blocks.X * f.blocks.Y * f.planes; f.offsets.count() > n {
 			return unsupportedTIFF("%d strips or tiles, %d are enough", f.offsets.count(), n)
 		}
 	case tiffPackBits:
@@ -150,8 +150,8 @@ func (f *tiffFile) checkCoding(tags tiffTags) error {
 			return unsupportedTIFF("fax group 3, two-dimensional")
 		case options != 0:
 			return unsupportedTIFF("fax group %d with options %d", f.compression, options)
-		case f.block.w > 1<<20:
-			return unsupportedTIFF("fax of %d columns", f.block.w)
+		case f.block.X > 1<<20:
+			return unsupportedTIFF("fax of %d columns", f.block.X)
 		}
 	default:
 		if name := tiffCompressions[f.compression]; name != "" {
@@ -166,24 +166,24 @@ func (f *tiffFile) checkCoding(tags tiffTags) error {
 	if f.reversed = fillOrder == 2; fillOrder != 1 && fillOrder != 2 {
 		return unsupportedTIFF("fill order %d", fillOrder)
 	}
-	if f.compression == tiffRaw && f.blocks.w*f.block.w > f.width && f.rowBits()%8 != 0 {
+	if f.compression == tiffRaw && f.blocks.X*f.block.X > f.width && f.rowBits()%8 != 0 {
 		return unsupportedTIFF("tiles whose rows are not whole bytes")
 	}
 	return nil
 }
 
 // rowBits is the length of a row of a strip or tile.
-func (f *tiffFile) rowBits() int { return f.block.w * f.bits * f.samples }
+func (f *tiffFile) rowBits() int { return f.block.X * f.bits * f.samples }
 
 // measure adds up what the strips or tiles that are needed have stored, and what they inflate to: each only as many rows
 // as the image has there. Compressed ones may not have more bytes together than the file: if they share them, a
 // small file would be read again and again.
 func (f *tiffFile) measure() (stored, inflated int, err error) {
-	n := f.blocks.w * f.blocks.h * f.planes
+	n := f.blocks.X * f.blocks.Y * f.planes
 	if f.offsets.count() < n {
-		return 0, 0, fmt.Errorf("%w: TIFF: %d strips or tiles of %d", ErrTruncated, f.offsets.count(), n)
+		return 0, 0, truncated("TIFF: %d strips or tiles of %d", f.offsets.count(), n)
 	}
-	inflated = f.blocks.w * f.height * ((f.rowBits() + 7) / 8) * f.planes
+	inflated = f.blocks.X * f.height * ((f.rowBits() + 7) / 8) * f.planes
 	for i := range n {
 		data, err := f.stored(i)
 		if err != nil {
@@ -203,16 +203,16 @@ func (f *tiffFile) stored(i int) ([]byte, error) {
 	from, n := f.offsets.at(i), f.counts.at(i)
 	switch {
 	case f.compression == tiffRaw:
-		down := i / f.blocks.w % f.blocks.h
-		n = min(f.block.h, f.height-down*f.block.h) * ((f.rowBits() + 7) / 8)
+		down := i / f.blocks.X % f.blocks.Y
+		n = min(f.block.Y, f.height-down*f.block.Y) * ((f.rowBits() + 7) / 8)
 	case n == 0 && f.offsets.count() == 1:
 		n = max(0, len(f.b)-from)
 	}
 	switch {
 	case from+n > len(f.b):
-		return nil, fmt.Errorf("%w: TIFF: strip or tile %d ends at byte %d of %d", ErrTruncated, i, from+n, len(f.b))
+		return nil, truncated("TIFF: strip or tile %d ends at byte %d of %d", i, from+n, len(f.b))
 	case from == 0 || n == 0:
-		return nil, fmt.Errorf("%w: TIFF: strip or tile %d has %d bytes at %d", ErrCorrupt, i, n, from)
+		return nil, corrupt("TIFF: strip or tile %d has %d bytes at %d", i, n, from)
 	}
 	return f.b[from:][:n], nil
 }

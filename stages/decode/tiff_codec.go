@@ -4,76 +4,14 @@ import (
 	"compress/zlib"
 	"errors"
 	"io"
-	"math/bits"
+	"strings"
+
+	"golang.org/x/image/ccitt"
 )
-
-// tiffSource reads one strip or tile of a file; what it reads is spent.
-type tiffSource struct {
-	task     *task
-	b        []byte // what is left
-	paid     int    // bytes at the start of b that are spent already
-	reversed bool   // the first bit of a byte is its lowest
-}
-
-func (s *tiffSource) open(b []byte) { s.b, s.paid = b, 0 }
-
-func (s *tiffSource) pay() error {
-	const piece = 4 << 10
-	if len(s.b) == 0 {
-		return io.EOF
-	}
-	if s.paid == 0 {
-		s.paid = min(len(s.b), piece)
-		return s.task.spend(s.paid)
-	}
-	return nil
-}
-
-func (s *tiffSource) ReadByte() (byte, error) {
-	if err := s.pay(); err != nil {
-		return 0, err
-	}
-	c := s.b[0]
-	s.b, s.paid = s.b[1:], s.paid-1
-	if s.reversed {
-		c = bits.Reverse8(c)
-	}
-	return c, nil
-}
-
-func (s *tiffSource) Read(p []byte) (int, error) {
-	if err := s.pay(); err != nil {
-		return 0, err
-	}
-	n := copy(p, s.b[:s.paid])
-	s.b, s.paid = s.b[n:], s.paid-n
-	if s.reversed {
-		for i := range p[:n] {
-			p[i] = bits.Reverse8(p[i])
-		}
-	}
-	return n, nil
-}
-
-// inflater inflates one strip or tile after the other.
-type inflater struct {
-	src *tiffSource
-	z   io.ReadCloser
-}
-
-// start begins with what src holds.
-func (f *inflater) start() (r io.Reader, err error) {
-	if f.z == nil {
-		f.z, err = zlib.NewReader(f.src)
-	} else {
-		err = f.z.(zlib.Resetter).Reset(f.src, nil)
-	}
-	return f.z, err
-}
 
 // packBits expands Apple's run lengths (TIFF 6.0, section 9).
 type packBits struct {
-	src             *tiffSource
+	src             *source
 	literal, repeat int // bytes to copy, and to repeat
 	value           byte
 }
@@ -112,32 +50,13 @@ func (r *packBits) Read(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// lzwReader expands LZW (TIFF 6.0, section 13): codes of 9 to 12 bits, the highest bit first; they grow one code early.
+// lzwReader expands LZW (TIFF 6.0, section 13): the highest bit of a code comes first.
 type lzwReader struct {
-	src     *tiffSource
+	lzw
+	src     *source
 	bits    uint32 // the lowest have bits are those read and not used yet
 	have    int
-	width   int // of the next code, in bits
-	next    int // the code that is defined next
-	last    int // the code before, -1 after a clear
 	pending []byte
-
-	// What a code stands for: what its prefix stands for, and the suffix.
-	prefix, length [lzwCodes]uint16
-	suffix, first  [lzwCodes]byte
-	out            [lzwCodes]byte
-}
-
-const lzwCodes, lzwClear, lzwEnd, lzwFirst = 1 << 12, 256, 257, 258
-
-var errLZW = errors.New("LZW code that is not defined")
-
-func newLZWReader(src *tiffSource) *lzwReader {
-	r := &lzwReader{src: src}
-	for i := range lzwClear {
-		r.suffix[i], r.first[i], r.length[i] = byte(i), byte(i), 1
-	}
-	return r
 }
 
 // start begins with what src holds.
@@ -150,11 +69,9 @@ func (r *lzwReader) start() error {
 		return unsupportedTIFF("old-style LZW")
 	}
 	r.have, r.pending = 0, nil
-	r.clear()
+	r.reset()
 	return nil
 }
-
-func (r *lzwReader) clear() { r.width, r.next, r.last = 9, lzwFirst, -1 }
 
 func (r *lzwReader) Read(p []byte) (n int, err error) {
 	for n < len(p) {
@@ -179,27 +96,113 @@ func (r *lzwReader) code() error {
 		r.bits, r.have = r.bits<<8|uint32(c), r.have+8
 	}
 	r.have -= r.width
-	code := int(r.bits >> r.have & (1<<r.width - 1))
-	switch {
-	case code == lzwClear:
-		r.clear()
-		return nil
-	case code == lzwEnd:
+	switch code := int(r.bits >> r.have & (1<<r.width - 1)); {
+	case code == r.clear:
+		r.reset()
+	case code == r.clear+1:
 		return io.EOF
-	case code > r.next || code >= lzwFirst && r.last < 0:
-		return errLZW
+	case !r.defined(code):
+		return errors.New("LZW code that is not defined")
+	default:
+		r.pending = r.expand(code)
 	}
-	if r.last >= 0 && r.next < lzwCodes {
-		r.prefix[r.next], r.length[r.next], r.first[r.next] = uint16(r.last), r.length[r.last]+1, r.first[r.last]
-		r.suffix[r.next] = r.first[code] // also where code is the one just being defined
-		if r.next++; r.next == 1<<r.width-1 && r.width < 12 {
-			r.width++
+	return nil
+}
+
+// decode is the decoder of a Plan.
+func (f *tiffFile) decode(t *task) (Image, error) {
+	p := newImage(f.width, f.height)
+	src := &source{task: t, reversed: f.reversed}
+	start := f.codec(src)
+	buf := make([]byte, f.lead()+tiffPiece*f.bits*f.samples/8)
+	layer := f.blocks.X * f.blocks.Y
+	for i := range layer * min(f.planes, 3) { // alpha is not needed
+		data, err := f.stored(i)
+		if err != nil {
+			return p, err
+		}
+		src.open(data)
+		x, y := i%f.blocks.X*f.block.X, i/f.blocks.X%f.blocks.Y*f.block.Y
+		r, err := start(min(f.block.Y, f.height-y))
+		if err == nil {
+			err = f.decodeBlock(t, r, p.Pix, i/layer, x, y, buf)
+		}
+		if err != nil {
+			return p, f.fault(err)
 		}
 	}
-	r.last = code
-	r.pending = r.out[:r.length[code]]
-	for i := len(r.pending) - 1; i >= 0; i-- {
-		r.pending[i], code = r.suffix[code], int(r.prefix[code])
+	return p, nil
+}
+
+// fault says what is wrong with the pixels.
+func (f *tiffFile) fault(err error) error {
+	switch ended := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF); {
+	case errors.Is(err, ErrUnsupportedFormat), errors.Is(err, ErrCorrupt):
+		return err
+	case ended, strings.HasSuffix(err.Error(), "incomplete code"):
+		return truncated("TIFF: a strip or tile ends before its pixels")
+	case f.fax(): // bad lines and unannounced fill bits, which libtiff passes over
+		return unsupportedTIFF("fax with surplus bits or transmission errors: %v", err)
+	}
+	return corrupt("TIFF: %w", err)
+}
+
+// codec returns the function that begins to read so many rows of the strip or tile that src has been opened for.
+func (f *tiffFile) codec(src *source) (start func(rows int) (io.Reader, error)) {
+	switch f.compression {
+	case tiffLZW:
+		r := &lzwReader{lzw: lzw{clear: 256, early: 1}, src: src}
+		return func(int) (io.Reader, error) { return r, r.start() }
+	case tiffAdobeDeflate, tiffDeflate:
+		var z io.ReadCloser
+		return func(int) (r io.Reader, err error) {
+			if z == nil {
+				z, err = zlib.NewReader(src)
+			} else {
+				err = z.(zlib.Resetter).Reset(src, nil)
+			}
+			return z, err
+		}
+	case tiffPackBits:
+		return func(int) (io.Reader, error) { return &packBits{src: src}, nil }
+	case tiffGroup3, tiffGroup4:
+		group := map[int]ccitt.SubFormat{tiffGroup3: ccitt.Group3, tiffGroup4: ccitt.Group4}[f.compression]
+		return func(rows int) (io.Reader, error) {
+			return ccitt.NewReader(src, ccitt.MSB, group, f.block.X, rows, &ccitt.Options{Invert: true}), nil
+		}
+	}
+	return func(int) (io.Reader, error) { return src, nil }
+}
+
+// tiffPiece is how many pixels of a row are unpacked at a time; a multiple of 8.
+const tiffPiece = 4 << 10
+
+// lead is the size of a pixel in bytes. The predictor needs the pixel before a piece: the buffer begins with it.
+func (f *tiffFile) lead() int { return f.bits * f.samples / 8 }
+
+// decodeBlock reads a strip or tile, of plane, whose first pixel is at x0, y0, as far down as the image reaches.
+func (f *tiffFile) decodeBlock(t *task, r io.Reader, pix []byte, plane, x0, y0 int, buf []byte) error {
+	lead := f.lead()
+	columns := min(f.block.X, f.width-x0)
+	for y := y0; y < min(f.height, y0+f.block.Y); y++ {
+		clear(buf[:lead])
+		for x := 0; x < f.block.X; x += tiffPiece {
+			n := min(tiffPiece, f.block.X-x)
+			data := buf[lead:][:(n*f.bits*f.samples+7)/8]
+			if _, err := io.ReadFull(r, data); err != nil {
+				return err
+			}
+			if f.predicted {
+				f.sum(buf[:lead+len(data)], lead)
+				copy(buf[:lead], data[len(data)-lead:])
+			}
+			if n = max(0, min(n, columns-x)); n > 0 {
+				f.pack(pix[3*(y*f.width+x0+x):][:3*n], data, plane)
+			}
+			if err := t.spend(f.touched()*len(data) + n*(f.pixelBytes()+3/min(f.planes, 3))); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

@@ -139,39 +139,30 @@ func (p *tiffPixel) sum(b []byte, lead int) {
 // pack writes the pixels of in, which are of that plane, to out: three bytes for each, of several planes one of the three.
 func (p *tiffPixel) pack(out, in []byte, plane int) {
 	step := p.samples * p.bits / 8
-	at := [4]int{p.high, p.high + p.bits/8, p.high + p.bits/4, p.high + 3*p.bits/8} // of the samples
+	at := [3]int{p.high, p.high + p.bits/8, p.high + p.bits/4} // of red, green and blue
 	switch {
 	case p.planes > 1:
 		for i, o := p.high, plane; o < len(out); i, o = i+step, o+3 {
 			out[o] = in[i]
 		}
 	case p.bits < 8:
-		values := 8 / p.bits
-		mask := byte(1<<p.bits - 1)
-		for x := range len(out) / 3 {
-			c := &p.table[in[x/values]>>(8-p.bits*(x%values+1))&mask]
-			out[3*x], out[3*x+1], out[3*x+2] = c[0], c[1], c[2]
-		}
+		p.table.unpack(out, 3, len(out)/3, in, p.bits)
 	case p.colours == 1:
 		for i, o := p.high, 0; o < len(out); i, o = i+step, o+3 {
 			c := &p.table[in[i]]
 			out[o], out[o+1], out[o+2] = c[0], c[1], c[2]
 		}
 	case p.colours == 4:
-		for ; len(out) > 0; in, out = in[step:], out[3:] {
-			out[0], out[1], out[2] = fromInks(in[0], in[1], in[2], in[3])
-		}
+		unpackInks(out, in, step, 0)
 	case p.divided:
 		for ; len(out) > 0; in, out = in[step:], out[3:] {
-			a := in[at[3]]
+			a := in[p.high+3*p.bits/8]
 			out[0], out[1], out[2] = divide(in[at[0]], a), divide(in[at[1]], a), divide(in[at[2]], a)
 		}
 	case step == 3:
 		copy(out, in)
 	default:
-		for ; len(out) > 0; in, out = in[step:], out[3:] {
-			out[0], out[1], out[2] = in[at[0]], in[at[1]], in[at[2]]
-		}
+		unpackBytes(out, in, step, at)
 	}
 }
 

@@ -1,20 +1,20 @@
 package decode
 
-import (
-	"encoding/binary"
-	"fmt"
-)
+import "encoding/binary"
 
 // vp8l decodes lossless WebP (RFC 9649, section 3): libwebp's pixels, in 4 bytes a pixel where other decoders take twice
 // as much, and it ends with its task.
 type vp8l struct {
 	task    *task
-	b       []byte // what is still to be read
-	bits    uint64 // bits that were taken from b, the next one lowest
-	n       uint   // how many
-	padding uint   // how many of all that were taken lie beyond the end; they are 0
-	tables  int    // bytes that codes may still take
-	scratch vp8lScratch
+	b       []byte   // what is still to be read
+	bits    uint64   // bits that were taken from b, the next one lowest
+	n       uint     // how many
+	padding uint     // how many of all that were taken lie beyond the end; they are 0
+	tables  int      // bytes that codes may still take
+	scratch struct { // where codes are built
+		lengths [256 + lengths + 1<<11]byte // of the code of each symbol, in bits; 0: none
+		table   []uint32
+	}
 }
 
 // vp8lTables returns how many bytes the codes of an image may take. What cwebp writes stays far below it, but a file of
@@ -35,10 +35,6 @@ func vp8lWork(size, w, h int) int {
 
 // vp8lTiles returns how many tiles of 1<<bits pixels cover n pixels.
 func vp8lTiles(n, bits int) int { return (n + 1<<bits - 1) >> bits }
-
-func (d *vp8l) errorf(format string, args ...any) error {
-	return fmt.Errorf("%w: WebP: lossless: "+format, append([]any{ErrCorrupt}, args...)...)
-}
 
 // fill makes sure that there are 32 bits at least.
 func (d *vp8l) fill() {
@@ -72,7 +68,7 @@ func (d *vp8l) read(n uint) int {
 // touch spends n bytes, and tells when more was read than there is.
 func (d *vp8l) touch(n int) error {
 	if d.padding > d.n {
-		return fmt.Errorf("%w: WebP: the lossless pixels end early", ErrTruncated)
+		return truncated("WebP: the lossless pixels end early")
 	}
 	return d.task.spend(n)
 }
@@ -97,17 +93,13 @@ func (t *task) decodeVP8L(b []byte, w, h int) (p Image, err error) {
 		}
 	}
 	p = newImage(w, h)
-	for y := range h {
-		out := p.Pix[3*y*w:][:3*w]
+	err = t.rows(p, 7*w, func(out []byte, y int) {
 		for x, c := range pix[y*w:][:w] {
 			rgb := out[3*x:][:3:3]
 			rgb[0], rgb[1], rgb[2] = byte(c>>16), byte(c>>8), byte(c)
 		}
-		if err := d.touch(7 * w); err != nil {
-			return p, err
-		}
-	}
-	return p, nil
+	})
+	return p, err
 }
 
 // pixels reads an image, w pixels a row, into out: ARGB. Only the main one may have a different group of codes for each of
@@ -116,7 +108,7 @@ func (d *vp8l) pixels(out []uint32, w int, main bool) error {
 	cacheBits := 0
 	if d.read(1) == 1 {
 		if cacheBits = d.read(4); cacheBits < 1 || cacheBits > 11 {
-			return d.errorf("a colour cache of %d bits", cacheBits)
+			return corrupt("WebP: lossless: a colour cache of %d bits", cacheBits)
 		}
 	}
 	var tiles []uint32 // the group of each tile; nil: always the first
@@ -156,7 +148,7 @@ func (d *vp8l) pixels(out []uint32, w int, main bool) error {
 			d.fill()
 			back := d.distance(d.extended(d.symbol(&group[distances])), w)
 			if back > i || n > len(out)-i {
-				return d.errorf("pixel %d repeats %d from %d before it", i, n, back)
+				return corrupt("WebP: lossless: pixel %d repeats %d from %d before it", i, n, back)
 			}
 			to, from := out[i:i+n], out[i-back:]
 			for k := range to {

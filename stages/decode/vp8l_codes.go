@@ -35,12 +35,6 @@ const (
 
 type vp8lGroup [groupSize]vp8lCode
 
-// vp8lScratch is where codes are built.
-type vp8lScratch struct {
-	lengths [256 + lengths + 1<<11]byte // of the code of each symbol, in bits; 0: none
-	table   []uint32
-}
-
 // symbol reads a symbol; at least mostBits bits must be there.
 func (d *vp8l) symbol(c *vp8lCode) uint32 {
 	e := c.table[d.bits&(1<<c.root-1)]
@@ -92,7 +86,7 @@ func (d *vp8l) groups(tiles []uint32, cacheBits int) ([]vp8lGroup, error) {
 }
 
 func (d *vp8l) tooManyCodes() error {
-	return unsupportedKind("lossless WebP whose tables of codes take more memory than its pixels")
+	return unsupported("lossless WebP whose tables of codes take more memory than its pixels")
 }
 
 // code reads the lengths of the codes of size symbols. The table is valid until the next call.
@@ -101,18 +95,15 @@ func (d *vp8l) code(size int) (vp8lCode, error) {
 		return vp8lCode{}, err
 	}
 	clear(d.scratch.lengths[:])
-	simple := d.read(1) == 1
-	if !simple {
-		if err := d.codeLengths(size); err != nil {
-			return vp8lCode{}, err
+	if simple := d.read(1) == 1; simple {
+		two := d.read(1) == 1
+		width := uint(1 + 7*d.read(1))
+		d.scratch.lengths[d.read(width)] = 1
+		if two {
+			d.scratch.lengths[d.read(8)] = 1
 		}
-		return d.build(size)
-	}
-	two := d.read(1) == 1
-	width := uint(1 + 7*d.read(1))
-	d.scratch.lengths[d.read(width)] = 1
-	if two {
-		d.scratch.lengths[d.read(8)] = 1
+	} else if err := d.codeLengths(size); err != nil {
+		return vp8lCode{}, err
 	}
 	return d.build(size)
 }
@@ -132,7 +123,7 @@ func (d *vp8l) codeLengths(size int) error {
 	if d.read(1) == 1 {
 		width := uint(2 + 2*d.read(3))
 		if left = 2 + d.read(width); left > size {
-			return d.errorf("lengths of %d codes for %d symbols", left, size)
+			return corrupt("WebP: lossless: lengths of %d codes for %d symbols", left, size)
 		}
 	}
 	last := byte(8)
@@ -148,7 +139,7 @@ func (d *vp8l) codeLengths(size int) error {
 			length, n = 0, 11+d.read(7)
 		}
 		if n > size-i {
-			return d.errorf("codes for more than %d symbols", size)
+			return corrupt("WebP: lossless: codes for more than %d symbols", size)
 		}
 		if length != 0 {
 			last = length
@@ -183,7 +174,7 @@ func (d *vp8l) build(size int) (vp8lCode, error) {
 		return vp8lCode{d.scratch.table, 0}, nil
 	}
 	if open != 0 {
-		return vp8lCode{}, d.errorf("an incomplete prefix code")
+		return vp8lCode{}, corrupt("WebP: lossless: an incomplete prefix code")
 	}
 	root := min(longest, mostRoot)
 	table := append(d.scratch.table[:0], make([]uint32, 1<<root)...)

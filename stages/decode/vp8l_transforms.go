@@ -22,7 +22,7 @@ func (d *vp8l) transforms(w, h int) (list []vp8lTransform, coded int, err error)
 	for d.read(1) == 1 {
 		t := vp8lTransform{kind: d.read(2), w: w}
 		if seen[t.kind] {
-			return nil, 0, d.errorf("transform %d comes twice", t.kind)
+			return nil, 0, corrupt("WebP: lossless: transform %d comes twice", t.kind)
 		}
 		seen[t.kind] = true
 		switch t.kind {
@@ -86,7 +86,6 @@ func (t *vp8lTransform) invert(d *vp8l, pix []uint32) error {
 	return nil
 }
 
-// tile returns the pixel of the tile at x, y.
 func (t *vp8lTransform) tile(x, y int) uint32 {
 	return t.data[y>>t.bits*vp8lTiles(t.w, t.bits)+x>>t.bits]
 }

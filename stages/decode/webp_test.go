@@ -5,23 +5,21 @@ import (
 	"encoding/binary"
 	"errors"
 	"image"
-	"os"
-	"slices"
-	"strings"
 	"testing"
-
-	goVP8L "golang.org/x/image/vp8l"
 )
 
 // webpOf makes a WebP file of chunks, each its name and its data.
 func webpOf(chunks ...string) []byte {
-	b := []byte("RIFF    WEBP")
+	b := "WEBP"
 	for _, c := range chunks {
-		b = binary.LittleEndian.AppendUint32(append(b, c[:4]...), uint32(len(c)-4))
-		b = append(append(b, c[4:]...), make([]byte, len(c)&1)...)
+		b += webpChunk(c)
 	}
-	binary.LittleEndian.PutUint32(b[4:], uint32(len(b)-8))
-	return b
+	return []byte(webpChunk("RIFF" + b))
+}
+
+// webpChunk makes a chunk of its name and its data.
+func webpChunk(c string) string {
+	return c[:4] + string(binary.LittleEndian.AppendUint32(nil, uint32(len(c)-4))) + c[4:] + string(make([]byte, len(c)&1))
 }
 
 // vp8x makes the chunk VP8X of a canvas.
@@ -95,17 +93,12 @@ func greedyVP8L() []byte {
 	return webpOf("VP8L" + string(append(w.b, make([]byte, 2000)...)))
 }
 
-func TestVP8LCodes(t *testing.T) {
-	if _, err := newDecoder(exact, 224, nil).DecodeBytes(greedyVP8L()); !errors.Is(err, ErrUnsupportedFormat) || !strings.Contains(err.Error(), "codes") {
-		t.Error(err)
-	}
-}
-
 func TestWebPRefused(t *testing.T) {
 	lossless := solidVP8L(8, 6)
 	lossy := string(read(t, "pil", "lossy_1x1.webp")[20:])
 	changed := func(at int, v byte) string { return "VP8 " + lossy[:at] + string([]byte{v}) + lossy[at+1:] }
-	checkRefused(t, newDecoder(exact, 224, nil), "", []refusal{
+	checkRefused(t, goDecoder, "", []refusal{
+		{"", greedyVP8L(), ErrUnsupportedFormat, "codes"},
 		{"", webpOf(), ErrCorrupt, "no whole image"},
 		{"", webpOf("ALPHx", "EXIFx"), ErrCorrupt, "no whole image"},
 		{"", webpOf(lossless)[:30], ErrTruncated, "30 of"},
@@ -129,44 +122,81 @@ func TestWebPRefused(t *testing.T) {
 	})
 }
 
-// FuzzWebP compares lossless images with those of golang.org/x/image where both read them.
-func FuzzWebP(f *testing.F) {
-	addFiles(f, "testdata/pil/*.webp", 1)
-	f.Add(webpOf(solidVP8L(37, 21, predictor, crossColor, subtractGreen, colorIndexing)))
-	still, err := os.ReadFile("testdata/pil/lossy_2x17.webp")
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(animation(image.Pt(6, 21), image.Pt(2, 4), image.Pt(2, 17), still))
-	d := newDecoder(Config{MaxPixels: 100_000, JPEGScale: ScaleExact}, 224, nil)
-	f.Fuzz(func(t *testing.T, b []byte) {
-		b = slices.Concat([]byte("RIFF    WEBP"), b[min(12, len(b)):])
-		binary.LittleEndian.PutUint32(b[4:], uint32(len(b)-8))
-		p, ok := fuzzCost(t, b, d.Inspect, nil)
-		if !ok {
-			return
-		}
-		defer p.Release()
-		for name, data := range webpChunks(b[12:]) {
-			if name != "VP8L" {
-				continue
-			}
-			m, err := goVP8L.Decode(bytes.NewReader(data))
-			if err != nil || b[12+8]&webpAnimated != 0 {
-				return
-			}
-			if !bytes.Equal(p.Pix, goPixels(t, m)) {
-				t.Error("other pixels than those of golang.org/x/image")
-			}
-			return
-		}
-	})
-}
-
 // TestLossyWork has what cannot be stopped count as long, by what the worst file of its size takes.
 func TestLossyWork(t *testing.T) {
-	plan, err := newDecoder(exact, 224, nil).Inspect(read(t, "pil", "webp_lossy_large.webp"))
+	plan, err := goDecoder.Inspect(read(t, "pil", "webp_lossy_large.webp"))
 	if least := 30 * int64(plan.Width*plan.Height); err != nil || plan.Work < least {
 		t.Errorf("%d bytes of work, want %d: %v", plan.Work, least, err)
+	}
+}
+
+// animation makes a WebP animation of two frames: the image of a file at a place, then one that cannot be
+// decoded. size is the one that the frame says it has; more are chunks behind the frames.
+func animation(canvas, at, size image.Point, still []byte, more ...string) []byte {
+	frame := "ANMF"
+	for _, v := range []int{at.X / 2, at.Y / 2, size.X - 1, size.Y - 1} {
+		frame += string([]byte{byte(v), byte(v >> 8), byte(v >> 16)})
+	}
+	frame += "d\x00\x00\x00" // the duration, and how to blend
+	for name, data := range webpChunks(still[12:]) {
+		if name == "ALPH" || name == "VP8 " || name == "VP8L" {
+			frame += webpChunk(name + string(data))
+		}
+	}
+	// The background is white, which decoders ignore.
+	return webpOf(append([]string{vp8x(1<<1|1<<4, canvas.X, canvas.Y), "ANIM\xff\xff\xff\xff\x00\x00", frame, "ANMFno frame"}, more...)...)
+}
+
+// TestAnimatedWebP compares the first frame of animations with the same image on its own.
+func TestAnimatedWebP(t *testing.T) {
+	for _, file := range []string{"lossy.webp", "lossy_alpha.webp", "lossless_alpha.webp", "lossy_1x1.webp"} {
+		b := read(t, "pil", file)
+		still := decoded(t, goDecoder, b)
+		size := image.Pt(still.Width, still.Height)
+		for _, at := range []image.Point{{}, {6, 4}} {
+			canvas := size.Add(at).Add(at)
+			p := decoded(t, goDecoder, animation(canvas, at, size, b))
+			want := make([]byte, 3*canvas.X*canvas.Y)
+			for y := range size.Y {
+				copy(want[3*((at.Y+y)*canvas.X+at.X):], still.Pix[3*y*size.X:][:3*size.X])
+			}
+			if p.Width != canvas.X || p.Height != canvas.Y || !bytes.Equal(p.Pix, want) {
+				t.Errorf("%s at %v: another image, of %d x %d", file, at, p.Width, p.Height)
+			}
+		}
+	}
+
+	b := read(t, "pil", "lossy.webp")
+	still := decoded(t, goDecoder, b)
+	size := image.Pt(still.Width, still.Height)
+	for name, bad := range map[string][]byte{
+		"beside the canvas":  animation(size, image.Pt(2, 0), size, b),
+		"another size":       animation(size, image.Point{}, size.Sub(image.Pt(1, 0)), b),
+		"a frame of nothing": animation(size, image.Point{}, size, make([]byte, 12)),
+	} {
+		if _, err := goDecoder.DecodeBytes(bad); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	exif := read(t, "pil", "exif8.webp")
+	_, block := firstChunk(exif[12:], "EXIF")
+	with := animation(size, image.Point{}, size, b, "EXIF"+string(block))
+	const flags = 20
+	with[flags] |= webpHasExif
+	if p := decoded(t, goDecoder, with); p.Orientation != 8 || p.Width != size.Y {
+		t.Errorf("the orientation: %d, %d x %d", p.Orientation, p.Width, p.Height)
+	}
+	whole := animation(size, image.Point{}, size, b)
+	for n := 12; n < len(whole); n += 7 {
+		cut := bytes.Clone(whole[:n])
+		if _, err := goDecoder.DecodeBytes(cut); !errors.Is(err, ErrTruncated) {
+			t.Errorf("%d of %d bytes: %v", n, len(whole), err)
+		}
+		binary.LittleEndian.PutUint32(cut[4:], uint32(n-8)) // as if it were whole
+		if p, err := goDecoder.DecodeBytes(cut); err != nil && !oneSentinel(err) {
+			t.Errorf("%d of %d bytes: %v", n, len(whole), err)
+		} else {
+			p.Release()
+		}
 	}
 }

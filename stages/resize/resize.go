@@ -9,7 +9,21 @@ package resize
 import (
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 )
+
+// Values of Config.Fit.
+const (
+	FitCrop   = "crop"   // shorter side to the size, then the middle: CLIP's own preprocessing
+	FitSquash = "squash" // both sides to the size, whatever the aspect ratio
+	FitPad    = "pad"    // longer side to the size, centred on CLIP's mean colour
+)
+
+// Config says how an image is fitted into the square.
+type Config struct {
+	Fit string `yaml:"fit" bounds:"crop, squash, pad"`
+}
 
 // ErrTooExtreme means that a side of the image is too long for the square: squeezing it would take weights
 // by the million. Only "squash" and "pad" have the case, beyond about 260,000 pixels for a square of 224.
@@ -60,26 +74,21 @@ func (r *Resizer) Resize(dst, pix []byte, w, h int) error {
 	}
 	out := dst[3*(g.y*r.size+g.x):]
 	if g.width == w && g.height == h {
-		r.copyWindow(out, pix[3*(g.top*w+g.left):], w, g)
+		for y := range g.rows { // scale 1, where the filter changes nothing
+			copy(out[3*y*r.size:][:3*g.columns], pix[3*((g.top+y)*w+g.left):])
+		}
 	} else {
 		r.filter(out, pix, w, h, across, down, g)
 	}
 	return nil
 }
 
-// copyWindow is the case of scale 1, where the filter changes nothing.
-func (r *Resizer) copyWindow(dst, pix []byte, w int, g geometry) {
-	for y := range g.rows {
-		copy(dst[3*y*r.size:][:3*g.columns], pix[3*y*w:])
-	}
-}
-
 func (r *Resizer) filter(dst, pix []byte, w, h int, across, down *table, g geometry) {
 	const ahead = 32 // rows of the window beyond the taps, so that it seldom has to be moved
 	stride := (3*g.columns + 16) &^ 15
 	capacity := down.taps + ahead
-	r.window = grown(r.window, capacity*stride+slack)
-	r.edge = grown(r.edge, 2*(3*across.need+slack))
+	window, edge := capacity*stride+slack, 2*(3*across.need+slack) // bytes
+	r.window, r.edge = slices.Grow(r.window[:0], window)[:window], slices.Grow(r.edge[:0], edge)[:edge]
 
 	bottom := h - down.base // rows that the image has from down.base on
 	start, have := 0, 0     // rows in the window: from start to have
@@ -112,10 +121,40 @@ func (r *Resizer) row(i int, pix []byte, w, y int, across *table) []byte {
 	return edge
 }
 
-// grown returns b with length n, in new memory where its own does not suffice.
-func grown(b []byte, n int) []byte {
-	if cap(b) < n {
-		return make([]byte, n)
+// geometry says which part of the scaled image is wanted, and where it goes. The scaled image itself
+// never exists: only its window of columns x rows is computed.
+type geometry struct {
+	width, height int // of the whole image after scaling
+	left, top     int // first column and row of the window
+	columns, rows int // size of the window, at most size x size
+	x, y          int // where the window goes in the square
+}
+
+// fitted returns the geometry that brings w x h into size x size.
+func fitted(fit string, w, h, size int) geometry {
+	switch fit {
+	case FitSquash:
+		return geometry{width: size, height: size, columns: size, rows: size}
+	case FitPad:
+		g := geometry{width: size, height: size}
+		if w >= h {
+			g.height = max(size*h/w, 1)
+		} else {
+			g.width = max(size*w/h, 1)
+		}
+		g.columns, g.rows = g.width, g.height
+		g.x, g.y = (size-g.width)/2, (size-g.height)/2
+		return g
 	}
-	return b[:n]
+	// As torchvision's Resize and CenterCrop: the longer side is cut to an integer, the margin is rounded
+	// as Python does.
+	g := geometry{width: size, height: size, columns: size, rows: size}
+	if w <= h {
+		g.height = size * h / w
+	} else {
+		g.width = size * w / h
+	}
+	g.left = int(math.RoundToEven(float64(g.width-size) / 2))
+	g.top = int(math.RoundToEven(float64(g.height-size) / 2))
+	return g
 }

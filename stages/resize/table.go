@@ -3,6 +3,7 @@ package resize
 import (
 	"fmt"
 	"math"
+	"sync"
 )
 
 // precision is the number of fractional bits of a weight: 32, less 8 for the pixel and 2 for the sign and
@@ -12,8 +13,8 @@ const precision = 32 - 8 - 2
 // half is the rounding that every sum of products starts with.
 const half = 1 << (precision - 1)
 
-// maxWeights bounds a table (4 bytes a weight, and as many again for the kernels). Only a side of more than 260,000 pixels squeezed into 224
-// comes near it.
+// maxWeights bounds a table (4 bytes a weight, and as many again for the kernels). Only a side of more than
+// 260,000 pixels squeezed into 224 comes near it.
 const maxWeights = 1 << 20
 
 // span names a table: outputs from to from+count of scaling in samples to out.
@@ -84,4 +85,46 @@ func bicubic(x float64) float64 {
 		return float64((float64((float64((x-5)*x)+8)*x) - 4) * a)
 	}
 	return 0
+}
+
+// tables remembers the tables of sizes seen lately, for all workers.
+var tables = tableCache{known: map[span]*table{}}
+
+// maxCached bounds the weights that a cache holds: 16 MiB of memory, about 900 tables of VGA images.
+const maxCached = 2 << 20
+
+// tableCache is safe for concurrent use.
+type tableCache struct {
+	mu      sync.RWMutex
+	known   map[span]*table
+	weights int // in all known tables
+}
+
+// get returns the table of s. A hit allocates nothing.
+func (c *tableCache) get(s span) (*table, error) {
+	c.mu.RLock()
+	t := c.known[s]
+	c.mu.RUnlock()
+	if t != nil {
+		return t, nil
+	}
+	t, err := newTable(s) // two workers may compute the same one; that is cheaper than waiting
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if first := c.known[s]; first != nil {
+		return first, nil
+	}
+	for old, o := range c.known { // any ones: computing a table again takes well under a millisecond
+		if c.weights+len(t.weights) <= maxCached {
+			break
+		}
+		delete(c.known, old)
+		c.weights -= len(o.weights)
+	}
+	c.known[s] = t
+	c.weights += len(t.weights)
+	return t, nil
 }
