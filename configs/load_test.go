@@ -20,6 +20,16 @@ func write(t *testing.T, text string) string {
 	return file
 }
 
+// mustLoad reads a file with that text, and the environment over it.
+func mustLoad(t *testing.T, text string, environ ...string) Config {
+	t.Helper()
+	c, _, err := Load(write(t, text), environ, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 // existing is a configuration as the former Python service has it.
 const existing = `server:
   host: 0.0.0.0
@@ -53,10 +63,7 @@ logging:
 `
 
 func TestExistingFileLoadsUnchanged(t *testing.T) {
-	c, _, err := Load(write(t, existing), nil, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := mustLoad(t, existing)
 	if c.CLIP.Model != "clip-vit-b-32" || c.CLIP.LogitScale != 100 || c.CLIP.Device != "0" ||
 		c.CLIP.BatchSize != 1 || c.Performance.RequestTimeout != 30*time.Second || c.Performance.WarmupEnabled {
 		t.Errorf("loaded as %+v", c)
@@ -68,10 +75,7 @@ func TestExistingFileLoadsUnchanged(t *testing.T) {
 
 // TestDefaultIsComplete holds the documentation to the code: every key stands in the file.
 func TestDefaultIsComplete(t *testing.T) {
-	c, file, err := Load(write(t, ""), nil, nil)
-	if err != nil || file == "" {
-		t.Fatal(file, err)
-	}
+	c := mustLoad(t, "")
 	if c.Server.Port != 5000 || c.Performance.WorkerThreads != 2 || c.Performance.MaxQueueSize != 10 || c.CLIP.Images.Decode.MaxPixels != 50_000_000 {
 		t.Errorf("defaults of the specification: %+v", c)
 	}
@@ -85,18 +89,17 @@ func TestDefaultIsComplete(t *testing.T) {
 }
 
 func TestLayers(t *testing.T) {
-	file := write(t, "server:\n  port: 1111\n  host: file\nperformance:\n  max_queue_size: 7\nclip:\n  device_timeout: 3s\n")
-	env := []string{"HAILO_CLIP_SERVER_PORT=2222", "HAILO_CLIP_CLIP_DEVICE_TIMEOUT_MS=4000", "HAILO_CLIP_CLIP_LOGIT_SCALE=12.5", "HAILO_CLIP_STATE_DIR=/x", "PATH=/bin"}
-	c, _, err := Load(file, env, []Override{{Key: "server.port", Value: "3333", Source: "--port"}})
-	if err != nil {
-		t.Fatal(err)
+	const text = "server:\n  port: 1111\n  host: file\nperformance:\n  max_queue_size: 7\nclip:\n  device_timeout: 3s\n"
+	env := []string{"HAILO_CLIP_SERVER_PORT=2222", "HAILO_CLIP_CLIP_DEVICE_TIMEOUT_MS=4000", "HAILO_CLIP_CLIP_LOGIT_SCALE=12.5",
+		"HAILO_CLIP_STATE_DIR=/x", "PATH=/bin"}
+	file := write(t, text)
+	c, name, err := Load(file, env, []Override{{"server.port", "3333", "--port"}, {"clip.model", "a: {b", "--model"}}) // text stays text
+	if err != nil || name != file || c.Server.Port != 3333 || c.CLIP.Model != "a: {b" || c.Server.Host != "file" || c.CLIP.LogitScale != 12.5 ||
+		c.Performance.MaxQueueSize != 7 || c.CLIP.DeviceTimeout != 4*time.Second {
+		t.Errorf("loaded from %s as %+v, %v", name, c, err)
 	}
-	if c.Server.Port != 3333 || c.Server.Host != "file" || c.CLIP.LogitScale != 12.5 || c.Performance.MaxQueueSize != 7 ||
-		c.CLIP.DeviceTimeout != 4*time.Second {
-		t.Errorf("loaded as %+v", c)
-	}
-	if c, _, err = Load(file, env, nil); err != nil || c.Server.Port != 2222 {
-		t.Errorf("environment over file: port %d, %v", c.Server.Port, err)
+	if c := mustLoad(t, text, env...); c.Server.Port != 2222 {
+		t.Errorf("environment over file: port %d", c.Server.Port)
 	}
 }
 
@@ -107,14 +110,9 @@ func TestErrorsNameThePlace(t *testing.T) {
 		flags      []Override
 		want       []string
 	}{
-		{"unknown key", "server:\n  prot: 1\n", nil, nil, []string{"hailo-clip.yaml: line 2", `unknown key "prot"`}},
 		{"unknown section", "sevrer:\n  port: 1\n", nil, nil, []string{"line 1", `unknown key "sevrer"`}},
-		{"wrong type", "\nserver:\n  port: many\n", nil, nil, []string{"line 3", "`many`", "whole number"}},
 		{"section is a number", "server: 5\n", nil, nil, []string{"line 1", "where a section belongs"}},
 		{"duplicate key", "server:\n  port: 1\n  port: 2\n", nil, nil, []string{"line 3", "already"}},
-		{"out of bounds", "server:\n  host: x\n  port: 70000\n", nil, nil, []string{"line 3", "server.port", "70000", "65535"}},
-		{"two at once", "server:\n  port: 70000\nperformance:\n  max_queue_size: 0\n", nil, nil,
-			[]string{"line 2: server.port", "line 4: performance.max_queue_size: 0"}},
 		{"no milliseconds", "npu:\n  start_timeout_ms: x\n", nil, nil, []string{
 			"line 2: npu.start_timeout_ms: \"x\" is not a duration: write milliseconds (500) or a unit (30s, 500ms)"}},
 		{"duration out of range", "performance:\n  request_timeout: 1e300\n", nil, nil, []string{`"1e300" is out of range for a duration`}},
@@ -132,11 +130,9 @@ func TestErrorsNameThePlace(t *testing.T) {
 		{"old name", "clip:\n  device_timout_ms: 5\n", nil, nil, []string{`did you mean "clip.device_timeout_ms"?`}},
 		{"new name", "npu:\n  start_timout: 5\n", nil, nil, []string{`did you mean "npu.start_timeout"?`}},
 		{"bad memory", "resource_limits:\n  memory_max: 3 G\n", nil, nil, []string{"memory_max", `"3 G"`, "512M"}},
-		{"environment value", "", []string{"HAILO_CLIP_SERVER_PORT=x"}, nil, []string{"HAILO_CLIP_SERVER_PORT", "`x`"}},
 		{"environment bound", "", []string{"HAILO_CLIP_SERVER_PORT=-1"}, nil, []string{"HAILO_CLIP_SERVER_PORT: server.port", "-1"}},
 		{"environment key", "", []string{"HAILO_CLIP_SERVER_PROT=1"}, nil, []string{"HAILO_CLIP_SERVER_PROT", "section server"}},
 		{"flag", "", nil, []Override{{Key: "clip.backend", Value: "gpu", Source: "--backend"}}, []string{"--backend: clip.backend", `"gpu"`, "npu"}},
-		{"nested flag value stays text", "", nil, []Override{{Key: "clip.model", Value: "a: {b", Source: "--model"}}, nil},
 		{"all faults at once", "server:\n  port: abc\n  prot: 1\nperformance:\n  request_timeout: soon\n  max_queue_size: 0\n",
 			[]string{"HAILO_CLIP_CPU_THREADS=few"}, []Override{{Key: "clip.fit", Value: "no", Source: "--fit"}}, []string{
 				"hailo-clip.yaml: line 2: server.port: `abc` is not a whole number\n",
@@ -181,12 +177,6 @@ func TestErrorsNameThePlace(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			_, _, err := Load(write(t, c.text), c.env, c.flags)
-			if c.want == nil {
-				if err != nil {
-					t.Error(err)
-				}
-				return
-			}
 			if err == nil {
 				t.Fatal("accepted")
 			}
@@ -221,16 +211,9 @@ func TestMemoryBytes(t *testing.T) {
 }
 
 func TestYAMLRoundTrip(t *testing.T) {
-	c, _, err := Load(write(t, existing), nil, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := mustLoad(t, existing)
 	text, err := c.YAML()
-	if err != nil {
-		t.Fatal(err)
-	}
-	again, _, err := Load(write(t, string(text)), nil, nil)
-	if err != nil || !reflect.DeepEqual(again, c) {
+	if again := mustLoad(t, string(text)); err != nil || !reflect.DeepEqual(again, c) {
 		t.Errorf("came back as %+v, %v\nwas %+v", again, err, c)
 	}
 }
@@ -266,26 +249,21 @@ func TestValues(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			loaded, _, err := Load(write(t, c.section+":\n  "+c.key+": "+c.yaml+"\n"), nil, nil)
-			if err != nil || c.got(loaded) != c.want {
-				t.Errorf("file: %v, %v; want %v", c.got(loaded), err, c.want)
+			loaded := []Config{mustLoad(t, c.section+":\n  "+c.key+": "+c.yaml+"\n")}
+			if c.env != unset {
+				loaded = append(loaded, mustLoad(t, "", "HAILO_CLIP_"+strings.ToUpper(c.section+"_"+c.key)+"="+c.env))
 			}
-			if c.env == unset {
-				return
-			}
-			variable := "HAILO_CLIP_" + strings.ToUpper(c.section+"_"+c.key) + "=" + c.env
-			loaded, _, err = Load(write(t, ""), []string{variable}, nil)
-			if err != nil || c.got(loaded) != c.want {
-				t.Errorf("%s: %v, %v; want %v", variable, c.got(loaded), err, c.want)
+			for i, l := range loaded {
+				if c.got(l) != c.want {
+					t.Errorf("%s: %v, want %v", []string{"file", "environment"}[i], c.got(l), c.want)
+				}
 			}
 		})
 	}
 }
 
 func TestOtherVariablesAreLeftAlone(t *testing.T) {
-	if _, _, err := Load(write(t, ""), []string{StateVariable + "=1", "PATH=/bin", "HAILO=1", "HAILO_TEST_FAULTS=1"}, nil); err != nil {
-		t.Error(err)
-	}
+	mustLoad(t, "", StateVariable+"=1", "PATH=/bin", "HAILO=1", "HAILO_TEST_FAULTS=1")
 }
 
 // FuzzLoad: whatever is accepted is written out as a file that says the same.

@@ -18,20 +18,17 @@ func (c Config) Warnings() []string {
 	case n < open.DefaultBatch:
 		all = append(all, fmt.Sprintf("clip.batch_size: %d makes the NPU slower than it can be; write batch_size: auto", n))
 	}
-	if q := c.ResourceLimits.CPUQuota; LowQuota(q) {
-		all = append(all, "resource_limits.cpu_quota: "+QuotaWarning(q)+`; write cpu_quota: "", or at least "200%"`)
+	if low := QuotaWarning(c.ResourceLimits.CPUQuota); low != "" {
+		all = append(all, "resource_limits.cpu_quota: "+low+`; write cpu_quota: "", or at least "200%"`)
 	}
 	return all
 }
 
-// LowQuota says that a quota of systemd's, "80%" of one core, is too little: images are decoded by two workers,
-// while others read, resize and answer.
-func LowQuota(quota string) bool {
-	percent, err := strconv.Atoi(strings.TrimSuffix(quota, "%"))
-	return err == nil && percent < 200
-}
-
-// QuotaWarning says what a low quota does.
+// QuotaWarning says what a quota of systemd's, "80%" of one core, does when it is too little, else "": images are decoded
+// by two workers, while others read, resize and answer.
 func QuotaWarning(quota string) string {
+	if percent, err := strconv.Atoi(strings.TrimSuffix(quota, "%")); err != nil || percent >= 200 {
+		return ""
+	}
 	return quota + " counts one core as 100%, and with less than two the service stops again and again under load"
 }

@@ -115,7 +115,7 @@ func (b *Bodies) String() string {
 	if b.fresh {
 		fresh = " (new ones in every request)"
 	}
-	return fmt.Sprintf("POST %s, %d different pictures, %d prompts%s, mean body %.1f kB", b.path, len(b.list), b.prompts, fresh,
+	return fmt.Sprintf("POST %s, %d different images, %d prompts%s, mean body %.1f kB", b.path, len(b.list), b.prompts, fresh,
 		float64(bytes/len(b.list))/1000)
 }
 

@@ -1,9 +1,9 @@
 package load
 
 import (
-	"bytes"
 	"context"
 	"errors"
+	"io"
 	"maps"
 	"math"
 	"net/http"
@@ -62,9 +62,8 @@ func TestOtherPrograms(t *testing.T) {
 	if step := r.Steps[0]; step.Service != nil || step.Stages != nil || step.Rate <= 0 || step.Failed() != 0 {
 		t.Errorf("%+v", step)
 	}
-	var out, page bytes.Buffer
-	r.WriteTable(&out)
-	if err := r.WriteHTML(&page); err != nil {
+	r.WriteTable(io.Discard)
+	if err := r.WriteHTML(io.Discard); err != nil {
 		t.Error(err)
 	}
 }
@@ -100,9 +99,9 @@ func TestStall(t *testing.T) {
 	}
 }
 
-// TestSchedule has a client that takes a request only now and then.
+// TestSchedule has a client that takes a request only now and then. The schedule sleeps by the kernel's clock.
 func TestSchedule(t *testing.T) {
-	begin := time.Now()
+	begin, n := time.Now(), 0
 	r := newRecording(false)
 	r.begin(begin, 500*time.Millisecond)
 	due := make(chan time.Time)
@@ -110,7 +109,6 @@ func TestSchedule(t *testing.T) {
 		defer close(due)
 		schedule(context.Background(), begin, 1000, r, due)
 	}()
-	n := 0
 	for at := range due {
 		if want := begin.Add(time.Duration(n) * time.Millisecond); !at.Equal(want) {
 			t.Fatalf("request %d was due %v after the start, want %v", n, at.Sub(begin), want.Sub(begin))
@@ -127,10 +125,7 @@ func TestSchedule(t *testing.T) {
 
 // TestSlowStart has the first answers come later than requests time out.
 func TestSlowStart(t *testing.T) {
-	f := newFake(t, &fake{answer: func(http.ResponseWriter, int64) bool {
-		time.Sleep(100 * time.Millisecond)
-		return true
-	}})
+	f := newFake(t, &fake{answer: func(http.ResponseWriter, int64) bool { time.Sleep(100 * time.Millisecond); return true }})
 	target := newTestTarget(t, f.URL)
 	target.timeout = 10 * time.Millisecond
 	if err := target.Check(t.Context()); err != nil {
@@ -179,37 +174,33 @@ func TestSearchForARate(t *testing.T) {
 	}
 }
 
-// TestErrorsByCode counts what is no good answer, each for its kind. The first two requests are those of the check.
+// TestErrorsByCode counts what is no good answer, each for its kind.
 func TestErrorsByCode(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer func(w http.ResponseWriter, n int64) bool
 		want   map[string]int64
 	}{
 		"refused and cut": {func(w http.ResponseWriter, n int64) bool {
-			switch {
-			case n > 2 && n%4 == 0:
+			switch n % 4 {
+			case 0:
 				w.WriteHeader(http.StatusTooManyRequests)
-				return false
-			case n > 2 && n%4 == 1:
+			case 1:
 				panic(http.ErrAbortHandler)
 			}
-			return true
+			return n%4 > 1
 		}, map[string]int64{"429": 20, codeClosed: 20}},
 		"good statuses": {func(w http.ResponseWriter, n int64) bool {
-			switch {
-			case n > 2 && n%2 == 0:
+			if n%2 == 0 {
 				w.WriteHeader(http.StatusAccepted)
-				return false
-			case n > 2:
+			} else {
 				w.Write([]byte(`{"busy":true}`))
-				return false
 			}
-			return true
+			return false
 		}, map[string]int64{codeBad: 80}},
 	} {
 		o := testOptions(Load{Rate: 200})
 		o.Window.Warmup = 0 // so that every request counts, in whatever order they arrive
-		s := run(t, o, newFake(t, &fake{answer: c.answer}).URL).Steps[0]
+		s := run(t, o, newFake(t, &fake{answer: c.answer, lull: 2}).URL).Steps[0]
 		if s.Requests != 80 || !maps.Equal(s.Errors, c.want) || s.Failed() == 80 && s.Rate != 0 {
 			t.Errorf("%s: %d requests, errors %v, rate %v", name, s.Requests, s.Errors, s.Rate)
 		}
@@ -220,12 +211,7 @@ func TestErrorsByCode(t *testing.T) {
 // ends with errors, not with latencies, in an open loop and where clients never come to ask in the window.
 func TestHang(t *testing.T) {
 	release := make(chan struct{})
-	f := newFake(t, &fake{answer: func(_ http.ResponseWriter, n int64) bool {
-		if n > 2 {
-			<-release
-		}
-		return true
-	}})
+	f := newFake(t, &fake{lull: 2, answer: func(http.ResponseWriter, int64) bool { <-release; return true }})
 	t.Cleanup(func() { close(release) })
 	target := newTestTarget(t, f.URL)
 	target.timeout = 700 * time.Millisecond // beyond the window
@@ -255,11 +241,7 @@ func TestCancel(t *testing.T) {
 	var cancel context.CancelFunc
 	release := make(chan struct{})
 	defer close(release)
-	silent := newFake(t, &fake{answer: func(http.ResponseWriter, int64) bool {
-		cancel()
-		<-release
-		return true
-	}})
+	silent := newFake(t, &fake{answer: func(http.ResponseWriter, int64) bool { cancel(); <-release; return true }})
 	lively := newFake(t, &fake{})
 	long, two := testOptions(Load{Clients: 2}), testOptions(Load{Clients: 2}, Load{Clients: 3})
 	long.Window.Duration = time.Hour

@@ -23,20 +23,8 @@ func rawArguments() []kong.Option {
 	return []kong.Option{
 		kong.KindMapper(reflect.String, rawText(func(text string) (string, error) { return text, nil })),
 		kong.NamedMapper("path", rawText(filepath.Abs)),
-		kong.NamedMapper("existingfile", rawText(func(name string) (string, error) {
-			info, err := os.Stat(name)
-			if err == nil && info.IsDir() {
-				err = fmt.Errorf("%s: %w", name, safefile.ErrNotRegular)
-			}
-			return name, err
-		})),
-		kong.NamedMapper("existingdir", rawText(func(name string) (string, error) {
-			info, err := os.Stat(name)
-			if err == nil && !info.IsDir() {
-				err = fmt.Errorf("%s: not a folder", name)
-			}
-			return name, err
-		})),
+		kong.NamedMapper("existingfile", existing(false, safefile.ErrNotRegular)),
+		kong.NamedMapper("existingdir", existing(true, errors.New("not a folder"))),
 		kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(func(ctx *kong.DecodeContext, target reflect.Value) error {
 			token, err := ctx.Scan.PopValue("duration")
 			if err != nil {
@@ -47,6 +35,17 @@ func rawArguments() []kong.Option {
 			return err
 		})),
 	}
+}
+
+// existing takes the name of a folder, or of anything else, that is there.
+func existing(folder bool, otherwise error) kong.MapperFunc {
+	return rawText(func(name string) (string, error) {
+		info, err := os.Stat(name)
+		if err == nil && info.IsDir() != folder {
+			err = fmt.Errorf("%s: %w", name, otherwise)
+		}
+		return name, err
+	})
 }
 
 func rawText(convert func(string) (string, error)) kong.MapperFunc {

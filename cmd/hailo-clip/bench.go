@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -88,7 +89,7 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{c.JSON, c.CSV, c.HTML} {
+	for _, name := range given(c.JSON, c.CSV, c.HTML) {
 		if err := writable(name); err != nil {
 			return err // now, and not after an hour of measurement
 		}
@@ -99,20 +100,14 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 	}
 	url := c.URL
 	if url == "" {
-		var child *load.Child
 		var stop func() error
-		if child, stop, err = startService(ctx, g); err != nil {
+		if url, stop, err = startService(ctx, g); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, stop()) }()
-		url = child.URL
-	}
-	urls := []string{url}
-	if c.VS != "" {
-		urls = append(urls, c.VS)
 	}
 	var targets []*load.Target
-	for _, url := range urls {
+	for _, url := range given(url, c.VS) {
 		t, err := load.NewTarget(url, bodies, c.Timeout)
 		if err != nil {
 			return usageError{err}
@@ -120,9 +115,9 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 		defer t.Close()
 		targets = append(targets, t)
 	}
-	bar := newBars(os.Stderr)
+	bar := newBars()
 	o.Progress = func(step string, done, total time.Duration) {
-		bar.count(step, int64(min(done, total)/time.Second), int64(total/time.Second))
+		bar.set(step, int64(min(done, total)/time.Second), int64(total/time.Second))
 	}
 	found, err := load.Run(ctx, o, targets...)
 	bar.done(err == nil)
@@ -177,14 +172,14 @@ func startFlags(g *globals) [][2]string {
 
 // startService starts this program as the service to measure, with a prompt cache of its own, so
 // that the measurement finds no prompts from before and leaves none behind. The caller stops it.
-func startService(ctx context.Context, g *globals) (child *load.Child, stop func() error, err error) {
+func startService(ctx context.Context, g *globals) (url string, stop func() error, err error) {
 	self, err := os.Executable()
 	if err != nil {
-		return nil, nil, err
+		return "", nil, err
 	}
 	dir, err := os.MkdirTemp("", "hailo-clip-bench-")
 	if err != nil {
-		return nil, nil, err
+		return "", nil, err
 	}
 	args := []string{"serve", "--host", "127.0.0.1", "--port", "0"}
 	for _, f := range append(startFlags(g), [2]string{"--state-dir", g.StateDir}) {
@@ -194,27 +189,29 @@ func startService(ctx context.Context, g *globals) (child *load.Child, stop func
 	}
 	environment := append(os.Environ(), "HAILO_CLIP_TEXT_EMBEDDING_CACHE_FILE="+filepath.Join(dir, "prompts.db"),
 		"HAILO_CLIP_LOGGING_FORMAT=json", "HAILO_CLIP_LOGGING_LEVEL=info") // the log says where it serves
-	if child, err = load.StartChild(ctx, environment, self, args...); err != nil {
-		return nil, nil, errors.Join(err, os.RemoveAll(dir))
+	child, err := load.StartChild(ctx, environment, self, args...)
+	if err != nil {
+		return "", nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	return child, func() error { return errors.Join(child.Stop(), os.RemoveAll(dir)) }, nil
+	return child.URL, func() error { return errors.Join(child.Stop(), os.RemoveAll(dir)) }, nil
 }
 
-// writable says why a file cannot be written, and leaves it as it is. "" can.
+// given leaves out what is "".
+func given(texts ...string) []string {
+	return slices.DeleteFunc(texts, func(text string) bool { return text == "" })
+}
+
+// writable says why a file cannot be written, and leaves it as it is.
 func writable(name string) error {
-	if name == "" {
-		return nil
-	}
 	_, missing := os.Stat(name)
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o666)
-	if err != nil {
-		return err
+	if err == nil {
+		err = f.Close()
 	}
-	f.Close()
-	if missing != nil {
-		return os.Remove(name)
+	if err == nil && missing != nil {
+		err = os.Remove(name)
 	}
-	return nil
+	return err
 }
 
 func (c *benchRunCmd) compare() error {
@@ -227,9 +224,8 @@ func (c *benchRunCmd) compare() error {
 		if err != nil {
 			return err
 		}
-		reports[i], err = report.Read(f)
-		f.Close()
-		if err != nil {
+		defer f.Close()
+		if reports[i], err = report.Read(f); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}

@@ -19,9 +19,9 @@ import (
 
 // benchImages are the flags that say which images to send.
 type benchImages struct {
-	Image   []string `sep:"none" placeholder:"FILE" type:"existingfile" help:"Picture to send; give several. Default: generated ones."`
-	Size    []string `default:"640x480" placeholder:"WxH" help:"Size of generated pictures, which cost about what photographs cost; several with commas."`
-	Prompts int      `default:"20" help:"Prompts of each request; 0 embeds pictures instead of classifying them."`
+	Image   []string `sep:"none" placeholder:"FILE" type:"existingfile" help:"Image to send; give several. Default: generated ones."`
+	Size    []string `default:"640x480" placeholder:"WxH" help:"Size of generated images, which cost about what photographs cost; several with commas."`
+	Prompts int      `default:"20" help:"Prompts of each request; 0 embeds images instead of classifying them."`
 }
 
 // maxBenchImage bounds an image file.
@@ -60,13 +60,13 @@ func (c *benchImages) images(n int) ([]load.Image, error) {
 
 type benchProfileCmd struct {
 	benchImages
-	Duration    time.Duration `short:"d" default:"5s" help:"Time for each picture."`
+	Duration    time.Duration `short:"d" default:"5s" help:"Time for each image."`
 	CPUProfile  string        `name:"cpu-profile" placeholder:"FILE" help:"Write a CPU profile for \"go tool pprof\"."`
 	HeapProfile string        `name:"heap-profile" placeholder:"FILE" help:"Write a heap profile, as of the end."`
 }
 
 func (c *benchProfileCmd) Help() string {
-	return `One picture after the other goes through decode, resize, encode and score of this process, so the
+	return `One image after the other goes through decode, resize, encode and score of this process, so the
 times are those of an idle machine.
 
 Examples:

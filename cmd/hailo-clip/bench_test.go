@@ -2,21 +2,22 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 )
 
 // TestBench measures the service on the simulated chip as users do.
 func TestBench(t *testing.T) {
+	t.Parallel()
 	state, dir := t.TempDir(), t.TempDir()
 	report, page, table := filepath.Join(dir, "r.json"), filepath.Join(dir, "r.html"), filepath.Join(dir, "r.csv")
 	window := time.Second / 2
 	run := func(args ...string) result {
 		all := []string{"bench", "--backend", "sim", "--model", "demo", "--size", "64x48", "-d", window.String(), "--warmup", "100ms", "-c", "4", "--timeout", "2m"}
-		return runProgram(t, command(t, state, append(all, args...)...))
+		return runProgram(t, command(state, append(all, args...)...))
 	}
 	for window < patience { // long enough for some answers
 		if r := run("--assert", "requests>50"); r.code == exitOK {
@@ -25,39 +26,21 @@ func TestBench(t *testing.T) {
 		window *= 4
 	}
 	r := run("--json", report, "--html", page, "--csv", table, "--assert", "errors==0", "--assert", "cache_hits>=100%", "--assert", "cpu>0", "--assert", "batch>=1")
-	if r.code != exitOK {
-		t.Fatalf("exit code %d\n%s\n%s", r.code, r.stderr, r.stdout)
-	}
-	for _, s := range []string{"4 clients", "backend sim (simulated)", "decode", "encode-wait", "answer", "A run of the device takes"} {
-		if !strings.Contains(r.stdout, s) {
-			t.Errorf("no %q in:\n%s", s, r.stdout)
-		}
-	}
-	var saved struct {
-		Steps []struct {
-			Rate float64
-		}
-	}
+	r.expect(t, exitOK, "4 clients", "backend sim (simulated)", "decode", "encode-wait", "answer", "A run of the device takes")
+	var saved struct{ Steps []struct{ Rate float64 } }
 	if b, err := os.ReadFile(report); err != nil || json.Unmarshal(b, &saved) != nil || len(saved.Steps) != 1 || saved.Steps[0].Rate <= 0 {
 		t.Errorf("%v, %+v", err, saved)
 	}
-	for _, name := range []string{page, table} {
-		if info, err := os.Stat(name); err != nil || info.Size() == 0 {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	if c := runProgram(t, command(t, state, "bench", "--compare", report, report)); c.code != exitOK || !strings.Contains(c.stdout, "1.000") {
-		t.Errorf("compare: %+v", c)
-	}
-	if r := run("--assert", "requests<1"); r.code != exitFailed || !strings.Contains(r.stderr, "requests<1 does not hold") {
-		t.Errorf("a wrong assertion: %+v", r)
-	}
+	wrote(t, page, table)
+	runProgram(t, command(state, "bench", "--compare", report, report)).expect(t, exitOK, "1.000")
+	run("--assert", "requests<1").expect(t, exitFailed, "requests<1 does not hold")
 	if entries, err := os.ReadDir(state); err != nil || len(entries) != 0 {
 		t.Errorf("left in the state folder: %v, %v", entries, err)
 	}
 }
 
 func TestBenchArguments(t *testing.T) {
+	t.Parallel()
 	file, nobody := filepath.Join(t.TempDir(), "no", "folder"), "http://127.0.0.1:1"
 	for _, c := range []struct {
 		args []string
@@ -87,29 +70,24 @@ func TestBenchArguments(t *testing.T) {
 		{[]string{"--nonsense"}, exitUsage, "hailo-clip bench run --help"},
 		{[]string{"--model", "no-such-model", "-d", "100ms"}, exitFailed, "the service ended at its start"},
 	} {
-		r := runProgram(t, command(t, t.TempDir(), append([]string{"bench"}, c.args...)...))
-		if r.code != c.code || !strings.Contains(r.stderr, c.says) {
-			t.Errorf("%q: exit code %d, %q in %s", c.args, r.code, c.says, r.stderr)
-		}
+		t.Run(fmt.Sprintf("%q", c.args), func(t *testing.T) { hailoClip(t, append([]string{"bench"}, c.args...)...).expect(t, c.code, c.says) })
 	}
-	if r := runProgram(t, command(t, t.TempDir(), "bench", "--help")); !strings.Contains(r.stdout, "bench run --help") || !strings.Contains(r.stdout, "--search rate --slo") {
-		t.Errorf("help: %+v", r)
-	}
+	hailoClip(t, "bench", "--help").expect(t, exitOK, "bench run --help", "--search rate --slo")
 }
 
 func TestBenchProfile(t *testing.T) {
+	t.Parallel()
 	cpu, heap := filepath.Join(t.TempDir(), "cpu.out"), filepath.Join(t.TempDir(), "heap.out")
-	r := runProgram(t, command(t, t.TempDir(), "bench", "profile", "--backend", "sim", "--model", "demo", "--size", "64x48,96x64",
-		"-d", "100ms", "--cpu-profile", cpu, "--heap-profile", heap))
-	if r.code != exitOK {
-		t.Fatalf("%+v", r)
-	}
-	for _, s := range []string{"64x48", "96x64", "decode", "resize", "encode", "score", "whole way"} {
-		if !strings.Contains(r.stdout, s) {
-			t.Errorf("no %q in:\n%s", s, r.stdout)
-		}
-	}
-	for _, name := range []string{cpu, heap} {
+	hailoClip(t, "bench", "profile", "--backend", "sim", "--model", "demo", "--size", "64x48,96x64", "-d", "100ms",
+		"--cpu-profile", cpu, "--heap-profile", heap).
+		expect(t, exitOK, "64x48", "96x64", "decode", "resize", "encode", "score", "whole way")
+	wrote(t, cpu, heap)
+}
+
+// wrote fails the test unless something is in the files.
+func wrote(t *testing.T, names ...string) {
+	t.Helper()
+	for _, name := range names {
 		if info, err := os.Stat(name); err != nil || info.Size() == 0 {
 			t.Errorf("%s: %v", name, err)
 		}

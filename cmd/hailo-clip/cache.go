@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"hailoclip/cache"
 )
@@ -12,29 +13,25 @@ type cacheCmd struct {
 	Clear cacheClearCmd `cmd:"" help:"Remove the cache file; prompts are encoded again."`
 }
 
-// cacheFile is the configured cache file.
-func (g *globals) cacheFile() (string, error) {
+// cacheFile is the name of the configured cache file.
+type cacheFile string
+
+func (g *globals) cacheFile() (cacheFile, error) {
 	p, err := g.place()
-	if err != nil {
-		return "", err
+	file := cacheFile(p.cfg.TextEmbedding.Path(p.state))
+	if err == nil && file == "" {
+		err = errors.New("there is no cache file: see text_embedding.cache_enabled and cache_file")
 	}
-	if file := p.cfg.TextEmbedding.Path(p.state); file != "" {
-		return file, nil
-	}
-	return "", errors.New("there is no cache file: see text_embedding.cache_enabled and cache_file")
+	return file, err
 }
 
 type cacheStatsCmd struct {
 	JSON bool `help:"Print JSON."`
 }
 
-func (c *cacheStatsCmd) Run(g *globals) error {
-	file, err := g.cacheFile()
-	if err != nil {
-		return err
-	}
-	info, err := cache.Inspect(file)
-	missing := isMissing(err)
+func (c *cacheStatsCmd) Run(file cacheFile) error {
+	info, err := cache.Inspect(string(file))
+	missing := errors.Is(err, fs.ErrNotExist)
 	if errors.Is(err, cache.ErrDamaged) {
 		return fmt.Errorf("%s: %w; a service that finds it sets it aside; \"hailo-clip cache clear\" removes it", file, err)
 	}
@@ -42,7 +39,7 @@ func (c *cacheStatsCmd) Run(g *globals) error {
 		return err
 	}
 	if c.JSON {
-		return printJSON(stdout, info)
+		return printJSON(info)
 	}
 	if missing {
 		fmt.Fprintf(stdout, "%s: not there yet\n", file)
@@ -67,12 +64,8 @@ func (c *cacheStatsCmd) Run(g *globals) error {
 
 type cacheClearCmd struct{}
 
-func (c *cacheClearCmd) Run(g *globals) error {
-	file, err := g.cacheFile()
-	if err != nil {
-		return err
-	}
-	if err := cache.ClearFile(file); err != nil {
+func (c *cacheClearCmd) Run(file cacheFile) error {
+	if err := cache.ClearFile(string(file)); err != nil {
 		return err
 	}
 	fmt.Fprintf(stdout, "%s: empty\n", file)

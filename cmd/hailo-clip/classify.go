@@ -79,14 +79,22 @@ func (c *classifyCmd) classify(ctx context.Context, e *engine) error {
 		}
 	}
 	verdicts := make([]verdict, len(c.Images))
-	bar, done := newBars(os.Stderr), int64(0)
+	bar, done := newBars(), int64(0)
 	err = e.ClassifyBatch(ctx, clip.Request{Prompts: c.Prompt, TopK: c.TopK}, clip.Batch{
 		Len: len(c.Images), AtOnce: c.Jobs,
 		Open: func(i int) ([]byte, error) { return readImage(c.Images[i], e.cfg.Server.MaxBodyBytes) },
 		Done: func(i int, r clip.Result, err error) {
-			verdicts[i] = c.verdict(c.Images[i], e.Model(), r, err)
+			v := verdict{Image: c.Images[i], Model: e.Model(), Matches: []match{}}
+			if err != nil {
+				v.Error = err.Error()
+			}
+			for rank, m := range r.Matches {
+				v.Matches = append(v.Matches, match{c.Prompt[m.Prompt], m.Score, rank + 1, m.Cosine, m.Probability,
+					r.Prompts.Rows[m.Prompt].Truncated})
+			}
+			verdicts[i] = v
 			if done++; len(c.Images) > 1 {
-				bar.count("classifying", done, int64(len(c.Images)))
+				bar.set("classifying", done, int64(len(c.Images)))
 			}
 		},
 	})
@@ -94,44 +102,29 @@ func (c *classifyCmd) classify(ctx context.Context, e *engine) error {
 	if err != nil {
 		return err // a part of the results would look like all of them
 	}
-	return c.print(stdout, verdicts)
+	return c.print(verdicts)
 }
 
-func (c *classifyCmd) verdict(name, model string, r clip.Result, err error) verdict {
-	v := verdict{Image: name, Model: model, Matches: []match{}}
-	if err != nil {
-		v.Error = err.Error()
-	}
-	for i, m := range r.Matches {
-		v.Matches = append(v.Matches, match{Text: c.Prompt[m.Prompt], Score: m.Score, Rank: i + 1,
-			Cosine: m.Cosine, Probability: m.Probability, Truncated: r.Prompts.Rows[m.Prompt].Truncated})
-	}
-	return v
-}
-
-func (c *classifyCmd) print(w io.Writer, verdicts []verdict) error {
-	failed := false
+func (c *classifyCmd) print(verdicts []verdict) (err error) {
 	for _, v := range verdicts {
-		failed = failed || v.Error != ""
-		if c.JSON {
-			if err := printJSON(w, v); err != nil {
+		if v.Error != "" {
+			err = exitError(exitFailed)
+		}
+		switch {
+		case c.JSON:
+			if err := printJSON(v); err != nil {
 				return err
 			}
-			continue
-		}
-		if v.Error != "" {
+		case v.Error != "":
 			complain("hailo-clip: %s: %s", printable(v.Image), v.Error)
-			continue
-		}
-		fmt.Fprintf(w, "%s\n", printable(v.Image))
-		for _, m := range v.Matches {
-			fmt.Fprintf(w, "  %s\n", row(m.Text, m.Score, longest(c.Prompt)))
+		default:
+			fmt.Fprintln(stdout, printable(v.Image))
+			for _, m := range v.Matches {
+				fmt.Fprintln(stdout, "  "+row(m.Text, m.Score, longest(c.Prompt...)))
+			}
 		}
 	}
-	if failed {
-		return exitError(exitFailed)
-	}
-	return nil
+	return err
 }
 
 // readImage reads a file of at most limit bytes, or standard input for "-". Of the images in a row

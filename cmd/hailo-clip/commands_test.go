@@ -2,24 +2,29 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"image/png"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"unicode/utf8"
+
+	"hailoclip/hailo/demo"
 )
 
-const samples = "../../hailo/demo/samples/"
+// slowConfig has the numbers of the former service's file.
+const slowConfig = "clip:\n  batch_size: 1\nresource_limits:\n  cpu_quota: 80%\n"
 
 func TestCommands(t *testing.T) {
-	state := t.TempDir()
-	png := filepath.Join(t.TempDir(), "seen.png")
-	good := filepath.Join(t.TempDir(), "good.yaml")
-	if err := os.WriteFile(good, []byte("server:\n  port: 1234\n"), 0o600); err != nil {
+	t.Parallel()
+	state, damaged := t.TempDir(), t.TempDir()
+	pipe, seen := filepath.Join(t.TempDir(), "pipe.jpg"), filepath.Join(t.TempDir(), "seen.png")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	damaged := t.TempDir()
+	good, slow, cat := configFile(t, "server:\n  port: 1234\n"), configFile(t, slowConfig), string(must(os.ReadFile(samples+"cat.jpg")))
 	put(t, damaged, map[string]string{"prompts.db": strings.Repeat("no database ", 1000)})
 	cases := []struct {
 		name  string
@@ -53,7 +58,7 @@ func TestCommands(t *testing.T) {
 		{"embed text", true, []string{"embed", "text", "a photo of a cat"}, "", 0, []string{`{"embedding":[`, `"dimension":512`, `"tokens":7`}, nil},
 		{"embed image", true, []string{"embed", "image", samples + "cat.jpg"}, "", 0, []string{`"dimension":512,"model":"demo"`}, nil},
 		{"embed something else", true, []string{"embed", "image", samples + "index.json"}, "", exitFailed, nil, []string{"index.json", "not an image"}},
-		{"inspect pixels", false, []string{"inspect", "pixels", samples + "cat.jpg", "-o", png}, "", 0, []string{"224 x 224 (crop)"}, nil},
+		{"inspect pixels", false, []string{"inspect", "pixels", samples + "cat.jpg", "-o", seen}, "", 0, []string{"224 x 224 (crop)"}, nil},
 		{"inspect tokens", false, []string{"inspect", "tokens", "a photo of a cat"}, "", 0, []string{"7 tokens", "<|startoftext|>", "photo</w>"}, nil},
 		{"inspect tokens as JSON", false, []string{"inspect", "tokens", "--json", "cat"}, "", 0, []string{`"piece":"cat</w>"`}, nil},
 		{"inspect tokens of standard input", false, []string{"inspect", "tokens", "-"}, `["", "cat"]`, 0, []string{"[[4094,4095],[4094,"}, nil},
@@ -72,130 +77,121 @@ func TestCommands(t *testing.T) {
 		{"cache stats of nothing as JSON", false, []string{"cache", "stats", "--json"}, "", 0, []string{`"bytes":0,"locked":false,"namespaces":[],"set_aside":[]}`}, nil},
 		{"config show", false, []string{"config", "show", "--backend", "cpu"}, "", 0, []string{"backend: cpu", "port: 5000"}, nil},
 		{"config default", false, []string{"config", "show", "--default"}, "", 0, []string{"# hailo-clip: every setting"}, nil},
-		{"config check", false, []string{"config", "check", good}, "", 0, []string{"good.yaml: ok"}, nil},
+		{"config check", false, []string{"config", "check", good}, "", 0, []string{"my.yaml: ok"}, nil},
 		{"config unit", false, []string{"config", "unit"}, "", 0, []string{"\nMemoryMax=3G\n", "ExecStart=/usr/bin/hailo-clip serve"}, nil},
 		{"config check of nonsense", false, []string{"config", "check", samples + "index.json"}, "", exitUsage, nil, []string{"index.json", "line"}},
 		{"doctor", false, []string{"doctor", "--json"}, "", 0, []string{`"findings":[`, `"check":"libturbojpeg"`}, nil},
 		{"help of the simulated chip", false, []string{"npu-sim", "--help"}, "", 0, []string{"-fault", "lose=N", "refuse=W"}, nil},
 		{"the simulated chip by hand", false, []string{"npu-sim"}, "", exitFailed, nil, []string{"started by hailo-clip, not by hand"}},
 		{"setup for another machine", false, []string{"setup", "--arch", "s390x"}, "", exitUsage, nil, []string{"--arch", "amd64"}},
+		{"help as a command", false, []string{"help"}, "", 0, []string{"Usage: hailo-clip <command>"}, nil},
+		{"help of a command of commands", false, []string{"help", "models", "pull"}, "", 0, []string{"Usage: hailo-clip models pull <name>"}, nil},
+		{"a prompt that is no text", false, []string{"classify", "-p", "\xff", "x.jpg"}, "", exitUsage, nil, []string{"--prompt number 1 is not UTF-8"}},
+		{"a text that is none", false, []string{"embed", "text", "\xff"}, "", exitUsage, nil, []string{"the text is not UTF-8"}},
+		{"a duration of seconds", false, []string{"bench", "--duration", "5", "--url", "nonsense"}, "", exitUsage, nil, []string{"nonsense"}},
+		{"no duration", false, []string{"bench", "--duration", "soon"}, "", exitUsage, nil, []string{`"soon" is not a duration`}},
+		{"no folder", false, []string{"models", "pull", "x", "--from-dir", "/dev/null"}, "", exitUsage, nil, []string{"/dev/null: not a folder"}},
+		{"a folder of images", true, []string{"classify", damaged, "-p", "a cat"}, "", exitFailed, nil, []string{"a folder: name the files in it"}},
+		{"an image in a pipe", true, []string{"classify", pipe, "-p", "a cat"}, "", exitFailed, nil, []string{"read from standard input, as -"}},
+		{"check of a pipe", false, []string{"config", "check", pipe}, "", exitUsage, nil, []string{"not a file"}},
+		{"configuration in a pipe", false, []string{"serve", "--config", pipe}, "", exitUsage, nil, []string{"not a file"}},
+		{"tokenizer in a pipe", false, []string{"inspect", "tokens", "x", "--tokenizer", pipe}, "", exitFailed, nil, []string{"not a file"}},
+		{"two images on standard input", true, []string{"classify", "-", "-p", "a cat"}, cat + cat, 0, []string{"a cat"}, []string{"more than one image"}},
+		{"the demo", true, []string{"demo", "--oneshot", "--port", "0"}, "", 0,
+			[]string{"10 of 10 images have the right prompt first", "a photo of an airplane", "a photo of a cat"}, nil},
+		{"vectors of the bytes", true, []string{"embed", "text", "a cat", "--backend", "sim", "--model", "demo"}, "", 0, nil, []string{"scores are nonsense"}},
+		{"slow configuration", false, []string{"config", "check", slow}, "", 0, []string{"ok"}, []string{"4.7 times", "80%"}},
+		{"doctor of a slow configuration", false, []string{"doctor", "--config", slow}, "", 0, []string{"4.7 times", "80% counts one core"}, nil},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			if c.onnx {
 				needONNX(t)
 			}
-			cmd := command(t, state, c.args...)
+			cmd := command(state, c.args...)
 			cmd.Stdin = strings.NewReader(c.stdin)
 			r := runProgram(t, cmd)
-			if r.code != c.code {
-				t.Errorf("exit code %d, want %d", r.code, c.code)
-			}
-			for _, s := range c.out {
-				if !strings.Contains(r.stdout, s) {
-					t.Errorf("no %q in standard output", s)
+			r.expect(t, c.code)
+			for text, all := range map[string][]string{r.stdout: c.out, r.stderr: c.err} {
+				for _, s := range all {
+					if !strings.Contains(text, s) {
+						t.Errorf("no %q in %.2000q", s, text)
+					}
 				}
-			}
-			for _, s := range c.err {
-				if !strings.Contains(r.stderr, s) {
-					t.Errorf("no %q in standard error", s)
-				}
-			}
-			if t.Failed() {
-				t.Logf("standard output:\n%.2000s\nstandard error:\n%.2000s", r.stdout, r.stderr)
 			}
 		})
 	}
-	checkPNG(t, png)
+	m, err := png.Decode(bytes.NewReader(must(os.ReadFile(seen))))
+	if err != nil || m.Bounds().Dx() != 224 || m.Bounds().Dy() != 224 {
+		t.Errorf("wrote %v, %v", m, err)
+	}
 }
 
-// TestOutputThatIsLost has every command that prints print to a full disk.
+// TestOutputThatIsLost has every command that prints print to a full disk, and to a reader that has left already, as
+// "hailo-clip ... | head -1" may have.
 func TestOutputThatIsLost(t *testing.T) {
+	t.Parallel()
 	state := t.TempDir()
-	png := filepath.Join(t.TempDir(), "seen.png")
 	damaged := filepath.Join(state, "models", "clip-vit-b-32", "tokenizer.json")
 	put(t, state, map[string]string{"models/clip-vit-b-32/tokenizer.json": "not it"})
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer full.Close()
+	in, pipe, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.Close()
+	defer pipe.Close()
 	cases := []struct {
-		onnx bool
-		args []string
-		err  string // as well
+		onnx, left bool
+		args       []string
+		err        string // as well
 	}{
-		{false, []string{"--help"}, ""},
-		{false, []string{"--version"}, ""},
-		{false, []string{"version"}, ""},
-		{true, []string{"classify", samples + "cat.jpg", "-p", "a cat"}, ""},
-		{true, []string{"classify", samples + "cat.jpg", samples + "no.jpg", "-p", "a cat"}, "no.jpg: no such file"},
-		{true, []string{"embed", "text", "a cat"}, ""},
-		{false, []string{"inspect", "pixels", samples + "cat.jpg", "-o", png}, ""},
-		{false, []string{"inspect", "tokens", "a cat"}, ""},
-		{false, []string{"inspect", "model"}, ""},
-		{false, []string{"models", "list"}, ""},
-		{false, []string{"models", "verify", "demo"}, ""},
-		{false, []string{"models", "rm", "clip-vit-b-32"}, ""},
-		{false, []string{"cache", "stats"}, ""},
-		{false, []string{"cache", "clear"}, ""},
-		{false, []string{"config", "show"}, ""},
-		{false, []string{"doctor"}, ""},
+		{false, true, []string{"--help"}, ""},
+		{false, false, []string{"--version"}, ""},
+		{false, false, []string{"version"}, ""},
+		{true, false, []string{"classify", samples + "cat.jpg", "-p", "a cat"}, ""},
+		{true, false, []string{"classify", samples + "cat.jpg", samples + "no.jpg", "-p", "a cat"}, "no.jpg: no such file"},
+		{true, false, []string{"embed", "text", "a cat"}, ""},
+		{false, false, []string{"inspect", "pixels", samples + "cat.jpg", "-o", filepath.Join(t.TempDir(), "seen.png")}, ""},
+		{false, false, []string{"inspect", "tokens", "a cat"}, ""},
+		{false, false, []string{"inspect", "model"}, ""},
+		{false, true, []string{"models", "list"}, ""},
+		{false, true, []string{"models", "list", "--json"}, ""},
+		{false, false, []string{"models", "verify", "demo"}, ""},
+		{false, false, []string{"models", "rm", "clip-vit-b-32"}, ""},
+		{false, false, []string{"cache", "stats"}, ""},
+		{false, false, []string{"cache", "clear"}, ""},
+		{false, false, []string{"config", "show"}, ""},
+		{false, true, []string{"config", "show", "--default"}, ""},
+		{false, true, []string{"doctor"}, ""},
 	}
 	for _, c := range cases {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
 			if c.onnx {
 				needONNX(t)
 			}
-			full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
-			if err != nil {
-				t.Skip(err)
+			cmd := command(state, c.args...)
+			cmd.Stdout = full
+			r := runProgram(t, cmd)
+			r.expect(t, exitFailed, c.err)
+			if strings.Count(r.stderr, "no space left") != 1 {
+				t.Error(r.stderr)
 			}
-			defer full.Close()
-			var errs bytes.Buffer
-			cmd := command(t, state, c.args...)
-			cmd.Stdout, cmd.Stderr = full, &errs
-			_ = cmd.Run() // the code is in ProcessState
-			if code := cmd.ProcessState.ExitCode(); code != exitFailed || strings.Count(errs.String(), "no space left") != 1 ||
-				!strings.Contains(errs.String(), c.err) {
-				t.Errorf("exit code %d: %s", code, errs.String())
+			if c.left {
+				cmd = command(state, c.args...)
+				cmd.Stdout = pipe
+				if r := runProgram(t, cmd); r.code != exitPipe || r.stderr != "" {
+					t.Errorf("exit code %d: %s", r.code, r.stderr)
+				}
 			}
 		})
 	}
 	if _, err := os.Stat(damaged); err == nil {
 		t.Error("models rm has removed nothing")
-	}
-}
-
-// checkPNG looks at what "inspect pixels" wrote.
-func checkPNG(t *testing.T, name string) {
-	t.Helper()
-	b := must(os.ReadFile(name))
-	m, err := png.Decode(bytes.NewReader(b))
-	if err != nil || m.Bounds().Dx() != 224 || m.Bounds().Dy() != 224 {
-		t.Errorf("wrote %v, %v", m, err)
-	}
-}
-
-func TestDemo(t *testing.T) {
-	needONNX(t)
-	r := runProgram(t, command(t, t.TempDir(), "demo", "--oneshot", "--port", "0"))
-	if r.code != exitOK || !strings.Contains(r.stdout, "10 of 10 pictures have the right prompt first") ||
-		!strings.Contains(r.stdout, "a photo of an airplane") || !strings.Contains(r.stdout, "a photo of a cat") {
-		t.Errorf("exit code %d\n%s\n%s", r.code, r.stdout, r.stderr)
-	}
-}
-
-func TestSimulatedChip(t *testing.T) {
-	r := serve(t, t.TempDir(), "--backend", "sim")
-	health := r.get(t, "/health")
-	if health.body["backend"] != "sim" || health.body["runtime_mode"] != "simulated" || health.body["status"] != "healthy" {
-		t.Errorf("health %s", health.raw)
-	}
-	first := r.mustPost(t, "/v1/classify", catRequest(t))
-	second := r.mustPost(t, "/v1/classify", catRequest(t))
-	one, _ := json.Marshal(first.body["classifications"])
-	two, _ := json.Marshal(second.body["classifications"])
-	if !bytes.Equal(one, two) {
-		t.Errorf("equal input, other output: %s and %s", one, two)
-	}
-	if code := r.stop(t); code != exitOK {
-		t.Errorf("exit code %d", code)
 	}
 }
 
@@ -208,13 +204,57 @@ func TestModelsListIsATable(t *testing.T) {
 		"models/broken/manifest.json":  `{"name":"broken","license":"x",` + strings.Replace(rest, "16", "0", 1),
 		"models/strange/manifest.json": `{"name":"strange","description":"x\nforged   complete",` + strings.Replace(rest, "-1", "1", 1),
 	})
-	r := runProgram(t, command(t, state, "models", "list"))
-	if r.code != exitOK || !strings.Contains(r.stdout, "embedding_dimension is 0, want 1 to 8192; files[") {
-		t.Errorf("exit code %d: %s", r.code, r.stdout)
-	}
+	r := runProgram(t, command(state, "models", "list"))
+	r.expect(t, exitOK, "embedding_dimension is 0, want 1 to 8192; files[")
 	for line := range strings.Lines(r.stdout) {
 		if strings.HasPrefix(line, "forged") || strings.HasPrefix(line, "files[") {
 			t.Errorf("a line %q", line)
+		}
+	}
+}
+
+// TestNamesOfFiles has file names that are not UTF-8 and that command terminals.
+func TestNamesOfFiles(t *testing.T) {
+	t.Parallel()
+	needONNX(t)
+	cat := must(os.ReadFile(samples + "cat.jpg"))
+	dir := t.TempDir()
+	for _, name := range []string{"\xff.jpg", "a,b\x1b[31m.jpg", "\u202egpj.jpg"} {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, cat, 0o600); err != nil {
+			t.Skip("no such names here: ", err)
+		}
+		for _, args := range [][]string{
+			{"classify", path, "-p", "a cat"}, {"embed", "image", path}, {"inspect", "pixels", path, "-o", path + ".png"},
+			{"bench", "profile", "--image", path, "-d", "0.01"},
+		} {
+			r := hailoClip(t, args...)
+			if r.code != exitOK || strings.ContainsAny(r.stderr, "\x1b\u202e") {
+				t.Errorf("%q: exit code %d: %q %q", args, r.code, r.stdout, r.stderr)
+			}
+		}
+		r := hailoClip(t, "classify", path+"\nhailo-clip: forged", "-p", "a cat")
+		if r.code != exitFailed || strings.ContainsAny(r.stderr, "\x1b\u202e") || !utf8.ValidString(r.stderr) || strings.Contains(r.stderr, "\nhailo-clip: forged") {
+			t.Errorf("exit code %d: %q", r.code, r.stderr)
+		}
+	}
+}
+
+func TestFirstImage(t *testing.T) {
+	all := must(demo.Samples())
+	png := []byte("\x89PNG\r\n\x1a\nIEND\xaeB`\x82")
+	for _, first := range [][]byte{all[0].JPEG, png} {
+		if got := firstImage(first); !bytes.Equal(got, first) {
+			t.Errorf("%d of %d bytes of the only image", len(got), len(first))
+		}
+		other := slices.Concat([]byte("II*\x00"), first, first)
+		if got := firstImage(other); !bytes.Equal(got, other) {
+			t.Errorf("%d of %d bytes of a TIFF that holds others", len(got), len(other))
+		}
+		for _, second := range [][]byte{all[1].JPEG, png} {
+			if got := firstImage(slices.Concat(first, second, first)); !bytes.Equal(got, first) {
+				t.Errorf("%d bytes, want %d", len(got), len(first))
+			}
 		}
 	}
 }

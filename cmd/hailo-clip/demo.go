@@ -5,11 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"strconv"
 	"strings"
 
+	"hailoclip/api"
 	"hailoclip/configs"
 	"hailoclip/hailo/demo"
 	"hailoclip/stages/clip"
@@ -17,7 +17,7 @@ import (
 
 type demoCmd struct {
 	Port    int  `default:"5000" placeholder:"N" help:"Port on 127.0.0.1; 0 is any free one (default ${default})."`
-	Oneshot bool `help:"End after the pictures instead of serving on."`
+	Oneshot bool `help:"End after the images instead of serving on."`
 }
 
 func (c *demoCmd) Help() string {
@@ -38,47 +38,36 @@ func (c *demoCmd) Run(ctx context.Context, g *globals) error {
 	if err != nil {
 		return err
 	}
-	cfg := p.cfg
-	cfg.Logging.Format = "text"
-	log := serviceLogs{all: newLogger(cfg.Logging), requests: slog.New(slog.DiscardHandler)}
-	s, err := newService(ctx, cfg, p.state, log)
+	p.cfg.Logging.Format = "text"
+	s, err := newService(ctx, p, stderr.logger(p.cfg.Logging), slog.New(slog.DiscardHandler)) // without a line for every request
 	if err != nil {
 		return err
 	}
 	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	served := make(chan error, 1)
 	go func() { served <- s.run(ctx) }()
-
-	err = classifySamples(ctx, stdout, s.engine)
-	if err == nil && !c.Oneshot {
-		invite(stdout, s.url())
-		select {
-		case err = <-served: // by Ctrl-C, or because it failed
-			stop()
-			return err
-		case <-ctx.Done():
-		}
+	if err = classifySamples(ctx, s.engine); err != nil || c.Oneshot {
+		stop()
+	} else {
+		invite(api.URL(s.ln.Addr()))
 	}
-	stop()
 	return errors.Join(err, <-served)
 }
 
-// serviceLogs separates the lines of single requests, which the demo does not show.
-type serviceLogs struct{ all, requests *slog.Logger }
-
 // classifySamples prints the three best of all prompts for every sample image. It fails when one does not have its
 // own prompt first.
-func classifySamples(ctx context.Context, w io.Writer, e *engine) error {
+func classifySamples(ctx context.Context, e *engine) error {
 	samples, err := demo.Samples()
 	if err != nil {
 		return err
 	}
-	prompts, width := make([]string, len(samples)), len("picture")
+	prompts, width := make([]string, len(samples)), len("image")
 	for i, s := range samples {
 		prompts[i] = "a photo of " + article(s.Label) + " " + s.Label
 		width = max(width, len(s.File))
 	}
-	fmt.Fprintf(w, "\n%s  %s   score\n", pad("picture", width), pad("best of "+strconv.Itoa(len(prompts))+" prompts", longest(prompts)))
+	fmt.Fprintf(stdout, "\n%s  %s   score\n", pad("image", width), pad("best of "+strconv.Itoa(len(prompts))+" prompts", longest(prompts...)))
 	wrong := 0
 	for i, s := range samples {
 		r, err := e.Classify(ctx, &clip.Request{Image: s.JPEG, Prompts: prompts, TopK: 3})
@@ -91,14 +80,14 @@ func classifySamples(ctx context.Context, w io.Writer, e *engine) error {
 			wrong++
 		}
 		for _, m := range r.Matches {
-			fmt.Fprintf(w, "%s  %s%s\n", pad(name, width), row(prompts[m.Prompt], m.Score, longest(prompts)), mark)
+			fmt.Fprintf(stdout, "%s  %s%s\n", pad(name, width), row(prompts[m.Prompt], m.Score, longest(prompts...)), mark)
 			name, mark = "", ""
 		}
 	}
-	fmt.Fprintf(w, "\n%d of %d pictures have the right prompt first (demo model: small, knows drawings, not photographs).\n",
+	fmt.Fprintf(stdout, "\n%d of %d images have the right prompt first (demo model: small, knows drawings, not photographs).\n",
 		len(samples)-wrong, len(samples))
 	if wrong > 0 {
-		return fmt.Errorf("%d sample pictures were not recognised", wrong)
+		return fmt.Errorf("%d sample images were not recognised", wrong)
 	}
 	return nil
 }
@@ -112,8 +101,8 @@ func article(noun string) string {
 }
 
 // invite says what to do with the running service.
-func invite(w io.Writer, url string) {
-	fmt.Fprint(w, strings.ReplaceAll(`
+func invite(url string) {
+	fmt.Fprint(stdout, strings.ReplaceAll(`
 Serving on URL until Ctrl-C. Try it from another terminal:
 
   IMAGE=$(base64 -w0 < hailo/demo/samples/cat.jpg)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"slices"
 
 	"hailoclip/configs"
 	"hailoclip/hailo/device"
@@ -25,22 +24,18 @@ without an NPU is fine. Where the service is installed, its models in ` + device
 unless --state-dir says otherwise; only root may look into that folder.`
 }
 
-func (c *doctorCmd) Run(ctx context.Context, g *globals) error {
-	p, err := g.place()
-	if err != nil {
-		return err
-	}
+func (c *doctorCmd) Run(ctx context.Context, g *globals, p place) (err error) {
 	env := doctor.Host()
 	env.Version, env.Backend = programVersion(), p.cfg.CLIP.Backend
 	env.Shared = p.cfg.NPU.Group != "" && p.cfg.NPU.Group != "UNIQUE"
 	if c.Root != "" {
 		c.onlyFiles(p.cfg, &env)
-	} else if err := c.thisMachine(ctx, g, p, &env); err != nil {
-		return err
+	} else {
+		c.thisMachine(ctx, g, p, &env)
 	}
 	report := doctor.Run(ctx, env)
 	if c.JSON {
-		err = printJSON(stdout, report)
+		err = printJSON(report)
 	} else {
 		err = report.WriteText(styled{stdout}, stdout.color())
 	}
@@ -62,28 +57,31 @@ func (c *doctorCmd) onlyFiles(cfg configs.Config, env *doctor.Env) {
 }
 
 // thisMachine adds to env what this program knows of the machine that it runs on.
-func (c *doctorCmd) thisMachine(ctx context.Context, g *globals, p place, env *doctor.Env) error {
+func (c *doctorCmd) thisMachine(ctx context.Context, g *globals, p place, env *doctor.Env) {
 	if g.StateDir != "" {
 		env.State = p.state
-	} else if unitStateDir() == "" && device.Root("/").HasService() {
-		p.state, env.State = device.ServiceState, device.ServiceState
+	} else if unitState() == "" && device.Root("/").HasService() {
+		p.state, env.State, p.catalog.Dir = device.ServiceState, device.ServiceState, modelsDir(device.ServiceState)
 	}
-	cfg := p.cfg
-	env.Service = func(ctx context.Context) *doctor.Service { return askService(ctx, cfg.Server) }
-	catalog, err := openCatalog(p.state)
-	if err != nil {
-		return err
+	env.Service = func(context.Context) *doctor.Service { return askService(p.cfg.Server) }
+	var err error
+	if env.Worker, err = npu.FindWorker(p.cfg.NPU.Worker); err != nil {
+		env.Worker = p.cfg.NPU.Worker // a configured one that is no program is a finding of its own
 	}
-	if env.Worker, err = npu.FindWorker(cfg.NPU.Worker); err != nil {
-		env.Worker = cfg.NPU.Worker // a configured one that is no program is a finding of its own
-	}
-	_, err = os.ReadDir(catalog.Dir)
+	_, err = os.ReadDir(p.catalog.Dir)
 	hidden := errors.Is(err, fs.ErrPermission)
-	if m, _, err := catalog.Resolve(ctx, cfg.CLIP.Model); !hidden && (err == nil && !m.Embedded() || cfg.CLIP.Model != model.Auto) {
-		env.Model = installed(ctx, catalog, cfg.CLIP.Model)
+	name := p.cfg.CLIP.Model
+	if m, _, err := p.catalog.Resolve(ctx, name); !hidden && (err == nil && !m.Embedded() || name != model.Auto) {
+		if name == model.Auto {
+			name = model.Preferred // the one that people want
+		}
+		in, _ := p.installed(ctx, name) // what is wrong with it stops the start
+		if in.Manifest.Name != "" && !in.Builtin {
+			env.Model = &in
+		}
 	}
 	env.Extra = func(ctx context.Context) []doctor.Finding {
-		f := &findings{cfg: cfg, state: p.state, env: *env}
+		f := &findings{place: p, env: *env}
 		if hidden {
 			f.add("state-folder", doctor.Info, "This user may not look into "+p.state+", so models and ONNX Runtime were not checked.",
 				"sudo hailo-clip doctor --state-dir "+p.state)
@@ -91,21 +89,8 @@ func (c *doctorCmd) thisMachine(ctx context.Context, g *globals, p place, env *d
 			f.libraries()
 			f.start(ctx)
 		}
-		f.port(ctx)
+		f.port()
 		f.configuration()
 		return f.all
 	}
-	return nil
-}
-
-// installed is what is there of the configured model; "auto" is the one that people want.
-func installed(ctx context.Context, catalog *model.Catalog, name string) *model.Installed {
-	if name == model.Auto {
-		name = model.Preferred
-	}
-	all, _ := catalog.List(ctx) // what is wrong with it stops the start
-	if i := slices.IndexFunc(all, func(in model.Installed) bool { return in.Manifest.Name == name && !in.Builtin }); i >= 0 {
-		return &all[i]
-	}
-	return nil
 }

@@ -13,12 +13,14 @@ import (
 	"testing"
 
 	"hailoclip/api"
+	"hailoclip/configs"
 	"hailoclip/hailo/doctor"
+	"hailoclip/hailo/open"
 )
 
 // TestDoctorRoot examines a system in a folder: nothing of this machine is in the report.
 func TestDoctorRoot(t *testing.T) {
-	r := runProgram(t, command(t, t.TempDir(), "doctor", "--json", "--root", t.TempDir()))
+	r := hailoClip(t, "doctor", "--json", "--root", t.TempDir())
 	var report doctor.Report
 	if err := json.Unmarshal([]byte(r.stdout), &report); err != nil || r.code != exitOK {
 		t.Fatal(r.code, err, r.stderr)
@@ -42,10 +44,8 @@ func TestDoctorHiddenState(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(state, "models"), 0); err != nil {
 		t.Fatal(err)
 	}
-	r := runProgram(t, command(t, state, "doctor"))
-	if !strings.Contains(r.stdout, "may not look into") || !strings.Contains(r.stdout, "sudo hailo-clip doctor --state-dir "+state) {
-		t.Error(r.stdout, r.stderr)
-	}
+	r := runProgram(t, command(state, "doctor"))
+	r.expect(t, r.code, "may not look into", "sudo hailo-clip doctor --state-dir "+state)
 }
 
 func TestAskService(t *testing.T) {
@@ -63,22 +63,21 @@ func TestAskService(t *testing.T) {
 	defer s.Close()
 	address, _ := net.ResolveTCPAddr("tcp", s.Listener.Addr().String())
 	c := api.Config{Host: "127.0.0.1", Port: address.Port}
-	got := askService(t.Context(), c)
+	got := askService(c)
 	want := &doctor.Service{Reason: "hot", Temperature: []float64{48.5}, Throttling: 1, Zone: 2, Rate: 300}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v", got)
 	}
-	for name, other := range map[string]string{
-		"another program": `{"service":"x","backend":"npu","runtime_mode":"real"}`, "no JSON": "<html>", "nothing": "",
-		"the CPU": strings.Replace(health, "npu", "cpu", 1), "a simulated chip": strings.Replace(health, "real", "simulated", 1),
+	for _, other := range []string{`{"service":"x","backend":"npu","runtime_mode":"real"}`, "<html>", "",
+		strings.Replace(health, "npu", "cpu", 1), strings.Replace(health, "real", "simulated", 1),
 	} {
 		answers["/health"] = other
-		if askService(t.Context(), c) != nil {
-			t.Errorf("%s counts as the service", name)
+		if askService(c) != nil {
+			t.Errorf("%q counts as the service", other)
 		}
 	}
 	s.Close()
-	if askService(t.Context(), c) != nil {
+	if askService(c) != nil {
 		t.Error("an answer from nobody")
 	}
 }
@@ -88,9 +87,7 @@ func TestAskService(t *testing.T) {
 func TestDoctorCountsOpenFiles(t *testing.T) {
 	needONNX(t)
 	for limit, want := range map[string]doctor.Level{"20": doctor.Fail, "200": doctor.Warn, "4096": ""} {
-		c := command(t, t.TempDir(), "doctor", "--json", "--model", "demo", "--backend", "cpu")
-		c.Args = append([]string{"sh", "-c", `ulimit -n "$0" && exec "$@"`, limit, c.Path}, c.Args[1:]...)
-		c.Path = "/bin/sh"
+		c := by(command(t.TempDir(), "doctor", "--json", "--model", "demo", "--backend", "cpu"), "sh", "-c", `ulimit -n "$0" && exec "$@"`, limit)
 		c.Env = append(c.Env, "HAILO_CLIP_SERVER_PORT=0")
 		r := runProgram(t, c)
 		var report doctor.Report
@@ -104,14 +101,21 @@ func TestDoctorCountsOpenFiles(t *testing.T) {
 	}
 }
 
-func TestNoColor(t *testing.T) {
-	terminal := &output{terminal: true}
-	t.Setenv("NO_COLOR", "")
-	if !terminal.color() || (&output{}).color() {
-		t.Error("colors only on a terminal")
+// TestSlowConfiguration has the numbers of the former service's file and unit.
+func TestSlowConfiguration(t *testing.T) {
+	serve(t, t.TempDir(), "--backend", "cpu", "--config", configFile(t, slowConfig)).logs(t, "4.7 times", "80% counts one core")
+	root := t.TempDir()
+	put(t, root, map[string]string{"lib/systemd/system/hailo-clip.service": "[Service]\nCPUQuota=90%\n"})
+	of := func() []doctor.Finding {
+		f := findings{place: place{cfg: configs.Config{CLIP: configs.CLIP{Config: open.Config{BatchSize: 1}}}}, env: doctor.Env{Root: root}}
+		f.configuration()
+		return f.all
 	}
-	t.Setenv("NO_COLOR", "1")
-	if terminal.color() {
-		t.Error("colors although NO_COLOR is set")
+	if found := of(); len(found) != 2 || !strings.Contains(found[1].What, "90%") || !strings.Contains(found[1].Remedy, "CPUQuota=") {
+		t.Errorf("of the unit: %+v", found)
+	}
+	put(t, root, map[string]string{"etc/systemd/system/hailo-clip.service.d/quota.conf": "[Service]\nCPUQuota=\n"})
+	if found := of(); len(found) != 1 {
+		t.Errorf("after the remedy: %+v", found)
 	}
 }

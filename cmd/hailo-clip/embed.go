@@ -22,8 +22,6 @@ type embedded struct {
 	Truncated bool      `json:"truncated,omitempty"`
 }
 
-func (e embedded) print() error { return printJSON(stdout, e) }
-
 type embedImageCmd struct {
 	Image string `arg:"" help:"Image file; - is standard input."`
 }
@@ -31,14 +29,14 @@ type embedImageCmd struct {
 func (c *embedImageCmd) Run(ctx context.Context, g *globals) error {
 	return withEngine(ctx, g, func(e *engine) error {
 		image, err := readImage(c.Image, e.cfg.Server.MaxBodyBytes)
+		var r clip.Result
+		if err == nil {
+			r, err = e.EmbedImage(ctx, &clip.Request{Image: image})
+		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", printable(c.Image), err)
 		}
-		r, err := e.EmbedImage(ctx, &clip.Request{Image: image})
-		if err != nil {
-			return fmt.Errorf("%s: %w", printable(c.Image), err)
-		}
-		return embedded{Embedding: r.Embedding, Dimension: len(r.Embedding), Model: e.Model()}.print()
+		return printJSON(embedded{Embedding: r.Embedding, Dimension: len(r.Embedding), Model: e.Model()})
 	})
 }
 
@@ -55,6 +53,6 @@ func (c *embedTextCmd) Run(ctx context.Context, g *globals) error {
 		if err != nil {
 			return err
 		}
-		return embedded{Embedding: v.Embedding, Dimension: len(v.Embedding), Model: e.Model(), Tokens: v.Tokens, Truncated: v.Truncated}.print()
+		return printJSON(embedded{v.Embedding, len(v.Embedding), e.Model(), v.Tokens, v.Truncated})
 	})
 }

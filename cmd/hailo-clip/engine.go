@@ -6,7 +6,6 @@ import (
 	"log/slog"
 
 	"hailoclip/cache"
-	"hailoclip/configs"
 	"hailoclip/hailo/open"
 	"hailoclip/stages/clip"
 	"hailoclip/stages/decode"
@@ -15,7 +14,7 @@ import (
 // engine is the engine and what it was opened by.
 type engine struct {
 	*clip.Engine
-	cfg     configs.Config // max_body_memory_bytes lowered to what there is
+	place   // max_body_memory_bytes lowered to what there is
 	log     *slog.Logger
 	warning string // what every answer is to warn of; "" for nothing
 }
@@ -29,7 +28,7 @@ func withEngine(ctx context.Context, g *globals, work func(*engine) error) error
 	if p.cfg.Logging.Level == "info" {
 		p.cfg.Logging.Level, p.cfg.Logging.Format = "warning", "text"
 	}
-	e, err := newEngine(ctx, p.cfg, p.state, newLogger(p.cfg.Logging))
+	e, err := newEngine(ctx, p, stderr.logger(p.cfg.Logging))
 	if err != nil {
 		return err
 	}
@@ -38,11 +37,11 @@ func withEngine(ctx context.Context, g *globals, work func(*engine) error) error
 
 // newEngine opens model, encoders and cache and makes the engine of them. It blocks until the encoders can encode.
 // The caller closes it.
-func newEngine(ctx context.Context, cfg configs.Config, state string, log *slog.Logger) (*engine, error) {
+func newEngine(ctx context.Context, p place, log *slog.Logger) (*engine, error) {
 	if _, err := decode.FindLibrary(); err != nil {
 		log.Warn("JPEGs are decoded about four times slower, and not quite as PIL does", "error", err)
 	}
-	o, err := newOpener(ctx, cfg, state, log)
+	o, err := p.opener(ctx, log)
 	if err != nil {
 		return nil, err
 	}
@@ -50,11 +49,30 @@ func newEngine(ctx context.Context, cfg configs.Config, state string, log *slog.
 	if err != nil {
 		return nil, err
 	}
-	e := &engine{cfg: cfg, log: log}
-	if err := e.open(o, encoders, state); err != nil {
-		return nil, errors.Join(err, encoders.Close())
+	e := &engine{place: p, log: log}
+	cfg := &e.cfg
+	store := cache.OpenStore(cfg.TextEmbedding, p.state, log)
+	limit, _ := cfg.ResourceLimits.MemoryBytes() // checked by Validate
+	memory := clip.DivideMemory(clip.MemoryLimits{
+		Max: limit, Bodies: cfg.Server.MaxBodyMemoryBytes, Body: cfg.Server.MaxBodyBytes,
+		Lists: cfg.TextEmbedding.CacheListBytes, Workers: cfg.Performance.WorkerThreads,
+	}, log)
+	cfg.Server.MaxBodyMemoryBytes = memory.Bodies
+	why := o.ModelWhy
+	if o.Model.Embedded() {
+		why = "this is the small demo model, which knows drawings and not photographs: " + why
 	}
-	if openConfig(cfg, state).MadeUpVectors() {
+	e.Engine, err = clip.New(cfg.CLIP.Engine, cfg.Performance, clip.Parts{
+		Model: o.Model.Manifest, ModelWhy: why,
+		Tokenize: func(text string) ([]int32, bool) { return o.Tokenizer.EncodeCut(text, o.Model.ContextLength) },
+		Images:   encoders.Images, Texts: encoders.Texts, NPU: encoders.Device, BackendWhy: encoders.Why, Encoders: encoders,
+		Store:  store,
+		Budget: decode.NewBudget(memory.Images, memory.Runtime, cfg.Performance.WorkerThreads, cfg.Performance.MaxQueueSize),
+	})
+	if err != nil {
+		return nil, errors.Join(err, store.Close(), encoders.Close())
+	}
+	if p.encoders().MadeUpVectors() {
 		e.warning = "simulated-vectors"
 		log.Warn(open.MadeUpVectorsWarning)
 	}
@@ -68,43 +86,13 @@ func newEngine(ctx context.Context, cfg configs.Config, state string, log *slog.
 	return e, nil
 }
 
-// open makes the engine, to which the encoders belong from then on. On an error they are the caller's.
-func (e *engine) open(o *open.Opener, encoders *open.Encoders, state string) error {
-	cfg := &e.cfg
-	store := cache.OpenStore(cfg.TextEmbedding, state, e.log)
-	limit, _ := cfg.ResourceLimits.MemoryBytes() // checked by Validate
-	memory := clip.DivideMemory(clip.MemoryLimits{
-		Max: limit, Bodies: cfg.Server.MaxBodyMemoryBytes, Body: cfg.Server.MaxBodyBytes,
-		Lists: cfg.TextEmbedding.CacheListBytes, Workers: cfg.Performance.WorkerThreads,
-	}, e.log)
-	cfg.Server.MaxBodyMemoryBytes = memory.Bodies
-	why := o.ModelWhy
-	if o.Model.Embedded() {
-		why = "this is the small demo model, which knows drawings and not photographs: " + why
-	}
-	var err error
-	e.Engine, err = clip.New(cfg.CLIP.Engine, cfg.Performance, clip.Parts{
-		Model: o.Model.Manifest, ModelWhy: why,
-		Tokenize: func(text string) ([]int32, bool) { return o.Tokenizer.EncodeCut(text, o.Model.ContextLength) },
-		Images:   encoders.Images, Texts: encoders.Texts, NPU: encoders.Device, BackendWhy: encoders.Why, Encoders: encoders,
-		Store:  store,
-		Budget: decode.NewBudget(memory.Images, memory.Runtime, cfg.Performance.WorkerThreads, cfg.Performance.MaxQueueSize),
-	})
-	if err != nil {
-		return errors.Join(err, store.Close())
-	}
-	return nil
-}
-
 // precompute encodes the prompts of text_embedding.prompt_file, in mode precomputed, beside the
 // requests. It blocks until that is done or ctx ends.
 func (e *engine) precompute(ctx context.Context) {
-	if err := cache.CheckPrompts(e.cfg.TextEmbedding, e.cfg.Server.MaxPromptBytes); err != nil {
-		e.log.Warn("no prompts are encoded at the start", "error", err)
-		return
-	}
 	switch n, err := e.Precompute(ctx, e.cfg.Server.MaxPromptBytes); {
 	case ctx.Err() != nil:
+	case err != nil && n == 0:
+		e.log.Warn("no prompts are encoded at the start", "error", err)
 	case err != nil:
 		e.log.Warn("not all prompts of the prompt file are encoded", "done", n, "error", err)
 	case n > 0:

@@ -16,51 +16,48 @@ import (
 	"time"
 )
 
-// control commands the simulated chip behind a service.
-type control string
-
-// newControl returns a socket and the configuration that makes the chip listen on it.
-func newControl(t *testing.T, settings string) (control, string) {
-	t.Helper()
-	dir := t.TempDir()
-	c := control(filepath.Join(dir, "chip"))
-	file := filepath.Join(dir, "sim.yaml")
-	text := fmt.Sprintf("clip:\n  backend: sim\n  model: demo\n%s", settings)
-	text = strings.Replace(text, "CONTROL", "--control="+string(c), 1)
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return c, file
+// chip is a simulated chip that takes commands.
+type chip struct {
+	socket string
+	config string // file of the configuration of a service that has it
 }
 
-// patience is how long a test waits for what must come. Only a test that fails waits for so long: nothing is
-// decided by how fast the machine is.
-const patience = 2 * time.Minute
+// newChip is a chip for the demo model, which the settings make listen with "arguments: CONTROL".
+func newChip(t *testing.T, settings string) chip {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "chip")
+	settings = strings.Replace(settings, "CONTROL", "--control="+socket, 1)
+	return chip{socket, configFile(t, "clip:\n  backend: sim\n  model: demo\n"+settings)}
+}
 
-// watchdog has a chip that hangs replaced soon. Not in tests without such a chip, because on a busy machine a
-// healthy one may be silent for a while.
-const watchdog = "  device_timeout_ms: 1000\n"
+// serveSim serves on a chip.
+func serveSim(t *testing.T, settings string) (chip, *running) {
+	t.Helper()
+	c := newChip(t, settings)
+	return c, serve(t, t.TempDir(), "--config", c.config)
+}
 
 // tell sends a fault. A chip that is being restarted is not there yet; one that dies of the
 // command does not answer.
-func (c control) tell(t *testing.T, fault string) {
+func (c chip) tell(t *testing.T, fault string) {
 	t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		conn, err := net.Dial("unix", string(c))
+	until(t, "the chip is there", func() bool {
+		conn, err := net.Dial("unix", c.socket)
 		if err != nil {
-			if time.Now().After(end) {
-				t.Fatal(err)
-			}
-			continue
+			return false
 		}
 		defer conn.Close()
 		fmt.Fprintln(conn, fault)
 		if answer, err := bufio.NewReader(conn).ReadString('\n'); err == nil && answer != "ok\n" {
 			t.Fatalf("fault %s: %s", fault, answer)
 		}
-		return
-	}
+		return true
+	})
 }
+
+// watchdog has a chip that hangs replaced soon. Not in tests without such a chip, because on a busy machine a
+// healthy one may be silent for a while.
+const watchdog = "  device_timeout_ms: 1000\n"
 
 // faults is how often each fault is injected; HAILO_TEST_FAULTS=20 is the long run.
 func faults() int {
@@ -74,24 +71,30 @@ func faults() int {
 // patience was forgotten.
 const deadline = time.Minute
 
-// visitors ask for one thing and keep what came of it.
-type visitors struct {
-	stop    chan struct{}
-	once    sync.Once // closes stop
-	clients sync.WaitGroup
-
-	mu       sync.Mutex
-	statuses map[int]int
-	started  time.Time
+// counts are answers by status. Safe for concurrent use.
+type counts struct {
+	mu sync.Mutex
+	of map[int]int
 }
+
+func (c *counts) add(status int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.of == nil {
+		c.of = map[int]int{}
+	}
+	c.of[status]++
+}
+
+const faultLoad = "  arguments: CONTROL\nperformance:\n  request_timeout: 1m\n  max_queue_size: 32\n"
 
 // TestFaultsUnderLoad breaks the chip in every way while 16 clients ask for image embeddings,
 // about 200 a second. Every request is answered within its deadline, with 200 or 503, and every
 // 200 has the vector of its own image: the simulated chip's vectors come from the pixels. Only
 // a frame that the chip itself fails (error=) gets 500.
 func TestFaultsUnderLoad(t *testing.T) {
-	chip, config := newControl(t, watchdog+"  on_device_loss: fail\nsim:\n  arguments: CONTROL\nperformance:\n  request_timeout: 1m\n  max_queue_size: 32\n")
-	r := serve(t, t.TempDir(), "--config", config)
+	t.Parallel()
+	c, r := serveSim(t, watchdog+"  on_device_loss: fail\nsim:\n"+faultLoad)
 	names := []string{"airplane", "automobile", "bicycle", "cat", "dog", "elephant", "guitar", "pizza"}
 	images, want := make([]map[string]any, len(names)), make([]string, len(names))
 	for i, name := range names {
@@ -99,17 +102,13 @@ func TestFaultsUnderLoad(t *testing.T) {
 		want[i] = fmt.Sprint(r.mustPost(t, "/v1/embed/image", images[i]).body["embedding"])
 	}
 	before := r.resources(t)
-	good := func(n int, a reply) error {
-		if fmt.Sprint(a.body["embedding"]) != want[n%len(want)] {
-			return fmt.Errorf("%s got the vector of another image", names[n%len(names)])
-		}
-		return nil
-	}
 	for _, fault := range []string{"crash", "crash=3", "hang", "error=4@2", "lose=2", "garbage=2", "repeat=2"} {
-		l := r.startLoad(t, "/v1/embed/image", images, good)
-		r.breaks(t, chip, fault, "/v1/embed/image", images[0])
-		l.end(t, fault)
-		for status, n := range l.statuses {
+		for status, n := range r.breaks(t, c, fault, "/v1/embed/image", images, func(n int, a reply) error {
+			if fmt.Sprint(a.body["embedding"]) != want[n%len(want)] {
+				return fmt.Errorf("%s got the vector of another image", names[n%len(names)])
+			}
+			return nil
+		}) {
 			if status != http.StatusOK && status != http.StatusServiceUnavailable &&
 				(status != http.StatusInternalServerError || !strings.HasPrefix(fault, "error=")) {
 				t.Errorf("%s: %d answers %d", fault, n, status)
@@ -123,91 +122,73 @@ func TestFaultsUnderLoad(t *testing.T) {
 		after := r.resources(t)
 		return after.files <= before.files && after.goroutines <= before.goroutines+24 && after.children == 1 && after.inFlight == 0
 	})
-	if code := r.stop(t); code != exitOK {
-		t.Errorf("exit code %d", code)
-	}
+	r.stop(t)
 }
 
 // TestFaultsWithStandIn is the same with the CPU standing in: what the chip drops is encoded there.
 func TestFaultsWithStandIn(t *testing.T) {
-	chip, config := newControl(t, watchdog+"sim:\n  vectors: model\n  arguments: CONTROL\nperformance:\n  request_timeout: 1m\n  max_queue_size: 32\n")
-	r := serve(t, t.TempDir(), "--config", config)
-	request := catRequest(t)
+	t.Parallel()
+	c, r := serveSim(t, watchdog+"sim:\n  vectors: model\n"+faultLoad)
 	r.classifies(t)
 	for _, fault := range []string{"crash", "hang", "lose=2"} {
-		l := r.startLoad(t, "/v1/classify", []map[string]any{request}, func(_ int, a reply) error {
+		statuses := r.breaks(t, c, fault, "/v1/classify", []map[string]any{catRequest(t)}, func(_ int, a reply) error {
 			if a.best() != "a photo of a cat" {
 				return fmt.Errorf("classified as %s", a.raw)
 			}
 			return nil
 		})
-		r.breaks(t, chip, fault, "/v1/classify", request)
-		l.end(t, fault)
-		if len(l.statuses) != 1 {
-			t.Errorf("%s: answers by status %v, want only 200", fault, l.statuses)
+		if len(statuses) != 1 {
+			t.Errorf("%s: answers by status %v, want only 200", fault, statuses)
 		}
 	}
 }
 
-// startLoad has 16 clients ask about 200 times a second, if the machine can. good judges a 200.
-func (r *running) startLoad(t *testing.T, path string, requests []map[string]any, good func(n int, a reply) error) *visitors {
-	t.Helper()
-	l := &visitors{stop: make(chan struct{}), statuses: map[int]int{}, started: time.Now()}
+// load has 16 clients ask about 200 times a second, if the machine can, until stop is closed. good judges a 200.
+func (r *running) load(t *testing.T, path string, requests []map[string]any, good func(n int, a reply) error, stop <-chan struct{}) map[int]int {
+	var statuses counts
+	var clients sync.WaitGroup
 	for client := range 16 {
-		l.clients.Go(func() {
+		clients.Go(func() {
 			pace := time.NewTicker(80 * time.Millisecond) // 16 / 0.08 = 200 a second
 			defer pace.Stop()
 			for n := client; ; n++ {
 				select {
-				case <-l.stop:
+				case <-stop:
 					return
 				case <-pace.C:
 				}
 				start := time.Now()
 				a, err := r.post(path, requests[n%len(requests)])
+				if d := time.Since(start); d > deadline+patience {
+					t.Errorf("answered %d after %v", a.status, d)
+				}
+				statuses.add(a.status)
+				switch {
+				case err != nil:
+				case a.status == http.StatusOK:
+					err = good(n, a)
+				case a.status == http.StatusServiceUnavailable && a.header.Get("Retry-After") == "":
+					err = fmt.Errorf("503 without Retry-After: %s", a.raw)
+				}
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				if d := time.Since(start); d > deadline+patience {
-					t.Errorf("answered %d after %v", a.status, d)
-				}
-				l.mu.Lock()
-				l.statuses[a.status]++
-				l.mu.Unlock()
-				if a.status == http.StatusServiceUnavailable && a.header.Get("Retry-After") == "" {
-					t.Errorf("503 without Retry-After: %s", a.raw)
-				}
-				if a.status == http.StatusOK {
-					if err := good(n, a); err != nil {
-						t.Error(err)
-					}
-				}
 			}
 		})
 	}
-	t.Cleanup(l.halt) // of a test that fails
-	return l
+	clients.Wait()
+	return statuses.of
 }
 
-func (l *visitors) halt() {
-	l.once.Do(func() { close(l.stop) })
-	l.clients.Wait()
-}
-
-// end stops the load and logs it.
-func (l *visitors) end(t *testing.T, fault string) {
-	l.halt()
-	answers := 0
-	for _, n := range l.statuses {
-		answers += n
-	}
-	t.Logf("%-10s %.0f requests a second, answers by status: %v", fault, float64(answers)/time.Since(l.started).Seconds(), l.statuses)
-}
-
-// breaks injects a fault again and again, and logs how soon requests succeed again.
-func (r *running) breaks(t *testing.T, chip control, fault, path string, request map[string]any) {
+// breaks injects a fault again and again under load, logs how soon requests succeed again, and returns the answers by
+// status.
+func (r *running) breaks(t *testing.T, c chip, fault, path string, requests []map[string]any, good func(n int, a reply) error) map[int]int {
 	t.Helper()
+	stop, statuses := make(chan struct{}), make(chan map[int]int, 1)
+	go func() { statuses <- r.load(t, path, requests, good, stop) }()
+	end := sync.OnceValue(func() map[int]int { close(stop); return <-statuses })
+	defer end() // of a test that fails
 	count := func() uint64 {
 		npu := r.stats(t).NPU
 		if strings.HasPrefix(fault, "error=") {
@@ -223,37 +204,28 @@ func (r *running) breaks(t *testing.T, chip control, fault, path string, request
 		// dies while it opens is a failed start and no restart.
 		until(t, fault+": the chip is there", func() bool { return r.stats(t).NPU.Ready && (n == 0 || images() != seen) })
 		before, start := count(), time.Now()
-		chip.tell(t, fault)
+		c.tell(t, fault)
 		until(t, fault+": it strikes", func() bool { return count() != before }) // or nothing would have recovered
 		seen = images()
-		recovery = append(recovery, r.recovered(t, path, request, start))
+		// Three in a row are good.
+		first, row := time.Time{}, 0
+		until(t, fault+": recovered", func() bool {
+			if a := r.ask(t, path, requests[0]); a.status != http.StatusOK {
+				row = 0
+			} else if row++; row == 1 {
+				first = time.Now()
+			}
+			return row == 3
+		})
+		recovery = append(recovery, first.Sub(start))
 	}
 	slices.Sort(recovery)
 	at := func(share int) time.Duration {
 		return recovery[(len(recovery)-1)*share/100].Round(time.Millisecond)
 	}
-	t.Logf("%-10s %d times, from the command to the first good answer %v at the median, %v for 99 in 100, %v at the worst",
-		fault, len(recovery), at(50), at(99), at(100))
-}
-
-// recovered waits, after a fault has struck, until requests succeed again: three in a row. It
-// returns when the first of them was answered, from start.
-func (r *running) recovered(t *testing.T, path string, request map[string]any, start time.Time) time.Duration {
-	t.Helper()
-	good := time.Time{}
-	for n := 0; n < 3; {
-		a := r.ask(t, path, request)
-		if n++; a.status != http.StatusOK {
-			n, good = 0, time.Time{}
-			if time.Since(start) > patience {
-				t.Fatalf("not recovered: %s", a.raw)
-			}
-			time.Sleep(5 * time.Millisecond)
-		} else if good.IsZero() {
-			good = time.Now()
-		}
-	}
-	return good.Sub(start)
+	t.Logf("%-10s %d times, from the command to the first good answer %v at the median, %v for 99 in 100, %v at the worst; answers by status: %v",
+		fault, len(recovery), at(50), at(99), at(100), end())
+	return end()
 }
 
 // resources is what a leak would make grow.
@@ -277,10 +249,9 @@ func (r *running) resources(t *testing.T) resources {
 
 // TestDeviceLossWithStandIn: while the chip is gone the CPU encodes, and health says so.
 func TestDeviceLossWithStandIn(t *testing.T) {
-	chip, config := newControl(t, watchdog+"sim:\n  vectors: model\n  arguments: CONTROL\n")
-	r := serve(t, t.TempDir(), "--config", config)
+	c, r := serveSim(t, watchdog+"sim:\n  vectors: model\n  arguments: CONTROL\n")
 	r.classifies(t)
-	chip.tell(t, "hang") // until the watchdog replaces it
+	c.tell(t, "hang") // until the watchdog replaces it
 	for range 5 {
 		r.classifies(t)
 	}
@@ -296,8 +267,7 @@ func TestDeviceLossWithStandIn(t *testing.T) {
 
 // TestDeadDeviceIsUnhealthy: a chip that does not start again is told by /health and by 503.
 func TestDeadDeviceIsUnhealthy(t *testing.T) {
-	_, config := newControl(t, "  on_device_loss: fail\nsim:\n  arguments: CONTROL --fault=crash=40\n")
-	r := serve(t, t.TempDir(), "--config", config)
+	_, r := serveSim(t, "  on_device_loss: fail\nsim:\n  arguments: CONTROL --fault=crash=40\n")
 	request := map[string]any{"image": sample(t, "cat.jpg")}
 	until(t, "/health says so", func() bool {
 		if r.ask(t, "/v1/embed/image", request).status != http.StatusServiceUnavailable {

@@ -4,17 +4,14 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"image"
 	"image/color"
 	"image/png"
 	"io"
 	"os"
-	"slices"
-	"strings"
 
-	"hailoclip/hailo/model"
+	"hailoclip/configs"
 	"hailoclip/hailo/safefile"
 	"hailoclip/hailo/token"
 	"hailoclip/stages/decode"
@@ -22,7 +19,7 @@ import (
 )
 
 type inspectCmd struct {
-	Pixels inspectPixelsCmd `cmd:"" help:"Write the picture that the model sees as a PNG."`
+	Pixels inspectPixelsCmd `cmd:"" help:"Write the image that the model sees as a PNG."`
 	Tokens inspectTokensCmd `cmd:"" help:"Show how texts are cut into tokens."`
 	Model  inspectModelCmd  `cmd:"" help:"Show the model's numbers, files and digests."`
 }
@@ -38,43 +35,41 @@ func (c *inspectPixelsCmd) Help() string {
 }
 
 func (c *inspectPixelsCmd) Run(ctx context.Context, g *globals) error {
-	model, p, err := g.model(ctx)
+	model, _, p, err := g.model(ctx)
 	if err != nil {
 		return err
 	}
-	cfg := p.cfg
-	b, err := readImage(c.Image, cfg.Server.MaxBodyBytes)
-	if err != nil {
-		return fmt.Errorf("%s: %w", printable(c.Image), err)
-	}
-	decoder := decode.NewDecoder(cfg.CLIP.Images.Decode, model.ImageSize)
-	decoded, err := decoder.DecodeBytes(b)
-	if err != nil {
-		return fmt.Errorf("%s: %w", printable(c.Image), err)
-	}
-	defer decoded.Release()
 	size := model.ImageSize
-	pixels := make([]byte, 3*size*size)
-	if err := resize.New(cfg.CLIP.Images.Resize, size).Resize(pixels, decoded.Pix, decoded.Width, decoded.Height); err != nil {
+	seen, from, err := c.seen(p.cfg, size)
+	if err != nil {
 		return fmt.Errorf("%s: %w", printable(c.Image), err)
 	}
-	if err := writePNG(c.Output, pixels, size); err != nil {
+	if err := writeFile(c.Output, func(w io.Writer) error { return png.Encode(w, seen) }); err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "%s: %d x %d -> %s: %d x %d (%s)\n", printable(c.Image), decoded.Width, decoded.Height, printable(c.Output), size, size, cfg.CLIP.Images.Resize.Fit)
+	fmt.Fprintf(stdout, "%s: %d x %d -> %s: %d x %d (%s)\n", printable(c.Image), from.X, from.Y,
+		printable(c.Output), size, size, p.cfg.CLIP.Images.Resize.Fit)
 	return nil
 }
 
-func writePNG(name string, pixels []byte, size int) error {
-	m := image.NewRGBA(image.Rect(0, 0, size, size))
+// seen is what a model for images of that size sees of the image, and how large that was.
+func (c *inspectPixelsCmd) seen(cfg configs.Config, size int) (m *image.RGBA, from image.Point, err error) {
+	b, err := readImage(c.Image, cfg.Server.MaxBodyBytes)
+	if err != nil {
+		return nil, from, err
+	}
+	decoded, err := decode.NewDecoder(cfg.CLIP.Images.Decode, size).DecodeBytes(b)
+	if err != nil {
+		return nil, from, err
+	}
+	defer decoded.Release()
+	pixels := make([]byte, 3*size*size)
+	err = resize.New(cfg.CLIP.Images.Resize, size).Resize(pixels, decoded.Pix, decoded.Width, decoded.Height)
+	m = image.NewRGBA(image.Rect(0, 0, size, size))
 	for i := range size * size {
 		m.SetRGBA(i%size, i/size, color.RGBA{pixels[3*i], pixels[3*i+1], pixels[3*i+2], 255})
 	}
-	f, err := os.Create(name)
-	if err != nil {
-		return err
-	}
-	return errors.Join(png.Encode(f, m), f.Close())
+	return m, image.Pt(decoded.Width, decoded.Height), err
 }
 
 type inspectTokensCmd struct {
@@ -97,7 +92,7 @@ func (c *inspectTokensCmd) Run(ctx context.Context, g *globals) error {
 		return err
 	}
 	if len(c.Text) == 1 && c.Text[0] == "-" {
-		return tokenizeJSON(os.Stdin, stdout, tokenizer)
+		return tokenizeJSON(os.Stdin, tokenizer)
 	}
 	type result struct {
 		Text   string        `json:"text"`
@@ -106,7 +101,7 @@ func (c *inspectTokensCmd) Run(ctx context.Context, g *globals) error {
 	for _, text := range c.Text {
 		r := result{text, tokenizer.Pieces(tokenizer.Encode(text))}
 		if c.JSON {
-			if err := printJSON(stdout, r); err != nil {
+			if err := printJSON(r); err != nil {
 				return err
 			}
 			continue
@@ -118,7 +113,7 @@ func (c *inspectTokensCmd) Run(ctx context.Context, g *globals) error {
 		fmt.Fprintf(stdout, "%q: %d tokens%s\n", text, len(r.Tokens), cut)
 		width := 1
 		for _, p := range r.Tokens {
-			width = max(width, longest([]string{p.Piece}))
+			width = max(width, longest(p.Piece))
 		}
 		for _, p := range r.Tokens {
 			fmt.Fprintf(stdout, "  %s  %6d\n", pad(p.Piece, width), p.ID)
@@ -141,7 +136,7 @@ func (c *inspectTokensCmd) tokenizer(ctx context.Context, g *globals) (*token.To
 		}
 		return t, 0, nil
 	}
-	model, _, err := g.model(ctx)
+	model, _, _, err := g.model(ctx)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -152,7 +147,7 @@ func (c *inspectTokensCmd) tokenizer(ctx context.Context, g *globals) (*token.To
 // maxTexts bounds what tokenizeJSON reads.
 const maxTexts = 64 << 20
 
-func tokenizeJSON(in io.Reader, out io.Writer, t *token.Tokenizer) error {
+func tokenizeJSON(in io.Reader, t *token.Tokenizer) error {
 	b, err := io.ReadAll(io.LimitReader(in, maxTexts+1))
 	if err != nil {
 		return err
@@ -168,7 +163,7 @@ func tokenizeJSON(in io.Reader, out io.Writer, t *token.Tokenizer) error {
 	for i, text := range texts {
 		ids[i] = t.Encode(text)
 	}
-	return printJSON(out, ids)
+	return printJSON(ids)
 }
 
 type inspectModelCmd struct {
@@ -176,22 +171,14 @@ type inspectModelCmd struct {
 }
 
 func (c *inspectModelCmd) Run(ctx context.Context, g *globals) error {
-	p, err := g.place()
+	resolved, why, p, err := g.model(ctx)
 	if err != nil {
 		return err
-	}
-	catalog, err := openCatalog(p.state)
-	if err != nil {
-		return err
-	}
-	resolved, why, err := catalog.Resolve(ctx, p.cfg.CLIP.Model)
-	if err != nil {
-		return err
-	}
-	if c.JSON {
-		return printJSON(stdout, resolved.Manifest)
 	}
 	m := resolved.Manifest
+	if c.JSON {
+		return printJSON(m)
+	}
 	fmt.Fprintf(stdout, "%s (%s)\n", m.Name, why)
 	if m.Description != "" {
 		fmt.Fprintf(stdout, "  %s\n", m.Description)
@@ -200,13 +187,12 @@ func (c *inspectModelCmd) Run(ctx context.Context, g *globals) error {
 	fmt.Fprintf(stdout, "  texts       %d tokens, end token kept\n", m.ContextLength)
 	fmt.Fprintf(stdout, "  embeddings  %d numbers\n", m.EmbeddingDimension)
 	fmt.Fprintf(stdout, "  logit scale %v\n", m.LogitScale)
-	all, err := catalog.List(ctx)
+	in, err := p.installed(ctx, m.Name)
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(all, func(in model.Installed) bool { return in.Manifest.Name == m.Name })
-	for _, f := range all[i].Files {
-		fmt.Fprintln(stdout, "  "+strings.Join(fileLine(f), "  "))
+	for _, f := range in.Files {
+		fmt.Fprintln(stdout, "  "+fileLine(f))
 	}
 	return nil
 }

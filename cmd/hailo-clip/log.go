@@ -5,15 +5,16 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"hailoclip/configs"
 )
 
 const (
-	maxQueuedLog = 1 << 20     // bytes of lines that may wait for the reader of standard error
-	lastWords    = time.Second // how long the end of the program waits for that reader
+	maxQueuedLog   = 1 << 20     // bytes of lines that may wait for the reader of standard error
+	maxQueuedLines = 1 << 13     // and how many
+	flushTimeout   = time.Second // how long the end of the program waits for that reader
 )
 
 // stderr is what logs and messages are written to. It writes to standard error and never blocks.
@@ -24,34 +25,37 @@ var stderr = newLogQueue(os.Stderr)
 // fit into the queue, or that cannot be written, are dropped and counted, and the number is logged
 // as soon as something can be written again. Safe for concurrent use.
 type logQueue struct {
-	out io.Writer // only the goroutine writes to it
+	out     io.Writer // only the goroutine writes to it
+	queue   chan queuedLog
+	bytes   atomic.Int64                // in the queue
+	dropped atomic.Uint64               // lines dropped since that was last told
+	told    atomic.Pointer[slog.Logger] // writes to out: how the number of dropped lines is told
+}
 
-	mu      sync.Mutex
-	more    sync.Cond // pending is no longer empty
-	pending []byte    // lines that wait
-	dropped uint64    // lines dropped since that was last told
-	writing bool      // the goroutine is inside out
-	flushed []chan struct{}
-	told    *slog.Logger // writes to out: how the number of dropped lines is told
+// queuedLog is text to write, or a channel to close when all before it is written.
+type queuedLog struct {
+	text    []byte
+	flushed chan struct{}
 }
 
 func newLogQueue(out io.Writer) *logQueue {
-	q := &logQueue{out: out, told: slog.New(slog.NewTextHandler(out, nil))}
-	q.more.L = &q.mu
+	q := &logQueue{out: out, queue: make(chan queuedLog, maxQueuedLines)}
+	q.told.Store(slog.New(slog.NewTextHandler(out, nil)))
 	go q.run()
 	return q
 }
 
 // Write queues lines, each with its end, or drops them. It does not fail.
 func (q *logQueue) Write(lines []byte) (int, error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if len(q.pending)+len(lines) > maxQueuedLog {
-		q.dropped += countLines(lines)
-		return len(lines), nil
+	if size := int64(len(lines)); q.bytes.Add(size) <= maxQueuedLog {
+		select {
+		case q.queue <- queuedLog{text: bytes.Clone(lines)}:
+			return len(lines), nil
+		default:
+		}
 	}
-	q.pending = append(q.pending, lines...)
-	q.more.Signal()
+	q.bytes.Add(-int64(len(lines)))
+	q.dropped.Add(countLines(lines))
 	return len(lines), nil
 }
 
@@ -59,63 +63,43 @@ func countLines(b []byte) uint64 { return uint64(bytes.Count(b, []byte("\n"))) }
 
 // run writes what is queued, for ever.
 func (q *logQueue) run() {
-	var batch []byte
-	q.mu.Lock()
-	for {
-		q.writing = false
-		for len(q.pending) == 0 {
-			for _, done := range q.flushed {
-				close(done)
-			}
-			q.flushed = nil
-			q.more.Wait()
+	for next := range q.queue {
+		if next.flushed != nil {
+			close(next.flushed)
+			continue
 		}
-		batch, q.pending = q.pending, batch[:0]
-		q.writing = true
-		q.mu.Unlock()
-		n, err := q.out.Write(batch)
-		q.mu.Lock()
+		n, err := q.out.Write(next.text)
+		q.bytes.Add(-int64(len(next.text)))
 		if err != nil {
-			q.dropped += countLines(batch[n:])
-		} else if dropped, told := q.dropped, q.told; dropped > 0 {
-			q.dropped = 0
-			q.mu.Unlock()
-			told.Warn("log lines were dropped, because nobody read the log or it could not be written", "lines", dropped)
-			q.mu.Lock()
+			q.dropped.Add(countLines(next.text[n:]))
+		} else if dropped := q.dropped.Swap(0); dropped > 0 {
+			q.told.Load().Warn("log lines were dropped, because nobody read the log or it could not be written", "lines", dropped)
 		}
 	}
 }
 
 // flush waits until all lines are written, but no longer than limit.
 func (q *logQueue) flush(limit time.Duration) {
-	q.mu.Lock()
-	if len(q.pending) == 0 && !q.writing {
-		q.mu.Unlock()
+	flushed, late := make(chan struct{}), time.After(limit)
+	select {
+	case q.queue <- queuedLog{flushed: flushed}:
+	case <-late:
 		return
 	}
-	done := make(chan struct{})
-	q.flushed = append(q.flushed, done)
-	q.mu.Unlock()
 	select {
-	case <-done:
-	case <-time.After(limit):
+	case <-flushed:
+	case <-late:
 	}
 }
 
-// newLogger logs to standard error as the configuration says.
-func newLogger(c configs.Logging) *slog.Logger { return stderr.logger(c) }
-
-// logger returns a logger whose lines are queued. How the last one looks is how the number of dropped lines is told.
+// logger returns a logger as the configuration says. How the last one looks is how the number of dropped lines is told.
 func (q *logQueue) logger(c configs.Logging) *slog.Logger {
-	level := c.SlogLevel()
 	handler := func(w io.Writer, o *slog.HandlerOptions) slog.Handler {
 		if c.Format == "json" {
 			return slog.NewJSONHandler(w, o)
 		}
 		return slog.NewTextHandler(w, o)
 	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.told = slog.New(handler(q.out, nil))
-	return slog.New(handler(q, &slog.HandlerOptions{Level: level}))
+	q.told.Store(slog.New(handler(q.out, nil)))
+	return slog.New(handler(q, &slog.HandlerOptions{Level: c.SlogLevel()}))
 }

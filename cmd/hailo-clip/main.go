@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -42,8 +41,8 @@ type cli struct {
 	ShowVersion versionFlag `name:"version" help:"Print the version."`
 
 	Serve    serveCmd    `cmd:"" help:"Run the REST service until SIGTERM or Ctrl-C."`
-	Demo     demoCmd     `cmd:"" help:"Run the service with the embedded demo model and classify its sample pictures."`
-	Classify classifyCmd `cmd:"" help:"Classify pictures against prompts, without a service."`
+	Demo     demoCmd     `cmd:"" help:"Run the service with the embedded demo model and classify its sample images."`
+	Classify classifyCmd `cmd:"" help:"Classify images against prompts, without a service."`
 	Embed    embedCmd    `cmd:"" help:"Print the embedding of an image or a text."`
 	Inspect  inspectCmd  `cmd:"" help:"Look at what the model sees: pixels, tokens, the model itself."`
 	Models   modelsCmd   `cmd:"" help:"List, fetch, check and remove models."`
@@ -73,17 +72,18 @@ func run() int {
 	ctx, stop := untilSignal()
 	defer stop()
 	surviveLostReaders()
-	defer stderr.flush(lastWords)
+	defer stderr.flush(flushTimeout)
 
 	var c cli
 	parser, err := kong.New(&c, append(rawArguments(),
 		kong.Name("hailo-clip"), kong.Description(description),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.Vars{"config_file": configs.SystemFile, "state_variable": configs.StateVariable, "service_state": device.ServiceState},
-		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(&c.globals),
+		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(&c.globals), kong.BindToProvider(c.globals.catalog),
+		kong.BindToProvider(c.globals.cacheFile), kong.BindToProvider(func() (place, error) { return c.place() }),
 		kong.Help(printHelp), kong.Exit(func(int) { // after --help and --version
 			code := exitCode(ctx, nil)
-			stderr.flush(lastWords)
+			stderr.flush(flushTimeout)
 			os.Exit(code)
 		}),
 	)...)
@@ -99,13 +99,14 @@ func run() int {
 		command := ""
 		var bad *kong.ParseError
 		if errors.As(err, &bad) && bad.Context != nil {
-			command = strings.TrimPrefix(bad.Context.Command()+" ", " ")
+			command, _, _ = strings.Cut(bad.Context.Command(), "<") // what follows are arguments
+			command = strings.TrimSpace(command)
 		}
-		if command = commandOnly(command); command == "bench " {
-			command = "bench run " // which it stands for, and whose flags these were
+		if command == "bench" {
+			command = "bench run" // which it stands for, and whose flags these were
 		}
 		complain("hailo-clip: %v", err)
-		complain("Run \"hailo-clip %s--help\" for usage.", command)
+		complain("Run %q for usage.", strings.Join(append(strings.Fields("hailo-clip "+command), "--help"), " "))
 		return exitUsage
 	}
 	return exitCode(ctx, k.Run())
@@ -145,30 +146,28 @@ func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 // exitCode prints err and says what the process ends with.
 func exitCode(ctx context.Context, err error) int {
-	if errors.Is(stdout.lost, syscall.EPIPE) {
-		if err == nil || errors.Is(err, stdout.lost) {
-			return exitPipe
-		}
-	} else if stdout.lost != nil && !errors.Is(err, stdout.lost) {
-		complain("hailo-clip: %v", stdout.lost)
-		if err == nil {
-			return exitFailed
-		}
+	lost, left := stdout.lost, errors.Is(stdout.lost, syscall.EPIPE)
+	switch told := err != nil && errors.Is(err, lost); {
+	case left && (err == nil || told):
+		return exitPipe
+	case lost != nil && err == nil:
+		err = lost
+	case lost != nil && !left && !told:
+		complain("hailo-clip: %v", lost)
 	}
 	var code exitError
-	var usage usageError
-	var unfit open.ConfigError
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.As(err, &code):
 		return int(code)
-	}
-	if interrupted(ctx, err) {
+	case interrupted(ctx, err):
 		complain("hailo-clip: interrupted")
 		return exitInterrupted
 	}
 	complain("hailo-clip: %v", err)
+	var usage usageError
+	var unfit open.ConfigError
 	switch {
 	case errors.As(err, &usage), errors.As(err, &unfit), errors.Is(err, model.ErrUnknown):
 		return exitUsage
@@ -214,16 +213,4 @@ func programVersion() string {
 		return info.Main.Version
 	}
 	return "unknown"
-}
-
-// isMissing says whether a file is not there.
-func isMissing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
-
-// commandOnly cuts the arguments off what kong calls the command: "classify <image> " is "classify ".
-func commandOnly(command string) string {
-	command, _, _ = strings.Cut(command, "<")
-	if command = strings.TrimSpace(command); command != "" {
-		command += " "
-	}
-	return command
 }

@@ -12,9 +12,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -27,11 +27,54 @@ import (
 // processes of its own.
 const asProgram = "HAILO_TEST_AS_PROGRAM"
 
+const samples = "../../hailo/demo/samples/"
+
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		os.Exit(run())
 	}
 	os.Exit(m.Run())
+}
+
+// must is for what cannot fail in a sound test.
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// put writes files below a folder.
+func put(t testing.TB, root string, files map[string]string) {
+	t.Helper()
+	for name, text := range files {
+		path := filepath.Join(root, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o755)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// configFile is my.yaml in a folder of its own.
+func configFile(t testing.TB, text string) string {
+	t.Helper()
+	dir := t.TempDir()
+	put(t, dir, map[string]string{"my.yaml": text})
+	return filepath.Join(dir, "my.yaml")
+}
+
+// patience is how long a test waits for what must come. Only a test that fails waits for so long: nothing is
+// decided by how fast the machine is.
+const patience = 2 * time.Minute
+
+// until waits for what must come.
+func until(t testing.TB, what string, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !done(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal(what, ": never")
+		}
+	}
 }
 
 // needONNX skips a test where ONNX Runtime is missing; CI must have it.
@@ -46,10 +89,16 @@ func needONNX(t testing.TB) {
 }
 
 // command is hailo-clip with args, with a state folder of its own.
-func command(t testing.TB, state string, args ...string) *exec.Cmd {
-	t.Helper()
+func command(state string, args ...string) *exec.Cmd {
 	c := exec.Command(os.Args[0], args...)
 	c.Env = append(os.Environ(), asProgram+"=1", "HAILO_CLIP_STATE_DIR="+state)
+	return c
+}
+
+// by has a program start c: one that ends by executing what it is given.
+func by(c *exec.Cmd, program ...string) *exec.Cmd {
+	c.Args = append(program, c.Args...)
+	c.Path = must(exec.LookPath(program[0]))
 	return c
 }
 
@@ -62,7 +111,9 @@ type result struct {
 func runProgram(t testing.TB, c *exec.Cmd) result {
 	t.Helper()
 	var out, errs bytes.Buffer
-	c.Stdout, c.Stderr = &out, &errs
+	if c.Stderr = &errs; c.Stdout == nil {
+		c.Stdout = &out
+	}
 	err := c.Run()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
@@ -71,63 +122,97 @@ func runProgram(t testing.TB, c *exec.Cmd) result {
 	return result{c.ProcessState.ExitCode(), out.String(), errs.String()}
 }
 
-// running is a service in a process of its own.
+// hailoClip runs a command with an empty state folder.
+func hailoClip(t testing.TB, args ...string) result {
+	t.Helper()
+	return runProgram(t, command(t.TempDir(), args...))
+}
+
+// expect fails the test unless the command ended with that code and said all of these, on whatever lines.
+func (r result) expect(t testing.TB, code int, says ...string) {
+	t.Helper()
+	said := strings.Join(strings.Fields(r.stdout+r.stderr), " ")
+	for _, s := range says {
+		if !strings.Contains(said, s) {
+			t.Errorf("no %q", s)
+		}
+	}
+	if r.code != code {
+		t.Errorf("exit code %d, want %d", r.code, code)
+	}
+	if t.Failed() {
+		t.Logf("standard output:\n%.2000s\nstandard error:\n%.2000s", r.stdout, r.stderr)
+	}
+}
+
+// running is the program in a process of its own, as a rule a service.
 type running struct {
-	cmd   *exec.Cmd
-	url   string
-	ended chan struct{} // closed when the process is gone
+	cmd    *exec.Cmd
+	url    string
+	ended  chan struct{} // closed when the process is gone
+	stderr *os.File      // whose other end it writes to
+	deaf   atomic.Bool   // nobody reads on
 
 	mu  sync.Mutex
 	log []string
 }
 
-// serve starts the service on a free port and waits until it serves.
-func serve(t testing.TB, state string, args ...string) *running {
-	t.Helper()
-	return serveBy(t, nil, state, args...)
-}
-
-// serveBy is serve by a program that ends by executing what it is given.
-func serveBy(t testing.TB, by []string, state string, args ...string) *running {
+// start starts the program, and kills it at the end of the test.
+func start(t testing.TB, c *exec.Cmd) *running {
 	t.Helper()
 	needONNX(t)
-	r := &running{ended: make(chan struct{})}
-	r.cmd = command(t, state, append([]string{"serve", "--host", "127.0.0.1", "--port", "0"}, args...)...)
-	if by != nil {
-		path := must(exec.LookPath(by[0]))
-		r.cmd.Path, r.cmd.Args = path, slices.Concat(by, r.cmd.Args)
-	}
-	stderr := must(r.cmd.StderrPipe())
-	if err := r.cmd.Start(); err != nil {
+	in, out, err := os.Pipe()
+	if err != nil {
 		t.Fatal(err)
 	}
-	serving := make(chan string, 1)
+	r := &running{cmd: c, ended: make(chan struct{}), stderr: in}
+	c.Stderr = out
+	if err := errors.Join(c.Start(), out.Close()); err != nil {
+		t.Fatal(err)
+	}
 	go func() {
 		defer close(r.ended)
-		lines := bufio.NewScanner(stderr)
-		for lines.Scan() {
+		for lines := bufio.NewScanner(in); !r.deaf.Load() && lines.Scan(); {
 			r.mu.Lock()
 			r.log = append(r.log, lines.Text())
 			r.mu.Unlock()
-			var line struct{ Msg, URL string }
-			if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "serving" {
-				serving <- line.URL
-			}
 		}
-		_ = r.cmd.Wait() // the code is in ProcessState
+		_ = c.Wait() // the code is in ProcessState
 	}()
 	t.Cleanup(func() {
-		_ = r.cmd.Process.Kill() // gone already where the test ended it
+		_ = c.Process.Kill() // gone already where the test ended it
 		<-r.ended
+		in.Close()
 		if t.Failed() {
-			t.Log("log of the service:\n" + r.logged())
+			t.Log("log of the program:\n" + r.logged())
 		}
 	})
-	select {
-	case r.url = <-serving:
-	case <-r.ended:
-		t.Fatalf("the service ended at its start:\n%s", r.logged())
-	}
+	return r
+}
+
+// serve starts the service on a free port and waits until it serves.
+func serve(t testing.TB, state string, args ...string) *running {
+	t.Helper()
+	return start(t, command(state, append([]string{"serve", "--host", "127.0.0.1", "--port", "0"}, args...)...)).serving(t)
+}
+
+// serving waits until the service serves.
+func (r *running) serving(t testing.TB) *running {
+	t.Helper()
+	until(t, "serving", func() bool {
+		select {
+		case <-r.ended:
+			t.Fatal("the service ended at its start")
+		default:
+		}
+		var line struct{ Msg, URL string }
+		for text := range strings.Lines(r.logged()) {
+			if json.Unmarshal([]byte(text), &line) == nil && line.Msg == "serving" {
+				r.url = line.URL
+			}
+		}
+		return r.url != ""
+	})
 	return r
 }
 
@@ -137,14 +222,22 @@ func (r *running) logged() string {
 	return strings.Join(r.log, "\n")
 }
 
-// stop ends the service as systemd does and returns its exit code.
-func (r *running) stop(t testing.TB) int {
+// end signals the program, waits until it has ended, and fails the test unless its exit code is that.
+func (r *running) end(t testing.TB, signal os.Signal, code int) {
 	t.Helper()
-	if err := r.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	if err := r.cmd.Process.Signal(signal); err != nil {
 		t.Fatal(err)
 	}
 	<-r.ended
-	return r.cmd.ProcessState.ExitCode()
+	if got := r.cmd.ProcessState.ExitCode(); got != code {
+		t.Errorf("exit code %d, want %d", got, code)
+	}
+}
+
+// stop ends the service as systemd does.
+func (r *running) stop(t testing.TB) {
+	t.Helper()
+	r.end(t, syscall.SIGTERM, exitOK)
 }
 
 // reply is an answer of the REST interface.
@@ -155,24 +248,33 @@ type reply struct {
 	raw    string
 }
 
+func read(response *http.Response, err error) (reply, error) {
+	if err != nil {
+		return reply{}, err
+	}
+	defer response.Body.Close()
+	raw, err := io.ReadAll(response.Body)
+	if err != nil {
+		return reply{}, err
+	}
+	a := reply{status: response.StatusCode, header: response.Header, raw: string(raw)}
+	if err := json.Unmarshal(raw, &a.body); err != nil {
+		return a, fmt.Errorf("answer %q: %w", raw, err)
+	}
+	return a, nil
+}
+
 func (r *running) post(path string, body any) (reply, error) {
 	text, err := json.Marshal(body)
 	if err != nil {
 		return reply{}, err
 	}
-	response, err := http.Post(r.url+path, "application/json", bytes.NewReader(text))
-	if err != nil {
-		return reply{}, err
-	}
-	return read(response)
+	return read(http.Post(r.url+path, "application/json", bytes.NewReader(text)))
 }
 
-func (r *running) get(t testing.TB, path string) (a reply) {
+func (r *running) get(t testing.TB, path string) reply {
 	t.Helper()
-	response, err := http.Get(r.url + path)
-	if err == nil {
-		a, err = read(response)
-	}
+	a, err := read(http.Get(r.url + path))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,19 +288,6 @@ func (r *running) stats(t testing.TB) (s clip.Stats) {
 		t.Fatal(err)
 	}
 	return s
-}
-
-func read(response *http.Response) (reply, error) {
-	defer response.Body.Close()
-	raw, err := io.ReadAll(response.Body)
-	if err != nil {
-		return reply{}, err
-	}
-	a := reply{status: response.StatusCode, header: response.Header, raw: string(raw)}
-	if err := json.Unmarshal(raw, &a.body); err != nil {
-		return a, fmt.Errorf("answer %q: %w", raw, err)
-	}
-	return a, nil
 }
 
 // ask is post for tests in which every request is answered.
@@ -221,11 +310,30 @@ func (r *running) mustPost(t testing.TB, path string, body any) reply {
 	return a
 }
 
+// classifies fails the test unless the service does its main job. It returns the answer.
+func (r *running) classifies(t testing.TB) reply {
+	t.Helper()
+	a := r.mustPost(t, "/v1/classify", catRequest(t))
+	if a.best() != "a photo of a cat" {
+		t.Errorf("classified as %s", a.raw)
+	}
+	return a
+}
+
+// logs fails the test unless all of these are in the log.
+func (r *running) logs(t testing.TB, texts ...string) {
+	t.Helper()
+	for _, s := range texts {
+		if !strings.Contains(r.logged(), s) {
+			t.Errorf("no %q in the log", s)
+		}
+	}
+}
+
 // sample is an image of the demo model in base64.
 func sample(t testing.TB, name string) string {
 	t.Helper()
-	b := must(os.ReadFile(filepath.Join("..", "..", "hailo", "demo", "samples", name)))
-	return base64.StdEncoding.EncodeToString(b)
+	return base64.StdEncoding.EncodeToString(must(os.ReadFile(samples + name)))
 }
 
 func catRequest(t testing.TB) map[string]any {
@@ -241,22 +349,4 @@ func (a reply) best() string {
 	first, _ := list[0].(map[string]any)
 	text, _ := first["text"].(string)
 	return text
-}
-
-// until waits for what must come.
-func until(t testing.TB, what string, done func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !done(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal(what, ": never")
-		}
-	}
-}
-
-// must is for what cannot fail in a sound test.
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
 }

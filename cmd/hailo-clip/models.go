@@ -1,11 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -22,39 +22,30 @@ type modelsCmd struct {
 	Rm     modelsRmCmd     `cmd:"" help:"Remove the files of a model."`
 }
 
-func (g *globals) catalog() (*model.Catalog, error) {
-	state, err := g.stateDir()
-	if err != nil {
-		return nil, err
-	}
-	return openCatalog(state)
-}
-
 type modelsListCmd struct {
 	JSON bool `help:"Print JSON."`
 }
 
-func (c *modelsListCmd) Run(ctx context.Context, g *globals) error {
-	catalog, err := g.catalog()
-	if err != nil {
-		return err
-	}
+func (c *modelsListCmd) Run(ctx context.Context, catalog *model.Catalog) error {
 	list, err := catalog.List(ctx)
 	if err != nil {
 		return err
 	}
 	if c.JSON {
-		return printJSON(stdout, listed(list))
+		listed := make([]listedModel, len(list))
+		for i, in := range list {
+			listed[i] = listedModel{in.Manifest.Name, in.Manifest.Description, in.Builtin, in.CPU, in.NPU, listFiles(in.Files)}
+		}
+		return printJSON(listed)
 	}
 	fmt.Fprintf(stdout, "%-22s  %-9s  %-9s  %s\n", "model", "CPU", "NPU", "what it is")
 	for _, in := range list {
-		fmt.Fprintf(stdout, "%-22s  %-9s  %-9s  %s\n", in.Manifest.Name, part(in.CPU), part(in.NPU), printable(in.Manifest.Description))
+		fmt.Fprintf(stdout, "%-22s  %-9s  %-9s  %s\n", in.Manifest.Name, cmp.Or(in.CPU, "-"), cmp.Or(in.NPU, "-"), printable(in.Manifest.Description))
 		unpinned := map[string][]string{} // by date
 		for _, f := range in.Files {
-			switch {
-			case f.Err != nil:
-				fmt.Fprintf(stdout, "  %s\n", strings.Join(fileLine(f), "  "))
-			case !f.Recorded.IsZero():
+			if f.Err != nil {
+				fmt.Fprintln(stdout, "  "+fileLine(f))
+			} else if !f.Recorded.IsZero() {
 				day := f.Recorded.Format(time.DateOnly)
 				unpinned[day] = append(unpinned[day], f.Name)
 			}
@@ -65,13 +56,6 @@ func (c *modelsListCmd) Run(ctx context.Context, g *globals) error {
 	}
 	fmt.Fprintf(stdout, "\nmodels folder: %s\n", catalog.Dir)
 	return nil
-}
-
-func part(s model.State) string {
-	if s == model.NotOffered {
-		return "-"
-	}
-	return string(s)
 }
 
 // listedModel is the JSON of a model in the list. It has no cpu or npu for which it is not made.
@@ -85,44 +69,33 @@ type listedModel struct {
 }
 
 type listedFile struct {
-	Name   string `json:"name"`
-	Path   string `json:"path,omitempty"`
-	Bytes  int64  `json:"bytes"`
-	SHA256 string `json:"sha256,omitempty"`
-	Error  string `json:"error,omitempty"`
-
+	Name     string    `json:"name"`
+	Path     string    `json:"path,omitempty"`
+	Bytes    int64     `json:"bytes"`
+	SHA256   string    `json:"sha256,omitempty"`
+	Error    string    `json:"error,omitempty"`
 	Recorded time.Time `json:"unpinned_recorded,omitzero"`
 }
 
-func listed(list []model.Installed) []listedModel {
-	out := make([]listedModel, len(list))
-	for i, in := range list {
-		out[i] = listedModel{in.Manifest.Name, in.Manifest.Description, in.Builtin, in.CPU, in.NPU, []listedFile{}}
-		for _, f := range in.Files {
-			out[i].Files = append(out[i].Files, newListedFile(f))
+func listFiles(files []model.FileState) []listedFile {
+	list := make([]listedFile, len(files))
+	for i, f := range files {
+		list[i] = listedFile{Name: f.Name, Path: f.Path, Bytes: f.Bytes, SHA256: f.SHA256, Recorded: f.Recorded}
+		if f.Err != nil {
+			list[i].Error = f.Err.Error()
 		}
 	}
-	return out
-}
-
-func newListedFile(f model.FileState) listedFile {
-	l := listedFile{Name: f.Name, Path: f.Path, Bytes: f.Bytes, SHA256: f.SHA256, Recorded: f.Recorded}
-	if f.Err != nil {
-		l.Error = f.Err.Error()
-	}
-	return l
+	return list
 }
 
 // fileLine is a file for people.
-func fileLine(f model.FileState) []string {
-	state := f.SHA256
+func fileLine(f model.FileState) string {
+	state := cmp.Or(f.SHA256, "digest not known")
 	switch {
 	case f.Err != nil:
 		state = strings.ReplaceAll(f.Err.Error(), "\n", "; ")
 	case f.Bytes == 0:
 		state = "missing"
-	case state == "":
-		state = "digest not known"
 	}
 	if f.Err == nil && !f.Recorded.IsZero() {
 		state += " (unpinned, recorded on " + f.Recorded.Format(time.DateOnly) + ")"
@@ -130,7 +103,7 @@ func fileLine(f model.FileState) []string {
 	if f.Vendor {
 		state += " (" + f.Path + ")"
 	}
-	return []string{fmt.Sprintf("%-36s", f.Name), fmt.Sprintf("%12d bytes", f.Bytes), state}
+	return fmt.Sprintf("%-36s  %12d bytes  %s", f.Name, f.Bytes, state)
 }
 
 type modelsPullCmd struct {
@@ -153,11 +126,7 @@ Examples:
   hailo-clip models pull clip-vit-b-32 --from-dir /media/usb/clip`
 }
 
-func (c *modelsPullCmd) Run(ctx context.Context, g *globals) error {
-	catalog, err := g.catalog()
-	if err != nil {
-		return err
-	}
+func (c *modelsPullCmd) Run(ctx context.Context, catalog *model.Catalog) error {
 	o := model.PullOptions{FromDir: c.FromDir, Revision: c.Revision}
 	machine := device.Read("/")
 	_, chip := machine.Chip()
@@ -179,9 +148,9 @@ func (c *modelsPullCmd) Run(ctx context.Context, g *globals) error {
 			complain("files for the NPU: model zoo %s, for HailoRT %s, which is installed", o.Zoo, library)
 		}
 	}
-	bar := newBars(os.Stderr)
+	bar := newByteBars()
 	o.Progress = bar.set
-	err = catalog.Pull(ctx, c.Name, o)
+	err := catalog.Pull(ctx, c.Name, o)
 	bar.done(err == nil)
 	if errors.Is(err, fetch.ErrDownload) {
 		return fmt.Errorf("%w; without the network: put the files into a folder and give it with --from-dir", err)
@@ -201,30 +170,24 @@ type modelsVerifyCmd struct {
 	JSON bool   `help:"Print JSON."`
 }
 
-func (c *modelsVerifyCmd) Run(ctx context.Context, g *globals) error {
-	catalog, err := g.catalog()
-	if err != nil {
-		return err
-	}
+func (c *modelsVerifyCmd) Run(ctx context.Context, catalog *model.Catalog) error {
 	files, verr := catalog.Verify(ctx, c.Name)
 	if files == nil && verr != nil {
 		return verr
 	}
-	there := false
-	out := []listedFile{}
-	for _, f := range files {
-		there = there || f.Bytes > 0
-		out = append(out, newListedFile(f))
-		if !c.JSON {
-			fmt.Fprintln(stdout, strings.Join(fileLine(f), "  "))
-		}
-	}
 	if c.JSON {
-		if err := printJSON(stdout, out); err != nil {
+		if err := printJSON(listFiles(files)); err != nil {
 			return err
 		}
 	}
-	if verr == nil && !there {
+	missing := true
+	for _, f := range files {
+		missing = missing && f.Bytes == 0
+		if !c.JSON {
+			fmt.Fprintln(stdout, fileLine(f))
+		}
+	}
+	if verr == nil && missing {
 		return fmt.Errorf("%w: %s; install it with: hailo-clip models pull %s", model.ErrNotInstalled, c.Name, c.Name)
 	}
 	return verr
@@ -234,11 +197,7 @@ type modelsRmCmd struct {
 	Name string `arg:"" help:"Name of the model."`
 }
 
-func (c *modelsRmCmd) Run(g *globals) error {
-	catalog, err := g.catalog()
-	if err != nil {
-		return err
-	}
+func (c *modelsRmCmd) Run(catalog *model.Catalog) error {
 	freed, err := catalog.Remove(c.Name)
 	if err != nil {
 		return err

@@ -1,14 +1,18 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/mattn/go-runewidth"
 	"golang.org/x/term"
 )
 
@@ -26,13 +30,11 @@ type output struct {
 }
 
 func (o *output) Write(b []byte) (int, error) {
-	if o.terminal {
-		if tame := plain(string(b)); len(tame) != len(b) {
-			_, err := o.raw([]byte(tame))
-			return len(b), err
-		}
+	if !o.terminal {
+		return o.raw(b)
 	}
-	return o.raw(b)
+	_, err := o.raw([]byte(plain(string(b))))
+	return len(b), err
 }
 
 // color says whether those who read want colors, see no-color.org.
@@ -58,23 +60,19 @@ func (s styled) Write(b []byte) (int, error) { return s.raw(b) }
 func complain(format string, args ...any) {
 	text := strings.TrimRight(fmt.Sprintf(format, args...), "\n")
 	fmt.Fprintln(stderr, plain(strings.ReplaceAll(text, "\n", "\n  ")))
-	stderr.flush(lastWords)
+	stderr.flush(flushTimeout)
 }
 
 // plain escapes all of a text but its lines and tabs that is not printable: controls, changes of the
 // direction of writing, bytes that are no UTF-8.
 func plain(text string) string {
-	ok := func(r rune) bool { return unicode.IsPrint(r) || r == '\n' || r == '\t' }
-	if utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return !ok(r) }) {
-		return text
-	}
 	var b strings.Builder
 	for len(text) > 0 {
 		r, size := utf8.DecodeRuneInString(text)
 		switch {
 		case r == utf8.RuneError && size == 1:
 			fmt.Fprintf(&b, `\x%02x`, text[0])
-		case ok(r):
+		case unicode.IsPrint(r), r == '\n', r == '\t':
 			b.WriteRune(r)
 		case r < 0x10000:
 			fmt.Fprintf(&b, `\u%04x`, r)
@@ -90,3 +88,52 @@ func plain(text string) string {
 // of the end of the process. The signal is caught and not ignored: programs that this one starts
 // would inherit that.
 func surviveLostReaders() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
+
+const (
+	barWidth  = 24
+	textWidth = 44 // a longer prompt is cut in tables
+)
+
+// printJSON writes v on one line, with <, > and & as they are: this is no HTML.
+func printJSON(v any) error {
+	e := json.NewEncoder(stdout)
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// row is a line of a table: a prompt, its score and a bar.
+func row(text string, score float64, width int) string {
+	return fmt.Sprintf("%s  %6.3f  %s", pad(text, width), score, bar(score))
+}
+
+// bar draws 0..1 in eighths of a character.
+func bar(score float64) string {
+	eighths := int(math.Round(min(max(score, 0), 1) * barWidth * 8))
+	full, rest := eighths/8, eighths%8
+	if rest == 0 {
+		return strings.Repeat("█", full)
+	}
+	return strings.Repeat("█", full) + string([]rune("▏▎▍▌▋▊▉")[rest-1])
+}
+
+// printable is text with what could command a terminal escaped.
+func printable(text string) string {
+	if !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(text)
+	}
+	return text
+}
+
+// pad cuts or fills text to width cells of a terminal, of which Chinese takes two a character.
+func pad(text string, width int) string {
+	return runewidth.FillRight(runewidth.Truncate(printable(text), width, "…"), width)
+}
+
+// longest is the width of a column of texts, in cells.
+func longest(texts ...string) int {
+	width := 1
+	for _, text := range texts {
+		width = max(width, runewidth.StringWidth(printable(text)))
+	}
+	return min(width, textWidth)
+}

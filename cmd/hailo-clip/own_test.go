@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -26,12 +27,9 @@ type question struct {
 	answer     string
 }
 
-// askOnce posts a question. The answer is what is in it of the input: not how long it took, nor the request's id.
-func askOnce(client *http.Client, url string, q question, deadline int) (status int, answer string, err error) {
-	request, err := http.NewRequest(http.MethodPost, url+q.path, bytes.NewReader(q.body))
-	if err != nil {
-		return 0, "", err
-	}
+// ask posts the question. The answer is what is in it of the input: not how long it took, nor the request's id.
+func (q question) ask(client *http.Client, url string, deadline int) (status int, answer string, err error) {
+	request := must(http.NewRequest(http.MethodPost, url+q.path, bytes.NewReader(q.body)))
 	if deadline > 0 {
 		request.Header.Set("X-Request-Timeout-Ms", strconv.Itoa(deadline))
 	}
@@ -40,22 +38,15 @@ func askOnce(client *http.Client, url string, q question, deadline int) (status 
 		return 0, "", err
 	}
 	defer response.Body.Close()
-	var got struct {
-		Embedding, Classifications, Error, Code json.RawMessage
-	}
-	if err := json.NewDecoder(response.Body).Decode(&got); err != nil {
-		return response.StatusCode, "", fmt.Errorf("not JSON, with status %d: %w", response.StatusCode, err)
-	}
-	return response.StatusCode, fmt.Sprintf("%s %s %s %s", got.Embedding, got.Classifications, got.Error, got.Code), nil
+	var got struct{ Embedding, Classifications, Error, Code json.RawMessage }
+	err = json.NewDecoder(response.Body).Decode(&got)
+	return response.StatusCode, fmt.Sprintf("%s %s %s %s", got.Embedding, got.Classifications, got.Error, got.Code), err
 }
 
 // questions are images of all formats, whole and broken, embedded and with prompts, as the service answers them alone.
 func questions(t *testing.T, url string) (all []question) {
 	t.Helper()
-	var files []string
-	for _, pattern := range []string{"../../stages/decode/testdata/pil/*.*", "../../hailo/demo/samples/*.jpg"} {
-		files = append(files, must(filepath.Glob(pattern))...)
-	}
+	files := append(must(filepath.Glob("../../stages/decode/testdata/pil/*.*")), must(filepath.Glob(samples+"*.jpg"))...)
 	client := &http.Client{Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
 	good := 0
@@ -77,7 +68,7 @@ func questions(t *testing.T, url string) (all []question) {
 			}
 			q.body = must(json.Marshal(request))
 			var err error
-			if q.status, q.answer, err = askOnce(client, url, q, 0); err != nil {
+			if q.status, q.answer, err = q.ask(client, url, 0); err != nil {
 				t.Fatal(q.name, err)
 			}
 			if q.status == 200 {
@@ -97,13 +88,13 @@ func questions(t *testing.T, url string) (all []question) {
 // TestEveryAnswerIsItsOwn has many clients ask at once, with deadlines too short and others that hang up in between:
 // whoever is answered gets what the same question gets alone.
 func TestEveryAnswerIsItsOwn(t *testing.T) {
+	t.Parallel()
 	for _, backend := range []string{"cpu", "sim"} {
 		t.Run(backend, func(t *testing.T) {
 			r := serve(t, t.TempDir(), "--backend", backend)
 			all := questions(t, r.url)
 			const clients, rounds = 48, 60
-			var mu sync.Mutex
-			counts := map[int]int{}
+			var statuses counts
 			var running sync.WaitGroup
 			for i := range clients {
 				running.Go(func() {
@@ -119,10 +110,8 @@ func TestEveryAnswerIsItsOwn(t *testing.T) {
 							hangUp(t, r.url, q, chance)
 							continue
 						}
-						status, answer, err := askOnce(client, r.url, q, deadline)
-						mu.Lock()
-						counts[status]++
-						mu.Unlock()
+						status, answer, err := q.ask(client, r.url, deadline)
+						statuses.add(status)
 						switch {
 						case err != nil:
 							t.Errorf("%s: %v", q.name, err)
@@ -134,12 +123,10 @@ func TestEveryAnswerIsItsOwn(t *testing.T) {
 				})
 			}
 			running.Wait()
-			if counts[200] < clients || counts[400] < clients {
-				t.Errorf("too few to tell: %v", counts)
+			if statuses.of[200] < clients || statuses.of[400] < clients {
+				t.Errorf("too few to tell: %v", statuses.of)
 			}
-			if code := r.stop(t); code != exitOK {
-				t.Errorf("exit code %d", code)
-			}
+			r.stop(t)
 		})
 	}
 }
@@ -158,4 +145,36 @@ func hangUp(t *testing.T, url string, q question, chance *rand.Rand) {
 	if part > len(text) && chance.IntN(2) == 0 {
 		_, _ = c.Read(make([]byte, 16))
 	}
+}
+
+// TestNewPromptsTakeTurns has two clients with 1,000 new prompts each before a slow chip. A third
+// is answered while theirs wait, and once they have hung up nothing of theirs is left.
+func TestNewPromptsTakeTurns(t *testing.T) {
+	t.Parallel()
+	_, r := slowChip(t, 10)
+	pending := func() int { return r.stats(t).Cache.Pending }
+	ctx, hangUp := context.WithCancel(t.Context())
+	var greedy sync.WaitGroup
+	for i := range 2 {
+		request, prompts := catRequest(t), make([]string, 1000)
+		for n := range prompts {
+			prompts[n] = fmt.Sprintf("a photo of a cat, %d of client %d", n, i)
+		}
+		request["prompts"] = prompts
+		post := must(http.NewRequestWithContext(ctx, http.MethodPost, r.url+"/v1/classify", bytes.NewReader(must(json.Marshal(request)))))
+		greedy.Go(func() {
+			if answer, err := http.DefaultClient.Do(post); err == nil {
+				answer.Body.Close()
+				t.Errorf("a greedy client has its answer: %s", answer.Status)
+			}
+		})
+	}
+	until(t, "both greedy clients wait", func() bool { return pending() > 1000 })
+	r.mustPost(t, "/v1/embed/text", map[string]any{"text": "a photo of a dog"})
+	if pending() == 0 {
+		t.Error("the modest client was answered after the greedy ones")
+	}
+	hangUp()
+	greedy.Wait()
+	until(t, "nothing waits for clients that have gone", func() bool { return pending() == 0 })
 }

@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -43,12 +45,12 @@ func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 	if err != nil {
 		return err
 	}
-	log := newLogger(p.cfg.Logging)
+	log := stderr.logger(p.cfg.Logging)
 	log.Info("starting", "version", programVersion(), "configuration", p.file, "state", p.state)
 	for _, warning := range append(p.cfg.Warnings(), quotaInForce()...) {
 		log.Warn("the configuration makes the service slow", "warning", warning)
 	}
-	s, err := newService(ctx, p.cfg, p.state, serviceLogs{all: log, requests: log})
+	s, err := newService(ctx, p, log, log)
 	if interrupted(ctx, err) {
 		log.Info("stopped before it served") // as it was asked to: systemd would call anything but 0 a failure
 		return nil
@@ -57,6 +59,28 @@ func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 		return err
 	}
 	return s.run(ctx)
+}
+
+// quotaInForce warns of a quota that systemd has put on this service, whatever file it is from.
+func quotaInForce() []string {
+	b, _ := os.ReadFile("/proc/self/cgroup")
+	group, _ := strings.CutPrefix(strings.TrimSpace(string(b)), "0::") // version 2 alone
+	limit, _ := os.ReadFile(filepath.Join("/sys/fs/cgroup", group, "cpu.max"))
+	return quotaOf(string(limit))
+}
+
+// quotaOf reads a cpu.max: microseconds of one core in a period of so many, or "max".
+func quotaOf(limit string) []string {
+	var quota, period int
+	if n, _ := fmt.Sscan(limit, &quota, &period); n != 2 || period <= 0 {
+		return nil
+	}
+	low := configs.QuotaWarning(fmt.Sprintf("%d%%", 100*quota/period))
+	if low == "" {
+		return nil
+	}
+	return []string{"the control group's limit of CPU time: " + low +
+		"; in a systemd unit write CPUQuota= (no limit), or at least CPUQuota=200%"}
 }
 
 // listen takes the port. Doctor tries it too.
@@ -78,29 +102,31 @@ type service struct {
 // newService takes the port first, so that a second start fails at once and not after the model
 // has been loaded; clients that connect meanwhile wait in the kernel's queue, and are answered with 503 where
 // the start fails or is stopped.
-func newService(ctx context.Context, cfg configs.Config, state string, log serviceLogs) (*service, error) {
-	ln, err := listen(cfg.Server)
+func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *service, err error) {
+	ln, err := listen(p.cfg.Server)
 	if err != nil {
 		return nil, err
 	}
-	e, err := newEngine(ctx, cfg, state, log.all)
+	e, err := newEngine(ctx, p, log)
+	defer func() {
+		if err != nil && e != nil {
+			err = errors.Join(err, e.Close(context.WithoutCancel(ctx)))
+		}
+		if err != nil {
+			err = errors.Join(err, p.cfg.Server.Dismiss(ln))
+		}
+	}()
 	if err != nil {
-		return nil, errors.Join(err, cfg.Server.Dismiss(ln))
+		return nil, err
 	}
-	giveUp := func(err error) (*service, error) {
-		return nil, errors.Join(err, e.Close(context.WithoutCancel(ctx)), cfg.Server.Dismiss(ln))
-	}
-	if e.cfg.Server, err = fitDescriptors(e.cfg.Server, log.all); err != nil {
-		return giveUp(err)
+	if e.cfg.Server, err = fitDescriptors(e.cfg.Server, log); err != nil {
+		return nil, err
 	}
 	server, err := api.New(e.cfg.Server, api.Service{
-		Engine: e.Engine, RequestTimeout: cfg.Performance.RequestTimeout, Version: programVersion(),
-		Warning: e.warning, Log: log.requests,
+		Engine: e.Engine, RequestTimeout: p.cfg.Performance.RequestTimeout, Version: programVersion(),
+		Warning: e.warning, Log: requests,
 	})
-	if err != nil {
-		return giveUp(err)
-	}
-	return &service{engine: e, server: server, ln: ln}, nil
+	return &service{engine: e, server: server, ln: ln}, err
 }
 
 // otherFiles is how many files the service may come to open beside its connections and what it has
@@ -134,16 +160,16 @@ func lowerConnections(c api.Config, limit uint64, others int, log *slog.Logger) 
 	return c, nil
 }
 
-// url is where the service can be opened on this machine.
-func (s *service) url() string { return api.URL(s.ln.Addr()) }
-
 // run serves until ctx ends, then drains within server.shutdown_timeout: stop accepting, finish
 // what is inside, flush the cache, release the device.
 func (s *service) run(ctx context.Context) error {
 	e := s.engine
 	served := make(chan error, 1)
-	go func() { served <- s.server.Serve(s.ln) }()
-	e.log.Info("serving", "url", s.url(), "listening", s.ln.Addr().String(), "model", e.Model())
+	go func() {
+		served <- s.server.Serve(s.ln)
+		close(served)
+	}()
+	e.log.Info("serving", "url", api.URL(s.ln.Addr()), "listening", s.ln.Addr().String(), "model", e.Model())
 	notify(e.log, daemon.SdNotifyReady)
 
 	besides, endBesides := context.WithCancel(ctx)
@@ -152,10 +178,8 @@ func (s *service) run(ctx context.Context) error {
 	running.Go(func() { feedWatchdog(besides, e.log, s.stuck) })
 
 	var err error
-	failed := false
 	select {
 	case err = <-served: // the listener failed
-		failed = true
 	case <-ctx.Done():
 		e.log.Info("stopping", "timeout", e.cfg.Server.ShutdownTimeout.String())
 		notify(e.log, daemon.SdNotifyStopping)
@@ -164,11 +188,7 @@ func (s *service) run(ctx context.Context) error {
 	running.Wait()
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.Server.ShutdownTimeout)
 	defer cancel()
-	err = errors.Join(err, s.server.Shutdown(deadline))
-	if !failed {
-		err = errors.Join(err, <-served)
-	}
-	err = errors.Join(err, e.Close(deadline))
+	err = errors.Join(err, s.server.Shutdown(deadline), <-served, e.Close(deadline))
 	e.log.Info("stopped")
 	return err
 }

@@ -9,6 +9,15 @@ import (
 	"hailoclip/api"
 )
 
+func TestQuotaOf(t *testing.T) {
+	for limit, want := range map[string]string{"80000 100000\n": "80%", "150000 100000": "150%", "200000 100000": "", "max 100000": "", "": "", "1 0": ""} {
+		got := strings.Join(quotaOf(limit), "")
+		if (got == "") != (want == "") || !strings.Contains(got, want) {
+			t.Errorf("%q: %q, want %q", limit, got, want)
+		}
+	}
+}
+
 // TestLowerConnections: as many connections as the limit of open files leaves room for, and an error below one.
 func TestLowerConnections(t *testing.T) {
 	const others = 30
@@ -36,22 +45,6 @@ func TestLowerConnections(t *testing.T) {
 		}
 		if warned := strings.Contains(log.String(), "max_connections"); warned != (got.MaxConnections < c.wanted) {
 			t.Errorf("%+v: lowered to %d, log %q", c, got.MaxConnections, log.String())
-		}
-	}
-}
-
-// TestSimulatedVectorsAreNamed: answers of a simulated chip say what they are worth, unless it computes a real model's.
-func TestSimulatedVectorsAreNamed(t *testing.T) {
-	for vectors, warning := range map[string]string{"hash": "simulated-vectors", "model": ""} {
-		_, config := newControl(t, "sim:\n  vectors: "+vectors+"\n  arguments: CONTROL\n")
-		r := serve(t, t.TempDir(), "--config", config)
-		for _, a := range []reply{r.get(t, "/health"), r.mustPost(t, "/v1/classify", catRequest(t))} {
-			if got := a.header.Get("X-Clip-Warning"); got != warning {
-				t.Errorf("vectors %s: warning %q", vectors, got)
-			}
-		}
-		if warned := strings.Contains(r.logged(), "nonsense"); warned != (warning != "") {
-			t.Errorf("vectors %s: warned in the log %v", vectors, warned)
 		}
 	}
 }

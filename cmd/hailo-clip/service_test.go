@@ -2,8 +2,12 @@ package main
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"image"
+	"image/color"
+	"image/png"
 	"io"
 	"math"
 	"net"
@@ -11,32 +15,33 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"hailoclip/stages/decode"
 )
 
 func TestServiceClassifiesAndEmbeds(t *testing.T) {
+	t.Parallel()
 	r := serve(t, t.TempDir())
-	if a := r.mustPost(t, "/v1/classify", catRequest(t)); a.best() != "a photo of a cat" || a.body["model"] != "demo" {
+	if a := r.classifies(t); a.body["model"] != "demo" {
 		t.Errorf("classified as %s", a.raw)
 	}
-	length := func(a reply) float64 {
-		sum := 0.0
+	for path, body := range map[string]map[string]any{
+		"/v1/embed/image": {"image": sample(t, "cat.jpg")}, "/v1/embed/text": {"text": "a photo of a cat"},
+	} {
+		a, sum := r.mustPost(t, path, body), 0.0
 		for _, x := range a.body["embedding"].([]any) {
 			sum += x.(float64) * x.(float64)
 		}
-		return sum
-	}
-	image := r.mustPost(t, "/v1/embed/image", map[string]any{"image": sample(t, "cat.jpg")})
-	text := r.mustPost(t, "/v1/embed/text", map[string]any{"text": "a photo of a cat"})
-	for _, a := range []reply{image, text} {
-		if a.body["dimension"] != 512.0 || math.Abs(length(a)-1) > 1e-5 {
-			t.Errorf("dimension %v, squared length %v", a.body["dimension"], length(a))
+		if a.body["dimension"] != 512.0 || math.Abs(sum-1) > 1e-5 {
+			t.Errorf("%s: dimension %v, squared length %v", path, a.body["dimension"], sum)
 		}
 	}
 	health := r.get(t, "/health")
@@ -46,103 +51,78 @@ func TestServiceClassifiesAndEmbeds(t *testing.T) {
 	if why, _ := health.body["model_reason"].(string); !strings.Contains(why, "demo model, which knows drawings") {
 		t.Errorf("health does not say that this is the demo model: %q", why)
 	}
-	if !strings.Contains(r.logged(), "knows drawings, not photographs") {
-		t.Error("the log does not say that this is the demo model")
-	}
-	if code := r.stop(t); code != exitOK {
-		t.Errorf("exit code %d", code)
+	r.logs(t, "knows drawings, not photographs")
+	r.stop(t)
+}
+
+// TestSimulatedChip: answers say what vectors made of the input's bytes are worth, unless the chip computes a real
+// model's. With text_encoder cpu prompts are encoded there; on the demo model their vectors are the same on both.
+func TestSimulatedChip(t *testing.T) {
+	t.Parallel()
+	for settings, warning := range map[string]string{
+		"sim:\n  vectors: hash\n": "simulated-vectors", "sim:\n  vectors: model\n": "", "  text_encoder: cpu\nsim:\n  vectors: model\n": "",
+	} {
+		_, r := serveSim(t, settings)
+		health := r.get(t, "/health")
+		if health.body["backend"] != "sim" || health.body["runtime_mode"] != "simulated" || health.body["status"] != "healthy" {
+			t.Errorf("health %s", health.raw)
+		}
+		first, second := r.mustPost(t, "/v1/classify", catRequest(t)), r.mustPost(t, "/v1/classify", catRequest(t))
+		if !reflect.DeepEqual(first.body["classifications"], second.body["classifications"]) {
+			t.Errorf("equal input, other output: %s and %s", first.raw, second.raw)
+		}
+		for _, a := range []reply{health, first} {
+			if got := a.header.Get("X-Clip-Warning"); got != warning {
+				t.Errorf("%s: warning %q", settings, got)
+			}
+		}
+		if warned := strings.Contains(r.logged(), "nonsense"); warned != (warning != "") {
+			t.Errorf("%s: warned in the log %v", settings, warned)
+		}
+		onCPU := strings.Contains(settings, "text_encoder: cpu")
+		if npu := r.stats(t).NPU; npu.Images == 0 || (npu.Texts == 0) != onCPU {
+			t.Errorf("%s: the chip encoded %v texts and %v images", settings, npu.Texts, npu.Images)
+		}
+		if warning == "" {
+			r.classifies(t)
+		}
+		r.stop(t)
 	}
 }
 
 // TestPromptsAreEncodedOnce reads the counters of the service.
 func TestPromptsAreEncodedOnce(t *testing.T) {
+	t.Parallel()
 	state := t.TempDir()
 	r := serve(t, state)
-	r.mustPost(t, "/v1/classify", catRequest(t))
-	if n := r.stats(t).Cache.Encoded; n != 2 {
-		t.Fatalf("%d texts encoded for 2 new prompts", n)
-	}
-	r.mustPost(t, "/v1/classify", catRequest(t))
-	if c := r.stats(t).Cache; c.Encoded != 2 || c.ListHits != 1 {
-		t.Errorf("the second request encoded %d texts, %d lists found", c.Encoded-2, c.ListHits)
+	for n, hits := range []uint64{0, 1} {
+		r.classifies(t)
+		if c := r.stats(t).Cache; c.Encoded != 2 || c.ListHits != hits {
+			t.Errorf("request %d: %d texts encoded for 2 new prompts, %d lists found", n, c.Encoded, c.ListHits)
+		}
 	}
 	r.stop(t)
 	r = serve(t, state)
-	if a := r.mustPost(t, "/v1/classify", catRequest(t)); a.best() != "a photo of a cat" {
-		t.Errorf("from the file: %s", a.raw)
-	}
+	r.classifies(t)
 	if c := r.stats(t).Cache; c.Encoded != 0 || c.DiskHits != 2 {
 		t.Errorf("the first request after a restart encoded %d texts and found %d on disk", c.Encoded, c.DiskHits)
 	}
 }
 
-// classifies fails the test unless the service does its main job.
-func (r *running) classifies(t *testing.T) {
-	t.Helper()
-	if a := r.mustPost(t, "/v1/classify", catRequest(t)); a.best() != "a photo of a cat" {
-		t.Errorf("classified as %s", a.raw)
-	}
-}
-
+// TestTroubleWithTheCacheFile has a service that cannot have the file, because another has it or there is no folder.
 func TestTroubleWithTheCacheFile(t *testing.T) {
-	cacheFile := func(t *testing.T) (state, file string) {
-		state = t.TempDir()
-		return state, filepath.Join(state, "prompts.db")
-	}
-	t.Run("folder cannot be written", func(t *testing.T) {
-		// A file in the place of the folder stops root too, unlike permissions.
-		file := filepath.Join(t.TempDir(), "file")
-		if err := os.WriteFile(file, nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		r := serve(t, filepath.Join(file, "state"))
-		r.classifies(t)
-		if !strings.Contains(r.logged(), "kept in memory only") {
-			t.Error("no warning of the cache in the log")
-		}
-	})
-	t.Run("truncated", func(t *testing.T) {
-		state, file := cacheFile(t)
-		r := serve(t, state)
-		r.classifies(t)
-		r.stop(t)
-		if err := os.Truncate(file, 10_000); err != nil {
-			t.Fatal(err)
-		}
-		r = serve(t, state)
-		r.classifies(t)
-		if aside, _ := filepath.Glob(file + ".corrupt-*"); len(aside) != 1 {
-			t.Errorf("set aside: %v", aside)
-		}
-	})
-	t.Run("second instance", func(t *testing.T) {
-		state, _ := cacheFile(t)
-		first := serve(t, state)
-		first.classifies(t)
-		second := serve(t, state)
-		second.classifies(t)
-		if !strings.Contains(second.logged(), "locked") {
-			t.Error("the second instance does not say that the cache is locked")
-		}
-		stats := runProgram(t, command(t, state, "cache", "stats"))
-		if stats.code != exitOK || !strings.Contains(stats.stdout, "held by a running service") {
-			t.Errorf("cache stats: %+v", stats)
-		}
-	})
-	t.Run("killed", func(t *testing.T) {
-		state, _ := cacheFile(t)
-		r := serve(t, state)
-		r.classifies(t)
-		if err := r.cmd.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		<-r.ended
-		r = serve(t, state)
-		r.classifies(t)
-		if strings.Contains(r.logged(), "damaged") {
-			t.Error("kill -9 damaged the file")
-		}
-	})
+	t.Parallel()
+	state := t.TempDir()
+	serve(t, state).classifies(t)
+	second := serve(t, state)
+	second.classifies(t)
+	second.logs(t, "locked")
+	runProgram(t, command(state, "cache", "stats")).expect(t, exitOK, "held by a running service")
+
+	// A file in the place of the folder stops root too, unlike permissions.
+	r := serve(t, filepath.Join(configFile(t, ""), "state"))
+	r.classifies(t)
+	r.logs(t, "kept in memory only")
 }
 
 // TestWithoutTurboJPEG hides the library from the service, in a mount namespace of its own.
@@ -158,26 +138,32 @@ func TestWithoutTurboJPEG(t *testing.T) {
 		}
 		t.Skipf("no mount namespaces here: %v, %s", err, out)
 	}
-	r := serveBy(t, hide, t.TempDir())
-	if a := r.mustPost(t, "/v1/classify", catRequest(t)); a.best() != "a photo of a cat" {
-		t.Errorf("classified as %s", a.raw)
+	r := start(t, by(command(t.TempDir(), "serve", "--host", "127.0.0.1", "--port", "0"), hide...)).serving(t)
+	r.classifies(t)
+	r.logs(t, "libturbojpeg")
+}
+
+// TestImageBeyondMemory sends an image that is larger than memory_max leaves room for, and one that is not.
+func TestImageBeyondMemory(t *testing.T) {
+	t.Setenv("HAILO_CLIP_RESOURCE_LIMITS_MEMORY_MAX", "256M")
+	r := serve(t, t.TempDir())
+	var b bytes.Buffer
+	if err := png.Encode(&b, image.NewPaletted(image.Rect(0, 0, 7000, 7000), []color.Color{color.Black, color.White})); err != nil {
+		t.Fatal(err)
 	}
-	if !strings.Contains(r.logged(), "libturbojpeg") {
-		t.Error("the log does not say what is slower")
+	a := r.ask(t, "/v1/embed/image", map[string]any{"image": base64.StdEncoding.EncodeToString(b.Bytes())})
+	if said, _ := a.body["error"].(string); a.status != 413 || a.body["code"] != "image_too_large" || !strings.Contains(said, "resource_limits.memory_max") {
+		t.Errorf("%d %s", a.status, a.raw)
 	}
+	r.classifies(t)
 }
 
 func TestStartThatCannotWork(t *testing.T) {
+	t.Parallel()
 	busy := must(net.Listen("tcp", "127.0.0.1:0"))
 	defer busy.Close()
 	port := fmt.Sprint(busy.Addr().(*net.TCPAddr).Port)
-	config := func(text string) string {
-		file := filepath.Join(t.TempDir(), "my.yaml")
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return file
-	}
+	config := func(text string) string { return configFile(t, text) }
 	noText := filepath.Join(t.TempDir(), "state")
 	put(t, noText, map[string]string{"models/mine/manifest.json": minimalManifest, "models/mine/t.json": "{}", "models/mine/i.onnx": "\x08", "models/mine/t.onnx": "\x08"})
 	cases := []struct {
@@ -205,30 +191,21 @@ func TestStartThatCannotWork(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			r := runProgram(t, command(t, t.TempDir(), slices.Concat([]string{"serve"}, c.args, c.server)...))
-			if r.code != c.code {
-				t.Errorf("exit code %d, want %d", r.code, c.code)
-			}
+			r := hailoClip(t, slices.Concat([]string{"serve"}, c.args, c.server)...)
+			r.expect(t, c.code, c.says...)
 			if strings.Contains(r.stderr, "another hailo-clip") != (c.name == "port in use") {
 				t.Errorf("wrong advice: %s", r.stderr)
 			}
 			// What stops serve is a failure of doctor, who finds it by the same functions.
-			doctor := command(t, t.TempDir(), slices.Concat([]string{"doctor"}, c.args)...)
+			doctor := command(t.TempDir(), slices.Concat([]string{"doctor"}, c.args)...)
 			for pair := range slices.Chunk(c.server, 2) {
 				doctor.Env = append(doctor.Env, "HAILO_CLIP_SERVER_"+strings.ToUpper(strings.TrimPrefix(pair[0], "--"))+"="+pair[1])
 			}
 			d := runProgram(t, doctor)
 			if d.code != exitFailed && d.code != exitUsage {
-				t.Errorf("doctor finds nothing: exit code %d\n%s", d.code, d.stdout)
+				t.Errorf("doctor finds nothing: exit code %d", d.code)
 			}
-			for _, s := range c.says {
-				if !strings.Contains(r.stderr, s) {
-					t.Errorf("no %q in: %s", s, r.stderr)
-				}
-				if said := strings.Join(strings.Fields(d.stdout+d.stderr), " "); !strings.Contains(said, s) {
-					t.Errorf("doctor does not say %q: %s", s, said)
-				}
-			}
+			d.expect(t, d.code, c.says...)
 		})
 	}
 }
@@ -243,25 +220,22 @@ func TestNoRuntimeAnywhere(t *testing.T) {
 	empty := t.TempDir()
 	t.Setenv("HOME", empty)
 	t.Setenv("XDG_CACHE_HOME", "")
-	r := runProgram(t, command(t, filepath.Join(empty, "state"), "embed", "text", "a cat", "--backend", "cpu"))
+	r := runProgram(t, command(filepath.Join(empty, "state"), "embed", "text", "a cat", "--backend", "cpu"))
 	if r.code == exitOK {
 		t.Skip("it is installed for the whole system")
 	}
-	if r.code != exitMissing || !strings.Contains(r.stderr, "\"hailo-clip setup\" fetches one") || !strings.Contains(r.stderr, empty) {
-		t.Errorf("exit code %d: %s", r.code, r.stderr)
-	}
+	r.expect(t, exitMissing, `"hailo-clip setup" fetches one`, empty)
 }
 
 // slowChip serves on a simulated chip with the demo model's vectors that takes factor times as long
 // as it should, from now on.
-func slowChip(t *testing.T, factor int) (control, *running) {
+func slowChip(t *testing.T, factor int) (chip, *running) {
 	t.Helper()
 	// It is slow, it does not hang; and the machine may be slow too.
-	chip, config := newControl(t, "  device_timeout_ms: 60000\nsim:\n  vectors: model\n  arguments: CONTROL\n"+
+	c, r := serveSim(t, "  device_timeout_ms: 60000\nsim:\n  vectors: model\n  arguments: CONTROL\n"+
 		"performance:\n  request_timeout: 2m\nserver:\n  shutdown_timeout: 2m\n")
-	r := serve(t, t.TempDir(), "--config", config)
-	chip.tell(t, fmt.Sprintf("slow=%d", factor))
-	return chip, r
+	c.tell(t, fmt.Sprintf("slow=%d", factor))
+	return c, r
 }
 
 // TestStopUnderLoad ends the service while requests are inside, waiting for a slow chip to encode
@@ -271,7 +245,10 @@ func TestStopUnderLoad(t *testing.T) {
 	for _, signals := range [][]syscall.Signal{
 		{syscall.SIGTERM}, {syscall.SIGHUP}, {syscall.SIGTERM, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT},
 	} {
-		t.Run(fmt.Sprint(signals), func(t *testing.T) { stopUnderLoad(t, signals) })
+		t.Run(fmt.Sprint(signals), func(t *testing.T) {
+			t.Parallel()
+			stopUnderLoad(t, signals)
+		})
 	}
 }
 
@@ -299,11 +276,11 @@ func stopUnderLoad(t *testing.T, signals []syscall.Signal) {
 		}
 		until(t, "it stops", func() bool { return strings.Contains(r.logged(), `"msg":"stopping"`) })
 	}
+	clients.Wait()
 	<-r.ended
 	if code := r.cmd.ProcessState.ExitCode(); code != exitOK {
 		t.Errorf("exit code %d", code)
 	}
-	clients.Wait()
 	for i, a := range replies {
 		if a.status != http.StatusOK || a.best() != "a photo of a cat" {
 			t.Errorf("request %d: %d %s", i, a.status, a.raw)
@@ -312,66 +289,72 @@ func stopUnderLoad(t *testing.T, signals []syscall.Signal) {
 	if _, err := r.post("/v1/classify", catRequest(t)); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("a request that came too late: %v", err)
 	}
-	if !strings.Contains(r.logged(), `"msg":"stopped"`) {
-		t.Error("the service did not stop in order")
-	}
+	r.logs(t, `"msg":"stopped"`)
 }
 
 // TestStopDuringTheStart: a service that is told to stop before it serves has not failed, and tells the
 // clients that wait for it.
 func TestStopDuringTheStart(t *testing.T) {
+	t.Parallel()
 	ln := must(net.Listen("tcp", "127.0.0.1:0"))
 	address := ln.Addr().String()
 	ln.Close() // some port that is free
 	_, port, _ := net.SplitHostPort(address)
-	chip, config := newControl(t, "sim:\n  arguments: CONTROL --fault=refuse=silent\n")
-	for _, c := range []struct {
-		signal os.Signal
-		args   []string
-		code   int
-		says   string
-	}{
-		{syscall.SIGTERM, []string{"serve", "--host", "127.0.0.1", "--port", port}, exitOK, "stopped"},
-		{os.Interrupt, []string{"classify", samples + "cat.jpg", "-p", "a cat"}, exitInterrupted, "hailo-clip: interrupted\n"},
-	} {
-		needONNX(t)
-		cmd := command(t, t.TempDir(), append(c.args, "--config", config)...)
-		var errs bytes.Buffer
-		cmd.Stderr = &errs
-		if err := cmd.Start(); err != nil {
+	c := newChip(t, "sim:\n  arguments: CONTROL --fault=refuse=silent\n")
+	started := func(args ...string) *running {
+		r := start(t, command(t.TempDir(), append(args, "--config", c.config)...))
+		c.tell(t, "refuse=silent") // it is there, so the program waits for it
+		return r
+	}
+	r := started("serve", "--host", "127.0.0.1", "--port", port)
+	client := must(net.Dial("tcp", address))
+	defer client.Close()
+	fmt.Fprint(client, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+	answer := make(chan string, 1)
+	go func() { b, err := io.ReadAll(client); answer <- fmt.Sprint(string(b), err) }()
+	r.end(t, syscall.SIGTERM, exitOK)
+	if got := <-answer; !strings.HasPrefix(got, "HTTP/1.1 503") {
+		t.Errorf("a client that waited got %q", got)
+	}
+	r.logs(t, "stopped")
+	classify := started("classify", samples+"cat.jpg", "-p", "a cat")
+	classify.end(t, os.Interrupt, exitInterrupted)
+	classify.logs(t, "hailo-clip: interrupted")
+	if said := r.logged() + classify.logged(); strings.Contains(said, "canceled") {
+		t.Error(said)
+	}
+}
+
+// TestLogReaderMayStopOrLeave has a service whose log nobody reads any more.
+func TestLogReaderMayStopOrLeave(t *testing.T) {
+	t.Parallel()
+	for _, gone := range []bool{false, true} {
+		r := serve(t, t.TempDir(), "--backend", "cpu", "--model", "demo")
+		if _, err := unix.FcntlInt(r.stderr.Fd(), unix.F_SETPIPE_SZ, 4096); err != nil { // full after some lines
 			t.Fatal(err)
 		}
-		chip.tell(t, "refuse=silent") // it is there, so the program waits for it
-		answer := make(chan string, 1)
-		if c.signal == syscall.SIGTERM {
-			client := must(net.Dial("tcp", address))
-			defer client.Close()
-			fmt.Fprint(client, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-			go func() { b, err := io.ReadAll(client); answer <- fmt.Sprint(string(b), err) }()
-		} else {
-			answer <- "HTTP/1.1 503"
+		r.deaf.Store(true) // after one more line
+		if gone {
+			r.stderr.Close()
 		}
-		if err := cmd.Process.Signal(c.signal); err != nil {
-			t.Fatal(err)
+		for range 200 {
+			r.get(t, "/no-such-path")
 		}
-		_ = cmd.Wait() // the code is in ProcessState
-		if code := cmd.ProcessState.ExitCode(); code != c.code || !strings.Contains(errs.String(), c.says) || strings.Contains(errs.String(), "canceled") {
-			t.Errorf("%s: exit code %d\n%s", c.args[0], code, errs.String())
+		if a := r.get(t, "/health"); a.status != http.StatusOK {
+			t.Error(a.raw)
 		}
-		if got := <-answer; !strings.HasPrefix(got, "HTTP/1.1 503") {
-			t.Errorf("a client that waited got %q", got)
-		}
+		r.stop(t)
 	}
 }
 
 // TestTooManyClients has 64 clients against the default queue of 10, before a chip that does about 17 images a
 // second, or as few as it takes on this machine: more than fit come at once.
 func TestTooManyClients(t *testing.T) {
+	t.Parallel()
 	chip, r := slowChip(t, 20)
 	request := catRequest(t)
-	var mu sync.Mutex
-	statuses := map[int]int{}
-	for slow := 20; statuses[429] == 0 && slow < 1000; slow *= 4 {
+	var statuses counts
+	for slow := 20; statuses.of[429] == 0 && slow < 1000; slow *= 4 {
 		chip.tell(t, fmt.Sprintf("slow=%d", slow))
 		var wg sync.WaitGroup
 		for range 64 {
@@ -381,9 +364,7 @@ func TestTooManyClients(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				mu.Lock()
-				statuses[a.status]++
-				mu.Unlock()
+				statuses.add(a.status)
 				switch {
 				case a.status == 429 && (a.header.Get("Retry-After") == "" || a.body["code"] != "queue_full"):
 					t.Errorf("429 as %v %s", a.header, a.raw)
@@ -396,10 +377,9 @@ func TestTooManyClients(t *testing.T) {
 		}
 		wg.Wait()
 	}
-	if statuses[200] == 0 || statuses[429] == 0 {
-		t.Errorf("statuses %v", statuses)
+	if statuses.of[200] == 0 || statuses.of[429] == 0 {
+		t.Errorf("statuses %v", statuses.of)
 	}
-	t.Logf("statuses %v", statuses)
 	chip.tell(t, "ok")
 	r.classifies(t)
 }

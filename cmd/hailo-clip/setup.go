@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 
 	"hailoclip/hailo/device"
 	"hailoclip/hailo/onnx"
@@ -24,12 +23,12 @@ Examples:
 }
 
 func (c *setupCmd) Run(ctx context.Context, g *globals) error {
-	state, err := g.stateDir()
+	state, err := g.state()
 	if err != nil {
 		return err
 	}
-	bar := newBars(os.Stderr)
-	path, err := onnx.Fetch(ctx, libraryDir(state), c.Arch, func(done, total int64) { bar.set("ONNX Runtime", done, total) })
+	bar := newByteBars()
+	path, err := onnx.Fetch(ctx, libraryDirs(state)[0], c.Arch, func(done, total int64) { bar.set("ONNX Runtime", done, total) })
 	bar.done(err == nil)
 	if err != nil {
 		return err

@@ -14,30 +14,34 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 )
 
-// systemd listens where systemd would, and returns what it is told, one message after the other.
-func systemd(t *testing.T) (socket string, next func() string) {
+// systemd listens where systemd would, with a watchdog of so many microseconds. told fails the test unless it is told
+// these next, one message after the other; what it is told in between and is skip does not count.
+func systemd(t *testing.T, watchdog string) (told func(skip string, want ...string)) {
 	t.Helper()
-	socket = filepath.Join(t.TempDir(), "notify")
-	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	socket := filepath.Join(t.TempDir(), "notify")
+	t.Setenv("NOTIFY_SOCKET", socket)
+	t.Setenv("WATCHDOG_USEC", watchdog)
+	c := must(net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"}))
 	t.Cleanup(func() { c.Close() })
-	return socket, func() string {
-		b := make([]byte, 100)
-		n, err := c.Read(b)
-		if err != nil {
-			t.Fatal(err)
+	return func(skip string, want ...string) {
+		t.Helper()
+		for b := make([]byte, 100); len(want) > 0; {
+			n, err := c.Read(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := string(b[:n]); got == want[0] {
+				want = want[1:]
+			} else if got != skip {
+				t.Fatalf("systemd is told %q, want %q", got, want[0])
+			}
 		}
-		return string(b[:n])
 	}
 }
 
 // TestWatchdog feeds the watchdog while all is well and not while the service is stuck.
 func TestWatchdog(t *testing.T) {
-	socket, next := systemd(t)
-	t.Setenv("NOTIFY_SOCKET", socket)
-	t.Setenv("WATCHDOG_USEC", "2000")
+	told := systemd(t, "2000")
 	var log bytes.Buffer
 	logger := slog.New(slog.NewTextHandler(&log, nil))
 	answers, ended := make(chan error), make(chan struct{})
@@ -46,22 +50,16 @@ func TestWatchdog(t *testing.T) {
 		defer close(ended)
 		feedWatchdog(ctx, logger, func() error { return <-answers })
 	}()
-	wantNext := func(want string) {
-		t.Helper()
-		if got := next(); got != want {
-			t.Errorf("systemd is told %q, want %q", got, want)
-		}
-	}
 	for range 2 {
 		answers <- nil
-		wantNext(daemon.SdNotifyWatchdog)
+		told("", daemon.SdNotifyWatchdog)
 		for range 3 {
 			answers <- errors.New("nobody decodes")
 		}
 		answers <- nil
-		wantNext(daemon.SdNotifyWatchdog)
+		told("", daemon.SdNotifyWatchdog)
 		notify(logger, "marker")
-		wantNext("marker") // so nothing was told while it was stuck
+		told("", "marker") // so nothing was told while it was stuck
 	}
 	cancel()
 	close(answers)
@@ -73,25 +71,13 @@ func TestWatchdog(t *testing.T) {
 
 // TestServiceNotifies is a service that systemd started: ready, alive while idle, stopping.
 func TestServiceNotifies(t *testing.T) {
-	socket, next := systemd(t)
-	t.Setenv("NOTIFY_SOCKET", socket)
-	t.Setenv("WATCHDOG_USEC", "20000")
+	told := systemd(t, "20000")
 	r := serve(t, t.TempDir(), "--backend", "cpu")
-	for _, want := range []string{daemon.SdNotifyReady, daemon.SdNotifyWatchdog, daemon.SdNotifyWatchdog} {
-		if got := next(); got != want {
-			t.Errorf("systemd is told %q, want %q", got, want)
-		}
-	}
+	told("", daemon.SdNotifyReady, daemon.SdNotifyWatchdog, daemon.SdNotifyWatchdog)
 	if err := r.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	got := next()
-	for got == daemon.SdNotifyWatchdog { // read on: the service waits where the socket is full
-		got = next()
-	}
-	if got != daemon.SdNotifyStopping {
-		t.Errorf("systemd is told %q", got)
-	}
+	told(daemon.SdNotifyWatchdog, daemon.SdNotifyStopping) // read on: the service waits where the socket is full
 	if <-r.ended; r.cmd.ProcessState.ExitCode() != exitOK {
 		t.Errorf("ended with %d", r.cmd.ProcessState.ExitCode())
 	}

@@ -2,10 +2,15 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
+	"github.com/valyala/fasthttp"
+
+	"hailoclip/api"
 	"hailoclip/cache"
 	"hailoclip/configs"
 	"hailoclip/hailo/device"
@@ -13,16 +18,16 @@ import (
 	"hailoclip/hailo/model"
 	"hailoclip/hailo/onnx"
 	"hailoclip/hailo/open"
+	"hailoclip/stages/clip"
 	"hailoclip/stages/decode"
 )
 
 // findings are those of a start of the service, found by the functions that it uses: what stops it there fails here. The
 // device is left alone, since one that is lost stops no start.
 type findings struct {
-	cfg   configs.Config
-	state string // folder
-	env   doctor.Env
-	all   []doctor.Finding
+	place
+	env doctor.Env
+	all []doctor.Finding
 }
 
 func (f *findings) add(check string, level doctor.Level, what, remedy string) {
@@ -41,21 +46,22 @@ func (f *findings) libraries() {
 	case err == nil:
 		f.add("onnxruntime", doctor.OK, "ONNX Runtime "+lib.Version+": "+lib.Path, "")
 	case f.cfg.CPU.Library != "":
-		f.add("onnxruntime", doctor.Warn, "cpu.library is "+f.cfg.CPU.Library+", which is no usable ONNX Runtime: nothing can be encoded on the CPU: "+err.Error(),
-			"correct cpu.library, or leave it empty and run: hailo-clip setup")
+		f.add("onnxruntime", doctor.Warn, "cpu.library is "+f.cfg.CPU.Library+", which is no usable ONNX Runtime: "+
+			"nothing can be encoded on the CPU: "+err.Error(), "correct cpu.library, or leave it empty and run: hailo-clip setup")
 	default:
 		f.add("onnxruntime", doctor.Warn, "Nothing can be encoded on the CPU: "+err.Error(), f.env.Own("setup"))
 	}
 	if jpeg, err := decode.FindLibrary(); err == nil {
 		f.add("libturbojpeg", doctor.OK, jpeg, "")
 	} else {
-		f.add("libturbojpeg", doctor.Warn, "libturbojpeg is not installed: JPEGs are decoded about four times slower.", "sudo apt install libturbojpeg0")
+		f.add("libturbojpeg", doctor.Warn, "libturbojpeg is not installed: JPEGs are decoded about four times slower.",
+			"sudo apt install libturbojpeg0")
 	}
 }
 
 // start opens the encoders, but for the device.
 func (f *findings) start(ctx context.Context) {
-	o, err := newOpener(ctx, f.cfg, f.state, slog.New(slog.DiscardHandler))
+	o, err := f.opener(ctx, slog.New(slog.DiscardHandler))
 	if err != nil {
 		f.stops("model", err, f.install(err))
 		return
@@ -72,7 +78,7 @@ func (f *findings) start(ctx context.Context) {
 		return
 	}
 	f.add("backend", doctor.Info, "It would encode on the "+p.Kind+": "+p.Why+".", "")
-	if openConfig(f.cfg, f.state).MadeUpVectors() {
+	if f.encoders().MadeUpVectors() {
 		f.add("backend", doctor.Warn, open.MadeUpVectorsWarning, "")
 	}
 }
@@ -91,9 +97,9 @@ func (f *findings) install(err error) string {
 }
 
 // port tries the address of the service, unless that is there and answers.
-func (f *findings) port(ctx context.Context) {
+func (f *findings) port() {
 	c := f.cfg.Server
-	if _, answers := askHealth(ctx, c); answers {
+	if _, answers := askHealth(c); answers {
 		f.add("port", doctor.OK, "The service answers on "+c.Addr()+".", "")
 		return
 	}
@@ -122,10 +128,47 @@ func (f *findings) configuration() {
 	if err := cache.CheckPrompts(f.cfg.TextEmbedding, f.cfg.Server.MaxPromptBytes); err != nil {
 		f.add("configuration", doctor.Warn, err.Error(), "")
 	}
-	if quota := device.Root(f.env.Root).Unit().Quota; configs.LowQuota(quota) {
-		f.add("service-unit", doctor.Warn, "CPUQuota of the systemd unit: "+configs.QuotaWarning(quota)+".",
+	if low := configs.QuotaWarning(device.Root(f.env.Root).Unit().Quota); low != "" {
+		f.add("service-unit", doctor.Warn, "CPUQuota of the systemd unit: "+low+".",
 			"sudo mkdir -p /etc/systemd/system/hailo-clip.service.d\n"+
 				"printf '[Service]\\nCPUQuota=\\n' | sudo tee /etc/systemd/system/hailo-clip.service.d/cpu-quota.conf\n"+
 				"sudo systemctl daemon-reload\nsudo systemctl restart hailo-clip")
 	}
+}
+
+// askService returns what the service on the configured address tells of the chip; nil if none
+// answers, or it encodes elsewhere.
+func askService(c api.Config) *doctor.Service {
+	health, ok := askHealth(c)
+	var s clip.Stats
+	if !ok || health.Backend != "npu" || health.RuntimeMode != "real" || !ask(c.URL()+"/v1/stats", &s) || s.NPU == nil {
+		return nil
+	}
+	answer := &doctor.Service{Reason: health.Reason, Throttling: s.NPU.Throttling, Zone: s.NPU.Zone, Rate: s.NPU.ImagesPerSec}
+	for _, t := range s.NPU.Temperature {
+		if t != nil {
+			answer.Temperature = append(answer.Temperature, *t)
+		}
+	}
+	return answer
+}
+
+type healthAnswer struct {
+	Service     string `json:"service"`
+	Reason      string `json:"reason"`
+	Backend     string `json:"backend"`
+	RuntimeMode string `json:"runtime_mode"`
+}
+
+// askHealth says whether the service is there on the configured address, well or not.
+func askHealth(c api.Config) (h healthAnswer, ok bool) {
+	ok = ask(c.URL()+"/health", &h) && h.Service == "hailo-clip"
+	return h, ok
+}
+
+// ask decodes the JSON at url, whatever the status: /health is 503 when the chip is lost. It waits a second.
+func ask(url string, to any) bool {
+	client := fasthttp.Client{DialDualStack: true, MaxResponseBodySize: 1 << 20} // and no proxy: it is this machine
+	_, body, err := client.GetTimeout(nil, url, time.Second)
+	return err == nil && json.Unmarshal(body, to) == nil
 }
