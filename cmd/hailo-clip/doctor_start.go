@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 
-	"hailoclip/cache"
 	"hailoclip/configs"
 	"hailoclip/hailo/device"
 	"hailoclip/hailo/doctor"
 	"hailoclip/hailo/model"
 	"hailoclip/hailo/onnx"
 	"hailoclip/hailo/open"
+	"hailoclip/stages/clip"
 	"hailoclip/stages/decode"
 )
 
@@ -119,7 +119,7 @@ func (f *findings) configuration() {
 	for _, warning := range f.cfg.Warnings() {
 		f.add("configuration", doctor.Warn, warning, "")
 	}
-	if err := cache.CheckPrompts(f.cfg.TextEmbedding, f.cfg.Server.MaxPromptBytes); err != nil {
+	if _, err := clip.ReadPrompts(f.cfg.TextEmbedding, f.cfg.Server.MaxPromptBytes); err != nil {
 		f.add("configuration", doctor.Warn, err.Error(), "")
 	}
 	if quota := device.Root(f.env.Root).Unit().Quota; configs.LowQuota(quota) {

@@ -99,11 +99,12 @@ func (e *engine) open(o *open.Opener, encoders *open.Encoders, state string) err
 // precompute encodes the prompts of text_embedding.prompt_file, in mode precomputed, beside the
 // requests. It blocks until that is done or ctx ends.
 func (e *engine) precompute(ctx context.Context) {
-	if err := cache.CheckPrompts(e.cfg.TextEmbedding, e.cfg.Server.MaxPromptBytes); err != nil {
+	prompts, err := clip.ReadPrompts(e.cfg.TextEmbedding, e.cfg.Server.MaxPromptBytes)
+	if err != nil {
 		e.log.Warn("no prompts are encoded at the start", "error", err)
 		return
 	}
-	switch n, err := e.Precompute(ctx, e.cfg.Server.MaxPromptBytes); {
+	switch n, err := e.Precompute(ctx, prompts); {
 	case ctx.Err() != nil:
 	case err != nil:
 		e.log.Warn("not all prompts of the prompt file are encoded", "done", n, "error", err)
