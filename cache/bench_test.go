@@ -93,9 +93,9 @@ func BenchmarkScan(b *testing.B) {
 			singles[i] = single("ns", fmt.Sprint(part, i), v)
 		}
 		s.disk.put(singles)
-		s.disk.using.Lock()
+		s.disk.writing.Lock()
 		s.disk.writeQueued()
-		s.disk.using.Unlock()
+		s.disk.writing.Unlock()
 	}
 	closeStore(b, s)
 	b.SetBytes(s.Stats().Disk.Bytes)

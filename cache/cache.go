@@ -7,11 +7,12 @@
 // kept.
 //
 // The file: one goroutine writes what has gathered, every 250 ms, in synced transactions. A killed process loses at most
-// that and the file stays whole. A file that has reached its limit, or was deleted, is started anew with the vectors
-// that memory holds. A damaged file is renamed to NAME.corrupt-TIME and an empty one is used; a file that another process
-// holds, or that cannot be opened or written, leaves the cache in memory only. Each is logged once, as a warning, and
-// shown in [Stats]. The file is mapped and may be truncated from outside at any time: what touches the mapping runs
-// under guard, which turns faults into errors.
+// that and the file stays whole. Look-ups, one at a time, do not wait for a write, and no longer than 2 s for the disk. A
+// file that has reached its limit, or was deleted, is started anew with the vectors that memory holds. A file that is
+// damaged or not one of ours is renamed to NAME.corrupt-TIME, unchanged, and an empty one is used; a file that another
+// process holds, or that cannot be opened or written, leaves the cache in memory only. Each is logged once, as a
+// warning, and shown in [Stats]. The file is mapped and may be truncated from outside at any time: what touches the
+// mapping runs under guard, which turns faults into errors.
 package cache
 
 import (
@@ -91,6 +92,8 @@ func concat(namespace string, dim int, singles []*Prompts) *Prompts {
 // texts any more or the store closes. An error fails all of texts, which may belong to different requests; see
 // Encoder.RetryAlone.
 type EncodeFunc func(ctx context.Context, texts []string) ([]Vector, error)
+
+const maxNamespace = 1024
 
 // Encoder is a text encoder and how to use it.
 type Encoder struct {
@@ -219,7 +222,7 @@ func (s *Store) Stats() Stats {
 // Embeddings returns the embeddings of one text encoder, which live until the store closes. Errors: an Encoder out of
 // bounds, ErrClosed.
 func (s *Store) Embeddings(e Encoder) (*TextEmbeddings, error) {
-	if n := len(e.Namespace); n < 1 || n > 1024 || e.Dim < 1 || e.Dim > 65536 || e.Batch < 1 || e.Calls < 1 || e.Encode == nil {
+	if n := len(e.Namespace); n < 1 || n > maxNamespace || e.Dim < 1 || e.Dim > 65536 || e.Batch < 1 || e.Calls < 1 || e.Encode == nil {
 		return nil, errors.New("a text encoder needs a namespace of 1 to 1024 bytes, a dimension from 1 to 65536, " +
 			"a batch size, a number of calls and an encode func")
 	}

@@ -8,16 +8,17 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
-	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
 )
 
 const (
-	writeBatch = 256  // vectors in one transaction, at most
-	maxQueued  = 4096 // vectors that may wait to be written; more are dropped
+	writeBatch    = 256             // vectors in one transaction, at most
+	maxQueued     = 4096            // vectors that may wait to be written; more are dropped
+	lookUpTimeout = 2 * time.Second // a look-up on a disk that takes longer finds nothing
 )
 
 // Tests shorten these.
@@ -34,11 +35,13 @@ type disk struct {
 	log    *slog.Logger
 	memory *memory // a file that is started anew begins with what it holds
 
-	using  sync.Mutex // held by who reads or writes the file, which takes as long as the disk needs
-	file   *boltFile  // nil when the disk is off
-	closed bool
+	// Both of these locks are held to change file, one of them to use it; each as long as the disk needs.
+	writing sync.Mutex    // of who writes to the file, replaces or closes it
+	reading chan struct{} // full while somebody reads the snapshot of the file: a lock for which the wait can end
+	file    *boltFile     // nil when the disk is off
+	closed  bool          // under writing
 
-	mu      sync.Mutex           // guards what follows; held for a moment only, after using
+	mu      sync.Mutex           // guards what follows; held for a moment only, after the others
 	queued  map[diskKey]*Prompts // to be written, or being written
 	retryAt time.Time            // nothing is queued before it
 	state   DiskStats
@@ -48,7 +51,7 @@ type disk struct {
 func openDisk(path string, limit int64, memory *memory, log *slog.Logger) *disk {
 	d := &disk{
 		path: path, limit: limit, memory: memory, log: log.With("path", path),
-		queued: make(map[diskKey]*Prompts), state: DiskStats{Path: path, State: DiskOK},
+		reading: make(chan struct{}, 1), queued: make(map[diskKey]*Prompts), state: DiskStats{Path: path, State: DiskOK},
 	}
 	if path == "" {
 		d.state = DiskStats{State: DiskOff, Reason: "not configured"}
@@ -61,8 +64,8 @@ func openDisk(path string, limit int64, memory *memory, log *slog.Logger) *disk 
 
 // close writes what is queued and closes the file.
 func (d *disk) close() {
-	d.using.Lock()
-	defer d.using.Unlock()
+	d.writing.Lock()
+	defer d.writing.Unlock()
 	d.closed = true
 	d.writeQueued()
 	d.closeFile(false)
@@ -94,63 +97,72 @@ func (d *disk) put(singles []*Prompts) {
 	}
 }
 
-// get returns the embeddings of those texts that have no row and that it has, nil for the others. It waits for the disk,
-// which may be writing, but no longer than ctx. It may read texts and rows until the disk is done.
+// get returns rows with the embeddings of those texts that have none and that it has. It may wait for another look-up and
+// for the disk, but no longer than ctx and lookUpTimeout. A disk that hangs holds one goroutine.
 func (d *disk) get(ctx context.Context, namespace string, dim int, texts []string, rows []*Prompts) []*Prompts {
-	if d.path == "" {
-		return nil
+	if d.stats().State == DiskOff {
+		return rows
 	}
-	done := make(chan []*Prompts, 1)
-	go func() { done <- d.read(namespace, dim, texts, rows) }()
+	ctx, cancel := context.WithTimeout(ctx, lookUpTimeout)
+	defer cancel()
 	select {
-	case found := <-done:
+	case d.reading <- struct{}{}:
+	case <-ctx.Done():
+		return rows
+	}
+	found, done := slices.Clone(rows), make(chan struct{})
+	go func() {
+		d.read(namespace, dim, texts, found)
+		<-d.reading
+		close(done)
+	}()
+	select {
+	case <-done:
 		return found
 	case <-ctx.Done():
-		return nil
+		return rows
 	}
 }
 
-func (d *disk) read(namespace string, dim int, texts []string, rows []*Prompts) []*Prompts {
-	d.using.Lock()
-	defer d.using.Unlock()
-	found, otherDim := make([]*Prompts, len(texts)), uint64(0)
+// read sets the rows of get, for who holds reading.
+func (d *disk) read(namespace string, dim int, texts []string, rows []*Prompts) {
 	if d.file == nil {
-		return found
+		return
 	}
-	read := func(tx *bbolt.Tx) error {
-		values := tx.Bucket([]byte(namespace))
+	otherDim := uint64(0)
+	err := guard(func() error {
+		values := d.file.snapshot.Bucket([]byte(namespace))
 		for i, text := range texts {
 			if rows[i] != nil {
 				continue
 			}
 			key := keyOf(namespace, text)
 			d.mu.Lock()
-			queued := d.queued[key]
+			queued := d.queued[key] // until the snapshot shows it
 			d.mu.Unlock()
 			if queued != nil && queued.Dim == dim {
-				found[i] = queued
+				rows[i] = queued
 			} else if values == nil {
 				continue
 			} else if v, ok := parseValue(key, values.Get(key[:])); ok && len(v.Embedding) == dim {
-				found[i] = single(namespace, text, v)
+				rows[i] = single(namespace, text, v)
 			} else if ok {
 				otherDim++
 			}
 		}
 		return nil
-	}
-	if err := guard(func() error { return d.file.db.View(read) }); err != nil {
-		d.failed(err)
+	})
+	if err != nil {
+		d.failed(DiskOff, err) // who writes closes the file
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.state.Damaged += otherDim
-	return found
 }
 
 func (d *disk) writeBehind() {
-	d.using.Lock()
-	defer d.using.Unlock()
+	d.writing.Lock()
+	defer d.writing.Unlock()
 	if !d.closed {
 		d.writeQueued()
 		time.AfterFunc(writeEvery, d.writeBehind)
@@ -159,6 +171,9 @@ func (d *disk) writeBehind() {
 
 // writeQueued writes all that is queued. A file that is full, deleted or replaced is started anew.
 func (d *disk) writeQueued() {
+	if d.stats().State == DiskOff {
+		d.closeFile(true)
+	}
 	if d.file != nil && !d.file.liesAt(d.path) {
 		d.log.Warn("the embedding cache file was deleted or replaced while it was in use: going on with what is there now")
 		d.restart(maxQueued)
@@ -168,8 +183,11 @@ func (d *disk) writeQueued() {
 		held := int(d.stats().Vectors)
 		if errors.Is(err, berrors.ErrMaxSizeReached) && held > 0 && os.Remove(d.path) == nil {
 			d.restart(held / 2) // not full again at once
+		} else if errors.Is(err, ErrDamaged) {
+			d.closeFile(true)
+			d.failed(DiskOff, err)
 		} else if err != nil {
-			d.failed(err)
+			d.failed(DiskPaused, err)
 		}
 	}
 }
@@ -186,43 +204,30 @@ func (d *disk) restart(limit int) {
 	d.put(d.memory.some(min(limit, maxQueued)))
 }
 
-// write commits a batch of what is queued.
+// write commits a batch of what is queued, which is small beside the file because its pages are needed twice until then,
+// and shows it to look-ups.
 func (d *disk) write() error {
 	d.mu.Lock()
-	batch := make(map[diskKey]*Prompts)
+	batch, size := make(map[diskKey]*Prompts), int64(0)
 	for key, p := range d.queued {
-		if len(batch) < writeBatch {
+		if len(batch) < writeBatch && size <= d.limit/32 {
 			batch[key] = p
+			size += int64(4 * p.Dim)
 		}
 	}
 	d.mu.Unlock()
-	added, bytes := 0, int64(0)
-	err := guard(func() error {
-		return d.file.db.Update(func(tx *bbolt.Tx) error {
-			for key, p := range batch {
-				values, err := tx.CreateBucketIfNotExists([]byte(p.namespace))
-				if err != nil {
-					return err
-				}
-				if values.Get(key[:]) == nil {
-					added++
-				}
-				if err := values.Put(key[:], formatValue(key, p.Rows[0])); err != nil {
-					return err
-				}
-			}
-			bytes = tx.Size()
-			return nil
-		})
-	})
+	snapshot, added, err := d.file.put(batch)
 	if err != nil {
 		return err
 	}
+	bytes := snapshot.Size()
+	d.exclude(func() { snapshot, d.file.snapshot = d.file.snapshot, snapshot })
+	_ = snapshot.Rollback() // cannot fail
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	maps.DeleteFunc(d.queued, func(key diskKey, p *Prompts) bool { return batch[key] == p })
 	d.state.Written += uint64(len(batch))
-	d.state.Vectors += int64(added)
+	d.state.Vectors += added
 	d.state.Bytes = bytes
 	if d.state.State == DiskPaused {
 		d.state.State, d.state.Reason = DiskOK, ""
@@ -231,55 +236,64 @@ func (d *disk) write() error {
 	return nil
 }
 
-// failed drops what is queued. A file that is whole is written again after a pause; otherwise the disk is off.
-func (d *disk) failed(err error) {
-	if errors.Is(err, ErrDamaged) {
-		d.closeFile(true)
-	}
+// failed drops what is queued, and pauses writing or turns the disk off, until the next start.
+func (d *disk) failed(state string, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.state.Dropped += uint64(len(d.queued))
 	clear(d.queued)
 	before := d.state.State
-	d.state.State, d.state.Reason = DiskOff, err.Error()
-	if d.file != nil {
-		d.state.State, d.retryAt = DiskPaused, time.Now().Add(retryAfter)
+	if before == DiskOff {
+		return
+	}
+	d.state.State, d.state.Reason = state, err.Error()
+	if state == DiskPaused {
+		d.retryAt = time.Now().Add(retryAfter)
 		d.state.Failures++
 	}
-	if d.state.State != before {
-		d.log.Warn("the embedding cache is kept in memory only", "disk", d.state.State, "error", err)
+	if state != before {
+		d.log.Warn("the embedding cache is kept in memory only", "disk", state, "error", err)
 	}
 }
 
 // open opens a file that it finds whole, or a new one; a damaged one is set aside first.
 func (d *disk) open() {
 	reason, err := "", os.MkdirAll(filepath.Dir(d.path), 0o700)
+	var file *boltFile
 	if err == nil {
-		d.file, err = openBolt(d.path, d.limit, false)
+		file, err = openBolt(d.path, d.limit)
 	}
 	if errors.Is(err, ErrDamaged) {
 		d.log.Warn("the embedding cache file is damaged: it is set aside and an empty one used", "error", err)
 		if reason, err = setAside(d.path); err == nil {
-			d.file, err = openBolt(d.path, d.limit, false)
+			file, err = openBolt(d.path, d.limit)
 		}
 	}
 	if err != nil {
-		d.failed(err)
+		d.failed(DiskOff, err)
 		return
 	}
+	d.exclude(func() { d.file = file })
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.state.Bytes, d.state.Vectors = d.file.bytes, int64(d.file.values)
+	d.state.Bytes, d.state.Vectors = file.bytes, file.vectors
 	d.state.Reason = cmp.Or(reason, d.state.Reason)
-	if n := d.file.damaged; n > 0 {
+	if n := file.damaged; n > 0 {
 		d.state.Damaged += uint64(n)
-		d.log.Warn("the embedding cache file holds damaged or outdated vectors, which are encoded again", "count", n)
+		d.log.Warn("the embedding cache file held damaged or outdated vectors, which are encoded again", "count", n)
 	}
 }
 
+// exclude runs change while nobody reads.
+func (d *disk) exclude(change func()) {
+	d.reading <- struct{}{}
+	change()
+	<-d.reading
+}
+
 func (d *disk) closeFile(damaged bool) {
-	if d.file != nil {
-		d.file.close(damaged)
-		d.file = nil
+	if file := d.file; file != nil {
+		d.exclude(func() { d.file = nil })
+		file.close(damaged)
 	}
 }

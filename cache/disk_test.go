@@ -3,6 +3,7 @@ package cache
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,10 +11,12 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -22,6 +25,23 @@ import (
 )
 
 const longPrompt = "a prompt that is so long that the encoder of these tests calls it truncated, which takes 78 bytes"
+
+func TestConfigPath(t *testing.T) {
+	for name, tt := range map[string]struct {
+		enabled              bool
+		file, stateDir, want string
+	}{
+		"in the state folder": {true, "a.db", "/state", "/state/a.db"},
+		"absolute":            {true, "/elsewhere/a.db", "/state", "/elsewhere/a.db"},
+		"no state folder":     {true, "a.db", "", ""},
+		"no file":             {true, "", "/state", ""},
+		"disabled":            {false, "/elsewhere/a.db", "/state", ""},
+	} {
+		if got := (Config{CacheEnabled: tt.enabled, CacheFile: tt.file}).Path(tt.stateDir); got != tt.want {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
+		}
+	}
+}
 
 func TestRestartEncodesNothing(t *testing.T) {
 	dir := t.TempDir()
@@ -114,12 +134,24 @@ func TestDamagedFile(t *testing.T) {
 			return b
 		}
 	}
+	each := func(kind uint16, change func(b []byte)) func(b []byte) []byte { // page of the kind
+		return func(b []byte) []byte {
+			for at := 0; at < len(b); at += page {
+				if u16(b[at+8:]) == kind {
+					change(b[at:])
+				}
+			}
+			return b
+		}
+	}
 	cases := map[string]func(b []byte) []byte{
-		"both meta pages zero": zero(0, 2*page),
-		"one meta page zero":   zero(page, 2*page),
-		"all zero":             zero(0, len(whole)),
-		"all garbage":          garbage(0, len(whole)),
-		"a text file":          func([]byte) []byte { return []byte("this is no database\n") },
+		"pages that lie below themselves": each(branchPage, func(b []byte) { copy(b[24:32], b) }),
+		"an endless list of free pages":   each(freelistPage, func(b []byte) { copy(b[10:], "\xff\xff\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01") }),
+		"both meta pages zero":            zero(0, 2*page),
+		"one meta page zero":              zero(page, 2*page),
+		"all zero":                        zero(0, len(whole)),
+		"all garbage":                     garbage(0, len(whole)),
+		"a text file":                     func([]byte) []byte { return []byte("this is no database\n") },
 	}
 	used := len(bytes.TrimRight(whole, "\x00"))/page + 1 // pages that hold anything
 	for n := range used + 1 {
@@ -146,6 +178,9 @@ func TestDamagedFile(t *testing.T) {
 			writeFile(t, path, damage(bytes.Clone(whole)))
 			stats, log, f := usable(t, dir, vectors)
 			if len(asides(path)) == 0 {
+				if strings.HasSuffix(name, "selves") || strings.HasPrefix(name, "an endless") {
+					t.Error("it is used")
+				}
 				return
 			}
 			aside++
@@ -162,12 +197,86 @@ func TestDamagedFile(t *testing.T) {
 	}
 }
 
+// A file of another program is set aside as it is.
+func TestForeignFile(t *testing.T) {
+	put := func(tx *bbolt.Tx, name, key string, value []byte) error {
+		b, err := tx.CreateBucketIfNotExists([]byte(name))
+		return errors.Join(err, b.Put([]byte(key), value))
+	}
+	key := keyOf("ns", "a cat")
+	for name, make := range map[string]func(tx *bbolt.Tx) error{
+		"settings": func(tx *bbolt.Tx) error { return put(tx, "settings", "colour", []byte("red")) },
+		"hashes":   func(tx *bbolt.Tx) error { return put(tx, "objects", string(key[:]), []byte("content")) },
+		"nested": func(tx *bbolt.Tx) error {
+			b, err := tx.CreateBucket([]byte("outer"))
+			_, innerErr := b.CreateBucket(key[:])
+			return errors.Join(err, innerErr)
+		},
+		"a long name": func(tx *bbolt.Tx) error {
+			return put(tx, strings.Repeat("x", maxNamespace+1), string(key[:]), formatValue(key, vectorOf("ns", "a cat", testDim)))
+		},
+		"beside ours": func(tx *bbolt.Tx) error {
+			return errors.Join(put(tx, "settings", "colour", nil),
+				put(tx, "ns", string(key[:]), formatValue(key, vectorOf("ns", "a cat", testDim))))
+		},
+	} {
+		for _, noFreelist := range []bool{false, true} { // bbolt reads all of a file without a list in a goroutine of its own
+			t.Run(fmt.Sprint(name, ", without a list of free pages ", noFreelist), func(t *testing.T) {
+				dir := t.TempDir()
+				path := filepath.Join(dir, testConfig().CacheFile)
+				db, err := bbolt.Open(path, 0o600, &bbolt.Options{NoFreelistSync: noFreelist})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := errors.Join(db.Update(make), db.Close()); err != nil {
+					t.Fatal(err)
+				}
+				before, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				stats, log, _ := usable(t, dir, 10)
+				aside := asides(path)
+				if stats.State != DiskOK || log.warnings() != 1 || len(aside) != 1 {
+					t.Fatalf("%d warnings, set aside %q: %+v", log.warnings(), aside, stats)
+				}
+				if after, err := os.ReadFile(aside[0]); err != nil || !bytes.Equal(before, after) {
+					t.Errorf("it was changed, %v", err)
+				}
+			})
+		}
+	}
+}
+
+// Whatever the bytes are, reading them ends, and what is found whole is usable.
+func FuzzReadPages(f *testing.F) {
+	whole, err := os.ReadFile(fill(f, f.TempDir(), 40))
+	if err != nil {
+		f.Fatal(err)
+	}
+	whole = bytes.TrimRight(whole, "\x00")
+	f.Add(whole, uint16(0), byte(0))
+	for i := 8; i < len(whole); i += 61 {
+		f.Add(whole, uint16(i), byte(0x80>>(i%8)))
+	}
+	f.Fuzz(func(t *testing.T, b []byte, at uint16, flip byte) {
+		if b = bytes.Clone(b); len(b) > 0 {
+			b[int(at)%len(b)] ^= flip
+		}
+		var namespaces []NamespaceInfo
+		err := guard(func() error { namespaces, _ = readPages(b); return nil })
+		if err != nil && !errors.Is(err, ErrDamaged) || err == nil && len(namespaces) > len(b)/16 {
+			t.Errorf("%v, %v", namespaces, err)
+		}
+	})
+}
+
 // A bad value among good ones costs one encode and no more.
 func TestBadValueIsReplaced(t *testing.T) {
 	key := keyOf("ns", promptList("cat", 1)[0])
 	for name, tt := range map[string]struct {
 		value   []byte
-		damaged uint64
+		damaged int
 	}{
 		"short":                 {[]byte{1}, 1},
 		"empty":                 {[]byte{}, 1},
@@ -186,11 +295,26 @@ func TestBadValueIsReplaced(t *testing.T) {
 			if err := errors.Join(err, db.Close()); err != nil {
 				t.Fatal(err)
 			}
-			for _, encode := range []uint64{tt.damaged, 0} {
-				s, te, f := openAll(t, testConfig(), dir)
-				mustGet(t, te, promptList("cat", 50)...)
-				if stats := s.Stats().Disk; uint64(f.count()) != encode || stats.Damaged != encode || stats.State != DiskOK {
-					t.Fatalf("%d encoded, want %d: %+v", f.count(), encode, stats)
+			for start := range 3 { // nobody asks for it at the first
+				s, log := openStore(t, testConfig(), dir)
+				f := newFake("ns")
+				te := embeddings(t, s, f)
+				warnings, encode, damaged := 0, 0, 0
+				if start == 1 {
+					encode = tt.damaged
+				}
+				if name == "of another dimension" { // it is sound
+					damaged = encode
+				} else if start == 0 {
+					warnings, damaged = tt.damaged, tt.damaged
+				}
+				if start > 0 {
+					mustGet(t, te, promptList("cat", 50)...)
+				}
+				stats := s.Stats().Disk
+				if f.count() != encode || log.warnings() != warnings || stats.Damaged != uint64(damaged) || stats.State != DiskOK {
+					t.Fatalf("start %d: %d encoded, %d warnings, want %d, %d and %d damaged: %+v",
+						start, f.count(), log.warnings(), encode, warnings, damaged, stats)
 				}
 				closeStore(t, s)
 			}
@@ -262,6 +386,58 @@ func TestFileChangesWhileOpen(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A look-up does not wait for a write that takes long, such as one that syncs.
+func TestLookUpBesideAWrite(t *testing.T) {
+	dir := t.TempDir()
+	fill(t, dir, 100)
+	s, te, f := openAll(t, testConfig(), dir)
+	s.disk.writing.Lock()
+	tx, err := s.disk.file.db.Begin(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustGet(t, te, promptList("cat", 100)...)
+	if stats := s.Stats(); f.count() != 0 || stats.DiskHits != 100 {
+		t.Errorf("%d encoded: %+v", f.count(), stats)
+	}
+	if err := tx.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	s.disk.writing.Unlock()
+	mustGet(t, te, promptList("dog", 100)...)
+	waitWritten(s)
+	s.singles.cache.Clear()
+	mustGet(t, te, promptList("dog", 100)...)
+	if f.count() != 100 {
+		t.Errorf("%d encoded: what was written is not found", f.count())
+	}
+}
+
+// A look-up that hangs holds nobody past his time, and no other goroutine; what a caller leaves behind is gone at once.
+func TestDiskHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, te, f := openAll(t, testConfig(), t.TempDir())
+		s.disk.reading <- struct{}{}
+		ctx, cancel := context.WithTimeout(t.Context(), lookUpTimeout/2)
+		defer cancel()
+		before := runtime.NumGoroutine()
+		var gone []<-chan error
+		for range 50 {
+			gone = append(gone, goGet(ctx, te, "greedy", promptList("cat", 1000)...))
+		}
+		if n := runtime.NumGoroutine() - before; n > 50 {
+			t.Errorf("50 requests hold %d goroutines", n)
+		}
+		ends(t, context.DeadlineExceeded, gone...)
+		mustGet(t, te, "a") // goes to the encoder
+		if stats := s.Stats(); stats.Pending != 0 || f.count() != 1 {
+			t.Errorf("%d encoded, want the one that somebody waits for: %+v", f.count(), stats)
+		}
+		<-s.disk.reading
+		closeStore(t, s)
+	})
 }
 
 func TestUnusablePlaces(t *testing.T) {

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"hailoclip/pipeline/fair"
 )
 
 func TestCallersTakeTurns(t *testing.T) {
@@ -70,7 +68,7 @@ func TestGreediestMakesRoom(t *testing.T) {
 			soon, stop := context.WithTimeout(t.Context(), time.Second)
 			defer stop()
 			ends(t, ErrBusy, goGet(soon, te, "as greedy", promptList("dog", 1000)...))
-			if _, err := te.rows(soon, fair.Caller{}, []string{"of a file"}); !errors.Is(err, ErrBusy) {
+			if err := te.Remember(soon, []string{"of a file"}); !errors.Is(err, ErrBusy) {
 				t.Errorf("the prompt file got %v", err)
 			}
 			late, cancel := context.WithCancel(t.Context())
@@ -92,31 +90,6 @@ func TestGreediestMakesRoom(t *testing.T) {
 			}
 			ends(t, nil, goGet(t.Context(), te, "greedy", promptList("cat", 1000)...)) // alone
 		})
-	}
-}
-
-// A disk that hangs holds nobody past his time, and what a caller leaves behind is gone at once.
-func TestLeavingCostsNothing(t *testing.T) {
-	s, te, f := openAll(t, testConfig(), t.TempDir())
-	s.disk.using.Lock()
-	ctx, cancel := context.WithCancel(t.Context())
-	gone := make(chan error, 1)
-	go func() {
-		_, err := te.Get(ctx, callerNamed("greedy"), promptList("cat", 1000))
-		gone <- err
-	}()
-	for s.Stats().Requests == 0 {
-		time.Sleep(time.Millisecond)
-	}
-	cancel()
-	ends(t, context.Canceled, gone)
-	if found := s.disk.get(ctx, "ns", testDim, []string{"a"}, make([]*Prompts, 1)); found != nil {
-		t.Error("a disk that hangs has something")
-	}
-	s.disk.using.Unlock()
-	mustGet(t, te, "a")
-	if n := s.Stats().Pending; n != 0 || f.count() != 1 {
-		t.Errorf("%d prompts wait, encoded %d, want the one that somebody waits for", n, f.count())
 	}
 }
 

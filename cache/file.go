@@ -1,170 +1,172 @@
 package cache
 
 import (
-	"crypto/sha256"
-	"encoding/binary"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
-	"syscall"
+	"strings"
 	"time"
 
-	"github.com/zeebo/xxh3"
 	"go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
 	"golang.org/x/sys/unix"
 )
 
-// The file has a bucket for each namespace, with values by diskKey. A value, little-endian:
-//
-//	version   uint8     valueVersion
-//	flags     uint8     bit 0: truncated; the others are 0
-//	reserved  uint16    0
-//	tokens    uint32
-//	embedding float32 x dimension
-//	checksum  uint64    xxh3 of all before it, seeded with the xxh3 of the key
-const (
-	valueVersion   = 1
-	valueHead      = 8
-	valueSum       = 8
-	valueTruncated = 1
-)
-
-// diskKey is the SHA-256 over the namespace's length (uint32), the namespace and the prompt.
-type diskKey [sha256.Size]byte
-
-func keyOf(namespace, prompt string) diskKey {
-	b := make([]byte, 4, 4+len(namespace)+len(prompt))
-	binary.LittleEndian.PutUint32(b, uint32(len(namespace)))
-	return sha256.Sum256(append(append(b, namespace...), prompt...))
-}
-
-// formatValue is v as it is kept under key.
-func formatValue(key diskKey, v Vector) []byte {
-	b := make([]byte, valueHead+4*len(v.Embedding), valueHead+4*len(v.Embedding)+valueSum)
-	b[0] = valueVersion
-	if v.Truncated {
-		b[1] = valueTruncated
-	}
-	binary.LittleEndian.PutUint32(b[4:], uint32(v.Tokens))
-	for i, x := range v.Embedding {
-		binary.LittleEndian.PutUint32(b[valueHead+4*i:], math.Float32bits(x))
-	}
-	return binary.LittleEndian.AppendUint64(b, checksum(key, b))
-}
-
-// soundValue says whether b is what formatValue made for key: values of other versions and other keys are not.
-func soundValue(key diskKey, b []byte) bool {
-	n := len(b) - valueHead - valueSum
-	if n <= 0 || n%4 != 0 || b[0] != valueVersion || b[1]&^valueTruncated != 0 || b[2]|b[3] != 0 {
-		return false
-	}
-	body, sum := b[:valueHead+n], b[valueHead+n:]
-	return binary.LittleEndian.Uint32(b[4:]) <= math.MaxInt32 && binary.LittleEndian.Uint64(sum) == checksum(key, body)
-}
-
-// parseValue reads a sound value. The result does not refer to b.
-func parseValue(key diskKey, b []byte) (v Vector, ok bool) {
-	if !soundValue(key, b) {
-		return Vector{}, false
-	}
-	numbers := b[valueHead : len(b)-valueSum]
-	v = Vector{make([]float32, len(numbers)/4), int(binary.LittleEndian.Uint32(b[4:])), b[1] == valueTruncated}
-	for i := range v.Embedding {
-		v.Embedding[i] = math.Float32frombits(binary.LittleEndian.Uint32(numbers[4*i:]))
-	}
-	return v, true
-}
-
-func checksum(key diskKey, body []byte) uint64 { return xxh3.HashSeed(body, xxh3.Hash(key[:])) }
-
-// guard runs do, which touches the mapped file, and turns what a damaged file does to it into ErrDamaged: panics of
-// bbolt, and faults where the file no longer reaches (which would end the process).
+// guard runs do, which touches the mapped file, and turns what a damaged file does to it into ErrDamaged: panics, and
+// faults where the file no longer reaches (which would end the process). After a panic the database that do used may
+// hold its locks for ever.
 func guard(do func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
-		switch recover().(type) {
+		switch v := recover().(type) {
 		case nil:
 		case interface{ Addr() uintptr }: // a fault: the runtime would speak of nil pointers
 			err = fmt.Errorf("%w: it ends too early, or the disk cannot read it", ErrDamaged)
-		default: // bbolt follows what the file says: an index or a pointer to nowhere
+		case runtime.Error: // an index or a pointer to nowhere
 			err = fmt.Errorf("%w: its content makes no sense", ErrDamaged)
+		default:
+			err = fmt.Errorf("%w: %v", ErrDamaged, v)
 		}
 	}()
 	return do()
 }
 
-// boltFile is an open database and the file below it, for one goroutine at a time. After ErrDamaged it may hold its locks
-// for ever: only close may be called.
+// openLocked opens a regular file and locks it, with unix.LOCK_SH or LOCK_EX, until it is closed. It waits half a second
+// for another process that is only looking at it, or that is just ending. Errors: ErrLocked, or those of the system.
+func openLocked(path string, flag, lock int) (*os.File, error) {
+	// Where a link leads may be anybody's choice, and a pipe would block.
+	f, err := os.OpenFile(path, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	if errors.Is(err, unix.ELOOP) {
+		return nil, fmt.Errorf("%w: give the file itself as cache_file and no link", err)
+	} else if err != nil {
+		return nil, err
+	}
+	stat, err := f.Stat()
+	if err == nil && !stat.Mode().IsRegular() {
+		err = fmt.Errorf("%s: not a regular file", path)
+	}
+	for end := time.Now().Add(500 * time.Millisecond); err == nil; time.Sleep(50 * time.Millisecond) {
+		locked := unix.Flock(int(f.Fd()), lock|unix.LOCK_NB)
+		if locked == nil {
+			return f, nil
+		} else if !errors.Is(locked, unix.EWOULDBLOCK) {
+			err = locked
+		} else if time.Now().After(end) {
+			err = ErrLocked
+		}
+	}
+	return nil, errors.Join(err, f.Close())
+}
+
+// boltFile is an open database and the file below it. One goroutine at a time may write while another one reads the
+// snapshot. After ErrDamaged only close may be called, by who writes.
 type boltFile struct {
-	db         *bbolt.DB
-	file       *os.File
-	bytes      int64           // its size when it was opened
-	namespaces []NamespaceInfo // what it held then
+	db   *bbolt.DB
+	file *os.File
 
-	values, damaged int // of all namespaces
+	// What was written last. Look-ups read it because they must not begin a transaction, in which a fault leaves bbolt's
+	// locks held for ever.
+	snapshot *bbolt.Tx
+
+	bytes, vectors, damaged int64 // when it was opened; damaged values were deleted then
 }
 
-// openBolt opens a database and checks all that it holds. What it finds whole can be read without a fault as long as
-// nobody changes it from outside. Errors: fs.ErrNotExist, ErrLocked, ErrDamaged, or those of the system.
-func openBolt(path string, limit int64, readOnly bool) (*boltFile, error) {
-	f := &boltFile{}
-	options := bbolt.Options{FreelistType: bbolt.FreelistMapType, MaxSize: int(limit), ReadOnly: readOnly}
-	options.Timeout = 500 * time.Millisecond // for another process that is only looking at it, or that is just ending
-	options.OpenFile = func(name string, flag int, mode os.FileMode) (_ *os.File, err error) {
-		// Where a link leads may be anybody's choice, and a pipe would block.
-		f.file, err = os.OpenFile(name, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK, mode)
-		return f.file, err
+// openBolt opens or creates a database, whose file may grow to limit bytes. It reads all of it before bbolt does, and
+// deletes damaged values. A file that is damaged or not one of ours is not written to. Errors: ErrLocked, ErrDamaged,
+// or those of the system.
+func openBolt(path string, limit int64) (*boltFile, error) {
+	file, err := openLocked(path, os.O_RDWR|os.O_CREATE, unix.LOCK_EX)
+	if err != nil {
+		return nil, err
 	}
-	err := guard(func() (err error) {
-		if f.db, err = bbolt.Open(path, 0o600, &options); err != nil {
+	f := &boltFile{file: file}
+	namespaces, damaged, err := scan(file)
+	if err == nil {
+		err = guard(func() (err error) {
+			f.db, err = bbolt.Open(path, 0o600, &bbolt.Options{
+				FreelistType: bbolt.FreelistMapType, MaxSize: int(limit),
+				InitialMmapSize: int(limit), // mapping again would wait for the end of the snapshot
+				OpenFile:        func(string, int, os.FileMode) (*os.File, error) { return file, nil },
+			})
+			if err == nil {
+				f.db.AllocSize = 1 << 20 // by which the file grows
+				f.delete(damaged)
+				f.snapshot, err = f.db.Begin(false)
+			}
 			return err
-		}
-		f.db.AllocSize = 1 << 20 // by which the file grows
-		// The mapping is read at random, page by page. Reading the file in one go first brings it into memory much
-		// faster, and shows a failing disk as an error rather than a fault.
-		if _, err := io.Copy(io.Discard, f.file); err != nil {
-			return err
-		}
-		return f.db.View(f.check)
-	})
-	var errno syscall.Errno
-	switch {
-	case err == nil:
-		return f, nil
-	case errors.Is(err, berrors.ErrTimeout):
-		return nil, ErrLocked
-	case !errors.Is(err, ErrDamaged) && !errors.As(err, &errno):
-		err = fmt.Errorf("%w: %w", ErrDamaged, err)
+		})
 	}
-	if f.file != nil {
-		f.close(f.db == nil || errors.Is(err, ErrDamaged))
+	if err != nil {
+		f.close(true)
+		return nil, err
 	}
-	return nil, err
+	for _, n := range namespaces {
+		f.vectors, f.damaged = f.vectors+int64(n.Vectors), f.damaged+int64(n.Damaged)
+	}
+	f.bytes = f.snapshot.Size()
+	return f, nil
 }
 
-// check reads every value that tx can see.
-func (f *boltFile) check(tx *bbolt.Tx) error {
-	f.bytes = tx.Size()
-	return tx.ForEach(func(name []byte, values *bbolt.Bucket) error {
-		n := NamespaceInfo{Namespace: string(name)}
-		err := values.ForEach(func(key, value []byte) error {
-			if len(key) == len(diskKey{}) && soundValue(diskKey(key), value) {
-				n.Vectors++
-			} else {
-				n.Damaged++
+// scan reads all of a file. A value that is damaged, or of another version, is counted. Errors: ErrDamaged, or those of
+// the system.
+func scan(file *os.File) (namespaces []NamespaceInfo, damaged map[string][]diskKey, err error) {
+	// Reading it in one go first is faster than page by page, and shows a failing disk as an error rather than a fault.
+	size, err := io.Copy(io.Discard, file)
+	if err != nil || size == 0 { // a new one
+		return nil, nil, err
+	}
+	data, err := unix.Mmap(int(file.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return nil, nil, err
+	}
+	err = guard(func() error { namespaces, damaged = readPages(data); return nil })
+	return namespaces, damaged, errors.Join(err, unix.Munmap(data))
+}
+
+// delete deletes values. Where that fails they stay, and are not used.
+func (f *boltFile) delete(keys map[string][]diskKey) {
+	if len(keys) > 0 {
+		_ = f.db.Update(func(tx *bbolt.Tx) (err error) {
+			for namespace, keys := range keys {
+				for _, key := range keys {
+					err = cmp.Or(err, tx.Bucket([]byte(namespace)).Delete(key[:]))
+				}
+			}
+			return err
+		})
+	}
+}
+
+// put writes prompts, synced, and returns a snapshot that shows them, and how many are new. Errors: ErrDamaged,
+// ErrMaxSizeReached of bbolt, or those of the system.
+func (f *boltFile) put(batch map[diskKey]*Prompts) (snapshot *bbolt.Tx, added int64, err error) {
+	err = guard(func() error {
+		err := f.db.Update(func(tx *bbolt.Tx) error {
+			for key, p := range batch {
+				values, err := tx.CreateBucketIfNotExists([]byte(p.namespace))
+				if err != nil {
+					return err
+				}
+				if values.Get(key[:]) == nil {
+					added++
+				}
+				if err := values.Put(key[:], formatValue(key, p.Rows[0])); err != nil {
+					return err
+				}
 			}
 			return nil
 		})
-		f.namespaces = append(f.namespaces, n)
-		f.values, f.damaged = f.values+n.Vectors+n.Damaged, f.damaged+n.Damaged
+		if err == nil {
+			snapshot, err = f.db.Begin(false)
+		}
 		return err
 	})
+	return snapshot, added, err
 }
 
 // liesAt says whether path still leads to the file: otherwise it was deleted or replaced, and what is written to it is
@@ -177,7 +179,7 @@ func (f *boltFile) liesAt(path string) bool {
 
 // close closes the database, or only the file of a damaged one, which stays mapped. All that was written is synced.
 func (f *boltFile) close(damaged bool) {
-	if damaged || errors.Is(guard(f.db.Close), ErrDamaged) {
+	if damaged || guard(func() error { return errors.Join(f.snapshot.Rollback(), f.db.Close()) }) != nil {
 		_ = unix.Flock(int(f.file.Fd()), unix.LOCK_UN) // the mapping would keep the lock alive
 		_ = f.file.Close()
 	}
@@ -209,34 +211,31 @@ func Inspect(path string) (FileInfo, error) {
 		return info, err
 	}
 	info.Bytes, info.Modified = stat.Size(), stat.ModTime()
-	if !stat.Mode().IsRegular() {
-		return info, fmt.Errorf("%s: not a regular file", path)
+	f, err := openLocked(path, os.O_RDONLY, unix.LOCK_SH)
+	if errors.Is(err, ErrLocked) {
+		info.Locked = true
+		return info, nil
+	} else if err != nil {
+		return info, err
 	}
-	if info.Bytes == 0 {
-		return info, nil // a new one
-	}
-	f, err := openBolt(path, 0, true)
-	if err == nil {
-		info.Namespaces = append(info.Namespaces, f.namespaces...)
-		f.close(false)
-	} else if errors.Is(err, ErrLocked) {
-		info.Locked, err = true, nil
-	}
+	defer func() { _ = f.Close() }()
+	namespaces, _, err := scan(f)
+	info.Namespaces = append(info.Namespaces, namespaces...)
 	return info, err
 }
 
 // ClearFile removes a cache file and the damaged ones set aside beside it. A file that is not there is cleared.
 // Errors: ErrLocked while a process holds it, or those of the system.
 func ClearFile(path string) error {
-	info, err := Inspect(path)
-	if info.Locked {
-		return fmt.Errorf("%s: %w", path, ErrLocked)
+	f, err := openLocked(path, os.O_RDONLY, unix.LOCK_EX)
+	if err == nil {
+		err = errors.Join(os.Remove(path), f.Close())
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrDamaged) {
-		return err
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: %w", path, err)
 	}
-	for _, name := range append(info.SetAside, path) {
-		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	for _, aside := range asides(path) {
+		if err := os.Remove(aside); err != nil {
 			return err
 		}
 	}
@@ -260,6 +259,12 @@ func setAside(path string) (done string, err error) {
 
 // asides returns the files that were set aside, oldest first.
 func asides(path string) []string {
-	found, _ := filepath.Glob(path + corruptMark + "*")
-	return append([]string{}, found...)
+	entries, _ := os.ReadDir(filepath.Dir(path)) // one that cannot be read holds none that we could touch
+	found := []string{}
+	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), filepath.Base(path)+corruptMark) {
+			found = append(found, filepath.Join(filepath.Dir(path), entry.Name()))
+		}
+	}
+	return found
 }

@@ -79,6 +79,13 @@ func (t *TextEmbeddings) Get(ctx context.Context, caller fair.Caller, prompts []
 	return p, nil
 }
 
+// Remember makes sure that the embeddings of prompts are known, as Get does for the program itself, which is refused
+// with ErrBusy while Config.MaxPending or more prompts wait. The list as such is not remembered.
+func (t *TextEmbeddings) Remember(ctx context.Context, prompts []string) error {
+	_, err := t.rows(ctx, fair.Caller{}, prompts)
+	return err
+}
+
 // rows returns the embedding of each prompt, from memory, else from the disk, else from the encoder.
 func (t *TextEmbeddings) rows(ctx context.Context, caller fair.Caller, prompts []string) ([]*Prompts, error) {
 	s, rows, missing := t.store, make([]*Prompts, len(prompts)), 0
@@ -99,7 +106,7 @@ func (t *TextEmbeddings) rows(ctx context.Context, caller fair.Caller, prompts [
 	defer cancel(nil)
 	defer context.AfterFunc(s.ctx, func() { cancel(ErrClosed) })()
 	for i, p := range s.disk.get(ctx, t.encoder.Namespace, t.encoder.Dim, texts, rows) {
-		if p != nil {
+		if rows[i] == nil && p != nil {
 			rows[i] = p
 			s.singles.set(false, p)
 			s.counts.diskHits.Add(1)

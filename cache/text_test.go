@@ -72,6 +72,17 @@ func TestKnownListCostsOneLookUp(t *testing.T) {
 	}
 }
 
+func TestRemember(t *testing.T) {
+	s, te, f := openAll(t, memoryOnly(), "")
+	prompts := promptList("cat", 20)
+	if err := te.Remember(t.Context(), prompts); err != nil {
+		t.Fatal(err)
+	}
+	if mustGet(t, te, prompts...); f.count() != 20 || s.Stats().ListHits != 0 || s.Stats().MemoryHits != 20 {
+		t.Errorf("%d encoded: %+v", f.count(), s.Stats())
+	}
+}
+
 // A list with the same hash must not get another list's vectors, nor must a prompt.
 func TestEqualHashes(t *testing.T) {
 	s, te, _ := openAll(t, memoryOnly(), "")

@@ -4,8 +4,8 @@ import (
 	"cmp"
 	"fmt"
 
-	"hailoclip/cache"
 	"hailoclip/configs"
+	"hailoclip/stages/clip"
 )
 
 type configCmd struct {
@@ -53,7 +53,7 @@ func (c *configCheckCmd) Run(g *globals) error {
 		cfg, file, err = configs.Load(c.File, nil, nil)
 	}
 	if err == nil {
-		err = cache.CheckPrompts(cfg.TextEmbedding, cfg.Server.MaxPromptBytes)
+		_, err = clip.ReadPrompts(cfg.TextEmbedding, cfg.Server.MaxPromptBytes)
 	}
 	if err != nil {
 		return usageError{err}

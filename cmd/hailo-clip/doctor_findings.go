@@ -11,7 +11,6 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"hailoclip/api"
-	"hailoclip/cache"
 	"hailoclip/configs"
 	"hailoclip/hailo/device"
 	"hailoclip/hailo/doctor"
@@ -125,7 +124,7 @@ func (f *findings) configuration() {
 	for _, warning := range f.cfg.Warnings() {
 		f.add("configuration", doctor.Warn, warning, "")
 	}
-	if err := cache.CheckPrompts(f.cfg.TextEmbedding, f.cfg.Server.MaxPromptBytes); err != nil {
+	if _, err := clip.ReadPrompts(f.cfg.TextEmbedding, f.cfg.Server.MaxPromptBytes); err != nil {
 		f.add("configuration", doctor.Warn, err.Error(), "")
 	}
 	if low := configs.QuotaWarning(device.Root(f.env.Root).Unit().Quota); low != "" {

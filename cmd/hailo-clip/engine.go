@@ -89,10 +89,13 @@ func newEngine(ctx context.Context, p place, log *slog.Logger) (*engine, error) 
 // precompute encodes the prompts of text_embedding.prompt_file, in mode precomputed, beside the
 // requests. It blocks until that is done or ctx ends.
 func (e *engine) precompute(ctx context.Context) {
-	switch n, err := e.Precompute(ctx, e.cfg.Server.MaxPromptBytes); {
-	case ctx.Err() != nil:
-	case err != nil && n == 0:
+	prompts, err := clip.ReadPrompts(e.cfg.TextEmbedding, e.cfg.Server.MaxPromptBytes)
+	if err != nil {
 		e.log.Warn("no prompts are encoded at the start", "error", err)
+		return
+	}
+	switch n, err := e.Precompute(ctx, prompts); {
+	case ctx.Err() != nil:
 	case err != nil:
 		e.log.Warn("not all prompts of the prompt file are encoded", "done", n, "error", err)
 	case n > 0:

@@ -123,12 +123,6 @@ func (e *Engine) LogitScale() float64 { return e.config.LogitScale }
 // before a request is read.
 func (e *Engine) Refuses(c fair.Caller) error { return e.line.Refuses(c) }
 
-// Precompute encodes the prompts of text_embedding.prompt_file, as cache.TextEmbeddings.Precompute says, and
-// returns how many there are.
-func (e *Engine) Precompute(ctx context.Context, maxPromptBytes int) (int, error) {
-	return e.texts[0].Precompute(ctx, maxPromptBytes)
-}
-
 // Close drains the line, flushes the cache and releases the encoders, in that order, and gives up when ctx ends. An
 // encoder in which workers are left is not released: it ends with the process.
 func (e *Engine) Close(ctx context.Context) error {

@@ -35,13 +35,15 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// device is a backend for which an image, and a text that names a colour, point into the direction of that colour.
+// device is a backend for which an image, and a text that begins with the name of a colour, point into the direction of that colour.
 type device struct {
 	frames *hailo.Frames
 	lost   bool          // fails as one that is away
 	hang   chan struct{} // calls for images return when it is closed; nil: at once
 	closed atomic.Bool
-	texts  atomic.Int32 // encoded
+
+	hangTexts chan struct{} // as hang, for texts
+	texts     atomic.Int32  // encoded
 }
 
 var colours = map[string]color.RGBA{"red": {255, 0, 0, 255}, "green": {0, 255, 0, 255}, "blue": {0, 0, 255, 255}}
@@ -78,6 +80,9 @@ func (d *device) EncodeTexts(_ context.Context, tokens [][]int32) ([][]float32, 
 	if d.lost {
 		return nil, hailo.ErrDeviceLost
 	}
+	if d.hangTexts != nil {
+		<-d.hangTexts
+	}
 	d.texts.Add(int32(len(tokens)))
 	vectors := make([][]float32, len(tokens))
 	for i, t := range tokens {
@@ -85,7 +90,8 @@ func (d *device) EncodeTexts(_ context.Context, tokens [][]int32) ([][]float32, 
 		for _, b := range t {
 			name = append(name, byte(b))
 		}
-		c, ok := colours[string(name)]
+		colour, _, _ := strings.Cut(string(name), " ")
+		c, ok := colours[colour]
 		if !ok {
 			return nil, fmt.Errorf("%w: %q is no colour", hailo.ErrEncode, name)
 		}
