@@ -13,9 +13,9 @@ import (
 	"strings"
 	"testing"
 
-	"hailoclip/cache"
 	"hailoclip/hailo"
 	"hailoclip/pipeline"
+	"hailoclip/stages/clip"
 	"hailoclip/stages/decode"
 )
 
@@ -75,7 +75,7 @@ func TestOutcomes(t *testing.T) {
 		{"unknown", errors.New("/etc/secret"), "internal_error", internalSentence},
 		{"after a beginning", fmt.Errorf("encoding 2 prompts: %w", hailo.ErrDeviceLost), "unavailable", "The encoder is not available: encoding 2 prompts: device lost"},
 		{"capital", fmt.Errorf("%w: no bytes", decode.ErrNotImage), "invalid_image", "Not an image: no bytes"},
-		{"a text and not an image", fmt.Errorf("%w: %w", cache.ErrEncode, hailo.ErrEncode), "encode_failed", "Failed to encode text"},
+		{"a text and not an image", fmt.Errorf("%w: %w", clip.ErrEncodeText, hailo.ErrEncode), "encode_failed", "Failed to encode text"},
 		{"a field's name stays", fail(errInvalidRequest, "top_k is wrong"), "invalid_request", "top_k is wrong"},
 		{"why the deadline ended", fmt.Errorf("%w: %w", pipeline.ErrDeadline, errStopping), "stopping", "The service is stopping"},
 		{"deadline", fmt.Errorf("%w: %w", pipeline.ErrDeadline, context.DeadlineExceeded), "deadline_exceeded", "The deadline passed before the answer was ready"},

@@ -115,6 +115,8 @@ func TestErrorsNameThePlace(t *testing.T) {
 		{"out of bounds", "server:\n  host: x\n  port: 70000\n", nil, nil, []string{"line 3", "server.port", "70000", "65535"}},
 		{"two at once", "server:\n  port: 70000\nperformance:\n  max_queue_size: 0\n", nil, nil,
 			[]string{"line 2: server.port", "line 4: performance.max_queue_size: 0"}},
+		{"no milliseconds", "npu:\n  start_timeout_ms: x\n", nil, nil, []string{
+			"line 2: npu.start_timeout_ms: \"x\" is not a duration: write milliseconds (500) or a unit (30s, 500ms)"}},
 		{"duration out of range", "performance:\n  request_timeout: 1e300\n", nil, nil, []string{`"1e300" is out of range for a duration`}},
 		{"duration not a number", "performance:\n  request_timeout: NaN\n", nil, nil, []string{`"NaN" is out of range for a duration`}},
 		{"duration .nan", "performance:\n  request_timeout: .nan\n", nil, nil, []string{`".nan" is not a duration`}},

@@ -138,7 +138,11 @@ func ParseDuration(text string, unit time.Duration) (time.Duration, error) {
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil {
-		err = fmt.Errorf("%q is not a duration: write seconds (30) or a unit (30s, 500ms)", text)
+		bare := "seconds (30)"
+		if unit == time.Millisecond {
+			bare = "milliseconds (500)"
+		}
+		err = fmt.Errorf("%q is not a duration: write %s or a unit (30s, 500ms)", text, bare)
 	}
 	return d, err
 }

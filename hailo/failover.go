@@ -7,9 +7,8 @@ import (
 	"slices"
 )
 
-// Failover encodes with one backend and, while that has lost its device, with another. Who
-// caches embeddings of texts asks each backend by itself instead, because vectors of two text
-// encoders must not mix.
+// Failover encodes with one backend and, while that has lost its device, with another. A cache of text embeddings
+// must not use it: vectors of two text encoders do not mix, so it asks each backend by itself.
 type Failover struct {
 	Backend         // the first, which also owns the frames
 	second  Backend // reads pixels from any memory
@@ -31,16 +30,16 @@ func NewFailover(first, second Backend) *Failover {
 	return &Failover{Backend: first, second: second, turns: turns, joins: make(chan *standInCall)}
 }
 
-// Info is the first backend's, but for the calls at once: when as many as the first takes are stuck
-// in it, there are still those that fill the batches of the second one.
+// Info is the first backend's, with more ImageCalls: as many as the first takes may hang in it, and there must still be
+// enough to fill the batches of the second one.
 func (f *Failover) Info() Info {
 	info, second := f.Backend.Info(), f.second.Info()
 	info.ImageCalls += second.ImageCalls * second.ImageBatch
 	return info
 }
 
-// EncodeImages tries the first backend, unless that is known to be lost, then the second: for that it gathers
-// the calls that wait, so that the second one gets batches of its own size, as many at once as keep it busy.
+// EncodeImages tries the first backend, unless that is known to be lost, then the second. It gathers calls that wait
+// for the second one into batches of that one's size, and makes as many calls at once as keep it busy.
 func (f *Failover) EncodeImages(ctx context.Context, frames []*Frame) error {
 	if f.Backend.Status().Ready {
 		if err := f.Backend.EncodeImages(ctx, frames); !errors.Is(err, ErrDeviceLost) {
@@ -55,8 +54,8 @@ func (f *Failover) EncodeImages(ctx context.Context, frames []*Frame) error {
 	return nil
 }
 
-// standIn encodes a batch with the second backend as soon as that is free, and takes along single frames that wait
-// too. A batch of several calls outlives their contexts, by no more than the time that it takes.
+// standIn encodes a batch with the second backend as soon as that is free, together with single frames of other calls
+// that wait. A batch of several calls is not ended by their contexts: they return when it is done.
 func (f *Failover) standIn(ctx context.Context, frames []*Frame) error {
 	joins, own := f.joins, &standInCall{frames[0], make(chan error, 1)}
 	if len(frames) > 1 {
@@ -71,10 +70,11 @@ func (f *Failover) standIn(ctx context.Context, frames []*Frame) error {
 	}
 	defer func() { <-f.turns }()
 	var joined []*standInCall
-	for room := f.second.Info().ImageBatch - len(frames); len(joined) < room; {
+	batch := slices.Clone(frames)
+	for len(batch) < f.second.Info().ImageBatch {
 		select {
 		case c := <-f.joins:
-			joined, frames = append(joined, c), append(frames[:len(frames):len(frames)], c.frame)
+			joined, batch = append(joined, c), append(batch, c.frame)
 			continue
 		default:
 		}
@@ -83,18 +83,24 @@ func (f *Failover) standIn(ctx context.Context, frames []*Frame) error {
 	if len(joined) == 0 {
 		return f.second.EncodeImages(ctx, frames)
 	}
-	ctx = context.WithoutCancel(ctx)
-	err := f.second.EncodeImages(ctx, frames)
-	alone := errors.Is(err, ErrEncode) // one bad frame fails alone
-	for _, c := range joined {
-		if alone {
-			c.done <- f.second.EncodeImages(ctx, []*Frame{c.frame})
-		} else {
-			c.done <- err
+	defer func() { // of those whom a panic has left without an answer
+		for _, c := range joined {
+			c.done <- fmt.Errorf("%w: panic in the call that took this frame along", ErrEncode)
 		}
+	}()
+	ctx = context.WithoutCancel(ctx)
+	err := f.second.EncodeImages(ctx, batch)
+	alone := errors.Is(err, ErrEncode) // one bad frame fails alone
+	for len(joined) > 0 {
+		c, own := joined[0], err
+		if alone {
+			own = f.second.EncodeImages(ctx, []*Frame{c.frame})
+		}
+		c.done <- own
+		joined = joined[1:]
 	}
 	if alone {
-		return f.second.EncodeImages(ctx, frames[:len(frames)-len(joined)])
+		return f.second.EncodeImages(ctx, frames)
 	}
 	return err
 }

@@ -22,7 +22,7 @@ const (
 	probeSoon = 50 * time.Millisecond // while it is away, or fails
 )
 
-// errNoVerdict marks a probe that did not get to the device: it says nothing of it.
+// errNoVerdict marks a probe that never reached the device, and so says nothing about it.
 var errNoVerdict = errors.New("the probe was not made")
 
 // probeCosine is how far the embedding of the known image may turn away from the first one: a
@@ -32,9 +32,9 @@ const probeCosine = 0.9
 // Probe wraps a backend so that its Status cannot lie: a known image and text are encoded at the
 // start, after every restart, after a failed frame, and whenever nothing was encoded for an interval.
 // While that fails (twice in a row, where it is a frame that failed), or gives other vectors than the first
-// time, the backend is not ready, and whoever encodes gets an ErrDeviceLost, because another encoder may do.
-// That holds for images too where only texts fail: half a device is none. It has to wrap the device itself
-// and not a Failover, which would hide what is wrong.
+// time, the backend is not ready, and every call for images or texts fails with ErrDeviceLost, so that callers turn to
+// another encoder; also if only the texts of the probe fail. It has to wrap the device itself and not a Failover, which
+// would hide what is wrong.
 type Probe struct {
 	Backend
 	texts    Backend // encodes the known text
@@ -94,7 +94,7 @@ func (p *Probe) EncodeTexts(ctx context.Context, tokens [][]int32) (vectors [][]
 	return vectors, err
 }
 
-// guard makes a call and learns from it: a success shows that no probe is needed, a failure that one is.
+// guard makes a call. Its success stands for a probe; its failure asks for one.
 func (p *Probe) guard(call func() error) error {
 	if err := p.failing(); err != nil {
 		return fmt.Errorf("%w: %w", ErrDeviceLost, err)
@@ -174,7 +174,7 @@ func (p *Probe) watch(ctx context.Context) {
 		switch {
 		case s.Restarts != tried:
 		case suspect, p.failure.Load() != nil:
-			// One frame in ten that fails is no reason to do nothing but probe.
+			// Not at once after the last probe: a device that fails one frame in ten would do nothing but that.
 			if rested < probeRetry {
 				wait = probeSoon // and see whether it is another one by then
 				continue
@@ -193,7 +193,7 @@ func (p *Probe) watch(ctx context.Context) {
 		last, tried, wait = time.Now(), s.Restarts, probeSoon
 		err := p.probe(ctx, resting)
 		if errors.Is(err, ErrEncode) && p.failure.Load() == nil {
-			err = p.probe(ctx, resting) // one frame in ten that fails is no reason to serve nobody either
+			err = p.probe(ctx, resting) // again: a device that fails one frame in ten still serves
 		}
 		if ctx.Err() == nil && !errors.Is(err, errNoVerdict) {
 			p.record(s.Restarts, err)
@@ -218,8 +218,8 @@ func (p *Probe) record(restarts int, err error) {
 	p.failure.Store(nil)
 }
 
-// probe encodes the known image and text once and compares. Where another backend encodes the texts, that
-// takes part at the start and while all rest: under load its queue would be held against the device.
+// probe encodes the known image and text once and compares. Texts of another backend are left out unless resting:
+// under load, time spent in that one's queue would count against the device.
 func (p *Probe) probe(ctx context.Context, resting bool) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
@@ -253,12 +253,8 @@ func agree(what string, first, now []float32) ([]float32, error) {
 	if first == nil {
 		return append(first, now...), nil
 	}
-	var dot float64
-	for i := range first {
-		dot += float64(first[i]) * float64(now[i])
-	}
-	if !(dot >= probeCosine) {
-		return first, fmt.Errorf("%w: the known %s has cosine %.3f with its first embedding", ErrEncode, what, dot)
+	if cosine := Dot(first, now); !(cosine >= probeCosine) {
+		return first, fmt.Errorf("%w: the known %s has cosine %.3f with its first embedding", ErrEncode, what, cosine)
 	}
 	return first, nil
 }

@@ -8,10 +8,9 @@ import (
 	"hailoclip/pipeline/fair"
 )
 
-// door is the queue in front of the first stage, in which lanes take turns: the address goes first for which the
-// stage has worked least. Its jobs are announced to the workers
-// by nil jobs in the channel of the stage, at least as many as wait: a worker takes the announcement and then
-// whoever's turn it is. Safe for concurrent use.
+// door is the queue in front of the first stage. Lanes are served in turn, beginning with the address that has used
+// the least of the workers' time. For each waiting job there is a nil in the channel of the stage, at least: a worker
+// that receives one calls next for the job whose turn it is. Safe for concurrent use.
 type door[T any] struct {
 	announce chan *Job[T] // as long as the queue
 
@@ -21,8 +20,8 @@ type door[T any] struct {
 	closed  bool
 }
 
-// enter queues the job, or says at once why not. Another job that has to go for it is returned: it has failed and is
-// no longer in the line.
+// enter queues the job, or returns at once why not. gone is a job that had to make room: it has been failed and is no
+// longer in the queue. The caller finishes it.
 func (d *door[T]) enter(job *Job[T]) (gone *Job[T], err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -56,7 +55,7 @@ func (d *door[T]) enter(job *Job[T]) (gone *Job[T], err error) {
 
 func (d *door[T]) full() bool { return d.waiting.Len() >= cap(d.announce) }
 
-// supersedes says whether the next job of the lane takes the place of one of its own.
+// supersedes says whether the next job of the lane replaces the oldest one that waits of it.
 func (d *door[T]) supersedes(lane Lane) bool {
 	return lane.policy == Latest && len(d.waiting.Of(lane.Caller)) >= maxLatest
 }
@@ -65,11 +64,11 @@ func (d *door[T]) push(job *Job[T]) {
 	d.waiting.Push(job.Lane.Caller, job)
 	select {
 	case d.announce <- nil:
-	default: // full of announcements of jobs that were given up
+	default: // it is full, in part of nils for jobs that were given up since
 	}
 }
 
-// refill lets in who waits outside, as far as there is room.
+// refill moves jobs from outside into the queue, as far as there is room.
 func (d *door[T]) refill() {
 	for !d.full() {
 		job, ok := d.outside.Pop()
@@ -93,7 +92,7 @@ func (d *door[T]) refuses(lane Lane) error {
 	return nil
 }
 
-// next returns the job whose turn it is; nil when the one that was announced has been given up.
+// next takes the job whose turn it is out of the queue. It is nil when the queue has fewer jobs than the channel nils.
 func (d *door[T]) next() *Job[T] {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -105,7 +104,7 @@ func (d *door[T]) next() *Job[T] {
 	return job
 }
 
-// charge notes how long a job of the lane was worked on, so that callers with long work do not take the time of others.
+// charge adds the time that a job took to what its address has used, so that long jobs cost their own caller turns.
 func (d *door[T]) charge(lane Lane, took time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -130,8 +129,8 @@ func (d *door[T]) len() int {
 	return d.waiting.Len()
 }
 
-// close lets nobody in any more. What waits in the queue is still handed out; the jobs outside are failed and returned,
-// and no longer in the line.
+// close refuses all further jobs. next still returns those in the queue. Those outside are failed and returned, for the
+// caller to finish.
 func (d *door[T]) close() (gone []*Job[T]) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

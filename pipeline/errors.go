@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// Why a job has no result, besides the errors of the stages. They come wrapped with what happened.
+// Errors of Pipeline.Do, besides those of the stages. They are wrapped with what happened.
 var (
 	ErrQueueFull  = errors.New("the queue is full")
 	ErrDeadline   = errors.New("the deadline has passed") // or the context ended for another reason, which is wrapped too

@@ -35,8 +35,9 @@ type StageTime struct {
 // Context carries the deadline of the job. For stages and hooks.
 func (j *Job[T]) Context() context.Context { return j.ctx }
 
-// Fail makes err the outcome of the job, which leaves the line after this stage. The first error counts, nil is none. The
-// end of a context becomes an ErrDeadline, that of the job's own one with its cause. For stages and hooks.
+// Fail makes err the outcome of the job, which leaves the line after this stage. Nil does nothing, and so does an error
+// after the first. The end of a context becomes ErrDeadline; if it is the job's own context, with its cause. For stages
+// and hooks.
 func (j *Job[T]) Fail(err error) {
 	if j.err != nil || err == nil {
 		return
@@ -58,7 +59,7 @@ func isEnd(err error) bool {
 // Times returns the time in each stage that the job has passed, in order.
 func (j *Job[T]) Times() []StageTime { return j.times[:j.passed] }
 
-// passTurn lets the next job of the lane come to the door. The holder of the job calls it.
+// passTurn lets the next job of a Bulk lane enter. Only the goroutine that holds the job calls it.
 func (j *Job[T]) passTurn() {
 	if j.turn {
 		j.turn = false

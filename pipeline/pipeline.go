@@ -76,10 +76,9 @@ func New[T any](hooks Hooks[T], stages ...Stage[T]) (*Pipeline[T], error) {
 // Do takes the job through the line. It blocks until the job is finished or ctx ends; with a
 // deadline in ctx it therefore always answers by the deadline, if Enter does.
 //
-// Errors: ErrQueueFull, ErrSuperseded and ErrClosed before a worker has seen it, as the policy of its lane
-// says; ErrDeadline, which wraps the cause of ctx, when ctx ended first
-// (the line still finishes or drops the job behind it); ErrClosed when Close gave up waiting;
-// otherwise what was given to Job.Fail, which for the end of ctx has its cause, too. See Job for what may be touched afterwards.
+// Errors: ErrQueueFull and ErrSuperseded, as the policy of the lane says, and ErrClosed, all before a worker has seen
+// the job; ErrDeadline, which wraps the cause of ctx, when ctx ended first (the line may still work on the job);
+// ErrClosed when Close gave up waiting; otherwise what was given to Job.Fail. See Job for what may be touched afterwards.
 func (p *Pipeline[T]) Do(ctx context.Context, job *Job[T]) error {
 	job.ctx, job.err, job.passed = ctx, nil, 0
 	if job.done == nil {
@@ -144,13 +143,13 @@ func (p *Pipeline[T]) enter(job *Job[T]) error {
 	return err
 }
 
-// finish ends the life of a job in the line, for a holder that is not its Do; the holder must not touch it afterwards.
+// finish takes a job out of the line and wakes the Do that waits for it. The caller must not touch it afterwards.
 func (p *Pipeline[T]) finish(job *Job[T]) {
 	_ = p.leave(job, nil)
 	job.done <- struct{}{}
 }
 
-// leave has the job, which ends with err if with no other error before, give back what it holds. It returns the outcome.
+// leave fails the job with err, if that is not nil, gives back what the job holds, and returns its outcome.
 func (p *Pipeline[T]) leave(job *Job[T], err error) error {
 	job.Fail(err)
 	job.passTurn()

@@ -9,8 +9,8 @@ import (
 // answered, and a stage that looks at deadlines has long returned.
 const stuckAfter = 2 * time.Second
 
-// leastStuck is how long a call may take in any case: the client chooses the deadline, some work cannot be stopped (a
-// large JPEG), and a small machine at half of its clock takes seconds for what is honest.
+// leastStuck is how long a call may take whatever the deadlines of its jobs: clients choose those, some work cannot be
+// interrupted (decoding a large JPEG), and a slow machine needs seconds for it.
 const leastStuck = 10 * time.Second
 
 // Stuck is what is known of a stage whose workers do not return.
@@ -20,8 +20,8 @@ type Stuck struct {
 	All     bool // and no other is left to serve
 }
 
-// crew is the workers of a stage, who may get stuck. One that does is replaced while there are numbers left, of
-// which there are twice as many as workers. Safe for concurrent use.
+// crew counts the workers of a stage that are stuck. Each is replaced by a new worker with a number of its own, while
+// numbers are left: there are twice as many as workers. Safe for concurrent use.
 type crew struct {
 	mu    sync.Mutex
 	spare []int // numbers without a worker
@@ -29,16 +29,16 @@ type crew struct {
 	stuck int
 }
 
-// watch is over the calls of one worker, one after the other.
+// watch is the timer over the calls of one worker. Only that worker uses it.
 type watch struct {
 	timer *time.Timer
-	call  *call // the one that the timer is for
+	call  *call // what the timer marks as stuck when it fires
 }
 
 // call is one call of a stage's work; crew.mu guards it.
 type call struct{ running, stuck, replaced bool }
 
-// begin starts the watch of a worker over a call for jobs. When one of them has no deadline, it may take for ever.
+// begin starts the timer over a call for jobs. If one of them has no deadline the call may take for ever: no timer runs.
 func (l *line[T]) begin(w *watch, jobs []*Job[T]) {
 	var last time.Time
 	for _, job := range jobs {
@@ -59,7 +59,7 @@ func (l *line[T]) begin(w *watch, jobs []*Job[T]) {
 	w.call, w.timer = c, time.AfterFunc(after, func() { l.replace(c) })
 }
 
-// replace starts a worker in the place of one that is stuck. It takes over that one's part in the end of the line.
+// replace starts a new worker in the place of one that is stuck. line.working counts the two as one.
 func (l *line[T]) replace(c *call) {
 	l.crew.mu.Lock()
 	defer l.crew.mu.Unlock()
@@ -78,7 +78,8 @@ func (l *line[T]) replace(c *call) {
 	}
 }
 
-// end says whether the call of worker took so long that it was stuck, and whether another works in its place.
+// end stops the timer. It says whether the call of worker took so long that it counted as stuck, and whether another
+// worker has taken its place.
 func (w *watch) end(c *crew, worker int) (stuck, replaced bool) {
 	if w.timer == nil || w.timer.Stop() {
 		return false, false
@@ -99,7 +100,7 @@ func (w *watch) end(c *crew, worker int) (stuck, replaced bool) {
 	return stuck, replaced
 }
 
-// Stuck describes the stage with stuck workers that matters most; ok is false when there is none.
+// Stuck describes a stage with stuck workers, one in which all are stuck before others; ok is false when there is none.
 func (p *Pipeline[T]) Stuck() (found Stuck, ok bool) {
 	for _, l := range p.lines {
 		l.crew.mu.Lock()

@@ -169,3 +169,38 @@ func TestContextOfABatch(t *testing.T) {
 		})
 	}
 }
+
+// TestCauseOfABatch has the jobs of a batch end for different reasons: each keeps its own.
+func TestCauseOfABatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gone := errors.New("gone")
+		late, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		left, leave := context.WithCancelCause(t.Context())
+		jobs := []*job{{}, {}}
+		p, err := pipeline.New(pipeline.Hooks[item]{}, pipeline.Stage[item]{
+			Name: "encode", Queue: 2, Workers: 1, Batch: 2, MaxWait: time.Millisecond, Work: func(_ int, batch []*job) {
+				ctx, stop := whileOneWaits(batch)
+				defer stop()
+				<-ctx.Done()
+				for _, j := range batch {
+					j.Fail(context.Cause(ctx))
+				}
+			}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, ctx := range []context.Context{late, left} {
+			go func() { _ = p.Do(ctx, jobs[i]) }()
+		}
+		time.Sleep(2 * time.Second)
+		leave(gone)
+		synctest.Wait()
+		if s := p.Stats()[0]; s.Expired != 2 || s.Failed != 0 {
+			t.Errorf("%+v", s)
+		}
+		if err := p.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}

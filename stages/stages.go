@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"hailoclip/hailo"
+	"hailoclip/pipeline"
 	"hailoclip/stages/decode"
 )
 
@@ -27,7 +28,11 @@ func (l *Line) enter(j *job) (err error) {
 	if it.plan, err = l.decoder.Inspect(it.request.Image); err != nil {
 		return err
 	}
-	it.memory, err = l.budget.Reserve(j.Context(), j.Lane.Caller, it.plan)
+	reserve := l.budget.Reserve
+	if j.Lane.Policy() == pipeline.Bulk {
+		reserve = l.budget.ReserveBulk
+	}
+	it.memory, err = reserve(j.Context(), j.Lane.Caller, it.plan)
 	return err
 }
 
@@ -95,13 +100,14 @@ func (l *Line) encodeFrames(jobs []*job) error {
 	return l.backend.EncodeImages(ctx, frames)
 }
 
-// whileOneWaits returns a context that ends with the last of the jobs' contexts. One that ends early, as that of
-// a client who has gone, takes nothing from the others. The caller calls stop.
+// whileOneWaits returns a context that ends with the last of the jobs' contexts, but not with its cause, which is that
+// of one job. A context that ends early, as that of a client who has gone, does not end it for the others. The caller
+// calls stop.
 func whileOneWaits(jobs []*job) (ctx context.Context, stop func()) {
 	if len(jobs) == 1 {
 		return jobs[0].Context(), func() {}
 	}
-	ctx, cancel := context.WithCancelCause(context.Background())
+	ctx, cancel := context.WithCancel(context.Background())
 	stops := []func() bool{}
 	forget := func() {}
 	var last time.Time
@@ -109,13 +115,12 @@ func whileOneWaits(jobs []*job) (ctx context.Context, stop func()) {
 	waiting.Store(int32(len(jobs)))
 	bounded := true
 	for _, j := range jobs {
-		one := j.Context() // j is another's when the function runs late
-		stops = append(stops, context.AfterFunc(one, func() {
+		stops = append(stops, context.AfterFunc(j.Context(), func() {
 			if waiting.Add(-1) == 0 {
-				cancel(context.Cause(one))
+				cancel()
 			}
 		}))
-		deadline, ok := one.Deadline()
+		deadline, ok := j.Context().Deadline()
 		if bounded = bounded && ok; deadline.After(last) {
 			last = deadline
 		}
@@ -128,7 +133,7 @@ func whileOneWaits(jobs []*job) (ctx context.Context, stop func()) {
 			stop()
 		}
 		forget()
-		cancel(nil)
+		cancel()
 	}
 }
 

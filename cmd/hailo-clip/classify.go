@@ -19,6 +19,7 @@ type classifyCmd struct {
 	Prompt []string `short:"p" required:"" sep:"none" placeholder:"TEXT" help:"A description to match; give several."`
 	TopK   int      `short:"k" default:"0" help:"Print only the best so many; 0 is all."`
 	JSON   bool     `help:"Print one JSON object a line for each image."`
+	Jobs   int      `short:"j" default:"0" help:"Images that are worked on at a time; 0 is as many as keep the encoder busy."`
 }
 
 func (c *classifyCmd) Help() string {
@@ -57,6 +58,9 @@ func (c *classifyCmd) Run(ctx context.Context, g *globals) error {
 	if c.TopK < 0 {
 		return usageError{fmt.Errorf("--top-k: %d is out of bounds: 0 or more", c.TopK)}
 	}
+	if c.Jobs < 0 {
+		return usageError{fmt.Errorf("--jobs: %d is out of bounds: 0 or more", c.Jobs)}
+	}
 	first := slices.Index(c.Images, "-")
 	if first >= 0 && slices.Contains(c.Images[first+1:], "-") {
 		return usageError{errors.New("- is given twice: standard input holds one image")}
@@ -77,7 +81,7 @@ func (c *classifyCmd) classify(ctx context.Context, e *engine) error {
 	verdicts := make([]verdict, len(c.Images))
 	bar, done := newBars(os.Stderr), int64(0)
 	err = e.ClassifyBatch(ctx, clip.Request{Prompts: c.Prompt, TopK: c.TopK}, clip.Batch{
-		Len:  len(c.Images),
+		Len: len(c.Images), AtOnce: c.Jobs,
 		Open: func(i int) ([]byte, error) { return readImage(c.Images[i], e.cfg.Server.MaxBodyBytes) },
 		Done: func(i int, r clip.Result, err error) {
 			verdicts[i] = c.verdict(c.Images[i], e.Model(), r, err)

@@ -164,7 +164,7 @@ type exam struct {
 	log      []string          // the kernel's
 	logErr   error
 	service  *Service // nil: none that encodes on the chip answers
-	absent   Level    // of what was never set up: nothing is broken, but who asks for the NPU by name cannot have it
+	absent   Level    // of parts that were never installed: an error only if the configuration asks for the NPU by name
 
 	check       string // the running one
 	reached     stage

@@ -256,8 +256,7 @@ func (m Manifest) PartFiles(p Part) []string {
 const zooMark = "{zoo}"
 
 // ForZoo returns the manifest with the URLs of a release of the vendor's model zoo, such as
-// "v5.1.0"; "" stands for the manifest's own. What is known of the files of its own release does
-// not hold for another.
+// "v5.1.0"; "" stands for the manifest's own. For another release than that, it has no sizes and digests of the files.
 func (m Manifest) ForZoo(release string) (Manifest, error) {
 	if m.NPU == nil || m.NPU.Zoo == "" {
 		return m, nil
@@ -291,8 +290,8 @@ var (
 )
 
 // ForRevision returns the manifest with the URLs of a revision of the repository on huggingface.co that it is
-// from: a commit, or a tag or branch without slashes. What is known of the files of its own revision does not
-// hold for another.
+// from: a commit, or a tag or branch without slashes. For another revision than its own, it has no sizes and digests of
+// the files.
 func (m Manifest) ForRevision(revision string) (Manifest, error) {
 	if !revisionName.MatchString(revision) {
 		return m, fmt.Errorf("revision %q: want a commit, or a tag without slashes", revision)

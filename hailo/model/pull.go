@@ -128,6 +128,10 @@ func pullFile(ctx context.Context, path string, f File, recs records, o PullOpti
 		if _, err := os.Stat(d.Local); errors.Is(err, fs.ErrNotExist) && f.Vendor != "" {
 			d.Local = filepath.Join(o.FromDir, filepath.FromSlash(f.Vendor))
 		}
+		// Before the copy, which takes the place of a part that could be resumed.
+		if err := checkKind(d.Local); err != nil && !errors.As(err, new(*fs.PathError)) {
+			return err
+		}
 	case f.URL == "":
 		return errors.New("it has no public address; give the folder it is in with --from-dir")
 	}

@@ -99,9 +99,9 @@ func (r records) zoo(name string, m Manifest) string {
 	return release
 }
 
-// check checks an installed file and returns the digest that it was checked against, "" where none
-// is known. It reads the file only where its time is not that of the record, which then gets the new
-// time if the file is still the same.
+// check checks an installed file and returns the digest that it was checked against, "" where none is known. It hashes
+// the file only if its modification time differs from the recorded one; if the file is unchanged, the record gets the
+// new time.
 func (r records) check(ctx context.Context, path string, info fs.FileInfo, f File) (string, error) {
 	name := filepath.Base(path)
 	if err := checkKind(path); err != nil {

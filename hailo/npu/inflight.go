@@ -37,7 +37,8 @@ func resultOf(status wire.Code) error {
 	return fmt.Errorf("%w: the device says %v", hailo.ErrEncode, status)
 }
 
-// await takes a place in line, but does not wait for a device that is lost or has stopped for its heat.
+// await sends to line, which blocks while that is full. It fails with ErrDeviceLost once the device is lost or has
+// stopped because it is too hot.
 func (w *worker) await(ctx context.Context, line chan<- struct{}) error {
 	w.mu.Lock()
 	stopped := w.stopped
@@ -56,8 +57,8 @@ func (w *worker) await(ctx context.Context, line chan<- struct{}) error {
 
 // submit gives frames to the device, that of outputs[i] from slot first+i, and returns a channel for the result
 // of each: nil, an ErrEncode or an ErrDeviceLost. With an error nothing was submitted. outputs are the parts of
-// the slots' outputs that the caller will read; they are cleared, so that what was there before shows through no
-// answer: see written.
+// the slots' outputs that the caller will read; they are cleared, so that an old output never passes for an answer: see
+// written.
 func (w *worker) submit(model, first int, outputs ...[]byte) ([]<-chan error, error) {
 	results := make([]<-chan error, len(outputs))
 	w.mu.Lock()
@@ -173,10 +174,10 @@ var (
 	errTooHot   = errors.New("the device has stopped because it is too hot")
 )
 
-// overdue says whether the device hangs or has lost a frame: the oldest frame of each model
-// has to be done within the limit of becoming the oldest. A device that has stopped for the heat may
-// keep frames for as long, since whoever waits for them may have another encoder. With none in flight
-// it has as long as it needs, if only its worker goes on saying so.
+// overdue returns an error if the device hangs or has lost a frame: the oldest frame of each model has to be done
+// within the limit of becoming the oldest. A device that has stopped because of its heat may keep frames no longer than
+// that either, since callers may have another encoder. With none in flight it may take as long as it needs, while its
+// worker goes on sending statistics.
 func (w *worker) overdue(now time.Time, limit time.Duration) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

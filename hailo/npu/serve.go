@@ -9,8 +9,8 @@ import (
 	"hailoclip/hailo/npu/wire"
 )
 
-// serve runs the worker until it has ended and everything in flight is answered. It returns why.
-// ctx is the one that it was started with: its end asks the worker to leave.
+// serve runs the worker until it has ended and everything in flight is answered. It returns why it ended. The end of
+// ctx asks the worker to leave.
 func (w *worker) serve(ctx context.Context) error {
 	reading := make(chan struct{})
 	go func() {
@@ -24,7 +24,7 @@ func (w *worker) serve(ctx context.Context) error {
 	for {
 		select {
 		case now := <-tick.C:
-			// Twice in a row: if it was us who did not get to run, the answers may be waiting.
+			// Only twice in a row: if this process was suspended, the answers may be waiting to be read.
 			err := w.overdue(now, limit)
 			if err != nil && suspect {
 				w.end(err)
@@ -55,9 +55,9 @@ func (w *worker) read() error {
 	}
 }
 
-// finish answers what is in flight and has the worker leave. Nobody waits for the device to be let
-// go of: until then the worker writes to outputs only, which nobody reads any more, and the next
-// one starts after its end. A worker that is stuck in the kernel is waited for until ctx ends.
+// finish fails what is in flight and has the worker leave. The failed calls do not wait for the worker to end: until
+// then it writes only to outputs, which nobody reads any more, and the next worker starts after its end. For a worker
+// that is stuck in the kernel finish waits until ctx ends.
 func (w *worker) finish(ctx context.Context, reading <-chan struct{}) error {
 	w.mu.Lock()
 	silent := errors.Is(context.Cause(w.life), errNoAnswer) && time.Since(w.answered) > silentAfter

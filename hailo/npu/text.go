@@ -101,9 +101,9 @@ func (t *Text) project(row []float32, dimension int) ([]float32, error) {
 	return v, normalize(v)
 }
 
-// EncodeTexts implements hailo.Backend. It splits what it gets into batches of the device, and puts together
-// nothing: whoever has single texts gathers them first. Calls at once take turns, a batch each. When ctx ends it
-// returns at once; a batch that the device works on is finished behind it.
+// EncodeTexts implements hailo.Backend. It splits tokens into batches of the device, but never joins those of several
+// calls: gathering texts is for the caller. Concurrent calls take turns, a batch each. When ctx ends it returns at once;
+// a batch that the device works on is finished in the background.
 func (b *Backend) EncodeTexts(ctx context.Context, tokens [][]int32) ([][]float32, error) {
 	if err := b.calls.Enter(); err != nil {
 		return nil, err

@@ -181,7 +181,7 @@ func (w *worker) device() string {
 	return fmt.Sprintf("%s %s, HailoRT %s", w.hello.Architecture, w.hello.Device, w.hello.Runtime)
 }
 
-// lost is the error of whoever needed a worker that is gone.
+// lost wraps the reason why there is no worker into ErrDeviceLost.
 func lost(reason error) error { return fmt.Errorf("%w: %w", hailo.ErrDeviceLost, reason) }
 
 // refused is the error of a device that does not open, or a model that does not load; text may be "".

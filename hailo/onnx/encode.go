@@ -77,9 +77,9 @@ func (b *Backend) EncodeTexts(ctx context.Context, tokens [][]int32) ([][]float3
 	return out, nil
 }
 
-// share cuts n items into parts of at most most, as even as can be over the workspaces that are free
-// now, and runs encode for each part, with a workspace of its own. It returns when all have ended; the
-// first error ends the others.
+// share cuts n items into parts of at most most items, spread evenly over the workspaces that are free now, and runs
+// encode for each part in a goroutine with a workspace. It returns when all have ended; the first error cancels the
+// others.
 func (b *Backend) share(ctx context.Context, n, most int, encode func(ctx context.Context, s *workspace, from, to int) error) error {
 	if err := b.calls.Enter(); err != nil {
 		return err
@@ -89,7 +89,7 @@ func (b *Backend) share(ctx context.Context, n, most int, encode func(ctx contex
 		return nil
 	}
 	part := func(ctx context.Context, from, to int) (err error) {
-		// A part has a goroutine of its own, where nobody else would catch it.
+		// It runs in a goroutine of errgroup, where the recover of the pipeline does not reach.
 		defer func() {
 			if v := recover(); v != nil {
 				err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())

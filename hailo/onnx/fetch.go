@@ -101,7 +101,7 @@ func (b build) fetch(ctx context.Context, url, path string, progress func(done, 
 }
 
 // installed says that the library is there and whole: it has a digest that we know, or the one that
-// was written down when it was unpacked.
+// was recorded when it was unpacked.
 func (b build) installed(ctx context.Context, path string) bool {
 	digest, err := safefile.SHA256(ctx, path)
 	if err != nil {
@@ -111,10 +111,10 @@ func (b build) installed(ctx context.Context, path string) bool {
 		return true
 	}
 	if _, err := ours(path, os.Geteuid()); err != nil {
-		return false // nor can the note be believed
+		return false // then the recorded digest proves nothing either
 	}
-	noted, _ := os.ReadFile(digestFile(path))
-	return digest == strings.TrimSpace(string(noted))
+	recorded, _ := os.ReadFile(digestFile(path))
+	return digest == strings.TrimSpace(string(recorded))
 }
 
 // digestFile holds the digest of a library that was unpacked.

@@ -17,10 +17,10 @@ import (
 	"hailoclip/hailo/safefile"
 )
 
-// vouch returns a file to load in place of path, which must be a whole library that nobody but root and
-// this user could have put there, or the published one: of that it is a copy of its own, since what
-// was looked at could be changed before it is loaded. With anyone, whose it is does not matter. The
-// caller calls done when it is loaded.
+// vouch checks the library at path and returns the file to load in its place. A library that only root or this user
+// can have written is loaded where it is; with anyone, so is every other one. One that somebody else can have written
+// must have the digest of a published one; file is then a private copy, which nobody can change between the check and
+// the loading. The caller calls done when the file is loaded.
 func vouch(path string, anyone bool) (file string, done func(), err error) {
 	f, err := safefile.OpenRegular(path)
 	if err != nil {

@@ -63,7 +63,7 @@ func New(ctx context.Context, cfg Config, catalog *model.Catalog, name string, l
 
 // Encoders is what encodes on this machine.
 type Encoders struct {
-	Images hailo.Backend   // also the owner of the frames, and who answers for the service's health
+	Images hailo.Backend   // encodes images; it owns the frames, and its status is the service's
 	Texts  []hailo.Backend // in the order in which to try them
 	Device *npu.Backend    // the NPU or the simulated chip, for its counters; nil without one
 	Why    string          // why this kind
@@ -140,7 +140,8 @@ func (o *Opener) open(ctx context.Context, p Plan, e *Encoders) (err error) {
 // deviceWait is how long a start waits for the device.
 const deviceWait = 5 * time.Second
 
-// await says whether the device is ready. Its error is that of ctx: a device that is lost stops no start.
+// await waits for the device and says whether it is ready. Its error is only that of ctx: without a device the program
+// starts all the same.
 func (o *Opener) await(ctx context.Context, device *npu.Backend, standsIn bool) (ready bool, err error) {
 	wait, cancel := context.WithTimeout(ctx, deviceWait)
 	defer cancel()
@@ -184,10 +185,10 @@ func (o *Opener) known() []int32 {
 	return tokens
 }
 
-// sameText is the least cosine of the vectors that two encoders of the same model make of a text. It is a judgement:
-// nobody has measured it on a device. A projection the wrong way round, which has the right shape too, leaves about 0;
-// an encoder that lost a tenth to quantisation no longer keeps prompts apart that differ by hundredths. The model zoo's
-// figures (Retrieval@10 of 89.5 on the chip, 90.6 before) speak for much more on a sound one.
+// sameText is the least cosine between the vectors that two encoders of the same model make of a text. The value is a
+// judgement, not a measurement on a device. A transposed projection, whose shape may be right, gives about 0; an encoder
+// that loses a tenth by quantisation can no longer separate prompts that differ by hundredths. The model zoo's figures
+// (Retrieval@10 of 89.5 on the chip, 90.6 before) suggest far more for a sound one.
 const sameText = 0.9
 
 // textsDiffer says what the reasons for less than sameText look like, and what to do.
@@ -213,7 +214,7 @@ func (o *Opener) trustTexts(cosine float64, err error) bool {
 }
 
 // textCosine is the cosine of the vectors, of unit length, that two encoders make of a text.
-func textCosine(ctx context.Context, a, b hailo.Backend, tokens []int32) (cosine float64, err error) {
+func textCosine(ctx context.Context, a, b hailo.Backend, tokens []int32) (float64, error) {
 	var of [2][]float32
 	for i, encoder := range []hailo.Backend{a, b} {
 		vectors, err := encoder.EncodeTexts(ctx, [][]int32{tokens})
@@ -222,8 +223,5 @@ func textCosine(ctx context.Context, a, b hailo.Backend, tokens []int32) (cosine
 		}
 		of[i] = vectors[0]
 	}
-	for i, x := range of[0] {
-		cosine += float64(x) * float64(of[1][i])
-	}
-	return cosine, nil
+	return hailo.Dot(of[0], of[1]), nil
 }

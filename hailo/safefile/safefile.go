@@ -54,7 +54,8 @@ func open(path string, flag int, check func(fs.FileInfo) bool, refusal error) (*
 	return nil, cmp.Or[error](err, &fs.PathError{Op: "open", Path: path, Err: refusal})
 }
 
-// IsOwn reports whether nobody else can have a hand in the file: it is this user's and has no other name.
+// IsOwn reports whether the file is a regular one that belongs to this user and has a single name, so that no other user
+// can have linked it there.
 func IsOwn(info fs.FileInfo) bool {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	return ok && info.Mode().IsRegular() && int(st.Uid) == os.Geteuid() && st.Nlink == 1

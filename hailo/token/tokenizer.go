@@ -99,8 +99,8 @@ func (t *Tokenizer) encode(text string, limit int) []int32 {
 	return ids
 }
 
-// split appends the ids of text, which specials from level on are still looked for in. Each level
-// reads the text once, so that many special tokens cost no more than few.
+// split appends the ids of text, in which it looks for the special tokens from level on. Each level reads the text once,
+// however many special tokens there are.
 func (t *Tokenizer) split(ids []int32, text string, level, limit int, s *scratch) []int32 {
 	if level == t.raw {
 		text = s.normalize(text)

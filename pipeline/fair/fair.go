@@ -1,7 +1,7 @@
 // Package fair is a queue that serves callers in turn: one address after the other, within an address one
-// connection after the other, within a connection in the order of arrival. Who sends much waits longer for
-// it, and nobody else does. Where items differ in what they cost, the queue is told so by Charge: then the address
-// that has cost least is served first, and those that have cost the same take turns.
+// connection after the other, within a connection in the order of arrival. A caller who sends much makes only itself
+// wait. Where items differ in cost, Charge tells the queue: then the address that has cost least is served first, and
+// addresses of equal cost take turns.
 package fair
 
 import (
@@ -25,8 +25,8 @@ type Queue[T comparable] struct {
 	size      int
 	clock     uint64 // counts turns
 
-	// What the address had cost that was served last. Who has cost less than that counts
-	// as if it had cost as much: idle time is not saved up, and need not be remembered.
+	// The cost of the address that was served last. An address that has cost less counts as if it had cost as much:
+	// being idle earns no credit, so idle addresses may be forgotten.
 	least int64
 }
 
@@ -119,9 +119,10 @@ func (q *Queue[T]) Remove(c Caller, item T) bool {
 	return i >= 0
 }
 
-// DisplaceFor makes room in a full queue for caller c, who brings n items that have not been pushed: it takes out the
-// youngest item of the caller who has most waiting, of equal ones of that whose address has cost most. ok is false when
-// c would have as many and has cost as much: then c is the one to refuse.
+// DisplaceFor makes room in a full queue for n more items of caller c, which have not been pushed: it takes out the
+// youngest item of the address with most items waiting, of equal addresses the one that has cost most, and there of the
+// connection with most. ok is false, and nothing is taken out, when c with its n items would not have less waiting, nor
+// as much and have cost less: then c is to be refused.
 func (q *Queue[T]) DisplaceFor(c Caller, n int) (item T, ok bool) {
 	l := q.yields(c, n)
 	if l == nil {
@@ -133,7 +134,7 @@ func (q *Queue[T]) DisplaceFor(c Caller, n int) (item T, ok bool) {
 // Yields says whether DisplaceFor would make room for an item of caller c.
 func (q *Queue[T]) Yields(c Caller) bool { return q.yields(c, 1) != nil }
 
-// yields returns the lane that has to give an item for n of caller c; nil when there is none.
+// yields returns the lane that DisplaceFor takes an item from; nil when there is none.
 func (q *Queue[T]) yields(c Caller, n int) *lane[T] {
 	if q.size == 0 {
 		return nil
@@ -156,7 +157,7 @@ func (q *Queue[T]) yields(c Caller, n int) *lane[T] {
 	return nil
 }
 
-// cost is what the address of a lane has cost, as it counts.
+// cost is what the address of a lane has cost, at least Queue.least.
 func (q *Queue[T]) cost(l *lane[T]) int64 { return max(l.address.cost, q.least) }
 
 func (q *Queue[T]) tick() uint64 {

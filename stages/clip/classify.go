@@ -1,9 +1,11 @@
 package clip
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -30,17 +32,17 @@ type Request struct {
 	Release func()
 }
 
-// Result is what came of a request.
+// Result is what became of a request.
 type Result struct {
 	stages.Result
 	Prompts  *cache.Prompts // the vectors of Request.Prompts, in their order; shared, only to be read
-	TextTime time.Duration  // that they took
+	TextTime time.Duration  // that getting Prompts took
 }
 
 // Classify says which of the prompts fit the image. It blocks until that is known or ctx ends.
 //
-// Errors: pipeline.ErrQueueFull and ErrClosed, a pipeline.PanicError, and ErrDeadline with the cause of ctx when that has
-// ended; of the image those of packages decode and resize, of the prompts those of package cache; those of hailo.Backend.
+// Errors: of package pipeline ErrQueueFull, ErrSuperseded, ErrClosed, a PanicError, and ErrDeadline with the cause of ctx
+// when that has ended; of packages decode and resize for the image, of cache for the prompts; those of hailo.Backend.
 func (e *Engine) Classify(ctx context.Context, r *Request) (Result, error) {
 	start, given := time.Now(), false
 	defer func() {
@@ -80,9 +82,6 @@ func (e *Engine) EmbedImage(ctx context.Context, r *Request) (Result, error) {
 func (e *Engine) run(ctx context.Context, r *Request, l stages.Request) (Result, error) {
 	l.Image, l.Lane, l.Release = r.Image, r.Lane, r.Release
 	result, err := e.line.Do(ctx, &l)
-	if errors.Is(err, pipeline.ErrDeadline) {
-		err = late(ctx, err)
-	}
 	return Result{Result: result}, err
 }
 
@@ -107,7 +106,8 @@ func (e *Engine) EmbedText(ctx context.Context, caller fair.Caller, text string)
 	return found.Rows[0], nil
 }
 
-// late is err, or the cause of ctx when that has ended: whatever err says, it knows whether it was the clock.
+// late is pipeline.ErrDeadline with the cause of ctx if ctx has ended, else err. Encoders report the end of ctx in words
+// of their own, and an error after it is most likely that.
 func late(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() == nil {
 		return err
@@ -117,15 +117,16 @@ func late(ctx context.Context, err error) error {
 
 // Batch is many images.
 type Batch struct {
-	Len  int
-	Open func(i int) ([]byte, error)      // image i; called once for each, several at a time
-	Done func(i int, r Result, err error) // what came of it, or why not; called once for each, one at a time
+	Len    int
+	AtOnce int                              // images that are open at a time; 0: as many as keep the line busy
+	Open   func(i int) ([]byte, error)      // image i; called once for each, several at a time
+	Done   func(i int, r Result, err error) // what came of it, or why not; called once for each, one at a time
 }
 
 // ClassifyBatch is Classify with the prompts of r for every image of b. They enter by a bulk lane of the caller's, so that
 // none is refused, and some are open at a time. An image that fails, to be opened too, fails alone. r.Release is called
 // for each that was opened. Once ctx has ended no more are opened, and Done is not called for those. The error is
-// of the prompts, or the cause of ctx when that has ended.
+// of the prompts, the cause of ctx when that has ended, or a pipeline.PanicError of Open or Done.
 func (e *Engine) ClassifyBatch(ctx context.Context, r Request, b Batch) error {
 	prompts, err := e.EmbedTexts(ctx, r.Lane.Caller, r.Prompts)
 	if err != nil {
@@ -143,10 +144,15 @@ func (e *Engine) EmbedImageBatch(ctx context.Context, r Request, b Batch) error 
 func (e *Engine) each(ctx context.Context, r Request, b Batch, do func(*Request) (Result, error)) error {
 	r.Lane = pipeline.NewLane(r.Lane.Caller, pipeline.Bulk)
 	var running errgroup.Group
-	running.SetLimit(e.open)
+	running.SetLimit(cmp.Or(b.AtOnce, e.open))
 	var one sync.Mutex // calls Done
 	for i := 0; i < b.Len && ctx.Err() == nil; i++ {
-		running.Go(func() error {
+		running.Go(func() (failed error) {
+			defer func() {
+				if v := recover(); v != nil {
+					failed = &pipeline.PanicError{Stage: "batch", Value: v, Stack: debug.Stack()}
+				}
+			}()
 			r, result := r, Result{}
 			var err error
 			if r.Image, err = b.Open(i); err == nil {
@@ -158,6 +164,5 @@ func (e *Engine) each(ctx context.Context, r Request, b Batch, do func(*Request)
 			return nil
 		})
 	}
-	_ = running.Wait() // errors went to Done
-	return context.Cause(ctx)
+	return cmp.Or(running.Wait(), context.Cause(ctx)) // errors of images went to Done
 }

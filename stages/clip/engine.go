@@ -53,6 +53,9 @@ type Engine struct {
 	open   int // images of one batch at a time
 }
 
+// ErrEncodeText says that it is a text, and not an image, that an encoder has failed with hailo.ErrEncode.
+var ErrEncodeText = errors.New("the text could not be encoded")
+
 // textCalls is how many batches of new prompts are encoded at once: while one is on the device
 // the next is made ready. More would take the device from the images.
 const textCalls = 2
@@ -99,7 +102,7 @@ func encodeTexts(ctx context.Context, tokenize func(string) ([]int32, bool), bac
 	}
 	embeddings, err := backend.EncodeTexts(ctx, tokens)
 	if errors.Is(err, hailo.ErrEncode) {
-		return nil, fmt.Errorf("%w: %w", cache.ErrEncode, err) // of texts, and not of an image
+		return nil, fmt.Errorf("%w: %w", ErrEncodeText, err)
 	}
 	if err != nil {
 		return nil, err

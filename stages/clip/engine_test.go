@@ -166,7 +166,7 @@ func TestRequests(t *testing.T) {
 		{"one match", t.Context(), e.Classify, Request{Image: good, Prompts: all, TopK: 1}, nil, []int{1}},
 		{"threshold", t.Context(), e.Classify, Request{Image: good, Prompts: all, Cut: true, Threshold: 0.5}, nil, []int{1}},
 		{"embed", t.Context(), e.EmbedImage, Request{Image: good}, nil, nil},
-		{"a text that cannot be encoded", t.Context(), e.Classify, Request{Image: good, Prompts: []string{"mauve"}}, []error{cache.ErrEncode, hailo.ErrEncode}, nil},
+		{"a text that cannot be encoded", t.Context(), e.Classify, Request{Image: good, Prompts: []string{"mauve"}}, []error{ErrEncodeText, hailo.ErrEncode}, nil},
 		{"no image", t.Context(), e.EmbedImage, Request{Image: []byte("text")}, []error{decode.ErrNotImage}, nil},
 		{"ended at the texts", ended, e.Classify, Request{Image: good, Prompts: all}, []error{pipeline.ErrDeadline, boom}, nil},
 		{"ended at the image", ended, e.EmbedImage, Request{Image: good}, []error{pipeline.ErrDeadline, boom}, nil},
@@ -206,7 +206,7 @@ func TestNextTextEncoder(t *testing.T) {
 		t.Errorf("%+v, %v", v, err)
 	}
 	first := newEngine(t, &device{}, second)
-	if _, err := first.EmbedText(t.Context(), fair.Caller{}, "mauve"); !errors.Is(err, cache.ErrEncode) || second.texts.Load() != 1 {
+	if _, err := first.EmbedText(t.Context(), fair.Caller{}, "mauve"); !errors.Is(err, ErrEncodeText) || second.texts.Load() != 1 {
 		t.Errorf("%v, the second encoded %d", err, second.texts.Load())
 	}
 }
@@ -258,7 +258,31 @@ func TestBatch(t *testing.T) {
 	if !errors.Is(err, context.Canceled) || done == n {
 		t.Errorf("%v after %d images", err, done)
 	}
-	if err := e.ClassifyBatch(t.Context(), Request{Prompts: []string{"mauve"}}, Batch{}); !errors.Is(err, cache.ErrEncode) {
+	var open, most atomic.Int32
+	err = e.EmbedImageBatch(t.Context(), Request{}, Batch{
+		Len: 9, AtOnce: 2,
+		Open: func(int) ([]byte, error) { most.Store(max(most.Load(), open.Add(1))); return images["red"], nil },
+		Done: func(int, Result, error) { open.Add(-1) },
+	})
+	if err != nil || most.Load() > 2 {
+		t.Errorf("%d images were open at once: %v", most.Load(), err)
+	}
+	var panicked *pipeline.PanicError
+	done = 0
+	err = e.EmbedImageBatch(t.Context(), Request{}, Batch{
+		Len: 3,
+		Open: func(i int) ([]byte, error) {
+			if i == 1 {
+				panic("a transport's fault")
+			}
+			return images["red"], nil
+		},
+		Done: func(int, Result, error) { done++ },
+	})
+	if !errors.As(err, &panicked) || done != 2 {
+		t.Errorf("%v, %d images done", err, done)
+	}
+	if err := e.ClassifyBatch(t.Context(), Request{Prompts: []string{"mauve"}}, Batch{}); !errors.Is(err, ErrEncodeText) {
 		t.Errorf("bad prompts: %v", err)
 	}
 }

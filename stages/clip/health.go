@@ -34,13 +34,13 @@ type Health struct {
 	BackendWhy  string `json:"backend_reason,omitempty"`
 }
 
-// State is asked before every request: it does not block and builds no words.
+// State returns Health().State. It is called before every request: it does not block and allocates nothing.
 func (e *Engine) State() State {
 	state, _, _ := e.state()
 	return state
 }
 
-// Health is State in words. It does not block.
+// Health returns the state with its reasons. It does not block.
 func (e *Engine) Health() Health {
 	state, status, stuck := e.state()
 	info := e.parts.Images.Info()
@@ -57,7 +57,7 @@ func (e *Engine) Health() Health {
 	return h
 }
 
-// Stuck describes the stage with stuck workers that matters most; ok is false when there is none.
+// Stuck is pipeline.Pipeline.Stuck of the engine's line.
 func (e *Engine) Stuck() (found pipeline.Stuck, ok bool) { return e.line.Stuck() }
 
 func (e *Engine) state() (state State, status hailo.Status, stuck pipeline.Stuck) {

@@ -13,7 +13,7 @@ import (
 	"hailoclip/stages/decode"
 )
 
-// MemoryLimits says how much memory there is, and what else than images takes it. All in bytes.
+// MemoryLimits says how much memory there is, and how much of it is not for images. All in bytes.
 type MemoryLimits struct {
 	Max     int64 // of the process; math.MaxInt64: none
 	Bodies  int   // of the bodies of requests, at most
@@ -29,8 +29,8 @@ type Memory struct {
 	Images  int64 // for images that are being decoded
 }
 
-// leastHeap is what the Go runtime may hold beside what lives after the start, however small the limit is: below that
-// it would do nothing but collect.
+// leastHeap is how much the Go runtime may always hold beyond what is live after the start: with less it would do
+// nothing but collect garbage.
 const leastHeap = 32 << 20
 
 // plan divides a machine's memory, total, when the models are loaded and a text and an image have been encoded, so that

@@ -57,6 +57,7 @@ type claim struct {
 	plan   Plan
 	caller fair.Caller
 	queue  int           // index of Budget.queues
+	bulk   bool          // it is not refused, however many wait
 	done   chan struct{} // closed when err or the reservation is there
 	err    error
 }
@@ -88,6 +89,15 @@ type Reservation struct {
 // Reserve waits until the image may be decoded, but not beyond the end of ctx. Small images never wait. The caller
 // releases the reservation. Errors: ErrTooMuchMemory, ErrBusy when too many wait already, or the cause of ctx.
 func (b *Budget) Reserve(ctx context.Context, caller fair.Caller, plan Plan) (*Reservation, error) {
+	return b.reserve(ctx, caller, plan, false)
+}
+
+// ReserveBulk is Reserve without ErrBusy. Only few may call it at once.
+func (b *Budget) ReserveBulk(ctx context.Context, caller fair.Caller, plan Plan) (*Reservation, error) {
+	return b.reserve(ctx, caller, plan, true)
+}
+
+func (b *Budget) reserve(ctx context.Context, caller fair.Caller, plan Plan, bulk bool) (*Reservation, error) {
 	if plan.Memory < b.small && !plan.long() {
 		return &Reservation{}, nil
 	}
@@ -95,15 +105,18 @@ func (b *Budget) Reserve(ctx context.Context, caller fair.Caller, plan Plan) (*R
 		return nil, detailed(ErrTooMuchMemory, "decoding %d x %d pixels takes %d MB, resource_limits.memory_max leaves %d MB for images",
 			plan.Width, plan.Height, plan.Memory>>20, b.bytes>>20)
 	}
-	c := &claim{plan: plan, caller: caller, done: make(chan struct{})}
+	c := &claim{plan: plan, caller: caller, bulk: bulk, done: make(chan struct{})}
 	if plan.long() {
 		c.queue = longClaims
 	}
 	q := &b.queues[c.queue]
 	b.mu.Lock()
-	if q.waiting.Len() >= b.queueMax {
+	if q.waiting.Len() >= b.queueMax && !bulk {
 		other, ok := q.waiting.DisplaceFor(caller, 1)
-		if !ok {
+		if ok && other.bulk {
+			q.waiting.Push(other.caller, other) // it waits on
+		}
+		if !ok || other.bulk {
 			b.mu.Unlock()
 			return nil, ErrBusy
 		}
