@@ -71,12 +71,15 @@ type conn struct {
 	latest   time.Time               // no read ends later; zero: no bound
 }
 
-// connOf returns the connection of a request; one of its own in a test that calls a handler without any.
+// noConn is the connection of requests in tests that call a handler without one.
+var noConn conn
+
+// connOf returns the connection of a request.
 func connOf(ctx *fasthttp.RequestCtx) *conn {
 	if c, ok := ctx.Conn().(*conn); ok {
 		return c
 	}
-	return &conn{}
+	return &noConn
 }
 
 func (c *conn) place() place { return place(c.holds.Load()) }

@@ -50,6 +50,7 @@ var (
 	errHeaderTooLarge  = &kind{431, "header_too_large", "", 0}
 	errGone            = &kind{499, "client_gone", "The client has closed the connection", 0} // for the log
 	errInternalFailure = &kind{500, "internal_error", internalSentence, 0}
+	errEncodeText      = &kind{500, "encode_failed", "Failed to encode text", 0}
 	errNotReady        = &kind{503, "not_ready", "", 5}
 	errStopping        = &kind{503, "stopping", "The service is stopping", 5}
 	errTooManyConns    = &kind{503, "too_many_connections", "Too many connections, try again later", 1}
@@ -82,8 +83,8 @@ var kinds = []struct {
 	{pipeline.ErrDeadline, errDeadline},
 	{context.DeadlineExceeded, errDeadline},
 	{context.Canceled, errDeadline},
-	{cache.ErrEncode, &kind{500, "encode_failed", "Failed to encode text", 0}},
-	{clip.ErrEncodeText, &kind{500, "encode_failed", "Failed to encode text", 0}},
+	{cache.ErrEncode, errEncodeText},
+	{clip.ErrEncodeText, errEncodeText},
 	{hailo.ErrEncode, &kind{500, "encode_failed", "Failed to encode image", 0}},
 }
 

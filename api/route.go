@@ -69,9 +69,9 @@ func (s *Server) newRouter() *router.Router {
 	return r
 }
 
-func (to route) handle(ctx *fasthttp.RequestCtx) {
+func (to *route) handle(ctx *fasthttp.RequestCtx) {
 	r := requestOf(ctx)
-	if err := r.serve(&to); err != nil {
+	if err := r.serve(to); err != nil {
 		r.answerError(err)
 	}
 }
