@@ -6,9 +6,8 @@ import (
 	"github.com/segmentio/asm/base64"
 )
 
-// chunk is how much text the fast decoder takes at once. Its result goes through a scratch
-// buffer that stays in the first-level cache, because the decoder may have written half a
-// result when it meets a character it does not know.
+// chunk is how much text the fast decoder takes at once. Its result goes through a scratch buffer that stays in the
+// first-level cache, because the decoder may have written half a result when it meets a character it does not know.
 const (
 	chunk        = 16 << 10
 	scratchBytes = chunk / 4 * 3

@@ -1,14 +1,10 @@
 package api
 
 import (
-	"fmt"
 	"io"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"unsafe"
-
-	"github.com/valyala/fasthttp"
 )
 
 // pooledSizes are the buffers that are kept for the next body. Larger ones are left to the
@@ -23,17 +19,16 @@ const largestPooled = 1 << 20
 // Nothing of a former request shows through: a buffer is handed out empty, read extends it by
 // exactly the bytes that have arrived, and everybody after that gets slices of those (the image
 // with no capacity beyond them). Nothing that outlives the request points into it: prompts, texts,
-// ids, paths and errors are copies. It is put back by work.release, when the handler and the
-// line are both done; tests overwrite it then (see poison) to find those that are not.
+// ids, paths and errors are copies. It is put back by request.unhold, when the handler and the
+// engine are both done; tests overwrite it then (see poison) to find those that are not.
 //
-// An address may hold three times what is left then for others: so one has three quarters of all at most, and
-// who comes next finds a quarter. It may always have its first and smallest buffer, and a body that is alone
-// may have everything.
+// An address may hold three times what is left then for others: so one has three quarters of all at most, and who comes
+// next finds a quarter. It may always have its first and smallest buffer, and a body that is alone may have everything.
 type bodyMemory struct {
 	pools [len(pooledSizes)]sync.Pool // of *byte, the first one of a buffer of that size
 
-	mu   sync.Mutex       // of who changes what follows
-	free atomic.Int64     // bytes that may still be handed out
+	mu   sync.Mutex
+	free int64            // bytes that may still be handed out
 	held map[string]int64 // bytes that each address has
 }
 
@@ -42,7 +37,7 @@ type bodyMemory struct {
 func (m *bodyMemory) take(address string, size, old int64) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	left, others := m.free.Load()-size, m.held[address]-old
+	left, others := m.free-size, m.held[address]-old
 	alone := others == 0 && (len(m.held) == 0 || len(m.held) == 1 && old > 0)
 	if left < 0 || old+others > 0 && !alone && others+size > 3*left {
 		return false
@@ -51,17 +46,8 @@ func (m *bodyMemory) take(address string, size, old int64) bool {
 		m.held = make(map[string]int64)
 	}
 	m.held[address] += size
-	m.free.Store(left)
+	m.free = left
 	return true
-}
-
-func (m *bodyMemory) giveBack(address string, size int64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.free.Add(size)
-	if m.held[address] -= size; m.held[address] == 0 {
-		delete(m.held, address)
-	}
 }
 
 // get returns an empty buffer with room for size bytes or some more, or errBodyMemory. It does
@@ -96,43 +82,46 @@ func (m *bodyMemory) put(address string, b []byte) {
 	if class := slices.Index(pooledSizes[:], cap(b)); class >= 0 {
 		m.pools[class].Put(unsafe.SliceData(b))
 	}
-	m.giveBack(address, int64(cap(b)))
+	size := int64(cap(b))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.free += size
+	if m.held[address] -= size; m.held[address] == 0 {
+		delete(m.held, address)
+	}
 }
 
-// read returns the body of the request in a buffer that the caller must put back, even after an
-// error. The buffer grows with what has arrived, not with what was promised, so that requests
-// whose bodies never come cost next to nothing. More than limit bytes are an errBodyTooLarge.
+// receive reads the body of the request into a buffer of its own, which grows with what has arrived, not with what was
+// promised, so that requests whose bodies never come cost next to nothing. More than limit bytes are an errBodyTooLarge.
 // It blocks until the body is there or the connection's read deadline has passed.
-func (m *bodyMemory) read(ctx *fasthttp.RequestCtx, address string, limit int) (b []byte, err error) {
-	length, most := ctx.Request.Header.ContentLength(), limit+1
+func (r *request) receive(limit int) (err error) {
+	stream := r.ctx.RequestBodyStream()
+	if stream == nil { // the request has no body
+		r.state = received
+		return nil
+	}
+	length, most := r.ctx.Request.Header.ContentLength(), limit+1
 	if length >= 0 {
 		most = min(length, most)
 	}
-	stream := ctx.RequestBodyStream()
-	if stream == nil {
-		return nil, nil // the request has no body
-	}
 	for {
-		if len(b) == cap(b) {
-			if b, err = m.grow(address, b, most); err != nil {
-				return b, err
+		if len(r.body) == cap(r.body) {
+			if r.body, err = r.server.bodies.grow(r.caller.Address, r.body, most); err != nil {
+				return err
 			}
 		}
-		n, err := stream.Read(b[len(b):cap(b)])
-		b = b[:len(b)+n]
+		n, err := stream.Read(r.body[len(r.body):cap(r.body)])
+		r.body = r.body[:len(r.body)+n]
 		switch {
-		case len(b) > limit:
-			return b, tooLarge(limit)
-		case err == io.EOF && len(b) < length:
-			return b, readError(io.ErrUnexpectedEOF)
+		case len(r.body) > limit:
+			return tooLarge(limit)
+		case err == io.EOF && len(r.body) < length:
+			return r.conn.readError(io.ErrUnexpectedEOF)
 		case err == io.EOF:
-			return b, nil
-		case err != nil && tooSlow(ctx) && crowdedOut(ctx):
-			return b, fmt.Errorf("%w: %w", errTooManyConns, err)
-		case err != nil && tooSlow(ctx):
-			return b, fmt.Errorf("%w: %w", errReadTimeout, err)
+			r.state = received
+			return nil
 		case err != nil:
-			return b, readError(err)
+			return r.conn.readError(err)
 		}
 	}
 }

@@ -2,13 +2,26 @@ package api
 
 import (
 	"bufio"
+	"bytes"
+	"context"
 	"fmt"
-	"net"
+	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"unicode/utf8"
+
+	"hailoclip/stages/clip"
 )
+
+// available is how many bytes may still be handed out.
+func (m *bodyMemory) available() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.free
+}
 
 // TestBodyMemory fills the memory for bodies with halves of large ones that never end.
 func TestBodyMemory(t *testing.T) {
@@ -16,7 +29,7 @@ func TestBodyMemory(t *testing.T) {
 	s := serve(t, func(c *Config, _ *Service) { c.MaxBodyMemoryBytes = budget })
 	promise := postHead + "Content-Length: 1048576\r\n\r\n"
 	half := strings.Repeat("A", 600<<10) // needs a buffer of 1 MiB, and one of 256 KiB until that is there
-	free := func() int64 { return s.bodies.free.Load() }
+	free := s.bodies.available
 
 	holder := s.send(t, promise+half)
 	until(t, func() bool { return free() == budget-1<<20 })
@@ -32,20 +45,13 @@ func TestBodyMemory(t *testing.T) {
 	}
 	until(t, func() bool { return free() == budget/4 })
 	s.post(t, "/v1/embed/text", `{"text":"x"}`).wantError(t, 429, "queue_full", "large requests")
-	other := &http.Client{Transport: &http.Transport{DisableKeepAlives: true,
-		DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP("127.0.0.2")}}).DialContext}}
-	if r := read(t, must(other.Post(s.url+"/v1/embed/text", "", strings.NewReader(`{"text":"x"}`)))); r.status != http.StatusOK {
-		t.Errorf("somebody else got %d", r.status)
-	}
-	if r := s.do(t, "GET", "/health", ""); r.status != 200 {
-		t.Errorf("health: %d %s", r.status, r.body)
-	}
+	other := "POST /v1/embed/text HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 12\r\n\r\n" + `{"text":"x"}`
+	only(t, s.sendFrom(t, "127.0.0.2", other)).wantOK(t)
+	s.do(t, "GET", "/health", "").wantOK(t)
 
 	holder.Close()
 	until(t, func() bool { return free() == budget/4+1<<20 })
-	if r := s.post(t, "/v1/classify", classifyBody(goodImage, "", "x")); r.status != 200 {
-		t.Errorf("afterwards: %d %s", r.status, r.body)
-	}
+	s.post(t, "/v1/classify", classifyBody(goodImage, "", "x")).wantOK(t)
 	until(t, func() bool { return free() == budget/4+1<<20 })
 }
 
@@ -59,10 +65,7 @@ func TestBodyMemoryComesBack(t *testing.T) {
 		if size == 0 {
 			chunked = "0\r\n\r\n"
 		}
-		status := 400
-		if size > limit {
-			status = 413
-		}
+		status := map[bool]int{true: 413, false: 400}[size > limit]
 		for name, request := range map[string]string{
 			"promised": fmt.Sprintf("Content-Length: %d\r\n\r\n%s", size, body),
 			"chunked":  "Transfer-Encoding: chunked\r\n\r\n" + chunked,
@@ -75,35 +78,31 @@ func TestBodyMemoryComesBack(t *testing.T) {
 	s.post(t, "/v1/classify", classifyBody(goodImage, "", "x"))
 	s.post(t, "/v1/classify", classifyBody(panickingImage, "", "x"))
 	s.post(t, "/v1/classify", classifyBody(goodImage, "", panickingText))
-	until(t, func() bool { return s.bodies.free.Load() == 2*limit })
+	until(t, func() bool { return s.bodies.available() == 2*limit })
 }
 
 // TestLargeBodiesTakeTurns has a large body wait while others are being unpacked, until its deadline, and no small one.
 func TestLargeBodiesTakeTurns(t *testing.T) {
 	s := serve(t, func(c *Config, _ *Service) { c.MaxBodyBytes, c.MaxBodyMemoryBytes = 4<<20, 16<<20 })
-	for range cap(s.unpackers) {
-		s.unpackers <- struct{}{}
+	for range cap(s.unpacking) {
+		s.unpacking <- struct{}{}
 	}
 	large := strings.Repeat(" ", largeBody) + classifyBody(goodImage, "", "x")
 	post := func(body, header string) reply {
 		return only(t, s.send(t, posted(body, "Connection: close\r\n", header)))
 	}
 	post(large, headerTimeout+": 20\r\n").wantError(t, 504, "deadline_exceeded", "")
-	if r := post(classifyBody(goodImage, "", "x"), ""); r.status != 200 {
-		t.Errorf("a small one: %d %s", r.status, r.body)
-	}
-	<-s.unpackers
-	if r := post(large, ""); r.status != 200 {
-		t.Errorf("its turn: %d %s", r.status, r.body)
-	}
-	for len(s.unpackers) > 0 {
-		<-s.unpackers
+	post(classifyBody(goodImage, "", "x"), "").wantOK(t)
+	<-s.unpacking
+	post(large, "").wantOK(t)
+	for len(s.unpacking) > 0 {
+		<-s.unpacking
 	}
 }
 
 func TestLargeBuffersAreNotKept(t *testing.T) {
 	var m bodyMemory
-	m.free.Store(1 << 30)
+	m.free = 1 << 30
 	for _, size := range []int{largestPooled + 1, 2 << 20, 16 << 20} {
 		b, err := m.get("", size, 0)
 		if err != nil || len(b) != 0 || cap(b) != size {
@@ -122,54 +121,92 @@ func TestLargeBuffersAreNotKept(t *testing.T) {
 func TestBodyMemoryIsBounded(t *testing.T) {
 	const budget = 1 << 20
 	var m bodyMemory
-	m.free.Store(budget)
+	m.free = budget
 	var clients sync.WaitGroup
 	for i := range 8 {
 		clients.Go(func() {
-			address := string(rune('a' + i%3))
+			address, mine := string(rune('a'+i%3)), bytes.Repeat([]byte{byte(i)}, 16)
 			for n := range 500 {
 				b, err := m.get(address, (i*n*997)%(budget+budget/8)+1, 0)
 				if err != nil {
 					continue
 				}
-				for j := range b[:cap(b)][:16] {
-					b[:16][j] = byte(i)
-				}
-				if free := m.free.Load(); free < 0 || free > int64(budget-cap(b)) {
+				copy(b[:16], mine)
+				if free := m.available(); free < 0 || free > int64(budget-cap(b)) {
 					t.Errorf("%d bytes are free while %d are taken", free, cap(b))
 				}
-				for j := range 16 {
-					if b[:16][j] != byte(i) {
-						t.Error("two have the same buffer")
-					}
+				if !bytes.Equal(b[:16], mine) {
+					t.Error("two have the same buffer")
 				}
 				m.put(address, b)
 			}
 		})
 	}
 	clients.Wait()
-	if free := m.free.Load(); free != budget || len(m.held) > 0 {
+	if free := m.available(); free != budget || len(m.held) > 0 {
 		t.Errorf("%d bytes are free at the end", free)
 	}
 }
 
-// TestFullQueueRefusesBeforeParsing: what is refused need not even be JSON, its connection goes
-// on, and a request that does not need the queue is served.
-func TestFullQueueRefusesBeforeParsing(t *testing.T) {
-	s := serve(t, nil)
-	waiting := fill(t, s)
-	for _, path := range []string{"/v1/classify", "/v1/embed/image"} {
-		r := s.post(t, path, "not JSON")
-		if r.wantError(t, 429, "queue_full", "queue is full"); r.last {
-			t.Errorf("%s: the connection is closed", path)
+// TestNothingKeptPointsIntoABody: what the cache, the log and the caller keep of a request is the
+// same after its memory has been given back and overwritten.
+func TestNothingKeptPointsIntoABody(t *testing.T) {
+	var mu sync.Mutex
+	var kept []string
+	records := make(chan slog.Record, 100)
+	s := serve(t, func(_ *Config, svc *Service) {
+		svc.Engine = testEngine(t, newDevice(), func(_ *clip.Config, p *clip.Parts) {
+			p.Tokenize = func(text string) ([]int32, bool) {
+				mu.Lock()
+				defer mu.Unlock()
+				kept = append(kept, text)
+				return tokenize(text)
+			}
+		})
+		svc.Log = slog.New(recorder{records: records})
+	})
+	requests := []string{
+		classifyBody(goodImage, "", "first", "second \u00fc", strings.Repeat("long ", 400)), classifyBody(failingImage, "", "third"),
+		classifyBody(panickingImage, "", "fourth"), `{"image":"AAAA!AAA","prompts":["x"]}`, classifyBody(goodImage, "", panickingText), `{"image":`, `{"text":"fifth"}`,
+	}
+	s.client.Transport.(*http.Transport).DisableKeepAlives = true
+	for i, body := range requests {
+		path := "/v1/classify"
+		if strings.HasPrefix(body, `{"text"`) {
+			path = "/v1/embed/text"
 		}
+		s.post(t, path, body, headerRequestID, fmt.Sprint("request-", i))
 	}
-	if r := s.post(t, "/v1/embed/text", `{"text":"x"}`); r.status != 200 {
-		t.Errorf("text: %d %s", r.status, r.body)
+	s.stop()
+	want := []string{"first", "second ü", strings.Repeat("long ", 400), "third", "fourth", panickingText, "fifth"}
+	slices.Sort(want)
+	if slices.Sort(kept); !slices.Equal(kept, want) {
+		t.Errorf("kept %.200q\nwant %.200q", kept, want)
 	}
-	only(t, s.send(t, postHead+"Expect: 100-continue\r\nContent-Length: 1000\r\n\r\n")).wantError(t, 429, "queue_full", "queue is full")
-	s.release()
-	waiting()
+	if len(records) != len(requests) {
+		t.Fatalf("%d lines in the log", len(records))
+	}
+	for i := range requests {
+		(<-records).Attrs(func(a slog.Attr) bool {
+			text := a.Value.String()
+			if !utf8.ValidString(text) || a.Key == "request_id" && text != fmt.Sprint("request-", i) || a.Key == "path" && !strings.HasPrefix(text, "/v1/") {
+				t.Errorf("line %d has %s=%.200q", i, a.Key, text)
+			}
+			return true
+		})
+	}
+}
+
+// recorder hands on the lines of a log as they were handed to it.
+type recorder struct {
+	slog.Handler
+	records chan slog.Record
+}
+
+func (r recorder) Enabled(context.Context, slog.Level) bool { return true }
+func (r recorder) Handle(_ context.Context, record slog.Record) error {
+	r.records <- record
+	return nil
 }
 
 // TestExpect: a client that asks before it sends its body gets every refusal that the body is
@@ -182,24 +219,22 @@ func TestExpect(t *testing.T) {
 	ill := serve(t, nil)
 	ill.lose("no device")
 	const asks = "Host: x\r\nExpect: 100-continue\r\n"
-	cases := []struct {
-		name   string
+	for _, c := range []struct {
 		s      *service
 		head   string
 		status int
 		code   string
 	}{
-		{"too large", good, "POST /v1/classify HTTP/1.1\r\n" + asks + "Content-Length: 1048577\r\n\r\n", 413, "body_too_large"},
-		{"media type", good, "POST /v1/classify HTTP/1.1\r\n" + asks + "Content-Type: image/jpeg\r\nContent-Length: 9\r\n\r\n", 415, "unsupported_media_type"},
-		{"timeout", good, "POST /v1/classify HTTP/1.1\r\n" + asks + headerTimeout + ": x\r\nContent-Length: 9\r\n\r\n", 400, "invalid_request"},
-		{"no such path", good, "POST /v2 HTTP/1.1\r\n" + asks + "Content-Length: 9\r\n\r\n", 404, "not_found"},
-		{"method", good, "PUT /v1/classify HTTP/1.1\r\n" + asks + "Content-Length: 9\r\n\r\n", 405, "method_not_allowed"},
-		{"two lengths", good, "POST /v1/classify HTTP/1.1\r\n" + asks + "Content-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "malformed_request"},
-		{"stopping", stopping, "POST /v1/classify HTTP/1.1\r\n" + asks + "Content-Length: 9\r\n\r\n", 503, "stopping"},
-		{"not ready", ill, "POST /v1/embed/text HTTP/1.1\r\n" + asks + "Content-Length: 9\r\n\r\n", 503, "not_ready"},
-	}
-	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) { only(t, c.s.send(t, c.head)).wantError(t, c.status, c.code, "") })
+		{good, "POST /v1/classify HTTP/1.1\r\n" + asks + "Content-Length: 1048577\r\n\r\n", 413, "body_too_large"},
+		{good, "POST /v1/classify HTTP/1.1\r\n" + asks + "Content-Type: image/jpeg\r\nContent-Length: 9\r\n\r\n", 415, "unsupported_media_type"},
+		{good, "POST /v1/classify HTTP/1.1\r\n" + asks + headerTimeout + ": x\r\nContent-Length: 9\r\n\r\n", 400, "invalid_request"},
+		{good, "POST /v2 HTTP/1.1\r\n" + asks + "Content-Length: 9\r\n\r\n", 404, "not_found"},
+		{good, "PUT /v1/classify HTTP/1.1\r\n" + asks + "Content-Length: 9\r\n\r\n", 405, "method_not_allowed"},
+		{good, "POST /v1/classify HTTP/1.1\r\n" + asks + "Content-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "malformed_request"},
+		{stopping, "POST /v1/classify HTTP/1.1\r\n" + asks + "Content-Length: 9\r\n\r\n", 503, "stopping"},
+		{ill, "POST /v1/embed/text HTTP/1.1\r\n" + asks + "Content-Length: 9\r\n\r\n", 503, "not_ready"},
+	} {
+		only(t, c.s.send(t, c.head)).wantError(t, c.status, c.code, "")
 	}
 	t.Run("wanted", func(t *testing.T) {
 		c := good.send(t)
@@ -207,23 +242,34 @@ func TestExpect(t *testing.T) {
 		body := classifyBody(goodImage, "", "x")
 		for range 2 { // the connection goes on
 			fmt.Fprintf(c, "POST /v1/classify HTTP/1.1\r\n%sX-Request-Id: mine\r\nContent-Length: %d\r\n\r\n", asks, len(body))
-			if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != http.StatusContinue {
-				t.Fatal(resp, err)
+			if resp := must(http.ReadResponse(r, nil)); resp.StatusCode != http.StatusContinue {
+				t.Fatal(resp)
 			}
 			fmt.Fprint(c, body)
-			resp, err := http.ReadResponse(r, nil)
-			if err != nil || resp.StatusCode != http.StatusOK || len(resp.Header[headerRequestID]) != 1 {
-				t.Fatal(resp, err)
+			if a := must(read(must(http.ReadResponse(r, nil)))); a.status != http.StatusOK || len(a.header[headerRequestID]) != 1 {
+				t.Fatal(a)
 			}
-			resp.Body.Close()
 		}
 		if n := strings.Count(good.log.String(), `"request_id":"mine"`); n != 2 {
 			t.Errorf("%d lines in the log for 2 requests", n)
 		}
 	})
-	t.Run("no body is needed", func(t *testing.T) {
-		if r := only(t, good.send(t, "GET /health HTTP/1.1\r\n"+asks+"Content-Length: 9\r\n\r\n")); r.status != 200 {
-			t.Errorf("%d %s", r.status, r.body)
-		}
+	only(t, good.send(t, "GET /health HTTP/1.1\r\n"+asks+"Content-Length: 9\r\n\r\n")).wantOK(t) // no body is needed
+}
+
+// TestAnotherKindOfBody: it takes a reader in the route. Who sends none of the kinds learns which there are.
+func TestAnotherKindOfBody(t *testing.T) {
+	s := newService(t, nil)
+	to := s.routes()[4]
+	to.path, to.reads = to.path+"/or-bytes", append(to.reads, reader{
+		media: "image/bmp", accepts: func(media []byte) bool { return string(media) == "image/bmp" }, limit: 10_000,
+		read: func(r *request) error { r.ask.Image = r.body; return nil },
 	})
+	s.router.POST(to.path, to.handle)
+	s.listen(t)
+	s.post(t, to.path, string(imageFile(goodImage)), "Content-Type", "image/bmp").wantOK(t)
+	s.post(t, to.path, classifyBody(goodImage, "")).wantOK(t)
+	s.post(t, to.path, "x", "Content-Type", "text/plain").wantError(t, 415, "unsupported_media_type", "send application/json or image/bmp")
+	s.post(t, to.path, strings.Repeat("x", 10_001), "Content-Type", "image/bmp").wantError(t, 413, "body_too_large", "10000 bytes")
+	until(t, func() bool { return s.bodies.available() == int64(s.cfg.MaxBodyMemoryBytes) })
 }

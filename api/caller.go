@@ -15,36 +15,30 @@ import (
 // caller is who the request comes from, for the queues that serve callers in turn: an IPv4
 // address or an IPv6 network of 64 bits, which is what one customer gets, and the connection.
 func (s *Server) caller(ctx *fasthttp.RequestCtx) fair.Caller {
-	c := fair.Caller{Address: "local", Connection: connID(ctx)} // a socket that knows no addresses
-	ip, ok := addressOf(ctx.RemoteAddr())
-	if !ok {
-		return c
-	}
+	c := fair.Caller{Address: "local", Connection: connOf(ctx).id} // of a socket that knows no addresses
+	ip := addressOf(ctx.RemoteAddr())
 	if s.trusts(ip) {
 		ip = s.client(ip, ctx.Request.Header.PeekAll(fasthttp.HeaderXForwardedFor))
 	}
-	if c.Address = ip.String(); ip.Is6() {
-		c.Address = networkOfIP(ip).String()
+	if ip.Is6() {
+		c.Address = networkOf(ip).String()
+	} else if ip.IsValid() {
+		c.Address = ip.String()
 	}
 	return c
 }
 
-// networkOf is what counts as one client: an IPv4 address or an IPv6 network of 64 bits. Zero where there are none.
-func networkOf(peer net.Addr) netip.Prefix {
-	ip, _ := addressOf(peer)
-	return networkOfIP(ip)
-}
-
-// addressOf is the address of a peer; false for one that has none.
-func addressOf(peer net.Addr) (netip.Addr, bool) {
+// addressOf is the address of a peer; the zero value for one that has none.
+func addressOf(peer net.Addr) netip.Addr {
 	tcp, ok := peer.(*net.TCPAddr)
 	if !ok {
-		return netip.Addr{}, false
+		return netip.Addr{}
 	}
-	return tcp.AddrPort().Addr().Unmap().WithZone(""), true
+	return tcp.AddrPort().Addr().Unmap().WithZone("")
 }
 
-func networkOfIP(ip netip.Addr) netip.Prefix {
+// networkOf is what counts as one client: an IPv4 address or an IPv6 network of 64 bits. Zero for no address.
+func networkOf(ip netip.Addr) netip.Prefix {
 	network, _ := ip.Prefix(min(ip.BitLen(), 64)) // fails for no address alone
 	return network
 }

@@ -1,9 +1,7 @@
 package api
 
 import (
-	"bufio"
 	"context"
-	"fmt"
 	"net"
 	"testing"
 
@@ -15,7 +13,6 @@ import (
 
 func TestCallerAddress(t *testing.T) {
 	proxies := []string{"10.0.0.0/8", "192.0.2.7", "2001:db8:ff::/48", "::ffff:192.0.2.8"}
-	none := []string(nil)
 	for _, tt := range []struct {
 		name      string
 		trusted   []string
@@ -23,11 +20,11 @@ func TestCallerAddress(t *testing.T) {
 		forwarded []string // header lines
 		want      string
 	}{
-		{"IPv4", none, "198.51.100.4:1234", nil, "198.51.100.4"},
-		{"IPv4 in IPv6", none, "[::ffff:198.51.100.4]:1234", nil, "198.51.100.4"},
-		{"IPv6 is its network", none, "[2001:db8:1:2:3:4:5:6]:1", nil, "2001:db8:1:2::/64"},
-		{"IPv6 with a zone", none, "[fe80::1%lo]:1", nil, "fe80::/64"},
-		{"nobody is trusted", none, "198.51.100.4:1", []string{"203.0.113.9"}, "198.51.100.4"},
+		{"IPv4", nil, "198.51.100.4:1234", nil, "198.51.100.4"},
+		{"IPv4 in IPv6", nil, "[::ffff:198.51.100.4]:1234", nil, "198.51.100.4"},
+		{"IPv6 is its network", nil, "[2001:db8:1:2:3:4:5:6]:1", nil, "2001:db8:1:2::/64"},
+		{"IPv6 with a zone", nil, "[fe80::1%lo]:1", nil, "fe80::/64"},
+		{"nobody is trusted", nil, "198.51.100.4:1", []string{"203.0.113.9"}, "198.51.100.4"},
 		{"the peer is not trusted", proxies, "198.51.100.4:1", []string{"203.0.113.9"}, "198.51.100.4"},
 		{"a proxy", proxies, "10.1.2.3:1", []string{"203.0.113.9"}, "203.0.113.9"},
 		{"a proxy by its address", proxies, "192.0.2.7:1", []string{"203.0.113.9"}, "203.0.113.9"},
@@ -73,24 +70,20 @@ func TestCallerAddress(t *testing.T) {
 func TestCallerIsHandedOn(t *testing.T) {
 	callers := make(chan fair.Caller, 3)
 	s := newService(t, nil)
-	s.router.POST("/caller", s.working(func(fair.Caller) error { return nil }, func(_ *fasthttp.RequestCtx, _ *exchange, w *work) error {
-		return w.ask(func(_ context.Context, r *clip.Request) (clip.Result, error) {
+	s.router.POST("/caller", route{
+		reads: []reader{{accepts: isJSON, limit: 2, read: func(*request) error { return nil }}},
+		do: image(func(_ context.Context, r *clip.Request) (clip.Result, error) {
 			callers <- r.Lane.Caller
 			r.Release()
 			return clip.Result{}, nil
-		})
-	}))
+		}),
+		answers: func(*request) error { return nil },
+	}.handle)
 	s.listen(t)
 	dial := func() (ask func() fair.Caller) {
-		nc := s.send(t, "")
-		answers := bufio.NewReader(nc)
+		_, post := s.asker(t, "POST /caller HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
 		return func() fair.Caller {
-			t.Helper()
-			fmt.Fprint(nc, "POST /caller HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
-			var answer fasthttp.Response
-			if err := answer.Read(answers); err != nil || answer.StatusCode() != 200 {
-				t.Fatalf("%d %v", answer.StatusCode(), err)
-			}
+			post().wantOK(t)
 			return <-callers
 		}
 	}

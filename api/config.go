@@ -1,7 +1,11 @@
 package api
 
 import (
+	"context"
+	"net"
+	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -18,9 +22,8 @@ type Config struct {
 	ShutdownTimeout time.Duration `yaml:"shutdown_timeout" bounds:"0 to 1h"`  // for the requests inside at a stop
 
 	MaxBodyBytes int `yaml:"max_body_bytes" bounds:"1024 to 1073741824"` // 1 KiB to 1 GiB
-	// MaxBodyMemoryBytes bounds the buffers of all bodies inside together: at least 2 MiB and twice
-	// MaxBodyBytes, because a buffer that grows is there twice for a moment. A request that finds
-	// them used up is answered with 429.
+	// MaxBodyMemoryBytes bounds the buffers of all bodies inside together: at least 2 MiB and twice MaxBodyBytes,
+	// because a buffer that grows is there twice for a moment. A request that finds them used up is answered with 429.
 	MaxBodyMemoryBytes int `yaml:"max_body_memory_bytes"`
 
 	MaxHeaderBytes int `yaml:"max_header_bytes" bounds:"1024 to 1048576"` // of request line and headers together: the read buffer
@@ -69,4 +72,49 @@ func validOrigin(o string) bool {
 	u, err := url.Parse(o)
 	return o == anyOrigin || o == "null" ||
 		err == nil && u.Scheme != "" && u.Host != "" && strings.EqualFold(o, u.Scheme+"://"+u.Host)
+}
+
+// Addr is what to listen on, as net.Listen takes it; see Listen.
+func (c Config) Addr() string {
+	host := c.Host
+	if inside, ok := strings.CutPrefix(host, "["); ok {
+		host = strings.TrimSuffix(inside, "]")
+	}
+	if ip, err := netip.ParseAddr(host); err == nil && ip == netip.IPv6Unspecified() {
+		host = ""
+	}
+	return net.JoinHostPort(host, strconv.Itoa(c.Port))
+}
+
+// Listen opens the configured address. An IPv4 address takes IPv4 alone, also 0.0.0.0, for which
+// net.Listen would take both; "" and :: take IPv6 and IPv4. An IPv6 address may be in brackets.
+func (c Config) Listen() (net.Listener, error) {
+	network := "tcp"
+	if ip, err := netip.ParseAddr(c.Host); err == nil && ip.Is4() {
+		network = "tcp4"
+	}
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false) // its sockets know no filter, see dropNewcomers
+	return lc.Listen(context.Background(), network, c.Addr())
+}
+
+// URL is where the service can be opened on its own machine.
+func (c Config) URL() string { return openable(c.Addr()) }
+
+// URL is where a service that listens on that address can be opened on its own machine.
+func URL(listening net.Addr) string { return openable(listening.String()) }
+
+// openable makes a URL of an address to listen on: nobody can open that of all addresses.
+func openable(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "http://" + addr
+	}
+	switch host {
+	case "0.0.0.0":
+		host = "127.0.0.1"
+	case "", "::":
+		host = "localhost"
+	}
+	return "http://" + net.JoinHostPort(host, port)
 }

@@ -1,21 +1,19 @@
-// Package api serves the REST interface of hailo-clip over HTTP.
-//
-// The paths, fields and sentences are those of openapi.yaml, which the service hands out at
-// /openapi.yaml. The package takes bytes off the wire, checks them, asks the text side for the
-// vectors of the prompts and the [pipeline.Pipeline] for the image, and writes the answer.
+// Package api serves the REST interface of hailo-clip over HTTP: it reads requests, asks a [clip.Engine], and writes the
+// answers. Paths, fields and sentences are those of openapi.yaml, which the service hands out at /openapi.yaml.
 //
 // How a request goes through it:
 //
-//   - listener takes the connection, or makes room for it, or answers that there is none; conn
-//     knows whether it waits for a request, and whether its client is still there.
-//   - Server.screen refuses what pages of other origins have browsers send.
-//   - Server.handle gives it an id, catches panics, writes the log line.
-//   - bodyMemory.read takes the body into a buffer, which grows with what has arrived and not
-//     with what was promised, up to Config.MaxBodyBytes, and all of them together up to
-//     Config.MaxBodyMemoryBytes. What the full queue would refuse is refused then.
-//   - input.parse reads the JSON without copying the image, then decodeImage writes the bytes
-//     of the image over the text it came from.
-//   - [clip.Engine] has the image until it calls the request's Release; the buffer goes back
-//     to its pool when both the line and the handler are done with it.
-//   - Errors become statuses in errors.go and nowhere else.
+//   - listener.go takes the connection, makes room for it (places.go), or answers that there is none. conn.go knows
+//     what the connection does, and whether its client is still there.
+//   - request.go: Server.begin makes a request, which owns its id, its body, what it asks and its answer; request.end
+//     writes its line in the log (log.go) and gives everything back. Panics end here.
+//   - origin.go refuses what pages of other origins have browsers send.
+//   - route.go has the table of what is served: for each path the kinds of body, what the engine does, and the answer.
+//     request.serve goes through a row of it in the order in which requests are refused.
+//   - body.go takes the body into a buffer, which grows with what has arrived and not with what was promised, and
+//     bounds what all bodies take. caller.go says whose it is.
+//   - json.go and fields.go make a [clip.Request] of the body without copying the image; base64.go writes the bytes of
+//     the image over the text they came from. The engine has them until it calls the request's Release.
+//   - encode.go and health.go write the answers, errors.go those of errors: nowhere else do they become statuses.
+//   - drain.go ends the connections when the service stops.
 package api

@@ -6,21 +6,18 @@ import (
 	"math"
 	"net"
 	"sync"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
-	// lastCall is how long a closed listener must have had no connection in its queue before it
+	// backlogQuiet is how long a closed listener must have had no connection in its queue before it
 	// is really closed. It is time for handshakes that had begun.
-	lastCall = 100 * time.Millisecond
-	// lastCalls is how long it accepts at most, where the kernel goes on to take new connections.
-	lastCalls = time.Second
-	// idleGrace is how long a connection may wait for its next request while the service stops.
+	backlogQuiet = 100 * time.Millisecond
+	// backlogTime is how long it accepts at most, where the kernel goes on to take new connections.
+	backlogTime = time.Second
+	// stopIdleTime is how long a connection may wait for its next request while the service stops.
 	// A client that asks again and again gets an answer that says so, and not a closed connection.
-	idleGrace = 500 * time.Millisecond
+	stopIdleTime = 500 * time.Millisecond
 )
 
 // deadliner is what a listener needs to end without resetting connections.
@@ -28,44 +25,97 @@ type deadliner interface{ SetDeadline(t time.Time) error }
 
 // Close stops accepting, but for the connections that clients have opened already: Accept goes
 // on until there are none. It does not block and may be called again.
-func (l *listener) Close() (err error) {
-	l.stop.Do(func() {
-		l.until = time.Now().Add(lastCalls)
-		l.closing.Store(true)
-		d, ok := l.Listener.(deadliner)
-		if !ok {
-			err = l.Listener.Close()
-			return
-		}
-		dropNewcomers(l.Listener)
-		err = d.SetDeadline(time.Unix(1, 0)) // wakes Accept
-	})
-	return err
+func (l *listener) Close() error {
+	if until := time.Now().Add(backlogTime); !l.closed.CompareAndSwap(nil, &until) {
+		return nil
+	}
+	d, ok := l.Listener.(deadliner)
+	if !ok {
+		return l.Listener.Close()
+	}
+	dropNewcomers(l.Listener)
+	return d.SetDeadline(past) // wakes Accept
 }
 
-// dropNewcomers makes the kernel ignore new connections, which it would otherwise go on to accept
-// in our name and reset when the listener closes. Their clients try again after a second, and
-// find a listener that has been opened meanwhile, or none. Where the kernel cannot do that, as for
-// multipath TCP, a connection may be lost between the last look into the queue and its end.
-func dropNewcomers(ln net.Listener) {
-	sc, ok := ln.(syscall.Conn)
-	if !ok {
-		return
-	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return
-	}
-	filter := []unix.SockFilter{ // on TCP segments: drop those with SYN
-		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: 13},
-		{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, Jf: 1, K: 0x02},
-		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
-		{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff},
-	}
-	_ = raw.Control(func(fd uintptr) {
-		_ = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
-			&unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
+// drain blocks until no connection is left and none will come, or ctx ends. Connections that
+// are idle end after stopIdleTime.
+func (l *listener) drain(ctx context.Context) {
+	wait(ctx, func() bool {
+		l.mu.Lock()
+		for c := range l.open {
+			if p, since, _ := c.doing(); p == idle && time.Since(since) > l.stopIdleTime {
+				c.makeWay(false)
+			}
+		}
+		l.mu.Unlock()
+		select {
+		case <-l.ended:
+			return l.count() == 0
+		default:
+			return false
+		}
 	})
+}
+
+// wait blocks until something is done, which it looks at again and again, or ctx ends.
+func wait(ctx context.Context, done func() bool) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// busy lists the connections with a request that is being worked on or answered.
+func (l *listener) busy() (busy []*conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.open {
+		if _, _, cancel := c.doing(); cancel != nil {
+			busy = append(busy, c)
+		}
+	}
+	return busy
+}
+
+// watchEvery is how often the clients of requests that are being worked on are looked at.
+const watchEvery = 500 * time.Millisecond
+
+// watch cancels the requests of clients that are gone until no connection is left and none will come.
+func (l *listener) watch() {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for ended := l.ended; ended != nil || l.count() > 0; {
+		select {
+		case <-tick.C:
+			l.cancelGone()
+		case <-ended:
+			ended = nil
+		}
+	}
+}
+
+// cancelGone cancels the requests that are being worked on for clients that are gone.
+func (l *listener) cancelGone() {
+	for _, c := range l.busy() {
+		// Asked before the look: the next request of the connection is not the one that is gone.
+		if _, _, cancel := c.doing(); cancel != nil && c.hungUp() {
+			cancel(errGone)
+		}
+	}
+}
+
+// closeAll cuts every connection that is still open.
+func (l *listener) closeAll() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.open {
+		c.Conn.Close()
+	}
 }
 
 // Dismiss closes a listener that nobody will serve, because the service ends before it has begun. Clients
@@ -76,11 +126,7 @@ func (c Config) Dismiss(ln net.Listener) error {
 	l.max = math.MaxInt / 2 // they are no more than the kernel lets wait
 	err := l.Close()
 	var answers sync.WaitGroup
-	for {
-		nc, end := l.Accept()
-		if end != nil {
-			break
-		}
+	for nc, end := l.Accept(); end == nil; nc, end = l.Accept() {
 		answers.Go(func() { dismiss(nc.(*conn)) })
 	}
 	answers.Wait()
@@ -94,61 +140,6 @@ func dismiss(c *conn) {
 	if n, _ := c.Conn.Read(make([]byte, 1)); n == 0 {
 		return
 	}
-	c.linger.Store(int64(lingerTime))
+	c.lingers.Store(true)
 	_, _ = c.Conn.Write(refusal(errStopping, ""))
-}
-
-// drain blocks until no connection is left and none will come, or ctx ends. Connections that
-// wait for a request end after grace.
-func (l *listener) drain(ctx context.Context) {
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		l.retireIdle(time.Now().Add(-l.grace))
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		select {
-		case <-l.ended:
-			if l.count() == 0 {
-				return
-			}
-		default:
-		}
-	}
-}
-
-// retireIdle ends the connections that have waited for a request since before then.
-func (l *listener) retireIdle(then time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for c := range l.open {
-		if since, ok := c.waitingSince(); ok && since.Before(then) {
-			c.retire()
-		}
-	}
-}
-
-// waitAnswered blocks until no request is being worked on or answered, or ctx ends.
-func (l *listener) waitAnswered(ctx context.Context) {
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for len(l.busy()) > 0 {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
-}
-
-// closeAll cuts every connection that is still open.
-func (l *listener) closeAll() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for c := range l.open {
-		c.Conn.Close()
-	}
 }

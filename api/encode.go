@@ -10,9 +10,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/valyala/fasthttp"
-
-	"hailoclip/cache"
-	"hailoclip/stages/clip"
 )
 
 // setJSON builds the body of the answer in the buffer that the response already has.
@@ -32,30 +29,63 @@ func appendError(b []byte, o outcome, id string) []byte {
 	return append(b, '}')
 }
 
-// answer answers a request that was worked on with fields and what every good answer ends with. A header says what took
-// how long.
-func (s *Server) answer(ctx *fasthttp.RequestCtx, x *exchange, w *work, fields func(b []byte, took time.Duration) []byte) {
-	start := time.Now()
-	setJSON(ctx, func(b []byte) []byte {
-		b = fields(append(b, '{'), start.Sub(w.began))
-		b = append(b, `,"model":`...)
-		b = appendString(b, s.svc.Engine.Model())
-		b = append(b, `,"request_id":`...)
-		b = appendString(b, x.id)
-		return append(b, '}')
-	})
-	serverTiming(ctx, w, time.Since(start))
+// result writes the answer of a request that the engine has answered: fields, and what every good answer ends with. A
+// header says what took how long.
+func result(fields func(b []byte, r *request, took time.Duration) []byte) func(*request) error {
+	return func(r *request) error {
+		start := time.Now()
+		setJSON(r.ctx, func(b []byte) []byte {
+			b = fields(append(b, '{'), r, start.Sub(r.arrived))
+			b = append(b, `,"model":`...)
+			b = appendString(b, r.server.svc.Engine.Model())
+			b = append(b, `,"request_id":`...)
+			b = appendString(b, r.id)
+			return append(b, '}')
+		})
+		r.serverTiming(time.Since(start))
+		return nil
+	}
+}
+
+// serverTiming says in a response header where the time went, in milliseconds: read (JSON and base64), text (vectors of
+// the prompts), queue (in front of the line), then for each stage of the line its name and, but for the first,
+// name-wait (in the queue before it and while its batch was gathered), and last answer (its JSON).
+func (r *request) serverTiming(answer time.Duration) {
+	var space [512]byte
+	b := space[:0]
+	metric := func(name, suffix string, d time.Duration) {
+		if len(b) > 0 {
+			b = append(b, ", "...)
+		}
+		b = append(append(b, name...), suffix...)
+		b = appendMillis(append(b, ";dur="...), d)
+	}
+	metric("read", "", r.read)
+	metric("text", "", r.result.TextTime)
+	for i, stage := range r.result.Times {
+		if stage.Stage == "" { // a text needs none
+			break
+		}
+		if i == 0 {
+			metric("queue", "", stage.Wait)
+		} else {
+			metric(stage.Stage, "-wait", stage.Wait)
+		}
+		metric(stage.Stage, "", stage.Work)
+	}
+	metric("answer", "", answer)
+	r.ctx.Response.Header.SetBytesV("Server-Timing", b)
 }
 
 // appendClassification appends the fields of an answer of /v1/classify.
-func appendClassification(b []byte, prompts []string, r *clip.Result, logitScale float64, took time.Duration) []byte {
+func appendClassification(b []byte, r *request, took time.Duration) []byte {
 	b = append(b, `"classifications":[`...)
-	for i, m := range r.Matches {
+	for i, m := range r.result.Matches {
 		if i > 0 {
 			b = append(b, ',')
 		}
 		b = append(b, `{"text":`...)
-		b = appendString(b, prompts[m.Prompt])
+		b = appendString(b, r.texts[m.Prompt])
 		b = append(b, `,"score":`...)
 		b = appendFloat(b, m.Score)
 		b = append(b, `,"rank":`...)
@@ -64,7 +94,7 @@ func appendClassification(b []byte, prompts []string, r *clip.Result, logitScale
 		b = appendFloat(b, m.Cosine)
 		b = append(b, `,"probability":`...)
 		b = appendFloat(b, m.Probability)
-		if r.Prompts.Rows[m.Prompt].Truncated {
+		if r.result.Prompts.Rows[m.Prompt].Truncated {
 			b = append(b, `,"truncated":true`...)
 		}
 		b = append(b, '}')
@@ -72,25 +102,25 @@ func appendClassification(b []byte, prompts []string, r *clip.Result, logitScale
 	b = append(b, `],"inference_time_ms":`...)
 	b = appendMillis(b, took)
 	b = append(b, `,"logit_scale":`...)
-	return appendFloat(b, logitScale)
+	return appendFloat(b, r.server.svc.Engine.LogitScale())
 }
 
-// appendEmbedding appends the fields of an answer of /v1/embed/image, and with text of /v1/embed/text.
-func appendEmbedding(b []byte, vector []float32, text *cache.Vector, took time.Duration) []byte {
+// appendEmbedding appends the fields of an answer of /v1/embed/image, and of /v1/embed/text, where there is a text.
+func appendEmbedding(b []byte, r *request, took time.Duration) []byte {
 	b = append(b, `"embedding":[`...)
-	for i, v := range vector {
+	for i, v := range r.result.Embedding {
 		if i > 0 {
 			b = append(b, ',')
 		}
 		b = strconv.AppendFloat(b, float64(v), 'g', -1, 32)
 	}
 	b = append(b, `],"dimension":`...)
-	b = strconv.AppendInt(b, int64(len(vector)), 10)
-	if text != nil {
+	b = strconv.AppendInt(b, int64(len(r.result.Embedding)), 10)
+	if r.result.Prompts != nil {
 		b = append(b, `,"tokens":`...)
-		b = strconv.AppendInt(b, int64(text.Tokens), 10)
+		b = strconv.AppendInt(b, int64(r.result.Prompts.Rows[0].Tokens), 10)
 		b = append(b, `,"truncated":`...)
-		b = strconv.AppendBool(b, text.Truncated)
+		b = strconv.AppendBool(b, r.result.Prompts.Rows[0].Truncated)
 	}
 	b = append(b, `,"inference_time_ms":`...)
 	return appendMillis(b, took)

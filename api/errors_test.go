@@ -1,14 +1,15 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"go/ast"
-	"go/parser"
-	"go/token"
+	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -18,99 +19,58 @@ import (
 	"hailoclip/stages/decode"
 )
 
-// TestEverySentinelHasAnOutcome reads the sources of the packages whose errors a handler can
+// TestEverySentinelHasAKind reads the sources of the packages whose errors a handler can
 // meet, and fails on a sentinel that nobody has given a status.
-func TestEverySentinelHasAnOutcome(t *testing.T) {
+func TestEverySentinelHasAKind(t *testing.T) {
 	elsewhere := []string{"cache.ErrLocked", "cache.ErrDamaged"} // of commands
-	table := listed(t)
-	if len(table) != len(outcomes) {
-		t.Fatalf("%d rows read, there are %d", len(table), len(outcomes))
-	}
-	for _, folder := range []string{"../pipeline", "../hailo", "../cache", "../stages", "../stages/decode", "../stages/resize", "../stages/clip", "."} {
-		for _, name := range sentinels(t, folder) {
-			if slices.Contains(table, name) == slices.Contains(elsewhere, name) {
-				t.Errorf("%s: add it to outcomes in errors.go, or else to this list", name)
-			}
-		}
-	}
-	for _, o := range outcomes {
-		if got := outcomeOf(fmt.Errorf("somewhere: %w", o.err)); got.code != o.code || got.status != o.status {
-			t.Errorf("%v, wrapped, becomes %s, not %s", o.err, got.code, o.code)
-		}
-	}
-}
-
-// parse calls f for every variable of the packages in a folder.
-func parse(t *testing.T, folder string, f func(pkg string, names []*ast.Ident, values []ast.Expr)) {
-	t.Helper()
-	files, err := filepath.Glob(filepath.Join(folder, "*.go"))
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no sources in %s: %v", folder, err)
-	}
-	for _, file := range files {
-		if strings.HasSuffix(file, "_test.go") {
-			continue
-		}
-		parsed := must(parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution))
-		for _, decl := range parsed.Decls {
-			if vars, ok := decl.(*ast.GenDecl); ok && vars.Tok == token.VAR {
-				for _, spec := range vars.Specs {
-					f(parsed.Name.Name, spec.(*ast.ValueSpec).Names, spec.(*ast.ValueSpec).Values)
+	table := must(os.ReadFile("errors.go"))
+	sentinel := regexp.MustCompile(`(?m)^(?:var|\t)\s*(Err\w+)\s+=`)
+	found := 0
+	for _, folder := range []string{"../pipeline", "../hailo", "../cache", "../stages", "../stages/decode", "../stages/resize", "../stages/clip"} {
+		for _, file := range must(filepath.Glob(folder + "/*.go")) {
+			for _, match := range sentinel.FindAllSubmatch(must(os.ReadFile(file)), -1) {
+				name := filepath.Base(folder) + "." + string(match[1])
+				found++
+				if bytes.Contains(table, []byte("\t{"+name+", ")) == slices.Contains(elsewhere, name) {
+					t.Errorf("%s: add it to kinds in errors.go, or else to this list", name)
 				}
 			}
 		}
 	}
+	if found != len(kinds)-2+len(elsewhere) { // two are of package context
+		t.Errorf("%d sentinels for %d rows", found, len(kinds))
+	}
+	for _, k := range kinds {
+		if got := outcomeOf(fmt.Errorf("somewhere: %w", k.err)); got.code != k.code || got.status != k.status {
+			t.Errorf("%v, wrapped, becomes %s, not %s", k.err, got.code, k.code)
+		}
+	}
 }
 
-// sentinels are the package-level variables of a folder whose names begin with Err, or here with err.
-func sentinels(t *testing.T, folder string) (found []string) {
+// everyKind returns all that errors.go has.
+func everyKind(t testing.TB) (all []kind) {
 	t.Helper()
-	parse(t, folder, func(pkg string, names []*ast.Ident, _ []ast.Expr) {
-		for _, name := range names {
-			if strings.HasPrefix(name.Name, "Err") || folder == "." && strings.HasPrefix(name.Name, "err") {
-				found = append(found, pkg+"."+name.Name)
-			}
-		}
-	})
-	return found
-}
-
-// listed are the errors of outcomes as they are written there.
-func listed(t *testing.T) (found []string) {
-	t.Helper()
-	parse(t, ".", func(pkg string, names []*ast.Ident, values []ast.Expr) {
-		if names[0].Name != "outcomes" {
-			return
-		}
-		for _, row := range values[0].(*ast.CompositeLit).Elts {
-			switch e := row.(*ast.CompositeLit).Elts[0].(type) {
-			case *ast.Ident:
-				found = append(found, pkg+"."+e.Name)
-			case *ast.SelectorExpr:
-				found = append(found, e.X.(*ast.Ident).Name+"."+e.Sel.Name)
-			}
-		}
-	})
-	return found
+	source := must(os.ReadFile("errors.go"))
+	for _, m := range regexp.MustCompile(`&kind\{(\d+), "(\w+)", (".*"|\w+), (\d+)\}`).FindAllStringSubmatch(string(source), -1) {
+		all = append(all, kind{must(strconv.Atoi(m[1])), m[2], strings.Trim(m[3], `"`), must(strconv.Atoi(m[4]))})
+	}
+	if n := bytes.Count(source, []byte("&kind{")); n != len(all) || n == 0 {
+		t.Fatalf("%d kinds of %d", len(all), n)
+	}
+	return all
 }
 
 func TestOutcomes(t *testing.T) {
-	for _, o := range outcomes {
-		if o.status < 400 || o.status > 599 || o.code == "" {
-			t.Errorf("%+v", o)
-		}
-		if wait := o.status == 429 || o.status == 503; wait != (o.retry > 0) {
-			t.Errorf("%s: status %d, Retry-After %d", o.code, o.status, o.retry)
-		}
-		if o.status == 500 && o.text == "" {
-			t.Errorf("%s shows the text of an internal error", o.code)
+	for _, k := range everyKind(t) {
+		wait := k.status == 429 || k.status == 503
+		if k.status < 400 || k.status > 599 || k.code == "" || wait != (k.retry > 0) || k.status == 500 && k.text == "" {
+			t.Errorf("%+v: no status of an error, no code, a wrong Retry-After, or the text of an internal error", k)
 		}
 	}
 	cases := []struct {
-		name string
-		err  error
-		code string
-		text string
+		name       string
+		err        error
+		code, text string
 	}{
 		{"unknown", errors.New("/etc/secret"), "internal_error", internalSentence},
 		{"after a beginning", fmt.Errorf("encoding 2 prompts: %w", hailo.ErrDeviceLost), "unavailable", "The encoder is not available: encoding 2 prompts: device lost"},
@@ -122,10 +82,8 @@ func TestOutcomes(t *testing.T) {
 		{"a panic", &pipeline.PanicError{Stage: "x", Value: "secret"}, "internal_error", internalSentence},
 	}
 	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) {
-			if o := outcomeOf(c.err); o.code != c.code || o.text != c.text {
-				t.Errorf("got %+v", o)
-			}
-		})
+		if o := outcomeOf(c.err); o.code != c.code || o.text != c.text {
+			t.Errorf("%s: got %+v", c.name, o)
+		}
 	}
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // health serves /health: 200 while the service can serve, 503 when it cannot.
-func (s *Server) health(ctx *fasthttp.RequestCtx) {
+func (s *Server) health(r *request) error {
 	answer := struct {
 		Service string `json:"service"`
 		clip.Health
@@ -20,34 +20,35 @@ func (s *Server) health(ctx *fasthttp.RequestCtx) {
 		Version string `json:"version"`
 	}{"hailo-clip", s.svc.Engine.Health(), int64(time.Since(s.start).Round(time.Second) / time.Second), s.svc.Version}
 	if s.stopping.Load() {
-		answer.State, answer.Reason = clip.Unhealthy, outcomeOf(errStopping).text
+		answer.State, answer.Reason = clip.Unhealthy, errStopping.text
 	}
 	if answer.State == clip.Unhealthy {
-		ctx.SetStatusCode(fasthttp.StatusServiceUnavailable)
+		r.ctx.SetStatusCode(fasthttp.StatusServiceUnavailable)
 	}
-	s.answerJSON(ctx, answer)
+	return r.answerJSON(answer)
 }
 
 // stats serves /v1/stats: counters since the start, of which a measurement takes the difference.
-func (s *Server) stats(ctx *fasthttp.RequestCtx) { s.answerJSON(ctx, s.svc.Engine.Stats()) }
+func (s *Server) stats(r *request) error { return r.answerJSON(s.svc.Engine.Stats()) }
 
 // answerJSON answers with what is true for the moment.
-func (s *Server) answerJSON(ctx *fasthttp.RequestCtx, value any) {
+func (r *request) answerJSON(value any) error {
 	body, err := json.Marshal(value)
 	if err != nil {
-		s.answerError(ctx, fmt.Errorf("%w: %w", errInternalFailure, err))
-		return
+		return fmt.Errorf("%w: %w", errInternalFailure, err)
 	}
-	ctx.Response.Header.Set(fasthttp.HeaderCacheControl, "no-store")
-	ctx.Response.Header.SetContentType("application/json")
-	ctx.Response.SetBodyRaw(body)
+	r.ctx.Response.Header.Set(fasthttp.HeaderCacheControl, "no-store")
+	r.ctx.Response.Header.SetContentType("application/json")
+	r.ctx.Response.SetBodyRaw(body)
+	return nil
 }
 
 //go:embed openapi.yaml
 var openAPIDocument []byte
 
 // openAPI serves the description of the interface.
-func (s *Server) openAPI(ctx *fasthttp.RequestCtx) {
-	ctx.Response.Header.SetContentType("application/yaml")
-	ctx.Response.SetBody(openAPIDocument)
+func openAPI(r *request) error {
+	r.ctx.Response.Header.SetContentType("application/yaml")
+	r.ctx.Response.SetBody(openAPIDocument)
+	return nil
 }

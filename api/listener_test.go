@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -33,51 +34,29 @@ func (l *troubled) Accept() (net.Conn, error) {
 	return l.TCPListener.Accept()
 }
 
-// serveOn is serve on a listener that is in trouble.
-func serveOn(t *testing.T, errs ...error) (*service, chan error) {
-	t.Helper()
-	s := newService(t, nil)
-	ln := must(s.cfg.Listen())
-	s.addr = ln.Addr().String()
-	s.url = "http://" + s.addr
-	s.client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	ended := make(chan error, 1)
-	go func() { ended <- s.Serve(&troubled{ln.(*net.TCPListener), errs}) }()
-	return s, ended
-}
-
 // TestAcceptGoesOn: what is wrong with one connection, or for a while, does not end the service.
 func TestAcceptGoesOn(t *testing.T) {
-	var many []error
-	for range spareFiles + 2 {
-		many = append(many, unix.EMFILE)
-	}
 	for _, errs := range [][]error{
-		many, {unix.ENFILE}, {unix.ENOBUFS}, {unix.ENOMEM}, {unix.ECONNABORTED}, {unix.EPROTO}, {unix.EMFILE, unix.ECONNABORTED, unix.ENETDOWN},
+		slices.Repeat([]error{unix.EMFILE}, spareFiles+2), {unix.ENFILE}, {unix.ENOBUFS}, {unix.ENOMEM}, {unix.ECONNABORTED}, {unix.EPROTO}, {unix.EMFILE, unix.ECONNABORTED, unix.ENETDOWN},
 	} {
 		t.Run(fmt.Sprint(errs), func(t *testing.T) {
-			s, ended := serveOn(t, errs...)
+			s := newService(t, nil)
+			s.serve(t, &troubled{must(s.cfg.Listen()).(*net.TCPListener), errs})
+			s.client.Transport.(*http.Transport).DisableKeepAlives = true
 			until(t, func() bool { return s.do(t, "GET", "/health", "").status == 200 })
 			if !strings.Contains(s.log.String(), "cannot be accepted") {
 				t.Errorf("the log says nothing of it: %s", s.log)
 			}
 			until(t, func() bool { return s.post(t, "/v1/embed/text", `{"text":"x"}`).status == 200 })
-			if err := s.Shutdown(context.Background()); err != nil {
-				t.Error(err)
-			}
-			if err := <-ended; err != nil {
-				t.Error(err)
-			}
+			s.stop()
 		})
 	}
 	t.Run("for good", func(t *testing.T) {
-		s, ended := serveOn(t, unix.EBADF)
-		if err := <-ended; !errors.Is(err, unix.EBADF) {
+		s := newService(t, nil)
+		if err := s.Serve(&troubled{must(s.cfg.Listen()).(*net.TCPListener), []error{unix.EBADF}}); !errors.Is(err, unix.EBADF) {
 			t.Errorf("Serve returned %v", err)
 		}
-		if err := s.Shutdown(context.Background()); err != nil {
-			t.Error(err)
-		}
+		noError(t, s.Shutdown(context.Background()))
 	})
 }
 
@@ -88,7 +67,7 @@ func testListener(t *testing.T) *listener {
 	cfg.MaxConnections = 2
 	ln := must(cfg.Listen())
 	l := newListener(ln, cfg, nil, slog.New(slog.DiscardHandler))
-	l.yield, l.hurry = time.Hour, time.Hour
+	l.idleTime, l.overLimitTime = time.Hour, time.Hour
 	t.Cleanup(func() { _ = l.end(nil) })
 	return l
 }
@@ -102,7 +81,7 @@ func pair(t *testing.T, l *listener, short bool) (*conn, net.Conn) {
 	return l.admit(nc, short), client
 }
 
-// TestSpareFiles: a connection that came in place of a spare file is answered as a surplus one,
+// TestSpareFiles: a connection that came in place of a spare file is answered as one over the limit,
 // and its end brings the file back.
 func TestSpareFiles(t *testing.T) {
 	l := testListener(t)
@@ -112,7 +91,7 @@ func TestSpareFiles(t *testing.T) {
 			t.Fatalf("no room after %d files", i)
 		}
 		c, _ := pair(t, l, true)
-		if short = append(short, c); !c.surplus {
+		if short = append(short, c); c.place() != overLimit {
 			t.Error("it is a regular connection")
 		}
 	}
@@ -127,18 +106,15 @@ func TestSpareFiles(t *testing.T) {
 	}
 }
 
-// TestAdmission: regular connections up to the limit, then surplus ones, then none; each with an id of its own.
+// TestAdmission: regular connections up to the limit, then others, then none; each with an id of its own.
 func TestAdmission(t *testing.T) {
 	l := testListener(t)
 	var open []*conn
 	ids := map[uint64]bool{}
 	for i := range l.max + l.reserve {
 		c, _ := pair(t, l, false)
-		if c.surplus != (i >= l.max) {
-			t.Errorf("connection %d: surplus %v", i, c.surplus)
-		}
-		if !c.latest.IsZero() != c.surplus {
-			t.Errorf("connection %d may be read until %v", i, c.latest)
+		if over := i >= l.max; (c.place() == overLimit) != over || !c.latest.IsZero() != over {
+			t.Errorf("connection %d has place %d and may be read until %v", i, c.place(), c.latest)
 		}
 		ids[c.id] = true
 		open = append(open, c)
@@ -146,18 +122,18 @@ func TestAdmission(t *testing.T) {
 	if c, _ := pair(t, l, false); c != nil {
 		t.Error("one beyond the reserve was admitted")
 	}
-	l.hurry = 0
-	if c, _ := pair(t, l, false); c == nil || !c.surplus || l.count() != l.max+l.reserve {
-		t.Errorf("no surplus connection made room: %d are open", l.count())
+	l.overLimitTime = 0
+	if c, _ := pair(t, l, false); c == nil || c.place() != overLimit || l.count() != l.max+l.reserve {
+		t.Errorf("no connection over the limit made room: %d are open", l.count())
 	}
 	if _, err := open[l.max].Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("the first surplus connection is open: %v", err)
+		t.Errorf("the first connection over the limit is open: %v", err)
 	}
 	if len(ids) != len(open) {
 		t.Errorf("%d ids for %d connections", len(ids), len(open))
 	}
 	open[0].Close()
-	if c, _ := pair(t, l, false); c == nil || c.surplus {
+	if c, _ := pair(t, l, false); c == nil || c.place() != regular {
 		t.Errorf("after one has gone: %+v", c)
 	}
 }
@@ -166,22 +142,22 @@ func TestAdmission(t *testing.T) {
 func TestLongestWaiterMakesRoom(t *testing.T) {
 	l := testListener(t)
 	busy, _ := pair(t, l, false)
-	busy.enter(serving)
-	idle, client := pair(t, l, false)
-	if c, _ := pair(t, l, false); !c.surplus {
+	busy.receive()
+	rested, client := pair(t, l, false)
+	if c, _ := pair(t, l, false); c.place() != overLimit {
 		t.Error("a connection that has only just come was sent away")
 	}
-	l.yield = 0
-	if c, _ := pair(t, l, false); c.surplus {
+	l.idleTime = 0
+	if c, _ := pair(t, l, false); c.place() != regular {
 		t.Error("nobody made room")
 	}
-	if busy.phase != serving || idle.phase != leaving {
-		t.Errorf("phases: busy %d, idle %d", busy.phase, idle.phase)
+	if busy.phase != receiving || rested.phase != leaving {
+		t.Errorf("phases: busy %d, idle %d", busy.phase, rested.phase)
 	}
-	if n, err := idle.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+	if n, err := rested.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("the one that leaves reads %d bytes, %v", n, err)
 	}
-	go idle.Close()
+	go rested.Close()
 	if n, err := client.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("its client reads %d bytes, %v", n, err)
 	}
@@ -192,11 +168,9 @@ func TestLongestWaiterMakesRoom(t *testing.T) {
 func TestRetiredConnectionServesWhatHasArrived(t *testing.T) {
 	l := testListener(t)
 	c, client := pair(t, l, false)
-	if err := c.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, c.SetReadDeadline(time.Now().Add(time.Minute)))
 	fmt.Fprint(client, "x")
-	if !c.retire() {
+	if !c.makeWay(false) {
 		t.Fatal("it did not wait")
 	}
 	for _, want := range []string{"x", "y"} {
@@ -206,14 +180,8 @@ func TestRetiredConnectionServesWhatHasArrived(t *testing.T) {
 		}
 		fmt.Fprint(client, "y")
 	}
-	if !c.last.Load() {
-		t.Error("it may be used for more")
-	}
-	if c.retire() {
-		t.Error("it was sent away while it served")
-	}
-	if c.late.Load() {
-		t.Error("the client counts as too slow")
+	if again, late := c.makeWay(false), c.late.Load(); c.place() != retired || again || late {
+		t.Errorf("its place is %d; it was sent away while it served: %v; its client counts as too slow: %v", c.place(), again, late)
 	}
 }
 
@@ -221,25 +189,16 @@ func TestRetiredConnectionServesWhatHasArrived(t *testing.T) {
 func TestRetiredConnectionEndsAfterItsRequest(t *testing.T) {
 	s := serve(t, nil)
 	c := s.occupy(t)
-	s.listeners[0].busy()[0].last.Store(true)
+	s.listeners[0].busy()[0].holds.Store(int32(retired))
 	s.release()
-	if r := only(t, c); r.status != 200 {
-		t.Errorf("%d %s", r.status, r.body)
-	}
-}
-
-// full serves with room for one connection, which a request at the device has.
-func full(t *testing.T) *service {
-	t.Helper()
-	s := serve(t, func(c *Config, _ *Service) { c.MaxConnections = 1 })
-	s.occupy(t)
-	return s
+	only(t, c).wantOK(t)
 }
 
 // TestTooManyConnections: /health is answered, and everybody else learns why not, however much they send.
 func TestTooManyConnections(t *testing.T) {
-	s := full(t)
-	until(t, func() bool { // 503 to a client that needs longer than surplusTime
+	s := serve(t, func(c *Config, _ *Service) { c.MaxConnections = 1 })
+	s.occupy(t)
+	until(t, func() bool { // 503 to a client that needs longer than overLimitTime
 		r := s.do(t, "GET", "/health", "")
 		return r.status == 200 && r.last
 	})
@@ -262,13 +221,11 @@ func TestRefuse(t *testing.T) {
 	client := must(net.Dial("tcp", ln.Addr().String()))
 	defer client.Close()
 	fmt.Fprint(client, strings.Repeat("x", 10_000))
-	nc := must(ln.Accept())
-	refuse(nc, s.refusal())
+	refuse(must(ln.Accept()), s.refusal())
 	r := only(t, client)
-	if r.header.Get(headerWarning) != "careful" {
+	if r.wantError(t, 503, "too_many_connections", "Too many connections"); r.header.Get(headerWarning) != "careful" {
 		t.Errorf("%v", r.header)
 	}
-	r.wantError(t, 503, "too_many_connections", "Too many connections")
 }
 
 // TestBacklogIsAnswered: what the kernel has accepted before a stop is answered after it.
@@ -282,12 +239,8 @@ func TestBacklogIsAnswered(t *testing.T) {
 		fmt.Fprint(c, postHead+"Content-Length: 2\r\n\r\n{}")
 		clients = append(clients, c)
 	}
-	if err := s.Shutdown(context.Background()); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Serve(ln); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, s.Shutdown(context.Background()))
+	noError(t, s.Serve(ln))
 	for _, c := range clients {
 		only(t, c).wantError(t, 503, "stopping", "")
 	}
@@ -309,30 +262,25 @@ func TestDropNewcomers(t *testing.T) {
 	c := must(ln.Accept())
 	defer c.Close()
 	fmt.Fprint(first, "x")
-	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
-		t.Error(err)
-	}
+	_ = must(io.ReadFull(c, make([]byte, 1)))
 }
 
 // TestIdleConnectionIsAnsweredWhileStopping: the next request of a client that asks again and
 // again gets an answer that says why there is no more.
 func TestIdleConnectionIsAnsweredWhileStopping(t *testing.T) {
 	s := serve(t, nil)
-	c, ask := s.asker(t)
+	c, ask := s.asker(t, askHealth)
 	ask()
 	s.mu.Lock()
-	s.listeners[0].grace = time.Hour
+	s.listeners[0].stopIdleTime = time.Hour
 	s.mu.Unlock()
-	stopped := make(chan error, 1)
-	go func() { stopped <- s.Shutdown(context.Background()) }()
+	stopped := s.shutdown()
 	until(t, s.stopping.Load)
 	if r := ask(); r.status != http.StatusServiceUnavailable || !r.last {
 		t.Errorf("%d, connection closed %v", r.status, r.last)
 	}
 	c.Close()
-	if err := <-stopped; err != nil {
-		t.Error(err)
-	}
+	noError(t, <-stopped)
 }
 
 // TestGoneClient: a request whose client has closed the connection is given up, one whose client
@@ -342,7 +290,7 @@ func TestGoneClient(t *testing.T) {
 		s := serve(t, func(_ *Config, svc *Service) { svc.RequestTimeout = time.Hour })
 		c := s.send(t, posted(body))
 		<-s.entered
-		fmt.Fprint(c, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+		fmt.Fprint(c, askHealth)
 		s.listeners[0].cancelGone()
 		if busy := s.listeners[0].busy(); len(busy) != 1 || busy[0].hungUp() {
 			t.Errorf("%d connections with a request", len(busy))
@@ -361,7 +309,7 @@ func TestDismiss(t *testing.T) {
 	ln := must(testConfig().Listen())
 	s := &service{addr: ln.Addr().String()}
 	var clients []net.Conn
-	for _, request := range []string{"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", posted(strings.Repeat("{", 100_000))} {
+	for _, request := range []string{askHealth, posted(strings.Repeat("{", 100_000))} {
 		clients = append(clients, s.send(t, request))
 	}
 	silent := s.send(t)
@@ -376,9 +324,7 @@ func TestDismiss(t *testing.T) {
 	if b, err := io.ReadAll(silent); len(b) > 0 || err != nil {
 		t.Errorf("who has asked nothing got %q, %v", b, err)
 	}
-	if err := <-dismissed; err != nil {
-		t.Error(err)
-	}
+	noError(t, <-dismissed)
 	if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("the listener is open: %v", err)
 	}
@@ -388,15 +334,6 @@ func TestDismiss(t *testing.T) {
 // from elsewhere, and not to another of its own.
 func TestSlowSendersMakeRoom(t *testing.T) {
 	s := serve(t, func(c *Config, _ *Service) { c.MaxConnections = 3 })
-	from := func(ip, send string) net.Conn {
-		t.Helper()
-		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}
-		c := must(d.Dial("tcp", s.addr))
-		t.Cleanup(func() { c.Close() })
-		_ = c.SetDeadline(time.Now().Add(time.Minute))
-		fmt.Fprint(c, send)
-		return c
-	}
 	open := func() int {
 		s.Server.mu.Lock()
 		defer s.Server.mu.Unlock()
@@ -407,43 +344,31 @@ func TestSlowSendersMakeRoom(t *testing.T) {
 	}
 	var slow []net.Conn
 	for _, half := range []string{"POST /v1/embed/text HTTP/1.1\r\nHost: x\r\n", postHead + "Content-Length: 9\r\n\r\n{", "G"} {
-		slow = append(slow, from("127.0.0.1", half))
+		slow = append(slow, s.sendFrom(t, "127.0.0.1", half))
 		until(t, func() bool { return open() == len(slow) })
-		l := s.listeners[0]
 		until(t, func() bool {
+			l := s.listeners[0]
 			l.mu.Lock()
 			defer l.mu.Unlock()
-			for c := range l.open {
-				if _, waits := c.waitingSince(); waits {
-					return false
-				}
-			}
-			return true
+			return l.oldest(func(c *conn) (time.Time, bool) { p, _, _ := c.doing(); return c.opened, p == idle }) == nil
 		})
 	}
 	const last = "Connection: close\r\n"
-	only(t, from("127.0.0.1", "GET /v1/stats HTTP/1.1\r\nHost: x\r\n"+last+"\r\n")).wantError(t, 503, "too_many_connections", "")
-	ask := func(ip string) reply { return only(t, from(ip, posted("{}", last))) }
-	if r := ask("127.0.0.2"); r.status != 400 { // there is no image in it
-		t.Errorf("a client from elsewhere got %d %s", r.status, r.body)
-	}
+	only(t, s.sendFrom(t, "127.0.0.1", "GET /v1/stats HTTP/1.1\r\nHost: x\r\n"+last+"\r\n")).wantError(t, 503, "too_many_connections", "")
+	ask := func(ip string) reply { return only(t, s.sendFrom(t, ip, posted("{}", last))) }
+	ask("127.0.0.2").wantError(t, 400, "invalid_prompts", "") // of a client from elsewhere; there is nothing in it
 	only(t, slow[0]).wantError(t, 503, "too_many_connections", "")
 	until(t, func() bool { return open() == 2 })
-	from("127.0.0.2", "G") // takes the place that is free
+	s.sendFrom(t, "127.0.0.2", "G") // takes the place that is free
 	ask("127.0.0.2").wantError(t, 503, "too_many_connections", "")
-	if r := ask("127.0.0.3"); r.status != 400 {
-		t.Errorf("a third client got %d %s", r.status, r.body)
-	}
+	ask("127.0.0.3").wantError(t, 400, "invalid_prompts", "")
 	only(t, slow[1]).wantError(t, 503, "too_many_connections", "")
 }
 
 // TestAccepting is a loop that accepts connections, which waits for one, takes one and does not come back.
 func TestAccepting(t *testing.T) {
 	s := newService(t, nil)
-	ln, err := s.cfg.Listen()
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := must(s.cfg.Listen())
 	l := newListener(ln, s.cfg, nil, s.svc.Log)
 	s.listeners = append(s.listeners, l)
 	for range 2 {
@@ -452,11 +377,7 @@ func TestAccepting(t *testing.T) {
 			c, _ := l.Accept()
 			accepted <- c
 		}()
-		c, err := net.Dial("tcp", ln.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
+		defer must(net.Dial("tcp", ln.Addr().String())).Close()
 		defer (<-accepted).Close()
 		if now := time.Now(); l.stuck(now) || !l.stuck(now.Add(2*stuckAccept)) || !s.Accepting() {
 			t.Error("a connection that has just come")

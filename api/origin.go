@@ -10,18 +10,7 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// What programs that are not browsers never send, and what tells browsers that a page may read
-// an answer.
-const (
-	headerFetchSite  = "Sec-Fetch-Site"
-	corsMethods      = "GET, HEAD, POST, OPTIONS"
-	corsHeaders      = "Content-Type, " + headerRequestID + ", " + headerTimeout
-	corsExposed      = headerRequestID + ", " + headerWarning + ", Server-Timing, Retry-After"
-	corsMaxAge       = "600" // seconds; Chromium takes up to 7200
-	anyOrigin        = "*"
-	defaultHTTPPort  = "80"
-	defaultHTTPSPort = "443"
-)
+const anyOrigin = "*" // in the configuration
 
 // screen refuses what a page of another origin has its browser send (errOrigin), and requests for
 // a host that is not ours (errHost). The answers to allowed origins get the headers of CORS; a
@@ -39,7 +28,7 @@ func (s *Server) screen(ctx *fasthttp.RequestCtx) (answered bool, err error) {
 	if len(origins) > 0 {
 		origin = string(origins[0])
 	}
-	if string(h.Peek(headerFetchSite)) == "cross-site" && !s.cfg.originListed(origin) {
+	if string(h.Peek("Sec-Fetch-Site")) == "cross-site" && !s.cfg.originListed(origin) {
 		return false, fail(errOrigin, "Requests from pages of other sites are refused, see server.allowed_origins")
 	}
 	if len(origins) == 0 {
@@ -50,13 +39,13 @@ func (s *Server) screen(ctx *fasthttp.RequestCtx) (answered bool, err error) {
 	}
 	r := &ctx.Response.Header
 	r.Set(fasthttp.HeaderAccessControlAllowOrigin, origin)
-	r.Set(fasthttp.HeaderAccessControlExposeHeaders, corsExposed)
+	r.Set(fasthttp.HeaderAccessControlExposeHeaders, headerRequestID+", "+headerWarning+", Server-Timing, Retry-After")
 	if !ctx.IsOptions() || len(h.Peek(fasthttp.HeaderAccessControlRequestMethod)) == 0 {
 		return false, nil
 	}
-	r.Set(fasthttp.HeaderAccessControlAllowMethods, corsMethods)
-	r.Set(fasthttp.HeaderAccessControlAllowHeaders, corsHeaders)
-	r.Set(fasthttp.HeaderAccessControlMaxAge, corsMaxAge)
+	r.Set(fasthttp.HeaderAccessControlAllowMethods, "GET, HEAD, POST, OPTIONS")
+	r.Set(fasthttp.HeaderAccessControlAllowHeaders, "Content-Type, "+headerRequestID+", "+headerTimeout)
+	r.Set(fasthttp.HeaderAccessControlMaxAge, "600") // seconds; Chromium takes up to 7200
 	ctx.SetStatusCode(fasthttp.StatusNoContent)
 	return true, nil
 }
@@ -74,9 +63,9 @@ func ownOrigin(origin, host string) bool {
 	if err != nil || u.Host == "" {
 		return false // such as "null"
 	}
-	port := defaultHTTPPort
+	port := "80"
 	if u.Scheme == "https" { // a proxy before us has the certificate
-		port = defaultHTTPSPort
+		port = "443"
 	}
 	return strings.EqualFold(strings.TrimSuffix(u.Host, ":"+port), strings.TrimSuffix(host, ":"+port))
 }

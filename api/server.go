@@ -16,7 +16,6 @@ import (
 	"github.com/fasthttp/router"
 	"github.com/valyala/fasthttp"
 
-	"hailoclip/pipeline/fair"
 	"hailoclip/stages/clip"
 )
 
@@ -29,13 +28,6 @@ type Service struct {
 	Log            *slog.Logger  // one line for each request
 }
 
-func (s Service) validate() error {
-	if s.Engine == nil || s.Log == nil || s.RequestTimeout <= 0 {
-		return errors.New("api: the service needs an engine, a log and a request timeout above 0")
-	}
-	return nil
-}
-
 // Server serves the REST interface. Safe for concurrent use.
 type Server struct {
 	cfg    Config
@@ -46,12 +38,12 @@ type Server struct {
 
 	proxies []netip.Prefix // trusted ones
 
-	// lastWords is how long the answers of requests that Shutdown gave up have to get out.
-	lastWords time.Duration
+	// abortTime is how long the answers of requests that Shutdown gave up have to get out.
+	abortTime time.Duration
 
-	works     sync.Pool // of *work
+	requests  sync.Pool // of *request
 	bodies    bodyMemory
-	unpackers chan struct{} // those who unpack a large body now
+	unpacking chan struct{} // has a value for each large body that is being read
 	stopping  atomic.Bool
 	base      context.Context // every request's deadline hangs on it; ends when Shutdown loses patience
 	giveUp    context.CancelCauseFunc
@@ -62,22 +54,26 @@ type Server struct {
 
 // New returns a server that is not serving yet.
 func New(cfg Config, svc Service) (*Server, error) {
-	if err := svc.validate(); err != nil {
-		return nil, err
+	if svc.Engine == nil || svc.Log == nil || svc.RequestTimeout <= 0 {
+		return nil, errors.New("api: the service needs an engine, a log and a request timeout above 0")
 	}
 	if err := warmUp(); err != nil {
 		return nil, fmt.Errorf("api: %w", err)
 	}
-	s := &Server{cfg: cfg, svc: svc, start: time.Now(), lastWords: time.Second}
+	s := &Server{cfg: cfg, svc: svc, start: time.Now(), abortTime: time.Second}
 	s.base, s.giveUp = context.WithCancelCause(context.Background())
-	s.unpackers = make(chan struct{}, max(runtime.GOMAXPROCS(0)-1, 1))
-	s.works.New = func() any { return newWork(s) }
-	s.bodies.free.Store(int64(cfg.MaxBodyMemoryBytes))
+	s.unpacking = make(chan struct{}, max(runtime.GOMAXPROCS(0)-1, 1))
+	s.requests.New = func() any {
+		r := &request{server: s, scratch: new([scratchBytes]byte)}
+		r.release = r.unhold
+		return r
+	}
+	s.bodies.free = int64(cfg.MaxBodyMemoryBytes)
 	for _, text := range cfg.TrustedProxies {
 		p, _ := parseProxy(text) // checked by Check
 		s.proxies = append(s.proxies, p)
 	}
-	s.router = s.routes()
+	s.router = s.newRouter()
 	s.http = &fasthttp.Server{
 		Handler:       s.handle,
 		ExpectHandler: s.expect,
@@ -103,39 +99,6 @@ func New(cfg Config, svc Service) (*Server, error) {
 	return s, nil
 }
 
-func (s *Server) routes() *router.Router {
-	r := router.New()
-	refuses, never := s.svc.Engine.Refuses, func(fair.Caller) error { return nil }
-	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
-	r.GET("/health", s.health)
-	r.HEAD("/health", s.health)
-	r.GET("/v1/stats", s.stats)
-	r.GET("/openapi.yaml", s.openAPI)
-	r.HEAD("/openapi.yaml", s.openAPI)
-	r.POST("/v1/classify", s.working(refuses, s.classify))
-	r.POST("/v1/embed/image", s.working(refuses, s.embedImage))
-	r.POST("/v1/embed/text", s.working(never, s.embedText))
-	r.NotFound = func(ctx *fasthttp.RequestCtx) {
-		s.answerError(ctx, fail(errNotFound, "There is no such path, see /openapi.yaml"))
-	}
-	r.MethodNotAllowed = func(ctx *fasthttp.RequestCtx) {
-		s.answerError(ctx, fail(errMethod, "Method not allowed here, see the Allow header"))
-	}
-	return r
-}
-
-// connState keeps the phase of a connection.
-func connState(nc net.Conn, state fasthttp.ConnState) {
-	c, ok := nc.(*conn)
-	switch {
-	case !ok:
-	case state == fasthttp.StateActive:
-		c.enter(serving)
-	case state == fasthttp.StateIdle:
-		c.enter(waiting)
-	}
-}
-
 // Serve accepts connections from ln and serves them until Shutdown, then returns nil. It closes ln.
 func (s *Server) Serve(ln net.Listener) error {
 	l := newListener(ln, s.cfg, s.refusal, s.svc.Log)
@@ -145,40 +108,20 @@ func (s *Server) Serve(ln net.Listener) error {
 		_ = l.Close() // it only stops accepting
 	}
 	s.mu.Unlock()
-	defer s.watch(l)()
+	go l.watch()
 	if err := s.http.Serve(l); err != nil {
 		return fmt.Errorf("api: %w", err)
 	}
 	return nil
 }
 
-// watchEvery is how often the clients of requests that are being worked on are looked at.
-const watchEvery = 500 * time.Millisecond
+// refusal is the whole answer to a connection that there is no room for.
+func (s *Server) refusal() []byte { return refusal(errTooManyConns, s.svc.Warning) }
 
-// watch cancels the requests of clients that are gone until the function it returns is called,
-// and then until no connection is left.
-func (s *Server) watch(l *listener) (stop func()) {
-	done := make(chan struct{})
-	go func() {
-		tick := time.NewTicker(watchEvery)
-		defer tick.Stop()
-		for ending, done := false, done; !ending || l.count() > 0; {
-			select {
-			case <-tick.C:
-				l.cancelGone()
-			case <-done:
-				ending, done = true, nil
-			}
-		}
-	}()
-	return func() { close(done) }
-}
-
-// Shutdown stops accepting, answers new requests on open connections with 503, waits for the
-// requests inside and closes the connections. Every connection that a client has opened is
-// served to that end, also those that wait to be accepted. When ctx ends first, what is still
-// inside is answered with 503, all connections are closed, and the cause of ctx is returned. The
-// engine must still be running, so close it afterwards.
+// Shutdown stops accepting, answers new requests on open connections with 503, waits for the requests inside and closes
+// the connections. Every connection that a client has opened is served to that end, also those that wait to be
+// accepted. When ctx ends first, what is still inside is answered with 503, all connections are closed, and the cause
+// of ctx is returned. The engine must still be running, so close it afterwards.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.stopping.Store(true)
@@ -195,19 +138,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	if ctx.Err() == nil {
 		return err
 	}
-	patience, cancel := context.WithTimeout(context.Background(), s.lastWords)
+	patience, cancel := context.WithTimeout(context.Background(), s.abortTime)
 	defer cancel()
 	for _, l := range listeners {
 		_ = l.Listener.Close() // it may still have waited for connections that were being opened
-		l.waitAnswered(patience)
+		wait(patience, func() bool { return len(l.busy()) == 0 })
 		l.closeAll()
 	}
 	return fmt.Errorf("api: requests were cut short: %w", context.Cause(ctx))
-}
-
-// serverLog takes what fasthttp has to say; it is about single connections.
-type serverLog struct{ log *slog.Logger }
-
-func (l serverLog) Printf(format string, args ...any) {
-	l.log.Warn("http: " + fmt.Sprintf(format, args...))
 }

@@ -14,9 +14,11 @@ import (
 	"log/slog"
 	"math"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -87,44 +89,25 @@ type device struct {
 	entered chan struct{} // gets a value when a waitingImage, heldImage or waitingText has got here
 	wait    chan struct{} // closed by release
 
-	saying sync.Mutex
-	status hailo.Status
-	info   hailo.Info
+	status atomic.Pointer[hailo.Status]
+	info   atomic.Pointer[hailo.Info]
 }
 
 func newDevice() *device {
-	return &device{
-		frames: hailo.NewHeapFrames(1, testSize, testDimension), entered: make(chan struct{}, 100), wait: make(chan struct{}),
-		status: hailo.Status{Ready: true},
-		info:   hailo.Info{Backend: "sim", Simulated: true, ImageBatch: 1, ImageCalls: 1, TextBatch: 1, TextDigest: "x"}, // no text waits with a waitingText
-	}
+	d := &device{frames: hailo.NewHeapFrames(1, testSize, testDimension), entered: make(chan struct{}, 100), wait: make(chan struct{})}
+	d.status.Store(&hailo.Status{Ready: true})
+	d.info.Store(&hailo.Info{Backend: "sim", Simulated: true, ImageBatch: 1, ImageCalls: 1, TextBatch: 1, TextDigest: "x"}) // no text waits with a waitingText
+	return d
 }
 
 func (d *device) release()              { close(d.wait) }
 func (d *device) Frames() *hailo.Frames { return d.frames }
 func (d *device) Close() error          { return nil }
-
-func (d *device) Info() hailo.Info {
-	d.saying.Lock()
-	defer d.saying.Unlock()
-	return d.info
-}
-
-func (d *device) Status() hailo.Status {
-	d.saying.Lock()
-	defer d.saying.Unlock()
-	return d.status
-}
-
-// become changes what the device says of itself.
-func (d *device) become(status hailo.Status, info hailo.Info) {
-	d.saying.Lock()
-	defer d.saying.Unlock()
-	d.status, d.info = status, info
-}
+func (d *device) Info() hailo.Info      { return *d.info.Load() }
+func (d *device) Status() hailo.Status  { return *d.status.Load() }
 
 // lose makes the device say that it is away.
-func (d *device) lose(why string) { d.become(hailo.Status{Why: hailo.Because(why)}, d.Info()) }
+func (d *device) lose(why string) { d.status.Store(&hailo.Status{Why: hailo.Because(why)}) }
 
 func (d *device) EncodeImages(ctx context.Context, frames []*hailo.Frame) error {
 	for _, f := range frames {
@@ -181,23 +164,20 @@ func (d *device) EncodeTexts(ctx context.Context, tokens [][]int32) (vectors [][
 // tokenize makes a token of every word, which is a number of texts, and one more.
 func tokenize(text string) (tokens []int32, truncated bool) {
 	tokens = make([]int32, len(strings.Fields(text))+2)
-	spoken.Lock()
-	defer spoken.Unlock()
-	tokens[0] = int32(len(spoken.texts))
-	spoken.texts = append(spoken.texts, text)
+	tokens[0] = tokenized.Add(1)
+	texts.Store(tokens[0], text)
 	return tokens[:min(len(tokens), 77)], len(tokens) > 77
 }
 
-// spoken are the texts that were tokenized.
-var spoken struct {
-	sync.Mutex
-	texts []string
-}
+// texts are those that were tokenized, by their first token.
+var (
+	texts     sync.Map
+	tokenized atomic.Int32
+)
 
 func textOf(tokens []int32) string {
-	spoken.Lock()
-	defer spoken.Unlock()
-	return spoken.texts[tokens[0]]
+	text, _ := texts.Load(tokens[0])
+	return text.(string)
 }
 
 // testEngine is a real one over d. change may be nil. It is closed at the end of the test, if not before.
@@ -218,11 +198,7 @@ func testEngine(t testing.TB, d *device, change func(*clip.Config, *clip.Parts))
 		change(&cfg, &parts)
 	}
 	e := must(clip.New(cfg, pipeline.Config{WorkerThreads: 1, MaxQueueSize: testQueue}, parts))
-	t.Cleanup(func() {
-		if err := e.Close(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { noError(t, e.Close(context.Background())) })
 	return e
 }
 
@@ -257,15 +233,8 @@ func newService(t testing.TB, change func(*Config, *Service)) *service {
 	if change != nil {
 		change(&cfg, &svc)
 	}
-	var err error
-	if s.Server, err = New(cfg, svc); err != nil {
-		t.Fatal(err)
-	}
-	s.stop = sync.OnceFunc(func() {
-		if err := svc.Engine.Close(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
+	s.Server = must(New(cfg, svc))
+	s.stop = sync.OnceFunc(func() { noError(t, svc.Engine.Close(context.Background())) })
 	t.Cleanup(func() { s.stop() })
 	return s
 }
@@ -281,7 +250,12 @@ func serve(t testing.TB, change func(*Config, *Service)) *service {
 // listen starts it on a free port.
 func (s *service) listen(t testing.TB) {
 	t.Helper()
-	ln := must(s.cfg.Listen())
+	s.serve(t, must(s.cfg.Listen()))
+}
+
+// serve starts it on ln.
+func (s *service) serve(t testing.TB, ln net.Listener) {
+	t.Helper()
 	s.addr = ln.Addr().String()
 	s.url = "http://" + s.addr
 	s.client = &http.Client{Transport: &http.Transport{}}
@@ -292,12 +266,8 @@ func (s *service) listen(t testing.TB) {
 		s.client.CloseIdleConnections()
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		if err := s.Shutdown(ctx); err != nil {
-			t.Errorf("Shutdown: %v", err)
-		}
-		if err := <-ended; err != nil {
-			t.Errorf("Serve: %v", err)
-		}
+		noError(t, s.Shutdown(ctx))
+		noError(t, <-ended)
 		closeEngine()
 	})
 }
@@ -334,16 +304,16 @@ func imageFile(text string) []byte {
 // testVector is a unit vector that only depends on the text; the image and the text goodImage
 // have the same one.
 func testVector(text string) []float32 {
-	h, sum := fnv.New64a(), 0.0
+	h := fnv.New64a()
 	h.Write([]byte(text))
 	random := rand.New(rand.NewPCG(h.Sum64(), 0))
 	v := make([]float32, testDimension)
 	for i := range v {
 		v[i] = float32(random.NormFloat64())
-		sum += float64(v[i]) * float64(v[i])
 	}
+	length := math.Sqrt(dot(v, v))
 	for i := range v {
-		v[i] = float32(float64(v[i]) / math.Sqrt(sum))
+		v[i] = float32(float64(v[i]) / length)
 	}
 	return v
 }
@@ -378,11 +348,7 @@ func b64(text string) string { return base64.StdEncoding.EncodeToString(imageFil
 
 // classifyBody is the body of a request for /v1/classify; more is appended to the object.
 func classifyBody(image, more string, prompts ...string) string {
-	p, err := json.Marshal(prompts)
-	if err != nil {
-		panic(err)
-	}
-	return fmt.Sprintf(`{"image":%q,"prompts":%s%s}`, b64(image), p, more)
+	return fmt.Sprintf(`{"image":%q,"prompts":%s%s}`, b64(image), must(json.Marshal(prompts)), more)
 }
 
 // reply is an answer that was read to its end.
@@ -401,45 +367,22 @@ func (s *service) post(t testing.TB, path, body string, headers ...string) reply
 
 func (s *service) do(t testing.TB, method, path, body string, headers ...string) reply {
 	t.Helper()
-	r, err := s.try(method, path, body, headers...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
-}
-
-func (s *service) try(method, path, body string, headers ...string) (reply, error) {
-	var reader io.Reader
-	if body != "" {
-		reader = strings.NewReader(body)
-	}
-	req, err := http.NewRequest(method, s.url+path, reader)
-	if err != nil {
-		return reply{}, err
-	}
+	req := must(http.NewRequest(method, s.url+path, strings.NewReader(body)))
 	for i := 0; i < len(headers); i += 2 {
 		if req.Header.Set(headers[i], headers[i+1]); headers[i+1] == "" {
 			req.Header.Del(headers[i])
 		}
 	}
 	resp, err := s.client.Do(req)
-	if err != nil {
-		return reply{}, err
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	return reply{resp.StatusCode, resp.Header, b, resp.Close}, err
+	noError(t, err)
+	return must(read(resp))
 }
 
 // read reads an answer to its end.
-func read(t testing.TB, resp *http.Response) reply {
-	t.Helper()
+func read(resp *http.Response) (reply, error) {
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal("the answer was cut off: ", err)
-	}
-	return reply{resp.StatusCode, resp.Header, b, resp.Close}
+	return reply{resp.StatusCode, resp.Header, b, resp.Close}, err
 }
 
 // into decodes the answer, which must have no field that v lacks.
@@ -449,6 +392,14 @@ func (r reply) into(t testing.TB, v any) {
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
 		t.Fatalf("%v in %d %s", err, r.status, r.body)
+	}
+}
+
+// wantOK checks that the answer is a good one.
+func (r reply) wantOK(t testing.TB) {
+	t.Helper()
+	if r.status != http.StatusOK {
+		t.Errorf("%d %s", r.status, r.body)
 	}
 }
 
@@ -497,6 +448,14 @@ func (a *classifyAnswer) texts() []string {
 		texts = append(texts, c.Text)
 	}
 	return texts
+}
+
+// noError ends the test if there is one.
+func noError(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // must is for what cannot fail in a sound test.

@@ -4,21 +4,24 @@ import (
 	"context"
 	"errors"
 	"net"
-	"net/http"
 	"testing"
 	"time"
 )
 
+// shutdown stops s and sends what comes of it.
+func (s *service) shutdown() <-chan error {
+	stopped := make(chan error, 1)
+	go func() { stopped <- s.Shutdown(context.Background()) }()
+	return stopped
+}
+
 func TestShutdownFinishesWhatIsInside(t *testing.T) {
 	s := serve(t, nil)
 	inside := s.occupy(t)
-	open, ask := s.asker(t) // a connection that has been used, and is idle when the stop begins
-	if ask().status != http.StatusOK {
-		t.Fatal("not healthy")
-	}
+	open, ask := s.asker(t, askHealth) // a connection that has been used, and is idle when the stop begins
+	ask().wantOK(t)
 
-	stopped := make(chan error, 1)
-	go func() { stopped <- s.Shutdown(context.Background()) }()
+	stopped := s.shutdown()
 	if _, err := open.Read(make([]byte, 1)); err == nil {
 		t.Error("the idle connection stays open")
 	}
@@ -35,36 +38,28 @@ func TestShutdownFinishesWhatIsInside(t *testing.T) {
 	default:
 	}
 	s.release()
-	if r := only(t, inside); r.status != 200 {
-		t.Errorf("the request inside: %d %s", r.status, r.body)
-	}
-	if err := <-stopped; err != nil {
-		t.Error(err)
-	}
+	only(t, inside).wantOK(t)
+	noError(t, <-stopped)
 }
 
 func TestStoppingOnOpenConnections(t *testing.T) {
 	s := serve(t, nil)
-	if r := s.do(t, "GET", "/health", ""); r.status != 200 {
-		t.Fatalf("%d %s", r.status, r.body)
-	}
+	s.do(t, "GET", "/health", "").wantOK(t)
 	// The state between the moment that Shutdown begins and the one that it gets to the connection.
 	s.stopping.Store(true)
 	r := s.post(t, "/v1/classify", classifyBody(goodImage, "", "x"))
 	if r.wantError(t, 503, "stopping", "stopping"); !r.last {
 		t.Error("the connection stays open")
 	}
-	health := s.do(t, "GET", "/health", "")
-	if health.status != 503 || !health.last {
+	if health := s.do(t, "GET", "/health", ""); health.status != 503 || !health.last {
 		t.Errorf("%d %s", health.status, health.body)
 	}
 }
 
 func TestShutdownGivesUp(t *testing.T) {
 	s := serve(t, nil)
-	s.lastWords = time.Minute // it ends as soon as they are said
-	inside := []net.Conn{s.send(t, posted(classifyBody(waitingImage, "", "x"))), s.send(t, posted(classifyBody(goodImage, "", waitingText)))}
-	<-s.entered
+	s.abortTime = time.Minute // it ends as soon as they are out
+	inside := []net.Conn{s.occupy(t), s.send(t, posted(classifyBody(goodImage, "", waitingText)))}
 	<-s.entered
 	half := s.send(t, postHead+"Content-Length: 1000\r\n\r\n{") // will never send the rest
 
@@ -83,50 +78,30 @@ func TestShutdownGivesUp(t *testing.T) {
 
 func TestEngineClosedFirst(t *testing.T) {
 	s := serve(t, nil)
-	if err := s.svc.Engine.Close(context.Background()); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, s.svc.Engine.Close(context.Background()))
 	s.post(t, "/v1/classify", classifyBody(goodImage, "", "x")).wantError(t, 503, "stopping", "stopping")
 }
 
 func TestShutdownBeforeServe(t *testing.T) {
 	s := newService(t, nil)
-	if err := s.Shutdown(context.Background()); err != nil {
-		t.Error(err)
-	}
+	noError(t, s.Shutdown(context.Background()))
 	ln := must(net.Listen("tcp", "127.0.0.1:0"))
-	if err := s.Serve(ln); err != nil {
-		t.Error(err)
-	}
+	noError(t, s.Serve(ln))
 	if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("the listener is open: %v", err)
 	}
 }
 
 func TestNewRefuses(t *testing.T) {
-	good := newService(t, nil).svc
-	cases := []struct {
-		name   string
-		change func(*Service)
-	}{
-		{"no engine", func(s *Service) { s.Engine = nil }},
-		{"no log", func(s *Service) { s.Log = nil }},
-		{"no timeout", func(s *Service) { s.RequestTimeout = 0 }},
-	}
-	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) {
-			svc := good
-			c.change(&svc)
-			if _, err := New(testConfig(), svc); err == nil {
-				t.Error("accepted")
-			}
-		})
-	}
-}
-
-func TestAddr(t *testing.T) {
-	c := Config{Host: "::1", Port: 5000}
-	if got := c.Addr(); got != "[::1]:5000" {
-		t.Errorf("Addr is %s", got)
+	for name, change := range map[string]func(*Service){
+		"no engine":  func(s *Service) { s.Engine = nil },
+		"no log":     func(s *Service) { s.Log = nil },
+		"no timeout": func(s *Service) { s.RequestTimeout = 0 },
+	} {
+		svc := newService(t, nil).svc
+		change(&svc)
+		if _, err := New(testConfig(), svc); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
 	}
 }

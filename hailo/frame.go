@@ -69,13 +69,18 @@ func (f *Frame) Release() {
 
 var errNotUnit = errors.New("a vector of length 0, infinity or NaN")
 
+// Dot is the scalar product of two vectors of one length: of unit vectors, the cosine of their angle.
+func Dot(a, b []float32) (sum float64) {
+	for i, x := range a {
+		sum += float64(x) * float64(b[i])
+	}
+	return sum
+}
+
 // Normalize writes v scaled to unit length (L2, summed in float64) into out, which may be v. It is an
 // error when v has no direction: all numbers 0, or one not finite.
 func Normalize(out, v []float32) error {
-	sum := 0.0
-	for _, x := range v {
-		sum += float64(x) * float64(x)
-	}
+	sum := Dot(v, v)
 	if !(sum > 0) || math.IsInf(sum, 0) { // NaN is not > 0
 		return errNotUnit
 	}

@@ -253,12 +253,8 @@ func agree(what string, first, now []float32) ([]float32, error) {
 	if first == nil {
 		return append(first, now...), nil
 	}
-	var dot float64
-	for i := range first {
-		dot += float64(first[i]) * float64(now[i])
-	}
-	if !(dot >= probeCosine) {
-		return first, fmt.Errorf("%w: the known %s has cosine %.3f with its first embedding", ErrEncode, what, dot)
+	if cosine := Dot(first, now); !(cosine >= probeCosine) {
+		return first, fmt.Errorf("%w: the known %s has cosine %.3f with its first embedding", ErrEncode, what, cosine)
 	}
 	return first, nil
 }

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"hailoclip/hailo/internal/assert"
 )
 
 // scripted is a backend that does what a test says.
@@ -141,9 +143,7 @@ func TestFailover(t *testing.T) {
 	if i := f.Info(); i.Backend != "npu" || i.ImageCalls != 3+3*2 {
 		t.Errorf("%+v: when all calls of the first are stuck in it, the second one must have enough for its batches", i)
 	}
-	if s := f.Status(); !s.Ready || s.Degraded {
-		t.Errorf("both well: %+v", s)
-	}
+	expect(t, f, well, "", "both well")
 	first.status = Status{Why: Because("the worker is being restarted")}
 	if s := f.Status(); !s.Ready || !s.Degraded || !strings.Contains(s.Reason(), "cpu") || !strings.Contains(s.Reason(), "restarted") {
 		t.Errorf("first lost: %+v", s)
@@ -180,26 +180,18 @@ func TestStandInBatches(t *testing.T) {
 		calls = append(calls, encode(t.Context(), 5))
 		batches := func(want ...int) {
 			t.Helper()
-			if !slices.Equal(second.sizes, want) {
-				t.Errorf("batches of %v, want %v", second.sizes, want)
-			}
+			assert.True(t, slices.Equal(second.sizes, want), "batches of %v, want %v", second.sizes, want)
 		}
 		batches(1, 1, 1) // as many at once as it takes
 		cancel(why)
-		if err := <-waiting.err; !errors.Is(err, why) {
-			t.Errorf("one whose time is over: %v", err)
-		}
+		assert.ErrorIs(t, <-waiting.err, why, "one whose time is over")
 		synctest.Wait()
-		if len(begun.err) > 0 {
-			t.Error("it returned while the encoder had its frame")
-		}
+		assert.True(t, len(begun.err) == 0, "it returned while the encoder had its frame")
 		second.hold <- struct{}{}
 		synctest.Wait()
 		batches(1, 1, 1, 2) // the good one and the bad one
 		close(second.hold)
-		if err := <-begun.err; err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, <-begun.err)
 		for _, c := range calls {
 			bad := c.frame.Pixels[0] == badPixel
 			if err := <-c.err; errors.Is(err, ErrEncode) != bad || !bad && c.frame.Embedding[1] != 1 {
@@ -243,19 +235,34 @@ func TestStandInPanics(t *testing.T) {
 		for len(outcomes) > 0 {
 			got[<-outcomes]++
 		}
-		if got["false true"] != 3 || got["panic"] != 1 || got["true false"] != 1 {
-			t.Errorf("%v", got)
-		}
+		assert.Diff(t, map[string]int{"false true": 3, "panic": 1, "true false": 1}, got)
 	})
+}
+
+// The states of a backend.
+const (
+	well     = "ready"
+	degraded = "ready, degraded"
+	gone     = "not ready"
+)
+
+// expect checks the state of a backend and that its reason has these words.
+func expect(t *testing.T, b Backend, state, words, when string) {
+	t.Helper()
+	s := b.Status()
+	got := gone
+	if s.Ready && s.Degraded {
+		got = degraded
+	} else if s.Ready {
+		got = well
+	}
+	assert.True(t, got == state && strings.Contains(s.Reason(), words), "%s: %s because of %q, want %s", when, got, s.Reason(), state)
 }
 
 // startProbe probes with a text and is closed with the test.
 func startProbe(t *testing.T, b, texts Backend, interval time.Duration, times int) *Probe {
 	t.Helper()
-	p, err := NewProbe(t.Context(), b, texts, []int32{1, 2}, interval, times, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := assert.Value(NewProbe(t.Context(), b, texts, []int32{1, 2}, interval, times, slog.New(slog.DiscardHandler)))
 	t.Cleanup(func() { _ = p.Close() })
 	return p
 }
@@ -272,12 +279,9 @@ func pass(d time.Duration) {
 func TestProbeRefusesAnEncoderThatFails(t *testing.T) {
 	b := newScripted("npu")
 	b.err = ErrEncode
-	if p, err := NewProbe(t.Context(), b, b, nil, 0, 1, slog.New(slog.DiscardHandler)); !errors.Is(err, ErrEncode) {
-		t.Errorf("probe %v, error %v", p, err)
-	}
-	if b.frames.Free() != b.frames.Len() {
-		t.Error("a frame is lost")
-	}
+	p, err := NewProbe(t.Context(), b, b, nil, 0, 1, slog.New(slog.DiscardHandler))
+	assert.True(t, errors.Is(err, ErrEncode), "probe %v, error %v", p, err)
+	assert.True(t, b.frames.Free() == b.frames.Len(), "a frame is lost")
 }
 
 // TestProbeWaitsForALateDevice: it is not ready until it was probed, also where it is not to be
@@ -287,19 +291,13 @@ func TestProbeWaitsForALateDevice(t *testing.T) {
 		b := newScripted("npu")
 		b.becomes(fmt.Errorf("booting: %w", ErrDeviceLost), 1, 0)
 		p := startProbe(t, b, b, 0, 3)
-		if s := p.Status(); s.Ready || !strings.Contains(s.Reason(), "booting") {
-			t.Errorf("before it is there: %+v", s)
-		}
+		expect(t, p, gone, "booting", "before it is there")
 		b.becomes(nil, 1, 0)
 		pass(probeRetry + probeSoon + time.Millisecond)
 		n := b.images.Load()
-		if s := p.Status(); !s.Ready {
-			t.Errorf("when it is there: %+v", s)
-		}
+		expect(t, p, well, "", "when it is there")
 		time.Sleep(time.Hour)
-		if b.images.Load() != n {
-			t.Error("probed again")
-		}
+		assert.True(t, b.images.Load() == n, "probed again")
 	})
 }
 
@@ -312,36 +310,24 @@ func TestProbeFollowsTheDevice(t *testing.T) {
 			t.Fatalf("%d probes at the start, status %+v", n, p.Status())
 		}
 		wait()
-		if n := b.images.Load(); n != 4 {
-			t.Errorf("%d probes after an idle minute, want 4", n)
-		}
+		assert.Equal(t, b.images.Load(), 4, "probes after an idle minute")
 		frames := oneFrame()
-		if err := p.EncodeImages(t.Context(), frames); err != nil {
-			t.Fatal(err)
-		}
+		assert.Must(t, p.EncodeImages(t.Context(), frames))
 		pass(58 * time.Second)
 		if n := b.images.Load(); n != 5 { // the call itself, and no probe
 			t.Errorf("%d calls after a busy minute, want 5", n)
 		}
 		b.becomes(nil, 0, 1) // the device answers, but wrongly
 		wait()
-		if s := p.Status(); s.Ready || !strings.Contains(s.Reason(), "known image") {
-			t.Errorf("wrong vectors: %+v", s)
-		}
+		expect(t, p, gone, "known image", "wrong vectors")
 		b.becomes(nil, 1, 0)
 		time.Sleep(probeRetry + probeSoon + time.Millisecond) // and not a whole interval
 		synctest.Wait()
-		if s := p.Status(); !s.Ready {
-			t.Errorf("right vectors again: %+v", s)
-		}
+		expect(t, p, well, "", "right vectors again")
 		b.becomes(ErrEncode, 1, 0)
 		wait()
-		if err := p.EncodeImages(t.Context(), frames); err == nil {
-			t.Error("the error was swallowed")
-		}
-		if s := p.Status(); s.Ready {
-			t.Errorf("failing: %+v", s)
-		}
+		assert.Error(t, p.EncodeImages(t.Context(), frames), "the error was swallowed")
+		expect(t, p, gone, "", "failing")
 	})
 }
 
@@ -352,33 +338,23 @@ func TestProbeOfEveryRestart(t *testing.T) {
 		first, second := newScripted("npu"), newScripted("cpu")
 		p := startProbe(t, first, first, 0, 1)
 		pair := NewFailover(p, second)
-		if s := pair.Status(); !s.Ready || s.Degraded {
-			t.Fatalf("at the start: %+v", s)
-		}
+		expect(t, pair, well, "", "at the start")
 		first.restart()
 		if s := p.Status(); s.Ready || s.Reason() == "" {
 			t.Errorf("before the probe: %+v", s)
 		}
 		pass(probeLook + time.Millisecond)
-		if s := pair.Status(); !s.Ready || s.Degraded {
-			t.Errorf("after the probe: %+v", s)
-		}
+		expect(t, pair, well, "", "after the probe")
 		first.set(func() { first.mortal = true })
 		first.restart()
 		for range 1500 {
-			if s := p.Status(); s.Ready {
-				t.Fatalf("the device alone: %+v", s)
-			}
-			if s := pair.Status(); !s.Ready || !s.Degraded {
-				t.Fatalf("with a second one: %+v", s)
-			}
+			expect(t, p, gone, "", "the device alone")
+			expect(t, pair, degraded, "", "with a second one")
 			time.Sleep(100 * time.Millisecond)
 		}
 		first.set(func() { first.mortal = false })
 		pass(probeLook)
-		if s := p.Status(); !s.Ready {
-			t.Errorf("well again: %+v", s)
-		}
+		expect(t, p, well, "", "well again")
 	})
 }
 
@@ -396,15 +372,11 @@ func TestProbeAfterAFailedFrame(t *testing.T) {
 			return err
 		}
 		first.becomes(ErrEncode, 1, 0)
-		if err := encode(); !errors.Is(err, ErrEncode) {
-			t.Errorf("the first frame: %v", err)
-		}
+		assert.ErrorIs(t, encode(), ErrEncode, "the first frame")
 		if err := encode(); err != nil || second.images.Load() != 1 {
 			t.Errorf("the second frame: %v", err)
 		}
-		if s := pair.Status(); !s.Ready || !s.Degraded {
-			t.Errorf("failing: %+v", s)
-		}
+		expect(t, pair, degraded, "", "failing")
 		if _, err := p.EncodeTexts(t.Context(), [][]int32{{1}}); !errors.Is(err, ErrDeviceLost) {
 			t.Errorf("a text: %v, and another encoder is not asked", err)
 		}
@@ -419,9 +391,7 @@ func TestProbeAfterAFailedFrame(t *testing.T) {
 		first.becomes(ErrEncode, 1, 0)
 		_ = encode()
 		first.becomes(nil, 1, 0)
-		if n := first.images.Load() - before; n != 3 {
-			t.Errorf("%d calls for a failed frame and a probe that is made again", n)
-		}
+		assert.Equal(t, first.images.Load()-before, 3, "calls for a failed frame and a probe that is made again")
 	})
 }
 
@@ -440,9 +410,7 @@ func TestProbeBlamesTheDeviceOnly(t *testing.T) {
 		texts.becomes(ErrDeviceLost, 1, 0)
 		fail()
 		time.Sleep(time.Second)
-		if s := p.Status(); !s.Ready {
-			t.Errorf("the encoder of the texts is lost: %+v", s)
-		}
+		expect(t, p, well, "", "the encoder of the texts is lost")
 		texts.becomes(nil, 1, 0)
 
 		var taken []*Frame
@@ -452,9 +420,7 @@ func TestProbeBlamesTheDeviceOnly(t *testing.T) {
 		}
 		fail()
 		time.Sleep(2 * probeTimeout)
-		if s := p.Status(); !s.Ready {
-			t.Errorf("all frames are out: %+v", s)
-		}
+		expect(t, p, well, "", "all frames are out")
 		for _, f := range taken {
 			f.Release()
 		}
@@ -462,8 +428,6 @@ func TestProbeBlamesTheDeviceOnly(t *testing.T) {
 		device.set(func() { device.failing = 2 }) // the frame and the first probe
 		_ = p.EncodeImages(t.Context(), oneFrame())
 		synctest.Wait()
-		if s := p.Status(); !s.Ready {
-			t.Errorf("the second probe was good: %+v", s)
-		}
+		expect(t, p, well, "", "the second probe was good")
 	})
 }

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 
+	"hailoclip/hailo/internal/assert"
+
 	"hailoclip/hailo"
 )
 
@@ -33,9 +35,7 @@ func Run(t *testing.T, open func(t *testing.T) hailo.Backend) {
 			b := open(t)
 			defer func() { _ = b.Close() }()
 			tt.test(check{t, b})
-			if free, all := b.Frames().Free(), b.Frames().Len(); free != all {
-				t.Errorf("%d of %d frames are back in the pool", free, all)
-			}
+			assert.Equal(t, b.Frames().Free(), b.Frames().Len(), "frames in the pool")
 		})
 	}
 }
@@ -48,15 +48,11 @@ type check struct {
 
 func (c check) info() {
 	i := c.b.Info()
-	if i.Backend == "" || i.Device == "" || i.TextDigest == "" || i.ImageBatch < 1 || i.ImageCalls < 1 || i.TextBatch < 1 {
-		c.Errorf("incomplete: %+v", i)
-	}
-	if s := c.b.Status(); !s.Ready || s.Degraded != (s.Reason() != "") {
-		c.Errorf("a fresh backend is %+v", s)
-	}
-	if c.b.Info() != i {
-		c.Error("Info changed")
-	}
+	assert.True(c, i.Backend != "" && i.Device != "" && i.TextDigest != "", "incomplete: %+v", i)
+	assert.True(c, i.ImageBatch > 0 && i.ImageCalls > 0 && i.TextBatch > 0, "incomplete: %+v", i)
+	s := c.b.Status()
+	assert.True(c, s.Ready && s.Degraded == (s.Reason() != ""), "a fresh backend is %+v", s)
+	assert.True(c, c.b.Info() == i, "Info changed")
 }
 
 // images: unit vectors, the same for the same image alone or in a batch, others for others.
@@ -69,9 +65,7 @@ func (c check) images() {
 		paint(f.Pixels, i)
 		c.encode(frames[i : i+1])
 		alone[i] = slices.Clone(f.Embedding)
-		if length := dot(alone[i], alone[i]); math.Abs(length-1) > 1e-5 {
-			c.Errorf("image %d alone has the squared length %v", i, length)
-		}
+		c.unit(alone[i])
 	}
 	for size := 1; size <= n; size++ {
 		for _, f := range frames {
@@ -82,16 +76,12 @@ func (c check) images() {
 			c.same(f.Embedding, alone[i], "image", i, "in a batch of", size)
 		}
 		for i, f := range frames[size:] {
-			if f.Embedding[0] != 0 {
-				c.Errorf("a batch of %d wrote to frame %d", size, size+i)
-			}
+			assert.True(c, f.Embedding[0] == 0, "a batch of %d wrote to frame %d", size, size+i)
 		}
 	}
 	paint(frames[0].Pixels, 1000)
 	c.encode(frames[:1])
-	if cosine := Cosine(frames[0].Embedding, alone[0]); cosine > 0.999999 {
-		c.Errorf("two images have one vector: cosine %v", cosine)
-	}
+	c.differ(frames[0].Embedding, alone[0])
 	c.encode(nil)
 }
 
@@ -104,14 +94,10 @@ func (c check) texts() {
 	together := c.encodeTexts(all...)
 	for i := range 10 {
 		i = i * len(all) / 10
-		if length := dot(together[i], together[i]); math.Abs(length-1) > 1e-5 {
-			c.Errorf("text %d has the squared length %v", i, length)
-		}
+		c.unit(together[i])
 		c.same(c.encodeTexts(all[i])[0], together[i], "text", i, "among others")
 	}
-	if cosine := Cosine(together[0], together[1]); cosine > 0.999999 {
-		c.Errorf("two texts have one vector: cosine %v", cosine)
-	}
+	c.differ(together[0], together[1])
 	c.encodeTexts()
 }
 
@@ -121,17 +107,13 @@ func (c check) refusals() {
 		"longer than any context":   {make([]int32, 1<<16)},
 		"one bad text among others": {sentence(0), make([]int32, 1<<16), sentence(1)},
 	} {
-		if _, err := c.b.EncodeTexts(c.Context(), tokens); !errors.Is(err, hailo.ErrEncode) {
-			c.Errorf("%s: %v", name, err)
-		}
+		assert.ErrorIs(c, assert.Err(c.b.EncodeTexts(c.Context(), tokens)), hailo.ErrEncode, "%s", name)
 	}
 	frames := c.take(1)
 	defer release(frames)
 	paint(frames[0].Pixels, 0)
 	many := slices.Repeat(frames, c.b.Info().ImageBatch+1)
-	if err := c.b.EncodeImages(c.Context(), many); !errors.Is(err, hailo.ErrEncode) {
-		c.Error("one image more than ImageBatch: ", err)
-	}
+	assert.ErrorIs(c, c.b.EncodeImages(c.Context(), many), hailo.ErrEncode, "one image more than ImageBatch")
 	c.encode(frames)
 }
 
@@ -142,12 +124,8 @@ func (c check) endedContext() {
 	frames := c.take(1)
 	defer release(frames)
 	paint(frames[0].Pixels, 0)
-	if err := c.b.EncodeImages(ctx, frames); !errors.Is(err, why) {
-		c.Error("EncodeImages: ", err)
-	}
-	if _, err := c.b.EncodeTexts(ctx, [][]int32{sentence(0)}); !errors.Is(err, why) {
-		c.Error("EncodeTexts: ", err)
-	}
+	assert.ErrorIs(c, c.b.EncodeImages(ctx, frames), why, "EncodeImages")
+	assert.ErrorIs(c, assert.Err(c.b.EncodeTexts(ctx, [][]int32{sentence(0)})), why, "EncodeTexts")
 	c.encode(frames)
 }
 
@@ -158,24 +136,18 @@ func (c check) concurrent() {
 	for i := range 4 {
 		wg.Go(func() {
 			for range 4 {
-				if got, err := c.b.EncodeTexts(c.Context(), [][]int32{sentence(i)}); err != nil {
-					c.Error(err)
-				} else {
-					c.same(got[0], want[i], "text", i)
-				}
+				got := assert.Value(c.b.EncodeTexts(c.Context(), [][]int32{sentence(i)}))
+				c.same(got[0], want[i], "text", i)
 			}
 		})
 		wg.Go(func() {
 			var first []float32
 			for range 4 {
-				got, err := Encode(c.Context(), c.b, func(pixels []byte) { paint(pixels, i) })
-				if err != nil {
-					c.Error(err)
-				} else if first == nil {
+				got := assert.Value(Encode(c.Context(), c.b, func(pixels []byte) { paint(pixels, i) }))
+				if first == nil {
 					first = got
-				} else {
-					c.same(got, first, "image", i)
 				}
+				c.same(got, first, "image", i)
 			}
 		})
 	}
@@ -198,35 +170,23 @@ func (c check) closing() {
 					_, err = c.b.EncodeTexts(c.Context(), [][]int32{sentence(i)})
 				}
 			}
-			if !errors.Is(err, hailo.ErrClosed) {
-				c.Error(err)
-			}
+			assert.ErrorIs(c, err, hailo.ErrClosed)
 		})
 	}
 	<-started
-	if err := c.b.Close(); err != nil {
-		c.Error(err)
-	}
+	assert.NoError(c, c.b.Close())
 	wg.Wait()
-	if s := c.b.Status(); s.Ready || s.Reason() == "" {
-		c.Errorf("a closed backend is %+v", s)
-	}
-	if err := c.b.EncodeImages(c.Context(), nil); !errors.Is(err, hailo.ErrClosed) {
-		c.Error("no images after Close: ", err)
-	}
-	if err := c.b.Close(); err != nil {
-		c.Error("second Close: ", err)
-	}
+	s := c.b.Status()
+	assert.True(c, !s.Ready && s.Reason() != "", "a closed backend is %+v", s)
+	assert.ErrorIs(c, c.b.EncodeImages(c.Context(), nil), hailo.ErrClosed, "no images after Close")
+	assert.NoError(c, c.b.Close(), "second Close")
 }
 
 func (c check) take(n int) []*hailo.Frame {
 	c.Helper()
 	frames := make([]*hailo.Frame, n)
 	for i := range frames {
-		var err error
-		if frames[i], err = c.b.Frames().Get(c.Context()); err != nil {
-			c.Fatal(err)
-		}
+		frames[i] = assert.Value(c.b.Frames().Get(c.Context()))
 	}
 	return frames
 }
@@ -239,25 +199,33 @@ func release(frames []*hailo.Frame) {
 
 func (c check) encode(frames []*hailo.Frame) {
 	c.Helper()
-	if err := c.b.EncodeImages(c.Context(), frames); err != nil {
-		c.Fatalf("%d images: %v", len(frames), err)
-	}
+	err := c.b.EncodeImages(c.Context(), frames)
+	assert.MustTrue(c, err == nil, "%d images: %v", len(frames), err)
 }
 
 func (c check) encodeTexts(tokens ...[]int32) [][]float32 {
 	c.Helper()
 	vectors, err := c.b.EncodeTexts(c.Context(), tokens)
-	if err != nil || len(vectors) != len(tokens) {
-		c.Fatalf("%d vectors for %d texts: %v", len(vectors), len(tokens), err)
-	}
+	assert.MustTrue(c, err == nil && len(vectors) == len(tokens), "%d vectors for %d texts: %v", len(vectors), len(tokens), err)
 	return vectors
+}
+
+// unit checks the length of a vector.
+func (c check) unit(v []float32) {
+	c.Helper()
+	assert.True(c, math.Abs(hailo.Dot(v, v)-1) <= 1e-5, "a vector has the squared length %v", hailo.Dot(v, v))
+}
+
+// differ checks that two inputs did not get one vector.
+func (c check) differ(a, b []float32) {
+	c.Helper()
+	assert.True(c, Cosine(a, b) <= 0.999999, "two inputs have one vector: cosine %v", Cosine(a, b))
 }
 
 func (c check) same(got, want []float32, what ...any) {
 	c.Helper()
-	if cosine := Cosine(got, want); !(cosine >= 0.9999) {
-		c.Error(append(what, ": cosine with itself", cosine)...)
-	}
+	cosine := Cosine(got, want)
+	assert.True(c, cosine >= 0.9999, "%v: cosine with itself %v", what, cosine)
 }
 
 // Encode takes a frame, has its pixels filled, and returns the embedding of the image.
@@ -289,11 +257,6 @@ func sentence(i int) []int32 {
 }
 
 // Cosine of the angle between two vectors of one length.
-func Cosine(a, b []float32) float64 { return dot(a, b) / math.Sqrt(dot(a, a)*dot(b, b)) }
-
-func dot(a, b []float32) (sum float64) {
-	for i := range a {
-		sum += float64(a[i]) * float64(b[i])
-	}
-	return sum
+func Cosine(a, b []float32) float64 {
+	return hailo.Dot(a, b) / math.Sqrt(hailo.Dot(a, a)*hailo.Dot(b, b))
 }

@@ -32,14 +32,14 @@ var Model = sync.OnceValues(func() (*model.Model, error) {
 	return model.Embedded(m, files)
 })
 
-// Sample is a picture that the model knows.
+// Sample is an image that the model knows.
 type Sample struct {
 	File  string // name, such as cat.jpg
 	Label string // what it shows, as the model was taught: "cat"
 	JPEG  []byte // the caller's own
 }
 
-// Samples returns the sample pictures, in a fixed order.
+// Samples returns the sample images, in a fixed order.
 func Samples() ([]Sample, error) {
 	data, err := samples.ReadFile("samples/index.json")
 	if err != nil {

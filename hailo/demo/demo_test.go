@@ -3,59 +3,35 @@ package demo
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"image/jpeg"
 	"os"
 	"testing"
+
+	"hailoclip/hailo/internal/assert"
 )
 
 func TestModel(t *testing.T) {
-	m, err := Model()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !m.HasCPU() || m.HasNPU() || !m.Embedded() || m.Name != "demo" || m.EmbeddingDimension != 512 {
-		t.Errorf("model: %+v", m.Manifest)
-	}
+	m := assert.Value(Model())
+	assert.True(t, m.HasCPU() && !m.HasNPU() && m.Embedded() && m.Name == "demo" && m.EmbeddingDimension == 512, "%+v", m.Manifest)
 	for name, f := range m.Files {
-		data, err := m.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		sum := sha256.Sum256(data)
-		if int64(len(data)) != f.Bytes || hex.EncodeToString(sum[:]) != f.SHA256 {
-			t.Errorf("%s: %d bytes, %x; the manifest says %d, %s", name, len(data), sum, f.Bytes, f.SHA256)
-		}
+		data := assert.Value(m.ReadFile(name))
+		assert.Equal(t, int64(len(data)), f.Bytes, "bytes of %s", name)
+		assert.Equal(t, fmt.Sprintf("%x", sha256.Sum256(data)), f.SHA256, "SHA-256 of %s", name)
 	}
-	tok, err := m.LoadTokenizer()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if tok.Size() != 4096 {
-		t.Errorf("vocabulary of %d", tok.Size())
-	}
+	tok := assert.Value(m.LoadTokenizer())
+	assert.True(t, tok.Size() == 4096, "vocabulary of %d", tok.Size())
 }
 
 func TestSamples(t *testing.T) {
-	list, err := Samples()
-	if err != nil {
-		t.Fatal(err)
-	}
+	list := assert.Value(Samples())
 	var golden struct{ Images map[string][]float32 }
-	data, err := os.ReadFile("golden.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(data, &golden); err != nil {
-		t.Fatal(err)
-	}
-	if len(list) != len(golden.Images) || len(list) == 0 {
-		t.Errorf("%d samples, %d golden vectors", len(list), len(golden.Images))
-	}
+	data := assert.Value(os.ReadFile("golden.json"))
+	assert.Must(t, json.Unmarshal(data, &golden))
+	assert.True(t, len(list) == len(golden.Images) && len(list) > 0, "%d samples, %d golden vectors", len(list), len(golden.Images))
 	for _, s := range list {
-		if _, err := jpeg.DecodeConfig(bytes.NewReader(s.JPEG)); err != nil || s.Label == "" || golden.Images[s.File] == nil {
-			t.Errorf("%s, %q: %v", s.File, s.Label, err)
-		}
+		assert.NoError(t, assert.Err(jpeg.DecodeConfig(bytes.NewReader(s.JPEG))), "%s", s.File)
+		assert.True(t, s.Label != "" && golden.Images[s.File] != nil, "%s, %q", s.File, s.Label)
 	}
 }

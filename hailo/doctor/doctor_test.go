@@ -17,7 +17,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/google/go-cmp/cmp"
+	"hailoclip/hailo/internal/assert"
 
 	"hailoclip/hailo/device"
 	"hailoclip/hailo/model"
@@ -175,20 +175,14 @@ func TestRun(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r := Run(t.Context(), c.machine.env(t, c.env))
 			for _, f := range r.Findings {
-				if f.Level == OK && f.Remedy != "" || f.What == "" {
-					t.Errorf("%s: ok with a remedy, or empty: %+v", f.Check, f)
-				}
+				assert.True(t, f.What != "" && (f.Level != OK || f.Remedy == ""), "ok with a remedy, or empty: %+v", f)
 			}
-			if has := finding(r, "permissions") != nil; (r.Device != nil) != has { // the first check that needs a node
-				t.Errorf("device %+v", r.Device)
-			}
+			has := finding(r, "permissions") != nil // the first check that needs a node
+			assert.True(t, (r.Device != nil) == has, "device %+v", r.Device)
 			var b bytes.Buffer
-			if err := r.WriteText(&b, false); err != nil {
-				t.Fatal(err)
-			}
-			if failed := strings.Contains(b.String(), "FAIL  "); (r.Level == Fail) != failed { // what the exit code depends on
-				t.Errorf("level %s", r.Level)
-			}
+			assert.Must(t, r.WriteText(&b, false))
+			failed := strings.Contains(b.String(), "FAIL  ")
+			assert.True(t, (r.Level == Fail) == failed, "level %s", r.Level) // what the exit code depends on
 			golden(t, c.name+".txt", b.Bytes())
 			checkText(t, r, b.String())
 		})
@@ -206,9 +200,7 @@ func checkText(t *testing.T, r Report, text string) {
 		}
 	}
 	for line := range strings.SplitSeq(r.remedies(), "\n") {
-		if strings.HasPrefix(line, "#") && len(line) > columns-indent {
-			t.Errorf("comment too long: %s", line)
-		}
+		assert.True(t, !strings.HasPrefix(line, "#") || len(line) <= columns-indent, "comment too long: %s", line)
 	}
 }
 
@@ -230,50 +222,34 @@ func finding(r Report, check string) *Finding {
 func golden(t *testing.T, name string, got []byte) {
 	t.Helper()
 	file := filepath.Join("testdata", name)
-	if *update && os.WriteFile(file, got, 0o644) != nil {
-		t.Fatal("not written: ", file)
-	}
+	assert.MustTrue(t, !*update || os.WriteFile(file, got, 0o644) == nil, "not written: %v", file)
 	want, err := os.ReadFile(file)
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("%s (%v; -want +got; go test -update writes it anew):\n%s", file, err, diff)
-	}
+	assert.Diff(t, string(want), string(got), "%s (%v; go test -update writes it anew)", file, err)
 }
 
 func TestJSON(t *testing.T) {
 	r := Run(t.Context(), pi().env(t, nil))
-	b, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := assert.Value(json.MarshalIndent(r, "", "  "))
 	golden(t, "healthy-5.1.1.json", append(b, '\n'))
 	var back Report
-	if err := json.Unmarshal(b, &back); err != nil || !cmp.Equal(r, back) {
-		t.Error(err, cmp.Diff(r, back))
-	}
+	assert.NoError(t, json.Unmarshal(b, &back))
+	assert.Diff(t, r, back)
 }
 
 func TestColor(t *testing.T) {
 	var plain, colored bytes.Buffer
 	r := Run(t.Context(), pi().with(files{"/dev/hailo0": mode(0o600)}).env(t, nil))
-	if r.WriteText(&plain, false) != nil || r.WriteText(&colored, true) != nil {
-		t.Fatal("write")
-	}
+	assert.MustTrue(t, r.WriteText(&plain, false) == nil && r.WriteText(&colored, true) == nil, "write")
 	s := colored.String()
-	if !strings.Contains(s, colors[Fail]+"FAIL"+noColor) {
-		t.Error("no color")
-	}
-	if s = regexp.MustCompile(`\x1b\[[0-9;]*m`).ReplaceAllString(s, ""); s != plain.String() {
-		t.Error("color changes more than the color")
-	}
+	assert.True(t, strings.Contains(s, colors[Fail]+"FAIL"+noColor), "no color")
+	assert.Diff(t, plain.String(), regexp.MustCompile(`\x1b\[[0-9;]*m`).ReplaceAllString(s, ""), "color changes more than the color")
 }
 
 func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	r := Run(ctx, pi().env(t, nil))
-	if f := finding(r, "interrupted"); f == nil || r.Level != Fail || len(r.Findings) != 1 {
-		t.Errorf("%+v", r)
-	}
+	assert.True(t, finding(r, "interrupted") != nil && r.Level == Fail && len(r.Findings) == 1, "%+v", r)
 }
 
 // TestPipes has a pipe in the place of every file: nothing may wait for a writer.
@@ -283,17 +259,11 @@ func TestPipes(t *testing.T) {
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
-		if err := os.Remove(p); err != nil {
-			return err
-		}
-		return syscall.Mkfifo(p, 0o644)
+		return errors.Join(os.Remove(p), syscall.Mkfifo(p, 0o644))
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if r := Run(t.Context(), env); r.Device != nil {
-		t.Errorf("a pipe counts as a device: %+v", r.Device)
-	}
+	assert.Must(t, err)
+	r := Run(t.Context(), env)
+	assert.True(t, r.Device == nil, "a pipe counts as a device: %+v", r.Device)
 }
 
 // TestHost runs on the machine at hand: whatever it is, the report must be whole.
@@ -301,17 +271,10 @@ func TestHost(t *testing.T) {
 	env := Host()
 	r := Run(t.Context(), env)
 	var text strings.Builder
-	if err := r.WriteText(&text, false); err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, r.WriteText(&text, false))
 	t.Log("\n" + text.String())
-	if finding(r, "machine") == nil || finding(r, "pci-device") == nil || r.Summary == "" || r.Versions.Kernel == "" {
-		t.Errorf("%+v", r)
-	}
-	if err := env.Access(t.TempDir()); err != nil {
-		t.Error("access to a folder of one's own:", err)
-	}
-	if err := env.Access("/nonexistent"); err == nil {
-		t.Error("access to nothing")
-	}
+	assert.True(t, finding(r, "machine") != nil && finding(r, "pci-device") != nil, "%+v", r.Findings)
+	assert.True(t, r.Summary != "" && r.Versions.Kernel != "", "%+v", r)
+	assert.NoError(t, env.Access(t.TempDir()), "access to a folder of one's own")
+	assert.Error(t, env.Access("/nonexistent"), "access to nothing")
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"hailoclip/hailo/device"
+	"hailoclip/hailo/internal/assert"
 )
 
 func TestDevice(t *testing.T) {
@@ -47,9 +48,8 @@ func TestDevice(t *testing.T) {
 	for _, c := range cases {
 		m := device.Read(c.machine.write(t))
 		got, ok := m.Device()
-		if text := got.Node + ", " + m.Driver + ", " + m.Library(); text != c.want || ok != (got.Node != "") || ok != (got.PCIAddress == addr) {
-			t.Errorf("%s: %s; %+v, present %v", c.name, text, got, ok)
-		}
+		assert.Equal(t, got.Node+", "+m.Driver+", "+m.Library(), c.want, "%s", c.name)
+		assert.True(t, ok == (got.Node != "") && ok == (got.PCIAddress == addr), "%s: %+v, present %v", c.name, got, ok)
 	}
 }
 
@@ -71,9 +71,7 @@ func TestBlacklisted(t *testing.T) {
 	}
 	for name, c := range cases {
 		m := device.Read(files{"/proc/cmdline": c.cmdline, "/etc/modprobe.d/" + cmp.Or(c.file, "none.conf"): c.text}.write(t))
-		if got := m.Blacklisted(); (got != "") != c.want {
-			t.Errorf("%s: %q", name, got)
-		}
+		assert.Equal(t, m.Blacklisted() != "", c.want, "%s", name)
 	}
 }
 
@@ -83,25 +81,20 @@ func TestUser(t *testing.T) {
 		"/etc/group":  "root:x:0:\nvideo:x:44:pi,hailo-clip\nhailo:x:985:hailo-clip2\nbad:x:y:hailo-clip\nnet:x:101:hailo-clip",
 	}.write(t))
 	uid, gids, ok := r.User("hailo-clip")
-	if uid != 990 || !slices.Equal(gids, []int{991, 44, 101}) || !ok {
-		t.Error(uid, gids, ok)
-	}
+	assert.True(t, uid == 990 && slices.Equal(gids, []int{991, 44, 101}) && ok, "%v %v %v", uid, gids, ok)
 	for _, name := range []string{"nobody", "odd", ""} {
-		if _, _, ok := r.User(name); ok {
-			t.Errorf("user %q", name)
-		}
+		_, _, ok := r.User(name)
+		assert.True(t, !ok, "user %q", name)
 	}
-	if r.AccountName("/etc/group", 44) != "video" || r.AccountName("/etc/group", 45) != "45" || r.AccountName("/etc/none", 0) != "0" {
-		t.Error("account")
-	}
+	assert.Equal(t, r.AccountName("/etc/group", 44), "video")
+	assert.Equal(t, r.AccountName("/etc/group", 45), "45")
+	assert.Equal(t, r.AccountName("/etc/none", 0), "0")
 }
 
 func TestPackages(t *testing.T) {
 	long := "Package: long\nDescription: " + strings.Repeat("x", 1<<20) + "\n\n"
 	f := files{"/var/lib/dpkg/status": dpkg() + long + "Package: h10-hailort\nVersion: 5.1.1-3\nStatus: install ok installed"}
-	if got := device.Root(f.write(t)).Packages(); len(got) != 1 || got["h10-hailort"] != "5.1.1-3" {
-		t.Error(got)
-	}
+	assert.Diff(t, map[string]string{"h10-hailort": "5.1.1-3"}, device.Root(f.write(t)).Packages())
 }
 
 func TestHasService(t *testing.T) {
@@ -114,9 +107,7 @@ func TestHasService(t *testing.T) {
 		{files{"/var/lib/hailo-clip/": folder}, true},
 		{files{"/var/lib/hailo-clip": link + "private/hailo-clip"}, true}, // with a dynamic user, which only root can follow
 	} {
-		if got := device.Root(c.machine.write(t)).HasService(); got != c.want {
-			t.Errorf("%v: %v", c.machine, got)
-		}
+		assert.Equal(t, device.Root(c.machine.write(t)).HasService(), c.want, "%v", c.machine)
 	}
 }
 
@@ -136,9 +127,7 @@ func TestAllowed(t *testing.T) {
 		{0o606, other, group, false},
 		{0o000, 0, other, true},
 	} {
-		if got := allowed(c.mode, owner, group, c.user, []int{4, c.with}); got != c.want {
-			t.Errorf("%+v: %v", c, got)
-		}
+		assert.Equal(t, allowed(c.mode, owner, group, c.user, []int{4, c.with}), c.want, "%+v", c)
 	}
 }
 
@@ -147,16 +136,12 @@ func TestReadLog(t *testing.T) {
 	log, err := readLog(t.Context(), func(context.Context) ([]byte, error) {
 		return []byte(strings.Repeat(line, device.MaxLog/50) + "last \xff\n"), nil
 	})
-	if err != nil || len(log) > device.MaxLog/50 || log[len(log)-2] != "last ?" {
-		t.Errorf("%d lines, %v, %q", len(log), err, log[len(log)-2:])
-	}
-	if _, err := readLog(t.Context(), nil); err == nil {
-		t.Error("no error without a log")
-	}
+	assert.Must(t, err)
+	assert.True(t, len(log) <= device.MaxLog/50 && log[len(log)-2] == "last ?", "%d lines, %q", len(log), log[len(log)-2:])
+	assert.Error(t, assert.Err(readLog(t.Context(), nil)), "no error without a log")
 	boom := errors.New("boom")
-	if _, err := readLog(t.Context(), func(context.Context) ([]byte, error) { return nil, boom }); !errors.Is(err, boom) {
-		t.Error(err)
-	}
+	_, err = readLog(t.Context(), func(context.Context) ([]byte, error) { return nil, boom })
+	assert.ErrorIs(t, err, boom)
 }
 
 func TestTexts(t *testing.T) {
@@ -169,9 +154,7 @@ func TestTexts(t *testing.T) {
 		{quote("<3>[    9.912345] hailo1x: x"), `"hailo1x: x"`}, {quote("plain"), `"plain"`}, {quote("[no time"), `"[no time"`},
 		{quote("a\x1b[31mb\u202ec"), `"a?[31mb?c"`}, {quote(strings.Repeat("é", 200)), `"` + strings.Repeat("é", 160) + `..."`},
 	} {
-		if c.got != c.want {
-			t.Errorf("got %s, want %s", c.got, c.want)
-		}
+		assert.True(t, c.got == c.want, "got %s, want %s", c.got, c.want)
 	}
 }
 
@@ -197,13 +180,11 @@ func FuzzRun(f *testing.F) {
 		m.writeTo(t, env.Root)
 		r := Run(t.Context(), env)
 		var b bytes.Buffer
-		if err := r.WriteText(&b, false); err != nil || finding(r, "pci-device") == nil || finding(r, "cpu-models") == nil {
-			t.Fatalf("%v %+v", err, r)
-		}
+		assert.Must(t, r.WriteText(&b, false))
+		assert.MustTrue(t, finding(r, "pci-device") != nil && finding(r, "cpu-models") != nil, "%+v", r)
 		for line := range strings.SplitSeq(b.String(), "\n") {
-			if strings.ContainsFunc(line, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-				t.Fatalf("control character in %q", line)
-			}
+			control := strings.ContainsFunc(line, func(r rune) bool { return r < ' ' || r == 0x7f })
+			assert.MustTrue(t, !control, "control character in %q", line)
 		}
 	})
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"debug/elf"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -16,6 +15,7 @@ import (
 	"testing"
 
 	"hailoclip/hailo/device"
+	"hailoclip/hailo/internal/assert"
 	"hailoclip/hailo/model"
 )
 
@@ -123,21 +123,18 @@ func (f files) writeTo(t testing.TB, root string) {
 		to, isLink := strings.CutPrefix(content, link)
 		content, isProgram := strings.CutSuffix(content, perm)
 		isNode, _ := fmt.Sscanf(content, perm+"%o", &m)
-		err := os.MkdirAll(filepath.Dir(file), 0o755)
+		assert.Must(t, os.MkdirAll(filepath.Dir(file), 0o755))
 		switch {
 		case content == folder:
-			err = errors.Join(err, os.MkdirAll(file, 0o755))
+			assert.Must(t, os.MkdirAll(file, 0o755))
 		case isLink:
-			err = errors.Join(err, os.Symlink(to, file))
+			assert.Must(t, os.Symlink(to, file))
 		case isNode == 1:
-			err = errors.Join(err, os.WriteFile(file, nil, 0o600), os.Chmod(file, m))
+			assert.Must(t, os.WriteFile(file, nil, 0o600), os.Chmod(file, m))
 		case isProgram:
-			err = errors.Join(err, os.WriteFile(file, []byte(content), 0o755))
+			assert.Must(t, os.WriteFile(file, []byte(content), 0o755))
 		default:
-			err = errors.Join(err, os.WriteFile(file, []byte(content), m))
-		}
-		if err != nil {
-			t.Fatal(err)
+			assert.Must(t, os.WriteFile(file, []byte(content), m))
 		}
 	}
 }

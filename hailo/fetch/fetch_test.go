@@ -18,6 +18,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"hailoclip/hailo/internal/assert"
 	"hailoclip/hailo/safefile"
 )
 
@@ -30,7 +31,7 @@ type handler func(s *site, w http.ResponseWriter, r *http.Request)
 // site is a server of one file that can be made to misbehave.
 type site struct {
 	*httptest.Server
-	handle handler  // nil: serves content
+	handle handler
 	ranges []string // Range header of each request
 }
 
@@ -40,16 +41,15 @@ func (s *site) serve(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, "", time.Time{}, strings.NewReader(content))
 }
 
-// newSite starts a site and returns a download of its file to an empty folder.
+// newSite starts a site, which behaves where no handler says otherwise, and returns a download of its file to an empty folder.
 func newSite(t *testing.T, handle handler) (*site, Download) {
+	if handle == nil {
+		handle = (*site).serve
+	}
 	s := &site{handle: handle}
 	s.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.ranges = append(s.ranges, r.Header.Get("Range"))
-		if s.handle != nil {
-			s.handle(s, w, r)
-		} else {
-			s.serve(w, r)
-		}
+		s.handle(s, w, r)
 	}))
 	t.Cleanup(s.Close)
 	return s, Download{URL: s.URL + "/file", Part: filepath.Join(t.TempDir(), "file.part"), Client: s.Client()}
@@ -57,9 +57,7 @@ func newSite(t *testing.T, handle handler) (*site, Download) {
 
 func write(t *testing.T, path, text string) {
 	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, os.WriteFile(path, []byte(text), 0o600))
 }
 
 // read returns the content of a file, "" where it is not there.
@@ -117,12 +115,10 @@ func TestDownload(t *testing.T) {
 			if c.validator != "" {
 				write(t, d.Part+".from", fmt.Sprintf(`{"url": %q, "etag": "\"%s\""}`, cmp.Or(c.url, d.URL), c.validator))
 			}
-			if got, err := d.Run(t.Context()); err != nil || got != sum {
-				t.Fatalf("digest %q, %v", got, err)
-			}
-			if read(d.Part) != content || last != size && c.part != content || !slices.Equal(s.ranges, c.ranges) {
-				t.Errorf("%d bytes, heard of %d; asked for %q, want %q", len(read(d.Part)), last, s.ranges, c.ranges)
-			}
+			got, err := d.Run(t.Context())
+			assert.MustTrue(t, err == nil && got == sum, "digest %q, %v", got, err)
+			assert.True(t, read(d.Part) == content && (last == size || c.part == content), "%d bytes, heard of %d", len(read(d.Part)), last)
+			assert.True(t, slices.Equal(s.ranges, c.ranges), "asked for %q, want %q", s.ranges, c.ranges)
 		})
 	}
 }
@@ -187,12 +183,8 @@ func TestDownloadRefuses(t *testing.T) {
 		if c.part != "" {
 			write(t, d.Part, c.part)
 		}
-		if _, err := d.Run(t.Context()); !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.says) {
-			t.Errorf("%s: %v, want %v that says %q", name, err, c.is, c.says)
-		}
-		if left := read(d.Part); left != c.left {
-			t.Errorf("%s: the part is %q", name, left)
-		}
+		assert.ErrorSays(t, assert.Err(d.Run(t.Context())), c.is, c.says, "%s", name)
+		assert.Equal(t, read(d.Part), c.left, "%s: the part is", name)
 	}
 }
 
@@ -207,18 +199,14 @@ func TestCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	stop := errors.New("stopped by the user")
 	d.Progress = func(int64, int64) { cancel(stop) }
-	if _, err := d.Run(ctx); !errors.Is(err, stop) || read(d.Part) != content[:3] {
-		t.Errorf("part %q, %v", read(d.Part), err)
-	}
-	s.handle = nil
-	if _, err := d.Run(t.Context()); err != nil || s.ranges[len(s.ranges)-1] != "bytes=3-" {
-		t.Errorf("resumed from %q, %v", s.ranges, err)
-	}
+	assert.ErrorIs(t, assert.Err(d.Run(ctx)), stop)
+	assert.Equal(t, read(d.Part), content[:3], "the part")
+	s.handle = (*site).serve
+	assert.NoError(t, assert.Err(d.Run(t.Context())))
+	assert.Equal(t, s.ranges[len(s.ranges)-1], "bytes=3-", "resumed from")
 	d.Bytes = int64(len(content))
 	for name, d := range map[string]Download{"hashing": d, "copying": {Local: d.Part, Part: d.Part + ".copy"}} {
-		if _, err := d.Run(ctx); !errors.Is(err, stop) {
-			t.Errorf("%s: %v", name, err)
-		}
+		assert.ErrorIs(t, assert.Err(d.Run(ctx)), stop, "%s", name)
 	}
 }
 
@@ -253,9 +241,8 @@ func TestStalls(t *testing.T) {
 				}()
 				return &http.Response{StatusCode: http.StatusOK, ContentLength: int64(len(c.waits)), Body: body, Header: http.Header{}}, nil
 			})}
-			if _, err := (Download{URL: "https://host/file", Part: part, Client: client}).Run(t.Context()); !errors.Is(err, c.want) {
-				t.Errorf("%s: %v, want %v", name, err, c.want)
-			}
+			_, err := (Download{URL: "https://host/file", Part: part, Client: client}).Run(t.Context())
+			assert.ErrorIs(t, err, c.want, "%s", name)
 		})
 	}
 }
@@ -266,14 +253,12 @@ func TestLocal(t *testing.T) {
 	write(t, d.Part, "te of another")
 	for content, want := range map[string]error{"text": nil, "tixt": ErrMismatch, "texts": ErrMismatch} {
 		write(t, d.Local, content)
-		if sum, err := d.Run(t.Context()); !errors.Is(err, want) || err == nil && (sum != sumOf("text") || read(d.Part) != "text") {
-			t.Errorf("%s: %q %q, %v", content, sum, read(d.Part), err)
-		}
+		sum, err := d.Run(t.Context())
+		assert.ErrorIs(t, err, want, "%s", content)
+		assert.True(t, err != nil || sum == sumOf("text") && read(d.Part) == "text", "%s: %q %q", content, sum, read(d.Part))
 	}
 	for _, d.Local = range []string{dir, "/dev/zero"} {
-		if _, err := d.Run(t.Context()); !errors.Is(err, safefile.ErrNotRegular) {
-			t.Errorf("%s: %v", d.Local, err)
-		}
+		assert.ErrorIs(t, assert.Err(d.Run(t.Context())), safefile.ErrNotRegular, "%s", d.Local)
 	}
 }
 
@@ -283,13 +268,10 @@ func TestPartOfAnother(t *testing.T) {
 		s, d := newSite(t, nil)
 		kept := filepath.Join(filepath.Dir(d.Part), "kept")
 		write(t, kept, content[:3])
-		if err := errors.Join(put(kept, d.Part), put(kept, d.Part+".from")); err != nil {
-			t.Fatal(err)
-		}
+		assert.Must(t, put(kept, d.Part), put(kept, d.Part+".from"))
 		d.SHA256 = sumOf(content)
-		if _, err := d.Run(t.Context()); err != nil || s.ranges[0] != "" || read(kept) != content[:3] {
-			t.Errorf("%s: asked for %q, kept %q, %v", name, s.ranges, read(kept), err)
-		}
+		assert.NoError(t, assert.Err(d.Run(t.Context())), "%s", name)
+		assert.True(t, s.ranges[0] == "" && read(kept) == content[:3], "%s: asked for %q, kept %q", name, s.ranges, read(kept))
 	}
 }
 
@@ -299,7 +281,5 @@ func TestNoRoom(t *testing.T) {
 	if err := os.Truncate(d.Local, 1<<43); err != nil {
 		t.Skip(err)
 	}
-	if _, err := d.Run(t.Context()); !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "no room in "+filepath.Dir(d.Part)) {
-		t.Errorf("room for 8 TB: %v", err)
-	}
+	assert.ErrorSays(t, assert.Err(d.Run(t.Context())), syscall.ENOSPC, "no room in "+filepath.Dir(d.Part), "room for 8 TB")
 }

@@ -3,7 +3,6 @@ package model
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -15,6 +14,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"hailoclip/hailo/internal/assert"
 	"hailoclip/hailo/safefile"
 	"hailoclip/hailo/token"
 )
@@ -35,24 +35,9 @@ func knownFull(t testing.TB, edits ...string) Manifest {
 	return parseManifest(t, fullManifest, append(edits, `, "bytes": 9, "sha256": "`+someSHA+`"`, ``)...)
 }
 
-func must(t testing.TB, errs ...error) {
-	t.Helper()
-	if err := errors.Join(errs...); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// refused fails the test unless err is there, is that error if there is one, and says so.
-func refused(t testing.TB, what string, err, is error, says string) {
-	t.Helper()
-	if err == nil || is != nil && !errors.Is(err, is) || !strings.Contains(err.Error(), says) {
-		t.Errorf("%s: %v, want %v that says %q", what, err, is, says)
-	}
-}
-
 func write(t testing.TB, path, content string) {
 	t.Helper()
-	must(t, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644))
+	assert.Must(t, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644))
 }
 
 // read returns the content of a file, "" where it is not there.
@@ -75,8 +60,7 @@ func embedded() fs.FS {
 // testCatalog is a catalog that knows the full manifest, under the name that "auto" prefers, with these
 // files in its folder. "demo" is built in.
 func testCatalog(t testing.TB, files ...string) *Catalog {
-	builtin, err := Embedded(knownFull(t, `"name": "full"`, `"name": "demo"`), embedded())
-	must(t, err)
+	builtin := assert.Value(Embedded(knownFull(t, `"name": "full"`, `"name": "demo"`), embedded()))
 	c := &Catalog{Dir: filepath.Join(t.TempDir(), "models"), Vendor: t.TempDir(), Builtin: builtin}
 	c.Known = []Manifest{knownFull(t, `"name": "full"`, `"name": "`+Preferred+`"`)}
 	for _, name := range files {
@@ -91,7 +75,7 @@ func pulledCatalog(t testing.TB) (c *Catalog, from string) {
 	for name, text := range contents {
 		write(t, filepath.Join(from, name), text)
 	}
-	must(t, c.Pull(t.Context(), Preferred, PullOptions{FromDir: from}))
+	assert.Must(t, c.Pull(t.Context(), Preferred, PullOptions{FromDir: from}))
 	return c, from
 }
 
@@ -106,12 +90,9 @@ func (c *Catalog) resolveError(t testing.TB, name string) error {
 // state is what List says of a model.
 func (c *Catalog) state(t testing.TB, name string) Installed {
 	t.Helper()
-	list, err := c.List(t.Context())
-	must(t, err)
+	list := assert.Value(c.List(t.Context()))
 	i := slices.IndexFunc(list, func(in Installed) bool { return in.Manifest.Name == name })
-	if i < 0 {
-		t.Fatalf("%s is not in the list", name)
-	}
+	assert.MustTrue(t, i >= 0, "%s is not in the list", name)
 	return list[i]
 }
 
@@ -147,24 +128,22 @@ func TestResolve(t *testing.T) {
 		if err != nil {
 			reason = err.Error()
 		}
-		if (err == nil) != (c.model != "") || err == nil && m.Name != c.model || !strings.Contains(reason, c.says) {
-			t.Errorf("%s: %v, %q; want %q and %q", name, m, reason, c.model, c.says)
-		}
-		if in := catalog.state(t, Preferred); in.CPU != c.cpu || in.NPU != c.npu {
-			t.Errorf("%s: CPU %q, NPU %q, want %q, %q", name, in.CPU, in.NPU, c.cpu, c.npu)
-		}
-		if _, err := os.Stat(catalog.Dir); c.files == nil && err == nil {
-			t.Errorf("%s: the folder was made", name)
+		assert.True(t, (err == nil) == (c.model != "") && (err != nil || m.Name == c.model), "%s: %v, want %q", name, m, c.model)
+		assert.True(t, strings.Contains(reason, c.says), "%s: %q, want %q", name, reason, c.says)
+		in := catalog.state(t, Preferred)
+		assert.True(t, in.CPU == c.cpu && in.NPU == c.npu, "%s: CPU %q, NPU %q, want %q, %q", name, in.CPU, in.NPU, c.cpu, c.npu)
+		if c.files == nil {
+			assert.Error(t, assert.Err(os.Stat(catalog.Dir)), "%s: the folder was made", name)
 		}
 	}
 }
 
 func TestResolveErrors(t *testing.T) {
 	c := testCatalog(t)
-	refused(t, "not installed", c.resolveError(t, Preferred), ErrNotInstalled, "")
-	refused(t, "unknown", c.resolveError(t, "x"), ErrUnknown, "")
+	assert.ErrorIs(t, c.resolveError(t, Preferred), ErrNotInstalled, "not installed")
+	assert.ErrorIs(t, c.resolveError(t, "x"), ErrUnknown, "unknown")
 	c.Builtin = nil
-	refused(t, "nothing built in", c.resolveError(t, "auto"), ErrNotInstalled, "")
+	assert.ErrorIs(t, c.resolveError(t, "auto"), ErrNotInstalled, "nothing built in")
 }
 
 func TestVendorResources(t *testing.T) {
@@ -173,21 +152,18 @@ func TestVendorResources(t *testing.T) {
 		write(t, filepath.Join(c.Vendor, c.Known[0].Files[name].Vendor), contents[name])
 	}
 	write(t, filepath.Join(c.Vendor, "npy/p.npy"), "<Error>not found</Error>")
-	refused(t, "with an error page", c.resolveError(t, Preferred), nil, "p.npy is not a .npy file")
+	assert.ErrorSays(t, c.resolveError(t, Preferred), nil, "p.npy is not a .npy file", "with an error page")
 	write(t, filepath.Join(c.Vendor, "npy/p.npy"), contents["p.npy"])
 	m, reason, err := c.Resolve(t.Context(), "auto")
-	if err != nil || m.Name != Preferred || !m.HasNPU() || !m.HasNPUText() || m.HasCPU() || !strings.Contains(reason, c.Vendor) {
-		t.Fatalf("%v, %q, %v", m, reason, err)
-	}
-	if path, ok := m.Path("tokenizer.json"); !ok || path != filepath.Join(c.Vendor, "json/clip_tokenizer.json") {
-		t.Errorf("tokenizer at %q", path)
-	}
+	assert.Must(t, err)
+	assert.MustTrue(t, m.Name == Preferred && m.HasNPU() && m.HasNPUText() && !m.HasCPU(), "%v", m)
+	assert.True(t, strings.Contains(reason, c.Vendor), "%q", reason)
+	path, ok := m.Path("tokenizer.json")
+	assert.True(t, ok && path == filepath.Join(c.Vendor, "json/clip_tokenizer.json"), "tokenizer at %q", path)
 	write(t, c.path("tokenizer.json"), `{"own":1}`) // the models folder comes first
 	m, _, err = c.Resolve(t.Context(), "auto")
-	must(t, err)
-	if data, err := m.ReadFile("tokenizer.json"); err != nil || string(data) != `{"own":1}` {
-		t.Errorf("tokenizer %q, %v", data, err)
-	}
+	assert.Must(t, err)
+	assert.Equal(t, string(assert.Value(m.ReadFile("tokenizer.json"))), `{"own":1}`)
 }
 
 func TestOwnModelFolder(t *testing.T) {
@@ -198,15 +174,13 @@ func TestOwnModelFolder(t *testing.T) {
 	for _, name := range cpuFiles {
 		write(t, filepath.Join(c.Dir, "mine", name), contents[name])
 	}
-	if m, _, err := c.Resolve(t.Context(), "mine"); err != nil || !m.HasCPU() {
-		t.Errorf("own model: %v", err)
-	}
-	if in := c.state(t, "mine"); in.CPU != Complete || in.NPU != Missing {
-		t.Errorf("own model: CPU %q, NPU %q", in.CPU, in.NPU)
-	}
+	m, _, err := c.Resolve(t.Context(), "mine")
+	assert.True(t, err == nil && m.HasCPU(), "own model: %v", err)
+	in := c.state(t, "mine")
+	assert.True(t, in.CPU == Complete && in.NPU == Missing, "own model: CPU %q, NPU %q", in.CPU, in.NPU)
 	for _, name := range []string{"broken", "other"} {
-		refused(t, name, c.resolveError(t, name), ErrManifest, name)
-		refused(t, name+" in the list", c.state(t, name).Files[0].Err, ErrManifest, name)
+		assert.ErrorSays(t, c.resolveError(t, name), ErrManifest, name, "%s", name)
+		assert.ErrorSays(t, c.state(t, name).Files[0].Err, ErrManifest, name, "%s in the list", name)
 	}
 }
 
@@ -217,43 +191,34 @@ func TestFileAgainstManifest(t *testing.T) {
 	f := files["i.hef"]
 	f.SHA256 = someSHA
 	files["i.hef"] = f
-	refused(t, "wrong digest", c.resolveError(t, Preferred), nil, someSHA)
+	assert.ErrorSays(t, c.resolveError(t, Preferred), nil, someSHA, "wrong digest")
 	f.SHA256, f.Bytes = "", 1234
 	files["i.hef"] = f
-	refused(t, "wrong size", c.resolveError(t, Preferred), nil, "want 1234")
+	assert.ErrorSays(t, c.resolveError(t, Preferred), nil, "want 1234", "wrong size")
 }
 
 func TestDigest(t *testing.T) {
 	c := testCatalog(t, append(cpuFiles[:3:3], npuFiles...)...)
 	m, _, err := c.Resolve(t.Context(), Preferred)
-	must(t, err)
+	assert.Must(t, err)
 	digest := func(m *Model, names ...string) string {
 		t.Helper()
 		d, err := m.Digest(t.Context(), names...)
-		if err != nil || !hexSHA256.MatchString(d) {
-			t.Fatalf("%q, %v", d, err)
-		}
+		assert.MustTrue(t, err == nil && hexSHA256.MatchString(d), "%q, %v", d, err)
 		return d
 	}
 	d := digest(m, "t.onnx", "tokenizer.json")
-	if digest(c.Builtin, "t.onnx", "tokenizer.json") != d {
-		t.Error("equal files, embedded and on disk, differ")
-	}
+	assert.True(t, digest(c.Builtin, "t.onnx", "tokenizer.json") == d, "equal files, embedded and on disk, differ")
 	other := *m
 	other.ContextLength++
-	if digest(m, "t.hef", "tokenizer.json") == d || digest(&other, "t.onnx", "tokenizer.json") == d {
-		t.Error("other files, or another context length, have the same digest")
-	}
+	assert.True(t, digest(m, "t.hef", "tokenizer.json") != d, "other files have the same digest")
+	assert.True(t, digest(&other, "t.onnx", "tokenizer.json") != d, "another context length has the same digest")
 	write(t, c.path("t.onnx"), "\x08\x07tixt")
-	if digest(m, "t.onnx", "tokenizer.json") == d {
-		t.Error("a changed file has the same digest")
-	}
-	_, err = m.Digest(t.Context(), "none")
-	refused(t, "no such file", err, fs.ErrNotExist, "none")
+	assert.True(t, digest(m, "t.onnx", "tokenizer.json") != d, "a changed file has the same digest")
+	assert.ErrorSays(t, assert.Err(m.Digest(t.Context(), "none")), fs.ErrNotExist, "none", "no such file")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = m.Digest(ctx, "t.onnx")
-	refused(t, "cancelled", err, context.Canceled, "")
+	assert.ErrorIs(t, assert.Err(m.Digest(ctx, "t.onnx")), context.Canceled, "cancelled")
 }
 
 func TestDamagedRecords(t *testing.T) {
@@ -264,9 +229,9 @@ func TestDamagedRecords(t *testing.T) {
 	} {
 		c := testCatalog(t, cpuFiles...)
 		write(t, c.path(recordsFile), text)
-		refused(t, name, c.resolveError(t, Preferred), nil, recordsFile)
+		assert.ErrorSays(t, c.resolveError(t, Preferred), nil, recordsFile, "%s", name)
 		in := c.state(t, Preferred)
-		refused(t, name+" in the list", in.Files[len(in.Files)-1].Err, nil, recordsFile)
+		assert.ErrorSays(t, in.Files[len(in.Files)-1].Err, nil, recordsFile, "%s in the list", name)
 	}
 }
 
@@ -279,13 +244,12 @@ func TestNewTimeIsNoted(t *testing.T) {
 		t.Helper()
 		later = later.Add(time.Hour)
 		for name := range contents {
-			must(t, os.Chtimes(c.path(name), later, later))
+			assert.Must(t, os.Chtimes(c.path(name), later, later))
 		}
 	}
 	noted := func(name string) bool {
 		t.Helper()
-		r, err := readRecords(filepath.Dir(c.path(name)))
-		must(t, err)
+		r := assert.Value(readRecords(filepath.Dir(c.path(name))))
 		return r[name].ModTime.Equal(later)
 	}
 	for name, read := range map[string]func() error{
@@ -293,85 +257,65 @@ func TestNewTimeIsNoted(t *testing.T) {
 		"pull":    func() error { return c.Pull(t.Context(), Preferred, PullOptions{FromDir: from}) },
 		"verify":  func() error { _, err := c.Verify(t.Context(), Preferred); return err },
 	} {
-		if touch(); noted("t.onnx") {
-			t.Fatal(name, ": noted before")
-		}
-		if err := read(); err != nil || !noted("t.onnx") || !noted("i.hef") {
-			t.Errorf("%s: not noted, %v", name, err)
-		}
+		touch()
+		assert.MustTrue(t, !noted("t.onnx"), "%s: noted before", name)
+		assert.NoError(t, read(), "%s", name)
+		assert.True(t, noted("t.onnx") && noted("i.hef"), "%s: not noted", name)
 	}
 	write(t, c.path("t.onnx"), strings.Repeat("\x08", len(contents["t.onnx"])))
 	touch()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, verify := c.Verify(ctx, Preferred)
-	_, _, resolve := c.Resolve(ctx, Auto)
-	_, list := c.List(ctx)
-	for _, err := range []error{verify, resolve, list} {
-		refused(t, "cancelled", err, context.Canceled, "")
+	_, _, err := c.Resolve(ctx, Auto)
+	for _, err := range []error{err, assert.Err(c.Verify(ctx, Preferred)), assert.Err(c.List(ctx))} {
+		assert.ErrorIs(t, err, context.Canceled, "cancelled")
 	}
-	if noted("i.hef") {
-		t.Error("noted, although it was cancelled")
-	}
-	_, err := c.Verify(t.Context(), Preferred)
-	if refused(t, "another file", err, ErrFile, "t.onnx"); noted("t.onnx") || !noted("i.hef") {
-		t.Error("another file: what was noted is wrong")
-	}
+	assert.True(t, !noted("i.hef"), "noted, although it was cancelled")
+	assert.ErrorSays(t, assert.Err(c.Verify(t.Context(), Preferred)), ErrFile, "t.onnx", "another file")
+	assert.True(t, !noted("t.onnx") && noted("i.hef"), "another file: what was noted is wrong")
 }
 
 func TestVerify(t *testing.T) {
 	c, _ := pulledCatalog(t)
 	for _, name := range []string{Preferred, "demo"} {
 		files, err := c.Verify(t.Context(), name)
-		if err != nil || len(files) != len(contents) {
-			t.Fatalf("%s: %d files, %v", name, len(files), err)
-		}
+		assert.MustTrue(t, err == nil && len(files) == len(contents), "%s: %d files, %v", name, len(files), err)
 		for _, f := range files {
-			if f.SHA256 != sumOf(contents[f.Name]) || f.Bytes != int64(len(contents[f.Name])) {
-				t.Errorf("%s: %+v", name, f)
-			}
+			assert.Equal(t, f.SHA256, sumOf(contents[f.Name]), "%s: %s", name, f.Name)
+			assert.Equal(t, f.Bytes, int64(len(contents[f.Name])), "%s: %s", name, f.Name)
 		}
 	}
 	// The same size and time: only Verify notices.
-	info, err := os.Stat(c.path("t.onnx"))
-	must(t, err)
+	info := assert.Value(os.Stat(c.path("t.onnx")))
 	write(t, c.path("t.onnx"), "\x08\x07tixt")
-	must(t, os.Chtimes(c.path("t.onnx"), time.Time{}, info.ModTime()), c.resolveError(t, Preferred))
-	_, err = c.Verify(t.Context(), Preferred)
-	refused(t, "verify", err, ErrFile, "t.onnx")
+	assert.Must(t, os.Chtimes(c.path("t.onnx"), time.Time{}, info.ModTime()), c.resolveError(t, Preferred))
+	assert.ErrorSays(t, assert.Err(c.Verify(t.Context(), Preferred)), ErrFile, "t.onnx", "verify")
 	// Another time: everybody does, and the NPU goes on without it.
-	must(t, os.Chtimes(c.path("t.onnx"), time.Time{}, info.ModTime().Add(time.Second)))
+	assert.Must(t, os.Chtimes(c.path("t.onnx"), time.Time{}, info.ModTime().Add(time.Second)))
 	m, reason, err := c.Resolve(t.Context(), Preferred)
-	if err != nil || m.HasCPU() || !m.HasNPU() || !strings.Contains(reason, "left out") {
-		t.Errorf("changed file: %q, %v", reason, err)
-	}
+	assert.Must(t, err)
+	assert.True(t, !m.HasCPU() && m.HasNPU() && strings.Contains(reason, "left out"), "changed file: %q", reason)
 	builtin := parseManifest(t, fullManifest, `"name": "full"`, `"name": "demo"`, `"bytes": 9, `, ``)
-	c.Builtin, err = Embedded(builtin, embedded())
-	must(t, err)
-	_, err = c.Verify(t.Context(), "demo")
-	refused(t, "built in", err, ErrFile, "i.hef has SHA-256")
+	c.Builtin = assert.Value(Embedded(builtin, embedded()))
+	assert.ErrorSays(t, assert.Err(c.Verify(t.Context(), "demo")), ErrFile, "i.hef has SHA-256", "built in")
 }
 
 func TestRemove(t *testing.T) {
 	c, _ := pulledCatalog(t)
 	freed, err := c.Remove(Preferred)
-	if err != nil || freed < 70 {
-		t.Errorf("removed %d bytes, %v", freed, err)
-	}
+	assert.True(t, err == nil && freed >= 70, "removed %d bytes, %v", freed, err)
 	if c.folder(t) != "" || os.Remove(c.Dir) == nil { // the lock is in it
 		t.Errorf("files are left, or the models folder is gone too: %s", c.folder(t))
 	}
 	for name, is := range map[string]error{Preferred: ErrNotInstalled, "demo": nil, "..": ErrUnknown, "nothing": ErrUnknown} {
-		_, err := c.Remove(name)
-		refused(t, name, err, is, "")
+		assert.ErrorSays(t, assert.Err(c.Remove(name)), is, "", "%s", name)
 	}
 }
 
 func TestEmbeddedModelRefuses(t *testing.T) {
-	_, err := Embedded(knownFull(t), fstest.MapFS{})
-	refused(t, "no files", err, fs.ErrNotExist, "")
-	_, err = Embedded(parseManifest(t, fullManifest, `"bytes": 9`, `"bytes": 10`), embedded())
-	refused(t, "wrong size", err, nil, "says 10")
+	assert.ErrorIs(t, assert.Err(Embedded(knownFull(t), fstest.MapFS{})), fs.ErrNotExist, "no files")
+	_, err := Embedded(parseManifest(t, fullManifest, `"bytes": 9`, `"bytes": 10`), embedded())
+	assert.ErrorSays(t, err, nil, "says 10", "wrong size")
 }
 
 func TestModelFiles(t *testing.T) {
@@ -379,26 +323,18 @@ func TestModelFiles(t *testing.T) {
 	write(t, c.path("e.npy"), string(npyFile(1, header23, npyBytes(1, 2, 3, 4, 5, 6))))
 	write(t, c.path("tokenizer.json"), read("../demo/tokenizer.json"))
 	m, _, err := c.Resolve(t.Context(), Preferred)
-	must(t, err)
-	if rows, cols, data, err := m.ReadNpy("e.npy"); err != nil || rows != 2 || cols != 3 || data[5] != 6 {
-		t.Errorf("matrix %d x %d %v, %v", rows, cols, data, err)
-	}
+	assert.Must(t, err)
+	rows, cols, data, err := m.ReadNpy("e.npy")
+	assert.True(t, err == nil && rows == 2 && cols == 3 && data[5] == 6, "matrix %d x %d %v, %v", rows, cols, data, err)
 	_, _, _, err = m.ReadNpy("p.npy")
-	refused(t, "damaged matrix", err, ErrNpy, "p.npy")
-	if tok, err := m.LoadTokenizer(); err != nil || tok.Size() != 4096 {
-		t.Errorf("tokenizer: %v", err)
-	}
-	_, err = c.Builtin.LoadTokenizer()
-	refused(t, "damaged tokenizer", err, token.ErrFile, "tokenizer.json")
+	assert.ErrorSays(t, err, ErrNpy, "p.npy", "damaged matrix")
+	assert.Equal(t, assert.Value(m.LoadTokenizer()).Size(), 4096, "tokenizer")
+	assert.ErrorSays(t, assert.Err(c.Builtin.LoadTokenizer()), token.ErrFile, "tokenizer.json", "damaged tokenizer")
 	for name, m := range map[string]*Model{"disk": m, "embedded": c.Builtin} {
-		if data, err := m.ReadFile("t.onnx"); err != nil || string(data) != contents["t.onnx"] {
-			t.Errorf("%s: %q, %v", name, data, err)
-		}
-		_, err := m.ReadFile("none")
-		refused(t, name, err, fs.ErrNotExist, "none")
-		if _, ok := m.Path("t.onnx"); ok == m.Embedded() {
-			t.Errorf("%s: on disk %t, embedded %t", name, ok, m.Embedded())
-		}
+		assert.Equal(t, string(assert.Value(m.ReadFile("t.onnx"))), contents["t.onnx"], "%s", name)
+		assert.ErrorSays(t, assert.Err(m.ReadFile("none")), fs.ErrNotExist, "none", "%s", name)
+		_, ok := m.Path("t.onnx")
+		assert.True(t, ok != m.Embedded(), "%s: on disk %t, embedded %t", name, ok, m.Embedded())
 	}
 }
 
@@ -407,16 +343,16 @@ func TestPipesAreRefused(t *testing.T) {
 	c, from := testCatalog(t), t.TempDir()
 	pipe := func(path string) {
 		t.Helper()
-		must(t, os.MkdirAll(filepath.Dir(path), 0o700), syscall.Mkfifo(path, 0o600))
+		assert.Must(t, os.MkdirAll(filepath.Dir(path), 0o700), syscall.Mkfifo(path, 0o600))
 	}
 	pipe(filepath.Join(c.Dir, "m", manifestFile))
-	refused(t, "manifest", c.state(t, "m").Files[0].Err, safefile.ErrNotRegular, "")
+	assert.ErrorIs(t, c.state(t, "m").Files[0].Err, safefile.ErrNotRegular, "manifest")
 	pipe(filepath.Join(from, "t.onnx"))
 	c.Known[0].Files = map[string]File{"t.onnx": {}}
 	err := c.Pull(t.Context(), Preferred, PullOptions{FromDir: from})
-	refused(t, "copied", err, ErrFile, safefile.ErrNotRegular.Error())
+	assert.ErrorSays(t, err, ErrFile, safefile.ErrNotRegular.Error(), "copied")
 	pipe(c.path("t.onnx"))
-	refused(t, "installed", c.state(t, Preferred).Files[0].Err, safefile.ErrNotRegular, "")
+	assert.ErrorIs(t, c.state(t, Preferred).Files[0].Err, safefile.ErrNotRegular, "installed")
 	pipe(c.path(recordsFile))
-	refused(t, "records", c.resolveError(t, Preferred), safefile.ErrNotRegular, "")
+	assert.ErrorIs(t, c.resolveError(t, Preferred), safefile.ErrNotRegular, "records")
 }

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"hailoclip/hailo/internal/assert"
 )
 
 const someSHA = "31d28cb07209533d10fc4fef73ac324ce17de6741a2372e7e1531a4ac8fdaeb2"
@@ -28,29 +30,23 @@ const fullManifest = `{
 
 func parseManifest(t testing.TB, text string, edits ...string) Manifest {
 	t.Helper()
-	m, err := ParseManifest([]byte(strings.NewReplacer(edits...).Replace(text)))
-	must(t, err)
+	m := assert.Value(ParseManifest([]byte(strings.NewReplacer(edits...).Replace(text))))
 	return m
 }
 
 func TestParseManifest(t *testing.T) {
 	m := parseManifest(t, fullManifest, `"logit_scale": 50,`, ``)
-	if m.Tokenizer != "tokenizer.json" || m.LogitScale != DefaultLogitScale {
-		t.Errorf("defaults: tokenizer %q, logit scale %v", m.Tokenizer, m.LogitScale)
-	}
+	assert.Equal(t, m.Tokenizer, "tokenizer.json")
+	assert.Equal(t, m.LogitScale, DefaultLogitScale)
 	for part, want := range map[Part][]string{
 		AllParts: {"e.npy", "i.hef", "p.npy", "t.hef", "t.onnx", "tokenizer.json", "v.onnx"},
 		CPUPart:  {"t.onnx", "tokenizer.json", "v.onnx"},
 		NPUPart:  {"e.npy", "i.hef", "p.npy", "t.hef", "tokenizer.json"},
 	} {
-		if got := m.PartFiles(part); !slices.Equal(got, want) {
-			t.Errorf("part %q: %v, want %v", part, got, want)
-		}
+		assert.Diff(t, want, m.PartFiles(part), "part %q", part)
 	}
 	m = parseManifest(t, fullManifest, `"text": "t.hef", "token_embedding": "e.npy", "text_projection": "p.npy",`, ``)
-	if got, want := m.PartFiles(NPUPart), []string{"i.hef", "t.onnx", "tokenizer.json"}; !slices.Equal(got, want) {
-		t.Errorf("NPU without text: %v, want %v", got, want)
-	}
+	assert.Diff(t, []string{"i.hef", "t.onnx", "tokenizer.json"}, m.PartFiles(NPUPart), "NPU without text")
 }
 
 func TestParseManifestRefuses(t *testing.T) {
@@ -94,31 +90,21 @@ func TestParseManifestRefuses(t *testing.T) {
 		"vendor path of root": {"vendor", []string{`npy/p.npy`, `/etc/passwd`}},
 	} {
 		text := strings.NewReplacer(c.edits...).Replace(fullManifest)
-		if text == fullManifest {
-			t.Fatalf("%s: the edit changed nothing", name)
-		}
-		_, err := ParseManifest([]byte(text))
-		refused(t, name, err, ErrManifest, c.says)
+		assert.MustTrue(t, text != fullManifest, "%s: the edit changed nothing", name)
+		assert.ErrorSays(t, assert.Err(ParseManifest([]byte(text))), ErrManifest, c.says, "%s", name)
 	}
-	_, err := ParseManifest(make([]byte, maxManifest+1))
-	refused(t, "too large", err, ErrManifest, "")
+	assert.ErrorIs(t, assert.Err(ParseManifest(make([]byte, maxManifest+1))), ErrManifest, "too large")
 }
 
 func TestForZoo(t *testing.T) {
 	m := parseManifest(t, fullManifest)
-	own, err := m.ForZoo("")
-	if err != nil || own.Files["i.hef"] != (File{URL: "https://host/v5.2.0/i.hef", Bytes: 9, SHA256: someSHA, Vendor: "models/hailo10h/i.hef"}) {
-		t.Errorf("own release: %+v, %v", own.Files["i.hef"], err)
-	}
-	older, err := m.ForZoo("v5.1.0")
-	if err != nil || older.Files["i.hef"] != (File{URL: "https://host/v5.1.0/i.hef", Vendor: "models/hailo10h/i.hef"}) || older.NPU.Zoo != "v5.1.0" {
-		t.Errorf("older release: %+v, %v", older.Files["i.hef"], err)
-	}
-	if m.Files["i.hef"].URL != "https://host/{zoo}/i.hef" || m.NPU.Zoo != "v5.2.0" {
-		t.Error("the manifest itself changed")
-	}
-	_, err = m.ForZoo("../x")
-	refused(t, "a release with a path", err, nil, "")
+	own, older := assert.Value(m.ForZoo("")), assert.Value(m.ForZoo("v5.1.0"))
+	const vendor = "models/hailo10h/i.hef"
+	assert.Equal(t, own.Files["i.hef"], File{URL: "https://host/v5.2.0/i.hef", Bytes: 9, SHA256: someSHA, Vendor: vendor})
+	assert.Equal(t, older.Files["i.hef"], File{URL: "https://host/v5.1.0/i.hef", Vendor: vendor})
+	assert.Equal(t, older.NPU.Zoo, "v5.1.0")
+	assert.Equal(t, m.Files["i.hef"].URL+m.NPU.Zoo, "https://host/{zoo}/i.hefv5.2.0", "the manifest itself")
+	assert.ErrorSays(t, assert.Err(m.ForZoo("../x")), nil, "", "a release with a path")
 }
 
 func TestForRevision(t *testing.T) {
@@ -126,20 +112,15 @@ func TestForRevision(t *testing.T) {
 		"a.onnx": {URL: "https://huggingface.co/x/y/resolve/main/onnx/a.onnx", Bytes: 5, SHA256: "12", Vendor: "v/a.onnx"},
 		"b.hef":  {URL: "https://elsewhere/resolve/main/b.hef", Bytes: 5, SHA256: "12"},
 	}}
-	got, err := m.ForRevision("1a2b")
-	if a := got.Files["a.onnx"]; err != nil || a != (File{URL: "https://huggingface.co/x/y/resolve/1a2b/onnx/a.onnx", Vendor: "v/a.onnx"}) || got.Files["b.hef"] != m.Files["b.hef"] {
-		t.Errorf("%+v, %v", got.Files, err)
-	}
-	if same, err := m.ForRevision("main"); err != nil || same.Files["a.onnx"] != m.Files["a.onnx"] {
-		t.Errorf("its own revision: %+v, %v", same.Files, err)
-	}
+	got, same := assert.Value(m.ForRevision("1a2b")), assert.Value(m.ForRevision("main"))
+	assert.Equal(t, got.Files["a.onnx"], File{URL: "https://huggingface.co/x/y/resolve/1a2b/onnx/a.onnx", Vendor: "v/a.onnx"})
+	assert.Equal(t, got.Files["b.hef"], m.Files["b.hef"])
+	assert.Equal(t, same.Files["a.onnx"], m.Files["a.onnx"], "its own revision")
 	for _, bad := range []string{"", "..", "a/b", "a?b", "-x", strings.Repeat("a", 200)} {
-		_, err := m.ForRevision(bad)
-		refused(t, bad, err, nil, "revision")
+		assert.ErrorSays(t, assert.Err(m.ForRevision(bad)), nil, "revision", "%s", bad)
 	}
 	delete(m.Files, "a.onnx")
-	_, err = m.ForRevision("main")
-	refused(t, "files without revisions", err, nil, "revisions")
+	assert.ErrorSays(t, assert.Err(m.ForRevision("main")), nil, "revisions", "files without revisions")
 }
 
 func TestZooRelease(t *testing.T) {
@@ -147,27 +128,20 @@ func TestZooRelease(t *testing.T) {
 		"5.1.0": "v5.1.0", "5.1.1": "v5.1.0", "5.2.0": "v5.2.0", "5.3.0": "v5.3.0", "5.4.0": "v5.4.0",
 		"4.23.0": "", "5.0.1": "", "": "", "5": "", "x": "", "5.-1.0": "",
 	} {
-		if got, ok := ZooRelease(version); got != want || ok != (want != "") {
-			t.Errorf("%q: %q, %t, want %q", version, got, ok, want)
-		}
+		got, ok := ZooRelease(version)
+		assert.True(t, got == want && ok == (want != ""), "%q: %q, %t, want %q", version, got, ok, want)
 	}
 }
 
 // The manifests of the program itself.
 func TestKnownManifests(t *testing.T) {
-	list, err := ReadManifests(os.DirFS("../../configs/models"))
-	must(t, err)
+	list := assert.Value(ReadManifests(os.DirFS("../../configs/models")))
 	var names []string
 	for _, m := range list {
 		names = append(names, m.Name)
 		for _, release := range []string{"", "v5.1.0"} {
-			z, err := m.ForZoo(release)
-			if err == nil {
-				err = z.Validate()
-			}
-			if err != nil {
-				t.Errorf("%s for %q: %v", m.Name, release, err)
-			}
+			z := assert.Value(m.ForZoo(release))
+			assert.NoError(t, z.Validate(), "%s for %q", m.Name, release)
 			for name, f := range z.Files {
 				if f.URL == "" || strings.ContainsAny(f.URL, "{}") {
 					t.Errorf("%s: %s comes from %q", m.Name, name, f.URL)
@@ -175,9 +149,7 @@ func TestKnownManifests(t *testing.T) {
 			}
 		}
 	}
-	if want := []string{Preferred, "tinyclip-vit-8m-16"}; !slices.Equal(names, want) {
-		t.Errorf("known models: %v, want %v", names, want)
-	}
+	assert.Diff(t, []string{Preferred, "tinyclip-vit-8m-16"}, names, "known models")
 }
 
 func FuzzParseManifest(f *testing.F) {
@@ -188,17 +160,11 @@ func FuzzParseManifest(f *testing.F) {
 		if err != nil {
 			return
 		}
-		z, err := m.ForZoo("v5.9.0")
-		if err == nil {
-			err = z.Validate()
-		}
-		if err != nil {
-			t.Fatalf("valid, but not for another release of the zoo: %v", err)
-		}
+		z := assert.Value(m.ForZoo("v5.9.0"))
+		assert.Must(t, z.Validate()) // also for another release of the zoo
 		for _, name := range slices.Concat(m.PartFiles(AllParts), m.PartFiles(CPUPart), m.PartFiles(NPUPart)) {
-			if _, ok := m.Files[name]; !ok || strings.ContainsAny(name, `/\`) || name == ".." {
-				t.Fatalf("file %q", name)
-			}
+			_, ok := m.Files[name]
+			assert.MustTrue(t, ok && !strings.ContainsAny(name, `/\`) && name != "..", "file %q", name)
 		}
 	})
 }

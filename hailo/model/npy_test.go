@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"hailoclip/hailo/internal/assert"
 )
 
 // npyFile writes a numpy file with this header and these bytes after it.
@@ -52,9 +54,8 @@ func TestReadNpy(t *testing.T) {
 		"large":            {npyFile(1, strings.Replace(header23, "(2, 3)", "(2, 105000)", 1), npyBytes(large...)), large}, // more than one read
 	} {
 		r, cols, got, err := ReadNpy(bytes.NewReader(c.file), int64(len(c.file)))
-		if err != nil || r != 2 || cols != len(c.want)/2 || !slices.Equal(got, c.want) {
-			t.Errorf("%s: %d x %d of %d, %v", name, r, cols, len(got), err)
-		}
+		assert.True(t, err == nil && r == 2 && cols == len(c.want)/2, "%s: %d x %d, %v", name, r, cols, err)
+		assert.True(t, slices.Equal(got, c.want), "%s: other numbers, %d of them", name, len(got))
 	}
 }
 
@@ -84,14 +85,12 @@ func TestReadNpyRefuses(t *testing.T) {
 		"infinite":       npyFile(1, header23, npyBytes(1, 2, 3, 4, 5, float32(math.Inf(-1)))),
 		"no end of line": npyFile(1, strings.TrimSpace(header23), rows),
 	} {
-		if _, _, data, err := ReadNpy(bytes.NewReader(file), int64(len(file))); !errors.Is(err, ErrNpy) || data != nil {
-			t.Errorf("%s: %v, error %v", name, data, err)
-		}
+		_, _, data, err := ReadNpy(bytes.NewReader(file), int64(len(file)))
+		assert.True(t, errors.Is(err, ErrNpy) && data == nil, "%s: %v, error %v", name, data, err)
 	}
 	whole := npyFile(1, header23, rows) // a file that became shorter than it was
-	if _, _, _, err := ReadNpy(bytes.NewReader(whole[:len(whole)-4]), int64(len(whole))); !errors.Is(err, ErrNpy) {
-		t.Errorf("shorter than its size: %v", err)
-	}
+	_, _, _, err := ReadNpy(bytes.NewReader(whole[:len(whole)-4]), int64(len(whole)))
+	assert.ErrorIs(t, err, ErrNpy, "shorter than its size")
 }
 
 func FuzzReadNpy(f *testing.F) {
@@ -100,8 +99,6 @@ func FuzzReadNpy(f *testing.F) {
 	f.Add(npyFile(3, strings.Replace(header23, "False", "True", 1), npyBytes(1, 2, 3, 4, 5, 6)))
 	f.Fuzz(func(t *testing.T, file []byte) {
 		rows, cols, data, err := ReadNpy(bytes.NewReader(file), int64(len(file)))
-		if err == nil && (rows < 1 || cols < 1 || len(data) != rows*cols) {
-			t.Fatalf("%d x %d with %d elements", rows, cols, len(data))
-		}
+		assert.MustTrue(t, err != nil || rows >= 1 && cols >= 1 && len(data) == rows*cols, "%d x %d with %d", rows, cols, len(data))
 	})
 }

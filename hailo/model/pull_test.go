@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"hailoclip/hailo/fetch"
+	"hailoclip/hailo/internal/assert"
 )
 
 // hub is a server of model files.
@@ -71,7 +72,7 @@ func (c *Catalog) folder(t testing.TB) string {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Dir(c.path("x")))
 	if !errors.Is(err, fs.ErrNotExist) {
-		must(t, err)
+		assert.Must(t, err)
 	}
 	var names []string
 	for _, e := range entries {
@@ -91,53 +92,44 @@ func TestPull(t *testing.T) {
 			heard = append(heard, file)
 		}
 	}}
-	must(t, c.Pull(t.Context(), Preferred, options))
+	assert.Must(t, c.Pull(t.Context(), Preferred, options))
 	want := strings.Join(c.Known[0].PartFiles(CPUPart), " ")
-	if got := c.folder(t); got != want || strings.Join(heard, " ") != want {
-		t.Errorf("files %v, heard of %v, want %v", got, heard, want)
-	}
+	assert.Equal(t, c.folder(t), want, "files")
+	assert.Equal(t, strings.Join(heard, " "), want, "heard of")
 	options.Which = AllParts
 	for range 2 { // the second time all is there
-		must(t, c.Pull(t.Context(), Preferred, options))
-		if len(h.ranges) != len(contents) {
-			t.Errorf("%d requests", len(h.ranges))
-		}
+		assert.Must(t, c.Pull(t.Context(), Preferred, options))
+		assert.True(t, len(h.ranges) == len(contents), "%d requests", len(h.ranges))
 	}
 	for name, want := range contents {
-		if got := read(c.path(name)); got != want {
-			t.Errorf("%s: %q", name, got)
-		}
+		assert.Equal(t, read(c.path(name)), want, "%s", name)
 	}
 	m, reason, err := c.Resolve(t.Context(), "auto")
-	if err != nil || !m.HasCPU() || !m.HasNPU() || m.files["v.onnx"].SHA256 != sumOf(contents["v.onnx"]) {
-		t.Errorf("%q, %v", reason, err)
-	}
+	assert.Must(t, err)
+	assert.True(t, m.HasCPU() && m.HasNPU() && m.files["v.onnx"].SHA256 == sumOf(contents["v.onnx"]), "%q", reason)
 }
 
 // A digest that is not in the manifest is recorded, and the file is held to it.
 func TestPullHoldsToFirstDigest(t *testing.T) {
 	h := newHub(t)
 	c := hubCatalog(t, h, File{})
-	must(t, h.pull(t, c, CPUPart))
+	assert.Must(t, h.pull(t, c, CPUPart))
 	h.files["t.onnx"] = "\x08\x07tixt"
-	must(t, os.Remove(c.path("t.onnx")))
-	refused(t, "changed file", h.pull(t, c, CPUPart), ErrFile, "recorded at the first pull")
-	if got := c.folder(t); strings.Contains(got, "t.onnx") {
-		t.Errorf("it stayed: %v", got)
-	}
+	assert.Must(t, os.Remove(c.path("t.onnx")))
+	assert.ErrorSays(t, h.pull(t, c, CPUPart), ErrFile, "recorded at the first pull", "changed file")
+	assert.True(t, !strings.Contains(c.folder(t), "t.onnx"), "it stayed: %v", c.folder(t))
 	h.files["t.onnx"] = contents["t.onnx"]
-	must(t, h.pull(t, c, CPUPart))
+	assert.Must(t, h.pull(t, c, CPUPart))
 	// Another release of the model zoo is another file, and its own digest is held to.
 	f := c.Known[0].Files["i.hef"]
 	f.SHA256 = sumOf("\x01HEFv5.2.0") // known, but only for the manifest's own release
 	c.Known[0].Files["i.hef"] = f
 	for _, release := range []string{"v5.2.0", "v5.1.0"} {
 		h.files["i.hef"] = "\x01HEF" + release
-		must(t, c.Pull(t.Context(), Preferred, PullOptions{Which: NPUPart, Client: h.Client(), Zoo: release}))
+		assert.Must(t, c.Pull(t.Context(), Preferred, PullOptions{Which: NPUPart, Client: h.Client(), Zoo: release}))
 		files, err := c.Verify(t.Context(), Preferred)
-		if got := read(c.path("i.hef")); err != nil || got != "\x01HEF"+release {
-			t.Errorf("release %s: %q, %v", release, got, err)
-		}
+		assert.Must(t, err)
+		assert.Equal(t, read(c.path("i.hef")), "\x01HEF"+release)
 		for _, f := range files {
 			if f.Name == "i.hef" && f.Zoo != release || f.Name == "t.onnx" && f.Zoo != "" {
 				t.Errorf("%s is said to be of release %q of the zoo", f.Name, f.Zoo)
@@ -164,11 +156,9 @@ func TestPullRefuses(t *testing.T) {
 		if h.files["t.onnx"] = strings.TrimSpace(tt.content); tt.content == "" {
 			delete(h.files, "t.onnx")
 		}
-		refused(t, name, h.pull(t, c, AllParts), tt.is, "t.onnx")
-		refused(t, name, h.pull(t, c, AllParts), tt.is, tt.says)
-		if got := c.folder(t); got != "" {
-			t.Errorf("%s: files %v", name, got)
-		}
+		assert.ErrorSays(t, h.pull(t, c, AllParts), tt.is, "t.onnx", "%s", name)
+		assert.ErrorSays(t, h.pull(t, c, AllParts), tt.is, tt.says, "%s", name)
+		assert.Equal(t, c.folder(t), "", "%s: files", name)
 	}
 }
 
@@ -176,26 +166,24 @@ func TestPullResumes(t *testing.T) {
 	h := newHub(t)
 	c := hubCatalog(t, h, File{SHA256: sumOf(contents["t.onnx"])}, "t.onnx")
 	write(t, c.path("t.onnx.part"), contents["t.onnx"][:3])
-	must(t, h.pull(t, c, AllParts))
-	if c.folder(t) != "t.onnx" || read(c.path("t.onnx")) != contents["t.onnx"] || !slices.Equal(h.ranges, []string{"bytes=3-"}) {
-		t.Errorf("files %v, asked for %q", c.folder(t), h.ranges)
-	}
-	must(t, os.Chtimes(c.path("t.onnx"), time.Time{}, time.Now().Add(time.Hour))) // it has to be read
+	assert.Must(t, h.pull(t, c, AllParts))
+	assert.Equal(t, c.folder(t), "t.onnx", "files")
+	assert.Equal(t, read(c.path("t.onnx")), contents["t.onnx"])
+	assert.Diff(t, []string{"bytes=3-"}, h.ranges)
+	assert.Must(t, os.Chtimes(c.path("t.onnx"), time.Time{}, time.Now().Add(time.Hour))) // it has to be read
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	refused(t, "cancelled", c.Pull(ctx, Preferred, PullOptions{}), context.Canceled, "")
+	assert.ErrorIs(t, c.Pull(ctx, Preferred, PullOptions{}), context.Canceled, "cancelled")
 }
 
 func TestPullBusy(t *testing.T) {
 	c := testCatalog(t, cpuFiles...)
 	unlock, err := c.lock(Preferred)
-	must(t, err)
-	refused(t, "second pull", c.Pull(t.Context(), Preferred, PullOptions{}), ErrBusy, Preferred)
-	_, err = c.Remove(Preferred)
-	refused(t, "remove", err, ErrBusy, Preferred)
+	assert.Must(t, err)
+	assert.ErrorSays(t, c.Pull(t.Context(), Preferred, PullOptions{}), ErrBusy, Preferred, "second pull")
+	assert.ErrorSays(t, assert.Err(c.Remove(Preferred)), ErrBusy, Preferred, "remove")
 	unlock()
-	_, err = c.Remove(Preferred)
-	must(t, err)
+	_ = assert.Value(c.Remove(Preferred))
 }
 
 func TestPullFromDir(t *testing.T) {
@@ -209,16 +197,14 @@ func TestPullFromDir(t *testing.T) {
 	pull := func(which Part) error {
 		return c.Pull(t.Context(), Preferred, PullOptions{FromDir: vendor, Which: which})
 	}
-	must(t, pull(NPUPart))
-	if got := c.folder(t); got != strings.Join(c.Known[0].PartFiles(NPUPart), " ") {
-		t.Errorf("files %v", got)
-	}
-	refused(t, "files that are not there", pull(CPUPart), fs.ErrNotExist, "t.onnx")
+	assert.Must(t, pull(NPUPart))
+	assert.Equal(t, c.folder(t), strings.Join(c.Known[0].PartFiles(NPUPart), " "), "files")
+	assert.ErrorSays(t, pull(CPUPart), fs.ErrNotExist, "t.onnx", "files that are not there")
 	write(t, filepath.Join(vendor, "t.onnx"), "<html>")
-	refused(t, "a web page", pull(CPUPart), ErrFile, filepath.Join(vendor, "t.onnx")+" is not a .onnx file")
-	must(t, os.Remove(filepath.Join(vendor, "t.onnx")))
-	must(t, os.Mkdir(filepath.Join(vendor, "t.onnx"), 0o755))
-	refused(t, "a folder", pull(CPUPart), ErrFile, "t.onnx")
+	assert.ErrorSays(t, pull(CPUPart), ErrFile, filepath.Join(vendor, "t.onnx")+" is not a .onnx file", "a web page")
+	assert.Must(t, os.Remove(filepath.Join(vendor, "t.onnx")))
+	assert.Must(t, os.Mkdir(filepath.Join(vendor, "t.onnx"), 0o755))
+	assert.ErrorSays(t, pull(CPUPart), ErrFile, "t.onnx", "a folder")
 }
 
 func TestPullErrors(t *testing.T) {
@@ -238,11 +224,11 @@ func TestPullErrors(t *testing.T) {
 		c.Known[0].Files = map[string]File{"p.npy": {}}
 		c.Known[0].NPU = &NPUFiles{Image: "p.npy", Text: "p.npy", TokenEmbedding: "p.npy", TextProjection: "p.npy", Zoo: "v5.2.0"}
 		c.Known[0].Tokenizer = "p.npy"
-		refused(t, name, c.Pull(t.Context(), tt.model, tt.options), tt.is, tt.says)
+		assert.ErrorSays(t, c.Pull(t.Context(), tt.model, tt.options), tt.is, tt.says, "%s", name)
 	}
 	c := testCatalog(t)
 	c.Dir = "/dev/null/models"
-	refused(t, "a folder that cannot be made", c.Pull(t.Context(), Preferred, PullOptions{}), nil, "not a directory")
+	assert.ErrorSays(t, c.Pull(t.Context(), Preferred, PullOptions{}), nil, "not a directory", "a folder that cannot be made")
 }
 
 // TestUnpinned pulls files of which the manifest has no digest: since when they are held to that of the first
@@ -251,23 +237,21 @@ func TestUnpinned(t *testing.T) {
 	h := newHub(t)
 	c := hubCatalog(t, h, File{Bytes: int64(len(contents["t.onnx"])), SHA256: sumOf(contents["t.onnx"])})
 	before := time.Now().Add(-time.Minute)
-	must(t, h.pull(t, c, CPUPart))
+	assert.Must(t, h.pull(t, c, CPUPart))
 	dir := filepath.Dir(c.path("x"))
 	for _, when := range []string{"after the pull", "with records of an older version"} {
-		files, err := c.Verify(t.Context(), Preferred)
-		must(t, err)
+		files := assert.Value(c.Verify(t.Context(), Preferred))
 		for _, f := range files {
 			unpinned := !f.Recorded.IsZero()
 			if f.Path != "" && (unpinned == (f.Name == "t.onnx") || unpinned && (f.Recorded.Before(before) || f.Recorded.After(time.Now()))) {
 				t.Errorf("%s: %s is recorded at %v", when, f.Name, f.Recorded)
 			}
 		}
-		old, err := readRecords(dir)
-		must(t, err)
+		old := assert.Value(readRecords(dir))
 		for name, rec := range old {
 			rec.Recorded = time.Time{}
 			old[name] = rec
 		}
-		must(t, old.write(dir))
+		assert.Must(t, old.write(dir))
 	}
 }

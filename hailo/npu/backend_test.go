@@ -2,7 +2,6 @@ package npu_test
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +9,7 @@ import (
 
 	"hailoclip/hailo"
 	"hailoclip/hailo/backendtest"
+	"hailoclip/hailo/internal/assert"
 	"hailoclip/hailo/npu"
 )
 
@@ -26,30 +26,21 @@ func TestConformance(t *testing.T) {
 func TestImages(t *testing.T) {
 	b := open(t, options(t, fast...))
 	for seed := range uint64(100) {
-		if err := encodeOne(t.Context(), b, seed); err != nil {
-			t.Fatal(err)
-		}
+		assert.Must(t, encodeOne(t.Context(), b, seed))
 	}
 	m := b.Metrics()
-	if m.Frames[npu.ImageModel] != 100 || m.Runs[npu.ImageModel] != 100 || m.Restarts != 0 || !m.Ready {
-		t.Errorf("%+v", m)
-	}
+	assert.True(t, m.Frames[npu.ImageModel] == 100 && m.Runs[npu.ImageModel] == 100 && m.Restarts == 0 && m.Ready, "%+v", m)
 }
 
 func TestForeignFrames(t *testing.T) {
 	b := open(t, options(t, fast...))
-	f, err := b.Frames().Get(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	f := assert.Value(b.Frames().Get(t.Context()))
 	defer f.Release()
 	other, _ := hailo.NewHeapFrames(1, imageSize, dimension).Get(t.Context())
 	short := &hailo.Frame{Pixels: f.Pixels, Embedding: make([]float32, 3)}
 	outside := &hailo.Frame{Pixels: f.Pixels, Embedding: f.Embedding, Slot: -1}
 	for _, bad := range []*hailo.Frame{other, short, outside, {}} {
-		if err := b.EncodeImages(t.Context(), []*hailo.Frame{bad}); !errors.Is(err, hailo.ErrEncode) {
-			t.Error(err)
-		}
+		assert.ErrorIs(t, b.EncodeImages(t.Context(), []*hailo.Frame{bad}), hailo.ErrEncode)
 	}
 }
 
@@ -88,17 +79,11 @@ func TestRefusedStart(t *testing.T) {
 			until(t, tt.want, func() bool { s := b.Status(); return !s.Ready && strings.Contains(s.Reason(), tt.want) })
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
-			if err := b.Await(ctx); !errors.Is(err, hailo.ErrDeviceLost) || !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("got %v, want %q", err, tt.want)
-			}
+			assert.ErrorSays(t, b.Await(ctx), hailo.ErrDeviceLost, tt.want)
 			f, _ := b.Frames().Get(t.Context())
 			defer f.Release()
-			if err := b.EncodeImages(t.Context(), []*hailo.Frame{f}); !errors.Is(err, hailo.ErrDeviceLost) {
-				t.Errorf("images: %v", err)
-			}
-			if _, err := b.EncodeTexts(t.Context(), twoTokens(1)); !errors.Is(err, hailo.ErrDeviceLost) {
-				t.Errorf("texts: %v", err)
-			}
+			assert.ErrorIs(t, b.EncodeImages(t.Context(), []*hailo.Frame{f}), hailo.ErrDeviceLost, "images")
+			assert.ErrorIs(t, assert.Err(b.EncodeTexts(t.Context(), twoTokens(1))), hailo.ErrDeviceLost, "texts")
 		})
 	}
 }
@@ -116,24 +101,20 @@ func TestHeat(t *testing.T) {
 	state("")
 	control(t, path, "heat=3")
 	state("throttling state 3")
-	if s := b.Status(); !s.Ready || !s.Degraded {
-		t.Errorf("%+v", s)
-	}
+	s := b.Status()
+	assert.True(t, s.Ready && s.Degraded, "%+v", s)
 	// Everything still goes through, only less at once; the places come back afterwards.
 	concurrently(t, b, 64, 10)
 	control(t, path, "heat=5")
 	state("too hot")
-	if err := encodeOne(t.Context(), b, 1); !errors.Is(err, hailo.ErrDeviceLost) || b.Status().Ready {
-		t.Error(err)
-	}
+	assert.ErrorIs(t, encodeOne(t.Context(), b, 1), hailo.ErrDeviceLost)
+	assert.True(t, !b.Status().Ready, "ready")
 	control(t, path, "heat=1") // not before it is 0
 	state("too hot")
 	control(t, path, "ok")
 	state("")
 	concurrently(t, b, 64, 10)
-	if m := b.Metrics(); m.Restarts != 0 {
-		t.Errorf("%d restarts", m.Restarts)
-	}
+	assert.Equal(t, b.Metrics().Restarts, 0, "restarts")
 }
 
 // A device that stops with frames in flight does not take those that wait for a turn down with it: whoever
@@ -144,52 +125,35 @@ func TestHeatInFlight(t *testing.T) {
 	b := open(t, o)
 	const clients = 48 // more than may be in flight
 	errs := make(chan error)
-	for seed := range uint64(clients) {
-		go func() {
-			for {
-				if err := encodeOne(context.Background(), b, seed); err != nil {
-					errs <- err
-					return
-				}
-			}
-		}()
-	}
-	go func() { // one batch on the device, the others in the queue
+	encode := func(call func() error) { // until it fails
 		for {
-			if _, err := b.EncodeTexts(context.Background(), twoTokens(10)); err != nil {
+			if err := call(); err != nil {
 				errs <- err
 				return
 			}
 		}
-	}()
+	}
+	for seed := range uint64(clients) {
+		go encode(func() error { return encodeOne(context.Background(), b, seed) })
+	}
+	// One batch on the device, the others in the queue.
+	go encode(func() error { return assert.Err(b.EncodeTexts(context.Background(), twoTokens(10))) })
 	until(t, "everything is in flight", func() bool {
 		m := b.Metrics()
 		return m.InFlight[npu.ImageModel] == o.Config.InFlight && m.InFlight[npu.TextModel] > 0
 	})
 	control(t, path, "heat=5")
-	hot := func(err error) {
-		t.Helper()
-		if !errors.Is(err, hailo.ErrDeviceLost) || !strings.Contains(err.Error(), "too hot") {
-			t.Error(err)
-		}
-	}
 	for range clients - o.Config.InFlight { // at least those that waited, while the others are in flight
-		hot(<-errs)
+		assert.ErrorSays(t, <-errs, hailo.ErrDeviceLost, "too hot")
 	}
-	_, err := b.EncodeTexts(t.Context(), twoTokens(1))
-	hot(err)
-	if m := b.Metrics(); m.Restarts != 0 || m.InFlight[npu.ImageModel] == 0 {
-		t.Errorf("%+v", m)
-	}
+	assert.ErrorSays(t, assert.Err(b.EncodeTexts(t.Context(), twoTokens(1))), hailo.ErrDeviceLost, "too hot")
+	m := b.Metrics()
+	assert.True(t, m.Restarts == 0 && m.InFlight[npu.ImageModel] > 0, "%+v", m)
 	control(t, path, "crash")
 	for range o.Config.InFlight + 1 {
-		if err := <-errs; !errors.Is(err, hailo.ErrDeviceLost) {
-			t.Error(err)
-		}
+		assert.ErrorIs(t, <-errs, hailo.ErrDeviceLost)
 	}
-	if err := b.Close(); err != nil {
-		t.Error(err)
-	}
+	assert.NoError(t, b.Close())
 }
 
 // twoTokens are n texts of two tokens.
@@ -215,22 +179,15 @@ func concurrently(t *testing.T, b *npu.Backend, goroutines, n int) {
 		}()
 	}
 	for range goroutines {
-		if err := <-errs; err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, <-errs)
 	}
 }
 
 func TestOptionsValidate(t *testing.T) {
 	_, err := npu.New(npu.Options{Text: &npu.Text{Width: 3}})
-	if err == nil {
-		t.Fatal("accepted")
-	}
 	for _, want := range []string{"no worker program", "no logger", "image size 0", "dimension 0", "batch size 0", "device timeout 0s",
 		"text: context length 0", "no token embeddings", "end token 0", "no projection, but width 3 and dimension 0"} {
-		if !strings.Contains(err.Error(), want) {
-			t.Errorf("no %q in: %v", want, err)
-		}
+		assert.Says(t, err, want)
 	}
 }
 
@@ -238,7 +195,7 @@ func TestOptionsValidate(t *testing.T) {
 func TestLongAfterTheStart(t *testing.T) {
 	o := options(t, fast...)
 	var b *npu.Backend
-	for o.Config.StartTimeout = time.Second; ; o.Config.StartTimeout *= 2 { // as short as this machine can
+	for o.Config.StartTimeout = 100 * time.Millisecond; ; o.Config.StartTimeout *= 2 { // as short as this machine can
 		b = start(t, o)
 		until(t, "a start", func() bool { s := b.Status(); return s.Ready || strings.Contains(s.Reason(), "starts failed") })
 		if b.Status().Ready {
@@ -246,10 +203,6 @@ func TestLongAfterTheStart(t *testing.T) {
 		}
 	}
 	time.Sleep(o.Config.StartTimeout + 100*time.Millisecond)
-	if err := encodeOne(t.Context(), b, 1); err != nil {
-		t.Error(err)
-	}
-	if m := b.Metrics(); m.Restarts != 0 {
-		t.Errorf("%d restarts: %v", m.Restarts, b.Status())
-	}
+	assert.NoError(t, encodeOne(t.Context(), b, 1))
+	assert.Equal(t, b.Metrics().Restarts, 0, "restarts")
 }

@@ -11,6 +11,7 @@ import (
 
 	"hailoclip/hailo"
 	"hailoclip/hailo/backendtest"
+	"hailoclip/hailo/internal/assert"
 	"hailoclip/hailo/npu"
 )
 
@@ -22,10 +23,7 @@ func BenchmarkImages(b *testing.B) {
 			be := open(b, options(b))
 			var frames []*hailo.Frame
 			for i := range callers {
-				f, err := be.Frames().Get(context.Background())
-				if err != nil {
-					b.Fatal(err)
-				}
+				f := assert.Value(be.Frames().Get(context.Background()))
 				paint(f.Pixels, uint64(i))
 				frames = append(frames, f)
 			}
@@ -67,9 +65,7 @@ func BenchmarkTexts(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := be.EncodeTexts(context.Background(), tokens); err != nil {
-			b.Fatal(err)
-		}
+		assert.Must(b, assert.Err(be.EncodeTexts(context.Background(), tokens)))
 	}
 	m := be.Metrics()
 	b.ReportMetric(20*float64(b.N)/b.Elapsed().Seconds(), "texts/s")
@@ -93,9 +89,7 @@ func BenchmarkMixed(b *testing.B) {
 				time.Sleep(time.Until(next))
 				wg.Go(func() {
 					start := time.Now()
-					if _, err := backendtest.Encode(context.Background(), be, func([]byte) {}); err != nil {
-						b.Error(err)
-					}
+					assert.NoError(b, assert.Err(backendtest.Encode(context.Background(), be, func([]byte) {})))
 					for d := time.Since(start).Nanoseconds(); ; {
 						if w := worst.Load(); d <= w || worst.CompareAndSwap(w, d) {
 							break
@@ -109,9 +103,7 @@ func BenchmarkMixed(b *testing.B) {
 			tick := time.NewTicker(time.Second)
 			defer tick.Stop()
 			for ctx.Err() == nil {
-				if _, err := be.EncodeTexts(context.Background(), tokens); err != nil {
-					b.Error(err)
-				}
+				assert.NoError(b, assert.Err(be.EncodeTexts(context.Background(), tokens)))
 				texts.Add(20)
 				<-tick.C
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 
 	"hailoclip/hailo"
 	"hailoclip/hailo/backendtest"
+	"hailoclip/hailo/internal/assert"
 	"hailoclip/hailo/npu"
 )
 
@@ -42,9 +44,7 @@ func startLoad(t *testing.T, b *npu.Backend, clients int) *load {
 		for errors.Is(err, hailo.ErrDeviceLost) && b.Await(t.Context()) == nil { // a short limit on a slow machine
 			v, err = b.EncodeTexts(ctx, tokens)
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		assert.Must(t, err)
 		want = append(want, v)
 	}
 	var seeds atomic.Uint64
@@ -93,9 +93,7 @@ func (l *load) end(t *testing.T) {
 	if err := l.wrong.Load(); err != nil {
 		t.Error(*err)
 	}
-	if l.good.Load() == 0 {
-		t.Error("nothing worked")
-	}
+	assert.True(t, l.good.Load() != 0, "nothing worked")
 }
 
 // Every fault, many times in one run, under load: no answer is wrong, and afterwards nothing is
@@ -120,80 +118,70 @@ func TestFaultsUnderLoad(t *testing.T) {
 		{"one frame fails", "error=8@%d", false, false},
 		{"all frames fail", "error=63", true, false},
 	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			fds := openFiles(t)
-			path := socket(t)
-			args := []string{"--image-run", "1ms", "--image-frame", "100us", "--text-run", "1ms", "--text-frame", "500us", "--control", path}
-			o, faults := options(t, args...), 20
-			if tt.silent {
-				o.DeviceTimeout, faults = time.Second, 6
-			}
-			b := open(t, o)
-			l := startLoad(t, b, 16)
-			var recovery []time.Duration
-			for i := range faults {
-				enough := l.good.Load() + 100
-				until(t, "answers between the faults", func() bool { return l.good.Load() > enough })
-				before := b.Metrics()
-				command := tt.fault
-				if strings.Contains(command, "%d") {
-					command = fmt.Sprintf(command, i%7+1)
-				}
-				start := time.Now()
-				until(t, "a chip to command", func() bool { return control(t, path, command) })
-				until(t, "the fault shows", func() bool {
-					m := b.Metrics()
-					return m.Restarts > before.Restarts || !tt.restarts && m.Failed != before.Failed
-				})
-				mark := time.Now().UnixNano()
-				until(t, "it works again", func() bool { return b.Metrics().Ready && l.lastGood.Load() > mark })
-				recovery = append(recovery, time.Since(start))
-			}
-			l.end(t)
-			// A short limit also hits a device that a busy machine holds up.
-			m := b.Metrics()
-			if !tt.restarts && m.Restarts != 0 || tt.restarts && m.Restarts < faults || !tt.silent && m.Restarts > faults {
-				t.Errorf("%d restarts for %d faults", m.Restarts, faults)
-			}
-			slices.Sort(recovery)
-			t.Logf("recovery: median %v, worst %v; %d right, %d lost, %d failed",
-				recovery[faults/2].Round(time.Millisecond), recovery[faults-1].Round(time.Millisecond), l.good.Load(), l.lost.Load(), l.failed.Load())
-			if free, all := b.Frames().Free(), b.Frames().Len(); free != all {
-				t.Errorf("%d of %d frames are free", free, all)
-			}
-			if err := b.Close(); err != nil {
-				t.Error(err)
-			}
-			if now := openFiles(t); now != fds {
-				t.Errorf("%d descriptors, %d before", now, fds)
-			}
-			if n := children(t); n != 0 {
-				t.Errorf("%d processes left behind", n)
-			}
-		})
+	fds := openFiles(t)
+	t.Run("faults", func(t *testing.T) {
+		for _, tt := range tests {
+			t.Run(tt.name, func(t *testing.T) {
+				t.Parallel()
+				underLoad(t, tt.fault, tt.restarts, tt.silent)
+			})
+		}
+	})
+	assert.Equal(t, openFiles(t), fds, "descriptors")
+	assert.Equal(t, children(t), 0, "processes left behind")
+}
+
+// underLoad commands a fault again and again.
+func underLoad(t *testing.T, fault string, restarts, silent bool) {
+	path := socket(t)
+	o := options(t, "--image-run", "1ms", "--image-frame", "100us", "--text-run", "1ms", "--text-frame", "500us", "--control", path)
+	faults := 20
+	if silent {
+		o.DeviceTimeout, faults = time.Second, 6
 	}
+	b := open(t, o)
+	l := startLoad(t, b, 16)
+	var recovery []time.Duration
+	for i := range faults {
+		enough := l.good.Load() + 100
+		until(t, "answers between the faults", func() bool { return l.good.Load() > enough })
+		before := b.Metrics()
+		command := strings.Replace(fault, "%d", fmt.Sprint(i%7+1), 1)
+		start := time.Now()
+		until(t, "a chip to command", func() bool { return control(t, path, command) })
+		until(t, "the fault shows", func() bool {
+			m := b.Metrics()
+			return m.Restarts > before.Restarts || !restarts && m.Failed != before.Failed
+		})
+		mark := time.Now().UnixNano()
+		until(t, "it works again", func() bool { return b.Metrics().Ready && l.lastGood.Load() > mark })
+		recovery = append(recovery, time.Since(start))
+	}
+	l.end(t)
+	m := b.Metrics()
+	if restarts {
+		// A short limit also hits a device that a busy machine holds up.
+		assert.True(t, m.Restarts == faults || silent && m.Restarts > faults, "%d restarts for %d faults", m.Restarts, faults)
+	} else {
+		assert.Equal(t, m.Restarts, 0, "restarts")
+	}
+	slices.Sort(recovery)
+	t.Logf("recovery: median %v, worst %v; %d right, %d lost, %d failed",
+		recovery[faults/2].Round(time.Millisecond), recovery[faults-1].Round(time.Millisecond), l.good.Load(), l.lost.Load(), l.failed.Load())
+	assert.Equal(t, b.Frames().Free(), b.Frames().Len(), "frames that are free")
+	assert.NoError(t, b.Close())
 }
 
 // A device that refuses is tried again.
 func TestRefusalEnds(t *testing.T) {
 	args := filepath.Join(t.TempDir(), "args")
-	write := func(line string) {
-		if err := os.WriteFile(args, []byte(line), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	write := func(line string) { assert.Must(t, os.WriteFile(args, []byte(line), 0o600)) }
 	write("--fault refuse=busy")
-	o := options(t, "args", args)
-	b := start(t, o)
+	b := start(t, options(t, "args", args))
 	until(t, "a few refusals", func() bool { return strings.Contains(b.Status().Reason(), "2 starts failed") })
 	write("--fault slow=0.5")
-	if err := b.Await(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := encodeOne(t.Context(), b, 1); err != nil {
-		t.Error(err)
-	}
+	assert.Must(t, b.Await(t.Context()))
+	assert.NoError(t, encodeOne(t.Context(), b, 1))
 }
 
 // A device that answers every frame with an error is started again ever more slowly.
@@ -213,45 +201,22 @@ func TestErrorsOnlyBackOff(t *testing.T) {
 
 // A device that dies of its second frame at every start does not start without end.
 func TestSomeWorkBacksOff(t *testing.T) {
-	var waits waitLog
+	waits := make(chan time.Duration, 100) // how long the next start was put off
 	o := options(t, append(slices.Clone(fast), "--fault", "crash=2")...)
-	o.Log = slog.New(&waits)
+	o.Log = slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == "next_start_in" {
+			waits <- a.Value.Duration()
+		}
+		return a
+	}}))
 	b := open(t, o)
 	for b.Metrics().Restarts < 6 {
 		_ = encodeOne(t.Context(), b, 1)
 	}
-	until(t, "the sixth wait", func() bool { return len(waits.all()) >= 6 })
 	const ms = time.Millisecond
-	if got, want := waits.all()[:6], []time.Duration{50 * ms, 100 * ms, 200 * ms, 400 * ms, 800 * ms, 800 * ms}; !slices.Equal(got, want) {
-		t.Errorf("waited %v before the next start, want %v", got, want)
+	for i, want := range []time.Duration{50 * ms, 100 * ms, 200 * ms, 400 * ms, 800 * ms, 800 * ms} {
+		assert.Equal(t, <-waits, want, "wait %d before the next start", i+1)
 	}
-}
-
-// waitLog keeps how long the next start was put off.
-type waitLog struct {
-	slog.Handler
-	mu    sync.Mutex
-	waits []time.Duration
-}
-
-func (l *waitLog) Enabled(context.Context, slog.Level) bool { return true }
-
-func (l *waitLog) Handle(_ context.Context, r slog.Record) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	r.Attrs(func(a slog.Attr) bool {
-		if a.Key == "next_start_in" {
-			l.waits = append(l.waits, a.Value.Duration())
-		}
-		return true
-	})
-	return nil
-}
-
-func (l *waitLog) all() []time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.Clone(l.waits)
 }
 
 // EncodeImages does not return before the device has let go of the frame; a text has nothing of the
@@ -260,10 +225,7 @@ func TestEndedContextKeepsTheFrame(t *testing.T) {
 	path := socket(t)
 	b := open(t, options(t, append(slices.Clone(fast), "--control", path)...))
 	control(t, path, "hang")
-	f, err := b.Frames().Get(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	f := assert.Value(b.Frames().Get(t.Context()))
 	defer f.Release()
 	// abandon ends the context of a call that the device has.
 	abandon := func(model int, call func(ctx context.Context) error) <-chan error {
@@ -275,17 +237,10 @@ func TestEndedContextKeepsTheFrame(t *testing.T) {
 		return ended
 	}
 	image := abandon(npu.ImageModel, func(ctx context.Context) error { return b.EncodeImages(ctx, []*hailo.Frame{f}) })
-	text := abandon(npu.TextModel, func(ctx context.Context) error {
-		_, err := b.EncodeTexts(ctx, [][]int32{{1, endToken}})
-		return err
-	})
-	if err := <-text; !errors.Is(err, context.Canceled) {
-		t.Errorf("text: %v", err)
-	}
+	text := abandon(npu.TextModel, func(ctx context.Context) error { return assert.Err(b.EncodeTexts(ctx, twoTokens(1))) })
+	assert.ErrorIs(t, <-text, context.Canceled, "text")
 	control(t, path, "crash") // only now
-	if err := <-image; !errors.Is(err, hailo.ErrDeviceLost) {
-		t.Errorf("got %v: it returned while the device had the frame", err)
-	}
+	assert.ErrorIs(t, <-image, hailo.ErrDeviceLost, "it returned while the device had the frame")
 }
 
 // The service ends with the device hanging: Close kills the worker.
@@ -301,24 +256,16 @@ func TestCloseWhileHanging(t *testing.T) {
 		m := b.Metrics()
 		return m.InFlight[npu.ImageModel] == 1 || m.Restarts > 0
 	})
-	if err := b.Close(); err != nil {
-		t.Error(err)
-	}
-	if err := <-errs; !errors.Is(err, hailo.ErrDeviceLost) {
-		t.Error(err)
-	}
-	if n := children(t); n != 0 {
-		t.Errorf("%d processes left behind", n)
-	}
+	assert.NoError(t, b.Close())
+	assert.ErrorIs(t, <-errs, hailo.ErrDeviceLost)
+	assert.Equal(t, children(t), 0, "processes left behind")
 }
 
 // until waits for something that must happen.
 func until(t *testing.T, what string, f func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !f(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", patience, what)
-		}
+		assert.MustTrue(t, !time.Now().After(deadline), "not within %v: %s", patience, what)
 		time.Sleep(200 * time.Microsecond)
 	}
 }
@@ -336,8 +283,8 @@ func openFiles(t *testing.T) int {
 // children counts the processes that this one has started and not reaped.
 func children(t *testing.T) int {
 	t.Helper()
-	lists, err := filepath.Glob("/proc/self/task/*/children")
-	if err != nil || len(lists) == 0 {
+	lists := assert.Value(filepath.Glob("/proc/self/task/*/children"))
+	if len(lists) == 0 {
 		t.Skip("this kernel does not list children")
 	}
 	n := 0

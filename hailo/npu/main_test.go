@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"hailoclip/hailo/internal/assert"
+
 	"go.uber.org/goleak"
 
 	"hailoclip/hailo/backendtest"
@@ -54,10 +56,7 @@ var fast = []string{"--image-run", "0", "--image-frame", "0", "--text-run", "0",
 // options are those of a backend on the simulated chip.
 func options(t testing.TB, args ...string) npu.Options {
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
+	self := assert.Value(os.Executable())
 	level := slog.LevelWarn
 	if testing.Verbose() {
 		level = slog.LevelInfo
@@ -91,22 +90,15 @@ func open(t testing.TB, o npu.Options) *npu.Backend {
 	b := start(t, o)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if err := b.Await(ctx); err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, b.Await(ctx))
 	return b
 }
 
 func start(t testing.TB, o npu.Options) *npu.Backend {
 	t.Helper()
-	b, err := npu.New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := assert.Value(npu.New(o))
 	t.Cleanup(func() {
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, b.Close())
 	})
 	return b
 }
@@ -121,17 +113,14 @@ func control(t testing.TB, path, command string) bool {
 	defer conn.Close()
 	fmt.Fprintln(conn, command)
 	// No answer: the fault has ended the process already. A refused command is answered.
-	if answer, _ := bufio.NewReader(conn).ReadString('\n'); answer != "ok\n" && answer != "" {
-		t.Errorf("%s: %s", command, answer)
-	}
+	answer, _ := bufio.NewReader(conn).ReadString('\n')
+	assert.True(t, answer == "ok\n" || answer == "", "%s: %s", command, answer)
 	return true
 }
 
 func socket(t testing.TB) string {
 	dir, err := os.MkdirTemp("", "npu") // t.TempDir may be too long for a socket
-	if err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	return filepath.Join(dir, "s")
 }

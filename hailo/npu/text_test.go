@@ -13,9 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"hailoclip/hailo"
+	"hailoclip/hailo/internal/assert"
 	"hailoclip/hailo/npu/wire"
 )
 
@@ -45,12 +44,8 @@ func TestProject(t *testing.T) {
 		"none": {&Text{Width: 2}, []float32{float32(1 / math.Sqrt(5)), float32(2 / math.Sqrt(5))}},
 	} {
 		got, err := tt.text.project(row, len(tt.want))
-		if err != nil {
-			t.Error(name, err)
-		}
-		if diff := cmp.Diff(tt.want, got); diff != "" {
-			t.Error(name, diff)
-		}
+		assert.True(t, err == nil, "%v %v", name, err)
+		assert.Diff(t, tt.want, got, "%s", name)
 		if _, err := tt.text.project([]float32{0, 0}, len(tt.want)); !errors.Is(err, hailo.ErrEncode) {
 			t.Error(name, ": a vector of no length: ", err)
 		}
@@ -65,13 +60,9 @@ func TestFill(t *testing.T) {
 	text.fill(slot, &in, []int32{3, 4})
 	// q = v / 0.5 + 10, little-endian
 	want := []byte{16, 0, 4, 0, 18, 0, 2, 0, 24, 0, 0, 0, 24, 0, 0, 0}
-	if !bytes.Equal(slot, want) {
-		t.Errorf("%v, want %v", slot, want)
-	}
+	assert.True(t, bytes.Equal(slot, want), "%v, want %v", slot, want)
 	text.fill(slot, &in, []int32{1, 1, 1, 1})
-	if slot[12] != 12 {
-		t.Error(slot)
-	}
+	assert.True(t, slot[12] == 12, "%v", slot)
 }
 
 func TestTextCheck(t *testing.T) {
@@ -79,21 +70,19 @@ func TestTextCheck(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		tokens []int32
-		end    int // -1: refused
+		end    int
 	}{
 		{"plain", []int32{1, 2, 8}, 2},
 		{"first end token counts", []int32{1, 8, 2, 8}, 1},
 		{"no end token: the last", []int32{1, 2}, 1},
 		{"full", []int32{1, 2, 3, 8}, 3},
-		{"empty", nil, -1},
-		{"too long", []int32{1, 2, 3, 4, 8}, -1},
-		{"outside of the vocabulary", []int32{1, 9, 8}, -1},
-		{"negative", []int32{-1, 8}, -1},
 	} {
-		end, err := text.check(tt.tokens)
-		if tt.end < 0 && !errors.Is(err, hailo.ErrEncode) || tt.end >= 0 && (err != nil || end != tt.end) {
-			t.Errorf("%s: %d, %v", tt.name, end, err)
-		}
+		assert.Equal(t, assert.Value(text.check(tt.tokens)), tt.end, "%s", tt.name)
+	}
+	for name, tokens := range map[string][]int32{
+		"empty": nil, "too long": {1, 2, 3, 4, 8}, "outside of the vocabulary": {1, 9, 8}, "negative": {-1, 8},
+	} {
+		assert.ErrorIs(t, assert.Err(text.check(tokens)), hailo.ErrEncode, "%s", name)
 	}
 }
 
@@ -106,10 +95,7 @@ type textDevice struct {
 func newTextDevice(t *testing.T) *textDevice {
 	w := testWorker()
 	d := &textDevice{w.b, w}
-	var err error
-	if d.memory, err = wire.NewMemory([models]int{0, 2}, [models]int{0, 4}, [models]int{0, 4}); err != nil {
-		t.Fatal(err)
-	}
+	d.memory = assert.Value(wire.NewMemory([models]int{0, 2}, [models]int{0, 4}, [models]int{0, 4}))
 	d.opt.Config.TextBatch, d.opt.Dimension, d.turn = 2, 2, make(chan struct{}, 1)
 	d.opt.Text = &Text{ContextLength: 2, Width: 2, Vocabulary: 99, Row: func(token int32) []float32 { return []float32{float32(token), 1} }}
 	w.loaded[TextModel] = &wire.Loaded{Input: stream(wire.FormatUint8, 2, 2), Output: stream(wire.FormatUint8, 2, 2)}
@@ -150,9 +136,7 @@ func (d *textDevice) run(t *testing.T, statuses ...wire.Code) (tokens []int) {
 		if len(statuses) > slot {
 			done.Status = statuses[slot]
 		}
-		if err := d.w.complete(done); err != nil {
-			t.Fatal(err)
-		}
+		assert.Must(t, d.w.complete(done))
 	}
 	synctest.Wait()
 	return tokens
@@ -163,9 +147,7 @@ func TestTextsTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newTextDevice(t)
 		image := func(slot uint32, sequence uint64) {
-			if err := d.w.finished(t, ImageModel, slot, sequence, wire.Success); err != nil {
-				t.Fatal(err)
-			}
+			assert.Must(t, d.w.finished(t, ImageModel, slot, sequence, wire.Success))
 			synctest.Wait()
 		}
 		many, one := d.encode(t.Context(), 1, 2, 3, 4, 5), d.encode(t.Context(), 9)
@@ -174,21 +156,15 @@ func TestTextsTakeTurns(t *testing.T) {
 		batches := [][]int{d.run(t)}
 		d.w.launch(ImageModel, 2) // after that batch: the next one need not wait for it
 		for _, slot := range []uint32{1, 0} {
-			if tokens := d.run(t); tokens != nil {
-				t.Errorf("texts %v before images that waited", tokens)
-			}
+			assert.MustTrue(t, d.run(t) == nil, "texts before images that waited")
 			image(slot, 3+uint64(slot))
 		}
 		batches = append(batches, d.run(t))
 		image(2, 5)
 		batches = append(batches, d.run(t), d.run(t))
-		if got := fmt.Sprint(batches); got != "[[1 2] [9] [3 4] [5]]" {
-			t.Error(got)
-		}
+		assert.Equal(t, fmt.Sprint(batches), "[[1 2] [9] [3 4] [5]]")
 		for _, result := range []<-chan error{many, one} {
-			if err := <-result; err != nil {
-				t.Error(err)
-			}
+			assert.NoError(t, <-result)
 		}
 	})
 }
@@ -201,21 +177,14 @@ func TestTextsGiveUp(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		failing, leaving := d.encode(t.Context(), 1, 2, 3), d.encode(ctx, 4, 5, 6)
 		waiting, good := d.encode(ctx, 7), d.encode(t.Context(), 8)
-		if d.run(t, 8); !errors.Is(<-failing, hailo.ErrEncode) {
-			t.Error("a text that failed")
-		}
+		d.run(t, 8)
+		assert.ErrorIs(t, <-failing, hailo.ErrEncode, "a text that failed")
 		cancel(why)
 		for _, result := range []<-chan error{leaving, waiting} { // the first one has texts on the device
-			if err := <-result; !errors.Is(err, why) {
-				t.Error(err)
-			}
+			assert.ErrorIs(t, <-result, why)
 		}
-		if got := fmt.Sprint(d.run(t), d.run(t), d.run(t)); got != "[4 5] [8] []" {
-			t.Error(got)
-		}
-		if err := <-good; err != nil {
-			t.Error(err)
-		}
+		assert.Equal(t, fmt.Sprint(d.run(t), d.run(t), d.run(t)), "[4 5] [8] []")
+		assert.NoError(t, <-good)
 	})
 }
 
@@ -230,19 +199,11 @@ func TestTextsOfALostDevice(t *testing.T) {
 			taken, waiting := d.encode(t.Context(), 1), d.encode(t.Context(), 2)
 			lose(d.w)
 			for _, result := range []<-chan error{waiting, d.encode(t.Context(), 3)} {
-				if err := <-result; !errors.Is(err, hailo.ErrDeviceLost) {
-					t.Error(name, err)
-				}
+				assert.ErrorIs(t, <-result, hailo.ErrDeviceLost, "%v", name)
 			}
-			select {
-			case err := <-taken:
-				t.Error(name, ": the device has it: ", err)
-			default:
-			}
+			assert.True(t, len(taken) == 0, "%s: the device has it", name)
 			_ = d.w.answer()
-			if err := <-taken; !errors.Is(err, hailo.ErrDeviceLost) {
-				t.Error(name, err)
-			}
+			assert.ErrorIs(t, <-taken, hailo.ErrDeviceLost, "%v", name)
 		})
 	}
 }
@@ -261,9 +222,7 @@ func TestRateBusy(t *testing.T) {
 	r.event(now, 5, 0, 0)
 	r.restart() // the worker is lost with what was in flight
 	r.event(now.Add(time.Hour), 0, 0, 0)
-	if r.total != 3*time.Second {
-		t.Errorf("busy for %v, want 3s", r.total)
-	}
+	assert.True(t, r.total == 3*time.Second, "busy for %v, want 3s", r.total)
 }
 
 // A device with a rate of rate(in flight), for some time.
@@ -281,27 +240,18 @@ func TestRateWatch(t *testing.T) {
 	now := time.Unix(1, 0)
 	now = drive(&r, now, 60*time.Second, 16, 300)
 	now = drive(&r, now, 60*time.Second, 1, 70) // fewer in flight is not slow
-	if r.slow != "" {
-		t.Fatal(r.slow)
-	}
+	assert.MustTrue(t, r.slow == "", "%v", r.slow)
 	now = drive(&r, now, 45*time.Second, 16, 150)
-	if r.slow != "" {
-		t.Fatal("slow for less than a minute: ", r.slow)
-	}
+	assert.MustTrue(t, r.slow == "", "slow for less than a minute: %v", r.slow)
 	now = drive(&r, now, 12*time.Second, 16, 290)
 	now = drive(&r, now, 55*time.Second, 16, 150)
-	if r.slow != "" {
-		t.Fatal("slow for less than a minute at a time: ", r.slow)
-	}
+	assert.MustTrue(t, r.slow == "", "slow for less than a minute at a time: %v", r.slow)
 	now = drive(&r, now, 30*time.Second, 16, 150)
-	if !strings.Contains(r.slow, "encodes 150 images/s where it did 300") {
-		t.Fatalf("slow for more than a minute: %q", r.slow)
-	}
+	const slow = "encodes 150 images/s where it did 300"
+	assert.MustTrue(t, strings.Contains(r.slow, slow), "slow for more than a minute: %q", r.slow)
 	r.restart()
 	now = drive(&r, now, 25*time.Second, 16, 280)
-	if r.slow != "" {
-		t.Fatal("it has recovered: ", r.slow)
-	}
+	assert.MustTrue(t, r.slow == "", "it has recovered: %v", r.slow)
 	// While it has nothing to do, or texts too, nothing is measured.
 	r.event(now, 0, 0, 0)
 	now = now.Add(time.Hour)
@@ -311,19 +261,12 @@ func TestRateWatch(t *testing.T) {
 		r.event(now, 16, 4, 1)
 	}
 	drive(&r, now, 25*time.Second, 16, 280)
-	if r.slow != "" || r.current < 0.9*280 {
-		t.Errorf("%q, %v images/s", r.slow, r.current)
-	}
-}
-
-// TestRateWatchWithMoreInFlight: a number in flight that was never seen does not hide a slow device.
-func TestRateWatchWithMoreInFlight(t *testing.T) {
-	var r rateWatch
-	now := drive(&r, time.Unix(1, 0), 60*time.Second, 8, 300)
+	assert.True(t, r.slow == "" && r.current >= 0.9*280, "%q, %v images/s", r.slow, r.current)
+	// A number in flight that was never seen does not hide a slow device.
+	r = rateWatch{}
+	now = drive(&r, time.Unix(1, 0), 60*time.Second, 8, 300)
 	drive(&r, now, 90*time.Second, 20, 150)
-	if !strings.Contains(r.slow, "encodes 150 images/s where it did 300") {
-		t.Errorf("slow: %q", r.slow)
-	}
+	assert.True(t, strings.Contains(r.slow, slow), "slow: %q", r.slow)
 }
 
 func TestLineLog(t *testing.T) {
@@ -333,42 +276,30 @@ func TestLineLog(t *testing.T) {
 	io.WriteString(l, "first\n\nsec")
 	io.WriteString(l, "ond\n"+strings.Repeat("x", 10_000))
 	io.WriteString(l, strings.Repeat("y", 10_000)+"\nlast")
-	if l.lastLine() != strings.Repeat("x", maxLogLine) {
-		t.Errorf("%q", l.lastLine())
-	}
+	assert.True(t, l.lastLine() == strings.Repeat("x", maxLogLine), "%q", l.lastLine())
 	l.flush()
-	if l.lastLine() != "last" || strings.Count(out.String(), "\n") != 4 || !strings.Contains(out.String(), "line=second\n") {
-		t.Errorf("%s", out.String())
-	}
+	lines := func() int { return strings.Count(out.String(), "\n") }
+	assert.True(t, l.lastLine() == "last" && lines() == 4 && strings.Contains(out.String(), "line=second\n"), "%s", out.String())
 	out.Reset()
 	for i := range 1000 {
 		fmt.Fprintf(l, "flood %d\n", i)
 	}
-	if n := strings.Count(out.String(), "\n"); n > maxLogBurst {
-		t.Errorf("%d lines", n)
-	}
+	assert.True(t, lines() <= maxLogBurst, "%d lines", lines())
 	l.window = time.Now().Add(-2 * maxLogEvery)
 	io.WriteString(l, "later\n")
-	if !strings.Contains(out.String(), "lines left out") || !strings.HasSuffix(out.String(), "line=later\n") {
-		t.Errorf("%s", out.String())
-	}
-}
+	assert.True(t, strings.Contains(out.String(), "lines left out") && strings.HasSuffix(out.String(), "line=later\n"), "%s", out.String())
 
-// What the next worker says again is known, until one was ready.
-func TestLineLogSaysOnce(t *testing.T) {
-	var out bytes.Buffer
-	l := &lineLog{log: slog.New(slog.NewTextHandler(&out, nil))}
+	// What the next worker says again is known, until one was ready.
+	out.Reset()
+	l = &lineLog{log: l.log}
 	for range 2 {
 		l.next()
 		io.WriteString(l, "[HailoRT] [error] no device\nworker: no device\n")
 	}
-	if want := "level=ERROR"; strings.Count(out.String(), "\n") != 2 || strings.Count(out.String(), want) != 1 || l.lastLine() != "worker: no device" {
-		t.Errorf("%s", out.String())
-	}
+	assert.True(t, lines() == 2 && strings.Count(out.String(), "level=ERROR") == 1, "%s", out.String())
+	assert.Equal(t, l.lastLine(), "worker: no device")
 	l.ready()
 	l.next()
 	io.WriteString(l, "worker: no device\n")
-	if strings.Count(out.String(), "\n") != 3 {
-		t.Errorf("%s", out.String())
-	}
+	assert.True(t, lines() == 3, "%s", out.String())
 }

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"hailoclip/hailo/internal/assert"
 	"hailoclip/hailo/npu/wire"
 )
 
@@ -34,13 +35,9 @@ func TestVersions(t *testing.T) {
 		{"5.2.0", "5.2.0", "5.20.0", false},
 	} {
 		why := mismatch(helloOf(tt.library, tt.chip, chipArchitecture, wire.Success), tt.driver)
-		if (why == "") != tt.equal {
-			t.Errorf("%+v: %q", tt, why)
-		}
+		assert.True(t, (why == "") == tt.equal, "%+v: %q", tt, why)
 		for _, version := range []string{tt.library, tt.driver, tt.chip} {
-			if !tt.equal && !strings.Contains(why, version) {
-				t.Errorf("%+v: %q does not name %s", tt, why, version)
-			}
+			assert.True(t, tt.equal || strings.Contains(why, version), "%+v: %q does not name %s", tt, why, version)
 		}
 	}
 }
@@ -58,16 +55,10 @@ func TestHelloCheck(t *testing.T) {
 		{"refused", helloOf("5.2.0", "", "", wire.CodeDeviceInUse), []string{"DEVICE_IN_USE (73)"}},
 	} {
 		err := checkHello(tt.hello, "")
-		if (err == nil) != (tt.want == nil) {
-			t.Errorf("%s: %v", tt.name, err)
-		}
+		assert.True(t, (err == nil) == (tt.want == nil), "%s: %v", tt.name, err)
 		for _, want := range tt.want {
-			if err != nil && !strings.Contains(err.Error(), want) {
-				t.Errorf("%s: no %q in: %v", tt.name, want, err)
-			}
+			assert.Says(t, err, want, "%s", tt.name)
 		}
 	}
-	if err := checkHello(&wire.Hello{Simulated: 1}, ""); err != nil {
-		t.Error(err)
-	}
+	assert.NoError(t, checkHello(&wire.Hello{Simulated: 1}, ""))
 }

@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 
+	"hailoclip/hailo/internal/assert"
+
 	"testing"
 	"time"
 
@@ -103,17 +105,14 @@ func FuzzWorkerMessages(f *testing.F) {
 							n++
 						}
 					}
-					if n != f.n || n > 0 && f.oldest == 0 {
-						t.Fatalf("model %d: %d in flight, counted %d, the oldest is %d", model, n, f.n, f.oldest)
-					}
+					assert.MustTrue(t, n == f.n && (n == 0 || f.oldest != 0), "model %d: %d in flight: %+v", model, n, f)
 				}
 				w.launch(int(m.Model)%models, int(m.Slot)%2)
 			case *wire.Stats:
 				w.setStats(m)
 			}
-			if len(w.places) != w.inFlight[ImageModel].n+w.withheld {
-				t.Fatalf("%d places taken for %d images in flight and %d withheld", len(w.places), w.inFlight[ImageModel].n, w.withheld)
-			}
+			taken, images := len(w.places), w.inFlight[ImageModel].n
+			assert.MustTrue(t, taken == images+w.withheld, "%d places taken for %d images in flight and %d withheld", taken, images, w.withheld)
 			if err != nil {
 				break
 			}
@@ -131,9 +130,7 @@ func FuzzLoaded(f *testing.F) {
 	b := &Backend{opt: Options{ImageSize: 4, Dimension: 8, Config: Config{TextBatch: 4, InFlight: 8},
 		Text: &Text{ContextLength: 5, Width: 6, Row: func(int32) []float32 { return make([]float32, 6) }}}}
 	for model, l := range []*wire.Loaded{good, text} {
-		if err := b.checkLoaded(model, l); err != nil {
-			f.Fatal(err)
-		}
+		assert.Must(f, b.checkLoaded(model, l))
 	}
 	f.Fuzz(func(t *testing.T, which uint8, packet []byte) {
 		m, err := wire.Parse(packet)
@@ -156,13 +153,11 @@ func TestBackOff(t *testing.T) {
 	last := time.Duration(-1)
 	for steps := range 100 {
 		d := backOff(steps)
-		if d < last || d > slowBackOff || steps == 0 && d != 0 || steps == 1 && d != firstBackOff || steps == slowSteps && d != slowBackOff {
-			t.Errorf("%d steps: %v after %v", steps, d, last)
-		}
+		assert.True(t, d >= last && d <= slowBackOff, "%d steps: %v after %v", steps, d, last)
 		last = d
 	}
-	if last != slowBackOff {
-		t.Errorf("at last %v", last)
+	for steps, want := range map[int]time.Duration{0: 0, 1: firstBackOff, slowSteps: slowBackOff, 99: slowBackOff} {
+		assert.Equal(t, backOff(steps), want, "%d steps", steps)
 	}
 }
 
@@ -183,22 +178,17 @@ func TestStepsAfter(t *testing.T) {
 		{"was idle", unsettled, 0, why, 0},
 		{"too hot", time.Hour, 1e6, fmt.Errorf("%w: why", errTooHot), slowSteps},
 	} {
-		if got := stepsAfter(40, c.lived, c.done, c.why); got != c.want {
-			t.Errorf("%s: %d steps, want %d", c.name, got, c.want)
-		}
+		assert.Equal(t, stepsAfter(40, c.lived, c.done, c.why), c.want, "%s", c.name)
 	}
-	if got := stepsAfter(1, time.Second, 1, why); got != 1 {
-		t.Errorf("the bound made it slower: %d", got)
-	}
+	assert.Equal(t, stepsAfter(1, time.Second, 1, why), 1, "the bound made it slower")
 }
 
 // finished answers a frame as the device does.
 func (w *worker) finished(t *testing.T, model, slot uint32, sequence uint64, status wire.Code) error {
 	t.Helper()
 	err := w.complete(&wire.Done{Model: model, Slot: slot, Sequence: sequence, Status: status})
-	if r := <-w.inFlight[model].slots[slot].result; (r == nil) != (status == wire.Success) {
-		t.Errorf("status %v became %v", status, r)
-	}
+	r := <-w.inFlight[model].slots[slot].result
+	assert.True(t, (r == nil) == (status == wire.Success), "status %v became %v", status, r)
 	return err
 }
 
@@ -207,24 +197,21 @@ func TestOverdue(t *testing.T) {
 	w := testWorker()
 	check := func(what string, overdue bool, now time.Time, limit time.Duration) {
 		t.Helper()
-		if err := w.overdue(now, limit); (err != nil) != overdue {
-			t.Errorf("%s: %v", what, err)
-		}
+		err := w.overdue(now, limit)
+		assert.True(t, (err != nil) == overdue, "%s: %v", what, err)
 	}
 	check("nothing in flight", false, time.Now().Add(time.Hour), time.Second)
 	w.launch(ImageModel, 0)
 	w.launch(ImageModel, 1)
 	w.inFlight[ImageModel].since = time.Now().Add(-time.Minute)
 	check("a minute is not within a second", true, time.Now(), time.Second)
-	if err := w.finished(t, ImageModel, 1, 2, wire.Success); err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, w.finished(t, ImageModel, 1, 2, wire.Success))
 	check("a younger frame that is done does not excuse the older one", true, time.Now(), time.Second)
 	w.launch(ImageModel, 2)
+	w.launch(ImageModel, 3)
 	w.inFlight[ImageModel].since = time.Now().Add(-24 * time.Hour)
-	if err := w.finished(t, ImageModel, 0, 1, wire.Success); err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, w.finished(t, ImageModel, 0, 1, wire.Success))
+	assert.Equal(t, w.inFlight[ImageModel].oldest, 3)
 	check("it has become the oldest just now", false, time.Now(), time.Hour)
 	w.launch(TextModel, 0)
 	w.inFlight[TextModel].since = time.Now().Add(-time.Minute)
@@ -234,9 +221,7 @@ func TestOverdue(t *testing.T) {
 // setThrottling has the device report a state.
 func (w *worker) setThrottling(t *testing.T, state uint32) {
 	t.Helper()
-	if err := w.setStats(&wire.Stats{Throttling: state}); err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, w.setStats(&wire.Stats{Throttling: state}))
 }
 
 // A device that stops for the heat may keep its frames for the limit; they count from when it goes on.
@@ -246,21 +231,14 @@ func TestHeatIsBounded(t *testing.T) {
 	w.inFlight[ImageModel].since = time.Now().Add(-24 * time.Hour)
 	for _, state := range []uint32{throttlingStopped, throttlingStopped + 1, throttlingShrink} {
 		w.setThrottling(t, state)
-		if err := w.overdue(w.pausedAt.Add(time.Second), time.Second); err != nil {
-			t.Errorf("at throttling state %d: %v", state, err)
-		}
-		if err := w.overdue(w.pausedAt.Add(time.Second+1), time.Second); !errors.Is(err, errTooHot) {
-			t.Errorf("at throttling state %d, when the time is over: %v", state, err)
-		}
+		assert.Equal(t, w.overdue(w.pausedAt.Add(time.Second), time.Second), nil, "at throttling state %d", state)
+		late := w.overdue(w.pausedAt.Add(time.Second+1), time.Second)
+		assert.ErrorIs(t, late, errTooHot, "at throttling state %d, when the time is over", state)
 	}
 	w.setThrottling(t, 0)
-	if err := w.overdue(time.Now(), time.Hour); err != nil {
-		t.Error("it goes on: ", err)
-	}
+	assert.NoError(t, w.overdue(time.Now(), time.Hour), "it goes on")
 	w.inFlight[ImageModel].since = time.Now().Add(-time.Minute)
-	if w.overdue(time.Now(), time.Second) == nil {
-		t.Error("a device that went on and then hangs is not seen")
-	}
+	assert.True(t, w.overdue(time.Now(), time.Second) != nil, "a device that went on and then hangs is not seen")
 }
 
 // With nothing in flight a hot device may rest, if only its worker is alive.
@@ -268,12 +246,8 @@ func TestHotAndSilent(t *testing.T) {
 	w := testWorker()
 	w.setThrottling(t, throttlingStopped)
 	w.pausedAt = w.pausedAt.Add(-time.Hour)
-	if err := w.overdue(w.heard.Add(statsLate), time.Second); err != nil {
-		t.Error(err)
-	}
-	if err := w.overdue(w.heard.Add(statsLate+2*time.Second), time.Second); !errors.Is(err, errTooHot) {
-		t.Errorf("a silent worker: %v", err)
-	}
+	assert.NoError(t, w.overdue(w.heard.Add(statsLate), time.Second))
+	assert.ErrorIs(t, w.overdue(w.heard.Add(statsLate+2*time.Second), time.Second), errTooHot, "a silent worker")
 }
 
 // A model whose every frame fails is seen however well the other one does, and its failed frames are no
@@ -282,17 +256,11 @@ func TestFailuresCountByModel(t *testing.T) {
 	w := testWorker()
 	for i := 1; ; i++ {
 		w.launch(ImageModel, 0)
-		if err := w.finished(t, ImageModel, 0, w.b.sequence.Load(), wire.Success); err != nil {
-			t.Fatal(err)
-		}
+		assert.Must(t, w.finished(t, ImageModel, 0, w.b.sequence.Load(), wire.Success))
 		w.launch(TextModel, 0)
 		err := w.finished(t, TextModel, 0, w.b.sequence.Load(), wire.CodeStreamAbort)
-		if (err != nil) != (i == maxFailures) {
-			t.Fatalf("after %d texts that failed: %v", i, err)
-		}
-		if w.done != uint64(i) {
-			t.Errorf("%d frames done, want the %d images", w.done, i)
-		}
+		assert.MustTrue(t, (err != nil) == (i == maxFailures), "after %d texts that failed: %v", i, err)
+		assert.True(t, w.done == uint64(i), "%d frames done, want the %d images", w.done, i)
 		if err != nil {
 			return
 		}
@@ -302,18 +270,14 @@ func TestFailuresCountByModel(t *testing.T) {
 func TestCRCErrorEndsTheWorker(t *testing.T) {
 	w := testWorker()
 	w.setThrottling(t, 0)
-	if err := w.setStats(&wire.Stats{CRCErrors: 1}); err == nil || !strings.Contains(err.Error(), "CRC") {
-		t.Errorf("error %v", err)
-	}
+	assert.ErrorSays(t, w.setStats(&wire.Stats{CRCErrors: 1}), nil, "CRC")
 }
 
 // socket returns our end; the other one stays open, as that of a worker that says nothing.
 func socket(t *testing.T) *os.File {
 	t.Helper()
 	ours, theirs, err := wire.Pair()
-	if err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, err)
 	t.Cleanup(func() { ours.Close(); theirs.Close() })
 	return ours
 }
@@ -333,62 +297,42 @@ func TestStuckWorker(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	served := make(chan error)
 	go func() { served <- w.serve(ctx) }()
-	if err := <-w.inFlight[ImageModel].slots[0].result; !errors.Is(err, hailo.ErrDeviceLost) {
-		t.Error(err)
-	}
+	assert.ErrorIs(t, <-w.inFlight[ImageModel].slots[0].result, hailo.ErrDeviceLost)
 	select {
 	case err := <-served:
 		t.Errorf("another worker may start while this one is there: %v", err)
 	default:
 	}
 	stop()
-	if err := <-served; err == nil || !strings.Contains(err.Error(), "no answer from the device") {
-		t.Error(err)
-	}
+	assert.ErrorSays(t, <-served, nil, "no answer from the device")
 }
 
 // A submit that waits in the full socket of a worker that does not read is ended with the worker.
 func TestLeaveEndsASend(t *testing.T) {
 	p := &process{conn: socket(t)}
-	raw, err := p.conn.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = raw.Control(func(fd uintptr) {
-		for err == nil {
+	_ = assert.Value(p.conn.SyscallConn()).Control(func(fd uintptr) {
+		for err := error(nil); err == nil; {
 			_, err = unix.Write(int(fd), make([]byte, 24))
 		}
 	})
 	sent := make(chan error)
 	go func() { sent <- p.send(&wire.Submit{}) }()
-	for stacks := make([]byte, 1<<20); ; time.Sleep(time.Millisecond) { // until it waits
-		if n := runtime.Stack(stacks, true); strings.Contains(string(stacks[:n]), "[IO wait") {
-			break
-		}
+	for stacks, n := make([]byte, 1<<20), 0; !strings.Contains(string(stacks[:n]), "[IO wait"); n = runtime.Stack(stacks, true) {
+		time.Sleep(time.Millisecond) // until it waits
 	}
 	p.leave()
-	if err := <-sent; err == nil {
-		t.Error("it was sent")
-	}
+	assert.Error(t, <-sent, "it was sent")
 }
 
 func TestFindWorker(t *testing.T) {
 	dir := t.TempDir()
 	program, text := filepath.Join(dir, "program"), filepath.Join(dir, "text")
-	if err := os.WriteFile(program, nil, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(text, nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := FindWorker(program); got != program || err != nil {
-		t.Error(got, err)
-	}
+	assert.Must(t, os.WriteFile(program, nil, 0o755))
+	assert.Must(t, os.WriteFile(text, nil, 0o644))
+	assert.Equal(t, assert.Value(FindWorker(program)), program)
 	for path, want := range map[string]string{
 		text: "is not a program", dir: "is not a program", filepath.Join(dir, "none"): "no such file", "": "/usr/lib/hailo-clip/hailo-clip-npu",
 	} {
-		if got, err := FindWorker(path); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: %q, %v", path, got, err)
-		}
+		assert.Says(t, assert.Err(FindWorker(path)), want, "%q", path)
 	}
 }

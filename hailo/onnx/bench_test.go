@@ -6,16 +6,14 @@ import (
 	"testing"
 
 	"hailoclip/hailo"
+	"hailoclip/hailo/internal/assert"
 )
 
 func ramps(tb testing.TB, n int) []*hailo.Frame {
 	tb.Helper()
 	frames := make([]*hailo.Frame, n)
 	for i := range frames {
-		f, err := hailo.NewHeapFrames(1, 224, 512).Get(tb.Context())
-		if err != nil {
-			tb.Fatal(err)
-		}
+		f := assert.Value(hailo.NewHeapFrames(1, 224, 512).Get(tb.Context()))
 		for j := range f.Pixels {
 			f.Pixels[j] = byte(i*31 + j/7)
 		}
@@ -32,9 +30,7 @@ func BenchmarkEncodeImages(b *testing.B) {
 			frames := ramps(b, n)
 			b.ReportAllocs()
 			for b.Loop() {
-				if err := backend.EncodeImages(b.Context(), frames); err != nil {
-					b.Fatal(err)
-				}
+				assert.Must(b, backend.EncodeImages(b.Context(), frames))
 			}
 			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*n), "us/image")
 		})
@@ -62,9 +58,7 @@ func BenchmarkEncodeImagesParallel(b *testing.B) {
 					}()
 				}
 				for range calls {
-					if err := <-done; err != nil {
-						b.Error(err)
-					}
+					assert.NoError(b, <-done)
 				}
 				b.ReportMetric(float64(b.N*n)/b.Elapsed().Seconds(), "images/s")
 			})
@@ -83,9 +77,7 @@ func BenchmarkEncodeTexts(b *testing.B) {
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := backend.EncodeTexts(b.Context(), texts); err != nil {
-					b.Fatal(err)
-				}
+				assert.Must(b, assert.Err(backend.EncodeTexts(b.Context(), texts)))
 			}
 			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*n), "us/text")
 		})

@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
-	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"hailoclip/hailo/internal/assert"
 	"hailoclip/hailo/safefile"
 )
 
@@ -28,31 +28,19 @@ func tgz(t *testing.T, files ...string) string {
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
 	w := tar.NewWriter(z)
-	var errs []error
 	for i := 0; i < len(files); i += 2 {
-		errs = append(errs, w.WriteHeader(&tar.Header{Name: files[i], Size: int64(len(files[i+1])), Mode: 0o755, Typeflag: tar.TypeReg}))
-		_, err := w.Write([]byte(files[i+1]))
-		errs = append(errs, err)
+		assert.Must(t, w.WriteHeader(&tar.Header{Name: files[i], Size: int64(len(files[i+1])), Mode: 0o755, Typeflag: tar.TypeReg}))
+		assert.Must(t, assert.Err(w.Write([]byte(files[i+1]))))
 	}
-	if err := errors.Join(append(errs, w.Close(), z.Close())...); err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, w.Close(), z.Close())
 	return b.String()
-}
-
-func sum(t *testing.T, text string) string {
-	t.Helper()
-	s, err := safefile.Sum(t.Context(), strings.NewReader(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
 }
 
 // testBuild is a build with this tarball. Its published library is "the published library".
 func testBuild(t *testing.T, tarball string) build {
 	b := builds["amd64"]
-	b.library, b.digest, b.bytes = sum(t, "the published library"), sum(t, tarball), int64(len(tarball))
+	sum := func(text string) string { return assert.Value(safefile.Sum(t.Context(), strings.NewReader(text))) }
+	b.library, b.digest, b.bytes = sum("the published library"), sum(tarball), int64(len(tarball))
 	return b
 }
 
@@ -70,12 +58,8 @@ func site(t *testing.T, serve http.HandlerFunc) string {
 // left lists what is in a folder.
 func left(t *testing.T, dir string) string {
 	t.Helper()
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var names []string
-	for _, e := range entries {
+	for _, e := range assert.Value(os.ReadDir(dir)) {
 		names = append(names, e.Name())
 	}
 	return strings.Join(names, " ")
@@ -114,22 +98,16 @@ func TestFetch(t *testing.T) {
 			}
 		}
 		if tt.there != "" {
-			if err := os.WriteFile(path, []byte(tt.there), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			assert.Must(t, os.WriteFile(path, []byte(tt.there), 0o600))
 		}
 		b := testBuild(t, tt.tarball)
 		err := b.fetch(t.Context(), site(t, serve), path, func(done, total int64) {
-			if done > total || total != b.bytes {
-				t.Errorf("%s: progress %d of %d", tt.name, done, total)
-			}
+			assert.True(t, done <= total && total == b.bytes, "%s: progress %d of %d", tt.name, done, total)
 		})
-		if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
-			t.Errorf("%s: %v, want one that says %q", tt.name, err, tt.err)
-		}
-		if data, _ := os.ReadFile(path); string(data) != tt.library || left(t, dir) != tt.left {
-			t.Errorf("%s: installed %q; left %q", tt.name, data, left(t, dir))
-		}
+		assert.Says(t, err, tt.err, "%s", tt.name)
+		data, _ := os.ReadFile(path)
+		assert.Equal(t, string(data), tt.library, "%s: installed", tt.name)
+		assert.Equal(t, left(t, dir), tt.left, "%s: left", tt.name)
 	}
 }
 
@@ -138,30 +116,20 @@ func TestFetchTwice(t *testing.T) {
 	dir, kept := filepath.Join(t.TempDir(), "link"), filepath.Join(t.TempDir(), "kept")
 	tarball := tgz(t, releaseName, "the vendor's library")
 	b := testBuild(t, tarball)
-	err := errors.Join(os.WriteFile(kept, []byte("keep"), 0o600), os.Symlink(t.TempDir(), dir))
+	assert.Must(t, os.WriteFile(kept, []byte("keep"), 0o600), os.Symlink(t.TempDir(), dir))
 	for _, name := range []string{libraryName, libraryName + ".sha256", b.release + ".part", b.release + ".part.from"} {
-		err = errors.Join(err, os.Symlink(kept, filepath.Join(dir, name)))
-	}
-	if err != nil {
-		t.Fatal(err)
+		assert.Must(t, os.Symlink(kept, filepath.Join(dir, name)))
 	}
 	path, nobody := filepath.Join(dir, libraryName), site(t, nil)
 	url := site(t, func(w http.ResponseWriter, _ *http.Request) {
-		if err := b.fetch(t.Context(), nobody, path, nil); err == nil || !strings.Contains(err.Error(), "another process is downloading it") {
-			t.Error("meanwhile: ", err)
-		}
+		assert.Says(t, b.fetch(t.Context(), nobody, path, nil), "another process is downloading it", "meanwhile")
 		w.Write([]byte(tarball))
 	})
-	if err := b.fetch(t.Context(), url, path, nil); err != nil {
-		t.Error(err)
-	}
-	if data, _ := os.ReadFile(kept); string(data) != "keep" || left(t, dir) != libraryName+" "+libraryName+".sha256" {
-		t.Errorf("written to where a link leads: %q; left %q", data, left(t, dir))
-	}
+	assert.NoError(t, b.fetch(t.Context(), url, path, nil))
+	assert.Equal(t, string(assert.Value(os.ReadFile(kept))), "keep", "written to where a link leads")
+	assert.Equal(t, left(t, dir), libraryName+" "+libraryName+".sha256", "left")
 }
 
 func TestFetchArch(t *testing.T) {
-	if _, err := Fetch(t.Context(), t.TempDir(), "riscv64", nil); err == nil || !strings.Contains(err.Error(), "riscv64") {
-		t.Error(err)
-	}
+	assert.ErrorSays(t, assert.Err(Fetch(t.Context(), t.TempDir(), "riscv64", nil)), nil, "riscv64")
 }

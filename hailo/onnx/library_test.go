@@ -2,55 +2,38 @@ package onnx
 
 import (
 	"bytes"
-	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
-	"strings"
 	"testing"
+
+	"hailoclip/hailo/internal/assert"
 )
 
 func TestLoad(t *testing.T) {
 	path := native(t)
-	first, err := Load(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if first.Path != path || checkVersion(first.Version) != nil {
-		t.Errorf("loaded %s, version %q", first.Path, first.Version)
-	}
-	if again, err := Load(path); again != first || err != nil {
-		t.Error("loaded twice: ", again, err)
-	}
+	first := assert.Value(Load(path))
+	assert.True(t, first.Path == path && checkVersion(first.Version) == nil, "loaded %s, version %q", first.Path, first.Version)
+	assert.Equal(t, assert.Value(Load(path)), first, "loaded twice")
 	// Found in a cache folder, by the name that Fetch gives it.
 	dir := t.TempDir()
 	name := LibraryFile(dir, runtime.GOARCH)
-	if err := os.Symlink(path, name); err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, os.Symlink(path, name))
 	found, err := Load("", filepath.Join(dir, "no such folder"), dir)
-	if err != nil || found.Path != name {
-		t.Error("in a cache folder: ", found, err)
-	}
+	assert.True(t, err == nil && found.Path == name, "in a cache folder: %v %v", found, err)
 }
 
 func TestLoadRefuses(t *testing.T) {
 	dir := t.TempDir()
 	text, cut, cutSections := filepath.Join(dir, "text.so"), filepath.Join(dir, "cut.so"), filepath.Join(dir, "cut_sections.so")
-	program, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
+	program := assert.Value(os.ReadFile("/proc/self/exe"))
 	// Cut short, with the list of sections at its end (as after a full disk) and without one, which
 	// leaves the segments alone to tell.
 	half := bytes.Clone(program[:len(program)/2])
 	clear(half[40:48]) // e_shoff
 	clear(half[58:64]) // e_shentsize, e_shnum, e_shstrndx
 	for file, content := range map[string][]byte{text: []byte("no library"), cut: half, cutSections: program[:len(program)/2]} {
-		if err := os.WriteFile(file, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		assert.Must(t, os.WriteFile(file, content, 0o600))
 	}
 	for _, tt := range []struct{ name, library, want string }{
 		{"cut short", cut, "cut.so: cut short: it has "},
@@ -64,30 +47,22 @@ func TestLoadRefuses(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := Load(tt.library, dir)
-			if !errors.Is(err, ErrNoLibrary) || !strings.Contains(err.Error(), "cpu.library is ") || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), `"hailo-clip setup"`) {
-				t.Errorf("%v\nlacks %q", err, tt.want)
+			for _, words := range []string{"cpu.library is ", tt.want, `"hailo-clip setup"`} {
+				assert.ErrorSays(t, err, ErrNoLibrary, words)
 			}
 		})
 	}
 }
 
 func TestCandidates(t *testing.T) {
-	if got := candidates("/opt/ort.so", []string{"/cache"}); len(got) != 1 || got[0] != "/opt/ort.so" {
-		t.Error("a configured path is the only one: ", got)
-	}
-	program, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	beside := filepath.Dir(program)
+	assert.Diff(t, []string{"/opt/ort.so"}, candidates("/opt/ort.so", []string{"/cache"}), "a configured path is the only one")
+	beside := filepath.Dir(assert.Value(os.Executable()))
 	want := []string{
 		beside + "/libonnxruntime.so.1", beside + "/libonnxruntime.so",
 		LibraryFile("/state", runtime.GOARCH), LibraryFile("/cache", runtime.GOARCH),
 		"libonnxruntime.so.1", "libonnxruntime.so",
 	}
-	if got := candidates("", []string{"/state", "", "/cache"}); !slices.Equal(got, want) {
-		t.Errorf("got %q\nwant %q", got, want)
-	}
+	assert.Diff(t, want, candidates("", []string{"/state", "", "/cache"}))
 }
 
 func TestCheckVersion(t *testing.T) {
@@ -95,8 +70,7 @@ func TestCheckVersion(t *testing.T) {
 		"1.24.3": true, "1.17.0": true, "1.100.0": true, "2.0.0": true,
 		"1.16.3": false, "0.99.0": false, "": false, "rel": false,
 	} {
-		if err := checkVersion(version); (err == nil) != ok {
-			t.Errorf("%q: %v", version, err)
-		}
+		err := checkVersion(version)
+		assert.True(t, (err == nil) == ok, "%q: %v", version, err)
 	}
 }

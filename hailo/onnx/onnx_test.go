@@ -7,10 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
+
+	"hailoclip/hailo/internal/assert"
 
 	"go.uber.org/goleak"
 
@@ -34,9 +35,7 @@ func native(tb testing.TB) string {
 		path = LibraryFile(filepath.Join(cache, "hailo-clip", "lib"), runtime.GOARCH)
 	}
 	if _, err := os.Stat(path); err != nil {
-		if os.Getenv("HAILO_TEST_REQUIRE_NATIVE") == "1" {
-			tb.Fatal("no ONNX Runtime: ", err)
-		}
+		assert.MustTrue(tb, os.Getenv("HAILO_TEST_REQUIRE_NATIVE") != "1", "no ONNX Runtime: %v", err)
 		tb.Skip("no ONNX Runtime: ", err)
 	}
 	return path
@@ -48,10 +47,7 @@ var Native = native
 // newBackend opens a backend that is closed with the test.
 func newBackend(tb testing.TB, c Config, e encoders) *Backend {
 	tb.Helper()
-	b, err := tryOpen(tb, c, e)
-	if err != nil {
-		tb.Fatal(err)
-	}
+	b := assert.Value(tryOpen(tb, c, e))
 	tb.Cleanup(func() { b.Close() })
 	return b
 }
@@ -59,20 +55,14 @@ func newBackend(tb testing.TB, c Config, e encoders) *Backend {
 // take returns a frame that is released with the test.
 func take(tb testing.TB, b *Backend) *hailo.Frame {
 	tb.Helper()
-	f, err := b.Frames().Get(tb.Context())
-	if err != nil {
-		tb.Fatal(err)
-	}
+	f := assert.Value(b.Frames().Get(tb.Context()))
 	tb.Cleanup(f.Release)
 	return f
 }
 
 func tryOpen(tb testing.TB, c Config, e encoders) (*Backend, error) {
 	tb.Helper()
-	l, err := Load(native(tb))
-	if err != nil {
-		tb.Fatal(err)
-	}
+	l := assert.Value(Load(native(tb)))
 	return open(l, c, e, 16)
 }
 
@@ -101,20 +91,25 @@ func tiny(text, image string) encoders {
 
 func readJSON(tb testing.TB, path string, v any) {
 	tb.Helper()
-	data, err := os.ReadFile(path)
-	if err == nil {
-		err = json.Unmarshal(data, v)
-	}
-	if err != nil {
-		tb.Fatal(path, ": ", err)
-	}
+	assert.Must(tb, json.Unmarshal(assert.Value(os.ReadFile(path)), v))
+}
+
+// near checks the cosine between two vectors.
+func near(t *testing.T, got, want []float32, least float64, what string, args ...any) {
+	t.Helper()
+	c := backendtest.Cosine(got, want)
+	assert.True(t, c >= least, what+": cosine %v", append(args, c)...)
+}
+
+// golden is what the training framework made of the demo's texts and images.
+type golden struct {
+	Texts    map[string][]float32 `json:"texts"`
+	TokenIDs map[string][]int32   `json:"token_ids"`
+	Images   map[string][]float32 `json:"images"`
 }
 
 func TestGoldenTexts(t *testing.T) {
-	var golden struct {
-		Texts    map[string][]float32 `json:"texts"`
-		TokenIDs map[string][]int32   `json:"token_ids"`
-	}
+	var golden golden
 	readJSON(t, "../demo/golden.json", &golden)
 	b := newBackend(t, Config{}, demo(t))
 	var texts []string
@@ -122,51 +117,29 @@ func TestGoldenTexts(t *testing.T) {
 	for text, ids := range golden.TokenIDs {
 		texts, tokens = append(texts, text), append(tokens, ids)
 	}
-	got, err := b.EncodeTexts(t.Context(), tokens)
-	if err != nil {
-		t.Fatal(err)
-	}
+	got := assert.Value(b.EncodeTexts(t.Context(), tokens))
 	for i, text := range texts {
-		if c := backendtest.Cosine(got[i], golden.Texts[text]); c < 0.99999 {
-			t.Errorf("%q: cosine %v", text, c)
-		}
+		near(t, got[i], golden.Texts[text], 0.99999, "%q", text)
 	}
 }
 
 // The whole way of an image, from the file to the vector, against the training framework's own.
 func TestGoldenImages(t *testing.T) {
-	var golden struct {
-		Images map[string][]float32 `json:"images"`
-	}
+	var golden golden
 	readJSON(t, "../demo/golden.json", &golden)
 	b := newBackend(t, Config{}, demo(t))
 	d := decode.NewDecoder(decode.Config{MaxPixels: 1 << 22, JPEGScale: "exact"}, b.model.ImageSize)
 	square := resize.New(resize.Config{Fit: "crop"}, b.model.ImageSize)
 	frame := take(t, b)
-	if len(golden.Images) == 0 {
-		t.Fatal("no golden images")
-	}
+	assert.MustTrue(t, len(golden.Images) != 0, "no golden images")
 	for name, want := range golden.Images {
-		data, err := os.ReadFile(filepath.Join("../demo/samples", name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		p, err := d.DecodeBytes(data)
-		if err != nil {
-			t.Fatal(name, ": ", err)
-		}
-		err = square.Resize(frame.Pixels, p.Pix, p.Width, p.Height)
+		data := assert.Value(os.ReadFile(filepath.Join("../demo/samples", name)))
+		p := assert.Value(d.DecodeBytes(data))
+		assert.Must(t, square.Resize(frame.Pixels, p.Pix, p.Width, p.Height))
 		p.Release()
-		if err != nil {
-			t.Fatal(name, ": ", err)
-		}
-		if err := b.EncodeImages(t.Context(), []*hailo.Frame{frame}); err != nil {
-			t.Fatal(name, ": ", err)
-		}
+		assert.Must(t, b.EncodeImages(t.Context(), []*hailo.Frame{frame}))
 		// Without libjpeg-turbo the standard decoder's chroma differs a little from the golden one's.
-		if c := backendtest.Cosine(frame.Embedding, want); c < 0.9999 {
-			t.Errorf("%s: cosine %v", name, c)
-		}
+		near(t, frame.Embedding, want, 0.9999, "%s", name)
 	}
 }
 
@@ -174,11 +147,7 @@ func TestConformance(t *testing.T) {
 	native(t)
 	bytes := demo(t)
 	for _, src := range []*source{&bytes.image, &bytes.text} {
-		data, err := os.ReadFile(src.path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		src.path, src.bytes = "", data
+		src.path, src.bytes = "", assert.Value(os.ReadFile(src.path))
 	}
 	for _, tt := range []struct {
 		name string
@@ -201,14 +170,8 @@ func TestConformance(t *testing.T) {
 func TestOpenModel(t *testing.T) {
 	m := demo(t).manifest
 	m.Tokenizer, m.CPU = "tokenizer.json", &model.CPUFiles{Image: "vision_model.onnx", Text: "text_model.onnx"}
-	demo, err := model.Embedded(m, os.DirFS("../demo"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := Open(t.Context(), Config{Library: native(t), Threads: 2}, demo, 3)
-	if err != nil {
-		t.Fatal(err)
-	}
+	demo := assert.Value(model.Embedded(m, os.DirFS("../demo")))
+	b := assert.Value(Open(t.Context(), Config{Library: native(t), Threads: 2}, demo, 3))
 	defer b.Close()
 	i := b.Info()
 	if i.ImageBatch != defaultBatch || i.ImageCalls != 2 || len(i.TextDigest) != 64 || b.Frames().Len() != 3 ||
@@ -216,48 +179,32 @@ func TestOpenModel(t *testing.T) {
 		t.Errorf("%+v, %d frames", i, b.Frames().Len())
 	}
 	m.CPU = nil
-	if demo, err = model.Embedded(m, os.DirFS("../demo")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Open(t.Context(), Config{Library: native(t)}, demo, 3); err == nil || !strings.Contains(err.Error(), "no text encoder for the CPU") {
-		t.Error("a model for the NPU alone: ", err)
-	}
+	_, err := Open(t.Context(), Config{Library: native(t)}, assert.Value(model.Embedded(m, os.DirFS("../demo"))), 3)
+	assert.ErrorSays(t, err, nil, "no text encoder for the CPU", "a model for the NPU alone")
 }
 
 func TestTextOnly(t *testing.T) {
 	b := newBackend(t, Config{}, tiny("external.onnx", ""))
-	if _, err := b.EncodeTexts(t.Context(), [][]int32{{1}}); err != nil {
-		t.Error(err)
-	}
-	if err := b.EncodeImages(t.Context(), []*hailo.Frame{take(t, b)}); !errors.Is(err, hailo.ErrEncode) {
-		t.Error("a image without an image encoder: ", err)
-	}
+	assert.NoError(t, assert.Err(b.EncodeTexts(t.Context(), [][]int32{{1}})))
+	err := b.EncodeImages(t.Context(), []*hailo.Frame{take(t, b)})
+	assert.ErrorIs(t, err, hailo.ErrEncode, "an image without an image encoder")
 }
 
 // The tiny models hold the same weights, so that all layouts must give the same vectors.
 func TestLayoutsAgree(t *testing.T) {
 	encode := func(name string, texts ...[]int32) [][]float32 {
 		t.Helper()
-		got, err := newBackend(t, Config{}, tiny(name, "")).EncodeTexts(t.Context(), texts)
-		if err != nil {
-			t.Fatal(name, ": ", err)
-		}
-		return got
+		return assert.Value(newBackend(t, Config{}, tiny(name, "")).EncodeTexts(t.Context(), texts))
 	}
 	full := [][]int32{{1, 2, 3, 4, 5, 6}, {7, 7, 7, 7, 7, 7}, {8, 9, 10, 11, 12, 13}} // no padding
 	want := encode("whole.onnx", full...)
 	for _, name := range []string{"text_fixed.onnx", "external.onnx"} {
 		for i, v := range encode(name, full...) {
-			if c := backendtest.Cosine(v, want[i]); c < 0.999999 {
-				t.Errorf("%s, text %d: cosine %v", name, i, c)
-			}
+			near(t, v, want[i], 0.999999, "%s, text %d", name, i)
 		}
 	}
-	masked := encode("whole.onnx", []int32{7}, []int32{7, 7})
-	for i, v := range masked {
-		if c := backendtest.Cosine(v, want[1]); c < 0.999999 {
-			t.Errorf("text %d: padding got past the mask: cosine %v", i, c)
-		}
+	for i, v := range encode("whole.onnx", []int32{7}, []int32{7, 7}) {
+		near(t, v, want[1], 0.999999, "text %d: padding got past the mask", i)
 	}
 }
 
@@ -267,28 +214,21 @@ func TestInt8(t *testing.T) {
 		t.Helper()
 		b := newBackend(t, Config{}, tiny("whole.onnx", name))
 		for shade := range 3 {
-			v, err := backendtest.Encode(t.Context(), b, func(pixels []byte) {
+			vectors = append(vectors, assert.Value(backendtest.Encode(t.Context(), b, func(pixels []byte) {
 				for i := range pixels {
 					pixels[i] = byte(200 - 60*(i%3+shade)%200)
 				}
-			})
-			if err != nil {
-				t.Fatal(name, ": ", err)
-			}
-			vectors = append(vectors, v)
+			})))
 		}
 		return vectors
 	}
 	want := encode("whole.onnx")
 	for i, v := range encode("int8.onnx") {
 		// 8 bits for a colour and for a weight leave an error of about 1 % in each of 3 products.
-		if c := backendtest.Cosine(v, want[i]); c < 0.999 {
-			t.Errorf("image %d: cosine %v", i, c)
-		}
+		near(t, v, want[i], 0.999, "image %d", i)
 	}
-	if c := backendtest.Cosine(want[0], want[1]); c > 0.99 {
-		t.Errorf("the images are alike (cosine %v), which shows nothing", c)
-	}
+	c := backendtest.Cosine(want[0], want[1])
+	assert.True(t, c <= 0.99, "the images are alike (cosine %v), which shows nothing", c)
 }
 
 func TestOpenRefuses(t *testing.T) {
@@ -315,11 +255,8 @@ func TestOpenRefuses(t *testing.T) {
 			b, err := tryOpen(t, Config{}, tt.e)
 			if err == nil {
 				b.Close()
-				t.Fatal("opened")
 			}
-			if !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("error %q\nlacks %q", err, tt.want)
-			}
+			assert.ErrorSays(t, err, nil, tt.want)
 		})
 	}
 }
@@ -327,22 +264,15 @@ func TestOpenRefuses(t *testing.T) {
 // Vectors of no length never get out, and a bad text does not spoil the backend.
 func TestBadVectors(t *testing.T) {
 	b := newBackend(t, Config{}, tiny("whole.onnx", "whole.onnx"))
-	for _, tt := range []struct {
-		name string
-		ids  []int32
-	}{
-		{"NaN", []int32{1, 15}}, {"zero", []int32{14}}, {"token not in the vocabulary", []int32{16}}, {"negative token", []int32{-17}},
+	for name, ids := range map[string][]int32{
+		"NaN": {1, 15}, "zero": {14}, "token not in the vocabulary": {16}, "negative token": {-17},
 	} {
-		if _, err := b.EncodeTexts(t.Context(), [][]int32{{1}, tt.ids, {2}}); !errors.Is(err, hailo.ErrEncode) {
-			t.Errorf("%s: %v", tt.name, err)
-		}
+		_, err := b.EncodeTexts(t.Context(), [][]int32{{1}, ids, {2}})
+		assert.ErrorIs(t, err, hailo.ErrEncode, "%s", name)
 	}
-	if err := b.EncodeImages(t.Context(), []*hailo.Frame{take(t, b)}); !errors.Is(err, hailo.ErrEncode) {
-		t.Error("black image of a model without bias: ", err)
-	}
-	if _, err := b.EncodeTexts(t.Context(), [][]int32{{1}, {2}}); err != nil {
-		t.Error("afterwards: ", err)
-	}
+	err := b.EncodeImages(t.Context(), []*hailo.Frame{take(t, b)})
+	assert.ErrorIs(t, err, hailo.ErrEncode, "black image of a model without bias")
+	assert.NoError(t, assert.Err(b.EncodeTexts(t.Context(), [][]int32{{1}, {2}})), "afterwards")
 }
 
 // The model in slow.onnx does not end on this token, in no time that a test would wait for.
@@ -370,16 +300,10 @@ func TestCancel(t *testing.T) {
 	waiting := begin(ctx, b, forever)
 	cancel(errTest)
 	for _, result := range []<-chan error{running, waiting} {
-		if err := <-result; !errors.Is(err, errTest) {
-			t.Error("cancelled: ", err)
-		}
+		assert.ErrorIs(t, <-result, errTest, "cancelled")
 	}
-	if _, err := b.EncodeTexts(ctx, [][]int32{{0}}); !errors.Is(err, errTest) {
-		t.Error("cancelled before: ", err)
-	}
-	if _, err := b.EncodeTexts(t.Context(), [][]int32{{1}}); err != nil {
-		t.Error("the workspace does not work any more: ", err)
-	}
+	assert.ErrorIs(t, assert.Err(b.EncodeTexts(ctx, [][]int32{{0}})), errTest, "cancelled before")
+	assert.NoError(t, assert.Err(b.EncodeTexts(t.Context(), [][]int32{{1}})), "the workspace does not work any more")
 }
 
 func TestCloseWaits(t *testing.T) {
@@ -394,21 +318,15 @@ func TestCloseWaits(t *testing.T) {
 	for b.Status().Ready {
 		runtime.Gosched()
 	}
-	if _, err := b.EncodeTexts(t.Context(), [][]int32{{1}}); !errors.Is(err, hailo.ErrClosed) {
-		t.Error("during Close: ", err)
-	}
+	assert.ErrorIs(t, assert.Err(b.EncodeTexts(t.Context(), [][]int32{{1}})), hailo.ErrClosed, "during Close")
 	select {
 	case <-closed:
 		t.Error("Close did not wait")
 	default:
 	}
 	cancel(errTest)
-	if err := <-result; !errors.Is(err, errTest) {
-		t.Error("in flight: ", err)
-	}
-	if err := <-closed; err != nil {
-		t.Error(err)
-	}
+	assert.ErrorIs(t, <-result, errTest, "in flight")
+	assert.NoError(t, <-closed)
 }
 
 // A part that fails ends the others, and its error is the one that is told.
@@ -425,12 +343,8 @@ func TestShareFirstError(t *testing.T) {
 		}
 		return err
 	})
-	if !errors.Is(err, bad) || !errors.Is(err, hailo.ErrEncode) {
-		t.Error(err)
-	}
-	if len(b.free) != 2 {
-		t.Error("workspaces lost: ", len(b.free))
-	}
+	assert.True(t, errors.Is(err, bad) && errors.Is(err, hailo.ErrEncode), "%v", err)
+	assert.True(t, len(b.free) == 2, "workspaces lost: %v", len(b.free))
 }
 
 // A panic in a part, which may run on a goroutine of its own, is an error of its call alone.
@@ -438,13 +352,10 @@ func TestSharePanic(t *testing.T) {
 	b := newBackend(t, Config{Threads: 2}, tiny("slow.onnx", ""))
 	for parts := range 2 {
 		err := b.share(t.Context(), parts+1, 1, func(context.Context, *workspace, int, int) error { panic("at the disco") })
-		if !errors.Is(err, hailo.ErrEncode) || !strings.Contains(err.Error(), "at the disco") || !strings.Contains(err.Error(), "encode.go") {
-			t.Errorf("%d parts: %v", parts+1, err)
-		}
+		assert.ErrorSays(t, err, hailo.ErrEncode, "at the disco", "%d parts", parts+1)
+		assert.ErrorSays(t, err, hailo.ErrEncode, "encode.go", "%d parts", parts+1)
 	}
-	if len(b.free) != 2 {
-		t.Error("workspaces lost: ", len(b.free))
-	}
+	assert.True(t, len(b.free) == 2, "workspaces lost: %v", len(b.free))
 }
 
 func TestTextFiles(t *testing.T) {
@@ -453,7 +364,5 @@ func TestTextFiles(t *testing.T) {
 		m.Files[name] = model.File{}
 	}
 	want := []string{"t.json", "a.onnx", "a.onnx.data", "a.onnx_data", "a.onnx_data_1"}
-	if got := textFiles(m); !slices.Equal(got, want) {
-		t.Errorf("%q, want %q", got, want)
-	}
+	assert.Diff(t, want, textFiles(m))
 }

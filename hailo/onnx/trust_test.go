@@ -4,9 +4,9 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"testing"
 
+	"hailoclip/hailo/internal/assert"
 	"hailoclip/hailo/safefile"
 )
 
@@ -16,46 +16,26 @@ func TestOurs(t *testing.T) {
 	const stranger = 54321
 	dir := t.TempDir()
 	file := filepath.Join(dir, "lib.so")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, os.WriteFile(file, nil, 0o600))
 	link := filepath.Join(t.TempDir(), "link.so")
-	if err := os.Symlink(file, link); err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, os.Symlink(file, link))
 	for _, path := range []string{file, link} {
-		if got, err := ours(path, os.Geteuid()); err != nil || got != file {
-			t.Errorf("%s: %s, %v", path, got, err)
-		}
+		assert.Equal(t, assert.Value(ours(path, os.Geteuid())), file, "%s", path)
 	}
 	give(t, stranger+1, file, dir)
-	if _, err := ours(link, stranger); err == nil || !strings.Contains(err.Error(), "belongs to another user") {
-		t.Error(err)
-	}
+	assert.ErrorSays(t, assert.Err(ours(link, stranger)), nil, "belongs to another user")
 	for path, mode := range map[string]os.FileMode{file: 0o602, dir: 0o703} {
-		if err := os.Chmod(path, mode); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := ours(link, stranger+1); os.Geteuid() == 0 && (err == nil || !strings.Contains(err.Error(), "every user")) {
-			t.Errorf("%s of mode %o: %v", path, mode, err)
-		}
-		if err := os.Chmod(path, 0o720); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := ours(link, stranger+1); err != nil {
-			t.Errorf("%s, which this process's group can change: %v", path, err)
-		}
+		assert.Must(t, os.Chmod(path, mode))
 		if os.Geteuid() == 0 {
-			if err := os.Lchown(path, -1, stranger); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := ours(link, stranger+1); err == nil || !strings.Contains(err.Error(), "a group of users") {
-				t.Errorf("%s of another group: %v", path, err)
-			}
+			assert.Says(t, assert.Err(ours(link, stranger+1)), "every user", "%s of mode %o", path, mode)
 		}
-		if err := os.Chmod(path, 0o700); err != nil {
-			t.Fatal(err)
+		assert.Must(t, os.Chmod(path, 0o720))
+		assert.NoError(t, assert.Err(ours(link, stranger+1)), "%s, which this process's group can change", path)
+		if os.Geteuid() == 0 {
+			assert.Must(t, os.Lchown(path, -1, stranger))
+			assert.Says(t, assert.Err(ours(link, stranger+1)), "a group of users", "%s of another group", path)
 		}
+		assert.Must(t, os.Chmod(path, 0o700))
 	}
 }
 
@@ -63,9 +43,8 @@ func TestOurs(t *testing.T) {
 func give(t *testing.T, uid int, files ...string) {
 	t.Helper()
 	for _, f := range files {
-		if err := os.Lchown(f, uid, -1); err != nil && os.Geteuid() == 0 {
-			t.Fatal(err)
-		}
+		err := os.Lchown(f, uid, -1)
+		assert.MustTrue(t, err == nil || os.Geteuid() != 0, "%v", err)
 	}
 }
 
@@ -76,34 +55,21 @@ func TestLibraryOfAnotherUser(t *testing.T) {
 		t.Skip("only root can make files of another user")
 	}
 	published := native(t)
-	content, err := os.ReadFile(published)
-	if err != nil {
-		t.Fatal(err)
-	}
+	content := assert.Value(os.ReadFile(published))
 	digest, err := safefile.SHA256(t.Context(), published)
 	if err != nil || digest != builds[runtime.GOARCH].library {
 		t.Skip("the library here is another build: ", digest, err)
 	}
 	other := append(content[:len(content):len(content)], 0) // the same with a byte behind it
-	for _, tt := range []struct {
-		name    string
-		content []byte
-		fails   bool
-	}{{"published", content, false}, {"another", other, true}} {
-		dir := t.TempDir()
-		file := LibraryFile(dir, runtime.GOARCH)
-		if err := os.WriteFile(file, tt.content, 0o600); err != nil {
-			t.Fatal(err)
-		}
+	for says, content := range map[string][]byte{
+		"": content, "belongs to another user (number 54321), and it is not the published": other} {
+		file := LibraryFile(t.TempDir(), runtime.GOARCH)
+		assert.Must(t, os.WriteFile(file, content, 0o600))
 		give(t, 54321, file)
 		for _, named := range []bool{false, true} {
 			l, err := load(file, named)
-			if tt.fails && (err == nil || !strings.Contains(err.Error(), "belongs to another user (number 54321), and it is not the published")) {
-				t.Errorf("%s: %v, %v", tt.name, l, err)
-			}
-			if !tt.fails && (err != nil || l.Path != file || l.Version != FetchVersion) {
-				t.Errorf("%s: %v, %v", tt.name, l, err)
-			}
+			assert.Says(t, err, says)
+			assert.True(t, err != nil || l.Path == file && l.Version == FetchVersion, "%+v", l)
 		}
 	}
 }

@@ -214,7 +214,7 @@ func (o *Opener) trustTexts(cosine float64, err error) bool {
 }
 
 // textCosine is the cosine of the vectors, of unit length, that two encoders make of a text.
-func textCosine(ctx context.Context, a, b hailo.Backend, tokens []int32) (cosine float64, err error) {
+func textCosine(ctx context.Context, a, b hailo.Backend, tokens []int32) (float64, error) {
 	var of [2][]float32
 	for i, encoder := range []hailo.Backend{a, b} {
 		vectors, err := encoder.EncodeTexts(ctx, [][]int32{tokens})
@@ -223,8 +223,5 @@ func textCosine(ctx context.Context, a, b hailo.Backend, tokens []int32) (cosine
 		}
 		of[i] = vectors[0]
 	}
-	for i, x := range of[0] {
-		cosine += float64(x) * float64(of[1][i])
-	}
-	return cosine, nil
+	return hailo.Dot(of[0], of[1]), nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"hailoclip/hailo"
 	"hailoclip/hailo/demo"
+	"hailoclip/hailo/internal/assert"
 	"hailoclip/hailo/model"
 )
 
@@ -21,9 +22,7 @@ func folder(t *testing.T, files map[string]string) (root string) {
 	root = t.TempDir()
 	for name, text := range files {
 		path := filepath.Join(root, name)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o755)); err != nil {
-			t.Fatal(err)
-		}
+		assert.Must(t, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o755))
 	}
 	return root
 }
@@ -42,9 +41,7 @@ func npuModel(t *testing.T) *model.Model {
 		"mini/tokenizer.json": "{}",
 	})
 	m, _, err := (&model.Catalog{Dir: dir}).Resolve(t.Context(), "mini")
-	if err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, err)
 	return m
 }
 
@@ -64,10 +61,7 @@ func TestChoose(t *testing.T) {
 		return folder(t, map[string]string{at + "vendor": "0x1e60\n", at + "device": device})
 	}
 	chip, worker, full := bus("0x45c4\n"), workerProgram(t), npuModel(t)
-	builtin, err := demo.Model()
-	if err != nil {
-		t.Fatal(err)
-	}
+	builtin := assert.Value(demo.Model())
 	for _, c := range []struct {
 		name, backend, root, worker string
 		model                       *model.Model
@@ -83,9 +77,8 @@ func TestChoose(t *testing.T) {
 	} {
 		cfg := Config{Backend: c.backend}
 		cfg.NPU.Worker = c.worker
-		if kind, why := choose(cfg, c.model, c.root); kind != c.kind || !strings.Contains(why, c.why) {
-			t.Errorf("%s: %s because %q, want %s because of %q", c.name, kind, why, c.kind, c.why)
-		}
+		kind, why := choose(cfg, c.model, c.root)
+		assert.True(t, kind == c.kind && strings.Contains(why, c.why), "%s: %s because %q, want %s", c.name, kind, why, c.kind)
 	}
 }
 
@@ -99,8 +92,9 @@ func TestWhyNotTheNPU(t *testing.T) {
 		cfg.NPU.Worker = "/nowhere/worker"
 		_, why := choose(cfg, m, "/")
 		_, err := (&Opener{cfg: cfg, Model: m}).Open(t.Context())
-		if !errors.Is(err, model.ErrNotInstalled) || strings.Contains(err.Error(), "because") == told || strings.Contains(err.Error(), why) == told {
-			t.Errorf("%s: error %v; %q", backend, err, why)
+		assert.ErrorIs(t, err, model.ErrNotInstalled, "%s", backend)
+		for _, words := range []string{"because", why} {
+			assert.True(t, strings.Contains(err.Error(), words) != told, "%s: error %v; %q", backend, err, why)
 		}
 	}
 }
@@ -124,12 +118,9 @@ func TestDamagedTextFiles(t *testing.T) {
 		cfg := Config{TextEncoder: c.encoder}
 		cfg.NPU.Worker = workerProgram(t)
 		device, err := (&Opener{cfg: cfg, Model: c.model, log: logTo(&log)}).npuOptions(t.Context())
-		if err == nil && (device.Text != nil || device.TextDigest != "") {
-			t.Errorf("%s: digest of the texts %q", c.name, device.TextDigest)
-		}
-		if (err == nil) != c.opens || c.opens && !strings.Contains(log.String(), "e.npy") {
-			t.Errorf("%s: error %v, log %q", c.name, err, log.String())
-		}
+		assert.True(t, err != nil || device.Text == nil && device.TextDigest == "", "%s: texts in %+v", c.name, device)
+		logged := strings.Contains(log.String(), "e.npy")
+		assert.True(t, (err == nil) == c.opens && (logged || !c.opens), "%s: error %v, log %q", c.name, err, log.String())
 	}
 }
 
@@ -138,25 +129,17 @@ func TestDamagedTextFiles(t *testing.T) {
 func TestSimulatedChip(t *testing.T) {
 	var unfit ConfigError
 	o := &Opener{cfg: Config{Sim: Sim{Vectors: "model"}}, Model: npuModel(t)}
-	if _, err := o.simOptions(); !errors.As(err, &unfit) || !strings.Contains(err.Error(), "sim.vectors") {
-		t.Errorf("error %v", err)
-	}
-	m, err := demo.Model()
-	if o.Model = m; err == nil {
-		o.Tokenizer, err = m.LoadTokenizer()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, err := o.simOptions()
+	assert.True(t, errors.As(err, &unfit) && strings.Contains(err.Error(), "sim.vectors"), "error %v", err)
+	o.Model = assert.Value(demo.Model())
+	o.Tokenizer = assert.Value(o.Model.LoadTokenizer())
 	for want, s := range map[string]Sim{
 		"sim/demo/hash":         {"hash", "--control=/vectors --fault slow=2"},
 		"sim/demo/model":        {"model", ""},
 		"sim/demo/hash/float32": {"hash", "--output float32"},
 	} {
 		o.cfg.Sim = s
-		if options, err := o.simOptions(); err != nil || options.TextDigest != want {
-			t.Errorf("%+v: %+v, %v", s, options, err)
-		}
+		assert.Equal(t, assert.Value(o.simOptions()).TextDigest, want, "%+v", s)
 	}
 }
 
@@ -173,14 +156,11 @@ func (e textEncoder) EncodeTexts(context.Context, [][]int32) ([][]float32, error
 
 func TestTextCosine(t *testing.T) {
 	a, b := textEncoder{vector: []float32{0.6, 0.8}}, textEncoder{vector: []float32{0.8, 0.6}}
-	if c, err := textCosine(t.Context(), a, b, nil); err != nil || math.Abs(c-0.96) > 1e-6 {
-		t.Errorf("%v, %v", c, err)
-	}
+	c, err := textCosine(t.Context(), a, b, nil)
+	assert.True(t, err == nil && math.Abs(c-0.96) <= 1e-6, "%v, %v", c, err)
 	b.err = hailo.ErrDeviceLost
 	for _, pair := range [][2]hailo.Backend{{a, b}, {b, a}} {
-		if _, err := textCosine(t.Context(), pair[0], pair[1], nil); !errors.Is(err, hailo.ErrDeviceLost) {
-			t.Error(err)
-		}
+		assert.ErrorIs(t, assert.Err(textCosine(t.Context(), pair[0], pair[1], nil)), hailo.ErrDeviceLost)
 	}
 }
 
@@ -200,13 +180,10 @@ func TestTrustTexts(t *testing.T) {
 	} {
 		var log strings.Builder
 		o := &Opener{cfg: Config{TextEncoder: tt.choice}, log: logTo(&log)}
-		if got := o.trustTexts(tt.cosine, nil); got != tt.trust || (log.Len() == 0) != (tt.says == "") {
-			t.Errorf("%+v: trusted %v, %s", tt, got, log.String())
-		}
+		assert.Equal(t, o.trustTexts(tt.cosine, nil), tt.trust, "%+v: trusted", tt)
+		assert.True(t, (log.Len() == 0) == (tt.says == ""), "%+v: %s", tt, log.String())
 		for _, want := range []string{tt.says, "quantisation", "projection_transposed", "want=0.9"} {
-			if tt.says != "" && !strings.Contains(log.String(), want) {
-				t.Errorf("%+v: no %q in: %s", tt, want, log.String())
-			}
+			assert.True(t, tt.says == "" || strings.Contains(log.String(), want), "%+v: no %q in: %s", tt, want, log.String())
 		}
 	}
 }

@@ -8,30 +8,20 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-)
 
-func must(t *testing.T, errs ...error) {
-	t.Helper()
-	if err := errors.Join(errs...); err != nil {
-		t.Fatal(err)
-	}
-}
+	"hailoclip/hailo/internal/assert"
+)
 
 // TestPipesAreRefused has every function that reads a file by its name read a pipe nobody writes to,
 // and a device without end. Each would hang.
 func TestPipesAreRefused(t *testing.T) {
 	dir := t.TempDir()
 	pipe := filepath.Join(dir, "pipe")
-	must(t, syscall.Mkfifo(pipe, 0o600))
+	assert.Must(t, syscall.Mkfifo(pipe, 0o600))
 	for _, path := range []string{pipe, "/dev/zero", dir} {
-		_, opened := OpenRegular(path)
-		_, read := ReadFile(path, 10)
-		_, hashed := SHA256(t.Context(), path)
-		for _, err := range []error{opened, read, hashed} {
-			if !errors.Is(err, ErrNotRegular) {
-				t.Errorf("%s: %v", path, err)
-			}
-		}
+		assert.ErrorIs(t, assert.Err(OpenRegular(path)), ErrNotRegular, "open %s", path)
+		assert.ErrorIs(t, assert.Err(ReadFile(path, 10)), ErrNotRegular, "read %s", path)
+		assert.ErrorIs(t, assert.Err(SHA256(t.Context(), path)), ErrNotRegular, "hash %s", path)
 	}
 }
 
@@ -39,52 +29,39 @@ func TestPipesAreRefused(t *testing.T) {
 func TestNoLinkIsFollowed(t *testing.T) {
 	dir := t.TempDir()
 	kept, link, dangling := filepath.Join(dir, "kept"), filepath.Join(dir, "link"), filepath.Join(dir, "dangling")
-	must(t, os.WriteFile(kept, []byte("keep"), 0o600), os.Symlink(kept, link), os.Symlink(filepath.Join(dir, "made"), dangling))
+	assert.Must(t, os.WriteFile(kept, []byte("keep"), 0o600), os.Symlink(kept, link), os.Symlink(filepath.Join(dir, "made"), dangling))
 	for _, path := range []string{link, dangling} {
-		if f, err := OpenOwn(path, os.O_WRONLY|os.O_APPEND); !errors.Is(err, ErrForeign) {
-			t.Error(f, err)
-		}
+		assert.ErrorIs(t, assert.Err(OpenOwn(path, os.O_WRONLY|os.O_APPEND)), ErrForeign)
 		if unlock, err := Lock(path); err == nil {
 			unlock()
 			t.Errorf("%s is taken as the lock", path)
 		}
 	}
-	if _, err := os.Lstat(filepath.Join(dir, "made")); err == nil {
-		t.Error("a file was made where a link leads")
-	}
-	must(t, Replace(link, strings.NewReader("x")), os.Link(kept, filepath.Join(dir, "second")))
+	assert.Error(t, assert.Err(os.Lstat(filepath.Join(dir, "made"))), "a file was made where a link leads")
+	assert.Must(t, Replace(link, strings.NewReader("x")), os.Link(kept, filepath.Join(dir, "second")))
 	for path, want := range map[string]string{kept: "keep", link: "x"} {
-		if got, err := ReadFile(path, 10); err != nil || string(got) != want {
-			t.Errorf("%s: %q, %v", path, got, err)
-		}
+		assert.Equal(t, string(assert.Value(ReadFile(path, 10))), want, "%s", path)
 	}
-	if f, err := OpenOwn(kept, os.O_WRONLY); !errors.Is(err, ErrForeign) {
-		t.Error("a file with a second name: ", f, err)
-	}
+	assert.ErrorIs(t, assert.Err(OpenOwn(kept, os.O_WRONLY)), ErrForeign, "a file with a second name")
 }
 
 func TestMakeFolder(t *testing.T) {
 	dir := t.TempDir()
 	link := filepath.Join(dir, "link")
-	must(t, os.Symlink(t.TempDir(), link), MakeFolder(filepath.Join(dir, "a", "b")), MakeFolder(link))
+	assert.Must(t, os.Symlink(t.TempDir(), link), MakeFolder(filepath.Join(dir, "a", "b")), MakeFolder(link))
 	if os.Geteuid() != 0 {
 		t.Skip("only root can make a link of another user")
 	}
-	must(t, os.Lchown(link, 54321, -1))
-	if err := MakeFolder(link); !errors.Is(err, ErrForeign) {
-		t.Errorf("a link of another user: %v", err)
-	}
+	assert.Must(t, os.Lchown(link, 54321, -1))
+	assert.ErrorIs(t, MakeFolder(link), ErrForeign, "a link of another user")
 }
 
 func TestLock(t *testing.T) {
 	dir := t.TempDir()
 	for _, path := range []string{filepath.Join(dir, "lock"), dir} {
 		for range 2 {
-			unlock, err := Lock(path)
-			must(t, err)
-			if _, err := Lock(path); !errors.Is(err, ErrLocked) {
-				t.Errorf("%s, a second time: %v", path, err)
-			}
+			unlock := assert.Value(Lock(path))
+			assert.ErrorIs(t, assert.Err(Lock(path)), ErrLocked, "%s, a second time", path)
 			unlock()
 		}
 	}
@@ -92,16 +69,10 @@ func TestLock(t *testing.T) {
 
 func TestReading(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
-	must(t, Replace(path, strings.NewReader("text")))
-	if _, err := ReadFile(path, 3); err == nil {
-		t.Error("a file over the limit is read")
-	}
-	if got, err := SHA256(t.Context(), path); err != nil || got != "982d9e3eb996f559e633f4d194def3761d909f5a3b647d1a851fead67c32c9d1" {
-		t.Error(got, err)
-	}
+	assert.Must(t, Replace(path, strings.NewReader("text")))
+	assert.Error(t, assert.Err(ReadFile(path, 3)), "a file over the limit is read")
+	assert.Equal(t, assert.Value(SHA256(t.Context(), path)), "982d9e3eb996f559e633f4d194def3761d909f5a3b647d1a851fead67c32c9d1")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errors.ErrUnsupported)
-	if _, err := SHA256(ctx, path); !errors.Is(err, errors.ErrUnsupported) {
-		t.Error("cancelled: ", err)
-	}
+	assert.ErrorIs(t, assert.Err(SHA256(ctx, path)), errors.ErrUnsupported, "cancelled")
 }

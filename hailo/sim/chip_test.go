@@ -5,10 +5,11 @@ import (
 	"math"
 	"os"
 	"reflect"
-	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"hailoclip/hailo/internal/assert"
 
 	"go.uber.org/goleak"
 
@@ -22,14 +23,10 @@ func TestVector(t *testing.T) {
 	got := Vector([]byte("a picture"), 4)
 	want := []float32{0.6710347, 0.5002427, -0.06536901, 0.8400692}
 	for i := range want {
-		if got[i] != want[i] {
-			t.Fatalf("%v, want %v", got, want)
-		}
+		assert.MustTrue(t, got[i] == want[i], "%v, want %v", got, want)
 	}
 	for i, v := range Vector(nil, 10_000) {
-		if !(v >= -1 && v < 1) {
-			t.Fatalf("number %d is %v", i, v)
-		}
+		assert.MustTrue(t, v >= -1 && v < 1, "number %d is %v", i, v)
 	}
 }
 
@@ -40,9 +37,7 @@ func TestTokenEmbedding(t *testing.T) {
 	for _, token := range []int32{0, 1, 2, 4095, 49407, Vocabulary - 1} {
 		in.Encode(row, TokenEmbedding(token, 512))
 		in.Decode(back, row)
-		if got := tokenOf(back); got != token {
-			t.Errorf("%d became %d", token, got)
-		}
+		assert.Equal(t, tokenOf(back), token)
 	}
 }
 
@@ -61,37 +56,29 @@ func startChip(t *testing.T, change func(*chip)) *host {
 	h.chip, _ = newChip(nil)
 	change(h.chip)
 	ours, theirs, err := wire.Pair()
-	if err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, err)
 	h.conn, h.chip.conn = ours, theirs
 	ended := make(chan error, 1)
 	go func() { ended <- h.chip.run() }()
 	t.Cleanup(func() {
 		ours.Close()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, <-ended)
 		theirs.Close()
 	})
 	h.say(openMessage)
-	if m, ok := h.next().(*wire.Hello); !ok || m.Status != wire.Success || m.Simulated != 1 {
-		t.Fatalf("hello: %+v", m)
-	}
+	hello := h.next().(*wire.Hello)
+	assert.MustTrue(t, hello.Status == wire.Success && hello.Simulated == 1, "%+v", hello)
 	for _, load := range []*wire.Load{loadImage, loadText} {
 		h.say(load)
-		if m, ok := h.next().(*wire.Loaded); !ok || m.Status != wire.Success || m.QueueDepth != 32 {
-			t.Fatalf("loaded: %+v", m)
-		}
+		loaded := h.next().(*wire.Loaded)
+		assert.MustTrue(t, loaded.Status == wire.Success && loaded.QueueDepth == 32, "%+v", loaded)
 	}
 	return h
 }
 
 func (h *host) say(m wire.Message) {
 	h.t.Helper()
-	if _, err := h.conn.Write(wire.Append(nil, m)); err != nil {
-		h.t.Fatal(err)
-	}
+	assert.Must(h.t, assert.Err(h.conn.Write(wire.Append(nil, m))))
 }
 
 // next is the next message that is not about statistics.
@@ -101,13 +88,8 @@ func (h *host) next() any {
 	buf := make([]byte, wire.MaxPacket)
 	for {
 		n, err := h.conn.Read(buf)
-		if err != nil {
-			h.t.Fatal("the chip says nothing: ", err)
-		}
-		m, err := wire.Parse(buf[:n])
-		if err != nil {
-			h.t.Fatal(err)
-		}
+		assert.MustTrue(h.t, err == nil, "the chip says nothing: %v", err)
+		m := assert.Value(wire.Parse(buf[:n]))
 		if _, ok := m.(*wire.Stats); !ok {
 			return m
 		}
@@ -135,9 +117,7 @@ func (h *host) together(frames ...[2]uint32) {
 
 func (h *host) command(line string) {
 	h.t.Helper()
-	if err := h.chip.faults.command(line); err != nil {
-		h.t.Fatal(err)
-	}
+	assert.Must(h.t, h.chip.faults.command(line))
 }
 
 // How frames are gathered into runs, and in which order: what ran together has the same batch.
@@ -166,9 +146,8 @@ func TestScheduling(t *testing.T) {
 			for _, want := range tt.want {
 				took := map[uint32]uint64{0: 2e6 + 1e6*uint64(want.batch)}[want.model]
 				for range want.batch {
-					if d := h.next().(*wire.Done); d.Model != want.model || d.Batch != want.batch || d.DeviceNS != took {
-						t.Errorf("%+v, want %+v", d, want)
-					}
+					d := h.next().(*wire.Done)
+					assert.True(t, d.Model == want.model && d.Batch == want.batch && d.DeviceNS == took, "%+v, want %+v", d, want)
 				}
 			}
 		})
@@ -180,14 +159,10 @@ func TestThreshold(t *testing.T) {
 	h := startChip(t, func(*chip) {})
 	h.together([2]uint32{1, 0}, [2]uint32{1, 1})
 	for range 2 {
-		if d := h.next().(*wire.Done); d.Batch != 2 {
-			t.Errorf("two texts: %+v", d)
-		}
+		assert.Equal(t, h.next().(*wire.Done).Batch, 2, "two texts")
 	}
 	h.submit(1, 0)
-	if d := h.next().(*wire.Done); d.Batch != 1 {
-		t.Errorf("one text: %+v", d)
-	}
+	assert.Equal(t, h.next().(*wire.Done).Batch, 1, "one text")
 }
 
 func TestViolations(t *testing.T) {
@@ -206,9 +181,7 @@ func TestViolations(t *testing.T) {
 		"no such model":      {wire.Append(nil, openMessage), wire.Append(nil, &wire.Load{Model: 2, Batch: 1})},
 	} {
 		c, _ := newChip(packets)
-		if err := c.run(); err == nil {
-			t.Errorf("%s: accepted", name)
-		}
+		assert.Error(t, c.run(), "%s: accepted", name)
 	}
 }
 
@@ -226,17 +199,12 @@ func TestRealEncoders(t *testing.T) {
 	h.submit(1, 0)
 	h.next()
 	h.next()
-	if len(tokens) != 3 {
-		t.Error(tokens)
-	}
+	assert.True(t, len(tokens) == 3, "%v", tokens)
 	dst := make([]float32, 4)
 	spread(dst, []float32{3, -4})
-	if dst[0] != 0.75 || dst[1] != -1 || dst[2] != 0 {
-		t.Error(dst)
-	}
-	if spread(dst, make([]float32, 4)); dst[1] != 0 {
-		t.Error("nothing becomes something: ", dst)
-	}
+	assert.True(t, dst[0] == 0.75 && dst[1] == -1 && dst[2] == 0, "%v", dst)
+	spread(dst, make([]float32, 4))
+	assert.True(t, dst[1] == 0, "nothing becomes something: %v", dst)
 }
 
 func TestCommands(t *testing.T) {
@@ -244,39 +212,26 @@ func TestCommands(t *testing.T) {
 	f := newFaults(func() { died = true })
 	for _, bad := range []string{"", "nonsense", "lose", "lose=0", "lose=-1", "lose=x", "error", "error=0", "error=x@1", "error=5@0",
 		"slow=0", "slow=-1", "slow=NaN", "slow=1e9", "decay=-1", "heat=7", "heat=x", "refuse=", "refuse=me"} {
-		if f.command(bad) == nil {
-			t.Errorf("%q was accepted", bad)
-		}
+		assert.True(t, f.command(bad) != nil, "%q was accepted", bad)
 	}
 	for _, good := range []string{"error=63@2", "lose=3", "repeat=4", "garbage=5", "crash=6", "slow=2", "decay=0.5", "heat=4"} {
-		if err := f.command(good); err != nil {
-			t.Error(err)
-		}
+		assert.NoError(t, f.command(good))
 	}
 	for i, want := range []string{"", "63", "lose", "repeat", "garbage", "crash", ""} {
 		got, code := f.next()
 		if code != wire.Success {
 			got += fmt.Sprint(int32(code))
 		}
-		if got != want {
-			t.Errorf("frame %d: %q, want %q", i+1, got, want)
-		}
+		assert.Equal(t, got, want, "frame %d", i+1)
 	}
-	if k := f.factor(); math.Abs(k-2*(1+0.5*7)) > 1e-9 {
-		t.Errorf("factor %v", k)
-	}
-	if err := f.command("lose=1"); err != nil { // counted from here on
-		t.Error(err)
-	}
-	if got, _ := f.next(); got != "lose" {
-		t.Error("not the next frame")
-	}
-	if err := f.command("crash"); err != nil || !died {
-		t.Error(err, died)
-	}
-	if err := f.command("ok"); err != nil || f.factor() != 1 {
-		t.Error(err, f.factor())
-	}
+	assert.True(t, math.Abs(f.factor()-2*(1+0.5*7)) <= 1e-9, "factor %v", f.factor())
+	assert.NoError(t, f.command("lose=1")) // counted from here on
+	got, _ := f.next()
+	assert.Equal(t, got, "lose", "the next frame")
+	assert.NoError(t, f.command("crash"))
+	assert.True(t, died, "no crash")
+	assert.NoError(t, f.command("ok"))
+	assert.Equal(t, f.factor(), 1, "factor")
 }
 
 // TestFaultsHelp holds the help to what is there: each line's word is known.
@@ -285,9 +240,7 @@ func TestFaultsHelp(t *testing.T) {
 	values := strings.NewReplacer("=N", "=1", "=C", "=5", "@N", "@1", "=F", "=1", "=S", "=1", "=W", "=busy")
 	for line := range strings.Lines(table) {
 		word := strings.Fields(line)[0]
-		if err := newFaults(func() {}).command(values.Replace(word)); err != nil {
-			t.Errorf("%s: %v", word, err)
-		}
+		assert.Equal(t, newFaults(func() {}).command(values.Replace(word)), nil, "%s", word)
 	}
 }
 
@@ -295,20 +248,17 @@ func TestFaultsHelp(t *testing.T) {
 func TestConfig(t *testing.T) {
 	c := Default()
 	err := c.Parse([]string{"--control", "/tmp/x", "--output", "float32", "--image-run", "1ms", "--fault", "slow=2", "-fault=crash=7"})
-	if err != nil || c.Control != "/tmp/x" || c.Cost[0].Run != time.Millisecond || c.Cost[1].Frame != 8700*time.Microsecond || c.Width != 512 {
-		t.Errorf("%+v, %v", c, err)
-	}
+	assert.NoError(t, err)
+	assert.True(t, c.Control == "/tmp/x" && c.Cost[0].Run == time.Millisecond && c.Width == 512, "%+v", c)
+	assert.Equal(t, c.Cost[1].Frame, 8700*time.Microsecond)
 	want := []string{"--control=/tmp/x", "--image-run=1ms", "--output=float32", "--fault=slow=2", "--fault=crash=7"}
-	if got := c.Args(); !slices.Equal(got, want) {
-		t.Errorf("%q, want %q", got, want)
-	}
+	assert.Diff(t, want, c.Args())
 	again := Default()
-	if err := again.Parse(c.Args()); err != nil || !reflect.DeepEqual(again, c) {
-		t.Errorf("%+v became %+v, %v", c, again, err)
-	}
-	if usual := Default(); len(usual.Args()) != 0 || usual.TextDigest("demo") != "sim/demo/hash" || c.TextDigest("demo") != "sim/demo/hash/float32" {
-		t.Errorf("%q, %s, %s", usual.Args(), usual.TextDigest("demo"), c.TextDigest("demo"))
-	}
+	assert.NoError(t, again.Parse(c.Args()))
+	assert.True(t, reflect.DeepEqual(again, c), "%+v became %+v", c, again)
+	usual := Default()
+	assert.True(t, len(usual.Args()) == 0, "%q", usual.Args())
+	assert.Equal(t, usual.TextDigest("demo")+", "+c.TextDigest("demo"), "sim/demo/hash, sim/demo/hash/float32")
 	for want, args := range map[string][]string{
 		"output \"int4\"":   {"--output", "int4"},
 		"output \"\"":       {"--output", ""},
@@ -319,14 +269,10 @@ func TestConfig(t *testing.T) {
 		"flag provided but": {"--nonsense"},
 	} {
 		c := Default()
-		if err := c.Parse(args); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%v: %v", args, err)
-		}
+		assert.ErrorSays(t, c.Parse(args), nil, want, "%v", args)
 	}
 	c.Vectors = "model"
-	if err := serve(c, nil); err == nil || !strings.Contains(err.Error(), "no real encoders") {
-		t.Error(err)
-	}
+	assert.ErrorSays(t, serve(c, nil), nil, "no real encoders")
 }
 
 // A decay begins with its command, however long the chip has worked before.
@@ -335,14 +281,10 @@ func TestDecayBeginsWhenCommanded(t *testing.T) {
 	for range 100 {
 		f.next()
 	}
-	if err := f.command("decay=0.5"); err != nil {
-		t.Fatal(err)
-	}
-	first := f.factor()
+	assert.Must(t, f.command("decay=0.5"))
+	assert.Equal(t, f.factor(), 1, "times as long")
 	f.next()
-	if second := f.factor(); first != 1 || second != 1.5 {
-		t.Errorf("%v times as long, then %v", first, second)
-	}
+	assert.Equal(t, f.factor(), 1.5, "times as long")
 }
 
 // A host that does not count is told that the queue is full.
@@ -354,7 +296,6 @@ func TestQueueFull(t *testing.T) {
 	for slot := range uint32(queueDepth + 1) {
 		h.submit(0, slot)
 	}
-	if d := h.next().(*wire.Done); d.Slot != queueDepth || d.Status != wire.CodeQueueFull {
-		t.Errorf("%+v", d)
-	}
+	d := h.next().(*wire.Done)
+	assert.True(t, d.Slot == queueDepth && d.Status == wire.CodeQueueFull, "%+v", d)
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"hailoclip/hailo/internal/assert"
 	"hailoclip/hailo/npu/wire"
 )
 
@@ -94,15 +95,9 @@ func FuzzHostMessages(f *testing.F) {
 		c, host := newChip(packets)
 		_ = c.run() // any error, but it returns
 		for _, packet := range host.said {
-			m, err := wire.Parse(packet)
-			if err != nil {
-				t.Fatal("the chip says nonsense: ", err)
-			}
-			if d, ok := m.(*wire.Done); ok {
+			if d, ok := assert.Value(wire.Parse(packet)).(*wire.Done); ok {
 				key := wire.Submit{Model: d.Model, Slot: d.Slot, Sequence: d.Sequence}
-				if !submitted[key] {
-					t.Fatalf("%+v was not submitted", key)
-				}
+				assert.MustTrue(t, submitted[key], "%+v was not submitted", key)
 			}
 		}
 	})
@@ -118,8 +113,7 @@ func FuzzCommand(f *testing.F) {
 		if err := faults.command(line); err != nil {
 			return
 		}
-		if k := faults.factor(); !(k > 0) || math.IsInf(k, 0) {
-			t.Errorf("%q: runs take %v times as long", line, k)
-		}
+		k := faults.factor()
+		assert.True(t, k > 0 && !math.IsInf(k, 0), "%q: runs take %v times as long", line, k)
 	})
 }

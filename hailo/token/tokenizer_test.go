@@ -10,26 +10,19 @@ import (
 	"strings"
 	"sync"
 	"testing"
-)
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+	"hailoclip/hailo/internal/assert"
+)
 
 func read(t testing.TB, path string) []byte {
 	t.Helper()
-	data, err := os.ReadFile(path)
-	must(t, err)
+	data := assert.Value(os.ReadFile(path))
 	return data
 }
 
 func loadTokenizer(t testing.TB, path string) *Tokenizer {
 	t.Helper()
-	tok, err := Load(bytes.NewReader(read(t, path)), CLIP)
-	must(t, err)
+	tok := assert.Value(Load(bytes.NewReader(read(t, path)), CLIP))
 	return tok
 }
 
@@ -44,9 +37,7 @@ func clipFolder(t testing.TB) string {
 	}
 	dir = filepath.Join(dir, "data", "tokenizer")
 	if _, err := os.Stat(dir); err != nil {
-		if os.Getenv("HAILO_TEST_REQUIRE_SHARED") != "" {
-			t.Fatal(err)
-		}
+		assert.MustTrue(t, os.Getenv("HAILO_TEST_REQUIRE_SHARED") == "", "%v", err)
 		t.Skipf("no CLIP tokenizer here (%v); set HAILO_TEST_SHARED", err)
 	}
 	return dir
@@ -56,17 +47,13 @@ func clipFolder(t testing.TB) string {
 // come from the cache.
 func golden(t *testing.T, tok *Tokenizer, want map[string][]int32) {
 	t.Helper()
-	if len(want) == 0 {
-		t.Fatal("no golden ids")
-	}
+	assert.MustTrue(t, len(want) != 0, "no golden ids")
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
 			for range 2 {
 				for text, ids := range want {
-					if got := tok.Encode(text); !slices.Equal(got, ids) {
-						t.Errorf("%q: %v, want %v", text, got, ids)
-					}
+					assert.Diff(t, ids, tok.Encode(text), "%q", text)
 				}
 			}
 		})
@@ -78,7 +65,7 @@ func TestGoldenDemo(t *testing.T) {
 	var want struct {
 		IDs map[string][]int32 `json:"token_ids"`
 	}
-	must(t, json.Unmarshal(read(t, "../demo/golden.json"), &want))
+	assert.Must(t, json.Unmarshal(read(t, "../demo/golden.json"), &want))
 	golden(t, demoTokenizer(t), want.IDs)
 }
 
@@ -87,19 +74,15 @@ func TestGoldenCLIP(t *testing.T) {
 	tok := loadTokenizer(t, filepath.Join(dir, "tokenizer.json"))
 	var texts []string
 	var ids [][]int32
-	must(t, json.Unmarshal(read(t, filepath.Join(dir, "cases.json")), &texts))
-	must(t, json.Unmarshal(read(t, filepath.Join(dir, "ids.json")), &ids))
-	if len(texts) != len(ids) {
-		t.Fatalf("%d texts, %d id lists", len(texts), len(ids))
-	}
+	assert.Must(t, json.Unmarshal(read(t, filepath.Join(dir, "cases.json")), &texts))
+	assert.Must(t, json.Unmarshal(read(t, filepath.Join(dir, "ids.json")), &ids))
+	assert.MustTrue(t, len(texts) == len(ids), "%d texts, %d id lists", len(texts), len(ids))
 	want := map[string][]int32{}
 	for i, text := range texts {
 		want[text] = ids[i]
 	}
 	golden(t, tok, want)
-	if tok.Size() != 49408 || tok.start != 49406 || tok.End() != 49407 {
-		t.Errorf("size %d, start %d, end %d", tok.Size(), tok.start, tok.End())
-	}
+	assert.Equal(t, fmt.Sprint(tok.Size(), tok.start, tok.End()), "49408 49406 49407", "size, start, end")
 }
 
 func TestCut(t *testing.T) {
@@ -110,9 +93,8 @@ func TestCut(t *testing.T) {
 		if n < len(whole) {
 			want = append(slices.Clone(whole[:n-1]), tok.End())
 		}
-		if ids, truncated := tok.EncodeCut("a photo of a cat", n); truncated != (n < len(whole)) || !slices.Equal(ids, want) {
-			t.Errorf("cut to %d: %v, %t, want %v", n, ids, truncated, want)
-		}
+		ids, truncated := tok.EncodeCut("a photo of a cat", n)
+		assert.True(t, truncated == (n < len(whole)) && slices.Equal(ids, want), "cut to %d: %v, %t, want %v", n, ids, truncated, want)
 	}
 }
 
@@ -129,13 +111,10 @@ func TestSpecialsInText(t *testing.T) {
 		"CAT<|STARTOFTEXT|>":         {start, cat, start, end}, // looked for in the normalized text
 		"<|endoftext|><|endoftext|>": {start, end, end, end},
 	} {
-		if got := tok.Encode(text); !slices.Equal(got, slices.Concat(want...)) {
-			t.Errorf("%q: %v, want %v", text, got, want)
-		}
+		assert.Diff(t, slices.Concat(want...), tok.Encode(text), "%q", text)
 	}
-	if got := tok.Encode("<|ENDOFTEXT|>"); slices.Contains(got[:len(got)-1], tok.End()) {
-		t.Errorf("upper case end token: %v", got)
-	}
+	got := tok.Encode("<|ENDOFTEXT|>")
+	assert.True(t, !slices.Contains(got[:len(got)-1], tok.End()), "upper case end token: %v", got)
 }
 
 // mergeSlowly is byte pair encoding as the book has it: look at all pairs, merge the best.
@@ -169,9 +148,7 @@ func TestMergeAgainstTextbook(t *testing.T) {
 			if word == "" {
 				continue
 			}
-			if got, want := tok.mergeWord(nil, word, s), mergeSlowly(tok, word); !slices.Equal(got, want) {
-				t.Errorf("%q: %v, want %v", word, got, want)
-			}
+			assert.Diff(t, mergeSlowly(tok, word), tok.mergeWord(nil, word, s), "%q", word)
 		}
 	}
 }
@@ -191,13 +168,11 @@ func TestHostileText(t *testing.T) {
 		"not UTF-8":       strings.Repeat("\xff", 1<<17),
 	} {
 		ids := tok.Encode(text)
-		if ids[0] != tok.start || ids[len(ids)-1] != tok.End() {
-			t.Errorf("%s: begins %d, ends %d", name, ids[0], ids[len(ids)-1])
-		}
+		assert.Equal(t, ids[0], tok.start, "%s: begins", name)
+		assert.Equal(t, ids[len(ids)-1], tok.End(), "%s: ends", name)
 		short, truncated := tok.EncodeCut(text, 77)
-		if len(ids) > 77 != truncated || !slices.Equal(short[:len(short)-1], ids[:len(short)-1]) {
-			t.Errorf("%s: cut differs from whole", name)
-		}
+		same := slices.Equal(short[:len(short)-1], ids[:len(short)-1])
+		assert.True(t, same && truncated == (len(ids) > 77), "%s: cut differs from whole", name)
 	}
 }
 
@@ -216,13 +191,12 @@ func TestPieces(t *testing.T) {
 	for _, p := range tok.Pieces(tok.Encode("a PHOTO of the Müller dog's 日本")) {
 		text.WriteString(p.Text)
 	}
-	if got := text.String(); !strings.HasPrefix(got, "<|startoftext|>a photo of the m") || !strings.Contains(got, "dog 's ") || !strings.HasSuffix(got, "<|endoftext|>") {
-		t.Errorf("pieces say %q", got)
-	}
+	got := text.String()
+	assert.True(t, strings.HasPrefix(got, "<|startoftext|>a photo of the m") && strings.HasSuffix(got, "<|endoftext|>"), "%q", got)
+	assert.True(t, strings.Contains(got, "dog 's "), "%q", got)
 	cat := tok.Encode("cat")[1]
-	if p := tok.Pieces([]int32{cat, -1, int32(tok.Size())}); p[0] != (Piece{cat, "cat</w>", "cat "}) || p[1] != (Piece{ID: -1}) || p[2].Piece != "" {
-		t.Errorf("pieces: %+v", p)
-	}
+	p := tok.Pieces([]int32{cat, -1, int32(tok.Size())})
+	assert.True(t, p[0] == Piece{cat, "cat</w>", "cat "} && p[1] == Piece{ID: -1} && p[2].Piece == "", "%+v", p)
 }
 
 // smallTokenizer is a whole tokenizer file with no merges but one, to be damaged by edits.
@@ -234,16 +208,13 @@ func smallTokenizer(t testing.TB, edits ...string) []byte {
 	}
 	vocab["ca"] = 512
 	vocab["<|startoftext|>"], vocab["<|endoftext|>"] = 513, 514
-	v, err := json.Marshal(vocab)
-	must(t, err)
+	v := assert.Value(json.Marshal(vocab))
 	file := `{"added_tokens":[{"id":513,"content":"<|startoftext|>","normalized":true},{"id":514,"content":"<|endoftext|>","normalized":false}],` +
 		`"normalizer":{"type":"Sequence","normalizers":[{"type":"NFC"},{"type":"Replace","pattern":{"Regex":"\\s+"},"content":" "},{"type":"Lowercase"}]},` +
 		`"pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"Split","pattern":{"Regex":"'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+"},"behavior":"Removed","invert":true},{"type":"ByteLevel"}]},` +
 		`"model":{"type":"BPE","end_of_word_suffix":"</w>","vocab":` + string(v) + `,"merges":["c a"]}}`
 	for i := 0; i < len(edits); i += 2 {
-		if !strings.Contains(file, edits[i]) {
-			t.Fatalf("the file has no %q", edits[i])
-		}
+		assert.MustTrue(t, strings.Contains(file, edits[i]), "the file has no %q", edits[i])
 		file = strings.ReplaceAll(file, edits[i], edits[i+1])
 	}
 	return []byte(file)
@@ -256,11 +227,8 @@ func TestLoad(t *testing.T) {
 		"newer pattern":           {`"'s|'t`, `"<\\|startoftext\\|>|<\\|endoftext\\|>|'s|'t`},
 		"added not in vocabulary": {`,"\u003c|endoftext|\u003e":514`, ``},
 	} {
-		tok, err := Load(bytes.NewReader(smallTokenizer(t, edits...)), CLIP)
-		must(t, err)
-		if got, want := tok.Encode("CAb"), []int32{513, 512, tok.lastBytes['b'], 514}; !slices.Equal(got, want) {
-			t.Errorf("%s: %v, want %v", name, got, want)
-		}
+		tok := assert.Value(Load(bytes.NewReader(smallTokenizer(t, edits...)), CLIP))
+		assert.Diff(t, []int32{513, 512, tok.lastBytes['b'], 514}, tok.Encode("CAb"), "%s", name)
 	}
 }
 
@@ -300,19 +268,13 @@ func TestLoadRefuses(t *testing.T) {
 		"trailing bytes":   {"", []string{`"merges":["c a"]}}`, `"merges":["c a"]}} x`}},
 	} {
 		_, err := Load(bytes.NewReader(smallTokenizer(t, c.edits...)), CLIP)
-		if err == nil || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), ErrFile.Error()) {
-			t.Errorf("%s: error %v, want one that says %q", name, err, c.says)
-		}
+		assert.ErrorSays(t, err, ErrFile, c.says, "%s", name)
 	}
 	tokens := CLIP
 	tokens.PadID = 515
-	if _, err := Load(bytes.NewReader(smallTokenizer(t)), tokens); err == nil {
-		t.Error("padding id outside of the vocabulary: no error")
-	}
+	assert.Error(t, assert.Err(Load(bytes.NewReader(smallTokenizer(t)), tokens)), "padding id outside of the vocabulary")
 	big := append([]byte(strings.Repeat(" ", maxTokenizerFile)), smallTokenizer(t)...)
-	if _, err := Load(bytes.NewReader(big), CLIP); err == nil || !strings.Contains(err.Error(), "MiB") {
-		t.Errorf("too large: %v", err)
-	}
+	assert.ErrorSays(t, assert.Err(Load(bytes.NewReader(big), CLIP)), nil, "MiB", "too large")
 }
 
 func FuzzLoad(f *testing.F) {
@@ -325,9 +287,7 @@ func FuzzLoad(f *testing.F) {
 			return
 		}
 		for _, id := range tok.Encode("A photo of cats<|endoftext|>, don't ¿") {
-			if id < 0 || int(id) >= tok.Size() {
-				t.Fatalf("id %d outside of %d", id, tok.Size())
-			}
+			assert.MustTrue(t, id >= 0 && int(id) < tok.Size(), "id %d outside of %d", id, tok.Size())
 		}
 	})
 }
@@ -338,9 +298,7 @@ func FuzzEncode(f *testing.F) {
 	f.Add("İ<|endoftext|>'LL \xff 99", 3)
 	f.Fuzz(func(t *testing.T, text string, n int) {
 		ids := tok.Encode(text)
-		if !slices.Equal(tok.Encode(text), ids) {
-			t.Fatal("not the same twice")
-		}
+		assert.MustTrue(t, slices.Equal(tok.Encode(text), ids), "not the same twice")
 		n = 2 + n&127
 		cut, truncated := tok.EncodeCut(text, n)
 		if truncated != (len(ids) > n) || len(cut) > n || cut[len(cut)-1] != tok.End() || !slices.Equal(cut[:len(cut)-1], ids[:len(cut)-1]) {
@@ -379,7 +337,7 @@ func BenchmarkLoadTokenizer(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		_, err := Load(bytes.NewReader(data), CLIP)
-		must(b, err)
+		assert.Must(b, err)
 	}
 }
 

@@ -132,20 +132,19 @@ type (
 )
 
 // Message is a pointer to one of the types above.
-type Message interface{ kind() kind }
+type Message interface {
+	kind() uint32 // in its header
+}
 
-// kind is the type of a message in its header.
-type kind uint32
+func (*Open) kind() uint32   { return 1 }
+func (*Load) kind() uint32   { return 2 }
+func (*Submit) kind() uint32 { return 3 }
+func (*Hello) kind() uint32  { return 17 }
+func (*Loaded) kind() uint32 { return 18 }
+func (*Done) kind() uint32   { return 19 }
+func (*Stats) kind() uint32  { return 20 }
 
-func (*Open) kind() kind   { return 1 }
-func (*Load) kind() kind   { return 2 }
-func (*Submit) kind() kind { return 3 }
-func (*Hello) kind() kind  { return 17 }
-func (*Loaded) kind() kind { return 18 }
-func (*Done) kind() kind   { return 19 }
-func (*Stats) kind() kind  { return 20 }
-
-var newMessage = map[kind]func() Message{
+var newMessage = map[uint32]func() Message{
 	1:  func() Message { return new(Open) },
 	2:  func() Message { return new(Load) },
 	3:  func() Message { return new(Submit) },
@@ -163,7 +162,7 @@ const MaxPacket = 1104
 // Append puts the packet of m behind b.
 func Append(b []byte, m Message) []byte {
 	start := len(b)
-	b = binary.LittleEndian.AppendUint32(b, uint32(m.kind()))
+	b = binary.LittleEndian.AppendUint32(b, m.kind())
 	b = binary.LittleEndian.AppendUint32(b, 0)
 	b, err := binary.Append(b, binary.LittleEndian, m)
 	if err != nil {
@@ -179,7 +178,7 @@ func Parse(packet []byte) (Message, error) {
 	if len(packet) < headerBytes {
 		return nil, fmt.Errorf("%w: a packet of %d bytes", ErrProtocol, len(packet))
 	}
-	k := kind(binary.LittleEndian.Uint32(packet))
+	k := binary.LittleEndian.Uint32(packet)
 	if newMessage[k] == nil {
 		return nil, fmt.Errorf("%w: type %d is unknown", ErrProtocol, k)
 	}

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"unsafe"
 
-	"github.com/google/go-cmp/cmp"
+	"hailoclip/hailo/internal/assert"
 )
 
 // layout is that of the package comment, which the worker in C++ is written against: type, name, bytes, offsets.
@@ -40,9 +40,7 @@ func TestLayout(t *testing.T) {
 		}
 		got += fmt.Sprintf("%d %s %d: %s\n", m.kind(), typ.Name(), size, strings.Join(fields, ", "))
 	}
-	if diff := cmp.Diff(strings.ReplaceAll(layout, "\n\t", " "), got); diff != "" {
-		t.Error(diff)
-	}
+	assert.Diff(t, strings.ReplaceAll(layout, "\n\t", " "), got)
 	if o := unsafe.Offsetof(Stream{}.ZeroPoint); o != 24 || unsafe.Sizeof(Stream{}) != 32 {
 		t.Errorf("stream: zero_point at %d, want 24", o)
 	}
@@ -58,13 +56,7 @@ func TestAppendParse(t *testing.T) {
 		&Done{Status: -1, Sequence: 5, DeviceNS: 12}, &Stats{Frames: 3, Temperature: [2]float32{40, 41}},
 	} {
 		packet := Append([]byte("before"), m)
-		got, err := Parse(packet[len("before"):])
-		if err != nil {
-			t.Fatalf("%T: %v", m, err)
-		}
-		if diff := cmp.Diff(m, got); diff != "" {
-			t.Errorf("%T: %s", m, diff)
-		}
+		assert.Diff(t, m, assert.Value(Parse(packet[len("before"):])), "%T", m)
 	}
 }
 
@@ -76,9 +68,8 @@ func TestHelloOfAnotherVersion(t *testing.T) {
 			binary.LittleEndian.PutUint32(packet[4*i:], v)
 		}
 		m, err := Parse(packet)
-		if h, ok := m.(*Hello); err != nil || !ok || h.Magic != Magic || h.Version != 1 {
-			t.Errorf("%d bytes: %+v, %v", size, m, err)
-		}
+		h, ok := m.(*Hello)
+		assert.True(t, err == nil && ok && h.Magic == Magic && h.Version == 1, "%d bytes: %+v, %v", size, m, err)
 	}
 }
 
@@ -94,11 +85,7 @@ func TestParseRefuses(t *testing.T) {
 		"type 0":         append([]byte{0}, good[1:]...),
 		"another's size": append([]byte{19}, good[1:]...),
 	} {
-		t.Run(name, func(t *testing.T) {
-			if m, err := Parse(packet); !errors.Is(err, ErrProtocol) {
-				t.Errorf("got %v, %v", m, err)
-			}
-		})
+		assert.ErrorIs(t, assert.Err(Parse(packet)), ErrProtocol, "%s", name)
 	}
 }
 
@@ -111,16 +98,13 @@ func TestTextFields(t *testing.T) {
 		"a\x00b":                "a",
 		"bad \xff byte":         "bad ? byte",
 	} {
-		if SetText(f[:], in); f.String() != want {
-			t.Errorf("%q: got %q, want %q", in, f.String(), want)
-		}
+		SetText(f[:], in)
+		assert.Equal(t, f.String(), want, "%q", in)
 	}
 	for i := range f {
 		f[i] = 'y' // no NUL at all
 	}
-	if got := f.String(); len(got) != len(f) {
-		t.Errorf("got %q", got)
-	}
+	assert.Equal(t, len(f.String()), len(f))
 }
 
 func TestCodeNames(t *testing.T) {
@@ -132,9 +116,7 @@ func TestCodeNames(t *testing.T) {
 		93: "HAILO_HEF_NOT_COMPATIBLE_WITH_DEVICE (93)", 97: "HAILO_DEVICE_TEMPORARILY_UNAVAILABLE (97)",
 		98: "status 98", -1: "status -1",
 	} {
-		if got := code.String(); got != want {
-			t.Errorf("%d: %s, want %s", int32(code), got, want)
-		}
+		assert.Equal(t, code.String(), want, "%d", int32(code))
 	}
 }
 
@@ -146,9 +128,7 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, packet []byte) {
 		m, err := Parse(packet)
 		if err != nil {
-			if !errors.Is(err, ErrProtocol) {
-				t.Fatal(err)
-			}
+			assert.MustTrue(t, errors.Is(err, ErrProtocol), "%v", err)
 			return
 		}
 		if h, ok := m.(*Hello); ok && h.Version != Version {

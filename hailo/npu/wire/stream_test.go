@@ -6,7 +6,7 @@ import (
 	"math"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	"hailoclip/hailo/internal/assert"
 )
 
 func quantised(format, features uint32) *Stream {
@@ -28,19 +28,13 @@ func TestDecode(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if err := tt.stream.Validate("", 2, int(tt.stream.Features)); err != nil {
-				t.Fatal(err)
-			}
+			assert.Must(t, tt.stream.Validate("", 2, int(tt.stream.Features)))
 			got := make([]float32, len(tt.want))
 			tt.stream.Decode(got, tt.row)
-			if diff := cmp.Diff(tt.want, got); diff != "" {
-				t.Error(diff)
-			}
+			assert.Diff(t, tt.want, got)
 			back := make([]byte, len(tt.row))
 			tt.stream.Encode(back, got)
-			if !bytes.Equal(back, tt.row) {
-				t.Errorf("encoded again: %v, want %v", back, tt.row)
-			}
+			assert.True(t, bytes.Equal(back, tt.row), "encoded again: %v, want %v", back, tt.row)
 		})
 	}
 }
@@ -49,9 +43,7 @@ func TestEncodeClamps(t *testing.T) {
 	s := quantised(FormatUint8, 5)
 	row := make([]byte, 5)
 	s.Encode(row, []float32{-1000, 1000, 0.26, float32(math.Inf(1)), float32(math.NaN())})
-	if !bytes.Equal(row[:4], []byte{0, 255, 11, 255}) {
-		t.Error(row)
-	}
+	assert.True(t, bytes.Equal(row[:4], []byte{0, 255, 11, 255}), "%v", row)
 }
 
 func TestStreamValidate(t *testing.T) {
@@ -75,9 +67,7 @@ func TestStreamValidate(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := quantised(FormatUint8, 4)
 			check := func() error { return errors.Join(s.Validate("", 2, 4), s.Convertible("")) }
-			if err := check(); err != nil {
-				t.Fatal(err)
-			}
+			assert.Must(t, check())
 			if tt.change(s); check() == nil {
 				t.Error("accepted")
 			}

@@ -3,7 +3,6 @@
 package worker_test
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"hailoclip/hailo/internal/assert"
 )
 
 // How the worker ends; see channel.h.
@@ -32,7 +33,6 @@ type build struct {
 
 	once sync.Once
 	err  error
-	path string
 }
 
 // sanitize compiles fast and still finds everything; the flags of "plain" are those of the Makefile.
@@ -47,37 +47,32 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	var err error
-	if buildFolder, err = os.MkdirTemp("", "hailo-clip-npu-test"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	buildFolder = assert.Value(os.MkdirTemp("", "hailo-clip-npu-test"))
 	code := m.Run()
 	os.RemoveAll(buildFolder)
 	os.Exit(code)
 }
 
-// compile runs the compiler with the flags of every build, or skips the test where there is none.
-func compile(t testing.TB, args ...string) error {
+// sources are the files that the Makefile compiles. Without a compiler the test is skipped.
+func sources(t testing.TB) []string {
 	t.Helper()
 	if _, err := exec.LookPath("g++"); err != nil {
-		if os.Getenv("HAILO_TEST_REQUIRE_NATIVE") == "1" {
-			t.Fatal("no g++, and HAILO_TEST_REQUIRE_NATIVE=1")
-		}
+		assert.MustTrue(t, os.Getenv("HAILO_TEST_REQUIRE_NATIVE") != "1", "no g++, and HAILO_TEST_REQUIRE_NATIVE=1")
 		t.Skip("no g++: the worker is not tested")
 	}
 	// Go's test cache sees only what the test itself opens.
 	for _, pattern := range []string{"src/*", "testdata/include/hailo/*"} {
-		files, err := filepath.Glob(pattern)
-		if err != nil || len(files) == 0 {
-			t.Fatalf("%s: %v", pattern, err)
-		}
-		for _, f := range files {
-			if _, err := os.ReadFile(f); err != nil {
-				t.Fatal(err)
-			}
+		for _, f := range assert.Value(filepath.Glob(pattern)) {
+			assert.Must(t, assert.Err(os.ReadFile(f)))
 		}
 	}
+	files := assert.Value(filepath.Glob("src/*.cpp"))
+	assert.MustTrue(t, len(files) > 0, "no sources")
+	return files
+}
+
+// compile runs the compiler with the flags of every build.
+func compile(args ...string) error {
 	args = append([]string{"-std=c++17", "-Wall", "-Wextra", "-Werror", "-pthread", "-Itestdata/include", "-Isrc"}, args...)
 	if out, err := exec.Command("g++", args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("g++ %s: %w\n%s", strings.Join(args, " "), err, out)
@@ -85,29 +80,12 @@ func compile(t testing.TB, args ...string) error {
 	return nil
 }
 
-// sources are the files that the Makefile compiles.
-func sources(t testing.TB) []string {
-	t.Helper()
-	files, err := filepath.Glob("src/*.cpp")
-	if err != nil || len(files) == 0 {
-		t.Fatal(files, err)
-	}
-	return files
-}
-
 func (b *build) program(t testing.TB) string {
 	t.Helper()
-	b.once.Do(func() {
-		b.path = filepath.Join(buildFolder, b.name)
-		b.err = compile(t, append(append(sources(t), "-o", b.path), b.flags...)...)
-	})
-	if b.err != nil {
-		t.Fatal(b.err)
-	}
-	if b.path == "" {
-		t.Skip("not compiled")
-	}
-	return b.path
+	files, path := sources(t), filepath.Join(buildFolder, b.name)
+	b.once.Do(func() { b.err = compile(append(append(files, "-o", path), b.flags...)...) })
+	assert.Must(t, b.err)
+	return path
 }
 
 // eachBuild runs a test with every build of the worker.
@@ -127,16 +105,4 @@ func eachWorker(t *testing.T, fake string, test func(h *host, book *book)) {
 		h := start(t, b, fake)
 		test(h, h.ready())
 	})
-}
-
-// run runs the program without a host.
-func run(b *build, t testing.TB, args ...string) (stdout, stderr string, status int) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, b.program(t), args...)
-	var out, errs strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	_ = cmd.Run() // its result is in ProcessState
-	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }

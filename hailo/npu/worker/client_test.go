@@ -17,6 +17,7 @@ import (
 
 	"hailoclip/hailo"
 	"hailoclip/hailo/backendtest"
+	"hailoclip/hailo/internal/assert"
 	"hailoclip/hailo/npu"
 	"hailoclip/hailo/npu/wire"
 	"hailoclip/hailo/sim"
@@ -31,27 +32,26 @@ const (
 	endToken  = 60
 )
 
-// clientOptions are those of the service's backend with this worker. The device has an IP address, so
+// clientOptions are those of the service's backend with this worker on a chip with these options. The device has an IP address, so
 // that the driver of the machine that the test runs on does not matter.
-func clientOptions(t *testing.T, b *build) npu.Options {
+func clientOptions(t *testing.T, b *build, fake string) (npu.Options, objects) {
 	t.Helper()
 	folder := t.TempDir()
+	chip := objects(filepath.Join(folder, "objects"))
 	hef := func(name, line string) string {
 		path := filepath.Join(folder, name)
-		if err := os.WriteFile(path, []byte("\x01HEF "+line), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		assert.Must(t, os.WriteFile(path, []byte("\x01HEF "+line), 0o600))
 		return path
 	}
 	text := &npu.Text{ContextLength: context9, Width: dimension, Vocabulary: 64, EndToken: endToken, Row: tokenRow}
 	text.HEF = hef("text.hef", fmt.Sprintf("1 %d %d 2 1 %d %d 1 11.5 8.7 1", context9, dimension, context9, dimension))
 	return npu.Options{
-		Command:  []string{b.program(t)},
+		Command:  []string{"env", "HAILO_FAKE=" + fake, "HAILO_FAKE_DEVICES=" + string(chip), b.program(t)},
 		Config:   npu.Config{Device: "127.0.0.1", InFlight: 24, TextBatch: 4, StartTimeout: 10 * time.Minute},
 		ImageHEF: hef("image.hef", fmt.Sprintf("%d %d 3 1 1 1 %d 1 12.5 1.42 1", imageSize, imageSize, dimension)), ImageSize: imageSize,
 		Dimension: dimension, BatchSize: 8, DeviceTimeout: patience, Text: text, TextDigest: "synthetic",
 		Log: slog.New(slog.DiscardHandler),
-	}
+	}, chip
 }
 
 func tokenRow(token int32) []float32 { return sim.TokenEmbedding(token, dimension) }
@@ -59,23 +59,13 @@ func tokenRow(token int32) []float32 { return sim.TokenEmbedding(token, dimensio
 // startClient starts the backend on a chip with these options.
 func startClient(t *testing.T, b *build, fake string, timeout time.Duration) *npu.Backend {
 	t.Helper()
-	t.Setenv("HAILO_FAKE", fake)
-	o := clientOptions(t, b)
+	o, _ := clientOptions(t, b, fake)
 	o.DeviceTimeout = timeout
-	backend, err := npu.New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := backend.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	backend := assert.Value(npu.New(o))
+	t.Cleanup(func() { assert.NoError(t, backend.Close()) })
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if err := backend.Await(ctx); err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, backend.Await(ctx))
 	return backend
 }
 
@@ -147,9 +137,11 @@ func TestServiceClient(t *testing.T) {
 		{"the chip hangs again and again", "scale=0.02,hang_at=300", 700, true, time.Second},
 		{"a completion is lost again and again", "scale=0.02,lost_at=300", 700, true, time.Second},
 	}
+	t.Parallel()
 	for _, tt := range tests {
 		for _, b := range builds[1:] {
 			t.Run(tt.name+"/"+b.name, func(t *testing.T) {
+				t.Parallel()
 				backend := startClient(t, b, tt.fake, tt.timeout)
 				var images, texts, lost atomic.Int64
 				var wait sync.WaitGroup
@@ -167,19 +159,13 @@ func TestServiceClient(t *testing.T) {
 								t.Error(err)
 							default:
 								lost.Add(1)
-								ctx, cancel := context.WithTimeout(context.Background(), patience)
-								if err := backend.Await(ctx); err != nil {
-									t.Error(err)
-								}
-								cancel()
+								assert.NoError(t, backend.Await(t.Context()))
 							}
 						}
 					})
 				}
 				wait.Wait()
-				if texts.Load() == 0 || tt.losses != (lost.Load() > 0) {
-					t.Errorf("%d texts, %d calls failed", texts.Load(), lost.Load())
-				}
+				assert.True(t, texts.Load() > 0 && tt.losses == (lost.Load() > 0), "%d texts, %d calls failed", texts.Load(), lost.Load())
 			})
 		}
 	}
@@ -188,25 +174,14 @@ func TestServiceClient(t *testing.T) {
 // A frame that the chip calls done without having written its output fails; it does not get the vector
 // that was in its slot before.
 func TestOutputNotWritten(t *testing.T) {
-	backend := startClient(t, builds[0], "scale=0,blank_at=2", patience)
-	f, err := backend.Frames().Get(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	t.Parallel()
+	images, texts := startClient(t, builds[0], "scale=0,blank_at=2", patience), startClient(t, builds[0], "scale=0,blank_at=2", patience)
+	f := assert.Value(images.Frames().Get(t.Context()))
 	defer f.Release()
-	for i, want := range []error{nil, hailo.ErrEncode, nil} { // of one slot
-		f.Pixels[0] = byte(i)
-		if err := backend.EncodeImages(t.Context(), []*hailo.Frame{f}); !errors.Is(err, want) {
-			t.Errorf("image %d: %v, vector %v", i, err, f.Embedding[:4])
-		}
-	}
-}
-
-func TestTextOutputNotWritten(t *testing.T) {
-	backend := startClient(t, builds[0], "scale=0,blank_at=2", patience)
-	for i, want := range []error{nil, hailo.ErrEncode, nil} { // a text alone is always in slot 0
-		if v, err := backend.EncodeTexts(t.Context(), [][]int32{{int32(i), endToken}}); !errors.Is(err, want) {
-			t.Errorf("text %d: %v, %d vectors", i, err, len(v))
-		}
+	for i, want := range []error{nil, hailo.ErrEncode, nil} {
+		f.Pixels[0] = byte(i) // of one slot
+		assert.ErrorIs(t, images.EncodeImages(t.Context(), []*hailo.Frame{f}), want, "image %d", i)
+		// A text alone is always in slot 0.
+		assert.ErrorIs(t, assert.Err(texts.EncodeTexts(t.Context(), [][]int32{{int32(i), endToken}})), want, "text %d", i)
 	}
 }

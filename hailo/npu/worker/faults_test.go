@@ -7,10 +7,12 @@ import (
 	"strings"
 	"testing"
 
+	"hailoclip/hailo/internal/assert"
 	"hailoclip/hailo/npu/wire"
 )
 
 func TestDeviceDoesNotOpen(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name, fake, device string
 		status             wire.Code
@@ -31,26 +33,26 @@ func TestDeviceDoesNotOpen(t *testing.T) {
 			wire.SetText(open.Device[:], tt.device)
 			h.write(wire.Append(nil, open))
 			hello := want[*wire.Hello](h)
-			if hello.Status != tt.status || !strings.Contains(hello.Text.String(), tt.text) {
-				t.Errorf("hello %v: %q", hello.Status, hello.Text)
-			}
+			assert.True(t, hello.Status == tt.status && strings.Contains(hello.Text.String(), tt.text), "hello %v: %q", hello.Status, hello.Text)
 			h.exit(exitFailed, tt.text)
 		})
 	}
 }
 
 func TestGroupAndDevice(t *testing.T) {
+	t.Parallel()
 	h := start(t, builds[0], "scan=0")
 	open := h.openMessage()
 	wire.SetText(open.Device[:], "0007:01:00.0")
 	wire.SetText(open.Group[:], "SHARED")
 	h.write(wire.Append(nil, open))
-	if hello := want[*wire.Hello](h); hello.Status != wire.Success || hello.Device.String() != "0007:01:00.0" {
-		t.Errorf("hello %v, device %v: %v", hello.Status, hello.Device, hello.Text)
-	}
+	hello := want[*wire.Hello](h)
+	assert.Equal(t, hello.Status, wire.Success, "%v", hello.Text)
+	assert.Equal(t, hello.Device.String(), "0007:01:00.0")
 }
 
 func TestModelDoesNotLoad(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name, fake, hef string
 		change          func(*wire.Load)
@@ -101,9 +103,8 @@ func TestModelDoesNotLoad(t *testing.T) {
 				tt.change(load)
 			}
 			loaded := h.load(load)
-			if loaded.Status != tt.status || loaded.Text.String() == "" {
-				t.Errorf("loaded %v: %q, want %v", loaded.Status, loaded.Text, tt.status)
-			}
+			assert.Equal(t, loaded.Status, tt.status, "%v", loaded.Text)
+			assert.True(t, loaded.Text.String() != "", "no reason")
 			h.exit(exitFailed, loaded.Text.String())
 		})
 	}
@@ -114,9 +115,8 @@ func TestFrameFails(t *testing.T) {
 	eachWorker(t, "scale=0,error_at=7,error=8", func(h *host, book *book) {
 		book.fill(20, wire.ImageModel)
 		for range 20 {
-			if done := book.done(); (done.Sequence == 7) != (done.Status == 8) {
-				h.t.Errorf("done %+v", done)
-			}
+			done := book.done()
+			assert.True(h.t, (done.Sequence == 7) == (done.Status == 8), "done %+v", done)
 		}
 		h.finish()
 	})
@@ -140,15 +140,11 @@ func TestWorkerEnds(t *testing.T) {
 				book.fill(32, wire.ImageModel, wire.TextModel)
 				got := book.rest()
 				h.exit(exitFailed, "hailo-clip-npu: ")
-				if got[62] == 0 && got[8] == 0 {
-					t.Errorf("answers by status: %v", got)
-				}
+				assert.True(t, got[62] != 0 || got[8] != 0, "answers by status: %v", got)
 				// The worker takes packets in their order, so what it did not take is the end.
 				first := book.last + 1 - uint64(len(book.inFlight))
 				for sequence := range book.inFlight {
-					if sequence < first {
-						t.Errorf("sequence %d is not answered, but one after it; answers by status: %v", sequence, got)
-					}
+					assert.True(t, sequence >= first, "sequence %d is not answered, but one after it; by status: %v", sequence, got)
 				}
 			})
 		})
@@ -178,9 +174,7 @@ func TestCompletionLost(t *testing.T) {
 		book.fill(20, wire.ImageModel)
 		book.takeGood(19)
 		h.shutdown()
-		if got := book.rest(); len(got) != 0 {
-			h.t.Errorf("answers after shutdown by status: %v", got)
-		}
+		assert.Diff(h.t, map[wire.Code]int{}, book.rest(), "answers after shutdown by status")
 		h.exit(exitStuck, "is not told that we leave")
 	})
 }
@@ -195,9 +189,7 @@ func TestStopUnderLoad(t *testing.T) {
 			if how == "shutdown" {
 				h.shutdown()
 				book.rest()
-				if len(book.inFlight) > 0 {
-					t.Errorf("%d submits are not answered", len(book.inFlight))
-				}
+				assert.True(t, len(book.inFlight) == 0, "%d submits are not answered", len(book.inFlight))
 			} else {
 				h.conn.Close()
 			}
@@ -217,9 +209,7 @@ func TestHostGone(t *testing.T) {
 			prepare(h)
 			h.conn.Close()
 			h.exit(exitDone, "")
-			if t.Failed() {
-				t.Fatal(name)
-			}
+			assert.MustTrue(t, !t.Failed(), "%v", name)
 		}
 	})
 }
@@ -244,6 +234,7 @@ func TestLostWhileIdle(t *testing.T) {
 
 // When the chip does not let go, the worker ends all the same, soon after its host.
 func TestExitLimit(t *testing.T) {
+	t.Parallel()
 	full := func(h *host) {
 		h.ready().fill(32, wire.ImageModel)
 		h.taken()
@@ -284,6 +275,7 @@ func packet(whole []byte, offset int, words ...uint32) []byte {
 }
 
 func TestProtocolViolations(t *testing.T) {
+	t.Parallel()
 	open := func(h *host) []byte { return wire.Append(nil, h.openMessage()) }
 	submit := func(model, slot uint32) []byte {
 		return wire.Append(nil, &wire.Submit{Model: model, Slot: slot, Sequence: 1})
@@ -336,10 +328,11 @@ func TestProtocolViolations(t *testing.T) {
 
 // Another version of the service learns which one the worker speaks.
 func TestOtherVersion(t *testing.T) {
+	t.Parallel()
 	h := start(t, builds[1], "")
 	h.write(packet(make([]byte, 64), 0, 1, 64, wire.Magic, wire.Version+1))
-	if hello := want[*wire.Hello](h); hello.Version != wire.Version || hello.Status == wire.Success {
-		t.Errorf("hello: version %d, status %v: %v", hello.Version, hello.Status, hello.Text)
-	}
+	hello := want[*wire.Hello](h)
+	assert.Equal(t, hello.Version, wire.Version)
+	assert.True(t, hello.Status != wire.Success, "%v", hello.Text)
 	h.exit(exitFailed, "the service 3")
 }

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"hailoclip/hailo/internal/assert"
 	"hailoclip/hailo/npu/wire"
 )
 
@@ -80,11 +81,8 @@ func FuzzWorker(f *testing.F) {
 		case <-time.After(patience):
 			t.Fatal("the worker does not end")
 		}
-		if status := h.cmd.ProcessState.ExitCode(); status < exitDone || status > exitViolation {
-			t.Errorf("the worker ended with %v; it said:\n%s", h.cmd.ProcessState, h.stderr)
-		}
-		if status := h.cmd.ProcessState.ExitCode(); status != exitDone && !strings.HasPrefix(h.stderr.String(), "hailo-clip-npu: ") {
-			t.Errorf("the worker ended with %d and does not say why: %q", status, h.stderr)
-		}
+		status, says := h.cmd.ProcessState.ExitCode(), h.stderr.String()
+		assert.True(t, status >= exitDone && status <= exitViolation, "the worker ended with %v; it said:\n%s", h.cmd.ProcessState, says)
+		assert.True(t, status == exitDone || strings.HasPrefix(says, "hailo-clip-npu: "), "status %d without a reason: %q", status, says)
 	})
 }

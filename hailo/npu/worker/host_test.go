@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"hailoclip/hailo/internal/assert"
+
 	"golang.org/x/sys/unix"
 
 	"hailoclip/hailo/npu/wire"
@@ -41,9 +43,9 @@ type host struct {
 	memory *wire.Memory
 	models [2]model
 	hefs   [2]string
+	chip   objects
 	ended  chan struct{}
 	stats  *wire.Stats // the latest
-	mayDie bool        // by a signal of ours
 }
 
 // start starts a worker on a chip with these options (see HAILO_FAKE in fake_chip.hpp).
@@ -53,33 +55,28 @@ func start(t testing.TB, b *build, fake string, models ...model) *host {
 		models = []model{imageModel, textModel}
 	}
 	h := &host{t: t, stderr: new(bytes.Buffer), ended: make(chan struct{})}
+	folder := t.TempDir()
+	h.chip = objects(filepath.Join(folder, "objects"))
 	var slots, in, out [wire.Models]int
 	for i, m := range models {
 		h.models[i] = m
 		slots[i], in[i], out[i] = m.slots, m.in, m.out
-		h.hefs[i] = filepath.Join(t.TempDir(), fmt.Sprintf("%d.hef", i))
-		if err := os.WriteFile(h.hefs[i], []byte("\x01HEF "+m.hef+"\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		h.hefs[i] = filepath.Join(folder, fmt.Sprintf("%d.hef", i))
+		assert.Must(t, os.WriteFile(h.hefs[i], []byte("\x01HEF "+m.hef+"\n"), 0o600))
 	}
-	var err error
-	if h.memory, err = wire.NewMemory(slots, in, out); err != nil {
-		t.Fatal(err)
-	}
+	h.memory = assert.Value(wire.NewMemory(slots, in, out))
 	defer h.memory.File.Close()
-	var theirs *os.File
-	if h.conn, theirs, err = wire.Pair(); err != nil {
-		t.Fatal(err)
-	}
+	ours, theirs, err := wire.Pair()
+	assert.Must(t, err)
 	defer theirs.Close()
+	h.conn = ours
 
 	h.cmd = exec.Command(b.program(t))
 	h.cmd.Stderr = h.stderr
 	h.cmd.ExtraFiles = []*os.File{theirs, h.memory.File}
-	h.cmd.Env = append(os.Environ(), "HAILO_FAKE="+fake, "HAILORT_LOGGER_PATH=NONE", "TSAN_OPTIONS=report_thread_leaks=0") // a worker that runs out of time joins nobody
-	if err := h.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	h.cmd.Env = append(os.Environ(), "HAILO_FAKE="+fake, "HAILO_FAKE_DEVICES="+string(h.chip), "HAILORT_LOGGER_PATH=NONE",
+		"TSAN_OPTIONS=report_thread_leaks=0") // a worker that runs out of time joins nobody
+	assert.Must(t, h.cmd.Start())
 	go func() {
 		_ = h.cmd.Wait() // its result is in ProcessState
 		close(h.ended)
@@ -106,9 +103,7 @@ func (h *host) close() {
 			return
 		}
 	}
-	if !h.mayDie && !h.cmd.ProcessState.Exited() {
-		h.t.Errorf("the worker ended with %v:\n%s", h.cmd.ProcessState, h.stderr)
-	}
+	assert.True(h.t, h.cmd.ProcessState.Exited(), "the worker ended with %v:\n%s", h.cmd.ProcessState, h.stderr)
 }
 
 // exit waits for the end of the worker and checks its status and its last line.
@@ -124,20 +119,14 @@ func (h *host) exit(status int, words string) {
 	case <-time.After(patience):
 		h.t.Fatalf("the worker does not end; it said:\n%s", h.stderr)
 	}
-	if got := h.cmd.ProcessState.ExitCode(); got != status {
-		h.t.Errorf("the worker ended with %v, want exit status %d; it said:\n%s", h.cmd.ProcessState, status, h.stderr)
-	}
-	if !strings.Contains(h.stderr.String(), words) {
-		h.t.Errorf("the worker said %q, want %q in it", h.stderr, words)
-	}
+	assert.Equal(h.t, h.cmd.ProcessState.ExitCode(), status, "the worker said:\n%s\nexit status", h.stderr)
+	assert.True(h.t, strings.Contains(h.stderr.String(), words), "the worker said %q, want %q in it", h.stderr, words)
 }
 
 // write sends a packet as it is. The worker may be gone by then.
 func (h *host) write(packet []byte) {
 	h.t.Helper()
-	if err := h.conn.SetWriteDeadline(time.Now().Add(patience)); err != nil {
-		h.t.Fatal(err)
-	}
+	assert.Must(h.t, h.conn.SetWriteDeadline(time.Now().Add(patience)))
 	if _, err := h.conn.Write(packet); err != nil && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
 		h.t.Fatalf("write: %v; the worker said:\n%s", err, h.stderr)
 	}
@@ -161,9 +150,7 @@ func (h *host) receive() (any, error) {
 		return nil, errors.New("the worker has closed its end")
 	}
 	m, err := wire.Parse(buf[:n])
-	if err != nil {
-		h.t.Fatalf("%v: % x", err, buf[:min(n, 64)])
-	}
+	assert.MustTrue(h.t, err == nil, "%v: % x", err, buf[:min(n, 64)])
 	if s, ok := m.(*wire.Stats); ok {
 		h.stats = s
 	}
@@ -175,9 +162,7 @@ func want[M any](h *host) M {
 	h.t.Helper()
 	for limit := time.Now().Add(patience); ; {
 		m, err := h.receive()
-		if err != nil {
-			h.t.Fatalf("%v; the worker said:\n%s", err, h.stderr)
-		}
+		assert.MustTrue(h.t, err == nil, "%v; the worker said:\n%s", err, h.stderr)
 		if m, ok := m.(M); ok {
 			return m
 		}
@@ -217,18 +202,24 @@ func (h *host) load(load *wire.Load) *wire.Loaded {
 // ready opens the device and loads both models.
 func (h *host) ready() *book {
 	h.t.Helper()
-	if hello := h.open(); hello.Status != wire.Success {
-		h.t.Fatalf("hello: %v: %v", hello.Status, hello.Text)
-	}
+	hello := h.open()
+	assert.MustTrue(h.t, hello.Status == wire.Success, "hello: %v: %v", hello.Status, hello.Text)
 	for id, m := range h.models {
 		if m.hef == "" {
 			continue
 		}
-		if loaded := h.load(h.loadMessage(uint32(id))); loaded.Status != wire.Success {
-			h.t.Fatalf("loaded: %v: %v", loaded.Status, loaded.Text)
-		}
+		loaded := h.load(h.loadMessage(uint32(id)))
+		assert.MustTrue(h.t, loaded.Status == wire.Success, "loaded: %v: %v", loaded.Status, loaded.Text)
 	}
 	return newBook(h)
+}
+
+// doneWell takes the answer of a frame that succeeds.
+func (h *host) doneWell() *wire.Done {
+	h.t.Helper()
+	done := want[*wire.Done](h)
+	assert.Equal(h.t, done.Status, wire.Success, "%+v", done)
+	return done
 }
 
 // submit fills a slot with a frame that the sequence decides, and submits it.
@@ -254,9 +245,7 @@ func (h *host) taken() {
 			unread, err = unix.IoctlGetInt(fd, unix.SIOCOUTQ)
 			return err
 		})
-		if time.Now().After(limit) {
-			h.t.Fatalf("the worker does not read: %d bytes", unread)
-		}
+		assert.MustTrue(h.t, !time.Now().After(limit), "the worker does not read: %d bytes", unread)
 		if unread == 0 {
 			return
 		}
@@ -267,12 +256,9 @@ func (h *host) taken() {
 func (h *host) control(f func(fd int) error) {
 	h.t.Helper()
 	raw, err := h.conn.SyscallConn()
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	if e := raw.Control(func(fd uintptr) { err = f(int(fd)) }); e != nil || err != nil {
-		h.t.Fatal(e, err)
-	}
+	assert.Must(h.t, err)
+	e := raw.Control(func(fd uintptr) { err = f(int(fd)) })
+	assert.MustTrue(h.t, e == nil && err == nil, "%v %v", e, err)
 }
 
 // shutdown closes our side of the socket; answers still come.
@@ -394,9 +380,7 @@ func (b *book) rest() map[wire.Code]int {
 		if err != nil {
 			return got
 		}
-		if time.Now().After(limit) {
-			b.h.t.Fatalf("the worker does not end; answers by status: %v", got)
-		}
+		assert.MustTrue(b.h.t, !time.Now().After(limit), "the worker does not end; answers by status: %v", got)
 		switch m := m.(type) {
 		case *wire.Done:
 			b.take(m)

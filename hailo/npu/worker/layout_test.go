@@ -11,8 +11,7 @@ import (
 	"testing"
 	"unicode"
 
-	"github.com/google/go-cmp/cmp"
-
+	"hailoclip/hailo/internal/assert"
 	"hailoclip/hailo/npu/wire"
 )
 
@@ -68,18 +67,10 @@ func TestLayout(t *testing.T) {
 	source.WriteString("}\n")
 
 	file := filepath.Join(t.TempDir(), "layout.cpp")
-	if err := os.WriteFile(file, []byte(source.String()), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	assert.Must(t, os.WriteFile(file, []byte(source.String()), 0o600))
 	program := strings.TrimSuffix(file, ".cpp")
-	if err := compile(t, file, "-o", program); err != nil {
-		t.Fatal(err)
-	}
-	got, err := exec.Command(program).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(expected.String(), string(got)); diff != "" {
-		t.Errorf("protocol.h differs from Go's (-):\n%s", diff)
-	}
+	sources(t)
+	assert.Must(t, compile(file, "-o", program))
+	got := assert.Value(exec.Command(program).Output())
+	assert.Diff(t, expected.String(), string(got), "protocol.h differs from Go's")
 }

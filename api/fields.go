@@ -3,7 +3,6 @@ package api
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"math"
 	"slices"
 	"strconv"
@@ -11,113 +10,7 @@ import (
 	"unicode/utf16"
 	"unicode/utf8"
 	"unsafe"
-
-	"github.com/bytedance/sonic"
-	"github.com/segmentio/asm/ascii"
 )
-
-// fast validates strings but does not copy them: those without escapes lie in the body.
-var fast = sonic.Config{ValidateString: true}.Froze()
-
-// input is the JSON object of a request. Everything in it may lie in the body it was read from.
-// A field that is missing is empty, one that is null is "null".
-type input struct {
-	Image     string
-	imageBad  bool                   // 'image' is there, and not a string
-	ImageURL  sonic.NoCopyRawMessage `json:"image_url"`
-	Prompts   sonic.NoCopyRawMessage
-	TopK      sonic.NoCopyRawMessage `json:"top_k"`
-	Threshold sonic.NoCopyRawMessage
-	Text      sonic.NoCopyRawMessage
-}
-
-// parse reads body, which must not change while the input is in use. Unknown fields are
-// ignored; of a field that comes twice the last one counts. Names are matched without regard
-// to case, as encoding/json does. The body is UTF-8, with or without a byte order mark.
-func (in *input) parse(body []byte) error {
-	body, err := utf8Text(body)
-	if err != nil {
-		return err
-	}
-	trimmed := bytes.TrimLeft(body, " \t\r\n")
-	if len(trimmed) == 0 {
-		return fail(errInvalidJSON, "The body is empty: send a JSON object")
-	}
-	*in = input{}
-	if trimmed[0] == '{' && fast.UnmarshalFromString(unsafe.String(unsafe.SliceData(body), len(body)), in) == nil {
-		return nil
-	}
-	return in.parseSlowly(body)
-}
-
-// utf8Text returns the body without its byte order mark. Anything that is not UTF-8 is refused,
-// because decoders of JSON put U+FFFD in its place, and the answer would be for another text.
-// The look at every byte takes about 4 us for 100 kB of base64 on amd64.
-func utf8Text(body []byte) ([]byte, error) {
-	if name := otherUnicode(body); name != "" {
-		return nil, fail(errInvalidJSON, "The body is %s: send JSON as UTF-8", name)
-	}
-	body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf"))
-	if !ascii.Valid(body) && !utf8.Valid(body) {
-		at := 0
-		for at < len(body) {
-			r, size := utf8.DecodeRune(body[at:])
-			if r == utf8.RuneError && size == 1 {
-				break
-			}
-			at += size
-		}
-		return nil, fail(errInvalidJSON, "The body is not valid UTF-8, at byte %d", at+1)
-	}
-	return body, nil
-}
-
-// otherUnicode names the encoding of JSON that is not UTF-8 by its first bytes: a byte order mark, or
-// the zeros about its first character, which is one of ASCII.
-func otherUnicode(body []byte) string {
-	if len(body) < 4 {
-		body = append(body[:len(body):len(body)], "    "[len(body):]...)
-	}
-	a, b, c, d := body[0], body[1], body[2], body[3]
-	switch {
-	case a == 0 && b == 0, a == 0xff && b == 0xfe && c == 0 && d == 0, a != 0 && b == 0 && c == 0 && d == 0:
-		return "UTF-32"
-	case a == 0xff && b == 0xfe, a == 0xfe && b == 0xff, a == 0, b == 0:
-		return "UTF-16"
-	}
-	return ""
-}
-
-// parseSlowly is for bodies that the fast way refused: it finds out why, with errors that are
-// fit for a client, which sonic's are not (they quote the body). It accepts what encoding/json
-// accepts, so nested deeper than sonic goes.
-func (in *input) parseSlowly(body []byte) error {
-	var raw struct {
-		Image     json.RawMessage
-		ImageURL  json.RawMessage `json:"image_url"`
-		Prompts   json.RawMessage
-		TopK      json.RawMessage `json:"top_k"`
-		Threshold json.RawMessage
-		Text      json.RawMessage
-	}
-	if err := json.Unmarshal(body, &raw); err != nil {
-		var syntax *json.SyntaxError
-		if errors.As(err, &syntax) {
-			return fail(errInvalidJSON, "The body is not valid JSON: %s, at byte %d", syntax.Error(), syntax.Offset)
-		}
-		return fail(errInvalidJSON, "The body must be a JSON object")
-	}
-	if bytes.Equal(bytes.TrimSpace(body), []byte("null")) {
-		return fail(errInvalidJSON, "The body must be a JSON object")
-	}
-	*in = input{
-		ImageURL: sonic.NoCopyRawMessage(raw.ImageURL), Prompts: sonic.NoCopyRawMessage(raw.Prompts),
-		TopK: sonic.NoCopyRawMessage(raw.TopK), Threshold: sonic.NoCopyRawMessage(raw.Threshold),
-		Text: sonic.NoCopyRawMessage(raw.Text),
-	}
-	in.imageBad = raw.Image != nil && json.Unmarshal(raw.Image, &in.Image) != nil
-	return nil
-}
 
 // noURL refuses the image_url of other services' interfaces.
 func (in *input) noURL() error {
@@ -127,8 +20,8 @@ func (in *input) noURL() error {
 	return nil
 }
 
-// decodeImage returns the bytes of the image. It writes them over the body, which must be the
-// one given to parse, so the input is used up.
+// decodeImage returns the bytes of the image, with no capacity behind them, where what is left of the text and of older
+// bodies lies. It writes them over the body, which must be the one given to parse, so the input is used up.
 func (in *input) decodeImage(body []byte, scratch *[scratchBytes]byte) ([]byte, error) {
 	switch {
 	case in.imageBad:
@@ -138,20 +31,8 @@ func (in *input) decodeImage(body []byte, scratch *[scratchBytes]byte) ([]byte, 
 	}
 	text := unsafe.Slice(unsafe.StringData(in.Image), len(in.Image))
 	*in = input{}
-	return decodeImage(body[:0], text, scratch)
-}
-
-// warmUp compiles the decoders, which takes milliseconds that the first request need not wait.
-func warmUp() error {
-	var in input
-	if err := in.parse([]byte(`{"image":"","prompts":["a"],"text":"a"}`)); err != nil {
-		return err
-	}
-	if _, err := in.prompts(1, 1); err != nil {
-		return err
-	}
-	_, err := in.text(1)
-	return err
+	image, err := decodeImage(body[:0], text, scratch)
+	return slices.Clip(image), err
 }
 
 // given says that a field is there and not null.
@@ -303,4 +184,19 @@ func halfCharacter(raw string) string {
 		raw = raw[end:]
 	}
 	return ""
+}
+
+// trimmed cuts the white space around texts that are over the limit with it, which the encoder does not see
+// and nobody should have to keep. It does not change the slice.
+func trimmed(texts []string, limit int) []string {
+	cut := texts
+	for i, text := range texts {
+		if len(text) > limit {
+			if &cut[0] == &texts[0] {
+				cut = slices.Clone(texts)
+			}
+			cut[i] = strings.TrimSpace(text)
+		}
+	}
+	return cut
 }

@@ -1,0 +1,180 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"hailoclip/pipeline"
+	"hailoclip/pipeline/fair"
+	"hailoclip/stages/clip"
+)
+
+// request owns everything that one HTTP request needs, from its head to its line in the log. It comes from a pool:
+// begin takes it, end gives up the handler's hold on it, whatever has happened. The engine has another hold from
+// ask until it calls clip.Request.Release, which may be after the answer. The last one of the two that is given up
+// puts back the buffer of the body, forgets everything, and puts the request back.
+type request struct {
+	server  *Server
+	scratch *[scratchBytes]byte // for decodeFast, which reads only what it has written in the same step
+	release func()              // unhold, bound once
+
+	ctx   *fasthttp.RequestCtx // the handler's alone
+	conn  *conn
+	state state
+	id    string
+	start time.Time
+	fault outcome // what went wrong; its err is nil while nothing did
+
+	caller  fair.Caller
+	body    []byte          // as it came; later the image, over its own text; of Server.bodies
+	input   input           // lies in body
+	texts   []string        // as the client wrote them
+	ask     clip.Request    // what the engine is asked: its image lies in body, its prompts are texts, see trimmed
+	work    context.Context // carries the deadline
+	arrived time.Time       // when the body was complete
+	read    time.Duration   // that the JSON and the base64 took
+	result  clip.Result
+
+	holders atomic.Int32
+}
+
+// state is how far a request has got.
+type state uint8
+
+const (
+	headless state = iota // it could not be read so far that method and path are known
+	asking                // there is a head with "Expect: 100-continue": the client waits to hear whether the body is wanted
+	invited               // it is
+	arriving              // there is a head; if there is a body, it is not read, or not to its end
+	received              // the body is read to its end
+)
+
+const (
+	headerRequestID = "X-Request-Id"
+	headerTimeout   = "X-Request-Timeout-Ms"
+	headerWarning   = "X-Clip-Warning"
+	requestKey      = "request"
+)
+
+// begin makes a request of what the HTTP server has read. end must be called in the end.
+func (s *Server) begin(ctx *fasthttp.RequestCtx, st state) *request {
+	r := s.requests.Get().(*request)
+	r.holders.Store(1)
+	r.ctx, r.conn, r.state, r.start = ctx, connOf(ctx), st, time.Now()
+	ctx.SetUserValue(requestKey, r)
+	h := &ctx.Response.Header
+	if st == headless {
+		r.id = newRequestID()
+	} else {
+		r.id = requestID(&ctx.Request.Header)
+		h.Set(fasthttp.HeaderXContentTypeOptions, "nosniff")
+	}
+	h.Set(headerRequestID, r.id)
+	if s.svc.Warning != "" {
+		h.Set(headerWarning, s.svc.Warning)
+	}
+	return r
+}
+
+// requestOf is the request that begin has made of ctx.
+func requestOf(ctx *fasthttp.RequestCtx) *request { return ctx.UserValue(requestKey).(*request) }
+
+// end writes the line in the log, unless another request goes on where this one stops, and gives up the handler's hold.
+func (r *request) end() {
+	defer r.unhold()
+	if r.state != invited {
+		r.log()
+	}
+}
+
+// unhold gives up one hold on r, which must not be used by its holder afterwards.
+func (r *request) unhold() {
+	if r.holders.Add(-1) > 0 {
+		return
+	}
+	if poison != nil {
+		poison(r.scratch[:])
+	}
+	s := r.server
+	s.bodies.put(r.caller.Address, r.body)
+	*r = request{server: s, scratch: r.scratch, release: r.release}
+	s.requests.Put(r)
+}
+
+// handle is what the HTTP server calls for every request.
+func (s *Server) handle(ctx *fasthttp.RequestCtx) {
+	r := s.begin(ctx, arriving)
+	defer r.end()
+	r.answer()
+	if ctx.Request.IsBodyStream() && r.state != received || s.stopping.Load() || r.conn.place() != regular {
+		ctx.SetConnectionClose()
+		r.conn.lingers.Store(true)
+	}
+}
+
+// expect runs before handle for a request with "Expect: 100-continue". What the head of the
+// request is enough for, such as most refusals, is answered here, so that the body is never
+// sent. Otherwise it returns 100 and leaves the request to handle. The server closes the
+// connection after any other status, because the client may have sent the body all the same.
+func (s *Server) expect(ctx *fasthttp.RequestCtx) int {
+	r := s.begin(ctx, asking)
+	defer r.end()
+	if r.answer(); r.state == invited {
+		return fasthttp.StatusContinue
+	}
+	r.conn.lingers.Store(true)
+	return ctx.Response.StatusCode()
+}
+
+// unreadable answers a request that could not be read far enough to get to handle. The server
+// closes the connection after it.
+func (s *Server) unreadable(ctx *fasthttp.RequestCtx, err error) {
+	ctx.Response.Reset()
+	r := s.begin(ctx, headless)
+	defer r.end()
+	r.answerError(r.conn.readError(err))
+	r.conn.lingers.Store(true)
+}
+
+// answer makes the answer, whatever is wrong with the request, and contains the panics of its handler.
+func (r *request) answer() {
+	defer func() {
+		if v := recover(); v != nil {
+			r.answerError(&pipeline.PanicError{Stage: "api", Value: v, Stack: debug.Stack()})
+		}
+	}()
+	if ambiguous(&r.ctx.Request.Header) {
+		r.answerError(fail(errMalformed, "The request has both Content-Length and Transfer-Encoding"))
+		return
+	}
+	if r.conn.place() == overLimit && string(r.ctx.Path()) != "/health" {
+		r.answerError(errTooManyConns)
+		return
+	}
+	if answered, err := r.server.screen(r.ctx); err != nil {
+		r.answerError(err)
+	} else if !answered {
+		r.server.router.Handler(r.ctx) // finds the route and calls serve
+	}
+}
+
+// answerError makes the answer that says what went wrong.
+func (r *request) answerError(err error) {
+	r.fault = outcomeOf(err)
+	writeError(r.ctx, r.id, r.fault)
+}
+
+// ambiguous says that the request has two lengths. A server before this one may have taken the
+// other, so that what follows would be read as a request of somebody else.
+func ambiguous(h *fasthttp.RequestHeader) bool {
+	if h.ContentLength() != -1 { // not chunked
+		return false
+	}
+	lower, length := bytes.ToLower(h.RawHeaders()), []byte("content-length")
+	return bytes.HasPrefix(lower, length) || bytes.Contains(lower, append([]byte("\n"), length...))
+}

@@ -1,0 +1,216 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/fasthttp/router"
+	"github.com/valyala/fasthttp"
+
+	"hailoclip/pipeline"
+	"hailoclip/pipeline/fair"
+	"hailoclip/stages/clip"
+)
+
+// route is all that tells the requests for one path from those for others.
+type route struct {
+	methods string                  // with a space between them
+	path    string                  // as package router has it
+	reads   []reader                // the kinds of body that are taken; none: a body is not read
+	refuses func(fair.Caller) error // says that the full queue refuses a caller, see serve; nil: it needs no queue
+	do      func(*request) error    // has the engine do what the reader has found; nil: there is nothing to do
+	answers func(*request) error    // writes the answer
+}
+
+// reader is a kind of body.
+type reader struct {
+	media   string                  // what to send, for who has sent something else
+	accepts func(media []byte) bool // a media type in lower case without parameters; empty where none was named
+	limit   int                     // bytes
+	read    func(*request) error    // makes clip.Request of request.body, which may be changed for that
+}
+
+// routes is everything that is served.
+func (s *Server) routes() []route {
+	e := s.svc.Engine
+	json := func(read func(*request, *input) error) []reader {
+		return []reader{{"application/json", isJSON, s.cfg.MaxBodyBytes, jsonReader(read)}}
+	}
+	return []route{
+		{"GET HEAD", "/health", nil, nil, nil, s.health},
+		{"GET", "/v1/stats", nil, nil, nil, s.stats},
+		{"GET HEAD", "/openapi.yaml", nil, nil, nil, openAPI},
+		{"POST", "/v1/classify", json(readClassify), e.Refuses, image(e.Classify), result(appendClassification)},
+		{"POST", "/v1/embed/image", json(readImage), e.Refuses, image(e.EmbedImage), result(appendEmbedding)},
+		{"POST", "/v1/embed/text", json(readText), nil, (*request).embedText, result(appendEmbedding)},
+	}
+}
+
+// newRouter finds the routes by method and path.
+func (s *Server) newRouter() *router.Router {
+	r := router.New()
+	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
+	for _, to := range s.routes() {
+		for _, method := range strings.Fields(to.methods) {
+			r.Handle(method, to.path, to.handle)
+		}
+	}
+	refuse := func(err error) fasthttp.RequestHandler {
+		return func(ctx *fasthttp.RequestCtx) { requestOf(ctx).answerError(err) }
+	}
+	r.NotFound = refuse(fail(errNotFound, "There is no such path, see /openapi.yaml"))
+	r.MethodNotAllowed = refuse(fail(errMethod, "Method not allowed here, see the Allow header"))
+	return r
+}
+
+func (to route) handle(ctx *fasthttp.RequestCtx) {
+	r := requestOf(ctx)
+	if err := r.serve(&to); err != nil {
+		r.answerError(err)
+	}
+}
+
+// serve answers a request by its route. What can be refused is refused as early as that helps: what the head is enough
+// for before the body is read, and what the full queue would refuse as soon as the connection can be used for the next
+// request, before time is spent on the JSON and the base64.
+func (r *request) serve(to *route) error {
+	if to.reads == nil {
+		return to.answers(r)
+	}
+	s := r.server
+	body, limit, err := r.admit(to)
+	if err != nil {
+		return err
+	}
+	r.caller = s.caller(r.ctx)
+	if r.state != asking {
+		if err := r.receive(body.limit); err != nil {
+			return err
+		}
+	}
+	if to.refuses != nil {
+		if err := to.refuses(r.caller); err != nil {
+			return err
+		}
+	}
+	if r.state == asking {
+		r.state = invited
+		return nil
+	}
+	r.arrived = time.Now()
+	cancelable, cancel := context.WithCancelCause(s.base)
+	defer cancel(nil)
+	deadline, stop := context.WithTimeout(cancelable, limit)
+	defer stop()
+	r.conn.work(cancel)
+	r.work = deadline
+	if err := r.unpack(body.read); err != nil {
+		return err
+	}
+	if err := to.do(r); err != nil {
+		return err
+	}
+	return to.answers(r)
+}
+
+// admit turns away what the head of the request is enough for. It returns the kind of body that the request has, and
+// the time for its answer.
+func (r *request) admit(to *route) (body *reader, limit time.Duration, err error) {
+	s, h := r.server, &r.ctx.Request.Header
+	if s.stopping.Load() {
+		return nil, 0, errStopping
+	}
+	if body, err = to.reader(h); err != nil {
+		return nil, 0, err
+	}
+	if h.ContentLength() > body.limit {
+		return nil, 0, tooLarge(body.limit)
+	}
+	if limit, err = timeout(h, s.svc.RequestTimeout); err != nil {
+		return nil, 0, err
+	}
+	if s.svc.Engine.State() == clip.Unhealthy {
+		return nil, 0, fail(errNotReady, "The service is not ready: %s", s.svc.Engine.Health().Reason)
+	}
+	return body, limit, nil
+}
+
+// timeout is how long the client is ready to wait, at most limit.
+func timeout(h *fasthttp.RequestHeader, limit time.Duration) (time.Duration, error) {
+	sent := h.Peek(headerTimeout)
+	if len(sent) == 0 {
+		return limit, nil
+	}
+	ms, err := strconv.ParseInt(string(sent), 10, 64)
+	if errors.Is(err, strconv.ErrRange) && ms > 0 {
+		return limit, nil
+	}
+	if err != nil || ms < 1 {
+		return 0, fail(errInvalidRequest, headerTimeout+" must be a number of milliseconds, an integer of at least 1")
+	}
+	return min(limit, time.Duration(min(ms, limit.Milliseconds()+1))*time.Millisecond), nil
+}
+
+// reader returns the one for the media type that the request names.
+func (to *route) reader(h *fasthttp.RequestHeader) (*reader, error) {
+	media, _, _ := bytes.Cut(h.ContentType(), []byte(";"))
+	media = bytes.ToLower(bytes.TrimSpace(media))
+	at := slices.IndexFunc(to.reads, func(b reader) bool { return b.accepts(media) })
+	if at < 0 {
+		var wanted []string
+		for _, b := range to.reads {
+			wanted = append(wanted, b.media)
+		}
+		return nil, fail(errMediaType, "Unsupported Content-Type: send %s", strings.Join(wanted, " or "))
+	}
+	if coding := h.ContentEncoding(); len(coding) > 0 && !bytes.EqualFold(coding, []byte("identity")) {
+		return nil, fail(errMediaType, "Unsupported Content-Encoding: send the body as it is")
+	}
+	return &to.reads[at], nil
+}
+
+// largeBody is the size from which a body is read in turn: its JSON and base64 take milliseconds.
+const largeBody = 1 << 20
+
+// unpack has a reader read the body. Large bodies do not take every processor at a time: who has a
+// small one, or asks for /health, is answered meanwhile. It waits for its turn until the deadline.
+func (r *request) unpack(read func(*request) error) error {
+	if len(r.body) >= largeBody {
+		select {
+		case r.server.unpacking <- struct{}{}:
+		case <-r.work.Done():
+			return fmt.Errorf("%w: %w", pipeline.ErrDeadline, context.Cause(r.work))
+		}
+		defer func() { <-r.server.unpacking }()
+	}
+	err := read(r)
+	r.read = time.Since(r.arrived)
+	return err
+}
+
+// image has the engine do something with the image of a request. After an error it may still be reading the image.
+func image(do func(context.Context, *clip.Request) (clip.Result, error)) func(*request) error {
+	return func(r *request) (err error) {
+		r.holders.Add(1)
+		r.ask.Release, r.ask.Lane = r.release, pipeline.Lane{Caller: r.caller}
+		r.result, err = do(r.work, &r.ask)
+		return err
+	}
+}
+
+// embedText has the engine embed the text of a request.
+func (r *request) embedText() error {
+	start := time.Now()
+	found, err := r.server.svc.Engine.EmbedTexts(r.work, r.caller, r.ask.Prompts)
+	if err != nil {
+		return err
+	}
+	r.result.Embedding, r.result.Prompts, r.result.TextTime = found.Rows[0].Embedding, found, time.Since(start)
+	return nil
+}
