@@ -48,11 +48,9 @@ func TestBenchArguments(t *testing.T) {
 		says string
 	}{
 		{[]string{"--assert", "p99"}, exitUsage, "there is no < <="},
-		{[]string{"--assert", ""}, exitUsage, "there is no < <="},
 		{[]string{"--slo", "p98=1ms"}, exitUsage, "is none of rate"},
 		{[]string{"--size", "640"}, exitUsage, "not of the form"},
 		{[]string{"--size", "8x8"}, exitUsage, "out of bounds: 16 to"},
-		{[]string{"--prompts", "1001"}, exitUsage, "prompts: 1001"},
 		{[]string{"-c", "0"}, exitUsage, "load of 0 clients"},
 		{[]string{"--search", "rate"}, exitUsage, "a search needs a goal"},
 		{[]string{"-d", "1ms"}, exitUsage, "duration 1ms"},

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"fmt"
 	"net"
 	"net/http"
@@ -61,10 +62,8 @@ const watchdog = "  device_timeout_ms: 1000\n"
 
 // faults is how often each fault is injected; HAILO_TEST_FAULTS=20 is the long run.
 func faults() int {
-	if n, err := strconv.Atoi(os.Getenv("HAILO_TEST_FAULTS")); err == nil {
-		return n
-	}
-	return 2
+	n, _ := strconv.Atoi(os.Getenv("HAILO_TEST_FAULTS"))
+	return cmp.Or(n, 2)
 }
 
 // deadline is performance.request_timeout of the services here: an answer that took longer than that and
@@ -144,7 +143,7 @@ func TestFaultsWithStandIn(t *testing.T) {
 }
 
 // load has 16 clients ask about 200 times a second, if the machine can, until stop is closed. good judges a 200.
-func (r *running) load(t *testing.T, path string, requests []map[string]any, good func(n int, a reply) error, stop <-chan struct{}) map[int]int {
+func (r *running) load(t *testing.T, path string, requests []map[string]any, good func(int, reply) error, stop chan struct{}) map[int]int {
 	var statuses counts
 	var clients sync.WaitGroup
 	for client := range 16 {
@@ -220,11 +219,9 @@ func (r *running) breaks(t *testing.T, c chip, fault, path string, requests []ma
 		recovery = append(recovery, first.Sub(start))
 	}
 	slices.Sort(recovery)
-	at := func(share int) time.Duration {
-		return recovery[(len(recovery)-1)*share/100].Round(time.Millisecond)
-	}
-	t.Logf("%-10s %d times, from the command to the first good answer %v at the median, %v for 99 in 100, %v at the worst; answers by status: %v",
-		fault, len(recovery), at(50), at(99), at(100), end())
+	at := func(share int) time.Duration { return recovery[(len(recovery)-1)*share/100].Round(time.Millisecond) }
+	t.Logf("%-10s %d times, first good answer after %v at the median, %v for 99 in 100, %v at the worst; answers by status: %v", fault,
+		len(recovery), at(50), at(99), at(100), end())
 	return end()
 }
 

@@ -342,11 +342,9 @@ func catRequest(t testing.TB) map[string]any {
 
 // best is the text of the first classification.
 func (a reply) best() string {
-	list, _ := a.body["classifications"].([]any)
-	if len(list) == 0 {
+	var answer struct{ Classifications []struct{ Text string } }
+	if err := json.Unmarshal([]byte(a.raw), &answer); err != nil || len(answer.Classifications) == 0 {
 		return ""
 	}
-	first, _ := list[0].(map[string]any)
-	text, _ := first["text"].(string)
-	return text
+	return answer.Classifications[0].Text
 }

@@ -245,10 +245,7 @@ func TestStopUnderLoad(t *testing.T) {
 	for _, signals := range [][]syscall.Signal{
 		{syscall.SIGTERM}, {syscall.SIGHUP}, {syscall.SIGTERM, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT},
 	} {
-		t.Run(fmt.Sprint(signals), func(t *testing.T) {
-			t.Parallel()
-			stopUnderLoad(t, signals)
-		})
+		t.Run(fmt.Sprint(signals), func(t *testing.T) { t.Parallel(); stopUnderLoad(t, signals) })
 	}
 }
 
