@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"fmt"
 	"sync"
 	"time"
@@ -29,8 +30,7 @@ func (d *door[T]) enter(job *Job[T]) (gone *Job[T], err error) {
 		return nil, ErrClosed
 	}
 	caller := job.Lane.Caller
-	if d.supersedes(job.Lane) {
-		gone = d.waiting.Of(caller)[0]
+	if gone = d.superseded(job.Lane); gone != nil {
 		d.waiting.Remove(caller, gone)
 		gone.Fail(ErrSuperseded)
 	}
@@ -55,9 +55,20 @@ func (d *door[T]) enter(job *Job[T]) (gone *Job[T], err error) {
 
 func (d *door[T]) full() bool { return d.waiting.Len() >= cap(d.announce) }
 
-// supersedes says whether the next job of the lane replaces the oldest one that waits of it.
-func (d *door[T]) supersedes(lane Lane) bool {
-	return lane.policy == Latest && len(d.waiting.Of(lane.Caller)) >= maxLatest
+// superseded returns the job of the lane whose place the next one takes; nil when there is room for both. Other lanes of
+// the caller do not count.
+func (d *door[T]) superseded(lane Lane) (oldest *Job[T]) {
+	waiting := 0
+	for _, job := range d.waiting.Of(lane.Caller) {
+		if lane.policy == Latest && job.Lane.policy == Latest {
+			waiting++
+			oldest = cmp.Or(oldest, job)
+		}
+	}
+	if waiting < maxLatest {
+		return nil
+	}
+	return oldest
 }
 
 func (d *door[T]) push(job *Job[T]) {
@@ -86,7 +97,7 @@ func (d *door[T]) refuses(lane Lane) error {
 	switch {
 	case d.closed:
 		return ErrClosed
-	case d.full() && lane.policy != Bulk && !d.supersedes(lane) && !d.waiting.Yields(lane.Caller):
+	case d.full() && lane.policy != Bulk && d.superseded(lane) == nil && !d.waiting.Yields(lane.Caller):
 		return ErrQueueFull
 	}
 	return nil

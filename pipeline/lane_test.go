@@ -48,6 +48,19 @@ func TestLatest(t *testing.T) {
 	})
 }
 
+// TestLatestIsItsOwn: it takes no place of other jobs of its caller, as those of a batch beside a stream.
+func TestLatestIsItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, gate := newGate(t, 8, 1)
+		c.send(t.Context(), lane("s"), "s0", "s1")
+		c.send(t.Context(), laneOf("s", Latest), "s2", "s3", "s4")
+		c.want(ErrSuperseded, "s2")
+		close(gate)
+		c.wantServed("s0", "s1", "s3", "s4")
+		c.close()
+	})
+}
+
 // TestLatestInAFullQueue: while fewer of a stream wait than may, it is a caller like others.
 func TestLatestInAFullQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -92,7 +92,7 @@ func TestPrecomputeGivesWay(t *testing.T) {
 		if err := errors.Join(<-request, <-goesOn); err != nil || d.texts.Load() != 230 {
 			t.Errorf("%d texts encoded: %v", d.texts.Load(), err)
 		}
-		if n, err := e.Precompute(t.Context(), []string{"blue", "mauve"}); n != 0 || !errors.Is(err, cache.ErrEncode) {
+		if n, err := e.Precompute(t.Context(), []string{"blue", "mauve"}); n != 0 || !errors.Is(err, ErrEncodeText) {
 			t.Errorf("a prompt that cannot be encoded: %d done, %v", n, err)
 		}
 	})

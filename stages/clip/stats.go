@@ -85,7 +85,7 @@ func newNPUStats(m npu.Metrics) *NPUStats {
 	}
 	for _, t := range m.Device.Temperature {
 		value := float64(t)
-		if math.IsNaN(value) {
+		if math.IsNaN(value) || math.IsInf(value, 0) {
 			s.Temperature = append(s.Temperature, nil)
 		} else {
 			s.Temperature = append(s.Temperature, &value)
