@@ -224,11 +224,12 @@ func TestStandInPanics(t *testing.T) {
 			}()
 			synctest.Wait()
 		}
-		for range 3 {
+		for range 4 { // of which the last one waits
 			encode(nil)
 		}
-		encode(nil)
-		encode([]byte{}) // which scripted does not expect
+		encode([]byte{})          // which scripted does not expect
+		second.hold <- struct{}{} // one turn, for the two together
+		synctest.Wait()
 		close(second.hold)
 		synctest.Wait()
 		got := map[string]int{}

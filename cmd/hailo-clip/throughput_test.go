@@ -34,10 +34,9 @@ func BenchmarkThroughput(b *testing.B) {
 	defer service.Close()
 	backend := must(onnx.Open(b.Context(), onnx.Config{}, must(demo.Model()), runtime.GOMAXPROCS(0), libraryDirs(b.TempDir())...))
 	defer backend.Close()
-	const turn = 500 * time.Millisecond
 	serve := func() float64 {
 		found, err := load.Run(b.Context(), load.Options{Loads: []load.Load{{Clients: 4}},
-			Window: load.Window{Duration: turn, Every: 1 << 20}, Progress: func(string, time.Duration, time.Duration) {}}, service)
+			Window: load.Window{Duration: time.Second / 2, Every: 1 << 20}, Progress: func(string, time.Duration, time.Duration) {}}, service)
 		if err != nil || found.Steps[0].Failed() > 0 {
 			b.Fatal(err, found)
 		}
@@ -46,7 +45,7 @@ func BenchmarkThroughput(b *testing.B) {
 	serve() // the prompts are known from here on
 	var served, parts float64
 	for b.Loop() {
-		parts += bare(b, backend, image, turn)
+		parts += bare(b, backend, image, time.Second/2)
 		served += serve()
 	}
 	b.ReportMetric(parts/float64(b.N), "bare-images/s")
