@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -185,7 +184,7 @@ func (r *request) unpack(read func(*request) error) error {
 		select {
 		case r.server.unpacking <- struct{}{}:
 		case <-r.work.Done():
-			return fmt.Errorf("%w: %w", pipeline.ErrDeadline, context.Cause(r.work))
+			return pipeline.Late(r.work)
 		}
 		defer func() { <-r.server.unpacking }()
 	}

@@ -19,7 +19,7 @@ type memory struct {
 func newMemory(enabled bool, limit, usual int64) *memory {
 	m := &memory{seed: maphash.MakeSeed()}
 	if enabled {
-		m.cache, _ = ristretto.NewCache(&ristretto.Config[uint64, *Prompts]{ // fails on no limit that Config.Validate lets pass
+		m.cache, _ = ristretto.NewCache(&ristretto.Config[uint64, *Prompts]{ // fails on no limit within the bounds of Config
 			NumCounters: 10 * limit / usual, MaxCost: limit, BufferItems: 64, IgnoreInternalCost: true,
 			TtlTickerDurationInSec: 24 * 3600, // nothing expires
 		})

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"context"
 	"errors"
 	"fmt"
 )
@@ -21,3 +22,6 @@ type PanicError struct {
 }
 
 func (e *PanicError) Error() string { return fmt.Sprintf("panic in stage %s: %v", e.Stage, e.Value) }
+
+// Late returns the ErrDeadline of a context that has ended, with its cause.
+func Late(ctx context.Context) error { return fmt.Errorf("%w: %w", ErrDeadline, context.Cause(ctx)) }

@@ -68,4 +68,4 @@ func (j *Job[T]) passTurn() {
 }
 
 // late is the error of a job whose context has ended.
-func (j *Job[T]) late() error { return fmt.Errorf("%w: %w", ErrDeadline, context.Cause(j.ctx)) }
+func (j *Job[T]) late() error { return Late(j.ctx) }

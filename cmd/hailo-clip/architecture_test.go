@@ -15,7 +15,7 @@ var mayImport = map[string][]string{
 	"pipeline/fair": {}, // a leaf, so that others may use it
 	"cache":         {"pipeline/fair"},
 	"stages":        {"pipeline/...", "hailo", "hailo/dl"},
-	"stages/clip":   {"pipeline/...", "hailo", "hailo/model", "hailo/npu", "cache", "stages/..."},
+	"stages/clip":   {"pipeline/...", "hailo", "hailo/model", "hailo/npu", "hailo/safefile", "cache", "stages/..."},
 	"api":           {"pipeline/...", "hailo", "cache", "stages/..."},        // of the first three errors and types only
 	"configs":       {"pipeline", "hailo/...", "cache", "stages/...", "api"}, // their Config types
 	"cmd":           {"pipeline/...", "hailo/...", "cache", "stages/...", "api", "configs/...", "bench/..."},

@@ -9,8 +9,8 @@ import (
 	"os"
 	"slices"
 
+	"hailoclip/cache"
 	"hailoclip/hailo/safefile"
-	"hailoclip/pipeline/fair"
 	"hailoclip/stages/clip"
 )
 
@@ -69,19 +69,17 @@ func (c *classifyCmd) Run(ctx context.Context, g *globals) error {
 }
 
 func (c *classifyCmd) classify(ctx context.Context, e *engine) error {
-	prompts, err := e.EmbedTexts(ctx, fair.Caller{}, c.Prompt)
-	if err != nil {
-		return err
-	}
-	for i, row := range prompts.Rows {
-		if row.Truncated {
-			complain("hailo-clip: --prompt number %d is longer than the model reads: its end is ignored", i+1)
-		}
-	}
 	verdicts := make([]verdict, len(c.Images))
 	bar, done := newBars(), int64(0)
-	err = e.ClassifyBatch(ctx, clip.Request{Prompts: c.Prompt, TopK: c.TopK}, clip.Batch{
+	err := e.ClassifyBatch(ctx, clip.Request{Prompts: c.Prompt, TopK: c.TopK}, clip.Batch{
 		Len: len(c.Images), AtOnce: c.Jobs,
+		Known: func(prompts *cache.Prompts) {
+			for i, row := range prompts.Rows {
+				if row.Truncated {
+					complain("hailo-clip: --prompt number %d is longer than the model reads: its end is ignored", i+1)
+				}
+			}
+		},
 		Open: func(i int) ([]byte, error) { return readImage(c.Images[i], e.cfg.Server.MaxBodyBytes) },
 		Done: func(i int, r clip.Result, err error) {
 			v := verdict{Image: c.Images[i], Model: e.Model(), Matches: []match{}}

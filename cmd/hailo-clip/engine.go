@@ -52,7 +52,7 @@ func newEngine(ctx context.Context, p place, log *slog.Logger) (*engine, error) 
 	e := &engine{place: p, log: log}
 	cfg := &e.cfg
 	store := cache.OpenStore(cfg.TextEmbedding, p.state, log)
-	limit, _ := cfg.ResourceLimits.MemoryBytes() // checked by Validate
+	limit, _ := cfg.ResourceLimits.MemoryBytes() // checked when it was loaded
 	memory := clip.DivideMemory(clip.MemoryLimits{
 		Max: limit, Bodies: cfg.Server.MaxBodyMemoryBytes, Body: cfg.Server.MaxBodyBytes,
 		Lists: cfg.TextEmbedding.CacheListBytes, Workers: cfg.Performance.WorkerThreads,

@@ -87,6 +87,10 @@ func (g *globals) catalog() (*model.Catalog, error) {
 	if err != nil {
 		return nil, err
 	}
+	return catalogIn(state)
+}
+
+func catalogIn(state string) (*model.Catalog, error) {
 	return open.Catalog(modelsDir(state), models.FS)
 }
 
@@ -104,7 +108,7 @@ func (g *globals) place(flags ...configs.Override) (p place, err error) {
 		return p, err
 	}
 	if p.state, err = g.state(); err == nil {
-		p.catalog, err = g.catalog()
+		p.catalog, err = catalogIn(p.state)
 	}
 	return p, err
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -112,13 +111,14 @@ func late(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() == nil {
 		return err
 	}
-	return fmt.Errorf("%w: %w", pipeline.ErrDeadline, context.Cause(ctx))
+	return pipeline.Late(ctx)
 }
 
 // Batch is many images.
 type Batch struct {
 	Len    int
 	AtOnce int                              // images that are open at a time; 0: as many as keep the line busy
+	Known  func(*cache.Prompts)             // told the vectors of the prompts before the first image; nil: nobody is
 	Open   func(i int) ([]byte, error)      // image i; called once for each, several at a time
 	Done   func(i int, r Result, err error) // what came of it, or why not; called once for each, one at a time
 }
@@ -131,6 +131,9 @@ func (e *Engine) ClassifyBatch(ctx context.Context, r Request, b Batch) error {
 	prompts, err := e.EmbedTexts(ctx, r.Lane.Caller, r.Prompts)
 	if err != nil {
 		return err
+	}
+	if b.Known != nil {
+		b.Known(prompts)
 	}
 	return e.each(ctx, r, b, func(r *Request) (Result, error) { return e.classify(ctx, r, prompts) })
 }

@@ -5,13 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
-	"syscall"
 	"time"
 	"unicode/utf8"
 
 	"hailoclip/cache"
+	"hailoclip/hailo/safefile"
 )
 
 // Bounds of a prompt file.
@@ -33,14 +32,13 @@ func ReadPrompts(c cache.Config, maxBytes int) (prompts []string, err error) {
 		return nil, errors.New("text_embedding.mode: precomputed needs a prompt_file")
 	}
 	where, n := "text_embedding.prompt_file: "+c.PromptFile, 0
-	f, err := os.OpenFile(c.PromptFile, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe would block
-	if err != nil {
+	f, err := safefile.OpenRegular(c.PromptFile)
+	if errors.Is(err, safefile.ErrNotRegular) {
+		return nil, fmt.Errorf("%s: not a regular file", where)
+	} else if err != nil {
 		return nil, fmt.Errorf("text_embedding.prompt_file: %w", err)
 	}
-	defer func() { _ = f.Close() }()
-	if stat, err := f.Stat(); err == nil && !stat.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: not a regular file", where)
-	}
+	defer f.Close()
 	lines := bufio.NewScanner(f)
 	lines.Buffer(nil, maxPromptLine)
 	for lines.Scan() {
