@@ -21,6 +21,7 @@ import (
 type Request struct {
 	Image     []byte   // compressed; it is only read
 	Prompts   []string // to classify by. The strings may be kept, the slice is not
+	PromptSet string   // to classify by instead of Prompts: the name of a set
 	TopK      int      // at most so many matches; 0: all
 	Cut       bool     // leave out the matches whose score is below Threshold
 	Threshold float64
@@ -35,6 +36,7 @@ type Request struct {
 type Result struct {
 	stages.Result
 	Prompts  *cache.Prompts // the vectors of Request.Prompts, in their order; shared, only to be read
+	Set      *PromptSet     // the version of Request.PromptSet that was used
 	TextTime time.Duration  // that getting Prompts took
 }
 

@@ -74,7 +74,9 @@ func (p *PromptSets) Put(ctx context.Context, name string, d sets.Definition, c 
 }
 
 // Delete removes a set.
-func (p *PromptSets) Delete(ctx context.Context, name string, c Condition) error { panic("to be built") }
+func (p *PromptSets) Delete(ctx context.Context, name string, c Condition) error {
+	panic("to be built")
+}
 
 // Example is an image (compressed) or a vector of the model's dimension.
 type Example struct {
