@@ -11,17 +11,15 @@ import (
 // mayImport is the table of folders in the README, in full: which of our packages a folder may import beside those in it. The longest
 // folder that a package is in counts; below hailo each package has its own. "hailo" is that package, "hailo/..." also all below it.
 var mayImport = map[string][]string{
-	"pipeline":        {},
-	"pipeline/fair":   {}, // a leaf, so that others may use it
-	"cache":           {"pipeline/fair"},
-	"stages":          {"pipeline/...", "hailo", "hailo/dl"},
-	"stages/clip":     {"pipeline/...", "hailo", "hailo/model", "hailo/npu", "hailo/safefile", "cache", "stages/..."},
-	"stages/evaluate": {}, // arithmetic
-	"stages/fewshot":  {},
-	"api":             {"pipeline/...", "hailo", "cache", "stages/..."},        // of the first three errors and types only
-	"configs":         {"pipeline", "hailo/...", "cache", "stages/...", "api"}, // their Config types
-	"cmd":             {"pipeline/...", "hailo/...", "cache", "stages/...", "api", "configs/...", "bench/..."},
-	"bench":           {"stages/clip"}, // the counters of a service
+	"pipeline":      {},
+	"pipeline/fair": {}, // a leaf, so that others may use it
+	"cache":         {"pipeline/fair"},
+	"stages":        {"pipeline/...", "hailo", "hailo/dl"},
+	"stages/clip":   {"pipeline/...", "hailo", "hailo/model", "hailo/npu", "hailo/safefile", "cache", "stages/..."},
+	"api":           {"pipeline/...", "hailo", "cache", "stages/..."},        // of the first three errors and types only
+	"configs":       {"pipeline", "hailo/...", "cache", "stages/...", "api"}, // their Config types
+	"cmd":           {"pipeline/...", "hailo/...", "cache", "stages/...", "api", "configs/...", "bench/..."},
+	"bench":         {"stages/clip"}, // the counters of a service
 
 	"hailo":                 {},
 	"hailo/backendtest":     {"hailo", "hailo/internal/assert"},
@@ -39,6 +37,9 @@ var mayImport = map[string][]string{
 	"hailo/safefile":        {},
 	"hailo/sim":             {"hailo/npu/wire"},
 	"hailo/token":           {},
+
+	"stages/evaluate": {}, // arithmetic
+	"stages/fewshot":  {},
 }
 
 // never is what a folder must not link even through others.
