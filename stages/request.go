@@ -3,11 +3,15 @@
 // against the prompts.
 package stages
 
-import "hailoclip/pipeline"
+import (
+	"hailoclip/pipeline"
+	"hailoclip/stages/decode"
+)
 
 // Request is an image and what to do with it.
 type Request struct {
-	Image     []byte        // compressed
+	Image     []byte        // compressed, or as Raw says
+	Raw       decode.Raw    // the zero value: the image is compressed
 	Prompts   []float32     // n x dimension, row-major, rows of unit length. Empty: no matches
 	Scoring   Scoring       // how to turn cosines into matches
 	Embedding bool          // the result has the embedding of the image, too
