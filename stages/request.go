@@ -15,6 +15,7 @@ type Request struct {
 	Prompts   []float32     // n x dimension, row-major, rows of unit length. Empty: no matches
 	Scoring   Scoring       // how to turn cosines into matches
 	Embedding bool          // the result has the embedding of the image, too
+	Thumbnail bool          // the result has a small JPEG of the image, too
 	Lane      pipeline.Lane // where it enters
 
 	// Release is called exactly once for every request given to Do, whatever Do returns, when nothing in the line
@@ -36,6 +37,7 @@ type Scoring struct {
 type Result struct {
 	Matches   []Match   // by falling score, equal scores by falling cosine, then in the order of the prompts
 	Embedding []float32 // unit length; nil unless asked for
+	Thumbnail []byte    // JPEG, 96 pixels on the longer side; nil unless asked for
 	Times     [4]pipeline.StageTime
 }
 
