@@ -76,11 +76,12 @@ func (l *Line) resize(worker int, j *job) error {
 	}
 	it.frame = frame
 	p := &it.image
-	if err := l.resizers[worker].ResizeRows(frame.Pixels, p.Pix, p.Width, p.Height, cmp.Or(p.Stride, 3*p.Width)); err != nil {
+	stride := cmp.Or(p.Stride, 3*p.Width)
+	if err := l.resizers[worker].ResizeRows(frame.Pixels, p.Pix, p.Width, p.Height, stride); err != nil {
 		return err
 	}
 	if it.request.Thumbnail {
-		if it.result.Thumbnail, err = thumbnail(it.image.Pix, it.image.Width, it.image.Height); err != nil {
+		if it.result.Thumbnail, err = thumbnail(p.Pix, p.Width, p.Height, stride); err != nil {
 			return err
 		}
 	}
