@@ -21,6 +21,7 @@ import (
 type route struct {
 	methods string                  // with a space between them
 	path    string                  // as package router has it
+	limit   time.Duration           // for the answer; a request may ask for less
 	reads   []reader                // the kinds of body that are taken; none: a body is not read
 	refuses func(fair.Caller) error // says that the full queue refuses a caller, see serve; nil: it needs no queue
 	do      func(*request) error    // has the engine do what the reader has found; nil: there is nothing to do
@@ -37,17 +38,17 @@ type reader struct {
 
 // routes is everything that is served.
 func (s *Server) routes() []route {
-	e := s.svc.Engine
+	e, one := s.svc.Engine, s.svc.RequestTimeout
 	json := func(read func(*request, *input) error) []reader {
 		return []reader{{"application/json", isJSON, s.cfg.MaxBodyBytes, jsonReader(read)}}
 	}
 	return []route{
-		{"GET HEAD", "/health", nil, nil, nil, s.health},
-		{"GET", "/v1/stats", nil, nil, nil, s.stats},
-		{"GET HEAD", "/openapi.yaml", nil, nil, nil, openAPI},
-		{"POST", "/v1/classify", json(readClassify), e.Refuses, image(e.Classify), result(appendClassification)},
-		{"POST", "/v1/embed/image", json(readImage), e.Refuses, image(e.EmbedImage), result(appendEmbedding)},
-		{"POST", "/v1/embed/text", json(readText), nil, (*request).embedText, result(appendEmbedding)},
+		{"GET HEAD", "/health", 0, nil, nil, nil, s.health},
+		{"GET", "/v1/stats", 0, nil, nil, nil, s.stats},
+		{"GET HEAD", "/openapi.yaml", 0, nil, nil, nil, openAPI},
+		{"POST", "/v1/classify", one, json(readClassify), e.Refuses, image(e.Classify), result(appendClassification)},
+		{"POST", "/v1/embed/image", one, json(readImage), e.Refuses, image(e.EmbedImage), result(appendEmbedding)},
+		{"POST", "/v1/embed/text", one, json(readText), nil, (*request).embedText, result(appendEmbedding)},
 	}
 }
 
@@ -131,7 +132,7 @@ func (r *request) admit(to *route) (body *reader, limit time.Duration, err error
 	if h.ContentLength() > body.limit {
 		return nil, 0, tooLarge(body.limit)
 	}
-	if limit, err = timeout(h, s.svc.RequestTimeout); err != nil {
+	if limit, err = timeout(h, to.limit); err != nil {
 		return nil, 0, err
 	}
 	if s.svc.Engine.State() == clip.Unhealthy {

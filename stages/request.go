@@ -12,6 +12,7 @@ type Request struct {
 	Scoring   Scoring       // how matches are made of the comparison
 	Logits    bool          // the result has the logits of all labels, too
 	Embedding bool          // the result has the embedding of the image, too
+	Thumbnail bool          // the result has a small JPEG of the image, too
 	Lane      pipeline.Lane // where it enters
 
 	// Release is called exactly once for every request given to Do, whatever Do returns, when nothing in the line
@@ -41,6 +42,7 @@ type Result struct {
 	Reason    Reason    // why none fits; "": the best does. Matches are the same
 	Logits    []float64 // of each label, Scoring.Temperature not applied; nil unless asked for
 	Embedding []float32 // unit length; nil unless asked for
+	Thumbnail []byte    // JPEG, 96 pixels on the longer side; nil unless asked for
 	Times     [4]pipeline.StageTime
 }
 

@@ -72,6 +72,11 @@ func (l *Line) resize(worker int, j *job) error {
 	if err := l.resizers[worker].Resize(frame.Pixels, it.image.Pix, it.image.Width, it.image.Height); err != nil {
 		return err
 	}
+	if it.request.Thumbnail {
+		if it.result.Thumbnail, err = thumbnail(it.image.Pix, it.image.Width, it.image.Height); err != nil {
+			return err
+		}
+	}
 	it.releaseImage() // the frame is all that the next stages need
 	return nil
 }
