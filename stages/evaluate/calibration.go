@@ -61,7 +61,7 @@ func fitTemperature(images []Image, o Options) (temperature float64, reason stri
 		return sum
 	}
 	low, high := math.Log(coldest), math.Log(float64(hottest))
-	const steps = 48
+	const steps = 24
 	at := func(i int) float64 { return low + (high-low)*float64(i)/steps }
 	least, lowest := 0, loss(at(0))
 	for i := 1; i <= steps; i++ {
@@ -76,7 +76,7 @@ func fitTemperature(images []Image, o Options) (temperature float64, reason stri
 		return 0, "the answers say too little of what the images show: no temperature can be fitted"
 	}
 	a, b := at(least-1), at(least+1)
-	for range 40 { // golden section
+	for range 24 { // golden section: five digits
 		step := (b - a) * (math.Sqrt(5) - 1) / 2
 		if loss(b-step) < loss(a+step) {
 			b = a + step

@@ -56,6 +56,7 @@ func Evaluate(images []Image, o Options) (*Report, error) {
 	for range o.Labels + 1 {
 		r.Confusion = append(r.Confusion, make([]int, o.Labels+1))
 	}
+	right := 0
 	for _, image := range images {
 		truth, answer := image.Truth, o.Labels
 		if truth == None {
@@ -66,9 +67,10 @@ func Evaluate(images []Image, o Options) (*Report, error) {
 		}
 		r.Confusion[truth][answer]++
 		if truth == answer {
-			r.Accuracy += 1 / float64(len(images))
+			right++
 		}
 	}
+	r.Accuracy = float64(right) / float64(len(images))
 	for k := range o.Labels {
 		shown, answered := 0, 0
 		for i := range r.Confusion {
