@@ -155,10 +155,15 @@ func (l *Line) score(_ int, j *job) error {
 	if length := dot(embedding, embedding); !(length > 0.98 && length < 1.02) { // NaN, too
 		return fmt.Errorf("%w: the image's embedding has the squared length %v and not 1", hailo.ErrEncode, length)
 	}
-	if len(it.request.Prompts)%len(embedding) != 0 {
-		return fmt.Errorf("prompts of %d numbers do not fit embeddings of %d", len(it.request.Prompts), len(embedding))
+	if labels := it.request.Labels; labels != nil {
+		if err := labels.fit(len(embedding)); err != nil {
+			return err
+		}
+		if it.request.Logits {
+			it.result.Logits = make([]float64, labels.N)
+		}
+		it.result.Matches, it.result.Reason = Rank(embedding, labels, it.request.Scoring, it.result.Logits)
 	}
-	it.result.Matches = Rank(embedding, it.request.Prompts, it.request.Scoring)
 	if it.request.Embedding {
 		it.result.Embedding = append([]float32(nil), embedding...)
 	}

@@ -69,9 +69,13 @@ func (e *Engine) classify(ctx context.Context, r *Request, prompts *cache.Prompt
 	if topK == 0 {
 		topK = len(r.Prompts)
 	}
-	result, err := e.run(ctx, r, stages.Request{Prompts: prompts.Matrix, Scoring: stages.Scoring{
-		LogitScale: e.config.LogitScale, Softmax: e.config.ApplySoftmax, TopK: topK, Cut: r.Cut, Threshold: r.Threshold,
-	}})
+	scoring := stages.Scoring{LogitScale: e.config.LogitScale, TopK: topK, Cut: r.Cut, Threshold: r.Threshold}
+	if !e.config.ApplySoftmax {
+		scoring.Activation = stages.None
+	}
+	result, err := e.run(ctx, r, stages.Request{
+		Labels: &stages.Labels{N: len(prompts.Rows), Rows: prompts.Matrix}, Scoring: scoring,
+	})
 	result.Prompts = prompts
 	return result, err
 }
