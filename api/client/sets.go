@@ -161,15 +161,23 @@ type EvaluateOptions struct {
 
 // Evaluation says how well a set answers.
 type Evaluation struct {
-	Images      int                 `json:"images"`
-	Accuracy    float64             `json:"accuracy"`
-	Labels      []string            `json:"labels"`
-	Confusion   [][]int             `json:"confusion"` // a row for each label that is shown, a column for each that was answered
-	Thresholds  map[string]*float64 `json:"thresholds"`
-	ECE         CalibrationError    `json:"ece"`
-	Temperature *float64            `json:"temperature"` // nil: none could be fitted
-	ETag        string              `json:"etag"`
-	Applied     bool                `json:"applied"`
+	Images      int                        `json:"images"`
+	Accuracy    float64                    `json:"accuracy"` // the share of images that were answered as they should be
+	Labels      []string                   `json:"labels"`
+	Confusion   [][]int                    `json:"confusion"`   // [shown][answered]; the last row is images of none, the last column "none fits"
+	Thresholds  map[string]*LabelThreshold `json:"thresholds"`  // by label; nil: no score has the precision
+	ECE         CalibrationError           `json:"ece"`         // expected calibration error
+	Temperature *float64                   `json:"temperature"` // that fits the images best; nil: see Reason
+	Reason      string                     `json:"reason"`      // why there is no Temperature
+	ETag        string                     `json:"etag"`
+	Model       string                     `json:"model"`
+}
+
+// LabelThreshold is the lowest score from which on a label is right often enough.
+type LabelThreshold struct {
+	Score     float64 `json:"score"`
+	Precision float64 `json:"precision"` // of the images at or above Score
+	Recall    float64 `json:"recall"`    // share of the label's images that are at or above Score
 }
 
 // CalibrationError is the expected calibration error with the set's temperature and with the fitted one.
