@@ -85,7 +85,7 @@ func appendClassification(b []byte, r *request, took time.Duration) []byte {
 			b = append(b, ',')
 		}
 		b = append(b, `{"text":`...)
-		b = appendString(b, r.texts[m.Prompt])
+		b = appendString(b, r.texts[m.Label])
 		b = append(b, `,"score":`...)
 		b = appendFloat(b, m.Score)
 		b = append(b, `,"rank":`...)
@@ -94,7 +94,7 @@ func appendClassification(b []byte, r *request, took time.Duration) []byte {
 		b = appendFloat(b, m.Cosine)
 		b = append(b, `,"probability":`...)
 		b = appendFloat(b, m.Probability)
-		if r.result.Prompts.Rows[m.Prompt].Truncated {
+		if r.result.Prompts.Rows[m.Label].Truncated {
 			b = append(b, `,"truncated":true`...)
 		}
 		b = append(b, '}')
