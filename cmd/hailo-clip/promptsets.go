@@ -68,7 +68,8 @@ func (c *promptSetsListCmd) Run(ctx context.Context, g *globals) error {
 type promptSetsShowCmd struct {
 	asks
 	Name     string `arg:"" help:"Name of the set."`
-	Format   string `enum:"yaml,json" default:"yaml" help:"yaml, which put reads, or json, as the service has it."`
+	Format   string `enum:"yaml,json" default:"yaml" help:"How the definition is printed, as put reads it: yaml or json."`
+	JSON     bool   `name:"json" help:"Print all that the service says of the set, as JSON."`
 	Examples bool   `help:"With the vectors and thumbnails of examples."`
 }
 
@@ -78,12 +79,15 @@ func (c *promptSetsShowCmd) Run(ctx context.Context, g *globals) error {
 		if err != nil {
 			return err
 		}
-		if c.Format == "json" {
+		if c.JSON {
 			return printJSON(set)
 		}
 		d, err := translated[sets.Definition](set.Definition)
 		if err != nil {
 			return err
+		}
+		if c.Format == "json" {
+			return printJSON(d)
 		}
 		for _, line := range summary(set) {
 			fmt.Fprintf(stdout, "# %s\n", line)
@@ -234,7 +238,10 @@ func (c *changes) put(ctx context.Context, s *client.Client, all []namedSet) err
 	return nil
 }
 
-// waitEncoded returns when a set is ready.
+// errNotEncoded says that a set cannot be encoded.
+var errNotEncoded = errors.New("the set cannot be encoded")
+
+// waitEncoded returns when a set is ready. Errors: those of the client, errNotEncoded.
 func waitEncoded(ctx context.Context, s *client.Client, name string) error {
 	bar := newBars()
 	set, err := s.WaitPromptSet(ctx, name, func(set client.PromptSet) {
@@ -242,7 +249,7 @@ func waitEncoded(ctx context.Context, s *client.Client, name string) error {
 	})
 	bar.done(err == nil)
 	if err == nil && set.State != client.SetReady {
-		err = fmt.Errorf("the set %s is %s: %s", name, set.State, set.Reason)
+		err = fmt.Errorf("%s: %w: %s", name, errNotEncoded, set.Reason)
 	}
 	return err
 }
