@@ -18,8 +18,7 @@ import (
 // Evaluation is what came of a prompt set's try on labelled images.
 type Evaluation struct {
 	client.Evaluation
-	Set, Model string
-	Wanted     float64 // precision of the thresholds
+	Wanted float64 // precision of the thresholds
 }
 
 //go:embed evaluation.html
@@ -180,7 +179,7 @@ func (e *Evaluation) correct() (n int) {
 
 // WriteTable prints the evaluation for a terminal.
 func (e *Evaluation) WriteTable(w io.Writer) {
-	fmt.Fprintf(w, "prompt set %s, model %s, %d images, %d labels\n\n", Printable(e.Set), Printable(e.Model), e.Images, len(e.Labels))
+	fmt.Fprintf(w, "prompt set %s, model %s, %d images, %d labels\n\n", Printable(e.PromptSet), Printable(e.Model), e.Images, len(e.Labels))
 	fmt.Fprintf(w, "accuracy           %s (%d of %d)\n", percentOf(e.Accuracy), e.correct(), e.Images)
 	fmt.Fprintf(w, "calibration error  %s\n", e.calibration())
 	if e.Reason != "" {

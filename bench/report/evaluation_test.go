@@ -16,7 +16,8 @@ import (
 // evaluation is one of n labels with a number of images each, of which most are answered as they should be.
 func evaluation(n, images int) *Evaluation {
 	chance := rand.New(rand.NewPCG(10, uint64(n)))
-	e := &Evaluation{Set: "door <b>", Model: "demo", Wanted: 0.95}
+	e := &Evaluation{Wanted: 0.95}
+	e.PromptSet, e.Model = "door <b>", "demo"
 	e.Thresholds = map[string]*client.LabelThreshold{}
 	names := strings.Fields("cat dog bicycle car bus <script> 一张猫的照片 delivery\u202evan")
 	for i := range n {
@@ -108,7 +109,8 @@ func TestEvaluation(t *testing.T) {
 
 // TestEvaluationInNumbers is one that can be checked by hand.
 func TestEvaluationInNumbers(t *testing.T) {
-	e := &Evaluation{Set: "pets", Model: "demo", Wanted: 0.9}
+	e := &Evaluation{Wanted: 0.9}
+	e.PromptSet, e.Model = "pets", "demo"
 	e.Labels, e.Images, e.Accuracy = []string{"cat", "dog"}, 10, 0.7
 	e.Confusion = [][]int{{3, 1, 0}, {0, 4, 1}, {1, 0, 0}}
 	e.Thresholds = map[string]*client.LabelThreshold{"cat": {Score: 0.5, Precision: 1, Recall: 0.75}}

@@ -25,10 +25,10 @@ type evaluateCmd struct {
 }
 
 func (c *evaluateCmd) Help() string {
-	return `Images in a folder "none" show none of the labels. At least 20 images in all are needed for a temperature.
+	return `Images in a folder "background", or in one of a negative label, show none of the labels.
 
 Examples:
-  hailo-clip evaluate door frames               # frames/open/*.jpg, frames/closed/*.jpg, frames/none/*.jpg
+  hailo-clip evaluate door frames               # frames/open/*.jpg, frames/closed/*.jpg, frames/background/*.jpg
   hailo-clip evaluate door frames --precision 0.99 --apply
   hailo-clip evaluate door frames --html door.html --url http://pi:5000`
 }
@@ -40,6 +40,10 @@ func (c *evaluateCmd) Run(ctx context.Context, g *globals) error {
 	files, err := labelled(c.Folder)
 	if err != nil {
 		return err
+	}
+	if n := len(files); n > client.MaxEvaluated {
+		files = evenly(files, client.MaxEvaluated)
+		complain("hailo-clip: %d of the %d images are taken, evenly: a request has no more", len(files), n)
 	}
 	if c.HTML != "" {
 		if err := writable(c.HTML); err != nil {
@@ -65,7 +69,12 @@ func (c *evaluateCmd) Run(ctx context.Context, g *globals) error {
 		if err != nil {
 			return err
 		}
-		return c.print(report.Evaluation{Evaluation: e, Set: c.Set, Model: set.Model, Wanted: c.Precision})
+		for _, failed := range e.Errors {
+			if failed.Image >= 0 && failed.Image < len(files) {
+				complain("hailo-clip: %s: %s", printable(files[failed.Image].path), failed.Error)
+			}
+		}
+		return c.print(report.Evaluation{Evaluation: e, Wanted: c.Precision})
 	})
 }
 
@@ -87,19 +96,14 @@ func (c *evaluateCmd) print(e report.Evaluation) error {
 	return writeFile(c.HTML, e.WriteHTML)
 }
 
-// noneFolder is the folder of images that show none of the labels.
-const noneFolder = "none"
-
 // known refuses folders that are not named as a label of the set.
 func (c *evaluateCmd) known(set client.PromptSet, files []labelledFile) error {
 	var names, unknown []string
 	for _, l := range set.Labels {
-		if !l.Negative {
-			names = append(names, l.Name)
-		}
+		names = append(names, l.Name)
 	}
 	for _, f := range files {
-		if !slices.Contains(names, f.label) && f.label != noneFolder && !slices.Contains(unknown, f.label) {
+		if !slices.Contains(names, f.label) && f.label != client.BackgroundLabel && !slices.Contains(unknown, f.label) {
 			unknown = append(unknown, f.label)
 		}
 	}
@@ -154,6 +158,15 @@ func labelled(root string) (files []labelledFile, err error) {
 	return files, err
 }
 
+// evenly takes n of the files.
+func evenly(files []labelledFile, n int) []labelledFile {
+	taken := make([]labelledFile, n)
+	for i := range taken {
+		taken[i] = files[i*len(files)/n]
+	}
+	return taken
+}
+
 // maxLabelled bounds what is read into memory.
 const maxLabelled = 1 << 30
 
@@ -168,7 +181,7 @@ func readLabelled(files []labelledFile) (images []client.LabeledImage, err error
 		if bytes += len(data); bytes > maxLabelled {
 			return nil, errors.New("the images are larger than 1 GiB in all")
 		}
-		images = append(images, client.LabeledImage{Label: f.label, Image: client.Image{Data: data}})
+		images = append(images, client.LabeledImage{Label: f.label, Image: data})
 	}
 	return images, nil
 }
