@@ -425,12 +425,14 @@ func TestBodies(t *testing.T) {
 				` "prompt_set"  "door"` + "\n" + `image/jpeg "image"  "\xff\xd8\xff an image"` + "\n" +
 					`application/octet-stream "image" rgb24; 2x2 "` + strings.Repeat(`\x00`, 12) + `"` + "\n"}},
 		{func() {
-			c.Evaluate(ctx, "door", []LabeledImage{{`a "cat", %22ä`, jpeg}}, EvaluateOptions{Precision: 0.9, Apply: true})
+			c.Evaluate(ctx, "door", []LabeledImage{{`a "cat", %22ä`, jpeg.Data}}, EvaluateOptions{Precision: 0.9, Apply: true})
 		},
 			sent{"POST /v1/prompt-sets/door/evaluate?apply=true&precision=0.9", "multipart/form-data", "", mediaJSON, "",
 				`image/jpeg "a \"cat\", %22ä"  "\xff\xd8\xff an image"` + "\n"}},
-		{func() { c.AddExample(ctx, "door", "open", []byte{1}, nil, Condition{IfMatch: "abc"}) },
-			sent{"POST /v1/prompt-sets/door/examples", mediaJSON, "", mediaJSON, "", `{"image":"AQ==","label":"open"}If-Match["abc"]`}},
+		{func() { c.AddExample(ctx, "door", "wide open", jpeg.Data, nil, Condition{IfMatch: "abc"}) },
+			sent{"POST /v1/prompt-sets/door/examples?label=wide+open", "image/jpeg", "", mediaJSON, "", "\xff\xd8\xff an image" + `If-Match["abc"]`}},
+		{func() { c.AddExample(ctx, "door", BackgroundLabel, nil, []float32{0.5, 1}, Condition{}) },
+			sent{"POST /v1/prompt-sets/door/examples", mediaJSON, "", mediaJSON, "", `{"label":"background","vector":[0.5,1]}`}},
 		{func() { c.DeletePromptSet(ctx, "door", Condition{IfMatch: "*"}) },
 			sent{"DELETE /v1/prompt-sets/door", "", "", mediaJSON, "", "If-Match[*]"}},
 		{func() { c.PromptSet(ctx, "door", true) }, sent{"GET /v1/prompt-sets/door?examples=full", "", "", mediaJSON, "", ""}},
