@@ -118,6 +118,9 @@ const DefaultLogitScale = 100
 type CPUFiles struct {
 	Image string `json:"image"`
 	Text  string `json:"text"`
+	// Alone says that a run must take one image or text: with weights of 8 bits that were quantised
+	// dynamically, all of a run share one scale, and a vector would depend on its neighbours.
+	Alone bool `json:"alone,omitempty"`
 }
 
 // NPUFiles names the Hailo-10H encoders and what text needs on the host. The last three files
@@ -375,7 +378,7 @@ type Part string
 const (
 	AllParts Part = ""
 	CPUPart  Part = "cpu" // the CPU encoders and the tokenizer
-	NPUPart  Part = "npu" // the NPU encoders, what text needs for them, and the tokenizer
+	NPUPart  Part = "npu" // the NPU encoders, what text needs for them or else the CPU's text encoder, and the tokenizer
 )
 
 // PartFiles returns the sorted names of the files of a part; none where the model has no such
@@ -391,13 +394,23 @@ func (m Manifest) PartFiles(p Part) []string {
 	if n := m.NPU; p == NPUPart && n != nil {
 		names = []string{n.Image, m.Tokenizer}
 		if n.Text != "" {
-			names = append(names, n.Text, n.TokenEmbedding, n.TextProjection)
-		} else {
+			names = append(names, n.Text)
+		}
+		if n.Text != "" && (m.CPU == nil || !m.Made(n.TokenEmbedding)) {
+			names = append(names, n.TokenEmbedding, n.TextProjection)
+		} else { // texts are encoded on the CPU, at least until those files are made
 			names = append(names, m.CPU.Text)
 		}
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
+}
+
+// Made says whether a file is to be had neither from the network nor from the vendor's applications, but made by
+// Catalog.BuildText: the token embedding and the text projection that the vendor does not publish.
+func (m Manifest) Made(name string) bool {
+	f, listed := m.Files[name]
+	return listed && m.NPU != nil && (name == m.NPU.TokenEmbedding || name == m.NPU.TextProjection) && f.URL == "" && f.Vendor == ""
 }
 
 const zooMark = "{zoo}"

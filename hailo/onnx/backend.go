@@ -138,6 +138,14 @@ func (b *Backend) start(library *Library, c Config, e encoders, frames int) (err
 	b.info.Backend = "cpu"
 	b.info.Device = fmt.Sprintf("ONNX Runtime %s, %d threads", library.Version, threads)
 	b.info.TextBatch = cmp.Or(b.text.textBatch, textBatch)
+	if m.CPU != nil && m.CPU.Alone {
+		for _, fixed := range []int{b.text.textBatch, cmp.Or(b.image, b.text).imageBatch} {
+			if fixed > 1 {
+				return fmt.Errorf("cpu.alone in the manifest, but the file takes %d at once", fixed)
+			}
+		}
+		b.info.ImageBatch, b.info.TextBatch = min(b.info.ImageBatch, 1), 1
+	}
 	b.info.TextDigest, b.info.ImageDigest = e.digests[0], e.digests[1]
 	b.free = make(chan *workspace, threads)
 	for range threads {

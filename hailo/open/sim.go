@@ -8,6 +8,7 @@ import (
 
 	"hailoclip/hailo"
 	"hailoclip/hailo/demo"
+	"hailoclip/hailo/model"
 	"hailoclip/hailo/npu"
 	"hailoclip/hailo/onnx"
 	"hailoclip/hailo/sim"
@@ -29,6 +30,13 @@ func (o *Opener) simOptions() (*npu.Options, error) {
 	}
 	chip.ImageSize, chip.Dimension, chip.ContextLength, chip.Width = m.ImageSize, m.EmbeddingDimension, m.ContextLength, m.EmbeddingDimension
 	chip.Vectors = o.cfg.Sim.Vectors
+	if rates := m.Rates; rates != nil { // the arguments below override them
+		for i, rate := range []*model.Rate{npu.ImageModel: rates.Image, npu.TextModel: rates.Text} {
+			if rate != nil {
+				chip.Cost[i] = sim.CostOf(rate.Batch1, rate.Batch8)
+			}
+		}
+	}
 	if err := chip.Parse(strings.Fields(o.cfg.Sim.Arguments)); err != nil {
 		return nil, ConfigError("sim.arguments: " + err.Error())
 	}
