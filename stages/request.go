@@ -3,11 +3,15 @@
 // against labels.
 package stages
 
-import "hailoclip/pipeline"
+import (
+	"hailoclip/pipeline"
+	"hailoclip/stages/decode"
+)
 
 // Request is an image and what to do with it.
 type Request struct {
-	Image     []byte        // compressed
+	Image     []byte        // compressed, or as Raw says
+	Raw       decode.Raw    // the zero value: the image is compressed
 	Labels    *Labels       // what it is compared with; nil: nothing, and there are no matches
 	Scoring   Scoring       // how matches are made of the comparison
 	Logits    bool          // the result has the logits of all labels, too

@@ -1,6 +1,7 @@
 package stages
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,7 +26,12 @@ func each(work func(worker int, j *job) error) func(int, []*job) {
 // no worker waits for memory, and nobody waits behind an image that does.
 func (l *Line) enter(j *job) (err error) {
 	it := &j.Item
-	if it.plan, err = l.decoder.Inspect(it.request.Image); err != nil {
+	if it.request.Raw.Compressed() {
+		it.plan, err = l.decoder.Inspect(it.request.Image)
+	} else {
+		it.plan, err = l.decoder.InspectRaw(it.request.Image, it.request.Raw)
+	}
+	if err != nil {
 		return err
 	}
 	reserve := l.budget.Reserve
@@ -69,11 +75,13 @@ func (l *Line) resize(worker int, j *job) error {
 		return err
 	}
 	it.frame = frame
-	if err := l.resizers[worker].Resize(frame.Pixels, it.image.Pix, it.image.Width, it.image.Height); err != nil {
+	p := &it.image
+	stride := cmp.Or(p.Stride, 3*p.Width)
+	if err := l.resizers[worker].ResizeRows(frame.Pixels, p.Pix, p.Width, p.Height, stride); err != nil {
 		return err
 	}
 	if it.request.Thumbnail {
-		if it.result.Thumbnail, err = thumbnail(it.image.Pix, it.image.Width, it.image.Height); err != nil {
+		if it.result.Thumbnail, err = thumbnail(p.Pix, p.Width, p.Height, stride); err != nil {
 			return err
 		}
 	}

@@ -13,12 +13,12 @@ const (
 	thumbnailQuality = 85 // about 3 KB
 )
 
-// thumbnail makes a JPEG of an image of w x h pixels, whose longer side has thumbnailSide pixels, or as many as it has if
-// those are fewer. Equal pixels give equal bytes. It fails as resize does.
-func thumbnail(pix []byte, w, h int) ([]byte, error) {
+// thumbnail makes a JPEG of an image of w x h pixels, with rows stride bytes apart. Its longer side has thumbnailSide pixels,
+// or as many as it has if those are fewer. Equal pixels give equal bytes. It fails as resize does.
+func thumbnail(pix []byte, w, h, stride int) ([]byte, error) {
 	size := min(max(w, h), thumbnailSide)
 	square := make([]byte, 3*size*size)
-	if err := resize.New(resize.Config{Fit: resize.FitPad}, size).Resize(square, pix, w, h); err != nil {
+	if err := resize.New(resize.Config{Fit: resize.FitPad}, size).ResizeRows(square, pix, w, h, stride); err != nil {
 		return nil, err
 	}
 	width, height := size, size // without what FitPad has filled up
