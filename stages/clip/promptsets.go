@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"hailoclip/cache/sets"
+	"hailoclip/pipeline/fair"
 	"hailoclip/stages"
 )
 
@@ -63,6 +64,8 @@ type SetInfo struct {
 type Condition struct {
 	IfMatch     string // ETag without quotes; "*": there must be such a set; "": no condition
 	IfNoneMatch bool   // there must be no such set
+
+	Caller fair.Caller // whose turn images wait for
 }
 
 // PromptSets is all sets of an engine: those that are kept, which can be changed, and those of the configuration. Changes
