@@ -83,6 +83,7 @@ var kinds = []struct {
 	{clip.ErrNoSet, &kind{404, "prompt_set_not_found", "", 0}},
 	{clip.ErrSetNotReady, &kind{409, "prompt_set_not_ready", "", 1}},
 	{clip.ErrManaged, &kind{409, "managed_by_configuration", "", 0}},
+	{clip.ErrSetsFull, &kind{409, "prompt_sets_full", "", 0}},
 	{clip.ErrPrecondition, &kind{412, "precondition_failed", "", 0}},
 	{clip.ErrSetsLost, &kind{503, "unavailable", "", 5}},
 	{hailo.ErrDeviceLost, &kind{503, "unavailable", "The encoder is not available: ", 5}},

@@ -116,7 +116,7 @@ func (r *request) evaluatePromptSet() error {
 		return fail(errInvalidRequest, "There are no images: send each as a part that has the name of its label, or as a line of JSON")
 	}
 	if t.apply { // before anything is encoded for nothing
-		if info, err := r.promptSets().Info(r.set.name, false); err != nil {
+		if info, err := r.promptSets().Info(r.work, r.set.name, false); err != nil {
 			return err
 		} else if info.ReadOnly {
 			return fmt.Errorf("%w: %q", clip.ErrManaged, r.set.name)

@@ -39,13 +39,13 @@ type setAsk struct {
 // promptSetRoutes are the routes of prompt sets.
 func (s *Server) promptSetRoutes() []route {
 	const all, one, examples, evaluate = "/v1/prompt-sets", "/v1/prompt-sets/{name}", "/v1/prompt-sets/{name}/examples", "/v1/prompt-sets/{name}/evaluate"
-	large := s.cfg.batchBody()
+	large, brief := s.cfg.batchBody(), s.svc.RequestTimeout
 	return []route{
-		{"GET", all, 0, nil, nil, nil, (*request).listPromptSets},
-		{"GET", one, 0, nil, nil, nil, (*request).getPromptSet},
-		{"DELETE", one, 0, nil, nil, nil, (*request).deletePromptSet},
+		{"GET", all, brief, nil, nil, nil, (*request).listPromptSets},
+		{"GET", one, brief, nil, nil, nil, (*request).getPromptSet},
+		{"DELETE", one, brief, nil, nil, nil, (*request).deletePromptSet},
 		{"PUT", one, s.svc.BatchTimeout, []reader{{"application/json", isJSON, large, readPromptSet}}, nil, (*request).putPromptSet, (*request).answerPromptSet},
-		{"POST", examples, s.svc.RequestTimeout, s.imageBodies(readExample), nil, (*request).addExample, (*request).answerPromptSet},
+		{"POST", examples, brief, s.imageBodies(readExample), nil, (*request).addExample, (*request).answerPromptSet},
 		{"POST", evaluate, s.svc.BatchTimeout, []reader{
 			{"multipart/form-data", isMultipart, large, readTrialForm},
 			{"application/x-ndjson", isNDJSON, large, readTrialLines},
@@ -86,7 +86,7 @@ func (r *request) condition(name string) (c clip.Condition, err error) {
 	case len(tags) == 1:
 		c.IfMatch = tags[0]
 	case len(tags) > 1:
-		info, err := r.promptSets().Info(name, false)
+		info, err := r.promptSets().Info(r.work, name, false)
 		if err != nil && !errors.Is(err, clip.ErrNoSet) {
 			return c, err
 		}
@@ -160,7 +160,8 @@ func readPromptSet(r *request) error {
 func (a *setAsk) decodeImages(scratch *[scratchBytes]byte) error {
 	decode := func(where string, images []string) error {
 		for i, text := range images[:min(len(images), sets.MaxExamples)] {
-			image, err := decodeImage(nil, []byte(text), scratch)
+			coded := []byte(text)
+			image, err := decodeImage(coded[:0], coded, scratch)
 			if err != nil {
 				return fmt.Errorf("%s.images[%d]: %w", where, i, err)
 			}
@@ -285,7 +286,7 @@ func (r *request) getPromptSet() error {
 	if err != nil {
 		return err
 	}
-	info, err := r.promptSets().Info(name, full != "")
+	info, err := r.promptSets().Info(r.work, name, full != "")
 	if err != nil {
 		return err
 	}
@@ -323,9 +324,7 @@ func (r *request) deletePromptSet() error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(r.server.base, r.server.svc.RequestTimeout)
-	defer cancel()
-	if err := r.promptSets().Delete(ctx, ask.name, ask.condition); err != nil {
+	if err := r.promptSets().Delete(r.work, ask.name, ask.condition); err != nil {
 		return err
 	}
 	r.ctx.SetStatusCode(fasthttp.StatusNoContent)
