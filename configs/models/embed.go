@@ -4,6 +4,7 @@
 //
 //   - Files for the NPU, rates, accuracy on the chip and parameters (without those of the token table): the lists
 //     of the vendor's model zoo for Hailo-10H, release v5.2.0. That of clip-vit-b-32's text files: the vendor's applications.
+//     The vendor names no sizes: about_bytes of an encoder is a byte for each parameter, an estimate.
 //   - Files for the CPU: the lists of the repositories on Hugging Face; sizes and digests are those of a pinned commit.
 //     That the repository of tinyclip-vit-40m-32 has model_quantized.onnx too, as those of its siblings, was not seen.
 //   - Dimensions: the vendor's configuration of each network, and the checkpoints'. The normalisation of
