@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"mime"
 	"mime/multipart"
 	"net"
@@ -453,6 +454,28 @@ func TestBodies(t *testing.T) {
 	var ms int
 	if _, err := fmt.Sscan((<-got).timeout, &ms); err != nil || ms <= 0 || ms > 3600_000 {
 		t.Errorf("a deadline of %d ms, %v", ms, err)
+	}
+}
+
+// TestNumbersThatAreNone are refused here, because JSON has no such numbers.
+func TestNumbersThatAreNone(t *testing.T) {
+	c, none := must(New("http://127.0.0.1:1", Options{})), float32(math.NaN())
+	_, compare := c.Compare(t.Context(), []Item{{Vector: []float32{none}}}, nil)
+	_, example := c.AddExample(t.Context(), "door", "open", nil, []float32{none}, Condition{})
+	_, _, put := c.PutPromptSet(t.Context(), "door", Definition{Temperature: math.Inf(1)}, Condition{})
+	for i, err := range []error{compare, example, put} {
+		if err == nil || !strings.Contains(err.Error(), "unsupported value") {
+			t.Errorf("%d: %v", i, err)
+		}
+	}
+	for _, vector := range [][]float32{nil, {1}} {
+		var image []byte
+		if vector != nil {
+			image = []byte{1}
+		}
+		if _, err := c.AddExample(t.Context(), "door", "open", image, vector, Condition{}); err == nil || !strings.Contains(err.Error(), "an image or a vector") {
+			t.Error(err)
+		}
 	}
 }
 

@@ -195,7 +195,7 @@ func (t *Target) Check(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case errors.Is(err, fasthttp.ErrTimeout):
-			err = fmt.Errorf("a first request with %d prompts had no answer in %v", t.bodies.prompts, timeout)
+			err = fmt.Errorf("a first request with %d prompts had no answer in %v", t.bodies.ask.Prompts, timeout)
 		case err == nil:
 			err = t.bodies.checkAnswer(statusCode(x.response.StatusCode()), x.response.Body())
 		}
