@@ -18,9 +18,6 @@ const (
 // headerFrame names the pixel format of a raw frame, in the head of a request or of a part.
 const headerFrame = "X-Frame-Format"
 
-// isMultipart accepts forms.
-func isMultipart(media []byte) bool { return string(media) == "multipart/form-data" }
-
 // part is one part of a form. All of it lies in the body.
 type part struct {
 	name  []byte // of the field, valid UTF-8, at least one byte; never a path, and not bounded but by maxPartHeaders

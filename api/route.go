@@ -46,9 +46,9 @@ func (s *Server) routes() []route {
 		{"GET HEAD", "/health", 0, nil, nil, nil, s.health},
 		{"GET", "/v1/stats", 0, nil, nil, nil, s.stats},
 		{"GET HEAD", "/openapi.yaml", 0, nil, nil, nil, openAPI},
-		{"POST", "/v1/classify", one, json(readClassify), e.Refuses, image(e.Classify), result(appendClassification)},
-		{"POST", "/v1/embed/image", one, json(readImage), e.Refuses, image(e.EmbedImage), result(appendEmbedding)},
-		{"POST", "/v1/embed/text", one, json(readText), nil, (*request).embedText, result(appendEmbedding)},
+		{"POST", "/v1/classify", one, s.imageBodies(readClassify), e.Refuses, image(e.Classify), result(appendClassification)},
+		{"POST", "/v1/embed/image", one, s.imageBodies(readImage), e.Refuses, image(e.EmbedImage), embedding},
+		{"POST", "/v1/embed/text", one, json(readText), nil, (*request).embedText, embedding},
 	}
 }
 
@@ -175,23 +175,28 @@ func (to *route) reader(h *fasthttp.RequestHeader) (*reader, error) {
 	return &to.reads[at], nil
 }
 
-// largeBody is the size from which a body is read in turn: its JSON and base64 take milliseconds.
-const largeBody = 1 << 20
-
-// unpack has a reader read the body. Large bodies do not take every processor at a time: who has a
-// small one, or asks for /health, is answered meanwhile. It waits for its turn until the deadline.
+// unpack has a reader read the body.
 func (r *request) unpack(read func(*request) error) error {
-	if len(r.body) >= largeBody {
-		select {
-		case r.server.unpacking <- struct{}{}:
-		case <-r.work.Done():
-			return pipeline.Late(r.work)
-		}
-		defer func() { <-r.server.unpacking }()
-	}
 	err := read(r)
 	r.read = time.Since(r.arrived)
 	return err
+}
+
+// largeBody is the size from which JSON is read in turn: it and its base64 take milliseconds.
+const largeBody = 1 << 20
+
+// takeTurn waits, until the deadline, for the right to read JSON; the caller calls done. Large bodies do not take every
+// processor at a time: who has a small one, or asks for /health, is answered meanwhile.
+func (r *request) takeTurn() (done func(), err error) {
+	if len(r.body) < largeBody {
+		return func() {}, nil
+	}
+	select {
+	case r.server.unpacking <- struct{}{}:
+		return func() { <-r.server.unpacking }, nil
+	case <-r.work.Done():
+		return nil, pipeline.Late(r.work)
+	}
 }
 
 // image has the engine do something with the image of a request. After an error it may still be reading the image.

@@ -13,8 +13,8 @@ const (
 	thumbnailQuality = 85 // about 3 KB
 )
 
-// thumbnail makes a JPEG of an image of w x h pixels, with rows stride bytes apart, whose longer side has thumbnailSide pixels, or as many as it has if
-// those are fewer. Equal pixels give equal bytes. It fails as resize does.
+// thumbnail makes a JPEG of an image of w x h pixels, with rows stride bytes apart. Its longer side has thumbnailSide pixels,
+// or as many as it has if those are fewer. Equal pixels give equal bytes. It fails as resize does.
 func thumbnail(pix []byte, w, h, stride int) ([]byte, error) {
 	size := min(max(w, h), thumbnailSide)
 	square := make([]byte, 3*size*size)

@@ -5,11 +5,12 @@ import (
 	"errors"
 
 	"hailoclip/cache/sets"
+	"hailoclip/pipeline/fair"
 	"hailoclip/stages"
 )
 
-// Errors of prompt sets, wrapped with what happened. A definition that is wrong is an error of package sets, and an image
-// in it that cannot be used one of package decode, which names it: labels[2].images[0].
+// Errors of prompt sets, wrapped with what happened. What is wrong with a definition is a sets.Fault, and an image in it that
+// cannot be used an error of package decode, which names it: labels[2].images[0].
 var (
 	// ErrNoSet says that there is no set of that name.
 	ErrNoSet = errors.New("there is no such prompt set")
@@ -19,6 +20,8 @@ var (
 	ErrManaged = errors.New("the prompt set is managed by the configuration")
 	// ErrPrecondition says that the set is not the one that the caller has named by its ETag.
 	ErrPrecondition = errors.New("the prompt set is another one by now")
+	// ErrSetsFull says that all sets together would take too much memory or room in the file, or are too many.
+	ErrSetsFull = errors.New("there is no room for the prompt set")
 	// ErrSetsLost says that the file of the sets cannot be read or written.
 	ErrSetsLost = errors.New("the file of the prompt sets cannot be used")
 )
@@ -27,7 +30,7 @@ var (
 type PromptSet struct {
 	Name        string
 	ETag        string            // without quotes: hex SHA-256 over the definition and the model
-	Names       []string          // of the labels, by stages.Match.Prompt: first the ordinary ones as they are defined
+	Names       []string          // of the labels, by stages.Match.Label: first the ordinary ones as they are defined
 	Truncated   []bool            // by label: the model has seen the beginning of one of its prompts only
 	Thresholds  []*sets.Threshold // by label; nil where it has none
 	ScoreSource string            // text, prototype or gda
@@ -63,6 +66,8 @@ type SetInfo struct {
 type Condition struct {
 	IfMatch     string // ETag without quotes; "*": there must be such a set; "": no condition
 	IfNoneMatch bool   // there must be no such set
+
+	Caller fair.Caller // who asks: images wait for his turn
 }
 
 // PromptSets is all sets of an engine: those that are kept, which can be changed, and those of the configuration. Changes
@@ -78,7 +83,9 @@ func (p *PromptSets) Ready(name string) (*PromptSet, error) { panic("to be built
 
 // Info returns a set with what is known of it; full: with vectors and thumbnails of its examples, else with their ids.
 // The caller owns the result but for what its strings and bytes point to. Errors: ErrNoSet, ErrSetsLost.
-func (p *PromptSets) Info(name string, full bool) (SetInfo, error) { panic("to be built") }
+func (p *PromptSets) Info(ctx context.Context, name string, full bool) (SetInfo, error) {
+	panic("to be built")
+}
 
 // SetSummary is a set in a list.
 type SetSummary struct {
