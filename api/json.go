@@ -26,12 +26,16 @@ type input struct {
 	TopK      sonic.NoCopyRawMessage `json:"top_k"` // as JSON, or as a query has it; likewise Threshold
 	Threshold sonic.NoCopyRawMessage
 	Text      sonic.NoCopyRawMessage
+	Label     sonic.NoCopyRawMessage
+	Vector    sonic.NoCopyRawMessage
+	Event     sonic.NoCopyRawMessage
 
 	binary bool     // the body is not JSON: file is instead of Image
 	file   []byte   // nil: there is none
 	frame  []byte   // its X-Frame-Format; empty: it is a compressed image
 	texts  []string // instead of Prompts, in a form or the query
 	set    []byte   // likewise, of PromptSet
+	label  []byte   // likewise, of Label
 }
 
 // isJSON accepts JSON in any of its names; without a name a body counts as JSON.
