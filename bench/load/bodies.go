@@ -2,14 +2,19 @@ package load
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"mime/multipart"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"hailoclip/stages/decode"
 )
 
 // Limits of what one request holds.
@@ -26,7 +31,10 @@ type Image struct {
 
 // Bodies makes the bodies of the requests, one image after the other. Safe for concurrent use.
 type Bodies struct {
-	path    string
+	path        string // with its query
+	kind        string
+	contentType string
+
 	answer  string // the field that a good answer must have
 	quoted  []byte // likewise, as JSON has it
 	prompts int
@@ -39,7 +47,92 @@ type Bodies struct {
 // body is that of one image.
 type body struct {
 	bytes []byte
-	marks []int // offsets of the digits that make fresh prompts new ones
+	marks []int  // offsets of the digits that make fresh prompts new ones
+	frame string // X-Frame-Format; "": none
+}
+
+// Kinds of bodies.
+const (
+	JSON      = "json"      // the image in base64, and the prompts
+	Binary    = "binary"    // the file of the image; the prompts are in the query
+	Raw       = "raw"       // its pixels as rgb24; the prompts are in the query
+	Multipart = "multipart" // a form
+)
+
+// NewBodies makes requests as JSONBodies does, of any kind. set, if not "", is the prompt set to classify by instead of
+// prompts. Fresh prompts are for JSON only, prompts in the query are as many as fit into the head of a request.
+func NewBodies(kind string, images []Image, prompts int, fresh bool, set string) (*Bodies, error) {
+	if fresh && (kind != JSON || set != "") {
+		return nil, errors.New("fresh prompts are for bodies of JSON only, without a prompt set")
+	}
+	if set != "" {
+		prompts = 1 // it classifies
+	}
+	b, err := JSONBodies(images, prompts, fresh)
+	if err != nil || kind == JSON && set == "" {
+		return b, err
+	}
+	query := url.Values{}
+	for i := range prompts {
+		query.Add("prompts", Prompt(i))
+	}
+	if set != "" {
+		query, b.prompts = url.Values{"prompt_set": {set}}, 0
+	}
+	b.kind, b.contentType = kind, "application/octet-stream"
+	for i, image := range images {
+		body := &b.list[i]
+		switch body.bytes = image.Data; kind {
+		case JSON:
+			*body = jsonBody(image.Data, 0, false)
+			b.contentType = "application/json"
+		case Binary:
+			b.contentType = "image/jpeg"
+		case Raw:
+			body.bytes, body.frame, err = rawBody(image.Data)
+		case Multipart:
+			body.bytes, b.contentType, err = formBody(image.Data, query)
+		default:
+			err = fmt.Errorf("body %q is none of %s, %s, %s and %s", kind, JSON, Binary, Raw, Multipart)
+		}
+		if err == nil && len(body.bytes) > maxBody {
+			err = fmt.Errorf("too many bytes for a body of %d", maxBody)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", image.Name, err)
+		}
+	}
+	if kind != Multipart && len(query) > 0 {
+		b.path += "?" + query.Encode()
+	}
+	return b, nil
+}
+
+// rawBody decodes an image, and says how its pixels lie.
+func rawBody(image []byte) (pixels []byte, frame string, err error) {
+	p, err := decode.NewDecoder(decode.Config{MaxPixels: maxBody / 3, JPEGScale: decode.ScaleExact}, 1).DecodeBytes(image)
+	if err != nil {
+		return nil, "", err
+	}
+	defer p.Release()
+	return bytes.Clone(p.Pix), fmt.Sprintf("rgb24; %dx%d", p.Width, p.Height), nil
+}
+
+// formBody makes a form of an image and of what else would be the query.
+func formBody(image []byte, query url.Values) (body []byte, contentType string, err error) {
+	var b bytes.Buffer
+	w := multipart.NewWriter(&b)
+	err = w.SetBoundary("hailo-clip-bench") // the same for all images
+	for name, values := range query {
+		for _, value := range values {
+			err = cmp.Or(err, w.WriteField(name, value))
+		}
+	}
+	part, failed := w.CreateFormFile("image", "image")
+	if err = cmp.Or(err, failed); err == nil {
+		_, err = part.Write(image)
+	}
+	return b.Bytes(), w.FormDataContentType(), cmp.Or(err, w.Close())
 }
 
 // JSONBodies makes requests to classify images (compressed, in any format) against a number of
@@ -52,7 +145,8 @@ func JSONBodies(images []Image, prompts int, fresh bool) (*Bodies, error) {
 	if prompts < 0 || prompts > MaxPrompts {
 		return nil, fmt.Errorf("prompts: %d is out of bounds: 0 to %d", prompts, MaxPrompts)
 	}
-	b := &Bodies{path: "/v1/classify", answer: "classifications", prompts: prompts, fresh: fresh && prompts > 0}
+	b := &Bodies{path: "/v1/classify", kind: JSON, contentType: "application/json", answer: "classifications",
+		prompts: prompts, fresh: fresh && prompts > 0}
 	if prompts == 0 {
 		b.path, b.answer = "/v1/embed/image", "embedding"
 	}
@@ -89,12 +183,12 @@ func jsonBody(image []byte, prompts int, fresh bool) (b body) {
 	return b
 }
 
-// get returns the next body, not to be changed. Fresh prompts are written into a copy in buffer,
+// get returns the next body, not to be changed, and its X-Frame-Format. Fresh prompts are written into a copy in buffer,
 // which the caller keeps for the next call.
-func (b *Bodies) get(buffer *[]byte) []byte {
+func (b *Bodies) get(buffer *[]byte) (bytes []byte, frame string) {
 	body := &b.list[(b.next.Add(1)-1)%uint64(len(b.list))]
 	if !b.fresh {
-		return body.bytes
+		return body.bytes, body.frame
 	}
 	*buffer = append((*buffer)[:0], body.bytes...)
 	for _, mark := range body.marks {
@@ -103,20 +197,31 @@ func (b *Bodies) get(buffer *[]byte) []byte {
 			(*buffer)[mark+i] = "0123456789abcdef"[n>>(60-4*i)&15]
 		}
 	}
-	return *buffer
+	return *buffer, ""
+}
+
+// MeanBytes is the mean length of the bodies.
+func (b *Bodies) MeanBytes() float64 {
+	sum := 0
+	for _, body := range b.list {
+		sum += len(body.bytes)
+	}
+	return float64(sum) / float64(len(b.list))
 }
 
 // String says what is asked, for the report.
 func (b *Bodies) String() string {
-	bytes, fresh := 0, ""
-	for _, body := range b.list {
-		bytes += len(body.bytes)
-	}
+	fresh := ""
 	if b.fresh {
 		fresh = " (new ones in every request)"
 	}
-	return fmt.Sprintf("POST %s, %d different images, %d prompts%s, mean body %.1f kB", b.path, len(b.list), b.prompts, fresh,
-		float64(bytes/len(b.list))/1000)
+	path, query, _ := strings.Cut(b.path, "?")
+	prompts := fmt.Sprintf("%d prompts%s", b.prompts, fresh)
+	if strings.HasPrefix(query, "prompt_set=") {
+		prompts = query
+	}
+	return fmt.Sprintf("POST %s, %s, %d different images, %s, mean body %.1f kB", path, b.kind, len(b.list), prompts,
+		b.MeanBytes()/1000)
 }
 
 // looksGood is a quick look at an answer with a good status, where checkAnswer would cost too much.

@@ -83,7 +83,7 @@ func TestBodies(t *testing.T) {
 		for i := range n {
 			again, r = r, again
 			r.Prompts = nil
-			if body := bodies.get(&buffer); json.Unmarshal(body, &r) != nil || string(r.Image) != []string{"first", "second"}[i%2] {
+			if body, _ := bodies.get(&buffer); json.Unmarshal(body, &r) != nil || string(r.Image) != []string{"first", "second"}[i%2] {
 				t.Fatalf("request %d: %.100q", i, body)
 			}
 			for _, p := range r.Prompts {
