@@ -238,7 +238,7 @@ func (c *modelsPullCmd) Run(ctx context.Context, catalog *model.Catalog) error {
 	machine := device.Read("/")
 	_, chip := machine.Chip()
 	switch {
-	case c.Part == "cpu", c.Part == "auto" && !chip:
+	case c.Part == "cpu", c.Part == "auto" && !chip && forCPU(catalog, c.Name):
 		o.Which = model.CPUPart
 	case c.Part == "npu":
 		o.Which = model.NPUPart
@@ -270,6 +270,12 @@ func (c *modelsPullCmd) Run(ctx context.Context, catalog *model.Catalog) error {
 		fmt.Fprintln(stdout, why)
 	}
 	return err
+}
+
+// forCPU says whether a model is made for the CPU, or not known.
+func forCPU(catalog *model.Catalog, name string) bool {
+	m, err := catalog.Manifest(name)
+	return err != nil || m.CPU != nil
 }
 
 type modelsBuildTextCmd struct {

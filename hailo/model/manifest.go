@@ -25,6 +25,8 @@ const (
 	maxManifest   = 1 << 20  // bytes
 	maxModelFile  = 16 << 30 // bytes
 	maxModelFiles = 32
+	maxAliases    = 32
+	maxBenchmarks = 32
 )
 
 var (
@@ -271,7 +273,8 @@ func (m Manifest) Validate() error {
 	default:
 		check(false, "tokenizer_kind %q: want clip-bpe or sentencepiece", m.TokenizerKind)
 	}
-	for i, alias := range m.Aliases {
+	check(len(m.Aliases) <= maxAliases, "%d aliases, at most %d", len(m.Aliases), maxAliases)
+	for i, alias := range m.Aliases[:min(len(m.Aliases), maxAliases)] {
 		check(aliasName.MatchString(alias), "alias %q: want letters, digits and ._:/@-, at most 128", alias)
 		check(alias != m.Name && !slices.Contains(m.Aliases[:i], alias), "alias %q is there twice", alias)
 	}
@@ -333,8 +336,8 @@ func (m Manifest) validateFigures() error {
 			}
 		}
 	}
-	check(len(m.Benchmarks) <= maxModelFiles, "%d benchmarks, at most %d", len(m.Benchmarks), maxModelFiles)
-	for i, b := range m.Benchmarks {
+	check(len(m.Benchmarks) <= maxBenchmarks, "%d benchmarks, at most %d", len(m.Benchmarks), maxBenchmarks)
+	for i, b := range m.Benchmarks[:min(len(m.Benchmarks), maxBenchmarks)] {
 		check(b.What != "" && b.Source != "", "benchmarks[%d]: want what and source", i)
 		check(b.Float >= 0 && b.Float <= 100 && b.Chip >= 0 && b.Chip <= 100,
 			"benchmarks[%d]: float %v and chip %v, want 0 to 100", i, b.Float, b.Chip)
