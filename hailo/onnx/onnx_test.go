@@ -70,7 +70,7 @@ func tryOpen(tb testing.TB, c Config, e encoders) (*Backend, error) {
 // demo is the embedded demo model, read from its folder.
 func demo(tb testing.TB) encoders {
 	tb.Helper()
-	e := encoders{digest: "demo", image: file("../demo/vision_model.onnx"), text: file("../demo/text_model.onnx")}
+	e := encoders{digests: [2]string{"demo", "demo"}, image: file("../demo/vision_model.onnx"), text: file("../demo/text_model.onnx")}
 	readJSON(tb, "../demo/manifest.json", &e.manifest)
 	return e
 }
@@ -82,7 +82,7 @@ func tiny(text, image string) encoders {
 	e := encoders{
 		manifest: model.Manifest{EmbeddingDimension: 8, ImageSize: 4, ContextLength: 6, Std: [3]float32{1, 1, 1}},
 		text:     file("testdata/" + text),
-		digest:   "tiny",
+		digests:  [2]string{"tiny", "tiny"},
 	}
 	if image != "" {
 		e.image = file("testdata/" + image)
@@ -175,7 +175,7 @@ func TestOpenModel(t *testing.T) {
 	b := assert.Value(Open(t.Context(), Config{Library: native(t), Threads: 2}, demo, 3))
 	defer b.Close()
 	i := b.Info()
-	if i.ImageBatch != defaultBatch || i.ImageCalls != 2 || len(i.TextDigest) != 64 || b.Frames().Len() != 3 ||
+	if i.ImageBatch != defaultBatch || i.ImageCalls != 2 || len(i.TextDigest) != 64 || len(i.ImageDigest) != 64 || i.ImageDigest == i.TextDigest || b.Frames().Len() != 3 ||
 		!strings.HasPrefix(i.Device, "ONNX Runtime 1.") || !strings.HasSuffix(i.Device, ", 2 threads") {
 		t.Errorf("%+v, %d frames", i, b.Frames().Len())
 	}

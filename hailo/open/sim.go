@@ -45,6 +45,7 @@ func (o *Opener) simOptions() (*npu.Options, error) {
 		return nil, err
 	}
 	options := o.options()
+	options.ImageDigest = chip.Digest(m.Name)
 	options.Simulated, options.ImageHEF, options.Command = true, "simulated", append([]string{self, "npu-sim"}, chip.Args()...)
 	if o.cfg.TextEncoder != "cpu" {
 		options.Text = &npu.Text{
@@ -52,7 +53,7 @@ func (o *Opener) simOptions() (*npu.Options, error) {
 			Vocabulary: min(o.Tokenizer.Size(), sim.Vocabulary), EndToken: o.Tokenizer.End(), PadToken: m.Tokens.PadID,
 			Row: func(token int32) []float32 { return sim.TokenEmbedding(token, m.EmbeddingDimension) },
 		}
-		options.TextDigest = chip.TextDigest(m.Name)
+		options.TextDigest = options.ImageDigest
 	}
 	return options, nil
 }

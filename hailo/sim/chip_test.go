@@ -258,7 +258,7 @@ func TestConfig(t *testing.T) {
 	assert.True(t, reflect.DeepEqual(again, c), "%+v became %+v", c, again)
 	usual := Default()
 	assert.True(t, len(usual.Args()) == 0, "%q", usual.Args())
-	assert.Equal(t, usual.TextDigest("demo")+", "+c.TextDigest("demo"), "sim/demo/hash, sim/demo/hash/float32")
+	assert.Equal(t, usual.Digest("demo")+", "+c.Digest("demo"), "sim/demo/hash, sim/demo/hash/float32")
 	for want, args := range map[string][]string{
 		"output \"int4\"":   {"--output", "int4"},
 		"output \"\"":       {"--output", ""},

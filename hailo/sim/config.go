@@ -127,9 +127,9 @@ func (c Config) Args() (args []string) {
 	return args
 }
 
-// TextDigest names all that makes the vectors of texts what they are, for hailo.Info: of another model,
+// Digest names all that makes the vectors of texts and images what they are, for hailo.Info: of another model,
 // kind of vectors or format they must not mix.
-func (c Config) TextDigest(model string) string {
+func (c Config) Digest(model string) string {
 	parts := []string{"sim", model, c.Vectors}
 	if c.Output != Default().Output {
 		parts = append(parts, c.Output)
