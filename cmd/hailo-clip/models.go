@@ -59,7 +59,11 @@ func (c *modelsListCmd) Run(ctx context.Context, catalog *model.Catalog) error {
 			figure(l.Rates.image(), 0), figure(l.Rates.text(), 0), figure(l.chip(), 1), megabytes(l.DiskBytes, false), megabytes(l.PullBytes, l.PullMore))
 		fmt.Fprint(stdout, wrapped(printable(in.Manifest.Description), "  "))
 		if in.Manifest.NPU != nil && in.NPU != model.Missing && unmade(in) {
-			fmt.Fprint(stdout, wrapped("texts are not encoded on the NPU: "+in.Manifest.HowToMake(), "  "))
+			what := "texts are encoded on the CPU; for the NPU "
+			if in.Manifest.CPU == nil {
+				what = "not to be used yet: "
+			}
+			fmt.Fprint(stdout, wrapped(what+in.Manifest.HowToMake(), "  "))
 		}
 		unpinned := map[string][]string{} // by date
 		for _, f := range in.Files {
@@ -299,6 +303,9 @@ func (c *modelsBuildTextCmd) Run(ctx context.Context, catalog *model.Catalog) er
 	}
 	for _, f := range files {
 		fmt.Fprintln(stdout, fileLine(f))
+	}
+	if _, why, err := catalog.Resolve(ctx, c.Name); err == nil {
+		fmt.Fprintln(stdout, why)
 	}
 	return nil
 }

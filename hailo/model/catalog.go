@@ -230,7 +230,7 @@ func (c *Catalog) installed(ctx context.Context, name string) (*Model, string, e
 		reason += "; left out: " + strings.Join(bad, "; ")
 	}
 	if m.HasNPU() && slices.ContainsFunc(missing, manifest.Made) {
-		reason += "; its texts are encoded on the CPU, " + manifest.HowToMake()
+		reason += "; texts are encoded on the CPU; for the NPU " + manifest.HowToMake()
 	}
 	return m, reason, nil
 }

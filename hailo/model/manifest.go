@@ -420,10 +420,10 @@ func (m Manifest) Made(name string) bool {
 func (m Manifest) HowToMake() string {
 	from := ""
 	if m.NPU.Checkpoint != "" {
-		from = ", which is at " + m.NPU.Checkpoint
+		from = ", which is " + m.NPU.Checkpoint
 	}
-	return fmt.Sprintf("%s and %s are made from the model's checkpoint%s: hailo-clip models build-text %s CHECKPOINT.safetensors",
-		m.NPU.TokenEmbedding, m.NPU.TextProjection, from, m.Name)
+	return fmt.Sprintf("make %s and %s with: hailo-clip models build-text %s CHECKPOINT.safetensors%s",
+		m.NPU.TokenEmbedding, m.NPU.TextProjection, m.Name, from)
 }
 
 const zooMark = "{zoo}"
