@@ -62,7 +62,7 @@ type Manifest struct {
 	Aliases    []string    `json:"aliases,omitempty"`    // other names that clients ask for it by; see AnswersTo
 	Parameters Parameters  `json:"parameters,omitzero"`  // of the encoders
 	Rates      *Rates      `json:"rates,omitempty"`      // on a Hailo-10H; nil: not published
-	Benchmarks []Benchmark `json:"benchmarks,omitempty"` // the first one is shown in lists
+	Benchmarks []Benchmark `json:"benchmarks,omitempty"` // to choose by
 
 	Files    map[string]File `json:"files"`              // by file name
 	Accuracy map[string]any  `json:"accuracy,omitempty"` // for people: what was measured, in any form
