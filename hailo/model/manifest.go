@@ -135,8 +135,8 @@ type NPUFiles struct {
 	// ProjectionTransposed says that TextProjection is [dimension, width] (a Hugging Face
 	// weight), not [width, dimension] (OpenAI's x @ text_projection).
 	ProjectionTransposed bool `json:"projection_transposed,omitempty"`
-	// Checkpoint is the https address of the safetensors file that Catalog.BuildText makes TokenEmbedding
-	// and TextProjection from; "": they have addresses of their own.
+	// Checkpoint is the https address of the safetensors file that Catalog.BuildText can make TokenEmbedding
+	// and TextProjection from, for people; "": not known, or not needed.
 	Checkpoint string `json:"checkpoint,omitempty"`
 	// Zoo is the release of the vendor's model zoo that stands for {zoo} in the URLs of the
 	// files. See ForZoo.
@@ -323,13 +323,14 @@ func (m Manifest) validateFigures() error {
 			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
-	for field, n := range map[string]int64{"image": m.Parameters.Image, "text": m.Parameters.Text} {
-		check(n >= 0 && n <= 1e12, "parameters.%s is %d, want 0 to 10^12", field, n)
+	for _, n := range []int64{m.Parameters.Image, m.Parameters.Text} {
+		check(n >= 0 && n <= 1e12, "parameters: %d, want 0 to 10^12", n)
 	}
 	if r := m.Rates; r != nil {
 		check(r.Source != "", "rates: no source")
-		for field, rate := range map[string]*Rate{"image": r.Image, "text": r.Text} {
+		for i, rate := range []*Rate{r.Image, r.Text} {
 			if rate != nil { // a run of eight takes no less than one, and no more than eight of them
+				field := []string{"image", "text"}[i]
 				check(rate.Batch1 > 0 && rate.Batch1 <= 1e6, "rates.%s.batch_1 is %v, want above 0, at most 10^6", field, rate.Batch1)
 				check(rate.Batch8 >= rate.Batch1 && rate.Batch8 <= 8*rate.Batch1,
 					"rates.%s.batch_8 is %v, want 1 to 8 times the %v of batch_1", field, rate.Batch8, rate.Batch1)
@@ -361,9 +362,9 @@ func (f File) validate(zoo bool) error {
 	if strings.Contains(f.URL, zooMark) && !zoo {
 		return fmt.Errorf("url %q: {zoo} without npu.zoo", f.URL)
 	}
-	for field, n := range map[string]int64{"bytes": f.Bytes, "about_bytes": f.AboutBytes} {
+	for i, n := range []int64{f.Bytes, f.AboutBytes} {
 		if n < 0 || n > maxModelFile {
-			return fmt.Errorf("%s is %d, want 0 to %d", field, n, int64(maxModelFile))
+			return fmt.Errorf("%s is %d, want 0 to %d", []string{"bytes", "about_bytes"}[i], n, int64(maxModelFile))
 		}
 	}
 	if f.SHA256 != "" && !hexSHA256.MatchString(f.SHA256) {

@@ -91,7 +91,7 @@ func TestManifestOfSigLIP(t *testing.T) {
 		"alias twice":       {"twice", []string{`ViT-B-16-SigLIP__webli`, `google/siglip-base-patch16-224`}},
 		"many aliases":      {"33 aliases", []string{`"ViT-B-16-SigLIP__webli"`, strings.Repeat(`"a", `, 31) + `"b"`}},
 		"alias is the name": {"twice", []string{`ViT-B-16-SigLIP__webli`, `full`}},
-		"parameters":        {"parameters.text", []string{`85600000`, `-1`}},
+		"parameters":        {"parameters: -1", []string{`85600000`, `-1`}},
 		"no rate":           {"rates.image.batch_1", []string{`39.6`, `0`}},
 		"slower together":   {"rates.image.batch_8 is 30", []string{`88.1`, `30`}},
 		"too fast together": {"rates.text.batch_8 is 300", []string{`62.6`, `300`}},
