@@ -22,6 +22,8 @@ type Config struct {
 	ShutdownTimeout time.Duration `yaml:"shutdown_timeout" bounds:"0 to 1h"`  // for the requests inside at a stop
 
 	MaxBodyBytes int `yaml:"max_body_bytes" bounds:"1024 to 1073741824"` // 1 KiB to 1 GiB
+	// MaxBatchBodyBytes is MaxBodyBytes of the routes that take many images, see batchBody. 1 KiB to 1 GiB.
+	MaxBatchBodyBytes int `yaml:"max_batch_body_bytes" bounds:"1024 to 1073741824"`
 	// MaxBodyMemoryBytes bounds the buffers of all bodies inside together: at least 2 MiB and twice MaxBodyBytes,
 	// because a buffer that grows is there twice for a moment. A request that finds them used up is answered with 429.
 	MaxBodyMemoryBytes int `yaml:"max_body_memory_bytes"`
@@ -65,6 +67,12 @@ func (c Config) Check(fault func(field, format string, args ...any)) {
 		"a name, or a name and a port")
 	texts("trusted_proxies", c.TrustedProxies, func(p string) bool { _, ok := parseProxy(p); return ok },
 		"an address, or a network such as 10.0.0.0/8")
+}
+
+// batchBody is how long the body of a route that takes many images may be: MaxBatchBodyBytes, but no longer than fits
+// twice into what there is for bodies, and no shorter than other bodies.
+func (c Config) batchBody() int {
+	return max(min(c.MaxBatchBodyBytes, c.MaxBodyMemoryBytes/2), c.MaxBodyBytes)
 }
 
 // validOrigin says that a browser may send o as an Origin.

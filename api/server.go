@@ -23,6 +23,7 @@ import (
 type Service struct {
 	Engine         *clip.Engine  // must outlive the server
 	RequestTimeout time.Duration // the deadline of a request, counted from its last byte, above 0
+	BatchTimeout   time.Duration // that of one with many images, above 0
 	Version        string        // of the program
 	Warning        string        // value of the header X-Clip-Warning of every answer; "": none
 	Log            *slog.Logger  // one line for each request
@@ -54,8 +55,8 @@ type Server struct {
 
 // New returns a server that is not serving yet.
 func New(cfg Config, svc Service) (*Server, error) {
-	if svc.Engine == nil || svc.Log == nil || svc.RequestTimeout <= 0 {
-		return nil, errors.New("api: the service needs an engine, a log and a request timeout above 0")
+	if svc.Engine == nil || svc.Log == nil || svc.RequestTimeout <= 0 || svc.BatchTimeout <= 0 {
+		return nil, errors.New("api: the service needs an engine, a log, and time limits above 0")
 	}
 	if err := warmUp(); err != nil {
 		return nil, fmt.Errorf("api: %w", err)
@@ -86,7 +87,7 @@ func New(cfg Config, svc Service) (*Server, error) {
 		IdleTimeout:        cfg.IdleTimeout,
 		ConnState:          connState,
 		ReadBufferSize:     cfg.MaxHeaderBytes,
-		MaxRequestBodySize: cfg.MaxBodyBytes,
+		MaxRequestBodySize: cfg.batchBody(),
 		Concurrency:        math.MaxInt32, // our listener bounds them; of those that it has cut some may still be ending
 
 		// The handler reads the body, because read by the server the memory for it is taken

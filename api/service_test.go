@@ -217,7 +217,7 @@ func testConfig() Config {
 	d := time.Minute
 	return Config{
 		Host: "127.0.0.1", ReadTimeout: d, WriteTimeout: d, IdleTimeout: d, ShutdownTimeout: d,
-		MaxBodyBytes: 1 << 20, MaxBodyMemoryBytes: 64 << 20, MaxHeaderBytes: 8 << 10, MaxConnections: 64, MaxPrompts: 1000, MaxPromptBytes: 2048,
+		MaxBodyBytes: 1 << 20, MaxBatchBodyBytes: 4 << 20, MaxBodyMemoryBytes: 64 << 20, MaxHeaderBytes: 8 << 10, MaxConnections: 64, MaxPrompts: 1000, MaxPromptBytes: 2048,
 	}
 }
 
@@ -227,7 +227,7 @@ func newService(t testing.TB, change func(*Config, *Service)) *service {
 	s := &service{device: newDevice(), log: &logBuffer{}}
 	cfg := testConfig()
 	svc := Service{
-		Engine: testEngine(t, s.device, nil), RequestTimeout: testRequestLimit, Version: "1.2.3",
+		Engine: testEngine(t, s.device, nil), RequestTimeout: testRequestLimit, BatchTimeout: testRequestLimit, Version: "1.2.3",
 		Log: slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if change != nil {
@@ -421,7 +421,7 @@ func (r reply) wantError(t testing.TB, status int, code, sentence string) {
 	if e.RequestID == "" || r.header.Get(headerRequestID) != e.RequestID {
 		t.Errorf("request_id %q in the body, %q in the header", e.RequestID, r.header.Get(headerRequestID))
 	}
-	if retry := r.header.Get("Retry-After") != ""; retry != (status == 429 || status == 503) {
+	if retry := r.header.Get("Retry-After") != ""; retry != (status == 429 || status == 503 || code == "prompt_set_not_ready") {
 		t.Errorf("Retry-After %q with status %d", r.header.Get("Retry-After"), status)
 	}
 }

@@ -94,9 +94,10 @@ func TestShutdownBeforeServe(t *testing.T) {
 
 func TestNewRefuses(t *testing.T) {
 	for name, change := range map[string]func(*Service){
-		"no engine":  func(s *Service) { s.Engine = nil },
-		"no log":     func(s *Service) { s.Log = nil },
-		"no timeout": func(s *Service) { s.RequestTimeout = 0 },
+		"no engine":           func(s *Service) { s.Engine = nil },
+		"no log":              func(s *Service) { s.Log = nil },
+		"no timeout":          func(s *Service) { s.RequestTimeout = 0 },
+		"no time for batches": func(s *Service) { s.BatchTimeout = 0 },
 	} {
 		svc := newService(t, nil).svc
 		change(&svc)

@@ -123,8 +123,8 @@ func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *se
 		return nil, err
 	}
 	server, err := api.New(e.cfg.Server, api.Service{
-		Engine: e.Engine, RequestTimeout: p.cfg.Performance.RequestTimeout, Version: programVersion(),
-		Warning: e.warning, Log: requests,
+		Engine: e.Engine, RequestTimeout: p.cfg.Performance.RequestTimeout, BatchTimeout: p.cfg.Performance.BatchTimeout,
+		Version: programVersion(), Warning: e.warning, Log: requests,
 	})
 	return &service{engine: e, server: server, ln: ln}, err
 }

@@ -213,6 +213,11 @@ func TestDigest(t *testing.T) {
 	other.ContextLength++
 	assert.True(t, digest(m, "t.hef", "tokenizer.json") != d, "other files have the same digest")
 	assert.True(t, digest(&other, "t.onnx", "tokenizer.json") != d, "another context length has the same digest")
+	image := func(m *Model) string { return assert.Value(m.ImageDigest(t.Context(), "t.onnx", "tokenizer.json")) }
+	assert.True(t, image(m) != d, "an image encoder has the digest of a text encoder")
+	assert.True(t, image(m) == image(&other), "the context length counts for images")
+	other.Mean[2]++
+	assert.True(t, image(m) != image(&other), "another mean has the same digest")
 	write(t, c.path("t.onnx"), "\x08\x07tixt")
 	assert.True(t, digest(m, "t.onnx", "tokenizer.json") != d, "a changed file has the same digest")
 	assert.ErrorSays(t, assert.Err(m.Digest(t.Context(), "none")), fs.ErrNotExist, "none", "no such file")
@@ -336,6 +341,16 @@ func TestModelFiles(t *testing.T) {
 		_, ok := m.Path("t.onnx")
 		assert.True(t, ok != m.Embedded(), "%s: on disk %t, embedded %t", name, ok, m.Embedded())
 	}
+}
+
+// A model whose tokenizer cannot be read is listed and pulled, but not opened.
+func TestTokenizerKind(t *testing.T) {
+	c := testCatalog(t, cpuFiles...)
+	c.Known = []Manifest{knownFull(t, append(sigLIP, `"full"`, `"`+Preferred+`"`)...)}
+	assert.Equal(t, c.state(t, Preferred).CPU, Complete)
+	m, _, err := c.Resolve(t.Context(), Preferred)
+	assert.Must(t, err)
+	assert.ErrorSays(t, assert.Err(m.LoadTokenizer()), ErrTokenizerKind, "tokenizer_kind sentencepiece")
 }
 
 // TestPipesAreRefused has a pipe that nobody writes to in place of each file that is read. Each would hang.

@@ -3,9 +3,11 @@
 package model
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -92,8 +94,14 @@ func (m *Model) ReadFile(name string) (data []byte, err error) {
 	return data, err
 }
 
-// LoadTokenizer loads the tokenizer of the model. It takes about 0.1 s.
+// ErrTokenizerKind says that tokenizers of that kind cannot be read yet.
+var ErrTokenizerKind = errors.New("tokenizers of this kind cannot be read yet")
+
+// LoadTokenizer loads the tokenizer of the model. It takes about 0.1 s. Errors: ErrTokenizerKind, token.ErrFile.
 func (m *Model) LoadTokenizer() (t *token.Tokenizer, err error) {
+	if kind := cmp.Or(m.TokenizerKind, CLIPBPE); kind != CLIPBPE {
+		return nil, fmt.Errorf("model %s: tokenizer_kind %s: %w, only %s", m.Name, kind, ErrTokenizerKind, CLIPBPE)
+	}
 	err = m.read(m.Manifest.Tokenizer, func(r io.Reader, _ int64) error {
 		t, err = token.Load(r, m.Tokens)
 		return err
@@ -114,9 +122,19 @@ func (m *Model) ReadNpy(name string) (rows, cols int, data []float32, err error)
 // order, and over the numbers of the manifest that decide what comes out of them. Vectors of
 // different digests must not mix. Files whose digest is not known are read, until ctx ends.
 func (m *Model) Digest(ctx context.Context, names ...string) (string, error) {
-	h := sha256.New()
 	transposed := m.NPU != nil && m.NPU.ProjectionTransposed
-	fmt.Fprintf(h, "%d %d %q %q %d %t\n", m.EmbeddingDimension, m.ContextLength, m.Tokens.Start, m.Tokens.End, m.Tokens.PadID, transposed)
+	return m.digest(ctx, fmt.Sprintf("%d %d %q %q %d %t\n",
+		m.EmbeddingDimension, m.ContextLength, m.Tokens.Start, m.Tokens.End, m.Tokens.PadID, transposed), names)
+}
+
+// ImageDigest names an image encoder as Digest does one of texts.
+func (m *Model) ImageDigest(ctx context.Context, names ...string) (string, error) {
+	return m.digest(ctx, fmt.Sprintf("image %d %d %v %v\n", m.EmbeddingDimension, m.ImageSize, m.Mean, m.Std), names)
+}
+
+func (m *Model) digest(ctx context.Context, numbers string, names []string) (string, error) {
+	h := sha256.New()
+	h.Write([]byte(numbers))
 	for _, name := range names {
 		f := m.files[name]
 		if f.SHA256 == "" {
