@@ -47,8 +47,8 @@ func (s *Server) routes() []route {
 		{"GET", "/v1/stats", 0, nil, nil, nil, s.stats},
 		{"GET HEAD", "/openapi.yaml", 0, nil, nil, nil, openAPI},
 		{"POST", "/v1/classify", one, s.imageBodies(readClassify), e.Refuses, image(e.Classify), result(appendClassification)},
-		{"POST", "/v1/embed/image", one, s.imageBodies(readImage), e.Refuses, image(e.EmbedImage), result(appendEmbedding)},
-		{"POST", "/v1/embed/text", one, json(readText), nil, (*request).embedText, result(appendEmbedding)},
+		{"POST", "/v1/embed/image", one, s.imageBodies(readImage), e.Refuses, image(e.EmbedImage), embedding},
+		{"POST", "/v1/embed/text", one, json(readText), nil, (*request).embedText, embedding},
 	}...)
 }
 

@@ -130,17 +130,28 @@ type Store struct {
 	singles *memory // embeddings of single prompts, bounded by their number
 	lists   *memory // of whole lists, bounded by their bytes
 	disk    *disk
-	counts  struct {
-		requests, listHits, memoryHits, diskHits, shared, encoded, failed, busy atomic.Uint64
-
-		waiting atomic.Int64 // prompts that no batch has taken; changed under mu
-	}
+	counts  counts
 
 	ctx     context.Context // ends when the store closes; no goroutine is started then any more
 	cancel  context.CancelFunc
 	running sync.WaitGroup // goroutines that encode
 
 	mu sync.Mutex // guards cancel, and the prompts of all encoders that wait
+}
+
+// counts are behind Stats.
+type counts struct {
+	requests, listHits, memoryHits, diskHits, shared, encoded, failed, busy atomic.Uint64
+
+	waiting, patient atomic.Int64 // prompts that no batch has taken, and those of them that are patient; changed under Store.mu
+}
+
+// wait adds n to the prompts that wait, one of which is p.
+func (c *counts) wait(p *pendingPrompt, n int64) {
+	c.waiting.Add(n)
+	if p.patient {
+		c.patient.Add(n)
+	}
 }
 
 // States of DiskStats.State.

@@ -26,14 +26,13 @@ type Image struct {
 
 // Bodies makes the bodies of the requests, one image after the other. Safe for concurrent use.
 type Bodies struct {
-	path    string
-	answer  string // the field that a good answer must have
-	quoted  []byte // likewise, as JSON has it
-	prompts int
-	fresh   bool // every request has new prompts
-	list    []body
-	next    atomic.Uint64
-	serial  atomic.Uint64 // of fresh prompts
+	path   string
+	answer string // the field that a good answer must have
+	quoted []byte // likewise, as JSON has it
+	ask    Ask
+	list   []body
+	next   atomic.Uint64
+	serial atomic.Uint64 // of fresh prompts
 }
 
 // body is that of one image.
@@ -42,18 +41,26 @@ type body struct {
 	marks []int // offsets of the digits that make fresh prompts new ones
 }
 
-// JSONBodies makes requests to classify images (compressed, in any format) against a number of
-// prompts, or with 0 prompts to embed them. Fresh prompts are new ones in every request, which
-// no cache can know; else all requests have the same.
-func JSONBodies(images []Image, prompts int, fresh bool) (*Bodies, error) {
+// Ask is what the requests ask of each image.
+type Ask struct {
+	Prompts int    // to classify it against; 0: to embed it
+	Fresh   bool   // new prompts in every request, which no cache can know; else all requests have the same
+	Set     string // the name of the prompt set that Register makes of the prompts, which are not sent then; "": none
+}
+
+// JSONBodies makes requests with images (compressed, in any format).
+func JSONBodies(images []Image, ask Ask) (*Bodies, error) {
 	if len(images) == 0 {
 		return nil, errors.New("no image")
 	}
-	if prompts < 0 || prompts > MaxPrompts {
-		return nil, fmt.Errorf("prompts: %d is out of bounds: 0 to %d", prompts, MaxPrompts)
+	if ask.Prompts < 0 || ask.Prompts > MaxPrompts {
+		return nil, fmt.Errorf("prompts: %d is out of bounds: 0 to %d", ask.Prompts, MaxPrompts)
 	}
-	b := &Bodies{path: "/v1/classify", answer: "classifications", prompts: prompts, fresh: fresh && prompts > 0}
-	if prompts == 0 {
+	if ask.Set != "" && (ask.Prompts == 0 || ask.Fresh) {
+		return nil, errors.New("a prompt set has prompts, and always the same")
+	}
+	b := &Bodies{path: "/v1/classify", answer: "classifications", ask: ask}
+	if b.ask.Fresh = ask.Fresh && ask.Prompts > 0; ask.Prompts == 0 {
 		b.path, b.answer = "/v1/embed/image", "embedding"
 	}
 	b.quoted = strconv.AppendQuote(nil, b.answer)
@@ -63,7 +70,7 @@ func JSONBodies(images []Image, prompts int, fresh bool) (*Bodies, error) {
 		if base64.StdEncoding.EncodedLen(len(image.Data)) > maxBody {
 			return nil, fmt.Errorf("%s has %d bytes, too many for a body of %d", image.Name, len(image.Data), maxBody)
 		}
-		b.list = append(b.list, jsonBody(image.Data, prompts, fresh))
+		b.list = append(b.list, jsonBody(image.Data, ask))
 	}
 	return b, nil
 }
@@ -71,13 +78,17 @@ func JSONBodies(images []Image, prompts int, fresh bool) (*Bodies, error) {
 // digits are what makes a fresh prompt a new one.
 const digits = "0000000000000000"
 
-func jsonBody(image []byte, prompts int, fresh bool) (b body) {
+func jsonBody(image []byte, ask Ask) (b body) {
 	b.bytes = base64.StdEncoding.AppendEncode([]byte(`{"image":"`), image)
 	b.bytes = append(b.bytes, '"')
+	if ask.Set != "" {
+		b.bytes = append(b.bytes, `,"prompt_set":"`+ask.Set+`"}`...)
+		return b
+	}
 	separator, end := `,"prompts":["`, "}"
-	for i := range prompts {
+	for i := range ask.Prompts {
 		b.bytes = append(b.bytes, separator+Prompt(i)...)
-		if fresh {
+		if ask.Fresh {
 			b.bytes = append(b.bytes, ' ')
 			b.marks = append(b.marks, len(b.bytes))
 			b.bytes = append(b.bytes, digits...)
@@ -93,7 +104,7 @@ func jsonBody(image []byte, prompts int, fresh bool) (b body) {
 // which the caller keeps for the next call.
 func (b *Bodies) get(buffer *[]byte) []byte {
 	body := &b.list[(b.next.Add(1)-1)%uint64(len(b.list))]
-	if !b.fresh {
+	if !b.ask.Fresh {
 		return body.bytes
 	}
 	*buffer = append((*buffer)[:0], body.bytes...)
@@ -108,15 +119,17 @@ func (b *Bodies) get(buffer *[]byte) []byte {
 
 // String says what is asked, for the report.
 func (b *Bodies) String() string {
-	bytes, fresh := 0, ""
+	bytes, prompts := 0, fmt.Sprintf("%d prompts", b.ask.Prompts)
 	for _, body := range b.list {
 		bytes += len(body.bytes)
 	}
-	if b.fresh {
-		fresh = " (new ones in every request)"
+	switch {
+	case b.ask.Set != "":
+		prompts = fmt.Sprintf("a prompt set of %d labels", b.ask.Prompts)
+	case b.ask.Fresh:
+		prompts += " (new ones in every request)"
 	}
-	return fmt.Sprintf("POST %s, %d different images, %d prompts%s, mean body %.1f kB", b.path, len(b.list), b.prompts, fresh,
-		float64(bytes/len(b.list))/1000)
+	return fmt.Sprintf("POST %s, %d different images, %s, mean body %.1f kB", b.path, len(b.list), prompts, float64(bytes/len(b.list))/1000)
 }
 
 // looksGood is a quick look at an answer with a good status, where checkAnswer would cost too much.

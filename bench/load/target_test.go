@@ -3,6 +3,7 @@ package load
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -14,7 +15,7 @@ import (
 )
 
 func TestURLs(t *testing.T) {
-	bodies, _ := JSONBodies([]Image{{"one", []byte{1}}}, 1, false)
+	bodies, _ := JSONBodies([]Image{{"one", []byte{1}}}, Ask{Prompts: 1})
 	for _, url := range []string{"", "127.0.0.1:5000", "ftp://127.0.0.1", "http://", "http://u:p@127.0.0.1", "http://127.0.0.1/?a=b", "http://[::1", "http://a/#b"} {
 		if _, err := NewTarget(url, bodies, time.Second); err == nil {
 			t.Errorf("%q is accepted", url)
@@ -97,7 +98,7 @@ func TestBodies(t *testing.T) {
 		fresh   bool
 		want    int
 	}{{1000, false, 1000}, {20, true, 20 * 100}, {0, true, 0}} {
-		bodies, err := JSONBodies(images, c.prompts, c.fresh)
+		bodies, err := JSONBodies(images, Ask{Prompts: c.prompts, Fresh: c.fresh})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -109,12 +110,66 @@ func TestBodies(t *testing.T) {
 		}
 	}
 	for _, n := range []int{-1, MaxPrompts + 1} {
-		if _, err := JSONBodies(images, n, false); err == nil {
+		if _, err := JSONBodies(images, Ask{Prompts: n}); err == nil {
 			t.Errorf("%d prompts are accepted", n)
 		}
 	}
-	if _, err := JSONBodies(nil, 1, false); err == nil {
+	if _, err := JSONBodies(nil, Ask{Prompts: 1}); err == nil {
 		t.Error("no image is accepted")
+	}
+}
+
+// TestRegister has a service that encodes for a while, one that fails to, and one without prompt sets.
+func TestRegister(t *testing.T) {
+	bodies, err := JSONBodies([]Image{{"one", []byte("first")}}, Ask{Prompts: 3, Set: "bench"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var buffer []byte
+	if body := string(bodies.get(&buffer)); body != `{"image":"Zmlyc3Q=","prompt_set":"bench"}` || !strings.Contains(bodies.String(), "a prompt set of 3 labels") {
+		t.Errorf("%s: %s", bodies, body)
+	}
+	for _, ask := range []Ask{{Set: "bench"}, {Prompts: 1, Set: "bench", Fresh: true}} {
+		if _, err := JSONBodies([]Image{{"one", []byte("first")}}, ask); err == nil {
+			t.Errorf("%+v is accepted", ask)
+		}
+	}
+	for end, says := range map[string]string{"ready": "", "failed": "no encoder", "": "status 404"} {
+		var asked []string
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			asked = append(asked, r.Method)
+			state := map[bool]string{true: end, false: "encoding"}[len(asked) == 3]
+			switch {
+			case end == "":
+				w.WriteHeader(http.StatusNotFound)
+				return
+			case r.Method == http.MethodPut:
+				if r.URL.Path != "/v1/prompt-sets/bench" || strings.Count(string(body), `"name"`) != 3 {
+					t.Errorf("%s: %s", r.URL, body)
+				}
+				w.WriteHeader(http.StatusCreated)
+			case r.Method == http.MethodDelete:
+				w.WriteHeader(http.StatusNoContent)
+				return
+			}
+			io.WriteString(w, `{"state":"`+state+`","reason":"no encoder"}`)
+		}))
+		target, err := NewTarget(s.URL, bodies, time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		remove, err := target.Register(t.Context())
+		if (err == nil) != (says == "") || err != nil && !strings.Contains(err.Error(), says) {
+			t.Errorf("%q: %v", end, err)
+		}
+		if target.Close(); err == nil {
+			remove()
+		}
+		if want := map[bool]string{true: "[PUT]", false: "[PUT GET GET DELETE]"}[end == ""]; fmt.Sprint(asked) != want {
+			t.Errorf("%q: asked %s, want %s", end, asked, want)
+		}
+		s.Close()
 	}
 }
 

@@ -19,7 +19,7 @@ var mayImport = map[string][]string{
 	"api":           {"pipeline/...", "hailo", "cache", "stages/..."}, // of the first three errors and types only
 	"api/client":    {},
 	"configs":       {"pipeline", "hailo/...", "cache", "stages/...", "api"}, // their Config types
-	"cmd":           {"pipeline/...", "hailo/...", "cache", "stages/...", "api", "api/client", "configs/...", "bench/..."},
+	"cmd":           {"pipeline/...", "hailo/...", "cache/...", "stages/...", "api", "api/client", "configs/...", "bench/..."},
 	"bench":         {"stages/clip", "api/client"}, // of the first the counters of a service
 
 	"hailo":                 {},

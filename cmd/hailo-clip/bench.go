@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -39,6 +40,7 @@ All flags of a load: hailo-clip bench run --help
 type benchRunCmd struct {
 	benchImages
 	FreshPrompts bool `help:"New prompts in every request, which no cache knows."`
+	PromptSet    bool `help:"Register the prompts as a prompt set of as many labels, which is deleted in the end, and send only images."`
 
 	URL string `name:"url" placeholder:"URL" help:"Service to measure. Default: one that is started for it, on 127.0.0.1 with --backend, --model and --config."`
 	VS  string `name:"vs" placeholder:"URL" help:"Measure this service too, in turns with the first, and print the ratios."`
@@ -94,7 +96,11 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 			return err // now, and not after an hour of measurement
 		}
 	}
-	bodies, err := load.JSONBodies(images, c.Prompts, c.FreshPrompts)
+	ask := load.Ask{Prompts: c.Prompts, Fresh: c.FreshPrompts}
+	if c.PromptSet {
+		ask.Set = "hailo-clip-bench-" + strings.ToLower(rand.Text())
+	}
+	bodies, err := load.JSONBodies(images, ask)
 	if err != nil {
 		return usageError{err}
 	}
@@ -113,6 +119,13 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 			return usageError{err}
 		}
 		defer t.Close()
+		if c.PromptSet {
+			remove, err := t.Register(ctx)
+			if err != nil {
+				return err
+			}
+			defer remove()
+		}
 		targets = append(targets, t)
 	}
 	bar := newBars()
@@ -170,19 +183,28 @@ func startFlags(g *globals) [][2]string {
 	return [][2]string{{"--backend", g.Backend}, {"--model", g.Model}, {"--config", g.ConfigFile}}
 }
 
-// startService starts this program as the service to measure, with a prompt cache of its own, so
-// that the measurement finds no prompts from before and leaves none behind. The caller stops it.
+// startService starts this program as the service to measure, with a state folder of its own, in which only models and
+// libraries are the user's, so that the measurement finds no prompts from before and leaves none behind. The caller stops it.
 func startService(ctx context.Context, g *globals) (url string, stop func() error, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return "", nil, err
 	}
-	dir, err := os.MkdirTemp("", "hailo-clip-bench-")
+	state, err := g.state()
 	if err != nil {
 		return "", nil, err
 	}
+	dir, err := os.MkdirTemp("", "hailo-clip-bench-")
+	for _, name := range []string{"models", "lib"} {
+		if err == nil {
+			err = os.Symlink(filepath.Join(state, name), filepath.Join(dir, name))
+		}
+	}
+	if err != nil {
+		return "", nil, errors.Join(err, os.RemoveAll(dir))
+	}
 	args := []string{"serve", "--host", "127.0.0.1", "--port", "0"}
-	for _, f := range append(startFlags(g), [2]string{"--state-dir", g.StateDir}) {
+	for _, f := range append(startFlags(g), [2]string{"--state-dir", dir}) {
 		if f[1] != "" {
 			args = append(args, f[:]...)
 		}
