@@ -230,7 +230,7 @@ func TestRefused(t *testing.T) {
 		{"a string", `"x"`, 400, "invalid_json", "must be a JSON object", nil},
 		{"null", ` null `, 400, "invalid_json", "must be a JSON object", nil},
 		{"form", `a=b`, 415, "unsupported_media_type", "application/json", []string{"Content-Type", "application/x-www-form-urlencoded"}},
-		{"multipart", `--x--`, 415, "unsupported_media_type", "application/json", []string{"Content-Type", "multipart/form-data; boundary=x"}},
+		{"multipart", `--x--`, 415, "unsupported_media_type", "application/json", []string{"Content-Type", "multipart/mixed; boundary=x"}},
 		{"text", with(""), 415, "unsupported_media_type", "application/json", []string{"Content-Type", "text/plain; charset=utf-8"}},
 		{"gzip", with(""), 415, "unsupported_media_type", "Content-Encoding", []string{"Content-Encoding", "gzip"}},
 		{"body too large", withImage(`"` + strings.Repeat("A", 1<<20) + `"`), 413, "body_too_large", "larger than 1048576 bytes", nil},

@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"math"
 	"strconv"
@@ -10,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/valyala/fasthttp"
+
+	"hailoclip/stages/clip"
 )
 
 // setJSON builds the body of the answer in the buffer that the response already has.
@@ -79,13 +82,34 @@ func (r *request) serverTiming(answer time.Duration) {
 
 // appendClassification appends the fields of an answer of /v1/classify.
 func appendClassification(b []byte, r *request, took time.Duration) []byte {
+	b = appendMatches(b, r.texts, &r.result)
+	scale := r.server.svc.Engine.LogitScale()
+	if set := r.result.Set; set != nil {
+		b = append(appendString(append(b, `,"prompt_set":`...), set.Name), `,"etag":`...)
+		b = append(appendString(b, set.ETag), `,"score_source":`...)
+		b = append(appendString(b, set.ScoreSource), `,"temperature":`...)
+		b = appendFloat(b, cmp.Or(set.Scoring.Temperature, 1))
+		scale = set.Scoring.LogitScale
+	}
+	b = append(b, `,"inference_time_ms":`...)
+	b = appendMillis(b, took)
+	b = append(b, `,"logit_scale":`...)
+	return appendFloat(b, scale)
+}
+
+// appendMatches appends what one image was found to show: of texts, or of the labels of the set that has answered.
+func appendMatches(b []byte, texts []string, r *clip.Result) []byte {
+	set := r.Set
+	if set != nil {
+		texts = set.Names
+	}
 	b = append(b, `"classifications":[`...)
-	for i, m := range r.result.Matches {
+	for i, m := range r.Matches {
 		if i > 0 {
 			b = append(b, ',')
 		}
 		b = append(b, `{"text":`...)
-		b = appendString(b, r.texts[m.Prompt])
+		b = appendString(b, texts[m.Label])
 		b = append(b, `,"score":`...)
 		b = appendFloat(b, m.Score)
 		b = append(b, `,"rank":`...)
@@ -94,15 +118,25 @@ func appendClassification(b []byte, r *request, took time.Duration) []byte {
 		b = appendFloat(b, m.Cosine)
 		b = append(b, `,"probability":`...)
 		b = appendFloat(b, m.Probability)
-		if r.result.Prompts.Rows[m.Prompt].Truncated {
+		if set != nil && set.Thresholds[m.Label] != nil {
+			b = append(b, `,"above_threshold":`...)
+			b = strconv.AppendBool(b, m.Score >= set.Thresholds[m.Label].Enter)
+		}
+		if set != nil && set.Truncated[m.Label] || set == nil && r.Prompts.Rows[m.Label].Truncated {
 			b = append(b, `,"truncated":true`...)
 		}
 		b = append(b, '}')
 	}
-	b = append(b, `],"inference_time_ms":`...)
-	b = appendMillis(b, took)
-	b = append(b, `,"logit_scale":`...)
-	return appendFloat(b, r.server.svc.Engine.LogitScale())
+	b = append(b, ']')
+	if set != nil {
+		b = append(b, `,"matched":`...)
+		b = strconv.AppendBool(b, r.Reason == "")
+		if r.Reason != "" {
+			b = append(b, `,"reason":`...)
+			b = appendString(b, string(r.Reason))
+		}
+	}
+	return b
 }
 
 // appendEmbedding appends the fields of an answer of /v1/embed/image, and of /v1/embed/text, where there is a text.

@@ -67,7 +67,7 @@ func TestAnswers(t *testing.T) {
 	prompts := []string{"a", "b \"<ü>\"", "\xff"}
 	r := request{server: handlerOnly(t), texts: prompts}
 	r.result.Prompts = &cache.Prompts{Rows: []cache.Vector{{}, {Truncated: true}, {}}}
-	r.result.Matches = []stages.Match{{Prompt: 1, Cosine: 0.25, Probability: 0.9999999, Score: 0.9999999}, {Prompt: 2, Cosine: -1e-9, Score: 5e-324}}
+	r.result.Matches = []stages.Match{{Label: 1, Cosine: 0.25, Probability: 0.9999999, Score: 0.9999999}, {Label: 2, Cosine: -1e-9, Score: 5e-324}}
 	b := appendClassification([]byte("{"), &r, 1500*time.Microsecond)
 	var a classifyAnswer
 	reply{body: append(b, '}')}.into(t, &a)

@@ -38,22 +38,34 @@ func (in *input) decodeImage(body []byte, scratch *[scratchBytes]byte) ([]byte, 
 // given says that a field is there and not null.
 func given(raw []byte) bool { return len(raw) > 0 && string(raw) != "null" }
 
+// promptSet is the name of the prompt set to classify by instead of prompts; "" where there is none.
+func (in *input) promptSet() (string, error) {
+	if !given(in.PromptSet) && !given(in.set) {
+		return "", nil
+	}
+	if in.texts != nil || given(in.Prompts) {
+		return "", fail(errInvalidRequest, "'prompts' and 'prompt_set' exclude each other")
+	}
+	name := string(in.set)
+	if given(in.PromptSet) && (in.PromptSet[0] != '"' || fast.UnmarshalFromString(string(in.PromptSet), &name) != nil) || name == "" {
+		return "", fail(errInvalidRequest, "Invalid 'prompt_set': it must be the name of a prompt set")
+	}
+	return name, nil
+}
+
 // prompts returns copies of the prompts, so that nobody who keeps one keeps the body.
-func (in *input) prompts(maxPrompts, maxBytes int) ([]string, error) {
-	n := elements(in.Prompts)
+func (in *input) prompts(maxPrompts, maxBytes int) (prompts []string, err error) {
+	n := max(elements(in.Prompts), len(in.texts))
 	if n == 0 {
 		return nil, fail(errInvalidPrompts, "Missing or invalid 'prompts' array")
 	}
 	if n > maxPrompts {
 		return nil, fail(errInvalidPrompts, "Too many prompts: %d, at most %d are allowed", n, maxPrompts)
 	}
-	prompts := make([]string, 0, n)
-	raw := string(in.Prompts) // the copy
-	if fast.UnmarshalFromString(raw, &prompts) != nil {
-		return nil, in.wrongPrompt()
-	}
-	if half := halfCharacter(raw); half != "" {
-		return nil, fail(errInvalidPrompts, "'prompts' has %s, which is half of a character", half)
+	if prompts = in.texts; prompts == nil {
+		if prompts, err = in.promptArray(n); err != nil {
+			return nil, err
+		}
 	}
 	for i, p := range prompts {
 		switch n := textBytes(p); {
@@ -62,6 +74,19 @@ func (in *input) prompts(maxPrompts, maxBytes int) ([]string, error) {
 		case n > maxBytes:
 			return nil, fail(errInvalidPrompts, "prompts[%d] is too long: %d bytes, at most %d are allowed", i, n, maxBytes)
 		}
+	}
+	return prompts, nil
+}
+
+// promptArray reads the n prompts in JSON.
+func (in *input) promptArray(n int) ([]string, error) {
+	prompts := make([]string, 0, n)
+	raw := string(in.Prompts) // the copy
+	if fast.UnmarshalFromString(raw, &prompts) != nil {
+		return nil, in.wrongPrompt()
+	}
+	if half := halfCharacter(raw); half != "" {
+		return nil, fail(errInvalidPrompts, "'prompts' has %s, which is half of a character", half)
 	}
 	return prompts, nil
 }
@@ -136,9 +161,9 @@ func (in *input) threshold() (t float64, cut bool, err error) {
 	return t, true, nil
 }
 
-// number reads a JSON number.
+// number reads a JSON number, also where a query or a form has it.
 func number(raw []byte) (float64, bool) {
-	if c := raw[0]; c != '-' && (c < '0' || c > '9') {
+	if c := raw[0]; c != '-' && (c < '0' || c > '9') || len(bytes.Trim(raw, "0123456789.eE+-")) > 0 {
 		return 0, false // a string, true, or what only strconv takes for a number
 	}
 	f, err := strconv.ParseFloat(string(raw), 64)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"math"
 	"unicode/utf8"
 	"unsafe"
 
@@ -14,16 +15,27 @@ import (
 // fast validates strings but does not copy them: those without escapes lie in the body.
 var fast = sonic.Config{ValidateString: true}.Froze()
 
-// input is the JSON object of a request. Everything in it may lie in the body it was read from.
-// A field that is missing is empty, one that is null is "null".
+// input is what a request says in its body, a JSON object or something else, and in its query. Everything in it but texts
+// may lie there. A field that is missing is empty, one that is null is "null".
 type input struct {
 	Image     string
 	imageBad  bool                   // 'image' is there, and not a string
 	ImageURL  sonic.NoCopyRawMessage `json:"image_url"`
 	Prompts   sonic.NoCopyRawMessage
-	TopK      sonic.NoCopyRawMessage `json:"top_k"`
+	PromptSet sonic.NoCopyRawMessage `json:"prompt_set"`
+	TopK      sonic.NoCopyRawMessage `json:"top_k"` // as JSON, or as a query has it; likewise Threshold
 	Threshold sonic.NoCopyRawMessage
 	Text      sonic.NoCopyRawMessage
+	Label     sonic.NoCopyRawMessage
+	Vector    sonic.NoCopyRawMessage
+	Event     sonic.NoCopyRawMessage
+
+	binary bool     // the body is not JSON: file is instead of Image
+	file   []byte   // nil: there is none
+	frame  []byte   // its X-Frame-Format; empty: it is a compressed image
+	texts  []string // instead of Prompts, in a form or the query
+	set    []byte   // likewise, of PromptSet
+	label  []byte   // likewise, of Label
 }
 
 // isJSON accepts JSON in any of its names; without a name a body counts as JSON.
@@ -34,10 +46,15 @@ func isJSON(media []byte) bool {
 // jsonReader reads a JSON object and makes of it what is asked.
 func jsonReader(read func(*request, *input) error) func(*request) error {
 	return func(r *request) error {
+		done, err := r.takeTurn()
+		if err != nil {
+			return err
+		}
+		defer done()
 		if err := r.input.parse(r.body); err != nil {
 			return err
 		}
-		return read(r, &r.input)
+		return r.readInput(read)
 	}
 }
 
@@ -46,26 +63,32 @@ func readClassify(r *request, in *input) (err error) {
 	if err = in.noURL(); err != nil { // first: whoever sends one will send the rest right
 		return err
 	}
-	if r.texts, err = in.prompts(r.server.cfg.MaxPrompts, r.server.cfg.MaxPromptBytes); err != nil {
+	labels := math.MaxInt32 // the set knows how many there are
+	if r.ask.PromptSet, err = in.promptSet(); err != nil {
 		return err
 	}
+	if r.ask.PromptSet == "" {
+		if r.texts, err = in.prompts(r.server.cfg.MaxPrompts, r.server.cfg.MaxPromptBytes); err != nil {
+			return err
+		}
+		labels = len(r.texts)
+	}
 	r.ask.Prompts = trimmed(r.texts, r.server.cfg.MaxPromptBytes)
-	if r.ask.TopK, err = in.topK(len(r.texts)); err != nil {
+	if r.ask.TopK, err = in.topK(labels); err != nil {
 		return err
 	}
 	if r.ask.Threshold, r.ask.Cut, err = in.threshold(); err != nil {
 		return err
 	}
-	r.ask.Image, err = in.decodeImage(r.body, r.scratch)
-	return err
+	return in.image(r)
 }
 
 // readImage reads what /v1/embed/image is asked.
-func readImage(r *request, in *input) (err error) {
-	if err = in.noURL(); err == nil {
-		r.ask.Image, err = in.decodeImage(r.body, r.scratch)
+func readImage(r *request, in *input) error {
+	if err := in.noURL(); err != nil {
+		return err
 	}
-	return err
+	return in.image(r)
 }
 
 // readText reads what /v1/embed/text is asked.

@@ -202,7 +202,7 @@ func TestHostileBytes(t *testing.T) {
 		{"promised body over the limit, not sent", []string{postHead + "Content-Length: 1048577\r\n\r\n"}, []int{408}, "read_timeout"},
 		{"body over the limit with Expect", []string{postHead + "Expect: 100-continue\r\nContent-Length: 1048577\r\n\r\n", mega}, []int{413}, "body_too_large"},
 		{"large body to a path that is not there", []string{"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1048576\r\n\r\n", mega, mega, mega, mega}, []int{404}, "not_found"},
-		{"large body of the wrong type", []string{"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 1048576\r\n\r\n", mega, mega, mega, mega}, []int{415}, "unsupported_media_type"},
+		{"large body of the wrong type", []string{"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: video/mp4\r\nContent-Length: 1048576\r\n\r\n", mega, mega, mega, mega}, []int{415}, "unsupported_media_type"},
 		{"pipelined", []string{whole + whole + "GET /health HTTP/1.1\r\nHost: x\r\n\r\n" + whole + "GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"},
 			[]int{200, 200, 200, 200, 404}, "not_found"},
 		{"pipelined behind an error", []string{postHead + "Content-Length: 2\r\n\r\n{}" + whole + "GET / HTTP/1.0\r\n\r\n"}, []int{400, 200, 404}, "not_found"},

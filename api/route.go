@@ -21,7 +21,7 @@ import (
 type route struct {
 	methods string                  // with a space between them
 	path    string                  // as package router has it
-	limit   time.Duration           // for the answer; a request may ask for less
+	limit   time.Duration           // for the answer; a request may ask for less. 0: it needs none
 	reads   []reader                // the kinds of body that are taken; none: a body is not read
 	refuses func(fair.Caller) error // says that the full queue refuses a caller, see serve; nil: it needs no queue
 	do      func(*request) error    // has the engine do what the reader has found; nil: there is nothing to do
@@ -42,14 +42,14 @@ func (s *Server) routes() []route {
 	json := func(read func(*request, *input) error) []reader {
 		return []reader{{"application/json", isJSON, s.cfg.MaxBodyBytes, jsonReader(read)}}
 	}
-	return []route{
+	return append(s.promptSetRoutes(), []route{
 		{"GET HEAD", "/health", 0, nil, nil, nil, s.health},
 		{"GET", "/v1/stats", 0, nil, nil, nil, s.stats},
 		{"GET HEAD", "/openapi.yaml", 0, nil, nil, nil, openAPI},
-		{"POST", "/v1/classify", one, json(readClassify), e.Refuses, image(e.Classify), result(appendClassification)},
-		{"POST", "/v1/embed/image", one, json(readImage), e.Refuses, image(e.EmbedImage), result(appendEmbedding)},
+		{"POST", "/v1/classify", one, s.imageBodies(readClassify), e.Refuses, image(e.Classify), result(appendClassification)},
+		{"POST", "/v1/embed/image", one, s.imageBodies(readImage), e.Refuses, image(e.EmbedImage), result(appendEmbedding)},
 		{"POST", "/v1/embed/text", one, json(readText), nil, (*request).embedText, result(appendEmbedding)},
-	}
+	}...)
 }
 
 // newRouter finds the routes by method and path.
@@ -80,10 +80,19 @@ func (to *route) handle(ctx *fasthttp.RequestCtx) {
 // for before the body is read, and what the full queue would refuse as soon as the connection can be used for the next
 // request, before time is spent on the JSON and the base64.
 func (r *request) serve(to *route) error {
+	s := r.server
 	if to.reads == nil {
+		if to.limit > 0 {
+			limit, err := timeout(&r.ctx.Request.Header, to.limit)
+			if err != nil {
+				return err
+			}
+			var stop context.CancelFunc
+			r.work, stop = context.WithTimeout(s.base, limit)
+			defer stop()
+		}
 		return to.answers(r)
 	}
-	s := r.server
 	body, limit, err := r.admit(to)
 	if err != nil {
 		return err
@@ -175,23 +184,28 @@ func (to *route) reader(h *fasthttp.RequestHeader) (*reader, error) {
 	return &to.reads[at], nil
 }
 
-// largeBody is the size from which a body is read in turn: its JSON and base64 take milliseconds.
-const largeBody = 1 << 20
-
-// unpack has a reader read the body. Large bodies do not take every processor at a time: who has a
-// small one, or asks for /health, is answered meanwhile. It waits for its turn until the deadline.
+// unpack has a reader read the body.
 func (r *request) unpack(read func(*request) error) error {
-	if len(r.body) >= largeBody {
-		select {
-		case r.server.unpacking <- struct{}{}:
-		case <-r.work.Done():
-			return pipeline.Late(r.work)
-		}
-		defer func() { <-r.server.unpacking }()
-	}
 	err := read(r)
 	r.read = time.Since(r.arrived)
 	return err
+}
+
+// largeBody is the size from which JSON is read in turn: it and its base64 take milliseconds.
+const largeBody = 1 << 20
+
+// takeTurn waits, until the deadline, for the right to read JSON; the caller calls done. Large bodies do not take every
+// processor at a time: who has a small one, or asks for /health, is answered meanwhile.
+func (r *request) takeTurn() (done func(), err error) {
+	if len(r.body) < largeBody {
+		return func() {}, nil
+	}
+	select {
+	case r.server.unpacking <- struct{}{}:
+		return func() { <-r.server.unpacking }, nil
+	case <-r.work.Done():
+		return nil, pipeline.Late(r.work)
+	}
 }
 
 // image has the engine do something with the image of a request. After an error it may still be reading the image.

@@ -421,7 +421,7 @@ func (r reply) wantError(t testing.TB, status int, code, sentence string) {
 	if e.RequestID == "" || r.header.Get(headerRequestID) != e.RequestID {
 		t.Errorf("request_id %q in the body, %q in the header", e.RequestID, r.header.Get(headerRequestID))
 	}
-	if retry := r.header.Get("Retry-After") != ""; retry != (status == 429 || status == 503) {
+	if retry := r.header.Get("Retry-After") != ""; retry != (status == 429 || status == 503 || code == "prompt_set_not_ready") {
 		t.Errorf("Retry-After %q with status %d", r.header.Get("Retry-After"), status)
 	}
 }

@@ -9,7 +9,7 @@
 RENAMED=()
 
 # New: PACKAGE.Name or PACKAGE.Name/part that REF may lack.
-NEW=(stages.Line)
+NEW=(stages.Line stages.RankLabels)
 
 # Hot packages are below these folders; cmd and bench measure the whole.
 FOLDERS=(pipeline stages hailo cache api)

@@ -54,6 +54,10 @@ type Info struct {
 	ImageCalls int    // EncodeImages calls that keep the device busy: run this many at once
 	TextBatch  int    // texts that the device takes at once; EncodeTexts splits by itself
 	TextDigest string // names the text encoder (hex SHA-256 over its files): vectors of different digests must not mix
+
+	// ImageDigest names the image encoder likewise; "" for one of texts alone. That of the device holds for the CPU too while
+	// it stands in: vectors that it makes then are kept under that name, as they are compared with the same prompts.
+	ImageDigest string
 }
 
 // Status is the state of a Backend at one moment.

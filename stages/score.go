@@ -6,43 +6,146 @@ import (
 	"slices"
 )
 
-// Rank turns an image embedding and the embeddings of n prompts (n x dimension, row-major) into
-// matches, as s says. All vectors have unit length. With one prompt the score is the cosine,
-// because a softmax of one is always 1.
+// Rank compares an image's embedding of unit length with labels, and says which fit: the matches, as s orders and cuts
+// them, and why none fits, "" when the best one does. logits, of length l.N, gets the logit of each label, to which the
+// temperature is not applied; nil: it is not wanted. All is computed in float64.
 //
-// The formula is CLIP's: probability = softmax(logit scale * cosine) over all prompts. The
-// maximum is subtracted first, so that no exponential overflows.
-func Rank(embedding, prompts []float32, s Scoring) []Match {
-	n := len(prompts) / len(embedding)
-	if n == 0 {
-		return nil
+// Formulas: cosine = row·embedding; logit = LogitScale x cosine (+ LogitBias with Sigmoid), or that of l.Logits;
+// probability as the activation says, of logit / Temperature. With Softmax that is CLIP's. A label whose cosine or logit
+// is not finite takes part in nothing.
+func Rank(embedding []float32, l *Labels, s Scoring, logits []float64) ([]Match, Reason) {
+	if l.N == 0 {
+		return nil, ""
 	}
-	matches := make([]Match, n)
-	top := math.Inf(-1)
+	matches := make([]Match, l.N) // probability: first the logit, NaN where a label takes part in nothing
+	ordinary, negative := l.compare(embedding, matches, &s)
+	for i := range logits {
+		logits[i] = matches[i].Probability
+	}
+	s.Temperature = cmp.Or(s.Temperature, 1)
+	sum := 1.0
+	switch s.Activation {
+	case Sigmoid:
+		for i := range matches {
+			matches[i].Probability = sigmoid(matches[i].Probability / s.Temperature)
+		}
+	case Pair:
+		odds := make([]float64, l.N)
+		for i := range odds {
+			odds[i] = matches[i].Probability
+		}
+		l.Odds(odds, s.Temperature)
+		for i := range odds {
+			matches[i].Probability = sigmoid(odds[i] / s.Temperature)
+		}
+	default:
+		sum = l.exponentials(matches, s.Temperature, max(ordinary, negative))
+	}
+	return l.choose(matches, &s, sum, negative > ordinary)
+}
+
+// compare sets of each label the cosine, and as its probability its logit. It returns the largest logits of ordinary and
+// of negative labels, -Inf where there is none.
+func (l *Labels) compare(embedding []float32, matches []Match, s *Scoring) (ordinary, negative float64) {
+	dim, row, bias := len(embedding), 0, 0.0
+	if s.Activation == Sigmoid {
+		bias = s.LogitBias
+	}
+	ordinary, negative = math.Inf(-1), math.Inf(-1)
 	for i := range matches {
-		c := float64(dot(embedding, prompts[i*len(embedding):][:len(embedding)]))
-		matches[i] = Match{Prompt: i, Cosine: min(max(c, -1), 1)}
-		top = max(top, matches[i].Cosine)
+		end, cosine := row+1, -1.0
+		if l.Of != nil {
+			for end = row; end < len(l.Of) && int(l.Of[end]) == i; end++ {
+			}
+		}
+		for ; row < end; row++ {
+			cosine = max(cosine, min(float64(dot(embedding, l.Rows[row*dim:][:dim])), 1)) // NaN if one row's is
+		}
+		logit := s.LogitScale*cosine + bias
+		if l.Logits != nil {
+			logit = float64(dot(embedding, l.Logits[i*dim:][:dim])) + float64(l.Bias[i])
+		}
+		if cosine != cosine || !(math.Abs(logit) <= math.MaxFloat64) {
+			cosine, logit = math.NaN(), math.NaN()
+		}
+		matches[i] = Match{Label: i, Cosine: cosine, Probability: logit}
+		switch l.kind(i) { // no comparison with NaN is true
+		case Ordinary:
+			if logit > ordinary {
+				ordinary = logit
+			}
+		case Negative:
+			if logit > negative {
+				negative = logit
+			}
+		}
 	}
-	sum := 0.0
+	return ordinary, negative
+}
+
+// exponentials turns logits into what probabilities are proportional to, and returns the sum of that over all labels
+// that compete. top, the largest logit, is subtracted first, so that nothing overflows.
+func (l *Labels) exponentials(matches []Match, temperature, top float64) (sum float64) {
 	for i := range matches {
-		matches[i].Probability = math.Exp(s.LogitScale * (matches[i].Cosine - top))
-		sum += matches[i].Probability
+		p := math.Exp((matches[i].Probability - top) / temperature)
+		if matches[i].Probability = p; p == p && l.kind(i) != Negation {
+			sum += p
+		}
 	}
+	return sum
+}
+
+// Odds makes of the logits of ordinary labels, with Pair, in place that of which, divided by the temperature, a probability
+// is the sigmoid: the logit less that of the label's negation, or less the temperature times log-sum-exp of those of all
+// negative labels. It is infinite where nothing stands against the label.
+func (l *Labels) Odds(logits []float64, temperature float64) {
+	top, sum := math.Inf(-1), 0.0
+	for i, logit := range logits {
+		if l.kind(i) == Negative && logit > top { // no comparison with NaN is true
+			top = logit
+		}
+	}
+	for i, logit := range logits {
+		if l.kind(i) == Negative && logit == logit {
+			sum += math.Exp((logit - top) / temperature)
+		}
+	}
+	background := top + temperature*math.Log(sum)
+	for i := range logits {
+		switch {
+		case l.kind(i) != Ordinary:
+		case l.Negations != nil && l.Negations[i] >= 0:
+			logits[i] -= logits[l.Negations[i]]
+		default:
+			logits[i] -= background
+		}
+	}
+}
+
+func sigmoid(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
+
+// choose orders and cuts the ordinary labels, in the memory of matches, and says why the best one does not fit. The
+// probabilities of matches are still to be divided by sum. negative says that a negative label has the largest logit.
+func (l *Labels) choose(matches []Match, s *Scoring, sum float64, negative bool) ([]Match, Reason) {
+	byCosine := l.ByCosine(s.Activation)
 	// The best are gathered at the front of matches: whenever there are twice as many as are wanted, the
 	// worse half goes, and nothing below the others is looked at any more.
-	topK, least := min(s.TopK, n), math.Inf(-1)
+	topK, least := min(s.TopK, len(matches)), math.Inf(-1)
 	if s.Cut {
 		least = s.Threshold
 	}
 	best := matches[:0]
-	for _, m := range matches {
+	v, judged := verdict{}, l.Kinds != nil || s.MinCosine != nil || s.MinMargin != nil
+	for i, m := range matches {
 		m.Probability /= sum
-		m.Score = m.Cosine
-		if s.Softmax && n > 1 {
-			m.Score = m.Probability
+		if m.Score = m.Probability; byCosine {
+			m.Score = m.Cosine
 		}
-		if !(m.Score >= least) { // NaN, too
+		kind := l.kind(i)
+		if judged {
+			v.see(m, kind, s.Activation)
+		}
+		if !(m.Score >= least) || kind != Ordinary { // NaN, too
 			continue
 		}
 		best = append(best, m)
@@ -53,11 +156,45 @@ func Rank(embedding, prompts []float32, s Scoring) []Match {
 		}
 	}
 	slices.SortFunc(best, byScore)
-	return best[:min(len(best), topK)]
+	return best[:min(len(best), topK)], v.reason(s, negative)
+}
+
+// verdict is what says whether the best label fits.
+type verdict struct {
+	any  bool    // best is set
+	best Match   // the first one in the order of matches
+	next float64 // the largest probability but for that of best
+}
+
+func (v *verdict) see(m Match, kind Kind, a Activation) {
+	switch {
+	case kind == Ordinary && m.Score == m.Score && (!v.any || byScore(m, v.best) < 0):
+		v.next = max(v.next, v.best.Probability)
+		v.any, v.best = true, m
+	case (kind == Ordinary || kind == Negative && a != Pair) && m.Probability > v.next:
+		v.next = m.Probability
+	}
+}
+
+func (v *verdict) reason(s *Scoring, negative bool) Reason {
+	if s.Activation == Pair && v.any {
+		negative, v.next = v.best.Probability < 0.5, max(v.next, 1-v.best.Probability)
+	}
+	switch {
+	case negative:
+		return BecauseNegative
+	case !v.any:
+		return ""
+	case s.MinCosine != nil && v.best.Cosine < *s.MinCosine:
+		return BecauseMinCosine
+	case s.MinMargin != nil && v.best.Probability-v.next < *s.MinMargin:
+		return BecauseMinMargin
+	}
+	return ""
 }
 
 // byScore orders matches by falling score, equal scores by falling cosine (far below the best,
-// probabilities are all 0), then as their prompts.
+// probabilities are all 0), then as their labels.
 func byScore(a, b Match) int {
-	return cmp.Or(cmp.Compare(b.Score, a.Score), cmp.Compare(b.Cosine, a.Cosine), cmp.Compare(a.Prompt, b.Prompt))
+	return cmp.Or(cmp.Compare(b.Score, a.Score), cmp.Compare(b.Cosine, a.Cosine), cmp.Compare(a.Label, b.Label))
 }

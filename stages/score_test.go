@@ -22,6 +22,9 @@ func unit(r *rand.Rand, n int) []float32 {
 	return v
 }
 
+// plain are ordinary labels of a row each.
+func plain(rows []float32, dim int) *Labels { return &Labels{N: len(rows) / dim, Rows: rows} }
+
 func TestRank(t *testing.T) {
 	image := []float32{1, 0}
 	near, far, opposite := []float32{0.8, 0.6}, []float32{0.6, 0.8}, []float32{-1, 0}
@@ -39,29 +42,32 @@ func TestRank(t *testing.T) {
 		order   []int
 		scores  []float64
 	}{
-		{"two", join(far, near), Scoring{LogitScale: 10, Softmax: true, TopK: 3}, []int{1, 0}, []float64{p(8, 6), p(6, 8)}},
-		{"one, negative, and no threshold", opposite, Scoring{LogitScale: 10, Softmax: true, TopK: 3}, []int{0}, []float64{-1}},
-		{"one is the cosine", far, Scoring{LogitScale: 10, Softmax: true, TopK: 3}, []int{0}, []float64{0.6}},
-		{"no softmax", join(opposite, near), Scoring{LogitScale: 10, TopK: 3}, []int{1, 0}, []float64{0.8, -1}},
-		{"a threshold drops negative cosines", join(opposite, near), Scoring{LogitScale: 10, TopK: 3, Cut: true}, []int{1}, []float64{0.8}},
-		{"top_k", join(far, near, far), Scoring{LogitScale: 0, Softmax: true, TopK: 1}, []int{1}, []float64{1.0 / 3}},
-		{"equal scores by cosine, then in input order", join(far, near, opposite, near), Scoring{LogitScale: 0, Softmax: true, TopK: 4}, []int{1, 3, 0, 2}, []float64{0.25, 0.25, 0.25, 0.25}},
-		{"ties in input order", join(near, far, near, far), Scoring{TopK: 9}, []int{0, 2, 1, 3}, []float64{0.8, 0.8, 0.6, 0.6}},
-		{"threshold is inclusive", join(near, far), Scoring{TopK: 9, Cut: true, Threshold: float64(float32(0.8))}, []int{0}, []float64{0.8}},
-		{"threshold of all", join(near, far), Scoring{TopK: 9, Cut: true, Threshold: 0.9}, []int{}, []float64{}},
-		{"huge scale", join(near, far), Scoring{LogitScale: 1e308, Softmax: true, TopK: 9}, []int{0, 1}, []float64{1, 0}},
-		{"probabilities of 0 by cosine, then in input order", join(far, opposite, near, far), Scoring{LogitScale: 1e6, Softmax: true, TopK: 4}, []int{2, 0, 3, 1}, []float64{1, 0, 0, 0}},
-		{"of those the first", join(far, opposite, near, far), Scoring{LogitScale: 1e6, Softmax: true, TopK: 2}, []int{2, 0}, []float64{1, 0}},
-		{"no prompts", nil, Scoring{TopK: 9}, []int{}, []float64{}},
+		{"two", join(far, near), Scoring{LogitScale: 10, TopK: 3}, []int{1, 0}, []float64{p(8, 6), p(6, 8)}},
+		{"one, negative, and no threshold", opposite, Scoring{LogitScale: 10, TopK: 3}, []int{0}, []float64{-1}},
+		{"one is the cosine", far, Scoring{LogitScale: 10, TopK: 3}, []int{0}, []float64{0.6}},
+		{"no softmax", join(opposite, near), Scoring{Activation: None, LogitScale: 10, TopK: 3}, []int{1, 0}, []float64{0.8, -1}},
+		{"a threshold drops negative cosines", join(opposite, near), Scoring{Activation: None, LogitScale: 10, TopK: 3, Cut: true}, []int{1}, []float64{0.8}},
+		{"top_k", join(far, near, far), Scoring{LogitScale: 0, TopK: 1}, []int{1}, []float64{1.0 / 3}},
+		{"equal scores by cosine, then in input order", join(far, near, opposite, near), Scoring{LogitScale: 0, TopK: 4}, []int{1, 3, 0, 2}, []float64{0.25, 0.25, 0.25, 0.25}},
+		{"ties in input order", join(near, far, near, far), Scoring{Activation: None, TopK: 9}, []int{0, 2, 1, 3}, []float64{0.8, 0.8, 0.6, 0.6}},
+		{"threshold is inclusive", join(near, far), Scoring{Activation: None, TopK: 9, Cut: true, Threshold: float64(float32(0.8))}, []int{0}, []float64{0.8}},
+		{"threshold of all", join(near, far), Scoring{Activation: None, TopK: 9, Cut: true, Threshold: 0.9}, []int{}, []float64{}},
+		{"huge scale", join(near, far), Scoring{LogitScale: 1e308, TopK: 9}, []int{0, 1}, []float64{1, 0}},
+		{"probabilities of 0 by cosine, then in input order", join(far, opposite, near, far), Scoring{LogitScale: 1e6, TopK: 4}, []int{2, 0, 3, 1}, []float64{1, 0, 0, 0}},
+		{"of those the first", join(far, opposite, near, far), Scoring{LogitScale: 1e6, TopK: 2}, []int{2, 0}, []float64{1, 0}},
+		{"no prompts", nil, Scoring{Activation: None, TopK: 9}, []int{}, []float64{}},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			got := Rank(image, c.prompts, c.s)
+			got, reason := Rank(image, plain(c.prompts, 2), c.s, nil)
+			if reason != "" {
+				t.Errorf("reason %q", reason)
+			}
 			if len(got) != len(c.order) {
 				t.Fatalf("%d matches: %+v, want %d", len(got), got, len(c.order))
 			}
 			for i, m := range got {
-				if m.Prompt != c.order[i] || math.Abs(m.Score-c.scores[i]) > 1e-6 {
+				if m.Label != c.order[i] || math.Abs(m.Score-c.scores[i]) > 1e-6 {
 					t.Errorf("match %d is %+v, want prompt %d score %v", i, m, c.order[i], c.scores[i])
 				}
 			}
@@ -84,15 +90,16 @@ func TestRankAgainstDefinition(t *testing.T) {
 			copy(again[i*dim:], prompts[13*dim:14*dim])
 		}
 		same := map[[2]float64]int{}
-		for _, m := range Rank(image, again, Scoring{LogitScale: 100, Softmax: true, TopK: 50}) {
-			if m.Prompt%2 == 0 {
+		matches, _ := Rank(image, plain(again, dim), Scoring{LogitScale: 100, TopK: 50}, nil)
+		for _, m := range matches {
+			if m.Label%2 == 0 {
 				same[[2]float64{m.Score, m.Cosine}]++
 			}
 		}
 		if len(same) != 1 {
 			t.Errorf("dimension %d: a prompt given again has other scores: %v", dim, same)
 		}
-		got := Rank(image, prompts, Scoring{LogitScale: 100, Softmax: true, TopK: 50})
+		got, _ := Rank(image, plain(prompts, dim), Scoring{LogitScale: 100, TopK: 50}, nil)
 		total, last := 0.0, math.Inf(1)
 		var z float64
 		logits := make([]float64, 50)
@@ -103,9 +110,9 @@ func TestRankAgainstDefinition(t *testing.T) {
 			z += math.Exp(logits[i])
 		}
 		for _, m := range got {
-			want := math.Exp(logits[m.Prompt]) / z
-			if math.Abs(m.Probability-want) > 1e-4*want+1e-12 || math.Abs(m.Cosine*100-logits[m.Prompt]) > 1e-4 {
-				t.Fatalf("dimension %d: %+v, want probability %v, cosine %v", dim, m, want, logits[m.Prompt]/100)
+			want := math.Exp(logits[m.Label]) / z
+			if math.Abs(m.Probability-want) > 1e-4*want+1e-12 || math.Abs(m.Cosine*100-logits[m.Label]) > 1e-4 {
+				t.Fatalf("dimension %d: %+v, want probability %v, cosine %v", dim, m, want, logits[m.Label]/100)
 			}
 			if m.Score > last {
 				t.Fatalf("not ordered: %v after %v", m.Score, last)
@@ -147,11 +154,11 @@ func TestRankSelection(t *testing.T) {
 				}
 				sort.SliceStable(all, func(i, j int) bool { return prompts[all[i]] > prompts[all[j]] })
 				for _, topK := range []int{0, 1, 2, 3, 49, 50, 99, 100, math.MaxInt} {
-					got := Rank([]float32{1}, prompts, Scoring{TopK: topK, Cut: threshold > -1, Threshold: threshold})
+					got, _ := Rank([]float32{1}, plain(prompts, 1), Scoring{Activation: None, TopK: topK, Cut: threshold > -1, Threshold: threshold}, nil)
 					want := all[:min(len(all), topK)]
 					same := len(got) == len(want)
 					for i := 0; same && i < len(got); i++ {
-						same = got[i].Prompt == want[i] && got[i].Cosine == float64(prompts[want[i]]) && got[i].Score == got[i].Cosine
+						same = got[i].Label == want[i] && got[i].Cosine == float64(prompts[want[i]]) && got[i].Score == got[i].Cosine
 					}
 					if !same {
 						t.Fatalf("%s, %d prompts, top %d, threshold %v: %+v, want prompts %v", name, n, topK, threshold, got, want)
@@ -173,10 +180,11 @@ func BenchmarkRank(b *testing.B) {
 		for range c.n {
 			prompts = append(prompts, unit(r, 512)...)
 		}
+		labels := plain(prompts, 512)
 		b.Run(c.name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				Rank(image, prompts, Scoring{LogitScale: 100, Softmax: true, TopK: 3})
+				Rank(image, labels, Scoring{LogitScale: 100, TopK: 3}, nil)
 			}
 		})
 	}

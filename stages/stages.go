@@ -1,6 +1,7 @@
 package stages
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,7 +26,12 @@ func each(work func(worker int, j *job) error) func(int, []*job) {
 // no worker waits for memory, and nobody waits behind an image that does.
 func (l *Line) enter(j *job) (err error) {
 	it := &j.Item
-	if it.plan, err = l.decoder.Inspect(it.request.Image); err != nil {
+	if it.request.Raw.Compressed() {
+		it.plan, err = l.decoder.Inspect(it.request.Image)
+	} else {
+		it.plan, err = l.decoder.InspectRaw(it.request.Image, it.request.Raw)
+	}
+	if err != nil {
 		return err
 	}
 	reserve := l.budget.Reserve
@@ -69,8 +75,15 @@ func (l *Line) resize(worker int, j *job) error {
 		return err
 	}
 	it.frame = frame
-	if err := l.resizers[worker].Resize(frame.Pixels, it.image.Pix, it.image.Width, it.image.Height); err != nil {
+	p := &it.image
+	stride := cmp.Or(p.Stride, 3*p.Width)
+	if err := l.resizers[worker].ResizeRows(frame.Pixels, p.Pix, p.Width, p.Height, stride); err != nil {
 		return err
+	}
+	if it.request.Thumbnail {
+		if it.result.Thumbnail, err = thumbnail(p.Pix, p.Width, p.Height, stride); err != nil {
+			return err
+		}
 	}
 	it.releaseImage() // the frame is all that the next stages need
 	return nil
@@ -142,10 +155,15 @@ func (l *Line) score(_ int, j *job) error {
 	if length := dot(embedding, embedding); !(length > 0.98 && length < 1.02) { // NaN, too
 		return fmt.Errorf("%w: the image's embedding has the squared length %v and not 1", hailo.ErrEncode, length)
 	}
-	if len(it.request.Prompts)%len(embedding) != 0 {
-		return fmt.Errorf("prompts of %d numbers do not fit embeddings of %d", len(it.request.Prompts), len(embedding))
+	if labels := it.request.Labels; labels != nil {
+		if err := labels.fit(len(embedding)); err != nil {
+			return err
+		}
+		if it.request.Logits {
+			it.result.Logits = make([]float64, labels.N)
+		}
+		it.result.Matches, it.result.Reason = Rank(embedding, labels, it.request.Scoring, it.result.Logits)
 	}
-	it.result.Matches = Rank(embedding, it.request.Prompts, it.request.Scoring)
 	if it.request.Embedding {
 		it.result.Embedding = append([]float32(nil), embedding...)
 	}

@@ -146,14 +146,14 @@ func TestClassify(t *testing.T) {
 	for i := range 30 {
 		wg.Go(func() {
 			c := []color.Color{red, green, blue}[i%3]
-			r, err := l.Do(t.Context(), &Request{Image: pngImage(t, 40+i, 50, c), Prompts: prompts, Embedding: true,
-				Scoring: Scoring{LogitScale: 10, Softmax: true, TopK: 1}})
+			r, err := l.Do(t.Context(), &Request{Image: pngImage(t, 40+i, 50, c), Labels: plain(prompts, 3), Embedding: true,
+				Scoring: Scoring{LogitScale: 10, TopK: 1}})
 			if err != nil {
 				t.Error(err)
 				return
 			}
 			m := r.Matches
-			if len(m) != 1 || m[0].Prompt != i%3 || m[0].Cosine < 0.999 {
+			if len(m) != 1 || m[0].Label != i%3 || m[0].Cosine < 0.999 {
 				t.Errorf("colour %d: matches %+v", i%3, m)
 			}
 			if e := r.Embedding; len(e) != 3 || e[i%3] < 0.999 {
@@ -296,7 +296,7 @@ func TestEmbeddingMustBeAUnitVector(t *testing.T) {
 				copy(frames[0].Embedding, []float32{value, 0, 0})
 				return nil
 			}})
-			r, err := l.Do(t.Context(), &Request{Image: pngImage(t, 40, 40, red), Prompts: []float32{1, 0, 0}, Scoring: Scoring{TopK: 1}})
+			r, err := l.Do(t.Context(), &Request{Image: pngImage(t, 40, 40, red), Labels: plain([]float32{1, 0, 0}, 3), Scoring: Scoring{TopK: 1}})
 			if !errors.Is(err, hailo.ErrEncode) {
 				t.Errorf("error %v, matches %v", err, r.Matches)
 			}
@@ -304,18 +304,46 @@ func TestEmbeddingMustBeAUnitVector(t *testing.T) {
 	}
 }
 
-func TestPromptsMustFit(t *testing.T) {
+// TestLabelsMustFit has labels of which a part is too long or too short: that is an error and not a panic, or another's numbers.
+func TestLabelsMustFit(t *testing.T) {
 	l := start(t, &fakeBackend{batch: 1})
-	if _, err := l.Do(t.Context(), &Request{Image: pngImage(t, 40, 40, red), Prompts: make([]float32, 4)}); err == nil {
-		t.Error("prompts of another dimension were accepted")
+	image := pngImage(t, 40, 40, red)
+	if _, err := l.Do(t.Context(), &Request{Image: image, Labels: fitting()}); err != nil {
+		t.Fatal(err)
 	}
+	for name, change := range map[string]func(*Labels){
+		"labels":      func(l *Labels) { l.N = 3 },
+		"rows":        func(l *Labels) { l.Rows = make([]float32, 10) },
+		"no rows":     func(l *Labels) { l.Rows = nil },
+		"of":          func(l *Labels) { l.Of = l.Of[:2] },
+		"no of":       func(l *Labels) { l.Of = nil },
+		"logits":      func(l *Labels) { l.Logits = l.Logits[:3] },
+		"no logits":   func(l *Labels) { l.Logits = nil },
+		"bias":        func(l *Labels) { l.Bias = l.Bias[:1] },
+		"no bias":     func(l *Labels) { l.Bias = nil },
+		"kinds":       func(l *Labels) { l.Kinds = l.Kinds[:1] },
+		"empty kinds": func(l *Labels) { l.Kinds = []Kind{} },
+		"negations":   func(l *Labels) { l.Negations = append(l.Negations, 0) },
+	} {
+		labels := fitting()
+		change(labels)
+		if _, err := l.Do(t.Context(), &Request{Image: image, Labels: labels}); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+// fitting are labels with all that they can have, for embeddings of 3.
+func fitting() *Labels {
+	return &Labels{N: 2, Rows: []float32{1, 0, 0, 0, 1, 0, 0, 0, 1}, Of: []int32{0, 0, 1}, Logits: make([]float32, 6), Bias: make([]float32, 2),
+		Kinds: []Kind{Ordinary, Negation}, Negations: []int32{1, -1}}
 }
 
 // BenchmarkLine is one image after the other through a line whose device costs nothing.
 func BenchmarkLine(b *testing.B) {
 	backend := &fakeBackend{batch: 1}
 	l := start(b, backend)
-	r := &Request{Image: pngImage(b, 40, 40, red), Prompts: []float32{1, 0, 0}, Scoring: Scoring{TopK: 1}}
+	r := &Request{Image: pngImage(b, 40, 40, red), Labels: plain([]float32{1, 0, 0}, 3), Scoring: Scoring{TopK: 1}}
 	ctx, cancel := context.WithTimeout(b.Context(), time.Hour)
 	defer cancel()
 	b.ReportAllocs()

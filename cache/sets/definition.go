@@ -2,10 +2,21 @@
 // written with fsync and never deleted by the program.
 package sets
 
-import "time"
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"math"
+	"slices"
+	"strings"
+	"time"
+)
 
 // Definition says what a prompt set compares images with, and how cosines become scores. It is what PUT reads and GET
-// writes, as JSON, and what files and the configuration hold, as YAML or JSON.
+// writes, as JSON, and what files and the configuration hold, as YAML or JSON. ParseJSON and ParseYAML return it normalised:
+// with its defaults in place, so that equal sets are written alike.
 type Definition struct {
 	Labels     []Label    `json:"labels" yaml:"labels"`
 	Templates  *Templates `json:"templates" yaml:"templates,omitempty"` // nil: prompts are taken as written
@@ -20,7 +31,7 @@ type Definition struct {
 
 // Label is one answer that a set can give, or with Negative one that it must not.
 type Label struct {
-	Name      string     `json:"name" yaml:"name"` // unique within the set
+	Name      string     `json:"name" yaml:"name"` // unique within the set; the prompt where there is nothing else
 	Prompts   []string   `json:"prompts,omitempty" yaml:"prompts,omitempty"`
 	Negation  []string   `json:"negation,omitempty" yaml:"negation,omitempty"` // prompts for "it is not there", with activation pair
 	Pool      string     `json:"pool,omitempty" yaml:"pool,omitempty"`         // mean or max over the prompts; "": mean
@@ -32,10 +43,10 @@ type Label struct {
 
 // Example is what is kept of an example image: its vector and a thumbnail, not the image.
 type Example struct {
-	ID            string `json:"id" yaml:"id"`                                             // hex SHA-256 of the vector, cut to 32 digits; alone in a PUT: keep this one
+	ID            string `json:"id" yaml:"id"`                                             // ExampleID of its first vector; alone in a PUT: keep this one
 	Model         string `json:"model,omitempty" yaml:"model,omitempty"`                   // digest of the image encoder that Vector is from
-	Vector        []byte `json:"vector,omitempty" yaml:"vector,omitempty"`                 // float32, little-endian, of unit length
-	Thumbnail     []byte `json:"thumbnail,omitempty" yaml:"thumbnail,omitempty"`           // JPEG, 96 pixels on the longer side; nil for a vector alone
+	Vector        Bytes  `json:"vector,omitempty" yaml:"vector,omitempty"`                 // float32, little-endian, of unit length
+	Thumbnail     Bytes  `json:"thumbnail,omitempty" yaml:"thumbnail,omitempty"`           // JPEG, 96 pixels on the longer side; nil for a vector alone
 	FromThumbnail bool   `json:"from_thumbnail,omitempty" yaml:"from_thumbnail,omitempty"` // Vector was made of Thumbnail after a change of the model
 }
 
@@ -59,18 +70,98 @@ type FewShot struct {
 	Alpha Alpha  `json:"alpha" yaml:"alpha,omitempty"` // weight of the examples with gda
 }
 
-// Templates is a built-in list of templates by its name, or a list of texts with {} for the prompt.
-type Templates struct {
-	Name string
-	List []string // of Name, when that is given
+// Alpha is a number above 0, or 0 for "auto", which has it chosen. One that could not be read is NaN.
+type Alpha float64
+
+// UnmarshalJSON reads "auto" or a number.
+func (a *Alpha) UnmarshalJSON(b []byte) error {
+	var n float64
+	switch text := string(b); {
+	case text == `"auto"` || text == "null":
+		*a = 0
+	case json.Unmarshal(b, &n) == nil && n > 0:
+		*a = Alpha(n)
+	default:
+		*a = Alpha(math.NaN())
+	}
+	return nil
 }
 
-// Alpha is a number, or "auto" (0), which has it chosen.
-type Alpha float64
+// MarshalJSON writes "auto" or a number.
+func (a Alpha) MarshalJSON() ([]byte, error) { return json.Marshal(a.value()) }
+
+// MarshalYAML is as MarshalJSON.
+func (a Alpha) MarshalYAML() (any, error) { return a.value(), nil }
+
+func (a Alpha) value() any {
+	if a == 0 {
+		return "auto"
+	}
+	return float64(a)
+}
+
+// Bytes are written as base64.
+type Bytes []byte
+
+// MarshalYAML writes base64.
+func (b Bytes) MarshalYAML() (any, error) { return base64.StdEncoding.EncodeToString(b), nil }
 
 // Record is a set as it is kept.
 type Record struct {
 	Name       string     `json:"name"`
 	Definition Definition `json:"definition"`
 	Changed    time.Time  `json:"changed"`
+}
+
+// ExampleID is the hex SHA-256 of an example's vector, cut to 32 digits.
+func ExampleID(vector []byte) string {
+	sum := sha256.Sum256(vector)
+	return hex.EncodeToString(sum[:16])
+}
+
+// Normalized returns d with its defaults in place, no white space around texts, and the ids of examples that have none. It
+// shares what it need not change with d, which stays as it is.
+func (d Definition) Normalized() Definition {
+	d.Activation = cmp.Or(d.Activation, "softmax")
+	d.Temperature = cmp.Or(d.Temperature, 1)
+	d.FewShot.Mode = cmp.Or(d.FewShot.Mode, "auto")
+	if t := d.Templates; t != nil && t.Name == "" {
+		d.Templates = &Templates{List: trimmed(t.List)}
+	}
+	d.Labels = slices.Clone(d.Labels)
+	for i := range d.Labels {
+		l := &d.Labels[i]
+		l.Name, l.Pool = strings.TrimSpace(l.Name), cmp.Or(l.Pool, "mean")
+		l.Prompts, l.Negation = trimmed(l.Prompts), trimmed(l.Negation)
+		l.Examples = named(l.Examples)
+	}
+	d.Background.Prompts = trimmed(d.Background.Prompts)
+	if d.Background.Prompts == nil {
+		d.Background.Prompts = []string{}
+	}
+	d.Background.Examples = named(d.Background.Examples)
+	return d
+}
+
+func trimmed(texts []string) []string {
+	texts = slices.Clone(texts)
+	for i := range texts {
+		texts[i] = strings.TrimSpace(texts[i])
+	}
+	return texts
+}
+
+func named(examples []Example) []Example {
+	examples = slices.Clone(examples)
+	for i := range examples {
+		if e := &examples[i]; e.ID == "" && len(e.Vector) > 0 {
+			e.ID = ExampleID(e.Vector)
+		}
+	}
+	return examples
+}
+
+// HasImages says whether there are images that have not become examples.
+func (d Definition) HasImages() bool {
+	return len(d.Background.Images) > 0 || slices.ContainsFunc(d.Labels, func(l Label) bool { return len(l.Images) > 0 })
 }

@@ -16,10 +16,11 @@ var mayImport = map[string][]string{
 	"cache":         {"pipeline/fair"},
 	"stages":        {"pipeline/...", "hailo", "hailo/dl"},
 	"stages/clip":   {"pipeline/...", "hailo", "hailo/model", "hailo/npu", "hailo/safefile", "cache", "stages/..."},
-	"api":           {"pipeline/...", "hailo", "cache", "stages/..."},        // of the first three errors and types only
+	"api":           {"pipeline/...", "hailo", "cache", "stages/..."}, // of the first three errors and types only
+	"api/client":    {},
 	"configs":       {"pipeline", "hailo/...", "cache", "stages/...", "api"}, // their Config types
-	"cmd":           {"pipeline/...", "hailo/...", "cache", "stages/...", "api", "configs/...", "bench/..."},
-	"bench":         {"stages/clip"}, // the counters of a service
+	"cmd":           {"pipeline/...", "hailo/...", "cache", "stages/...", "api", "api/client", "configs/...", "bench/..."},
+	"bench":         {"stages/clip", "api/client"}, // of the first the counters of a service
 
 	"hailo":                 {},
 	"hailo/backendtest":     {"hailo", "hailo/internal/assert"},
@@ -37,6 +38,9 @@ var mayImport = map[string][]string{
 	"hailo/safefile":        {},
 	"hailo/sim":             {"hailo/npu/wire"},
 	"hailo/token":           {},
+
+	"stages/evaluate": {}, // arithmetic
+	"stages/fewshot":  {},
 }
 
 // never is what a folder must not link even through others.
@@ -95,6 +99,14 @@ func TestFoldersImportWhatTheyMay(t *testing.T) {
 		if !seen[folder] {
 			t.Errorf("%s has no package", folder)
 		}
+	}
+}
+
+// TestClientLinksOnlyItself: a program that asks a service is not to link what serves it.
+func TestClientLinksOnlyItself(t *testing.T) {
+	out := must(exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", "../../api/client").Output())
+	if linked := strings.Fields(string(out)); !slices.Equal(linked, []string{module + "api/client"}) {
+		t.Errorf("it links %s", linked)
 	}
 }
 

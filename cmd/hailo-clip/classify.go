@@ -87,8 +87,8 @@ func (c *classifyCmd) classify(ctx context.Context, e *engine) error {
 				v.Error = err.Error()
 			}
 			for rank, m := range r.Matches {
-				v.Matches = append(v.Matches, match{c.Prompt[m.Prompt], m.Score, rank + 1, m.Cosine, m.Probability,
-					r.Prompts.Rows[m.Prompt].Truncated})
+				v.Matches = append(v.Matches, match{c.Prompt[m.Label], m.Score, rank + 1, m.Cosine, m.Probability,
+					r.Prompts.Rows[m.Label].Truncated})
 			}
 			verdicts[i] = v
 			if done++; len(c.Images) > 1 {

@@ -75,12 +75,12 @@ func classifySamples(ctx context.Context, e *engine) error {
 			return fmt.Errorf("%s: %w", s.File, err)
 		}
 		name, mark := s.File, ""
-		if r.Matches[0].Prompt != i {
+		if r.Matches[0].Label != i {
 			mark = "  wrong"
 			wrong++
 		}
 		for _, m := range r.Matches {
-			fmt.Fprintf(stdout, "%s  %s%s\n", pad(name, width), row(prompts[m.Prompt], m.Score, longest(prompts...)), mark)
+			fmt.Fprintf(stdout, "%s  %s%s\n", pad(name, width), row(prompts[m.Label], m.Score, longest(prompts...)), mark)
 			name, mark = "", ""
 		}
 	}

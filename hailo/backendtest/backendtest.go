@@ -48,7 +48,7 @@ type check struct {
 
 func (c check) info() {
 	i := c.b.Info()
-	assert.True(c, i.Backend != "" && i.Device != "" && i.TextDigest != "", "incomplete: %+v", i)
+	assert.True(c, i.Backend != "" && i.Device != "" && i.TextDigest != "" && i.ImageDigest != "", "incomplete: %+v", i)
 	assert.True(c, i.ImageBatch > 0 && i.ImageCalls > 0 && i.TextBatch > 0, "incomplete: %+v", i)
 	s := c.b.Status()
 	assert.True(c, s.Ready && s.Degraded == (s.Reason() != ""), "a fresh backend is %+v", s)

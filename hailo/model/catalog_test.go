@@ -213,6 +213,11 @@ func TestDigest(t *testing.T) {
 	other.ContextLength++
 	assert.True(t, digest(m, "t.hef", "tokenizer.json") != d, "other files have the same digest")
 	assert.True(t, digest(&other, "t.onnx", "tokenizer.json") != d, "another context length has the same digest")
+	image := func(m *Model) string { return assert.Value(m.ImageDigest(t.Context(), "t.onnx", "tokenizer.json")) }
+	assert.True(t, image(m) != d, "an image encoder has the digest of a text encoder")
+	assert.True(t, image(m) == image(&other), "the context length counts for images")
+	other.Mean[2]++
+	assert.True(t, image(m) != image(&other), "another mean has the same digest")
 	write(t, c.path("t.onnx"), "\x08\x07tixt")
 	assert.True(t, digest(m, "t.onnx", "tokenizer.json") != d, "a changed file has the same digest")
 	assert.ErrorSays(t, assert.Err(m.Digest(t.Context(), "none")), fs.ErrNotExist, "none", "no such file")

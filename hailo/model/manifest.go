@@ -2,6 +2,7 @@ package model
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"io/fs"
 	"maps"
 	"net/url"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -26,6 +28,7 @@ const (
 )
 
 var (
+	aliasName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$`)
 	modelName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
 	fileName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 	hexSHA256 = regexp.MustCompile(`^[0-9a-f]{64}$`)
@@ -42,17 +45,68 @@ type Manifest struct {
 	EmbeddingDimension int            `json:"embedding_dimension"`
 	ImageSize          int            `json:"image_size"`            // pixels on a side
 	ContextLength      int            `json:"context_length"`        // tokens, start and end included
-	LogitScale         float64        `json:"logit_scale,omitempty"` // exp of CLIP's learned temperature; not given: DefaultLogitScale
+	Activation         Activation     `json:"activation,omitempty"`  // not given: Softmax
+	LogitScale         float64        `json:"logit_scale,omitempty"` // exp of the learned temperature; not given: DefaultLogitScale
+	LogitBias          float64        `json:"logit_bias,omitempty"`  // added to the scaled cosine; with Sigmoid only
 	Mean               [3]float32     `json:"mean"`                  // RGB, of pixels scaled to 0..1
 	Std                [3]float32     `json:"std"`
 	Tokens             token.Specials `json:"tokens"`
 
-	Tokenizer string    `json:"tokenizer,omitempty"` // file name; not given: tokenizer.json
-	CPU       *CPUFiles `json:"cpu,omitempty"`       // nil: the model has no CPU encoder
-	NPU       *NPUFiles `json:"npu,omitempty"`       // nil: the model has no NPU encoder
+	Tokenizer     string        `json:"tokenizer,omitempty"`      // file name; not given: tokenizer.json
+	TokenizerKind TokenizerKind `json:"tokenizer_kind,omitempty"` // of that file; not given: CLIPBPE
+	CPU           *CPUFiles     `json:"cpu,omitempty"`            // nil: the model has no CPU encoder
+	NPU           *NPUFiles     `json:"npu,omitempty"`            // nil: the model has no NPU encoder
+
+	Aliases    []string    `json:"aliases,omitempty"`    // other names that clients ask for it by; see AnswersTo
+	Parameters Parameters  `json:"parameters,omitzero"`  // of the encoders
+	Rates      *Rates      `json:"rates,omitempty"`      // on a Hailo-10H; nil: not published
+	Benchmarks []Benchmark `json:"benchmarks,omitempty"` // the first one is shown in lists
 
 	Files    map[string]File `json:"files"`              // by file name
 	Accuracy map[string]any  `json:"accuracy,omitempty"` // for people: what was measured, in any form
+}
+
+// Activation says how a model was trained to turn the scaled cosines of labels into probabilities.
+type Activation string
+
+const (
+	Softmax Activation = "softmax" // over all labels (CLIP)
+	Sigmoid Activation = "sigmoid" // of LogitScale * cosine + LogitBias, of each label by itself (SigLIP)
+)
+
+// TokenizerKind is the kind of a tokenizer's file.
+type TokenizerKind string
+
+const (
+	CLIPBPE       TokenizerKind = "clip-bpe"      // CLIP's byte pairs, a tokenizer.json
+	SentencePiece TokenizerKind = "sentencepiece" // SigLIP's; cannot be read yet, see Model.LoadTokenizer
+)
+
+// Parameters are the numbers of parameters of the encoders; 0: not known.
+type Parameters struct {
+	Image int64 `json:"image,omitempty"`
+	Text  int64 `json:"text,omitempty"`
+}
+
+// Rates are how many images and texts a Hailo-10H encodes per second.
+type Rates struct {
+	Image  *Rate  `json:"image,omitempty"` // nil: not published
+	Text   *Rate  `json:"text,omitempty"`
+	Source string `json:"source"`
+}
+
+// Rate is how many items per second an encoder takes in runs of one and of eight.
+type Rate struct {
+	Batch1 float64 `json:"batch_1"`
+	Batch8 float64 `json:"batch_8"`
+}
+
+// Benchmark is a measurement of a model, in percent.
+type Benchmark struct {
+	What   string  `json:"what"`
+	Float  float64 `json:"float,omitempty"` // with the weights as they were trained; 0: not known
+	Chip   float64 `json:"chip,omitempty"`  // on a Hailo-10H; 0: not known
+	Source string  `json:"source"`
 }
 
 // DefaultLogitScale is the ceiling that training holds CLIP's logit scale to, and what OpenAI's
@@ -64,6 +118,9 @@ const DefaultLogitScale = 100
 type CPUFiles struct {
 	Image string `json:"image"`
 	Text  string `json:"text"`
+	// Alone says that a run must take one image or text: with weights of 8 bits that were quantised
+	// dynamically, all of a run share one scale, and a vector would depend on its neighbours.
+	Alone bool `json:"alone,omitempty"`
 }
 
 // NPUFiles names the Hailo-10H encoders and what text needs on the host. The last three files
@@ -76,6 +133,9 @@ type NPUFiles struct {
 	// ProjectionTransposed says that TextProjection is [dimension, width] (a Hugging Face
 	// weight), not [width, dimension] (OpenAI's x @ text_projection).
 	ProjectionTransposed bool `json:"projection_transposed,omitempty"`
+	// Checkpoint is the https address of the safetensors file that Catalog.BuildText makes TokenEmbedding
+	// and TextProjection from; "": they have addresses of their own.
+	Checkpoint string `json:"checkpoint,omitempty"`
 	// Zoo is the release of the vendor's model zoo that stands for {zoo} in the URLs of the
 	// files. See ForZoo.
 	Zoo string `json:"zoo,omitempty"`
@@ -87,7 +147,12 @@ type File struct {
 	Bytes  int64  `json:"bytes,omitempty"`  // 0: not known
 	SHA256 string `json:"sha256,omitempty"` // hex; "": recorded at the first pull and held to afterwards
 	Vendor string `json:"vendor,omitempty"` // where the vendor's applications keep it, below their resources folder
+
+	AboutBytes int64 `json:"about_bytes,omitempty"` // for people, where Bytes is not known: nothing is held to it
 }
+
+// Size is Bytes, or AboutBytes where that is not known; 0 where neither is.
+func (f File) Size() int64 { return cmp.Or(f.Bytes, f.AboutBytes) }
 
 // ParseManifest reads a manifest and fills in what may be left out. It refuses unknown fields and
 // values out of bounds with ErrManifest, which names each of them.
@@ -111,7 +176,9 @@ func ParseManifest(data []byte) (Manifest, error) {
 	if m.Tokenizer == "" {
 		m.Tokenizer = "tokenizer.json"
 	}
-	if m.LogitScale == 0 {
+	m.TokenizerKind = cmp.Or(m.TokenizerKind, CLIPBPE)
+	m.Activation = cmp.Or(m.Activation, Softmax)
+	if m.LogitScale == 0 && m.Activation == Softmax { // a sigmoid means nothing without its own
 		m.LogitScale = DefaultLogitScale
 	}
 	if err := m.Validate(); err != nil {
@@ -139,9 +206,31 @@ func ReadManifests(files fs.FS) ([]Manifest, error) {
 		if m.Name+".json" != name {
 			return nil, fmt.Errorf("%s: %w: the name is %q", name, ErrManifest, m.Name)
 		}
+		if err := distinct(append(list, m)); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
 		list = append(list, m)
 	}
 	return list, nil
+}
+
+// AnswersTo says whether name is the model's, or one of its aliases.
+func (m Manifest) AnswersTo(name string) bool {
+	return name == m.Name || slices.Contains(m.Aliases, name)
+}
+
+// distinct says, with ErrManifest, which name or alias two of the models share.
+func distinct(list []Manifest) error {
+	owner := map[string]string{}
+	for _, m := range list {
+		for _, name := range append([]string{m.Name}, m.Aliases...) {
+			if first, taken := owner[name]; taken {
+				return fmt.Errorf("%w: both %s and %s are called %q", ErrManifest, first, m.Name, name)
+			}
+			owner[name] = m.Name
+		}
+	}
+	return nil
 }
 
 // Validate checks every field; the error names all that are wrong.
@@ -164,15 +253,37 @@ func (m Manifest) Validate() error {
 		check(m.Mean[i] >= 0 && m.Mean[i] <= 1, "mean[%d] is %v, want 0 to 1", i, m.Mean[i])
 		check(m.Std[i] >= 1e-3 && m.Std[i] <= 10, "std[%d] is %v, want 0.001 to 10", i, m.Std[i])
 	}
-	errs = append(errs, m.Tokens.Validate())
+	switch m.Activation {
+	case Softmax:
+		check(m.LogitBias == 0, "logit_bias is %v, but only a sigmoid has one", m.LogitBias)
+	case Sigmoid:
+		check(m.LogitBias >= -1000 && m.LogitBias <= 1000, "logit_bias is %v, want -1000 to 1000", m.LogitBias)
+	default:
+		check(false, "activation %q: want softmax or sigmoid", m.Activation)
+	}
+	extensions := []string{".json"}
+	switch m.TokenizerKind {
+	case CLIPBPE:
+		errs = append(errs, m.Tokens.Validate())
+	case SentencePiece: // it has no start token, and its own marks
+		between("tokens.pad_id", int(m.Tokens.PadID), 0, 1<<20-1)
+		extensions = append(extensions, ".model")
+	default:
+		check(false, "tokenizer_kind %q: want clip-bpe or sentencepiece", m.TokenizerKind)
+	}
+	for i, alias := range m.Aliases {
+		check(aliasName.MatchString(alias), "alias %q: want letters, digits and ._:/@-, at most 128", alias)
+		check(alias != m.Name && !slices.Contains(m.Aliases[:i], alias), "alias %q is there twice", alias)
+	}
+	errs = append(errs, m.validateFigures())
 	check(m.CPU != nil || m.NPU != nil, "neither cpu nor npu encoders")
 	check(len(m.Files) <= maxModelFiles, "%d files, at most %d", len(m.Files), maxModelFiles)
 
-	named := func(field, name, extension string) {
+	named := func(field, name string, extensions ...string) {
 		_, ok := m.Files[name]
-		check(ok && strings.HasSuffix(name, extension), "%s %q: want a %s file that files lists", field, name, extension)
+		check(ok && slices.Contains(extensions, filepath.Ext(name)), "%s %q: want a %s file that files lists", field, name, extensions[0])
 	}
-	named("tokenizer", m.Tokenizer, ".json")
+	named("tokenizer", m.Tokenizer, extensions...)
 	if m.CPU != nil {
 		named("cpu.image", m.CPU.Image, ".onnx")
 		named("cpu.text", m.CPU.Text, ".onnx")
@@ -186,6 +297,10 @@ func (m Manifest) Validate() error {
 		} else {
 			check(m.CPU != nil, "no text encoder: neither npu.text nor cpu")
 		}
+		check(n.Checkpoint == "" || n.TokenEmbedding != "", "npu.checkpoint without npu.token_embedding")
+		if err := validateURL(n.Checkpoint); err != nil {
+			errs = append(errs, fmt.Errorf("npu.checkpoint: %w", err))
+		}
 		check(n.Zoo == "" || zooName.MatchString(n.Zoo), "npu.zoo %q: want a release such as v5.2.0", n.Zoo)
 	}
 	for _, name := range slices.Sorted(maps.Keys(m.Files)) {
@@ -197,21 +312,56 @@ func (m Manifest) Validate() error {
 	return errors.Join(errs...)
 }
 
-func (f File) validate(zoo bool) error {
-	if f.URL != "" {
-		u, err := url.Parse(f.URL)
-		if err != nil {
-			return err
-		}
-		if u.Scheme != "https" || u.Host == "" || u.User != nil || u.Fragment != "" {
-			return fmt.Errorf("url %q: want https://host/path", f.URL)
-		}
-		if strings.Contains(f.URL, zooMark) && !zoo {
-			return fmt.Errorf("url %q: {zoo} without npu.zoo", f.URL)
+// validateFigures checks what people choose by.
+func (m Manifest) validateFigures() error {
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
-	if f.Bytes < 0 || f.Bytes > maxModelFile {
-		return fmt.Errorf("bytes is %d, want 0 to %d", f.Bytes, int64(maxModelFile))
+	for field, n := range map[string]int64{"image": m.Parameters.Image, "text": m.Parameters.Text} {
+		check(n >= 0 && n <= 1e12, "parameters.%s is %d, want 0 to 10^12", field, n)
+	}
+	if r := m.Rates; r != nil {
+		check(r.Source != "", "rates: no source")
+		for field, rate := range map[string]*Rate{"image": r.Image, "text": r.Text} {
+			if rate != nil { // a run of eight takes no less than one, and no more than eight of them
+				check(rate.Batch1 > 0 && rate.Batch1 <= 1e6, "rates.%s.batch_1 is %v, want above 0, at most 10^6", field, rate.Batch1)
+				check(rate.Batch8 >= rate.Batch1 && rate.Batch8 <= 8*rate.Batch1,
+					"rates.%s.batch_8 is %v, want 1 to 8 times the %v of batch_1", field, rate.Batch8, rate.Batch1)
+			}
+		}
+	}
+	check(len(m.Benchmarks) <= maxModelFiles, "%d benchmarks, at most %d", len(m.Benchmarks), maxModelFiles)
+	for i, b := range m.Benchmarks {
+		check(b.What != "" && b.Source != "", "benchmarks[%d]: want what and source", i)
+		check(b.Float >= 0 && b.Float <= 100 && b.Chip >= 0 && b.Chip <= 100,
+			"benchmarks[%d]: float %v and chip %v, want 0 to 100", i, b.Float, b.Chip)
+	}
+	return errors.Join(errs...)
+}
+
+// validateURL accepts the addresses of files, and none.
+func validateURL(address string) error {
+	u, err := url.Parse(address)
+	if err == nil && address != "" && (u.Scheme != "https" || u.Host == "" || u.User != nil || u.Fragment != "") {
+		err = fmt.Errorf("url %q: want https://host/path", address)
+	}
+	return err
+}
+
+func (f File) validate(zoo bool) error {
+	if err := validateURL(f.URL); err != nil {
+		return err
+	}
+	if strings.Contains(f.URL, zooMark) && !zoo {
+		return fmt.Errorf("url %q: {zoo} without npu.zoo", f.URL)
+	}
+	for field, n := range map[string]int64{"bytes": f.Bytes, "about_bytes": f.AboutBytes} {
+		if n < 0 || n > maxModelFile {
+			return fmt.Errorf("%s is %d, want 0 to %d", field, n, int64(maxModelFile))
+		}
 	}
 	if f.SHA256 != "" && !hexSHA256.MatchString(f.SHA256) {
 		return fmt.Errorf("sha256 %q: want 64 lower case hex digits", f.SHA256)
@@ -228,7 +378,7 @@ type Part string
 const (
 	AllParts Part = ""
 	CPUPart  Part = "cpu" // the CPU encoders and the tokenizer
-	NPUPart  Part = "npu" // the NPU encoders, what text needs for them, and the tokenizer
+	NPUPart  Part = "npu" // the NPU encoders, what text needs for them or else the CPU's text encoder, and the tokenizer
 )
 
 // PartFiles returns the sorted names of the files of a part; none where the model has no such
@@ -244,13 +394,23 @@ func (m Manifest) PartFiles(p Part) []string {
 	if n := m.NPU; p == NPUPart && n != nil {
 		names = []string{n.Image, m.Tokenizer}
 		if n.Text != "" {
-			names = append(names, n.Text, n.TokenEmbedding, n.TextProjection)
-		} else {
+			names = append(names, n.Text)
+		}
+		if n.Text != "" && (m.CPU == nil || !m.Made(n.TokenEmbedding)) {
+			names = append(names, n.TokenEmbedding, n.TextProjection)
+		} else { // texts are encoded on the CPU, at least until those files are made
 			names = append(names, m.CPU.Text)
 		}
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
+}
+
+// Made says whether a file is to be had neither from the network nor from the vendor's applications, but made by
+// Catalog.BuildText: the token embedding and the text projection that the vendor does not publish.
+func (m Manifest) Made(name string) bool {
+	f, listed := m.Files[name]
+	return listed && m.NPU != nil && (name == m.NPU.TokenEmbedding || name == m.NPU.TextProjection) && f.URL == "" && f.Vendor == ""
 }
 
 const zooMark = "{zoo}"

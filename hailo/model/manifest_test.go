@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"hailoclip/hailo/internal/assert"
 )
@@ -47,6 +48,79 @@ func TestParseManifest(t *testing.T) {
 	}
 	m = parseManifest(t, fullManifest, `"text": "t.hef", "token_embedding": "e.npy", "text_projection": "p.npy",`, ``)
 	assert.Diff(t, []string{"i.hef", "t.onnx", "tokenizer.json"}, m.PartFiles(NPUPart), "NPU without text")
+}
+
+// What a manifest of an older version leaves out is what CLIP has.
+func TestManifestDefaults(t *testing.T) {
+	m := parseManifest(t, fullManifest)
+	assert.Equal(t, m.Activation, Softmax)
+	assert.Equal(t, m.TokenizerKind, CLIPBPE)
+	assert.True(t, m.LogitBias == 0 && m.Rates == nil && m.Benchmarks == nil && m.Aliases == nil, "%+v", m)
+	assert.True(t, m.AnswersTo("full") && !m.AnswersTo(""), "names")
+}
+
+// sigLIP are edits that make fullManifest one of a model like SigLIP.
+var sigLIP = []string{`"logit_scale": 50,`, `"activation": "sigmoid", "logit_scale": 117.33, "logit_bias": -12.93, "tokenizer_kind": "sentencepiece",
+  "aliases": ["ViT-B-16-SigLIP__webli", "google/siglip-base-patch16-224"], "parameters": {"image": 92100000, "text": 85600000},
+  "rates": {"image": {"batch_1": 39.6, "batch_8": 88.1}, "text": {"batch_1": 34.1, "batch_8": 62.6}, "source": "the zoo"},
+  "benchmarks": [{"what": "CIFAR-100 top-1", "float": 72.2, "chip": 71.8, "source": "the zoo"}],`,
+	`"start": "<|startoftext|>", "end": "<|endoftext|>"`, `"start": "", "end": "</s>"`}
+
+func TestManifestOfSigLIP(t *testing.T) {
+	m := parseManifest(t, fullManifest, sigLIP...)
+	assert.True(t, m.Activation == Sigmoid && m.LogitScale == 117.33 && m.LogitBias == -12.93, "%+v", m)
+	assert.True(t, m.AnswersTo("google/siglip-base-patch16-224") && !m.AnswersTo("siglip"), "aliases %q", m.Aliases)
+	assert.Diff(t, &Rates{&Rate{39.6, 88.1}, &Rate{34.1, 62.6}, "the zoo"}, m.Rates)
+	assert.Diff(t, []Benchmark{{"CIFAR-100 top-1", 72.2, 71.8, "the zoo"}}, m.Benchmarks)
+	m = parseManifest(t, fullManifest, append(sigLIP, `"tokenizer.json": {`, `"spiece.model": {`, `"files"`, `"tokenizer": "spiece.model", "files"`)...)
+	assert.Equal(t, m.Tokenizer, "spiece.model")
+	for name, c := range map[string]struct {
+		says  string
+		edits []string
+	}{
+		"activation":        {"activation \"relu\"", []string{`"sigmoid"`, `"relu"`}},
+		"bias of a softmax": {"only a sigmoid", []string{`"sigmoid"`, `"softmax"`}},
+		"no scale":          {"logit_scale is 0", []string{`"logit_scale": 117.33, `, ``}},
+		"huge bias":         {"logit_bias is -12930", []string{`-12.93`, `-12930`}},
+		"tokenizer kind":    {"tokenizer_kind \"wordpiece\"", []string{`"sentencepiece"`, `"wordpiece"`}},
+		"CLIP's marks":      {"tokens.start", []string{`"sentencepiece"`, `"clip-bpe"`}},
+		"CLIP's file":       {"tokenizer \"x.model\"", []string{`"sentencepiece"`, `"clip-bpe", "tokenizer": "x.model"`}},
+		"padding":           {"tokens.pad_id", []string{`"pad_id": 3`, `"pad_id": -3`}},
+		"alias with a line": {"alias", []string{`ViT-B-16-SigLIP__webli`, `x\ny`}},
+		"alias twice":       {"twice", []string{`ViT-B-16-SigLIP__webli`, `google/siglip-base-patch16-224`}},
+		"alias is the name": {"twice", []string{`ViT-B-16-SigLIP__webli`, `full`}},
+		"parameters":        {"parameters.text", []string{`85600000`, `-1`}},
+		"no rate":           {"rates.image.batch_1", []string{`39.6`, `0`}},
+		"slower together":   {"rates.image.batch_8 is 30", []string{`88.1`, `30`}},
+		"too fast together": {"rates.text.batch_8 is 300", []string{`62.6`, `300`}},
+		"rates of nobody":   {"rates: no source", []string{`62.6}, "source": "the zoo"`, `62.6}, "source": ""`}},
+		"percent":           {"benchmarks[0]", []string{`71.8`, `718`}},
+		"nothing measured":  {"benchmarks[0]", []string{`CIFAR-100 top-1`, ``}},
+		"about":             {"about_bytes is -1", []string{`"vendor": "npy/p.npy"`, `"about_bytes": -1`}},
+		"checkpoint":        {"npu.checkpoint", []string{`"zoo": "v5.2.0"`, `"zoo": "v5.2.0", "checkpoint": "http://host/x"`}},
+	} {
+		first := strings.NewReplacer(sigLIP...).Replace(fullManifest)
+		text := strings.NewReplacer(c.edits...).Replace(first)
+		assert.MustTrue(t, text != first, "%s: the edit changed nothing", name)
+		assert.ErrorSays(t, assert.Err(ParseManifest([]byte(text))), ErrManifest, c.says, "%s", name)
+	}
+}
+
+// Two models must not be called the same.
+func TestReadManifests(t *testing.T) {
+	file := func(edits ...string) *fstest.MapFile {
+		return &fstest.MapFile{Data: []byte(strings.NewReplacer(edits...).Replace(fullManifest))}
+	}
+	a := []string{`"full"`, `"a", "aliases": ["x"]`}
+	for _, b := range []string{`"b"`, `"b", "aliases": ["a"]`, `"b", "aliases": ["y", "x"]`} {
+		list, err := ReadManifests(fstest.MapFS{"a.json": file(a...), "b.json": file(`"full"`, b)})
+		if b == `"b"` {
+			assert.True(t, err == nil && len(list) == 2, "%d manifests, %v", len(list), err)
+		} else {
+			assert.ErrorSays(t, err, ErrManifest, "both a and b are called", "%s", b)
+		}
+	}
+	assert.ErrorSays(t, assert.Err(ReadManifests(fstest.MapFS{"b.json": file(a...)})), ErrManifest, `the name is "a"`, "another name")
 }
 
 func TestParseManifestRefuses(t *testing.T) {

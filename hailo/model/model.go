@@ -114,9 +114,19 @@ func (m *Model) ReadNpy(name string) (rows, cols int, data []float32, err error)
 // order, and over the numbers of the manifest that decide what comes out of them. Vectors of
 // different digests must not mix. Files whose digest is not known are read, until ctx ends.
 func (m *Model) Digest(ctx context.Context, names ...string) (string, error) {
-	h := sha256.New()
 	transposed := m.NPU != nil && m.NPU.ProjectionTransposed
-	fmt.Fprintf(h, "%d %d %q %q %d %t\n", m.EmbeddingDimension, m.ContextLength, m.Tokens.Start, m.Tokens.End, m.Tokens.PadID, transposed)
+	return m.digest(ctx, fmt.Sprintf("%d %d %q %q %d %t\n",
+		m.EmbeddingDimension, m.ContextLength, m.Tokens.Start, m.Tokens.End, m.Tokens.PadID, transposed), names)
+}
+
+// ImageDigest names an image encoder as Digest does one of texts.
+func (m *Model) ImageDigest(ctx context.Context, names ...string) (string, error) {
+	return m.digest(ctx, fmt.Sprintf("image %d %d %v %v\n", m.EmbeddingDimension, m.ImageSize, m.Mean, m.Std), names)
+}
+
+func (m *Model) digest(ctx context.Context, numbers string, names []string) (string, error) {
+	h := sha256.New()
+	h.Write([]byte(numbers))
 	for _, name := range names {
 		f := m.files[name]
 		if f.SHA256 == "" {

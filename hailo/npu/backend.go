@@ -69,7 +69,8 @@ type Options struct {
 	BatchSize     int           // frames that the device runs at once, 1 to 63 (the runtime's limit)
 	DeviceTimeout time.Duration // nothing done for this long while frames are in flight: the device hangs, or is too hot
 	Text          *Text         // nil: texts are not encoded here
-	TextDigest    string        // for Info
+	ImageDigest   string        // for Info, as is TextDigest
+	TextDigest    string
 	Log           *slog.Logger
 }
 
@@ -145,7 +146,7 @@ func New(opt Options) (*Backend, error) {
 		info: hailo.Info{
 			Backend: "npu", Simulated: opt.Simulated, Device: "not opened yet",
 			ImageBatch: 1, ImageCalls: opt.Config.InFlight,
-			TextBatch: opt.Config.TextBatch, TextDigest: opt.TextDigest,
+			TextBatch: opt.Config.TextBatch, TextDigest: opt.TextDigest, ImageDigest: opt.ImageDigest,
 		},
 	}
 	if opt.Simulated {

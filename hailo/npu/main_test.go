@@ -71,8 +71,8 @@ func options(t testing.TB, args ...string) npu.Options {
 			HEF: "text.hef", ContextLength: context77, Width: dimension, Vocabulary: 64, EndToken: endToken,
 			Row: func(token int32) []float32 { return sim.TokenEmbedding(token, dimension) },
 		},
-		TextDigest: "synthetic",
-		Log:        slog.New(slog.NewTextHandler(logTo{t}, &slog.HandlerOptions{Level: level})),
+		TextDigest: "synthetic", ImageDigest: "synthetic",
+		Log: slog.New(slog.NewTextHandler(logTo{t}, &slog.HandlerOptions{Level: level})),
 	}
 }
 

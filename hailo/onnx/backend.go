@@ -57,8 +57,8 @@ func Open(ctx context.Context, c Config, m *model.Model, frames int, libraryDirs
 // encoders is what Open needs of a model.
 type encoders struct {
 	manifest    model.Manifest
-	image, text source // of one name: a whole CLIP model, in one session
-	digest      string // of the text encoder
+	image, text source    // of one name: a whole CLIP model, in one session
+	digests     [2]string // of the text encoder and of that of images, "" where there is none
 }
 
 func newEncoders(ctx context.Context, m *model.Model) (e encoders, err error) {
@@ -76,7 +76,9 @@ func newEncoders(ctx context.Context, m *model.Model) (e encoders, err error) {
 			return e, err
 		}
 	}
-	e.digest, err = m.Digest(ctx, textFiles(m.Manifest)...)
+	if e.digests[0], err = m.Digest(ctx, textFiles(m.Manifest)...); err == nil && e.image.name != "" {
+		e.digests[1], err = m.ImageDigest(ctx, withWeights(m.Manifest, m.CPU.Image)...)
+	}
 	return e, err
 }
 
@@ -89,13 +91,17 @@ func newSource(m *model.Model, name string) (source, error) {
 	return source{name: name, bytes: data}, err
 }
 
-// textFiles lists all that decides the vector of a text: the tokenizer, the encoder, and the
-// files that hold its weights, which are called model.onnx_data, model.onnx_data_1 ... or
-// model.onnx.data beside model.onnx.
+// textFiles lists all that decides the vector of a text: the tokenizer and the files of the encoder.
 func textFiles(m model.Manifest) []string {
-	list := []string{m.Tokenizer, m.CPU.Text}
+	return append([]string{m.Tokenizer}, withWeights(m, m.CPU.Text)...)
+}
+
+// withWeights lists a file and those that hold its weights, which are called model.onnx_data, model.onnx_data_1 ... or
+// model.onnx.data beside model.onnx.
+func withWeights(m model.Manifest, file string) []string {
+	list := []string{file}
 	for _, name := range slices.Sorted(maps.Keys(m.Files)) {
-		if rest, ok := strings.CutPrefix(name, m.CPU.Text); ok && (strings.HasPrefix(rest, "_data") || rest == ".data") {
+		if rest, ok := strings.CutPrefix(name, file); ok && (strings.HasPrefix(rest, "_data") || rest == ".data") {
 			list = append(list, name)
 		}
 	}
@@ -132,7 +138,15 @@ func (b *Backend) start(library *Library, c Config, e encoders, frames int) (err
 	b.info.Backend = "cpu"
 	b.info.Device = fmt.Sprintf("ONNX Runtime %s, %d threads", library.Version, threads)
 	b.info.TextBatch = cmp.Or(b.text.textBatch, textBatch)
-	b.info.TextDigest = e.digest
+	if m.CPU != nil && m.CPU.Alone {
+		for _, fixed := range []int{b.text.textBatch, cmp.Or(b.image, b.text).imageBatch} {
+			if fixed > 1 {
+				return fmt.Errorf("cpu.alone in the manifest, but the file takes %d at once", fixed)
+			}
+		}
+		b.info.ImageBatch, b.info.TextBatch = min(b.info.ImageBatch, 1), 1
+	}
+	b.info.TextDigest, b.info.ImageDigest = e.digests[0], e.digests[1]
 	b.free = make(chan *workspace, threads)
 	for range threads {
 		b.free <- newWorkspace(b.info.ImageBatch*3*m.ImageSize*m.ImageSize, b.info.TextBatch*m.ContextLength,

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -69,7 +70,7 @@ func tryOpen(tb testing.TB, c Config, e encoders) (*Backend, error) {
 // demo is the embedded demo model, read from its folder.
 func demo(tb testing.TB) encoders {
 	tb.Helper()
-	e := encoders{digest: "demo", image: file("../demo/vision_model.onnx"), text: file("../demo/text_model.onnx")}
+	e := encoders{digests: [2]string{"demo", "demo"}, image: file("../demo/vision_model.onnx"), text: file("../demo/text_model.onnx")}
 	readJSON(tb, "../demo/manifest.json", &e.manifest)
 	return e
 }
@@ -81,7 +82,7 @@ func tiny(text, image string) encoders {
 	e := encoders{
 		manifest: model.Manifest{EmbeddingDimension: 8, ImageSize: 4, ContextLength: 6, Std: [3]float32{1, 1, 1}},
 		text:     file("testdata/" + text),
-		digest:   "tiny",
+		digests:  [2]string{"tiny", "tiny"},
 	}
 	if image != "" {
 		e.image = file("testdata/" + image)
@@ -174,7 +175,7 @@ func TestOpenModel(t *testing.T) {
 	b := assert.Value(Open(t.Context(), Config{Library: native(t), Threads: 2}, demo, 3))
 	defer b.Close()
 	i := b.Info()
-	if i.ImageBatch != defaultBatch || i.ImageCalls != 2 || len(i.TextDigest) != 64 || b.Frames().Len() != 3 ||
+	if i.ImageBatch != defaultBatch || i.ImageCalls != 2 || len(i.TextDigest) != 64 || len(i.ImageDigest) != 64 || i.ImageDigest == i.TextDigest || b.Frames().Len() != 3 ||
 		!strings.HasPrefix(i.Device, "ONNX Runtime 1.") || !strings.HasSuffix(i.Device, ", 2 threads") {
 		t.Errorf("%+v, %d frames", i, b.Frames().Len())
 	}
@@ -229,6 +230,40 @@ func TestInt8(t *testing.T) {
 	}
 	c := backendtest.Cosine(want[0], want[1])
 	assert.True(t, c <= 0.99, "the images are alike (cosine %v), which shows nothing", c)
+}
+
+// TestAlone: in a run of two, a quantised image has another vector than alone, because both share a scale. The manifest
+// says so of such files, and then each has its own run.
+func TestAlone(t *testing.T) {
+	e := tiny("whole.onnx", "int8.onnx")
+	e.manifest.CPU = &model.CPUFiles{Alone: true}
+	b := newBackend(t, Config{Batch: 8}, e)
+	assert.True(t, b.Info().ImageBatch == 1 && b.Info().TextBatch == 1, "%+v", b.Info())
+	e.manifest.CPU = nil
+	together := newBackend(t, Config{Batch: 8, Threads: 1}, e)
+	encode := func(b *Backend, shades ...byte) []float32 {
+		t.Helper()
+		var frames []*hailo.Frame
+		for _, shade := range shades {
+			frames = append(frames, take(t, b))
+			for i := range frames[len(frames)-1].Pixels {
+				frames[len(frames)-1].Pixels[i] = shade + byte(i%3)
+			}
+		}
+		assert.Must(t, b.EncodeImages(t.Context(), frames))
+		return slices.Clone(frames[0].Embedding)
+	}
+	want := encode(b, 100)
+	assert.True(t, slices.Equal(encode(together, 100), want), "the same image alone: another vector")
+	assert.True(t, !slices.Equal(encode(together, 100, 250), want), "the neighbour makes no difference, which shows nothing")
+	for _, name := range []string{"text_fixed.onnx", "image_fixed.onnx"} {
+		e := tiny("whole.onnx", name)
+		if name == "text_fixed.onnx" {
+			e = tiny(name, "")
+		}
+		e.manifest.CPU = &model.CPUFiles{Alone: true}
+		assert.ErrorSays(t, assert.Err(tryOpen(t, Config{}, e)), nil, "takes 2 at once", "%s", name)
+	}
 }
 
 func TestOpenRefuses(t *testing.T) {

@@ -40,6 +40,9 @@ func (o *Opener) npuOptions(ctx context.Context) (*npu.Options, error) {
 	options := o.options()
 	options.Command = []string{worker}
 	options.ImageHEF, _ = m.Path(m.NPU.Image)
+	if options.ImageDigest, err = m.ImageDigest(ctx, m.NPU.Image); err != nil {
+		return nil, err
+	}
 	if o.cfg.TextEncoder == "npu" && !m.HasNPUText() {
 		return notInstalled("clip.text_encoder is npu, but the files that encode texts there are not installed for %s", m.Name)
 	}

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -141,6 +142,25 @@ func TestSimulatedChip(t *testing.T) {
 		o.cfg.Sim = s
 		assert.Equal(t, assert.Value(o.simOptions()).TextDigest, want, "%+v", s)
 	}
+}
+
+// TestSimulatedRates: the chip takes its times from the manifest, unless its arguments say others.
+func TestSimulatedRates(t *testing.T) {
+	o := &Opener{cfg: Config{Sim: Sim{Vectors: "hash"}}, Model: assert.Value(demo.Model())}
+	o.Tokenizer = assert.Value(o.Model.LoadTokenizer())
+	times := func() string {
+		t.Helper()
+		command := assert.Value(o.simOptions()).Command
+		return strings.Join(slices.DeleteFunc(command, func(arg string) bool { return !strings.Contains(arg, "-run=") && !strings.Contains(arg, "-frame=") }), " ")
+	}
+	assert.Equal(t, times(), "", "without rates")
+	m := *o.Model
+	m.Rates = &model.Rates{Image: &model.Rate{Batch1: 100, Batch8: 400}, Source: "test"}
+	o.Model = &m
+	assert.Equal(t, times(), "--image-frame=1.428571ms --image-run=8.571428ms", "images")
+	m.Rates.Text = &model.Rate{Batch1: 100, Batch8: 800}
+	o.cfg.Sim.Arguments = "--image-run 5ms"
+	assert.Equal(t, times(), "--image-frame=1.428571ms --image-run=5ms --text-frame=0s --text-run=10ms", "with an argument")
 }
 
 // textEncoder encodes every text with the same vector.

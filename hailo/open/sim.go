@@ -8,6 +8,7 @@ import (
 
 	"hailoclip/hailo"
 	"hailoclip/hailo/demo"
+	"hailoclip/hailo/model"
 	"hailoclip/hailo/npu"
 	"hailoclip/hailo/onnx"
 	"hailoclip/hailo/sim"
@@ -29,6 +30,13 @@ func (o *Opener) simOptions() (*npu.Options, error) {
 	}
 	chip.ImageSize, chip.Dimension, chip.ContextLength, chip.Width = m.ImageSize, m.EmbeddingDimension, m.ContextLength, m.EmbeddingDimension
 	chip.Vectors = o.cfg.Sim.Vectors
+	if rates := m.Rates; rates != nil { // the arguments below override them
+		for i, rate := range []*model.Rate{npu.ImageModel: rates.Image, npu.TextModel: rates.Text} {
+			if rate != nil {
+				chip.Cost[i] = sim.CostOf(rate.Batch1, rate.Batch8)
+			}
+		}
+	}
 	if err := chip.Parse(strings.Fields(o.cfg.Sim.Arguments)); err != nil {
 		return nil, ConfigError("sim.arguments: " + err.Error())
 	}
@@ -37,6 +45,7 @@ func (o *Opener) simOptions() (*npu.Options, error) {
 		return nil, err
 	}
 	options := o.options()
+	options.ImageDigest = chip.Digest(m.Name)
 	options.Simulated, options.ImageHEF, options.Command = true, "simulated", append([]string{self, "npu-sim"}, chip.Args()...)
 	if o.cfg.TextEncoder != "cpu" {
 		options.Text = &npu.Text{
@@ -44,7 +53,7 @@ func (o *Opener) simOptions() (*npu.Options, error) {
 			Vocabulary: min(o.Tokenizer.Size(), sim.Vocabulary), EndToken: o.Tokenizer.End(), PadToken: m.Tokens.PadID,
 			Row: func(token int32) []float32 { return sim.TokenEmbedding(token, m.EmbeddingDimension) },
 		}
-		options.TextDigest = chip.TextDigest(m.Name)
+		options.TextDigest = options.ImageDigest
 	}
 	return options, nil
 }

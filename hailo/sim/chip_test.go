@@ -258,7 +258,7 @@ func TestConfig(t *testing.T) {
 	assert.True(t, reflect.DeepEqual(again, c), "%+v became %+v", c, again)
 	usual := Default()
 	assert.True(t, len(usual.Args()) == 0, "%q", usual.Args())
-	assert.Equal(t, usual.TextDigest("demo")+", "+c.TextDigest("demo"), "sim/demo/hash, sim/demo/hash/float32")
+	assert.Equal(t, usual.Digest("demo")+", "+c.Digest("demo"), "sim/demo/hash, sim/demo/hash/float32")
 	for want, args := range map[string][]string{
 		"output \"int4\"":   {"--output", "int4"},
 		"output \"\"":       {"--output", ""},
@@ -273,6 +273,21 @@ func TestConfig(t *testing.T) {
 	}
 	c.Vectors = "model"
 	assert.ErrorSays(t, serve(c, nil), nil, "no real encoders")
+}
+
+// What a cost is fitted to is what it gives, for the vendor's figures and at both ends of what a manifest may say.
+func TestCostOf(t *testing.T) {
+	for _, r := range [][2]float64{{71.8, 335}, {127, 495}, {383, 1109}, {6.45, 9.63}, {10, 80}, {10, 10}} {
+		c := CostOf(r[0], r[1])
+		one, eight := time.Second.Seconds()/(c.Run+c.Frame).Seconds(), 8/(c.Run+8*c.Frame).Seconds()
+		assert.True(t, math.Abs(one/r[0]-1) < 1e-6 && math.Abs(eight/r[1]-1) < 1e-6, "%v: %v gives %v and %v", r, c, one, eight)
+	}
+	for i, c := range Default().Cost {
+		rates := [][2]float64{{71.8, 335}, {49.5, 99}}[i]
+		want := CostOf(rates[0], rates[1])
+		assert.True(t, math.Abs(c.Run.Seconds()/want.Run.Seconds()-1) < 0.01 && math.Abs(c.Frame.Seconds()/want.Frame.Seconds()-1) < 0.01,
+			"the default %v is not the vendor's %v", c, want)
+	}
 }
 
 // A decay begins with its command, however long the chip has worked before.

@@ -29,6 +29,14 @@ type Config struct {
 // Cost is the time that a run of n frames takes: Run + n * Frame.
 type Cost struct{ Run, Frame time.Duration }
 
+// CostOf is the cost of an encoder that takes so many items per second in runs of one and of eight; those of
+// package model's Rate.
+func CostOf(batch1, batch8 float64) Cost {
+	one, eight := float64(time.Second)/batch1, 8*float64(time.Second)/batch8
+	frame := (eight - one) / 7
+	return Cost{Run: max(0, time.Duration(one-frame)), Frame: max(0, time.Duration(frame))}
+}
+
 // formats are the names of those of package wire.
 var formats = []string{wire.FormatUint8: "uint8", wire.FormatUint16: "uint16", wire.FormatFloat32: "float32"}
 
@@ -119,9 +127,9 @@ func (c Config) Args() (args []string) {
 	return args
 }
 
-// TextDigest names all that makes the vectors of texts what they are, for hailo.Info: of another model,
+// Digest names all that makes the vectors of texts and images what they are, for hailo.Info: of another model,
 // kind of vectors or format they must not mix.
-func (c Config) TextDigest(model string) string {
+func (c Config) Digest(model string) string {
 	parts := []string{"sim", model, c.Vectors}
 	if c.Output != Default().Output {
 		parts = append(parts, c.Output)

@@ -15,11 +15,13 @@ import (
 	"hailoclip/pipeline"
 	"hailoclip/pipeline/fair"
 	"hailoclip/stages"
+	"hailoclip/stages/decode"
 )
 
 // Request is an image and what to do with it.
 type Request struct {
-	Image     []byte   // compressed; it is only read
+	Image     []byte // compressed, or as Raw says; it is only read
+	Raw       decode.Raw
 	Prompts   []string // to classify by. The strings may be kept, the slice is not
 	PromptSet string   // to classify by instead of Prompts: the name of a set
 	TopK      int      // at most so many matches; 0: all
@@ -67,9 +69,13 @@ func (e *Engine) classify(ctx context.Context, r *Request, prompts *cache.Prompt
 	if topK == 0 {
 		topK = len(r.Prompts)
 	}
-	result, err := e.run(ctx, r, stages.Request{Prompts: prompts.Matrix, Scoring: stages.Scoring{
-		LogitScale: e.config.LogitScale, Softmax: e.config.ApplySoftmax, TopK: topK, Cut: r.Cut, Threshold: r.Threshold,
-	}})
+	scoring := stages.Scoring{LogitScale: e.config.LogitScale, TopK: topK, Cut: r.Cut, Threshold: r.Threshold}
+	if !e.config.ApplySoftmax {
+		scoring.Activation = stages.None
+	}
+	result, err := e.run(ctx, r, stages.Request{
+		Labels: &stages.Labels{N: len(prompts.Rows), Rows: prompts.Matrix}, Scoring: scoring,
+	})
 	result.Prompts = prompts
 	return result, err
 }
@@ -81,7 +87,7 @@ func (e *Engine) EmbedImage(ctx context.Context, r *Request) (Result, error) {
 
 // run takes the image of r through the line.
 func (e *Engine) run(ctx context.Context, r *Request, l stages.Request) (Result, error) {
-	l.Image, l.Lane, l.Release = r.Image, r.Lane, r.Release
+	l.Image, l.Raw, l.Lane, l.Release = r.Image, r.Raw, r.Lane, r.Release
 	result, err := e.line.Do(ctx, &l)
 	return Result{Result: result}, err
 }

@@ -195,7 +195,7 @@ func TestRequests(t *testing.T) {
 			}
 			var best []int
 			for _, m := range result.Matches {
-				best = append(best, m.Prompt)
+				best = append(best, m.Label)
 			}
 			if !slices.Equal(best, c.best) || c.best == nil && !slices.Equal(result.Embedding, []float32{0, 1, 0}) {
 				t.Errorf("%+v", result)
@@ -240,7 +240,7 @@ func TestBatch(t *testing.T) {
 		},
 		Done: func(i int, r Result, err error) {
 			if errs[i] = err; err == nil {
-				best[i] = r.Matches[0].Prompt
+				best[i] = r.Matches[0].Label
 			}
 		},
 	})
@@ -352,7 +352,7 @@ func serveLines(ctx context.Context, e *Engine, in io.Reader, out io.Writer) err
 			continue
 		}
 		best := result.Matches[0]
-		fmt.Fprintf(out, "%s\t%s\t%.3f\n", path, r.Prompts[best.Prompt], best.Score)
+		fmt.Fprintf(out, "%s\t%s\t%.3f\n", path, r.Prompts[best.Label], best.Score)
 	}
 	return lines.Err()
 }

@@ -7,9 +7,10 @@ import (
 
 // Image is a decoded image, upright: its EXIF orientation has been applied.
 type Image struct {
-	Pix           []byte // 3*Width*Height bytes: rows from the top without gaps, RGB, 8 bit
+	Pix           []byte // 3*Width*Height bytes: rows from the top without gaps, RGB, 8 bit; see Stride
 	Width, Height int
-	Format        string // JPEG, PNG, WebP, GIF, BMP or TIFF
+	Stride        int    // bytes from a row to the next, of raw rgb24, whose Pix is the frame itself; 0: there are no gaps
+	Format        string // JPEG, PNG, WebP, GIF, BMP or TIFF, or that of a raw frame
 	Orientation   int    // the EXIF orientation that has been applied, 1 to 8; 1 where there was none
 
 	buf *buffer

@@ -51,9 +51,12 @@ func New(cfg Config, size int) *Resizer {
 // of the image in the same layout; neither is kept. It allocates nothing once it has seen a size, and it
 // blocks for as long as it computes (under a millisecond for VGA). The error is ErrTooExtreme, or tells that
 // the lengths of the arguments do not fit together; dst is then untouched.
-func (r *Resizer) Resize(dst, pix []byte, w, h int) error {
-	if w < 1 || h < 1 || h != len(pix)/3/w || 3*w*h != len(pix) {
-		return fmt.Errorf("resize: %d bytes are not an image of %d x %d", len(pix), w, h)
+func (r *Resizer) Resize(dst, pix []byte, w, h int) error { return r.ResizeRows(dst, pix, w, h, 3*w) }
+
+// ResizeRows is Resize for an image whose rows begin stride bytes apart, at least 3*w: pix are stride*h bytes.
+func (r *Resizer) ResizeRows(dst, pix []byte, w, h, stride int) error {
+	if w < 1 || h < 1 || stride/3 < w || h != len(pix)/stride || stride*h != len(pix) {
+		return fmt.Errorf("resize: %d bytes are not an image of %d x %d with %d bytes a row", len(pix), w, h, stride)
 	}
 	if len(dst) != 3*r.size*r.size {
 		return fmt.Errorf("resize: %d bytes to write to, want %d", len(dst), 3*r.size*r.size)
@@ -75,19 +78,19 @@ func (r *Resizer) Resize(dst, pix []byte, w, h int) error {
 	out := dst[3*(g.y*r.size+g.x):]
 	if g.width == w && g.height == h {
 		for y := range g.rows { // scale 1, where the filter changes nothing
-			copy(out[3*y*r.size:][:3*g.columns], pix[3*((g.top+y)*w+g.left):])
+			copy(out[3*y*r.size:][:3*g.columns], pix[(g.top+y)*stride+3*g.left:])
 		}
 	} else {
-		r.filter(out, pix, w, h, across, down, g)
+		r.filter(out, pix, stride, h, across, down, g)
 	}
 	return nil
 }
 
-func (r *Resizer) filter(dst, pix []byte, w, h int, across, down *table, g geometry) {
-	const ahead = 32 // rows of the window beyond the taps, so that it seldom has to be moved
-	stride := (3*g.columns + 16) &^ 15
+func (r *Resizer) filter(dst, pix []byte, stride, h int, across, down *table, g geometry) {
+	const ahead = 32                     // rows of the window beyond the taps, so that it seldom has to be moved
+	filtered := (3*g.columns + 16) &^ 15 // bytes of a row of the window
 	capacity := down.taps + ahead
-	window, edge := capacity*stride+slack, 2*(3*across.need+slack) // bytes
+	window, edge := capacity*filtered+slack, 2*(3*across.need+slack) // bytes
 	r.window, r.edge = slices.Grow(r.window[:0], window)[:window], slices.Grow(r.edge[:0], edge)[:edge]
 
 	bottom := h - down.base // rows that the image has from down.base on
@@ -96,23 +99,23 @@ func (r *Resizer) filter(dst, pix []byte, w, h int, across, down *table, g geome
 		first := int(first)
 		for need := min(first+down.taps, bottom); have < need; have += 2 {
 			if have+2-start > capacity {
-				copy(r.window, r.window[(first-start)*stride:(have-start)*stride])
+				copy(r.window, r.window[(first-start)*filtered:(have-start)*filtered])
 				start = first
 			}
-			rows := r.window[(have-start)*stride:]
-			r.kern.horizontal(rows, rows[stride:],
-				r.row(0, pix, w, down.base+have, across),
-				r.row(1, pix, w, down.base+min(have+1, bottom-1), across), across)
+			rows := r.window[(have-start)*filtered:]
+			r.kern.horizontal(rows, rows[filtered:],
+				r.row(0, pix, stride, down.base+have, across),
+				r.row(1, pix, stride, down.base+min(have+1, bottom-1), across), across)
 		}
-		r.kern.vertical(dst[3*y*r.size:][:3*g.columns], r.window[(first-start)*stride:], stride, down, y)
+		r.kern.vertical(dst[3*y*r.size:][:3*g.columns], r.window[(first-start)*filtered:], filtered, down, y)
 	}
 }
 
 // row returns row y of pix from sample across.base on, with the bytes after it that kernels may read: pix
 // itself, or edge memory number i where pix ends before.
-func (r *Resizer) row(i int, pix []byte, w, y int, across *table) []byte {
+func (r *Resizer) row(i int, pix []byte, stride, y int, across *table) []byte {
 	n := 3*across.need + slack
-	row := pix[3*(y*w+across.base):]
+	row := pix[y*stride+3*across.base:]
 	if len(row) >= n {
 		return row[:n]
 	}

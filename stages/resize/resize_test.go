@@ -211,6 +211,33 @@ func TestNothingOfBefore(t *testing.T) {
 	}
 }
 
+// TestRowsApart: bytes between the rows of an image do not show.
+func TestRowsApart(t *testing.T) {
+	const size = 24
+	for _, kern := range all() {
+		for _, fit := range fits {
+			for _, s := range [][2]int{{size, size}, {1, 1}, {1, 50}, {50, 1}, {23, 25}, {size, 30}, {48, 48}, {300, 17}, {97, 61}} {
+				w, h := s[0], s[1]
+				pix, want := noise(w, h), make([]byte, 3*size*size)
+				if err := newWith(kern, fit, size).Resize(want, pix, w, h); err != nil {
+					t.Fatal(err)
+				}
+				for _, gap := range []int{1, 2, 7, 64} {
+					stride := 3*w + gap
+					apart := bytes.Repeat([]byte{0xA5}, stride*h)
+					for y := range h {
+						copy(apart[y*stride:], pix[3*w*y:][:3*w])
+					}
+					dst := make([]byte, 3*size*size)
+					if err := newWith(kern, fit, size).ResizeRows(dst, apart, w, h, stride); err != nil || !bytes.Equal(dst, want) {
+						t.Errorf("%s %s %d x %d, %d bytes between the rows: the square is another, %v", kern.name, fit, w, h, gap, err)
+					}
+				}
+			}
+		}
+	}
+}
+
 // TestExtreme has sides that would take absurd memory if the scaled image, or a table for a whole side, existed.
 func TestExtreme(t *testing.T) {
 	const long = 50_000_000
@@ -250,6 +277,11 @@ func TestArguments(t *testing.T) {
 	} {
 		if err := r.Resize(dst[:c.dst], make([]byte, c.n), c.w, c.h); err == nil {
 			t.Errorf("%s: no error", c.name)
+		}
+	}
+	for _, stride := range []int{0, -6, 5, 7, math.MaxInt, math.MinInt} {
+		if err := r.ResizeRows(dst, make([]byte, 12), 2, 2, stride); err == nil {
+			t.Errorf("stride %d: no error", stride)
 		}
 	}
 	if !bytes.Equal(dst, make([]byte, 48)) {

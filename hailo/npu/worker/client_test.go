@@ -49,7 +49,7 @@ func clientOptions(t *testing.T, b *build, fake string) (npu.Options, objects) {
 		Command:  []string{"env", "HAILO_FAKE=" + fake, "HAILO_FAKE_DEVICES=" + string(chip), b.program(t)},
 		Config:   npu.Config{Device: "127.0.0.1", InFlight: 24, TextBatch: 4, StartTimeout: 10 * time.Minute},
 		ImageHEF: hef("image.hef", fmt.Sprintf("%d %d 3 1 1 1 %d 1 12.5 1.42 1", imageSize, imageSize, dimension)), ImageSize: imageSize,
-		Dimension: dimension, BatchSize: 8, DeviceTimeout: patience, Text: text, TextDigest: "synthetic",
+		Dimension: dimension, BatchSize: 8, DeviceTimeout: patience, Text: text, TextDigest: "synthetic", ImageDigest: "synthetic",
 		Log: slog.New(slog.DiscardHandler),
 	}, chip
 }

@@ -1,0 +1,39 @@
+package client
+
+import (
+	"context"
+	"net/http"
+)
+
+// Health is how a service is doing. The reasons are sentences, which may be "".
+type Health struct {
+	Service     string `json:"service"` // hailo-clip
+	Version     string `json:"version"`
+	Status      string `json:"status"` // healthy, degraded or unhealthy
+	Reason      string `json:"reason"` // "" when healthy
+	Model       string `json:"model"`
+	ModelLoaded bool   `json:"model_loaded"`
+	ModelWhy    string `json:"model_reason"`
+	Backend     string `json:"backend"`      // npu, cpu or sim
+	RuntimeMode string `json:"runtime_mode"` // real or simulated
+	BackendWhy  string `json:"backend_reason"`
+	Uptime      int64  `json:"uptime_seconds"`
+}
+
+// Health returns how the service is doing. One that is unhealthy (503) and says so is no error.
+func (c *Client) Health(ctx context.Context) (h Health, err error) {
+	a, err := c.send(ctx, call{method: http.MethodGet, path: "/health"})
+	if err != nil {
+		return h, err
+	}
+	if err := a.read(&h); a.status != http.StatusOK && (a.status != http.StatusServiceUnavailable || err != nil || h.Status == "") {
+		return Health{}, a.fault()
+	}
+	return h, err
+}
+
+// Stats reads the counters of the service into v: a pointer to a struct that has those which are wanted, such as
+// stages/clip.Stats, which is all of them.
+func (c *Client) Stats(ctx context.Context, v any) error {
+	return c.getJSON(ctx, call{method: http.MethodGet, path: "/v1/stats"}, v)
+}

@@ -1,0 +1,102 @@
+package fewshot
+
+import "math"
+
+// Alphas are the weights of the examples that Fit chooses from.
+var Alphas = [...]float64{0.01, 0.1, 1, 10}
+
+// mostLeftOut is how many examples are left out to choose a weight. Of more, as many are taken at even distances.
+const mostLeftOut = 512
+
+// chooseAlpha returns the weight with the least loss; on a tie the smaller one.
+func (a *analysis) chooseAlpha(scale float64) float64 {
+	loss, best := a.losses(scale), 0
+	for n := range loss {
+		if loss[n] < loss[best] {
+			best = n
+		}
+	}
+	return Alphas[best]
+}
+
+// losses returns, for each of Alphas, the sum of -log(probability of the right class) over the examples, each left out of the fit
+// that it is tested with.
+func (a *analysis) losses(scale float64) (loss [len(Alphas)]float64) {
+	logits := make([]float64, len(a.text))
+	tested := min(len(a.x), mostLeftOut)
+	for s := range tested {
+		i := s * len(a.x) / tested
+		if a.count[a.class[i]] < 2 {
+			continue // without it, the class is empty
+		}
+		cosine, score := a.leaveOut(i)
+		truth := a.of[a.class[i]]
+		for n, alpha := range Alphas {
+			for k := range logits {
+				logits[k] = scale*cosine[k] + alpha*score[k]
+			}
+			loss[n] += logSumExp(logits) - logits[truth]
+		}
+	}
+	return loss
+}
+
+// leaveOut returns, for example i and each of Fit's classes, the cosine with its text and w·x + b less their mean, as they are
+// without the example. The weight of I in the matrix stays what it is with it, as in the leave-one-out of ridge regression.
+//
+// Without x of a class of m, v = x - μ: the mean is μ - v/(m-1), and VᵀV is less by m/(m-1)·vvᵀ, so that with P the inverse, u = P·v,
+// and γ = m/(m-1) / (1 - m/(m-1)·u·v), the inverse is P + γ·uuᵀ (Sherman and Morrison).
+func (a *analysis) leaveOut(i int) (cosine, score []float64) {
+	x, v := make([]float64, a.dim), make([]float64, a.dim)
+	add(x, a.x[i])
+	a.centred(i, v)
+	class, m, d := a.class[i], float64(a.count[a.class[i]]), float64(a.dim)
+	u := a.inv.solve(v)
+	uv, ux := dot(u, v), dot(u, x)
+	gamma := m / (m - 1) / (1 - m/(m-1)*uv)
+
+	cosine, score = make([]float64, len(a.text)), make([]float64, len(a.text))
+	mean := 0.0
+	for k, w := range a.w {
+		// μPx, uμ and μPμ of the class, with the new mean but the old P
+		px, um, pm := dot(w, x)/d, dot(w, v)/d, -2*a.b[k]/d
+		if k == class {
+			px -= ux / (m - 1)
+			pm += (uv/(m-1) - 2*um) / (m - 1)
+			um -= uv / (m - 1)
+		}
+		s := d * (px + gamma*um*ux - (pm+gamma*um*um)/2)
+		score[a.of[k]] = s
+		mean += s / float64(len(a.w))
+	}
+	for _, k := range a.of {
+		score[k] -= mean
+	}
+	for k, text := range a.text {
+		cosine[k] = dot(text, x)
+	}
+	if a.ownText[class] {
+		return cosine, score
+	}
+	rest := make([]float64, a.dim) // the prototype of the others
+	for j, mu := range a.mean[class] {
+		rest[j] = m*mu - x[j]
+	}
+	cosine[a.of[class]] = 0
+	if normalise(rest) {
+		cosine[a.of[class]] = dot(rest, x)
+	}
+	return cosine, score
+}
+
+func logSumExp(x []float64) float64 {
+	top := math.Inf(-1)
+	for _, v := range x {
+		top = max(top, v)
+	}
+	sum := 0.0
+	for _, v := range x {
+		sum += math.Exp(v - top)
+	}
+	return top + math.Log(sum)
+}
