@@ -141,14 +141,8 @@ func appendMatches(b []byte, texts []string, r *clip.Result) []byte {
 
 // appendEmbedding appends the fields of an answer of /v1/embed/image, and of /v1/embed/text, where there is a text.
 func appendEmbedding(b []byte, r *request, took time.Duration) []byte {
-	b = append(b, `"embedding":[`...)
-	for i, v := range r.result.Embedding {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = strconv.AppendFloat(b, float64(v), 'g', -1, 32)
-	}
-	b = append(b, `],"dimension":`...)
+	b = appendVector(b, r.result.Embedding, r.vectors)
+	b = append(b, `,"dimension":`...)
 	b = strconv.AppendInt(b, int64(len(r.result.Embedding)), 10)
 	if r.result.Prompts != nil {
 		b = append(b, `,"tokens":`...)

@@ -40,7 +40,7 @@ func given(raw []byte) bool { return len(raw) > 0 && string(raw) != "null" }
 
 // promptSet is the name of the prompt set to classify by instead of prompts; "" where there is none.
 func (in *input) promptSet() (string, error) {
-	if !given(in.PromptSet) && !given(in.set) {
+	if !given(in.PromptSet) && len(in.set) == 0 {
 		return "", nil
 	}
 	if in.texts != nil || given(in.Prompts) {

@@ -84,15 +84,21 @@ func readClassify(r *request, in *input) (err error) {
 }
 
 // readImage reads what /v1/embed/image is asked.
-func readImage(r *request, in *input) error {
-	if err := in.noURL(); err != nil {
+func readImage(r *request, in *input) (err error) {
+	if err = in.noURL(); err != nil {
+		return err
+	}
+	if r.vectors, err = vectorsOf(r.ctx); err != nil {
 		return err
 	}
 	return in.image(r)
 }
 
 // readText reads what /v1/embed/text is asked.
-func readText(r *request, in *input) error {
+func readText(r *request, in *input) (err error) {
+	if r.vectors, err = vectorsOf(r.ctx); err != nil {
+		return err
+	}
 	text, err := in.text(r.server.cfg.MaxPromptBytes)
 	if err == nil {
 		r.ask.Prompts = trimmed([]string{text}, r.server.cfg.MaxPromptBytes)
