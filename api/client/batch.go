@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 )
 
@@ -50,9 +51,21 @@ func (c *Client) ClassifyBatch(ctx context.Context, q BatchQuestion) ([]Classifi
 	for _, i := range q.Images {
 		f.image("image", i)
 	}
-	var answer struct{ Results []ClassificationResult }
-	if err := c.getJSON(ctx, f.post("/v1/classify/batch"), &answer); err != nil {
+	a, err := c.do(ctx, f.post("/v1/classify/batch"))
+	if err != nil {
 		return nil, err
+	}
+	var answer struct{ Results []ClassificationResult }
+	var common Classification // what is said of all of them once
+	if err := errors.Join(a.read(&answer), a.read(&common)); err != nil {
+		return nil, err
+	}
+	for i := range answer.Results {
+		if r := &answer.Results[i]; r.Err == nil {
+			own := r.Classification
+			r.Classification = common
+			r.Matches, r.Matched, r.Reason = own.Matches, own.Matched, own.Reason
+		}
 	}
 	return answer.Results, sameNumber("images", len(q.Images), len(answer.Results))
 }
@@ -104,7 +117,7 @@ func (v *Vector) UnmarshalJSON(b []byte) error {
 func (c *Client) EmbedBatch(ctx context.Context, images []Image, texts []string) (ofImages, ofTexts []EmbeddingResult, err error) {
 	f := newForm(images...)
 	for _, text := range texts {
-		f.text("text", text)
+		f.text("texts", text)
 	}
 	for _, i := range images {
 		f.image("image", i)
