@@ -46,12 +46,8 @@ func itemError(b []byte) (found, err error) {
 // ClassifyBatch classifies several images. There is a result for each, in their order; one that cannot be classified
 // fails none of the others.
 func (c *Client) ClassifyBatch(ctx context.Context, q BatchQuestion) ([]ClassificationResult, error) {
-	f := newForm(q.Images...)
-	(&Question{Prompts: q.Prompts, PromptSet: q.PromptSet, TopK: q.TopK, Threshold: q.Threshold}).each(f.text)
-	for _, i := range q.Images {
-		f.image("image", i)
-	}
-	a, err := c.do(ctx, f.post("/v1/classify/batch"))
+	one := Question{Prompts: q.Prompts, PromptSet: q.PromptSet, TopK: q.TopK, Threshold: q.Threshold}
+	a, err := c.do(ctx, one.post("/v1/classify/batch", "images", q.Images...))
 	if err != nil {
 		return nil, err
 	}
