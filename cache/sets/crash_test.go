@@ -10,11 +10,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 // childEnv names what a process that a test started from its own binary does.
@@ -90,12 +89,12 @@ func TestKilledWhileWriting(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if last := put(next); cmp.Equal(got[last.Name], last) { // made, but not said
+		if last := put(next); reflect.DeepEqual(got[last.Name], last) { // made, but not said
 			want[last.Name] = last
 			next++
 		}
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Fatalf("after %d changes: %s", next, diff)
+		if !reflect.DeepEqual(want, got) {
+			t.Fatalf("after %d changes: %s", next, difference(want, got))
 		}
 	}
 	t.Logf("%d kills", kills)
@@ -116,10 +115,10 @@ func childLimit(args []string) {
 		called := false
 		err := s.Put(context.Background(), r, nil, func() { called = true })
 		names, namesErr := s.Names(context.Background())
-		fmt.Println(errors.Is(err, syscall.EFBIG), err == nil, called, names, namesErr)
+		fmt.Println(strings.Contains(fmt.Sprint(err), syscall.EFBIG.Error()), err == nil, called, names, namesErr)
 	}
 	show(put(0))
-	limit(128 << 10)
+	limit(3 << 20)
 	show(recordOf("large", 1, 1000))
 	show(put(1)) // there is room for it
 	show(recordOf("large", 1, 1000))
@@ -181,8 +180,8 @@ func history(t *testing.T) (images [][]byte, states []map[string]Record) {
 	take := func() {
 		images = append(images, read(t, path))
 		copied, err := all(t.Context(), s)
-		if diff := cmp.Diff(state, copied); diff != "" || err != nil {
-			t.Fatal(err, diff)
+		if !reflect.DeepEqual(state, copied) || err != nil {
+			t.Fatal(err, difference(state, copied))
 		}
 		states = append(states, copied)
 	}
@@ -244,8 +243,8 @@ func TestPowerCut(t *testing.T) {
 		}
 		must := func(image []byte, want map[string]Record, what string) {
 			tried++
-			if got, err := opened(t, image); err != nil || !cmp.Equal(want, got) {
-				t.Fatalf("change %d, %s: %v, %s", i, what, err, cmp.Diff(want, got))
+			if got, err := opened(t, image); err != nil || !reflect.DeepEqual(want, got) {
+				t.Fatalf("change %d, %s: %v, %s", i, what, err, difference(want, got))
 			}
 		}
 		must(before, states[i-1], "not begun")
@@ -274,8 +273,8 @@ func TestCutFile(t *testing.T) {
 			got, err := opened(t, image[:at])
 			if err == nil {
 				whole++
-				if !cmp.Equal(states[i], got) {
-					t.Fatalf("change %d, cut at %d: %s", i, at, cmp.Diff(states[i], got))
+				if !reflect.DeepEqual(states[i], got) {
+					t.Fatalf("change %d, cut at %d: %s", i, at, difference(states[i], got))
 				}
 			}
 		}
@@ -296,8 +295,8 @@ func TestDamagedFile(t *testing.T) {
 		tried++
 		if got, err := opened(t, b); err != nil {
 			refused++
-		} else if !cmp.Equal(want, got) {
-			t.Fatalf("%s: %s", what, cmp.Diff(want, got))
+		} else if !reflect.DeepEqual(want, got) {
+			t.Fatalf("%s: %s", what, difference(want, got))
 		}
 	}
 	flips := 2000
