@@ -19,7 +19,6 @@ func TestTypesAgree(t *testing.T) {
 		{reflect.TypeFor[client.Definition](), reflect.TypeFor[sets.Definition]()},
 		{reflect.TypeFor[client.PromptSet](), reflect.TypeFor[clip.SetInfo]()},
 		{reflect.TypeFor[client.PromptSetSummary](), reflect.TypeFor[clip.SetSummary]()},
-		{reflect.TypeFor[client.Condition](), reflect.TypeFor[clip.Condition]()},
 	} {
 		sameType(t, c[0].String(), c[0], c[1])
 	}

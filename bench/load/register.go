@@ -9,19 +9,22 @@ import (
 	"hailoclip/api/client"
 )
 
-// Register makes the prompt set that the bodies name, with a label for each prompt, and returns when the service has
-// encoded it. The caller calls remove in the end, also when the target is closed.
+// Register makes the prompt set that the bodies name, with a label for each prompt, unless the service has one of that name,
+// and returns when it is encoded. The caller calls remove in the end, also when the target is closed; it deletes what was made.
 func (t *Target) Register(ctx context.Context) (remove func(), err error) {
 	c, err := client.New(t.base, client.Options{})
 	if err != nil {
 		return nil, err
 	}
-	ask, d := t.bodies.ask, client.Definition{}
+	ask, d, created := t.bodies.ask, client.Definition{}, false
 	for i := range ask.Prompts {
 		text := Prompt(i)
 		d.Labels = append(d.Labels, client.Label{Name: text, Prompts: []string{text}})
 	}
-	_, created, err := c.PutPromptSet(ctx, ask.Set, d, client.Condition{})
+	var missing *client.Error
+	if _, err = c.PromptSet(ctx, ask.Set, false); errors.As(err, &missing) && missing.Code == "prompt_set_not_found" {
+		_, created, err = c.PutPromptSet(ctx, ask.Set, d, client.Condition{IfNoneMatch: true})
+	}
 	remove = func() {
 		defer c.Close()
 		if created {

@@ -105,13 +105,17 @@ func (t *Target) newExchange() *exchange {
 	x := &exchange{request: fasthttp.AcquireRequest(), response: fasthttp.AcquireResponse()}
 	x.request.SetRequestURI(t.base + t.bodies.path)
 	x.request.Header.SetMethod(fasthttp.MethodPost)
-	x.request.Header.SetContentType("application/json")
+	x.request.Header.SetContentType(t.bodies.contentType)
 	return x
 }
 
 // post sends the next body and reads the answer.
 func (t *Target) post(x *exchange, timeout time.Duration) error {
-	x.request.SetBodyRaw(t.bodies.get(&x.body))
+	body, frame := t.bodies.get(&x.body)
+	x.request.SetBodyRaw(body)
+	if frame != "" {
+		x.request.Header.Set("X-Frame-Format", frame)
+	}
 	return t.http.DoTimeout(x.request, x.response, timeout)
 }
 
