@@ -252,14 +252,19 @@ func (s *Store) Rows(ctx context.Context, name string) (rows map[Key][]float32, 
 	return rows, err
 }
 
-// update makes a change in turn, and runs then if the change is on disk.
+// update makes a change in turn, in a file that it makes if there is none, and runs then if the change is on disk.
 func (s *Store) update(ctx context.Context, then func(), change func(tx *bbolt.Tx) error) error {
+	return s.change(ctx, s.create, then, change)
+}
+
+// change is update that calls create where there is no file.
+func (s *Store) change(ctx context.Context, create func() error, then func(), change func(tx *bbolt.Tx) error) error {
 	return s.do(ctx, func() error {
 		switch {
 		case s.keep != nil:
 			return s.keep
 		case s.file == nil:
-			if err := s.create(); err != nil {
+			if err := create(); err != nil {
 				return err
 			}
 		case !boltfile.LiesAt(s.file, s.path):
@@ -291,6 +296,8 @@ func (s *Store) failed(err error, id int) error {
 		return nil
 	}))
 }
+
+func notFound() error { return ErrNotFound }
 
 // create makes the file. It gets its name when it is whole, so that an empty one is never ours.
 func (s *Store) create() error {
@@ -434,7 +441,7 @@ func (s *Store) PutRows(ctx context.Context, name string, rows map[Key][]float32
 		key := rowKey(k)
 		items[string(key)] = seal(name, key, formatRow(row))
 	}
-	return s.update(ctx, nil, func(tx *bbolt.Tx) error {
+	return s.change(ctx, notFound, nil, func(tx *bbolt.Tx) error {
 		b := tx.Bucket([]byte(name))
 		if b == nil || name == tally {
 			return ErrNotFound
@@ -445,7 +452,7 @@ func (s *Store) PutRows(ctx context.Context, name string, rows map[Key][]float32
 
 // Delete removes a set and its rows. then: see Store. Errors: ErrNotFound, or those of the system.
 func (s *Store) Delete(ctx context.Context, name string, then func()) error {
-	return s.update(ctx, then, func(tx *bbolt.Tx) error {
+	return s.change(ctx, notFound, then, func(tx *bbolt.Tx) error {
 		if name == tally || tx.Bucket([]byte(name)) == nil {
 			return ErrNotFound
 		}

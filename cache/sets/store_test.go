@@ -120,6 +120,9 @@ func TestStore(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("there is a file before there is a set: %v", err)
+	}
 	want := map[string]Record{}
 	for i, name := range []string{"b", "a", "c-1.X_", "d"} {
 		want[name] = recordOf(name, i+1, 5*i)
