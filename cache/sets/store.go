@@ -302,6 +302,7 @@ func notFound() error { return ErrNotFound }
 // create makes the file. It gets its name when it is whole, so that an empty one is never ours.
 func (s *Store) create() error {
 	dir := filepath.Dir(s.path)
+	_, missing := os.Stat(dir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
@@ -317,7 +318,10 @@ func (s *Store) create() error {
 		err = rename(file.Name(), s.path)
 	}
 	if err == nil {
-		err = errors.Join(syncFolder(dir), syncFolder(filepath.Dir(dir))) // which may be new, too
+		err = syncFolder(dir)
+	}
+	if err == nil && missing != nil {
+		err = syncFolder(filepath.Dir(dir))
 	}
 	if err != nil {
 		_ = os.Remove(file.Name())
