@@ -479,6 +479,23 @@ func TestNumbersThatAreNone(t *testing.T) {
 	}
 }
 
+// TestManyPrompts: more of them than a form has parts are sent as JSON.
+func TestManyPrompts(t *testing.T) {
+	half := 0.5
+	q := Question{Prompts: make([]string, 1000), TopK: 2, Threshold: &half}
+	for name, want := range map[string]string{"image": `"AQ=="`, "images": `["AQ=="]`} {
+		r := q.post("/v1/classify", name, Image{Data: []byte{1}})
+		var body map[string]json.RawMessage
+		if err := json.Unmarshal(r.body, &body); err != nil || r.header["Content-Type"] != mediaJSON || string(body[name]) != want || len(body) != 4 ||
+			string(body["top_k"]) != "2" || string(body["threshold"]) != "0.5" {
+			t.Errorf("%s: %v, %.100s", name, err, r.body)
+		}
+	}
+	if r := q.post("/v1/classify", "image", Image{Frame: &Frame{}}); !strings.HasPrefix(r.header["Content-Type"], "multipart/form-data") {
+		t.Errorf("pixels are sent as %s", r.header["Content-Type"])
+	}
+}
+
 func TestMediaTypes(t *testing.T) {
 	for start, want := range map[string]string{
 		"\xff\xd8\xff\xe0": "image/jpeg", "\x89PNG\r\n\x1a\n": "image/png", "GIF89a": "image/gif", "RIFF1234WEBPVP8 ": "image/webp",

@@ -19,6 +19,7 @@ type promptSetsCmd struct {
 	List   promptSetsListCmd   `cmd:"" help:"List the prompt sets."`
 	Show   promptSetsShowCmd   `cmd:"" help:"Print a prompt set."`
 	Put    promptSetsPutCmd    `cmd:"" help:"Make a prompt set of a file, or change it."`
+	Add    promptSetsAddCmd    `cmd:"" help:"Add example images to a label of a prompt set."`
 	Delete promptSetsDeleteCmd `cmd:"" help:"Delete prompt sets."`
 	Export promptSetsExportCmd `cmd:"" help:"Write prompt sets with their examples to a file."`
 	Import promptSetsImportCmd `cmd:"" help:"Make or change the prompt sets that a file has."`
@@ -29,6 +30,7 @@ func (c *promptSetsCmd) Help() string {
 
 Examples:
   hailo-clip prompt-sets put door.yaml
+  hailo-clip prompt-sets add door open frames/open/*.jpg
   hailo-clip classify frame.jpg --prompt-set door
   hailo-clip evaluate door frames
   hailo-clip prompt-sets export > all.yaml`
@@ -283,6 +285,36 @@ func lostExamples(there client.PromptSet, d sets.Definition) (labels []string) {
 		}
 	}
 	return labels
+}
+
+type promptSetsAddCmd struct {
+	asks
+	Name   string   `arg:"" help:"Name of the set."`
+	Label  string   `arg:"" help:"Label that the images show, or background: none of the labels."`
+	Images []string `arg:"" name:"image" help:"Image files; - reads one from standard input."`
+}
+
+func (c *promptSetsAddCmd) Help() string {
+	return `Of each image a vector and a thumbnail of 96 pixels are kept. Images that were answered wrongly teach most.
+
+Examples:
+  hailo-clip prompt-sets add door open frames/open/*.jpg`
+}
+
+func (c *promptSetsAddCmd) Run(ctx context.Context, g *globals) error {
+	return c.service(ctx, g, func(s *client.Client) error {
+		for _, name := range c.Images {
+			image, err := readImage(name, maxBenchImage)
+			if err == nil {
+				_, err = s.AddExample(ctx, c.Name, c.Label, image, nil, client.Condition{})
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %w", printable(name), err)
+			}
+			fmt.Fprintf(stdout, "%s: an example of %s\n", printable(name), printable(c.Label))
+		}
+		return waitEncoded(ctx, s, c.Name)
+	})
 }
 
 type promptSetsDeleteCmd struct {
