@@ -324,8 +324,12 @@ func (s *Store) create() error {
 		err = syncFolder(filepath.Dir(dir))
 	}
 	if err != nil {
-		_ = os.Remove(file.Name())
+		if s.db != nil {
+			_ = s.db.Close()
+			s.db = nil
+		}
 		_ = file.Close()
+		_ = os.Remove(file.Name())
 		return err
 	}
 	s.file = file
@@ -354,8 +358,8 @@ func syncFolder(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// Put makes or replaces a set and removes those of its rows that are not among keys. It writes what differs only. then: see
-// Store. Errors: ErrFull, or those of the system.
+// Put makes or replaces a set and removes those of its rows that are not among keys. It writes what differs only. r is valid,
+// its images are examples, and these have vectors. then: see Store. Errors: ErrFull, or those of the system.
 func (s *Store) Put(ctx context.Context, r Record, keys []Key, then func()) error {
 	if !ValidName(r.Name) {
 		return fmt.Errorf("%q is no name of a prompt set", r.Name)

@@ -160,6 +160,14 @@ func TestStore(t *testing.T) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
+	for what, d := range map[string]Definition{
+		"no vector":  {Labels: []Label{{Name: "a", Examples: []Example{{ID: ExampleID(nil)}}}}},
+		"kept as ex": {Labels: []Label{{Name: "a", Images: []string{"x"}}}},
+	} {
+		if err := s.Put(t.Context(), Record{Name: "x", Definition: d}, nil, nil); err == nil || !strings.Contains(err.Error(), what) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
 	stat, err := os.Stat(path)
 	if err != nil || stat.Mode() != 0o600 {
 		t.Errorf("%v, %v", stat.Mode(), err)
@@ -315,8 +323,11 @@ func TestFileOfAnother(t *testing.T) {
 	path += "2"
 	one, two := openStore(t, path), openStore(t, path)
 	mustPut(t, one, recordOf("a", 1, 2))
-	if err := two.Put(t.Context(), recordOf("b", 1, 1), nil, nil); !errors.Is(err, fs.ErrExist) {
-		t.Error(err)
+	for range 2 {
+		if err := two.Put(t.Context(), recordOf("b", 1, 1), nil, nil); !errors.Is(err, fs.ErrExist) {
+			t.Error(err)
+		}
+		mustHave(t, two, map[string]Record{})
 	}
 	mustHave(t, one, map[string]Record{"a": recordOf("a", 1, 2)})
 
