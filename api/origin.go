@@ -44,7 +44,7 @@ func (s *Server) screen(ctx *fasthttp.RequestCtx) (answered bool, err error) {
 		return false, nil
 	}
 	r.Set(fasthttp.HeaderAccessControlAllowMethods, "GET, HEAD, POST, OPTIONS")
-	r.Set(fasthttp.HeaderAccessControlAllowHeaders, "Content-Type, "+headerRequestID+", "+headerTimeout)
+	r.Set(fasthttp.HeaderAccessControlAllowHeaders, "Content-Type, "+headerRequestID+", "+headerTimeout+", "+headerFrame)
 	r.Set(fasthttp.HeaderAccessControlMaxAge, "600") // seconds; Chromium takes up to 7200
 	ctx.SetStatusCode(fasthttp.StatusNoContent)
 	return true, nil

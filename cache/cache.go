@@ -25,6 +25,8 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"hailoclip/cache/boltfile"
 )
 
 // Errors of this package, wrapped with what happened.
@@ -36,9 +38,9 @@ var (
 	// ErrEncode says that the encode func broke its contract or panicked. Errors that it returns are passed on as they are.
 	ErrEncode = errors.New("the prompts could not be encoded")
 	// ErrLocked says that another process, most likely a running service, holds the cache file.
-	ErrLocked = errors.New("the cache file is locked by a running service")
+	ErrLocked = boltfile.ErrLocked
 	// ErrDamaged says that a file is no cache file, or no whole one.
-	ErrDamaged = errors.New("the cache file is damaged")
+	ErrDamaged = boltfile.ErrDamaged
 )
 
 // Vector is the embedding of one prompt. Shared and immutable.

@@ -122,11 +122,8 @@ func unpack(b []byte) ([]float32, error) {
 	return v, nil
 }
 
-// postJSON is a request with v as its body, a value that JSON can have.
+// postJSON is a request with v as its body. Numbers that are none cannot be sent.
 func postJSON(path string, v any) call {
 	body, err := json.Marshal(v)
-	if err != nil {
-		panic(err)
-	}
-	return call{method: http.MethodPost, path: path, header: map[string]string{"Content-Type": mediaJSON}, body: body}
+	return call{method: http.MethodPost, path: path, header: map[string]string{"Content-Type": mediaJSON}, body: body, err: err}
 }

@@ -17,6 +17,8 @@ import (
 
 type benchCmd struct {
 	Run     benchRunCmd     `cmd:"" default:"withargs" help:"Put a service under load and report what it does (the default)."`
+	Bodies  benchBodiesCmd  `cmd:"" help:"Measure what a request costs the service in each kind of body, against a bare handler."`
+	Bare    benchBareCmd    `cmd:"" hidden:"" help:"Serve that handler."`
 	Profile benchProfileCmd `cmd:"" help:"Measure the stages of one image path without HTTP, and write profiles."`
 }
 
@@ -38,7 +40,9 @@ All flags of a load: hailo-clip bench run --help
 
 type benchRunCmd struct {
 	benchImages
-	FreshPrompts bool `help:"New prompts in every request, which no cache knows."`
+	FreshPrompts bool   `help:"New prompts in every request, which no cache knows."`
+	Body         string `enum:"json,binary,raw,multipart" default:"json" help:"Send the image in base64, as a file, as raw rgb24 or in a form."`
+	PromptSet    string `placeholder:"NAME" help:"Classify by this prompt set of the service. Where there is none it is made of the prompts, a label each, and deleted in the end."`
 
 	URL string `name:"url" placeholder:"URL" help:"Service to measure. Default: one that is started for it, on 127.0.0.1 with --backend, --model and --config."`
 	VS  string `name:"vs" placeholder:"URL" help:"Measure this service too, in turns with the first, and print the ratios."`
@@ -94,7 +98,7 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 			return err // now, and not after an hour of measurement
 		}
 	}
-	bodies, err := load.JSONBodies(images, c.Prompts, c.FreshPrompts)
+	bodies, err := load.NewBodies(images, load.Ask{Body: c.Body, Prompts: c.Prompts, Fresh: c.FreshPrompts, Set: c.PromptSet})
 	if err != nil {
 		return usageError{err}
 	}
@@ -113,6 +117,13 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 			return usageError{err}
 		}
 		defer t.Close()
+		if c.PromptSet != "" {
+			remove, err := t.Register(ctx)
+			if err != nil {
+				return err
+			}
+			defer remove()
+		}
 		targets = append(targets, t)
 	}
 	bar := newBars()
@@ -170,30 +181,49 @@ func startFlags(g *globals) [][2]string {
 	return [][2]string{{"--backend", g.Backend}, {"--model", g.Model}, {"--config", g.ConfigFile}}
 }
 
-// startService starts this program as the service to measure, with a prompt cache of its own, so
-// that the measurement finds no prompts from before and leaves none behind. The caller stops it.
-func startService(ctx context.Context, g *globals) (url string, stop func() error, err error) {
-	self, err := os.Executable()
+// startService starts this program as the service to measure, with a state folder of its own, in which only models and
+// libraries are the user's, so that the measurement finds no prompts from before and leaves none behind. more is for its
+// environment. The caller stops it.
+func startService(ctx context.Context, g *globals, more ...string) (url string, stop func() error, err error) {
+	state, err := g.state()
 	if err != nil {
 		return "", nil, err
 	}
 	dir, err := os.MkdirTemp("", "hailo-clip-bench-")
+	for _, name := range []string{"models", "lib"} {
+		if err == nil {
+			err = os.Symlink(filepath.Join(state, name), filepath.Join(dir, name))
+		}
+	}
 	if err != nil {
-		return "", nil, err
+		return "", nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	args := []string{"serve", "--host", "127.0.0.1", "--port", "0"}
-	for _, f := range append(startFlags(g), [2]string{"--state-dir", g.StateDir}) {
+	for _, f := range append(startFlags(g), [2]string{"--state-dir", dir}) {
 		if f[1] != "" {
 			args = append(args, f[:]...)
 		}
 	}
-	environment := append(os.Environ(), "HAILO_CLIP_TEXT_EMBEDDING_CACHE_FILE="+filepath.Join(dir, "prompts.db"),
+	environment := append(append(more, os.Environ()...), "HAILO_CLIP_TEXT_EMBEDDING_CACHE_FILE="+filepath.Join(dir, "prompts.db"),
 		"HAILO_CLIP_LOGGING_FORMAT=json", "HAILO_CLIP_LOGGING_LEVEL=info") // the log says where it serves
-	child, err := load.StartChild(ctx, environment, self, args...)
+	url, end, err := startSelf(ctx, environment, args...)
 	if err != nil {
 		return "", nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	return child.URL, func() error { return errors.Join(child.Stop(), os.RemoveAll(dir)) }, nil
+	return url, func() error { return errors.Join(end(), os.RemoveAll(dir)) }, nil
+}
+
+// startSelf starts this program as a service, which the caller stops.
+func startSelf(ctx context.Context, environment []string, args ...string) (url string, stop func() error, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", nil, err
+	}
+	child, err := load.StartChild(ctx, environment, self, args...)
+	if err != nil {
+		return "", nil, err
+	}
+	return child.URL, child.Stop, nil
 }
 
 // given leaves out what is "".

@@ -25,14 +25,19 @@ func withEngine(ctx context.Context, g *globals, work func(*engine) error) error
 	if err != nil {
 		return err
 	}
-	if p.cfg.Logging.Level == "info" {
-		p.cfg.Logging.Level, p.cfg.Logging.Format = "warning", "text"
-	}
+	p.quiet()
 	e, err := newEngine(ctx, p, stderr.logger(p.cfg.Logging))
 	if err != nil {
 		return err
 	}
 	return errors.Join(work(e), e.Close(context.WithoutCancel(ctx)))
+}
+
+// quiet has the log of a command that is no service tell warnings only.
+func (p *place) quiet() {
+	if p.cfg.Logging.Level == "info" {
+		p.cfg.Logging.Level, p.cfg.Logging.Format = "warning", "text"
+	}
 }
 
 // newEngine opens model, encoders and cache and makes the engine of them. It blocks until the encoders can encode.

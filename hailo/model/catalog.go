@@ -223,13 +223,28 @@ func (c *Catalog) installed(ctx context.Context, name string) (*Model, string, e
 		} else if missing != nil {
 			bad = append(bad, "missing: "+strings.Join(missing, ", "))
 		}
-		return nil, "", fmt.Errorf("%w: %s (%s); install it with: hailo-clip models pull %s", ErrNotInstalled, name, strings.Join(bad, "; "), name)
+		return nil, "", fmt.Errorf("%w: %s (%s); %s", ErrNotInstalled, name, strings.Join(bad, "; "), howToInstall(manifest, missing))
 	}
 	reason := fmt.Sprintf("model %s is installed for %s%s", name, strings.Join(parts, " and "), vendor)
 	if bad != nil {
 		reason += "; left out: " + strings.Join(bad, "; ")
 	}
+	if m.HasNPU() && slices.ContainsFunc(missing, manifest.Made) {
+		reason += "; its texts are encoded on the CPU, " + manifest.HowToMake()
+	}
 	return m, reason, nil
+}
+
+// howToInstall tells people what brings the missing files: a pull, BuildText, or both.
+func howToInstall(m Manifest, missing []string) string {
+	var how []string
+	if missing == nil || slices.ContainsFunc(missing, func(name string) bool { return !m.Made(name) }) {
+		how = append(how, "install it with: hailo-clip models pull "+m.Name)
+	}
+	if slices.ContainsFunc(missing, m.Made) {
+		how = append(how, m.HowToMake())
+	}
+	return strings.Join(how, "; ")
 }
 
 // manifest returns the manifest of that name, built in, known, or in its folder, with the URLs of a

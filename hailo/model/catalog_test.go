@@ -343,6 +343,16 @@ func TestModelFiles(t *testing.T) {
 	}
 }
 
+// A model whose tokenizer cannot be read is listed and pulled, but not opened.
+func TestTokenizerKind(t *testing.T) {
+	c := testCatalog(t, cpuFiles...)
+	c.Known = []Manifest{knownFull(t, append(sigLIP, `"full"`, `"`+Preferred+`"`)...)}
+	assert.Equal(t, c.state(t, Preferred).CPU, Complete)
+	m, _, err := c.Resolve(t.Context(), Preferred)
+	assert.Must(t, err)
+	assert.ErrorSays(t, assert.Err(m.LoadTokenizer()), ErrTokenizerKind, "tokenizer_kind sentencepiece")
+}
+
 // TestPipesAreRefused has a pipe that nobody writes to in place of each file that is read. Each would hang.
 func TestPipesAreRefused(t *testing.T) {
 	c, from := testCatalog(t), t.TempDir()

@@ -413,6 +413,16 @@ func (m Manifest) Made(name string) bool {
 	return listed && m.NPU != nil && (name == m.NPU.TokenEmbedding || name == m.NPU.TextProjection) && f.URL == "" && f.Vendor == ""
 }
 
+// HowToMake tells people how the files are made that Made is true of.
+func (m Manifest) HowToMake() string {
+	from := ""
+	if m.NPU.Checkpoint != "" {
+		from = ", which is at " + m.NPU.Checkpoint
+	}
+	return fmt.Sprintf("%s and %s are made from the model's checkpoint%s: hailo-clip models build-text %s CHECKPOINT.safetensors",
+		m.NPU.TokenEmbedding, m.NPU.TextProjection, from, m.Name)
+}
+
 const zooMark = "{zoo}"
 
 // ForZoo returns the manifest with the URLs of a release of the vendor's model zoo, such as

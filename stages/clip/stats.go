@@ -64,7 +64,7 @@ type WorkerStats struct {
 
 // Stats returns the counters as they are now. It does not block on the device.
 func (e *Engine) Stats() Stats {
-	s := Stats{Stages: e.line.Stats(), Cache: e.parts.Store.Stats(), Process: processNow()}
+	s := Stats{Stages: e.line.Stats(), Cache: e.parts.Store.Stats(), Process: ProcessNow()}
 	if e.parts.NPU != nil {
 		m := e.parts.NPU.Metrics()
 		s.NPU = newNPUStats(m)
@@ -94,7 +94,8 @@ func newNPUStats(m npu.Metrics) *NPUStats {
 	return s
 }
 
-func processNow() ProcessStats {
+// ProcessNow is what this process has used up.
+func ProcessNow() ProcessStats {
 	samples := []metrics.Sample{
 		{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/cpu/classes/gc/total:cpu-seconds"},
 		{Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/heap/allocs:objects"},

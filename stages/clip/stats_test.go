@@ -8,7 +8,7 @@ import (
 // TestWorkerNow takes this process for a worker, whose numbers it knows in another way too.
 func TestWorkerNow(t *testing.T) {
 	w := workerNow(os.Getpid())
-	after := processNow()
+	after := ProcessNow()
 	if w == nil || w.PID != os.Getpid() || w.CPUSeconds > after.CPUSeconds+0.02 || w.RSSBytes < 1<<20 {
 		t.Errorf("%+v, and of the process %+v", w, after)
 	}

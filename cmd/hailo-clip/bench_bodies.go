@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"hailoclip/bench/load"
+	"hailoclip/bench/report"
+)
+
+type benchBodiesCmd struct {
+	Body      []string      `enum:"json,binary,raw,multipart" default:"json,binary,raw" help:"Kinds of bodies, with commas."`
+	Size      []string      `default:"640x480,224x224" placeholder:"WxH" help:"Sizes of generated images, with commas."`
+	Prompts   int           `default:"20" help:"Prompts of each request, which the service knows; 0 embeds images."`
+	PromptSet string        `placeholder:"NAME" help:"Classify by this prompt set of the service. Where there is none it is made of the prompts, a label each, and deleted in the end."`
+	URL       string        `name:"url" placeholder:"URL" help:"Service to measure. Default: one that is started for it, on 127.0.0.1 with --backend, --model and --config."`
+	Clients   int           `short:"c" default:"16" help:"Closed loop: clients that ask again when they have their answer."`
+	Duration  time.Duration `short:"d" default:"3s" help:"Time of each turn that counts."`
+	Warmup    time.Duration `default:"500ms" help:"Time before it."`
+	Turns     int           `default:"5" help:"Turns of each; the table has the median, and the least and the most."`
+}
+
+func (c *benchBodiesCmd) Help() string {
+	return `The service and a bare handler, a process of its own that only reads the body, get the same requests in turns, the
+handler as many a second as the service has answered in the turn before. CPU is the time, user and system, of the
+service's process for each request; a device's worker process is not in it.
+
+Examples:
+  hailo-clip bench bodies --backend sim
+  hailo-clip bench bodies --backend sim --body raw --size 224x224 --turns 15`
+}
+
+func (c *benchBodiesCmd) Run(ctx context.Context, g *globals) (err error) {
+	window := load.Window{Warmup: c.Warmup, Duration: c.Duration, Every: 1 << 20}
+	if c.Turns < 1 || c.Turns > 1000 {
+		return usageError{fmt.Errorf("--turns: %d is out of bounds: 1 to 1000", c.Turns)}
+	}
+	url := c.URL
+	if url == "" {
+		var stop func() error
+		queue := fmt.Sprintf("HAILO_CLIP_PERFORMANCE_MAX_QUEUE_SIZE=%d", 2*c.Clients) // nothing is refused
+		if url, stop, err = startService(ctx, g, queue); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, stop()) }()
+	}
+	bare, stop, err := startSelf(ctx, os.Environ(), "bench", "bare")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+	rows, targets, err := c.rows(url, bare)
+	if err != nil {
+		return err
+	}
+	if c.PromptSet != "" {
+		remove, err := targets[0][0].Register(ctx)
+		if err != nil {
+			return err
+		}
+		defer remove()
+	}
+	bar := newBars()
+	for turn := range c.Turns {
+		for i := range rows {
+			bar.set("turns", int64(turn*len(rows)+i), int64(c.Turns*len(rows)))
+			service, err := c.step(ctx, window, load.Load{Clients: c.Clients}, targets[i][0])
+			if err != nil {
+				return fmt.Errorf("%s, %s: %w", rows[i].Body, rows[i].Size, err)
+			}
+			bare, err := c.step(ctx, window, load.Load{Rate: max(int(service.Rate), 1)}, targets[i][1])
+			if err != nil {
+				return fmt.Errorf("the bare handler: %w", err)
+			}
+			rows[i].Add(service, bare)
+		}
+	}
+	bar.done(true)
+	fmt.Fprintf(stdout, "%s\n%d clients, %d turns of %v each\n\n", report.ThisMachine(), c.Clients, c.Turns, c.Duration)
+	report.WriteCosts(stdout, rows)
+	return nil
+}
+
+// step measures one turn of one target.
+func (c *benchBodiesCmd) step(ctx context.Context, w load.Window, l load.Load, t *load.Target) (*report.Step, error) {
+	found, err := load.Run(ctx, load.Options{Loads: []load.Load{l}, Turns: 1, Window: w, Progress: func(string, time.Duration, time.Duration) {}}, t)
+	if err != nil {
+		return nil, err
+	}
+	s := found.Steps[0]
+	if failed := s.Failed(); failed*100 > s.Requests {
+		return nil, fmt.Errorf("%d requests of %d failed: %v", failed, s.Requests, s.Errors)
+	}
+	return s, nil
+}
+
+// rows are the kinds and sizes that are measured, and the service and the bare handler for each.
+func (c *benchBodiesCmd) rows(urls ...string) (rows []report.Cost, targets [][]*load.Target, err error) {
+	for _, size := range c.Size {
+		images, err := (&benchImages{Size: []string{size}}).images(4)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, kind := range c.Body {
+			bodies, err := load.NewBodies(images, load.Ask{Body: kind, Prompts: c.Prompts, Set: c.PromptSet})
+			if err != nil {
+				return nil, nil, usageError{err}
+			}
+			var both []*load.Target
+			for _, url := range urls {
+				t, err := load.NewTarget(url, bodies, 10*time.Second)
+				if err != nil {
+					return nil, nil, usageError{err}
+				}
+				both = append(both, t)
+			}
+			rows, targets = append(rows, report.Cost{Body: kind, Size: size, Bytes: bodies.MeanBytes()}), append(targets, both)
+		}
+	}
+	return rows, targets, nil
+}
+
+type benchBareCmd struct{}
+
+func (c *benchBareCmd) Run(ctx context.Context) error {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	slog.New(slog.NewJSONHandler(os.Stderr, nil)).Info("serving", "url", "http://"+ln.Addr().String())
+	return load.ServeBare(ctx, ln)
+}
