@@ -42,14 +42,14 @@ func (s *Server) routes() []route {
 	json := func(read func(*request, *input) error) []reader {
 		return []reader{{"application/json", isJSON, s.cfg.MaxBodyBytes, jsonReader(read)}}
 	}
-	return append(s.promptSetRoutes(), []route{
+	return append([]route{
 		{"GET HEAD", "/health", 0, nil, nil, nil, s.health},
 		{"GET", "/v1/stats", 0, nil, nil, nil, s.stats},
 		{"GET HEAD", "/openapi.yaml", 0, nil, nil, nil, openAPI},
 		{"POST", "/v1/classify", one, s.imageBodies(readClassify), e.Refuses, image(e.Classify), result(appendClassification)},
 		{"POST", "/v1/embed/image", one, s.imageBodies(readImage), e.Refuses, image(e.EmbedImage), embedding},
 		{"POST", "/v1/embed/text", one, json(readText), nil, (*request).embedText, embedding},
-	}...)
+	}, s.promptSetRoutes()...)
 }
 
 // newRouter finds the routes by method and path.

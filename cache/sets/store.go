@@ -461,6 +461,9 @@ func (s *Store) Close(ctx context.Context) error {
 		return fmt.Errorf("the disk of the prompt sets is busy: %w", context.Cause(ctx))
 	}
 	defer func() { <-s.busy }()
+	if errors.Is(s.fail, fs.ErrClosed) {
+		return nil // it is closed
+	}
 	broken := s.fail != nil
 	s.fail = fs.ErrClosed
 	if s.db == nil || !broken && boltfile.Guard(s.db.Close) == nil {

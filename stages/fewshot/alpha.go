@@ -1,6 +1,9 @@
 package fewshot
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // Alphas are the weights of the examples that Fit chooses from.
 var Alphas = [...]float64{0.01, 0.1, 1, 10}
@@ -8,37 +11,49 @@ var Alphas = [...]float64{0.01, 0.1, 1, 10}
 // mostLeftOut is how many examples are left out to choose a weight. Of more, as many are taken at even distances.
 const mostLeftOut = 512
 
-// chooseAlpha returns the weight with the least loss; on a tie the smaller one.
+// tie is how far apart two losses, in nats, must be to tell.
+const tie = 0.01
+
+// chooseAlpha returns the weight with the least loss; of equal ones the smallest, since a larger weight makes answers surer.
 func (a *analysis) chooseAlpha(scale float64) float64 {
-	loss, best := a.losses(scale), 0
+	loss := a.losses(scale)
 	for n := range loss {
-		if loss[n] < loss[best] {
-			best = n
+		if loss[n] < slices.Min(loss[:])+tie {
+			return Alphas[n]
 		}
 	}
-	return Alphas[best]
+	return Alphas[0]
 }
 
-// losses returns, for each of Alphas, the sum of -log(probability of the right class) over the examples, each left out of the fit
-// that it is tested with.
-func (a *analysis) losses(scale float64) (loss [len(Alphas)]float64) {
+// losses returns, for each of Alphas, the mean of -log(probability of the right class) over the examples, each left out of the fit that
+// it is tested with, at the temperature that suits the weight best. (At temperature 1, one sure and wrong answer to few examples
+// outweighs that all others become right.)
+func (a *analysis) losses(scale float64) (best [len(Alphas)]float64) {
+	const coldest, temperatures = 1.0 / 16, 13 // each twice the last
+	var sums [len(Alphas)][temperatures]float64
 	logits := make([]float64, len(a.text))
-	tested := min(len(a.x), mostLeftOut)
-	for s := range tested {
-		i := s * len(a.x) / tested
+	count, candidates := 0.0, min(len(a.x), mostLeftOut)
+	for c := range candidates {
+		i := c * len(a.x) / candidates
 		if a.count[a.class[i]] < 2 {
 			continue // without it, the class is empty
 		}
+		count++
 		cosine, score := a.leaveOut(i)
 		truth := a.of[a.class[i]]
 		for n, alpha := range Alphas {
 			for k := range logits {
 				logits[k] = scale*cosine[k] + alpha*score[k]
 			}
-			loss[n] += logSumExp(logits) - logits[truth]
+			for t := range sums[n] {
+				sums[n][t] += surprise(logits, truth, coldest*float64(int(1)<<t))
+			}
 		}
 	}
-	return loss
+	for n := range best {
+		best[n] = slices.Min(sums[n][:]) / max(count, 1)
+	}
+	return best
 }
 
 // leaveOut returns, for example i and each of Fit's classes, the cosine with its text and w·x + b less their mean, as they are
@@ -89,14 +104,11 @@ func (a *analysis) leaveOut(i int) (cosine, score []float64) {
 	return cosine, score
 }
 
-func logSumExp(x []float64) float64 {
-	top := math.Inf(-1)
-	for _, v := range x {
-		top = max(top, v)
+// surprise is -log(probability of the truth).
+func surprise(logits []float64, truth int, temperature float64) float64 {
+	top, sum := slices.Max(logits), 0.0
+	for _, x := range logits {
+		sum += math.Exp((x - top) / temperature)
 	}
-	sum := 0.0
-	for _, v := range x {
-		sum += math.Exp(v - top)
-	}
-	return top + math.Log(sum)
+	return math.Log(sum) - (logits[truth]-top)/temperature
 }

@@ -118,7 +118,7 @@ func TestProbabilitiesAreThoseOfTheFormula(t *testing.T) {
 		}
 		want[last] += c.Scale * product(neutral, x)
 		for k := range got {
-			near(t, c.Name, got[k]-logSumExp(got), want[k]-logSumExp(want), 1e-4)
+			near(t, c.Name, surprise(got, k, 1), surprise(want, k, 1), 1e-4)
 		}
 	}
 }

@@ -35,13 +35,16 @@ def case(name, d, counts, noise, scale):
     w, b, ridge = gda(x, labels)
     losses = []
     for alpha in (0.01, 0.1, 1, 10):
-        loss = 0
+        loss = np.zeros(13)
+        tested = 0
         for i in np.flatnonzero(np.array(counts)[labels] > 1):
             rest = np.arange(len(labels)) != i
             wi, bi, _ = gda(x[rest], labels[rest], ridge)
             z = scale * t @ x[i] + alpha * (wi @ x[i] + bi)
-            loss += np.log(np.exp(z - z.max()).sum()) + z.max() - z[labels[i]]
-        losses.append(loss)
+            z = (z - z.max()) / (2.0 ** np.arange(-4, 9))[:, None]
+            loss += np.log(np.exp(z).sum(1)) - z[:, labels[i]]
+            tested += 1
+        losses.append(loss.min() / tested)
     return {"name": name, "scale": scale, "text": text.tolist(), "labels": labels.tolist(), "examples": vecs.tolist(),
             "w": w.tolist(), "b": b.tolist(), "losses": losses}
 
