@@ -125,15 +125,16 @@ func ExampleClient_ClassifyBatch() {
 		log.Fatal(err)
 	}
 	for _, r := range results {
-		if r.Err != nil {
-			fmt.Println("error:", r.Err)
+		var failed *client.Error
+		if errors.As(r.Err, &failed) {
+			fmt.Println(failed.Code)
 		} else {
 			fmt.Println(r.Matches[0].Text)
 		}
 	}
 	// Output:
 	// a photo of a dog
-	// error: Not an image (invalid_image)
+	// invalid_image
 	// a photo of a cat
 }
 
