@@ -34,8 +34,9 @@ type request struct {
 	body    []byte          // as it came; later the image, over its own text; of Server.bodies
 	input   input           // lies in body
 	texts   []string        // as the client wrote them
-	vectors vectors         // how it wants embeddings
+	many    *many           // images and texts of a batch or a comparison; nil: there are none
 	set     *setAsk         // what is asked of a prompt set; nil: nothing
+	vectors vectors         // how it wants embeddings
 	ask     clip.Request    // what the engine is asked: its image lies in body, its prompts are texts, see trimmed
 	work    context.Context // carries the deadline
 	arrived time.Time       // when the body was complete

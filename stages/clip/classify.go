@@ -128,15 +128,16 @@ type Batch struct {
 	AtOnce int                              // images that are open at a time; 0: as many as keep the line busy
 	Known  func(*cache.Prompts)             // told the vectors of the prompts before the first image; nil: nobody is
 	Open   func(i int) ([]byte, error)      // image i; called once for each, several at a time
+	Raw    func(i int) decode.Raw           // what kind of raw frame that is, zero for a compressed image; nil: all are compressed
 	Done   func(i int, r Result, err error) // what came of it, or why not; called once for each, one at a time
 }
 
 // ClassifyBatch is Classify with the prompts of r for every image of b. They enter by a bulk lane of the caller's, so that
-// none is refused, and some are open at a time. An image that fails, to be opened too, fails alone. r.Release is called
+// none is refused (nor are their prompts), and some are open at a time. An image that fails, to be opened too, fails alone. r.Release is called
 // for each that was opened. Once ctx has ended no more are opened, and Done is not called for those. The error is
 // of the prompts, the cause of ctx when that has ended, or a pipeline.PanicError of Open or Done.
 func (e *Engine) ClassifyBatch(ctx context.Context, r Request, b Batch) error {
-	prompts, err := e.EmbedTexts(ctx, r.Lane.Caller, r.Prompts)
+	prompts, err := e.awaitTexts(ctx, r.Lane.Caller, r.Prompts)
 	if err != nil {
 		return err
 	}
@@ -166,6 +167,9 @@ func (e *Engine) each(ctx context.Context, r Request, b Batch, do func(*Request)
 			}()
 			r, result := r, Result{}
 			var err error
+			if b.Raw != nil {
+				r.Raw = b.Raw(i)
+			}
 			if r.Image, err = b.Open(i); err == nil {
 				result, err = do(&r)
 			}
