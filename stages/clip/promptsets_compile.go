@@ -207,7 +207,7 @@ type fitFunc func([]fewshot.Class) (*fewshot.Discriminant, error)
 
 const (
 	tooClose    = 0.9     // cosine of a negative label and another from which on it takes images of that
-	comparisons = 4 << 20 // rows that tooCloseNegatives compares at most: 2 s of a set of 512 numbers
+	comparisons = 1 << 20 // that closeNegatives makes at most: half a second with rows of 512 numbers
 	maxWarnings = 20      // of one kind
 )
 

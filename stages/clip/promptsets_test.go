@@ -875,8 +875,11 @@ func TestAddExample(t *testing.T) {
 	if err != nil || again.ETag != info.ETag {
 		t.Errorf("the same again: %+v: %v", again, err)
 	}
+	if _, err = add("s", Background, Example{Vector: []float32{0, 1, 5}}, Condition{}); err != nil {
+		t.Error(err)
+	}
 	info, err = add("s", "", Example{Vector: []float32{0, 0, 5}}, Condition{})
-	if err != nil || len(info.Background.Examples) != 1 || info.Background.Examples[0].FromThumbnail {
+	if err != nil || len(info.Background.Examples) != 2 || info.Background.Examples[0].FromThumbnail {
 		t.Errorf("%+v: %v", info, err)
 	}
 	for name, e := range map[string]Example{"another dimension": {Vector: []float32{1}}, "no direction": {Vector: make([]float32, 3)}, "nothing": {}} {
