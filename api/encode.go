@@ -38,16 +38,20 @@ func result(fields func(b []byte, r *request, took time.Duration) []byte) func(*
 	return func(r *request) error {
 		start := time.Now()
 		setJSON(r.ctx, func(b []byte) []byte {
-			b = fields(append(b, '{'), r, start.Sub(r.arrived))
-			b = append(b, `,"model":`...)
-			b = appendString(b, r.server.svc.Engine.Model())
-			b = append(b, `,"request_id":`...)
-			b = appendString(b, r.id)
-			return append(b, '}')
+			return appendEnd(fields(append(b, '{'), r, start.Sub(r.arrived)), r)
 		})
 		r.serverTiming(time.Since(start))
 		return nil
 	}
+}
+
+// appendEnd appends what every good answer ends with.
+func appendEnd(b []byte, r *request) []byte {
+	b = append(b, `,"model":`...)
+	b = appendString(b, r.server.svc.Engine.Model())
+	b = append(b, `,"request_id":`...)
+	b = appendString(b, r.id)
+	return append(b, '}')
 }
 
 // serverTiming says in a response header where the time went, in milliseconds: read (JSON and base64), text (vectors of
@@ -82,7 +86,11 @@ func (r *request) serverTiming(answer time.Duration) {
 
 // appendClassification appends the fields of an answer of /v1/classify.
 func appendClassification(b []byte, r *request, took time.Duration) []byte {
-	b = appendMatches(b, r.texts, &r.result)
+	return appendScoring(appendMatches(b, r.texts, &r.result), r, took)
+}
+
+// appendScoring appends what the classifications of a request have in common; r.result has the set.
+func appendScoring(b []byte, r *request, took time.Duration) []byte {
 	scale := r.server.svc.Engine.LogitScale()
 	if set := r.result.Set; set != nil {
 		b = append(appendString(append(b, `,"prompt_set":`...), set.Name), `,"etag":`...)

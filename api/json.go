@@ -26,6 +26,9 @@ type input struct {
 	TopK      sonic.NoCopyRawMessage `json:"top_k"` // as JSON, or as a query has it; likewise Threshold
 	Threshold sonic.NoCopyRawMessage
 	Text      sonic.NoCopyRawMessage
+	Images    sonic.NoCopyRawMessage // of a batch
+	Texts     sonic.NoCopyRawMessage
+	A, B      sonic.NoCopyRawMessage // sides of a comparison
 	Label     sonic.NoCopyRawMessage
 	Vector    sonic.NoCopyRawMessage
 	Event     sonic.NoCopyRawMessage
@@ -59,7 +62,15 @@ func jsonReader(read func(*request, *input) error) func(*request) error {
 }
 
 // readClassify reads what /v1/classify is asked.
-func readClassify(r *request, in *input) (err error) {
+func readClassify(r *request, in *input) error {
+	if err := in.question(r); err != nil {
+		return err
+	}
+	return in.image(r)
+}
+
+// question reads what images are classified by.
+func (in *input) question(r *request) (err error) {
 	if err = in.noURL(); err != nil { // first: whoever sends one will send the rest right
 		return err
 	}
@@ -77,10 +88,8 @@ func readClassify(r *request, in *input) (err error) {
 	if r.ask.TopK, err = in.topK(labels); err != nil {
 		return err
 	}
-	if r.ask.Threshold, r.ask.Cut, err = in.threshold(); err != nil {
-		return err
-	}
-	return in.image(r)
+	r.ask.Threshold, r.ask.Cut, err = in.threshold()
+	return err
 }
 
 // readImage reads what /v1/embed/image is asked.
