@@ -241,6 +241,7 @@ func TestHostileAnswers(t *testing.T) {
 			http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
 		}},
 		{"is another program", classify, ErrAnswer, "not an answer", write("hello")},
+		{"is not healthy", func(ctx context.Context, c *Client) error { _, err := c.Health(ctx); return err }, ErrAnswer, "not an answer", write("hello")},
 		{"has another type", classify, ErrAnswer, "cannot unmarshal", write(`{"classifications":"none"}`)},
 		{"nests without end", classify, ErrAnswer, "depth", write(strings.Repeat("[", 1<<15))},
 		{"refuses with a page", classify, nil, `status 502: "<h1>\x1b[2J`, func(w http.ResponseWriter, _ *http.Request) {

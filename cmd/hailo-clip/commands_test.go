@@ -194,6 +194,7 @@ func TestOutputThatIsLost(t *testing.T) {
 		{false, false, []string{"models", "rm", "clip-vit-b-32"}, ""},
 		{false, false, []string{"cache", "stats"}, ""},
 		{false, false, []string{"cache", "clear"}, ""},
+		{true, false, []string{"prompt-sets", "list"}, ""},
 		{false, false, []string{"config", "show"}, ""},
 		{false, true, []string{"config", "show", "--default"}, ""},
 		{false, true, []string{"doctor"}, ""},
