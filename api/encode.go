@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"math"
 	"strconv"
@@ -10,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/valyala/fasthttp"
+
+	"hailoclip/stages/clip"
 )
 
 // setJSON builds the body of the answer in the buffer that the response already has.
@@ -35,16 +38,20 @@ func result(fields func(b []byte, r *request, took time.Duration) []byte) func(*
 	return func(r *request) error {
 		start := time.Now()
 		setJSON(r.ctx, func(b []byte) []byte {
-			b = fields(append(b, '{'), r, start.Sub(r.arrived))
-			b = append(b, `,"model":`...)
-			b = appendString(b, r.server.svc.Engine.Model())
-			b = append(b, `,"request_id":`...)
-			b = appendString(b, r.id)
-			return append(b, '}')
+			return appendEnd(fields(append(b, '{'), r, start.Sub(r.arrived)), r)
 		})
 		r.serverTiming(time.Since(start))
 		return nil
 	}
+}
+
+// appendEnd appends what every good answer ends with.
+func appendEnd(b []byte, r *request) []byte {
+	b = append(b, `,"model":`...)
+	b = appendString(b, r.server.svc.Engine.Model())
+	b = append(b, `,"request_id":`...)
+	b = appendString(b, r.id)
+	return append(b, '}')
 }
 
 // serverTiming says in a response header where the time went, in milliseconds: read (JSON and base64), text (vectors of
@@ -79,13 +86,38 @@ func (r *request) serverTiming(answer time.Duration) {
 
 // appendClassification appends the fields of an answer of /v1/classify.
 func appendClassification(b []byte, r *request, took time.Duration) []byte {
+	return appendScoring(appendMatches(b, r.texts, &r.result), r, took)
+}
+
+// appendScoring appends what the classifications of a request have in common; r.result has the set.
+func appendScoring(b []byte, r *request, took time.Duration) []byte {
+	scale := r.server.svc.Engine.LogitScale()
+	if set := r.result.Set; set != nil {
+		b = append(appendString(append(b, `,"prompt_set":`...), set.Name), `,"etag":`...)
+		b = append(appendString(b, set.ETag), `,"score_source":`...)
+		b = append(appendString(b, set.ScoreSource), `,"temperature":`...)
+		b = appendFloat(b, cmp.Or(set.Scoring.Temperature, 1))
+		scale = set.Scoring.LogitScale
+	}
+	b = append(b, `,"inference_time_ms":`...)
+	b = appendMillis(b, took)
+	b = append(b, `,"logit_scale":`...)
+	return appendFloat(b, scale)
+}
+
+// appendMatches appends what one image was found to show: of texts, or of the labels of the set that has answered.
+func appendMatches(b []byte, texts []string, r *clip.Result) []byte {
+	set := r.Set
+	if set != nil {
+		texts = set.Names
+	}
 	b = append(b, `"classifications":[`...)
-	for i, m := range r.result.Matches {
+	for i, m := range r.Matches {
 		if i > 0 {
 			b = append(b, ',')
 		}
 		b = append(b, `{"text":`...)
-		b = appendString(b, r.texts[m.Label])
+		b = appendString(b, texts[m.Label])
 		b = append(b, `,"score":`...)
 		b = appendFloat(b, m.Score)
 		b = append(b, `,"rank":`...)
@@ -94,15 +126,25 @@ func appendClassification(b []byte, r *request, took time.Duration) []byte {
 		b = appendFloat(b, m.Cosine)
 		b = append(b, `,"probability":`...)
 		b = appendFloat(b, m.Probability)
-		if r.result.Prompts.Rows[m.Label].Truncated {
+		if set != nil && set.Thresholds[m.Label] != nil {
+			b = append(b, `,"above_threshold":`...)
+			b = strconv.AppendBool(b, m.Score >= set.Thresholds[m.Label].Enter)
+		}
+		if set != nil && set.Truncated[m.Label] || set == nil && r.Prompts.Rows[m.Label].Truncated {
 			b = append(b, `,"truncated":true`...)
 		}
 		b = append(b, '}')
 	}
-	b = append(b, `],"inference_time_ms":`...)
-	b = appendMillis(b, took)
-	b = append(b, `,"logit_scale":`...)
-	return appendFloat(b, r.server.svc.Engine.LogitScale())
+	b = append(b, ']')
+	if set != nil {
+		b = append(b, `,"matched":`...)
+		b = strconv.AppendBool(b, r.Reason == "")
+		if r.Reason != "" {
+			b = append(b, `,"reason":`...)
+			b = appendString(b, string(r.Reason))
+		}
+	}
+	return b
 }
 
 // appendEmbedding appends the fields of an answer of /v1/embed/image, and of /v1/embed/text, where there is a text.

@@ -12,6 +12,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"hailoclip/cache"
+	"hailoclip/cache/sets"
 	"hailoclip/hailo"
 	"hailoclip/pipeline"
 	"hailoclip/stages/clip"
@@ -82,6 +83,7 @@ var kinds = []struct {
 	{clip.ErrNoSet, &kind{404, "prompt_set_not_found", "", 0}},
 	{clip.ErrSetNotReady, &kind{409, "prompt_set_not_ready", "", 1}},
 	{clip.ErrManaged, &kind{409, "managed_by_configuration", "", 0}},
+	{clip.ErrSetsFull, &kind{409, "prompt_sets_full", "", 0}},
 	{clip.ErrPrecondition, &kind{412, "precondition_failed", "", 0}},
 	{clip.ErrSetsLost, &kind{503, "unavailable", "", 5}},
 	{hailo.ErrDeviceLost, &kind{503, "unavailable", "The encoder is not available: ", 5}},
@@ -103,7 +105,12 @@ type outcome struct {
 // outcomeOf is total: what nobody listed is an internal error.
 func outcomeOf(err error) outcome {
 	o := outcome{kind: errInternalFailure, err: err}
-	if !errors.As(err, &o.kind) {
+	var fault sets.Fault
+	switch {
+	case errors.As(err, &o.kind):
+	case errors.As(err, &fault):
+		o.kind = errInvalidRequest
+	default:
 		for _, k := range kinds {
 			if errors.Is(err, k.err) {
 				o.kind = k.kind
@@ -112,6 +119,8 @@ func outcomeOf(err error) outcome {
 		}
 	}
 	switch o.text = o.kind.text; {
+	case fault.Field != "":
+		o.text = strings.ReplaceAll(err.Error(), "\n", "; ") // there may be several, and fields keep their names
 	case o.text == "":
 		o.text = sentence(err)
 	case strings.HasSuffix(o.text, ": "):

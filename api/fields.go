@@ -95,33 +95,58 @@ func (in *input) promptArray(n int) ([]string, error) {
 func textBytes(text string) int { return len(strings.TrimSpace(text)) }
 
 // elements counts the elements of a JSON array; 0 when raw, which must be valid JSON, is none.
-func elements(raw []byte) int {
+func elements(raw []byte) (n int) {
+	eachElement(raw, func([]byte) { n++ })
+	return n
+}
+
+// eachElement calls do with each element of a JSON array, without white space around it; not at all when raw, which must
+// be valid JSON, is none.
+func eachElement(raw []byte, do func(element []byte)) {
 	if len(raw) < 2 || raw[0] != '[' {
-		return 0
+		return
 	}
-	n, depth := 0, 0
-	for i := 0; i < len(raw); i++ {
-		switch c := raw[i]; c {
+	begin, depth := 1, 1
+	for i := 1; i < len(raw); i++ {
+		end := false
+		switch raw[i] {
 		case '"':
-			for i++; i < len(raw) && raw[i] != '"'; i++ {
-				if raw[i] == '\\' {
-					i++
-				}
-			}
+			i += stringEnd(raw[i:])
 		case '[', '{':
 			depth++
 		case ']', '}':
 			depth--
+			end = depth == 0
 		case ',':
-			if depth == 1 {
-				n++
-			}
+			end = depth == 1
+		}
+		if !end {
+			continue
+		}
+		if element := bytes.TrimSpace(raw[begin:i]); len(element) > 0 {
+			do(element)
+		}
+		begin = i + 1
+		if depth == 0 {
+			return
 		}
 	}
-	if n == 0 && len(bytes.TrimSpace(raw[1:len(raw)-1])) == 0 {
-		return 0
+}
+
+// stringEnd is where the quote lies that ends the JSON string at the start of raw.
+func stringEnd(raw []byte) int {
+	for end := 1; end < len(raw); end++ {
+		quote := bytes.IndexByte(raw[end:], '"')
+		if quote < 0 {
+			break
+		}
+		end += quote
+		text := raw[1:end]
+		if escapes := len(text) - len(bytes.TrimRight(text, `\`)); escapes%2 == 0 {
+			return end
+		}
 	}
-	return n + 1
+	return len(raw)
 }
 
 // wrongPrompt finds the prompt that is not a string.
@@ -174,14 +199,21 @@ func number(raw []byte) (float64, bool) {
 func (in *input) text(maxBytes int) (string, error) {
 	var text string
 	raw := string(in.Text) // the copy
-	if !given(in.Text) || raw[0] != '"' || fast.UnmarshalFromString(raw, &text) != nil ||
-		strings.TrimSpace(text) == "" {
-		return "", fail(errInvalidRequest, "Missing or invalid 'text': it must be a string that is not empty")
+	if !given(in.Text) || raw[0] != '"' || fast.UnmarshalFromString(raw, &text) != nil {
+		return checkText("", maxBytes)
 	}
 	if half := halfCharacter(raw); half != "" {
 		return "", fail(errInvalidRequest, "'text' has %s, which is half of a character", half)
 	}
-	if n := textBytes(text); n > maxBytes {
+	return checkText(text, maxBytes)
+}
+
+// checkText refuses a text that is empty or too long to be embedded.
+func checkText(text string, maxBytes int) (string, error) {
+	switch n := textBytes(text); {
+	case n == 0:
+		return "", fail(errInvalidRequest, "Missing or invalid 'text': it must be a string that is not empty")
+	case n > maxBytes:
 		return "", fail(errInvalidRequest, "'text' is too long: %d bytes, at most %d are allowed", n, maxBytes)
 	}
 	return text, nil

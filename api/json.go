@@ -26,12 +26,19 @@ type input struct {
 	TopK      sonic.NoCopyRawMessage `json:"top_k"` // as JSON, or as a query has it; likewise Threshold
 	Threshold sonic.NoCopyRawMessage
 	Text      sonic.NoCopyRawMessage
+	Images    sonic.NoCopyRawMessage // of a batch
+	Texts     sonic.NoCopyRawMessage
+	A, B      sonic.NoCopyRawMessage // sides of a comparison
+	Label     sonic.NoCopyRawMessage
+	Vector    sonic.NoCopyRawMessage
+	Event     sonic.NoCopyRawMessage
 
 	binary bool     // the body is not JSON: file is instead of Image
 	file   []byte   // nil: there is none
 	frame  []byte   // its X-Frame-Format; empty: it is a compressed image
 	texts  []string // instead of Prompts, in a form or the query
 	set    []byte   // likewise, of PromptSet
+	label  []byte   // likewise, of Label
 }
 
 // isJSON accepts JSON in any of its names; without a name a body counts as JSON.
@@ -55,7 +62,15 @@ func jsonReader(read func(*request, *input) error) func(*request) error {
 }
 
 // readClassify reads what /v1/classify is asked.
-func readClassify(r *request, in *input) (err error) {
+func readClassify(r *request, in *input) error {
+	if err := in.question(r); err != nil {
+		return err
+	}
+	return in.image(r)
+}
+
+// question reads what images are classified by.
+func (in *input) question(r *request) (err error) {
 	if err = in.noURL(); err != nil { // first: whoever sends one will send the rest right
 		return err
 	}
@@ -73,10 +88,8 @@ func readClassify(r *request, in *input) (err error) {
 	if r.ask.TopK, err = in.topK(labels); err != nil {
 		return err
 	}
-	if r.ask.Threshold, r.ask.Cut, err = in.threshold(); err != nil {
-		return err
-	}
-	return in.image(r)
+	r.ask.Threshold, r.ask.Cut, err = in.threshold()
+	return err
 }
 
 // readImage reads what /v1/embed/image is asked.

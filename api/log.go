@@ -35,11 +35,15 @@ func (r *request) log() {
 			slog.String("path", string(path[:min(len(path), maxPath)])),
 		)
 	}
+	sent := r.ctx.Response.Header.ContentLength() // of a large answer, see answer
+	if !r.ctx.Response.IsBodyStream() {
+		sent = len(r.ctx.Response.Body())
+	}
 	attrs = append(attrs,
 		slog.Int("status", r.ctx.Response.StatusCode()),
 		slog.Float64("ms", float64(time.Since(r.start).Microseconds())/1000),
 		slog.Int("bytes_in", r.size),
-		slog.Int("bytes_out", len(r.ctx.Response.Body())),
+		slog.Int("bytes_out", sent),
 		slog.String("request_id", r.id),
 	)
 	if err := r.fault.err; err != nil {

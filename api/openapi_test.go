@@ -42,6 +42,15 @@ func TestOpenAPI(t *testing.T) {
 		{"media type", "POST", "/v1/embed/text", "x", 415, []string{"Content-Type", "text/plain"}},
 		{"internal", "POST", "/v1/classify", classifyBody(panickingImage, "", "x"), 500, nil},
 		{"unavailable", "POST", "/v1/embed/image", classifyBody(lostDevice, "", "x"), 503, nil},
+		{"classify batch", "POST", "/v1/classify/batch", batchBody(`,"prompts":["x"]`, goodImage, notAnImage), 200, nil},
+		{"embed batch", "POST", "/v1/embed/batch", batchBody(`,"texts":["x",5]`, goodImage, notAnImage), 200, nil},
+		{"embed batch in base64", "POST", "/v1/embed/batch?encoding=int8", batchBody(`,"texts":["x"]`, goodImage), 200, nil},
+		{"compare", "POST", "/v1/compare", `{"a":[{"text":"x"}],"b":[{"image":"` + b64(goodImage) + `"},{"vector":` + numbersJSON(testVector("x")) + `}]}`, 200, nil},
+		{"bad batch", "POST", "/v1/classify/batch", `{"images":[],"prompts":["x"]}`, 400, nil},
+		{"bad comparison", "POST", "/v1/compare", `{"a":[]}`, 400, nil},
+		{"unavailable batch", "POST", "/v1/embed/batch", batchBody("", lostDevice), 503, nil},
+		{"unsupported item", "POST", "/v1/compare", `{"a":[{"text":"x"}],"b":[{"image":"` + b64(avifImage) + `"}]}`, 415, nil},
+		{"late batch", "POST", "/v1/embed/batch", `{"texts":["` + waitingText + `"]}`, 504, []string{headerTimeout, "1"}},
 		{"deadline", "POST", "/v1/embed/text", `{"text":"` + waitingText + `"}`, 504, []string{headerTimeout, "1"}},
 	}
 	for _, c := range cases {

@@ -105,6 +105,8 @@ func (in *input) addText(name, value []byte) error {
 		return nil
 	case "prompt_set":
 		field = &in.set
+	case "label":
+		field = &in.label
 	case "top_k":
 		field = (*[]byte)(&in.TopK)
 	case "threshold":
@@ -150,6 +152,10 @@ func (in *input) addQuery(args *fasthttp.Args) (err error) {
 	if query.set != nil {
 		twice("prompt_set", in.set != nil || given(in.PromptSet))
 		in.set = query.set
+	}
+	if query.label != nil {
+		twice("label", in.label != nil || given(in.Label))
+		in.label = query.label
 	}
 	if query.TopK != nil {
 		twice("top_k", given(in.TopK))

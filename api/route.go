@@ -21,7 +21,7 @@ import (
 type route struct {
 	methods string                  // with a space between them
 	path    string                  // as package router has it
-	limit   time.Duration           // for the answer; a request may ask for less
+	limit   time.Duration           // for the answer; a request may ask for less. 0: it needs none
 	reads   []reader                // the kinds of body that are taken; none: a body is not read
 	refuses func(fair.Caller) error // says that the full queue refuses a caller, see serve; nil: it needs no queue
 	do      func(*request) error    // has the engine do what the reader has found; nil: there is nothing to do
@@ -38,18 +38,21 @@ type reader struct {
 
 // routes is everything that is served.
 func (s *Server) routes() []route {
-	e, one := s.svc.Engine, s.svc.RequestTimeout
+	e, one, many := s.svc.Engine, s.svc.RequestTimeout, s.svc.BatchTimeout
 	json := func(read func(*request, *input) error) []reader {
 		return []reader{{"application/json", isJSON, s.cfg.MaxBodyBytes, jsonReader(read)}}
 	}
-	return []route{
+	return append([]route{
 		{"GET HEAD", "/health", 0, nil, nil, nil, s.health},
 		{"GET", "/v1/stats", 0, nil, nil, nil, s.stats},
 		{"GET HEAD", "/openapi.yaml", 0, nil, nil, nil, openAPI},
 		{"POST", "/v1/classify", one, s.imageBodies(readClassify), e.Refuses, image(e.Classify), result(appendClassification)},
 		{"POST", "/v1/embed/image", one, s.imageBodies(readImage), e.Refuses, image(e.EmbedImage), embedding},
 		{"POST", "/v1/embed/text", one, json(readText), nil, (*request).embedText, embedding},
-	}
+		{"POST", "/v1/classify/batch", many, s.batchBodies(readClassifyBatch), nil, (*request).classifyBatch, (*request).answerClassifyBatch},
+		{"POST", "/v1/embed/batch", many, s.batchBodies(readEmbedBatch), nil, (*request).embedBatch, (*request).answerEmbedBatch},
+		{"POST", "/v1/compare", many, s.batchBodies(readComparison)[:1], nil, (*request).compare, (*request).answerComparison},
+	}, s.promptSetRoutes()...)
 }
 
 // newRouter finds the routes by method and path.
@@ -80,10 +83,19 @@ func (to *route) handle(ctx *fasthttp.RequestCtx) {
 // for before the body is read, and what the full queue would refuse as soon as the connection can be used for the next
 // request, before time is spent on the JSON and the base64.
 func (r *request) serve(to *route) error {
+	s := r.server
 	if to.reads == nil {
+		if to.limit > 0 {
+			limit, err := timeout(&r.ctx.Request.Header, to.limit)
+			if err != nil {
+				return err
+			}
+			var stop context.CancelFunc
+			r.work, stop = context.WithTimeout(s.base, limit)
+			defer stop()
+		}
 		return to.answers(r)
 	}
-	s := r.server
 	body, limit, err := r.admit(to)
 	if err != nil {
 		return err

@@ -35,7 +35,7 @@ func BenchmarkGetKnownPrompts(b *testing.B) {
 			te, prompts := benchEmbeddings(b, n)
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := te.rows(context.Background(), fair.Caller{}, prompts); err != nil {
+				if _, err := te.rows(context.Background(), fair.Caller{}, false, prompts, nil); err != nil {
 					b.Fatal(err)
 				}
 			}

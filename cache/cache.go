@@ -25,6 +25,8 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"hailoclip/cache/boltfile"
 )
 
 // Errors of this package, wrapped with what happened.
@@ -36,9 +38,9 @@ var (
 	// ErrEncode says that the encode func broke its contract or panicked. Errors that it returns are passed on as they are.
 	ErrEncode = errors.New("the prompts could not be encoded")
 	// ErrLocked says that another process, most likely a running service, holds the cache file.
-	ErrLocked = errors.New("the cache file is locked by a running service")
+	ErrLocked = boltfile.ErrLocked
 	// ErrDamaged says that a file is no cache file, or no whole one.
-	ErrDamaged = errors.New("the cache file is damaged")
+	ErrDamaged = boltfile.ErrDamaged
 )
 
 // Vector is the embedding of one prompt. Shared and immutable.
@@ -130,17 +132,28 @@ type Store struct {
 	singles *memory // embeddings of single prompts, bounded by their number
 	lists   *memory // of whole lists, bounded by their bytes
 	disk    *disk
-	counts  struct {
-		requests, listHits, memoryHits, diskHits, shared, encoded, failed, busy atomic.Uint64
-
-		waiting atomic.Int64 // prompts that no batch has taken; changed under mu
-	}
+	counts  counts
 
 	ctx     context.Context // ends when the store closes; no goroutine is started then any more
 	cancel  context.CancelFunc
 	running sync.WaitGroup // goroutines that encode
 
 	mu sync.Mutex // guards cancel, and the prompts of all encoders that wait
+}
+
+// counts are behind Stats.
+type counts struct {
+	requests, listHits, memoryHits, diskHits, shared, encoded, failed, busy atomic.Uint64
+
+	waiting, patient atomic.Int64 // prompts that no batch has taken, and those of them that are patient; changed under Store.mu
+}
+
+// wait adds n to the prompts that wait, one of which is p.
+func (c *counts) wait(p *pendingPrompt, n int64) {
+	c.waiting.Add(n)
+	if p.patient {
+		c.patient.Add(n)
+	}
 }
 
 // States of DiskStats.State.
@@ -218,6 +231,9 @@ func (s *Store) Stats() Stats {
 		Failed: c.failed.Load(), Busy: c.busy.Load(), Pending: int(c.waiting.Load()),
 	}
 }
+
+// Waiting is how many prompts wait for an encoder now. It does not block.
+func (s *Store) Waiting() int { return int(s.counts.waiting.Load()) }
 
 // Embeddings returns the embeddings of one text encoder, which live until the store closes. Errors: an Encoder out of
 // bounds, ErrClosed.

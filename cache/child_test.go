@@ -84,7 +84,7 @@ func TestSecondInstance(t *testing.T) {
 		t.Fatalf("the first instance: %s", state)
 	}
 	stats, log, f := usable(t, dir, 50)
-	if stats.State != DiskOff || stats.Reason != ErrLocked.Error() || log.warnings() != 1 || f.count() != 100 {
+	if stats.State != DiskOff || stats.Reason != "the cache file is "+ErrLocked.Error() || log.warnings() != 1 || f.count() != 100 {
 		t.Errorf("the second instance: %d warnings, %d encoded, %+v", log.warnings(), f.count(), stats)
 	}
 	if info, err := Inspect(path); err != nil || !info.Locked || info.Bytes == 0 {

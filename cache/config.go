@@ -22,5 +22,5 @@ type Config struct {
 	// CacheFileMaxBytes is the size at which the file is started anew, 4 MiB to 64 GiB.
 	CacheFileMaxBytes int64 `yaml:"cache_file_max_bytes" bounds:"4194304 to 68719476736"`
 
-	MaxPending int `yaml:"max_pending" bounds:"1 to 1000000"` // prompts that may wait for the encoder, see Get
+	MaxPending int `yaml:"max_pending" bounds:"1 to 1000000"` // prompts that may wait for the encoder, see Get; those of Await do not count
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	berrors "go.etcd.io/bbolt/errors"
+
+	"hailoclip/cache/boltfile"
 )
 
 const (
@@ -174,7 +176,7 @@ func (d *disk) writeQueued() {
 	if d.stats().State == DiskOff {
 		d.closeFile(true)
 	}
-	if d.file != nil && !d.file.liesAt(d.path) {
+	if d.file != nil && !boltfile.LiesAt(d.file.file, d.path) {
 		d.log.Warn("the embedding cache file was deleted or replaced while it was in use: going on with what is there now")
 		d.restart(maxQueued)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +22,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"hailoclip/cache/boltfile"
 	"hailoclip/pipeline/fair"
 )
 
@@ -137,7 +139,7 @@ func TestDamagedFile(t *testing.T) {
 	each := func(kind uint16, change func(b []byte)) func(b []byte) []byte { // page of the kind
 		return func(b []byte) []byte {
 			for at := 0; at < len(b); at += page {
-				if u16(b[at+8:]) == kind {
+				if binary.LittleEndian.Uint16(b[at+8:]) == kind {
 					change(b[at:])
 				}
 			}
@@ -145,8 +147,8 @@ func TestDamagedFile(t *testing.T) {
 		}
 	}
 	cases := map[string]func(b []byte) []byte{
-		"pages that lie below themselves": each(branchPage, func(b []byte) { copy(b[24:32], b) }),
-		"an endless list of free pages":   each(freelistPage, func(b []byte) { copy(b[10:], "\xff\xff\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01") }),
+		"pages that lie below themselves": each(boltfile.BranchPage, func(b []byte) { copy(b[24:32], b) }),
+		"an endless list of free pages":   each(boltfile.FreelistPage, func(b []byte) { copy(b[10:], "\xff\xff\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01") }),
 		"both meta pages zero":            zero(0, 2*page),
 		"one meta page zero":              zero(page, 2*page),
 		"all zero":                        zero(0, len(whole)),
@@ -264,7 +266,7 @@ func FuzzReadPages(f *testing.F) {
 			b[int(at)%len(b)] ^= flip
 		}
 		var namespaces []NamespaceInfo
-		err := guard(func() error { namespaces, _ = readPages(b); return nil })
+		err := guard(func() error { namespaces, _ = readNamespaces(b); return nil })
 		if err != nil && !errors.Is(err, ErrDamaged) || err == nil && len(namespaces) > len(b)/16 {
 			t.Errorf("%v, %v", namespaces, err)
 		}

@@ -4,64 +4,31 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
-	"runtime/debug"
 	"strings"
 	"time"
 
 	"go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
+
+	"hailoclip/cache/boltfile"
 )
 
-// guard runs do, which touches the mapped file, and turns what a damaged file does to it into ErrDamaged: panics, and
-// faults where the file no longer reaches (which would end the process). After a panic the database that do used may
-// hold its locks for ever.
-func guard(do func() error) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		switch v := recover().(type) {
-		case nil:
-		case interface{ Addr() uintptr }: // a fault: the runtime would speak of nil pointers
-			err = fmt.Errorf("%w: it ends too early, or the disk cannot read it", ErrDamaged)
-		case runtime.Error: // an index or a pointer to nowhere
-			err = fmt.Errorf("%w: its content makes no sense", ErrDamaged)
-		default:
-			err = fmt.Errorf("%w: %v", ErrDamaged, v)
-		}
-	}()
-	return do()
+// ours says of what file an error of package boltfile speaks.
+func ours(err error) error {
+	switch {
+	case errors.Is(err, ErrLocked) || errors.Is(err, ErrDamaged):
+		return fmt.Errorf("the cache file is %w", err)
+	case errors.Is(err, unix.ELOOP):
+		return fmt.Errorf("%w: give the file itself as cache_file and no link", err)
+	}
+	return err
 }
 
-// openLocked opens a regular file and locks it, with unix.LOCK_SH or LOCK_EX, until it is closed. It waits half a second
-// for another process that is only looking at it, or that is just ending. Errors: ErrLocked, or those of the system.
-func openLocked(path string, flag, lock int) (*os.File, error) {
-	// Where a link leads may be anybody's choice, and a pipe would block.
-	f, err := os.OpenFile(path, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
-	if errors.Is(err, unix.ELOOP) {
-		return nil, fmt.Errorf("%w: give the file itself as cache_file and no link", err)
-	} else if err != nil {
-		return nil, err
-	}
-	stat, err := f.Stat()
-	if err == nil && !stat.Mode().IsRegular() {
-		err = fmt.Errorf("%s: not a regular file", path)
-	}
-	for end := time.Now().Add(500 * time.Millisecond); err == nil; time.Sleep(50 * time.Millisecond) {
-		locked := unix.Flock(int(f.Fd()), lock|unix.LOCK_NB)
-		if locked == nil {
-			return f, nil
-		} else if !errors.Is(locked, unix.EWOULDBLOCK) {
-			err = locked
-		} else if time.Now().After(end) {
-			err = ErrLocked
-		}
-	}
-	return nil, errors.Join(err, f.Close())
-}
+// guard is boltfile.Guard.
+func guard(do func() error) error { return ours(boltfile.Guard(do)) }
 
 // boltFile is an open database and the file below it. One goroutine at a time may write while another one reads the
 // snapshot. After ErrDamaged only close may be called, by who writes.
@@ -80,9 +47,9 @@ type boltFile struct {
 // deletes damaged values. A file that is damaged or not one of ours is not written to. Errors: ErrLocked, ErrDamaged,
 // or those of the system.
 func openBolt(path string, limit int64) (*boltFile, error) {
-	file, err := openLocked(path, os.O_RDWR|os.O_CREATE, unix.LOCK_EX)
+	file, err := boltfile.OpenLocked(path, os.O_RDWR|os.O_CREATE, unix.LOCK_EX)
 	if err != nil {
-		return nil, err
+		return nil, ours(err)
 	}
 	f := &boltFile{file: file}
 	namespaces, damaged, err := scan(file)
@@ -115,17 +82,32 @@ func openBolt(path string, limit int64) (*boltFile, error) {
 // scan reads all of a file. A value that is damaged, or of another version, is counted. Errors: ErrDamaged, or those of
 // the system.
 func scan(file *os.File) (namespaces []NamespaceInfo, damaged map[string][]diskKey, err error) {
-	// Reading it in one go first is faster than page by page, and shows a failing disk as an error rather than a fault.
-	size, err := io.Copy(io.Discard, file)
-	if err != nil || size == 0 { // a new one
-		return nil, nil, err
-	}
-	data, err := unix.Mmap(int(file.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_SHARED)
-	if err != nil {
-		return nil, nil, err
-	}
-	err = guard(func() error { namespaces, damaged = readPages(data); return nil })
-	return namespaces, damaged, errors.Join(err, unix.Munmap(data))
+	err = boltfile.Scan(file, func(data []byte) { namespaces, damaged = readNamespaces(data) })
+	return namespaces, damaged, ours(err)
+}
+
+// readNamespaces returns what a cache file holds, sorted by namespace, and the keys of the values that are not sound. It
+// panics where the file is damaged, or holds anything but namespaces and vectors, of which one at least must be sound if
+// there are any.
+func readNamespaces(data []byte) (namespaces []NamespaceInfo, damaged map[string][]diskKey) {
+	damaged = make(map[string][]diskKey)
+	sound := 0
+	boltfile.Walk(data, false, func(name []byte) {
+		boltfile.Want(len(name) <= maxNamespace, "it is not one of ours")
+		namespaces = append(namespaces, NamespaceInfo{Namespace: string(name)})
+	}, func(key, value []byte) {
+		boltfile.Want(len(key) == len(diskKey{}), "it is not one of ours")
+		n := &namespaces[len(namespaces)-1]
+		if soundValue(diskKey(key), value) {
+			n.Vectors++
+			sound++
+		} else {
+			n.Damaged++
+			damaged[n.Namespace] = append(damaged[n.Namespace], diskKey(key))
+		}
+	})
+	boltfile.Want(sound > 0 || len(damaged) == 0, "it is not one of ours")
+	return namespaces, damaged
 }
 
 // delete deletes values. Where that fails they stay, and are not used.
@@ -169,14 +151,6 @@ func (f *boltFile) put(batch map[diskKey]*Prompts) (snapshot *bbolt.Tx, added in
 	return snapshot, added, err
 }
 
-// liesAt says whether path still leads to the file: otherwise it was deleted or replaced, and what is written to it is
-// lost with this process.
-func (f *boltFile) liesAt(path string) bool {
-	ours, err := f.file.Stat()
-	there, thereErr := os.Stat(path)
-	return err != nil || thereErr != nil && !errors.Is(thereErr, fs.ErrNotExist) || thereErr == nil && os.SameFile(ours, there)
-}
-
 // close closes the database, or only the file of a damaged one, which stays mapped. All that was written is synced.
 func (f *boltFile) close(damaged bool) {
 	if damaged || guard(func() error { return errors.Join(f.snapshot.Rollback(), f.db.Close()) }) != nil {
@@ -211,12 +185,12 @@ func Inspect(path string) (FileInfo, error) {
 		return info, err
 	}
 	info.Bytes, info.Modified = stat.Size(), stat.ModTime()
-	f, err := openLocked(path, os.O_RDONLY, unix.LOCK_SH)
+	f, err := boltfile.OpenLocked(path, os.O_RDONLY, unix.LOCK_SH)
 	if errors.Is(err, ErrLocked) {
 		info.Locked = true
 		return info, nil
 	} else if err != nil {
-		return info, err
+		return info, ours(err)
 	}
 	defer func() { _ = f.Close() }()
 	namespaces, _, err := scan(f)
@@ -227,12 +201,12 @@ func Inspect(path string) (FileInfo, error) {
 // ClearFile removes a cache file and the damaged ones set aside beside it. A file that is not there is cleared.
 // Errors: ErrLocked while a process holds it, or those of the system.
 func ClearFile(path string) error {
-	f, err := openLocked(path, os.O_RDONLY, unix.LOCK_EX)
+	f, err := boltfile.OpenLocked(path, os.O_RDONLY, unix.LOCK_EX)
 	if err == nil {
 		err = errors.Join(os.Remove(path), f.Close())
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s: %w", path, err)
+		return fmt.Errorf("%s: %w", path, ours(err))
 	}
 	for _, aside := range asides(path) {
 		if err := os.Remove(aside); err != nil {

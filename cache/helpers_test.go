@@ -244,9 +244,18 @@ func callerNamed(address string) fair.Caller {
 
 // goGet starts a Get and returns where its error will be. A wrong vector is an error.
 func goGet(ctx context.Context, te *TextEmbeddings, address string, prompts ...string) <-chan error {
+	return start(ctx, te.Get, address, prompts...)
+}
+
+// goAwait is goGet for Await.
+func goAwait(ctx context.Context, te *TextEmbeddings, address string, prompts ...string) <-chan error {
+	return start(ctx, te.Await, address, prompts...)
+}
+
+func start(ctx context.Context, get func(context.Context, fair.Caller, []string) (*Prompts, error), address string, prompts ...string) <-chan error {
 	result := make(chan error, 1)
 	go func() {
-		p, err := te.Get(ctx, callerNamed(address), prompts)
+		p, err := get(ctx, callerNamed(address), prompts)
 		for i := 0; err == nil && i < len(prompts); i++ {
 			if !slices.Equal(p.Rows[i].Embedding, vectorOf("ns", prompts[i], testDim).Embedding) {
 				err = fmt.Errorf("%q has the vector of another prompt", prompts[i])

@@ -1,11 +1,14 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"runtime/debug"
 	"slices"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 
 	"hailoclip/pipeline/fair"
 )
@@ -17,13 +20,16 @@ type TextEmbeddings struct {
 
 	// Guarded by Store.mu.
 	pending map[string]*pendingPrompt // those that can be joined, by text
-	queue   fair.Queue[place]         // those that no batch has taken, once for each request
+	queue   fair.Queue[place]         // those that no batch has taken, once for each request that may be refused
+	patient fair.Queue[place]         // once for each that may not
+	turn    bool                      // of patient
 	calls   int                       // goroutines that encode
 }
 
 // pendingPrompt is a prompt that is to be encoded, for everyone who asked for it.
 type pendingPrompt struct {
 	text     string
+	patient  bool       // a patient request has brought it: Config.MaxPending does not count it
 	requests []*request // that wait for it
 	batch    *batch     // that it is encoded in; nil while it is queued
 
@@ -32,9 +38,10 @@ type pendingPrompt struct {
 	err    error
 }
 
-// request is a call of Get that waits.
+// request is a call that waits for prompts.
 type request struct {
 	caller  fair.Caller
+	patient bool                    // it is never refused
 	cancel  context.CancelCauseFunc // ends the wait
 	prompts []*pendingPrompt        // one for each missing text; nil where memory has it by now
 }
@@ -68,26 +75,84 @@ func (t *TextEmbeddings) Get(ctx context.Context, caller fair.Caller, prompts []
 			return p, nil
 		}
 	}
-	rows, err := t.rows(ctx, caller, prompts)
+	rows, err := t.rows(ctx, caller, false, prompts, nil)
 	if err != nil {
 		return nil, err
 	}
+	return t.list(rows), nil
+}
+
+// list makes one list of the embeddings of prompts, and remembers it.
+func (t *TextEmbeddings) list(rows []*Prompts) *Prompts {
 	p := concat(t.encoder.Namespace, t.encoder.Dim, rows)
-	if len(prompts) > 1 {
+	if len(rows) > 1 {
 		t.store.lists.set(false, p)
 	}
-	return p, nil
+	return p
 }
 
-// Remember makes sure that the embeddings of prompts are known, as Get does for the program itself, which is refused
-// with ErrBusy while Config.MaxPending or more prompts wait. The list as such is not remembered.
+// Await is Get for who would rather wait than be refused: it never ends with ErrBusy, nor makes others end so. It
+// brings few batches of new prompts at a time, and while prompts of Get wait, those of both kinds have every second turn.
+func (t *TextEmbeddings) Await(ctx context.Context, caller fair.Caller, prompts []string) (*Prompts, error) {
+	t.store.counts.requests.Add(1)
+	if len(prompts) > 1 {
+		if p := t.store.lists.get(t.encoder.Namespace, t.encoder.Dim, prompts); p != nil {
+			t.store.counts.listHits.Add(1)
+			return p, nil
+		}
+	}
+	rows, errs := t.each(ctx, caller, prompts)
+	for _, err := range errs {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return t.list(rows), nil
+}
+
+// AwaitEach is Await for texts that are no list: each has a vector or an error of its own, and the list is not
+// remembered.
+func (t *TextEmbeddings) AwaitEach(ctx context.Context, caller fair.Caller, texts []string) ([]Vector, []error) {
+	t.store.counts.requests.Add(1)
+	rows, errs := t.each(ctx, caller, texts)
+	vectors := make([]Vector, len(texts))
+	for i, row := range rows {
+		if row != nil {
+			vectors[i] = row.Rows[0]
+		}
+	}
+	return vectors, errs
+}
+
+// each returns the embedding of each prompt, or its error, and gives the encoder some batches at a time.
+func (t *TextEmbeddings) each(ctx context.Context, caller fair.Caller, prompts []string) ([]*Prompts, []error) {
+	rows, errs := make([]*Prompts, len(prompts)), make([]error, len(prompts))
+	var running errgroup.Group
+	running.SetLimit(t.encoder.Calls + 1) // one is ready when the encoder is
+	for from := 0; from < len(prompts); from += t.encoder.Batch {
+		to := min(from+t.encoder.Batch, len(prompts))
+		running.Go(func() error {
+			found, err := t.rows(ctx, caller, true, prompts[from:to], errs[from:to])
+			copy(rows[from:to], found)
+			for i := from; i < to; i++ {
+				errs[i] = cmp.Or(errs[i], err)
+			}
+			return nil
+		})
+	}
+	_ = running.Wait() // errors are in errs
+	return rows, errs
+}
+
+// Remember makes sure that the embeddings of prompts are known, as AwaitEach does for the program itself.
 func (t *TextEmbeddings) Remember(ctx context.Context, prompts []string) error {
-	_, err := t.rows(ctx, fair.Caller{}, prompts)
-	return err
+	_, errs := t.each(ctx, fair.Caller{}, prompts)
+	return cmp.Or(errs...)
 }
 
-// rows returns the embedding of each prompt, from memory, else from the disk, else from the encoder.
-func (t *TextEmbeddings) rows(ctx context.Context, caller fair.Caller, prompts []string) ([]*Prompts, error) {
+// rows returns the embedding of each prompt, from memory, else from the disk, else from the encoder. An error of a prompt
+// fails all, or, where errs is not nil, goes there.
+func (t *TextEmbeddings) rows(ctx context.Context, caller fair.Caller, patient bool, prompts []string, errs []error) ([]*Prompts, error) {
 	s, rows, missing := t.store, make([]*Prompts, len(prompts)), 0
 	for i := range prompts {
 		if rows[i] = s.singles.get(t.encoder.Namespace, t.encoder.Dim, prompts[i:i+1]); rows[i] == nil {
@@ -112,7 +177,7 @@ func (t *TextEmbeddings) rows(ctx context.Context, caller fair.Caller, prompts [
 			s.counts.diskHits.Add(1)
 		}
 	}
-	r := &request{caller: caller, cancel: cancel, prompts: make([]*pendingPrompt, len(texts))}
+	r := &request{caller: caller, patient: patient, cancel: cancel, prompts: make([]*pendingPrompt, len(texts))}
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -127,8 +192,12 @@ func (t *TextEmbeddings) rows(ctx context.Context, caller fair.Caller, prompts [
 		}
 		select {
 		case <-p.done:
-			if rows[i] = p.result; p.err != nil {
+			switch rows[i] = p.result; {
+			case p.err == nil:
+			case errs == nil:
 				return nil, p.err
+			default:
+				rows[i], errs[i] = nil, p.err
 			}
 		case <-ctx.Done():
 			return nil, fmt.Errorf("waiting for the text encoder: %w", context.Cause(ctx))
@@ -156,11 +225,11 @@ func (t *TextEmbeddings) join(ctx context.Context, r *request, texts []string, r
 			continue
 		case p != nil && (p.batch == nil || p.batch.ctx.Err() == nil): // not one that was given up
 			s.counts.shared.Add(1)
-		case fits || t.makeRoom(r.caller, len(texts)-i):
+		case fits || r.patient || t.makeRoom(r.caller, len(texts)-i):
 			fits = true
-			p = &pendingPrompt{text: text, done: make(chan struct{})}
+			p = &pendingPrompt{text: text, patient: r.patient, done: make(chan struct{})}
 			t.pending[text] = p
-			s.counts.waiting.Add(1)
+			s.counts.wait(p, 1)
 		default:
 			return t.busy()
 		}
@@ -168,24 +237,43 @@ func (t *TextEmbeddings) join(ctx context.Context, r *request, texts []string, r
 		if n := len(p.requests); n == 0 || p.requests[n-1] != r { // it may stand in the request twice
 			p.requests = append(p.requests, r)
 			if p.batch == nil {
-				t.queue.Push(r.caller, place{p, r})
+				t.queueOf(r).Push(r.caller, place{p, r})
 			}
 		}
 	}
-	for n := min(t.encoder.Calls-t.calls, t.queue.Len()); n > 0 && s.ctx.Err() == nil; n-- { // beside those at work
+	for n := min(t.encoder.Calls-t.calls, t.queue.Len()+t.patient.Len()); n > 0 && s.ctx.Err() == nil; n-- { // beside those at work
 		t.calls++
 		s.running.Go(t.encodeQueued)
 	}
 	return nil
 }
 
+// queueOf is where the prompts of r wait. The caller holds Store.mu.
+func (t *TextEmbeddings) queueOf(r *request) *fair.Queue[place] {
+	if r.patient {
+		return &t.patient
+	}
+	return &t.queue
+}
+
+// next takes the prompt whose turn it is out of its queue. The caller holds Store.mu.
+func (t *TextEmbeddings) next() (place, bool) {
+	first, second := &t.queue, &t.patient
+	if t.turn {
+		first, second = second, first
+	}
+	t.turn = !t.turn
+	if p, ok := first.Pop(); ok {
+		return p, true
+	}
+	return second.Pop()
+}
+
 // makeRoom says whether a caller may bring n more prompts. For that it refuses requests of callers who have more
-// waiting, in a full queue. The program's own prompts wait until there is room.
+// waiting, in a full queue.
 func (t *TextEmbeddings) makeRoom(c fair.Caller, n int) bool {
-	for t.store.counts.waiting.Load() >= int64(t.store.config.MaxPending) {
-		if c == (fair.Caller{}) {
-			return false
-		}
+	counts := &t.store.counts
+	for counts.waiting.Load()-counts.patient.Load() >= int64(t.store.config.MaxPending) {
 		greedy, ok := t.queue.DisplaceFor(c, n)
 		if !ok {
 			return false
@@ -210,12 +298,12 @@ func (t *TextEmbeddings) abandon(r *request) {
 		}
 		p.requests = slices.DeleteFunc(p.requests, func(other *request) bool { return other == r })
 		if p.batch == nil {
-			t.queue.Remove(r.caller, place{p, r})
+			t.queueOf(r).Remove(r.caller, place{p, r})
 		}
 		switch {
 		case len(p.requests) > 0:
 		case p.batch == nil:
-			t.store.counts.waiting.Add(-1)
+			t.store.counts.wait(p, -1)
 			delete(t.pending, p.text)
 		case !slices.ContainsFunc(p.batch.prompts, func(p *pendingPrompt) bool { return len(p.requests) > 0 }):
 			p.batch.cancel()
@@ -248,24 +336,27 @@ func (t *TextEmbeddings) encodeQueued() {
 func (t *TextEmbeddings) take() *batch {
 	t.store.mu.Lock()
 	defer t.store.mu.Unlock()
-	if t.queue.Len() == 0 || t.store.ctx.Err() != nil {
+	if t.queue.Len()+t.patient.Len() == 0 || t.store.ctx.Err() != nil {
 		t.calls--
 		return nil
 	}
 	b := &batch{}
 	b.ctx, b.cancel = context.WithCancel(context.Background()) // when the store closes, nobody waits any more
-	for len(b.prompts) < t.encoder.Batch && t.queue.Len() > 0 {
-		next, _ := t.queue.Pop()
+	for len(b.prompts) < t.encoder.Batch {
+		next, ok := t.next()
+		if !ok {
+			break
+		}
 		p := next.prompt
 		for _, r := range p.requests {
 			if r != next.request {
-				t.queue.Remove(r.caller, place{p, r})
+				t.queueOf(r).Remove(r.caller, place{p, r})
 			}
 		}
 		p.batch = b
 		b.prompts = append(b.prompts, p)
+		t.store.counts.wait(p, -1)
 	}
-	t.store.counts.waiting.Add(-int64(len(b.prompts)))
 	return b
 }
 

@@ -7,6 +7,9 @@ package stages
 //     prompts have equal scores.
 //   - Infinities and NaN go the way of IEEE 754, unless finite products overflow float32 on their own.
 
+// Cosine is the cosine similarity of two vectors of unit length, as Match.Cosine has it.
+func Cosine(a, b []float32) float64 { return min(max(float64(dot(a, b)), -1), 1) }
+
 // dotGo is dot in Go. Eight sums run side by side: that hides the latency of the additions and
 // keeps the rounding error small.
 func dotGo(a, b []float32) float32 {

@@ -54,15 +54,15 @@ func (l *Labels) kind(i int) Kind {
 	return l.Kinds[i]
 }
 
-// competing counts the labels that are compared with each other.
-func (l *Labels) competing() int {
-	n := l.N
+// ByCosine says that the score of a label is its cosine, and not its probability.
+func (l *Labels) ByCosine(a Activation) bool {
+	competing := l.N
 	for _, k := range l.Kinds {
 		if k == Negation {
-			n--
+			competing--
 		}
 	}
-	return n
+	return a == None || a == Softmax && competing == 1
 }
 
 // Kind is what a label is for.

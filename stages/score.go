@@ -30,7 +30,14 @@ func Rank(embedding []float32, l *Labels, s Scoring, logits []float64) ([]Match,
 			matches[i].Probability = sigmoid(matches[i].Probability / s.Temperature)
 		}
 	case Pair:
-		l.pair(matches, s.Temperature, negative)
+		odds := make([]float64, l.N)
+		for i := range odds {
+			odds[i] = matches[i].Probability
+		}
+		l.Odds(odds, s.Temperature)
+		for i := range odds {
+			matches[i].Probability = sigmoid(odds[i] / s.Temperature)
+		}
 	default:
 		sum = l.exponentials(matches, s.Temperature, max(ordinary, negative))
 	}
@@ -88,28 +95,29 @@ func (l *Labels) exponentials(matches []Match, temperature, top float64) (sum fl
 	return sum
 }
 
-// pair makes probabilities of the logits of ordinary labels: each against its negation, or against all negative labels,
-// of which top is the largest logit. Where nothing stands against a label its probability is 1.
-func (l *Labels) pair(matches []Match, temperature, top float64) {
-	sum := 0.0
-	for i := range matches {
-		if p := math.Exp((matches[i].Probability - top) / temperature); p == p && l.kind(i) == Negative {
-			sum += p
+// Odds makes of the logits of ordinary labels, with Pair, in place that of which, divided by the temperature, a probability
+// is the sigmoid: the logit less that of the label's negation, or less the temperature times log-sum-exp of those of all
+// negative labels. It is infinite where nothing stands against the label.
+func (l *Labels) Odds(logits []float64, temperature float64) {
+	top, sum := math.Inf(-1), 0.0
+	for i, logit := range logits {
+		if l.kind(i) == Negative && logit > top { // no comparison with NaN is true
+			top = logit
 		}
 	}
-	log := math.Log(sum) // log(sum of exp(logit)) = top + log
-	for i := range matches {
-		if l.kind(i) != Ordinary {
-			continue
+	for i, logit := range logits {
+		if l.kind(i) == Negative && logit == logit {
+			sum += math.Exp((logit - top) / temperature)
 		}
-		m := &matches[i]
+	}
+	background := top + temperature*math.Log(sum)
+	for i := range logits {
 		switch {
+		case l.kind(i) != Ordinary:
 		case l.Negations != nil && l.Negations[i] >= 0:
-			m.Probability = sigmoid((m.Probability - matches[l.Negations[i]].Probability) / temperature)
-		case sum > 0:
-			m.Probability = sigmoid((m.Probability-top)/temperature - log)
+			logits[i] -= logits[l.Negations[i]]
 		default:
-			m.Probability = 1 + 0*m.Probability // NaN if that is
+			logits[i] -= background
 		}
 	}
 }
@@ -119,7 +127,7 @@ func sigmoid(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
 // choose orders and cuts the ordinary labels, in the memory of matches, and says why the best one does not fit. The
 // probabilities of matches are still to be divided by sum. negative says that a negative label has the largest logit.
 func (l *Labels) choose(matches []Match, s *Scoring, sum float64, negative bool) ([]Match, Reason) {
-	byCosine := s.Activation == None || s.Activation == Softmax && l.competing() == 1
+	byCosine := l.ByCosine(s.Activation)
 	// The best are gathered at the front of matches: whenever there are twice as many as are wanted, the
 	// worse half goes, and nothing below the others is looked at any more.
 	topK, least := min(s.TopK, len(matches)), math.Inf(-1)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"mime"
 	"mime/multipart"
 	"net"
@@ -240,6 +241,7 @@ func TestHostileAnswers(t *testing.T) {
 			http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
 		}},
 		{"is another program", classify, ErrAnswer, "not an answer", write("hello")},
+		{"is not healthy", func(ctx context.Context, c *Client) error { _, err := c.Health(ctx); return err }, ErrAnswer, "not an answer", write("hello")},
 		{"has another type", classify, ErrAnswer, "cannot unmarshal", write(`{"classifications":"none"}`)},
 		{"nests without end", classify, ErrAnswer, "depth", write(strings.Repeat("[", 1<<15))},
 		{"refuses with a page", classify, nil, `status 502: "<h1>\x1b[2J`, func(w http.ResponseWriter, _ *http.Request) {
@@ -425,12 +427,14 @@ func TestBodies(t *testing.T) {
 				` "prompt_set"  "door"` + "\n" + `image/jpeg "image"  "\xff\xd8\xff an image"` + "\n" +
 					`application/octet-stream "image" rgb24; 2x2 "` + strings.Repeat(`\x00`, 12) + `"` + "\n"}},
 		{func() {
-			c.Evaluate(ctx, "door", []LabeledImage{{`a "cat", %22ä`, jpeg}}, EvaluateOptions{Precision: 0.9, Apply: true})
+			c.Evaluate(ctx, "door", []LabeledImage{{`a "cat", %22ä`, jpeg.Data}}, EvaluateOptions{Precision: 0.9, Apply: true})
 		},
 			sent{"POST /v1/prompt-sets/door/evaluate?apply=true&precision=0.9", "multipart/form-data", "", mediaJSON, "",
 				`image/jpeg "a \"cat\", %22ä"  "\xff\xd8\xff an image"` + "\n"}},
-		{func() { c.AddExample(ctx, "door", "open", []byte{1}, nil, Condition{IfMatch: "abc"}) },
-			sent{"POST /v1/prompt-sets/door/examples", mediaJSON, "", mediaJSON, "", `{"image":"AQ==","label":"open"}If-Match["abc"]`}},
+		{func() { c.AddExample(ctx, "door", "wide open", jpeg.Data, nil, Condition{IfMatch: "abc"}) },
+			sent{"POST /v1/prompt-sets/door/examples?label=wide+open", "image/jpeg", "", mediaJSON, "", "\xff\xd8\xff an image" + `If-Match["abc"]`}},
+		{func() { c.AddExample(ctx, "door", BackgroundLabel, nil, []float32{0.5, 1}, Condition{}) },
+			sent{"POST /v1/prompt-sets/door/examples", mediaJSON, "", mediaJSON, "", `{"label":"background","vector":[0.5,1]}`}},
 		{func() { c.DeletePromptSet(ctx, "door", Condition{IfMatch: "*"}) },
 			sent{"DELETE /v1/prompt-sets/door", "", "", mediaJSON, "", "If-Match[*]"}},
 		{func() { c.PromptSet(ctx, "door", true) }, sent{"GET /v1/prompt-sets/door?examples=full", "", "", mediaJSON, "", ""}},
@@ -451,6 +455,45 @@ func TestBodies(t *testing.T) {
 	var ms int
 	if _, err := fmt.Sscan((<-got).timeout, &ms); err != nil || ms <= 0 || ms > 3600_000 {
 		t.Errorf("a deadline of %d ms, %v", ms, err)
+	}
+}
+
+// TestNumbersThatAreNone are refused here, because JSON has no such numbers.
+func TestNumbersThatAreNone(t *testing.T) {
+	c, none := must(New("http://127.0.0.1:1", Options{})), float32(math.NaN())
+	_, compare := c.Compare(t.Context(), []Item{{Vector: []float32{none}}}, nil)
+	_, example := c.AddExample(t.Context(), "door", "open", nil, []float32{none}, Condition{})
+	_, _, put := c.PutPromptSet(t.Context(), "door", Definition{Temperature: math.Inf(1)}, Condition{})
+	for i, err := range []error{compare, example, put} {
+		if err == nil || !strings.Contains(err.Error(), "unsupported value") {
+			t.Errorf("%d: %v", i, err)
+		}
+	}
+	for _, vector := range [][]float32{nil, {1}} {
+		var image []byte
+		if vector != nil {
+			image = []byte{1}
+		}
+		if _, err := c.AddExample(t.Context(), "door", "open", image, vector, Condition{}); err == nil || !strings.Contains(err.Error(), "an image or a vector") {
+			t.Error(err)
+		}
+	}
+}
+
+// TestManyPrompts: more of them than a form has parts are sent as JSON.
+func TestManyPrompts(t *testing.T) {
+	half := 0.5
+	q := Question{Prompts: make([]string, 1000), TopK: 2, Threshold: &half}
+	for name, want := range map[string]string{"image": `"AQ=="`, "images": `["AQ=="]`} {
+		r := q.post("/v1/classify", name, Image{Data: []byte{1}})
+		var body map[string]json.RawMessage
+		if err := json.Unmarshal(r.body, &body); err != nil || r.header["Content-Type"] != mediaJSON || string(body[name]) != want || len(body) != 4 ||
+			string(body["top_k"]) != "2" || string(body["threshold"]) != "0.5" {
+			t.Errorf("%s: %v, %.100s", name, err, r.body)
+		}
+	}
+	if r := q.post("/v1/classify", "image", Image{Frame: &Frame{}}); !strings.HasPrefix(r.header["Content-Type"], "multipart/form-data") {
+		t.Errorf("pixels are sent as %s", r.header["Content-Type"])
 	}
 }
 

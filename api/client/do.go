@@ -20,6 +20,7 @@ type call struct {
 	query        url.Values
 	header       map[string]string
 	body         []byte
+	err          error // there is no such request
 
 	// once is set where a second time would do more than the first, or be answered otherwise. Such a request is sent
 	// again only when it is certain that nothing was done.
@@ -51,6 +52,9 @@ func (a *answer) read(v any) error {
 
 // do sends the request until it is answered well. Other answers are an *Error.
 func (c *Client) do(ctx context.Context, r call) (*answer, error) {
+	if r.err != nil {
+		return nil, r.err
+	}
 	for try := 0; ; try++ {
 		a, err := c.send(ctx, r)
 		if err != nil {

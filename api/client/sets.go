@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"net/http"
 	"net/url"
@@ -131,27 +130,33 @@ func (c *Client) DeletePromptSet(ctx context.Context, name string, o Condition) 
 	return err
 }
 
-// AddExample adds an example, a compressed image or else a vector of the model's dimension, to a label of a set; label
-// "" is the background. One that the label has already changes nothing.
+// BackgroundLabel is a label: that of an example of what is seen where none of the labels is, and of an image to evaluate that shows
+// none, unless a label of the set has that name.
+const BackgroundLabel = "background"
+
+// AddExample adds an example, a compressed image or else a vector of the model's dimension, to a label of a set or to the
+// BackgroundLabel. One that is there already changes nothing.
 func (c *Client) AddExample(ctx context.Context, name, label string, image []byte, vector []float32, o Condition) (set PromptSet, err error) {
 	if (image == nil) == (vector == nil) {
 		return set, errors.New("an example is an image or a vector")
 	}
-	body := map[string]any{"label": label}
+	r := o.change(http.MethodPost, pathOf(name)+"/examples", map[string]any{"label": label, "vector": vector})
 	if image != nil {
-		body["image"] = base64.StdEncoding.EncodeToString(image)
-	} else {
-		body["vector"] = vector
+		i := Image{Data: image}
+		r.query, r.body, r.header["Content-Type"] = url.Values{"label": {label}}, image, i.media()
 	}
-	err = c.getJSON(ctx, o.change(http.MethodPost, pathOf(name)+"/examples", body), &set)
+	err = c.getJSON(ctx, r, &set)
 	return set, err
 }
 
-// LabeledImage is an image and the label that it shows; "" is none of the set's.
+// LabeledImage is a compressed image and the label that it shows, or BackgroundLabel.
 type LabeledImage struct {
 	Label string
-	Image Image
+	Image []byte
 }
+
+// MaxEvaluated is how many images the service evaluates in one request.
+const MaxEvaluated = 1000
 
 // EvaluateOptions say what is wanted of an evaluation.
 type EvaluateOptions struct {
@@ -161,15 +166,36 @@ type EvaluateOptions struct {
 
 // Evaluation says how well a set answers.
 type Evaluation struct {
-	Images      int                 `json:"images"`
-	Accuracy    float64             `json:"accuracy"`
-	Labels      []string            `json:"labels"`
-	Confusion   [][]int             `json:"confusion"` // a row for each label that is shown, a column for each that was answered
-	Thresholds  map[string]*float64 `json:"thresholds"`
-	ECE         CalibrationError    `json:"ece"`
-	Temperature *float64            `json:"temperature"` // nil: none could be fitted
-	ETag        string              `json:"etag"`
-	Applied     bool                `json:"applied"`
+	PromptSet   string                     `json:"prompt_set"`
+	ETag        string                     `json:"etag"`     // of the version that was evaluated
+	Images      int                        `json:"images"`   // that count: without those in Errors
+	Accuracy    float64                    `json:"accuracy"` // the share of images that were answered as they should be
+	Labels      []string                   `json:"labels"`
+	Confusion   [][]int                    `json:"confusion"`   // [shown][answered]; the last row is images of none, the last column "none fits"
+	Thresholds  map[string]*LabelThreshold `json:"thresholds"`  // by label; nil: no score has the precision
+	ECE         CalibrationError           `json:"ece"`         // expected calibration error
+	Temperature *float64                   `json:"temperature"` // that fits the images best; nil: see Reason
+	Reason      string                     `json:"reason"`      // why there is no Temperature
+	Applied     bool                       `json:"applied"`
+	AppliedETag string                     `json:"applied_etag"` // of the set with thresholds and temperature
+	Errors      []ImageError               `json:"errors"`
+	Model       string                     `json:"model"`
+	RequestID   string                     `json:"request_id"`
+}
+
+// ImageError is why an image was left out.
+type ImageError struct {
+	Image int    `json:"image"` // its number, from 0
+	Label string `json:"label"`
+	Error string `json:"error"`
+	Code  string `json:"code"`
+}
+
+// LabelThreshold is the lowest score from which on a label is right often enough.
+type LabelThreshold struct {
+	Score     float64 `json:"score"`
+	Precision float64 `json:"precision"` // of the images at or above Score
+	Recall    float64 `json:"recall"`    // share of the label's images that are at or above Score
 }
 
 // CalibrationError is the expected calibration error with the set's temperature and with the fitted one.
@@ -178,14 +204,11 @@ type CalibrationError struct {
 	After  *float64 `json:"after"`
 }
 
-// maxParts is how many parts the service reads in a form.
-const maxParts = 1000
-
 // Evaluate has the set classify labelled images.
 func (c *Client) Evaluate(ctx context.Context, name string, images []LabeledImage, o EvaluateOptions) (e Evaluation, err error) {
 	f := newForm()
 	for _, i := range images {
-		f.image(i.Label, i.Image)
+		f.image(i.Label, Image{Data: i.Image})
 	}
 	r := f.post(pathOf(name) + "/evaluate")
 	r.query, r.once = url.Values{}, o.Apply

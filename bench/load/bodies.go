@@ -32,16 +32,13 @@ type Image struct {
 // Bodies makes the bodies of the requests, one image after the other. Safe for concurrent use.
 type Bodies struct {
 	path        string // with its query
-	kind        string
 	contentType string
-
-	answer  string // the field that a good answer must have
-	quoted  []byte // likewise, as JSON has it
-	prompts int
-	fresh   bool // every request has new prompts
-	list    []body
-	next    atomic.Uint64
-	serial  atomic.Uint64 // of fresh prompts
+	answer      string // the field that a good answer must have
+	quoted      []byte // likewise, as JSON has it
+	ask         Ask
+	list        []body
+	next        atomic.Uint64
+	serial      atomic.Uint64 // of fresh prompts
 }
 
 // body is that of one image.
@@ -58,55 +55,6 @@ const (
 	Raw       = "raw"       // its pixels as rgb24; the prompts are in the query
 	Multipart = "multipart" // a form
 )
-
-// NewBodies makes requests as JSONBodies does, of any kind. set, if not "", is the prompt set to classify by instead of
-// prompts. Fresh prompts are for JSON only, prompts in the query are as many as fit into the head of a request.
-func NewBodies(kind string, images []Image, prompts int, fresh bool, set string) (*Bodies, error) {
-	if fresh && (kind != JSON || set != "") {
-		return nil, errors.New("fresh prompts are for bodies of JSON only, without a prompt set")
-	}
-	if set != "" {
-		prompts = 1 // it classifies
-	}
-	b, err := JSONBodies(images, prompts, fresh)
-	if err != nil || kind == JSON && set == "" {
-		return b, err
-	}
-	query := url.Values{}
-	for i := range prompts {
-		query.Add("prompts", Prompt(i))
-	}
-	if set != "" {
-		query, b.prompts = url.Values{"prompt_set": {set}}, 0
-	}
-	b.kind, b.contentType = kind, "application/octet-stream"
-	for i, image := range images {
-		body := &b.list[i]
-		switch body.bytes = image.Data; kind {
-		case JSON:
-			*body = jsonBody(image.Data, 0, false)
-			b.contentType = "application/json"
-		case Binary:
-			b.contentType = "image/jpeg"
-		case Raw:
-			body.bytes, body.frame, err = rawBody(image.Data)
-		case Multipart:
-			body.bytes, b.contentType, err = formBody(image.Data, query)
-		default:
-			err = fmt.Errorf("body %q is none of %s, %s, %s and %s", kind, JSON, Binary, Raw, Multipart)
-		}
-		if err == nil && len(body.bytes) > maxBody {
-			err = fmt.Errorf("too many bytes for a body of %d", maxBody)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", image.Name, err)
-		}
-	}
-	if kind != Multipart && len(query) > 0 {
-		b.path += "?" + query.Encode()
-	}
-	return b, nil
-}
 
 // rawBody decodes an image, and says how its pixels lie.
 func rawBody(image []byte) (pixels []byte, frame string, err error) {
@@ -135,29 +83,73 @@ func formBody(image []byte, query url.Values) (body []byte, contentType string, 
 	return b.Bytes(), w.FormDataContentType(), cmp.Or(err, w.Close())
 }
 
-// JSONBodies makes requests to classify images (compressed, in any format) against a number of
-// prompts, or with 0 prompts to embed them. Fresh prompts are new ones in every request, which
-// no cache can know; else all requests have the same.
-func JSONBodies(images []Image, prompts int, fresh bool) (*Bodies, error) {
+// Ask is what the requests ask of each image, and how.
+type Ask struct {
+	Body    string // JSON, Binary, Raw or Multipart; "": JSON
+	Prompts int    // to classify it against; 0: to embed it. In a query are as many as fit into the head of a request
+	Fresh   bool   // new prompts in every request, which no cache can know; else all requests have the same. For JSON only
+	Set     string // the name of a prompt set instead, which Register makes of the prompts where there is none; "": none
+}
+
+// NewBodies makes requests with images (compressed, in any format).
+func NewBodies(images []Image, ask Ask) (*Bodies, error) {
+	ask.Body = cmp.Or(ask.Body, JSON)
 	if len(images) == 0 {
 		return nil, errors.New("no image")
 	}
-	if prompts < 0 || prompts > MaxPrompts {
-		return nil, fmt.Errorf("prompts: %d is out of bounds: 0 to %d", prompts, MaxPrompts)
+	if ask.Prompts < 0 || ask.Prompts > MaxPrompts {
+		return nil, fmt.Errorf("prompts: %d is out of bounds: 0 to %d", ask.Prompts, MaxPrompts)
 	}
-	b := &Bodies{path: "/v1/classify", kind: JSON, contentType: "application/json", answer: "classifications",
-		prompts: prompts, fresh: fresh && prompts > 0}
-	if prompts == 0 {
+	if ask.Fresh && (ask.Body != JSON || ask.Set != "") {
+		return nil, errors.New("fresh prompts are for bodies of JSON only, without a prompt set")
+	}
+	if ask.Set != "" && ask.Prompts == 0 {
+		return nil, errors.New("a prompt set has prompts")
+	}
+	b := &Bodies{path: "/v1/classify", answer: "classifications", ask: ask}
+	if b.ask.Fresh = ask.Fresh && ask.Prompts > 0; ask.Prompts == 0 {
 		b.path, b.answer = "/v1/embed/image", "embedding"
+	}
+	query := url.Values{}
+	if ask.Set != "" {
+		query.Set("prompt_set", ask.Set)
+	} else {
+		for i := range ask.Prompts {
+			query.Add("prompts", Prompt(i))
+		}
+	}
+	if (ask.Body == Binary || ask.Body == Raw) && len(query) > 0 {
+		b.path += "?" + query.Encode()
 	}
 	b.quoted = strconv.AppendQuote(nil, b.answer)
 	// No run repeats the prompts of another, because services remember them over restarts.
 	b.serial.Store(uint64(time.Now().Unix()) << 28)
 	for _, image := range images {
-		if base64.StdEncoding.EncodedLen(len(image.Data)) > maxBody {
-			return nil, fmt.Errorf("%s has %d bytes, too many for a body of %d", image.Name, len(image.Data), maxBody)
+		var one body
+		var err error
+		switch one.bytes = image.Data; ask.Body {
+		case JSON:
+			b.contentType = "application/json"
+			if base64.StdEncoding.EncodedLen(len(image.Data)) <= maxBody {
+				one = jsonBody(image.Data, ask)
+			}
+		case Binary:
+			b.contentType = "image/jpeg"
+		case Raw:
+			b.contentType = "application/octet-stream"
+			one.bytes, one.frame, err = rawBody(image.Data)
+		case Multipart:
+			one.bytes, b.contentType, err = formBody(image.Data, query)
+		default:
+			err = fmt.Errorf("body %q is none of %s, %s, %s and %s", ask.Body, JSON, Binary, Raw, Multipart)
 		}
-		b.list = append(b.list, jsonBody(image.Data, prompts, fresh))
+		if err == nil && max(len(one.bytes), len(image.Data)) > maxBody {
+			err = fmt.Errorf("too many bytes for a body of %d", maxBody)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", image.Name, err)
+		}
+		b.list = append(b.list, one)
 	}
 	return b, nil
 }
@@ -165,13 +157,17 @@ func JSONBodies(images []Image, prompts int, fresh bool) (*Bodies, error) {
 // digits are what makes a fresh prompt a new one.
 const digits = "0000000000000000"
 
-func jsonBody(image []byte, prompts int, fresh bool) (b body) {
+func jsonBody(image []byte, ask Ask) (b body) {
 	b.bytes = base64.StdEncoding.AppendEncode([]byte(`{"image":"`), image)
 	b.bytes = append(b.bytes, '"')
+	if ask.Set != "" {
+		b.bytes = append(b.bytes, `,"prompt_set":"`+ask.Set+`"}`...)
+		return b
+	}
 	separator, end := `,"prompts":["`, "}"
-	for i := range prompts {
+	for i := range ask.Prompts {
 		b.bytes = append(b.bytes, separator+Prompt(i)...)
-		if fresh {
+		if ask.Fresh {
 			b.bytes = append(b.bytes, ' ')
 			b.marks = append(b.marks, len(b.bytes))
 			b.bytes = append(b.bytes, digits...)
@@ -187,7 +183,7 @@ func jsonBody(image []byte, prompts int, fresh bool) (b body) {
 // which the caller keeps for the next call.
 func (b *Bodies) get(buffer *[]byte) (bytes []byte, frame string) {
 	body := &b.list[(b.next.Add(1)-1)%uint64(len(b.list))]
-	if !b.fresh {
+	if !b.ask.Fresh {
 		return body.bytes, body.frame
 	}
 	*buffer = append((*buffer)[:0], body.bytes...)
@@ -211,17 +207,15 @@ func (b *Bodies) MeanBytes() float64 {
 
 // String says what is asked, for the report.
 func (b *Bodies) String() string {
-	fresh := ""
-	if b.fresh {
-		fresh = " (new ones in every request)"
+	prompts := fmt.Sprintf("%d prompts", b.ask.Prompts)
+	switch {
+	case b.ask.Set != "":
+		prompts = "the prompt set " + b.ask.Set
+	case b.ask.Fresh:
+		prompts += " (new ones in every request)"
 	}
-	path, query, _ := strings.Cut(b.path, "?")
-	prompts := fmt.Sprintf("%d prompts%s", b.prompts, fresh)
-	if strings.HasPrefix(query, "prompt_set=") {
-		prompts = query
-	}
-	return fmt.Sprintf("POST %s, %s, %d different images, %s, mean body %.1f kB", path, b.kind, len(b.list), prompts,
-		b.MeanBytes()/1000)
+	path, _, _ := strings.Cut(b.path, "?")
+	return fmt.Sprintf("POST %s, %s, %d different images, %s, mean body %.1f kB", path, b.ask.Body, len(b.list), prompts, b.MeanBytes()/1000)
 }
 
 // looksGood is a quick look at an answer with a good status, where checkAnswer would cost too much.

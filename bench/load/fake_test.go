@@ -76,7 +76,7 @@ func (f *fake) serveStats(w http.ResponseWriter, _ *http.Request) {
 
 func newTestTarget(t testing.TB, url string) *Target {
 	t.Helper()
-	bodies, err := JSONBodies([]Image{{"one", []byte("an image")}, {"two", []byte("another")}}, 3, false)
+	bodies, err := NewBodies([]Image{{"one", []byte("an image")}, {"two", []byte("another")}}, Ask{Prompts: 3})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -136,7 +136,7 @@ func (r *runner) step(ctx context.Context, load Load) error {
 		rates[side] = append(rates[side], float64(rec.good-before)/w.Duration.Seconds())
 	}
 	for side, rec := range recordings {
-		s := rec.step(names[side], load, r.targets[0].bodies.prompts, r.origin)
+		s := rec.step(names[side], load, r.targets[0].bodies.ask.Prompts, r.origin)
 		if len(names) == 2 {
 			s.Turns = rates[side]
 		}

@@ -1,7 +1,6 @@
 package load
 
 import (
-	"encoding/json"
 	"math"
 	"slices"
 	"time"
@@ -18,9 +17,11 @@ type snapshot struct {
 
 // snapshot returns nil where the service has no /v1/stats: it is another program.
 func (t *Target) snapshot() *snapshot {
-	status, body, err := t.get("/v1/stats")
-	s := &snapshot{at: time.Now()}
-	if err != nil || status != 200 || json.Unmarshal(body, &s.Stats) != nil {
+	ctx, cancel := t.beside()
+	defer cancel()
+	s := new(snapshot)
+	err := t.service.Stats(ctx, &s.Stats)
+	if s.at = time.Now(); err != nil {
 		return nil
 	}
 	return s

@@ -3,11 +3,11 @@ package load
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"strconv"
@@ -17,6 +17,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"hailoclip/api/client"
 	"hailoclip/bench/report"
 )
 
@@ -28,27 +29,31 @@ type Target struct {
 	base    string // without a slash at the end
 	bodies  *Bodies
 	timeout time.Duration
-	http    *fasthttp.HostClient
-	open    context.Context // ends at Close, and with it every connection
+	http    *fasthttp.HostClient // for the load
+	service *client.Client       // for what is asked beside it
+	open    context.Context      // ends at Close, and with it every connection
 	close   context.CancelFunc
 }
 
 // NewTarget prepares to ask the service at base, such as http://127.0.0.1:5000, with bodies. A
 // request fails after timeout. Close it after use.
 func NewTarget(base string, bodies *Bodies, timeout time.Duration) (*Target, error) {
-	u, err := url.Parse(base)
+	t := &Target{base: strings.TrimRight(base, "/"), bodies: bodies, timeout: timeout}
+	t.open, t.close = context.WithCancel(context.Background())
+	own := http.DefaultTransport.(*http.Transport).Clone()
+	own.Proxy = nil // the load takes no detour either
+	own.DialContext = func(_ context.Context, _, addr string) (net.Conn, error) { return t.dial(addr, 0) }
+	var err error
+	t.service, err = client.New(base, client.Options{HTTP: &http.Client{Transport: own}, Retries: -1, MaxAnswer: maxAnswer})
 	if err != nil {
-		return nil, fmt.Errorf("url: %w", err)
+		t.close()
+		return nil, err
 	}
-	if (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
-		return nil, fmt.Errorf("url %q is not of the form http://HOST:PORT or https://HOST:PORT, with a path at most", base)
-	}
+	u, _ := url.Parse(base) // as New has found
 	port := u.Port()
 	if port == "" {
 		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
 	}
-	t := &Target{base: strings.TrimRight(base, "/"), bodies: bodies, timeout: timeout}
-	t.open, t.close = context.WithCancel(context.Background())
 	t.http = &fasthttp.HostClient{
 		Addr: net.JoinHostPort(u.Hostname(), port), IsTLS: u.Scheme == "https",
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, ServerName: u.Hostname()},
@@ -86,6 +91,7 @@ func (c *conn) Close() error {
 func (t *Target) Close() {
 	t.close()
 	t.http.CloseIdleConnections()
+	t.service.Close()
 }
 
 // exchange is the memory for one request at a time and its answer.
@@ -160,35 +166,21 @@ func codeOf(err error) string {
 	return codeOther
 }
 
-// maxStats bounds what get reads.
-const maxStats = 1 << 20
-
-// get reads a small document of the service into memory.
-func (t *Target) get(path string) (status int, body []byte, err error) {
-	x := t.newExchange()
-	x.request.Header.SetMethod(fasthttp.MethodGet)
-	x.request.SetRequestURI(t.base + path)
-	if err := t.http.DoTimeout(x.request, x.response, min(t.timeout, 5*time.Second)); err != nil {
-		return 0, nil, err
-	}
-	if body = x.response.Body(); len(body) > maxStats {
-		return 0, nil, fmt.Errorf("%s: an answer of %d bytes, more than %d", path, len(body), maxStats)
-	}
-	return x.response.StatusCode(), body, nil
+// beside is the time for what is asked beside the load. The caller cancels it.
+func (t *Target) beside() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(t.open, min(t.timeout, 5*time.Second))
 }
 
 // describe is the URL and what the service says it is.
 func (t *Target) describe() string {
-	var h struct {
-		Service, Version, Model, Backend string
-		Mode                             string `json:"runtime_mode"`
-	}
-	_, body, err := t.get("/health")
-	if err != nil || json.Unmarshal(body, &h) != nil || h.Service == "" {
+	ctx, cancel := t.beside()
+	defer cancel()
+	h, err := t.service.Health(ctx)
+	if err != nil || h.Service == "" {
 		return t.base
 	}
 	text := fmt.Sprintf("%s %s, model %s, backend %s", h.Service, h.Version, h.Model, h.Backend)
-	if h.Mode == "simulated" {
+	if h.RuntimeMode == "simulated" {
 		text += " (simulated)"
 	}
 	return fmt.Sprintf("%s: %.200s", t.base, report.Printable(text))
@@ -207,7 +199,7 @@ func (t *Target) Check(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case errors.Is(err, fasthttp.ErrTimeout):
-			err = fmt.Errorf("a first request with %d prompts had no answer in %v", t.bodies.prompts, timeout)
+			err = fmt.Errorf("a first request with %d prompts had no answer in %v", t.bodies.ask.Prompts, timeout)
 		case err == nil:
 			err = t.bodies.checkAnswer(statusCode(x.response.StatusCode()), x.response.Body())
 		}

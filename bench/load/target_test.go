@@ -3,6 +3,7 @@ package load
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -14,7 +15,7 @@ import (
 )
 
 func TestURLs(t *testing.T) {
-	bodies, _ := JSONBodies([]Image{{"one", []byte{1}}}, 1, false)
+	bodies, _ := NewBodies([]Image{{"one", []byte{1}}}, Ask{Prompts: 1})
 	for _, url := range []string{"", "127.0.0.1:5000", "ftp://127.0.0.1", "http://", "http://u:p@127.0.0.1", "http://127.0.0.1/?a=b", "http://[::1", "http://a/#b"} {
 		if _, err := NewTarget(url, bodies, time.Second); err == nil {
 			t.Errorf("%q is accepted", url)
@@ -97,7 +98,7 @@ func TestBodies(t *testing.T) {
 		fresh   bool
 		want    int
 	}{{1000, false, 1000}, {20, true, 20 * 100}, {0, true, 0}} {
-		bodies, err := JSONBodies(images, c.prompts, c.fresh)
+		bodies, err := NewBodies(images, Ask{Prompts: c.prompts, Fresh: c.fresh})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -109,12 +110,78 @@ func TestBodies(t *testing.T) {
 		}
 	}
 	for _, n := range []int{-1, MaxPrompts + 1} {
-		if _, err := JSONBodies(images, n, false); err == nil {
+		if _, err := NewBodies(images, Ask{Prompts: n}); err == nil {
 			t.Errorf("%d prompts are accepted", n)
 		}
 	}
-	if _, err := JSONBodies(nil, 1, false); err == nil {
+	if _, err := NewBodies(nil, Ask{Prompts: 1}); err == nil {
 		t.Error("no image is accepted")
+	}
+}
+
+// TestRegister has a service without the set that encodes it for a while, one that fails to, and one without prompt sets.
+func TestRegister(t *testing.T) {
+	bodies, err := NewBodies([]Image{{"one", []byte("first")}}, Ask{Prompts: 3, Set: "bench"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var buffer []byte
+	if body, _ := bodies.get(&buffer); string(body) != `{"image":"Zmlyc3Q=","prompt_set":"bench"}` || !strings.Contains(bodies.String(), "the prompt set bench") {
+		t.Errorf("%s: %s", bodies, body)
+	}
+	for kind, path := range map[string]string{Binary: "/v1/classify?prompt_set=bench", Multipart: "/v1/classify"} {
+		b, err := NewBodies([]Image{{"one", []byte("first")}}, Ask{Body: kind, Prompts: 3, Set: "bench"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if body, _ := b.get(&buffer); b.path != path || !strings.Contains(string(body), "first") || strings.Contains(string(body), "photo") {
+			t.Errorf("%s: %s %q", kind, b.path, body)
+		}
+	}
+	for _, ask := range []Ask{{Set: "bench"}, {Prompts: 1, Set: "bench", Fresh: true}, {Body: Binary, Prompts: 1, Fresh: true}, {Body: "xml"}, {Body: Raw}} {
+		if _, err := NewBodies([]Image{{"one", []byte("first")}}, ask); err == nil {
+			t.Errorf("%+v is accepted", ask)
+		}
+	}
+	for end, says := range map[string]string{"ready": "", "failed": "no encoder", "": "status 404"} {
+		var asked []string
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			asked = append(asked, r.Method)
+			state := map[bool]string{true: end, false: "encoding"}[len(asked) == 4]
+			switch {
+			case end == "", len(asked) == 1:
+				w.WriteHeader(http.StatusNotFound)
+				if end != "" {
+					io.WriteString(w, `{"error":"There is none","code":"prompt_set_not_found"}`)
+				}
+				return
+			case r.Method == http.MethodPut:
+				if r.URL.Path != "/v1/prompt-sets/bench" || strings.Count(string(body), `"name"`) != 3 {
+					t.Errorf("%s: %s", r.URL, body)
+				}
+				w.WriteHeader(http.StatusCreated)
+			case r.Method == http.MethodDelete:
+				w.WriteHeader(http.StatusNoContent)
+				return
+			}
+			io.WriteString(w, `{"state":"`+state+`","reason":"no encoder"}`)
+		}))
+		target, err := NewTarget(s.URL, bodies, time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		remove, err := target.Register(t.Context())
+		if (err == nil) != (says == "") || err != nil && !strings.Contains(err.Error(), says) {
+			t.Errorf("%q: %v", end, err)
+		}
+		if target.Close(); err == nil {
+			remove()
+		}
+		if want := map[bool]string{true: "[GET]", false: "[GET PUT GET GET DELETE]"}[end == ""]; fmt.Sprint(asked) != want {
+			t.Errorf("%q: asked %s, want %s", end, asked, want)
+		}
+		s.Close()
 	}
 }
 

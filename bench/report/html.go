@@ -11,6 +11,9 @@ import (
 //go:embed report.html
 var pageText string
 
+//go:embed page.css
+var pageCSS string
+
 //go:embed report.js
 var script string
 
@@ -42,7 +45,7 @@ func (r *Report) WriteHTML(w io.Writer) error {
 		UPlot, Script template.JS
 		Style         template.CSS
 	}{Report: r, MainLoad: main.Name(), Figures: r.figures(), Stages: r.stageBars(), Device: deviceNote(main), Tables: r.sides(),
-		Line: strings.Join(r.Command, " "), UPlot: template.JS(uPlotJS), Script: template.JS(script), Style: template.CSS(uPlotCSS)}
+		Line: strings.Join(r.Command, " "), UPlot: template.JS(uPlotJS), Script: template.JS(script), Style: template.CSS(uPlotCSS + pageCSS)}
 	for _, t := range []tile{
 		{"rate", "good answers a second"}, {"p50", "latency p50"}, {"p99", "latency p99"}, {"errors", "requests failed"},
 		{"cpu", "CPU of the service for an answer"}, {"rss", "memory of the service"}, {"batch", "images in a batch"}, {"cache_hits", "prompts known"},

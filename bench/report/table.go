@@ -7,7 +7,8 @@ import (
 	"math"
 	"slices"
 	"strings"
-	"unicode/utf8"
+
+	"github.com/mattn/go-runewidth"
 )
 
 // table is rows of cells, the first of which is the head, on a terminal or in the page.
@@ -21,16 +22,16 @@ func (t table) write(w io.Writer) {
 	widths := make([]int, len(t.Rows[0]))
 	for _, row := range t.Rows {
 		for i, cell := range row {
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+			widths[i] = max(widths[i], runewidth.StringWidth(cell))
 		}
 	}
 	for _, row := range t.Rows {
 		var line strings.Builder
 		for i, cell := range row {
 			if i == 0 || t.Rows[0][i] == "errors" {
-				fmt.Fprintf(&line, "%-*s  ", widths[i], cell)
+				line.WriteString(runewidth.FillRight(cell, widths[i]) + "  ")
 			} else {
-				fmt.Fprintf(&line, "%*s  ", widths[i], cell)
+				line.WriteString(runewidth.FillLeft(cell, widths[i]) + "  ")
 			}
 		}
 		fmt.Fprintln(w, strings.TrimRight(line.String(), " "))

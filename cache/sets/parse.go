@@ -29,6 +29,19 @@ func (f Fault) Error() string {
 	return text
 }
 
+// Faults returns the faults that are joined in an error.
+func Faults(err error) (all []Fault) {
+	var f Fault
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, err := range many.Unwrap() {
+			all = append(all, Faults(err)...)
+		}
+	} else if errors.As(err, &f) {
+		all = append(all, f)
+	}
+	return all
+}
+
 // maxValues bounds the values in JSON, and so the memory that reading it takes: about 50 MB. The largest set that Validate
 // accepts has half as many.
 const maxValues = 250_000

@@ -63,17 +63,13 @@ func (r *yamlReader) fault(n *yaml.Node, field, format string, args ...any) {
 
 // locate gives the faults of a definition that was read the lines of their fields, or of what holds those.
 func (r *yamlReader) locate(err error) error {
-	if err == nil {
-		return nil
-	}
 	var located []error
-	for _, err := range err.(interface{ Unwrap() []error }).Unwrap() {
-		f := err.(Fault)
-		for field := f.Field; f.Line == 0; field = field[:max(0, strings.LastIndexAny(field, ".["))] {
-			if f.Line = r.lines[field]; field == "" {
-				break
-			}
+	for _, f := range Faults(err) {
+		field := f.Field
+		for r.lines[field] == 0 && field != "" {
+			field = field[:max(0, strings.LastIndexAny(field, ".["))]
 		}
+		f.Line = r.lines[field]
 		located = append(located, f)
 	}
 	return errors.Join(located...)

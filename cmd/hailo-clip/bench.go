@@ -42,7 +42,7 @@ type benchRunCmd struct {
 	benchImages
 	FreshPrompts bool   `help:"New prompts in every request, which no cache knows."`
 	Body         string `enum:"json,binary,raw,multipart" default:"json" help:"Send the image in base64, as a file, as raw rgb24 or in a form."`
-	PromptSet    string `placeholder:"NAME" help:"Classify by this prompt set of the service instead of prompts."`
+	PromptSet    string `placeholder:"NAME" help:"Classify by this prompt set of the service. Where there is none it is made of the prompts, a label each, and deleted in the end."`
 
 	URL string `name:"url" placeholder:"URL" help:"Service to measure. Default: one that is started for it, on 127.0.0.1 with --backend, --model and --config."`
 	VS  string `name:"vs" placeholder:"URL" help:"Measure this service too, in turns with the first, and print the ratios."`
@@ -98,7 +98,7 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 			return err // now, and not after an hour of measurement
 		}
 	}
-	bodies, err := load.NewBodies(c.Body, images, c.Prompts, c.FreshPrompts, c.PromptSet)
+	bodies, err := load.NewBodies(images, load.Ask{Body: c.Body, Prompts: c.Prompts, Fresh: c.FreshPrompts, Set: c.PromptSet})
 	if err != nil {
 		return usageError{err}
 	}
@@ -117,6 +117,13 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 			return usageError{err}
 		}
 		defer t.Close()
+		if c.PromptSet != "" {
+			remove, err := t.Register(ctx)
+			if err != nil {
+				return err
+			}
+			defer remove()
+		}
 		targets = append(targets, t)
 	}
 	bar := newBars()
@@ -174,16 +181,25 @@ func startFlags(g *globals) [][2]string {
 	return [][2]string{{"--backend", g.Backend}, {"--model", g.Model}, {"--config", g.ConfigFile}}
 }
 
-// startService starts this program as the service to measure, with a prompt cache of its own, so
-// that the measurement finds no prompts from before and leaves none behind. more is for its environment. The caller
-// stops it.
+// startService starts this program as the service to measure, with a state folder of its own, in which only models and
+// libraries are the user's, so that the measurement finds no prompts from before and leaves none behind. more is for its
+// environment. The caller stops it.
 func startService(ctx context.Context, g *globals, more ...string) (url string, stop func() error, err error) {
-	dir, err := os.MkdirTemp("", "hailo-clip-bench-")
+	state, err := g.state()
 	if err != nil {
 		return "", nil, err
 	}
+	dir, err := os.MkdirTemp("", "hailo-clip-bench-")
+	for _, name := range []string{"models", "lib"} {
+		if err == nil {
+			err = os.Symlink(filepath.Join(state, name), filepath.Join(dir, name))
+		}
+	}
+	if err != nil {
+		return "", nil, errors.Join(err, os.RemoveAll(dir))
+	}
 	args := []string{"serve", "--host", "127.0.0.1", "--port", "0"}
-	for _, f := range append(startFlags(g), [2]string{"--state-dir", g.StateDir}) {
+	for _, f := range append(startFlags(g), [2]string{"--state-dir", dir}) {
 		if f[1] != "" {
 			args = append(args, f[:]...)
 		}

@@ -17,7 +17,7 @@ type benchBodiesCmd struct {
 	Body      []string      `enum:"json,binary,raw,multipart" default:"json,binary,raw" help:"Kinds of bodies, with commas."`
 	Size      []string      `default:"640x480,224x224" placeholder:"WxH" help:"Sizes of generated images, with commas."`
 	Prompts   int           `default:"20" help:"Prompts of each request, which the service knows; 0 embeds images."`
-	PromptSet string        `placeholder:"NAME" help:"Classify by this prompt set of the service instead of prompts."`
+	PromptSet string        `placeholder:"NAME" help:"Classify by this prompt set of the service. Where there is none it is made of the prompts, a label each, and deleted in the end."`
 	URL       string        `name:"url" placeholder:"URL" help:"Service to measure. Default: one that is started for it, on 127.0.0.1 with --backend, --model and --config."`
 	Clients   int           `short:"c" default:"16" help:"Closed loop: clients that ask again when they have their answer."`
 	Duration  time.Duration `short:"d" default:"3s" help:"Time of each turn that counts."`
@@ -57,6 +57,13 @@ func (c *benchBodiesCmd) Run(ctx context.Context, g *globals) (err error) {
 	rows, targets, err := c.rows(url, bare)
 	if err != nil {
 		return err
+	}
+	if c.PromptSet != "" {
+		remove, err := targets[0][0].Register(ctx)
+		if err != nil {
+			return err
+		}
+		defer remove()
 	}
 	bar := newBars()
 	for turn := range c.Turns {
@@ -100,7 +107,7 @@ func (c *benchBodiesCmd) rows(urls ...string) (rows []report.Cost, targets [][]*
 			return nil, nil, err
 		}
 		for _, kind := range c.Body {
-			bodies, err := load.NewBodies(kind, images, c.Prompts, false, c.PromptSet)
+			bodies, err := load.NewBodies(images, load.Ask{Body: kind, Prompts: c.Prompts, Set: c.PromptSet})
 			if err != nil {
 				return nil, nil, usageError{err}
 			}

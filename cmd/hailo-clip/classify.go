@@ -2,32 +2,41 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"slices"
+	"sync"
 
+	"golang.org/x/sync/errgroup"
+
+	"hailoclip/api/client"
 	"hailoclip/cache"
 	"hailoclip/hailo/safefile"
 	"hailoclip/stages/clip"
 )
 
 type classifyCmd struct {
+	asks
 	Images []string `arg:"" name:"image" help:"Image files; - reads one from standard input."`
-	Prompt []string `short:"p" required:"" sep:"none" placeholder:"TEXT" help:"A description to match; give several."`
+	Prompt []string `short:"p" required:"" xor:"what" sep:"none" placeholder:"TEXT" help:"A description to match; give several."`
+	Set    string   `name:"prompt-set" required:"" xor:"what" placeholder:"NAME" help:"Compare with the labels of a prompt set of the service instead."`
 	TopK   int      `short:"k" default:"0" help:"Print only the best so many; 0 is all."`
 	JSON   bool     `help:"Print one JSON object a line for each image."`
 	Jobs   int      `short:"j" default:"0" help:"Images that are worked on at a time; 0 is as many as keep the encoder busy."`
 }
 
 func (c *classifyCmd) Help() string {
-	return `Whole sentences work best, as they do with CLIP.
+	return `Whole sentences work best, as they do with CLIP. Without --url and --prompt-set no service is asked.
 
 Examples:
   hailo-clip classify cat.jpg -p "a photo of a cat" -p "a photo of a dog"
   hailo-clip classify --json frames/*.jpg -p "a red car" -p "an empty street" > result.jsonl
+  hailo-clip classify frames/*.jpg --prompt-set door --url http://pi:5000
 
 Exit code 1 when any image could not be classified; the others are printed all the same.`
 }
@@ -38,6 +47,13 @@ type verdict struct {
 	Matches []match `json:"classifications"`
 	Model   string  `json:"model"`
 	Error   string  `json:"error,omitempty"`
+
+	// Of a prompt set.
+	Set         string `json:"prompt_set,omitempty"`
+	ETag        string `json:"etag,omitempty"`
+	Matched     *bool  `json:"matched,omitempty"`
+	Reason      string `json:"reason,omitempty"`
+	ScoreSource string `json:"score_source,omitempty"`
 }
 
 type match struct {
@@ -47,6 +63,7 @@ type match struct {
 	Cosine      float64 `json:"cosine"`
 	Probability float64 `json:"probability"`
 	Truncated   bool    `json:"truncated,omitempty"` // the model has seen the beginning of the text only
+	Above       *bool   `json:"above_threshold,omitempty"`
 }
 
 func (c *classifyCmd) Run(ctx context.Context, g *globals) error {
@@ -64,6 +81,9 @@ func (c *classifyCmd) Run(ctx context.Context, g *globals) error {
 	first := slices.Index(c.Images, "-")
 	if first >= 0 && slices.Contains(c.Images[first+1:], "-") {
 		return usageError{errors.New("- is given twice: standard input holds one image")}
+	}
+	if c.Set != "" || c.URL != "" {
+		return c.service(ctx, g, func(s *client.Client) error { return c.ask(ctx, s) })
 	}
 	return withEngine(ctx, g, func(e *engine) error { return c.classify(ctx, e) })
 }
@@ -88,7 +108,7 @@ func (c *classifyCmd) classify(ctx context.Context, e *engine) error {
 			}
 			for rank, m := range r.Matches {
 				v.Matches = append(v.Matches, match{c.Prompt[m.Label], m.Score, rank + 1, m.Cosine, m.Probability,
-					r.Prompts.Rows[m.Label].Truncated})
+					r.Prompts.Rows[m.Label].Truncated, nil})
 			}
 			verdicts[i] = v
 			if done++; len(c.Images) > 1 {
@@ -103,7 +123,84 @@ func (c *classifyCmd) classify(ctx context.Context, e *engine) error {
 	return c.print(verdicts)
 }
 
+// Of classify with a service.
+const (
+	askedAtOnce = 8       // requests, unless --jobs says so
+	allMatches  = 1 << 20 // more than there can be
+)
+
+// ask has a service classify the images.
+func (c *classifyCmd) ask(ctx context.Context, s *client.Client) error {
+	if c.Set != "" {
+		if err := waitEncoded(ctx, s, c.Set); err != nil && !errors.Is(err, errNotEncoded) { // a former version may answer
+			return err
+		}
+	}
+	verdicts := make([]verdict, len(c.Images))
+	var all errgroup.Group
+	all.SetLimit(cmp.Or(c.Jobs, askedAtOnce))
+	var mu sync.Mutex // of bar and done
+	bar, done := newBars(), int64(0)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for i, name := range c.Images {
+		all.Go(func() (err error) {
+			defer func() {
+				if err != nil {
+					cancel()
+				}
+			}()
+			verdicts[i] = verdict{Image: name, Matches: []match{}, Set: c.Set}
+			image, err := readImage(name, maxBenchImage)
+			if err != nil {
+				verdicts[i].Error = err.Error()
+				return nil
+			}
+			err = c.askOne(ctx, s, image, &verdicts[i])
+			mu.Lock()
+			defer mu.Unlock()
+			if done++; len(c.Images) > 1 {
+				bar.set("classifying", done, int64(len(c.Images)))
+			}
+			return err
+		})
+	}
+	err := all.Wait()
+	bar.done(err == nil)
+	if err != nil {
+		return err
+	}
+	return c.print(verdicts)
+}
+
+// askOne has a service classify an image. What the service says of it is in v; that it does not answer is an error.
+func (c *classifyCmd) askOne(ctx context.Context, s *client.Client, image []byte, v *verdict) error {
+	a, err := s.Classify(ctx, client.Question{Image: client.Image{Data: image}, Prompts: c.Prompt, PromptSet: c.Set, TopK: cmp.Or(c.TopK, allMatches)})
+	var said *client.Error
+	switch {
+	case errors.As(err, &said) && said.Status/100 == 4 && said.Status != http.StatusNotFound && ctx.Err() == nil:
+		v.Error = said.Message
+		return nil
+	case err != nil:
+		return err
+	}
+	v.Model, v.ETag, v.Reason, v.ScoreSource = a.Model, a.ETag, a.Reason, a.ScoreSource
+	if c.Set != "" {
+		v.Matched = &a.Matched
+	}
+	for _, m := range a.Matches {
+		v.Matches = append(v.Matches, match{m.Text, m.Score, m.Rank, m.Cosine, m.Probability, m.Truncated, m.AboveThreshold})
+	}
+	return nil
+}
+
 func (c *classifyCmd) print(verdicts []verdict) (err error) {
+	width := 0
+	for _, v := range verdicts {
+		for _, m := range v.Matches {
+			width = max(width, longest(m.Text))
+		}
+	}
 	for _, v := range verdicts {
 		if v.Error != "" {
 			err = exitError(exitFailed)
@@ -117,8 +214,11 @@ func (c *classifyCmd) print(verdicts []verdict) (err error) {
 			complain("hailo-clip: %s: %s", printable(v.Image), v.Error)
 		default:
 			fmt.Fprintln(stdout, printable(v.Image))
+			if v.Matched != nil && !*v.Matched {
+				fmt.Fprintf(stdout, "  no label fits: %s\n", printable(v.Reason))
+			}
 			for _, m := range v.Matches {
-				fmt.Fprintln(stdout, "  "+row(m.Text, m.Score, longest(c.Prompt...)))
+				fmt.Fprintln(stdout, "  "+row(m.Text, m.Score, width))
 			}
 		}
 	}

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
+	"fmt"
 	"image/png"
 	"os"
 	"path/filepath"
@@ -26,6 +28,7 @@ func TestCommands(t *testing.T) {
 	}
 	good, slow, cat := configFile(t, "server:\n  port: 1234\n"), configFile(t, slowConfig), string(must(os.ReadFile(samples+"cat.jpg")))
 	put(t, damaged, map[string]string{"prompts.db": strings.Repeat("no database ", 1000)})
+	text := checkpointFile(t, 49408, 4, 512)
 	cases := []struct {
 		name  string
 		onnx  bool // needs ONNX Runtime
@@ -65,7 +68,17 @@ func TestCommands(t *testing.T) {
 		{"inspect tokens of nonsense", false, []string{"inspect", "tokens", "-"}, `{"a": 1}`, exitUsage, nil, []string{"JSON array"}},
 		{"inspect model", false, []string{"inspect", "model"}, "", 0, []string{"demo", "224 x 224", "vision_model.onnx", "b62fafc0"}, nil},
 		{"models list", false, []string{"models", "list"}, "", 0, []string{"clip-vit-b-32", "tinyclip-vit-8m-16", "complete", "missing"}, nil},
-		{"models list as JSON", false, []string{"models", "list", "--json"}, "", 0, []string{`"name":"demo"`, `"cpu":"complete","files"`}, nil},
+		{"models to choose from", false, []string{"models", "list"}, "", 0, []string{
+			"tinyclip-vit-40m-32       missing   missing     495    204   68.0      -     400\n", // 80 columns
+			"\ndemo                      complete  -             -      -      -     11       -\n", "about three times faster"}, nil},
+		{"models list as JSON", false, []string{"models", "list", "--json"}, "", 0, []string{`"name":"demo"`, `"cpu":"complete","license"`,
+			`"rates":{"image":{"batch_1":127,"batch_8":495},"text":{"batch_1":93.7,"batch_8":204},"source"`, `"float":69.7,"chip":68,`,
+			`"aliases":["ViT-B-32__openai",`, `"disk_bytes":10496798,"pull_bytes":0,"files"`}, nil},
+		{"models build-text", false, []string{"models", "build-text", "tinyclip-vit-40m-32", text}, "", 0,
+			[]string{"token_embedding.npy                         790656 bytes", "(unpinned, recorded on "}, nil},
+		{"models build-text without need", false, []string{"models", "build-text", "clip-vit-b-32", text}, "", exitFailed, nil, []string{"no text files that are made"}},
+		{"models build-text of a pickle", false, []string{"models", "build-text", "tinyclip-vit-40m-32", samples + "cat.jpg"}, "", exitFailed, nil, []string{"bad .safetensors file"}},
+		{"models build-text of nothing", false, []string{"models", "build-text", "tinyclip-vit-40m-32", text + "x"}, "", exitUsage, nil, []string{"no such file"}},
 		{"models pull from an empty folder", false, []string{"models", "pull", "clip-vit-b-32", "--from-dir", state}, "", exitFailed, nil, []string{"_model.onnx", "no such file"}},
 		{"models pull of a stranger", false, []string{"models", "pull", "resnet"}, "", exitUsage, nil, []string{"resnet", "known are"}},
 		{"models verify", false, []string{"models", "verify", "demo"}, "", 0, []string{"vision_model.onnx"}, nil},
@@ -127,6 +140,21 @@ func TestCommands(t *testing.T) {
 	}
 }
 
+// checkpointFile is a checkpoint in the layout of Hugging Face with nothing but zeros for the two matrices around a text
+// encoder.
+func checkpointFile(t *testing.T, vocabulary, width, dimension int) string {
+	t.Helper()
+	table, all := 4*vocabulary*width, 4*(vocabulary+dimension)*width
+	header := fmt.Sprintf(`{"text_model.embeddings.token_embedding.weight": {"dtype": "F32", "shape": [%d, %d], "data_offsets": [0, %d]},
+		"text_projection.weight": {"dtype": "F32", "shape": [%d, %d], "data_offsets": [%d, %d]}}`, vocabulary, width, table, dimension, width, table, all)
+	path := filepath.Join(t.TempDir(), "model.safetensors")
+	file := append(binary.LittleEndian.AppendUint64(nil, uint64(len(header))), header...)
+	if err := os.WriteFile(path, append(file, make([]byte, all)...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // TestOutputThatIsLost has every command that prints print to a full disk, and to a reader that has left already, as
 // "hailo-clip ... | head -1" may have.
 func TestOutputThatIsLost(t *testing.T) {
@@ -162,9 +190,11 @@ func TestOutputThatIsLost(t *testing.T) {
 		{false, true, []string{"models", "list"}, ""},
 		{false, true, []string{"models", "list", "--json"}, ""},
 		{false, false, []string{"models", "verify", "demo"}, ""},
+		{false, false, []string{"models", "build-text", "tinyclip-vit-61m-32", checkpointFile(t, 49408, 1, 512)}, ""},
 		{false, false, []string{"models", "rm", "clip-vit-b-32"}, ""},
 		{false, false, []string{"cache", "stats"}, ""},
 		{false, false, []string{"cache", "clear"}, ""},
+		{true, false, []string{"prompt-sets", "list"}, ""},
 		{false, false, []string{"config", "show"}, ""},
 		{false, true, []string{"config", "show", "--default"}, ""},
 		{false, true, []string{"doctor"}, ""},

@@ -40,19 +40,21 @@ type cli struct {
 	globals
 	ShowVersion versionFlag `name:"version" help:"Print the version."`
 
-	Serve    serveCmd    `cmd:"" help:"Run the REST service until SIGTERM or Ctrl-C."`
-	Demo     demoCmd     `cmd:"" help:"Run the service with the embedded demo model and classify its sample images."`
-	Classify classifyCmd `cmd:"" help:"Classify images against prompts, without a service."`
-	Embed    embedCmd    `cmd:"" help:"Print the embedding of an image or a text."`
-	Inspect  inspectCmd  `cmd:"" help:"Look at what the model sees: pixels, tokens, the model itself."`
-	Models   modelsCmd   `cmd:"" help:"List, fetch, check and remove models."`
-	Setup    setupCmd    `cmd:"" help:"Fetch ONNX Runtime, which encodes on the CPU."`
-	Cache    cacheCmd    `cmd:"" help:"Look at the prompt cache, or empty it."`
-	Config   configCmd   `cmd:"" help:"Show the configuration in force, or check a file."`
-	Doctor   doctorCmd   `cmd:"" help:"Check device, driver, libraries and models, and say what to do about each finding."`
-	Bench    benchCmd    `cmd:"" help:"Put a service under load, or profile one image path."`
-	NPUSim   npuSimCmd   `cmd:"" name:"npu-sim" passthrough:"" help:"The simulated chip, a worker process that the backend sim starts."`
-	Version  versionCmd  `cmd:"" help:"Print the version."`
+	Serve    serveCmd      `cmd:"" help:"Run the REST service until SIGTERM or Ctrl-C."`
+	Demo     demoCmd       `cmd:"" help:"Run the service with the embedded demo model and classify its sample images."`
+	Classify classifyCmd   `cmd:"" help:"Classify images against prompts, without a service."`
+	Embed    embedCmd      `cmd:"" help:"Print the embedding of an image or a text."`
+	Inspect  inspectCmd    `cmd:"" help:"Look at what the model sees: pixels, tokens, the model itself."`
+	Sets     promptSetsCmd `cmd:"" name:"prompt-sets" help:"List, make, change, export and import prompt sets."`
+	Evaluate evaluateCmd   `cmd:"" help:"Try a prompt set on labelled images: confusions, thresholds, calibration."`
+	Models   modelsCmd     `cmd:"" help:"List, fetch, check and remove models."`
+	Setup    setupCmd      `cmd:"" help:"Fetch ONNX Runtime, which encodes on the CPU."`
+	Cache    cacheCmd      `cmd:"" help:"Look at the prompt cache, or empty it."`
+	Config   configCmd     `cmd:"" help:"Show the configuration in force, or check a file."`
+	Doctor   doctorCmd     `cmd:"" help:"Check device, driver, libraries and models, and say what to do about each finding."`
+	Bench    benchCmd      `cmd:"" help:"Put a service under load, or profile one image path."`
+	NPUSim   npuSimCmd     `cmd:"" name:"npu-sim" passthrough:"" help:"The simulated chip, a worker process that the backend sim starts."`
+	Version  versionCmd    `cmd:"" help:"Print the version."`
 }
 
 const description = `Zero-shot image classification and embeddings with CLIP, on the Hailo-10H NPU or the CPU.

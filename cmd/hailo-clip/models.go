@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -20,52 +18,8 @@ type modelsCmd struct {
 	Pull   modelsPullCmd   `cmd:"" help:"Fetch the files of a model, or copy them from a folder."`
 	Verify modelsVerifyCmd `cmd:"" help:"Read all files of a model and check their digests."`
 	Rm     modelsRmCmd     `cmd:"" help:"Remove the files of a model."`
-}
 
-type modelsListCmd struct {
-	JSON bool `help:"Print JSON."`
-}
-
-func (c *modelsListCmd) Run(ctx context.Context, catalog *model.Catalog) error {
-	list, err := catalog.List(ctx)
-	if err != nil {
-		return err
-	}
-	if c.JSON {
-		listed := make([]listedModel, len(list))
-		for i, in := range list {
-			listed[i] = listedModel{in.Manifest.Name, in.Manifest.Description, in.Builtin, in.CPU, in.NPU, listFiles(in.Files)}
-		}
-		return printJSON(listed)
-	}
-	fmt.Fprintf(stdout, "%-22s  %-9s  %-9s  %s\n", "model", "CPU", "NPU", "what it is")
-	for _, in := range list {
-		fmt.Fprintf(stdout, "%-22s  %-9s  %-9s  %s\n", in.Manifest.Name, cmp.Or(in.CPU, "-"), cmp.Or(in.NPU, "-"), printable(in.Manifest.Description))
-		unpinned := map[string][]string{} // by date
-		for _, f := range in.Files {
-			if f.Err != nil {
-				fmt.Fprintln(stdout, "  "+fileLine(f))
-			} else if !f.Recorded.IsZero() {
-				day := f.Recorded.Format(time.DateOnly)
-				unpinned[day] = append(unpinned[day], f.Name)
-			}
-		}
-		for _, day := range slices.Sorted(maps.Keys(unpinned)) {
-			fmt.Fprintf(stdout, "  unpinned, recorded on %s: %s\n", day, strings.Join(unpinned[day], ", "))
-		}
-	}
-	fmt.Fprintf(stdout, "\nmodels folder: %s\n", catalog.Dir)
-	return nil
-}
-
-// listedModel is the JSON of a model in the list. It has no cpu or npu for which it is not made.
-type listedModel struct {
-	Name        string       `json:"name"`
-	Description string       `json:"description"`
-	Builtin     bool         `json:"builtin"`
-	CPU         model.State  `json:"cpu,omitempty"`
-	NPU         model.State  `json:"npu,omitempty"`
-	Files       []listedFile `json:"files"`
+	BuildText modelsBuildTextCmd `cmd:"" help:"Make what encoding texts on the NPU needs from a checkpoint of the model."`
 }
 
 type listedFile struct {
@@ -131,7 +85,7 @@ func (c *modelsPullCmd) Run(ctx context.Context, catalog *model.Catalog) error {
 	machine := device.Read("/")
 	_, chip := machine.Chip()
 	switch {
-	case c.Part == "cpu", c.Part == "auto" && !chip:
+	case c.Part == "cpu", c.Part == "auto" && !chip && forCPU(catalog, c.Name):
 		o.Which = model.CPUPart
 	case c.Part == "npu":
 		o.Which = model.NPUPart
@@ -163,6 +117,40 @@ func (c *modelsPullCmd) Run(ctx context.Context, catalog *model.Catalog) error {
 		fmt.Fprintln(stdout, why)
 	}
 	return err
+}
+
+// forCPU says whether a model is made for the CPU, or not known.
+func forCPU(catalog *model.Catalog, name string) bool {
+	m, err := catalog.Manifest(name)
+	return err != nil || m.CPU != nil
+}
+
+type modelsBuildTextCmd struct {
+	Name       string `arg:"" help:"Name of the model, see models list."`
+	Checkpoint string `arg:"" type:"existingfile" help:"The model's checkpoint: a .safetensors file of Hugging Face or OpenCLIP."`
+}
+
+func (c *modelsBuildTextCmd) Help() string {
+	return `The vendor's text encoders take token embeddings and give hidden states. The table before them and the projection
+after them it publishes for one model only; they are two matrices of the checkpoint that the model was compiled from.
+"models list" and the error of a start say where that is. It is read once and may be deleted afterwards.
+
+Example:
+  hailo-clip models build-text tinyclip-vit-40m-32 model.safetensors`
+}
+
+func (c *modelsBuildTextCmd) Run(ctx context.Context, catalog *model.Catalog) error {
+	files, err := catalog.BuildText(ctx, c.Name, c.Checkpoint)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		fmt.Fprintln(stdout, fileLine(f))
+	}
+	if _, why, err := catalog.Resolve(ctx, c.Name); err == nil {
+		fmt.Fprintln(stdout, why)
+	}
+	return nil
 }
 
 type modelsVerifyCmd struct {

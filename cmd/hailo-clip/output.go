@@ -124,6 +124,43 @@ func printable(text string) string {
 	return text
 }
 
+// wrapped breaks a text between words into lines of the terminal's width, all indented. Where it is not read on a terminal
+// it is one line, for programs.
+func wrapped(text, indent string) string {
+	width := math.MaxInt
+	if stdout.terminal {
+		if columns, _, err := term.GetSize(int(stdout.to.Fd())); err == nil && columns > 0 {
+			width = columns
+		}
+	}
+	return wrap(text, indent, width)
+}
+
+func wrap(text, indent string, width int) string {
+	var b strings.Builder
+	used := 0
+	for word := range strings.FieldsSeq(text) {
+		n := runewidth.StringWidth(word)
+		switch {
+		case used == 0:
+			b.WriteString(indent)
+			used = len(indent)
+		case used+1+n > width:
+			b.WriteString("\n" + indent)
+			used = len(indent)
+		default:
+			b.WriteByte(' ')
+			used++
+		}
+		b.WriteString(word)
+		used += n
+	}
+	if used > 0 {
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
 // pad cuts or fills text to width cells of a terminal, of which Chinese takes two a character.
 func pad(text string, width int) string {
 	return runewidth.FillRight(runewidth.Truncate(printable(text), width, "…"), width)

@@ -30,6 +30,21 @@ func TestColumnsLineUp(t *testing.T) {
 	}
 }
 
+func TestWrap(t *testing.T) {
+	runewidth.DefaultCondition.EastAsianWidth = false
+	for text, want := range map[string]string{
+		"": "", "cat": "  cat\n", "a cat, a dog": "  a cat,\n  a dog\n", "猫猫 猫猫": "  猫猫\n  猫猫\n", "a longword": "  a\n  longword\n",
+		"longerword a": "  longerword\n  a\n", "ab cde": "  ab cde\n",
+	} {
+		if got := wrap(text, "  ", 8); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+	if got := wrapped(strings.Repeat("cat ", 100), ""); strings.Count(got, "\n") != 1 { // the tests print to no terminal
+		t.Errorf("%q is not one line", got)
+	}
+}
+
 // TestTerminal prints to a file as if it were a terminal.
 func TestTerminal(t *testing.T) {
 	for terminal, want := range map[bool]string{false: "\x1b[2J\xff\n", true: `\u001b[2J\xff` + "\n"} {

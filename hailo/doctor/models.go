@@ -50,7 +50,14 @@ func (e *exam) checkModels(part model.Part) {
 		e.add(Fail, title+" are damaged: "+strings.Join(damaged, ", ")+".", pull)
 	}
 	if missing != nil { // where nothing else can serve, the start of the service is another finding
-		e.add(Warn, title+" are missing: "+strings.Join(missing, ", ")+".", pull)
+		var remedy []string
+		if slices.ContainsFunc(missing, func(name string) bool { return !m.Made(name) }) {
+			remedy = append(remedy, pull)
+		}
+		if slices.ContainsFunc(missing, m.Made) {
+			remedy = append(remedy, e.env.Own("models build-text "+shell(m.Name)+" CHECKPOINT.safetensors"))
+		}
+		e.add(Warn, title+" are missing: "+strings.Join(missing, ", ")+".", remedy...)
 	}
 	if damaged != nil || missing != nil {
 		return

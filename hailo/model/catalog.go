@@ -223,30 +223,51 @@ func (c *Catalog) installed(ctx context.Context, name string) (*Model, string, e
 		} else if missing != nil {
 			bad = append(bad, "missing: "+strings.Join(missing, ", "))
 		}
-		return nil, "", fmt.Errorf("%w: %s (%s); install it with: hailo-clip models pull %s", ErrNotInstalled, name, strings.Join(bad, "; "), name)
+		return nil, "", fmt.Errorf("%w: %s (%s); %s", ErrNotInstalled, name, strings.Join(bad, "; "), howToInstall(manifest, missing))
 	}
 	reason := fmt.Sprintf("model %s is installed for %s%s", name, strings.Join(parts, " and "), vendor)
 	if bad != nil {
 		reason += "; left out: " + strings.Join(bad, "; ")
 	}
+	if m.HasNPU() && slices.ContainsFunc(missing, manifest.Made) {
+		reason += "; texts are encoded on the CPU; for the NPU " + manifest.HowToMake()
+	}
 	return m, reason, nil
+}
+
+// howToInstall tells people what brings the missing files: a pull, BuildText, or both.
+func howToInstall(m Manifest, missing []string) string {
+	var how []string
+	if missing == nil || slices.ContainsFunc(missing, func(name string) bool { return !m.Made(name) }) {
+		how = append(how, "install it with: hailo-clip models pull "+m.Name)
+	}
+	if slices.ContainsFunc(missing, m.Made) {
+		how = append(how, m.HowToMake())
+	}
+	return strings.Join(how, "; ")
+}
+
+// Manifest returns the manifest of that name, built in, known, or in its folder. Errors: ErrUnknown, ErrManifest.
+func (c *Catalog) Manifest(name string) (Manifest, error) { return c.manifest(name, "") }
+
+// known are the manifests that are part of the program; the caller may append to them.
+func (c *Catalog) known() []Manifest {
+	list := slices.Clip(c.Known)
+	if c.Builtin != nil {
+		list = append(list, c.Builtin.Manifest)
+	}
+	return list
 }
 
 // manifest returns the manifest of that name, built in, known, or in its folder, with the URLs of a
 // release of the model zoo ("": its own).
 func (c *Catalog) manifest(name, zoo string) (Manifest, error) {
 	names := []string{}
-	for _, m := range c.Known {
+	for _, m := range c.known() {
 		if m.Name == name {
 			return m.ForZoo(zoo)
 		}
 		names = append(names, m.Name)
-	}
-	if c.Builtin != nil {
-		if m := c.Builtin.Manifest; m.Name == name {
-			return m, nil
-		}
-		names = append(names, c.Builtin.Name)
 	}
 	unknown := fmt.Errorf("%w: %q; known are %s, and folders with a %s in %s", ErrUnknown, name, strings.Join(names, ", "), manifestFile, c.Dir)
 	if !modelName.MatchString(name) {
@@ -263,6 +284,9 @@ func (c *Catalog) manifest(name, zoo string) (Manifest, error) {
 	m, err := ParseManifest(data)
 	if err == nil && m.Name != name {
 		err = fmt.Errorf("%w: the name is %q", ErrManifest, m.Name)
+	}
+	if err == nil {
+		err = distinct(append(c.known(), m))
 	}
 	if err != nil {
 		return Manifest{}, fmt.Errorf("%s: %w", path, err)

@@ -2,6 +2,7 @@ package model
 
 import (
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -88,8 +89,9 @@ func TestManifestOfSigLIP(t *testing.T) {
 		"padding":           {"tokens.pad_id", []string{`"pad_id": 3`, `"pad_id": -3`}},
 		"alias with a line": {"alias", []string{`ViT-B-16-SigLIP__webli`, `x\ny`}},
 		"alias twice":       {"twice", []string{`ViT-B-16-SigLIP__webli`, `google/siglip-base-patch16-224`}},
+		"many aliases":      {"33 aliases", []string{`"ViT-B-16-SigLIP__webli"`, strings.Repeat(`"a", `, 31) + `"b"`}},
 		"alias is the name": {"twice", []string{`ViT-B-16-SigLIP__webli`, `full`}},
-		"parameters":        {"parameters.text", []string{`85600000`, `-1`}},
+		"parameters":        {"parameters: -1", []string{`85600000`, `-1`}},
 		"no rate":           {"rates.image.batch_1", []string{`39.6`, `0`}},
 		"slower together":   {"rates.image.batch_8 is 30", []string{`88.1`, `30`}},
 		"too fast together": {"rates.text.batch_8 is 300", []string{`62.6`, `300`}},
@@ -213,21 +215,33 @@ func TestKnownManifests(t *testing.T) {
 	var names []string
 	for _, m := range list {
 		names = append(names, m.Name)
+		assert.True(t, (m.NPU == nil) == (m.Rates == nil) && (m.NPU == nil) == (m.Benchmarks == nil), "%s: NPU files without figures, or the reverse", m.Name)
+		assert.Equal(t, strings.HasSuffix(m.Name, "-int8"), m.CPU != nil && m.CPU.Alone, "%s: quantised", m.Name)
+		assert.True(t, m.Parameters.Image > 0 && m.Parameters.Text > 0, "%s: no parameters", m.Name)
 		for _, release := range []string{"", "v5.1.0"} {
 			z := assert.Value(m.ForZoo(release))
 			assert.NoError(t, z.Validate(), "%s for %q", m.Name, release)
 			for name, f := range z.Files {
-				if f.URL == "" || strings.ContainsAny(f.URL, "{}") {
+				if (f.URL == "") != m.Made(name) || strings.ContainsAny(f.URL, "{}") {
 					t.Errorf("%s: %s comes from %q", m.Name, name, f.URL)
+				}
+				if filepath.Ext(name) == ".hef" {
+					assert.True(t, strings.HasSuffix(f.URL, "/"+z.NPU.Zoo+"/hailo10h/"+name), "%s: %s comes from %q", m.Name, name, f.URL)
 				}
 			}
 		}
 	}
-	assert.Diff(t, []string{Preferred, "tinyclip-vit-8m-16"}, names, "known models")
+	assert.Diff(t, []string{
+		"clip-resnet-50", "clip-resnet-50x4", "clip-vit-b-16", "clip-vit-b-16-int8", Preferred, "clip-vit-b-32-int8", "clip-vit-l-14-laion2b",
+		"tinyclip-vit-39m-16", "tinyclip-vit-39m-16-int8", "tinyclip-vit-40m-32", "tinyclip-vit-40m-32-int8", "tinyclip-vit-61m-32",
+		"tinyclip-vit-8m-16", "tinyclip-vit-8m-16-int8",
+	}, slices.Sorted(slices.Values(names)), "known models")
 }
 
 func FuzzParseManifest(f *testing.F) {
 	f.Add([]byte(fullManifest))
+	f.Add([]byte(strings.NewReplacer(sigLIP...).Replace(fullManifest)))
+	f.Add([]byte(strings.NewReplacer(made...).Replace(fullManifest)))
 	f.Add([]byte(`{"name":"x","files":{"..":{"url":"https://h/{zoo}"}}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m, err := ParseManifest(data)

@@ -3,9 +3,11 @@
 package model
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -92,8 +94,14 @@ func (m *Model) ReadFile(name string) (data []byte, err error) {
 	return data, err
 }
 
-// LoadTokenizer loads the tokenizer of the model. It takes about 0.1 s.
+// ErrTokenizerKind says that tokenizers of that kind cannot be read yet.
+var ErrTokenizerKind = errors.New("tokenizers of this kind cannot be read yet")
+
+// LoadTokenizer loads the tokenizer of the model. It takes about 0.1 s. Errors: ErrTokenizerKind, token.ErrFile.
 func (m *Model) LoadTokenizer() (t *token.Tokenizer, err error) {
+	if kind := cmp.Or(m.TokenizerKind, CLIPBPE); kind != CLIPBPE {
+		return nil, fmt.Errorf("model %s: tokenizer_kind %s: %w, only %s", m.Name, kind, ErrTokenizerKind, CLIPBPE)
+	}
 	err = m.read(m.Manifest.Tokenizer, func(r io.Reader, _ int64) error {
 		t, err = token.Load(r, m.Tokens)
 		return err

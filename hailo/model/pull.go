@@ -33,7 +33,8 @@ type PullOptions struct {
 
 // Pull installs the files of a model into the models folder, each of them complete or not at all: it
 // comes as NAME.part, and gets its name once size, kind and SHA-256 are right and it is on disk.
-// Files that are there and right are kept, a part that is there is resumed. Where the manifest
+// Files that are there and right are kept, a part that is there is resumed. Those that are made (see
+// Manifest.Made) are left out where FromDir has none. Where the manifest
 // has no digest, that of the first pull is recorded and later pulls are held to it; to accept
 // another file, remove the model first.
 //
@@ -74,7 +75,14 @@ func (c *Catalog) Pull(ctx context.Context, name string, o PullOptions) error {
 		return err
 	}
 	for _, file := range m.PartFiles(o.Which) {
-		if err := pullFile(ctx, filepath.Join(dir, file), m.Files[file], recs, o); err != nil {
+		path := filepath.Join(dir, file)
+		if m.Made(file) && !exists(path) && !exists(localFile(file, m.Files[file], o)) {
+			continue // BuildText makes it
+		}
+		if err := pullFile(ctx, path, m.Files[file], recs, o); err != nil {
+			if m.Made(file) {
+				err = fmt.Errorf("%w; %s", err, m.HowToMake())
+			}
 			return fmt.Errorf("pull %s: %s: %w", name, file, err)
 		}
 	}
@@ -91,6 +99,24 @@ func (c *Catalog) lock(name string) (unlock func(), err error) {
 		err = fmt.Errorf("%w: %s", ErrBusy, name)
 	}
 	return unlock, err
+}
+
+// exists says whether something has that name; nothing has the empty one.
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// localFile is where FromDir has a file, or would have it; "" without FromDir.
+func localFile(name string, f File, o PullOptions) string {
+	if o.FromDir == "" {
+		return ""
+	}
+	path := filepath.Join(o.FromDir, name)
+	if !exists(path) && f.Vendor != "" {
+		return filepath.Join(o.FromDir, filepath.FromSlash(f.Vendor))
+	}
+	return path
 }
 
 // pullFile installs one file at path.
@@ -124,10 +150,7 @@ func pullFile(ctx context.Context, path string, f File, recs records, o PullOpti
 	}
 	switch {
 	case o.FromDir != "":
-		d.Local = filepath.Join(o.FromDir, name)
-		if _, err := os.Stat(d.Local); errors.Is(err, fs.ErrNotExist) && f.Vendor != "" {
-			d.Local = filepath.Join(o.FromDir, filepath.FromSlash(f.Vendor))
-		}
+		d.Local = localFile(name, f, o)
 		// Before the copy, which takes the place of a part that could be resumed.
 		if err := checkKind(d.Local); err != nil && !errors.As(err, new(*fs.PathError)) {
 			return err

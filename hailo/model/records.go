@@ -65,8 +65,13 @@ func (r records) write(dir string) error {
 // add writes down what the file at path is, or is about to be.
 func (r records) add(path string, info fs.FileInfo, url, sum string) error {
 	dir, name := filepath.Split(path)
-	r[name] = record{URL: url, Bytes: info.Size(), SHA256: sum, ModTime: info.ModTime(), Recorded: time.Now().UTC().Truncate(time.Second)}
+	r.put(name, info, url, sum)
 	return r.write(dir)
+}
+
+// put is add without writing it down.
+func (r records) put(name string, info fs.FileInfo, url, sum string) {
+	r[name] = record{URL: url, Bytes: info.Size(), SHA256: sum, ModTime: info.ModTime(), Recorded: time.Now().UTC().Truncate(time.Second)}
 }
 
 // want returns the size and digest that a file is held to; 0 and "" where none is known. since is not

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"hailoclip/cache"
@@ -65,18 +64,15 @@ func ReadPrompts(c cache.Config, maxBytes int) (prompts []string, err error) {
 }
 
 // Precompute makes sure that the cache has the vectors of prompts for the first text encoder, and returns for how many
-// it has. It encodes one batch at a time, so that requests wait for no more than that, and gives way while they fill
-// the queue. It blocks until all is done: run it beside the service. Vectors beyond cache_max_entries are on disk only.
-// Errors: those of cache.TextEmbeddings.Get but ErrBusy.
+// it has. It encodes one batch at a time, so that requests wait for no more than that; while they wait for the encoder, they
+// have every second turn. It blocks until all is done: run it beside the service. Vectors beyond cache_max_entries are on disk only.
+// Errors: those of cache.TextEmbeddings.Await.
 func (e *Engine) Precompute(ctx context.Context, prompts []string) (done int, err error) {
 	batch := e.parts.Texts[0].Info().TextBatch
 	for err == nil && done < len(prompts) {
 		part := prompts[done:min(done+batch, len(prompts))]
 		if err = e.texts[0].Remember(ctx, part); err == nil {
 			done += len(part)
-		} else if errors.Is(err, cache.ErrBusy) {
-			time.Sleep(100 * time.Millisecond)
-			err = nil
 		}
 	}
 	return done, err

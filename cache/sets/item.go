@@ -1,0 +1,154 @@
+package sets
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/zeebo/xxh3"
+)
+
+// The file has a bucket for each set, by its name, and the bucket tally. A set is kept in items, so that a change writes
+// little more than what has changed:
+//
+//	d                       JSON of head: the definition without labels
+//	l + number (uint16)     JSON of a Label, with ids for examples
+//	e + id                  JSON of exampleHead, a line feed, the vector, the thumbnail
+//	r + Key (32 bytes)      float32, little-endian: derived rows, which may be lost
+//
+// Numbers in keys are big-endian, which keeps them in order. Each item is the version (uint8), what is above, and a checksum
+// (uint64, little-endian): xxh3 of all before it, seeded with the xxh3 of the set's name and the key. In tally lies, under d,
+// the number of sets (uint32), so that it shows when one is lost.
+const (
+	itemVersion = 1
+	itemSum     = 8
+	tally       = "." // no name of a set
+)
+
+var (
+	headKey  = []byte("d")
+	labelKey = func(i int) []byte { return binary.BigEndian.AppendUint16([]byte("l"), uint16(i)) }
+	rowKey   = func(k Key) []byte { return append([]byte("r"), k[:]...) }
+
+	exampleKey = func(id string) []byte { return append([]byte("e"), id...) }
+)
+
+type head struct {
+	Definition
+	Changed time.Time `json:"changed"`
+	Count   int       `json:"count"` // of labels
+}
+
+type exampleHead struct {
+	Model         string `json:"model,omitempty"`
+	FromThumbnail bool   `json:"from_thumbnail,omitempty"`
+	VectorBytes   int    `json:"vector_bytes"`
+}
+
+// seal makes an item of what it is to hold.
+func seal(set string, key, content []byte) []byte {
+	b := make([]byte, 0, 1+len(content)+itemSum)
+	b = append(append(b, itemVersion), content...)
+	return binary.LittleEndian.AppendUint64(b, itemChecksum(set, key, b))
+}
+
+// unseal returns what an item holds, which lies in b; nil if the item is not what seal has made for that key.
+func unseal(set string, key, b []byte) []byte {
+	n := len(b) - itemSum
+	if n < 1 || b[0] != itemVersion || binary.LittleEndian.Uint64(b[n:]) != itemChecksum(set, key, b[:n]) {
+		return nil
+	}
+	return b[1:n:n]
+}
+
+func itemChecksum(set string, key, body []byte) uint64 {
+	return xxh3.HashSeed(body, xxh3.Hash(fmt.Appendf(nil, "%s/%s", set, key)))
+}
+
+// items returns what a record is kept as, by key. It shares nothing with r. Error: r has examples without vectors, images
+// that are not examples, or what Validate refuses.
+func (r Record) items() (map[string][]byte, error) {
+	items := map[string][]byte{}
+	var failed error
+	if r.Definition.HasImages() {
+		failed = errors.New("images of a prompt set are kept as examples only")
+	}
+	add := func(key []byte, value any, more ...[]byte) {
+		text, err := json.Marshal(value)
+		failed = errors.Join(failed, err)
+		items[string(key)] = seal(r.Name, key, bytes.Join(append([][]byte{text}, more...), nil))
+	}
+	addExamples := func(examples []Example) {
+		for _, e := range examples {
+			if len(e.Vector) == 0 {
+				failed = errors.Join(failed, fmt.Errorf("example %s of a prompt set has no vector", e.ID))
+			}
+			add(exampleKey(e.ID), exampleHead{e.Model, e.FromThumbnail, len(e.Vector)}, []byte("\n"), e.Vector, e.Thumbnail)
+		}
+	}
+	d := r.Definition.brief()
+	for i, l := range d.Labels {
+		add(labelKey(i), l)
+		addExamples(r.Definition.Labels[i].Examples)
+	}
+	addExamples(r.Definition.Background.Examples)
+	d.Labels = nil
+	add(headKey, head{d, r.Changed, len(r.Definition.Labels)})
+	return items, failed
+}
+
+// assemble makes a record of the items of a set, with which it shares nothing. The error says what is lost.
+func assemble(set string, items map[string][]byte) (r Record, err error) {
+	open := func(key []byte, value any, what string) (rest []byte) {
+		text, rest, _ := bytes.Cut(unseal(set, key, items[string(key)]), []byte("\n")) // JSON has none
+		if json.Unmarshal(text, value) != nil {                                        // also when there is none
+			err = fmt.Errorf("prompt set %s: %s is lost", set, what)
+		}
+		return rest
+	}
+	examples := func(examples []Example, of string) {
+		for i := range examples {
+			e := &examples[i]
+			var h exampleHead
+			rest := open(exampleKey(e.ID), &h, "an example of "+of)
+			vector := rest[:min(max(0, h.VectorBytes), len(rest))]
+			*e = Example{e.ID, h.Model, bytes.Clone(vector), bytes.Clone(rest[len(vector):]), h.FromThumbnail}
+			if len(e.Thumbnail) == 0 {
+				e.Thumbnail = nil
+			}
+		}
+	}
+	var h head
+	open(headKey, &h, "its definition")
+	d := h.Definition
+	d.Labels = make([]Label, min(max(0, h.Count), MaxLabels))
+	for i := range d.Labels {
+		name := fmt.Sprintf("label %d", i)
+		open(labelKey(i), &d.Labels[i], name)
+		examples(d.Labels[i].Examples, name)
+	}
+	examples(d.Background.Examples, "the background")
+	return Record{set, d, h.Changed}, err
+}
+
+// formatRow is numbers as they are kept.
+func formatRow(numbers []float32) []byte {
+	b := make([]byte, 0, 4*len(numbers))
+	for _, x := range numbers {
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(x))
+	}
+	return b
+}
+
+// parseRow reads what formatRow has made.
+func parseRow(b []byte) []float32 {
+	numbers := make([]float32, len(b)/4)
+	for i := range numbers {
+		numbers[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
+	}
+	return numbers
+}

@@ -1,0 +1,489 @@
+package sets
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+
+	"go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
+
+	"hailoclip/cache/boltfile"
+)
+
+// Errors of the store, wrapped with what happened.
+var (
+	// ErrNotFound says that there is no set of that name.
+	ErrNotFound = errors.New("there is no such prompt set")
+	// ErrFull says that there are MaxSets sets, or that the file has MaxFileBytes.
+	ErrFull = errors.New("there is no room for more prompt sets")
+	// ErrLocked says that another process, most likely a running service, holds the file.
+	ErrLocked = boltfile.ErrLocked
+	// ErrDamaged says that the file is not whole. It stays as it is.
+	ErrDamaged = boltfile.ErrDamaged
+)
+
+// FileName is the name of the store's file in the state folder.
+const FileName = "prompt-sets.db"
+
+// MaxFileBytes bounds what all sets take in the file together.
+const MaxFileBytes = 512 << 20
+
+// Store is the file of the prompt sets. It is made with the first set, and never removed, renamed or emptied by the program.
+// Safe for concurrent use; calls take turns.
+//
+// A call waits for its turn and for the disk, but no longer than its context. A change is on disk, synced, when its call
+// returns without an error. With an error it was not made, but for one: where the context has ended and the disk is still at
+// work, the change may come true later. What the caller keeps in memory is therefore changed by the func that the call is
+// given: it runs when the change is on disk and at no other time, in the order of the changes, before the next call begins.
+type Store struct {
+	path string
+	busy chan struct{} // full while somebody uses what follows: a lock for which the wait can end
+	file *os.File      // nil: there is none yet
+	db   *bbolt.DB     // of file
+	fail error         // why nothing can be read any more
+	keep error         // why nothing can be written
+}
+
+// Open opens the file, all of which is read and checked. There need not be one. A file that may only be read is opened, and
+// changes then fail. Errors: ErrLocked, ErrDamaged, or those of the system.
+func Open(path string) (*Store, error) { return open(path, os.O_RDWR) }
+
+// OpenReadOnly is Open for a look, which several processes may take at once, but none beside one that has opened the file
+// to write. There must be a file. A set that is damaged is an error only of Get.
+func OpenReadOnly(path string) (*Store, error) { return open(path, os.O_RDONLY) }
+
+func open(path string, mode int) (s *Store, err error) {
+	s = &Store{path: path, busy: make(chan struct{}, 1)}
+	lock := unix.LOCK_EX
+	if mode == os.O_RDONLY {
+		lock, s.keep = unix.LOCK_SH, errors.New("the prompt sets were opened to be read only")
+	}
+	s.file, err = boltfile.OpenLocked(path, mode, lock)
+	if mode == os.O_RDWR && (errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission)) {
+		s.keep = fmt.Errorf("the prompt sets cannot be changed: %w", err)
+		s.file, err = boltfile.OpenLocked(path, os.O_RDONLY, unix.LOCK_SH)
+	}
+	if mode == os.O_RDWR && errors.Is(err, fs.ErrNotExist) {
+		s.file = nil
+		return s, nil
+	} else if err != nil {
+		return nil, ours(path, err)
+	}
+	var damaged error
+	err = boltfile.Scan(s.file, func(data []byte) { damaged = check(data) })
+	if stat, statErr := s.file.Stat(); err == nil && statErr == nil && stat.Size() == 0 {
+		err = fmt.Errorf("%w: it is empty", ErrDamaged)
+	} else if err == nil && damaged != nil && mode == os.O_RDWR {
+		err = fmt.Errorf("%w: %w", ErrDamaged, damaged)
+	}
+	if err == nil {
+		err = s.bolt(s.file, s.keep != nil)
+	}
+	if err != nil {
+		_ = s.file.Close()
+		return nil, ours(path, err)
+	}
+	return s, nil
+}
+
+// ours says of which file an error speaks.
+func ours(path string, err error) error {
+	if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) { // they name it
+		return err
+	}
+	return fmt.Errorf("the file of the prompt sets, %s: %w", path, err)
+}
+
+// bolt opens the database in file.
+func (s *Store) bolt(file *os.File, readOnly bool) error {
+	return boltfile.Guard(func() (err error) {
+		s.db, err = bbolt.Open(file.Name(), 0o600, &bbolt.Options{
+			FreelistType: bbolt.FreelistMapType, ReadOnly: readOnly,
+			OpenFile: func(string, int, os.FileMode) (*os.File, error) { return file, nil },
+		})
+		if err == nil {
+			s.db.AllocSize = 1 << 20 // by which the file grows
+		}
+		return err
+	})
+}
+
+// check says which sets of a file are not whole. It panics where the file itself is not: run it in boltfile.Scan.
+func check(data []byte) (damaged error) {
+	type bucket struct {
+		name  string
+		items map[string][]byte
+	}
+	var all []bucket
+	boltfile.Walk(data, true, func(name []byte) {
+		all = append(all, bucket{string(name), map[string][]byte{}})
+	}, func(key, value []byte) { all[len(all)-1].items[string(key)] = value })
+	if len(all) == 0 {
+		return nil // it was made, and then the power failed
+	}
+	boltfile.Want(all[0].name == tally, "it is not one of ours")
+	told := unseal(tally, headKey, all[0].items[string(headKey)])
+	boltfile.Want(len(told) == 4 && int(binary.LittleEndian.Uint32(told)) == len(all)-1, "a prompt set is lost")
+	for _, b := range all[1:] {
+		boltfile.Want(ValidName(b.name), "it is not one of ours")
+		_, err := assemble(b.name, b.items)
+		damaged = errors.Join(damaged, err)
+	}
+	return damaged
+}
+
+// do runs what in turn, under guard, and then, if that is made and not nil, then.
+func (s *Store) do(ctx context.Context, what func() error, then func()) error {
+	select {
+	case s.busy <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("the disk of the prompt sets is busy: %w", context.Cause(ctx))
+	}
+	done := make(chan error, 1)
+	go func() {
+		err := s.fail
+		if err == nil {
+			err = boltfile.Guard(what)
+			if errors.Is(err, ErrDamaged) {
+				err = ours(s.path, err)
+				s.fail = err // bbolt may hold its locks for ever
+			} else if err == nil && then != nil {
+				err = safely(then)
+			}
+		}
+		<-s.busy
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done: // both have come
+		return err
+	default:
+		return fmt.Errorf("the disk of the prompt sets has not answered: %w", context.Cause(ctx))
+	}
+}
+
+// safely turns a panic into an error.
+func safely(do func()) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("a change of the prompt sets was written, and then came a panic: %v\n%s", v, debug.Stack())
+		}
+	}()
+	do()
+	return nil
+}
+
+// view runs read with the bucket of a set, in turn. Errors: ErrNotFound, those of read.
+func (s *Store) view(ctx context.Context, name string, read func(b *bbolt.Bucket) error) error {
+	return s.do(ctx, func() error {
+		if s.db == nil {
+			return ErrNotFound
+		}
+		return s.db.View(func(tx *bbolt.Tx) error {
+			b := tx.Bucket([]byte(name))
+			if b == nil || name == tally {
+				return ErrNotFound
+			}
+			return read(b)
+		})
+	}, nil)
+}
+
+// Names returns the names of all sets, in order.
+func (s *Store) Names(ctx context.Context) (names []string, err error) {
+	err = s.do(ctx, func() error {
+		if s.db == nil {
+			return nil
+		}
+		return s.db.View(func(tx *bbolt.Tx) error {
+			return tx.ForEach(func(name []byte, _ *bbolt.Bucket) error {
+				if string(name) != tally {
+					names = append(names, string(name))
+				}
+				return nil
+			})
+		})
+	}, nil)
+	return names, err
+}
+
+// Get returns a set. Errors: ErrNotFound, ErrDamaged.
+func (s *Store) Get(ctx context.Context, name string) (r Record, err error) {
+	var lost error // of this set only
+	err = s.view(ctx, name, func(b *bbolt.Bucket) error {
+		items := map[string][]byte{}
+		c := b.Cursor()
+		for key, value := c.First(); key != nil; key, value = c.Next() {
+			items[string(key)] = value
+		}
+		r, lost = assemble(name, items)
+		return nil
+	})
+	if err == nil && lost != nil {
+		return Record{}, fmt.Errorf("%w: %w", ErrDamaged, lost)
+	}
+	return r, err
+}
+
+// Rows returns what PutRows has kept for a set, less what is damaged. Error: ErrNotFound.
+func (s *Store) Rows(ctx context.Context, name string) (rows map[Key][]float32, err error) {
+	err = s.view(ctx, name, func(b *bbolt.Bucket) error {
+		rows = map[Key][]float32{}
+		c := b.Cursor()
+		for key, value := c.Seek([]byte("r")); key != nil; key, value = c.Next() {
+			if numbers := unseal(name, key, value); numbers != nil && len(key) == 1+len(Key{}) {
+				rows[Key(key[1:])] = parseRow(numbers)
+			}
+		}
+		return nil
+	})
+	return rows, err
+}
+
+// update makes a change in turn, in a file that it makes if there is none, and runs then if the change is on disk.
+func (s *Store) update(ctx context.Context, then func(), change func(tx *bbolt.Tx) error) error {
+	return s.change(ctx, s.create, then, change)
+}
+
+// change is update that calls create where there is no file.
+func (s *Store) change(ctx context.Context, create func() error, then func(), change func(tx *bbolt.Tx) error) error {
+	return s.do(ctx, func() error {
+		switch {
+		case s.keep != nil:
+			return s.keep
+		case s.file == nil:
+			if err := create(); err != nil {
+				return err
+			}
+		case !boltfile.LiesAt(s.file, s.path):
+			return fmt.Errorf("%s was deleted or replaced while it was in use: nothing is written before a restart", s.path)
+		}
+		tx, err := s.db.Begin(true)
+		if err != nil {
+			return err
+		}
+		if err := change(tx); err != nil {
+			return errors.Join(err, tx.Rollback())
+		}
+		id := tx.ID()
+		if err := tx.Commit(); err != nil {
+			return s.failed(err, id)
+		}
+		return nil
+	}, then)
+}
+
+// failed returns the error of transaction id. If its head was written but perhaps not synced, bbolt goes on from what the
+// disk may not have, so nothing more is written.
+func (s *Store) failed(err error, id int) error {
+	err = ours(s.path, err)
+	return errors.Join(err, s.db.View(func(tx *bbolt.Tx) error {
+		if tx.ID() >= id {
+			s.keep = fmt.Errorf("%w; nothing is written before a restart", err)
+		}
+		return nil
+	}))
+}
+
+func notFound() error { return ErrNotFound }
+
+// create makes the file. It gets its name when it is whole, so that an empty one is never ours.
+func (s *Store) create() error {
+	dir := filepath.Dir(s.path)
+	_, missing := os.Stat(dir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	file, err := os.CreateTemp(dir, "."+FileName+".*.tmp")
+	if err != nil {
+		return err
+	}
+	err = unix.Flock(int(file.Fd()), unix.LOCK_EX)
+	if err == nil {
+		err = s.bolt(file, false) // synced
+	}
+	if err == nil {
+		err = rename(file.Name(), s.path)
+	}
+	if err == nil {
+		err = syncFolder(dir)
+	}
+	if err == nil && missing != nil {
+		err = syncFolder(filepath.Dir(dir))
+	}
+	if err != nil {
+		if s.db != nil {
+			_ = s.db.Close()
+			s.db = nil
+		}
+		_ = file.Close()
+		_ = os.Remove(file.Name())
+		return err
+	}
+	s.file = file
+	return nil
+}
+
+// rename renames a file to a name that is free.
+func rename(from, to string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // of some network file systems
+		if err = os.Link(from, to); err == nil {
+			err = os.Remove(from)
+		}
+	}
+	if err != nil {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	}
+	return nil
+}
+
+func syncFolder(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Put makes or replaces a set and removes those of its rows that are not among keys. It writes what differs only. r is valid,
+// its images are examples, and these have vectors. then: see Store. Errors: ErrFull, or those of the system.
+func (s *Store) Put(ctx context.Context, r Record, keys []Key, then func()) error {
+	if !ValidName(r.Name) {
+		return fmt.Errorf("%q is no name of a prompt set", r.Name)
+	}
+	items, err := r.items()
+	if err != nil {
+		return err
+	}
+	return s.update(ctx, then, func(tx *bbolt.Tx) error {
+		b, err := tx.CreateBucketIfNotExists([]byte(r.Name))
+		if err != nil {
+			return err
+		}
+		keepRows := map[string]bool{}
+		for _, key := range keys {
+			keepRows[string(rowKey(key))] = true
+		}
+		var gone [][]byte
+		isNew, freed := true, 0
+		c := b.Cursor()
+		for key, value := c.First(); key != nil; key, value = c.Next() {
+			isNew = false
+			if bytes.Equal(items[string(key)], value) {
+				delete(items, string(key)) // is there
+			} else if items[string(key)] != nil {
+				freed += len(value)
+			} else if !keepRows[string(key)] {
+				gone, freed = append(gone, bytes.Clone(key)), freed+len(value)
+			}
+		}
+		for _, key := range gone {
+			if err := b.Delete(key); err != nil {
+				return err
+			}
+		}
+		if isNew {
+			if err := count(tx, +1); err != nil {
+				return err
+			}
+		}
+		return s.put(tx, b, items, freed)
+	})
+}
+
+// put puts items into a bucket of which so many bytes become free, unless that makes the file too large.
+func (s *Store) put(tx *bbolt.Tx, b *bbolt.Bucket, items map[string][]byte, freed int) error {
+	stats := s.db.Stats()
+	size := tx.Size() - int64((stats.FreePageN+stats.PendingPageN)*s.db.Info().PageSize)
+	added := -freed
+	for key, item := range items {
+		added += len(key) + len(item)
+	}
+	if added > 0 && size+int64(added) > maxFileBytes {
+		return fmt.Errorf("%w: of %d bytes for all of them, %d are free, and %d are needed", ErrFull, maxFileBytes, maxFileBytes-size, added)
+	}
+	for key, item := range items {
+		if err := b.Put([]byte(key), item); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var maxFileBytes int64 = MaxFileBytes // shorter in tests
+
+// count changes the number of sets.
+func count(tx *bbolt.Tx, by int) error {
+	b, err := tx.CreateBucketIfNotExists([]byte(tally))
+	if err != nil {
+		return err
+	}
+	n := by
+	if old := unseal(tally, headKey, b.Get(headKey)); len(old) == 4 {
+		n += int(binary.LittleEndian.Uint32(old))
+	}
+	if n > MaxSets {
+		return fmt.Errorf("%w: there are %d", ErrFull, MaxSets)
+	}
+	return b.Put(headKey, seal(tally, headKey, binary.LittleEndian.AppendUint32(nil, uint32(n))))
+}
+
+// PutRows adds rows to a set, which stay as long as Put is told their keys. Errors: ErrNotFound, ErrFull, or those of the
+// system.
+func (s *Store) PutRows(ctx context.Context, name string, rows map[Key][]float32) error {
+	items := make(map[string][]byte, len(rows))
+	for k, row := range rows {
+		key := rowKey(k)
+		items[string(key)] = seal(name, key, formatRow(row))
+	}
+	return s.change(ctx, notFound, nil, func(tx *bbolt.Tx) error {
+		b := tx.Bucket([]byte(name))
+		if b == nil || name == tally {
+			return ErrNotFound
+		}
+		return s.put(tx, b, items, 0)
+	})
+}
+
+// Delete removes a set and its rows. then: see Store. Errors: ErrNotFound, or those of the system.
+func (s *Store) Delete(ctx context.Context, name string, then func()) error {
+	return s.change(ctx, notFound, then, func(tx *bbolt.Tx) error {
+		if name == tally || tx.Bucket([]byte(name)) == nil {
+			return ErrNotFound
+		}
+		return errors.Join(tx.DeleteBucket([]byte(name)), count(tx, -1))
+	})
+}
+
+// Close closes the file. It waits for the call that has its turn, but no longer than ctx.
+func (s *Store) Close(ctx context.Context) error {
+	select {
+	case s.busy <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("the disk of the prompt sets is busy: %w", context.Cause(ctx))
+	}
+	defer func() { <-s.busy }()
+	if errors.Is(s.fail, fs.ErrClosed) {
+		return nil // it is closed
+	}
+	broken := s.fail != nil
+	s.fail = fs.ErrClosed
+	if s.db == nil || !broken && boltfile.Guard(s.db.Close) == nil {
+		return nil
+	}
+	_ = unix.Flock(int(s.file.Fd()), unix.LOCK_UN) // the mapping would keep the lock alive
+	return s.file.Close()
+}

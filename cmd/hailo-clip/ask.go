@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"hailoclip/api"
+	"hailoclip/api/client"
+	"hailoclip/cache/sets"
+	"hailoclip/configs"
+)
+
+// asks are the flags of commands that ask a service.
+type asks struct {
+	URL string `name:"url" placeholder:"URL" help:"Service to ask. Default: the one that serves this state folder, else one for this command alone."`
+}
+
+// service calls work with a client of the service that has the prompt sets of the state folder. Where none runs it is
+// started for the command: on a port of this machine's own address, with the same limits.
+func (a asks) service(ctx context.Context, g *globals, work func(*client.Client) error) error {
+	url := a.URL
+	for _, f := range startFlags(g) {
+		if url != "" && f[1] != "" {
+			return usageError{fmt.Errorf("%s is of no use with --url: the service there has its own", f[0])}
+		}
+	}
+	if url == "" {
+		p, err := g.place()
+		if err != nil {
+			return err
+		}
+		if url, err = p.served(ctx); err != nil {
+			return err
+		} else if url == "" {
+			return g.serve(ctx, work)
+		}
+	}
+	return askAt(url, work)
+}
+
+// askAt calls work with a client of the service at url.
+func askAt(url string, work func(*client.Client) error) error {
+	c, err := client.New(url, client.Options{})
+	if err != nil {
+		return usageError{fmt.Errorf("--url: %w", err)}
+	}
+	defer c.Close()
+	return work(c)
+}
+
+// served is the URL of the service that has the prompt sets of the state folder; "" where none runs. It is known by the locks
+// on its files: that of the sets, which is there from the first set on, and that of the prompt cache.
+func (p place) served(ctx context.Context) (url string, err error) {
+	held := ""
+	for _, path := range []string{filepath.Join(p.state, sets.FileName), p.cfg.TextEmbedding.Path(p.state)} {
+		if is, err := locked(path); err != nil {
+			return "", err
+		} else if is && held == "" {
+			held = path
+		}
+	}
+	if held == "" {
+		return "", nil
+	}
+	url = p.cfg.Server.URL()
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	err = askAt(url, func(c *client.Client) error {
+		if h, err := c.Health(ctx); err != nil || h.Service != "hailo-clip" {
+			return fmt.Errorf("%s is held by another hailo-clip, which is not a service at %s: give its address with --url, or wait for its end", held, url)
+		}
+		return nil
+	})
+	return url, err
+}
+
+// locked says whether another process holds a file; nobody holds one that is not there, nor "".
+func locked(path string) (bool, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	defer f.Close() // and unlock
+	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return true, nil
+	}
+	return false, err
+}
+
+// serve serves for as long as work takes.
+func (g *globals) serve(ctx context.Context, work func(*client.Client) error) error {
+	p, err := g.place(
+		configs.Override{Key: "server.host", Value: "127.0.0.1", Source: "the command"},
+		configs.Override{Key: "server.port", Value: "0", Source: "the command"},
+	)
+	if err != nil {
+		return err
+	}
+	p.quiet()
+	s, err := newService(ctx, p, stderr.logger(p.cfg.Logging), slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx)) // the end of ctx ends work first
+	defer stop()
+	served := make(chan error, 1)
+	go func() { served <- s.run(serving) }()
+	err = askAt(api.URL(s.ln.Addr()), work)
+	stop()
+	return errors.Join(err, <-served)
+}
