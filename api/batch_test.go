@@ -40,8 +40,8 @@ func batchBody(more string, images ...string) string {
 	return fmt.Sprintf(`{"images":%s%s}`, must(json.Marshal(list)), more)
 }
 
-// vectorJSON is a vector as answers have it.
-func vectorJSON(v []float32) string {
+// numbersJSON is a vector as answers have it.
+func numbersJSON(v []float32) string {
 	return strings.TrimPrefix(string(appendVector(nil, v, vectorsJSON)), `"embedding":`)
 }
 
@@ -161,7 +161,7 @@ func TestEmbedBatchTexts(t *testing.T) {
 	r := s.post(t, "/v1/embed/batch", `{"texts":[`+strings.Join(texts, ",")+`],"images":["`+b64(goodImage)+`"]}`)
 	r.wantOK(t)
 	r.into(t, &a)
-	if len(a.Texts) != len(texts) || len(a.Images) != 1 || string(a.Images[0].Embedding) != vectorJSON(testVector(goodImage)) {
+	if len(a.Texts) != len(texts) || len(a.Images) != 1 || string(a.Images[0].Embedding) != numbersJSON(testVector(goodImage)) {
 		t.Fatalf("%.1000s", r.body)
 	}
 	for i, text := range texts {
@@ -221,7 +221,7 @@ func TestBatchForms(t *testing.T) {
 	r = s.post(t, "/v1/embed/batch", f[0], f[1:]...)
 	r.wantOK(t)
 	r.into(t, &e)
-	if len(e.Images) != 5 || len(e.Texts) != 3 || string(e.Texts[0].Embedding) != vectorJSON(testVector("a cat")) || e.Texts[1].Code != "invalid_request" || e.Texts[2].Code != "invalid_request" {
+	if len(e.Images) != 5 || len(e.Texts) != 3 || string(e.Texts[0].Embedding) != numbersJSON(testVector("a cat")) || e.Texts[1].Code != "invalid_request" || e.Texts[2].Code != "invalid_request" {
 		t.Errorf("%.500s", r.body)
 	}
 	for _, c := range []struct {

@@ -26,7 +26,7 @@ func TestCompare(t *testing.T) {
 	}
 	item := func(format string, args ...any) string { return "{" + fmt.Sprintf(format, args...) + "}" }
 	items := []string{
-		item(`"text":"a cat"`), item(`"image":%q`, b64(goodImage)), item(`"vector":%s`, vectorJSON(long)),
+		item(`"text":"a cat"`), item(`"image":%q`, b64(goodImage)), item(`"vector":%s`, numbersJSON(long)),
 		item(`"Text":null,"vector":%q`, base64.StdEncoding.EncodeToString(appendFloats(nil, testVector("a cow")))),
 		item(`"text":"a cat","other":[{}]`), item(`"image":"data:;base64,%s"`, strings.ReplaceAll(b64("a bird"), "/", `\/`)),
 	}
@@ -60,7 +60,7 @@ func TestCompareMany(t *testing.T) {
 		case i < maxBatchImages+maxBatchTexts:
 			items = append(items, fmt.Sprintf(`{"text":"%d"}`, i))
 		default:
-			items = append(items, `{"vector":`+vectorJSON(testVector(fmt.Sprint(i)))+`}`)
+			items = append(items, `{"vector":`+numbersJSON(testVector(fmt.Sprint(i)))+`}`)
 		}
 	}
 	var a compareAnswer

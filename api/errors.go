@@ -119,6 +119,8 @@ func outcomeOf(err error) outcome {
 		}
 	}
 	switch o.text = o.kind.text; {
+	case fault.Field != "":
+		o.text = strings.ReplaceAll(err.Error(), "\n", "; ") // there may be several, and fields keep their names
 	case o.text == "":
 		o.text = sentence(err)
 	case strings.HasSuffix(o.text, ": "):
@@ -127,9 +129,9 @@ func outcomeOf(err error) outcome {
 	return o
 }
 
-// sentence is the error's text with a capital letter, unless it begins with the name of a field, and in one line.
+// sentence is the error's text with a capital letter, unless it begins with the name of a field.
 func sentence(err error) string {
-	text := strings.ReplaceAll(err.Error(), "\n", "; ")
+	text := err.Error()
 	word, _, _ := strings.Cut(text, " ")
 	if text == "" || strings.ContainsAny(word, "_[") {
 		return text

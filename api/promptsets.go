@@ -106,7 +106,7 @@ func (r *request) condition(name string) (c clip.Condition, err error) {
 const anyETag = "*"
 
 // etags returns the ETags in a header without their quotes, anyETag for "*", nil where there is no such header. A weak one, which a
-// change must not be made to depend on (RFC 9110, 13.1.1), keeps its W/ and its quotes.
+// change must not depend on (RFC 9110, 13.1.1), keeps its W/ and its quotes.
 func etags(h *fasthttp.RequestHeader, name string) (tags []string, err error) {
 	list := string(bytes.Join(h.PeekAll(name), []byte(",")))
 	for rest := strings.Trim(list, " \t,"); rest != ""; rest = strings.TrimLeft(rest, " \t,") {
@@ -119,6 +119,8 @@ func etags(h *fasthttp.RequestHeader, name string) (tags []string, err error) {
 			return nil, fail(errInvalidRequest, `%s must be * or ETags in quotes, such as "5f2a"`, name)
 		case weak:
 			tag = `W/"` + tag + `"`
+		case tag == anyETag:
+			tag = `"*"`
 		}
 		tags, rest = append(tags, tag), after
 	}
@@ -147,8 +149,12 @@ func readPromptSet(r *request) error {
 		return fail(errInvalidRequest, "The set has %s, which is half of a character", half)
 	}
 	if ask.definition, err = sets.ParseJSON(text); err != nil {
-		if !json.Valid(text) {
-			return fail(errInvalidJSON, "The body %s", err.Error())
+		var fault sets.Fault
+		switch {
+		case !json.Valid(text):
+			return fail(errInvalidJSON, "The body %s", err)
+		case errors.As(err, &fault) && fault.Field == "":
+			return fail(errInvalidRequest, "The body %s", err)
 		}
 		return err
 	}

@@ -96,7 +96,7 @@ type device struct {
 func newDevice() *device {
 	d := &device{frames: hailo.NewHeapFrames(1, testSize, testDimension), entered: make(chan struct{}, 100), wait: make(chan struct{})}
 	d.status.Store(&hailo.Status{Ready: true})
-	d.info.Store(&hailo.Info{Backend: "sim", Simulated: true, ImageBatch: 1, ImageCalls: 1, TextBatch: 1, TextDigest: "x"}) // no text waits with a waitingText
+	d.info.Store(&hailo.Info{Backend: "sim", Simulated: true, ImageBatch: 1, ImageCalls: 1, TextBatch: 1, TextDigest: "x", ImageDigest: "y"}) // no text waits with a waitingText
 	return d
 }
 
@@ -192,7 +192,7 @@ func testEngine(t testing.TB, d *device, change func(*clip.Config, *clip.Parts))
 		Model:    model.Manifest{Name: testModel, ImageSize: testSize, EmbeddingDimension: testDimension, LogitScale: testLogitScale},
 		ModelWhy: "built in", Tokenize: tokenize,
 		Images: d, Texts: []hailo.Backend{d}, BackendWhy: "told to", Encoders: d,
-		Store: store, Budget: decode.NewBudget(1<<30, math.MaxInt64, 1, testQueue),
+		Store: store, Budget: decode.NewBudget(1<<30, math.MaxInt64, 1, testQueue), Sets: testSets(t),
 	}
 	if change != nil {
 		change(&cfg, &parts)

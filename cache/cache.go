@@ -232,6 +232,9 @@ func (s *Store) Stats() Stats {
 	}
 }
 
+// Waiting is how many prompts wait for an encoder now. It does not block.
+func (s *Store) Waiting() int { return int(s.counts.waiting.Load()) }
+
 // Embeddings returns the embeddings of one text encoder, which live until the store closes. Errors: an Encoder out of
 // bounds, ErrClosed.
 func (s *Store) Embeddings(e Encoder) (*TextEmbeddings, error) {

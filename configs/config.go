@@ -13,6 +13,7 @@ import (
 
 	"hailoclip/api"
 	"hailoclip/cache"
+	"hailoclip/cache/sets"
 	"hailoclip/hailo/npu"
 	"hailoclip/hailo/onnx"
 	"hailoclip/hailo/open"
@@ -32,6 +33,8 @@ type Config struct {
 	Sim            open.Sim        `yaml:"sim"`
 	ResourceLimits ResourceLimits  `yaml:"resource_limits"`
 	Logging        Logging         `yaml:"logging"`
+
+	PromptSets map[string]sets.Definition `yaml:"prompt_sets"` // by name; the API cannot change them
 }
 
 // CLIP says which model runs where, and how images and scores are made.

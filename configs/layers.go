@@ -19,6 +19,7 @@ type layers struct {
 	config   *Config
 	settings []setting
 	where    map[string]string // what set the key last, for errors
+	sets     promptSets
 	faults   []error
 }
 
@@ -61,6 +62,7 @@ type checker interface {
 
 // validate finds all values that are out of bounds.
 func (l *layers) validate() {
+	l.readPromptSets()
 	for _, s := range l.settings {
 		if s.name == s.key && !s.within() {
 			format := "%s: %s: %v is out of bounds: %s"
@@ -134,6 +136,9 @@ func (l *layers) section(file, where, prefix string, n *yaml.Node) {
 			l.fault("%s: %s: stands already in line %d", where, key, first[s.key])
 		case name.Kind != yaml.ScalarNode:
 			l.fault("%s: found %s where a key belongs", where, describe(name))
+		case key == setsKey:
+			l.where[key] = where
+			l.sets = promptSets{file, value}
 		case prefix == "" && slices.Contains(sections(), key):
 			l.section(file, where+": "+key, key+".", value)
 		case !known:

@@ -2,6 +2,7 @@ package configs
 
 import (
 	"encoding"
+	"errors"
 	"fmt"
 	"math"
 	"reflect"
@@ -9,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"hailoclip/cache/sets"
 )
 
 // setting is a field of the configuration under one of its names.
@@ -122,6 +125,8 @@ func (s setting) set(text string) error {
 				*field = append(*field, item)
 			}
 		}
+	case *map[string]sets.Definition:
+		return errors.New("can be given in a file only")
 	default:
 		return fmt.Errorf("the program cannot read a %s", s.Type())
 	}

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 )
 
@@ -45,14 +46,22 @@ func itemError(b []byte) (found, err error) {
 // ClassifyBatch classifies several images. There is a result for each, in their order; one that cannot be classified
 // fails none of the others.
 func (c *Client) ClassifyBatch(ctx context.Context, q BatchQuestion) ([]ClassificationResult, error) {
-	f := newForm(q.Images...)
-	(&Question{Prompts: q.Prompts, PromptSet: q.PromptSet, TopK: q.TopK, Threshold: q.Threshold}).each(f.text)
-	for _, i := range q.Images {
-		f.image("image", i)
+	one := Question{Prompts: q.Prompts, PromptSet: q.PromptSet, TopK: q.TopK, Threshold: q.Threshold}
+	a, err := c.do(ctx, one.post("/v1/classify/batch", "images", q.Images...))
+	if err != nil {
+		return nil, err
 	}
 	var answer struct{ Results []ClassificationResult }
-	if err := c.getJSON(ctx, f.post("/v1/classify/batch"), &answer); err != nil {
+	var common Classification // what is said of all of them once
+	if err := errors.Join(a.read(&answer), a.read(&common)); err != nil {
 		return nil, err
+	}
+	for i := range answer.Results {
+		if r := &answer.Results[i]; r.Err == nil {
+			own := r.Classification
+			r.Classification = common
+			r.Matches, r.Matched, r.Reason = own.Matches, own.Matched, own.Reason
+		}
 	}
 	return answer.Results, sameNumber("images", len(q.Images), len(answer.Results))
 }
@@ -104,7 +113,7 @@ func (v *Vector) UnmarshalJSON(b []byte) error {
 func (c *Client) EmbedBatch(ctx context.Context, images []Image, texts []string) (ofImages, ofTexts []EmbeddingResult, err error) {
 	f := newForm(images...)
 	for _, text := range texts {
-		f.text("text", text)
+		f.text("texts", text)
 	}
 	for _, i := range images {
 		f.image("image", i)

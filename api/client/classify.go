@@ -8,6 +8,7 @@ import (
 	"math"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 )
 
@@ -58,17 +59,56 @@ func (c *Classification) UnmarshalJSON(b []byte) error {
 func (c *Client) Classify(ctx context.Context, q Question) (Classification, error) {
 	var r call
 	if len(q.Prompts) == 0 {
-		r = call{method: "POST", path: "/v1/classify", query: url.Values{}, header: q.Image.headers(), body: q.Image.Data}
+		r = call{method: http.MethodPost, path: "/v1/classify", query: url.Values{}, header: q.Image.headers(), body: q.Image.Data}
 		q.each(r.query.Set)
 	} else {
-		f := newForm(q.Image)
-		q.each(f.text)
-		f.image("image", q.Image)
-		r = f.post("/v1/classify")
+		r = q.post("/v1/classify", "image", q.Image)
 	}
 	var answer Classification
 	err := c.getJSON(ctx, r, &answer)
 	return answer, err
+}
+
+// maxParts is how many parts the service reads in a form.
+const maxParts = 1000
+
+// post is the request with the images under that name. It is a form, unless there are more prompts than a form may have
+// parts.
+func (q *Question) post(path, name string, images ...Image) call {
+	raw := slices.ContainsFunc(images, func(i Image) bool { return i.Frame != nil })
+	if len(q.Prompts)+len(images)+3 > maxParts && !raw {
+		return q.postJSON(path, name, images)
+	}
+	f := newForm(images...)
+	q.each(f.text)
+	for _, i := range images {
+		f.image("image", i)
+	}
+	return f.post(path)
+}
+
+// postJSON is the request in JSON, with the images in base64.
+func (q *Question) postJSON(path, name string, images []Image) call {
+	body := map[string]any{"prompts": q.Prompts}
+	if q.PromptSet != "" {
+		body["prompt_set"] = q.PromptSet
+	}
+	if q.TopK != 0 {
+		body["top_k"] = q.TopK
+	}
+	if q.Threshold != nil {
+		body["threshold"] = *q.Threshold
+	}
+	if name == "image" {
+		body[name] = images[0].Data
+	} else {
+		list := make([][]byte, len(images))
+		for i := range images {
+			list[i] = images[i].Data
+		}
+		body[name] = list
+	}
+	return postJSON(path, body)
 }
 
 // each calls set with what is asked beside the image.

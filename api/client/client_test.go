@@ -241,6 +241,7 @@ func TestHostileAnswers(t *testing.T) {
 			http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
 		}},
 		{"is another program", classify, ErrAnswer, "not an answer", write("hello")},
+		{"is not healthy", func(ctx context.Context, c *Client) error { _, err := c.Health(ctx); return err }, ErrAnswer, "not an answer", write("hello")},
 		{"has another type", classify, ErrAnswer, "cannot unmarshal", write(`{"classifications":"none"}`)},
 		{"nests without end", classify, ErrAnswer, "depth", write(strings.Repeat("[", 1<<15))},
 		{"refuses with a page", classify, nil, `status 502: "<h1>\x1b[2J`, func(w http.ResponseWriter, _ *http.Request) {
@@ -476,6 +477,23 @@ func TestNumbersThatAreNone(t *testing.T) {
 		if _, err := c.AddExample(t.Context(), "door", "open", image, vector, Condition{}); err == nil || !strings.Contains(err.Error(), "an image or a vector") {
 			t.Error(err)
 		}
+	}
+}
+
+// TestManyPrompts: more of them than a form has parts are sent as JSON.
+func TestManyPrompts(t *testing.T) {
+	half := 0.5
+	q := Question{Prompts: make([]string, 1000), TopK: 2, Threshold: &half}
+	for name, want := range map[string]string{"image": `"AQ=="`, "images": `["AQ=="]`} {
+		r := q.post("/v1/classify", name, Image{Data: []byte{1}})
+		var body map[string]json.RawMessage
+		if err := json.Unmarshal(r.body, &body); err != nil || r.header["Content-Type"] != mediaJSON || string(body[name]) != want || len(body) != 4 ||
+			string(body["top_k"]) != "2" || string(body["threshold"]) != "0.5" {
+			t.Errorf("%s: %v, %.100s", name, err, r.body)
+		}
+	}
+	if r := q.post("/v1/classify", "image", Image{Frame: &Frame{}}); !strings.HasPrefix(r.header["Content-Type"], "multipart/form-data") {
+		t.Errorf("pixels are sent as %s", r.header["Content-Type"])
 	}
 }
 

@@ -3,9 +3,12 @@ package client_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"image/jpeg"
 	"math"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -99,5 +102,90 @@ func TestEndOfTheContext(t *testing.T) {
 	cancel()
 	if _, err := c.EmbedText(ctx, "a cat"); !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+// TestPromptSets changes a set in every way there is.
+func TestPromptSets(t *testing.T) {
+	c, ctx := service(t), t.Context()
+	code := func(err error, want string) {
+		t.Helper()
+		var e *client.Error
+		if !errors.As(err, &e) || e.Code != want {
+			t.Errorf("error %v, want one with the code %s", err, want)
+		}
+	}
+	d := client.Definition{Labels: []client.Label{{Name: "a cat"}, {Name: "dog \"ä\", %22"}}, Templates: &client.Templates{List: []string{"a photo of {}"}}}
+	first, created, err := c.PutPromptSet(ctx, "changing", d, client.Condition{IfNoneMatch: true})
+	if err != nil || !created || len(first.Labels) != 2 || first.ETag == "" {
+		t.Fatalf("%+v, %v, %v", first, created, err)
+	}
+	_, _, err = c.PutPromptSet(ctx, "changing", d, client.Condition{IfNoneMatch: true})
+	code(err, "precondition_failed")
+	_, _, err = c.PutPromptSet(ctx, "changing", d, client.Condition{IfMatch: "other"})
+	code(err, "precondition_failed")
+	_, _, err = c.PutPromptSet(ctx, "../changing", d, client.Condition{})
+	code(err, "invalid_request")
+	d.Labels[0].Threshold = &client.Threshold{Enter: 0.01, Exit: 0.01}
+	second, created, err := c.PutPromptSet(ctx, "changing", d, client.Condition{IfMatch: first.ETag})
+	if err != nil || created || second.ETag == first.ETag {
+		t.Errorf("%+v, %v, %v", second, created, err)
+	}
+	vector, err := c.EmbedImage(ctx, client.Image{Data: sample("dog")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.AddExample(ctx, "changing", d.Labels[1].Name, sample("dog"), nil, client.Condition{IfMatch: second.ETag}); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.AddExample(ctx, "changing", client.BackgroundLabel, nil, vector, client.Condition{}); err != nil {
+		t.Error(err)
+	}
+	if _, err = c.WaitPromptSet(ctx, "changing", nil); err != nil {
+		t.Error(err)
+	}
+	full, err := c.PromptSet(ctx, "changing", true)
+	if err != nil || len(full.Labels[1].Examples) != 1 || len(full.Labels[1].Examples[0].Vector) != 4*len(vector) ||
+		len(full.Labels[1].Examples[0].Thumbnail) == 0 || len(full.Background.Examples) != 1 || full.ETag == second.ETag {
+		t.Errorf("%d bytes, %v: %+v", len(must(json.Marshal(full))), err, full.Labels[0])
+	}
+	a, err := c.Classify(ctx, client.Question{Image: frame(t, "cat"), PromptSet: "changing"})
+	if err != nil || a.PromptSet != "changing" || a.ETag != full.ETag || a.Matches[0].Text != "a cat" || a.Matches[0].AboveThreshold == nil || a.ScoreSource != full.ScoreSource {
+		t.Errorf("%+v, %v", a, err)
+	}
+	batch, err := c.ClassifyBatch(ctx, client.BatchQuestion{Images: []client.Image{frame(t, "cat"), {Data: sample("dog")}}, PromptSet: "changing"})
+	if err != nil || batch[0].Err != nil || batch[0].ETag != full.ETag || batch[0].Matches[0].Text != "a cat" || batch[1].Model != "demo" {
+		t.Errorf("%+v, %v", batch, err)
+	}
+	e, err := c.Evaluate(ctx, "changing", []client.LabeledImage{{Label: d.Labels[1].Name, Image: sample("dog")}, {Label: "a cat", Image: []byte("broken")}}, client.EvaluateOptions{})
+	if err != nil || e.Images != 1 || len(e.Errors) != 1 || e.Errors[0].Label != "a cat" || e.Errors[0].Code != "invalid_image" || len(e.Confusion) != 3 {
+		t.Errorf("%+v, %v", e, err)
+	}
+	list, err := c.PromptSets(ctx)
+	if i := slices.IndexFunc(list, func(s client.PromptSetSummary) bool { return s.Name == "changing" }); err != nil || i < 0 || list[i].ETag != full.ETag || list[i].Labels != 2 {
+		t.Errorf("%+v, %v", list, err)
+	}
+	code(c.DeletePromptSet(ctx, "changing", client.Condition{IfMatch: second.ETag}), "precondition_failed")
+	if err := c.DeletePromptSet(ctx, "changing", client.Condition{IfMatch: "*"}); err != nil {
+		t.Error(err)
+	}
+	code(c.DeletePromptSet(ctx, "changing", client.Condition{}), "prompt_set_not_found")
+	_, err = c.Classify(ctx, client.Question{Image: frame(t, "cat"), PromptSet: "changing"})
+	code(err, "prompt_set_not_found")
+}
+
+func TestEmbedBatch(t *testing.T) {
+	c := service(t)
+	image, err := c.EmbedImage(t.Context(), client.Image{Data: sample("cat")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	images, texts, err := c.EmbedBatch(t.Context(), []client.Image{{Data: sample("cat")}, {Data: []byte("broken")}, frame(t, "cat")},
+		[]string{"a photo of a cat", " ", strings.Repeat("cat ", 100)})
+	if err != nil || images[0].Err != nil || images[1].Err == nil || images[2].Err != nil || texts[0].Err != nil || texts[1].Err == nil || !texts[2].Truncated {
+		t.Fatalf("%+v, %+v, %v", images, texts, err)
+	}
+	if cosine(image, images[0].Embedding) < 0.999 || cosine(image, images[2].Embedding) < 0.99 || cosine(image, texts[0].Embedding) < 0.1 {
+		t.Error("the vectors are others than alone")
 	}
 }

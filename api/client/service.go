@@ -26,10 +26,12 @@ func (c *Client) Health(ctx context.Context) (h Health, err error) {
 	if err != nil {
 		return h, err
 	}
-	if err := a.read(&h); a.status != http.StatusOK && (a.status != http.StatusServiceUnavailable || err != nil || h.Status == "") {
-		return Health{}, a.fault()
+	err = a.read(&h)
+	switch {
+	case a.status == http.StatusOK, a.status == http.StatusServiceUnavailable && err == nil && h.Status != "":
+		return h, err
 	}
-	return h, err
+	return Health{}, a.fault()
 }
 
 // Stats reads the counters of the service into v: a pointer to a struct that has those which are wanted, such as

@@ -29,12 +29,12 @@ func (f Fault) Error() string {
 	return text
 }
 
-// faultsOf returns the faults that are joined in an error.
-func faultsOf(err error) (all []Fault) {
+// Faults returns the faults that are joined in an error.
+func Faults(err error) (all []Fault) {
 	var f Fault
 	if many, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, err := range many.Unwrap() {
-			all = append(all, faultsOf(err)...)
+			all = append(all, Faults(err)...)
 		}
 	} else if errors.As(err, &f) {
 		all = append(all, f)

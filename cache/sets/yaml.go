@@ -64,7 +64,7 @@ func (r *yamlReader) fault(n *yaml.Node, field, format string, args ...any) {
 // locate gives the faults of a definition that was read the lines of their fields, or of what holds those.
 func (r *yamlReader) locate(err error) error {
 	var located []error
-	for _, f := range faultsOf(err) {
+	for _, f := range Faults(err) {
 		field := f.Field
 		for r.lines[field] == 0 && field != "" {
 			field = field[:max(0, strings.LastIndexAny(field, ".["))]

@@ -14,6 +14,7 @@ import (
 
 	"hailoclip/api"
 	"hailoclip/api/client"
+	"hailoclip/cache/sets"
 	"hailoclip/configs"
 )
 
@@ -55,25 +56,33 @@ func askAt(url string, work func(*client.Client) error) error {
 	return work(c)
 }
 
-// served is the URL of the service that holds the prompt sets of the state folder; "" where none does.
+// served is the URL of the service that has the prompt sets of the state folder; "" where none runs. It is known by the locks
+// on its files: that of the sets, which is there from the first set on, and that of the prompt cache.
 func (p place) served(ctx context.Context) (url string, err error) {
-	path := filepath.Join(p.state, "prompt-sets.db")
-	if held, err := locked(path); err != nil || !held {
-		return "", err
+	held := ""
+	for _, path := range []string{filepath.Join(p.state, sets.FileName), p.cfg.TextEmbedding.Path(p.state)} {
+		if is, err := locked(path); err != nil {
+			return "", err
+		} else if is && held == "" {
+			held = path
+		}
+	}
+	if held == "" {
+		return "", nil
 	}
 	url = p.cfg.Server.URL()
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	err = askAt(url, func(c *client.Client) error {
 		if h, err := c.Health(ctx); err != nil || h.Service != "hailo-clip" {
-			return fmt.Errorf("%s is held by a running service, which is not the one at %s: give its address with --url", path, url)
+			return fmt.Errorf("%s is held by another hailo-clip, which is not a service at %s: give its address with --url, or wait for its end", held, url)
 		}
 		return nil
 	})
 	return url, err
 }
 
-// locked says whether another process holds a file.
+// locked says whether another process holds a file; nobody holds one that is not there, nor "".
 func locked(path string) (bool, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
+	"path/filepath"
 
 	"hailoclip/cache"
+	"hailoclip/cache/sets"
 	"hailoclip/hailo/open"
 	"hailoclip/stages/clip"
 	"hailoclip/stages/decode"
@@ -26,7 +29,7 @@ func withEngine(ctx context.Context, g *globals, work func(*engine) error) error
 		return err
 	}
 	p.quiet()
-	e, err := newEngine(ctx, p, stderr.logger(p.cfg.Logging))
+	e, err := newEngine(ctx, p, false, stderr.logger(p.cfg.Logging))
 	if err != nil {
 		return err
 	}
@@ -40,9 +43,9 @@ func (p *place) quiet() {
 	}
 }
 
-// newEngine opens model, encoders and cache and makes the engine of them. It blocks until the encoders can encode.
-// The caller closes it.
-func newEngine(ctx context.Context, p place, log *slog.Logger) (*engine, error) {
+// newEngine opens model, encoders, cache and, withSets, prompt sets and makes the engine of them. It blocks until the
+// encoders can encode. The caller closes it.
+func newEngine(ctx context.Context, p place, withSets bool, log *slog.Logger) (*engine, error) {
 	if _, err := decode.FindLibrary(); err != nil {
 		log.Warn("JPEGs are decoded about four times slower, and not quite as PIL does", "error", err)
 	}
@@ -58,9 +61,13 @@ func newEngine(ctx context.Context, p place, log *slog.Logger) (*engine, error) 
 	cfg := &e.cfg
 	store := cache.OpenStore(cfg.TextEmbedding, p.state, log)
 	limit, _ := cfg.ResourceLimits.MemoryBytes() // checked when it was loaded
+	var kept clip.SetParts
+	if withSets {
+		kept = p.promptSets(limit, log)
+	}
 	memory := clip.DivideMemory(clip.MemoryLimits{
 		Max: limit, Bodies: cfg.Server.MaxBodyMemoryBytes, Body: cfg.Server.MaxBodyBytes,
-		Lists: cfg.TextEmbedding.CacheListBytes, Workers: cfg.Performance.WorkerThreads,
+		Lists: cfg.TextEmbedding.CacheListBytes + kept.Bytes, Workers: cfg.Performance.WorkerThreads,
 	}, log)
 	cfg.Server.MaxBodyMemoryBytes = memory.Bodies
 	why := o.ModelWhy
@@ -71,11 +78,11 @@ func newEngine(ctx context.Context, p place, log *slog.Logger) (*engine, error) 
 		Model: o.Model.Manifest, ModelWhy: why,
 		Tokenize: func(text string) ([]int32, bool) { return o.Tokenizer.EncodeCut(text, o.Model.ContextLength) },
 		Images:   encoders.Images, Texts: encoders.Texts, NPU: encoders.Device, BackendWhy: encoders.Why, Encoders: encoders,
-		Store:  store,
+		Store: store, Sets: kept,
 		Budget: decode.NewBudget(memory.Images, memory.Runtime, cfg.Performance.WorkerThreads, cfg.Performance.MaxQueueSize),
 	})
 	if err != nil {
-		return nil, errors.Join(err, store.Close(), encoders.Close())
+		return nil, errors.Join(err, kept.Close(ctx), store.Close(), encoders.Close())
 	}
 	if p.encoders().MadeUpVectors() {
 		e.warning = "simulated-vectors"
@@ -89,6 +96,20 @@ func newEngine(ctx context.Context, p place, log *slog.Logger) (*engine, error) 
 			"why", o.ModelWhy)
 	}
 	return e, nil
+}
+
+// promptSets opens the file of the prompt sets, which only one process may have. Without it the service starts all the same;
+// its health says why.
+func (p *place) promptSets(limit int64, log *slog.Logger) clip.SetParts {
+	parts := clip.SetParts{Limits: sets.Limits{PromptBytes: p.cfg.Server.MaxPromptBytes}, MaxBytes: min(clip.MaxSetBytes, limit/8), Log: log}
+	path := filepath.Join(p.state, sets.FileName)
+	if parts.Store, parts.Lost = sets.Open(path); parts.Lost != nil {
+		log.Error("the prompt sets cannot be used; their file stays as it is", "error", parts.Lost)
+	}
+	if stat, err := os.Stat(path); err == nil {
+		parts.Bytes = min(stat.Size(), parts.MaxBytes) // what images are compared with is part of it
+	}
+	return parts
 }
 
 // precompute encodes the prompts of text_embedding.prompt_file, in mode precomputed, beside the

@@ -66,6 +66,9 @@ func (c *evaluateCmd) Run(ctx context.Context, g *globals) error {
 			return err
 		}
 		e, err := s.Evaluate(ctx, c.Set, images, client.EvaluateOptions{Precision: c.Precision, Apply: c.Apply})
+		if isCode(err, "body_too_large") {
+			err = fmt.Errorf("%w; take fewer or smaller images, or raise the service's server.max_batch_body_bytes", err)
+		}
 		if err != nil {
 			return err
 		}

@@ -12,6 +12,7 @@ import (
 	"os"
 
 	"hailoclip/configs"
+	"hailoclip/hailo/model"
 	"hailoclip/hailo/safefile"
 	"hailoclip/hailo/token"
 	"hailoclip/stages/decode"
@@ -187,6 +188,9 @@ func (c *inspectModelCmd) Run(ctx context.Context, g *globals) error {
 	fmt.Fprintf(stdout, "  texts       %d tokens, end token kept\n", m.ContextLength)
 	fmt.Fprintf(stdout, "  embeddings  %d numbers\n", m.EmbeddingDimension)
 	fmt.Fprintf(stdout, "  logit scale %v\n", m.LogitScale)
+	if m.Activation == model.Sigmoid {
+		fmt.Fprintf(stdout, "  logit bias  %v, of a sigmoid\n", m.LogitBias)
+	}
 	in, err := p.installed(ctx, m.Name)
 	if err != nil {
 		return err

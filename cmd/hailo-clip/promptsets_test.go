@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -167,35 +168,37 @@ func TestLostExamples(t *testing.T) {
 // TestWhoIsAsked has services that do, and do not, hold the prompt sets of a state folder.
 func TestWhoIsAsked(t *testing.T) {
 	t.Parallel()
-	text := `{"service":"hailo-clip","status":"healthy"}`
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, text) }))
+	var text atomic.Value
+	text.Store(`{"service":"hailo-clip","status":"healthy"}`)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, text.Load()) }))
 	defer s.Close()
-	state := t.TempDir()
-	p := must((&globals{StateDir: state, ConfigFile: configFile(t, "")}).place())
-	p.cfg.Server.Host, p.cfg.Server.Port = "127.0.0.1", s.Listener.Addr().(*net.TCPAddr).Port
-	path := filepath.Join(state, "prompt-sets.db")
-	asked := func(url, says string) {
-		t.Helper()
-		got, err := p.served(t.Context())
-		if got != url && says == "" || (err == nil) != (says == "") || err != nil && !strings.Contains(err.Error(), says) {
-			t.Errorf("%q, %v, want %q, %q", got, err, url, says)
+	for _, file := range []string{"prompt-sets.db", "prompts.db"} {
+		state := t.TempDir()
+		p := must((&globals{StateDir: state, ConfigFile: configFile(t, "")}).place())
+		p.cfg.Server.Host, p.cfg.Server.Port = "127.0.0.1", s.Listener.Addr().(*net.TCPAddr).Port
+		asked := func(url, says string) {
+			t.Helper()
+			got, err := p.served(t.Context())
+			if got != url && says == "" || (err == nil) != (says == "") || err != nil && !strings.Contains(err.Error(), says) {
+				t.Errorf("%s: %q, %v, want %q, %q", file, got, err, url, says)
+			}
 		}
+		asked("", "") // there is no file
+		put(t, state, map[string]string{file: "x"})
+		asked("", "") // nobody has it: the service there has another folder
+		held := must(os.Open(filepath.Join(state, file)))
+		if err := unix.Flock(int(held.Fd()), unix.LOCK_EX); err != nil {
+			t.Fatal(err)
+		}
+		asked(s.URL, "")
+		text.Store(`{"status":"ok"}`)
+		asked("", file+" is held by another hailo-clip")
+		text.Store(`{"service":"hailo-clip","status":"healthy"}`)
+		p.cfg.Server.Port = 1
+		asked("", "give its address with --url")
+		held.Close()
+		asked("", "")
 	}
-	asked("", "") // there is no file
-	put(t, state, map[string]string{"prompt-sets.db": "x"})
-	asked("", "") // nobody has it: the service there has another folder
-	held := must(os.Open(path))
-	defer held.Close()
-	if err := unix.Flock(int(held.Fd()), unix.LOCK_EX); err != nil {
-		t.Fatal(err)
-	}
-	asked(s.URL, "")
-	text = `{"status":"ok"}`
-	asked("", "give its address with --url")
-	s.Close()
-	asked("", "give its address with --url")
-	held.Close()
-	asked("", "")
 }
 
 func TestLabelledImages(t *testing.T) {

@@ -107,7 +107,7 @@ func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *se
 	if err != nil {
 		return nil, err
 	}
-	e, err := newEngine(ctx, p, log)
+	e, err := newEngine(ctx, p, true, log)
 	defer func() {
 		if err != nil && e != nil {
 			err = errors.Join(err, e.Close(context.WithoutCancel(ctx)))
@@ -185,6 +185,7 @@ func (s *service) run(ctx context.Context) error {
 		notify(e.log, daemon.SdNotifyStopping)
 	}
 	endBesides()
+	e.PromptSets().End() // whoever waits for one to be encoded is answered
 	running.Wait()
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.Server.ShutdownTimeout)
 	defer cancel()

@@ -12,9 +12,10 @@
 //   - The learned logit scale of TinyCLIP is not known, so CLIP's 100 is used.
 //
 // The vendor publishes the token table and the projection of clip-vit-b-32 only; those of the others are made
-// from a checkpoint, see model.Catalog.BuildText. By its configuration of TinyCLIP's text encoders they end with the sum
-// of the last layer, before the final normalisation, although it measured them without one on the host: nobody has tried
-// them here, and a start compares them with the CPU's where the model has those.
+// from a checkpoint, see model.Catalog.BuildText. All text encoders take token embeddings without positions. That of
+// clip-vit-b-32 ends with the final normalisation; by the vendor's configuration those of TinyCLIP end with the sum
+// of the last layer, before it, although the vendor measured them without one on the host. Nobody has tried them here: a start
+// compares the texts of NPU and CPU where the model has both encoders, which tinyclip-vit-61m-32 has not.
 //
 // Of the quantised models for the CPU those files are taken that have the weights of the convolution without sign
 // (model_quantized, not model_int8): ONNX Runtime has no other on the CPU.

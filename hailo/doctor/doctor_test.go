@@ -119,6 +119,13 @@ var cases = []struct {
 	{"worker-of-5.2", pi().with(workerOf("5.2.0")), noModel},
 	{"hefs-missing", pi(), modelOf("clip-vit-b-32", []model.FileState{
 		{Name: "clip_vit_b_32_image_encoder.hef"}, {Name: "clip_vit_b_32_text_encoder.hef"}}, nil)},
+	{"text-files-not-made", pi(), func(e *Env) {
+		modelOf("m", []model.FileState{
+			{Name: "image.hef", Path: "/models/image.hef", Bytes: 7, SHA256: "1"}, {Name: "table.npy"}, {Name: "projection.npy"}, {Name: "text.hef"}}, nil)(e)
+		m := &e.Model.Manifest
+		m.NPU.TokenEmbedding, m.NPU.TextProjection = "table.npy", "projection.npy"
+		m.Files = map[string]model.File{"table.npy": {}, "projection.npy": {}, "text.hef": {URL: "https://host/text.hef"}}
+	}},
 	{"hefs-bad", pi().with(files{"/m/a.hef": "<Error>AccessDenied</Error>", "/m/b.hef": ""}), modelOf("m", []model.FileState{
 		{Name: "a.hef", Path: "/m/a.hef", Bytes: 27}, {Name: "b.hef", Path: "/m/b.hef", Err: errors.New("0 bytes of 81920000")}}, nil)},
 	{"hefs-of-5.2", pi(), modelOf("m", []model.FileState{

@@ -145,14 +145,14 @@ func TestPullLeavesMadeFiles(t *testing.T) {
 			}
 		}
 		how := "hailo-clip models build-text " + Preferred + " CHECKPOINT.safetensors"
-		assert.ErrorSays(t, c.resolveError(t, Preferred), ErrNotInstalled, "hailo-clip models pull "+Preferred+"; e.npy and p.npy", "%s: nothing there", name)
+		assert.ErrorSays(t, c.resolveError(t, Preferred), ErrNotInstalled, "hailo-clip models pull "+Preferred+"; make e.npy and p.npy with", "%s: nothing there", name)
 		assert.Must(t, c.Pull(t.Context(), Preferred, PullOptions{FromDir: from, Which: NPUPart}))
 		m, reason, err := c.Resolve(t.Context(), Preferred)
 		if edits == nil {
 			assert.True(t, err == nil && m.HasNPU() && !m.HasNPUText() && strings.Contains(reason, how), "%s: %q, %v", name, reason, err)
 			assert.Equal(t, c.state(t, Preferred).NPU, Complete, "%s", name)
 		} else {
-			assert.ErrorSays(t, err, ErrNotInstalled, "https://host/model.safetensors: "+how, "%s", name)
+			assert.ErrorSays(t, err, ErrNotInstalled, how+", which is https://host/model.safetensors", "%s", name)
 			assert.True(t, !strings.Contains(err.Error(), "models pull"), "%s: %v", name, err)
 			assert.Equal(t, c.state(t, Preferred).NPU, Partial, "%s", name)
 		}

@@ -230,7 +230,7 @@ func (c *Catalog) installed(ctx context.Context, name string) (*Model, string, e
 		reason += "; left out: " + strings.Join(bad, "; ")
 	}
 	if m.HasNPU() && slices.ContainsFunc(missing, manifest.Made) {
-		reason += "; its texts are encoded on the CPU, " + manifest.HowToMake()
+		reason += "; texts are encoded on the CPU; for the NPU " + manifest.HowToMake()
 	}
 	return m, reason, nil
 }
@@ -247,21 +247,27 @@ func howToInstall(m Manifest, missing []string) string {
 	return strings.Join(how, "; ")
 }
 
+// Manifest returns the manifest of that name, built in, known, or in its folder. Errors: ErrUnknown, ErrManifest.
+func (c *Catalog) Manifest(name string) (Manifest, error) { return c.manifest(name, "") }
+
+// known are the manifests that are part of the program; the caller may append to them.
+func (c *Catalog) known() []Manifest {
+	list := slices.Clip(c.Known)
+	if c.Builtin != nil {
+		list = append(list, c.Builtin.Manifest)
+	}
+	return list
+}
+
 // manifest returns the manifest of that name, built in, known, or in its folder, with the URLs of a
 // release of the model zoo ("": its own).
 func (c *Catalog) manifest(name, zoo string) (Manifest, error) {
 	names := []string{}
-	for _, m := range c.Known {
+	for _, m := range c.known() {
 		if m.Name == name {
 			return m.ForZoo(zoo)
 		}
 		names = append(names, m.Name)
-	}
-	if c.Builtin != nil {
-		if m := c.Builtin.Manifest; m.Name == name {
-			return m, nil
-		}
-		names = append(names, c.Builtin.Name)
 	}
 	unknown := fmt.Errorf("%w: %q; known are %s, and folders with a %s in %s", ErrUnknown, name, strings.Join(names, ", "), manifestFile, c.Dir)
 	if !modelName.MatchString(name) {
@@ -278,6 +284,9 @@ func (c *Catalog) manifest(name, zoo string) (Manifest, error) {
 	m, err := ParseManifest(data)
 	if err == nil && m.Name != name {
 		err = fmt.Errorf("%w: the name is %q", ErrManifest, m.Name)
+	}
+	if err == nil {
+		err = distinct(append(c.known(), m))
 	}
 	if err != nil {
 		return Manifest{}, fmt.Errorf("%s: %w", path, err)

@@ -343,6 +343,21 @@ func TestModelFiles(t *testing.T) {
 	}
 }
 
+// A model in the folder must not be called as one that is known, or built in.
+func TestForeignAliases(t *testing.T) {
+	for alias, says := range map[string]string{"free": "", Preferred: "both " + Preferred, "demo": "both demo", "taken": "both " + Preferred} {
+		c := testCatalog(t)
+		c.Known[0].Aliases = []string{"taken"}
+		write(t, filepath.Join(c.Dir, "own", manifestFile), strings.Replace(fullManifest, `"name": "full"`, `"name": "own", "aliases": ["`+alias+`"]`, 1))
+		m, err := c.Manifest("own")
+		if says == "" {
+			assert.True(t, err == nil && m.AnswersTo(alias), "%s: %v", alias, err)
+		} else {
+			assert.ErrorSays(t, err, ErrManifest, says, "%s", alias)
+		}
+	}
+}
+
 // A model whose tokenizer cannot be read is listed and pulled, but not opened.
 func TestTokenizerKind(t *testing.T) {
 	c := testCatalog(t, cpuFiles...)

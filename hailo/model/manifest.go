@@ -9,8 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"net/url"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -25,6 +23,8 @@ const (
 	maxManifest   = 1 << 20  // bytes
 	maxModelFile  = 16 << 30 // bytes
 	maxModelFiles = 32
+	maxAliases    = 32
+	maxBenchmarks = 32
 )
 
 var (
@@ -60,7 +60,7 @@ type Manifest struct {
 	Aliases    []string    `json:"aliases,omitempty"`    // other names that clients ask for it by; see AnswersTo
 	Parameters Parameters  `json:"parameters,omitzero"`  // of the encoders
 	Rates      *Rates      `json:"rates,omitempty"`      // on a Hailo-10H; nil: not published
-	Benchmarks []Benchmark `json:"benchmarks,omitempty"` // the first one is shown in lists
+	Benchmarks []Benchmark `json:"benchmarks,omitempty"` // to choose by
 
 	Files    map[string]File `json:"files"`              // by file name
 	Accuracy map[string]any  `json:"accuracy,omitempty"` // for people: what was measured, in any form
@@ -81,33 +81,6 @@ const (
 	CLIPBPE       TokenizerKind = "clip-bpe"      // CLIP's byte pairs, a tokenizer.json
 	SentencePiece TokenizerKind = "sentencepiece" // SigLIP's; cannot be read yet, see Model.LoadTokenizer
 )
-
-// Parameters are the numbers of parameters of the encoders; 0: not known.
-type Parameters struct {
-	Image int64 `json:"image,omitempty"`
-	Text  int64 `json:"text,omitempty"`
-}
-
-// Rates are how many images and texts a Hailo-10H encodes per second.
-type Rates struct {
-	Image  *Rate  `json:"image,omitempty"` // nil: not published
-	Text   *Rate  `json:"text,omitempty"`
-	Source string `json:"source"`
-}
-
-// Rate is how many items per second an encoder takes in runs of one and of eight.
-type Rate struct {
-	Batch1 float64 `json:"batch_1"`
-	Batch8 float64 `json:"batch_8"`
-}
-
-// Benchmark is a measurement of a model, in percent.
-type Benchmark struct {
-	What   string  `json:"what"`
-	Float  float64 `json:"float,omitempty"` // with the weights as they were trained; 0: not known
-	Chip   float64 `json:"chip,omitempty"`  // on a Hailo-10H; 0: not known
-	Source string  `json:"source"`
-}
 
 // DefaultLogitScale is the ceiling that training holds CLIP's logit scale to, and what OpenAI's
 // models ended at. (Radford et al. 2021, section 2.5.)
@@ -133,8 +106,8 @@ type NPUFiles struct {
 	// ProjectionTransposed says that TextProjection is [dimension, width] (a Hugging Face
 	// weight), not [width, dimension] (OpenAI's x @ text_projection).
 	ProjectionTransposed bool `json:"projection_transposed,omitempty"`
-	// Checkpoint is the https address of the safetensors file that Catalog.BuildText makes TokenEmbedding
-	// and TextProjection from; "": they have addresses of their own.
+	// Checkpoint is the https address of the safetensors file that Catalog.BuildText can make TokenEmbedding
+	// and TextProjection from, for people; "": not known, or not needed.
 	Checkpoint string `json:"checkpoint,omitempty"`
 	// Zoo is the release of the vendor's model zoo that stands for {zoo} in the URLs of the
 	// files. See ForZoo.
@@ -233,145 +206,6 @@ func distinct(list []Manifest) error {
 	return nil
 }
 
-// Validate checks every field; the error names all that are wrong.
-func (m Manifest) Validate() error {
-	var errs []error
-	check := func(ok bool, format string, args ...any) {
-		if !ok {
-			errs = append(errs, fmt.Errorf(format, args...))
-		}
-	}
-	between := func(field string, v, low, high int) {
-		check(v >= low && v <= high, "%s is %d, want %d to %d", field, v, low, high)
-	}
-	check(modelName.MatchString(m.Name), "name %q: want lower case letters, digits, '.', '_', '-', at most 64", m.Name)
-	between("embedding_dimension", m.EmbeddingDimension, 1, 8192)
-	between("image_size", m.ImageSize, 16, 1024)
-	between("context_length", m.ContextLength, 2, 4096)
-	check(m.LogitScale > 0 && m.LogitScale <= 1000, "logit_scale is %v, want above 0, at most 1000", m.LogitScale)
-	for i := range 3 {
-		check(m.Mean[i] >= 0 && m.Mean[i] <= 1, "mean[%d] is %v, want 0 to 1", i, m.Mean[i])
-		check(m.Std[i] >= 1e-3 && m.Std[i] <= 10, "std[%d] is %v, want 0.001 to 10", i, m.Std[i])
-	}
-	switch m.Activation {
-	case Softmax:
-		check(m.LogitBias == 0, "logit_bias is %v, but only a sigmoid has one", m.LogitBias)
-	case Sigmoid:
-		check(m.LogitBias >= -1000 && m.LogitBias <= 1000, "logit_bias is %v, want -1000 to 1000", m.LogitBias)
-	default:
-		check(false, "activation %q: want softmax or sigmoid", m.Activation)
-	}
-	extensions := []string{".json"}
-	switch m.TokenizerKind {
-	case CLIPBPE:
-		errs = append(errs, m.Tokens.Validate())
-	case SentencePiece: // it has no start token, and its own marks
-		between("tokens.pad_id", int(m.Tokens.PadID), 0, 1<<20-1)
-		extensions = append(extensions, ".model")
-	default:
-		check(false, "tokenizer_kind %q: want clip-bpe or sentencepiece", m.TokenizerKind)
-	}
-	for i, alias := range m.Aliases {
-		check(aliasName.MatchString(alias), "alias %q: want letters, digits and ._:/@-, at most 128", alias)
-		check(alias != m.Name && !slices.Contains(m.Aliases[:i], alias), "alias %q is there twice", alias)
-	}
-	errs = append(errs, m.validateFigures())
-	check(m.CPU != nil || m.NPU != nil, "neither cpu nor npu encoders")
-	check(len(m.Files) <= maxModelFiles, "%d files, at most %d", len(m.Files), maxModelFiles)
-
-	named := func(field, name string, extensions ...string) {
-		_, ok := m.Files[name]
-		check(ok && slices.Contains(extensions, filepath.Ext(name)), "%s %q: want a %s file that files lists", field, name, extensions[0])
-	}
-	named("tokenizer", m.Tokenizer, extensions...)
-	if m.CPU != nil {
-		named("cpu.image", m.CPU.Image, ".onnx")
-		named("cpu.text", m.CPU.Text, ".onnx")
-	}
-	if n := m.NPU; n != nil {
-		named("npu.image", n.Image, ".hef")
-		if n.Text != "" || n.TokenEmbedding != "" || n.TextProjection != "" {
-			named("npu.text", n.Text, ".hef")
-			named("npu.token_embedding", n.TokenEmbedding, ".npy")
-			named("npu.text_projection", n.TextProjection, ".npy")
-		} else {
-			check(m.CPU != nil, "no text encoder: neither npu.text nor cpu")
-		}
-		check(n.Checkpoint == "" || n.TokenEmbedding != "", "npu.checkpoint without npu.token_embedding")
-		if err := validateURL(n.Checkpoint); err != nil {
-			errs = append(errs, fmt.Errorf("npu.checkpoint: %w", err))
-		}
-		check(n.Zoo == "" || zooName.MatchString(n.Zoo), "npu.zoo %q: want a release such as v5.2.0", n.Zoo)
-	}
-	for _, name := range slices.Sorted(maps.Keys(m.Files)) {
-		check(fileName.MatchString(name) && name != manifestFile && name != recordsFile, "files: %q is not a plain file name", name)
-		if err := m.Files[name].validate(m.NPU != nil && m.NPU.Zoo != ""); err != nil {
-			errs = append(errs, fmt.Errorf("files[%q]: %w", name, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// validateFigures checks what people choose by.
-func (m Manifest) validateFigures() error {
-	var errs []error
-	check := func(ok bool, format string, args ...any) {
-		if !ok {
-			errs = append(errs, fmt.Errorf(format, args...))
-		}
-	}
-	for field, n := range map[string]int64{"image": m.Parameters.Image, "text": m.Parameters.Text} {
-		check(n >= 0 && n <= 1e12, "parameters.%s is %d, want 0 to 10^12", field, n)
-	}
-	if r := m.Rates; r != nil {
-		check(r.Source != "", "rates: no source")
-		for field, rate := range map[string]*Rate{"image": r.Image, "text": r.Text} {
-			if rate != nil { // a run of eight takes no less than one, and no more than eight of them
-				check(rate.Batch1 > 0 && rate.Batch1 <= 1e6, "rates.%s.batch_1 is %v, want above 0, at most 10^6", field, rate.Batch1)
-				check(rate.Batch8 >= rate.Batch1 && rate.Batch8 <= 8*rate.Batch1,
-					"rates.%s.batch_8 is %v, want 1 to 8 times the %v of batch_1", field, rate.Batch8, rate.Batch1)
-			}
-		}
-	}
-	check(len(m.Benchmarks) <= maxModelFiles, "%d benchmarks, at most %d", len(m.Benchmarks), maxModelFiles)
-	for i, b := range m.Benchmarks {
-		check(b.What != "" && b.Source != "", "benchmarks[%d]: want what and source", i)
-		check(b.Float >= 0 && b.Float <= 100 && b.Chip >= 0 && b.Chip <= 100,
-			"benchmarks[%d]: float %v and chip %v, want 0 to 100", i, b.Float, b.Chip)
-	}
-	return errors.Join(errs...)
-}
-
-// validateURL accepts the addresses of files, and none.
-func validateURL(address string) error {
-	u, err := url.Parse(address)
-	if err == nil && address != "" && (u.Scheme != "https" || u.Host == "" || u.User != nil || u.Fragment != "") {
-		err = fmt.Errorf("url %q: want https://host/path", address)
-	}
-	return err
-}
-
-func (f File) validate(zoo bool) error {
-	if err := validateURL(f.URL); err != nil {
-		return err
-	}
-	if strings.Contains(f.URL, zooMark) && !zoo {
-		return fmt.Errorf("url %q: {zoo} without npu.zoo", f.URL)
-	}
-	for field, n := range map[string]int64{"bytes": f.Bytes, "about_bytes": f.AboutBytes} {
-		if n < 0 || n > maxModelFile {
-			return fmt.Errorf("%s is %d, want 0 to %d", field, n, int64(maxModelFile))
-		}
-	}
-	if f.SHA256 != "" && !hexSHA256.MatchString(f.SHA256) {
-		return fmt.Errorf("sha256 %q: want 64 lower case hex digits", f.SHA256)
-	}
-	if f.Vendor != "" && (!fs.ValidPath(f.Vendor) || f.Vendor == ".") {
-		return fmt.Errorf("vendor %q: want a path below a folder", f.Vendor)
-	}
-	return nil
-}
-
 // Part is a part of a model's files. The zero value is all of them.
 type Part string
 
@@ -417,10 +251,10 @@ func (m Manifest) Made(name string) bool {
 func (m Manifest) HowToMake() string {
 	from := ""
 	if m.NPU.Checkpoint != "" {
-		from = ", which is at " + m.NPU.Checkpoint
+		from = ", which is " + m.NPU.Checkpoint
 	}
-	return fmt.Sprintf("%s and %s are made from the model's checkpoint%s: hailo-clip models build-text %s CHECKPOINT.safetensors",
-		m.NPU.TokenEmbedding, m.NPU.TextProjection, from, m.Name)
+	return fmt.Sprintf("make %s and %s with: hailo-clip models build-text %s CHECKPOINT.safetensors%s",
+		m.NPU.TokenEmbedding, m.NPU.TextProjection, m.Name, from)
 }
 
 const zooMark = "{zoo}"

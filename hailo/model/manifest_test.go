@@ -89,8 +89,9 @@ func TestManifestOfSigLIP(t *testing.T) {
 		"padding":           {"tokens.pad_id", []string{`"pad_id": 3`, `"pad_id": -3`}},
 		"alias with a line": {"alias", []string{`ViT-B-16-SigLIP__webli`, `x\ny`}},
 		"alias twice":       {"twice", []string{`ViT-B-16-SigLIP__webli`, `google/siglip-base-patch16-224`}},
+		"many aliases":      {"33 aliases", []string{`"ViT-B-16-SigLIP__webli"`, strings.Repeat(`"a", `, 31) + `"b"`}},
 		"alias is the name": {"twice", []string{`ViT-B-16-SigLIP__webli`, `full`}},
-		"parameters":        {"parameters.text", []string{`85600000`, `-1`}},
+		"parameters":        {"parameters: -1", []string{`85600000`, `-1`}},
 		"no rate":           {"rates.image.batch_1", []string{`39.6`, `0`}},
 		"slower together":   {"rates.image.batch_8 is 30", []string{`88.1`, `30`}},
 		"too fast together": {"rates.text.batch_8 is 300", []string{`62.6`, `300`}},
@@ -239,6 +240,8 @@ func TestKnownManifests(t *testing.T) {
 
 func FuzzParseManifest(f *testing.F) {
 	f.Add([]byte(fullManifest))
+	f.Add([]byte(strings.NewReplacer(sigLIP...).Replace(fullManifest)))
+	f.Add([]byte(strings.NewReplacer(made...).Replace(fullManifest)))
 	f.Add([]byte(`{"name":"x","files":{"..":{"url":"https://h/{zoo}"}}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m, err := ParseManifest(data)

@@ -2,7 +2,9 @@ package open
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math"
 	"os"
@@ -123,6 +125,34 @@ func TestDamagedTextFiles(t *testing.T) {
 		logged := strings.Contains(log.String(), "e.npy")
 		assert.True(t, (err == nil) == c.opens && (logged || !c.opens), "%s: error %v, log %q", c.name, err, log.String())
 	}
+}
+
+// TestBuiltText: what BuildText makes of a checkpoint is what the NPU's text encoder is opened with.
+func TestBuiltText(t *testing.T) {
+	const vocabulary, width, dimension = 5, 4, 512
+	var numbers []byte
+	for i := range (vocabulary + dimension) * width {
+		numbers = binary.LittleEndian.AppendUint32(numbers, math.Float32bits(float32(i)))
+	}
+	header := fmt.Sprintf(`{"token_embedding.weight": {"dtype": "F32", "shape": [%d, %d], "data_offsets": [0, %d]},
+		"text_projection": {"dtype": "F32", "shape": [%d, %d], "data_offsets": [%d, %d]}}`,
+		vocabulary, width, 4*vocabulary*width, width, dimension, 4*vocabulary*width, len(numbers))
+	checkpoint := folder(t, map[string]string{"x.safetensors": string(binary.LittleEndian.AppendUint64(nil, uint64(len(header)))) + header + string(numbers)})
+	full := npuModel(t)
+	e, _ := full.Path("e.npy")
+	p, _ := full.Path("p.npy")
+	assert.Must(t, os.Remove(e), os.Remove(p))
+	catalog := &model.Catalog{Dir: filepath.Dir(filepath.Dir(e))}
+	m, _, err := catalog.Resolve(t.Context(), "mini")
+	assert.True(t, err == nil && m.HasNPU() && !m.HasNPUText(), "without the files: %v", err)
+	_, err = catalog.BuildText(t.Context(), "mini", checkpoint+"/x.safetensors")
+	assert.Must(t, err)
+	m, _, err = catalog.Resolve(t.Context(), "mini")
+	assert.Must(t, err)
+	o := &Opener{Model: m, Tokenizer: assert.Value(assert.Value(demo.Model()).LoadTokenizer())}
+	text := assert.Value(o.npuText())
+	assert.True(t, text.Vocabulary == vocabulary && text.Width == width && len(text.Projection) == width*dimension, "%+v", text)
+	assert.True(t, slices.Equal(text.Row(3), []float32{12, 13, 14, 15}) && text.Projection[dimension+1] == vocabulary*width+dimension+1, "other numbers")
 }
 
 // TestSimulatedChip: with another model than the demo's its true vectors would be the wrong ones, and whatever changes

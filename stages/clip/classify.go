@@ -27,6 +27,7 @@ type Request struct {
 	TopK      int      // at most so many matches; 0: all
 	Cut       bool     // leave out the matches whose score is below Threshold
 	Threshold float64
+	Logits    bool          // the result has the logits of all labels, too
 	Lane      pipeline.Lane // where it enters
 
 	// Release is called exactly once, whatever the call returns, when nothing reads the memory of Image any more: with an
@@ -42,10 +43,11 @@ type Result struct {
 	TextTime time.Duration  // that getting Prompts took
 }
 
-// Classify says which of the prompts fit the image. It blocks until that is known or ctx ends.
+// Classify says which of the prompts, or labels of the prompt set, fit the image. It blocks until that is known or ctx ends.
 //
 // Errors: of package pipeline ErrQueueFull, ErrSuperseded, ErrClosed, a PanicError, and ErrDeadline with the cause of ctx
-// when that has ended; of packages decode and resize for the image, of cache for the prompts; those of hailo.Backend.
+// when that has ended; of packages decode and resize for the image, of cache for the prompts, of PromptSets.Ready for the set;
+// those of hailo.Backend.
 func (e *Engine) Classify(ctx context.Context, r *Request) (Result, error) {
 	start, given := time.Now(), false
 	defer func() {
@@ -53,30 +55,51 @@ func (e *Engine) Classify(ctx context.Context, r *Request) (Result, error) {
 			r.Release()
 		}
 	}()
-	prompts, err := e.EmbedTexts(ctx, r.Lane.Caller, r.Prompts)
+	answers, err := e.answers(ctx, r, e.EmbedTexts)
 	if err != nil {
 		return Result{}, err
 	}
 	took := time.Since(start)
 	given = true
-	result, err := e.classify(ctx, r, prompts)
+	result, err := e.classify(ctx, r, answers)
 	result.TextTime = took
 	return result, err
 }
 
-func (e *Engine) classify(ctx context.Context, r *Request, prompts *cache.Prompts) (Result, error) {
-	topK := r.TopK
-	if topK == 0 {
-		topK = len(r.Prompts)
+// answers is what images are classified by: labels of a set or prompts.
+type answers struct {
+	labels  *stages.Labels
+	scoring stages.Scoring // of which the request has its own part
+	prompts *cache.Prompts // nil: it is set
+	set     *PromptSet
+}
+
+// answers finds what r is classified by; embed gets the vectors of its prompts.
+func (e *Engine) answers(
+	ctx context.Context, r *Request, embed func(context.Context, fair.Caller, []string) (*cache.Prompts, error),
+) (answers, error) {
+	if r.PromptSet != "" {
+		set, err := e.sets.Ready(r.PromptSet)
+		if err != nil {
+			return answers{}, err
+		}
+		return answers{labels: &set.Labels, scoring: set.Scoring, set: set}, nil
 	}
-	scoring := stages.Scoring{LogitScale: e.config.LogitScale, TopK: topK, Cut: r.Cut, Threshold: r.Threshold}
+	prompts, err := embed(ctx, r.Lane.Caller, r.Prompts)
+	if err != nil {
+		return answers{}, err
+	}
+	scoring := stages.Scoring{LogitScale: e.config.LogitScale}
 	if !e.config.ApplySoftmax {
 		scoring.Activation = stages.None
 	}
-	result, err := e.run(ctx, r, stages.Request{
-		Labels: &stages.Labels{N: len(prompts.Rows), Rows: prompts.Matrix}, Scoring: scoring,
-	})
-	result.Prompts = prompts
+	return answers{labels: &stages.Labels{N: len(prompts.Rows), Rows: prompts.Matrix}, scoring: scoring, prompts: prompts}, nil
+}
+
+func (e *Engine) classify(ctx context.Context, r *Request, a answers) (Result, error) {
+	a.scoring.TopK, a.scoring.Cut, a.scoring.Threshold = cmp.Or(r.TopK, a.labels.N), r.Cut, r.Threshold
+	result, err := e.run(ctx, r, stages.Request{Labels: a.labels, Scoring: a.scoring, Logits: r.Logits})
+	result.Prompts, result.Set = a.prompts, a.set
 	return result, err
 }
 
@@ -126,25 +149,26 @@ func late(ctx context.Context, err error) error {
 type Batch struct {
 	Len    int
 	AtOnce int                              // images that are open at a time; 0: as many as keep the line busy
-	Known  func(*cache.Prompts)             // told the vectors of the prompts before the first image; nil: nobody is
+	Known  func(*cache.Prompts)             // told the vectors of the prompts before the first image, not with a set; nil: nobody is
 	Open   func(i int) ([]byte, error)      // image i; called once for each, several at a time
 	Raw    func(i int) decode.Raw           // what kind of raw frame that is, zero for a compressed image; nil: all are compressed
 	Done   func(i int, r Result, err error) // what came of it, or why not; called once for each, one at a time
 }
 
-// ClassifyBatch is Classify with the prompts of r for every image of b. They enter by a bulk lane of the caller's, so that
-// none is refused (nor are their prompts), and some are open at a time. An image that fails, to be opened too, fails alone. r.Release is called
-// for each that was opened. Once ctx has ended no more are opened, and Done is not called for those. The error is
-// of the prompts, the cause of ctx when that has ended, or a pipeline.PanicError of Open or Done.
+// ClassifyBatch is Classify with the prompts of r, or the set as it is at the beginning, for every image of b. They enter by a
+// bulk lane of the caller's, so that none is refused (nor are their prompts), and some are open at a time. An image that
+// fails, to be opened too, fails alone. r.Release is called for each that was opened. Once ctx has ended no more are opened,
+// and Done is not called for those. The error is of the prompts or the set, the cause of ctx when that has ended, or a
+// pipeline.PanicError of Open or Done.
 func (e *Engine) ClassifyBatch(ctx context.Context, r Request, b Batch) error {
-	prompts, err := e.awaitTexts(ctx, r.Lane.Caller, r.Prompts)
+	answers, err := e.answers(ctx, &r, e.awaitTexts)
 	if err != nil {
 		return err
 	}
-	if b.Known != nil {
-		b.Known(prompts)
+	if b.Known != nil && answers.prompts != nil {
+		b.Known(answers.prompts)
 	}
-	return e.each(ctx, r, b, func(r *Request) (Result, error) { return e.classify(ctx, r, prompts) })
+	return e.each(ctx, r, b, func(r *Request) (Result, error) { return e.classify(ctx, r, answers) })
 }
 
 // EmbedImageBatch is ClassifyBatch without prompts: it embeds the images.

@@ -41,6 +41,7 @@ type Parts struct {
 	BackendWhy string          // why these encoders; for people, may be ""
 	Encoders   io.Closer       // releases them
 	Store      *cache.Store
+	Sets       SetParts
 	Budget     *decode.Budget
 }
 
@@ -50,6 +51,7 @@ type Engine struct {
 	config Config
 	texts  []*cache.TextEmbeddings // one for each of Parts.Texts
 	line   *stages.Line
+	sets   *PromptSets
 	open   int // images of one batch at a time
 }
 
@@ -89,6 +91,7 @@ func New(cfg Config, performance pipeline.Config, p Parts) (*Engine, error) {
 		return nil, err
 	}
 	e.line = line
+	e.sets = newPromptSets(e, p.Sets)
 	return e, nil
 }
 
@@ -123,10 +126,11 @@ func (e *Engine) LogitScale() float64 { return e.config.LogitScale }
 // before a request is read.
 func (e *Engine) Refuses(c fair.Caller) error { return e.line.Refuses(c) }
 
-// Close drains the line, flushes the cache and releases the encoders, in that order, and gives up when ctx ends. An
+// Close ends the encoding of prompt sets, drains the line, flushes the cache and releases the encoders, in that order, and gives up when ctx ends. An
 // encoder in which workers are left is not released: it ends with the process.
 func (e *Engine) Close(ctx context.Context) error {
-	inside := e.line.Close(ctx)
+	e.sets.End() // first, as it uses the line
+	inside := errors.Join(e.line.Close(ctx), e.sets.close(ctx))
 	closed := make(chan error, 1)
 	go func() {
 		err := e.parts.Store.Close()

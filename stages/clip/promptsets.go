@@ -3,9 +3,15 @@ package clip
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
 
 	"hailoclip/cache/sets"
-	"hailoclip/pipeline/fair"
+	"hailoclip/hailo"
 	"hailoclip/stages"
 )
 
@@ -20,7 +26,7 @@ var (
 	ErrManaged = errors.New("the prompt set is managed by the configuration")
 	// ErrPrecondition says that the set is not the one that the caller has named by its ETag.
 	ErrPrecondition = errors.New("the prompt set is another one by now")
-	// ErrSetsFull says that all sets together would take too much memory or room in the file, or are too many.
+	// ErrSetsFull says that all sets together would take too much memory, or are too many.
 	ErrSetsFull = errors.New("there is no room for the prompt set")
 	// ErrSetsLost says that the file of the sets cannot be read or written.
 	ErrSetsLost = errors.New("the file of the prompt sets cannot be used")
@@ -31,7 +37,7 @@ type PromptSet struct {
 	Name        string
 	ETag        string            // without quotes: hex SHA-256 over the definition and the model
 	Names       []string          // of the labels, by stages.Match.Label: first the ordinary ones as they are defined
-	Truncated   []bool            // by label: the model has seen the beginning of one of its prompts only
+	Truncated   []bool            // by label: the model has seen the beginning of one of its texts only
 	Thresholds  []*sets.Threshold // by label; nil where it has none
 	ScoreSource string            // text, prototype or gda
 	Labels      stages.Labels     // what images are compared with
@@ -62,31 +68,6 @@ type SetInfo struct {
 	Warnings    []string `json:"warnings,omitempty"`
 }
 
-// Condition is what a change of a set depends on. The zero value is none.
-type Condition struct {
-	IfMatch     string // ETag without quotes; "*": there must be such a set; "": no condition
-	IfNoneMatch bool   // there must be no such set
-
-	Caller fair.Caller // who asks: images wait for his turn
-}
-
-// PromptSets is all sets of an engine: those that are kept, which can be changed, and those of the configuration. Changes
-// are durable when they return, and one after the other. Safe for concurrent use.
-type PromptSets struct{}
-
-// PromptSets returns the engine's sets.
-func (e *Engine) PromptSets() *PromptSets { panic("to be built") }
-
-// Ready returns the version of a set that images are compared with now. It does not block and allocates nothing where
-// there is one. Errors: ErrNoSet, ErrSetNotReady, ErrSetsLost.
-func (p *PromptSets) Ready(name string) (*PromptSet, error) { panic("to be built") }
-
-// Info returns a set with what is known of it; full: with vectors and thumbnails of its examples, else with their ids.
-// The caller owns the result but for what its strings and bytes point to. Errors: ErrNoSet, ErrSetsLost.
-func (p *PromptSets) Info(ctx context.Context, name string, full bool) (SetInfo, error) {
-	panic("to be built")
-}
-
 // SetSummary is a set in a list.
 type SetSummary struct {
 	Name     string `json:"name"`
@@ -97,39 +78,199 @@ type SetSummary struct {
 	ReadOnly bool   `json:"read_only,omitempty"`
 }
 
+// PromptSets is all sets of an engine: those that are kept, which can be changed, and those of the configuration. Changes
+// are durable when they return, and one after the other. Safe for concurrent use.
+type PromptSets struct {
+	engine   *Engine
+	parts    SetParts
+	log      *slog.Logger
+	dim      int
+	encoders []hailo.Backend // of texts, in the order in which they are tried
+	digests  []string        // of the first of them and of the image encoder: what the ETag is over, beside the definition
+	ctx      context.Context
+	stop     context.CancelFunc
+	running  sync.WaitGroup
+
+	all atomic.Pointer[map[string]*promptSet] // by name; replaced when a set comes or goes
+
+	changing chan struct{} // holds one while a set changes
+	turn     chan struct{} // holds one while a batch of texts is encoded: sets take turns
+	fitting  chan struct{} // holds one while a discriminant is fitted
+	mu       sync.Mutex    // guards promptSet.newest, and what is in versions
+	encoded  atomic.Uint64 // texts
+
+	trouble atomic.Pointer[error] // of the last change, which the file did not take; nil: it did
+}
+
+// promptSet is what is known by a name.
+type promptSet struct {
+	name    string
+	fixed   *sets.Definition          // of the configuration; nil: it is in the file
+	answers atomic.Pointer[PromptSet] // nil: no version is ready yet
+	newest  *version
+}
+
+// PromptSets returns the engine's sets.
+func (e *Engine) PromptSets() *PromptSets { return e.sets }
+
+// Ready returns the version of a set that images are compared with now. It does not block, and allocates nothing where
+// there is one. Errors: ErrNoSet, ErrSetNotReady, ErrSetsLost.
+func (p *PromptSets) Ready(name string) (*PromptSet, error) {
+	s, err := p.find(name)
+	if err != nil {
+		return nil, err
+	}
+	if ready := s.answers.Load(); ready != nil {
+		return ready, nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	v := s.newest
+	if v.state == SetFailed {
+		return nil, fmt.Errorf("%w: %s", ErrSetNotReady, v.reason)
+	}
+	return nil, fmt.Errorf("%w: %d of %d texts are", ErrSetNotReady, v.encoded, v.total)
+}
+
+func (p *PromptSets) find(name string) (*promptSet, error) {
+	if s, ok := (*p.all.Load())[name]; ok {
+		return s, nil
+	}
+	if err := p.lost(); err != nil {
+		return nil, err
+	}
+	return nil, fmt.Errorf("%w: %.64q", ErrNoSet, name)
+}
+
+// lost is ErrSetsLost with the reason while there is no file.
+func (p *PromptSets) lost() error {
+	switch {
+	case p.parts.Store != nil:
+		return nil
+	case p.parts.Lost == nil:
+		return fmt.Errorf("%w: it was not opened", ErrSetsLost)
+	}
+	return fmt.Errorf("%w: %w", ErrSetsLost, p.parts.Lost)
+}
+
+// ill says whether the file cannot be used, though it should; why is then its reason.
+func (p *PromptSets) ill() bool { return p.parts.Lost != nil || p.trouble.Load() != nil }
+
+func (p *PromptSets) why() string {
+	if err := p.trouble.Load(); err != nil {
+		return (*err).Error()
+	}
+	return p.lost().Error()
+}
+
+// Info returns a set with what is known of it; full: with vectors and thumbnails of its examples, else with their ids.
+// It waits for the disk, but not beyond ctx. The caller owns the result but for what its strings and bytes point to.
+// Errors: ErrNoSet, ErrSetsLost, pipeline.ErrDeadline.
+func (p *PromptSets) Info(ctx context.Context, name string, full bool) (SetInfo, error) {
+	for {
+		s, err := p.find(name)
+		if err != nil {
+			return SetInfo{}, err
+		}
+		before := p.newest(s)
+		d, err := p.definition(ctx, s)
+		if v := p.newest(s); v != before { // it has changed meanwhile
+			continue
+		} else if err != nil {
+			return SetInfo{}, late(ctx, err)
+		}
+		return p.info(before, d, full), nil
+	}
+}
+
+func (p *PromptSets) newest(s *promptSet) *version {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return s.newest
+}
+
+// info describes a version, whose definition is d.
+func (p *PromptSets) info(v *version, d sets.Definition, full bool) SetInfo {
+	d.Labels = slices.Clone(d.Labels)
+	for _, o := range owners(&d) {
+		*o.examples = slices.Clone(*o.examples)
+		for i := range *o.examples {
+			e := &(*o.examples)[i]
+			e.FromThumbnail = e.FromThumbnail || e.Thumbnail != nil && p.foreign(e)
+			if !full {
+				*e = sets.Example{ID: e.ID, FromThumbnail: e.FromThumbnail}
+			}
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return SetInfo{
+		Name: v.set.name, Definition: d, State: v.state, Reason: v.reason, Encoded: v.encoded, Total: v.total, ETag: v.etag,
+		Model: p.engine.Model(), ScoreSource: v.source, Alpha: v.alpha, ReadOnly: v.set.fixed != nil, Warnings: slices.Clone(v.warnings),
+	}
+}
+
+// definition returns what s is now.
+func (p *PromptSets) definition(ctx context.Context, s *promptSet) (sets.Definition, error) {
+	if s.fixed != nil {
+		return *s.fixed, nil
+	}
+	r, err := p.parts.Store.Get(ctx, s.name)
+	if errors.Is(err, sets.ErrNotFound) {
+		return sets.Definition{}, fmt.Errorf("%w: %.64q", ErrNoSet, s.name)
+	} else if err != nil {
+		return sets.Definition{}, fmt.Errorf("%w: %w", ErrSetsLost, err)
+	}
+	return r.Definition, nil
+}
+
 // List returns all sets by name. Errors: ErrSetsLost, with those of the configuration.
-func (p *PromptSets) List() ([]SetSummary, error) { panic("to be built") }
-
-// Put makes or replaces a set. Images of d become examples, for which their memory is read until Put returns; an example
-// that has only its id is that of the stored version. It blocks until the set is encoded, but returns it with the
-// state encoding before ctx ends: see nearDeadline. Encoding then goes on. Strings of d may be kept.
-//
-// Errors: of package sets for what d says, of decode and the line for its images, ErrManaged, ErrPrecondition,
-// ErrSetsLost, and pipeline.ErrDeadline while its images are encoded: then nothing has changed.
-func (p *PromptSets) Put(ctx context.Context, name string, d sets.Definition, c Condition) (info SetInfo, created bool, err error) {
-	panic("to be built")
+func (p *PromptSets) List() ([]SetSummary, error) {
+	all := *p.all.Load()
+	list := make([]SetSummary, 0, len(all))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		s := all[name]
+		list = append(list, SetSummary{
+			Name: name, Labels: s.newest.labels, State: s.newest.state, ETag: s.newest.etag, Model: p.engine.Model(), ReadOnly: s.fixed != nil,
+		})
+	}
+	return list, p.lost()
 }
 
-// Delete removes a set. Errors: ErrNoSet, ErrManaged, ErrPrecondition, ErrSetsLost.
-func (p *PromptSets) Delete(ctx context.Context, name string, c Condition) error {
-	panic("to be built")
+// SetStats are the prompt sets in Stats.
+type SetStats struct {
+	Sets     int    `json:"sets"`
+	Encoding int    `json:"encoding"` // sets whose newest version is not encoded yet
+	Failed   int    `json:"failed"`   // sets whose newest version could not be encoded
+	Waiting  int    `json:"waiting"`  // texts that are not encoded yet
+	Encoded  uint64 `json:"encoded"`  // texts encoded since the start
+	Bytes    int64  `json:"bytes"`    // of what images are compared with
+	Lost     string `json:"lost,omitempty"`
 }
 
-// Example is an image (compressed, only read until the call returns), or a vector of the model's dimension, which is
-// scaled to unit length.
-type Example struct {
-	Image  []byte
-	Vector []float32
+func (p *PromptSets) stats() SetStats {
+	all := *p.all.Load()
+	st := SetStats{Sets: len(all), Encoded: p.encoded.Load()}
+	if p.ill() {
+		st.Lost = p.why()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range all {
+		switch s.newest.state {
+		case SetEncoding:
+			st.Encoding++
+			st.Waiting += s.newest.total - s.newest.encoded
+		case SetFailed:
+			st.Failed++
+		}
+		if ready := s.answers.Load(); ready != nil {
+			st.Bytes += ready.bytes()
+		}
+	}
+	return st
 }
 
-// AddExample adds an example to a label of a set; label "" is the background. One that the label has changes nothing.
-// It blocks and fails as Put does, and with ErrNoSet.
-func (p *PromptSets) AddExample(ctx context.Context, name, label string, e Example, c Condition) (SetInfo, error) {
-	panic("to be built")
-}
-
-// Calibrate stores thresholds by label, for those that are given, and a temperature, if it is above 0. It fails as
-// AddExample does.
-func (p *PromptSets) Calibrate(ctx context.Context, name string, thresholds map[string]sets.Threshold, temperature float64, c Condition) (SetInfo, error) {
-	panic("to be built")
-}
+func (s *PromptSet) bytes() int64 { return 4 * int64(len(s.Labels.Rows)+len(s.Labels.Logits)) }

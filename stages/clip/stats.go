@@ -20,6 +20,7 @@ import (
 type Stats struct {
 	Stages  []pipeline.StageStats `json:"stages"`
 	Cache   cache.Stats           `json:"cache"`
+	Sets    SetStats              `json:"prompt_sets"`
 	Process ProcessStats          `json:"process"`
 	NPU     *NPUStats             `json:"npu,omitempty"`
 }
@@ -64,7 +65,7 @@ type WorkerStats struct {
 
 // Stats returns the counters as they are now. It does not block on the device.
 func (e *Engine) Stats() Stats {
-	s := Stats{Stages: e.line.Stats(), Cache: e.parts.Store.Stats(), Process: ProcessNow()}
+	s := Stats{Stages: e.line.Stats(), Cache: e.parts.Store.Stats(), Sets: e.sets.stats(), Process: ProcessNow()}
 	if e.parts.NPU != nil {
 		m := e.parts.NPU.Metrics()
 		s.NPU = newNPUStats(m)

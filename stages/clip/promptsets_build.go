@@ -1,0 +1,289 @@
+package clip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+
+	"hailoclip/cache/sets"
+	"hailoclip/hailo"
+	"hailoclip/hailo/model"
+	"hailoclip/stages"
+	"hailoclip/stages/fewshot"
+)
+
+// version is one definition of a set on its way to answer.
+type version struct {
+	set    *promptSet
+	etag   string
+	labels int   // as they are defined
+	bytes  int64 // that it takes in memory when it is ready, at most
+	ctx    context.Context
+	cancel context.CancelCauseFunc // when it is replaced or deleted
+	done   chan struct{}           // closed when it is ready, has failed, or was replaced or deleted
+
+	// Guarded by PromptSets.mu.
+	state          string // SetReady ...
+	reason         string
+	encoded, total int
+	source         string
+	alpha          float64
+	warnings       []string
+}
+
+// newVersion makes a version of s that is d. The caller installs it, or cancels it.
+func (p *PromptSets) newVersion(s *promptSet, d *sets.Definition) *version {
+	v := &version{set: s, etag: sets.ETag(*d, p.digests...), labels: len(d.Labels), state: SetEncoding, done: make(chan struct{})}
+	v.ctx, v.cancel = context.WithCancelCause(p.ctx)
+	examples := false
+	for _, e := range d.Entries(sets.Scenes) {
+		l := setLabel{Entry: e}
+		v.total += l.texts()
+		v.bytes += 4 * int64(max(e.Rows(), 1)*p.dim)
+		examples = examples || len(e.Examples) > 0
+	}
+	if examples {
+		v.bytes *= 2 // rows for logits, too
+	}
+	return v
+}
+
+// install makes v the newest version of its set. The former one is over, but what it has made ready answers on.
+func (p *PromptSets) install(v *version) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if old := v.set.newest; old != nil {
+		old.end()
+	}
+	v.set.newest = v
+}
+
+// errReplaced ends the context of a version that is not wanted any more.
+var errReplaced = errors.New("the prompt set was replaced or deleted")
+
+// end ends a version. PromptSets.mu is held.
+func (v *version) end() {
+	v.cancel(errReplaced)
+	v.settle()
+}
+
+// settle lets those go on who wait for v. PromptSets.mu is held.
+func (v *version) settle() {
+	select {
+	case <-v.done:
+	default:
+		close(v.done)
+	}
+}
+
+// publish makes ready what answers from now on, unless v is over.
+func (p *PromptSets) publish(v *version, ready *PromptSet, alpha float64, warnings []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if v.ctx.Err() != nil {
+		return
+	}
+	v.set.answers.Store(ready)
+	v.state, v.reason, v.encoded, v.source, v.alpha, v.warnings = SetReady, "", v.total, ready.ScoreSource, alpha, warnings
+	v.settle()
+}
+
+// fail makes err what people see of v, unless it answers or is over.
+func (p *PromptSets) fail(v *version, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if v.ctx.Err() == nil && v.state == SetEncoding {
+		p.log.Error("a prompt set cannot be encoded", "prompt_set", v.set.name, "error", err)
+		v.state, v.reason = SetFailed, err.Error()
+	}
+	v.settle()
+}
+
+func (p *PromptSets) state(v *version) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return v.state
+}
+
+// waits says why nothing of v is encoded now.
+func (p *PromptSets) waits(v *version, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if v.state == SetEncoding {
+		v.reason = "waiting for the encoder: " + err.Error()
+	}
+}
+
+// progress says how many texts of v are encoded, and of how many.
+func (p *PromptSets) progress(v *version, encoded, total int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if v.state == SetEncoding {
+		v.encoded, v.total, v.reason = encoded, total, ""
+	}
+}
+
+// run builds v and makes what goes wrong known. A panic is an error of the set.
+func (p *PromptSets) run(v *version, d *sets.Definition) {
+	defer func() {
+		if r := recover(); r != nil {
+			p.log.Error("panic while a prompt set was made ready", "prompt_set", v.set.name, "panic", r, "stack", string(debug.Stack()))
+			p.fail(v, fmt.Errorf("panic: %v", r))
+		}
+	}()
+	if err := p.build(v, d, true); err != nil {
+		p.fail(v, err)
+	}
+}
+
+// errUnfinished says that something would have to be encoded.
+var errUnfinished = errors.New("not all of the set is encoded")
+
+// build makes v ready, of what is kept and, with encode, of what it encodes: texts, and thumbnails of examples by another
+// model. It blocks until that is done, or the version is over. Without encode it returns errUnfinished where something is
+// missing.
+//
+// A set is encoded by one text encoder, as vectors of two do not mix: the first one whose device is not lost. Where that is
+// not the first of all, the set is encoded again by that one when its device is back.
+func (p *PromptSets) build(v *version, d *sets.Definition, encode bool) error {
+	if err := p.canScore(d); err != nil {
+		return err
+	}
+	kept := p.loadKept(v.ctx, v.set)
+	usable, vectors, warnings, err := p.useExamples(v, d, kept, encode)
+	if err != nil {
+		return err
+	}
+	labels, total := newLabels(&usable, vectors)
+	finish := func(encoder int) error { return p.finish(v, &usable, labels, kept, encoder, warnings, encode) }
+	inUse := len(p.encoders) // encoder whose rows are
+	for i, encoder := range p.encoders {
+		if p.loadRows(encoder, labels, kept) {
+			if err := finish(i); err != nil {
+				return err
+			}
+			inUse = i
+			break
+		}
+	}
+	switch {
+	case inUse == 0:
+		return nil
+	case !encode:
+		return errUnfinished
+	}
+	return retry(v.ctx, func(err error) { p.waits(v, err) }, func() (err error) {
+		kept = p.loadKept(v.ctx, v.set) // with what was encoded before the device was lost
+		for i, encoder := range p.encoders[:inUse] {
+			p.loadRows(encoder, labels, kept)
+			encoded := known(labels)
+			p.progress(v, encoded, total)
+			err = p.encodeRows(v, encoder, labels, func(n int) error {
+				encoded += n
+				p.progress(v, encoded, total)
+				if i > 0 && encoded < total && p.encoders[0].Status().Ready {
+					return fmt.Errorf("%w, but is back", hailo.ErrDeviceLost)
+				}
+				return nil
+			})
+			if err == nil {
+				err = finish(i)
+			}
+			if err == nil && i > 0 {
+				inUse = i
+				return hailo.ErrDeviceLost // of the encoders before
+			}
+			if !errors.Is(err, hailo.ErrDeviceLost) {
+				return err
+			}
+		}
+		return err
+	})
+}
+
+// canScore says what of d the model cannot do.
+func (p *PromptSets) canScore(d *sets.Definition) error {
+	m := &p.engine.parts.Model
+	if d.Activation == "sigmoid" && m.Activation != model.Sigmoid {
+		return sets.Fault{Field: "activation", Problem: "must not be sigmoid: model " + m.Name +
+			" is not trained for it; pair gives independent answers"}
+	}
+	return nil
+}
+
+// newLabels returns the labels of d, and how many texts they have. vectors are those of the examples, by id.
+func newLabels(d *sets.Definition, vectors map[string][]float32) (labels []setLabel, texts int) {
+	thresholds := map[string]*sets.Threshold{}
+	for i := range d.Labels {
+		thresholds[d.Labels[i].Name] = d.Labels[i].Threshold
+	}
+	for _, e := range d.Entries(sets.Scenes) {
+		l := setLabel{Entry: e}
+		if e.Role == sets.Ordinary {
+			l.threshold = thresholds[e.Name]
+		}
+		for _, example := range e.Examples {
+			l.vectors = append(l.vectors, vectors[example.ID])
+		}
+		labels, texts = append(labels, l), texts+l.texts()
+	}
+	return labels, texts
+}
+
+// loadRows takes the rows that are kept of an encoder, and says whether those are all.
+func (p *PromptSets) loadRows(encoder hailo.Backend, labels []setLabel, kept keptRows) (all bool) {
+	all = true
+	digest := encoder.Info().TextDigest
+	for i := range labels {
+		l := &labels[i]
+		if l.encoder != digest {
+			l.encoder, l.rows = digest, nil
+		}
+		if l.rows == nil && len(l.Groups) > 0 {
+			l.rows, l.truncated = kept.unitRows(l.Key(digest), l.Rows(), p.dim)
+			all = all && l.rows != nil
+		}
+	}
+	return all
+}
+
+// known counts the texts of labels whose rows are known.
+func known(labels []setLabel) (n int) {
+	for i := range labels {
+		if labels[i].rows != nil {
+			n += labels[i].texts()
+		}
+	}
+	return n
+}
+
+// finish makes the version that answers of labels whose texts are encoded.
+func (p *PromptSets) finish(v *version, d *sets.Definition, labels []setLabel, kept keptRows, encoder int, warnings []string, encode bool) error {
+	dim, info := p.dim, p.encoders[encoder].Info()
+	if encoder > 0 {
+		warnings = append(warnings[:len(warnings):len(warnings)],
+			"the texts are encoded by "+info.Device+", and once more when the device is back")
+	}
+	compared, source, alpha, more, err := compile(labels, dim, d.FewShot.Mode, func(classes []fewshot.Class) (*fewshot.Discriminant, error) {
+		return p.fit(v, kept, p.discriminantKey(info.TextDigest, labels, d.FewShot.Alpha), classes, d.FewShot.Alpha, encode)
+	})
+	if err != nil {
+		return err
+	}
+	warnings = append(append(warnings[:len(warnings):len(warnings)], more...), closeNegatives(labels, &compared, dim)...)
+	ready := &PromptSet{
+		Name: v.set.name, ETag: v.etag, ScoreSource: source, Labels: compared, Dim: dim,
+		Names: make([]string, len(labels)), Truncated: make([]bool, len(labels)), Thresholds: make([]*sets.Threshold, len(labels)),
+		Scoring: stages.Scoring{
+			Activation: activations[d.Activation], LogitScale: p.engine.config.LogitScale, LogitBias: p.engine.parts.Model.LogitBias,
+			Temperature: d.Temperature, TopK: len(d.Labels), MinCosine: d.MinCosine, MinMargin: d.MinMargin,
+		},
+	}
+	for i := range labels {
+		l := &labels[i]
+		ready.Names[i], ready.Truncated[i], ready.Thresholds[i] = l.Name, l.truncated > 0, l.threshold
+	}
+	p.publish(v, ready, alpha, append(warnings, cutTexts(labels)...))
+	return nil
+}

@@ -1,0 +1,371 @@
+package clip
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"runtime/debug"
+	"time"
+
+	"hailoclip/cache/sets"
+	"hailoclip/hailo"
+	"hailoclip/pipeline"
+	"hailoclip/pipeline/fair"
+	"hailoclip/stages"
+)
+
+// Condition is what a change of a set depends on, and who asks for it. The zero value is no condition.
+type Condition struct {
+	IfMatch     string // ETag without quotes; "*": there must be such a set; "": no condition
+	IfNoneMatch bool   // there must be no such set
+
+	Caller fair.Caller // whose turn images wait for
+}
+
+// Put makes or replaces a set. Images of d become examples; an example that has only its id is that of the stored version.
+// It blocks until the set is encoded, but returns it with the state encoding when a tenth of the time that ctx leaves is
+// left, 2 s at most; encoding then goes on. It does not change d, and keeps its strings and the bytes of its examples.
+//
+// Errors: sets.Fault for what d says, of decode and the line for its images, ErrManaged, ErrPrecondition, ErrSetsFull,
+// ErrSetsLost, and pipeline.ErrDeadline while its images are encoded. With an error nothing has changed.
+func (p *PromptSets) Put(ctx context.Context, name string, d sets.Definition, c Condition) (info SetInfo, created bool, err error) {
+	if !sets.ValidName(name) {
+		return SetInfo{}, false, sets.Fault{Field: "name", Problem: "must match ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}
+	}
+	d = d.Normalized()
+	if err := d.Validate(p.parts.Limits); err != nil {
+		return SetInfo{}, false, err
+	}
+	if err := p.check(name, &d, c); err != nil { // before anything is encoded for nothing
+		return SetInfo{}, false, err
+	}
+	if err := p.embedImages(ctx, &d, c.Caller); err != nil {
+		return SetInfo{}, false, late(ctx, err)
+	}
+	info, created, err = p.change(ctx, name, c, true, func(old func() (sets.Definition, error)) (sets.Definition, error) {
+		return d, keepExamples(&d, old)
+	})
+	return info, created, err
+}
+
+// check says what of a change can be known to fail beforehand.
+func (p *PromptSets) check(name string, d *sets.Definition, c Condition) error {
+	if err := p.canScore(d); err != nil {
+		return err
+	}
+	_, err := p.changeable(name, c, true)
+	return err
+}
+
+// changeable returns the set that may be changed, nil where a new one may be made.
+func (p *PromptSets) changeable(name string, c Condition, create bool) (*promptSet, error) {
+	s, etag := (*p.all.Load())[name], ""
+	if s != nil {
+		etag = p.newest(s).etag
+	}
+	switch lost := p.lost(); {
+	case s != nil && s.fixed != nil:
+		return nil, fmt.Errorf("%w: %.64q", ErrManaged, name)
+	case lost != nil:
+		return nil, lost
+	case s != nil && c.IfNoneMatch:
+		return nil, fmt.Errorf("%w: there is a set %.64q", ErrPrecondition, name)
+	case s != nil && c.IfMatch != "" && c.IfMatch != "*" && c.IfMatch != etag:
+		return nil, fmt.Errorf("%w: its ETag is %q", ErrPrecondition, etag)
+	case s == nil && c.IfMatch != "":
+		return nil, fmt.Errorf("%w: there is no set %.64q", ErrPrecondition, name)
+	case s == nil && !create:
+		return nil, fmt.Errorf("%w: %.64q", ErrNoSet, name)
+	}
+	return s, nil
+}
+
+// keepExamples fills in the examples of d that have only their id, from those of the same label in the stored version.
+func keepExamples(d *sets.Definition, old func() (sets.Definition, error)) error {
+	var kept map[string]sets.Example
+	for _, o := range owners(d) {
+		for i := range *o.examples {
+			e := &(*o.examples)[i]
+			if e.Vector != nil {
+				continue
+			}
+			if kept == nil {
+				stored, err := old()
+				if err != nil {
+					return err
+				}
+				kept = map[string]sets.Example{}
+				for _, o := range owners(&stored) {
+					for _, e := range *o.examples {
+						kept[e.ID] = e
+					}
+				}
+			}
+			found, ok := kept[e.ID]
+			if !ok {
+				return sets.Fault{Field: fmt.Sprintf("%s.examples[%d]", o.where, i), Problem: "has only an id, which no example of the set has"}
+			}
+			*e = found
+		}
+	}
+	return nil
+}
+
+// change makes a version of a set by an edit of the stored one, and waits for it. old is ErrNoSet where there is none.
+func (p *PromptSets) change(
+	ctx context.Context, name string, c Condition, create bool, edit func(old func() (sets.Definition, error)) (sets.Definition, error),
+) (info SetInfo, created bool, err error) {
+	type outcome struct {
+		version *version
+		d       sets.Definition
+		created bool
+	}
+	o, err := alone(ctx, p, func(ctx context.Context) (o outcome, err error) {
+		s, err := p.changeable(name, c, create)
+		if err != nil {
+			return o, err
+		}
+		o.d, err = edit(func() (sets.Definition, error) {
+			if s == nil {
+				return sets.Definition{}, nil
+			}
+			return p.definition(ctx, s)
+		})
+		if err == nil {
+			err = o.d.Validate(p.parts.Limits)
+		}
+		if err != nil {
+			return o, err
+		}
+		if o.created = s == nil; o.created {
+			s = &promptSet{name: name}
+		}
+		v := p.newVersion(s, &o.d)
+		if now := p.newest(s); now != nil && now.etag == v.etag && p.state(now) != SetFailed {
+			v.cancel(nil)
+			o.version = now // it is what is there
+			return o, nil
+		}
+		o.version = v
+		defer func() {
+			if err != nil {
+				v.cancel(err)
+			}
+		}()
+		if err := p.room(v); err != nil {
+			return o, err
+		}
+		r := sets.Record{Name: name, Definition: o.d, Changed: time.Now().UTC()}
+		return o, p.parts.Store.Put(ctx, r, p.rowKeys(&o.d), func() {
+			p.install(v)
+			if o.created {
+				p.setAll(func(all map[string]*promptSet) { all[name] = s })
+			}
+			d := o.d
+			p.goes(func() { p.run(v, &d) })
+		})
+	})
+	if err != nil {
+		return SetInfo{}, false, err
+	}
+	p.wait(ctx, o.version)
+	return p.info(o.version, o.d, false), o.created, nil
+}
+
+// setAll replaces the map of all sets. Only one change is made at a time.
+func (p *PromptSets) setAll(change func(all map[string]*promptSet)) {
+	all := maps.Clone(*p.all.Load())
+	change(all)
+	p.all.Store(&all)
+}
+
+// alone makes a change while no other one is made. When ctx ends first it returns pipeline.ErrDeadline: a change that the
+// disk has begun by then may come true later, and until then no other is made, so that each sees what was before it.
+func alone[T any](ctx context.Context, p *PromptSets, change func(context.Context) (T, error)) (result T, err error) {
+	select {
+	case p.changing <- struct{}{}:
+	case <-ctx.Done():
+		return result, pipeline.Late(ctx)
+	}
+	type outcome struct {
+		result T
+		err    error
+	}
+	done := make(chan outcome, 1)
+	begun := p.goes(func() {
+		defer func() { <-p.changing }()
+		o := outcome{err: errors.New("panic")}
+		defer func() {
+			if r := recover(); r != nil {
+				o.err = &pipeline.PanicError{Stage: "prompt sets", Value: r, Stack: debug.Stack()}
+			}
+			done <- o
+		}()
+		o.result, o.err = change(context.WithoutCancel(ctx))
+	})
+	if !begun {
+		<-p.changing
+		return result, pipeline.ErrClosed
+	}
+	select {
+	case o := <-done:
+		return o.result, p.storeError(o.err)
+	case <-ctx.Done():
+		return result, pipeline.Late(ctx)
+	}
+}
+
+// storeError gives an error of the store its meaning here, and remembers one of the file until a change succeeds.
+func (p *PromptSets) storeError(err error) error {
+	var fault sets.Fault
+	var panicked *pipeline.PanicError
+	switch {
+	case err == nil:
+		p.trouble.Store(nil)
+	case errors.As(err, &fault), errors.As(err, &panicked):
+	case errors.Is(err, sets.ErrFull):
+		err = fmt.Errorf("%w: %w", ErrSetsFull, err)
+	case !isOurs(err):
+		err = fmt.Errorf("%w: %w", ErrSetsLost, err)
+		p.trouble.Store(&err)
+	}
+	return err
+}
+
+func isOurs(err error) bool {
+	for _, ours := range []error{ErrNoSet, ErrManaged, ErrPrecondition, ErrSetsFull, ErrSetsLost} {
+		if errors.Is(err, ours) {
+			return true
+		}
+	}
+	return false
+}
+
+// wait waits until v is ready or over, but only until a tenth of the time that ctx leaves is left.
+func (p *PromptSets) wait(ctx context.Context, v *version) {
+	if deadline, ok := ctx.Deadline(); ok {
+		left := time.Until(deadline)
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, left-min(left/10, nearDeadline))
+		defer cancel()
+	}
+	select {
+	case <-v.done:
+	case <-ctx.Done():
+	case <-p.ctx.Done():
+	}
+}
+
+// nearDeadline is how long before the end of a caller's time it is told that its set is not encoded yet, at most.
+const nearDeadline = 2 * time.Second
+
+// Delete removes a set. Errors: ErrNoSet, ErrManaged, ErrPrecondition, ErrSetsLost.
+func (p *PromptSets) Delete(ctx context.Context, name string, c Condition) error {
+	_, err := alone(ctx, p, func(ctx context.Context) (none struct{}, err error) {
+		s, err := p.changeable(name, c, false)
+		if err != nil {
+			return none, err
+		}
+		return none, p.parts.Store.Delete(ctx, name, func() {
+			p.setAll(func(all map[string]*promptSet) { delete(all, name) })
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			s.newest.end()
+		})
+	})
+	return err
+}
+
+// Example is an image (compressed, only read until the call returns), or a vector of the model's dimension, which is
+// scaled to unit length.
+type Example struct {
+	Image  []byte
+	Vector []float32
+}
+
+// AddExample adds an example to a label of a set; label "" is the background. One that the label has changes nothing.
+// It blocks and fails as Put does, and with ErrNoSet.
+func (p *PromptSets) AddExample(ctx context.Context, name, label string, e Example, c Condition) (SetInfo, error) {
+	if err := p.check(name, &sets.Definition{}, c); err != nil {
+		return SetInfo{}, err
+	}
+	var made sets.Example
+	var err error
+	if e.Image != nil {
+		// A copy, because the line may read it still when it has failed.
+		made, err = p.embedExample(ctx, pipeline.NewLane(c.Caller, pipeline.Bulk), bytes.Clone(e.Image))
+	} else {
+		made, err = p.vectorExample(e.Vector)
+	}
+	if err != nil {
+		return SetInfo{}, late(ctx, err)
+	}
+	info, _, err := p.change(ctx, name, c, false, func(old func() (sets.Definition, error)) (sets.Definition, error) {
+		d, err := old()
+		if err != nil {
+			return d, err
+		}
+		examples := &d.Background.Examples
+		if label != "" {
+			i := indexOf(d.Labels, label)
+			if i < 0 {
+				return d, sets.Fault{Field: "label", Problem: fmt.Sprintf("is %.64q, which is no label of the set", label)}
+			}
+			examples = &d.Labels[i].Examples
+		}
+		*examples = addExample(*examples, made)
+		return d, nil
+	})
+	return info, err
+}
+
+func (p *PromptSets) vectorExample(v []float32) (sets.Example, error) {
+	if want := p.dim; len(v) != want {
+		return sets.Example{}, sets.Fault{Field: "vector", Problem: fmt.Sprintf("has %d numbers, the model's have %d", len(v), want)}
+	}
+	scaled := make([]float32, len(v))
+	if err := hailo.Normalize(scaled, v); err != nil {
+		return sets.Example{}, sets.Fault{Field: "vector", Problem: "is " + err.Error()}
+	}
+	return p.exampleOf(scaled), nil
+}
+
+func indexOf(labels []sets.Label, name string) int {
+	for i := range labels {
+		if labels[i].Name == name {
+			return i
+		}
+	}
+	return -1
+}
+
+// Calibrate stores thresholds by label, for those that are given, and a temperature, if it is above 0. It fails as
+// AddExample does.
+func (p *PromptSets) Calibrate(
+	ctx context.Context, name string, thresholds map[string]sets.Threshold, temperature float64, c Condition,
+) (SetInfo, error) {
+	info, _, err := p.change(ctx, name, c, false, func(old func() (sets.Definition, error)) (sets.Definition, error) {
+		d, err := old()
+		if err != nil {
+			return d, err
+		}
+		if temperature > 0 {
+			d.Temperature = temperature
+		}
+		for label, t := range thresholds {
+			i := indexOf(d.Labels, label)
+			if i < 0 {
+				return d, sets.Fault{Field: "thresholds", Problem: fmt.Sprintf("has %.64q, which is no label of the set", label)}
+			}
+			d.Labels[i].Threshold = &t
+		}
+		return d, nil
+	})
+	return info, err
+}
+
+var activations = map[string]stages.Activation{
+	"": stages.Softmax, "softmax": stages.Softmax, "sigmoid": stages.Sigmoid, "pair": stages.Pair, "none": stages.None,
+}

@@ -1,0 +1,171 @@
+package clip
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"hailoclip/cache/sets"
+	"hailoclip/stages/fewshot"
+)
+
+// keptRows is what the file holds of a set beside its definition, all of which is made again where it is missing or not
+// sound: rows of labels and vectors of thumbnails, each after the number of texts that were cut; discriminants, as alpha,
+// the bias and the rows.
+type keptRows map[sets.Key][]float32
+
+// loadKept returns what is kept of a set: nothing where that cannot be read.
+func (p *PromptSets) loadKept(ctx context.Context, s *promptSet) keptRows {
+	if p.parts.Store == nil {
+		return nil
+	}
+	rows, err := keptRows(nil), error(nil)
+	if s.fixed != nil {
+		rows, err = p.parts.Store.FixedRows(ctx)
+	} else {
+		rows, err = p.parts.Store.Rows(ctx, s.name)
+	}
+	if err != nil && !errors.Is(err, sets.ErrNotFound) && ctx.Err() == nil {
+		p.log.Warn("what was encoded of a prompt set cannot be read, and is encoded again", "prompt_set", s.name, "error", err)
+	}
+	return rows
+}
+
+// unitRows returns n rows of a label, and how many of its texts were cut; nil where they are not kept.
+func (k keptRows) unitRows(key sets.Key, n, dim int) (rows []float32, cut int) {
+	numbers := k[key]
+	if len(numbers) != 1+n*dim {
+		return nil, 0
+	}
+	for i := 1; i < len(numbers); i += dim {
+		if !isUnit(numbers[i : i+dim]) {
+			return nil, 0
+		}
+	}
+	return numbers[1:], int(numbers[0])
+}
+
+// discriminantKey names the discriminant of labels, whose texts the encoder of that digest has encoded.
+func (p *PromptSets) discriminantKey(digest string, labels []setLabel, alpha sets.Alpha) sets.Key {
+	h := sha256.New()
+	fmt.Fprintln(h, "discriminant", digest, p.imageDigest(), p.engine.config.LogitScale, float64(alpha))
+	for i := range labels {
+		key := labels[i].Key(digest)
+		_, _ = h.Write(key[:])
+		for _, e := range labels[i].Examples {
+			fmt.Fprint(h, " ", e.ID, p.foreign(&e))
+		}
+	}
+	return sets.Key(h.Sum(nil))
+}
+
+// rowKeys names all that may be kept of a set that is d.
+func (p *PromptSets) rowKeys(d *sets.Definition) (keys []sets.Key) {
+	labels, _ := newLabels(d, nil)
+	for _, encoder := range p.encoders {
+		digest := encoder.Info().TextDigest
+		for i := range labels {
+			keys = append(keys, labels[i].Key(digest))
+		}
+		keys = append(keys, p.discriminantKey(digest, labels, d.FewShot.Alpha))
+	}
+	for _, o := range owners(d) {
+		for i := range *o.examples {
+			keys = append(keys, p.thumbnailKey(&(*o.examples)[i]))
+		}
+	}
+	return keys
+}
+
+// fit returns the discriminant of classes. It is fitted where it is not kept, one at a time for all sets; without encode
+// that is errUnfinished.
+func (p *PromptSets) fit(
+	v *version, kept keptRows, key sets.Key, classes []fewshot.Class, alpha sets.Alpha, encode bool,
+) (*fewshot.Discriminant, error) {
+	n := len(classes)
+	if numbers := kept[key]; len(numbers) == 1+n*(p.dim+1) {
+		return &fewshot.Discriminant{Alpha: shortest(numbers[0]), Bias: numbers[1 : 1+n], Rows: numbers[1+n:]}, nil
+	}
+	if !encode {
+		return nil, errUnfinished
+	}
+	select {
+	case p.fitting <- struct{}{}:
+	case <-v.ctx.Done():
+		return nil, context.Cause(v.ctx)
+	}
+	defer func() { <-p.fitting }()
+	d, err := fewshot.Fit(classes, p.engine.config.LogitScale, float64(alpha))
+	if err == nil {
+		keep := p.newKeeper(v)
+		keep.add(key, slices.Concat([]float32{float32(d.Alpha)}, d.Bias, d.Rows))
+		keep.flush()
+	}
+	return d, err
+}
+
+// shortest is the number with the fewest digits that x may stand for: 0.1 and not 0.10000000149.
+func shortest(x float32) float64 {
+	f, _ := strconv.ParseFloat(strconv.FormatFloat(float64(x), 'g', -1, 32), 64)
+	return f
+}
+
+// keeper writes what is kept of a version, not all at once and not each by itself. What cannot be written is made again
+// after a restart. Safe for concurrent use.
+type keeper struct {
+	sets    *PromptSets
+	version *version
+
+	mu      sync.Mutex
+	waiting keptRows
+	since   time.Time // of the oldest of them
+}
+
+const (
+	keepEvery = time.Second      // how much encoding a crash costs, at most
+	diskTime  = 10 * time.Second // after which what cannot be written is not waited for
+)
+
+func (p *PromptSets) newKeeper(v *version) *keeper {
+	return &keeper{sets: p, version: v, waiting: keptRows{}}
+}
+
+func (k *keeper) add(key sets.Key, numbers []float32) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.waiting) == 0 {
+		k.since = time.Now()
+	}
+	if k.waiting[key] = numbers; time.Since(k.since) >= keepEvery {
+		k.write()
+	}
+}
+
+func (k *keeper) flush() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.write()
+}
+
+func (k *keeper) write() {
+	p := k.sets
+	if len(k.waiting) > 0 && p.parts.Store != nil && !errors.Is(context.Cause(k.version.ctx), errReplaced) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(k.version.ctx), diskTime) // while the program ends, too
+		defer cancel()
+		err := error(nil)
+		if s := k.version.set; s.fixed != nil {
+			err = p.parts.Store.PutFixedRows(ctx, k.waiting)
+		} else {
+			err = p.parts.Store.PutRows(ctx, s.name, k.waiting)
+		}
+		if err != nil && !errors.Is(err, sets.ErrNotFound) {
+			p.log.Warn("what was encoded of a prompt set cannot be kept", "prompt_set", k.version.set.name, "error", err)
+		}
+	}
+	k.waiting = keptRows{}
+}

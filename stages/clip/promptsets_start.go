@@ -1,0 +1,178 @@
+package clip
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+
+	"hailoclip/cache/sets"
+)
+
+// SetParts is what the prompt sets of an engine come from.
+type SetParts struct {
+	Store      *sets.Store                // where they are kept, which is the engine's from then on; nil: nowhere
+	Lost       error                      // why there is no Store; nil: none was wanted
+	Configured map[string]sets.Definition // of the configuration, by name: normalised and valid
+	Limits     sets.Limits                // of those that clients send
+	MaxBytes   int64                      // of memory for what images are compared with; 0: MaxSetBytes
+	Bytes      int64                      // of it, that the sets in Store take, at most
+	Log        *slog.Logger               // nil: none
+}
+
+// Close closes the file. It is for who has made no engine of the parts.
+func (s *SetParts) Close(ctx context.Context) error {
+	if s.Store == nil {
+		return nil
+	}
+	return s.Store.Close(ctx)
+}
+
+// restoring is how many sets are encoded at once at the start: the others wait, so that a set which a client sends does not
+// wait for a thousand.
+const restoring = 4
+
+// newPromptSets loads all sets. Those of which all is kept are ready when it returns; the others are encoded from then on.
+func newPromptSets(e *Engine, parts SetParts) *PromptSets {
+	if parts.Log == nil {
+		parts.Log = slog.New(slog.DiscardHandler)
+	}
+	parts.MaxBytes = cmp.Or(parts.MaxBytes, MaxSetBytes)
+	p := &PromptSets{
+		engine: e, parts: parts, log: parts.Log, dim: e.parts.Model.EmbeddingDimension, encoders: e.parts.Texts,
+		digests:  []string{e.parts.Texts[0].Info().TextDigest, e.parts.Images.Info().ImageDigest},
+		changing: make(chan struct{}, 1), turn: make(chan struct{}, 1), fitting: make(chan struct{}, 1),
+	}
+	p.ctx, p.stop = context.WithCancel(context.Background())
+	all := map[string]*promptSet{}
+	p.all.Store(&all)
+	var unfinished []*version
+	var wanted []sets.Key // of the configuration's sets
+	load := func(s *promptSet, d *sets.Definition) {
+		v := p.newVersion(s, d)
+		p.install(v)
+		all[s.name] = s
+		if err := p.build(v, d, false); errors.Is(err, errUnfinished) {
+			unfinished = append(unfinished, v)
+		} else if err != nil {
+			p.fail(v, err)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(parts.Configured)) {
+		d := parts.Configured[name]
+		load(&promptSet{name: name, fixed: &d}, &d)
+		wanted = append(wanted, p.rowKeys(&d)...)
+	}
+	if parts.Store != nil {
+		if err := parts.Store.KeepFixedRows(p.ctx, wanted); err != nil {
+			p.log.Warn("rows of prompt sets that the configuration has no longer cannot be removed", "error", err)
+		}
+	}
+	for _, name := range p.stored() {
+		if all[name] != nil {
+			p.log.Warn("a prompt set that is kept is hidden by that of the configuration", "prompt_set", name)
+			continue
+		}
+		r, err := parts.Store.Get(p.ctx, name)
+		if err != nil {
+			p.log.Error("a prompt set cannot be read", "prompt_set", name, "error", err)
+			continue
+		}
+		load(&promptSet{name: name}, &r.Definition)
+	}
+	if len(unfinished) > 0 {
+		p.log.Info("prompt sets are encoded in the background", "prompt_sets", len(unfinished))
+	}
+	queue := make(chan *version, len(unfinished))
+	for _, v := range unfinished {
+		queue <- v
+	}
+	close(queue)
+	for range min(restoring, len(unfinished)) {
+		p.running.Go(func() {
+			for v := range queue {
+				p.restore(v)
+			}
+		})
+	}
+	return p
+}
+
+// stored returns the names of the sets in the file.
+func (p *PromptSets) stored() []string {
+	if p.parts.Store == nil {
+		return nil
+	}
+	names, err := p.parts.Store.Names(p.ctx)
+	if err != nil {
+		p.parts.Store, p.parts.Lost = nil, err
+		p.log.Error("the prompt sets cannot be read", "error", err)
+	}
+	return names
+}
+
+// restore builds a version that was found unfinished, unless it is over by now.
+func (p *PromptSets) restore(v *version) {
+	if d, err := p.definition(v.ctx, v.set); err != nil {
+		p.fail(v, err)
+	} else if sets.ETag(d, p.digests...) == v.etag { // else v is over
+		p.run(v, &d)
+	}
+}
+
+// goes runs f beside everything else, unless the sets are closed.
+func (p *PromptSets) goes(f func()) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ctx.Err() != nil {
+		return false
+	}
+	p.running.Go(f)
+	return true
+}
+
+// End ends all encoding, without waiting for it, and the waiting for it. Changes are refused from then on.
+func (p *PromptSets) End() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stop()
+}
+
+// close waits for what End has ended, and closes the file. It gives up when ctx ends.
+func (p *PromptSets) close(ctx context.Context) error {
+	ended := make(chan struct{})
+	go func() {
+		p.running.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		return fmt.Errorf("prompt sets are still being encoded: %w", context.Cause(ctx))
+	}
+	return p.parts.Close(ctx)
+}
+
+// MaxSetBytes is how much memory what images are compared with may take in all: 128 sets of 1,000 labels of 512 numbers.
+const MaxSetBytes = 256 << 20
+
+// room says why v does not fit beside the other sets, which count with what they take when they are ready.
+func (p *PromptSets) room(v *version) error {
+	all := *p.all.Load()
+	if _, ok := all[v.set.name]; !ok && len(all) >= sets.MaxSets {
+		return fmt.Errorf("%w: there are %d", ErrSetsFull, len(all))
+	}
+	taken := v.bytes
+	for _, s := range all {
+		if s != v.set {
+			taken += s.newest.bytes
+		}
+	}
+	if limit := p.parts.MaxBytes; taken > limit {
+		return fmt.Errorf("%w: all sets would take %d KB of memory, at most %d KB", ErrSetsFull, taken>>10, limit>>10)
+	}
+	return nil
+}
