@@ -88,6 +88,9 @@ func (r Record) items() (map[string][]byte, error) {
 	}
 	addExamples := func(examples []Example) {
 		for _, e := range examples {
+			if items[string(exampleKey(e.ID))] != nil && len(e.Thumbnail) == 0 {
+				continue // another label has the same one, perhaps with its thumbnail
+			}
 			add(exampleKey(e.ID), exampleHead{e.Model, e.FromThumbnail, len(e.Vector)}, []byte("\n"), e.Vector, e.Thumbnail)
 		}
 	}
