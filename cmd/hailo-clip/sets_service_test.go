@@ -109,6 +109,12 @@ func TestPromptSetCommands(t *testing.T) {
 			}
 			run("", "evaluate", "pets", labelledSamples(t, "", "cat", "guitar")).expect(t, exitUsage, `folders ["guitar"]`)
 			run("", "evaluate", "pets", dir).expect(t, exitUsage, "has no images")
+
+			other := command(t.TempDir(), "prompt-sets", "list")
+			other.Env = append(other.Env, env...)
+			if r := runProgram(t, other); r.code != exitOK || strings.Contains(r.stdout, "pets") || strings.Contains(r.stderr, "has another state folder") != (how != "alone") {
+				t.Errorf("with another state folder: %+v", r)
+			}
 		})
 	}
 }
