@@ -200,7 +200,7 @@ func (r *request) bytesOf(s *sent) ([]byte, error) {
 		return nil, fail(errInvalidImage, "'image' is empty")
 	case !s.json:
 		return slices.Clip(s.data), nil
-	case s.data[0] != '"':
+	case s.data[0] != '"' || len(s.data) < 2:
 		return nil, fail(errInvalidImage, "Invalid 'image': it must be a string with the image in base64")
 	}
 	r.many.open.Lock()
@@ -234,7 +234,9 @@ func (r *request) batch() (clip.Request, clip.Batch) {
 
 // classifyBatch has the engine classify the images.
 func (r *request) classifyBatch() error {
+	start := time.Now()
 	ask, images := r.batch()
+	images.Known = func(*cache.Prompts) { r.result.TextTime = time.Since(start) }
 	return r.server.svc.Engine.ClassifyBatch(r.work, ask, images)
 }
 
@@ -261,7 +263,9 @@ func (r *request) embedTexts() error {
 	if len(usable) == 0 {
 		return nil
 	}
+	start := time.Now()
 	rows, errs := r.server.svc.Engine.EmbedTextBatch(r.work, r.caller, trimmed(usable, r.server.cfg.MaxPromptBytes))
+	r.result.TextTime = time.Since(start)
 	for j, i := range at {
 		m.rows[i], m.errs[i] = rows[j], errs[j]
 	}

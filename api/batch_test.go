@@ -140,6 +140,9 @@ func TestBatchIsAsSingles(t *testing.T) {
 	if failed != len(badImages) {
 		t.Errorf("%d failed, want %d", failed, len(badImages))
 	}
+	if want := fmt.Sprintf(`"bytes_out":%d,`, len(r.body)); !strings.Contains(s.log.String(), want) {
+		t.Errorf("no %s in the log", want)
+	}
 	if log := s.log.String(); !strings.Contains(log, "the stage panics") || !strings.Contains(log, `"stack"`) {
 		t.Error("the panic is not in the log")
 	}

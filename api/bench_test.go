@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -124,4 +125,45 @@ func BenchmarkParse(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkBatch is 64 images over a socket, in one batch and one by one, with a device that costs next to nothing. Per op
+// are 64 images.
+func BenchmarkBatch(b *testing.B) {
+	const size, n = 150 << 10, 64
+	image := strings.Repeat("\xff", size)
+	prompts := fmt.Sprintf(`,"prompts":%s`, must(json.Marshal(twentyPrompts)))
+	one, all := classifyBody(image, "", twentyPrompts...), batchBody(prompts, slices.Repeat([]string{image}, n)...)
+	start := func(b *testing.B) *service {
+		s := serve(b, func(c *Config, svc *Service) {
+			c.MaxBodyBytes, c.MaxBatchBodyBytes, c.MaxBodyMemoryBytes = 16<<20, 64<<20, 256<<20
+			svc.Log = slog.New(slog.DiscardHandler)
+			svc.Engine = testEngine(b, newDevice(), func(_ *clip.Config, p *clip.Parts) { p.Images = free{newDevice()} })
+		})
+		s.post(b, "/v1/classify", one).wantOK(b)
+		b.ReportAllocs()
+		return s
+	}
+	b.Run("batch", func(b *testing.B) {
+		s := start(b)
+		for b.Loop() {
+			s.post(b, "/v1/classify/batch", all).wantOK(b)
+		}
+		b.ReportMetric(float64(n*b.N)/b.Elapsed().Seconds(), "images/s")
+	})
+	b.Run("singles", func(b *testing.B) {
+		s := start(b)
+		for b.Loop() {
+			for range n {
+				s.post(b, "/v1/classify", one).wantOK(b)
+			}
+		}
+		b.ReportMetric(float64(n*b.N)/b.Elapsed().Seconds(), "images/s")
+	})
+	b.Run("embeddings", func(b *testing.B) {
+		s := start(b)
+		for b.Loop() {
+			s.post(b, "/v1/embed/batch", batchBody("", slices.Repeat([]string{"x"}, n)...)).wantOK(b)
+		}
+	})
 }

@@ -27,8 +27,10 @@ const largestPooled = 1 << 20
 type bodyMemory struct {
 	pools [len(pooledSizes)]sync.Pool // of *byte, the first one of a buffer of that size
 
+	all int64 // bytes that may be handed out
+
 	mu   sync.Mutex
-	free int64            // bytes that may still be handed out
+	free int64            // of them still
 	held map[string]int64 // bytes that each address has
 }
 
@@ -91,9 +93,10 @@ func (m *bodyMemory) put(address string, b []byte) {
 	}
 }
 
-// receive reads the body of the request into a buffer of its own, which grows with what has arrived, not with what was
-// promised, so that requests whose bodies never come cost next to nothing. More than limit bytes are an errBodyTooLarge.
-// It blocks until the body is there or the connection's read deadline has passed.
+// receive reads the body of the request into a buffer of its own. While there is plenty of memory that is as large as was
+// promised, up to largestPooled, so that nothing is copied; else it grows with what has arrived, so that requests
+// whose bodies never come cost next to nothing. More than limit bytes are an errBodyTooLarge. It blocks until the body is
+// there or the connection's read deadline has passed.
 func (r *request) receive(limit int) (err error) {
 	stream := r.ctx.RequestBodyStream()
 	if stream == nil { // the request has no body
@@ -103,6 +106,11 @@ func (r *request) receive(limit int) (err error) {
 	length, most := r.ctx.Request.Header.ContentLength(), limit+1
 	if length >= 0 {
 		most = min(length, most)
+		if r.server.bodies.plenty() {
+			if r.body, err = r.server.bodies.get(r.caller.Address, min(most, largestPooled), 0); err != nil {
+				return err
+			}
+		}
 	}
 	for {
 		if len(r.body) == cap(r.body) {
@@ -124,6 +132,13 @@ func (r *request) receive(limit int) (err error) {
 			return r.conn.readError(err)
 		}
 	}
+}
+
+// plenty says that more than three quarters are free.
+func (m *bodyMemory) plenty() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.free > m.all/4*3
 }
 
 // grow changes b for a larger buffer with the same bytes. For a moment both are taken. A body

@@ -55,6 +55,20 @@ func TestBodyMemory(t *testing.T) {
 	until(t, func() bool { return free() == budget/4+1<<20 })
 }
 
+// TestPlentyOfBodyMemory: a body gets what it promises at once, while that leaves three quarters to others, and up to 1 MiB.
+func TestPlentyOfBodyMemory(t *testing.T) {
+	const budget = 8 << 20
+	s := serve(t, func(c *Config, _ *Service) { c.MaxBodyBytes, c.MaxBodyMemoryBytes = 3<<20, budget })
+	held := 0
+	for _, c := range []struct{ promised, takes int }{
+		{150_000, 256 << 10}, {3 << 20, 1 << 20}, {10_000, 64 << 10}, {1 << 20, 1 << 20}, {1 << 20, 64 << 10}, {150_000, 64 << 10},
+	} {
+		s.send(t, fmt.Sprintf("%sContent-Length: %d\r\n\r\n%s", postHead, c.promised, strings.Repeat(" ", 9<<10)))
+		held += c.takes
+		until(t, func() bool { return s.bodies.available() == int64(budget-held) })
+	}
+}
+
 // TestBodyMemoryComesBack sends requests of every size and end, and counts.
 func TestBodyMemoryComesBack(t *testing.T) {
 	const limit = 3 << 20

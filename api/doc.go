@@ -14,6 +14,8 @@
 //     bounds what all bodies take. caller.go says whose it is.
 //   - json.go and fields.go make a [clip.Request] of the body without copying the image; base64.go writes the bytes of
 //     the image over the text they came from. The engine has them until it calls the request's Release.
+//   - batch.go and compare.go do so for many images and texts, each of which has a result or an error of its own; answer.go
+//     has their answers count as bodies until they have been sent.
 //   - encode.go and health.go write the answers, errors.go those of errors: nowhere else do they become statuses.
 //   - drain.go ends the connections when the service stops.
 package api

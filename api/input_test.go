@@ -53,6 +53,34 @@ func TestElements(t *testing.T) {
 	}
 }
 
+// FuzzElements compares with encoding/json.
+func FuzzElements(f *testing.F) {
+	for _, raw := range []string{`[]`, "[ \n]", `[1, "a,]\"", {"a":[1,2],"b":"\\"} ,[[],[3]] , null]`, `["\\\"",""]`, `{"a":1}`, `"[1]"`, `1`, `["\u0022,"]`} {
+		f.Add([]byte(raw))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var got []string
+		eachElement(raw, func(element []byte) { got = append(got, string(element)) }) // whatever it is, no panic
+		if raw = bytes.TrimSpace(raw); !json.Valid(raw) {
+			return
+		}
+		got = nil
+		eachElement(raw, func(element []byte) { got = append(got, string(element)) })
+		var want []json.RawMessage
+		if raw[0] == '[' {
+			noError(t, json.Unmarshal(raw, &want))
+		}
+		if len(got) != len(want) || elements(raw) != len(want) {
+			t.Fatalf("%d elements in %q, want %d", len(got), raw, len(want))
+		}
+		for i := range got {
+			if got[i] != string(want[i]) {
+				t.Fatalf("element %d of %q is %q, want %q", i, raw, got[i], want[i])
+			}
+		}
+	})
+}
+
 func TestHalfCharacters(t *testing.T) {
 	for text, half := range map[string]string{
 		`a cat`: "", `\ud83d\ude00`: "", `\uD83D\uDE00 \ud83d\ude00`: "", `\u00e9\ufffd`: "", `\\ud800`: "", `\n\"\\`: "", "\ufffd": "",

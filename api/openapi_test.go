@@ -45,7 +45,7 @@ func TestOpenAPI(t *testing.T) {
 		{"classify batch", "POST", "/v1/classify/batch", batchBody(`,"prompts":["x"]`, goodImage, notAnImage), 200, nil},
 		{"embed batch", "POST", "/v1/embed/batch", batchBody(`,"texts":["x",5]`, goodImage, notAnImage), 200, nil},
 		{"embed batch in base64", "POST", "/v1/embed/batch?encoding=int8", batchBody(`,"texts":["x"]`, goodImage), 200, nil},
-		{"compare", "POST", "/v1/compare", `{"a":[{"text":"x"}],"b":[{"image":"` + b64(goodImage) + `"},{"vector":` + vectorJSON(testVector("x")) + `}]}`, 200, nil},
+		{"compare", "POST", "/v1/compare", `{"a":[{"text":"x"}],"b":[{"image":"` + b64(goodImage) + `"},{"vector":` + numbersJSON(testVector("x")) + `}]}`, 200, nil},
 		{"bad batch", "POST", "/v1/classify/batch", `{"images":[],"prompts":["x"]}`, 400, nil},
 		{"bad comparison", "POST", "/v1/compare", `{"a":[]}`, 400, nil},
 		{"unavailable batch", "POST", "/v1/embed/batch", batchBody("", lostDevice), 503, nil},

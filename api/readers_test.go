@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/valyala/fasthttp"
@@ -158,4 +159,57 @@ func requestFor(contentType string) *fasthttp.RequestCtx {
 	ctx.Request.SetRequestURI("/v1/embed/image")
 	ctx.Request.Header.SetContentType(contentType)
 	return &ctx
+}
+
+// TestKindsSideBySide: everybody gets the answer to his own image, in memory that others have just given back. The tests'
+// poison shows what is read after that.
+func TestKindsSideBySide(t *testing.T) {
+	s := serve(t, nil)
+	var clients sync.WaitGroup
+	for client := range testQueue {
+		clients.Go(func() {
+			for n := range 30 {
+				mine := fmt.Sprint("image ", client, " of ", n)
+				query := "/v1/classify?" + url.Values{"prompts": {"another", mine}, "top_k": {"1"}}.Encode()
+				frame, raw := rawFrame(t, mine, n%7)
+				contentType, form := formOf(t, "image", string(imageFile(mine)))
+				var r reply
+				switch n % 4 {
+				case 0:
+					r = s.post(t, query, raw, "Content-Type", "application/octet-stream", headerFrame, frame)
+				case 1:
+					r = s.post(t, query, string(imageFile(mine)), "Content-Type", "image/bmp")
+				case 2:
+					r = s.post(t, query, form, "Content-Type", contentType)
+				default:
+					r = s.post(t, query, `{"image":"`+b64(mine)+`"}`)
+				}
+				var a classifyAnswer
+				r.into(t, &a)
+				if len(a.Classifications) != 1 || a.Classifications[0].Text != mine || a.Classifications[0].Cosine < 0.99999 {
+					t.Errorf("%s: %d %s", mine, r.status, r.body)
+				}
+			}
+		})
+	}
+	clients.Wait()
+}
+
+// TestRawFrameOutlivesItsAnswer: the body of a frame that is still in the line when its deadline passes is given back when
+// that lets go of it, and not before.
+func TestRawFrameOutlivesItsAnswer(t *testing.T) {
+	s := serve(t, nil)
+	post := func(text string) {
+		frame, raw := rawFrame(t, text, 1)
+		s.post(t, "/v1/embed/image", raw, "Content-Type", "application/octet-stream", headerFrame, frame, headerTimeout, "20").
+			wantError(t, 504, "deadline_exceeded", "")
+	}
+	post(heldImage)
+	<-s.entered
+	post(goodImage) // it waits for a frame of the device
+	if s.bodies.available() == int64(s.cfg.MaxBodyMemoryBytes) {
+		t.Error("the device has an image whose memory has been given back")
+	}
+	s.release()
+	until(t, func() bool { return s.bodies.available() == int64(s.cfg.MaxBodyMemoryBytes) })
 }

@@ -35,8 +35,8 @@ type request struct {
 	input   input           // lies in body
 	texts   []string        // as the client wrote them
 	many    *many           // images and texts of a batch or a comparison; nil: there are none
-	set     *setAsk         // what is asked of a prompt set; nil: nothing
 	vectors vectors         // how it wants embeddings
+	set     *setAsk         // what is asked of a prompt set; nil: nothing
 	ask     clip.Request    // what the engine is asked: its image lies in body, its prompts are texts, see trimmed
 	work    context.Context // carries the deadline
 	arrived time.Time       // when the body was complete

@@ -69,7 +69,7 @@ func New(cfg Config, svc Service) (*Server, error) {
 		r.release = r.unhold
 		return r
 	}
-	s.bodies.free = int64(cfg.MaxBodyMemoryBytes)
+	s.bodies.all, s.bodies.free = int64(cfg.MaxBodyMemoryBytes), int64(cfg.MaxBodyMemoryBytes)
 	for _, text := range cfg.TrustedProxies {
 		p, _ := parseProxy(text) // checked by Check
 		s.proxies = append(s.proxies, p)

@@ -43,16 +43,24 @@ func NewHeapFrames(n, size, dimension int) *Frames {
 // Get takes a frame out of the pool; it blocks until one is free or ctx ends.
 // The caller owns the frame until it calls Release.
 func (p *Frames) Get(ctx context.Context) (*Frame, error) {
-	select {
-	case f := <-p.free:
+	if f := p.TryGet(); f != nil {
 		return f, nil
-	default:
 	}
 	select {
 	case f := <-p.free:
 		return f, nil
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
+	}
+}
+
+// TryGet is Get without waiting: it is nil when no frame is free.
+func (p *Frames) TryGet() *Frame {
+	select {
+	case f := <-p.free:
+		return f
+	default:
+		return nil
 	}
 }
 

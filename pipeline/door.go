@@ -17,7 +17,8 @@ type door[T any] struct {
 
 	mu      sync.Mutex
 	waiting fair.Queue[*Job[T]]
-	outside fair.Queue[*Job[T]] // of Bulk lanes, while the queue is full: at most one of each
+	outside fair.Queue[*Job[T]] // of Bulk lanes, while there is no room for them: at most one of each
+	bulk    int                 // of waiting, those of Bulk lanes: at most half of the queue, and one
 	closed  bool
 }
 
@@ -34,6 +35,10 @@ func (d *door[T]) enter(job *Job[T]) (gone *Job[T], err error) {
 		d.waiting.Remove(caller, gone)
 		gone.Fail(ErrSuperseded)
 	}
+	if job.Lane.policy == Bulk && d.bulkFull() {
+		d.outside.Push(caller, job)
+		return nil, nil
+	}
 	if d.full() {
 		displaced, ok := d.waiting.DisplaceFor(caller, 1)
 		switch {
@@ -43,6 +48,7 @@ func (d *door[T]) enter(job *Job[T]) (gone *Job[T], err error) {
 		case !ok:
 			return nil, ErrQueueFull
 		case displaced.Lane.policy == Bulk:
+			d.bulk--
 			d.outside.Push(displaced.Lane.Caller, displaced)
 		default:
 			gone = displaced
@@ -54,6 +60,9 @@ func (d *door[T]) enter(job *Job[T]) (gone *Job[T], err error) {
 }
 
 func (d *door[T]) full() bool { return d.waiting.Len() >= cap(d.announce) }
+
+// bulkFull says that jobs of Bulk lanes have all the places that they may have: many of these lanes leave room for others.
+func (d *door[T]) bulkFull() bool { return d.bulk >= max(cap(d.announce)/2, 1) }
 
 // superseded returns the job of the lane whose place the next one takes; nil when there is room for both. Other lanes of
 // the caller do not count.
@@ -73,6 +82,9 @@ func (d *door[T]) superseded(lane Lane) (oldest *Job[T]) {
 
 func (d *door[T]) push(job *Job[T]) {
 	d.waiting.Push(job.Lane.Caller, job)
+	if job.Lane.policy == Bulk {
+		d.bulk++
+	}
 	select {
 	case d.announce <- nil:
 	default: // it is full, in part of nils for jobs that were given up since
@@ -81,7 +93,7 @@ func (d *door[T]) push(job *Job[T]) {
 
 // refill moves jobs from outside into the queue, as far as there is room.
 func (d *door[T]) refill() {
-	for !d.full() {
+	for !d.full() && !d.bulkFull() {
 		job, ok := d.outside.Pop()
 		if !ok {
 			return
@@ -109,6 +121,9 @@ func (d *door[T]) next() *Job[T] {
 	defer d.mu.Unlock()
 	job, ok := d.waiting.Pop()
 	if ok {
+		if job.Lane.policy == Bulk {
+			d.bulk--
+		}
 		job.passTurn()
 		d.refill()
 	}
@@ -127,7 +142,12 @@ func (d *door[T]) giveUp(job *Job[T]) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	caller := job.Lane.Caller
-	if !d.waiting.Remove(caller, job) && !d.outside.Remove(caller, job) {
+	switch {
+	case d.waiting.Remove(caller, job):
+		if job.Lane.policy == Bulk {
+			d.bulk--
+		}
+	case !d.outside.Remove(caller, job):
 		return false
 	}
 	d.refill()

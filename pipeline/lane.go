@@ -23,7 +23,8 @@ const (
 	Latest
 
 	// Bulk lets one job at a time enter and wait in the queue, and never refuses it; the others wait until a worker has
-	// taken that one, or their contexts end. However many jobs there are, they take one place of the queue.
+	// taken that one, or their contexts end. However many jobs there are, they take one place of the queue; all Bulk lanes
+	// together have half of it, and one place at least.
 	Bulk
 )
 

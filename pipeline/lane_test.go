@@ -149,6 +149,32 @@ func TestBulkWaitsForRoom(t *testing.T) {
 	})
 }
 
+// TestManyBulkLanesLeaveRoom: however many of them one address has, half of the queue is for its other jobs, and the bulk jobs
+// have their turns.
+func TestManyBulkLanesLeaveRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, gate := newGate(t, 4, 1)
+		c.send(t.Context(), lane("first"), "first")
+		of := func(connection uint64, p Policy) Lane { return NewLane(fair.Caller{Address: "a", Connection: connection}, p) }
+		for n := range 6 {
+			c.send(t.Context(), of(uint64(n), Bulk), fmt.Sprint("bulk ", n))
+		}
+		if n := c.Stats()[0].Queued; n != 2 {
+			t.Errorf("%d bulk jobs are in the queue", n)
+		}
+		c.send(t.Context(), of(10, Queue), "one")
+		c.send(t.Context(), of(11, Queue), "two")
+		c.send(t.Context(), of(12, Queue), "three")
+		c.want(ErrQueueFull, "three")
+		c.want(errUnfinished, "one", "two", "bulk 0", "bulk 5")
+		gate <- struct{}{}
+		c.wantServed("first", "bulk 0")
+		close(gate)
+		c.want(nil, "one", "two", "bulk 0", "bulk 1", "bulk 2", "bulk 3", "bulk 4", "bulk 5")
+		c.close()
+	})
+}
+
 // TestBulkGivesUp has contexts end at every place where a job of a bulk lane waits.
 func TestBulkGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -46,6 +47,39 @@ func TestJobPassesAllStagesInOrder(t *testing.T) {
 		for _, s := range c.Stats() {
 			if s.Passed != 8 || s.Failed != 0 || s.Expired != 0 || s.Busy != 0 {
 				t.Errorf("stats %+v", s)
+			}
+		}
+	})
+}
+
+// TestSkippedStages: a job goes past the stages that it does not need, also past the last, and counts in none of them.
+func TestSkippedStages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pass := func(name string) stage {
+			return stage{Name: name, Queue: 4, Workers: 2, Work: func(_ int, jobs []*job) {
+				for _, j := range jobs {
+					j.Item.path += name
+				}
+			}, Skip: func(j *job) bool { return strings.Contains(j.Item.name, name) }}
+		}
+		c := newCrowd(t, pass("a"), pass("b"), pass("c"), pass("d"))
+		for name, want := range map[string]string{"none": "abcd", "b": "acd", "bc": "ad", "bcd": "a", "d": "abc", "a": "abcd"} {
+			j := &job{Item: item{name: name}}
+			err := c.Do(t.Context(), j)
+			ran := ""
+			for _, s := range j.Times() {
+				ran += s.Stage
+			}
+			if err != nil || j.Item.path != want || ran != want {
+				t.Errorf("%s: %v, stages ran as %q with the times of %q, want %q", name, err, j.Item.path, ran, want)
+			}
+		}
+		if err := c.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		for i, want := range []uint64{6, 3, 4, 4} {
+			if s := c.Stats()[i]; s.Passed != want || s.Failed != 0 {
+				t.Errorf("stats %+v, want %d passed", s, want)
 			}
 		}
 	})

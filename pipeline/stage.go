@@ -19,6 +19,10 @@ type Stage[T any] struct {
 	Batch   int           // jobs that one call of Work gets at most; 0 means 1
 	MaxWait time.Duration // how long a worker that has a job waits for the rest of a batch
 
+	// Skip says that a job needs nothing of this stage: the worker of the one before hands it on to the next, and it is in none
+	// of this one's counters and times. nil: every job needs it, as all do the first stage.
+	Skip func(*Job[T]) bool
+
 	// Work does the stage's part for jobs, none of which has failed or passed its deadline
 	// before the call. worker is 0..2*Workers-1; one worker makes one call at a time, and the upper
 	// half works only in the place of those that are stuck (see Stuck). It calls
@@ -129,13 +133,22 @@ func (l *line[T]) run(worker int, w *watch, batch []*Job[T]) (replaced bool) {
 		job.times[job.passed] = StageTime{Stage: l.Name, Wait: start.Sub(job.queued), Work: end.Sub(start)}
 		job.passed++
 		job.queued = end
-		if l.count(job.err) != nil || l.next == nil {
+		if next := l.after(job); l.count(job.err) != nil || next == nil {
 			l.pipeline.finish(job)
 		} else {
-			l.next.in <- job
+			next.in <- job
 		}
 	}
 	return replaced
+}
+
+// after is the next stage that the job needs; nil when there is none.
+func (l *line[T]) after(job *Job[T]) *line[T] {
+	next := l.next
+	for next != nil && next.Skip != nil && next.Skip(job) {
+		next = next.next
+	}
+	return next
 }
 
 // call contains a panic of work to its jobs.

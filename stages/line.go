@@ -19,7 +19,7 @@ type Line struct {
 	decoder  *decode.Decoder
 	budget   *decode.Budget
 	workers  int
-	resizers []*resize.Resizer // one for each number of a worker
+	resizers []*resize.Resizer // one for each number of a worker, of decode, then of resize
 	jobs     sync.Pool         // of *job that are not in use
 }
 
@@ -42,7 +42,7 @@ type item struct {
 // says. The caller closes the line before the backend.
 func NewLine(cfg Config, performance pipeline.Config, backend hailo.Backend, size int, budget *decode.Budget) (*Line, error) {
 	l := &Line{backend: backend, decoder: decode.NewDecoder(cfg.Decode, size), budget: budget, workers: performance.WorkerThreads}
-	for range 2 * l.workers { // pipeline.Stage says why twice
+	for range 2 * 2 * l.workers { // those of two stages; pipeline.Stage says why twice as many
 		l.resizers = append(l.resizers, resize.New(cfg.Resize, size))
 	}
 	l.jobs.New = func() any { return new(job) }
@@ -56,12 +56,13 @@ func (l *Line) start(stages []pipeline.Stage[item]) (err error) {
 
 // stages lists the stages. The deep queue is the first one, which holds
 // compressed images; behind it wait no more decoded ones than there are workers, because those are
-// a hundred times as large.
+// a hundred times as large. A raw frame that needs no decoding is resized by the first stage, if the backend has room for
+// it: to change hands costs as much as the copy.
 func (l *Line) stages(cfg pipeline.Config) []pipeline.Stage[item] {
 	info, frames := l.backend.Info(), l.backend.Frames().Len()
 	return []pipeline.Stage[item]{
 		{Name: "decode", Queue: cfg.MaxQueueSize, Workers: l.workers, Work: each(l.decode)},
-		{Name: "resize", Queue: l.workers, Workers: l.workers, Work: each(l.resize)},
+		{Name: "resize", Queue: l.workers, Workers: l.workers, Work: each(l.resize), Skip: isResized},
 		{Name: "encode", Queue: frames, Workers: info.ImageCalls, Batch: info.ImageBatch, MaxWait: cfg.MaxWait, Work: l.encode},
 		{Name: "score", Queue: frames, Workers: 1, Work: each(l.score)},
 	}

@@ -11,6 +11,7 @@ import (
 	"hailoclip/hailo"
 	"hailoclip/pipeline"
 	"hailoclip/stages/decode"
+	"hailoclip/stages/resize"
 )
 
 // each makes a stage's work of a function for one job.
@@ -61,23 +62,33 @@ func (it *item) releaseImage() {
 	it.plan, it.image, it.memory = decode.Plan{}, decode.Image{}, nil
 }
 
-func (l *Line) decode(_ int, j *job) (err error) {
+func (l *Line) decode(worker int, j *job) (err error) {
 	it := &j.Item
 	it.image, err = l.decoder.Decode(j.Context(), it.plan)
 	it.memory.Shrink(len(it.image.Pix))
+	if err == nil && it.image.Stride != 0 { // a raw frame, of which nothing was decoded
+		if it.frame = l.backend.Frames().TryGet(); it.frame != nil {
+			return l.fit(l.resizers[worker], it)
+		}
+	}
 	return err
 }
 
-func (l *Line) resize(worker int, j *job) error {
-	it := &j.Item
-	frame, err := l.backend.Frames().Get(j.Context())
-	if err != nil {
+// isResized says that decode has done what resize does.
+func isResized(j *job) bool { return j.Item.frame != nil }
+
+func (l *Line) resize(worker int, j *job) (err error) {
+	if j.Item.frame, err = l.backend.Frames().Get(j.Context()); err != nil {
 		return err
 	}
-	it.frame = frame
+	return l.fit(l.resizers[2*l.workers+worker], &j.Item)
+}
+
+// fit writes the image into the frame, and gives it back.
+func (l *Line) fit(r *resize.Resizer, it *item) (err error) {
 	p := &it.image
 	stride := cmp.Or(p.Stride, 3*p.Width)
-	if err := l.resizers[worker].ResizeRows(frame.Pixels, p.Pix, p.Width, p.Height, stride); err != nil {
+	if err := r.ResizeRows(it.frame.Pixels, p.Pix, p.Width, p.Height, stride); err != nil {
 		return err
 	}
 	if it.request.Thumbnail {

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"image"
 	"image/color"
+	"image/jpeg"
 	"image/png"
 	"math"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -167,6 +169,101 @@ func TestClassify(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// TestRawFrames sends frames in each format, with rows apart, of the size of the square and of others. Their memory is overwritten
+// as soon as it is given back. rgb24 needs no stage of its own, but while no frame of the backend is free.
+func TestRawFrames(t *testing.T) {
+	frame := func(format string, w, h int) (decode.Raw, []byte) {
+		f, err := decode.ParseRaw(fmt.Sprintf("%s; %dx%d; stride=%d; range=full", format, w, h, 3*w+2))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := bytes.Repeat([]byte{128}, f.Bytes())
+		for y := range h {
+			for x := range w { // red, whose rows end in blue
+				switch row := b[y*(3*w+2):]; format {
+				case "rgb24":
+					copy(row[3*x:], "\xff\x00\x00\x00\xff")
+				case "bgr24":
+					copy(row[3*x:], "\x00\x00\xff\xff\x00")
+				case "gray8":
+					row[x] = 200
+				case "yuyv":
+					copy(row[2*x:], []byte{76, []byte{85, 255}[x%2], 0})
+				default:
+					row[x] = 76
+				}
+			}
+		}
+		switch chroma := b[min(len(b), (3*w+2)*h):]; format {
+		case "nv12":
+			for i := range chroma {
+				chroma[i] = []byte{85, 255}[i%2]
+			}
+		case "i420":
+			for i := range chroma {
+				chroma[i] = []byte{85, 255}[2*i/len(chroma)]
+			}
+		}
+		return f, b
+	}
+	l := start(t, &fakeBackend{batch: 2})
+	free := l.backend.Frames()
+	send := func(format string, side int) (stages []string) {
+		f, b := frame(format, side, side)
+		r, err := l.Do(t.Context(), &Request{Image: b, Raw: f, Embedding: true, Thumbnail: true, Release: func() { clear(b) }})
+		want := [3]float32{1, 0, 0}
+		if format == "gray8" {
+			want = [3]float32{0.577, 0.577, 0.577}
+		}
+		for i := range want {
+			if err != nil || math.Abs(float64(r.Embedding[i]-want[i])) > 0.02 {
+				t.Errorf("%s %d: %v, %v", format, side, r.Embedding, err)
+				return nil
+			}
+		}
+		if m, err := jpeg.Decode(bytes.NewReader(r.Thumbnail)); err != nil || m.Bounds().Dx() != side {
+			t.Errorf("%s %d: a thumbnail of %v, %v", format, side, m.Bounds(), err)
+		}
+		for _, s := range r.Times {
+			stages = append(stages, s.Stage)
+		}
+		return stages
+	}
+	for _, side := range []int{32, 40} {
+		for _, format := range []string{"rgb24", "bgr24", "gray8", "nv12", "i420", "yuyv"} {
+			want := []string{"decode", "resize", "encode", "score"}
+			if format == "rgb24" {
+				want = []string{"decode", "encode", "score", ""}
+			}
+			if got := send(format, side); !slices.Equal(got, want) {
+				t.Errorf("%s went through %q", format, got)
+			}
+		}
+	}
+	var taken []*hailo.Frame
+	for range free.Len() {
+		taken = append(taken, free.TryGet())
+	}
+	waiting := make(chan []string)
+	go func() { waiting <- send("rgb24", 32) }()
+	for l.Stats()[0].Passed < 13 { // it has been decoded, which it needs not be, and waits
+		runtime.Gosched()
+	}
+	for _, f := range taken {
+		f.Release()
+	}
+	if got := <-waiting; !slices.Equal(got, []string{"decode", "resize", "encode", "score"}) {
+		t.Errorf("without a free frame it went through %q", got)
+	}
+	for _, bad := range []string{"rgb24; 1001x1000", "rgb24; 2x2"} {
+		f, _ := decode.ParseRaw(bad)
+		released := 0
+		if _, err := l.Do(t.Context(), &Request{Image: make([]byte, 11), Raw: f, Release: func() { released++ }}); err == nil || released != 1 {
+			t.Errorf("%s: %v, released %d times", bad, err, released)
+		}
+	}
 }
 
 func TestErrorsHaveMeanings(t *testing.T) {

@@ -5,35 +5,49 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+
+	"go.etcd.io/bbolt"
 )
 
 // childEnv names what a process that a test started from its own binary does.
 const childEnv = "HAILO_CLIP_SETS_TEST_CHILD"
 
 // children are these; TestMain calls them.
-var children = map[string]func(args []string){"put": childPut, "limit": childLimit}
+var children = map[string]func(args []string){"put": childPut, "limit": childLimit, "disk": childDisk}
 
-func startChild(t *testing.T, name string, args ...string) (*exec.Cmd, *bufio.Scanner, io.Writer) {
+func startChild(t *testing.T, name string, args ...string) (*exec.Cmd, *bufio.Scanner) {
 	t.Helper()
 	c := exec.Command(os.Args[0], args...)
+	if name == "disk" { // where it may mount
+		c.SysProcAttr = &syscall.SysProcAttr{
+			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+			UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
+		}
+	}
 	c.Env = append(os.Environ(), childEnv+"="+name)
 	c.Stderr = os.Stderr
 	out, err := c.StdoutPipe()
-	in, err2 := c.StdinPipe()
-	if err := errors.Join(err, err2, c.Start()); err != nil {
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); errors.Is(err, fs.ErrPermission) && c.SysProcAttr != nil {
+		t.Skip("no namespaces: ", err)
+	} else if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Process.Kill(); _ = c.Wait() })
-	return c, bufio.NewScanner(out), in
+	return c, bufio.NewScanner(out)
 }
 
 const (
@@ -68,7 +82,7 @@ func TestKilledWhileWriting(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	want := map[string]Record{}
 	for next := 0; next < changes; kills++ {
-		c, lines, _ := startChild(t, "put", path, fmt.Sprint(next))
+		c, lines := startChild(t, "put", path, fmt.Sprint(next))
 		for stop := min(next+1+random.IntN(100), changes); next < stop; next++ {
 			if !lines.Scan() || lines.Text() != fmt.Sprint(next) {
 				t.Fatalf("%q instead of %d", lines.Text(), next)
@@ -131,7 +145,7 @@ func childLimit(args []string) {
 
 func TestFullDisk(t *testing.T) {
 	path := filepath.Join(t.TempDir(), FileName)
-	c, lines, _ := startChild(t, "limit", path)
+	c, lines := startChild(t, "limit", path)
 	for _, want := range []string{
 		"false true true [set0] <nil>", "true false false [set0] <nil>", "false true true [set0 set1] <nil>",
 		"true false false [set0 set1] <nil>", "false true true [large set0 set1] <nil>",
@@ -144,6 +158,63 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustHave(t, openStore(t, path), map[string]Record{"set0": put(0), "set1": put(1), "large": recordOf("large", 2, 1000)})
+}
+
+// childDisk mounts a disk of 2 MB, fills it, and makes it read-only.
+func childDisk(args []string) {
+	if err := syscall.Mount("none", args[0], "tmpfs", 0, "size=2m"); err != nil {
+		fmt.Println("no mounts:", err)
+		return
+	}
+	ctx := context.Background()
+	open := func() *Store {
+		s, err := Open(filepath.Join(args[0], FileName))
+		if err != nil {
+			panic(err)
+		}
+		return s
+	}
+	s := open()
+	try := func(r Record) {
+		err := s.Put(ctx, r, nil, nil)
+		names, namesErr := s.Names(ctx)
+		fmt.Println(errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EROFS), err == nil, names, namesErr)
+	}
+	try(put(0))
+	try(recordOf("large", 1, 1000))
+	try(put(1))
+	if err := errors.Join(s.Close(ctx), syscall.Mount("none", args[0], "", syscall.MS_REMOUNT|syscall.MS_RDONLY, "")); err != nil {
+		panic(err)
+	}
+	s = open()
+	try(recordOf("more", 1, 1))
+	if records, err := all(ctx, s); err != nil || !reflect.DeepEqual(records, map[string]Record{"set0": put(0), "set1": put(1)}) {
+		panic(err)
+	}
+	none, err := Open(filepath.Join(args[0], "none"))
+	if err != nil {
+		panic(err)
+	}
+	s = none
+	try(recordOf("more", 1, 1))
+}
+
+func TestFullAndReadOnlyDisk(t *testing.T) {
+	c, lines := startChild(t, "disk", t.TempDir())
+	for _, want := range []string{
+		"false false true [set0] <nil>", "true false false [set0] <nil>", "false false true [set0 set1] <nil>",
+		"false true false [set0 set1] <nil>", "false true false [] <nil>",
+	} {
+		if !lines.Scan() || strings.HasPrefix(lines.Text(), "no mounts") {
+			t.Skip(lines.Text())
+		}
+		if lines.Text() != want {
+			t.Fatalf("%q, want %q", lines.Text(), want)
+		}
+	}
+	if err := c.Wait(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // opened is what the file of these bytes opens with; nil and an error if it does not.
@@ -328,18 +399,50 @@ func TestDamagedFile(t *testing.T) {
 	t.Logf("%d of %d files were refused", refused, tried)
 }
 
-// A file that bbolt has made, and that has no set yet, is what a power cut leaves of the first change.
+// A file that has no set yet is what a power cut leaves of the first change. One without its name is none.
 func TestFileWithoutSets(t *testing.T) {
 	path := filepath.Join(t.TempDir(), FileName)
 	s := openStore(t, path)
-	if err := s.Delete(t.Context(), "a", nil); !errors.Is(err, ErrNotFound) {
+	if err := s.do(t.Context(), s.create, nil); err != nil {
 		t.Fatal(err)
 	}
+	image := read(t, path)
+	mustPut(t, s, put(0))
+	if heads := changed(image, read(t, path))[:2]; !slices.Equal(heads, []int{0, 1}) { // Put, PutRows
+		t.Errorf("%v", heads)
+	}
 	closeStore(t, s)
-	if got, err := opened(t, read(t, path)); err != nil || len(got) != 0 {
+	if got, err := opened(t, image); err != nil || len(got) != 0 {
 		t.Errorf("%v, %v", got, err)
 	}
-	if _, err := os.Stat(path); err != nil || strings.Contains(path, ".tmp") {
-		t.Error(err)
+	for at := 0; at < len(image); at += os.Getpagesize() {
+		if got, err := opened(t, image[:at]); err == nil {
+			t.Errorf("cut at %d: %v", at, got)
+		}
 	}
+}
+
+// After a change whose head may be on disk or not nothing more is written, but all can be read.
+func TestHeadThatMayBeLost(t *testing.T) {
+	s := openStore(t, filepath.Join(t.TempDir(), FileName))
+	mustPut(t, s, put(0))
+	id, lost := 0, errors.New("the disk is ill")
+	err := s.do(t.Context(), func() error {
+		return s.db.View(func(tx *bbolt.Tx) error { id = tx.ID(); return nil })
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		id   int
+		keep bool
+	}{{id + 1, false}, {id, true}} {
+		if err := s.do(t.Context(), func() error { return s.failed(lost, tt.id) }, nil); !errors.Is(err, lost) {
+			t.Fatal(err)
+		}
+		if err := s.Put(t.Context(), put(0), nil, nil); errors.Is(err, lost) != tt.keep {
+			t.Errorf("%v: %v", tt.keep, err)
+		}
+	}
+	mustHave(t, s, map[string]Record{"set0": put(0)})
 }

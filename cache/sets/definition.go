@@ -1,5 +1,6 @@
-// Package sets keeps prompt sets: named lists of labels that images are compared with. They are the user's: they are
-// written with fsync and never deleted by the program.
+// Package sets has prompt sets: named lists of labels that images are compared with. A Definition says what a set is, its
+// Entries are the texts and examples that come of it, and a Store keeps sets and the vectors of their texts. Sets are the
+// user's: they are written with fsync, and their file is never deleted by the program.
 package sets
 
 import (

@@ -3,7 +3,6 @@ package sets
 import (
 	"bytes"
 	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,7 +17,7 @@ import (
 //
 //	d                       JSON of head: the definition without labels
 //	l + number (uint16)     JSON of a Label, with ids for examples
-//	e + id (16 bytes)       JSON of exampleHead, a line feed, the vector, the thumbnail
+//	e + id                  JSON of exampleHead, a line feed, the vector, the thumbnail
 //	r + Key (32 bytes)      float32, little-endian: derived rows, which may be lost
 //
 // Numbers in keys are big-endian, which keeps them in order. Each item is the version (uint8), what is above, and a checksum
@@ -34,16 +33,9 @@ var (
 	headKey  = []byte("d")
 	labelKey = func(i int) []byte { return binary.BigEndian.AppendUint16([]byte("l"), uint16(i)) }
 	rowKey   = func(k Key) []byte { return append([]byte("r"), k[:]...) }
-)
 
-// exampleKey panics for an id that Validate refuses.
-func exampleKey(id string) []byte {
-	b, err := hex.DecodeString(id)
-	if err != nil {
-		panic(err)
-	}
-	return append([]byte("e"), b...)
-}
+	exampleKey = func(id string) []byte { return append([]byte("e"), id...) }
+)
 
 type head struct {
 	Definition
@@ -77,10 +69,14 @@ func itemChecksum(set string, key, body []byte) uint64 {
 	return xxh3.HashSeed(body, xxh3.Hash(fmt.Appendf(nil, "%s/%s", set, key)))
 }
 
-// items returns what a record is kept as, by key. It shares nothing with r. Error: r holds what Validate refuses.
+// items returns what a record is kept as, by key. It shares nothing with r. Error: r has examples without vectors, images
+// that are not examples, or what Validate refuses.
 func (r Record) items() (map[string][]byte, error) {
 	items := map[string][]byte{}
 	var failed error
+	if r.Definition.HasImages() {
+		failed = errors.New("images of a prompt set are kept as examples only")
+	}
 	add := func(key []byte, value any, more ...[]byte) {
 		text, err := json.Marshal(value)
 		failed = errors.Join(failed, err)
@@ -88,6 +84,9 @@ func (r Record) items() (map[string][]byte, error) {
 	}
 	addExamples := func(examples []Example) {
 		for _, e := range examples {
+			if len(e.Vector) == 0 {
+				failed = errors.Join(failed, fmt.Errorf("example %s of a prompt set has no vector", e.ID))
+			}
 			if items[string(exampleKey(e.ID))] != nil && len(e.Thumbnail) == 0 {
 				continue // another label has the same one, perhaps with its thumbnail
 			}
@@ -118,8 +117,7 @@ func assemble(set string, items map[string][]byte) (r Record, err error) {
 		for i := range examples {
 			e := &examples[i]
 			var h exampleHead
-			id, _ := hex.DecodeString(e.ID)
-			rest := open(append([]byte("e"), id...), &h, "an example of "+of)
+			rest := open(exampleKey(e.ID), &h, "an example of "+of)
 			vector := rest[:min(max(0, h.VectorBytes), len(rest))]
 			*e = Example{e.ID, h.Model, bytes.Clone(vector), bytes.Clone(rest[len(vector):]), h.FromThumbnail}
 			if len(e.Thumbnail) == 0 {

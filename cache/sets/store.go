@@ -252,14 +252,19 @@ func (s *Store) Rows(ctx context.Context, name string) (rows map[Key][]float32, 
 	return rows, err
 }
 
-// update makes a change in turn, and runs then if the change is on disk.
+// update makes a change in turn, in a file that it makes if there is none, and runs then if the change is on disk.
 func (s *Store) update(ctx context.Context, then func(), change func(tx *bbolt.Tx) error) error {
+	return s.change(ctx, s.create, then, change)
+}
+
+// change is update that calls create where there is no file.
+func (s *Store) change(ctx context.Context, create func() error, then func(), change func(tx *bbolt.Tx) error) error {
 	return s.do(ctx, func() error {
 		switch {
 		case s.keep != nil:
 			return s.keep
 		case s.file == nil:
-			if err := s.create(); err != nil {
+			if err := create(); err != nil {
 				return err
 			}
 		case !boltfile.LiesAt(s.file, s.path):
@@ -292,9 +297,12 @@ func (s *Store) failed(err error, id int) error {
 	}))
 }
 
+func notFound() error { return ErrNotFound }
+
 // create makes the file. It gets its name when it is whole, so that an empty one is never ours.
 func (s *Store) create() error {
 	dir := filepath.Dir(s.path)
+	_, missing := os.Stat(dir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
@@ -310,11 +318,18 @@ func (s *Store) create() error {
 		err = rename(file.Name(), s.path)
 	}
 	if err == nil {
-		err = errors.Join(syncFolder(dir), syncFolder(filepath.Dir(dir))) // which may be new, too
+		err = syncFolder(dir)
+	}
+	if err == nil && missing != nil {
+		err = syncFolder(filepath.Dir(dir))
 	}
 	if err != nil {
-		_ = os.Remove(file.Name())
+		if s.db != nil {
+			_ = s.db.Close()
+			s.db = nil
+		}
 		_ = file.Close()
+		_ = os.Remove(file.Name())
 		return err
 	}
 	s.file = file
@@ -343,8 +358,8 @@ func syncFolder(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// Put makes or replaces a set and removes those of its rows that are not among keys. It writes what differs only. then: see
-// Store. Errors: ErrFull, or those of the system.
+// Put makes or replaces a set and removes those of its rows that are not among keys. It writes what differs only. r is valid,
+// its images are examples, and these have vectors. then: see Store. Errors: ErrFull, or those of the system.
 func (s *Store) Put(ctx context.Context, r Record, keys []Key, then func()) error {
 	if !ValidName(r.Name) {
 		return fmt.Errorf("%q is no name of a prompt set", r.Name)
@@ -434,7 +449,7 @@ func (s *Store) PutRows(ctx context.Context, name string, rows map[Key][]float32
 		key := rowKey(k)
 		items[string(key)] = seal(name, key, formatRow(row))
 	}
-	return s.update(ctx, nil, func(tx *bbolt.Tx) error {
+	return s.change(ctx, notFound, nil, func(tx *bbolt.Tx) error {
 		b := tx.Bucket([]byte(name))
 		if b == nil || name == tally {
 			return ErrNotFound
@@ -445,7 +460,7 @@ func (s *Store) PutRows(ctx context.Context, name string, rows map[Key][]float32
 
 // Delete removes a set and its rows. then: see Store. Errors: ErrNotFound, or those of the system.
 func (s *Store) Delete(ctx context.Context, name string, then func()) error {
-	return s.update(ctx, then, func(tx *bbolt.Tx) error {
+	return s.change(ctx, notFound, then, func(tx *bbolt.Tx) error {
 		if name == tally || tx.Bucket([]byte(name)) == nil {
 			return ErrNotFound
 		}

@@ -120,6 +120,9 @@ func TestStore(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("there is a file before there is a set: %v", err)
+	}
 	want := map[string]Record{}
 	for i, name := range []string{"b", "a", "c-1.X_", "d"} {
 		want[name] = recordOf(name, i+1, 5*i)
@@ -155,6 +158,14 @@ func TestStore(t *testing.T) {
 		}
 		if _, err := s.Get(t.Context(), name); !errors.Is(err, ErrNotFound) {
 			t.Errorf("%q: %v", name, err)
+		}
+	}
+	for what, d := range map[string]Definition{
+		"no vector":  {Labels: []Label{{Name: "a", Examples: []Example{{ID: ExampleID(nil)}}}}},
+		"kept as ex": {Labels: []Label{{Name: "a", Images: []string{"x"}}}},
+	} {
+		if err := s.Put(t.Context(), Record{Name: "x", Definition: d}, nil, nil); err == nil || !strings.Contains(err.Error(), what) {
+			t.Errorf("%s: %v", what, err)
 		}
 	}
 	stat, err := os.Stat(path)
@@ -329,8 +340,11 @@ func TestFileOfAnother(t *testing.T) {
 	path += "2"
 	one, two := openStore(t, path), openStore(t, path)
 	mustPut(t, one, recordOf("a", 1, 2))
-	if err := two.Put(t.Context(), recordOf("b", 1, 1), nil, nil); !errors.Is(err, fs.ErrExist) {
-		t.Error(err)
+	for range 2 {
+		if err := two.Put(t.Context(), recordOf("b", 1, 1), nil, nil); !errors.Is(err, fs.ErrExist) {
+			t.Error(err)
+		}
+		mustHave(t, two, map[string]Record{})
 	}
 	mustHave(t, one, map[string]Record{"a": recordOf("a", 1, 2)})
 

@@ -19,9 +19,9 @@ import (
 const (
 	MaxSets      = 1_000
 	MaxLabels    = 1_000
-	MaxPrompts   = 100      // of a label, of its negation, and of the background
-	MaxExamples  = 16       // images and examples of a label, and of the background
-	MaxTemplates = 100      //
+	MaxPrompts   = 100 // of a label, of its negation, and of the background
+	MaxExamples  = 16  // images and examples of a label, and of the background
+	MaxTemplates = 100
 	MaxTexts     = 100_000  // prompts times templates, beside those of background.auto
 	MaxTextBytes = 16 << 20 // of these
 	MaxRows      = 10_000   // vectors that images are compared with: one a label, with pool max one a prompt

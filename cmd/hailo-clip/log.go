@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 const (
 	maxQueuedLog   = 1 << 20     // bytes of lines that may wait for the reader of standard error
 	maxQueuedLines = 1 << 13     // and how many
+	maxLogWrite    = 4 << 10     // bytes from which on a write has enough: what a pipe takes whole or not at all
 	flushTimeout   = time.Second // how long the end of the program waits for that reader
 )
 
@@ -61,20 +63,36 @@ func (q *logQueue) Write(lines []byte) (int, error) {
 
 func countLines(b []byte) uint64 { return uint64(bytes.Count(b, []byte("\n"))) }
 
-// run writes what is queued, for ever.
+// run writes what is queued, for ever, as much at a time as there is.
 func (q *logQueue) run() {
+	var text []byte
 	for next := range q.queue {
+		if next.flushed == nil {
+			runtime.Gosched() // requests that are answered at the same time have their lines in one write
+		}
+		text = append(text[:0], next.text...)
+		for next.flushed == nil && len(text) < maxLogWrite && len(q.queue) > 0 {
+			next = <-q.queue
+			text = append(text, next.text...)
+		}
+		q.write(text)
 		if next.flushed != nil {
 			close(next.flushed)
-			continue
 		}
-		n, err := q.out.Write(next.text)
-		q.bytes.Add(-int64(len(next.text)))
-		if err != nil {
-			q.dropped.Add(countLines(next.text[n:]))
-		} else if dropped := q.dropped.Swap(0); dropped > 0 {
-			q.told.Load().Warn("log lines were dropped, because nobody read the log or it could not be written", "lines", dropped)
-		}
+	}
+}
+
+// write writes lines, counts those that could not be written, and tells of those that were not.
+func (q *logQueue) write(lines []byte) {
+	if len(lines) == 0 {
+		return
+	}
+	n, err := q.out.Write(lines)
+	q.bytes.Add(-int64(len(lines)))
+	if err != nil {
+		q.dropped.Add(countLines(lines[n:]))
+	} else if dropped := q.dropped.Swap(0); dropped > 0 {
+		q.told.Load().Warn("log lines were dropped, because nobody read the log or it could not be written", "lines", dropped)
 	}
 }
 

@@ -336,9 +336,10 @@ func (c *promptSetsDeleteCmd) Run(ctx context.Context, g *globals) error {
 
 type promptSetsExportCmd struct {
 	asks
-	Names  []string `arg:"" optional:"" name:"name" help:"Names of the sets (default: all)."`
-	Out    string   `short:"o" placeholder:"FILE" help:"File to write (default: standard output)."`
-	Format string   `enum:",yaml,json" default:"" help:"Format: yaml or json (default: by the suffix of the file, else yaml)."`
+	Names   []string `arg:"" optional:"" name:"name" help:"Names of the sets (default: all)."`
+	Out     string   `short:"o" placeholder:"FILE" help:"File to write (default: standard output)."`
+	Format  string   `enum:",yaml,json" default:"" help:"Format: yaml or json (default: by the suffix of the file, else yaml)."`
+	Offline bool     `help:"Read the file in the state folder, which no service may hold, without a model: also what is whole of a damaged one."`
 }
 
 func (c *promptSetsExportCmd) Help() string {
@@ -351,6 +352,15 @@ Examples:
 }
 
 func (c *promptSetsExportCmd) Run(ctx context.Context, g *globals) error {
+	if c.Offline && c.URL != "" {
+		return usageError{errors.New("--offline is of no use with --url: it asks no service")}
+	} else if c.Offline {
+		all, lost := c.read(ctx, g)
+		if len(all) == 0 && lost != nil {
+			return lost
+		}
+		return errors.Join(c.write(all), lost)
+	}
 	return c.service(ctx, g, func(s *client.Client) error {
 		if len(c.Names) == 0 {
 			all, err := s.PromptSets(ctx)
@@ -371,18 +381,52 @@ func (c *promptSetsExportCmd) Run(ctx context.Context, g *globals) error {
 				return fmt.Errorf("%s: %w", printable(name), err)
 			}
 		}
-		document := map[string]any{setsSection: all}
-		write := func(w io.Writer) error {
-			if formatOf(c.Out, c.Format) == "json" {
-				e := json.NewEncoder(w)
-				e.SetEscapeHTML(false)
-				return e.Encode(document)
-			}
-			return writeYAML(w, document)
-		}
-		if c.Out == "" {
-			return write(stdout)
-		}
-		return writeFile(c.Out, write)
+		return c.write(all)
 	})
+}
+
+// read returns the sets in the state folder. With an error it returns those that are whole.
+func (c *promptSetsExportCmd) read(ctx context.Context, g *globals) (map[string]sets.Definition, error) {
+	p, err := g.place()
+	if err != nil {
+		return nil, err
+	}
+	s, err := sets.OpenReadOnly(filepath.Join(p.state, sets.FileName))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = s.Close(ctx) }()
+	names := c.Names
+	if len(names) == 0 {
+		if names, err = s.Names(ctx); err != nil {
+			return nil, err
+		}
+	}
+	all := map[string]sets.Definition{}
+	var lost []error
+	for _, name := range names {
+		r, err := s.Get(ctx, name)
+		if err != nil {
+			lost = append(lost, fmt.Errorf("%s: %w", printable(name), err))
+			continue
+		}
+		all[name] = r.Definition
+	}
+	return all, errors.Join(lost...)
+}
+
+func (c *promptSetsExportCmd) write(all map[string]sets.Definition) error {
+	document := map[string]any{setsSection: all}
+	write := func(w io.Writer) error {
+		if formatOf(c.Out, c.Format) == "json" {
+			e := json.NewEncoder(w)
+			e.SetEscapeHTML(false)
+			return e.Encode(document)
+		}
+		return writeYAML(w, document)
+	}
+	if c.Out == "" {
+		return write(stdout)
+	}
+	return writeFile(c.Out, write)
 }

@@ -56,8 +56,8 @@ func (a *analysis) losses(scale float64) (best [len(Alphas)]float64) {
 	return best
 }
 
-// leaveOut returns, for example i and each of Fit's classes, the cosine with its text and w·x + b less their mean, as they are
-// without the example. The weight of I in the matrix stays what it is with it, as in the leave-one-out of ridge regression.
+// leaveOut returns, for example i and each of Fit's classes, the cosine with its text and (w - w̄)·x + b - b̄, as they are without the
+// example. The weight of I in the matrix stays what it is with it, as in the leave-one-out of ridge regression.
 //
 // Without x of a class of m, v = x - μ: the mean is μ - v/(m-1), and VᵀV is less by m/(m-1)·vvᵀ, so that with P the inverse, u = P·v,
 // and γ = m/(m-1) / (1 - m/(m-1)·u·v), the inverse is P + γ·uuᵀ (Sherman and Morrison).
@@ -69,23 +69,21 @@ func (a *analysis) leaveOut(i int) (cosine, score []float64) {
 	u := a.inv.solve(v)
 	uv, ux := dot(u, v), dot(u, x)
 	gamma := m / (m - 1) / (1 - m/(m-1)*uv)
-
-	cosine, score = make([]float64, len(a.text)), make([]float64, len(a.text))
-	mean := 0.0
-	for k, w := range a.w {
-		// μPx, uμ and μPμ of the class, with the new mean but the old P
-		px, um, pm := dot(w, x)/d, dot(w, v)/d, -2*a.b[k]/d
-		if k == class {
-			px -= ux / (m - 1)
-			pm += (uv/(m-1) - 2*um) / (m - 1)
-			um -= uv / (m - 1)
-		}
-		s := d * (px + gamma*um*ux - (pm+gamma*um*um)/2)
-		score[a.of[k]] = s
-		mean += s / float64(len(a.w))
+	without := func(s linear, shift float64) float64 { // of the mean less shift·v
+		um := dot(s.w, v) / d
+		px := dot(s.w, x)/d - shift*ux
+		pm := -2*s.b/d - 2*shift*um + shift*shift*uv
+		um -= shift * uv
+		return d * (px + gamma*um*ux - (pm+gamma*um*um)/2)
 	}
-	for _, k := range a.of {
-		score[k] -= mean
+	cosine, score = make([]float64, len(a.text)), make([]float64, len(a.text))
+	centre := without(a.centre, 1/(m-1)/float64(len(a.mean)))
+	for k, s := range a.score {
+		shift := 0.0
+		if k == class {
+			shift = 1 / (m - 1)
+		}
+		score[a.of[k]] = without(s, shift) - centre
 	}
 	for k, text := range a.text {
 		cosine[k] = dot(text, x)

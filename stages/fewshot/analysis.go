@@ -19,11 +19,15 @@ type analysis struct {
 	ownText []bool      // by class: Text was given, not made of the examples
 	count   []int       // examples by class
 	mean    [][]float64 // by class
-	w       [][]float64 // by class
-	b       []float64   // by class, without log(1/K), which is the same for all
-	wMean   []float64
-	bMean   float64
-	inv     *ridge // x -> ((n-1)·Σ + tr(Σ)·I)⁻¹·x
+	score   []linear    // by class
+	centre  linear      // of a class whose mean is the mean of all
+	inv     *ridge      // x -> ((n-1)·Σ + tr(Σ)·I)⁻¹·x
+}
+
+// linear is a score w·x + b.
+type linear struct {
+	w []float64
+	b float64
 }
 
 func analyse(classes []Class) (*analysis, error) {
@@ -72,17 +76,12 @@ func analyse(classes []Class) (*analysis, error) {
 	if a.inv, err = newRidge(len(a.x), dim, spread, a.centred); err != nil {
 		return nil, err
 	}
-	a.wMean = make([]float64, dim)
-	for _, mean := range a.mean {
-		w := a.inv.solve(mean)
-		for j := range w {
-			w[j] *= float64(dim)
-			a.wMean[j] += w[j] / float64(len(a.mean))
-		}
-		b := -dot(mean, w) / 2
-		a.bMean += b / float64(len(a.mean))
-		a.w, a.b = append(a.w, w), append(a.b, b)
+	mean := make([]float64, dim)
+	for _, m := range a.mean {
+		a.score = append(a.score, a.scoreOf(m))
+		axpy(mean, 1/float64(len(a.mean)), m)
 	}
+	a.centre = a.scoreOf(mean)
 	return a, nil
 }
 
@@ -92,4 +91,13 @@ func (a *analysis) centred(i int, v []float64) {
 	for j, x := range a.x[i] {
 		v[j] = float64(x) - mean[j]
 	}
+}
+
+// scoreOf is the score of a class of that mean, without log(1/K), which is the same for all.
+func (a *analysis) scoreOf(mean []float64) linear {
+	w := a.inv.solve(mean)
+	for j := range w {
+		w[j] *= float64(a.dim)
+	}
+	return linear{w, -dot(mean, w) / 2}
 }

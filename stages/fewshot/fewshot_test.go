@@ -20,6 +20,7 @@ type golden struct {
 	Examples [][]float32
 	W        [][]float64
 	B        []float64
+	Centre   float64 // b of a class whose mean is the mean of all
 	Losses   [len(Alphas)]float64
 }
 
@@ -69,18 +70,17 @@ func TestGolden(t *testing.T) {
 			k, dim := float64(len(c.Text)), len(c.Text[0])
 			worst := 0.0
 			for i := range c.W {
-				wMean, bMean := make([]float64, dim), 0.0
+				wMean := make([]float64, dim)
 				for n := range c.W {
-					bMean += c.B[n] / k
 					for j := range wMean {
 						wMean[j] += c.W[n][j] / k
 					}
 				}
-				worst = max(worst, near(t, fmt.Sprintf("b of %d", i), a.b[i]-math.Log(k), c.B[i], tolerance),
-					near(t, fmt.Sprintf("bias of %d", i), float64(d.Bias[i]), 0.1*(c.B[i]-bMean), tolerance))
+				worst = max(worst, near(t, fmt.Sprintf("b of %d", i), a.score[i].b-math.Log(k), c.B[i], tolerance),
+					near(t, fmt.Sprintf("bias of %d", i), float64(d.Bias[i]), 0.1*(c.B[i]-c.Centre), tolerance))
 				for j := range dim {
 					row := c.Scale*float64(c.Text[i][j]) + 0.1*(c.W[i][j]-wMean[j])
-					worst = max(worst, near(t, fmt.Sprintf("w of %d at %d", i, j), a.w[i][j], c.W[i][j], tolerance),
+					worst = max(worst, near(t, fmt.Sprintf("w of %d at %d", i, j), a.score[i].w[j], c.W[i][j], tolerance),
 						near(t, fmt.Sprintf("row of %d at %d", i, j), float64(d.Rows[i*dim+j]), row, tolerance))
 				}
 			}
@@ -92,7 +92,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// Without w̄ and b̄ the softmax is the same, and a class without examples has the average of the others.
+// The softmax is that of the authors' rows, and a class without examples counts as one in the middle of the others.
 func TestProbabilitiesAreThoseOfTheFormula(t *testing.T) {
 	const alpha = 0.1
 	for _, c := range goldens(t) {
@@ -109,14 +109,14 @@ func TestProbabilitiesAreThoseOfTheFormula(t *testing.T) {
 		}
 		last := len(c.W)
 		for k := range c.W {
-			wx := alpha * c.B[k]
+			wx := 0.0
 			for j := range x {
 				wx += alpha * c.W[k][j] * float64(x[j])
 			}
-			want[k] = c.Scale*product(c.Text[k], x) + wx
+			want[k] = c.Scale*product(c.Text[k], x) + wx + alpha*c.B[k]
 			want[last] += wx / float64(last)
 		}
-		want[last] += c.Scale * product(neutral, x)
+		want[last] += c.Scale*product(neutral, x) + alpha*c.Centre
 		for k := range got {
 			near(t, c.Name, surprise(got, k, 1), surprise(want, k, 1), 1e-4)
 		}
@@ -165,16 +165,25 @@ func brute(classes []Class, class, example int, ridge float64) (cosine, score []
 			}
 		}
 	}
-	average := 0.0
-	for n, mean := range means {
-		w := eliminate(matrix, mean)
-		for j := range w {
-			score[of[n]] += float64(dim) * w[j] * (float64(x[j]) - mean[j]/2)
+	centre := make([]float64, dim)
+	for _, mean := range means {
+		for j := range mean {
+			centre[j] += mean[j] / float64(len(means))
 		}
-		average += score[of[n]] / float64(len(means))
 	}
-	for _, k := range of {
-		score[k] -= average
+	of = append(of, -1)
+	neutral := 0.0
+	for n, mean := range append(means, centre) {
+		w, sum := eliminate(matrix, mean), 0.0
+		for j := range w {
+			sum += float64(dim) * w[j] * (float64(x[j]) - mean[j]/2)
+		}
+		if neutral = sum; of[n] >= 0 {
+			score[of[n]] = sum
+		}
+	}
+	for _, k := range of[:len(means)] {
+		score[k] -= neutral
 	}
 	return cosine, score
 }
@@ -256,6 +265,39 @@ func TestAlpha(t *testing.T) {
 	low, high := alpha(right, 100, 0), alpha(wrong, 100, 0)
 	if low >= high {
 		t.Errorf("alpha is %v where texts are right, and %v where they are wrong", low, high)
+	}
+}
+
+// A class without examples wins the images of no class, and no others.
+func TestClassWithoutExamples(t *testing.T) {
+	const dim = 64
+	r := rand.New(rand.NewPCG(13, 14))
+	classes := append(made(r, dim, []int{6, 6, 6, 6}, 0.5), Class{Text: unit(r, dim)})
+	d, err := Fit(classes, 20, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer := func(x []float32) (best int) {
+		logit := func(k int) float64 { return float64(d.Bias[k]) + product(d.Rows[k*dim:][:dim], x) }
+		for k := range classes {
+			if logit(k) > logit(best) {
+				best = k
+			}
+		}
+		return best
+	}
+	right, none := 0, 0
+	for i := range 100 {
+		center, _ := Prototype(nil, classes[i%4].Examples)
+		if answer(around(r, center, 0.5)) == i%4 {
+			right++
+		}
+		if answer(unit(r, dim)) == 4 {
+			none++
+		}
+	}
+	if right < 95 || none < 60 {
+		t.Errorf("of 100 images each, %d of a class and %d of none are answered right", right, none)
 	}
 }
 

@@ -23,7 +23,8 @@ def gda(vecs, labels, ridge=None):
         ridge = np.trace(cov)
     inv = d * np.linalg.pinv((n - 1) * cov + ridge * np.eye(d))
     b = np.log(1 / k) - np.einsum("nd,dc,nc->n", mus, inv, mus) / 2
-    return mus @ inv, b, ridge
+    mean = mus.mean(0)
+    return mus @ inv, b, np.log(1 / k) - mean @ inv @ mean / 2, ridge
 
 
 def case(name, d, counts, noise, scale):
@@ -32,21 +33,21 @@ def case(name, d, counts, noise, scale):
     labels = np.repeat(np.arange(len(counts)), counts)
     vecs = unit(centers[labels] + noise * rng.normal(size=(len(labels), d)))
     x, t = vecs.astype(np.float64), text.astype(np.float64)
-    w, b, ridge = gda(x, labels)
+    w, b, centre, ridge = gda(x, labels)
     losses = []
     for alpha in (0.01, 0.1, 1, 10):
         loss = np.zeros(13)
         tested = 0
         for i in np.flatnonzero(np.array(counts)[labels] > 1):
             rest = np.arange(len(labels)) != i
-            wi, bi, _ = gda(x[rest], labels[rest], ridge)
+            wi, bi, _, _ = gda(x[rest], labels[rest], ridge)
             z = scale * t @ x[i] + alpha * (wi @ x[i] + bi)
             z = (z - z.max()) / (2.0 ** np.arange(-4, 9))[:, None]
             loss += np.log(np.exp(z).sum(1)) - z[:, labels[i]]
             tested += 1
         losses.append(loss.min() / tested)
     return {"name": name, "scale": scale, "text": text.tolist(), "labels": labels.tolist(), "examples": vecs.tolist(),
-            "w": w.tolist(), "b": b.tolist(), "losses": losses}
+            "w": w.tolist(), "b": b.tolist(), "centre": centre, "losses": losses}
 
 
 def short(v):
