@@ -285,8 +285,8 @@ type Example struct {
 	Vector []float32
 }
 
-// AddExample adds an example to a label of a set; label "" is the background. One that the label has changes nothing.
-// It blocks and fails as Put does, and with ErrNoSet.
+// AddExample adds an example to a label of a set; label "" is the background, and so is Background, unless a label has that
+// name. One that the label has changes nothing. It blocks and fails as Put does, and with ErrNoSet.
 func (p *PromptSets) AddExample(ctx context.Context, name, label string, e Example, c Condition) (SetInfo, error) {
 	if err := p.check(name, &sets.Definition{}, c); err != nil {
 		return SetInfo{}, err
@@ -308,8 +308,7 @@ func (p *PromptSets) AddExample(ctx context.Context, name, label string, e Examp
 			return d, err
 		}
 		examples := &d.Background.Examples
-		if label != "" {
-			i := indexOf(d.Labels, label)
+		if i := indexOf(d.Labels, label); label != "" && (label != Background || i >= 0) {
 			if i < 0 {
 				return d, sets.Fault{Field: "label", Problem: fmt.Sprintf("is %.64q, which is no label of the set", label)}
 			}
