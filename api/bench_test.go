@@ -13,7 +13,9 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"hailoclip/hailo"
 	"hailoclip/stages/clip"
@@ -145,21 +147,28 @@ func BenchmarkBatch(b *testing.B) {
 		b.ReportAllocs()
 		return s
 	}
+	report := func(b *testing.B, before time.Duration) {
+		images := float64(n * b.N)
+		b.ReportMetric(images/b.Elapsed().Seconds(), "images/s")
+		b.ReportMetric(float64((cpuTime()-before).Microseconds())/images, "cpu-µs/image") // the client's, too
+	}
 	b.Run("batch", func(b *testing.B) {
 		s := start(b)
+		before := cpuTime()
 		for b.Loop() {
 			s.post(b, "/v1/classify/batch", all).wantOK(b)
 		}
-		b.ReportMetric(float64(n*b.N)/b.Elapsed().Seconds(), "images/s")
+		report(b, before)
 	})
 	b.Run("singles", func(b *testing.B) {
 		s := start(b)
+		before := cpuTime()
 		for b.Loop() {
 			for range n {
 				s.post(b, "/v1/classify", one).wantOK(b)
 			}
 		}
-		b.ReportMetric(float64(n*b.N)/b.Elapsed().Seconds(), "images/s")
+		report(b, before)
 	})
 	b.Run("embeddings", func(b *testing.B) {
 		s := start(b)
@@ -192,4 +201,11 @@ func BenchmarkRaw(b *testing.B) {
 			b.Fatal(ctx.Response.String())
 		}
 	}
+}
+
+// cpuTime is what this process has used, user and system.
+func cpuTime() time.Duration {
+	var use syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &use) // zeros on failure
+	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
 }

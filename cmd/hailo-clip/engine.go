@@ -101,7 +101,10 @@ func newEngine(ctx context.Context, p place, withSets bool, log *slog.Logger) (*
 // promptSets opens the file of the prompt sets, which only one process may have. Without it the service starts all the same;
 // its health says why.
 func (p *place) promptSets(limit int64, log *slog.Logger) clip.SetParts {
-	parts := clip.SetParts{Limits: sets.Limits{PromptBytes: p.cfg.Server.MaxPromptBytes}, MaxBytes: min(clip.MaxSetBytes, limit/8), Log: log}
+	parts := clip.SetParts{
+		Configured: p.cfg.PromptSets, Limits: sets.Limits{PromptBytes: p.cfg.Server.MaxPromptBytes},
+		MaxBytes: min(clip.MaxSetBytes, limit/8), Log: log,
+	}
 	path := filepath.Join(p.state, sets.FileName)
 	if parts.Store, parts.Lost = sets.Open(path); parts.Lost != nil {
 		log.Error("the prompt sets cannot be used; their file stays as it is", "error", parts.Lost)

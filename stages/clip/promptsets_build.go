@@ -93,8 +93,10 @@ func (p *PromptSets) publish(v *version, ready *PromptSet, alpha float64, warnin
 func (p *PromptSets) fail(v *version, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if v.ctx.Err() == nil {
+		p.log.Error("a prompt set cannot be encoded", "prompt_set", v.set.name, "answers", v.state == SetReady, "error", err)
+	}
 	if v.ctx.Err() == nil && v.state == SetEncoding {
-		p.log.Error("a prompt set cannot be encoded", "prompt_set", v.set.name, "error", err)
 		v.state, v.reason = SetFailed, err.Error()
 	}
 	v.settle()

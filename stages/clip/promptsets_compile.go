@@ -24,10 +24,10 @@ type setLabel struct {
 // where names the label in a message.
 func (l *setLabel) where() string {
 	what := "label"
-	switch {
-	case l.Role == sets.Negation:
+	switch l.Role {
+	case sets.Negation:
 		what = "the negation of label"
-	case l.Role == sets.Negative:
+	case sets.Negative:
 		what = "the negative"
 	}
 	return fmt.Sprintf("%s %.64q", what, l.Name)
@@ -76,7 +76,7 @@ const (
 // scoreSource says how examples are used, and why not as mode demands, "" when they are. Gaussian discriminant analysis
 // needs two ordinary labels or more, each with two examples or more.
 func scoreSource(mode string, labels []setLabel) (source, why string) {
-	most, least, ordinary := 0, -1, 0
+	most, least, ordinary := 0, -1, 0 // examples, examples of an ordinary label, ordinary labels
 	var short string
 	for i := range labels {
 		n := len(labels[i].vectors)

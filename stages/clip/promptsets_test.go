@@ -13,6 +13,7 @@ import (
 	"image/png"
 	"log/slog"
 	"math"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -176,6 +177,7 @@ type house struct {
 	others  []hailo.Backend // of texts, after painter
 	fixed   map[string]sets.Definition
 	sigmoid bool
+	room    int64
 	log     *slog.Logger
 
 	*Engine
@@ -217,7 +219,7 @@ func (h *house) open() *house {
 			},
 			Images: h.painter, Texts: append([]hailo.Backend{h.painter}, h.others...), Encoders: h.painter,
 			Store: prompts, Budget: decode.NewBudget(1<<30, math.MaxInt64, 2, 100),
-			Sets: SetParts{Store: store, Lost: lost, Configured: h.fixed, Limits: sets.Limits{PromptBytes: 1000}, Log: h.log},
+			Sets: SetParts{Store: store, Lost: lost, Configured: h.fixed, Limits: sets.Limits{PromptBytes: 1000}, MaxBytes: h.room, Log: h.log},
 		})
 	if err != nil {
 		h.t.Fatal(err)
@@ -1036,4 +1038,106 @@ func TestConfiguredSets(t *testing.T) {
 	if info := h.settled("s"); info.ReadOnly || info.Labels[0].Name != "red" || p.count() != 0 {
 		t.Errorf("%+v", info)
 	}
+}
+
+// TestFileLost has a file that is no store: the service is degraded and says why, sets of the configuration answer, and the file
+// stays as it is.
+func TestFileLost(t *testing.T) {
+	p := &painter{name: "one"}
+	h := newHouse(t, p)
+	h.fixed = map[string]sets.Definition{"fixed": labels("red=red").Normalized()}
+	content := []byte(strings.Repeat("not a database ", 1000))
+	if err := os.WriteFile(h.path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.open()
+	if health := h.Health(); h.State() != Degraded || health.State != Degraded || !strings.Contains(health.Reason, sets.FileName) {
+		t.Errorf("%+v", health)
+	}
+	if st := h.Stats().Sets; !strings.Contains(st.Lost, sets.FileName) {
+		t.Errorf("%+v", st)
+	}
+	_, _, err := h.sets.Put(t.Context(), "s", labels("red=red"), Condition{})
+	is(t, err, ErrSetsLost)
+	is(t, h.sets.Delete(t.Context(), "s", Condition{}), ErrSetsLost)
+	_, err = h.sets.Ready("s")
+	is(t, err, ErrSetsLost)
+	_, err = h.sets.Info(t.Context(), "s", false)
+	is(t, err, ErrSetsLost)
+	list, err := h.sets.List()
+	if is(t, err, ErrSetsLost); len(list) != 1 {
+		t.Errorf("%+v", list)
+	}
+	h.settled("fixed")
+	if got := h.best("fixed", "red"); got != "red" {
+		t.Errorf("answers %s", got)
+	}
+	h.close()
+	if now, err := os.ReadFile(h.path); err != nil || !bytes.Equal(now, content) {
+		t.Errorf("the file has changed: %v", err)
+	}
+}
+
+// TestFileThatTakesNothing refuses changes, says so, and is well when a change succeeds again.
+func TestFileThatTakesNothing(t *testing.T) {
+	h := newHouse(t, &painter{name: "one"}).open()
+	before := h.put("s", labels("red=red"))
+	away := h.path + ".away"
+	if err := os.Rename(h.path, away); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := h.sets.Put(t.Context(), "s", labels("green=green"), Condition{})
+	is(t, err, ErrSetsLost)
+	if health := h.Health(); health.State != Degraded || !strings.Contains(health.Reason, "deleted or replaced") {
+		t.Errorf("%+v", health)
+	}
+	if s, err := h.sets.Ready("s"); err != nil || s.ETag != before.ETag {
+		t.Errorf("%+v: %v", s, err)
+	}
+	if err := os.Rename(away, h.path); err != nil {
+		t.Fatal(err)
+	}
+	h.put("s", labels("green=green"))
+	if health := h.Health(); health.State != Healthy || health.Reason != "" {
+		t.Errorf("%+v", health)
+	}
+}
+
+// TestRoom: all sets together have a bound, which a smaller version of a set makes room in.
+func TestRoom(t *testing.T) {
+	h := newHouse(t, &painter{name: "one"})
+	h.room = 4 * paintedDim * 5 // five rows
+	h.open()
+	h.put("a", labels("1=red", "2=red", "3=red"))
+	_, _, err := h.sets.Put(t.Context(), "b", labels("1=red", "2=red", "3=red"), Condition{})
+	is(t, err, ErrSetsFull)
+	_, err = h.sets.AddExample(t.Context(), "a", "1", Example{Vector: []float32{1, 0, 0}}, Condition{})
+	is(t, err, ErrSetsFull)
+	h.put("a", labels("1=red", "2=red"))
+	h.put("b", labels("1=red", "2=red", "3=red"))
+	is(t, h.sets.Delete(t.Context(), "a", Condition{}), nil)
+	h.put("c", labels("1=red", "2=red"))
+}
+
+// TestBatchHasOneVersion changes a set in the middle of a batch.
+func TestBatchHasOneVersion(t *testing.T) {
+	h := newHouse(t, &painter{name: "one"}).open()
+	first := h.put("s", labels("red=red"))
+	image := imageOf(t, "red")
+	n := 0
+	err := h.ClassifyBatch(t.Context(), Request{PromptSet: "s", Logits: true}, Batch{
+		Len: 20, AtOnce: 1, Open: func(int) ([]byte, error) { return image, nil },
+		Done: func(i int, r Result, err error) {
+			if n++; i == 3 {
+				h.put("s", labels("green=green"))
+			}
+			if err != nil || r.Set.ETag != first.ETag || len(r.Logits) != 1 {
+				t.Errorf("%d: %+v: %v", i, r, err)
+			}
+		},
+	})
+	if err != nil || n != 20 {
+		t.Errorf("%d images: %v", n, err)
+	}
+	is(t, h.ClassifyBatch(t.Context(), Request{PromptSet: "none"}, Batch{}), ErrNoSet)
 }
