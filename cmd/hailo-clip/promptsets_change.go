@@ -147,8 +147,12 @@ var errNotEncoded = errors.New("the set cannot be encoded")
 
 // waitEncoded returns when a set is ready. Errors: those of the client, errNotEncoded.
 func waitEncoded(ctx context.Context, s *client.Client, name string) error {
-	bar := newBars()
+	bar, told := newBars(), ""
 	set, err := s.WaitPromptSet(ctx, name, func(set client.PromptSet) {
+		if set.Reason != told {
+			complain("hailo-clip: %s waits to be encoded: %s", printable(set.Name), set.Reason)
+			told = set.Reason
+		}
 		bar.set("encoding "+set.Name, int64(set.Encoded), int64(set.Total))
 	})
 	bar.done(err == nil)
