@@ -39,12 +39,12 @@ func (s *Server) screen(ctx *fasthttp.RequestCtx) (answered bool, err error) {
 	}
 	r := &ctx.Response.Header
 	r.Set(fasthttp.HeaderAccessControlAllowOrigin, origin)
-	r.Set(fasthttp.HeaderAccessControlExposeHeaders, headerRequestID+", "+headerWarning+", Server-Timing, Retry-After")
+	r.Set(fasthttp.HeaderAccessControlExposeHeaders, headerRequestID+", "+headerWarning+", Server-Timing, Retry-After, ETag, Location")
 	if !ctx.IsOptions() || len(h.Peek(fasthttp.HeaderAccessControlRequestMethod)) == 0 {
 		return false, nil
 	}
-	r.Set(fasthttp.HeaderAccessControlAllowMethods, "GET, HEAD, POST, OPTIONS")
-	r.Set(fasthttp.HeaderAccessControlAllowHeaders, "Content-Type, "+headerRequestID+", "+headerTimeout+", "+headerFrame)
+	r.Set(fasthttp.HeaderAccessControlAllowMethods, "GET, HEAD, POST, PUT, DELETE, OPTIONS")
+	r.Set(fasthttp.HeaderAccessControlAllowHeaders, "Content-Type, If-Match, If-None-Match, "+headerRequestID+", "+headerTimeout+", "+headerFrame)
 	r.Set(fasthttp.HeaderAccessControlMaxAge, "600") // seconds; Chromium takes up to 7200
 	ctx.SetStatusCode(fasthttp.StatusNoContent)
 	return true, nil

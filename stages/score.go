@@ -47,37 +47,34 @@ func Rank(embedding []float32, l *Labels, s Scoring, logits []float64) ([]Match,
 // compare sets of each label the cosine, and as its probability its logit. It returns the largest logits of ordinary and
 // of negative labels, -Inf where there is none.
 func (l *Labels) compare(embedding []float32, matches []Match, s *Scoring) (ordinary, negative float64) {
-	dim, row, bias := len(embedding), 0, 0.0
+	dim, bias := len(embedding), 0.0
 	if s.Activation == Sigmoid {
 		bias = s.LogitBias
 	}
 	ordinary, negative = math.Inf(-1), math.Inf(-1)
+	rows, of := l.Rows, l.Of
 	for i := range matches {
-		end, cosine := row+1, -1.0
-		if l.Of != nil {
-			for end = row; end < len(l.Of) && int(l.Of[end]) == i; end++ {
+		cosine := float64(dot(embedding, rows[:dim]))
+		for rows = rows[dim:]; len(of) > 1; rows = rows[dim:] {
+			if of = of[1:]; int(of[0]) != i {
+				break
 			}
+			cosine = max(cosine, float64(dot(embedding, rows[:dim]))) // NaN if one is
 		}
-		for ; row < end; row++ {
-			cosine = max(cosine, min(float64(dot(embedding, l.Rows[row*dim:][:dim])), 1)) // NaN if one row's is
-		}
+		cosine = min(max(cosine, -1), 1)
 		logit := s.LogitScale*cosine + bias
 		if l.Logits != nil {
 			logit = float64(dot(embedding, l.Logits[i*dim:][:dim])) + float64(l.Bias[i])
-		}
-		if cosine != cosine || !(math.Abs(logit) <= math.MaxFloat64) {
-			cosine, logit = math.NaN(), math.NaN()
+			if cosine != cosine || logit-logit != 0 { // NaN, or an infinity less itself
+				cosine, logit = math.NaN(), math.NaN()
+			}
 		}
 		matches[i] = Match{Label: i, Cosine: cosine, Probability: logit}
-		switch l.kind(i) { // no comparison with NaN is true
-		case Ordinary:
-			if logit > ordinary {
-				ordinary = logit
-			}
-		case Negative:
-			if logit > negative {
-				negative = logit
-			}
+		switch kind := l.kind(i); { // no comparison with NaN is true
+		case kind == Ordinary && logit > ordinary:
+			ordinary = logit
+		case kind == Negative && logit > negative:
+			negative = logit
 		}
 	}
 	return ordinary, negative
@@ -86,11 +83,15 @@ func (l *Labels) compare(embedding []float32, matches []Match, s *Scoring) (ordi
 // exponentials turns logits into what probabilities are proportional to, and returns the sum of that over all labels
 // that compete. top, the largest logit, is subtracted first, so that nothing overflows.
 func (l *Labels) exponentials(matches []Match, temperature, top float64) (sum float64) {
+	inverse := 1 / temperature
+	kinds := l.Kinds
 	for i := range matches {
-		p := math.Exp((matches[i].Probability - top) / temperature)
-		if matches[i].Probability = p; p == p && l.kind(i) != Negation {
-			sum += p
+		p := math.Exp((matches[i].Probability - top) * inverse)
+		matches[i].Probability = p
+		if p != p || kinds != nil && kinds[i] == Negation {
+			continue
 		}
+		sum += p
 	}
 	return sum
 }
@@ -141,11 +142,12 @@ func (l *Labels) choose(matches []Match, s *Scoring, sum float64, negative bool)
 		if m.Score = m.Probability; byCosine {
 			m.Score = m.Cosine
 		}
-		kind := l.kind(i)
 		if judged {
-			v.see(m, kind, s.Activation)
+			if v.see(m, l.kind(i), s.Activation); l.kind(i) != Ordinary {
+				continue
+			}
 		}
-		if !(m.Score >= least) || kind != Ordinary { // NaN, too
+		if !(m.Score >= least) { // NaN, too
 			continue
 		}
 		best = append(best, m)
