@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"net/url"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -175,6 +176,31 @@ func BenchmarkBatch(b *testing.B) {
 			s.post(b, "/v1/embed/batch", batchBody("", slices.Repeat([]string{"x"}, n)...)).wantOK(b)
 		}
 	})
+}
+
+// BenchmarkRaw is all that a raw frame of the device's size costs from head to answer, with known prompts in the query: one
+// copy of its pixels, and the rest.
+func BenchmarkRaw(b *testing.B) {
+	s := handlerOnly(b)
+	frame := fmt.Sprintf("rgb24; %dx%[1]d", testSize)
+	body := make([]byte, 3*testSize*testSize)
+	query := "/v1/classify?" + url.Values{"prompts": twentyPrompts}.Encode()
+	var reader bytes.Reader
+	var ctx fasthttp.RequestCtx
+	b.ReportAllocs()
+	for b.Loop() {
+		reader.Reset(body)
+		ctx.Request.Reset()
+		ctx.Response.Reset()
+		ctx.Request.Header.SetMethod("POST")
+		ctx.Request.SetRequestURI(query)
+		ctx.Request.Header.SetContentType("application/octet-stream")
+		ctx.Request.Header.Set(headerFrame, frame)
+		ctx.Request.SetBodyStream(&reader, len(body))
+		if s.handle(&ctx); ctx.Response.StatusCode() != 200 {
+			b.Fatal(ctx.Response.String())
+		}
+	}
 }
 
 // cpuTime is what this process has used, user and system.
