@@ -93,12 +93,11 @@ func (p *PromptSets) fit(j *job, digest string, classes []fewshot.Class) (*fewsh
 	if !j.encode {
 		return nil, errUnfinished
 	}
-	select {
-	case p.fitting <- struct{}{}:
-	case <-v.ctx.Done():
-		return nil, context.Cause(v.ctx)
+	done, err := p.fitting.Take(v.ctx, v.caller)
+	if err != nil {
+		return nil, err
 	}
-	defer func() { <-p.fitting }()
+	defer done()
 	d, err := fewshot.Fit(classes, p.engine.config.LogitScale, float64(alpha))
 	if err == nil {
 		keep := p.newKeeper(v)
@@ -123,6 +122,7 @@ type keeper struct {
 	mu      sync.Mutex
 	waiting keptRows
 	since   time.Time // of the oldest of them
+	lost    bool      // some could not be written
 }
 
 const (
@@ -145,10 +145,12 @@ func (k *keeper) add(key sets.Key, numbers []float32) {
 	}
 }
 
-func (k *keeper) flush() {
+// flush writes what waits, and says whether all that was ever added is kept.
+func (k *keeper) flush() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.write()
+	return !k.lost
 }
 
 func (k *keeper) write() {
@@ -162,6 +164,7 @@ func (k *keeper) write() {
 		} else {
 			err = p.parts.Store.PutRows(ctx, s.name, k.waiting)
 		}
+		k.lost = k.lost || err != nil
 		if err != nil && !errors.Is(err, sets.ErrNotFound) {
 			p.log.Warn("what was encoded of a prompt set cannot be kept", "prompt_set", k.version.set.name, "error", err)
 		}

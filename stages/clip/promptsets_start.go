@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"hailoclip/cache/sets"
+	"hailoclip/pipeline/fair"
 )
 
 // SetParts is what the prompt sets of an engine come from.
@@ -31,10 +32,6 @@ func (s *SetParts) Close(ctx context.Context) error {
 	return s.Store.Close(ctx)
 }
 
-// restoring is how many sets are encoded at once at the start: the others wait, so that a set which a client sends does not
-// wait for a thousand.
-const restoring = 4
-
 // newPromptSets loads all sets. Those of which all is kept are ready when it returns; the others are encoded from then on.
 func newPromptSets(e *Engine, parts SetParts) *PromptSets {
 	if parts.Log == nil {
@@ -44,7 +41,7 @@ func newPromptSets(e *Engine, parts SetParts) *PromptSets {
 	p := &PromptSets{
 		engine: e, parts: parts, log: parts.Log, dim: e.parts.Model.EmbeddingDimension, encoders: e.parts.Texts,
 		digests:  []string{e.parts.Texts[0].Info().TextDigest, e.parts.Images.Info().ImageDigest},
-		changing: make(chan struct{}, 1), turn: make(chan struct{}, 1), fitting: make(chan struct{}, 1),
+		changing: fair.NewTurns(1), brief: fair.NewTurns(briefBuilds), long: fair.NewTurns(longBuilds), turn: fair.NewTurns(1), fitting: fair.NewTurns(1),
 	}
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	all := map[string]*promptSet{}
@@ -52,7 +49,7 @@ func newPromptSets(e *Engine, parts SetParts) *PromptSets {
 	var unfinished []*version
 	var wanted []sets.Key // of the configuration's sets
 	load := func(s *promptSet, d *sets.Definition) {
-		v := p.newVersion(s, d)
+		v := p.newVersion(s, d, fair.Caller{})
 		p.install(v)
 		all[s.name] = s
 		if err := p.build(v, d, false); errors.Is(err, errUnfinished) {
@@ -86,17 +83,8 @@ func newPromptSets(e *Engine, parts SetParts) *PromptSets {
 	if len(unfinished) > 0 {
 		p.log.Info("prompt sets are encoded in the background", "prompt_sets", len(unfinished))
 	}
-	queue := make(chan *version, len(unfinished))
 	for _, v := range unfinished {
-		queue <- v
-	}
-	close(queue)
-	for range min(restoring, len(unfinished)) {
-		p.running.Go(func() {
-			for v := range queue {
-				p.restore(v)
-			}
-		})
+		p.running.Go(func() { p.run(v) })
 	}
 	return p
 }
@@ -112,15 +100,6 @@ func (p *PromptSets) stored() []string {
 		p.log.Error("the prompt sets cannot be read", "error", err)
 	}
 	return names
-}
-
-// restore builds a version that was found unfinished, unless it is over by now.
-func (p *PromptSets) restore(v *version) {
-	if d, err := p.definition(v.ctx, v.set); err != nil {
-		p.fail(v, err)
-	} else if sets.ETag(d, p.digests...) == v.etag { // else v is over
-		p.run(v, &d)
-	}
 }
 
 // goes runs f beside everything else, unless the sets are closed.
