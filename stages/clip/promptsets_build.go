@@ -46,10 +46,14 @@ func (p *PromptSets) newVersion(s *promptSet, d *sets.Definition, caller fair.Ca
 		state: SetEncoding, done: make(chan struct{}),
 	}
 	v.ctx, v.cancel = context.WithCancelCause(p.ctx)
+	few, per := *d, 1 // counted without the texts: those may be a hundred thousand
+	if d.Templates != nil {
+		few.Templates, per = &sets.Templates{Name: "none"}, len(d.Templates.Texts())
+	}
 	examples, size := 0, 0
-	for _, e := range d.Entries(sets.Scenes) {
+	for _, e := range few.Entries(sets.Scenes) {
 		l := setLabel{Entry: e}
-		v.total += l.texts()
+		v.total += l.texts() * per
 		v.bytes += 4 * int64(max(e.Rows(), 1)*p.dim)
 		examples += len(e.Examples)
 		for _, one := range e.Examples {
@@ -229,6 +233,9 @@ func (p *PromptSets) build(v *version, d *sets.Definition, encode bool) error {
 		return err
 	}
 	j := &job{version: v, kept: p.loadKept(v.ctx, v.set), encode: encode}
+	if !encode && len(j.kept) == 0 && v.total > 0 {
+		return errUnfinished
+	}
 	vectors, err := p.useExamples(j, d)
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"time"
 
 	"hailoclip/cache/sets"
 	"hailoclip/pipeline/fair"
@@ -32,7 +33,11 @@ func (s *SetParts) Close(ctx context.Context) error {
 	return s.Store.Close(ctx)
 }
 
-// newPromptSets loads all sets. Those of which all is kept are ready when it returns; the others are encoded from then on.
+// loadTime is how long a start waits for long sets, about a tenth of a second each: those that are left are made ready later.
+const loadTime = 5 * time.Second
+
+// newPromptSets loads all sets. Those of which all is kept are ready when it returns, unless there are very many long ones;
+// the others are encoded from then on.
 func newPromptSets(e *Engine, parts SetParts) *PromptSets {
 	if parts.Log == nil {
 		parts.Log = slog.New(slog.DiscardHandler)
@@ -46,16 +51,23 @@ func newPromptSets(e *Engine, parts SetParts) *PromptSets {
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	all := map[string]*promptSet{}
 	p.all.Store(&all)
-	var unfinished []*version
+	var unfinished, long []*version
 	var wanted []sets.Key // of the configuration's sets
-	load := func(s *promptSet, d *sets.Definition) {
-		v := p.newVersion(s, d, fair.Caller{})
-		p.install(v)
-		all[s.name] = s
+	try := func(v *version, d *sets.Definition) {
 		if err := p.build(v, d, false); errors.Is(err, errUnfinished) {
 			unfinished = append(unfinished, v)
 		} else if err != nil {
 			p.fail(v, err)
+		}
+	}
+	load := func(s *promptSet, d *sets.Definition) {
+		v := p.newVersion(s, d, fair.Caller{})
+		p.install(v)
+		all[s.name] = s
+		if v.turns == p.long {
+			long = append(long, v)
+		} else {
+			try(v, d)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(parts.Configured)) {
@@ -79,6 +91,16 @@ func newPromptSets(e *Engine, parts SetParts) *PromptSets {
 			continue
 		}
 		load(&promptSet{name: name}, &r.Definition)
+	}
+	start := time.Now()
+	for _, v := range long {
+		if time.Since(start) > loadTime {
+			unfinished = append(unfinished, v)
+		} else if d, err := p.definition(p.ctx, v.set); err != nil {
+			p.fail(v, err)
+		} else {
+			try(v, &d)
+		}
 	}
 	if len(unfinished) > 0 {
 		p.log.Info("prompt sets are encoded in the background", "prompt_sets", len(unfinished))
