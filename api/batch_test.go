@@ -444,3 +444,45 @@ func TestAnswerMemory(t *testing.T) {
 		t.Errorf("%d bytes are free afterwards", free)
 	}
 }
+
+// TestBatchByAPromptSet: one version of the set answers for all, as it does for each by itself.
+func TestBatchByAPromptSet(t *testing.T) {
+	s := serve(t, nil)
+	set := s.put(t, "things", `{"labels":[{"name":"a thing","prompts":["an image"]},{"name":"a dog"}],"background":{"prompts":["nothing"]},"min_cosine":0.5}`)
+	var a struct {
+		Results []struct {
+			Classifications json.RawMessage `json:"classifications"`
+			Matched         *bool           `json:"matched"`
+			Reason          string          `json:"reason"`
+			itemError
+		} `json:"results"`
+		PromptSet       string  `json:"prompt_set"`
+		ETag            string  `json:"etag"`
+		ScoreSource     string  `json:"score_source"`
+		Temperature     float64 `json:"temperature"`
+		InferenceTimeMS float64 `json:"inference_time_ms"`
+		LogitScale      float64 `json:"logit_scale"`
+		Model           string  `json:"model"`
+		RequestID       string  `json:"request_id"`
+	}
+	images := []string{notAnImage, goodImage, "something else", "nothing"}
+	r := s.post(t, "/v1/classify/batch?top_k=1", batchBody(`,"prompt_set":"things"`, images...))
+	r.wantOK(t)
+	r.into(t, &a)
+	if len(a.Results) != len(images) || a.Results[0].Code != "invalid_image" || a.PromptSet != "things" || a.ETag != set.ETag || a.ScoreSource != "text" ||
+		!*a.Results[1].Matched || *a.Results[2].Matched || *a.Results[3].Matched || a.Results[3].Reason != "negative" {
+		t.Errorf("%s", r.body)
+	}
+	for i, image := range images[1:] {
+		var one struct {
+			Classifications json.RawMessage
+			Reason          string
+		}
+		noError(t, json.Unmarshal(s.post(t, "/v1/classify?prompt_set=things&top_k=1", `{"image":"`+b64(image)+`"}`).body, &one))
+		if got := a.Results[i+1]; string(got.Classifications) != string(one.Classifications) || got.Reason != one.Reason {
+			t.Errorf("%s: %+v, want %+v", image, got, one)
+		}
+	}
+	s.post(t, "/v1/classify/batch", batchBody(`,"prompt_set":"nowhere"`, goodImage)).wantError(t, 404, "prompt_set_not_found", "nowhere")
+	s.post(t, "/v1/classify/batch", batchBody(`,"prompt_set":"things","prompts":["x"]`, goodImage)).wantError(t, 400, "invalid_request", "exclude each other")
+}

@@ -8,11 +8,14 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"net/url"
 	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"hailoclip/hailo"
 	"hailoclip/stages/clip"
@@ -144,21 +147,28 @@ func BenchmarkBatch(b *testing.B) {
 		b.ReportAllocs()
 		return s
 	}
+	report := func(b *testing.B, before time.Duration) {
+		images := float64(n * b.N)
+		b.ReportMetric(images/b.Elapsed().Seconds(), "images/s")
+		b.ReportMetric(float64((cpuTime()-before).Microseconds())/images, "cpu-µs/image") // the client's, too
+	}
 	b.Run("batch", func(b *testing.B) {
 		s := start(b)
+		before := cpuTime()
 		for b.Loop() {
 			s.post(b, "/v1/classify/batch", all).wantOK(b)
 		}
-		b.ReportMetric(float64(n*b.N)/b.Elapsed().Seconds(), "images/s")
+		report(b, before)
 	})
 	b.Run("singles", func(b *testing.B) {
 		s := start(b)
+		before := cpuTime()
 		for b.Loop() {
 			for range n {
 				s.post(b, "/v1/classify", one).wantOK(b)
 			}
 		}
-		b.ReportMetric(float64(n*b.N)/b.Elapsed().Seconds(), "images/s")
+		report(b, before)
 	})
 	b.Run("embeddings", func(b *testing.B) {
 		s := start(b)
@@ -166,4 +176,36 @@ func BenchmarkBatch(b *testing.B) {
 			s.post(b, "/v1/embed/batch", batchBody("", slices.Repeat([]string{"x"}, n)...)).wantOK(b)
 		}
 	})
+}
+
+// BenchmarkRaw is all that a raw frame of the device's size costs from head to answer, with known prompts in the query: one
+// copy of its pixels, and the rest.
+func BenchmarkRaw(b *testing.B) {
+	s := handlerOnly(b)
+	frame := fmt.Sprintf("rgb24; %dx%[1]d", testSize)
+	body := make([]byte, 3*testSize*testSize)
+	query := "/v1/classify?" + url.Values{"prompts": twentyPrompts}.Encode()
+	var reader bytes.Reader
+	var ctx fasthttp.RequestCtx
+	b.ReportAllocs()
+	for b.Loop() {
+		reader.Reset(body)
+		ctx.Request.Reset()
+		ctx.Response.Reset()
+		ctx.Request.Header.SetMethod("POST")
+		ctx.Request.SetRequestURI(query)
+		ctx.Request.Header.SetContentType("application/octet-stream")
+		ctx.Request.Header.Set(headerFrame, frame)
+		ctx.Request.SetBodyStream(&reader, len(body))
+		if s.handle(&ctx); ctx.Response.StatusCode() != 200 {
+			b.Fatal(ctx.Response.String())
+		}
+	}
+}
+
+// cpuTime is what this process has used, user and system.
+func cpuTime() time.Duration {
+	var use syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &use) // zeros on failure
+	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
 }

@@ -120,6 +120,7 @@ func (r *request) receive(limit int) (err error) {
 		}
 		n, err := stream.Read(r.body[len(r.body):cap(r.body)])
 		r.body = r.body[:len(r.body)+n]
+		r.size = len(r.body)
 		switch {
 		case len(r.body) > limit:
 			return tooLarge(limit)

@@ -64,7 +64,7 @@ func TestCompareMany(t *testing.T) {
 		}
 	}
 	var a compareAnswer
-	vectors := items[maxBatchImages+maxBatchTexts:]
+	vectors := items[maxSide-16:]
 	r := s.post(t, "/v1/compare", `{"a":[`+strings.Join(items, ",")+`],"b":[`+strings.Join(vectors, ",")+`]}`)
 	r.into(t, &a)
 	if r.status != 200 || len(a.Cosine) != maxSide || len(a.Cosine[1023]) != len(vectors) || a.Cosine[1023][len(vectors)-1] < 1-1e-6 {

@@ -62,6 +62,17 @@ func TestAppendNumbers(t *testing.T) {
 	}
 }
 
+// TestAppendMillis compares it with how any other number is written.
+func TestAppendMillis(t *testing.T) {
+	for us := int64(1); us < 1e13; us = us*21/20 + 1 {
+		for _, us := range []int64{us, -us, us / 10 * 10, us / 1000 * 1000} {
+			if got, want := string(appendMillis([]byte("0"), time.Duration(us*1000))), "0"+string(appendFloat(nil, float64(us)/1000)); got != want {
+				t.Errorf("%d us is %s, want %s", us, got, want)
+			}
+		}
+	}
+}
+
 // TestAnswers reads what the encoder wrote with encoding/json.
 func TestAnswers(t *testing.T) {
 	prompts := []string{"a", "b \"<ü>\"", "\xff"}

@@ -10,6 +10,8 @@ import (
 	"unicode/utf16"
 	"unicode/utf8"
 	"unsafe"
+
+	"hailoclip/cache/sets"
 )
 
 // noURL refuses the image_url of other services' interfaces.
@@ -47,8 +49,8 @@ func (in *input) promptSet() (string, error) {
 		return "", fail(errInvalidRequest, "'prompts' and 'prompt_set' exclude each other")
 	}
 	name := string(in.set)
-	if given(in.PromptSet) && (in.PromptSet[0] != '"' || fast.UnmarshalFromString(string(in.PromptSet), &name) != nil) || name == "" {
-		return "", fail(errInvalidRequest, "Invalid 'prompt_set': it must be the name of a prompt set")
+	if given(in.PromptSet) && (in.PromptSet[0] != '"' || fast.UnmarshalFromString(string(in.PromptSet), &name) != nil) || !sets.ValidName(name) {
+		return "", fail(errInvalidRequest, "Invalid 'prompt_set': it must be a name of 1 to 64 letters, digits, '.', '_' and '-'")
 	}
 	return name, nil
 }

@@ -42,7 +42,7 @@ func (r *request) log() {
 	attrs = append(attrs,
 		slog.Int("status", r.ctx.Response.StatusCode()),
 		slog.Float64("ms", float64(time.Since(r.start).Microseconds())/1000),
-		slog.Int("bytes_in", len(r.body)),
+		slog.Int("bytes_in", r.size),
 		slog.Int("bytes_out", sent),
 		slog.String("request_id", r.id),
 	)

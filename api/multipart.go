@@ -98,9 +98,9 @@ func (f *form) begin(body []byte) (rest []byte, last, ok bool) {
 		if after, last, ok := endOfDelimiter(line, []byte("\r\n")); ok {
 			return after, last, true
 		}
-		if after, last, ok := endOfDelimiter(line, []byte("\n")); ok {
+		if after, last, ok := endOfDelimiter(line, []byte("\n")); ok && !last {
 			f.delimiter = f.delimiter[1:]
-			return after, last, true
+			return after, false, true
 		}
 	}
 	return nil, false, false

@@ -154,6 +154,7 @@ func FuzzForm(f *testing.F) {
 	for _, s := range []string{
 		"--b\r\nContent-Disposition: form-data; name*=utf-8''a%20b; name=\"x%22\"\r\nContent-Type: a/b\r\n\r\nx\r\n--b--",
 		"x\n--b\nContent-Disposition: form-data; filename=\"C:\\d\\\"; \\\\\"; name=\"a\\(\"\n\nx\n--b \n\n--b--", "--b\r\n\r\n--b--",
+		"x\n--b--\n--b\nContent-Disposition: form-data; name=a\n\n--bx\r\n--b--\n",
 		"--b\r\nContent-Disposition: form-data; name=a;\r\nContent-Transfer-Encoding: 8bit\r\n\r\n--bx\r\n--b-\r\n--b--x\r\n--b--\r\n--b\r\n",
 	} {
 		f.Add("multipart/form-data; boundary=b", []byte(s))

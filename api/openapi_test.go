@@ -47,6 +47,7 @@ func TestOpenAPI(t *testing.T) {
 		{"embed batch in base64", "POST", "/v1/embed/batch?encoding=int8", batchBody(`,"texts":["x"]`, goodImage), 200, nil},
 		{"compare", "POST", "/v1/compare", `{"a":[{"text":"x"}],"b":[{"image":"` + b64(goodImage) + `"},{"vector":` + numbersJSON(testVector("x")) + `}]}`, 200, nil},
 		{"bad batch", "POST", "/v1/classify/batch", `{"images":[],"prompts":["x"]}`, 400, nil},
+		{"a batch by a set that is not there", "POST", "/v1/classify/batch", batchBody(`,"prompt_set":"nowhere"`, goodImage), 404, nil},
 		{"bad comparison", "POST", "/v1/compare", `{"a":[]}`, 400, nil},
 		{"unavailable batch", "POST", "/v1/embed/batch", batchBody("", lostDevice), 503, nil},
 		{"unsupported item", "POST", "/v1/compare", `{"a":[{"text":"x"}],"b":[{"image":"` + b64(avifImage) + `"}]}`, 415, nil},

@@ -195,21 +195,32 @@ func TestKindsSideBySide(t *testing.T) {
 	clients.Wait()
 }
 
-// TestRawFrameOutlivesItsAnswer: the body of a frame that is still in the line when its deadline passes is given back when
-// that lets go of it, and not before.
-func TestRawFrameOutlivesItsAnswer(t *testing.T) {
-	s := serve(t, nil)
-	post := func(text string) {
-		frame, raw := rawFrame(t, text, 1)
-		s.post(t, "/v1/embed/image", raw, "Content-Type", "application/octet-stream", headerFrame, frame, headerTimeout, "20").
-			wantError(t, 504, "deadline_exceeded", "")
+// TestRawFrameIsGivenBackEarly: the body of a raw frame goes back when the device has its pixels, or when it has waited for
+// that in vain, and that of a compressed image when the line has let go of it.
+func TestRawFrameIsGivenBackEarly(t *testing.T) {
+	post := func(s *service, text string, raw bool) {
+		frame, body := rawFrame(t, text, 1)
+		headers := []string{"Content-Type", "application/octet-stream", headerTimeout, "20", headerFrame, frame}
+		if !raw {
+			headers, body = headers[:4], string(imageFile(text))
+		}
+		s.post(t, "/v1/embed/image", body, headers...).wantError(t, 504, "deadline_exceeded", "")
 	}
-	post(heldImage)
+	returned := func(s *service) bool { return s.bodies.available() == int64(s.cfg.MaxBodyMemoryBytes) }
+	s := serve(t, nil)
+	post(s, heldImage, true)
 	<-s.entered
-	post(goodImage) // it waits for a frame of the device
-	if s.bodies.available() == int64(s.cfg.MaxBodyMemoryBytes) {
-		t.Error("the device has an image whose memory has been given back")
+	until(t, func() bool { return returned(s) }) // though the device goes on
+	post(s, goodImage, true)
+	until(t, func() bool { return returned(s) })
+	s.release()
+
+	s = serve(t, nil)
+	post(s, heldImage, false)
+	<-s.entered
+	if returned(s) {
+		t.Error("the memory of a compressed image has been given back before the line is done with it")
 	}
 	s.release()
-	until(t, func() bool { return s.bodies.available() == int64(s.cfg.MaxBodyMemoryBytes) })
+	until(t, func() bool { return returned(s) })
 }

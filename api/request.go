@@ -22,6 +22,7 @@ type request struct {
 	server  *Server
 	scratch *[scratchBytes]byte // for decodeFast, which reads only what it has written in the same step
 	release func()              // unhold, bound once
+	seen    func()              // unholdBody, likewise
 
 	ctx   *fasthttp.RequestCtx // the handler's alone
 	conn  *conn
@@ -31,7 +32,8 @@ type request struct {
 	fault outcome // what went wrong; its err is nil while nothing did
 
 	caller  fair.Caller
-	body    []byte          // as it came; later the image, over its own text; of Server.bodies
+	body    []byte          // as it came; later the image, over its own text; of Server.bodies. The engine's, once it has the image
+	size    int             // bytes of it that have come
 	input   input           // lies in body
 	texts   []string        // as the client wrote them
 	many    *many           // images and texts of a batch or a comparison; nil: there are none
@@ -105,8 +107,15 @@ func (r *request) unhold() {
 	}
 	s := r.server
 	s.bodies.put(r.caller.Address, r.body)
-	*r = request{server: s, scratch: r.scratch, release: r.release}
+	*r = request{server: s, scratch: r.scratch, release: r.release, seen: r.seen}
 	s.requests.Put(r)
+}
+
+// unholdBody gives up the engine's hold, and before that the body, in which nothing lies but the image.
+func (r *request) unholdBody() {
+	r.server.bodies.put(r.caller.Address, r.body)
+	r.body = nil
+	r.unhold()
 }
 
 // handle is what the HTTP server calls for every request.

@@ -215,7 +215,7 @@ func (r *request) takeTurn() (done func(), err error) {
 func image(do func(context.Context, *clip.Request) (clip.Result, error)) func(*request) error {
 	return func(r *request) (err error) {
 		r.holders.Add(1)
-		r.ask.Release, r.ask.Lane = r.release, pipeline.Lane{Caller: r.caller}
+		r.ask.Release, r.ask.Lane = r.seen, pipeline.Lane{Caller: r.caller}
 		r.result, err = do(r.work, &r.ask)
 		return err
 	}

@@ -66,7 +66,7 @@ func New(cfg Config, svc Service) (*Server, error) {
 	s.unpacking = make(chan struct{}, max(runtime.GOMAXPROCS(0)-1, 1))
 	s.requests.New = func() any {
 		r := &request{server: s, scratch: new([scratchBytes]byte)}
-		r.release = r.unhold
+		r.release, r.seen = r.unhold, r.unholdBody
 		return r
 	}
 	s.bodies.all, s.bodies.free = int64(cfg.MaxBodyMemoryBytes), int64(cfg.MaxBodyMemoryBytes)

@@ -155,7 +155,9 @@ func TestManyBulkLanesLeaveRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, gate := newGate(t, 4, 1)
 		c.send(t.Context(), lane("first"), "first")
-		of := func(connection uint64, p Policy) Lane { return NewLane(fair.Caller{Address: "a", Connection: connection}, p) }
+		of := func(connection uint64, p Policy) Lane {
+			return NewLane(fair.Caller{Address: "a", Connection: connection}, p)
+		}
 		for n := range 6 {
 			c.send(t.Context(), of(uint64(n), Bulk), fmt.Sprint("bulk ", n))
 		}

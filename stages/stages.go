@@ -50,8 +50,14 @@ func (l *Line) leave(j *job) {
 	if it.frame != nil {
 		it.frame.Release()
 	}
-	if it.request.Release != nil {
-		it.request.Release()
+	it.releaseRequest()
+}
+
+// releaseRequest gives back the memory of the request's image.
+func (it *item) releaseRequest() {
+	if release := it.request.Release; release != nil {
+		it.request.Release, it.request.Image = nil, nil
+		release()
 	}
 }
 
@@ -97,6 +103,9 @@ func (l *Line) fit(r *resize.Resizer, it *item) (err error) {
 		}
 	}
 	it.releaseImage() // the frame is all that the next stages need
+	if !it.request.Raw.Compressed() {
+		it.releaseRequest() // which is large
+	}
 	return nil
 }
 

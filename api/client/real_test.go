@@ -147,7 +147,7 @@ func TestPromptSets(t *testing.T) {
 	full, err := c.PromptSet(ctx, "changing", true)
 	if err != nil || len(full.Labels[1].Examples) != 1 || len(full.Labels[1].Examples[0].Vector) != 4*len(vector) ||
 		len(full.Labels[1].Examples[0].Thumbnail) == 0 || len(full.Background.Examples) != 1 || full.ETag == second.ETag {
-		t.Errorf("%d bytes, %v: %+v", len(must(json.Marshal(full))), err, full.Labels[0])
+		t.Errorf("%v: %.9000s", err, must(json.Marshal(full)))
 	}
 	a, err := c.Classify(ctx, client.Question{Image: frame(t, "cat"), PromptSet: "changing"})
 	if err != nil || a.PromptSet != "changing" || a.ETag != full.ETag || a.Matches[0].Text != "a cat" || a.Matches[0].AboveThreshold == nil || a.ScoreSource != full.ScoreSource {

@@ -15,6 +15,7 @@ import (
 	"hailoclip/api"
 	"hailoclip/api/client"
 	"hailoclip/cache"
+	"hailoclip/cache/sets"
 	"hailoclip/configs"
 	"hailoclip/configs/models"
 	"hailoclip/hailo/demo"
@@ -78,11 +79,15 @@ func startService(state string) (stop func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
+	kept := clip.SetParts{Limits: sets.Limits{PromptBytes: cfg.Server.MaxPromptBytes}, MaxBytes: clip.MaxSetBytes}
+	if kept.Store, err = sets.Open(filepath.Join(state, sets.FileName)); err != nil {
+		return nil, err
+	}
 	engine, err := clip.New(cfg.CLIP.Engine, cfg.Performance, clip.Parts{
 		Model:    o.Model.Manifest,
 		Tokenize: func(text string) ([]int32, bool) { return o.Tokenizer.EncodeCut(text, o.Model.ContextLength) },
 		Images:   opened.Images, Texts: opened.Texts, Encoders: opened,
-		Store:  cache.OpenStore(cfg.TextEmbedding, state, log),
+		Store: cache.OpenStore(cfg.TextEmbedding, state, log), Sets: kept,
 		Budget: decode.NewBudget(1<<28, 1<<28, cfg.Performance.WorkerThreads, cfg.Performance.MaxQueueSize),
 	})
 	if err != nil {

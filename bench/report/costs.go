@@ -37,7 +37,7 @@ func WriteCosts(w io.Writer, rows []Cost) {
 	for _, c := range rows {
 		fmt.Fprintf(t, "%s\t%s\t%.1f\t%s\t%s\t%s\t\n", c.Body, c.Size, c.Bytes/1000, spread(c.service), spread(c.bare), spread(c.above()))
 	}
-	t.Flush()
+	_ = t.Flush() // to a terminal or a buffer
 }
 
 // spread is the median of values, and the least and the most.

@@ -3,6 +3,7 @@ package sets
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -128,6 +129,9 @@ func FuzzParseYAML(f *testing.F) {
 		"labels:\n  - name: a\n    examples: [{vector: !!binary AACAPw==}]\n", "\"labels\":\n  - 'name': 0x10\n---\n", "%YAML 1.1\n---\nlabels: []\n",
 	} {
 		f.Add([]byte(text))
+	}
+	for _, format := range []string{"!%s a", "labels: *%s", "%s: a", "labels: [{%s: a}]", "labels: [{name: a}, {name: %[1]s}, {name: %[1]s}]"} {
+		f.Add(fmt.Appendf(nil, format, strings.Repeat("x", 2000)))
 	}
 	whole, err := yaml.Marshal(full())
 	if err != nil {

@@ -87,6 +87,9 @@ func (r Record) items() (map[string][]byte, error) {
 			if len(e.Vector) == 0 {
 				failed = errors.Join(failed, fmt.Errorf("example %s of a prompt set has no vector", e.ID))
 			}
+			if items[string(exampleKey(e.ID))] != nil && len(e.Thumbnail) == 0 {
+				continue // another label has the same one, perhaps with its thumbnail
+			}
 			add(exampleKey(e.ID), exampleHead{e.Model, e.FromThumbnail, len(e.Vector)}, []byte("\n"), e.Vector, e.Thumbnail)
 		}
 	}

@@ -177,6 +177,23 @@ func TestStore(t *testing.T) {
 	}
 }
 
+// TestSharedExample: what two labels have in common is kept once, with the thumbnail that one of them has.
+func TestSharedExample(t *testing.T) {
+	vector := Bytes{0, 0, 128, 63}
+	whole, bare := Example{ID: ExampleID(vector), Model: "m", Vector: vector, Thumbnail: Bytes("jpeg")}, Example{ID: ExampleID(vector), Model: "m", Vector: vector}
+	for _, examples := range [][2]Example{{whole, bare}, {bare, whole}} {
+		d := Definition{Labels: []Label{{Name: "a", Examples: examples[:1]}, {Name: "b", Examples: examples[1:]}}}.Normalized()
+		items, err := Record{Name: "a", Definition: d}.items()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := assemble("a", items)
+		if err != nil || !bytes.Equal(got.Definition.Labels[0].Examples[0].Thumbnail, whole.Thumbnail) {
+			t.Errorf("%v: %+v", err, got)
+		}
+	}
+}
+
 // Rows go with the last label that needs them, in the same change.
 func TestRowsGoWithTheirLabels(t *testing.T) {
 	s := openStore(t, filepath.Join(t.TempDir(), FileName))

@@ -42,7 +42,7 @@ func parseNode(text []byte) (*yaml.Node, error) {
 	if err := d.Decode(&root); errors.Is(err, io.EOF) {
 		return nil, Fault{Problem: "is empty"}
 	} else if err != nil {
-		return nil, Fault{Problem: "is not valid YAML: " + strings.TrimPrefix(err.Error(), "yaml: ")}
+		return nil, Fault{Problem: "is not valid YAML: " + brief(strings.TrimPrefix(err.Error(), "yaml: "))}
 	} else if !errors.Is(d.Decode(&second), io.EOF) {
 		return nil, Fault{Problem: "has more than one YAML document"}
 	}
@@ -75,15 +75,21 @@ func (r *yamlReader) locate(err error) error {
 	return errors.Join(located...)
 }
 
+// brief is a text of the file as an error shows it.
+func brief(text string) string {
+	quoted := strconv.Quote(fmt.Sprintf("%.200s", text))
+	return quoted[1 : len(quoted)-1]
+}
+
 // value reads n into v, which is zero and stays so for null.
 func (r *yamlReader) value(n *yaml.Node, field string, v reflect.Value) {
 	r.lines[field] = n.Line
 	switch {
 	case n.Kind == yaml.AliasNode:
-		r.fault(n, field, "must not be an alias, such as *%s", n.Value)
+		r.fault(n, field, "must not be an alias, such as *%s", brief(n.Value))
 		return
 	case n.Style&yaml.TaggedStyle != 0:
-		r.fault(n, field, "must not have a tag, such as %s", n.Tag)
+		r.fault(n, field, "must not have a tag, such as %s", brief(n.Tag))
 		return
 	case n.Kind == yaml.ScalarNode && n.Tag == "!!null":
 		return
@@ -147,7 +153,7 @@ func (r *yamlReader) mapping(n *yaml.Node, field string, v reflect.Value) {
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		name := n.Content[i]
-		key := strings.TrimPrefix(field+"."+name.Value, ".")
+		key := strings.TrimPrefix(field+"."+brief(name.Value), ".")
 		value, known := fields[name.Value]
 		switch {
 		case name.Kind != yaml.ScalarNode:

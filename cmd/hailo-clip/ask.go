@@ -67,27 +67,38 @@ func (p place) served(ctx context.Context) (url string, err error) {
 			held = path
 		}
 	}
-	if held == "" {
-		return "", nil
-	}
 	url = p.cfg.Server.URL()
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	err = askAt(url, func(c *client.Client) error {
-		if h, err := c.Health(ctx); err != nil || h.Service != "hailo-clip" {
-			return fmt.Errorf("%s is held by another hailo-clip, which is not a service at %s: give its address with --url, or wait for its end", held, url)
+	answers := askAt(url, func(c *client.Client) error {
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		h, err := c.Health(ctx)
+		if err == nil && h.Service != "hailo-clip" {
+			err = errors.New("another program answers")
 		}
-		return nil
-	})
-	return url, err
+		return err
+	}) == nil
+	switch {
+	case held != "" && answers:
+		return url, nil
+	case held != "":
+		return "", fmt.Errorf("%s is held by another hailo-clip, which is not a service at %s: give its address with --url, "+
+			"or wait for its end", held, url)
+	case answers:
+		complain("hailo-clip: the service at %s has another state folder than %s; to ask that one, give --url %s",
+			url, p.state, url)
+	}
+	return "", nil
 }
 
-// locked says whether another process holds a file; nobody holds one that is not there, nor "".
+// locked says whether another process holds a file, or another user has it; nobody holds one that is not there, nor "".
 func locked(path string) (bool, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return false, nil
-	} else if err != nil {
+	case errors.Is(err, fs.ErrPermission):
+		return true, nil
+	case err != nil:
 		return false, err
 	}
 	defer f.Close() // and unlock

@@ -42,7 +42,9 @@ func TestPromptSetCommands(t *testing.T) {
 			t.Parallel()
 			state, dir := t.TempDir(), t.TempDir()
 			env := []string{"HAILO_CLIP_CLIP_MODEL=demo", "HAILO_CLIP_CLIP_BACKEND=cpu"}
-			if how != "alone" {
+			if how == "alone" {
+				env = append(env, "HAILO_CLIP_SERVER_HOST=127.0.0.1", "HAILO_CLIP_SERVER_PORT=1") // where nobody serves
+			} else {
 				r := serve(t, state, "--model", "demo", "--backend", "cpu")
 				defer func() {
 					if text := r.get(t, "/v1/prompt-sets").raw; !strings.Contains(text, `"pets"`) {
@@ -109,6 +111,12 @@ func TestPromptSetCommands(t *testing.T) {
 			}
 			run("", "evaluate", "pets", labelledSamples(t, "", "cat", "guitar")).expect(t, exitUsage, `folders ["guitar"]`)
 			run("", "evaluate", "pets", dir).expect(t, exitUsage, "has no images")
+
+			other := command(t.TempDir(), "prompt-sets", "list")
+			other.Env = append(other.Env, env...)
+			if r := runProgram(t, other); r.code != exitOK || strings.Contains(r.stdout, "pets") || strings.Contains(r.stderr, "has another state folder") != (how != "alone") {
+				t.Errorf("with another state folder: %+v", r)
+			}
 		})
 	}
 }

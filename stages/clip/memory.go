@@ -18,7 +18,7 @@ type MemoryLimits struct {
 	Max     int64 // of the process; math.MaxInt64: none
 	Bodies  int   // of the bodies of requests, at most
 	Body    int   // of the largest body
-	Lists   int64 // of the lists of prompts in the cache
+	Lists   int64 // of the lists of prompts in the cache, and of prompt sets
 	Workers int   // that decode
 }
 

@@ -38,24 +38,24 @@ func (p *PromptSets) Put(ctx context.Context, name string, d sets.Definition, c 
 	if err := d.Validate(p.parts.Limits); err != nil {
 		return SetInfo{}, false, err
 	}
-	if err := p.check(name, &d, c); err != nil { // before anything is encoded for nothing
+	if err := p.check(name, &d, c, true); err != nil { // before anything is encoded for nothing
 		return SetInfo{}, false, err
 	}
 	if err := p.embedImages(ctx, &d, c.Caller); err != nil {
 		return SetInfo{}, false, late(ctx, err)
 	}
-	info, created, err = p.change(ctx, name, c, true, func(old func() (sets.Definition, error)) (sets.Definition, error) {
-		return d, keepExamples(&d, old)
+	return p.change(ctx, name, c, true, func(old func() (sets.Definition, error)) (sets.Definition, error) {
+		err := keepExamples(&d, old)
+		return d, err
 	})
-	return info, created, err
 }
 
 // check says what of a change can be known to fail beforehand.
-func (p *PromptSets) check(name string, d *sets.Definition, c Condition) error {
+func (p *PromptSets) check(name string, d *sets.Definition, c Condition, create bool) error {
 	if err := p.canScore(d); err != nil {
 		return err
 	}
-	_, err := p.changeable(name, c, true)
+	_, err := p.changeable(name, c, create)
 	return err
 }
 
@@ -82,7 +82,7 @@ func (p *PromptSets) changeable(name string, c Condition, create bool) (*promptS
 	return s, nil
 }
 
-// keepExamples fills in the examples of d that have only their id, from those of the same label in the stored version.
+// keepExamples fills in the examples of d that have only their id, from the stored version, whichever label has them there.
 func keepExamples(d *sets.Definition, old func() (sets.Definition, error)) error {
 	var kept map[string]sets.Example
 	for _, o := range owners(d) {
@@ -288,7 +288,7 @@ type Example struct {
 // AddExample adds an example to a label of a set; label "" is the background, and so is Background, unless a label has that
 // name. One that the label has changes nothing. It blocks and fails as Put does, and with ErrNoSet.
 func (p *PromptSets) AddExample(ctx context.Context, name, label string, e Example, c Condition) (SetInfo, error) {
-	if err := p.check(name, &sets.Definition{}, c); err != nil {
+	if err := p.check(name, &sets.Definition{}, c, false); err != nil {
 		return SetInfo{}, err
 	}
 	var made sets.Example
@@ -308,11 +308,10 @@ func (p *PromptSets) AddExample(ctx context.Context, name, label string, e Examp
 			return d, err
 		}
 		examples := &d.Background.Examples
-		if i := indexOf(d.Labels, label); label != "" && (label != Background || i >= 0) {
-			if i < 0 {
-				return d, sets.Fault{Field: "label", Problem: fmt.Sprintf("is %.64q, which is no label of the set", label)}
-			}
+		if i := indexOf(d.Labels, label); i >= 0 {
 			examples = &d.Labels[i].Examples
+		} else if label != "" && label != Background {
+			return d, sets.Fault{Field: "label", Problem: fmt.Sprintf("is %.64q, which is no label of the set", label)}
 		}
 		*examples = addExample(*examples, made)
 		return d, nil

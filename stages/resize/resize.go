@@ -76,11 +76,14 @@ func (r *Resizer) ResizeRows(dst, pix []byte, w, h, stride int) error {
 		}
 	}
 	out := dst[3*(g.y*r.size+g.x):]
-	if g.width == w && g.height == h {
-		for y := range g.rows { // scale 1, where the filter changes nothing
+	switch whole := g.width == w && g.height == h; { // at scale 1 the filter changes nothing
+	case whole && g.columns == r.size && stride == 3*r.size:
+		copy(out[:g.rows*stride], pix[g.top*stride:])
+	case whole:
+		for y := range g.rows {
 			copy(out[3*y*r.size:][:3*g.columns], pix[(g.top+y)*stride+3*g.left:])
 		}
-	} else {
+	default:
 		r.filter(out, pix, stride, h, across, down, g)
 	}
 	return nil

@@ -216,13 +216,13 @@ func TestRowsApart(t *testing.T) {
 	const size = 24
 	for _, kern := range all() {
 		for _, fit := range fits {
-			for _, s := range [][2]int{{size, size}, {1, 1}, {1, 50}, {50, 1}, {23, 25}, {size, 30}, {48, 48}, {300, 17}, {97, 61}} {
+			for _, s := range [][2]int{{size, size}, {size - 1, size}, {size, size - 7}, {1, 1}, {1, 50}, {50, 1}, {23, 25}, {size, 30}, {48, 48}, {300, 17}, {97, 61}} {
 				w, h := s[0], s[1]
 				pix, want := noise(w, h), make([]byte, 3*size*size)
 				if err := newWith(kern, fit, size).Resize(want, pix, w, h); err != nil {
 					t.Fatal(err)
 				}
-				for _, gap := range []int{1, 2, 7, 64} {
+				for _, gap := range []int{1, 2, 3, 7, 64} { // with 3, rows of size-1 pixels begin as far apart as those of the square
 					stride := 3*w + gap
 					apart := bytes.Repeat([]byte{0xA5}, stride*h)
 					for y := range h {
