@@ -3,6 +3,7 @@ package load
 import (
 	"context"
 	"net"
+	"strings"
 	"testing"
 	"time"
 )
@@ -24,6 +25,9 @@ func TestBare(t *testing.T) {
 		bodies, err := NewBodies([]Image{{"one", image}}, Ask{Body: kind, Prompts: 2})
 		if err != nil {
 			t.Fatal(err)
+		}
+		if body, _ := bodies.get(new([]byte)); kind == Multipart && !strings.HasSuffix(string(body), "\r\n--hailo-clip-bench--\r\n") {
+			t.Errorf("a form without an end: %q", body[len(body)-40:])
 		}
 		target, err := NewTarget("http://"+ln.Addr().String(), bodies, time.Minute)
 		if err != nil {
