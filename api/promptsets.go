@@ -38,15 +38,17 @@ type setAsk struct {
 
 // promptSetRoutes are the routes of prompt sets.
 func (s *Server) promptSetRoutes() []route {
-	const all, one, examples, evaluate = "/v1/prompt-sets", "/v1/prompt-sets/{name}", "/v1/prompt-sets/{name}/examples", "/v1/prompt-sets/{name}/evaluate"
-	large, brief := s.cfg.batchBody(), s.svc.RequestTimeout
+	const all, one = "/v1/prompt-sets", "/v1/prompt-sets/{name}"
+	large, brief, long := s.cfg.batchBody(), s.svc.RequestTimeout, s.svc.BatchTimeout
 	return []route{
 		{"GET", all, brief, nil, nil, nil, (*request).listPromptSets},
 		{"GET", one, brief, nil, nil, nil, (*request).getPromptSet},
 		{"DELETE", one, brief, nil, nil, nil, (*request).deletePromptSet},
-		{"PUT", one, s.svc.BatchTimeout, []reader{{"application/json", isJSON, large, readPromptSet}}, nil, (*request).putPromptSet, (*request).answerPromptSet},
-		{"POST", examples, brief, s.imageBodies(readExample), nil, (*request).addExample, (*request).answerPromptSet},
-		{"POST", evaluate, s.svc.BatchTimeout, []reader{
+		{"PUT", one, long, []reader{
+			{"application/json", isJSON, large, readPromptSet},
+		}, nil, (*request).putPromptSet, (*request).answerPromptSet},
+		{"POST", one + "/examples", brief, s.imageBodies(readExample), nil, (*request).addExample, (*request).answerPromptSet},
+		{"POST", one + "/evaluate", long, []reader{
 			{"multipart/form-data", isMultipart, large, readTrialForm},
 			{"application/x-ndjson", isNDJSON, large, readTrialLines},
 		}, nil, (*request).evaluatePromptSet, (*request).answerEvaluation},
@@ -105,8 +107,8 @@ func (r *request) condition(name string) (c clip.Condition, err error) {
 // anyETag is what any version has.
 const anyETag = "*"
 
-// etags returns the ETags in a header without their quotes, anyETag for "*", nil where there is no such header. A weak one, which a
-// change must not depend on (RFC 9110, 13.1.1), keeps its W/ and its quotes.
+// etags returns the ETags in a header without their quotes, anyETag for "*", nil where there is no such header. A weak one,
+// which a change must not depend on (RFC 9110, 13.1.1), keeps its W/ and its quotes.
 func etags(h *fasthttp.RequestHeader, name string) (tags []string, err error) {
 	list := string(bytes.Join(h.PeekAll(name), []byte(",")))
 	for rest := strings.Trim(list, " \t,"); rest != ""; rest = strings.TrimLeft(rest, " \t,") {

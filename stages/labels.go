@@ -80,7 +80,7 @@ type Activation uint8
 
 // Activations.
 const (
-	Softmax Activation = iota // over all labels, negative ones included; the score is the probability, with one label in all the cosine
+	Softmax Activation = iota // over all labels, negative ones included; the score is the probability, of one label alone the cosine
 	Sigmoid                   // of each label by itself; the score is the probability
 	Pair                      // softmax of each label and what stands against it, two by two; the score is the probability
 	None                      // as Softmax, but the score is the cosine

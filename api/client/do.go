@@ -122,7 +122,8 @@ const maxForeign = 200
 
 // fault is the answer as an error.
 func (a *answer) fault() *Error {
-	e := &Error{Status: a.status, RequestID: a.header.Get("X-Request-Id"), RetryAfter: retryAfter(a.header.Get("Retry-After"), time.Now())}
+	e := &Error{Status: a.status, RequestID: a.header.Get("X-Request-Id")}
+	e.RetryAfter = retryAfter(a.header.Get("Retry-After"), time.Now())
 	var said struct{ Error, Code string }
 	if json.Unmarshal(a.body, &said) == nil && said.Error != "" {
 		e.Message, e.Code = said.Error, said.Code

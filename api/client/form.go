@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"mime/multipart"
+	"net/http"
 	"net/textproto"
 	"strings"
 )
@@ -62,5 +63,6 @@ func disposition(name string) string {
 // post is the request with the form as its body.
 func (f *form) post(path string) call {
 	_ = f.writer.Close()
-	return call{method: "POST", path: path, header: map[string]string{"Content-Type": f.writer.FormDataContentType()}, body: f.body.Bytes()}
+	header := map[string]string{"Content-Type": f.writer.FormDataContentType()}
+	return call{method: http.MethodPost, path: path, header: header, body: f.body.Bytes()}
 }

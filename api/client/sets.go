@@ -91,7 +91,9 @@ func (c *Client) PromptSet(ctx context.Context, name string, full bool) (set Pro
 }
 
 // PutPromptSet makes or replaces a set, which is durable then. It may still be encoding: see WaitPromptSet.
-func (c *Client) PutPromptSet(ctx context.Context, name string, d Definition, o Condition) (set PromptSet, created bool, err error) {
+func (c *Client) PutPromptSet(
+	ctx context.Context, name string, d Definition, o Condition,
+) (set PromptSet, created bool, err error) {
 	a, err := c.do(ctx, o.change(http.MethodPut, pathOf(name), d))
 	if err == nil {
 		err = a.read(&set)
@@ -130,13 +132,15 @@ func (c *Client) DeletePromptSet(ctx context.Context, name string, o Condition) 
 	return err
 }
 
-// BackgroundLabel is a label: that of an example of what is seen where none of the labels is, and of an image to evaluate that shows
-// none, unless a label of the set has that name.
+// BackgroundLabel is the label of an example of what is seen where none of the labels is, and of an image to evaluate that
+// shows none of them, unless a label of the set has that name.
 const BackgroundLabel = "background"
 
 // AddExample adds an example, a compressed image or else a vector of the model's dimension, to a label of a set or to the
 // BackgroundLabel. One that is there already changes nothing.
-func (c *Client) AddExample(ctx context.Context, name, label string, image []byte, vector []float32, o Condition) (set PromptSet, err error) {
+func (c *Client) AddExample(
+	ctx context.Context, name, label string, image []byte, vector []float32, o Condition,
+) (set PromptSet, err error) {
 	if (image == nil) == (vector == nil) {
 		return set, errors.New("an example is an image or a vector")
 	}
@@ -171,7 +175,7 @@ type Evaluation struct {
 	Images      int                        `json:"images"`   // that count: without those in Errors
 	Accuracy    float64                    `json:"accuracy"` // the share of images that were answered as they should be
 	Labels      []string                   `json:"labels"`
-	Confusion   [][]int                    `json:"confusion"`   // [shown][answered]; the last row is images of none, the last column "none fits"
+	Confusion   [][]int                    `json:"confusion"`   // [shown][answered]; the last row is none shown, the last column none fits
 	Thresholds  map[string]*LabelThreshold `json:"thresholds"`  // by label; nil: no score has the precision
 	ECE         CalibrationError           `json:"ece"`         // expected calibration error
 	Temperature *float64                   `json:"temperature"` // that fits the images best; nil: see Reason

@@ -21,7 +21,7 @@ func (c *Cost) Add(service, bare *Step) {
 	c.service, c.bare = append(c.service, cpu(service)), append(c.bare, cpu(bare))
 }
 
-// above is how much more the service needs than the bare handler, in each turn.
+// Above is how much more the service needs than the bare handler, in each turn.
 func (c *Cost) above() []float64 {
 	d := make([]float64, len(c.service))
 	for i := range d {
@@ -37,7 +37,7 @@ func WriteCosts(w io.Writer, rows []Cost) {
 	for _, c := range rows {
 		fmt.Fprintf(t, "%s\t%s\t%.1f\t%s\t%s\t%s\t\n", c.Body, c.Size, c.Bytes/1000, spread(c.service), spread(c.bare), spread(c.above()))
 	}
-	_ = t.Flush() // whoever reads the table sees what is missing
+	_ = t.Flush() // to a terminal or a buffer
 }
 
 // spread is the median of values, and the least and the most.

@@ -110,16 +110,22 @@ func percent(part, whole int) string {
 func (e *Evaluation) labels() table {
 	t := table{"Labels", [][]string{{"label", "images", "recall", "precision", "threshold", "recall there"}}}
 	for i, name := range e.Labels {
-		row := []string{e.label(i), strconv.Itoa(e.shown(i)), percent(e.right(i), e.shown(i)), percent(e.right(i), e.answered(i)), "-", "-"}
+		row := e.row(i)
 		if at := e.Thresholds[name]; at != nil {
 			row[4], row[5] = fmt.Sprintf("%.3f", at.Score), percentOf(at.Recall)
 		}
 		t.Rows = append(t.Rows, row)
 	}
 	if last := len(e.Labels); e.shown(last) > 0 {
-		t.Rows = append(t.Rows, []string{none, strconv.Itoa(e.shown(last)), percent(e.right(last), e.shown(last)), percent(e.right(last), e.answered(last)), "-", "-"})
+		t.Rows = append(t.Rows, e.row(last))
 	}
 	return t
+}
+
+// row is that of label i, without a threshold.
+func (e *Evaluation) row(i int) []string {
+	shown, right := e.shown(i), e.right(i)
+	return []string{e.label(i), strconv.Itoa(shown), percent(right, shown), percent(right, e.answered(i)), "-", "-"}
 }
 
 func percentOf(share float64) string { return strconv.FormatFloat(100*share, 'f', 1, 64) + " %" }
@@ -179,7 +185,8 @@ func (e *Evaluation) correct() (n int) {
 
 // WriteTable prints the evaluation for a terminal.
 func (e *Evaluation) WriteTable(w io.Writer) {
-	fmt.Fprintf(w, "prompt set %s, model %s, %d images, %d labels\n\n", Printable(e.PromptSet), Printable(e.Model), e.Images, len(e.Labels))
+	fmt.Fprintf(w, "prompt set %s, model %s, %d images, %d labels\n\n",
+		Printable(e.PromptSet), Printable(e.Model), e.Images, len(e.Labels))
 	fmt.Fprintf(w, "accuracy           %s (%d of %d)\n", percentOf(e.Accuracy), e.correct(), e.Images)
 	fmt.Fprintf(w, "calibration error  %s\n", e.calibration())
 	if e.Reason != "" {
@@ -187,7 +194,8 @@ func (e *Evaluation) WriteTable(w io.Writer) {
 	}
 	fmt.Fprintln(w)
 	e.labels().write(w)
-	fmt.Fprintf(w, "threshold: the lowest score with a precision of %s; recall there: of its images, those at or above it\n", percentOf(e.Wanted))
+	fmt.Fprintf(w, "threshold: the lowest score with a precision of %s; recall there: of its images, those at or above it\n",
+		percentOf(e.Wanted))
 	if len(e.Labels) < mostColumns {
 		fmt.Fprintln(w)
 		e.matrix().write(w)

@@ -81,9 +81,11 @@ func (p place) served(ctx context.Context) (url string, err error) {
 	case held != "" && answers:
 		return url, nil
 	case held != "":
-		return "", fmt.Errorf("%s is held by another hailo-clip, which is not a service at %s: give its address with --url, or wait for its end", held, url)
+		return "", fmt.Errorf("%s is held by another hailo-clip, which is not a service at %s: give its address with --url, "+
+			"or wait for its end", held, url)
 	case answers:
-		complain("hailo-clip: the service at %s has another state folder than %s; to ask that one, give --url %s", url, p.state, url)
+		complain("hailo-clip: the service at %s has another state folder than %s; to ask that one, give --url %s",
+			url, p.state, url)
 	}
 	return "", nil
 }

@@ -201,6 +201,33 @@ func TestWhoIsAsked(t *testing.T) {
 	}
 }
 
+// TestWaitsForEncoding has a service whose device is away for a while, and then for good.
+func TestWaitsForEncoding(t *testing.T) {
+	t.Parallel()
+	for end, code := range map[string]int{"ready": exitOK, "failed": exitOK} { // a former version may answer
+		var asked atomic.Int32
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			state := "encoding"
+			if n := asked.Add(1); n > 3 {
+				state = end
+			}
+			if r.Method == http.MethodGet {
+				fmt.Fprintf(w, `{"name":"door","state":%q,"reason":"the device is lost"}`, state)
+			} else {
+				fmt.Fprint(w, `{"classifications":[{"text":"open","score":0.9}],"matched":false,"reason":"min_margin"}`)
+			}
+		}))
+		defer s.Close()
+		r := hailoClip(t, "classify", samples+"cat.jpg", "--prompt-set", "door", "--url", s.URL)
+		r.expect(t, code, "no label fits: min_margin open 0.900", "door waits to be encoded: the device is lost")
+		if n := strings.Count(r.stderr, "device is lost"); n != 1 {
+			t.Errorf("told %d times", n)
+		}
+		hailoClip(t, "evaluate", "door", labelledSamples(t, "cat"), "--url", s.URL).
+			expect(t, exitFailed, map[string]string{"ready": "is not 1 x 1", "failed": "cannot be encoded: the device is lost"}[end])
+	}
+}
+
 func TestLabelledImages(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()

@@ -83,8 +83,8 @@ func (e *Engine) Evaluate(ctx context.Context, r Request, t Trial) (*Evaluation,
 	return v, err
 }
 
-// Calibration is what PromptSets.Calibrate stores of v: thresholds of the labels that have one, and the temperature that fits best, 0
-// where none does. A label stops to hold where it begins to, unless the set says that it does later.
+// Calibration is what PromptSets.Calibrate stores of v: thresholds of the labels that have one, and the temperature that fits
+// best, 0 where none does. A label stops to hold where it begins to, unless the set has it stop lower.
 func (v *Evaluation) Calibration() (thresholds map[string]sets.Threshold, temperature float64) {
 	thresholds = map[string]sets.Threshold{}
 	for i, t := range v.Thresholds {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 
 	"hailoclip/cache/sets"
 	"hailoclip/hailo"
@@ -139,6 +140,16 @@ func (p *PromptSets) run(v *version, d *sets.Definition) {
 	}
 }
 
+// job is a version that is being built.
+type job struct {
+	version    *version
+	definition sets.Definition // with those examples that can be used
+	labels     []setLabel
+	kept       keptRows
+	encode     bool     // what is not kept
+	warnings   []string // so far
+}
+
 // errUnfinished says that something would have to be encoded.
 var errUnfinished = errors.New("not all of the set is encoded")
 
@@ -152,17 +163,17 @@ func (p *PromptSets) build(v *version, d *sets.Definition, encode bool) error {
 	if err := p.canScore(d); err != nil {
 		return err
 	}
-	kept := p.loadKept(v.ctx, v.set)
-	usable, vectors, warnings, err := p.useExamples(v, d, kept, encode)
+	j := &job{version: v, kept: p.loadKept(v.ctx, v.set), encode: encode}
+	vectors, err := p.useExamples(j, d)
 	if err != nil {
 		return err
 	}
-	labels, total := newLabels(&usable, vectors)
-	finish := func(encoder int) error { return p.finish(v, &usable, labels, kept, encoder, warnings, encode) }
+	labels, total := newLabels(&j.definition, vectors)
+	j.labels = labels
 	inUse := len(p.encoders) // encoder whose rows are
 	for i, encoder := range p.encoders {
-		if p.loadRows(encoder, labels, kept) {
-			if err := finish(i); err != nil {
+		if j.loadRows(encoder, p.dim) {
+			if err := p.finish(j, i); err != nil {
 				return err
 			}
 			inUse = i
@@ -176,9 +187,9 @@ func (p *PromptSets) build(v *version, d *sets.Definition, encode bool) error {
 		return errUnfinished
 	}
 	return retry(v.ctx, func(err error) { p.waits(v, err) }, func() (err error) {
-		kept = p.loadKept(v.ctx, v.set) // with what was encoded before the device was lost
+		j.kept = p.loadKept(v.ctx, v.set) // with what was encoded before the device was lost
 		for i, encoder := range p.encoders[:inUse] {
-			p.loadRows(encoder, labels, kept)
+			j.loadRows(encoder, p.dim)
 			encoded := known(labels)
 			p.progress(v, encoded, total)
 			err = p.encodeRows(v, encoder, labels, func(n int) error {
@@ -190,7 +201,7 @@ func (p *PromptSets) build(v *version, d *sets.Definition, encode bool) error {
 				return nil
 			})
 			if err == nil {
-				err = finish(i)
+				err = p.finish(j, i)
 			}
 			if err == nil && i > 0 {
 				inUse = i
@@ -234,16 +245,16 @@ func newLabels(d *sets.Definition, vectors map[string][]float32) (labels []setLa
 }
 
 // loadRows takes the rows that are kept of an encoder, and says whether those are all.
-func (p *PromptSets) loadRows(encoder hailo.Backend, labels []setLabel, kept keptRows) (all bool) {
+func (j *job) loadRows(encoder hailo.Backend, dim int) (all bool) {
 	all = true
 	digest := encoder.Info().TextDigest
-	for i := range labels {
-		l := &labels[i]
+	for i := range j.labels {
+		l := &j.labels[i]
 		if l.encoder != digest {
 			l.encoder, l.rows = digest, nil
 		}
 		if l.rows == nil && len(l.Groups) > 0 {
-			l.rows, l.truncated = kept.unitRows(l.Key(digest), l.Rows(), p.dim)
+			l.rows, l.truncated = j.kept.unitRows(l.Key(digest), l.Rows(), dim)
 			all = all && l.rows != nil
 		}
 	}
@@ -260,22 +271,21 @@ func known(labels []setLabel) (n int) {
 	return n
 }
 
-// finish makes the version that answers of labels whose texts are encoded.
-func (p *PromptSets) finish(v *version, d *sets.Definition, labels []setLabel, kept keptRows, encoder int, warnings []string, encode bool) error {
-	dim, info := p.dim, p.encoders[encoder].Info()
-	if encoder > 0 {
-		warnings = append(warnings[:len(warnings):len(warnings)],
-			"the texts are encoded by "+info.Device+", and once more when the device is back")
-	}
-	compared, source, alpha, more, err := compile(labels, dim, d.FewShot.Mode, func(classes []fewshot.Class) (*fewshot.Discriminant, error) {
-		return p.fit(v, kept, p.discriminantKey(info.TextDigest, labels, d.FewShot.Alpha), classes, d.FewShot.Alpha, encode)
+// finish makes the version that answers of labels whose texts the encoder of that number has encoded.
+func (p *PromptSets) finish(j *job, encoder int) error {
+	dim, info, v, d, labels := p.dim, p.encoders[encoder].Info(), j.version, &j.definition, j.labels
+	l, err := compile(labels, dim, d.FewShot.Mode, func(classes []fewshot.Class) (*fewshot.Discriminant, error) {
+		return p.fit(j, info.TextDigest, classes)
 	})
 	if err != nil {
 		return err
 	}
-	warnings = append(append(warnings[:len(warnings):len(warnings)], more...), closeNegatives(labels, &compared, dim)...)
+	warnings := slices.Concat(j.warnings, l.warnings, closeNegatives(labels, &l.Labels, dim), cutTexts(labels))
+	if encoder > 0 {
+		warnings = append(warnings, "the texts are encoded by "+info.Device+", and once more when the device is back")
+	}
 	ready := &PromptSet{
-		Name: v.set.name, ETag: v.etag, ScoreSource: source, Labels: compared, Dim: dim,
+		Name: v.set.name, ETag: v.etag, ScoreSource: l.source, Labels: l.Labels, Dim: dim,
 		Names: make([]string, len(labels)), Truncated: make([]bool, len(labels)), Thresholds: make([]*sets.Threshold, len(labels)),
 		Scoring: stages.Scoring{
 			Activation: activations[d.Activation], LogitScale: p.engine.config.LogitScale, LogitBias: p.engine.parts.Model.LogitBias,
@@ -286,6 +296,6 @@ func (p *PromptSets) finish(v *version, d *sets.Definition, labels []setLabel, k
 		l := &labels[i]
 		ready.Names[i], ready.Truncated[i], ready.Thresholds[i] = l.Name, l.truncated > 0, l.threshold
 	}
-	p.publish(v, ready, alpha, append(warnings, cutTexts(labels)...))
+	p.publish(v, ready, l.alpha, warnings)
 	return nil
 }

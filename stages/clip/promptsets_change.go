@@ -285,9 +285,8 @@ type Example struct {
 	Vector []float32
 }
 
-// AddExample adds an example to a label of a set; "" is the background, and so is Background unless a label has that name.
-// One that the label has changes nothing.
-// It blocks and fails as Put does, and with ErrNoSet.
+// AddExample adds an example to a label of a set; label "" is the background, and so is Background, unless a label has that
+// name. One that the label has changes nothing. It blocks and fails as Put does, and with ErrNoSet.
 func (p *PromptSets) AddExample(ctx context.Context, name, label string, e Example, c Condition) (SetInfo, error) {
 	if err := p.check(name, &sets.Definition{}, c, false); err != nil {
 		return SetInfo{}, err

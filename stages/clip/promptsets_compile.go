@@ -73,6 +73,9 @@ const (
 	fromGDA       = "gda"
 )
 
+// instead says what is done where examples cannot be used as the definition wants it.
+var instead = map[string]string{fromText: "texts alone count", fromPrototype: "prototypes are used"}
+
 // scoreSource says how examples are used, and why not as mode demands, "" when they are. Gaussian discriminant analysis
 // needs two ordinary labels or more, each with two examples or more.
 func scoreSource(mode string, labels []setLabel) (source, why string) {
@@ -106,13 +109,19 @@ func scoreSource(mode string, labels []setLabel) (source, why string) {
 	return source, why
 }
 
-// compile makes what images are compared with of labels whose texts and examples are encoded: rows, and with gda the rows
-// and the bias that stand for logits. source is what it has come to, alpha the weight of the examples, and warnings say
-// what is not as the definition wants it.
-func compile(labels []setLabel, dim int, mode string, fit fitFunc) (l stages.Labels, source string, alpha float64, warnings []string, err error) {
+// compiled is what images are compared with, and how it has come to that.
+type compiled struct {
+	stages.Labels
+	source   string   // text, prototype or gda
+	alpha    float64  // weight of the examples, with gda
+	warnings []string // of what is not as the definition wants it
+}
+
+// compile makes rows of labels whose texts and examples are encoded, and with gda the rows and the bias that stand for logits.
+func compile(labels []setLabel, dim int, mode string, fit fitFunc) (l compiled, err error) {
 	source, why := scoreSource(mode, labels)
 	if why != "" {
-		warnings = append(warnings, why+": prototypes are used")
+		l.warnings = append(l.warnings, why+": "+instead[source])
 	}
 	if source == fromGDA {
 		var d *fewshot.Discriminant
@@ -123,19 +132,19 @@ func compile(labels []setLabel, dim int, mode string, fit fitFunc) (l stages.Lab
 		switch {
 		case errors.Is(err, fewshot.ErrSame):
 			source = fromPrototype
-			warnings = append(warnings, err.Error()+": prototypes are used")
+			l.warnings = append(l.warnings, err.Error()+": "+instead[source])
 		case err != nil:
-			return l, "", 0, nil, err
+			return l, err
 		default:
-			l.Logits, l.Bias, alpha = d.Rows, d.Bias, d.Alpha
+			l.Logits, l.Bias, l.alpha = d.Rows, d.Bias, d.Alpha
 		}
 	}
-	l.N, l.Kinds = len(labels), make([]stages.Kind, len(labels))
+	l.source, l.N, l.Kinds = source, len(labels), make([]stages.Kind, len(labels))
 	single := true
 	for i := range labels {
 		rows, err := labels[i].compared(source, dim)
 		if err != nil {
-			return l, "", 0, nil, err
+			return l, err
 		}
 		single = single && len(rows) == dim
 		for range len(rows) / dim {
@@ -154,7 +163,7 @@ func compile(labels []setLabel, dim int, mode string, fit fitFunc) (l stages.Lab
 		l.Of = nil
 	}
 	l.Rows = append(make([]float32, 0, len(l.Rows)), l.Rows...) // no more memory than they need
-	return l, source, alpha, warnings, nil
+	return l, nil
 }
 
 func noNegations(n int) []int32 {
@@ -207,7 +216,7 @@ type fitFunc func([]fewshot.Class) (*fewshot.Discriminant, error)
 
 const (
 	tooClose    = 0.9     // cosine of a negative label and another from which on it takes images of that
-	comparisons = 4 << 20 // rows that tooCloseNegatives compares at most: 2 s of a set of 512 numbers
+	comparisons = 1 << 20 // that closeNegatives makes at most: half a second with rows of 512 numbers
 	maxWarnings = 20      // of one kind
 )
 

@@ -114,15 +114,14 @@ func (p *PromptSets) thumbnailKey(e *sets.Example) sets.Key {
 	return sha256.Sum256([]byte("thumbnail " + p.imageDigest() + " " + string(e.Thumbnail)))
 }
 
-// useExamples returns d with those examples that can be used, and their vectors by id. An example whose vector is of another
+// useExamples sets the definition to d with those examples that can be used, and returns their vectors by id. An example whose vector is of another
 // image encoder gets one made of its thumbnail, which needs encode where it is not kept; without a thumbnail it cannot be
 // used. The stored example stays as it is, so that its own vector is there when its encoder comes back.
-func (p *PromptSets) useExamples(v *version, d *sets.Definition, kept keptRows, encode bool) (
-	usable sets.Definition, vectors map[string][]float32, warnings []string, err error,
-) {
-	usable, vectors = *d, map[string][]float32{}
-	usable.Labels = slices.Clone(d.Labels)
-	all := owners(&usable)
+func (p *PromptSets) useExamples(j *job, d *sets.Definition) (vectors map[string][]float32, err error) {
+	v, vectors := j.version, map[string][]float32{}
+	j.definition = *d
+	j.definition.Labels = slices.Clone(d.Labels)
+	all := owners(&j.definition)
 	var missing []*sets.Example
 	for _, o := range all {
 		for i := range *o.examples {
@@ -130,19 +129,19 @@ func (p *PromptSets) useExamples(v *version, d *sets.Definition, kept keptRows, 
 			if !p.foreign(e) {
 				vectors[e.ID] = vectorOf(e.Vector)
 			} else if e.Thumbnail != nil {
-				if vectors[e.ID], _ = kept.unitRows(p.thumbnailKey(e), 1, p.dim); vectors[e.ID] == nil {
+				if vectors[e.ID], _ = j.kept.unitRows(p.thumbnailKey(e), 1, p.dim); vectors[e.ID] == nil {
 					missing = append(missing, e)
 				}
 			}
 		}
 	}
 	if len(missing) > 0 {
-		if !encode {
-			return usable, nil, nil, errUnfinished
+		if !j.encode {
+			return nil, errUnfinished
 		}
 		err := retry(v.ctx, func(err error) { p.waits(v, err) }, func() error { return p.embedThumbnails(v, missing, vectors) })
 		if err != nil {
-			return usable, nil, nil, err
+			return nil, err
 		}
 	}
 	for _, o := range all {
@@ -159,14 +158,15 @@ func (p *PromptSets) useExamples(v *version, d *sets.Definition, kept keptRows, 
 		}
 		*o.examples = used
 		if from > 0 {
-			warnings = append(warnings, fmt.Sprintf("%s: %d examples are of another model: their vectors are made of their thumbnails", o.where, from))
+			j.warnings = append(j.warnings,
+				fmt.Sprintf("%s: %d examples are of another model: their vectors are made of their thumbnails", o.where, from))
 		}
 		if useless > 0 {
-			warnings = append(warnings, fmt.Sprintf("%s: %d examples are of another model and have no thumbnail that can be used: they do not count",
-				o.where, useless))
+			j.warnings = append(j.warnings,
+				fmt.Sprintf("%s: %d examples are of another model, without a thumbnail that can be used: they do not count", o.where, useless))
 		}
 	}
-	return usable, vectors, warnings, nil
+	return vectors, nil
 }
 
 // embedThumbnails adds the vectors of thumbnails, and keeps them. One that cannot be encoded gets none.

@@ -82,16 +82,15 @@ func (p *PromptSets) rowKeys(d *sets.Definition) (keys []sets.Key) {
 	return keys
 }
 
-// fit returns the discriminant of classes. It is fitted where it is not kept, one at a time for all sets; without encode
+// fit returns the discriminant of classes, whose texts the encoder of that digest has encoded. It is fitted where it is not kept, one at a time for all sets; without encode
 // that is errUnfinished.
-func (p *PromptSets) fit(
-	v *version, kept keptRows, key sets.Key, classes []fewshot.Class, alpha sets.Alpha, encode bool,
-) (*fewshot.Discriminant, error) {
-	n := len(classes)
-	if numbers := kept[key]; len(numbers) == 1+n*(p.dim+1) {
+func (p *PromptSets) fit(j *job, digest string, classes []fewshot.Class) (*fewshot.Discriminant, error) {
+	n, v, alpha := len(classes), j.version, j.definition.FewShot.Alpha
+	key := p.discriminantKey(digest, j.labels, alpha)
+	if numbers := j.kept[key]; len(numbers) == 1+n*(p.dim+1) {
 		return &fewshot.Discriminant{Alpha: shortest(numbers[0]), Bias: numbers[1 : 1+n], Rows: numbers[1+n:]}, nil
 	}
-	if !encode {
+	if !j.encode {
 		return nil, errUnfinished
 	}
 	select {
