@@ -196,9 +196,8 @@ func (p *PromptSets) info(v *version, d sets.Definition, full bool) SetInfo {
 		*o.examples = slices.Clone(*o.examples)
 		for i := range *o.examples {
 			e := &(*o.examples)[i]
-			e.FromThumbnail = e.FromThumbnail || e.Thumbnail != nil && p.foreign(e)
-			if !full {
-				*e = sets.Example{ID: e.ID, FromThumbnail: e.FromThumbnail}
+			if !full { // else it is as it is kept: with the vector of its own model
+				*e = sets.Example{ID: e.ID, FromThumbnail: e.FromThumbnail || e.Thumbnail != nil && p.foreign(e)}
 			}
 		}
 	}
