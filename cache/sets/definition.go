@@ -112,6 +112,9 @@ type Record struct {
 	Name       string     `json:"name"`
 	Definition Definition `json:"definition"`
 	Changed    time.Time  `json:"changed"`
+
+	// Former is what answers until this version does, in a form of who puts it; nil: nothing is kept of it.
+	Former []byte `json:"-"`
 }
 
 // ExampleID is the hex SHA-256 of an example's vector, cut to 32 digits.

@@ -11,34 +11,13 @@ import (
 // together: a Key says all that rows are of.
 
 // FixedRows returns what KeepFixedRows and PutFixedRows have kept, less what is damaged.
-func (s *Store) FixedRows(ctx context.Context) (rows map[Key][]float32, err error) {
-	rows = map[Key][]float32{}
-	return rows, s.do(ctx, func() error {
-		if s.db == nil {
-			return nil
+func (s *Store) FixedRows(ctx context.Context) (map[Key][]float32, error) {
+	return view(ctx, s, func(tx *bbolt.Tx) (map[Key][]float32, error) {
+		if tx == nil {
+			return nil, nil
 		}
-		return s.db.View(func(tx *bbolt.Tx) error {
-			eachFixedRow(tx, func(key []byte, value []byte) {
-				if numbers := unseal(tally, key, value); numbers != nil {
-					rows[Key(key[1:])] = parseRow(numbers)
-				}
-			})
-			return nil
-		})
-	}, nil)
-}
-
-func eachFixedRow(tx *bbolt.Tx, do func(key, value []byte)) {
-	b := tx.Bucket([]byte(tally))
-	if b == nil {
-		return
-	}
-	c := b.Cursor()
-	for key, value := c.Seek([]byte("r")); key != nil; key, value = c.Next() {
-		if len(key) == 1+len(Key{}) {
-			do(key, value)
-		}
-	}
+		return rowsIn(tx.Bucket([]byte(tally)), tally), nil
+	})
 }
 
 // PutFixedRows adds rows. Errors: ErrFull, or those of the system.
@@ -75,13 +54,14 @@ func (s *Store) KeepFixedRows(ctx context.Context, keys []Key) error {
 	}
 	return s.update(ctx, nil, func(tx *bbolt.Tx) error {
 		var gone [][]byte
-		eachFixedRow(tx, func(key, _ []byte) {
+		b := tx.Bucket([]byte(tally))
+		eachRow(b, func(key, _ []byte) {
 			if !wanted[Key(key[1:])] {
 				gone = append(gone, bytes.Clone(key))
 			}
 		})
 		for _, key := range gone {
-			if err := tx.Bucket([]byte(tally)).Delete(key); err != nil {
+			if err := b.Delete(key); err != nil {
 				return err
 			}
 		}

@@ -185,71 +185,111 @@ func safely(do func()) (err error) {
 	return nil
 }
 
-// view runs read with the bucket of a set, in turn. Errors: ErrNotFound, those of read.
-func (s *Store) view(ctx context.Context, name string, read func(b *bbolt.Bucket) error) error {
-	return s.do(ctx, func() error {
+// view returns what read finds, in turn; tx is nil where there is no file. When ctx ends first, read may still be at work, so
+// its result is looked at after a good end only.
+func view[T any](ctx context.Context, s *Store, read func(tx *bbolt.Tx) (T, error)) (T, error) {
+	var found, none T
+	err := s.do(ctx, func() (err error) {
 		if s.db == nil {
-			return ErrNotFound
+			found, err = read(nil)
+			return err
 		}
-		return s.db.View(func(tx *bbolt.Tx) error {
-			b := tx.Bucket([]byte(name))
-			if b == nil || name == tally {
-				return ErrNotFound
-			}
-			return read(b)
+		return s.db.View(func(tx *bbolt.Tx) (err error) {
+			found, err = read(tx)
+			return err
 		})
 	}, nil)
+	if err != nil {
+		return none, err
+	}
+	return found, nil
+}
+
+// setIn returns the bucket of a set. Error: ErrNotFound.
+func setIn(tx *bbolt.Tx, name string) (b *bbolt.Bucket, err error) {
+	if tx != nil && name != tally {
+		b = tx.Bucket([]byte(name))
+	}
+	if b == nil {
+		err = ErrNotFound
+	}
+	return b, err
 }
 
 // Names returns the names of all sets, in order.
-func (s *Store) Names(ctx context.Context) (names []string, err error) {
-	err = s.do(ctx, func() error {
-		if s.db == nil {
-			return nil
+func (s *Store) Names(ctx context.Context) ([]string, error) {
+	return view(ctx, s, func(tx *bbolt.Tx) (names []string, err error) {
+		if tx == nil {
+			return nil, nil
 		}
-		return s.db.View(func(tx *bbolt.Tx) error {
-			return tx.ForEach(func(name []byte, _ *bbolt.Bucket) error {
-				if string(name) != tally {
-					names = append(names, string(name))
-				}
-				return nil
-			})
+		err = tx.ForEach(func(name []byte, _ *bbolt.Bucket) error {
+			if string(name) != tally {
+				names = append(names, string(name))
+			}
+			return nil
 		})
-	}, nil)
-	return names, err
+		return names, err
+	})
 }
 
 // Get returns a set. Errors: ErrNotFound, ErrDamaged.
-func (s *Store) Get(ctx context.Context, name string) (r Record, err error) {
-	var lost error // of this set only
-	err = s.view(ctx, name, func(b *bbolt.Bucket) error {
+func (s *Store) Get(ctx context.Context, name string) (Record, error) {
+	type found struct {
+		record Record
+		lost   error // of this set only
+	}
+	f, err := view(ctx, s, func(tx *bbolt.Tx) (f found, err error) {
+		b, err := setIn(tx, name)
+		if err != nil {
+			return f, err
+		}
 		items := map[string][]byte{}
 		c := b.Cursor()
 		for key, value := c.First(); key != nil; key, value = c.Next() {
 			items[string(key)] = value
 		}
-		r, lost = assemble(name, items)
-		return nil
+		f.record, f.lost = assemble(name, items)
+		return f, nil
 	})
-	if err == nil && lost != nil {
-		return Record{}, fmt.Errorf("%w: %w", ErrDamaged, lost)
+	if f.lost != nil {
+		return Record{}, fmt.Errorf("%w: %w", ErrDamaged, f.lost)
 	}
-	return r, err
+	return f.record, err
 }
 
 // Rows returns what PutRows has kept for a set, less what is damaged. Error: ErrNotFound.
-func (s *Store) Rows(ctx context.Context, name string) (rows map[Key][]float32, err error) {
-	err = s.view(ctx, name, func(b *bbolt.Bucket) error {
-		rows = map[Key][]float32{}
-		c := b.Cursor()
-		for key, value := c.Seek([]byte("r")); key != nil; key, value = c.Next() {
-			if numbers := unseal(name, key, value); numbers != nil && len(key) == 1+len(Key{}) {
-				rows[Key(key[1:])] = parseRow(numbers)
-			}
+func (s *Store) Rows(ctx context.Context, name string) (map[Key][]float32, error) {
+	return view(ctx, s, func(tx *bbolt.Tx) (map[Key][]float32, error) {
+		b, err := setIn(tx, name)
+		if err != nil {
+			return nil, err
 		}
-		return nil
+		return rowsIn(b, name), nil
 	})
-	return rows, err
+}
+
+// rowsIn returns the rows in the bucket of that name; b may be nil.
+func rowsIn(b *bbolt.Bucket, name string) map[Key][]float32 {
+	rows := map[Key][]float32{}
+	eachRow(b, func(key, value []byte) {
+		if numbers := unseal(name, key, value); numbers != nil {
+			rows[Key(key[1:])] = parseRow(numbers)
+		}
+	})
+	return rows
+}
+
+// eachRow calls do with the items of a bucket that are rows; b may be nil.
+func eachRow(b *bbolt.Bucket, do func(key, value []byte)) {
+	if b == nil {
+		return
+	}
+	c := b.Cursor()
+	for key, value := c.Seek([]byte("r")); key != nil; key, value = c.Next() {
+		if len(key) == 1+len(Key{}) {
+			do(key, value)
+		}
+	}
 }
 
 // update makes a change in turn, in a file that it makes if there is none, and runs then if the change is on disk.
@@ -450,9 +490,9 @@ func (s *Store) PutRows(ctx context.Context, name string, rows map[Key][]float32
 		items[string(key)] = seal(name, key, formatRow(row))
 	}
 	return s.change(ctx, notFound, nil, func(tx *bbolt.Tx) error {
-		b := tx.Bucket([]byte(name))
-		if b == nil || name == tally {
-			return ErrNotFound
+		b, err := setIn(tx, name)
+		if err != nil {
+			return err
 		}
 		return s.put(tx, b, items, 0)
 	})
@@ -461,8 +501,8 @@ func (s *Store) PutRows(ctx context.Context, name string, rows map[Key][]float32
 // Delete removes a set and its rows. then: see Store. Errors: ErrNotFound, or those of the system.
 func (s *Store) Delete(ctx context.Context, name string, then func()) error {
 	return s.change(ctx, notFound, then, func(tx *bbolt.Tx) error {
-		if name == tally || tx.Bucket([]byte(name)) == nil {
-			return ErrNotFound
+		if _, err := setIn(tx, name); err != nil {
+			return err
 		}
 		return errors.Join(tx.DeleteBucket([]byte(name)), count(tx, -1))
 	})

@@ -158,7 +158,7 @@ func (p *PromptSets) change(
 		if err := p.room(v); err != nil {
 			return o, err
 		}
-		r := sets.Record{Name: name, Definition: o.d, Changed: time.Now().UTC()}
+		r := sets.Record{Name: name, Definition: o.d, Changed: time.Now().UTC(), Former: p.former(ctx, s, &o.d)}
 		return o, p.parts.Store.Put(ctx, r, p.rowKeys(&o.d), func() {
 			p.install(v)
 			if o.created {

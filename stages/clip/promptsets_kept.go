@@ -3,6 +3,7 @@ package clip
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -112,6 +113,44 @@ func (p *PromptSets) fit(j *job, digest string, classes []fewshot.Class) (*fewsh
 func shortest(x float32) float64 {
 	f, _ := strconv.ParseFloat(strconv.FormatFloat(float64(x), 'g', -1, 32), 64)
 	return f
+}
+
+// longEncoding is how many texts take so long to encode that a restart meanwhile should not leave a set without answers:
+// about a second.
+const longEncoding = 64
+
+// answering is what answered when a version was put that takes long to encode, as it is kept.
+type answering struct {
+	Digests []string // as PromptSets.digests
+	Set     *PromptSet
+}
+
+// former returns what is to be kept of the version of s that answers now, because d takes long to encode; nil when it does
+// not, or there is none.
+func (p *PromptSets) former(ctx context.Context, s *promptSet, d *sets.Definition) []byte {
+	ready := s.answers.Load()
+	if ready == nil {
+		return nil
+	}
+	labels, total := newLabels(d, nil)
+	j := &job{kept: p.loadKept(ctx, s), labels: labels}
+	if j.loadRows(p.encoders[0], p.dim); total-known(labels) < longEncoding {
+		return nil
+	}
+	text, _ := json.Marshal(answering{p.digests, ready}) // finite numbers always work
+	return text
+}
+
+// answerAsBefore has s answer by what former has returned before a restart, unless the model is another one.
+func (p *PromptSets) answerAsBefore(s *promptSet, former []byte) {
+	var a answering
+	switch {
+	case len(former) == 0:
+	case json.Unmarshal(former, &a) != nil || a.Set == nil || a.Set.Dim != p.dim:
+		p.log.Warn("the former version of a prompt set cannot be read, and does not answer", "prompt_set", s.name)
+	case slices.Equal(a.Digests, p.digests):
+		s.answers.Store(a.Set)
+	}
 }
 
 // keeper writes what is kept of a version, not all at once and not each by itself. What cannot be written is made again
