@@ -32,6 +32,10 @@ var (
 // FileName is the name of the store's file in the state folder.
 const FileName = "prompt-sets.db"
 
+// Shared is no name of a set. Rows and PutRows take it for the rows of sets that are not in the file, because the configuration
+// has them: a Key says all that rows are of.
+const Shared = tally
+
 // MaxFileBytes bounds what all sets take in the file together.
 const MaxFileBytes = 512 << 20
 
@@ -84,7 +88,7 @@ func open(path string, mode int) (s *Store, err error) {
 		err = fmt.Errorf("%w: %w", ErrDamaged, damaged)
 	}
 	if err == nil {
-		err = s.bolt(s.file, s.keep != nil)
+		s.db, err = boltfile.Open(s.file, bbolt.Options{ReadOnly: s.keep != nil})
 	}
 	if err != nil {
 		_ = s.file.Close()
@@ -99,20 +103,6 @@ func ours(path string, err error) error {
 		return err
 	}
 	return fmt.Errorf("the file of the prompt sets, %s: %w", path, err)
-}
-
-// bolt opens the database in file.
-func (s *Store) bolt(file *os.File, readOnly bool) error {
-	return boltfile.Guard(func() (err error) {
-		s.db, err = bbolt.Open(file.Name(), 0o600, &bbolt.Options{
-			FreelistType: bbolt.FreelistMapType, ReadOnly: readOnly,
-			OpenFile: func(string, int, os.FileMode) (*os.File, error) { return file, nil },
-		})
-		if err == nil {
-			s.db.AllocSize = 1 << 20 // by which the file grows
-		}
-		return err
-	})
 }
 
 // check says which sets of a file are not whole. It panics where the file itself is not: run it in boltfile.Scan.
@@ -192,11 +182,10 @@ func (s *Store) view(ctx context.Context, name string, read func(b *bbolt.Bucket
 			return ErrNotFound
 		}
 		return s.db.View(func(tx *bbolt.Tx) error {
-			b := tx.Bucket([]byte(name))
-			if b == nil || name == tally {
-				return ErrNotFound
+			if b := tx.Bucket([]byte(name)); b != nil {
+				return read(b)
 			}
-			return read(b)
+			return ErrNotFound
 		})
 	}, nil)
 }
@@ -223,6 +212,9 @@ func (s *Store) Names(ctx context.Context) (names []string, err error) {
 func (s *Store) Get(ctx context.Context, name string) (r Record, err error) {
 	var lost error // of this set only
 	err = s.view(ctx, name, func(b *bbolt.Bucket) error {
+		if name == tally {
+			return ErrNotFound
+		}
 		items := map[string][]byte{}
 		c := b.Cursor()
 		for key, value := c.First(); key != nil; key, value = c.Next() {
@@ -244,7 +236,7 @@ func (s *Store) Rows(ctx context.Context, name string) (rows map[Key][]float32, 
 		c := b.Cursor()
 		for key, value := c.Seek([]byte("r")); key != nil; key, value = c.Next() {
 			if numbers := unseal(name, key, value); numbers != nil && len(key) == 1+len(Key{}) {
-				rows[Key(key[1:])] = parseRow(numbers)
+				rows[Key(key[1:])] = ParseVector(numbers)
 			}
 		}
 		return nil
@@ -252,12 +244,7 @@ func (s *Store) Rows(ctx context.Context, name string) (rows map[Key][]float32, 
 	return rows, err
 }
 
-// update makes a change in turn, in a file that it makes if there is none, and runs then if the change is on disk.
-func (s *Store) update(ctx context.Context, then func(), change func(tx *bbolt.Tx) error) error {
-	return s.change(ctx, s.create, then, change)
-}
-
-// change is update that calls create where there is no file.
+// change makes a change in turn, after a call of create where there is no file, and runs then if the change is on disk.
 func (s *Store) change(ctx context.Context, create func() error, then func(), change func(tx *bbolt.Tx) error) error {
 	return s.do(ctx, func() error {
 		switch {
@@ -312,7 +299,7 @@ func (s *Store) create() error {
 	}
 	err = unix.Flock(int(file.Fd()), unix.LOCK_EX)
 	if err == nil {
-		err = s.bolt(file, false) // synced
+		s.db, err = boltfile.Open(file, bbolt.Options{}) // synced
 	}
 	if err == nil {
 		err = rename(file.Name(), s.path)
@@ -368,7 +355,7 @@ func (s *Store) Put(ctx context.Context, r Record, keys []Key, then func()) erro
 	if err != nil {
 		return err
 	}
-	return s.update(ctx, then, func(tx *bbolt.Tx) error {
+	return s.change(ctx, s.create, then, func(tx *bbolt.Tx) error {
 		b, err := tx.CreateBucketIfNotExists([]byte(r.Name))
 		if err != nil {
 			return err
@@ -441,20 +428,48 @@ func count(tx *bbolt.Tx, by int) error {
 	return b.Put(headKey, seal(tally, headKey, binary.LittleEndian.AppendUint32(nil, uint32(n))))
 }
 
-// PutRows adds rows to a set, which stay as long as Put is told their keys. Errors: ErrNotFound, ErrFull, or those of the
-// system.
+// PutRows adds rows to a set, which stay as long as Put is told their keys, or to Shared. Errors: ErrNotFound, ErrFull, or
+// those of the system.
 func (s *Store) PutRows(ctx context.Context, name string, rows map[Key][]float32) error {
 	items := make(map[string][]byte, len(rows))
 	for k, row := range rows {
 		key := rowKey(k)
-		items[string(key)] = seal(name, key, formatRow(row))
+		items[string(key)] = seal(name, key, FormatVector(row))
 	}
-	return s.change(ctx, notFound, nil, func(tx *bbolt.Tx) error {
-		b := tx.Bucket([]byte(name))
-		if b == nil || name == tally {
-			return ErrNotFound
+	create := notFound
+	if name == Shared {
+		create = s.create
+	}
+	return s.change(ctx, create, nil, func(tx *bbolt.Tx) error {
+		if name == Shared {
+			if err := count(tx, 0); err != nil { // makes the bucket
+				return err
+			}
 		}
-		return s.put(tx, b, items, 0)
+		if b := tx.Bucket([]byte(name)); b != nil {
+			return s.put(tx, b, items, 0)
+		}
+		return ErrNotFound
+	})
+}
+
+// KeepRows removes the rows of Shared that are not among keys. Nothing is written where there are none.
+func (s *Store) KeepRows(ctx context.Context, keys []Key) error {
+	rows, err := s.Rows(ctx, Shared)
+	for _, key := range keys {
+		delete(rows, key)
+	}
+	if len(rows) == 0 {
+		if errors.Is(err, ErrNotFound) {
+			return nil
+		}
+		return err
+	}
+	return s.change(ctx, notFound, nil, func(tx *bbolt.Tx) (err error) {
+		for key := range rows {
+			err = errors.Join(err, tx.Bucket([]byte(Shared)).Delete(rowKey(key)))
+		}
+		return err
 	})
 }
 

@@ -85,9 +85,9 @@ func (p *PromptSets) changeable(name string, c Condition, create bool) (*promptS
 // keepExamples fills in the examples of d that have only their id, from the stored version, whichever label has them there.
 func keepExamples(d *sets.Definition, old func() (sets.Definition, error)) error {
 	var kept map[string]sets.Example
-	for _, o := range owners(d) {
-		for i := range *o.examples {
-			e := &(*o.examples)[i]
+	for _, o := range d.Owners() {
+		for i := range *o.Examples {
+			e := &(*o.Examples)[i]
 			if e.Vector != nil {
 				continue
 			}
@@ -97,15 +97,15 @@ func keepExamples(d *sets.Definition, old func() (sets.Definition, error)) error
 					return err
 				}
 				kept = map[string]sets.Example{}
-				for _, o := range owners(&stored) {
-					for _, e := range *o.examples {
+				for _, o := range stored.Owners() {
+					for _, e := range *o.Examples {
 						kept[e.ID] = e
 					}
 				}
 			}
 			found, ok := kept[e.ID]
 			if !ok {
-				return sets.Fault{Field: fmt.Sprintf("%s.examples[%d]", o.where, i), Problem: "has only an id, which no example of the set has"}
+				return sets.Fault{Field: fmt.Sprintf("%s.examples[%d]", o.Where, i), Problem: "has only an id, which no example of the set has"}
 			}
 			*e = found
 		}
