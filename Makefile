@@ -138,7 +138,7 @@ ICONS := bin/icons
 ICON_SETS := @resvg/resvg-js@2 emojibase-data@17 $(addprefix @iconify-json/,emojione@1 noto@1 twemoji@1 openmoji@1 fluent-emoji@1 fluent-emoji-flat@1)
 
 .PHONY: fewshot
-fewshot: setup ## accuracy with 0 to 8 example images, on drawings of a style that the demo model has not seen (npm; 15 minutes)
+fewshot: setup ## accuracy with 0 to 8 example images, on drawings of a style that the demo model has not seen (npm; 5 minutes)
 	@mkdir -p $(ICONS) && cp hailo/demo/training/render.js $(ICONS)
 	cd $(ICONS) && npm install --prefix . --no-save --ignore-scripts --no-audit --no-fund --loglevel=error $(ICON_SETS) && node render.js emojione
 	HAILO_TEST_ICONS=$(CURDIR)/$(ICONS) $(GO) test -count=1 -timeout 60m -run TestFewShot -v ./cmd/hailo-clip

@@ -80,7 +80,8 @@ func formBody(image []byte, query url.Values) (body []byte, contentType string, 
 	if err = cmp.Or(err, failed); err == nil {
 		_, err = part.Write(image)
 	}
-	return b.Bytes(), w.FormDataContentType(), cmp.Or(err, w.Close())
+	err = cmp.Or(err, w.Close())
+	return b.Bytes(), w.FormDataContentType(), err
 }
 
 // Ask is what the requests ask of each image, and how.

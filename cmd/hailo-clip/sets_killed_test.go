@@ -55,3 +55,29 @@ func TestSetsAfterAKill(t *testing.T) {
 	}
 	r.stop(t)
 }
+
+// TestStopWhileASetIsEncoded: who waits for the set is told how far it is, and nobody waits for the rest of it.
+func TestStopWhileASetIsEncoded(t *testing.T) {
+	t.Parallel()
+	r := serve(t, t.TempDir(), "--model", "demo", "--backend", "sim")
+	var labels []map[string]any
+	for i := range 100 { // 8,000 texts: more than a minute
+		labels = append(labels, map[string]any{"name": fmt.Sprint("thing number ", i)})
+	}
+	body := must(json.Marshal(map[string]any{"labels": labels, "templates": "imagenet80"}))
+	put := make(chan reply, 1)
+	go func() {
+		req := must(http.NewRequest(http.MethodPut, r.url+"/v1/prompt-sets/things", bytes.NewReader(body)))
+		req.Header.Set("Content-Type", "application/json")
+		a, err := read(http.DefaultClient.Do(req))
+		if err != nil {
+			t.Error(err)
+		}
+		put <- a
+	}()
+	until(t, "it is being encoded", func() bool { return r.stats(t).Sets.Encoded > 0 })
+	r.stop(t)
+	if a := <-put; a.status != http.StatusCreated || a.body["state"] != "encoding" || a.body["total"] != 8000.0 {
+		t.Errorf("%d %.500s", a.status, a.raw)
+	}
+}

@@ -233,7 +233,8 @@ func (p *PromptSets) List() ([]SetSummary, error) {
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		s := all[name]
 		list = append(list, SetSummary{
-			Name: name, Labels: s.newest.labels, State: s.newest.state, ETag: s.newest.etag, Model: p.engine.Model(), ReadOnly: s.fixed != nil,
+			Name: name, Labels: s.newest.labels, State: s.newest.state, ETag: s.newest.etag,
+			Model: p.engine.Model(), ReadOnly: s.fixed != nil,
 		})
 	}
 	return list, p.lost()

@@ -113,9 +113,10 @@ func keepExamples(d *sets.Definition, old func() (sets.Definition, error)) error
 	return nil
 }
 
-// change makes a version of a set by an edit of the stored one, and waits for it. old is ErrNoSet where there is none.
+// change makes a version of a set by an edit of the stored one, and waits for it. old is empty where there is none.
 func (p *PromptSets) change(
-	ctx context.Context, name string, c Condition, create bool, edit func(old func() (sets.Definition, error)) (sets.Definition, error),
+	ctx context.Context, name string, c Condition, create bool,
+	edit func(old func() (sets.Definition, error)) (sets.Definition, error),
 ) (info SetInfo, created bool, err error) {
 	type outcome struct {
 		version *version

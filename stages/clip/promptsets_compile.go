@@ -49,7 +49,9 @@ func (l *setLabel) row(group int) int {
 	return 0
 }
 
-var kinds = map[sets.Role]stages.Kind{sets.Ordinary: stages.Ordinary, sets.Negative: stages.Negative, sets.Negation: stages.Negation}
+var kinds = map[sets.Role]stages.Kind{
+	sets.Ordinary: stages.Ordinary, sets.Negative: stages.Negative, sets.Negation: stages.Negation,
+}
 
 // text is the label's one text vector, nil without texts.
 func (l *setLabel) text(dim int) ([]float32, error) {
@@ -263,7 +265,7 @@ func closeNegatives(labels []setLabel, l *stages.Labels, dim int) (warnings []st
 func cutTexts(labels []setLabel) (warnings []string) {
 	for i := range labels {
 		if n := labels[i].truncated; n > 0 {
-			warnings = append(warnings, fmt.Sprintf("%s: %d texts are longer than the model reads: their ends are ignored", labels[i].where(), n))
+			warnings = append(warnings, fmt.Sprintf("%s: %d texts are longer than the model reads and are cut", labels[i].where(), n))
 		}
 	}
 	return some(warnings)

@@ -97,9 +97,9 @@ func (p *PromptSets) thumbnailKey(e *sets.Example) sets.Key {
 	return sha256.Sum256([]byte("thumbnail " + p.imageDigest() + " " + string(e.Thumbnail)))
 }
 
-// useExamples sets the definition to d with those examples that can be used, and returns their vectors by id. An example whose vector is of another
-// image encoder gets one made of its thumbnail, which needs encode where it is not kept; without a thumbnail it cannot be
-// used. The stored example stays as it is, so that its own vector is there when its encoder comes back.
+// useExamples sets the definition to d with those examples that can be used, and returns their vectors by id. An example
+// whose vector is of another image encoder gets one made of its thumbnail, which needs encode where it is not kept; without a
+// thumbnail it cannot be used. The stored example stays as it is, so that its own vector is there when its encoder comes back.
 func (p *PromptSets) useExamples(j *job, d *sets.Definition) (vectors map[string][]float32, err error) {
 	v, vectors := j.version, map[string][]float32{}
 	j.definition = *d

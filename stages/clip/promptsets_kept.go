@@ -85,8 +85,8 @@ func (p *PromptSets) rowKeys(d *sets.Definition) (keys []sets.Key) {
 	return keys
 }
 
-// fit returns the discriminant of classes, whose texts the encoder of that digest has encoded. It is fitted where it is not kept, one at a time for all sets; without encode
-// that is errUnfinished.
+// fit returns the discriminant of classes, whose texts the encoder of that digest has encoded. It is fitted where it is not
+// kept, one at a time for all sets; without encode that is errUnfinished.
 func (p *PromptSets) fit(j *job, digest string, classes []fewshot.Class) (*fewshot.Discriminant, error) {
 	n, v, alpha := len(classes), j.version, j.definition.FewShot.Alpha
 	key := p.discriminantKey(digest, j.labels, alpha)
