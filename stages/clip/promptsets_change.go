@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"hailoclip/cache/sets"
@@ -236,12 +237,8 @@ func (p *PromptSets) storeError(err error) error {
 }
 
 func isOurs(err error) bool {
-	for _, ours := range []error{ErrNoSet, ErrManaged, ErrPrecondition, ErrSetsFull, ErrSetsLost} {
-		if errors.Is(err, ours) {
-			return true
-		}
-	}
-	return false
+	ours := []error{ErrNoSet, ErrManaged, ErrPrecondition, ErrSetsFull, ErrSetsLost}
+	return slices.ContainsFunc(ours, func(our error) bool { return errors.Is(err, our) })
 }
 
 // wait waits until v is ready or over, but only until a tenth of the time that ctx leaves is left.
@@ -332,12 +329,7 @@ func (p *PromptSets) vectorExample(v []float32) (sets.Example, error) {
 }
 
 func indexOf(labels []sets.Label, name string) int {
-	for i := range labels {
-		if labels[i].Name == name {
-			return i
-		}
-	}
-	return -1
+	return slices.IndexFunc(labels, func(l sets.Label) bool { return l.Name == name })
 }
 
 // Calibrate stores thresholds by label, for those that are given, and a temperature, if it is above 0. It fails as

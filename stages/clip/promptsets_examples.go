@@ -77,10 +77,8 @@ func (p *PromptSets) exampleOf(vector []float32) sets.Example {
 
 // addExample appends an example, unless it is there already.
 func addExample(list []sets.Example, e sets.Example) []sets.Example {
-	for _, other := range list {
-		if other.ID == e.ID {
-			return list
-		}
+	if slices.ContainsFunc(list, func(other sets.Example) bool { return other.ID == e.ID }) {
+		return list
 	}
 	return append(list, e)
 }
