@@ -32,6 +32,10 @@ var (
 // FileName is the name of the store's file in the state folder.
 const FileName = "prompt-sets.db"
 
+// Shared is no name of a set. Rows and PutRows take it for the rows of sets that are not in the file, because the configuration
+// has them: a Key says all that rows are of.
+const Shared = tally
+
 // MaxFileBytes bounds what all sets take in the file together.
 const MaxFileBytes = 512 << 20
 
@@ -84,7 +88,7 @@ func open(path string, mode int) (s *Store, err error) {
 		err = fmt.Errorf("%w: %w", ErrDamaged, damaged)
 	}
 	if err == nil {
-		err = s.bolt(s.file, s.keep != nil)
+		s.db, err = boltfile.Open(s.file, bbolt.Options{ReadOnly: s.keep != nil})
 	}
 	if err != nil {
 		_ = s.file.Close()
@@ -99,20 +103,6 @@ func ours(path string, err error) error {
 		return err
 	}
 	return fmt.Errorf("the file of the prompt sets, %s: %w", path, err)
-}
-
-// bolt opens the database in file.
-func (s *Store) bolt(file *os.File, readOnly bool) error {
-	return boltfile.Guard(func() (err error) {
-		s.db, err = bbolt.Open(file.Name(), 0o600, &bbolt.Options{
-			FreelistType: bbolt.FreelistMapType, ReadOnly: readOnly,
-			OpenFile: func(string, int, os.FileMode) (*os.File, error) { return file, nil },
-		})
-		if err == nil {
-			s.db.AllocSize = 1 << 20 // by which the file grows
-		}
-		return err
-	})
 }
 
 // check says which sets of a file are not whole. It panics where the file itself is not: run it in boltfile.Scan.
@@ -205,15 +195,20 @@ func view[T any](ctx context.Context, s *Store, read func(tx *bbolt.Tx) (T, erro
 	return found, nil
 }
 
-// setIn returns the bucket of a set. Error: ErrNotFound.
-func setIn(tx *bbolt.Tx, name string) (b *bbolt.Bucket, err error) {
-	if tx != nil && name != tally {
-		b = tx.Bucket([]byte(name))
-	}
-	if b == nil {
-		err = ErrNotFound
-	}
-	return b, err
+// viewItems returns what read makes of the items of a bucket whose keys begin with prefix. It must copy what it keeps. Error:
+// ErrNotFound.
+func viewItems[T any](ctx context.Context, s *Store, name, prefix string, read func(items map[string][]byte) T) (T, error) {
+	return view(ctx, s, func(tx *bbolt.Tx) (found T, err error) {
+		if tx == nil || tx.Bucket([]byte(name)) == nil {
+			return found, ErrNotFound
+		}
+		items := map[string][]byte{}
+		c := tx.Bucket([]byte(name)).Cursor()
+		for key, value := c.Seek([]byte(prefix)); bytes.HasPrefix(key, []byte(prefix)) && key != nil; key, value = c.Next() {
+			items[string(key)] = value
+		}
+		return read(items), nil
+	})
 }
 
 // Names returns the names of all sets, in order.
@@ -234,22 +229,16 @@ func (s *Store) Names(ctx context.Context) ([]string, error) {
 
 // Get returns a set. Errors: ErrNotFound, ErrDamaged.
 func (s *Store) Get(ctx context.Context, name string) (Record, error) {
+	if name == tally {
+		return Record{}, ErrNotFound
+	}
 	type found struct {
 		record Record
 		lost   error // of this set only
 	}
-	f, err := view(ctx, s, func(tx *bbolt.Tx) (f found, err error) {
-		b, err := setIn(tx, name)
-		if err != nil {
-			return f, err
-		}
-		items := map[string][]byte{}
-		c := b.Cursor()
-		for key, value := c.First(); key != nil; key, value = c.Next() {
-			items[string(key)] = value
-		}
+	f, err := viewItems(ctx, s, name, "", func(items map[string][]byte) (f found) {
 		f.record, f.lost = assemble(name, items)
-		return f, nil
+		return f
 	})
 	if f.lost != nil {
 		return Record{}, fmt.Errorf("%w: %w", ErrDamaged, f.lost)
@@ -259,45 +248,18 @@ func (s *Store) Get(ctx context.Context, name string) (Record, error) {
 
 // Rows returns what PutRows has kept for a set, less what is damaged. Error: ErrNotFound.
 func (s *Store) Rows(ctx context.Context, name string) (map[Key][]float32, error) {
-	return view(ctx, s, func(tx *bbolt.Tx) (map[Key][]float32, error) {
-		b, err := setIn(tx, name)
-		if err != nil {
-			return nil, err
+	return viewItems(ctx, s, name, "r", func(items map[string][]byte) map[Key][]float32 {
+		rows := map[Key][]float32{}
+		for key, value := range items {
+			if numbers := unseal(name, []byte(key), value); numbers != nil && len(key) == 1+len(Key{}) {
+				rows[Key([]byte(key[1:]))] = ParseVector(numbers)
+			}
 		}
-		return rowsIn(b, name), nil
+		return rows
 	})
 }
 
-// rowsIn returns the rows in the bucket of that name; b may be nil.
-func rowsIn(b *bbolt.Bucket, name string) map[Key][]float32 {
-	rows := map[Key][]float32{}
-	eachRow(b, func(key, value []byte) {
-		if numbers := unseal(name, key, value); numbers != nil {
-			rows[Key(key[1:])] = parseRow(numbers)
-		}
-	})
-	return rows
-}
-
-// eachRow calls do with the items of a bucket that are rows; b may be nil.
-func eachRow(b *bbolt.Bucket, do func(key, value []byte)) {
-	if b == nil {
-		return
-	}
-	c := b.Cursor()
-	for key, value := c.Seek([]byte("r")); key != nil; key, value = c.Next() {
-		if len(key) == 1+len(Key{}) {
-			do(key, value)
-		}
-	}
-}
-
-// update makes a change in turn, in a file that it makes if there is none, and runs then if the change is on disk.
-func (s *Store) update(ctx context.Context, then func(), change func(tx *bbolt.Tx) error) error {
-	return s.change(ctx, s.create, then, change)
-}
-
-// change is update that calls create where there is no file.
+// change makes a change in turn, after a call of create where there is no file, and runs then if the change is on disk.
 func (s *Store) change(ctx context.Context, create func() error, then func(), change func(tx *bbolt.Tx) error) error {
 	return s.do(ctx, func() error {
 		switch {
@@ -352,7 +314,7 @@ func (s *Store) create() error {
 	}
 	err = unix.Flock(int(file.Fd()), unix.LOCK_EX)
 	if err == nil {
-		err = s.bolt(file, false) // synced
+		s.db, err = boltfile.Open(file, bbolt.Options{}) // synced
 	}
 	if err == nil {
 		err = rename(file.Name(), s.path)
@@ -408,7 +370,7 @@ func (s *Store) Put(ctx context.Context, r Record, keys []Key, then func()) erro
 	if err != nil {
 		return err
 	}
-	return s.update(ctx, then, func(tx *bbolt.Tx) error {
+	return s.change(ctx, s.create, then, func(tx *bbolt.Tx) error {
 		b, err := tx.CreateBucketIfNotExists([]byte(r.Name))
 		if err != nil {
 			return err
@@ -481,28 +443,56 @@ func count(tx *bbolt.Tx, by int) error {
 	return b.Put(headKey, seal(tally, headKey, binary.LittleEndian.AppendUint32(nil, uint32(n))))
 }
 
-// PutRows adds rows to a set, which stay as long as Put is told their keys. Errors: ErrNotFound, ErrFull, or those of the
-// system.
+// PutRows adds rows to a set, which stay as long as Put is told their keys, or to Shared. Errors: ErrNotFound, ErrFull, or
+// those of the system.
 func (s *Store) PutRows(ctx context.Context, name string, rows map[Key][]float32) error {
 	items := make(map[string][]byte, len(rows))
 	for k, row := range rows {
 		key := rowKey(k)
-		items[string(key)] = seal(name, key, formatRow(row))
+		items[string(key)] = seal(name, key, FormatVector(row))
 	}
-	return s.change(ctx, notFound, nil, func(tx *bbolt.Tx) error {
-		b, err := setIn(tx, name)
-		if err != nil {
-			return err
+	create := notFound
+	if name == Shared {
+		create = s.create
+	}
+	return s.change(ctx, create, nil, func(tx *bbolt.Tx) error {
+		if name == Shared {
+			if err := count(tx, 0); err != nil { // makes the bucket
+				return err
+			}
 		}
-		return s.put(tx, b, items, 0)
+		if b := tx.Bucket([]byte(name)); b != nil {
+			return s.put(tx, b, items, 0)
+		}
+		return ErrNotFound
+	})
+}
+
+// KeepRows removes the rows of Shared that are not among keys. Nothing is written where there are none.
+func (s *Store) KeepRows(ctx context.Context, keys []Key) error {
+	rows, err := s.Rows(ctx, Shared)
+	for _, key := range keys {
+		delete(rows, key)
+	}
+	if len(rows) == 0 {
+		if errors.Is(err, ErrNotFound) {
+			return nil
+		}
+		return err
+	}
+	return s.change(ctx, notFound, nil, func(tx *bbolt.Tx) (err error) {
+		for key := range rows {
+			err = errors.Join(err, tx.Bucket([]byte(Shared)).Delete(rowKey(key)))
+		}
+		return err
 	})
 }
 
 // Delete removes a set and its rows. then: see Store. Errors: ErrNotFound, or those of the system.
 func (s *Store) Delete(ctx context.Context, name string, then func()) error {
 	return s.change(ctx, notFound, then, func(tx *bbolt.Tx) error {
-		if _, err := setIn(tx, name); err != nil {
-			return err
+		if name == tally || tx.Bucket([]byte(name)) == nil {
+			return ErrNotFound
 		}
 		return errors.Join(tx.DeleteBucket([]byte(name)), count(tx, -1))
 	})

@@ -25,16 +25,19 @@ func (p *PromptSets) loadKept(ctx context.Context, s *promptSet) keptRows {
 	if p.parts.Store == nil {
 		return nil
 	}
-	rows, err := keptRows(nil), error(nil)
-	if s.fixed != nil {
-		rows, err = p.parts.Store.FixedRows(ctx)
-	} else {
-		rows, err = p.parts.Store.Rows(ctx, s.name)
-	}
+	rows, err := p.parts.Store.Rows(ctx, s.rowsIn())
 	if err != nil && !errors.Is(err, sets.ErrNotFound) && ctx.Err() == nil {
 		p.log.Warn("what was encoded of a prompt set cannot be read, and is encoded again", "prompt_set", s.name, "error", err)
 	}
 	return rows
+}
+
+// rowsIn is where the store has the rows of s.
+func (s *promptSet) rowsIn() string {
+	if s.fixed != nil {
+		return sets.Shared
+	}
+	return s.name
 }
 
 // unitRows returns n rows of a label, and how many of its texts were cut; nil where they are not kept.
@@ -75,9 +78,9 @@ func (p *PromptSets) rowKeys(d *sets.Definition) (keys []sets.Key) {
 		}
 		keys = append(keys, p.discriminantKey(digest, labels, d.FewShot.Alpha))
 	}
-	for _, o := range owners(d) {
-		for i := range *o.examples {
-			keys = append(keys, p.thumbnailKey(&(*o.examples)[i]))
+	for _, o := range d.Owners() {
+		for i := range *o.Examples {
+			keys = append(keys, p.thumbnailKey(&(*o.Examples)[i]))
 		}
 	}
 	return keys
@@ -195,12 +198,7 @@ func (k *keeper) write() {
 	if len(k.waiting) > 0 && p.parts.Store != nil && !errors.Is(context.Cause(k.version.ctx), errReplaced) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(k.version.ctx), diskTime) // while the program ends, too
 		defer cancel()
-		err := error(nil)
-		if s := k.version.set; s.fixed != nil {
-			err = p.parts.Store.PutFixedRows(ctx, k.waiting)
-		} else {
-			err = p.parts.Store.PutRows(ctx, s.name, k.waiting)
-		}
+		err := p.parts.Store.PutRows(ctx, k.version.set.rowsIn(), k.waiting)
 		if err != nil && !errors.Is(err, sets.ErrNotFound) {
 			p.log.Warn("what was encoded of a prompt set cannot be kept", "prompt_set", k.version.set.name, "error", err)
 		}

@@ -68,7 +68,7 @@ func newPromptSets(e *Engine, parts SetParts) *PromptSets {
 		wanted = append(wanted, p.rowKeys(&d)...)
 	}
 	if parts.Store != nil {
-		if err := parts.Store.KeepFixedRows(p.ctx, wanted); err != nil {
+		if err := parts.Store.KeepRows(p.ctx, wanted); err != nil {
 			p.log.Warn("rows of prompt sets that the configuration has no longer cannot be removed", "error", err)
 		}
 	}
