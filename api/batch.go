@@ -68,7 +68,7 @@ func (r *request) addPart(p part) error {
 	switch string(p.name) {
 	case "image":
 		if len(m.images) == maxBatchImages {
-			return errTooManyImages(maxBatchImages + 1)
+			return tooMany("images", maxBatchImages+1, maxBatchImages)
 		}
 		image := sent{data: p.data}
 		if len(p.frame) > 0 {
@@ -80,7 +80,7 @@ func (r *request) addPart(p part) error {
 		return nil
 	case "texts":
 		if len(m.texts) == maxBatchTexts {
-			return errTooManyTexts(maxBatchTexts + 1)
+			return tooMany("texts", maxBatchTexts+1, maxBatchTexts)
 		}
 		text, err := checkText(string(p.data), r.server.cfg.MaxPromptBytes)
 		if !utf8.Valid(p.data) {
@@ -92,12 +92,20 @@ func (r *request) addPart(p part) error {
 	return r.input.addPart(p)
 }
 
-func errTooManyImages(n int) error {
-	return fail(errInvalidRequest, "Too many images: %d, at most %d are allowed", n, maxBatchImages)
+func tooMany(what string, n, most int) error {
+	return fail(errInvalidRequest, "Too many %s: %d, at most %d are allowed", what, n, most)
 }
 
-func errTooManyTexts(n int) error {
-	return fail(errInvalidRequest, "Too many texts: %d, at most %d are allowed", n, maxBatchTexts)
+// readArray calls do with each element of an array in the JSON, if there is one.
+func readArray(raw []byte, name string, most int, do func(element []byte)) error {
+	if given(raw) && raw[0] != '[' {
+		return fail(errInvalidRequest, "Missing or invalid '%s' array", name)
+	}
+	if n := elements(raw); n > most {
+		return tooMany(name, n, most)
+	}
+	eachElement(raw, do)
+	return nil
 }
 
 // manyOf is r.many, which it makes where there is none.
@@ -115,33 +123,17 @@ func (m *many) addText(text string, err error) {
 
 // readImages adds the images in the JSON, if there are.
 func (r *request) readImages(in *input) error {
-	n := elements(in.Images)
-	if given(in.Images) && in.Images[0] != '[' {
-		return fail(errInvalidRequest, "Missing or invalid 'images' array")
-	}
-	if n > maxBatchImages {
-		return errTooManyImages(n)
-	}
 	m := r.manyOf()
-	eachElement(in.Images, func(image []byte) { m.images = append(m.images, sent{data: image, json: true}) })
-	return nil
+	return readArray(in.Images, "images", maxBatchImages, func(image []byte) { m.images = append(m.images, sent{data: image, json: true}) })
 }
 
 // readTexts adds the texts in the JSON, if there are.
 func (r *request) readTexts(in *input) error {
-	n := elements(in.Texts)
-	if given(in.Texts) && in.Texts[0] != '[' {
-		return fail(errInvalidRequest, "Missing or invalid 'texts' array")
-	}
-	if n > maxBatchTexts {
-		return errTooManyTexts(n)
-	}
 	m := r.manyOf()
-	eachElement(in.Texts, func(raw []byte) {
+	return readArray(in.Texts, "texts", maxBatchTexts, func(raw []byte) {
 		one := input{Text: raw}
 		m.addText(one.text(r.server.cfg.MaxPromptBytes))
 	})
-	return nil
 }
 
 // readClassifyBatch reads what /v1/classify/batch is asked.

@@ -2,7 +2,6 @@ package api
 
 import (
 	"encoding/base64"
-	"encoding/binary"
 	"fmt"
 	"math"
 	"strconv"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/bytedance/sonic"
 
+	"hailoclip/cache/sets"
 	"hailoclip/pipeline"
 	"hailoclip/stages"
 )
@@ -78,13 +78,13 @@ func (r *request) readOperand(raw []byte) (operand, error) {
 		in := input{Text: one.Text}
 		text, err := in.text(r.server.cfg.MaxPromptBytes)
 		if err == nil && len(m.texts) == maxBatchTexts {
-			err = errTooManyTexts(maxBatchTexts + 1)
+			err = tooMany("texts", maxBatchTexts+1, maxBatchTexts)
 		}
 		m.addText(text, nil)
 		return operand{kind: aText, n: len(m.texts) - 1}, err
 	case err == nil && image && !text && !vector:
 		if len(m.images) == maxBatchImages {
-			err = errTooManyImages(maxBatchImages + 1)
+			err = tooMany("images", maxBatchImages+1, maxBatchImages)
 		}
 		m.images = append(m.images, sent{data: one.Image, json: true})
 		return operand{kind: anImage, n: len(m.images) - 1}, err
@@ -97,15 +97,13 @@ func (r *request) readOperand(raw []byte) (operand, error) {
 
 // readVector reads a vector of so many numbers, an array of them or the base64 of float32, little-endian, and makes its length 1.
 func readVector(raw []byte, dimension int) ([]float32, error) {
-	v := make([]float32, 0, dimension)
+	var v []float32
 	if raw[0] == '"' {
 		b, err := base64.StdEncoding.DecodeString(string(raw[1 : len(raw)-1]))
 		if err != nil || len(b) != 4*dimension {
 			return nil, fail(errInvalidRequest, "'vector' must have %d numbers: base64 of %d bytes", dimension, 4*dimension)
 		}
-		for ; len(b) > 0; b = b[4:] {
-			v = append(v, math.Float32frombits(binary.LittleEndian.Uint32(b)))
-		}
+		v = sets.ParseVector(b)
 	} else {
 		if n := elements(raw); n != dimension {
 			return nil, fail(errInvalidRequest, "'vector' has %d numbers, those of the model have %d", n, dimension)

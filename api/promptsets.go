@@ -166,23 +166,18 @@ func readPromptSet(r *request) error {
 
 // decodeImages has the images of the definition in plain base64, of which a client may send any kind.
 func (a *setAsk) decodeImages(scratch *[scratchBytes]byte) error {
-	decode := func(where string, images []string) error {
+	for _, o := range a.definition.Owners() {
+		images := *o.Images
 		for i, text := range images[:min(len(images), sets.MaxExamples)] {
 			coded := []byte(text)
 			image, err := decodeImage(coded[:0], coded, scratch)
 			if err != nil {
-				return fmt.Errorf("%s.images[%d]: %w", where, i, err)
+				return fmt.Errorf("%s.images[%d]: %w", o.Where, i, err)
 			}
 			images[i] = base64.StdEncoding.EncodeToString(image)
 		}
-		return nil
 	}
-	for i, l := range a.definition.Labels {
-		if err := decode(fmt.Sprintf("labels[%d]", i), l.Images); err != nil {
-			return err
-		}
-	}
-	return decode("background", a.definition.Background.Images)
+	return nil
 }
 
 // putPromptSet makes or replaces a set. Only one with images may take longer than a request for one image.

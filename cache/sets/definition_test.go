@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
@@ -24,7 +23,7 @@ var testLimits = Limits{PromptBytes: 2048}
 func vectorOf(seed, dim int) Bytes {
 	numbers := make([]float32, dim)
 	numbers[seed%dim], numbers[(seed/dim+seed+1)%dim] = 0.6, 0.8
-	return slices.Clone(unsafe.Slice((*byte)(unsafe.Pointer(&numbers[0])), 4*dim))
+	return FormatVector(numbers)
 }
 
 // exampleOf is an example with a thumbnail of size bytes.

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestFixedRows come back after a restart, beside sets and without any, and go when nobody wants them.
-func TestFixedRows(t *testing.T) {
+// TestSharedRows come back after a restart, beside sets and without any, and go when nobody wants them.
+func TestSharedRows(t *testing.T) {
 	path := filepath.Join(t.TempDir(), FileName)
 	must := func(err error) {
 		t.Helper()
@@ -15,38 +15,28 @@ func TestFixedRows(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	open := func() *Store {
-		t.Helper()
-		s, err := Open(path)
-		must(err)
-		return s
-	}
 	a, b := Key{1}, Key{2}
-	s := open()
-	must(s.KeepFixedRows(t.Context(), nil))
-	must(s.PutFixedRows(t.Context(), map[Key][]float32{a: {1, 2}}))
-	must(s.Close(t.Context()))
-	s = open()
+	s := openStore(t, path)
+	must(s.KeepRows(t.Context(), nil))
+	must(s.PutRows(t.Context(), Shared, map[Key][]float32{a: {1, 2}}))
+	closeStore(t, s)
+	s = openStore(t, path)
 	d := Definition{Labels: []Label{{Name: "x"}}}.Normalized()
 	must(s.Put(t.Context(), Record{Name: "x", Definition: d}, nil, nil))
-	must(s.PutFixedRows(t.Context(), map[Key][]float32{b: {3}}))
-	must(s.Close(t.Context()))
-	s = open()
-	names, err := s.Names(t.Context())
-	if err != nil || !reflect.DeepEqual(names, []string{"x"}) {
+	must(s.PutRows(t.Context(), Shared, map[Key][]float32{b: {3}}))
+	closeStore(t, s)
+	s = openStore(t, path)
+	if names, err := s.Names(t.Context()); err != nil || !reflect.DeepEqual(names, []string{"x"}) {
 		t.Errorf("%q: %v", names, err)
 	}
-	rows, err := s.FixedRows(t.Context())
-	if err != nil || !reflect.DeepEqual(rows, map[Key][]float32{a: {1, 2}, b: {3}}) {
+	if rows, err := s.Rows(t.Context(), Shared); err != nil || !reflect.DeepEqual(rows, map[Key][]float32{a: {1, 2}, b: {3}}) {
 		t.Errorf("%v: %v", rows, err)
 	}
-	must(s.KeepFixedRows(t.Context(), []Key{b}))
+	must(s.KeepRows(t.Context(), []Key{b}))
 	must(s.Delete(t.Context(), "x", nil))
-	must(s.Close(t.Context()))
-	s = open()
-	rows, err = s.FixedRows(t.Context())
-	if err != nil || !reflect.DeepEqual(rows, map[Key][]float32{b: {3}}) {
+	closeStore(t, s)
+	s = openStore(t, path)
+	if rows, err := s.Rows(t.Context(), Shared); err != nil || !reflect.DeepEqual(rows, map[Key][]float32{b: {3}}) {
 		t.Errorf("%v: %v", rows, err)
 	}
-	must(s.Close(t.Context()))
 }

@@ -32,6 +32,10 @@ var (
 // FileName is the name of the store's file in the state folder.
 const FileName = "prompt-sets.db"
 
+// Shared is no name of a set. Rows and PutRows take it for the rows of sets that are not in the file, because the configuration
+// has them: a Key says all that rows are of.
+const Shared = tally
+
 // MaxFileBytes bounds what all sets take in the file together.
 const MaxFileBytes = 512 << 20
 
@@ -84,7 +88,7 @@ func open(path string, mode int) (s *Store, err error) {
 		err = fmt.Errorf("%w: %w", ErrDamaged, damaged)
 	}
 	if err == nil {
-		err = s.bolt(s.file, s.keep != nil)
+		s.db, err = boltfile.Open(s.file, bbolt.Options{ReadOnly: s.keep != nil})
 	}
 	if err != nil {
 		_ = s.file.Close()
@@ -99,20 +103,6 @@ func ours(path string, err error) error {
 		return err
 	}
 	return fmt.Errorf("the file of the prompt sets, %s: %w", path, err)
-}
-
-// bolt opens the database in file.
-func (s *Store) bolt(file *os.File, readOnly bool) error {
-	return boltfile.Guard(func() (err error) {
-		s.db, err = bbolt.Open(file.Name(), 0o600, &bbolt.Options{
-			FreelistType: bbolt.FreelistMapType, ReadOnly: readOnly,
-			OpenFile: func(string, int, os.FileMode) (*os.File, error) { return file, nil },
-		})
-		if err == nil {
-			s.db.AllocSize = 1 << 20 // by which the file grows
-		}
-		return err
-	})
 }
 
 // check says which sets of a file are not whole. It panics where the file itself is not: run it in boltfile.Scan.
@@ -185,79 +175,91 @@ func safely(do func()) (err error) {
 	return nil
 }
 
-// view runs read with the bucket of a set, in turn. Errors: ErrNotFound, those of read.
-func (s *Store) view(ctx context.Context, name string, read func(b *bbolt.Bucket) error) error {
-	return s.do(ctx, func() error {
+// view returns what read finds, in turn; tx is nil where there is no file. When ctx ends first, read may still be at work, so
+// its result is looked at after a good end only.
+func view[T any](ctx context.Context, s *Store, read func(tx *bbolt.Tx) (T, error)) (T, error) {
+	var found, none T
+	err := s.do(ctx, func() (err error) {
 		if s.db == nil {
-			return ErrNotFound
+			found, err = read(nil)
+			return err
 		}
-		return s.db.View(func(tx *bbolt.Tx) error {
-			b := tx.Bucket([]byte(name))
-			if b == nil || name == tally {
-				return ErrNotFound
-			}
-			return read(b)
+		return s.db.View(func(tx *bbolt.Tx) (err error) {
+			found, err = read(tx)
+			return err
 		})
 	}, nil)
+	if err != nil {
+		return none, err
+	}
+	return found, nil
+}
+
+// viewItems returns what read makes of the items of a bucket whose keys begin with prefix. It must copy what it keeps. Error:
+// ErrNotFound.
+func viewItems[T any](ctx context.Context, s *Store, name, prefix string, read func(items map[string][]byte) T) (T, error) {
+	return view(ctx, s, func(tx *bbolt.Tx) (found T, err error) {
+		if tx == nil || tx.Bucket([]byte(name)) == nil {
+			return found, ErrNotFound
+		}
+		items := map[string][]byte{}
+		c := tx.Bucket([]byte(name)).Cursor()
+		for key, value := c.Seek([]byte(prefix)); bytes.HasPrefix(key, []byte(prefix)) && key != nil; key, value = c.Next() {
+			items[string(key)] = value
+		}
+		return read(items), nil
+	})
 }
 
 // Names returns the names of all sets, in order.
-func (s *Store) Names(ctx context.Context) (names []string, err error) {
-	err = s.do(ctx, func() error {
-		if s.db == nil {
-			return nil
+func (s *Store) Names(ctx context.Context) ([]string, error) {
+	return view(ctx, s, func(tx *bbolt.Tx) (names []string, err error) {
+		if tx == nil {
+			return nil, nil
 		}
-		return s.db.View(func(tx *bbolt.Tx) error {
-			return tx.ForEach(func(name []byte, _ *bbolt.Bucket) error {
-				if string(name) != tally {
-					names = append(names, string(name))
-				}
-				return nil
-			})
+		err = tx.ForEach(func(name []byte, _ *bbolt.Bucket) error {
+			if string(name) != tally {
+				names = append(names, string(name))
+			}
+			return nil
 		})
-	}, nil)
-	return names, err
+		return names, err
+	})
 }
 
 // Get returns a set. Errors: ErrNotFound, ErrDamaged.
-func (s *Store) Get(ctx context.Context, name string) (r Record, err error) {
-	var lost error // of this set only
-	err = s.view(ctx, name, func(b *bbolt.Bucket) error {
-		items := map[string][]byte{}
-		c := b.Cursor()
-		for key, value := c.First(); key != nil; key, value = c.Next() {
-			items[string(key)] = value
-		}
-		r, lost = assemble(name, items)
-		return nil
-	})
-	if err == nil && lost != nil {
-		return Record{}, fmt.Errorf("%w: %w", ErrDamaged, lost)
+func (s *Store) Get(ctx context.Context, name string) (Record, error) {
+	if name == tally {
+		return Record{}, ErrNotFound
 	}
-	return r, err
+	type found struct {
+		record Record
+		lost   error // of this set only
+	}
+	f, err := viewItems(ctx, s, name, "", func(items map[string][]byte) (f found) {
+		f.record, f.lost = assemble(name, items)
+		return f
+	})
+	if f.lost != nil {
+		return Record{}, fmt.Errorf("%w: %w", ErrDamaged, f.lost)
+	}
+	return f.record, err
 }
 
 // Rows returns what PutRows has kept for a set, less what is damaged. Error: ErrNotFound.
-func (s *Store) Rows(ctx context.Context, name string) (rows map[Key][]float32, err error) {
-	err = s.view(ctx, name, func(b *bbolt.Bucket) error {
-		rows = map[Key][]float32{}
-		c := b.Cursor()
-		for key, value := c.Seek([]byte("r")); key != nil; key, value = c.Next() {
-			if numbers := unseal(name, key, value); numbers != nil && len(key) == 1+len(Key{}) {
-				rows[Key(key[1:])] = parseRow(numbers)
+func (s *Store) Rows(ctx context.Context, name string) (map[Key][]float32, error) {
+	return viewItems(ctx, s, name, "r", func(items map[string][]byte) map[Key][]float32 {
+		rows := map[Key][]float32{}
+		for key, value := range items {
+			if numbers := unseal(name, []byte(key), value); numbers != nil && len(key) == 1+len(Key{}) {
+				rows[Key([]byte(key[1:]))] = ParseVector(numbers)
 			}
 		}
-		return nil
+		return rows
 	})
-	return rows, err
 }
 
-// update makes a change in turn, in a file that it makes if there is none, and runs then if the change is on disk.
-func (s *Store) update(ctx context.Context, then func(), change func(tx *bbolt.Tx) error) error {
-	return s.change(ctx, s.create, then, change)
-}
-
-// change is update that calls create where there is no file.
+// change makes a change in turn, after a call of create where there is no file, and runs then if the change is on disk.
 func (s *Store) change(ctx context.Context, create func() error, then func(), change func(tx *bbolt.Tx) error) error {
 	return s.do(ctx, func() error {
 		switch {
@@ -312,7 +314,7 @@ func (s *Store) create() error {
 	}
 	err = unix.Flock(int(file.Fd()), unix.LOCK_EX)
 	if err == nil {
-		err = s.bolt(file, false) // synced
+		s.db, err = boltfile.Open(file, bbolt.Options{}) // synced
 	}
 	if err == nil {
 		err = rename(file.Name(), s.path)
@@ -368,7 +370,7 @@ func (s *Store) Put(ctx context.Context, r Record, keys []Key, then func()) erro
 	if err != nil {
 		return err
 	}
-	return s.update(ctx, then, func(tx *bbolt.Tx) error {
+	return s.change(ctx, s.create, then, func(tx *bbolt.Tx) error {
 		b, err := tx.CreateBucketIfNotExists([]byte(r.Name))
 		if err != nil {
 			return err
@@ -441,20 +443,48 @@ func count(tx *bbolt.Tx, by int) error {
 	return b.Put(headKey, seal(tally, headKey, binary.LittleEndian.AppendUint32(nil, uint32(n))))
 }
 
-// PutRows adds rows to a set, which stay as long as Put is told their keys. Errors: ErrNotFound, ErrFull, or those of the
-// system.
+// PutRows adds rows to a set, which stay as long as Put is told their keys, or to Shared. Errors: ErrNotFound, ErrFull, or
+// those of the system.
 func (s *Store) PutRows(ctx context.Context, name string, rows map[Key][]float32) error {
 	items := make(map[string][]byte, len(rows))
 	for k, row := range rows {
 		key := rowKey(k)
-		items[string(key)] = seal(name, key, formatRow(row))
+		items[string(key)] = seal(name, key, FormatVector(row))
 	}
-	return s.change(ctx, notFound, nil, func(tx *bbolt.Tx) error {
-		b := tx.Bucket([]byte(name))
-		if b == nil || name == tally {
-			return ErrNotFound
+	create := notFound
+	if name == Shared {
+		create = s.create
+	}
+	return s.change(ctx, create, nil, func(tx *bbolt.Tx) error {
+		if name == Shared {
+			if err := count(tx, 0); err != nil { // makes the bucket
+				return err
+			}
 		}
-		return s.put(tx, b, items, 0)
+		if b := tx.Bucket([]byte(name)); b != nil {
+			return s.put(tx, b, items, 0)
+		}
+		return ErrNotFound
+	})
+}
+
+// KeepRows removes the rows of Shared that are not among keys. Nothing is written where there are none.
+func (s *Store) KeepRows(ctx context.Context, keys []Key) error {
+	rows, err := s.Rows(ctx, Shared)
+	for _, key := range keys {
+		delete(rows, key)
+	}
+	if len(rows) == 0 {
+		if errors.Is(err, ErrNotFound) {
+			return nil
+		}
+		return err
+	}
+	return s.change(ctx, notFound, nil, func(tx *bbolt.Tx) (err error) {
+		for key := range rows {
+			err = errors.Join(err, tx.Bucket([]byte(Shared)).Delete(rowKey(key)))
+		}
+		return err
 	})
 }
 

@@ -116,6 +116,9 @@ func encodeTexts(ctx context.Context, tokenize func(string) ([]int32, bool), bac
 	return vectors, nil
 }
 
+// Dimension is how many numbers an embedding has.
+func (e *Engine) Dimension() int { return e.parts.Model.EmbeddingDimension }
+
 // Model is the model's name.
 func (e *Engine) Model() string { return e.parts.Model.Name }
 

@@ -192,10 +192,10 @@ func (p *PromptSets) newest(s *promptSet) *version {
 // info describes a version, whose definition is d.
 func (p *PromptSets) info(v *version, d sets.Definition, full bool) SetInfo {
 	d.Labels = slices.Clone(d.Labels)
-	for _, o := range owners(&d) {
-		*o.examples = slices.Clone(*o.examples)
-		for i := range *o.examples {
-			e := &(*o.examples)[i]
+	for _, o := range d.Owners() {
+		*o.Examples = slices.Clone(*o.Examples)
+		for i := range *o.Examples {
+			e := &(*o.Examples)[i]
 			if !full { // else it is as it is kept: with the vector of its own model
 				*e = sets.Example{ID: e.ID, FromThumbnail: e.FromThumbnail || e.Thumbnail != nil && p.foreign(e)}
 			}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"hailoclip/cache/sets"
@@ -85,9 +86,9 @@ func (p *PromptSets) changeable(name string, c Condition, create bool) (*promptS
 // keepExamples fills in the examples of d that have only their id, from the stored version, whichever label has them there.
 func keepExamples(d *sets.Definition, old func() (sets.Definition, error)) error {
 	var kept map[string]sets.Example
-	for _, o := range owners(d) {
-		for i := range *o.examples {
-			e := &(*o.examples)[i]
+	for _, o := range d.Owners() {
+		for i := range *o.Examples {
+			e := &(*o.Examples)[i]
 			if e.Vector != nil {
 				continue
 			}
@@ -97,15 +98,15 @@ func keepExamples(d *sets.Definition, old func() (sets.Definition, error)) error
 					return err
 				}
 				kept = map[string]sets.Example{}
-				for _, o := range owners(&stored) {
-					for _, e := range *o.examples {
+				for _, o := range stored.Owners() {
+					for _, e := range *o.Examples {
 						kept[e.ID] = e
 					}
 				}
 			}
 			found, ok := kept[e.ID]
 			if !ok {
-				return sets.Fault{Field: fmt.Sprintf("%s.examples[%d]", o.where, i), Problem: "has only an id, which no example of the set has"}
+				return sets.Fault{Field: fmt.Sprintf("%s.examples[%d]", o.Where, i), Problem: "has only an id, which no example of the set has"}
 			}
 			*e = found
 		}
@@ -158,7 +159,7 @@ func (p *PromptSets) change(
 		if err := p.room(v); err != nil {
 			return o, err
 		}
-		r := sets.Record{Name: name, Definition: o.d, Changed: time.Now().UTC()}
+		r := sets.Record{Name: name, Definition: o.d, Changed: time.Now().UTC(), Former: p.former(ctx, s, &o.d)}
 		return o, p.parts.Store.Put(ctx, r, p.rowKeys(&o.d), func() {
 			p.install(v)
 			if o.created {
@@ -236,12 +237,8 @@ func (p *PromptSets) storeError(err error) error {
 }
 
 func isOurs(err error) bool {
-	for _, ours := range []error{ErrNoSet, ErrManaged, ErrPrecondition, ErrSetsFull, ErrSetsLost} {
-		if errors.Is(err, ours) {
-			return true
-		}
-	}
-	return false
+	ours := []error{ErrNoSet, ErrManaged, ErrPrecondition, ErrSetsFull, ErrSetsLost}
+	return slices.ContainsFunc(ours, func(our error) bool { return errors.Is(err, our) })
 }
 
 // wait waits until v is ready or over, but only until a tenth of the time that ctx leaves is left.
@@ -332,12 +329,7 @@ func (p *PromptSets) vectorExample(v []float32) (sets.Example, error) {
 }
 
 func indexOf(labels []sets.Label, name string) int {
-	for i := range labels {
-		if labels[i].Name == name {
-			return i
-		}
-	}
-	return -1
+	return slices.IndexFunc(labels, func(l sets.Label) bool { return l.Name == name })
 }
 
 // Calibrate stores thresholds by label, for those that are given, and a temperature, if it is above 0. It fails as

@@ -3,6 +3,7 @@ package clip
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"hailoclip/cache/sets"
 	"hailoclip/hailo"
@@ -156,7 +157,7 @@ func compile(labels []setLabel, dim int, mode string, fit fitFunc) (l compiled, 
 		l.Kinds[i] = kinds[labels[i].Role]
 		if labels[i].Role == sets.Negation {
 			if l.Negations == nil {
-				l.Negations = noNegations(len(labels))
+				l.Negations = slices.Repeat([]int32{-1}, len(labels))
 			}
 			l.Negations[labels[i].Against] = int32(i)
 		}
@@ -166,14 +167,6 @@ func compile(labels []setLabel, dim int, mode string, fit fitFunc) (l compiled, 
 	}
 	l.Rows = append(make([]float32, 0, len(l.Rows)), l.Rows...) // no more memory than they need
 	return l, nil
-}
-
-func noNegations(n int) []int32 {
-	list := make([]int32, n)
-	for i := range list {
-		list[i] = -1
-	}
-	return list
 }
 
 // compared returns the rows whose cosine is the label's. With examples that is one: of a label without texts it always is

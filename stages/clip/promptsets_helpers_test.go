@@ -281,6 +281,13 @@ func labels(list ...string) (d sets.Definition) {
 	return d
 }
 
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
 // shade is an image of one colour, in base64.
 func shade(t testing.TB, r, g, b uint8) string {
 	t.Helper()

@@ -51,23 +51,24 @@ func newPromptSets(e *Engine, parts SetParts) *PromptSets {
 	p.all.Store(&all)
 	var unfinished []*version
 	var wanted []sets.Key // of the configuration's sets
-	load := func(s *promptSet, d *sets.Definition) {
+	load := func(s *promptSet, d *sets.Definition, former []byte) {
 		v := p.newVersion(s, d)
 		p.install(v)
 		all[s.name] = s
 		if err := p.build(v, d, false); errors.Is(err, errUnfinished) {
 			unfinished = append(unfinished, v)
+			p.answerAsBefore(s, former)
 		} else if err != nil {
 			p.fail(v, err)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(parts.Configured)) {
 		d := parts.Configured[name]
-		load(&promptSet{name: name, fixed: &d}, &d)
+		load(&promptSet{name: name, fixed: &d}, &d, nil)
 		wanted = append(wanted, p.rowKeys(&d)...)
 	}
 	if parts.Store != nil {
-		if err := parts.Store.KeepFixedRows(p.ctx, wanted); err != nil {
+		if err := parts.Store.KeepRows(p.ctx, wanted); err != nil {
 			p.log.Warn("rows of prompt sets that the configuration has no longer cannot be removed", "error", err)
 		}
 	}
@@ -81,7 +82,7 @@ func newPromptSets(e *Engine, parts SetParts) *PromptSets {
 			p.log.Error("a prompt set cannot be read", "prompt_set", name, "error", err)
 			continue
 		}
-		load(&promptSet{name: name}, &r.Definition)
+		load(&promptSet{name: name}, &r.Definition, r.Former)
 	}
 	if len(unfinished) > 0 {
 		p.log.Info("prompt sets are encoded in the background", "prompt_sets", len(unfinished))
