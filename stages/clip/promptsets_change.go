@@ -39,7 +39,10 @@ func (p *PromptSets) Put(ctx context.Context, name string, d sets.Definition, c 
 	if err := d.Validate(p.parts.Limits); err != nil {
 		return SetInfo{}, false, err
 	}
-	if err := p.check(name, &d, c, true); err != nil { // before anything is encoded for nothing
+	if err := p.canScore(&d); err != nil {
+		return SetInfo{}, false, err
+	}
+	if _, err := p.changeable(name, c, true); err != nil { // before anything is encoded for nothing
 		return SetInfo{}, false, err
 	}
 	if err := p.embedImages(ctx, &d, c.Caller); err != nil {
@@ -49,15 +52,6 @@ func (p *PromptSets) Put(ctx context.Context, name string, d sets.Definition, c 
 		err := keepExamples(&d, old)
 		return d, err
 	})
-}
-
-// check says what of a change can be known to fail beforehand.
-func (p *PromptSets) check(name string, d *sets.Definition, c Condition, create bool) error {
-	if err := p.canScore(d); err != nil {
-		return err
-	}
-	_, err := p.changeable(name, c, create)
-	return err
 }
 
 // changeable returns the set that may be changed, nil where a new one may be made.
@@ -286,7 +280,7 @@ type Example struct {
 // AddExample adds an example to a label of a set; label "" is the background, and so is Background, unless a label has that
 // name. One that the label has changes nothing. It blocks and fails as Put does, and with ErrNoSet.
 func (p *PromptSets) AddExample(ctx context.Context, name, label string, e Example, c Condition) (SetInfo, error) {
-	if err := p.check(name, &sets.Definition{}, c, false); err != nil {
+	if _, err := p.changeable(name, c, false); err != nil {
 		return SetInfo{}, err
 	}
 	var made sets.Example
@@ -300,19 +294,26 @@ func (p *PromptSets) AddExample(ctx context.Context, name, label string, e Examp
 	if err != nil {
 		return SetInfo{}, late(ctx, err)
 	}
-	info, _, err := p.change(ctx, name, c, false, func(old func() (sets.Definition, error)) (sets.Definition, error) {
-		d, err := old()
-		if err != nil {
-			return d, err
-		}
+	return p.edit(ctx, name, c, func(d *sets.Definition) error {
 		examples := &d.Background.Examples
 		if i := indexOf(d.Labels, label); i >= 0 {
 			examples = &d.Labels[i].Examples
 		} else if label != "" && label != Background {
-			return d, sets.Fault{Field: "label", Problem: fmt.Sprintf("is %.64q, which is no label of the set", label)}
+			return sets.Fault{Field: "label", Problem: fmt.Sprintf("is %.64q, which is no label of the set", label)}
 		}
 		*examples = addExample(*examples, made)
-		return d, nil
+		return nil
+	})
+}
+
+// edit changes the stored version of a set. Error: ErrNoSet, those of Put.
+func (p *PromptSets) edit(ctx context.Context, name string, c Condition, edit func(d *sets.Definition) error) (SetInfo, error) {
+	info, _, err := p.change(ctx, name, c, false, func(old func() (sets.Definition, error)) (sets.Definition, error) {
+		d, err := old()
+		if err == nil {
+			err = edit(&d)
+		}
+		return d, err
 	})
 	return info, err
 }
@@ -337,24 +338,19 @@ func indexOf(labels []sets.Label, name string) int {
 func (p *PromptSets) Calibrate(
 	ctx context.Context, name string, thresholds map[string]sets.Threshold, temperature float64, c Condition,
 ) (SetInfo, error) {
-	info, _, err := p.change(ctx, name, c, false, func(old func() (sets.Definition, error)) (sets.Definition, error) {
-		d, err := old()
-		if err != nil {
-			return d, err
-		}
+	return p.edit(ctx, name, c, func(d *sets.Definition) error {
 		if temperature > 0 {
 			d.Temperature = temperature
 		}
 		for label, t := range thresholds {
 			i := indexOf(d.Labels, label)
 			if i < 0 {
-				return d, sets.Fault{Field: "thresholds", Problem: fmt.Sprintf("has %.64q, which is no label of the set", label)}
+				return sets.Fault{Field: "thresholds", Problem: fmt.Sprintf("has %.64q, which is no label of the set", label)}
 			}
 			d.Labels[i].Threshold = &t
 		}
-		return d, nil
+		return nil
 	})
-	return info, err
 }
 
 var activations = map[string]stages.Activation{
