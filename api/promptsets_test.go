@@ -412,7 +412,7 @@ func TestSetsOfConfiguration(t *testing.T) {
 func TestSetsLost(t *testing.T) {
 	s := serve(t, func(_ *Config, svc *Service) {
 		svc.Engine = testEngine(t, newDevice(), func(_ *clip.Config, p *clip.Parts) {
-			p.Sets.Store, p.Sets.Lost = nil, errors.New("the file is damaged")
+			p.Sets.File, p.Sets.Lost = nil, errors.New("the file is damaged")
 		})
 	})
 	form, body := formOf(t, "cat", string(imageFile("a cat")))
@@ -617,5 +617,5 @@ func FuzzPromptSet(f *testing.F) {
 // testSets has a file for the sets of an engine.
 func testSets(t testing.TB) clip.SetParts {
 	t.Helper()
-	return clip.SetParts{Store: must(sets.Open(filepath.Join(t.TempDir(), sets.FileName))), Limits: sets.Limits{PromptBytes: 2048}}
+	return clip.SetParts{File: must(sets.Open(filepath.Join(t.TempDir(), sets.FileName))), Limits: sets.Limits{PromptBytes: 2048}}
 }

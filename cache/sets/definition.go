@@ -1,5 +1,5 @@
 // Package sets has prompt sets: named lists of labels that images are compared with. A Definition says what a set is, its
-// Entries are the texts and examples that come of it, and a Store keeps sets and the vectors of their texts. Sets are the
+// Entries are the texts and examples that come of it, and a File keeps sets and the vectors of their texts. Sets are the
 // user's: they are written with fsync, and their file is never deleted by the program.
 package sets
 
@@ -113,6 +113,9 @@ type Record struct {
 	Name       string     `json:"name"`
 	Definition Definition `json:"definition"`
 	Changed    time.Time  `json:"changed"`
+
+	// Former is what answers until this version does, in a form of who puts it; nil: nothing is kept of it.
+	Former []byte `json:"-"`
 }
 
 // ExampleID is the hex SHA-256 of an example's vector, cut to 32 digits.

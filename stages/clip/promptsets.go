@@ -145,7 +145,7 @@ func (p *PromptSets) find(name string) (*promptSet, error) {
 // lost is ErrSetsLost with the reason while there is no file.
 func (p *PromptSets) lost() error {
 	switch {
-	case p.parts.Store != nil:
+	case p.parts.File != nil:
 		return nil
 	case p.parts.Lost == nil:
 		return fmt.Errorf("%w: it was not opened", ErrSetsLost)
@@ -215,7 +215,7 @@ func (p *PromptSets) definition(ctx context.Context, s *promptSet) (sets.Definit
 	if s.fixed != nil {
 		return *s.fixed, nil
 	}
-	r, err := p.parts.Store.Get(ctx, s.name)
+	r, err := p.parts.File.Get(ctx, s.name)
 	if errors.Is(err, sets.ErrNotFound) {
 		return sets.Definition{}, fmt.Errorf("%w: %.64q", ErrNoSet, s.name)
 	} else if err != nil {

@@ -153,8 +153,8 @@ func (p *PromptSets) change(
 		if err := p.room(v); err != nil {
 			return o, err
 		}
-		r := sets.Record{Name: name, Definition: o.d, Changed: time.Now().UTC()}
-		return o, p.parts.Store.Put(ctx, r, p.rowKeys(&o.d), func() {
+		r := sets.Record{Name: name, Definition: o.d, Changed: time.Now().UTC(), Former: p.former(ctx, s, &o.d)}
+		return o, p.parts.File.Put(ctx, r, p.rowKeys(&o.d), func() {
 			p.install(v)
 			if o.created {
 				p.setAll(func(all map[string]*promptSet) { all[name] = s })
@@ -260,7 +260,7 @@ func (p *PromptSets) Delete(ctx context.Context, name string, c Condition) error
 		if err != nil {
 			return none, err
 		}
-		return none, p.parts.Store.Delete(ctx, name, func() {
+		return none, p.parts.File.Delete(ctx, name, func() {
 			p.setAll(func(all map[string]*promptSet) { delete(all, name) })
 			p.mu.Lock()
 			defer p.mu.Unlock()

@@ -2,6 +2,7 @@ package clip
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
@@ -131,6 +132,53 @@ func TestResume(t *testing.T) {
 	if info, n := h.settled("s"), p.count(); info.State != SetReady || n != 20 {
 		t.Errorf("%d texts encoded after a restart: %+v", n, info)
 	}
+}
+
+// TestFormerAnswersAfterRestart is cut while a set that answers is encoded anew: the former version answers on.
+func TestFormerAnswersAfterRestart(t *testing.T) {
+	p := &painter{name: "one"}
+	h := newHouse(t, p).open()
+	was := labels("red=a red thing|red", "green", "!blue=blue")
+	was.Labels[0].Threshold, was.MinMargin = &sets.Threshold{Enter: 0.5, Exit: 0.25}, new(0.125)
+	h.put("s", was)
+	want := must(h.sets.Ready("s"))
+	p.gate = make(chan struct{}) // nothing is encoded
+	ctx, cancel := context.WithCancel(t.Context())
+	put := make(chan error)
+	go func() {
+		_, _, err := h.sets.Put(ctx, "s", labels("red="+strings.Join(many("red", 70), "|")), Condition{})
+		put <- err
+	}()
+	for must(h.sets.Info(t.Context(), "s", false)).State != SetEncoding {
+		time.Sleep(time.Millisecond)
+	}
+	for range 2 { // a second restart changes nothing
+		h.reopen()
+		if got := must(h.sets.Ready("s")); string(must(json.Marshal(got))) != string(must(json.Marshal(want))) {
+			t.Fatalf("answers by\n%+v after a restart, and did by\n%+v", *got, *want)
+		}
+		if info := must(h.sets.Info(t.Context(), "s", false)); info.State != SetEncoding || info.ETag == want.ETag {
+			t.Errorf("%+v", info)
+		}
+	}
+	cancel()
+	<-put
+	h.close()
+
+	p.gate = nil
+	h.open()
+	h.settled("s")
+	if got := must(h.sets.Ready("s")); got.ETag == want.ETag {
+		t.Errorf("the former version answers when the new one is encoded: %+v", got)
+	}
+	h.close()
+}
+
+func many(word string, n int) (list []string) {
+	for i := range n {
+		list = append(list, fmt.Sprint(word, i))
+	}
+	return list
 }
 
 // TestDeviceLost encodes elsewhere while a device is away, and again when it is back. A set that nothing can encode waits,

@@ -3,6 +3,7 @@ package clip
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -21,10 +22,10 @@ type keptRows map[sets.Key][]float32
 
 // loadKept returns what is kept of a set: nothing where that cannot be read.
 func (p *PromptSets) loadKept(ctx context.Context, s *promptSet) keptRows {
-	if p.parts.Store == nil {
+	if p.parts.File == nil {
 		return nil
 	}
-	rows, err := p.parts.Store.Rows(ctx, s.rowsIn())
+	rows, err := p.parts.File.Rows(ctx, s.rowsIn())
 	if err != nil && !errors.Is(err, sets.ErrNotFound) && ctx.Err() == nil {
 		p.log.Warn("what was encoded of a prompt set cannot be read, and is encoded again", "prompt_set", s.name, "error", err)
 	}
@@ -117,6 +118,44 @@ func shortest(x float32) float64 {
 	return f
 }
 
+// longEncoding is how many texts take so long to encode that a restart meanwhile should not leave a set without answers:
+// about a second.
+const longEncoding = 64
+
+// answering is what answered when a version was put that takes long to encode, as it is kept.
+type answering struct {
+	Digests []string // as PromptSets.digests
+	Set     *PromptSet
+}
+
+// former returns what is to be kept of the version of s that answers now, because d takes long to encode; nil when it does
+// not, or there is none.
+func (p *PromptSets) former(ctx context.Context, s *promptSet, d *sets.Definition) []byte {
+	ready := s.answers.Load()
+	if ready == nil {
+		return nil
+	}
+	labels, total := newLabels(d, nil)
+	j := &job{kept: p.loadKept(ctx, s), labels: labels}
+	if j.loadRows(p.encoders[0], p.dim); total-known(labels) < longEncoding {
+		return nil
+	}
+	text, _ := json.Marshal(answering{p.digests, ready}) // finite numbers always work
+	return text
+}
+
+// answerAsBefore has s answer by what former has returned before a restart, unless the model is another one.
+func (p *PromptSets) answerAsBefore(s *promptSet, former []byte) {
+	var a answering
+	switch {
+	case len(former) == 0:
+	case json.Unmarshal(former, &a) != nil || a.Set == nil || a.Set.Dim != p.dim:
+		p.log.Warn("the former version of a prompt set cannot be read, and does not answer", "prompt_set", s.name)
+	case slices.Equal(a.Digests, p.digests):
+		s.answers.Store(a.Set)
+	}
+}
+
 // keeper writes what is kept of a version, not all at once and not each by itself. What cannot be written is made again
 // after a restart. Safe for concurrent use.
 type keeper struct {
@@ -156,10 +195,10 @@ func (k *keeper) flush() {
 
 func (k *keeper) write() {
 	p := k.sets
-	if len(k.waiting) > 0 && p.parts.Store != nil && !errors.Is(context.Cause(k.version.ctx), errReplaced) {
+	if len(k.waiting) > 0 && p.parts.File != nil && !errors.Is(context.Cause(k.version.ctx), errReplaced) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(k.version.ctx), diskTime) // while the program ends, too
 		defer cancel()
-		err := p.parts.Store.PutRows(ctx, k.version.set.rowsIn(), k.waiting)
+		err := p.parts.File.PutRows(ctx, k.version.set.rowsIn(), k.waiting)
 		if err != nil && !errors.Is(err, sets.ErrNotFound) {
 			p.log.Warn("what was encoded of a prompt set cannot be kept", "prompt_set", k.version.set.name, "error", err)
 		}

@@ -14,21 +14,21 @@ import (
 
 // SetParts is what the prompt sets of an engine come from.
 type SetParts struct {
-	Store      *sets.Store                // where they are kept, which is the engine's from then on; nil: nowhere
-	Lost       error                      // why there is no Store; nil: none was wanted
+	File       *sets.File                 // where they are kept, which is the engine's from then on; nil: nowhere
+	Lost       error                      // why there is no File; nil: none was wanted
 	Configured map[string]sets.Definition // of the configuration, by name: normalised and valid
 	Limits     sets.Limits                // of those that clients send
 	MaxBytes   int64                      // of memory for what images are compared with; 0: MaxSetBytes
-	Bytes      int64                      // of it, that the sets in Store take, at most
+	Bytes      int64                      // of it, that the sets in File take, at most
 	Log        *slog.Logger               // nil: none
 }
 
 // Close closes the file. It is for who has made no engine of the parts.
 func (s *SetParts) Close(ctx context.Context) error {
-	if s.Store == nil {
+	if s.File == nil {
 		return nil
 	}
-	return s.Store.Close(ctx)
+	return s.File.Close(ctx)
 }
 
 // restoring is how many sets are encoded at once at the start: the others wait, so that a set which a client sends does not
@@ -51,23 +51,24 @@ func newPromptSets(e *Engine, parts SetParts) *PromptSets {
 	p.all.Store(&all)
 	var unfinished []*version
 	var wanted []sets.Key // of the configuration's sets
-	load := func(s *promptSet, d *sets.Definition) {
+	load := func(s *promptSet, d *sets.Definition, former []byte) {
 		v := p.newVersion(s, d)
 		p.install(v)
 		all[s.name] = s
 		if err := p.build(v, d, false); errors.Is(err, errUnfinished) {
 			unfinished = append(unfinished, v)
+			p.answerAsBefore(s, former)
 		} else if err != nil {
 			p.fail(v, err)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(parts.Configured)) {
 		d := parts.Configured[name]
-		load(&promptSet{name: name, fixed: &d}, &d)
+		load(&promptSet{name: name, fixed: &d}, &d, nil)
 		wanted = append(wanted, p.rowKeys(&d)...)
 	}
-	if parts.Store != nil {
-		if err := parts.Store.KeepRows(p.ctx, wanted); err != nil {
+	if parts.File != nil {
+		if err := parts.File.KeepRows(p.ctx, wanted); err != nil {
 			p.log.Warn("rows of prompt sets that the configuration has no longer cannot be removed", "error", err)
 		}
 	}
@@ -76,12 +77,12 @@ func newPromptSets(e *Engine, parts SetParts) *PromptSets {
 			p.log.Warn("a prompt set that is kept is hidden by that of the configuration", "prompt_set", name)
 			continue
 		}
-		r, err := parts.Store.Get(p.ctx, name)
+		r, err := parts.File.Get(p.ctx, name)
 		if err != nil {
 			p.log.Error("a prompt set cannot be read", "prompt_set", name, "error", err)
 			continue
 		}
-		load(&promptSet{name: name}, &r.Definition)
+		load(&promptSet{name: name}, &r.Definition, r.Former)
 	}
 	if len(unfinished) > 0 {
 		p.log.Info("prompt sets are encoded in the background", "prompt_sets", len(unfinished))
@@ -103,12 +104,12 @@ func newPromptSets(e *Engine, parts SetParts) *PromptSets {
 
 // stored returns the names of the sets in the file.
 func (p *PromptSets) stored() []string {
-	if p.parts.Store == nil {
+	if p.parts.File == nil {
 		return nil
 	}
-	names, err := p.parts.Store.Names(p.ctx)
+	names, err := p.parts.File.Names(p.ctx)
 	if err != nil {
-		p.parts.Store, p.parts.Lost = nil, err
+		p.parts.File, p.parts.Lost = nil, err
 		p.log.Error("the prompt sets cannot be read", "error", err)
 	}
 	return names
