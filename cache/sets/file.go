@@ -195,23 +195,20 @@ func view[T any](ctx context.Context, s *File, read func(tx *bbolt.Tx) (T, error
 	return found, nil
 }
 
-// bucketIn returns the bucket of a set, or Shared. Error: ErrNotFound.
-func bucketIn(tx *bbolt.Tx, name string) (b *bbolt.Bucket, err error) {
-	if tx != nil {
-		b = tx.Bucket([]byte(name))
-	}
-	if b == nil {
-		err = ErrNotFound
-	}
-	return b, err
-}
-
-// setIn returns the bucket of a set. Error: ErrNotFound.
-func setIn(tx *bbolt.Tx, name string) (*bbolt.Bucket, error) {
-	if name == Shared {
-		return nil, ErrNotFound
-	}
-	return bucketIn(tx, name)
+// viewItems returns what read makes of the items of a bucket whose keys begin with prefix. It must copy what it keeps. Error:
+// ErrNotFound.
+func viewItems[T any](ctx context.Context, s *File, name, prefix string, read func(items map[string][]byte) T) (T, error) {
+	return view(ctx, s, func(tx *bbolt.Tx) (found T, err error) {
+		if tx == nil || tx.Bucket([]byte(name)) == nil {
+			return found, ErrNotFound
+		}
+		items := map[string][]byte{}
+		c := tx.Bucket([]byte(name)).Cursor()
+		for key, value := c.Seek([]byte(prefix)); bytes.HasPrefix(key, []byte(prefix)) && key != nil; key, value = c.Next() {
+			items[string(key)] = value
+		}
+		return read(items), nil
+	})
 }
 
 // Names returns the names of all sets, in order.
@@ -232,22 +229,16 @@ func (s *File) Names(ctx context.Context) ([]string, error) {
 
 // Get returns a set. Errors: ErrNotFound, ErrDamaged.
 func (s *File) Get(ctx context.Context, name string) (Record, error) {
+	if name == Shared {
+		return Record{}, ErrNotFound
+	}
 	type found struct {
 		record Record
 		lost   error // of this set only
 	}
-	f, err := view(ctx, s, func(tx *bbolt.Tx) (f found, err error) {
-		b, err := setIn(tx, name)
-		if err != nil {
-			return f, err
-		}
-		items := map[string][]byte{}
-		c := b.Cursor()
-		for key, value := c.First(); key != nil; key, value = c.Next() {
-			items[string(key)] = value
-		}
+	f, err := viewItems(ctx, s, name, "", func(items map[string][]byte) (f found) {
 		f.record, f.lost = assemble(name, items)
-		return f, nil
+		return f
 	})
 	if f.lost != nil {
 		return Record{}, fmt.Errorf("%w: %w", ErrDamaged, f.lost)
@@ -255,21 +246,16 @@ func (s *File) Get(ctx context.Context, name string) (Record, error) {
 	return f.record, err
 }
 
-// Rows returns what PutRows has kept, less what is damaged. Error: ErrNotFound.
+// Rows returns what PutRows has kept for a set, less what is damaged. Error: ErrNotFound.
 func (s *File) Rows(ctx context.Context, name string) (map[Key][]float32, error) {
-	return view(ctx, s, func(tx *bbolt.Tx) (map[Key][]float32, error) {
-		b, err := bucketIn(tx, name)
-		if err != nil {
-			return nil, err
-		}
+	return viewItems(ctx, s, name, "r", func(items map[string][]byte) map[Key][]float32 {
 		rows := map[Key][]float32{}
-		c := b.Cursor()
-		for key, value := c.Seek([]byte("r")); key != nil; key, value = c.Next() {
-			if numbers := unseal(name, key, value); numbers != nil && len(key) == 1+len(Key{}) {
-				rows[Key(key[1:])] = ParseVector(numbers)
+		for key, value := range items {
+			if numbers := unseal(name, []byte(key), value); numbers != nil && len(key) == 1+len(Key{}) {
+				rows[Key([]byte(key[1:]))] = ParseVector(numbers)
 			}
 		}
-		return rows, nil
+		return rows
 	})
 }
 
@@ -475,11 +461,10 @@ func (s *File) PutRows(ctx context.Context, name string, rows map[Key][]float32)
 				return err
 			}
 		}
-		b, err := bucketIn(tx, name)
-		if err != nil {
-			return err
+		if b := tx.Bucket([]byte(name)); b != nil {
+			return s.put(tx, b, items, 0)
 		}
-		return s.put(tx, b, items, 0)
+		return ErrNotFound
 	})
 }
 
@@ -506,8 +491,8 @@ func (s *File) KeepRows(ctx context.Context, keys []Key) error {
 // Delete removes a set and its rows. then: see File. Errors: ErrNotFound, or those of the system.
 func (s *File) Delete(ctx context.Context, name string, then func()) error {
 	return s.change(ctx, notFound, then, func(tx *bbolt.Tx) error {
-		if _, err := setIn(tx, name); err != nil {
-			return err
+		if name == Shared || tx.Bucket([]byte(name)) == nil {
+			return ErrNotFound
 		}
 		return errors.Join(tx.DeleteBucket([]byte(name)), count(tx, -1))
 	})
