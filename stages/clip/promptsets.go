@@ -153,14 +153,15 @@ func (p *PromptSets) lost() error {
 	return fmt.Errorf("%w: %w", ErrSetsLost, p.parts.Lost)
 }
 
-// ill says whether the file cannot be used, though it should; why is then its reason.
-func (p *PromptSets) ill() bool { return p.parts.Lost != nil || p.trouble.Load() != nil }
-
-func (p *PromptSets) why() string {
+// fileError says why the file cannot be used, though it should; nil when it can.
+func (p *PromptSets) fileError() error {
 	if err := p.trouble.Load(); err != nil {
-		return (*err).Error()
+		return *err
 	}
-	return p.lost().Error()
+	if p.parts.Lost != nil {
+		return p.lost()
+	}
+	return nil
 }
 
 // Info returns a set with what is known of it; full: with vectors and thumbnails of its examples, else with their ids.
@@ -254,8 +255,8 @@ type SetStats struct {
 func (p *PromptSets) stats() SetStats {
 	all := *p.all.Load()
 	st := SetStats{Sets: len(all), Encoded: p.encoded.Load()}
-	if p.ill() {
-		st.Lost = p.why()
+	if err := p.fileError(); err != nil {
+		st.Lost = err.Error()
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
