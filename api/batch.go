@@ -124,7 +124,9 @@ func (m *many) addText(text string, err error) {
 // readImages adds the images in the JSON, if there are.
 func (r *request) readImages(in *input) error {
 	m := r.manyOf()
-	return readArray(in.Images, "images", maxBatchImages, func(image []byte) { m.images = append(m.images, sent{data: image, json: true}) })
+	return readArray(in.Images, "images", maxBatchImages, func(image []byte) {
+		m.images = append(m.images, sent{data: image, json: true})
+	})
 }
 
 // readTexts adds the texts in the JSON, if there are.

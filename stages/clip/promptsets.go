@@ -99,6 +99,7 @@ type PromptSets struct {
 	mu       sync.Mutex    // guards promptSet.newest, and what is in versions
 	encoded  atomic.Uint64 // texts
 
+	lost    error                 // ErrSetsLost, with the reason why there is no file; nil: there is one
 	trouble atomic.Pointer[error] // of the last change, which the file did not take; nil: it did
 }
 
@@ -136,30 +137,19 @@ func (p *PromptSets) find(name string) (*promptSet, error) {
 	if s, ok := (*p.all.Load())[name]; ok {
 		return s, nil
 	}
-	if err := p.lost(); err != nil {
+	if err := p.lost; err != nil {
 		return nil, err
 	}
 	return nil, fmt.Errorf("%w: %.64q", ErrNoSet, name)
 }
 
-// lost is ErrSetsLost with the reason while there is no file.
-func (p *PromptSets) lost() error {
-	switch {
-	case p.parts.File != nil:
-		return nil
-	case p.parts.Lost == nil:
-		return fmt.Errorf("%w: it was not opened", ErrSetsLost)
-	}
-	return fmt.Errorf("%w: %w", ErrSetsLost, p.parts.Lost)
-}
-
-// fileError says why the file cannot be used, though it should; nil when it can.
+// fileError says why the file cannot be used, though it should; nil when it can. It allocates nothing.
 func (p *PromptSets) fileError() error {
 	if err := p.trouble.Load(); err != nil {
 		return *err
 	}
 	if p.parts.Lost != nil {
-		return p.lost()
+		return p.lost
 	}
 	return nil
 }
@@ -238,7 +228,7 @@ func (p *PromptSets) List() ([]SetSummary, error) {
 			Model: p.engine.Model(), ReadOnly: s.fixed != nil,
 		})
 	}
-	return list, p.lost()
+	return list, p.lost
 }
 
 // SetStats are the prompt sets in Stats.

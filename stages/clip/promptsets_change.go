@@ -60,7 +60,7 @@ func (p *PromptSets) changeable(name string, c Condition, create bool) (*promptS
 	if s != nil {
 		etag = p.newest(s).etag
 	}
-	switch lost := p.lost(); {
+	switch lost := p.lost; {
 	case s != nil && s.fixed != nil:
 		return nil, fmt.Errorf("%w: %.64q", ErrManaged, name)
 	case lost != nil:

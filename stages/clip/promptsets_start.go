@@ -47,6 +47,9 @@ func newPromptSets(e *Engine, parts SetParts) *PromptSets {
 		changing: make(chan struct{}, 1), turn: make(chan struct{}, 1), fitting: make(chan struct{}, 1),
 	}
 	p.ctx, p.stop = context.WithCancel(context.Background())
+	if parts.File == nil {
+		p.lose(parts.Lost)
+	}
 	all := map[string]*promptSet{}
 	p.all.Store(&all)
 	var unfinished []*version
@@ -102,6 +105,12 @@ func newPromptSets(e *Engine, parts SetParts) *PromptSets {
 	return p
 }
 
+// lose goes on without a file; why is nil where none was wanted.
+func (p *PromptSets) lose(why error) {
+	p.parts.File, p.parts.Lost = nil, why
+	p.lost = fmt.Errorf("%w: %w", ErrSetsLost, cmp.Or(why, errors.New("it was not opened")))
+}
+
 // stored returns the names of the sets in the file.
 func (p *PromptSets) stored() []string {
 	if p.parts.File == nil {
@@ -109,7 +118,7 @@ func (p *PromptSets) stored() []string {
 	}
 	names, err := p.parts.File.Names(p.ctx)
 	if err != nil {
-		p.parts.File, p.parts.Lost = nil, err
+		p.lose(err)
 		p.log.Error("the prompt sets cannot be read", "error", err)
 	}
 	return names
