@@ -140,13 +140,13 @@ func (r *request) evaluatePromptSet() error {
 			return f.Err
 		}
 	}
-	r.set.evaluation = v
-	if !t.apply {
-		return nil
-	}
 	c := r.set.condition
 	if c.IfMatch != "" && c.IfMatch != anyETag && c.IfMatch != v.Set.ETag || c.IfNoneMatch {
 		return fmt.Errorf("%w: its ETag is %q", clip.ErrPrecondition, v.Set.ETag)
+	}
+	r.set.evaluation = v
+	if !t.apply {
+		return nil
 	}
 	c.IfMatch = v.Set.ETag // nobody else's version gets what was found out about this one
 	thresholds, temperature := v.Calibration()

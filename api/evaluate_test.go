@@ -96,6 +96,7 @@ func TestEvaluate(t *testing.T) {
 	}
 
 	// Applied.
+	s.do(t, "POST", path, form, "Content-Type", contentType, "If-Match", `"x"`).wantError(t, 412, "precondition_failed", "")
 	s.do(t, "POST", path+"?apply=true", form, "Content-Type", contentType, "If-Match", `"x"`).wantError(t, 412, "precondition_failed", "")
 	r := s.do(t, "POST", path+"?apply=true&precision=0.7", form, "Content-Type", contentType, "If-Match", `"`+set.ETag+`"`)
 	r.into(t, &a)

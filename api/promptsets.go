@@ -294,18 +294,17 @@ func (r *request) getPromptSet() error {
 		return err
 	}
 	// The ETag is that of the definition: while the answer changes with the progress of encoding, caches get none.
+	keep := func() { r.ctx.Response.Header.Set(fasthttp.HeaderCacheControl, "no-cache") } // and ask about it by its ETag
 	if info.State == clip.SetReady {
 		r.setETag(info.ETag)
 		if slices.Contains(known, anyETag) || slices.Contains(known, info.ETag) || slices.Contains(known, `W/"`+info.ETag+`"`) {
+			keep()
 			r.ctx.SetStatusCode(fasthttp.StatusNotModified)
 			return nil
 		}
+		defer keep()
 	}
-	err = r.answerJSON(&info)
-	if info.State == clip.SetReady {
-		r.ctx.Response.Header.Set(fasthttp.HeaderCacheControl, "no-cache") // to be kept, and asked about by its ETag
-	}
-	return err
+	return r.answerJSON(&info)
 }
 
 func (r *request) listPromptSets() error {

@@ -94,7 +94,8 @@ func TestPromptSets(t *testing.T) {
 	}
 	for _, tag := range []string{`"` + set.ETag + `"`, `"x", W/"` + set.ETag + `"`, "*"} {
 		r := s.do(t, "GET", "/v1/prompt-sets/pets", "", "If-None-Match", tag)
-		if r.status != 304 || len(r.body) > 0 || r.header.Get("ETag") != `"`+set.ETag+`"` || r.header.Get("X-Request-Id") == "" {
+		if r.status != 304 || len(r.body) > 0 || r.header.Get("ETag") != `"`+set.ETag+`"` || r.header.Get("X-Request-Id") == "" ||
+			r.header.Get("Cache-Control") != "no-cache" {
 			t.Errorf("If-None-Match: %s: %d %s", tag, r.status, r.body)
 		}
 	}

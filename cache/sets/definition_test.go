@@ -184,6 +184,7 @@ func TestFaults(t *testing.T) {
 		{`{"labels": [{"name": "a", "examples": [{"id": "5"}]}]}`, "labels[0].examples[0].id must have 32 hexadecimal digits"},
 		{example(func(*Example) {}), ""},
 		{example(func(e *Example) { *e = Example{ID: e.ID} }), ""},
+		{example(func(e *Example) { *e = Example{ID: e.ID, FromThumbnail: true} }), ""},
 		{example(func(e *Example) { e.Vector = nil }), "labels[0].examples[0].vector is missing"},
 		{example(func(e *Example) { e.Vector = make(Bytes, 12) }),
 			"labels[0].examples[0].vector must be base64 of float32 numbers, little-endian, of unit length"},

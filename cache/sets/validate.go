@@ -40,8 +40,8 @@ var nameRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 // ValidName says whether a set may have this name.
 func ValidName(name string) bool { return nameRule.MatchString(name) }
 
-// Validate says what is wrong with d, as Normalized returns it: Faults, joined, at most maxFaults. An example may have its
-// id alone.
+// Validate says what is wrong with d, as Normalized returns it: Faults, joined, at most maxFaults. An example may have
+// what GET answers of it: its id, and FromThumbnail, which says nothing then.
 func (d Definition) Validate(limits Limits) error {
 	v := validator{Limits: limits, seen: map[string]int{}}
 	v.set(d)
@@ -193,7 +193,7 @@ func (v *validator) example(e Example, field string) {
 	id, err := hex.DecodeString(e.ID)
 	v.want(err == nil && len(id) == 16 && e.ID == strings.ToLower(e.ID), field+".id", "must have 32 hexadecimal digits")
 	if e.Vector == nil {
-		v.want(e.Thumbnail == nil && e.Model == "" && !e.FromThumbnail, field+".vector", "is missing")
+		v.want(e.Thumbnail == nil && e.Model == "", field+".vector", "is missing")
 		return
 	}
 	v.want(len(e.Vector) <= maxVector && unit(e.Vector), field+".vector",

@@ -187,9 +187,8 @@ func (p *PromptSets) info(v *version, d sets.Definition, full bool) SetInfo {
 		*o.Examples = slices.Clone(*o.Examples)
 		for i := range *o.Examples {
 			e := &(*o.Examples)[i]
-			e.FromThumbnail = e.FromThumbnail || e.Thumbnail != nil && p.foreign(e)
-			if !full {
-				*e = sets.Example{ID: e.ID, FromThumbnail: e.FromThumbnail}
+			if !full { // else it is as it is kept: with the vector of its own model
+				*e = sets.Example{ID: e.ID, FromThumbnail: e.FromThumbnail || e.Thumbnail != nil && p.foreign(e)}
 			}
 		}
 	}
