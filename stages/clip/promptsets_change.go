@@ -118,7 +118,7 @@ func (p *PromptSets) change(
 		d       sets.Definition
 		created bool
 	}
-	o, err := alone(ctx, p, func(ctx context.Context) (o outcome, err error) {
+	o, err := exclusive(ctx, p, func(ctx context.Context) (o outcome, err error) {
 		s, err := p.changeable(name, c, create)
 		if err != nil {
 			return o, err
@@ -160,7 +160,7 @@ func (p *PromptSets) change(
 				p.setAll(func(all map[string]*promptSet) { all[name] = s })
 			}
 			d := o.d
-			p.goes(func() { p.run(v, &d) })
+			p.start(func() { p.run(v, &d) })
 		})
 	})
 	if err != nil {
@@ -177,9 +177,9 @@ func (p *PromptSets) setAll(change func(all map[string]*promptSet)) {
 	p.all.Store(&all)
 }
 
-// alone makes a change while no other one is made. When ctx ends first it returns pipeline.ErrDeadline: a change that the
+// exclusive makes a change while no other one is made. When ctx ends first it returns pipeline.ErrDeadline: a change that the
 // disk has begun by then may come true later, and until then no other is made, so that each sees what was before it.
-func alone[T any](ctx context.Context, p *PromptSets, change func(context.Context) (T, error)) (result T, err error) {
+func exclusive[T any](ctx context.Context, p *PromptSets, change func(context.Context) (T, error)) (result T, err error) {
 	select {
 	case p.changing <- struct{}{}:
 	case <-ctx.Done():
@@ -190,7 +190,7 @@ func alone[T any](ctx context.Context, p *PromptSets, change func(context.Contex
 		err    error
 	}
 	done := make(chan outcome, 1)
-	begun := p.goes(func() {
+	begun := p.start(func() {
 		defer func() { <-p.changing }()
 		o := outcome{err: errors.New("panic")}
 		defer func() {
@@ -255,7 +255,7 @@ const nearDeadline = 2 * time.Second
 
 // Delete removes a set. Errors: ErrNoSet, ErrManaged, ErrPrecondition, ErrSetsLost.
 func (p *PromptSets) Delete(ctx context.Context, name string, c Condition) error {
-	_, err := alone(ctx, p, func(ctx context.Context) (none struct{}, err error) {
+	_, err := exclusive(ctx, p, func(ctx context.Context) (none struct{}, err error) {
 		s, err := p.changeable(name, c, false)
 		if err != nil {
 			return none, err

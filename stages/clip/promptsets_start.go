@@ -133,8 +133,8 @@ func (p *PromptSets) restore(v *version) {
 	}
 }
 
-// goes runs f beside everything else, unless the sets are closed.
-func (p *PromptSets) goes(f func()) bool {
+// start runs f beside everything else, unless the sets are closed.
+func (p *PromptSets) start(f func()) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ctx.Err() != nil {
