@@ -95,44 +95,42 @@ func TestRestart(t *testing.T) {
 
 // TestResume is cut in the middle: what was encoded by then is not encoded again.
 func TestResume(t *testing.T) {
-	p := &painter{name: "one", gate: make(chan struct{}, 100)}
-	h := newHouse(t, p).open()
-	var list []string
-	for i := range 20 {
-		list = append(list, fmt.Sprintf("%d=red %d|red %d again", i, i, i))
-	}
-	for range 5 {
-		p.gate <- struct{}{}
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
-	defer cancel()
-	put := make(chan SetInfo, 1)
-	go func() {
-		info, _, err := h.sets.Put(ctx, "s", labels(list...), Condition{})
-		is(t, err, nil)
-		put <- info
-	}()
-	for { // until the fifth batch is through
-		if info, err := h.sets.Info(t.Context(), "s", false); err == nil && info.Encoded == 20 {
-			if info.State != SetEncoding || info.Total != 40 {
-				t.Errorf("%+v", info)
-			}
-			break
+	synctest.Test(t, func(t *testing.T) {
+		p := &painter{name: "one", gate: make(chan struct{}, 100)}
+		h := newHouse(t, p).open()
+		var list []string
+		for i := range 20 {
+			list = append(list, fmt.Sprintf("%d=red %d|red %d again", i, i, i))
 		}
-		time.Sleep(time.Millisecond)
-	}
-	_, err := h.sets.Ready("s")
-	is(t, err, ErrSetNotReady)
-	h.close()
-	if info := <-put; info.State != SetEncoding || info.Encoded != 20 {
-		t.Errorf("who waited for it: %+v", info)
-	}
-	p.gate = nil
-	p.count()
-	h.open()
-	if info, n := h.settled("s"), p.count(); info.State != SetReady || n != 20 {
-		t.Errorf("%d texts encoded after a restart: %+v", n, info)
-	}
+		for range 5 {
+			p.gate <- struct{}{}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		put := make(chan SetInfo, 1)
+		go func() {
+			info, _, err := h.sets.Put(ctx, "s", labels(list...), Condition{})
+			is(t, err, nil)
+			put <- info
+		}()
+		synctest.Wait() // until the fifth batch is through
+		if info, err := h.sets.Info(t.Context(), "s", false); err != nil || info.Encoded != 20 || info.State != SetEncoding || info.Total != 40 {
+			t.Errorf("%+v: %v", info, err)
+		}
+		_, err := h.sets.Ready("s")
+		is(t, err, ErrSetNotReady)
+		h.close()
+		if info := <-put; info.State != SetEncoding || info.Encoded != 20 {
+			t.Errorf("who waited for it: %+v", info)
+		}
+		p.gate = nil
+		p.count()
+		h.open()
+		if info, n := h.settled("s"), p.count(); info.State != SetReady || n != 20 {
+			t.Errorf("%d texts encoded after a restart: %+v", n, info)
+		}
+		h.close()
+	})
 }
 
 // TestFormerAnswersAfterRestart is cut while a set that answers is encoded anew: the former version answers on.

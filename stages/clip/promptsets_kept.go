@@ -22,10 +22,10 @@ type keptRows map[sets.Key][]float32
 
 // loadKept returns what is kept of a set: nothing where that cannot be read.
 func (p *PromptSets) loadKept(ctx context.Context, s *promptSet) keptRows {
-	if p.parts.Store == nil {
+	if p.parts.File == nil {
 		return nil
 	}
-	rows, err := p.parts.Store.Rows(ctx, s.rowsIn())
+	rows, err := p.parts.File.Rows(ctx, s.rowsIn())
 	if err != nil && !errors.Is(err, sets.ErrNotFound) && ctx.Err() == nil {
 		p.log.Warn("what was encoded of a prompt set cannot be read, and is encoded again", "prompt_set", s.name, "error", err)
 	}
@@ -159,7 +159,7 @@ func (p *PromptSets) answerAsBefore(s *promptSet, former []byte) {
 func (p *PromptSets) dropFormer(v *version) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(v.ctx), diskTime)
 	defer cancel()
-	err := p.parts.Store.DropFormer(ctx, v.set.name, func() bool { return !errors.Is(context.Cause(v.ctx), errReplaced) })
+	err := p.parts.File.DropFormer(ctx, v.set.name, func() bool { return !errors.Is(context.Cause(v.ctx), errReplaced) })
 	if err != nil && !errors.Is(err, sets.ErrNotFound) {
 		p.log.Warn("the former version of a prompt set cannot be removed", "prompt_set", v.set.name, "error", err)
 	}
@@ -207,10 +207,10 @@ func (k *keeper) flush() bool {
 
 func (k *keeper) write() {
 	p := k.sets
-	if len(k.waiting) > 0 && p.parts.Store != nil && !errors.Is(context.Cause(k.version.ctx), errReplaced) {
+	if len(k.waiting) > 0 && p.parts.File != nil && !errors.Is(context.Cause(k.version.ctx), errReplaced) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(k.version.ctx), diskTime) // while the program ends, too
 		defer cancel()
-		err := p.parts.Store.PutRows(ctx, k.version.set.rowsIn(), k.waiting)
+		err := p.parts.File.PutRows(ctx, k.version.set.rowsIn(), k.waiting)
 		k.lost = k.lost || err != nil
 		if err != nil && !errors.Is(err, sets.ErrNotFound) {
 			p.log.Warn("what was encoded of a prompt set cannot be kept", "prompt_set", k.version.set.name, "error", err)
