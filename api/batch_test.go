@@ -473,10 +473,7 @@ func TestBatchByAPromptSet(t *testing.T) {
 			Reason          string          `json:"reason"`
 			itemError
 		} `json:"results"`
-		PromptSet       string  `json:"prompt_set"`
-		ETag            string  `json:"etag"`
-		ScoreSource     string  `json:"score_source"`
-		Temperature     float64 `json:"temperature"`
+		setFields
 		InferenceTimeMS float64 `json:"inference_time_ms"`
 		LogitScale      float64 `json:"logit_scale"`
 		Model           string  `json:"model"`

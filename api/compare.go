@@ -2,7 +2,6 @@ package api
 
 import (
 	"encoding/base64"
-	"encoding/binary"
 	"fmt"
 	"math"
 	"strconv"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/bytedance/sonic"
 
+	"hailoclip/cache/sets"
 	"hailoclip/pipeline"
 	"hailoclip/stages"
 )
@@ -21,7 +21,7 @@ const maxSide = 1024
 // operand is one item of a comparison.
 type operand struct {
 	kind   operandKind
-	n      int       // the number of the image or text in many
+	n      int       // the number of the image or text in batchItems
 	vector []float32 // of unit length, where it was sent
 }
 
@@ -60,7 +60,7 @@ func readComparison(r *request, in *input) error {
 		if err != nil {
 			return err
 		}
-		r.manyOf().sides[s] = items
+		r.itemsOf().sides[s] = items
 	}
 	return nil
 }
@@ -72,21 +72,21 @@ func (r *request) readOperand(raw []byte) (operand, error) {
 	}
 	err := fast.UnmarshalFromString(unsafe.String(unsafe.SliceData(raw), len(raw)), &one)
 	text, image, vector := given(one.Text), given(one.Image), given(one.Vector)
-	m := r.manyOf()
+	m := r.itemsOf()
 	switch {
 	case err == nil && text && !image && !vector:
 		in := input{Text: one.Text}
 		text, err := in.text(r.server.cfg.MaxPromptBytes)
 		if err == nil && len(m.texts) == maxBatchTexts {
-			err = errTooManyTexts(maxBatchTexts + 1)
+			err = tooMany("texts", maxBatchTexts+1, maxBatchTexts)
 		}
 		m.addText(text, nil)
 		return operand{kind: aText, n: len(m.texts) - 1}, err
 	case err == nil && image && !text && !vector:
 		if len(m.images) == maxBatchImages {
-			err = errTooManyImages(maxBatchImages + 1)
+			err = tooMany("images", maxBatchImages+1, maxBatchImages)
 		}
-		m.images = append(m.images, sent{data: one.Image, json: true})
+		m.images = append(m.images, sentImage{data: one.Image, json: true})
 		return operand{kind: anImage, n: len(m.images) - 1}, err
 	case err == nil && vector && !text && !image:
 		vector, err := readVector(one.Vector, r.server.svc.Engine.Dimension())
@@ -97,15 +97,13 @@ func (r *request) readOperand(raw []byte) (operand, error) {
 
 // readVector reads a vector of so many numbers, an array of them or the base64 of float32, little-endian, and makes its length 1.
 func readVector(raw []byte, dimension int) ([]float32, error) {
-	v := make([]float32, 0, dimension)
+	var v []float32
 	if raw[0] == '"' {
 		b, err := base64.StdEncoding.DecodeString(string(raw[1 : len(raw)-1]))
 		if err != nil || len(b) != 4*dimension {
 			return nil, fail(errInvalidRequest, "'vector' must have %d numbers: base64 of %d bytes", dimension, 4*dimension)
 		}
-		for ; len(b) > 0; b = b[4:] {
-			v = append(v, math.Float32frombits(binary.LittleEndian.Uint32(b)))
-		}
+		v = sets.ParseVector(b)
 	} else {
 		if n := elements(raw); n != dimension {
 			return nil, fail(errInvalidRequest, "'vector' has %d numbers, those of the model have %d", n, dimension)
@@ -137,9 +135,9 @@ func (r *request) compare() error {
 	if err := r.embedBatch(); err != nil {
 		return err
 	}
-	for s, side := range r.many.sides {
+	for s, side := range r.items.sides {
 		for i := range side {
-			if err := r.many.resolve(&side[i]); err != nil {
+			if err := r.items.resolve(&side[i]); err != nil {
 				return fmt.Errorf("%c[%d]: %w", "ab"[s], i, err)
 			}
 		}
@@ -148,19 +146,19 @@ func (r *request) compare() error {
 }
 
 // resolve finds the vector of an item.
-func (m *many) resolve(o *operand) (err error) {
+func (m *batchItems) resolve(o *operand) (err error) {
 	switch o.kind {
 	case aText:
 		o.vector, err = m.rows[o.n].Embedding, m.errs[o.n]
 	case anImage:
-		o.vector, err = m.found[o.n].Embedding, m.found[o.n].err
+		o.vector, err = m.results[o.n].Embedding, m.results[o.n].err
 	}
 	return err
 }
 
 // answerComparison writes the answer of /v1/compare: the cosine of each item of a with each of b.
 func (r *request) answerComparison() error {
-	a, b := r.many.sides[0], r.many.sides[1]
+	a, b := r.items.sides[0], r.items.sides[1]
 	answer, err := r.newAnswer(12*len(a)*len(b) + 512)
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 
 	"hailoclip/pipeline"
 	"hailoclip/stages/clip"
+	"hailoclip/stages/evaluate"
 )
 
 // trial is a request to evaluate a prompt set with labelled images.
@@ -139,13 +140,13 @@ func (r *request) evaluatePromptSet() error {
 			return f.Err
 		}
 	}
-	r.set.evaluation = v
-	if !t.apply {
-		return nil
-	}
 	c := r.set.condition
 	if c.IfMatch != "" && c.IfMatch != anyETag && c.IfMatch != v.Set.ETag || c.IfNoneMatch {
 		return fmt.Errorf("%w: its ETag is %q", clip.ErrPrecondition, v.Set.ETag)
+	}
+	r.set.evaluation = v
+	if !t.apply {
+		return nil
 	}
 	c.IfMatch = v.Set.ETag // nobody else's version gets what was found out about this one
 	thresholds, temperature := v.Calibration()
@@ -155,29 +156,23 @@ func (r *request) evaluatePromptSet() error {
 
 // evaluationAnswer is the answer of an evaluation.
 type evaluationAnswer struct {
-	PromptSet   string                     `json:"prompt_set"`
-	ETag        string                     `json:"etag"` // of the version that was evaluated
-	Images      int                        `json:"images"`
-	Accuracy    float64                    `json:"accuracy"`
-	Labels      []string                   `json:"labels"`
-	Confusion   [][]int                    `json:"confusion"`
-	Recall      map[string]*float64        `json:"recall"`
-	Precision   map[string]*float64        `json:"precision"`
-	Thresholds  map[string]*labelThreshold `json:"thresholds"`
-	ECE         calibrationError           `json:"ece"`
-	Temperature *float64                   `json:"temperature"`
-	Reason      string                     `json:"reason,omitempty"` // why there is no Temperature
-	Applied     bool                       `json:"applied"`
-	AppliedETag string                     `json:"applied_etag,omitempty"` // of the set with thresholds and temperature
-	Errors      []imageError               `json:"errors"`
-	Model       string                     `json:"model"`
-	RequestID   string                     `json:"request_id"`
-}
-
-type labelThreshold struct {
-	Score     float64 `json:"score"`
-	Precision float64 `json:"precision"`
-	Recall    float64 `json:"recall"`
+	PromptSet   string                         `json:"prompt_set"`
+	ETag        string                         `json:"etag"` // of the version that was evaluated
+	Images      int                            `json:"images"`
+	Accuracy    float64                        `json:"accuracy"`
+	Labels      []string                       `json:"labels"`
+	Confusion   [][]int                        `json:"confusion"`
+	Recall      map[string]*float64            `json:"recall"`
+	Precision   map[string]*float64            `json:"precision"`
+	Thresholds  map[string]*evaluate.Threshold `json:"thresholds"`
+	ECE         calibrationError               `json:"ece"`
+	Temperature *float64                       `json:"temperature"`
+	Reason      string                         `json:"reason,omitempty"` // why there is no Temperature
+	Applied     bool                           `json:"applied"`
+	AppliedETag string                         `json:"applied_etag,omitempty"` // of the set with thresholds and temperature
+	Errors      []imageError                   `json:"errors"`
+	Model       string                         `json:"model"`
+	RequestID   string                         `json:"request_id"`
 }
 
 type calibrationError struct {
@@ -197,15 +192,12 @@ func (r *request) answerEvaluation() error {
 	v, t := r.set.evaluation, &r.set.trial
 	a := evaluationAnswer{
 		PromptSet: r.set.name, ETag: v.Set.ETag, Images: v.Images, Accuracy: v.Accuracy, Labels: v.Labels, Confusion: v.Confusion,
-		Recall: map[string]*float64{}, Precision: map[string]*float64{}, Thresholds: map[string]*labelThreshold{},
+		Recall: map[string]*float64{}, Precision: map[string]*float64{}, Thresholds: map[string]*evaluate.Threshold{},
 		ECE: calibrationError{v.Before, v.After}, Temperature: v.Temperature, Reason: v.Reason, Errors: []imageError{},
 		Model: r.server.svc.Engine.Model(), RequestID: r.id,
 	}
 	for i, label := range v.Labels {
-		a.Recall[label], a.Precision[label], a.Thresholds[label] = v.Recall[i], v.Precision[i], nil
-		if th := v.Thresholds[i]; th != nil {
-			a.Thresholds[label] = &labelThreshold{th.Score, th.Precision, th.Recall}
-		}
+		a.Recall[label], a.Precision[label], a.Thresholds[label] = v.Recall[i], v.Precision[i], v.Thresholds[i]
 	}
 	for _, f := range v.Failed {
 		o := outcomeOf(f.Err)

@@ -96,6 +96,7 @@ func TestEvaluate(t *testing.T) {
 	}
 
 	// Applied.
+	s.do(t, "POST", path, form, "Content-Type", contentType, "If-Match", `"x"`).wantError(t, 412, "precondition_failed", "")
 	s.do(t, "POST", path+"?apply=true", form, "Content-Type", contentType, "If-Match", `"x"`).wantError(t, 412, "precondition_failed", "")
 	r := s.do(t, "POST", path+"?apply=true&precision=0.7", form, "Content-Type", contentType, "If-Match", `"`+set.ETag+`"`)
 	r.into(t, &a)
@@ -115,8 +116,8 @@ func TestEvaluate(t *testing.T) {
 	}
 }
 
-// TestEvaluateActivations evaluates by every activation: the confusion is that of what classify answers, and the probabilities of what
-// is right are near 1.
+// TestEvaluateActivations evaluates by every activation: the confusion is that of what classify answers, and the probabilities
+// of what is right are near 1.
 func TestEvaluateActivations(t *testing.T) {
 	s := serve(t, nil)
 	for name, c := range map[string]struct {

@@ -121,7 +121,7 @@ func TestBadForms(t *testing.T) {
 		t.Errorf("%d parts, %v", len(found), err)
 	}
 	stop := errors.New("enough")
-	if err := eachPart([]byte(form), []byte(of(named)), func(part) error { return stop }); err != stop {
+	if err := eachPart([]byte(form), []byte(of(named)), func(part) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("%v", err)
 	}
 }
@@ -183,7 +183,7 @@ func FuzzForm(f *testing.F) {
 		var theirData []string
 		for {
 			p, err := r.NextRawPart()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			if err != nil {

@@ -64,6 +64,7 @@ func TestOpenAPI(t *testing.T) {
 			checkReply(t, operation, s.do(t, c.method, c.path, c.body, append([]string{"Content-Type", "application/json"}, c.headers...)...), c.status)
 		})
 	}
+	promptSets(t, s, doc)
 	s.lose("no device")
 	checkReply(t, doc.Paths.Value("/health").Get, s.do(t, "GET", "/health", ""), 503)
 	checkReply(t, doc.Paths.Value("/v1/classify").Post, s.post(t, "/v1/classify", good), 503)
@@ -90,6 +91,40 @@ func TestOpenAPI(t *testing.T) {
 		if !strings.Contains(all, o.code) && o.status != 404 && o.status != 405 {
 			t.Errorf("code %s is not described", o.code)
 		}
+	}
+}
+
+// promptSets holds answers of the operations of prompt sets against the description.
+func promptSets(t *testing.T, s *service, doc *openapi3.T) {
+	t.Helper()
+	const one, image = "/v1/prompt-sets/{name}", "image/bmp"
+	set := `{"labels":[{"name":"cat","prompts":["a cat"],"negation":["no cat"],"threshold":{"enter":0.5,"exit":0.4},"images":["` + b64("my cat") + `"]},{"name":"dog"}],
+		"templates":["a {}"],"background":{"auto":true,"prompts":["x"]},"fewshot":{"mode":"auto","alpha":0.5},"activation":"pair","temperature":2,"min_cosine":0.1,"min_margin":null}`
+	visit(t, "request", doc.Paths.Value(one).Put.RequestBody.Value.Content.Get("application/json"), []byte(set))
+	form, labelled := formOf(t, "cat", string(imageFile("a cat")), "dog", notAnImage)
+	for _, c := range []struct {
+		method, template, path, body string
+		status                       int
+		headers                      []string
+	}{
+		{"PUT", one, "/v1/prompt-sets/pets", set, 201, nil},
+		{"PUT", one, "/v1/prompt-sets/pets", set, 200, nil},
+		{"PUT", one, "/v1/prompt-sets/pets", `{}`, 400, nil},
+		{"PUT", one, "/v1/prompt-sets/pets", set, 412, []string{"If-None-Match", "*"}},
+		{"GET", one, "/v1/prompt-sets/pets", "", 200, nil},
+		{"GET", one, "/v1/prompt-sets/pets?examples=full", "", 200, nil},
+		{"GET", one, "/v1/prompt-sets/cars", "", 404, nil},
+		{"GET", "/v1/prompt-sets", "/v1/prompt-sets", "", 200, nil},
+		{"POST", "/v1/classify", "/v1/classify", `{"image":"` + b64("a cat") + `","prompt_set":"pets"}`, 200, nil},
+		{"POST", "/v1/classify", "/v1/classify", `{"image":"` + b64("a street") + `","prompt_set":"cars"}`, 404, nil},
+		{"POST", one + "/examples", "/v1/prompt-sets/pets/examples?label=dog", string(imageFile("my dog")), 200, []string{"Content-Type", image}},
+		{"POST", one + "/examples", "/v1/prompt-sets/pets/examples", `{"label":"cow","image":"` + b64("x") + `"}`, 400, nil},
+		{"POST", one + "/evaluate", "/v1/prompt-sets/pets/evaluate", labelled, 200, []string{"Content-Type", form}},
+		{"POST", one + "/evaluate", "/v1/prompt-sets/pets/evaluate", labelled, 415, []string{"Content-Type", image}},
+		{"DELETE", one, "/v1/prompt-sets/pets", "", 412, []string{"If-Match", `"x"`}},
+		{"DELETE", one, "/v1/prompt-sets/cars", "", 404, nil},
+	} {
+		checkReply(t, doc.Paths.Value(c.template).GetOperation(c.method), s.json(t, c.method, c.path, c.body, c.headers...), c.status)
 	}
 }
 

@@ -167,23 +167,18 @@ func readPromptSet(r *request) error {
 
 // decodeImages has the images of the definition in plain base64, of which a client may send any kind.
 func (a *setAsk) decodeImages(scratch *[scratchBytes]byte) error {
-	decode := func(where string, images []string) error {
+	for _, o := range a.definition.Owners() {
+		images := *o.Images
 		for i, text := range images[:min(len(images), sets.MaxExamples)] {
 			coded := []byte(text)
 			image, err := decodeImage(coded[:0], coded, scratch)
 			if err != nil {
-				return fmt.Errorf("%s.images[%d]: %w", where, i, err)
+				return fmt.Errorf("%s.images[%d]: %w", o.Where, i, err)
 			}
 			images[i] = base64.StdEncoding.EncodeToString(image)
 		}
-		return nil
 	}
-	for i, l := range a.definition.Labels {
-		if err := decode(fmt.Sprintf("labels[%d]", i), l.Images); err != nil {
-			return err
-		}
-	}
-	return decode("background", a.definition.Background.Images)
+	return nil
 }
 
 // putPromptSet makes or replaces a set. Only one with images may take longer than a request for one image.
@@ -305,18 +300,17 @@ func (r *request) getPromptSet() error {
 		return err
 	}
 	// The ETag is that of the definition: while the answer changes with the progress of encoding, caches get none.
+	keep := func() { r.ctx.Response.Header.Set(fasthttp.HeaderCacheControl, "no-cache") } // and ask about it by its ETag
 	if info.State == clip.SetReady {
 		r.setETag(info.ETag)
 		if slices.Contains(known, anyETag) || slices.Contains(known, info.ETag) || slices.Contains(known, `W/"`+info.ETag+`"`) {
+			keep()
 			r.ctx.SetStatusCode(fasthttp.StatusNotModified)
 			return nil
 		}
+		defer keep()
 	}
-	err = r.answerJSON(&info)
-	if info.State == clip.SetReady {
-		r.ctx.Response.Header.Set(fasthttp.HeaderCacheControl, "no-cache") // to be kept, and asked about by its ETag
-	}
-	return err
+	return r.answerJSON(&info)
 }
 
 func (r *request) listPromptSets() error {

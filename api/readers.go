@@ -127,7 +127,7 @@ func (in *input) addText(name, value []byte) error {
 }
 
 // addQuery takes the options that the query has. What the body has too is an error.
-func (in *input) addQuery(args *fasthttp.Args) (err error) {
+func (in *input) addQuery(args *fasthttp.Args) error {
 	if args.Len() == 0 {
 		return nil
 	}
@@ -137,35 +137,38 @@ func (in *input) addQuery(args *fasthttp.Args) (err error) {
 			return err
 		}
 	}
-	twice := func(name string, inBody bool) {
-		if inBody && err == nil {
-			err = fail(errInvalidRequest, "'%s' is in the query and in the body", name)
-		}
-	}
 	if query.ImageURL != nil {
 		in.ImageURL = query.ImageURL
 	}
 	if query.texts != nil {
-		twice("prompts", in.texts != nil || given(in.Prompts))
+		if in.texts != nil || given(in.Prompts) {
+			return inBoth("prompts")
+		}
 		in.texts = query.texts
 	}
-	if query.set != nil {
-		twice("prompt_set", in.set != nil || given(in.PromptSet))
-		in.set = query.set
+	for _, option := range [...]struct {
+		name        string
+		query, body *[]byte
+		inJSON      []byte
+	}{
+		{"prompt_set", &query.set, &in.set, in.PromptSet},
+		{"label", &query.label, &in.label, in.Label},
+		{"top_k", (*[]byte)(&query.TopK), (*[]byte)(&in.TopK), nil},
+		{"threshold", (*[]byte)(&query.Threshold), (*[]byte)(&in.Threshold), nil},
+	} {
+		switch {
+		case *option.query == nil:
+		case given(*option.body), given(option.inJSON):
+			return inBoth(option.name)
+		default:
+			*option.body = *option.query
+		}
 	}
-	if query.label != nil {
-		twice("label", in.label != nil || given(in.Label))
-		in.label = query.label
-	}
-	if query.TopK != nil {
-		twice("top_k", given(in.TopK))
-		in.TopK = query.TopK
-	}
-	if query.Threshold != nil {
-		twice("threshold", given(in.Threshold))
-		in.Threshold = query.Threshold
-	}
-	return err
+	return nil
+}
+
+func inBoth(name string) error {
+	return fail(errInvalidRequest, "'%s' is in the query and in the body", name)
 }
 
 // image gives the engine the image and says what it is. The input is used up.

@@ -117,9 +117,7 @@ func appendVector(b []byte, embedding []float32, as vectors) []byte {
 
 // appendFloats appends the numbers as float32, little-endian.
 func appendFloats(b []byte, numbers []float32) []byte {
-	for _, v := range numbers {
-		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(v))
-	}
+	b, _ = binary.Append(b, binary.LittleEndian, numbers)
 	return b
 }
 

@@ -53,18 +53,14 @@ func openBolt(path string, limit int64) (*boltFile, error) {
 	}
 	f := &boltFile{file: file}
 	namespaces, damaged, err := scan(file)
+	if err == nil { // mapping again would wait for the end of the snapshot
+		f.db, err = boltfile.Open(file, bbolt.Options{MaxSize: int(limit), InitialMmapSize: int(limit)})
+		err = ours(err)
+	}
 	if err == nil {
 		err = guard(func() (err error) {
-			f.db, err = bbolt.Open(path, 0o600, &bbolt.Options{
-				FreelistType: bbolt.FreelistMapType, MaxSize: int(limit),
-				InitialMmapSize: int(limit), // mapping again would wait for the end of the snapshot
-				OpenFile:        func(string, int, os.FileMode) (*os.File, error) { return file, nil },
-			})
-			if err == nil {
-				f.db.AllocSize = 1 << 20 // by which the file grows
-				f.delete(damaged)
-				f.snapshot, err = f.db.Begin(false)
-			}
+			f.delete(damaged)
+			f.snapshot, err = f.db.Begin(false)
 			return err
 		})
 	}

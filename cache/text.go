@@ -68,18 +68,25 @@ type batch struct {
 //
 // Errors: ErrBusy, ErrClosed, ErrEncode, the cause of ctx, or what the encode func returned.
 func (t *TextEmbeddings) Get(ctx context.Context, caller fair.Caller, prompts []string) (*Prompts, error) {
-	t.store.counts.requests.Add(1)
-	if len(prompts) > 1 {
-		if p := t.store.lists.get(t.encoder.Namespace, t.encoder.Dim, prompts); p != nil {
-			t.store.counts.listHits.Add(1)
-			return p, nil
-		}
+	if p := t.known(prompts); p != nil {
+		return p, nil
 	}
 	rows, err := t.rows(ctx, caller, false, prompts, nil)
 	if err != nil {
 		return nil, err
 	}
 	return t.list(rows), nil
+}
+
+// known counts a request, and returns the list of its embeddings if that is remembered, else nil.
+func (t *TextEmbeddings) known(prompts []string) (p *Prompts) {
+	t.store.counts.requests.Add(1)
+	if len(prompts) > 1 {
+		if p = t.store.lists.get(t.encoder.Namespace, t.encoder.Dim, prompts); p != nil {
+			t.store.counts.listHits.Add(1)
+		}
+	}
+	return p
 }
 
 // list makes one list of the embeddings of prompts, and remembers it.
@@ -94,18 +101,12 @@ func (t *TextEmbeddings) list(rows []*Prompts) *Prompts {
 // Await is Get for who would rather wait than be refused: it never ends with ErrBusy, nor makes others end so. It
 // brings few batches of new prompts at a time, and while prompts of Get wait, those of both kinds have every second turn.
 func (t *TextEmbeddings) Await(ctx context.Context, caller fair.Caller, prompts []string) (*Prompts, error) {
-	t.store.counts.requests.Add(1)
-	if len(prompts) > 1 {
-		if p := t.store.lists.get(t.encoder.Namespace, t.encoder.Dim, prompts); p != nil {
-			t.store.counts.listHits.Add(1)
-			return p, nil
-		}
+	if p := t.known(prompts); p != nil {
+		return p, nil
 	}
 	rows, errs := t.each(ctx, caller, prompts)
-	for _, err := range errs {
-		if err != nil {
-			return nil, err
-		}
+	if err := cmp.Or(errs...); err != nil {
+		return nil, err
 	}
 	return t.list(rows), nil
 }

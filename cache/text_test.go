@@ -255,7 +255,8 @@ func TestCallsAtOnce(t *testing.T) {
 		}
 		close(f.gate)
 		ends(t, nil, result)
-		if want := []int{4, 4, 4, 4, 2}; !slices.Equal(f.batches, want) {
+		slices.Sort(f.batches) // the last two are called at once
+		if want := []int{2, 4, 4, 4, 4}; !slices.Equal(f.batches, want) {
 			t.Errorf("batches of %v, want %v", f.batches, want)
 		}
 	})

@@ -53,6 +53,16 @@ func (l *Labels) compare(embedding []float32, matches []Match, s *Scoring) (ordi
 	}
 	ordinary, negative = math.Inf(-1), math.Inf(-1)
 	rows, of := l.Rows, l.Of
+	if of == nil && l.Logits == nil && l.Kinds == nil { // plain prompts: the same in fewer steps
+		for i := range matches {
+			m := &matches[i]
+			m.Cosine = min(max(float64(dot(embedding, rows[i*dim:][:dim])), -1), 1)
+			if m.Probability = s.LogitScale*m.Cosine + bias; m.Probability > ordinary {
+				ordinary = m.Probability
+			}
+		}
+		return ordinary, negative
+	}
 	for i := range matches {
 		cosine := float64(dot(embedding, rows[:dim]))
 		for rows = rows[dim:]; len(of) > 1; rows = rows[dim:] {
@@ -69,7 +79,7 @@ func (l *Labels) compare(embedding []float32, matches []Match, s *Scoring) (ordi
 				cosine, logit = math.NaN(), math.NaN()
 			}
 		}
-		matches[i] = Match{Label: i, Cosine: cosine, Probability: logit}
+		matches[i].Cosine, matches[i].Probability = cosine, logit
 		switch kind := l.kind(i); { // no comparison with NaN is true
 		case kind == Ordinary && logit > ordinary:
 			ordinary = logit
@@ -88,10 +98,9 @@ func (l *Labels) exponentials(matches []Match, temperature, top float64) (sum fl
 	for i := range matches {
 		p := math.Exp((matches[i].Probability - top) * inverse)
 		matches[i].Probability = p
-		if p != p || kinds != nil && kinds[i] == Negation {
-			continue
+		if p == p && (kinds == nil || kinds[i] != Negation) {
+			sum += p
 		}
-		sum += p
 	}
 	return sum
 }
@@ -137,8 +146,8 @@ func (l *Labels) choose(matches []Match, s *Scoring, sum float64, negative bool)
 	}
 	best := matches[:0]
 	v, judged := verdict{}, l.Kinds != nil || s.MinCosine != nil || s.MinMargin != nil
-	for i, m := range matches {
-		m.Probability /= sum
+	for i := range matches {
+		m := Match{Label: i, Cosine: matches[i].Cosine, Probability: matches[i].Probability / sum}
 		if m.Score = m.Probability; byCosine {
 			m.Score = m.Cosine
 		}

@@ -68,13 +68,21 @@ func (c *Client) do(ctx context.Context, r call) (*answer, error) {
 		if end, ok := ctx.Deadline(); !again || ok && time.Until(end) <= pause {
 			return nil, e
 		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return nil, fmt.Errorf("%w, before the service could be asked again: %w", context.Cause(ctx), e)
+		if err := sleep(ctx, pause); err != nil {
+			return nil, fmt.Errorf("%w, before the service could be asked again: %w", err, e)
 		}
+	}
+}
+
+// sleep returns the cause of ctx where that ends first.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 

@@ -114,12 +114,8 @@ func (c *Client) WaitPromptSet(ctx context.Context, name string, progress func(P
 		if progress != nil {
 			progress(set)
 		}
-		timer := time.NewTimer(waitPromptSet)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return set, context.Cause(ctx)
+		if err := sleep(ctx, waitPromptSet); err != nil {
+			return set, err
 		}
 	}
 }

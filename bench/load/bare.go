@@ -15,7 +15,7 @@ import (
 // closes ln.
 func ServeBare(ctx context.Context, ln net.Listener) error {
 	s := &fasthttp.Server{
-		NoDefaultServerHeader: true, MaxRequestBodySize: maxBody, ReadBufferSize: 16 << 10,
+		NoDefaultServerHeader: true, DisablePreParseMultipartForm: true, MaxRequestBodySize: maxBody, ReadBufferSize: 16 << 10,
 		Handler: func(r *fasthttp.RequestCtx) {
 			r.SetContentType("application/json")
 			if string(r.Path()) == "/v1/stats" {

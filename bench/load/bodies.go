@@ -80,7 +80,8 @@ func formBody(image []byte, query url.Values) (body []byte, contentType string, 
 	if err = cmp.Or(err, failed); err == nil {
 		_, err = part.Write(image)
 	}
-	return b.Bytes(), w.FormDataContentType(), cmp.Or(err, w.Close())
+	err = cmp.Or(err, w.Close())
+	return b.Bytes(), w.FormDataContentType(), err
 }
 
 // Ask is what the requests ask of each image, and how.
@@ -215,7 +216,8 @@ func (b *Bodies) String() string {
 		prompts += " (new ones in every request)"
 	}
 	path, _, _ := strings.Cut(b.path, "?")
-	return fmt.Sprintf("POST %s, %s, %d different images, %s, mean body %.1f kB", path, b.ask.Body, len(b.list), prompts, b.MeanBytes()/1000)
+	return fmt.Sprintf("POST %s, %s, %d different images, %s, mean body %.1f kB",
+		path, b.ask.Body, len(b.list), prompts, b.MeanBytes()/1000)
 }
 
 // looksGood is a quick look at an answer with a good status, where checkAnswer would cost too much.

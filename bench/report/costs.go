@@ -21,7 +21,7 @@ func (c *Cost) Add(service, bare *Step) {
 	c.service, c.bare = append(c.service, cpu(service)), append(c.bare, cpu(bare))
 }
 
-// Above is how much more the service needs than the bare handler, in each turn.
+// above is how much more the service needs than the bare handler, in each turn.
 func (c *Cost) above() []float64 {
 	d := make([]float64, len(c.service))
 	for i := range d {

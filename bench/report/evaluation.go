@@ -51,9 +51,6 @@ func (e *Evaluation) label(i int) string {
 	return none
 }
 
-// right is how many of the images of row i were answered as they should be.
-func (e *Evaluation) right(i int) int { return e.Confusion[i][i] }
-
 // shown is how many images are those of row i.
 func (e *Evaluation) shown(i int) int { return sum(e.Confusion[i]) }
 
@@ -103,7 +100,7 @@ func percent(part, whole int) string {
 	if whole == 0 {
 		return "-"
 	}
-	return strconv.FormatFloat(100*float64(part)/float64(whole), 'f', 1, 64) + " %"
+	return percentOf(float64(part) / float64(whole))
 }
 
 // labels has a row for each label.
@@ -124,7 +121,7 @@ func (e *Evaluation) labels() table {
 
 // row is that of label i, without a threshold.
 func (e *Evaluation) row(i int) []string {
-	shown, right := e.shown(i), e.right(i)
+	shown, right := e.shown(i), e.Confusion[i][i]
 	return []string{e.label(i), strconv.Itoa(shown), percent(right, shown), percent(right, e.answered(i)), "-", "-"}
 }
 
@@ -178,7 +175,7 @@ func (e *Evaluation) calibration() string {
 // correct is how many images were answered as they should be.
 func (e *Evaluation) correct() (n int) {
 	for i := range e.Confusion {
-		n += e.right(i)
+		n += e.Confusion[i][i]
 	}
 	return n
 }

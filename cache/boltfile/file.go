@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 )
 
@@ -66,6 +67,19 @@ func OpenLocked(path string, flag, lock int) (*os.File, error) {
 		}
 	}
 	return nil, errors.Join(err, f.Close())
+}
+
+// Open opens the database in a file that Scan has found whole, or empty. Errors: ErrDamaged, or those of bbolt.
+func Open(file *os.File, o bbolt.Options) (db *bbolt.DB, err error) {
+	o.FreelistType = bbolt.FreelistMapType
+	o.OpenFile = func(string, int, os.FileMode) (*os.File, error) { return file, nil }
+	err = Guard(func() (err error) {
+		if db, err = bbolt.Open(file.Name(), 0o600, &o); err == nil {
+			db.AllocSize = 1 << 20 // by which the file grows
+		}
+		return err
+	})
+	return db, err
 }
 
 // Scan reads all of a file, of which check sees the bytes while it runs; check may panic. An empty file is not checked.

@@ -1,5 +1,5 @@
 // Package sets has prompt sets: named lists of labels that images are compared with. A Definition says what a set is, its
-// Entries are the texts and examples that come of it, and a Store keeps sets and the vectors of their texts. Sets are the
+// Entries are the texts and examples that come of it, and a File keeps sets and the vectors of their texts. Sets are the
 // user's: they are written with fsync, and their file is never deleted by the program.
 package sets
 
@@ -9,6 +9,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -44,11 +45,11 @@ type Label struct {
 
 // Example is what is kept of an example image: its vector and a thumbnail, not the image.
 type Example struct {
-	ID            string `json:"id" yaml:"id"`                                             // ExampleID of its first vector; alone in a PUT: keep this one
+	ID            string `json:"id" yaml:"id"`                                             // ExampleID of its first vector; alone in a PUT: keep it
 	Model         string `json:"model,omitempty" yaml:"model,omitempty"`                   // digest of the image encoder that Vector is from
 	Vector        Bytes  `json:"vector,omitempty" yaml:"vector,omitempty"`                 // float32, little-endian, of unit length
-	Thumbnail     Bytes  `json:"thumbnail,omitempty" yaml:"thumbnail,omitempty"`           // JPEG, 96 pixels on the longer side; nil for a vector alone
-	FromThumbnail bool   `json:"from_thumbnail,omitempty" yaml:"from_thumbnail,omitempty"` // Vector was made of Thumbnail after a change of the model
+	Thumbnail     Bytes  `json:"thumbnail,omitempty" yaml:"thumbnail,omitempty"`           // JPEG, longer side 96 pixels; nil: a vector alone
+	FromThumbnail bool   `json:"from_thumbnail,omitempty" yaml:"from_thumbnail,omitempty"` // Vector was made of Thumbnail, for another model
 }
 
 // Threshold is the scores at which streams say that a label begins and ends to hold.
@@ -112,6 +113,9 @@ type Record struct {
 	Name       string     `json:"name"`
 	Definition Definition `json:"definition"`
 	Changed    time.Time  `json:"changed"`
+
+	// Former is what answers until this version does, in a form of who puts it; nil: nothing is kept of it.
+	Former []byte `json:"-"`
 }
 
 // ExampleID is the hex SHA-256 of an example's vector, cut to 32 digits.
@@ -134,13 +138,19 @@ func (d Definition) Normalized() Definition {
 		l := &d.Labels[i]
 		l.Name, l.Pool = strings.TrimSpace(l.Name), cmp.Or(l.Pool, "mean")
 		l.Prompts, l.Negation = trimmed(l.Prompts), trimmed(l.Negation)
-		l.Examples = named(l.Examples)
 	}
 	d.Background.Prompts = trimmed(d.Background.Prompts)
 	if d.Background.Prompts == nil {
 		d.Background.Prompts = []string{}
 	}
-	d.Background.Examples = named(d.Background.Examples)
+	for _, o := range d.Owners() {
+		*o.Examples = slices.Clone(*o.Examples)
+		for i := range *o.Examples {
+			if e := &(*o.Examples)[i]; e.ID == "" && len(e.Vector) > 0 {
+				e.ID = ExampleID(e.Vector)
+			}
+		}
+	}
 	return d
 }
 
@@ -152,17 +162,23 @@ func trimmed(texts []string) []string {
 	return texts
 }
 
-func named(examples []Example) []Example {
-	examples = slices.Clone(examples)
-	for i := range examples {
-		if e := &examples[i]; e.ID == "" && len(e.Vector) > 0 {
-			e.ID = ExampleID(e.Vector)
-		}
+// Owner is what in a definition has examples: a label, or the background.
+type Owner struct {
+	Where    string // labels[2] or background
+	Images   *[]string
+	Examples *[]Example
+}
+
+// Owners returns the labels of d in their order, then its background.
+func (d *Definition) Owners() []Owner {
+	list := make([]Owner, 0, len(d.Labels)+1)
+	for i := range d.Labels {
+		list = append(list, Owner{fmt.Sprintf("labels[%d]", i), &d.Labels[i].Images, &d.Labels[i].Examples})
 	}
-	return examples
+	return append(list, Owner{"background", &d.Background.Images, &d.Background.Examples})
 }
 
 // HasImages says whether there are images that have not become examples.
 func (d Definition) HasImages() bool {
-	return len(d.Background.Images) > 0 || slices.ContainsFunc(d.Labels, func(l Label) bool { return len(l.Images) > 0 })
+	return slices.ContainsFunc(d.Owners(), func(o Owner) bool { return len(*o.Images) > 0 })
 }

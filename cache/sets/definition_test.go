@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
@@ -24,7 +23,7 @@ var testLimits = Limits{PromptBytes: 2048}
 func vectorOf(seed, dim int) Bytes {
 	numbers := make([]float32, dim)
 	numbers[seed%dim], numbers[(seed/dim+seed+1)%dim] = 0.6, 0.8
-	return slices.Clone(unsafe.Slice((*byte)(unsafe.Pointer(&numbers[0])), 4*dim))
+	return FormatVector(numbers)
 }
 
 // exampleOf is an example with a thumbnail of size bytes.
@@ -185,6 +184,7 @@ func TestFaults(t *testing.T) {
 		{`{"labels": [{"name": "a", "examples": [{"id": "5"}]}]}`, "labels[0].examples[0].id must have 32 hexadecimal digits"},
 		{example(func(*Example) {}), ""},
 		{example(func(e *Example) { *e = Example{ID: e.ID} }), ""},
+		{example(func(e *Example) { *e = Example{ID: e.ID, FromThumbnail: true} }), ""},
 		{example(func(e *Example) { e.Vector = nil }), "labels[0].examples[0].vector is missing"},
 		{example(func(e *Example) { e.Vector = make(Bytes, 12) }),
 			"labels[0].examples[0].vector must be base64 of float32 numbers, little-endian, of unit length"},
@@ -417,5 +417,22 @@ func TestBytesAsBase64(t *testing.T) {
 	text, err := yaml.Marshal(exampleOf(1, 5))
 	if want := "thumbnail: " + base64.StdEncoding.EncodeToString(exampleOf(1, 5).Thumbnail); err != nil || !strings.Contains(string(text), want) {
 		t.Errorf("%s, %v", text, err)
+	}
+}
+
+func TestScenes(t *testing.T) {
+	seen := map[string]bool{}
+	for _, s := range Scenes {
+		first, _, _ := strings.Cut(s, " ")
+		if s != strings.ToLower(s) || s != strings.TrimSpace(s) || strings.ContainsAny(s, "{}.,") || first == "a" || first == "an" || first == "the" {
+			t.Errorf("%q is not a noun without an article that fits into a template", s)
+		}
+		if seen[s] {
+			t.Errorf("%q is there twice", s)
+		}
+		seen[s] = true
+	}
+	if n := len(Scenes); n < 40 || n > 60 {
+		t.Errorf("%d scenes, want about 50", n)
 	}
 }

@@ -131,20 +131,16 @@ func ETag(d Definition, digests ...string) string {
 // counts too.
 func (d Definition) brief() Definition {
 	d.Labels = slices.Clone(d.Labels)
-	for i := range d.Labels {
-		d.Labels[i].Images, d.Labels[i].Examples = nil, briefly(d.Labels[i].Examples)
-	}
-	d.Background.Images, d.Background.Examples = nil, briefly(d.Background.Examples)
-	return d
-}
-
-func briefly(examples []Example) (brief []Example) {
-	for _, e := range examples {
-		short := Example{ID: e.ID}
-		if e.FromThumbnail {
-			short.Model, short.FromThumbnail = ExampleID(e.Vector), true
+	for _, o := range d.Owners() {
+		var brief []Example
+		for _, e := range *o.Examples {
+			short := Example{ID: e.ID}
+			if e.FromThumbnail {
+				short.Model, short.FromThumbnail = ExampleID(e.Vector), true
+			}
+			brief = append(brief, short)
 		}
-		brief = append(brief, short)
+		*o.Images, *o.Examples = nil, brief
 	}
-	return brief
+	return d
 }

@@ -6,31 +6,31 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/zeebo/xxh3"
 )
 
-// The file has a bucket for each set, by its name, and the bucket tally. A set is kept in items, so that a change writes
+// The file has a bucket for each set, by its name, and the bucket Shared. A set is kept in items, so that a change writes
 // little more than what has changed:
 //
 //	d                       JSON of head: the definition without labels
 //	l + number (uint16)     JSON of a Label, with ids for examples
 //	e + id                  JSON of exampleHead, a line feed, the vector, the thumbnail
 //	r + Key (32 bytes)      float32, little-endian: derived rows, which may be lost
+//	a                       Record.Former, which may be lost
 //
 // Numbers in keys are big-endian, which keeps them in order. Each item is the version (uint8), what is above, and a checksum
-// (uint64, little-endian): xxh3 of all before it, seeded with the xxh3 of the set's name and the key. In tally lies, under d,
-// the number of sets (uint32), so that it shows when one is lost.
+// (uint64, little-endian): xxh3 of all before it, seeded with the xxh3 of the set's name and the key. In Shared lies, under
+// d, the number of sets (uint32), so that it shows when one is lost.
 const (
 	itemVersion = 1
 	itemSum     = 8
-	tally       = "." // no name of a set
 )
 
 var (
 	headKey  = []byte("d")
+	oldKey   = []byte("a")
 	labelKey = func(i int) []byte { return binary.BigEndian.AppendUint16([]byte("l"), uint16(i)) }
 	rowKey   = func(k Key) []byte { return append([]byte("r"), k[:]...) }
 
@@ -82,8 +82,8 @@ func (r Record) items() (map[string][]byte, error) {
 		failed = errors.Join(failed, err)
 		items[string(key)] = seal(r.Name, key, bytes.Join(append([][]byte{text}, more...), nil))
 	}
-	addExamples := func(examples []Example) {
-		for _, e := range examples {
+	for _, o := range r.Definition.Owners() {
+		for _, e := range *o.Examples {
 			if len(e.Vector) == 0 {
 				failed = errors.Join(failed, fmt.Errorf("example %s of a prompt set has no vector", e.ID))
 			}
@@ -96,11 +96,12 @@ func (r Record) items() (map[string][]byte, error) {
 	d := r.Definition.brief()
 	for i, l := range d.Labels {
 		add(labelKey(i), l)
-		addExamples(r.Definition.Labels[i].Examples)
 	}
-	addExamples(r.Definition.Background.Examples)
 	d.Labels = nil
 	add(headKey, head{d, r.Changed, len(r.Definition.Labels)})
+	if len(r.Former) > 0 {
+		items[string(oldKey)] = seal(r.Name, oldKey, r.Former)
+	}
 	return items, failed
 }
 
@@ -135,23 +136,18 @@ func assemble(set string, items map[string][]byte) (r Record, err error) {
 		examples(d.Labels[i].Examples, name)
 	}
 	examples(d.Background.Examples, "the background")
-	return Record{set, d, h.Changed}, err
+	return Record{set, d, h.Changed, bytes.Clone(unseal(set, oldKey, items[string(oldKey)]))}, err
 }
 
-// formatRow is numbers as they are kept.
-func formatRow(numbers []float32) []byte {
-	b := make([]byte, 0, 4*len(numbers))
-	for _, x := range numbers {
-		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(x))
-	}
+// FormatVector returns v as Example.Vector has it: float32, little-endian.
+func FormatVector(v []float32) []byte {
+	b, _ := binary.Append(nil, binary.LittleEndian, v)
 	return b
 }
 
-// parseRow reads what formatRow has made.
-func parseRow(b []byte) []float32 {
-	numbers := make([]float32, len(b)/4)
-	for i := range numbers {
-		numbers[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
-	}
-	return numbers
+// ParseVector reads what FormatVector has made.
+func ParseVector(b []byte) []float32 {
+	v := make([]float32, len(b)/4)
+	_, _ = binary.Decode(b, binary.LittleEndian, v)
+	return v
 }

@@ -27,10 +27,8 @@ type asks struct {
 // started for the command: on a port of this machine's own address, with the same limits.
 func (a asks) service(ctx context.Context, g *globals, work func(*client.Client) error) error {
 	url := a.URL
-	for _, f := range startFlags(g) {
-		if url != "" && f[1] != "" {
-			return usageError{fmt.Errorf("%s is of no use with --url: the service there has its own", f[0])}
-		}
+	if err := noStart(url, g); err != nil {
+		return err
 	}
 	if url == "" {
 		p, err := g.place()

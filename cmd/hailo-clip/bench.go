@@ -84,10 +84,8 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 	if err != nil {
 		return usageError{err}
 	}
-	for _, f := range startFlags(g) {
-		if c.URL != "" && f[1] != "" {
-			return usageError{fmt.Errorf("%s is of no use with --url: the service there has its own", f[0])}
-		}
+	if err := noStart(c.URL, g); err != nil {
+		return err
 	}
 	images, err := c.images(4) // different ones, so that nothing learns one by heart
 	if err != nil {
@@ -179,6 +177,16 @@ func (c *benchRunCmd) options() (o load.Options, asserts report.Goal, err error)
 // startFlags are those that say how to start a service.
 func startFlags(g *globals) [][2]string {
 	return [][2]string{{"--backend", g.Backend}, {"--model", g.Model}, {"--config", g.ConfigFile}}
+}
+
+// noStart refuses flags that say how to start a service where the one at url is asked.
+func noStart(url string, g *globals) error {
+	for _, f := range startFlags(g) {
+		if url != "" && f[1] != "" {
+			return usageError{fmt.Errorf("%s is of no use with --url: the service there has its own", f[0])}
+		}
+	}
+	return nil
 }
 
 // startService starts this program as the service to measure, with a state folder of its own, in which only models and

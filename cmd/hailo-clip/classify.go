@@ -43,10 +43,10 @@ Exit code 1 when any image could not be classified; the others are printed all t
 
 // verdict is what is printed for an image.
 type verdict struct {
-	Image   string  `json:"image"`
-	Matches []match `json:"classifications"`
-	Model   string  `json:"model"`
-	Error   string  `json:"error,omitempty"`
+	Image   string         `json:"image"`
+	Matches []client.Match `json:"classifications"`
+	Model   string         `json:"model"`
+	Error   string         `json:"error,omitempty"`
 
 	// Of a prompt set.
 	Set         string `json:"prompt_set,omitempty"`
@@ -54,16 +54,6 @@ type verdict struct {
 	Matched     *bool  `json:"matched,omitempty"`
 	Reason      string `json:"reason,omitempty"`
 	ScoreSource string `json:"score_source,omitempty"`
-}
-
-type match struct {
-	Text        string  `json:"text"`
-	Score       float64 `json:"score"`
-	Rank        int     `json:"rank"`
-	Cosine      float64 `json:"cosine"`
-	Probability float64 `json:"probability"`
-	Truncated   bool    `json:"truncated,omitempty"` // the model has seen the beginning of the text only
-	Above       *bool   `json:"above_threshold,omitempty"`
 }
 
 func (c *classifyCmd) Run(ctx context.Context, g *globals) error {
@@ -102,13 +92,13 @@ func (c *classifyCmd) classify(ctx context.Context, e *engine) error {
 		},
 		Open: func(i int) ([]byte, error) { return readImage(c.Images[i], e.cfg.Server.MaxBodyBytes) },
 		Done: func(i int, r clip.Result, err error) {
-			v := verdict{Image: c.Images[i], Model: e.Model(), Matches: []match{}}
+			v := verdict{Image: c.Images[i], Model: e.Model(), Matches: []client.Match{}}
 			if err != nil {
 				v.Error = err.Error()
 			}
 			for rank, m := range r.Matches {
-				v.Matches = append(v.Matches, match{c.Prompt[m.Label], m.Score, rank + 1, m.Cosine, m.Probability,
-					r.Prompts.Rows[m.Label].Truncated, nil})
+				v.Matches = append(v.Matches, client.Match{Text: c.Prompt[m.Label], Score: m.Score, Rank: rank + 1, Cosine: m.Cosine,
+					Probability: m.Probability, Truncated: r.Prompts.Rows[m.Label].Truncated})
 			}
 			verdicts[i] = v
 			if done++; len(c.Images) > 1 {
@@ -150,7 +140,7 @@ func (c *classifyCmd) ask(ctx context.Context, s *client.Client) error {
 					cancel()
 				}
 			}()
-			verdicts[i] = verdict{Image: name, Matches: []match{}, Set: c.Set}
+			verdicts[i] = verdict{Image: name, Matches: []client.Match{}, Set: c.Set}
 			image, err := readImage(name, maxBenchImage)
 			if err != nil {
 				verdicts[i].Error = err.Error()
@@ -175,7 +165,8 @@ func (c *classifyCmd) ask(ctx context.Context, s *client.Client) error {
 
 // askOne has a service classify an image. What the service says of it is in v; that it does not answer is an error.
 func (c *classifyCmd) askOne(ctx context.Context, s *client.Client, image []byte, v *verdict) error {
-	a, err := s.Classify(ctx, client.Question{Image: client.Image{Data: image}, Prompts: c.Prompt, PromptSet: c.Set, TopK: cmp.Or(c.TopK, allMatches)})
+	q := client.Question{Image: client.Image{Data: image}, Prompts: c.Prompt, PromptSet: c.Set, TopK: cmp.Or(c.TopK, allMatches)}
+	a, err := s.Classify(ctx, q)
 	var said *client.Error
 	switch {
 	case errors.As(err, &said) && said.Status/100 == 4 && said.Status != http.StatusNotFound && ctx.Err() == nil:
@@ -188,9 +179,7 @@ func (c *classifyCmd) askOne(ctx context.Context, s *client.Client, image []byte
 	if c.Set != "" {
 		v.Matched = &a.Matched
 	}
-	for _, m := range a.Matches {
-		v.Matches = append(v.Matches, match{m.Text, m.Score, m.Rank, m.Cosine, m.Probability, m.Truncated, m.AboveThreshold})
-	}
+	v.Matches = append(v.Matches, a.Matches...)
 	return nil
 }
 

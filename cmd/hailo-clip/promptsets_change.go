@@ -24,7 +24,7 @@ type promptSetsPutCmd struct {
 	changes
 	File    string `arg:"" help:"File with the definition of a set; - is standard input."`
 	Name    string `placeholder:"NAME" help:"Name of the set (default: that of the file without its suffix)."`
-	IfMatch string `placeholder:"VERSION" help:"Change the set only if this is its version."`
+	IfMatch string `placeholder:"VERSION" help:"Change the set only if this is its version, as list shows it."`
 	New     bool   `help:"Make the set only if there is none of that name."`
 }
 
@@ -113,6 +113,8 @@ func (c *changes) put(ctx context.Context, s *client.Client, all []namedSet) err
 		condition := set.condition
 		if condition == (client.Condition{}) { // what was looked at above is what is changed
 			condition = client.Condition{IfMatch: former[i].ETag, IfNoneMatch: former[i].ETag == ""}
+		} else if m := condition.IfMatch; len(m) >= len("0123456789ab") && strings.HasPrefix(former[i].ETag, m) { // as list shows it
+			condition.IfMatch = former[i].ETag
 		}
 		d, err := translated[client.Definition](set.definition)
 		if err != nil {

@@ -206,9 +206,14 @@ func appendSet(all []namedSet, name string, d sets.Definition, err error) ([]nam
 	return append(all, namedSet{name: name, definition: d}), nil
 }
 
-// writeYAML writes v as people write YAML.
+// writeYAML writes v as people write YAML. An error of w is as w has it, which the encoder's is not.
 func writeYAML(w io.Writer, v any) error {
-	e := yaml.NewEncoder(w)
+	var text bytes.Buffer
+	e := yaml.NewEncoder(&text)
 	e.SetIndent(2)
-	return errors.Join(e.Encode(v), e.Close())
+	if err := errors.Join(e.Encode(v), e.Close()); err != nil {
+		return err
+	}
+	_, err := w.Write(text.Bytes())
+	return err
 }

@@ -32,6 +32,17 @@ func TestExportOffline(t *testing.T) {
 	}
 	export().expect(t, exitOK, "prompt_sets:", "door:", "- an open door", "gate:", "- an open gate")
 	export("gate", "--format", "json").expect(t, exitOK, `{"prompt_sets":{"gate":{"labels":[{"name":"open","prompts":["an open gate"]`)
+	in, left, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.Close()
+	defer left.Close()
+	cmd := command(state, "prompt-sets", "export", "--offline") // as before "| head -1"
+	cmd.Stdout = left
+	if r := runProgram(t, cmd); r.code != exitPipe || r.stderr != "" {
+		t.Errorf("nobody reads: exit code %d: %s", r.code, r.stderr)
+	}
 	export("wall").expect(t, exitFailed, "wall: there is no such prompt set")
 	export("--url", "http://127.0.0.1:1").expect(t, exitUsage, "--offline is of no use with --url")
 

@@ -72,7 +72,11 @@ func TestPromptSetCommands(t *testing.T) {
 			run("", "prompt-sets", "put", "pets.yaml").expect(t, exitOK, "pets: made, 3 labels")
 			run("", "prompt-sets", "put", "pets.yaml").expect(t, exitOK, "pets: unchanged, 3 labels")
 			run("", "prompt-sets", "put", "more.yaml", "--name", "pets", "--new").expect(t, exitFailed, "412")
-			run("", "prompt-sets", "list").expect(t, exitOK, "pets 3 ready")
+			listed := run("", "prompt-sets", "list")
+			listed.expect(t, exitOK, "pets 3 ready")
+			version := strings.Fields(listed.stdout[strings.Index(listed.stdout, "pets"):])[3]
+			run("", "prompt-sets", "put", "pets.yaml", "--if-match", version).expect(t, exitOK, "pets: unchanged")
+			run("", "prompt-sets", "put", "pets.yaml", "--if-match", "0"+version[1:]+"x").expect(t, exitFailed, "412")
 			run("", "prompt-sets", "list", "--json").expect(t, exitOK, `"name":"pets","labels":3,"state":"ready"`)
 			run("", "prompt-sets", "show", "dogs").expect(t, exitFailed, "prompt_set_not_found")
 			shown := run("", "prompt-sets", "show", "pets")

@@ -118,13 +118,41 @@ func (e *Engine) run(ctx context.Context, r *Request, l stages.Request) (Result,
 // EmbedTexts returns the vectors of texts for a caller, in their order. It blocks until they are there or ctx ends. The
 // next text encoder is asked only while the one before has lost its device: what that has in the cache is still good.
 // Errors: those of package cache, of hailo.Backend, and pipeline.ErrDeadline with the cause of ctx.
-func (e *Engine) EmbedTexts(ctx context.Context, caller fair.Caller, texts []string) (found *cache.Prompts, err error) {
+func (e *Engine) EmbedTexts(ctx context.Context, caller fair.Caller, texts []string) (*cache.Prompts, error) {
+	return e.embed(ctx, caller, texts, (*cache.TextEmbeddings).Get)
+}
+
+// awaitTexts is EmbedTexts for a batch: it is never refused, see cache.TextEmbeddings.Await.
+func (e *Engine) awaitTexts(ctx context.Context, caller fair.Caller, texts []string) (*cache.Prompts, error) {
+	return e.embed(ctx, caller, texts, (*cache.TextEmbeddings).Await)
+}
+
+func (e *Engine) embed(
+	ctx context.Context, caller fair.Caller, texts []string,
+	get func(*cache.TextEmbeddings, context.Context, fair.Caller, []string) (*cache.Prompts, error),
+) (found *cache.Prompts, err error) {
 	for _, encoder := range e.texts {
-		if found, err = encoder.Get(ctx, caller, texts); !errors.Is(err, hailo.ErrDeviceLost) {
+		if found, err = get(encoder, ctx, caller, texts); !errors.Is(err, hailo.ErrDeviceLost) {
 			break
 		}
 	}
 	return found, late(ctx, err)
+}
+
+// EmbedTextBatch returns the vector or the error of each text, in their order. The texts wait for the encoder however many
+// others do, in turn with those of other callers. It blocks until all are there or ctx ends. The next text encoder is
+// asked as by EmbedTexts, whose errors these are but for cache.ErrBusy.
+func (e *Engine) EmbedTextBatch(ctx context.Context, caller fair.Caller, texts []string) (vectors []cache.Vector, errs []error) {
+	for _, encoder := range e.texts {
+		vectors, errs = encoder.AwaitEach(ctx, caller, texts)
+		if !errors.Is(errors.Join(errs...), hailo.ErrDeviceLost) {
+			break
+		}
+	}
+	for i := range errs {
+		errs[i] = late(ctx, errs[i])
+	}
+	return vectors, errs
 }
 
 // EmbedText is EmbedTexts for a single text.

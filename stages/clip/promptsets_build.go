@@ -26,6 +26,7 @@ type version struct {
 	turns  *fair.Turns // that it takes while it is built
 	since  time.Time   // its turn has begun; of who builds it
 	inUse  int         // number of the encoder whose rows answer, of all where none does; of who builds it
+	former bool        // the former version is kept, which answers after a restart; of who builds it
 	ctx    context.Context
 	cancel context.CancelCauseFunc // when it is replaced or deleted
 	done   chan struct{}           // closed when it is ready, has failed, or was replaced or deleted
@@ -365,5 +366,9 @@ func (p *PromptSets) finish(j *job, encoder int) error {
 		ready.Names[i], ready.Truncated[i], ready.Thresholds[i] = l.Name, l.truncated > 0, l.threshold
 	}
 	p.publish(v, ready, l.alpha, warnings)
+	if v.former {
+		v.former = false
+		p.dropFormer(v)
+	}
 	return nil
 }

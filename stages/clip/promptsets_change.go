@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"hailoclip/cache/sets"
@@ -38,7 +39,10 @@ func (p *PromptSets) Put(ctx context.Context, name string, d sets.Definition, c 
 	if err := d.Validate(p.parts.Limits); err != nil {
 		return SetInfo{}, false, err
 	}
-	if err := p.check(name, &d, c, true); err != nil { // before anything is encoded for nothing
+	if err := p.canScore(&d); err != nil {
+		return SetInfo{}, false, err
+	}
+	if _, err := p.changeable(name, c, true); err != nil { // before anything is encoded for nothing
 		return SetInfo{}, false, err
 	}
 	if err := p.embedImages(ctx, &d, c.Caller); err != nil {
@@ -50,22 +54,13 @@ func (p *PromptSets) Put(ctx context.Context, name string, d sets.Definition, c 
 	})
 }
 
-// check says what of a change can be known to fail beforehand.
-func (p *PromptSets) check(name string, d *sets.Definition, c Condition, create bool) error {
-	if err := p.canScore(d); err != nil {
-		return err
-	}
-	_, err := p.changeable(name, c, create)
-	return err
-}
-
 // changeable returns the set that may be changed, nil where a new one may be made.
 func (p *PromptSets) changeable(name string, c Condition, create bool) (*promptSet, error) {
 	s, etag := (*p.all.Load())[name], ""
 	if s != nil {
 		etag = p.newest(s).etag
 	}
-	switch lost := p.lost(); {
+	switch lost := p.lost; {
 	case s != nil && s.fixed != nil:
 		return nil, fmt.Errorf("%w: %.64q", ErrManaged, name)
 	case lost != nil:
@@ -85,9 +80,9 @@ func (p *PromptSets) changeable(name string, c Condition, create bool) (*promptS
 // keepExamples fills in the examples of d that have only their id, from the stored version, whichever label has them there.
 func keepExamples(d *sets.Definition, old func() (sets.Definition, error)) error {
 	var kept map[string]sets.Example
-	for _, o := range owners(d) {
-		for i := range *o.examples {
-			e := &(*o.examples)[i]
+	for _, o := range d.Owners() {
+		for i := range *o.Examples {
+			e := &(*o.Examples)[i]
 			if e.Vector != nil {
 				continue
 			}
@@ -97,15 +92,15 @@ func keepExamples(d *sets.Definition, old func() (sets.Definition, error)) error
 					return err
 				}
 				kept = map[string]sets.Example{}
-				for _, o := range owners(&stored) {
-					for _, e := range *o.examples {
+				for _, o := range stored.Owners() {
+					for _, e := range *o.Examples {
 						kept[e.ID] = e
 					}
 				}
 			}
 			found, ok := kept[e.ID]
 			if !ok {
-				return sets.Fault{Field: fmt.Sprintf("%s.examples[%d]", o.where, i), Problem: "has only an id, which no example of the set has"}
+				return sets.Fault{Field: fmt.Sprintf("%s.examples[%d]", o.Where, i), Problem: "has only an id, which no example of the set has"}
 			}
 			*e = found
 		}
@@ -123,7 +118,7 @@ func (p *PromptSets) change(
 		d       sets.Definition
 		created bool
 	}
-	o, err := alone(ctx, p, c.Caller, func(ctx context.Context) (o outcome, err error) {
+	o, err := exclusive(ctx, p, c.Caller, func(ctx context.Context) (o outcome, err error) {
 		s, err := p.changeable(name, c, create)
 		if err != nil {
 			return o, err
@@ -158,13 +153,14 @@ func (p *PromptSets) change(
 		if err := p.room(v); err != nil {
 			return o, err
 		}
-		r := sets.Record{Name: name, Definition: o.d, Changed: time.Now().UTC()}
-		return o, p.parts.Store.Put(ctx, r, p.rowKeys(&o.d), func() {
+		r := sets.Record{Name: name, Definition: o.d, Changed: time.Now().UTC(), Former: p.former(ctx, s, &o.d)}
+		v.former = len(r.Former) > 0
+		return o, p.parts.File.Put(ctx, r, p.rowKeys(&o.d), func() {
 			p.install(v)
 			if o.created {
 				p.setAll(func(all map[string]*promptSet) { all[name] = s })
 			}
-			p.goes(func() { p.run(v) })
+			p.start(func() { p.run(v) })
 		})
 	})
 	if err != nil {
@@ -181,9 +177,9 @@ func (p *PromptSets) setAll(change func(all map[string]*promptSet)) {
 	p.all.Store(&all)
 }
 
-// alone makes a change while no other one is made. When ctx ends first it returns pipeline.ErrDeadline: a change that the
+// exclusive makes a change while no other one is made. When ctx ends first it returns pipeline.ErrDeadline: a change that the
 // disk has begun by then may come true later, and until then no other is made, so that each sees what was before it.
-func alone[T any](
+func exclusive[T any](
 	ctx context.Context, p *PromptSets, caller fair.Caller, change func(context.Context) (T, error),
 ) (result T, err error) {
 	end, err := p.changing.Take(ctx, caller)
@@ -195,7 +191,7 @@ func alone[T any](
 		err    error
 	}
 	done := make(chan outcome, 1)
-	begun := p.goes(func() {
+	begun := p.start(func() {
 		defer end()
 		o := outcome{err: errors.New("panic")}
 		defer func() {
@@ -236,12 +232,8 @@ func (p *PromptSets) storeError(err error) error {
 }
 
 func isOurs(err error) bool {
-	for _, ours := range []error{ErrNoSet, ErrManaged, ErrPrecondition, ErrSetsFull, ErrSetsLost} {
-		if errors.Is(err, ours) {
-			return true
-		}
-	}
-	return false
+	ours := []error{ErrNoSet, ErrManaged, ErrPrecondition, ErrSetsFull, ErrSetsLost}
+	return slices.ContainsFunc(ours, func(our error) bool { return errors.Is(err, our) })
 }
 
 // wait waits until v is ready or over, but only until a tenth of the time that ctx leaves is left.
@@ -264,12 +256,12 @@ const nearDeadline = 2 * time.Second
 
 // Delete removes a set. Errors: ErrNoSet, ErrManaged, ErrPrecondition, ErrSetsLost.
 func (p *PromptSets) Delete(ctx context.Context, name string, c Condition) error {
-	_, err := alone(ctx, p, c.Caller, func(ctx context.Context) (none struct{}, err error) {
+	_, err := exclusive(ctx, p, c.Caller, func(ctx context.Context) (none struct{}, err error) {
 		s, err := p.changeable(name, c, false)
 		if err != nil {
 			return none, err
 		}
-		return none, p.parts.Store.Delete(ctx, name, func() {
+		return none, p.parts.File.Delete(ctx, name, func() {
 			p.setAll(func(all map[string]*promptSet) { delete(all, name) })
 			p.mu.Lock()
 			defer p.mu.Unlock()
@@ -289,7 +281,7 @@ type Example struct {
 // AddExample adds an example to a label of a set; label "" is the background, and so is Background, unless a label has that
 // name. One that the label has changes nothing. It blocks and fails as Put does, and with ErrNoSet.
 func (p *PromptSets) AddExample(ctx context.Context, name, label string, e Example, c Condition) (SetInfo, error) {
-	if err := p.check(name, &sets.Definition{}, c, false); err != nil {
+	if _, err := p.changeable(name, c, false); err != nil {
 		return SetInfo{}, err
 	}
 	var made sets.Example
@@ -303,19 +295,26 @@ func (p *PromptSets) AddExample(ctx context.Context, name, label string, e Examp
 	if err != nil {
 		return SetInfo{}, late(ctx, err)
 	}
-	info, _, err := p.change(ctx, name, c, false, func(old func() (sets.Definition, error)) (sets.Definition, error) {
-		d, err := old()
-		if err != nil {
-			return d, err
-		}
+	return p.edit(ctx, name, c, func(d *sets.Definition) error {
 		examples := &d.Background.Examples
 		if i := indexOf(d.Labels, label); i >= 0 {
 			examples = &d.Labels[i].Examples
 		} else if label != "" && label != Background {
-			return d, sets.Fault{Field: "label", Problem: fmt.Sprintf("is %.64q, which is no label of the set", label)}
+			return sets.Fault{Field: "label", Problem: fmt.Sprintf("is %.64q, which is no label of the set", label)}
 		}
 		*examples = addExample(*examples, made)
-		return d, nil
+		return nil
+	})
+}
+
+// edit changes the stored version of a set. Error: ErrNoSet, those of Put.
+func (p *PromptSets) edit(ctx context.Context, name string, c Condition, edit func(d *sets.Definition) error) (SetInfo, error) {
+	info, _, err := p.change(ctx, name, c, false, func(old func() (sets.Definition, error)) (sets.Definition, error) {
+		d, err := old()
+		if err == nil {
+			err = edit(&d)
+		}
+		return d, err
 	})
 	return info, err
 }
@@ -332,12 +331,7 @@ func (p *PromptSets) vectorExample(v []float32) (sets.Example, error) {
 }
 
 func indexOf(labels []sets.Label, name string) int {
-	for i := range labels {
-		if labels[i].Name == name {
-			return i
-		}
-	}
-	return -1
+	return slices.IndexFunc(labels, func(l sets.Label) bool { return l.Name == name })
 }
 
 // Calibrate stores thresholds by label, for those that are given, and a temperature, if it is above 0. It fails as
@@ -345,24 +339,19 @@ func indexOf(labels []sets.Label, name string) int {
 func (p *PromptSets) Calibrate(
 	ctx context.Context, name string, thresholds map[string]sets.Threshold, temperature float64, c Condition,
 ) (SetInfo, error) {
-	info, _, err := p.change(ctx, name, c, false, func(old func() (sets.Definition, error)) (sets.Definition, error) {
-		d, err := old()
-		if err != nil {
-			return d, err
-		}
+	return p.edit(ctx, name, c, func(d *sets.Definition) error {
 		if temperature > 0 {
 			d.Temperature = temperature
 		}
 		for label, t := range thresholds {
 			i := indexOf(d.Labels, label)
 			if i < 0 {
-				return d, sets.Fault{Field: "thresholds", Problem: fmt.Sprintf("has %.64q, which is no label of the set", label)}
+				return sets.Fault{Field: "thresholds", Problem: fmt.Sprintf("has %.64q, which is no label of the set", label)}
 			}
 			d.Labels[i].Threshold = &t
 		}
-		return d, nil
+		return nil
 	})
-	return info, err
 }
 
 var activations = map[string]stages.Activation{

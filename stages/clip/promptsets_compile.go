@@ -3,6 +3,7 @@ package clip
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"hailoclip/cache/sets"
 	"hailoclip/hailo"
@@ -120,7 +121,10 @@ type compiled struct {
 }
 
 // compile makes rows of labels whose texts and examples are encoded, and with gda the rows and the bias that stand for logits.
-func compile(labels []setLabel, dim int, mode string, fit fitFunc) (l compiled, err error) {
+// fit is fewshot.Fit for one model and weight, or what remembers its results.
+func compile(
+	labels []setLabel, dim int, mode string, fit func([]fewshot.Class) (*fewshot.Discriminant, error),
+) (l compiled, err error) {
 	source, why := scoreSource(mode, labels)
 	if why != "" {
 		l.warnings = append(l.warnings, why+": "+instead[source])
@@ -156,7 +160,7 @@ func compile(labels []setLabel, dim int, mode string, fit fitFunc) (l compiled, 
 		l.Kinds[i] = kinds[labels[i].Role]
 		if labels[i].Role == sets.Negation {
 			if l.Negations == nil {
-				l.Negations = noNegations(len(labels))
+				l.Negations = slices.Repeat([]int32{-1}, len(labels))
 			}
 			l.Negations[labels[i].Against] = int32(i)
 		}
@@ -166,14 +170,6 @@ func compile(labels []setLabel, dim int, mode string, fit fitFunc) (l compiled, 
 	}
 	l.Rows = append(make([]float32, 0, len(l.Rows)), l.Rows...) // no more memory than they need
 	return l, nil
-}
-
-func noNegations(n int) []int32 {
-	list := make([]int32, n)
-	for i := range list {
-		list[i] = -1
-	}
-	return list
 }
 
 // compared returns the rows whose cosine is the label's. With examples that is one: of a label without texts it always is
@@ -212,9 +208,6 @@ func classesOf(labels []setLabel, dim int) ([]fewshot.Class, error) {
 	}
 	return classes, nil
 }
-
-// fitFunc is fewshot.Fit for one model and weight, or what remembers its results.
-type fitFunc func([]fewshot.Class) (*fewshot.Discriminant, error)
 
 const (
 	tooClose    = 0.9     // cosine of a negative label and another from which on it takes images of that

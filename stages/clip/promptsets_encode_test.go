@@ -2,6 +2,7 @@ package clip
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"math"
@@ -94,44 +95,94 @@ func TestRestart(t *testing.T) {
 
 // TestResume is cut in the middle: what was encoded by then is not encoded again.
 func TestResume(t *testing.T) {
-	p := &painter{name: "one", gate: make(chan struct{}, 100)}
-	h := newHouse(t, p).open()
-	var list []string
-	for i := range 20 {
-		list = append(list, fmt.Sprintf("%d=red %d|red %d again", i, i, i))
-	}
-	for range 5 {
-		p.gate <- struct{}{}
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
-	defer cancel()
-	put := make(chan SetInfo, 1)
-	go func() {
-		info, _, err := h.sets.Put(ctx, "s", labels(list...), Condition{})
-		is(t, err, nil)
-		put <- info
-	}()
-	for { // until the fifth batch is through
-		if info, err := h.sets.Info(t.Context(), "s", false); err == nil && info.Encoded == 20 {
-			if info.State != SetEncoding || info.Total != 40 {
-				t.Errorf("%+v", info)
-			}
-			break
+	synctest.Test(t, func(t *testing.T) {
+		p := &painter{name: "one", gate: make(chan struct{}, 100)}
+		h := newHouse(t, p).open()
+		var list []string
+		for i := range 20 {
+			list = append(list, fmt.Sprintf("%d=red %d|red %d again", i, i, i))
 		}
+		for range 5 {
+			p.gate <- struct{}{}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		put := make(chan SetInfo, 1)
+		go func() {
+			info, _, err := h.sets.Put(ctx, "s", labels(list...), Condition{})
+			is(t, err, nil)
+			put <- info
+		}()
+		synctest.Wait() // until the fifth batch is through
+		if info, err := h.sets.Info(t.Context(), "s", false); err != nil || info.Encoded != 20 || info.State != SetEncoding || info.Total != 40 {
+			t.Errorf("%+v: %v", info, err)
+		}
+		_, err := h.sets.Ready("s")
+		is(t, err, ErrSetNotReady)
+		h.close()
+		if info := <-put; info.State != SetEncoding || info.Encoded != 20 {
+			t.Errorf("who waited for it: %+v", info)
+		}
+		p.gate = nil
+		p.count()
+		h.open()
+		if info, n := h.settled("s"), p.count(); info.State != SetReady || n != 20 {
+			t.Errorf("%d texts encoded after a restart: %+v", n, info)
+		}
+		h.close()
+	})
+}
+
+// TestFormerAnswersAfterRestart is cut while a set that answers is encoded anew: the former version answers on.
+func TestFormerAnswersAfterRestart(t *testing.T) {
+	p := &painter{name: "one"}
+	h := newHouse(t, p).open()
+	was := labels("red=a red thing|red", "green", "!blue=blue")
+	was.Labels[0].Threshold, was.MinMargin = &sets.Threshold{Enter: 0.5, Exit: 0.25}, new(0.125)
+	h.put("s", was)
+	want := must(h.sets.Ready("s"))
+	p.gate = make(chan struct{}) // nothing is encoded
+	ctx, cancel := context.WithCancel(t.Context())
+	put := make(chan error)
+	go func() {
+		_, _, err := h.sets.Put(ctx, "s", labels("red="+strings.Join(many("red", 70), "|")), Condition{})
+		put <- err
+	}()
+	for must(h.sets.Info(t.Context(), "s", false)).State != SetEncoding {
 		time.Sleep(time.Millisecond)
 	}
-	_, err := h.sets.Ready("s")
-	is(t, err, ErrSetNotReady)
+	for range 2 { // a second restart changes nothing
+		h.reopen()
+		if got := must(h.sets.Ready("s")); string(must(json.Marshal(got))) != string(must(json.Marshal(want))) {
+			t.Fatalf("answers by\n%+v after a restart, and did by\n%+v", *got, *want)
+		}
+		if info := must(h.sets.Info(t.Context(), "s", false)); info.State != SetEncoding || info.ETag == want.ETag {
+			t.Errorf("%+v", info)
+		}
+	}
+	cancel()
+	<-put
 	h.close()
-	if info := <-put; info.State != SetEncoding || info.Encoded != 20 {
-		t.Errorf("who waited for it: %+v", info)
-	}
+
 	p.gate = nil
-	p.count()
 	h.open()
-	if info, n := h.settled("s"), p.count(); info.State != SetReady || n != 20 {
-		t.Errorf("%d texts encoded after a restart: %+v", n, info)
+	h.settled("s")
+	if got := must(h.sets.Ready("s")); got.ETag == want.ETag {
+		t.Errorf("the former version answers when the new one is encoded: %+v", got)
 	}
+	h.close()
+	store := must(sets.Open(h.path))
+	defer store.Close(t.Context())
+	if r := must(store.Get(t.Context(), "s")); r.Former != nil {
+		t.Error("the former version is kept when the new one answers")
+	}
+}
+
+func many(word string, n int) (list []string) {
+	for i := range n {
+		list = append(list, fmt.Sprint(word, i))
+	}
+	return list
 }
 
 // TestDeviceLost encodes elsewhere while a device is away, and again when it is back. A set that nothing can encode waits,

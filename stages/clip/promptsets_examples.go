@@ -4,10 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"sync"
 
@@ -20,21 +18,6 @@ import (
 	"hailoclip/stages"
 )
 
-// owner is who in a definition has examples: a label, or the background.
-type owner struct {
-	where    string // labels[2] or background
-	images   *[]string
-	examples *[]sets.Example
-}
-
-func owners(d *sets.Definition) (list []owner) {
-	for i := range d.Labels {
-		l := &d.Labels[i]
-		list = append(list, owner{fmt.Sprintf("labels[%d]", i), &l.Images, &l.Examples})
-	}
-	return append(list, owner{"background", &d.Background.Images, &d.Background.Examples})
-}
-
 // embedImages makes examples of all images of d. Errors name the image.
 func (p *PromptSets) embedImages(ctx context.Context, d *sets.Definition, caller fair.Caller) error {
 	lane := pipeline.NewLane(caller, pipeline.Bulk)
@@ -44,13 +27,13 @@ func (p *PromptSets) embedImages(ctx context.Context, d *sets.Definition, caller
 	running.SetLimit(p.engine.open)
 	var first sync.Once
 	var failed error
-	all := owners(d)
+	all := d.Owners()
 	made := make([][]sets.Example, len(all))
 	for n, o := range all {
-		made[n] = make([]sets.Example, len(*o.images))
-		for i, coded := range *o.images {
+		made[n] = make([]sets.Example, len(*o.Images))
+		for i, coded := range *o.Images {
 			running.Go(func() error {
-				at := fmt.Sprintf("%s.images[%d]", o.where, i)
+				at := fmt.Sprintf("%s.images[%d]", o.Where, i)
 				image, err := base64.StdEncoding.DecodeString(coded)
 				if err != nil {
 					err = sets.Fault{Field: at, Problem: "is not base64"}
@@ -68,9 +51,9 @@ func (p *PromptSets) embedImages(ctx context.Context, d *sets.Definition, caller
 	_ = running.Wait()
 	for n, o := range all {
 		for _, e := range made[n] {
-			*o.examples = addExample(*o.examples, e)
+			*o.Examples = addExample(*o.Examples, e)
 		}
-		*o.images = nil
+		*o.Images = nil
 	}
 	return failed
 }
@@ -88,16 +71,14 @@ func (p *PromptSets) embedExample(ctx context.Context, lane pipeline.Lane, image
 
 // exampleOf is an example of a vector by the image encoder in use.
 func (p *PromptSets) exampleOf(vector []float32) sets.Example {
-	b := vectorBytes(vector)
+	b := sets.FormatVector(vector)
 	return sets.Example{ID: sets.ExampleID(b), Model: p.imageDigest(), Vector: b}
 }
 
 // addExample appends an example, unless it is there already.
 func addExample(list []sets.Example, e sets.Example) []sets.Example {
-	for _, other := range list {
-		if other.ID == e.ID {
-			return list
-		}
+	if slices.ContainsFunc(list, func(other sets.Example) bool { return other.ID == e.ID }) {
+		return list
 	}
 	return append(list, e)
 }
@@ -121,13 +102,13 @@ func (p *PromptSets) useExamples(j *job, d *sets.Definition) (vectors map[string
 	v, vectors := j.version, map[string][]float32{}
 	j.definition = *d
 	j.definition.Labels = slices.Clone(d.Labels)
-	all := owners(&j.definition)
+	all := j.definition.Owners()
 	var missing []*sets.Example
 	for _, o := range all {
-		for i := range *o.examples {
-			e := &(*o.examples)[i]
+		for i := range *o.Examples {
+			e := &(*o.Examples)[i]
 			if !p.foreign(e) {
-				vectors[e.ID] = vectorOf(e.Vector)
+				vectors[e.ID] = sets.ParseVector(e.Vector)
 			} else if e.Thumbnail != nil {
 				if vectors[e.ID], _ = j.kept.unitRows(p.thumbnailKey(e), 1, p.dim); vectors[e.ID] == nil {
 					missing = append(missing, e)
@@ -145,24 +126,24 @@ func (p *PromptSets) useExamples(j *job, d *sets.Definition) (vectors map[string
 	}
 	for _, o := range all {
 		used, from, useless := []sets.Example(nil), 0, 0
-		for i := range *o.examples {
-			switch e := &(*o.examples)[i]; {
+		for i := range *o.Examples {
+			switch e := &(*o.Examples)[i]; {
 			case vectors[e.ID] == nil:
 				useless++
 				continue
 			case p.foreign(e):
 				from++
 			}
-			used = append(used, (*o.examples)[i])
+			used = append(used, (*o.Examples)[i])
 		}
-		*o.examples = used
+		*o.Examples = used
 		if from > 0 {
 			j.warnings = append(j.warnings,
-				fmt.Sprintf("%s: %d examples are of another model: their vectors are made of their thumbnails", o.where, from))
+				fmt.Sprintf("%s: %d examples are of another model: their vectors are made of their thumbnails", o.Where, from))
 		}
 		if useless > 0 {
 			j.warnings = append(j.warnings,
-				fmt.Sprintf("%s: %d examples are of another model, without a thumbnail that can be used: they do not count", o.where, useless))
+				fmt.Sprintf("%s: %d examples are of another model, without a thumbnail that can be used: they do not count", o.Where, useless))
 		}
 	}
 	return vectors, nil
@@ -201,20 +182,4 @@ func (p *PromptSets) embedThumbnails(v *version, examples []*sets.Example, vecto
 	err := running.Wait()
 	keep.flush()
 	return err
-}
-
-func vectorBytes(v []float32) []byte {
-	b := make([]byte, 0, 4*len(v))
-	for _, x := range v {
-		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(x))
-	}
-	return b
-}
-
-func vectorOf(b []byte) []float32 {
-	v := make([]float32, len(b)/4)
-	for i := range v {
-		v[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
-	}
-	return v
 }

@@ -53,6 +53,36 @@ func TestAnotherModel(t *testing.T) {
 	}
 }
 
+// TestChangeUnderAnotherModel: what GET answers can be sent back, and in full it is what the first model made.
+func TestChangeUnderAnotherModel(t *testing.T) {
+	h := newHouse(t, &painter{name: "one"}).open()
+	d := labels("red=red", "green=green")
+	d.Labels[0].Images = []string{shade(t, 255, 0, 0)}
+	h.put("s", d)
+	h.painter = &painter{name: "another"}
+	h.reopen()
+	now := h.settled("s")
+	d = now.Definition
+	if !d.Labels[0].Examples[0].FromThumbnail {
+		t.Errorf("%s", mustJSON(t, now))
+	}
+	d.Temperature = 2
+	if changed := h.put("s", d); changed.State != SetReady || changed.Temperature != 2 || !changed.Labels[0].Examples[0].FromThumbnail {
+		t.Errorf("%s", mustJSON(t, changed))
+	}
+	d.Temperature = 1
+	if same := h.put("s", d); same.ETag != now.ETag {
+		t.Errorf("changed and changed back: %s", mustJSON(t, same))
+	}
+	full, err := h.sets.Info(t.Context(), "s", true)
+	if e := full.Labels[0].Examples[0]; err != nil || e.FromThumbnail || e.Model != "images of one" {
+		t.Errorf("in full: %+v, %v", e, err)
+	}
+	if copied := h.put("copy", full.Definition); copied.ETag != now.ETag {
+		t.Errorf("an export: %s", mustJSON(t, copied))
+	}
+}
+
 // TestExamples: which rows they make, what the set says of them, and that a change keeps those that it names.
 func TestExamples(t *testing.T) {
 	p := &painter{name: "one"}

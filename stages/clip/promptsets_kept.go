@@ -3,6 +3,7 @@ package clip
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -21,19 +22,22 @@ type keptRows map[sets.Key][]float32
 
 // loadKept returns what is kept of a set: nothing where that cannot be read.
 func (p *PromptSets) loadKept(ctx context.Context, s *promptSet) keptRows {
-	if p.parts.Store == nil {
+	if p.parts.File == nil {
 		return nil
 	}
-	rows, err := keptRows(nil), error(nil)
-	if s.fixed != nil {
-		rows, err = p.parts.Store.FixedRows(ctx)
-	} else {
-		rows, err = p.parts.Store.Rows(ctx, s.name)
-	}
+	rows, err := p.parts.File.Rows(ctx, s.rowsIn())
 	if err != nil && !errors.Is(err, sets.ErrNotFound) && ctx.Err() == nil {
 		p.log.Warn("what was encoded of a prompt set cannot be read, and is encoded again", "prompt_set", s.name, "error", err)
 	}
 	return rows
+}
+
+// rowsIn is where the store has the rows of s.
+func (s *promptSet) rowsIn() string {
+	if s.fixed != nil {
+		return sets.Shared
+	}
+	return s.name
 }
 
 // unitRows returns n rows of a label, and how many of its texts were cut; nil where they are not kept.
@@ -74,9 +78,9 @@ func (p *PromptSets) rowKeys(d *sets.Definition) (keys []sets.Key) {
 		}
 		keys = append(keys, p.discriminantKey(digest, labels, d.FewShot.Alpha))
 	}
-	for _, o := range owners(d) {
-		for i := range *o.examples {
-			keys = append(keys, p.thumbnailKey(&(*o.examples)[i]))
+	for _, o := range d.Owners() {
+		for i := range *o.Examples {
+			keys = append(keys, p.thumbnailKey(&(*o.Examples)[i]))
 		}
 	}
 	return keys
@@ -111,6 +115,54 @@ func (p *PromptSets) fit(j *job, digest string, classes []fewshot.Class) (*fewsh
 func shortest(x float32) float64 {
 	f, _ := strconv.ParseFloat(strconv.FormatFloat(float64(x), 'g', -1, 32), 64)
 	return f
+}
+
+// longEncoding is how many texts take so long to encode that a restart meanwhile should not leave a set without answers:
+// about a second.
+const longEncoding = 64
+
+// answering is what answered when a version was put that takes long to encode, as it is kept.
+type answering struct {
+	Digests []string // as PromptSets.digests
+	Set     *PromptSet
+}
+
+// former returns what is to be kept of the version of s that answers now, because d takes long to encode; nil when it does
+// not, or there is none.
+func (p *PromptSets) former(ctx context.Context, s *promptSet, d *sets.Definition) []byte {
+	ready := s.answers.Load()
+	if ready == nil {
+		return nil
+	}
+	labels, total := newLabels(d, nil)
+	j := &job{kept: p.loadKept(ctx, s), labels: labels}
+	if j.loadRows(p.encoders[0], p.dim); total-known(labels) < longEncoding {
+		return nil
+	}
+	text, _ := json.Marshal(answering{p.digests, ready}) // finite numbers always work
+	return text
+}
+
+// answerAsBefore has s answer by what former has returned before a restart, unless the model is another one.
+func (p *PromptSets) answerAsBefore(s *promptSet, former []byte) {
+	var a answering
+	switch {
+	case len(former) == 0:
+	case json.Unmarshal(former, &a) != nil || a.Set == nil || a.Set.Dim != p.dim:
+		p.log.Warn("the former version of a prompt set cannot be read, and does not answer", "prompt_set", s.name)
+	case slices.Equal(a.Digests, p.digests):
+		s.answers.Store(a.Set)
+	}
+}
+
+// dropFormer removes what former has returned, now that v answers. Where that fails it is removed after the next restart.
+func (p *PromptSets) dropFormer(v *version) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(v.ctx), diskTime)
+	defer cancel()
+	err := p.parts.File.DropFormer(ctx, v.set.name, func() bool { return !errors.Is(context.Cause(v.ctx), errReplaced) })
+	if err != nil && !errors.Is(err, sets.ErrNotFound) {
+		p.log.Warn("the former version of a prompt set cannot be removed", "prompt_set", v.set.name, "error", err)
+	}
 }
 
 // keeper writes what is kept of a version, not all at once and not each by itself. What cannot be written is made again
@@ -155,15 +207,10 @@ func (k *keeper) flush() bool {
 
 func (k *keeper) write() {
 	p := k.sets
-	if len(k.waiting) > 0 && p.parts.Store != nil && !errors.Is(context.Cause(k.version.ctx), errReplaced) {
+	if len(k.waiting) > 0 && p.parts.File != nil && !errors.Is(context.Cause(k.version.ctx), errReplaced) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(k.version.ctx), diskTime) // while the program ends, too
 		defer cancel()
-		err := error(nil)
-		if s := k.version.set; s.fixed != nil {
-			err = p.parts.Store.PutFixedRows(ctx, k.waiting)
-		} else {
-			err = p.parts.Store.PutRows(ctx, s.name, k.waiting)
-		}
+		err := p.parts.File.PutRows(ctx, k.version.set.rowsIn(), k.waiting)
 		k.lost = k.lost || err != nil
 		if err != nil && !errors.Is(err, sets.ErrNotFound) {
 			p.log.Warn("what was encoded of a prompt set cannot be kept", "prompt_set", k.version.set.name, "error", err)

@@ -16,21 +16,21 @@ import (
 
 // SetParts is what the prompt sets of an engine come from.
 type SetParts struct {
-	Store      *sets.Store                // where they are kept, which is the engine's from then on; nil: nowhere
-	Lost       error                      // why there is no Store; nil: none was wanted
+	File       *sets.File                 // where they are kept, which is the engine's from then on; nil: nowhere
+	Lost       error                      // why there is no File; nil: none was wanted
 	Configured map[string]sets.Definition // of the configuration, by name: normalised and valid
 	Limits     sets.Limits                // of those that clients send
 	MaxBytes   int64                      // of memory for what images are compared with; 0: MaxSetBytes
-	Bytes      int64                      // of it, that the sets in Store take, at most
+	Bytes      int64                      // of it, that the sets in File take, at most
 	Log        *slog.Logger               // nil: none
 }
 
 // Close closes the file. It is for who has made no engine of the parts.
 func (s *SetParts) Close(ctx context.Context) error {
-	if s.Store == nil {
+	if s.File == nil {
 		return nil
 	}
-	return s.Store.Close(ctx)
+	return s.File.Close(ctx)
 }
 
 // loadTime is how long a start waits for long sets, about a tenth of a second each: those that are left are made ready later.
@@ -49,6 +49,9 @@ func newPromptSets(e *Engine, parts SetParts) *PromptSets {
 		changing: fair.NewTurns(1), brief: fair.NewTurns(briefBuilds), long: fair.NewTurns(longBuilds), turn: fair.NewTurns(1), fitting: fair.NewTurns(1),
 	}
 	p.ctx, p.stop = context.WithCancel(context.Background())
+	if parts.File == nil {
+		p.lose(parts.Lost)
+	}
 	all := map[string]*promptSet{}
 	p.all.Store(&all)
 	var unfinished, long []*version
@@ -60,8 +63,10 @@ func newPromptSets(e *Engine, parts SetParts) *PromptSets {
 			p.fail(v, err)
 		}
 	}
-	load := func(s *promptSet, d *sets.Definition) {
+	load := func(s *promptSet, d *sets.Definition, former []byte) {
+		p.answerAsBefore(s, former)
 		v := p.newVersion(s, d, fair.Caller{})
+		v.former = len(former) > 0
 		p.install(v)
 		all[s.name] = s
 		if v.turns == p.long {
@@ -72,11 +77,11 @@ func newPromptSets(e *Engine, parts SetParts) *PromptSets {
 	}
 	for _, name := range slices.Sorted(maps.Keys(parts.Configured)) {
 		d := parts.Configured[name]
-		load(&promptSet{name: name, fixed: &d}, &d)
+		load(&promptSet{name: name, fixed: &d}, &d, nil)
 		wanted = append(wanted, p.rowKeys(&d)...)
 	}
-	if parts.Store != nil {
-		if err := parts.Store.KeepFixedRows(p.ctx, wanted); err != nil {
+	if parts.File != nil {
+		if err := parts.File.KeepRows(p.ctx, wanted); err != nil {
 			p.log.Warn("rows of prompt sets that the configuration has no longer cannot be removed", "error", err)
 		}
 	}
@@ -85,12 +90,12 @@ func newPromptSets(e *Engine, parts SetParts) *PromptSets {
 			p.log.Warn("a prompt set that is kept is hidden by that of the configuration", "prompt_set", name)
 			continue
 		}
-		r, err := parts.Store.Get(p.ctx, name)
+		r, err := parts.File.Get(p.ctx, name)
 		if err != nil {
 			p.log.Error("a prompt set cannot be read", "prompt_set", name, "error", err)
 			continue
 		}
-		load(&promptSet{name: name}, &r.Definition)
+		load(&promptSet{name: name}, &r.Definition, r.Former)
 	}
 	start := time.Now()
 	for _, v := range long {
@@ -111,21 +116,27 @@ func newPromptSets(e *Engine, parts SetParts) *PromptSets {
 	return p
 }
 
+// lose goes on without a file; why is nil where none was wanted.
+func (p *PromptSets) lose(why error) {
+	p.parts.File, p.parts.Lost = nil, why
+	p.lost = fmt.Errorf("%w: %w", ErrSetsLost, cmp.Or(why, errors.New("it was not opened")))
+}
+
 // stored returns the names of the sets in the file.
 func (p *PromptSets) stored() []string {
-	if p.parts.Store == nil {
+	if p.parts.File == nil {
 		return nil
 	}
-	names, err := p.parts.Store.Names(p.ctx)
+	names, err := p.parts.File.Names(p.ctx)
 	if err != nil {
-		p.parts.Store, p.parts.Lost = nil, err
+		p.lose(err)
 		p.log.Error("the prompt sets cannot be read", "error", err)
 	}
 	return names
 }
 
-// goes runs f beside everything else, unless the sets are closed.
-func (p *PromptSets) goes(f func()) bool {
+// start runs f beside everything else, unless the sets are closed.
+func (p *PromptSets) start(f func()) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ctx.Err() != nil {

@@ -226,7 +226,7 @@ func TestRawEnds(t *testing.T) {
 	gone := errors.New("gone")
 	cancel(gone)
 	d := Decoder{}
-	if _, err := d.Decode(ctx, plan); err != gone {
+	if _, err := d.Decode(ctx, plan); !errors.Is(err, gone) {
 		t.Errorf("%v", err)
 	}
 }

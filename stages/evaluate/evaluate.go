@@ -42,9 +42,9 @@ type Report struct {
 
 // Threshold is the lowest score that is precise enough. It was chosen on the same images, so that others are a little worse.
 type Threshold struct {
-	Score     float64 // an image shows the label if its score is this or more
-	Precision float64 // share of the images with such a score that do show it
-	Recall    float64 // share of the label's images that have such a score
+	Score     float64 `json:"score"`     // an image shows the label if its score is this or more
+	Precision float64 `json:"precision"` // share of the images with such a score that do show it
+	Recall    float64 `json:"recall"`    // share of the label's images that have such a score
 }
 
 // Evaluate makes the report of one image or more. It is safe for concurrent use. Errors name the image by number.

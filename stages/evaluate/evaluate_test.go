@@ -213,7 +213,7 @@ func TestThreshold(t *testing.T) {
 				}
 			}
 			if right > 0 && right/above >= 0.8 && (want == nil || score < want.Score) {
-				want = &Threshold{score, right / above, right / shown}
+				want = &Threshold{below(score), right / above, right / shown}
 			}
 		}
 		for i := range scores {
@@ -240,7 +240,7 @@ func TestScoresGiven(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []*Threshold{{0.31, 1, 1}, {0.2, 1, 1}}; !reflect.DeepEqual(r.Thresholds, want) {
+	if want := []*Threshold{{below(0.31), 1, 1}, {below(0.2), 1, 1}}; !reflect.DeepEqual(r.Thresholds, want) {
 		t.Errorf("thresholds are %+v %+v", r.Thresholds[0], r.Thresholds[1])
 	}
 }

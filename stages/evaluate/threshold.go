@@ -2,10 +2,15 @@ package evaluate
 
 import (
 	"cmp"
+	"math"
 	"slices"
 )
 
-// threshold is the lowest score from which on at least the wanted share of the images show label k; nil if there is none.
+// below is a score that is less by more than rounding: who computes the score of the same image in another way, as package stages
+// does, is to find it at or above the threshold.
+func below(score float64) float64 { return score - 1e-12*math.Abs(score) }
+
+// threshold is (just below) the lowest score from which on at least the wanted share of the images show label k; nil if there is none.
 func threshold(images []Image, scores [][]float64, k int, wanted float64) (t *Threshold) {
 	shown, order := 0, make([]int, len(images))
 	for i, image := range images {
@@ -23,7 +28,7 @@ func threshold(images []Image, scores [][]float64, k int, wanted float64) (t *Th
 			continue // a score has all images that have it on its side
 		}
 		if precision := float64(right) / float64(n+1); right > 0 && precision >= wanted {
-			t = &Threshold{Score: scores[i][k], Precision: precision, Recall: float64(right) / float64(shown)}
+			t = &Threshold{Score: below(scores[i][k]), Precision: precision, Recall: float64(right) / float64(shown)}
 		}
 	}
 	return t
