@@ -352,6 +352,30 @@ func TestLongSetsTakeTurns(t *testing.T) {
 	})
 }
 
+// TestRoomOfFormerVersions: what answers while the next version is encoded counts.
+func TestRoomOfFormerVersions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &painter{name: "one", gate: make(chan struct{}, 1000)}
+		h := newHouse(t, p)
+		h.room = 4 * paintedDim * 5 // five rows
+		h.open()
+		p.gate <- struct{}{}
+		h.put("a", labels("1=red", "2=red", "3=red"))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if info, _, err := h.sets.Put(ctx, "a", labels("1=green"), Condition{}); err != nil || info.State != SetEncoding {
+			t.Errorf("%+v, %v", info, err)
+		}
+		_, _, err := h.sets.Put(t.Context(), "b", labels("1=red", "2=red", "3=red"), Condition{})
+		is(t, err, ErrSetsFull)
+		p.gate <- struct{}{}
+		h.settled("a")
+		p.gate <- struct{}{}
+		h.put("b", labels("1=red", "2=red", "3=red"))
+		h.close()
+	})
+}
+
 // TestClientsFirst lets texts of clients that wait go before those of sets, but not for ever.
 func TestClientsFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -171,7 +171,8 @@ func (p *PromptSets) close(ctx context.Context) error {
 // MaxSetBytes is how much memory what images are compared with may take in all: 128 sets of 1,000 labels of 512 numbers.
 const MaxSetBytes = 256 << 20
 
-// room says why v does not fit beside the other sets, which count with what they take when they are ready.
+// room says why v does not fit beside the other sets, which count with what they take when they are ready, and until then
+// with the version that answers, too.
 func (p *PromptSets) room(v *version) error {
 	all := *p.all.Load()
 	if _, ok := all[v.set.name]; !ok && len(all) >= sets.MaxSets {
@@ -181,6 +182,9 @@ func (p *PromptSets) room(v *version) error {
 	for _, s := range all {
 		if s != v.set {
 			taken += s.newest.bytes
+			if answers := s.answers.Load(); answers != nil && answers.ETag != s.newest.etag {
+				taken += answers.bytes()
+			}
 		}
 	}
 	if limit := p.parts.MaxBytes; taken > limit {
