@@ -17,6 +17,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"hailoclip/cache/sets"
+	"hailoclip/pipeline"
 	"hailoclip/stages/clip"
 )
 
@@ -45,12 +46,12 @@ func (s *Server) promptSetRoutes() []route {
 		{"GET", one, brief, nil, nil, nil, (*request).getPromptSet},
 		{"DELETE", one, brief, nil, nil, nil, (*request).deletePromptSet},
 		{"PUT", one, long, []reader{
-			{"application/json", isJSON, large, readPromptSet},
+			{"application/json", isJSON, large, inTurn(readPromptSet)},
 		}, nil, (*request).putPromptSet, (*request).answerPromptSet},
 		{"POST", one + "/examples", brief, s.imageBodies(readExample), nil, (*request).addExample, (*request).answerPromptSet},
 		{"POST", one + "/evaluate", long, []reader{
 			{"multipart/form-data", isMultipart, large, readTrialForm},
-			{"application/x-ndjson", isNDJSON, large, readTrialLines},
+			{"application/x-ndjson", isNDJSON, large, inTurn(readTrialLines)},
 		}, nil, (*request).evaluatePromptSet, (*request).answerEvaluation},
 	}
 }
@@ -138,11 +139,6 @@ func readPromptSet(r *request) error {
 	if err != nil {
 		return err
 	}
-	done, err := r.takeTurn()
-	if err != nil {
-		return err
-	}
-	defer done()
 	text, err := utf8Text(r.body)
 	if err != nil {
 		return err
@@ -289,6 +285,11 @@ func (r *request) getPromptSet() error {
 	if err != nil {
 		return err
 	}
+	done, err := r.server.telling.Take(r.work, r.caller)
+	if err != nil {
+		return pipeline.Late(r.work)
+	}
+	defer done()
 	info, err := r.promptSets().Info(r.work, name, full != "")
 	if err != nil {
 		return err

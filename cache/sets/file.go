@@ -488,6 +488,21 @@ func (s *File) KeepRows(ctx context.Context, keys []Key) error {
 	})
 }
 
+// DropFormer removes Record.Former of a set, if wanted still says so when it is its turn. Errors: ErrNotFound, or those of the
+// system.
+func (s *File) DropFormer(ctx context.Context, name string, wanted func() bool) error {
+	return s.change(ctx, notFound, nil, func(tx *bbolt.Tx) error {
+		b := tx.Bucket([]byte(name))
+		if b == nil || name == Shared {
+			return ErrNotFound
+		}
+		if !wanted() {
+			return nil
+		}
+		return b.Delete(oldKey)
+	})
+}
+
 // Delete removes a set and its rows. then: see File. Errors: ErrNotFound, or those of the system.
 func (s *File) Delete(ctx context.Context, name string, then func()) error {
 	return s.change(ctx, notFound, then, func(tx *bbolt.Tx) error {

@@ -12,6 +12,7 @@ import (
 
 	"hailoclip/cache/sets"
 	"hailoclip/hailo"
+	"hailoclip/pipeline/fair"
 	"hailoclip/stages"
 )
 
@@ -93,9 +94,11 @@ type PromptSets struct {
 
 	all atomic.Pointer[map[string]*promptSet] // by name; replaced when a set comes or goes
 
-	changing chan struct{} // holds one while a set changes
-	turn     chan struct{} // holds one while a batch of texts is encoded: sets take turns
-	fitting  chan struct{} // holds one while a discriminant is fitted
+	changing *fair.Turns // to change a set
+	brief    *fair.Turns // to be built, see briefBuilds
+	long     *fair.Turns
+	turn     *fair.Turns   // to have a batch of texts encoded
+	fitting  *fair.Turns   // to have a discriminant fitted
 	mu       sync.Mutex    // guards promptSet.newest, and what is in versions
 	encoded  atomic.Uint64 // texts
 

@@ -118,7 +118,7 @@ func (p *PromptSets) change(
 		d       sets.Definition
 		created bool
 	}
-	o, err := exclusive(ctx, p, func(ctx context.Context) (o outcome, err error) {
+	o, err := exclusive(ctx, p, c.Caller, func(ctx context.Context) (o outcome, err error) {
 		s, err := p.changeable(name, c, create)
 		if err != nil {
 			return o, err
@@ -138,7 +138,7 @@ func (p *PromptSets) change(
 		if o.created = s == nil; o.created {
 			s = &promptSet{name: name}
 		}
-		v := p.newVersion(s, &o.d)
+		v := p.newVersion(s, &o.d, c.Caller)
 		if now := p.newest(s); now != nil && now.etag == v.etag && p.state(now) != SetFailed {
 			v.cancel(nil)
 			o.version = now // it is what is there
@@ -154,13 +154,13 @@ func (p *PromptSets) change(
 			return o, err
 		}
 		r := sets.Record{Name: name, Definition: o.d, Changed: time.Now().UTC(), Former: p.former(ctx, s, &o.d)}
+		v.former = len(r.Former) > 0
 		return o, p.parts.File.Put(ctx, r, p.rowKeys(&o.d), func() {
 			p.install(v)
 			if o.created {
 				p.setAll(func(all map[string]*promptSet) { all[name] = s })
 			}
-			d := o.d
-			p.start(func() { p.run(v, &d) })
+			p.start(func() { p.run(v) })
 		})
 	})
 	if err != nil {
@@ -179,10 +179,11 @@ func (p *PromptSets) setAll(change func(all map[string]*promptSet)) {
 
 // exclusive makes a change while no other one is made. When ctx ends first it returns pipeline.ErrDeadline: a change that the
 // disk has begun by then may come true later, and until then no other is made, so that each sees what was before it.
-func exclusive[T any](ctx context.Context, p *PromptSets, change func(context.Context) (T, error)) (result T, err error) {
-	select {
-	case p.changing <- struct{}{}:
-	case <-ctx.Done():
+func exclusive[T any](
+	ctx context.Context, p *PromptSets, caller fair.Caller, change func(context.Context) (T, error),
+) (result T, err error) {
+	end, err := p.changing.Take(ctx, caller)
+	if err != nil {
 		return result, pipeline.Late(ctx)
 	}
 	type outcome struct {
@@ -191,7 +192,7 @@ func exclusive[T any](ctx context.Context, p *PromptSets, change func(context.Co
 	}
 	done := make(chan outcome, 1)
 	begun := p.start(func() {
-		defer func() { <-p.changing }()
+		defer end()
 		o := outcome{err: errors.New("panic")}
 		defer func() {
 			if r := recover(); r != nil {
@@ -202,7 +203,7 @@ func exclusive[T any](ctx context.Context, p *PromptSets, change func(context.Co
 		o.result, o.err = change(context.WithoutCancel(ctx))
 	})
 	if !begun {
-		<-p.changing
+		end()
 		return result, pipeline.ErrClosed
 	}
 	select {
@@ -255,7 +256,7 @@ const nearDeadline = 2 * time.Second
 
 // Delete removes a set. Errors: ErrNoSet, ErrManaged, ErrPrecondition, ErrSetsLost.
 func (p *PromptSets) Delete(ctx context.Context, name string, c Condition) error {
-	_, err := exclusive(ctx, p, func(ctx context.Context) (none struct{}, err error) {
+	_, err := exclusive(ctx, p, c.Caller, func(ctx context.Context) (none struct{}, err error) {
 		s, err := p.changeable(name, c, false)
 		if err != nil {
 			return none, err
