@@ -245,8 +245,11 @@ func (in *input) labelOf() (label string, err error) {
 // vector returns a copy of the vector.
 func (in *input) vector() (v []float32, err error) {
 	const longest = 8192
-	n := elements(in.Vector)
-	if n == 0 || n > longest || json.Unmarshal(in.Vector, &v) != nil || len(v) != n || bytes.Contains(in.Vector, []byte("null")) {
+	ok := false
+	if n := elements(in.Vector); n > 0 && n <= longest {
+		v, ok = floats(in.Vector)
+	}
+	if !ok {
 		return nil, fail(errInvalidRequest, "Invalid 'vector': it must be a list of 1 to %d numbers", longest)
 	}
 	if slices.ContainsFunc(v, func(x float32) bool { return math.IsInf(float64(x), 0) }) {
