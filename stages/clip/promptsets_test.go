@@ -151,11 +151,8 @@ func TestCalibrate(t *testing.T) {
 		*s.Thresholds[1] != *d.Labels[1].Threshold || s.ETag != info.ETag {
 		t.Errorf("%+v, %+v: %v", info, s, err)
 	}
-	var fault sets.Fault
 	_, err = h.sets.Calibrate(t.Context(), "s", map[string]sets.Threshold{"mauve": {}}, 0, Condition{})
-	if !errors.As(err, &fault) {
-		t.Errorf("%v", err)
-	}
+	isFault(t, err, "thresholds")
 	_, err = h.sets.Calibrate(t.Context(), "none", nil, 2, Condition{})
 	is(t, err, ErrNoSet)
 }
@@ -165,10 +162,8 @@ func TestActivations(t *testing.T) {
 	h := newHouse(t, &painter{name: "one"}).open()
 	d := labels("red=red", "green=green")
 	d.Activation = "sigmoid"
-	var fault sets.Fault
-	if _, _, err := h.sets.Put(t.Context(), "s", d, Condition{}); !errors.As(err, &fault) || fault.Field != "activation" {
-		t.Errorf("%v", err)
-	}
+	_, _, err := h.sets.Put(t.Context(), "s", d, Condition{})
+	isFault(t, err, "activation")
 	h.sigmoid = true
 	h.reopen()
 	h.put("s", d)
