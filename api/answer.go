@@ -25,6 +25,19 @@ func (r *request) newAnswer(size int) (*answer, error) {
 	return a, err
 }
 
+// largeAnswer is the size from which the answers of all routes count.
+const largeAnswer = 64 << 10
+
+// counted answers with JSON that is there already.
+func (r *request) counted(body []byte) error {
+	a := &answer{request: r, memory: &r.server.bodies, address: r.caller.Address, start: time.Now()}
+	if !a.memory.take(a.address, int64(cap(body)), 0) {
+		return errBodyMemory
+	}
+	a.b = body
+	return a.send("application/json")
+}
+
 // add has build append a part of the answer, unless that has outgrown what there is.
 func (a *answer) add(build func(b []byte) []byte) {
 	if a.err != nil {

@@ -22,27 +22,27 @@ const (
 	maxBatchTexts  = 256
 )
 
-// many is the images and texts of one request, and what came of each.
-type many struct {
-	images []sent
-	found  []found        // what came of each image
-	texts  []string       // copies
-	rows   []cache.Vector // of each text
-	errs   []error        // why a text has none
-	open   sync.Mutex     // of who decodes an image with request.scratch
-	sides  [2][]operand   // of a comparison
+// batchItems is the images and texts of one request, and what came of each.
+type batchItems struct {
+	images  []sentImage
+	results []imageResult  // what came of each image
+	texts   []string       // copies
+	rows    []cache.Vector // of each text
+	errs    []error        // why a text has none
+	open    sync.Mutex     // of who decodes an image with request.scratch
+	sides   [2][]operand   // of a comparison
 }
 
-// sent is an image as it was sent. It lies in the body.
-type sent struct {
+// sentImage is an image as it was sent. It lies in the body.
+type sentImage struct {
 	data []byte     // a JSON value, which should be the image in base64, or the image itself
 	json bool       // it is the former
 	raw  decode.Raw // of a raw frame
 	err  error      // why it cannot be used
 }
 
-// found is what came of an image.
-type found struct {
+// imageResult is what came of an image.
+type imageResult struct {
 	clip.Result
 	err error
 }
@@ -64,13 +64,13 @@ func (s *Server) batchBodies(read func(*request, *input) error) []reader {
 
 // addPart takes a part of a form with many images.
 func (r *request) addPart(p part) error {
-	m := r.manyOf()
+	m := r.itemsOf()
 	switch string(p.name) {
 	case "image":
 		if len(m.images) == maxBatchImages {
 			return tooMany("images", maxBatchImages+1, maxBatchImages)
 		}
-		image := sent{data: p.data}
+		image := sentImage{data: p.data}
 		if len(p.frame) > 0 {
 			if image.raw, image.err = decode.ParseRaw(string(p.frame)); image.err != nil {
 				image.err = fail(errInvalidRequest, headerFrame+": %v", image.err)
@@ -108,28 +108,30 @@ func readArray(raw []byte, name string, most int, do func(element []byte)) error
 	return nil
 }
 
-// manyOf is r.many, which it makes where there is none.
-func (r *request) manyOf() *many {
-	if r.many == nil {
-		r.many = &many{}
+// itemsOf is r.items, which it makes where there is none.
+func (r *request) itemsOf() *batchItems {
+	if r.items == nil {
+		r.items = &batchItems{}
 	}
-	return r.many
+	return r.items
 }
 
 // addText takes a text, or why it cannot be used.
-func (m *many) addText(text string, err error) {
+func (m *batchItems) addText(text string, err error) {
 	m.texts, m.errs = append(m.texts, text), append(m.errs, err)
 }
 
 // readImages adds the images in the JSON, if there are.
 func (r *request) readImages(in *input) error {
-	m := r.manyOf()
-	return readArray(in.Images, "images", maxBatchImages, func(image []byte) { m.images = append(m.images, sent{data: image, json: true}) })
+	m := r.itemsOf()
+	return readArray(in.Images, "images", maxBatchImages, func(image []byte) {
+		m.images = append(m.images, sentImage{data: image, json: true})
+	})
 }
 
 // readTexts adds the texts in the JSON, if there are.
 func (r *request) readTexts(in *input) error {
-	m := r.manyOf()
+	m := r.itemsOf()
 	return readArray(in.Texts, "texts", maxBatchTexts, func(raw []byte) {
 		one := input{Text: raw}
 		m.addText(one.text(r.server.cfg.MaxPromptBytes))
@@ -145,7 +147,7 @@ func readClassifyBatch(r *request, in *input) error {
 	if err := r.readImages(in); err != nil {
 		return err
 	}
-	if len(r.many.images) == 0 {
+	if len(r.items.images) == 0 {
 		return fail(errInvalidRequest, "Missing or invalid 'images' array")
 	}
 	return nil
@@ -166,23 +168,23 @@ func readEmbedBatch(r *request, in *input) (err error) {
 	if err = r.readImages(in); err != nil {
 		return err
 	}
-	if len(r.many.images)+len(r.many.texts) == 0 {
+	if len(r.items.images)+len(r.items.texts) == 0 {
 		return fail(errInvalidRequest, "Missing 'images' or 'texts': send an array of at least one")
 	}
 	return nil
 }
 
-// openImage returns image i of r.many. It decodes base64 over its text, one image at a time. The engine may read it until
+// openImage returns image i of r.items. It decodes base64 over its text, one image at a time. The engine may read it until
 // it calls r.release.
 func (r *request) openImage(i int) (image []byte, err error) {
-	m := r.many
+	m := r.items
 	if image, err = r.bytesOf(&m.images[i]); err == nil {
 		r.holders.Add(1)
 	}
 	return image, err
 }
 
-func (r *request) bytesOf(s *sent) ([]byte, error) {
+func (r *request) bytesOf(s *sentImage) ([]byte, error) {
 	switch limit := r.server.cfg.MaxBodyBytes; {
 	case s.err != nil:
 		return nil, s.err
@@ -195,8 +197,8 @@ func (r *request) bytesOf(s *sent) ([]byte, error) {
 	case s.data[0] != '"' || len(s.data) < 2:
 		return nil, fail(errInvalidImage, "Invalid 'image': it must be a string with the image in base64")
 	}
-	r.many.open.Lock()
-	defer r.many.open.Unlock()
+	r.items.open.Lock()
+	defer r.items.open.Unlock()
 	text := s.data[1 : len(s.data)-1]
 	if bytes.IndexByte(text, '\\') >= 0 {
 		var unescaped string
@@ -214,13 +216,13 @@ func (r *request) bytesOf(s *sent) ([]byte, error) {
 
 // batch is the images of r for the engine.
 func (r *request) batch() (clip.Request, clip.Batch) {
-	m := r.many
-	m.found = make([]found, len(m.images))
+	m := r.items
+	m.results = make([]imageResult, len(m.images))
 	r.ask.Release, r.ask.Lane = r.release, pipeline.Lane{Caller: r.caller}
 	return r.ask, clip.Batch{
 		Len: len(m.images), Open: r.openImage,
 		Raw:  func(i int) decode.Raw { return m.images[i].raw },
-		Done: func(i int, result clip.Result, err error) { m.found[i] = found{result, err} },
+		Done: func(i int, result clip.Result, err error) { m.results[i] = imageResult{result, err} },
 	}
 }
 
@@ -243,7 +245,7 @@ func (r *request) embedBatch() error {
 
 // embedTexts has the engine embed the texts that can be.
 func (r *request) embedTexts() error {
-	m := r.many
+	m := r.items
 	m.rows = make([]cache.Vector, len(m.texts))
 	var usable []string
 	var at []int
@@ -270,7 +272,7 @@ func (r *request) embedTexts() error {
 // outcomes looks at the errors of a batch, of which the worst is that of the log's line. Where nothing was done because the
 // service cannot, the request fails with that.
 func (r *request) outcomes() error {
-	m, unavailable := r.many, true
+	m, unavailable := r.items, true
 	note := func(err error) {
 		if err == nil {
 			unavailable = false
@@ -282,7 +284,7 @@ func (r *request) outcomes() error {
 			r.fault = o
 		}
 	}
-	for _, f := range m.found {
+	for _, f := range m.results {
 		note(f.err)
 	}
 	for _, err := range m.errs {
@@ -306,14 +308,14 @@ func (r *request) answerClassifyBatch() error {
 	if err := r.outcomes(); err != nil {
 		return err
 	}
-	m := r.many
-	a, err := r.newAnswer(512 * len(m.found))
+	m := r.items
+	a, err := r.newAnswer(512 * len(m.results))
 	if err != nil {
 		return err
 	}
 	defer a.unlessSent()
-	a.list(`{"results":[`, len(m.found), func(b []byte, i int) []byte {
-		f := &m.found[i]
+	a.list(`{"results":[`, len(m.results), func(b []byte, i int) []byte {
+		f := &m.results[i]
 		if f.err != nil {
 			return appendFailure(b, f.err)
 		}
@@ -328,12 +330,12 @@ func (r *request) answerEmbedBatch() error {
 	if err := r.outcomes(); err != nil {
 		return err
 	}
-	m, dimension := r.many, r.server.svc.Engine.Dimension()
+	m, dimension := r.items, r.server.svc.Engine.Dimension()
 	perNumber := 6 // characters
 	if r.vectors == vectorsJSON {
 		perNumber = 13
 	}
-	a, err := r.newAnswer((len(m.found) + len(m.rows)) * (dimension*perNumber + 64))
+	a, err := r.newAnswer((len(m.results) + len(m.rows)) * (dimension*perNumber + 64))
 	if err != nil {
 		return err
 	}
@@ -341,8 +343,8 @@ func (r *request) answerEmbedBatch() error {
 	if r.vectors == vectorsBinary {
 		return r.answerBytes(a, dimension)
 	}
-	a.list(`{"images":[`, len(m.found), func(b []byte, i int) []byte {
-		f := &m.found[i]
+	a.list(`{"images":[`, len(m.results), func(b []byte, i int) []byte {
+		f := &m.results[i]
 		if f.err != nil {
 			return appendFailure(b, f.err)
 		}
@@ -362,9 +364,9 @@ func (r *request) answerEmbedBatch() error {
 // answerBytes writes the vectors of the images and then of the texts, and nothing else. The numbers of one that has failed
 // are none (NaN).
 func (r *request) answerBytes(a *answer, dimension int) error {
-	m, failed := r.many, slices.Repeat([]float32{float32(math.NaN())}, dimension)
+	m, failed := r.items, slices.Repeat([]float32{float32(math.NaN())}, dimension)
 	add := func(v []float32) { a.add(func(b []byte) []byte { return appendFloats(b, v) }) }
-	for _, f := range m.found {
+	for _, f := range m.results {
 		if f.err != nil {
 			f.Embedding = failed
 		}

@@ -445,6 +445,23 @@ func TestAnswerMemory(t *testing.T) {
 	}
 }
 
+// TestLargeAnswersCount: those of routes that keep no account of their own, too, such as a prompt set with its examples.
+func TestLargeAnswersCount(t *testing.T) {
+	const all = 1 << 20
+	s := newService(t, func(c *Config, _ *Service) { c.MaxBodyMemoryBytes = all })
+	r := &request{server: s.Server, arrived: time.Now(), ctx: &fasthttp.RequestCtx{}}
+	noError(t, r.answerJSON(strings.Repeat("x", largeAnswer)))
+	if free := s.bodies.available(); free > all-largeAnswer {
+		t.Errorf("%d bytes are free while an answer of %d waits", free, largeAnswer)
+	}
+	if n := len(r.ctx.Response.Body()); n != largeAnswer+len(`""`) || s.bodies.available() != all {
+		t.Errorf("%d bytes were sent, %d are free afterwards", n, s.bodies.available())
+	}
+	if err := r.answerJSON(strings.Repeat("x", all)); !errors.Is(err, errBodyMemory) || s.bodies.available() != all {
+		t.Errorf("an answer of %d bytes: %v, %d are free afterwards", all, err, s.bodies.available())
+	}
+}
+
 // TestBatchByAPromptSet: one version of the set answers for all, as it does for each by itself.
 func TestBatchByAPromptSet(t *testing.T) {
 	s := serve(t, nil)
@@ -456,10 +473,7 @@ func TestBatchByAPromptSet(t *testing.T) {
 			Reason          string          `json:"reason"`
 			itemError
 		} `json:"results"`
-		PromptSet       string  `json:"prompt_set"`
-		ETag            string  `json:"etag"`
-		ScoreSource     string  `json:"score_source"`
-		Temperature     float64 `json:"temperature"`
+		setFields
 		InferenceTimeMS float64 `json:"inference_time_ms"`
 		LogitScale      float64 `json:"logit_scale"`
 		Model           string  `json:"model"`

@@ -21,7 +21,7 @@ const maxSide = 1024
 // operand is one item of a comparison.
 type operand struct {
 	kind   operandKind
-	n      int       // the number of the image or text in many
+	n      int       // the number of the image or text in batchItems
 	vector []float32 // of unit length, where it was sent
 }
 
@@ -60,7 +60,7 @@ func readComparison(r *request, in *input) error {
 		if err != nil {
 			return err
 		}
-		r.manyOf().sides[s] = items
+		r.itemsOf().sides[s] = items
 	}
 	return nil
 }
@@ -72,7 +72,7 @@ func (r *request) readOperand(raw []byte) (operand, error) {
 	}
 	err := fast.UnmarshalFromString(unsafe.String(unsafe.SliceData(raw), len(raw)), &one)
 	text, image, vector := given(one.Text), given(one.Image), given(one.Vector)
-	m := r.manyOf()
+	m := r.itemsOf()
 	switch {
 	case err == nil && text && !image && !vector:
 		in := input{Text: one.Text}
@@ -86,7 +86,7 @@ func (r *request) readOperand(raw []byte) (operand, error) {
 		if len(m.images) == maxBatchImages {
 			err = tooMany("images", maxBatchImages+1, maxBatchImages)
 		}
-		m.images = append(m.images, sent{data: one.Image, json: true})
+		m.images = append(m.images, sentImage{data: one.Image, json: true})
 		return operand{kind: anImage, n: len(m.images) - 1}, err
 	case err == nil && vector && !text && !image:
 		vector, err := readVector(one.Vector, r.server.svc.Engine.Dimension())
@@ -135,9 +135,9 @@ func (r *request) compare() error {
 	if err := r.embedBatch(); err != nil {
 		return err
 	}
-	for s, side := range r.many.sides {
+	for s, side := range r.items.sides {
 		for i := range side {
-			if err := r.many.resolve(&side[i]); err != nil {
+			if err := r.items.resolve(&side[i]); err != nil {
 				return fmt.Errorf("%c[%d]: %w", "ab"[s], i, err)
 			}
 		}
@@ -146,19 +146,19 @@ func (r *request) compare() error {
 }
 
 // resolve finds the vector of an item.
-func (m *many) resolve(o *operand) (err error) {
+func (m *batchItems) resolve(o *operand) (err error) {
 	switch o.kind {
 	case aText:
 		o.vector, err = m.rows[o.n].Embedding, m.errs[o.n]
 	case anImage:
-		o.vector, err = m.found[o.n].Embedding, m.found[o.n].err
+		o.vector, err = m.results[o.n].Embedding, m.results[o.n].err
 	}
 	return err
 }
 
 // answerComparison writes the answer of /v1/compare: the cosine of each item of a with each of b.
 func (r *request) answerComparison() error {
-	a, b := r.many.sides[0], r.many.sides[1]
+	a, b := r.items.sides[0], r.items.sides[1]
 	answer, err := r.newAnswer(12*len(a)*len(b) + 512)
 	if err != nil {
 		return err

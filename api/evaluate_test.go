@@ -116,8 +116,8 @@ func TestEvaluate(t *testing.T) {
 	}
 }
 
-// TestEvaluateActivations evaluates by every activation: the confusion is that of what classify answers, and the probabilities of what
-// is right are near 1.
+// TestEvaluateActivations evaluates by every activation: the confusion is that of what classify answers, and the probabilities
+// of what is right are near 1.
 func TestEvaluateActivations(t *testing.T) {
 	s := serve(t, nil)
 	for name, c := range map[string]struct {

@@ -49,7 +49,8 @@ func (in *input) promptSet() (string, error) {
 		return "", fail(errInvalidRequest, "'prompts' and 'prompt_set' exclude each other")
 	}
 	name := string(in.set)
-	if given(in.PromptSet) && (in.PromptSet[0] != '"' || fast.UnmarshalFromString(string(in.PromptSet), &name) != nil) || !sets.ValidName(name) {
+	isText := !given(in.PromptSet) || in.PromptSet[0] == '"' && fast.UnmarshalFromString(string(in.PromptSet), &name) == nil
+	if !isText || !sets.ValidName(name) {
 		return "", fail(errInvalidRequest, "Invalid 'prompt_set': it must be a name of 1 to 64 letters, digits, '.', '_' and '-'")
 	}
 	return name, nil

@@ -31,13 +31,16 @@ func (s *Server) health(r *request) error {
 // stats serves /v1/stats: counters since the start, of which a measurement takes the difference.
 func (s *Server) stats(r *request) error { return r.answerJSON(s.svc.Engine.Stats()) }
 
-// answerJSON answers with what is true for the moment.
+// answerJSON answers with what is true for the moment. Where that is large it counts as a body, see answer.
 func (r *request) answerJSON(value any) error {
 	body, err := json.Marshal(value)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errInternalFailure, err)
 	}
 	r.ctx.Response.Header.Set(fasthttp.HeaderCacheControl, "no-store")
+	if len(body) >= largeAnswer {
+		return r.counted(body)
+	}
 	r.ctx.Response.Header.SetContentType("application/json")
 	r.ctx.Response.SetBodyRaw(body)
 	return nil

@@ -17,6 +17,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"hailoclip/cache/sets"
+	"hailoclip/pipeline"
 	"hailoclip/stages/clip"
 )
 
@@ -289,6 +290,11 @@ func (r *request) getPromptSet() error {
 	if err != nil {
 		return err
 	}
+	done, err := r.server.telling.Take(r.work, r.caller)
+	if err != nil {
+		return pipeline.Late(r.work)
+	}
+	defer done()
 	info, err := r.promptSets().Info(r.work, name, full != "")
 	if err != nil {
 		return err

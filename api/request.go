@@ -36,7 +36,7 @@ type request struct {
 	size    int             // bytes of it that have come
 	input   input           // lies in body
 	texts   []string        // as the client wrote them
-	many    *many           // images and texts of a batch or a comparison; nil: there are none
+	items   *batchItems     // images and texts of a batch or a comparison; nil: there are none
 	vectors vectors         // how it wants embeddings
 	set     *setAsk         // what is asked of a prompt set; nil: nothing
 	ask     clip.Request    // what the engine is asked: its image lies in body, its prompts are texts, see trimmed

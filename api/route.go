@@ -93,6 +93,7 @@ func (r *request) serve(to *route) error {
 			var stop context.CancelFunc
 			r.work, stop = context.WithTimeout(s.base, limit)
 			defer stop()
+			r.caller = s.caller(r.ctx)
 		}
 		return to.answers(r)
 	}

@@ -426,15 +426,17 @@ func (r reply) wantError(t testing.TB, status int, code, sentence string) {
 	}
 }
 
+type match struct {
+	Text        string  `json:"text"`
+	Score       float64 `json:"score"`
+	Rank        int     `json:"rank"`
+	Cosine      float64 `json:"cosine"`
+	Probability float64 `json:"probability"`
+	Truncated   bool    `json:"truncated"`
+}
+
 type classifyAnswer struct {
-	Classifications []struct {
-		Text        string  `json:"text"`
-		Score       float64 `json:"score"`
-		Rank        int     `json:"rank"`
-		Cosine      float64 `json:"cosine"`
-		Probability float64 `json:"probability"`
-		Truncated   bool    `json:"truncated"`
-	} `json:"classifications"`
+	Classifications []match  `json:"classifications"`
 	InferenceTimeMS *float64 `json:"inference_time_ms"`
 	LogitScale      float64  `json:"logit_scale"`
 	Model           string   `json:"model"`

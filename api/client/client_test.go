@@ -216,6 +216,16 @@ func TestHostileAnswers(t *testing.T) {
 	write := func(text string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, text) }
 	}
+	endless := func(status int) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(status)
+			for junk := make([]byte, 1<<12); ; {
+				if _, err := w.Write(junk); err != nil {
+					return
+				}
+			}
+		}
+	}
 	classify := question
 	embed := func(ctx context.Context, c *Client) error { _, err := c.EmbedText(ctx, "a cat"); return err }
 	batch := func(ctx context.Context, c *Client) error {
@@ -254,21 +264,8 @@ func TestHostileAnswers(t *testing.T) {
 			io.WriteString(w, "{}")
 		}},
 		{"is larger than allowed", classify, ErrAnswerTooLarge, "65536", write(strings.Repeat(" ", 65537))},
-		{"never ends", classify, ErrAnswerTooLarge, "65536", func(w http.ResponseWriter, _ *http.Request) {
-			for junk := make([]byte, 1<<12); ; {
-				if _, err := w.Write(junk); err != nil {
-					return
-				}
-			}
-		}},
-		{"a refusal never ends", classify, ErrAnswerTooLarge, "65536", func(w http.ResponseWriter, _ *http.Request) {
-			w.WriteHeader(http.StatusTooManyRequests)
-			for junk := make([]byte, 1<<12); ; {
-				if _, err := w.Write(junk); err != nil {
-					return
-				}
-			}
-		}},
+		{"never ends", classify, ErrAnswerTooLarge, "65536", endless(http.StatusOK)},
+		{"a refusal never ends", classify, ErrAnswerTooLarge, "65536", endless(http.StatusTooManyRequests)},
 		{"an embedding in JSON", embed, ErrAnswer, "text/plain", write(`{"embedding":[1]}`)},
 		{"half a number", embed, ErrAnswer, "7 bytes", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", mediaBytes)

@@ -80,7 +80,7 @@ func startService(state string) (stop func() error, err error) {
 		return nil, err
 	}
 	kept := clip.SetParts{Limits: sets.Limits{PromptBytes: cfg.Server.MaxPromptBytes}, MaxBytes: clip.MaxSetBytes}
-	if kept.Store, err = sets.Open(filepath.Join(state, sets.FileName)); err != nil {
+	if kept.File, err = sets.Open(filepath.Join(state, sets.FileName)); err != nil {
 		return nil, err
 	}
 	engine, err := clip.New(cfg.CLIP.Engine, cfg.Performance, clip.Parts{

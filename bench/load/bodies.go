@@ -216,7 +216,8 @@ func (b *Bodies) String() string {
 		prompts += " (new ones in every request)"
 	}
 	path, _, _ := strings.Cut(b.path, "?")
-	return fmt.Sprintf("POST %s, %s, %d different images, %s, mean body %.1f kB", path, b.ask.Body, len(b.list), prompts, b.MeanBytes()/1000)
+	return fmt.Sprintf("POST %s, %s, %d different images, %s, mean body %.1f kB",
+		path, b.ask.Body, len(b.list), prompts, b.MeanBytes()/1000)
 }
 
 // looksGood is a quick look at an answer with a good status, where checkAnswer would cost too much.

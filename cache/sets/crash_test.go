@@ -167,7 +167,7 @@ func childDisk(args []string) {
 		return
 	}
 	ctx := context.Background()
-	open := func() *Store {
+	open := func() *File {
 		s, err := Open(filepath.Join(args[0], FileName))
 		if err != nil {
 			panic(err)

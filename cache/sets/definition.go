@@ -1,5 +1,5 @@
 // Package sets has prompt sets: named lists of labels that images are compared with. A Definition says what a set is, its
-// Entries are the texts and examples that come of it, and a Store keeps sets and the vectors of their texts. Sets are the
+// Entries are the texts and examples that come of it, and a File keeps sets and the vectors of their texts. Sets are the
 // user's: they are written with fsync, and their file is never deleted by the program.
 package sets
 
@@ -45,11 +45,11 @@ type Label struct {
 
 // Example is what is kept of an example image: its vector and a thumbnail, not the image.
 type Example struct {
-	ID            string `json:"id" yaml:"id"`                                             // ExampleID of its first vector; alone in a PUT: keep this one
+	ID            string `json:"id" yaml:"id"`                                             // ExampleID of its first vector; alone in a PUT: keep it
 	Model         string `json:"model,omitempty" yaml:"model,omitempty"`                   // digest of the image encoder that Vector is from
 	Vector        Bytes  `json:"vector,omitempty" yaml:"vector,omitempty"`                 // float32, little-endian, of unit length
-	Thumbnail     Bytes  `json:"thumbnail,omitempty" yaml:"thumbnail,omitempty"`           // JPEG, 96 pixels on the longer side; nil for a vector alone
-	FromThumbnail bool   `json:"from_thumbnail,omitempty" yaml:"from_thumbnail,omitempty"` // Vector was made of Thumbnail after a change of the model
+	Thumbnail     Bytes  `json:"thumbnail,omitempty" yaml:"thumbnail,omitempty"`           // JPEG, longer side 96 pixels; nil: a vector alone
+	FromThumbnail bool   `json:"from_thumbnail,omitempty" yaml:"from_thumbnail,omitempty"` // Vector was made of Thumbnail, for another model
 }
 
 // Threshold is the scores at which streams say that a label begins and ends to hold.

@@ -11,7 +11,7 @@ import (
 	"github.com/zeebo/xxh3"
 )
 
-// The file has a bucket for each set, by its name, and the bucket tally. A set is kept in items, so that a change writes
+// The file has a bucket for each set, by its name, and the bucket Shared. A set is kept in items, so that a change writes
 // little more than what has changed:
 //
 //	d                       JSON of head: the definition without labels
@@ -21,12 +21,11 @@ import (
 //	a                       Record.Former, which may be lost
 //
 // Numbers in keys are big-endian, which keeps them in order. Each item is the version (uint8), what is above, and a checksum
-// (uint64, little-endian): xxh3 of all before it, seeded with the xxh3 of the set's name and the key. In tally lies, under d,
-// the number of sets (uint32), so that it shows when one is lost.
+// (uint64, little-endian): xxh3 of all before it, seeded with the xxh3 of the set's name and the key. In Shared lies, under
+// d, the number of sets (uint32), so that it shows when one is lost.
 const (
 	itemVersion = 1
 	itemSum     = 8
-	tally       = "." // no name of a set
 )
 
 var (

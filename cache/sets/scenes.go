@@ -5,9 +5,9 @@ package sets
 //
 // They were chosen by hand from the kinds of classes of ADE20K, COCO-Stuff and Places365: surfaces, rooms, ground, weather and
 // scenery ("stuff"), and images without content. None is a thing that somebody may want to find, a part or a kind of one (no
-// "sports car", which would stand against a label "car"), or a proper noun: such negatives take images that show a label (NegRefine,
-// ICCV 2025, arXiv 2507.09795). None says how an image is taken (blurred, on a plain background), since a label may be in it.
-// A label can still be close to one (a label "snow"): PUT warns of that.
+// "sports car", which would stand against a label "car"), or a proper noun: such negatives take images that show a label
+// (NegRefine, ICCV 2025, arXiv 2507.09795). None says how an image is taken (blurred, on a plain background), since a label may
+// be in it. A label can still be close to one (a label "snow"): PUT warns of that.
 var Scenes = []string{
 	// indoors
 	"blank wall", "white ceiling", "wooden floor", "tiled floor", "carpet", "concrete floor", "empty room", "empty hallway",

@@ -2,7 +2,6 @@ package sets
 
 import (
 	"bytes"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -103,7 +102,8 @@ func (v *validator) set(d Definition) {
 	}
 	v.want(v.texts <= MaxTexts, "labels", "makes %d texts of prompts and templates, more than %d", v.texts, MaxTexts)
 	v.want(v.bytes <= MaxTextBytes, "labels", "makes %d bytes of text of prompts and templates, more than %d", v.bytes, MaxTextBytes)
-	v.want(v.rows <= MaxRows, "labels", "needs %d vectors, more than %d: one for each label, with pool max for each prompt", v.rows, MaxRows)
+	v.want(v.rows <= MaxRows, "labels",
+		"needs %d vectors, more than %d: one for each label, with pool max for each prompt", v.rows, MaxRows)
 }
 
 func (v *validator) templates(t *Templates) {
@@ -177,7 +177,8 @@ func (v *validator) text(text, field string) {
 }
 
 func (v *validator) examples(images []string, examples []Example, field string) {
-	v.want(len(images) == 0 || !v.NoImages, field+".images", "must not be here: add them by the API, and export the set to get their examples")
+	v.want(len(images) == 0 || !v.NoImages, field+".images",
+		"must not be here: add them by the API, and export the set to get their examples")
 	v.want(len(images)+len(examples) <= MaxExamples, field+".images", "has more than %d images and examples", MaxExamples)
 	seen := map[string]bool{}
 	for i, e := range examples[:min(len(examples), MaxExamples)] {
@@ -195,7 +196,8 @@ func (v *validator) example(e Example, field string) {
 		v.want(e.Thumbnail == nil && e.Model == "", field+".vector", "is missing")
 		return
 	}
-	v.want(len(e.Vector) <= maxVector && unit(e.Vector), field+".vector", "must be base64 of float32 numbers, little-endian, of unit length")
+	v.want(len(e.Vector) <= maxVector && unit(e.Vector), field+".vector",
+		"must be base64 of float32 numbers, little-endian, of unit length")
 	v.want(e.FromThumbnail || e.ID == ExampleID(e.Vector), field+".id", "is not that of its vector")
 	v.want(len(e.Model) <= 128 && !strings.ContainsFunc(e.Model, unicode.IsControl), field+".model", "must be a digest")
 	v.want(len(e.Thumbnail) <= maxThumbnail, field+".thumbnail", "is longer than %d bytes", maxThumbnail)
@@ -206,9 +208,8 @@ func (v *validator) example(e Example, field string) {
 // unit says whether b is a vector of unit length, with the tolerance of the encoders.
 func unit(b []byte) bool {
 	square := 0.0
-	for ; len(b) >= 4; b = b[4:] {
-		x := float64(math.Float32frombits(binary.LittleEndian.Uint32(b)))
-		square += x * x
+	for _, x := range ParseVector(b) {
+		square += float64(x) * float64(x)
 	}
-	return len(b) == 0 && math.Abs(square-1) <= 1e-2
+	return len(b)%4 == 0 && math.Abs(square-1) <= 1e-2
 }

@@ -8,8 +8,9 @@ import (
 	"testing"
 )
 
-// mayImport is the table of folders in the README, in full: which of our packages a folder may import beside those in it. The longest
-// folder that a package is in counts; below hailo each package has its own. "hailo" is that package, "hailo/..." also all below it.
+// mayImport is the table of folders in the README, in full: which of our packages a folder may import beside those in it. The
+// longest folder that a package is in counts; below hailo each package has its own. "hailo" is that package, "hailo/..." also
+// all below it.
 var mayImport = map[string][]string{
 	"pipeline":      {},
 	"pipeline/fair": {}, // a leaf, so that others may use it

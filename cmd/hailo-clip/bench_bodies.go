@@ -88,7 +88,8 @@ func (c *benchBodiesCmd) Run(ctx context.Context, g *globals) (err error) {
 
 // step measures one turn of one target.
 func (c *benchBodiesCmd) step(ctx context.Context, w load.Window, l load.Load, t *load.Target) (*report.Step, error) {
-	found, err := load.Run(ctx, load.Options{Loads: []load.Load{l}, Turns: 1, Window: w, Progress: func(string, time.Duration, time.Duration) {}}, t)
+	quiet := func(string, time.Duration, time.Duration) {}
+	found, err := load.Run(ctx, load.Options{Loads: []load.Load{l}, Turns: 1, Window: w, Progress: quiet}, t)
 	if err != nil {
 		return nil, err
 	}

@@ -165,7 +165,8 @@ func (c *classifyCmd) ask(ctx context.Context, s *client.Client) error {
 
 // askOne has a service classify an image. What the service says of it is in v; that it does not answer is an error.
 func (c *classifyCmd) askOne(ctx context.Context, s *client.Client, image []byte, v *verdict) error {
-	a, err := s.Classify(ctx, client.Question{Image: client.Image{Data: image}, Prompts: c.Prompt, PromptSet: c.Set, TopK: cmp.Or(c.TopK, allMatches)})
+	q := client.Question{Image: client.Image{Data: image}, Prompts: c.Prompt, PromptSet: c.Set, TopK: cmp.Or(c.TopK, allMatches)}
+	a, err := s.Classify(ctx, q)
 	var said *client.Error
 	switch {
 	case errors.As(err, &said) && said.Status/100 == 4 && said.Status != http.StatusNotFound && ctx.Err() == nil:

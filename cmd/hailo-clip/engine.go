@@ -106,7 +106,7 @@ func (p *place) promptSets(limit int64, log *slog.Logger) clip.SetParts {
 		MaxBytes: min(clip.MaxSetBytes, limit/8), Log: log,
 	}
 	path := filepath.Join(p.state, sets.FileName)
-	if parts.Store, parts.Lost = sets.Open(path); parts.Lost != nil {
+	if parts.File, parts.Lost = sets.Open(path); parts.Lost != nil {
 		log.Error("the prompt sets cannot be used; their file stays as it is", "error", parts.Lost)
 	}
 	if stat, err := os.Stat(path); err == nil {

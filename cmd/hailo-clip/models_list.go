@@ -44,7 +44,8 @@ func (c *modelsListCmd) Run(ctx context.Context, catalog *model.Catalog) error {
 	for _, in := range list {
 		l := newListedModel(in)
 		fmt.Fprintf(stdout, row, l.Name, cmp.Or(l.CPU, "-"), cmp.Or(l.NPU, "-"),
-			figure(l.Rates.image(), 0), figure(l.Rates.text(), 0), figure(l.chip(), 1), megabytes(l.DiskBytes, false), megabytes(l.PullBytes, l.PullMore))
+			figure(l.Rates.image(), 0), figure(l.Rates.text(), 0), figure(l.chip(), 1),
+			megabytes(l.DiskBytes, false), megabytes(l.PullBytes, l.PullMore))
 		fmt.Fprint(stdout, wrapped(printable(in.Manifest.Description), "  "))
 		if in.Manifest.NPU != nil && in.NPU != model.Missing && unmade(in) {
 			what := "texts are encoded on the CPU; for the NPU "

@@ -9,6 +9,23 @@ import (
 	"testing"
 )
 
+// putThings begins to make a set of so many labels. The answer is empty where the service ends before.
+func putThings(r *running, labels int, templates string) <-chan reply {
+	var list []map[string]any
+	for i := range labels {
+		list = append(list, map[string]any{"name": fmt.Sprint("thing number ", i)})
+	}
+	body := must(json.Marshal(map[string]any{"labels": list, "templates": templates}))
+	answer := make(chan reply, 1)
+	go func() {
+		req := must(http.NewRequest(http.MethodPut, r.url+"/v1/prompt-sets/things", bytes.NewReader(body)))
+		req.Header.Set("Content-Type", "application/json")
+		a, _ := read(http.DefaultClient.Do(req))
+		answer <- a
+	}()
+	return answer
+}
+
 // TestSetsAfterAKill kills the service while it encodes a set, and while its configuration has another: encoding goes on where
 // it was, and after that a restart encodes nothing.
 func TestSetsAfterAKill(t *testing.T) {
@@ -16,19 +33,8 @@ func TestSetsAfterAKill(t *testing.T) {
 	state := t.TempDir()
 	config := configFile(t, "clip: {model: demo, backend: sim}\nprompt_sets:\n  fixed:\n    labels: [{name: a, prompts: [a thing]}]\n")
 	r := serve(t, state, "--config", config)
-	var labels []map[string]any
-	for i := range 60 {
-		labels = append(labels, map[string]any{"name": fmt.Sprint("thing number ", i)})
-	}
 	const total = 7 * 60
-	body := must(json.Marshal(map[string]any{"labels": labels}))
-	go func() {
-		req := must(http.NewRequest(http.MethodPut, r.url+"/v1/prompt-sets/things", bytes.NewReader(body)))
-		req.Header.Set("Content-Type", "application/json")
-		if a, err := http.DefaultClient.Do(req); err == nil { // else it was killed before
-			a.Body.Close()
-		}
-	}()
+	putThings(r, 60, "clip7")
 	until(t, "two seconds of encoding", func() bool { return r.stats(t).Sets.Encoded >= 230 }) // at 8.7 ms at least
 	if s := r.stats(t).Sets; s.Sets != 2 || s.Encoding == 1 && s.Waiting >= total {
 		t.Errorf("%+v", s)
@@ -60,21 +66,7 @@ func TestSetsAfterAKill(t *testing.T) {
 func TestStopWhileASetIsEncoded(t *testing.T) {
 	t.Parallel()
 	r := serve(t, t.TempDir(), "--model", "demo", "--backend", "sim")
-	var labels []map[string]any
-	for i := range 100 { // 8,000 texts: more than a minute
-		labels = append(labels, map[string]any{"name": fmt.Sprint("thing number ", i)})
-	}
-	body := must(json.Marshal(map[string]any{"labels": labels, "templates": "imagenet80"}))
-	put := make(chan reply, 1)
-	go func() {
-		req := must(http.NewRequest(http.MethodPut, r.url+"/v1/prompt-sets/things", bytes.NewReader(body)))
-		req.Header.Set("Content-Type", "application/json")
-		a, err := read(http.DefaultClient.Do(req))
-		if err != nil {
-			t.Error(err)
-		}
-		put <- a
-	}()
+	put := putThings(r, 100, "imagenet80") // 8,000 texts: more than a minute
 	until(t, "it is being encoded", func() bool { return r.stats(t).Sets.Encoded > 0 })
 	r.stop(t)
 	if a := <-put; a.status != http.StatusCreated || a.body["state"] != "encoding" || a.body["total"] != 8000.0 {

@@ -43,7 +43,7 @@ const (
 // need no manifest there; any other folder with a manifest.json of the same name is a model too.
 // digests.json in a model folder says what its files were when they were installed.
 //
-// Nothing but Pull touches the network. Nothing but Pull and Remove writes, except that the time of a
+// Nothing but Pull touches the network. Nothing but Pull, BuildText and Remove writes, except that the time of a
 // file that was read, because it had changed, is noted in digests.json where possible. Methods may run at
 // once, in several processes too. The fields must not change after the first call.
 type Catalog struct {

@@ -129,8 +129,8 @@ func (e *Engine) LogitScale() float64 { return e.config.LogitScale }
 // before a request is read.
 func (e *Engine) Refuses(c fair.Caller) error { return e.line.Refuses(c) }
 
-// Close ends the encoding of prompt sets, drains the line, flushes the cache and releases the encoders, in that order, and gives up when ctx ends. An
-// encoder in which workers are left is not released: it ends with the process.
+// Close ends the encoding of prompt sets, drains the line, flushes the cache and releases the encoders, in that order, and
+// gives up when ctx ends. An encoder in which workers are left is not released: it ends with the process.
 func (e *Engine) Close(ctx context.Context) error {
 	e.sets.End() // first, as it uses the line
 	inside := errors.Join(e.line.Close(ctx), e.sets.close(ctx))

@@ -35,7 +35,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// device is a backend for which an image, and a text that begins with the name of a colour, point into the direction of that colour.
+// device is a backend for which an image, and a text that begins with the name of a colour, point into the direction of that
+// colour.
 type device struct {
 	frames *hailo.Frames
 	lost   bool          // fails as one that is away

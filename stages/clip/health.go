@@ -51,8 +51,8 @@ func (e *Engine) Health() Health {
 	if info.Simulated {
 		h.RuntimeMode = "simulated"
 	}
-	if h.Reason == "" && e.sets.ill() {
-		h.Reason = e.sets.why()
+	if err := e.sets.fileError(); err != nil && h.Reason == "" {
+		h.Reason = err.Error()
 	}
 	if status.Ready && stuck.Workers > 0 {
 		h.Reason = fmt.Sprintf("%d workers of the stage %s are stuck: they work on images whose deadline has passed", stuck.Workers, stuck.Stage)
@@ -69,7 +69,7 @@ func (e *Engine) state() (state State, status hailo.Status, stuck pipeline.Stuck
 	switch {
 	case !status.Ready, stuck.All:
 		state = Unhealthy
-	case status.Degraded, stuck.Workers > 0, e.sets.ill():
+	case status.Degraded, stuck.Workers > 0, e.sets.fileError() != nil:
 		state = Degraded
 	}
 	return state, status, stuck

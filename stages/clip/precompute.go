@@ -63,9 +63,9 @@ func ReadPrompts(c cache.Config, maxBytes int) (prompts []string, err error) {
 	return prompts, nil
 }
 
-// Precompute makes sure that the cache has the vectors of prompts for the first text encoder, and returns for how many
-// it has. It encodes one batch at a time, so that requests wait for no more than that; while they wait for the encoder, they
-// have every second turn. It blocks until all is done: run it beside the service. Vectors beyond cache_max_entries are on disk only.
+// Precompute makes sure that the cache has the vectors of prompts for the first text encoder, and returns for how many it has.
+// It encodes one batch at a time, so that requests wait for no more than that; while they wait for the encoder, they have every
+// second turn. It blocks until all is done: run it beside the service. Vectors beyond cache_max_entries are on disk only.
 // Errors: those of cache.TextEmbeddings.Await.
 func (e *Engine) Precompute(ctx context.Context, prompts []string) (done int, err error) {
 	batch := e.parts.Texts[0].Info().TextBatch

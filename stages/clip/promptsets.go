@@ -12,6 +12,7 @@ import (
 
 	"hailoclip/cache/sets"
 	"hailoclip/hailo"
+	"hailoclip/pipeline/fair"
 	"hailoclip/stages"
 )
 
@@ -93,12 +94,15 @@ type PromptSets struct {
 
 	all atomic.Pointer[map[string]*promptSet] // by name; replaced when a set comes or goes
 
-	changing chan struct{} // holds one while a set changes
-	turn     chan struct{} // holds one while a batch of texts is encoded: sets take turns
-	fitting  chan struct{} // holds one while a discriminant is fitted
+	changing *fair.Turns // to change a set
+	brief    *fair.Turns // to be built, see briefBuilds
+	long     *fair.Turns
+	turn     *fair.Turns   // to have a batch of texts encoded
+	fitting  *fair.Turns   // to have a discriminant fitted
 	mu       sync.Mutex    // guards promptSet.newest, and what is in versions
 	encoded  atomic.Uint64 // texts
 
+	lost    error                 // ErrSetsLost, with the reason why there is no file; nil: there is one
 	trouble atomic.Pointer[error] // of the last change, which the file did not take; nil: it did
 }
 
@@ -136,31 +140,21 @@ func (p *PromptSets) find(name string) (*promptSet, error) {
 	if s, ok := (*p.all.Load())[name]; ok {
 		return s, nil
 	}
-	if err := p.lost(); err != nil {
+	if err := p.lost; err != nil {
 		return nil, err
 	}
 	return nil, fmt.Errorf("%w: %.64q", ErrNoSet, name)
 }
 
-// lost is ErrSetsLost with the reason while there is no file.
-func (p *PromptSets) lost() error {
-	switch {
-	case p.parts.Store != nil:
-		return nil
-	case p.parts.Lost == nil:
-		return fmt.Errorf("%w: it was not opened", ErrSetsLost)
-	}
-	return fmt.Errorf("%w: %w", ErrSetsLost, p.parts.Lost)
-}
-
-// ill says whether the file cannot be used, though it should; why is then its reason.
-func (p *PromptSets) ill() bool { return p.parts.Lost != nil || p.trouble.Load() != nil }
-
-func (p *PromptSets) why() string {
+// fileError says why the file cannot be used, though it should; nil when it can. It allocates nothing.
+func (p *PromptSets) fileError() error {
 	if err := p.trouble.Load(); err != nil {
-		return (*err).Error()
+		return *err
 	}
-	return p.lost().Error()
+	if p.parts.Lost != nil {
+		return p.lost
+	}
+	return nil
 }
 
 // Info returns a set with what is known of it; full: with vectors and thumbnails of its examples, else with their ids.
@@ -214,7 +208,7 @@ func (p *PromptSets) definition(ctx context.Context, s *promptSet) (sets.Definit
 	if s.fixed != nil {
 		return *s.fixed, nil
 	}
-	r, err := p.parts.Store.Get(ctx, s.name)
+	r, err := p.parts.File.Get(ctx, s.name)
 	if errors.Is(err, sets.ErrNotFound) {
 		return sets.Definition{}, fmt.Errorf("%w: %.64q", ErrNoSet, s.name)
 	} else if err != nil {
@@ -236,7 +230,7 @@ func (p *PromptSets) List() ([]SetSummary, error) {
 			Model: p.engine.Model(), ReadOnly: s.fixed != nil,
 		})
 	}
-	return list, p.lost()
+	return list, p.lost
 }
 
 // SetStats are the prompt sets in Stats.
@@ -253,8 +247,8 @@ type SetStats struct {
 func (p *PromptSets) stats() SetStats {
 	all := *p.all.Load()
 	st := SetStats{Sets: len(all), Encoded: p.encoded.Load()}
-	if p.ill() {
-		st.Lost = p.why()
+	if err := p.fileError(); err != nil {
+		st.Lost = err.Error()
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
+	"time"
 
 	"hailoclip/cache/sets"
 	"hailoclip/hailo"
 	"hailoclip/hailo/model"
+	"hailoclip/pipeline/fair"
 	"hailoclip/stages"
 	"hailoclip/stages/fewshot"
 )
@@ -20,6 +22,11 @@ type version struct {
 	etag   string
 	labels int   // as they are defined
 	bytes  int64 // that it takes in memory when it is ready, at most
+	caller fair.Caller
+	turns  *fair.Turns // that it takes while it is built
+	since  time.Time   // its turn has begun; of who builds it
+	inUse  int         // number of the encoder whose rows answer, of all where none does; of who builds it
+	former bool        // the former version is kept, which answers after a restart; of who builds it
 	ctx    context.Context
 	cancel context.CancelCauseFunc // when it is replaced or deleted
 	done   chan struct{}           // closed when it is ready, has failed, or was replaced or deleted
@@ -33,19 +40,32 @@ type version struct {
 	warnings       []string
 }
 
-// newVersion makes a version of s that is d. The caller installs it, or cancels it.
-func (p *PromptSets) newVersion(s *promptSet, d *sets.Definition) *version {
-	v := &version{set: s, etag: sets.ETag(*d, p.digests...), labels: len(d.Labels), state: SetEncoding, done: make(chan struct{})}
-	v.ctx, v.cancel = context.WithCancelCause(p.ctx)
-	examples := false
-	for _, e := range d.Entries(sets.Scenes) {
-		l := setLabel{Entry: e}
-		v.total += l.texts()
-		v.bytes += 4 * int64(max(e.Rows(), 1)*p.dim)
-		examples = examples || len(e.Examples) > 0
+// newVersion makes a version of s that is d, for a caller. Who calls installs it, or cancels it.
+func (p *PromptSets) newVersion(s *promptSet, d *sets.Definition, caller fair.Caller) *version {
+	v := &version{
+		set: s, etag: sets.ETag(*d, p.digests...), labels: len(d.Labels), caller: caller, turns: p.brief, inUse: len(p.encoders),
+		state: SetEncoding, done: make(chan struct{}),
 	}
-	if examples {
+	v.ctx, v.cancel = context.WithCancelCause(p.ctx)
+	few, per := *d, 1 // counted without the texts: those may be a hundred thousand
+	if d.Templates != nil {
+		few.Templates, per = &sets.Templates{Name: "none"}, len(d.Templates.Texts())
+	}
+	examples, size := 0, 0
+	for _, e := range few.Entries(sets.Scenes) {
+		l := setLabel{Entry: e}
+		v.total += l.texts() * per
+		v.bytes += 4 * int64(max(e.Rows(), 1)*p.dim)
+		examples += len(e.Examples)
+		for _, one := range e.Examples {
+			size += len(one.Vector) + len(one.Thumbnail)
+		}
+	}
+	if examples > 0 {
 		v.bytes *= 2 // rows for logits, too
+	}
+	if v.total > briefTexts || size > briefBytes {
+		v.turns = p.long
 	}
 	return v
 }
@@ -127,17 +147,67 @@ func (p *PromptSets) progress(v *version, encoded, total int) {
 	}
 }
 
-// run builds v and makes what goes wrong known. A panic is an error of the set.
-func (p *PromptSets) run(v *version, d *sets.Definition) {
+// Versions that are built are in memory with all their texts. So that these are few, and that a set of some labels does
+// not wait for one of a hundred thousand texts, they take turns: brief ones, of so many texts and bytes of examples,
+// among themselves, and the others, whose turn ends after a while when another waits.
+const (
+	briefBuilds = 4 // at once
+	longBuilds  = 2
+	briefTexts  = 1000
+	briefBytes  = 4 << 20
+	longestTurn = 10 * time.Second
+)
+
+// errTurnOver says that a version goes on when it is its turn again.
+var errTurnOver = errors.New("it is another prompt set's turn")
+
+// turnOver says whether v is to let another version go on.
+func (v *version) turnOver() bool { return time.Since(v.since) > longestTurn && v.turns.Waiting() }
+
+// run builds v and makes what goes wrong known. It waits for devices that are lost, but not in v's turn.
+func (p *PromptSets) run(v *version) {
+	for pause := firstRetry; ; {
+		err := p.runTurn(v)
+		switch {
+		case err == nil:
+			return
+		case errors.Is(err, errTurnOver):
+			pause = firstRetry
+			continue
+		case errors.Is(err, hailo.ErrDeviceLost) && v.ctx.Err() == nil:
+			p.waits(v, err)
+			if err = sleep(v.ctx, pause); err == nil {
+				pause = min(2*pause, lastRetry)
+				continue
+			}
+		}
+		p.fail(v, err)
+		return
+	}
+}
+
+// runTurn waits for v's turn and builds v of the definition that is kept. A panic is an error of the set.
+func (p *PromptSets) runTurn(v *version) (err error) {
+	done, err := v.turns.Take(v.ctx, v.caller)
+	if err != nil {
+		return err
+	}
+	defer done()
 	defer func() {
 		if r := recover(); r != nil {
 			p.log.Error("panic while a prompt set was made ready", "prompt_set", v.set.name, "panic", r, "stack", string(debug.Stack()))
-			p.fail(v, fmt.Errorf("panic: %v", r))
+			err = fmt.Errorf("panic: %v", r)
 		}
 	}()
-	if err := p.build(v, d, true); err != nil {
-		p.fail(v, err)
+	v.since = time.Now()
+	d, err := p.definition(v.ctx, v.set)
+	if err != nil {
+		return err
 	}
+	if sets.ETag(d, p.digests...) != v.etag {
+		return errReplaced // by one that is not installed yet
+	}
+	return p.build(v, &d, true)
 }
 
 // job is a version that is being built.
@@ -158,61 +228,60 @@ var errUnfinished = errors.New("not all of the set is encoded")
 // missing.
 //
 // A set is encoded by one text encoder, as vectors of two do not mix: the first one whose device is not lost. Where that is
-// not the first of all, the set is encoded again by that one when its device is back.
+// not the first of all, the set is encoded again by that one when its device is back; until then build fails with hailo.ErrDeviceLost.
 func (p *PromptSets) build(v *version, d *sets.Definition, encode bool) error {
 	if err := p.canScore(d); err != nil {
 		return err
 	}
 	j := &job{version: v, kept: p.loadKept(v.ctx, v.set), encode: encode}
+	if !encode && len(j.kept) == 0 && v.total > 0 {
+		return errUnfinished
+	}
 	vectors, err := p.useExamples(j, d)
 	if err != nil {
 		return err
 	}
 	labels, total := newLabels(&j.definition, vectors)
 	j.labels = labels
-	inUse := len(p.encoders) // encoder whose rows are
-	for i, encoder := range p.encoders {
+	for i, encoder := range p.encoders[:v.inUse] {
 		if j.loadRows(encoder, p.dim) {
 			if err := p.finish(j, i); err != nil {
 				return err
 			}
-			inUse = i
+			v.inUse = i
 			break
 		}
 	}
 	switch {
-	case inUse == 0:
+	case v.inUse == 0:
 		return nil
 	case !encode:
 		return errUnfinished
 	}
-	return retry(v.ctx, func(err error) { p.waits(v, err) }, func() (err error) {
-		j.kept = p.loadKept(v.ctx, v.set) // with what was encoded before the device was lost
-		for i, encoder := range p.encoders[:inUse] {
-			j.loadRows(encoder, p.dim)
-			encoded := known(labels)
+	for i, encoder := range p.encoders[:v.inUse] {
+		j.loadRows(encoder, p.dim)
+		encoded := known(labels)
+		p.progress(v, encoded, total)
+		err = p.encodeRows(v, encoder, labels, func(n int) error {
+			encoded += n
 			p.progress(v, encoded, total)
-			err = p.encodeRows(v, encoder, labels, func(n int) error {
-				encoded += n
-				p.progress(v, encoded, total)
-				if i > 0 && encoded < total && p.encoders[0].Status().Ready {
-					return fmt.Errorf("%w, but is back", hailo.ErrDeviceLost)
-				}
-				return nil
-			})
-			if err == nil {
-				err = p.finish(j, i)
+			if i > 0 && encoded < total && p.encoders[0].Status().Ready {
+				return fmt.Errorf("%w, but is back", hailo.ErrDeviceLost)
 			}
-			if err == nil && i > 0 {
-				inUse = i
-				return hailo.ErrDeviceLost // of the encoders before
-			}
-			if !errors.Is(err, hailo.ErrDeviceLost) {
-				return err
-			}
+			return nil
+		})
+		if err == nil {
+			err = p.finish(j, i)
 		}
-		return err
-	})
+		if err == nil && i > 0 {
+			v.inUse = i
+			return hailo.ErrDeviceLost // of the encoders before
+		}
+		if !errors.Is(err, hailo.ErrDeviceLost) {
+			return err
+		}
+	}
+	return err
 }
 
 // canScore says what of d the model cannot do.
@@ -297,5 +366,9 @@ func (p *PromptSets) finish(j *job, encoder int) error {
 		ready.Names[i], ready.Truncated[i], ready.Thresholds[i] = l.Name, l.truncated > 0, l.threshold
 	}
 	p.publish(v, ready, l.alpha, warnings)
+	if v.former {
+		v.former = false
+		p.dropFormer(v)
+	}
 	return nil
 }

@@ -39,7 +39,10 @@ func (p *PromptSets) Put(ctx context.Context, name string, d sets.Definition, c 
 	if err := d.Validate(p.parts.Limits); err != nil {
 		return SetInfo{}, false, err
 	}
-	if err := p.check(name, &d, c, true); err != nil { // before anything is encoded for nothing
+	if err := p.canScore(&d); err != nil {
+		return SetInfo{}, false, err
+	}
+	if _, err := p.changeable(name, c, true); err != nil { // before anything is encoded for nothing
 		return SetInfo{}, false, err
 	}
 	if err := p.embedImages(ctx, &d, c.Caller); err != nil {
@@ -51,22 +54,13 @@ func (p *PromptSets) Put(ctx context.Context, name string, d sets.Definition, c 
 	})
 }
 
-// check says what of a change can be known to fail beforehand.
-func (p *PromptSets) check(name string, d *sets.Definition, c Condition, create bool) error {
-	if err := p.canScore(d); err != nil {
-		return err
-	}
-	_, err := p.changeable(name, c, create)
-	return err
-}
-
 // changeable returns the set that may be changed, nil where a new one may be made.
 func (p *PromptSets) changeable(name string, c Condition, create bool) (*promptSet, error) {
 	s, etag := (*p.all.Load())[name], ""
 	if s != nil {
 		etag = p.newest(s).etag
 	}
-	switch lost := p.lost(); {
+	switch lost := p.lost; {
 	case s != nil && s.fixed != nil:
 		return nil, fmt.Errorf("%w: %.64q", ErrManaged, name)
 	case lost != nil:
@@ -124,7 +118,7 @@ func (p *PromptSets) change(
 		d       sets.Definition
 		created bool
 	}
-	o, err := alone(ctx, p, func(ctx context.Context) (o outcome, err error) {
+	o, err := exclusive(ctx, p, c.Caller, func(ctx context.Context) (o outcome, err error) {
 		s, err := p.changeable(name, c, create)
 		if err != nil {
 			return o, err
@@ -144,7 +138,7 @@ func (p *PromptSets) change(
 		if o.created = s == nil; o.created {
 			s = &promptSet{name: name}
 		}
-		v := p.newVersion(s, &o.d)
+		v := p.newVersion(s, &o.d, c.Caller)
 		if now := p.newest(s); now != nil && now.etag == v.etag && p.state(now) != SetFailed {
 			v.cancel(nil)
 			o.version = now // it is what is there
@@ -160,13 +154,13 @@ func (p *PromptSets) change(
 			return o, err
 		}
 		r := sets.Record{Name: name, Definition: o.d, Changed: time.Now().UTC(), Former: p.former(ctx, s, &o.d)}
-		return o, p.parts.Store.Put(ctx, r, p.rowKeys(&o.d), func() {
+		v.former = len(r.Former) > 0
+		return o, p.parts.File.Put(ctx, r, p.rowKeys(&o.d), func() {
 			p.install(v)
 			if o.created {
 				p.setAll(func(all map[string]*promptSet) { all[name] = s })
 			}
-			d := o.d
-			p.goes(func() { p.run(v, &d) })
+			p.start(func() { p.run(v) })
 		})
 	})
 	if err != nil {
@@ -183,12 +177,13 @@ func (p *PromptSets) setAll(change func(all map[string]*promptSet)) {
 	p.all.Store(&all)
 }
 
-// alone makes a change while no other one is made. When ctx ends first it returns pipeline.ErrDeadline: a change that the
+// exclusive makes a change while no other one is made. When ctx ends first it returns pipeline.ErrDeadline: a change that the
 // disk has begun by then may come true later, and until then no other is made, so that each sees what was before it.
-func alone[T any](ctx context.Context, p *PromptSets, change func(context.Context) (T, error)) (result T, err error) {
-	select {
-	case p.changing <- struct{}{}:
-	case <-ctx.Done():
+func exclusive[T any](
+	ctx context.Context, p *PromptSets, caller fair.Caller, change func(context.Context) (T, error),
+) (result T, err error) {
+	end, err := p.changing.Take(ctx, caller)
+	if err != nil {
 		return result, pipeline.Late(ctx)
 	}
 	type outcome struct {
@@ -196,8 +191,8 @@ func alone[T any](ctx context.Context, p *PromptSets, change func(context.Contex
 		err    error
 	}
 	done := make(chan outcome, 1)
-	begun := p.goes(func() {
-		defer func() { <-p.changing }()
+	begun := p.start(func() {
+		defer end()
 		o := outcome{err: errors.New("panic")}
 		defer func() {
 			if r := recover(); r != nil {
@@ -208,7 +203,7 @@ func alone[T any](ctx context.Context, p *PromptSets, change func(context.Contex
 		o.result, o.err = change(context.WithoutCancel(ctx))
 	})
 	if !begun {
-		<-p.changing
+		end()
 		return result, pipeline.ErrClosed
 	}
 	select {
@@ -261,12 +256,12 @@ const nearDeadline = 2 * time.Second
 
 // Delete removes a set. Errors: ErrNoSet, ErrManaged, ErrPrecondition, ErrSetsLost.
 func (p *PromptSets) Delete(ctx context.Context, name string, c Condition) error {
-	_, err := alone(ctx, p, func(ctx context.Context) (none struct{}, err error) {
+	_, err := exclusive(ctx, p, c.Caller, func(ctx context.Context) (none struct{}, err error) {
 		s, err := p.changeable(name, c, false)
 		if err != nil {
 			return none, err
 		}
-		return none, p.parts.Store.Delete(ctx, name, func() {
+		return none, p.parts.File.Delete(ctx, name, func() {
 			p.setAll(func(all map[string]*promptSet) { delete(all, name) })
 			p.mu.Lock()
 			defer p.mu.Unlock()
@@ -286,7 +281,7 @@ type Example struct {
 // AddExample adds an example to a label of a set; label "" is the background, and so is Background, unless a label has that
 // name. One that the label has changes nothing. It blocks and fails as Put does, and with ErrNoSet.
 func (p *PromptSets) AddExample(ctx context.Context, name, label string, e Example, c Condition) (SetInfo, error) {
-	if err := p.check(name, &sets.Definition{}, c, false); err != nil {
+	if _, err := p.changeable(name, c, false); err != nil {
 		return SetInfo{}, err
 	}
 	var made sets.Example
@@ -300,19 +295,26 @@ func (p *PromptSets) AddExample(ctx context.Context, name, label string, e Examp
 	if err != nil {
 		return SetInfo{}, late(ctx, err)
 	}
-	info, _, err := p.change(ctx, name, c, false, func(old func() (sets.Definition, error)) (sets.Definition, error) {
-		d, err := old()
-		if err != nil {
-			return d, err
-		}
+	return p.edit(ctx, name, c, func(d *sets.Definition) error {
 		examples := &d.Background.Examples
 		if i := indexOf(d.Labels, label); i >= 0 {
 			examples = &d.Labels[i].Examples
 		} else if label != "" && label != Background {
-			return d, sets.Fault{Field: "label", Problem: fmt.Sprintf("is %.64q, which is no label of the set", label)}
+			return sets.Fault{Field: "label", Problem: fmt.Sprintf("is %.64q, which is no label of the set", label)}
 		}
 		*examples = addExample(*examples, made)
-		return d, nil
+		return nil
+	})
+}
+
+// edit changes the stored version of a set. Error: ErrNoSet, those of Put.
+func (p *PromptSets) edit(ctx context.Context, name string, c Condition, edit func(d *sets.Definition) error) (SetInfo, error) {
+	info, _, err := p.change(ctx, name, c, false, func(old func() (sets.Definition, error)) (sets.Definition, error) {
+		d, err := old()
+		if err == nil {
+			err = edit(&d)
+		}
+		return d, err
 	})
 	return info, err
 }
@@ -337,24 +339,19 @@ func indexOf(labels []sets.Label, name string) int {
 func (p *PromptSets) Calibrate(
 	ctx context.Context, name string, thresholds map[string]sets.Threshold, temperature float64, c Condition,
 ) (SetInfo, error) {
-	info, _, err := p.change(ctx, name, c, false, func(old func() (sets.Definition, error)) (sets.Definition, error) {
-		d, err := old()
-		if err != nil {
-			return d, err
-		}
+	return p.edit(ctx, name, c, func(d *sets.Definition) error {
 		if temperature > 0 {
 			d.Temperature = temperature
 		}
 		for label, t := range thresholds {
 			i := indexOf(d.Labels, label)
 			if i < 0 {
-				return d, sets.Fault{Field: "thresholds", Problem: fmt.Sprintf("has %.64q, which is no label of the set", label)}
+				return sets.Fault{Field: "thresholds", Problem: fmt.Sprintf("has %.64q, which is no label of the set", label)}
 			}
 			d.Labels[i].Threshold = &t
 		}
-		return d, nil
+		return nil
 	})
-	return info, err
 }
 
 var activations = map[string]stages.Activation{

@@ -121,7 +121,10 @@ type compiled struct {
 }
 
 // compile makes rows of labels whose texts and examples are encoded, and with gda the rows and the bias that stand for logits.
-func compile(labels []setLabel, dim int, mode string, fit fitFunc) (l compiled, err error) {
+// fit is fewshot.Fit for one model and weight, or what remembers its results.
+func compile(
+	labels []setLabel, dim int, mode string, fit func([]fewshot.Class) (*fewshot.Discriminant, error),
+) (l compiled, err error) {
 	source, why := scoreSource(mode, labels)
 	if why != "" {
 		l.warnings = append(l.warnings, why+": "+instead[source])
@@ -205,9 +208,6 @@ func classesOf(labels []setLabel, dim int) ([]fewshot.Class, error) {
 	}
 	return classes, nil
 }
-
-// fitFunc is fewshot.Fit for one model and weight, or what remembers its results.
-type fitFunc func([]fewshot.Class) (*fewshot.Discriminant, error)
 
 const (
 	tooClose    = 0.9     // cosine of a negative label and another from which on it takes images of that

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"hailoclip/cache"
@@ -38,7 +39,7 @@ func (p *PromptSets) encodeRows(v *version, encoder hailo.Backend, labels []setL
 	)
 	defer keep.flush()
 	encode := func() error {
-		vectors, err := p.encodeBatch(v.ctx, encoder, texts)
+		vectors, err := p.encodeBatch(v, encoder, texts)
 		var one *textError
 		if errors.As(err, &one) {
 			return fmt.Errorf("%s: %w", labels[origins[one.text].label].where(), err)
@@ -70,9 +71,15 @@ func (p *PromptSets) encodeRows(v *version, encoder hailo.Backend, labels []setL
 			l.rows, l.truncated, sums = rows, cut, nil
 			keep.add(l.Key(digest), append([]float32{float32(cut)}, rows...))
 		}
-		n := len(texts)
+		n, ended := len(texts), slices.ContainsFunc(origins, func(o origin) bool { return o.left == 0 })
 		texts, origins = texts[:0], origins[:0]
-		return progress(n)
+		if err := progress(n); err != nil {
+			return err
+		}
+		if ended && v.turnOver() && keep.flush() { // the texts of the label that has begun are encoded again
+			return errTurnOver
+		}
+		return nil
 	}
 	for i := range labels {
 		if labels[i].rows != nil {
@@ -126,13 +133,13 @@ func (e *textError) Unwrap() error { return e.err }
 
 // encodeBatch encodes a batch of texts when it is the turn of whoever asks: all sets take turns, and images wait for no
 // more than one batch. Where an encoder fails on the batch each text is tried alone: the error is a textError then.
-func (p *PromptSets) encodeBatch(ctx context.Context, encoder hailo.Backend, texts []string) ([]cache.Vector, error) {
-	select {
-	case p.turn <- struct{}{}: // who waits longest comes next
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+func (p *PromptSets) encodeBatch(v *version, encoder hailo.Backend, texts []string) ([]cache.Vector, error) {
+	ctx := v.ctx
+	done, err := p.turn.Take(ctx, v.caller)
+	if err != nil {
+		return nil, err
 	}
-	defer func() { <-p.turn }()
+	defer done()
 	if err := p.giveWay(ctx); err != nil {
 		return nil, err
 	}
@@ -192,21 +199,6 @@ func (p *PromptSets) encode(ctx context.Context, encoder hailo.Backend, texts []
 
 // isUnit has the tolerance that float16 and quantised encoders need which normalise at the end.
 func isUnit(v []float32) bool { return math.Abs(hailo.Dot(v, v)-1) <= 1e-2 } // not NaN
-
-// retry calls f until it returns anything but hailo.ErrDeviceLost, with longer and longer pauses, or ctx ends. waiting is
-// told why it waits.
-func retry(ctx context.Context, waiting func(error), f func() error) error {
-	for pause := firstRetry; ; pause = min(2*pause, lastRetry) {
-		err := f()
-		if !errors.Is(err, hailo.ErrDeviceLost) || ctx.Err() != nil {
-			return err
-		}
-		waiting(err)
-		if err := sleep(ctx, pause); err != nil {
-			return err
-		}
-	}
-}
 
 // sleep returns the cause of ctx when that ends first.
 func sleep(ctx context.Context, d time.Duration) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -94,44 +95,42 @@ func TestRestart(t *testing.T) {
 
 // TestResume is cut in the middle: what was encoded by then is not encoded again.
 func TestResume(t *testing.T) {
-	p := &painter{name: "one", gate: make(chan struct{}, 100)}
-	h := newHouse(t, p).open()
-	var list []string
-	for i := range 20 {
-		list = append(list, fmt.Sprintf("%d=red %d|red %d again", i, i, i))
-	}
-	for range 5 {
-		p.gate <- struct{}{}
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
-	defer cancel()
-	put := make(chan SetInfo, 1)
-	go func() {
-		info, _, err := h.sets.Put(ctx, "s", labels(list...), Condition{})
-		is(t, err, nil)
-		put <- info
-	}()
-	for { // until the fifth batch is through
-		if info, err := h.sets.Info(t.Context(), "s", false); err == nil && info.Encoded == 20 {
-			if info.State != SetEncoding || info.Total != 40 {
-				t.Errorf("%+v", info)
-			}
-			break
+	synctest.Test(t, func(t *testing.T) {
+		p := &painter{name: "one", gate: make(chan struct{}, 100)}
+		h := newHouse(t, p).open()
+		var list []string
+		for i := range 20 {
+			list = append(list, fmt.Sprintf("%d=red %d|red %d again", i, i, i))
 		}
-		time.Sleep(time.Millisecond)
-	}
-	_, err := h.sets.Ready("s")
-	is(t, err, ErrSetNotReady)
-	h.close()
-	if info := <-put; info.State != SetEncoding || info.Encoded != 20 {
-		t.Errorf("who waited for it: %+v", info)
-	}
-	p.gate = nil
-	p.count()
-	h.open()
-	if info, n := h.settled("s"), p.count(); info.State != SetReady || n != 20 {
-		t.Errorf("%d texts encoded after a restart: %+v", n, info)
-	}
+		for range 5 {
+			p.gate <- struct{}{}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		put := make(chan SetInfo, 1)
+		go func() {
+			info, _, err := h.sets.Put(ctx, "s", labels(list...), Condition{})
+			is(t, err, nil)
+			put <- info
+		}()
+		synctest.Wait() // until the fifth batch is through
+		if info, err := h.sets.Info(t.Context(), "s", false); err != nil || info.Encoded != 20 || info.State != SetEncoding || info.Total != 40 {
+			t.Errorf("%+v: %v", info, err)
+		}
+		_, err := h.sets.Ready("s")
+		is(t, err, ErrSetNotReady)
+		h.close()
+		if info := <-put; info.State != SetEncoding || info.Encoded != 20 {
+			t.Errorf("who waited for it: %+v", info)
+		}
+		p.gate = nil
+		p.count()
+		h.open()
+		if info, n := h.settled("s"), p.count(); info.State != SetReady || n != 20 {
+			t.Errorf("%d texts encoded after a restart: %+v", n, info)
+		}
+		h.close()
+	})
 }
 
 // TestFormerAnswersAfterRestart is cut while a set that answers is encoded anew: the former version answers on.
@@ -172,6 +171,11 @@ func TestFormerAnswersAfterRestart(t *testing.T) {
 		t.Errorf("the former version answers when the new one is encoded: %+v", got)
 	}
 	h.close()
+	store := must(sets.Open(h.path))
+	defer store.Close(t.Context())
+	if r := must(store.Get(t.Context(), "s")); r.Former != nil {
+		t.Error("the former version is kept when the new one answers")
+	}
 }
 
 func many(word string, n int) (list []string) {
@@ -284,6 +288,65 @@ func TestEncodingIsFair(t *testing.T) {
 		}
 		if got := strings.Join(order, ""); got != "abc"+strings.Repeat("ab", 9) || p.most != 1 {
 			t.Errorf("%s, %d at once", got, p.most)
+		}
+		h.close()
+	})
+}
+
+// TestLongSetsTakeTurns: two sets of many texts are in memory at once, whoever sent the others. After a while it is another's
+// turn, of another address first, and who was interrupted goes on where it was. A brief set waits for none of them.
+func TestLongSetsTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &painter{name: "one", gate: make(chan struct{}, 10_000)}
+		h := newHouse(t, p).open()
+		var running sync.WaitGroup
+		put := func(name, address string, n int) {
+			var d sets.Definition
+			for i := range n {
+				d.Labels = append(d.Labels, sets.Label{Name: fmt.Sprint(i), Prompts: []string{
+					fmt.Sprintf("red %s %d", name, i), fmt.Sprintf("green %s %d", name, i)}})
+			}
+			running.Go(func() {
+				if _, _, err := h.sets.Put(t.Context(), name, d, Condition{Caller: fair.Caller{Address: address}}); err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+		}
+		all := map[string]int{}
+		encode := func(batches int) string {
+			for range batches {
+				p.gate <- struct{}{}
+				synctest.Wait()
+			}
+			names := map[string]bool{}
+			for _, text := range p.encoded() {
+				name := strings.Fields(text)[1]
+				names[name] = true
+				all[name]++
+			}
+			return strings.Join(slices.Sorted(maps.Keys(names)), " ")
+		}
+		const many = briefTexts/2 + 2
+		for _, name := range []string{"a", "b", "c", "d"} {
+			put(name, "greedy", many)
+		}
+		put("modest", "modest", many)
+		put("brief", "other", 2)
+		if got := encode(6); got != "a b brief" {
+			t.Errorf("%s are encoded first", got)
+		}
+		h.settled("brief")
+		time.Sleep(longestTurn + time.Second)
+		if got := encode(8); !strings.HasSuffix(got, "modest") {
+			t.Errorf("%s are encoded after a while", got)
+		}
+		encode(5 * many)
+		running.Wait()
+		for _, name := range []string{"a", "b", "c", "d", "modest"} {
+			if info := h.settled(name); info.State != SetReady || all[name] != 2*many {
+				t.Errorf("%s is %s after %d texts", name, info.State, all[name])
+			}
 		}
 		h.close()
 	})

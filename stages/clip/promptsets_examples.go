@@ -120,8 +120,7 @@ func (p *PromptSets) useExamples(j *job, d *sets.Definition) (vectors map[string
 		if !j.encode {
 			return nil, errUnfinished
 		}
-		err := retry(v.ctx, func(err error) { p.waits(v, err) }, func() error { return p.embedThumbnails(v, missing, vectors) })
-		if err != nil {
+		if err := p.embedThumbnails(v, missing, vectors); err != nil {
 			return nil, err
 		}
 	}

@@ -214,7 +214,7 @@ func (h *house) open() *house {
 			},
 			Images: h.painter, Texts: append([]hailo.Backend{h.painter}, h.others...), Encoders: h.painter,
 			Store: prompts, Budget: decode.NewBudget(1<<30, math.MaxInt64, 2, 100),
-			Sets: SetParts{Store: store, Lost: lost, Configured: h.fixed, Limits: sets.Limits{PromptBytes: 1000}, MaxBytes: h.room, Log: h.log},
+			Sets: SetParts{File: store, Lost: lost, Configured: h.fixed, Limits: sets.Limits{PromptBytes: 1000}, MaxBytes: h.room, Log: h.log},
 		})
 	if err != nil {
 		h.t.Fatal(err)

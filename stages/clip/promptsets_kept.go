@@ -22,10 +22,10 @@ type keptRows map[sets.Key][]float32
 
 // loadKept returns what is kept of a set: nothing where that cannot be read.
 func (p *PromptSets) loadKept(ctx context.Context, s *promptSet) keptRows {
-	if p.parts.Store == nil {
+	if p.parts.File == nil {
 		return nil
 	}
-	rows, err := p.parts.Store.Rows(ctx, s.rowsIn())
+	rows, err := p.parts.File.Rows(ctx, s.rowsIn())
 	if err != nil && !errors.Is(err, sets.ErrNotFound) && ctx.Err() == nil {
 		p.log.Warn("what was encoded of a prompt set cannot be read, and is encoded again", "prompt_set", s.name, "error", err)
 	}
@@ -97,12 +97,11 @@ func (p *PromptSets) fit(j *job, digest string, classes []fewshot.Class) (*fewsh
 	if !j.encode {
 		return nil, errUnfinished
 	}
-	select {
-	case p.fitting <- struct{}{}:
-	case <-v.ctx.Done():
-		return nil, context.Cause(v.ctx)
+	done, err := p.fitting.Take(v.ctx, v.caller)
+	if err != nil {
+		return nil, err
 	}
-	defer func() { <-p.fitting }()
+	defer done()
 	d, err := fewshot.Fit(classes, p.engine.config.LogitScale, float64(alpha))
 	if err == nil {
 		keep := p.newKeeper(v)
@@ -156,6 +155,16 @@ func (p *PromptSets) answerAsBefore(s *promptSet, former []byte) {
 	}
 }
 
+// dropFormer removes what former has returned, now that v answers. Where that fails it is removed after the next restart.
+func (p *PromptSets) dropFormer(v *version) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(v.ctx), diskTime)
+	defer cancel()
+	err := p.parts.File.DropFormer(ctx, v.set.name, func() bool { return !errors.Is(context.Cause(v.ctx), errReplaced) })
+	if err != nil && !errors.Is(err, sets.ErrNotFound) {
+		p.log.Warn("the former version of a prompt set cannot be removed", "prompt_set", v.set.name, "error", err)
+	}
+}
+
 // keeper writes what is kept of a version, not all at once and not each by itself. What cannot be written is made again
 // after a restart. Safe for concurrent use.
 type keeper struct {
@@ -165,6 +174,7 @@ type keeper struct {
 	mu      sync.Mutex
 	waiting keptRows
 	since   time.Time // of the oldest of them
+	lost    bool      // some could not be written
 }
 
 const (
@@ -187,18 +197,21 @@ func (k *keeper) add(key sets.Key, numbers []float32) {
 	}
 }
 
-func (k *keeper) flush() {
+// flush writes what waits, and says whether all that was ever added is kept.
+func (k *keeper) flush() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.write()
+	return !k.lost
 }
 
 func (k *keeper) write() {
 	p := k.sets
-	if len(k.waiting) > 0 && p.parts.Store != nil && !errors.Is(context.Cause(k.version.ctx), errReplaced) {
+	if len(k.waiting) > 0 && p.parts.File != nil && !errors.Is(context.Cause(k.version.ctx), errReplaced) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(k.version.ctx), diskTime) // while the program ends, too
 		defer cancel()
-		err := p.parts.Store.PutRows(ctx, k.version.set.rowsIn(), k.waiting)
+		err := p.parts.File.PutRows(ctx, k.version.set.rowsIn(), k.waiting)
+		k.lost = k.lost || err != nil
 		if err != nil && !errors.Is(err, sets.ErrNotFound) {
 			p.log.Warn("what was encoded of a prompt set cannot be kept", "prompt_set", k.version.set.name, "error", err)
 		}

@@ -8,34 +8,36 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"time"
 
 	"hailoclip/cache/sets"
+	"hailoclip/pipeline/fair"
 )
 
 // SetParts is what the prompt sets of an engine come from.
 type SetParts struct {
-	Store      *sets.Store                // where they are kept, which is the engine's from then on; nil: nowhere
-	Lost       error                      // why there is no Store; nil: none was wanted
+	File       *sets.File                 // where they are kept, which is the engine's from then on; nil: nowhere
+	Lost       error                      // why there is no File; nil: none was wanted
 	Configured map[string]sets.Definition // of the configuration, by name: normalised and valid
 	Limits     sets.Limits                // of those that clients send
 	MaxBytes   int64                      // of memory for what images are compared with; 0: MaxSetBytes
-	Bytes      int64                      // of it, that the sets in Store take, at most
+	Bytes      int64                      // of it, that the sets in File take, at most
 	Log        *slog.Logger               // nil: none
 }
 
 // Close closes the file. It is for who has made no engine of the parts.
 func (s *SetParts) Close(ctx context.Context) error {
-	if s.Store == nil {
+	if s.File == nil {
 		return nil
 	}
-	return s.Store.Close(ctx)
+	return s.File.Close(ctx)
 }
 
-// restoring is how many sets are encoded at once at the start: the others wait, so that a set which a client sends does not
-// wait for a thousand.
-const restoring = 4
+// loadTime is how long a start waits for long sets, about a tenth of a second each: those that are left are made ready later.
+const loadTime = 5 * time.Second
 
-// newPromptSets loads all sets. Those of which all is kept are ready when it returns; the others are encoded from then on.
+// newPromptSets loads all sets. Those of which all is kept are ready when it returns, unless there are very many long ones;
+// the others are encoded from then on.
 func newPromptSets(e *Engine, parts SetParts) *PromptSets {
 	if parts.Log == nil {
 		parts.Log = slog.New(slog.DiscardHandler)
@@ -44,22 +46,33 @@ func newPromptSets(e *Engine, parts SetParts) *PromptSets {
 	p := &PromptSets{
 		engine: e, parts: parts, log: parts.Log, dim: e.parts.Model.EmbeddingDimension, encoders: e.parts.Texts,
 		digests:  []string{e.parts.Texts[0].Info().TextDigest, e.parts.Images.Info().ImageDigest},
-		changing: make(chan struct{}, 1), turn: make(chan struct{}, 1), fitting: make(chan struct{}, 1),
+		changing: fair.NewTurns(1), brief: fair.NewTurns(briefBuilds), long: fair.NewTurns(longBuilds), turn: fair.NewTurns(1), fitting: fair.NewTurns(1),
 	}
 	p.ctx, p.stop = context.WithCancel(context.Background())
+	if parts.File == nil {
+		p.lose(parts.Lost)
+	}
 	all := map[string]*promptSet{}
 	p.all.Store(&all)
-	var unfinished []*version
+	var unfinished, long []*version
 	var wanted []sets.Key // of the configuration's sets
-	load := func(s *promptSet, d *sets.Definition, former []byte) {
-		v := p.newVersion(s, d)
-		p.install(v)
-		all[s.name] = s
+	try := func(v *version, d *sets.Definition) {
 		if err := p.build(v, d, false); errors.Is(err, errUnfinished) {
 			unfinished = append(unfinished, v)
-			p.answerAsBefore(s, former)
 		} else if err != nil {
 			p.fail(v, err)
+		}
+	}
+	load := func(s *promptSet, d *sets.Definition, former []byte) {
+		p.answerAsBefore(s, former)
+		v := p.newVersion(s, d, fair.Caller{})
+		v.former = len(former) > 0
+		p.install(v)
+		all[s.name] = s
+		if v.turns == p.long {
+			long = append(long, v)
+		} else {
+			try(v, d)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(parts.Configured)) {
@@ -67,8 +80,8 @@ func newPromptSets(e *Engine, parts SetParts) *PromptSets {
 		load(&promptSet{name: name, fixed: &d}, &d, nil)
 		wanted = append(wanted, p.rowKeys(&d)...)
 	}
-	if parts.Store != nil {
-		if err := parts.Store.KeepRows(p.ctx, wanted); err != nil {
+	if parts.File != nil {
+		if err := parts.File.KeepRows(p.ctx, wanted); err != nil {
 			p.log.Warn("rows of prompt sets that the configuration has no longer cannot be removed", "error", err)
 		}
 	}
@@ -77,55 +90,53 @@ func newPromptSets(e *Engine, parts SetParts) *PromptSets {
 			p.log.Warn("a prompt set that is kept is hidden by that of the configuration", "prompt_set", name)
 			continue
 		}
-		r, err := parts.Store.Get(p.ctx, name)
+		r, err := parts.File.Get(p.ctx, name)
 		if err != nil {
 			p.log.Error("a prompt set cannot be read", "prompt_set", name, "error", err)
 			continue
 		}
 		load(&promptSet{name: name}, &r.Definition, r.Former)
 	}
+	start := time.Now()
+	for _, v := range long {
+		if time.Since(start) > loadTime {
+			unfinished = append(unfinished, v)
+		} else if d, err := p.definition(p.ctx, v.set); err != nil {
+			p.fail(v, err)
+		} else {
+			try(v, &d)
+		}
+	}
 	if len(unfinished) > 0 {
 		p.log.Info("prompt sets are encoded in the background", "prompt_sets", len(unfinished))
 	}
-	queue := make(chan *version, len(unfinished))
 	for _, v := range unfinished {
-		queue <- v
-	}
-	close(queue)
-	for range min(restoring, len(unfinished)) {
-		p.running.Go(func() {
-			for v := range queue {
-				p.restore(v)
-			}
-		})
+		p.running.Go(func() { p.run(v) })
 	}
 	return p
 }
 
+// lose goes on without a file; why is nil where none was wanted.
+func (p *PromptSets) lose(why error) {
+	p.parts.File, p.parts.Lost = nil, why
+	p.lost = fmt.Errorf("%w: %w", ErrSetsLost, cmp.Or(why, errors.New("it was not opened")))
+}
+
 // stored returns the names of the sets in the file.
 func (p *PromptSets) stored() []string {
-	if p.parts.Store == nil {
+	if p.parts.File == nil {
 		return nil
 	}
-	names, err := p.parts.Store.Names(p.ctx)
+	names, err := p.parts.File.Names(p.ctx)
 	if err != nil {
-		p.parts.Store, p.parts.Lost = nil, err
+		p.lose(err)
 		p.log.Error("the prompt sets cannot be read", "error", err)
 	}
 	return names
 }
 
-// restore builds a version that was found unfinished, unless it is over by now.
-func (p *PromptSets) restore(v *version) {
-	if d, err := p.definition(v.ctx, v.set); err != nil {
-		p.fail(v, err)
-	} else if sets.ETag(d, p.digests...) == v.etag { // else v is over
-		p.run(v, &d)
-	}
-}
-
-// goes runs f beside everything else, unless the sets are closed.
-func (p *PromptSets) goes(f func()) bool {
+// start runs f beside everything else, unless the sets are closed.
+func (p *PromptSets) start(f func()) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ctx.Err() != nil {

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"hailoclip/cache/sets"
+	"hailoclip/pipeline/fair"
 	"hailoclip/stages"
 )
 
@@ -314,4 +315,25 @@ func TestBatchHasOneVersion(t *testing.T) {
 		t.Errorf("%d images: %v", n, err)
 	}
 	is(t, h.ClassifyBatch(t.Context(), Request{PromptSet: "none"}, Batch{}), ErrNoSet)
+}
+
+// TestVersionsAreCounted: what a version will have is counted without making its texts.
+func TestVersionsAreCounted(t *testing.T) {
+	h := newHouse(t, &painter{name: "one"}).open()
+	d := labels("cat=red|blue", "dog", "!sky=green")
+	d.Labels[0].Pool = "max"
+	d.Background = sets.Background{Auto: true, Prompts: []string{"green"}}
+	for _, templates := range []*sets.Templates{nil, {Name: "none"}, {Name: "imagenet80"}, {List: []string{"a {}", "the {}"}}} {
+		d.Templates = templates
+		all, texts := newLabels(&d, nil)
+		rows := 0
+		for _, l := range all {
+			rows += max(l.Rows(), 1)
+		}
+		v := h.sets.newVersion(&promptSet{}, &d, fair.Caller{})
+		if v.total != texts || v.bytes != int64(4*rows*paintedDim) {
+			t.Errorf("%d texts and %d bytes, want %d and %d", v.total, v.bytes, texts, 4*rows*paintedDim)
+		}
+		v.cancel(nil)
+	}
 }

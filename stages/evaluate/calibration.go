@@ -14,10 +14,10 @@ const (
 // bins of the expected calibration error, of equal width.
 const bins = 15
 
-// calibrationError is the expected calibration error of Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks",
-// ICML 2017 (arXiv 1706.04599), section 2: the images are put into bins by the probability of the most likely answer; it is the mean
-// over the images of the distance, in their bin, between the mean of these probabilities and the share that is right. With negative
-// labels, that none of the labels is there is an answer, too, as likely as all of them together.
+// calibrationError is the expected calibration error of Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural
+// Networks", ICML 2017 (arXiv 1706.04599), section 2: the images are put into bins by the probability of the most likely
+// answer; it is the mean over the images of the distance, in their bin, between the mean of these probabilities and the share
+// that is right. With negative labels, that none of the labels is there is an answer, too, as likely as all of them together.
 func calibrationError(images []Image, o Options, temperature float64) float64 {
 	var excess [bins]float64 // sum over the images of probability less 1 if right
 	for _, image := range images {

@@ -25,9 +25,9 @@ func (a *analysis) chooseAlpha(scale float64) float64 {
 	return Alphas[0]
 }
 
-// losses returns, for each of Alphas, the mean of -log(probability of the right class) over the examples, each left out of the fit that
-// it is tested with, at the temperature that suits the weight best. (At temperature 1, one sure and wrong answer to few examples
-// outweighs that all others become right.)
+// losses returns, for each of Alphas, the mean of -log(probability of the right class) over the examples, each left out of the
+// fit that it is tested with, at the temperature that suits the weight best. (At temperature 1, one sure and wrong answer to
+// few examples outweighs that all others become right.)
 func (a *analysis) losses(scale float64) (best [len(Alphas)]float64) {
 	const coldest, temperatures = 1.0 / 16, 13 // each twice the last
 	var sums [len(Alphas)][temperatures]float64
@@ -56,11 +56,11 @@ func (a *analysis) losses(scale float64) (best [len(Alphas)]float64) {
 	return best
 }
 
-// leaveOut returns, for example i and each of Fit's classes, the cosine with its text and (w - w̄)·x + b - b̄, as they are without the
-// example. The weight of I in the matrix stays what it is with it, as in the leave-one-out of ridge regression.
+// leaveOut returns, for example i and each of Fit's classes, the cosine with its text and (w - w̄)·x + b - b̄, as they are
+// without the example. The weight of I in the matrix stays what it is with it, as in the leave-one-out of ridge regression.
 //
-// Without x of a class of m, v = x - μ: the mean is μ - v/(m-1), and VᵀV is less by m/(m-1)·vvᵀ, so that with P the inverse, u = P·v,
-// and γ = m/(m-1) / (1 - m/(m-1)·u·v), the inverse is P + γ·uuᵀ (Sherman and Morrison).
+// Without x of a class of m, v = x - μ: the mean is μ - v/(m-1), and VᵀV is less by m/(m-1)·vvᵀ, so that with P the inverse,
+// u = P·v, and γ = m/(m-1) / (1 - m/(m-1)·u·v), the inverse is P + γ·uuᵀ (Sherman and Morrison).
 func (a *analysis) leaveOut(i int) (cosine, score []float64) {
 	x, v := make([]float64, a.dim), make([]float64, a.dim)
 	add(x, a.x[i])

@@ -1,9 +1,9 @@
 // Package fewshot turns a few example images of each label into rows that recognise more of them. It is arithmetic on vectors, in
 // float64 inside; it reads no image and keeps nothing.
 //
-// Fit is the training-free classifier of Wang, Liang, Sheng, He, Wang and Tan, "A Hard-to-Beat Baseline for Training-free CLIP-Based
-// Adaptation", ICLR 2024 (arXiv 2402.04087): Gaussian discriminant analysis with one covariance for all classes, added to CLIP's
-// own logits.
+// Fit is the training-free classifier of Wang, Liang, Sheng, He, Wang and Tan, "A Hard-to-Beat Baseline for Training-free
+// CLIP-Based Adaptation", ICLR 2024 (arXiv 2402.04087): Gaussian discriminant analysis with one covariance for all classes,
+// added to CLIP's own logits.
 package fewshot
 
 import (
@@ -38,9 +38,10 @@ type Discriminant struct {
 //	inv = d·((n-1)·Σ + tr(Σ)·I)⁻¹    w_k = inv·μ_k    b_k = log(1/K) - ½·μ_kᵀ·inv·μ_k
 //	row_k = scale·text_k + alpha·(w_k - w̄)    bias_k = alpha·(b_k - b̄)
 //
-// w̄ and b̄ are w and b of a class whose mean is the mean of all μ_k. The softmax over the K classes is the same without them. They are
-// what a class without examples (a negative label, say) is taken to be: its row is scale·text and its bias 0, and it wins where an
-// image is nearer to what all classes have in common than to any of them. And float32 loses nothing to what they have in common.
+// w̄ and b̄ are w and b of a class whose mean is the mean of all μ_k. The softmax over the K classes is the same without them.
+// They are what a class without examples (a negative label, say) is taken to be: its row is scale·text and its bias 0, and it
+// wins where an image is nearer to what all classes have in common than to any of them. And float32 loses nothing to what they
+// have in common.
 //
 // Fit keeps no vector of classes and is safe for concurrent use. It takes milliseconds for 10 classes of 16 examples and a few
 // seconds for 1,000. Errors name the class and the example by number; ErrSame is one.
@@ -74,8 +75,8 @@ func Fit(classes []Class, scale, alpha float64) (*Discriminant, error) {
 	return d, nil
 }
 
-// Prototype is the normalised mean of text and of the normalised mean of examples; one of them may be nil. Vectors have one dimension
-// and unit length.
+// Prototype is the normalised mean of text and of the normalised mean of examples; one of them may be nil. Vectors have one
+// dimension and unit length.
 func Prototype(text []float32, examples [][]float32) ([]float32, error) {
 	dim, err := check([]Class{{text, examples}})
 	if err != nil {

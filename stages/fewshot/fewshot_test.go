@@ -428,12 +428,7 @@ func around(r *rand.Rand, center []float32, noise float64) []float32 {
 	for j, x := range unit(r, len(center)) {
 		v[j] = float64(center[j]) + noise*float64(x)
 	}
-	normalise(v)
-	out := make([]float32, len(v))
-	for j := range v {
-		out[j] = float32(v[j])
-	}
-	return out
+	return normalised(v)
 }
 
 func unit(r *rand.Rand, dim int) []float32 {
@@ -441,8 +436,12 @@ func unit(r *rand.Rand, dim int) []float32 {
 	for j := range v {
 		v[j] = r.NormFloat64()
 	}
+	return normalised(v)
+}
+
+func normalised(v []float64) []float32 {
 	normalise(v)
-	out := make([]float32, dim)
+	out := make([]float32, len(v))
 	for j := range v {
 		out[j] = float32(v[j])
 	}

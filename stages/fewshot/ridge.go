@@ -5,8 +5,8 @@ import (
 	"math"
 )
 
-// ridge solves (VᵀV + t·I)·y = x for a matrix V of rows x dim and t > 0. It holds the Cholesky factor of the smaller one of VᵀV + t·I
-// and VVᵀ + t·I; for fewer rows than dimensions, y = (x - Vᵀ·(VVᵀ + t·I)⁻¹·V·x) / t (Woodbury).
+// ridge solves (VᵀV + t·I)·y = x for a matrix V of rows x dim and t > 0. It holds the Cholesky factor of the smaller one of VᵀV
+// + t·I and VVᵀ + t·I; for fewer rows than dimensions, y = (x - Vᵀ·(VVᵀ + t·I)⁻¹·V·x) / t (Woodbury).
 type ridge struct {
 	t     float64
 	v     []float64 // rows x dim; nil unless rows < dim

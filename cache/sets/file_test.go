@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-func openStore(t testing.TB, path string) *Store {
+func openStore(t testing.TB, path string) *File {
 	t.Helper()
 	s, err := Open(path)
 	if err != nil {
@@ -38,7 +38,7 @@ func openStore(t testing.TB, path string) *Store {
 	return s
 }
 
-func closeStore(t testing.TB, s *Store) {
+func closeStore(t testing.TB, s *File) {
 	t.Helper()
 	if err := s.Close(t.Context()); err != nil {
 		t.Fatal(err)
@@ -68,7 +68,7 @@ func keysOf(r Record) (keys []Key, rows map[Key][]float32) {
 	return keys, rows
 }
 
-func mustPut(t testing.TB, s *Store, r Record) {
+func mustPut(t testing.TB, s *File, r Record) {
 	t.Helper()
 	keys, rows := keysOf(r)
 	done := false
@@ -81,7 +81,7 @@ func mustPut(t testing.TB, s *Store, r Record) {
 }
 
 // all returns every set of a store.
-func all(ctx context.Context, s *Store) (map[string]Record, error) {
+func all(ctx context.Context, s *File) (map[string]Record, error) {
 	records := map[string]Record{}
 	names, err := s.Names(ctx)
 	for _, name := range names {
@@ -92,7 +92,7 @@ func all(ctx context.Context, s *Store) (map[string]Record, error) {
 	return records, err
 }
 
-func mustHave(t testing.TB, s *Store, want map[string]Record) {
+func mustHave(t testing.TB, s *File, want map[string]Record) {
 	t.Helper()
 	got, err := all(t.Context(), s)
 	if !reflect.DeepEqual(want, got) || err != nil {
@@ -152,7 +152,7 @@ func TestStore(t *testing.T) {
 	if _, err := s.Get(t.Context(), "c-1.X_"); !errors.Is(err, ErrNotFound) {
 		t.Error(err)
 	}
-	for _, name := range []string{"", tally, "../a"} {
+	for _, name := range []string{"", Shared, "../a"} {
 		if err := s.Put(t.Context(), Record{Name: name}, nil, nil); err == nil {
 			t.Errorf("%q may be a name", name)
 		}
@@ -408,7 +408,7 @@ func otherBolt(t *testing.T) []byte {
 	mustPut(t, s, recordOf("a", 1, 1))
 	tx, err := s.db.Begin(true)
 	if err == nil {
-		err = tx.DeleteBucket([]byte(tally))
+		err = tx.DeleteBucket([]byte(Shared))
 	}
 	if err = errors.Join(err, tx.Commit()); err != nil {
 		t.Fatal(err)
@@ -508,4 +508,39 @@ func TestDamagedSet(t *testing.T) {
 		t.Error(difference(want, got))
 	}
 	closeStore(t, s)
+}
+
+// TestSharedRows come back after a restart, beside sets and without any, and go when nobody wants them.
+func TestSharedRows(t *testing.T) {
+	path := filepath.Join(t.TempDir(), FileName)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	a, b := Key{1}, Key{2}
+	s := openStore(t, path)
+	must(s.KeepRows(t.Context(), nil))
+	must(s.PutRows(t.Context(), Shared, map[Key][]float32{a: {1, 2}}))
+	closeStore(t, s)
+	s = openStore(t, path)
+	d := Definition{Labels: []Label{{Name: "x"}}}.Normalized()
+	must(s.Put(t.Context(), Record{Name: "x", Definition: d}, nil, nil))
+	must(s.PutRows(t.Context(), Shared, map[Key][]float32{b: {3}}))
+	closeStore(t, s)
+	s = openStore(t, path)
+	if names, err := s.Names(t.Context()); err != nil || !reflect.DeepEqual(names, []string{"x"}) {
+		t.Errorf("%q: %v", names, err)
+	}
+	if rows, err := s.Rows(t.Context(), Shared); err != nil || !reflect.DeepEqual(rows, map[Key][]float32{a: {1, 2}, b: {3}}) {
+		t.Errorf("%v: %v", rows, err)
+	}
+	must(s.KeepRows(t.Context(), []Key{b}))
+	must(s.Delete(t.Context(), "x", nil))
+	closeStore(t, s)
+	s = openStore(t, path)
+	if rows, err := s.Rows(t.Context(), Shared); err != nil || !reflect.DeepEqual(rows, map[Key][]float32{b: {3}}) {
+		t.Errorf("%v: %v", rows, err)
+	}
 }

@@ -34,19 +34,19 @@ const FileName = "prompt-sets.db"
 
 // Shared is no name of a set. Rows and PutRows take it for the rows of sets that are not in the file, because the configuration
 // has them: a Key says all that rows are of.
-const Shared = tally
+const Shared = "."
 
 // MaxFileBytes bounds what all sets take in the file together.
 const MaxFileBytes = 512 << 20
 
-// Store is the file of the prompt sets. It is made with the first set, and never removed, renamed or emptied by the program.
+// File is the file of the prompt sets. It is made with the first set, and never removed, renamed or emptied by the program.
 // Safe for concurrent use; calls take turns.
 //
 // A call waits for its turn and for the disk, but no longer than its context. A change is on disk, synced, when its call
 // returns without an error. With an error it was not made, but for one: where the context has ended and the disk is still at
 // work, the change may come true later. What the caller keeps in memory is therefore changed by the func that the call is
 // given: it runs when the change is on disk and at no other time, in the order of the changes, before the next call begins.
-type Store struct {
+type File struct {
 	path string
 	busy chan struct{} // full while somebody uses what follows: a lock for which the wait can end
 	file *os.File      // nil: there is none yet
@@ -57,14 +57,14 @@ type Store struct {
 
 // Open opens the file, all of which is read and checked. There need not be one. A file that may only be read is opened, and
 // changes then fail. Errors: ErrLocked, ErrDamaged, or those of the system.
-func Open(path string) (*Store, error) { return open(path, os.O_RDWR) }
+func Open(path string) (*File, error) { return open(path, os.O_RDWR) }
 
 // OpenReadOnly is Open for a look, which several processes may take at once, but none beside one that has opened the file
 // to write. There must be a file. A set that is damaged is an error only of Get.
-func OpenReadOnly(path string) (*Store, error) { return open(path, os.O_RDONLY) }
+func OpenReadOnly(path string) (*File, error) { return open(path, os.O_RDONLY) }
 
-func open(path string, mode int) (s *Store, err error) {
-	s = &Store{path: path, busy: make(chan struct{}, 1)}
+func open(path string, mode int) (s *File, err error) {
+	s = &File{path: path, busy: make(chan struct{}, 1)}
 	lock := unix.LOCK_EX
 	if mode == os.O_RDONLY {
 		lock, s.keep = unix.LOCK_SH, errors.New("the prompt sets were opened to be read only")
@@ -118,8 +118,8 @@ func check(data []byte) (damaged error) {
 	if len(all) == 0 {
 		return nil // it was made, and then the power failed
 	}
-	boltfile.Want(all[0].name == tally, "it is not one of ours")
-	told := unseal(tally, headKey, all[0].items[string(headKey)])
+	boltfile.Want(all[0].name == Shared, "it is not one of ours")
+	told := unseal(Shared, headKey, all[0].items[string(headKey)])
 	boltfile.Want(len(told) == 4 && int(binary.LittleEndian.Uint32(told)) == len(all)-1, "a prompt set is lost")
 	for _, b := range all[1:] {
 		boltfile.Want(ValidName(b.name), "it is not one of ours")
@@ -130,7 +130,7 @@ func check(data []byte) (damaged error) {
 }
 
 // do runs what in turn, under guard, and then, if that is made and not nil, then.
-func (s *Store) do(ctx context.Context, what func() error, then func()) error {
+func (s *File) do(ctx context.Context, what func() error, then func()) error {
 	select {
 	case s.busy <- struct{}{}:
 	case <-ctx.Done():
@@ -177,7 +177,7 @@ func safely(do func()) (err error) {
 
 // view returns what read finds, in turn; tx is nil where there is no file. When ctx ends first, read may still be at work, so
 // its result is looked at after a good end only.
-func view[T any](ctx context.Context, s *Store, read func(tx *bbolt.Tx) (T, error)) (T, error) {
+func view[T any](ctx context.Context, s *File, read func(tx *bbolt.Tx) (T, error)) (T, error) {
 	var found, none T
 	err := s.do(ctx, func() (err error) {
 		if s.db == nil {
@@ -197,7 +197,7 @@ func view[T any](ctx context.Context, s *Store, read func(tx *bbolt.Tx) (T, erro
 
 // viewItems returns what read makes of the items of a bucket whose keys begin with prefix. It must copy what it keeps. Error:
 // ErrNotFound.
-func viewItems[T any](ctx context.Context, s *Store, name, prefix string, read func(items map[string][]byte) T) (T, error) {
+func viewItems[T any](ctx context.Context, s *File, name, prefix string, read func(items map[string][]byte) T) (T, error) {
 	return view(ctx, s, func(tx *bbolt.Tx) (found T, err error) {
 		if tx == nil || tx.Bucket([]byte(name)) == nil {
 			return found, ErrNotFound
@@ -212,13 +212,13 @@ func viewItems[T any](ctx context.Context, s *Store, name, prefix string, read f
 }
 
 // Names returns the names of all sets, in order.
-func (s *Store) Names(ctx context.Context) ([]string, error) {
+func (s *File) Names(ctx context.Context) ([]string, error) {
 	return view(ctx, s, func(tx *bbolt.Tx) (names []string, err error) {
 		if tx == nil {
 			return nil, nil
 		}
 		err = tx.ForEach(func(name []byte, _ *bbolt.Bucket) error {
-			if string(name) != tally {
+			if string(name) != Shared {
 				names = append(names, string(name))
 			}
 			return nil
@@ -228,8 +228,8 @@ func (s *Store) Names(ctx context.Context) ([]string, error) {
 }
 
 // Get returns a set. Errors: ErrNotFound, ErrDamaged.
-func (s *Store) Get(ctx context.Context, name string) (Record, error) {
-	if name == tally {
+func (s *File) Get(ctx context.Context, name string) (Record, error) {
+	if name == Shared {
 		return Record{}, ErrNotFound
 	}
 	type found struct {
@@ -247,7 +247,7 @@ func (s *Store) Get(ctx context.Context, name string) (Record, error) {
 }
 
 // Rows returns what PutRows has kept for a set, less what is damaged. Error: ErrNotFound.
-func (s *Store) Rows(ctx context.Context, name string) (map[Key][]float32, error) {
+func (s *File) Rows(ctx context.Context, name string) (map[Key][]float32, error) {
 	return viewItems(ctx, s, name, "r", func(items map[string][]byte) map[Key][]float32 {
 		rows := map[Key][]float32{}
 		for key, value := range items {
@@ -260,7 +260,7 @@ func (s *Store) Rows(ctx context.Context, name string) (map[Key][]float32, error
 }
 
 // change makes a change in turn, after a call of create where there is no file, and runs then if the change is on disk.
-func (s *Store) change(ctx context.Context, create func() error, then func(), change func(tx *bbolt.Tx) error) error {
+func (s *File) change(ctx context.Context, create func() error, then func(), change func(tx *bbolt.Tx) error) error {
 	return s.do(ctx, func() error {
 		switch {
 		case s.keep != nil:
@@ -289,7 +289,7 @@ func (s *Store) change(ctx context.Context, create func() error, then func(), ch
 
 // failed returns the error of transaction id. If its head was written but perhaps not synced, bbolt goes on from what the
 // disk may not have, so nothing more is written.
-func (s *Store) failed(err error, id int) error {
+func (s *File) failed(err error, id int) error {
 	err = ours(s.path, err)
 	return errors.Join(err, s.db.View(func(tx *bbolt.Tx) error {
 		if tx.ID() >= id {
@@ -302,7 +302,7 @@ func (s *Store) failed(err error, id int) error {
 func notFound() error { return ErrNotFound }
 
 // create makes the file. It gets its name when it is whole, so that an empty one is never ours.
-func (s *Store) create() error {
+func (s *File) create() error {
 	dir := filepath.Dir(s.path)
 	_, missing := os.Stat(dir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -361,8 +361,8 @@ func syncFolder(dir string) error {
 }
 
 // Put makes or replaces a set and removes those of its rows that are not among keys. It writes what differs only. r is valid,
-// its images are examples, and these have vectors. then: see Store. Errors: ErrFull, or those of the system.
-func (s *Store) Put(ctx context.Context, r Record, keys []Key, then func()) error {
+// its images are examples, and these have vectors. then: see File. Errors: ErrFull, or those of the system.
+func (s *File) Put(ctx context.Context, r Record, keys []Key, then func()) error {
 	if !ValidName(r.Name) {
 		return fmt.Errorf("%q is no name of a prompt set", r.Name)
 	}
@@ -407,7 +407,7 @@ func (s *Store) Put(ctx context.Context, r Record, keys []Key, then func()) erro
 }
 
 // put puts items into a bucket of which so many bytes become free, unless that makes the file too large.
-func (s *Store) put(tx *bbolt.Tx, b *bbolt.Bucket, items map[string][]byte, freed int) error {
+func (s *File) put(tx *bbolt.Tx, b *bbolt.Bucket, items map[string][]byte, freed int) error {
 	stats := s.db.Stats()
 	size := tx.Size() - int64((stats.FreePageN+stats.PendingPageN)*s.db.Info().PageSize)
 	added := -freed
@@ -429,23 +429,23 @@ var maxFileBytes int64 = MaxFileBytes // shorter in tests
 
 // count changes the number of sets.
 func count(tx *bbolt.Tx, by int) error {
-	b, err := tx.CreateBucketIfNotExists([]byte(tally))
+	b, err := tx.CreateBucketIfNotExists([]byte(Shared))
 	if err != nil {
 		return err
 	}
 	n := by
-	if old := unseal(tally, headKey, b.Get(headKey)); len(old) == 4 {
+	if old := unseal(Shared, headKey, b.Get(headKey)); len(old) == 4 {
 		n += int(binary.LittleEndian.Uint32(old))
 	}
 	if n > MaxSets {
 		return fmt.Errorf("%w: there are %d", ErrFull, MaxSets)
 	}
-	return b.Put(headKey, seal(tally, headKey, binary.LittleEndian.AppendUint32(nil, uint32(n))))
+	return b.Put(headKey, seal(Shared, headKey, binary.LittleEndian.AppendUint32(nil, uint32(n))))
 }
 
 // PutRows adds rows to a set, which stay as long as Put is told their keys, or to Shared. Errors: ErrNotFound, ErrFull, or
 // those of the system.
-func (s *Store) PutRows(ctx context.Context, name string, rows map[Key][]float32) error {
+func (s *File) PutRows(ctx context.Context, name string, rows map[Key][]float32) error {
 	items := make(map[string][]byte, len(rows))
 	for k, row := range rows {
 		key := rowKey(k)
@@ -469,7 +469,7 @@ func (s *Store) PutRows(ctx context.Context, name string, rows map[Key][]float32
 }
 
 // KeepRows removes the rows of Shared that are not among keys. Nothing is written where there are none.
-func (s *Store) KeepRows(ctx context.Context, keys []Key) error {
+func (s *File) KeepRows(ctx context.Context, keys []Key) error {
 	rows, err := s.Rows(ctx, Shared)
 	for _, key := range keys {
 		delete(rows, key)
@@ -488,10 +488,25 @@ func (s *Store) KeepRows(ctx context.Context, keys []Key) error {
 	})
 }
 
-// Delete removes a set and its rows. then: see Store. Errors: ErrNotFound, or those of the system.
-func (s *Store) Delete(ctx context.Context, name string, then func()) error {
+// DropFormer removes Record.Former of a set, if wanted still says so when it is its turn. Errors: ErrNotFound, or those of the
+// system.
+func (s *File) DropFormer(ctx context.Context, name string, wanted func() bool) error {
+	return s.change(ctx, notFound, nil, func(tx *bbolt.Tx) error {
+		b := tx.Bucket([]byte(name))
+		if b == nil || name == Shared {
+			return ErrNotFound
+		}
+		if !wanted() {
+			return nil
+		}
+		return b.Delete(oldKey)
+	})
+}
+
+// Delete removes a set and its rows. then: see File. Errors: ErrNotFound, or those of the system.
+func (s *File) Delete(ctx context.Context, name string, then func()) error {
 	return s.change(ctx, notFound, then, func(tx *bbolt.Tx) error {
-		if name == tally || tx.Bucket([]byte(name)) == nil {
+		if name == Shared || tx.Bucket([]byte(name)) == nil {
 			return ErrNotFound
 		}
 		return errors.Join(tx.DeleteBucket([]byte(name)), count(tx, -1))
@@ -499,7 +514,7 @@ func (s *Store) Delete(ctx context.Context, name string, then func()) error {
 }
 
 // Close closes the file. It waits for the call that has its turn, but no longer than ctx.
-func (s *Store) Close(ctx context.Context) error {
+func (s *File) Close(ctx context.Context) error {
 	select {
 	case s.busy <- struct{}{}:
 	case <-ctx.Done():
