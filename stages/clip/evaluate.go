@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 
 	"hailoclip/cache/sets"
 	"hailoclip/stages"
@@ -150,14 +151,20 @@ func (s *subject) independent() bool {
 
 // image is what package evaluate wants to know of an image.
 func (s *subject) image(truth int, r stages.Result) evaluate.Image {
-	if s.scoring.Activation == stages.Pair {
-		s.Labels.Odds(r.Logits, s.scoring.Temperature)
-	}
 	compared := s.answers
 	if !s.independent() {
 		compared += s.negative
 	}
 	image := evaluate.Image{Truth: truth, Matched: r.Reason == "", Logits: r.Logits[:compared]}
+	if s.scoring.Activation == stages.Pair { // how much several negative labels weigh together depends on the temperature
+		odds := make([]float64, len(r.Logits))
+		image.At = func(temperature float64) []float64 {
+			copy(odds, r.Logits)
+			s.Labels.Odds(odds, temperature)
+			return odds[:compared]
+		}
+		image.Logits = slices.Clone(image.At(s.scoring.Temperature))
+	}
 	if s.Labels.ByCosine(s.scoring.Activation) {
 		image.Scores = make([]float64, s.answers)
 		for _, m := range r.Matches {
