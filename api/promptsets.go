@@ -109,7 +109,7 @@ func (r *request) condition(name string) (c clip.Condition, err error) {
 const anyETag = "*"
 
 // etags returns the ETags in a header without their quotes, anyETag for "*", nil where there is no such header. A weak one,
-// which a change must not depend on (RFC 9110, 13.1.1), keeps its W/ and its quotes.
+// which a change must not depend on (RFC 9110, 13.1.1), keeps its W/ and its quotes, and so do those of "" and "*".
 func etags(h *fasthttp.RequestHeader, name string) (tags []string, err error) {
 	list := string(bytes.Join(h.PeekAll(name), []byte(",")))
 	for rest := strings.Trim(list, " \t,"); rest != ""; rest = strings.TrimLeft(rest, " \t,") {
@@ -122,8 +122,8 @@ func etags(h *fasthttp.RequestHeader, name string) (tags []string, err error) {
 			return nil, fail(errInvalidRequest, `%s must be * or ETags in quotes, such as "5f2a"`, name)
 		case weak:
 			tag = `W/"` + tag + `"`
-		case tag == anyETag:
-			tag = `"*"`
+		case tag == anyETag, tag == "": // neither is any ETag, nor none
+			tag = `"` + tag + `"`
 		}
 		tags, rest = append(tags, tag), after
 	}

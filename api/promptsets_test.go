@@ -178,7 +178,7 @@ func TestPromptSetConditions(t *testing.T) {
 	for _, match := range []string{"*", tag, `"x", ` + tag, tag + `,"x"`, `W/"y" , ` + tag} {
 		s.json(t, "PUT", path, pets, "If-Match", match).wantOK(t)
 	}
-	for _, match := range []string{`"x"`, "W/" + tag, `W/"x", "y"`, `"*"`} {
+	for _, match := range []string{`"x"`, "W/" + tag, `W/"x", "y"`, `"*"`, `""`, `"", "x"`} {
 		none(s.json(t, "PUT", path, pets, "If-Match", match))
 		none(s.json(t, "DELETE", path, "", "If-Match", match))
 		none(s.json(t, "POST", path+"/examples", `{"label":"cat","image":"`+b64(goodImage)+`"}`, "If-Match", match))
@@ -195,7 +195,7 @@ func TestPromptSetConditions(t *testing.T) {
 
 func TestETags(t *testing.T) {
 	for header, want := range map[string][]string{
-		"": nil, "*": {"*"}, " * ": {"*"}, `"a"`: {"a"}, `""`: {""}, `"a" , "b"`: {"a", "b"}, `"a",,"b",`: {"a", "b"}, `"a b,c"`: {"a b,c"},
+		"": nil, "*": {"*"}, " * ": {"*"}, `"a"`: {"a"}, `""`: {`""`}, `"a" , "b"`: {"a", "b"}, `"a",,"b",`: {"a", "b"}, `"a b,c"`: {"a b,c"},
 		`W/"a","a"`: {`W/"a"`, "a"}, `"W/"`: {"W/"},
 	} {
 		var h fasthttp.RequestHeader
