@@ -85,21 +85,25 @@ func (e *Engine) Evaluate(ctx context.Context, r Request, t Trial) (*Evaluation,
 }
 
 // Calibration is what PromptSets.Calibrate stores of v: thresholds of the labels that have one, and the temperature that fits
-// best, 0 where none does. A label stops to hold where it begins to, unless the set has it stop lower.
-func (v *Evaluation) Calibration() (thresholds map[string]sets.Threshold, temperature float64) {
-	thresholds = map[string]sets.Threshold{}
+// best, 0 where none does. A label stops to hold where it begins to, unless the set has it stop lower. One for which no
+// threshold was found keeps what it has unless the temperature changes, and with it all scores.
+func (v *Evaluation) Calibration() (thresholds map[string]*sets.Threshold, temperature float64) {
+	if v.Temperature != nil {
+		temperature = *v.Temperature
+	}
+	thresholds = map[string]*sets.Threshold{}
 	for i, t := range v.Thresholds {
 		if t == nil {
+			if temperature > 0 && temperature != cmp.Or(v.Set.Scoring.Temperature, 1) {
+				thresholds[v.Labels[i]] = nil
+			}
 			continue
 		}
-		at := sets.Threshold{Enter: t.Score, Exit: t.Score}
+		at := &sets.Threshold{Enter: t.Score, Exit: t.Score}
 		if now := v.Set.Thresholds[i]; now != nil {
 			at.Exit = min(at.Exit, now.Exit)
 		}
 		thresholds[v.Labels[i]] = at
-	}
-	if v.Temperature != nil {
-		temperature = *v.Temperature
 	}
 	return thresholds, temperature
 }
