@@ -52,13 +52,7 @@ func (s *Server) batchBodies(read func(*request, *input) error) []reader {
 	limit := s.cfg.batchBody()
 	return []reader{
 		{"application/json", isJSON, limit, jsonReader(read)},
-		{"multipart/form-data", isMultipart, limit, func(r *request) error {
-			r.input = input{binary: true}
-			if err := eachPart(r.ctx.Request.Header.ContentType(), r.body, r.addPart); err != nil {
-				return err
-			}
-			return r.readInput(read)
-		}},
+		{"multipart/form-data", isMultipart, limit, formReader(read, (*request).addPart)},
 	}
 }
 

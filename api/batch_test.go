@@ -146,7 +146,7 @@ func TestBatchIsAsSingles(t *testing.T) {
 	if log := s.log.String(); !strings.Contains(log, "the stage panics") || !strings.Contains(log, `"stack"`) {
 		t.Error("the panic is not in the log")
 	}
-	until(t, func() bool { return s.bodies.available() == int64(s.cfg.MaxBodyMemoryBytes) })
+	s.allReturned(t)
 }
 
 // TestEmbedBatchTexts: each text has what it has by itself, or why not.
@@ -239,7 +239,7 @@ func TestBatchForms(t *testing.T) {
 	}
 	f = form(strings.Repeat(part("texts", "", "x"), 257))
 	s.post(t, "/v1/embed/batch", f[0], f[1:]...).wantError(t, 400, "invalid_request", "Too many texts: 257")
-	until(t, func() bool { return s.bodies.available() == int64(s.cfg.MaxBodyMemoryBytes) })
+	s.allReturned(t)
 }
 
 // pixelsOf is the pixels of an image as the device knows it.
@@ -304,7 +304,7 @@ func TestBatchRefused(t *testing.T) {
 	if r.status != 200 || len(all.Results) != 3 || all.Results[2].Code != "invalid_image" {
 		t.Errorf("%d %s", r.status, r.body)
 	}
-	until(t, func() bool { return s.bodies.available() == int64(s.cfg.MaxBodyMemoryBytes) })
+	s.allReturned(t)
 }
 
 // TestBatchesAreNotRefused: several at once have many times the images that the queue takes, and a client with single
@@ -342,7 +342,7 @@ func TestBatchesAreNotRefused(t *testing.T) {
 			s.post(t, "/v1/classify", classifyBody(goodImage, "", "x")).wantOK(t)
 		}
 	}
-	until(t, func() bool { return s.bodies.available() == int64(s.cfg.MaxBodyMemoryBytes) })
+	s.allReturned(t)
 }
 
 // TestBatchTextsWait: they are not refused where prompts of others fill the queue.
@@ -396,7 +396,7 @@ func TestBatchDeadline(t *testing.T) {
 	s.post(t, "/v1/embed/batch", batchBody("", goodImage, waitingImage, goodImage), headerTimeout, "20").wantError(t, 504, "deadline_exceeded", "deadline")
 	s.post(t, "/v1/embed/batch", `{"texts":["x","`+waitingText+`"]}`, headerTimeout, "20").wantError(t, 504, "deadline_exceeded", "deadline")
 	s.post(t, "/v1/compare", `{"a":[{"text":"`+waitingText+`"}],"b":[{"text":"x"}]}`, headerTimeout, "20").wantError(t, 504, "deadline_exceeded", "deadline")
-	until(t, func() bool { return s.bodies.available() == int64(s.cfg.MaxBodyMemoryBytes) })
+	s.allReturned(t)
 }
 
 // TestShutdownFinishesABatch that is inside.

@@ -285,5 +285,5 @@ func TestAnotherKindOfBody(t *testing.T) {
 	s.post(t, to.path, classifyBody(goodImage, "")).wantOK(t)
 	s.post(t, to.path, "x", "Content-Type", "text/plain").wantError(t, 415, "unsupported_media_type", "send application/json or image/bmp")
 	s.post(t, to.path, strings.Repeat("x", 10_001), "Content-Type", "image/bmp").wantError(t, 413, "body_too_large", "10000 bytes")
-	until(t, func() bool { return s.bodies.available() == int64(s.cfg.MaxBodyMemoryBytes) })
+	s.allReturned(t)
 }

@@ -108,12 +108,8 @@ func readVector(raw []byte, dimension int) ([]float32, error) {
 		if n := elements(raw); n != dimension {
 			return nil, fail(errInvalidRequest, "'vector' has %d numbers, those of the model have %d", n, dimension)
 		}
-		eachElement(raw, func(element []byte) {
-			if f, ok := number(element); ok {
-				v = append(v, float32(f))
-			}
-		})
-		if len(v) < dimension {
+		var ok bool
+		if v, ok = floats(raw); !ok {
 			return nil, fail(errInvalidRequest, "'vector' has elements that are not numbers")
 		}
 	}

@@ -46,7 +46,7 @@ func TestCompare(t *testing.T) {
 			}
 		}
 	}
-	until(t, func() bool { return s.bodies.available() == int64(s.cfg.MaxBodyMemoryBytes) })
+	s.allReturned(t)
 }
 
 // TestCompareMany has as much as is allowed.
@@ -70,7 +70,7 @@ func TestCompareMany(t *testing.T) {
 	if r.status != 200 || len(a.Cosine) != maxSide || len(a.Cosine[1023]) != len(vectors) || a.Cosine[1023][len(vectors)-1] < 1-1e-6 {
 		t.Errorf("%d %.300s", r.status, r.body)
 	}
-	until(t, func() bool { return s.bodies.available() == int64(s.cfg.MaxBodyMemoryBytes) })
+	s.allReturned(t)
 	full := `{"a":[` + strings.Join(items, ",") + `],"b":[`
 	s.post(t, "/v1/compare", full+items[0]+`]}`).wantError(t, 400, "invalid_request", "b[0]: Too many images: 65")
 	s.post(t, "/v1/compare", full+items[64]+`]}`).wantError(t, 400, "invalid_request", "b[0]: Too many texts: 257")
@@ -116,5 +116,5 @@ func TestCompareRefused(t *testing.T) {
 	s.post(t, "/v1/compare", `{"a":[`+image(lostDevice)+`],"b":[`+good+`]}`).wantError(t, 503, "unavailable", "a[0]: ")
 	s.post(t, "/v1/compare", `{"a":[{"text":"`+unencodableText+`"}],"b":[`+good+`]}`).wantError(t, 500, "encode_failed", "text")
 	s.post(t, "/v1/compare", `{"a":[`, "Content-Type", "multipart/form-data; boundary=x").wantError(t, 415, "unsupported_media_type", "send application/json")
-	until(t, func() bool { return s.bodies.available() == int64(s.cfg.MaxBodyMemoryBytes) })
+	s.allReturned(t)
 }

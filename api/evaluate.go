@@ -79,11 +79,6 @@ func readTrialLines(r *request) error {
 	if err != nil {
 		return err
 	}
-	done, err := r.takeTurn()
-	if err != nil {
-		return err
-	}
-	defer done()
 	for n, rest := 1, r.body; len(rest) > 0; n++ {
 		var line []byte
 		line, rest, _ = bytes.Cut(rest, []byte("\n"))

@@ -190,7 +190,7 @@ func TestEvaluateRefuses(t *testing.T) {
 	}
 	late, form := formOf(t, "cat", string(imageFile(waitingImage)))
 	s.do(t, "POST", path, form, "Content-Type", late, headerTimeout, "50").wantError(t, 504, "deadline_exceeded", "")
-	until(t, func() bool { return s.bodies.available() == int64(s.cfg.MaxBodyMemoryBytes) }) // all is given back
+	s.allReturned(t) // all is given back
 }
 
 // TestEvaluateByOneVersion changes the set while its images are classified: what was found out is not stored in the new version.

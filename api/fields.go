@@ -198,6 +198,16 @@ func number(raw []byte) (float64, bool) {
 	return f, err == nil
 }
 
+// floats reads a JSON array of numbers; ok is false where an element is none. It allocates in proportion to raw.
+func floats(raw []byte) (v []float32, ok bool) {
+	ok = true
+	eachElement(raw, func(element []byte) {
+		f, isNumber := number(element)
+		v, ok = append(v, float32(f)), ok && isNumber
+	})
+	return v, ok
+}
+
 // text returns a copy of the text to embed.
 func (in *input) text(maxBytes int) (string, error) {
 	var text string

@@ -48,17 +48,12 @@ func isJSON(media []byte) bool {
 
 // jsonReader reads a JSON object and makes of it what is asked.
 func jsonReader(read func(*request, *input) error) func(*request) error {
-	return func(r *request) error {
-		done, err := r.takeTurn()
-		if err != nil {
-			return err
-		}
-		defer done()
+	return inTurn(func(r *request) error {
 		if err := r.input.parse(r.body); err != nil {
 			return err
 		}
 		return r.readInput(read)
-	}
+	})
 }
 
 // readClassify reads what /v1/classify is asked.

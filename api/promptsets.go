@@ -46,12 +46,12 @@ func (s *Server) promptSetRoutes() []route {
 		{"GET", one, brief, nil, nil, nil, (*request).getPromptSet},
 		{"DELETE", one, brief, nil, nil, nil, (*request).deletePromptSet},
 		{"PUT", one, long, []reader{
-			{"application/json", isJSON, large, readPromptSet},
+			{"application/json", isJSON, large, inTurn(readPromptSet)},
 		}, nil, (*request).putPromptSet, (*request).answerPromptSet},
 		{"POST", one + "/examples", brief, s.imageBodies(readExample), nil, (*request).addExample, (*request).answerPromptSet},
 		{"POST", one + "/evaluate", long, []reader{
 			{"multipart/form-data", isMultipart, large, readTrialForm},
-			{"application/x-ndjson", isNDJSON, large, readTrialLines},
+			{"application/x-ndjson", isNDJSON, large, inTurn(readTrialLines)},
 		}, nil, (*request).evaluatePromptSet, (*request).answerEvaluation},
 	}
 }
@@ -139,11 +139,6 @@ func readPromptSet(r *request) error {
 	if err != nil {
 		return err
 	}
-	done, err := r.takeTurn()
-	if err != nil {
-		return err
-	}
-	defer done()
 	text, err := utf8Text(r.body)
 	if err != nil {
 		return err
@@ -250,8 +245,11 @@ func (in *input) labelOf() (label string, err error) {
 // vector returns a copy of the vector.
 func (in *input) vector() (v []float32, err error) {
 	const longest = 8192
-	n := elements(in.Vector)
-	if n == 0 || n > longest || json.Unmarshal(in.Vector, &v) != nil || len(v) != n || bytes.Contains(in.Vector, []byte("null")) {
+	ok := false
+	if n := elements(in.Vector); n > 0 && n <= longest {
+		v, ok = floats(in.Vector)
+	}
+	if !ok {
 		return nil, fail(errInvalidRequest, "Invalid 'vector': it must be a list of 1 to %d numbers", longest)
 	}
 	if slices.ContainsFunc(v, func(x float32) bool { return math.IsInf(float64(x), 0) }) {

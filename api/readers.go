@@ -31,7 +31,7 @@ func (s *Server) imageBodies(read func(*request, *input) error) []reader {
 	return []reader{
 		{"application/json", isJSON, limit, jsonReader(read)},
 		{"an image (image/jpeg, png, webp, gif, bmp or tiff)", isImage, limit, fileReader(read)},
-		{"multipart/form-data", isMultipart, limit, formReader(read)},
+		{"multipart/form-data", isMultipart, limit, formReader(read, func(r *request, p part) error { return r.input.addPart(p) })},
 		{"application/octet-stream", isBytes, limit, frameReader(read)},
 	}
 }
@@ -59,11 +59,11 @@ func frameReader(read func(*request, *input) error) func(*request) error {
 	}
 }
 
-// formReader reads a form with an image.
-func formReader(read func(*request, *input) error) func(*request) error {
+// formReader reads a form, of which add takes each part.
+func formReader(read func(*request, *input) error, add func(*request, part) error) func(*request) error {
 	return func(r *request) error {
 		r.input = input{binary: true}
-		if err := eachPart(r.ctx.Request.Header.ContentType(), r.body, r.input.addPart); err != nil {
+		if err := eachPart(r.ctx.Request.Header.ContentType(), r.body, func(p part) error { return add(r, p) }); err != nil {
 			return err
 		}
 		return r.readInput(read)

@@ -66,7 +66,7 @@ func TestKindsOfBodies(t *testing.T) {
 			s.post(t, "/v1/embed/image", c.body, append(c.headers, "Content-Type", c.contentType)...).wantOK(t)
 		}
 	}
-	until(t, func() bool { return s.bodies.available() == int64(s.cfg.MaxBodyMemoryBytes) })
+	s.allReturned(t)
 }
 
 func TestBadBodies(t *testing.T) {
@@ -129,7 +129,7 @@ func TestBadBodies(t *testing.T) {
 	s.post(t, "/v1/classify?prompts=x", "", "Content-Type", "multipart/form-data").wantError(t, 400, "invalid_request", "no boundary")
 	only(t, s.send(t, fmt.Sprintf("POST /v1/embed/image HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/octet-stream\r\n"+
 		"%s: %s\r\n%s: gray8; 1x1\r\nContent-Length: %d\r\n\r\n%s", headerFrame, frame, headerFrame, len(raw), raw))).wantError(t, 400, "invalid_request", "comes twice")
-	until(t, func() bool { return s.bodies.available() == int64(s.cfg.MaxBodyMemoryBytes) })
+	s.allReturned(t)
 }
 
 // TestFileIsNotCopied: the image of every kind of body lies in it, and has no capacity beyond.
@@ -210,9 +210,9 @@ func TestRawFrameIsGivenBackEarly(t *testing.T) {
 	s := serve(t, nil)
 	post(s, heldImage, true)
 	<-s.entered
-	until(t, func() bool { return returned(s) }) // though the device goes on
+	s.allReturned(t) // though the device goes on
 	post(s, goodImage, true)
-	until(t, func() bool { return returned(s) })
+	s.allReturned(t)
 	s.release()
 
 	s = serve(t, nil)
@@ -222,5 +222,5 @@ func TestRawFrameIsGivenBackEarly(t *testing.T) {
 		t.Error("the memory of a compressed image has been given back before the line is done with it")
 	}
 	s.release()
-	until(t, func() bool { return returned(s) })
+	s.allReturned(t)
 }

@@ -198,17 +198,19 @@ func (r *request) unpack(read func(*request) error) error {
 // largeBody is the size from which JSON is read in turn: it and its base64 take milliseconds.
 const largeBody = 1 << 20
 
-// takeTurn waits, until the deadline, for the right to read JSON; the caller calls done. Large bodies do not take every
-// processor at a time: who has a small one, or asks for /health, is answered meanwhile.
-func (r *request) takeTurn() (done func(), err error) {
-	if len(r.body) < largeBody {
-		return func() {}, nil
-	}
-	select {
-	case r.server.unpacking <- struct{}{}:
-		return func() { <-r.server.unpacking }, nil
-	case <-r.work.Done():
-		return nil, pipeline.Late(r.work)
+// inTurn has large bodies wait, until the deadline, for the right to be read, so that they do not take every processor at a
+// time: who has a small one, or asks for /health, is answered meanwhile.
+func inTurn(read func(*request) error) func(*request) error {
+	return func(r *request) error {
+		if len(r.body) >= largeBody {
+			select {
+			case r.server.unpacking <- struct{}{}:
+				defer func() { <-r.server.unpacking }()
+			case <-r.work.Done():
+				return pipeline.Late(r.work)
+			}
+		}
+		return read(r)
 	}
 }
 

@@ -452,6 +452,12 @@ func (a *classifyAnswer) texts() []string {
 	return texts
 }
 
+// allReturned waits until all memory for bodies has come back.
+func (s *service) allReturned(t testing.TB) {
+	t.Helper()
+	until(t, func() bool { return s.bodies.available() == int64(s.cfg.MaxBodyMemoryBytes) })
+}
+
 // noError ends the test if there is one.
 func noError(t testing.TB, err error) {
 	t.Helper()

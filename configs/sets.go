@@ -29,7 +29,9 @@ func (l *layers) readPromptSets() {
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		name := n.Content[i]
-		where := func(line int) string { return fmt.Sprintf("%s: line %d: %s.%.64s", l.sets.file, max(line, name.Line), setsKey, name.Value) }
+		where := func(line int) string {
+			return fmt.Sprintf("%s: line %d: %s.%.64s", l.sets.file, max(line, name.Line), setsKey, name.Value)
+		}
 		_, twice := l.config.PromptSets[name.Value]
 		switch {
 		case name.Kind != yaml.ScalarNode || !sets.ValidName(name.Value):

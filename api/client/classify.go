@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"math"
 	"net/http"
 	"net/url"
 	"slices"
@@ -156,10 +155,8 @@ func unpack(b []byte) ([]float32, error) {
 		return nil, fmt.Errorf("%w: a vector of %d bytes", ErrAnswer, len(b))
 	}
 	v := make([]float32, len(b)/4)
-	for i := range v {
-		v[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
-	}
-	return v, nil
+	_, err := binary.Decode(b, binary.LittleEndian, v)
+	return v, err
 }
 
 // postJSON is a request with v as its body. Numbers that are none cannot be sent.

@@ -209,7 +209,7 @@ type cell struct {
 	Images int
 	Share  int    // percent of the row, for the colour: 0, or 15 to 100
 	Title  string // what it says in words
-	Class  string // hit or miss, and dark where light text is needed
+	Class  string // hit or miss, and full where the colour is too strong for the usual text
 }
 
 // WriteHTML writes one page with everything in it: no other file, no script, no network.
@@ -255,7 +255,7 @@ func (e *Evaluation) cells(i int, row []int) []cell {
 		if i == j {
 			c.Class = "hit"
 		}
-		if c.Share > 60 {
+		if c.Share > 85 { // paler ones are read better with dark text
 			c.Class += " full"
 		}
 		cells[j] = c

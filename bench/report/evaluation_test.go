@@ -49,6 +49,7 @@ func evaluation(n, images int) *Evaluation {
 	e.Accuracy, e.ECE.Before = float64(right)/float64(e.Images), 0.1234
 	after, temperature := 0.0321, 0.4567
 	e.ECE.After, e.Temperature = &after, &temperature
+	e.Errors = make([]client.ImageError, 7)
 	return e
 }
 
@@ -91,6 +92,9 @@ func TestEvaluation(t *testing.T) {
 		}
 		if want := map[bool]int{true: full}[n < mostCells]; cells != want {
 			t.Errorf("%d labels: %d cells in the page, want %d", n, cells, want)
+		}
+		if !strings.Contains(page.String(), "left out: 7<") {
+			t.Error("the page does not say that images are missing")
 		}
 		for _, bad := range []string{"<script", "\u202e", "door <b>", "src=", "href=", "ZgotmplZ"} {
 			if strings.Contains(page.String(), bad) {

@@ -3,9 +3,11 @@ package sets
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"testing"
 )
 
@@ -27,13 +29,6 @@ func setOf(labels, prompts int) (Record, map[Key][]float32) {
 	return r, rows
 }
 
-func keys(rows map[Key][]float32) (all []Key) {
-	for key := range rows {
-		all = append(all, key)
-	}
-	return all
-}
-
 // BenchmarkPut changes one label of a set of 1,000 with rows.
 func BenchmarkPut(b *testing.B) {
 	for _, labels := range []int{10, 100, 1000} {
@@ -46,7 +41,7 @@ func BenchmarkPut(b *testing.B) {
 			if err := s.PutRows(b.Context(), "a", rows); err != nil {
 				b.Fatal(err)
 			}
-			all := keys(rows)
+			all := slices.Collect(maps.Keys(rows))
 			for n := 0; b.Loop(); n++ {
 				r.Definition.Labels[n%labels].Prompts[0] = fmt.Sprint(n)
 				if err := s.Put(b.Context(), r, all, nil); err != nil {

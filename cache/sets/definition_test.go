@@ -83,7 +83,7 @@ func full() Definition {
 		Labels: []Label{
 			{Name: "yes", Prompts: []string{"the door is open", "no"}, Negation: []string{"the door is closed"}, Pool: "max",
 				Examples: []Example{exampleOf(1, 100), exampleOf(2, 3)}, Threshold: &Threshold{Enter: 0.7, Exit: 0.4}},
-			{Name: "1", Examples: []Example{{ID: ExampleID(vectorOf(3, 4)), Vector: vectorOf(3, 4)}}},
+			{Name: "1", Examples: []Example{{ID: ExampleID(vectorOf(3, 4)), Model: "m", Vector: vectorOf(3, 4)}}},
 			{Name: "null: [x] # é", Negative: true},
 		},
 		Templates: &Templates{List: []string{"a photo of {}", "{}"}}, FewShot: FewShot{Mode: "gda", Alpha: 0.5}, Activation: "pair",
@@ -192,6 +192,8 @@ func TestFaults(t *testing.T) {
 			"labels[0].examples[0].vector must be base64 of float32 numbers, little-endian, of unit length"},
 		{example(func(e *Example) { e.Vector = vectorOf(2, 32) }), "labels[0].examples[0].id is not that of its vector"},
 		{example(func(e *Example) { e.Vector, e.FromThumbnail = vectorOf(2, 32), true }), ""},
+		{example(func(e *Example) { e.Model = "" }),
+			"labels[0].examples[0].model is missing: the digest of the image encoder that the vector is from"},
 		{example(func(e *Example) { e.Thumbnail[0] = 'x' }), "labels[0].examples[0].thumbnail must be a JPEG"},
 		{example(func(e *Example) { e.Thumbnail = append(e.Thumbnail, make([]byte, 65536)...) }),
 			"labels[0].examples[0].thumbnail is longer than 65536 bytes"},

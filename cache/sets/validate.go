@@ -199,6 +199,7 @@ func (v *validator) example(e Example, field string) {
 	v.want(len(e.Vector) <= maxVector && unit(e.Vector), field+".vector",
 		"must be base64 of float32 numbers, little-endian, of unit length")
 	v.want(e.FromThumbnail || e.ID == ExampleID(e.Vector), field+".id", "is not that of its vector")
+	v.want(e.Model != "", field+".model", "is missing: the digest of the image encoder that the vector is from")
 	v.want(len(e.Model) <= 128 && !strings.ContainsFunc(e.Model, unicode.IsControl), field+".model", "must be a digest")
 	v.want(len(e.Thumbnail) <= maxThumbnail, field+".thumbnail", "is longer than %d bytes", maxThumbnail)
 	v.want(e.Thumbnail == nil || bytes.HasPrefix(e.Thumbnail, []byte{0xff, 0xd8, 0xff}), field+".thumbnail", "must be a JPEG")

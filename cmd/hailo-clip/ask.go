@@ -20,7 +20,7 @@ import (
 
 // asks are the flags of commands that ask a service.
 type asks struct {
-	URL string `name:"url" placeholder:"URL" help:"Service to ask. Default: the one that serves this state folder, else one for this command alone."`
+	URL string `name:"url" placeholder:"URL" help:"Service to ask. Default: the one that serves this state folder, at server.port, else one for this command alone."`
 }
 
 // service calls work with a client of the service that has the prompt sets of the state folder. Where none runs it is

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -156,7 +155,7 @@ func labelled(root string) (files []labelledFile, err error) {
 		complain("hailo-clip: %d files and folders in %s that are no images in a folder of a label are not looked at", others, root)
 	}
 	if len(files) == 0 {
-		err = usageError{fmt.Errorf("%s has no images in folders that are named as the labels: %w", root, fs.ErrNotExist)}
+		err = usageError{fmt.Errorf("%s has no images in folders that are named as the labels", root)}
 	}
 	return files, err
 }

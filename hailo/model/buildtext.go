@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math"
 	"os"
 	"path/filepath"
 
@@ -180,14 +179,12 @@ func writeMatrix(ctx context.Context, w io.Writer, s *safetensors, name string, 
 	if _, err := w.Write(npyHead(shape, order)); err != nil {
 		return err
 	}
-	out := make([]byte, 4*cols)
+	var out []byte
 	return s.read(name, func(row []float32) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		for i, v := range row {
-			binary.LittleEndian.PutUint32(out[4*i:], math.Float32bits(v))
-		}
+		out, _ = binary.Append(out[:0], binary.LittleEndian, row)
 		_, err := w.Write(out)
 		return err
 	})

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 
 	"hailoclip/cache/sets"
 	"hailoclip/stages"
@@ -84,21 +85,25 @@ func (e *Engine) Evaluate(ctx context.Context, r Request, t Trial) (*Evaluation,
 }
 
 // Calibration is what PromptSets.Calibrate stores of v: thresholds of the labels that have one, and the temperature that fits
-// best, 0 where none does. A label stops to hold where it begins to, unless the set has it stop lower.
-func (v *Evaluation) Calibration() (thresholds map[string]sets.Threshold, temperature float64) {
-	thresholds = map[string]sets.Threshold{}
+// best, 0 where none does. A label stops to hold where it begins to, unless the set has it stop lower. One for which no
+// threshold was found keeps what it has unless the temperature changes, and with it all scores.
+func (v *Evaluation) Calibration() (thresholds map[string]*sets.Threshold, temperature float64) {
+	if v.Temperature != nil {
+		temperature = *v.Temperature
+	}
+	thresholds = map[string]*sets.Threshold{}
 	for i, t := range v.Thresholds {
 		if t == nil {
+			if temperature > 0 && temperature != cmp.Or(v.Set.Scoring.Temperature, 1) {
+				thresholds[v.Labels[i]] = nil
+			}
 			continue
 		}
-		at := sets.Threshold{Enter: t.Score, Exit: t.Score}
+		at := &sets.Threshold{Enter: t.Score, Exit: t.Score}
 		if now := v.Set.Thresholds[i]; now != nil {
 			at.Exit = min(at.Exit, now.Exit)
 		}
 		thresholds[v.Labels[i]] = at
-	}
-	if v.Temperature != nil {
-		temperature = *v.Temperature
 	}
 	return thresholds, temperature
 }
@@ -150,14 +155,20 @@ func (s *subject) independent() bool {
 
 // image is what package evaluate wants to know of an image.
 func (s *subject) image(truth int, r stages.Result) evaluate.Image {
-	if s.scoring.Activation == stages.Pair {
-		s.Labels.Odds(r.Logits, s.scoring.Temperature)
-	}
 	compared := s.answers
 	if !s.independent() {
 		compared += s.negative
 	}
 	image := evaluate.Image{Truth: truth, Matched: r.Reason == "", Logits: r.Logits[:compared]}
+	if s.scoring.Activation == stages.Pair { // how much several negative labels weigh together depends on the temperature
+		odds := make([]float64, len(r.Logits))
+		image.At = func(temperature float64) []float64 {
+			copy(odds, r.Logits)
+			s.Labels.Odds(odds, temperature)
+			return odds[:compared]
+		}
+		image.Logits = slices.Clone(image.At(s.scoring.Temperature))
+	}
 	if s.Labels.ByCosine(s.scoring.Activation) {
 		image.Scores = make([]float64, s.answers)
 		for _, m := range r.Matches {

@@ -30,7 +30,7 @@ var (
 	// ErrSetsFull says that all sets together would take too much memory, or are too many.
 	ErrSetsFull = errors.New("there is no room for the prompt set")
 	// ErrSetsLost says that the file of the sets cannot be read or written.
-	ErrSetsLost = errors.New("the file of the prompt sets cannot be used")
+	ErrSetsLost = errors.New("prompt sets cannot be used")
 )
 
 // PromptSet is one version of a set, ready to be compared with images. Immutable, and shared: only to be read.

@@ -334,10 +334,10 @@ func indexOf(labels []sets.Label, name string) int {
 	return slices.IndexFunc(labels, func(l sets.Label) bool { return l.Name == name })
 }
 
-// Calibrate stores thresholds by label, for those that are given, and a temperature, if it is above 0. It fails as
-// AddExample does.
+// Calibrate stores thresholds by label, for those that are given (nil: the label has none any more), and a temperature, if it is
+// above 0. It fails as AddExample does.
 func (p *PromptSets) Calibrate(
-	ctx context.Context, name string, thresholds map[string]sets.Threshold, temperature float64, c Condition,
+	ctx context.Context, name string, thresholds map[string]*sets.Threshold, temperature float64, c Condition,
 ) (SetInfo, error) {
 	return p.edit(ctx, name, c, func(d *sets.Definition) error {
 		if temperature > 0 {
@@ -348,7 +348,7 @@ func (p *PromptSets) Calibrate(
 			if i < 0 {
 				return sets.Fault{Field: "thresholds", Problem: fmt.Sprintf("has %.64q, which is no label of the set", label)}
 			}
-			d.Labels[i].Threshold = &t
+			d.Labels[i].Threshold = t
 		}
 		return nil
 	})

@@ -146,10 +146,7 @@ func TestExamples(t *testing.T) {
 	d = info.Definition
 	d.Labels[0].Examples = []sets.Example{{ID: strings.Repeat("0", 32)}}
 	_, _, err = h.sets.Put(t.Context(), "s", d, Condition{})
-	var fault sets.Fault
-	if !errors.As(err, &fault) || fault.Field != "labels[0].examples[0]" {
-		t.Errorf("%v", err)
-	}
+	isFault(t, err, "labels[0].examples[0]")
 	h.put("copy", full.Definition) // as it was exported
 	if a, b := h.settled("copy"), p.images.Load(); b != 0 || len(a.Labels[1].Examples) != 2 || a.ScoreSource != "prototype" {
 		t.Errorf("%d images: %s", b, mustJSON(t, a))
@@ -180,10 +177,7 @@ func TestImagesThatCannotBeUsed(t *testing.T) {
 		}
 	}
 	_, _, err := h.sets.Put(t.Context(), "..", labels("red"), Condition{})
-	var fault sets.Fault
-	if !errors.As(err, &fault) || fault.Field != "name" {
-		t.Errorf("%v", err)
-	}
+	isFault(t, err, "name")
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	d := labels("red=red", "green=green")
@@ -220,16 +214,12 @@ func TestAddExample(t *testing.T) {
 	if err != nil || len(info.Background.Examples) != 2 || info.Background.Examples[0].FromThumbnail {
 		t.Errorf("%+v: %v", info, err)
 	}
-	for name, e := range map[string]Example{"another dimension": {Vector: []float32{1}}, "no direction": {Vector: make([]float32, 3)}, "nothing": {}} {
-		var fault sets.Fault
-		if _, err := add("s", "red", e, Condition{}); !errors.As(err, &fault) || fault.Field != "vector" {
-			t.Errorf("%s: %v", name, err)
-		}
+	for _, e := range []Example{{Vector: []float32{1}}, {Vector: make([]float32, 3)}, {}} { // another dimension, no direction, nothing
+		_, err := add("s", "red", e, Condition{})
+		isFault(t, err, "vector")
 	}
-	var fault sets.Fault
-	if _, err = add("s", "mauve", Example{Vector: []float32{1, 0, 0}}, Condition{}); !errors.As(err, &fault) || fault.Field != "label" {
-		t.Errorf("%v", err)
-	}
+	_, err = add("s", "mauve", Example{Vector: []float32{1, 0, 0}}, Condition{})
+	isFault(t, err, "label")
 	_, err = add("s", "red", Example{Image: []byte("text")}, Condition{})
 	is(t, err, decode.ErrNotImage)
 	for i := range 16 {
@@ -238,7 +228,8 @@ func TestAddExample(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err = add("s", "green", Example{Vector: []float32{17, 50, 0}}, Condition{}); !errors.As(err, &fault) || len(info.Labels[1].Examples) != 16 {
+	_, err = add("s", "green", Example{Vector: []float32{17, 50, 0}}, Condition{})
+	if isFault(t, err, "labels[1].images"); len(info.Labels[1].Examples) != 16 {
 		t.Errorf("the 17th: %v", err)
 	}
 	if _, err = add("s", "red", Example{Vector: []float32{50, 3, 0}}, Condition{}); err != nil {

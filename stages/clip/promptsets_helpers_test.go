@@ -302,6 +302,15 @@ func shade(t testing.TB, r, g, b uint8) string {
 	return base64.StdEncoding.EncodeToString(buffer.Bytes())
 }
 
+// isFault is is for a fault of that field of a definition.
+func isFault(t testing.TB, err error, field string) {
+	t.Helper()
+	var fault sets.Fault
+	if !errors.As(err, &fault) || fault.Field != field {
+		t.Errorf("error %v, want one of %s", err, field)
+	}
+}
+
 func is(t testing.TB, err, want error) {
 	t.Helper()
 	if !errors.Is(err, want) {

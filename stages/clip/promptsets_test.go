@@ -14,6 +14,7 @@ import (
 	"hailoclip/cache/sets"
 	"hailoclip/pipeline/fair"
 	"hailoclip/stages"
+	"hailoclip/stages/evaluate"
 )
 
 // TestPromptSet goes through the life of one: it answers as soon as it is there, a change encodes no more than what is
@@ -145,17 +146,25 @@ func TestCalibrate(t *testing.T) {
 	d := labels("red=red", "green=green")
 	d.Labels[1].Threshold = &sets.Threshold{Enter: 0.5, Exit: 0.25}
 	h.put("s", d)
-	info, err := h.sets.Calibrate(t.Context(), "s", map[string]sets.Threshold{"red": {Enter: 0.75, Exit: 0.5}}, 2, Condition{})
+	info, err := h.sets.Calibrate(t.Context(), "s", map[string]*sets.Threshold{"red": {Enter: 0.75, Exit: 0.5}}, 2, Condition{})
 	s, _ := h.sets.Ready("s")
 	if err != nil || info.Temperature != 2 || s.Scoring.Temperature != 2 || *s.Thresholds[0] != (sets.Threshold{Enter: 0.75, Exit: 0.5}) ||
 		*s.Thresholds[1] != *d.Labels[1].Threshold || s.ETag != info.ETag {
 		t.Errorf("%+v, %+v: %v", info, s, err)
 	}
-	var fault sets.Fault
-	_, err = h.sets.Calibrate(t.Context(), "s", map[string]sets.Threshold{"mauve": {}}, 0, Condition{})
-	if !errors.As(err, &fault) {
-		t.Errorf("%v", err)
+	found := Evaluation{Set: s, Labels: s.Names, Report: &evaluate.Report{}}
+	found.Thresholds, found.Temperature = make([]*evaluate.Threshold, 2), new(2.0)
+	if lost, _ := found.Calibration(); len(lost) != 0 {
+		t.Errorf("thresholds that were not found again at the same temperature: %v", lost)
 	}
+	found.Temperature = new(3.0)
+	lost, temperature := found.Calibration()
+	info, err = h.sets.Calibrate(t.Context(), "s", lost, temperature, Condition{})
+	if err != nil || info.Temperature != 3 || info.Labels[0].Threshold != nil || info.Labels[1].Threshold != nil {
+		t.Errorf("thresholds for scores at another temperature are kept: %+v: %v", info, err)
+	}
+	_, err = h.sets.Calibrate(t.Context(), "s", map[string]*sets.Threshold{"mauve": {}}, 0, Condition{})
+	isFault(t, err, "thresholds")
 	_, err = h.sets.Calibrate(t.Context(), "none", nil, 2, Condition{})
 	is(t, err, ErrNoSet)
 }
@@ -165,10 +174,8 @@ func TestActivations(t *testing.T) {
 	h := newHouse(t, &painter{name: "one"}).open()
 	d := labels("red=red", "green=green")
 	d.Activation = "sigmoid"
-	var fault sets.Fault
-	if _, _, err := h.sets.Put(t.Context(), "s", d, Condition{}); !errors.As(err, &fault) || fault.Field != "activation" {
-		t.Errorf("%v", err)
-	}
+	_, _, err := h.sets.Put(t.Context(), "s", d, Condition{})
+	isFault(t, err, "activation")
 	h.sigmoid = true
 	h.reopen()
 	h.put("s", d)

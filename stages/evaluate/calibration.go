@@ -21,7 +21,7 @@ const bins = 15
 func calibrationError(images []Image, o Options, temperature float64) float64 {
 	var excess [bins]float64 // sum over the images of probability less 1 if right
 	for _, image := range images {
-		p := probabilities(image.Logits, o, temperature)
+		p := probabilities(image.at(temperature), o, temperature)
 		answer := best(p[:o.Labels])
 		confidence := p[answer]
 		if none := sum(p[o.Labels:]); none > confidence {
@@ -89,8 +89,9 @@ func fitTemperature(images []Image, o Options) (temperature float64, reason stri
 
 // surprise is -log(probability of the truth). Independent labels are as many yes/no questions, of which the mean is taken.
 func surprise(image Image, o Options, temperature float64) (s float64) {
+	logits := image.at(temperature)
 	if o.Independent {
-		for k, logit := range image.Logits[:o.Labels] {
+		for k, logit := range logits[:o.Labels] {
 			if k != image.Truth {
 				logit = -logit
 			}
@@ -98,11 +99,11 @@ func surprise(image Image, o Options, temperature float64) (s float64) {
 		}
 		return s
 	}
-	truth := image.Logits[o.Labels:]
+	truth := logits[o.Labels:]
 	if image.Truth != None {
-		truth = image.Logits[image.Truth:][:1]
+		truth = logits[image.Truth:][:1]
 	}
-	return logSumExp(image.Logits, temperature) - logSumExp(truth, temperature)
+	return logSumExp(logits, temperature) - logSumExp(truth, temperature)
 }
 
 // probabilities of all labels, the negative ones behind the others; of independent ones, those that may be answers.

@@ -13,10 +13,18 @@ const None = -1
 
 // Image is one labelled image and how it was scored.
 type Image struct {
-	Truth   int       // the label that it shows, by number, or None
-	Logits  []float64 // of the labels that may be answers, then of the negative ones, at temperature 1
-	Scores  []float64 // what thresholds are compared with, of the labels that may be answers; nil: their probabilities
-	Matched bool      // whether a label was said to fit; the one with the highest logit is then the answer
+	Truth   int                                 // the label that it shows, by number, or None
+	Logits  []float64                           // of the labels that may be answers, then of the negative ones, not divided by a temperature
+	At      func(temperature float64) []float64 // Logits at that temperature, to be read until the next call; nil: they are the same at all
+	Scores  []float64                           // what thresholds are compared with, of the labels that may be answers; nil: their probabilities
+	Matched bool                                // whether a label was said to fit; the one with the highest logit is then the answer
+}
+
+func (i *Image) at(temperature float64) []float64 {
+	if i.At == nil {
+		return i.Logits
+	}
+	return i.At(temperature)
 }
 
 // Options say how the images were scored, and what is wanted.
@@ -90,7 +98,7 @@ func Evaluate(images []Image, o Options) (*Report, error) {
 	scores := make([][]float64, len(images))
 	for i, image := range images {
 		if scores[i] = image.Scores; scores[i] == nil {
-			scores[i] = probabilities(image.Logits, o, temperature)
+			scores[i] = probabilities(image.at(temperature), o, temperature)
 		}
 	}
 	for k := range o.Labels {

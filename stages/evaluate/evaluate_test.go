@@ -147,6 +147,45 @@ func TestTemperatureOfIndependentLabels(t *testing.T) {
 	near(t, "the temperature", *report.Temperature, 3, 0.4)
 }
 
+// TestTemperatureOfOdds has logits that depend on the temperature: what is said of the fitted one is what comes of it.
+func TestTemperatureOfOdds(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	images, odds := make([]Image, 60), make([]func(float64) []float64, 60)
+	for i := range images {
+		raw := make([]float64, 2+30) // labels, and what stands against them
+		for k := range raw {
+			raw[k] = 2 * r.NormFloat64()
+		}
+		images[i].Truth = r.IntN(3) - 1
+		if images[i].Truth >= 0 && i%4 > 0 {
+			raw[images[i].Truth] += 9
+		}
+		odds[i] = func(temperature float64) []float64 {
+			against := temperature * logSumExp(raw[2:], temperature)
+			return []float64{raw[0] - against, raw[1] - against}
+		}
+		images[i].At, images[i].Logits = odds[i], odds[i](1)
+	}
+	o := Options{Labels: 2, Independent: true, Temperature: 1, Precision: 0.5}
+	first, err := Evaluate(images, o)
+	if err != nil || first.Temperature == nil {
+		t.Fatalf("%+v: %v", first, err)
+	}
+	o.Temperature = *first.Temperature
+	for i := range images {
+		images[i].Logits = odds[i](o.Temperature)
+	}
+	again, err := Evaluate(images, o)
+	if err != nil || again.Temperature == nil {
+		t.Fatalf("%+v: %v", again, err)
+	}
+	near(t, "the calibration error", again.Before, *first.After, 1e-12)
+	near(t, "the temperature", *again.Temperature, o.Temperature, 1e-4)
+	if !reflect.DeepEqual(again.Thresholds, first.Thresholds) || math.Abs(o.Temperature-1) < 0.1 {
+		t.Errorf("thresholds %+v, were %+v, at %v", again.Thresholds, first.Thresholds, o.Temperature)
+	}
+}
+
 func TestNoTemperature(t *testing.T) {
 	right := func(n int) (images []Image) {
 		for i := range n {
