@@ -20,6 +20,9 @@ type trial struct {
 	apply     bool // store the result
 }
 
+// trialsAtOnce is how many prompt sets are evaluated at once. More wait, as fair.Turns has them.
+const trialsAtOnce = 2
+
 // maxTrial is how many images one request may have: what a form may have.
 const maxTrial = maxParts
 
@@ -118,6 +121,11 @@ func (r *request) evaluatePromptSet() error {
 			return fmt.Errorf("%w: %q", clip.ErrManaged, r.set.name)
 		}
 	}
+	done, err := r.server.trials.Take(r.work, r.caller)
+	if err != nil {
+		return pipeline.Late(r.work)
+	}
+	defer done()
 	v, err := e.Evaluate(r.work, clip.Request{
 		PromptSet: r.set.name, Lane: pipeline.Lane{Caller: r.caller}, Release: r.release,
 	}, clip.Trial{Labels: t.labels, Precision: t.precision, Open: func(i int) ([]byte, error) {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"hailoclip/pipeline/fair"
 	"hailoclip/stages/clip"
 )
 
@@ -210,4 +211,20 @@ func TestEvaluateByOneVersion(t *testing.T) {
 	if now.ETag != changed.ETag || now.ETag == set.ETag || now.State != clip.SetReady {
 		t.Errorf("%+v", now)
 	}
+}
+
+// TestEvaluationsTakeTurns: a few are made at once, and the others wait for them.
+func TestEvaluationsTakeTurns(t *testing.T) {
+	s := serve(t, nil)
+	s.put(t, "pets", evaluated)
+	contentType, form, _ := forms(t, shown{"cat", "a cat"})
+	for range trialsAtOnce {
+		done := must(s.trials.Take(t.Context(), fair.Caller{Address: "another"}))
+		defer func() {
+			done()
+			s.evaluate(t, "/v1/prompt-sets/pets/evaluate", shown{"cat", "a cat"})
+		}()
+	}
+	r := s.do(t, "POST", "/v1/prompt-sets/pets/evaluate", form, "Content-Type", contentType, headerTimeout, "20")
+	r.wantError(t, 504, "deadline_exceeded", "deadline")
 }

@@ -47,6 +47,7 @@ type Server struct {
 	bodies    bodyMemory
 	unpacking chan struct{} // has a value for each large body that is being read
 	telling   *fair.Turns   // to read a prompt set, which may be large, and to make JSON of it
+	trials    *fair.Turns   // to evaluate a prompt set: a thousand images by a thousand labels take tens of MB
 	stopping  atomic.Bool
 	base      context.Context // every request's deadline hangs on it; ends when Shutdown loses patience
 	giveUp    context.CancelCauseFunc
@@ -66,7 +67,7 @@ func New(cfg Config, svc Service) (*Server, error) {
 	s := &Server{cfg: cfg, svc: svc, start: time.Now(), abortTime: time.Second}
 	s.base, s.giveUp = context.WithCancelCause(context.Background())
 	s.unpacking = make(chan struct{}, max(runtime.GOMAXPROCS(0)-1, 1))
-	s.telling = fair.NewTurns(cap(s.unpacking))
+	s.telling, s.trials = fair.NewTurns(cap(s.unpacking)), fair.NewTurns(trialsAtOnce)
 	s.requests.New = func() any {
 		r := &request{server: s, scratch: new([scratchBytes]byte)}
 		r.release, r.seen = r.unhold, r.unholdBody
