@@ -2,6 +2,7 @@ package fair
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -50,7 +51,7 @@ func TestTurnsGivenUp(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := turns.Take(ctx, caller("b", 1)); err != context.DeadlineExceeded {
+		if _, err := turns.Take(ctx, caller("b", 1)); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("error %v", err)
 		}
 		first()
