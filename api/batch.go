@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"hailoclip/cache"
+	"hailoclip/cache/sets"
 	"hailoclip/pipeline"
 	"hailoclip/stages/clip"
 	"hailoclip/stages/decode"
@@ -220,8 +221,21 @@ func (r *request) batch() (clip.Request, clip.Batch) {
 	}
 }
 
+// Batches with more matches than manyMatches, which may take megabytes each, are classified so many at once.
+const (
+	manyMatches    = 4096
+	matchingAtOnce = 8
+)
+
 // classifyBatch has the engine classify the images.
 func (r *request) classifyBatch() error {
+	if n := len(r.items.images); n*min(r.ask.TopK, sets.MaxLabels) > manyMatches {
+		done, err := r.server.matching.Take(r.work, r.caller)
+		if err != nil {
+			return pipeline.Late(r.work)
+		}
+		defer done()
+	}
 	start := time.Now()
 	ask, images := r.batch()
 	images.Known = func(*cache.Prompts) { r.result.TextTime = time.Since(start) }

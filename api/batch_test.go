@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
+
+	"hailoclip/pipeline/fair"
 )
 
 // TestBatchBody: the limit for the bodies of batches gives way to the memory that there is, and is never below that for others.
@@ -443,6 +445,23 @@ func TestAnswerMemory(t *testing.T) {
 	if free := s.bodies.available(); free != all || len(s.bodies.held) != 0 {
 		t.Errorf("%d bytes are free afterwards", free)
 	}
+}
+
+// TestManyMatchesTakeTurns: batches with very many are classified a few at once, and others do not wait for them.
+func TestManyMatchesTakeTurns(t *testing.T) {
+	s := serve(t, nil)
+	for range matchingAtOnce {
+		defer must(s.matching.Take(t.Context(), fair.Caller{Address: "another"}))()
+	}
+	images := slices.Repeat([]string{goodImage}, maxBatchImages)
+	var prompts []string
+	for i := range manyMatches/maxBatchImages + 1 {
+		prompts = append(prompts, fmt.Sprint("prompt ", i))
+	}
+	fields := fmt.Sprintf(`,"prompts":%s`, must(json.Marshal(prompts)))
+	s.post(t, "/v1/classify/batch", batchBody(fields, images...)).wantOK(t)
+	r := s.post(t, "/v1/classify/batch", batchBody(fields+`,"top_k":1000`, images...), headerTimeout, "50")
+	r.wantError(t, 504, "deadline_exceeded", "deadline")
 }
 
 // TestLargeAnswersCount: those of routes that keep no account of their own, too, such as a prompt set with its examples.

@@ -48,6 +48,7 @@ type Server struct {
 	unpacking chan struct{} // has a value for each large body that is being read
 	telling   *fair.Turns   // to read a prompt set, which may be large, and to make JSON of it
 	trials    *fair.Turns   // to evaluate a prompt set: a thousand images by a thousand labels take tens of MB
+	matching  *fair.Turns   // to classify a batch with very many matches, which are kept until all are there
 	stopping  atomic.Bool
 	base      context.Context // every request's deadline hangs on it; ends when Shutdown loses patience
 	giveUp    context.CancelCauseFunc
@@ -67,7 +68,7 @@ func New(cfg Config, svc Service) (*Server, error) {
 	s := &Server{cfg: cfg, svc: svc, start: time.Now(), abortTime: time.Second}
 	s.base, s.giveUp = context.WithCancelCause(context.Background())
 	s.unpacking = make(chan struct{}, max(runtime.GOMAXPROCS(0)-1, 1))
-	s.telling, s.trials = fair.NewTurns(cap(s.unpacking)), fair.NewTurns(trialsAtOnce)
+	s.telling, s.trials, s.matching = fair.NewTurns(cap(s.unpacking)), fair.NewTurns(trialsAtOnce), fair.NewTurns(matchingAtOnce)
 	s.requests.New = func() any {
 		r := &request{server: s, scratch: new([scratchBytes]byte)}
 		r.release, r.seen = r.unhold, r.unholdBody
