@@ -15,7 +15,9 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"hailoclip/cache/sets"
 	"hailoclip/pipeline/fair"
+	"hailoclip/stages/clip"
 )
 
 // TestBatchBody: the limit for the bodies of batches gives way to the memory that there is, and is never below that for others.
@@ -478,6 +480,19 @@ func TestLargeAnswersCount(t *testing.T) {
 	}
 	if err := r.answerJSON(strings.Repeat("x", all)); !errors.Is(err, errBodyMemory) || s.bodies.available() != all {
 		t.Errorf("an answer of %d bytes: %v, %d are free afterwards", all, err, s.bodies.available())
+	}
+}
+
+// TestMadeChangesAreTold: where there is no memory for the answer, who has changed a set hears of it all the same.
+func TestMadeChangesAreTold(t *testing.T) {
+	s := newService(t, func(c *Config, _ *Service) { c.MaxBodyMemoryBytes = 1 << 20 })
+	r := &request{server: s.Server, ctx: &fasthttp.RequestCtx{}, set: &setAsk{name: "s", created: true}}
+	r.set.info = clip.SetInfo{Name: "s", ETag: "tag", Definition: sets.Definition{Labels: []sets.Label{{Name: strings.Repeat("x", 1<<20)}}}}
+	noError(t, r.answerPromptSet())
+	var told clip.SetInfo
+	noError(t, json.Unmarshal(r.ctx.Response.Body(), &told))
+	if told.Name != "s" || told.ETag != "tag" || len(told.Labels) != 0 || len(told.Warnings) != 1 || r.ctx.Response.StatusCode() != 201 {
+		t.Errorf("%d %s", r.ctx.Response.StatusCode(), r.ctx.Response.Body())
 	}
 }
 

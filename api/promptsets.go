@@ -270,7 +270,14 @@ func (r *request) answerPromptSet() error {
 		r.ctx.SetStatusCode(fasthttp.StatusCreated)
 		r.ctx.Response.Header.Set(fasthttp.HeaderLocation, "/v1/prompt-sets/"+r.set.name)
 	}
-	return r.answerJSON(&r.set.info)
+	err := r.answerJSON(&r.set.info)
+	if errors.Is(err, errBodyMemory) { // but the change is made
+		info := r.set.info
+		info.Definition = sets.Definition{Labels: []sets.Label{}}
+		info.Warnings = []string{"the definition is left out, because too much is being answered: GET has it"}
+		return r.answerJSON(&info)
+	}
+	return err
 }
 
 func (r *request) setETag(tag string) { r.ctx.Response.Header.Set(fasthttp.HeaderETag, `"`+tag+`"`) }
