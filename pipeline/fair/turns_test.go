@@ -32,6 +32,7 @@ func TestTurnsOfAddresses(t *testing.T) {
 		}
 		enter(caller("modest", 1))
 		time.Sleep(10 * time.Second)
+		synctest.Wait()
 		if want := []string{"greedy", "modest", "greedy", "greedy", "greedy"}; !slices.Equal(order, want) {
 			t.Errorf("%v, want %v", order, want)
 		}
