@@ -135,6 +135,9 @@ func (p *PromptSets) former(ctx context.Context, s *promptSet, d *sets.Definitio
 		return nil
 	}
 	labels, total := newLabels(d, nil)
+	if total < longEncoding {
+		return nil
+	}
 	j := &job{kept: p.loadKept(ctx, s), labels: labels}
 	if j.loadRows(p.encoders[0], p.dim); total-known(labels) < longEncoding {
 		return nil
