@@ -24,7 +24,7 @@ type Evaluation struct {
 //go:embed evaluation.html
 var evaluationText string
 
-var evaluationPage = template.Must(template.New("evaluation").Parse(evaluationText))
+var evaluationPage = template.Must(template.Must(page.Clone()).New("evaluation").Parse(evaluationText))
 
 // Limits of what is drawn: beyond them the confusions are listed only.
 const (
