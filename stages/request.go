@@ -19,10 +19,31 @@ type Request struct {
 	Thumbnail bool          // the result has a small JPEG of the image, too
 	Lane      pipeline.Lane // where it enters
 
+	// Regions are parts of the image that are encoded and compared each by itself; none: the whole image, with Labels and Scoring.
+	Regions []Region
+
+	// Seen, if not nil, is shown the decoded image before it is resized; it must not keep it. If it returns true the image is not
+	// encoded, and Result.Skipped is set. It runs on a worker: it must not block.
+	Seen func(Pixels) (skip bool)
+
 	// Release is called exactly once for every request given to Do, whatever Do returns, when nothing in the line
 	// reads the memory of Image and Labels any more: after an error that may be later than Do returns. It
 	// may run on a worker: it must not block. May be nil.
 	Release func()
+}
+
+// Region is a part of the image, in parts of its width and height after its orientation is applied: 0 <= X < X+W <= 1. It is at
+// least one pixel.
+type Region struct {
+	X, Y, W, H float64
+	Labels     *Labels // nil: those of the request
+	Scoring    Scoring // of Labels
+}
+
+// Pixels is a decoded image: rows from the top, RGB, 8 bit, Stride bytes from one to the next.
+type Pixels struct {
+	Pix                   []byte
+	Width, Height, Stride int
 }
 
 // Scoring says how cosine similarities become matches.
@@ -48,6 +69,17 @@ type Result struct {
 	Embedding []float32 // unit length; nil unless asked for
 	Thumbnail []byte    // JPEG, 96 pixels on the longer side; nil unless asked for
 	Times     [4]pipeline.StageTime
+
+	Regions []RegionResult // one for each of Request.Regions; the fields above are empty then, but for Thumbnail
+	Skipped bool           // Request.Seen said so: there is nothing else
+}
+
+// RegionResult is what became of a region; see Result.
+type RegionResult struct {
+	Matches   []Match
+	Reason    Reason
+	Logits    []float64
+	Embedding []float32
 }
 
 // Match is a label that may fit the image.

@@ -42,6 +42,13 @@ var mayImport = map[string][]string{
 
 	"stages/evaluate": {}, // arithmetic
 	"stages/fewshot":  {},
+	"stages/track":    {"stages"},
+
+	"api/outbound":      {},
+	"api/stream":        {"pipeline/...", "cache/...", "stages/...", "api/outbound"},
+	"api/stream/event":  {"cache/boltfile"},
+	"api/stream/notify": {"api/stream/event"},
+	"api/stream/source": {"api/outbound", "stages/decode"},
 }
 
 // never is what a folder must not link even through others.

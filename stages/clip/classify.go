@@ -28,11 +28,21 @@ type Request struct {
 	Cut       bool     // leave out the matches whose score is below Threshold
 	Threshold float64
 	Logits    bool          // the result has the logits of all labels, too
+	Embedding bool          // the result has the embedding, too
 	Lane      pipeline.Lane // where it enters
+
+	Regions []Region                        // parts of the image that are answered for each by itself; none: the whole image
+	Seen    func(stages.Pixels) (skip bool) // see stages.Request
 
 	// Release is called exactly once, whatever the call returns, when nothing reads the memory of Image any more: with an
 	// error that may be after the call has returned. It must not block. May be nil.
 	Release func()
+}
+
+// Region is a part of the image, see stages.Region. PromptSet "" stands for what the request is classified by.
+type Region struct {
+	X, Y, W, H float64
+	PromptSet  string
 }
 
 // Result is what became of a request.
@@ -41,6 +51,10 @@ type Result struct {
 	Prompts  *cache.Prompts // the vectors of Request.Prompts, in their order; shared, only to be read
 	Set      *PromptSet     // the version of Request.PromptSet that was used
 	TextTime time.Duration  // that getting Prompts took
+
+	Labels  *stages.Labels // what was compared; shared, only to be read
+	Scoring stages.Scoring // and how
+	Sets    []*PromptSet   // by region: the version that was used; nil: that of the request
 }
 
 // Classify says which of the prompts, or labels of the prompt set, fit the image. It blocks until that is known or ctx ends.
