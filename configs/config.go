@@ -12,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"hailoclip/api"
+	"hailoclip/api/stream/notify"
 	"hailoclip/cache"
 	"hailoclip/cache/sets"
 	"hailoclip/hailo/npu"
@@ -33,6 +34,7 @@ type Config struct {
 	Sim            open.Sim        `yaml:"sim"`
 	ResourceLimits ResourceLimits  `yaml:"resource_limits"`
 	Logging        Logging         `yaml:"logging"`
+	Notify         notify.Config   `yaml:"notify"`
 
 	PromptSets map[string]sets.Definition `yaml:"prompt_sets"` // by name; the API cannot change them
 }
@@ -119,5 +121,5 @@ var levels = map[string]slog.Level{
 // SlogLevel is Level, whose case makes no difference.
 func (l Logging) SlogLevel() slog.Level { return levels[strings.ToLower(l.Level)] }
 
-// YAML writes the configuration as a file would have it, without comments.
+// YAML writes the configuration as a file would have it, without comments, and *** for secrets.
 func (c Config) YAML() ([]byte, error) { return yaml.Marshal(c) }
