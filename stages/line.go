@@ -63,8 +63,9 @@ func (l *Line) stages(cfg pipeline.Config) []pipeline.Stage[item] {
 	return []pipeline.Stage[item]{
 		{Name: "decode", Queue: cfg.MaxQueueSize, Workers: l.workers, Work: each(l.decode)},
 		{Name: "resize", Queue: l.workers, Workers: l.workers, Work: each(l.resize), Skip: isResized},
-		{Name: "encode", Queue: frames, Workers: info.ImageCalls, Batch: info.ImageBatch, MaxWait: cfg.MaxWait, Work: l.encode},
-		{Name: "score", Queue: frames, Workers: 1, Work: each(l.score)},
+		{Name: "encode", Queue: frames, Workers: info.ImageCalls, Batch: info.ImageBatch, MaxWait: cfg.MaxWait, Work: l.encode,
+			Skip: isSkipped},
+		{Name: "score", Queue: frames, Workers: 1, Work: each(l.score), Skip: isSkipped},
 	}
 }
 

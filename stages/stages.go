@@ -72,16 +72,33 @@ func (l *Line) decode(worker int, j *job) (err error) {
 	it := &j.Item
 	it.image, err = l.decoder.Decode(j.Context(), it.plan)
 	it.memory.Shrink(len(it.image.Pix))
-	if err == nil && it.image.Stride != 0 { // a raw frame, of which nothing was decoded
+	if err != nil {
+		return err
+	}
+	if seen := it.request.Seen; seen != nil {
+		if it.result.Skipped = seen(it.pixels()); it.result.Skipped {
+			return nil
+		}
+	}
+	if it.image.Stride != 0 { // a raw frame, of which nothing was decoded
 		if it.frame = l.backend.Frames().TryGet(); it.frame != nil {
 			return l.fit(l.resizers[worker], it)
 		}
 	}
-	return err
+	return nil
 }
 
-// isResized says that decode has done what resize does.
-func isResized(j *job) bool { return j.Item.frame != nil }
+// pixels is the decoded image.
+func (it *item) pixels() Pixels {
+	p := &it.image
+	return Pixels{Pix: p.Pix, Width: p.Width, Height: p.Height, Stride: cmp.Or(p.Stride, 3*p.Width)}
+}
+
+// isResized says that decode has done what resize does, or that nothing more is to be done.
+func isResized(j *job) bool { return j.Item.frame != nil || isSkipped(j) }
+
+// isSkipped says that Request.Seen wants no more of the image.
+func isSkipped(j *job) bool { return j.Item.result.Skipped }
 
 func (l *Line) resize(worker int, j *job) (err error) {
 	if j.Item.frame, err = l.backend.Frames().Get(j.Context()); err != nil {
@@ -92,13 +109,12 @@ func (l *Line) resize(worker int, j *job) (err error) {
 
 // fit writes the image into the frame, and gives it back.
 func (l *Line) fit(r *resize.Resizer, it *item) (err error) {
-	p := &it.image
-	stride := cmp.Or(p.Stride, 3*p.Width)
-	if err := r.ResizeRows(it.frame.Pixels, p.Pix, p.Width, p.Height, stride); err != nil {
+	p := it.pixels()
+	if err := r.ResizeRows(it.frame.Pixels, p.Pix, p.Width, p.Height, p.Stride); err != nil {
 		return err
 	}
 	if it.request.Thumbnail {
-		if it.result.Thumbnail, err = thumbnail(p.Pix, p.Width, p.Height, stride); err != nil {
+		if it.result.Thumbnail, err = thumbnail(p.Pix, p.Width, p.Height, p.Stride); err != nil {
 			return err
 		}
 	}
