@@ -36,7 +36,7 @@ type Batcher struct {
 	rule    rule
 	waiting []entry
 	device  []*caller // of the frames that the backend has
-	groups  int       // calls of the backend
+	running []*group  // calls of the backend, but for those that are stuck
 	away    bool      // the last frames were encoded by something that stands in for the device
 	tries   int       // left to measure
 	timer   *time.Timer
@@ -173,6 +173,12 @@ func (b *Batcher) wake() {
 
 // decide starts what may start, or sets the timer for it. The caller holds mu.
 func (b *Batcher) decide(now time.Time) {
+	for i := 0; i < len(b.running); i++ {
+		if g := b.running[i]; !g.stuck.IsZero() && now.After(g.stuck) {
+			b.leave(g)
+			i--
+		}
+	}
 	for len(b.waiting) > 0 {
 		n, wait := b.next(now)
 		if n == 0 {
@@ -192,7 +198,7 @@ func (b *Batcher) next(now time.Time) (n int, wait time.Duration) {
 	full, free := m == b.rule.cap, len(b.device) == 0
 	room := b.Room() - len(b.device)
 	switch {
-	case !b.info.Gathers && b.groups >= b.info.ImageCalls, full && room < m && !free, room < 1:
+	case !b.info.Gathers && len(b.running) >= b.info.ImageCalls, full && room < m && !free, room < 1:
 		return 0, 0
 	case full:
 		return m, 0
@@ -243,6 +249,9 @@ func (b *Batcher) start(now time.Time, n int) {
 		b.held = time.Time{}
 	}
 	g := &group{entries: slices.Clone(b.waiting[:n]), frames: make([]*hailo.Frame, n)}
+	if last, ok := g.Deadline(); ok {
+		g.stuck = last.Add(stuckAfter)
+	}
 	for i, e := range g.entries {
 		g.frames[i] = e.frame
 		b.device = append(b.device, e.caller)
@@ -250,7 +259,7 @@ func (b *Batcher) start(now time.Time, n int) {
 	rest := copy(b.waiting, b.waiting[n:])
 	clear(b.waiting[rest:])
 	b.waiting = b.waiting[:rest]
-	b.groups++
+	b.running = append(b.running, g)
 	b.stats.Groups[min(n, len(b.stats.Groups)-1)]++
 	go b.run(g)
 }
@@ -271,18 +280,33 @@ func (b *Batcher) run(g *group) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
+	b.leave(g)
 	for i, e := range g.entries {
 		b.learn(now, e, errs[i])
-		at := slices.Index(b.device, e.caller)
-		b.device = slices.Delete(b.device, at, at+1)
-		e.finish(errs[i])
+		e.finish(errs[i]) // from here on the call may be another's
 	}
-	b.groups--
 	b.decide(now)
-	if b.tries > 0 && !b.away && b.groups == 0 && len(b.waiting) == 0 {
+	if b.tries > 0 && !b.away && len(b.running) == 0 && len(b.waiting) == 0 {
 		b.measuring.Go(b.measure)
 	}
 }
+
+// leave takes a group off the device, if it is there. A call that does not return does not keep others out for ever; the workers
+// that wait for it count as stuck in the pipeline, which replaces them.
+func (b *Batcher) leave(g *group) {
+	at := slices.Index(b.running, g)
+	if at < 0 {
+		return
+	}
+	b.running = slices.Delete(b.running, at, at+1)
+	for _, e := range g.entries {
+		at := slices.Index(b.device, e.caller)
+		b.device = slices.Delete(b.device, at, at+1)
+	}
+}
+
+// stuckAfter is how long after the last deadline of its frames a call of the backend counts as stuck.
+const stuckAfter = 10 * time.Second
 
 // encode makes a call of the backend, and an error of a panic.
 func (b *Batcher) encode(ctx context.Context, frames []*hailo.Frame) (err error) {

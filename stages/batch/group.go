@@ -15,6 +15,7 @@ import (
 type group struct {
 	entries []entry
 	frames  []*hailo.Frame
+	stuck   time.Time // from then on its call counts as stuck; zero: never
 
 	once    sync.Once
 	ended   chan struct{}
