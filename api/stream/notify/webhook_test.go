@@ -69,6 +69,24 @@ func start(t *testing.T, n *Notifier) (events feed, stop func()) {
 	}
 }
 
+// lines is a log.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
 // roundTrip answers requests without a network.
 type roundTrip func(*http.Request) (*http.Response, error)
 
@@ -298,7 +316,7 @@ func TestCooldownsAreBounded(t *testing.T) {
 func TestSlowTarget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var quick collector
-		var logged bytes.Buffer
+		var logged lines
 		n := notifier(t, Parts{Log: slog.New(slog.NewTextHandler(&logged, nil))}, hook(func(w *Webhook) { w.Retries = 0 }), hook(nil))
 		n.hooks[0].client.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
 			<-r.Context().Done()
