@@ -92,7 +92,7 @@ func exists(file string) bool {
 func TestMosquitto(t *testing.T) {
 	address := mosquitto(t, "allow_anonymous true")
 	var s scene
-	exercise(t, mqttNotifier(t, &s, Parts{Thumbnail: thumbnailOf}, "mqtt://"+address), &s, watch(t, dial(t, address)))
+	exercise(t, mqttNotifier(t, &s, Parts{Thumbnail: thumbnailOf}, "mqtt://"+address), &s, watch(t, connect(t, address)))
 }
 
 func TestMosquittoWithPassword(t *testing.T) {
@@ -105,7 +105,7 @@ func TestMosquittoWithPassword(t *testing.T) {
 	if err := os.WriteFile(file, []byte("right word\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w := watch(t, dial(t, address), func(c *paho.Connect) {
+	w := watch(t, connect(t, address), func(c *paho.Connect) {
 		c.UsernameFlag, c.Username, c.PasswordFlag, c.Password = true, "clip", true, []byte("right word")
 	})
 	var s scene
@@ -275,30 +275,23 @@ func (w *wire) cut() {
 
 // TestWill: who watches hears of a service that is gone without a word, and that it is there again.
 func TestWill(t *testing.T) {
-	for name, address := range map[string]func() string{
-		"mosquitto":  func() string { return mosquitto(t, "allow_anonymous true") },
-		"in process": func() string { return startInProcess(t, nil).address },
-	} {
-		t.Run(name, func(t *testing.T) {
-			broker := address()
-			between := newWire(t, broker)
-			w := watch(t, dial(t, broker))
-			var s scene
-			s.set(holds("open"))
-			_, stop := start(t, mqttNotifier(t, &s, Parts{}, "mqtt://"+between.Addr().String()))
-			defer stop()
-			w.has("hailo-clip/status", "online")
-			between.cut()
-			w.hears("hailo-clip/status", "offline")
-			w.has("hailo-clip/status", "online")
-		})
-	}
+	broker := mosquitto(t, "allow_anonymous true")
+	between := newWire(t, broker)
+	w := watch(t, connect(t, broker))
+	var s scene
+	s.set(holds("open"))
+	_, stop := start(t, mqttNotifier(t, &s, Parts{}, "mqtt://"+between.Addr().String()))
+	defer stop()
+	w.has("hailo-clip/status", "online")
+	between.cut()
+	w.hears("hailo-clip/status", "offline")
+	w.has("hailo-clip/status", "online")
 }
 
 // TestLargeMessages: what the broker says it does not take is not sent, and the others go on.
 func TestLargeMessages(t *testing.T) {
 	address := mosquitto(t, "allow_anonymous true", "max_packet_size 2000")
-	w := watch(t, dial(t, address))
+	w := watch(t, connect(t, address))
 	var s scene
 	s.set(holds("open"))
 	large := func(context.Context, string) ([]byte, error) { return make([]byte, 5000), nil }
@@ -403,7 +396,7 @@ func TestHomeAssistant(t *testing.T) {
 	n := mqttNotifier(t, &s, Parts{Thumbnail: thumbnailOf}, "mqtt://"+address)
 	events, stop := start(t, n)
 	defer stop()
-	w := watch(t, dial(t, address))
+	w := watch(t, connect(t, address))
 	shows := func(want string) {
 		t.Helper()
 		w.until(want, func() bool {

@@ -107,7 +107,7 @@ func newBroker(c MQTT, p Parts) (*broker, error) {
 		ServerUrls: []*url.URL{u}, TlsCfg: encrypted, KeepAlive: keepAlive,
 		ConnectUsername: c.Username, ConnectPassword: []byte(password),
 		WillMessage:    &paho.WillMessage{Topic: b.status(), Payload: []byte("offline"), QoS: 1, Retain: true},
-		ConnectTimeout: ackTimeout, ReconnectBackoff: b.pause,
+		ConnectTimeout: ackTimeout, ReconnectBackoff: b.pause, AttemptConnection: dial,
 		OnConnectError: func(err error) { b.connectLog.log(b.log, "the broker cannot be reached", "error", err) },
 		// What is not acknowledged is sent again by run, if it still holds: no session is kept, here or there.
 		ConnectPacketBuilder: func(c *paho.Connect, _ *url.URL) (*paho.Connect, error) {

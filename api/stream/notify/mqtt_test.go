@@ -1,6 +1,7 @@
 package notify
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -168,7 +169,7 @@ func (w *watcher) close() {
 	}
 }
 
-func dial(t *testing.T, address string) net.Conn {
+func connect(t *testing.T, address string) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", address)
 	if err != nil {
@@ -311,24 +312,7 @@ func thumbnailOf(_ context.Context, id string) ([]byte, error) { return []byte("
 func TestMQTT(t *testing.T) {
 	b := startInProcess(t, nil)
 	var s scene
-	exercise(t, mqttNotifier(t, &s, Parts{Thumbnail: thumbnailOf}, "mqtt://"+b.address), &s, watch(t, dial(t, b.address)))
-}
-
-func TestMQTTOverWebSocket(t *testing.T) {
-	b := startInProcess(t, nil)
-	l, err := net.Listen("tcp", "127.0.0.1:0") // that of mochi does not tell its port
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
-	ws := listeners.NewWebsocket(listeners.Config{ID: "ws", Address: address})
-	if err := b.server.AddListener(ws); err != nil {
-		t.Fatal(err)
-	}
-	go ws.Serve(b.server.EstablishConnection)
-	var s scene
-	exercise(t, mqttNotifier(t, &s, Parts{Thumbnail: thumbnailOf}, "ws://"+address), &s, watch(t, dial(t, b.address)))
+	exercise(t, mqttNotifier(t, &s, Parts{Thumbnail: thumbnailOf}, "mqtt://"+b.address), &s, watch(t, connect(t, b.address)))
 }
 
 // TestRestarts: after every restart of a broker that forgets all it gets the last state, and nothing of the former connections is
@@ -355,7 +339,7 @@ func TestRestarts(t *testing.T) {
 			b.stop()
 		}
 		b.start()
-		w := watch(t, dial(t, b.address))
+		w := watch(t, connect(t, b.address))
 		w.has("hailo-clip/status", "online")
 		w.has("hailo-clip/gate/state", told(state))
 		w.hears(configTopic, "hailo_clip_gate_open")
@@ -400,7 +384,7 @@ func TestQueueWhileTheBrokerIsAway(t *testing.T) {
 		t.Errorf("%+v", m)
 	}
 	b.start()
-	w := watch(t, dial(t, b.address))
+	w := watch(t, connect(t, b.address))
 	w.has("hailo-clip/gate/state", told("closed"))
 	w.until("all events", func() bool { return n.Stats().MQTT.Queued == 0 })
 	if m := n.Stats().MQTT; m.Dropped != sent+1-queueLength || m.Delivered != queueLength {
@@ -419,7 +403,7 @@ func TestQueueWhileTheBrokerIsAway(t *testing.T) {
 // TestWhatIsNoMoreIsCleared, also what is from before the start, but nothing of others.
 func TestWhatIsNoMoreIsCleared(t *testing.T) {
 	b := startInProcess(t, nil)
-	w := watch(t, dial(t, b.address))
+	w := watch(t, connect(t, b.address))
 	m, old := testMaker(), gate()
 	m.version = "0.9"
 	old.Regions[0].Labels = append(old.Regions[0].Labels, "ajar")
@@ -497,7 +481,7 @@ func TestRefusedMessages(t *testing.T) {
 	b.stop()
 	b.hooks = []mochi.Hook{&faults{refuse: func(topic string) bool { return topic == "hailo-clip/gate/event" || topic == configTopic }}}
 	b.start()
-	w := watch(t, dial(t, b.address))
+	w := watch(t, connect(t, b.address))
 	var s scene
 	s.set(holds("open"))
 	n := mqttNotifier(t, &s, Parts{}, "mqtt://"+b.address)
@@ -509,6 +493,7 @@ func TestRefusedMessages(t *testing.T) {
 	events <- &event.Event{ID: "e2", Stream: "yard", Kind: event.Enter, Label: "a"}
 	w.hears("hailo-clip/yard/event", "e2")
 	w.has("hailo-clip/gate/state", told("closed"))
+	w.until("the counts", func() bool { return n.Stats().MQTT.Queued == 0 })
 	if m := n.Stats().MQTT; m.Failed != 1 || m.Delivered != 1 || !m.Connected || m.Connections != 1 {
 		t.Errorf("%+v", m)
 	}
@@ -522,7 +507,7 @@ func TestMessagesThatEndTheConnection(t *testing.T) {
 		return topic == "hailo-clip/gate/thumb" || strings.Contains(string(payload), `"id":"e1"`)
 	}}}
 	b.start()
-	w := watch(t, dial(t, b.address))
+	w := watch(t, connect(t, b.address))
 	var s scene
 	s.set(holds("open"))
 	n := mqttNotifier(t, &s, Parts{Thumbnail: thumbnailOf}, "mqtt://"+b.address)
@@ -534,6 +519,7 @@ func TestMessagesThatEndTheConnection(t *testing.T) {
 	events <- enter("e2")
 	w.hears("hailo-clip/gate/event", "e2")
 	w.has("hailo-clip/gate/state", told("open"))
+	w.until("the counts", func() bool { return n.Stats().MQTT.Queued == 0 })
 	if m := n.Stats().MQTT; m.Failed != 1 || m.Delivered != 1 || m.Connections > 2*maxAttempts+1 {
 		t.Errorf("%+v", m)
 	}
@@ -573,6 +559,39 @@ func TestStrangeBroker(t *testing.T) {
 	l.Close()
 	serving.Wait()
 }
+
+// TestPacketConn: a length is looked at before it is believed, in whatever pieces it comes.
+func TestPacketConn(t *testing.T) {
+	long := append([]byte{0x30, 0xff, 0xff, 0x3f}, make([]byte, maxReceived-1)...) // 1<<20 - 1 bytes
+	good := slices.Concat([]byte{0xd0, 0}, long, []byte{0x30, 2, 'a', 'b', 0xd0, 0})
+	for name, piece := range map[string]func(int) int{"bytes": func(int) int { return 1 }, "pieces": func(i int) int { return 1 + i%7 }, "all": func(int) int { return len(good) }} {
+		read := func(data []byte) (int, error) {
+			c, all := &packetConn{Conn: fixed{Reader: bytes.NewReader(data)}}, 0
+			for i := 0; ; i++ {
+				n, err := c.Read(make([]byte, piece(i)))
+				if all += n; err != nil {
+					return all, err
+				}
+			}
+		}
+		if n, err := read(good); n != len(good) || err != io.EOF {
+			t.Errorf("%s: %d of %d, %v", name, n, len(good), err)
+		}
+		for _, bad := range [][]byte{{0x30, 0x81, 0x80, 0x40}, {0x30, 0xff, 0xff, 0xff, 0x7f}, {0x30, 0x80, 0x80, 0x80, 0x80, 0}, {0xd0, 0, 0x30, 0xff, 0xff, 0xff, 0xff, 0xff}} {
+			if n, err := read(bad); err != errLongPacket || n >= len(bad) {
+				t.Errorf("%s: %x: %d, %v", name, bad, n, err)
+			}
+		}
+	}
+}
+
+// fixed is a connection that can only be read.
+type fixed struct {
+	io.Reader
+	net.Conn
+}
+
+func (f fixed) Read(p []byte) (int, error) { return f.Reader.Read(p) }
 
 // TestPause: a broker that ends each connection at once is asked again after longer and longer.
 func TestPause(t *testing.T) {
