@@ -83,10 +83,24 @@ func (d *Decoder) Inspect(b []byte, parts ...Part) (plan Plan, err error) {
 // JPEG and of lossy WebP cannot be stopped, so for 50 million pixels that may be a second, and 5 s for a WebP made for it.
 // The error is one of those of Inspect, or the cause of ctx.
 func (d *Decoder) Decode(ctx context.Context, plan Plan) (Image, error) {
+	if plan.decode == nil {
+		return plan.ready(ctx)
+	}
 	return plan.run(&task{ctx: ctx, work: plan.Work})
 }
 
+// ready is Decode for a plan without decode.
+func (plan *Plan) ready(ctx context.Context) (Image, error) {
+	if ctx.Err() != nil {
+		return Image{}, context.Cause(ctx)
+	}
+	return plan.image, nil
+}
+
 func (plan Plan) run(t *task) (p Image, err error) {
+	if plan.decode == nil {
+		return plan.ready(t.ctx)
+	}
 	defer func() {
 		if err != nil {
 			p.Release()
