@@ -162,7 +162,7 @@ func TestRegionsAreCrops(t *testing.T) {
 				if len(got.Regions) != len(regions) || got.Matches != nil || got.Embedding != nil || got.Logits != nil || got.Thumbnail == nil {
 					t.Fatalf("%+v", got)
 				}
-				frames := kept()
+				frames := kept() // groups end in any order
 				for i, a := range regions {
 					part := image.Rect(int(math.Round(a.X*float64(size.X))), int(math.Round(a.Y*float64(size.Y))),
 						int(math.Round((a.X+a.W)*float64(size.X))), int(math.Round((a.Y+a.H)*float64(size.Y))))
@@ -180,9 +180,13 @@ func TestRegionsAreCrops(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					if one := kept(); len(one) != 1 || len(frames) != len(regions) || !bytes.Equal(one[0], frames[i]) {
+					one := kept()
+					at := slices.IndexFunc(frames, func(f []byte) bool { return bytes.Equal(f, one[0]) })
+					if len(one) != 1 || at < 0 {
 						t.Errorf("%s %v %s, region %d: other pixels", name, size, fit, i)
+						continue
 					}
+					frames = slices.Delete(frames, at, at+1)
 					if g := got.Regions[i]; !slices.Equal(g.Matches, want.Matches) || !slices.Equal(g.Embedding, want.Embedding) ||
 						!slices.Equal(g.Logits, want.Logits) || g.Reason != want.Reason || len(g.Matches) == 0 {
 						t.Errorf("%s %v %s, region %d: %+v, want %+v", name, size, fit, i, g, want)
