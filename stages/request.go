@@ -29,7 +29,8 @@ type Request struct {
 	Seen func(Pixels) (skip bool)
 
 	// Into, if not nil, lends the memory of its slices, those of its Regions too, to the Result of Do, so that this allocates
-	// nothing. It is read by the goroutine that calls Do, when there is a result. nil: the memory is new.
+	// nothing: it is that of an earlier request which nobody looks at any more. It is read by the goroutine that calls Do, when there
+	// is a result. nil: the memory is new.
 	Into *Result
 
 	// Release is called exactly once for every request given to Do, whatever Do returns, when nothing in the line

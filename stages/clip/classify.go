@@ -180,25 +180,29 @@ func (e *Engine) EmbedImage(ctx context.Context, r *Request) (Result, error) {
 	return e.run(ctx, r, stages.Request{Embedding: true, Regions: regionsOf(r.Regions)})
 }
 
-// Thumbnail returns a small JPEG of the image, or of its first region if r has some: see stages.Thumbnail. The image is decoded in a
-// bulk lane of the caller's: it is never refused and takes no place of other requests, nor is it superseded. Only Image, Raw,
+// Thumbnails returns a small JPEG of each region of the image, without regions one of the image: see stages.Thumbnail. The image is
+// decoded in a bulk lane of the caller's: it is never refused, takes no place of other requests and is not superseded. Only Image, Raw,
 // Regions, the caller of Lane, and Release of r are looked at. It blocks and fails as Classify does.
-func (e *Engine) Thumbnail(ctx context.Context, r *Request) ([]byte, error) {
-	var jpeg []byte
+func (e *Engine) Thumbnails(ctx context.Context, r *Request) ([][]byte, error) {
+	var jpegs [][]byte
 	var failed error
 	l := Request{Image: r.Image, Raw: r.Raw, Lane: pipeline.NewLane(r.Lane.Caller, pipeline.Bulk), Release: r.Release}
-	regions := regionsOf(r.Regions[:min(len(r.Regions), 1)])
-	l.Seen = func(p stages.Pixels) bool {
-		for _, r := range regions {
-			p = p.Crop(r)
+	regions := regionsOf(r.Regions)
+	l.Seen = func(whole stages.Pixels) bool {
+		parts := []stages.Pixels{whole}
+		for i, r := range regions {
+			parts = append(parts[:i], whole.Crop(r))
 		}
-		jpeg, failed = stages.Thumbnail(p)
+		for _, p := range parts {
+			jpeg, err := stages.Thumbnail(p)
+			jpegs, failed = append(jpegs, jpeg), errors.Join(failed, err)
+		}
 		return true // no more is wanted
 	}
 	if _, err := e.run(ctx, &l, stages.Request{Regions: regions}); err != nil {
-		return nil, err // a worker may still be making jpeg
+		return nil, err // a worker may still be making some
 	}
-	return jpeg, failed
+	return jpegs, failed
 }
 
 // run takes the image of r through the line.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"image"
+	"image/color"
 	"image/jpeg"
 	"slices"
 	"testing"
@@ -91,8 +92,8 @@ func TestRegions(t *testing.T) {
 	is(t, err, stages.ErrRegion)
 }
 
-// TestThumbnailOfAFrame is of the image or of a region, and needs no encoder.
-func TestThumbnailOfAFrame(t *testing.T) {
+// TestThumbnailsOfAFrame are of the image or of its regions, and need no encoder.
+func TestThumbnailsOfAFrame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &device{hang: make(chan struct{})}
 		e := newEngine(t, d)
@@ -107,42 +108,44 @@ func TestThumbnailOfAFrame(t *testing.T) {
 		raw := halved(t)
 		stream := pipeline.NewLane(fair.Caller{Address: "a"}, pipeline.Latest)
 		for name, c := range map[string]struct {
-			r      Request
-			w, h   int
-			colour string // of the right edge
+			r       Request
+			sizes   []image.Point
+			colours []string // of the right edges
 		}{
-			"raw":        {Request{Image: raw.Image, Raw: raw.Raw}, 16, 8, "blue"},
-			"a region":   {Request{Image: raw.Image, Raw: raw.Raw, Regions: []Region{{W: 0.5, H: 0.5}}}, 8, 4, "red"},
-			"of several": {Request{Image: raw.Image, Raw: raw.Raw, Regions: []Region{{W: 0.25, H: 1}, {X: 0.5, W: 0.5, H: 1}}}, 4, 8, "red"},
-			"compressed": {Request{Image: imageOf(t, "green")}, 8, 8, "green"},
+			"raw":        {Request{Image: raw.Image, Raw: raw.Raw}, []image.Point{{16, 8}}, []string{"blue"}},
+			"a region":   {Request{Image: raw.Image, Raw: raw.Raw, Regions: []Region{{W: 0.5, H: 0.5}}}, []image.Point{{8, 4}}, []string{"red"}},
+			"compressed": {Request{Image: imageOf(t, "green")}, []image.Point{{8, 8}}, []string{"green"}},
+			"several": {Request{Image: raw.Image, Raw: raw.Raw, Regions: []Region{{W: 0.25, H: 1}, {W: 1, H: 1}, {X: 0.5, W: 0.5, H: 1}}},
+				[]image.Point{{4, 8}, {16, 8}, {8, 8}}, []string{"red", "blue", "blue"}},
 		} {
 			released := 0
 			c.r.Release, c.r.Lane = func() { released++ }, stream
-			b, err := e.Thumbnail(t.Context(), &c.r)
-			if err != nil || released != 1 {
-				t.Errorf("%s: %v, released %d times", name, err, released)
+			list, err := e.Thumbnails(t.Context(), &c.r)
+			if err != nil || released != 1 || len(list) != len(c.sizes) {
+				t.Errorf("%s: %d of them, %v, released %d times", name, len(list), err, released)
 				continue
 			}
-			m, err := jpeg.Decode(bytes.NewReader(b))
-			if err != nil || m.Bounds() != image.Rect(0, 0, c.w, c.h) {
-				t.Errorf("%s: %v, %v", name, m.Bounds(), err)
-				continue
-			}
-			r, g, b8, _ := m.At(c.w-1, c.h-1).RGBA()
-			for i, v := range []uint32{r, g, b8} {
-				want := []uint8{colours[c.colour].R, colours[c.colour].G, colours[c.colour].B}[i]
-				if d := int(v>>8) - int(want); d < -20 || d > 20 {
-					t.Errorf("%s: %v", name, m.At(c.w-1, c.h-1))
+			for n, b := range list {
+				m, err := jpeg.Decode(bytes.NewReader(b))
+				if err != nil || m.Bounds().Size() != c.sizes[n] {
+					t.Fatalf("%s %d: %v, %v", name, n, m.Bounds(), err)
+				}
+				edge := m.At(c.sizes[n].X-1, c.sizes[n].Y-1)
+				got, want := color.RGBAModel.Convert(edge).(color.RGBA), colours[c.colours[n]]
+				for _, v := range [][2]uint8{{got.R, want.R}, {got.G, want.G}, {got.B, want.B}} {
+					if d := int(v[0]) - int(v[1]); d < -20 || d > 20 {
+						t.Errorf("%s %d: %v, want %v", name, n, got, want)
+					}
 				}
 			}
 		}
-		_, err := e.Thumbnail(t.Context(), &Request{Image: []byte("none")})
+		_, err := e.Thumbnails(t.Context(), &Request{Image: []byte("none")})
 		is(t, err, decode.ErrNotImage)
-		_, err = e.Thumbnail(t.Context(), &Request{Image: raw.Image, Raw: raw.Raw, Regions: []Region{{W: 2, H: 1}}})
+		_, err = e.Thumbnails(t.Context(), &Request{Image: raw.Image, Raw: raw.Raw, Regions: []Region{{W: 2, H: 1}}})
 		is(t, err, stages.ErrRegion)
 		ended, cancel := context.WithCancel(t.Context())
 		cancel()
-		_, err = e.Thumbnail(ended, &Request{Image: raw.Image, Raw: raw.Raw})
+		_, err = e.Thumbnails(ended, &Request{Image: raw.Image, Raw: raw.Raw})
 		is(t, err, pipeline.ErrDeadline)
 		select {
 		case err := <-busy:
