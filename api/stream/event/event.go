@@ -4,6 +4,8 @@ package event
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"time"
@@ -22,7 +24,7 @@ const (
 
 // Event is something that happened in a stream.
 type Event struct {
-	ID        string          `json:"id"` // 32 random hex digits
+	ID        string          `json:"id,omitempty"` // NewID, or "" with Frame, so that listeners come again after the last change
 	Stream    string          `json:"stream"`
 	Kind      Kind            `json:"event"`
 	Region    string          `json:"region,omitempty"`
@@ -38,8 +40,16 @@ type Event struct {
 	Thumbnail bool            `json:"thumbnail,omitempty"` // there is one
 	Answer    json.RawMessage `json:"answer,omitempty"`    // of frame: what the frame's sender was answered
 
+	// Only the store has these; listeners get neither.
 	Vector []float32 `json:"-"` // embedding of the frame or region, unit length
 	JPEG   []byte    `json:"-"` // the thumbnail, longer side 96 pixels
+}
+
+// NewID returns 128 random bits in hex.
+func NewID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
 }
 
 // Score is the score of a label.
@@ -53,32 +63,6 @@ var (
 	ErrNoEvent = errors.New("there is no such event") // or not any more
 	ErrLost    = errors.New("events cannot be kept")  // the file cannot be read or written
 )
-
-// Bus tells listeners of events. Safe for concurrent use; Publish never blocks.
-type Bus struct{}
-
-// NewBus makes a bus that remembers up to so many of the newest events of each stream for listeners that come again.
-func NewBus(remembered int) *Bus { panic("to be built") }
-
-// Publish tells all listeners. The event is shared from then on.
-func (b *Bus) Publish(e *Event) { panic("to be built") }
-
-// Filter says which events a listener hears.
-type Filter struct {
-	Stream string // "": all streams
-	Frames bool   // also those of kind Frame
-}
-
-// Listen begins to listen after the event lastID ("": now). Of events after it that are forgotten the first Next tells the number,
-// or -1 where it is not known. The listener must be closed.
-func (b *Bus) Listen(f Filter, lastID string) *Listener { panic("to be built") }
-
-// Listener hears events in their order. Not for concurrent use.
-type Listener struct{}
-
-// Next blocks until there is an event or ctx ends. missed is how many were lost since the last call because the listener was too slow.
-func (l *Listener) Next(ctx context.Context) (e *Event, missed int, err error) { panic("to be built") }
-func (l *Listener) Close()                                                     { panic("to be built") }
 
 // Config is the section "events" of the configuration.
 type Config struct {
