@@ -404,7 +404,7 @@ func (f *Feed) settle(e *entry) bool {
 	var changes []change
 	if e.dropped == "" {
 		out.Regions = j.answers(out.Regions)
-		if j.plan.Events != nil && !out.Reused {
+		if !out.Reused && (j.plan.Events != nil || f.stream.watched.Load()) {
 			changes = f.stream.observe(f, j, e)
 		}
 		for i := range out.Regions {

@@ -44,7 +44,7 @@ var (
 type Parts struct {
 	Engine  *clip.Engine
 	Bus     *event.Bus
-	Store   *event.Store // of definitions and events; nil: there is none, for the reason Lost
+	Store   Store // of definitions and events; nil: there is none, for the reason Lost
 	Lost    error
 	Limits  Limits           // of definitions
 	Timeout time.Duration    // from when a frame was received until it expires
@@ -55,6 +55,14 @@ type Parts struct {
 
 	// Encode appends an answer as JSON, as its sender gets it, for events of frames; nil: they have none.
 	Encode func(b []byte, a *Answer) []byte
+}
+
+// Store keeps definitions and events: an event.Store.
+type Store interface {
+	Streams() (map[string][]byte, error)
+	PutStream(ctx context.Context, id string, definition []byte) error
+	DeleteStream(ctx context.Context, id string) error
+	Add(ctx context.Context, e *event.Event) error
 }
 
 // Buffers lends memory for frames, and bounds what all callers have of it. Safe for concurrent use; neither blocks.

@@ -17,16 +17,18 @@ type stream struct {
 	id      string
 	plan    atomic.Pointer[plan]
 	pending atomic.Bool // a change needs more frames
+	watched atomic.Bool // there are watches
 	meter   meter
 	outbox  outbox
 
-	mu      sync.Mutex // guards what follows; taken after that of the hub
-	defined bool       // it is kept
-	ended   bool
-	feed    *Feed // nil: none
-	puller  *puller
-	watches []*watch    // what holds in each region; nil: nothing is known
-	linger  *time.Timer // nil: the stream is fed
+	mu       sync.Mutex // guards what follows; taken after that of the hub
+	defined  bool       // it is kept
+	ended    bool
+	feed     *Feed // nil: none
+	puller   *puller
+	watches  []*watch    // what holds in each region; nil: nothing is known
+	watching *plan       // whose regions those are
+	linger   *time.Timer // nil: the stream is fed
 }
 
 // Info is a stream as GET answers with it.
