@@ -154,7 +154,9 @@ func newYard(t testing.TB, change func(*yard)) *yard {
 }
 
 func (y *yard) sets() clip.SetParts {
-	label := func(name string, threshold *sets.Threshold) sets.Label { return sets.Label{Name: name, Threshold: threshold} }
+	label := func(name string, threshold *sets.Threshold) sets.Label {
+		return sets.Label{Name: name, Threshold: threshold}
+	}
 	none := sets.Templates{Name: "none"}
 	d := sets.Definition{Labels: []sets.Label{label("red", &sets.Threshold{Enter: 0.9, Exit: 0.8}), label("green", nil)}, Templates: &none}
 	return clip.SetParts{Configured: map[string]sets.Definition{"door": d.Normalized()}}
