@@ -13,6 +13,7 @@ import (
 
 	"hailoclip/api"
 	"hailoclip/api/outbound"
+	"hailoclip/api/stream"
 	"hailoclip/cache"
 	"hailoclip/cache/sets"
 	"hailoclip/hailo/npu"
@@ -28,6 +29,7 @@ type Config struct {
 	CLIP           CLIP            `yaml:"clip"`
 	TextEmbedding  cache.Config    `yaml:"text_embedding"`
 	Performance    pipeline.Config `yaml:"performance"`
+	Streams        stream.Config   `yaml:"streams"`
 	Health         Health          `yaml:"health"`
 	CPU            onnx.Config     `yaml:"cpu"`
 	NPU            npu.Config      `yaml:"npu"`
