@@ -368,11 +368,8 @@ func value(t *testing.T, c component, topics map[string]string) string {
 		t.Errorf("%s: %q in %s: %v", c.UniqueID, topics[c.StateTopic], c.StateTopic, err)
 	}
 	expression := strings.TrimSuffix(strings.TrimPrefix(c.ValueTemplate, "{{ "), " }}")
-	path, then, isChoice := expression, "", false
-	if label, ok := strings.CutPrefix(expression, "'ON' if "); ok {
-		path, then, isChoice = strings.TrimSuffix(label, " else 'OFF'"), "", true
-		path, then, _ = strings.Cut(path, "==")
-	}
+	choice, isChoice := strings.CutPrefix(expression, "'ON' if ")
+	path, then, _ := strings.Cut(strings.TrimSuffix(choice, " else 'OFF'"), "==")
 	name, ok := strings.CutPrefix(path, "value_json.")
 	got, there := payload[name]
 	switch {

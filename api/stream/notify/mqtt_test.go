@@ -427,9 +427,7 @@ func TestWhatIsNoMoreIsCleared(t *testing.T) {
 	n := mqttNotifier(t, &s, Parts{}, "mqtt://"+b.address)
 	_, stop := start(t, n)
 	w.has("hailo-clip/status", "online") // streams are not known: nothing else
-	if m := n.Stats().MQTT; m.Messages != 1 {
-		t.Errorf("%+v", m)
-	}
+	w.until("the counts", func() bool { return n.Stats().MQTT.Messages == 1 })
 	s.set(holds("open"))
 	n.Refresh()
 	for topic := range gone {
@@ -574,11 +572,11 @@ func TestPacketConn(t *testing.T) {
 				}
 			}
 		}
-		if n, err := read(good); n != len(good) || err != io.EOF {
+		if n, err := read(good); n != len(good) || !errors.Is(err, io.EOF) {
 			t.Errorf("%s: %d of %d, %v", name, n, len(good), err)
 		}
 		for _, bad := range [][]byte{{0x30, 0x81, 0x80, 0x40}, {0x30, 0xff, 0xff, 0xff, 0x7f}, {0x30, 0x80, 0x80, 0x80, 0x80, 0}, {0xd0, 0, 0x30, 0xff, 0xff, 0xff, 0xff, 0xff}} {
-			if n, err := read(bad); err != errLongPacket || n >= len(bad) {
+			if n, err := read(bad); !errors.Is(err, errLongPacket) || n >= len(bad) {
 				t.Errorf("%s: %x: %d, %v", name, bad, n, err)
 			}
 		}
