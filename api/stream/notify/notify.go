@@ -29,8 +29,8 @@ type Parts struct {
 	Thumbnail func(ctx context.Context, id string) ([]byte, error)
 
 	// Streams returns the streams that are defined and what holds in them now; those that end with their feed are left out. It is
-	// called when Run begins, after each event, after Refresh and once a minute, never by two goroutines at once, and must not
-	// block. An event is published when Streams already knows of its change. What the broker remembers of other streams is cleared;
+	// called when the broker is connected, after each event, after Refresh and once a minute, never by two goroutines at once, and
+	// must not block. An event is to be published when Streams already knows of its change. What the broker remembers of other streams is cleared;
 	// nil, as long as the streams are not known, clears nothing. May be nil without MQTT.
 	Streams func() []Stream
 
