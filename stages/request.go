@@ -22,8 +22,9 @@ type Request struct {
 	// Regions are parts of the image that are encoded and compared each by itself; none: the whole image, with Labels and Scoring.
 	Regions []Region
 
-	// Seen, if not nil, is shown the decoded image before it is resized; it must not keep it. If it returns true the image is not
-	// encoded, and Result.Skipped is set. It runs on a worker: it must not block.
+	// Seen, if not nil, is shown the decoded image, upright, before it is resized; it must not keep or change it. If it returns
+	// true the image is neither resized nor encoded, and Result.Skipped is set. It runs on a worker, once at most: it must not
+	// block, and when Do has returned an error it may still run. A panic of it is the request's error.
 	Seen func(Pixels) (skip bool)
 
 	// Release is called exactly once for every request given to Do, whatever Do returns, when nothing in the line
@@ -40,7 +41,8 @@ type Region struct {
 	Scoring    Scoring // of Labels
 }
 
-// Pixels is a decoded image: rows from the top, RGB, 8 bit, Stride bytes from one to the next.
+// Pixels is a decoded image or a part of one: rows from the top, RGB, 8 bit, Stride bytes from one to the next. Pix ends with the
+// last pixel or after it.
 type Pixels struct {
 	Pix                   []byte
 	Width, Height, Stride int

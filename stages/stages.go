@@ -2,11 +2,7 @@ package stages
 
 import (
 	"cmp"
-	"context"
-	"errors"
 	"fmt"
-	"sync/atomic"
-	"time"
 
 	"hailoclip/hailo"
 	"hailoclip/pipeline"
@@ -72,16 +68,33 @@ func (l *Line) decode(worker int, j *job) (err error) {
 	it := &j.Item
 	it.image, err = l.decoder.Decode(j.Context(), it.plan)
 	it.memory.Shrink(len(it.image.Pix))
-	if err == nil && it.image.Stride != 0 { // a raw frame, of which nothing was decoded
+	if err != nil {
+		return err
+	}
+	if seen := it.request.Seen; seen != nil {
+		if it.result.Skipped = seen(it.pixels()); it.result.Skipped {
+			return nil
+		}
+	}
+	if it.image.Stride != 0 { // a raw frame, of which nothing was decoded
 		if it.frame = l.backend.Frames().TryGet(); it.frame != nil {
 			return l.fit(l.resizers[worker], it)
 		}
 	}
-	return err
+	return nil
 }
 
-// isResized says that decode has done what resize does.
-func isResized(j *job) bool { return j.Item.frame != nil }
+// pixels is the decoded image.
+func (it *item) pixels() Pixels {
+	p := &it.image
+	return Pixels{Pix: p.Pix, Width: p.Width, Height: p.Height, Stride: cmp.Or(p.Stride, 3*p.Width)}
+}
+
+// isResized says that decode has done what resize does, or that nothing more is to be done.
+func isResized(j *job) bool { return j.Item.frame != nil || isSkipped(j) }
+
+// isSkipped says that Request.Seen wants no more of the image.
+func isSkipped(j *job) bool { return j.Item.result.Skipped }
 
 func (l *Line) resize(worker int, j *job) (err error) {
 	if j.Item.frame, err = l.backend.Frames().Get(j.Context()); err != nil {
@@ -92,13 +105,12 @@ func (l *Line) resize(worker int, j *job) (err error) {
 
 // fit writes the image into the frame, and gives it back.
 func (l *Line) fit(r *resize.Resizer, it *item) (err error) {
-	p := &it.image
-	stride := cmp.Or(p.Stride, 3*p.Width)
-	if err := r.ResizeRows(it.frame.Pixels, p.Pix, p.Width, p.Height, stride); err != nil {
+	p := it.pixels()
+	if err := r.ResizeRows(it.frame.Pixels, p.Pix, p.Width, p.Height, p.Stride); err != nil {
 		return err
 	}
 	if it.request.Thumbnail {
-		if it.result.Thumbnail, err = thumbnail(p.Pix, p.Width, p.Height, stride); err != nil {
+		if it.result.Thumbnail, err = thumbnail(p.Pix, p.Width, p.Height, p.Stride); err != nil {
 			return err
 		}
 	}
@@ -109,65 +121,9 @@ func (l *Line) fit(r *resize.Resizer, it *item) (err error) {
 	return nil
 }
 
-// encode encodes a batch. When the encoder refuses a batch of several, each frame gets a try of its
-// own, so that one bad frame fails alone. A lost device or a deadline is the same for all.
-func (l *Line) encode(_ int, jobs []*job) {
-	err := l.encodeFrames(jobs)
-	alone := len(jobs) > 1 && errors.Is(err, hailo.ErrEncode)
-	for i := range jobs {
-		if alone {
-			err = l.encodeFrames(jobs[i : i+1])
-		}
-		jobs[i].Fail(err)
-	}
-}
-
-// encodeFrames makes one call of the backend, which may take as long as one job of the batch waits.
-func (l *Line) encodeFrames(jobs []*job) error {
-	frames := make([]*hailo.Frame, len(jobs))
-	for i, j := range jobs {
-		frames[i] = j.Item.frame
-	}
-	ctx, stop := whileOneWaits(jobs)
-	defer stop()
-	return l.backend.EncodeImages(ctx, frames)
-}
-
-// whileOneWaits returns a context that ends with the last of the jobs' contexts, but not with its cause, which is that
-// of one job. A context that ends early, as that of a client who has gone, does not end it for the others. The caller
-// calls stop.
-func whileOneWaits(jobs []*job) (ctx context.Context, stop func()) {
-	if len(jobs) == 1 {
-		return jobs[0].Context(), func() {}
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	stops := []func() bool{}
-	forget := func() {}
-	var last time.Time
-	var waiting atomic.Int32
-	waiting.Store(int32(len(jobs)))
-	bounded := true
-	for _, j := range jobs {
-		stops = append(stops, context.AfterFunc(j.Context(), func() {
-			if waiting.Add(-1) == 0 {
-				cancel()
-			}
-		}))
-		deadline, ok := j.Context().Deadline()
-		if bounded = bounded && ok; deadline.After(last) {
-			last = deadline
-		}
-	}
-	if bounded { // for backends that look at it
-		ctx, forget = context.WithDeadline(ctx, last)
-	}
-	return ctx, func() {
-		for _, stop := range stops {
-			stop()
-		}
-		forget()
-		cancel()
-	}
+// encode has the frame encoded, in a group with those of others.
+func (l *Line) encode(_ int, j *job) error {
+	return l.batcher.Encode(j.Context(), j.Lane.Caller, j.Item.frame)
 }
 
 func (l *Line) score(_ int, j *job) error {

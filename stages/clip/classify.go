@@ -52,8 +52,8 @@ type Result struct {
 	Set      *PromptSet     // the version of Request.PromptSet that was used
 	TextTime time.Duration  // that getting Prompts took
 
-	Labels  *stages.Labels // what was compared; shared, only to be read
-	Scoring stages.Scoring // and how
+	Labels  *stages.Labels // what the image was compared with, also for Prompts; shared, only to be read. nil by EmbedImage
+	Scoring stages.Scoring // and how, with what the request says of it
 	Sets    []*PromptSet   // by region: the version that was used; nil: that of the request
 }
 
@@ -112,8 +112,8 @@ func (e *Engine) answers(
 
 func (e *Engine) classify(ctx context.Context, r *Request, a answers) (Result, error) {
 	a.scoring.TopK, a.scoring.Cut, a.scoring.Threshold = cmp.Or(r.TopK, a.labels.N), r.Cut, r.Threshold
-	result, err := e.run(ctx, r, stages.Request{Labels: a.labels, Scoring: a.scoring, Logits: r.Logits})
-	result.Prompts, result.Set = a.prompts, a.set
+	result, err := e.run(ctx, r, stages.Request{Labels: a.labels, Scoring: a.scoring, Logits: r.Logits, Embedding: r.Embedding})
+	result.Prompts, result.Set, result.Labels, result.Scoring = a.prompts, a.set, a.labels, a.scoring
 	return result, err
 }
 
@@ -124,7 +124,7 @@ func (e *Engine) EmbedImage(ctx context.Context, r *Request) (Result, error) {
 
 // run takes the image of r through the line.
 func (e *Engine) run(ctx context.Context, r *Request, l stages.Request) (Result, error) {
-	l.Image, l.Raw, l.Lane, l.Release = r.Image, r.Raw, r.Lane, r.Release
+	l.Image, l.Raw, l.Lane, l.Seen, l.Release = r.Image, r.Raw, r.Lane, r.Seen, r.Release
 	result, err := e.line.Do(ctx, &l)
 	return Result{Result: result}, err
 }
