@@ -12,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"hailoclip/api"
+	"hailoclip/api/stream/event"
 	"hailoclip/cache"
 	"hailoclip/cache/sets"
 	"hailoclip/hailo/npu"
@@ -28,6 +29,7 @@ type Config struct {
 	TextEmbedding  cache.Config    `yaml:"text_embedding"`
 	Performance    pipeline.Config `yaml:"performance"`
 	Health         Health          `yaml:"health"`
+	Events         event.Config    `yaml:"events"`
 	CPU            onnx.Config     `yaml:"cpu"`
 	NPU            npu.Config      `yaml:"npu"`
 	Sim            open.Sim        `yaml:"sim"`
