@@ -110,7 +110,7 @@ func (l *Line) fit(r *resize.Resizer, it *item) (err error) {
 		return err
 	}
 	if it.request.Thumbnail {
-		if it.result.Thumbnail, err = thumbnail(p.Pix, p.Width, p.Height, p.Stride); err != nil {
+		if it.result.Thumbnail, err = Thumbnail(p); err != nil {
 			return err
 		}
 	}

@@ -37,6 +37,7 @@ type Event struct {
 	TS        *int64          `json:"ts,omitempty"`        // the sender's, in microseconds
 	Model     string          `json:"model,omitempty"`     // digest of the image encoder
 	Thumbnail bool            `json:"thumbnail,omitempty"` // there is one
+	Unstored  bool            `json:"unstored,omitempty"`  // it was to be stored, and could not be
 	Answer    json.RawMessage `json:"answer,omitempty"`    // of frame: what the frame's sender was answered
 
 	// Only the store has these; listeners get neither.
