@@ -31,7 +31,7 @@ type setAsk struct {
 	label      string          // of an example
 	example    clip.Example
 	event      string // its id, if the example is that of an event
-	trial      trial // evaluate
+	trial      trial  // evaluate
 
 	info       clip.SetInfo
 	created    bool
