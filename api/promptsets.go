@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"hailoclip/api/stream/event"
 	"hailoclip/cache/sets"
 	"hailoclip/pipeline"
 	"hailoclip/stages/clip"
@@ -275,11 +277,8 @@ func (r *request) addExample() (err error) {
 // eventExample makes an example of what is stored of an event.
 func (r *request) eventExample(id string) (clip.Example, error) {
 	svc := &r.server.svc
-	switch {
-	case svc.Store == nil && svc.Lost == nil:
-		return clip.Example{}, fail(errInvalidRequest, "'event' is not supported, because this service keeps no events: send 'image' or 'vector'")
-	case svc.Store == nil:
-		return clip.Example{}, svc.Lost
+	if svc.Store == nil {
+		return clip.Example{}, cmp.Or(svc.Lost, event.ErrLost)
 	}
 	e, err := svc.Store.Get(r.work, id)
 	if err == nil && (len(e.Vector) == 0 || e.Model == "") {

@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -72,17 +71,7 @@ func TestEventAsExample(t *testing.T) {
 	if got := examples("pets"); len(got) != 1 {
 		t.Errorf("%+v", got)
 	}
-}
-
-// TestEventAsExampleWithoutStore says that the file of events cannot be used, or that the service has no streams.
-func TestEventAsExampleWithoutStore(t *testing.T) {
-	for _, c := range []struct {
-		lost   error
-		status int
-		code   string
-	}{{fmt.Errorf("%w: locked", event.ErrLost), 503, "unavailable"}, {nil, 400, "invalid_request"}} {
-		s := serve(t, func(_ *Config, svc *Service) { svc.Lost = c.lost })
-		s.json(t, "PUT", "/v1/prompt-sets/pets", `{"labels":[{"name":"cat","prompts":["a cat"]}]}`)
-		s.post(t, "/v1/prompt-sets/pets/examples", `{"label":"cat","event":"`+strings.Repeat("0", 32)+`"}`).wantError(t, c.status, c.code, "")
-	}
+	lost := serve(t, nil) // without a store
+	lost.json(t, "PUT", "/v1/prompt-sets/pets", `{"labels":[{"name":"cat","prompts":["a cat"]}]}`)
+	lost.post(t, path, `{"label":"cat","event":"`+strings.Repeat("0", 32)+`"}`).wantError(t, 503, "unavailable", "")
 }

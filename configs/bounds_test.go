@@ -54,6 +54,9 @@ func TestBounds(t *testing.T) {
 		{"performance.batch_timeout", "1ms 1h", "0s 999µs 1h0m1s", "1ms to 1h"},
 		{"performance.max_wait", "0 1s", "-1ns 1.001s", "0 to 1s"},
 		{"performance.warmup_iterations", "0 1000", "-1 1001", "0 to 1000"},
+		{"streams.max_streams", "1 1000", "0 1001", "1 to 1000"},
+		{"streams.max_listeners", "1 1000", "0 1001", "1 to 1000"},
+		{"streams.linger", "0 1h", "-1ns 1h0m1s", "0 to 1h"},
 		{"health.probe_interval", "0 1s 1h", "-1s 1ms 999ms 1h0m1s", "1s to 1h, or 0 for never"},
 		{"events.max_bytes", "1048576 68719476736", "0 -1 1048575 68719476737", "1048576 to 68719476736"},
 		{"events.max_age", "1m 720h 87600h", "0s 59s 87600h0m1s", "1m to 87600h"},
@@ -68,6 +71,8 @@ func TestBounds(t *testing.T) {
 			`a size from 64M to 1024T, such as "3G" or "512M", or "infinity"`},
 		{"resource_limits.cpu_quota", `"" 80% 300%`, "80 -1% 0% lots", `a percentage such as "80%"`},
 		{"logging.level", "debug INFO warn warning error critical", `loud ""`, "debug, info, warning, error"},
+		{"fetch.allow", `[] camera.local "*.example.org:80" 192.168.1.20 192.168.1.0/24 "[fd00::1]:80"`, `"*" [""] a/b a@b a:0 10.0.0.1/8`,
+			`a name, "*." and a name, an address, each with or without a port, or a network such as 10.0.0.0/8`},
 		{"logging.format", "json text", `xml ""`, "json, text"},
 	}
 	load := func(key, value string) string {

@@ -12,6 +12,8 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"hailoclip/api"
+	"hailoclip/api/outbound"
+	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
 	"hailoclip/cache"
 	"hailoclip/cache/sets"
@@ -28,6 +30,7 @@ type Config struct {
 	CLIP           CLIP            `yaml:"clip"`
 	TextEmbedding  cache.Config    `yaml:"text_embedding"`
 	Performance    pipeline.Config `yaml:"performance"`
+	Streams        stream.Config   `yaml:"streams"`
 	Health         Health          `yaml:"health"`
 	Events         event.Config    `yaml:"events"`
 	CPU            onnx.Config     `yaml:"cpu"`
@@ -35,6 +38,7 @@ type Config struct {
 	Sim            open.Sim        `yaml:"sim"`
 	ResourceLimits ResourceLimits  `yaml:"resource_limits"`
 	Logging        Logging         `yaml:"logging"`
+	Fetch          outbound.Config `yaml:"fetch"`
 
 	PromptSets map[string]sets.Definition `yaml:"prompt_sets"` // by name; the API cannot change them
 }
