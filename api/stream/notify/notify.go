@@ -118,8 +118,8 @@ func New(cfg Config, p Parts) (*Notifier, error) {
 	return n, errors.Join(faults...)
 }
 
-// Run tells of events until ctx ends, then says goodbye (availability offline) for a second at most. Nothing of it is left then.
-// It is called once.
+// Run tells of events until ctx ends, then says goodbye (availability offline) for about a second at most, two where a broker does
+// not read. Nothing of it is left then. It is called once.
 func (n *Notifier) Run(ctx context.Context) {
 	if len(n.hooks) == 0 && n.mqtt == nil {
 		return
