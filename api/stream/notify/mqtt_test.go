@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	neturl "net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -18,6 +19,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/eclipse/paho.golang/autopaho"
 	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho"
 	mochi "github.com/mochi-mqtt/server/v2"
@@ -243,6 +245,10 @@ func (w *watcher) publish(topic, payload string, retain bool) {
 
 // scene is what Parts.Streams tells.
 type scene struct {
+	// While it is held the Notifier makes no connection. The broker in this process must not be subscribed to while it is told what
+	// to remember: it reads and writes that at the same time.
+	offline sync.Mutex
+
 	mu      sync.Mutex
 	streams []Stream
 }
@@ -285,6 +291,11 @@ func mqttNotifier(t *testing.T, s *scene, p Parts, url string, change ...func(*M
 	n, err := New(Config{MQTT: c}, p)
 	if err != nil {
 		t.Fatal(err)
+	}
+	n.mqtt.client.AttemptConnection = func(ctx context.Context, cfg autopaho.ClientConfig, u *neturl.URL) (net.Conn, error) {
+		s.offline.Lock()
+		defer s.offline.Unlock()
+		return n.mqtt.dial(ctx, cfg, u)
 	}
 	n.mqtt.client.ReconnectBackoff = func(attempt int) time.Duration {
 		return min(time.Duration(attempt)*10*time.Millisecond, 50*time.Millisecond)
@@ -343,6 +354,7 @@ func TestRestarts(t *testing.T) {
 	n := mqttNotifier(t, &s, Parts{Thumbnail: thumbnailOf}, "mqtt://"+b.address)
 	events, stop := start(t, n)
 	for i := range restarts {
+		s.offline.Lock()
 		if i%2 == 0 {
 			b.stop()
 		}
@@ -354,6 +366,7 @@ func TestRestarts(t *testing.T) {
 		}
 		b.start()
 		w := watch(t, connect(t, b.address))
+		s.offline.Unlock()
 		w.has("hailo-clip/status", "online")
 		w.has("hailo-clip/gate/state", told(state))
 		w.hears(configTopic, "hailo_clip_gate_open")
@@ -397,8 +410,10 @@ func TestQueueWhileTheBrokerIsAway(t *testing.T) {
 	if m := n.Stats().MQTT; m.Connected || m.Queued != queueLength {
 		t.Errorf("%+v", m)
 	}
+	s.offline.Lock()
 	b.start()
 	w := watch(t, connect(t, b.address))
+	s.offline.Unlock()
 	w.has("hailo-clip/gate/state", told("closed"))
 	w.until("all events", func() bool { return n.Stats().MQTT.Queued == 0 })
 	if m := n.Stats().MQTT; m.Dropped != sent+1-queueLength || m.Delivered != queueLength {
