@@ -174,6 +174,7 @@ func watch(t *testing.T, conn net.Conn, change ...func(*paho.Connect)) *watcher 
 		t.Fatal(err)
 	}
 	t.Cleanup(w.close)
+	w.publish("sync", "", false) // acknowledged when the broker has done with the subscription
 	return w
 }
 
