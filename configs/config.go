@@ -13,6 +13,7 @@ import (
 
 	"hailoclip/api"
 	"hailoclip/api/stream"
+	"hailoclip/api/stream/event"
 	"hailoclip/cache"
 	"hailoclip/cache/sets"
 	"hailoclip/hailo/npu"
@@ -28,8 +29,9 @@ type Config struct {
 	CLIP           CLIP            `yaml:"clip"`
 	TextEmbedding  cache.Config    `yaml:"text_embedding"`
 	Performance    pipeline.Config `yaml:"performance"`
-	Streams        stream.Config   `yaml:"streams"`
 	Health         Health          `yaml:"health"`
+	Streams        stream.Config   `yaml:"streams"`
+	Events         event.Config    `yaml:"events"`
 	CPU            onnx.Config     `yaml:"cpu"`
 	NPU            npu.Config      `yaml:"npu"`
 	Sim            open.Sim        `yaml:"sim"`

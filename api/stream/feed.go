@@ -137,6 +137,9 @@ func newFeed(ctx context.Context, s *stream, o Opening) *Feed {
 // ID is that of the stream, for Filter.Stream. It is no name where the stream is the feed's own.
 func (f *Feed) ID() string { return f.stream.id }
 
+// Definition is what is in force now; only to be read.
+func (f *Feed) Definition() Definition { return f.stream.plan.Load().Definition }
+
 // Push gives a frame to the stream. With policy queue it blocks while MaxInFlight frames are not answered. With latest it blocks only
 // while very many answers, some thousand, wait for Opening.Answer; images never do. It returns early when the feed ends, and an
 // error then: ErrFed by another feed, ErrEnded, ErrStopping, or the cause of ctx of Open. Not for concurrent use.
