@@ -274,14 +274,14 @@ func (s *stream) states() (list []RegionState) {
 	return list
 }
 
-// publish tells what a frame has changed and, if they are asked for, its answer.
+// publish tells the answer of a frame, if it is asked for, and what it has changed.
 func (s *stream) publish(j *job, e *entry, a *Answer, changes []change) {
-	s.send(changes, j)
-	if ev := j.plan.Events; ev == nil || ev.On != onFrames || s.hub.parts.Encode == nil || !s.hub.parts.Bus.Wanted(s.id) {
-		return
+	p := &s.hub.parts
+	if ev := j.plan.Events; ev != nil && ev.On == onFrames && p.Encode != nil && p.Bus.Wanted(s.id) {
+		frame := &event.Event{Stream: s.id, Kind: event.Frame, Time: e.received, Answer: p.Encode(nil, a)}
+		s.outbox.add(&batch{changes: []change{{event: frame}}})
 	}
-	frame := &event.Event{Stream: s.id, Kind: event.Frame, Time: e.received, Answer: s.hub.parts.Encode(nil, a)}
-	s.outbox.add(&batch{changes: []change{{event: frame}}})
+	s.send(changes, j)
 }
 
 // send tells changes, stored first if they are to be. j has the frame that made them; nil: none did.

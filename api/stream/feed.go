@@ -386,10 +386,30 @@ func (f *Feed) retire(j *job) {
 
 // settle answers a frame. It returns false if that must be encoded first, which it was not because it looks like another one whose
 // answer is not good for it.
-func (f *Feed) settle(e *entry) bool {
+func (f *Feed) settle(e *entry) (settled bool) {
 	out := &f.out
 	*out = Answer{Seq: e.seq, Time: e.time, HasTime: e.hasTime, Backward: e.backward, Dropped: e.dropped, Err: e.err, Regions: out.Regions[:0]}
-	j := e.job
+	var changes []change
+	if err := f.try("frame of a stream", func() { changes, settled = f.found(e) }); err != nil {
+		out.Dropped, out.Err, out.Regions, settled = Bad, err, out.Regions[:0], true
+	}
+	if !settled {
+		return false
+	}
+	out.Lag = max(time.Since(e.received), 0)
+	if f.answer != nil && !f.failing {
+		f.failing = f.try("answer of a stream", func() { f.answer(out) }) != nil
+	}
+	f.stream.settled(out)
+	if out.Dropped == "" {
+		_ = f.try("event of a stream", func() { f.stream.publish(e.job, e, out, changes) }) // it has ended the feed
+	}
+	return true
+}
+
+// found finds the answer of a frame, as settle says, and what changes by it.
+func (f *Feed) found(e *entry) (changes []change, settled bool) {
+	out, j := &f.out, e.job
 	if j != nil && j.plan.Gate != nil {
 		switch {
 		case j.encoded:
@@ -399,45 +419,37 @@ func (f *Feed) settle(e *entry) bool {
 			if !ok {
 				j.encoded, j.request.Seen = true, nil
 				j.holders.Add(1)
-				return false
+				return nil, false
 			}
 			j.result, out.Reused = r, true
 		}
 	}
-	var changes []change
-	if e.dropped == "" {
-		out.Regions = j.answers(out.Regions)
-		if !out.Reused && (j.plan.Events != nil || f.stream.watched.Load()) {
-			changes = f.stream.observe(f, j, e)
-		}
-		for i := range out.Regions {
-			r := &out.Regions[i].Result
-			r.Matches = r.Matches[:j.plan.matches(len(r.Matches))]
-		}
+	if e.dropped != "" {
+		return nil, true
 	}
-	out.Lag = max(time.Since(e.received), 0)
-	f.tell(out)
-	f.stream.settled(out)
-	if e.dropped == "" {
-		f.stream.publish(j, e, out, changes)
+	out.Regions = j.answers(out.Regions)
+	if !out.Reused && (j.plan.Events != nil || f.stream.watched.Load()) {
+		changes = f.stream.observe(f, j, e)
 	}
-	return true
+	for i := range out.Regions {
+		r := &out.Regions[i].Result
+		r.Matches = r.Matches[:j.plan.matches(len(r.Matches))]
+	}
+	return changes, true
 }
 
-// tell calls Opening.Answer. A panic of it ends the feed.
-func (f *Feed) tell(a *Answer) {
-	if f.answer == nil || f.failing {
-		return
-	}
+// try calls a function. A panic of it is the error, and ends the feed.
+func (f *Feed) try(what string, call func()) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			f.failing = true
-			err := &pipeline.PanicError{Stage: "answer of a stream", Value: v, Stack: debug.Stack()}
-			f.stream.hub.log.Error("a feed has ended", "stream", f.stream.id, "error", err, "stack", string(err.Stack))
-			f.end(err)
+			failed := &pipeline.PanicError{Stage: what, Value: v, Stack: debug.Stack()}
+			f.stream.hub.log.Error("a feed has ended", "stream", f.stream.id, "error", failed, "stack", string(failed.Stack))
+			f.end(failed)
+			err = failed
 		}
 	}()
-	f.answer(a)
+	call()
+	return nil
 }
 
 // answers appends what was found in each region.
