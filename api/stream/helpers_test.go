@@ -118,7 +118,7 @@ func newYard(t testing.TB, change func(*yard)) *yard {
 	}
 	y.chip.frames = hailo.NewHeapFrames(4, 8, 3)
 	store := cache.OpenStore(cache.Config{
-		Mode: cache.OnDemand, CacheMaxEntries: 100, CacheListBytes: 64 << 10, CacheFileMaxBytes: 4 << 20, MaxPending: 100,
+		Mode: cache.OnDemand, CacheEnabled: true, CacheMaxEntries: 100, CacheListBytes: 64 << 10, CacheFileMaxBytes: 4 << 20, MaxPending: 100,
 	}, "", y.parts.Log)
 	engine, err := clip.New(
 		clip.Config{ApplySoftmax: true, Images: stages.Config{

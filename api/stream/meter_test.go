@@ -20,7 +20,7 @@ func TestDegraded(t *testing.T) {
 		"growing":        {[]int{10, 20, 40, 60, 80, 100, 120, 140, 160, 180, 200, 220}, true},
 		"back":           {[]int{10, 20, 40, 60, 80, 100, 120, 140, 160, 180, 200, 220, 20, 20, 20, 20, 20}, false},
 		"idle":           {[]int{100, none, none, none, none, none, 200, 200, none, none, none, none}, false},
-		"superseded":     {[]int{lost, lost, lost, lost, lost, lost, lost, lost, lost, lost, 5}, true},
+		"superseded":     {[]int{lost, lost, lost, lost, lost, lost, lost, lost, lost, lost, lost}, true},
 		"nine of them":   {[]int{5, lost, lost, lost, lost, lost, lost, lost, lost, lost, 5}, false},
 		"once in a time": {[]int{lost, lost, lost, lost, lost, lost, lost, 5, lost, lost, lost, lost}, false},
 		"long ago":       {[]int{lost, lost, lost, lost, lost, lost, lost, lost, lost, lost, lost, none, none}, false},
