@@ -15,6 +15,7 @@ import (
 	"hailoclip/cache/sets"
 	"hailoclip/hailo"
 	"hailoclip/pipeline"
+	"hailoclip/stages"
 	"hailoclip/stages/clip"
 	"hailoclip/stages/decode"
 	"hailoclip/stages/resize"
@@ -70,6 +71,7 @@ var kinds = []struct {
 	{decode.ErrTruncated, errInvalidImage},
 	{decode.ErrCorrupt, errInvalidImage},
 	{resize.ErrTooExtreme, errInvalidImage},
+	{stages.ErrRegion, errInvalidRequest},
 	{decode.ErrTooManyPixels, errImageTooLarge},
 	{decode.ErrTooMuchMemory, errImageTooLarge},
 	{decode.ErrUnsupportedFormat, &kind{415, "unsupported_image", "", 0}},

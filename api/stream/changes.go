@@ -211,7 +211,7 @@ func (s *stream) event(w *watch, kind event.Kind) *event.Event {
 
 // events makes events of changes.
 func (s *stream) events(w *watch, j *job, e *entry, a *RegionAnswer, found []track.Change) (changes []change) {
-	scores := w.best()
+	scores, vector := w.best(), slices.Clone(a.Result.Embedding)
 	name := func(label int) string {
 		if label < 0 {
 			return unknown
@@ -234,7 +234,7 @@ func (s *stream) events(w *watch, j *job, e *entry, a *RegionAnswer, found []tra
 			own := e.time
 			ev.TS = &own
 		}
-		ev.Model, ev.Vector, ev.Thumbnail = s.hub.parts.Engine.ImageDigest(), a.Result.Embedding, j.plan.Events.Thumbnails
+		ev.Model, ev.Vector = s.hub.parts.Engine.ImageDigest(), vector
 		changes = append(changes, change{ev, w.part(), w.events.Store})
 	}
 	return changes

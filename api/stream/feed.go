@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -101,6 +102,7 @@ type job struct {
 	request clip.Request
 	ctx     context.Context
 	result  clip.Result
+	memory  stages.Result // of an earlier result, for the next one
 	err     error
 	base    *base // with a gate: the frame that it looks like or, with encoded, its own
 	encoded bool
@@ -164,12 +166,9 @@ func (f *Feed) push(frame Frame, why Dropped, err error) error {
 		f.room.Wait()
 		p = f.stream.plan.Load()
 	}
-	if f.over {
+	if f.over || f.ctx.Err() != nil {
 		release(&frame)
-		if f.err == nil {
-			return ErrEnded
-		}
-		return f.err
+		return cmp.Or(f.err, context.Cause(f.ctx), ErrEnded)
 	}
 	f.pushed = time.Now()
 	f.counts.Frames++
@@ -269,7 +268,9 @@ func (f *Feed) start(number uint64, frame Frame, p *plan, at time.Time) {
 		j.holders.Store(2)
 	}
 	if p.Gate != nil {
-		j.request.Seen = j.seen
+		j.request.Seen = j.seen // and the memory of the result may become that of a base
+	} else {
+		j.request.Into = &j.memory
 	}
 	f.entry(number).job = j
 	f.inside++
@@ -374,6 +375,9 @@ func (f *Feed) retire(j *job) {
 		j.drop()
 	}
 	if j.holders.Load() == 0 { // else the engine still has it, after an error, or an event
+		if j.request.Into != nil && j.err == nil {
+			j.memory = j.result.Result
+		}
 		j.frame, j.request, j.result, j.base = Frame{}, clip.Request{}, clip.Result{}, nil
 		f.spare = append(f.spare, j)
 	}
@@ -461,7 +465,8 @@ func (j *job) answers(list []RegionAnswer) []RegionAnswer {
 			part := &r.Regions[i]
 			a.Result.Matches, a.Result.Reason, a.Result.Logits, a.Result.Embedding = part.Matches, part.Reason, part.Logits, part.Embedding
 			if r.Sets != nil && r.Sets[i] != nil {
-				a.Result.Set = r.Sets[i]
+				set := r.Sets[i]
+				a.Result.Set, a.Result.Prompts, a.Result.Labels, a.Result.Scoring = set, nil, &set.Labels, set.Scoring
 			}
 			a.Result.Regions, a.Result.Sets = nil, nil
 		}

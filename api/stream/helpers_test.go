@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -211,7 +212,11 @@ func (s *sender) answered(a *Answer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o := outcome{Answer: *a}
-	o.Regions = append([]RegionAnswer(nil), a.Regions...)
+	o.Regions = slices.Clone(a.Regions)
+	for i := range o.Regions {
+		r := &o.Regions[i].Result
+		r.Matches, r.Logits, r.Embedding = slices.Clone(r.Matches), slices.Clone(r.Logits), slices.Clone(r.Embedding)
+	}
 	if len(a.Regions) > 0 && len(a.Regions[0].Result.Matches) > 0 {
 		o.best = a.Regions[0].Names[a.Regions[0].Result.Matches[0].Label]
 	}

@@ -115,6 +115,7 @@ func TestEvents(t *testing.T) {
 func TestEventsOfRegions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		y := newYard(t, nil)
+		synctest.Wait() // until the set is encoded
 		s := y.feed("", `{"format": "`+rawFormat+`", "prompts": ["blue", "green"], "events": {"min_frames": 1}, "regions": [
 			{"name": "left", "x": 0, "y": 0, "w": 0.5, "h": 1, "prompt_set": "door"}, {"name": "right", "x": 0.5, "y": 0, "w": 0.5, "h": 1}]}`)
 		heard := y.hear(s.ID(), true)
@@ -150,6 +151,7 @@ func TestEventsOfRegions(t *testing.T) {
 func TestSetChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		y := newYard(t, nil)
+		synctest.Wait() // until the set is encoded
 		s := y.feed("", with(`"events": {"min_frames": 1}`))
 		heard := y.hear(s.ID(), false)
 		s.every(time.Millisecond, "red")
@@ -392,7 +394,7 @@ func TestNames(t *testing.T) {
 			{"", `{"id": 1, "prompts": ["red"]}`, "id"},
 			{"gate", `{}`, "prompt_set"},
 			{"gate", `{"prompt_set": "window"}`, clip.ErrSetsLost},
-			{"gate", `{"prompt_set": "door", "source": "http://camera/"}`, "source"},
+			{"gate", `{"prompt_set": "door", "format": "x"}`, "format"},
 			{"", `{"prompts": ["red"]`, ""},
 		} {
 			_, err := y.tryFeed(t.Context(), c.id, c.definition)
