@@ -324,7 +324,9 @@ func TestGateAfterFailure(t *testing.T) {
 		s := y.feed("", with(`"gate": {}, "policy": "queue"`))
 		broken := errors.New("broken")
 		y.chip.fail.Store(&broken)
-		s.push("red|blue", "red|blue", "red|blue")
+		s.push("red|blue")
+		synctest.Wait() // until it is the first one at the device
+		s.push("red|blue", "red|blue")
 		synctest.Wait()
 		y.chip.gate <- struct{}{}
 		synctest.Wait()
