@@ -12,8 +12,10 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"hailoclip/api"
+	"hailoclip/api/outbound"
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
+	"hailoclip/api/stream/notify"
 	"hailoclip/cache"
 	"hailoclip/cache/sets"
 	"hailoclip/hailo/npu"
@@ -37,6 +39,8 @@ type Config struct {
 	Sim            open.Sim        `yaml:"sim"`
 	ResourceLimits ResourceLimits  `yaml:"resource_limits"`
 	Logging        Logging         `yaml:"logging"`
+	Fetch          outbound.Config `yaml:"fetch"`
+	Notify         notify.Config   `yaml:"notify"`
 
 	PromptSets map[string]sets.Definition `yaml:"prompt_sets"` // by name; the API cannot change them
 }
@@ -123,5 +127,5 @@ var levels = map[string]slog.Level{
 // SlogLevel is Level, whose case makes no difference.
 func (l Logging) SlogLevel() slog.Level { return levels[strings.ToLower(l.Level)] }
 
-// YAML writes the configuration as a file would have it, without comments.
+// YAML writes the configuration as a file would have it, without comments, and *** for secrets.
 func (c Config) YAML() ([]byte, error) { return yaml.Marshal(c) }
