@@ -104,8 +104,11 @@ type job struct {
 	result  clip.Result
 	memory  stages.Result // of an earlier result, for the next one
 	err     error
-	base    *base // with a gate: the frame that it looks like or, with encoded, its own
+
+	// With a gate, whose lock guards them.
+	base    *base // the frame that it looks like or, with encoded, its own
 	encoded bool
+	over    bool // nobody asks any more
 
 	release func() // methods of the job, made once
 	seen    func(stages.Pixels) bool
@@ -251,7 +254,7 @@ func (f *Feed) start(number uint64, frame Frame, p *plan, at time.Time) {
 		j = &job{feed: f}
 		j.release, j.seen = j.drop, j.see
 	}
-	j.number, j.frame, j.plan, j.at, j.base, j.encoded = number, frame, p, at, nil, false
+	j.number, j.frame, j.plan, j.at, j.base, j.encoded, j.over = number, frame, p, at, nil, false, false
 	j.ctx = f.deadline.of(frame.Received)
 	j.request = clip.Request{
 		Image: frame.Image, Raw: frame.Raw, Prompts: p.Prompts, PromptSet: p.set, TopK: p.TopK, Regions: p.parts,
@@ -415,17 +418,11 @@ func (f *Feed) settle(e *entry) (settled bool) {
 func (f *Feed) found(e *entry) (changes []change, settled bool) {
 	out, j := &f.out, e.job
 	if j != nil && j.plan.Gate != nil {
-		switch {
-		case j.encoded:
-			f.gate.settle(j, e.dropped == "")
-		case e.dropped == "" && j.base != nil:
-			r, ok := f.gate.answer(j, f.stream.hub.parts.Engine.PromptSets())
-			if !ok {
-				j.encoded, j.request.Seen = true, nil
-				j.holders.Add(1)
-				return nil, false
-			}
-			j.result, out.Reused = r, true
+		again := false
+		if out.Reused, again = f.gate.settle(j, e.dropped == "", f.stream.hub.parts.Engine.PromptSets()); again {
+			j.request.Seen = nil
+			j.holders.Add(1)
+			return nil, false
 		}
 	}
 	if e.dropped != "" {
