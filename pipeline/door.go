@@ -1,8 +1,8 @@
 package pipeline
 
 import (
-	"cmp"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,26 +15,72 @@ import (
 type door[T any] struct {
 	announce chan *Job[T] // as long as the queue
 
-	mu      sync.Mutex
-	waiting fair.Queue[*Job[T]]
-	outside fair.Queue[*Job[T]] // of Bulk lanes, while there is no room for them: at most one of each
-	bulk    int                 // of waiting, those of Bulk lanes: at most half of the queue, and one
-	closed  bool
+	mu       sync.Mutex
+	entering []*Job[T] // of Latest lanes, inside Hooks.Enter, in no order
+	arrived  uint64    // jobs of Latest lanes so far
+	waiting  fair.Queue[*Job[T]]
+	outside  fair.Queue[*Job[T]] // of Bulk lanes, while there is no room for them: at most one of each
+	bulk     int                 // of waiting, those of Bulk lanes: at most half of the queue, and one
+	closed   bool
 }
 
-// enter queues the job, or returns at once why not. gone is a job that had to make room: it has been failed and is no
-// longer in the queue. The caller finishes it.
+// begin counts a job of a Latest lane as one that waits, until forget or enter; other jobs it leaves alone. The oldest of the
+// lane may have to make room: it gets ErrSuperseded. If it is gone, it was in the queue, and the caller finishes it; one
+// inside Hooks.Enter has its context ended, and forget and enter say so.
+func (d *door[T]) begin(job *Job[T]) (gone *Job[T]) {
+	if job.Lane.policy != Latest {
+		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	oldest := d.superseded(job.Lane)
+	switch {
+	case oldest == nil:
+	case d.waiting.Remove(oldest.Lane.Caller, oldest):
+		oldest.Fail(ErrSuperseded)
+		gone = oldest
+	default: // it cannot leave Enter behind, and be used again, before the lock is free
+		d.remove(oldest)
+		oldest.entry.supersede()
+	}
+	d.arrived++
+	job.number = d.arrived
+	job.entry = job.entry.next(job.ctx)
+	d.entering = append(d.entering, job)
+	return gone
+}
+
+// forget ends begin for a job that does not enter. It says whether the job was superseded meanwhile.
+func (d *door[T]) forget(job *Job[T]) (superseded bool) {
+	if job.Lane.policy != Latest {
+		return false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return !d.remove(job)
+}
+
+// remove takes a job out of those that are entering, and says whether it was there.
+func (d *door[T]) remove(job *Job[T]) bool {
+	i := slices.Index(d.entering, job)
+	if i >= 0 {
+		d.entering = slices.Delete(d.entering, i, i+1)
+	}
+	return i >= 0
+}
+
+// enter queues the job, after begin, or returns at once why not. gone is a job that had to make room: it has been failed and is
+// no longer in the queue. The caller finishes it.
 func (d *door[T]) enter(job *Job[T]) (gone *Job[T], err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if job.Lane.policy == Latest && !d.remove(job) {
+		return nil, ErrSuperseded
+	}
 	if d.closed {
 		return nil, ErrClosed
 	}
 	caller := job.Lane.Caller
-	if gone = d.superseded(job.Lane); gone != nil {
-		d.waiting.Remove(caller, gone)
-		gone.Fail(ErrSuperseded)
-	}
 	if job.Lane.policy == Bulk && d.bulkFull() {
 		d.outside.Push(caller, job)
 		return nil, nil
@@ -64,20 +110,32 @@ func (d *door[T]) full() bool { return d.waiting.Len() >= cap(d.announce) }
 // bulkFull says that jobs of Bulk lanes have all the places that they may have: many of these lanes leave room for others.
 func (d *door[T]) bulkFull() bool { return d.bulk >= max(cap(d.announce)/2, 1) }
 
-// superseded returns the job of the lane whose place the next one takes; nil when there is room for both. Other lanes of
-// the caller do not count.
+// superseded returns the job whose place the next one of a Latest lane takes; nil when there is room for both.
 func (d *door[T]) superseded(lane Lane) (oldest *Job[T]) {
+	if lane.policy != Latest {
+		return nil
+	}
 	waiting := 0
-	for _, job := range d.waiting.Of(lane.Caller) {
-		if lane.policy == Latest && job.Lane.policy == Latest {
-			waiting++
-			oldest = cmp.Or(oldest, job)
+	for _, jobs := range [...][]*Job[T]{d.entering, d.waiting.Of(lane.Caller)} {
+		for _, job := range jobs {
+			if job.Lane.latest != lane.latest {
+				continue
+			}
+			if waiting++; oldest == nil || job.number < oldest.number {
+				oldest = job
+			}
 		}
 	}
 	if waiting < maxLatest {
 		return nil
 	}
 	return oldest
+}
+
+// gives says whether the next job of a lane has the place of another one of it in the queue.
+func (d *door[T]) gives(lane Lane) bool {
+	oldest := d.superseded(lane)
+	return oldest != nil && !slices.Contains(d.entering, oldest)
 }
 
 func (d *door[T]) push(job *Job[T]) {
@@ -109,7 +167,7 @@ func (d *door[T]) refuses(lane Lane) error {
 	switch {
 	case d.closed:
 		return ErrClosed
-	case d.full() && lane.policy != Bulk && d.superseded(lane) == nil && !d.waiting.Yields(lane.Caller):
+	case d.full() && lane.policy != Bulk && !d.gives(lane) && !d.waiting.Yields(lane.Caller):
 		return ErrQueueFull
 	}
 	return nil

@@ -17,6 +17,8 @@ type Job[T any] struct {
 	Lane Lane // where it enters
 
 	ctx    context.Context
+	entry  *entry // ctx of a Latest lane's job inside Hooks.Enter
+	number uint64 // of a Latest lane's job: in the order of arrival
 	err    error
 	done   chan struct{} // gets a value when the job has left the line
 	turn   bool          // it has the turn of its lane

@@ -1,13 +1,18 @@
 package pipeline
 
-import "hailoclip/pipeline/fair"
+import (
+	"sync/atomic"
+
+	"hailoclip/pipeline/fair"
+)
 
 // Lane is where jobs enter: one client, stream or bulk job has one lane. Within a lane jobs are served in the order of
-// arrival, and lanes in turn. The zero value is the lane of the program itself, with policy Queue.
+// arrival, and lanes in turn. The zero value is the lane of the program itself, with policy Queue. A copy is the same lane.
 type Lane struct {
-	Caller fair.Caller // of this lane alone: lanes of the same Caller are served as one. A Latest lane must not share it.
+	Caller fair.Caller // lanes of the same Caller are served as one
 	policy Policy
 	turn   chan struct{} // only of Bulk: holds a value while one of its jobs enters or waits in the queue
+	latest uint64        // only of Latest: its number, from 1
 }
 
 // Policy says how the jobs of a lane wait.
@@ -18,8 +23,8 @@ const (
 	// most waiting, if its own lane has less. The displaced job gets ErrQueueFull, or else the new one.
 	Queue Policy = iota
 
-	// Latest lets two jobs wait in the queue; a third replaces the older one, which gets ErrSuperseded. Jobs inside
-	// Hooks.Enter are not counted. While fewer wait it is as Queue.
+	// Latest lets two jobs wait, inside Hooks.Enter or in the queue; a third, as soon as it is given to Do, replaces the older
+	// one, which gets ErrSuperseded. Other lanes of its Caller do not count. While fewer wait it is as Queue.
 	Latest
 
 	// Bulk lets one job at a time enter and wait in the queue, and never refuses it; the others wait until a worker has
@@ -31,11 +36,16 @@ const (
 // NewLane makes a lane. It needs no closing.
 func NewLane(caller fair.Caller, policy Policy) Lane {
 	l := Lane{Caller: caller, policy: policy}
-	if policy == Bulk {
+	switch policy {
+	case Bulk:
 		l.turn = make(chan struct{}, 1)
+	case Latest:
+		l.latest = latestLanes.Add(1)
 	}
 	return l
 }
+
+var latestLanes atomic.Uint64
 
 // Policy returns how the jobs of the lane wait.
 func (l Lane) Policy() Policy { return l.policy }

@@ -16,6 +16,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -34,7 +35,8 @@ type Pipeline[T any] struct {
 // Hooks are what happens to a job at the ends of the line. Each may be nil.
 type Hooks[T any] struct {
 	// Enter is called for every job before it may queue, by the goroutine that called Do. It may block until the
-	// job's context ends. An error is the job's.
+	// job's context ends, which for a job of a Latest lane may be before that of Do: with ErrSuperseded. It does not keep that
+	// context. An error is the job's.
 	Enter func(*Job[T]) error
 
 	// Leave is called exactly once for every job given to Do, whatever Do returns, when nothing in the line will
@@ -130,8 +132,16 @@ func (p *Pipeline[T]) enter(job *Job[T]) error {
 		if err := p.Refuses(job.Lane); err != nil {
 			return err
 		}
-		first.call([]*Job[T]{job}, func() { job.Fail(p.hooks.Enter(job)) })
-		if job.err != nil {
+	}
+	if gone := first.door.begin(job); gone != nil {
+		p.finish(gone)
+	}
+	if p.hooks.Enter != nil {
+		if err := p.callEnter(job); err != nil {
+			if first.door.forget(job) {
+				return ErrSuperseded
+			}
+			job.Fail(err)
 			return first.count(job.err)
 		}
 	}
@@ -141,6 +151,20 @@ func (p *Pipeline[T]) enter(job *Job[T]) error {
 		p.finish(gone)
 	}
 	return err
+}
+
+// callEnter returns the error or panic of Hooks.Enter.
+func (p *Pipeline[T]) callEnter(job *Job[T]) (err error) {
+	if job.Lane.policy == Latest {
+		ctx := job.ctx
+		job.ctx = job.entry
+		defer func() {
+			job.entry.close()
+			job.ctx = ctx
+		}()
+	}
+	p.lines[0].call([]*Job[T]{job}, func() { err = p.hooks.Enter(job) })
+	return cmp.Or(job.err, err)
 }
 
 // finish takes a job out of the line and wakes the Do that waits for it. The caller must not touch it afterwards.

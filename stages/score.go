@@ -14,34 +14,76 @@ import (
 // probability as the activation says, of logit / Temperature. With Softmax that is CLIP's. A label whose cosine or logit
 // is not finite takes part in nothing.
 func Rank(embedding []float32, l *Labels, s Scoring, logits []float64) ([]Match, Reason) {
+	return rank(embedding, l, &s, logits, nil)
+}
+
+// rank is Rank in the memory of matches, as far as that is enough.
+func rank(embedding []float32, l *Labels, scoring *Scoring, logits []float64, matches []Match) ([]Match, Reason) {
 	if l.N == 0 {
 		return nil, ""
 	}
-	matches := make([]Match, l.N) // probability: first the logit, NaN where a label takes part in nothing
+	s := *scoring
+	matches = resized(matches, l.N) // probability: first the logit, NaN where a label takes part in nothing
 	ordinary, negative := l.compare(embedding, matches, &s)
 	for i := range logits {
 		logits[i] = matches[i].Probability
 	}
-	s.Temperature = cmp.Or(s.Temperature, 1)
-	sum := 1.0
+	sum := l.activate(matches, &s, max(ordinary, negative), nil)
+	return l.choose(matches, &s, sum, negative > ordinary)
+}
+
+// Judge is the second half of Rank for all labels: matches, one for each in order, have its cosine and, as the probability, its
+// logit, and get probability and score. It says why no label fits, "" when the best one does. A label that takes part in nothing
+// has a logit that is NaN. odds is room for as many numbers, needed with Pair only. It allocates nothing.
+func (l *Labels) Judge(matches []Match, s *Scoring, odds []float64) Reason {
+	ordinary, negative := math.Inf(-1), math.Inf(-1)
+	for i := range matches {
+		switch logit := matches[i].Probability; {
+		case l.kind(i) == Ordinary && logit > ordinary:
+			ordinary = logit
+		case l.kind(i) == Negative && logit > negative:
+			negative = logit
+		}
+	}
+	sum, byCosine, v := l.activate(matches, s, max(ordinary, negative), odds), l.ByCosine(s.Activation), verdict{}
+	for i := range matches {
+		m := &matches[i]
+		m.Label, m.Probability = i, m.Probability/sum
+		if m.Score = m.Probability; byCosine {
+			m.Score = m.Cosine
+		}
+		v.see(*m, l.kind(i), s.Activation)
+	}
+	if l.Kinds == nil && s.MinCosine == nil && s.MinMargin == nil {
+		return ""
+	}
+	return v.reason(s, negative > ordinary)
+}
+
+// activate turns logits, of which top is the largest, into probabilities times the sum that it returns. odds, with Pair, is room
+// for as many numbers; nil: it makes some.
+func (l *Labels) activate(matches []Match, s *Scoring, top float64, odds []float64) (sum float64) {
+	temperature := cmp.Or(s.Temperature, 1)
 	switch s.Activation {
 	case Sigmoid:
 		for i := range matches {
-			matches[i].Probability = sigmoid(matches[i].Probability / s.Temperature)
+			matches[i].Probability = sigmoid(matches[i].Probability / temperature)
 		}
 	case Pair:
-		odds := make([]float64, l.N)
+		if odds == nil {
+			odds = make([]float64, len(matches))
+		}
 		for i := range odds {
 			odds[i] = matches[i].Probability
 		}
-		l.Odds(odds, s.Temperature)
+		l.Odds(odds, temperature)
 		for i := range odds {
-			matches[i].Probability = sigmoid(odds[i] / s.Temperature)
+			matches[i].Probability = sigmoid(odds[i] / temperature)
 		}
 	default:
-		sum = l.exponentials(matches, s.Temperature, max(ordinary, negative))
+		return l.exponentials(matches, temperature, top)
 	}
-	return l.choose(matches, &s, sum, negative > ordinary)
+	return 1
 }
 
 // compare sets of each label the cosine, and as its probability its logit. It returns the largest logits of ordinary and

@@ -205,6 +205,30 @@ func TestRequests(t *testing.T) {
 	}
 }
 
+// TestClassifyWithAll: one request gets the embedding and the logits with its matches, and what they were compared with; one
+// that is not to be encoded gets nothing but that.
+func TestClassifyWithAll(t *testing.T) {
+	e := newEngine(t, &device{})
+	r := Request{Image: imageOf(t, "green"), Prompts: []string{"red", "green"}, TopK: 1, Logits: true, Embedding: true}
+	got, err := e.Classify(t.Context(), &r)
+	if err != nil || !slices.Equal(got.Embedding, []float32{0, 1, 0}) || !slices.Equal(got.Logits, []float64{0, 10}) || len(got.Matches) != 1 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if l := got.Labels; l.N != 2 || !slices.Equal(l.Rows, []float32{1, 0, 0, 0, 1, 0}) || got.Scoring.LogitScale != 10 || got.Scoring.TopK != 1 {
+		t.Errorf("compared with %+v by %+v", l, got.Scoring)
+	}
+	again, reason := stages.Rank(got.Embedding, got.Labels, got.Scoring, nil)
+	if !slices.Equal(again, got.Matches) || reason != got.Reason {
+		t.Errorf("%+v %s, want %+v %s", again, reason, got.Matches, got.Reason)
+	}
+	r.Seen = func(p stages.Pixels) bool { return p.Pix[1] == 255 }
+	for _, do := range []func(context.Context, *Request) (Result, error){e.Classify, e.EmbedImage} {
+		if got, err := do(t.Context(), &r); err != nil || !got.Skipped || got.Matches != nil || got.Logits != nil || got.Embedding != nil {
+			t.Errorf("%+v, %v", got, err)
+		}
+	}
+}
+
 // TestNextTextEncoder is asked only while the one before is away.
 func TestNextTextEncoder(t *testing.T) {
 	second := &device{}

@@ -3,7 +3,8 @@
 package event
 
 import (
-	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"time"
@@ -22,7 +23,7 @@ const (
 
 // Event is something that happened in a stream.
 type Event struct {
-	ID        string          `json:"id"` // 32 random hex digits
+	ID        string          `json:"id,omitempty"` // NewID, or "" with Frame, so that listeners come again after the last change
 	Stream    string          `json:"stream"`
 	Kind      Kind            `json:"event"`
 	Region    string          `json:"region,omitempty"`
@@ -36,10 +37,19 @@ type Event struct {
 	TS        *int64          `json:"ts,omitempty"`        // the sender's, in microseconds
 	Model     string          `json:"model,omitempty"`     // digest of the image encoder
 	Thumbnail bool            `json:"thumbnail,omitempty"` // there is one
+	Unstored  bool            `json:"unstored,omitempty"`  // it was to be stored, and could not be
 	Answer    json.RawMessage `json:"answer,omitempty"`    // of frame: what the frame's sender was answered
 
+	// Only the store has these; listeners get neither.
 	Vector []float32 `json:"-"` // embedding of the frame or region, unit length
 	JPEG   []byte    `json:"-"` // the thumbnail, longer side 96 pixels
+}
+
+// NewID returns 128 random bits in hex.
+func NewID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
 }
 
 // Score is the score of a label.
@@ -53,62 +63,3 @@ var (
 	ErrNoEvent = errors.New("there is no such event") // or not any more
 	ErrLost    = errors.New("events cannot be kept")  // the file cannot be read or written
 )
-
-// Bus tells listeners of events. Safe for concurrent use; Publish never blocks.
-type Bus struct{}
-
-// NewBus makes a bus that remembers up to so many of the newest events of each stream for listeners that come again.
-func NewBus(remembered int) *Bus { panic("to be built") }
-
-// Publish tells all listeners. The event is shared from then on.
-func (b *Bus) Publish(e *Event) { panic("to be built") }
-
-// Filter says which events a listener hears.
-type Filter struct {
-	Stream string // "": all streams
-	Frames bool   // also those of kind Frame
-}
-
-// Listen begins to listen after the event lastID ("": now). Of events after it that are forgotten the first Next tells the number,
-// or -1 where it is not known. The listener must be closed.
-func (b *Bus) Listen(f Filter, lastID string) *Listener { panic("to be built") }
-
-// Listener hears events in their order. Not for concurrent use.
-type Listener struct{}
-
-// Next blocks until there is an event or ctx ends. missed is how many were lost since the last call because the listener was too slow.
-func (l *Listener) Next(ctx context.Context) (e *Event, missed int, err error) { panic("to be built") }
-func (l *Listener) Close()                                                     { panic("to be built") }
-
-// Config is the section "events" of the configuration.
-type Config struct {
-	MaxBytes int64         `yaml:"max_bytes" bounds:"1048576 to 1099511627776"` // of all stored events; the oldest make room
-	MaxAge   time.Duration `yaml:"max_age" bounds:"1m to 87600h"`
-}
-
-// Store keeps events and definitions of streams in a file. Safe for concurrent use.
-type Store struct{}
-
-// OpenStore opens the file, or makes it with mode 0600 when something is first stored. A file that is damaged or held by another
-// process stays as it is: the error says so.
-func OpenStore(path string, cfg Config) (*Store, error) { panic("to be built") }
-
-// Add keeps an event, with vector and thumbnail. It is on disk when Add returns.
-func (s *Store) Add(ctx context.Context, e *Event) error { panic("to be built") }
-
-// List returns stored events of a stream ("": all) after since (an id or "", which is the oldest), oldest first, at most limit.
-func (s *Store) List(ctx context.Context, stream, since string, limit int) ([]Event, error) {
-	panic("to be built")
-}
-
-// Get returns an event with vector and thumbnail; ErrNoEvent.
-func (s *Store) Get(ctx context.Context, id string) (Event, error) { panic("to be built") }
-func (s *Store) Delete(ctx context.Context, id string) error       { panic("to be built") }
-
-// Streams returns what was put by id, PutStream keeps it durably.
-func (s *Store) Streams() (map[string][]byte, error) { panic("to be built") }
-func (s *Store) PutStream(ctx context.Context, id string, definition []byte) error {
-	panic("to be built")
-}
-func (s *Store) DeleteStream(ctx context.Context, id string) error { panic("to be built") }
-func (s *Store) Close() error                                      { panic("to be built") }
