@@ -115,8 +115,9 @@ type job struct {
 }
 
 func (j *job) drop() {
-	if j.holders.Add(-1) == 0 && j.frame.Release != nil {
-		j.frame.Release()
+	release := j.frame.Release
+	if j.holders.Add(-1) == 0 && release != nil { // from now on the job may be used again
+		release()
 	}
 }
 
