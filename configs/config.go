@@ -31,8 +31,8 @@ type Config struct {
 	CLIP           CLIP            `yaml:"clip"`
 	TextEmbedding  cache.Config    `yaml:"text_embedding"`
 	Performance    pipeline.Config `yaml:"performance"`
-	Health         Health          `yaml:"health"`
 	Streams        stream.Config   `yaml:"streams"`
+	Health         Health          `yaml:"health"`
 	Events         event.Config    `yaml:"events"`
 	CPU            onnx.Config     `yaml:"cpu"`
 	NPU            npu.Config      `yaml:"npu"`

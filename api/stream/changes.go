@@ -142,27 +142,23 @@ func (s *stream) exits(w, successor *watch) (changes []change) {
 		ev.Label, ev.State, ev.Previous = label, state, previous
 		changes = append(changes, change{ev, w.part(), w.events.Store})
 	}
-	var labels []int
 	for i, name := range w.names {
-		if !w.ordinary(i) || !w.tracker.Holds(i) {
-			continue
-		}
-		if to := successor.find(name); to >= 0 {
-			labels = append(labels, to)
-		} else {
+		if w.ordinary(i) && w.tracker.Holds(i) && successor.find(name) < 0 {
 			tell(event.Exit, name, "", "")
 		}
 	}
-	state, since := -1, time.Now()
-	if label, _, from := w.tracker.State(); label >= 0 {
-		if state = successor.find(w.names[label]); state >= 0 {
-			since = from
-		} else {
-			tell(event.State, "", unknown, w.names[label])
-		}
+	if label, _, _ := w.tracker.State(); label >= 0 && successor.find(w.names[label]) < 0 {
+		tell(event.State, "", unknown, w.names[label])
 	}
 	if successor != nil {
-		successor.tracker.Resume(labels, state, since)
+		was := make([]int, successor.labels.N)
+		for i := range was {
+			was[i] = -1
+			if successor.ordinary(i) {
+				was[i] = w.find(successor.names[i])
+			}
+		}
+		successor.tracker.Resume(w.tracker, was)
 	}
 	return changes
 }
