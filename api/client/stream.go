@@ -161,6 +161,10 @@ func (s *Stream) Change(change any) error {
 	return s.write(opText, text)
 }
 
+// End says that no more frames come. The service answers those that it has, tells their events, and closes the stream, which
+// Receive tells as a *CloseError with code 1000.
+func (s *Stream) End() error { return s.write(opText) }
+
 // Receive blocks until there is a message. The end of the stream is a *CloseError where the service has given a code, io.EOF or
 // another error of the connection where not, or the cause of the context's end.
 func (s *Stream) Receive() (m Message, err error) {
