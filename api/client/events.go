@@ -42,6 +42,10 @@ func readMissed(text []byte) (*Missed, error) {
 type EventsOptions struct {
 	LastID string // begin after this one; "": from now on
 	Frames bool   // also those of kind EventFrame, where the stream makes them
+
+	// Begun is called when the service has begun to listen for this listener, also after each time that the connection was lost. May
+	// be nil.
+	Begun func()
 }
 
 // Times of Events.
@@ -129,6 +133,9 @@ func (l *listening) once(ctx context.Context) (heard bool, err error) {
 		return false, fmt.Errorf("%w: %q where events were expected", ErrAnswer, media)
 	}
 	l.connected = true
+	if l.Begun != nil {
+		l.Begun()
+	}
 	limit := int(min(l.c.options.MaxAnswer, 16<<20))
 	return true, readEvents(response.Body, limit, func() { silent.Reset(eventsSilence) }, l.hear)
 }

@@ -28,6 +28,7 @@ const benchExamples = `Examples:
   hailo-clip bench --backend sim --search rate --slo p99=50ms
   hailo-clip bench --url http://pi:5000 --rate 300 -d 60s --assert 'p99<50ms' --assert errors==0
   hailo-clip bench --url http://127.0.0.1:5000 --vs http://127.0.0.1:5001 -d 30s
+  hailo-clip bench --backend sim --stream ws -c 8,16 --fps 30 -d 30s --csv streams.csv
   hailo-clip bench --compare before.json after.json
   HAILO_CLIP_PERFORMANCE_MAX_QUEUE_SIZE=64 hailo-clip bench --backend sim -c 64`
 
@@ -87,6 +88,9 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 	if err := noStart(c.URL, g); err != nil {
 		return err
 	}
+	if c.Stream != "" && c.Body == load.JSON {
+		c.Body = load.Binary
+	}
 	images, err := c.images(4) // different ones, so that nothing learns one by heart
 	if err != nil {
 		return err
@@ -103,7 +107,7 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 	url := c.URL
 	if url == "" {
 		var stop func() error
-		if url, stop, err = startService(ctx, g); err != nil {
+		if url, stop, err = startService(ctx, g, c.environment()...); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, stop()) }()
@@ -152,8 +156,15 @@ func (c *benchRunCmd) options() (o load.Options, asserts report.Goal, err error)
 	if len(c.Clients)+len(c.Rate) == 0 {
 		c.Clients = []int{16}
 	}
+	streams := load.Streams{Kind: c.Stream, FPS: c.FPS, Policy: c.Policy, Gate: c.Gate, Trouble: c.Misbehave}
+	switch {
+	case c.Stream == "":
+		streams = load.Streams{}
+	case len(c.Rate) > 0 || c.Search != "" || c.FreshPrompts || c.Prompts == 0 || c.Body == load.Multipart || len(c.Size) > 1 && c.Body == load.Raw:
+		return o, nil, errors.New("--stream has --fps and no --rate or --search, prompts that stay, and frames as files or raw ones of one --size")
+	}
 	for _, n := range c.Clients {
-		o.Loads = append(o.Loads, load.Load{Clients: n})
+		o.Loads = append(o.Loads, load.Load{Clients: n, Streams: streams})
 	}
 	for _, n := range c.Rate {
 		o.Loads = append(o.Loads, load.Load{Rate: n})
@@ -172,6 +183,15 @@ func (c *benchRunCmd) options() (o load.Options, asserts report.Goal, err error)
 		return o, nil, fmt.Errorf("--timeout: %v is out of bounds: 1ms to 10m", c.Timeout)
 	}
 	return o, asserts, o.Validate(c.VS != "")
+}
+
+// environment is that of a service which is started for the measurement: it has room for all streams and their listeners.
+func (c *benchRunCmd) environment() (list []string) {
+	if c.Stream == "" {
+		return nil
+	}
+	n := min(slices.Max(c.Clients)+2*len(c.Misbehave), 1000)
+	return []string{fmt.Sprintf("HAILO_CLIP_STREAMS_MAX_STREAMS=%d", max(n, 64)), fmt.Sprintf("HAILO_CLIP_STREAMS_MAX_LISTENERS=%d", max(n, 8))}
 }
 
 // startFlags are those that say how to start a service.
