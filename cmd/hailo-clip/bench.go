@@ -48,10 +48,16 @@ type benchRunCmd struct {
 	URL string `name:"url" placeholder:"URL" help:"Service to measure. Default: one that is started for it, on 127.0.0.1 with --backend, --model and --config."`
 	VS  string `name:"vs" placeholder:"URL" help:"Measure this service too, in turns with the first, and print the ratios."`
 
-	Clients []int  `short:"c" placeholder:"N" help:"Closed loop: clients that ask again when they have their answer; several with commas are a step each (default 16)."`
-	Rate    []int  `short:"r" placeholder:"N" help:"Open loop: requests a second, whatever the answers do; several with commas are a step each."`
-	Search  string `enum:",rate,clients" default:"" help:"Then search the highest rate, or number of clients, that meets --slo: rate or clients. Exit code 1 if none does."`
-	SLO     string `name:"slo" placeholder:"GOAL" help:"What a step must meet, such as p99=50ms, with commas between conditions."`
+	Clients   []int    `short:"c" placeholder:"N" help:"Closed loop: clients that ask again when they have their answer; several with commas are a step each (default 16)."`
+	Rate      []int    `short:"r" placeholder:"N" help:"Open loop: requests a second, whatever the answers do; several with commas are a step each."`
+	Stream    string   `enum:",ws,push" default:"" help:"Measure streams of frames instead of requests, so many as --clients says: ws over WebSockets, push as cameras send them."`
+	FPS       int      `name:"fps" default:"30" help:"Frames a second of each stream; 0 sends the next frame when the last one is answered."`
+	Policy    string   `enum:"latest,queue" default:"latest" help:"Of the streams, when frames come faster than they are classified: latest drops the older ones, queue waits."`
+	Gate      bool     `help:"The streams do not classify frames that look like the one before."`
+	Misbehave []string `placeholder:"HOW" help:"Beside the streams, one more that misbehaves: stalled (reads no answers), partial (stops inside a frame) or garbage (sends no images); several with commas."`
+
+	Search string `enum:",rate,clients" default:"" help:"Then search the highest rate, or number of clients, that meets --slo: rate or clients. Exit code 1 if none does."`
+	SLO    string `name:"slo" placeholder:"GOAL" help:"What a step must meet, such as p99=50ms, with commas between conditions."`
 
 	Duration time.Duration `short:"d" default:"10s" help:"Time of each step that counts."`
 	Warmup   time.Duration `default:"2s" help:"Time before it."`
