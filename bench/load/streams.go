@@ -160,11 +160,8 @@ func (f *feed) sending(ctx context.Context) error {
 		if f.load.FPS > 0 {
 			at = f.due(seq)
 		} else if seq > 0 {
-			select {
-			case <-f.answered:
-			case <-f.ended:
-				return errEnded
-			case <-ctx.Done():
+			if f.wait(ctx); f.got.Load() < seq && ctx.Err() == nil {
+				return errEnded // or it does not answer
 			}
 			at = time.Now()
 		}
