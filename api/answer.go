@@ -10,7 +10,7 @@ import (
 type answer struct {
 	bytes.Reader
 	request *request // nil once it is being sent
-	memory  *bodyMemory
+	memory  *Memory
 	address string
 	b       []byte // of memory
 	err     error  // errBodyMemory: it has outgrown what there is
@@ -19,7 +19,7 @@ type answer struct {
 
 // newAnswer begins an answer of about size bytes. The caller defers unlessSent. The error is errBodyMemory.
 func (r *request) newAnswer(size int) (*answer, error) {
-	a := &answer{request: r, memory: &r.server.bodies, address: r.caller.Address, start: time.Now()}
+	a := &answer{request: r, memory: r.server.bodies, address: r.caller.Address, start: time.Now()}
 	var err error
 	a.b, err = a.memory.get(a.address, size, 0)
 	return a, err
@@ -30,7 +30,7 @@ const largeAnswer = 64 << 10
 
 // counted answers with JSON that is there already.
 func (r *request) counted(body []byte) error {
-	a := &answer{request: r, memory: &r.server.bodies, address: r.caller.Address, start: time.Now()}
+	a := &answer{request: r, memory: r.server.bodies, address: r.caller.Address, start: time.Now()}
 	if !a.memory.take(a.address, int64(cap(body)), 0) {
 		return errBodyMemory
 	}

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"unsafe"
+
+	"hailoclip/api/stream"
 )
 
 // pooledSizes are the buffers that are kept for the next body. Larger ones are left to the
@@ -13,7 +15,7 @@ var pooledSizes = [...]int{64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20}
 
 const largestPooled = 1 << 20
 
-// bodyMemory hands out the buffers that bodies are read into, and bounds what is out at any
+// Memory hands out the buffers that bodies are read into, and bounds what is out at any
 // time. Safe for concurrent use.
 //
 // Nothing of a former request shows through: a buffer is handed out empty, read extends it by
@@ -24,7 +26,7 @@ const largestPooled = 1 << 20
 //
 // An address may hold three times what is left then for others: so one has three quarters of all at most, and who comes
 // next finds a quarter. It may always have its first and smallest buffer, and a body that is alone may have everything.
-type bodyMemory struct {
+type Memory struct {
 	pools [len(pooledSizes)]sync.Pool // of *byte, the first one of a buffer of that size
 
 	all int64 // bytes that may be handed out
@@ -34,9 +36,22 @@ type bodyMemory struct {
 	held map[string]int64 // bytes that each address has
 }
 
+// NewMemory makes the memory for all bodies of a server, and for the frames of its streams.
+func (c Config) NewMemory() *Memory {
+	return &Memory{all: int64(c.MaxBodyMemoryBytes), free: int64(c.MaxBodyMemoryBytes)}
+}
+
+// Buffers lends it to streams.
+func (m *Memory) Buffers() stream.Buffers {
+	return stream.Buffers{
+		Get: func(address string, size int) ([]byte, error) { return m.get(address, size, 0) },
+		Put: m.put,
+	}
+}
+
 // take counts size bytes as held by address, and says whether there are so many for it. old of those that it has will
 // be given back then.
-func (m *bodyMemory) take(address string, size, old int64) bool {
+func (m *Memory) take(address string, size, old int64) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	left, others := m.free-size, m.held[address]-old
@@ -54,7 +69,7 @@ func (m *bodyMemory) take(address string, size, old int64) bool {
 
 // get returns an empty buffer with room for size bytes or some more, or errBodyMemory. It does
 // not block. What was in the buffer before is still there. old bytes will be put back for it.
-func (m *bodyMemory) get(address string, size, old int) ([]byte, error) {
+func (m *Memory) get(address string, size, old int) ([]byte, error) {
 	class := slices.IndexFunc(pooledSizes[:], func(s int) bool { return size <= s })
 	if class >= 0 {
 		size = pooledSizes[class]
@@ -74,7 +89,7 @@ func (m *bodyMemory) get(address string, size, old int) ([]byte, error) {
 var poison func(b []byte)
 
 // put takes back a buffer that get has returned to address; it may be nil.
-func (m *bodyMemory) put(address string, b []byte) {
+func (m *Memory) put(address string, b []byte) {
 	if b == nil {
 		return
 	}
@@ -136,7 +151,7 @@ func (r *request) receive(limit int) (err error) {
 }
 
 // plenty says that more than three quarters are free.
-func (m *bodyMemory) plenty() bool {
+func (m *Memory) plenty() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.free > m.all/4*3
@@ -144,7 +159,7 @@ func (m *bodyMemory) plenty() bool {
 
 // grow changes b for a larger buffer with the same bytes. For a moment both are taken. A body
 // of at most `most` bytes needs no more than that, or than the next of pooledSizes.
-func (m *bodyMemory) grow(address string, b []byte, most int) ([]byte, error) {
+func (m *Memory) grow(address string, b []byte, most int) ([]byte, error) {
 	size := max(4*len(b), pooledSizes[0])
 	if size > largestPooled {
 		size = max(2*len(b), largestPooled)

@@ -17,7 +17,7 @@ import (
 )
 
 // available is how many bytes may still be handed out.
-func (m *bodyMemory) available() int64 {
+func (m *Memory) available() int64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.free
@@ -115,7 +115,7 @@ func TestLargeBodiesTakeTurns(t *testing.T) {
 }
 
 func TestLargeBuffersAreNotKept(t *testing.T) {
-	var m bodyMemory
+	var m Memory
 	m.free = 1 << 30
 	for _, size := range []int{largestPooled + 1, 2 << 20, 16 << 20} {
 		b, err := m.get("", size, 0)
@@ -134,7 +134,7 @@ func TestLargeBuffersAreNotKept(t *testing.T) {
 // TestBodyMemoryIsBounded takes and puts back from many sides; run it with -race.
 func TestBodyMemoryIsBounded(t *testing.T) {
 	const budget = 1 << 20
-	var m bodyMemory
+	var m Memory
 	m.free = budget
 	var clients sync.WaitGroup
 	for i := range 8 {

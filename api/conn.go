@@ -34,6 +34,7 @@ const (
 	idle      phase = iota // it waits for the first byte of a request
 	receiving              // a request comes, or is answered without the engine
 	working                // the request is complete, and the engine has it, or it is being answered
+	streaming              // frames come, for as long as the client likes; it is never taken for idle or slow
 	leaving                // it was idle, and has been told to go
 	closing                // it has been closed by the HTTP server; its client may still be sending
 )
@@ -66,7 +67,7 @@ type conn struct {
 	mu       sync.Mutex
 	phase    phase
 	since    time.Time               // when it became idle
-	cancel   context.CancelCauseFunc // ends the request, in phase working
+	cancel   context.CancelCauseFunc // ends the request, in phases working and streaming; nil: it needs no end
 	deadline time.Time               // of reads, as the HTTP server wants it
 	latest   time.Time               // no read ends later; zero: no bound
 }
@@ -85,10 +86,21 @@ func connOf(ctx *fasthttp.RequestCtx) *conn {
 func (c *conn) place() place { return place(c.holds.Load()) }
 
 // work says that the request is complete, and how to end it.
-func (c *conn) work(cancel context.CancelCauseFunc) {
+func (c *conn) work(cancel context.CancelCauseFunc) { c.enter(working, cancel) }
+
+// stream says that frames come, and how to end that. That the client has closed its side is for the reader of the frames to
+// see, after the last of them.
+func (c *conn) stream(cancel context.CancelCauseFunc) { c.enter(streaming, cancel) }
+
+// enter begins a phase, unless the connection is closed already.
+func (c *conn) enter(p phase, cancel context.CancelCauseFunc) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.phase, c.cancel = working, cancel
+	if c.phase == closing {
+		cancel(net.ErrClosed)
+		return
+	}
+	c.phase, c.cancel = p, cancel
 }
 
 // connState keeps the phase of a connection.
@@ -157,7 +169,7 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 	return c.Conn.SetReadDeadline(t)
 }
 
-// doing returns the phase of the connection, since when it is idle, if it is, and what ends the request in phase working.
+// doing returns the phase of the connection, since when it is idle, if it is, and what ends its request, if anything does.
 func (c *conn) doing() (phase, time.Time, context.CancelCauseFunc) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -187,14 +199,17 @@ func (c *conn) makeWay(evict bool) bool {
 	return true
 }
 
-// Close ends the connection; see lingerTime. Safe to call more than once.
+// Close ends the connection, see lingerTime, and what goes on for it. Safe to call more than once, and by anybody.
 func (c *conn) Close() error {
 	c.mu.Lock()
-	was := c.phase
+	was, cancel := c.phase, c.cancel
 	c.phase, c.cancel = closing, nil
 	c.mu.Unlock()
 	if was == closing {
 		return net.ErrClosed
+	}
+	if cancel != nil {
+		cancel(net.ErrClosed)
 	}
 	defer c.listener.remove(c)
 	var d time.Duration

@@ -11,10 +11,13 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"hailoclip/api/stream"
+	"hailoclip/api/stream/event"
 	"hailoclip/cache"
 	"hailoclip/cache/sets"
 	"hailoclip/hailo"
 	"hailoclip/pipeline"
+	"hailoclip/stages"
 	"hailoclip/stages/clip"
 	"hailoclip/stages/decode"
 	"hailoclip/stages/resize"
@@ -48,6 +51,8 @@ var (
 	errMediaType       = &kind{415, "unsupported_media_type", "", 0}
 	errBodyMemory      = &kind{429, "queue_full", "Too many large requests at once, try again later", 1}
 	errQueueFull       = &kind{429, "queue_full", "The queue is full, try again later", 1}
+	errUpgrade         = &kind{426, "upgrade_required", "", 0}
+	errNotUTF8         = &kind{400, "invalid_json", "", 0} // of a message of text, which a WebSocket ends by
 	errHeaderTooLarge  = &kind{431, "header_too_large", "", 0}
 	errGone            = &kind{499, "client_gone", "The client has closed the connection", 0} // for the log
 	errInternalFailure = &kind{500, "internal_error", internalSentence, 0}
@@ -70,6 +75,7 @@ var kinds = []struct {
 	{decode.ErrTruncated, errInvalidImage},
 	{decode.ErrCorrupt, errInvalidImage},
 	{resize.ErrTooExtreme, errInvalidImage},
+	{stages.ErrRegion, errInvalidRequest},
 	{decode.ErrTooManyPixels, errImageTooLarge},
 	{decode.ErrTooMuchMemory, errImageTooLarge},
 	{decode.ErrUnsupportedFormat, &kind{415, "unsupported_image", "", 0}},
@@ -86,6 +92,15 @@ var kinds = []struct {
 	{clip.ErrSetsFull, &kind{409, "prompt_sets_full", "", 0}},
 	{clip.ErrPrecondition, &kind{412, "precondition_failed", "", 0}},
 	{clip.ErrSetsLost, &kind{503, "unavailable", "", 5}},
+	{stream.ErrNoStream, &kind{404, "stream_not_found", "", 0}},
+	{stream.ErrEnded, &kind{404, "stream_not_found", "", 0}},
+	{stream.ErrFed, &kind{409, "stream_busy", "", 0}},
+	{stream.ErrStreamsFull, &kind{429, "queue_full", "", 5}},
+	{stream.ErrListenersFull, &kind{429, "queue_full", "", 5}},
+	{stream.ErrStopping, errStopping},
+	{stream.ErrLost, &kind{503, "unavailable", "", 5}},
+	{event.ErrNoEvent, &kind{404, "event_not_found", "", 0}},
+	{event.ErrLost, &kind{503, "unavailable", "", 5}},
 	{hailo.ErrDeviceLost, &kind{503, "unavailable", "The encoder is not available: ", 5}},
 	{pipeline.ErrDeadline, errDeadline},
 	{context.DeadlineExceeded, errDeadline},

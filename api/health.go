@@ -8,6 +8,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"hailoclip/api/stream"
 	"hailoclip/stages/clip"
 )
 
@@ -29,7 +30,17 @@ func (s *Server) health(r *request) error {
 }
 
 // stats serves /v1/stats: counters since the start, of which a measurement takes the difference.
-func (s *Server) stats(r *request) error { return r.answerJSON(s.svc.Engine.Stats()) }
+func (s *Server) stats(r *request) error {
+	answer := struct {
+		clip.Stats
+		Streams *stream.HubStats `json:"streams,omitempty"`
+	}{Stats: s.svc.Engine.Stats()}
+	if s.svc.Hub != nil {
+		streams := s.svc.Hub.Stats()
+		answer.Streams = &streams
+	}
+	return r.answerJSON(answer)
+}
 
 // answerJSON answers with what is true for the moment. Where that is large it counts as a body, see answer.
 func (r *request) answerJSON(value any) error {

@@ -16,6 +16,8 @@ import (
 	"hailoclip/pipeline"
 )
 
+const maxLoggedPath = 200
+
 // log writes the line of the request: no image, no prompt, nothing else that a client wrote but method and path.
 func (r *request) log() {
 	log, background, level := r.server.svc.Log, context.Background(), slog.LevelInfo
@@ -28,11 +30,10 @@ func (r *request) log() {
 	}
 	attrs := make([]slog.Attr, 0, 10)
 	if r.state != headless {
-		const maxPath = 200
 		path := r.ctx.Path()
 		attrs = append(attrs,
 			slog.String("method", string(r.ctx.Method())),
-			slog.String("path", string(path[:min(len(path), maxPath)])),
+			slog.String("path", string(path[:min(len(path), maxLoggedPath)])),
 		)
 	}
 	sent := r.ctx.Response.Header.ContentLength() // of a large answer, see answer

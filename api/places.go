@@ -73,7 +73,7 @@ func (l *listener) evictFor(network netip.Prefix) {
 	for { // until what was found still does what it did
 		c := l.oldest(func(c *conn) (time.Time, bool) {
 			p, _, _ := c.doing()
-			return c.opened, c.network == greedy && c.place() == regular && p != working && p != leaving
+			return c.opened, c.network == greedy && c.place() == regular && p != working && p != streaming && p != leaving
 		})
 		if c == nil || c.makeWay(true) {
 			return

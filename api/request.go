@@ -39,6 +39,8 @@ type request struct {
 	items   *batchItems     // images and texts of a batch or a comparison; nil: there are none
 	vectors vectors         // how it wants embeddings
 	set     *setAsk         // what is asked of a prompt set; nil: nothing
+	stream  *streamAsk      // what is asked of a stream; nil: nothing
+	pushed  *pushed         // frames, and what came of them; nil: none
 	ask     clip.Request    // what the engine is asked: its image lies in body, its prompts are texts, see trimmed
 	work    context.Context // carries the deadline
 	arrived time.Time       // when the body was complete

@@ -21,7 +21,7 @@ import (
 type route struct {
 	methods string                  // with a space between them
 	path    string                  // as package router has it
-	limit   time.Duration           // for the answer; a request may ask for less. 0: it needs none
+	limit   time.Duration           // for the answer; a request may ask for less. 0: it needs none, or has all the time it likes
 	reads   []reader                // the kinds of body that are taken; none: a body is not read
 	refuses func(fair.Caller) error // says that the full queue refuses a caller, see serve; nil: it needs no queue
 	do      func(*request) error    // has the engine do what the reader has found; nil: there is nothing to do
@@ -32,9 +32,12 @@ type route struct {
 type reader struct {
 	media   string                  // what to send, for who has sent something else
 	accepts func(media []byte) bool // a media type in lower case without parameters; empty where none was named
-	limit   int                     // bytes
+	limit   int                     // bytes, or endless
 	read    func(*request) error    // makes clip.Request of request.body, which may be changed for that
 }
+
+// endless is the limit of a body that is not received: request.do reads it, for as long as it lasts.
+const endless = -1
 
 // routes is everything that is served.
 func (s *Server) routes() []route {
@@ -52,7 +55,7 @@ func (s *Server) routes() []route {
 		{"POST", "/v1/classify/batch", many, s.batchBodies(readClassifyBatch), nil, (*request).classifyBatch, (*request).answerClassifyBatch},
 		{"POST", "/v1/embed/batch", many, s.batchBodies(readEmbedBatch), nil, (*request).embedBatch, (*request).answerEmbedBatch},
 		{"POST", "/v1/compare", many, s.batchBodies(readComparison)[:1], nil, (*request).compare, (*request).answerComparison},
-	}, s.promptSetRoutes()...)
+	}, slices.Concat(s.promptSetRoutes(), s.streamRoutes())...)
 }
 
 // newRouter finds the routes by method and path.
@@ -102,7 +105,7 @@ func (r *request) serve(to *route) error {
 		return err
 	}
 	r.caller = s.caller(r.ctx)
-	if r.state != asking {
+	if r.state != asking && body.limit != endless {
 		if err := r.receive(body.limit); err != nil {
 			return err
 		}
@@ -119,10 +122,15 @@ func (r *request) serve(to *route) error {
 	r.arrived = time.Now()
 	cancelable, cancel := context.WithCancelCause(s.base)
 	defer cancel(nil)
-	deadline, stop := context.WithTimeout(cancelable, limit)
-	defer stop()
-	r.conn.work(cancel)
-	r.work = deadline
+	if body.limit == endless {
+		r.conn.stream(cancel)
+		r.work = cancelable
+	} else {
+		deadline, stop := context.WithTimeout(cancelable, limit)
+		defer stop()
+		r.conn.work(cancel)
+		r.work = deadline
+	}
 	if err := r.unpack(body.read); err != nil {
 		return err
 	}
@@ -142,11 +150,13 @@ func (r *request) admit(to *route) (body *reader, limit time.Duration, err error
 	if body, err = to.reader(h); err != nil {
 		return nil, 0, err
 	}
-	if h.ContentLength() > body.limit {
-		return nil, 0, tooLarge(body.limit)
-	}
-	if limit, err = timeout(h, to.limit); err != nil {
-		return nil, 0, err
+	if body.limit != endless {
+		if h.ContentLength() > body.limit {
+			return nil, 0, tooLarge(body.limit)
+		}
+		if limit, err = timeout(h, to.limit); err != nil {
+			return nil, 0, err
+		}
 	}
 	if s.svc.Engine.State() == clip.Unhealthy {
 		return nil, 0, fail(errNotReady, "The service is not ready: %s", s.svc.Engine.Health().Reason)

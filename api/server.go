@@ -16,6 +16,8 @@ import (
 	"github.com/fasthttp/router"
 	"github.com/valyala/fasthttp"
 
+	"hailoclip/api/stream"
+	"hailoclip/api/stream/event"
 	"hailoclip/pipeline/fair"
 	"hailoclip/stages/clip"
 )
@@ -28,6 +30,12 @@ type Service struct {
 	Version        string        // of the program
 	Warning        string        // value of the header X-Clip-Warning of every answer; "": none
 	Log            *slog.Logger  // one line for each request
+
+	Hub    *stream.Hub // nil: there are no streams, and no routes of them. It must outlive the server, as must what follows
+	Bus    *event.Bus  // what the hub tells listeners by; needed with it
+	Store  *event.Store
+	Lost   error   // why there is no store
+	Memory *Memory // for bodies and frames; nil: one of its own
 }
 
 // Server serves the REST interface. Safe for concurrent use.
@@ -44,12 +52,19 @@ type Server struct {
 	abortTime time.Duration
 
 	requests  sync.Pool // of *request
-	bodies    bodyMemory
+	bodies    *Memory
+	lents     sync.Pool     // of *lent
 	unpacking chan struct{} // has a value for each large body that is being read
 	telling   *fair.Turns   // to read a prompt set, which may be large, and to make JSON of it
 	trials    *fair.Turns   // to evaluate a prompt set: a thousand images by a thousand labels take tens of MB
 	matching  *fair.Turns   // to classify a batch with very many matches, which are kept until all are there
 	stopping  atomic.Bool
+	live      context.Context // of streams; ends when Shutdown begins
+	endLive   context.CancelFunc
+	quiet     context.Context // of listeners to events; ends when there are no more frames
+	endQuiet  context.CancelFunc
+	pingEvery time.Duration   // how often the clients of WebSockets are asked whether they are there
+	heartbeat time.Duration   // likewise, for listeners to events
 	base      context.Context // every request's deadline hangs on it; ends when Shutdown loses patience
 	giveUp    context.CancelCauseFunc
 
@@ -67,6 +82,9 @@ func New(cfg Config, svc Service) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, svc: svc, start: time.Now(), abortTime: time.Second}
 	s.base, s.giveUp = context.WithCancelCause(context.Background())
+	s.live, s.endLive = context.WithCancel(s.base)
+	s.quiet, s.endQuiet = context.WithCancel(s.base)
+	s.pingEvery, s.heartbeat = 20*time.Second, 15*time.Second
 	s.unpacking = make(chan struct{}, max(runtime.GOMAXPROCS(0)-1, 1))
 	s.telling, s.trials, s.matching = fair.NewTurns(cap(s.unpacking)), fair.NewTurns(trialsAtOnce), fair.NewTurns(matchingAtOnce)
 	s.requests.New = func() any {
@@ -74,7 +92,14 @@ func New(cfg Config, svc Service) (*Server, error) {
 		r.release, r.seen = r.unhold, r.unholdBody
 		return r
 	}
-	s.bodies.all, s.bodies.free = int64(cfg.MaxBodyMemoryBytes), int64(cfg.MaxBodyMemoryBytes)
+	s.lents.New = func() any {
+		l := &lent{server: s}
+		l.release = l.giveBack
+		return l
+	}
+	if s.bodies = svc.Memory; s.bodies == nil {
+		s.bodies = cfg.NewMemory()
+	}
 	for _, text := range cfg.TrustedProxies {
 		p, _ := parseProxy(text) // checked by Check
 		s.proxies = append(s.proxies, p)
@@ -136,6 +161,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for _, l := range listeners {
 		_ = l.Close() // it only stops accepting
 	}
+	s.endStreams(ctx)
 	for _, l := range listeners {
 		l.drain(ctx)
 	}
@@ -152,4 +178,15 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		l.closeAll()
 	}
 	return fmt.Errorf("api: requests were cut short: %w", context.Cause(ctx))
+}
+
+// endStreams has all feeds end once their frames are answered, and then the listeners, who have heard all by then.
+func (s *Server) endStreams(ctx context.Context) {
+	if hub := s.svc.Hub; hub != nil {
+		hub.End()
+		s.endLive()
+		wait(ctx, func() bool { return hub.Stats().Fed == 0 })
+	}
+	s.endLive()
+	s.endQuiet()
 }

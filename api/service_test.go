@@ -24,6 +24,8 @@ import (
 
 	"go.uber.org/goleak"
 
+	"hailoclip/api/stream"
+	"hailoclip/api/stream/event"
 	"hailoclip/cache"
 	"hailoclip/hailo"
 	"hailoclip/hailo/model"
@@ -233,8 +235,16 @@ func newService(t testing.TB, change func(*Config, *Service)) *service {
 	if change != nil {
 		change(&cfg, &svc)
 	}
+	svc.Memory, svc.Bus, svc.Lost = cfg.NewMemory(), event.NewBus(100), event.ErrLost
+	svc.Hub = must(stream.NewHub(stream.Config{MaxStreams: 16, MaxListeners: 4, Linger: time.Minute}, stream.Parts{
+		Engine: svc.Engine, Bus: svc.Bus, Lost: svc.Lost, Limits: stream.Limits{Prompts: cfg.MaxPrompts, PromptBytes: cfg.MaxPromptBytes},
+		Timeout: testRequestLimit, Buffers: svc.Memory.Buffers(), Log: svc.Log, Encode: AppendAnswer,
+	}))
 	s.Server = must(New(cfg, svc))
-	s.stop = sync.OnceFunc(func() { noError(t, svc.Engine.Close(context.Background())) })
+	s.stop = sync.OnceFunc(func() {
+		noError(t, svc.Hub.Close(context.Background()))
+		noError(t, svc.Engine.Close(context.Background()))
+	})
 	t.Cleanup(func() { s.stop() })
 	return s
 }

@@ -54,6 +54,9 @@ func TestBounds(t *testing.T) {
 		{"performance.batch_timeout", "1ms 1h", "0s 999µs 1h0m1s", "1ms to 1h"},
 		{"performance.max_wait", "0 1s", "-1ns 1.001s", "0 to 1s"},
 		{"performance.warmup_iterations", "0 1000", "-1 1001", "0 to 1000"},
+		{"streams.max_streams", "1 1000", "0 1001", "1 to 1000"},
+		{"streams.max_listeners", "1 1000", "0 1001", "1 to 1000"},
+		{"streams.linger", "0 1h", "-1ns 1h0m1s", "0 to 1h"},
 		{"health.probe_interval", "0 1s 1h", "-1s 1ms 999ms 1h0m1s", "1s to 1h, or 0 for never"},
 		{"cpu.threads", "0 256", "-1 257", "0 to 256"},
 		{"cpu.batch", "0 32", "-1 33", "0 to 32"},
@@ -65,12 +68,24 @@ func TestBounds(t *testing.T) {
 		{"resource_limits.memory_max", `"" infinity 64M 1024T 3G`, "1K -1 3GB lots 2000T 99999999999T",
 			`a size from 64M to 1024T, such as "3G" or "512M", or "infinity"`},
 		{"resource_limits.cpu_quota", `"" 80% 300%`, "80 -1% 0% lots", `a percentage such as "80%"`},
+		{"notify.mqtt.client_id", `"" a ` + long, long + "x", "at most 64 bytes"},
+		{"notify.mqtt.prefix", "hailo-clip a/b", `"" a/ /a a//b a+ a/# $SYS ` + long + long + "x",
+			"levels with / between them, without + # $ and control characters, at most 128 bytes"},
+		{"notify.mqtt.discovery_prefix", `"" homeassistant a/b`, "a/ + $a",
+			`levels with / between them, without + # $ and control characters, at most 128 bytes; or ""`},
 		{"logging.level", "debug INFO warn warning error critical", `loud ""`, "debug, info, warning, error"},
+		{"fetch.allow", `[] camera.local "*.example.org:80" 192.168.1.20 192.168.1.0/24 "[fd00::1]:80"`, `"*" [""] a/b a@b a:0 10.0.0.1/8`,
+			`a name, "*." and a name, an address, each with or without a port, or a network such as 10.0.0.0/8`},
 		{"logging.format", "json text", `xml ""`, "json, text"},
 	}
 	load := func(key, value string) string {
 		section, name, _ := strings.Cut(key, ".")
-		_, _, err := Load(write(t, section+":\n  "+name+": "+value+"\n"), nil, nil)
+		inner, nested, isNested := strings.Cut(name, ".")
+		line := name + ": " + value
+		if isNested {
+			line = inner + ": {" + nested + ": '" + strings.Trim(value, `"`) + "'}"
+		}
+		_, _, err := Load(write(t, section+":\n  "+line+"\n"), nil, nil)
 		return fmt.Sprint(err)
 	}
 	tested := map[string]bool{}

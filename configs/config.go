@@ -12,6 +12,9 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"hailoclip/api"
+	"hailoclip/api/outbound"
+	"hailoclip/api/stream"
+	"hailoclip/api/stream/notify"
 	"hailoclip/cache"
 	"hailoclip/cache/sets"
 	"hailoclip/hailo/npu"
@@ -27,12 +30,15 @@ type Config struct {
 	CLIP           CLIP            `yaml:"clip"`
 	TextEmbedding  cache.Config    `yaml:"text_embedding"`
 	Performance    pipeline.Config `yaml:"performance"`
+	Streams        stream.Config   `yaml:"streams"`
 	Health         Health          `yaml:"health"`
 	CPU            onnx.Config     `yaml:"cpu"`
 	NPU            npu.Config      `yaml:"npu"`
 	Sim            open.Sim        `yaml:"sim"`
 	ResourceLimits ResourceLimits  `yaml:"resource_limits"`
 	Logging        Logging         `yaml:"logging"`
+	Fetch          outbound.Config `yaml:"fetch"`
+	Notify         notify.Config   `yaml:"notify"`
 
 	PromptSets map[string]sets.Definition `yaml:"prompt_sets"` // by name; the API cannot change them
 }
@@ -119,5 +125,5 @@ var levels = map[string]slog.Level{
 // SlogLevel is Level, whose case makes no difference.
 func (l Logging) SlogLevel() slog.Level { return levels[strings.ToLower(l.Level)] }
 
-// YAML writes the configuration as a file would have it, without comments.
+// YAML writes the configuration as a file would have it, without comments, and *** for secrets.
 func (c Config) YAML() ([]byte, error) { return yaml.Marshal(c) }

@@ -14,11 +14,11 @@ func TestThumbnail(t *testing.T) {
 		{640, 480, 96, 72}, {480, 640, 72, 96}, {96, 96, 96, 96}, {97, 1, 96, 1}, {1, 5000, 1, 96}, {20, 10, 20, 10}, {1, 1, 1, 1},
 	} {
 		pix := slices.Repeat([]byte{200, 30, 60}, c.w*c.h)
-		b, err := thumbnail(pix, c.w, c.h, 3*c.w)
+		b, err := Thumbnail(Pixels{pix, c.w, c.h, 3 * c.w})
 		if err != nil {
 			t.Fatal(err)
 		}
-		again, _ := thumbnail(pix, c.w, c.h, 3*c.w)
+		again, _ := Thumbnail(Pixels{pix, c.w, c.h, 3 * c.w})
 		m, err := jpeg.Decode(bytes.NewReader(b))
 		if err != nil || !bytes.Equal(b, again) || m.Bounds().Dx() != c.width || m.Bounds().Dy() != c.height {
 			t.Fatalf("%+v: %v, %v, the same again: %v", c, m.Bounds(), err, bytes.Equal(b, again))
@@ -32,7 +32,7 @@ func TestThumbnail(t *testing.T) {
 			}
 		}
 	}
-	if _, err := thumbnail(make([]byte, 3*5_000_000), 5_000_000, 1, 3*5_000_000); err == nil {
+	if _, err := Thumbnail(Pixels{make([]byte, 3*5_000_000), 5_000_000, 1, 3 * 5_000_000}); err == nil {
 		t.Error("a line of 5 million pixels has a thumbnail")
 	}
 }

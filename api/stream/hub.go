@@ -1,16 +1,24 @@
 package stream
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"hailoclip/api/outbound"
 	"hailoclip/api/stream/event"
+	"hailoclip/api/stream/source"
+	"hailoclip/cache/sets"
 	"hailoclip/pipeline/fair"
 	"hailoclip/stages/clip"
-	"hailoclip/stages/decode"
 )
 
 // Config is the section "streams" of the configuration; NewHub relies on its bounds.
@@ -20,24 +28,41 @@ type Config struct {
 	Linger       time.Duration `yaml:"linger" bounds:"0 to 1h"`          // how long the state of a stream outlives its last feed
 }
 
-// Errors of streams, wrapped with what happened. What is wrong with a definition is a sets.Fault.
+// Errors of streams, wrapped with what happened. What is wrong with a definition is a sets.Fault, and a prompt set that there is not
+// an error of clip.PromptSets.Ready.
 var (
-	ErrNoStream    = errors.New("there is no such stream")
-	ErrStreamsFull = errors.New("there are too many streams")
-	ErrFed         = errors.New("the stream is fed by somebody else") // another feed, or its source
-	ErrStopping    = errors.New("the service is stopping")
-	ErrLost        = errors.New("streams cannot be kept") // their file cannot be read or written
+	ErrNoStream      = errors.New("there is no such stream")
+	ErrStreamsFull   = errors.New("there are too many streams")
+	ErrListenersFull = errors.New("there are too many listeners to events from this address")
+	ErrFed           = errors.New("the stream is fed by somebody else") // another feed, or its source
+	ErrEnded         = errors.New("the stream was deleted")
+	ErrStopping      = errors.New("the service is stopping")
+	ErrLost          = errors.New("streams cannot be kept") // their file cannot be read or written
 )
 
 // Parts is what a hub works with. All belong to the caller, who closes them after the hub.
 type Parts struct {
 	Engine  *clip.Engine
 	Bus     *event.Bus
-	Store   *event.Store // of definitions and events; nil: there is none, for the reason Lost
+	Store   Store // of definitions and events; nil: there is none, for the reason Lost
 	Lost    error
+	Limits  Limits           // of definitions
+	Timeout time.Duration    // from when a frame was received until it expires
 	Allowed outbound.Allowed // addresses that streams may be pulled from
-	Buffers Buffers
+	Frames  source.Limits    // of frames that are pulled
+	Buffers Buffers          // for these
 	Log     *slog.Logger
+
+	// Encode appends an answer as JSON, as its sender gets it, for events of frames; nil: they have none.
+	Encode func(b []byte, a *Answer) []byte
+}
+
+// Store keeps definitions and events: an event.Store.
+type Store interface {
+	Streams() (map[string][]byte, error)
+	PutStream(ctx context.Context, id string, definition []byte) error
+	DeleteStream(ctx context.Context, id string) error
+	Add(ctx context.Context, e *event.Event) error
 }
 
 // Buffers lends memory for frames, and bounds what all callers have of it. Safe for concurrent use; neither blocks.
@@ -47,139 +72,325 @@ type Buffers struct {
 }
 
 // Hub has all streams: those that are defined, and open ones that are not. Safe for concurrent use.
-type Hub struct{}
+type Hub struct {
+	cfg      Config
+	parts    Parts
+	log      *slog.Logger
+	start    time.Time
+	changing *fair.Turns        // to change a definition
+	abort    context.Context    // ends when Close gives up on what is inside
+	giveUp   context.CancelFunc // with ErrStopping
+	running  sync.WaitGroup
+	callers  atomic.Uint64 // feeds of sources so far
+	meter    meter         // of all streams
 
-// Info is a stream as GET answers with it.
-type Info struct {
-	ID string `json:"id"`
-	Definition
-	State    []RegionState `json:"state,omitempty"`        // with events: what holds now
-	Fed      bool          `json:"fed"`                    // a feed is open, or the source delivers
-	Trouble  string        `json:"trouble,omitempty"`      // what is wrong with the source, without credentials
-	Code     string        `json:"trouble_code,omitempty"` // auth, not_found, codec, timeout, not_allowed, unavailable
-	Degraded bool          `json:"degraded"`               // the lag has grown for 10 s
-	Stats    Stats         `json:"stats"`
+	mu        sync.Mutex // taken before that of a stream
+	ended     bool
+	streams   map[string]*stream // by id
+	listeners map[string]int     // by address
 }
 
-// RegionState is what holds in a region, "" for the whole frame.
-type RegionState struct {
-	Region string    `json:"region,omitempty"`
-	State  string    `json:"state"`  // the most likely of the labels that hold; "unknown": none
-	Labels []string  `json:"labels"` // that hold
-	Score  float64   `json:"score"`
-	Since  time.Time `json:"since"`
+// NewHub begins with the streams that are kept, and pulls their sources. The caller closes it.
+func NewHub(cfg Config, p Parts) (*Hub, error) {
+	h := &Hub{
+		cfg: cfg, parts: p, log: p.Log, start: time.Now(), changing: fair.NewTurns(1),
+		streams: map[string]*stream{}, listeners: map[string]int{},
+	}
+	h.abort, h.giveUp = context.WithCancel(context.Background())
+	if p.Store == nil {
+		return h, nil
+	}
+	kept, err := p.Store.Streams()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrLost, err)
+	}
+	for id, text := range kept {
+		d, err := Parse(text, p.Limits)
+		if err == nil && !ValidName(id) {
+			err = errors.New("this is no name of a stream")
+		}
+		if err != nil {
+			h.log.Error("a stream that is kept cannot be used; it stays in the file", "stream", fmt.Sprintf("%.64q", id), "error", err)
+			continue
+		}
+		h.streams[id] = h.newStream(id, d)
+		h.streams[id].defined = true
+	}
+	for _, s := range h.streams {
+		s.pull()
+	}
+	return h, nil
 }
 
-// Stats are the counters of a stream since it began, or of all of them since the start. Every frame is counted in Frames and
-// later in exactly one of Answered, Reused, Superseded, Expired, Bad and Rate.
-type Stats struct {
-	Frames     uint64  `json:"frames"`
-	Answered   uint64  `json:"answered"`   // encoded
-	Reused     uint64  `json:"reused"`     // near-duplicates
-	Superseded uint64  `json:"superseded"` // by a newer frame
-	Expired    uint64  `json:"expired"`    // the deadline passed
-	Bad        uint64  `json:"bad"`        // not an image that can be used
-	Rate       uint64  `json:"rate"`       // beyond fps or interval_ms
-	Changes    uint64  `json:"changes"`    // events, without those of frames
-	LagMS      float64 `json:"lag_ms"`     // moving average of the time from a frame's last byte to its answer
-	LagMaxMS   float64 `json:"lag_max_ms"` // in the last 10 s
+// Put defines a stream by JSON, as Parse reads it, or changes it while it runs, durably. A source whose password is masked, as Get
+// returns it, stays as it is. Errors: sets.Faults, ErrStreamsFull, ErrLost, ErrStopping, of prompt sets, and those of package source
+// for an address that it refuses.
+func (h *Hub) Put(ctx context.Context, id string, definition []byte) (info Info, created bool, err error) {
+	d, err := Parse(definition, h.parts.Limits)
+	if err == nil && !ValidName(id) {
+		err = sets.Fault{Field: "id", Problem: nameProblem}
+	}
+	if err != nil {
+		return Info{}, false, err
+	}
+	done, err := h.changing.Take(ctx, fair.Caller{})
+	if err != nil {
+		return Info{}, false, err
+	}
+	defer done()
+	before := h.find(id)
+	if before != nil {
+		if old := before.plan.Load().Source; old != "" && d.Source == source.Mask(old) {
+			d.Source = old
+		}
+	}
+	if err := h.check(d); err != nil {
+		return Info{}, false, err
+	}
+	if err := h.room(before); err != nil {
+		return Info{}, false, err
+	}
+	if err := h.keep(ctx, id, d); err != nil {
+		return Info{}, false, err
+	}
+	s, created, err := h.define(id, d)
+	if err != nil {
+		return Info{}, false, err
+	}
+	return s.info(), created, nil
 }
 
-// Frame is an image of a stream.
-type Frame struct {
-	Image    []byte
-	Raw      decode.Raw
-	Seq      uint64 // the sender's number; the hub does not look at it
-	Time     int64  // the sender's time in microseconds
-	HasTime  bool
-	Received time.Time // when its last byte was there
-
-	// Release is called exactly once for every frame given to Push, whatever that returns, when nothing reads Image any more. It
-	// must not block. May be nil.
-	Release func()
+// check says what of a definition cannot be used here.
+func (h *Hub) check(d Definition) error {
+	if d.Source != "" {
+		if err := source.Check(d.Source, source.Options{Allowed: h.parts.Allowed}); err != nil {
+			return err
+		}
+	}
+	names := make([]string, 0, 1+len(d.Regions))
+	names = append(names, d.PromptSet)
+	for _, r := range d.Regions {
+		names = append(names, r.PromptSet)
+	}
+	for _, name := range names {
+		if name == "" {
+			continue
+		}
+		if _, err := h.parts.Engine.PromptSets().Ready(name); err != nil && !errors.Is(err, clip.ErrSetNotReady) {
+			return err
+		}
+	}
+	return nil
 }
 
-// Dropped says why a frame has no answer.
-type Dropped string
-
-// Reasons; "" for a frame that has an answer.
-const (
-	Superseded Dropped = "superseded" // by a newer frame, with policy latest
-	Expired    Dropped = "expired"    // its deadline passed, or the service is stopping
-	Bad        Dropped = "bad"        // Answer.Err says why
-	Rate       Dropped = "rate"       // beyond fps or interval_ms
-)
-
-// Answer is what became of a frame. It is the hub's, and good until Opening.Answer returns.
-type Answer struct {
-	Seq      uint64
-	Time     int64
-	HasTime  bool
-	Backward bool          // its time is not after that of the frame before
-	Lag      time.Duration // from Frame.Received to now
-	Dropped  Dropped
-	Err      error          // with Bad and Expired
-	Reused   bool           // it is that of an earlier frame which looks the same
-	Regions  []RegionAnswer // one at least unless it was dropped
-	Changes  []event.Event  // that this frame has made
+// room says why there is no place for a stream, which may be there already.
+func (h *Hub) room(s *stream) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.ended:
+		return ErrStopping
+	case s == nil && len(h.streams) >= h.cfg.MaxStreams:
+		return fmt.Errorf("%w: %d", ErrStreamsFull, h.cfg.MaxStreams)
+	}
+	return nil
 }
 
-// RegionAnswer is what was found in a region.
-type RegionAnswer struct {
-	Name   string // "" for the whole frame
-	Result clip.Result
-	Names  []string // of labels, by stages.Match.Label
+// keep writes a definition to the file.
+func (h *Hub) keep(ctx context.Context, id string, d Definition) error {
+	if h.parts.Store == nil {
+		return fmt.Errorf("%w: %w", ErrLost, h.parts.Lost)
+	}
+	text, err := d.canonical()
+	if err == nil {
+		err = h.parts.Store.PutStream(ctx, id, text)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrLost, err)
+	}
+	return nil
+}
+
+// define has a stream as it is kept now.
+func (h *Hub) define(id string, d Definition) (s *stream, created bool, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ended {
+		return nil, false, ErrStopping // it is kept, and there after the next start
+	}
+	if s = h.streams[id]; s == nil {
+		s = h.newStream(id, d)
+		h.streams[id] = s
+		created = true
+	}
+	s.mu.Lock()
+	created = created || !s.defined
+	s.defined = true
+	s.mu.Unlock()
+	s.plan.Store(newPlan(d))
+	s.pull()
+	return s, created, nil
+}
+
+func (h *Hub) find(id string) *stream {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.streams[id]
+}
+
+func missing(id string) error { return fmt.Errorf("%w: %.64q", ErrNoStream, id) }
+
+// Get returns a stream; List all that have a name, by id. The password of a source is masked.
+func (h *Hub) Get(id string) (Info, error) {
+	s := h.find(id)
+	if s == nil || s.unnamed() {
+		return Info{}, missing(id)
+	}
+	return s.info(), nil
+}
+
+func (h *Hub) List() []Info {
+	list := []Info{}
+	for _, s := range h.all() {
+		if !s.unnamed() {
+			list = append(list, s.info())
+		}
+	}
+	return list
+}
+
+// all returns the streams by id.
+func (h *Hub) all() []*stream {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.SortedFunc(maps.Values(h.streams), func(a, b *stream) int { return cmp.Compare(a.id, b.id) })
+}
+
+// Delete ends a stream and forgets its definition. Its events stay. Errors: ErrNoStream, ErrLost.
+func (h *Hub) Delete(ctx context.Context, id string) error {
+	done, err := h.changing.Take(ctx, fair.Caller{})
+	if err != nil {
+		return err
+	}
+	defer done()
+	s := h.find(id)
+	if s == nil || s.unnamed() {
+		return missing(id)
+	}
+	s.mu.Lock()
+	defined := s.defined
+	s.mu.Unlock()
+	if defined {
+		if h.parts.Store == nil {
+			return fmt.Errorf("%w: %w", ErrLost, h.parts.Lost)
+		}
+		if err := h.parts.Store.DeleteStream(ctx, id); err != nil {
+			return fmt.Errorf("%w: %w", ErrLost, err)
+		}
+	}
+	h.mu.Lock()
+	delete(h.streams, id)
+	h.mu.Unlock()
+	s.end(ErrEnded)
+	return nil
 }
 
 // Opening says how a feed is opened.
 type Opening struct {
-	ID         string      // of the stream; "": one of its own that ends with the feed
-	Definition *Definition // of a stream that is not defined, which ends linger after its last feed; nil: the one that is
-	Caller     fair.Caller // of this feed alone
+	ID string // of the stream; "": what Definition has as its "id" or, without one, a stream of its own that ends with the feed
+
+	// Definition is JSON, as Parse reads it, and may have an "id" beside the fields. Of a stream that is not defined it says all; that
+	// stream ends linger after its last feed. Of one that is, it says what is to change, as Merge does, and that is not kept. nil: nothing.
+	Definition []byte
+
+	Caller fair.Caller // of this feed alone
 
 	// Answer is called with what became of each frame, in the order of Push, one at a time, from a goroutine of the hub. While it
-	// blocks, further answers wait (and with policy latest are superseded); it must return once ctx of Open has ended. May be nil.
+	// blocks, further answers wait, and with policy latest frames are superseded. It must return once ctx of Open has ended, and not
+	// close the feed. May be nil. Events are told by the bus, after Answer has returned, to listeners for Feed.ID.
 	Answer func(*Answer)
 }
 
-// Feed is who pushes frames into a stream.
-type Feed struct{}
-
-// NewHub begins with the streams that are kept, and pulls their sources. The caller closes it.
-func NewHub(cfg Config, p Parts) (*Hub, error) { panic("to be built") }
-
-// Put defines a stream, or changes it while it runs, durably.
-func (h *Hub) Put(ctx context.Context, id string, d Definition) (info Info, created bool, err error) {
-	panic("to be built")
+// Open opens a feed, which ends with ctx or Close. A feed that has pushed nothing for staleFeed makes way for another one.
+// Errors: ErrNoStream, ErrFed, ErrStreamsFull, ErrStopping, sets.Faults, of prompt sets.
+func (h *Hub) Open(ctx context.Context, o Opening) (*Feed, error) {
+	id := o.ID
+	if id == "" && o.Definition != nil {
+		var named struct {
+			ID string `json:"id"`
+		}
+		if err := sets.ReadObject(o.Definition, h.parts.Limits.Prompts+maxFields, false, &named); err != nil {
+			return nil, err
+		}
+		id = named.ID
+	}
+	if id != "" && !ValidName(id) {
+		return nil, sets.Fault{Field: "id", Problem: nameProblem}
+	}
+	before, d := h.find(id), Definition{}
+	switch {
+	case before != nil:
+		d = before.plan.Load().Definition
+	case o.Definition == nil:
+		return nil, missing(id)
+	}
+	if o.Definition != nil {
+		var err error
+		if _, d, err = d.merge(o.Definition, h.parts.Limits, true); err != nil {
+			return nil, err
+		}
+		if before == nil && d.Source != "" || before != nil && d.Source != before.plan.Load().Source {
+			return nil, errSource
+		}
+		if err := h.check(d); err != nil {
+			return nil, err
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := h.streams[id]
+	switch {
+	case h.ended:
+		return nil, ErrStopping
+	case s == nil && before != nil:
+		return nil, missing(id) // it was deleted meanwhile
+	case s == nil && len(h.streams) >= h.cfg.MaxStreams:
+		return nil, fmt.Errorf("%w: %d", ErrStreamsFull, h.cfg.MaxStreams)
+	case s == nil:
+		s = h.newStream(cmp.Or(id, newUnnamed()), d)
+	}
+	f, err := s.open(ctx, o, d)
+	if err != nil {
+		return nil, err
+	}
+	h.streams[s.id] = s
+	return f, nil
 }
 
-// Get returns a stream; List all, by id.
-func (h *Hub) Get(id string) (Info, error) { panic("to be built") }
-func (h *Hub) List() []Info                { panic("to be built") }
+var errSource = sets.Fault{Field: "source", Problem: "can be given only where the stream is defined"}
 
-// Delete ends a stream and forgets its definition. Its events stay.
-func (h *Hub) Delete(ctx context.Context, id string) error { panic("to be built") }
+// newUnnamed makes an id that is no name, so that the stream can be found by its feed alone.
+func newUnnamed() string { return fmt.Sprintf("~%016x", rand.Uint64()) }
 
-// Open opens a feed, which ends with ctx or Close. Errors: ErrNoStream, ErrFed, ErrStreamsFull, ErrStopping, a sets.Fault.
-func (h *Hub) Open(ctx context.Context, o Opening) (*Feed, error) { panic("to be built") }
-
-// Push gives a frame to the stream. With policy latest it does not block; with queue it blocks while MaxInFlight frames are not
-// answered, or until ctx of Open ends. An error says that the feed has ended: the stream was deleted or the hub closes. Not for
-// concurrent use.
-func (f *Feed) Push(frame Frame) error { panic("to be built") }
-
-// Change has the frames from now on treated by another definition; a feed of a defined stream changes that, not durably.
-func (f *Feed) Change(d Definition) error { panic("to be built") }
-
-// Close ends the feed and blocks until all its frames are answered.
-func (f *Feed) Close() { panic("to be built") }
-
-// Done is closed when the feed ends for another reason than Close: Err says which.
-func (f *Feed) Done() <-chan struct{} { panic("to be built") }
-func (f *Feed) Err() error            { panic("to be built") }
-
-// Stats returns the counters of all streams since the start.
-func (h *Hub) Stats() HubStats { panic("to be built") }
+// Listen begins to listen to events for an address, of which there are MaxListeners at most. done is called once, and closes the
+// listener. Error: ErrListenersFull.
+func (h *Hub) Listen(address string, f event.Filter, lastID string) (l *event.Listener, done func(), err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.listeners[address] >= h.cfg.MaxListeners {
+		return nil, nil, fmt.Errorf("%w: %d", ErrListenersFull, h.cfg.MaxListeners)
+	}
+	h.listeners[address]++
+	l = h.parts.Bus.Listen(f, lastID)
+	return l, func() {
+		l.Close()
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.listeners[address]--; h.listeners[address] == 0 {
+			delete(h.listeners, address)
+		}
+	}, nil
+}
 
 // HubStats is what GET /v1/stats says of streams.
 type HubStats struct {
@@ -190,7 +401,67 @@ type HubStats struct {
 	Stats
 }
 
-// End refuses new feeds and frames, answers those that are inside and ends feeds and sources. Close does that and waits for it,
-// at most until ctx ends. The engine must still be running.
-func (h *Hub) End()                            { panic("to be built") }
-func (h *Hub) Close(ctx context.Context) error { panic("to be built") }
+// Stats returns the counters of all streams since the start.
+func (h *Hub) Stats() HubStats {
+	st := HubStats{Stats: h.meter.stats(h.now())}
+	for _, s := range h.all() {
+		fed, degraded := s.status()
+		st.Streams++
+		st.Fed += count(fed)
+		st.Degraded += count(degraded)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, n := range h.listeners {
+		st.Listeners += n
+	}
+	return st
+}
+
+func count(is bool) int {
+	if is {
+		return 1
+	}
+	return 0
+}
+
+// now is the time since the hub began, for meters.
+func (h *Hub) now() time.Duration { return time.Since(h.start) }
+
+// End refuses new feeds and frames, answers those that are inside and ends feeds and sources. It does not wait. The engine must still
+// be running.
+func (h *Hub) End() {
+	h.mu.Lock()
+	h.ended = true
+	h.mu.Unlock()
+	for _, s := range h.all() {
+		s.stop(ErrStopping)
+	}
+}
+
+// abortTime is how long Close waits for what it has given up.
+const abortTime = time.Second
+
+// Close does what End does and waits for it. When ctx ends first, what is inside expires, and the cause of ctx is returned.
+func (h *Hub) Close(ctx context.Context) error {
+	h.End()
+	defer h.giveUp()
+	ended := make(chan struct{})
+	go func() {
+		h.running.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+	}
+	h.giveUp()
+	patience := time.NewTimer(abortTime)
+	defer patience.Stop()
+	select {
+	case <-ended:
+	case <-patience.C:
+	}
+	return fmt.Errorf("streams were cut short: %w", context.Cause(ctx))
+}

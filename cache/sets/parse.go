@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -49,14 +51,14 @@ const maxValues = 250_000
 // ParseJSON reads a definition, normalised but not validated. Unknown fields are ignored; of a field that comes twice the
 // last counts. The result does not refer to text. The error is a Fault.
 func ParseJSON(text []byte) (d Definition, err error) {
-	if err := parseJSON(text, maxValues, &d); err != nil {
+	if err := ReadObject(text, maxValues, false, &d); err != nil {
 		return Definition{}, err
 	}
 	return d.Normalized(), nil
 }
 
-// parseJSON reads a JSON object of at most so many values.
-func parseJSON(text []byte, limit int, into any) error {
+// ReadObject reads a JSON object of at most so many values. strict refuses fields that into does not have. The error is a Fault.
+func ReadObject(text []byte, limit int, strict bool, into any) error {
 	text = bytes.TrimSpace(text)
 	switch {
 	case !utf8.Valid(text):
@@ -69,17 +71,44 @@ func parseJSON(text []byte, limit int, into any) error {
 	var syntax *json.SyntaxError
 	var kind *json.UnmarshalTypeError
 	var encoding base64.CorruptInputError
-	switch err := json.Unmarshal(text, into); {
+	var unknown unknownField
+	switch err := unmarshal(text, strict, into); {
 	case errors.As(err, &syntax):
 		return Fault{Problem: fmt.Sprintf("is not valid JSON: %s, at byte %d", syntax.Error(), syntax.Offset)}
 	case errors.As(err, &kind):
 		return Fault{Field: kind.Field, Problem: fmt.Sprintf("must be %s, not %s, at byte %d", kindOf(kind.Type), kind.Value, kind.Offset)}
+	case errors.As(err, &unknown):
+		return Fault{Field: string(unknown), Problem: "is not known"}
 	case errors.As(err, &encoding):
 		return Fault{Problem: "has an example whose vector or thumbnail is not base64"}
 	case err != nil:
 		return Fault{Problem: "cannot be read: " + err.Error()}
 	}
 	return nil
+}
+
+// unknownField is the name of a field that there is no place for.
+type unknownField string
+
+func (f unknownField) Error() string { return "unknown field " + string(f) }
+
+func unmarshal(text []byte, strict bool, into any) error {
+	if !strict {
+		return json.Unmarshal(text, into)
+	}
+	if !json.Valid(text) {
+		return json.Unmarshal(text, new(any)) // what is wrong with it
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	err := d.Decode(into)
+	if err != nil {
+		if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+			name, _ = strconv.Unquote(name)
+			return unknownField(fmt.Sprintf("%.64q", name))
+		}
+	}
+	return err
 }
 
 // values counts the values of JSON, or some more: one after each comma, colon and opening bracket outside of texts.
@@ -113,6 +142,8 @@ func kindOf(t reflect.Type) string {
 		return "true or false"
 	case reflect.Float64:
 		return "a number"
+	case reflect.Int:
+		return "a whole number"
 	case reflect.Slice:
 		if t.Elem().Kind() == reflect.Uint8 {
 			return "base64"

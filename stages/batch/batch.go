@@ -216,7 +216,7 @@ func (b *Batcher) next(now time.Time) (n int, wait time.Duration) {
 			return 0, wait
 		}
 		return m, 0
-	case len(b.rule.expected(now)) > 0 || slices.ContainsFunc(b.device, (*caller).returns):
+	case slices.ContainsFunc(b.device, (*caller).returns) || b.rule.hold(now, 1) > 0:
 		return 0, 0
 	}
 	return 1, 0
@@ -248,12 +248,11 @@ func (b *Batcher) start(now time.Time, n int) {
 		b.stats.Hold += now.Sub(b.held)
 		b.held = time.Time{}
 	}
-	g := &group{entries: slices.Clone(b.waiting[:n]), frames: make([]*hailo.Frame, n)}
+	g := newGroup(b.waiting[:n])
 	if last, ok := g.Deadline(); ok {
 		g.stuck = last.Add(stuckAfter)
 	}
-	for i, e := range g.entries {
-		g.frames[i] = e.frame
+	for _, e := range g.entries {
 		b.device = append(b.device, e.caller)
 	}
 	rest := copy(b.waiting, b.waiting[n:])

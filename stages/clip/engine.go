@@ -122,6 +122,9 @@ func (e *Engine) Dimension() int { return e.parts.Model.EmbeddingDimension }
 // Model is the model's name.
 func (e *Engine) Model() string { return e.parts.Model.Name }
 
+// ImageDigest names the image encoder: what embeddings of images are from.
+func (e *Engine) ImageDigest() string { return e.sets.imageDigest() }
+
 // LogitScale is the factor of the cosines before the softmax.
 func (e *Engine) LogitScale() float64 { return e.config.LogitScale }
 

@@ -1,0 +1,245 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"strconv"
+
+	"github.com/valyala/fasthttp"
+
+	"hailoclip/api/stream"
+	"hailoclip/api/stream/event"
+)
+
+const (
+	mediaEvents = "text/event-stream"
+	// mostEvents is how many events a list has at most.
+	mostEvents = 1000
+)
+
+// events answers GET /v1/streams/{id}/events: with events as they come, or with a list of those that were.
+func (s *Server) events(r *request) error {
+	id, err := r.streamID()
+	if err != nil {
+		return err
+	}
+	since := string(r.ctx.QueryArgs().Peek("since"))
+	if sent := r.ctx.Request.Header.Peek("Last-Event-ID"); len(sent) > 0 {
+		since = string(sent)
+	}
+	if len(since) > 0 && !validEventID(since) {
+		return fail(errInvalidRequest, "'since' must be the id of an event")
+	}
+	if bytes.Contains(bytes.ToLower(r.ctx.Request.Header.Peek(fasthttp.HeaderAccept)), []byte(mediaEvents)) {
+		return s.listen(r, id, since)
+	}
+	return s.listEvents(r, id, since)
+}
+
+// validEventID says whether an event may have that id.
+func validEventID(id string) bool {
+	const length, hex = 32, "0123456789abcdef"
+	return len(id) == length && len(bytes.Trim([]byte(id), hex)) == 0
+}
+
+// listEvents answers with the events that are stored or, of a stream of which none are, those that the service remembers.
+func (s *Server) listEvents(r *request, id, since string) error {
+	limit := 100
+	if sent := r.ctx.QueryArgs().Peek("limit"); len(sent) > 0 {
+		var err error
+		if limit, err = strconv.Atoi(string(sent)); err != nil || limit < 1 || limit > mostEvents {
+			return fail(errInvalidRequest, "'limit' must be a number from 1 to %d", mostEvents)
+		}
+	}
+	list := []event.Event{}
+	if s.svc.Store != nil {
+		stored, err := s.svc.Store.List(r.work, id, since, limit)
+		if err != nil {
+			return err
+		}
+		list = append(list, stored...)
+	}
+	_, unknown := s.svc.Hub.Get(id)
+	if len(list) == 0 {
+		remembered, _ := s.svc.Bus.Remembered(id, since)
+		for _, e := range remembered[:min(len(remembered), limit)] {
+			list = append(list, *e)
+		}
+	}
+	if len(list) == 0 && unknown != nil && since == "" {
+		return unknown
+	}
+	return r.answerJSON(map[string][]event.Event{"events": list})
+}
+
+// listen answers with events as they come, until the client leaves, the stream is deleted, or the service stops.
+func (s *Server) listen(r *request, id, since string) error {
+	if err := r.mayLast(); err != nil {
+		return err
+	}
+	if _, err := s.svc.Hub.Get(id); err != nil {
+		return err
+	}
+	frames, err := r.flag("frames")
+	if err != nil {
+		return err
+	}
+	l := r.lasting(working)
+	from, done, err := s.svc.Hub.Listen(l.caller.Address, event.Filter{Stream: id, Frames: frames}, since)
+	if err != nil {
+		l.cancel(nil)
+		return err
+	}
+	context.AfterFunc(l.ctx, done) // also where there is no time for serve
+	h := &r.ctx.Response.Header
+	h.SetContentType(mediaEvents)
+	h.Set(fasthttp.HeaderCacheControl, "no-store")
+	h.Set("X-Accel-Buffering", "no") // of nginx
+	h.SetConnectionClose()
+	r.takeOver(l, func() { s.tell(l, id, from) })
+	return nil
+}
+
+// flag is an option of the query that is true or false, which is also what it is without.
+func (r *request) flag(name string) (bool, error) {
+	sent := string(r.ctx.QueryArgs().Peek(name))
+	if sent == "" {
+		return false, nil
+	}
+	on, err := strconv.ParseBool(sent)
+	if err != nil {
+		return false, fail(errInvalidRequest, "'%s' must be true or false", name)
+	}
+	return on, nil
+}
+
+// tell writes what a listener hears, one write for each event. While the client does not read, events are missed, which it is told.
+func (s *Server) tell(l *lasting, id string, from *event.Listener) {
+	write := func(b []byte) {
+		if _, err := l.Write(b); err != nil {
+			_ = l.Close()
+		}
+	}
+	write([]byte(": hailo-clip\n\n")) // so that the client sees the answer begin
+	ctx, end := context.WithCancelCause(l.ctx)
+	defer end(nil)
+	stop := context.AfterFunc(s.quiet, func() { end(errStopping) })
+	defer stop()
+	var b []byte
+	for ctx.Err() == nil || l.ctx.Err() == nil {
+		within, cancel := context.WithTimeout(ctx, s.heartbeat)
+		e, missed, err := from.Next(within)
+		cancel()
+		switch b = b[:0]; {
+		case err == nil:
+			if missed != 0 {
+				b = appendMessage(b, "", "missed", appendMissed(nil, missed))
+			}
+			data, err := json.Marshal(e)
+			if err != nil {
+				continue // never: all scores are finite
+			}
+			b = appendMessage(b, e.ID, string(e.Kind), data)
+		case ctx.Err() != nil:
+			write(appendMessage(b, "", "end", appendError(nil, outcomeOf(context.Cause(ctx)), l.id)))
+			return
+		default:
+			if _, err := s.svc.Hub.Get(id); errors.Is(err, stream.ErrNoStream) {
+				end(err)
+				continue
+			}
+			b = append(b, ":\n\n"...)
+		}
+		write(b)
+	}
+}
+
+// appendMessage appends a message of text/event-stream; data has no line's end.
+func appendMessage(b []byte, id, kind string, data []byte) []byte {
+	if id != "" {
+		b = append(append(append(b, "id: "...), id...), '\n')
+	}
+	b = append(append(append(b, "event: "...), kind...), "\ndata: "...)
+	return append(append(b, data...), "\n\n"...)
+}
+
+// appendMissed appends how many events were lost; below 0: nobody knows.
+func appendMissed(b []byte, n int) []byte {
+	if n < 0 {
+		return append(b, `{"missed":null}`...)
+	}
+	return append(strconv.AppendInt(append(b, `{"missed":`...), int64(n), 10), '}')
+}
+
+// storedEvent returns the event that the path names.
+func (r *request) storedEvent() (event.Event, error) {
+	id, err := r.eventID()
+	if err != nil {
+		return event.Event{}, err
+	}
+	return r.server.svc.Store.Get(r.work, id)
+}
+
+// eventID is the id in the path, where there is a store for it.
+func (r *request) eventID() (string, error) {
+	id, _ := r.ctx.UserValue("id").(string)
+	if !validEventID(id) {
+		return "", event.ErrNoEvent
+	}
+	if r.server.svc.Store == nil {
+		return "", r.server.svc.Lost
+	}
+	return string(append([]byte(nil), id...)), nil
+}
+
+// getEvent answers with an event and its vector.
+func (r *request) getEvent() error {
+	as, err := vectorsOf(r.ctx)
+	if err != nil {
+		return err
+	}
+	e, err := r.storedEvent()
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	if len(e.Vector) > 0 && as != vectorsBinary {
+		text = append(appendVector(append(text[:len(text)-1], ','), e.Vector, as), '}')
+	}
+	return r.answerJSON(json.RawMessage(text))
+}
+
+func (r *request) deleteEvent() error {
+	if r.server.stopping.Load() {
+		return errStopping
+	}
+	id, err := r.eventID()
+	if err == nil {
+		err = r.server.svc.Store.Delete(r.work, id)
+	}
+	if err == nil {
+		r.ctx.SetStatusCode(fasthttp.StatusNoContent)
+	}
+	return err
+}
+
+// thumbnail answers with the small image of an event, which never changes.
+func (r *request) thumbnail() error {
+	e, err := r.storedEvent()
+	if err != nil {
+		return err
+	}
+	if len(e.JPEG) == 0 {
+		return fail(errNotFound, "The event has no thumbnail")
+	}
+	h := &r.ctx.Response.Header
+	h.SetContentType("image/jpeg")
+	h.Set(fasthttp.HeaderCacheControl, "private, max-age=86400, immutable")
+	r.ctx.Response.SetBodyRaw(e.JPEG)
+	return nil
+}

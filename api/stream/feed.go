@@ -1,0 +1,563 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"hailoclip/pipeline"
+	"hailoclip/pipeline/fair"
+	"hailoclip/stages"
+	"hailoclip/stages/clip"
+	"hailoclip/stages/decode"
+)
+
+// Feed is who pushes frames into a stream.
+//
+// Frames go to the engine by several goroutines, which are started as they are needed. One more goroutine takes what comes of them
+// in the order of Push: it looks at what changes, and calls Opening.Answer.
+type Feed struct {
+	stream   *stream
+	answer   func(*Answer)
+	caller   fair.Caller
+	ctx      context.Context // of all frames
+	cancel   context.CancelCauseFunc
+	detach   []func() bool // from contexts
+	done     chan struct{}
+	finished chan struct{} // closed when all frames are answered, and nothing of the feed is left
+	gate     gate
+	clock    clock
+	sampler  sampler
+
+	mu       sync.Mutex
+	ready    sync.Cond // the first frame is settled, or the feed is over
+	room     sync.Cond // there is room for another frame, or the feed is over
+	over     bool      // no more frames are taken
+	err      error     // why, if not by Close
+	pushed   time.Time // when the last frame came, or the feed was opened
+	counts   Stats
+	lanes    map[pipeline.Policy]pipeline.Lane
+	deadline deadlines
+
+	entries    []entry // a ring: frame n is entries[n % len(entries)]
+	head, tail uint64  // the oldest frame that is not answered, and the next one's number
+
+	work    chan *job // for the goroutines that ask the engine
+	workers int       // of these
+	idle    int
+	inside  int // jobs that are not settled
+	waiting []waiting
+	spare   []*job
+
+	out     Answer // the deliverer's
+	failing bool   // Opening.Answer has panicked
+}
+
+// entry is a frame that is not answered yet.
+type entry struct {
+	seq      uint64
+	time     int64
+	hasTime  bool
+	backward bool
+	received time.Time
+	settled  bool // it was dropped, or the engine is done with it
+	dropped  Dropped
+	err      error
+	job      *job // nil: it has none yet, or was dropped before
+}
+
+// waiting is a frame that waits until one of those in work is answered.
+type waiting struct {
+	number uint64
+	frame  Frame
+	plan   *plan
+	at     time.Time
+}
+
+const (
+	// maxWaiting is how many frames of policy latest wait in the hub, which they do only while Opening.Answer blocks: otherwise
+	// they wait in the engine's lane, which has the same bound.
+	maxWaiting = 2
+
+	// maxUnanswered is how many frames, also dropped ones, may wait for Opening.Answer with policy latest. Their images do not.
+	maxUnanswered = 4096
+
+	// staleFeed is how long a feed must have pushed nothing until another one may take its place.
+	staleFeed = 5 * time.Second
+)
+
+// job is a frame in the engine. It is used again once nobody has its frame any more.
+type job struct {
+	feed    *Feed
+	number  uint64
+	plan    *plan
+	frame   Frame
+	at      time.Time    // by the clock of the stream
+	holders atomic.Int32 // of the frame: the engine, the feed, events that are to have a thumbnail
+	request clip.Request
+	ctx     context.Context
+	result  clip.Result
+	err     error
+	base    *base // with a gate: the frame that it looks like or, with encoded, its own
+	encoded bool
+
+	release func() // methods of the job, made once
+	seen    func(stages.Pixels) bool
+}
+
+func (j *job) drop() {
+	if j.holders.Add(-1) == 0 && j.frame.Release != nil {
+		j.frame.Release()
+	}
+}
+
+func (j *job) see(p stages.Pixels) bool { return j.feed.gate.see(j, p, j.feed.stream.pending.Load()) }
+
+// newFeed makes a feed that runs until it is over and all its frames are answered.
+func newFeed(ctx context.Context, s *stream, o Opening) *Feed {
+	f := &Feed{
+		stream: s, answer: o.Answer, caller: o.Caller, done: make(chan struct{}), finished: make(chan struct{}), pushed: time.Now(),
+		lanes: map[pipeline.Policy]pipeline.Lane{}, work: make(chan *job, 2*MaxInFlight), entries: make([]entry, 16),
+	}
+	f.ready.L, f.room.L = &f.mu, &f.mu
+	f.ctx, f.cancel = context.WithCancelCause(ctx)
+	f.detach = []func() bool{
+		context.AfterFunc(s.hub.abort, func() { f.cancel(ErrStopping) }),
+		context.AfterFunc(f.ctx, func() { f.end(context.Cause(f.ctx)) }),
+	}
+	f.deadline = deadlines{parent: f.ctx, timeout: s.hub.parts.Timeout}
+	s.hub.running.Go(f.deliver)
+	return f
+}
+
+// ID is that of the stream, for Filter.Stream. It is no name where the stream is the feed's own.
+func (f *Feed) ID() string { return f.stream.id }
+
+// Definition is what is in force now; only to be read.
+func (f *Feed) Definition() Definition { return f.stream.plan.Load().Definition }
+
+// Push gives a frame to the stream. With policy queue it blocks while MaxInFlight frames are not answered. With latest it blocks only
+// while very many answers, some thousand, wait for Opening.Answer; images never do. It returns early when the feed ends, and an
+// error then: ErrFed by another feed, ErrEnded, ErrStopping, or the cause of ctx of Open. Not for concurrent use.
+func (f *Feed) Push(frame Frame) error { return f.push(frame, "", nil) }
+
+// Drop is Push for a frame that cannot be read or kept: it is answered, in its order, as dropped for the reason that is given.
+func (f *Feed) Drop(frame Frame, why Dropped, err error) error {
+	if why == "" {
+		why = Bad
+	}
+	return f.push(frame, why, err)
+}
+
+func (f *Feed) push(frame Frame, why Dropped, err error) error {
+	if now := time.Now(); frame.Received.IsZero() || frame.Received.After(now) {
+		frame.Received = now
+	}
+	p := f.stream.plan.Load()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for !f.over && f.unanswered() >= f.most(p) {
+		f.room.Wait()
+		p = f.stream.plan.Load()
+	}
+	if f.over {
+		release(&frame)
+		if f.err == nil {
+			return ErrEnded
+		}
+		return f.err
+	}
+	f.pushed = time.Now()
+	f.counts.Frames++
+	f.stream.frame()
+	at, backward := f.clock.next(&frame, p.Clock == clockFrame)
+	recheck := time.Duration(0)
+	if f.stream.pending.Load() {
+		recheck = p.recheck
+	}
+	if why == "" && p.interval > 0 && !f.sampler.pass(at, p.interval, recheck) {
+		why = Rate
+	}
+	number := f.add(entry{
+		seq: frame.Seq, time: frame.Time, hasTime: frame.HasTime, backward: backward, received: frame.Received,
+		settled: why != "", dropped: why, err: err,
+	})
+	switch {
+	case why != "":
+		release(&frame)
+		f.ready.Signal()
+	case f.inside < p.inFlight:
+		f.start(number, frame, p, at)
+	default:
+		f.wait(waiting{number, frame, p, at})
+	}
+	return nil
+}
+
+func release(frame *Frame) {
+	if frame.Release != nil {
+		frame.Release()
+	}
+}
+
+func (f *Feed) unanswered() int { return int(f.tail - f.head) }
+
+// most is how many frames may be unanswered.
+func (f *Feed) most(p *plan) int {
+	if p.policy == pipeline.Latest {
+		return maxUnanswered
+	}
+	return p.inFlight
+}
+
+// add appends a frame to those that are not answered. The caller holds mu.
+func (f *Feed) add(e entry) (number uint64) {
+	if f.unanswered() == len(f.entries) {
+		longer := make([]entry, 2*len(f.entries))
+		for n := f.head; n < f.tail; n++ {
+			longer[n%uint64(len(longer))] = *f.entry(n)
+		}
+		f.entries = longer
+	}
+	number = f.tail
+	f.tail++
+	*f.entry(number) = e
+	return number
+}
+
+func (f *Feed) entry(n uint64) *entry { return &f.entries[n%uint64(len(f.entries))] }
+
+// wait has a frame wait, in the place of an older one if too many do. The caller holds mu.
+func (f *Feed) wait(w waiting) {
+	if len(f.waiting) == maxWaiting {
+		old := f.waiting[0]
+		f.waiting = append(f.waiting[:0], f.waiting[1:]...)
+		release(&old.frame)
+		e := f.entry(old.number)
+		e.settled, e.dropped = true, Superseded
+	}
+	f.waiting = append(f.waiting, w)
+}
+
+// start gives a frame to the engine. The caller holds mu.
+func (f *Feed) start(number uint64, frame Frame, p *plan, at time.Time) {
+	var j *job
+	if last := len(f.spare) - 1; last >= 0 {
+		j, f.spare = f.spare[last], f.spare[:last]
+	} else {
+		j = &job{feed: f}
+		j.release, j.seen = j.drop, j.see
+	}
+	j.number, j.frame, j.plan, j.at, j.base, j.encoded = number, frame, p, at, nil, false
+	j.ctx = f.deadline.of(frame.Received)
+	j.request = clip.Request{
+		Image: frame.Image, Raw: frame.Raw, Prompts: p.Prompts, PromptSet: p.set, TopK: p.TopK, Regions: p.parts,
+		Lane: f.lane(p.policy), Release: j.release,
+	}
+	if j.request.Raw == (decode.Raw{}) {
+		j.request.Raw = p.raw
+	}
+	if p.Events != nil {
+		j.request.Logits, j.request.Embedding, j.request.TopK = true, true, 0
+	}
+	j.holders.Store(1)
+	if p.holdsFrames() {
+		j.holders.Store(2)
+	}
+	if p.Gate != nil {
+		j.request.Seen = j.seen
+	}
+	f.entry(number).job = j
+	f.inside++
+	f.run(j)
+}
+
+// run has a worker ask the engine. The caller holds mu.
+func (f *Feed) run(j *job) {
+	if f.idle == 0 {
+		f.workers++
+		f.stream.hub.running.Go(f.ask)
+	} else {
+		f.idle--
+	}
+	f.work <- j // there is room for more than there are jobs
+}
+
+// lane returns the lane of the feed with a policy. The caller holds mu.
+func (f *Feed) lane(policy pipeline.Policy) pipeline.Lane {
+	l, ok := f.lanes[policy]
+	if !ok {
+		l = pipeline.NewLane(f.caller, policy)
+		f.lanes[policy] = l
+	}
+	return l
+}
+
+// ask is a worker: it asks the engine until the feed is over.
+func (f *Feed) ask() {
+	for j := range f.work {
+		j.classify(f.stream.hub.parts.Engine)
+		f.mu.Lock()
+		f.idle++
+		e := f.entry(j.number)
+		if e.settled = true; j.err != nil {
+			e.dropped, e.err = droppedBy(j.err, j.plan.policy)
+		}
+		f.ready.Signal()
+		f.mu.Unlock()
+	}
+}
+
+func (j *job) classify(engine *clip.Engine) {
+	defer func() {
+		if v := recover(); v != nil {
+			j.err = &pipeline.PanicError{Stage: "stream", Value: v, Stack: debug.Stack()}
+		}
+	}()
+	j.result, j.err = engine.Classify(j.ctx, &j.request)
+}
+
+// droppedBy says what an error of the engine means for a frame.
+func droppedBy(err error, policy pipeline.Policy) (Dropped, error) {
+	switch {
+	case errors.Is(err, pipeline.ErrSuperseded):
+		return Superseded, nil
+	case policy == pipeline.Latest && (errors.Is(err, pipeline.ErrQueueFull) || errors.Is(err, decode.ErrBusy)):
+		return Superseded, err
+	case errors.Is(err, pipeline.ErrDeadline), errors.Is(err, pipeline.ErrClosed):
+		return Expired, err
+	}
+	return Bad, err
+}
+
+// deliver takes what came of the frames in their order, until the feed is over.
+func (f *Feed) deliver() {
+	f.mu.Lock()
+	for {
+		for f.head == f.tail && !f.over || f.head != f.tail && !f.entry(f.head).settled {
+			f.ready.Wait()
+		}
+		if f.head == f.tail {
+			break
+		}
+		e := *f.entry(f.head)
+		f.mu.Unlock()
+		settled := f.settle(&e)
+		f.mu.Lock()
+		if !settled { // it is to be encoded after all
+			at := f.entry(f.head)
+			at.settled, at.dropped, at.err = false, "", nil
+			f.run(e.job)
+			continue
+		}
+		f.counts.outcome(&f.out)
+		*f.entry(f.head) = entry{}
+		f.head++
+		if e.job != nil {
+			f.retire(e.job)
+		}
+		f.room.Signal()
+	}
+	close(f.work)
+	f.mu.Unlock()
+	f.finish()
+}
+
+// retire ends a job, and starts the next one. The caller holds mu.
+func (f *Feed) retire(j *job) {
+	f.inside--
+	if j.plan.holdsFrames() {
+		j.drop()
+	}
+	if j.holders.Load() == 0 { // else the engine still has it, after an error, or an event
+		j.frame, j.request, j.result, j.base = Frame{}, clip.Request{}, clip.Result{}, nil
+		f.spare = append(f.spare, j)
+	}
+	if len(f.waiting) > 0 {
+		w := f.waiting[0]
+		f.waiting = append(f.waiting[:0], f.waiting[1:]...)
+		f.start(w.number, w.frame, w.plan, w.at)
+	}
+}
+
+// settle answers a frame. It returns false if that must be encoded first, which it was not because it looks like another one whose
+// answer is not good for it.
+func (f *Feed) settle(e *entry) bool {
+	out := &f.out
+	*out = Answer{Seq: e.seq, Time: e.time, HasTime: e.hasTime, Backward: e.backward, Dropped: e.dropped, Err: e.err, Regions: out.Regions[:0]}
+	j := e.job
+	if j != nil && j.plan.Gate != nil {
+		switch {
+		case j.encoded:
+			f.gate.settle(j, e.dropped == "")
+		case e.dropped == "" && j.base != nil:
+			r, ok := f.gate.answer(j, f.stream.hub.parts.Engine.PromptSets())
+			if !ok {
+				j.encoded, j.request.Seen = true, nil
+				j.holders.Add(1)
+				return false
+			}
+			j.result, out.Reused = r, true
+		}
+	}
+	var changes []change
+	if e.dropped == "" {
+		out.Regions = j.answers(out.Regions)
+		if !out.Reused && (j.plan.Events != nil || f.stream.watched.Load()) {
+			changes = f.stream.observe(f, j, e)
+		}
+		for i := range out.Regions {
+			r := &out.Regions[i].Result
+			r.Matches = r.Matches[:j.plan.matches(len(r.Matches))]
+		}
+	}
+	out.Lag = max(time.Since(e.received), 0)
+	f.tell(out)
+	f.stream.settled(out)
+	if e.dropped == "" {
+		f.stream.publish(j, e, out, changes)
+	}
+	return true
+}
+
+// tell calls Opening.Answer. A panic of it ends the feed.
+func (f *Feed) tell(a *Answer) {
+	if f.answer == nil || f.failing {
+		return
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			f.failing = true
+			err := &pipeline.PanicError{Stage: "answer of a stream", Value: v, Stack: debug.Stack()}
+			f.stream.hub.log.Error("a feed has ended", "stream", f.stream.id, "error", err, "stack", string(err.Stack))
+			f.end(err)
+		}
+	}()
+	f.answer(a)
+}
+
+// answers appends what was found in each region.
+func (j *job) answers(list []RegionAnswer) []RegionAnswer {
+	r := &j.result
+	for i, region := range j.plan.regions {
+		a := RegionAnswer{Name: region.Name, Result: *r}
+		if j.plan.parts != nil {
+			part := &r.Regions[i]
+			a.Result.Matches, a.Result.Reason, a.Result.Logits, a.Result.Embedding = part.Matches, part.Reason, part.Logits, part.Embedding
+			if r.Sets != nil && r.Sets[i] != nil {
+				a.Result.Set = r.Sets[i]
+			}
+			a.Result.Regions, a.Result.Sets = nil, nil
+		}
+		if a.Names = j.plan.Prompts; a.Result.Set != nil {
+			a.Names = a.Result.Set.Names
+		}
+		list = append(list, a)
+	}
+	return list
+}
+
+// end has the feed take no more frames, for a reason or, by Close, none. Those that are inside are answered.
+func (f *Feed) end(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.over {
+		return
+	}
+	if f.over, f.err = true, err; err != nil {
+		close(f.done)
+	}
+	f.ready.Broadcast()
+	f.room.Broadcast()
+}
+
+// finish gives back what the feed has when all is answered.
+func (f *Feed) finish() {
+	for _, stop := range f.detach {
+		stop()
+	}
+	f.cancel(nil)
+	f.deadline.stop()
+	f.stream.left(f)
+	close(f.finished)
+}
+
+// Close ends the feed and blocks until all its frames are answered. It may be called again.
+func (f *Feed) Close() {
+	f.end(nil)
+	<-f.finished
+}
+
+// Done is closed when the feed ends for another reason than Close: Err says which.
+func (f *Feed) Done() <-chan struct{} { return f.done }
+
+func (f *Feed) Err() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
+}
+
+// Stats returns the counters of this feed, which have no lag.
+func (f *Feed) Stats() Stats {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.counts
+}
+
+// Change has the frames from now on treated otherwise: JSON as Definition.Merge reads it. If the stream is defined that is not kept.
+// Errors: sets.Faults, of prompt sets.
+func (f *Feed) Change(definition []byte) error {
+	h := f.stream.hub
+	before := f.stream.plan.Load()
+	d, err := before.Merge(definition, h.parts.Limits)
+	if err != nil {
+		return err
+	}
+	if d.Source != before.Source {
+		return errSource
+	}
+	if err := h.check(d); err != nil {
+		return err
+	}
+	f.stream.plan.Store(newPlan(d))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.room.Broadcast()
+	return nil
+}
+
+// deadlines makes contexts for frames. Those that come within a tenth of the timeout share one, so that few are made: a frame has nine
+// tenths of the timeout at least. Not for concurrent use.
+type deadlines struct {
+	parent  context.Context
+	timeout time.Duration
+	ctx     context.Context
+	next    time.Time // when another one is due
+	cancel  []func()  // of those that may have frames, the oldest first
+}
+
+// maxDeadlines is how many contexts may have frames.
+const maxDeadlines = 12
+
+func (d *deadlines) of(received time.Time) context.Context {
+	if d.ctx != nil && received.Before(d.next) {
+		return d.ctx
+	}
+	if len(d.cancel) == maxDeadlines {
+		d.cancel[0]() // it has expired
+		d.cancel = append(d.cancel[:0], d.cancel[1:]...)
+	}
+	ctx, cancel := context.WithDeadlineCause(d.parent, received.Add(d.timeout), fmt.Errorf("%w: %v", context.DeadlineExceeded, d.timeout))
+	d.ctx, d.next, d.cancel = ctx, received.Add(d.timeout/10), append(d.cancel, cancel)
+	return ctx
+}
+
+func (d *deadlines) stop() {
+	for _, cancel := range d.cancel {
+		cancel()
+	}
+}

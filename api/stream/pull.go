@@ -1,0 +1,153 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"hailoclip/api/stream/source"
+	"hailoclip/pipeline"
+	"hailoclip/pipeline/fair"
+)
+
+// puller feeds a stream from its source. What is below stream is guarded by the stream's lock.
+type puller struct {
+	stream   *stream
+	source   string
+	fps      float64 // asked of the source
+	caller   fair.Caller
+	cancel   context.CancelFunc
+	ended    chan struct{}
+	delivers bool
+	trouble  error
+}
+
+// pull has the stream pulled from the source that it is defined with now, if there is one. The caller holds the hub's lock, or is
+// alone.
+func (s *stream) pull() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.plan.Load()
+	old := s.puller
+	if s.ended || old != nil && old.source == p.Source && old.fps == p.askedFPS() {
+		return
+	}
+	var before chan struct{}
+	if old != nil {
+		old.cancel()
+		s.puller, before = nil, old.ended
+	}
+	if p.Source == "" {
+		return
+	}
+	if s.feed != nil && old == nil {
+		s.feed.end(ErrFed)
+	}
+	n := &puller{
+		stream: s, source: p.Source, fps: p.askedFPS(), ended: make(chan struct{}),
+		caller: fair.Caller{Address: "stream:" + s.id, Connection: s.hub.callers.Add(1)},
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	n.cancel = cancel
+	s.puller = n
+	s.hub.running.Go(func() {
+		defer close(n.ended)
+		defer cancel()
+		if before != nil {
+			<-before
+		}
+		n.end(n.run(ctx))
+	})
+}
+
+// askedFPS is how many frames a second are asked of a source: those that are wanted while a change is pending, too.
+func (p *plan) askedFPS() float64 {
+	if p.interval == 0 {
+		return 0
+	}
+	fps := float64(time.Second) / float64(p.interval)
+	if p.recheck > 0 {
+		fps = max(fps, float64(time.Second)/float64(p.recheck))
+	}
+	return fps
+}
+
+// run feeds the stream until ctx ends, or a file has. A panic is an error.
+func (n *puller) run(ctx context.Context) (err error) {
+	h, s := n.stream.hub, n.stream
+	defer func() {
+		if v := recover(); v != nil {
+			failed := &pipeline.PanicError{Stage: "source of a stream", Value: v, Stack: debug.Stack()}
+			h.log.Error("a source has ended", "stream", s.id, "error", failed, "stack", string(failed.Stack))
+			err = failed
+		}
+	}()
+	f, err := n.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	number := uint64(0)
+	return source.Run(ctx, n.source, source.Options{
+		FPS: n.fps, Allowed: h.parts.Allowed, Limits: h.parts.Frames, Log: h.log, State: n.state,
+	}, func(image source.Frame) error {
+		frame := Frame{Raw: image.Raw, Seq: number, Received: time.Now()}
+		number++
+		if image.Time >= 0 {
+			frame.Time, frame.HasTime = image.Time.Microseconds(), true
+		}
+		b, err := h.parts.Buffers.Get(n.caller.Address, len(image.Image))
+		if err != nil {
+			return f.Drop(frame, Superseded, err)
+		}
+		frame.Image = append(b, image.Image...)
+		frame.Release = func() { h.parts.Buffers.Put(n.caller.Address, frame.Image) }
+		return f.Push(frame)
+	})
+}
+
+// open opens the feed of the source, which takes the place of another one.
+func (n *puller) open(ctx context.Context) (*Feed, error) {
+	s := n.stream
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	s.mu.Lock()
+	if s.feed != nil {
+		s.feed.end(ErrFed)
+	}
+	s.mu.Unlock()
+	return s.open(ctx, Opening{Caller: n.caller}, Definition{})
+}
+
+// state is told whether frames come.
+func (n *puller) state(trouble error) {
+	s := n.stream
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.puller != n {
+		return
+	}
+	n.trouble, n.delivers = trouble, trouble == nil
+	if n.delivers {
+		s.fed()
+	} else {
+		s.unfed()
+	}
+}
+
+// end says why the source has ended: nil at the end of a file.
+func (n *puller) end(err error) {
+	s := n.stream
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.puller != n || errors.Is(err, context.Canceled) && s.ended {
+		return
+	}
+	if n.delivers = false; err != nil {
+		n.trouble = fmt.Errorf("%w", err)
+		s.hub.log.Warn("a source has ended", "stream", s.id, "source", source.Mask(n.source), "error", err)
+	}
+	s.unfed()
+}

@@ -1,0 +1,210 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"hailoclip/api/stream/source"
+)
+
+// stream is one that is defined, or open.
+type stream struct {
+	hub     *Hub
+	id      string
+	plan    atomic.Pointer[plan]
+	pending atomic.Bool // a change needs more frames
+	watched atomic.Bool // there are watches
+	meter   meter
+	outbox  outbox
+
+	mu       sync.Mutex // guards what follows; taken after that of the hub
+	defined  bool       // it is kept
+	ended    bool
+	feed     *Feed // nil: none
+	puller   *puller
+	watches  []*watch    // what holds in each region; nil: nothing is known
+	watching *plan       // whose regions those are
+	linger   *time.Timer // nil: the stream is fed
+}
+
+// Info is a stream as GET answers with it.
+type Info struct {
+	ID string `json:"id"`
+	Definition
+	State    []RegionState `json:"state,omitempty"`        // with events: what holds now
+	Fed      bool          `json:"fed"`                    // a feed is open, or the source delivers
+	Trouble  string        `json:"trouble,omitempty"`      // what is wrong with the source, without credentials
+	Code     string        `json:"trouble_code,omitempty"` // auth, not_found, codec, timeout, not_allowed, no_ffmpeg, unavailable
+	Degraded bool          `json:"degraded"`               // frames come faster than they are answered, for ten seconds
+	Stats    Stats         `json:"stats"`
+}
+
+// RegionState is what holds in a region, "" for the whole frame.
+type RegionState struct {
+	Region string    `json:"region,omitempty"`
+	State  string    `json:"state"`  // the most likely of the labels that hold; "unknown": none
+	Labels []string  `json:"labels"` // that hold
+	Score  float64   `json:"score"`
+	Since  time.Time `json:"since"`
+}
+
+func (h *Hub) newStream(id string, d Definition) *stream {
+	s := &stream{hub: h, id: id}
+	s.outbox.stream = s
+	s.plan.Store(newPlan(d))
+	return s
+}
+
+// unnamed says that the stream belongs to one feed.
+func (s *stream) unnamed() bool { return strings.HasPrefix(s.id, "~") }
+
+// open makes a feed of the stream, for which d is in force from then on. The caller holds the hub's lock.
+func (s *stream) open(ctx context.Context, o Opening, d Definition) (*Feed, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch old := s.feed; {
+	case s.ended:
+		return nil, ErrEnded
+	case s.plan.Load().Source != "" && s.puller == nil, s.puller != nil && s.puller.caller != o.Caller:
+		return nil, ErrFed
+	case old != nil && !old.stale():
+		return nil, ErrFed
+	case old != nil:
+		old.end(ErrFed)
+	}
+	if o.Definition != nil {
+		s.plan.Store(newPlan(d))
+	}
+	s.feed = newFeed(ctx, s, o)
+	if s.puller == nil { // whose frames are still to come
+		s.fed()
+	}
+	return s.feed, nil
+}
+
+// stale says that another feed may take the place of f: it is over, or has pushed nothing for long.
+func (f *Feed) stale() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.over || time.Since(f.pushed) >= staleFeed
+}
+
+// fed ends the time for which the stream has no frames. The caller holds mu.
+func (s *stream) fed() {
+	if s.linger != nil {
+		s.linger.Stop()
+		s.linger = nil
+	}
+}
+
+// unfed begins the time for which the state of a stream outlives its feed. The caller holds mu.
+func (s *stream) unfed() {
+	if s.linger != nil || s.ended {
+		return
+	}
+	var timer *time.Timer
+	timer = time.AfterFunc(s.hub.cfg.Linger, func() { s.forget(timer) })
+	s.linger = timer
+}
+
+// forget ends a stream that is not defined, and of others what holds, when timer has run out.
+func (s *stream) forget(timer *time.Timer) {
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.linger != timer || s.ended {
+		return
+	}
+	s.release()
+	if s.linger = nil; !s.defined {
+		s.ended = true
+		delete(s.hub.streams, s.id)
+	}
+}
+
+// left is what a feed calls when it has ended.
+func (s *stream) left(f *Feed) {
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.feed != f {
+		return
+	}
+	s.feed = nil
+	if s.unnamed() {
+		s.ended = true
+		delete(s.hub.streams, s.id)
+		return
+	}
+	s.unfed()
+}
+
+// end ends the stream for good, which is not found any more.
+func (s *stream) end(why error) {
+	s.stop(why)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.release()
+}
+
+// stop ends the feed and the source.
+func (s *stream) stop(why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	s.fed()
+	if s.feed != nil {
+		s.feed.end(why)
+	}
+	if s.puller != nil {
+		s.puller.cancel()
+	}
+}
+
+// frame counts a frame that has come.
+func (s *stream) frame() {
+	s.meter.frame()
+	s.hub.meter.frame()
+}
+
+// settled counts what became of it.
+func (s *stream) settled(a *Answer) {
+	now := s.hub.now()
+	s.meter.outcome(a, now)
+	s.hub.meter.outcome(a, now)
+}
+
+func (s *stream) status() (fed, degraded bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	fed = s.feed != nil
+	if s.puller != nil {
+		fed = s.puller.delivers
+	}
+	return fed, s.meter.degraded(s.hub.now())
+}
+
+func (s *stream) info() Info {
+	i := Info{ID: s.id, Definition: s.plan.Load().Definition, Stats: s.meter.stats(s.hub.now())}
+	i.Fed, i.Degraded = s.status()
+	if i.Source != "" {
+		i.Source = source.Mask(i.Source)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.puller != nil && s.puller.trouble != nil {
+		i.Trouble, i.Code = s.puller.trouble.Error(), "unavailable"
+		var trouble *source.Error
+		if errors.As(s.puller.trouble, &trouble) {
+			i.Code = trouble.Code
+		}
+	}
+	i.State = s.states()
+	return i
+}

@@ -1,0 +1,122 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"net/url"
+	"strings"
+
+	"github.com/valyala/fasthttp"
+
+	"hailoclip/api/stream"
+	"hailoclip/cache/sets"
+)
+
+// streamRoutes are the routes of streams and events.
+func (s *Server) streamRoutes() []route {
+	if s.svc.Hub == nil {
+		return nil
+	}
+	const all, one, event = "/v1/streams", "/v1/streams/{id}", "/v1/events/{id}"
+	brief := s.svc.RequestTimeout
+	return []route{
+		{"GET", "/v1/stream", 0, nil, nil, nil, s.upgrade},
+		{"GET", all, brief, nil, nil, nil, (*request).listStreams},
+		{"GET", one, brief, nil, nil, nil, (*request).getStream},
+		{"DELETE", one, brief, nil, nil, nil, (*request).deleteStream},
+		{"PUT", one, brief, []reader{{"application/json", isJSON, maxDefinitionBytes, readStream}}, nil, (*request).putStream, (*request).answerStream},
+		{"POST", one + "/frames", 0, []reader{
+			{"frames: multipart/x-mixed-replace, image/jpeg or application/octet-stream", isFrames, endless, readFrames},
+		}, nil, (*request).pushFrames, (*request).answerFrames},
+		{"GET", one + "/events", brief, nil, nil, nil, s.events},
+		{"GET", event, brief, nil, nil, nil, (*request).getEvent},
+		{"DELETE", event, brief, nil, nil, nil, (*request).deleteEvent},
+		{"GET", event + "/thumbnail", brief, nil, nil, nil, (*request).thumbnail},
+	}
+}
+
+// streamAsk is what a request for a stream asks, and what came of it.
+type streamAsk struct {
+	id         string
+	definition []byte // PUT: lies in the body
+	info       stream.Info
+	created    bool
+}
+
+// streamID is the name of the stream in the path, percent-decoded once.
+func (r *request) streamID() (string, error) {
+	coded, _ := r.ctx.UserValue("id").(string)
+	name, err := url.PathUnescape(coded)
+	if err != nil || !stream.ValidName(name) {
+		return "", fail(errInvalidRequest, "The name of a stream must match ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+	}
+	return strings.Clone(name), nil
+}
+
+func (r *request) listStreams() error {
+	return r.answerJSON(map[string][]stream.Info{"streams": r.server.svc.Hub.List()})
+}
+
+func (r *request) getStream() error {
+	id, err := r.streamID()
+	if err != nil {
+		return err
+	}
+	info, err := r.server.svc.Hub.Get(id)
+	if err != nil {
+		return err
+	}
+	return r.answerJSON(info)
+}
+
+func (r *request) deleteStream() error {
+	if r.server.stopping.Load() {
+		return errStopping
+	}
+	id, err := r.streamID()
+	if err != nil {
+		return err
+	}
+	if err := r.server.svc.Hub.Delete(r.work, id); err != nil {
+		return err
+	}
+	r.ctx.SetStatusCode(fasthttp.StatusNoContent)
+	return nil
+}
+
+// readStream reads the name of a stream that is to be defined, and has the body for its definition.
+func readStream(r *request) error {
+	id, err := r.streamID()
+	if err != nil {
+		return err
+	}
+	definition, err := utf8Text(r.body)
+	r.stream = &streamAsk{id: id, definition: definition}
+	return err
+}
+
+func (r *request) putStream() (err error) {
+	a := r.stream
+	a.info, a.created, err = r.server.svc.Hub.Put(r.work, a.id, a.definition)
+	return definitionFailure(err, "body", a.definition)
+}
+
+// definitionFailure says what is wrong with the text of a definition as a whole.
+func definitionFailure(err error, what string, text []byte) error {
+	var fault sets.Fault
+	switch {
+	case !errors.As(err, &fault) || fault.Field != "":
+		return err
+	case !json.Valid(text):
+		return fail(errInvalidJSON, "The %s %s", what, fault.Problem)
+	}
+	return fail(errInvalidRequest, "The %s %s", what, fault.Problem)
+}
+
+func (r *request) answerStream() error {
+	if r.stream.created {
+		r.ctx.SetStatusCode(fasthttp.StatusCreated)
+		r.ctx.Response.Header.Set(fasthttp.HeaderLocation, "/v1/streams/"+r.stream.id)
+	}
+	return r.answerJSON(r.stream.info)
+}
