@@ -226,7 +226,7 @@ func (t *Target) definition(s Streams) client.StreamDefinition {
 		}
 	}
 	if s.Gate {
-		d.Gate = &client.Gate{Distance: -1}
+		d.Gate = &client.Gate{}
 	}
 	return d
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"hailoclip/api/client"
+	"hailoclip/api/outbound"
 	"hailoclip/api/stream/source"
 )
 
@@ -57,7 +58,7 @@ func (c *watchCmd) Run(ctx context.Context, g *globals) error {
 	if err != nil {
 		return usageError{err}
 	}
-	o := source.Options{FPS: c.FPS, Local: true, Stdin: os.Stdin, Limits: source.Limits{FrameBytes: maxBenchImage}, Log: slog.New(slog.DiscardHandler)}
+	o := source.Options{FPS: c.FPS, Local: true, Stdin: os.Stdin, Allowed: outbound.Any(), Limits: source.Limits{FrameBytes: maxBenchImage}, Log: slog.New(slog.DiscardHandler)}
 	if err := source.Check(c.Source, o); err != nil {
 		return watchError(err)
 	}
@@ -117,7 +118,7 @@ func (c *watchCmd) definition() (d client.StreamDefinition, err error) {
 		d.Regions = append(d.Regions, r)
 	}
 	if c.Gate {
-		d.Gate = &client.Gate{Distance: -1}
+		d.Gate = &client.Gate{}
 	}
 	if c.Events || c.Thumbnails != "" || stdout.terminal || c.Enter != nil || c.Exit != nil || c.Hold != 0 || c.MinFrames != 0 || c.Smoothing != 0 {
 		d.Events = &client.StreamEvents{Enter: c.Enter, Exit: c.Exit, HoldMS: int(c.Hold.Milliseconds()), MinFrames: c.MinFrames,
