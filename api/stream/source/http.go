@@ -69,7 +69,7 @@ var errSilence = fail(codeTimeout, "no frame came for %v", silence)
 func (c *camera) readOnce(ctx context.Context, client *http.Client, d *delivery) (single bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	watch := time.AfterFunc(silence, func() { cancel(errSilence) })
+	watch := time.AfterFunc(d.patience, func() { cancel(errSilence) })
 	defer watch.Stop()
 	defer func() {
 		if cause := context.Cause(ctx); err != nil && d.failed == nil && cause == error(errSilence) {
@@ -124,7 +124,7 @@ func (c *camera) readOnce(ctx context.Context, client *http.Client, d *delivery)
 		if err := d.deliver(Frame{Image: image, Time: -1}); err != nil {
 			return false, err
 		}
-		watch.Reset(silence)
+		watch.Reset(d.patience)
 	}
 }
 

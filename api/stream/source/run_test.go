@@ -376,7 +376,7 @@ func TestPauses(t *testing.T) {
 		pauses := func(open func(n int, d *delivery) error, n int) (all []time.Duration) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			d := &delivery{ctx: ctx, o: options(), live: true, each: func(Frame) error { return nil }}
+			d := &delivery{ctx: ctx, o: options(), live: true, patience: silence, each: func(Frame) error { return nil }}
 			d.o.Log = discard
 			var left time.Time
 			err := d.retry(ctx, "x", func(ctx context.Context, d *delivery) error {
@@ -456,7 +456,7 @@ func TestSilence(t *testing.T) {
 				t.Fatal(err)
 			}
 			frames := 0
-			d := &delivery{ctx: t.Context(), o: options(), live: true, each: func(Frame) error {
+			d := &delivery{ctx: t.Context(), o: options(), live: true, patience: silence, each: func(Frame) error {
 				frames++
 				time.Sleep(time.Hour)
 				return nil
