@@ -122,7 +122,7 @@ func (f ffmpeg) read(ctx context.Context, d *delivery) error {
 	switch cause := context.Cause(ctx); {
 	case d.failed != nil:
 		return d.failed
-	case cause == error(errSilence):
+	case errors.Is(cause, errSilence):
 		return errSilence
 	case cause != nil:
 		return cause
@@ -277,7 +277,7 @@ func (f ffmpeg) explain(stderr string, exit error) error {
 	text := "no frame came"
 	if len(lines) > 0 {
 		text = lines[len(lines)-1]
-	} else if exit != nil && exit != io.EOF {
+	} else if exit != nil && !errors.Is(exit, io.EOF) {
 		text = exit.Error()
 	}
 	return &Error{code, errors.New(f.scrub("ffmpeg: " + strings.TrimPrefix(text, "file:")))}

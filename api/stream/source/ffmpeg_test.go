@@ -18,6 +18,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"hailoclip/stages/decode"
 )
 
 // makeVideo has ffmpeg make one; the arguments end with the name of the file.
@@ -361,5 +363,35 @@ func TestTail(t *testing.T) {
 	}
 	if k.String() != "123456789!" {
 		t.Error(k.String())
+	}
+}
+
+// What ffmpeg -f mpjpeg and -f mjpeg write is found frame by frame, and decoders read each.
+func TestReaderOfFFmpeg(t *testing.T) {
+	if _, err := exec.LookPath("ffmpeg"); err != nil {
+		t.Skip("ffmpeg is not installed")
+	}
+	decoder := decode.NewDecoder(decode.Config{MaxPixels: 1 << 20, JPEGScale: decode.ScaleExact}, 224)
+	for _, args := range []string{
+		"-pix_fmt yuvj420p -f mpjpeg", "-pix_fmt yuvj422p -f mjpeg", "-pix_fmt yuvj420p -f mpjpeg -huffman optimal -q:v 1",
+		"-f image2pipe -c:v png", "-f image2pipe -c:v libwebp",
+	} {
+		all := "-nostdin -v error -f lavfi -i testsrc2=s=160x120:r=10:d=3 " + args + " pipe:1"
+		out, err := exec.Command("ffmpeg", strings.Fields(all)...).Output()
+		if err != nil {
+			t.Errorf("%s: %v", args, err)
+			continue
+		}
+		got, skipped, _ := frames(t, bytes.NewReader(out), "", Limits{testFrame})
+		for _, m := range got {
+			image, err := decoder.DecodeBytes(m)
+			if err != nil || image.Width != 160 || image.Height != 120 {
+				t.Errorf("%s: %d x %d, %v", args, image.Width, image.Height, err)
+			}
+			image.Release()
+		}
+		if len(got) != 30 || skipped != 0 {
+			t.Errorf("%s: %d frames, %d skipped", args, len(got), skipped)
+		}
 	}
 }

@@ -72,7 +72,7 @@ func (c *camera) readOnce(ctx context.Context, client *http.Client, d *delivery)
 	watch := time.AfterFunc(d.patience, func() { cancel(errSilence) })
 	defer watch.Stop()
 	defer func() {
-		if cause := context.Cause(ctx); err != nil && d.failed == nil && cause == error(errSilence) {
+		if err != nil && d.failed == nil && errors.Is(context.Cause(ctx), errSilence) {
 			err = errSilence
 		}
 		if err != nil && d.failed == nil {
@@ -156,7 +156,7 @@ func (c *camera) ask(ctx context.Context, client *http.Client) (*http.Response, 
 		target := *resp.Request.URL // where it was redirected to, on the same host
 		target.User = nil
 		c.target = &target
-		io.CopyN(io.Discard, resp.Body, 16<<10)
+		_, _ = io.CopyN(io.Discard, resp.Body, 16<<10) // so that the connection can be used again
 		resp.Body.Close()
 	}
 }
