@@ -51,7 +51,8 @@ type Info struct {
 	Simulated  bool   // vectors come from a simulated chip
 	Device     string // for people: "ONNX Runtime 1.24.3, 2 threads"
 	ImageBatch int    // frames that one EncodeImages call takes at most
-	ImageCalls int    // EncodeImages calls that keep the device busy: run this many at once
+	ImageCalls int    // full EncodeImages calls that keep the device busy: run this many at once
+	Gathers    bool   // the device makes runs of at most ImageBatch frames of what all calls have given it; else a call is a run
 	TextBatch  int    // texts that the device takes at once; EncodeTexts splits by itself
 	TextDigest string // names the text encoder (hex SHA-256 over its files): vectors of different digests must not mix
 

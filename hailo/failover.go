@@ -34,7 +34,11 @@ func NewFailover(first, second Backend) *Failover {
 // enough to fill the batches of the second one.
 func (f *Failover) Info() Info {
 	info, second := f.Backend.Info(), f.second.Info()
-	info.ImageCalls += second.ImageCalls * second.ImageBatch
+	more := second.ImageCalls * second.ImageBatch // of one frame
+	if info.Gathers {
+		more = (more + info.ImageBatch - 1) / info.ImageBatch
+	}
+	info.ImageCalls += more
 	return info
 }
 
@@ -45,6 +49,9 @@ func (f *Failover) EncodeImages(ctx context.Context, frames []*Frame) error {
 		if err := f.Backend.EncodeImages(ctx, frames); !errors.Is(err, ErrDeviceLost) {
 			return err
 		}
+	}
+	for _, frame := range frames {
+		frame.Run = Run{}
 	}
 	for part := range slices.Chunk(frames, f.second.Info().ImageBatch) {
 		if err := f.standIn(ctx, part); err != nil {

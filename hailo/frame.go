@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"time"
 )
 
 // Frame is one image as the image encoder takes it, and its embedding.
@@ -11,8 +12,15 @@ type Frame struct {
 	Pixels    []byte    // size*size*3 bytes: rows from the top, RGB, 8 bit
 	Embedding []float32 // as long as the model's embedding, of unit length after EncodeImages
 	Slot      int       // number of the frame within its pool, from 0
+	Run       Run       // of the last EncodeImages
 
 	pool *Frames
+}
+
+// Run is what a device that Gathers tells of the run in which a frame was encoded.
+type Run struct {
+	Frames int           // in that run, as far as is known; 0: something else stood in for the device
+	Took   time.Duration // 0: not known
 }
 
 // Frames is a fixed set of frames; their number bounds what is between resize and answer.

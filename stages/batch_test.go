@@ -18,19 +18,13 @@ import (
 // TestStages looks at what the line asks of the pipeline, and at what a job holds between two stages.
 func TestStages(t *testing.T) {
 	b := &fakeBackend{batch: 3, frames: hailo.NewHeapFrames(5, 32, 3)}
-	performance := pipeline.Config{WorkerThreads: 2, MaxQueueSize: 100, MaxWait: time.Second}
+	performance := pipeline.Config{WorkerThreads: 2, MaxQueueSize: 100}
 	l, err := NewLine(testConfig, performance, b, 32, testBudget())
 	if err = errors.Join(err, l.Close(t.Context())); err != nil { // it starts again below
 		t.Fatal(err)
 	}
 	list := l.stages(performance)
-	for _, s := range list {
-		if want := map[string]time.Duration{"encode": time.Second}[s.Name]; s.MaxWait != want {
-			t.Errorf("%s waits %v, want %v", s.Name, s.MaxWait, want)
-		}
-	}
 	encode := &list[2]
-	encode.MaxWait = 0
 	work := encode.Work
 	encode.Work = func(worker int, jobs []*job) {
 		if s := &jobs[0].Item; s.image.Pix != nil || s.frame == nil {
@@ -52,7 +46,7 @@ func TestStages(t *testing.T) {
 		got = append(got, fmt.Sprint(s.Stage, " queue ", s.Capacity, " workers ", s.Workers, " batch ", len(s.Batches)-1))
 	}
 	want := []string{"decode queue 100 workers 2 batch 1", "resize queue 2 workers 2 batch 1",
-		"encode queue 5 workers 2 batch 3", "score queue 5 workers 1 batch 1"}
+		"encode queue 5 workers 6 batch 3", "score queue 5 workers 1 batch 1"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
@@ -177,30 +171,31 @@ func TestCauseOfABatch(t *testing.T) {
 		late, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		left, leave := context.WithCancelCause(t.Context())
-		jobs := []*job{{}, {}}
-		p, err := pipeline.New(pipeline.Hooks[item]{}, pipeline.Stage[item]{
-			Name: "encode", Queue: 2, Workers: 1, Batch: 2, MaxWait: time.Millisecond, Work: func(_ int, batch []*job) {
-				ctx, stop := whileOneWaits(batch)
-				defer stop()
-				<-ctx.Done()
-				for _, j := range batch {
-					j.Fail(context.Cause(ctx))
-				}
-			}})
-		if err != nil {
-			t.Fatal(err)
+		gate := make(chan struct{})
+		b := &fakeBackend{batch: 4, frames: hailo.NewHeapFrames(10, 32, 3), wait: make(chan struct{})}
+		b.fail = func(call int, _ []*hailo.Frame) error {
+			if call < 2 {
+				<-gate
+			}
+			return nil
 		}
-		for i, ctx := range []context.Context{late, left} {
-			go func() { _ = p.Do(ctx, jobs[i]) }()
+		l, image := start(t, b), pngImage(t, 40, 40, red)
+		var wg sync.WaitGroup
+		errs := make([]error, 4)
+		for i, ctx := range []context.Context{t.Context(), t.Context(), late, left} {
+			wg.Go(func() { errs[i] = do(ctx, l, image) })
+			synctest.Wait()
 		}
+		gateClosed := time.AfterFunc(time.Second/2, func() { close(gate) }) // the last two go together
+		defer gateClosed.Stop()
 		time.Sleep(2 * time.Second)
 		leave(gone)
-		synctest.Wait()
-		if s := p.Stats()[0]; s.Expired != 2 || s.Failed != 0 {
-			t.Errorf("%+v", s)
+		wg.Wait()
+		if errs[0] != nil || errs[1] != nil || !errors.Is(errs[2], context.DeadlineExceeded) || !errors.Is(errs[3], gone) {
+			t.Errorf("%v", errs)
 		}
-		if err := p.Close(t.Context()); err != nil {
-			t.Error(err)
+		if n := len(b.calls[2]); n != 2 {
+			t.Errorf("the third call had %d frames, want 2", n)
 		}
 	})
 }

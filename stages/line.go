@@ -3,19 +3,21 @@ package stages
 import (
 	"context"
 	"sync"
+	"time"
 
 	"hailoclip/hailo"
 	"hailoclip/pipeline"
 	"hailoclip/pipeline/fair"
+	"hailoclip/stages/batch"
 	"hailoclip/stages/decode"
 	"hailoclip/stages/resize"
 )
 
-// Line is the four stages at work over one backend; Stats, Stuck and Close are those of package pipeline. Safe for
-// concurrent use.
+// Line is the four stages at work over one backend; Stuck is that of package pipeline. Safe for concurrent use.
 type Line struct {
 	*line
 	backend  hailo.Backend
+	batcher  *batch.Batcher
 	decoder  *decode.Decoder
 	budget   *decode.Budget
 	workers  int
@@ -46,6 +48,7 @@ func NewLine(cfg Config, performance pipeline.Config, backend hailo.Backend, siz
 		l.resizers = append(l.resizers, resize.New(cfg.Resize, size))
 	}
 	l.jobs.New = func() any { return new(job) }
+	l.batcher = batch.New(backend, performance.MaxWait)
 	return l, l.start(l.stages(performance))
 }
 
@@ -59,14 +62,33 @@ func (l *Line) start(stages []pipeline.Stage[item]) (err error) {
 // a hundred times as large. A raw frame that needs no decoding is resized by the first stage, if the backend has room for
 // it: to change hands costs as much as the copy.
 func (l *Line) stages(cfg pipeline.Config) []pipeline.Stage[item] {
-	info, frames := l.backend.Info(), l.backend.Frames().Len()
+	frames := l.backend.Frames().Len()
 	return []pipeline.Stage[item]{
 		{Name: "decode", Queue: cfg.MaxQueueSize, Workers: l.workers, Work: each(l.decode)},
 		{Name: "resize", Queue: l.workers, Workers: l.workers, Work: each(l.resize), Skip: isResized},
-		{Name: "encode", Queue: frames, Workers: info.ImageCalls, Batch: info.ImageBatch, MaxWait: cfg.MaxWait, Work: l.encode,
-			Skip: isSkipped},
+		{Name: "encode", Queue: frames, Workers: l.batcher.Room(), Work: each(l.encode), Skip: isSkipped},
 		{Name: "score", Queue: frames, Workers: 1, Work: each(l.score), Skip: isSkipped},
 	}
+}
+
+// Stats returns the counters of every stage, in order. The batches of the encode stage are the groups that the backend got.
+func (l *Line) Stats() []pipeline.StageStats {
+	stats := l.line.Stats()
+	stats[2].Batches = l.batcher.Stats().Groups
+	return stats
+}
+
+// Held counts the groups for which a free device waited, and for how long in all.
+func (l *Line) Held() (groups uint64, took time.Duration) {
+	s := l.batcher.Stats()
+	return s.Held, s.Hold
+}
+
+// Close is that of package pipeline.
+func (l *Line) Close(ctx context.Context) error {
+	err := l.line.Close(ctx)
+	l.batcher.Close()
+	return err
 }
 
 // Do takes a request through the line. It blocks until that is done or ctx ends. It copies r; see Request.Release for

@@ -2,11 +2,7 @@ package stages
 
 import (
 	"cmp"
-	"context"
-	"errors"
 	"fmt"
-	"sync/atomic"
-	"time"
 
 	"hailoclip/hailo"
 	"hailoclip/pipeline"
@@ -125,65 +121,9 @@ func (l *Line) fit(r *resize.Resizer, it *item) (err error) {
 	return nil
 }
 
-// encode encodes a batch. When the encoder refuses a batch of several, each frame gets a try of its
-// own, so that one bad frame fails alone. A lost device or a deadline is the same for all.
-func (l *Line) encode(_ int, jobs []*job) {
-	err := l.encodeFrames(jobs)
-	alone := len(jobs) > 1 && errors.Is(err, hailo.ErrEncode)
-	for i := range jobs {
-		if alone {
-			err = l.encodeFrames(jobs[i : i+1])
-		}
-		jobs[i].Fail(err)
-	}
-}
-
-// encodeFrames makes one call of the backend, which may take as long as one job of the batch waits.
-func (l *Line) encodeFrames(jobs []*job) error {
-	frames := make([]*hailo.Frame, len(jobs))
-	for i, j := range jobs {
-		frames[i] = j.Item.frame
-	}
-	ctx, stop := whileOneWaits(jobs)
-	defer stop()
-	return l.backend.EncodeImages(ctx, frames)
-}
-
-// whileOneWaits returns a context that ends with the last of the jobs' contexts, but not with its cause, which is that
-// of one job. A context that ends early, as that of a client who has gone, does not end it for the others. The caller
-// calls stop.
-func whileOneWaits(jobs []*job) (ctx context.Context, stop func()) {
-	if len(jobs) == 1 {
-		return jobs[0].Context(), func() {}
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	stops := []func() bool{}
-	forget := func() {}
-	var last time.Time
-	var waiting atomic.Int32
-	waiting.Store(int32(len(jobs)))
-	bounded := true
-	for _, j := range jobs {
-		stops = append(stops, context.AfterFunc(j.Context(), func() {
-			if waiting.Add(-1) == 0 {
-				cancel()
-			}
-		}))
-		deadline, ok := j.Context().Deadline()
-		if bounded = bounded && ok; deadline.After(last) {
-			last = deadline
-		}
-	}
-	if bounded { // for backends that look at it
-		ctx, forget = context.WithDeadline(ctx, last)
-	}
-	return ctx, func() {
-		for _, stop := range stops {
-			stop()
-		}
-		forget()
-		cancel()
-	}
+// encode has the frame encoded, in a group with those of others.
+func (l *Line) encode(_ int, j *job) error {
+	return l.batcher.Encode(j.Context(), j.Lane.Caller, j.Item.frame)
 }
 
 func (l *Line) score(_ int, j *job) error {

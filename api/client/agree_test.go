@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"hailoclip/api/client"
+	"hailoclip/api/stream"
+	"hailoclip/api/stream/event"
 	"hailoclip/cache/sets"
 	"hailoclip/stages/clip"
 )
@@ -19,6 +21,9 @@ func TestTypesAgree(t *testing.T) {
 		{reflect.TypeFor[client.Definition](), reflect.TypeFor[sets.Definition]()},
 		{reflect.TypeFor[client.PromptSet](), reflect.TypeFor[clip.SetInfo]()},
 		{reflect.TypeFor[client.PromptSetSummary](), reflect.TypeFor[clip.SetSummary]()},
+		{reflect.TypeFor[client.StreamDefinition](), reflect.TypeFor[stream.Definition]()},
+		{reflect.TypeFor[client.StreamInfo](), reflect.TypeFor[stream.Info]()},
+		{reflect.TypeFor[client.Event](), reflect.TypeFor[event.Event]()},
 	} {
 		sameType(t, c[0].String(), c[0], c[1])
 	}
@@ -37,7 +42,10 @@ func sameType(t *testing.T, path string, a, b reflect.Type) {
 		sameType(t, path, a.Elem(), b.Elem())
 	case reflect.Struct:
 		ours, theirs := fieldsOf(a), fieldsOf(b)
-		if !slices.EqualFunc(ours, theirs, func(x, y reflect.StructField) bool { return x.Name == y.Name && name(x) == name(y) }) {
+		same := func(x, y reflect.StructField) bool {
+			return (x.Name == y.Name || x.Anonymous && y.Anonymous) && name(x) == name(y)
+		}
+		if !slices.EqualFunc(ours, theirs, same) {
 			t.Errorf("%s has the fields\n%v here and\n%v there", path, ours, theirs)
 			return
 		}
@@ -47,9 +55,10 @@ func sameType(t *testing.T, path string, a, b reflect.Type) {
 	}
 }
 
+// fieldsOf are those that are in JSON.
 func fieldsOf(t reflect.Type) (fields []reflect.StructField) {
 	for i := range t.NumField() {
-		if f := t.Field(i); f.IsExported() {
+		if f := t.Field(i); f.IsExported() && name(f) != "-" {
 			fields = append(fields, f)
 		}
 	}

@@ -4,7 +4,8 @@
 //	answer, err := c.Classify(ctx, client.Question{Image: client.Image{Data: jpeg}, PromptSet: "door"})
 //
 // Images are sent as they are, not in base64, and embeddings come as bytes. Where the service is busy (429, 503) the
-// client asks again after the time that the service names.
+// client asks again after the time that the service names. Frames of a camera or a video go over a Stream, or a Push; Events
+// says what changes.
 package client
 
 import (
@@ -34,7 +35,8 @@ type Options struct {
 type Client struct {
 	base    string // without a slash at the end
 	http    *http.Client
-	options Options // without zeros
+	long    *http.Client // for what lasts: a new connection each, and no time limit
+	options Options      // without zeros
 }
 
 // New returns a client of the service at base, such as http://127.0.0.1:5000 or https://example.org/clip. It does not
@@ -62,6 +64,14 @@ func New(base string, o Options) (*Client, error) {
 	if c.http.CheckRedirect == nil {
 		c.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	}
+	long := *c.http
+	long.Timeout = 0
+	if t, ok := cmp.Or(long.Transport, http.DefaultTransport).(*http.Transport); ok {
+		t = t.Clone()
+		t.DisableKeepAlives = true
+		long.Transport = t
+	}
+	c.long = &long
 	return c, nil
 }
 

@@ -55,13 +55,15 @@ func (c *Client) do(ctx context.Context, r call) (*answer, error) {
 	if r.err != nil {
 		return nil, r.err
 	}
+	return c.again(ctx, r, func() (*answer, error) { return c.send(ctx, r) })
+}
+
+// again calls send until it fails, or has an answer that is good, or nil for what is better than one.
+func (c *Client) again(ctx context.Context, r call, send func() (*answer, error)) (*answer, error) {
 	for try := 0; ; try++ {
-		a, err := c.send(ctx, r)
-		if err != nil {
-			return nil, err
-		}
-		if a.status/100 == 2 {
-			return a, nil
+		a, err := send()
+		if err != nil || a == nil || a.status/100 == 2 {
+			return a, err
 		}
 		e := a.fault()
 		pause, again := c.pause(r, e, try)
@@ -88,19 +90,9 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // send sends the request once and reads the answer, whatever it is.
 func (c *Client) send(ctx context.Context, r call) (*answer, error) {
-	address := c.base + r.path
-	if len(r.query) > 0 {
-		address += "?" + r.query.Encode()
-	}
-	request, err := http.NewRequestWithContext(ctx, r.method, address, bytes.NewReader(r.body))
+	request, err := c.request(ctx, r, bytes.NewReader(r.body))
 	if err != nil {
 		return nil, err
-	}
-	for name, value := range r.header {
-		request.Header.Set(name, value)
-	}
-	if request.Header.Get("Accept") == "" {
-		request.Header.Set("Accept", "application/json")
 	}
 	if end, ok := ctx.Deadline(); ok {
 		request.Header.Set("X-Request-Timeout-Ms", strconv.FormatInt(max(time.Until(end).Milliseconds(), 1), 10))
@@ -114,6 +106,30 @@ func (c *Client) send(ctx context.Context, r call) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
+	return c.read(r, response)
+}
+
+// request is r as net/http has it, with a body.
+func (c *Client) request(ctx context.Context, r call, body io.Reader) (*http.Request, error) {
+	address := c.base + r.path
+	if len(r.query) > 0 {
+		address += "?" + r.query.Encode()
+	}
+	request, err := http.NewRequestWithContext(ctx, r.method, address, body)
+	if err != nil {
+		return nil, err
+	}
+	for name, value := range r.header {
+		request.Header.Set(name, value)
+	}
+	if request.Header.Get("Accept") == "" {
+		request.Header.Set("Accept", "application/json")
+	}
+	return request, nil
+}
+
+// read reads the answer to a request, and closes it.
+func (c *Client) read(r call, response *http.Response) (*answer, error) {
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, c.options.MaxAnswer+1))
 	if err != nil {

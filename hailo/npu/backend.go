@@ -15,6 +15,7 @@ import (
 	"math"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,7 +38,8 @@ const (
 const (
 	priorityNormal = 16 // HAILO_SCHEDULER_PRIORITY_NORMAL
 	priorityText   = 17 // before images that wait, but never between them for long: see EncodeTexts
-	textTimeoutMS  = 2
+	groupTimeoutMS = 2  // how long the device waits for the rest of a group, which comes within microseconds
+	maxRun         = 63 // frames in a run, a limit of the runtime
 
 	throttlingShrink  = 3 // hailo notification 14: from here on less in flight
 	throttlingStopped = 5 // the device does not stream any more
@@ -66,7 +68,7 @@ type Options struct {
 	ImageHEF      string        // path
 	ImageSize     int           // pixels on a side
 	Dimension     int           // of the embeddings
-	BatchSize     int           // frames that the device runs at once, 1 to 63 (the runtime's limit)
+	BatchSize     int           // frames that the device runs at once, 1 to maxRun
 	DeviceTimeout time.Duration // nothing done for this long while frames are in flight: the device hangs, or is too hot
 	Text          *Text         // nil: texts are not encoded here
 	ImageDigest   string        // for Info, as is TextDigest
@@ -138,6 +140,7 @@ func New(opt Options) (*Backend, error) {
 	for i := range pixels {
 		pixels[i] = mem.Input(ImageModel, i)[:in[ImageModel]:in[ImageModel]]
 	}
+	group := min(opt.BatchSize, opt.Config.InFlight)
 	ctx, stop := context.WithCancel(context.Background())
 	b := &Backend{
 		opt: opt, memory: mem, stop: stop, stderr: lineLog{log: opt.Log},
@@ -145,7 +148,7 @@ func New(opt Options) (*Backend, error) {
 		changed: make(chan struct{}), turn: make(chan struct{}, 1),
 		info: hailo.Info{
 			Backend: "npu", Simulated: opt.Simulated, Device: "not opened yet",
-			ImageBatch: 1, ImageCalls: opt.Config.InFlight,
+			ImageBatch: group, ImageCalls: (opt.Config.InFlight + group - 1) / group, Gathers: true,
 			TextBatch: opt.Config.TextBatch, TextDigest: opt.TextDigest, ImageDigest: opt.ImageDigest,
 		},
 	}
@@ -173,7 +176,7 @@ func (o *Options) Validate() error {
 	check(o.ImageSize >= 1 && o.ImageSize <= 1024, "image size %d is out of bounds: 1 to 1024", o.ImageSize)
 	const features = wire.MaxFeatures
 	check(o.Dimension >= 1 && o.Dimension <= features, "dimension %d is out of bounds: 1 to %d", o.Dimension, features)
-	check(o.BatchSize >= 1 && o.BatchSize <= 63, "batch size %d is out of bounds: 1 to 63", o.BatchSize)
+	check(o.BatchSize >= 1 && o.BatchSize <= maxRun, "batch size %d is out of bounds: 1 to %d", o.BatchSize, maxRun)
 	check(o.DeviceTimeout >= 10*time.Millisecond, "device timeout %v is out of bounds: at least 10ms", o.DeviceTimeout)
 	if o.Text != nil {
 		o.Text.validate(o.Dimension, check)
@@ -251,9 +254,9 @@ func (b *Backend) worker() (*worker, error) {
 // Frames implements hailo.Backend: frames in the memory shared with the worker.
 func (b *Backend) Frames() *hailo.Frames { return b.frames }
 
-// EncodeImages implements hailo.Backend. It takes one frame a call, as the device gathers its
-// batches itself: have Info().ImageCalls calls at once. When ctx ends after the frame was given
-// to the device, it still waits for the device to finish it, or for the end of the worker.
+// EncodeImages implements hailo.Backend. The frames of a call reach the device as one group: a free one runs them together. It
+// gathers those of several calls too. When ctx ends after frames were given to the device, it still waits for the device to finish
+// them, or for the end of the worker.
 func (b *Backend) EncodeImages(ctx context.Context, frames []*hailo.Frame) error {
 	if err := b.calls.Enter(); err != nil {
 		return err
@@ -264,36 +267,54 @@ func (b *Backend) EncodeImages(ctx context.Context, frames []*hailo.Frame) error
 		return context.Cause(ctx)
 	case len(frames) == 0:
 		return nil
-	case len(frames) > 1:
-		return fmt.Errorf("%w: %d frames in one call, want 1", hailo.ErrEncode, len(frames))
+	case len(frames) > b.info.ImageBatch:
+		return fmt.Errorf("%w: %d frames in one call, at most %d", hailo.ErrEncode, len(frames), b.info.ImageBatch)
 	}
-	f := frames[0]
-	if err := b.own(f); err != nil {
-		return err
+	for _, f := range frames {
+		if err := b.own(f); err != nil {
+			return err
+		}
 	}
 	w, err := b.worker()
 	if err != nil {
 		return err
 	}
+	for part := range slices.Chunk(frames, cap(w.places)) { // one, unless the runtime's queue is shorter than a batch
+		if err := b.encodeGroup(ctx, w, part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// encodeGroup takes frames through the device together. The error is the first of theirs, a lost device before others.
+func (b *Backend) encodeGroup(ctx context.Context, w *worker, frames []*hailo.Frame) error {
 	out := &w.loaded[ImageModel].Output
-	row := b.memory.Output(ImageModel, f.Slot)[:out.FrameBytes]
-	if err := w.await(ctx, w.places); err != nil {
-		return err
+	slots, rows := make([]int, len(frames)), make([][]byte, len(frames))
+	for i, f := range frames {
+		slots[i], rows[i] = f.Slot, b.memory.Output(ImageModel, f.Slot)[:out.FrameBytes]
 	}
-	results, err := w.submit(ImageModel, f.Slot, row)
+	g, err := w.submitImages(ctx, slots, rows)
 	if err != nil {
-		<-w.places
 		return err
 	}
-	if err := <-results[0]; err != nil {
-		return err
+	<-g.done
+	for i, f := range frames {
+		f.Run = g.runs[i]
+		failed := g.errs[i]
+		if failed == nil {
+			failed = written(rows[i])
+		}
+		if failed == nil {
+			out.Decode(f.Embedding, rows[i])
+			failed = normalize(f.Embedding)
+		}
+		if err == nil || errors.Is(failed, hailo.ErrDeviceLost) {
+			err = failed
+		}
 	}
-	if err := written(row); err != nil {
-		return err
-	}
-	out.Decode(f.Embedding, row)
 	runtime.KeepAlive(b.frames) // or the memory could be unmapped under the reading
-	return normalize(f.Embedding)
+	return err
 }
 
 // own checks that a frame is one of ours.

@@ -18,12 +18,43 @@ type inFlight struct {
 	oldest uint64    // sequence
 	since  time.Time // when it became the oldest
 	failed int       // frames failed in a row
+
+	threshold int // of the last frame submitted, see wire.Submit
 }
 
 // pending is a slot. Its sequence is 0 while it is not in flight.
 type pending struct {
 	sequence uint64
-	result   chan error // gets exactly one for each submit
+	group    *group
+	number   int // of its frame in the group
+}
+
+// group is frames that were submitted together. worker.mu guards it until done is closed.
+type group struct {
+	left  int           // frames in flight
+	errs  []error       // of each frame: nil, an ErrEncode or an ErrDeviceLost
+	runs  []hailo.Run   // of each frame, as the device tells
+	alone time.Time     // when it was submitted, if nothing was in flight then; else zero
+	done  chan struct{} // closed when none is left
+}
+
+// finish notes the end of a frame.
+func (g *group) finish(number int, err error, run hailo.Run) {
+	g.errs[number], g.runs[number] = err, run
+	if g.left--; g.left == 0 {
+		close(g.done)
+	}
+}
+
+// runOf is the run that d tells of, else what can be said of a group that ends now: one that was alone has run together.
+func (g *group) runOf(now time.Time, d *wire.Done) hailo.Run {
+	switch {
+	case d.Batch > 0 && d.DeviceNS < uint64(time.Hour):
+		return hailo.Run{Frames: int(min(d.Batch, maxRun)), Took: time.Duration(d.DeviceNS)}
+	case g.alone.IsZero():
+		return hailo.Run{Frames: len(g.errs)}
+	}
+	return hailo.Run{Frames: len(g.errs), Took: now.Sub(g.alone)}
 }
 
 // resultOf turns the status of a frame into an error.
@@ -40,6 +71,11 @@ func resultOf(status wire.Code) error {
 // await sends to line, which blocks while that is full. It fails with ErrDeviceLost once the device is lost or has
 // stopped because it is too hot.
 func (w *worker) await(ctx context.Context, line chan<- struct{}) error {
+	select {
+	case line <- struct{}{}:
+		return nil
+	default:
+	}
 	w.mu.Lock()
 	stopped := w.stopped
 	w.mu.Unlock()
@@ -55,49 +91,91 @@ func (w *worker) await(ctx context.Context, line chan<- struct{}) error {
 	}
 }
 
-// submit gives frames to the device, that of outputs[i] from slot first+i, and returns a channel for the result
-// of each: nil, an ErrEncode or an ErrDeviceLost. With an error nothing was submitted. outputs are the parts of
-// the slots' outputs that the caller will read; they are cleared, so that an old output never passes for an answer: see
-// written.
-func (w *worker) submit(model, first int, outputs ...[]byte) ([]<-chan error, error) {
-	results := make([]<-chan error, len(outputs))
+// submitImages gives the frames in slots to the device as one group, when there are places for all of them.
+func (w *worker) submitImages(ctx context.Context, slots []int, outputs [][]byte) (*group, error) {
+	if err := w.await(ctx, w.order); err != nil { // so that none of two groups waits for the places that the other has
+		return nil, err
+	}
+	defer func() { <-w.order }()
+	for n := range slots {
+		if err := w.await(ctx, w.places); err != nil {
+			w.leavePlaces(n)
+			return nil, err
+		}
+	}
+	g, err := w.submit(ImageModel, slots, outputs)
+	if err != nil {
+		w.leavePlaces(len(slots))
+	}
+	return g, err
+}
+
+func (w *worker) leavePlaces(n int) {
+	for range n {
+		<-w.places
+	}
+}
+
+// submit gives frames to the device, that of outputs[i] from slots[i], and returns the group that they are. One call at a time
+// for each model. With an error nothing was submitted. outputs are the parts of the slots' outputs that the caller will read;
+// they are cleared, so that an old output never passes for an answer: see written.
+func (w *worker) submit(model int, slots []int, outputs [][]byte) (*group, error) {
+	n := len(slots)
 	w.mu.Lock()
 	f := &w.inFlight[model]
-	slots := f.slots[first : first+len(outputs)]
-	var refused error
-	switch {
-	case w.life.Err() != nil:
-		refused = lost(context.Cause(w.life))
-	case w.paused:
-		refused = lost(errTooHot)
-	case slices.ContainsFunc(slots, func(p pending) bool { return p.sequence != 0 }):
-		refused = fmt.Errorf("%w: frame %d is being encoded already", hailo.ErrEncode, first)
-	}
-	if refused != nil {
+	if err := w.refuses(f, slots); err != nil {
 		w.mu.Unlock()
-		return nil, refused
+		return nil, err
 	}
 	now := time.Now()
-	sequence := w.b.sequence.Add(uint64(len(slots))) - uint64(len(slots)) + 1 // the first of ours
-	for i := range slots {
-		clear(outputs[i])
-		slots[i] = pending{sequence: sequence + uint64(i), result: make(chan error, 1)}
-		results[i] = slots[i].result
+	g := &group{left: n, errs: make([]error, n), runs: make([]hailo.Run, n), done: make(chan struct{})}
+	if w.inFlight[ImageModel].n+w.inFlight[TextModel].n == 0 {
+		g.alone = now
 	}
-	if f.n += len(slots); f.n == len(slots) {
+	if model == ImageModel {
+		// A free device begins with all of them. To one that works more may be given before it is free, so no more are
+		// waited for; the chip is asked for less only where it must be, for it is asked while frames wait.
+		if f.n == 0 {
+			f.threshold = n
+		}
+		f.threshold = min(f.threshold, n)
+	}
+	threshold := f.threshold
+	sequence := w.b.sequence.Add(uint64(n)) - uint64(n) + 1 // the first of ours
+	for i, slot := range slots {
+		clear(outputs[i])
+		f.slots[slot] = pending{sequence: sequence + uint64(i), group: g, number: i}
+	}
+	if f.n += n; f.n == n {
 		f.oldest, f.since = sequence, now
 	}
 	w.b.count(now, w, nil)
 	w.mu.Unlock()
-	for i := range outputs {
-		m := &wire.Submit{Model: uint32(model), Slot: uint32(first + i), Sequence: sequence + uint64(i)}
+	for i, slot := range slots {
+		m := &wire.Submit{Model: uint32(model), Slot: uint32(slot), Sequence: sequence + uint64(i), Threshold: uint32(threshold)}
 		if err := w.proc.send(m); err != nil {
 			// The frames count as in flight: they are answered with all others when the worker is gone.
 			w.end(err)
 			break
 		}
 	}
-	return results, nil
+	return g, nil
+}
+
+// refuses says why frames cannot be submitted now. The caller holds mu.
+func (w *worker) refuses(f *inFlight, slots []int) error {
+	switch {
+	case w.life.Err() != nil:
+		return lost(context.Cause(w.life))
+	case w.paused:
+		return lost(errTooHot)
+	}
+	for i, slot := range slots {
+		if f.slots[slot].sequence != 0 || slices.Contains(slots[:i], slot) {
+			return fmt.Errorf("%w: frame %d is being encoded already", hailo.ErrEncode, slot)
+		}
+	}
+	return nil
 }
 
 // written says whether the device has written to an output that submit has cleared. No embedding is all
@@ -135,7 +213,7 @@ func (w *worker) complete(d *wire.Done) error {
 		w.leavePlace()
 	}
 	w.b.count(now, w, d)
-	p.result <- resultOf(d.Status)
+	p.group.finish(p.number, resultOf(d.Status), p.group.runOf(now, d))
 	w.changed.Broadcast()
 	if d.Status == wire.Success {
 		w.done++

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"hailoclip/hailo"
 	"hailoclip/hailo/npu/wire"
 )
 
@@ -86,7 +87,7 @@ func (w *worker) answer() error {
 		for i := range f.slots {
 			if p := &f.slots[i]; p.sequence != 0 {
 				p.sequence = 0
-				p.result <- lost(reason)
+				p.group.finish(p.number, lost(reason), hailo.Run{})
 			}
 		}
 		f.n = 0

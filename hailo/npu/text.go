@@ -149,13 +149,14 @@ func (b *Backend) encodeBatch(ctx context.Context, tokens [][]int32, ends []int)
 		return nil, err
 	}
 	in, out := &w.loaded[TextModel].Input, &w.loaded[TextModel].Output
-	rows := make([][]byte, len(tokens))
+	rows, slots := make([][]byte, len(tokens)), make([]int, len(tokens))
 	for i := range tokens {
+		slots[i] = i
 		b.opt.Text.fill(b.memory.Input(TextModel, i), in, tokens[i])
 		n := out.RowBytes()
 		rows[i] = b.memory.Output(TextModel, i)[ends[i]*n : (ends[i]+1)*n]
 	}
-	results, err := w.submit(TextModel, 0, rows...)
+	group, err := w.submit(TextModel, slots, rows)
 	if err != nil {
 		<-b.turn
 		return nil, err
@@ -164,9 +165,9 @@ func (b *Backend) encodeBatch(ctx context.Context, tokens [][]int32, ends []int)
 	done := make(chan error, 1)
 	b.ended.Go(func() {
 		defer func() { <-b.turn }()
+		<-group.done // all of them, or a slot would be in flight when the turn ends
 		var failed error
-		for i, result := range results { // of all, or a slot would be in flight when the turn ends
-			err := <-result
+		for i, err := range group.errs {
 			if err == nil {
 				vectors[i], err = b.textVector(out, rows[i])
 			}

@@ -24,6 +24,7 @@ type worker struct {
 	loaded [models]*wire.Loaded
 
 	places chan struct{}   // holds one for each image in flight; its capacity is the limit
+	order  chan struct{}   // holds one while a group of images waits for its places and is submitted
 	life   context.Context // ended when nothing may be submitted any more; its cause is why
 	end    context.CancelCauseFunc
 
@@ -42,7 +43,7 @@ type worker struct {
 }
 
 func newWorker(ctx context.Context, b *Backend, proc *process) *worker {
-	w := &worker{b: b, proc: proc, stopped: make(chan struct{})}
+	w := &worker{b: b, proc: proc, stopped: make(chan struct{}), order: make(chan struct{}, 1)}
 	w.life, w.end = context.WithCancelCause(ctx)
 	w.changed = sync.NewCond(&w.mu)
 	context.AfterFunc(w.life, func() {
@@ -126,13 +127,14 @@ func (w *worker) handshake() error {
 func (w *worker) load(model int, hef string) error {
 	load := w.b.memory.Load[model]
 	load.Batch, load.Priority = uint32(w.b.opt.BatchSize), priorityNormal
-	load.InputFormat, load.OutputFormat = wire.FormatUint8, wire.FormatNative
+	load.InputFormat, load.OutputFormat, load.TimeoutMS = wire.FormatUint8, wire.FormatNative, groupTimeoutMS
 	if model == TextModel {
 		load.Batch, load.Priority, load.InputFormat = uint32(w.b.opt.Config.TextBatch), priorityText, wire.FormatNative
 		// The texts of a batch are submitted one after the other within microseconds. Without
 		// a threshold an idle device would run the first one alone, which costs a whole run.
-		load.Threshold, load.TimeoutMS = load.Batch, textTimeoutMS
+		load.Threshold = load.Batch
 	}
+	w.inFlight[model].threshold = max(1, int(load.Threshold))
 	wire.SetText(load.HEF[:], hef)
 	m, err := w.ask(&load, "load "+hef)
 	if err != nil {

@@ -48,7 +48,7 @@ func (w *worker) launch(model, slot int) bool {
 			return false
 		}
 	}
-	f.slots[slot] = pending{sequence: w.b.sequence.Add(1), result: make(chan error, 1)}
+	f.slots[slot] = pending{sequence: w.b.sequence.Add(1), group: &group{left: 1, errs: make([]error, 1), runs: make([]hailo.Run, 1), done: make(chan struct{})}}
 	if f.n++; f.n == 1 {
 		f.oldest = f.slots[slot].sequence
 	}
@@ -96,10 +96,8 @@ func FuzzWorkerMessages(f *testing.F) {
 					for slot, p := range f.slots {
 						was := before[model][slot].sequence
 						mine := m.Model == uint32(model) && m.Slot == uint32(slot) && m.Sequence == was
-						if answered := len(p.result) > 0; answered != (was != 0 && mine) {
+						if answered := was != 0 && p.group.left == 0; answered != (was != 0 && mine) {
 							t.Fatalf("%+v: model %d, slot %d, in flight %d: answered %v", m, model, slot, was, answered)
-						} else if answered {
-							<-p.result
 						}
 						if p.sequence != 0 {
 							n++
@@ -187,7 +185,9 @@ func TestStepsAfter(t *testing.T) {
 func (w *worker) finished(t *testing.T, model, slot uint32, sequence uint64, status wire.Code) error {
 	t.Helper()
 	err := w.complete(&wire.Done{Model: model, Slot: slot, Sequence: sequence, Status: status})
-	r := <-w.inFlight[model].slots[slot].result
+	g := w.inFlight[model].slots[slot].group
+	<-g.done
+	r := g.errs[0]
 	assert.True(t, (r == nil) == (status == wire.Success), "status %v became %v", status, r)
 	return err
 }
@@ -297,7 +297,9 @@ func TestStuckWorker(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	served := make(chan error)
 	go func() { served <- w.serve(ctx) }()
-	assert.ErrorIs(t, <-w.inFlight[ImageModel].slots[0].result, hailo.ErrDeviceLost)
+	g := w.inFlight[ImageModel].slots[0].group
+	<-g.done
+	assert.ErrorIs(t, g.errs[0], hailo.ErrDeviceLost)
 	select {
 	case err := <-served:
 		t.Errorf("another worker may start while this one is there: %v", err)

@@ -203,6 +203,10 @@ func (c *chip) submit(m *wire.Submit) error {
 	if m.Slot >= x.load.Slots || x.busy[m.Slot] {
 		return fmt.Errorf("%w: submit of slot %d, which does not exist or is busy", errViolation, m.Slot)
 	}
+	if m.Threshold < 1 || m.Threshold > x.load.Batch {
+		return fmt.Errorf("%w: submit with threshold %d, batch %d", errViolation, m.Threshold, x.load.Batch)
+	}
+	x.load.Threshold = m.Threshold
 	if x.n >= queueDepth { // what the runtime says when nobody asked it for room
 		c.send(wire.Append(nil, &wire.Done{Model: m.Model, Slot: m.Slot, Sequence: m.Sequence, Status: wire.CodeQueueFull}))
 		return nil

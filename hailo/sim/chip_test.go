@@ -96,8 +96,11 @@ func (h *host) next() any {
 	}
 }
 
-func (h *host) submit(model, slot uint32) {
-	h.say(&wire.Submit{Model: model, Slot: slot, Sequence: uint64(model*100 + slot + 1)})
+func (h *host) submit(model, slot uint32) { h.submitOf(model, slot, 1) }
+
+// submitOf submits one of a group of so many.
+func (h *host) submitOf(model, slot, group uint32) {
+	h.say(&wire.Submit{Model: model, Slot: slot, Sequence: uint64(model*100 + slot + 1), Threshold: group})
 }
 
 // together has the chip start only when it has all of these frames: pairs of model and slot.
@@ -157,16 +160,23 @@ func TestScheduling(t *testing.T) {
 // A threshold holds frames back until there are enough, or the timeout has passed.
 func TestThreshold(t *testing.T) {
 	h := startChip(t, func(*chip) {})
-	h.together([2]uint32{1, 0}, [2]uint32{1, 1})
-	for range 2 {
-		assert.Equal(t, h.next().(*wire.Done).Batch, 2, "two texts")
+	for range 2 { // the chip is free: without a threshold the first one would run alone
+		h.submitOf(1, 0, 2)
+		h.submitOf(1, 1, 2)
+		for range 2 {
+			assert.Equal(t, h.next().(*wire.Done).Batch, 2, "two texts")
+		}
 	}
-	h.submit(1, 0)
+	h.submitOf(1, 0, 2)
+	assert.Equal(t, h.next().(*wire.Done).Batch, 1, "one text, after the timeout")
+	h.submitOf(1, 0, 1)
 	assert.Equal(t, h.next().(*wire.Done).Batch, 1, "one text")
 }
 
 func TestViolations(t *testing.T) {
-	busy := wire.Append(nil, &wire.Submit{Slot: 1, Sequence: 1})
+	busy := wire.Append(nil, &wire.Submit{Slot: 1, Sequence: 1, Threshold: 1})
+	loaded := [][]byte{wire.Append(nil, openMessage), wire.Append(nil, loadImage)}
+	after := func(m wire.Message) [][]byte { return append(loaded[:2:2], wire.Append(nil, m)) }
 	outside := *loadImage
 	outside.Slots = 100
 	for name, packets := range map[string][][]byte{
@@ -177,7 +187,9 @@ func TestViolations(t *testing.T) {
 		"submit before load": {wire.Append(nil, openMessage), busy},
 		"load twice":         {wire.Append(nil, openMessage), wire.Append(nil, loadImage), wire.Append(nil, loadImage)},
 		"slots outside":      {wire.Append(nil, openMessage), wire.Append(nil, &outside)},
-		"no such slot":       {wire.Append(nil, openMessage), wire.Append(nil, loadImage), wire.Append(nil, &wire.Submit{Slot: 4})},
+		"no such slot":       after(&wire.Submit{Slot: 4, Threshold: 1}),
+		"no threshold":       after(&wire.Submit{}),
+		"threshold > batch":  after(&wire.Submit{Threshold: 3}),
 		"no such model":      {wire.Append(nil, openMessage), wire.Append(nil, &wire.Load{Model: 2, Batch: 1})},
 	} {
 		c, _ := newChip(packets)

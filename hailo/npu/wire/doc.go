@@ -31,7 +31,7 @@
 //	      stream                32  0 u32 height; 4 u32 width; 8 u32 features; 12 u32 format;
 //	                               16 u32 frame bytes; 20 f32 scale;
 //	                               24 f32 zero point; 28 u32 reserved
-//	3     submit    host       24  8 u32 model; 12 u32 slot; 16 u64 sequence
+//	3     submit    host       32  8 u32 model; 12 u32 slot; 16 u64 sequence; 24 u32 threshold; 28 u32 reserved
 //	19    done      worker     40  8 u32 model; 12 u32 slot; 16 u64 sequence; 24 i32 status;
 //	                               28 u32 batch; 32 u64 device ns
 //	20    stats     worker     64  8 u64 frames done; 16 f32 temperature[2] in degrees C;
@@ -60,7 +60,10 @@
 //     one scale is not that of all features. A frame is its rows one after the other.
 //   - submit: the host has filled the input of the slot and cleared what it will read of the output,
 //     and touches neither side of it until done. Never more in flight for a model than its queue depth, and never a slot twice. The
-//     worker takes every submit at once from the socket or lets it wait there, as it likes.
+//     worker takes every submit at once from the socket or lets it wait there, as it likes. threshold, 1 to batch, goes to the
+//     scheduler before the frame where it is not what the model has: so many frames must wait before a run begins, or the timeout
+//     of load pass. All frames of a group come one after the other with their number as threshold: then they run together. A
+//     scheduler that refuses a threshold keeps the one it has.
 //   - done: exactly one for each submit, with its model, slot and sequence; the output is in
 //     the slot. sequence is the host's and never repeats, not even over workers. batch is the
 //     number of frames that ran together and device ns the time of that run, both 0 if unknown.

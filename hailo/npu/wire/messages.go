@@ -10,7 +10,7 @@ import (
 // Magic and Version open the conversation: "HCN1" and the protocol described above.
 const (
 	Magic   = 0x314e4348
-	Version = 2
+	Version = 3
 )
 
 // ErrProtocol says that a packet is not a message of the protocol, or not one that may come now.
@@ -109,6 +109,8 @@ type (
 	Submit struct {
 		Model, Slot uint32
 		Sequence    uint64
+		Threshold   uint32
+		Reserved    uint32
 	}
 	// Done answers Submit.
 	Done struct {

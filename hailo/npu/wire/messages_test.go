@@ -21,7 +21,7 @@ const layout = `
 2 Load 1104: 8 Model, 12 Batch, 16 Threshold, 20 TimeoutMS, 24 Priority, 28 InputFormat, 32 OutputFormat, 36 Slots,
 	40 InputOffset, 48 InputStride, 56 OutputOffset, 64 OutputStride, 72 Reserved, 80 HEF
 18 Loaded 344: 8 Model, 12 Status, 16 QueueDepth, 20 Reserved, 24 Input, 56 Output, 88 Text
-3 Submit 24: 8 Model, 12 Slot, 16 Sequence
+3 Submit 32: 8 Model, 12 Slot, 16 Sequence, 24 Threshold, 28 Reserved
 19 Done 40: 8 Model, 12 Slot, 16 Sequence, 24 Status, 28 Batch, 32 DeviceNS
 20 Stats 64: 8 Frames, 16 Temperature, 24 NNCore, 28 CPU, 32 Memory, 40 Used, 48 Zone, 52 Throttling, 56 Overcurrent, 60 CRCErrors
 `

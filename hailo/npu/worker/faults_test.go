@@ -278,7 +278,7 @@ func TestProtocolViolations(t *testing.T) {
 	t.Parallel()
 	open := func(h *host) []byte { return wire.Append(nil, h.openMessage()) }
 	submit := func(model, slot uint32) []byte {
-		return wire.Append(nil, &wire.Submit{Model: model, Slot: slot, Sequence: 1})
+		return wire.Append(nil, &wire.Submit{Model: model, Slot: slot, Sequence: 1, Threshold: 1})
 	}
 	nothing, opened, ready := func(*host) {}, func(h *host) { h.open() }, func(h *host) { h.ready() }
 	tests := []struct {
@@ -302,7 +302,7 @@ func TestProtocolViolations(t *testing.T) {
 		{"unknown type", ready, func(*host) []byte { return packet(make([]byte, 8), 0, 99, 8) }, "type 99"},
 		{"a message of the worker", ready, func(*host) []byte { return wire.Append(nil, &wire.Done{}) }, "type 19"},
 		{"half a header", ready, func(*host) []byte { return make([]byte, 4) }, "4 bytes"},
-		{"submit too long", ready, func(*host) []byte { return append(submit(0, 0), 0) }, "25 bytes"},
+		{"submit too long", ready, func(*host) []byte { return append(submit(0, 0), 0) }, "33 bytes"},
 		{"submit cut", ready, func(*host) []byte { return submit(0, 0)[:23] }, "23 bytes"},
 		{"longest", ready, func(*host) []byte { return make([]byte, wire.MaxPacket) }, "type 0"},
 		{"load again", ready, func(h *host) []byte { return wire.Append(nil, h.loadMessage(0)) }, "loaded already"},
@@ -334,5 +334,5 @@ func TestOtherVersion(t *testing.T) {
 	hello := want[*wire.Hello](h)
 	assert.Equal(t, hello.Version, wire.Version)
 	assert.True(t, hello.Status != wire.Success, "%v", hello.Text)
-	h.exit(exitFailed, "the service 3")
+	h.exit(exitFailed, "the service 4")
 }

@@ -30,7 +30,7 @@ func FuzzWorker(f *testing.F) {
 		case 3:
 			return wire.Append(nil, &wire.Hello{})
 		default:
-			return wire.Append(nil, &wire.Submit{Model: uint32(which & 1), Slot: uint32(which) >> 1})
+			return wire.Append(nil, &wire.Submit{Model: uint32(which & 1), Slot: uint32(which) >> 1, Threshold: 1})
 		}
 	}
 	f.Add([]byte{0, 0, 0, 1, 0, 0, 2, 0, 0, 4, 0, 0, 5, 0, 0, 6, 0, 0, 7, 0, 0, 3, 0, 0})    // all is well

@@ -228,7 +228,13 @@ func (h *host) submit(id, slot uint32, sequence uint64) {
 	if int(slot) < h.models[id].slots {
 		copy(h.memory.Input(int(id), int(slot)), frame(h.models[id], sequence))
 	}
-	h.write(wire.Append(nil, &wire.Submit{Model: id, Slot: slot, Sequence: sequence}))
+	h.submitOf(id, slot, sequence, max(1, h.loadMessage(id).Threshold))
+}
+
+// submitOf is submit of what lies in the slot, one of a group of so many.
+func (h *host) submitOf(id, slot uint32, sequence uint64, group uint32) {
+	h.t.Helper()
+	h.write(wire.Append(nil, &wire.Submit{Model: id, Slot: slot, Sequence: sequence, Threshold: group}))
 }
 
 // output is the frame that the chip has put into a slot.

@@ -22,7 +22,7 @@ func TestCommandLine(t *testing.T) {
 		stdout, err string // err is in what it says to stderr
 		status      int
 	}{
-		{[]string{"--version"}, "hailo-clip-npu protocol 2, HailoRT 5.2.0\n", "", exitDone},
+		{[]string{"--version"}, "hailo-clip-npu protocol 3, HailoRT 5.2.0\n", "", exitDone},
 		{[]string{"start"}, "", "usage", exitViolation},
 		{nil, "", "descriptor 3", exitViolation}, // by hand
 	} {

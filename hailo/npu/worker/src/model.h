@@ -4,6 +4,7 @@
 #include "channel.h"
 #include "runtime.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <memory>
@@ -31,7 +32,9 @@ struct Model {
     hailort::ConfiguredInferModel configured; // destroyed before infer
     std::vector<Slot> slots;
     uint32_t depth = 0; // frames that the library takes at once
+    uint32_t batch = 0, threshold = 1; // of the scheduler
     std::atomic<uint32_t> in_flight{0};
+    bool refuses_threshold = false;
     bool failed = false; // run_async has: the library still has its job, which is answered and not in flight
 };
 
@@ -110,6 +113,21 @@ inline void check_groups(const std::string &hef)
     }
 }
 
+// set_threshold has a run begin when so many frames wait. It is a request to the chip, so only where it changes. Frames run
+// without it too, in other groups: where the chip refuses it is said once, and the watchdog of the host sees a chip that is lost.
+inline void set_threshold(Model &model, uint32_t threshold)
+{
+    if (threshold == model.threshold) {
+        return;
+    }
+    if (const auto status = model.configured.set_scheduler_threshold(threshold); status == HAILO_SUCCESS) {
+        model.threshold = threshold;
+    } else if (!model.refuses_threshold) {
+        model.refuses_threshold = true;
+        log("set_scheduler_threshold(" + std::to_string(threshold) + "): " + Failure::name(status));
+    }
+}
+
 // load_model fills in a model, and the answer, as the message asks. What it has filled in when it
 // fails is let go of with the rest of the session.
 inline void load_model(Model &model, hailort::VDevice &vdevice, const Memory &memory, const protocol::Load &load,
@@ -144,6 +162,8 @@ inline void load_model(Model &model, hailort::VDevice &vdevice, const Memory &me
         check(model.configured.set_scheduler_timeout(std::chrono::milliseconds(load.timeout_ms)), "set_scheduler_timeout");
     }
     check(model.configured.set_scheduler_priority(static_cast<uint8_t>(load.priority)), "set_scheduler_priority");
+    model.batch = load.batch;
+    model.threshold = std::max(load.threshold, uint32_t{1}); // 0 and 1 are the same
     model.depth = static_cast<uint32_t>(take(model.configured.get_async_queue_size(), "get_async_queue_size"));
     loaded.queue_depth = model.depth;
 

@@ -8,7 +8,7 @@
 namespace protocol {
 
 constexpr uint32_t magic = 0x314e4348;
-constexpr uint32_t version = 2;
+constexpr uint32_t version = 3;
 constexpr uint32_t models = 2; // 0 image, 1 text
 constexpr size_t max_packet = 1104;
 
@@ -66,6 +66,7 @@ struct Submit {
     Header header;
     uint32_t model, slot;
     uint64_t sequence;
+    uint32_t threshold, reserved;
 };
 
 struct Done {

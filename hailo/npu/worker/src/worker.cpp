@@ -141,10 +141,14 @@ void Worker::submit(const protocol::Submit &submit)
     if (model.in_flight >= model.depth) {
         throw Violation("more frames than the queue takes");
     }
+    if (submit.threshold == 0 || submit.threshold > model.batch) {
+        throw Violation("a threshold of " + std::to_string(submit.threshold) + ", want 1 to " + std::to_string(model.batch));
+    }
     if (!m_submitted) {
         m_submitted = true;
         shorten_requests();
     }
+    set_threshold(model, submit.threshold);
     model.slots[submit.slot].busy = true;
     model.in_flight++;
     // There is room in the queue, so this returns at once unless the chip hangs.

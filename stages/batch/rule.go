@@ -1,0 +1,181 @@
+package batch
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"hailoclip/pipeline/fair"
+)
+
+// rule says for how long a free device waits for callers that are known to send their next frame soon after an answer.
+//
+// A run of n frames takes a + b n. Starting m now encodes m frames in a + b m of the device's time, waiting w for k more encodes
+// m + k in w + a + b (m + k). The second is more per time while m w < k a, whatever b is. Cameras, users who arrive by chance
+// and callers who think for long do not come back soon, so nothing waits for them.
+//
+// It has no clock: times are arguments, which must not fall. Not for concurrent use.
+type rule struct {
+	cap  int           // frames of a run at most
+	a, b time.Duration // what a run takes, and each frame in it; a 0: not known, nothing is held
+
+	connections map[fair.Caller]*caller
+	addresses   map[string]*habit
+	clock       uint64   // counts look-ups, for forgetting
+	owing       []*habit // those that are expected, in no order; some may be late by now
+}
+
+// habit is how soon a caller comes back. The zero value knows nothing.
+type habit struct {
+	owed  []time.Time // answers that no frame has followed yet, the oldest first, at most 2 caps
+	known int         // gaps seen, from an answer to the next frame
+	soon  float64     // share of the gaps that are short
+	mean  float64     // of the short ones, in ns
+	dev   float64     // their mean deviation
+	owing bool        // it is in rule.owing
+	heard uint64      // rule.clock at the last look-up
+}
+
+// caller is what is known of a connection. Where each frame comes by a new one, the habit of its address counts.
+type caller struct {
+	habit
+	home *habit // of all connections of the address that were not used again
+	lent int    // owed answers that home counts too, because this connection has never come back so far
+}
+
+// The constants were chosen by a model; each may be changed by a quarter before a load loses 5 % (share by 0.1).
+const (
+	soonBelow  = 0.75    // of a: one run beats two only while the gap is below a, and near it the gain is nil
+	shareSoon  = 0.8     // of a caller's gaps that must be short, at least
+	lateAfter  = 3       // deviations after the mean
+	lateSlack  = 300_000 // ns
+	leastAhead = 100_000 // ns: how far ahead a frame that is due already is expected
+	weight     = 1. / 16 // of a new gap, and of a new run
+	maxCallers = 512     // connections and addresses remembered, each
+	outlier    = 2       // a run counts as no longer than so many times what was expected: a text may have run before it
+)
+
+// caller finds or begins what is known of a connection.
+func (r *rule) caller(key fair.Caller) *caller {
+	if r.connections == nil {
+		r.connections, r.addresses = map[fair.Caller]*caller{}, map[string]*habit{}
+	}
+	r.clock++
+	c := r.connections[key]
+	if c == nil {
+		forget(r.connections, r.clock, func(c *caller) uint64 { return c.heard })
+		home := r.addresses[key.Address]
+		if home == nil {
+			forget(r.addresses, r.clock, func(h *habit) uint64 { return h.heard })
+			home = &habit{}
+			r.addresses[key.Address] = home
+		}
+		c = &caller{home: home}
+		r.connections[key] = c
+	}
+	c.heard, c.home.heard = r.clock, r.clock
+	return c
+}
+
+// forget makes room in a full table: of those it knows, the half that was not heard of for longest goes.
+func forget[K comparable, V any](table map[K]V, clock uint64, heard func(V) uint64) {
+	if len(table) >= maxCallers {
+		maps.DeleteFunc(table, func(_ K, v V) bool { return heard(v)+maxCallers/2 <= clock })
+	}
+}
+
+// ready notes that a frame of the caller is ready to be encoded.
+func (r *rule) ready(now time.Time, c *caller) {
+	switch {
+	case len(c.owed) > 0:
+		r.returned(now, &c.habit)
+		c.home.owed = slices.Delete(c.home.owed, 0, min(c.lent, len(c.home.owed)))
+		c.lent = 0
+	case len(c.home.owed) > 0 && c.known == 0:
+		r.returned(now, c.home)
+	}
+}
+
+// returned learns from the gap after the oldest answer that nothing has followed.
+func (r *rule) returned(now time.Time, h *habit) {
+	gap := float64(now.Sub(h.owed[0]))
+	h.owed = slices.Delete(h.owed, 0, 1)
+	short := 0.0
+	if gap < soonBelow*float64(r.a) {
+		short = 1
+	}
+	h.known++
+	h.soon += max(weight, 1/float64(h.known+1)) * (short - h.soon)
+	if short > 0 {
+		w, deviation := max(weight, 1/float64(h.known)), max(gap-h.mean, h.mean-gap)
+		if h.mean == 0 {
+			w, deviation = 1, gap/2
+		}
+		h.mean += w * (gap - h.mean)
+		h.dev += w * (deviation - h.dev)
+	}
+}
+
+// answered notes that a frame of the caller was answered.
+func (r *rule) answered(now time.Time, c *caller) {
+	r.owe(now, &c.habit)
+	if c.known == 0 {
+		r.owe(now, c.home)
+		c.lent++
+	}
+}
+
+func (r *rule) owe(now time.Time, h *habit) {
+	if len(h.owed) >= 2*r.cap {
+		h.owed = slices.Delete(h.owed, 0, 1)
+	}
+	h.owed = append(h.owed, now)
+	if h.returns() && !h.owing {
+		h.owing = true
+		r.owing = append(r.owing, h)
+	}
+}
+
+// returns says that a caller sends its next frame soon after an answer, as a rule.
+func (h *habit) returns() bool { return h.known >= 2 && h.soon >= shareSoon }
+
+// returns says that an answer to the caller will be followed by a frame soon.
+func (c *caller) returns() bool { return c.habit.returns() || c.known == 0 && c.home.returns() }
+
+// ran learns from a run of n frames that took so long. share is the part of the run that is reported: each of its frames may.
+func (r *rule) ran(n int, took time.Duration, share float64) {
+	took = min(took, outlier*(r.a+time.Duration(n)*r.b))
+	r.a = max(0, r.a+time.Duration(weight*share*float64(took-time.Duration(n)*r.b-r.a)))
+}
+
+// hold returns how long to wait at most for more frames while m frames wait and the device is free; 0: start.
+func (r *rule) hold(now time.Time, m int) (wait time.Duration) {
+	var buffer [32]time.Duration
+	left := buffer[:0] // until each one that is expected should be here
+	for _, h := range r.expected(now) {
+		for _, answered := range h.owed {
+			if age := float64(now.Sub(answered)); age <= h.late() {
+				left = append(left, time.Duration(max(h.mean+h.dev-age, h.dev/2+leastAhead)))
+			}
+		}
+	}
+	slices.Sort(left)
+	for k, w := range left[:min(len(left), r.cap-m)] {
+		if time.Duration(m)*w < time.Duration(k+1)*r.a {
+			wait = w
+		}
+	}
+	return wait
+}
+
+// late is the age of an answer, in ns, at which its caller is given up.
+func (h *habit) late() float64 { return h.mean + lateAfter*h.dev + lateSlack }
+
+// expected returns the callers that should be back soon.
+func (r *rule) expected(now time.Time) []*habit {
+	r.owing = slices.DeleteFunc(r.owing, func(h *habit) bool {
+		h.owing = len(h.owed) > 0 && float64(now.Sub(h.owed[len(h.owed)-1])) <= h.late()
+		return !h.owing
+	})
+	return r.owing
+}
