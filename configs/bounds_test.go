@@ -66,6 +66,8 @@ func TestBounds(t *testing.T) {
 			`a size from 64M to 1024T, such as "3G" or "512M", or "infinity"`},
 		{"resource_limits.cpu_quota", `"" 80% 300%`, "80 -1% 0% lots", `a percentage such as "80%"`},
 		{"logging.level", "debug INFO warn warning error critical", `loud ""`, "debug, info, warning, error"},
+		{"fetch.allow", `[] camera.local "*.example.org:80" 192.168.1.20 192.168.1.0/24 "[fd00::1]:80"`, `"*" [""] a/b a@b a:0 10.0.0.1/8`,
+			`a name, "*." and a name, an address, each with or without a port, or a network such as 10.0.0.0/8`},
 		{"logging.format", "json text", `xml ""`, "json, text"},
 	}
 	load := func(key, value string) string {

@@ -12,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"hailoclip/api"
+	"hailoclip/api/outbound"
 	"hailoclip/cache"
 	"hailoclip/cache/sets"
 	"hailoclip/hailo/npu"
@@ -33,6 +34,7 @@ type Config struct {
 	Sim            open.Sim        `yaml:"sim"`
 	ResourceLimits ResourceLimits  `yaml:"resource_limits"`
 	Logging        Logging         `yaml:"logging"`
+	Fetch          outbound.Config `yaml:"fetch"`
 
 	PromptSets map[string]sets.Definition `yaml:"prompt_sets"` // by name; the API cannot change them
 }

@@ -20,23 +20,6 @@ type Frame struct {
 	Name  string        // of the file, in a folder
 }
 
-// Limits bound what is read.
-type Limits struct {
-	FrameBytes int // of one frame
-}
-
-// Reader finds the images in a stream of bytes, whatever is around them: see streams.md A.4. Not for concurrent use.
-type Reader struct{}
-
-// NewReader begins with the first byte of a body. boundary is that of its Content-Type, or "" to find out.
-func NewReader(r io.Reader, boundary string, l Limits) *Reader { panic("to be built") }
-
-// Next reads the next image into buf, which it may grow with grow, and returns it. skipped counts parts that were no image and
-// images that were cut or too large, since the last call. io.EOF at the end, else the error of the reader.
-func (r *Reader) Next(buf []byte, grow func(b []byte, more int) ([]byte, error)) (image []byte, skipped int, err error) {
-	panic("to be built")
-}
-
 // Options say how a source is opened.
 type Options struct {
 	FPS     float64 // asked of ffmpeg; 0: as they come
