@@ -13,6 +13,8 @@ import (
 
 	"hailoclip/api"
 	"hailoclip/api/outbound"
+	"hailoclip/api/stream"
+	"hailoclip/api/stream/event"
 	"hailoclip/cache"
 	"hailoclip/cache/sets"
 	"hailoclip/hailo/npu"
@@ -29,6 +31,8 @@ type Config struct {
 	TextEmbedding  cache.Config    `yaml:"text_embedding"`
 	Performance    pipeline.Config `yaml:"performance"`
 	Health         Health          `yaml:"health"`
+	Streams        stream.Config   `yaml:"streams"`
+	Events         event.Config    `yaml:"events"`
 	CPU            onnx.Config     `yaml:"cpu"`
 	NPU            npu.Config      `yaml:"npu"`
 	Sim            open.Sim        `yaml:"sim"`

@@ -134,23 +134,53 @@ func (s *stream) rearrange(p *plan) (changes []change) {
 	return changes
 }
 
-// exits has all labels of a watch exit that hold, because it is no more. Its successor goes on with those that it has, too. The caller
-// holds mu.
+// exits has the labels of a watch exit that hold, because it is no more, but for those that its successor has, too: there they go on.
+// The caller holds mu.
 func (s *stream) exits(w, successor *watch) (changes []change) {
-	for label, name := range w.names {
-		if label >= w.labels.N || !w.tracker.Holds(label) {
+	tell := func(kind event.Kind, label, state, previous string) {
+		ev := s.event(w, kind)
+		ev.Label, ev.State, ev.Previous = label, state, previous
+		changes = append(changes, change{ev, w.part(), w.events.Store})
+	}
+	var labels []int
+	for i, name := range w.names {
+		if !w.ordinary(i) || !w.tracker.Holds(i) {
 			continue
 		}
-		ev := s.event(w, event.Exit)
-		ev.Label = name
-		changes = append(changes, change{ev, w.part(), w.events.Store})
+		if to := successor.find(name); to >= 0 {
+			labels = append(labels, to)
+		} else {
+			tell(event.Exit, name, "", "")
+		}
 	}
-	if label, _, _ := w.tracker.State(); label >= 0 {
-		ev := s.event(w, event.State)
-		ev.State, ev.Previous = unknown, w.names[label]
-		changes = append(changes, change{ev, w.part(), w.events.Store})
+	state, since := -1, time.Now()
+	if label, _, from := w.tracker.State(); label >= 0 {
+		if state = successor.find(w.names[label]); state >= 0 {
+			since = from
+		} else {
+			tell(event.State, "", unknown, w.names[label])
+		}
+	}
+	if successor != nil {
+		successor.tracker.Resume(labels, state, since)
 	}
 	return changes
+}
+
+// find returns the number of an ordinary label, -1 where w, which may be nil, has none of that name.
+func (w *watch) find(name string) int {
+	if w == nil {
+		return -1
+	}
+	i := slices.Index(w.names, name)
+	if i >= 0 && !w.ordinary(i) {
+		return -1
+	}
+	return i
+}
+
+func (w *watch) ordinary(label int) bool {
+	return label < w.labels.N && (w.labels.Kinds == nil || w.labels.Kinds[label] == stages.Ordinary)
 }
 
 // release forgets what holds, and tells so. The caller holds mu.
@@ -215,7 +245,7 @@ func (w *watch) best() []event.Score {
 	all := w.tracker.Scores()
 	list := make([]event.Score, 0, len(w.names))
 	for i, name := range w.names {
-		if i < len(all) && (w.labels.Kinds == nil || w.labels.Kinds[i] == stages.Ordinary) {
+		if w.ordinary(i) {
 			list = append(list, event.Score{Label: name, Score: all[i]})
 		}
 	}
@@ -235,7 +265,7 @@ func (s *stream) states() (list []RegionState) {
 			r.State = w.names[label]
 		}
 		for i, name := range w.names {
-			if i < w.labels.N && w.tracker.Holds(i) {
+			if w.ordinary(i) && w.tracker.Holds(i) {
 				r.Labels = append(r.Labels, name)
 			}
 		}

@@ -2,8 +2,6 @@ package stream
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"runtime/debug"
 	"time"
 
@@ -142,11 +140,11 @@ func (n *puller) end(err error) {
 	s := n.stream
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.puller != n || errors.Is(err, context.Canceled) && s.ended {
+	n.delivers = false
+	if s.puller != n || s.ended {
 		return
 	}
-	if n.delivers = false; err != nil {
-		n.trouble = fmt.Errorf("%w", err)
+	if n.trouble = err; err != nil {
 		s.hub.log.Warn("a source has ended", "stream", s.id, "source", source.Mask(n.source), "error", err)
 	}
 	s.unfed()

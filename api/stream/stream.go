@@ -193,7 +193,9 @@ func (s *stream) status() (fed, degraded bool) {
 func (s *stream) info() Info {
 	i := Info{ID: s.id, Definition: s.plan.Load().Definition, Stats: s.meter.stats(s.hub.now())}
 	i.Fed, i.Degraded = s.status()
-	i.Source = source.Mask(i.Source)
+	if i.Source != "" {
+		i.Source = source.Mask(i.Source)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.puller != nil && s.puller.trouble != nil {

@@ -399,7 +399,8 @@ func TestDamagedFile(t *testing.T) {
 func TestFileWithoutSets(t *testing.T) {
 	path := filepath.Join(t.TempDir(), FileName)
 	s := openStore(t, path)
-	if err := s.do(t.Context(), s.create, nil); err != nil {
+	never := errors.New("never")
+	if err := s.kept.Change(t.Context(), nil, nil, func(*bbolt.Tx) error { return never }); !errors.Is(err, never) {
 		t.Fatal(err)
 	}
 	image := read(t, path)
@@ -416,29 +417,4 @@ func TestFileWithoutSets(t *testing.T) {
 			t.Errorf("cut at %d: %v", at, got)
 		}
 	}
-}
-
-// After a change whose head may be on disk or not nothing more is written, but all can be read.
-func TestHeadThatMayBeLost(t *testing.T) {
-	s := openStore(t, filepath.Join(t.TempDir(), FileName))
-	mustPut(t, s, put(0))
-	id, lost := 0, errors.New("the disk is ill")
-	err := s.do(t.Context(), func() error {
-		return s.db.View(func(tx *bbolt.Tx) error { id = tx.ID(); return nil })
-	}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, tt := range []struct {
-		id   int
-		keep bool
-	}{{id + 1, false}, {id, true}} {
-		if err := s.do(t.Context(), func() error { return s.failed(lost, tt.id) }, nil); !errors.Is(err, lost) {
-			t.Fatal(err)
-		}
-		if err := s.Put(t.Context(), put(0), nil, nil); errors.Is(err, lost) != tt.keep {
-			t.Errorf("%v: %v", tt.keep, err)
-		}
-	}
-	mustHave(t, s, map[string]Record{"set0": put(0)})
 }

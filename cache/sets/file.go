@@ -6,13 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"runtime/debug"
 
 	"go.etcd.io/bbolt"
-	"golang.org/x/sys/unix"
 
 	"hailoclip/cache/boltfile"
 )
@@ -39,70 +34,26 @@ const Shared = "."
 // MaxFileBytes bounds what all sets take in the file together.
 const MaxFileBytes = 512 << 20
 
-// File is the file of the prompt sets. It is made with the first set, and never removed, renamed or emptied by the program.
-// Safe for concurrent use; calls take turns.
-//
-// A call waits for its turn and for the disk, but no longer than its context. A change is on disk, synced, when its call
-// returns without an error. With an error it was not made, but for one: where the context has ended and the disk is still at
-// work, the change may come true later. What the caller keeps in memory is therefore changed by the func that the call is
-// given: it runs when the change is on disk and at no other time, in the order of the changes, before the next call begins.
-type File struct {
-	path string
-	busy chan struct{} // full while somebody uses what follows: a lock for which the wait can end
-	file *os.File      // nil: there is none yet
-	db   *bbolt.DB     // of file
-	fail error         // why nothing can be read any more
-	keep error         // why nothing can be written
-}
+// File is the file of the prompt sets, see boltfile.Kept: it is made with the first set. Safe for concurrent use.
+type File struct{ kept *boltfile.Kept }
+
+const what = "prompt sets"
 
 // Open opens the file, all of which is read and checked. There need not be one. A file that may only be read is opened, and
 // changes then fail. Errors: ErrLocked, ErrDamaged, or those of the system.
-func Open(path string) (*File, error) { return open(path, os.O_RDWR) }
+func Open(path string) (*File, error) { return ours(boltfile.OpenKept(path, what, check)) }
 
 // OpenReadOnly is Open for a look, which several processes may take at once, but none beside one that has opened the file
 // to write. There must be a file. A set that is damaged is an error only of Get.
-func OpenReadOnly(path string) (*File, error) { return open(path, os.O_RDONLY) }
-
-func open(path string, mode int) (s *File, err error) {
-	s = &File{path: path, busy: make(chan struct{}, 1)}
-	lock := unix.LOCK_EX
-	if mode == os.O_RDONLY {
-		lock, s.keep = unix.LOCK_SH, errors.New("the prompt sets were opened to be read only")
-	}
-	s.file, err = boltfile.OpenLocked(path, mode, lock)
-	if mode == os.O_RDWR && (errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission)) {
-		s.keep = fmt.Errorf("the prompt sets cannot be changed: %w", err)
-		s.file, err = boltfile.OpenLocked(path, os.O_RDONLY, unix.LOCK_SH)
-	}
-	if mode == os.O_RDWR && errors.Is(err, fs.ErrNotExist) {
-		s.file = nil
-		return s, nil
-	} else if err != nil {
-		return nil, ours(path, err)
-	}
-	var damaged error
-	err = boltfile.Scan(s.file, func(data []byte) { damaged = check(data) })
-	if stat, statErr := s.file.Stat(); err == nil && statErr == nil && stat.Size() == 0 {
-		err = fmt.Errorf("%w: it is empty", ErrDamaged)
-	} else if err == nil && damaged != nil && mode == os.O_RDWR {
-		err = fmt.Errorf("%w: %w", ErrDamaged, damaged)
-	}
-	if err == nil {
-		s.db, err = boltfile.Open(s.file, bbolt.Options{ReadOnly: s.keep != nil})
-	}
-	if err != nil {
-		_ = s.file.Close()
-		return nil, ours(path, err)
-	}
-	return s, nil
+func OpenReadOnly(path string) (*File, error) {
+	return ours(boltfile.OpenKeptReadOnly(path, what, check))
 }
 
-// ours says of which file an error speaks.
-func ours(path string, err error) error {
-	if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) { // they name it
-		return err
+func ours(kept *boltfile.Kept, err error) (*File, error) {
+	if err != nil {
+		return nil, err
 	}
-	return fmt.Errorf("the file of the prompt sets, %s: %w", path, err)
+	return &File{kept}, nil
 }
 
 // check says which sets of a file are not whole. It panics where the file itself is not: run it in boltfile.Scan.
@@ -129,66 +80,14 @@ func check(data []byte) (damaged error) {
 	return damaged
 }
 
-// do runs what in turn, under guard, and then, if that is made and not nil, then.
-func (s *File) do(ctx context.Context, what func() error, then func()) error {
-	select {
-	case s.busy <- struct{}{}:
-	case <-ctx.Done():
-		return fmt.Errorf("the disk of the prompt sets is busy: %w", context.Cause(ctx))
-	}
-	done := make(chan error, 1)
-	go func() {
-		err := s.fail
-		if err == nil {
-			err = boltfile.Guard(what)
-			if errors.Is(err, ErrDamaged) {
-				err = ours(s.path, err)
-				s.fail = err // bbolt may hold its locks for ever
-			} else if err == nil && then != nil {
-				err = safely(then)
-			}
-		}
-		<-s.busy
-		done <- err
-	}()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-	}
-	select {
-	case err := <-done: // both have come
-		return err
-	default:
-		return fmt.Errorf("the disk of the prompt sets has not answered: %w", context.Cause(ctx))
-	}
-}
-
-// safely turns a panic into an error.
-func safely(do func()) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = fmt.Errorf("a change of the prompt sets was written, and then came a panic: %v\n%s", v, debug.Stack())
-		}
-	}()
-	do()
-	return nil
-}
-
 // view returns what read finds, in turn; tx is nil where there is no file. When ctx ends first, read may still be at work, so
 // its result is looked at after a good end only.
 func view[T any](ctx context.Context, s *File, read func(tx *bbolt.Tx) (T, error)) (T, error) {
 	var found, none T
-	err := s.do(ctx, func() (err error) {
-		if s.db == nil {
-			found, err = read(nil)
-			return err
-		}
-		return s.db.View(func(tx *bbolt.Tx) (err error) {
-			found, err = read(tx)
-			return err
-		})
-	}, nil)
+	err := s.kept.View(ctx, func(tx *bbolt.Tx) (err error) {
+		found, err = read(tx)
+		return err
+	})
 	if err != nil {
 		return none, err
 	}
@@ -259,109 +158,8 @@ func (s *File) Rows(ctx context.Context, name string) (map[Key][]float32, error)
 	})
 }
 
-// change makes a change in turn, after a call of create where there is no file, and runs then if the change is on disk.
-func (s *File) change(ctx context.Context, create func() error, then func(), change func(tx *bbolt.Tx) error) error {
-	return s.do(ctx, func() error {
-		switch {
-		case s.keep != nil:
-			return s.keep
-		case s.file == nil:
-			if err := create(); err != nil {
-				return err
-			}
-		case !boltfile.LiesAt(s.file, s.path):
-			return fmt.Errorf("%s was deleted or replaced while it was in use: nothing is written before a restart", s.path)
-		}
-		tx, err := s.db.Begin(true)
-		if err != nil {
-			return err
-		}
-		if err := change(tx); err != nil {
-			return errors.Join(err, tx.Rollback())
-		}
-		id := tx.ID()
-		if err := tx.Commit(); err != nil {
-			return s.failed(err, id)
-		}
-		return nil
-	}, then)
-}
-
-// failed returns the error of transaction id. If its head was written but perhaps not synced, bbolt goes on from what the
-// disk may not have, so nothing more is written.
-func (s *File) failed(err error, id int) error {
-	err = ours(s.path, err)
-	return errors.Join(err, s.db.View(func(tx *bbolt.Tx) error {
-		if tx.ID() >= id {
-			s.keep = fmt.Errorf("%w; nothing is written before a restart", err)
-		}
-		return nil
-	}))
-}
-
-func notFound() error { return ErrNotFound }
-
-// create makes the file. It gets its name when it is whole, so that an empty one is never ours.
-func (s *File) create() error {
-	dir := filepath.Dir(s.path)
-	_, missing := os.Stat(dir)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	file, err := os.CreateTemp(dir, "."+FileName+".*.tmp")
-	if err != nil {
-		return err
-	}
-	err = unix.Flock(int(file.Fd()), unix.LOCK_EX)
-	if err == nil {
-		s.db, err = boltfile.Open(file, bbolt.Options{}) // synced
-	}
-	if err == nil {
-		err = rename(file.Name(), s.path)
-	}
-	if err == nil {
-		err = syncFolder(dir)
-	}
-	if err == nil && missing != nil {
-		err = syncFolder(filepath.Dir(dir))
-	}
-	if err != nil {
-		if s.db != nil {
-			_ = s.db.Close()
-			s.db = nil
-		}
-		_ = file.Close()
-		_ = os.Remove(file.Name())
-		return err
-	}
-	s.file = file
-	return nil
-}
-
-// rename renames a file to a name that is free.
-func rename(from, to string) error {
-	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // of some network file systems
-		if err = os.Link(from, to); err == nil {
-			err = os.Remove(from)
-		}
-	}
-	if err != nil {
-		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
-	}
-	return nil
-}
-
-func syncFolder(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
 // Put makes or replaces a set and removes those of its rows that are not among keys. It writes what differs only. r is valid,
-// its images are examples, and these have vectors. then: see File. Errors: ErrFull, or those of the system.
+// its images are examples, and these have vectors. then: see boltfile.Kept. Errors: ErrFull, or those of the system.
 func (s *File) Put(ctx context.Context, r Record, keys []Key, then func()) error {
 	if !ValidName(r.Name) {
 		return fmt.Errorf("%q is no name of a prompt set", r.Name)
@@ -370,7 +168,7 @@ func (s *File) Put(ctx context.Context, r Record, keys []Key, then func()) error
 	if err != nil {
 		return err
 	}
-	return s.change(ctx, s.create, then, func(tx *bbolt.Tx) error {
+	return s.kept.Change(ctx, nil, then, func(tx *bbolt.Tx) error {
 		b, err := tx.CreateBucketIfNotExists([]byte(r.Name))
 		if err != nil {
 			return err
@@ -402,14 +200,14 @@ func (s *File) Put(ctx context.Context, r Record, keys []Key, then func()) error
 				return err
 			}
 		}
-		return s.put(tx, b, items, freed)
+		return putItems(tx, b, items, freed)
 	})
 }
 
-// put puts items into a bucket of which so many bytes become free, unless that makes the file too large.
-func (s *File) put(tx *bbolt.Tx, b *bbolt.Bucket, items map[string][]byte, freed int) error {
-	stats := s.db.Stats()
-	size := tx.Size() - int64((stats.FreePageN+stats.PendingPageN)*s.db.Info().PageSize)
+// putItems puts items into a bucket of which so many bytes become free, unless that makes the file too large.
+func putItems(tx *bbolt.Tx, b *bbolt.Bucket, items map[string][]byte, freed int) error {
+	stats := tx.DB().Stats()
+	size := tx.Size() - int64((stats.FreePageN+stats.PendingPageN)*tx.DB().Info().PageSize)
 	added := -freed
 	for key, item := range items {
 		added += len(key) + len(item)
@@ -451,18 +249,18 @@ func (s *File) PutRows(ctx context.Context, name string, rows map[Key][]float32)
 		key := rowKey(k)
 		items[string(key)] = seal(name, key, FormatVector(row))
 	}
-	create := notFound
+	none := ErrNotFound
 	if name == Shared {
-		create = s.create
+		none = nil
 	}
-	return s.change(ctx, create, nil, func(tx *bbolt.Tx) error {
+	return s.kept.Change(ctx, none, nil, func(tx *bbolt.Tx) error {
 		if name == Shared {
 			if err := count(tx, 0); err != nil { // makes the bucket
 				return err
 			}
 		}
 		if b := tx.Bucket([]byte(name)); b != nil {
-			return s.put(tx, b, items, 0)
+			return putItems(tx, b, items, 0)
 		}
 		return ErrNotFound
 	})
@@ -480,7 +278,7 @@ func (s *File) KeepRows(ctx context.Context, keys []Key) error {
 		}
 		return err
 	}
-	return s.change(ctx, notFound, nil, func(tx *bbolt.Tx) (err error) {
+	return s.kept.Change(ctx, ErrNotFound, nil, func(tx *bbolt.Tx) (err error) {
 		for key := range rows {
 			err = errors.Join(err, tx.Bucket([]byte(Shared)).Delete(rowKey(key)))
 		}
@@ -491,7 +289,7 @@ func (s *File) KeepRows(ctx context.Context, keys []Key) error {
 // DropFormer removes Record.Former of a set, if wanted still says so when it is its turn. Errors: ErrNotFound, or those of the
 // system.
 func (s *File) DropFormer(ctx context.Context, name string, wanted func() bool) error {
-	return s.change(ctx, notFound, nil, func(tx *bbolt.Tx) error {
+	return s.kept.Change(ctx, ErrNotFound, nil, func(tx *bbolt.Tx) error {
 		b := tx.Bucket([]byte(name))
 		if b == nil || name == Shared {
 			return ErrNotFound
@@ -503,9 +301,9 @@ func (s *File) DropFormer(ctx context.Context, name string, wanted func() bool) 
 	})
 }
 
-// Delete removes a set and its rows. then: see File. Errors: ErrNotFound, or those of the system.
+// Delete removes a set and its rows. then: see boltfile.Kept. Errors: ErrNotFound, or those of the system.
 func (s *File) Delete(ctx context.Context, name string, then func()) error {
-	return s.change(ctx, notFound, then, func(tx *bbolt.Tx) error {
+	return s.kept.Change(ctx, ErrNotFound, then, func(tx *bbolt.Tx) error {
 		if name == Shared || tx.Bucket([]byte(name)) == nil {
 			return ErrNotFound
 		}
@@ -514,21 +312,4 @@ func (s *File) Delete(ctx context.Context, name string, then func()) error {
 }
 
 // Close closes the file. It waits for the call that has its turn, but no longer than ctx.
-func (s *File) Close(ctx context.Context) error {
-	select {
-	case s.busy <- struct{}{}:
-	case <-ctx.Done():
-		return fmt.Errorf("the disk of the prompt sets is busy: %w", context.Cause(ctx))
-	}
-	defer func() { <-s.busy }()
-	if errors.Is(s.fail, fs.ErrClosed) {
-		return nil // it is closed
-	}
-	broken := s.fail != nil
-	s.fail = fs.ErrClosed
-	if s.db == nil || !broken && boltfile.Guard(s.db.Close) == nil {
-		return nil
-	}
-	_ = unix.Flock(int(s.file.Fd()), unix.LOCK_UN) // the mapping would keep the lock alive
-	return s.file.Close()
-}
+func (s *File) Close(ctx context.Context) error { return s.kept.Close(ctx) }

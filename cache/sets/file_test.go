@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.etcd.io/bbolt"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 )
@@ -406,11 +407,7 @@ func otherBolt(t *testing.T) []byte {
 	path := filepath.Join(t.TempDir(), FileName)
 	s := openStore(t, path)
 	mustPut(t, s, recordOf("a", 1, 1))
-	tx, err := s.db.Begin(true)
-	if err == nil {
-		err = tx.DeleteBucket([]byte(Shared))
-	}
-	if err = errors.Join(err, tx.Commit()); err != nil {
+	if err := s.kept.Change(t.Context(), nil, nil, func(tx *bbolt.Tx) error { return tx.DeleteBucket([]byte(Shared)) }); err != nil {
 		t.Fatal(err)
 	}
 	closeStore(t, s)
@@ -429,7 +426,7 @@ func TestSlowDisk(t *testing.T) {
 		<-inside
 		cancel(impatient)
 	}()
-	err := s.do(ctx, func() error { close(inside); <-release; return nil }, func() { told <- "first" })
+	err := s.kept.Do(ctx, func() error { close(inside); <-release; return nil }, func() { told <- "first" })
 	if !errors.Is(err, impatient) {
 		t.Error(err)
 	}

@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/zeebo/xxh3"
+	"hailoclip/cache/boltfile"
 )
 
 // The file has a bucket for each set, by its name, and the bucket Shared. A set is kept in items, so that a change writes
@@ -20,14 +20,8 @@ import (
 //	r + Key (32 bytes)      float32, little-endian: derived rows, which may be lost
 //	a                       Record.Former, which may be lost
 //
-// Numbers in keys are big-endian, which keeps them in order. Each item is the version (uint8), what is above, and a checksum
-// (uint64, little-endian): xxh3 of all before it, seeded with the xxh3 of the set's name and the key. In Shared lies, under
-// d, the number of sets (uint32), so that it shows when one is lost.
-const (
-	itemVersion = 1
-	itemSum     = 8
-)
-
+// Numbers in keys are big-endian, which keeps them in order. Each item is sealed, see boltfile.Seal. In Shared lies, under d, the
+// number of sets (uint32), so that it shows when one is lost.
 var (
 	headKey  = []byte("d")
 	oldKey   = []byte("a")
@@ -49,25 +43,8 @@ type exampleHead struct {
 	VectorBytes   int    `json:"vector_bytes"`
 }
 
-// seal makes an item of what it is to hold.
-func seal(set string, key, content []byte) []byte {
-	b := make([]byte, 0, 1+len(content)+itemSum)
-	b = append(append(b, itemVersion), content...)
-	return binary.LittleEndian.AppendUint64(b, itemChecksum(set, key, b))
-}
-
-// unseal returns what an item holds, which lies in b; nil if the item is not what seal has made for that key.
-func unseal(set string, key, b []byte) []byte {
-	n := len(b) - itemSum
-	if n < 1 || b[0] != itemVersion || binary.LittleEndian.Uint64(b[n:]) != itemChecksum(set, key, b[:n]) {
-		return nil
-	}
-	return b[1:n:n]
-}
-
-func itemChecksum(set string, key, body []byte) uint64 {
-	return xxh3.HashSeed(body, xxh3.Hash(fmt.Appendf(nil, "%s/%s", set, key)))
-}
+// Each by the name of the set.
+var seal, unseal = boltfile.Seal, boltfile.Unseal
 
 // items returns what a record is kept as, by key. It shares nothing with r. Error: r has examples without vectors, images
 // that are not examples, or what Validate refuses.

@@ -209,6 +209,15 @@ func (t *Tracker) follow() {
 	t.changes = append(t.changes, change)
 }
 
+// Resume has labels hold that did by a former tracker, and one of them, or -1, be the state since a time. It is for before the first
+// Observe.
+func (t *Tracker) Resume(labels []int, state int, since time.Time) {
+	for _, label := range labels {
+		t.holds[label] = true
+	}
+	t.state, t.next, t.since = state, state, since
+}
+
 // Pending says that a change has begun and needs more frames.
 func (t *Tracker) Pending() bool { return t.pending }
 

@@ -17,8 +17,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func change(stream, id string) *Event { return &Event{ID: id, Stream: stream, Kind: Enter} }
-func frame(stream string) *Event      { return &Event{Stream: stream, Kind: Frame} }
+func enter(stream, id string) *Event { return &Event{ID: id, Stream: stream, Kind: Enter} }
+func frame(stream string) *Event     { return &Event{Stream: stream, Kind: Frame} }
 
 // heard reads what waits for a listener: ids, f for frames, !n where some were missed.
 func heard(l *Listener) string {
@@ -49,7 +49,7 @@ func hears(t *testing.T, l *Listener, want string) {
 func TestListeners(t *testing.T) {
 	b := NewBus(10)
 	one, all, frames := b.Listen(Filter{Stream: "a"}, ""), b.Listen(Filter{}, ""), b.Listen(Filter{Stream: "a", Frames: true}, "")
-	for _, e := range []*Event{change("a", "1"), frame("a"), change("b", "2"), frame("b"), change("a", "3"), frame("a")} {
+	for _, e := range []*Event{enter("a", "1"), frame("a"), enter("b", "2"), frame("b"), enter("a", "3"), frame("a")} {
 		b.Publish(e)
 	}
 	hears(t, one, "1 3")
@@ -61,7 +61,7 @@ func TestListeners(t *testing.T) {
 	for _, l := range []*Listener{one, all, frames, frames} { // twice: nothing
 		l.Close()
 	}
-	b.Publish(change("a", "4"))
+	b.Publish(enter("a", "4"))
 	hears(t, one, "")
 	if b.Listeners() != 0 || b.Wanted("a") || len(b.listeners) != 0 {
 		t.Errorf("%d listeners, %v", b.Listeners(), b.listeners)
@@ -73,7 +73,7 @@ func TestSharedEvents(t *testing.T) {
 	b := NewBus(10)
 	l := b.Listen(Filter{}, "")
 	defer l.Close()
-	e := change("a", "1")
+	e := enter("a", "1")
 	e.Vector, e.JPEG, e.Thumbnail = []float32{1}, []byte{1}, true
 	b.Publish(e)
 	got, _, err := l.Next(t.Context())
@@ -87,19 +87,19 @@ func TestSlowListener(t *testing.T) {
 	b := NewBus(1)
 	l := b.Listen(Filter{Stream: "a", Frames: true}, "")
 	defer l.Close()
-	b.Publish(change("a", "first"))
+	b.Publish(enter("a", "first"))
 	for range waitingFrames + 100 {
 		b.Publish(frame("a"))
 	}
-	b.Publish(change("a", "last"))
+	b.Publish(enter("a", "last"))
 	hears(t, l, "!100 first"+strings.Repeat(" f", waitingFrames)+" last")
 	for i := range waitingChanges + 2 {
-		b.Publish(change("a", fmt.Sprint(i)))
+		b.Publish(enter("a", fmt.Sprint(i)))
 	}
 	if e, missed, err := l.Next(t.Context()); e.ID != "2" || missed != 2 || err != nil {
 		t.Errorf("%+v, %d, %v", e, missed, err)
 	}
-	b.Publish(change("a", "more"))
+	b.Publish(enter("a", "more"))
 	if got := heard(l); strings.Contains(got, "!") || !strings.HasPrefix(got, "3 4") || !strings.HasSuffix(got, " more") {
 		t.Errorf("%q", got)
 	}
@@ -108,9 +108,9 @@ func TestSlowListener(t *testing.T) {
 func TestComingAgain(t *testing.T) {
 	b := NewBus(3)
 	for i := range 5 {
-		b.Publish(change("a", fmt.Sprint("a", i)))
+		b.Publish(enter("a", fmt.Sprint("a", i)))
 		b.Publish(frame("a"))
-		b.Publish(change("b", fmt.Sprint("b", i)))
+		b.Publish(enter("b", fmt.Sprint("b", i)))
 	}
 	for _, tt := range []struct{ stream, last, want string }{
 		{"a", "", ""}, {"a", "a4", ""}, {"a", "a3", "a4"}, {"a", "a2", "a3 a4"},
@@ -123,7 +123,7 @@ func TestComingAgain(t *testing.T) {
 	}
 	l := b.Listen(Filter{Stream: "c"}, "forgotten")
 	defer l.Close()
-	b.Publish(change("c", "c9"))
+	b.Publish(enter("c", "c9"))
 	hears(t, l, "!-1 c9")
 	if events, whole := b.Remembered("b", "b3"); len(events) != 1 || events[0].ID != "b4" || !whole {
 		t.Errorf("%+v, %v", events, whole)
@@ -138,12 +138,12 @@ func TestManyStreams(t *testing.T) {
 	defer func(n int) { maxRemembered = n }(maxRemembered)
 	maxRemembered = 10
 	b := NewBus(3)
-	b.Publish(change("old", "o"))
+	b.Publish(enter("old", "o"))
 	for i := range 100 {
 		for n := range 3 {
-			b.Publish(change(fmt.Sprint("s", i), fmt.Sprint(i, ".", n)))
+			b.Publish(enter(fmt.Sprint("s", i), fmt.Sprint(i, ".", n)))
 		}
-		b.Publish(change("busy", fmt.Sprint("busy", i)))
+		b.Publish(enter("busy", fmt.Sprint("busy", i)))
 	}
 	if b.count > maxRemembered || b.recent.Len() > 4 || len(b.streams) != b.recent.Len() {
 		t.Errorf("%d events of %d streams, %d", b.count, b.recent.Len(), len(b.streams))
@@ -153,7 +153,7 @@ func TestManyStreams(t *testing.T) {
 		missed       int
 	}{{"", "99.0", 0}, {"old", "o", -1}, {"busy", "busy99", 0}, {"s99", "99.1", 0}, {"", "busy97", -1}} {
 		l := b.Listen(Filter{Stream: tt.stream}, tt.last)
-		b.Publish(change(cmp.Or(tt.stream, "busy"), "next"))
+		b.Publish(enter(cmp.Or(tt.stream, "busy"), "next"))
 		if _, missed, err := l.Next(t.Context()); missed != tt.missed || err != nil {
 			t.Errorf("%s after %s: missed %d, %v", tt.stream, tt.last, missed, err)
 		}
@@ -188,10 +188,10 @@ func TestBusUnderLoad(t *testing.T) {
 	b := NewBus(changes + 1)
 	var publishing, listening sync.WaitGroup
 	for s := range streams {
-		b.Publish(change(fmt.Sprint("s", s), "-1"))
+		b.Publish(enter(fmt.Sprint("s", s), "-1"))
 		publishing.Go(func() {
 			for i := range changes {
-				b.Publish(change(fmt.Sprint("s", s), fmt.Sprint(i)))
+				b.Publish(enter(fmt.Sprint("s", s), fmt.Sprint(i)))
 				b.Publish(frame(fmt.Sprint("s", s)))
 			}
 		})
@@ -247,7 +247,7 @@ func TestNewID(t *testing.T) {
 
 func BenchmarkPublish(b *testing.B) {
 	for _, n := range []int{0, 100} {
-		for _, e := range []*Event{change("a", "1"), frame("a")} {
+		for _, e := range []*Event{enter("a", "1"), frame("a")} {
 			b.Run(fmt.Sprint(e.Kind, "/", n), func(b *testing.B) {
 				bus := NewBus(100)
 				listeners := make([]*Listener, n)

@@ -3,7 +3,6 @@
 package event
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
@@ -64,36 +63,3 @@ var (
 	ErrNoEvent = errors.New("there is no such event") // or not any more
 	ErrLost    = errors.New("events cannot be kept")  // the file cannot be read or written
 )
-
-// Config is the section "events" of the configuration.
-type Config struct {
-	MaxBytes int64         `yaml:"max_bytes" bounds:"1048576 to 1099511627776"` // of all stored events; the oldest make room
-	MaxAge   time.Duration `yaml:"max_age" bounds:"1m to 87600h"`
-}
-
-// Store keeps events and definitions of streams in a file. Safe for concurrent use.
-type Store struct{}
-
-// OpenStore opens the file, or makes it with mode 0600 when something is first stored. A file that is damaged or held by another
-// process stays as it is: the error says so.
-func OpenStore(path string, cfg Config) (*Store, error) { panic("to be built") }
-
-// Add keeps an event, with vector and thumbnail. It is on disk when Add returns.
-func (s *Store) Add(ctx context.Context, e *Event) error { panic("to be built") }
-
-// List returns stored events of a stream ("": all) after since (an id or "", which is the oldest), oldest first, at most limit.
-func (s *Store) List(ctx context.Context, stream, since string, limit int) ([]Event, error) {
-	panic("to be built")
-}
-
-// Get returns an event with vector and thumbnail; ErrNoEvent.
-func (s *Store) Get(ctx context.Context, id string) (Event, error) { panic("to be built") }
-func (s *Store) Delete(ctx context.Context, id string) error       { panic("to be built") }
-
-// Streams returns what was put by id, PutStream keeps it durably.
-func (s *Store) Streams() (map[string][]byte, error) { panic("to be built") }
-func (s *Store) PutStream(ctx context.Context, id string, definition []byte) error {
-	panic("to be built")
-}
-func (s *Store) DeleteStream(ctx context.Context, id string) error { panic("to be built") }
-func (s *Store) Close() error                                      { panic("to be built") }

@@ -1,0 +1,158 @@
+package stream
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"hailoclip/stages/decode"
+)
+
+const plainStream = `{"prompts": ["red", "green", "blue"], "format": "` + rawFormat + `"}`
+
+// with adds fields to plainStream.
+func with(fields string) string { return plainStream[:len(plainStream)-1] + ", " + fields + "}" }
+
+// TestAnswersInOrder sends frames by both policies, one after the other as they are answered.
+func TestAnswersInOrder(t *testing.T) {
+	for _, policy := range []string{Latest, Queue} {
+		synctest.Test(t, func(t *testing.T) {
+			y := newYard(t, nil)
+			s := y.feed("", with(`"policy": "`+policy+`"`))
+			for _, name := range []string{"red", "green", "green", "blue", "red"} {
+				s.push(name)
+				synctest.Wait()
+			}
+			s.Close()
+			s.ordered()
+			if got := s.text(); got != "red green green blue red" {
+				t.Errorf("%s: %s", policy, got)
+			}
+			if st := s.Stats(); st.Frames != 5 || st.Answered != 5 || y.released.Load() != 5 {
+				t.Errorf("%s: %+v, %d released", policy, st, y.released.Load())
+			}
+		})
+	}
+}
+
+// TestQueueLosesNothing: whoever sends faster than frames are encoded waits; a frame that is no image does not stop the others.
+func TestQueueLosesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		y := newYard(t, func(y *yard) { y.chip.takes = 10 * time.Millisecond })
+		s := y.feed("", with(`"policy": "queue", "max_in_flight": 3`))
+		for i := range 100 {
+			if i == 50 {
+				f := s.frame("red")
+				f.Image = f.Image[:1]
+				if err := s.Push(f); err != nil {
+					t.Error(err)
+				}
+			}
+			s.push([]string{"red", "green"}[i%2])
+			if n := s.unanswered(); n > 3 {
+				t.Fatalf("%d are not answered", n)
+			}
+		}
+		s.Close()
+		s.ordered()
+		want := strings.Repeat("red green ", 25) + "bad " + strings.Repeat("red green ", 25)
+		if got := s.text(); got != strings.TrimSpace(want) {
+			t.Error(got)
+		}
+		if err := s.outcomes()[50].Err; !errors.Is(err, decode.ErrTruncated) {
+			t.Errorf("error %v", err)
+		}
+		if y.released.Load() != 101 {
+			t.Errorf("%d released", y.released.Load())
+		}
+	})
+}
+
+// TestLatest: frames come twice as fast as they are encoded. None waits for long, and Push never does.
+func TestLatest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		y := newYard(t, func(y *yard) { y.chip.takes = 20 * time.Millisecond })
+		s := y.feed("", plainStream)
+		for range 300 {
+			start := time.Now()
+			s.push("red")
+			if waited := time.Since(start); waited > 0 {
+				t.Fatalf("it waited %v", waited)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		s.Close()
+		s.ordered()
+		st := s.Stats()
+		if st.Answered < 145 || st.Answered+st.Superseded != 300 {
+			t.Errorf("%+v", st)
+		}
+		for _, o := range s.outcomes() {
+			if o.Dropped == "" && o.Lag > 400*time.Millisecond {
+				t.Errorf("the lag of frame %d is %v", o.Seq, o.Lag)
+			}
+		}
+		if y.released.Load() != 300 {
+			t.Errorf("%d released", y.released.Load())
+		}
+	})
+}
+
+// TestStalledReader: answers are not taken. With latest all but a few frames are superseded, and their memory is given back; Push
+// blocks only when thousands of outcomes wait. With queue it blocks at once.
+func TestStalledReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		y := newYard(t, nil)
+		s := y.feed("", plainStream)
+		s.stall = make(chan struct{})
+		for range maxUnanswered {
+			s.push("red")
+			synctest.Wait()
+		}
+		if held := maxUnanswered - int(y.released.Load()); held > maxWaiting {
+			t.Errorf("the memory of %d frames is held", held)
+		}
+		pushed := make(chan struct{})
+		go func() {
+			s.push("red")
+			close(pushed)
+		}()
+		synctest.Wait()
+		select {
+		case <-pushed:
+			t.Error("there is no end to what waits")
+		default:
+		}
+		close(s.stall)
+		<-pushed
+		s.Close()
+		s.ordered()
+		if st := s.Stats(); st.Answered < latestInFlight || st.Superseded == 0 || st.Answered+st.Superseded != maxUnanswered+1 {
+			t.Errorf("%+v", st)
+		}
+	})
+}
+
+// TestExpired: the device hangs until after the deadline of the frames.
+func TestExpired(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		y := newYard(t, func(y *yard) { y.chip.gate = make(chan struct{}); y.parts.Timeout = time.Second })
+		s := y.feed("", with(`"policy": "queue"`))
+		start := time.Now()
+		s.push("red", "green", "blue")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if got := s.text(); got != "expired expired expired" {
+			t.Errorf("%s after %v", got, time.Since(start))
+		}
+		close(y.chip.gate)
+		s.push("blue")
+		s.Close()
+		s.ordered()
+		if got := s.text(); got != "expired expired expired blue" {
+			t.Error(got)
+		}
+	})
+}
