@@ -3,6 +3,7 @@ package hailo
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"time"
 )
@@ -26,13 +27,14 @@ type Run struct {
 // Frames is a fixed set of frames; their number bounds what is between resize and answer.
 // Safe for concurrent use.
 type Frames struct {
-	free chan *Frame
-	all  int
+	free    chan *Frame
+	all     int
+	several chan struct{} // holds a value while somebody is in GetSeveral
 }
 
 // NewFrames makes a pool of one frame for each of the given pixel buffers, which it keeps.
 func NewFrames(pixels [][]byte, dimension int) *Frames {
-	p := &Frames{free: make(chan *Frame, len(pixels)), all: len(pixels)}
+	p := &Frames{free: make(chan *Frame, len(pixels)), all: len(pixels), several: make(chan struct{}, 1)}
 	for i, px := range pixels {
 		p.free <- &Frame{Pixels: px, Embedding: make([]float32, dimension), Slot: i, pool: p}
 	}
@@ -60,6 +62,34 @@ func (p *Frames) Get(ctx context.Context) (*Frame, error) {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
+}
+
+// GetSeveral appends n frames, of which the pool must have as many, to list. It blocks as Get does, n times if need be; on an
+// error it has taken none. One caller at a time gathers frames in it, so that two never wait for each other's.
+func (p *Frames) GetSeveral(ctx context.Context, list []*Frame, n int) ([]*Frame, error) {
+	if n > p.all {
+		return list, fmt.Errorf("%d frames, where there are %d", n, p.all)
+	}
+	if n > 1 {
+		select {
+		case p.several <- struct{}{}:
+			defer func() { <-p.several }()
+		case <-ctx.Done():
+			return list, context.Cause(ctx)
+		}
+	}
+	before := len(list)
+	for range n {
+		f, err := p.Get(ctx)
+		if err != nil {
+			for _, f := range list[before:] {
+				f.Release()
+			}
+			return list[:before], err
+		}
+		list = append(list, f)
+	}
+	return list, nil
 }
 
 // TryGet is Get without waiting: it is nil when no frame is free.

@@ -1,8 +1,11 @@
 package hailo
 
 import (
+	"context"
+	"errors"
 	"math"
 	"slices"
+	"sync"
 	"testing"
 
 	"hailoclip/hailo/internal/assert"
@@ -22,6 +25,47 @@ func TestFrameForgets(t *testing.T) {
 		assert.True(t, v == 0, "number %d is %v", i, v)
 	}
 	f.Release()
+}
+
+// TestGetSeveral: callers that gather more frames than are free do not wait for each other's, and who gives up has none.
+func TestGetSeveral(t *testing.T) {
+	frames := NewHeapFrames(4, 2, 3)
+	_, err := frames.GetSeveral(t.Context(), nil, 5)
+	assert.True(t, err != nil, "more frames than there are")
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 100 {
+				list, err := frames.GetSeveral(t.Context(), make([]*Frame, 1, 5), 3)
+				if err != nil || len(list) != 4 || list[1] == nil || list[1] == list[2] || list[2] == list[3] {
+					t.Errorf("%v, %v", list, err)
+					return
+				}
+				for _, f := range list[1:] {
+					f.Release()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	assert.Equal(t, frames.Free(), 4, "frames that are free")
+	one, err := frames.GetSeveral(t.Context(), nil, 1)
+	assert.Must(t, err)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	boom := errors.New("boom")
+	ended := make(chan error, 2)
+	for range 2 {
+		go func() {
+			_, err := frames.GetSeveral(ctx, nil, 4)
+			ended <- err
+		}()
+	}
+	cancel(boom)
+	for range 2 {
+		assert.True(t, errors.Is(<-ended, boom), "the cause")
+	}
+	one[0].Release()
+	assert.Equal(t, frames.Free(), 4, "frames that are free")
 }
 
 func TestNormalize(t *testing.T) {

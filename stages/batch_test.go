@@ -27,7 +27,7 @@ func TestStages(t *testing.T) {
 	encode := &list[2]
 	work := encode.Work
 	encode.Work = func(worker int, jobs []*job) {
-		if s := &jobs[0].Item; s.image.Pix != nil || s.frame == nil {
+		if s := &jobs[0].Item; s.image.Pix != nil || len(s.frames) == 0 {
 			t.Error("the decoded image is kept beside its frame")
 		}
 		work(worker, jobs)

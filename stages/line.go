@@ -37,7 +37,8 @@ type item struct {
 	plan    decode.Plan
 	memory  *decode.Reservation // for plan, then for image
 	image   decode.Image
-	frame   *hailo.Frame
+	frames  []*hailo.Frame // one for each region, one for the whole image without regions
+	answers []RegionResult // likewise
 }
 
 // NewLine starts the stages for frames of size x size pixels. Decoding takes no more memory than budget
@@ -92,7 +93,7 @@ func (l *Line) Close(ctx context.Context) error {
 }
 
 // Do takes a request through the line. It blocks until that is done or ctx ends. It copies r; see Request.Release for
-// what r refers to. Errors: those of package pipeline, of decode and resize for an image that cannot be used, of hailo
+// what r refers to. Errors: ErrRegion; those of package pipeline, of decode and resize for an image that cannot be used, of hailo
 // for an encoder that failed, each wrapped with what happened.
 func (l *Line) Do(ctx context.Context, r *Request) (Result, error) {
 	j := l.jobs.Get().(*job)
@@ -100,9 +101,9 @@ func (l *Line) Do(ctx context.Context, r *Request) (Result, error) {
 	if err := l.line.Do(ctx, j); err != nil {
 		return Result{}, err // the line may still work on j
 	}
-	result := j.Item.result
+	result := j.Item.give(r.Into)
 	copy(result.Times[:], j.Times())
-	j.Item = item{}
+	j.Item = item{frames: j.Item.frames[:0], answers: j.Item.answers[:0]} // for the next one
 	l.jobs.Put(j)
 	return result, nil
 }

@@ -20,6 +20,7 @@ type Request struct {
 	Lane      pipeline.Lane // where it enters
 
 	// Regions are parts of the image that are encoded and compared each by itself; none: the whole image, with Labels and Scoring.
+	// The image is decoded once. At most MaxRegions, and at most as many as the backend has frames. Immutable, as Labels are.
 	Regions []Region
 
 	// Seen, if not nil, is shown the decoded image, upright, before it is resized; it must not keep or change it. If it returns
@@ -27,18 +28,26 @@ type Request struct {
 	// block, and when Do has returned an error it may still run. A panic of it is the request's error.
 	Seen func(Pixels) (skip bool)
 
+	// Into, if not nil, lends the memory of its slices, those of its Regions too, to the Result of Do, so that this allocates
+	// nothing: it is that of an earlier request which nobody looks at any more. It is read by the goroutine that calls Do, when there
+	// is a result. nil: the memory is new.
+	Into *Result
+
 	// Release is called exactly once for every request given to Do, whatever Do returns, when nothing in the line
 	// reads the memory of Image and Labels any more: after an error that may be later than Do returns. It
 	// may run on a worker: it must not block. May be nil.
 	Release func()
 }
 
-// Region is a part of the image, in parts of its width and height after its orientation is applied: 0 <= X < X+W <= 1. It is at
-// least one pixel.
+// MaxRegions is how many regions a request may have.
+const MaxRegions = 8
+
+// Region is a part of the image, in parts of its width and height after its orientation is applied: 0 <= X < X+W <= 1. Pixels.Crop
+// says which pixels these are. What comes of it is what would come of an image that has those pixels and no others.
 type Region struct {
 	X, Y, W, H float64
 	Labels     *Labels // nil: those of the request
-	Scoring    Scoring // of Labels
+	Scoring    Scoring // of Labels; not looked at if those are nil
 }
 
 // Pixels is a decoded image or a part of one: rows from the top, RGB, 8 bit, Stride bytes from one to the next. Pix ends with the

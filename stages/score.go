@@ -14,10 +14,16 @@ import (
 // probability as the activation says, of logit / Temperature. With Softmax that is CLIP's. A label whose cosine or logit
 // is not finite takes part in nothing.
 func Rank(embedding []float32, l *Labels, s Scoring, logits []float64) ([]Match, Reason) {
+	return rank(embedding, l, &s, logits, nil)
+}
+
+// rank is Rank in the memory of matches, as far as that is enough.
+func rank(embedding []float32, l *Labels, scoring *Scoring, logits []float64, matches []Match) ([]Match, Reason) {
 	if l.N == 0 {
 		return nil, ""
 	}
-	matches := make([]Match, l.N) // probability: first the logit, NaN where a label takes part in nothing
+	s := *scoring
+	matches = resized(matches, l.N) // probability: first the logit, NaN where a label takes part in nothing
 	ordinary, negative := l.compare(embedding, matches, &s)
 	for i := range logits {
 		logits[i] = matches[i].Probability

@@ -3,6 +3,7 @@ package stages
 import (
 	"cmp"
 	"fmt"
+	"slices"
 
 	"hailoclip/hailo"
 	"hailoclip/pipeline"
@@ -23,8 +24,12 @@ func each(work func(worker int, j *job) error) func(int, []*job) {
 // no worker waits for memory, and nobody waits behind an image that does.
 func (l *Line) enter(j *job) (err error) {
 	it := &j.Item
+	parts, err := it.request.parts(l.backend.Frames().Len())
+	if err != nil {
+		return err
+	}
 	if it.request.Raw.Compressed() {
-		it.plan, err = l.decoder.Inspect(it.request.Image)
+		it.plan, err = l.decoder.Inspect(it.request.Image, parts...)
 	} else {
 		it.plan, err = l.decoder.InspectRaw(it.request.Image, it.request.Raw)
 	}
@@ -43,16 +48,18 @@ func (l *Line) enter(j *job) (err error) {
 func (l *Line) leave(j *job) {
 	it := &j.Item
 	it.releaseImage()
-	if it.frame != nil {
-		it.frame.Release()
+	for i, f := range it.frames {
+		f.Release()
+		it.frames[i] = nil
 	}
+	it.frames = it.frames[:0]
 	it.releaseRequest()
 }
 
 // releaseRequest gives back the memory of the request's image.
 func (it *item) releaseRequest() {
 	if release := it.request.Release; release != nil {
-		it.request.Release, it.request.Image = nil, nil
+		it.request.Release, it.request.Image = nil, nil // regions and labels are still needed
 		release()
 	}
 }
@@ -76,8 +83,9 @@ func (l *Line) decode(worker int, j *job) (err error) {
 			return nil
 		}
 	}
-	if it.image.Stride != 0 { // a raw frame, of which nothing was decoded
-		if it.frame = l.backend.Frames().TryGet(); it.frame != nil {
+	if it.image.Stride != 0 && len(it.request.Regions) <= 1 { // a raw frame, of which nothing was decoded
+		if f := l.backend.Frames().TryGet(); f != nil {
+			it.frames = append(it.frames, f)
 			return l.fit(l.resizers[worker], it)
 		}
 	}
@@ -91,26 +99,33 @@ func (it *item) pixels() Pixels {
 }
 
 // isResized says that decode has done what resize does, or that nothing more is to be done.
-func isResized(j *job) bool { return j.Item.frame != nil || isSkipped(j) }
+func isResized(j *job) bool { return len(j.Item.frames) > 0 || isSkipped(j) }
 
 // isSkipped says that Request.Seen wants no more of the image.
 func isSkipped(j *job) bool { return j.Item.result.Skipped }
 
 func (l *Line) resize(worker int, j *job) (err error) {
-	if j.Item.frame, err = l.backend.Frames().Get(j.Context()); err != nil {
+	it := &j.Item
+	if it.frames, err = l.backend.Frames().GetSeveral(j.Context(), it.frames, max(len(it.request.Regions), 1)); err != nil {
 		return err
 	}
-	return l.fit(l.resizers[2*l.workers+worker], &j.Item)
+	return l.fit(l.resizers[2*l.workers+worker], it)
 }
 
-// fit writes the image into the frame, and gives it back.
+// fit writes the image, or its regions, into the frames, and gives it back.
 func (l *Line) fit(r *resize.Resizer, it *item) (err error) {
-	p := it.pixels()
-	if err := r.ResizeRows(it.frame.Pixels, p.Pix, p.Width, p.Height, p.Stride); err != nil {
-		return err
+	whole := it.pixels()
+	for i, f := range it.frames {
+		p := whole
+		if len(it.request.Regions) > 0 {
+			p = whole.Crop(it.request.Regions[i])
+		}
+		if err := r.ResizeRows(f.Pixels, p.Pix, p.Width, p.Height, p.Stride); err != nil {
+			return err
+		}
 	}
 	if it.request.Thumbnail {
-		if it.result.Thumbnail, err = Thumbnail(p); err != nil {
+		if it.result.Thumbnail, err = Thumbnail(whole); err != nil {
 			return err
 		}
 	}
@@ -121,27 +136,91 @@ func (l *Line) fit(r *resize.Resizer, it *item) (err error) {
 	return nil
 }
 
-// encode has the frame encoded, in a group with those of others.
+// encode has the frames encoded, in groups with those of others.
 func (l *Line) encode(_ int, j *job) error {
-	return l.batcher.Encode(j.Context(), j.Lane.Caller, j.Item.frame)
+	return l.batcher.Encode(j.Context(), j.Lane.Caller, j.Item.frames...)
 }
 
 func (l *Line) score(_ int, j *job) error {
-	it, embedding := &j.Item, j.Item.frame.Embedding
-	if length := dot(embedding, embedding); !(length > 0.98 && length < 1.02) { // NaN, too
-		return fmt.Errorf("%w: the image's embedding has the squared length %v and not 1", hailo.ErrEncode, length)
+	it := &j.Item
+	for len(it.answers) < len(it.frames) {
+		it.answers = slices.Grow(it.answers, 1)[:len(it.answers)+1] // with its memory
 	}
-	if labels := it.request.Labels; labels != nil {
-		if err := labels.fit(len(embedding)); err != nil {
+	for i, f := range it.frames {
+		labels, scoring := it.request.Labels, &it.request.Scoring
+		if len(it.request.Regions) > 0 && it.request.Regions[i].Labels != nil {
+			labels, scoring = it.request.Regions[i].Labels, &it.request.Regions[i].Scoring
+		}
+		if err := it.answers[i].score(f.Embedding, labels, scoring, &it.request); err != nil {
 			return err
 		}
-		if it.request.Logits {
-			it.result.Logits = make([]float64, labels.N)
-		}
-		it.result.Matches, it.result.Reason = Rank(embedding, labels, it.request.Scoring, it.result.Logits)
-	}
-	if it.request.Embedding {
-		it.result.Embedding = append([]float32(nil), embedding...)
 	}
 	return nil
 }
+
+// score fills a, in its memory, with what r wants to know.
+func (a *RegionResult) score(embedding []float32, labels *Labels, scoring *Scoring, r *Request) error {
+	if length := dot(embedding, embedding); !(length > 0.98 && length < 1.02) { // NaN, too
+		return fmt.Errorf("%w: the image's embedding has the squared length %v and not 1", hailo.ErrEncode, length)
+	}
+	memory := *a
+	*a = RegionResult{}
+	if labels != nil {
+		if err := labels.fit(len(embedding)); err != nil {
+			return err
+		}
+		if r.Logits {
+			a.Logits = resized(memory.Logits, labels.N)
+		}
+		a.Matches, a.Reason = rank(embedding, labels, scoring, a.Logits, memory.Matches)
+	}
+	if r.Embedding {
+		a.Embedding = append(memory.Embedding[:0], embedding...)
+	}
+	return nil
+}
+
+// give returns the result, in the memory of into; if that is nil it is the item's own, which the item forgets.
+func (it *item) give(into *Result) Result {
+	r := it.result
+	var lent RegionResult
+	if into != nil {
+		r.Regions, lent = into.Regions, RegionResult{Matches: into.Matches, Logits: into.Logits, Embedding: into.Embedding}
+	}
+	switch {
+	case r.Skipped:
+		r.Regions = nil
+	case len(it.request.Regions) == 0:
+		a := it.answers[0].give(lent, into != nil)
+		r.Regions, r.Matches, r.Reason, r.Logits, r.Embedding = nil, a.Matches, a.Reason, a.Logits, a.Embedding
+	default:
+		r.Regions = resized(r.Regions, len(it.answers))
+		for i := range r.Regions {
+			r.Regions[i] = it.answers[i].give(r.Regions[i], into != nil)
+		}
+	}
+	return r
+}
+
+// give returns a, in the memory that is lent, or else its own, which a forgets.
+func (a *RegionResult) give(memory RegionResult, lent bool) RegionResult {
+	if !lent {
+		memory, *a = *a, RegionResult{}
+		return memory
+	}
+	return RegionResult{
+		Matches: moved(memory.Matches, a.Matches), Reason: a.Reason,
+		Logits: moved(memory.Logits, a.Logits), Embedding: moved(memory.Embedding, a.Embedding),
+	}
+}
+
+// moved returns from in the memory of to; nil if from is nil.
+func moved[T any](to, from []T) []T {
+	if from == nil {
+		return nil
+	}
+	return append(to[:0], from...)
+}
+
+// resized returns n elements of any content, in the memory of s if that has room.
+func resized[T any](s []T, n int) []T { return slices.Grow(s[:0], n)[:n] }

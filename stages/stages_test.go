@@ -10,6 +10,7 @@ import (
 	"image/jpeg"
 	"image/png"
 	"math"
+	"reflect"
 	"runtime"
 	"slices"
 	"sync"
@@ -434,6 +435,55 @@ func TestLabelsMustFit(t *testing.T) {
 func fitting() *Labels {
 	return &Labels{N: 2, Rows: []float32{1, 0, 0, 0, 1, 0, 0, 0, 1}, Of: []int32{0, 0, 1}, Logits: make([]float32, 6), Bias: make([]float32, 2),
 		Kinds: []Kind{Ordinary, Negation}, Negations: []int32{1, -1}}
+}
+
+// TestInto: the memory of an earlier result holds the next one, which is the same as in new memory, with other labels and regions
+// too; a result in new memory is not touched by what comes later.
+func TestInto(t *testing.T) {
+	l := start(t, &fakeBackend{batch: 1})
+	three, one := plain([]float32{1, 0, 0, 0, 1, 0, 0, 0, 1}, 3), plain([]float32{0, 1, 0}, 3)
+	halves := []Region{{W: 0.5, H: 1}, {X: 0.5, W: 0.5, H: 1, Labels: one, Scoring: Scoring{TopK: 5, LogitScale: 2}}}
+	requests := []Request{
+		{Labels: three, Logits: true, Embedding: true}, {Labels: one}, {Labels: three, Embedding: true, Regions: halves},
+		{Embedding: true}, {Labels: three, Logits: true, Regions: halves[:1]}, {Labels: three, Logits: true, Regions: halves},
+		{Labels: three, Seen: func(Pixels) bool { return true }}, {Labels: three, Logits: true, Embedding: true, Regions: halves}, {Labels: three},
+	}
+	images := [][]byte{pngImage(t, 40, 40, red), pngImage(t, 40, 40, green), pngImage(t, 40, 40, blue)}
+	var wants, copies []Result
+	var into Result
+	for i := range 3 * len(requests) {
+		r := requests[i%len(requests)]
+		r.Image, r.Scoring = images[i%len(images)], Scoring{TopK: 5, LogitScale: 2}
+		want, err := l.Do(t.Context(), &r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Into = &into
+		got, err := l.Do(t.Context(), &r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want.Times, got.Times = [4]pipeline.StageTime{}, [4]pipeline.StageTime{}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("request %d: %+v, want %+v", i, got, want)
+		}
+		if into = got; got.Skipped {
+			into = Result{}
+		}
+		wants, copies = append(wants, want), append(copies, deepCopy(want))
+	}
+	if !reflect.DeepEqual(wants, copies) {
+		t.Error("a result has changed")
+	}
+}
+
+func deepCopy(r Result) Result {
+	r.Matches, r.Logits, r.Embedding = slices.Clone(r.Matches), slices.Clone(r.Logits), slices.Clone(r.Embedding)
+	r.Regions = slices.Clone(r.Regions)
+	for i, a := range r.Regions {
+		r.Regions[i] = RegionResult{slices.Clone(a.Matches), a.Reason, slices.Clone(a.Logits), slices.Clone(a.Embedding)}
+	}
+	return r
 }
 
 // BenchmarkLine is one image after the other through a line whose device costs nothing.

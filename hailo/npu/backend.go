@@ -123,8 +123,8 @@ func New(opt Options) (*Backend, error) {
 	if err := opt.Validate(); err != nil {
 		return nil, err
 	}
-	// Twice what the device takes: the others are being filled and scored.
-	count := [models]int{2 * opt.Config.InFlight, 0}
+	// Twice what the device takes: the others are being filled and scored. An image may need eight (stages.MaxRegions).
+	count := [models]int{max(2*opt.Config.InFlight, 8), 0}
 	in := [models]int{opt.ImageSize * opt.ImageSize * 3, 0}
 	out := [models]int{opt.Dimension * 4, 0} // FLOAT32 is the largest format
 	if t := opt.Text; t != nil {

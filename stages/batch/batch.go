@@ -248,12 +248,11 @@ func (b *Batcher) start(now time.Time, n int) {
 		b.stats.Hold += now.Sub(b.held)
 		b.held = time.Time{}
 	}
-	g := &group{entries: slices.Clone(b.waiting[:n]), frames: make([]*hailo.Frame, n)}
+	g := newGroup(b.waiting[:n])
 	if last, ok := g.Deadline(); ok {
 		g.stuck = last.Add(stuckAfter)
 	}
-	for i, e := range g.entries {
-		g.frames[i] = e.frame
+	for _, e := range g.entries {
 		b.device = append(b.device, e.caller)
 	}
 	rest := copy(b.waiting, b.waiting[n:])

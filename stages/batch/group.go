@@ -21,6 +21,21 @@ type group struct {
 	ended   chan struct{}
 	waiting atomic.Int32
 	stops   []func() bool
+
+	few struct { // memory of entries and frames of a small group
+		entries [4]entry
+		frames  [4]*hailo.Frame
+	}
+}
+
+// newGroup makes a group of a copy of entries.
+func newGroup(entries []entry) *group {
+	g := &group{}
+	g.entries, g.frames = append(g.few.entries[:0], entries...), g.few.frames[:0]
+	for _, e := range entries {
+		g.frames = append(g.frames, e.frame)
+	}
+	return g
 }
 
 var _ context.Context = (*group)(nil)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -33,13 +34,15 @@ type Request struct {
 
 	Regions []Region                        // parts of the image that are answered for each by itself; none: the whole image
 	Seen    func(stages.Pixels) (skip bool) // see stages.Request
+	Into    *stages.Result                  // likewise: with the Result of an earlier request, no memory is taken for that of this one
 
 	// Release is called exactly once, whatever the call returns, when nothing reads the memory of Image any more: with an
 	// error that may be after the call has returned. It must not block. May be nil.
 	Release func()
 }
 
-// Region is a part of the image, see stages.Region. PromptSet "" stands for what the request is classified by.
+// Region is a part of the image, see stages.Region. PromptSet "" stands for what the request is classified by; with a set for each
+// region it need not have anything. TopK, Cut and Threshold are the request's.
 type Region struct {
 	X, Y, W, H float64
 	PromptSet  string
@@ -54,14 +57,14 @@ type Result struct {
 
 	Labels  *stages.Labels // what the image was compared with, also for Prompts; shared, only to be read. nil by EmbedImage
 	Scoring stages.Scoring // and how, with what the request says of it
-	Sets    []*PromptSet   // by region: the version that was used; nil: that of the request
+	Sets    []*PromptSet   // by region: the version of its own set; nil: it has none. Not by EmbedImage
 }
 
 // Classify says which of the prompts, or labels of the prompt set, fit the image. It blocks until that is known or ctx ends.
 //
 // Errors: of package pipeline ErrQueueFull, ErrSuperseded, ErrClosed, a PanicError, and ErrDeadline with the cause of ctx
 // when that has ended; of packages decode and resize for the image, of cache for the prompts, of PromptSets.Ready for the set;
-// those of hailo.Backend.
+// those of hailo.Backend; stages.ErrRegion.
 func (e *Engine) Classify(ctx context.Context, r *Request) (Result, error) {
 	start, given := time.Now(), false
 	defer func() {
@@ -86,18 +89,26 @@ type answers struct {
 	scoring stages.Scoring // of which the request has its own part
 	prompts *cache.Prompts // nil: it is set
 	set     *PromptSet
+	sets    []*PromptSet // of regions, nil where one has none; none: no region has one
 }
 
 // answers finds what r is classified by; embed gets the vectors of its prompts.
 func (e *Engine) answers(
 	ctx context.Context, r *Request, embed func(context.Context, fair.Caller, []string) (*cache.Prompts, error),
 ) (answers, error) {
+	sets, own, err := e.setsOf(r.Regions)
+	if err != nil {
+		return answers{}, err
+	}
 	if r.PromptSet != "" {
 		set, err := e.sets.Ready(r.PromptSet)
 		if err != nil {
 			return answers{}, err
 		}
-		return answers{labels: &set.Labels, scoring: set.Scoring, set: set}, nil
+		return answers{labels: &set.Labels, scoring: set.Scoring, set: set, sets: sets}, nil
+	}
+	if own && len(r.Prompts) == 0 {
+		return answers{sets: sets}, nil
 	}
 	prompts, err := embed(ctx, r.Lane.Caller, r.Prompts)
 	if err != nil {
@@ -107,24 +118,96 @@ func (e *Engine) answers(
 	if !e.config.ApplySoftmax {
 		scoring.Activation = stages.None
 	}
-	return answers{labels: &stages.Labels{N: len(prompts.Rows), Rows: prompts.Matrix}, scoring: scoring, prompts: prompts}, nil
+	labels := &stages.Labels{N: len(prompts.Rows), Rows: prompts.Matrix}
+	return answers{labels: labels, scoring: scoring, prompts: prompts, sets: sets}, nil
+}
+
+// setsOf returns the sets of regions, none if no region has one, and whether each of them has.
+func (e *Engine) setsOf(regions []Region) (sets []*PromptSet, all bool, err error) {
+	all = len(regions) > 0
+	for i := range regions {
+		if regions[i].PromptSet == "" {
+			all = false
+			continue
+		}
+		set, err := e.sets.Ready(regions[i].PromptSet)
+		if err != nil {
+			return nil, false, fmt.Errorf("region %d: %w", i, err)
+		}
+		if sets == nil {
+			sets = make([]*PromptSet, len(regions))
+		}
+		sets[i] = set
+	}
+	return sets, all, nil
 }
 
 func (e *Engine) classify(ctx context.Context, r *Request, a answers) (Result, error) {
-	a.scoring.TopK, a.scoring.Cut, a.scoring.Threshold = cmp.Or(r.TopK, a.labels.N), r.Cut, r.Threshold
-	result, err := e.run(ctx, r, stages.Request{Labels: a.labels, Scoring: a.scoring, Logits: r.Logits, Embedding: r.Embedding})
-	result.Prompts, result.Set, result.Labels, result.Scoring = a.prompts, a.set, a.labels, a.scoring
+	l := stages.Request{Labels: a.labels, Logits: r.Logits, Embedding: r.Embedding, Regions: regionsOf(r.Regions)}
+	if a.labels != nil {
+		a.scoring = scoringOf(r, a.labels, a.scoring)
+		l.Scoring = a.scoring
+	}
+	for i, set := range a.sets {
+		if set != nil {
+			l.Regions[i].Labels, l.Regions[i].Scoring = &set.Labels, scoringOf(r, &set.Labels, set.Scoring)
+		}
+	}
+	result, err := e.run(ctx, r, l)
+	result.Prompts, result.Set, result.Labels, result.Scoring, result.Sets = a.prompts, a.set, a.labels, a.scoring, a.sets
 	return result, err
 }
 
-// EmbedImage returns the embedding of the image. It blocks and fails as Classify does.
+// scoringOf is that of labels with the request's own part.
+func scoringOf(r *Request, labels *stages.Labels, s stages.Scoring) stages.Scoring {
+	s.TopK, s.Cut, s.Threshold = cmp.Or(r.TopK, labels.N), r.Cut, r.Threshold
+	return s
+}
+
+// regionsOf are the regions as the line takes them, without labels.
+func regionsOf(regions []Region) (list []stages.Region) {
+	if len(regions) > 0 {
+		list = make([]stages.Region, len(regions))
+	}
+	for i, r := range regions {
+		list[i] = stages.Region{X: r.X, Y: r.Y, W: r.W, H: r.H}
+	}
+	return list
+}
+
+// EmbedImage returns the embedding of the image, or those of its regions. It blocks and fails as Classify does.
 func (e *Engine) EmbedImage(ctx context.Context, r *Request) (Result, error) {
-	return e.run(ctx, r, stages.Request{Embedding: true})
+	return e.run(ctx, r, stages.Request{Embedding: true, Regions: regionsOf(r.Regions)})
+}
+
+// Thumbnails returns a small JPEG of each region of the image, without regions one of the image: see stages.Thumbnail. The image is
+// decoded in a bulk lane of the caller's: it is never refused, takes no place of other requests and is not superseded. Only Image, Raw,
+// Regions, the caller of Lane, and Release of r are looked at. It blocks and fails as Classify does.
+func (e *Engine) Thumbnails(ctx context.Context, r *Request) ([][]byte, error) {
+	var jpegs [][]byte
+	var failed error
+	l := Request{Image: r.Image, Raw: r.Raw, Lane: pipeline.NewLane(r.Lane.Caller, pipeline.Bulk), Release: r.Release}
+	regions := regionsOf(r.Regions)
+	l.Seen = func(whole stages.Pixels) bool {
+		parts := []stages.Pixels{whole}
+		for i, r := range regions {
+			parts = append(parts[:i], whole.Crop(r))
+		}
+		for _, p := range parts {
+			jpeg, err := stages.Thumbnail(p)
+			jpegs, failed = append(jpegs, jpeg), errors.Join(failed, err)
+		}
+		return true // no more is wanted
+	}
+	if _, err := e.run(ctx, &l, stages.Request{Regions: regions}); err != nil {
+		return nil, err // a worker may still be making some
+	}
+	return jpegs, failed
 }
 
 // run takes the image of r through the line.
 func (e *Engine) run(ctx context.Context, r *Request, l stages.Request) (Result, error) {
-	l.Image, l.Raw, l.Lane, l.Seen, l.Release = r.Image, r.Raw, r.Lane, r.Seen, r.Release
+	l.Image, l.Raw, l.Lane, l.Seen, l.Into, l.Release = r.Image, r.Raw, r.Lane, r.Seen, r.Into, r.Release
 	result, err := e.line.Do(ctx, &l)
 	return Result{Result: result}, err
 }

@@ -2,6 +2,7 @@ package clip
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -169,6 +170,7 @@ type house struct {
 	t       testing.TB
 	path    string
 	painter *painter
+	encoder hailo.Backend   // of images; nil: painter
 	others  []hailo.Backend // of texts, after painter
 	fixed   map[string]sets.Definition
 	sigmoid bool
@@ -212,7 +214,7 @@ func (h *house) open() *house {
 				}
 				return tokens, len(text) > 100
 			},
-			Images: h.painter, Texts: append([]hailo.Backend{h.painter}, h.others...), Encoders: h.painter,
+			Images: cmp.Or[hailo.Backend](h.encoder, h.painter), Texts: append([]hailo.Backend{h.painter}, h.others...), Encoders: h.painter,
 			Store: prompts, Budget: decode.NewBudget(1<<30, math.MaxInt64, 2, 100),
 			Sets: SetParts{File: store, Lost: lost, Configured: h.fixed, Limits: sets.Limits{PromptBytes: 1000}, MaxBytes: h.room, Log: h.log},
 		})

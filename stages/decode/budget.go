@@ -86,6 +86,9 @@ type Reservation struct {
 	long     bool
 }
 
+// nothing is the reservation of small images: none of its methods changes it.
+var nothing Reservation
+
 // Reserve waits until the image may be decoded, but not beyond the end of ctx. Small images never wait. The caller
 // releases the reservation. Errors: ErrTooMuchMemory, ErrBusy when too many wait already, or the cause of ctx.
 func (b *Budget) Reserve(ctx context.Context, caller fair.Caller, plan Plan) (*Reservation, error) {
@@ -99,7 +102,7 @@ func (b *Budget) ReserveBulk(ctx context.Context, caller fair.Caller, plan Plan)
 
 func (b *Budget) reserve(ctx context.Context, caller fair.Caller, plan Plan, bulk bool) (*Reservation, error) {
 	if plan.Memory < b.small && !plan.long() {
-		return &Reservation{}, nil
+		return &nothing, nil
 	}
 	if plan.Memory > b.bytes {
 		return nil, detailed(ErrTooMuchMemory, "decoding %d x %d pixels takes %d MB, resource_limits.memory_max leaves %d MB for images",

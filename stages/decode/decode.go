@@ -32,7 +32,8 @@ type Config struct {
 // Safe for concurrent use.
 type Decoder struct {
 	maxPixels  int
-	fastTarget int       // the shorter side that will be needed; 0: decode at full size
+	fastTarget int       // the shorter side that will be needed, of each of parts; 0: decode at full size
+	parts      []Part    // none: the whole image
 	turbo      *turboLib // nil: no library
 }
 
@@ -52,10 +53,19 @@ func newDecoder(cfg Config, target int, lib *turboLib) *Decoder {
 	return d
 }
 
+// Part is a part of an image that becomes a square by itself: its size, in parts of that of the upright image, above 0 to 1.
+type Part struct{ Width, Height float64 }
+
 // Inspect reads the head of b and says what decoding it will take. It touches no pixels and allocates next to
-// nothing. The plan refers to b, which must stay as it is until the plan is used or dropped. The error is one
+// nothing. The plan refers to b, which must stay as it is until the plan is used or dropped. parts are those that are needed of
+// the image, none for all of it: "fast" is judged by them, but all is decoded. The error is one
 // of ErrNotImage, ErrUnsupportedFormat, ErrTooManyPixels, ErrTruncated or ErrCorrupt, wrapped with the detail.
-func (d *Decoder) Inspect(b []byte) (plan Plan, err error) {
+func (d *Decoder) Inspect(b []byte, parts ...Part) (plan Plan, err error) {
+	if len(parts) > 0 && d.fastTarget > 0 {
+		own := *d
+		own.parts = parts
+		d = &own
+	}
 	format, err := sniff(b)
 	if err != nil {
 		return Plan{}, err
@@ -73,10 +83,24 @@ func (d *Decoder) Inspect(b []byte) (plan Plan, err error) {
 // JPEG and of lossy WebP cannot be stopped, so for 50 million pixels that may be a second, and 5 s for a WebP made for it.
 // The error is one of those of Inspect, or the cause of ctx.
 func (d *Decoder) Decode(ctx context.Context, plan Plan) (Image, error) {
+	if plan.decode == nil {
+		return plan.ready(ctx)
+	}
 	return plan.run(&task{ctx: ctx, work: plan.Work})
 }
 
+// ready is Decode for a plan without decode.
+func (plan *Plan) ready(ctx context.Context) (Image, error) {
+	if ctx.Err() != nil {
+		return Image{}, context.Cause(ctx)
+	}
+	return plan.image, nil
+}
+
 func (plan Plan) run(t *task) (p Image, err error) {
+	if plan.decode == nil {
+		return plan.ready(t.ctx)
+	}
 	defer func() {
 		if err != nil {
 			p.Release()

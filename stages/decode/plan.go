@@ -17,6 +17,7 @@ type Plan struct {
 	Extra         int64 // time that decoding may take beyond that of Work, as bytes that could be touched in it
 
 	decode func(*task) (Image, error) // leaves the orientation to Decode
+	image  Image                      // instead of decode: it need not be decoded
 }
 
 // newPlan makes the plan of an image of w x h pixels: own is what its decoder allocates beside the packed pixels,

@@ -165,16 +165,19 @@ func (d *Decoder) InspectRaw(b []byte, f Raw) (Plan, error) {
 			name, f.width, f.height, f.stride, n, len(b))
 	}
 	if f.layout == rgb24 {
-		return Plan{Format: name, Width: f.width, Height: f.height, Orientation: 1, decode: func(*task) (Image, error) {
-			return Image{Pix: b, Width: f.width, Height: f.height, Stride: f.stride, Orientation: 1}, nil
-		}}, nil
+		whole := Image{Pix: b, Width: f.width, Height: f.height, Stride: f.stride, Format: name, Orientation: 1}
+		return Plan{Format: name, Width: f.width, Height: f.height, Orientation: 1, image: whole}, nil
 	}
+	return f.planConversion(b), nil
+}
+
+func (f Raw) planConversion(b []byte) Plan {
 	p := newPlan(f.width, f.height, 0, f.least()*f.height, 1, func(t *task) (Image, error) {
 		p := newImage(f.width, f.height)
 		return p, t.rows(p, f.least()+3*f.width, f.converter(b))
 	})
-	p.Format = name
-	return p, nil
+	p.Format = layouts[f.layout].name
+	return p
 }
 
 // converter returns what converts row y of b to RGB.

@@ -53,9 +53,10 @@ func New(cfg Config, size int) *Resizer {
 // the lengths of the arguments do not fit together; dst is then untouched.
 func (r *Resizer) Resize(dst, pix []byte, w, h int) error { return r.ResizeRows(dst, pix, w, h, 3*w) }
 
-// ResizeRows is Resize for an image whose rows begin stride bytes apart, at least 3*w: pix are stride*h bytes.
+// ResizeRows is Resize for an image whose rows begin stride bytes apart, at least 3*w: pix are stride*h bytes, or fewer where
+// nothing follows the last row's pixels.
 func (r *Resizer) ResizeRows(dst, pix []byte, w, h, stride int) error {
-	if w < 1 || h < 1 || stride/3 < w || h != len(pix)/stride || stride*h != len(pix) {
+	if w < 1 || h < 1 || stride/3 < w || len(pix) < 3*w || h != (len(pix)-3*w)/stride+1 || len(pix)/stride >= h && len(pix) != h*stride {
 		return fmt.Errorf("resize: %d bytes are not an image of %d x %d with %d bytes a row", len(pix), w, h, stride)
 	}
 	if len(dst) != 3*r.size*r.size {

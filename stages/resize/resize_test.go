@@ -279,6 +279,11 @@ func TestArguments(t *testing.T) {
 			t.Errorf("%s: no error", c.name)
 		}
 	}
+	for _, n := range []int{7 + 5, 14 + 1, 14 + 6, 21} { // 2 x 2 pixels are 7 + 6 to 14
+		if err := r.ResizeRows(dst, make([]byte, n), 2, 2, 7); err == nil {
+			t.Errorf("%d bytes in rows of 7: no error", n)
+		}
+	}
 	for _, stride := range []int{0, -6, 5, 7, math.MaxInt, math.MinInt} {
 		if err := r.ResizeRows(dst, make([]byte, 12), 2, 2, stride); err == nil {
 			t.Errorf("stride %d: no error", stride)
