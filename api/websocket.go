@@ -72,6 +72,7 @@ func (s *Server) upgrade(r *request) error {
 		kind := errInvalidRequest
 		if head.status == http.StatusUpgradeRequired {
 			kind = errUpgrade
+			to.Set("Upgrade", "websocket")
 		}
 		return fail(kind, "%s", strings.TrimPrefix(err.Error(), "failed to accept WebSocket connection: "))
 	}

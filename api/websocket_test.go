@@ -156,7 +156,7 @@ func encodePrefix(b []byte, seq uint64, ts int64) []byte {
 func TestSameAnswersEverywhere(t *testing.T) {
 	s := serve(t, nil)
 	for _, image := range []string{goodImage, "another", notAnImage, truncatedImage, hugeImage, avifImage, failingImage, panickingImage, lostDevice, notFiniteImage} {
-		for _, prompts := range [][]string{{"a"}, {goodImage, "b", "c", "d"}, {strings.Repeat("long ", 100), "b"}} {
+		for _, prompts := range [][]string{{"a"}, {goodImage, "b", "c", "d"}, {strings.TrimSpace(strings.Repeat("long ", 100)), "b"}} {
 			r := s.post(t, "/v1/classify", classifyBody(image, `,"top_k":2`, prompts...))
 			var want struct {
 				Classifications []match

@@ -19,11 +19,7 @@ var mayImport = map[string][]string{
 	"stages/clip":   {"pipeline/...", "hailo", "hailo/model", "hailo/npu", "hailo/safefile", "cache/...", "stages/..."},
 	"api":           {"pipeline/...", "hailo", "cache/...", "stages/..."}, // of the first three errors and types only
 	"api/client":    {},
-<<<<<<< HEAD
-	"configs":       {"pipeline", "hailo/...", "cache/...", "stages/...", "api", "api/outbound"}, // their Config types
-=======
 	"configs":       {"pipeline", "hailo/...", "cache/...", "stages/...", "api/..."}, // their Config types
->>>>>>> h-hub
 	"cmd":           {"pipeline/...", "hailo/...", "cache/...", "stages/...", "api", "api/client", "configs/...", "bench/..."},
 	"bench":         {"stages/clip", "stages/decode", "api/client"}, // of the first the counters of a service
 
