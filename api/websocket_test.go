@@ -514,13 +514,17 @@ func TestStalledReader(t *testing.T) {
 	s := serve(t, func(c *Config, _ *Service) { c.WriteTimeout = 500 * time.Millisecond })
 	stalled, _ := s.upgrade(t)
 	noError(t, stalled.(*net.TCPConn).SetReadBuffer(4096))
-	write(t, stalled, clientFrame(true, 1, []byte(`{"prompts":["x"]}`)))
+	long := make([]string, 500) // so that the answers fill all buffers soon
+	for i := range long {
+		long[i] = fmt.Sprintf("%d %s", i, strings.Repeat("x", 200))
+	}
+	write(t, stalled, clientFrame(true, 1, must(json.Marshal(map[string]any{"prompts": long}))))
 	gone := make(chan struct{})
 	go func() {
 		defer close(gone)
-		ping := bytes.Repeat(clientFrame(true, 2, []byte("no image, and an answer of its own")), 1000)
+		frame := clientFrame(true, 2, imageFile(goodImage))
 		for {
-			if _, err := stalled.Write(ping); err != nil {
+			if _, err := stalled.Write(frame); err != nil {
 				return
 			}
 		}
@@ -685,7 +689,7 @@ func TestReconnects(t *testing.T) {
 			_ = ws.Close(websocket.StatusNormalClosure, "")
 		}
 		_ = ws.CloseNow()
-		until(t, func() bool { return s.svc.Hub.Stats().Fed == 0 })
+		until(t, func() bool { return s.listeners[0].count() == 0 })
 	}
 	noError(t, s.svc.Hub.Delete(t.Context(), "camera"))
 	until(t, func() bool {
