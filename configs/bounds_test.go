@@ -70,6 +70,11 @@ func TestBounds(t *testing.T) {
 		{"resource_limits.memory_max", `"" infinity 64M 1024T 3G`, "1K -1 3GB lots 2000T 99999999999T",
 			`a size from 64M to 1024T, such as "3G" or "512M", or "infinity"`},
 		{"resource_limits.cpu_quota", `"" 80% 300%`, "80 -1% 0% lots", `a percentage such as "80%"`},
+		{"notify.mqtt.client_id", `"" a ` + long, long + "x", "at most 64 bytes"},
+		{"notify.mqtt.prefix", "hailo-clip a/b", `"" a/ /a a//b a+ a/# $SYS ` + long + long + "x",
+			"levels with / between them, without + # $ and control characters, at most 128 bytes"},
+		{"notify.mqtt.discovery_prefix", `"" homeassistant a/b`, "a/ + $a",
+			`levels with / between them, without + # $ and control characters, at most 128 bytes; or ""`},
 		{"logging.level", "debug INFO warn warning error critical", `loud ""`, "debug, info, warning, error"},
 		{"fetch.allow", `[] camera.local "*.example.org:80" 192.168.1.20 192.168.1.0/24 "[fd00::1]:80"`, `"*" [""] a/b a@b a:0 10.0.0.1/8`,
 			`a name, "*." and a name, an address, each with or without a port, or a network such as 10.0.0.0/8`},
@@ -77,7 +82,12 @@ func TestBounds(t *testing.T) {
 	}
 	load := func(key, value string) string {
 		section, name, _ := strings.Cut(key, ".")
-		_, _, err := Load(write(t, section+":\n  "+name+": "+value+"\n"), nil, nil)
+		inner, nested, isNested := strings.Cut(name, ".")
+		line := name + ": " + value
+		if isNested {
+			line = inner + ": {" + nested + ": '" + strings.Trim(value, `"`) + "'}"
+		}
+		_, _, err := Load(write(t, section+":\n  "+line+"\n"), nil, nil)
 		return fmt.Sprint(err)
 	}
 	tested := map[string]bool{}

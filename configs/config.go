@@ -14,7 +14,7 @@ import (
 	"hailoclip/api"
 	"hailoclip/api/outbound"
 	"hailoclip/api/stream"
-	"hailoclip/api/stream/event"
+	"hailoclip/api/stream/notify"
 	"hailoclip/cache"
 	"hailoclip/cache/sets"
 	"hailoclip/hailo/npu"
@@ -30,15 +30,15 @@ type Config struct {
 	CLIP           CLIP            `yaml:"clip"`
 	TextEmbedding  cache.Config    `yaml:"text_embedding"`
 	Performance    pipeline.Config `yaml:"performance"`
-	Health         Health          `yaml:"health"`
 	Streams        stream.Config   `yaml:"streams"`
-	Events         event.Config    `yaml:"events"`
+	Health         Health          `yaml:"health"`
 	CPU            onnx.Config     `yaml:"cpu"`
 	NPU            npu.Config      `yaml:"npu"`
 	Sim            open.Sim        `yaml:"sim"`
 	ResourceLimits ResourceLimits  `yaml:"resource_limits"`
 	Logging        Logging         `yaml:"logging"`
 	Fetch          outbound.Config `yaml:"fetch"`
+	Notify         notify.Config   `yaml:"notify"`
 
 	PromptSets map[string]sets.Definition `yaml:"prompt_sets"` // by name; the API cannot change them
 }
@@ -125,5 +125,5 @@ var levels = map[string]slog.Level{
 // SlogLevel is Level, whose case makes no difference.
 func (l Logging) SlogLevel() slog.Level { return levels[strings.ToLower(l.Level)] }
 
-// YAML writes the configuration as a file would have it, without comments.
+// YAML writes the configuration as a file would have it, without comments, and *** for secrets.
 func (c Config) YAML() ([]byte, error) { return yaml.Marshal(c) }

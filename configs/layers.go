@@ -2,6 +2,7 @@ package configs
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -69,14 +70,14 @@ func (l *layers) validate() {
 			if s.Kind() == reflect.String {
 				format = "%s: %s: %q is out of bounds: %s"
 			}
-			l.fault(format, l.where[s.key], s.key, s.Interface(), s.bounds)
+			l.fault(format, l.whereOf(s.key), s.key, s.Interface(), s.bounds)
 		}
 	}
 	for f, section := range reflect.ValueOf(*l.config).Fields() {
 		if c, ok := section.Interface().(checker); ok {
 			c.Check(func(field, format string, args ...any) {
 				key := f.Tag.Get("yaml") + "." + field
-				l.fault("%s: %s: "+format, append([]any{l.where[key], key}, args...)...)
+				l.fault("%s: %s: "+format, append([]any{l.whereOf(key), key}, args...)...)
 			})
 		}
 	}
@@ -139,16 +140,18 @@ func (l *layers) section(file, where, prefix string, n *yaml.Node) {
 		case key == setsKey:
 			l.where[key] = where
 			l.sets = promptSets{file, value}
-		case prefix == "" && slices.Contains(sections(), key):
+		case slices.Contains(sections(), key) && !strings.Contains(name.Value, "."):
 			l.section(file, where+": "+key, key+".", value)
 		case !known:
 			l.unknown(key, where)
-		case prefix == "":
+		case prefix == "" || strings.Contains(name.Value, "."):
 			l.fault("%s: %s: write the section in a line of its own, and the key indented below", where, key)
 		case isNull(value):
 			l.fault(`%s: %s: has no value; leave it out for its default, or write "" for empty text`, where, key)
 		case value.Kind == yaml.SequenceNode && s.Kind() == reflect.Slice:
-			l.list(s, value, where)
+			l.list(file, s, value, where)
+		case value.Kind == yaml.MappingNode && s.Type() == reflect.TypeFor[map[string]string]():
+			l.texts(s, value, where)
 		case value.Kind != yaml.ScalarNode || value.Style&yaml.TaggedStyle != 0:
 			l.fault("%s: %s: found %s where one value belongs", where, key, describe(value))
 		default:
@@ -158,8 +161,54 @@ func (l *layers) section(file, where, prefix string, n *yaml.Node) {
 	}
 }
 
-// list sets s to the texts of a YAML list.
-func (l *layers) list(s setting, n *yaml.Node, where string) {
+// whereOf says what set a key, or the item of a list that it is in.
+func (l *layers) whereOf(key string) string {
+	item, _, _ := strings.Cut(key, "].")
+	return cmp.Or(l.where[key], l.where[item+"]"])
+}
+
+// items sets s to a YAML list of sections, whose keys become settings: "notify.webhooks[0].url".
+func (l *layers) items(file string, s setting, n *yaml.Node, where string) {
+	l.settings = slices.DeleteFunc(l.settings, func(item setting) bool { return strings.HasPrefix(item.key, s.key+"[") })
+	s.Set(reflect.MakeSlice(s.Type(), len(n.Content), len(n.Content)))
+	l.where[s.key] = where
+	for i, node := range n.Content {
+		item, key := s.Index(i), fmt.Sprintf("%s[%d]", s.key, i)
+		if d, ok := item.Addr().Interface().(interface{ SetDefaults() }); ok {
+			d.SetDefaults()
+		}
+		l.where[key] = fmt.Sprintf("%s: line %d", file, node.Line)
+		l.settings = append(l.settings, settings(key+".", item)...)
+		l.section(file, l.where[key]+": "+key, key+".", node)
+	}
+}
+
+// texts sets s to the texts of a YAML mapping.
+func (l *layers) texts(s setting, n *yaml.Node, where string) {
+	texts := map[string]string{}
+	for pair := range slices.Chunk(n.Content, 2) {
+		name, value := pair[0], pair[1]
+		_, twice := texts[name.Value]
+		switch {
+		case name.Kind != yaml.ScalarNode || name.Style&yaml.TaggedStyle != 0 || twice:
+			l.fault("%s: %s: found %s where a key belongs that does not stand there yet", where, s.key, describe(name))
+			return
+		case value.Kind != yaml.ScalarNode || value.Style&yaml.TaggedStyle != 0 || isNull(value):
+			l.fault("%s: %s: found %s where the text of %q belongs", where, s.key, describe(value), name.Value)
+			return
+		}
+		texts[name.Value] = value.Value
+	}
+	s.Set(reflect.ValueOf(texts))
+	l.where[s.key] = where
+}
+
+// list sets s to the texts, or the sections, of a YAML list.
+func (l *layers) list(file string, s setting, n *yaml.Node, where string) {
+	if s.Type().Elem().Kind() == reflect.Struct {
+		l.items(file, s, n, where)
+		return
+	}
 	var list []string
 	for _, item := range n.Content {
 		if item.Kind != yaml.ScalarNode || item.Style&yaml.TaggedStyle != 0 || isNull(item) {

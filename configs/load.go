@@ -75,9 +75,10 @@ func environment(environ []string) []Override {
 		if !ours || name == StateVariable {
 			continue
 		}
-		key = strings.ToLower(key)
-		for _, s := range sections() {
-			if rest, ok := strings.CutPrefix(key, s+"_"); ok {
+		lower := strings.ToLower(key)
+		key = lower
+		for _, s := range sections() { // the last one that fits is the innermost
+			if rest, ok := strings.CutPrefix(lower, strings.ReplaceAll(s, ".", "_")+"_"); ok {
 				key = s + "." + rest
 			}
 		}

@@ -82,7 +82,7 @@ func TestDefaultIsComplete(t *testing.T) {
 	l := newLayers(new(Config))
 	l.file("default", Default)
 	for _, s := range l.settings {
-		if l.where[s.key] == "" || !strings.Contains(string(Default), s.name[strings.Index(s.name, ".")+1:]) {
+		if l.where[s.key] == "" || !strings.Contains(string(Default), s.name[strings.LastIndex(s.name, ".")+1:]) {
 			t.Errorf("%s is not in hailo-clip.yaml", s.name)
 		}
 	}
@@ -288,6 +288,9 @@ func FuzzLoad(f *testing.F) {
 		written, err := c.YAML()
 		if err != nil {
 			t.Fatal(err)
+		}
+		if len(c.Notify.Webhooks) > 0 || c.Notify.MQTT.Password != "" {
+			return // what is secret is not written
 		}
 		if again, err := load(written); err != nil || !reflect.DeepEqual(again, c) {
 			t.Errorf("came back as %+v, %v\nwas %+v", again, err, c)

@@ -10,8 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"hailoclip/cache/sets"
 )
 
 // setting is a field of the configuration under one of its names.
@@ -46,11 +44,18 @@ func settings(prefix string, v reflect.Value) (all []setting) {
 	return all
 }
 
-// sections lists the top-level keys.
-func sections() []string {
-	var all []string
-	for f := range reflect.TypeFor[Config]().Fields() {
-		all = append(all, f.Tag.Get("yaml"))
+// sections lists the keys of sections, those of the top level and those in them, each before what is in it.
+func sections() []string { return sectionsOf("", reflect.TypeFor[Config]()) }
+
+func sectionsOf(prefix string, t reflect.Type) (all []string) {
+	for f := range t.Fields() {
+		name, options, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		if prefix != "" && (f.Type.Kind() != reflect.Struct || options != "" || name == "-") {
+			continue
+		}
+		if all = append(all, prefix+name); f.Type.Kind() == reflect.Struct {
+			all = append(all, sectionsOf(prefix+name+".", f.Type)...)
+		}
 	}
 	return all
 }
@@ -125,9 +130,10 @@ func (s setting) set(text string) error {
 				*field = append(*field, item)
 			}
 		}
-	case *map[string]sets.Definition:
-		return errors.New("can be given in a file only")
 	default:
+		if s.Kind() == reflect.Map || s.Kind() == reflect.Slice {
+			return errors.New("can be given in a file only")
+		}
 		return fmt.Errorf("the program cannot read a %s", s.Type())
 	}
 	return nil

@@ -110,8 +110,9 @@ type job struct {
 }
 
 func (j *job) drop() {
-	if j.holders.Add(-1) == 0 && j.frame.Release != nil {
-		j.frame.Release()
+	release := j.frame.Release // read while it is held: afterwards retire may use the job again
+	if j.holders.Add(-1) == 0 && release != nil {
+		release()
 	}
 }
 

@@ -20,7 +20,7 @@ var mayImport = map[string][]string{
 	"api":           {"pipeline/...", "hailo", "cache/...", "stages/..."}, // of the first three errors and types only
 	"api/client":    {},
 	"configs":       {"pipeline", "hailo/...", "cache/...", "stages/...", "api/..."}, // their Config types
-	"cmd":           {"pipeline/...", "hailo/...", "cache/...", "stages/...", "api", "api/client", "configs/...", "bench/..."},
+	"cmd":           {"pipeline/...", "hailo/...", "cache/...", "stages/...", "api", "api/client", "api/stream/...", "configs/...", "bench/..."},
 	"bench":         {"stages/clip", "stages/decode", "api/client"}, // of the first the counters of a service
 
 	"hailo":                 {},
@@ -47,7 +47,7 @@ var mayImport = map[string][]string{
 	"api/outbound":      {},
 	"api/stream":        {"pipeline/...", "cache/...", "stages/...", "api/outbound"},
 	"api/stream/event":  {"cache/boltfile"},
-	"api/stream/notify": {"api/stream/event"},
+	"api/stream/notify": {"api/stream/event", "hailo/safefile"},
 	"api/stream/source": {"api/outbound", "stages/decode"},
 }
 

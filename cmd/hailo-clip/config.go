@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 
+	"hailoclip/api/stream/notify"
 	"hailoclip/configs"
 	"hailoclip/stages/clip"
 )
@@ -54,6 +55,9 @@ func (c *configCheckCmd) Run(g *globals) error {
 	}
 	if err == nil {
 		_, err = clip.ReadPrompts(cfg.TextEmbedding, cfg.Server.MaxPromptBytes)
+	}
+	if err == nil {
+		_, err = notify.New(cfg.Notify, notify.Parts{}) // reads the files of secrets and certificates
 	}
 	if err != nil {
 		return usageError{err}

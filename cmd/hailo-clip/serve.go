@@ -170,7 +170,7 @@ func (s *service) run(ctx context.Context) error {
 		close(served)
 	}()
 	e.log.Info("serving", "url", api.URL(s.ln.Addr()), "listening", s.ln.Addr().String(), "model", e.Model())
-	notify(e.log, daemon.SdNotifyReady)
+	tellSystemd(e.log, daemon.SdNotifyReady)
 
 	besides, endBesides := context.WithCancel(ctx)
 	var running sync.WaitGroup
@@ -182,7 +182,7 @@ func (s *service) run(ctx context.Context) error {
 	case err = <-served: // the listener failed
 	case <-ctx.Done():
 		e.log.Info("stopping", "timeout", e.cfg.Server.ShutdownTimeout.String())
-		notify(e.log, daemon.SdNotifyStopping)
+		tellSystemd(e.log, daemon.SdNotifyStopping)
 	}
 	endBesides()
 	e.PromptSets().End() // whoever waits for one to be encoded is answered

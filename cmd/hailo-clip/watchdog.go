@@ -26,7 +26,7 @@ func feedWatchdog(ctx context.Context, log *slog.Logger, stuck func() error) {
 	for was := false; ; {
 		err := stuck()
 		if err == nil {
-			notify(log, daemon.SdNotifyWatchdog)
+			tellSystemd(log, daemon.SdNotifyWatchdog)
 		} else if !was {
 			log.Error("the service is stuck: systemd will restart it", "error", err, "watchdog", limit.String())
 		}
@@ -51,8 +51,8 @@ func (s *service) stuck() error {
 	return nil
 }
 
-// notify tells systemd, if it started the service, what the service does.
-func notify(log *slog.Logger, state string) {
+// tellSystemd tells systemd, if it started the service, what the service does.
+func tellSystemd(log *slog.Logger, state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
 		log.Warn("cannot notify systemd", "error", err)
 	}

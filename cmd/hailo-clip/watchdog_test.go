@@ -58,7 +58,7 @@ func TestWatchdog(t *testing.T) {
 		}
 		answers <- nil
 		told("", daemon.SdNotifyWatchdog)
-		notify(logger, "marker")
+		tellSystemd(logger, "marker")
 		told("", "marker") // so nothing was told while it was stuck
 	}
 	cancel()

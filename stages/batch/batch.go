@@ -216,7 +216,7 @@ func (b *Batcher) next(now time.Time) (n int, wait time.Duration) {
 			return 0, wait
 		}
 		return m, 0
-	case len(b.rule.expected(now)) > 0 || slices.ContainsFunc(b.device, (*caller).returns):
+	case slices.ContainsFunc(b.device, (*caller).returns) || b.rule.hold(now, 1) > 0:
 		return 0, 0
 	}
 	return 1, 0

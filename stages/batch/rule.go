@@ -20,27 +20,35 @@ type rule struct {
 	a, b time.Duration // what a run takes, and each frame in it; a 0: not known, nothing is held
 
 	connections map[fair.Caller]*caller
-	addresses   map[string]*habit
+	addresses   map[string]*address
 	clock       uint64   // counts look-ups, for forgetting
 	owing       []*habit // those that are expected, in no order; some may be late by now
+}
+
+// caller is what is known of a connection.
+type caller struct {
+	habit
+	home  *address
+	heard uint64 // rule.clock at the last look-up
+}
+
+// address is what is known of the connections of an address together. Its habit is that of frames that come by a new connection
+// after an answer to another one: that of clients who use none twice.
+type address struct {
+	habit
+	heard uint64
 }
 
 // habit is how soon a caller comes back. The zero value knows nothing.
 type habit struct {
 	owed  []time.Time // answers that no frame has followed yet, the oldest first, at most 2 caps
-	known int         // gaps seen, from an answer to the next frame
+	gaps  int         // seen, from an answer to the next frame
 	soon  float64     // share of the gaps that are short
 	mean  float64     // of the short ones, in ns
 	dev   float64     // their mean deviation
 	owing bool        // it is in rule.owing
-	heard uint64      // rule.clock at the last look-up
-}
 
-// caller is what is known of a connection. Where each frame comes by a new one, the habit of its address counts.
-type caller struct {
-	habit
-	home *habit // of all connections of the address that were not used again
-	lent int    // owed answers that home counts too, because this connection has never come back so far
+	callers []*caller // of an address: the connections that got the answers owed
 }
 
 // The constants were chosen by a model; each may be changed by a quarter before a load loses 5 % (share by 0.1).
@@ -58,7 +66,7 @@ const (
 // caller finds or begins what is known of a connection.
 func (r *rule) caller(key fair.Caller) *caller {
 	if r.connections == nil {
-		r.connections, r.addresses = map[fair.Caller]*caller{}, map[string]*habit{}
+		r.connections, r.addresses = map[fair.Caller]*caller{}, map[string]*address{}
 	}
 	r.clock++
 	c := r.connections[key]
@@ -66,8 +74,8 @@ func (r *rule) caller(key fair.Caller) *caller {
 		forget(r.connections, r.clock, func(c *caller) uint64 { return c.heard })
 		home := r.addresses[key.Address]
 		if home == nil {
-			forget(r.addresses, r.clock, func(h *habit) uint64 { return h.heard })
-			home = &habit{}
+			forget(r.addresses, r.clock, func(a *address) uint64 { return a.heard })
+			home = &address{}
 			r.addresses[key.Address] = home
 		}
 		c = &caller{home: home}
@@ -77,7 +85,7 @@ func (r *rule) caller(key fair.Caller) *caller {
 	return c
 }
 
-// forget makes room in a full table: of those it knows, the half that was not heard of for longest goes.
+// forget makes room in a full table: the half that was not heard of for longest goes.
 func forget[K comparable, V any](table map[K]V, clock uint64, heard func(V) uint64) {
 	if len(table) >= maxCallers {
 		maps.DeleteFunc(table, func(_ K, v V) bool { return heard(v)+maxCallers/2 <= clock })
@@ -86,28 +94,41 @@ func forget[K comparable, V any](table map[K]V, clock uint64, heard func(V) uint
 
 // ready notes that a frame of the caller is ready to be encoded.
 func (r *rule) ready(now time.Time, c *caller) {
+	home := c.home
 	switch {
 	case len(c.owed) > 0:
 		r.returned(now, &c.habit)
-		c.home.owed = slices.Delete(c.home.owed, 0, min(c.lent, len(c.home.owed)))
-		c.lent = 0
-	case len(c.home.owed) > 0 && c.known == 0:
-		r.returned(now, c.home)
+		if i := slices.Index(home.callers, c); i >= 0 {
+			home.forgive(i)
+		}
+	case c.gaps == 0 && len(home.owed) > 0: // its first frame
+		if other := home.callers[0]; len(other.owed) > 0 {
+			other.owed = slices.Delete(other.owed, 0, 1)
+		}
+		r.returned(now, &home.habit)
+	}
+}
+
+// forgive forgets an answer.
+func (h *habit) forgive(i int) {
+	h.owed = slices.Delete(h.owed, i, i+1)
+	if h.callers != nil {
+		h.callers = slices.Delete(h.callers, i, i+1)
 	}
 }
 
 // returned learns from the gap after the oldest answer that nothing has followed.
 func (r *rule) returned(now time.Time, h *habit) {
 	gap := float64(now.Sub(h.owed[0]))
-	h.owed = slices.Delete(h.owed, 0, 1)
+	h.forgive(0)
 	short := 0.0
 	if gap < soonBelow*float64(r.a) {
 		short = 1
 	}
-	h.known++
-	h.soon += max(weight, 1/float64(h.known+1)) * (short - h.soon)
+	h.gaps++
+	h.soon += max(weight, 1/float64(h.gaps+1)) * (short - h.soon)
 	if short > 0 {
-		w, deviation := max(weight, 1/float64(h.known)), max(gap-h.mean, h.mean-gap)
+		w, deviation := max(weight, 1/float64(h.gaps)), max(gap-h.mean, h.mean-gap)
 		if h.mean == 0 {
 			w, deviation = 1, gap/2
 		}
@@ -119,15 +140,13 @@ func (r *rule) returned(now time.Time, h *habit) {
 // answered notes that a frame of the caller was answered.
 func (r *rule) answered(now time.Time, c *caller) {
 	r.owe(now, &c.habit)
-	if c.known == 0 {
-		r.owe(now, c.home)
-		c.lent++
-	}
+	r.owe(now, &c.home.habit)
+	c.home.callers = append(c.home.callers, c)
 }
 
 func (r *rule) owe(now time.Time, h *habit) {
 	if len(h.owed) >= 2*r.cap {
-		h.owed = slices.Delete(h.owed, 0, 1)
+		h.forgive(0)
 	}
 	h.owed = append(h.owed, now)
 	if h.returns() && !h.owing {
@@ -137,10 +156,13 @@ func (r *rule) owe(now time.Time, h *habit) {
 }
 
 // returns says that a caller sends its next frame soon after an answer, as a rule.
-func (h *habit) returns() bool { return h.known >= 2 && h.soon >= shareSoon }
+func (h *habit) returns() bool { return h.known() && h.soon >= shareSoon }
+
+// known says that enough is known of a caller to tell.
+func (h *habit) known() bool { return h.gaps >= 2 }
 
 // returns says that an answer to the caller will be followed by a frame soon.
-func (c *caller) returns() bool { return c.habit.returns() || c.known == 0 && c.home.returns() }
+func (c *caller) returns() bool { return c.habit.returns() || !c.known() && c.home.returns() }
 
 // ran learns from a run of n frames that took so long. share is the part of the run that is reported: each of its frames may.
 func (r *rule) ran(n int, took time.Duration, share float64) {
@@ -150,15 +172,8 @@ func (r *rule) ran(n int, took time.Duration, share float64) {
 
 // hold returns how long to wait at most for more frames while m frames wait and the device is free; 0: start.
 func (r *rule) hold(now time.Time, m int) (wait time.Duration) {
-	var buffer [32]time.Duration
-	left := buffer[:0] // until each one that is expected should be here
-	for _, h := range r.expected(now) {
-		for _, answered := range h.owed {
-			if age := float64(now.Sub(answered)); age <= h.late() {
-				left = append(left, time.Duration(max(h.mean+h.dev-age, h.dev/2+leastAhead)))
-			}
-		}
-	}
+	var buffer [64]time.Duration
+	left := r.expected(now, buffer[:0])
 	slices.Sort(left)
 	for k, w := range left[:min(len(left), r.cap-m)] {
 		if time.Duration(m)*w < time.Duration(k+1)*r.a {
@@ -168,14 +183,24 @@ func (r *rule) hold(now time.Time, m int) (wait time.Duration) {
 	return wait
 }
 
-// late is the age of an answer, in ns, at which its caller is given up.
-func (h *habit) late() float64 { return h.mean + lateAfter*h.dev + lateSlack }
-
-// expected returns the callers that should be back soon.
-func (r *rule) expected(now time.Time) []*habit {
+// expected appends to left, for each frame that is expected, in how long it should be here.
+func (r *rule) expected(now time.Time, left []time.Duration) []time.Duration {
 	r.owing = slices.DeleteFunc(r.owing, func(h *habit) bool {
-		h.owing = len(h.owed) > 0 && float64(now.Sub(h.owed[len(h.owed)-1])) <= h.late()
+		h.owing = false
+		for i, answered := range h.owed {
+			age := float64(now.Sub(answered))
+			if age > h.late() {
+				continue
+			}
+			h.owing = true
+			if h.callers == nil || !h.callers[i].known() { // those of others are expected by their own habit, or not
+				left = append(left, time.Duration(max(h.mean+h.dev-age, h.dev/2+leastAhead)))
+			}
+		}
 		return !h.owing
 	})
-	return r.owing
+	return left
 }
+
+// late is the age of an answer, in ns, at which its caller is given up.
+func (h *habit) late() float64 { return h.mean + lateAfter*h.dev + lateSlack }

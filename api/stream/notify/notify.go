@@ -1,33 +1,234 @@
-// Package notify tells other systems of events: webhooks and an MQTT broker, with discovery for Home Assistant. Both hear the bus
-// at their own speed and never hold up a frame.
+// Package notify tells other systems of events: webhooks and an MQTT broker, with discovery for Home Assistant. Each target
+// has a bounded queue and a goroutine of its own: none holds up a frame or another target.
 package notify
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"runtime/debug"
+	"sync"
+	"time"
 
 	"hailoclip/api/stream/event"
 )
 
-// Config is the section "notify" of the configuration.
-type Config struct{}
+const (
+	queueLength = 256         // events that wait for a target
+	refresh     = time.Minute // between two looks at Parts.Streams without a change
+	farewell    = time.Second // at a stop, for what is being sent
+	lookUp      = 5 * time.Second
+)
 
 // Parts is what it works with.
 type Parts struct {
-	Bus       *event.Bus
-	Thumbnail func(ctx context.Context, id string) ([]byte, error) // of a stored event
-	Streams   func() []Stream                                      // those that are defined
-	Version   string
-	URL       string // of the service, for people; may be ""
-	Log       *slog.Logger
+	Bus *event.Bus
+
+	// Thumbnail returns the JPEG of a stored event that does not bring it along. May be nil.
+	Thumbnail func(ctx context.Context, id string) ([]byte, error)
+
+	// Streams returns the streams that are defined and what holds in them now; those that end with their feed are left out. It is
+	// called when Run begins, after each event, after Refresh and once a minute, never by two goroutines at once, and must not
+	// block. An event is published when Streams already knows of its change. What the broker remembers of other streams is cleared;
+	// nil, as long as the streams are not known, clears nothing. May be nil without MQTT.
+	Streams func() []Stream
+
+	Version string
+	URL     string // of the service, for people; may be ""
+	Log     *slog.Logger
 }
 
-// Stream is what Home Assistant is told of a stream.
+// Stream is what MQTT and Home Assistant are told of a stream.
 type Stream struct {
-	ID      string
-	Regions []string            // "" for the whole frame
-	Labels  map[string][]string // by region: those that can hold
+	ID         string
+	Name       string // for people; "": ID
+	Thumbnails bool   // its events have them
+	Regions    []Region
 }
 
-// Run tells until ctx ends, then says goodbye (availability offline) for a second at most.
-func Run(ctx context.Context, cfg Config, p Parts) error { panic("to be built") }
+// Region is a part of the frame, or with Name "" all of it.
+type Region struct {
+	Name   string
+	Labels []string // those that can hold
+
+	State string // the most likely of those that hold; "unknown": none
+	Score float64
+	Holds []string
+	Since time.Time
+}
+
+// Stats are the counters since the start, for GET /v1/stats.
+type Stats struct {
+	Webhooks []WebhookStats `json:"webhooks,omitempty"`
+	MQTT     *MQTTStats     `json:"mqtt,omitempty"`
+}
+
+// Counts of a target. An event that it is to hear is counted once, as delivered, failed or dropped.
+type Counts struct {
+	Delivered uint64 `json:"delivered"`
+	Failed    uint64 `json:"failed"`  // refused, or not taken by the last attempt
+	Dropped   uint64 `json:"dropped"` // because the queue was full, or by a stop
+	Queued    int    `json:"queued"`  // now
+}
+
+// WebhookStats are the counters of a webhook.
+type WebhookStats struct {
+	URL      string `json:"url"` // without credentials
+	Cooldown uint64 `json:"cooldown"`
+	Counts
+}
+
+// MQTTStats are the counters of the broker. Messages are those that the broker keeps: states, thumbnails, discovery.
+type MQTTStats struct {
+	Connected   bool   `json:"connected"`
+	Connections uint64 `json:"connections"` // made so far
+	Messages    uint64 `json:"messages"`
+	Counts
+}
+
+// Notifier tells of events. Safe for concurrent use.
+type Notifier struct {
+	parts Parts
+	hooks []*webhook
+	mqtt  *broker // nil: none
+}
+
+// New reads the files that cfg names, whose values Config.Check has found in order. It starts nothing: without Parts it checks the
+// files. Without targets the Notifier does nothing.
+func New(cfg Config, p Parts) (*Notifier, error) {
+	if p.Log == nil {
+		p.Log = slog.New(slog.DiscardHandler)
+	}
+	n := &Notifier{parts: p}
+	var faults []error
+	for i, c := range cfg.Webhooks {
+		w, err := newWebhook(i, c, p)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("notify.webhooks[%d]: %w", i, err))
+		}
+		n.hooks = append(n.hooks, w)
+	}
+	if cfg.MQTT.URL != "" {
+		var err error
+		if n.mqtt, err = newBroker(cfg.MQTT, p); err != nil {
+			faults = append(faults, fmt.Errorf("notify.mqtt: %w", err))
+		}
+	}
+	return n, errors.Join(faults...)
+}
+
+// Run tells of events until ctx ends, then says goodbye (availability offline) for a second at most. Nothing of it is left then.
+// It is called once.
+func (n *Notifier) Run(ctx context.Context) {
+	if len(n.hooks) == 0 && n.mqtt == nil {
+		return
+	}
+	listener := n.parts.Bus.Listen(event.Filter{}, "")
+	defer listener.Close()
+	n.run(ctx, listener.Next)
+}
+
+// run is Run with the events that next returns until it fails.
+func (n *Notifier) run(ctx context.Context, next func(context.Context) (*event.Event, int, error)) {
+	var targets sync.WaitGroup
+	defer targets.Wait()
+	for _, w := range n.hooks {
+		targets.Go(func() { w.run(ctx) })
+	}
+	if n.mqtt != nil {
+		targets.Go(func() { n.mqtt.run(ctx) })
+	}
+	for {
+		e, missed, err := next(ctx)
+		if err != nil {
+			return
+		}
+		n.tell(e, missed)
+	}
+}
+
+// tell gives an event to all targets, and says how many have been missed before it. It does not block.
+func (n *Notifier) tell(e *event.Event, missed int) {
+	for _, w := range n.hooks {
+		w.missed(missed)
+		w.offer(e)
+	}
+	if n.mqtt != nil {
+		n.mqtt.missed(missed)
+		n.mqtt.offer(e)
+	}
+}
+
+// Refresh says that a stream was defined, changed or deleted, or that the labels of one have changed. It does not block.
+func (n *Notifier) Refresh() {
+	if n.mqtt != nil {
+		n.mqtt.refresh()
+	}
+}
+
+// Stats returns the counters.
+func (n *Notifier) Stats() Stats {
+	var s Stats
+	for _, w := range n.hooks {
+		s.Webhooks = append(s.Webhooks, w.stats())
+	}
+	if n.mqtt != nil {
+		m := n.mqtt.stats()
+		s.MQTT = &m
+	}
+	return s
+}
+
+// thumbnail returns the JPEG of an event; nil where there is none, or none that can be read in time.
+func (p Parts) thumbnail(ctx context.Context, e *event.Event) []byte {
+	if len(e.JPEG) > 0 || !e.Thumbnail || p.Thumbnail == nil {
+		return e.JPEG
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookUp)
+	defer cancel()
+	jpeg, err := p.Thumbnail(ctx, e.ID)
+	if err != nil {
+		p.Log.Debug("thumbnail of an event", "event", e.ID, "error", err)
+	}
+	return jpeg
+}
+
+// guard calls f and keeps its panic from ending the process.
+func guard(log *slog.Logger, f func()) {
+	defer func() {
+		if v := recover(); v != nil {
+			log.Error("panic in a notification", "panic", v, "stack", string(debug.Stack()))
+		}
+	}()
+	f()
+}
+
+// sometimes lets one of many equal lines through: the first, and then one a minute with the number of those between. Safe for
+// concurrent use.
+type sometimes struct {
+	mu    sync.Mutex
+	last  time.Time
+	since int
+}
+
+func (s *sometimes) log(log *slog.Logger, message string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.last.IsZero() && time.Since(s.last) < time.Minute {
+		s.since++
+		return
+	}
+	if s.since > 0 {
+		args = append(args, "unlogged", s.since)
+	}
+	s.last, s.since = time.Now(), 0
+	log.Warn(message, args...)
+}
+
+// reset has the next line logged whenever it comes.
+func (s *sometimes) reset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last, s.since = time.Time{}, 0
+}
