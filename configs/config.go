@@ -14,6 +14,7 @@ import (
 	"hailoclip/api"
 	"hailoclip/api/outbound"
 	"hailoclip/api/stream"
+	"hailoclip/api/stream/event"
 	"hailoclip/api/stream/notify"
 	"hailoclip/cache"
 	"hailoclip/cache/sets"

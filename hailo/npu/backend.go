@@ -83,10 +83,11 @@ type Backend struct {
 	frames *hailo.Frames
 	stderr lineLog // of the workers
 
-	calls hailo.Calls
-	turn  chan struct{} // holds one while a batch of texts has the text slots
-	stop  context.CancelFunc
-	ended sync.WaitGroup // our goroutines
+	calls  hailo.Calls
+	turn   chan struct{} // holds one while a batch of texts has the text slots
+	groups sync.Pool     // of *group that are not in use
+	stop   context.CancelFunc
+	ended  sync.WaitGroup // our goroutines
 
 	current  atomic.Pointer[worker] // nil while there is no device
 	sequence atomic.Uint64          // of frames submitted, over all workers
@@ -288,25 +289,25 @@ func (b *Backend) EncodeImages(ctx context.Context, frames []*hailo.Frame) error
 }
 
 // encodeGroup takes frames through the device together. The error is the first of theirs, a lost device before others.
-func (b *Backend) encodeGroup(ctx context.Context, w *worker, frames []*hailo.Frame) error {
+func (b *Backend) encodeGroup(ctx context.Context, w *worker, frames []*hailo.Frame) (err error) {
 	out := &w.loaded[ImageModel].Output
-	slots, rows := make([]int, len(frames)), make([][]byte, len(frames))
-	for i, f := range frames {
-		slots[i], rows[i] = f.Slot, b.memory.Output(ImageModel, f.Slot)[:out.FrameBytes]
+	g := b.newGroup()
+	defer b.free(g)
+	for _, f := range frames {
+		g.add(f.Slot, b.memory.Output(ImageModel, f.Slot)[:out.FrameBytes])
 	}
-	g, err := w.submitImages(ctx, slots, rows)
-	if err != nil {
+	if err = w.submitImages(ctx, g); err != nil {
 		return err
 	}
 	<-g.done
 	for i, f := range frames {
-		f.Run = g.runs[i]
-		failed := g.errs[i]
+		f.Run = g.ends[i].run
+		failed := g.ends[i].err
 		if failed == nil {
-			failed = written(rows[i])
+			failed = written(g.outputs[i])
 		}
 		if failed == nil {
-			out.Decode(f.Embedding, rows[i])
+			out.Decode(f.Embedding, g.outputs[i])
 			failed = normalize(f.Embedding)
 		}
 		if err == nil || errors.Is(failed, hailo.ErrDeviceLost) {

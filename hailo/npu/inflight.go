@@ -29,20 +29,49 @@ type pending struct {
 	number   int // of its frame in the group
 }
 
-// group is frames that were submitted together. worker.mu guards it until done is closed.
+// group is frames that are submitted together. Between submit and done it is worker.mu's.
 type group struct {
-	left  int           // frames in flight
-	errs  []error       // of each frame: nil, an ErrEncode or an ErrDeviceLost
-	runs  []hailo.Run   // of each frame, as the device tells
-	alone time.Time     // when it was submitted, if nothing was in flight then; else zero
-	done  chan struct{} // closed when none is left
+	slots   []int
+	outputs [][]byte      // the parts of the slots' outputs that will be read
+	ends    []end         // of each frame
+	left    int           // frames in flight
+	alone   time.Time     // when it was submitted, if nothing was in flight then; else zero
+	done    chan struct{} // gets a value when none is left
 }
 
-// finish notes the end of a frame.
-func (g *group) finish(number int, err error, run hailo.Run) {
-	g.errs[number], g.runs[number] = err, run
+// end is how a frame ended: with nil, an ErrEncode or an ErrDeviceLost.
+type end struct {
+	err error
+	run hailo.Run
+}
+
+// newGroup makes an empty group. free gives it back, once done has been received or it was not submitted.
+func (b *Backend) newGroup() *group {
+	if g, ok := b.groups.Get().(*group); ok {
+		return g
+	}
+	return &group{done: make(chan struct{}, 1)}
+}
+
+func (b *Backend) free(g *group) {
+	clear(g.outputs)
+	clear(g.ends)
+	g.slots, g.outputs, g.ends, g.alone = g.slots[:0], g.outputs[:0], g.ends[:0], time.Time{}
+	b.groups.Put(g)
+}
+
+// add appends a frame.
+func (g *group) add(slot int, output []byte) {
+	g.slots, g.outputs, g.ends = append(g.slots, slot), append(g.outputs, output), append(g.ends, end{})
+}
+
+// finish notes the end of the frame in a slot, which is free from here on.
+func (p *pending) finish(err error, run hailo.Run) {
+	g := p.group
+	g.ends[p.number] = end{err, run}
+	*p = pending{}
 	if g.left--; g.left == 0 {
-		close(g.done)
+		g.done <- struct{}{}
 	}
 }
 
@@ -52,9 +81,9 @@ func (g *group) runOf(now time.Time, d *wire.Done) hailo.Run {
 	case d.Batch > 0 && d.DeviceNS < uint64(time.Hour):
 		return hailo.Run{Frames: int(min(d.Batch, maxRun)), Took: time.Duration(d.DeviceNS)}
 	case g.alone.IsZero():
-		return hailo.Run{Frames: len(g.errs)}
+		return hailo.Run{Frames: len(g.slots)}
 	}
-	return hailo.Run{Frames: len(g.errs), Took: now.Sub(g.alone)}
+	return hailo.Run{Frames: len(g.slots), Took: now.Sub(g.alone)}
 }
 
 // resultOf turns the status of a frame into an error.
@@ -91,23 +120,23 @@ func (w *worker) await(ctx context.Context, line chan<- struct{}) error {
 	}
 }
 
-// submitImages gives the frames in slots to the device as one group, when there are places for all of them.
-func (w *worker) submitImages(ctx context.Context, slots []int, outputs [][]byte) (*group, error) {
+// submitImages gives a group of images to the device, when there are places for all of them.
+func (w *worker) submitImages(ctx context.Context, g *group) error {
 	if err := w.await(ctx, w.order); err != nil { // so that none of two groups waits for the places that the other has
-		return nil, err
+		return err
 	}
 	defer func() { <-w.order }()
-	for n := range slots {
+	for n := range g.slots {
 		if err := w.await(ctx, w.places); err != nil {
 			w.leavePlaces(n)
-			return nil, err
+			return err
 		}
 	}
-	g, err := w.submit(ImageModel, slots, outputs)
+	err := w.submit(ImageModel, g)
 	if err != nil {
-		w.leavePlaces(len(slots))
+		w.leavePlaces(len(g.slots))
 	}
-	return g, err
+	return err
 }
 
 func (w *worker) leavePlaces(n int) {
@@ -116,50 +145,50 @@ func (w *worker) leavePlaces(n int) {
 	}
 }
 
-// submit gives frames to the device, that of outputs[i] from slots[i], and returns the group that they are. One call at a time
-// for each model. With an error nothing was submitted. outputs are the parts of the slots' outputs that the caller will read;
-// they are cleared, so that an old output never passes for an answer: see written.
-func (w *worker) submit(model int, slots []int, outputs [][]byte) (*group, error) {
-	n := len(slots)
+// submit gives a group to the device, one call at a time for each model. With an error nothing was submitted. The outputs are
+// cleared, so that an old one never passes for an answer: see written.
+func (w *worker) submit(model int, g *group) error {
+	n := len(g.slots)
 	w.mu.Lock()
 	f := &w.inFlight[model]
-	if err := w.refuses(f, slots); err != nil {
+	if err := w.refuses(f, g.slots); err != nil {
 		w.mu.Unlock()
-		return nil, err
+		return err
 	}
 	now := time.Now()
-	g := &group{left: n, errs: make([]error, n), runs: make([]hailo.Run, n), done: make(chan struct{})}
+	g.left = n
 	if w.inFlight[ImageModel].n+w.inFlight[TextModel].n == 0 {
 		g.alone = now
 	}
 	if model == ImageModel {
-		// A free device begins with all of them. To one that works more may be given before it is free, so no more are
-		// waited for; the chip is asked for less only where it must be, for it is asked while frames wait.
+		// A free device begins with all of them. One that works takes what has come by the time it is free: then the threshold
+		// only must not be more than that. To change it is a request to the chip, which frames wait for.
 		if f.n == 0 {
 			f.threshold = n
 		}
 		f.threshold = min(f.threshold, n)
 	}
-	threshold := f.threshold
-	sequence := w.b.sequence.Add(uint64(n)) - uint64(n) + 1 // the first of ours
-	for i, slot := range slots {
-		clear(outputs[i])
-		f.slots[slot] = pending{sequence: sequence + uint64(i), group: g, number: i}
+	m := wire.Submit{Model: uint32(model), Threshold: uint32(f.threshold)}
+	first := w.b.sequence.Add(uint64(n)) - uint64(n) + 1
+	for i, slot := range g.slots {
+		clear(g.outputs[i])
+		f.slots[slot] = pending{sequence: first + uint64(i), group: g, number: i}
 	}
 	if f.n += n; f.n == n {
-		f.oldest, f.since = sequence, now
+		f.oldest, f.since = first, now
 	}
 	w.b.count(now, w, nil)
+	slots := append(make([]int, 0, maxRun), g.slots...) // the group may be done before the last message is sent
 	w.mu.Unlock()
 	for i, slot := range slots {
-		m := &wire.Submit{Model: uint32(model), Slot: uint32(slot), Sequence: sequence + uint64(i), Threshold: uint32(threshold)}
-		if err := w.proc.send(m); err != nil {
+		m.Slot, m.Sequence = uint32(slot), first+uint64(i)
+		if err := w.proc.send(&m); err != nil {
 			// The frames count as in flight: they are answered with all others when the worker is gone.
 			w.end(err)
 			break
 		}
 	}
-	return g, nil
+	return nil
 }
 
 // refuses says why frames cannot be submitted now. The caller holds mu.
@@ -203,9 +232,9 @@ func (w *worker) complete(d *wire.Done) error {
 		return fmt.Errorf("%w: done for model %d, slot %d, sequence %d, in flight is %d (0: nothing)",
 			wire.ErrProtocol, d.Model, d.Slot, d.Sequence, p.sequence)
 	}
-	p.sequence = 0
 	f.n--
 	now := time.Now()
+	p.finish(resultOf(d.Status), p.group.runOf(now, d))
 	if f.oldest == d.Sequence {
 		f.advance(now)
 	}
@@ -213,7 +242,6 @@ func (w *worker) complete(d *wire.Done) error {
 		w.leavePlace()
 	}
 	w.b.count(now, w, d)
-	p.group.finish(p.number, resultOf(d.Status), p.group.runOf(now, d))
 	w.changed.Broadcast()
 	if d.Status == wire.Success {
 		w.done++

@@ -86,8 +86,7 @@ func (w *worker) answer() error {
 		f := &w.inFlight[model]
 		for i := range f.slots {
 			if p := &f.slots[i]; p.sequence != 0 {
-				p.sequence = 0
-				p.group.finish(p.number, lost(reason), hailo.Run{})
+				p.finish(lost(reason), hailo.Run{})
 			}
 		}
 		f.n = 0

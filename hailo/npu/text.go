@@ -149,27 +149,28 @@ func (b *Backend) encodeBatch(ctx context.Context, tokens [][]int32, ends []int)
 		return nil, err
 	}
 	in, out := &w.loaded[TextModel].Input, &w.loaded[TextModel].Output
-	rows, slots := make([][]byte, len(tokens)), make([]int, len(tokens))
+	g := b.newGroup()
 	for i := range tokens {
-		slots[i] = i
 		b.opt.Text.fill(b.memory.Input(TextModel, i), in, tokens[i])
 		n := out.RowBytes()
-		rows[i] = b.memory.Output(TextModel, i)[ends[i]*n : (ends[i]+1)*n]
+		g.add(i, b.memory.Output(TextModel, i)[ends[i]*n:(ends[i]+1)*n])
 	}
-	group, err := w.submit(TextModel, slots, rows)
-	if err != nil {
+	if err := w.submit(TextModel, g); err != nil {
 		<-b.turn
+		b.free(g)
 		return nil, err
 	}
 	vectors := make([][]float32, len(tokens))
 	done := make(chan error, 1)
 	b.ended.Go(func() {
 		defer func() { <-b.turn }()
-		<-group.done // all of them, or a slot would be in flight when the turn ends
+		defer b.free(g)
+		<-g.done // all of them, or a slot would be in flight when the turn ends
 		var failed error
-		for i, err := range group.errs {
+		for i, end := range g.ends {
+			err := end.err
 			if err == nil {
-				vectors[i], err = b.textVector(out, rows[i])
+				vectors[i], err = b.textVector(out, g.outputs[i])
 			}
 			failed = cmp.Or(failed, err)
 		}

@@ -225,12 +225,14 @@ func TestRateBusy(t *testing.T) {
 	assert.True(t, r.total == 3*time.Second, "busy for %v, want 3s", r.total)
 }
 
-// A device with a rate of rate(in flight), for some time.
-func drive(r *rateWatch, now time.Time, d time.Duration, inFlight int, perSecond float64) time.Time {
-	step := time.Duration(float64(time.Second) / perSecond)
+// A device with a rate in runs of run frames, twice as many in flight, for some time.
+func drive(r *rateWatch, now time.Time, d time.Duration, run int, perSecond float64) time.Time {
+	step := time.Duration(float64(run) * float64(time.Second) / perSecond)
 	for end := now.Add(d); now.Before(end); {
 		now = now.Add(step)
-		r.event(now, inFlight, 0, 1)
+		for range run {
+			r.event(now, 2*run, 0, 1)
+		}
 	}
 	return now
 }
@@ -238,19 +240,19 @@ func drive(r *rateWatch, now time.Time, d time.Duration, inFlight int, perSecond
 func TestRateWatch(t *testing.T) {
 	var r rateWatch
 	now := time.Unix(1, 0)
-	now = drive(&r, now, 60*time.Second, 16, 300)
-	now = drive(&r, now, 60*time.Second, 1, 70) // fewer in flight is not slow
+	now = drive(&r, now, 60*time.Second, 8, 300)
+	now = drive(&r, now, 60*time.Second, 1, 70) // in shorter runs it is not slow
 	assert.MustTrue(t, r.slow == "", "%v", r.slow)
-	now = drive(&r, now, 45*time.Second, 16, 150)
+	now = drive(&r, now, 45*time.Second, 8, 150)
 	assert.MustTrue(t, r.slow == "", "slow for less than a minute: %v", r.slow)
-	now = drive(&r, now, 12*time.Second, 16, 290)
-	now = drive(&r, now, 55*time.Second, 16, 150)
+	now = drive(&r, now, 12*time.Second, 8, 290)
+	now = drive(&r, now, 55*time.Second, 8, 150)
 	assert.MustTrue(t, r.slow == "", "slow for less than a minute at a time: %v", r.slow)
-	now = drive(&r, now, 30*time.Second, 16, 150)
+	now = drive(&r, now, 30*time.Second, 8, 150)
 	const slow = "encodes 150 images/s where it did 300"
 	assert.MustTrue(t, strings.Contains(r.slow, slow), "slow for more than a minute: %q", r.slow)
 	r.restart()
-	now = drive(&r, now, 25*time.Second, 16, 280)
+	now = drive(&r, now, 25*time.Second, 8, 280)
 	assert.MustTrue(t, r.slow == "", "it has recovered: %v", r.slow)
 	// While it has nothing to do, or texts too, nothing is measured.
 	r.event(now, 0, 0, 0)
@@ -260,13 +262,20 @@ func TestRateWatch(t *testing.T) {
 		now = now.Add(10 * time.Millisecond)
 		r.event(now, 16, 4, 1)
 	}
-	drive(&r, now, 25*time.Second, 16, 280)
+	drive(&r, now, 25*time.Second, 8, 280)
 	assert.True(t, r.slow == "" && r.current >= 0.9*280, "%q, %v images/s", r.slow, r.current)
-	// A number in flight that was never seen does not hide a slow device.
+	// A length of runs that was never seen does not hide a slow device.
 	r = rateWatch{}
-	now = drive(&r, time.Unix(1, 0), 60*time.Second, 8, 300)
-	drive(&r, now, 90*time.Second, 20, 150)
+	now = drive(&r, time.Unix(1, 0), 60*time.Second, 4, 300)
+	drive(&r, now, 90*time.Second, 8, 150)
 	assert.True(t, strings.Contains(r.slow, slow), "slow: %q", r.slow)
+	// Callers who were encoded together and are no more are no slow device: runs of 2 at 130/s after runs of 4 at 220/s.
+	r = rateWatch{}
+	now = drive(&r, time.Unix(1, 0), 60*time.Second, 4, 220)
+	now = drive(&r, now, 200*time.Second, 2, 130)
+	assert.MustTrue(t, r.slow == "", "%v", r.slow)
+	drive(&r, now, 200*time.Second, 2, 80)
+	assert.True(t, r.slow != "", "slow in runs of 2")
 }
 
 func TestLineLog(t *testing.T) {

@@ -48,7 +48,7 @@ func (w *worker) launch(model, slot int) bool {
 			return false
 		}
 	}
-	f.slots[slot] = pending{sequence: w.b.sequence.Add(1), group: &group{left: 1, errs: make([]error, 1), runs: make([]hailo.Run, 1), done: make(chan struct{})}}
+	f.slots[slot] = pending{sequence: w.b.sequence.Add(1), group: &group{left: 1, slots: []int{slot}, ends: make([]end, 1), done: make(chan struct{}, 1)}}
 	if f.n++; f.n == 1 {
 		f.oldest = f.slots[slot].sequence
 	}
@@ -96,7 +96,7 @@ func FuzzWorkerMessages(f *testing.F) {
 					for slot, p := range f.slots {
 						was := before[model][slot].sequence
 						mine := m.Model == uint32(model) && m.Slot == uint32(slot) && m.Sequence == was
-						if answered := was != 0 && p.group.left == 0; answered != (was != 0 && mine) {
+						if answered := was != 0 && len(before[model][slot].group.done) > 0; answered != (was != 0 && mine) {
 							t.Fatalf("%+v: model %d, slot %d, in flight %d: answered %v", m, model, slot, was, answered)
 						}
 						if p.sequence != 0 {
@@ -184,10 +184,10 @@ func TestStepsAfter(t *testing.T) {
 // finished answers a frame as the device does.
 func (w *worker) finished(t *testing.T, model, slot uint32, sequence uint64, status wire.Code) error {
 	t.Helper()
-	err := w.complete(&wire.Done{Model: model, Slot: slot, Sequence: sequence, Status: status})
 	g := w.inFlight[model].slots[slot].group
+	err := w.complete(&wire.Done{Model: model, Slot: slot, Sequence: sequence, Status: status})
 	<-g.done
-	r := g.errs[0]
+	r := g.ends[0].err
 	assert.True(t, (r == nil) == (status == wire.Success), "status %v became %v", status, r)
 	return err
 }
@@ -294,12 +294,12 @@ func TestStuckWorker(t *testing.T) {
 	w.b.opt.DeviceTimeout = 10 * time.Millisecond
 	w.proc = &process{conn: socket(t), cmd: cmd, exited: make(chan struct{}), stderr: &lineLog{log: slog.New(slog.DiscardHandler)}}
 	w.launch(ImageModel, 0)
+	g := w.inFlight[ImageModel].slots[0].group
 	ctx, stop := context.WithCancel(t.Context())
 	served := make(chan error)
 	go func() { served <- w.serve(ctx) }()
-	g := w.inFlight[ImageModel].slots[0].group
 	<-g.done
-	assert.ErrorIs(t, g.errs[0], hailo.ErrDeviceLost)
+	assert.ErrorIs(t, g.ends[0].err, hailo.ErrDeviceLost)
 	select {
 	case err := <-served:
 		t.Errorf("another worker may start while this one is there: %v", err)

@@ -29,6 +29,7 @@ type Batcher struct {
 	info    hailo.Info
 	maxWait time.Duration
 	calls   sync.Pool // of *call that are not in use
+	idle    sync.Pool // of *group
 
 	measuring sync.WaitGroup
 
@@ -79,6 +80,11 @@ func New(backend hailo.Backend, maxWait time.Duration) *Batcher {
 	b.rule.cap = max(b.info.ImageBatch, 1)
 	b.stats.Groups = make([]uint64, min(b.rule.cap, maxGroup)+1)
 	b.calls.New = func() any { return &call{done: make(chan struct{}, 1)} }
+	b.idle.New = func() any {
+		g := &group{}
+		g.run = func() { b.run(g) }
+		return g
+	}
 	b.timer = time.AfterFunc(time.Hour, b.wake)
 	b.timer.Stop()
 	if b.info.Gathers && b.rule.cap > 1 {
@@ -248,25 +254,26 @@ func (b *Batcher) start(now time.Time, n int) {
 		b.stats.Hold += now.Sub(b.held)
 		b.held = time.Time{}
 	}
-	g := newGroup(b.waiting[:n])
+	g := b.idle.Get().(*group)
+	for _, e := range b.waiting[:n] {
+		g.entries, g.frames = append(g.entries, e), append(g.frames, e.frame)
+		b.device = append(b.device, e.caller)
+	}
 	if last, ok := g.Deadline(); ok {
 		g.stuck = last.Add(stuckAfter)
-	}
-	for _, e := range g.entries {
-		b.device = append(b.device, e.caller)
 	}
 	rest := copy(b.waiting, b.waiting[n:])
 	clear(b.waiting[rest:])
 	b.waiting = b.waiting[:rest]
 	b.running = append(b.running, g)
 	b.stats.Groups[min(n, len(b.stats.Groups)-1)]++
-	go b.run(g)
+	go g.run()
 }
 
 // run has a group encoded. When the encoder refuses a group of several, each frame gets a try of its own, so that one bad frame
 // fails alone. A lost device or a deadline is the same for all.
 func (b *Batcher) run(g *group) {
-	err := b.encode(g, g.frames)
+	err := b.encode(g.context(), g.frames)
 	errs := make([]error, 0, maxGroup)
 	alone := len(g.frames) > 1 && errors.Is(err, hailo.ErrEncode)
 	for i, e := range g.entries {
@@ -275,7 +282,7 @@ func (b *Batcher) run(g *group) {
 		}
 		errs = append(errs, err)
 	}
-	g.release()
+	again := g.release()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
@@ -283,6 +290,10 @@ func (b *Batcher) run(g *group) {
 	for i, e := range g.entries {
 		b.learn(now, e, errs[i])
 		e.finish(errs[i]) // from here on the call may be another's
+	}
+	if again {
+		g.clear()
+		b.idle.Put(g)
 	}
 	b.decide(now)
 	if b.tries > 0 && !b.away && len(b.running) == 0 && len(b.waiting) == 0 {

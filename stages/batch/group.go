@@ -11,31 +11,32 @@ import (
 
 // group is frames that the backend encodes in one call, and the context of that: it ends with the last of the calls' contexts,
 // but not with its cause, which is that of one call. A context that ends early, as that of a client who has gone, does not end
-// it for the others. Whoever made it calls release.
+// it for the others.
 type group struct {
 	entries []entry
 	frames  []*hailo.Frame
 	stuck   time.Time // from then on its call counts as stuck; zero: never
+	run     func()    // has it encoded; made once, so that to start it allocates nothing
 
-	once    sync.Once
-	ended   chan struct{}
+	mu      sync.Mutex
+	ended   chan struct{} // nil until Done is called
 	waiting atomic.Int32
 	stops   []func() bool
-
-	few struct { // memory of entries and frames of a small group
-		entries [4]entry
-		frames  [4]*hailo.Frame
-	}
 }
 
-// newGroup makes a group of a copy of entries.
-func newGroup(entries []entry) *group {
-	g := &group{}
-	g.entries, g.frames = append(g.few.entries[:0], entries...), g.few.frames[:0]
-	for _, e := range entries {
-		g.frames = append(g.frames, e.frame)
+// context is that of the call; of a group of one frame it is that of its own.
+func (g *group) context() context.Context {
+	if len(g.entries) == 1 {
+		return g.entries[0].ctx
 	}
 	return g
+}
+
+// clear makes it ready for other frames.
+func (g *group) clear() {
+	clear(g.entries)
+	clear(g.frames)
+	g.entries, g.frames, g.stuck = g.entries[:0], g.frames[:0], time.Time{}
 }
 
 var _ context.Context = (*group)(nil)
@@ -56,20 +57,20 @@ func (g *group) Deadline() (last time.Time, ok bool) {
 
 // Done costs something the first time only, which a backend that has room does not need.
 func (g *group) Done() <-chan struct{} {
-	if len(g.entries) == 1 {
-		return g.entries[0].ctx.Done()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.ended != nil {
+		return g.ended
 	}
-	g.once.Do(func() {
-		g.ended = make(chan struct{})
-		g.waiting.Store(int32(len(g.entries)))
-		for _, e := range g.entries {
-			g.stops = append(g.stops, context.AfterFunc(e.ctx, func() {
-				if g.waiting.Add(-1) == 0 {
-					close(g.ended)
-				}
-			}))
-		}
-	})
+	g.ended = make(chan struct{})
+	g.waiting.Store(int32(len(g.entries)))
+	for _, e := range g.entries {
+		g.stops = append(g.stops, context.AfterFunc(e.ctx, func() {
+			if g.waiting.Add(-1) == 0 {
+				close(g.ended)
+			}
+		}))
+	}
 	return g.ended
 }
 
@@ -83,17 +84,15 @@ func (g *group) Err() (err error) {
 	return err
 }
 
-// Value is that of a group of one; several have none in common.
-func (g *group) Value(key any) any {
-	if len(g.entries) == 1 {
-		return g.entries[0].ctx.Value(key)
-	}
-	return nil
-}
+// Value is nil: the calls have none in common.
+func (g *group) Value(any) any { return nil }
 
-// release ends what Done has begun.
-func (g *group) release() {
+// release ends what Done has begun. It says whether nobody else can know of the group any more.
+func (g *group) release() (alone bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	for _, stop := range g.stops {
 		stop()
 	}
+	return g.ended == nil
 }

@@ -82,6 +82,19 @@ func New(c Config) *Tracker {
 	return t
 }
 
+// Resume has the labels hold that hold in old, before the first Observe. was is by label the number that it has there, -1 where it has
+// none. What was pending, and the averages, begin anew.
+func (t *Tracker) Resume(old *Tracker, was []int) {
+	for i, w := range was {
+		if w < 0 || !old.holds[w] || t.kind(i) != stages.Ordinary {
+			continue
+		}
+		if t.holds[i] = true; w == old.state {
+			t.state, t.since = i, old.since
+		}
+	}
+}
+
 func nans(n int) []float64 {
 	v := make([]float64, n)
 	for i := range v {

@@ -229,7 +229,7 @@ func TestMaxBytes(t *testing.T) {
 	cfg := Config{MaxBytes: 1 << 20, MaxAge: time.Hour}
 	s := openStore(t, path, cfg)
 	n := 0
-	for range 1500 {
+	for range 800 {
 		e := eventOf("a", n)
 		e.JPEG = make([]byte, 500+n%7*1000)
 		mustAdd(t, s, e)
