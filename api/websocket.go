@@ -72,6 +72,7 @@ func (s *Server) upgrade(r *request) error {
 		kind := errInvalidRequest
 		if head.status == http.StatusUpgradeRequired {
 			kind = errUpgrade
+			to.Set("Upgrade", "websocket")
 		}
 		return fail(kind, "%s", strings.TrimPrefix(err.Error(), "failed to accept WebSocket connection: "))
 	}
@@ -196,7 +197,8 @@ func (w *webSocket) frame() error {
 		case err != nil:
 			return err
 		}
-		f.Seq, f.Time, f.HasTime = parsePrefix(&w.head)
+		f.Seq, f.Time = parsePrefix(&w.head)
+		f.HasTime = true
 	}
 	memory := w.server.lend(w.caller.Address, w.size)
 	f.Release = memory.release
@@ -214,8 +216,8 @@ func (w *webSocket) frame() error {
 }
 
 // parsePrefix reads what comes before a frame: its number and its time in microseconds.
-func parsePrefix(b *[prefixBytes]byte) (seq uint64, ts int64, hasTime bool) {
-	return binary.LittleEndian.Uint64(b[:8]), int64(binary.LittleEndian.Uint64(b[8:])), true
+func parsePrefix(b *[prefixBytes]byte) (seq uint64, ts int64) {
+	return binary.LittleEndian.Uint64(b[:8]), int64(binary.LittleEndian.Uint64(b[8:]))
 }
 
 // open reads the first message and opens the feed that it asks for.
