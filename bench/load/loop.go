@@ -21,10 +21,16 @@ const (
 type Load struct {
 	Clients int // closed loop: so many clients, each asks again when it has its answer; 1 to MaxClients
 	Rate    int // open loop, when above 0: so many requests a second, evenly spaced; up to MaxRate
+
+	Streams // when it has a Kind: Clients streams of frames
 }
 
 func (l Load) String() string {
 	switch {
+	case l.Kind != "" && l.FPS == 0:
+		return fmt.Sprintf("%d %s streams, one frame at a time", l.Clients, l.Kind)
+	case l.Kind != "":
+		return fmt.Sprintf("%d %s streams of %d/s", l.Clients, l.Kind, l.FPS)
 	case l.Rate > 0:
 		return fmt.Sprintf("%d/s", l.Rate)
 	case l.Clients == 1:
@@ -32,6 +38,9 @@ func (l Load) String() string {
 	}
 	return fmt.Sprintf("%d clients", l.Clients)
 }
+
+// open says that what is sent does not wait for answers.
+func (l Load) open() bool { return l.Rate > 0 || l.FPS > 0 }
 
 // Window is how long a load lasts.
 type Window struct {
@@ -45,6 +54,9 @@ type Window struct {
 // answered or given up: at most Warmup + Duration + twice the target's timeout. It ends early with
 // the error of ctx, for which the caller closes the target then.
 func (t *Target) measure(ctx context.Context, load Load, w Window, r *recording, progress func(done time.Duration)) error {
+	if load.Kind != "" {
+		return t.measureStreams(ctx, load, w, r, progress)
+	}
 	begin := time.Now()
 	r.begin(begin.Add(w.Warmup), w.Duration)
 	running, stop := context.WithDeadline(ctx, r.end)

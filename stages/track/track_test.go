@@ -351,8 +351,7 @@ func TestTwoStatesWithNoise(t *testing.T) {
 	c.Scoring = stages.Scoring{LogitScale: 100}
 	c.MinFrames, c.Hold, c.Smoothing = 3, 200*time.Millisecond, 0.8
 	tracker, open := New(c), false
-	raw := New(cosines(2))
-	raw.Scoring = c.Scoring
+	raw := New(Config{Labels: c.Labels, Scoring: c.Scoring, Enter: c.Enter, Exit: c.Exit, MinFrames: 1})
 	flips := 0
 	var got []string
 	for frame := range 900 { // 30 a second
