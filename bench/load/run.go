@@ -47,6 +47,7 @@ func (o Options) Validate(two bool) error {
 	for _, l := range o.Loads {
 		check(l.Rate >= 0 && l.Rate <= MaxRate && (l.Rate > 0 || l.Clients >= 1 && l.Clients <= MaxClients),
 			"load of %d clients, %d/s is out of bounds: 1 to %d clients or 1/s to %d/s", l.Clients, l.Rate, MaxClients, MaxRate)
+		check(l.Cameras >= 0 && l.Cameras <= MaxClients, "%d cameras are out of bounds: at most %d", l.Cameras, MaxClients)
 	}
 	w := o.Window
 	check(w.Duration >= 100*time.Millisecond && w.Duration <= maxWindow, "duration %v is out of bounds: 100ms to %v", w.Duration, maxWindow)

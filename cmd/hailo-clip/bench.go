@@ -49,6 +49,8 @@ type benchRunCmd struct {
 
 	Clients []int  `short:"c" placeholder:"N" help:"Closed loop: clients that ask again when they have their answer; several with commas are a step each (default 16)."`
 	Rate    []int  `short:"r" placeholder:"N" help:"Open loop: requests a second, whatever the answers do; several with commas are a step each."`
+	Poisson bool   `help:"With --rate: the requests come by chance, not evenly spaced."`
+	Cameras []int  `placeholder:"N" help:"Open loop: cameras of 30 frames a second, each with connections of its own; several with commas are a step each."`
 	Search  string `enum:",rate,clients" default:"" help:"Then search the highest rate, or number of clients, that meets --slo: rate or clients. Exit code 1 if none does."`
 	SLO     string `name:"slo" placeholder:"GOAL" help:"What a step must meet, such as p99=50ms, with commas between conditions."`
 
@@ -149,14 +151,17 @@ func (c *benchRunCmd) options() (o load.Options, asserts report.Goal, err error)
 	}
 	o = load.Options{Search: c.Search, Turns: c.Turns,
 		Window: load.Window{Warmup: c.Warmup, Duration: c.Duration, Backoff: c.Backoff, Every: c.Sample}}
-	if len(c.Clients)+len(c.Rate) == 0 {
+	if len(c.Clients)+len(c.Rate)+len(c.Cameras) == 0 {
 		c.Clients = []int{16}
 	}
 	for _, n := range c.Clients {
 		o.Loads = append(o.Loads, load.Load{Clients: n})
 	}
 	for _, n := range c.Rate {
-		o.Loads = append(o.Loads, load.Load{Rate: n})
+		o.Loads = append(o.Loads, load.Load{Rate: n, Poisson: c.Poisson})
+	}
+	for _, n := range c.Cameras {
+		o.Loads = append(o.Loads, load.Load{Rate: 30 * n, Cameras: n})
 	}
 	if c.SLO != "" {
 		if o.Goal, err = report.ParseGoal(c.SLO); err != nil {
