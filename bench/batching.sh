@@ -27,7 +27,7 @@ serve() { # NAME: starts it and sets url
 serve new; new=$url
 serve old; old=$url
 
-# column NAME prints a column of a report for side A and B.
+# read_csv NAMES FILE prints these columns of a report, a line for each side.
 read_csv() { awk -F, -v names="$1" 'NR==1 { n=split(names, want, " "); for (i=1;i<=NF;i++) at[$i]=i; next }
   { printf "%s", $1; for (i=1;i<=n;i++) printf " %s", (want[i] in at) && $at[want[i]]!="" ? $at[want[i]] : 0; print "" }' "$2"; }
 median() { sort -g | awk '{ v[NR]=$1 } END { print NR%2 ? v[(NR+1)/2] : (v[NR/2]+v[NR/2+1])/2 }'; }

@@ -30,7 +30,7 @@ type Load struct {
 func (l Load) String() string {
 	switch {
 	case l.Cameras > 0:
-		return fmt.Sprintf("%d cameras, %d/s", l.Cameras, l.Rate)
+		return fmt.Sprintf("%d cameras of %d/s", l.Cameras, l.Rate/l.Cameras)
 	case l.Poisson:
 		return fmt.Sprintf("%d/s by chance", l.Rate)
 	case l.Rate > 0:

@@ -159,7 +159,7 @@ func (r *rule) owe(now time.Time, h *habit) {
 func (h *habit) returns() bool { return h.known() && h.soon >= shareSoon }
 
 // known says that enough is known of a caller to tell.
-func (h *habit) known() bool { return h.gaps >= 2 }
+func (h *habit) known() bool { return h.gaps >= 4 }
 
 // returns says that an answer to the caller will be followed by a frame soon.
 func (c *caller) returns() bool { return c.habit.returns() || !c.known() && c.home.returns() }
