@@ -13,6 +13,7 @@ import (
 
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
+	"hailoclip/api/stream/source"
 	"hailoclip/cache"
 	"hailoclip/cache/sets"
 	"hailoclip/hailo"
@@ -92,6 +93,7 @@ var kinds = []struct {
 	{clip.ErrSetsFull, &kind{409, "prompt_sets_full", "", 0}},
 	{clip.ErrPrecondition, &kind{412, "precondition_failed", "", 0}},
 	{clip.ErrSetsLost, &kind{503, "unavailable", "", 5}},
+	{source.ErrNoImages, errInvalidImage},
 	{stream.ErrNoStream, &kind{404, "stream_not_found", "", 0}},
 	{stream.ErrEnded, &kind{404, "stream_not_found", "", 0}},
 	{stream.ErrFed, &kind{409, "stream_busy", "", 0}},
@@ -121,9 +123,12 @@ type outcome struct {
 func outcomeOf(err error) outcome {
 	o := outcome{kind: errInternalFailure, err: err}
 	var fault sets.Fault
+	var address *source.Error
 	switch {
 	case errors.As(err, &o.kind):
 	case errors.As(err, &fault):
+		o.kind = errInvalidRequest
+	case errors.As(err, &address): // that a definition has
 		o.kind = errInvalidRequest
 	default:
 		for _, k := range kinds {

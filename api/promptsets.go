@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"hailoclip/api/stream/event"
 	"hailoclip/cache/sets"
 	"hailoclip/pipeline"
 	"hailoclip/stages/clip"
@@ -30,7 +32,8 @@ type setAsk struct {
 	definition sets.Definition // PUT
 	label      string          // of an example
 	example    clip.Example
-	trial      trial // evaluate
+	event      string // its id, if the example is that of an event
+	trial      trial  // evaluate
 
 	info       clip.SetInfo
 	created    bool
@@ -197,22 +200,25 @@ func readExample(r *request, in *input) error {
 	if err := in.noURL(); err != nil {
 		return err
 	}
-	if given(in.Event) {
-		return fail(errInvalidRequest, "'event' is not supported, because this service keeps no events: send 'image' or 'vector'")
-	}
 	if ask.label, err = in.labelOf(); err != nil {
 		return err
 	}
 	r.set = ask
 	hasImage := in.binary || in.Image != "" || in.imageBad
 	switch {
-	case given(in.Vector) && hasImage:
-		return fail(errInvalidRequest, "'image' and 'vector' exclude each other")
+	case given(in.Vector) && hasImage, given(in.Event) && (hasImage || given(in.Vector)):
+		return fail(errInvalidRequest, "'image', 'vector' and 'event' exclude each other")
 	case given(in.Vector):
 		ask.example.Vector, err = in.vector()
 		return err
+	case given(in.Event):
+		if in.Event[0] != '"' || fast.Unmarshal(in.Event, &ask.event) != nil || ask.event == "" {
+			return fail(errInvalidRequest, "Invalid 'event': it must be the id of an event")
+		}
+		ask.event = strings.Clone(ask.event)
+		return nil
 	case !hasImage:
-		return fail(errInvalidImage, "Missing 'image' or 'vector': send the image in base64, or its embedding")
+		return fail(errInvalidImage, "Missing 'image', 'vector' or 'event': send the image in base64, its embedding, or the id of an event")
 	}
 	if err := in.image(r); err != nil {
 		return err
@@ -259,8 +265,26 @@ func (in *input) vector() (v []float32, err error) {
 }
 
 func (r *request) addExample() (err error) {
+	if r.set.event != "" {
+		if r.set.example, err = r.eventExample(r.set.event); err != nil {
+			return err
+		}
+	}
 	r.set.info, err = r.promptSets().AddExample(r.work, r.set.name, r.set.label, r.set.example, r.set.condition)
 	return err
+}
+
+// eventExample makes an example of what is stored of an event.
+func (r *request) eventExample(id string) (clip.Example, error) {
+	svc := &r.server.svc
+	if svc.Store == nil {
+		return clip.Example{}, cmp.Or(svc.Lost, event.ErrLost)
+	}
+	e, err := svc.Store.Get(r.work, id)
+	if err == nil && (len(e.Vector) == 0 || e.Model == "") {
+		err = fail(errInvalidRequest, "The event has no vector: send 'image' or 'vector'")
+	}
+	return clip.Example{Vector: e.Vector, Model: e.Model, Thumbnail: e.JPEG}, err
 }
 
 // answerPromptSet answers with a set that has changed.

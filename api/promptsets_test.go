@@ -465,7 +465,6 @@ func TestAddExample(t *testing.T) {
 	image := b64(goodImage)
 	for name, c := range map[string]struct{ body, code, text string }{
 		"no JSON":         {`{`, "invalid_json", ""},
-		"event":           {`{"label":"cat","event":"0123"}`, "invalid_request", "event"},
 		"no label":        {`{"image":"` + image + `"}`, "invalid_request", "label"},
 		"label: null":     {`{"label":null,"image":"` + image + `"}`, "invalid_request", "label"},
 		"label: number":   {`{"label":1,"image":"` + image + `"}`, "invalid_request", "label"},

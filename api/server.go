@@ -151,8 +151,8 @@ func (s *Server) refusal() []byte { return refusal(errTooManyConns, s.svc.Warnin
 
 // Shutdown stops accepting, answers new requests on open connections with 503, waits for the requests inside and closes
 // the connections. Every connection that a client has opened is served to that end, also those that wait to be
-// accepted. When ctx ends first, what is still inside is answered with 503, all connections are closed, and the cause
-// of ctx is returned. The engine must still be running, so close it afterwards.
+// accepted. Streams end when the frames that they have sent are answered. When ctx ends first, what is still inside is
+// answered with 503, all connections are closed, and the cause of ctx is returned. The engine must still be running, so close it afterwards.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.stopping.Store(true)
@@ -161,10 +161,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for _, l := range listeners {
 		_ = l.Close() // it only stops accepting
 	}
-	s.endStreams(ctx)
+	var streams sync.WaitGroup
+	streams.Go(func() { s.endStreams(ctx) })
 	for _, l := range listeners {
 		l.drain(ctx)
 	}
+	streams.Wait()
 	err := s.http.ShutdownWithContext(ctx)
 	s.giveUp(errStopping)
 	if ctx.Err() == nil {
@@ -180,13 +182,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return fmt.Errorf("api: requests were cut short: %w", context.Cause(ctx))
 }
 
-// endStreams has all feeds end once their frames are answered, and then the listeners, who have heard all by then.
+// endStreams has all feeds end once their frames are answered, and then the listeners, who have heard of all of them by then.
 func (s *Server) endStreams(ctx context.Context) {
+	s.endLive()
 	if hub := s.svc.Hub; hub != nil {
 		hub.End()
-		s.endLive()
 		wait(ctx, func() bool { return hub.Stats().Fed == 0 })
 	}
-	s.endLive()
 	s.endQuiet()
 }

@@ -236,10 +236,14 @@ func newService(t testing.TB, change func(*Config, *Service)) *service {
 		change(&cfg, &svc)
 	}
 	svc.Memory, svc.Bus, svc.Lost = cfg.NewMemory(), event.NewBus(100), event.ErrLost
-	svc.Hub = must(stream.NewHub(stream.Config{MaxStreams: 16, MaxListeners: 4, Linger: time.Minute}, stream.Parts{
+	parts := stream.Parts{
 		Engine: svc.Engine, Bus: svc.Bus, Lost: svc.Lost, Limits: stream.Limits{Prompts: cfg.MaxPrompts, PromptBytes: cfg.MaxPromptBytes},
 		Timeout: testRequestLimit, Buffers: svc.Memory.Buffers(), Log: svc.Log, Encode: AppendAnswer,
-	}))
+	}
+	if svc.Store != nil {
+		parts.Store = svc.Store
+	}
+	svc.Hub = must(stream.NewHub(stream.Config{MaxStreams: 16, MaxListeners: 4, Linger: time.Minute}, parts))
 	s.Server = must(New(cfg, svc))
 	s.stop = sync.OnceFunc(func() {
 		noError(t, svc.Hub.Close(context.Background()))

@@ -72,6 +72,7 @@ func (s *Server) upgrade(r *request) error {
 		kind := errInvalidRequest
 		if head.status == http.StatusUpgradeRequired {
 			kind = errUpgrade
+			to.Set("Upgrade", "websocket")
 		}
 		return fail(kind, "%s", strings.TrimPrefix(err.Error(), "failed to accept WebSocket connection: "))
 	}
@@ -124,7 +125,8 @@ func (w *webSocket) serve() {
 	var reads, tells sync.WaitGroup
 	reads.Go(func() { w.attend(reading, end) })
 	telling, told := context.WithCancel(context.Background())
-	tells.Go(func() { w.tellEvents(telling) })
+	l := w.server.svc.Bus.Listen(event.Filter{Stream: w.feed.ID()}, "") // before the first frame
+	tells.Go(func() { w.tellEvents(telling, l) })
 	err := w.read()
 	if reading.Err() != nil {
 		err = context.Cause(reading)
@@ -196,7 +198,8 @@ func (w *webSocket) frame() error {
 		case err != nil:
 			return err
 		}
-		f.Seq, f.Time, f.HasTime = parsePrefix(&w.head)
+		f.Seq, f.Time = parsePrefix(&w.head)
+		f.HasTime = true
 	}
 	memory := w.server.lend(w.caller.Address, w.size)
 	f.Release = memory.release
@@ -214,8 +217,8 @@ func (w *webSocket) frame() error {
 }
 
 // parsePrefix reads what comes before a frame: its number and its time in microseconds.
-func parsePrefix(b *[prefixBytes]byte) (seq uint64, ts int64, hasTime bool) {
-	return binary.LittleEndian.Uint64(b[:8]), int64(binary.LittleEndian.Uint64(b[8:])), true
+func parsePrefix(b *[prefixBytes]byte) (seq uint64, ts int64) {
+	return binary.LittleEndian.Uint64(b[:8]), int64(binary.LittleEndian.Uint64(b[8:]))
 }
 
 // open reads the first message and opens the feed that it asks for.
@@ -236,7 +239,11 @@ func (w *webSocket) open() error {
 	})
 }
 
-// change has the frames from now on treated as a message says. What is wrong with it is told, and the stream goes on.
+// errDone says that the client has no more frames, and waits for what becomes of those that it has sent.
+var errDone = errors.New("there are no more frames")
+
+// change has the frames from now on treated as a message says. What is wrong with it is told, and the stream goes on. An empty message
+// is errDone.
 func (w *webSocket) change() error {
 	err := w.define(w.feed.Change)
 	select {
@@ -244,7 +251,7 @@ func (w *webSocket) change() error {
 		return w.feed.Err()
 	default:
 	}
-	if err == nil || isGone(err) || errors.Is(err, errReadTimeout) || errors.Is(err, errBodyTooLarge) || errors.Is(err, errNotUTF8) {
+	if err == nil || errors.Is(err, errDone) || isGone(err) || errors.Is(err, errReadTimeout) || errors.Is(err, errBodyTooLarge) || errors.Is(err, errNotUTF8) {
 		return err
 	}
 	w.sendError(err)
@@ -261,6 +268,8 @@ func (w *webSocket) define(do func(text []byte) error) error {
 		return err
 	case noRoom != nil:
 		return noRoom
+	case w.feed != nil && len(memory.b) == 0:
+		return errDone
 	case !utf8.Valid(memory.b):
 		return fail(errNotUTF8, "A message of text is not valid UTF-8")
 	}
@@ -289,8 +298,7 @@ func (w *webSocket) sendError(err error) {
 }
 
 // tellEvents sends the events of the stream until ctx ends, and then those that are there.
-func (w *webSocket) tellEvents(ctx context.Context) {
-	l := w.server.svc.Bus.Listen(event.Filter{Stream: w.feed.ID()}, "")
+func (w *webSocket) tellEvents(ctx context.Context, l *event.Listener) {
 	defer l.Close()
 	for {
 		e, missed, err := l.Next(ctx)
@@ -341,6 +349,10 @@ func (w *webSocket) close(err error) {
 	}
 	w.reads.interrupted.Store(false)
 	w.deadline = time.Now().Add(closeTime)
+	if errors.Is(err, errDone) {
+		_ = w.ws.Close(websocket.StatusNormalClosure, "")
+		return
+	}
 	o := outcomeOf(err)
 	code := websocket.StatusPolicyViolation
 	switch {

@@ -58,6 +58,8 @@ func TestBounds(t *testing.T) {
 		{"streams.max_listeners", "1 1000", "0 1001", "1 to 1000"},
 		{"streams.linger", "0 1h", "-1ns 1h0m1s", "0 to 1h"},
 		{"health.probe_interval", "0 1s 1h", "-1s 1ms 999ms 1h0m1s", "1s to 1h, or 0 for never"},
+		{"events.max_bytes", "1048576 68719476736", "0 -1 1048575 68719476737", "1048576 to 68719476736"},
+		{"events.max_age", "1m 720h 87600h", "0s 59s 87600h0m1s", "1m to 87600h"},
 		{"cpu.threads", "0 256", "-1 257", "0 to 256"},
 		{"cpu.batch", "0 32", "-1 33", "0 to 32"},
 		{"npu.group", `"" UNIQUE ` + long[:63], long, "at most 63 bytes"},

@@ -14,6 +14,7 @@ import (
 	"hailoclip/api"
 	"hailoclip/api/outbound"
 	"hailoclip/api/stream"
+	"hailoclip/api/stream/event"
 	"hailoclip/api/stream/notify"
 	"hailoclip/cache"
 	"hailoclip/cache/sets"
@@ -32,6 +33,7 @@ type Config struct {
 	Performance    pipeline.Config `yaml:"performance"`
 	Streams        stream.Config   `yaml:"streams"`
 	Health         Health          `yaml:"health"`
+	Events         event.Config    `yaml:"events"`
 	CPU            onnx.Config     `yaml:"cpu"`
 	NPU            npu.Config      `yaml:"npu"`
 	Sim            open.Sim        `yaml:"sim"`

@@ -96,7 +96,7 @@ func TestErrorsOfNotify(t *testing.T) {
 		{"notify.mqtt: {url: a}\n", `line 1: unknown key "mqtt" of section notify; did you mean "notify.mqtt"?`},
 		{"notify:\n  mqtt.url: a\n", "line 2: notify.mqtt.url: write the section in a line of its own, and the key indented below"},
 		{"notify:\n  mqtt: {url: 'http://b'}\n", "line 2: notify.mqtt.url: is out of bounds: an address such as mqtt://broker.local or " +
-			`mqtts://broker.local:8883, ws or wss, with username and password in keys of their own; or ""`},
+			`mqtts://broker.local:8883, with username and password in keys of their own; or ""`},
 		{"notify:\n  mqtt: {password: a, password_file: b}\n", "line 2: notify.mqtt.password: must not be given with password_file"},
 		{"notify:\n  mqtt: {cert_file: a}\n", "line 2: notify.mqtt.cert_file: and key_file must be given together"},
 		{"notify:\n  mqtt:\n    device_classes: {a: B}\n", `line 3: notify.mqtt.device_classes: "B" of "a" is out of bounds: ` +

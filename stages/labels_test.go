@@ -332,6 +332,17 @@ func TestRankLabelsAgainstDefinition(t *testing.T) {
 		}
 		seen[fmt.Sprint(s.Activation, " ", reason)]++
 
+		judged := make([]Match, n)
+		l.compare(x, judged, &s)
+		if because := l.Judge(judged, &s, make([]float64, n)); because != reason {
+			t.Fatalf("%s: Judge says %q, want %q", at, because, reason)
+		}
+		for _, m := range got {
+			if judged[m.Label] != m {
+				t.Fatalf("%s: Judge says %+v, want %+v", at, judged[m.Label], m)
+			}
+		}
+
 		s.TopK, s.Cut, s.Threshold = 1+r.IntN(n), true, r.Float64()
 		fewer, again := Rank(x, l, s, nil)
 		kept := got[:sort.Search(len(got), func(i int) bool { return got[i].Score < s.Threshold })]

@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"mime"
 	"net/http"
+	"net/url"
 	"time"
 )
 
@@ -27,18 +28,38 @@ func (m *Missed) Error() string {
 	return fmt.Sprintf("%d events were missed", m.N)
 }
 
+// readMissed reads {"missed": n}, where n may be null.
+func readMissed(text []byte) (*Missed, error) {
+	var said struct{ Missed *int }
+	err := json.Unmarshal(text, &said)
+	if said.Missed == nil {
+		return &Missed{N: -1}, err
+	}
+	return &Missed{N: *said.Missed}, err
+}
+
+// EventsOptions say which events are heard.
+type EventsOptions struct {
+	LastID string // begin after this one; "": from now on
+	Frames bool   // also those of kind EventFrame, where the stream makes them
+
+	// Begun is called when the service has begun to listen for this listener, also after each time that the connection was lost. May
+	// be nil.
+	Begun func()
+}
+
 // Times of Events.
 const (
 	eventsSilence  = time.Minute // without a sign of life, of which the service gives one every 15 s
 	eventsMaxPause = 30 * time.Second
 )
 
-// Events listens to the events of a stream, from the one after lastID on ("": from now on), until ctx ends. When the connection
-// is lost it goes on where it was as soon as the service is there again. An error is told with an empty Event: a *Missed is no
-// end, any other one is, such as an *Error, or that of the first connection.
-func (c *Client) Events(ctx context.Context, id, lastID string) iter.Seq2[Event, error] {
+// Events listens to the events of a stream until ctx ends. When the connection is lost it goes on where it was as soon as the
+// service is there again. An error is told with an empty Event: a *Missed is no end, any other one is, such as an *Error, or that of
+// the first connection.
+func (c *Client) Events(ctx context.Context, id string, o EventsOptions) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
-		l := listening{c: c, id: id, last: lastID, yield: yield}
+		l := listening{c: c, id: id, EventsOptions: o, yield: yield}
 		for try := 0; ; try++ {
 			heard, err := l.once(ctx)
 			if l.left {
@@ -70,11 +91,12 @@ func (c *Client) Events(ctx context.Context, id, lastID string) iter.Seq2[Event,
 
 // listening is what is known over all connections.
 type listening struct {
-	c         *Client
-	id, last  string // of the stream and of the last event
-	yield     func(Event, error) bool
-	connected bool // at least once
-	left      bool // nobody wants more
+	EventsOptions // LastID is that of the last event
+	c             *Client
+	id            string // of the stream
+	yield         func(Event, error) bool
+	connected     bool // at least once
+	left          bool // nobody wants more
 }
 
 // once listens over one connection, until it breaks.
@@ -82,8 +104,11 @@ func (l *listening) once(ctx context.Context) (heard bool, err error) {
 	ctx, hangUp := context.WithCancel(ctx)
 	defer hangUp()
 	r := call{method: http.MethodGet, path: pathOfStream(l.id) + "/events", header: map[string]string{"Accept": "text/event-stream"}}
-	if l.last != "" {
-		r.header["Last-Event-ID"] = l.last
+	if l.LastID != "" {
+		r.header["Last-Event-ID"] = l.LastID
+	}
+	if l.Frames {
+		r.query = url.Values{"frames": {"true"}}
 	}
 	request, err := l.c.request(ctx, r, http.NoBody)
 	if err != nil {
@@ -108,33 +133,44 @@ func (l *listening) once(ctx context.Context) (heard bool, err error) {
 		return false, fmt.Errorf("%w: %q where events were expected", ErrAnswer, media)
 	}
 	l.connected = true
+	if l.Begun != nil {
+		l.Begun()
+	}
 	limit := int(min(l.c.options.MaxAnswer, 16<<20))
 	return true, readEvents(response.Body, limit, func() { silent.Reset(eventsSilence) }, l.hear)
 }
 
 // hear tells an event. false: no more.
 func (l *listening) hear(kind, id string, data []byte) (bool, error) {
-	if kind == "missed" {
-		missed := Missed{N: -1}
-		var said struct{ Missed *int }
-		if err := json.Unmarshal(data, &said); err != nil {
+	switch kind {
+	case "missed":
+		missed, err := readMissed(data)
+		if err != nil {
 			return false, fmt.Errorf("%w: %w", ErrAnswer, err)
 		}
-		if said.Missed != nil {
-			missed.N = *said.Missed
-		}
-		l.left = !l.yield(Event{}, &missed)
+		l.left = !l.yield(Event{}, missed)
 		return !l.left, nil
+	case "end": // the service stops, or the stream is deleted
+		return false, (&answer{status: http.StatusServiceUnavailable, body: data}).end()
 	}
 	var e Event
 	if err := json.Unmarshal(data, &e); err != nil {
 		return false, fmt.Errorf("%w: %w", ErrAnswer, err)
 	}
 	if id != "" {
-		l.last = id
+		l.LastID = id
 	}
 	l.left = !l.yield(e, nil)
 	return !l.left, nil
+}
+
+// end is why the service has ended an answer.
+func (a *answer) end() *Error {
+	e := a.fault()
+	if e.Code == "stream_not_found" {
+		e.Status = http.StatusNotFound
+	}
+	return e
 }
 
 // readEvents reads a text/event-stream (HTML, 9.2.6), and calls hear with each event that has data until that says false. alive

@@ -67,10 +67,14 @@ func TestEvents(t *testing.T) {
 		{name: "some", answers: []string{": hello\n\n" + event("1", "enter") + ":\n" + event("2", "exit")}, most: 2, heard: []string{"1 enter", "2 exit"}, lastIDs: []string{""}},
 		{name: "goes on", last: "0", answers: []string{event("1", "enter") + "id: 2\ndata: {}\n", "refused", "refused", strings.ReplaceAll(event("3", "exit"), "\n", "\r\n")}, most: 2,
 			heard: []string{"1 enter", "3 exit"}, lastIDs: []string{"0", "1", "1", "1"}},
-		{name: "missed", answers: []string{"event: missed\ndata: {\"missed\":7}\n\nevent: missed\ndata: {}\n\n" + event("9", "state")}, most: 3,
+		{name: "missed", answers: []string{"event: missed\ndata: {\"missed\":7}\n\nevent: missed\ndata: {\"missed\":null}\n\n" + event("9", "state")}, most: 3,
 			heard: []string{"7 events were missed", "some events were missed", "9 state"}, lastIDs: []string{""}},
 		{name: "no such stream", answers: []string{`{"error":"There is none","code":"stream_not_found"}`}, other: 404, most: 9, ends: "stream_not_found", lastIDs: []string{""}},
 		{name: "is deleted", answers: []string{event("1", "enter"), `{"error":"There is none","code":"stream_not_found"}`}, other: 404, most: 9, heard: []string{"1 enter"}, ends: "stream_not_found", lastIDs: []string{"", "1"}},
+		{name: "stops", answers: []string{event("1", "enter") + "event: end\ndata: {\"error\":\"It stops\",\"code\":\"stopping\"}\n\n", event("2", "exit")}, most: 2,
+			heard: []string{"1 enter", "2 exit"}, lastIDs: []string{"", "1"}},
+		{name: "ends", answers: []string{event("1", "enter") + "event: end\ndata: {\"error\":\"There is none\",\"code\":\"stream_not_found\"}\n\n"}, most: 9,
+			heard: []string{"1 enter"}, ends: "status 404: There is none (stream_not_found)", lastIDs: []string{""}},
 		{name: "nobody there", answers: []string{"refused"}, most: 9, ends: "connection refused", lastIDs: []string{""}},
 		{name: "full for now", answers: []string{event("1", "enter"), event("2", "enter")}, most: 2, heard: []string{"1 enter", "2 enter"}, lastIDs: []string{"", "1"}},
 		{name: "a list", answers: []string{`{"events":[]}`}, media: "application/json", most: 9, ends: "application/json", lastIDs: []string{""}},
@@ -84,7 +88,7 @@ func TestEvents(t *testing.T) {
 				client := must(New("http://service", Options{HTTP: &http.Client{Transport: s}, MaxAnswer: 1 << 16}))
 				var heard []string
 				ends := ""
-				for e, err := range client.Events(t.Context(), "gate", c.last) {
+				for e, err := range client.Events(t.Context(), "gate", EventsOptions{LastID: c.last}) {
 					var missed *Missed
 					switch {
 					case errors.As(err, &missed):
@@ -121,7 +125,7 @@ func TestEventsSilence(t *testing.T) {
 			return (&scripted{answers: []string{"data: {\"id\":\"1\"}\n\n"}}).RoundTrip(r)
 		})
 		c := must(New("http://service", Options{HTTP: &http.Client{Transport: silent}}))
-		for e, err := range c.Events(t.Context(), "gate", "") {
+		for e, err := range c.Events(t.Context(), "gate", EventsOptions{}) {
 			if err != nil || e.ID != "1" || asked != 2 {
 				t.Errorf("%+v, %v after %d", e, err, asked)
 			}
@@ -141,12 +145,15 @@ func TestEventsContext(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		w.(http.Flusher).Flush()
+		if r.URL.Query().Get("frames") != "true" {
+			t.Error(r.URL)
+		}
 		cancel()
 		<-r.Context().Done()
 	}))
 	defer s.Close()
 	n := 0
-	for _, err := range must(New(s.URL, Options{})).Events(ctx, "gate", "") {
+	for _, err := range must(New(s.URL, Options{})).Events(ctx, "gate", EventsOptions{Frames: true}) {
 		if n++; !errors.Is(err, context.Canceled) || n > 1 {
 			t.Error(n, err)
 		}

@@ -58,6 +58,7 @@ const boundary = "hailo-clip-frame"
 type Push struct {
 	pipe   *io.PipeWriter
 	part   []byte
+	begun  bool
 	ended  chan struct{}
 	result PushResult // after ended
 	err    error      // likewise
@@ -81,11 +82,15 @@ func (c *Client) Push(ctx context.Context, id string, o PushOptions) *Push {
 	return p
 }
 
-// Send sends a compressed image. It blocks while the service does not take it. The image is the caller's again when it returns. An
-// error says that the push has ended, and why.
+// Send sends a compressed image, and the beginning of the next part, so that the service knows its end. It blocks while the service
+// does not take it. The image is the caller's again when it returns. An error says that the push has ended, and why.
 func (p *Push) Send(image []byte) error {
-	p.part = fmt.Appendf(p.part[:0], "--%s\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n", boundary, Image{Data: image}.media(), len(image))
-	p.part = append(append(p.part, image...), '\r', '\n')
+	p.part = p.part[:0]
+	if !p.begun {
+		p.begun, p.part = true, append(p.part, "--"+boundary+"\r\n"...)
+	}
+	p.part = fmt.Appendf(p.part, "Content-Type: %s\r\nContent-Length: %d\r\n\r\n", Image{Data: image}.media(), len(image))
+	p.part = append(append(p.part, image...), "\r\n--"+boundary+"\r\n"...)
 	_, err := p.pipe.Write(p.part)
 	if err == io.ErrClosedPipe { //nolint:errorlint // the pipe's own
 		<-p.ended
@@ -99,7 +104,6 @@ func (p *Push) Send(image []byte) error {
 // Close ends the push and returns what became of its frames.
 func (p *Push) Close() (PushResult, error) {
 	p.once.Do(func() {
-		_, _ = p.pipe.Write([]byte("--" + boundary + "--\r\n"))
 		p.pipe.Close()
 		<-p.ended
 	})

@@ -44,11 +44,14 @@ type Stream struct {
 	closeOnce sync.Once
 }
 
-// Message is what the service says in a stream: exactly one of its fields is set.
+// Message is what the service says in a stream: exactly one of Answer, Event, Missed and Err.
 type Message struct {
 	Answer *StreamAnswer // what became of a frame
 	Event  *Event        // that the frame answered before it has made
+	Missed *Missed       // events were lost
 	Err    *Error        // a Change was refused, and the stream goes on as it was
+
+	Text []byte // the same in JSON, as the service wrote it; good until the next call of Receive
 }
 
 // StreamAnswer is what became of a frame: it is classified, in Regions where the stream has some, or it was Dropped.
@@ -158,6 +161,10 @@ func (s *Stream) Change(change any) error {
 	return s.write(opText, text)
 }
 
+// End says that no more frames come. The service answers those that it has, tells their events, and closes the stream, which
+// Receive tells as a *CloseError with code 1000.
+func (s *Stream) End() error { return s.write(opText) }
+
 // Receive blocks until there is a message. The end of the stream is a *CloseError where the service has given a code, io.EOF or
 // another error of the connection where not, or the cause of the context's end.
 func (s *Stream) Receive() (m Message, err error) {
@@ -197,17 +204,21 @@ func (s *Stream) next() ([]byte, error) {
 // read reads a text of the service.
 func (m *Message) read(text []byte) error {
 	var kind struct {
-		Event string
-		Seq   *uint64
-		Error string
-		Code  string
+		Event  string
+		Seq    *uint64
+		Missed json.RawMessage
+		Error  string
+		Code   string
 	}
 	err := json.Unmarshal(text, &kind)
+	m.Text = text
 	switch {
 	case err != nil:
 	case kind.Event != "":
 		m.Event = new(Event)
 		err = json.Unmarshal(text, m.Event)
+	case kind.Seq == nil && kind.Missed != nil:
+		m.Missed, err = readMissed(text)
 	case kind.Seq == nil && kind.Error != "":
 		m.Err = &Error{Code: kind.Code, Message: kind.Error}
 	case kind.Seq == nil:

@@ -499,6 +499,16 @@ func TestStreamAnswers(t *testing.T) {
 	}
 }
 
+// TestStreamMissed: events that were lost are told.
+func TestStreamMissed(t *testing.T) {
+	for text, want := range map[string]int{`{"missed":3}`: 3, `{"missed":null}`: -1} {
+		var m Message
+		if err := m.read([]byte(text)); err != nil || m.Missed == nil || m.Missed.N != want || string(m.Text) != text {
+			t.Errorf("%s: %+v, %v", text, m, err)
+		}
+	}
+}
+
 // BenchmarkStreamFrame sends a frame of 100 KiB and receives its answer, over a connection of this machine.
 func BenchmarkStreamFrame(b *testing.B) {
 	ln := must(net.Listen("tcp", "127.0.0.1:0"))

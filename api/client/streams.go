@@ -46,8 +46,8 @@ type Region struct {
 
 // Gate leaves out frames that look like the last one that was encoded: its answer is given again.
 type Gate struct {
-	Distance    int `json:"distance"`               // bits of 64 by which the difference hashes may differ, 0 to 32; below 0: 4
-	HeartbeatMS int `json:"heartbeat_ms,omitempty"` // after which a frame is encoded all the same; 0: 5000
+	Distance    *int `json:"distance"`               // bits of 64 by which the difference hashes may differ, 0 to 32; nil: 4
+	HeartbeatMS int  `json:"heartbeat_ms,omitempty"` // after which a frame is encoded all the same; 0: 5000
 }
 
 // StreamEvents says when the frames of a stream make events.
@@ -94,6 +94,7 @@ type StreamStats struct {
 	Bad        uint64  `json:"bad"`        // not an image that can be used
 	Rate       uint64  `json:"rate"`       // beyond fps or interval_ms
 	Changes    uint64  `json:"changes"`    // events, without those of frames
+	Unstored   uint64  `json:"unstored"`   // of these, that were to be stored and could not be
 	LagMS      float64 `json:"lag_ms"`     // moving average of the time from a frame's last byte to its answer
 	LagMaxMS   float64 `json:"lag_max_ms"` // in the last 10 s
 }
@@ -108,7 +109,7 @@ const (
 
 // Event is something that happened in a stream.
 type Event struct {
-	ID        string          `json:"id"`
+	ID        string          `json:"id,omitempty"` // not of frame
 	Stream    string          `json:"stream"`
 	Kind      string          `json:"event"`
 	Region    string          `json:"region,omitempty"`
@@ -122,6 +123,7 @@ type Event struct {
 	TS        *int64          `json:"ts,omitempty"` // the sender's, in microseconds
 	Model     string          `json:"model,omitempty"`
 	Thumbnail bool            `json:"thumbnail,omitempty"` // there is one
+	Unstored  bool            `json:"unstored,omitempty"`  // it was to be kept, and could not be
 	Answer    json.RawMessage `json:"answer,omitempty"`    // of frame: a StreamAnswer
 }
 

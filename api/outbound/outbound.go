@@ -43,6 +43,11 @@ type Allowed struct {
 	resolve func(ctx context.Context, host string) ([]netip.Addr, error) // nil: the system's
 }
 
+// Any allows every address: for those that the user of a command line has typed.
+func Any() Allowed {
+	return Allowed{entries: []entry{{network: netip.PrefixFrom(netip.IPv4Unspecified(), 0)}, {network: netip.PrefixFrom(netip.IPv6Unspecified(), 0)}}}
+}
+
 // New reads the list; Config.Check has found it in order.
 func New(c Config) Allowed {
 	var a Allowed
@@ -141,6 +146,25 @@ func (a Allowed) hasNetworks() bool {
 	return slices.ContainsFunc(a.entries, func(e entry) bool { return e.network.IsValid() })
 }
 
+// Check returns ErrNotAllowed for what Resolve would refuse whatever the name resolves to, at once.
+func (a Allowed) Check(host, port string) error {
+	if !isPort(port) {
+		return fmt.Errorf("%.20q is no port: %w", port, ErrNotAllowed)
+	}
+	allowed := false
+	if addr, err := netip.ParseAddr(host); err == nil {
+		allowed = addr.Zone() == "" && a.listed(addr.Unmap(), port)
+	} else if name := normal(host); !isName(name) {
+		return fmt.Errorf("%.80q is no name of a host: %w", host, ErrNotAllowed)
+	} else {
+		allowed = a.named(name, port) || a.hasNetworks()
+	}
+	if !allowed {
+		return fmt.Errorf("%s is %w", net.JoinHostPort(host, port), ErrNotAllowed)
+	}
+	return nil
+}
+
 // Resolve returns an address (IP and port) of a host that may be dialled. It blocks on the resolver until ctx ends. Errors:
 // ErrNotAllowed, or that of the resolver. Whoever dials the result has nothing to check any more; whoever resolves the name again
 // has checked nothing.
@@ -154,23 +178,14 @@ func (a Allowed) Resolve(ctx context.Context, host, port string) (string, error)
 
 // addresses returns those of a host that may be dialled, one at least.
 func (a Allowed) addresses(ctx context.Context, host, port string) ([]netip.Addr, error) {
-	if !isPort(port) {
-		return nil, fmt.Errorf("%.20q is no port: %w", port, ErrNotAllowed)
+	if err := a.Check(host, port); err != nil {
+		return nil, err
 	}
 	if addr, err := netip.ParseAddr(host); err == nil {
-		if addr = addr.Unmap(); addr.Zone() != "" || !a.listed(addr, port) {
-			return nil, fmt.Errorf("%s is %w", net.JoinHostPort(host, port), ErrNotAllowed)
-		}
-		return []netip.Addr{addr}, nil
+		return []netip.Addr{addr.Unmap()}, nil
 	}
 	name := normal(host)
-	if !isName(name) {
-		return nil, fmt.Errorf("%.80q is no name of a host: %w", host, ErrNotAllowed)
-	}
 	named := a.named(name, port)
-	if !named && !a.hasNetworks() {
-		return nil, fmt.Errorf("%s is %w", net.JoinHostPort(host, port), ErrNotAllowed)
-	}
 	resolve := a.resolve
 	if resolve == nil {
 		resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {

@@ -134,23 +134,49 @@ func (s *stream) rearrange(p *plan) (changes []change) {
 	return changes
 }
 
-// exits has all labels of a watch exit that hold, because it is no more. Its successor goes on with those that it has, too. The caller
-// holds mu.
+// exits has the labels of a watch exit that hold, because it is no more, but for those that its successor has, too: there they go on.
+// The caller holds mu.
 func (s *stream) exits(w, successor *watch) (changes []change) {
-	for label, name := range w.names {
-		if label >= w.labels.N || !w.tracker.Holds(label) {
-			continue
-		}
-		ev := s.event(w, event.Exit)
-		ev.Label = name
+	tell := func(kind event.Kind, label, state, previous string) {
+		ev := s.event(w, kind)
+		ev.Label, ev.State, ev.Previous = label, state, previous
 		changes = append(changes, change{ev, w.part(), w.events.Store})
 	}
-	if label, _, _ := w.tracker.State(); label >= 0 {
-		ev := s.event(w, event.State)
-		ev.State, ev.Previous = unknown, w.names[label]
-		changes = append(changes, change{ev, w.part(), w.events.Store})
+	for i, name := range w.names {
+		if w.ordinary(i) && w.tracker.Holds(i) && successor.find(name) < 0 {
+			tell(event.Exit, name, "", "")
+		}
+	}
+	if label, _, _ := w.tracker.State(); label >= 0 && successor.find(w.names[label]) < 0 {
+		tell(event.State, "", unknown, w.names[label])
+	}
+	if successor != nil {
+		was := make([]int, successor.labels.N)
+		for i := range was {
+			was[i] = -1
+			if successor.ordinary(i) {
+				was[i] = w.find(successor.names[i])
+			}
+		}
+		successor.tracker.Resume(w.tracker, was)
 	}
 	return changes
+}
+
+// find returns the number of an ordinary label, -1 where w, which may be nil, has none of that name.
+func (w *watch) find(name string) int {
+	if w == nil {
+		return -1
+	}
+	i := slices.Index(w.names, name)
+	if i >= 0 && !w.ordinary(i) {
+		return -1
+	}
+	return i
+}
+
+func (w *watch) ordinary(label int) bool {
+	return label < w.labels.N && (w.labels.Kinds == nil || w.labels.Kinds[label] == stages.Ordinary)
 }
 
 // release forgets what holds, and tells so. The caller holds mu.
@@ -181,7 +207,7 @@ func (s *stream) event(w *watch, kind event.Kind) *event.Event {
 
 // events makes events of changes.
 func (s *stream) events(w *watch, j *job, e *entry, a *RegionAnswer, found []track.Change) (changes []change) {
-	scores := w.best()
+	scores, vector := w.best(), slices.Clone(a.Result.Embedding)
 	name := func(label int) string {
 		if label < 0 {
 			return unknown
@@ -204,7 +230,7 @@ func (s *stream) events(w *watch, j *job, e *entry, a *RegionAnswer, found []tra
 			own := e.time
 			ev.TS = &own
 		}
-		ev.Model, ev.Vector, ev.Thumbnail = s.hub.parts.Engine.ImageDigest(), a.Result.Embedding, j.plan.Events.Thumbnails
+		ev.Model, ev.Vector = s.hub.parts.Engine.ImageDigest(), vector
 		changes = append(changes, change{ev, w.part(), w.events.Store})
 	}
 	return changes
@@ -215,7 +241,7 @@ func (w *watch) best() []event.Score {
 	all := w.tracker.Scores()
 	list := make([]event.Score, 0, len(w.names))
 	for i, name := range w.names {
-		if i < len(all) && (w.labels.Kinds == nil || w.labels.Kinds[i] == stages.Ordinary) {
+		if w.ordinary(i) {
 			list = append(list, event.Score{Label: name, Score: all[i]})
 		}
 	}
@@ -235,7 +261,7 @@ func (s *stream) states() (list []RegionState) {
 			r.State = w.names[label]
 		}
 		for i, name := range w.names {
-			if i < w.labels.N && w.tracker.Holds(i) {
+			if w.ordinary(i) && w.tracker.Holds(i) {
 				r.Labels = append(r.Labels, name)
 			}
 		}
@@ -244,14 +270,14 @@ func (s *stream) states() (list []RegionState) {
 	return list
 }
 
-// publish tells what a frame has changed and, if they are asked for, its answer.
+// publish tells the answer of a frame, if it is asked for, and what it has changed.
 func (s *stream) publish(j *job, e *entry, a *Answer, changes []change) {
-	s.send(changes, j)
-	if ev := j.plan.Events; ev == nil || ev.On != onFrames || s.hub.parts.Encode == nil || !s.hub.parts.Bus.Wanted(s.id) {
-		return
+	p := &s.hub.parts
+	if ev := j.plan.Events; ev != nil && ev.On == onFrames && p.Encode != nil && p.Bus.Wanted(s.id) {
+		frame := &event.Event{Stream: s.id, Kind: event.Frame, Time: e.received, Answer: p.Encode(nil, a)}
+		s.outbox.add(&batch{changes: []change{{event: frame}}})
 	}
-	frame := &event.Event{Stream: s.id, Kind: event.Frame, Time: e.received, Answer: s.hub.parts.Encode(nil, a)}
-	s.outbox.add(&batch{changes: []change{{event: frame}}})
+	s.send(changes, j)
 }
 
 // send tells changes, stored first if they are to be. j has the frame that made them; nil: none did.

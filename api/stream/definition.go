@@ -21,7 +21,7 @@ type Definition struct {
 	Events  *Events  `json:"events,omitempty"`  // nil: no events
 
 	// Clock is the time that FPS, the gate's heartbeat and Events.HoldMS are measured in: "receive" (the default), when the
-	// service got a frame, or "frame", the frame's own, for files that come at any speed. Frame times that do not rise are
+	// service got a frame, or "frame" (that of files), the frame's own, at whatever speed they come. Frame times that do not rise are
 	// flagged in the answer and count as no time at all, and a frame without a time of its own comes when it was received.
 	Clock string `json:"clock,omitempty"`
 

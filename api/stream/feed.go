@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -101,17 +102,22 @@ type job struct {
 	request clip.Request
 	ctx     context.Context
 	result  clip.Result
+	memory  stages.Result // of an earlier result, for the next one
 	err     error
-	base    *base // with a gate: the frame that it looks like or, with encoded, its own
+
+	// With a gate, whose lock guards them.
+	base    *base // the frame that it looks like or, with encoded, its own
 	encoded bool
+	over    bool // nobody asks any more
 
 	release func() // methods of the job, made once
 	seen    func(stages.Pixels) bool
 }
 
 func (j *job) drop() {
-	if j.holders.Add(-1) == 0 && j.frame.Release != nil {
-		j.frame.Release()
+	release := j.frame.Release
+	if j.holders.Add(-1) == 0 && release != nil { // from now on the job may be used again
+		release()
 	}
 }
 
@@ -164,12 +170,9 @@ func (f *Feed) push(frame Frame, why Dropped, err error) error {
 		f.room.Wait()
 		p = f.stream.plan.Load()
 	}
-	if f.over {
+	if f.over || f.ctx.Err() != nil {
 		release(&frame)
-		if f.err == nil {
-			return ErrEnded
-		}
-		return f.err
+		return cmp.Or(f.err, context.Cause(f.ctx), ErrEnded)
 	}
 	f.pushed = time.Now()
 	f.counts.Frames++
@@ -252,7 +255,7 @@ func (f *Feed) start(number uint64, frame Frame, p *plan, at time.Time) {
 		j = &job{feed: f}
 		j.release, j.seen = j.drop, j.see
 	}
-	j.number, j.frame, j.plan, j.at, j.base, j.encoded = number, frame, p, at, nil, false
+	j.number, j.frame, j.plan, j.at, j.base, j.encoded, j.over = number, frame, p, at, nil, false, false
 	j.ctx = f.deadline.of(frame.Received)
 	j.request = clip.Request{
 		Image: frame.Image, Raw: frame.Raw, Prompts: p.Prompts, PromptSet: p.set, TopK: p.TopK, Regions: p.parts,
@@ -269,7 +272,9 @@ func (f *Feed) start(number uint64, frame Frame, p *plan, at time.Time) {
 		j.holders.Store(2)
 	}
 	if p.Gate != nil {
-		j.request.Seen = j.seen
+		j.request.Seen = j.seen // and the memory of the result may become that of a base
+	} else {
+		j.request.Into = &j.memory
 	}
 	f.entry(number).job = j
 	f.inside++
@@ -374,6 +379,9 @@ func (f *Feed) retire(j *job) {
 		j.drop()
 	}
 	if j.holders.Load() == 0 { // else the engine still has it, after an error, or an event
+		if j.request.Into != nil && j.err == nil {
+			j.memory = j.result.Result
+		}
 		j.frame, j.request, j.result, j.base = Frame{}, clip.Request{}, clip.Result{}, nil
 		f.spare = append(f.spare, j)
 	}
@@ -386,58 +394,64 @@ func (f *Feed) retire(j *job) {
 
 // settle answers a frame. It returns false if that must be encoded first, which it was not because it looks like another one whose
 // answer is not good for it.
-func (f *Feed) settle(e *entry) bool {
+func (f *Feed) settle(e *entry) (settled bool) {
 	out := &f.out
 	*out = Answer{Seq: e.seq, Time: e.time, HasTime: e.hasTime, Backward: e.backward, Dropped: e.dropped, Err: e.err, Regions: out.Regions[:0]}
-	j := e.job
-	if j != nil && j.plan.Gate != nil {
-		switch {
-		case j.encoded:
-			f.gate.settle(j, e.dropped == "")
-		case e.dropped == "" && j.base != nil:
-			r, ok := f.gate.answer(j, f.stream.hub.parts.Engine.PromptSets())
-			if !ok {
-				j.encoded, j.request.Seen = true, nil
-				j.holders.Add(1)
-				return false
-			}
-			j.result, out.Reused = r, true
-		}
-	}
 	var changes []change
-	if e.dropped == "" {
-		out.Regions = j.answers(out.Regions)
-		if !out.Reused && (j.plan.Events != nil || f.stream.watched.Load()) {
-			changes = f.stream.observe(f, j, e)
-		}
-		for i := range out.Regions {
-			r := &out.Regions[i].Result
-			r.Matches = r.Matches[:j.plan.matches(len(r.Matches))]
-		}
+	if err := f.try("frame of a stream", func() { changes, settled = f.found(e) }); err != nil {
+		out.Dropped, out.Err, out.Regions, settled = Bad, err, out.Regions[:0], true
+	}
+	if !settled {
+		return false
 	}
 	out.Lag = max(time.Since(e.received), 0)
-	f.tell(out)
+	if f.answer != nil && !f.failing {
+		f.failing = f.try("answer of a stream", func() { f.answer(out) }) != nil
+	}
 	f.stream.settled(out)
-	if e.dropped == "" {
-		f.stream.publish(j, e, out, changes)
+	if out.Dropped == "" {
+		_ = f.try("event of a stream", func() { f.stream.publish(e.job, e, out, changes) }) // it has ended the feed
 	}
 	return true
 }
 
-// tell calls Opening.Answer. A panic of it ends the feed.
-func (f *Feed) tell(a *Answer) {
-	if f.answer == nil || f.failing {
-		return
+// found finds the answer of a frame, as settle says, and what changes by it.
+func (f *Feed) found(e *entry) (changes []change, settled bool) {
+	out, j := &f.out, e.job
+	if j != nil && j.plan.Gate != nil {
+		again := false
+		if out.Reused, again = f.gate.settle(j, e.dropped == "", f.stream.hub.parts.Engine.PromptSets()); again {
+			j.request.Seen = nil
+			j.holders.Add(1)
+			return nil, false
+		}
 	}
+	if e.dropped != "" {
+		return nil, true
+	}
+	out.Regions = j.answers(out.Regions)
+	if !out.Reused && (j.plan.Events != nil || f.stream.watched.Load()) {
+		changes = f.stream.observe(f, j, e)
+	}
+	for i := range out.Regions {
+		r := &out.Regions[i].Result
+		r.Matches = r.Matches[:j.plan.matches(len(r.Matches))]
+	}
+	return changes, true
+}
+
+// try calls a function. A panic of it is the error, and ends the feed.
+func (f *Feed) try(what string, call func()) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			f.failing = true
-			err := &pipeline.PanicError{Stage: "answer of a stream", Value: v, Stack: debug.Stack()}
-			f.stream.hub.log.Error("a feed has ended", "stream", f.stream.id, "error", err, "stack", string(err.Stack))
-			f.end(err)
+			failed := &pipeline.PanicError{Stage: what, Value: v, Stack: debug.Stack()}
+			f.stream.hub.log.Error("a feed has ended", "stream", f.stream.id, "error", failed, "stack", string(failed.Stack))
+			f.end(failed)
+			err = failed
 		}
 	}()
-	f.answer(a)
+	call()
+	return nil
 }
 
 // answers appends what was found in each region.
@@ -449,7 +463,8 @@ func (j *job) answers(list []RegionAnswer) []RegionAnswer {
 			part := &r.Regions[i]
 			a.Result.Matches, a.Result.Reason, a.Result.Logits, a.Result.Embedding = part.Matches, part.Reason, part.Logits, part.Embedding
 			if r.Sets != nil && r.Sets[i] != nil {
-				a.Result.Set = r.Sets[i]
+				set := r.Sets[i]
+				a.Result.Set, a.Result.Prompts, a.Result.Labels, a.Result.Scoring = set, nil, &set.Labels, set.Scoring
 			}
 			a.Result.Regions, a.Result.Sets = nil, nil
 		}

@@ -46,6 +46,9 @@ func (g *gate) see(j *job, p stages.Pixels, pending bool) bool {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if j.over {
+		return true
+	}
 	if b := g.base; b != nil {
 		if b.number > j.number {
 			return false
@@ -78,25 +81,35 @@ func (b *base) due(j *job, pending bool) bool {
 	return since >= j.plan.heartbeat || pending && since >= j.plan.recheck
 }
 
-// settle has the frame of a base answered: with result or, if ok is false, without.
-func (g *gate) settle(j *job, ok bool) {
+// settle ends what see has begun: the engine is done with j, and has a result if ok. reused says that the result of j is that of the base
+// now, which it looks like; again, that there is none any more, or that sets have changed since, so that j must be encoded.
+func (g *gate) settle(j *job, ok bool, sets *clip.PromptSets) (reused, again bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	j.over = true // after an error, a worker may yet see it
 	b := j.base
-	if b.state, b.result = baseFailed, (clip.Result{}); ok {
+	switch {
+	case b == nil:
+	case j.encoded && ok:
 		b.state, b.result, b.at = baseKnown, j.result, j.at
+	case j.encoded:
+		b.state, b.result = baseFailed, clip.Result{}
+	case ok && b.good(sets):
+		j.result = b.result
+		return true, false
+	case ok:
+		j.encoded = true
+		return false, true
 	}
+	return false, false
 }
 
-// answer returns what was found in the frame that j looks like. ok is false where there is none any more, or sets have changed since.
-func (g *gate) answer(j *job, sets *clip.PromptSets) (r clip.Result, ok bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	b := j.base
+// good says that the result is what its frame would have now.
+func (b *base) good(sets *clip.PromptSets) bool {
 	if b.state != baseKnown {
-		return r, false
+		return false
 	}
-	for i := range j.plan.regions {
+	for i := range b.plan.regions {
 		set := b.result.Set
 		if b.result.Sets != nil && b.result.Sets[i] != nil {
 			set = b.result.Sets[i]
@@ -105,8 +118,8 @@ func (g *gate) answer(j *job, sets *clip.PromptSets) (r clip.Result, ok bool) {
 			continue
 		}
 		if now, err := sets.Ready(set.Name); err != nil || now != set {
-			return r, false
+			return false
 		}
 	}
-	return b.result, true
+	return true
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -118,7 +119,7 @@ func newYard(t testing.TB, change func(*yard)) *yard {
 	}
 	y.chip.frames = hailo.NewHeapFrames(4, 8, 3)
 	store := cache.OpenStore(cache.Config{
-		Mode: cache.OnDemand, CacheMaxEntries: 100, CacheListBytes: 64 << 10, CacheFileMaxBytes: 4 << 20, MaxPending: 100,
+		Mode: cache.OnDemand, CacheEnabled: true, CacheMaxEntries: 100, CacheListBytes: 64 << 10, CacheFileMaxBytes: 4 << 20, MaxPending: 100,
 	}, "", y.parts.Log)
 	engine, err := clip.New(
 		clip.Config{ApplySoftmax: true, Images: stages.Config{
@@ -211,7 +212,11 @@ func (s *sender) answered(a *Answer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o := outcome{Answer: *a}
-	o.Regions = append([]RegionAnswer(nil), a.Regions...)
+	o.Regions = slices.Clone(a.Regions)
+	for i := range o.Regions {
+		r := &o.Regions[i].Result
+		r.Matches, r.Logits, r.Embedding = slices.Clone(r.Matches), slices.Clone(r.Logits), slices.Clone(r.Embedding)
+	}
 	if len(a.Regions) > 0 && len(a.Regions[0].Result.Matches) > 0 {
 		o.best = a.Regions[0].Names[a.Regions[0].Result.Matches[0].Label]
 	}

@@ -3,12 +3,12 @@ package stream
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"hailoclip/api/stream/event"
 	"hailoclip/pipeline"
-	"hailoclip/pipeline/fair"
 	"hailoclip/stages"
 	"hailoclip/stages/clip"
 )
@@ -124,38 +124,30 @@ func (o *outbox) keep(b *batch) (thumbnails [][]byte, err error) {
 }
 
 // thumbnails makes one for each event of a batch, of its part of the frame. It decodes the frame once more: events are rare.
-func (o *outbox) thumbnails(ctx context.Context, b *batch) (thumbnails [][]byte, err error) {
-	made := map[stages.Region][]byte{}
+func (o *outbox) thumbnails(ctx context.Context, b *batch) ([][]byte, error) {
 	r := &clip.Request{
-		Image: b.job.frame.Image, Raw: b.job.request.Raw,
-		Lane: pipeline.NewLane(fair.Caller{Address: b.job.feed.caller.Address}, pipeline.Bulk),
+		Image: b.job.request.Image, Raw: b.job.request.Raw, Release: b.job.release,
+		Lane: pipeline.NewLane(b.job.feed.caller, pipeline.Bulk),
 	}
-	var failed error
-	r.Seen = func(p stages.Pixels) bool {
-		for _, c := range b.changes {
-			if made[c.part] != nil {
-				continue
-			}
-			part := p
-			if c.part != (stages.Region{}) {
-				part = p.Crop(c.part)
-			}
-			if made[c.part], failed = stages.Thumbnail(part); failed != nil {
-				break
-			}
+	at := make([]int, len(b.changes)) // which of the parts each has
+	for i, c := range b.changes {
+		part := clip.Region{X: c.part.X, Y: c.part.Y, W: c.part.W, H: c.part.H}
+		if c.part == (stages.Region{}) {
+			part.W, part.H = 1, 1
 		}
-		return true
+		if at[i] = slices.Index(r.Regions, part); at[i] < 0 {
+			at[i] = len(r.Regions)
+			r.Regions = append(r.Regions, part)
+		}
 	}
 	b.job.holders.Add(1)
-	r.Release = b.job.drop
-	if _, err := o.stream.hub.parts.Engine.EmbedImage(ctx, r); err != nil {
+	made, err := o.stream.hub.parts.Engine.Thumbnails(ctx, r)
+	if err != nil {
 		return nil, err
 	}
-	if failed != nil {
-		return nil, failed
-	}
-	for _, c := range b.changes {
-		thumbnails = append(thumbnails, made[c.part])
+	thumbnails := make([][]byte, len(at))
+	for i := range at {
+		thumbnails[i] = made[at[i]]
 	}
 	return thumbnails, nil
 }

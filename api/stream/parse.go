@@ -107,9 +107,10 @@ func (d Definition) normalized() Definition {
 	for i := range d.Prompts {
 		d.Prompts[i] = strings.TrimSpace(d.Prompts[i])
 	}
+	file := d.Source != "" && !source.Live(d.Source)
 	if d.Policy == "" {
 		d.Policy = Latest
-		if d.Source != "" && !source.Live(d.Source) {
+		if file {
 			d.Policy = Queue
 		}
 	}
@@ -132,7 +133,12 @@ func (d Definition) normalized() Definition {
 		e.RecheckMS = cmp.Or(e.RecheckMS, 500)
 		e.Store = e.Store || e.Thumbnails
 	}
-	d.Clock = cmp.Or(d.Clock, clockReceive)
+	if d.Clock == "" {
+		d.Clock = clockReceive
+		if file {
+			d.Clock = clockFrame
+		}
+	}
 	return d
 }
 

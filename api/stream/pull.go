@@ -3,7 +3,6 @@ package stream
 import (
 	"context"
 	"errors"
-	"fmt"
 	"runtime/debug"
 	"time"
 
@@ -90,23 +89,33 @@ func (n *puller) run(ctx context.Context) (err error) {
 	}
 	defer f.Close()
 	number := uint64(0)
-	return source.Run(ctx, n.source, source.Options{
-		FPS: n.fps, Allowed: h.parts.Allowed, Limits: h.parts.Frames, Log: h.log, State: n.state,
-	}, func(image source.Frame) error {
-		frame := Frame{Raw: image.Raw, Seq: number, Received: time.Now()}
+	next := func() Frame {
 		number++
+		return Frame{Seq: number - 1, Received: time.Now()}
+	}
+	memory := source.Buffers{
+		Get: func(size int) ([]byte, error) { return h.parts.Buffers.Get(n.caller.Address, size) },
+		Put: func(b []byte) { h.parts.Buffers.Put(n.caller.Address, b) },
+	}
+	return source.Run(ctx, n.source, source.Options{
+		FPS: n.fps, Allowed: h.parts.Allowed, Limits: h.parts.Frames, Buffers: &memory, Log: h.log, State: n.state,
+		Skipped: func(lost int) {
+			for range lost {
+				_ = f.Drop(next(), Bad, errSkipped) // the next frame fails with its error
+			}
+		},
+	}, func(image source.Frame) error {
+		frame := next()
+		frame.Image, frame.Raw, frame.Release = image.Image, image.Raw, func() { memory.Put(image.Image) }
 		if image.Time >= 0 {
 			frame.Time, frame.HasTime = image.Time.Microseconds(), true
 		}
-		b, err := h.parts.Buffers.Get(n.caller.Address, len(image.Image))
-		if err != nil {
-			return f.Drop(frame, Superseded, err)
-		}
-		frame.Image = append(b, image.Image...)
-		frame.Release = func() { h.parts.Buffers.Put(n.caller.Address, frame.Image) }
 		return f.Push(frame)
 	})
 }
+
+// errSkipped is of what a source sends and is not given to the stream.
+var errSkipped = errors.New("no image, a cut one, one that is too large, or no memory for it")
 
 // open opens the feed of the source, which takes the place of another one.
 func (n *puller) open(ctx context.Context) (*Feed, error) {
@@ -142,11 +151,11 @@ func (n *puller) end(err error) {
 	s := n.stream
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.puller != n || errors.Is(err, context.Canceled) && s.ended {
+	n.delivers = false
+	if s.puller != n || s.ended {
 		return
 	}
-	if n.delivers = false; err != nil {
-		n.trouble = fmt.Errorf("%w", err)
+	if n.trouble = err; err != nil {
 		s.hub.log.Warn("a source has ended", "stream", s.id, "source", source.Mask(n.source), "error", err)
 	}
 	s.unfed()

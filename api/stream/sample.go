@@ -45,18 +45,18 @@ type sampler struct {
 	passed  time.Time // the last one
 }
 
-// pass says whether a frame is to be used: one an interval on average, where it may be half an interval early, so that a camera that
-// sends at that rate, if not quite evenly, loses none. recheck above 0 is an interval after which it is used in any case.
+// maxEarly is how much earlier than its turn a frame may come, if the one before was late, and at most half an interval: a camera that
+// sends at the rate that is wanted, if not quite evenly, loses none for it.
+const maxEarly = 100 * time.Millisecond
+
+// pass says whether a frame is to be used: one an interval on average. recheck above 0 is a time after which it is used in any case.
 func (s *sampler) pass(at time.Time, interval, recheck time.Duration) bool {
-	if !s.started {
-		s.started, s.due = true, at.Add(-interval/2)
-	}
-	if s.due.Sub(at) > interval { // it was longer
-		s.due = at.Add(interval)
+	if !s.started || s.due.Sub(at) > interval { // it was longer
+		s.started, s.due = true, at
 	}
 	switch {
 	case !at.Before(s.due):
-		if early := at.Add(-interval / 2); s.due.Before(early) {
+		if early := at.Add(-min(interval/2, maxEarly)); s.due.Before(early) {
 			s.due = early
 		}
 		s.due = s.due.Add(interval)

@@ -29,6 +29,7 @@ type stream struct {
 	watches  []*watch    // what holds in each region; nil: nothing is known
 	watching *plan       // whose regions those are
 	linger   *time.Timer // nil: the stream is fed
+	lingers  int         // how often that was set
 }
 
 // Info is a stream as GET answers with it.
@@ -106,18 +107,18 @@ func (s *stream) unfed() {
 	if s.linger != nil || s.ended {
 		return
 	}
-	var timer *time.Timer
-	timer = time.AfterFunc(s.hub.cfg.Linger, func() { s.forget(timer) })
-	s.linger = timer
+	s.lingers++
+	n := s.lingers
+	s.linger = time.AfterFunc(s.hub.cfg.Linger, func() { s.forget(n) })
 }
 
-// forget ends a stream that is not defined, and of others what holds, when timer has run out.
-func (s *stream) forget(timer *time.Timer) {
+// forget ends a stream that is not defined, and of others what holds, when linger has run out for the time n.
+func (s *stream) forget(n int) {
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.linger != timer || s.ended {
+	if s.linger == nil || s.lingers != n || s.ended {
 		return
 	}
 	s.release()

@@ -25,6 +25,8 @@ type Load struct {
 	Rate    int  // open loop, when above 0: so many requests a second, evenly spaced; up to MaxRate
 	Poisson bool // with Rate: they come by chance, independent of each other
 	Cameras int  // with Rate: they come from so many cameras, each evenly spaced, with connections of its own; up to MaxClients
+
+	Streams // when it has a Kind: Clients streams of frames
 }
 
 func (l Load) String() string {
@@ -33,6 +35,10 @@ func (l Load) String() string {
 		return fmt.Sprintf("%d cameras of %d/s", l.Cameras, l.Rate/l.Cameras)
 	case l.Poisson:
 		return fmt.Sprintf("%d/s by chance", l.Rate)
+	case l.Kind != "" && l.FPS == 0:
+		return fmt.Sprintf("%d %s streams, one frame at a time", l.Clients, l.Kind)
+	case l.Kind != "":
+		return fmt.Sprintf("%d %s streams of %d/s", l.Clients, l.Kind, l.FPS)
 	case l.Rate > 0:
 		return fmt.Sprintf("%d/s", l.Rate)
 	case l.Clients == 1:
@@ -40,6 +46,9 @@ func (l Load) String() string {
 	}
 	return fmt.Sprintf("%d clients", l.Clients)
 }
+
+// open says that what is sent does not wait for answers.
+func (l Load) open() bool { return l.Rate > 0 || l.FPS > 0 }
 
 // Window is how long a load lasts.
 type Window struct {
@@ -53,6 +62,9 @@ type Window struct {
 // answered or given up: at most Warmup + Duration + twice the target's timeout. It ends early with
 // the error of ctx, for which the caller closes the target then.
 func (t *Target) measure(ctx context.Context, load Load, w Window, r *recording, progress func(done time.Duration)) error {
+	if load.Kind != "" {
+		return t.measureStreams(ctx, load, w, r, progress)
+	}
 	begin := time.Now()
 	r.begin(begin.Add(w.Warmup), w.Duration)
 	running, stop := context.WithDeadline(ctx, r.end)

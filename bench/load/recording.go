@@ -32,6 +32,7 @@ type recording struct {
 	stages   stageTimes
 	service  *serviceUse   // nil: the service does not tell
 	client   time.Duration // CPU time of this process in the windows
+	streams  *streamTimes  // nil: there are none
 }
 
 // slot is a part of the window.
@@ -128,6 +129,16 @@ func (r *recording) addLag(at time.Time, lag time.Duration) {
 func (r *recording) watch(ctx context.Context, t *Target, progress func(time.Duration), begin time.Time) {
 	r.sleep(ctx, r.start, progress, begin)
 	before, cpu := t.snapshot(), ownCPU()
+	if r.streams != nil {
+		r.streams.remember(before)
+		tell := progress
+		progress = func(done time.Duration) {
+			tell(done)
+			if r.streams.due() {
+				r.streams.remember(t.snapshot())
+			}
+		}
+	}
 	r.sleep(ctx, r.end, progress, begin)
 	cpu = ownCPU() - cpu
 	var service *serviceUse
@@ -169,7 +180,10 @@ func (r *recording) step(target string, load Load, prompts int, origin time.Time
 		Service: r.service.each(r.good, r.seconds, prompts),
 	}
 	if load.Rate > 0 {
-		s.Clients, s.Lag = 0, ms(r.lag.ValueAtQuantile(99))
+		s.Clients = 0
+	}
+	if load.open() {
+		s.Lag = ms(r.lag.ValueAtQuantile(99))
 	}
 	if r.requests > 0 {
 		s.ClientCPU = r.client.Seconds() * 1000 / float64(r.requests)
@@ -181,6 +195,9 @@ func (r *recording) step(target string, load Load, prompts int, origin time.Time
 			m.P50, m.P99 = ms(slot.latency.ValueAtQuantile(50)), ms(slot.latency.ValueAtQuantile(99))
 		}
 		s.Timeline = append(s.Timeline, m)
+	}
+	if r.streams != nil {
+		s.Streams = r.streams.use(load, r.good)
 	}
 	if r.stages.n > 0 {
 		s.Stages, s.Outside = r.stages.latencies(), r.stages.outside()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"hailoclip/bench/report"
@@ -48,6 +49,17 @@ func (o Options) Validate(two bool) error {
 		check(l.Rate >= 0 && l.Rate <= MaxRate && (l.Rate > 0 || l.Clients >= 1 && l.Clients <= MaxClients),
 			"load of %d clients, %d/s is out of bounds: 1 to %d clients or 1/s to %d/s", l.Clients, l.Rate, MaxClients, MaxRate)
 		check(l.Cameras >= 0 && l.Cameras <= MaxClients, "%d cameras are out of bounds: at most %d", l.Cameras, MaxClients)
+	}
+	for _, l := range o.Loads {
+		if l.Kind == "" {
+			continue
+		}
+		check(l.Kind == StreamWS || l.Kind == StreamPush, "stream %q is neither %s nor %s", l.Kind, StreamWS, StreamPush)
+		check(l.Rate == 0, "streams have frames a second, and no rate of requests")
+		check(l.FPS >= 0 && l.FPS <= MaxFPS, "%d frames a second are out of bounds: 0 to %d", l.FPS, MaxFPS)
+		for _, kind := range l.Trouble {
+			check(slices.Contains(Troubles, kind), "trouble %q is none of %v", kind, Troubles)
+		}
 	}
 	w := o.Window
 	check(w.Duration >= 100*time.Millisecond && w.Duration <= maxWindow, "duration %v is out of bounds: 100ms to %v", w.Duration, maxWindow)
@@ -121,7 +133,7 @@ func (r *runner) step(ctx context.Context, load Load) error {
 	total := time.Duration(turns*len(names)) * turn
 	recordings := make([]*recording, len(names))
 	for side := range recordings {
-		recordings[side] = newRecording(load.Rate == 0)
+		recordings[side] = newRecording(!load.open())
 	}
 	rates := make([][]float64, len(names))
 	for n := range turns * len(names) {

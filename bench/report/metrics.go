@@ -50,8 +50,15 @@ var metrics = []metric{
 		}
 		return *u.CacheHits
 	})},
+	{"lag_p50", kindTime, false, streams(func(u *StreamUse) float64 { return knownIf(u.Lag.Max > 0, u.Lag.P50) })},
+	{"lag_p99", kindTime, false, streams(func(u *StreamUse) float64 { return knownIf(u.Lag.Max > 0, u.Lag.P99) })},
+	{"lag_max", kindTime, false, streams(func(u *StreamUse) float64 { return knownIf(u.Lag.Max > 0, u.Lag.Max) })},
+	{"share_min", kindShare, true, streams(func(u *StreamUse) float64 { return knownIf(u.ShareMax > 0, u.ShareMin) })},
+	{"share_max", kindShare, false, streams(func(u *StreamUse) float64 { return positive(u.ShareMax) })},
+	{"reused", kindShare, true, streams(func(u *StreamUse) float64 { return u.Reused })},
+	{"memory_growth", kindShare, false, streams(func(u *StreamUse) float64 { g, known := u.growth(); return knownIf(known, g) })},
 	{"client_cpu", kindTime, false, func(s *Step) float64 { return s.ClientCPU }},
-	{"lag", kindTime, false, func(s *Step) float64 { return knownIf(s.Offered > 0, s.Lag) }},
+	{"lag", kindTime, false, func(s *Step) float64 { return knownIf(s.Offered > 0 || s.Streams != nil && s.Streams.FPS > 0, s.Lag) }},
 }
 
 func knownIf(known bool, v float64) float64 {
@@ -73,6 +80,16 @@ func service(f func(*ServiceUse) float64) func(*Step) float64 {
 			return math.NaN()
 		}
 		return f(s.Service)
+	}
+}
+
+// streams is not known where there were requests.
+func streams(f func(*StreamUse) float64) func(*Step) float64 {
+	return func(s *Step) float64 {
+		if s.Streams == nil {
+			return math.NaN()
+		}
+		return f(s.Streams)
 	}
 }
 

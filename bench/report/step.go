@@ -24,6 +24,8 @@ type Step struct {
 
 	Service *ServiceUse `json:"service,omitempty"` // nil: the service does not tell
 
+	Streams *StreamUse `json:"streams,omitempty"` // nil: there were requests instead
+
 	ClientCPU float64   `json:"client_cpu_ms"`        // of the load generator, for each request
 	Lag       float64   `json:"lag_p99_ms,omitempty"` // open loop: how late the generator itself was
 	Met       *bool     `json:"met,omitempty"`        // the goal, where there is one
@@ -71,6 +73,32 @@ type ServiceUse struct {
 	Batch     float64  `json:"batch"`           // mean images of a run; 0: not known
 	Device    float64  `json:"device_ms"`       // mean time of a run, where the device tells; 0: not known
 	CacheHits *float64 `json:"cache_hits"`      // share of prompts that needed no encoder; nil: not known
+}
+
+// StreamUse is what is known of streams of frames. Requests of the step are frames, and its errors also those that were dropped.
+type StreamUse struct {
+	Kind     string       `json:"kind"` // ws or push
+	FPS      int          `json:"fps"`  // of each; 0: the next when the last one is answered
+	Policy   string       `json:"policy"`
+	Lag      Latency      `json:"lag_ms"`    // as the service says in its answers
+	ShareMin float64      `json:"share_min"` // answers of the stream that had the fewest, to the mean of all
+	ShareMax float64      `json:"share_max"`
+	Reused   float64      `json:"reused"` // share of answers that needed no encoder, 0..1
+	Memory   [][2]float64 `json:"memory"` // seconds from the start of the window, and bytes of the service's process
+}
+
+// growth is how much the memory has grown from the second quarter of the window to the last, 0..1 of it; false: not known.
+func (u *StreamUse) growth() (float64, bool) {
+	n := len(u.Memory) / 4
+	if n == 0 {
+		return 0, false
+	}
+	before, after := 0.0, 0.0
+	for i := range n {
+		before += u.Memory[n+i][1]
+		after += u.Memory[len(u.Memory)-1-i][1]
+	}
+	return after/before - 1, true
 }
 
 // Failed is the number of requests without a good answer.

@@ -130,7 +130,8 @@ func (r *Report) writeDetails(w io.Writer) {
 		fmt.Fprintln(w, note)
 	}
 	var parts []string
-	for _, x := range [][2]string{{"cores", "cores busy with the service"}, {"gc", "garbage collection's share of its CPU"}, {"heap", "heap"},
+	for _, x := range [][2]string{{"lag_p50", "lag as the service says p50"}, {"lag_p99", "p99"}, {"lag_max", "at most"}, {"share_min", "answers of the stream with the fewest"},
+		{"share_max", "with the most"}, {"reused", "answers that needed no encoder"}, {"memory_growth", "growth of the memory"}, {"cores", "cores busy with the service"}, {"gc", "garbage collection's share of its CPU"}, {"heap", "heap"},
 		{"allocated", "allocated for each answer"}, {"mallocs", "in so many objects"},
 		{"client_cpu", "CPU of this load generator for each request"}, {"lag", "the schedule's own lateness p99"}} {
 		if m := metricNamed(x[0]); !math.IsNaN(m.value(s)) {

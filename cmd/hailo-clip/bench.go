@@ -28,6 +28,7 @@ const benchExamples = `Examples:
   hailo-clip bench --backend sim --search rate --slo p99=50ms
   hailo-clip bench --url http://pi:5000 --rate 300 -d 60s --assert 'p99<50ms' --assert errors==0
   hailo-clip bench --url http://127.0.0.1:5000 --vs http://127.0.0.1:5001 -d 30s
+  hailo-clip bench --backend sim --stream ws -c 8,16 --fps 30 -d 30s --csv streams.csv
   hailo-clip bench --compare before.json after.json
   HAILO_CLIP_PERFORMANCE_MAX_QUEUE_SIZE=64 hailo-clip bench --backend sim -c 64`
 
@@ -47,12 +48,18 @@ type benchRunCmd struct {
 	URL string `name:"url" placeholder:"URL" help:"Service to measure. Default: one that is started for it, on 127.0.0.1 with --backend, --model and --config."`
 	VS  string `name:"vs" placeholder:"URL" help:"Measure this service too, in turns with the first, and print the ratios."`
 
-	Clients []int  `short:"c" placeholder:"N" help:"Closed loop: clients that ask again when they have their answer; several with commas are a step each (default 16)."`
-	Rate    []int  `short:"r" placeholder:"N" help:"Open loop: requests a second, whatever the answers do; several with commas are a step each."`
-	Poisson bool   `help:"With --rate: the requests come by chance, not evenly spaced."`
-	Cameras []int  `placeholder:"N" help:"Open loop: cameras of 30 frames a second, each with connections of its own; several with commas are a step each."`
-	Search  string `enum:",rate,clients" default:"" help:"Then search the highest rate, or number of clients, that meets --slo: rate or clients. Exit code 1 if none does."`
-	SLO     string `name:"slo" placeholder:"GOAL" help:"What a step must meet, such as p99=50ms, with commas between conditions."`
+	Clients   []int    `short:"c" placeholder:"N" help:"Closed loop: clients that ask again when they have their answer; several with commas are a step each (default 16)."`
+	Rate      []int    `short:"r" placeholder:"N" help:"Open loop: requests a second, whatever the answers do; several with commas are a step each."`
+	Poisson   bool     `help:"With --rate: the requests come by chance, not evenly spaced."`
+	Cameras   []int    `placeholder:"N" help:"Open loop: cameras of 30 frames a second, each with connections of its own; several with commas are a step each."`
+	Stream    string   `enum:",ws,push" default:"" help:"Measure streams of frames instead of requests, so many as --clients says: ws over WebSockets, push as cameras send them."`
+	FPS       int      `name:"fps" default:"30" help:"Frames a second of each stream; 0 sends the next frame when the last one is answered."`
+	Policy    string   `enum:"latest,queue" default:"latest" help:"Of the streams, when frames come faster than they are classified: latest drops the older ones, queue waits."`
+	Gate      bool     `help:"The streams do not classify frames that look like the one before."`
+	Misbehave []string `placeholder:"HOW" help:"Beside the streams, one more that misbehaves: stalled (reads no answers), partial (stops inside a frame) or garbage (sends no images); several with commas."`
+
+	Search string `enum:",rate,clients" default:"" help:"Then search the highest rate, or number of clients, that meets --slo: rate or clients. Exit code 1 if none does."`
+	SLO    string `name:"slo" placeholder:"GOAL" help:"What a step must meet, such as p99=50ms, with commas between conditions."`
 
 	Duration time.Duration `short:"d" default:"10s" help:"Time of each step that counts."`
 	Warmup   time.Duration `default:"2s" help:"Time before it."`
@@ -89,6 +96,9 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 	if err := noStart(c.URL, g); err != nil {
 		return err
 	}
+	if c.Stream != "" && c.Body == load.JSON {
+		c.Body = load.Binary
+	}
 	images, err := c.images(4) // different ones, so that nothing learns one by heart
 	if err != nil {
 		return err
@@ -105,7 +115,7 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 	url := c.URL
 	if url == "" {
 		var stop func() error
-		if url, stop, err = startService(ctx, g); err != nil {
+		if url, stop, err = startService(ctx, g, c.environment()...); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, stop()) }()
@@ -154,8 +164,15 @@ func (c *benchRunCmd) options() (o load.Options, asserts report.Goal, err error)
 	if len(c.Clients)+len(c.Rate)+len(c.Cameras) == 0 {
 		c.Clients = []int{16}
 	}
+	streams := load.Streams{Kind: c.Stream, FPS: c.FPS, Policy: c.Policy, Gate: c.Gate, Trouble: c.Misbehave}
+	switch {
+	case c.Stream == "":
+		streams = load.Streams{}
+	case len(c.Rate) > 0 || c.Search != "" || c.FreshPrompts || c.Prompts == 0 || c.Body == load.Multipart || len(c.Size) > 1 && c.Body == load.Raw:
+		return o, nil, errors.New("--stream has --fps and no --rate or --search, prompts that stay, and frames as files or raw ones of one --size")
+	}
 	for _, n := range c.Clients {
-		o.Loads = append(o.Loads, load.Load{Clients: n})
+		o.Loads = append(o.Loads, load.Load{Clients: n, Streams: streams})
 	}
 	for _, n := range c.Rate {
 		o.Loads = append(o.Loads, load.Load{Rate: n, Poisson: c.Poisson})
@@ -177,6 +194,15 @@ func (c *benchRunCmd) options() (o load.Options, asserts report.Goal, err error)
 		return o, nil, fmt.Errorf("--timeout: %v is out of bounds: 1ms to 10m", c.Timeout)
 	}
 	return o, asserts, o.Validate(c.VS != "")
+}
+
+// environment is that of a service which is started for the measurement: it has room for all streams and their listeners.
+func (c *benchRunCmd) environment() (list []string) {
+	if c.Stream == "" {
+		return nil
+	}
+	n := min(slices.Max(c.Clients)+2*len(c.Misbehave), 1000)
+	return []string{fmt.Sprintf("HAILO_CLIP_STREAMS_MAX_STREAMS=%d", max(n, 64)), fmt.Sprintf("HAILO_CLIP_STREAMS_MAX_LISTENERS=%d", max(n, 8))}
 }
 
 // startFlags are those that say how to start a service.

@@ -94,9 +94,10 @@ func listen(c api.Config) (net.Listener, error) {
 
 // service is an engine behind the REST interface.
 type service struct {
-	engine *engine
-	server *api.Server
-	ln     net.Listener
+	engine  *engine
+	streams *streams
+	server  *api.Server
+	ln      net.Listener
 }
 
 // newService takes the port first, so that a second start fails at once and not after the model
@@ -122,11 +123,19 @@ func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *se
 	if e.cfg.Server, err = fitDescriptors(e.cfg.Server, log); err != nil {
 		return nil, err
 	}
+	streams, err := e.newStreams(log)
+	if err != nil {
+		return nil, err
+	}
 	server, err := api.New(e.cfg.Server, api.Service{
 		Engine: e.Engine, RequestTimeout: p.cfg.Performance.RequestTimeout, BatchTimeout: p.cfg.Performance.BatchTimeout,
 		Version: programVersion(), Warning: e.warning, Log: requests,
+		Hub: streams.hub, Bus: streams.bus, Store: streams.store, Lost: streams.lost, Memory: streams.memory,
 	})
-	return &service{engine: e, server: server, ln: ln}, err
+	if err != nil {
+		err = errors.Join(err, streams.close(context.WithoutCancel(ctx)))
+	}
+	return &service{engine: e, streams: streams, server: server, ln: ln}, err
 }
 
 // otherFiles is how many files the service may come to open beside its connections and what it has
@@ -189,7 +198,7 @@ func (s *service) run(ctx context.Context) error {
 	running.Wait()
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.Server.ShutdownTimeout)
 	defer cancel()
-	err = errors.Join(err, s.server.Shutdown(deadline), <-served, e.Close(deadline))
+	err = errors.Join(err, s.server.Shutdown(deadline), <-served, s.streams.close(deadline), e.Close(deadline))
 	e.log.Info("stopped")
 	return err
 }

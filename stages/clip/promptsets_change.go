@@ -272,10 +272,13 @@ func (p *PromptSets) Delete(ctx context.Context, name string, c Condition) error
 }
 
 // Example is an image (compressed, only read until the call returns), or a vector of the model's dimension, which is
-// scaled to unit length.
+// scaled to unit length, or with Model what an image encoder has made before: its vector as it is and, if there is one, the
+// thumbnail of the image, which must be there where the encoder is not the one in use.
 type Example struct {
-	Image  []byte
-	Vector []float32
+	Image     []byte
+	Vector    []float32
+	Model     string // digest of the image encoder; "": the one in use
+	Thumbnail []byte // JPEG, with Model
 }
 
 // AddExample adds an example to a label of a set; label "" is the background, and so is Background, unless a label has that
@@ -286,10 +289,13 @@ func (p *PromptSets) AddExample(ctx context.Context, name, label string, e Examp
 	}
 	var made sets.Example
 	var err error
-	if e.Image != nil {
+	switch {
+	case e.Image != nil:
 		// A copy, because the line may read it still when it has failed.
 		made, err = p.embedExample(ctx, pipeline.NewLane(c.Caller, pipeline.Bulk), bytes.Clone(e.Image))
-	} else {
+	case e.Model != "":
+		made, err = p.madeExample(e)
+	default:
 		made, err = p.vectorExample(e.Vector)
 	}
 	if err != nil {
@@ -328,6 +334,19 @@ func (p *PromptSets) vectorExample(v []float32) (sets.Example, error) {
 		return sets.Example{}, sets.Fault{Field: "vector", Problem: "is " + err.Error()}
 	}
 	return p.exampleOf(scaled), nil
+}
+
+// madeExample keeps the vector to the last bit, so that an image that is added again is known.
+func (p *PromptSets) madeExample(e Example) (sets.Example, error) {
+	made := p.exampleOf(e.Vector)
+	made.Model, made.Thumbnail = e.Model, bytes.Clone(e.Thumbnail)
+	if len(made.Thumbnail) == 0 {
+		made.Thumbnail = nil
+	}
+	if p.foreign(&made) && made.Thumbnail == nil {
+		return sets.Example{}, sets.Fault{Field: "vector", Problem: "is of another model, and there is no thumbnail"}
+	}
+	return made, nil
 }
 
 func indexOf(labels []sets.Label, name string) int {

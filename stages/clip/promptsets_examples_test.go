@@ -12,6 +12,7 @@ import (
 
 	"hailoclip/cache/sets"
 	"hailoclip/pipeline"
+	"hailoclip/stages"
 	"hailoclip/stages/decode"
 )
 
@@ -261,5 +262,45 @@ func TestWarnings(t *testing.T) {
 	}
 	if info := h.put("s", labels(append(list, "stop=red")...)); len(info.Warnings) != maxWarnings+1 {
 		t.Errorf("%d warnings", len(info.Warnings))
+	}
+}
+
+// TestAddExampleThatWasMade: a vector that an image encoder has made is kept as it is, and is the example that the image would be;
+// one of another encoder needs its thumbnail.
+func TestAddExampleThatWasMade(t *testing.T) {
+	p := &painter{name: "one"}
+	h := newHouse(t, p).open()
+	h.put("s", labels("red=red", "green=green"))
+	image := imageOf(t, "red")
+	result, err := h.run(t.Context(), &Request{Image: image}, stages.Request{Embedding: true, Thumbnail: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := Example{Vector: result.Embedding, Model: "images of one", Thumbnail: result.Thumbnail}
+	before := p.images.Load()
+	info, err := h.sets.AddExample(t.Context(), "s", "red", made, Condition{})
+	if err != nil || len(info.Labels[0].Examples) != 1 || info.Labels[0].Examples[0].FromThumbnail || p.images.Load() != before {
+		t.Errorf("%d images: %+v: %v", p.images.Load(), info, err)
+	}
+	again, err := h.sets.AddExample(t.Context(), "s", "red", Example{Image: image}, Condition{})
+	if err != nil || again.ETag != info.ETag {
+		t.Errorf("the image itself: %+v: %v", again, err)
+	}
+	clear(made.Thumbnail) // the caller's
+	full, err := h.sets.Info(t.Context(), "s", true)
+	if err != nil || !bytes.HasPrefix(full.Labels[0].Examples[0].Thumbnail, []byte{0xff, 0xd8}) {
+		t.Errorf("%+v: %v", full, err)
+	}
+
+	foreign := Example{Vector: []float32{0, 1}, Model: "another", Thumbnail: imageOf(t, "green")}
+	_, err = h.sets.AddExample(t.Context(), "s", "green", Example{Vector: foreign.Vector, Model: "another"}, Condition{})
+	isFault(t, err, "vector")
+	_, err = h.sets.AddExample(t.Context(), "s", "green", Example{Vector: []float32{1}, Model: "images of one"}, Condition{})
+	isFault(t, err, "vector")
+	_, err = h.sets.AddExample(t.Context(), "s", "green", Example{Vector: []float32{2, 2, 2}, Model: "images of one"}, Condition{})
+	isFault(t, err, "labels[1].examples[0].vector")
+	foreign.Thumbnail = full.Labels[0].Examples[0].Thumbnail
+	if info, err = h.sets.AddExample(t.Context(), "s", "green", foreign, Condition{}); err != nil || !info.Labels[1].Examples[0].FromThumbnail {
+		t.Errorf("of another encoder: %+v: %v", info, err)
 	}
 }

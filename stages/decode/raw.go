@@ -96,6 +96,24 @@ func ParseRaw(text string) (f Raw, err error) {
 	return f, nil
 }
 
+// String is what ParseRaw reads; "" for a compressed image.
+func (f Raw) String() string {
+	if f.Compressed() {
+		return ""
+	}
+	text := fmt.Sprintf("%s; %dx%d", layouts[f.layout].name, f.width, f.height)
+	if f.stride != f.least() {
+		text += fmt.Sprintf("; stride=%d", f.stride)
+	}
+	if f.matrix != 0 {
+		text += "; matrix=bt709"
+	}
+	if f.full {
+		text += "; range=full"
+	}
+	return text
+}
+
 // names are those of the formats.
 func names() (all []string) {
 	for _, l := range layouts[1:] {

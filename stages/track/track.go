@@ -4,6 +4,7 @@ package track
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"hailoclip/stages"
@@ -40,8 +41,9 @@ type Change struct {
 // disagrees ends the row. The state is the label with the highest score of those that hold, the first of equal ones. It gives way
 // to another that holds after such a row, too, but at once when it ceases to hold.
 type Tracker struct {
-	Config
-	own     bool           // labels have logits of their own: cosines do not follow from them
+	config  Config         // of which nothing is shared with others
+	labels  stages.Labels  // without rows
+	own     bool           // they have logits of their own: cosines do not follow from those
 	logits  []float64      // averages; NaN: there is none
 	cosines []float64      // likewise, with own
 	matches []stages.Match // by label
@@ -65,11 +67,14 @@ type row struct {
 	start  time.Duration
 }
 
-// New begins with no label that holds.
+// New begins with no label that holds. It keeps nothing of c that the caller may change.
 func New(c Config) *Tracker {
 	n := c.Labels.N
+	labels := stages.Labels{N: n, Kinds: slices.Clone(c.Labels.Kinds), Negations: slices.Clone(c.Labels.Negations)}
+	own := c.Labels.Logits != nil
+	c.Labels, c.Enter, c.Exit = nil, slices.Clone(c.Enter), slices.Clone(c.Exit)
 	t := &Tracker{
-		Config: c, own: c.Labels.Logits != nil, state: -1, next: -1,
+		config: c, labels: labels, own: own, state: -1, next: -1,
 		logits: nans(n), matches: make([]stages.Match, n), scores: make([]float64, n),
 		holds: make([]bool, n), rows: make([]row, n), changes: make([]Change, 0, n+1),
 	}
@@ -80,6 +85,19 @@ func New(c Config) *Tracker {
 		t.odds = make([]float64, n)
 	}
 	return t
+}
+
+// Resume has the labels hold that hold in old, before the first Observe. was is by label the number that it has there, -1 where it has
+// none. What was pending, and the averages, begin anew.
+func (t *Tracker) Resume(old *Tracker, was []int) {
+	for i, w := range was {
+		if w < 0 || !old.holds[w] || t.kind(i) != stages.Ordinary {
+			continue
+		}
+		if t.holds[i] = true; w == old.state {
+			t.state, t.since = i, old.since
+		}
+	}
 }
 
 func nans(n int) []float64 {
@@ -96,19 +114,19 @@ func nans(n int) []float64 {
 // call. It allocates nothing.
 func (t *Tracker) Observe(at time.Time, logits []float64, matches []stages.Match) []Change {
 	if !t.last.IsZero() {
-		t.now += min(max(0, at.Sub(t.last)), t.Hold) // more than Hold is as good as that
+		t.now += min(max(0, at.Sub(t.last)), t.config.Hold) // more than Hold is as good as that
 	}
 	t.last = at
 	fits := t.score(logits, matches)
 	t.changes, t.pending = t.changes[:0], false
 	for i, holds := range t.holds {
-		if holds && t.count(&t.rows[i], !fits || !(t.matches[i].Score >= t.Exit[i])) { // NaN, too
+		if holds && t.count(&t.rows[i], !fits || !(t.matches[i].Score >= t.config.Exit[i])) { // NaN, too
 			t.holds[i] = false
 			t.changes = append(t.changes, Change{Label: i, Score: t.scores[i]})
 		}
 	}
 	for i, holds := range t.holds {
-		if !holds && t.kind(i) == stages.Ordinary && t.count(&t.rows[i], fits && t.matches[i].Score >= t.Enter[i]) {
+		if !holds && t.kind(i) == stages.Ordinary && t.count(&t.rows[i], fits && t.matches[i].Score >= t.config.Enter[i]) {
 			t.holds[i] = true
 			t.changes = append(t.changes, Change{Enter: true, Label: i, Score: t.scores[i]})
 		}
@@ -128,8 +146,8 @@ func (t *Tracker) score(logits []float64, matches []stages.Match) bool {
 		}
 	}
 	bias := 0.0
-	if t.Scoring.Activation == stages.Sigmoid {
-		bias = t.Scoring.LogitBias
+	if t.config.Scoring.Activation == stages.Sigmoid {
+		bias = t.config.Scoring.LogitBias
 	}
 	for i := range t.matches {
 		m := &t.matches[i]
@@ -138,11 +156,11 @@ func (t *Tracker) score(logits []float64, matches []stages.Match) bool {
 			t.cosines[i] = t.smooth(t.cosines[i], m.Cosine)
 			m.Cosine = t.cosines[i]
 		} else {
-			m.Cosine = min(max((t.logits[i]-bias)/t.Scoring.LogitScale, -1), 1)
+			m.Cosine = min(max((t.logits[i]-bias)/t.config.Scoring.LogitScale, -1), 1)
 		}
 		m.Probability = t.logits[i]
 	}
-	reason := t.Labels.Judge(t.matches, &t.Scoring, t.odds)
+	reason := t.labels.Judge(t.matches, &t.config.Scoring, t.odds)
 	for i := range t.matches {
 		if t.scores[i] = t.matches[i].Score; t.kind(i) != stages.Ordinary || t.scores[i] != t.scores[i] {
 			t.scores[i] = 0
@@ -159,14 +177,14 @@ func (t *Tracker) smooth(average, value float64) float64 {
 	case average != average:
 		return value
 	}
-	return t.Smoothing*average + (1-t.Smoothing)*value
+	return t.config.Smoothing*average + (1-t.config.Smoothing)*value
 }
 
 func (t *Tracker) kind(i int) stages.Kind {
-	if t.Labels.Kinds == nil {
+	if t.labels.Kinds == nil {
 		return stages.Ordinary
 	}
-	return t.Labels.Kinds[i]
+	return t.labels.Kinds[i]
 }
 
 // count takes a frame into a row, or ends it, and says whether the row is complete, which ends it, too.
@@ -178,7 +196,7 @@ func (t *Tracker) count(r *row, agrees bool) bool {
 	if r.frames == 0 {
 		r.start = t.now
 	}
-	if r.frames++; r.frames >= t.MinFrames && t.now-r.start >= t.Hold {
+	if r.frames++; r.frames >= t.config.MinFrames && t.now-r.start >= t.config.Hold {
 		r.frames = 0
 		return true
 	}

@@ -98,6 +98,27 @@ func TestTimes(t *testing.T) {
 	}
 }
 
+// TestResume: labels that hold go on to hold under other numbers; one that is no more is not the state.
+func TestResume(t *testing.T) {
+	old := New(cosines(3))
+	old.Observe(start, []float64{0.9, 0.8, 0}, nil)
+	c := cosines(3)
+	c.Labels.Kinds = []stages.Kind{stages.Ordinary, stages.Ordinary, stages.Negative}
+	next := New(c)
+	next.Resume(old, []int{2, 0, 1})
+	if state, score, since := next.State(); state != 1 || score != 0 || since != start || next.Holds(0) || !next.Holds(1) || next.Holds(2) {
+		t.Errorf("%d, %v, %v", state, score, since)
+	}
+	if got := told(next, next.Observe(start, []float64{0, 0.9, 0}, nil)); got != "" {
+		t.Errorf("nothing has changed: %q", got)
+	}
+	without := New(cosines(2))
+	without.Resume(old, []int{1, -1})
+	if got := told(without, without.Observe(start, []float64{0.9, 0.9}, nil)); got != "+1 =0" {
+		t.Errorf("the state is no more: %q", got)
+	}
+}
+
 // labelsOf makes random labels of all kinds.
 func labelsOf(r *rand.Rand, dim int) (*stages.Labels, stages.Scoring) {
 	n := 1 + r.IntN(6)
@@ -330,8 +351,7 @@ func TestTwoStatesWithNoise(t *testing.T) {
 	c.Scoring = stages.Scoring{LogitScale: 100}
 	c.MinFrames, c.Hold, c.Smoothing = 3, 200*time.Millisecond, 0.8
 	tracker, open := New(c), false
-	raw := New(cosines(2))
-	raw.Scoring = c.Scoring
+	raw := New(Config{Labels: c.Labels, Scoring: c.Scoring, Enter: c.Enter, Exit: c.Exit, MinFrames: 1})
 	flips := 0
 	var got []string
 	for frame := range 900 { // 30 a second

@@ -51,19 +51,22 @@ type numbered struct {
 // queue is at most limit events, in their order.
 type queue struct {
 	limit, first, count int
-	events              []numbered // limit of them, once there was one
+	events              []numbered // a ring, which grows as is needed
 }
 
-func (q *queue) at(i int) *numbered { return &q.events[(q.first+i)%q.limit] }
+func (q *queue) at(i int) *numbered { return &q.events[(q.first+i)%len(q.events)] }
 
 // push adds an event, and returns the number of the oldest one if that had to make room, else 0.
 func (q *queue) push(e numbered) (lost uint64) {
-	if q.events == nil {
-		q.events = make([]numbered, q.limit)
-	}
 	if q.count == q.limit {
 		lost = q.at(0).n
 		q.pop()
+	} else if q.count == len(q.events) {
+		grown := make([]numbered, min(max(4, 2*q.count), q.limit))
+		for i := range q.count {
+			grown[i] = *q.at(i)
+		}
+		q.events, q.first = grown, 0
 	}
 	q.count++
 	*q.at(q.count - 1) = e
@@ -72,7 +75,7 @@ func (q *queue) push(e numbered) (lost uint64) {
 
 func (q *queue) pop() {
 	*q.at(0) = numbered{}
-	q.first, q.count = (q.first+1)%q.limit, q.count-1
+	q.first, q.count = (q.first+1)%len(q.events), q.count-1
 }
 
 // NewBus makes a bus that remembers up to so many of the newest changes of each stream, of many streams only those that have

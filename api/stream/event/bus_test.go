@@ -11,11 +11,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
-
-	"go.uber.org/goleak"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func enter(stream, id string) *Event { return &Event{ID: id, Stream: stream, Kind: Enter} }
 func frame(stream string) *Event     { return &Event{Stream: stream, Kind: Frame} }

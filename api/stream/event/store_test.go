@@ -229,7 +229,7 @@ func TestMaxBytes(t *testing.T) {
 	cfg := Config{MaxBytes: 1 << 20, MaxAge: time.Hour}
 	s := openStore(t, path, cfg)
 	n := 0
-	for range 1500 {
+	for range 800 {
 		e := eventOf("a", n)
 		e.JPEG = make([]byte, 500+n%7*1000)
 		mustAdd(t, s, e)
@@ -383,6 +383,49 @@ func TestBurst(t *testing.T) {
 			t.Errorf("%d transactions, %+v", got, s.Stats())
 		}
 	})
+}
+
+// TestStoreUnderLoad: while several add, read and delete, one that asks for what is newer than the last event it was told is told of
+// each exactly once.
+func TestStoreUnderLoad(t *testing.T) {
+	const workers, each = 8, 40
+	s := openStore(t, newPath(t), testConfig)
+	var running sync.WaitGroup
+	for w := range workers {
+		running.Go(func() {
+			for i := range each {
+				stream := []string{"a", "b"}[i%2]
+				e := eventOf(stream, each*w+i)
+				mustAdd(t, s, e)
+				if got, err := s.Get(t.Context(), e.ID); err != nil || !reflect.DeepEqual(&got, e) {
+					t.Errorf("%+v: %v", got, err)
+				}
+				if other := eventOf("other", 1000+each*w+i); i%10 == 0 {
+					mustAdd(t, s, other)
+					if err := errors.Join(s.Delete(t.Context(), other.ID), s.PutStream(t.Context(), stream, []byte(e.ID))); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	told := map[string]bool{}
+	for last := ""; len(told) < workers*each/2; {
+		list, err := s.List(t.Context(), "a", last, 7)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range list {
+			if last = e.ID; told[e.ID] || e.Stream != "a" {
+				t.Fatalf("%s twice, or of %s", e.ID, e.Stream)
+			}
+			told[e.ID] = true
+		}
+	}
+	running.Wait()
+	if st := s.Stats(); st.Events != workers*each || st.Lost != "" {
+		t.Errorf("%+v", st)
+	}
 }
 
 // TestSlowDisk: callers get errors by their deadlines; what has not begun by then is not made.

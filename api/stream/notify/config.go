@@ -50,7 +50,7 @@ func (w *Webhook) SetDefaults() {
 
 // MQTT says which broker is told.
 type MQTT struct {
-	URL          string `yaml:"url"` // mqtt, mqtts, ws or wss; "": none
+	URL          string `yaml:"url"` // mqtt or mqtts; "": none
 	Username     string `yaml:"username"`
 	Password     Secret `yaml:"password"`
 	PasswordFile string `yaml:"password_file"`                       // that has it instead
@@ -71,7 +71,7 @@ var (
 	streamID    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 	deviceClass = regexp.MustCompile(`^[a-z_]{1,32}$`)
 	kinds       = []string{string(event.Enter), string(event.Exit), string(event.State)}
-	schemes     = map[string]string{"mqtt": "1883", "mqtts": "8883", "ws": "80", "wss": "443"} // and their ports
+	schemes     = map[string]string{"mqtt": "1883", "mqtts": "8883"} // and their ports
 )
 
 // Check calls fault for each rule that c breaks and that the bounds of its fields cannot say, with the key of the field and what
@@ -115,8 +115,8 @@ func (w Webhook) check(fault func(field, format string, args ...any)) {
 func (m MQTT) check(fault func(field, format string, args ...any)) {
 	if m.URL != "" {
 		u, err := url.Parse(m.URL)
-		if err != nil || schemes[u.Scheme] == "" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-			fault("url", `is out of bounds: an address such as mqtt://broker.local or mqtts://broker.local:8883, ws or wss, with username `+
+		if err != nil || schemes[u.Scheme] == "" || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+			fault("url", `is out of bounds: an address such as mqtt://broker.local or mqtts://broker.local:8883, with username `+
 				`and password in keys of their own; or ""`)
 		}
 	}

@@ -193,7 +193,7 @@ func TestStatesAreMadeAnewWhenTheyChange(t *testing.T) {
 		if len(desired) != 2 || !keep["hailo-clip/gate/thumb"] || !keep["hailo-clip/gate/state"] {
 			t.Errorf("%v, %v", desired, keep)
 		}
-		return string(desired[1].payload)
+		return string(desired[0].payload)
 	}
 	for _, tt := range []struct{ got, want string }{
 		{payload("", 0.3, began), `{"state":"unknown","score":0,"labels":[],"since":"2026-01-02T03:04:05Z"}`},

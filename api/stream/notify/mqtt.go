@@ -107,7 +107,7 @@ func newBroker(c MQTT, p Parts) (*broker, error) {
 		ServerUrls: []*url.URL{u}, TlsCfg: encrypted, KeepAlive: keepAlive,
 		ConnectUsername: c.Username, ConnectPassword: []byte(password),
 		WillMessage:    &paho.WillMessage{Topic: b.status(), Payload: []byte("offline"), QoS: 1, Retain: true},
-		ConnectTimeout: ackTimeout, ReconnectBackoff: b.pause,
+		ConnectTimeout: ackTimeout, ReconnectBackoff: b.pause, AttemptConnection: dial,
 		OnConnectError: func(err error) { b.connectLog.log(b.log, "the broker cannot be reached", "error", err) },
 		// What is not acknowledged is sent again by run, if it still holds: no session is kept, here or there.
 		ConnectPacketBuilder: func(c *paho.Connect, _ *url.URL) (*paho.Connect, error) {
@@ -289,10 +289,6 @@ func (b *broker) drop() {
 	b.events = nil
 }
 
-func retained(topic string, payload []byte) *paho.Publish {
-	return &paho.Publish{Topic: topic, Payload: payload, QoS: 1, Retain: true}
-}
-
 // connection is what is known of a broker while a connection lasts.
 type connection struct {
 	*broker
@@ -379,8 +375,10 @@ type toRemember struct {
 // differences are the messages that make the broker remember what it should.
 func (c *connection) differences() (todo []toRemember) {
 	add := func(m toRemember) {
+		told := bytes.Equal(c.told[m.topic], m.payload) // or forgotten
 		refused, ok := c.refused[m.topic]
-		if m.thumbnail != nil || !bytes.Equal(c.told[m.topic], m.payload) && !(ok && bytes.Equal(refused, m.payload)) {
+		refusedIt := ok && bytes.Equal(refused, m.payload)
+		if m.thumbnail != nil || !told && !refusedIt {
 			todo = append(todo, m)
 		}
 	}

@@ -1,15 +1,21 @@
 package notify
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
+	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/eclipse/paho.golang/packets"
@@ -17,6 +23,10 @@ import (
 	mochi "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/hooks/auth"
 	"github.com/mochi-mqtt/server/v2/listeners"
+	mochipackets "github.com/mochi-mqtt/server/v2/packets"
+	"go.uber.org/goleak"
+
+	"hailoclip/api/stream/event"
 )
 
 // inProcess is a broker in this process, which can be restarted at its address, and then has forgotten all.
@@ -25,6 +35,7 @@ type inProcess struct {
 	address string
 	server  *mochi.Server
 	options func(*mochi.Options)
+	hooks   []mochi.Hook // instead of one that allows all
 }
 
 func startInProcess(t *testing.T, options func(*mochi.Options)) *inProcess {
@@ -45,10 +56,16 @@ func (b *inProcess) start() {
 	l, err := net.Listen("tcp", b.address)
 	if err == nil {
 		b.address = l.Addr().String()
-		err = b.server.AddHook(new(auth.AllowHook), nil)
+		hooks := b.hooks
+		if hooks == nil {
+			hooks = []mochi.Hook{new(auth.AllowHook)}
+		}
+		for _, h := range hooks {
+			err = errors.Join(err, b.server.AddHook(h, nil))
+		}
 	}
 	if err == nil {
-		err = b.server.AddListener(listeners.NewNet("a", l))
+		err = b.server.AddListener(listeners.NewNet("a", &closing{Listener: l}))
 	}
 	if err == nil {
 		err = b.server.Serve()
@@ -56,6 +73,37 @@ func (b *inProcess) start() {
 	if err != nil {
 		b.t.Fatal(err)
 	}
+}
+
+// closing closes its connections, too: the broker forgets one that comes while it stops, and lets it be open.
+type closing struct {
+	net.Listener
+	mu     sync.Mutex
+	conns  []net.Conn
+	closed bool
+}
+
+func (l *closing) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.conns = append(l.conns, c); l.closed {
+			c.Close()
+		}
+	}
+	return c, err
+}
+
+func (l *closing) Close() error {
+	err := l.Listener.Close()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	for _, c := range l.conns {
+		c.Close()
+	}
+	return err
 }
 
 func (b *inProcess) stop() {
@@ -121,7 +169,7 @@ func (w *watcher) close() {
 	}
 }
 
-func dial(t *testing.T, address string) net.Conn {
+func connect(t *testing.T, address string) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", address)
 	if err != nil {
@@ -144,6 +192,7 @@ func (w *watcher) until(what string, ok func() bool) {
 		}
 		select {
 		case <-changed:
+		case <-time.After(20 * time.Millisecond): // for conditions of more than what was heard
 		case <-timeout:
 			w.t.Fatalf("%s does not come; there is %s", what, heard)
 		}
@@ -263,5 +312,321 @@ func thumbnailOf(_ context.Context, id string) ([]byte, error) { return []byte("
 func TestMQTT(t *testing.T) {
 	b := startInProcess(t, nil)
 	var s scene
-	exercise(t, mqttNotifier(t, &s, Parts{Thumbnail: thumbnailOf}, "mqtt://"+b.address), &s, watch(t, dial(t, b.address)))
+	exercise(t, mqttNotifier(t, &s, Parts{Thumbnail: thumbnailOf}, "mqtt://"+b.address), &s, watch(t, connect(t, b.address)))
+}
+
+// TestRestarts: after every restart of a broker that forgets all it gets the last state, and nothing of the former connections is
+// left. HAILO_CLIP_RESTARTS=1000 makes so many.
+func TestRestarts(t *testing.T) {
+	restarts := 20
+	if n, err := strconv.Atoi(os.Getenv("HAILO_CLIP_RESTARTS")); err == nil {
+		restarts = n
+	}
+	b := startInProcess(t, nil)
+	before, files := goleak.IgnoreCurrent(), descriptors(t)
+	var s scene
+	s.set(holds(unknown))
+	n := mqttNotifier(t, &s, Parts{Thumbnail: thumbnailOf}, "mqtt://"+b.address)
+	events, stop := start(t, n)
+	for i := range restarts {
+		if i%2 == 0 {
+			b.stop()
+		}
+		state := []string{"open", "closed"}[i%2]
+		s.set(holds(state))
+		events <- &event.Event{ID: fmt.Sprint("e", i), Stream: "gate", Kind: event.State, State: state}
+		if i%2 == 1 { // what is being sent may be lost
+			b.stop()
+		}
+		b.start()
+		w := watch(t, connect(t, b.address))
+		w.has("hailo-clip/status", "online")
+		w.has("hailo-clip/gate/state", told(state))
+		w.hears(configTopic, "hailo_clip_gate_open")
+		w.close()
+	}
+	stop()
+	if m := n.Stats().MQTT; m.Connections < uint64(restarts) || m.Dropped+m.Failed != 0 || m.Delivered+uint64(m.Queued) != uint64(restarts) {
+		t.Errorf("%+v", m)
+	}
+	b.stop()
+	goleak.VerifyNone(t, before)
+	if now := descriptors(t); now > files {
+		t.Errorf("%d descriptors are open, %d at the beginning", now, files)
+	}
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Skip(err)
+	}
+	return len(entries)
+}
+
+// TestQueueWhileTheBrokerIsAway: the newest events wait, and of states only the last.
+func TestQueueWhileTheBrokerIsAway(t *testing.T) {
+	b := startInProcess(t, nil)
+	b.stop()
+	var s scene
+	var logged lines
+	n := mqttNotifier(t, &s, Parts{Log: slog.New(slog.NewTextHandler(&logged, nil))}, "mqtt://"+b.address)
+	events, stop := start(t, n)
+	defer stop()
+	const sent = queueLength + 44
+	for i := range sent {
+		s.set(holds([]string{"open", "closed"}[i%2]))
+		events <- enter(fmt.Sprintf("e%03d", i))
+	}
+	events <- &event.Event{ID: "last"} // the ones before are queued; it has no topic that anybody hears
+	if m := n.Stats().MQTT; m.Connected || m.Queued != queueLength {
+		t.Errorf("%+v", m)
+	}
+	b.start()
+	w := watch(t, connect(t, b.address))
+	w.has("hailo-clip/gate/state", told("closed"))
+	w.until("all events", func() bool { return n.Stats().MQTT.Queued == 0 })
+	if m := n.Stats().MQTT; m.Dropped != sent+1-queueLength || m.Delivered != queueLength {
+		t.Errorf("%+v", m)
+	}
+	if lines := strings.Count(logged.String(), "events are dropped"); lines != 1 {
+		t.Errorf("%d lines:\n%s", lines, logged.String())
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if states := slices.DeleteFunc(slices.Clone(w.messages), func(m string) bool { return !strings.HasPrefix(m, "hailo-clip/gate/state ") }); len(states) != 1 {
+		t.Error(states)
+	}
+}
+
+// TestWhatIsNoMoreIsCleared, also what is from before the start, but nothing of others.
+func TestWhatIsNoMoreIsCleared(t *testing.T) {
+	b := startInProcess(t, nil)
+	w := watch(t, connect(t, b.address))
+	m, old := testMaker(), gate()
+	m.version = "0.9"
+	old.Regions[0].Labels = append(old.Regions[0].Labels, "ajar")
+	gone := map[string]string{
+		"hailo-clip/old/state": "{}", "hailo-clip/old/left/state": "{}", "hailo-clip/old/thumb": "jpeg",
+		"homeassistant/device/hailo_clip_old/config": string(marshal(m.device(Stream{ID: "old"}))),
+	}
+	other := testMaker()
+	other.prefix = "hailo-clip-2"
+	stay := map[string]string{
+		"hailo-clip/gate/thumb": "older jpeg", "hailo-clip/gate/event": "x", "hailo-clip-2/old/state": "{}", "homeassistant/device/other/config": "{}",
+		"homeassistant/device/hailo_clip_2_old/config": string(marshal(other.device(Stream{ID: "old"}))),
+		"homeassistant/device/hailo_clip_x/config":     `{"o":{"name":"other"}}`,
+	}
+	for _, all := range []map[string]string{gone, stay, {configTopic: string(marshal(m.device(old))), "hailo-clip/gate/state": told("open")}} {
+		for topic, payload := range all {
+			w.publish(topic, payload, true)
+		}
+	}
+	var s scene
+	n := mqttNotifier(t, &s, Parts{}, "mqtt://"+b.address)
+	_, stop := start(t, n)
+	w.has("hailo-clip/status", "online") // streams are not known: nothing else
+	w.until("the counts", func() bool { return n.Stats().MQTT.Messages == 1 })
+	s.set(holds("open"))
+	n.Refresh()
+	for topic := range gone {
+		w.has(topic, "")
+	}
+	w.until("the new announcement", func() bool { return !strings.Contains(w.topics[configTopic], "ajar") })
+	if removed := w.hears(configTopic, `"ajar":{"p":"binary_sensor"}`); removed != 1 {
+		t.Errorf("it was removed %d times", removed)
+	}
+	stop()
+	for topic, payload := range stay {
+		w.has(topic, payload)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if states := slices.DeleteFunc(slices.Clone(w.messages), func(m string) bool { return !strings.HasPrefix(m, "hailo-clip/gate/state ") }); len(states) != 1 {
+		t.Errorf("a state that the broker has was told again: %s", states)
+	}
+}
+
+// faults is a hook of the broker that makes trouble with messages.
+type faults struct {
+	mochi.HookBase
+	refuse func(topic string) bool
+	cut    func(topic string, payload []byte) bool
+}
+
+func (f *faults) ID() string { return "faults" }
+func (f *faults) Provides(b byte) bool {
+	return b == mochi.OnACLCheck || b == mochi.OnPublish || b == mochi.OnConnectAuthenticate
+}
+func (f *faults) OnConnectAuthenticate(*mochi.Client, mochipackets.Packet) bool {
+	return true
+}
+func (f *faults) OnACLCheck(_ *mochi.Client, topic string, write bool) bool {
+	return !write || f.refuse == nil || !f.refuse(topic)
+}
+func (f *faults) OnPublish(c *mochi.Client, p mochipackets.Packet) (mochipackets.Packet, error) {
+	if f.cut != nil && f.cut(p.TopicName, p.Payload) {
+		c.Stop(io.EOF)
+		return p, mochipackets.ErrRejectPacket
+	}
+	return p, nil
+}
+
+// TestRefusedMessages are counted, and the others go on.
+func TestRefusedMessages(t *testing.T) {
+	b := startInProcess(t, nil)
+	b.stop()
+	b.hooks = []mochi.Hook{&faults{refuse: func(topic string) bool { return topic == "hailo-clip/gate/event" || topic == configTopic }}}
+	b.start()
+	w := watch(t, connect(t, b.address))
+	var s scene
+	s.set(holds("open"))
+	n := mqttNotifier(t, &s, Parts{}, "mqtt://"+b.address)
+	events, stop := start(t, n)
+	defer stop()
+	w.has("hailo-clip/gate/state", told("open"))
+	events <- enter("e1")
+	s.set(holds("closed"))
+	events <- &event.Event{ID: "e2", Stream: "yard", Kind: event.Enter, Label: "a"}
+	w.hears("hailo-clip/yard/event", "e2")
+	w.has("hailo-clip/gate/state", told("closed"))
+	w.until("the counts", func() bool { return n.Stats().MQTT.Queued == 0 })
+	if m := n.Stats().MQTT; m.Failed != 1 || m.Delivered != 1 || !m.Connected || m.Connections != 1 {
+		t.Errorf("%+v", m)
+	}
+}
+
+// TestMessagesThatEndTheConnection are not sent for ever: neither an event nor a thumbnail.
+func TestMessagesThatEndTheConnection(t *testing.T) {
+	b := startInProcess(t, nil)
+	b.stop()
+	b.hooks = []mochi.Hook{&faults{cut: func(topic string, payload []byte) bool {
+		return topic == "hailo-clip/gate/thumb" || strings.Contains(string(payload), `"id":"e1"`)
+	}}}
+	b.start()
+	w := watch(t, connect(t, b.address))
+	var s scene
+	s.set(holds("open"))
+	n := mqttNotifier(t, &s, Parts{Thumbnail: thumbnailOf}, "mqtt://"+b.address)
+	events, stop := start(t, n)
+	defer stop()
+	e := enter("e1")
+	e.Thumbnail = true
+	events <- e
+	events <- enter("e2")
+	w.hears("hailo-clip/gate/event", "e2")
+	w.has("hailo-clip/gate/state", told("open"))
+	w.until("the counts", func() bool { return n.Stats().MQTT.Queued == 0 })
+	if m := n.Stats().MQTT; m.Failed != 1 || m.Delivered != 1 || m.Connections > 2*maxAttempts+1 {
+		t.Errorf("%+v", m)
+	}
+}
+
+// TestStrangeBroker asks for authentication that nobody has configured, and then sends what is no MQTT.
+func TestStrangeBroker(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	connections := make(chan struct{}, 100)
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Read(make([]byte, 4096))
+			_, _ = c.Write([]byte{0x20, 7, 0, 0, 4, 0x15, 0, 1, 'x'})    // CONNACK with an authentication method
+			_, _ = c.Write([]byte{0xf0, 6, 0x18, 4, 0x15, 0, 1, 'x'})    // AUTH: continue
+			_, _ = c.Write([]byte{0x30, 0xff, 0xff, 0xff, 0x7f, 0, 200}) // a message of 256 MiB
+			select {
+			case connections <- struct{}{}:
+			default:
+			}
+			c.Close()
+		}
+	})
+	var s scene
+	_, stop := start(t, mqttNotifier(t, &s, Parts{}, "mqtt://"+l.Addr().String()))
+	for range 5 {
+		<-connections
+	}
+	stop()
+	l.Close()
+	serving.Wait()
+}
+
+// TestPacketConn: a length is looked at before it is believed, in whatever pieces it comes.
+func TestPacketConn(t *testing.T) {
+	long := append([]byte{0x30, 0xff, 0xff, 0x3f}, make([]byte, maxReceived-1)...) // 1<<20 - 1 bytes
+	good := slices.Concat([]byte{0xd0, 0}, long, []byte{0x30, 2, 'a', 'b', 0xd0, 0})
+	for name, piece := range map[string]func(int) int{"bytes": func(int) int { return 1 }, "pieces": func(i int) int { return 1 + i%7 }, "all": func(int) int { return len(good) }} {
+		read := func(data []byte) (int, error) {
+			c, all := &packetConn{Conn: fixed{Reader: bytes.NewReader(data)}}, 0
+			for i := 0; ; i++ {
+				n, err := c.Read(make([]byte, piece(i)))
+				if all += n; err != nil {
+					return all, err
+				}
+			}
+		}
+		if n, err := read(good); n != len(good) || !errors.Is(err, io.EOF) {
+			t.Errorf("%s: %d of %d, %v", name, n, len(good), err)
+		}
+		for _, bad := range [][]byte{{0x30, 0x81, 0x80, 0x40}, {0x30, 0xff, 0xff, 0xff, 0x7f}, {0x30, 0x80, 0x80, 0x80, 0x80, 0}, {0xd0, 0, 0x30, 0xff, 0xff, 0xff, 0xff, 0xff}} {
+			if n, err := read(bad); !errors.Is(err, errLongPacket) || n >= len(bad) {
+				t.Errorf("%s: %x: %d, %v", name, bad, n, err)
+			}
+		}
+	}
+}
+
+// fixed is a connection that can only be read.
+type fixed struct {
+	io.Reader
+	net.Conn
+}
+
+func (f fixed) Read(p []byte) (int, error) { return f.Reader.Read(p) }
+
+// TestPause: a broker that ends each connection at once is asked again after longer and longer.
+func TestPause(t *testing.T) {
+	b := new(broker)
+	if b.pause(0) != 0 {
+		t.Error(b.pause(0))
+	}
+	for attempt, longest := range map[int]time.Duration{1: time.Second, 2: 2 * time.Second, 5: 16 * time.Second, 7: time.Minute, 1000: time.Minute} {
+		for range 100 {
+			if p := b.pause(attempt); p < longest/2 || p > longest {
+				t.Errorf("%d: %s", attempt, p)
+			}
+		}
+	}
+	b.short.Store(3)
+	if p := b.pause(0); p < 2*time.Second || p > 4*time.Second {
+		t.Error(p)
+	}
+}
+
+// TestRunHearsTheBus.
+func TestRunHearsTheBus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c collector
+		bus := event.NewBus(10)
+		n := notifier(t, Parts{Bus: bus}, hook(nil))
+		n.hooks[0].client.Transport = &c
+		ctx, cancel := context.WithCancel(t.Context())
+		go n.Run(ctx)
+		synctest.Wait()
+		bus.Publish(enter("a"))
+		synctest.Wait()
+		cancel()
+		synctest.Wait()
+		if len(c.got) != 1 {
+			t.Error(c.got)
+		}
+	})
+	notifier(t, Parts{}).Run(t.Context()) // without targets it returns
 }

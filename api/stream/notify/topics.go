@@ -125,7 +125,8 @@ type made[T any] struct {
 // forget has states made anew, with the scores of now.
 func (m *maker) forget() { m.states = nil }
 
-// desired is what the broker is to remember of streams, and all topics that are theirs.
+// desired is what the broker is to remember of streams, and all topics that are theirs. A state comes before the announcement: when
+// labels change it is mostly unknown, which is an option before and after.
 func (m *maker) desired(streams []Stream) (all []toRemember, keep map[string]bool) {
 	states, devices := map[string]made[state]{}, map[string]made[Stream]{}
 	keep = map[string]bool{m.status(): true}
@@ -135,15 +136,6 @@ func (m *maker) desired(streams []Stream) (all []toRemember, keep map[string]boo
 	}
 	for _, s := range streams {
 		keep[m.thumb(s.ID)] = true
-		if m.discovery != "" && len(s.Regions) > 0 {
-			topic := m.config(s.ID)
-			d, ok := m.devices[topic]
-			if !ok || !sameShape(d.of, s) {
-				d = made[Stream]{s, marshal(m.device(s))}
-			}
-			devices[topic] = d
-			add(topic, d.payload)
-		}
 		for _, r := range s.Regions {
 			topic, now := m.state(s.ID, r.Name), r.state()
 			was, ok := m.states[topic]
@@ -152,6 +144,15 @@ func (m *maker) desired(streams []Stream) (all []toRemember, keep map[string]boo
 			}
 			states[topic] = was
 			add(topic, was.payload)
+		}
+		if m.discovery != "" && len(s.Regions) > 0 {
+			topic := m.config(s.ID)
+			d, ok := m.devices[topic]
+			if !ok || !sameShape(d.of, s) {
+				d = made[Stream]{s, marshal(m.device(s))}
+			}
+			devices[topic] = d
+			add(topic, d.payload)
 		}
 	}
 	m.states, m.devices = states, devices
