@@ -15,7 +15,7 @@ curl -sS --fail-with-body -X PUT "$url/v1/streams/$stream" -H "Content-Type: app
 # Everybody may listen. -N shows each event at once.
 curl -sS -N -H "Accept: text/event-stream" "$url/v1/streams/$stream/events" &
 listener=$!
-trap 'kill $listener 2>/dev/null' EXIT
+trap 'kill $listener 2>/dev/null || true' EXIT
 
 # mpjpeg is JPEG after JPEG with a boundary in between, as network cameras send it.
 ffmpeg -nostdin -loglevel error -i "$source" -an -c:v mjpeg -q:v 4 -pix_fmt yuvj420p -f mpjpeg -method POST "$url/v1/streams/$stream/frames"
