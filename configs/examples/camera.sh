@@ -9,8 +9,9 @@ set -eu
 url=$1 stream=$2 set=$3 source=$4
 
 # Defined once; it outlives a restart of the service. Events come after three frames in a row, and are kept.
-curl -sS --fail-with-body -X PUT "$url/v1/streams/$stream" -H "Content-Type: application/json" -o /dev/null \
-  -d "{\"prompt_set\": \"$set\", \"policy\": \"${POLICY:-latest}\", \"events\": {\"min_frames\": 3, \"store\": true}}"
+answer=$(curl -sS --fail-with-body -X PUT "$url/v1/streams/$stream" -H "Content-Type: application/json" \
+  -d "{\"prompt_set\": \"$set\", \"policy\": \"${POLICY:-latest}\", \"events\": {\"min_frames\": 3, \"store\": true}}") ||
+  { echo "$answer" >&2; exit 1; }
 
 # Everybody may listen. -N shows each event at once.
 curl -sS -N -H "Accept: text/event-stream" "$url/v1/streams/$stream/events" &
