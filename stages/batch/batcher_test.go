@@ -92,6 +92,8 @@ func (b *bench) send(ctx context.Context, from, n int) <-chan error {
 func (b *bench) expect(what string, frames ...int) []*deviceCall {
 	b.t.Helper()
 	synctest.Wait()
+	b.device.mu.Lock()
+	defer b.device.mu.Unlock()
 	var got []int
 	begun := b.device.calls[b.seen:]
 	for _, c := range begun {
