@@ -31,14 +31,14 @@ type Load struct {
 
 func (l Load) String() string {
 	switch {
-	case l.Kind != "" && l.FPS == 0:
-		return fmt.Sprintf("%d %s streams, one frame at a time", l.Clients, l.Kind)
-	case l.Kind != "":
-		return fmt.Sprintf("%d %s streams of %d/s", l.Clients, l.Kind, l.FPS)
 	case l.Cameras > 0:
 		return fmt.Sprintf("%d cameras of %d/s", l.Cameras, l.Rate/l.Cameras)
 	case l.Poisson:
 		return fmt.Sprintf("%d/s by chance", l.Rate)
+	case l.Kind != "" && l.FPS == 0:
+		return fmt.Sprintf("%d %s streams, one frame at a time", l.Clients, l.Kind)
+	case l.Kind != "":
+		return fmt.Sprintf("%d %s streams of %d/s", l.Clients, l.Kind, l.FPS)
 	case l.Rate > 0:
 		return fmt.Sprintf("%d/s", l.Rate)
 	case l.Clients == 1:

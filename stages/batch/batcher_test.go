@@ -268,7 +268,7 @@ func TestFailures(t *testing.T) {
 			synctest.Wait()
 			for _, err := range []<-chan error{good, bad} {
 				var panicked *pipeline.PanicError
-				if e := <-err; !errors.Is(e, want) && (!errors.As(e, &panicked) || panicked.Value != want) {
+				if e := <-err; !errors.Is(e, want) && (!errors.As(e, &panicked) || fmt.Sprint(panicked.Value) != want.Error()) {
 					t.Errorf("error %v, want %v", e, want)
 				}
 			}
