@@ -55,13 +55,13 @@ type Stats struct {
 // entry is a frame that waits.
 type entry struct {
 	*call
+	ctx   context.Context // of the call
 	frame *hailo.Frame
 	since time.Time
 }
 
 // call is one of Encode; Batcher.mu guards it.
 type call struct {
-	ctx    context.Context
 	caller *caller
 	left   int // frames not done
 	err    error
@@ -126,36 +126,36 @@ func (b *Batcher) Encode(ctx context.Context, from fair.Caller, frames ...*hailo
 		return nil
 	}
 	c := b.calls.Get().(*call)
-	c.ctx, c.left, c.err = ctx, len(frames), nil
+	c.left, c.err = len(frames), nil
 	b.mu.Lock()
 	now := time.Now()
 	c.caller = b.rule.caller(from)
 	for _, f := range frames {
 		b.rule.ready(now, c.caller)
-		b.waiting = append(b.waiting, entry{c, f, now})
+		b.waiting = append(b.waiting, entry{c, ctx, f, now})
 	}
 	b.begin(now)
 	b.mu.Unlock()
 	select {
 	case <-c.done:
 	case <-ctx.Done():
-		b.giveUp(c)
+		b.giveUp(c, context.Cause(ctx))
 		<-c.done
 	}
 	err := c.err
-	c.ctx, c.caller = nil, nil
+	c.caller = nil
 	b.calls.Put(c)
 	return err
 }
 
-// giveUp takes the frames of a call that still wait out of the queue.
-func (b *Batcher) giveUp(c *call) {
+// giveUp takes the frames of a call that still wait out of the queue; cause is their error.
+func (b *Batcher) giveUp(c *call, cause error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	before := len(b.waiting)
 	b.waiting = slices.DeleteFunc(b.waiting, func(e entry) bool { return e.call == c })
 	for range before - len(b.waiting) {
-		c.finish(context.Cause(c.ctx))
+		c.finish(cause)
 	}
 	b.begin(time.Now())
 }

@@ -364,3 +364,26 @@ func TestManyCallers(t *testing.T) {
 		t.Errorf("%d callers owe", len(r.owing))
 	}
 }
+
+// TestContextOutlivesTheCall: what a backend derives from the context of a call may look at it when all calls have their answers,
+// as the goroutine does that context.AfterFunc starts for a context that is not of the standard library.
+func TestContextOutlivesTheCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, gathering, time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		one, two := b.send(ctx, 20, 1), b.send(ctx, 21, 1)
+		time.Sleep(time.Millisecond)
+		c := b.expect("both, after max_wait", 2)[0]
+		<-c.ctx.Done()
+		c.done(2)
+		b.answered(one, two)
+		if err := c.ctx.Err(); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error %v", err)
+		}
+		if deadline, ok := c.ctx.Deadline(); !ok || deadline != time.Now() {
+			t.Errorf("deadline %v", deadline)
+		}
+		b.Close()
+	})
+}
