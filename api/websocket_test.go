@@ -124,7 +124,7 @@ func TestWebSocket(t *testing.T) {
 		say(t, ws, `{"prompts":["y"]}`)
 		show(t, ws, imageFile(goodImage))
 		hear(t, ws).wantTop(t, 5, "y")
-		for _, wrong := range []string{`{"policy":"newest"}`, `{`, ``, `[]`, `{"prompt_set":"nowhere"}`, `{"prompts":[""]}`} {
+		for _, wrong := range []string{`{"policy":"newest"}`, `{`, `[]`, `{"prompt_set":"nowhere"}`, `{"prompts":[""]}`} {
 			say(t, ws, wrong)
 			if a := hear(t, ws); a.Error == "" || a.Code == "" || a.RequestID != "mine" || a.LagMS != nil {
 				t.Errorf("%s: %+v", wrong, a)
@@ -148,6 +148,21 @@ func TestWebSocket(t *testing.T) {
 // encodePrefix appends what comes before a frame.
 func encodePrefix(b []byte, seq uint64, ts int64) []byte {
 	return binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(b, seq), uint64(ts))
+}
+
+// TestNoMoreFrames: after an empty message all frames are answered before the end.
+func TestNoMoreFrames(t *testing.T) {
+	s := serve(t, nil)
+	ws := s.dial(t, byPrompts)
+	for range 8 {
+		show(t, ws, imageFile(goodImage))
+	}
+	say(t, ws, "")
+	for i := range uint64(8) {
+		hear(t, ws).wantTop(t, i, goodImage)
+	}
+	wantClose(t, ws, websocket.StatusNormalClosure, "")
+	s.allReturned(t)
 }
 
 // TestSameAnswersEverywhere: what REST and a WebSocket answer for an image is the same.
