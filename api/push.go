@@ -140,7 +140,7 @@ func (r *request) push(feed *stream.Feed, next func(*lent) (skipped int, err err
 		default:
 			f.Release()
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err
@@ -166,9 +166,9 @@ func (f *framesBody) Read(b []byte) (int, error) {
 	n, err := f.from.Read(b)
 	r.size += n
 	switch {
-	case err == io.EOF && r.size < r.ctx.Request.Header.ContentLength():
+	case errors.Is(err, io.EOF) && r.size < r.ctx.Request.Header.ContentLength():
 		err = r.conn.readError(io.ErrUnexpectedEOF)
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		r.state = received
 	case err != nil:
 		err = r.conn.readError(err)

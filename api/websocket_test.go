@@ -260,7 +260,7 @@ func (s *service) upgrade(t *testing.T) (net.Conn, *bufio.Reader) {
 func wantUpgrade(t *testing.T, r *bufio.Reader) {
 	t.Helper()
 	resp := must(http.ReadResponse(r, nil))
-	if h := resp.Header; resp.StatusCode != 101 || h.Get("Sec-WebSocket-Accept") != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" || h.Get("Sec-WebSocket-Extensions") != "" ||
+	if h := resp.Header; resp.StatusCode != http.StatusSwitchingProtocols || h.Get("Sec-WebSocket-Accept") != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" || h.Get("Sec-WebSocket-Extensions") != "" ||
 		!strings.EqualFold(h.Get("Upgrade"), "websocket") || !strings.EqualFold(h.Get("Connection"), "Upgrade") {
 		t.Fatal(resp.Status, h)
 	}
@@ -562,6 +562,7 @@ func TestFramesWithoutMemory(t *testing.T) {
 	framed := func(seq uint64, image []byte) []byte { return append(encodePrefix(nil, seq, int64(seq)), image...) }
 	show(t, ws, framed(7, imageFile(goodImage)))
 	hear(t, ws).wantTop(t, 7, goodImage)
+	s.allReturned(t)
 	rest := must(s.bodies.get("somebody", s.cfg.MaxBodyMemoryBytes, 0))
 	show(t, ws, framed(8, make([]byte, 500_000)))
 	if a := hear(t, ws); a.Seq != 8 || *a.TS != 8 || a.Dropped != "bad" || a.Code != "queue_full" {
