@@ -124,7 +124,7 @@ func TestWebSocket(t *testing.T) {
 		say(t, ws, `{"prompts":["y"]}`)
 		show(t, ws, imageFile(goodImage))
 		hear(t, ws).wantTop(t, 5, "y")
-		for _, wrong := range []string{`{"policy":"newest"}`, `{`, ``, `[]`, `{"prompt_set":"nowhere"}`, `{"prompts":[""]}`} {
+		for _, wrong := range []string{`{"policy":"newest"}`, `{`, `[]`, `{"prompt_set":"nowhere"}`, `{"prompts":[""]}`} {
 			say(t, ws, wrong)
 			if a := hear(t, ws); a.Error == "" || a.Code == "" || a.RequestID != "mine" || a.LagMS != nil {
 				t.Errorf("%s: %+v", wrong, a)
@@ -148,6 +148,21 @@ func TestWebSocket(t *testing.T) {
 // encodePrefix appends what comes before a frame.
 func encodePrefix(b []byte, seq uint64, ts int64) []byte {
 	return binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(b, seq), uint64(ts))
+}
+
+// TestNoMoreFrames: after an empty message all frames are answered before the end.
+func TestNoMoreFrames(t *testing.T) {
+	s := serve(t, nil)
+	ws := s.dial(t, byPrompts)
+	for range 8 {
+		show(t, ws, imageFile(goodImage))
+	}
+	say(t, ws, "")
+	for i := range uint64(8) {
+		hear(t, ws).wantTop(t, i, goodImage)
+	}
+	wantClose(t, ws, websocket.StatusNormalClosure, "")
+	s.allReturned(t)
 }
 
 // TestSameAnswersEverywhere: what REST and a WebSocket answer for an image is the same.
@@ -245,7 +260,7 @@ func (s *service) upgrade(t *testing.T) (net.Conn, *bufio.Reader) {
 func wantUpgrade(t *testing.T, r *bufio.Reader) {
 	t.Helper()
 	resp := must(http.ReadResponse(r, nil))
-	if h := resp.Header; resp.StatusCode != 101 || h.Get("Sec-WebSocket-Accept") != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" || h.Get("Sec-WebSocket-Extensions") != "" ||
+	if h := resp.Header; resp.StatusCode != http.StatusSwitchingProtocols || h.Get("Sec-WebSocket-Accept") != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" || h.Get("Sec-WebSocket-Extensions") != "" ||
 		!strings.EqualFold(h.Get("Upgrade"), "websocket") || !strings.EqualFold(h.Get("Connection"), "Upgrade") {
 		t.Fatal(resp.Status, h)
 	}
@@ -547,6 +562,7 @@ func TestFramesWithoutMemory(t *testing.T) {
 	framed := func(seq uint64, image []byte) []byte { return append(encodePrefix(nil, seq, int64(seq)), image...) }
 	show(t, ws, framed(7, imageFile(goodImage)))
 	hear(t, ws).wantTop(t, 7, goodImage)
+	s.allReturned(t)
 	rest := must(s.bodies.get("somebody", s.cfg.MaxBodyMemoryBytes, 0))
 	show(t, ws, framed(8, make([]byte, 500_000)))
 	if a := hear(t, ws); a.Seq != 8 || *a.TS != 8 || a.Dropped != "bad" || a.Code != "queue_full" {

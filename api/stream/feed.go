@@ -35,7 +35,7 @@ type Feed struct {
 	over     bool      // no more frames are taken
 	err      error     // why, if not by Close
 	pushed   time.Time // when the last frame came, or the feed was opened
-	counts   Stats
+	counts   Counts
 	lanes    map[pipeline.Policy]pipeline.Lane
 	deadline deadlines
 
@@ -404,8 +404,8 @@ func (f *Feed) Err() error {
 	return f.err
 }
 
-// Stats returns the counters of this feed, which have no lag.
-func (f *Feed) Stats() Stats {
+// Counts says what became of the frames of this feed.
+func (f *Feed) Counts() Counts {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.counts

@@ -263,7 +263,7 @@ func TestSampling(t *testing.T) {
 			}
 			s.Close()
 			s.ordered()
-			if st := s.Stats(); st.Rate != c.rate || st.Answered+st.Rate != uint64(c.frames) {
+			if st := s.Counts(); st.Rate != c.rate || st.Answered+st.Rate != uint64(c.frames) {
 				t.Errorf("%s: %+v", name, st)
 			}
 		})
@@ -308,7 +308,7 @@ func TestGate(t *testing.T) {
 		s.every(100*time.Millisecond, times(20, "red|dark red")...)
 		s.Close()
 		s.ordered()
-		if st := s.Stats(); st.Answered != 4 || st.Reused != 20 || y.chip.images.Load() != 4 {
+		if st := s.Counts(); st.Answered != 4 || st.Reused != 20 || y.chip.images.Load() != 4 {
 			t.Errorf("%+v, %d encoded", st, y.chip.images.Load())
 		}
 		if y.released.Load() != 24 {
@@ -389,7 +389,7 @@ func TestRecheck(t *testing.T) {
 		expect(t, "three frames", heard.text()[:len("enter ")], "enter ")
 		s.every(100*time.Millisecond, times(80, "red|blue")...)
 		s.Close()
-		if st := s.Stats(); st.Answered != 3 || st.Rate != 88 {
+		if st := s.Counts(); st.Answered != 3 || st.Rate != 88 {
 			t.Errorf("%+v", st)
 		}
 	})
