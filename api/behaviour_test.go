@@ -15,6 +15,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"hailoclip/api/stream/event"
 	"hailoclip/hailo"
 	"hailoclip/stages/clip"
 )
@@ -341,6 +342,14 @@ func TestEmbed(t *testing.T) {
 	}
 }
 
+func expectHealth(t *testing.T, s *service, status, reason string) {
+	t.Helper()
+	var got struct{ Status, Reason string }
+	if r := s.do(t, http.MethodGet, "/health", ""); json.Unmarshal(r.body, &got) != nil || got.Status != status || got.Reason != reason {
+		t.Errorf("%s", r.body)
+	}
+}
+
 func TestHealth(t *testing.T) {
 	npu, cpu := hailo.Info{Backend: "npu"}, hailo.Info{Backend: "cpu", Simulated: true}
 	uptime := regexp.MustCompile(`,"uptime_seconds":\d+,`)
@@ -365,6 +374,10 @@ func TestHealth(t *testing.T) {
 		})
 		d.status.Store(&c.device)
 		d.info.Store(&c.info)
+		if c.want["status"] == "healthy" {
+			expectHealth(t, s, "degraded", event.ErrLost.Error()) // what streams are kept in
+		}
+		s.svc.Lost = nil
 		r := s.do(t, http.MethodGet, "/health", "")
 		want := map[string]any{"service": "hailo-clip", "model": testModel, "version": "1.2.3", "backend": "npu", "runtime_mode": "real"}
 		maps.Copy(want, c.want)

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	_ "embed"
 	"encoding/json"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"hailoclip/api/stream"
+	"hailoclip/api/stream/event"
+	"hailoclip/api/stream/notify"
 	"hailoclip/stages/clip"
 )
 
@@ -20,6 +23,9 @@ func (s *Server) health(r *request) error {
 		Uptime  int64  `json:"uptime_seconds"`
 		Version string `json:"version"`
 	}{"hailo-clip", s.svc.Engine.Health(), int64(time.Since(s.start).Round(time.Second) / time.Second), s.svc.Version}
+	if err := s.storeLost(); err != "" && answer.State != clip.Unhealthy {
+		answer.State, answer.Reason = clip.Degraded, cmp.Or(answer.Reason, err)
+	}
 	if s.stopping.Load() {
 		answer.State, answer.Reason = clip.Unhealthy, errStopping.text
 	}
@@ -29,12 +35,34 @@ func (s *Server) health(r *request) error {
 	return r.answerJSON(answer)
 }
 
+// storeLost says why streams and events cannot be kept; "" when they can.
+func (s *Server) storeLost() string {
+	switch {
+	case s.svc.Hub == nil:
+	case s.svc.Store != nil:
+		return s.svc.Store.Stats().Lost
+	case s.svc.Lost != nil:
+		return s.svc.Lost.Error()
+	}
+	return ""
+}
+
 // stats serves /v1/stats: counters since the start, of which a measurement takes the difference.
 func (s *Server) stats(r *request) error {
 	answer := struct {
 		clip.Stats
 		Streams *stream.HubStats `json:"streams,omitempty"`
+		Events  *event.Stats     `json:"events,omitempty"` // that are kept
+		Notify  *notify.Stats    `json:"notify,omitempty"`
 	}{Stats: s.svc.Engine.Stats()}
+	if s.svc.Store != nil {
+		events := s.svc.Store.Stats()
+		answer.Events = &events
+	}
+	if s.svc.Notifier != nil {
+		notified := s.svc.Notifier.Stats()
+		answer.Notify = &notified
+	}
 	if s.svc.Hub != nil {
 		streams := s.svc.Hub.Stats()
 		answer.Streams = &streams

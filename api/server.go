@@ -18,6 +18,7 @@ import (
 
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
+	"hailoclip/api/stream/notify"
 	"hailoclip/pipeline/fair"
 	"hailoclip/stages/clip"
 )
@@ -36,6 +37,8 @@ type Service struct {
 	Store  *event.Store
 	Lost   error   // why there is no store
 	Memory *Memory // for bodies and frames; nil: one of its own
+
+	Notifier *notify.Notifier // whose counters are in /v1/stats; nil: there is none
 }
 
 // Server serves the REST interface. Safe for concurrent use.
@@ -182,12 +185,11 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return fmt.Errorf("api: requests were cut short: %w", context.Cause(ctx))
 }
 
-// endStreams has all feeds end once their frames are answered, and then the listeners, who have heard of all of them by then.
+// endStreams has all feeds end once their frames are answered and what these have changed is told, and then the listeners.
 func (s *Server) endStreams(ctx context.Context) {
 	s.endLive()
 	if hub := s.svc.Hub; hub != nil {
-		hub.End()
-		wait(ctx, func() bool { return hub.Stats().Fed == 0 })
+		_ = hub.Close(ctx) // which cuts short what is inside when ctx ends, as Shutdown does
 	}
 	s.endQuiet()
 }

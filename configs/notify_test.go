@@ -98,6 +98,8 @@ func TestErrorsOfNotify(t *testing.T) {
 		{"notify:\n  mqtt: {url: 'http://b'}\n", "line 2: notify.mqtt.url: is out of bounds: an address such as mqtt://broker.local or " +
 			`mqtts://broker.local:8883, with username and password in keys of their own; or ""`},
 		{"notify:\n  mqtt: {password: a, password_file: b}\n", "line 2: notify.mqtt.password: must not be given with password_file"},
+		{"notify:\n  mqtt: {password: '***'}\n", "line 2: notify.mqtt.password: is ***, which stands for what is not shown"},
+		{hook("streams: [a]\n    - url: https://a.example/***"), "line 5: notify.webhooks[1].url: has ***, which stands for what is not shown"},
 		{"notify:\n  mqtt: {cert_file: a}\n", "line 2: notify.mqtt.cert_file: and key_file must be given together"},
 		{"notify:\n  mqtt:\n    device_classes: {a: B}\n", `line 3: notify.mqtt.device_classes: "B" of "a" is out of bounds: ` +
 			"a device class of Home Assistant's binary sensors"},

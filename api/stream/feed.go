@@ -501,10 +501,11 @@ func (f *Feed) finish() {
 	close(f.finished)
 }
 
-// Close ends the feed and blocks until all its frames are answered. It may be called again.
+// Close ends the feed and blocks until all its frames are answered, and their events published. It may be called again.
 func (f *Feed) Close() {
 	f.end(nil)
 	<-f.finished
+	f.stream.outbox.wait()
 }
 
 // Done is closed when the feed ends for another reason than Close: Err says which.

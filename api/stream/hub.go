@@ -53,6 +53,9 @@ type Parts struct {
 	Buffers Buffers          // for these
 	Log     *slog.Logger
 
+	// Changed is called when a stream was defined, changed or deleted. It must not block. May be nil.
+	Changed func()
+
 	// Encode appends an answer as JSON, as its sender gets it, for events of frames; nil: they have none.
 	Encode func(b []byte, a *Answer) []byte
 }
@@ -157,6 +160,7 @@ func (h *Hub) Put(ctx context.Context, id string, definition []byte) (info Info,
 	if err != nil {
 		return Info{}, false, err
 	}
+	h.changed()
 	return s.info(), created, nil
 }
 
@@ -232,6 +236,12 @@ func (h *Hub) define(id string, d Definition) (s *stream, created bool, err erro
 	return s, created, nil
 }
 
+func (h *Hub) changed() {
+	if h.parts.Changed != nil {
+		h.parts.Changed()
+	}
+}
+
 func (h *Hub) find(id string) *stream {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -292,6 +302,7 @@ func (h *Hub) Delete(ctx context.Context, id string) error {
 	delete(h.streams, id)
 	h.mu.Unlock()
 	s.end(ErrEnded)
+	h.changed()
 	return nil
 }
 

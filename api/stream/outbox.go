@@ -21,6 +21,7 @@ type outbox struct {
 	mu      sync.Mutex
 	queue   []*batch
 	running bool // a goroutine works on the queue
+	idle    sync.Cond
 	failed  bool // the last one could not be stored
 }
 
@@ -90,6 +91,16 @@ func (o *outbox) run() {
 		}
 	}
 	o.running, o.queue = false, nil
+	o.idle.Broadcast()
+}
+
+// wait blocks until all events are published.
+func (o *outbox) wait() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for o.running {
+		o.idle.Wait()
+	}
 }
 
 // keep makes the thumbnails of a batch, and stores it.

@@ -55,7 +55,7 @@ type RegionState struct {
 
 func (h *Hub) newStream(id string, d Definition) *stream {
 	s := &stream{hub: h, id: id}
-	s.outbox.stream = s
+	s.outbox.stream, s.outbox.idle.L = s, &s.outbox.mu
 	s.plan.Store(newPlan(d))
 	return s
 }

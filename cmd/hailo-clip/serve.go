@@ -123,14 +123,14 @@ func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *se
 	if e.cfg.Server, err = fitDescriptors(e.cfg.Server, log); err != nil {
 		return nil, err
 	}
-	streams, err := e.newStreams(log)
+	streams, err := e.newStreams()
 	if err != nil {
 		return nil, err
 	}
 	server, err := api.New(e.cfg.Server, api.Service{
 		Engine: e.Engine, RequestTimeout: p.cfg.Performance.RequestTimeout, BatchTimeout: p.cfg.Performance.BatchTimeout,
 		Version: programVersion(), Warning: e.warning, Log: requests,
-		Hub: streams.hub, Bus: streams.bus, Store: streams.store, Lost: streams.lost, Memory: streams.memory,
+		Hub: streams.hub, Bus: streams.bus, Store: streams.store, Lost: streams.lost, Memory: streams.memory, Notifier: streams.notifier,
 	})
 	if err != nil {
 		err = errors.Join(err, streams.close(context.WithoutCancel(ctx)))
@@ -169,7 +169,7 @@ func lowerConnections(c api.Config, limit uint64, others int, log *slog.Logger) 
 	return c, nil
 }
 
-// run serves until ctx ends, then drains within server.shutdown_timeout: stop accepting, finish
+// run serves until ctx ends, then drains within server.shutdown_timeout: stop accepting, end streams, finish
 // what is inside, flush the cache, release the device.
 func (s *service) run(ctx context.Context) error {
 	e := s.engine
@@ -185,6 +185,9 @@ func (s *service) run(ctx context.Context) error {
 	var running sync.WaitGroup
 	running.Go(func() { e.precompute(besides) })
 	running.Go(func() { feedWatchdog(besides, e.log, s.stuck) })
+	telling, endTelling := context.WithCancel(context.Background())
+	var tells sync.WaitGroup
+	tells.Go(func() { s.streams.notifier.Run(telling) })
 
 	var err error
 	select {
@@ -198,7 +201,10 @@ func (s *service) run(ctx context.Context) error {
 	running.Wait()
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.Server.ShutdownTimeout)
 	defer cancel()
-	err = errors.Join(err, s.server.Shutdown(deadline), <-served, s.streams.close(deadline), e.Close(deadline))
+	err = errors.Join(err, s.server.Shutdown(deadline), <-served)
+	endTelling() // of the last events, too
+	tells.Wait()
+	err = errors.Join(err, s.streams.close(deadline), e.Close(deadline))
 	e.log.Info("stopped")
 	return err
 }

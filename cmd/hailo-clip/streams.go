@@ -3,60 +3,89 @@ package main
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"path/filepath"
 
 	"hailoclip/api"
 	"hailoclip/api/outbound"
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
+	"hailoclip/api/stream/notify"
 	"hailoclip/api/stream/source"
 )
 
-// remembered is how many events of a stream listeners that come again can still hear.
-const remembered = 256
+// rememberedChanges is how many of the newest changes of each stream listeners that come again are told.
+const rememberedChanges = 256
 
-// streams are the hub and what it works with.
+// streams is what a service has beside its engine: streams, their events, and who is told of them.
 type streams struct {
-	hub    *stream.Hub
-	bus    *event.Bus
-	store  *event.Store // nil: there is none, for the reason lost
-	lost   error
-	memory *api.Memory
+	memory   *api.Memory // for frames, and for the bodies of requests
+	bus      *event.Bus
+	store    *event.Store // nil: none, for the reason lost
+	lost     error
+	hub      *stream.Hub
+	notifier *notify.Notifier
 }
 
-// newStreams begins with the streams that are kept. Without their file the service starts all the same. The caller closes it before the
-// engine.
-func (e *engine) newStreams(log *slog.Logger) (s *streams, err error) {
+// newStreams opens the streams of an engine, which begin to run. The caller closes them before the engine.
+func (e *engine) newStreams() (*streams, error) {
 	cfg := &e.cfg
-	s = &streams{bus: event.NewBus(remembered), memory: cfg.Server.NewMemory()}
+	s := &streams{memory: cfg.Server.NewMemory(), bus: event.NewBus(rememberedChanges)}
 	parts := stream.Parts{
-		Engine: e.Engine, Bus: s.bus, Timeout: cfg.Performance.RequestTimeout,
-		Limits:  stream.Limits{Prompts: cfg.Server.MaxPrompts, PromptBytes: cfg.Server.MaxPromptBytes},
-		Allowed: outbound.New(cfg.Fetch), Frames: source.Limits{FrameBytes: cfg.Server.MaxBodyBytes}, Buffers: s.memory.Buffers(),
-		Log: log, Encode: api.AppendAnswer,
+		Engine: e.Engine, Bus: s.bus, Limits: stream.Limits{Prompts: cfg.Server.MaxPrompts, PromptBytes: cfg.Server.MaxPromptBytes},
+		Timeout: cfg.Performance.RequestTimeout, Allowed: outbound.New(cfg.Fetch), Buffers: s.memory.Buffers(),
+		Frames: source.Limits{FrameBytes: cfg.Server.MaxBodyBytes}, Encode: api.AppendAnswer, Log: e.log,
+		Changed: func() { s.notifier.Refresh() },
 	}
-	if s.store, s.lost = event.OpenStore(filepath.Join(e.state, event.FileName), cfg.Events); s.lost != nil {
-		s.store = nil
-		log.Error("streams and events cannot be kept; their file stays as it is", "error", s.lost)
-	} else {
+	var err error
+	s.notifier, err = notify.New(cfg.Notify, notify.Parts{
+		Bus: s.bus, Thumbnail: s.thumbnail, Streams: s.watched, Version: programVersion(), Log: e.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if s.store, s.lost = event.OpenStore(filepath.Join(e.state, event.FileName), cfg.Events); s.lost == nil {
 		parts.Store = s.store
 	}
-	parts.Lost = s.lost
 	if s.hub, err = stream.NewHub(cfg.Streams, parts); err != nil {
-		return nil, errors.Join(err, s.closeStore())
+		s.lost = errors.Join(err, s.store.Close())
+		s.store, parts.Store = nil, nil
 	}
-	return s, nil
+	if s.lost != nil { // the service starts all the same; its health says why
+		e.log.Error("streams and events cannot be kept; their file stays as it is", "error", s.lost)
+		parts.Lost = s.lost
+		s.hub, err = stream.NewHub(cfg.Streams, parts)
+	}
+	return s, err
 }
 
-func (s *streams) closeStore() error {
+func (s *streams) thumbnail(ctx context.Context, id string) ([]byte, error) {
 	if s.store == nil {
-		return nil
+		return nil, s.lost
 	}
-	return s.store.Close()
+	e, err := s.store.Get(ctx, id)
+	return e.JPEG, err
 }
 
-// close ends all streams, at most until ctx ends.
+// watched is what systems that are notified know of the streams.
+func (s *streams) watched() []notify.Stream {
+	list := []notify.Stream{}
+	for _, w := range s.hub.Watched() {
+		n := notify.Stream{ID: w.ID, Thumbnails: w.Thumbnails}
+		for _, r := range w.Regions {
+			n.Regions = append(n.Regions, notify.Region{
+				Name: r.Region, Labels: r.Can, State: r.State, Score: r.Score, Holds: r.Labels, Since: r.Since,
+			})
+		}
+		list = append(list, n)
+	}
+	return list
+}
+
+// close ends the streams, and then closes their file. It gives up waiting when ctx ends.
 func (s *streams) close(ctx context.Context) error {
-	return errors.Join(s.hub.Close(ctx), s.closeStore())
+	err := s.hub.Close(ctx)
+	if s.store != nil {
+		err = errors.Join(err, s.store.Close())
+	}
+	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -145,6 +146,9 @@ func (c *watchCmd) watch(ctx context.Context, s *client.Client, d client.StreamD
 		defer w.mu.Unlock()
 		w.view.trouble(err)
 	}
+	if c.Source == "-" {
+		o.Stdin = interruptible(ctx, o.Stdin)
+	}
 	read := make(chan error, 1)
 	go func() {
 		err := source.Run(ctx, c.Source, o, func(f source.Frame) error { return w.box.add(ctx, f) })
@@ -171,6 +175,17 @@ func (c *watchCmd) watch(ctx context.Context, s *client.Client, d client.StreamD
 		return exitError(exitFailed)
 	}
 	return nil
+}
+
+// interruptible is r until ctx ends, also while r blocks, which goes on until the end of the process then.
+func interruptible(ctx context.Context, r io.Reader) io.Reader {
+	out, in := io.Pipe()
+	context.AfterFunc(ctx, func() { in.CloseWithError(context.Cause(ctx)) })
+	go func() {
+		_, err := io.Copy(in, r)
+		in.CloseWithError(err)
+	}()
+	return out
 }
 
 // Pauses before a service that was lost is asked again, which is done for what is live.

@@ -87,6 +87,9 @@ func newTableView(c *watchCmd, out *output) *tableView {
 
 func newTable(c *watchCmd) *tableView {
 	title := source.Mask(c.Source)
+	if c.Source == "-" {
+		title = "standard input"
+	}
 	if c.Set != "" {
 		title += " · " + c.Set
 	}
@@ -169,9 +172,12 @@ func (v *tableView) region(name string) *tableRegion {
 }
 
 func (v *tableView) event(m client.Message) error {
+	e := *m.Event
+	if e.Kind == client.EventState { // which the others say, too
+		return v.out.lost
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	e := *m.Event
 	v.dirty = true
 	r := v.region(e.Region)
 	switch e.Kind {

@@ -91,6 +91,8 @@ func (c Config) Check(fault func(field, format string, args ...any)) {
 func (w Webhook) check(fault func(field, format string, args ...any)) {
 	if u, err := url.Parse(string(w.URL)); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Fragment != "" {
 		fault("url", "is out of bounds: an address such as https://example.org/hook")
+	} else if strings.HasSuffix(u.Path, "/"+hidden) {
+		fault("url", "has %s, which stands for what is not shown", hidden)
 	}
 	if w.Secret != "" && w.SecretFile != "" {
 		fault("secret", "must not be given with secret_file")
@@ -119,6 +121,9 @@ func (m MQTT) check(fault func(field, format string, args ...any)) {
 			fault("url", `is out of bounds: an address such as mqtt://broker.local or mqtts://broker.local:8883, with username `+
 				`and password in keys of their own; or ""`)
 		}
+	}
+	if m.Password == hidden {
+		fault("password", "is %s, which stands for what is not shown", hidden)
 	}
 	if m.Password != "" && m.PasswordFile != "" {
 		fault("password", "must not be given with password_file")

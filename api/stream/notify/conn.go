@@ -11,8 +11,8 @@ import (
 	"github.com/eclipse/paho.golang/autopaho"
 )
 
-// dial connects to a broker.
-func dial(ctx context.Context, cfg autopaho.ClientConfig, u *url.URL) (net.Conn, error) {
+// dial connects to the broker.
+func (b *broker) dial(ctx context.Context, cfg autopaho.ClientConfig, u *url.URL) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, cfg.ConnectTimeout)
 	defer cancel()
 	open := new(net.Dialer).DialContext
@@ -23,7 +23,20 @@ func dial(ctx context.Context, cfg autopaho.ClientConfig, u *url.URL) (net.Conn,
 	if err != nil {
 		return nil, err
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.conn = conn
 	return &packetConn{Conn: conn}, nil
+}
+
+// hangUp ends the connection, if there is one. What waits for a broker that does not read ends with it.
+func (b *broker) hangUp() {
+	b.mu.Lock()
+	conn := b.conn
+	b.mu.Unlock()
+	if conn != nil {
+		conn.Close()
+	}
 }
 
 // packetConn is a connection whose packets of MQTT are at most maxReceived bytes long: paho makes memory for as much as the

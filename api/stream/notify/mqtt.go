@@ -50,6 +50,7 @@ type broker struct {
 	waits  int  // bytes of heard
 	stale  bool // streams may have changed
 	wake   chan struct{}
+	conn   net.Conn // the last one that was made
 
 	up                                                chan up
 	connected                                         atomic.Bool
@@ -107,7 +108,7 @@ func newBroker(c MQTT, p Parts) (*broker, error) {
 		ServerUrls: []*url.URL{u}, TlsCfg: encrypted, KeepAlive: keepAlive,
 		ConnectUsername: c.Username, ConnectPassword: []byte(password),
 		WillMessage:    &paho.WillMessage{Topic: b.status(), Payload: []byte("offline"), QoS: 1, Retain: true},
-		ConnectTimeout: ackTimeout, ReconnectBackoff: b.pause, AttemptConnection: dial,
+		ConnectTimeout: ackTimeout, ReconnectBackoff: b.pause,
 		OnConnectError: func(err error) { b.connectLog.log(b.log, "the broker cannot be reached", "error", err) },
 		// What is not acknowledged is sent again by run, if it still holds: no session is kept, here or there.
 		ConnectPacketBuilder: func(c *paho.Connect, _ *url.URL) (*paho.Connect, error) {
@@ -120,6 +121,7 @@ func newBroker(c MQTT, p Parts) (*broker, error) {
 			OnPublishReceived: []func(paho.PublishReceived) (bool, error){b.hear},
 		},
 	}
+	b.client.AttemptConnection = b.dial
 	return b, nil
 }
 
@@ -214,7 +216,7 @@ func (b *broker) pause(attempt int) time.Duration {
 	return longest/2 + mathrand.N(longest/2)
 }
 
-// run tells the broker until ctx ends, then that it is offline.
+// run tells the broker until ctx ends, then that it is offline. A broker that does not read is not waited for.
 func (b *broker) run(ctx context.Context) {
 	client := b.client
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
@@ -252,13 +254,22 @@ func (b *broker) run(ctx context.Context) {
 		b.log.Error("the broker is not told", "error", err)
 		return
 	}
+	ended := make(chan struct{})
 	defer func() {
 		end()
 		<-manager.Done()
+		close(ended)
 		down()
 		b.connected.Store(false)
 		b.drop()
 	}()
+	context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(farewell):
+			b.hangUp()
+		case <-ended:
+		}
+	})
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():

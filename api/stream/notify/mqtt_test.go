@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	neturl "net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -18,6 +19,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/eclipse/paho.golang/autopaho"
 	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho"
 	mochi "github.com/mochi-mqtt/server/v2"
@@ -65,7 +67,7 @@ func (b *inProcess) start() {
 		}
 	}
 	if err == nil {
-		err = b.server.AddListener(listeners.NewNet("a", &closing{Listener: l}))
+		err = b.server.AddListener(&listener{Listener: l})
 	}
 	if err == nil {
 		err = b.server.Serve()
@@ -75,35 +77,49 @@ func (b *inProcess) start() {
 	}
 }
 
-// closing closes its connections, too: the broker forgets one that comes while it stops, and lets it be open.
-type closing struct {
+// listener is one of the broker. Those that come with it race with themselves when they close, and let a connection that comes
+// then be open.
+type listener struct {
 	net.Listener
-	mu     sync.Mutex
-	conns  []net.Conn
-	closed bool
+	mu      sync.Mutex
+	conns   []net.Conn
+	closed  bool
+	serving sync.WaitGroup
 }
 
-func (l *closing) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err == nil {
+func (l *listener) ID() string              { return "a" }
+func (l *listener) Address() string         { return l.Addr().String() }
+func (l *listener) Protocol() string        { return "tcp" }
+func (l *listener) Init(*slog.Logger) error { return nil }
+
+func (l *listener) Serve(establish listeners.EstablishFn) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
 		l.mu.Lock()
-		defer l.mu.Unlock()
 		if l.conns = append(l.conns, c); l.closed {
 			c.Close()
+		} else {
+			l.serving.Go(func() { _ = establish(l.ID(), c) })
 		}
+		l.mu.Unlock()
 	}
-	return c, err
 }
 
-func (l *closing) Close() error {
-	err := l.Listener.Close()
+func (l *listener) Close(closeClients listeners.CloseFn) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.closed = true
+	l.mu.Unlock()
+	closeClients(l.ID())
+	l.Listener.Close()
+	l.mu.Lock()
 	for _, c := range l.conns {
 		c.Close()
 	}
-	return err
+	l.mu.Unlock()
+	l.serving.Wait()
 }
 
 func (b *inProcess) stop() {
@@ -158,6 +174,7 @@ func watch(t *testing.T, conn net.Conn, change ...func(*paho.Connect)) *watcher 
 		t.Fatal(err)
 	}
 	t.Cleanup(w.close)
+	w.publish("sync", "", false) // acknowledged when the broker has done with the subscription
 	return w
 }
 
@@ -229,6 +246,10 @@ func (w *watcher) publish(topic, payload string, retain bool) {
 
 // scene is what Parts.Streams tells.
 type scene struct {
+	// While it is held the Notifier makes no connection. The broker in this process must not be subscribed to while it is told what
+	// to remember: it reads and writes that at the same time.
+	offline sync.Mutex
+
 	mu      sync.Mutex
 	streams []Stream
 }
@@ -271,6 +292,11 @@ func mqttNotifier(t *testing.T, s *scene, p Parts, url string, change ...func(*M
 	n, err := New(Config{MQTT: c}, p)
 	if err != nil {
 		t.Fatal(err)
+	}
+	n.mqtt.client.AttemptConnection = func(ctx context.Context, cfg autopaho.ClientConfig, u *neturl.URL) (net.Conn, error) {
+		s.offline.Lock()
+		defer s.offline.Unlock()
+		return n.mqtt.dial(ctx, cfg, u)
 	}
 	n.mqtt.client.ReconnectBackoff = func(attempt int) time.Duration {
 		return min(time.Duration(attempt)*10*time.Millisecond, 50*time.Millisecond)
@@ -329,6 +355,7 @@ func TestRestarts(t *testing.T) {
 	n := mqttNotifier(t, &s, Parts{Thumbnail: thumbnailOf}, "mqtt://"+b.address)
 	events, stop := start(t, n)
 	for i := range restarts {
+		s.offline.Lock()
 		if i%2 == 0 {
 			b.stop()
 		}
@@ -340,6 +367,7 @@ func TestRestarts(t *testing.T) {
 		}
 		b.start()
 		w := watch(t, connect(t, b.address))
+		s.offline.Unlock()
 		w.has("hailo-clip/status", "online")
 		w.has("hailo-clip/gate/state", told(state))
 		w.hears(configTopic, "hailo_clip_gate_open")
@@ -383,8 +411,10 @@ func TestQueueWhileTheBrokerIsAway(t *testing.T) {
 	if m := n.Stats().MQTT; m.Connected || m.Queued != queueLength {
 		t.Errorf("%+v", m)
 	}
+	s.offline.Lock()
 	b.start()
 	w := watch(t, connect(t, b.address))
+	s.offline.Unlock()
 	w.has("hailo-clip/gate/state", told("closed"))
 	w.until("all events", func() bool { return n.Stats().MQTT.Queued == 0 })
 	if m := n.Stats().MQTT; m.Dropped != sent+1-queueLength || m.Delivered != queueLength {
@@ -590,6 +620,58 @@ type fixed struct {
 }
 
 func (f fixed) Read(p []byte) (int, error) { return f.Reader.Read(p) }
+
+// TestStopDoesNotWaitForABroker that has stopped reading, in the middle of a message.
+func TestStopDoesNotWaitForABroker(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	asked, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		for announced := false; !announced; {
+			p, err := packets.ReadPacket(c)
+			if err != nil {
+				return
+			}
+			switch m := p.Content.(type) {
+			case *packets.Connect:
+				_, _ = c.Write([]byte{0x20, 3, 0, 0, 0})
+			case *packets.Subscribe:
+				_, _ = c.Write([]byte{0x90, 9, byte(m.PacketID >> 8), byte(m.PacketID), 0, 0, 0, 0, 0, 0, 0})
+			case *packets.Publish:
+				_, _ = c.Write([]byte{0x40, 2, byte(m.PacketID >> 8), byte(m.PacketID)})
+				announced = m.Topic == configTopic
+			}
+		}
+		<-asked
+		<-t.Context().Done()
+	}()
+	var s scene
+	s.set(holds("open"))
+	n := mqttNotifier(t, &s, Parts{Thumbnail: func(context.Context, string) ([]byte, error) {
+		close(asked)
+		return make([]byte, 64<<20), nil // more than sockets take
+	}}, "mqtt://"+l.Addr().String())
+	events, stop := start(t, n)
+	e := enter("e1")
+	e.Thumbnail = true
+	events <- e
+	<-asked
+	began := time.Now()
+	stop()
+	if took := time.Since(began); took > keepAlive*time.Second/2 { // not only when a ping has no answer
+		t.Errorf("it took %s", took)
+	}
+	t.Cleanup(func() { <-ended })
+}
 
 // TestPause: a broker that ends each connection at once is asked again after longer and longer.
 func TestPause(t *testing.T) {

@@ -29,8 +29,8 @@ type Parts struct {
 	Thumbnail func(ctx context.Context, id string) ([]byte, error)
 
 	// Streams returns the streams that are defined and what holds in them now; those that end with their feed are left out. It is
-	// called when Run begins, after each event, after Refresh and once a minute, never by two goroutines at once, and must not
-	// block. An event is published when Streams already knows of its change. What the broker remembers of other streams is cleared;
+	// called when the broker is connected, after each event, after Refresh and once a minute, never by two goroutines at once, and
+	// must not block. An event is to be published when Streams already knows of its change. What the broker remembers of other streams is cleared;
 	// nil, as long as the streams are not known, clears nothing. May be nil without MQTT.
 	Streams func() []Stream
 
@@ -118,8 +118,8 @@ func New(cfg Config, p Parts) (*Notifier, error) {
 	return n, errors.Join(faults...)
 }
 
-// Run tells of events until ctx ends, then says goodbye (availability offline) for a second at most. Nothing of it is left then.
-// It is called once.
+// Run tells of events until ctx ends, then says goodbye (availability offline) for about a second at most, two where a broker does
+// not read. Nothing of it is left then. It is called once.
 func (n *Notifier) Run(ctx context.Context) {
 	if len(n.hooks) == 0 && n.mqtt == nil {
 		return

@@ -3,6 +3,7 @@ package source
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,10 +26,9 @@ import (
 type ffmpeg struct{ address }
 
 const (
-	maxSide      = 1920
-	startTimeout = 30 * time.Second // until the first frame
-	maxStderr    = 4 << 10          // bytes that are kept
-	waitDelay    = 5 * time.Second
+	maxSide   = 1920
+	maxStderr = 4 << 10 // bytes that are kept
+	waitDelay = 5 * time.Second
 )
 
 // Demuxers of files: no playlists, nothing that opens other files or addresses.
@@ -112,7 +112,7 @@ func (f ffmpeg) read(ctx context.Context, d *delivery) error {
 	for _, w := range cmd.ExtraFiles {
 		w.Close()
 	}
-	watch := time.AfterFunc(startTimeout, func() { cancel(errSilence) })
+	watch := time.AfterFunc(2*d.patience, func() { cancel(errSilence) })
 	defer watch.Stop()
 	n, err := f.frames(d, bufio.NewReaderSize(frames, 64<<10), times, watch)
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -122,12 +122,12 @@ func (f ffmpeg) read(ctx context.Context, d *delivery) error {
 	switch cause := context.Cause(ctx); {
 	case d.failed != nil:
 		return d.failed
-	case cause == error(errSilence):
+	case errors.Is(cause, errSilence):
 		return errSilence
 	case cause != nil:
 		return cause
-	case exit != nil || n == 0:
-		return f.explain(stderr.String(), exit)
+	case exit != nil || n == 0 || errors.Is(err, io.ErrUnexpectedEOF):
+		return f.explain(stderr.String(), cmp.Or(exit, err))
 	}
 	return nil // a file has ended
 }
@@ -186,7 +186,7 @@ func (f ffmpeg) frames(d *delivery, r, times *bufio.Reader, watch *time.Timer) (
 				return n, err
 			}
 		}
-		watch.Reset(silence)
+		watch.Reset(d.patience)
 	}
 }
 
@@ -277,7 +277,7 @@ func (f ffmpeg) explain(stderr string, exit error) error {
 	text := "no frame came"
 	if len(lines) > 0 {
 		text = lines[len(lines)-1]
-	} else if exit != nil {
+	} else if exit != nil && !errors.Is(exit, io.EOF) {
 		text = exit.Error()
 	}
 	return &Error{code, errors.New(f.scrub("ffmpeg: " + strings.TrimPrefix(text, "file:")))}

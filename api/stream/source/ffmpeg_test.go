@@ -12,11 +12,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"hailoclip/stages/decode"
 )
 
 // makeVideo has ffmpeg make one; the arguments end with the name of the file.
@@ -289,6 +292,70 @@ func TestRTSP(t *testing.T) {
 	}
 }
 
+// However ffmpeg behaves, Run ends, and with it all of its processes.
+func TestProcessesEnd(t *testing.T) {
+	dir := t.TempDir()
+	video := filepath.Join(dir, "x.mp4")
+	if err := os.WriteFile(video, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	const frame = `printf 'P6\n2 1\n255\n123456'; printf 'frame:0 pts:0 pts_time:0.5\nt=0\n' >&3; `
+	for name, c := range map[string]struct{ script, want string }{
+		"silent":            {"sleep 1000", "no frame came for"},
+		"silent, forking":   {frame + "sleep 1000 & echo $! >pid; sleep 1000", "no frame came for"},
+		"in a frame":        {frame + "printf 'P6\n2 1\n255\n123'; sleep 1000", "no frame came for"},
+		"cut":               {frame + "printf 'P6\n2 1\n255\n123'", "unexpected EOF"},
+		"garbage":           {frame + "yes", "something else than frames"},
+		"huge":              {"printf 'P6\n60000 60000\n255\n'; sleep 1000", "60000 x 60000"},
+		"empty":             {"printf 'P6\n0 0\n255\n'; sleep 1000", "something else than frames"},
+		"digits":            {"printf 'P6\n'; while :; do printf 000; done", "something else than frames"},
+		"no times":          {"printf 'P6\n2 1\n255\n123456'; exec 3>&-; exec >&-; sleep 1000", "no frame came for"},
+		"talkative":         {"yes 'a long line of trouble' | head -n 10000 >&2; exit 3", "trouble"},
+		"fails":             {frame + "echo 'x: Invalid data found when processing input' >&2; exit 1", "Invalid data"},
+		"frames and an end": {frame + frame, ""},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, "ffmpeg"), []byte("#!/bin/sh\ncd "+dir+"\n"+c.script+"\n"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		os.Remove(filepath.Join(dir, "pid"))
+		frames, files := 0, openFiles(t)
+		o := options()
+		o.Local = true
+		a, err := parse(video, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		patience := silence
+		if strings.HasPrefix(c.want, "no frame came") {
+			patience = 200 * time.Millisecond
+		}
+		d := &delivery{ctx: t.Context(), o: o, patience: patience, each: func(f Frame) error {
+			if string(f.Image) != "123456" || f.Time != 500*time.Millisecond {
+				t.Errorf("%s: %q at %v", name, f.Image, f.Time)
+			}
+			frames++
+			return nil
+		}}
+		err = d.ended(a.opener(o)(t.Context(), d))
+		if c.want == "" && (err != nil || frames != 2) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %d frames, %v; want %s", name, frames, err, c.want)
+		}
+		if n := openFiles(t); n > files {
+			t.Errorf("%s: %d descriptors, and then %d", name, files, n)
+		}
+		if pid, err := os.ReadFile(filepath.Join(dir, "pid")); err == nil {
+			for { // it is killed, but may not be gone yet
+				stat, err := os.ReadFile("/proc/" + strings.TrimSpace(string(pid)) + "/stat")
+				if err != nil || strings.Contains(string(stat), ") Z ") {
+					break
+				}
+				runtime.Gosched()
+			}
+		}
+	}
+}
+
 func TestTail(t *testing.T) {
 	k := &tail{max: 10}
 	for _, s := range []string{"abc", "defghijkl", strings.Repeat("x", 100) + "0123456789", "!"} {
@@ -296,5 +363,35 @@ func TestTail(t *testing.T) {
 	}
 	if k.String() != "123456789!" {
 		t.Error(k.String())
+	}
+}
+
+// What ffmpeg -f mpjpeg and -f mjpeg write is found frame by frame, and decoders read each.
+func TestReaderOfFFmpeg(t *testing.T) {
+	if _, err := exec.LookPath("ffmpeg"); err != nil {
+		t.Skip("ffmpeg is not installed")
+	}
+	decoder := decode.NewDecoder(decode.Config{MaxPixels: 1 << 20, JPEGScale: decode.ScaleExact}, 224)
+	for _, args := range []string{
+		"-pix_fmt yuvj420p -f mpjpeg", "-pix_fmt yuvj422p -f mjpeg", "-pix_fmt yuvj420p -f mpjpeg -huffman optimal -q:v 1",
+		"-f image2pipe -c:v png", "-f image2pipe -c:v libwebp",
+	} {
+		all := "-nostdin -v error -f lavfi -i testsrc2=s=160x120:r=10:d=3 " + args + " pipe:1"
+		out, err := exec.Command("ffmpeg", strings.Fields(all)...).Output()
+		if err != nil {
+			t.Errorf("%s: %v", args, err)
+			continue
+		}
+		got, skipped, _ := frames(t, bytes.NewReader(out), "", Limits{testFrame})
+		for _, m := range got {
+			image, err := decoder.DecodeBytes(m)
+			if err != nil || image.Width != 160 || image.Height != 120 {
+				t.Errorf("%s: %d x %d, %v", args, image.Width, image.Height, err)
+			}
+			image.Release()
+		}
+		if len(got) != 30 || skipped != 0 {
+			t.Errorf("%s: %d frames, %d skipped", args, len(got), skipped)
+		}
 	}
 }

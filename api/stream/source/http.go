@@ -69,10 +69,10 @@ var errSilence = fail(codeTimeout, "no frame came for %v", silence)
 func (c *camera) readOnce(ctx context.Context, client *http.Client, d *delivery) (single bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	watch := time.AfterFunc(silence, func() { cancel(errSilence) })
+	watch := time.AfterFunc(d.patience, func() { cancel(errSilence) })
 	defer watch.Stop()
 	defer func() {
-		if cause := context.Cause(ctx); err != nil && d.failed == nil && cause == error(errSilence) {
+		if err != nil && d.failed == nil && errors.Is(context.Cause(ctx), errSilence) {
 			err = errSilence
 		}
 		if err != nil && d.failed == nil {
@@ -124,7 +124,7 @@ func (c *camera) readOnce(ctx context.Context, client *http.Client, d *delivery)
 		if err := d.deliver(Frame{Image: image, Time: -1}); err != nil {
 			return false, err
 		}
-		watch.Reset(silence)
+		watch.Reset(d.patience)
 	}
 }
 
@@ -156,7 +156,7 @@ func (c *camera) ask(ctx context.Context, client *http.Client) (*http.Response, 
 		target := *resp.Request.URL // where it was redirected to, on the same host
 		target.User = nil
 		c.target = &target
-		io.CopyN(io.Discard, resp.Body, 16<<10)
+		_, _ = io.CopyN(io.Discard, resp.Body, 16<<10) // so that the connection can be used again
 		resp.Body.Close()
 	}
 }

@@ -307,7 +307,10 @@ walk:
 
 // walkPNG goes from chunk to chunk.
 func (t *taking) walkPNG() verdict {
-	for t.pos = max(t.pos, 8); ; {
+	if t.gone == 0 {
+		t.pos = max(t.pos, 8)
+	}
+	for {
 		if t.state != 0 {
 			if t.pos <= len(t.w) {
 				return ended

@@ -79,7 +79,7 @@ const (
 	firstPause  = 500 * time.Millisecond
 	longPause   = 30 * time.Second // the longest, and the first where asking again is of no use by itself
 	worked      = 10 * time.Second // of frames, after which the pauses begin anew
-	silence     = 15 * time.Second // without a frame, after which a source is opened again
+	silence     = 15 * time.Second // without a frame, after which a source is given up
 	memoryPause = 20 * time.Millisecond
 )
 
@@ -102,7 +102,7 @@ func Run(ctx context.Context, address string, o Options, each func(Frame) error)
 	if o.Log == nil {
 		o.Log = discard
 	}
-	d := &delivery{ctx: ctx, o: o, each: each, live: a.live()}
+	d := &delivery{ctx: ctx, o: o, each: each, live: a.live(), patience: silence}
 	open := a.opener(o)
 	if d.live {
 		return d.retry(ctx, Mask(address), open)
@@ -112,6 +112,7 @@ func Run(ctx context.Context, address string, o Options, each func(Frame) error)
 
 // retry opens what is live again and again.
 func (d *delivery) retry(ctx context.Context, name string, open opener) error {
+	logged := ""
 	for pause := firstPause; ; {
 		d.since = time.Time{}
 		err := d.ended(open(ctx, d))
@@ -122,17 +123,21 @@ func (d *delivery) retry(ctx context.Context, name string, open opener) error {
 			return d.failed
 		}
 		e := explain(err)
-		d.state(e)
 		if !d.since.IsZero() && time.Since(d.since) >= worked {
 			pause = firstPause
 		}
 		if e.Code == codeNoFFmpeg {
+			d.state(e)
 			return e
 		}
 		if e.Code == codeAuth || e.Code == codeNotAllowed { // cameras shut out who asks often with a wrong password
 			pause = longPause
 		}
-		d.o.Log.Info("source lost", "source", name, "error", e.Error(), "code", e.Code, "pause", pause)
+		if text := e.Error(); text != logged || d.told { // once, and not with every attempt
+			d.o.Log.Warn("a source is lost, and opened again", "source", name, "error", text, "code", e.Code)
+			logged = text
+		}
+		d.state(e)
 		select {
 		case <-time.After(pause/2 + rand.N(pause/2)):
 		case <-ctx.Done():
@@ -147,13 +152,14 @@ type opener func(ctx context.Context, d *delivery) error
 
 // delivery gives frames to the function that wants them.
 type delivery struct {
-	ctx    context.Context
-	o      Options
-	each   func(Frame) error
-	live   bool
-	failed error     // of each
-	since  time.Time // the first frame since the source was opened
-	told   bool      // State was told that frames come
+	ctx      context.Context
+	o        Options
+	each     func(Frame) error
+	live     bool
+	patience time.Duration // without a frame, after which a source is given up
+	failed   error         // of each
+	since    time.Time     // the first frame since the source was opened
+	told     bool          // State was told that frames come
 
 	own  []byte // without Buffers
 	last int    // bytes of the last image
