@@ -720,13 +720,13 @@ func TestReconnects(t *testing.T) {
 	}
 	goroutines, files := settled()
 	for i := range n {
-		if i%4 == 0 { // a camera, and a listener
+		if i%20 == 0 { // a camera, and a listener
 			c := s.send(t, pushHead("pushed"+queued)+chunkOf(partOf(black)))
 			until(t, func() bool { info, err := s.svc.Hub.Get("pushed"); return err == nil && info.Stats.Answered > 0 })
 			if i%100 == 0 { // whose leaving is seen after half a second
 				s.listenTo(t, "pushed/events").conn.Close()
 			}
-			if i%8 == 0 {
+			if i%40 == 0 {
 				write(t, c, []byte("0\r\n\r\n"))
 				must(read(must(http.ReadResponse(bufio.NewReader(c), nil)))).wantOK(t)
 			}
