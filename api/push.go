@@ -26,7 +26,7 @@ type pushed struct {
 	ended      error  // why no more frames were read; nil: there were no more
 
 	Stream string `json:"stream"`
-	stream.Stats
+	stream.Counts
 	Skipped int `json:"skipped"` // parts that were no image, and images that were cut or too large
 }
 
@@ -118,8 +118,10 @@ func (r *request) pushFrames() error {
 	if a.ended = r.push(feed, body.frames(feed.Definition().Format)); reading.Err() != nil {
 		a.ended = context.Cause(reading)
 	}
-	feed.Close()
-	a.Stream, a.Stats = a.id, feed.Stats()
+	if feed.Close(); a.ended == nil && r.size > 0 && feed.Counts().Frames == 0 && a.Skipped == 0 {
+		a.ended = source.ErrNoImages
+	}
+	a.Stream, a.Counts = a.id, feed.Counts()
 	return nil
 }
 

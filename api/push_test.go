@@ -48,9 +48,8 @@ const queued = "/frames?prompts=x&prompts=y&policy=queue"
 // pushedAnswer is the answer to frames.
 type pushedAnswer struct {
 	Stream string
-	stream.Stats
+	stream.Counts
 	Skipped                int
-	Unstored               int
 	Error, Code, RequestID string
 }
 
@@ -124,6 +123,19 @@ func TestPush(t *testing.T) {
 			}
 		})
 	}
+	s.allReturned(t)
+}
+
+// TestPushWithoutImages: a body in which nothing is a frame is refused, and the connection goes on.
+func TestPushWithoutImages(t *testing.T) {
+	s := serve(t, nil)
+	conn, ask := s.asker(t, askHealth)
+	write(t, conn, []byte(pushHead("x"+queued)+chunkOf([]byte("hello"))+"0\r\n\r\n"))
+	r := must(read(must(http.ReadResponse(bufio.NewReader(conn), nil))))
+	if r.wantPushed(t, 400, 0, 0, 0); !bytes.Contains(r.body, []byte(`"code":"invalid_image"`)) {
+		t.Errorf("%s", r.body)
+	}
+	ask().wantOK(t)
 	s.allReturned(t)
 }
 
