@@ -30,7 +30,7 @@ func TestAnswersInOrder(t *testing.T) {
 			if got := s.text(); got != "red green green blue red" {
 				t.Errorf("%s: %s", policy, got)
 			}
-			if st := s.Stats(); st.Frames != 5 || st.Answered != 5 || y.released.Load() != 5 {
+			if st := s.Counts(); st.Frames != 5 || st.Answered != 5 || y.released.Load() != 5 {
 				t.Errorf("%s: %+v, %d released", policy, st, y.released.Load())
 			}
 		})
@@ -85,7 +85,7 @@ func TestLatest(t *testing.T) {
 		}
 		s.Close()
 		s.ordered()
-		st := s.Stats()
+		st := s.Counts()
 		if st.Answered < 145 || st.Answered+st.Superseded != 300 {
 			t.Errorf("%+v", st)
 		}
@@ -129,7 +129,7 @@ func TestStalledReader(t *testing.T) {
 		<-pushed
 		s.Close()
 		s.ordered()
-		if st := s.Stats(); st.Answered < latestInFlight || st.Superseded == 0 || st.Answered+st.Superseded != maxUnanswered+1 {
+		if st := s.Counts(); st.Answered < latestInFlight || st.Superseded == 0 || st.Answered+st.Superseded != maxUnanswered+1 {
 			t.Errorf("%+v", st)
 		}
 	})
@@ -185,7 +185,7 @@ func TestPlaces(t *testing.T) {
 		for i, s := range all {
 			s.Close()
 			s.ordered()
-			if st := s.Stats(); st.Answered < 73 || st.Answered > 79 || st.Answered+st.Superseded != rounds {
+			if st := s.Counts(); st.Answered < 73 || st.Answered > 79 || st.Answered+st.Superseded != rounds {
 				t.Errorf("stream %d: %+v", i, st)
 			}
 			for _, o := range s.outcomes()[:rounds-10] {

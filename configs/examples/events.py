@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Print what changes in a stream of hailo-clip. A lost connection is opened again, and nothing is missed meanwhile.
+"""Print what changes in a stream of hailo-clip. A lost connection is opened again, and what has changed meanwhile is told first.
 
     python3 events.py http://127.0.0.1:5000 gate
 """
