@@ -142,7 +142,7 @@ func TestWebSocket(t *testing.T) {
 		say(t, ws, `{"prompts":["y"]}`)
 		show(t, ws, imageFile(goodImage))
 		hear(t, ws).wantTop(t, 5, "y")
-		for _, wrong := range []string{`{"policy":"newest"}`, `{`, ` `, `[]`, `{"prompt_set":"nowhere"}`, `{"prompts":[""]}`} {
+		for _, wrong := range []string{`{"policy":"newest"}`, `{`, `[]`, `{"prompt_set":"nowhere"}`, `{"prompts":[""]}`} {
 			say(t, ws, wrong)
 			if a := hear(t, ws); a.Error == "" || a.Code == "" || a.RequestID != "mine" || a.LagMS != nil {
 				t.Errorf("%s: %+v", wrong, a)
