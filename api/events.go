@@ -11,6 +11,7 @@ import (
 
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
+	"hailoclip/pipeline"
 )
 
 const (
@@ -53,6 +54,11 @@ func (s *Server) listEvents(r *request, id, since string) error {
 			return fail(errInvalidRequest, "'limit' must be a number from 1 to %d", mostEvents)
 		}
 	}
+	done, err := s.telling.Take(r.work, r.caller) // a thousand events may be several MB
+	if err != nil {
+		return pipeline.Late(r.work)
+	}
+	defer done()
 	list := []event.Event{}
 	if s.svc.Store != nil {
 		stored, err := s.svc.Store.List(r.work, id, since, limit)
@@ -71,7 +77,7 @@ func (s *Server) listEvents(r *request, id, since string) error {
 	if len(list) == 0 && unknown != nil && since == "" {
 		return unknown
 	}
-	return r.answerJSON(map[string][]event.Event{"events": list})
+	return r.answerPlain(map[string][]event.Event{"events": list})
 }
 
 // listen answers with events as they come, until the client leaves, the stream is deleted, or the service stops.
@@ -115,7 +121,7 @@ func (r *request) flag(name string) (bool, error) {
 	return on, nil
 }
 
-// tell writes what a listener hears, one write for each event. While the client does not read, events are missed, which it is told.
+// tell writes what a listener hears, one write for each event that is not very large. While the client does not read, events are missed, which it is told.
 func (s *Server) tell(l *lasting, id string, from *event.Listener) {
 	write := func(b []byte) {
 		if _, err := l.Write(b); err != nil {
@@ -137,9 +143,18 @@ func (s *Server) tell(l *lasting, id string, from *event.Listener) {
 			if missed != 0 {
 				b = appendMessage(b, "", "missed", appendMissed(nil, missed))
 			}
-			data, err := json.Marshal(e)
-			if err != nil {
-				continue // never: all scores are finite
+			data := e.Text
+			if data == nil {
+				if data, err = json.Marshal(e); err != nil {
+					continue // never: all scores are finite
+				}
+			}
+			if len(data) > largeAnswer { // it is not copied: many listeners have it
+				b = appendMessage(b, e.ID, string(e.Kind), nil)
+				write(b[:len(b)-len(lineEnd)])
+				write(data)
+				b = append(b[:0], lineEnd...)
+				break
 			}
 			b = appendMessage(b, e.ID, string(e.Kind), data)
 		case ctx.Err() != nil:
@@ -156,13 +171,16 @@ func (s *Server) tell(l *lasting, id string, from *event.Listener) {
 	}
 }
 
+// lineEnd ends a message.
+const lineEnd = "\n\n"
+
 // appendMessage appends a message of text/event-stream; data has no line's end.
 func appendMessage(b []byte, id, kind string, data []byte) []byte {
 	if id != "" {
 		b = append(append(append(b, "id: "...), id...), '\n')
 	}
 	b = append(append(append(b, "event: "...), kind...), "\ndata: "...)
-	return append(append(b, data...), "\n\n"...)
+	return append(append(b, data...), lineEnd...)
 }
 
 // appendMissed appends how many events were lost; below 0: nobody knows.
