@@ -39,7 +39,8 @@ type Batcher struct {
 	device  []*caller // of the frames that the backend has
 	running []*group  // calls of the backend, but for those that are stuck
 	away    bool      // the last frames were encoded by something that stands in for the device
-	tries   int       // left to measure
+	unknown bool      // the device is still to be measured, when it has nothing to do
+	tried   time.Time // when that began last
 	timer   *time.Timer
 	held    time.Time // since then a free device waits; zero: it does not
 	stats   Stats
@@ -55,13 +56,13 @@ type Stats struct {
 // entry is a frame that waits.
 type entry struct {
 	*call
+	ctx   context.Context // of the call
 	frame *hailo.Frame
 	since time.Time
 }
 
 // call is one of Encode; Batcher.mu guards it.
 type call struct {
-	ctx    context.Context
 	caller *caller
 	left   int // frames not done
 	err    error
@@ -70,7 +71,7 @@ type call struct {
 
 const (
 	maxGroup = 64 // largest group with a count of its own
-	measures = 3  // attempts to measure a device
+	patience = 10 // full runs: so long a frame waits behind those that the device has, texts included, before it is given to it too
 )
 
 // New makes a batcher for a backend. maxWait is how long a frame waits for others in any case, 0 as a rule. It measures the
@@ -88,8 +89,9 @@ func New(backend hailo.Backend, maxWait time.Duration) *Batcher {
 	b.timer = time.AfterFunc(time.Hour, b.wake)
 	b.timer.Stop()
 	if b.info.Gathers && b.rule.cap > 1 {
-		b.tries = measures
+		b.unknown = true
 		if backend.Status().Ready {
+			b.tried = time.Now()
 			b.measure()
 		}
 	}
@@ -99,7 +101,7 @@ func New(backend hailo.Backend, maxWait time.Duration) *Batcher {
 // Close waits for a measurement to end. Nobody may be inside Encode.
 func (b *Batcher) Close() {
 	b.mu.Lock()
-	b.tries = 0
+	b.unknown = false
 	b.timer.Stop()
 	b.mu.Unlock()
 	b.measuring.Wait()
@@ -126,38 +128,41 @@ func (b *Batcher) Encode(ctx context.Context, from fair.Caller, frames ...*hailo
 		return nil
 	}
 	c := b.calls.Get().(*call)
-	c.ctx, c.left, c.err = ctx, len(frames), nil
+	c.left, c.err = len(frames), nil
 	b.mu.Lock()
 	now := time.Now()
 	c.caller = b.rule.caller(from)
 	for _, f := range frames {
 		b.rule.ready(now, c.caller)
-		b.waiting = append(b.waiting, entry{c, f, now})
+		b.waiting = append(b.waiting, entry{c, ctx, f, now})
 	}
-	b.decide(now)
+	b.begin(now)
 	b.mu.Unlock()
 	select {
 	case <-c.done:
 	case <-ctx.Done():
-		b.giveUp(c)
+		b.giveUp(c, context.Cause(ctx))
 		<-c.done
 	}
 	err := c.err
-	c.ctx, c.caller = nil, nil
+	c.caller = nil
 	b.calls.Put(c)
 	return err
 }
 
-// giveUp takes the frames of a call that still wait out of the queue.
-func (b *Batcher) giveUp(c *call) {
+// giveUp takes the frames of a call that still wait out of the queue; cause is their error.
+func (b *Batcher) giveUp(c *call, cause error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	before := len(b.waiting)
 	b.waiting = slices.DeleteFunc(b.waiting, func(e entry) bool { return e.call == c })
 	for range before - len(b.waiting) {
-		c.finish(context.Cause(c.ctx))
+		c.finish(cause)
 	}
-	b.decide(time.Now())
+	if len(b.waiting) == 0 {
+		b.held = time.Time{} // nobody waits with the device any more
+	}
+	b.begin(time.Now())
 }
 
 // finish notes that one of the frames is done, or failed with err.
@@ -174,11 +179,12 @@ func (c *call) finish(err error) {
 func (b *Batcher) wake() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.decide(time.Now())
+	b.begin(time.Now())
 }
 
-// decide starts what may start, or sets the timer for it. The caller holds mu.
-func (b *Batcher) decide(now time.Time) {
+// decide starts what may start, or sets the timer for it. It returns the first group that it starts, which the caller has to run,
+// or nil. The caller holds mu.
+func (b *Batcher) decide(now time.Time) (first *group) {
 	for i := 0; i < len(b.running); i++ {
 		if g := b.running[i]; !g.stuck.IsZero() && now.After(g.stuck) {
 			b.leave(g)
@@ -191,9 +197,21 @@ func (b *Batcher) decide(now time.Time) {
 			if wait > 0 {
 				b.timer.Reset(wait)
 			}
-			return
+			break
 		}
-		b.start(now, n)
+		if g := b.start(now, n); first == nil {
+			first = g
+		} else {
+			go g.run()
+		}
+	}
+	return first
+}
+
+// begin is decide for who has no time to run a group.
+func (b *Batcher) begin(now time.Time) {
+	if g := b.decide(now); g != nil {
+		go g.run()
 	}
 }
 
@@ -223,7 +241,9 @@ func (b *Batcher) next(now time.Time) (n int, wait time.Duration) {
 		}
 		return m, 0
 	case slices.ContainsFunc(b.device, (*caller).returns) || b.rule.hold(now, 1) > 0:
-		return 0, 0
+		if wait = b.waiting[0].since.Add(patience * b.rule.full()).Sub(now); wait > 0 {
+			return 0, wait
+		}
 	}
 	return 1, 0
 }
@@ -234,7 +254,7 @@ func (b *Batcher) hold(now time.Time, m int) time.Duration {
 	if wait <= 0 {
 		return 0
 	}
-	end := now.Add(wait + b.rule.a + time.Duration(b.rule.cap)*b.rule.b) // of the run, at the latest
+	end := now.Add(wait + b.rule.full()) // of the run, at the latest
 	for _, e := range b.waiting[:m] {
 		if deadline, ok := e.ctx.Deadline(); ok && deadline.Before(end) {
 			return 0
@@ -246,8 +266,8 @@ func (b *Batcher) hold(now time.Time, m int) time.Duration {
 	return wait
 }
 
-// start gives the first n frames that wait to the backend.
-func (b *Batcher) start(now time.Time, n int) {
+// start makes a group of the first n frames that wait.
+func (b *Batcher) start(now time.Time, n int) *group {
 	b.timer.Stop()
 	if !b.held.IsZero() {
 		b.stats.Held++
@@ -267,38 +287,52 @@ func (b *Batcher) start(now time.Time, n int) {
 	b.waiting = b.waiting[:rest]
 	b.running = append(b.running, g)
 	b.stats.Groups[min(n, len(b.stats.Groups)-1)]++
-	go g.run()
+	return g
 }
 
-// run has a group encoded. When the encoder refuses a group of several, each frame gets a try of its own, so that one bad frame
-// fails alone. A lost device or a deadline is the same for all.
+// run has a group encoded, and then the next one if the device waits for that: whoever gets an answer now is to wait no longer, but
+// the device must not wait until all of them have begun with their next frames.
 func (b *Batcher) run(g *group) {
+	for g != nil {
+		b.encodeGroup(g)
+		g = b.finish(g)
+	}
+}
+
+// encodeGroup sets the error of each frame. When the encoder refuses a group of several, each frame gets a try of its own, so
+// that one bad frame fails alone. A lost device or a deadline is the same for all.
+func (b *Batcher) encodeGroup(g *group) {
 	err := b.encode(g.context(), g.frames)
-	errs := make([]error, 0, maxGroup)
 	alone := len(g.frames) > 1 && errors.Is(err, hailo.ErrEncode)
 	for i, e := range g.entries {
 		if alone {
 			err = b.encode(e.ctx, g.frames[i:i+1])
 		}
-		errs = append(errs, err)
+		g.errs = append(g.errs, err)
 	}
+}
+
+// finish answers the calls of a group, and returns the next one to run, or nil.
+func (b *Batcher) finish(g *group) (next *group) {
 	again := g.release()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
 	b.leave(g)
 	for i, e := range g.entries {
-		b.learn(now, e, errs[i])
-		e.finish(errs[i]) // from here on the call may be another's
+		b.learn(now, e, g.errs[i])
+		e.finish(g.errs[i]) // from here on the call may be another's
 	}
 	if again {
 		g.clear()
 		b.idle.Put(g)
 	}
-	b.decide(now)
-	if b.tries > 0 && !b.away && len(b.running) == 0 && len(b.waiting) == 0 {
+	next = b.decide(now)
+	if b.unknown && !b.away && len(b.running) == 0 && len(b.waiting) == 0 && now.Sub(b.tried) >= measureAgain {
+		b.tried = now
 		b.measuring.Go(b.measure)
 	}
+	return next
 }
 
 // leave takes a group off the device, if it is there. A call that does not return does not keep others out for ever; the workers
@@ -341,11 +375,9 @@ func (b *Batcher) learn(now time.Time, e entry, err error) {
 	}
 }
 
-// measure finds what a run of the device takes: the least of three with one frame, and of three full ones.
+// measure finds what a run of the device takes: the least of three with one frame, and of three full ones. Frames of others that
+// come into one of these runs spoil it.
 func (b *Batcher) measure() {
-	b.mu.Lock()
-	b.tries--
-	b.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), measureLimit)
 	defer cancel()
 	var frames []*hailo.Frame
@@ -379,10 +411,12 @@ func (b *Batcher) measure() {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.tries = 0
+	b.unknown = false
 	b.rule.b = max(0, least[1]-least[0]) / time.Duration(len(frames)-1)
 	b.rule.a = max(0, least[0]-b.rule.b)
 }
 
-// measureLimit bounds all runs of a measurement.
-const measureLimit = 5 * time.Second
+const (
+	measureLimit = 5 * time.Second  // of all runs of a measurement
+	measureAgain = 10 * time.Second // from the begin of one that was spoilt to the next one
+)
