@@ -9,6 +9,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"hailoclip/api/stream/event"
+	"hailoclip/pipeline"
 )
 
 const (
@@ -51,6 +52,11 @@ func (s *Server) listEvents(r *request, id, since string) error {
 			return fail(errInvalidRequest, "'limit' must be a number from 1 to %d", mostEvents)
 		}
 	}
+	done, err := s.telling.Take(r.work, r.caller) // a thousand events may be several MB
+	if err != nil {
+		return pipeline.Late(r.work)
+	}
+	defer done()
 	list := []event.Event{}
 	if s.svc.Store != nil {
 		stored, err := s.svc.Store.List(r.work, id, since, limit)
@@ -69,7 +75,7 @@ func (s *Server) listEvents(r *request, id, since string) error {
 	if len(list) == 0 && unknown != nil && since == "" {
 		return unknown
 	}
-	return r.answerJSON(map[string][]event.Event{"events": list})
+	return r.answerPlain(map[string][]event.Event{"events": list})
 }
 
 // listen answers with events as they come, until the client leaves, the stream is deleted, or the service stops.
@@ -113,7 +119,8 @@ func (r *request) flag(name string) (bool, error) {
 	return on, nil
 }
 
-// tell writes what a listener hears, one write for each event. While the client does not read, events are missed, which it is told.
+// tell writes what a listener hears, one write for each event that is not very large. While the client does not read, events are
+// missed, which it is told.
 func (s *Server) tell(l *lasting, id string, from *event.Listener) error {
 	ctx, end := context.WithCancelCause(l.ctx)
 	defer end(nil)
@@ -134,9 +141,21 @@ func (s *Server) tell(l *lasting, id string, from *event.Listener) error {
 			if missed != 0 {
 				b = appendMessage(b, "", "missed", appendMissed(nil, missed))
 			}
-			if data, err := json.Marshal(e); err == nil { // always, as all scores are finite
-				b = appendMessage(b, e.ID, string(e.Kind), data)
+			data := e.Text
+			if data == nil {
+				data, _ = json.Marshal(e) // it does not fail, as all scores are finite
 			}
+			if len(data) <= largeAnswer {
+				b = appendMessage(b, e.ID, string(e.Kind), data)
+				break
+			}
+			b = appendMessage(b, e.ID, string(e.Kind), nil) // not with the data, which many listeners have in common
+			for _, part := range [...][]byte{b[:len(b)-len(lineEnd)], data} {
+				if _, err := l.Write(part); err != nil {
+					return errGone
+				}
+			}
+			b = append(b[:0], lineEnd...)
 		case ctx.Err() != nil:
 			why := context.Cause(ctx)
 			_, _ = l.Write(appendMessage(b, "", "end", appendError(nil, outcomeOf(why), l.id))) // it is over either way
@@ -150,13 +169,16 @@ func (s *Server) tell(l *lasting, id string, from *event.Listener) error {
 	}
 }
 
+// lineEnd ends a message.
+const lineEnd = "\n\n"
+
 // appendMessage appends a message of text/event-stream; data has no line's end.
 func appendMessage(b []byte, id, kind string, data []byte) []byte {
 	if id != "" {
 		b = append(append(append(b, "id: "...), id...), '\n')
 	}
 	b = append(append(append(b, "event: "...), kind...), "\ndata: "...)
-	return append(append(b, data...), "\n\n"...)
+	return append(append(b, data...), lineEnd...)
 }
 
 // appendMissed appends how many events were lost; below 0: nobody knows.

@@ -16,6 +16,7 @@ import (
 
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
+	"hailoclip/pipeline/fair"
 )
 
 // sseMessage is one of text/event-stream.
@@ -284,6 +285,29 @@ func TestStreams(t *testing.T) {
 	}
 	if r := s.do(t, "DELETE", "/v1/streams/door", ""); r.status != 204 || len(r.body) > 0 {
 		t.Errorf("%d %s", r.status, r.body)
+	}
+}
+
+// TestLargeLists: what callers have written does not grow in the file and in answers, and lists of it are made by few at a time.
+func TestLargeLists(t *testing.T) {
+	s := serve(t, kept(t))
+	text := `{"prompts":["` + strings.Repeat("<&>", maxDefinitionBytes/3-20) + `"]}`
+	s.svc.Hub = must(stream.NewHub(stream.Config{MaxStreams: 10, MaxListeners: 8}, stream.Parts{
+		Engine: s.svc.Engine, Bus: s.svc.Bus, Store: s.svc.Store, Limits: stream.Limits{Prompts: 10, PromptBytes: len(text)}, Log: s.svc.Log,
+	}))
+	for i := range 2 {
+		if r := s.json(t, "PUT", fmt.Sprint("/v1/streams/s", i), text); r.status != 201 || len(r.body) > len(text)+1000 {
+			t.Errorf("%d %.200s", r.status, r.body)
+		}
+	}
+	if r := s.do(t, "GET", "/v1/streams", ""); r.status != 200 || len(r.body) > 2*(len(text)+1000) || !strings.Contains(string(r.body), "<&><&>") {
+		t.Errorf("%d: %d bytes for two of %d", r.status, len(r.body), len(text))
+	}
+	for range cap(s.unpacking) {
+		defer must(s.telling.Take(t.Context(), fair.Caller{}))()
+	}
+	for _, path := range []string{"/v1/streams", "/v1/streams/s0/events"} {
+		s.do(t, "GET", path, "", "X-Request-Timeout-Ms", "20").wantError(t, 504, "deadline_exceeded", "")
 	}
 }
 
