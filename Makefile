@@ -184,6 +184,10 @@ bench: setup ## the standard matrix: hot functions, the CPU, the simulated chip;
 bench-compare: setup $(TOOLS)/benchstat ## hot functions of REF=... against the working tree, in turns (RENAMED and NEW in bench/compare.sh)
 	bench/compare.sh $(REF)
 
+.PHONY: bench-batching
+bench-batching: setup ## closed and open loops of REF=... and the working tree on the simulated chip, in turns (25 minutes; PAIRS, SECONDS_EACH)
+	bench/batching.sh $(REF)
+
 $(TOOLS)/benchstat:
 	GOBIN=$(TOOLS) $(GO) install golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 

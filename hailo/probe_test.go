@@ -50,6 +50,15 @@ func newScripted(name string) *scripted {
 	return &scripted{name: name, frames: NewHeapFrames(2, 4, 2), status: Status{Ready: true}, vector: []float32{1, 0}}
 }
 
+// gathering is a device that makes its runs itself.
+type gathering struct{ *scripted }
+
+func (b *gathering) Info() Info {
+	i := b.scripted.Info()
+	i.Gathers = true
+	return i
+}
+
 func (b *scripted) Info() Info      { return Info{Backend: b.name, ImageBatch: 2, ImageCalls: 3} }
 func (b *scripted) Frames() *Frames { return b.frames }
 func (b *scripted) Close() error    { return nil }
@@ -121,7 +130,7 @@ func TestFailover(t *testing.T) {
 			f := NewFailover(first, second)
 			var frames []*Frame
 			for range 3 { // more than a batch of the second one
-				frames = append(frames, &Frame{Embedding: make([]float32, 2)})
+				frames = append(frames, &Frame{Embedding: make([]float32, 2), Run: Run{Frames: 8}})
 			}
 			if err := f.EncodeImages(t.Context(), frames); !errors.Is(err, c.want) || err != nil && c.want == nil {
 				t.Errorf("error %v, want %v", err, c.want)
@@ -131,6 +140,9 @@ func TestFailover(t *testing.T) {
 			}
 			if c.want == nil && c.second > 0 && frames[2].Embedding[1] != 1 {
 				t.Error("the last frame was not encoded by the second backend")
+			}
+			if stoodIn := frames[0].Run == (Run{}); stoodIn != (c.second > 0) {
+				t.Errorf("the first frame tells of the run %+v", frames[0].Run)
 			}
 			vectors, err := f.EncodeTexts(t.Context(), [][]int32{{1}, {2}})
 			if !errors.Is(err, c.want) || c.want == nil && len(vectors) != 2 {
@@ -142,6 +154,10 @@ func TestFailover(t *testing.T) {
 	f := NewFailover(first, second)
 	if i := f.Info(); i.Backend != "npu" || i.ImageCalls != 3+3*2 {
 		t.Errorf("%+v: when all calls of the first are stuck in it, the second one must have enough for its batches", i)
+	}
+	gathers := NewFailover(&gathering{newScripted("npu")}, second)
+	if i := gathers.Info(); i.ImageCalls != 3+3 {
+		t.Errorf("%+v: six more frames are three more calls of two", i)
 	}
 	expect(t, f, well, "", "both well")
 	first.status = Status{Why: Because("the worker is being restarted")}

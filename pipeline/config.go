@@ -8,7 +8,7 @@ type Config struct {
 	MaxQueueSize     int           `yaml:"max_queue_size" bounds:"1 to 100000"` // requests that may wait at the front door
 	RequestTimeout   time.Duration `yaml:"request_timeout" bounds:"1ms to 1h"`  // the deadline of a request
 	BatchTimeout     time.Duration `yaml:"batch_timeout" bounds:"1ms to 1h"`    // of one with many images
-	MaxWait          time.Duration `yaml:"max_wait" bounds:"0 to 1s"`           // how long a batch waits for more frames
+	MaxWait          time.Duration `yaml:"max_wait" bounds:"0 to 1s"`           // how long a frame waits for others in any case; see stages/batch for the wait that is tuned
 	WarmupEnabled    bool          `yaml:"warmup_enabled"`                      // encode before the first request
 	WarmupIterations int           `yaml:"warmup_iterations" bounds:"0 to 1000"`
 }

@@ -52,6 +52,7 @@ type Feed struct {
 	idle    int
 	inside  int // jobs that are not settled
 	waiting []waiting
+	queued  bool // it is in the hub's queue for a place
 	spare   []*job
 
 	out     Answer // the deliverer's
@@ -71,7 +72,7 @@ type entry struct {
 	job      *job // nil: it has none yet, or was dropped before
 }
 
-// waiting is a frame that waits until one of those in work is answered.
+// waiting is a frame that waits for a place.
 type waiting struct {
 	number uint64
 	frame  Frame
@@ -80,8 +81,7 @@ type waiting struct {
 }
 
 const (
-	// maxWaiting is how many frames of policy latest wait in the hub, which they do only while Opening.Answer blocks: otherwise
-	// they wait in the engine's lane, which has the same bound.
+	// maxWaiting is how many frames of policy latest wait, for one of the hub's places or while Opening.Answer blocks.
 	maxWaiting = 2
 
 	// maxUnanswered is how many frames, also dropped ones, may wait for Opening.Answer with policy latest. Their images do not.
@@ -193,10 +193,9 @@ func (f *Feed) push(frame Frame, why Dropped, err error) error {
 	case why != "":
 		release(&frame)
 		f.ready.Signal()
-	case f.inside < p.inFlight:
-		f.start(number, frame, p, at)
 	default:
 		f.wait(waiting{number, frame, p, at})
+		f.next()
 	}
 	return nil
 }
@@ -236,18 +235,49 @@ func (f *Feed) entry(n uint64) *entry { return &f.entries[n%uint64(len(f.entries
 
 // wait has a frame wait, in the place of an older one if too many do. The caller holds mu.
 func (f *Feed) wait(w waiting) {
-	if len(f.waiting) == maxWaiting {
-		old := f.waiting[0]
-		f.waiting = append(f.waiting[:0], f.waiting[1:]...)
+	if len(f.waiting) == maxWaiting && w.plan.policy == pipeline.Latest {
+		old := f.first()
 		release(&old.frame)
 		e := f.entry(old.number)
 		e.settled, e.dropped = true, Superseded
+		f.ready.Signal()
 	}
 	f.waiting = append(f.waiting, w)
 }
 
+// first takes the oldest frame that waits. The caller holds mu.
+func (f *Feed) first() waiting {
+	w := f.waiting[0]
+	f.waiting[0] = waiting{}
+	f.waiting = append(f.waiting[:0], f.waiting[1:]...)
+	return w
+}
+
+// next starts frames that wait, as far as there are places. The caller holds mu.
+func (f *Feed) next() {
+	for f.startable() && (f.waiting[0].plan.policy != pipeline.Latest || f.stream.hub.places.take(f)) {
+		f.start(f.first())
+	}
+}
+
+func (f *Feed) startable() bool { return len(f.waiting) > 0 && f.inside < f.waiting[0].plan.inFlight }
+
+// granted is called with a place that f has waited for. It returns false if f has no use for it.
+func (f *Feed) granted() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.queued = false
+	if !f.startable() || f.waiting[0].plan.policy != pipeline.Latest {
+		return false
+	}
+	f.start(f.first())
+	f.next()
+	return true
+}
+
 // start gives a frame to the engine. The caller holds mu.
-func (f *Feed) start(number uint64, frame Frame, p *plan, at time.Time) {
+func (f *Feed) start(w waiting) {
+	number, frame, p, at := w.number, w.frame, w.plan, w.at
 	var j *job
 	if last := len(f.spare) - 1; last >= 0 {
 		j, f.spare = f.spare[last], f.spare[:last]
@@ -312,8 +342,12 @@ func (f *Feed) ask() {
 		if e.settled = true; j.err != nil {
 			e.dropped, e.err = droppedBy(j.err, j.plan.policy)
 		}
+		latest := j.plan.policy == pipeline.Latest // j is not ours any more
 		f.ready.Signal()
 		f.mu.Unlock()
+		if latest {
+			f.stream.hub.places.give()
+		}
 	}
 }
 
@@ -385,11 +419,7 @@ func (f *Feed) retire(j *job) {
 		j.frame, j.request, j.result, j.base = Frame{}, clip.Request{}, clip.Result{}, nil
 		f.spare = append(f.spare, j)
 	}
-	if len(f.waiting) > 0 {
-		w := f.waiting[0]
-		f.waiting = append(f.waiting[:0], f.waiting[1:]...)
-		f.start(w.number, w.frame, w.plan, w.at)
-	}
+	f.next()
 }
 
 // settle answers a frame. It returns false if that must be encoded first, which it was not because it looks like another one whose

@@ -156,3 +156,52 @@ func TestExpired(t *testing.T) {
 		}
 	})
 }
+
+// TestPlaces: many streams send more than is encoded. Only so many of their frames are in the engine as keep it busy, so that none is
+// old when it is answered, and each stream has its share.
+func TestPlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		y := newYard(t, func(y *yard) { y.chip.takes = 10 * time.Millisecond }) // 100 a second
+		var all []*sender
+		for range 20 {
+			all = append(all, y.feed("", plainStream))
+		}
+		const rounds = 300
+		for range rounds { // 400 a second
+			for _, s := range all {
+				s.push("red")
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		inside := 0
+		for _, s := range all {
+			s.Feed.mu.Lock()
+			inside += s.inside
+			s.Feed.mu.Unlock()
+		}
+		if most := y.parts.Engine.AtOnce(); inside > most {
+			t.Errorf("%d frames are in the engine, want %d at most", inside, most)
+		}
+		for i, s := range all {
+			s.Close()
+			s.ordered()
+			if st := s.Stats(); st.Answered < 73 || st.Answered > 79 || st.Answered+st.Superseded != rounds {
+				t.Errorf("stream %d: %+v", i, st)
+			}
+			for _, o := range s.outcomes()[:rounds-10] {
+				if o.Dropped == "" && o.Lag > 400*time.Millisecond { // two waits of 200 ms for 19 others
+					t.Fatalf("stream %d: the lag of frame %d is %v", i, o.Seq, o.Lag)
+				}
+			}
+		}
+		if y.released.Load() != 20*rounds {
+			t.Errorf("%d released", y.released.Load())
+		}
+		synctest.Wait()
+		y.places.mu.Lock()
+		defer y.places.mu.Unlock()
+		if y.places.free != y.parts.Engine.AtOnce() || y.places.waiting.Len() != 0 {
+			t.Errorf("%d places are free, %d wait", y.places.free, y.places.waiting.Len())
+		}
+	})
+}

@@ -15,18 +15,26 @@ const (
 	MaxClients  = 4096
 	MaxRate     = 100_000
 	openClients = 512 // connections of an open loop; beyond that requests wait here, and it counts
+
+	cameraClients = 32 // of a camera
 )
 
 // Load is how a service is asked.
 type Load struct {
-	Clients int // closed loop: so many clients, each asks again when it has its answer; 1 to MaxClients
-	Rate    int // open loop, when above 0: so many requests a second, evenly spaced; up to MaxRate
+	Clients int  // closed loop: so many clients, each asks again when it has its answer; 1 to MaxClients
+	Rate    int  // open loop, when above 0: so many requests a second, evenly spaced; up to MaxRate
+	Poisson bool // with Rate: they come by chance, independent of each other
+	Cameras int  // with Rate: they come from so many cameras, each evenly spaced, with connections of its own; up to MaxClients
 
 	Streams // when it has a Kind: Clients streams of frames
 }
 
 func (l Load) String() string {
 	switch {
+	case l.Cameras > 0:
+		return fmt.Sprintf("%d cameras of %d/s", l.Cameras, l.Rate/l.Cameras)
+	case l.Poisson:
+		return fmt.Sprintf("%d/s by chance", l.Rate)
 	case l.Kind != "" && l.FPS == 0:
 		return fmt.Sprintf("%d %s streams, one frame at a time", l.Clients, l.Kind)
 	case l.Kind != "":
@@ -64,18 +72,25 @@ func (t *Target) measure(ctx context.Context, load Load, w Window, r *recording,
 
 	var clients sync.WaitGroup
 	if load.Rate > 0 {
-		due := make(chan time.Time)
-		clients.Go(func() {
-			defer close(due)
-			schedule(running, begin, load.Rate, r, due)
-		})
-		for range openClients {
+		for camera := range max(load.Cameras, 1) {
+			target, workers := t, openClients
+			if load.Cameras > 0 {
+				target, workers = t.apart(), cameraClients
+				defer target.http.CloseIdleConnections()
+			}
+			due := make(chan time.Time)
 			clients.Go(func() {
-				x := t.newExchange()
-				for at := range due {
-					t.request(x, at, w, r)
-				}
+				defer close(due)
+				schedule(running, begin, load.arrivals(camera), r, due)
 			})
+			for range workers {
+				clients.Go(func() {
+					x := target.newExchange()
+					for at := range due {
+						target.request(x, at, w, r)
+					}
+				})
+			}
 		}
 	} else {
 		for range load.Clients {
@@ -115,11 +130,31 @@ func (t *Target) closedLoop(ctx context.Context, w Window, r *recording) {
 	}
 }
 
+// arrivals returns how long after the one before it each request of an open loop is due, of one camera where there are some. The
+// same ones in every turn.
+func (l Load) arrivals(camera int) func() time.Duration {
+	every := time.Duration(int64(time.Second) * int64(max(l.Cameras, 1)) / int64(l.Rate))
+	rnd, first := rand.New(rand.NewPCG(1, uint64(camera))), true
+	return func() time.Duration {
+		switch {
+		case l.Poisson:
+			return time.Duration(rnd.ExpFloat64() * float64(every))
+		case first:
+			first = false
+			if l.Cameras > 0 { // they do not know of each other
+				return time.Duration(rnd.Float64() * float64(every))
+			}
+			return 0
+		}
+		return every
+	}
+}
+
 // schedule says when each request of an open loop is due. It waits for a free client where all
 // are busy, and the next requests are due when they would have been without that.
-func schedule(ctx context.Context, begin time.Time, rate int, r *recording, due chan<- time.Time) {
-	for n := int64(0); ; n++ {
-		at := begin.Add(time.Duration(n * int64(time.Second) / int64(rate)))
+func schedule(ctx context.Context, begin time.Time, after func() time.Duration, r *recording, due chan<- time.Time) {
+	for at := begin; ; {
+		at = at.Add(after())
 		if !at.Before(r.end) {
 			return
 		}

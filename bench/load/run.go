@@ -48,6 +48,7 @@ func (o Options) Validate(two bool) error {
 	for _, l := range o.Loads {
 		check(l.Rate >= 0 && l.Rate <= MaxRate && (l.Rate > 0 || l.Clients >= 1 && l.Clients <= MaxClients),
 			"load of %d clients, %d/s is out of bounds: 1 to %d clients or 1/s to %d/s", l.Clients, l.Rate, MaxClients, MaxRate)
+		check(l.Cameras >= 0 && l.Cameras <= MaxClients, "%d cameras are out of bounds: at most %d", l.Cameras, MaxClients)
 	}
 	for _, l := range o.Loads {
 		if l.Kind == "" {

@@ -107,7 +107,7 @@ func TestSchedule(t *testing.T) {
 	due := make(chan time.Time)
 	go func() {
 		defer close(due)
-		schedule(context.Background(), begin, 1000, r, due)
+		schedule(context.Background(), begin, Load{Rate: 1000}.arrivals(0), r, due)
 	}()
 	for at := range due {
 		if want := begin.Add(time.Duration(n) * time.Millisecond); !at.Equal(want) {
@@ -120,6 +120,31 @@ func TestSchedule(t *testing.T) {
 	}
 	if n != 500 {
 		t.Errorf("%d requests were due in 500 ms at 1000/s", n)
+	}
+}
+
+// TestArrivals looks at when requests of open loops are due: by chance with the mean asked for, of cameras each evenly spaced and
+// not all at once, and the same in every turn.
+func TestArrivals(t *testing.T) {
+	sum := func(after func() time.Duration, n int) (last, all time.Duration) {
+		for range n {
+			last = after()
+			all += last
+		}
+		return last, all
+	}
+	chance := Load{Rate: 100, Poisson: true}
+	_, all := sum(chance.arrivals(0), 10_000)
+	_, again := sum(chance.arrivals(0), 10_000)
+	if all != again || all < 95*time.Second || all > 105*time.Second {
+		t.Errorf("10000 requests at 100/s by chance took %v, then %v", all, again)
+	}
+	cameras := Load{Rate: 60, Cameras: 2}
+	first, _ := sum(cameras.arrivals(0), 1)
+	second, _ := sum(cameras.arrivals(1), 1)
+	every, _ := sum(cameras.arrivals(1), 2)
+	if first == second || first >= every || second >= every || every.Round(time.Millisecond) != 33*time.Millisecond {
+		t.Errorf("cameras begin after %v and %v, then every %v", first, second, every)
 	}
 }
 

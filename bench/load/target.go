@@ -29,6 +29,8 @@ type Target struct {
 	base    string // without a slash at the end
 	bodies  *Bodies
 	timeout time.Duration
+	host    string // and port
+	tls     bool
 	http    *fasthttp.HostClient // for the load
 	service *client.Client       // for what is asked beside it
 	open    context.Context      // ends at Close, and with it every connection
@@ -54,15 +56,29 @@ func NewTarget(base string, bodies *Bodies, timeout time.Duration) (*Target, err
 	if port == "" {
 		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
 	}
-	t.http = &fasthttp.HostClient{
-		Addr: net.JoinHostPort(u.Hostname(), port), IsTLS: u.Scheme == "https",
-		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, ServerName: u.Hostname()},
+	t.host, t.tls = net.JoinHostPort(u.Hostname(), port), u.Scheme == "https"
+	t.http = t.newHTTP()
+	return t, nil
+}
+
+// newHTTP makes connections for the load.
+func (t *Target) newHTTP() *fasthttp.HostClient {
+	name, _, _ := net.SplitHostPort(t.host)
+	return &fasthttp.HostClient{
+		Addr: t.host, IsTLS: t.tls,
+		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, ServerName: name},
 		MaxConns:  MaxClients + 8, ConnPoolStrategy: fasthttp.LIFO, DialTimeout: t.dial,
 		MaxResponseBodySize: maxAnswer, ReadBufferSize: 16 << 10,
 		NoDefaultUserAgentHeader: true,
 		RetryIfErr:               func(*fasthttp.Request, int, error) (bool, bool) { return false, false },
 	}
-	return t, nil
+}
+
+// apart is the target for one client alone, who has connections of its own. The caller closes the idle ones; Close of t cuts all.
+func (t *Target) apart() *Target {
+	own := *t
+	own.http = t.newHTTP()
+	return &own
 }
 
 // dial opens a connection that Close cuts.

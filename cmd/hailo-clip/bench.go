@@ -50,6 +50,8 @@ type benchRunCmd struct {
 
 	Clients   []int    `short:"c" placeholder:"N" help:"Closed loop: clients that ask again when they have their answer; several with commas are a step each (default 16)."`
 	Rate      []int    `short:"r" placeholder:"N" help:"Open loop: requests a second, whatever the answers do; several with commas are a step each."`
+	Poisson   bool     `help:"With --rate: the requests come by chance, not evenly spaced."`
+	Cameras   []int    `placeholder:"N" help:"Open loop: cameras of 30 frames a second, each with connections of its own; several with commas are a step each."`
 	Stream    string   `enum:",ws,push" default:"" help:"Measure streams of frames instead of requests, so many as --clients says: ws over WebSockets, push as cameras send them."`
 	FPS       int      `name:"fps" default:"30" help:"Frames a second of each stream; 0 sends the next frame when the last one is answered."`
 	Policy    string   `enum:"latest,queue" default:"latest" help:"Of the streams, when frames come faster than they are classified: latest drops the older ones, queue waits."`
@@ -159,7 +161,7 @@ func (c *benchRunCmd) options() (o load.Options, asserts report.Goal, err error)
 	}
 	o = load.Options{Search: c.Search, Turns: c.Turns,
 		Window: load.Window{Warmup: c.Warmup, Duration: c.Duration, Backoff: c.Backoff, Every: c.Sample}}
-	if len(c.Clients)+len(c.Rate) == 0 {
+	if len(c.Clients)+len(c.Rate)+len(c.Cameras) == 0 {
 		c.Clients = []int{16}
 	}
 	streams := load.Streams{Kind: c.Stream, FPS: c.FPS, Policy: c.Policy, Gate: c.Gate, Trouble: c.Misbehave}
@@ -173,7 +175,10 @@ func (c *benchRunCmd) options() (o load.Options, asserts report.Goal, err error)
 		o.Loads = append(o.Loads, load.Load{Clients: n, Streams: streams})
 	}
 	for _, n := range c.Rate {
-		o.Loads = append(o.Loads, load.Load{Rate: n})
+		o.Loads = append(o.Loads, load.Load{Rate: n, Poisson: c.Poisson})
+	}
+	for _, n := range c.Cameras {
+		o.Loads = append(o.Loads, load.Load{Rate: 30 * n, Cameras: n})
 	}
 	if c.SLO != "" {
 		if o.Goal, err = report.ParseGoal(c.SLO); err != nil {

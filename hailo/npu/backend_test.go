@@ -32,6 +32,36 @@ func TestImages(t *testing.T) {
 	assert.True(t, m.Frames[npu.ImageModel] == 100 && m.Runs[npu.ImageModel] == 100 && m.Restarts == 0 && m.Ready, "%+v", m)
 }
 
+// A call is a group, which a free device runs together, whatever was before it.
+func TestGroups(t *testing.T) {
+	o := options(t, "--image-run", "30ms", "--image-frame", "1ms") // to tell a group from the frames of two runs
+	b := open(t, o)
+	if i := b.Info(); i.ImageBatch != o.BatchSize || i.ImageBatch*i.ImageCalls < o.Config.InFlight || !i.Gathers {
+		t.Errorf("%+v", i)
+	}
+	var frames []*hailo.Frame
+	for range o.BatchSize {
+		frames = append(frames, assert.Value(b.Frames().Get(t.Context())))
+	}
+	for _, n := range []int{1, 2, 2, o.BatchSize, 1, 3} {
+		// A busy machine may stop this process while it submits, for longer than the device waits for a group.
+		for try, want := 0, (hailo.Run{Frames: n, Took: time.Duration(30+n) * time.Millisecond}); ; try++ {
+			assert.Must(t, b.EncodeImages(t.Context(), frames[:n]))
+			whole := !slices.ContainsFunc(frames[:n], func(f *hailo.Frame) bool { return f.Run != want })
+			if whole || try == 50 {
+				assert.True(t, whole, "a group of %d ran as %+v", n, frames[0].Run)
+				break
+			}
+		}
+	}
+	for _, twice := range [][]*hailo.Frame{{frames[0], frames[0]}, {frames[0], frames[1], frames[0]}} {
+		assert.ErrorIs(t, b.EncodeImages(t.Context(), twice), hailo.ErrEncode, "a frame twice")
+	}
+	for _, f := range frames {
+		f.Release()
+	}
+}
+
 func TestForeignFrames(t *testing.T) {
 	b := open(t, options(t, fast...))
 	f := assert.Value(b.Frames().Get(t.Context()))

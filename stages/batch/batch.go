@@ -55,13 +55,13 @@ type Stats struct {
 // entry is a frame that waits.
 type entry struct {
 	*call
+	ctx   context.Context // of the call
 	frame *hailo.Frame
 	since time.Time
 }
 
 // call is one of Encode; Batcher.mu guards it.
 type call struct {
-	ctx    context.Context
 	caller *caller
 	left   int // frames not done
 	err    error
@@ -126,38 +126,38 @@ func (b *Batcher) Encode(ctx context.Context, from fair.Caller, frames ...*hailo
 		return nil
 	}
 	c := b.calls.Get().(*call)
-	c.ctx, c.left, c.err = ctx, len(frames), nil
+	c.left, c.err = len(frames), nil
 	b.mu.Lock()
 	now := time.Now()
 	c.caller = b.rule.caller(from)
 	for _, f := range frames {
 		b.rule.ready(now, c.caller)
-		b.waiting = append(b.waiting, entry{c, f, now})
+		b.waiting = append(b.waiting, entry{c, ctx, f, now})
 	}
-	b.decide(now)
+	b.begin(now)
 	b.mu.Unlock()
 	select {
 	case <-c.done:
 	case <-ctx.Done():
-		b.giveUp(c)
+		b.giveUp(c, context.Cause(ctx))
 		<-c.done
 	}
 	err := c.err
-	c.ctx, c.caller = nil, nil
+	c.caller = nil
 	b.calls.Put(c)
 	return err
 }
 
-// giveUp takes the frames of a call that still wait out of the queue.
-func (b *Batcher) giveUp(c *call) {
+// giveUp takes the frames of a call that still wait out of the queue; cause is their error.
+func (b *Batcher) giveUp(c *call, cause error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	before := len(b.waiting)
 	b.waiting = slices.DeleteFunc(b.waiting, func(e entry) bool { return e.call == c })
 	for range before - len(b.waiting) {
-		c.finish(context.Cause(c.ctx))
+		c.finish(cause)
 	}
-	b.decide(time.Now())
+	b.begin(time.Now())
 }
 
 // finish notes that one of the frames is done, or failed with err.
@@ -174,11 +174,12 @@ func (c *call) finish(err error) {
 func (b *Batcher) wake() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.decide(time.Now())
+	b.begin(time.Now())
 }
 
-// decide starts what may start, or sets the timer for it. The caller holds mu.
-func (b *Batcher) decide(now time.Time) {
+// decide starts what may start, or sets the timer for it. It returns the first group that it starts, which the caller has to run,
+// or nil. The caller holds mu.
+func (b *Batcher) decide(now time.Time) (first *group) {
 	for i := 0; i < len(b.running); i++ {
 		if g := b.running[i]; !g.stuck.IsZero() && now.After(g.stuck) {
 			b.leave(g)
@@ -191,9 +192,21 @@ func (b *Batcher) decide(now time.Time) {
 			if wait > 0 {
 				b.timer.Reset(wait)
 			}
-			return
+			break
 		}
-		b.start(now, n)
+		if g := b.start(now, n); first == nil {
+			first = g
+		} else {
+			go g.run()
+		}
+	}
+	return first
+}
+
+// begin is decide for who has no time to run a group.
+func (b *Batcher) begin(now time.Time) {
+	if g := b.decide(now); g != nil {
+		go g.run()
 	}
 }
 
@@ -246,8 +259,8 @@ func (b *Batcher) hold(now time.Time, m int) time.Duration {
 	return wait
 }
 
-// start gives the first n frames that wait to the backend.
-func (b *Batcher) start(now time.Time, n int) {
+// start makes a group of the first n frames that wait.
+func (b *Batcher) start(now time.Time, n int) *group {
 	b.timer.Stop()
 	if !b.held.IsZero() {
 		b.stats.Held++
@@ -267,38 +280,51 @@ func (b *Batcher) start(now time.Time, n int) {
 	b.waiting = b.waiting[:rest]
 	b.running = append(b.running, g)
 	b.stats.Groups[min(n, len(b.stats.Groups)-1)]++
-	go g.run()
+	return g
 }
 
-// run has a group encoded. When the encoder refuses a group of several, each frame gets a try of its own, so that one bad frame
-// fails alone. A lost device or a deadline is the same for all.
+// run has a group encoded, and then the next one if the device waits for that: whoever gets an answer now is to wait no longer, but
+// the device must not wait until all of them have begun with their next frames.
 func (b *Batcher) run(g *group) {
+	for g != nil {
+		b.encodeGroup(g)
+		g = b.finish(g)
+	}
+}
+
+// encodeGroup sets the error of each frame. When the encoder refuses a group of several, each frame gets a try of its own, so
+// that one bad frame fails alone. A lost device or a deadline is the same for all.
+func (b *Batcher) encodeGroup(g *group) {
 	err := b.encode(g.context(), g.frames)
-	errs := make([]error, 0, maxGroup)
 	alone := len(g.frames) > 1 && errors.Is(err, hailo.ErrEncode)
 	for i, e := range g.entries {
 		if alone {
 			err = b.encode(e.ctx, g.frames[i:i+1])
 		}
-		errs = append(errs, err)
+		g.errs = append(g.errs, err)
 	}
+}
+
+// finish answers the calls of a group, and returns the next one to run, or nil.
+func (b *Batcher) finish(g *group) (next *group) {
 	again := g.release()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
 	b.leave(g)
 	for i, e := range g.entries {
-		b.learn(now, e, errs[i])
-		e.finish(errs[i]) // from here on the call may be another's
+		b.learn(now, e, g.errs[i])
+		e.finish(g.errs[i]) // from here on the call may be another's
 	}
 	if again {
 		g.clear()
 		b.idle.Put(g)
 	}
-	b.decide(now)
+	next = b.decide(now)
 	if b.tries > 0 && !b.away && len(b.running) == 0 && len(b.waiting) == 0 {
 		b.measuring.Go(b.measure)
 	}
+	return next
 }
 
 // leave takes a group off the device, if it is there. A call that does not return does not keep others out for ever; the workers

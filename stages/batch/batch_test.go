@@ -35,9 +35,15 @@ func TestLoads(t *testing.T) {
 		of := m.bestMean / m.atOnce.mean / (on.mean / off.mean)
 		t.Logf("%-38s %6.0f %6.1f %7.1f %6.0f %6.1f %7.1f %8.3f | %14.3f %6.3f", l.name, off.rate, off.mean, off.p99,
 			on.rate, on.mean, on.p99, of, m.bestMean/m.atOnce.mean, m.rule.mean/m.atOnce.mean)
-		// By a key that carries several requests at a time nobody can be told from anybody else; HTTP has none.
-		if of < 0.94 && l.name != "one key: closed 4 + poisson 50" {
-			t.Errorf("%s: a mean of %.1f ms with the rule, %.1f without: %.3f of the best fixed wait", l.name, on.mean, off.mean, of)
+		open := !slices.ContainsFunc(l.sources, func(s source) bool { return s.kind == "closed" || s.kind == "stream" })
+		switch l.name {
+		case "one key: closed 4 + poisson 50": // by one connection for several requests at a time nobody is told from others
+		case "cameras 4x30, pool lifo": // whose frames come by the connection that was used last, soon after its answer
+		default:
+			if of < 0.94 || on.mean > 1.05*off.mean || open && (on.mean > 1.02*off.mean || on.p99 > 1.05*off.p99) {
+				t.Errorf("%s: mean %.1f, p99 %.1f ms with the rule, %.1f and %.1f without: %.3f of the best fixed wait",
+					l.name, on.mean, on.p99, off.mean, off.p99, of)
+			}
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 type group struct {
 	entries []entry
 	frames  []*hailo.Frame
+	errs    []error   // of each frame, when it was encoded
 	stuck   time.Time // from then on its call counts as stuck; zero: never
 	run     func()    // has it encoded; made once, so that to start it allocates nothing
 
@@ -36,7 +37,8 @@ func (g *group) context() context.Context {
 func (g *group) clear() {
 	clear(g.entries)
 	clear(g.frames)
-	g.entries, g.frames, g.stuck = g.entries[:0], g.frames[:0], time.Time{}
+	clear(g.errs)
+	g.entries, g.frames, g.errs, g.stuck = g.entries[:0], g.frames[:0], g.errs[:0], time.Time{}
 }
 
 var _ context.Context = (*group)(nil)

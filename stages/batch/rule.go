@@ -11,8 +11,10 @@ import (
 // rule says for how long a free device waits for callers that are known to send their next frame soon after an answer.
 //
 // A run of n frames takes a + b n. Starting m now encodes m frames in a + b m of the device's time, waiting w for k more encodes
-// m + k in w + a + b (m + k). The second is more per time while m w < k a, whatever b is. Cameras, users who arrive by chance
-// and callers who think for long do not come back soon, so nothing waits for them.
+// m + k in w + a + b (m + k). The second is more per time while m w < k a, whatever b is. And as those that do not come into this
+// run come into the next, of cap frames at most, it must also be better than the two runs: with e expected in all, a + w for
+// m + k frames against 2 a for m + min(cap, e). Cameras, users who arrive by chance and callers who think for long do not come
+// back soon, so nothing waits for them.
 //
 // It has no clock: times are arguments, which must not fall. Not for concurrent use.
 type rule struct {
@@ -159,7 +161,7 @@ func (r *rule) owe(now time.Time, h *habit) {
 func (h *habit) returns() bool { return h.known() && h.soon >= shareSoon }
 
 // known says that enough is known of a caller to tell.
-func (h *habit) known() bool { return h.gaps >= 2 }
+func (h *habit) known() bool { return h.gaps >= 4 }
 
 // returns says that an answer to the caller will be followed by a frame soon.
 func (c *caller) returns() bool { return c.habit.returns() || !c.known() && c.home.returns() }
@@ -175,8 +177,10 @@ func (r *rule) hold(now time.Time, m int) (wait time.Duration) {
 	var buffer [64]time.Duration
 	left := r.expected(now, buffer[:0])
 	slices.Sort(left)
-	for k, w := range left[:min(len(left), r.cap-m)] {
-		if time.Duration(m)*w < time.Duration(k+1)*r.a {
+	both := m + min(len(left), r.cap) // frames of this run and the next
+	for i, w := range left[:min(len(left), r.cap-m)] {
+		k := i + 1
+		if time.Duration(m)*w < time.Duration(k)*r.a && time.Duration(both)*(r.a+w) < time.Duration(m+k)*2*r.a {
 			wait = w
 		}
 	}

@@ -46,6 +46,8 @@ type NPUStats struct {
 	ImageRuns    float64    `json:"image_runs"` // images / image_runs is the mean batch
 	TextRuns     float64    `json:"text_runs"`
 	ImageBatches []uint64   `json:"image_batches"` // [n]: images done in runs of n
+	HeldRuns     uint64     `json:"held_runs"`     // for which the free device waited, so that callers who come back were in them
+	HoldSeconds  float64    `json:"hold_seconds"`  // for how long, in all
 	InFlight     int        `json:"in_flight"`
 	ImageBusy    float64    `json:"image_busy_seconds"` // in which images were in flight: / image_runs is the time of a run under load
 	ImagesPerSec float64    `json:"images_per_second"`  // while images were in flight
@@ -69,6 +71,8 @@ func (e *Engine) Stats() Stats {
 	if e.parts.NPU != nil {
 		m := e.parts.NPU.Metrics()
 		s.NPU = newNPUStats(m)
+		held, took := e.line.Held()
+		s.NPU.HeldRuns, s.NPU.HoldSeconds = held, took.Seconds()
 		if !e.parts.NPU.Info().Simulated {
 			s.NPU.Worker = workerNow(m.Worker)
 		}

@@ -308,6 +308,8 @@ func TestProtocolViolations(t *testing.T) {
 		{"load again", ready, func(h *host) []byte { return wire.Append(nil, h.loadMessage(0)) }, "loaded already"},
 		{"load of an unknown model", ready, func(h *host) []byte { return packet(wire.Append(nil, h.loadMessage(0)), 8, 2) }, "model 2"},
 		{"submit to an unknown model", ready, func(*host) []byte { return submit(math.MaxUint32, 0) }, "not loaded"},
+		{"submit without a threshold", ready, func(*host) []byte { return packet(submit(0, 0), 24, 0) }, "threshold of 0"},
+		{"submit of a group over the batch", ready, func(*host) []byte { return packet(submit(0, 0), 24, 9) }, "threshold of 9"},
 		{"submit of an unknown slot", ready, func(*host) []byte { return submit(0, 40) }, "slot 40"},
 
 		{"submit before load", opened, func(*host) []byte { return submit(0, 0) }, "not loaded"},

@@ -44,6 +44,7 @@ type host struct {
 	models [2]model
 	hefs   [2]string
 	chip   objects
+	runs   string // file: what HAILO_FAKE_RUNS tells
 	ended  chan struct{}
 	stats  *wire.Stats // the latest
 }
@@ -56,7 +57,7 @@ func start(t testing.TB, b *build, fake string, models ...model) *host {
 	}
 	h := &host{t: t, stderr: new(bytes.Buffer), ended: make(chan struct{})}
 	folder := t.TempDir()
-	h.chip = objects(filepath.Join(folder, "objects"))
+	h.chip, h.runs = objects(filepath.Join(folder, "objects")), filepath.Join(folder, "runs")
 	var slots, in, out [wire.Models]int
 	for i, m := range models {
 		h.models[i] = m
@@ -74,7 +75,7 @@ func start(t testing.TB, b *build, fake string, models ...model) *host {
 	h.cmd = exec.Command(b.program(t))
 	h.cmd.Stderr = h.stderr
 	h.cmd.ExtraFiles = []*os.File{theirs, h.memory.File}
-	h.cmd.Env = append(os.Environ(), "HAILO_FAKE="+fake, "HAILO_FAKE_DEVICES="+string(h.chip), "HAILORT_LOGGER_PATH=NONE",
+	h.cmd.Env = append(os.Environ(), "HAILO_FAKE="+fake, "HAILO_FAKE_DEVICES="+string(h.chip), "HAILO_FAKE_RUNS="+h.runs, "HAILORT_LOGGER_PATH=NONE",
 		"TSAN_OPTIONS=report_thread_leaks=0") // a worker that runs out of time joins nobody
 	assert.Must(t, h.cmd.Start())
 	go func() {
@@ -185,9 +186,9 @@ func (h *host) open() *wire.Hello {
 // loadMessage asks for a model as the service does.
 func (h *host) loadMessage(id uint32) *wire.Load {
 	load := h.memory.Load[id]
-	load.Batch, load.Priority = 8, 16+id
+	load.Batch, load.Priority, load.TimeoutMS = 8, 16+id, 2
 	if id == wire.TextModel {
-		load.Batch, load.Threshold, load.TimeoutMS = 4, 4, 2
+		load.Batch, load.Threshold = 4, 4
 	}
 	wire.SetText(load.HEF[:], h.hefs[id])
 	return &load

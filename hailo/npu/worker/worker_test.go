@@ -154,6 +154,40 @@ func TestFrames(t *testing.T) {
 	})
 }
 
+// Frames of a group run together on a chip that is free, and those after it as their own threshold says. A chip that refuses a
+// threshold runs them all the same.
+func TestGroups(t *testing.T) {
+	t.Parallel()
+	for _, refuses := range []bool{false, true} {
+		h := start(t, builds[0], map[bool]string{true: "scale=0,threshold=6", false: "scale=0"}[refuses], imageModel)
+		assert.MustTrue(t, h.open().Status == wire.Success, "hello")
+		load := h.loadMessage(wire.ImageModel)
+		load.TimeoutMS = 60_000 // whoever waits for it is seen
+		assert.MustTrue(t, h.load(load).Status == wire.Success, "loaded")
+		sequence := uint64(0)
+		for _, group := range []uint32{1, 3, 3, 8, 2, 1, 1, 5} {
+			for slot := range group {
+				sequence++
+				copy(h.memory.Input(wire.ImageModel, int(slot)), frame(imageModel, sequence))
+				h.submitOf(wire.ImageModel, slot, sequence, group)
+			}
+			for range group {
+				h.doneWell()
+			}
+		}
+		h.finish()
+		runs := string(assert.Value(os.ReadFile(h.runs)))
+		frames := 0
+		for _, n := range runs {
+			frames += int(n - '0')
+		}
+		assert.Equal(t, frames, 24, "frames in runs of %s", runs)
+		assert.True(t, refuses || runs == "13382115", "runs of %s frames", runs)
+		refusals := strings.Count(h.stderr.String(), "set_scheduler_threshold")
+		assert.True(t, refusals == map[bool]int{true: 1, false: 0}[refuses], "the worker said %s", h.stderr)
+	}
+}
+
 // The frames of the real models, one of them without an output of its own length of pages.
 func TestRealSizes(t *testing.T) {
 	t.Parallel()

@@ -174,9 +174,13 @@ inline hailo_status ConfiguredInferModel::set_scheduler_timeout(const std::chron
     return HAILO_SUCCESS;
 }
 
+// "threshold" is its status.
 inline hailo_status ConfiguredInferModel::set_scheduler_threshold(uint32_t threshold)
 {
     (void)m_pimpl->use("set_scheduler_threshold");
+    if (const auto status = fake::status_option("threshold")) {
+        return status;
+    }
     m_pimpl->network->threshold = threshold;
     return threshold <= m_pimpl->network->batch ? HAILO_SUCCESS : HAILO_INVALID_ARGUMENT;
 }

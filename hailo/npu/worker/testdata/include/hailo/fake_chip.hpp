@@ -47,16 +47,21 @@ inline hailo_status status_option(const char *name) { return static_cast<hailo_s
 // "scale" makes the chip, and only the chip, faster or slower.
 inline void run_for(double ms) { std::this_thread::sleep_for(std::chrono::duration<double, std::milli>(ms * option("scale", 1))); }
 
-// The file HAILO_FAKE_DEVICES gets a + for every Device object on the chip and a - when it is let go of.
-inline void note_device(char what)
+// The file that the environment variable names gets a character.
+inline void note(const char *variable, char what)
 {
-    if (const char *at = std::getenv("HAILO_FAKE_DEVICES")) {
+    if (const char *at = std::getenv(variable)) {
         const std::unique_ptr<std::FILE, int (*)(std::FILE *)> file(std::fopen(at, "a"), std::fclose);
         std::fputc(what, file.get());
     }
 }
-inline void device_opened() { note_device('+'); }
-inline void device_closed() { note_device('-'); }
+
+// HAILO_FAKE_DEVICES gets a + for every Device object on the chip and a - when it is let go of.
+inline void device_opened() { note("HAILO_FAKE_DEVICES", '+'); }
+inline void device_closed() { note("HAILO_FAKE_DEVICES", '-'); }
+
+// HAILO_FAKE_RUNS gets the number of frames of each run, as one character from 1 on.
+inline void run_begins(size_t frames) { note("HAILO_FAKE_RUNS", static_cast<char>('0' + frames)); }
 
 inline thread_local bool in_callback = false;
 
@@ -313,6 +318,7 @@ private:
             }
             network->first = Clock::now();
             lock.unlock();
+            run_begins(run.size());
             run_for(network->hef.a + network->hef.b * static_cast<double>(run.size()));
             for (const auto &job : run) {
                 if (!job.blank) {
