@@ -185,7 +185,7 @@ func TestPlaces(t *testing.T) {
 		for i, s := range all {
 			s.Close()
 			s.ordered()
-			if st := s.Stats(); st.Answered < 73 || st.Answered > 79 || st.Answered+st.Superseded != rounds {
+			if st := s.Counts(); st.Answered < 73 || st.Answered > 79 || st.Answered+st.Superseded != rounds {
 				t.Errorf("stream %d: %+v", i, st)
 			}
 			for _, o := range s.outcomes()[:rounds-10] {
