@@ -42,7 +42,7 @@ func validEventID(id string) bool {
 	return len(id) == length && len(bytes.Trim([]byte(id), hex)) == 0
 }
 
-// listEvents answers with the events that are stored or, of a stream of which none are, those that the service remembers.
+// listEvents answers with the events that are stored or, of a stream that stores none, those that the service remembers.
 func (s *Server) listEvents(r *request, id, since string) error {
 	limit := 100
 	if sent := r.ctx.QueryArgs().Peek("limit"); len(sent) > 0 {
@@ -59,8 +59,8 @@ func (s *Server) listEvents(r *request, id, since string) error {
 		}
 		list = append(list, stored...)
 	}
-	_, unknown := s.svc.Hub.Get(id)
-	if len(list) == 0 {
+	info, unknown := s.svc.Hub.Get(id)
+	if stores := info.Events != nil && info.Events.Store; len(list) == 0 && !stores {
 		remembered, _ := s.svc.Bus.Remembered(id, since)
 		for _, e := range remembered[:min(len(remembered), limit)] {
 			list = append(list, *e)

@@ -3,11 +3,13 @@ package api
 import (
 	"bufio"
 	"bytes"
+	"encoding/base64"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 )
@@ -101,6 +103,65 @@ func BenchmarkWebSocketFrame(b *testing.B) {
 			for b.Loop() {
 				a.ask(b, frame)
 			}
+		})
+	}
+}
+
+// BenchmarkTransports compares what a frame costs client and service together: on a WebSocket, as the body of a request, and as
+// base64 in JSON, each on one connection. cpu-us/op is the time of processors.
+func BenchmarkTransports(b *testing.B) {
+	image := imageFile(goodImage + strings.Repeat("\xff", 97<<10))
+	coded := fmt.Sprintf(`{"image":%q,"prompts":[%q,"x"],"top_k":1}`, base64.StdEncoding.EncodeToString(image), goodImage)
+	request := func(query, kind string, body []byte) []byte {
+		return fmt.Appendf(nil, "POST /v1/classify%s HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s", query, kind, len(body), body)
+	}
+	ask := func(a *asked, b *testing.B, frame []byte) {
+		_, err := a.Conn.Write(frame)
+		length := 0
+		for err == nil {
+			var line []byte
+			if line, err = a.ReadSlice('\n'); len(line) == 2 {
+				break
+			}
+			if value, ok := bytes.CutPrefix(line, []byte("Content-Length: ")); ok {
+				for _, digit := range bytes.TrimSpace(value) {
+					length = 10*length + int(digit-'0')
+				}
+			}
+		}
+		if err == nil {
+			_, err = io.ReadFull(a.Reader, a.answer[:length])
+		}
+		if err != nil || !bytes.Contains(a.answer[:length], []byte(`"classifications":[{`)) {
+			b.Fatalf("%v %s", err, a.answer[:length])
+		}
+	}
+	for _, c := range []struct {
+		name  string
+		frame []byte
+		ask   func(*asked, *testing.B, []byte)
+	}{
+		{"websocket", clientFrame(true, 2, image), func(a *asked, b *testing.B, frame []byte) { a.ask(b, frame) }},
+		{"binary", request("?top_k=1&prompts=x&prompts="+url.QueryEscape(goodImage), "image/bmp", image), ask},
+		{"base64", request("", "application/json", []byte(coded)), ask},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			s := serve(b, nil)
+			a := s.askFrames(b, byPrompts)
+			if c.name != "websocket" {
+				conn := must(net.Dial("tcp", s.addr))
+				b.Cleanup(func() { conn.Close() })
+				a = &asked{Conn: conn, Reader: bufio.NewReader(conn)}
+			}
+			for range 100 {
+				c.ask(a, b, c.frame)
+			}
+			b.ReportAllocs()
+			before := cpuTime()
+			for b.Loop() {
+				c.ask(a, b, c.frame)
+			}
+			b.ReportMetric(float64((cpuTime()-before).Microseconds())/float64(b.N), "cpu-us/op")
 		})
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -185,6 +186,32 @@ func TestSameAnswersEverywhere(t *testing.T) {
 			_ = ws.CloseNow()
 		}
 	}
+	t.Run("prompt set", func(t *testing.T) {
+		s.json(t, "PUT", "/v1/prompt-sets/pets", `{"labels":[{"name":"cat","prompts":["a cat"],"threshold":{"enter":0.5,"exit":0.4}},{"name":"dog"}],"min_cosine":0.9}`)
+		for _, image := range []string{"a cat", "a street"} {
+			var want, got struct {
+				Classifications []struct {
+					match
+					Above *bool `json:"above_threshold"`
+				}
+				Matched           *bool
+				Reason, ETag      string
+				PromptSet         string `json:"prompt_set"`
+				Dropped, LagMS    any
+				Error, Code, Etag string
+			}
+			noError(t, json.Unmarshal(s.post(t, "/v1/classify", `{"image":"`+b64(image)+`","prompt_set":"pets"}`).body, &want))
+			ws := s.dial(t, `{"prompt_set":"pets"}`)
+			show(t, ws, imageFile(image))
+			_, b, err := ws.Read(t.Context())
+			noError(t, err)
+			noError(t, json.Unmarshal(b, &got))
+			if got.Matched == nil || got.PromptSet != "pets" || !reflect.DeepEqual(got, want) {
+				t.Errorf("%s, want %+v", b, want)
+			}
+			_ = ws.CloseNow()
+		}
+	})
 }
 
 func TestFirstMessage(t *testing.T) {
@@ -674,7 +701,7 @@ func TestPings(t *testing.T) {
 	}
 }
 
-// TestReconnects: a thousand WebSockets that come and go, one way or another, leave nothing behind.
+// TestReconnects: a thousand clients that come and go, one way or another, leave nothing behind.
 func TestReconnects(t *testing.T) {
 	s := serve(t, nil)
 	n := 1000
@@ -693,6 +720,20 @@ func TestReconnects(t *testing.T) {
 	}
 	goroutines, files := settled()
 	for i := range n {
+		if i%20 == 0 { // a camera, and a listener
+			c := s.send(t, pushHead("pushed"+queued)+chunkOf(partOf(black)))
+			until(t, func() bool { info, err := s.svc.Hub.Get("pushed"); return err == nil && info.Stats.Answered > 0 })
+			if i%100 == 0 { // whose leaving is seen after half a second
+				s.listenTo(t, "pushed/events").conn.Close()
+			}
+			if i%40 == 0 {
+				write(t, c, []byte("0\r\n\r\n"))
+				must(read(must(http.ReadResponse(bufio.NewReader(c), nil)))).wantOK(t)
+			}
+			c.Close()
+			until(t, func() bool { return s.svc.Hub.Stats().Fed == 0 })
+			noError(t, s.svc.Hub.Delete(t.Context(), "pushed"))
+		}
 		ws := s.dial(t, `{"id":"camera","prompts":["x"],"policy":"queue"}`)
 		if i%3 > 0 {
 			show(t, ws, imageFile(goodImage))

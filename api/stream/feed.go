@@ -3,16 +3,11 @@ package stream
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
-	"runtime/debug"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"hailoclip/pipeline"
 	"hailoclip/pipeline/fair"
-	"hailoclip/stages"
 	"hailoclip/stages/clip"
 	"hailoclip/stages/decode"
 )
@@ -90,38 +85,6 @@ const (
 	// staleFeed is how long a feed must have pushed nothing until another one may take its place.
 	staleFeed = 5 * time.Second
 )
-
-// job is a frame in the engine. It is used again once nobody has its frame any more.
-type job struct {
-	feed    *Feed
-	number  uint64
-	plan    *plan
-	frame   Frame
-	at      time.Time    // by the clock of the stream
-	holders atomic.Int32 // of the frame: the engine, the feed, events that are to have a thumbnail
-	request clip.Request
-	ctx     context.Context
-	result  clip.Result
-	memory  stages.Result // of an earlier result, for the next one
-	err     error
-
-	// With a gate, whose lock guards them.
-	base    *base // the frame that it looks like or, with encoded, its own
-	encoded bool
-	over    bool // nobody asks any more
-
-	release func() // methods of the job, made once
-	seen    func(stages.Pixels) bool
-}
-
-func (j *job) drop() {
-	release := j.frame.Release
-	if j.holders.Add(-1) == 0 && release != nil { // from now on the job may be used again
-		release()
-	}
-}
-
-func (j *job) see(p stages.Pixels) bool { return j.feed.gate.see(j, p, j.feed.stream.pending.Load()) }
 
 // newFeed makes a feed that runs until it is over and all its frames are answered.
 func newFeed(ctx context.Context, s *stream, o Opening) *Feed {
@@ -351,28 +314,6 @@ func (f *Feed) ask() {
 	}
 }
 
-func (j *job) classify(engine *clip.Engine) {
-	defer func() {
-		if v := recover(); v != nil {
-			j.err = &pipeline.PanicError{Stage: "stream", Value: v, Stack: debug.Stack()}
-		}
-	}()
-	j.result, j.err = engine.Classify(j.ctx, &j.request)
-}
-
-// droppedBy says what an error of the engine means for a frame.
-func droppedBy(err error, policy pipeline.Policy) (Dropped, error) {
-	switch {
-	case errors.Is(err, pipeline.ErrSuperseded):
-		return Superseded, nil
-	case policy == pipeline.Latest && (errors.Is(err, pipeline.ErrQueueFull) || errors.Is(err, decode.ErrBusy)):
-		return Superseded, err
-	case errors.Is(err, pipeline.ErrDeadline), errors.Is(err, pipeline.ErrClosed):
-		return Expired, err
-	}
-	return Bad, err
-}
-
 // deliver takes what came of the frames in their order, until the feed is over.
 func (f *Feed) deliver() {
 	f.mu.Lock()
@@ -420,90 +361,6 @@ func (f *Feed) retire(j *job) {
 		f.spare = append(f.spare, j)
 	}
 	f.next()
-}
-
-// settle answers a frame. It returns false if that must be encoded first, which it was not because it looks like another one whose
-// answer is not good for it.
-func (f *Feed) settle(e *entry) (settled bool) {
-	out := &f.out
-	*out = Answer{Seq: e.seq, Time: e.time, HasTime: e.hasTime, Backward: e.backward, Dropped: e.dropped, Err: e.err, Regions: out.Regions[:0]}
-	var changes []change
-	if err := f.try("frame of a stream", func() { changes, settled = f.found(e) }); err != nil {
-		out.Dropped, out.Err, out.Regions, settled = Bad, err, out.Regions[:0], true
-	}
-	if !settled {
-		return false
-	}
-	out.Lag = max(time.Since(e.received), 0)
-	if f.answer != nil && !f.failing {
-		f.failing = f.try("answer of a stream", func() { f.answer(out) }) != nil
-	}
-	f.stream.settled(out)
-	if out.Dropped == "" {
-		_ = f.try("event of a stream", func() { f.stream.publish(e.job, e, out, changes) }) // it has ended the feed
-	}
-	return true
-}
-
-// found finds the answer of a frame, as settle says, and what changes by it.
-func (f *Feed) found(e *entry) (changes []change, settled bool) {
-	out, j := &f.out, e.job
-	if j != nil && j.plan.Gate != nil {
-		again := false
-		if out.Reused, again = f.gate.settle(j, e.dropped == "", f.stream.hub.parts.Engine.PromptSets()); again {
-			j.request.Seen = nil
-			j.holders.Add(1)
-			return nil, false
-		}
-	}
-	if e.dropped != "" {
-		return nil, true
-	}
-	out.Regions = j.answers(out.Regions)
-	if !out.Reused && (j.plan.Events != nil || f.stream.watched.Load()) {
-		changes = f.stream.observe(f, j, e)
-	}
-	for i := range out.Regions {
-		r := &out.Regions[i].Result
-		r.Matches = r.Matches[:j.plan.matches(len(r.Matches))]
-	}
-	return changes, true
-}
-
-// try calls a function. A panic of it is the error, and ends the feed.
-func (f *Feed) try(what string, call func()) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			failed := &pipeline.PanicError{Stage: what, Value: v, Stack: debug.Stack()}
-			f.stream.hub.log.Error("a feed has ended", "stream", f.stream.id, "error", failed, "stack", string(failed.Stack))
-			f.end(failed)
-			err = failed
-		}
-	}()
-	call()
-	return nil
-}
-
-// answers appends what was found in each region.
-func (j *job) answers(list []RegionAnswer) []RegionAnswer {
-	r := &j.result
-	for i, region := range j.plan.regions {
-		a := RegionAnswer{Name: region.Name, Result: *r}
-		if j.plan.parts != nil {
-			part := &r.Regions[i]
-			a.Result.Matches, a.Result.Reason, a.Result.Logits, a.Result.Embedding = part.Matches, part.Reason, part.Logits, part.Embedding
-			if r.Sets != nil && r.Sets[i] != nil {
-				set := r.Sets[i]
-				a.Result.Set, a.Result.Prompts, a.Result.Labels, a.Result.Scoring = set, nil, &set.Labels, set.Scoring
-			}
-			a.Result.Regions, a.Result.Sets = nil, nil
-		}
-		if a.Names = j.plan.Prompts; a.Result.Set != nil {
-			a.Names = a.Result.Set.Names
-		}
-		list = append(list, a)
-	}
-	return list
 }
 
 // end has the feed take no more frames, for a reason or, by Close, none. Those that are inside are answered.
@@ -574,36 +431,4 @@ func (f *Feed) Change(definition []byte) error {
 	defer f.mu.Unlock()
 	f.room.Broadcast()
 	return nil
-}
-
-// deadlines makes contexts for frames. Those that come within a tenth of the timeout share one, so that few are made: a frame has nine
-// tenths of the timeout at least. Not for concurrent use.
-type deadlines struct {
-	parent  context.Context
-	timeout time.Duration
-	ctx     context.Context
-	next    time.Time // when another one is due
-	cancel  []func()  // of those that may have frames, the oldest first
-}
-
-// maxDeadlines is how many contexts may have frames.
-const maxDeadlines = 12
-
-func (d *deadlines) of(received time.Time) context.Context {
-	if d.ctx != nil && received.Before(d.next) {
-		return d.ctx
-	}
-	if len(d.cancel) == maxDeadlines {
-		d.cancel[0]() // it has expired
-		d.cancel = append(d.cancel[:0], d.cancel[1:]...)
-	}
-	ctx, cancel := context.WithDeadlineCause(d.parent, received.Add(d.timeout), fmt.Errorf("%w: %v", context.DeadlineExceeded, d.timeout))
-	d.ctx, d.next, d.cancel = ctx, received.Add(d.timeout/10), append(d.cancel, cancel)
-	return ctx
-}
-
-func (d *deadlines) stop() {
-	for _, cancel := range d.cancel {
-		cancel()
-	}
 }

@@ -39,7 +39,8 @@ type Batcher struct {
 	device  []*caller // of the frames that the backend has
 	running []*group  // calls of the backend, but for those that are stuck
 	away    bool      // the last frames were encoded by something that stands in for the device
-	tries   int       // left to measure
+	unknown bool      // the device is still to be measured, when it has nothing to do
+	tried   time.Time // when that began last
 	timer   *time.Timer
 	held    time.Time // since then a free device waits; zero: it does not
 	stats   Stats
@@ -70,7 +71,7 @@ type call struct {
 
 const (
 	maxGroup = 64 // largest group with a count of its own
-	measures = 3  // attempts to measure a device
+	patience = 10 // full runs: so long a frame waits behind those that the device has, texts included, before it is given to it too
 )
 
 // New makes a batcher for a backend. maxWait is how long a frame waits for others in any case, 0 as a rule. It measures the
@@ -88,8 +89,9 @@ func New(backend hailo.Backend, maxWait time.Duration) *Batcher {
 	b.timer = time.AfterFunc(time.Hour, b.wake)
 	b.timer.Stop()
 	if b.info.Gathers && b.rule.cap > 1 {
-		b.tries = measures
+		b.unknown = true
 		if backend.Status().Ready {
+			b.tried = time.Now()
 			b.measure()
 		}
 	}
@@ -99,7 +101,7 @@ func New(backend hailo.Backend, maxWait time.Duration) *Batcher {
 // Close waits for a measurement to end. Nobody may be inside Encode.
 func (b *Batcher) Close() {
 	b.mu.Lock()
-	b.tries = 0
+	b.unknown = false
 	b.timer.Stop()
 	b.mu.Unlock()
 	b.measuring.Wait()
@@ -156,6 +158,9 @@ func (b *Batcher) giveUp(c *call, cause error) {
 	b.waiting = slices.DeleteFunc(b.waiting, func(e entry) bool { return e.call == c })
 	for range before - len(b.waiting) {
 		c.finish(cause)
+	}
+	if len(b.waiting) == 0 {
+		b.held = time.Time{} // nobody waits with the device any more
 	}
 	b.begin(time.Now())
 }
@@ -236,7 +241,9 @@ func (b *Batcher) next(now time.Time) (n int, wait time.Duration) {
 		}
 		return m, 0
 	case slices.ContainsFunc(b.device, (*caller).returns) || b.rule.hold(now, 1) > 0:
-		return 0, 0
+		if wait = b.waiting[0].since.Add(patience * b.rule.full()).Sub(now); wait > 0 {
+			return 0, wait
+		}
 	}
 	return 1, 0
 }
@@ -247,7 +254,7 @@ func (b *Batcher) hold(now time.Time, m int) time.Duration {
 	if wait <= 0 {
 		return 0
 	}
-	end := now.Add(wait + b.rule.a + time.Duration(b.rule.cap)*b.rule.b) // of the run, at the latest
+	end := now.Add(wait + b.rule.full()) // of the run, at the latest
 	for _, e := range b.waiting[:m] {
 		if deadline, ok := e.ctx.Deadline(); ok && deadline.Before(end) {
 			return 0
@@ -321,7 +328,8 @@ func (b *Batcher) finish(g *group) (next *group) {
 		b.idle.Put(g)
 	}
 	next = b.decide(now)
-	if b.tries > 0 && !b.away && len(b.running) == 0 && len(b.waiting) == 0 {
+	if b.unknown && !b.away && len(b.running) == 0 && len(b.waiting) == 0 && now.Sub(b.tried) >= measureAgain {
+		b.tried = now
 		b.measuring.Go(b.measure)
 	}
 	return next
@@ -367,11 +375,9 @@ func (b *Batcher) learn(now time.Time, e entry, err error) {
 	}
 }
 
-// measure finds what a run of the device takes: the least of three with one frame, and of three full ones.
+// measure finds what a run of the device takes: the least of three with one frame, and of three full ones. Frames of others that
+// come into one of these runs spoil it.
 func (b *Batcher) measure() {
-	b.mu.Lock()
-	b.tries--
-	b.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), measureLimit)
 	defer cancel()
 	var frames []*hailo.Frame
@@ -405,10 +411,12 @@ func (b *Batcher) measure() {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.tries = 0
+	b.unknown = false
 	b.rule.b = max(0, least[1]-least[0]) / time.Duration(len(frames)-1)
 	b.rule.a = max(0, least[0]-b.rule.b)
 }
 
-// measureLimit bounds all runs of a measurement.
-const measureLimit = 5 * time.Second
+const (
+	measureLimit = 5 * time.Second  // of all runs of a measurement
+	measureAgain = 10 * time.Second // from the begin of one that was spoilt to the next one
+)

@@ -61,7 +61,7 @@ var gathering = hailo.Info{ImageBatch: 4, ImageCalls: 2, Gathers: true}
 func newBench(t *testing.T, info hailo.Info, maxWait time.Duration) *bench {
 	d := &device{info: info}
 	b := &bench{Batcher: New(d, maxWait), t: t, device: d}
-	b.tries, b.rule.a, b.rule.b = 0, 10*time.Millisecond, time.Millisecond
+	b.unknown, b.rule.a, b.rule.b = false, 10*time.Millisecond, time.Millisecond
 	for n := range 9 {
 		c := b.rule.caller(who(n + 1))
 		for range 5 {
@@ -326,7 +326,7 @@ func TestStuckCall(t *testing.T) {
 	})
 }
 
-// TestMeasure measures a device when it first has nothing to do.
+// TestMeasure measures a device when it first has nothing to do, and again some time after frames of others have spoilt that.
 func TestMeasure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &device{info: gathering}
@@ -335,6 +335,16 @@ func TestMeasure(t *testing.T) {
 		one := b.send(t.Context(), 1, 1)
 		b.expect("no device yet", 1)[0].done(1)
 		b.answered(one)
+		for range 5 {
+			b.expect("a measurement", 1)[0].done(2)
+			two := b.send(t.Context(), 2, 1)
+			b.expect("no measurement follows", 1)[0].done(1)
+			b.answered(two)
+			time.Sleep(measureAgain)
+			two = b.send(t.Context(), 2, 1)
+			b.expect("one follows", 1)[0].done(1)
+			b.answered(two)
+		}
 		for n := range 6 {
 			b.expect("a measurement", []int{1, 4}[n%2])[0].done([]int{1, 4}[n%2])
 		}
@@ -383,6 +393,51 @@ func TestContextOutlivesTheCall(t *testing.T) {
 		}
 		if deadline, ok := c.ctx.Deadline(); !ok || deadline != time.Now() {
 			t.Errorf("deadline %v", deadline)
+		}
+		b.Close()
+	})
+}
+
+// TestCallThatLasts has the call of a caller who comes back last for seconds, as of a stand-in or one that hangs. Frames wait for
+// its end as for that of some runs, and no longer.
+func TestCallThatLasts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, ctx := newBench(t, gathering, 0), t.Context()
+		one := b.send(ctx, 1, 1)
+		lasts := b.expect("alone", 1)[0]
+		two := b.send(ctx, 20, 1)
+		time.Sleep(100 * time.Millisecond)
+		b.expect("caller 1 will be back when the device is free")
+		time.Sleep(100 * time.Millisecond)
+		b.expect("it works for too long", 1)[0].done(1)
+		b.answered(two)
+		lasts.done(1)
+		b.answered(one)
+		b.Close()
+	})
+}
+
+// TestAbandonedHold has everybody leave whom the device waits with: what follows is not counted as waiting.
+func TestAbandonedHold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, gathering, 0)
+		one := b.send(t.Context(), 1, 1)
+		time.Sleep(20 * time.Millisecond) // nobody else is expected any more
+		b.expect("alone", 1)[0].done(1)
+		b.answered(one)
+		ctx, leave := context.WithCancel(t.Context())
+		gone := b.send(ctx, 20, 1)
+		b.expect("caller 1 is expected")
+		leave()
+		if err := <-gone; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		time.Sleep(time.Minute)
+		late := b.send(t.Context(), 21, 1)
+		b.expect("nobody is", 1)[0].done(1)
+		b.answered(late)
+		if s := b.Stats(); s.Hold > time.Second {
+			t.Errorf("%+v", s)
 		}
 		b.Close()
 	})

@@ -166,6 +166,9 @@ func (h *habit) known() bool { return h.gaps >= 4 }
 // returns says that an answer to the caller will be followed by a frame soon.
 func (c *caller) returns() bool { return c.habit.returns() || !c.known() && c.home.returns() }
 
+// full is what a run of cap frames takes.
+func (r *rule) full() time.Duration { return r.a + time.Duration(r.cap)*r.b }
+
 // ran learns from a run of n frames that took so long. share is the part of the run that is reported: each of its frames may.
 func (r *rule) ran(n int, took time.Duration, share float64) {
 	took = min(took, outlier*(r.a+time.Duration(n)*r.b))
