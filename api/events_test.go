@@ -366,6 +366,41 @@ func TestEvents(t *testing.T) {
 }
 
 // TestNoStore: without a file for them, what need not be kept works.
+// TestListenAfterRestart: who comes again after a restart hears the stored events that it has not heard, and then those that come, each once.
+func TestListenAfterRestart(t *testing.T) {
+	s := serve(t, kept(t))
+	s.json(t, "PUT", "/v1/streams/door", `{"prompts":["x"]}`)
+	add := func(publish bool) string {
+		e := &event.Event{ID: event.NewID(), Stream: "door", Kind: event.Enter, Label: "cat", Time: time.Now()}
+		if noError(t, s.svc.Store.Add(t.Context(), e)); publish {
+			s.svc.Bus.Publish(e)
+		}
+		return e.ID
+	}
+	var ids []string
+	for range event.MaxList + 3 {
+		ids = append(ids, add(false)) // before the restart
+	}
+	wants := func(l *eventReader, ids []string) {
+		t.Helper()
+		for i, id := range ids {
+			if m := l.next(t); m.id != id || m.kind != "enter" {
+				t.Fatalf("%d: %+v, want %s", i, m, id)
+			}
+		}
+	}
+	l := s.listenTo(t, "door/events", "Last-Event-ID: "+ids[0]+"\r\n")
+	wants(l, ids[1:])
+	ids = append(ids, add(true))
+	again := s.listenTo(t, "door/events?since="+ids[2])
+	wants(again, ids[3:])
+	last := add(true)
+	wants(l, []string{ids[len(ids)-1], last})
+	wants(again, []string{last})
+	l.conn.Close()
+	again.conn.Close()
+}
+
 func TestNoStore(t *testing.T) {
 	s := serve(t, nil)
 	s.json(t, "PUT", "/v1/streams/door", `{"prompts":["x"]}`).wantError(t, 503, "unavailable", "")
