@@ -19,4 +19,19 @@
 //     has their answers count as bodies until they have been sent.
 //   - encode.go, vectors.go and health.go write the answers, errors.go those of errors: nowhere else do they become statuses.
 //   - drain.go ends the connections when the service stops.
+//
+// Streams go through the same table. streams.go has their routes, events.go those of events, and lent.go the memory for their frames:
+//
+//   - push.go reads a body that may have no end, frame after frame, as soon as its head is there.
+//   - A WebSocket (websocket.go) and a listener to events (events.go) take the connection over: lasting.go. Their requests have
+//     been through all of the above by then, and have an answer of which only the head is sent.
+//   - streamanswer.go writes the answers to frames.
+//
+// All that is one HTTP server. A second one of net/http on the same port, for what has no end, would need connections sorted by
+// their first bytes, or given on by replaying the head, and could not have a POST of frames on a connection that has been used
+// before; and what is said above of callers, origins, limits, the log and the end would be there twice. It is not needed: with
+// StreamRequestBody the handler has an endless POST from its head on (ffmpeg, with chunks and without a Content-Type, after
+// "Expect: 100-continue", on a new connection or a used one: TestPush, TestFFmpegPushes), sets its own time limits between two
+// reads, and can answer before the end; and a connection that is taken over without a response comes with all that has been read
+// of it, whatever the request and the state of the server are (TestPipelinedUpgrade, TestUpgradeRefused).
 package api

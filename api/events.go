@@ -4,12 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"strconv"
 
 	"github.com/valyala/fasthttp"
 
-	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
 )
 
@@ -44,7 +42,7 @@ func validEventID(id string) bool {
 	return len(id) == length && len(bytes.Trim([]byte(id), hex)) == 0
 }
 
-// listEvents answers with the events that are stored or, of a stream of which none are, those that the service remembers.
+// listEvents answers with the events that are stored or, of a stream that stores none, those that the service remembers.
 func (s *Server) listEvents(r *request, id, since string) error {
 	limit := 100
 	if sent := r.ctx.QueryArgs().Peek("limit"); len(sent) > 0 {
@@ -61,8 +59,8 @@ func (s *Server) listEvents(r *request, id, since string) error {
 		}
 		list = append(list, stored...)
 	}
-	_, unknown := s.svc.Hub.Get(id)
-	if len(list) == 0 {
+	info, unknown := s.svc.Hub.Get(id)
+	if stores := info.Events != nil && info.Events.Store; len(list) == 0 && !stores {
 		remembered, _ := s.svc.Bus.Remembered(id, since)
 		for _, e := range remembered[:min(len(remembered), limit)] {
 			list = append(list, *e)
@@ -98,7 +96,7 @@ func (s *Server) listen(r *request, id, since string) error {
 	h.Set(fasthttp.HeaderCacheControl, "no-store")
 	h.Set("X-Accel-Buffering", "no") // of nginx
 	h.SetConnectionClose()
-	r.takeOver(l, func() { s.tell(l, id, from) })
+	r.takeOver(l, func() error { return s.tell(l, id, from) })
 	return nil
 }
 
@@ -116,43 +114,39 @@ func (r *request) flag(name string) (bool, error) {
 }
 
 // tell writes what a listener hears, one write for each event. While the client does not read, events are missed, which it is told.
-func (s *Server) tell(l *lasting, id string, from *event.Listener) {
-	write := func(b []byte) {
-		if _, err := l.Write(b); err != nil {
-			_ = l.Close()
-		}
-	}
-	write([]byte(": hailo-clip\n\n")) // so that the client sees the answer begin
+func (s *Server) tell(l *lasting, id string, from *event.Listener) error {
 	ctx, end := context.WithCancelCause(l.ctx)
 	defer end(nil)
 	stop := context.AfterFunc(s.quiet, func() { end(errStopping) })
 	defer stop()
-	var b []byte
-	for ctx.Err() == nil || l.ctx.Err() == nil {
+	b := []byte(": hailo-clip\n\n") // so that the client sees the answer begin
+	for {
+		if _, err := l.Write(b); err != nil {
+			return errGone
+		}
 		within, cancel := context.WithTimeout(ctx, s.heartbeat)
 		e, missed, err := from.Next(within)
 		cancel()
 		switch b = b[:0]; {
+		case l.ctx.Err() != nil && isGone(context.Cause(l.ctx)):
+			return errGone
 		case err == nil:
 			if missed != 0 {
 				b = appendMessage(b, "", "missed", appendMissed(nil, missed))
 			}
-			data, err := json.Marshal(e)
-			if err != nil {
-				continue // never: all scores are finite
+			if data, err := json.Marshal(e); err == nil { // always, as all scores are finite
+				b = appendMessage(b, e.ID, string(e.Kind), data)
 			}
-			b = appendMessage(b, e.ID, string(e.Kind), data)
 		case ctx.Err() != nil:
-			write(appendMessage(b, "", "end", appendError(nil, outcomeOf(context.Cause(ctx)), l.id)))
-			return
+			why := context.Cause(ctx)
+			_, _ = l.Write(appendMessage(b, "", "end", appendError(nil, outcomeOf(why), l.id))) // it is over either way
+			return why
 		default:
-			if _, err := s.svc.Hub.Get(id); errors.Is(err, stream.ErrNoStream) {
-				end(err)
-				continue
-			}
 			b = append(b, ":\n\n"...)
+			if _, err := s.svc.Hub.Get(id); err != nil {
+				end(err)
+			}
 		}
-		write(b)
 	}
 }
 

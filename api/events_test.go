@@ -3,6 +3,7 @@ package api
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -17,10 +18,10 @@ import (
 	"hailoclip/api/stream/event"
 )
 
-// message is one of text/event-stream.
+// sseMessage is one of text/event-stream.
 type sseMessage struct{ id, kind, data string }
 
-// listener hears the events of a stream.
+// eventReader hears the events of a stream.
 type eventReader struct {
 	*bufio.Reader
 	resp *http.Response
@@ -31,7 +32,7 @@ type eventReader struct {
 func (s *service) listenTo(t *testing.T, path string, headers ...string) *eventReader {
 	t.Helper()
 	l := s.tryToListen(t, path, headers...)
-	if h := l.resp.Header; l.resp.StatusCode != 200 || h.Get("Content-Type") != mediaEvents || !l.resp.Close || h.Get("Cache-Control") != "no-store" {
+	if h := l.resp.Header; l.resp.StatusCode != http.StatusOK || h.Get("Content-Type") != mediaEvents || !l.resp.Close || h.Get("Cache-Control") != "no-store" {
 		t.Fatal(l.resp.Status, h)
 	}
 	if first := must(l.ReadString('\n')); first != ": hailo-clip\n" {
@@ -146,7 +147,7 @@ func TestListenToEvents(t *testing.T) {
 		if m := l.next(t); m.kind != "end" || !strings.Contains(m.data, "stream_not_found") {
 			t.Errorf("%+v", m)
 		}
-		if _, err := l.ReadByte(); err != io.EOF {
+		if _, err := l.ReadByte(); !errors.Is(err, io.EOF) {
 			t.Error(err)
 		}
 	})

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -74,8 +75,8 @@ func (r *request) lasting(p phase) *lasting {
 }
 
 // takeOver answers with the head of the response as it is now and nothing else, and has serve go on, in a goroutine of its own,
-// after which the connection is closed. The request itself ends here: serve must not touch it.
-func (r *request) takeOver(l *lasting, serve func()) {
+// after which the connection is closed; serve says why it ends. The request itself ends here: serve must not touch it.
+func (r *request) takeOver(l *lasting, serve func() error) {
 	head := r.ctx.Response.Header.AppendBytes(nil)
 	path := string(r.ctx.Path())
 	r.ctx.HijackSetNoResponse(true) // else there is no hijack in some cases, such as that of a client with "Connection: close"
@@ -92,12 +93,18 @@ func (r *request) takeOver(l *lasting, serve func()) {
 		if _, err := l.Write(head); err != nil {
 			return
 		}
-		serve()
+		err := serve()
+		if isGone(err) {
+			err = errGone
+		}
 		l.server.svc.Log.Info("stream ended", slog.String("path", path[:min(len(path), maxLoggedPath)]),
 			slog.Float64("ms", float64(time.Since(start).Microseconds())/1000), slog.Int64("bytes_in", l.in.Load()),
-			slog.Int64("bytes_out", l.out.Load()), slog.String("request_id", l.id))
+			slog.Int64("bytes_out", l.out.Load()), slog.String("request_id", l.id), slog.String("code", outcomeOf(err).code))
 	})
 }
+
+// isGone says that something ends because the connection has ended.
+func isGone(err error) bool { return errors.Is(err, errGone) || errors.Is(err, net.ErrClosed) }
 
 // Read ends with an error when its time is up, or reads are interrupted. That the client has closed its side is one, too: a
 // WebSocket ends by other means, and package websocket would take io.EOF for the end of a message that has been cut.
@@ -109,7 +116,7 @@ func (l *lasting) Read(b []byte) (int, error) {
 	l.reads.until(until)
 	n, err := l.Conn.Read(b)
 	l.in.Add(int64(n))
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	return n, err

@@ -65,6 +65,7 @@ func TestOpenAPI(t *testing.T) {
 		})
 	}
 	promptSets(t, s, doc)
+	streams(t, serve(t, kept(t)), doc)
 	s.lose("no device")
 	checkReply(t, doc.Paths.Value("/health").Get, s.do(t, "GET", "/health", ""), 503)
 	checkReply(t, doc.Paths.Value("/v1/classify").Post, s.post(t, "/v1/classify", good), 503)
@@ -125,6 +126,73 @@ func promptSets(t *testing.T, s *service, doc *openapi3.T) {
 		{"DELETE", one, "/v1/prompt-sets/cars", "", 404, nil},
 	} {
 		checkReply(t, doc.Paths.Value(c.template).GetOperation(c.method), s.json(t, c.method, c.path, c.body, c.headers...), c.status)
+	}
+}
+
+// streams holds answers of the operations of streams and events, and messages of a WebSocket, against the description.
+func streams(t *testing.T, s *service, doc *openapi3.T) {
+	t.Helper()
+	const one, event = "/v1/streams/{id}", "/v1/events/{id}"
+	schema := func(name string) *openapi3.MediaType {
+		return &openapi3.MediaType{Schema: doc.Components.Schemas[name]}
+	}
+	set := `{"prompts":["x","y"],"policy":"queue","max_in_flight":4,"fps":0.5,"interval_ms":10,"top_k":1,"clock":"frame","frame_header":true,
+		"regions":[{"name":"left","x":0,"y":0,"w":0.5,"h":1}],"gate":{"distance":3,"heartbeat_ms":100},
+		"events":{"on":"frames","enter":0.6,"exit":0.4,"hold_ms":10,"min_frames":2,"smoothing":0.5,"recheck_ms":100,"thumbnails":true,"store":true}}`
+	visit(t, "request", doc.Paths.Value(one).Put.RequestBody.Value.Content.Get("application/json"), []byte(set))
+	for _, c := range []struct {
+		method, template, path, body string
+		status                       int
+		headers                      []string
+	}{
+		{"PUT", one, "/v1/streams/door", set, 201, nil},
+		{"PUT", one, "/v1/streams/door", fmt.Sprintf(`{"prompts":[%q,"x"],"events":{}}`, goodImage), 200, nil},
+		{"PUT", one, "/v1/streams/door", `{}`, 400, nil},
+		{"PUT", one, "/v1/streams/door", `{"prompt_set":"none"}`, 404, nil},
+		{"GET", one, "/v1/streams/door", "", 200, nil},
+		{"GET", one, "/v1/streams/none", "", 404, nil},
+		{"GET", "/v1/streams", "/v1/streams", "", 200, nil},
+		{"GET", one + "/events", "/v1/streams/door/events", "", 200, nil},
+		{"GET", one + "/events", "/v1/streams/none/events", "", 404, nil},
+		{"GET", one + "/events", "/v1/streams/door/events?limit=x", "", 400, nil},
+		{"POST", one + "/frames", "/v1/streams/door/frames?policy=queue", string(black), 200, []string{"Content-Type", "image/jpeg"}},
+		{"POST", one + "/frames", "/v1/streams/none/frames", string(black), 404, []string{"Content-Type", "image/jpeg"}},
+		{"POST", one + "/frames", "/v1/streams/door/frames", "{}", 415, nil},
+		{"GET", event, "/v1/events/0123456789abcdef0123456789abcdef", "", 404, nil},
+		{"DELETE", event, "/v1/events/0123456789abcdef0123456789abcdef", "", 404, nil},
+		{"GET", event + "/thumbnail", "/v1/events/0123456789abcdef0123456789abcdef/thumbnail", "", 404, nil},
+		{"GET", "/v1/stream", "/v1/stream", "", 426, nil},
+		{"DELETE", one, "/v1/streams/none", "", 404, nil},
+		{"GET", "/v1/stats", "/v1/stats", "", 200, nil},
+	} {
+		checkReply(t, doc.Paths.Value(c.template).GetOperation(c.method), s.json(t, c.method, c.path, c.body, c.headers...), c.status)
+	}
+	ws := s.dial(t, `{"id":"door","events":{"on":"frames","min_frames":1},"policy":"queue"}`)
+	l := s.listenTo(t, "door/events?frames=1")
+	for _, frame := range [][]byte{imageFile(goodImage), black, nil} {
+		show(t, ws, frame)
+	}
+	for range 3 { // and enter and state of the first one
+		_, b, err := ws.Read(t.Context())
+		noError(t, err)
+		if name := "StreamAnswer"; !strings.Contains(string(b), `"event"`) {
+			visit(t, name, schema(name), b)
+		}
+	}
+	for seen := map[string]bool{}; len(seen) < 3; { // frame, enter and state
+		m := l.next(t)
+		visit(t, m.kind, schema("Event"), []byte(m.data))
+		seen[m.kind] = true
+	}
+	say(t, ws, `{"regions":[{"name":"left","x":0,"y":0,"w":0.5,"h":1}],"frame_header":true}`)
+	show(t, ws, append(encodePrefix(nil, 1, 1), black...))
+	for {
+		_, b, err := ws.Read(t.Context())
+		noError(t, err)
+		if strings.Contains(string(b), `"regions"`) {
+			visit(t, "regions", schema("StreamAnswer"), b)
+			break
+		}
 	}
 }
 

@@ -26,7 +26,7 @@ type pushed struct {
 	ended      error  // why no more frames were read; nil: there were no more
 
 	Stream string `json:"stream"`
-	stream.Stats
+	stream.Counts
 	Skipped int `json:"skipped"` // parts that were no image, and images that were cut or too large
 }
 
@@ -118,8 +118,10 @@ func (r *request) pushFrames() error {
 	if a.ended = r.push(feed, body.frames(feed.Definition().Format)); reading.Err() != nil {
 		a.ended = context.Cause(reading)
 	}
-	feed.Close()
-	a.Stream, a.Stats = a.id, feed.Stats()
+	if feed.Close(); a.ended == nil && r.size > 0 && feed.Counts().Frames == 0 && a.Skipped == 0 {
+		a.ended = source.ErrNoImages
+	}
+	a.Stream, a.Counts = a.id, feed.Counts()
 	return nil
 }
 
@@ -140,7 +142,7 @@ func (r *request) push(feed *stream.Feed, next func(*lent) (skipped int, err err
 		default:
 			f.Release()
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err
@@ -166,9 +168,9 @@ func (f *framesBody) Read(b []byte) (int, error) {
 	n, err := f.from.Read(b)
 	r.size += n
 	switch {
-	case err == io.EOF && r.size < r.ctx.Request.Header.ContentLength():
+	case errors.Is(err, io.EOF) && r.size < r.ctx.Request.Header.ContentLength():
 		err = r.conn.readError(io.ErrUnexpectedEOF)
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		r.state = received
 	case err != nil:
 		err = r.conn.readError(err)

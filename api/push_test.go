@@ -48,9 +48,8 @@ const queued = "/frames?prompts=x&prompts=y&policy=queue"
 // pushedAnswer is the answer to frames.
 type pushedAnswer struct {
 	Stream string
-	stream.Stats
+	stream.Counts
 	Skipped                int
-	Unstored               int
 	Error, Code, RequestID string
 }
 
@@ -124,6 +123,19 @@ func TestPush(t *testing.T) {
 			}
 		})
 	}
+	s.allReturned(t)
+}
+
+// TestPushWithoutImages: a body in which nothing is a frame is refused, and the connection goes on.
+func TestPushWithoutImages(t *testing.T) {
+	s := serve(t, nil)
+	conn, ask := s.asker(t, askHealth)
+	write(t, conn, []byte(pushHead("x"+queued)+chunkOf([]byte("hello"))+"0\r\n\r\n"))
+	r := must(read(must(http.ReadResponse(bufio.NewReader(conn), nil))))
+	if r.wantPushed(t, 400, 0, 0, 0); !bytes.Contains(r.body, []byte(`"code":"invalid_image"`)) {
+		t.Errorf("%s", r.body)
+	}
+	ask().wantOK(t)
 	s.allReturned(t)
 }
 
@@ -244,27 +256,37 @@ func TestPushEnds(t *testing.T) {
 	s.allReturned(t)
 }
 
-// TestPushWithoutMemory: frames that there is no memory for go by.
+// TestPushWithoutMemory: frames that there is no memory for go by, and are counted.
 func TestPushWithoutMemory(t *testing.T) {
 	s := serve(t, nil)
-	c := s.send(t, pushHead("x"+queued)+chunkOf(black))
-	until(t, func() bool { i, err := s.svc.Hub.Get("x"); return err == nil && i.Stats.Answered == 1 })
-	until(t, func() bool { return s.bodies.available() == int64(s.cfg.MaxBodyMemoryBytes)-int64(s.held()) })
-	rest := must(s.bodies.get("somebody", int(s.bodies.available()), 0))
-	write(t, c, []byte(chunkOf(bytes.Repeat(black, 2))))
-	until(t, func() bool { return must(s.svc.Hub.Get("x")).Stats.Frames >= 2 })
-	s.bodies.put("somebody", rest)
-	write(t, c, []byte("0\r\n\r\n"))
+	c := s.send(t, pushHead("x"+queued))
+	var taken [][]byte
+	for n := uint64(1); ; n++ {
+		for s.bodies.available() > 0 { // by so many that each has a right to it
+			taken = append(taken, must(s.bodies.get(fmt.Sprint(len(taken)), 1, 0)))
+		}
+		write(t, c, []byte(chunkOf(black)))
+		var st stream.Stats
+		until(t, func() bool {
+			info, err := s.svc.Hub.Get("x")
+			st = info.Stats
+			return err == nil && st.Answered+st.Bad == n
+		})
+		if st.Bad > 0 {
+			break
+		}
+	}
+	for i, b := range taken {
+		s.bodies.put(fmt.Sprint(i), b)
+	}
+	write(t, c, []byte(chunkOf(black)+"0\r\n\r\n"))
 	r := must(read(must(http.ReadResponse(bufio.NewReader(c), nil))))
 	var a pushedAnswer
-	noError(t, json.Unmarshal(r.body, &a))
-	if r.status != 200 || a.Frames != 3 || a.Bad == 0 {
+	if noError(t, json.Unmarshal(r.body, &a)); r.status != 200 || a.Bad != 1 || a.Answered != a.Frames-1 {
 		t.Errorf("%d %s", r.status, r.body)
 	}
+	s.allReturned(t)
 }
-
-// held is what the memory for bodies counts as taken.
-func (s *service) held() int64 { return int64(s.cfg.MaxBodyMemoryBytes) - s.bodies.available() }
 
 // TestPushHoldsItsPlace: a push is not slow, however few bytes come.
 func TestPushHoldsItsPlace(t *testing.T) {

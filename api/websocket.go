@@ -112,13 +112,13 @@ func (h *handshake) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 }
 
 // serve has the WebSocket from its first message to its end.
-func (w *webSocket) serve() {
+func (w *webSocket) serve() error {
 	if err := w.open(); err != nil {
 		if !isGone(err) {
 			w.sendError(err)
 		}
 		w.close(err)
-		return
+		return err
 	}
 	w.conn.stream(w.cancel)
 	reading, end := context.WithCancelCause(w.ctx) // its cause is why no more frames are read
@@ -140,6 +140,7 @@ func (w *webSocket) serve() {
 	told()
 	tells.Wait()
 	w.close(err)
+	return err
 }
 
 // read has the feed take frames until there are no more, and says why.
@@ -170,7 +171,7 @@ type message struct{ io.Reader }
 // Read fails with the errors of readFailure.
 func (m *message) Read(b []byte) (int, error) {
 	n, err := m.Reader.Read(b)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = readFailure(err)
 	}
 	return n, err
@@ -184,8 +185,6 @@ func readFailure(err error) error {
 	}
 	return fmt.Errorf("%w: %w", errGone, err)
 }
-
-func isGone(err error) bool { return errors.Is(err, errGone) || errors.Is(err, net.ErrClosed) }
 
 // frame gives the feed a frame. Where there is no memory for it, it goes by and the stream goes on.
 func (w *webSocket) frame() error {

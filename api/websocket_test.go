@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -124,7 +125,7 @@ func TestWebSocket(t *testing.T) {
 		say(t, ws, `{"prompts":["y"]}`)
 		show(t, ws, imageFile(goodImage))
 		hear(t, ws).wantTop(t, 5, "y")
-		for _, wrong := range []string{`{"policy":"newest"}`, `{`, ``, `[]`, `{"prompt_set":"nowhere"}`, `{"prompts":[""]}`} {
+		for _, wrong := range []string{`{"policy":"newest"}`, `{`, `[]`, `{"prompt_set":"nowhere"}`, `{"prompts":[""]}`} {
 			say(t, ws, wrong)
 			if a := hear(t, ws); a.Error == "" || a.Code == "" || a.RequestID != "mine" || a.LagMS != nil {
 				t.Errorf("%s: %+v", wrong, a)
@@ -150,6 +151,21 @@ func encodePrefix(b []byte, seq uint64, ts int64) []byte {
 	return binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(b, seq), uint64(ts))
 }
 
+// TestNoMoreFrames: after an empty message all frames are answered before the end.
+func TestNoMoreFrames(t *testing.T) {
+	s := serve(t, nil)
+	ws := s.dial(t, byPrompts)
+	for range 8 {
+		show(t, ws, imageFile(goodImage))
+	}
+	say(t, ws, "")
+	for i := range uint64(8) {
+		hear(t, ws).wantTop(t, i, goodImage)
+	}
+	wantClose(t, ws, websocket.StatusNormalClosure, "")
+	s.allReturned(t)
+}
+
 // TestSameAnswersEverywhere: what REST and a WebSocket answer for an image is the same.
 func TestSameAnswersEverywhere(t *testing.T) {
 	s := serve(t, nil)
@@ -170,6 +186,32 @@ func TestSameAnswersEverywhere(t *testing.T) {
 			_ = ws.CloseNow()
 		}
 	}
+	t.Run("prompt set", func(t *testing.T) {
+		s.json(t, "PUT", "/v1/prompt-sets/pets", `{"labels":[{"name":"cat","prompts":["a cat"],"threshold":{"enter":0.5,"exit":0.4}},{"name":"dog"}],"min_cosine":0.9}`)
+		for _, image := range []string{"a cat", "a street"} {
+			var want, got struct {
+				Classifications []struct {
+					match
+					Above *bool `json:"above_threshold"`
+				}
+				Matched           *bool
+				Reason, ETag      string
+				PromptSet         string `json:"prompt_set"`
+				Dropped, LagMS    any
+				Error, Code, Etag string
+			}
+			noError(t, json.Unmarshal(s.post(t, "/v1/classify", `{"image":"`+b64(image)+`","prompt_set":"pets"}`).body, &want))
+			ws := s.dial(t, `{"prompt_set":"pets"}`)
+			show(t, ws, imageFile(image))
+			_, b, err := ws.Read(t.Context())
+			noError(t, err)
+			noError(t, json.Unmarshal(b, &got))
+			if got.Matched == nil || got.PromptSet != "pets" || !reflect.DeepEqual(got, want) {
+				t.Errorf("%s, want %+v", b, want)
+			}
+			_ = ws.CloseNow()
+		}
+	})
 }
 
 func TestFirstMessage(t *testing.T) {
@@ -245,7 +287,7 @@ func (s *service) upgrade(t *testing.T) (net.Conn, *bufio.Reader) {
 func wantUpgrade(t *testing.T, r *bufio.Reader) {
 	t.Helper()
 	resp := must(http.ReadResponse(r, nil))
-	if h := resp.Header; resp.StatusCode != 101 || h.Get("Sec-WebSocket-Accept") != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" || h.Get("Sec-WebSocket-Extensions") != "" ||
+	if h := resp.Header; resp.StatusCode != http.StatusSwitchingProtocols || h.Get("Sec-WebSocket-Accept") != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" || h.Get("Sec-WebSocket-Extensions") != "" ||
 		!strings.EqualFold(h.Get("Upgrade"), "websocket") || !strings.EqualFold(h.Get("Connection"), "Upgrade") {
 		t.Fatal(resp.Status, h)
 	}
@@ -547,6 +589,7 @@ func TestFramesWithoutMemory(t *testing.T) {
 	framed := func(seq uint64, image []byte) []byte { return append(encodePrefix(nil, seq, int64(seq)), image...) }
 	show(t, ws, framed(7, imageFile(goodImage)))
 	hear(t, ws).wantTop(t, 7, goodImage)
+	s.allReturned(t)
 	rest := must(s.bodies.get("somebody", s.cfg.MaxBodyMemoryBytes, 0))
 	show(t, ws, framed(8, make([]byte, 500_000)))
 	if a := hear(t, ws); a.Seq != 8 || *a.TS != 8 || a.Dropped != "bad" || a.Code != "queue_full" {
@@ -658,7 +701,7 @@ func TestPings(t *testing.T) {
 	}
 }
 
-// TestReconnects: a thousand WebSockets that come and go, one way or another, leave nothing behind.
+// TestReconnects: a thousand clients that come and go, one way or another, leave nothing behind.
 func TestReconnects(t *testing.T) {
 	s := serve(t, nil)
 	n := 1000
@@ -677,6 +720,20 @@ func TestReconnects(t *testing.T) {
 	}
 	goroutines, files := settled()
 	for i := range n {
+		if i%20 == 0 { // a camera, and a listener
+			c := s.send(t, pushHead("pushed"+queued)+chunkOf(partOf(black)))
+			until(t, func() bool { info, err := s.svc.Hub.Get("pushed"); return err == nil && info.Stats.Answered > 0 })
+			if i%100 == 0 { // whose leaving is seen after half a second
+				s.listenTo(t, "pushed/events").conn.Close()
+			}
+			if i%40 == 0 {
+				write(t, c, []byte("0\r\n\r\n"))
+				must(read(must(http.ReadResponse(bufio.NewReader(c), nil)))).wantOK(t)
+			}
+			c.Close()
+			until(t, func() bool { return s.svc.Hub.Stats().Fed == 0 })
+			noError(t, s.svc.Hub.Delete(t.Context(), "pushed"))
+		}
 		ws := s.dial(t, `{"id":"camera","prompts":["x"],"policy":"queue"}`)
 		if i%3 > 0 {
 			show(t, ws, imageFile(goodImage))

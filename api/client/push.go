@@ -18,7 +18,7 @@ type PushOptions struct {
 // PushResult is what became of the frames of a push.
 type PushResult struct {
 	Stream string `json:"stream"`
-	StreamStats
+	StreamCounts
 	Skipped uint64 `json:"skipped"` // what was in the body and was no frame
 }
 

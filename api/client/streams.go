@@ -81,22 +81,27 @@ type RegionState struct {
 	State  string    `json:"state"`  // the most likely of the labels that hold; "unknown": none
 	Labels []string  `json:"labels"` // that hold
 	Score  float64   `json:"score"`
-	Since  time.Time `json:"since"`
+	Since  time.Time `json:"since,omitzero"`
+}
+
+// StreamCounts are what became of frames. Each is counted in Frames and later in exactly one of the others.
+type StreamCounts struct {
+	Frames     uint64 `json:"frames"`
+	Answered   uint64 `json:"answered"`   // encoded
+	Reused     uint64 `json:"reused"`     // near-duplicates
+	Superseded uint64 `json:"superseded"` // by a newer frame
+	Expired    uint64 `json:"expired"`    // the deadline passed
+	Bad        uint64 `json:"bad"`        // not an image that can be used
+	Rate       uint64 `json:"rate"`       // beyond fps or interval_ms
 }
 
 // StreamStats are the counters of a stream.
 type StreamStats struct {
-	Frames     uint64  `json:"frames"`
-	Answered   uint64  `json:"answered"`   // encoded
-	Reused     uint64  `json:"reused"`     // near-duplicates
-	Superseded uint64  `json:"superseded"` // by a newer frame
-	Expired    uint64  `json:"expired"`    // the deadline passed
-	Bad        uint64  `json:"bad"`        // not an image that can be used
-	Rate       uint64  `json:"rate"`       // beyond fps or interval_ms
-	Changes    uint64  `json:"changes"`    // events, without those of frames
-	Unstored   uint64  `json:"unstored"`   // of these, that were to be stored and could not be
-	LagMS      float64 `json:"lag_ms"`     // moving average of the time from a frame's last byte to its answer
-	LagMaxMS   float64 `json:"lag_max_ms"` // in the last 10 s
+	StreamCounts
+	Changes  uint64  `json:"changes"`    // events, without those of frames
+	Unstored uint64  `json:"unstored"`   // of these, that were to be stored and could not be
+	LagMS    float64 `json:"lag_ms"`     // moving average of the time from a frame's last byte to its answer
+	LagMaxMS float64 `json:"lag_max_ms"` // in the last 10 s
 }
 
 // Kinds of events.

@@ -31,7 +31,7 @@ func BenchmarkFeed(b *testing.B) {
 				}
 			}
 			f.Close()
-			if st := f.Stats(); st.Frames != st.Answered+st.Reused+st.Rate {
+			if st := f.Counts(); st.Frames != st.Answered+st.Reused+st.Rate {
 				b.Errorf("%+v", st)
 			}
 		})

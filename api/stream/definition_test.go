@@ -99,6 +99,20 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// TestFaultsOfMessages: a message that may have an id names its fields as others do.
+func TestFaultsOfMessages(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"prompts": ["a"], "fps": "fast"}`:            "fps",
+		`{"prompts": ["a"], "gate": {"distance": ""}}`: "gate.distance",
+		`{"prompts": ["a"], "id": 1}`:                  "id",
+	} {
+		_, _, err := Definition{}.merge([]byte(text), testLimits, true)
+		if found := sets.Faults(err); len(found) != 1 || found[0].Field != want {
+			t.Errorf("%s: %v, want %s", text, err, want)
+		}
+	}
+}
+
 // TestMerge changes a definition field by field; the one before stays as it is.
 func TestMerge(t *testing.T) {
 	const before = `{"prompts":["a","b"],"top_k":1,"policy":"latest","regions":[{"name":"x","x":0,"y":0,"w":1,"h":0.5}],` +

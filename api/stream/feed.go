@@ -3,16 +3,11 @@ package stream
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
-	"runtime/debug"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"hailoclip/pipeline"
 	"hailoclip/pipeline/fair"
-	"hailoclip/stages"
 	"hailoclip/stages/clip"
 	"hailoclip/stages/decode"
 )
@@ -40,7 +35,7 @@ type Feed struct {
 	over     bool      // no more frames are taken
 	err      error     // why, if not by Close
 	pushed   time.Time // when the last frame came, or the feed was opened
-	counts   Stats
+	counts   Counts
 	lanes    map[pipeline.Policy]pipeline.Lane
 	deadline deadlines
 
@@ -52,6 +47,7 @@ type Feed struct {
 	idle    int
 	inside  int // jobs that are not settled
 	waiting []waiting
+	queued  bool // it is in the hub's queue for a place
 	spare   []*job
 
 	out     Answer // the deliverer's
@@ -71,7 +67,7 @@ type entry struct {
 	job      *job // nil: it has none yet, or was dropped before
 }
 
-// waiting is a frame that waits until one of those in work is answered.
+// waiting is a frame that waits for a place.
 type waiting struct {
 	number uint64
 	frame  Frame
@@ -80,8 +76,7 @@ type waiting struct {
 }
 
 const (
-	// maxWaiting is how many frames of policy latest wait in the hub, which they do only while Opening.Answer blocks: otherwise
-	// they wait in the engine's lane, which has the same bound.
+	// maxWaiting is how many frames of policy latest wait, for one of the hub's places or while Opening.Answer blocks.
 	maxWaiting = 2
 
 	// maxUnanswered is how many frames, also dropped ones, may wait for Opening.Answer with policy latest. Their images do not.
@@ -90,38 +85,6 @@ const (
 	// staleFeed is how long a feed must have pushed nothing until another one may take its place.
 	staleFeed = 5 * time.Second
 )
-
-// job is a frame in the engine. It is used again once nobody has its frame any more.
-type job struct {
-	feed    *Feed
-	number  uint64
-	plan    *plan
-	frame   Frame
-	at      time.Time    // by the clock of the stream
-	holders atomic.Int32 // of the frame: the engine, the feed, events that are to have a thumbnail
-	request clip.Request
-	ctx     context.Context
-	result  clip.Result
-	memory  stages.Result // of an earlier result, for the next one
-	err     error
-
-	// With a gate, whose lock guards them.
-	base    *base // the frame that it looks like or, with encoded, its own
-	encoded bool
-	over    bool // nobody asks any more
-
-	release func() // methods of the job, made once
-	seen    func(stages.Pixels) bool
-}
-
-func (j *job) drop() {
-	release := j.frame.Release
-	if j.holders.Add(-1) == 0 && release != nil { // from now on the job may be used again
-		release()
-	}
-}
-
-func (j *job) see(p stages.Pixels) bool { return j.feed.gate.see(j, p, j.feed.stream.pending.Load()) }
 
 // newFeed makes a feed that runs until it is over and all its frames are answered.
 func newFeed(ctx context.Context, s *stream, o Opening) *Feed {
@@ -193,10 +156,9 @@ func (f *Feed) push(frame Frame, why Dropped, err error) error {
 	case why != "":
 		release(&frame)
 		f.ready.Signal()
-	case f.inside < p.inFlight:
-		f.start(number, frame, p, at)
 	default:
 		f.wait(waiting{number, frame, p, at})
+		f.next()
 	}
 	return nil
 }
@@ -236,18 +198,49 @@ func (f *Feed) entry(n uint64) *entry { return &f.entries[n%uint64(len(f.entries
 
 // wait has a frame wait, in the place of an older one if too many do. The caller holds mu.
 func (f *Feed) wait(w waiting) {
-	if len(f.waiting) == maxWaiting {
-		old := f.waiting[0]
-		f.waiting = append(f.waiting[:0], f.waiting[1:]...)
+	if len(f.waiting) == maxWaiting && w.plan.policy == pipeline.Latest {
+		old := f.first()
 		release(&old.frame)
 		e := f.entry(old.number)
 		e.settled, e.dropped = true, Superseded
+		f.ready.Signal()
 	}
 	f.waiting = append(f.waiting, w)
 }
 
+// first takes the oldest frame that waits. The caller holds mu.
+func (f *Feed) first() waiting {
+	w := f.waiting[0]
+	f.waiting[0] = waiting{}
+	f.waiting = append(f.waiting[:0], f.waiting[1:]...)
+	return w
+}
+
+// next starts frames that wait, as far as there are places. The caller holds mu.
+func (f *Feed) next() {
+	for f.startable() && (f.waiting[0].plan.policy != pipeline.Latest || f.stream.hub.places.take(f)) {
+		f.start(f.first())
+	}
+}
+
+func (f *Feed) startable() bool { return len(f.waiting) > 0 && f.inside < f.waiting[0].plan.inFlight }
+
+// granted is called with a place that f has waited for. It returns false if f has no use for it.
+func (f *Feed) granted() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.queued = false
+	if !f.startable() || f.waiting[0].plan.policy != pipeline.Latest {
+		return false
+	}
+	f.start(f.first())
+	f.next()
+	return true
+}
+
 // start gives a frame to the engine. The caller holds mu.
-func (f *Feed) start(number uint64, frame Frame, p *plan, at time.Time) {
+func (f *Feed) start(w waiting) {
+	number, frame, p, at := w.number, w.frame, w.plan, w.at
 	var j *job
 	if last := len(f.spare) - 1; last >= 0 {
 		j, f.spare = f.spare[last], f.spare[:last]
@@ -312,31 +305,13 @@ func (f *Feed) ask() {
 		if e.settled = true; j.err != nil {
 			e.dropped, e.err = droppedBy(j.err, j.plan.policy)
 		}
+		latest := j.plan.policy == pipeline.Latest // j is not ours any more
 		f.ready.Signal()
 		f.mu.Unlock()
-	}
-}
-
-func (j *job) classify(engine *clip.Engine) {
-	defer func() {
-		if v := recover(); v != nil {
-			j.err = &pipeline.PanicError{Stage: "stream", Value: v, Stack: debug.Stack()}
+		if latest {
+			f.stream.hub.places.give()
 		}
-	}()
-	j.result, j.err = engine.Classify(j.ctx, &j.request)
-}
-
-// droppedBy says what an error of the engine means for a frame.
-func droppedBy(err error, policy pipeline.Policy) (Dropped, error) {
-	switch {
-	case errors.Is(err, pipeline.ErrSuperseded):
-		return Superseded, nil
-	case policy == pipeline.Latest && (errors.Is(err, pipeline.ErrQueueFull) || errors.Is(err, decode.ErrBusy)):
-		return Superseded, err
-	case errors.Is(err, pipeline.ErrDeadline), errors.Is(err, pipeline.ErrClosed):
-		return Expired, err
 	}
-	return Bad, err
 }
 
 // deliver takes what came of the frames in their order, until the feed is over.
@@ -385,95 +360,7 @@ func (f *Feed) retire(j *job) {
 		j.frame, j.request, j.result, j.base = Frame{}, clip.Request{}, clip.Result{}, nil
 		f.spare = append(f.spare, j)
 	}
-	if len(f.waiting) > 0 {
-		w := f.waiting[0]
-		f.waiting = append(f.waiting[:0], f.waiting[1:]...)
-		f.start(w.number, w.frame, w.plan, w.at)
-	}
-}
-
-// settle answers a frame. It returns false if that must be encoded first, which it was not because it looks like another one whose
-// answer is not good for it.
-func (f *Feed) settle(e *entry) (settled bool) {
-	out := &f.out
-	*out = Answer{Seq: e.seq, Time: e.time, HasTime: e.hasTime, Backward: e.backward, Dropped: e.dropped, Err: e.err, Regions: out.Regions[:0]}
-	var changes []change
-	if err := f.try("frame of a stream", func() { changes, settled = f.found(e) }); err != nil {
-		out.Dropped, out.Err, out.Regions, settled = Bad, err, out.Regions[:0], true
-	}
-	if !settled {
-		return false
-	}
-	out.Lag = max(time.Since(e.received), 0)
-	if f.answer != nil && !f.failing {
-		f.failing = f.try("answer of a stream", func() { f.answer(out) }) != nil
-	}
-	f.stream.settled(out)
-	if out.Dropped == "" {
-		_ = f.try("event of a stream", func() { f.stream.publish(e.job, e, out, changes) }) // it has ended the feed
-	}
-	return true
-}
-
-// found finds the answer of a frame, as settle says, and what changes by it.
-func (f *Feed) found(e *entry) (changes []change, settled bool) {
-	out, j := &f.out, e.job
-	if j != nil && j.plan.Gate != nil {
-		again := false
-		if out.Reused, again = f.gate.settle(j, e.dropped == "", f.stream.hub.parts.Engine.PromptSets()); again {
-			j.request.Seen = nil
-			j.holders.Add(1)
-			return nil, false
-		}
-	}
-	if e.dropped != "" {
-		return nil, true
-	}
-	out.Regions = j.answers(out.Regions)
-	if !out.Reused && (j.plan.Events != nil || f.stream.watched.Load()) {
-		changes = f.stream.observe(f, j, e)
-	}
-	for i := range out.Regions {
-		r := &out.Regions[i].Result
-		r.Matches = r.Matches[:j.plan.matches(len(r.Matches))]
-	}
-	return changes, true
-}
-
-// try calls a function. A panic of it is the error, and ends the feed.
-func (f *Feed) try(what string, call func()) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			failed := &pipeline.PanicError{Stage: what, Value: v, Stack: debug.Stack()}
-			f.stream.hub.log.Error("a feed has ended", "stream", f.stream.id, "error", failed, "stack", string(failed.Stack))
-			f.end(failed)
-			err = failed
-		}
-	}()
-	call()
-	return nil
-}
-
-// answers appends what was found in each region.
-func (j *job) answers(list []RegionAnswer) []RegionAnswer {
-	r := &j.result
-	for i, region := range j.plan.regions {
-		a := RegionAnswer{Name: region.Name, Result: *r}
-		if j.plan.parts != nil {
-			part := &r.Regions[i]
-			a.Result.Matches, a.Result.Reason, a.Result.Logits, a.Result.Embedding = part.Matches, part.Reason, part.Logits, part.Embedding
-			if r.Sets != nil && r.Sets[i] != nil {
-				set := r.Sets[i]
-				a.Result.Set, a.Result.Prompts, a.Result.Labels, a.Result.Scoring = set, nil, &set.Labels, set.Scoring
-			}
-			a.Result.Regions, a.Result.Sets = nil, nil
-		}
-		if a.Names = j.plan.Prompts; a.Result.Set != nil {
-			a.Names = a.Result.Set.Names
-		}
-		list = append(list, a)
-	}
-	return list
+	f.next()
 }
 
 // end has the feed take no more frames, for a reason or, by Close, none. Those that are inside are answered.
@@ -517,8 +404,8 @@ func (f *Feed) Err() error {
 	return f.err
 }
 
-// Stats returns the counters of this feed, which have no lag.
-func (f *Feed) Stats() Stats {
+// Counts says what became of the frames of this feed.
+func (f *Feed) Counts() Counts {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.counts
@@ -544,36 +431,4 @@ func (f *Feed) Change(definition []byte) error {
 	defer f.mu.Unlock()
 	f.room.Broadcast()
 	return nil
-}
-
-// deadlines makes contexts for frames. Those that come within a tenth of the timeout share one, so that few are made: a frame has nine
-// tenths of the timeout at least. Not for concurrent use.
-type deadlines struct {
-	parent  context.Context
-	timeout time.Duration
-	ctx     context.Context
-	next    time.Time // when another one is due
-	cancel  []func()  // of those that may have frames, the oldest first
-}
-
-// maxDeadlines is how many contexts may have frames.
-const maxDeadlines = 12
-
-func (d *deadlines) of(received time.Time) context.Context {
-	if d.ctx != nil && received.Before(d.next) {
-		return d.ctx
-	}
-	if len(d.cancel) == maxDeadlines {
-		d.cancel[0]() // it has expired
-		d.cancel = append(d.cancel[:0], d.cancel[1:]...)
-	}
-	ctx, cancel := context.WithDeadlineCause(d.parent, received.Add(d.timeout), fmt.Errorf("%w: %v", context.DeadlineExceeded, d.timeout))
-	d.ctx, d.next, d.cancel = ctx, received.Add(d.timeout/10), append(d.cancel, cancel)
-	return ctx
-}
-
-func (d *deadlines) stop() {
-	for _, cancel := range d.cancel {
-		cancel()
-	}
 }

@@ -30,7 +30,7 @@ func TestAnswersInOrder(t *testing.T) {
 			if got := s.text(); got != "red green green blue red" {
 				t.Errorf("%s: %s", policy, got)
 			}
-			if st := s.Stats(); st.Frames != 5 || st.Answered != 5 || y.released.Load() != 5 {
+			if st := s.Counts(); st.Frames != 5 || st.Answered != 5 || y.released.Load() != 5 {
 				t.Errorf("%s: %+v, %d released", policy, st, y.released.Load())
 			}
 		})
@@ -85,7 +85,7 @@ func TestLatest(t *testing.T) {
 		}
 		s.Close()
 		s.ordered()
-		st := s.Stats()
+		st := s.Counts()
 		if st.Answered < 145 || st.Answered+st.Superseded != 300 {
 			t.Errorf("%+v", st)
 		}
@@ -129,7 +129,7 @@ func TestStalledReader(t *testing.T) {
 		<-pushed
 		s.Close()
 		s.ordered()
-		if st := s.Stats(); st.Answered < latestInFlight || st.Superseded == 0 || st.Answered+st.Superseded != maxUnanswered+1 {
+		if st := s.Counts(); st.Answered < latestInFlight || st.Superseded == 0 || st.Answered+st.Superseded != maxUnanswered+1 {
 			t.Errorf("%+v", st)
 		}
 	})
@@ -153,6 +153,55 @@ func TestExpired(t *testing.T) {
 		s.ordered()
 		if got := s.text(); got != "expired expired expired blue" {
 			t.Error(got)
+		}
+	})
+}
+
+// TestPlaces: many streams send more than is encoded. Only so many of their frames are in the engine as keep it busy, so that none is
+// old when it is answered, and each stream has its share.
+func TestPlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		y := newYard(t, func(y *yard) { y.chip.takes = 10 * time.Millisecond }) // 100 a second
+		var all []*sender
+		for range 20 {
+			all = append(all, y.feed("", plainStream))
+		}
+		const rounds = 300
+		for range rounds { // 400 a second
+			for _, s := range all {
+				s.push("red")
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		inside := 0
+		for _, s := range all {
+			s.Feed.mu.Lock()
+			inside += s.inside
+			s.Feed.mu.Unlock()
+		}
+		if most := y.parts.Engine.AtOnce(); inside > most {
+			t.Errorf("%d frames are in the engine, want %d at most", inside, most)
+		}
+		for i, s := range all {
+			s.Close()
+			s.ordered()
+			if st := s.Counts(); st.Answered < 73 || st.Answered > 79 || st.Answered+st.Superseded != rounds {
+				t.Errorf("stream %d: %+v", i, st)
+			}
+			for _, o := range s.outcomes()[:rounds-10] {
+				if o.Dropped == "" && o.Lag > 400*time.Millisecond { // two waits of 200 ms for 19 others
+					t.Fatalf("stream %d: the lag of frame %d is %v", i, o.Seq, o.Lag)
+				}
+			}
+		}
+		if y.released.Load() != 20*rounds {
+			t.Errorf("%d released", y.released.Load())
+		}
+		synctest.Wait()
+		y.places.mu.Lock()
+		defer y.places.mu.Unlock()
+		if y.places.free != y.parts.Engine.AtOnce() || y.places.waiting.Len() != 0 {
+			t.Errorf("%d places are free, %d wait", y.places.free, y.places.waiting.Len())
 		}
 	})
 }

@@ -98,6 +98,7 @@ type yard struct {
 	bus   *event.Bus
 	parts Parts
 	cfg   Config
+	file  *sets.File // of prompt sets; nil: none
 
 	released atomic.Int32 // frames
 	conn     uint64
@@ -160,7 +161,7 @@ func (y *yard) sets() clip.SetParts {
 	}
 	none := sets.Templates{Name: "none"}
 	d := sets.Definition{Labels: []sets.Label{label("red", &sets.Threshold{Enter: 0.9, Exit: 0.8}), label("green", nil)}, Templates: &none}
-	return clip.SetParts{Configured: map[string]sets.Definition{"door": d.Normalized()}}
+	return clip.SetParts{File: y.file, Configured: map[string]sets.Definition{"door": d.Normalized()}, Limits: sets.Limits{PromptBytes: 100}}
 }
 
 // outcome is what the sender of a frame was told.

@@ -86,6 +86,7 @@ type Hub struct {
 	running  sync.WaitGroup
 	callers  atomic.Uint64 // feeds of sources so far
 	meter    meter         // of all streams
+	places   places
 
 	mu        sync.Mutex // taken before that of a stream
 	ended     bool
@@ -99,6 +100,7 @@ func NewHub(cfg Config, p Parts) (*Hub, error) {
 		cfg: cfg, parts: p, log: p.Log, start: time.Now(), changing: fair.NewTurns(1),
 		streams: map[string]*stream{}, listeners: map[string]int{},
 	}
+	h.places.free = p.Engine.AtOnce()
 	h.abort, h.giveUp = context.WithCancel(context.Background())
 	if p.Store == nil {
 		return h, nil

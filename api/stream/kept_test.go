@@ -156,6 +156,7 @@ type disk struct {
 	mu   sync.Mutex
 	kept []string
 	fail error
+	odd  bool // it panics
 }
 
 func (d *disk) Streams() (map[string][]byte, error) { return nil, nil }
@@ -167,6 +168,9 @@ func (d *disk) Add(ctx context.Context, e *event.Event) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.odd {
+		panic("of a store")
+	}
 	d.kept = append(d.kept, e.Label+e.State)
 	return d.fail
 }
@@ -212,6 +216,56 @@ func TestSlowStore(t *testing.T) {
 		heard.mu.Unlock()
 		s.Close()
 		s.ordered()
+	})
+}
+
+// TestStorePanics: events that a panic has kept from being stored are told all the same.
+func TestStorePanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &disk{gate: make(chan struct{}), odd: true}
+		close(d.gate)
+		y := newYard(t, func(y *yard) { y.parts.Store = d })
+		s := y.feed("gate", `{"prompts": ["red", "green"], "format": "`+rawFormat+`", "events": {"min_frames": 1, "store": true}}`)
+		heard := y.hear("gate", false)
+		s.every(0, "red")
+		expect(t, "events", heard.text(), "enter red, state red after unknown")
+		if st := y.Stats(); st.Unstored != 2 {
+			t.Errorf("%+v", st)
+		}
+		s.Close()
+	})
+}
+
+// TestCloseWaitsForItsEvents: a feed that ends waits until its own events are told, not for those of the feed after it.
+func TestCloseWaitsForItsEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &disk{gate: make(chan struct{}, 10)}
+		y := newYard(t, func(y *yard) { y.parts.Store = d })
+		s := y.feed("gate", `{"prompts": ["red", "green"], "format": "`+rawFormat+`", "events": {"min_frames": 1, "store": true}}`)
+		s.every(0, "red")
+		closed := make(chan struct{})
+		go func() {
+			s.Close()
+			close(closed)
+		}()
+		synctest.Wait()
+		select {
+		case <-closed:
+			t.Error("it has not waited")
+		default:
+		}
+		next := y.feed("gate", "")
+		next.every(0, "green")
+		d.gate <- struct{}{}
+		d.gate <- struct{}{}
+		synctest.Wait()
+		select {
+		case <-closed:
+		default:
+			t.Error("it waits for the events of others")
+		}
+		close(d.gate)
+		next.Close()
 	})
 }
 

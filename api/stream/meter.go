@@ -5,24 +5,28 @@ import (
 	"time"
 )
 
-// Stats are counters. Every frame is counted in Frames and later in exactly one of Answered, Reused, Superseded, Expired, Bad and
-// Rate.
+// Counts are what became of frames. Each is counted in Frames and later in exactly one of the others.
+type Counts struct {
+	Frames     uint64 `json:"frames"`
+	Answered   uint64 `json:"answered"`   // encoded
+	Reused     uint64 `json:"reused"`     // near-duplicates
+	Superseded uint64 `json:"superseded"` // by a newer frame
+	Expired    uint64 `json:"expired"`    // the deadline passed, or whoever sent it has left
+	Bad        uint64 `json:"bad"`        // not an image that can be used
+	Rate       uint64 `json:"rate"`       // beyond fps or interval_ms
+}
+
+// Stats are the counters of a stream, or of all.
 type Stats struct {
-	Frames     uint64  `json:"frames"`
-	Answered   uint64  `json:"answered"`   // encoded
-	Reused     uint64  `json:"reused"`     // near-duplicates
-	Superseded uint64  `json:"superseded"` // by a newer frame
-	Expired    uint64  `json:"expired"`    // the deadline passed
-	Bad        uint64  `json:"bad"`        // not an image that can be used
-	Rate       uint64  `json:"rate"`       // beyond fps or interval_ms
-	Changes    uint64  `json:"changes"`    // events, without those of frames
-	Unstored   uint64  `json:"unstored"`   // events that were to be stored and could not be
-	LagMS      float64 `json:"lag_ms"`     // moving average of the time from a frame's last byte to its answer
-	LagMaxMS   float64 `json:"lag_max_ms"` // in the last 10 s
+	Counts
+	Changes  uint64  `json:"changes"`    // events, without those of frames
+	Unstored uint64  `json:"unstored"`   // events that were to be stored and could not be
+	LagMS    float64 `json:"lag_ms"`     // moving average of the time from a frame's last byte to its answer
+	LagMaxMS float64 `json:"lag_max_ms"` // in the last 10 s
 }
 
 // outcome counts what became of a frame.
-func (s *Stats) outcome(a *Answer) {
+func (s *Counts) outcome(a *Answer) {
 	switch {
 	case a.Dropped == Superseded:
 		s.Superseded++

@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -20,9 +21,11 @@ type outbox struct {
 
 	mu      sync.Mutex
 	queue   []*batch
-	running bool // a goroutine works on the queue
-	idle    sync.Cond
-	failed  bool // the last one could not be stored
+	added   int64
+	gone    int64     // of those, published
+	changed sync.Cond // gone has
+	running bool      // a goroutine works on the queue
+	failed  bool      // the last one could not be stored
 }
 
 // batch is the events of a frame. But for taken, it is immutable once it is added.
@@ -54,6 +57,7 @@ func (o *outbox) add(b *batch) {
 		return
 	}
 	o.queue = append(o.queue, b)
+	o.added++
 	if len(o.queue) > maxOutbox {
 		oldest := o.next()
 		o.publish(oldest, nil, fmt.Errorf("%w: too many wait", event.ErrLost))
@@ -67,9 +71,11 @@ func (o *outbox) add(b *batch) {
 	}
 }
 
-// next takes the oldest batch out of the queue. The caller holds mu.
+// next takes the oldest batch out of the queue, to be published. The caller holds mu.
 func (o *outbox) next() *batch {
 	b := o.queue[0]
+	o.gone++
+	o.changed.Broadcast()
 	o.queue[0] = nil
 	o.queue = o.queue[1:]
 	return b
@@ -91,20 +97,26 @@ func (o *outbox) run() {
 		}
 	}
 	o.running, o.queue = false, nil
-	o.idle.Broadcast()
 }
 
-// wait blocks until all events are published.
+// wait blocks until all events that have been added are published.
 func (o *outbox) wait() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for o.running {
-		o.idle.Wait()
+	for until := o.added; o.gone < until; {
+		o.changed.Wait()
 	}
 }
 
-// keep makes the thumbnails of a batch, and stores it.
+// keep makes the thumbnails of a batch, and stores it. A panic is an error.
 func (o *outbox) keep(b *batch) (thumbnails [][]byte, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			failed := &pipeline.PanicError{Stage: "events of a stream", Value: v, Stack: debug.Stack()}
+			o.stream.hub.log.Error("events have not been stored", "stream", o.stream.id, "error", failed, "stack", string(failed.Stack))
+			err = failed
+		}
+	}()
 	ctx, cancel := context.WithTimeout(o.stream.hub.abort, storeTime)
 	defer cancel()
 	if b.job != nil {

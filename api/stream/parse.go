@@ -66,6 +66,11 @@ func (d Definition) merge(text []byte, l Limits, withID bool) (id string, n Defi
 		into = &message
 	}
 	if err := sets.ReadObject(text, l.Prompts+maxFields, true, into); err != nil {
+		var fault sets.Fault
+		if errors.As(err, &fault) {
+			fault.Field = strings.TrimPrefix(fault.Field, "Definition.") // which nobody has written
+			err = fault
+		}
 		return "", Definition{}, err
 	}
 	if n.PromptSet == "" && n.Prompts == nil {

@@ -22,7 +22,7 @@ type plan struct {
 	regions   []Region        // one at least
 }
 
-// latestInFlight is how many frames of a stream with policy latest may be in work: as many as keep the line busy if it is the only one.
+// latestInFlight is how many frames of a stream with policy latest may be in work. Those that wait for Opening.Answer count, too.
 const latestInFlight = 32
 
 func newPlan(d Definition) *plan {

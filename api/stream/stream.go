@@ -50,12 +50,12 @@ type RegionState struct {
 	State  string    `json:"state"`  // the most likely of the labels that hold; "unknown": none
 	Labels []string  `json:"labels"` // that hold
 	Score  float64   `json:"score"`
-	Since  time.Time `json:"since"`
+	Since  time.Time `json:"since,omitzero"` // when that began; not there before the first change
 }
 
 func (h *Hub) newStream(id string, d Definition) *stream {
 	s := &stream{hub: h, id: id}
-	s.outbox.stream, s.outbox.idle.L = s, &s.outbox.mu
+	s.outbox.stream, s.outbox.changed.L = s, &s.outbox.mu
 	s.plan.Store(newPlan(d))
 	return s
 }

@@ -263,7 +263,7 @@ func TestSampling(t *testing.T) {
 			}
 			s.Close()
 			s.ordered()
-			if st := s.Stats(); st.Rate != c.rate || st.Answered+st.Rate != uint64(c.frames) {
+			if st := s.Counts(); st.Rate != c.rate || st.Answered+st.Rate != uint64(c.frames) {
 				t.Errorf("%s: %+v", name, st)
 			}
 		})
@@ -308,7 +308,7 @@ func TestGate(t *testing.T) {
 		s.every(100*time.Millisecond, times(20, "red|dark red")...)
 		s.Close()
 		s.ordered()
-		if st := s.Stats(); st.Answered != 4 || st.Reused != 20 || y.chip.images.Load() != 4 {
+		if st := s.Counts(); st.Answered != 4 || st.Reused != 20 || y.chip.images.Load() != 4 {
 			t.Errorf("%+v, %d encoded", st, y.chip.images.Load())
 		}
 		if y.released.Load() != 24 {
@@ -341,6 +341,42 @@ func TestGateAfterFailure(t *testing.T) {
 	})
 }
 
+// TestChangedSet: a frame that looks like the one before is encoded after all when the set has changed; labels that hold go on.
+func TestChangedSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file, err := sets.Open(filepath.Join(t.TempDir(), sets.FileName))
+		if err != nil {
+			t.Fatal(err)
+		}
+		y := newYard(t, func(y *yard) { y.file = file })
+		put := func(names ...string) {
+			d := sets.Definition{Templates: &sets.Templates{Name: "none"}}
+			for _, name := range names {
+				d.Labels = append(d.Labels, sets.Label{Name: name})
+			}
+			if _, _, err := y.parts.Engine.PromptSets().Put(t.Context(), "gate", d.Normalized(), clip.Condition{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		put("green", "red")
+		s := y.feed("", `{"prompt_set": "gate", "format": "`+rawFormat+`", "gate": {"heartbeat_ms": 60000}, "events": {"min_frames": 1}}`)
+		heard := y.hear(s.ID(), false)
+		s.every(time.Millisecond, "red|blue", "red|blue")
+		expect(t, "before", heard.text(), "enter red, state red after unknown")
+		put("red", "blue")
+		s.every(time.Millisecond, "red|blue", "red|blue")
+		expect(t, "red is there still", heard.text(), "")
+		put("green", "blue")
+		s.every(time.Millisecond, "green|blue")
+		expect(t, "red is gone", heard.text(), "exit red, state unknown after red, enter green, state green after unknown")
+		s.Close()
+		expect(t, "frames", s.text(), "red =red red =red green")
+		if n := y.chip.images.Load(); n != 3 {
+			t.Errorf("%d were encoded", n)
+		}
+	})
+}
+
 // TestRecheck: while a change is pending, frames pass sampling and gate.
 func TestRecheck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -353,7 +389,7 @@ func TestRecheck(t *testing.T) {
 		expect(t, "three frames", heard.text()[:len("enter ")], "enter ")
 		s.every(100*time.Millisecond, times(80, "red|blue")...)
 		s.Close()
-		if st := s.Stats(); st.Answered != 3 || st.Rate != 88 {
+		if st := s.Counts(); st.Answered != 3 || st.Rate != 88 {
 			t.Errorf("%+v", st)
 		}
 	})

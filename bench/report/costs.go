@@ -15,9 +15,12 @@ type Cost struct {
 	service, bare []float64 // CPU of a request in ms, one a turn
 }
 
-// Add adds a turn of both. Steps without a service that tells count as not known.
+// Add adds a turn of both. Steps without a service that tells count as not known, as does a bare handler that there is not (nil).
 func (c *Cost) Add(service, bare *Step) {
 	cpu := metricNamed("cpu").value
+	if bare == nil {
+		bare = &Step{}
+	}
 	c.service, c.bare = append(c.service, cpu(service)), append(c.bare, cpu(bare))
 }
 

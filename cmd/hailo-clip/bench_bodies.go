@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"time"
 
 	"hailoclip/bench/load"
@@ -14,7 +15,7 @@ import (
 )
 
 type benchBodiesCmd struct {
-	Body      []string      `enum:"json,binary,raw,multipart" default:"json,binary,raw" help:"Kinds of bodies, with commas."`
+	Body      []string      `enum:"json,binary,raw,multipart,ws,ws-raw,push" default:"json,binary,raw" help:"Kinds of bodies, with commas; ws and push are frames of streams instead, as files, and ws-raw as raw rgb24."`
 	Size      []string      `default:"640x480,224x224" placeholder:"WxH" help:"Sizes of generated images, with commas."`
 	Prompts   int           `default:"20" help:"Prompts of each request, which the service knows; 0 embeds images."`
 	PromptSet string        `placeholder:"NAME" help:"Classify by this prompt set of the service. Where there is none it is made of the prompts, a label each, and deleted in the end."`
@@ -28,15 +29,20 @@ type benchBodiesCmd struct {
 func (c *benchBodiesCmd) Help() string {
 	return `The service and a bare handler, a process of its own that only reads the body, get the same requests in turns, the
 handler as many a second as the service has answered in the turn before. CPU is the time, user and system, of the
-service's process for each request; a device's worker process is not in it.
+service's process for each request; a device's worker process is not in it. Streams send the next frame when the last one is
+answered, and there is no bare handler for them.
 
 Examples:
   hailo-clip bench bodies --backend sim
-  hailo-clip bench bodies --backend sim --body raw --size 224x224 --turns 15`
+  hailo-clip bench bodies --backend sim --body raw --size 224x224 --turns 15
+  hailo-clip bench bodies --backend sim --body json,binary,ws,ws-raw,push`
 }
 
 func (c *benchBodiesCmd) Run(ctx context.Context, g *globals) (err error) {
 	window := load.Window{Warmup: c.Warmup, Duration: c.Duration, Every: 1 << 20}
+	if c.Prompts == 0 && slices.ContainsFunc(c.Body, func(kind string) bool { s, _ := streamsOf(kind); return s.Kind != "" }) {
+		return usageError{errors.New("--prompts: streams classify, so there must be some")}
+	}
 	if c.Turns < 1 || c.Turns > 1000 {
 		return usageError{fmt.Errorf("--turns: %d is out of bounds: 1 to 1000", c.Turns)}
 	}
@@ -44,7 +50,8 @@ func (c *benchBodiesCmd) Run(ctx context.Context, g *globals) (err error) {
 	if url == "" {
 		var stop func() error
 		queue := fmt.Sprintf("HAILO_CLIP_PERFORMANCE_MAX_QUEUE_SIZE=%d", 2*c.Clients) // nothing is refused
-		if url, stop, err = startService(ctx, g, queue); err != nil {
+		room := (&benchRunCmd{Stream: "ws", Clients: []int{c.Clients}}).environment()
+		if url, stop, err = startService(ctx, g, append(room, queue)...); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, stop()) }()
@@ -69,9 +76,14 @@ func (c *benchBodiesCmd) Run(ctx context.Context, g *globals) (err error) {
 	for turn := range c.Turns {
 		for i := range rows {
 			bar.set("turns", int64(turn*len(rows)+i), int64(c.Turns*len(rows)))
-			service, err := c.step(ctx, window, load.Load{Clients: c.Clients}, targets[i][0])
+			streams, _ := streamsOf(rows[i].Body)
+			service, err := c.step(ctx, window, load.Load{Clients: c.Clients, Streams: streams}, targets[i][0])
 			if err != nil {
 				return fmt.Errorf("%s, %s: %w", rows[i].Body, rows[i].Size, err)
+			}
+			if streams.Kind != "" {
+				rows[i].Add(service, nil)
+				continue
 			}
 			bare, err := c.step(ctx, window, load.Load{Rate: max(int(service.Rate), 1)}, targets[i][1])
 			if err != nil {
@@ -84,6 +96,22 @@ func (c *benchBodiesCmd) Run(ctx context.Context, g *globals) (err error) {
 	fmt.Fprintf(stdout, "%s\n%d clients, %d turns of %v each\n\n", report.ThisMachine(), c.Clients, c.Turns, c.Duration)
 	report.WriteCosts(stdout, rows)
 	return nil
+}
+
+// streamsOf are the streams that stand in the place of a body, and the kind of body that their frames are; of a body none, and that.
+func streamsOf(kind string) (s load.Streams, body string) {
+	s.Policy = "queue"
+	switch kind {
+	case "ws":
+		s.Kind, body = load.StreamWS, load.Binary
+	case "ws-raw":
+		s.Kind, body = load.StreamWS, load.Raw
+	case "push":
+		s.Kind, body = load.StreamPush, load.Binary
+	default:
+		return load.Streams{}, kind
+	}
+	return s, body
 }
 
 // step measures one turn of one target.
@@ -108,7 +136,8 @@ func (c *benchBodiesCmd) rows(urls ...string) (rows []report.Cost, targets [][]*
 			return nil, nil, err
 		}
 		for _, kind := range c.Body {
-			bodies, err := load.NewBodies(images, load.Ask{Body: kind, Prompts: c.Prompts, Set: c.PromptSet})
+			_, body := streamsOf(kind)
+			bodies, err := load.NewBodies(images, load.Ask{Body: body, Prompts: c.Prompts, Set: c.PromptSet})
 			if err != nil {
 				return nil, nil, usageError{err}
 			}

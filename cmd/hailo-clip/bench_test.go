@@ -39,6 +39,26 @@ func TestBench(t *testing.T) {
 	}
 }
 
+// TestBenchStreams measures streams of both kinds, beside some that misbehave.
+func TestBenchStreams(t *testing.T) {
+	t.Parallel()
+	table := filepath.Join(t.TempDir(), "r.csv")
+	for _, kind := range []string{"ws", "push"} {
+		args := []string{"bench", "--backend", "sim", "--model", "demo", "--size", "64x48", "--warmup", "100ms", "-c", "2", "--timeout", "2m", "--stream", kind,
+			"--policy", "queue", "--misbehave", "stalled,partial,garbage", "--csv", table}
+		for window := time.Second; ; window *= 4 { // long enough for some answers
+			r := hailoClip(t, append(args, "--fps", "20", "-d", window.String(), "--assert", "requests>=20", "--assert", "error_ratio<50%", "--assert", "share_min>0")...)
+			if r.code == exitOK || window > patience {
+				r.expect(t, exitOK, "2 "+kind+" streams of 20/s", "lag as the service says p50", "answers of the stream with the fewest")
+				break
+			}
+		}
+		wrote(t, table)
+	}
+	hailoClip(t, "bench", "bodies", "--backend", "sim", "--model", "demo", "--size", "64x48", "--body", "ws,ws-raw,push", "-c", "2", "-d", "1s", "--turns", "1").
+		expect(t, exitOK, "ws-raw", "push")
+}
+
 func TestBenchArguments(t *testing.T) {
 	t.Parallel()
 	file, nobody := filepath.Join(t.TempDir(), "no", "folder"), "http://127.0.0.1:1"
@@ -52,6 +72,10 @@ func TestBenchArguments(t *testing.T) {
 		{[]string{"--size", "640"}, exitUsage, "not of the form"},
 		{[]string{"--size", "8x8"}, exitUsage, "out of bounds: 16 to"},
 		{[]string{"-c", "0"}, exitUsage, "load of 0 clients"},
+		{[]string{"--stream", "ws", "--rate", "5"}, exitUsage, "--stream has --fps and no --rate"},
+		{[]string{"--stream", "ws", "--fps", "2000"}, exitUsage, "2000 frames a second"},
+		{[]string{"--stream", "ws", "--misbehave", "rudely"}, exitUsage, `trouble "rudely" is none of`},
+		{[]string{"bodies", "--body", "ws", "--prompts", "0"}, exitUsage, "streams classify"},
 		{[]string{"--search", "rate"}, exitUsage, "a search needs a goal"},
 		{[]string{"-d", "1ms"}, exitUsage, "duration 1ms"},
 		{[]string{"a.json"}, exitUsage, "for --compare only"},

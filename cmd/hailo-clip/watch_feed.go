@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -407,12 +408,12 @@ func (v jsonView) answer(f watchedFrame, m client.Message) error {
 	if v.events {
 		return nil
 	}
-	where := ""
+	where := "" // before the answer
 	if f.name != "" {
 		where = `"file":` + jsonText(f.name) + ","
 	}
 	if f.time >= 0 {
-		where += fmt.Sprintf(`"time":%.6g,`, f.time.Seconds())
+		where += fmt.Sprintf(`"time":%s,`, strconv.FormatFloat(f.time.Round(time.Microsecond).Seconds(), 'f', -1, 64))
 	}
 	_, err := fmt.Fprintf(stdout, "{%s%s\n", where, strings.TrimPrefix(string(m.Text), "{"))
 	return err

@@ -557,3 +557,20 @@ func TestWatchTerminal(t *testing.T) {
 		t.Errorf("exit code %d, %s", code, errs.String())
 	}
 }
+
+// TestWatchTimes: the time in a line is exact however long a video is.
+func TestWatchTimes(t *testing.T) {
+	kept := stdout
+	defer func() { stdout = kept }()
+	file := must(os.Create(filepath.Join(t.TempDir(), "lines")))
+	defer file.Close()
+	stdout = &output{to: file}
+	for _, f := range []watchedFrame{{time: -1}, {time: 0}, {time: 1234567*time.Second + 34*time.Millisecond}} {
+		if err := (jsonView{}).answer(f, client.Message{Text: []byte(`{"seq":0}`)}); err != nil {
+			t.Error(err)
+		}
+	}
+	if want := "{\"seq\":0}\n{\"time\":0,\"seq\":0}\n{\"time\":1234567.034,\"seq\":0}\n"; string(must(os.ReadFile(file.Name()))) != want {
+		t.Errorf("%s, want %s", must(os.ReadFile(file.Name())), want)
+	}
+}

@@ -53,6 +53,7 @@ type Engine struct {
 	line   *stages.Line
 	sets   *PromptSets
 	open   int // images of one batch at a time
+	atOnce int // see AtOnce
 }
 
 // ErrEncodeText says that it is a text, and not an image, that an encoder has failed with hailo.ErrEncode.
@@ -72,7 +73,14 @@ func New(cfg Config, performance pipeline.Config, p Parts) (*Engine, error) {
 		return nil, fmt.Errorf("clip: logit scale %v is out of bounds: above 0", cfg.LogitScale)
 	}
 	info := p.Images.Info()
-	e := &Engine{parts: p, config: cfg, open: 2*performance.WorkerThreads + 2*info.ImageBatch*info.ImageCalls}
+	runs := 2 // of the encoder: at work, and ready
+	if !info.Gathers {
+		runs = info.ImageCalls + 1
+	}
+	e := &Engine{
+		parts: p, config: cfg, open: 2*performance.WorkerThreads + 2*info.ImageBatch*info.ImageCalls,
+		atOnce: 2*performance.WorkerThreads + runs*info.ImageBatch,
+	}
 	for _, backend := range p.Texts {
 		texts, err := p.Store.Embeddings(cache.Encoder{
 			Namespace: backend.Info().TextDigest, Dim: p.Model.EmbeddingDimension, Batch: backend.Info().TextBatch, Calls: textCalls,
@@ -124,6 +132,10 @@ func (e *Engine) Model() string { return e.parts.Model.Name }
 
 // ImageDigest names the image encoder: what embeddings of images are from.
 func (e *Engine) ImageDigest() string { return e.sets.imageDigest() }
+
+// AtOnce is how many images keep the engine busy: one in each worker of decode and of resize, what the encoder works on, and a batch that
+// is ready for it. More inside only wait.
+func (e *Engine) AtOnce() int { return e.atOnce }
 
 // LogitScale is the factor of the cosines before the softmax.
 func (e *Engine) LogitScale() float64 { return e.config.LogitScale }

@@ -35,7 +35,7 @@ type Webhook struct {
 	URL        Address       `yaml:"url"`         // http or https; user and password become basic authentication
 	Secret     Secret        `yaml:"secret"`      // base64 of 24 to 64 bytes, with or without whsec_ before it; "": not signed
 	SecretFile string        `yaml:"secret_file"` // that has it instead
-	Streams    []string      `yaml:"streams"`     // by id; none: all
+	Streams    []string      `yaml:"streams"`     // by id; none: all that have a name
 	Events     []string      `yaml:"events"`      // enter, exit, state
 	Cooldown   time.Duration `yaml:"cooldown" bounds:"0 to 24h"`
 	Timeout    time.Duration `yaml:"timeout" bounds:"100ms to 1m"` // of an attempt

@@ -407,7 +407,7 @@ func TestQueueWhileTheBrokerIsAway(t *testing.T) {
 		s.set(holds([]string{"open", "closed"}[i%2]))
 		events <- enter(fmt.Sprintf("e%03d", i))
 	}
-	events <- &event.Event{ID: "last"} // the ones before are queued; it has no topic that anybody hears
+	events <- &event.Event{ID: "last", Stream: "other"} // the ones before are queued
 	if m := n.Stats().MQTT; m.Connected || m.Queued != queueLength {
 		t.Errorf("%+v", m)
 	}

@@ -148,15 +148,21 @@ func (n *Notifier) run(ctx context.Context, next func(context.Context) (*event.E
 	}
 }
 
-// tell gives an event to all targets, and says how many have been missed before it. It does not block.
+// tell gives an event to all targets, and says how many have been missed before it; but those of a stream without a name are for its
+// sender alone. It does not block.
 func (n *Notifier) tell(e *event.Event, missed int) {
+	named := streamID.MatchString(e.Stream)
 	for _, w := range n.hooks {
 		w.missed(missed)
-		w.offer(e)
+		if named {
+			w.offer(e)
+		}
 	}
 	if n.mqtt != nil {
 		n.mqtt.missed(missed)
-		n.mqtt.offer(e)
+		if named {
+			n.mqtt.offer(e)
+		}
 	}
 }
 

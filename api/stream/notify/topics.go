@@ -101,7 +101,7 @@ type state struct {
 	State  string    `json:"state"` // a label, or "unknown"
 	Score  float64   `json:"score"` // of State, to four places; 0 with "unknown"
 	Labels []string  `json:"labels"`
-	Since  time.Time `json:"since"`
+	Since  time.Time `json:"since,omitzero"`
 	Region string    `json:"region,omitempty"`
 }
 

@@ -278,6 +278,7 @@ func TestFilterAndCooldown(t *testing.T) {
 		tell("gate", "left", event.Enter, "open")
 		tell("yard", "", event.Enter, "open")
 		tell("gate", "", event.Frame, "")
+		tell("~0123456789abcdef", "", event.Enter, "open") // of a WebSocket that has given its stream no name
 		time.Sleep(10 * time.Second)
 		tell("gate", "", event.Enter, "open")
 		events <- &event.Event{ID: "a", Stream: "gate", Kind: event.State, State: "open"}
