@@ -34,7 +34,7 @@ func (s *stream) overview() (Watched, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.plan.Load()
-	if !s.defined || p.Events == nil {
+	if s.kept == nil || p.Events == nil {
 		return Watched{}, false
 	}
 	w, now := Watched{ID: s.id, Thumbnails: p.Events.Thumbnails}, s.states()

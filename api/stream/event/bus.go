@@ -9,14 +9,18 @@ import (
 	"sync/atomic"
 )
 
-// maxRemembered is how many events of all streams a bus remembers; at a thousand bytes each, 64 MB.
-var maxRemembered = 1 << 16
+// How many events of all streams a bus remembers, and how many bytes of memory those have.
+var (
+	maxRemembered      = 1 << 16
+	maxRememberedBytes = 64 << 20
+)
 
-// How many events wait for a slow listener. One more pushes out the oldest of its sort, which is counted as missed: frames never
-// push out changes.
+// How many events wait for a slow listener, and how many bytes those of a sort have, unless one alone has more. What is beyond pushes
+// out the oldest of its sort, which are counted as missed: frames never push out changes.
 const (
 	waitingChanges = 256
 	waitingFrames  = 64
+	waitingBytes   = 1 << 20
 )
 
 // Bus tells listeners of events, and remembers the newest changes of each stream for listeners that come again. Safe for
@@ -30,6 +34,7 @@ type Bus struct {
 	streams   map[string]*list.Element          // of recent
 	recent    *list.List                        // *history; that with the newest change first
 	count     int                               // events in all of them
+	bytes     int                               // of these
 	forgotten uint64                            // number of the newest event that was in a history which is no more
 	listeners map[string]map[*Listener]struct{} // by Filter.Stream
 	listening int
@@ -48,20 +53,22 @@ type numbered struct {
 	e *Event
 }
 
-// queue is at most limit events, in their order.
+// queue is at most limit events of at most so many bytes, or one that is larger, in their order.
 type queue struct {
-	limit, first, count int
+	limit, most         int
+	first, count, bytes int
 	events              []numbered // a ring, which grows as is needed
 }
 
 func (q *queue) at(i int) *numbered { return &q.events[(q.first+i)%len(q.events)] }
 
-// push adds an event, and returns the number of the oldest one if that had to make room, else 0.
-func (q *queue) push(e numbered) (lost uint64) {
-	if q.count == q.limit {
-		lost = q.at(0).n
+// push adds an event. The oldest make room: lost is how many, and newest the number of the last of them.
+func (q *queue) push(e numbered) (lost int, newest uint64) {
+	for q.count > 0 && (q.count == q.limit || q.bytes+e.e.size() > q.most) {
+		lost, newest = lost+1, q.at(0).n
 		q.pop()
-	} else if q.count == len(q.events) {
+	}
+	if q.count == len(q.events) {
 		grown := make([]numbered, min(max(4, 2*q.count), q.limit))
 		for i := range q.count {
 			grown[i] = *q.at(i)
@@ -69,11 +76,13 @@ func (q *queue) push(e numbered) (lost uint64) {
 		q.events, q.first = grown, 0
 	}
 	q.count++
+	q.bytes += e.e.size()
 	*q.at(q.count - 1) = e
-	return lost
+	return lost, newest
 }
 
 func (q *queue) pop() {
+	q.bytes -= q.at(0).e.size()
 	*q.at(0) = numbered{}
 	q.first, q.count = (q.first+1)%len(q.events), q.count-1
 }
@@ -92,9 +101,10 @@ func (b *Bus) Publish(e *Event) {
 	if e.Kind == Frame && b.frames.Load() == 0 {
 		return
 	}
-	if e.Vector != nil || e.JPEG != nil {
+	if e.Vector != nil || e.JPEG != nil || e.Kind == Frame {
 		shared := *e
 		shared.Vector, shared.JPEG = nil, nil
+		shared.encode()
 		e = &shared
 	}
 	b.mu.Lock()
@@ -115,20 +125,22 @@ func (b *Bus) Publish(e *Event) {
 func (b *Bus) remember(it numbered) {
 	element := b.streams[it.e.Stream]
 	if element == nil {
-		element = b.recent.PushFront(&history{queue: queue{limit: b.remembered}, stream: it.e.Stream, forgotten: b.forgotten})
+		element = b.recent.PushFront(&history{queue: queue{limit: b.remembered, most: maxRememberedBytes}, stream: it.e.Stream, forgotten: b.forgotten})
 		b.streams[it.e.Stream] = element
 	}
 	b.recent.MoveToFront(element)
 	h := element.Value.(*history)
-	if lost := h.push(it); lost > 0 {
-		h.forgotten = lost
-		return
-	}
-	for b.count++; b.count > maxRemembered && b.recent.Len() > 1; {
+	before := h.bytes
+	lost, newest := h.push(it)
+	h.forgotten = max(h.forgotten, newest)
+	b.count += 1 - lost
+	b.bytes += h.bytes - before
+	for (b.count > maxRemembered || b.bytes > maxRememberedBytes) && b.recent.Len() > 1 {
 		oldest := b.recent.Back()
 		h := b.recent.Remove(oldest).(*history)
 		delete(b.streams, h.stream)
 		b.count -= h.count
+		b.bytes -= h.bytes
 		b.forgotten = max(b.forgotten, h.at(h.count-1).n)
 	}
 }
@@ -206,7 +218,7 @@ type Filter struct {
 func (b *Bus) Listen(f Filter, lastID string) *Listener {
 	l := &Listener{
 		bus: b, filter: f, wake: make(chan struct{}, 1),
-		changes: queue{limit: waitingChanges}, frames: queue{limit: waitingFrames},
+		changes: queue{limit: waitingChanges, most: waitingBytes}, frames: queue{limit: waitingFrames, most: waitingBytes},
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -249,8 +261,8 @@ func (l *Listener) hear(it numbered) {
 		q = &l.frames
 	}
 	l.mu.Lock()
-	if q.push(it) > 0 && l.missed >= 0 {
-		l.missed++
+	if lost, _ := q.push(it); l.missed >= 0 {
+		l.missed += lost
 	}
 	l.mu.Unlock()
 	select {
