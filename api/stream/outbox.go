@@ -59,15 +59,20 @@ func (o *outbox) add(b *batch) {
 	o.queue = append(o.queue, b)
 	o.added++
 	if len(o.queue) > maxOutbox {
-		oldest := o.next()
-		o.publish(oldest, nil, fmt.Errorf("%w: too many wait", event.ErrLost))
-		if !oldest.taken {
-			oldest.drop()
-		}
+		o.lose("too many wait")
 	}
 	if !o.running {
 		o.running = true
 		o.stream.hub.running.Go(o.run)
+	}
+}
+
+// lose publishes the oldest batch as not stored. The caller holds mu.
+func (o *outbox) lose(why string) {
+	oldest := o.next()
+	o.publish(oldest, nil, fmt.Errorf("%w: %s", event.ErrLost, why))
+	if !oldest.taken {
+		oldest.drop()
 	}
 }
 
@@ -99,11 +104,20 @@ func (o *outbox) run() {
 	o.running, o.queue = false, nil
 }
 
-// wait blocks until all events that have been added are published.
+// wait blocks until all events that have been added are published: after storeTime those that still wait are, as not stored.
 func (o *outbox) wait() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for until := o.added; o.gone < until; {
+	until := o.added
+	patience := time.AfterFunc(storeTime, func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		for o.gone < until {
+			o.lose("the disk has not answered")
+		}
+	})
+	defer patience.Stop()
+	for o.gone < until {
 		o.changed.Wait()
 	}
 }
