@@ -190,7 +190,9 @@ func (s *Server) tell(l *lasting, id string, from *event.Listener, resumed bool)
 			if missed > 0 || missed < 0 && !resumed {
 				b = appendMessage(b, "", "missed", appendMissed(nil, missed))
 			}
-			resumed = false
+			if resumed = false; e == nil {
+				break
+			}
 			data := e.Text
 			if data == nil {
 				data, _ = json.Marshal(e) // it does not fail, as all scores are finite

@@ -366,6 +366,21 @@ func TestEvents(t *testing.T) {
 }
 
 // TestNoStore: without a file for them, what need not be kept works.
+// TestMissedAtOnce: who comes again is told that events were missed before there is another one.
+func TestMissedAtOnce(t *testing.T) {
+	s := serve(t, nil)
+	s.open(t, "door")
+	l := s.listenTo(t, "door/events", "Last-Event-ID: "+event.NewID()+"\r\n")
+	defer l.conn.Close()
+	if m := l.next(t); m.kind != "missed" || m.data != `{"missed":null}` {
+		t.Errorf("%+v", m)
+	}
+	e := s.publish("door", event.Enter, "cat")
+	if m := l.next(t); m.id != e.ID {
+		t.Errorf("%+v", m)
+	}
+}
+
 // TestListenAfterRestart: who comes again after a restart hears the stored events that it has not heard, and then those that come, each once.
 func TestListenAfterRestart(t *testing.T) {
 	s := serve(t, kept(t))

@@ -30,11 +30,13 @@ type Feed struct {
 	sampler  sampler
 
 	mu       sync.Mutex
-	ready    sync.Cond // the first frame is settled, or the feed is over
-	room     sync.Cond // there is room for another frame, or the feed is over
-	over     bool      // no more frames are taken
-	err      error     // why, if not by Close
-	pushed   time.Time // when the last frame came, or the feed was opened
+	ready    sync.Cond     // the first frame is settled, or the feed is over
+	room     sync.Cond     // there is room for another frame, or the feed is over
+	over     bool          // no more frames are taken
+	err      error         // why, if not by Close
+	pushed   time.Time     // when Push has taken the last frame, or the feed was opened
+	gap      time.Duration // from the frame before until Push was given the last one
+	blocked  bool          // Push waits for room
 	counts   Counts
 	lanes    map[pipeline.Policy]pipeline.Lane
 	deadline deadlines
@@ -82,7 +84,8 @@ const (
 	// maxUnanswered is how many frames, also dropped ones, may wait for Opening.Answer with policy latest. Their images do not.
 	maxUnanswered = 4096
 
-	// staleFeed is how long a feed must have pushed nothing until another one may take its place.
+	// staleFeed is how long a feed must have pushed nothing until another one may take its place, or three times as long as it was
+	// from the last frame but one to the last, if that is more. While Push blocks it is not stale.
 	staleFeed = 5 * time.Second
 )
 
@@ -129,15 +132,18 @@ func (f *Feed) push(frame Frame, why Dropped, err error) error {
 	p := f.stream.plan.Load()
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	gap := time.Since(f.pushed)
 	for !f.over && f.unanswered() >= f.most(p) {
+		f.blocked = true
 		f.room.Wait()
 		p = f.stream.plan.Load()
 	}
+	f.blocked = false
 	if f.over || f.ctx.Err() != nil {
 		release(&frame)
 		return cmp.Or(f.err, context.Cause(f.ctx), ErrEnded)
 	}
-	f.pushed = time.Now()
+	f.pushed, f.gap = time.Now(), gap
 	f.counts.Frames++
 	f.stream.frame()
 	at, backward := f.clock.next(&frame, p.Clock == clockFrame)
@@ -413,23 +419,39 @@ func (f *Feed) Counts() Counts {
 
 // Change has the frames from now on treated otherwise: JSON as Definition.Merge reads it. If the stream is defined, that holds while the
 // feed lasts.
-// Errors: sets.Faults, of prompt sets.
+// Errors: sets.Faults, of prompt sets, and those of Push once another feed has its place.
 func (f *Feed) Change(definition []byte) error {
 	h := f.stream.hub
-	before := f.stream.plan.Load()
-	d, err := before.Merge(definition, h.parts.Limits)
-	if err != nil {
-		return err
+	for {
+		before := f.stream.plan.Load()
+		d, err := before.Merge(definition, h.parts.Limits)
+		if err != nil {
+			return err
+		}
+		if d.Source != before.Source {
+			return errSource
+		}
+		if err := h.check(d); err != nil {
+			return err
+		}
+		if changed, err := f.change(before, newPlan(d)); changed || err != nil {
+			return err
+		}
 	}
-	if d.Source != before.Source {
-		return errSource
+}
+
+// change puts a plan in the place of the one that it was made from. It returns false where that is not in force any more.
+func (f *Feed) change(before, p *plan) (changed bool, err error) {
+	f.stream.mu.Lock()
+	defer f.stream.mu.Unlock()
+	if f.stream.feed != f {
+		return false, cmp.Or(f.Err(), ErrEnded)
 	}
-	if err := h.check(d); err != nil {
-		return err
+	if !f.stream.plan.CompareAndSwap(before, p) {
+		return false, nil
 	}
-	f.stream.plan.Store(newPlan(d))
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.room.Broadcast()
-	return nil
+	return true, nil
 }

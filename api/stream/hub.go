@@ -324,7 +324,7 @@ type Opening struct {
 	Answer func(*Answer)
 }
 
-// Open opens a feed, which ends with ctx or Close. A feed that has pushed nothing for staleFeed makes way for another one.
+// Open opens a feed, which ends with ctx or Close. A feed that has pushed nothing for long, see staleFeed, makes way for another one.
 // Errors: ErrNoStream, ErrFed, ErrStreamsFull, ErrStopping, sets.Faults, of prompt sets.
 func (h *Hub) Open(ctx context.Context, o Opening) (*Feed, error) {
 	id := o.ID

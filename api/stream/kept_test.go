@@ -151,6 +151,38 @@ func TestStored(t *testing.T) {
 	})
 }
 
+// keeper is a store that keeps everything.
+type keeper struct{ Store }
+
+func (keeper) Streams() (map[string][]byte, error)                               { return nil, nil }
+func (keeper) PutStream(ctx context.Context, id string, definition []byte) error { return nil }
+
+// TestChangeDuringPut: whichever comes first, what the definition is changed to is in force.
+func TestChangeDuringPut(t *testing.T) {
+	y := newYard(t, func(y *yard) { y.parts.Store = keeper{} })
+	put := func(top int) {
+		if _, _, err := y.Put(t.Context(), "gate", []byte(with(fmt.Sprintf(`"top_k": %d`, top)))); err != nil {
+			t.Error(err)
+		}
+	}
+	put(1)
+	s := y.feed("gate", "")
+	defer s.Close()
+	for i := range 500 {
+		var both sync.WaitGroup
+		both.Go(func() { put(2 + i) })
+		both.Go(func() {
+			if err := s.Change([]byte(fmt.Sprintf(`{"fps": %d}`, 1+i))); err != nil {
+				t.Error(err)
+			}
+		})
+		both.Wait()
+		if d := s.Definition(); d.TopK != 2+i {
+			t.Fatalf("round %d: %+v", i, d)
+		}
+	}
+}
+
 // disk is a store that takes its time, and fails.
 type disk struct {
 	Store
@@ -219,6 +251,29 @@ func TestSlowStore(t *testing.T) {
 		heard.mu.Unlock()
 		s.Close()
 		s.ordered()
+	})
+}
+
+// TestCloseWithHungDisk: a feed that ends waits once for a disk that does not answer, not once for each frame with events, and
+// all of those are told.
+func TestCloseWithHungDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		y := newYard(t, func(y *yard) { y.parts.Store = &disk{gate: make(chan struct{})} })
+		s := y.feed("gate", `{"prompts": ["red", "green"], "format": "`+rawFormat+`", "events": {"min_frames": 1, "store": true}}`)
+		heard := y.hear("gate", false)
+		for i := range 20 {
+			s.every(0, []string{"red", "green"}[i%2])
+		}
+		start := time.Now()
+		if s.Close(); time.Since(start) > storeTime {
+			t.Errorf("it waited %v", time.Since(start))
+		}
+		synctest.Wait()
+		heard.mu.Lock()
+		defer heard.mu.Unlock()
+		if len(heard.events) != 2+19*3 {
+			t.Errorf("%d events are told", len(heard.events))
+		}
 	})
 }
 

@@ -109,7 +109,7 @@ func (s *stream) definition() Definition {
 func (f *Feed) stale() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.over || time.Since(f.pushed) >= staleFeed
+	return f.over || !f.blocked && time.Since(f.pushed) >= max(staleFeed, 3*f.gap)
 }
 
 // fed ends the time for which the stream has no frames. The caller holds mu.

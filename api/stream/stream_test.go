@@ -243,6 +243,40 @@ func TestReplacedFeed(t *testing.T) {
 	})
 }
 
+// TestSlowFeedStays: neither a sender of few frames nor one that waits for a slow engine is pushed out.
+func TestSlowFeedStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		y := newYard(t, func(y *yard) { y.chip.gate = make(chan struct{}) })
+		refused := func(when string) {
+			t.Helper()
+			if _, err := y.tryFeed(t.Context(), "gate", ""); !errors.Is(err, ErrFed) {
+				t.Errorf("%s: error %v", when, err)
+			}
+		}
+		s := y.feed("gate", with(`"policy": "queue", "max_in_flight": 1`))
+		pushed := make(chan struct{})
+		go func() {
+			s.push("red", "green") // the second one waits
+			close(pushed)
+		}()
+		time.Sleep(2 * staleFeed)
+		synctest.Wait()
+		refused("while Push blocks")
+		close(y.chip.gate)
+		<-pushed
+		time.Sleep(staleFeed - time.Millisecond)
+		refused("after Push has blocked")
+		s.push("blue")
+		time.Sleep(2 * staleFeed)
+		refused("with few frames")
+		time.Sleep(staleFeed)
+		next := y.feed("gate", "")
+		<-s.Done()
+		s.Close()
+		next.Close()
+	})
+}
+
 // TestSampling: frames beyond a rate are answered as such; a camera that sends at that rate, unevenly, loses none.
 func TestSampling(t *testing.T) {
 	for name, c := range map[string]struct {

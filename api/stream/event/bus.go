@@ -272,10 +272,10 @@ func (l *Listener) hear(it numbered) {
 }
 
 // Next blocks until there is an event or ctx ends; err is then the cause of that. missed is how many were lost since the last call
-// because the listener was too slow, -1 where the number is not known.
+// because the listener was too slow, -1 where the number is not known. That is told at once: e is nil if there is no event yet.
 func (l *Listener) Next(ctx context.Context) (e *Event, missed int, err error) {
 	for {
-		if e, missed = l.take(); e != nil {
+		if e, missed = l.take(); e != nil || missed != 0 {
 			return e, missed, nil
 		}
 		select {
@@ -301,8 +301,6 @@ func (l *Listener) take() (e *Event, missed int) {
 	case q.count > 0:
 		e = q.at(0).e
 		q.pop()
-	default:
-		return nil, 0
 	}
 	missed, l.missed = l.missed, 0
 	return e, missed
