@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"slices"
 	"strconv"
 
 	"github.com/valyala/fasthttp"
@@ -52,6 +53,10 @@ func (s *Server) listEvents(r *request, id, since string) error {
 			return fail(errInvalidRequest, "'limit' must be a number from 1 to %d", mostEvents)
 		}
 	}
+	order := string(r.ctx.QueryArgs().Peek("order"))
+	if order != "" && order != "asc" && order != "desc" {
+		return fail(errInvalidRequest, "'order' must be asc or desc")
+	}
 	done, err := s.telling.Take(r.work, r.caller) // a thousand events may be several MB
 	if err != nil {
 		return pipeline.Late(r.work)
@@ -59,7 +64,11 @@ func (s *Server) listEvents(r *request, id, since string) error {
 	defer done()
 	list := []event.Event{}
 	if s.svc.Store != nil {
-		stored, err := s.svc.Store.List(r.work, id, since, limit)
+		from := s.svc.Store.List
+		if order == "desc" {
+			from = s.svc.Store.Newest
+		}
+		stored, err := from(r.work, id, since, limit)
 		if err != nil {
 			return err
 		}
@@ -68,6 +77,9 @@ func (s *Server) listEvents(r *request, id, since string) error {
 	info, unknown := s.svc.Hub.Get(id)
 	if stores := info.Events != nil && info.Events.Store; len(list) == 0 && !stores {
 		remembered, _ := s.svc.Bus.Remembered(id, since)
+		if order == "desc" {
+			slices.Reverse(remembered)
+		}
 		for _, e := range remembered[:min(len(remembered), limit)] {
 			list = append(list, *e)
 		}

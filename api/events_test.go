@@ -274,6 +274,7 @@ func TestStreams(t *testing.T) {
 		{"DELETE", "/v1/streams/cat", "", 404, "stream_not_found", "cat"},
 		{"GET", "/v1/streams/cat/events", "", 404, "stream_not_found", "cat"},
 		{"GET", "/v1/streams/door/events?limit=0", "", 400, "invalid_request", "limit"},
+		{"GET", "/v1/streams/door/events?order=up", "", 400, "invalid_request", "order"},
 		{"GET", "/v1/events/1234", "", 404, "event_not_found", ""},
 		{"DELETE", "/v1/events/" + event.NewID(), "", 404, "event_not_found", ""},
 		{"GET", "/v1/events/" + event.NewID() + "/thumbnail", "", 404, "event_not_found", ""},
@@ -337,6 +338,12 @@ func TestEvents(t *testing.T) {
 		t.Errorf("%q, want %q", got, ids)
 	}
 	if got := list("?limit=1&since=" + ids[0]); !slices.Equal(got, ids[1:2]) {
+		t.Errorf("%q", got)
+	}
+	if got := list("?order=desc"); !slices.Equal(got, []string{ids[2], ids[1], ids[0]}) {
+		t.Errorf("%q, want %q reversed", got, ids)
+	}
+	if got := list("?order=desc&limit=1&since=" + ids[0]); !slices.Equal(got, ids[2:]) {
 		t.Errorf("%q", got)
 	}
 	one := s.do(t, "GET", "/v1/events/"+ids[0], "")
@@ -422,6 +429,11 @@ func TestNoStore(t *testing.T) {
 	s.open(t, "door")
 	e := s.publish("door", event.Enter, "cat")
 	if r := s.do(t, "GET", "/v1/streams/door/events", ""); r.status != 200 || !strings.Contains(string(r.body), e.ID) {
+		t.Errorf("%d %s", r.status, r.body)
+	}
+	newest := s.publish("door", event.Exit, "cat")
+	r := s.do(t, "GET", "/v1/streams/door/events?order=desc&limit=1", "")
+	if r.status != 200 || !strings.Contains(string(r.body), newest.ID) || strings.Contains(string(r.body), e.ID) {
 		t.Errorf("%d %s", r.status, r.body)
 	}
 	s.do(t, "GET", "/v1/events/"+e.ID, "").wantError(t, 503, "unavailable", "")

@@ -53,8 +53,8 @@ type Gate struct {
 // StreamEvents says when the frames of a stream make events.
 type StreamEvents struct {
 	On         string   `json:"on,omitempty"`         // changes or frames; "": changes
-	Enter      *float64 `json:"enter,omitempty"`      // score from which a label holds that has no threshold of its own; nil: 0.6
-	Exit       *float64 `json:"exit,omitempty"`       // score below which it does not hold any more; nil: 0.4
+	Enter      *float64 `json:"enter,omitempty"`      // score from which a label holds that has no threshold of its own; nil: 0.6, of cosines 0.27
+	Exit       *float64 `json:"exit,omitempty"`       // score below which it does not hold any more; nil: 0.4, of cosines 0.25
 	HoldMS     int      `json:"hold_ms,omitempty"`    // for how long it must be so
 	MinFrames  int      `json:"min_frames,omitempty"` // in how many encoded frames in a row; 0: 3
 	Smoothing  float64  `json:"smoothing,omitempty"`  // weight of what was before in the moving average of logits, 0 to 0.99
@@ -70,7 +70,7 @@ type StreamInfo struct {
 	State    []RegionState `json:"state,omitempty"`        // with events: what holds now
 	Fed      bool          `json:"fed"`                    // frames come
 	Trouble  string        `json:"trouble,omitempty"`      // what is wrong with the source
-	Code     string        `json:"trouble_code,omitempty"` // auth, not_found, codec, timeout, not_allowed, unavailable
+	Code     string        `json:"trouble_code,omitempty"` // auth, not_found, codec, timeout, not_allowed, no_ffmpeg, unavailable
 	Degraded bool          `json:"degraded"`               // the lag has grown for 10 s
 	Stats    StreamStats   `json:"stats"`
 }
@@ -174,7 +174,16 @@ func (c *Client) DeleteStream(ctx context.Context, id string) error {
 // StoredEvents returns what is kept of the events of a stream after since, which is the id of one, or "" for the oldest: oldest
 // first, at most limit (0: as many as the service likes).
 func (c *Client) StoredEvents(ctx context.Context, id, since string, limit int) ([]Event, error) {
-	r := call{method: http.MethodGet, path: pathOfStream(id) + "/events", query: url.Values{}}
+	return c.storedEvents(ctx, id, since, limit, url.Values{})
+}
+
+// NewestEvents is StoredEvents in the opposite order: of more than limit events it has the newest.
+func (c *Client) NewestEvents(ctx context.Context, id, since string, limit int) ([]Event, error) {
+	return c.storedEvents(ctx, id, since, limit, url.Values{"order": {"desc"}})
+}
+
+func (c *Client) storedEvents(ctx context.Context, id, since string, limit int, query url.Values) ([]Event, error) {
+	r := call{method: http.MethodGet, path: pathOfStream(id) + "/events", query: query}
 	if since != "" {
 		r.query.Set("since", since)
 	}

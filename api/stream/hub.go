@@ -340,10 +340,22 @@ func (h *Hub) Open(ctx context.Context, o Opening) (*Feed, error) {
 	if id != "" && !ValidName(id) {
 		return nil, sets.Fault{Field: "id", Problem: nameProblem}
 	}
-	before, d := h.find(id), Definition{}
+	for {
+		if f, err := h.open(ctx, id, o); !errors.Is(err, errChanged) {
+			return f, err
+		}
+	}
+}
+
+// errChanged says that a stream was defined, or otherwise, while a definition was merged onto what it was.
+var errChanged = errors.New("the stream has changed")
+
+func (h *Hub) open(ctx context.Context, id string, o Opening) (*Feed, error) {
+	before, begin, d := h.find(id), (*plan)(nil), Definition{}
 	switch {
 	case before != nil:
-		d = before.definition()
+		begin = before.begin()
+		d = begin.Definition
 	case o.Definition == nil:
 		return nil, missing(id)
 	}
@@ -367,6 +379,8 @@ func (h *Hub) Open(ctx context.Context, o Opening) (*Feed, error) {
 		return nil, ErrStopping
 	case s == nil && before != nil:
 		return nil, missing(id) // it was deleted meanwhile
+	case s != before || s != nil && s.begin() != begin:
+		return nil, errChanged
 	case s == nil && len(h.streams) >= h.cfg.MaxStreams:
 		return nil, fmt.Errorf("%w: %d", ErrStreamsFull, h.cfg.MaxStreams)
 	case s == nil:

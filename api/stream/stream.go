@@ -95,14 +95,14 @@ func (s *stream) restore() {
 	}
 }
 
-// definition is what a feed begins with: not what the one before has made of it, if the stream is defined.
-func (s *stream) definition() Definition {
+// begin is what a feed begins with: not what the one before has made of it, if the stream is defined.
+func (s *stream) begin() *plan {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.kept != nil {
-		return s.kept.Definition
+		return s.kept
 	}
-	return s.plan.Load().Definition
+	return s.plan.Load()
 }
 
 // stale says that another feed may take the place of f: it is over, or has pushed nothing for long.

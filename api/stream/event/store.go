@@ -305,37 +305,63 @@ func (s *Store) Get(ctx context.Context, id string) (Event, error) {
 // without vectors and thumbnails. since is the id of an event, which may have been deleted; "", and one that is not known or has
 // made room, is before the oldest.
 func (s *Store) List(ctx context.Context, stream, since string, limit int) ([]Event, error) {
+	return s.list(ctx, stream, since, limit, false)
+}
+
+// Newest is List in the opposite order: of more than limit events it has the newest.
+func (s *Store) Newest(ctx context.Context, stream, since string, limit int) ([]Event, error) {
+	return s.list(ctx, stream, since, limit, true)
+}
+
+func (s *Store) list(ctx context.Context, stream, since string, limit int, newest bool) ([]Event, error) {
 	if len(stream) > maxNameLen || limit < 1 {
 		return nil, nil
 	}
 	return view(ctx, s, func(tx *bbolt.Tx) (list []Event) {
-		events, after := tx.Bucket([]byte(buckets.events)), []byte(nil)
+		events := tx.Bucket([]byte(buckets.events))
 		if events == nil {
 			return nil
 		}
-		if after, _ = find(tx, since); after != nil {
+		c, prefix := events.Cursor(), []byte(nil)
+		if stream != "" {
+			c, prefix = tx.Bucket([]byte(buckets.streams)).Cursor(), streamKey(stream, nil)
+		}
+		after, _ := find(tx, since)
+		if after = slices.Concat(prefix, after); len(after) > len(prefix) {
 			after = append(after, 0) // the first key behind it
 		}
-		add := func(moment, record []byte) (full bool) {
-			if e, ok := parse(boltfile.Unseal(buckets.events, moment, record), false); ok {
+		var key []byte
+		step := c.Next
+		if newest {
+			key, step = last(c, prefix), c.Prev
+		} else {
+			key, _ = c.Seek(after)
+		}
+		for ; bytes.HasPrefix(key, prefix) && key != nil && bytes.Compare(key, after) >= 0; key, _ = step() {
+			moment := key[len(prefix):]
+			if e, ok := parse(boltfile.Unseal(buckets.events, moment, events.Get(moment)), false); ok {
 				list = append(list, e)
 			}
-			return len(list) >= min(limit, MaxList)
-		}
-		if stream == "" {
-			c := events.Cursor()
-			for moment, record := c.Seek(after); moment != nil && !add(moment, record); moment, record = c.Next() {
-			}
-			return list
-		}
-		c, prefix := tx.Bucket([]byte(buckets.streams)).Cursor(), streamKey(stream, nil)
-		for key, _ := c.Seek(append(prefix, after...)); bytes.HasPrefix(key, prefix); key, _ = c.Next() {
-			if moment := key[len(prefix):]; add(moment, events.Get(moment)) {
+			if len(list) >= min(limit, MaxList) {
 				break
 			}
 		}
 		return list
 	})
+}
+
+// last moves c to the last key that begins with prefix, which is none or ends with 0, or to one before all of them.
+func last(c *bbolt.Cursor, prefix []byte) (key []byte) {
+	if len(prefix) > 0 {
+		behind := bytes.Clone(prefix)
+		behind[len(behind)-1] = 1
+		if key, _ = c.Seek(behind); key != nil {
+			key, _ = c.Prev()
+			return key
+		}
+	}
+	key, _ = c.Last()
+	return key
 }
 
 // Stats are numbers of a store.

@@ -62,6 +62,12 @@ func listed(t testing.TB, s *Store, stream, since string, limit int) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	all, err1 := s.List(context.Background(), stream, since, MaxList)
+	newest, err2 := s.Newest(context.Background(), stream, since, limit)
+	slices.Reverse(all)
+	if err1 != nil || err2 != nil || len(all) < MaxList && !reflect.DeepEqual(newest, all[:len(list)]) && len(list) > 0 {
+		t.Errorf("newest first %+v, %v, of %+v, %v", newest, err2, all, err1)
+	}
 	var ids []string
 	for _, e := range list {
 		if e.Vector != nil || e.JPEG != nil {
