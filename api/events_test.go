@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -399,9 +400,18 @@ func TestListenAfterRestart(t *testing.T) {
 		}
 		return e.ID
 	}
-	var ids []string
-	for range event.MaxList + 3 {
-		ids = append(ids, add(false)) // before the restart
+	ids := make([]string, event.MaxList+3)
+	var adding sync.WaitGroup // together, so that many are written at once
+	for range ids {
+		adding.Go(func() { add(false) }) // before the restart
+	}
+	adding.Wait()
+	for i := range ids { // in the order of the file
+		since := ""
+		if i > 0 {
+			since = ids[i-1]
+		}
+		ids[i] = must(s.svc.Store.List(t.Context(), "door", since, 1))[0].ID
 	}
 	wants := func(l *eventReader, ids []string) {
 		t.Helper()

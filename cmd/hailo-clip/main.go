@@ -108,7 +108,7 @@ func run() int {
 		if command == "bench" {
 			command = "bench run" // which it stands for, and whose flags these were
 		}
-		complain("hailo-clip: %v", err)
+		complain("hailo-clip: %s", strings.Replace(err.Error(), `must be one of "",`, "must be one of ", 1)) // "": not given
 		complain("Run %q for usage.", strings.Join(append(strings.Fields("hailo-clip "+command), "--help"), " "))
 		return exitUsage
 	}

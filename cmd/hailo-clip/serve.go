@@ -120,7 +120,7 @@ func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *se
 	if err != nil {
 		return nil, err
 	}
-	if e.cfg.Server, err = fitDescriptors(e.cfg.Server, log); err != nil {
+	if e.cfg.Server, err = fitDescriptors(e.cfg, log); err != nil {
 		return nil, err
 	}
 	streams, err := e.newStreams()
@@ -138,19 +138,24 @@ func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *se
 	return &service{engine: e, streams: streams, server: server, ln: ln}, err
 }
 
-// otherFiles is how many files the service may come to open beside its connections and what it has
-// open when it begins to serve: a device's worker that is started again, a cache file made anew.
-const otherFiles = 16
+// otherFiles is how many of the files that a process may open are kept for others than connections and what is open when the service
+// begins to serve: a device's worker that is started again, cache files made anew, the events of streams, webhooks, MQTT; and the socket
+// or the pipes of ffmpeg for the source of each stream. That is never more than half of limit.
+func otherFiles(maxStreams int, limit uint64) int {
+	const besides, ofSource = 32, 4
+	return int(min(uint64(besides+ofSource*maxStreams), limit/2))
+}
 
 // fitDescriptors lowers max_connections to what the limit of open files allows, with a warning. When
 // that is next to nothing it is an error. The Go runtime has raised the soft limit to the hard one.
-func fitDescriptors(c api.Config, log *slog.Logger) (api.Config, error) {
+func fitDescriptors(cfg configs.Config, log *slog.Logger) (api.Config, error) {
+	c := cfg.Server
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return c, nil //nolint:nilerr // it would only have been a warning
 	}
 	used, _ := os.ReadDir("/proc/self/fd") // none where there is no /proc
-	return lowerConnections(c, limit.Cur, len(used)+otherFiles, log)
+	return lowerConnections(c, limit.Cur, len(used)+otherFiles(cfg.Streams.MaxStreams, limit.Cur), log)
 }
 
 // lowerConnections is fitDescriptors for a limit of which others are taken.

@@ -48,3 +48,16 @@ func TestLowerConnections(t *testing.T) {
 		}
 	}
 }
+
+// TestOtherFiles: each stream's source has room for the pipes of ffmpeg, and connections keep half of a low limit.
+func TestOtherFiles(t *testing.T) {
+	for _, c := range []struct {
+		streams int
+		limit   uint64
+		want    int
+	}{{64, 1 << 20, 288}, {1000, 1 << 20, 4032}, {64, 256, 128}, {1000, 1024, 512}} {
+		if got := otherFiles(c.streams, c.limit); got != c.want {
+			t.Errorf("%+v: %d", c, got)
+		}
+	}
+}

@@ -145,6 +145,9 @@ func (c *watchCmd) watch(ctx context.Context, s *client.Client, d client.StreamD
 	o.State = func(err error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
+		if err != nil {
+			err = fmt.Errorf("the source %s: %w", source.Mask(c.Source), err)
+		}
 		w.view.trouble(err)
 	}
 	if c.Source == "-" {
