@@ -5,11 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
 
+	"hailoclip/api/stream/event"
 	"hailoclip/api/stream/source"
 	"hailoclip/cache/sets"
 	"hailoclip/stages"
@@ -32,12 +32,7 @@ const (
 	maxFaults = 20        // that are told
 )
 
-var nameRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
-
 const nameProblem = "must be 1 to 64 of A-Z a-z 0-9 . _ -, the first one a letter or digit"
-
-// ValidName says whether a stream or region may have this name.
-func ValidName(name string) bool { return nameRule.MatchString(name) }
 
 // Parse reads a definition from JSON, normalised and validated. Fields that it does not have are refused. The result does not refer
 // to text. The error is of sets.Faults.
@@ -220,7 +215,7 @@ func (f *faults) regions(regions []Region) {
 	f.want(len(regions) <= MaxRegions, "regions", "has more than %d regions", MaxRegions)
 	for i, r := range regions[:min(len(regions), MaxRegions)] {
 		field := fmt.Sprintf("regions[%d]", i)
-		f.want(ValidName(r.Name), field+".name", nameProblem)
+		f.want(event.ValidName(r.Name), field+".name", nameProblem)
 		f.want(!slices.ContainsFunc(regions[:i], func(other Region) bool { return other.Name == r.Name }), field+".name", "stands twice")
 		f.want(r.part().Check() == nil, field, "must be a part of the frame: 0 <= x < x + w <= 1, and so with y and h")
 		f.want(r.PromptSet == "" || sets.ValidName(r.PromptSet), field+".prompt_set", "is not the name of a prompt set")
