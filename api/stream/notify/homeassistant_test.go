@@ -34,7 +34,7 @@ const golden = `{
 
 // gate is a stream with one region, all of the frame.
 func gate() event.Watched {
-	return event.Watched{ID: "gate", Name: "gate", Thumbnails: true, Regions: []event.Region{{Labels: []string{"open", "closed"}}}}
+	return event.Watched{ID: "gate", Thumbnails: true, Regions: []event.Region{{Labels: []string{"open", "closed"}}}}
 }
 
 func testMaker() *maker {
