@@ -50,32 +50,24 @@ type numbered struct {
 
 // queue is at most limit events, in their order.
 type queue struct {
-	limit, first, count int
-	events              []numbered // a ring, which grows as is needed
+	limit  int
+	events []numbered
 }
-
-func (q *queue) at(i int) *numbered { return &q.events[(q.first+i)%len(q.events)] }
 
 // push adds an event, and returns the number of the oldest one if that had to make room, else 0.
 func (q *queue) push(e numbered) (lost uint64) {
-	if q.count == q.limit {
-		lost = q.at(0).n
-		q.pop()
-	} else if q.count == len(q.events) {
-		grown := make([]numbered, min(max(4, 2*q.count), q.limit))
-		for i := range q.count {
-			grown[i] = *q.at(i)
-		}
-		q.events, q.first = grown, 0
+	if len(q.events) == q.limit {
+		lost = q.pop().n
 	}
-	q.count++
-	*q.at(q.count - 1) = e
+	q.events = append(q.events, e)
 	return lost
 }
 
-func (q *queue) pop() {
-	*q.at(0) = numbered{}
-	q.first, q.count = (q.first+1)%len(q.events), q.count-1
+func (q *queue) pop() numbered {
+	e := q.events[0]
+	q.events[0] = numbered{}
+	q.events = q.events[1:]
+	return e
 }
 
 // NewBus makes a bus that remembers up to so many of the newest changes of each stream, of many streams only those that have
@@ -128,8 +120,8 @@ func (b *Bus) remember(it numbered) {
 		oldest := b.recent.Back()
 		h := b.recent.Remove(oldest).(*history)
 		delete(b.streams, h.stream)
-		b.count -= h.count
-		b.forgotten = max(b.forgotten, h.at(h.count-1).n)
+		b.count -= len(h.events)
+		b.forgotten = max(b.forgotten, h.events[len(h.events)-1].n)
 	}
 }
 
@@ -181,11 +173,11 @@ func (b *Bus) after(stream, since string) (events []numbered, whole bool) {
 			continue
 		}
 		forgotten = max(forgotten, h.forgotten)
-		for i := range h.count {
-			if it := h.at(i); it.e.ID == since {
+		for _, it := range h.events {
+			if it.e.ID == since {
 				known, from = true, it.n
 			} else {
-				events = append(events, *it)
+				events = append(events, it)
 			}
 		}
 	}
@@ -278,7 +270,7 @@ func (l *Listener) take() (e *Event, missed int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	q := &l.changes
-	if q.count == 0 || l.frames.count > 0 && l.frames.at(0).n < q.at(0).n {
+	if len(q.events) == 0 || len(l.frames.events) > 0 && l.frames.events[0].n < q.events[0].n {
 		q = &l.frames
 	}
 	switch {
@@ -286,9 +278,8 @@ func (l *Listener) take() (e *Event, missed int) {
 		e = l.before[0].e
 		l.before[0].e = nil
 		l.before = l.before[1:]
-	case q.count > 0:
-		e = q.at(0).e
-		q.pop()
+	case len(q.events) > 0:
+		e = q.pop().e
 	default:
 		return nil, 0
 	}
