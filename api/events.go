@@ -9,6 +9,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"hailoclip/api/stream/event"
+	"hailoclip/pipeline"
 )
 
 const (
@@ -51,6 +52,11 @@ func (s *Server) listEvents(r *request, id, since string) error {
 			return fail(errInvalidRequest, "'limit' must be a number from 1 to %d", mostEvents)
 		}
 	}
+	done, err := s.telling.Take(r.work, r.caller) // a thousand events may be several MB
+	if err != nil {
+		return pipeline.Late(r.work)
+	}
+	defer done()
 	list := []event.Event{}
 	if s.svc.Store != nil {
 		stored, err := s.svc.Store.List(r.work, id, since, limit)
@@ -69,7 +75,7 @@ func (s *Server) listEvents(r *request, id, since string) error {
 	if len(list) == 0 && unknown != nil && since == "" {
 		return unknown
 	}
-	return r.answerJSON(map[string][]event.Event{"events": list})
+	return r.answerPlain(map[string][]event.Event{"events": list})
 }
 
 // listen answers with events as they come, until the client leaves, the stream is deleted, or the service stops.
@@ -84,8 +90,9 @@ func (s *Server) listen(r *request, id, since string) error {
 	if err != nil {
 		return err
 	}
-	l := r.lasting(working)
-	from, done, err := s.svc.Hub.Listen(l.caller.Address, event.Filter{Stream: id, Frames: frames}, since)
+	kept := s.keepsMore(r, id, since)
+	l, filter := r.lasting(working), event.Filter{Stream: id, Frames: frames}
+	from, done, err := s.svc.Hub.Listen(l.caller.Address, filter, since)
 	if err != nil {
 		l.cancel(nil)
 		return err
@@ -96,8 +103,59 @@ func (s *Server) listen(r *request, id, since string) error {
 	h.Set(fasthttp.HeaderCacheControl, "no-store")
 	h.Set("X-Accel-Buffering", "no") // of nginx
 	h.SetConnectionClose()
-	r.takeOver(l, func() error { return s.tell(l, id, from) })
+	r.takeOver(l, func() error {
+		if _, err := l.Write([]byte(": hailo-clip\n\n")); err != nil { // so that the client sees the answer begin
+			return errGone
+		}
+		if kept {
+			more, err := s.tellKept(l, filter, since)
+			if err != nil {
+				return err
+			}
+			defer more.Close()
+			from = more
+		}
+		return s.tell(l, id, from, kept)
+	})
 	return nil
+}
+
+// keepsMore says that who was last told of the event since is to hear of stored events: the bus does not remember that one, as after
+// a restart, and the store has it.
+func (s *Server) keepsMore(r *request, id, since string) bool {
+	if since == "" || s.svc.Store == nil {
+		return false
+	}
+	if _, whole := s.svc.Bus.Remembered(id, since); whole {
+		return false
+	}
+	e, err := s.svc.Store.Get(r.work, since)
+	return err == nil && e.Stream == id
+}
+
+// tellKept writes the stored events after since, and begins to listen behind them. Events are stored before they are published, and in
+// the same order: if the bus does not remember the last one, which is older than all that it does, none of those has been written.
+func (s *Server) tellKept(l *lasting, filter event.Filter, since string) (from *event.Listener, err error) {
+	for {
+		events, err := s.svc.Store.List(l.ctx, filter.Stream, since, event.MaxList)
+		if err != nil {
+			return nil, err
+		}
+		for i := range events {
+			e := &events[i]
+			if since = e.ID; l.ctx.Err() != nil {
+				return nil, errGone
+			}
+			if data, err := json.Marshal(e); err == nil { // always, as all scores are finite
+				if _, err := l.Write(appendMessage(nil, e.ID, string(e.Kind), data)); err != nil {
+					return nil, errGone
+				}
+			}
+		}
+		if len(events) < event.MaxList {
+			return s.svc.Bus.Listen(filter, since), nil
+		}
+	}
 }
 
 // flag is an option of the query that is true or false, which is also what it is without.
@@ -113,17 +171,15 @@ func (r *request) flag(name string) (bool, error) {
 	return on, nil
 }
 
-// tell writes what a listener hears, one write for each event. While the client does not read, events are missed, which it is told.
-func (s *Server) tell(l *lasting, id string, from *event.Listener) error {
+// tell writes what a listener hears, one write for each event that is not very large. While the client does not read, events are
+// missed, which it is told; with resumed not what the listener says before the first event, that it does not know what was missed.
+func (s *Server) tell(l *lasting, id string, from *event.Listener, resumed bool) error {
 	ctx, end := context.WithCancelCause(l.ctx)
 	defer end(nil)
 	stop := context.AfterFunc(s.quiet, func() { end(errStopping) })
 	defer stop()
-	b := []byte(": hailo-clip\n\n") // so that the client sees the answer begin
+	var b []byte
 	for {
-		if _, err := l.Write(b); err != nil {
-			return errGone
-		}
 		within, cancel := context.WithTimeout(ctx, s.heartbeat)
 		e, missed, err := from.Next(within)
 		cancel()
@@ -131,12 +187,25 @@ func (s *Server) tell(l *lasting, id string, from *event.Listener) error {
 		case l.ctx.Err() != nil && isGone(context.Cause(l.ctx)):
 			return errGone
 		case err == nil:
-			if missed != 0 {
+			if missed != 0 && !(resumed && missed < 0) {
 				b = appendMessage(b, "", "missed", appendMissed(nil, missed))
 			}
-			if data, err := json.Marshal(e); err == nil { // always, as all scores are finite
-				b = appendMessage(b, e.ID, string(e.Kind), data)
+			resumed = false
+			data := e.Text
+			if data == nil {
+				data, _ = json.Marshal(e) // it does not fail, as all scores are finite
 			}
+			if len(data) <= largeAnswer {
+				b = appendMessage(b, e.ID, string(e.Kind), data)
+				break
+			}
+			b = appendMessage(b, e.ID, string(e.Kind), nil) // not with the data, which many listeners have in common
+			for _, part := range [...][]byte{b[:len(b)-len(lineEnd)], data} {
+				if _, err := l.Write(part); err != nil {
+					return errGone
+				}
+			}
+			b = append(b[:0], lineEnd...)
 		case ctx.Err() != nil:
 			why := context.Cause(ctx)
 			_, _ = l.Write(appendMessage(b, "", "end", appendError(nil, outcomeOf(why), l.id))) // it is over either way
@@ -147,8 +216,14 @@ func (s *Server) tell(l *lasting, id string, from *event.Listener) error {
 				end(err)
 			}
 		}
+		if _, err := l.Write(b); err != nil {
+			return errGone
+		}
 	}
 }
+
+// lineEnd ends a message.
+const lineEnd = "\n\n"
 
 // appendMessage appends a message of text/event-stream; data has no line's end.
 func appendMessage(b []byte, id, kind string, data []byte) []byte {
@@ -156,7 +231,7 @@ func appendMessage(b []byte, id, kind string, data []byte) []byte {
 		b = append(append(append(b, "id: "...), id...), '\n')
 	}
 	b = append(append(append(b, "event: "...), kind...), "\ndata: "...)
-	return append(append(b, data...), "\n\n"...)
+	return append(append(b, data...), lineEnd...)
 }
 
 // appendMissed appends how many events were lost; below 0: nobody knows.

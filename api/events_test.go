@@ -16,6 +16,7 @@ import (
 
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
+	"hailoclip/pipeline/fair"
 )
 
 // sseMessage is one of text/event-stream.
@@ -287,6 +288,29 @@ func TestStreams(t *testing.T) {
 	}
 }
 
+// TestLargeLists: what callers have written does not grow in the file and in answers, and lists of it are made by few at a time.
+func TestLargeLists(t *testing.T) {
+	s := serve(t, kept(t))
+	text := `{"prompts":["` + strings.Repeat("<&>", maxDefinitionBytes/3-20) + `"]}`
+	s.svc.Hub = must(stream.NewHub(stream.Config{MaxStreams: 10, MaxListeners: 8}, stream.Parts{
+		Engine: s.svc.Engine, Bus: s.svc.Bus, Store: s.svc.Store, Limits: stream.Limits{Prompts: 10, PromptBytes: len(text)}, Log: s.svc.Log,
+	}))
+	for i := range 2 {
+		if r := s.json(t, "PUT", fmt.Sprint("/v1/streams/s", i), text); r.status != 201 || len(r.body) > len(text)+1000 {
+			t.Errorf("%d %.200s", r.status, r.body)
+		}
+	}
+	if r := s.do(t, "GET", "/v1/streams", ""); r.status != 200 || len(r.body) > 2*(len(text)+1000) || !strings.Contains(string(r.body), "<&><&>") {
+		t.Errorf("%d: %d bytes for two of %d", r.status, len(r.body), len(text))
+	}
+	for range cap(s.unpacking) {
+		defer must(s.telling.Take(t.Context(), fair.Caller{}))()
+	}
+	for _, path := range []string{"/v1/streams", "/v1/streams/s0/events"} {
+		s.do(t, "GET", path, "", "X-Request-Timeout-Ms", "20").wantError(t, 504, "deadline_exceeded", "")
+	}
+}
+
 func TestEvents(t *testing.T) {
 	s := serve(t, kept(t))
 	s.json(t, "PUT", "/v1/streams/door", `{"prompts":["x"]}`)
@@ -342,6 +366,41 @@ func TestEvents(t *testing.T) {
 }
 
 // TestNoStore: without a file for them, what need not be kept works.
+// TestListenAfterRestart: who comes again after a restart hears the stored events that it has not heard, and then those that come, each once.
+func TestListenAfterRestart(t *testing.T) {
+	s := serve(t, kept(t))
+	s.json(t, "PUT", "/v1/streams/door", `{"prompts":["x"]}`)
+	add := func(publish bool) string {
+		e := &event.Event{ID: event.NewID(), Stream: "door", Kind: event.Enter, Label: "cat", Time: time.Now()}
+		if noError(t, s.svc.Store.Add(t.Context(), e)); publish {
+			s.svc.Bus.Publish(e)
+		}
+		return e.ID
+	}
+	var ids []string
+	for range event.MaxList + 3 {
+		ids = append(ids, add(false)) // before the restart
+	}
+	wants := func(l *eventReader, ids []string) {
+		t.Helper()
+		for i, id := range ids {
+			if m := l.next(t); m.id != id || m.kind != "enter" {
+				t.Fatalf("%d: %+v, want %s", i, m, id)
+			}
+		}
+	}
+	l := s.listenTo(t, "door/events", "Last-Event-ID: "+ids[0]+"\r\n")
+	wants(l, ids[1:])
+	ids = append(ids, add(true))
+	again := s.listenTo(t, "door/events?since="+ids[2])
+	wants(again, ids[3:])
+	last := add(true)
+	wants(l, []string{ids[len(ids)-1], last})
+	wants(again, []string{last})
+	l.conn.Close()
+	again.conn.Close()
+}
+
 func TestNoStore(t *testing.T) {
 	s := serve(t, nil)
 	s.json(t, "PUT", "/v1/streams/door", `{"prompts":["x"]}`).wantError(t, 503, "unavailable", "")

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"cmp"
 	_ "embed"
 	"encoding/json"
@@ -73,6 +74,20 @@ func (s *Server) stats(r *request) error {
 // answerJSON answers with what is true for the moment. Where that is large it counts as a body, see answer.
 func (r *request) answerJSON(value any) error {
 	body, err := json.Marshal(value)
+	return r.answerText(body, err)
+}
+
+// answerPlain is answerJSON for texts of callers, which would become six times as long were <, > and & written as escapes.
+func (r *request) answerPlain(value any) error {
+	var b bytes.Buffer
+	to := json.NewEncoder(&b)
+	to.SetEscapeHTML(false)
+	err := to.Encode(value)
+	return r.answerText(bytes.TrimRight(b.Bytes(), "\n"), err)
+}
+
+// answerText answers with JSON that could not be made if err is not nil.
+func (r *request) answerText(body []byte, err error) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errInternalFailure, err)
 	}

@@ -11,6 +11,7 @@ import (
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
 	"hailoclip/cache/sets"
+	"hailoclip/pipeline"
 )
 
 // streamRoutes are the routes of streams and events.
@@ -54,8 +55,14 @@ func (r *request) streamID() (string, error) {
 	return strings.Clone(name), nil
 }
 
+// listStreams is one of few at a time: the list has all definitions.
 func (r *request) listStreams() error {
-	return r.answerJSON(map[string][]stream.Info{"streams": r.server.svc.Hub.List()})
+	done, err := r.server.telling.Take(r.work, r.caller)
+	if err != nil {
+		return pipeline.Late(r.work)
+	}
+	defer done()
+	return r.answerPlain(map[string][]stream.Info{"streams": r.server.svc.Hub.List()})
 }
 
 func (r *request) getStream() error {
@@ -67,7 +74,7 @@ func (r *request) getStream() error {
 	if err != nil {
 		return err
 	}
-	return r.answerJSON(info)
+	return r.answerPlain(info)
 }
 
 func (r *request) deleteStream() error {
@@ -119,5 +126,5 @@ func (r *request) answerStream() error {
 		r.ctx.SetStatusCode(fasthttp.StatusCreated)
 		r.ctx.Response.Header.Set(fasthttp.HeaderLocation, "/v1/streams/"+r.stream.id)
 	}
-	return r.answerJSON(r.stream.info)
+	return r.answerPlain(r.stream.info)
 }

@@ -106,6 +106,23 @@ func (a frameAnswer) wantTop(t testing.TB, seq uint64, text string) {
 	}
 }
 
+// TestWebSocketEnd: after an empty message all frames are answered, and the stream is closed as done.
+func TestWebSocketEnd(t *testing.T) {
+	s := serve(t, nil)
+	ws := s.dial(t, `{"prompts":["x"],"policy":"queue"}`)
+	for range 5 {
+		show(t, ws, imageFile(goodImage))
+	}
+	say(t, ws, "")
+	for i := range uint64(5) {
+		hear(t, ws).wantTop(t, i, "x")
+	}
+	if _, _, err := ws.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusNormalClosure {
+		t.Error(err)
+	}
+	s.allReturned(t)
+}
+
 func TestWebSocket(t *testing.T) {
 	s := serve(t, func(_ *Config, svc *Service) { svc.Warning = "simulated-vectors" })
 	ws := s.dial(t, byPrompts, headerRequestID, "mine")

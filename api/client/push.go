@@ -104,7 +104,7 @@ func (p *Push) Send(image []byte) error {
 // Close ends the push and returns what became of its frames.
 func (p *Push) Close() (PushResult, error) {
 	p.once.Do(func() {
-		p.pipe.Close()
+		_ = p.pipe.Close() // it never fails
 		<-p.ended
 	})
 	return p.result, p.err

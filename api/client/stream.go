@@ -255,7 +255,7 @@ const closeWait = time.Second
 
 // Close tells the service that the stream ends and closes the connection. What has not been received is lost. It blocks for a
 // second at most. It may be called more than once.
-func (s *Stream) Close() error {
+func (s *Stream) Close() {
 	s.closeOnce.Do(func() {
 		late := time.AfterFunc(closeWait, func() { s.conn.Close() })
 		defer late.Stop()
@@ -267,7 +267,6 @@ func (s *Stream) Close() error {
 		}
 		s.end()
 	})
-	return nil
 }
 
 // sayClose sends a close frame unless one was sent.

@@ -14,8 +14,11 @@ import (
 // unknown is the state of a region in which no label holds.
 const unknown = "unknown"
 
-// maxScores is how many scores an event has.
-const maxScores = 20
+// An event has so many scores, and so many bytes of the labels that they are of: prompts may be long.
+const (
+	maxScores      = 20
+	maxScoresBytes = 4 << 10
+)
 
 // watch follows what holds in a region.
 type watch struct {
@@ -242,7 +245,12 @@ func (w *watch) best() []event.Score {
 		}
 	}
 	slices.SortStableFunc(list, func(a, b event.Score) int { return cmp.Compare(b.Score, a.Score) })
-	return slices.Clip(slices.Clone(list[:min(len(list), maxScores)]))
+	n, size := 0, 0
+	for n < min(len(list), maxScores) && size+len(list[n].Label) <= maxScoresBytes {
+		size += len(list[n].Label)
+		n++
+	}
+	return slices.Clip(slices.Clone(list[:n]))
 }
 
 // states says what holds. The caller holds mu.

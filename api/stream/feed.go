@@ -411,7 +411,8 @@ func (f *Feed) Counts() Counts {
 	return f.counts
 }
 
-// Change has the frames from now on treated otherwise: JSON as Definition.Merge reads it. If the stream is defined that is not kept.
+// Change has the frames from now on treated otherwise: JSON as Definition.Merge reads it. If the stream is defined, that holds while the
+// feed lasts.
 // Errors: sets.Faults, of prompt sets.
 func (f *Feed) Change(definition []byte) error {
 	h := f.stream.hub

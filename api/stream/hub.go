@@ -119,7 +119,7 @@ func NewHub(cfg Config, p Parts) (*Hub, error) {
 			continue
 		}
 		h.streams[id] = h.newStream(id, d)
-		h.streams[id].defined = true
+		h.streams[id].kept = h.streams[id].plan.Load()
 	}
 	for _, s := range h.streams {
 		s.pull()
@@ -230,10 +230,10 @@ func (h *Hub) define(id string, d Definition) (s *stream, created bool, err erro
 		created = true
 	}
 	s.mu.Lock()
-	created = created || !s.defined
-	s.defined = true
+	created = created || s.kept == nil
+	s.kept = newPlan(d)
+	s.restore()
 	s.mu.Unlock()
-	s.plan.Store(newPlan(d))
 	s.pull()
 	return s, created, nil
 }
@@ -290,7 +290,7 @@ func (h *Hub) Delete(ctx context.Context, id string) error {
 		return missing(id)
 	}
 	s.mu.Lock()
-	defined := s.defined
+	defined := s.kept != nil
 	s.mu.Unlock()
 	if defined {
 		if h.parts.Store == nil {
@@ -313,7 +313,7 @@ type Opening struct {
 	ID string // of the stream; "": what Definition has as its "id" or, without one, a stream of its own that ends with the feed
 
 	// Definition is JSON, as Parse reads it, and may have an "id" beside the fields. Of a stream that is not defined it says all; that
-	// stream ends linger after its last feed. Of one that is, it says what is to change, as Merge does, and that is not kept. nil: nothing.
+	// stream ends linger after its last feed. Of one that is, it says what is to change, as Merge does, while the feed lasts. nil: nothing.
 	Definition []byte
 
 	Caller fair.Caller // of this feed alone
@@ -343,7 +343,7 @@ func (h *Hub) Open(ctx context.Context, o Opening) (*Feed, error) {
 	before, d := h.find(id), Definition{}
 	switch {
 	case before != nil:
-		d = before.plan.Load().Definition
+		d = before.definition()
 	case o.Definition == nil:
 		return nil, missing(id)
 	}

@@ -57,6 +57,9 @@ func TestKept(t *testing.T) {
 		s.push("red")
 		s.Close()
 		expect(y.t, "changed by the feed", s.text(), "blue")
+		if info, err := y.Get("gate"); err != nil || len(info.Prompts) != 3 {
+			y.t.Errorf("after the feed: %+v, %v", info, err)
+		}
 		time.Sleep(time.Minute)
 		s = y.feed("gate", "")
 		put(y, "gate", plainStream, false) // while it runs

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -217,5 +218,11 @@ func (f *faults) events(e *Events) {
 	f.whole(e.RecheckMS, "events.recheck_ms", 1, maxHour)
 }
 
-// canonical returns the JSON that d is kept as.
-func (d Definition) canonical() ([]byte, error) { return json.Marshal(d) }
+// canonical returns the JSON that d is kept as, which is hardly longer than what it was read from: <, > and & stand for themselves.
+func (d Definition) canonical() ([]byte, error) {
+	var b bytes.Buffer
+	to := json.NewEncoder(&b)
+	to.SetEscapeHTML(false)
+	err := to.Encode(d)
+	return bytes.TrimRight(b.Bytes(), "\n"), err
+}

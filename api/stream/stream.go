@@ -24,7 +24,7 @@ type stream struct {
 	outbox  outbox
 
 	mu       sync.Mutex // guards what follows; taken after that of the hub
-	defined  bool       // it is kept
+	kept     *plan      // what it is defined as; nil: it is not. A feed may have it otherwise for as long as it lasts
 	ended    bool
 	feed     *Feed // nil: none
 	puller   *puller
@@ -79,6 +79,7 @@ func (s *stream) open(ctx context.Context, o Opening, d Definition) (*Feed, erro
 	case old != nil:
 		old.end(ErrFed)
 	}
+	s.restore() // after the feed before
 	if o.Definition != nil {
 		s.plan.Store(newPlan(d))
 	}
@@ -87,6 +88,23 @@ func (s *stream) open(ctx context.Context, o Opening, d Definition) (*Feed, erro
 		s.fed()
 	}
 	return s.feed, nil
+}
+
+// restore has the stream be as it is defined, if it is. The caller holds mu.
+func (s *stream) restore() {
+	if s.kept != nil {
+		s.plan.Store(s.kept)
+	}
+}
+
+// definition is what a feed begins with: not what the one before has made of it, if the stream is defined.
+func (s *stream) definition() Definition {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.kept != nil {
+		return s.kept.Definition
+	}
+	return s.plan.Load().Definition
 }
 
 // stale says that another feed may take the place of f: it is over, or has pushed nothing for long.
@@ -124,7 +142,7 @@ func (s *stream) forget(n int) {
 		return
 	}
 	s.release()
-	if s.linger = nil; !s.defined {
+	if s.linger = nil; s.kept == nil {
 		s.ended = true
 		delete(s.hub.streams, s.id)
 	}
@@ -140,6 +158,7 @@ func (s *stream) left(f *Feed) {
 		return
 	}
 	s.feed = nil
+	s.restore()
 	if s.unnamed() {
 		s.ended = true
 		delete(s.hub.streams, s.id)

@@ -13,7 +13,9 @@ import (
 
 	"hailoclip/api/stream/event"
 	"hailoclip/cache/sets"
+	"hailoclip/stages"
 	"hailoclip/stages/clip"
+	"hailoclip/stages/track"
 )
 
 // hears gathers the events of a stream until the end of the test, as texts.
@@ -476,3 +478,19 @@ func openStore(t testing.TB, path string) *event.Store {
 }
 
 func newPath(t testing.TB) string { return filepath.Join(t.TempDir(), event.FileName) }
+
+// TestBest: an event has the best scores, fewer where their labels are long.
+func TestBest(t *testing.T) {
+	for _, tt := range []struct{ labels, length, want int }{{3, 4, 3}, {30, 4, maxScores}, {30, 2048, 2}, {30, maxScoresBytes + 1, 0}} {
+		n := tt.labels
+		w := &watch{labels: &stages.Labels{N: n}, tracker: track.New(track.Config{
+			Labels: &stages.Labels{N: n}, Enter: make([]float64, n), Exit: make([]float64, n),
+		})}
+		for i := range n {
+			w.names = append(w.names, fmt.Sprintf("%*d", tt.length, i))
+		}
+		if got := w.best(); len(got) != tt.want {
+			t.Errorf("%d labels of %d bytes: %d scores, want %d", n, tt.length, len(got), tt.want)
+		}
+	}
+}

@@ -22,7 +22,7 @@ func (s *stream) overview() (event.Watched, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.plan.Load()
-	if !s.defined || p.Events == nil {
+	if s.kept == nil || p.Events == nil {
 		return event.Watched{}, false
 	}
 	w, now := event.Watched{ID: s.id, Thumbnails: p.Events.Thumbnails}, s.states()

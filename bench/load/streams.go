@@ -249,7 +249,7 @@ func (l *wsLane) send(frame []byte, seq uint64) error {
 	return l.Send(frame, seq, time.Now().UnixMicro())
 }
 func (l *wsLane) end()   { _ = l.End() }
-func (l *wsLane) close() { _ = l.Close() }
+func (l *wsLane) close() { l.Close() }
 
 func (l *wsLane) receive() (client.StreamAnswer, error) {
 	for {

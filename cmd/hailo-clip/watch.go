@@ -47,7 +47,7 @@ for each change. Files are read at the speed of the service, and none of their f
 Examples:
   hailo-clip watch door.mp4 -p "an open door" -p "a closed door"
   hailo-clip watch rtsp://camera/stream1 --prompt-set door --fps 5 --region gate=0.2,0.3,0.4,0.5
-  hailo-clip watch /dev/video0 --prompt-set door --events | jq -r .label
+  hailo-clip watch /dev/video0 --prompt-set door --events | jq -r '.label // empty'
   ffmpeg -i door.mp4 -f mpjpeg - | hailo-clip watch - --prompt-set door --url http://pi:5000
 
 Exit code 1 when any frame could not be read; the others are classified all the same.`

@@ -384,9 +384,9 @@ func (t *watchTally) summary(lost uint64) string {
 	if t.reused > 0 {
 		fmt.Fprintf(&b, " (%d as the one before)", t.reused)
 	}
-	for _, why := range []string{"superseded", "expired", "bad", "rate"} {
-		if n := t.dropped[why]; n > 0 {
-			fmt.Fprintf(&b, ", %d %s", n, map[string]string{"rate": "beyond --fps", "bad": "not readable"}[why]+map[string]string{"superseded": why, "expired": why}[why])
+	for _, why := range [][2]string{{"superseded", "superseded"}, {"expired", "expired"}, {"bad", "not readable"}, {"rate", "beyond --fps"}} {
+		if n := t.dropped[why[0]]; n > 0 {
+			fmt.Fprintf(&b, ", %d %s", n, why[1])
 		}
 	}
 	if lost > 0 {

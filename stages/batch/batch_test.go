@@ -15,7 +15,7 @@ import (
 func TestLoads(t *testing.T) {
 	short := []string{"closed 1, think 2", "closed 2, think 2", "closed 4, think 2", "closed 8, think 2", "closed 12, think 2",
 		"closed 8, think 7", "4 clients of 2 images", "streams 2, 2 in flight", "poisson 120", "poisson 300", "cameras 4x30",
-		"closed 4 + poisson 50", "1.2n: closed 8, think 2", "text: closed 4", "one key: closed 4 + poisson 50", "closed 8, new key after 1"}
+		"closed 4 + poisson 50", "1.2n: closed 8, think 2", "text: closed 4", "one key: closed 4 + poisson 50", "closed 8, new key after 1", "even 120, pool lifo"}
 	until := 10 * time.Second
 	long := os.Getenv("HAILO_TEST_LONG") != ""
 	if long {

@@ -149,6 +149,9 @@ func loads() (list []load) {
 		add("poisson 120, pool "+pool, poisson(120, 0)).pool = pool
 		add("cameras 4x30, pool "+pool, cameras(4, 30)).pool = pool
 	}
+	for _, rate := range []float64{50, 80, 120, 200, 300} { // evenly spaced, as most load generators send them
+		add(fmt.Sprintf("even %v, pool lifo", rate), cameras(1, rate)).pool = "lifo"
+	}
 	add("closed 8 and poisson 50 from an address, new keys", closed(8, 2), poisson(50, 0)).newKeys = true
 	add("closed 8 from an address, new keys", closed(8, 2)).newKeys = true
 	add("poisson 120 from an address, new keys", poisson(120, 0)).newKeys = true

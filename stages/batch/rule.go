@@ -38,8 +38,39 @@ type caller struct {
 // after an answer to another one: that of clients who use none twice.
 type address struct {
 	habit
+	pace
 	heard uint64
 }
+
+// pace is whether the frames of an address come by a clock, as those of a camera, and not after answers. Through a pool of
+// connections the next frame often comes by the one that has just got an answer, and that looks like a return.
+type pace struct {
+	frame, answer time.Time // the last ones
+	frames        int
+	interval, gap spread // from frame to frame, and from the last answer to a frame
+}
+
+// spread is a mean and the mean deviation from it, of the last ones, in ns.
+type spread struct{ mean, dev float64 }
+
+func (s *spread) add(v, weight float64) {
+	s.dev += weight * (max(v-s.mean, s.mean-v) - s.dev)
+	s.mean += weight * (v - s.mean)
+}
+
+// ready notes a frame.
+func (p *pace) ready(now time.Time) {
+	if p.frames++; p.frames > 1 && !p.answer.IsZero() {
+		w := max(weight, 1/float64(p.frames))
+		p.interval.add(float64(now.Sub(p.frame)), w)
+		p.gap.add(float64(now.Sub(p.answer)), w)
+	}
+	p.frame = now
+}
+
+// clocked says that the time of a frame follows from that of the one before, and much less from that of the last answer. A caller
+// who comes back is the other way round: a run's time is between its frames, too.
+func (p *pace) clocked() bool { return p.frames >= 32 && p.interval.dev < p.gap.dev/2 }
 
 // habit is how soon a caller comes back. The zero value knows nothing.
 type habit struct {
@@ -97,6 +128,7 @@ func forget[K comparable, V any](table map[K]V, clock uint64, heard func(V) uint
 // ready notes that a frame of the caller is ready to be encoded.
 func (r *rule) ready(now time.Time, c *caller) {
 	home := c.home
+	home.pace.ready(now)
 	switch {
 	case len(c.owed) > 0:
 		r.returned(now, &c.habit)
@@ -141,17 +173,18 @@ func (r *rule) returned(now time.Time, h *habit) {
 
 // answered notes that a frame of the caller was answered.
 func (r *rule) answered(now time.Time, c *caller) {
-	r.owe(now, &c.habit)
-	r.owe(now, &c.home.habit)
+	c.home.answer = now
+	r.owe(now, &c.habit, c.home)
+	r.owe(now, &c.home.habit, c.home)
 	c.home.callers = append(c.home.callers, c)
 }
 
-func (r *rule) owe(now time.Time, h *habit) {
+func (r *rule) owe(now time.Time, h *habit, home *address) {
 	if len(h.owed) >= 2*r.cap {
 		h.forgive(0)
 	}
 	h.owed = append(h.owed, now)
-	if h.returns() && !h.owing {
+	if h.returns() && !h.owing && !home.clocked() {
 		h.owing = true
 		r.owing = append(r.owing, h)
 	}
@@ -164,7 +197,9 @@ func (h *habit) returns() bool { return h.known() && h.soon >= shareSoon }
 func (h *habit) known() bool { return h.gaps >= 4 }
 
 // returns says that an answer to the caller will be followed by a frame soon.
-func (c *caller) returns() bool { return c.habit.returns() || !c.known() && c.home.returns() }
+func (c *caller) returns() bool {
+	return (c.habit.returns() || !c.known() && c.home.returns()) && !c.home.clocked()
+}
 
 // full is what a run of cap frames takes.
 func (r *rule) full() time.Duration { return r.a + time.Duration(r.cap)*r.b }

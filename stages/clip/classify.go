@@ -33,7 +33,7 @@ type Request struct {
 
 	Regions []Region                        // parts of the image that are answered for each by itself; none: the whole image
 	Seen    func(stages.Pixels) (skip bool) // see stages.Request
-	Into    *stages.Result                  // likewise: with the Result of an earlier request, no memory is taken for that of this one
+	Into    *stages.Result                  // likewise: with the Result of an earlier request, no memory is taken for that of this one; not by batches
 
 	// Release is called exactly once, whatever the call returns, when nothing reads the memory of Image any more: with an
 	// error that may be after the call has returned. It must not block. May be nil.
@@ -302,7 +302,7 @@ func (e *Engine) EmbedImageBatch(ctx context.Context, r Request, b Batch) error 
 
 // each does one thing with every image of a batch. It returns when the last one is done.
 func (e *Engine) each(ctx context.Context, r Request, b Batch, do func(*Request) (Result, error)) error {
-	r.Lane = pipeline.NewLane(r.Lane.Caller, pipeline.Bulk)
+	r.Lane, r.Into = pipeline.NewLane(r.Lane.Caller, pipeline.Bulk), nil
 	var running errgroup.Group
 	running.SetLimit(cmp.Or(b.AtOnce, e.open))
 	var one sync.Mutex // calls Done

@@ -175,7 +175,8 @@ func (b *Budget) first() *claim {
 	return nil
 }
 
-// giveUp takes back a claim; false when it has been decided.
+// giveUp takes back a claim; false when it has been decided. When it was its caller's turn, it still is: who gives up for a newer
+// image every time, as a stream does whose frames replace each other, would never have a turn.
 func (b *Budget) giveUp(c *claim) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -183,6 +184,10 @@ func (b *Budget) giveUp(c *claim) bool {
 	switch {
 	case q.next == c:
 		q.next = nil
+		if others := q.waiting.Of(c.caller); len(others) > 0 {
+			q.next = others[0]
+			q.waiting.Remove(c.caller, q.next)
+		}
 	case !q.waiting.Remove(c.caller, c):
 		return false
 	}

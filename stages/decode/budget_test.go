@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -89,6 +90,47 @@ func TestBudgetTurns(t *testing.T) {
 		if order, want := sent(served), []string{"a1", "a2", "b1", "c1", "a3"}; !slices.Equal(order, want) {
 			t.Errorf("served %v, want %v", order, want)
 		}
+		returned(t, b)
+	})
+}
+
+// TestBudgetKeepsATurn has a caller give up the oldest of its images for a newer one, again and again, as a stream does. It is served
+// when it was its turn, once in a round, though each image gives up before a round is over.
+func TestBudgetKeepsATurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := testBudget(100)
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		for n := range 4 { // callers with two images of a second each waiting
+			caller := fair.Caller{Address: string(rune('a' + n))}
+			for range 2 {
+				running.Go(func() {
+					for ctx.Err() == nil {
+						if r, err := b.Reserve(ctx, caller, Plan{Memory: 90 * mb}); err == nil {
+							time.Sleep(time.Second)
+							r.Release()
+						}
+					}
+				})
+			}
+		}
+		var served atomic.Int32
+		for range 400 { // every 300 ms, and each waits for 600 ms
+			running.Go(func() {
+				newest, superseded := context.WithTimeout(ctx, 600*time.Millisecond)
+				defer superseded()
+				if r, err := b.Reserve(newest, fair.Caller{Address: "stream"}, Plan{Memory: 90 * mb}); err == nil {
+					served.Add(1)
+					r.Release()
+				}
+			})
+			time.Sleep(300 * time.Millisecond)
+		}
+		if n := served.Load(); n < 20 {
+			t.Errorf("served %d times in 120 s of turns of 4 s", n)
+		}
+		cancel()
+		running.Wait()
 		returned(t, b)
 	})
 }

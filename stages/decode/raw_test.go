@@ -187,6 +187,19 @@ func TestParseRaw(t *testing.T) {
 	}
 }
 
+// TestRawString: what is written is read as the same.
+func TestRawString(t *testing.T) {
+	for _, text := range []string{"rgb24; 640x480", "nv12; 640x480; stride=704; matrix=bt709; range=full", "gray8; 3x5; stride=8", "i420; 2x2; range=full"} {
+		f, err := ParseRaw(text)
+		if err != nil || f.String() != text {
+			t.Errorf("%s is written as %s, %v", text, f, err)
+		}
+	}
+	if (Raw{}).String() != "" {
+		t.Error("a compressed image has a format")
+	}
+}
+
 // TestRawLength: a body has exactly the bytes that the format says, and no more pixels than are allowed.
 func TestRawLength(t *testing.T) {
 	d := newDecoder(Config{MaxPixels: 64, JPEGScale: ScaleExact}, 224, nil)

@@ -9,14 +9,18 @@ import (
 	"sync/atomic"
 )
 
-// maxRemembered is how many events of all streams a bus remembers; at a thousand bytes each, 64 MB.
-var maxRemembered = 1 << 16
+// How many events of all streams a bus remembers, and how many bytes of memory those have.
+var (
+	maxRemembered      = 1 << 16
+	maxRememberedBytes = 64 << 20
+)
 
-// How many events wait for a slow listener. One more pushes out the oldest of its sort, which is counted as missed: frames never
-// push out changes.
+// How many events wait for a slow listener, and how many bytes those of a sort have, unless one alone has more. What is beyond pushes
+// out the oldest of its sort, which are counted as missed: frames never push out changes.
 const (
 	waitingChanges = 256
 	waitingFrames  = 64
+	waitingBytes   = 1 << 20
 )
 
 // Bus tells listeners of events, and remembers the newest changes of each stream for listeners that come again. Safe for
@@ -30,6 +34,7 @@ type Bus struct {
 	streams   map[string]*list.Element          // of recent
 	recent    *list.List                        // *history; that with the newest change first
 	count     int                               // events in all of them
+	bytes     int                               // of these
 	forgotten uint64                            // number of the newest event that was in a history which is no more
 	listeners map[string]map[*Listener]struct{} // by Filter.Stream
 	listening int
@@ -48,25 +53,27 @@ type numbered struct {
 	e *Event
 }
 
-// queue is at most limit events, in their order.
+// queue is at most limit events of at most so many bytes, or one that is larger, in their order.
 type queue struct {
-	limit  int
-	events []numbered
+	limit, most, bytes int
+	events             []numbered
 }
 
-// push adds an event, and returns the number of the oldest one if that had to make room, else 0.
-func (q *queue) push(e numbered) (lost uint64) {
-	if len(q.events) == q.limit {
-		lost = q.pop().n
+// push adds an event. The oldest make room: lost is how many, and newest the number of the last of them.
+func (q *queue) push(e numbered) (lost int, newest uint64) {
+	for len(q.events) > 0 && (len(q.events) == q.limit || q.bytes+e.e.size() > q.most) {
+		lost, newest = lost+1, q.pop().n
 	}
 	q.events = append(q.events, e)
-	return lost
+	q.bytes += e.e.size()
+	return lost, newest
 }
 
 func (q *queue) pop() numbered {
 	e := q.events[0]
 	q.events[0] = numbered{}
 	q.events = q.events[1:]
+	q.bytes -= e.e.size()
 	return e
 }
 
@@ -84,9 +91,10 @@ func (b *Bus) Publish(e *Event) {
 	if e.Kind == Frame && b.frames.Load() == 0 {
 		return
 	}
-	if e.Vector != nil || e.JPEG != nil {
+	if e.Vector != nil || e.JPEG != nil || e.Kind == Frame {
 		shared := *e
 		shared.Vector, shared.JPEG = nil, nil
+		shared.encode()
 		e = &shared
 	}
 	b.mu.Lock()
@@ -107,20 +115,22 @@ func (b *Bus) Publish(e *Event) {
 func (b *Bus) remember(it numbered) {
 	element := b.streams[it.e.Stream]
 	if element == nil {
-		element = b.recent.PushFront(&history{queue: queue{limit: b.remembered}, stream: it.e.Stream, forgotten: b.forgotten})
+		element = b.recent.PushFront(&history{queue: queue{limit: b.remembered, most: maxRememberedBytes}, stream: it.e.Stream, forgotten: b.forgotten})
 		b.streams[it.e.Stream] = element
 	}
 	b.recent.MoveToFront(element)
 	h := element.Value.(*history)
-	if lost := h.push(it); lost > 0 {
-		h.forgotten = lost
-		return
-	}
-	for b.count++; b.count > maxRemembered && b.recent.Len() > 1; {
+	before := h.bytes
+	lost, newest := h.push(it)
+	h.forgotten = max(h.forgotten, newest)
+	b.count += 1 - lost
+	b.bytes += h.bytes - before
+	for (b.count > maxRemembered || b.bytes > maxRememberedBytes) && b.recent.Len() > 1 {
 		oldest := b.recent.Back()
 		h := b.recent.Remove(oldest).(*history)
 		delete(b.streams, h.stream)
 		b.count -= len(h.events)
+		b.bytes -= h.bytes
 		b.forgotten = max(b.forgotten, h.events[len(h.events)-1].n)
 	}
 }
@@ -198,7 +208,7 @@ type Filter struct {
 func (b *Bus) Listen(f Filter, lastID string) *Listener {
 	l := &Listener{
 		bus: b, filter: f, wake: make(chan struct{}, 1),
-		changes: queue{limit: waitingChanges}, frames: queue{limit: waitingFrames},
+		changes: queue{limit: waitingChanges, most: waitingBytes}, frames: queue{limit: waitingFrames, most: waitingBytes},
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -241,8 +251,8 @@ func (l *Listener) hear(it numbered) {
 		q = &l.frames
 	}
 	l.mu.Lock()
-	if q.push(it) > 0 && l.missed >= 0 {
-		l.missed++
+	if lost, _ := q.push(it); l.missed >= 0 {
+		l.missed += lost
 	}
 	l.mu.Unlock()
 	select {

@@ -1,8 +1,10 @@
 package event
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -11,6 +13,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"unsafe"
 )
 
 func enter(stream, id string) *Event { return &Event{ID: id, Stream: stream, Kind: Enter} }
@@ -259,5 +262,61 @@ func BenchmarkPublish(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+// TestLargeEvents: what waits for slow listeners and what is remembered is bounded in bytes, too, and the answers of frames are there
+// once for all listeners.
+func TestLargeEvents(t *testing.T) {
+	defer func(n int) { maxRememberedBytes = n }(maxRememberedBytes)
+	maxRememberedBytes = 4 << 20
+	b := NewBus(100)
+	one, other := b.Listen(Filter{Stream: "a", Frames: true}, ""), b.Listen(Filter{Stream: "a", Frames: true}, "")
+	defer one.Close()
+	defer other.Close()
+	answer := []byte(`{"seq":1,"text":"` + strings.Repeat("x", waitingBytes*2/5) + `"}`)
+	large := func(stream string, i int) *Event {
+		e := enter(stream, fmt.Sprint(stream, i))
+		e.Scores = []Score{{Label: string(answer)}}
+		return e
+	}
+	for i := range 5 {
+		b.Publish(&Event{Stream: "a", Kind: Frame, Answer: answer})
+		b.Publish(large("a", i))
+	}
+	if waits := one.frames.bytes + one.changes.bytes; waits > 2*waitingBytes {
+		t.Errorf("%d bytes wait for a listener", waits)
+	}
+	for i := range 4 {
+		first, missed, err := one.Next(t.Context())
+		second, also, err2 := other.Next(t.Context())
+		if err != nil || err2 != nil || missed != also || (missed == 6) != (i == 0) {
+			t.Fatalf("missed %d and %d: %v, %v", missed, also, err, err2)
+		}
+		if first.Kind != Frame {
+			continue
+		}
+		if text, err := json.Marshal(first); err != nil || !bytes.Equal(text, first.Text) || !bytes.Equal(first.Answer, answer) {
+			t.Errorf("%.100s is not %.100s: %v", first.Text, text, err)
+		}
+		if unsafe.SliceData(first.Text) != unsafe.SliceData(second.Text) || cap(first.Answer) != len(answer) {
+			t.Error("each listener has a text of its own")
+		}
+	}
+	b.Publish(&Event{Stream: "a", Kind: Frame, Answer: []byte(`"` + strings.Repeat("x", 2*waitingBytes) + `"`)})
+	if e, missed, err := one.Next(t.Context()); err != nil || missed != 0 || len(e.Text) < 2*waitingBytes {
+		t.Errorf("one that is larger than all is not heard: %d, %v", missed, err)
+	}
+	for i := range 50 {
+		b.Publish(large(fmt.Sprint("s", i), 0))
+	}
+	sum := 0
+	for _, element := range b.streams {
+		for h, i := element.Value.(*history), 0; i < len(h.events); i++ {
+			sum += h.at(i).e.size()
+		}
+	}
+	if sum != b.bytes || sum > maxRememberedBytes || b.count < 5 {
+		t.Errorf("%d events are remembered, of %d bytes, %d", b.count, sum, b.bytes)
 	}
 }

@@ -3,6 +3,7 @@
 package event
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
@@ -37,7 +38,7 @@ type Event struct {
 	State     string          `json:"state,omitempty"`    // of state: a label, or "unknown"
 	Previous  string          `json:"previous,omitempty"` // of state
 	Score     float64         `json:"score"`              // smoothed, of Label or State
-	Scores    []Score         `json:"scores,omitempty"`   // smoothed, by falling score, at most 20
+	Scores    []Score         `json:"scores,omitempty"`   // smoothed, by falling score, at most 20; fewer where labels are long
 	Time      time.Time       `json:"time"`               // when the frame was received
 	Seq       *uint64         `json:"seq,omitempty"`
 	TS        *int64          `json:"ts,omitempty"`        // the sender's, in microseconds
@@ -46,9 +47,36 @@ type Event struct {
 	Unstored  bool            `json:"unstored,omitempty"`  // it was to be stored, and could not be
 	Answer    json.RawMessage `json:"answer,omitempty"`    // of frame: what the frame's sender was answered
 
+	// Text is the event as JSON, of kind Frame where a bus has published it: one for all its listeners. Only to be read.
+	Text []byte `json:"-"`
+
 	// Only the store has these; listeners get neither.
 	Vector []float32 `json:"-"` // embedding of the frame or region, unit length
 	JPEG   []byte    `json:"-"` // the thumbnail, longer side 96 pixels
+}
+
+// encode sets Text of what is of kind Frame; Answer is a part of it then.
+func (e *Event) encode() {
+	if e.Kind != Frame {
+		return
+	}
+	text, err := json.Marshal(e)
+	if err != nil {
+		return // whoever hears it fails likewise
+	}
+	e.Text = text
+	if end := len(text) - len("}"); bytes.HasSuffix(text[:end], e.Answer) {
+		e.Answer = text[end-len(e.Answer) : end : end]
+	}
+}
+
+// size is how many bytes of memory an event has, about. The names of labels count for each event, though many may share them.
+func (e *Event) size() int {
+	n := 512 + len(e.Stream) + len(e.Region) + len(e.Label) + len(e.State) + len(e.Previous) + len(e.Model) + max(len(e.Text), len(e.Answer))
+	for _, s := range e.Scores {
+		n += 32 + len(s.Label)
+	}
+	return n
 }
 
 // NewID returns 128 random bits in hex.

@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -408,6 +409,51 @@ func TestReadPPM(t *testing.T) {
 		rest, _ := io.ReadAll(r)
 		if got := fmt.Sprintf("%d %d %q %v", w, h, rest, err); got != want {
 			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
+}
+
+// TestFFmpegDoesNotOutlive: where the service is killed, ffmpeg ends, too, whatever the camera sends.
+func TestFFmpegDoesNotOutlive(t *testing.T) {
+	if dir := os.Getenv("HAILO_TEST_KILLED"); dir != "" { // the one that is killed
+		o := options()
+		o.Local = true
+		t.Error(Run(t.Context(), filepath.Join(dir, "video.mp4"), o, func(Frame) error { return nil }))
+		return
+	}
+	dir := t.TempDir()
+	for name, text := range map[string]string{"ffmpeg": "#!/bin/sh\necho $$ > " + dir + "/made\nmv " + dir + "/made " + dir + "/pid\nexec sleep 60\n", "video.mp4": ""} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestFFmpegDoesNotOutlive$")
+	cmd.Env = append(os.Environ(), "HAILO_TEST_KILLED="+dir, "PATH="+dir+":"+os.Getenv("PATH"))
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := 0
+	within(t, func() bool {
+		text, err := os.ReadFile(filepath.Join(dir, "pid"))
+		if err == nil {
+			pid, err = strconv.Atoi(strings.TrimSpace(string(text)))
+		}
+		return err == nil
+	})
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait() // it was killed
+	defer func() { _ = syscall.Kill(pid, syscall.SIGKILL) }()
+	within(t, func() bool { // it may be left as a zombie where nobody waits for it
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		return err != nil || strings.Contains(string(text), ") Z ")
+	})
+}
+
+func within(t *testing.T, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it does not happen")
 		}
 	}
 }
