@@ -201,10 +201,13 @@ func readPPM(r *bufio.Reader) (w, h int, err error) {
 		return 0, 0, err
 	}
 	highest := 0
-	if _, err := fmt.Fscanf(r, "P6\n%5d %5d\n%3d\n", &w, &h, &highest); err == nil && w > 0 && h > 0 && highest == 255 {
+	_, err = fmt.Fscanf(r, "P6\n%5d %5d\n%3d\n", &w, &h, &highest)
+	if err == nil && w > 0 && h > 0 && highest == 255 {
 		return w, h, nil
-	} else if _, end := r.Peek(1); err != nil && end != nil {
-		return 0, 0, io.ErrUnexpectedEOF
+	} else if err != nil {
+		if _, end := r.Peek(1); end != nil {
+			return 0, 0, io.ErrUnexpectedEOF
+		}
 	}
 	return 0, 0, errFrame
 }
