@@ -11,7 +11,6 @@ import (
 	"unicode/utf8"
 
 	"hailoclip/api/stream/event"
-	"hailoclip/api/stream/source"
 	"hailoclip/cache/sets"
 	"hailoclip/stages"
 	"hailoclip/stages/decode"
@@ -107,14 +106,7 @@ func (d Definition) normalized() Definition {
 	for i := range d.Prompts {
 		d.Prompts[i] = strings.TrimSpace(d.Prompts[i])
 	}
-	file := d.Source != "" && !source.Live(d.Source)
-	if d.Policy == "" {
-		d.Policy = Latest
-		if file {
-			d.Policy = Queue
-		}
-	}
-	if d.Policy == Queue {
+	if d.Policy = cmp.Or(d.Policy, Latest); d.Policy == Queue {
 		d.MaxInFlight = cmp.Or(d.MaxInFlight, 8)
 	}
 	if len(d.Regions) == 0 {
@@ -133,12 +125,7 @@ func (d Definition) normalized() Definition {
 		e.RecheckMS = cmp.Or(e.RecheckMS, 500)
 		e.Store = e.Store || e.Thumbnails
 	}
-	if d.Clock == "" {
-		d.Clock = clockReceive
-		if file {
-			d.Clock = clockFrame
-		}
-	}
+	d.Clock = cmp.Or(d.Clock, clockReceive)
 	return d
 }
 
@@ -195,8 +182,8 @@ func (f *faults) prompts(d *Definition, l Limits) {
 }
 
 func (f *faults) regions(regions []Region) {
-	f.Want(len(regions) <= MaxRegions, "regions", "has more than %d regions", MaxRegions)
-	for i, r := range regions[:min(len(regions), MaxRegions)] {
+	f.Want(len(regions) <= stages.MaxRegions, "regions", "has more than %d regions", stages.MaxRegions)
+	for i, r := range regions[:min(len(regions), stages.MaxRegions)] {
 		field := fmt.Sprintf("regions[%d]", i)
 		f.Want(event.ValidName(r.Name), field+".name", nameProblem)
 		f.Want(!slices.ContainsFunc(regions[:i], func(other Region) bool { return other.Name == r.Name }), field+".name", "stands twice")

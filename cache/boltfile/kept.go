@@ -30,20 +30,13 @@ type Kept struct {
 	keep error         // why nothing can be written
 }
 
-// OpenKept opens the file, all of which is read and checked; what it holds is for messages. There need not be one. A file that
-// may only be read is opened, and changes then fail. check runs in Scan, and what it returns is damage, too. Errors: ErrLocked,
+// OpenKept opens the file, all of which is read and checked; what it holds is for messages. check runs in Scan. Errors: ErrLocked,
 // ErrDamaged, or those of the system.
-func OpenKept(path, what string, check func(data []byte) error) (*Kept, error) {
-	return openKept(path, what, os.O_RDWR, check)
-}
-
-// OpenKeptReadOnly is OpenKept for a look, which several processes may take at once, but none beside one that has opened the
-// file to write. There must be a file. What check returns is no damage.
-func OpenKeptReadOnly(path, what string, check func(data []byte) error) (*Kept, error) {
-	return openKept(path, what, os.O_RDONLY, check)
-}
-
-func openKept(path, what string, mode int, check func(data []byte) error) (k *Kept, err error) {
+//
+// With os.O_RDWR there need not be a file, one that may only be read is opened, and changes then fail, and what check returns is
+// damage, too. os.O_RDONLY is for a look, which several processes may take at once, but none beside one that has opened the file to
+// write: there must be a file, and what check returns is no damage.
+func OpenKept(path, what string, mode int, check func(data []byte) error) (k *Kept, err error) {
 	k = &Kept{path: path, what: what, busy: make(chan struct{}, 1)}
 	lock := unix.LOCK_EX
 	if mode == os.O_RDONLY {

@@ -2,6 +2,7 @@ package boltfile
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -10,7 +11,7 @@ import (
 
 // After a change whose head may be on disk or not nothing more is written, but all can be read.
 func TestHeadThatMayBeLost(t *testing.T) {
-	k, err := OpenKept(filepath.Join(t.TempDir(), "file.db"), "things", func([]byte) error { return nil })
+	k, err := OpenKept(filepath.Join(t.TempDir(), "file.db"), "things", os.O_RDWR, func([]byte) error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}

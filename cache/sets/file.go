@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 
 	"go.etcd.io/bbolt"
 
@@ -37,19 +38,16 @@ const MaxFileBytes = 512 << 20
 // File is the file of the prompt sets, see boltfile.Kept: it is made with the first set. Safe for concurrent use.
 type File struct{ kept *boltfile.Kept }
 
-const what = "prompt sets"
-
 // Open opens the file, all of which is read and checked. There need not be one. A file that may only be read is opened, and
 // changes then fail. Errors: ErrLocked, ErrDamaged, or those of the system.
-func Open(path string) (*File, error) { return ours(boltfile.OpenKept(path, what, check)) }
+func Open(path string) (*File, error) { return open(path, os.O_RDWR) }
 
 // OpenReadOnly is Open for a look, which several processes may take at once, but none beside one that has opened the file
 // to write. There must be a file. A set that is damaged is an error only of Get.
-func OpenReadOnly(path string) (*File, error) {
-	return ours(boltfile.OpenKeptReadOnly(path, what, check))
-}
+func OpenReadOnly(path string) (*File, error) { return open(path, os.O_RDONLY) }
 
-func ours(kept *boltfile.Kept, err error) (*File, error) {
+func open(path string, mode int) (*File, error) {
+	kept, err := boltfile.OpenKept(path, "prompt sets", mode, check)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -66,7 +67,7 @@ type change struct {
 // caller closes the store.
 func OpenStore(path string, cfg Config) (s *Store, err error) {
 	s = &Store{cfg: cfg, written: make(chan struct{})}
-	s.kept, err = boltfile.OpenKept(path, "streams", func(data []byte) error { return check(data, &s.totals) })
+	s.kept, err = boltfile.OpenKept(path, "streams", os.O_RDWR, func(data []byte) error { return check(data, &s.totals) })
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrLost, err)
 	}

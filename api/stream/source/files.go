@@ -73,7 +73,7 @@ func (a address) readFolder(ctx context.Context, d *delivery) error {
 	}
 	var names []string
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), ".") && hasSuffix(e.Name(), imageFiles) {
+		if !strings.HasPrefix(e.Name(), ".") && IsImage(e.Name()) {
 			names = append(names, e.Name())
 		}
 	}
