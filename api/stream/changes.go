@@ -43,12 +43,10 @@ func newWatch(region Region, e Events, a *RegionAnswer) *watch {
 	if w.labels.ByCosine(a.Result.Scoring.Activation) {
 		enter, exit = enterCosine, exitCosine
 	}
-	switch {
-	case e.Enter != nil && e.Exit != nil:
-		enter, exit = *e.Enter, *e.Exit
-	case e.Enter != nil:
+	if e.Enter != nil {
 		enter, exit = *e.Enter, min(exit, *e.Enter)
-	case e.Exit != nil:
+	}
+	if e.Exit != nil {
 		enter, exit = max(enter, *e.Exit), *e.Exit
 	}
 	c := track.Config{

@@ -349,7 +349,7 @@ func (h *Hub) Open(ctx context.Context, o Opening) (*Feed, error) {
 	}
 	if o.Definition != nil {
 		var err error
-		if _, d, err = d.merge(o.Definition, h.parts.Limits, true); err != nil {
+		if d, err = d.merge(o.Definition, h.parts.Limits, true); err != nil {
 			return nil, err
 		}
 		if before == nil && d.Source != "" || before != nil && d.Source != before.plan.Load().Source {
@@ -420,8 +420,12 @@ func (h *Hub) Stats() HubStats {
 	for _, s := range h.all() {
 		fed, degraded := s.status()
 		st.Streams++
-		st.Fed += count(fed)
-		st.Degraded += count(degraded)
+		if fed {
+			st.Fed++
+		}
+		if degraded {
+			st.Degraded++
+		}
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -429,13 +433,6 @@ func (h *Hub) Stats() HubStats {
 		st.Listeners += n
 	}
 	return st
-}
-
-func count(is bool) int {
-	if is {
-		return 1
-	}
-	return 0
 }
 
 // now is the time since the hub began, for meters.

@@ -40,32 +40,30 @@ func Parse(text []byte, l Limits) (Definition, error) { return Definition{}.Merg
 // Merge returns d with what JSON says otherwise, field by field, also inside of gate and events; lists are replaced. Prompts take the
 // place of a prompt set and the other way round; null takes gate or events away. It is as Parse, and d stays as it is.
 func (d Definition) Merge(text []byte, l Limits) (Definition, error) {
-	_, d, err := d.merge(text, l, false)
-	return d, err
+	return d.merge(text, l, false)
 }
 
 // merge also reads "id", if withID.
-func (d Definition) merge(text []byte, l Limits, withID bool) (id string, n Definition, err error) {
+func (d Definition) merge(text []byte, l Limits, withID bool) (n Definition, err error) {
 	if len(text) > maxText {
-		return "", n, sets.Fault{Problem: fmt.Sprintf("is longer than %d bytes", maxText)}
+		return n, sets.Fault{Problem: fmt.Sprintf("is longer than %d bytes", maxText)}
 	}
 	n = d.clone()
 	n.PromptSet, n.Prompts, n.Regions = "", nil, nil // so that it is seen whether they are given
 	var into any = &n
 	message := struct {
-		ID          *string `json:"id"`
-		*Definition         // of which the fields are
-	}{&id, &n}
+		ID          string `json:"id"`
+		*Definition        // of which the fields are
+	}{Definition: &n}
 	if withID {
 		into = &message
 	}
 	if err := sets.ReadObject(text, l.Prompts+maxFields, true, into); err != nil {
-		var fault sets.Fault
-		if errors.As(err, &fault) {
+		if fault, ok := errors.AsType[sets.Fault](err); ok {
 			fault.Field = strings.TrimPrefix(fault.Field, "Definition.") // which nobody has written
 			err = fault
 		}
-		return "", Definition{}, err
+		return Definition{}, err
 	}
 	if n.PromptSet == "" && n.Prompts == nil {
 		n.PromptSet, n.Prompts = d.PromptSet, d.Prompts
@@ -75,9 +73,9 @@ func (d Definition) merge(text []byte, l Limits, withID bool) (id string, n Defi
 	}
 	n = n.normalized()
 	if err := n.validate(l); err != nil {
-		return "", Definition{}, err
+		return Definition{}, err
 	}
-	return id, n, nil
+	return n, nil
 }
 
 // clone returns a copy that may be changed.

@@ -43,9 +43,8 @@ type Change struct {
 type Tracker struct {
 	config  Config         // of which nothing is shared with others
 	labels  stages.Labels  // without rows
-	own     bool           // they have logits of their own: cosines do not follow from those
 	logits  []float64      // averages; NaN: there is none
-	cosines []float64      // likewise, with own
+	cosines []float64      // likewise; nil: they follow from the logits, because no label has logits of its own
 	matches []stages.Match // by label
 	odds    []float64
 	scores  []float64
@@ -74,11 +73,11 @@ func New(c Config) *Tracker {
 	own := c.Labels.Logits != nil
 	c.Labels, c.Enter, c.Exit = nil, slices.Clone(c.Enter), slices.Clone(c.Exit)
 	t := &Tracker{
-		config: c, labels: labels, own: own, state: -1, next: -1,
+		config: c, labels: labels, state: -1, next: -1,
 		logits: nans(n), matches: make([]stages.Match, n), scores: make([]float64, n),
 		holds: make([]bool, n), rows: make([]row, n), changes: make([]Change, 0, n+1),
 	}
-	if t.own {
+	if own {
 		t.cosines = nans(n)
 	}
 	if c.Scoring.Activation == stages.Pair {
@@ -137,7 +136,7 @@ func (t *Tracker) Observe(at time.Time, logits []float64, matches []stages.Match
 
 // score smooths the logits, sets matches and scores, and says whether the best label fits.
 func (t *Tracker) score(logits []float64, matches []stages.Match) bool {
-	if t.own {
+	if t.cosines != nil {
 		for i := range t.matches {
 			t.matches[i].Cosine = math.NaN()
 		}
@@ -152,7 +151,7 @@ func (t *Tracker) score(logits []float64, matches []stages.Match) bool {
 	for i := range t.matches {
 		m := &t.matches[i]
 		t.logits[i] = t.smooth(t.logits[i], logits[i])
-		if t.own {
+		if t.cosines != nil {
 			t.cosines[i] = t.smooth(t.cosines[i], m.Cosine)
 			m.Cosine = t.cosines[i]
 		} else {

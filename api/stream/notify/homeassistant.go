@@ -34,7 +34,6 @@ type about struct {
 type origin struct {
 	Name    string `json:"name"`
 	Version string `json:"sw,omitempty"`
-	URL     string `json:"url,omitempty"`
 }
 
 type availability struct {
@@ -59,7 +58,7 @@ type component struct {
 func (m *maker) device(s event.Watched) device {
 	d := device{
 		Device:       about{IDs: []string{m.node() + "_" + safe(s.ID, "_-")}, Name: s.ID, Maker: product, Version: m.version},
-		Origin:       origin{Name: product, Version: m.version, URL: m.url},
+		Origin:       origin{Name: product, Version: m.version},
 		Availability: []availability{{m.status()}},
 		Components:   map[string]component{},
 	}

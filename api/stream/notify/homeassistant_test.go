@@ -17,7 +17,7 @@ import (
 // golden is the payload that the design of streams asks for, with what it leaves open filled in.
 const golden = `{
   "dev": {"ids": ["hailo_clip_gate"], "name": "gate", "mf": "hailo-clip", "sw": "1.2"},
-  "o": {"name": "hailo-clip", "sw": "1.2", "url": "https://example.org/clip"},
+  "o": {"name": "hailo-clip", "sw": "1.2"},
   "availability": [{"topic": "hailo-clip/status"}],
   "state_topic": "hailo-clip/gate/state",
   "cmps": {
@@ -38,7 +38,7 @@ func gate() event.Watched {
 }
 
 func testMaker() *maker {
-	return &maker{topics: topics{"hailo-clip", "homeassistant"}, classes: map[string]string{"open": "opening"}, version: "1.2", url: "https://example.org/clip"}
+	return &maker{topics: topics{"hailo-clip", "homeassistant"}, classes: map[string]string{"open": "opening"}, version: "1.2"}
 }
 
 // announcement is the payload of discovery of streams, by topic.

@@ -103,7 +103,7 @@ func newBroker(c MQTT, p Parts) (*broker, error) {
 		topics: topics{c.Prefix, c.DiscoveryPrefix}, thumbs: map[string]*event.Event{},
 		stale: true, wake: make(chan struct{}, 1), up: make(chan up, 1),
 	}
-	b.maker = maker{topics: b.topics, classes: c.DeviceClasses, version: p.Version, url: p.URL}
+	b.maker = maker{topics: b.topics, classes: c.DeviceClasses, version: p.Version}
 	b.client = autopaho.ClientConfig{
 		ServerUrls: []*url.URL{u}, TlsCfg: encrypted, KeepAlive: keepAlive,
 		ConnectUsername: c.Username, ConnectPassword: []byte(password),

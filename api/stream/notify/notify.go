@@ -35,7 +35,6 @@ type Parts struct {
 	Streams func() []event.Watched
 
 	Version string
-	URL     string // of the service, for people; may be ""
 	Log     *slog.Logger
 }
 

@@ -110,8 +110,8 @@ type state struct {
 // no reason to tell anybody, until forget.
 type maker struct {
 	topics
-	classes      map[string]string
-	version, url string
+	classes map[string]string
+	version string
 
 	states  map[string]made[state]         // by topic
 	devices map[string]made[event.Watched] // by topic
