@@ -111,7 +111,7 @@ func NewHub(cfg Config, p Parts) (*Hub, error) {
 	}
 	for id, text := range kept {
 		d, err := Parse(text, p.Limits)
-		if err == nil && !ValidName(id) {
+		if err == nil && !event.ValidName(id) {
 			err = errors.New("this is no name of a stream")
 		}
 		if err != nil {
@@ -132,7 +132,7 @@ func NewHub(cfg Config, p Parts) (*Hub, error) {
 // for an address that it refuses.
 func (h *Hub) Put(ctx context.Context, id string, definition []byte) (info Info, created bool, err error) {
 	d, err := Parse(definition, h.parts.Limits)
-	if err == nil && !ValidName(id) {
+	if err == nil && !event.ValidName(id) {
 		err = sets.Fault{Field: "id", Problem: nameProblem}
 	}
 	if err != nil {
@@ -338,7 +338,7 @@ func (h *Hub) Open(ctx context.Context, o Opening) (*Feed, error) {
 		}
 		id = named.ID
 	}
-	if id != "" && !ValidName(id) {
+	if id != "" && !event.ValidName(id) {
 		return nil, sets.Fault{Field: "id", Problem: nameProblem}
 	}
 	before, d := h.find(id), Definition{}
