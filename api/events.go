@@ -187,7 +187,7 @@ func (s *Server) tell(l *lasting, id string, from *event.Listener, resumed bool)
 		case l.ctx.Err() != nil && isGone(context.Cause(l.ctx)):
 			return errGone
 		case err == nil:
-			if missed != 0 && !(resumed && missed < 0) {
+			if missed > 0 || missed < 0 && !resumed {
 				b = appendMessage(b, "", "missed", appendMissed(nil, missed))
 			}
 			resumed = false

@@ -50,7 +50,7 @@ func TestLatestWaitsForMemory(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			for _, name := range names {
-				if !errors.Is(errs[name], err) || err != unfinished && released[name] != 1 {
+				if !errors.Is(errs[name], err) || !errors.Is(err, unfinished) && released[name] != 1 {
 					t.Errorf("%s: %v, want %v, released %d times", name, errs[name], err, released[name])
 				}
 			}

@@ -32,6 +32,7 @@ type stream struct {
 	watching *plan       // whose regions those are
 	linger   *time.Timer // nil: the stream is fed
 	lingers  int         // how often that was set
+	unfedAt  time.Time   // when, the last time
 }
 
 // Info is a stream as GET answers with it.
@@ -129,6 +130,7 @@ func (s *stream) unfed() {
 	}
 	s.lingers++
 	n := s.lingers
+	s.unfedAt = time.Now()
 	s.linger = time.AfterFunc(s.hub.cfg.Linger, func() { s.forget(n) })
 }
 

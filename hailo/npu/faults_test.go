@@ -66,7 +66,11 @@ func startLoad(t *testing.T, b *npu.Backend, clients int) *load {
 	for range clients {
 		l.clients.Go(func() {
 			for ctx.Err() == nil {
-				count(encodeOne(context.Background(), b, seeds.Add(1)))
+				if seed := seeds.Add(1); seed%2 == 0 {
+					count(encodeOne(context.Background(), b, seed))
+				} else { // groups of 1 to 8
+					count(encodeGroup(context.Background(), b, seed, 1+int(seed/2%8)))
+				}
 			}
 		})
 	}

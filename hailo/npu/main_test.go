@@ -144,3 +144,31 @@ func encodeOne(ctx context.Context, b *npu.Backend, seed uint64) error {
 	}
 	return err
 }
+
+// encodeGroup is encodeOne for several images in one call: each gets its own vector, or the call fails.
+func encodeGroup(ctx context.Context, b *npu.Backend, seed uint64, n int) error {
+	frames, err := b.Frames().GetSeveral(ctx, nil, n)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		for _, f := range frames {
+			f.Release()
+		}
+	}()
+	for i, f := range frames {
+		paint(f.Pixels, seed<<8+uint64(i))
+	}
+	if err = b.EncodeImages(ctx, frames); err != nil {
+		return err
+	}
+	for i, f := range frames {
+		if c := backendtest.Cosine(f.Embedding, sim.Vector(f.Pixels, dimension)); !(c > 0.999) {
+			return fmt.Errorf("image %d of group %d got another's vector: cosine %v", i, seed, c)
+		}
+		if f.Run.Frames < 1 {
+			return fmt.Errorf("image %d of group %d: run %+v", i, seed, f.Run)
+		}
+	}
+	return nil
+}

@@ -144,7 +144,7 @@ func underChaos(t *testing.T, info hailo.Info, maxWait time.Duration, seed uint6
 				var panicked *pipeline.PanicError
 				switch {
 				case err == nil, errors.Is(err, hailo.ErrDeviceLost), errors.Is(err, hailo.ErrEncode), errors.As(err, &panicked):
-				case errors.Is(err, gone) && context.Cause(limited) == gone:
+				case errors.Is(err, gone) && errors.Is(context.Cause(limited), gone):
 				case errors.Is(err, context.DeadlineExceeded) && limited.Err() != nil:
 				case limited.Err() != nil: // the cause of a group is that of its last call
 				default:
