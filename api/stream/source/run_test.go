@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -339,6 +340,7 @@ func TestTrouble(t *testing.T) {
 	} {
 		o := options()
 		var log bytes.Buffer
+		o.Log = slog.New(slog.NewTextHandler(&log, nil))
 		e := trouble(t, address, o)
 		if e.Code != want || strings.Contains(e.Error()+log.String(), "secretpass") || len(e.Error()) > 400 {
 			t.Errorf("%s: %s: %v; want %s", address, e.Code, e, want)
