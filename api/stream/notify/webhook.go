@@ -17,7 +17,6 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -211,7 +210,7 @@ func (w *webhook) post(ctx context.Context, m message) (again bool, after time.D
 	}
 	now := strconv.FormatInt(time.Now().Unix(), 10)
 	r.Header.Set("Content-Type", "application/json")
-	r.Header.Set("User-Agent", "hailo-clip/"+strings.Map(printable, w.parts.Version))
+	r.Header.Set("User-Agent", "hailo-clip/"+w.parts.Version)
 	r.Header.Set("Webhook-Id", m.Delivery)
 	r.Header.Set("Webhook-Timestamp", now)
 	if w.key != nil {
@@ -255,12 +254,4 @@ func withoutURL(err error) error {
 		return u.Err
 	}
 	return err
-}
-
-// printable leaves out what must not be in a header.
-func printable(r rune) rune {
-	if r < ' ' || r > '~' {
-		return -1
-	}
-	return r
 }

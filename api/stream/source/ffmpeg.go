@@ -160,7 +160,7 @@ func (f ffmpeg) frames(d *delivery, r, times *bufio.Reader, watch *time.Timer) (
 			return n, fail(codeCodec, "ffmpeg sends a frame of %d x %d pixels", w, h)
 		}
 		frame := Frame{Raw: raw, Time: -1}
-		buf, err := d.room(size)
+		buf, err := d.get(size)
 		if err != nil && d.ctx.Err() != nil {
 			return n, d.ctx.Err()
 		}

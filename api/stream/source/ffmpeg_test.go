@@ -327,17 +327,16 @@ func TestProcessesEnd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		patience := silence
-		if strings.HasPrefix(c.want, "no frame came") {
-			patience = 200 * time.Millisecond
-		}
-		d := &delivery{ctx: t.Context(), o: o, patience: patience, each: func(f Frame) error {
+		d := newDelivery(t.Context(), o, false, func(f Frame) error {
 			if string(f.Image) != "123456" || f.Time != 500*time.Millisecond {
 				t.Errorf("%s: %q at %v", name, f.Image, f.Time)
 			}
 			frames++
 			return nil
-		}}
+		})
+		if strings.HasPrefix(c.want, "no frame came") {
+			d.patience = 200 * time.Millisecond
+		}
 		err = d.ended(a.opener(o)(t.Context(), d))
 		if c.want == "" && (err != nil || frames != 2) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s: %d frames, %v; want %s", name, frames, err, c.want)
