@@ -141,7 +141,7 @@ func (s *stream) exits(w, successor *watch) (changes []change) {
 	tell := func(kind event.Kind, label, state, previous string) {
 		ev := s.event(w, kind)
 		ev.Label, ev.State, ev.Previous = label, state, previous
-		changes = append(changes, change{ev, w.part(), w.events.Store})
+		changes = append(changes, change{ev, w.region.part(), w.events.Store})
 	}
 	for i, name := range w.names {
 		if w.labels.Ordinary(i) && w.tracker.Holds(i) && successor.find(name) < 0 {
@@ -190,13 +190,6 @@ func (s *stream) release() {
 	s.send(changes, nil)
 }
 
-func (w *watch) part() stages.Region {
-	if w.region.Name == "" {
-		return stages.Region{}
-	}
-	return w.region.part()
-}
-
 // event begins an event of now.
 func (s *stream) event(w *watch, kind event.Kind) *event.Event {
 	return &event.Event{ID: event.NewID(), Stream: s.id, Kind: kind, Region: w.region.Name, Time: time.Now()}
@@ -221,14 +214,12 @@ func (s *stream) events(w *watch, j *job, e *entry, a *RegionAnswer, found []tra
 		default:
 			ev.Label = name(c.Label)
 		}
-		seq := e.seq
-		ev.Score, ev.Scores, ev.Time, ev.Seq = c.Score, scores, e.received, &seq
+		ev.Score, ev.Scores, ev.Time, ev.Seq = c.Score, scores, e.received, new(e.seq)
 		if e.hasTime {
-			own := e.time
-			ev.TS = &own
+			ev.TS = new(e.time)
 		}
 		ev.Model, ev.Vector = s.hub.parts.Engine.ImageDigest(), vector
-		changes = append(changes, change{ev, w.part(), w.events.Store})
+		changes = append(changes, change{ev, w.region.part(), w.events.Store})
 	}
 	return changes
 }

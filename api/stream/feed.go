@@ -116,10 +116,7 @@ func (f *Feed) Push(frame Frame) error { return f.push(frame, "", nil) }
 
 // Drop is Push for a frame that cannot be read or kept: it is answered, in its order, as dropped for the reason that is given.
 func (f *Feed) Drop(frame Frame, why Dropped, err error) error {
-	if why == "" {
-		why = Bad
-	}
-	return f.push(frame, why, err)
+	return f.push(frame, cmp.Or(why, Bad), err)
 }
 
 func (f *Feed) push(frame Frame, why Dropped, err error) error {
@@ -152,11 +149,10 @@ func (f *Feed) push(frame Frame, why Dropped, err error) error {
 		seq: frame.Seq, time: frame.Time, hasTime: frame.HasTime, backward: backward, received: frame.Received,
 		settled: why != "", dropped: why, err: err,
 	})
-	switch {
-	case why != "":
+	if why != "" {
 		release(&frame)
 		f.ready.Signal()
-	default:
+	} else {
 		f.wait(waiting{number, frame, p, at})
 		f.next()
 	}
@@ -240,7 +236,7 @@ func (f *Feed) granted() bool {
 
 // start gives a frame to the engine. The caller holds mu.
 func (f *Feed) start(w waiting) {
-	number, frame, p, at := w.number, w.frame, w.plan, w.at
+	p := w.plan
 	var j *job
 	if last := len(f.spare) - 1; last >= 0 {
 		j, f.spare = f.spare[last], f.spare[:last]
@@ -248,10 +244,10 @@ func (f *Feed) start(w waiting) {
 		j = &job{feed: f}
 		j.release, j.seen = j.drop, j.see
 	}
-	j.number, j.frame, j.plan, j.at, j.base, j.encoded, j.over = number, frame, p, at, nil, false, false
-	j.ctx = f.deadline.of(frame.Received)
+	j.number, j.frame, j.plan, j.at, j.base, j.encoded, j.over = w.number, w.frame, p, w.at, nil, false, false
+	j.ctx = f.deadline.of(w.frame.Received)
 	j.request = clip.Request{
-		Image: frame.Image, Raw: frame.Raw, Prompts: p.Prompts, PromptSet: p.set, TopK: p.TopK, Regions: p.parts,
+		Image: w.frame.Image, Raw: w.frame.Raw, Prompts: p.Prompts, PromptSet: p.set, TopK: p.TopK, Regions: p.parts,
 		Lane: f.lane(p.policy), Release: j.release,
 	}
 	if j.request.Raw == (decode.Raw{}) {
@@ -269,7 +265,7 @@ func (f *Feed) start(w waiting) {
 	} else {
 		j.request.Into = &j.memory
 	}
-	f.entry(number).job = j
+	f.entry(w.number).job = j
 	f.inside++
 	f.run(j)
 }

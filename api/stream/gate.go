@@ -37,12 +37,8 @@ const (
 // be encoded, and otherwise makes it the base. Frames are decoded by several workers: one that comes late is encoded.
 func (g *gate) see(j *job, p stages.Pixels, pending bool) bool {
 	var hashes [stages.MaxRegions]uint64
-	for i := range j.plan.regions {
-		var part stages.Region
-		if j.plan.parts != nil {
-			part = j.plan.regions[i].part()
-		}
-		hashes[i] = stages.DifferenceHash(p, part)
+	for i, region := range j.plan.regions {
+		hashes[i] = stages.DifferenceHash(p, region.part())
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -173,16 +173,11 @@ func (h *Hub) check(d Definition) error {
 			return err
 		}
 	}
-	names := make([]string, 0, 1+len(d.Regions))
-	names = append(names, d.PromptSet)
-	for _, r := range d.Regions {
-		names = append(names, r.PromptSet)
-	}
-	for _, name := range names {
-		if name == "" {
+	for _, r := range append([]Region{{PromptSet: d.PromptSet}}, d.Regions...) {
+		if r.PromptSet == "" {
 			continue
 		}
-		if _, err := h.parts.Engine.PromptSets().Ready(name); err != nil && !errors.Is(err, clip.ErrSetNotReady) {
+		if _, err := h.parts.Engine.PromptSets().Ready(r.PromptSet); err != nil && !errors.Is(err, clip.ErrSetNotReady) {
 			return err
 		}
 	}

@@ -95,8 +95,7 @@ func copied[T any](p *T) *T {
 	if p == nil {
 		return nil
 	}
-	c := *p
-	return &c
+	return new(*p)
 }
 
 // normalized returns d, which it may change, with its defaults in place.
@@ -112,8 +111,7 @@ func (d Definition) normalized() Definition {
 	}
 	if g := d.Gate; g != nil {
 		if g.Distance == nil {
-			g.Distance = new(int)
-			*g.Distance = 4
+			g.Distance = new(4)
 		}
 		g.HeartbeatMS = cmp.Or(g.HeartbeatMS, 5000)
 	}
@@ -190,6 +188,7 @@ func (f *faults) regions(regions []Region) {
 	}
 }
 
+// part is the part of the frame; the zero value of the zero value, which is all of it.
 func (r Region) part() stages.Region { return stages.Region{X: r.X, Y: r.Y, W: r.W, H: r.H} }
 
 func (f *faults) events(e *Events) {

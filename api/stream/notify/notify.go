@@ -160,8 +160,7 @@ func (n *Notifier) Stats() Stats {
 		s.Webhooks = append(s.Webhooks, w.stats())
 	}
 	if n.mqtt != nil {
-		m := n.mqtt.stats()
-		s.MQTT = &m
+		s.MQTT = new(n.mqtt.stats())
 	}
 	return s
 }

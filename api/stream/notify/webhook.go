@@ -186,12 +186,10 @@ func (w *webhook) deliver(ctx, last context.Context, e *event.Event) bool {
 			w.failLog.log(w.log, "the webhook has not taken an event", "event", e.ID, "attempts", m.Attempt, "error", err)
 			return false
 		}
-		timer := time.NewTimer(max(pause/2+mathrand.N(pause/2), min(after, maxPause)))
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return false
-		case <-timer.C:
+		case <-time.After(max(pause/2+mathrand.N(pause/2), min(after, maxPause))):
 		}
 	}
 }
@@ -249,8 +247,7 @@ func retryAfter(header string) time.Duration {
 
 // withoutURL takes the address out of an error of the HTTP client: it may have credentials.
 func withoutURL(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
+	if u, ok := errors.AsType[*url.Error](err); ok {
 		return u.Err
 	}
 	return err
