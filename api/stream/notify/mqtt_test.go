@@ -78,7 +78,8 @@ func (b *inProcess) start() {
 }
 
 // listener is one of the broker. Those that come with it race with themselves when they close, and let a connection that comes
-// then be open.
+// then be open. It does not have the broker take leave of its clients: v2.7.9 then locks itself out when a client comes or goes at that
+// moment (Clients.GetByListener calls Len with the lock held).
 type listener struct {
 	net.Listener
 	mu      sync.Mutex
@@ -108,13 +109,10 @@ func (l *listener) Serve(establish listeners.EstablishFn) {
 	}
 }
 
-func (l *listener) Close(closeClients listeners.CloseFn) {
-	l.mu.Lock()
-	l.closed = true
-	l.mu.Unlock()
-	closeClients(l.ID())
+func (l *listener) Close(listeners.CloseFn) {
 	l.Listener.Close()
 	l.mu.Lock()
+	l.closed = true
 	for _, c := range l.conns {
 		c.Close()
 	}
