@@ -340,10 +340,10 @@ func TestMQTT(t *testing.T) {
 }
 
 // TestRestarts: after every restart of a broker that forgets all it gets the last state, and nothing of the former connections is
-// left. HAILO_CLIP_RESTARTS=1000 makes so many.
+// left. HAILO_TEST_RESTARTS=1000 makes so many.
 func TestRestarts(t *testing.T) {
 	restarts := 20
-	if n, err := strconv.Atoi(os.Getenv("HAILO_CLIP_RESTARTS")); err == nil {
+	if n, err := strconv.Atoi(os.Getenv("HAILO_TEST_RESTARTS")); err == nil {
 		restarts = n
 	}
 	b := startInProcess(t, nil)
