@@ -111,7 +111,7 @@ func (s *stream) observe(f *Feed, j *job, e *entry) (changes []change) {
 		w.events = *j.plan.Events // with what is no matter to the tracker
 		found := w.tracker.Observe(j.at, a.Result.Logits, a.Result.Matches)
 		if len(found) > 0 {
-			changes = append(changes, s.events(w, j, e, a, found)...)
+			changes = append(changes, s.events(w, e, a, found)...)
 		}
 		pending = pending || w.tracker.Pending()
 	}
@@ -196,7 +196,7 @@ func (s *stream) event(w *watch, kind event.Kind) *event.Event {
 }
 
 // events makes events of changes.
-func (s *stream) events(w *watch, j *job, e *entry, a *RegionAnswer, found []track.Change) (changes []change) {
+func (s *stream) events(w *watch, e *entry, a *RegionAnswer, found []track.Change) (changes []change) {
 	scores, vector := w.best(), slices.Clone(a.Result.Embedding)
 	name := func(label int) string {
 		if label < 0 {

@@ -52,12 +52,11 @@ func (f *Findings) Between(n *float64, field string, low, high float64) {
 
 // Faults returns the faults that are joined in an error.
 func Faults(err error) (all []Fault) {
-	var f Fault
 	if many, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, err := range many.Unwrap() {
 			all = append(all, Faults(err)...)
 		}
-	} else if errors.As(err, &f) {
+	} else if f, ok := errors.AsType[Fault](err); ok {
 		all = append(all, f)
 	}
 	return all
