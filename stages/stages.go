@@ -210,10 +210,13 @@ func (a *RegionResult) give(memory RegionResult, lent bool) RegionResult {
 	}
 }
 
-// moved returns from in the memory of to; nil if from is nil.
+// moved returns from in the memory of to; nil only if from is nil.
 func moved[T any](to, from []T) []T {
-	if from == nil {
+	switch {
+	case from == nil:
 		return nil
+	case to == nil:
+		to = []T{} // an empty list stays one
 	}
 	return append(to[:0], from...)
 }
