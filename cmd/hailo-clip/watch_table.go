@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
@@ -337,23 +336,4 @@ func paint(spans []span, width int, colors bool) string {
 		}
 	}
 	return b.String()
-}
-
-// lineView writes a line for people for each event.
-type lineView struct{ colors bool }
-
-func (lineView) answer(watchedFrame, client.Message) error { return nil }
-
-func (v lineView) event(m client.Message) error {
-	_, err := stdout.raw([]byte(paint(eventSpans(m.Event), math.MaxInt, v.colors) + "\n"))
-	return err
-}
-
-func (lineView) trouble(err error) { jsonView{}.trouble(err) }
-func (lineView) close()            {}
-
-// jsonText is a text as JSON has it.
-func jsonText(text string) string {
-	b, _ := json.Marshal(text) // texts can be written
-	return string(b)
 }
