@@ -9,6 +9,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"hailoclip/api/stream"
+	"hailoclip/api/stream/event"
 	"hailoclip/cache/sets"
 	"hailoclip/pipeline"
 )
@@ -48,7 +49,7 @@ type streamAsk struct {
 func (r *request) streamID() (string, error) {
 	coded, _ := r.ctx.UserValue("id").(string)
 	name, err := url.PathUnescape(coded)
-	if err != nil || !stream.ValidName(name) {
+	if err != nil || !event.ValidName(name) {
 		return "", fail(errInvalidRequest, "The name of a stream must match ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 	}
 	return strings.Clone(name), nil

@@ -146,7 +146,7 @@ func (s *stream) exits(w, successor *watch) (changes []change) {
 		changes = append(changes, change{ev, w.part(), w.events.Store})
 	}
 	for i, name := range w.names {
-		if w.ordinary(i) && w.tracker.Holds(i) && successor.find(name) < 0 {
+		if w.labels.Ordinary(i) && w.tracker.Holds(i) && successor.find(name) < 0 {
 			tell(event.Exit, name, "", "")
 		}
 	}
@@ -157,7 +157,7 @@ func (s *stream) exits(w, successor *watch) (changes []change) {
 		was := make([]int, successor.labels.N)
 		for i := range was {
 			was[i] = -1
-			if successor.ordinary(i) {
+			if successor.labels.Ordinary(i) {
 				was[i] = w.find(successor.names[i])
 			}
 		}
@@ -172,14 +172,10 @@ func (w *watch) find(name string) int {
 		return -1
 	}
 	i := slices.Index(w.names, name)
-	if i >= 0 && !w.ordinary(i) {
+	if i >= 0 && !w.labels.Ordinary(i) {
 		return -1
 	}
 	return i
-}
-
-func (w *watch) ordinary(label int) bool {
-	return label < w.labels.N && (w.labels.Kinds == nil || w.labels.Kinds[label] == stages.Ordinary)
 }
 
 // release forgets what holds, and tells so. The caller holds mu.
@@ -244,7 +240,7 @@ func (w *watch) best() []event.Score {
 	all := w.tracker.Scores()
 	list := make([]event.Score, 0, len(w.names))
 	for i, name := range w.names {
-		if w.ordinary(i) {
+		if w.labels.Ordinary(i) {
 			list = append(list, event.Score{Label: name, Score: all[i]})
 		}
 	}
@@ -269,7 +265,7 @@ func (s *stream) states() (list []RegionState) {
 			r.State = w.names[label]
 		}
 		for i, name := range w.names {
-			if w.ordinary(i) && w.tracker.Holds(i) {
+			if w.labels.Ordinary(i) && w.tracker.Holds(i) {
 				r.Labels = append(r.Labels, name)
 			}
 		}

@@ -111,7 +111,7 @@ func NewHub(cfg Config, p Parts) (*Hub, error) {
 	}
 	for id, text := range kept {
 		d, err := Parse(text, p.Limits)
-		if err == nil && !ValidName(id) {
+		if err == nil && !event.ValidName(id) {
 			err = errors.New("this is no name of a stream")
 		}
 		if err != nil {
@@ -132,7 +132,7 @@ func NewHub(cfg Config, p Parts) (*Hub, error) {
 // for an address that it refuses.
 func (h *Hub) Put(ctx context.Context, id string, definition []byte) (info Info, created bool, err error) {
 	d, err := Parse(definition, h.parts.Limits)
-	if err == nil && !ValidName(id) {
+	if err == nil && !event.ValidName(id) {
 		err = sets.Fault{Field: "id", Problem: nameProblem}
 	}
 	if err != nil {
@@ -189,15 +189,15 @@ func (h *Hub) check(d Definition) error {
 	return nil
 }
 
-// room says why there is no place for a stream, which may be there already.
+// room makes a place for a stream that is to be defined, which may be there already, or says why there is none.
 func (h *Hub) room(s *stream) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
 	case h.ended:
 		return ErrStopping
-	case s == nil && len(h.streams) >= h.cfg.MaxStreams:
-		return fmt.Errorf("%w: %d", ErrStreamsFull, h.cfg.MaxStreams)
+	case s == nil:
+		return h.makeRoom("")
 	}
 	return nil
 }
@@ -324,7 +324,8 @@ type Opening struct {
 	Answer func(*Answer)
 }
 
-// Open opens a feed, which ends with ctx or Close. A feed that has pushed nothing for staleFeed makes way for another one.
+// Open opens a feed, which ends with ctx or Close. A feed that has pushed nothing for staleFeed makes way for another one, also for that
+// of another stream, see makeRoom.
 // Errors: ErrNoStream, ErrFed, ErrStreamsFull, ErrStopping, sets.Faults, of prompt sets.
 func (h *Hub) Open(ctx context.Context, o Opening) (*Feed, error) {
 	id := o.ID
@@ -337,7 +338,7 @@ func (h *Hub) Open(ctx context.Context, o Opening) (*Feed, error) {
 		}
 		id = named.ID
 	}
-	if id != "" && !ValidName(id) {
+	if id != "" && !event.ValidName(id) {
 		return nil, sets.Fault{Field: "id", Problem: nameProblem}
 	}
 	before, d := h.find(id), Definition{}
@@ -367,9 +368,10 @@ func (h *Hub) Open(ctx context.Context, o Opening) (*Feed, error) {
 		return nil, ErrStopping
 	case s == nil && before != nil:
 		return nil, missing(id) // it was deleted meanwhile
-	case s == nil && len(h.streams) >= h.cfg.MaxStreams:
-		return nil, fmt.Errorf("%w: %d", ErrStreamsFull, h.cfg.MaxStreams)
 	case s == nil:
+		if err := h.makeRoom(o.Caller.Address); err != nil {
+			return nil, err
+		}
 		s = h.newStream(cmp.Or(id, newUnnamed()), d)
 	}
 	f, err := s.open(ctx, o, d)

@@ -131,15 +131,23 @@ func (k *Kept) safely(do func()) (err error) {
 	return nil
 }
 
-// View runs read in turn; tx is nil where there is no file. When ctx ends first, read may still be at work, so what it finds is
-// looked at after a good end only.
-func (k *Kept) View(ctx context.Context, read func(tx *bbolt.Tx) error) error {
-	return k.Do(ctx, func() error {
-		if k.db == nil {
-			return read(nil)
+// View returns what read finds, in turn; tx is nil where there is no file.
+func View[T any](ctx context.Context, k *Kept, read func(tx *bbolt.Tx) (T, error)) (T, error) {
+	var found, none T
+	err := k.Do(ctx, func() error {
+		find := func(tx *bbolt.Tx) (err error) {
+			found, err = read(tx)
+			return err
 		}
-		return k.db.View(read)
+		if k.db == nil {
+			return find(nil)
+		}
+		return k.db.View(find)
 	}, nil)
+	if err != nil { // when ctx has ended first, read may still be at work
+		return none, err
+	}
+	return found, nil
 }
 
 // Change makes a change in turn, and runs then if the change is on disk. Where there is no file it returns none; with nil it

@@ -80,24 +80,10 @@ func check(data []byte) (damaged error) {
 	return damaged
 }
 
-// view returns what read finds, in turn; tx is nil where there is no file. When ctx ends first, read may still be at work, so
-// its result is looked at after a good end only.
-func view[T any](ctx context.Context, s *File, read func(tx *bbolt.Tx) (T, error)) (T, error) {
-	var found, none T
-	err := s.kept.View(ctx, func(tx *bbolt.Tx) (err error) {
-		found, err = read(tx)
-		return err
-	})
-	if err != nil {
-		return none, err
-	}
-	return found, nil
-}
-
 // viewItems returns what read makes of the items of a bucket whose keys begin with prefix. It must copy what it keeps. Error:
 // ErrNotFound.
 func viewItems[T any](ctx context.Context, s *File, name, prefix string, read func(items map[string][]byte) T) (T, error) {
-	return view(ctx, s, func(tx *bbolt.Tx) (found T, err error) {
+	return boltfile.View(ctx, s.kept, func(tx *bbolt.Tx) (found T, err error) {
 		if tx == nil || tx.Bucket([]byte(name)) == nil {
 			return found, ErrNotFound
 		}
@@ -112,7 +98,7 @@ func viewItems[T any](ctx context.Context, s *File, name, prefix string, read fu
 
 // Names returns the names of all sets, in order.
 func (s *File) Names(ctx context.Context) ([]string, error) {
-	return view(ctx, s, func(tx *bbolt.Tx) (names []string, err error) {
+	return boltfile.View(ctx, s.kept, func(tx *bbolt.Tx) (names []string, err error) {
 		if tx == nil {
 			return nil, nil
 		}

@@ -5,7 +5,6 @@ package batch
 import (
 	"context"
 	"errors"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -354,11 +353,7 @@ const stuckAfter = 10 * time.Second
 
 // encode makes a call of the backend, and an error of a panic.
 func (b *Batcher) encode(ctx context.Context, frames []*hailo.Frame) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = &pipeline.PanicError{Stage: "encode", Value: v, Stack: debug.Stack()}
-		}
-	}()
+	defer pipeline.Recover("encode", &err)
 	return b.backend.EncodeImages(ctx, frames)
 }
 

@@ -91,7 +91,7 @@ func New(c Config) *Tracker {
 // none. What was pending, and the averages, begin anew.
 func (t *Tracker) Resume(old *Tracker, was []int) {
 	for i, w := range was {
-		if w < 0 || !old.holds[w] || t.kind(i) != stages.Ordinary {
+		if w < 0 || !old.holds[w] || !t.labels.Ordinary(i) {
 			continue
 		}
 		if t.holds[i] = true; w == old.state {
@@ -126,7 +126,7 @@ func (t *Tracker) Observe(at time.Time, logits []float64, matches []stages.Match
 		}
 	}
 	for i, holds := range t.holds {
-		if !holds && t.kind(i) == stages.Ordinary && t.count(&t.rows[i], fits && t.matches[i].Score >= t.config.Enter[i]) {
+		if !holds && t.labels.Ordinary(i) && t.count(&t.rows[i], fits && t.matches[i].Score >= t.config.Enter[i]) {
 			t.holds[i] = true
 			t.changes = append(t.changes, Change{Enter: true, Label: i, Score: t.scores[i]})
 		}
@@ -162,7 +162,7 @@ func (t *Tracker) score(logits []float64, matches []stages.Match) bool {
 	}
 	reason := t.labels.Judge(t.matches, &t.config.Scoring, t.odds)
 	for i := range t.matches {
-		if t.scores[i] = t.matches[i].Score; t.kind(i) != stages.Ordinary || t.scores[i] != t.scores[i] {
+		if t.scores[i] = t.matches[i].Score; !t.labels.Ordinary(i) || t.scores[i] != t.scores[i] {
 			t.scores[i] = 0
 		}
 	}
@@ -178,13 +178,6 @@ func (t *Tracker) smooth(average, value float64) float64 {
 		return value
 	}
 	return t.config.Smoothing*average + (1-t.config.Smoothing)*value
-}
-
-func (t *Tracker) kind(i int) stages.Kind {
-	if t.labels.Kinds == nil {
-		return stages.Ordinary
-	}
-	return t.labels.Kinds[i]
 }
 
 // count takes a frame into a row, or ends it, and says whether the row is complete, which ends it, too.

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"hailoclip/api/stream/event"
 	"io"
 	"log/slog"
 	"math/big"
@@ -423,7 +424,7 @@ func TestHomeAssistant(t *testing.T) {
 	n.Refresh()
 	shows("map[hailo_clip_gate_ajar:OFF hailo_clip_gate_closed:ON hailo_clip_gate_img:jpeg of e1 hailo_clip_gate_score:0.875 hailo_clip_gate_state:closed]")
 
-	next.Regions = []Region{{Name: "left", Labels: []string{"cat"}, State: "cat", Score: 1}, {Name: "right", Labels: []string{"cat"}}}
+	next.Regions = []event.Region{{Name: "left", Labels: []string{"cat"}, State: "cat", Score: 1}, {Name: "right", Labels: []string{"cat"}}}
 	s.set(next)
 	n.Refresh()
 	w.has("hailo-clip/gate/state", "")

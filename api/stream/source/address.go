@@ -38,19 +38,15 @@ func parse(text string, o Options) (address, error) {
 	if err != nil { // its text has the address
 		return a, fail(codeNotAllowed, "the source is no address that can be read")
 	}
-	port := ports[u.Scheme]
-	if port == "" {
+	if ports[u.Scheme] == "" {
 		return a, fail(codeNotAllowed, "%.20q is no kind of source: http, https, rtsp, rtsps", u.Scheme)
 	}
 	if u.Hostname() == "" || u.Opaque != "" {
 		return a, fail(codeNotAllowed, "the source has no host")
 	}
-	if u.Port() != "" {
-		port = u.Port()
-	}
 	u.Fragment, u.RawFragment = "", ""
 	a.url = u
-	if err := o.Allowed.Check(u.Hostname(), port); err != nil {
+	if err := o.Allowed.Check(u.Hostname(), a.port()); err != nil {
 		return a, &Error{codeNotAllowed, err}
 	}
 	return a, nil

@@ -397,6 +397,22 @@ func TestReaderOfFFmpeg(t *testing.T) {
 	}
 }
 
+// TestReadPPM: pixels begin right behind the header, whatever they look like.
+func TestReadPPM(t *testing.T) {
+	for text, want := range map[string]string{
+		"P6\n1 2\n255\n\n \r\t12": `1 2 "\n \r\t12" <nil>`, "P6\n99999 1\n255\n": `99999 1 "" <nil>`, "": `0 0 "" EOF`, "P6\n1": `0 0 "" unexpected EOF`,
+		"P": `0 0 "" unexpected EOF`, "P6\n1 -2\n255\n1": `0 0 "1" ` + errFrame.Error(), "P6\n999999 1\n255\n": `0 0 " 1\n255\n" ` + errFrame.Error(),
+		"P6\n1 2\n254\n1": `0 0 "1" ` + errFrame.Error(), "P5\n1 2\n": `0 0 "5\n1 2\n" ` + errFrame.Error(),
+	} {
+		r := bufio.NewReader(strings.NewReader(text))
+		w, h, err := readPPM(r)
+		rest, _ := io.ReadAll(r)
+		if got := fmt.Sprintf("%d %d %q %v", w, h, rest, err); got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
+}
+
 // TestFFmpegDoesNotOutlive: where the service is killed, ffmpeg ends, too, whatever the camera sends.
 func TestFFmpegDoesNotOutlive(t *testing.T) {
 	if dir := os.Getenv("HAILO_TEST_KILLED"); dir != "" { // the one that is killed
