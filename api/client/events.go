@@ -81,10 +81,7 @@ func (c *Client) Events(ctx context.Context, id string, o EventsOptions) iter.Se
 				yield(Event{}, err)
 				return
 			}
-			if sleep(ctx, pause+time.Duration(rand.Float64()*float64(pause)/4)) != nil {
-				yield(Event{}, context.Cause(ctx))
-				return
-			}
+			_ = sleep(ctx, pause+time.Duration(rand.Float64()*float64(pause)/4)) // once fails when ctx has ended, and that is told above
 		}
 	}
 }

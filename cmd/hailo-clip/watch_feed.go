@@ -38,7 +38,7 @@ func (c *watchCmd) watch(ctx context.Context, s *client.Client, d client.StreamD
 	w.box = newMailbox(!w.live || d.Policy == client.PolicyQueue)
 	switch {
 	case stdout.terminal && c.Events:
-		w.view = lineView{stdout.color() && !c.NoColor}
+		w.view = lineView{colors: stdout.color() && !c.NoColor}
 	case stdout.terminal:
 		w.view = newTableView(c, stdout)
 	}

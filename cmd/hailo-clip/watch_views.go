@@ -104,7 +104,10 @@ func (jsonView) trouble(err error) {
 func (jsonView) close() {}
 
 // lineView writes a line for people for each event.
-type lineView struct{ colors bool }
+type lineView struct {
+	jsonView // for trouble and close
+	colors   bool
+}
 
 func (lineView) answer(watchedFrame, client.Message) error { return nil }
 
@@ -112,9 +115,6 @@ func (v lineView) event(m client.Message) error {
 	_, err := stdout.raw([]byte(paint(eventSpans(m.Event), math.MaxInt, v.colors) + "\n"))
 	return err
 }
-
-func (lineView) trouble(err error) { jsonView{}.trouble(err) }
-func (lineView) close()            {}
 
 // jsonText is a text as JSON has it.
 func jsonText(text string) string {
