@@ -47,7 +47,9 @@ type Feed struct {
 	idle    int
 	inside  int // jobs that are not settled
 	waiting []waiting
-	queued  bool // it is in the hub's queue for a place
+	queued  bool  // it is in the hub's queue for a place
+	known   *plan // whose prompts are encoded, or failed to be
+	asking  bool  // prompts are being encoded
 	spare   []*job
 
 	out     Answer // the deliverer's
@@ -214,9 +216,34 @@ func (f *Feed) first() waiting {
 
 // next starts frames that wait, as far as there are places. The caller holds mu.
 func (f *Feed) next() {
-	for f.startable() && (f.waiting[0].plan.policy != pipeline.Latest || f.stream.hub.places.take(f)) {
+	for f.startable() && (f.waiting[0].plan.policy != pipeline.Latest || f.prepared(f.waiting[0].plan) && f.stream.hub.places.take(f)) {
 		f.start(f.first())
 	}
+}
+
+// prepared says whether the prompts of a plan are encoded. Otherwise they will be, and next is called then: new ones may wait long
+// for the text encoder, and must not keep one of the hub's places meanwhile. The caller holds mu.
+func (f *Feed) prepared(p *plan) bool {
+	if len(p.Prompts) == 0 || f.known == p {
+		return true
+	}
+	if f.asking {
+		return false
+	}
+	f.asking = true
+	hub := f.stream.hub
+	hub.running.Go(func() {
+		_ = f.try("prompts of a stream", func() {
+			ctx, cancel := context.WithTimeout(f.ctx, hub.parts.Timeout)
+			defer cancel()
+			_, _ = hub.parts.Engine.EmbedTexts(ctx, f.caller, p.Prompts) // the frame fails likewise
+		})
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.known, f.asking = p, false
+		f.next()
+	})
+	return false
 }
 
 func (f *Feed) startable() bool { return len(f.waiting) > 0 && f.inside < f.waiting[0].plan.inFlight }
@@ -226,7 +253,7 @@ func (f *Feed) granted() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.queued = false
-	if !f.startable() || f.waiting[0].plan.policy != pipeline.Latest {
+	if !f.startable() || f.waiting[0].plan.policy != pipeline.Latest || !f.prepared(f.waiting[0].plan) {
 		return false
 	}
 	f.start(f.first())

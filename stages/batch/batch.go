@@ -77,7 +77,7 @@ const (
 // device if that is ready, which takes six runs, or else when it first has nothing to do. The caller closes it before the backend.
 func New(backend hailo.Backend, maxWait time.Duration) *Batcher {
 	b := &Batcher{backend: backend, info: backend.Info(), maxWait: maxWait}
-	b.rule.cap = max(b.info.ImageBatch, 1)
+	b.rule.cap, b.info.ImageCalls = max(b.info.ImageBatch, 1), max(b.info.ImageCalls, 1)
 	b.stats.Groups = make([]uint64, min(b.rule.cap, maxGroup)+1)
 	b.calls.New = func() any { return &call{done: make(chan struct{}, 1)} }
 	b.idle.New = func() any {
@@ -108,7 +108,7 @@ func (b *Batcher) Close() {
 
 // Room is how many frames it takes without a wait for a call of the backend to end: with more calls of Encode than that nothing
 // is gained.
-func (b *Batcher) Room() int { return max(b.info.ImageCalls, 1) * b.rule.cap }
+func (b *Batcher) Room() int { return b.info.ImageCalls * b.rule.cap }
 
 // Stats returns the counters.
 func (b *Batcher) Stats() Stats {
