@@ -55,26 +55,36 @@ type numbered struct {
 
 // queue is at most limit events of at most so many bytes, or one that is larger, in their order.
 type queue struct {
-	limit, most, bytes int
-	events             []numbered
+	limit, most         int
+	first, count, bytes int
+	events              []numbered // a ring, which grows as is needed
 }
+
+func (q *queue) at(i int) *numbered { return &q.events[(q.first+i)%len(q.events)] }
 
 // push adds an event. The oldest make room: lost is how many, and newest the number of the last of them.
 func (q *queue) push(e numbered) (lost int, newest uint64) {
-	for len(q.events) > 0 && (len(q.events) == q.limit || q.bytes+e.e.size() > q.most) {
-		lost, newest = lost+1, q.pop().n
+	for q.count > 0 && (q.count == q.limit || q.bytes+e.e.size() > q.most) {
+		lost, newest = lost+1, q.at(0).n
+		q.pop()
 	}
-	q.events = append(q.events, e)
+	if q.count == len(q.events) {
+		grown := make([]numbered, min(max(4, 2*q.count), q.limit))
+		for i := range q.count {
+			grown[i] = *q.at(i)
+		}
+		q.events, q.first = grown, 0
+	}
+	q.count++
 	q.bytes += e.e.size()
+	*q.at(q.count - 1) = e
 	return lost, newest
 }
 
-func (q *queue) pop() numbered {
-	e := q.events[0]
-	q.events[0] = numbered{}
-	q.events = q.events[1:]
-	q.bytes -= e.e.size()
-	return e
+func (q *queue) pop() {
+	q.bytes -= q.at(0).e.size()
+	*q.at(0) = numbered{}
+	q.first, q.count = (q.first+1)%len(q.events), q.count-1
 }
 
 // NewBus makes a bus that remembers up to so many of the newest changes of each stream, of many streams only those that have
@@ -129,9 +139,9 @@ func (b *Bus) remember(it numbered) {
 		oldest := b.recent.Back()
 		h := b.recent.Remove(oldest).(*history)
 		delete(b.streams, h.stream)
-		b.count -= len(h.events)
+		b.count -= h.count
 		b.bytes -= h.bytes
-		b.forgotten = max(b.forgotten, h.events[len(h.events)-1].n)
+		b.forgotten = max(b.forgotten, h.at(h.count-1).n)
 	}
 }
 
@@ -183,11 +193,11 @@ func (b *Bus) after(stream, since string) (events []numbered, whole bool) {
 			continue
 		}
 		forgotten = max(forgotten, h.forgotten)
-		for _, it := range h.events {
-			if it.e.ID == since {
+		for i := range h.count {
+			if it := h.at(i); it.e.ID == since {
 				known, from = true, it.n
 			} else {
-				events = append(events, it)
+				events = append(events, *it)
 			}
 		}
 	}
@@ -280,7 +290,7 @@ func (l *Listener) take() (e *Event, missed int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	q := &l.changes
-	if len(q.events) == 0 || len(l.frames.events) > 0 && l.frames.events[0].n < q.events[0].n {
+	if q.count == 0 || l.frames.count > 0 && l.frames.at(0).n < q.at(0).n {
 		q = &l.frames
 	}
 	switch {
@@ -288,8 +298,9 @@ func (l *Listener) take() (e *Event, missed int) {
 		e = l.before[0].e
 		l.before[0].e = nil
 		l.before = l.before[1:]
-	case len(q.events) > 0:
-		e = q.pop().e
+	case q.count > 0:
+		e = q.at(0).e
+		q.pop()
 	default:
 		return nil, 0
 	}

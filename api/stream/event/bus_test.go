@@ -312,8 +312,8 @@ func TestLargeEvents(t *testing.T) {
 	}
 	sum := 0
 	for _, element := range b.streams {
-		for _, it := range element.Value.(*history).events {
-			sum += it.e.size()
+		for h, i := element.Value.(*history), 0; i < h.count; i++ {
+			sum += h.at(i).e.size()
 		}
 	}
 	if sum != b.bytes || sum > maxRememberedBytes || b.count < 5 {
