@@ -13,11 +13,7 @@ import (
 	"hailoclip/pipeline"
 )
 
-const (
-	mediaEvents = "text/event-stream"
-	// mostEvents is how many events a list has at most.
-	mostEvents = 1000
-)
+const mediaEvents = "text/event-stream"
 
 // events answers GET /v1/streams/{id}/events: with events as they come, or with a list of those that were.
 func (s *Server) events(r *request) error {
@@ -29,7 +25,7 @@ func (s *Server) events(r *request) error {
 	if sent := r.ctx.Request.Header.Peek("Last-Event-ID"); len(sent) > 0 {
 		since = string(sent)
 	}
-	if len(since) > 0 && !validEventID(since) {
+	if len(since) > 0 && !event.ValidID(since) {
 		return fail(errInvalidRequest, "'since' must be the id of an event")
 	}
 	if bytes.Contains(bytes.ToLower(r.ctx.Request.Header.Peek(fasthttp.HeaderAccept)), []byte(mediaEvents)) {
@@ -38,19 +34,13 @@ func (s *Server) events(r *request) error {
 	return s.listEvents(r, id, since)
 }
 
-// validEventID says whether an event may have that id.
-func validEventID(id string) bool {
-	const length, hex = 32, "0123456789abcdef"
-	return len(id) == length && len(bytes.Trim([]byte(id), hex)) == 0
-}
-
 // listEvents answers with the events that are stored or, of a stream that stores none, those that the service remembers.
 func (s *Server) listEvents(r *request, id, since string) error {
 	limit := 100
 	if sent := r.ctx.QueryArgs().Peek("limit"); len(sent) > 0 {
 		var err error
-		if limit, err = strconv.Atoi(string(sent)); err != nil || limit < 1 || limit > mostEvents {
-			return fail(errInvalidRequest, "'limit' must be a number from 1 to %d", mostEvents)
+		if limit, err = strconv.Atoi(string(sent)); err != nil || limit < 1 || limit > event.MaxList {
+			return fail(errInvalidRequest, "'limit' must be a number from 1 to %d", event.MaxList)
 		}
 	}
 	order := string(r.ctx.QueryArgs().Peek("order"))
@@ -268,7 +258,7 @@ func (r *request) storedEvent() (event.Event, error) {
 // eventID is the id in the path, where there is a store for it.
 func (r *request) eventID() (string, error) {
 	id, _ := r.ctx.UserValue("id").(string)
-	if !validEventID(id) {
+	if !event.ValidID(id) {
 		return "", event.ErrNoEvent
 	}
 	if r.server.svc.Store == nil {

@@ -171,8 +171,7 @@ func (in *input) parseSlowly(body []byte) error {
 		Image json.RawMessage // instead of input's
 	}
 	if err := json.Unmarshal(body, &raw); err != nil {
-		var syntax *json.SyntaxError
-		if errors.As(err, &syntax) {
+		if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 			return fail(errInvalidJSON, "The body is not valid JSON: %s, at byte %d", syntax.Error(), syntax.Offset)
 		}
 		return fail(errInvalidJSON, "The body must be a JSON object")

@@ -52,8 +52,7 @@ func (r *request) log() {
 		if failed {
 			attrs = append(attrs, slog.String("error", err.Error()))
 		}
-		var panicked *pipeline.PanicError
-		if errors.As(err, &panicked) {
+		if panicked, ok := errors.AsType[*pipeline.PanicError](err); ok {
 			level = slog.LevelError
 			attrs = append(attrs, slog.String("stack", string(panicked.Stack)))
 		}

@@ -61,12 +61,16 @@ func (s *Server) promptSetRoutes() []route {
 
 func (r *request) promptSets() *clip.PromptSets { return r.server.svc.Engine.PromptSets() }
 
-// setName is the name of the set in the path, percent-decoded once.
 func (r *request) setName() (string, error) {
-	coded, _ := r.ctx.UserValue("name").(string)
+	return r.pathName("name", "a prompt set", sets.ValidName)
+}
+
+// pathName is the name in the path, percent-decoded once.
+func (r *request) pathName(parameter, of string, valid func(string) bool) (string, error) {
+	coded, _ := r.ctx.UserValue(parameter).(string)
 	name, err := url.PathUnescape(coded)
-	if err != nil || !sets.ValidName(name) {
-		return "", fail(errInvalidRequest, "The name of a prompt set must match ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+	if err != nil || !valid(name) {
+		return "", fail(errInvalidRequest, "The name of %s must match ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", of)
 	}
 	return strings.Clone(name), nil
 }

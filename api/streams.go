@@ -3,12 +3,11 @@ package api
 import (
 	"encoding/json"
 	"errors"
-	"net/url"
-	"strings"
 
 	"github.com/valyala/fasthttp"
 
 	"hailoclip/api/stream"
+	"hailoclip/api/stream/event"
 	"hailoclip/cache/sets"
 	"hailoclip/pipeline"
 )
@@ -44,15 +43,7 @@ type streamAsk struct {
 	created    bool
 }
 
-// streamID is the name of the stream in the path, percent-decoded once.
-func (r *request) streamID() (string, error) {
-	coded, _ := r.ctx.UserValue("id").(string)
-	name, err := url.PathUnescape(coded)
-	if err != nil || !stream.ValidName(name) {
-		return "", fail(errInvalidRequest, "The name of a stream must match ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-	}
-	return strings.Clone(name), nil
-}
+func (r *request) streamID() (string, error) { return r.pathName("id", "a stream", event.ValidName) }
 
 // listStreams is one of few at a time: the list has all definitions.
 func (r *request) listStreams() error {

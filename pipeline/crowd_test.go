@@ -125,23 +125,21 @@ func (c *crowd) close() {
 	}
 }
 
-// newGate is a crowd in front of one stage with one worker, which works on a batch until the gate gives something or
+// newGate is a crowd in front of one stage with one worker, which works on a job until the gate gives something or
 // is closed.
-func newGate(t testing.TB, queue, batch int) (c *crowd, gate chan struct{}) {
+func newGate(t testing.TB, queue int) (c *crowd, gate chan struct{}) {
 	gate = make(chan struct{})
-	c = newCrowd(t, stage{Name: "gate", Queue: queue, Workers: 1, Batch: batch, Work: func(_ int, jobs []*job) {
-		c.serve(jobs)
+	c = newCrowd(t, stage{Name: "gate", Queue: queue, Workers: 1, Work: func(_ int, j *job) {
+		c.serve(j)
 		<-gate
 	}})
 	return c, gate
 }
 
-func (c *crowd) serve(jobs []*job) {
+func (c *crowd) serve(j *job) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, j := range jobs {
-		c.served = append(c.served, j.Item.name)
-	}
+	c.served = append(c.served, j.Item.name)
 }
 
 // lane is the lane of a caller with one connection.

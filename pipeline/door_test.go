@@ -11,7 +11,7 @@ import (
 // TestCallersTakeTurns has one caller fill the queue, and another come later.
 func TestCallersTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, gate := newGate(t, 4, 1)
+		c, gate := newGate(t, 4)
 		greedy, modest := lane("a"), lane("b")
 		c.send(t.Context(), greedy, "first", "a1", "a2", "a3", "a4")
 		if err := c.Refuses(greedy); !errors.Is(err, ErrQueueFull) {
@@ -34,7 +34,7 @@ func TestCallersTakeTurns(t *testing.T) {
 // TestGivenUpMakesRoom has jobs pass their deadline in the queue: their places are free at once, and no worker sees them.
 func TestGivenUpMakesRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, gate := newGate(t, 2, 1)
+		c, gate := newGate(t, 2)
 		c.send(t.Context(), Lane{}, "inside")
 		c.send(within(t, time.Second), Lane{}, "1", "2")
 		time.Sleep(2 * time.Second)
@@ -54,7 +54,7 @@ func TestGivenUpMakesRoom(t *testing.T) {
 func TestEnter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		boom := errors.New("boom")
-		c := newCrowd(t, stage{Name: "s", Queue: 2, Workers: 1, Work: func(int, []*job) {}})
+		c := newCrowd(t, stage{Name: "s", Queue: 2, Workers: 1, Work: func(int, *job) {}})
 		c.enter = func(j *job) error {
 			switch j.Item.name {
 			case "refused":
@@ -93,9 +93,9 @@ func TestEnter(t *testing.T) {
 func TestLongWorkDoesNotTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var c *crowd
-		c = newCrowd(t, stage{Name: "s", Queue: 8, Workers: 1, Work: func(_ int, jobs []*job) {
-			c.serve(jobs)
-			if jobs[0].Item.name[0] == 'L' {
+		c = newCrowd(t, stage{Name: "s", Queue: 8, Workers: 1, Work: func(_ int, j *job) {
+			c.serve(j)
+			if j.Item.name[0] == 'L' {
 				time.Sleep(time.Second)
 			}
 		}})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 )
 
 // Errors of Pipeline.Do, besides those of the stages. They are wrapped with what happened.
@@ -22,6 +23,13 @@ type PanicError struct {
 }
 
 func (e *PanicError) Error() string { return fmt.Sprintf("panic in stage %s: %v", e.Stage, e.Value) }
+
+// Recover is deferred: it makes an error of a panic.
+func Recover(stage string, err *error) {
+	if v := recover(); v != nil {
+		*err = &PanicError{stage, v, debug.Stack()}
+	}
+}
 
 // Late returns the ErrDeadline of a context that has ended, with its cause.
 func Late(ctx context.Context) error { return fmt.Errorf("%w: %w", ErrDeadline, context.Cause(ctx)) }

@@ -30,7 +30,7 @@ type Job[T any] struct {
 // StageTime is the time that a job spent in one stage.
 type StageTime struct {
 	Stage string
-	Wait  time.Duration // in the queue before it, gathering of the batch included
+	Wait  time.Duration // in the queue before it
 	Work  time.Duration // in its worker
 }
 

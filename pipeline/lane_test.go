@@ -27,7 +27,7 @@ func names(prefix string, n int) (list []string) {
 // TestLatest has a stream send faster than it is served: its newest two wait, and it has its turns.
 func TestLatest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, gate := newGate(t, 4, 1)
+		c, gate := newGate(t, 4)
 		stream := laneOf("s", Latest)
 		c.send(t.Context(), stream, "s1", "s2", "s3", "s4")
 		c.want(ErrSuperseded, "s2")
@@ -51,7 +51,7 @@ func TestLatest(t *testing.T) {
 // TestLatestIsItsOwn: it takes no place of other jobs of its caller, as those of a batch beside a stream.
 func TestLatestIsItsOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, gate := newGate(t, 8, 1)
+		c, gate := newGate(t, 8)
 		c.send(t.Context(), lane("s"), "s0", "s1")
 		c.send(t.Context(), laneOf("s", Latest), "s2", "s3", "s4")
 		c.want(ErrSuperseded, "s2")
@@ -64,7 +64,7 @@ func TestLatestIsItsOwn(t *testing.T) {
 // TestLatestInAFullQueue: while fewer of a stream wait than may, it is a caller like others.
 func TestLatestInAFullQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, gate := newGate(t, 3, 1)
+		c, gate := newGate(t, 3)
 		stream := laneOf("s", Latest)
 		c.send(t.Context(), lane("a"), "a0", "a1", "a2", "a3")
 		c.send(t.Context(), stream, "s1")
@@ -83,7 +83,7 @@ func TestLatestInAFullQueue(t *testing.T) {
 // TestBulk sends many more jobs than the queue holds: all are served, in order, and who comes later has its turn.
 func TestBulk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, gate := newGate(t, 3, 1)
+		c, gate := newGate(t, 3)
 		bulk := names("b", 64)
 		var entering, most atomic.Int32
 		c.enter = func(j *job) error {
@@ -123,7 +123,7 @@ func TestBulk(t *testing.T) {
 // TestBulkWaitsForRoom has the queue be full, and its place be taken: a bulk job waits where others are refused.
 func TestBulkWaitsForRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, gate := newGate(t, 2, 1)
+		c, gate := newGate(t, 2)
 		c.send(t.Context(), lane("old"), "o1")
 		time.Sleep(time.Second)
 		gate <- struct{}{} // it costs more than others from now on
@@ -153,7 +153,7 @@ func TestBulkWaitsForRoom(t *testing.T) {
 // have their turns.
 func TestManyBulkLanesLeaveRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, gate := newGate(t, 4, 1)
+		c, gate := newGate(t, 4)
 		c.send(t.Context(), lane("first"), "first")
 		of := func(connection uint64, p Policy) Lane {
 			return NewLane(fair.Caller{Address: "a", Connection: connection}, p)
@@ -180,7 +180,7 @@ func TestManyBulkLanesLeaveRoom(t *testing.T) {
 // TestBulkGivesUp has contexts end at every place where a job of a bulk lane waits.
 func TestBulkGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, gate := newGate(t, 1, 1)
+		c, gate := newGate(t, 1)
 		bulk, other := laneOf("b", Bulk), laneOf("b", Bulk)
 		c.send(t.Context(), lane("a"), "a1")
 		short := within(t, time.Second)
@@ -203,7 +203,7 @@ func TestBulkGivesUp(t *testing.T) {
 func TestBulkAtTheEnd(t *testing.T) {
 	for _, gives := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			c, gate := newGate(t, 1, 1)
+			c, gate := newGate(t, 1)
 			bulk, other := laneOf("b", Bulk), laneOf("b", Bulk)
 			c.send(t.Context(), lane("a"), "a1")
 			c.send(t.Context(), bulk, "b1", "b2", "b3")

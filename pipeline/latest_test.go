@@ -18,7 +18,7 @@ import (
 // TestLatestInsideEnter has the jobs of a stream wait inside Enter, as for memory: two of them at most, the newest.
 func TestLatestInsideEnter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, gate := newGate(t, 8, 1)
+		c, gate := newGate(t, 8)
 		memory := make(chan struct{})
 		c.enter = func(j *job) error {
 			ctx := j.Context()
@@ -71,7 +71,7 @@ func TestLatestInsideEnter(t *testing.T) {
 // overtake in age.
 func TestLatestCountsAllThatWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, gate := newGate(t, 4, 1)
+		c, gate := newGate(t, 4)
 		slow := make(chan struct{})
 		boom := errors.New("boom")
 		c.enter = func(j *job) error {
@@ -114,7 +114,7 @@ func TestLatestCountsAllThatWait(t *testing.T) {
 // TestLatestAtTheEnd closes the line while jobs of streams are inside Enter.
 func TestLatestAtTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCrowd(t, stage{Name: "s", Queue: 2, Workers: 1, Work: func(int, []*job) {}})
+		c := newCrowd(t, stage{Name: "s", Queue: 2, Workers: 1, Work: func(int, *job) {}})
 		memory := make(chan struct{})
 		c.enter = func(*job) error { <-memory; return nil }
 		stream := laneOf("s", Latest)
@@ -203,7 +203,7 @@ func TestLatestCrowd(t *testing.T) {
 			}
 			return nil
 		},
-	}, Stage[frame]{Name: "s", Queue: streams, Workers: 2, Work: func(int, []*Job[frame]) {}})
+	}, Stage[frame]{Name: "s", Queue: streams, Workers: 2, Work: func(int, *Job[frame]) {}})
 	if err != nil {
 		t.Fatal(err)
 	}

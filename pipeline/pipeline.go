@@ -7,9 +7,7 @@
 //   - Work is refused at the front door only, where the policy of its [Lane] says so: a full first queue is
 //     ErrQueueFull at once, a full queue inside the line means wait. Lanes are served in turn.
 //   - One goroutine holds a job at a time; the send to the next queue is the transfer.
-//   - A stage with a batch size takes what is queued, up to that size. It does not wait for
-//     more, unless MaxWait says so.
-//   - A panic in a stage fails the jobs of its batch and nothing else.
+//   - A panic in a stage fails its job and nothing else.
 //   - Every job leaves the line exactly once.
 //   - Close drains: the first queue is closed, and the last worker out of each stage closes
 //     the next one. No goroutine is left behind.
@@ -52,8 +50,8 @@ func New[T any](hooks Hooks[T], stages ...Stage[T]) (*Pipeline[T], error) {
 	p := &Pipeline[T]{hooks: hooks, ended: make(chan struct{})}
 	p.patience, p.giveUp = context.WithCancel(context.Background())
 	for i, s := range stages {
-		if s.Work == nil || s.Workers < 1 || s.Batch < 0 || s.Queue < 0 || i == 0 && s.Queue < 1 {
-			return nil, fmt.Errorf("pipeline: stage %q has no work, or %d workers, a batch of %d or a queue of %d", s.Name, s.Workers, s.Batch, s.Queue)
+		if s.Work == nil || s.Workers < 1 || s.Queue < 0 || i == 0 && s.Queue < 1 {
+			return nil, fmt.Errorf("pipeline: stage %q has no work, or %d workers or a queue of %d", s.Name, s.Workers, s.Queue)
 		}
 		l := &line[T]{Stage: s, pipeline: p, in: make(chan *Job[T], s.Queue), crew: crew{able: s.Workers}}
 		l.working.Store(int32(s.Workers))
@@ -163,7 +161,7 @@ func (p *Pipeline[T]) callEnter(job *Job[T]) (err error) {
 			job.ctx = ctx
 		}()
 	}
-	p.lines[0].call([]*Job[T]{job}, func() { err = p.hooks.Enter(job) })
+	p.lines[0].call(job, func() { err = p.hooks.Enter(job) })
 	return cmp.Or(job.err, err)
 }
 

@@ -18,10 +18,8 @@ import (
 func TestJobPassesAllStagesInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pass := func(name string) stage {
-			return stage{Name: name, Queue: 4, Workers: 2, Batch: 3, Work: func(_ int, jobs []*job) {
-				for _, j := range jobs {
-					j.Item.path += name
-				}
+			return stage{Name: name, Queue: 4, Workers: 2, Work: func(_ int, j *job) {
+				j.Item.path += name
 			}}
 		}
 		c := newCrowd(t, pass("a"), pass("b"), pass("c"))
@@ -45,7 +43,7 @@ func TestJobPassesAllStagesInOrder(t *testing.T) {
 			t.Error(err)
 		}
 		for _, s := range c.Stats() {
-			if s.Passed != 8 || s.Failed != 0 || s.Expired != 0 || s.Busy != 0 {
+			if s.Passed != 8 || s.Failed != 0 || s.Expired != 0 || s.Busy != 0 || !slices.Equal(s.Batches, []uint64{0, 8}) {
 				t.Errorf("stats %+v", s)
 			}
 		}
@@ -56,10 +54,8 @@ func TestJobPassesAllStagesInOrder(t *testing.T) {
 func TestSkippedStages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pass := func(name string) stage {
-			return stage{Name: name, Queue: 4, Workers: 2, Work: func(_ int, jobs []*job) {
-				for _, j := range jobs {
-					j.Item.path += name
-				}
+			return stage{Name: name, Queue: 4, Workers: 2, Work: func(_ int, j *job) {
+				j.Item.path += name
 			}, Skip: func(j *job) bool { return strings.Contains(j.Item.name, name) }}
 		}
 		c := newCrowd(t, pass("a"), pass("b"), pass("c"), pass("d"))
@@ -112,17 +108,17 @@ func TestOutcomes(t *testing.T) {
 		"not its cause": {func(j *job) { j.Fail(gone) }, gone},
 	}
 	synctest.Test(t, func(t *testing.T) {
-		c := newCrowd(t, stage{Name: "first", Queue: 1, Workers: 1, Work: func(int, []*job) {}},
-			stage{Name: "s", Workers: 1, Work: func(_ int, jobs []*job) {
-				switch name := jobs[0].Item.name; name {
+		c := newCrowd(t, stage{Name: "first", Queue: 1, Workers: 1, Work: func(int, *job) {}},
+			stage{Name: "s", Workers: 1, Work: func(_ int, j *job) {
+				switch name := j.Item.name; name {
 				case "panic":
 					panic("at the disco")
 				case "runtime panic":
-					_ = jobs[len(name)]
+					_ = []byte(name)[len(name)]
 				default:
-					cases[name].work(jobs[0])
+					cases[name].work(j)
 				}
-			}}, stage{Name: "last", Workers: 1, Work: func(int, []*job) {}})
+			}}, stage{Name: "last", Workers: 1, Work: func(int, *job) {}})
 		for name, tc := range cases {
 			c.send(t.Context(), Lane{}, name)
 			c.want(tc.want, name)
@@ -143,7 +139,7 @@ func TestOutcomes(t *testing.T) {
 
 // TestIdleWorkersKeepNothing has a job collected that has left the line, although no other came after it.
 func TestIdleWorkersKeepNothing(t *testing.T) {
-	p, err := New(Hooks[item]{}, stage{Name: "s", Queue: 1, Workers: 1, Batch: 4, Work: func(int, []*job) {}})
+	p, err := New(Hooks[item]{}, stage{Name: "s", Queue: 1, Workers: 1, Work: func(int, *job) {}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,49 +161,13 @@ func TestIdleWorkersKeepNothing(t *testing.T) {
 	}
 }
 
-func TestBatchTakesWhatWaits(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, gate := newGate(t, 20, 8)
-		c.send(t.Context(), Lane{}, "0") // an idle stage does not wait for company
-		for n := range 11 {
-			c.send(t.Context(), Lane{}, fmt.Sprint(n+1))
-		}
-		close(gate)
-		c.close()
-		if b := c.Stats()[0].Batches; !slices.Equal(b, []uint64{0, 1, 0, 1, 0, 0, 0, 0, 1}) {
-			t.Errorf("batch counters %v, want batches of 1, 8 and 3", b)
-		}
-	})
-}
-
-func TestMaxWait(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		sizes := make(chan int, 10)
-		c := newCrowd(t, stage{Name: "s", Queue: 8, Workers: 1, Batch: 4, MaxWait: 10 * time.Millisecond,
-			Work: func(_ int, jobs []*job) { sizes <- len(jobs) }})
-		start := time.Now()
-		c.send(t.Context(), Lane{}, "1")
-		time.Sleep(9 * time.Millisecond)
-		c.send(t.Context(), Lane{}, "2")
-		if n := <-sizes; n != 2 || time.Since(start) != 10*time.Millisecond {
-			t.Errorf("batch of %d after %v, want 2 after 10ms", n, time.Since(start))
-		}
-		start = time.Now()
-		c.send(t.Context(), Lane{}, "3", "4", "5", "6")
-		if n := <-sizes; n != 4 || time.Since(start) != 0 {
-			t.Errorf("batch of %d after %v, want 4 at once", n, time.Since(start))
-		}
-		c.close()
-	})
-}
-
 // TestDeadline has the deadline pass while a stage hangs: the caller is answered, what the job holds stays
 // until the stage is done with it, and no other stage works on it.
 func TestDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := make(chan struct{})
-		c := newCrowd(t, stage{Name: "hangs", Queue: 4, Workers: 1, Work: func(int, []*job) { <-gate }},
-			stage{Name: "next", Workers: 1, Work: func(int, []*job) { t.Error("it worked on an expired job") }})
+		c := newCrowd(t, stage{Name: "hangs", Queue: 4, Workers: 1, Work: func(int, *job) { <-gate }},
+			stage{Name: "next", Workers: 1, Work: func(int, *job) { t.Error("it worked on an expired job") }})
 		start, gone := time.Now(), errors.New("gone")
 		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, gone)
 		defer cancel()
@@ -228,7 +188,7 @@ func TestDeadline(t *testing.T) {
 
 func TestCloseDrains(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, gate := newGate(t, 10, 2)
+		c, gate := newGate(t, 10)
 		c.send(t.Context(), Lane{}, "0", "1", "2", "3", "4", "5", "6", "7")
 		closed := make(chan error, 1)
 		go func() { closed <- c.Close(context.Background()) }()
@@ -246,7 +206,7 @@ func TestCloseDrains(t *testing.T) {
 
 func TestCloseGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, gate := newGate(t, 1, 1)
+		c, gate := newGate(t, 1)
 		c.send(t.Context(), Lane{}, "inside", "waits")
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -266,18 +226,18 @@ func TestStorm(t *testing.T) {
 	var calls atomic.Int64
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrowd(t,
-			stage{Name: "a", Queue: 4, Workers: 2, Work: func(int, []*job) {}},
-			stage{Name: "b", Workers: 2, Batch: 4, Work: func(_ int, jobs []*job) {
+			stage{Name: "a", Queue: 4, Workers: 2, Work: func(int, *job) {}},
+			stage{Name: "b", Workers: 2, Work: func(_ int, j *job) {
 				switch n := calls.Add(1); {
 				case n%13 == 0:
 					panic(n)
 				case n%7 == 0:
-					jobs[len(jobs)-1].Fail(boom)
+					j.Fail(boom)
 				case n%5 == 0:
 					time.Sleep(time.Millisecond)
 				}
 			}},
-			stage{Name: "c", Queue: 1, Workers: 1, Batch: 8, Work: func(int, []*job) {}},
+			stage{Name: "c", Queue: 1, Workers: 1, Work: func(int, *job) {}},
 		)
 		var wg sync.WaitGroup
 		var lanes []Lane
@@ -306,14 +266,13 @@ func TestStorm(t *testing.T) {
 }
 
 func TestNewRefuses(t *testing.T) {
-	work := func(int, []*job) {}
+	work := func(int, *job) {}
 	cases := map[string][]stage{
 		"none":         {},
 		"too many":     make([]stage, maxStages+1),
 		"no work":      {{Name: "x", Queue: 1, Workers: 1}},
 		"no workers":   {{Name: "x", Queue: 1, Work: work}},
 		"no queue":     {{Name: "x", Workers: 1, Work: work}},
-		"bad batch":    {{Name: "x", Queue: 1, Workers: 1, Batch: -1, Work: work}},
 		"second queue": {{Name: "x", Queue: 1, Workers: 1, Work: work}, {Name: "y", Queue: -1, Workers: 1, Work: work}},
 	}
 	for name, stages := range cases {
@@ -324,11 +283,11 @@ func TestNewRefuses(t *testing.T) {
 }
 
 func BenchmarkDo(b *testing.B) {
-	nop := func(int, []*job) {}
+	nop := func(int, *job) {}
 	p, err := New(Hooks[item]{},
 		stage{Name: "decode", Queue: 64, Workers: 2, Work: nop},
 		stage{Name: "resize", Queue: 2, Workers: 2, Work: nop},
-		stage{Name: "encode", Queue: 2, Workers: 2, Batch: 8, Work: nop},
+		stage{Name: "encode", Queue: 2, Workers: 2, Work: nop},
 		stage{Name: "score", Queue: 2, Workers: 1, Work: nop},
 	)
 	if err != nil {

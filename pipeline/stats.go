@@ -2,13 +2,9 @@ package pipeline
 
 import "sync/atomic"
 
-// maxBatchCounted is the largest batch size with a count of its own.
-const maxBatchCounted = 64
-
 type counters struct {
-	passed, failed, expired atomic.Uint64
-	busy                    atomic.Int32
-	batches                 [maxBatchCounted + 1]atomic.Uint64
+	passed, failed, expired, calls atomic.Uint64
+	busy                           atomic.Int32
 }
 
 // StageStats is what a stage has done since the start, and what it does now.
@@ -22,7 +18,7 @@ type StageStats struct {
 	Passed   uint64   `json:"passed"`   // jobs it finished
 	Failed   uint64   `json:"failed"`   // jobs that left the line here with an error
 	Expired  uint64   `json:"expired"`  // jobs that left the line here because their deadline had passed
-	Batches  []uint64 `json:"batches"`  // Batches[n] is how often Work had n jobs; the last one counts all larger too
+	Batches  []uint64 `json:"batches"`  // Batches[n]: groups of n jobs done together; each call of Work is a group of 1
 }
 
 // Stats returns the counters of every stage, in order.
@@ -34,7 +30,7 @@ func (p *Pipeline[T]) Stats() []StageStats {
 			Stage: l.Name, Workers: l.Workers, Busy: int(l.busy.Load()),
 			Queued: len(l.in), Capacity: cap(l.in),
 			Passed: l.passed.Load(), Failed: l.failed.Load(), Expired: l.expired.Load(),
-			Batches: make([]uint64, min(max(l.Batch, 1), maxBatchCounted)+1),
+			Batches: []uint64{0, l.calls.Load()},
 		}
 		if l.door != nil {
 			s.Queued = l.door.len()
@@ -42,9 +38,6 @@ func (p *Pipeline[T]) Stats() []StageStats {
 		l.crew.mu.Lock()
 		s.Stuck = l.crew.stuck
 		l.crew.mu.Unlock()
-		for n := range s.Batches {
-			s.Batches[n] = l.batches[n].Load()
-		}
 	}
 	return stats
 }

@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// stuckAfter is how long after the last deadline of its jobs a worker counts as stuck. By then they have all been
+// stuckAfter is how long after the deadline of its job a worker counts as stuck. By then that has been
 // answered, and a stage that looks at deadlines has long returned.
 const stuckAfter = 2 * time.Second
 
-// leastStuck is how long a call may take whatever the deadlines of its jobs: clients choose those, some work cannot be
+// leastStuck is how long a call may take whatever the deadline of its job: clients choose that, some work cannot be
 // interrupted (decoding a large JPEG), and a slow machine needs seconds for it.
 const leastStuck = 10 * time.Second
 
@@ -38,19 +38,13 @@ type watch struct {
 // call is one call of a stage's work; crew.mu guards it.
 type call struct{ running, stuck, replaced bool }
 
-// begin starts the timer over a call for jobs. If one of them has no deadline the call may take for ever: no timer runs.
-func (l *line[T]) begin(w *watch, jobs []*Job[T]) {
-	var last time.Time
-	for _, job := range jobs {
-		deadline, ok := job.ctx.Deadline()
-		if !ok {
-			return
-		}
-		if deadline.After(last) {
-			last = deadline
-		}
+// begin starts the timer over a call for a job. Without a deadline the call may take for ever: no timer runs.
+func (l *line[T]) begin(w *watch, job *Job[T]) {
+	deadline, ok := job.ctx.Deadline()
+	if !ok {
+		return
 	}
-	after := max(time.Until(last)+stuckAfter, leastStuck)
+	after := max(time.Until(deadline)+stuckAfter, leastStuck)
 	if w.timer != nil {
 		w.timer.Reset(after)
 		return

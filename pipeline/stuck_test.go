@@ -14,15 +14,15 @@ func TestStuckWorkersAreReplaced(t *testing.T) {
 		hang := make(chan struct{})
 		var numbers [4]atomic.Int32 // calls at work now, by worker
 		var next atomic.Int64
-		c := newCrowd(t, stage{Name: "work", Queue: 4, Workers: 2, Work: func(worker int, jobs []*job) {
+		c := newCrowd(t, stage{Name: "work", Queue: 4, Workers: 2, Work: func(worker int, j *job) {
 			if numbers[worker].Add(1) > 1 {
 				t.Errorf("two calls of worker %d at a time", worker)
 			}
-			if jobs[0].Item.name[0] != 'f' {
+			if j.Item.name[0] != 'f' {
 				<-hang
 			}
 			numbers[worker].Add(-1)
-		}}, stage{Name: "next", Workers: 1, Work: func(int, []*job) { next.Add(1) }})
+		}}, stage{Name: "next", Workers: 1, Work: func(int, *job) { next.Add(1) }})
 		send := func(name string, want error) {
 			c.send(within(t, time.Second), Lane{}, name)
 			time.Sleep(leastStuck)
@@ -57,7 +57,7 @@ func TestStuckWorkersAreReplaced(t *testing.T) {
 // TestSlowIsNotStuck has calls go on past the deadline of their jobs for as long as honest work may take.
 func TestSlowIsNotStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCrowd(t, stage{Name: "work", Queue: 1, Workers: 1, Work: func(worker int, _ []*job) {
+		c := newCrowd(t, stage{Name: "work", Queue: 1, Workers: 1, Work: func(worker int, _ *job) {
 			if worker != 0 {
 				t.Error("it was replaced")
 			}
@@ -79,8 +79,8 @@ func TestSlowIsNotStuck(t *testing.T) {
 func TestCloseDoesNotWaitForTheStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hang := make(chan struct{})
-		c := newCrowd(t, stage{Name: "work", Queue: 1, Workers: 1, Work: func(int, []*job) { <-hang }},
-			stage{Name: "next", Workers: 1, Work: func(int, []*job) { t.Error("the job went on") }})
+		c := newCrowd(t, stage{Name: "work", Queue: 1, Workers: 1, Work: func(int, *job) { <-hang }},
+			stage{Name: "next", Workers: 1, Work: func(int, *job) { t.Error("the job went on") }})
 		c.send(within(t, time.Second), Lane{}, "stuck")
 		time.Sleep(leastStuck)
 		if err := c.Close(context.Background()); err == nil {

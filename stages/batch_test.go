@@ -26,11 +26,11 @@ func TestStages(t *testing.T) {
 	list := l.stages(performance)
 	encode := &list[2]
 	work := encode.Work
-	encode.Work = func(worker int, jobs []*job) {
-		if s := &jobs[0].Item; s.image.Pix != nil || len(s.frames) == 0 {
+	encode.Work = func(worker int, j *job) {
+		if s := &j.Item; s.image.Pix != nil || len(s.frames) == 0 {
 			t.Error("the decoded image is kept beside its frame")
 		}
-		work(worker, jobs)
+		work(worker, j)
 	}
 	if err := l.start(list); err != nil {
 		t.Fatal(err)

@@ -54,6 +54,9 @@ func (l *Labels) kind(i int) Kind {
 	return l.Kinds[i]
 }
 
+// Ordinary says whether there is a label i, and it may be an answer.
+func (l *Labels) Ordinary(i int) bool { return i < l.N && l.kind(i) == Ordinary }
+
 // ByCosine says that the score of a label is its cosine, and not its probability.
 func (l *Labels) ByCosine(a Activation) bool {
 	competing := l.N

@@ -65,10 +65,10 @@ func (l *Line) start(stages []pipeline.Stage[item]) (err error) {
 func (l *Line) stages(cfg pipeline.Config) []pipeline.Stage[item] {
 	frames := l.backend.Frames().Len()
 	return []pipeline.Stage[item]{
-		{Name: "decode", Queue: cfg.MaxQueueSize, Workers: l.workers, Work: each(l.decode)},
-		{Name: "resize", Queue: l.workers, Workers: l.workers, Work: each(l.resize), Skip: isResized},
-		{Name: "encode", Queue: frames, Workers: l.batcher.Room(), Work: each(l.encode), Skip: isSkipped},
-		{Name: "score", Queue: frames, Workers: 1, Work: each(l.score), Skip: isSkipped},
+		{Name: "decode", Queue: cfg.MaxQueueSize, Workers: l.workers, Work: step(l.decode)},
+		{Name: "resize", Queue: l.workers, Workers: l.workers, Work: step(l.resize), Skip: isResized},
+		{Name: "encode", Queue: frames, Workers: l.batcher.Room(), Work: step(l.encode), Skip: isSkipped},
+		{Name: "score", Queue: frames, Workers: 1, Work: step(l.score), Skip: isSkipped},
 	}
 }
 

@@ -11,13 +11,9 @@ import (
 	"hailoclip/stages/resize"
 )
 
-// each makes a stage's work of a function for one job.
-func each(work func(worker int, j *job) error) func(int, []*job) {
-	return func(worker int, jobs []*job) {
-		for _, j := range jobs {
-			j.Fail(work(worker, j))
-		}
-	}
+// step makes a stage's work of a function that returns the job's error.
+func step(work func(worker int, j *job) error) func(int, *job) {
+	return func(worker int, j *job) { j.Fail(work(worker, j)) }
 }
 
 // enter reads the head of the image and waits for the memory that it takes, before a place in the queue is taken:
@@ -214,10 +210,13 @@ func (a *RegionResult) give(memory RegionResult, lent bool) RegionResult {
 	}
 }
 
-// moved returns from in the memory of to; nil if from is nil.
+// moved returns from in the memory of to; nil only if from is nil.
 func moved[T any](to, from []T) []T {
-	if from == nil {
+	switch {
+	case from == nil:
 		return nil
+	case to == nil:
+		to = []T{} // an empty list stays one
 	}
 	return append(to[:0], from...)
 }

@@ -443,8 +443,9 @@ func TestInto(t *testing.T) {
 	l := start(t, &fakeBackend{batch: 1})
 	three, one := plain([]float32{1, 0, 0, 0, 1, 0, 0, 0, 1}, 3), plain([]float32{0, 1, 0}, 3)
 	halves := []Region{{W: 0.5, H: 1}, {X: 0.5, W: 0.5, H: 1, Labels: one, Scoring: Scoring{TopK: 5, LogitScale: 2}}}
+	none := []Region{{W: 1, H: 1, Labels: one, Scoring: Scoring{TopK: 5, LogitScale: 2, Cut: true, Threshold: 2}}} // an empty list, not nil
 	requests := []Request{
-		{Labels: three, Logits: true, Embedding: true}, {Labels: one}, {Labels: three, Embedding: true, Regions: halves},
+		{Labels: three, Regions: none}, {Labels: three, Logits: true, Embedding: true}, {Labels: one}, {Labels: three, Embedding: true, Regions: halves},
 		{Embedding: true}, {Labels: three, Logits: true, Regions: halves[:1]}, {Labels: three, Logits: true, Regions: halves},
 		{Labels: three, Seen: func(Pixels) bool { return true }}, {Labels: three, Logits: true, Embedding: true, Regions: halves}, {Labels: three},
 	}

@@ -81,10 +81,7 @@ func (c *Client) Events(ctx context.Context, id string, o EventsOptions) iter.Se
 				yield(Event{}, err)
 				return
 			}
-			if sleep(ctx, pause+time.Duration(rand.Float64()*float64(pause)/4)) != nil {
-				yield(Event{}, context.Cause(ctx))
-				return
-			}
+			_ = sleep(ctx, pause+time.Duration(rand.Float64()*float64(pause)/4)) // once fails when ctx has ended, and that is told above
 		}
 	}
 }
@@ -151,7 +148,11 @@ func (l *listening) hear(kind, id string, data []byte) (bool, error) {
 		l.left = !l.yield(Event{}, missed)
 		return !l.left, nil
 	case "end": // the service stops, or the stream is deleted
-		return false, (&answer{status: http.StatusServiceUnavailable, body: data}).end()
+		why := (&answer{status: http.StatusServiceUnavailable, body: data}).fault()
+		if why.Code == "stream_not_found" {
+			why.Status = http.StatusNotFound
+		}
+		return false, why
 	}
 	var e Event
 	if err := json.Unmarshal(data, &e); err != nil {
@@ -162,15 +163,6 @@ func (l *listening) hear(kind, id string, data []byte) (bool, error) {
 	}
 	l.left = !l.yield(e, nil)
 	return !l.left, nil
-}
-
-// end is why the service has ended an answer.
-func (a *answer) end() *Error {
-	e := a.fault()
-	if e.Code == "stream_not_found" {
-		e.Status = http.StatusNotFound
-	}
-	return e
 }
 
 // readEvents reads a text/event-stream (HTML, 9.2.6), and calls hear with each event that has data until that says false. alive

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"sync"
 )
 
 // PushOptions say into which stream frames are pushed.
@@ -62,7 +61,6 @@ type Push struct {
 	ended  chan struct{}
 	result PushResult // after ended
 	err    error      // likewise
-	once   sync.Once
 }
 
 // Push begins to push frames into a stream, until Close or the end of ctx.
@@ -101,11 +99,9 @@ func (p *Push) Send(image []byte) error {
 	return err
 }
 
-// Close ends the push and returns what became of its frames.
+// Close ends the push and returns what became of its frames. It may be called more than once.
 func (p *Push) Close() (PushResult, error) {
-	p.once.Do(func() {
-		_ = p.pipe.Close() // it never fails
-		<-p.ended
-	})
+	_ = p.pipe.Close() // it never fails
+	<-p.ended
 	return p.result, p.err
 }

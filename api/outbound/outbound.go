@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -141,11 +140,6 @@ func (a Allowed) listed(addr netip.Addr, port string) bool {
 	})
 }
 
-// hasNetworks says whether the list has addresses, so that a name which it does not have may be allowed all the same.
-func (a Allowed) hasNetworks() bool {
-	return slices.ContainsFunc(a.entries, func(e entry) bool { return e.network.IsValid() })
-}
-
 // Check returns ErrNotAllowed for what Resolve would refuse whatever the name resolves to, at once.
 func (a Allowed) Check(host, port string) error {
 	if !isPort(port) {
@@ -157,7 +151,8 @@ func (a Allowed) Check(host, port string) error {
 	} else if name := normal(host); !isName(name) {
 		return fmt.Errorf("%.80q is no name of a host: %w", host, ErrNotAllowed)
 	} else {
-		allowed = a.named(name, port) || a.hasNetworks()
+		// It may have an address that is in the list under any name.
+		allowed = a.named(name, port) || slices.ContainsFunc(a.entries, func(e entry) bool { return e.network.IsValid() })
 	}
 	if !allowed {
 		return fmt.Errorf("%s is %w", net.JoinHostPort(host, port), ErrNotAllowed)
@@ -261,16 +256,13 @@ func (a Allowed) Client() *http.Client {
 			DisableCompression:     true,
 		},
 		CheckRedirect: func(to *http.Request, via []*http.Request) error {
-			from := via[0].URL
-			switch {
+			switch from := via[0].URL; {
 			case len(via) > 4:
 				return errors.New("too many redirects")
-			case !strings.EqualFold(to.URL.Hostname(), from.Hostname()), worse(from, to.URL):
+			case !strings.EqualFold(to.URL.Hostname(), from.Hostname()), from.Scheme == "https" && to.URL.Scheme != "https":
 				return fmt.Errorf("a redirect to another host is %w", ErrNotAllowed)
 			}
 			return nil
 		},
 	}
 }
-
-func worse(from, to *url.URL) bool { return from.Scheme == "https" && to.Scheme != "https" }

@@ -1,6 +1,9 @@
 package outbound
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // Public says whether an address is one of the internet that anybody may have, and not private, loopback, link-local, multicast,
 // unspecified or otherwise special (IANA's special-purpose registries); of an address that wraps one of IPv4, whether that is.
@@ -16,12 +19,7 @@ func Public(addr netip.Addr) bool {
 }
 
 func in(addr netip.Addr, networks []netip.Prefix) bool {
-	for _, n := range networks {
-		if n.Contains(addr) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(addr) })
 }
 
 func networks(list ...string) (all []netip.Prefix) {

@@ -43,12 +43,10 @@ func newWatch(region Region, e Events, a *RegionAnswer) *watch {
 	if w.labels.ByCosine(a.Result.Scoring.Activation) {
 		enter, exit = enterCosine, exitCosine
 	}
-	switch {
-	case e.Enter != nil && e.Exit != nil:
-		enter, exit = *e.Enter, *e.Exit
-	case e.Enter != nil:
+	if e.Enter != nil {
 		enter, exit = *e.Enter, min(exit, *e.Enter)
-	case e.Exit != nil:
+	}
+	if e.Exit != nil {
 		enter, exit = max(enter, *e.Exit), *e.Exit
 	}
 	c := track.Config{
@@ -113,7 +111,7 @@ func (s *stream) observe(f *Feed, j *job, e *entry) (changes []change) {
 		w.events = *j.plan.Events // with what is no matter to the tracker
 		found := w.tracker.Observe(j.at, a.Result.Logits, a.Result.Matches)
 		if len(found) > 0 {
-			changes = append(changes, s.events(w, j, e, a, found)...)
+			changes = append(changes, s.events(w, e, a, found)...)
 		}
 		pending = pending || w.tracker.Pending()
 	}
@@ -143,10 +141,10 @@ func (s *stream) exits(w, successor *watch) (changes []change) {
 	tell := func(kind event.Kind, label, state, previous string) {
 		ev := s.event(w, kind)
 		ev.Label, ev.State, ev.Previous = label, state, previous
-		changes = append(changes, change{ev, w.part(), w.events.Store})
+		changes = append(changes, change{ev, w.region.part(), w.events.Store})
 	}
 	for i, name := range w.names {
-		if w.ordinary(i) && w.tracker.Holds(i) && successor.find(name) < 0 {
+		if w.labels.Ordinary(i) && w.tracker.Holds(i) && successor.find(name) < 0 {
 			tell(event.Exit, name, "", "")
 		}
 	}
@@ -157,7 +155,7 @@ func (s *stream) exits(w, successor *watch) (changes []change) {
 		was := make([]int, successor.labels.N)
 		for i := range was {
 			was[i] = -1
-			if successor.ordinary(i) {
+			if successor.labels.Ordinary(i) {
 				was[i] = w.find(successor.names[i])
 			}
 		}
@@ -172,14 +170,10 @@ func (w *watch) find(name string) int {
 		return -1
 	}
 	i := slices.Index(w.names, name)
-	if i >= 0 && !w.ordinary(i) {
+	if i >= 0 && !w.labels.Ordinary(i) {
 		return -1
 	}
 	return i
-}
-
-func (w *watch) ordinary(label int) bool {
-	return label < w.labels.N && (w.labels.Kinds == nil || w.labels.Kinds[label] == stages.Ordinary)
 }
 
 // release forgets what holds, and tells so. The caller holds mu.
@@ -196,20 +190,13 @@ func (s *stream) release() {
 	s.send(changes, nil)
 }
 
-func (w *watch) part() stages.Region {
-	if w.region.Name == "" {
-		return stages.Region{}
-	}
-	return w.region.part()
-}
-
 // event begins an event of now.
 func (s *stream) event(w *watch, kind event.Kind) *event.Event {
 	return &event.Event{ID: event.NewID(), Stream: s.id, Kind: kind, Region: w.region.Name, Time: time.Now()}
 }
 
 // events makes events of changes.
-func (s *stream) events(w *watch, j *job, e *entry, a *RegionAnswer, found []track.Change) (changes []change) {
+func (s *stream) events(w *watch, e *entry, a *RegionAnswer, found []track.Change) (changes []change) {
 	scores, vector := w.best(), slices.Clone(a.Result.Embedding)
 	name := func(label int) string {
 		if label < 0 {
@@ -227,14 +214,12 @@ func (s *stream) events(w *watch, j *job, e *entry, a *RegionAnswer, found []tra
 		default:
 			ev.Label = name(c.Label)
 		}
-		seq := e.seq
-		ev.Score, ev.Scores, ev.Time, ev.Seq = c.Score, scores, e.received, &seq
+		ev.Score, ev.Scores, ev.Time, ev.Seq = c.Score, scores, e.received, new(e.seq)
 		if e.hasTime {
-			own := e.time
-			ev.TS = &own
+			ev.TS = new(e.time)
 		}
 		ev.Model, ev.Vector = s.hub.parts.Engine.ImageDigest(), vector
-		changes = append(changes, change{ev, w.part(), w.events.Store})
+		changes = append(changes, change{ev, w.region.part(), w.events.Store})
 	}
 	return changes
 }
@@ -244,7 +229,7 @@ func (w *watch) best() []event.Score {
 	all := w.tracker.Scores()
 	list := make([]event.Score, 0, len(w.names))
 	for i, name := range w.names {
-		if w.ordinary(i) {
+		if w.labels.Ordinary(i) {
 			list = append(list, event.Score{Label: name, Score: all[i]})
 		}
 	}
@@ -269,7 +254,7 @@ func (s *stream) states() (list []RegionState) {
 			r.State = w.names[label]
 		}
 		for i, name := range w.names {
-			if w.ordinary(i) && w.tracker.Holds(i) {
+			if w.labels.Ordinary(i) && w.tracker.Holds(i) {
 				r.Labels = append(r.Labels, name)
 			}
 		}

@@ -11,17 +11,17 @@ type Definition struct {
 	Prompts   []string `json:"prompts,omitempty"`    // or these
 	TopK      int      `json:"top_k,omitempty"`      // matches in an answer; 0: all
 
-	Policy      string  `json:"policy"`                  // latest or queue; "": latest, but queue for files
+	Policy      string  `json:"policy"`                  // latest or queue; "": latest
 	MaxInFlight int     `json:"max_in_flight,omitempty"` // with queue: frames that are read and not answered, 1 to 64; 0: 8
 	FPS         float64 `json:"fps,omitempty"`           // frames a second at most, the others are dropped, 0.001 to 1000; 0: all
 	IntervalMS  int     `json:"interval_ms,omitempty"`   // the same as time between two frames, to a day; the slower of both counts
 
-	Regions []Region `json:"regions,omitempty"` // none: the whole frame. At most MaxRegions
+	Regions []Region `json:"regions,omitempty"` // none: the whole frame. At most stages.MaxRegions
 	Gate    *Gate    `json:"gate,omitempty"`    // nil: every frame is encoded
 	Events  *Events  `json:"events,omitempty"`  // nil: no events
 
 	// Clock is the time that FPS, the gate's heartbeat and Events.HoldMS are measured in: "receive" (the default), when the
-	// service got a frame, or "frame" (that of files), the frame's own, at whatever speed they come. Frame times that do not rise are
+	// service got a frame, or "frame", the frame's own, at whatever speed they come. Frame times that do not rise are
 	// flagged in the answer and count as no time at all, and a frame without a time of its own comes when it was received.
 	Clock string `json:"clock,omitempty"`
 
@@ -30,9 +30,6 @@ type Definition struct {
 
 	FrameHeader bool `json:"frame_header,omitempty"` // of a WebSocket: each frame begins with sequence number and time
 }
-
-// MaxRegions is how many regions a frame may have.
-const MaxRegions = 8
 
 // MaxInFlight is how many frames of a feed may be in work at a time.
 const MaxInFlight = 64

@@ -106,7 +106,7 @@ func TestFaultsOfMessages(t *testing.T) {
 		`{"prompts": ["a"], "gate": {"distance": ""}}`: "gate.distance",
 		`{"prompts": ["a"], "id": 1}`:                  "id",
 	} {
-		_, _, err := Definition{}.merge([]byte(text), testLimits, true)
+		_, err := Definition{}.merge([]byte(text), testLimits, true)
 		if found := sets.Faults(err); len(found) != 1 || found[0].Field != want {
 			t.Errorf("%s: %v, want %s", text, err, want)
 		}
@@ -159,7 +159,7 @@ func FuzzDefinition(f *testing.F) {
 		f.Add([]byte(seed), []byte(`{"gate": {"distance": 1}, "events": {}}`))
 	}
 	f.Fuzz(func(t *testing.T, text, change []byte) {
-		_, d, err := Definition{}.merge(text, testLimits, true)
+		d, err := Definition{}.merge(text, testLimits, true)
 		if err != nil {
 			if len(sets.Faults(err)) == 0 {
 				t.Errorf("%v is no fault", err)

@@ -49,7 +49,9 @@ type Feed struct {
 	idle    int
 	inside  int // jobs that are not settled
 	waiting []waiting
-	queued  bool // it is in the hub's queue for a place
+	queued  bool  // it is in the hub's queue for a place
+	known   *plan // whose prompts are encoded, or failed to be
+	asking  bool  // prompts are being encoded
 	spare   []*job
 
 	out     Answer // the deliverer's
@@ -119,10 +121,7 @@ func (f *Feed) Push(frame Frame) error { return f.push(frame, "", nil) }
 
 // Drop is Push for a frame that cannot be read or kept: it is answered, in its order, as dropped for the reason that is given.
 func (f *Feed) Drop(frame Frame, why Dropped, err error) error {
-	if why == "" {
-		why = Bad
-	}
-	return f.push(frame, why, err)
+	return f.push(frame, cmp.Or(why, Bad), err)
 }
 
 func (f *Feed) push(frame Frame, why Dropped, err error) error {
@@ -158,11 +157,10 @@ func (f *Feed) push(frame Frame, why Dropped, err error) error {
 		seq: frame.Seq, time: frame.Time, hasTime: frame.HasTime, backward: backward, received: frame.Received,
 		settled: why != "", dropped: why, err: err,
 	})
-	switch {
-	case why != "":
+	if why != "" {
 		release(&frame)
 		f.ready.Signal()
-	default:
+	} else {
 		f.wait(waiting{number, frame, p, at})
 		f.next()
 	}
@@ -224,9 +222,34 @@ func (f *Feed) first() waiting {
 
 // next starts frames that wait, as far as there are places. The caller holds mu.
 func (f *Feed) next() {
-	for f.startable() && (f.waiting[0].plan.policy != pipeline.Latest || f.stream.hub.places.take(f)) {
+	for f.startable() && (f.waiting[0].plan.policy != pipeline.Latest || f.prepared(f.waiting[0].plan) && f.stream.hub.places.take(f)) {
 		f.start(f.first())
 	}
+}
+
+// prepared says whether the prompts of a plan are encoded. Otherwise they will be, and next is called then: new ones may wait long
+// for the text encoder, and must not keep one of the hub's places meanwhile. The caller holds mu.
+func (f *Feed) prepared(p *plan) bool {
+	if len(p.Prompts) == 0 || f.known == p {
+		return true
+	}
+	if f.asking {
+		return false
+	}
+	f.asking = true
+	hub := f.stream.hub
+	hub.running.Go(func() {
+		_ = f.try("prompts of a stream", func() {
+			ctx, cancel := context.WithTimeout(f.ctx, hub.parts.Timeout)
+			defer cancel()
+			_, _ = hub.parts.Engine.EmbedTexts(ctx, f.caller, p.Prompts) // the frame fails likewise
+		})
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.known, f.asking = p, false
+		f.next()
+	})
+	return false
 }
 
 func (f *Feed) startable() bool { return len(f.waiting) > 0 && f.inside < f.waiting[0].plan.inFlight }
@@ -236,7 +259,7 @@ func (f *Feed) granted() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.queued = false
-	if !f.startable() || f.waiting[0].plan.policy != pipeline.Latest {
+	if !f.startable() || f.waiting[0].plan.policy != pipeline.Latest || !f.prepared(f.waiting[0].plan) {
 		return false
 	}
 	f.start(f.first())
@@ -246,7 +269,7 @@ func (f *Feed) granted() bool {
 
 // start gives a frame to the engine. The caller holds mu.
 func (f *Feed) start(w waiting) {
-	number, frame, p, at := w.number, w.frame, w.plan, w.at
+	p := w.plan
 	var j *job
 	if last := len(f.spare) - 1; last >= 0 {
 		j, f.spare = f.spare[last], f.spare[:last]
@@ -254,10 +277,10 @@ func (f *Feed) start(w waiting) {
 		j = &job{feed: f}
 		j.release, j.seen = j.drop, j.see
 	}
-	j.number, j.frame, j.plan, j.at, j.base, j.encoded, j.over = number, frame, p, at, nil, false, false
-	j.ctx = f.deadline.of(frame.Received)
+	j.number, j.frame, j.plan, j.at, j.base, j.encoded, j.over = w.number, w.frame, p, w.at, nil, false, false
+	j.ctx = f.deadline.of(w.frame.Received)
 	j.request = clip.Request{
-		Image: frame.Image, Raw: frame.Raw, Prompts: p.Prompts, PromptSet: p.set, TopK: p.TopK, Regions: p.parts,
+		Image: w.frame.Image, Raw: w.frame.Raw, Prompts: p.Prompts, PromptSet: p.set, TopK: p.TopK, Regions: p.parts,
 		Lane: f.lane(p.policy), Release: j.release,
 	}
 	if j.request.Raw == (decode.Raw{}) {
@@ -275,7 +298,7 @@ func (f *Feed) start(w waiting) {
 	} else {
 		j.request.Into = &j.memory
 	}
-	f.entry(number).job = j
+	f.entry(w.number).job = j
 	f.inside++
 	f.run(j)
 }

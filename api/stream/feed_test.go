@@ -205,3 +205,44 @@ func TestPlaces(t *testing.T) {
 		}
 	})
 }
+
+// TestSlowPrompts: frames whose prompts wait for the text encoder keep no place of others, and are answered once it is done, also when
+// their feed has got other prompts meanwhile.
+func TestSlowPrompts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		y := newYard(t, nil)
+		one := y.feed("", plainStream)
+		one.push("red")
+		synctest.Wait()
+		y.chip.texts = make(chan struct{})
+		var slow []*sender
+		for range 3 {
+			s := y.feed("", strings.Replace(plainStream, "red", "dark red", 1))
+			for range 2 * y.parts.Engine.AtOnce() {
+				s.push("blue")
+			}
+			slow = append(slow, s)
+		}
+		synctest.Wait()
+		for range 10 {
+			one.push("red")
+			synctest.Wait()
+		}
+		if st := one.Counts(); st.Answered != 11 {
+			t.Errorf("%+v while others wait for the text encoder", st)
+		}
+		if err := slow[0].Change([]byte(`{"prompts": ["green"]}`)); err != nil {
+			t.Fatal(err)
+		}
+		slow[0].push("green")
+		close(y.chip.texts)
+		for i, s := range slow {
+			s.Close()
+			s.ordered()
+			if st := s.Counts(); st.Answered != 2 || st.Answered+st.Superseded != st.Frames {
+				t.Errorf("stream %d: %+v, %v", i, st, s.outcomes()[len(s.outcomes())-1].Err)
+			}
+		}
+		one.Close()
+	})
+}

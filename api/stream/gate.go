@@ -18,7 +18,7 @@ type gate struct {
 type base struct {
 	number uint64 // of the frame
 	plan   *plan
-	hashes [MaxRegions]uint64
+	hashes [stages.MaxRegions]uint64
 	at     time.Time // by the clock of the stream, when it was encoded last
 
 	state  baseState
@@ -36,13 +36,9 @@ const (
 // see is what the engine asks about a decoded frame: it returns true if that looks like the base in all regions, so that it need not
 // be encoded, and otherwise makes it the base. Frames are decoded by several workers: one that comes late is encoded.
 func (g *gate) see(j *job, p stages.Pixels, pending bool) bool {
-	var hashes [MaxRegions]uint64
-	for i := range j.plan.regions {
-		var part stages.Region
-		if j.plan.parts != nil {
-			part = j.plan.regions[i].part()
-		}
-		hashes[i] = stages.DifferenceHash(p, part)
+	var hashes [stages.MaxRegions]uint64
+	for i, region := range j.plan.regions {
+		hashes[i] = stages.DifferenceHash(p, region.part())
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -63,7 +59,7 @@ func (g *gate) see(j *job, p stages.Pixels, pending bool) bool {
 	return false
 }
 
-func (b *base) alike(j *job, hashes *[MaxRegions]uint64) bool {
+func (b *base) alike(j *job, hashes *[stages.MaxRegions]uint64) bool {
 	if b.plan != j.plan {
 		return false
 	}

@@ -37,6 +37,7 @@ type chip struct {
 	frames *hailo.Frames
 	takes  time.Duration // for an image
 	gate   chan struct{} // holds a value for each image that may be encoded; nil: all may
+	texts  chan struct{} // likewise, for texts; closed: all may
 	fail   atomic.Pointer[error]
 	images atomic.Int32 // encoded
 }
@@ -71,6 +72,9 @@ func (c *chip) EncodeImages(ctx context.Context, frames []*hailo.Frame) error {
 }
 
 func (c *chip) EncodeTexts(_ context.Context, tokens [][]int32) ([][]float32, error) {
+	if c.texts != nil {
+		<-c.texts
+	}
 	vectors := make([][]float32, len(tokens))
 	for i, t := range tokens {
 		var text []byte

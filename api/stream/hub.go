@@ -111,7 +111,7 @@ func NewHub(cfg Config, p Parts) (*Hub, error) {
 	}
 	for id, text := range kept {
 		d, err := Parse(text, p.Limits)
-		if err == nil && !ValidName(id) {
+		if err == nil && !event.ValidName(id) {
 			err = errors.New("this is no name of a stream")
 		}
 		if err != nil {
@@ -132,7 +132,7 @@ func NewHub(cfg Config, p Parts) (*Hub, error) {
 // for an address that it refuses.
 func (h *Hub) Put(ctx context.Context, id string, definition []byte) (info Info, created bool, err error) {
 	d, err := Parse(definition, h.parts.Limits)
-	if err == nil && !ValidName(id) {
+	if err == nil && !event.ValidName(id) {
 		err = sets.Fault{Field: "id", Problem: nameProblem}
 	}
 	if err != nil {
@@ -173,31 +173,26 @@ func (h *Hub) check(d Definition) error {
 			return err
 		}
 	}
-	names := make([]string, 0, 1+len(d.Regions))
-	names = append(names, d.PromptSet)
-	for _, r := range d.Regions {
-		names = append(names, r.PromptSet)
-	}
-	for _, name := range names {
-		if name == "" {
+	for _, r := range append([]Region{{PromptSet: d.PromptSet}}, d.Regions...) {
+		if r.PromptSet == "" {
 			continue
 		}
-		if _, err := h.parts.Engine.PromptSets().Ready(name); err != nil && !errors.Is(err, clip.ErrSetNotReady) {
+		if _, err := h.parts.Engine.PromptSets().Ready(r.PromptSet); err != nil && !errors.Is(err, clip.ErrSetNotReady) {
 			return err
 		}
 	}
 	return nil
 }
 
-// room says why there is no place for a stream, which may be there already.
+// room makes a place for a stream that is to be defined, which may be there already, or says why there is none.
 func (h *Hub) room(s *stream) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
 	case h.ended:
 		return ErrStopping
-	case s == nil && len(h.streams) >= h.cfg.MaxStreams:
-		return fmt.Errorf("%w: %d", ErrStreamsFull, h.cfg.MaxStreams)
+	case s == nil:
+		return h.makeRoom("")
 	}
 	return nil
 }
@@ -324,7 +319,8 @@ type Opening struct {
 	Answer func(*Answer)
 }
 
-// Open opens a feed, which ends with ctx or Close. A feed that has pushed nothing for long, see staleFeed, makes way for another one.
+// Open opens a feed, which ends with ctx or Close. A feed that has pushed nothing for long, see staleFeed, makes way for another one,
+// also for that of another stream, see makeRoom.
 // Errors: ErrNoStream, ErrFed, ErrStreamsFull, ErrStopping, sets.Faults, of prompt sets.
 func (h *Hub) Open(ctx context.Context, o Opening) (*Feed, error) {
 	id := o.ID
@@ -337,7 +333,7 @@ func (h *Hub) Open(ctx context.Context, o Opening) (*Feed, error) {
 		}
 		id = named.ID
 	}
-	if id != "" && !ValidName(id) {
+	if id != "" && !event.ValidName(id) {
 		return nil, sets.Fault{Field: "id", Problem: nameProblem}
 	}
 	for {
@@ -361,10 +357,10 @@ func (h *Hub) open(ctx context.Context, id string, o Opening) (*Feed, error) {
 	}
 	if o.Definition != nil {
 		var err error
-		if _, d, err = d.merge(o.Definition, h.parts.Limits, true); err != nil {
+		if d, err = d.merge(o.Definition, h.parts.Limits, true); err != nil {
 			return nil, err
 		}
-		if before == nil && d.Source != "" || before != nil && d.Source != before.plan.Load().Source {
+		if before == nil && d.Source != "" || before != nil && d.Source != begin.Source {
 			return nil, errSource
 		}
 		if err := h.check(d); err != nil {
@@ -381,9 +377,10 @@ func (h *Hub) open(ctx context.Context, id string, o Opening) (*Feed, error) {
 		return nil, missing(id) // it was deleted meanwhile
 	case s != before || s != nil && s.begin() != begin:
 		return nil, errChanged
-	case s == nil && len(h.streams) >= h.cfg.MaxStreams:
-		return nil, fmt.Errorf("%w: %d", ErrStreamsFull, h.cfg.MaxStreams)
 	case s == nil:
+		if err := h.makeRoom(o.Caller.Address); err != nil {
+			return nil, err
+		}
 		s = h.newStream(cmp.Or(id, newUnnamed()), d)
 	}
 	f, err := s.open(ctx, o, d)
@@ -434,8 +431,12 @@ func (h *Hub) Stats() HubStats {
 	for _, s := range h.all() {
 		fed, degraded := s.status()
 		st.Streams++
-		st.Fed += count(fed)
-		st.Degraded += count(degraded)
+		if fed {
+			st.Fed++
+		}
+		if degraded {
+			st.Degraded++
+		}
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -443,13 +444,6 @@ func (h *Hub) Stats() HubStats {
 		st.Listeners += n
 	}
 	return st
-}
-
-func count(is bool) int {
-	if is {
-		return 1
-	}
-	return 0
 }
 
 // now is the time since the hub began, for meters.

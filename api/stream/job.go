@@ -3,7 +3,6 @@ package stream
 import (
 	"context"
 	"errors"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -46,11 +45,7 @@ func (j *job) drop() {
 func (j *job) see(p stages.Pixels) bool { return j.feed.gate.see(j, p, j.feed.stream.pending.Load()) }
 
 func (j *job) classify(engine *clip.Engine) {
-	defer func() {
-		if v := recover(); v != nil {
-			j.err = &pipeline.PanicError{Stage: "stream", Value: v, Stack: debug.Stack()}
-		}
-	}()
+	defer pipeline.Recover("stream", &j.err)
 	j.result, j.err = engine.Classify(j.ctx, &j.request)
 }
 

@@ -3,7 +3,6 @@ package stream
 import (
 	"context"
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -124,13 +123,7 @@ func (o *outbox) wait() {
 
 // keep makes the thumbnails of a batch, and stores it. A panic is an error.
 func (o *outbox) keep(b *batch) (thumbnails [][]byte, err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			failed := &pipeline.PanicError{Stage: "events of a stream", Value: v, Stack: debug.Stack()}
-			o.stream.hub.log.Error("events have not been stored", "stream", o.stream.id, "error", failed, "stack", string(failed.Stack))
-			err = failed
-		}
-	}()
+	defer o.stream.caught("events of a stream", "events have not been stored", &err)
 	ctx, cancel := context.WithTimeout(o.stream.hub.abort, storeTime)
 	defer cancel()
 	if b.job != nil {

@@ -6,12 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
 
-	"hailoclip/api/stream/source"
+	"hailoclip/api/stream/event"
 	"hailoclip/cache/sets"
 	"hailoclip/stages"
 	"hailoclip/stages/decode"
@@ -30,15 +29,9 @@ const (
 	maxTopK   = 1_000_000
 	maxHour   = 3_600_000 // milliseconds
 	maxSource = 2048      // bytes
-	maxFaults = 20        // that are told
 )
 
-var nameRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
-
 const nameProblem = "must be 1 to 64 of A-Z a-z 0-9 . _ -, the first one a letter or digit"
-
-// ValidName says whether a stream or region may have this name.
-func ValidName(name string) bool { return nameRule.MatchString(name) }
 
 // Parse reads a definition from JSON, normalised and validated. Fields that it does not have are refused. The result does not refer
 // to text. The error is of sets.Faults.
@@ -47,32 +40,30 @@ func Parse(text []byte, l Limits) (Definition, error) { return Definition{}.Merg
 // Merge returns d with what JSON says otherwise, field by field, also inside of gate and events; lists are replaced. Prompts take the
 // place of a prompt set and the other way round; null takes gate or events away. It is as Parse, and d stays as it is.
 func (d Definition) Merge(text []byte, l Limits) (Definition, error) {
-	_, d, err := d.merge(text, l, false)
-	return d, err
+	return d.merge(text, l, false)
 }
 
 // merge also reads "id", if withID.
-func (d Definition) merge(text []byte, l Limits, withID bool) (id string, n Definition, err error) {
+func (d Definition) merge(text []byte, l Limits, withID bool) (n Definition, err error) {
 	if len(text) > maxText {
-		return "", n, sets.Fault{Problem: fmt.Sprintf("is longer than %d bytes", maxText)}
+		return n, sets.Fault{Problem: fmt.Sprintf("is longer than %d bytes", maxText)}
 	}
 	n = d.clone()
 	n.PromptSet, n.Prompts, n.Regions = "", nil, nil // so that it is seen whether they are given
 	var into any = &n
 	message := struct {
-		ID          *string `json:"id"`
-		*Definition         // of which the fields are
-	}{&id, &n}
+		ID          string `json:"id"`
+		*Definition        // of which the fields are
+	}{Definition: &n}
 	if withID {
 		into = &message
 	}
 	if err := sets.ReadObject(text, l.Prompts+maxFields, true, into); err != nil {
-		var fault sets.Fault
-		if errors.As(err, &fault) {
+		if fault, ok := errors.AsType[sets.Fault](err); ok {
 			fault.Field = strings.TrimPrefix(fault.Field, "Definition.") // which nobody has written
 			err = fault
 		}
-		return "", Definition{}, err
+		return Definition{}, err
 	}
 	if n.PromptSet == "" && n.Prompts == nil {
 		n.PromptSet, n.Prompts = d.PromptSet, d.Prompts
@@ -82,9 +73,9 @@ func (d Definition) merge(text []byte, l Limits, withID bool) (id string, n Defi
 	}
 	n = n.normalized()
 	if err := n.validate(l); err != nil {
-		return "", Definition{}, err
+		return Definition{}, err
 	}
-	return id, n, nil
+	return n, nil
 }
 
 // clone returns a copy that may be changed.
@@ -104,8 +95,7 @@ func copied[T any](p *T) *T {
 	if p == nil {
 		return nil
 	}
-	c := *p
-	return &c
+	return new(*p)
 }
 
 // normalized returns d, which it may change, with its defaults in place.
@@ -113,14 +103,7 @@ func (d Definition) normalized() Definition {
 	for i := range d.Prompts {
 		d.Prompts[i] = strings.TrimSpace(d.Prompts[i])
 	}
-	file := d.Source != "" && !source.Live(d.Source)
-	if d.Policy == "" {
-		d.Policy = Latest
-		if file {
-			d.Policy = Queue
-		}
-	}
-	if d.Policy == Queue {
+	if d.Policy = cmp.Or(d.Policy, Latest); d.Policy == Queue {
 		d.MaxInFlight = cmp.Or(d.MaxInFlight, 8)
 	}
 	if len(d.Regions) == 0 {
@@ -128,8 +111,7 @@ func (d Definition) normalized() Definition {
 	}
 	if g := d.Gate; g != nil {
 		if g.Distance == nil {
-			g.Distance = new(int)
-			*g.Distance = 4
+			g.Distance = new(4)
 		}
 		g.HeartbeatMS = cmp.Or(g.HeartbeatMS, 5000)
 	}
@@ -139,48 +121,26 @@ func (d Definition) normalized() Definition {
 		e.RecheckMS = cmp.Or(e.RecheckMS, 500)
 		e.Store = e.Store || e.Thumbnails
 	}
-	if d.Clock == "" {
-		d.Clock = clockReceive
-		if file {
-			d.Clock = clockFrame
-		}
-	}
+	d.Clock = cmp.Or(d.Clock, clockReceive)
 	return d
 }
 
-// faults gathers what is wrong with a definition.
-type faults []error
-
-// want adds a fault unless ok.
-func (f *faults) want(ok bool, field, format string, args ...any) {
-	if !ok && len(*f) < maxFaults {
-		*f = append(*f, sets.Fault{Field: field, Problem: fmt.Sprintf(format, args...)})
-	}
-}
-
-func (f *faults) oneOf(value, field string, allowed ...string) {
-	f.want(slices.Contains(allowed, value), field, "must be one of %s", strings.Join(allowed, ", "))
-}
+type faults struct{ sets.Findings }
 
 func (f *faults) whole(n int, field string, low, high int) {
-	f.want(n >= low && n <= high, field, "must be a whole number from %d to %d", low, high)
+	f.Want(n >= low && n <= high, field, "must be a whole number from %d to %d", low, high)
 }
 
-// number wants one within bounds, or the value none.
-func (f *faults) number(n float64, field string, low, high float64) {
-	f.want(n >= low && n <= high, field, "must be a number from %v to %v", low, high)
-}
-
-// validate says what is wrong with d, which is normalized: Faults, joined, at most maxFaults.
+// validate says what is wrong with d, which is normalized: Faults, joined, at most 20.
 func (d *Definition) validate(l Limits) error {
 	var f faults
 	f.prompts(d, l)
 	f.whole(d.TopK, "top_k", 0, maxTopK)
-	f.oneOf(d.Policy, "policy", Latest, Queue)
-	f.want(d.MaxInFlight == 0 || d.MaxInFlight >= 1 && d.MaxInFlight <= MaxInFlight, "max_in_flight", "must be a whole number from 1 to %d", MaxInFlight)
-	f.want(d.FPS == 0 || d.FPS >= 0.001 && d.FPS <= 1000, "fps", "must be 0, for all frames, or a number from 0.001 to 1000")
+	f.OneOf(d.Policy, "policy", Latest, Queue)
+	f.Want(d.MaxInFlight == 0 || d.MaxInFlight >= 1 && d.MaxInFlight <= MaxInFlight, "max_in_flight", "must be a whole number from 1 to %d", MaxInFlight)
+	f.Want(d.FPS == 0 || d.FPS >= 0.001 && d.FPS <= 1000, "fps", "must be 0, for all frames, or a number from 0.001 to 1000")
 	f.whole(d.IntervalMS, "interval_ms", 0, 24*maxHour)
-	f.oneOf(d.Clock, "clock", clockReceive, clockFrame)
+	f.OneOf(d.Clock, "clock", clockReceive, clockFrame)
 	f.regions(d.Regions)
 	if g := d.Gate; g != nil {
 		f.whole(*g.Distance, "gate.distance", 0, 32)
@@ -189,61 +149,56 @@ func (d *Definition) validate(l Limits) error {
 	if e := d.Events; e != nil {
 		f.events(e)
 	}
-	f.want(len(d.Source) <= maxSource && utf8.ValidString(d.Source), "source", "must be an address of at most %d bytes", maxSource)
-	f.want(d.Source == "" || d.Format == "", "format", "is for frames that are pushed, not for those of a source")
+	f.Want(len(d.Source) <= maxSource && utf8.ValidString(d.Source), "source", "must be an address of at most %d bytes", maxSource)
+	f.Want(d.Source == "" || d.Format == "", "format", "is for frames that are pushed, not for those of a source")
 	if d.Format != "" {
 		_, err := decode.ParseRaw(d.Format)
-		f.want(err == nil, "format", "cannot be used: %v", err)
+		f.Want(err == nil, "format", "cannot be used: %v", err)
 	}
-	return errors.Join(f...)
+	return errors.Join(f.Findings...)
 }
 
 func (f *faults) prompts(d *Definition, l Limits) {
-	f.want(d.PromptSet == "" || d.Prompts == nil, "prompts", "must not be given with prompt_set")
-	f.want(d.PromptSet == "" || sets.ValidName(d.PromptSet), "prompt_set", "is not the name of a prompt set")
+	f.Want(d.PromptSet == "" || d.Prompts == nil, "prompts", "must not be given with prompt_set")
+	f.Want(d.PromptSet == "" || sets.ValidName(d.PromptSet), "prompt_set", "is not the name of a prompt set")
 	if d.PromptSet != "" {
 		return
 	}
 	every := len(d.Regions) > 0 && !slices.ContainsFunc(d.Regions, func(r Region) bool { return r.PromptSet == "" })
-	f.want(every || len(d.Prompts) > 0, "prompt_set", "is missing: give a prompt_set or prompts")
-	f.want(len(d.Prompts) <= l.Prompts, "prompts", "has more than %d prompts", l.Prompts)
+	f.Want(every || len(d.Prompts) > 0, "prompt_set", "is missing: give a prompt_set or prompts")
+	f.Want(len(d.Prompts) <= l.Prompts, "prompts", "has more than %d prompts", l.Prompts)
 	for i, text := range d.Prompts[:min(len(d.Prompts), l.Prompts)] {
 		if text != "" && len(text) <= l.PromptBytes {
 			continue
 		}
 		field := fmt.Sprintf("prompts[%d]", i)
-		f.want(text != "", field, "is empty")
-		f.want(len(text) <= l.PromptBytes, field, "is longer than %d bytes", l.PromptBytes)
+		f.Want(text != "", field, "is empty")
+		f.Want(len(text) <= l.PromptBytes, field, "is longer than %d bytes", l.PromptBytes)
 	}
 }
 
 func (f *faults) regions(regions []Region) {
-	f.want(len(regions) <= MaxRegions, "regions", "has more than %d regions", MaxRegions)
-	for i, r := range regions[:min(len(regions), MaxRegions)] {
+	f.Want(len(regions) <= stages.MaxRegions, "regions", "has more than %d regions", stages.MaxRegions)
+	for i, r := range regions[:min(len(regions), stages.MaxRegions)] {
 		field := fmt.Sprintf("regions[%d]", i)
-		f.want(ValidName(r.Name), field+".name", nameProblem)
-		f.want(!slices.ContainsFunc(regions[:i], func(other Region) bool { return other.Name == r.Name }), field+".name", "stands twice")
-		f.want(r.part().Check() == nil, field, "must be a part of the frame: 0 <= x < x + w <= 1, and so with y and h")
-		f.want(r.PromptSet == "" || sets.ValidName(r.PromptSet), field+".prompt_set", "is not the name of a prompt set")
+		f.Want(event.ValidName(r.Name), field+".name", nameProblem)
+		f.Want(!slices.ContainsFunc(regions[:i], func(other Region) bool { return other.Name == r.Name }), field+".name", "stands twice")
+		f.Want(r.part().Check() == nil, field, "must be a part of the frame: 0 <= x < x + w <= 1, and so with y and h")
+		f.Want(r.PromptSet == "" || sets.ValidName(r.PromptSet), field+".prompt_set", "is not the name of a prompt set")
 	}
 }
 
+// part is the part of the frame; the zero value of the zero value, which is all of it.
 func (r Region) part() stages.Region { return stages.Region{X: r.X, Y: r.Y, W: r.W, H: r.H} }
 
 func (f *faults) events(e *Events) {
-	f.oneOf(e.On, "events.on", onChanges, onFrames)
-	for _, t := range []struct {
-		score *float64
-		field string
-	}{{e.Enter, "events.enter"}, {e.Exit, "events.exit"}} {
-		if t.score != nil {
-			f.number(*t.score, t.field, -1, 1)
-		}
-	}
-	f.want(e.Enter == nil || e.Exit == nil || *e.Exit <= *e.Enter, "events.exit", "must not be above enter")
+	f.OneOf(e.On, "events.on", onChanges, onFrames)
+	f.Between(e.Enter, "events.enter", -1, 1)
+	f.Between(e.Exit, "events.exit", -1, 1)
+	f.Want(e.Enter == nil || e.Exit == nil || *e.Exit <= *e.Enter, "events.exit", "must not be above enter")
 	f.whole(e.HoldMS, "events.hold_ms", 0, maxHour)
 	f.whole(e.MinFrames, "events.min_frames", 1, 1000)
-	f.number(e.Smoothing, "events.smoothing", 0, 0.99)
+	f.Between(&e.Smoothing, "events.smoothing", 0, 0.99)
 	f.whole(e.RecheckMS, "events.recheck_ms", 1, maxHour)
 }
 

@@ -3,11 +3,9 @@ package stream
 import (
 	"context"
 	"errors"
-	"runtime/debug"
 	"time"
 
 	"hailoclip/api/stream/source"
-	"hailoclip/pipeline"
 	"hailoclip/pipeline/fair"
 )
 
@@ -76,13 +74,7 @@ func (p *plan) askedFPS() float64 {
 // run feeds the stream until ctx ends, or a file has. A panic is an error.
 func (n *puller) run(ctx context.Context) (err error) {
 	h, s := n.stream.hub, n.stream
-	defer func() {
-		if v := recover(); v != nil {
-			failed := &pipeline.PanicError{Stage: "source of a stream", Value: v, Stack: debug.Stack()}
-			h.log.Error("a source has ended", "stream", s.id, "error", failed, "stack", string(failed.Stack))
-			err = failed
-		}
-	}()
+	defer s.caught("source of a stream", "a source has ended", &err)
 	f, err := n.open(ctx)
 	if err != nil {
 		return err

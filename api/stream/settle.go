@@ -1,10 +1,7 @@
 package stream
 
 import (
-	"runtime/debug"
 	"time"
-
-	"hailoclip/pipeline"
 )
 
 // settle answers a frame. It returns false if that must be encoded first, which it was not because it looks like another one whose
@@ -58,13 +55,11 @@ func (f *Feed) found(e *entry) (changes []change, settled bool) {
 // try calls a function. A panic of it is the error, and ends the feed.
 func (f *Feed) try(what string, call func()) (err error) {
 	defer func() {
-		if v := recover(); v != nil {
-			failed := &pipeline.PanicError{Stage: what, Value: v, Stack: debug.Stack()}
-			f.stream.hub.log.Error("a feed has ended", "stream", f.stream.id, "error", failed, "stack", string(failed.Stack))
-			f.end(failed)
-			err = failed
+		if err != nil {
+			f.end(err)
 		}
 	}()
+	defer f.stream.caught(what, "a feed has ended", &err)
 	call()
 	return nil
 }

@@ -3,12 +3,14 @@ package stream
 import (
 	"context"
 	"errors"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"hailoclip/api/stream/source"
+	"hailoclip/pipeline"
 )
 
 // stream is one that is defined, or open.
@@ -30,6 +32,7 @@ type stream struct {
 	watching *plan       // whose regions those are
 	linger   *time.Timer // nil: the stream is fed
 	lingers  int         // how often that was set
+	unfedAt  time.Time   // when, the last time
 }
 
 // Info is a stream as GET answers with it.
@@ -127,6 +130,7 @@ func (s *stream) unfed() {
 	}
 	s.lingers++
 	n := s.lingers
+	s.unfedAt = time.Now()
 	s.linger = time.AfterFunc(s.hub.cfg.Linger, func() { s.forget(n) })
 }
 
@@ -187,6 +191,15 @@ func (s *stream) stop(why error) {
 	}
 }
 
+// caught is deferred: a panic is logged, and an error.
+func (s *stream) caught(stage, message string, err *error) {
+	if v := recover(); v != nil {
+		failed := &pipeline.PanicError{Stage: stage, Value: v, Stack: debug.Stack()}
+		s.hub.log.Error(message, "stream", s.id, "error", failed, "stack", string(failed.Stack))
+		*err = failed
+	}
+}
+
 // frame counts a frame that has come.
 func (s *stream) frame() {
 	s.meter.frame()
@@ -220,8 +233,7 @@ func (s *stream) info() Info {
 	defer s.mu.Unlock()
 	if s.puller != nil && s.puller.trouble != nil {
 		i.Trouble, i.Code = s.puller.trouble.Error(), "unavailable"
-		var trouble *source.Error
-		if errors.As(s.puller.trouble, &trouble) {
+		if trouble, ok := errors.AsType[*source.Error](s.puller.trouble); ok {
 			i.Code = trouble.Code
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"hailoclip/api/stream/event"
 	"hailoclip/cache/sets"
+	"hailoclip/pipeline/fair"
 	"hailoclip/stages"
 	"hailoclip/stages/clip"
 	"hailoclip/stages/track"
@@ -496,6 +497,63 @@ func TestNames(t *testing.T) {
 			t.Errorf("%+v", list)
 		}
 		if st := y.Stats(); st.Streams != 2 || st.Fed != 2 {
+			t.Errorf("%+v", st)
+		}
+	})
+}
+
+// TestMakeRoom: where there are too many streams, one that nobody has defined makes way, if nobody feeds it, or for an address that has
+// fewer of them and only if it is silent.
+func TestMakeRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		y := newYard(t, func(y *yard) { y.cfg.MaxStreams = 3 })
+		open := func(address, id string) (*Feed, error) {
+			y.conn++
+			return y.Open(t.Context(), Opening{ID: id, Definition: []byte(plainStream), Caller: fair.Caller{Address: address, Connection: y.conn}})
+		}
+		must := func(address, id string) *Feed {
+			t.Helper()
+			f, err := open(address, id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return f
+		}
+		refused := func(address string) {
+			t.Helper()
+			if _, err := open(address, ""); !errors.Is(err, ErrStreamsFull) {
+				t.Errorf("error %v", err)
+			}
+		}
+		must("a", "old").Close()
+		time.Sleep(time.Second)
+		must("a", "new").Close()
+		one := must("a", "")
+		two := must("b", "")
+		if _, err := y.Get("old"); !errors.Is(err, ErrNoStream) {
+			t.Errorf("the stream that was left first is there: %v", err)
+		}
+		three := must("a", "")
+		if list := y.List(); len(list) != 0 {
+			t.Errorf("streams without a feed are there: %+v", list)
+		}
+		refused("b")
+		refused("c")
+		time.Sleep(staleFeed)
+		_ = three.Push(Frame{Image: []byte("red")})
+		refused("a")
+		refused("b") // which would have as many then
+		four := must("c", "")
+		<-one.Done()
+		if err := one.Err(); !errors.Is(err, ErrStreamsFull) {
+			t.Errorf("error %v", err)
+		}
+		refused("c")
+		refused("d")
+		for _, f := range []*Feed{one, two, three, four} {
+			f.Close()
+		}
+		if st := y.Stats(); st.Streams != 0 {
 			t.Errorf("%+v", st)
 		}
 	})

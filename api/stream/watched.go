@@ -4,24 +4,12 @@ import (
 	"cmp"
 	"slices"
 
-	"hailoclip/stages"
+	"hailoclip/api/stream/event"
 )
 
-// Watched is a stream that makes events, for whoever tells other systems what holds.
-type Watched struct {
-	ID         string
-	Thumbnails bool
-	Regions    []WatchedRegion
-}
-
-// WatchedRegion is a region of one, with the labels that can hold; none where its prompt set is not ready.
-type WatchedRegion struct {
-	RegionState
-	Can []string
-}
-
 // Watched returns the streams that are defined and make events, by id. It does not block.
-func (h *Hub) Watched() (list []Watched) {
+func (h *Hub) Watched() []event.Watched {
+	list := []event.Watched{}
 	for _, s := range h.all() {
 		if w, ok := s.overview(); ok {
 			list = append(list, w)
@@ -30,25 +18,25 @@ func (h *Hub) Watched() (list []Watched) {
 	return list
 }
 
-func (s *stream) overview() (Watched, bool) {
+func (s *stream) overview() (event.Watched, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.plan.Load()
 	if s.kept == nil || p.Events == nil {
-		return Watched{}, false
+		return event.Watched{}, false
 	}
-	w, now := Watched{ID: s.id, Thumbnails: p.Events.Thumbnails}, s.states()
+	w, now := event.Watched{ID: s.id, Thumbnails: p.Events.Thumbnails}, s.states()
 	for _, region := range p.regions {
-		r := WatchedRegion{Can: p.Prompts, RegionState: RegionState{Region: region.Name, State: unknown}}
+		r := event.Region{Name: region.Name, Labels: p.Prompts, State: unknown}
 		if i := slices.IndexFunc(now, func(n RegionState) bool { return n.Region == region.Name }); i >= 0 {
-			r.RegionState = now[i]
+			r.State, r.Score, r.Holds, r.Since = now[i].State, now[i].Score, now[i].Labels, now[i].Since
 		}
 		if name := cmp.Or(region.PromptSet, p.PromptSet); name != "" {
-			r.Can = nil
+			r.Labels = nil
 			if set, err := s.hub.parts.Engine.PromptSets().Ready(name); err == nil {
 				for i, label := range set.Names {
-					if set.Labels.Kinds == nil || i < set.Labels.N && set.Labels.Kinds[i] == stages.Ordinary {
-						r.Can = append(r.Can, label)
+					if set.Labels.Ordinary(i) {
+						r.Labels = append(r.Labels, label)
 					}
 				}
 			}

@@ -30,20 +30,13 @@ type Kept struct {
 	keep error         // why nothing can be written
 }
 
-// OpenKept opens the file, all of which is read and checked; what it holds is for messages. There need not be one. A file that
-// may only be read is opened, and changes then fail. check runs in Scan, and what it returns is damage, too. Errors: ErrLocked,
+// OpenKept opens the file, all of which is read and checked; what it holds is for messages. check runs in Scan. Errors: ErrLocked,
 // ErrDamaged, or those of the system.
-func OpenKept(path, what string, check func(data []byte) error) (*Kept, error) {
-	return openKept(path, what, os.O_RDWR, check)
-}
-
-// OpenKeptReadOnly is OpenKept for a look, which several processes may take at once, but none beside one that has opened the
-// file to write. There must be a file. What check returns is no damage.
-func OpenKeptReadOnly(path, what string, check func(data []byte) error) (*Kept, error) {
-	return openKept(path, what, os.O_RDONLY, check)
-}
-
-func openKept(path, what string, mode int, check func(data []byte) error) (k *Kept, err error) {
+//
+// With os.O_RDWR there need not be a file, one that may only be read is opened, and changes then fail, and what check returns is
+// damage, too. os.O_RDONLY is for a look, which several processes may take at once, but none beside one that has opened the file to
+// write: there must be a file, and what check returns is no damage.
+func OpenKept(path, what string, mode int, check func(data []byte) error) (k *Kept, err error) {
 	k = &Kept{path: path, what: what, busy: make(chan struct{}, 1)}
 	lock := unix.LOCK_EX
 	if mode == os.O_RDONLY {
@@ -131,15 +124,23 @@ func (k *Kept) safely(do func()) (err error) {
 	return nil
 }
 
-// View runs read in turn; tx is nil where there is no file. When ctx ends first, read may still be at work, so what it finds is
-// looked at after a good end only.
-func (k *Kept) View(ctx context.Context, read func(tx *bbolt.Tx) error) error {
-	return k.Do(ctx, func() error {
-		if k.db == nil {
-			return read(nil)
+// View returns what read finds, in turn; tx is nil where there is no file.
+func View[T any](ctx context.Context, k *Kept, read func(tx *bbolt.Tx) (T, error)) (T, error) {
+	var found, none T
+	err := k.Do(ctx, func() error {
+		find := func(tx *bbolt.Tx) (err error) {
+			found, err = read(tx)
+			return err
 		}
-		return k.db.View(read)
+		if k.db == nil {
+			return find(nil)
+		}
+		return k.db.View(find)
 	}, nil)
+	if err != nil { // when ctx has ended first, read may still be at work
+		return none, err
+	}
+	return found, nil
 }
 
 // Change makes a change in turn, and runs then if the change is on disk. Where there is no file it returns none; with nil it

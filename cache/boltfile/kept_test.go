@@ -2,6 +2,7 @@ package boltfile
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -10,7 +11,7 @@ import (
 
 // After a change whose head may be on disk or not nothing more is written, but all can be read.
 func TestHeadThatMayBeLost(t *testing.T) {
-	k, err := OpenKept(filepath.Join(t.TempDir(), "file.db"), "things", func([]byte) error { return nil })
+	k, err := OpenKept(filepath.Join(t.TempDir(), "file.db"), "things", os.O_RDWR, func([]byte) error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,8 +24,9 @@ func TestHeadThatMayBeLost(t *testing.T) {
 	if err := put(); err != nil {
 		t.Fatal(err)
 	}
-	id, lost := 0, errors.New("the disk is ill")
-	if err := k.View(t.Context(), func(tx *bbolt.Tx) error { id = tx.ID(); return nil }); err != nil {
+	lost := errors.New("the disk is ill")
+	id, err := View(t.Context(), k, func(tx *bbolt.Tx) (int, error) { return tx.ID(), nil })
+	if err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
@@ -38,13 +40,8 @@ func TestHeadThatMayBeLost(t *testing.T) {
 			t.Errorf("%v: %v", tt.keep, err)
 		}
 	}
-	err = k.View(t.Context(), func(tx *bbolt.Tx) error {
-		if got := tx.Bucket([]byte("bucket")).Get([]byte("key")); string(got) != "value" {
-			t.Errorf("%q", got)
-		}
-		return nil
-	})
-	if err = errors.Join(err, k.Close(t.Context())); err != nil {
-		t.Error(err)
+	got, err := View(t.Context(), k, func(tx *bbolt.Tx) (string, error) { return string(tx.Bucket([]byte("bucket")).Get([]byte("key"))), nil })
+	if err = errors.Join(err, k.Close(t.Context())); err != nil || got != "value" {
+		t.Errorf("%q, %v", got, err)
 	}
 }

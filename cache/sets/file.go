@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 
 	"go.etcd.io/bbolt"
 
@@ -37,19 +38,16 @@ const MaxFileBytes = 512 << 20
 // File is the file of the prompt sets, see boltfile.Kept: it is made with the first set. Safe for concurrent use.
 type File struct{ kept *boltfile.Kept }
 
-const what = "prompt sets"
-
 // Open opens the file, all of which is read and checked. There need not be one. A file that may only be read is opened, and
 // changes then fail. Errors: ErrLocked, ErrDamaged, or those of the system.
-func Open(path string) (*File, error) { return ours(boltfile.OpenKept(path, what, check)) }
+func Open(path string) (*File, error) { return open(path, os.O_RDWR) }
 
 // OpenReadOnly is Open for a look, which several processes may take at once, but none beside one that has opened the file
 // to write. There must be a file. A set that is damaged is an error only of Get.
-func OpenReadOnly(path string) (*File, error) {
-	return ours(boltfile.OpenKeptReadOnly(path, what, check))
-}
+func OpenReadOnly(path string) (*File, error) { return open(path, os.O_RDONLY) }
 
-func ours(kept *boltfile.Kept, err error) (*File, error) {
+func open(path string, mode int) (*File, error) {
+	kept, err := boltfile.OpenKept(path, "prompt sets", mode, check)
 	if err != nil {
 		return nil, err
 	}
@@ -80,24 +78,10 @@ func check(data []byte) (damaged error) {
 	return damaged
 }
 
-// view returns what read finds, in turn; tx is nil where there is no file. When ctx ends first, read may still be at work, so
-// its result is looked at after a good end only.
-func view[T any](ctx context.Context, s *File, read func(tx *bbolt.Tx) (T, error)) (T, error) {
-	var found, none T
-	err := s.kept.View(ctx, func(tx *bbolt.Tx) (err error) {
-		found, err = read(tx)
-		return err
-	})
-	if err != nil {
-		return none, err
-	}
-	return found, nil
-}
-
 // viewItems returns what read makes of the items of a bucket whose keys begin with prefix. It must copy what it keeps. Error:
 // ErrNotFound.
 func viewItems[T any](ctx context.Context, s *File, name, prefix string, read func(items map[string][]byte) T) (T, error) {
-	return view(ctx, s, func(tx *bbolt.Tx) (found T, err error) {
+	return boltfile.View(ctx, s.kept, func(tx *bbolt.Tx) (found T, err error) {
 		if tx == nil || tx.Bucket([]byte(name)) == nil {
 			return found, ErrNotFound
 		}
@@ -112,7 +96,7 @@ func viewItems[T any](ctx context.Context, s *File, name, prefix string, read fu
 
 // Names returns the names of all sets, in order.
 func (s *File) Names(ctx context.Context) ([]string, error) {
-	return view(ctx, s, func(tx *bbolt.Tx) (names []string, err error) {
+	return boltfile.View(ctx, s.kept, func(tx *bbolt.Tx) (names []string, err error) {
 		if tx == nil {
 			return nil, nil
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -31,14 +32,31 @@ func (f Fault) Error() string {
 	return text
 }
 
+// Findings gathers Faults, at most 20.
+type Findings []error
+
+// Want adds a fault unless ok; the others want a value to be one of a few, or a number within bounds or nil.
+func (f *Findings) Want(ok bool, field, format string, args ...any) {
+	if !ok && len(*f) < maxFaults {
+		*f = append(*f, Fault{Field: field, Problem: fmt.Sprintf(format, args...)})
+	}
+}
+
+func (f *Findings) OneOf(value, field string, allowed ...string) {
+	f.Want(slices.Contains(allowed, value), field, "must be one of %s", strings.Join(allowed, ", "))
+}
+
+func (f *Findings) Between(n *float64, field string, low, high float64) {
+	f.Want(n == nil || *n >= low && *n <= high, field, "must be a number from %v to %v", low, high)
+}
+
 // Faults returns the faults that are joined in an error.
 func Faults(err error) (all []Fault) {
-	var f Fault
 	if many, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, err := range many.Unwrap() {
 			all = append(all, Faults(err)...)
 		}
-	} else if errors.As(err, &f) {
+	} else if f, ok := errors.AsType[Fault](err); ok {
 		all = append(all, f)
 	}
 	return all

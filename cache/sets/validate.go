@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math"
 	"regexp"
-	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -45,12 +44,12 @@ func ValidName(name string) bool { return nameRule.MatchString(name) }
 func (d Definition) Validate(limits Limits) error {
 	v := validator{Limits: limits, seen: map[string]int{}}
 	v.set(d)
-	return errors.Join(v.faults...)
+	return errors.Join(v.Findings...)
 }
 
 type validator struct {
 	Limits
-	faults       []error
+	Findings
 	seen         map[string]int // number of the label of that name
 	texts, bytes int
 	rows         int
@@ -58,29 +57,14 @@ type validator struct {
 	ofName       int // templates for a label that has only its name
 }
 
-// want adds a fault unless ok.
-func (v *validator) want(ok bool, field, format string, args ...any) {
-	if !ok && len(v.faults) < maxFaults {
-		v.faults = append(v.faults, Fault{Field: field, Problem: fmt.Sprintf(format, args...)})
-	}
-}
-
-func (v *validator) oneOf(value, field string, allowed ...string) {
-	v.want(slices.Contains(allowed, value), field, "must be one of %s", strings.Join(allowed, ", "))
-}
-
-func (v *validator) between(n *float64, field string, low, high float64) {
-	v.want(n == nil || *n >= low && *n <= high, field, "must be a number from %v to %v", low, high)
-}
-
 func (v *validator) set(d Definition) {
 	v.templates(d.Templates)
-	v.oneOf(d.Activation, "activation", "softmax", "sigmoid", "pair", "none")
-	v.oneOf(d.FewShot.Mode, "fewshot.mode", "auto", "off", "prototype", "gda")
-	v.want(d.FewShot.Alpha >= 0 && d.FewShot.Alpha <= 1000, "fewshot.alpha", `must be "auto" or a number above 0 and at most 1000`)
-	v.between(&d.Temperature, "temperature", 0.001, 1000)
-	v.between(d.MinCosine, "min_cosine", -1, 1)
-	v.between(d.MinMargin, "min_margin", 0, 1)
+	v.OneOf(d.Activation, "activation", "softmax", "sigmoid", "pair", "none")
+	v.OneOf(d.FewShot.Mode, "fewshot.mode", "auto", "off", "prototype", "gda")
+	v.Want(d.FewShot.Alpha >= 0 && d.FewShot.Alpha <= 1000, "fewshot.alpha", `must be "auto" or a number above 0 and at most 1000`)
+	v.Between(&d.Temperature, "temperature", 0.001, 1000)
+	v.Between(d.MinCosine, "min_cosine", -1, 1)
+	v.Between(d.MinMargin, "min_margin", 0, 1)
 
 	v.prompts(d.Background.Prompts, "background.prompts")
 	v.examples(d.Background.Images, d.Background.Examples, "background")
@@ -95,14 +79,14 @@ func (v *validator) set(d Definition) {
 			ordinary++
 		}
 	}
-	v.want(ordinary > 0, "labels", "must have a label that is not negative")
-	v.want(len(d.Labels) <= MaxLabels, "labels", "has more than %d labels", MaxLabels)
+	v.Want(ordinary > 0, "labels", "must have a label that is not negative")
+	v.Want(len(d.Labels) <= MaxLabels, "labels", "has more than %d labels", MaxLabels)
 	for i, l := range d.Labels[:min(len(d.Labels), MaxLabels)] {
 		v.label(l, i, d.Activation == "pair", background)
 	}
-	v.want(v.texts <= MaxTexts, "labels", "makes %d texts of prompts and templates, more than %d", v.texts, MaxTexts)
-	v.want(v.bytes <= MaxTextBytes, "labels", "makes %d bytes of text of prompts and templates, more than %d", v.bytes, MaxTextBytes)
-	v.want(v.rows <= MaxRows, "labels",
+	v.Want(v.texts <= MaxTexts, "labels", "makes %d texts of prompts and templates, more than %d", v.texts, MaxTexts)
+	v.Want(v.bytes <= MaxTextBytes, "labels", "makes %d bytes of text of prompts and templates, more than %d", v.bytes, MaxTextBytes)
+	v.Want(v.rows <= MaxRows, "labels",
 		"needs %d vectors, more than %d: one for each label, with pool max for each prompt", v.rows, MaxRows)
 }
 
@@ -112,12 +96,12 @@ func (v *validator) templates(t *Templates) {
 		return
 	}
 	texts := t.Texts()
-	v.want(len(texts) > 0, "templates", "must be none, clip7, imagenet80, or a list of texts with {}")
-	v.want(len(texts) <= MaxTemplates, "templates", "has more than %d templates", MaxTemplates)
+	v.Want(len(texts) > 0, "templates", "must be none, clip7, imagenet80, or a list of texts with {}")
+	v.Want(len(texts) <= MaxTemplates, "templates", "has more than %d templates", MaxTemplates)
 	for i, text := range texts[:min(len(texts), MaxTemplates)] {
 		field := fmt.Sprintf("templates[%d]", i)
 		v.text(text, field)
-		v.want(strings.Count(text, "{}") == 1, field, "must have {} once, where the prompt goes")
+		v.Want(strings.Count(text, "{}") == 1, field, "must have {} once, where the prompt goes")
 		v.perSize += len(text) - len("{}")
 	}
 	v.per, v.ofName = len(texts), len(texts)
@@ -126,12 +110,12 @@ func (v *validator) templates(t *Templates) {
 func (v *validator) label(l Label, i int, pair, background bool) {
 	field := fmt.Sprintf("labels[%d]", i)
 	v.text(l.Name, field+".name")
-	v.want(!strings.ContainsFunc(l.Name, unicode.IsControl), field+".name", "must not have control characters")
+	v.Want(!strings.ContainsFunc(l.Name, unicode.IsControl), field+".name", "must not have control characters")
 	first, twice := v.seen[l.Name]
-	v.want(!twice, field+".name", "is that of labels[%d] already: %.64q", first, l.Name)
+	v.Want(!twice, field+".name", "is that of labels[%d] already: %.64q", first, l.Name)
 	v.seen[l.Name] = i
 
-	v.oneOf(l.Pool, field+".pool", "mean", "max")
+	v.OneOf(l.Pool, field+".pool", "mean", "max")
 	v.prompts(l.Prompts, field+".prompts")
 	v.prompts(l.Negation, field+".negation")
 	v.examples(l.Images, l.Examples, field)
@@ -144,20 +128,20 @@ func (v *validator) label(l Label, i int, pair, background bool) {
 	}
 	switch {
 	case len(l.Negation) > 0:
-		v.want(pair, field+".negation", "is for activation pair only")
-		v.want(!l.Negative, field+".negation", "is for labels that are not negative")
+		v.Want(pair, field+".negation", "is for activation pair only")
+		v.Want(!l.Negative, field+".negation", "is for labels that are not negative")
 	case pair && !l.Negative:
-		v.want(background, field+".negation", "is missing: activation pair needs one for each label, or a background")
+		v.Want(background, field+".negation", "is missing: activation pair needs one for each label, or a background")
 	}
 	if t := l.Threshold; t != nil {
-		v.between(&t.Enter, field+".threshold.enter", -1, 1)
-		v.between(&t.Exit, field+".threshold.exit", -1, 1)
-		v.want(!(t.Exit > t.Enter), field+".threshold.exit", "must not be above enter")
+		v.Between(&t.Enter, field+".threshold.enter", -1, 1)
+		v.Between(&t.Exit, field+".threshold.exit", -1, 1)
+		v.Want(!(t.Exit > t.Enter), field+".threshold.exit", "must not be above enter")
 	}
 }
 
 func (v *validator) prompts(texts []string, field string) {
-	v.want(len(texts) <= MaxPrompts, field, "has more than %d prompts", MaxPrompts)
+	v.Want(len(texts) <= MaxPrompts, field, "has more than %d prompts", MaxPrompts)
 	for i, text := range texts[:min(len(texts), MaxPrompts)] {
 		v.text(text, fmt.Sprintf("%s[%d]", field, i))
 		v.count(text, v.per)
@@ -171,19 +155,19 @@ func (v *validator) count(text string, templates int) {
 }
 
 func (v *validator) text(text, field string) {
-	v.want(text != "", field, "is empty")
-	v.want(len(text) <= v.PromptBytes, field, "is longer than %d bytes", v.PromptBytes)
-	v.want(utf8.ValidString(text), field, "is not valid UTF-8")
+	v.Want(text != "", field, "is empty")
+	v.Want(len(text) <= v.PromptBytes, field, "is longer than %d bytes", v.PromptBytes)
+	v.Want(utf8.ValidString(text), field, "is not valid UTF-8")
 }
 
 func (v *validator) examples(images []string, examples []Example, field string) {
-	v.want(len(images) == 0 || !v.NoImages, field+".images",
+	v.Want(len(images) == 0 || !v.NoImages, field+".images",
 		"must not be here: add them by the API, and export the set to get their examples")
-	v.want(len(images)+len(examples) <= MaxExamples, field+".images", "has more than %d images and examples", MaxExamples)
+	v.Want(len(images)+len(examples) <= MaxExamples, field+".images", "has more than %d images and examples", MaxExamples)
 	seen := map[string]bool{}
 	for i, e := range examples[:min(len(examples), MaxExamples)] {
 		at := fmt.Sprintf("%s.examples[%d]", field, i)
-		v.want(!seen[e.ID], at+".id", "stands twice")
+		v.Want(!seen[e.ID], at+".id", "stands twice")
 		seen[e.ID] = true
 		v.example(e, at)
 	}
@@ -191,19 +175,19 @@ func (v *validator) examples(images []string, examples []Example, field string) 
 
 func (v *validator) example(e Example, field string) {
 	id, err := hex.DecodeString(e.ID)
-	v.want(err == nil && len(id) == 16 && e.ID == strings.ToLower(e.ID), field+".id", "must have 32 hexadecimal digits")
+	v.Want(err == nil && len(id) == 16 && e.ID == strings.ToLower(e.ID), field+".id", "must have 32 hexadecimal digits")
 	if e.Vector == nil {
-		v.want(e.Thumbnail == nil && e.Model == "", field+".vector", "is missing")
+		v.Want(e.Thumbnail == nil && e.Model == "", field+".vector", "is missing")
 		return
 	}
-	v.want(len(e.Vector) <= maxVector && unit(e.Vector), field+".vector",
+	v.Want(len(e.Vector) <= maxVector && unit(e.Vector), field+".vector",
 		"must be base64 of float32 numbers, little-endian, of unit length")
-	v.want(e.FromThumbnail || e.ID == ExampleID(e.Vector), field+".id", "is not that of its vector")
-	v.want(e.Model != "", field+".model", "is missing: the digest of the image encoder that the vector is from")
-	v.want(len(e.Model) <= 128 && !strings.ContainsFunc(e.Model, unicode.IsControl), field+".model", "must be a digest")
-	v.want(len(e.Thumbnail) <= maxThumbnail, field+".thumbnail", "is longer than %d bytes", maxThumbnail)
-	v.want(e.Thumbnail == nil || bytes.HasPrefix(e.Thumbnail, []byte{0xff, 0xd8, 0xff}), field+".thumbnail", "must be a JPEG")
-	v.want(e.Thumbnail != nil || !e.FromThumbnail, field+".thumbnail", "is missing")
+	v.Want(e.FromThumbnail || e.ID == ExampleID(e.Vector), field+".id", "is not that of its vector")
+	v.Want(e.Model != "", field+".model", "is missing: the digest of the image encoder that the vector is from")
+	v.Want(len(e.Model) <= 128 && !strings.ContainsFunc(e.Model, unicode.IsControl), field+".model", "must be a digest")
+	v.Want(len(e.Thumbnail) <= maxThumbnail, field+".thumbnail", "is longer than %d bytes", maxThumbnail)
+	v.Want(e.Thumbnail == nil || bytes.HasPrefix(e.Thumbnail, []byte{0xff, 0xd8, 0xff}), field+".thumbnail", "must be a JPEG")
+	v.Want(e.Thumbnail != nil || !e.FromThumbnail, field+".thumbnail", "is missing")
 }
 
 // unit says whether b is a vector of unit length, with the tolerance of the encoders.

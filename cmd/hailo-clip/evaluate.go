@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"hailoclip/api/client"
+	"hailoclip/api/stream/source"
 	"hailoclip/bench/report"
 )
 
@@ -118,9 +119,6 @@ func (c *evaluateCmd) known(set client.PromptSet, files []labelledFile) error {
 // labelledFile is an image file, by the folder it is in.
 type labelledFile struct{ label, path string }
 
-// imageSuffixes are those of files that evaluate takes.
-var imageSuffixes = []string{".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-
 // labelled finds the images in the folders below root.
 func labelled(root string) (files []labelledFile, err error) {
 	folders, err := os.ReadDir(root)
@@ -140,7 +138,7 @@ func labelled(root string) (files []labelledFile, err error) {
 		}
 		found := 0
 		for _, e := range entries {
-			if e.IsDir() || strings.HasPrefix(e.Name(), ".") || !slices.Contains(imageSuffixes, strings.ToLower(filepath.Ext(e.Name()))) {
+			if e.IsDir() || strings.HasPrefix(e.Name(), ".") || !source.IsImage(e.Name()) {
 				others++
 				continue
 			}

@@ -38,7 +38,7 @@ func (e *engine) newStreams() (*streams, error) {
 	}
 	var err error
 	s.notifier, err = notify.New(cfg.Notify, notify.Parts{
-		Bus: s.bus, Thumbnail: s.thumbnail, Streams: s.watched, Version: programVersion(), Log: e.log,
+		Bus: s.bus, Thumbnail: s.thumbnail, Streams: func() []event.Watched { return s.hub.Watched() }, Version: programVersion(), Log: e.log,
 	})
 	if err != nil {
 		return nil, err
@@ -64,21 +64,6 @@ func (s *streams) thumbnail(ctx context.Context, id string) ([]byte, error) {
 	}
 	e, err := s.store.Get(ctx, id)
 	return e.JPEG, err
-}
-
-// watched is what systems that are notified know of the streams.
-func (s *streams) watched() []notify.Stream {
-	list := []notify.Stream{}
-	for _, w := range s.hub.Watched() {
-		n := notify.Stream{ID: w.ID, Thumbnails: w.Thumbnails}
-		for _, r := range w.Regions {
-			n.Regions = append(n.Regions, notify.Region{
-				Name: r.Region, Labels: r.Can, State: r.State, Score: r.Score, Holds: r.Labels, Since: r.Since,
-			})
-		}
-		list = append(list, n)
-	}
-	return list
 }
 
 // close ends the streams, and then closes their file. It gives up waiting when ctx ends.

@@ -80,10 +80,7 @@ func (c *watchCmd) Run(ctx context.Context, g *globals) error {
 // watchError is a source's error as the program ends with it.
 func watchError(err error) error {
 	var wrong *source.Error
-	switch {
-	case !errors.As(err, &wrong):
-		return err
-	case wrong.Code == "no_ffmpeg":
+	if errors.As(err, &wrong) && wrong.Code == "no_ffmpeg" {
 		complain("hailo-clip: %v", err)
 		return exitError(exitMissing)
 	}

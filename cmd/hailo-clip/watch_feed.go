@@ -8,110 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"hailoclip/api/client"
 	"hailoclip/api/stream/source"
 )
-
-// watchView shows what becomes of frames. Its methods are called by one goroutine at a time.
-type watchView interface {
-	answer(f watchedFrame, m client.Message) error
-	event(m client.Message) error
-	trouble(err error) // why there are no frames or answers now; nil: there are
-	close()            // before anything else is printed
-}
-
-// watchedFrame is a frame on its way.
-type watchedFrame struct {
-	image  []byte
-	format string        // of pixels; "": it is compressed
-	name   string        // of its file, in a folder
-	time   time.Duration // since the start of a file; -1: live
-	seq    uint64
-}
-
-// mailbox hands frames from a source to a stream. With wait the source waits until each is taken, otherwise a newer frame takes the
-// place of the one that waits.
-type mailbox struct {
-	wait      bool
-	mu        sync.Mutex
-	frame     watchedFrame
-	full      bool
-	closed    bool
-	seq, lost uint64
-	put, took chan struct{} // with room for one: something was
-}
-
-func newMailbox(wait bool) *mailbox {
-	return &mailbox{wait: wait, put: make(chan struct{}, 1), took: make(chan struct{}, 1)}
-}
-
-func poke(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
-// add copies a frame of the source.
-func (b *mailbox) add(ctx context.Context, f source.Frame) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for b.full && b.wait {
-		b.mu.Unlock()
-		select {
-		case <-b.took:
-		case <-ctx.Done():
-		}
-		b.mu.Lock()
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-	}
-	if b.full {
-		b.lost++
-	}
-	b.frame = watchedFrame{append(b.frame.image[:0], f.Image...), f.Raw.String(), f.Name, f.Time, b.seq}
-	b.seq++
-	b.full = true
-	poke(b.put)
-	return nil
-}
-
-func (b *mailbox) close() {
-	b.mu.Lock()
-	b.closed = true
-	b.mu.Unlock()
-	poke(b.put)
-}
-
-// take blocks until there is a frame, none is to come, or done is closed. It reuses the memory of f.
-func (b *mailbox) take(f *watchedFrame, done <-chan struct{}) bool {
-	for {
-		b.mu.Lock()
-		if b.full {
-			b.full = false
-			*f, b.frame = b.frame, *f
-			b.mu.Unlock()
-			poke(b.took)
-			return true
-		}
-		closed := b.closed
-		b.mu.Unlock()
-		if closed {
-			return false
-		}
-		select {
-		case <-b.put:
-		case <-done:
-			return false
-		}
-	}
-}
 
 // watching is a source on its way into a stream.
 type watching struct {
@@ -136,7 +38,7 @@ func (c *watchCmd) watch(ctx context.Context, s *client.Client, d client.StreamD
 	w.box = newMailbox(!w.live || d.Policy == client.PolicyQueue)
 	switch {
 	case stdout.terminal && c.Events:
-		w.view = lineView{stdout.color() && !c.NoColor}
+		w.view = lineView{colors: stdout.color() && !c.NoColor}
 	case stdout.terminal:
 		w.view = newTableView(c, stdout)
 	}
@@ -353,87 +255,3 @@ func (w *watching) thumbnail(e *client.Event) {
 		w.view.trouble(fmt.Errorf("a thumbnail is lost: %w", err))
 	}
 }
-
-// watchTally counts what became of frames.
-type watchTally struct {
-	begin            time.Time
-	frames, reused   int
-	answered, events int
-	dropped          map[string]int
-	lag, lagMax      float64 // of all answers, milliseconds
-}
-
-func (t *watchTally) add(a *client.StreamAnswer) {
-	t.frames++
-	if a.Dropped != "" {
-		if t.dropped == nil {
-			t.dropped = map[string]int{}
-		}
-		t.dropped[a.Dropped]++
-		return
-	}
-	if t.answered++; a.Reused {
-		t.reused++
-	}
-	t.lag += a.LagMS
-	t.lagMax = max(t.lagMax, a.LagMS)
-}
-
-// summary is a line for people. lost is how many frames were never sent.
-func (t *watchTally) summary(lost uint64) string {
-	took := time.Since(t.begin).Seconds()
-	var b strings.Builder
-	fmt.Fprintf(&b, "%d frames in %.1f s (%.1f/s): %d answered", t.frames, took, float64(t.frames)/max(took, 1e-3), t.answered)
-	if t.reused > 0 {
-		fmt.Fprintf(&b, " (%d as the one before)", t.reused)
-	}
-	for _, why := range [][2]string{{"superseded", "superseded"}, {"expired", "expired"}, {"bad", "not readable"}, {"rate", "beyond --fps"}} {
-		if n := t.dropped[why[0]]; n > 0 {
-			fmt.Fprintf(&b, ", %d %s", n, why[1])
-		}
-	}
-	if lost > 0 {
-		fmt.Fprintf(&b, ", %d not sent", lost)
-	}
-	if t.answered > 0 {
-		fmt.Fprintf(&b, "; lag %.0f ms, at most %.0f ms", t.lag/float64(t.answered), t.lagMax)
-	}
-	if t.events > 0 {
-		fmt.Fprintf(&b, "; %d events", t.events)
-	}
-	return b.String()
-}
-
-// jsonView writes a JSON object a line.
-type jsonView struct{ events bool }
-
-func (v jsonView) answer(f watchedFrame, m client.Message) error {
-	if v.events {
-		return nil
-	}
-	where := "" // before the answer
-	if f.name != "" {
-		where = `"file":` + jsonText(f.name) + ","
-	}
-	if f.time >= 0 {
-		where += fmt.Sprintf(`"time":%s,`, strconv.FormatFloat(f.time.Round(time.Microsecond).Seconds(), 'f', -1, 64))
-	}
-	_, err := fmt.Fprintf(stdout, "{%s%s\n", where, strings.TrimPrefix(string(m.Text), "{"))
-	return err
-}
-
-func (v jsonView) event(m client.Message) error {
-	if !v.events {
-		return nil
-	}
-	_, err := fmt.Fprintf(stdout, "%s\n", m.Text)
-	return err
-}
-
-func (jsonView) trouble(err error) {
-	if err != nil {
-		complain("hailo-clip: %v", err)
-	}
-}
-
-func (jsonView) close() {}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
@@ -50,7 +49,6 @@ type tableView struct {
 	colors  bool
 	stopped chan struct{}
 	drawer  sync.WaitGroup
-	once    sync.Once
 
 	mu      sync.Mutex // of what follows
 	dirty   bool
@@ -109,10 +107,7 @@ func (v *tableView) run() {
 			v.mu.Lock()
 			if v.dirty || now.Sub(drawn) >= time.Second {
 				v.dirty, drawn = false, now
-				width, height := 80, 24
-				if w, h, err := term.GetSize(int(v.out.to.Fd())); err == nil && w > 0 && h > 0 {
-					width, height = w, h
-				}
+				width, height := v.size()
 				text := drawBegin + strings.Join(v.render(now, width, height), lineEnd+"\r\n") + lineEnd + drawEnd
 				_, _ = v.out.raw([]byte(text))
 			}
@@ -121,19 +116,23 @@ func (v *tableView) run() {
 	}
 }
 
-// close gives the screen back, and leaves the last table on it.
+// close gives the screen back, and leaves the last table on it. It is called once.
 func (v *tableView) close() {
-	v.once.Do(func() {
-		close(v.stopped)
-		v.drawer.Wait()
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		width, _, err := term.GetSize(int(v.out.to.Fd()))
-		if err != nil || width <= 0 {
-			width = 80
-		}
-		_, _ = v.out.raw([]byte(screenEnd + strings.Join(v.render(time.Now(), width, math.MaxInt), "\n") + "\n"))
-	})
+	close(v.stopped)
+	v.drawer.Wait()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	width, _ := v.size()
+	_, _ = v.out.raw([]byte(screenEnd + strings.Join(v.render(time.Now(), width, math.MaxInt), "\n") + "\n"))
+}
+
+// size is that of the terminal, 80 x 24 where it does not tell.
+func (v *tableView) size() (width, height int) {
+	width, height, err := term.GetSize(int(v.out.to.Fd()))
+	if err != nil || width <= 0 || height <= 0 {
+		return 80, 24
+	}
+	return width, height
 }
 
 func (v *tableView) answer(f watchedFrame, m client.Message) error {
@@ -337,23 +336,4 @@ func paint(spans []span, width int, colors bool) string {
 		}
 	}
 	return b.String()
-}
-
-// lineView writes a line for people for each event.
-type lineView struct{ colors bool }
-
-func (lineView) answer(watchedFrame, client.Message) error { return nil }
-
-func (v lineView) event(m client.Message) error {
-	_, err := stdout.raw([]byte(paint(eventSpans(m.Event), math.MaxInt, v.colors) + "\n"))
-	return err
-}
-
-func (lineView) trouble(err error) { jsonView{}.trouble(err) }
-func (lineView) close()            {}
-
-// jsonText is a text as JSON has it.
-func jsonText(text string) string {
-	b, _ := json.Marshal(text) // texts can be written
-	return string(b)
 }

@@ -5,7 +5,6 @@ package batch
 import (
 	"context"
 	"errors"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -78,7 +77,7 @@ const (
 // device if that is ready, which takes six runs, or else when it first has nothing to do. The caller closes it before the backend.
 func New(backend hailo.Backend, maxWait time.Duration) *Batcher {
 	b := &Batcher{backend: backend, info: backend.Info(), maxWait: maxWait}
-	b.rule.cap = max(b.info.ImageBatch, 1)
+	b.rule.cap, b.info.ImageCalls = max(b.info.ImageBatch, 1), max(b.info.ImageCalls, 1)
 	b.stats.Groups = make([]uint64, min(b.rule.cap, maxGroup)+1)
 	b.calls.New = func() any { return &call{done: make(chan struct{}, 1)} }
 	b.idle.New = func() any {
@@ -109,7 +108,7 @@ func (b *Batcher) Close() {
 
 // Room is how many frames it takes without a wait for a call of the backend to end: with more calls of Encode than that nothing
 // is gained.
-func (b *Batcher) Room() int { return max(b.info.ImageCalls, 1) * b.rule.cap }
+func (b *Batcher) Room() int { return b.info.ImageCalls * b.rule.cap }
 
 // Stats returns the counters.
 func (b *Batcher) Stats() Stats {
@@ -354,11 +353,7 @@ const stuckAfter = 10 * time.Second
 
 // encode makes a call of the backend, and an error of a panic.
 func (b *Batcher) encode(ctx context.Context, frames []*hailo.Frame) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = &pipeline.PanicError{Stage: "encode", Value: v, Stack: debug.Stack()}
-		}
-	}()
+	defer pipeline.Recover("encode", &err)
 	return b.backend.EncodeImages(ctx, frames)
 }
 

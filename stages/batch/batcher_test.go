@@ -326,6 +326,18 @@ func TestStuckCall(t *testing.T) {
 	})
 }
 
+// TestCallsOfNone: a backend that does not say how many calls it takes gets one at a time.
+func TestCallsOfNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, hailo.Info{ImageBatch: 4}, 0)
+		one, two := b.send(t.Context(), 1, 1), b.send(t.Context(), 2, 1)
+		b.expect("the first", 1)[0].done(0)
+		b.expect("the second", 1)[0].done(0)
+		b.answered(one, two)
+		b.Close()
+	})
+}
+
 // TestMeasure measures a device when it first has nothing to do, and again some time after frames of others have spoilt that.
 func TestMeasure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

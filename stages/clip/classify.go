@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -309,11 +308,7 @@ func (e *Engine) each(ctx context.Context, r Request, b Batch, do func(*Request)
 	var one sync.Mutex // calls Done
 	for i := 0; i < b.Len && ctx.Err() == nil; i++ {
 		running.Go(func() (failed error) {
-			defer func() {
-				if v := recover(); v != nil {
-					failed = &pipeline.PanicError{Stage: "batch", Value: v, Stack: debug.Stack()}
-				}
-			}()
+			defer pipeline.Recover("batch", &failed)
 			r, result := r, Result{}
 			var err error
 			if b.Raw != nil {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -194,12 +193,8 @@ func exclusive[T any](
 	begun := p.start(func() {
 		defer end()
 		o := outcome{err: errors.New("panic")}
-		defer func() {
-			if r := recover(); r != nil {
-				o.err = &pipeline.PanicError{Stage: "prompt sets", Value: r, Stack: debug.Stack()}
-			}
-			done <- o
-		}()
+		defer func() { done <- o }()
+		defer pipeline.Recover("prompt sets", &o.err)
 		o.result, o.err = change(context.WithoutCancel(ctx))
 	})
 	if !begun {

@@ -40,8 +40,7 @@ func (p *PromptSets) encodeRows(v *version, encoder hailo.Backend, labels []setL
 	defer keep.flush()
 	encode := func() error {
 		vectors, err := p.encodeBatch(v, encoder, texts)
-		var one *textError
-		if errors.As(err, &one) {
+		if one, ok := errors.AsType[*textError](err); ok {
 			return fmt.Errorf("%s: %w", labels[origins[one.text].label].where(), err)
 		}
 		if err != nil {

@@ -43,9 +43,8 @@ type Change struct {
 type Tracker struct {
 	config  Config         // of which nothing is shared with others
 	labels  stages.Labels  // without rows
-	own     bool           // they have logits of their own: cosines do not follow from those
 	logits  []float64      // averages; NaN: there is none
-	cosines []float64      // likewise, with own
+	cosines []float64      // likewise; nil: they follow from the logits, because no label has logits of its own
 	matches []stages.Match // by label
 	odds    []float64
 	scores  []float64
@@ -74,11 +73,11 @@ func New(c Config) *Tracker {
 	own := c.Labels.Logits != nil
 	c.Labels, c.Enter, c.Exit = nil, slices.Clone(c.Enter), slices.Clone(c.Exit)
 	t := &Tracker{
-		config: c, labels: labels, own: own, state: -1, next: -1,
+		config: c, labels: labels, state: -1, next: -1,
 		logits: nans(n), matches: make([]stages.Match, n), scores: make([]float64, n),
 		holds: make([]bool, n), rows: make([]row, n), changes: make([]Change, 0, n+1),
 	}
-	if t.own {
+	if own {
 		t.cosines = nans(n)
 	}
 	if c.Scoring.Activation == stages.Pair {
@@ -91,7 +90,7 @@ func New(c Config) *Tracker {
 // none. What was pending, and the averages, begin anew.
 func (t *Tracker) Resume(old *Tracker, was []int) {
 	for i, w := range was {
-		if w < 0 || !old.holds[w] || t.kind(i) != stages.Ordinary {
+		if w < 0 || !old.holds[w] || !t.labels.Ordinary(i) {
 			continue
 		}
 		if t.holds[i] = true; w == old.state {
@@ -126,7 +125,7 @@ func (t *Tracker) Observe(at time.Time, logits []float64, matches []stages.Match
 		}
 	}
 	for i, holds := range t.holds {
-		if !holds && t.kind(i) == stages.Ordinary && t.count(&t.rows[i], fits && t.matches[i].Score >= t.config.Enter[i]) {
+		if !holds && t.labels.Ordinary(i) && t.count(&t.rows[i], fits && t.matches[i].Score >= t.config.Enter[i]) {
 			t.holds[i] = true
 			t.changes = append(t.changes, Change{Enter: true, Label: i, Score: t.scores[i]})
 		}
@@ -137,7 +136,7 @@ func (t *Tracker) Observe(at time.Time, logits []float64, matches []stages.Match
 
 // score smooths the logits, sets matches and scores, and says whether the best label fits.
 func (t *Tracker) score(logits []float64, matches []stages.Match) bool {
-	if t.own {
+	if t.cosines != nil {
 		for i := range t.matches {
 			t.matches[i].Cosine = math.NaN()
 		}
@@ -152,7 +151,7 @@ func (t *Tracker) score(logits []float64, matches []stages.Match) bool {
 	for i := range t.matches {
 		m := &t.matches[i]
 		t.logits[i] = t.smooth(t.logits[i], logits[i])
-		if t.own {
+		if t.cosines != nil {
 			t.cosines[i] = t.smooth(t.cosines[i], m.Cosine)
 			m.Cosine = t.cosines[i]
 		} else {
@@ -162,7 +161,7 @@ func (t *Tracker) score(logits []float64, matches []stages.Match) bool {
 	}
 	reason := t.labels.Judge(t.matches, &t.config.Scoring, t.odds)
 	for i := range t.matches {
-		if t.scores[i] = t.matches[i].Score; t.kind(i) != stages.Ordinary || t.scores[i] != t.scores[i] {
+		if t.scores[i] = t.matches[i].Score; !t.labels.Ordinary(i) || t.scores[i] != t.scores[i] {
 			t.scores[i] = 0
 		}
 	}
@@ -178,13 +177,6 @@ func (t *Tracker) smooth(average, value float64) float64 {
 		return value
 	}
 	return t.config.Smoothing*average + (1-t.config.Smoothing)*value
-}
-
-func (t *Tracker) kind(i int) stages.Kind {
-	if t.labels.Kinds == nil {
-		return stages.Ordinary
-	}
-	return t.labels.Kinds[i]
 }
 
 // count takes a frame into a row, or ends it, and says whether the row is complete, which ends it, too.

@@ -8,8 +8,14 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"regexp"
 	"time"
 )
+
+var nameRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+
+// ValidName says whether a stream or region may have this name.
+func ValidName(name string) bool { return nameRule.MatchString(name) }
 
 // Kind is what an event says.
 type Kind string
@@ -78,6 +84,24 @@ func NewID() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return hex.EncodeToString(b[:])
+}
+
+// Watched is a stream that makes events, and what holds in it, for whoever tells other systems.
+type Watched struct {
+	ID         string
+	Thumbnails bool // its events have them
+	Regions    []Region
+}
+
+// Region is a part of the frame, or with Name "" all of it.
+type Region struct {
+	Name   string
+	Labels []string // those that can hold; none where the prompt set is not ready
+
+	State string // the most likely of those that hold; "unknown": none
+	Score float64
+	Holds []string
+	Since time.Time
 }
 
 // Score is the score of a label.

@@ -38,6 +38,9 @@ type head struct {
 	VectorBytes int `json:"vector_bytes,omitempty"`
 }
 
+// ValidID says whether an event may have this id.
+func ValidID(id string) bool { return parseID(id) != nil }
+
 // parseID returns the bytes of an id, nil if it is none.
 func parseID(id string) []byte {
 	if b, err := hex.DecodeString(id); err == nil && len(b) == idSize && hex.EncodeToString(b) == id {

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -66,7 +67,7 @@ type change struct {
 // caller closes the store.
 func OpenStore(path string, cfg Config) (s *Store, err error) {
 	s = &Store{cfg: cfg, written: make(chan struct{})}
-	s.kept, err = boltfile.OpenKept(path, "streams", func(data []byte) error { return check(data, &s.totals) })
+	s.kept, err = boltfile.OpenKept(path, "streams", os.O_RDWR, func(data []byte) error { return check(data, &s.totals) })
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrLost, err)
 	}
@@ -267,14 +268,13 @@ func find(tx *bbolt.Tx, id string) (moment, record []byte) {
 	return moment, tx.Bucket([]byte(buckets.events)).Get(moment)
 }
 
-// view returns what read finds; tx is nil where there is no file.
+// view returns what read finds, the zero value where there is no file.
 func view[T any](ctx context.Context, s *Store, read func(tx *bbolt.Tx) T) (T, error) {
-	var found, none T
-	err := s.kept.View(ctx, func(tx *bbolt.Tx) error {
+	found, err := boltfile.View(ctx, s.kept, func(tx *bbolt.Tx) (found T, _ error) {
 		if tx != nil {
 			found = read(tx)
 		}
-		return nil
+		return found, nil
 	})
 	if err == nil {
 		return found, nil
@@ -285,7 +285,7 @@ func view[T any](ctx context.Context, s *Store, read func(tx *bbolt.Tx) T) (T, e
 		defer s.mu.Unlock()
 		s.trouble = err
 	}
-	return none, err
+	return found, err
 }
 
 // Get returns an event with vector and thumbnail. Error: ErrNoEvent, also where it is damaged.

@@ -68,7 +68,6 @@ type MQTT struct {
 }
 
 var (
-	streamID    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 	deviceClass = regexp.MustCompile(`^[a-z_]{1,32}$`)
 	kinds       = []string{string(event.Enter), string(event.Exit), string(event.State)}
 	schemes     = map[string]string{"mqtt": "1883", "mqtts": "8883"} // and their ports
@@ -108,7 +107,7 @@ func (w Webhook) check(fault func(field, format string, args ...any)) {
 		}
 	}
 	for _, id := range w.Streams {
-		if !streamID.MatchString(id) {
+		if !event.ValidName(id) {
 			fault("streams", "%q is no id of a stream", id)
 		}
 	}

@@ -1,8 +1,8 @@
 package notify
 
 import (
-	"cmp"
 	"encoding/json"
+	"hailoclip/api/stream/event"
 	"maps"
 	"slices"
 	"strings"
@@ -34,7 +34,6 @@ type about struct {
 type origin struct {
 	Name    string `json:"name"`
 	Version string `json:"sw,omitempty"`
-	URL     string `json:"url,omitempty"`
 }
 
 type availability struct {
@@ -56,10 +55,10 @@ type component struct {
 }
 
 // device announces a stream: for each region its state, its score and one binary sensor a label, and the newest thumbnail.
-func (m *maker) device(s Stream) device {
+func (m *maker) device(s event.Watched) device {
 	d := device{
-		Device:       about{IDs: []string{m.node() + "_" + safe(s.ID, "_-")}, Name: cmp.Or(s.Name, s.ID), Maker: product, Version: m.version},
-		Origin:       origin{Name: product, Version: m.version, URL: m.url},
+		Device:       about{IDs: []string{m.node() + "_" + safe(s.ID, "_-")}, Name: s.ID, Maker: product, Version: m.version},
+		Origin:       origin{Name: product, Version: m.version},
 		Availability: []availability{{m.status()}},
 		Components:   map[string]component{},
 	}
@@ -68,7 +67,7 @@ func (m *maker) device(s Stream) device {
 		d.Components["snap"] = component{Platform: "image", Name: "Snapshot", UniqueID: id + "img", ImageTopic: m.thumb(s.ID), ContentType: "image/jpeg"}
 	}
 	sensors := map[string][]component{} // of labels, by key; unique ids are still hashes
-	part := func(r Region) (key, name, topic string) {
+	part := func(r event.Region) (key, name, topic string) {
 		if r.Name == "" {
 			return "", "", "" // the device's topic
 		}

@@ -3,6 +3,7 @@ package notify
 import (
 	"encoding/json"
 	"fmt"
+	"hailoclip/api/stream/event"
 	"maps"
 	"regexp"
 	"slices"
@@ -15,8 +16,8 @@ import (
 
 // golden is the payload that the design of streams asks for, with what it leaves open filled in.
 const golden = `{
-  "dev": {"ids": ["hailo_clip_gate"], "name": "Gate camera", "mf": "hailo-clip", "sw": "1.2"},
-  "o": {"name": "hailo-clip", "sw": "1.2", "url": "https://example.org/clip"},
+  "dev": {"ids": ["hailo_clip_gate"], "name": "gate", "mf": "hailo-clip", "sw": "1.2"},
+  "o": {"name": "hailo-clip", "sw": "1.2"},
   "availability": [{"topic": "hailo-clip/status"}],
   "state_topic": "hailo-clip/gate/state",
   "cmps": {
@@ -32,16 +33,16 @@ const golden = `{
 }`
 
 // gate is a stream with one region, all of the frame.
-func gate() Stream {
-	return Stream{ID: "gate", Name: "Gate camera", Thumbnails: true, Regions: []Region{{Labels: []string{"open", "closed"}}}}
+func gate() event.Watched {
+	return event.Watched{ID: "gate", Thumbnails: true, Regions: []event.Region{{Labels: []string{"open", "closed"}}}}
 }
 
 func testMaker() *maker {
-	return &maker{topics: topics{"hailo-clip", "homeassistant"}, classes: map[string]string{"open": "opening"}, version: "1.2", url: "https://example.org/clip"}
+	return &maker{topics: topics{"hailo-clip", "homeassistant"}, classes: map[string]string{"open": "opening"}, version: "1.2"}
 }
 
 // announcement is the payload of discovery of streams, by topic.
-func announcements(t *testing.T, m *maker, streams ...Stream) map[string]map[string]any {
+func announcements(t *testing.T, m *maker, streams ...event.Watched) map[string]map[string]any {
 	t.Helper()
 	all := map[string]map[string]any{}
 	desired, _ := m.desired(streams)
@@ -103,7 +104,7 @@ func entities(t *testing.T, all map[string]map[string]any) map[string]component 
 }
 
 func TestRegionsHaveTopicsOfTheirOwn(t *testing.T) {
-	all := announcements(t, testMaker(), Stream{ID: "yard", Regions: []Region{{Name: "left", Labels: []string{"cat"}}, {Name: "right", Labels: []string{"cat", "unknown"}}}})
+	all := announcements(t, testMaker(), event.Watched{ID: "yard", Regions: []event.Region{{Name: "left", Labels: []string{"cat"}}, {Name: "right", Labels: []string{"cat", "unknown"}}}})
 	if _, root := all["homeassistant/device/hailo_clip_yard/config"]["state_topic"]; root || len(all) != 1 {
 		t.Error(all)
 	}
@@ -123,9 +124,9 @@ func TestIDsAreUnique(t *testing.T) {
 	labels := []string{"state", "score", "snap", "img", "open", "a b", "a_b", "a-b", "it's", `back\slash`, "日本", "", strings.Repeat("long ", 50), "door_open", "two\nlines"}
 	m := testMaker()
 	all := announcements(t, m,
-		Stream{ID: "front", Thumbnails: true, Regions: []Region{{Labels: labels}, {Name: "door", Labels: labels}, {Name: "door_open", Labels: labels}}},
-		Stream{ID: "front_door", Thumbnails: true, Regions: []Region{{Labels: labels}, {Name: "open", Labels: labels}}},
-		Stream{ID: "front.door", Regions: []Region{{Labels: labels}}}, Stream{ID: "front-door", Regions: []Region{{Labels: labels}}})
+		event.Watched{ID: "front", Thumbnails: true, Regions: []event.Region{{Labels: labels}, {Name: "door", Labels: labels}, {Name: "door_open", Labels: labels}}},
+		event.Watched{ID: "front_door", Thumbnails: true, Regions: []event.Region{{Labels: labels}, {Name: "open", Labels: labels}}},
+		event.Watched{ID: "front.door", Regions: []event.Region{{Labels: labels}}}, event.Watched{ID: "front-door", Regions: []event.Region{{Labels: labels}}})
 	if len(all) != 4 {
 		t.Error(slices.Collect(maps.Keys(all)))
 	}
@@ -150,7 +151,7 @@ func TestManyLabels(t *testing.T) {
 	for i := range 1000 {
 		labels = append(labels, fmt.Sprint("label", i))
 	}
-	found := entities(t, announcements(t, testMaker(), Stream{ID: "a", Regions: []Region{{Name: "b", Labels: labels[:60]}, {Name: "c", Labels: labels}}}))
+	found := entities(t, announcements(t, testMaker(), event.Watched{ID: "a", Regions: []event.Region{{Name: "b", Labels: labels[:60]}, {Name: "c", Labels: labels}}}))
 	if len(found) != maxSensors+4 || len(found["hailo_clip_a_c_state"].Options) != 1001 {
 		t.Errorf("%d entities", len(found))
 	}
@@ -189,7 +190,7 @@ func TestStatesAreMadeAnewWhenTheyChange(t *testing.T) {
 	m, s, began := testMaker(), gate(), time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	payload := func(state string, score float64, since time.Time, holds ...string) string {
 		s.Regions[0].State, s.Regions[0].Score, s.Regions[0].Since, s.Regions[0].Holds = state, score, since, holds
-		desired, keep := m.desired([]Stream{s})
+		desired, keep := m.desired([]event.Watched{s})
 		if len(desired) != 2 || !keep["hailo-clip/gate/thumb"] || !keep["hailo-clip/gate/state"] {
 			t.Errorf("%v, %v", desired, keep)
 		}

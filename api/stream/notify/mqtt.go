@@ -103,7 +103,7 @@ func newBroker(c MQTT, p Parts) (*broker, error) {
 		topics: topics{c.Prefix, c.DiscoveryPrefix}, thumbs: map[string]*event.Event{},
 		stale: true, wake: make(chan struct{}, 1), up: make(chan up, 1),
 	}
-	b.maker = maker{topics: b.topics, classes: c.DeviceClasses, version: p.Version, url: p.URL}
+	b.maker = maker{topics: b.topics, classes: c.DeviceClasses, version: p.Version}
 	b.client = autopaho.ClientConfig{
 		ServerUrls: []*url.URL{u}, TlsCfg: encrypted, KeepAlive: keepAlive,
 		ConnectUsername: c.Username, ConnectPassword: []byte(password),
@@ -112,8 +112,7 @@ func newBroker(c MQTT, p Parts) (*broker, error) {
 		OnConnectError: func(err error) { b.connectLog.log(b.log, "the broker cannot be reached", "error", err) },
 		// What is not acknowledged is sent again by run, if it still holds: no session is kept, here or there.
 		ConnectPacketBuilder: func(c *paho.Connect, _ *url.URL) (*paho.Connect, error) {
-			largest, most := uint32(maxReceived), uint16(64)
-			c.CleanStart, c.Properties = true, &paho.ConnectProperties{MaximumPacketSize: &largest, ReceiveMaximum: &most}
+			c.CleanStart, c.Properties = true, &paho.ConnectProperties{MaximumPacketSize: new(uint32(maxReceived)), ReceiveMaximum: new(uint16(64))}
 			return c, nil
 		},
 		ClientConfig: paho.ClientConfig{

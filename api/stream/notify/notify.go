@@ -32,30 +32,10 @@ type Parts struct {
 	// called when the broker is connected, after each event, after Refresh and once a minute, never by two goroutines at once, and
 	// must not block. An event is to be published when Streams already knows of its change. What the broker remembers of other streams is cleared;
 	// nil, as long as the streams are not known, clears nothing. May be nil without MQTT.
-	Streams func() []Stream
+	Streams func() []event.Watched
 
 	Version string
-	URL     string // of the service, for people; may be ""
 	Log     *slog.Logger
-}
-
-// Stream is what MQTT and Home Assistant are told of a stream.
-type Stream struct {
-	ID         string
-	Name       string // for people; "": ID
-	Thumbnails bool   // its events have them
-	Regions    []Region
-}
-
-// Region is a part of the frame, or with Name "" all of it.
-type Region struct {
-	Name   string
-	Labels []string // those that can hold
-
-	State string // the most likely of those that hold; "unknown": none
-	Score float64
-	Holds []string
-	Since time.Time
 }
 
 // Stats are the counters since the start, for GET /v1/stats.
@@ -151,7 +131,7 @@ func (n *Notifier) run(ctx context.Context, next func(context.Context) (*event.E
 // tell gives an event to all targets, and says how many have been missed before it; but those of a stream without a name are for its
 // sender alone. It does not block.
 func (n *Notifier) tell(e *event.Event, missed int) {
-	named := streamID.MatchString(e.Stream)
+	named := event.ValidName(e.Stream)
 	for _, w := range n.hooks {
 		w.missed(missed)
 		if named {
@@ -180,8 +160,7 @@ func (n *Notifier) Stats() Stats {
 		s.Webhooks = append(s.Webhooks, w.stats())
 	}
 	if n.mqtt != nil {
-		m := n.mqtt.stats()
-		s.MQTT = &m
+		s.MQTT = new(n.mqtt.stats())
 	}
 	return s
 }

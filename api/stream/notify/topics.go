@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"hailoclip/api/stream/event"
 	"math"
 	"slices"
 	"strings"
@@ -65,7 +66,7 @@ func (t topics) ours(topic string, payload []byte) bool {
 
 // level makes one level of a topic of a name. Valid names of streams and regions stay as they are.
 func level(name string) string {
-	if streamID.MatchString(name) {
+	if event.ValidName(name) {
 		return name
 	}
 	return safe(name, "._-")
@@ -109,11 +110,11 @@ type state struct {
 // no reason to tell anybody, until forget.
 type maker struct {
 	topics
-	classes      map[string]string
-	version, url string
+	classes map[string]string
+	version string
 
-	states  map[string]made[state]  // by topic
-	devices map[string]made[Stream] // by topic
+	states  map[string]made[state]         // by topic
+	devices map[string]made[event.Watched] // by topic
 }
 
 // made is a payload and what it was made of.
@@ -127,8 +128,8 @@ func (m *maker) forget() { m.states = nil }
 
 // desired is what the broker is to remember of streams, and all topics that are theirs. A state comes before the announcement: when
 // labels change it is mostly unknown, which is an option before and after.
-func (m *maker) desired(streams []Stream) (all []toRemember, keep map[string]bool) {
-	states, devices := map[string]made[state]{}, map[string]made[Stream]{}
+func (m *maker) desired(streams []event.Watched) (all []toRemember, keep map[string]bool) {
+	states, devices := map[string]made[state]{}, map[string]made[event.Watched]{}
 	keep = map[string]bool{m.status(): true}
 	add := func(topic string, payload []byte) {
 		keep[topic] = true
@@ -137,7 +138,7 @@ func (m *maker) desired(streams []Stream) (all []toRemember, keep map[string]boo
 	for _, s := range streams {
 		keep[m.thumb(s.ID)] = true
 		for _, r := range s.Regions {
-			topic, now := m.state(s.ID, r.Name), r.state()
+			topic, now := m.state(s.ID, r.Name), stateOf(r)
 			was, ok := m.states[topic]
 			if !ok || was.of.State != now.State || !was.of.Since.Equal(now.Since) || !slices.Equal(was.of.Labels, now.Labels) {
 				was = made[state]{now, marshal(now)}
@@ -149,7 +150,7 @@ func (m *maker) desired(streams []Stream) (all []toRemember, keep map[string]boo
 			topic := m.config(s.ID)
 			d, ok := m.devices[topic]
 			if !ok || !sameShape(d.of, s) {
-				d = made[Stream]{s, marshal(m.device(s))}
+				d = made[event.Watched]{s, marshal(m.device(s))}
 			}
 			devices[topic] = d
 			add(topic, d.payload)
@@ -160,13 +161,13 @@ func (m *maker) desired(streams []Stream) (all []toRemember, keep map[string]boo
 }
 
 // sameShape says that two streams are announced alike.
-func sameShape(a, b Stream) bool {
-	return a.ID == b.ID && a.Name == b.Name && a.Thumbnails == b.Thumbnails &&
-		slices.EqualFunc(a.Regions, b.Regions, func(a, b Region) bool { return a.Name == b.Name && slices.Equal(a.Labels, b.Labels) })
+func sameShape(a, b event.Watched) bool {
+	return a.ID == b.ID && a.Thumbnails == b.Thumbnails &&
+		slices.EqualFunc(a.Regions, b.Regions, func(a, b event.Region) bool { return a.Name == b.Name && slices.Equal(a.Labels, b.Labels) })
 }
 
-// state is what is told of r.
-func (r Region) state() state {
+// stateOf is what is told of r.
+func stateOf(r event.Region) state {
 	s := state{State: r.State, Score: math.Round(r.Score*1e4) / 1e4, Labels: slices.Clone(r.Holds), Since: r.Since.UTC(), Region: r.Name}
 	if s.State == "" {
 		s.State = unknown

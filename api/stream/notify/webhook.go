@@ -17,7 +17,6 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -187,12 +186,10 @@ func (w *webhook) deliver(ctx, last context.Context, e *event.Event) bool {
 			w.failLog.log(w.log, "the webhook has not taken an event", "event", e.ID, "attempts", m.Attempt, "error", err)
 			return false
 		}
-		timer := time.NewTimer(max(pause/2+mathrand.N(pause/2), min(after, maxPause)))
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return false
-		case <-timer.C:
+		case <-time.After(max(pause/2+mathrand.N(pause/2), min(after, maxPause))):
 		}
 	}
 }
@@ -211,7 +208,7 @@ func (w *webhook) post(ctx context.Context, m message) (again bool, after time.D
 	}
 	now := strconv.FormatInt(time.Now().Unix(), 10)
 	r.Header.Set("Content-Type", "application/json")
-	r.Header.Set("User-Agent", "hailo-clip/"+strings.Map(printable, w.parts.Version))
+	r.Header.Set("User-Agent", "hailo-clip/"+w.parts.Version)
 	r.Header.Set("Webhook-Id", m.Delivery)
 	r.Header.Set("Webhook-Timestamp", now)
 	if w.key != nil {
@@ -250,17 +247,8 @@ func retryAfter(header string) time.Duration {
 
 // withoutURL takes the address out of an error of the HTTP client: it may have credentials.
 func withoutURL(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
+	if u, ok := errors.AsType[*url.Error](err); ok {
 		return u.Err
 	}
 	return err
-}
-
-// printable leaves out what must not be in a header.
-func printable(r rune) rune {
-	if r < ' ' || r > '~' {
-		return -1
-	}
-	return r
 }

@@ -160,7 +160,7 @@ func TestDelivery(t *testing.T) {
 		got <- m
 	}))
 	defer server.Close()
-	n := notifier(t, Parts{Version: "1.2\n"}, hook(func(w *Webhook) {
+	n := notifier(t, Parts{Version: "1.2"}, hook(func(w *Webhook) {
 		w.URL, w.Thumbnail = Address(strings.Replace(server.URL, "://", "://me:word@", 1)), "embed"
 	}))
 	events, stop := start(t, n)

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 )
 
@@ -38,19 +37,15 @@ func parse(text string, o Options) (address, error) {
 	if err != nil { // its text has the address
 		return a, fail(codeNotAllowed, "the source is no address that can be read")
 	}
-	port := ports[u.Scheme]
-	if port == "" {
+	if ports[u.Scheme] == "" {
 		return a, fail(codeNotAllowed, "%.20q is no kind of source: http, https, rtsp, rtsps", u.Scheme)
 	}
 	if u.Hostname() == "" || u.Opaque != "" {
 		return a, fail(codeNotAllowed, "the source has no host")
 	}
-	if u.Port() != "" {
-		port = u.Port()
-	}
 	u.Fragment, u.RawFragment = "", ""
 	a.url = u
-	if err := o.Allowed.Check(u.Hostname(), port); err != nil {
+	if err := o.Allowed.Check(u.Hostname(), a.port()); err != nil {
 		return a, &Error{codeNotAllowed, err}
 	}
 	return a, nil
@@ -83,17 +78,17 @@ func (a address) port() string {
 	return ports[a.url.Scheme]
 }
 
-// Files that are images by their names, and those that are streams of JPEG.
-var (
-	imageFiles = []string{".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-	mjpegFiles = []string{".mjpeg", ".mjpg"}
-)
-
-func hasSuffix(name string, suffixes []string) bool {
-	return slices.Contains(suffixes, strings.ToLower(filepath.Ext(name)))
+// IsImage says whether a file is an image by its name.
+func IsImage(name string) bool {
+	switch strings.ToLower(filepath.Ext(name)) {
+	case ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff":
+		return true
+	}
+	return false
 }
 
 func (a address) opener(o Options) opener {
+	ext := strings.ToLower(filepath.Ext(a.text))
 	switch {
 	case a.url != nil && strings.HasPrefix(a.url.Scheme, "http"):
 		return newHTTP(a, o).read
@@ -101,14 +96,14 @@ func (a address) opener(o Options) opener {
 		return ffmpeg{a}.read
 	case a.text == "-":
 		return readStdin
-	case hasSuffix(a.text, mjpegFiles):
+	case ext == ".mjpeg", ext == ".mjpg":
 		return a.readMJPEG
 	case a.device():
 		return ffmpeg{a}.read
 	}
 	if info, err := os.Stat(a.text); err == nil && info.IsDir() {
 		return a.readFolder
-	} else if hasSuffix(a.text, imageFiles) {
+	} else if IsImage(a.text) {
 		return a.readImage
 	}
 	return ffmpeg{a}.read

@@ -160,7 +160,7 @@ func (f ffmpeg) frames(d *delivery, r, times *bufio.Reader, watch *time.Timer) (
 			return n, fail(codeCodec, "ffmpeg sends a frame of %d x %d pixels", w, h)
 		}
 		frame := Frame{Raw: raw, Time: -1}
-		buf, err := d.room(size)
+		buf, err := d.get(size)
 		if err != nil && d.ctx.Err() != nil {
 			return n, d.ctx.Err()
 		}
@@ -195,50 +195,24 @@ func (f ffmpeg) frames(d *delivery, r, times *bufio.Reader, watch *time.Timer) (
 	}
 }
 
-// readPPM reads the header of a frame as FFmpeg writes it, "P6\n640 480\n255\n".
+// readPPM reads the header of a frame as FFmpeg writes it, "P6\n640 480\n255\n". io.EOF: there is no frame any more.
 func readPPM(r *bufio.Reader) (w, h int, err error) {
-	var fields [3]int
-	if err := expect(r, "P6\n"); err != nil {
+	if _, err := r.Peek(1); err != nil {
 		return 0, 0, err
 	}
-	for i := range fields {
-		digits := 0
-		for {
-			c, err := r.ReadByte()
-			if err != nil {
-				return 0, 0, io.ErrUnexpectedEOF
-			}
-			if c == ' ' || c == '\n' {
-				break
-			}
-			if digits++; c < '0' || c > '9' || digits > 5 {
-				return 0, 0, errFrame
-			}
-			fields[i] = 10*fields[i] + int(c-'0')
+	highest := 0
+	_, err = fmt.Fscanf(r, "P6\n%5d %5d\n%3d\n", &w, &h, &highest)
+	if err == nil && w > 0 && h > 0 && highest == 255 {
+		return w, h, nil
+	} else if err != nil {
+		if _, end := r.Peek(1); end != nil {
+			return 0, 0, io.ErrUnexpectedEOF
 		}
 	}
-	if fields[0] == 0 || fields[1] == 0 || fields[2] != 255 {
-		return 0, 0, errFrame
-	}
-	return fields[0], fields[1], nil
+	return 0, 0, errFrame
 }
 
 var errFrame = fail(codeCodec, "ffmpeg sends something else than frames")
-
-func expect(r *bufio.Reader, s string) error {
-	for i := range len(s) {
-		c, err := r.ReadByte()
-		switch {
-		case err != nil && i == 0:
-			return err
-		case err != nil:
-			return io.ErrUnexpectedEOF
-		case c != s[i]:
-			return errFrame
-		}
-	}
-	return nil
-}
 
 // readTime reads what the filter "metadata" prints of a frame, "frame:1 pts:1024 pts_time:0.1" and a line of the value. A frame
 // without a time has the one before it.

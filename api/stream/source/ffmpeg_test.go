@@ -327,17 +327,16 @@ func TestProcessesEnd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		patience := silence
-		if strings.HasPrefix(c.want, "no frame came") {
-			patience = 200 * time.Millisecond
-		}
-		d := &delivery{ctx: t.Context(), o: o, patience: patience, each: func(f Frame) error {
+		d := newDelivery(t.Context(), o, false, func(f Frame) error {
 			if string(f.Image) != "123456" || f.Time != 500*time.Millisecond {
 				t.Errorf("%s: %q at %v", name, f.Image, f.Time)
 			}
 			frames++
 			return nil
-		}}
+		})
+		if strings.HasPrefix(c.want, "no frame came") {
+			d.patience = 200 * time.Millisecond
+		}
 		err = d.ended(a.opener(o)(t.Context(), d))
 		if c.want == "" && (err != nil || frames != 2) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s: %d frames, %v; want %s", name, frames, err, c.want)
@@ -393,6 +392,22 @@ func TestReaderOfFFmpeg(t *testing.T) {
 		}
 		if len(got) != 30 || skipped != 0 {
 			t.Errorf("%s: %d frames, %d skipped", args, len(got), skipped)
+		}
+	}
+}
+
+// TestReadPPM: pixels begin right behind the header, whatever they look like.
+func TestReadPPM(t *testing.T) {
+	for text, want := range map[string]string{
+		"P6\n1 2\n255\n\n \r\t12": `1 2 "\n \r\t12" <nil>`, "P6\n99999 1\n255\n": `99999 1 "" <nil>`, "": `0 0 "" EOF`, "P6\n1": `0 0 "" unexpected EOF`,
+		"P": `0 0 "" unexpected EOF`, "P6\n1 -2\n255\n1": `0 0 "1" ` + errFrame.Error(), "P6\n999999 1\n255\n": `0 0 " 1\n255\n" ` + errFrame.Error(),
+		"P6\n1 2\n254\n1": `0 0 "1" ` + errFrame.Error(), "P5\n1 2\n": `0 0 "5\n1 2\n" ` + errFrame.Error(),
+	} {
+		r := bufio.NewReader(strings.NewReader(text))
+		w, h, err := readPPM(r)
+		rest, _ := io.ReadAll(r)
+		if got := fmt.Sprintf("%d %d %q %v", w, h, rest, err); got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
 		}
 	}
 }

@@ -73,7 +73,7 @@ func (a address) readFolder(ctx context.Context, d *delivery) error {
 	}
 	var names []string
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), ".") && hasSuffix(e.Name(), imageFiles) {
+		if !strings.HasPrefix(e.Name(), ".") && IsImage(e.Name()) {
 			names = append(names, e.Name())
 		}
 	}
@@ -113,7 +113,7 @@ func (d *delivery) readFile(path string, f Frame) error {
 		return err
 	}
 	defer file.Close()
-	buf, err := d.room(int(info.Size()))
+	buf, err := d.get(int(info.Size()))
 	if err != nil {
 		return err
 	}
@@ -124,17 +124,6 @@ func (d *delivery) readFile(path string, f Frame) error {
 	}
 	f.Image = buf[:n]
 	return d.deliver(f)
-}
-
-// room returns memory for exactly size bytes.
-func (d *delivery) room(size int) ([]byte, error) {
-	if d.o.Buffers != nil {
-		return d.get(size)
-	}
-	if cap(d.own) < size {
-		d.own = make([]byte, 0, size)
-	}
-	return d.own[:0], nil
 }
 
 // natural compares names with the numbers in them as numbers.

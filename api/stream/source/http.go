@@ -21,7 +21,6 @@ type camera struct {
 	address
 	o        Options
 	target   *url.URL // without user and password
-	user     *url.Userinfo
 	interval time.Duration
 
 	challenge *digest.Challenge // the last one
@@ -34,7 +33,7 @@ type camera struct {
 func newHTTP(a address, o Options) *camera {
 	target := *a.url
 	target.User = nil
-	c := &camera{address: a, o: o, target: &target, user: a.url.User, interval: time.Second}
+	c := &camera{address: a, o: o, target: &target, interval: time.Second}
 	if o.FPS > 0 {
 		c.interval = max(time.Duration(float64(time.Second)/o.FPS), 10*time.Millisecond)
 	}
@@ -163,20 +162,20 @@ func (c *camera) ask(ctx context.Context, client *http.Client) (*http.Response, 
 
 // authorize answers what the camera has asked for before.
 func (c *camera) authorize(req *http.Request) error {
-	password, _ := c.user.Password()
+	password, _ := c.url.User.Password()
 	switch {
-	case c.user == nil:
+	case c.url.User == nil:
 	case c.challenge != nil:
 		c.count++
 		credentials, err := digest.Digest(c.challenge, digest.Options{
-			Method: req.Method, URI: req.URL.RequestURI(), Count: c.count, Username: c.user.Username(), Password: password,
+			Method: req.Method, URI: req.URL.RequestURI(), Count: c.count, Username: c.url.User.Username(), Password: password,
 		})
 		if err != nil {
 			return fail(codeAuth, "the camera's digest authentication cannot be answered")
 		}
 		req.Header.Set("Authorization", credentials.String())
 	case c.basic:
-		req.SetBasicAuth(c.user.Username(), password)
+		req.SetBasicAuth(c.url.User.Username(), password)
 	}
 	return nil
 }
@@ -185,7 +184,7 @@ func (c *camera) authorize(req *http.Request) error {
 // now. Cameras shut out who tries a wrong password often.
 func (c *camera) learn(resp *http.Response, answered bool) bool {
 	c.challenge = nil
-	if c.user == nil {
+	if c.url.User == nil {
 		return false
 	}
 	for _, header := range resp.Header.Values("WWW-Authenticate") {

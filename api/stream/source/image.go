@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
-	"slices"
 )
 
 // kind is a format of images that say themselves where they end.
@@ -220,11 +219,6 @@ func (t *taking) makeRoom(want int) {
 			add = min(add, want)
 		}
 		if add > 0 {
-			if t.grow == nil {
-				t.kept = slices.Grow(t.w, add)
-				t.w = t.kept
-				return
-			}
 			grown, err := t.grow(t.w, add)
 			if err == nil {
 				t.kept, t.w = grown, grown

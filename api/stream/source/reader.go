@@ -72,7 +72,7 @@ func NewReader(r io.Reader, boundary string, l Limits) *Reader {
 }
 
 // Next reads the next image into buf, whatever that has in it, and returns it. It asks grow for a slice that begins with the bytes
-// of b and has room for more bytes behind them: never for more than twice what has been read, or 64 KiB; nil is append.
+// of b and has room for more bytes behind them: never for more than twice what has been read, or 64 KiB.
 //
 // skipped counts since the last call what was no image, was cut, or was larger than FrameBytes. err is io.EOF at the end, the
 // error of the reader, ErrNoImages, or that of grow: then the image is given up, and another call goes on behind it. What is

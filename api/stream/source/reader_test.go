@@ -76,7 +76,7 @@ func frames(t testing.TB, r io.Reader, boundary string, l Limits) (images [][]by
 	reader := NewReader(r, boundary, l)
 	buf := bytes.Repeat([]byte("old"), 10)
 	for {
-		image, n, err := reader.Next(buf, nil)
+		image, n, err := reader.Next(buf, appended)
 		skipped += n
 		if buf = image; err != nil {
 			if len(image) > 0 {
@@ -219,6 +219,8 @@ func damage(image []byte, at int, c byte) []byte {
 	return image
 }
 
+func appended(b []byte, more int) ([]byte, error) { return slices.Grow(b, more), nil }
+
 func TestReader(t *testing.T) {
 	readers := map[string]func(io.Reader) io.Reader{
 		"whole":    func(r io.Reader) io.Reader { return r },
@@ -258,7 +260,7 @@ func TestReaderDoesNotWaitForWhatFollows(t *testing.T) {
 		for i := range 5 {
 			want := jpegOf(uint64(i), 60, 40)
 			go func() { out.Write(slices.Concat(fmt.Appendf(nil, head, len(want)), want)) }()
-			got, skipped, err := reader.Next(nil, nil)
+			got, skipped, err := reader.Next(nil, appended)
 			if err != nil || skipped != 0 || !bytes.Equal(got, want) {
 				t.Fatal(name, i, len(got), skipped, err)
 			}
@@ -418,7 +420,7 @@ func BenchmarkReader(b *testing.B) {
 			b.SetBytes(int64(len(part)))
 			b.ReportAllocs()
 			for b.Loop() {
-				image, _, err := reader.Next(buf, nil)
+				image, _, err := reader.Next(buf, appended)
 				if buf = image; err != nil || len(image) != len(frame) {
 					b.Fatal(len(image), err)
 				}
@@ -460,7 +462,7 @@ func TestReaderSkims(t *testing.T) {
 			if !errors.Is(err, full) || skipped != 1 || len(got) != 0 {
 				t.Errorf("%s: %d bytes, %d skipped, %v", name, len(got), skipped, err)
 			}
-			if got, skipped, err = reader.Next(buf, nil); err != nil || !bytes.Equal(got, b) || skipped != 0 {
+			if got, skipped, err = reader.Next(buf, appended); err != nil || !bytes.Equal(got, b) || skipped != 0 {
 				t.Errorf("%s, %q: %d bytes, %d skipped, %v", name, head, len(got), skipped, err)
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -339,6 +340,7 @@ func TestTrouble(t *testing.T) {
 	} {
 		o := options()
 		var log bytes.Buffer
+		o.Log = slog.New(slog.NewTextHandler(&log, nil))
 		e := trouble(t, address, o)
 		if e.Code != want || strings.Contains(e.Error()+log.String(), "secretpass") || len(e.Error()) > 400 {
 			t.Errorf("%s: %s: %v; want %s", address, e.Code, e, want)
@@ -383,8 +385,7 @@ func TestPauses(t *testing.T) {
 		pauses := func(open func(n int, d *delivery) error, n int) (all []time.Duration) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			d := &delivery{ctx: ctx, o: options(), live: true, patience: silence, each: func(Frame) error { return nil }}
-			d.o.Log = discard
+			d := newDelivery(ctx, options(), true, func(Frame) error { return nil })
 			var left time.Time
 			err := d.retry(ctx, "x", func(ctx context.Context, d *delivery) error {
 				if !left.IsZero() {
@@ -463,11 +464,11 @@ func TestSilence(t *testing.T) {
 				t.Fatal(err)
 			}
 			frames := 0
-			d := &delivery{ctx: t.Context(), o: options(), live: true, patience: silence, each: func(Frame) error {
+			d := newDelivery(t.Context(), options(), true, func(Frame) error {
 				frames++
 				time.Sleep(time.Hour)
 				return nil
-			}}
+			})
 			start := time.Now()
 			_, err = newHTTP(a, options()).readOnce(t.Context(), client, d)
 			if e, ok := errors.AsType[*Error](err); !ok || e.Code != "timeout" || frames != 1 || time.Since(start) != time.Hour+silence {

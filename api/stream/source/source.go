@@ -83,8 +83,6 @@ const (
 	memoryPause = 20 * time.Millisecond
 )
 
-var discard = slog.New(slog.DiscardHandler)
-
 // Run reads frames from an address and calls each with every one of them, one at a time, until ctx ends (its error), a file has
 // ended (nil), or each returns an error, which it returns. What is live is opened again for ever, after pauses that double from
 // half a second to half a minute, less up to a half by chance. An *Error is for good: what Check says, and what is wrong with a file.
@@ -99,15 +97,42 @@ func Run(ctx context.Context, address string, o Options, each func(Frame) error)
 	if err != nil {
 		return err
 	}
-	if o.Log == nil {
-		o.Log = discard
-	}
-	d := &delivery{ctx: ctx, o: o, each: each, live: a.live(), patience: silence}
+	d := newDelivery(ctx, o, a.live(), each)
 	open := a.opener(o)
 	if d.live {
 		return d.retry(ctx, Mask(address), open)
 	}
 	return d.ended(open(ctx, d))
+}
+
+func newDelivery(ctx context.Context, o Options, live bool, each func(Frame) error) *delivery {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Buffers == nil {
+		each, o.Buffers = oneBuffer(each)
+	}
+	return &delivery{ctx: ctx, o: o, each: each, live: live, patience: silence}
+}
+
+// oneBuffer lends memory that is used again when each has returned.
+func oneBuffer(each func(Frame) error) (func(Frame) error, *Buffers) {
+	var free []byte
+	put := func(b []byte) {
+		if cap(b) > cap(free) {
+			free = b
+		}
+	}
+	get := func(size int) (b []byte, _ error) {
+		if b, free = free, nil; cap(b) < size {
+			b = make([]byte, 0, size)
+		}
+		return b[:0], nil
+	}
+	return func(f Frame) error {
+		defer put(f.Image)
+		return each(f)
+	}, &Buffers{get, put}
 }
 
 // retry opens what is live again and again.
@@ -160,9 +185,7 @@ type delivery struct {
 	failed   error         // of each
 	since    time.Time     // the first frame since the source was opened
 	told     bool          // State was told that frames come
-
-	own  []byte // without Buffers
-	last int    // bytes of the last image
+	last     int           // bytes of the last image
 }
 
 // ended returns the error with which reading has ended: that of ctx or each before others, and nil for the end of a file.
@@ -192,9 +215,6 @@ func (d *delivery) skipped(n int) {
 
 // buffer returns memory for the next image: of the size of the last one, if there is as much.
 func (d *delivery) buffer() []byte {
-	if d.o.Buffers == nil {
-		return d.own[:0]
-	}
 	if d.last > 0 {
 		if b, err := d.get(d.last + d.last/8); err == nil {
 			return b[:0]
@@ -218,13 +238,8 @@ func (d *delivery) get(size int) ([]byte, error) {
 	}
 }
 
-// grow is what Reader.Next asks for memory; nil where it may make its own.
+// grow is what Reader.Next asks for memory.
 func (d *delivery) grow(b []byte, more int) ([]byte, error) {
-	if d.o.Buffers == nil {
-		grown := make([]byte, len(b), len(b)+more)
-		copy(grown, b)
-		return grown, nil
-	}
 	grown, err := d.get(len(b) + more)
 	if err != nil {
 		return nil, err
@@ -236,9 +251,7 @@ func (d *delivery) grow(b []byte, more int) ([]byte, error) {
 
 // put gives back memory that no frame was made of.
 func (d *delivery) put(b []byte) {
-	if d.o.Buffers == nil {
-		d.own = b
-	} else if cap(b) > 0 {
+	if cap(b) > 0 {
 		d.o.Buffers.Put(b)
 	}
 }
@@ -272,9 +285,6 @@ func (d *delivery) deliver(f Frame) error {
 		d.state(nil)
 	}
 	d.last = len(f.Image)
-	if d.o.Buffers == nil {
-		d.own = f.Image
-	}
 	if d.failed = d.each(f); d.failed != nil {
 		return d.failed
 	}
