@@ -235,7 +235,6 @@ func TestManyRestarts(t *testing.T) {
 	}
 	cancel()
 	wg.Wait()
-	if n := memory.lent.Load(); n != 0 {
-		t.Errorf("%d buffers are not back", n)
-	}
+	// A frame that has expired is answered, and given back only when the engine is done with it.
+	await(t, "not all buffers come back", func() bool { return memory.lent.Load() == 0 })
 }
