@@ -42,6 +42,7 @@ type Batcher struct {
 	tried   time.Time // when that began last
 	timer   *time.Timer
 	held    time.Time // since then a free device waits; zero: it does not
+	freed   time.Time // when the device had nothing more to do
 	stats   Stats
 }
 
@@ -239,7 +240,7 @@ func (b *Batcher) next(now time.Time) (n int, wait time.Duration) {
 			return 0, wait
 		}
 		return m, 0
-	case slices.ContainsFunc(b.device, (*caller).returns) || b.rule.hold(now, 1) > 0:
+	case b.rule.holds(now) && slices.ContainsFunc(b.device, (*caller).returns) || b.rule.hold(now, 1) > 0:
 		if wait = b.waiting[0].since.Add(patience * b.rule.full()).Sub(now); wait > 0 {
 			return 0, wait
 		}
@@ -268,6 +269,15 @@ func (b *Batcher) hold(now time.Time, m int) time.Duration {
 // start makes a group of the first n frames that wait.
 func (b *Batcher) start(now time.Time, n int) *group {
 	b.timer.Stop()
+	if b.rule.a > 0 && !b.away && b.rule.holds(now) {
+		if out := b.rule.out(now); out > 0 || !b.held.IsZero() {
+			idle := time.Duration(0)
+			if len(b.device) == 0 {
+				idle = now.Sub(b.freed)
+			}
+			b.rule.started(now, n, out+len(b.waiting)-n, idle)
+		}
+	}
 	if !b.held.IsZero() {
 		b.stats.Held++
 		b.stats.Hold += now.Sub(b.held)
@@ -317,7 +327,9 @@ func (b *Batcher) finish(g *group) (next *group) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
-	b.leave(g)
+	if b.leave(g); len(b.device) == 0 {
+		b.freed = now
+	}
 	for i, e := range g.entries {
 		b.learn(now, e, g.errs[i])
 		e.finish(g.errs[i]) // from here on the call may be another's

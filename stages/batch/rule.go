@@ -23,7 +23,8 @@ type rule struct {
 
 	connections map[fair.Caller]*caller
 	addresses   map[string]*address
-	clock       uint64   // counts look-ups, for forgetting
+	clock       uint64 // counts look-ups, for forgetting
+	yield       yield
 	owing       []*habit // those that are expected, in no order; some may be late by now
 }
 
@@ -84,9 +85,10 @@ type habit struct {
 	callers []*caller // of an address: the connections that got the answers owed
 }
 
-// The constants were chosen by a model; each may be changed by a quarter before a load loses 5 % (share by 0.1).
+// The constants were chosen by a model; each may be changed by a quarter before a load loses 5 % (share by 0.1). soonBelow was 0.75
+// there; where decoding takes most of the gap, so that the last of a group just miss that, 0.9 keeps the group whole.
 const (
-	soonBelow  = 0.75    // of a: one run beats two only while the gap is below a, and near it the gain is nil
+	soonBelow  = 0.9     // of a: one run beats two only while the gap is below a, and near it the gain is nil
 	shareSoon  = 0.8     // of a caller's gaps that must be short, at least
 	lateAfter  = 3       // deviations after the mean
 	lateSlack  = 300_000 // ns
@@ -210,8 +212,53 @@ func (r *rule) ran(n int, took time.Duration, share float64) {
 	r.a = max(0, r.a+time.Duration(weight*share*float64(took-time.Duration(n)*r.b-r.a)))
 }
 
+// yield is whether waiting has paid of late. Where the processors are busy with other things, frames come so late after the
+// answers that waiting costs more than it saves, although each caller comes back soon as a rule.
+type yield struct {
+	groups, frames, callers int           // callers: sum of those that were about when each group started
+	took                    time.Duration // of the runs and the waits before them
+	pause                   time.Duration // the last one, or 0
+	until                   time.Time     // nothing is held before
+}
+
+const (
+	yieldGroups = 32               // after so many it is judged
+	firstPause  = 2 * time.Second  // without holding
+	lastPause   = 32 * time.Second // they double, until holding has paid again
+)
+
+// started notes a group of n frames for which the device, free for so long, has waited, or may be expected to wait for out more.
+// Callers that are all about at once fall into two runs a round where nothing is held: N frames in 2 a + b N.
+func (r *rule) started(now time.Time, n, out int, idle time.Duration) {
+	y := &r.yield
+	y.groups, y.frames, y.callers = y.groups+1, y.frames+n, y.callers+min(n+out, 2*r.cap)
+	y.took += min(idle, 2*r.a) + r.a + time.Duration(n)*r.b
+	if y.groups < yieldGroups {
+		return
+	}
+	about := float64(y.callers) / yieldGroups
+	atOnce := about / (2*float64(r.a) + about*float64(r.b))
+	pause := time.Duration(0)
+	if float64(y.frames)/float64(y.took) < atOnce {
+		pause = min(max(2*y.pause, firstPause), lastPause)
+	}
+	*y = yield{pause: pause, until: now.Add(pause)}
+}
+
+// holds says that the rule holds at all.
+func (r *rule) holds(now time.Time) bool { return !now.Before(r.yield.until) }
+
+// out is how many frames are expected.
+func (r *rule) out(now time.Time) int {
+	var buffer [64]time.Duration
+	return len(r.expected(now, buffer[:0]))
+}
+
 // hold returns how long to wait at most for more frames while m frames wait and the device is free; 0: start.
 func (r *rule) hold(now time.Time, m int) (wait time.Duration) {
+	if !r.holds(now) {
+		return 0
+	}
 	var buffer [64]time.Duration
 	left := r.expected(now, buffer[:0])
 	slices.Sort(left)
