@@ -56,11 +56,8 @@ type broker struct {
 	connected                                         atomic.Bool
 	connections, delivered, failed, dropped, messages atomic.Uint64
 	dropLog, failLog, connectLog                      sometimes
-	short                                             atomic.Int32 // connections in a row that did not last
-	tried                                             struct {     // what was being sent when the last connection was lost
-		id string // of the event
-		n  int    // connections in a row
-	}
+	short                                             atomic.Int32   // connections in a row that did not last
+	tried                                             map[string]int // connections in a row that were lost while this was being sent
 }
 
 // heard is what the broker remembers of this service, or the start of Home Assistant.
@@ -100,7 +97,7 @@ func newBroker(c MQTT, p Parts) (*broker, error) {
 	}
 	b := &broker{
 		cfg: c, parts: p, log: p.Log.With("broker", u.Scheme+"://"+u.Host),
-		topics: topics{c.Prefix, c.DiscoveryPrefix}, thumbs: map[string]*event.Event{},
+		topics: topics{c.Prefix, c.DiscoveryPrefix}, thumbs: map[string]*event.Event{}, tried: map[string]int{},
 		stale: true, wake: make(chan struct{}, 1), up: make(chan up, 1),
 	}
 	b.maker = maker{topics: b.topics, classes: c.DeviceClasses, version: p.Version}
@@ -441,7 +438,7 @@ func (c *connection) remember(m toRemember) {
 	if m.thumbnail == nil || len(m.payload) > 0 {
 		became = c.publish(&paho.Publish{Topic: m.topic, Payload: m.payload, QoS: 1, Retain: true})
 	}
-	if m.thumbnail != nil && (became != lost || c.again(m.thumbnail.ID+" thumbnail")) {
+	if m.thumbnail != nil && c.over(m.thumbnail.ID+" thumbnail", became) {
 		c.mu.Lock()
 		if c.thumbs[m.thumbnail.Stream] == m.thumbnail {
 			delete(c.thumbs, m.thumbnail.Stream)
@@ -477,7 +474,7 @@ func (c *connection) send(e *event.Event) {
 	if text, err := json.Marshal(e); err == nil {
 		became = c.publish(&paho.Publish{Topic: c.event(e.Stream), Payload: text, QoS: 1})
 	}
-	if became == lost && !c.again(e.ID) {
+	if !c.over(e.ID, became) {
 		return
 	}
 	c.mu.Lock()
@@ -492,14 +489,21 @@ func (c *connection) send(e *event.Event) {
 	c.mu.Unlock()
 }
 
-// again counts the connections in a row that were lost while the same was being sent, and says that there have been too many.
-func (c *connection) again(what string) bool {
-	if c.tried.id != what {
-		c.tried.id, c.tried.n = what, 0
+// over says that there is nothing more to do for a message: it is done, failed, or has ended maxAttempts connections.
+func (c *connection) over(what string, became outcome) bool {
+	if became == lost && c.tried[what]+1 < maxAttempts {
+		if len(c.tried) > maxTried {
+			clear(c.tried) // of what is not sent any more, in part
+		}
+		c.tried[what]++
+		return false
 	}
-	c.tried.n++
-	return c.tried.n >= maxAttempts
+	delete(c.tried, what)
+	return true
 }
+
+// maxTried bounds the messages whose attempts are counted; more than can wait with an event each.
+const maxTried = 1024
 
 // outcome is what became of a message.
 type outcome int
