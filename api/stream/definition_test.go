@@ -186,3 +186,16 @@ func FuzzDefinition(f *testing.F) {
 		}
 	})
 }
+
+// TestMergeLeaves: what frames are still compared with is not written to, which the race detector would see only by chance.
+func TestMergeLeaves(t *testing.T) {
+	d := Definition{Prompts: []string{" a ", "b"}, Regions: []Region{{Name: "x", W: 1, H: 1}}}
+	n, err := d.Merge([]byte(`{"fps": 2}`), Limits{Prompts: 10, PromptBytes: 100})
+	if err != nil || n.Prompts[0] != "a" || n.FPS != 2 {
+		t.Fatalf("%+v, %v", n, err)
+	}
+	n.Regions[0].Name = "y"
+	if d.Prompts[0] != " a " || d.Regions[0].Name != "x" {
+		t.Errorf("%+v", d)
+	}
+}

@@ -49,6 +49,7 @@ func (d Definition) merge(text []byte, l Limits, withID bool) (n Definition, err
 		return n, sets.Fault{Problem: fmt.Sprintf("is longer than %d bytes", maxText)}
 	}
 	n = d.clone()
+	own := n
 	n.PromptSet, n.Prompts, n.Regions = "", nil, nil // so that it is seen whether they are given
 	var into any = &n
 	message := struct {
@@ -66,10 +67,10 @@ func (d Definition) merge(text []byte, l Limits, withID bool) (n Definition, err
 		return Definition{}, err
 	}
 	if n.PromptSet == "" && n.Prompts == nil {
-		n.PromptSet, n.Prompts = d.PromptSet, d.Prompts
+		n.PromptSet, n.Prompts = own.PromptSet, own.Prompts
 	}
 	if n.Regions == nil {
-		n.Regions = d.Regions
+		n.Regions = own.Regions
 	}
 	n = n.normalized()
 	if err := n.validate(l); err != nil {
