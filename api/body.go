@@ -167,6 +167,11 @@ func (m *Memory) grow(address string, b []byte, most int) ([]byte, error) {
 	if size >= most-1 { // not one more step for the last byte
 		size = max(most, len(b)+1)
 	}
+	return m.enlarge(address, b, size)
+}
+
+// enlarge changes b for a buffer with the same bytes and room for size; with an error b stays as it is.
+func (m *Memory) enlarge(address string, b []byte, size int) ([]byte, error) {
 	larger, err := m.get(address, size, cap(b))
 	if err != nil {
 		return b, err

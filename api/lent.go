@@ -51,11 +51,5 @@ func (l *lent) receive(from io.Reader, limit int) (noRoom, err error) {
 
 // grow returns a larger buffer that begins with the bytes of b, which is given back.
 func (l *lent) grow(b []byte, more int) ([]byte, error) {
-	larger, err := l.server.bodies.get(l.address, len(b)+more, cap(b))
-	if err != nil {
-		return b, err
-	}
-	larger = append(larger, b...)
-	l.server.bodies.put(l.address, b)
-	return larger, nil
+	return l.server.bodies.enlarge(l.address, b, len(b)+more)
 }

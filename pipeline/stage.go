@@ -3,7 +3,6 @@ package pipeline
 import (
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 )
@@ -102,11 +101,9 @@ func (l *line[T]) after(job *Job[T]) *line[T] {
 
 // call contains a panic of work to its job.
 func (l *line[T]) call(job *Job[T], work func()) {
-	defer func() {
-		if v := recover(); v != nil {
-			job.Fail(&PanicError{Stage: l.Name, Value: v, Stack: debug.Stack()})
-		}
-	}()
+	var err error
+	defer func() { job.Fail(err) }()
+	defer Recover(l.Name, &err)
 	work()
 }
 

@@ -278,9 +278,7 @@ func (s *stream) send(changes []change, j *job) {
 	if len(changes) == 0 {
 		return
 	}
-	count := len(changes)
-	s.meter.changed(count, 0)
-	s.hub.meter.changed(count, 0)
+	s.changed(len(changes), 0)
 	b := &batch{changes: changes, store: slices.ContainsFunc(changes, func(c change) bool { return c.store })}
 	if j != nil && j.plan.Events.Thumbnails {
 		j.holders.Add(1)

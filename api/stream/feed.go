@@ -45,7 +45,6 @@ type Feed struct {
 	head, tail uint64  // the oldest frame that is not answered, and the next one's number
 
 	work    chan *job // for the goroutines that ask the engine
-	workers int       // of these
 	idle    int
 	inside  int // jobs that are not settled
 	waiting []waiting
@@ -306,7 +305,6 @@ func (f *Feed) start(w waiting) {
 // run has a worker ask the engine. The caller holds mu.
 func (f *Feed) run(j *job) {
 	if f.idle == 0 {
-		f.workers++
 		f.stream.hub.running.Go(f.ask)
 	} else {
 		f.idle--

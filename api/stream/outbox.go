@@ -196,8 +196,7 @@ func (o *outbox) publish(b *batch, thumbnails [][]byte, err error) {
 		e.Unstored = b.changes[i].store && err != nil
 		e.Thumbnail = thumbnails != nil && !e.Unstored
 		if e.Unstored {
-			o.stream.meter.changed(0, 1)
-			h.meter.changed(0, 1)
+			o.stream.changed(0, 1)
 		}
 		h.parts.Bus.Publish(&e)
 	}

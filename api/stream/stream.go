@@ -213,6 +213,12 @@ func (s *stream) settled(a *Answer) {
 	s.hub.meter.outcome(a, now)
 }
 
+// changed counts events, and those that were not stored.
+func (s *stream) changed(events, unstored int) {
+	s.meter.changed(events, unstored)
+	s.hub.meter.changed(events, unstored)
+}
+
 func (s *stream) status() (fed, degraded bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
