@@ -198,6 +198,8 @@ func TestOutputThatIsLost(t *testing.T) {
 		{false, false, []string{"config", "show"}, ""},
 		{false, true, []string{"config", "show", "--default"}, ""},
 		{false, true, []string{"doctor"}, ""},
+		{false, true, []string{"completion", "bash"}, ""},
+		{false, true, []string{"man"}, ""},
 	}
 	for _, c := range cases {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
