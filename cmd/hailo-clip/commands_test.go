@@ -94,7 +94,7 @@ func TestCommands(t *testing.T) {
 		{"config unit", false, []string{"config", "unit"}, "", 0, []string{"\nMemoryMax=3G\n", "ExecStart=/usr/bin/hailo-clip serve"}, nil},
 		{"config check of nonsense", false, []string{"config", "check", samples + "index.json"}, "", exitUsage, nil, []string{"index.json", "line"}},
 		{"doctor", false, []string{"doctor", "--json"}, "", 0, []string{`"findings":[`, `"check":"libturbojpeg"`}, nil},
-		{"help of the simulated chip", false, []string{"npu-sim", "--help"}, "", 0, []string{"-fault", "lose=N", "refuse=W"}, nil},
+		{"help of the simulated chip", false, []string{"npu-sim", "--help"}, "", 0, []string{"-fault", "lose=N", "refuse=W", "Example:"}, nil},
 		{"the simulated chip by hand", false, []string{"npu-sim"}, "", exitFailed, nil, []string{"started by hailo-clip, not by hand"}},
 		{"setup for another machine", false, []string{"setup", "--arch", "s390x"}, "", exitUsage, nil, []string{"--arch", "amd64"}},
 		{"help as a command", false, []string{"help"}, "", 0, []string{"Usage: hailo-clip <command>"}, nil},
