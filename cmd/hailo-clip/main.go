@@ -204,6 +204,11 @@ func (versionFlag) BeforeReset(k *kong.Kong) error {
 
 type versionCmd struct{}
 
+func (c *versionCmd) Help() string {
+	return `Example:
+  hailo-clip version`
+}
+
 func (versionCmd) Run() error {
 	fmt.Fprintln(stdout, "hailo-clip", programVersion())
 	return nil
