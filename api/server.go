@@ -153,11 +153,9 @@ func (s *Server) Serve(ln net.Listener) error {
 // refusal is the whole answer to a connection that there is no room for.
 func (s *Server) refusal() []byte { return refusal(errTooManyConns, s.svc.Warning) }
 
-// LameDuck begins a stop that nobody notices, and blocks for Config.LameDuck or until ctx ends: everything is served as
-// before, but each answer ends its connection, and whoever asks whether the service is ready is told that it is not. Shutdown
-// follows.
+// LameDuck drains for Config.LameDuck, or until ctx ends. It blocks for so long; Shutdown follows.
 func (s *Server) LameDuck(ctx context.Context) {
-	s.draining.Store(true)
+	s.Drain()
 	over, stop := context.WithTimeout(ctx, s.cfg.LameDuck)
 	defer stop()
 	<-over.Done()

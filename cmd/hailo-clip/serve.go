@@ -94,7 +94,7 @@ type service struct {
 func (s *service) url() string { return api.URL(s.sockets.main[0].Addr()) }
 
 // newService takes the port first, so that a second start fails at once and not after the model
-// has been loaded; clients that connect meanwhile wait in the kernel's queue, and are answered with 503 where
+// has been loaded; clients that connect meanwhile wait, but for /healthz and /readyz, and are answered with 503 where
 // the start fails or is stopped. Those at a socket of systemd's wait for the next start.
 func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *service, err error) {
 	socks, err := openSockets(p.cfg, log)

@@ -54,7 +54,7 @@ func openSockets(cfg configs.Config, log *slog.Logger) (all sockets, err error) 
 		if err != nil {
 			return all, err
 		}
-		all.main = []net.Listener{ln}
+		all.main = []net.Listener{api.Starting(ln)}
 	}
 	return all, nil
 }
