@@ -47,12 +47,17 @@ func (l *listener) Close() error {
 }
 
 // drain blocks until no connection is left and none will come, or ctx ends. Connections that
-// are idle end after stopIdleTime.
+// are idle end after stopIdleTime, which those from a socket that was handed over have in any case: their next request is served.
 func (l *listener) drain(ctx context.Context) {
+	var began time.Time
+	if l.handed {
+		began = time.Now()
+	}
 	wait(ctx, func() bool {
 		l.mu.Lock()
 		for c := range l.open {
-			if p, since, _ := c.doing(); p == idle && time.Since(since) > l.stopIdleTime {
+			p, since, _ := c.doing()
+			if p == idle && min(time.Since(since), time.Since(began)) > l.stopIdleTime {
 				c.makeWay(false)
 			}
 		}
