@@ -126,7 +126,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	r := s.begin(ctx, arriving)
 	defer r.end()
 	r.answer()
-	if ctx.Request.IsBodyStream() && r.state != received || s.stopping.Load() || r.conn.place() != regular {
+	if ctx.Request.IsBodyStream() && r.state != received || s.Draining() || r.conn.place() != regular {
 		ctx.SetConnectionClose()
 		r.conn.lingers.Store(true)
 	}

@@ -149,7 +149,7 @@ func (r *request) serve(to *route) error {
 // the time for its answer.
 func (r *request) admit(to *route) (body *reader, limit time.Duration, err error) {
 	s, h := r.server, &r.ctx.Request.Header
-	if s.stopping.Load() {
+	if s.refuses(r.conn) {
 		return nil, 0, errStopping
 	}
 	if body, err = to.reader(h); err != nil {
