@@ -16,6 +16,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"hailoclip/api"
+	"hailoclip/api/access"
 	"hailoclip/configs"
 )
 
@@ -95,6 +96,7 @@ func listen(c api.Config) (net.Listener, error) {
 // service is an engine behind the REST interface.
 type service struct {
 	engine  *engine
+	access  *access.Keys // its Apply changes them while the service runs
 	streams *streams
 	server  *api.Server
 	ln      net.Listener
@@ -127,15 +129,17 @@ func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *se
 	if err != nil {
 		return nil, err
 	}
+	keys := access.New(p.cfg.Access)
 	server, err := api.New(e.cfg.Server, api.Service{
 		Engine: e.Engine, RequestTimeout: p.cfg.Performance.RequestTimeout, BatchTimeout: p.cfg.Performance.BatchTimeout,
 		Version: programVersion(), Warning: e.warning, Log: requests,
 		Hub: streams.hub, Bus: streams.bus, Store: streams.store, Lost: streams.lost, Memory: streams.memory, Notifier: streams.notifier,
+		Access: keys,
 	})
 	if err != nil {
 		err = errors.Join(err, streams.close(context.WithoutCancel(ctx)))
 	}
-	return &service{engine: e, streams: streams, server: server, ln: ln}, err
+	return &service{engine: e, access: keys, streams: streams, server: server, ln: ln}, err
 }
 
 // otherFiles is how many of the files that a process may open are kept for others than connections and what is open when the service
