@@ -49,6 +49,8 @@ type request struct {
 	work    context.Context // carries the deadline
 	arrived time.Time       // when the body was complete
 	read    time.Duration   // that the JSON and the base64 took
+	timings bool            // the answer is to say what took how long
+	written time.Duration   // what it says of its own writing; 0: nothing
 	result  clip.Result
 
 	holders atomic.Int32
