@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"runtime"
 
 	"hailoclip/api/stream/notify"
 	"hailoclip/configs"
@@ -15,12 +16,14 @@ type configCmd struct {
 	Unit  configUnitCmd  `cmd:"" help:"Print the systemd unit, with resource_limits in it."`
 }
 
-type configUnitCmd struct{}
+type configUnitCmd struct {
+	Arch string `enum:",amd64,arm64" default:"" help:"For this architecture instead of this machine's (amd64, arm64)."`
+}
 
 func (c *configUnitCmd) Run(g *globals) error {
 	cfg, _, err := g.load()
 	if err == nil {
-		fmt.Fprint(stdout, cfg.ResourceLimits.Unit())
+		fmt.Fprint(stdout, cfg.ResourceLimits.Unit(configs.UnitProgram, cmp.Or(c.Arch, runtime.GOARCH)))
 	}
 	return err
 }
