@@ -59,28 +59,33 @@ func appendEnd(b []byte, r *request) []byte {
 func (r *request) serverTiming(answer time.Duration) {
 	var space [512]byte
 	b := space[:0]
-	metric := func(name, suffix string, d time.Duration) {
+	r.took = answer
+	r.stages(func(name, suffix string, d time.Duration) {
 		if len(b) > 0 {
 			b = append(b, ", "...)
 		}
 		b = append(append(b, name...), suffix...)
 		b = appendMillis(append(b, ";dur="...), d)
-	}
-	metric("read", "", r.read)
-	metric("text", "", r.result.TextTime)
+	})
+	r.ctx.Response.Header.SetBytesV("Server-Timing", b)
+}
+
+// stages tells what each stage has taken so far, in their order, see serverTiming.
+func (r *request) stages(tell func(name, suffix string, d time.Duration)) {
+	tell("read", "", r.read)
+	tell("text", "", r.result.TextTime)
 	for i, stage := range r.result.Times {
 		if stage.Stage == "" { // a text needs none
 			break
 		}
 		if i == 0 {
-			metric("queue", "", stage.Wait)
+			tell("queue", "", stage.Wait)
 		} else {
-			metric(stage.Stage, "-wait", stage.Wait)
+			tell(stage.Stage, "-wait", stage.Wait)
 		}
-		metric(stage.Stage, "", stage.Work)
+		tell(stage.Stage, "", stage.Work)
 	}
-	metric("answer", "", answer)
-	r.ctx.Response.Header.SetBytesV("Server-Timing", b)
+	tell("answer", "", r.took)
 }
 
 // appendClassification appends the fields of an answer of /v1/classify.

@@ -42,6 +42,7 @@ var (
 	errInvalidRequest  = &kind{400, "invalid_request", "", 0}
 	errInvalidPrompts  = &kind{400, "invalid_prompts", "", 0}
 	errInvalidImage    = &kind{400, "invalid_image", "", 0}
+	errConfiguration   = &kind{400, "invalid_configuration", "", 0} // to be loaded again
 	errOrigin          = &kind{403, "origin_not_allowed", "", 0}
 	errHost            = &kind{403, "host_not_allowed", "", 0}
 	errNotFound        = &kind{404, "not_found", "", 0}
@@ -80,6 +81,7 @@ var kinds = []struct {
 	{decode.ErrTooManyPixels, errImageTooLarge},
 	{decode.ErrTooMuchMemory, errImageTooLarge},
 	{decode.ErrUnsupportedFormat, &kind{415, "unsupported_image", "", 0}},
+	{pipeline.ErrDisplaced, errQueueFull},
 	{pipeline.ErrQueueFull, errQueueFull},
 	{pipeline.ErrSuperseded, &kind{429, "queue_full", "A newer image has taken the place of this one", 1}},
 	{decode.ErrBusy, errQueueFull},

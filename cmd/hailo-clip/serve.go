@@ -16,6 +16,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"hailoclip/api"
+	"hailoclip/api/admin"
 	"hailoclip/configs"
 )
 
@@ -97,6 +98,7 @@ type service struct {
 	engine  *engine
 	streams *streams
 	server  *api.Server
+	admin   *admin.Server // nil: there is none
 	ln      net.Listener
 }
 
@@ -131,11 +133,27 @@ func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *se
 		Engine: e.Engine, RequestTimeout: p.cfg.Performance.RequestTimeout, BatchTimeout: p.cfg.Performance.BatchTimeout,
 		Version: programVersion(), Warning: e.warning, Log: requests,
 		Hub: streams.hub, Bus: streams.bus, Store: streams.store, Lost: streams.lost, Memory: streams.memory, Notifier: streams.notifier,
+		Recorder: e.recorder, Admin: e.adminOnMain(), LogEvery: p.cfg.Logging.Requests, LogDropped: stderr.lost.Load,
 	})
 	if err != nil {
-		err = errors.Join(err, streams.close(context.WithoutCancel(ctx)))
+		return nil, errors.Join(err, streams.close(context.WithoutCancel(ctx)))
 	}
-	return &service{engine: e, streams: streams, server: server, ln: ln}, err
+	parts := e.adminParts()
+	parts.Metrics = server.WriteMetrics
+	return &service{engine: e, streams: streams, server: server, ln: ln, admin: admin.Listen(e.cfg.Admin, parts)}, nil
+}
+
+// adminParts is what operators are served with, but for the metrics.
+func (e *engine) adminParts() admin.Parts {
+	return admin.Parts{Hosts: e.cfg.Server.AllowedHosts, Log: e.log}
+}
+
+// adminOnMain is the same where they are served on the service's own port, else nil.
+func (e *engine) adminOnMain() *admin.Parts {
+	if e.cfg.Admin.Listen != admin.OnMain {
+		return nil
+	}
+	return new(e.adminParts())
 }
 
 // otherFiles is how many of the files that a process may open are kept for others than connections and what is open when the service
@@ -186,12 +204,15 @@ func (s *service) run(ctx context.Context) error {
 	e.log.Info("serving", "url", api.URL(s.ln.Addr()), "listening", s.ln.Addr().String(), "model", e.Model())
 	tellSystemd(e.log, daemon.SdNotifyReady)
 
+	telling, endTelling := context.WithCancel(context.Background())
+	var tells sync.WaitGroup
 	besides, endBesides := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	running.Go(func() { e.precompute(besides) })
 	running.Go(func() { feedWatchdog(besides, e.log, s.stuck) })
-	telling, endTelling := context.WithCancel(context.Background())
-	var tells sync.WaitGroup
+	if s.admin != nil {
+		tells.Go(func() { s.admin.Run(telling) })
+	}
 	tells.Go(func() { s.streams.notifier.Run(telling) })
 
 	var err error
