@@ -7,13 +7,11 @@ import (
 	"log/slog"
 	"math"
 	"net"
-	"net/netip"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/fasthttp/router"
 	"github.com/valyala/fasthttp"
 
 	"hailoclip/api/stream"
@@ -43,13 +41,12 @@ type Service struct {
 
 // Server serves the REST interface. Safe for concurrent use.
 type Server struct {
-	cfg    Config
-	svc    Service
-	http   *fasthttp.Server
-	router *router.Router
-	start  time.Time
+	cfg   Config
+	svc   Service
+	http  *fasthttp.Server
+	start time.Time
 
-	proxies []netip.Prefix // trusted ones
+	rules atomic.Pointer[rules]
 
 	// abortTime is how long the answers of requests that Shutdown gave up have to get out.
 	abortTime time.Duration
@@ -104,11 +101,7 @@ func New(cfg Config, svc Service) (*Server, error) {
 	if s.bodies = svc.Memory; s.bodies == nil {
 		s.bodies = cfg.NewMemory()
 	}
-	for _, text := range cfg.TrustedProxies {
-		p, _ := parseProxy(text) // checked by Check
-		s.proxies = append(s.proxies, p)
-	}
-	s.router = s.newRouter()
+	s.Apply(cfg, svc.RequestTimeout, svc.BatchTimeout)
 	s.http = &fasthttp.Server{
 		Handler:       s.handle,
 		ExpectHandler: s.expect,
@@ -156,7 +149,7 @@ func (s *Server) refusal() []byte { return refusal(errTooManyConns, s.svc.Warnin
 // LameDuck drains for Config.LameDuck, or until ctx ends. It blocks for so long; Shutdown follows.
 func (s *Server) LameDuck(ctx context.Context) {
 	s.Drain()
-	over, stop := context.WithTimeout(ctx, s.cfg.LameDuck)
+	over, stop := context.WithTimeout(ctx, s.rules.Load().LameDuck)
 	defer stop()
 	<-over.Done()
 }
