@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/fasthttp/router"
+
+	"hailoclip/api/console"
 )
 
 // rules are what of the configuration can change while the server serves. A request keeps those that it has come by. Immutable.
@@ -13,6 +15,7 @@ type rules struct {
 	one, many time.Duration  // see Service.RequestTimeout and BatchTimeout
 	proxies   []netip.Prefix // trusted ones
 	router    *router.Router
+	console   map[string]console.File // by name
 }
 
 // LiveSettings are the fields of Config that Apply changes.
@@ -28,6 +31,6 @@ func (s *Server) Apply(cfg Config, request, batch time.Duration) {
 		p, _ := parseProxy(text) // checked by Check
 		by.proxies = append(by.proxies, p)
 	}
-	by.router = s.newRouter(by)
+	by.router, by.console = s.newRouter(by), s.newConsoleFiles(by)
 	s.rules.Store(by)
 }

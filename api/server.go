@@ -37,6 +37,8 @@ type Service struct {
 	Memory *Memory // for bodies and frames; nil: one of its own
 
 	Notifier *notify.Notifier // whose counters are in /v1/stats; nil: there is none
+
+	Samples []Sample // that the console offers
 }
 
 // Server serves the REST interface. Safe for concurrent use.
