@@ -14,6 +14,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"hailoclip/api/access"
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
 	"hailoclip/api/stream/notify"
@@ -36,6 +37,7 @@ type Service struct {
 	Lost   error   // why there is no store
 	Memory *Memory // for bodies and frames; nil: one of its own
 
+	Access   *access.Keys     // who may ask; its Apply changes that at any time. nil: anybody
 	Notifier *notify.Notifier // whose counters are in /v1/stats; nil: there is none
 
 	Samples []Sample // that the console offers
@@ -99,6 +101,9 @@ func New(cfg Config, svc Service) (*Server, error) {
 		l := &lent{server: s}
 		l.release = l.giveBack
 		return l
+	}
+	if s.svc.Access == nil {
+		s.svc.Access = access.New(access.Config{})
 	}
 	if s.bodies = svc.Memory; s.bodies == nil {
 		s.bodies = cfg.NewMemory()

@@ -15,6 +15,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"hailoclip/api"
+	"hailoclip/api/access"
 	"hailoclip/configs"
 	"hailoclip/hailo/demo"
 )
@@ -86,6 +87,7 @@ func quotaOf(limit string) []string {
 // service is an engine behind the REST interface.
 type service struct {
 	engine  *engine
+	access  *access.Keys // its Apply changes them while the service runs
 	streams *streams
 	server  *api.Server
 	sockets sockets
@@ -125,16 +127,17 @@ func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *se
 	if err != nil {
 		return nil, err
 	}
+	keys := access.New(p.cfg.Access)
 	server, err := api.New(e.cfg.Server, api.Service{
 		Engine: e.Engine, RequestTimeout: p.cfg.Performance.RequestTimeout, BatchTimeout: p.cfg.Performance.BatchTimeout,
 		Version: programVersion(), Warning: e.warning, Log: requests,
 		Hub: streams.hub, Bus: streams.bus, Store: streams.store, Lost: streams.lost, Memory: streams.memory, Notifier: streams.notifier,
-		Samples: consoleSamples(samples),
+		Samples: consoleSamples(samples), Access: keys,
 	})
 	if err != nil {
 		err = errors.Join(err, streams.close(context.WithoutCancel(ctx)))
 	}
-	return &service{engine: e, streams: streams, server: server, sockets: socks}, err
+	return &service{engine: e, streams: streams, server: server, sockets: socks, access: keys}, err
 }
 
 // consoleSamples offers the demo model's samples in the console.
