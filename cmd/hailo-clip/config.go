@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"runtime"
 
@@ -86,10 +87,7 @@ func (c *configCheckCmd) Run(g *globals) error {
 		cfg, file, err = configs.Load(c.File, nil, nil)
 	}
 	if err == nil {
-		_, err = clip.ReadPrompts(cfg.TextEmbedding, cfg.Server.MaxPromptBytes)
-	}
-	if err == nil {
-		_, err = notify.New(cfg.Notify, notify.Parts{}) // reads the files of secrets and certificates
+		err = checkFiles(cfg)
 	}
 	if err != nil {
 		return usageError{err}
@@ -100,4 +98,20 @@ func (c *configCheckCmd) Run(g *globals) error {
 	}
 	fmt.Fprintf(stdout, "%s: ok\n", file)
 	return nil
+}
+
+// checkFiles reads the files that a configuration names, of prompts, secrets and certificates.
+func checkFiles(c configs.Config) error {
+	_, prompts := clip.ReadPrompts(c.TextEmbedding, c.Server.MaxPromptBytes)
+	_, secrets := notify.New(c.Notify, notify.Parts{})
+	return errors.Join(prompts, secrets)
+}
+
+// checked loads the configuration, with the flags on top, and looks into the files that it names.
+func (g *globals) checked(flags ...configs.Override) (configs.Config, error) {
+	c, _, err := g.load(flags...)
+	if err == nil {
+		err = checkFiles(c)
+	}
+	return c, err
 }

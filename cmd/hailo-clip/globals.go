@@ -100,6 +100,8 @@ type place struct {
 	file    string // the configuration came from; "": built in
 	state   string // folder; it need not exist yet
 	catalog *model.Catalog
+
+	again func() (configs.Config, error) // loads the configuration anew, see reloader; nil: it stays as it is
 }
 
 // place loads the configuration, with the flags on top, and finds the state folder.

@@ -51,6 +51,11 @@ func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 	for _, warning := range append(p.cfg.Warnings(), quotaInForce()...) {
 		log.Warn("the configuration makes the service slow", "warning", warning)
 	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	hup, noMore := hangups(stop)
+	defer noMore()
+	p.again = func() (configs.Config, error) { return g.checked(flags...) }
 	s, err := newService(ctx, p, log, log)
 	if interrupted(ctx, err) {
 		log.Info("stopped before it served") // as it was asked to: systemd would call anything but 0 a failure
@@ -59,6 +64,7 @@ func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 	if err != nil {
 		return err
 	}
+	go s.reload.reloads(ctx, hup)
 	return s.run(ctx)
 }
 
@@ -91,6 +97,8 @@ type service struct {
 	streams *streams
 	server  *api.Server
 	sockets sockets
+	reload  *reloader
+	prompts chan configs.Config // with a prompt file that has changed; has room for one
 }
 
 // url is where the service can be opened on its own machine.
@@ -104,7 +112,10 @@ func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *se
 	if err != nil {
 		return nil, err
 	}
+	loaded, end := context.WithCancel(ctx)
+	go extendStart(loaded, log)
 	e, err := newEngine(ctx, p, true, log)
+	end()
 	defer func() {
 		if err != nil && e != nil {
 			err = errors.Join(err, e.Close(context.WithoutCancel(ctx)))
@@ -137,7 +148,12 @@ func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *se
 	if err != nil {
 		err = errors.Join(err, streams.close(context.WithoutCancel(ctx)))
 	}
-	return &service{engine: e, streams: streams, server: server, sockets: socks, access: keys}, err
+	s = &service{
+		engine: e, streams: streams, server: server, sockets: socks, access: keys,
+		reload: newReloader(p, log), prompts: make(chan configs.Config, 1),
+	}
+	s.reload.service = s
+	return s, err
 }
 
 // consoleSamples offers the demo model's samples in the console.
@@ -194,11 +210,20 @@ func (s *service) run(ctx context.Context) error {
 		go func() { served <- s.server.Serve(ln) }()
 	}
 	e.log.Info("serving", "url", s.url(), "listening", s.sockets.main[0].Addr().String(), "model", e.Model())
-	tellSystemd(e.log, daemon.SdNotifyReady)
+	tellSystemd(e.log, daemon.SdNotifyReady+"\nSTATUS="+s.status())
 
 	besides, endBesides := context.WithCancel(ctx)
 	var running sync.WaitGroup
-	running.Go(func() { e.precompute(besides) })
+	running.Go(func() {
+		for c := e.cfg; ; {
+			e.precompute(besides, c.TextEmbedding)
+			select {
+			case <-besides.Done():
+				return
+			case c = <-s.prompts:
+			}
+		}
+	})
 	running.Go(func() { feedWatchdog(besides, e.log, s.stuck) })
 	telling, endTelling := context.WithCancel(context.Background())
 	var tells sync.WaitGroup
@@ -209,14 +234,15 @@ func (s *service) run(ctx context.Context) error {
 	case err = <-served: // the listener failed
 		serving--
 	case <-ctx.Done():
-		e.log.Info("stopping", "lame_duck", e.cfg.Server.LameDuck.String(), "timeout", e.cfg.Server.ShutdownTimeout.String())
-		tellSystemd(e.log, daemon.SdNotifyStopping)
+		c := s.reload.config().Server
+		e.log.Info("stopping", "lame_duck", c.LameDuck.String(), "timeout", c.ShutdownTimeout.String())
+		tellSystemd(e.log, daemon.SdNotifyStopping+"\nSTATUS=stopping\n"+extendTimeout(c.LameDuck+c.ShutdownTimeout+releaseTime))
 		s.server.LameDuck(context.WithoutCancel(ctx))
 	}
 	endBesides()
 	e.PromptSets().End() // whoever waits for one to be encoded is answered
 	running.Wait()
-	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.Server.ShutdownTimeout)
+	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.reload.config().Server.ShutdownTimeout)
 	defer cancel()
 	err = errors.Join(err, s.server.Shutdown(deadline))
 	for range serving {
