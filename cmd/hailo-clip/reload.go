@@ -80,7 +80,7 @@ func (s *service) live() []liveSettings {
 // reloader loads the configuration of a service again while that runs. Safe for concurrent use.
 type reloader struct {
 	service *service                       // set before there can be a reload
-	load    func() (configs.Config, error) // as at the start, with the environment and the flags on top; nil: there are no reloads
+	load    func() (configs.Loaded, error) // as at the start, with the environment and the flags on top; nil: there are no reloads
 	log     *slog.Logger
 
 	mu    sync.Mutex // held for a whole reload
@@ -113,12 +113,13 @@ func (r *reloader) Reload(ctx context.Context) (report Reloaded, err error) {
 	defer r.mu.Unlock()
 	tellSystemd(r.log, daemon.SdNotifyReloading+"\n"+daemon.SdNotifyMonotonicUsec())
 	defer func() { tellSystemd(r.log, daemon.SdNotifyReady+"\nSTATUS="+r.service.status()) }()
-	next, err := r.load()
+	loaded, err := r.load()
 	if err != nil {
 		r.log.Error("the configuration cannot be used, and all stays as it is", "error", err)
 		return report, err
 	}
-	report = Reloaded{Applied: []string{}, NeedsRestart: []string{}, Warnings: append([]string{}, next.Warnings()...)}
+	report = Reloaded{Applied: []string{}, NeedsRestart: []string{}, Warnings: append([]string{}, loaded.Advice()...)}
+	next := loaded.Config
 	files := digests(next)
 	changed := configs.Changed(r.cfg, next)
 	for _, key := range slices.Sorted(maps.Keys(files)) {

@@ -106,7 +106,9 @@ func TestReload(t *testing.T) {
 func TestReloadOfFiles(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	write := func(prompts string) { put(t, dir, map[string]string{"prompts.txt": prompts, "secret": "whsec_" + strings.Repeat("A", 32)}) }
+	write := func(prompts string) {
+		put(t, dir, map[string]string{"prompts.txt": prompts, "secret": "whsec_" + strings.Repeat("A", 32)})
+	}
 	write("a cat\n")
 	text := fmt.Sprintf("text_embedding: {mode: precomputed, prompt_file: %s/prompts.txt}\nnotify: {webhooks: [{url: 'http://127.0.0.1:9/', secret_file: %s/secret}]}\n", dir, dir)
 	r := serveConfig(t, text)

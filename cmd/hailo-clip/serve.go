@@ -55,7 +55,7 @@ func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 	defer stop()
 	hup, noMore := hangups(stop)
 	defer noMore()
-	p.again = func() (configs.Config, error) { return g.checked(flags...) }
+	p.again = func() (configs.Loaded, error) { return g.checked(flags...) }
 	s, err := newService(ctx, p, log, log)
 	if interrupted(ctx, err) {
 		log.Info("stopped before it served") // as it was asked to: systemd would call anything but 0 a failure
