@@ -17,8 +17,9 @@ export const aborted = (err) => err?.name === 'AbortError';
 // key is the one that the person has typed in: kept while the tab is open, sent to this service alone.
 export const key = () => sessionStorage.getItem(keyName) ?? '';
 
-// request is fetch with the key, which is asked for when the service wants one. Other answers than good ones are thrown as an ApiError.
-export async function request(path, { headers = {}, ...options } = {}) {
+// request is fetch with the key, which is asked for when the service wants one, unless quiet. Other answers than good ones are
+// thrown as an ApiError.
+export async function request(path, { headers = {}, quiet = false, ...options } = {}) {
   for (;;) {
     const used = key();
     const authorization = used ? { Authorization: `Bearer ${used}` } : {};
@@ -35,7 +36,7 @@ export async function request(path, { headers = {}, ...options } = {}) {
       return response;
     }
     const err = await failure(response);
-    if (err.status !== 401 || !(key() !== used || await askKey(err.message))) {
+    if (err.status !== 401 || key() === used && (quiet || !await askKey(err.message))) {
       throw err;
     }
     options.signal?.throwIfAborted();
