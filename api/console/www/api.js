@@ -137,6 +137,6 @@ export function alert(err, again) {
   return el('div', { class: 'alert', role: 'alert' },
     el('strong', {}, title),
     el('p', {}, err.message.replace(/([^.?!])$/, '$1.'), ' ', advice(err)),
-    el('p', { class: 'soft' }, el('code', {}, err.code), err.requestId ? [' request ', el('code', {}, err.requestId)] : null),
+    el('p', { class: 'soft' }, el('code', {}, err.code), err.requestId ? [' · request ', el('code', {}, err.requestId)] : null),
     again ? el('button', { onclick: again }, 'Try again') : null);
 }

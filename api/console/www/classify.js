@@ -72,7 +72,7 @@ function start(root) {
   });
   config().then((found) => {
     settings = found;
-    fill(parts.samples, el('option', { value: '' }, 'Sample images'), found.samples.map((name) => el('option', { value: name }, nameOf(name))));
+    fill(parts.samples, el('option', { value: '' }, 'Samples'), found.samples.map((name) => el('option', { value: name }, nameOf(name))));
     parts.samples.hidden = found.samples.length === 0;
     tell(parts.seenWords, inWords[found.fit]);
     tell(parts.seenSize, `${found.image_size} × ${found.image_size}`);
@@ -122,7 +122,7 @@ function imageCard() {
   });
   Object.assign(parts, {
     whole: el('canvas', { role: 'img', 'aria-label': 'The image; what the model does not see of it is darker', hidden: true }),
-    invitation: el('p', { class: 'invitation' }, el('strong', {}, 'Drop an image here'), 'or paste one, choose a file, or use the camera'),
+    invitation: el('p', { class: 'invitation' }, el('strong', {}, 'Drop an image here'), 'or paste one, choose a file, use the camera, or try a sample'),
     caption: el('p', { class: 'caption soft' }),
     samples: el('select', { 'aria-label': 'Sample images', hidden: true }),
     cameraButton: el('button', { type: 'button', onclick: startCamera }, 'Camera'),
@@ -292,7 +292,7 @@ async function watch(camera) {
 function resultCard() {
   Object.assign(parts, {
     sets: el('select', { id: unique('sets') }),
-    headline: el('p', { class: 'headline', role: 'status' }),
+    headline: el('p', { class: 'headline', role: 'status' }, el('span', {}, 'Which of these does the image show?')),
     errors: el('div'),
     foot: el('p', { class: 'soft' }),
     scale: el('span', {}, 'cosine, from 0 to 1'),
@@ -382,16 +382,19 @@ function fail(err) {
   }
 }
 
+// answered are the parts that show an answer.
+const answered = () => [parts.headline, parts.foot, parts.timing.element, parts.labels.element, parts.rows.element];
+
 // stale says that what is shown is the answer to something else.
 function stale() {
-  for (const element of [parts.headline, parts.foot, parts.timing.element, parts.labels.element]) {
+  for (const element of answered()) {
     element.classList.toggle('stale', now.answer !== null);
   }
 }
 
 function showAnswer({ data, timing, roundTrip, requestId }) {
   now.answer = data;
-  for (const element of [parts.headline, parts.foot, parts.timing.element, parts.labels.element]) {
+  for (const element of answered()) {
     element.classList.remove('stale');
   }
   if (now.set) {

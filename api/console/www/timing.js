@@ -21,12 +21,12 @@ export function timingPanel() {
     show(timing, roundTrip) {
       const sum = timing.reduce((all, t) => all + t.ms, 0);
       tell(total, timing.length ? `${millis(sum)} in the service, ${millis(roundTrip)} with the way there and back` : `${millis(roundTrip)} there and back`);
-      fill(bar, timing.map(({ name, ms }) => {
+      const worth = timing.filter(({ ms }) => ms >= sum / 100), rest = sum - worth.reduce((all, t) => all + t.ms, 0);
+      fill(bar, worth.map(({ name, ms }) => {
         const part = el('i', { class: kind(name), title: `${name}: ${millis(ms)}` });
-        part.style.flexGrow = String(ms);
+        part.style.flexGrow = String(ms / sum);
         return part;
       }));
-      const worth = timing.filter(({ ms }) => ms >= sum / 100), rest = sum - worth.reduce((all, t) => all + t.ms, 0);
       const entry = (name, ms, title) => el('li', { title }, el('i', { class: kind(name) }), name, ' ', el('span', { class: 'soft' }, millis(ms)));
       fill(legend, worth.map(({ name, ms }) => entry(name, ms, words[name] ?? 'waiting for that stage')), rest > 0 && entry('other', rest, 'all that took less than a hundredth'));
     },
