@@ -1,11 +1,11 @@
 // The view where an image is classified.
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
+import { execFile, spawnSync } from 'node:child_process';
 import { copyFile, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
-import { eventually, looksRight, samples, test } from './harness.mjs';
+import { eventually, looksRight, program, samples, test } from './harness.mjs';
 
 const cat = path.join(samples, 'cat.jpg');
 const phone = { viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true, deviceScaleFactor: 2 };
@@ -96,6 +96,7 @@ test('prompts are edited, counted, kept', async ({ page, open }) => {
   await page.locator('.tokens.over').waitFor();
   await second.fill('a photo of an elephant');
   await page.getByText('the model reads 77 tokens').waitFor({ state: 'hidden' });
+  await shows(page, 'a photo of an elephant');
   await page.getByRole('button', { name: 'Sort by score' }).click();
   assert.equal(await page.getByLabel('Prompt 1', { exact: true }).inputValue(), 'a photo of an elephant');
   await page.getByRole('button', { name: 'Remove prompt 1' }).click();
@@ -237,11 +238,11 @@ test('too busy, not available, something between', async ({ page, open, allow })
   await shows(page, 'a photo of a cat');
 });
 
-test('a key is asked for, and never shown', async ({ page, open, allow, shot }) => {
+const secret = 'hc_0Zt5wqvJ8mT3cQeXkz1nP7rYb4sLd9GfHu2aWiVoMjE';
+const hash = spawnSync(program, ['keys', 'hash'], { input: secret, encoding: 'utf8' }).stdout.trim();
+
+test('a key is asked for, and never shown', { service: { config: `access: {keys: [{name: mine, hash: '${hash}'}]}\n` } }, async ({ page, open, allow, shot }) => {
   allow(/status of 401/);
-  const secret = 'hc_secret-of-mine';
-  await page.route('**/v1/**', (route) => (route.request().headers().authorization === `Bearer ${secret}` ? route.continue()
-    : route.fulfill({ status: 401, contentType: 'application/json', body: JSON.stringify({ error: 'A key is needed', code: 'unauthorized', request_id: 'abc' }) })));
   await open();
   const dialog = page.getByRole('dialog');
   await dialog.waitFor();
@@ -255,7 +256,8 @@ test('a key is asked for, and never shown', async ({ page, open, allow, shot }) 
   await dialog.waitFor();
   await page.keyboard.type('wrong');
   await page.keyboard.press('Enter');
-  await eventually('a second question', async () => (await dialog.locator('input').inputValue()) === '');
+  await dialog.getByText('This key is not one of the service').waitFor();
+  await looksRight(page);
   await shot('key');
   await page.keyboard.type(secret);
   await page.keyboard.press('Enter');
@@ -266,20 +268,28 @@ test('a key is asked for, and never shown', async ({ page, open, allow, shot }) 
     assert.ok(text.includes('HAILO_CLIP_KEY') && !text.includes(secret), text);
   }
   assert.ok(!(await page.content()).includes(secret));
-  assert.equal(await page.evaluate(() => localStorage.getItem('hailo-clip.key')), null);
+  assert.ok(!(await page.evaluate(() => JSON.stringify(localStorage))).includes(secret));
+  await page.reload(); // it is still known
+  await choose(page, cat);
+  await shows(page, 'a photo of a cat');
+  assert.equal(await dialog.count(), 0);
 });
 
 const nasty = [
   `it's "quoted" and 'quoted'`, '$HOME $(id) `id` \\n \\', '@cat.jpg', '<cat.jpg', 'a; type=text/html', 'größer, 猫 🐈, e\u0301', '%s %20 & | > # ! * ? {a,b} ~', '-F --next', '=a=b', 'null', '${process.env} #{x} {0}',
 ];
 
-for (const file of ['cat.jpg', `my "cat"; it's $1, 猫 \\.jpg`, '-F.jpg']) {
-  test(`copies of the request of ${file} do the same`, async ({ page, open, context, url }) => {
+for (const [file, key] of [['cat.jpg', secret], [`my "cat"; it's $1, 猫 \\.jpg`], ['-F.jpg']]) {
+  const service = key && { config: `access: {keys: [{name: mine, hash: '${hash}'}]}\n` };
+  test(`copies of the request of ${file} do the same${key ? ', with a key' : ''}`, { service }, async ({ page, open, context, url }) => {
     await context.grantPermissions(['clipboard-read', 'clipboard-write'], { origin: url });
     const folder = await mkdtemp(path.join(tmpdir(), 'console-test-'));
     try {
       await copyFile(cat, path.join(folder, file));
-      await page.addInitScript((list) => localStorage.setItem('hailo-clip.prompts', JSON.stringify(list)), nasty);
+      await page.addInitScript(([list, key]) => {
+        localStorage.setItem('hailo-clip.prompts', JSON.stringify(list));
+        sessionStorage.setItem('hailo-clip.key', key ?? '');
+      }, [nasty, key]);
       await open();
       const answered = page.waitForResponse('**/v1/classify');
       await choose(page, path.join(folder, file));
@@ -293,7 +303,7 @@ for (const file of ['cat.jpg', `my "cat"; it's $1, 猫 \\.jpg`, '-F.jpg']) {
         assert.equal(text, await page.locator('pre').textContent());
         await writeFile(path.join(folder, name), language === 'Python' ? text.replace('print(answer.json())', 'import json; print(json.dumps(answer.json()))')
           : text.replace('console.log(await answer.json())', 'console.log(JSON.stringify(await answer.json()))'));
-        const { stdout } = await promisify(execFile)(command[0], [name], { cwd: folder });
+        const { stdout } = await promisify(execFile)(command[0], [name], { cwd: folder, env: { ...process.env, HAILO_CLIP_KEY: key } });
         assert.deepEqual(JSON.parse(stdout).classifications, want, `${command[0]}: ${text}`);
       }
     } finally {

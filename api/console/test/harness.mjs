@@ -23,7 +23,7 @@ const patience = 20_000; // milliseconds, for what must come
 const tests = [];
 
 // test registers a test. Options are those of a browser context of playwright (viewport, colorScheme, ...), and "service", see
-// startService: with it the test has a service of its own. f gets {page, url, service, browser, shot, allow, open}.
+// startService: with it the test has a service of its own. f gets {page, context, browser, url, service, faults, open, shot, allow}.
 export function test(name, options, f) {
   if (typeof options === 'function') {
     [options, f] = [{}, options];
@@ -159,7 +159,7 @@ async function runOne(browser, shared, { name, options: { service: own, ...optio
   page.on('pageerror', (err) => faults.push(String(err.stack ?? err)));
   try {
     await f({
-      page, service, browser, context,
+      page, service, browser, context, faults,
       url: service.url,
       // open opens the console at a view, such as "#classify".
       open: async (hash = '') => {

@@ -132,7 +132,7 @@ export function advice(err) {
 
 // alert shows an error: the sentence of the service, what to do, and the id under which the service's log has it.
 export function alert(err, again) {
-  const title = { 0: 'No answer', 401: 'A key is needed', 413: 'Too large', 415: 'Not a kind of image that is read', 429: 'Too busy', 503: 'Not available', 504: 'Too late' }[err.status]
+  const title = { 0: 'No answer', 401: 'A key is needed', 403: 'Not allowed', 413: 'Too large', 415: 'Not a kind of image that is read', 429: 'Too busy', 503: 'Not available', 504: 'Too late' }[err.status]
     ?? (err.code === 'invalid_image' ? 'Not an image that can be read' : 'That did not work');
   return el('div', { class: 'alert', role: 'alert' },
     el('strong', {}, title),

@@ -301,7 +301,7 @@ function resultCard() {
   parts.sets.addEventListener('change', () => chooseSet(parts.sets.value));
   parts.against = el('div', { class: 'buttons', hidden: true }, el('label', { class: 'soft', for: parts.sets.id }, 'Compare with'), parts.sets);
   parts.editor = el('div', {}, parts.rows.element,
-    el('div', { class: 'buttons' }, el('button', { type: 'button', class: 'quiet', onclick: () => parts.rows.add() }, '+ Add a prompt'), parts.sortButton));
+    el('div', { class: 'buttons editing' }, el('button', { type: 'button', class: 'quiet', onclick: () => parts.rows.add() }, '+ Add a prompt'), parts.sortButton));
   parts.result = el('section', { class: 'card results', 'aria-label': 'Prompts and result' },
     el('div', { class: 'head' }, el('h2', {}, 'Prompts'), parts.against),
     parts.errors, parts.headline, parts.editor, parts.labels.element,

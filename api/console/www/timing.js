@@ -3,7 +3,7 @@ import { el, fill, millis, tell } from './dom.js';
 
 const words = {
   read: 'reading the body', text: 'vectors of the prompts', queue: 'waiting to enter', decode: 'decoding the image', resize: 'resizing it', encode: 'encoding it', score: 'comparing',
-  answer: 'writing the answer',
+  answer: 'writing the answer', other: 'all that took less than a hundredth',
 };
 
 // kind is the class of a stage's part of the bar.
@@ -22,13 +22,16 @@ export function timingPanel() {
       const sum = timing.reduce((all, t) => all + t.ms, 0);
       tell(total, timing.length ? `${millis(sum)} in the service, ${millis(roundTrip)} with the way there and back` : `${millis(roundTrip)} there and back`);
       const worth = timing.filter(({ ms }) => ms >= sum / 100), rest = sum - worth.reduce((all, t) => all + t.ms, 0);
+      if (rest > 0) {
+        worth.push({ name: 'other', ms: rest });
+      }
       fill(bar, worth.map(({ name, ms }) => {
         const part = el('i', { class: kind(name), title: `${name}: ${millis(ms)}` });
         part.style.flexGrow = String(ms / sum);
         return part;
       }));
-      const entry = (name, ms, title) => el('li', { title }, el('i', { class: kind(name) }), name, ' ', el('span', { class: 'soft' }, millis(ms)));
-      fill(legend, worth.map(({ name, ms }) => entry(name, ms, words[name] ?? 'waiting for that stage')), rest > 0 && entry('other', rest, 'all that took less than a hundredth'));
+      fill(legend, worth.map(({ name, ms }) => el('li', { title: words[name] ?? 'waiting for that stage' },
+        el('i', { class: kind(name) }), name, ' ', el('span', { class: 'soft' }, millis(ms)))));
     },
   };
 }
