@@ -14,6 +14,7 @@ import (
 type Config struct {
 	Host  string `yaml:"host"`                     // address to listen on, see Listen
 	Port  int    `yaml:"port" bounds:"0 to 65535"` // 0 means any free one
+	TLS   TLS    `yaml:"tls"`                      // for connections by TCP
 	Debug bool   `yaml:"debug"`                    // key of the former service; true is refused
 
 	ReadTimeout     time.Duration `yaml:"read_timeout" bounds:"100ms to 1h"`  // for a whole request, first byte to last
@@ -54,6 +55,9 @@ func (c Config) Check(fault func(field, format string, args ...any)) {
 	if c.MaxBodyMemoryBytes < max(2*largestPooled, 2*c.MaxBodyBytes) {
 		fault("max_body_memory_bytes", "%d is out of bounds: at least %d and twice max_body_bytes",
 			c.MaxBodyMemoryBytes, 2*largestPooled)
+	}
+	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
+		fault("tls.cert_file", "and key_file must be given together")
 	}
 	texts := func(field string, values []string, valid func(string) bool, bound string) {
 		for _, v := range values {
@@ -106,17 +110,27 @@ func (c Config) Listen() (net.Listener, error) {
 	return lc.Listen(context.Background(), network, c.Addr())
 }
 
-// URL is where the service can be opened on its own machine.
-func (c Config) URL() string { return openable(c.Addr()) }
+// speaksTLS says that connections of ln do.
+func (c Config) speaksTLS(ln net.Listener) bool {
+	_, isTCP := ln.Addr().(*net.TCPAddr)
+	return isTCP && c.TLS.On()
+}
 
-// URL is where a service that listens on that address can be opened on its own machine.
-func URL(listening net.Addr) string { return openable(listening.String()) }
+// URL is where the service can be opened on its own machine.
+func (c Config) URL() string { return c.openable(c.Addr()) }
+
+// URLOf is where a service that listens on that address can be opened on its own machine.
+func (c Config) URLOf(listening net.Addr) string { return c.openable(listening.String()) }
 
 // openable makes a URL of an address to listen on: nobody can open that of all addresses.
-func openable(addr string) string {
+func (c Config) openable(addr string) string {
+	scheme := "http://"
+	if c.TLS.On() {
+		scheme = "https://"
+	}
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		return "http://" + addr
+		return scheme + addr
 	}
 	switch host {
 	case "0.0.0.0":
@@ -124,5 +138,5 @@ func openable(addr string) string {
 	case "", "::":
 		host = "localhost"
 	}
-	return "http://" + net.JoinHostPort(host, port)
+	return scheme + net.JoinHostPort(host, port)
 }

@@ -46,7 +46,8 @@ func bearerOf(name string) string { return "Bearer " + secretOf(name) }
 func TestRoutesNeedKeys(t *testing.T) {
 	const everybody, anyKey, manager = "everybody", "any key", "a key that may manage"
 	want := map[string]string{
-		"GET /health": everybody, "HEAD /health": everybody, "GET /openapi.yaml": everybody, "HEAD /openapi.yaml": everybody,
+		"GET /health": everybody, "HEAD /health": everybody, "GET /healthz": everybody, "HEAD /healthz": everybody, "GET /readyz": everybody, "HEAD /readyz": everybody,
+		"GET /openapi.yaml": everybody, "HEAD /openapi.yaml": everybody,
 		"GET /v1/stats": anyKey, "POST /v1/classify": anyKey, "POST /v1/embed/image": anyKey, "POST /v1/embed/text": anyKey,
 		"POST /v1/classify/batch": anyKey, "POST /v1/embed/batch": anyKey, "POST /v1/compare": anyKey,
 		"GET /v1/prompt-sets": anyKey, "GET /v1/prompt-sets/{name}": anyKey, "PUT /v1/prompt-sets/{name}": manager, "DELETE /v1/prompt-sets/{name}": manager,
@@ -205,7 +206,7 @@ func TestBulkKey(t *testing.T) {
 func (s *service) dialBrowser(t *testing.T, protocols ...string) (*websocket.Conn, *http.Response, error) {
 	t.Helper()
 	ws, resp, err := websocket.Dial(t.Context(), "ws"+strings.TrimPrefix(s.url, "http")+"/v1/stream",
-		&websocket.DialOptions{Subprotocols: protocols, HTTPHeader: http.Header{"Origin": {s.url}}})
+		&websocket.DialOptions{HTTPClient: s.client, Subprotocols: protocols, HTTPHeader: http.Header{"Origin": {s.url}}})
 	if err == nil {
 		t.Cleanup(func() { _ = ws.CloseNow() })
 	}
@@ -292,6 +293,7 @@ func TestRevoked(t *testing.T) {
 
 // TestKeysAndOrigins: with keys, as without, a page of another origin gets nothing, and one that may is told what is wrong.
 func TestKeysAndOrigins(t *testing.T) {
+	plainOnly(t) // its origins are http
 	const cross = "Sec-Fetch-Site: cross-site"
 	auth := "Authorization: " + bearerOf("ann")
 	configure := func(c *Config) {

@@ -114,7 +114,7 @@ func (l *listener) closeAll() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for c := range l.open {
-		c.Conn.Close()
+		c.wire.Close()
 	}
 }
 
@@ -123,6 +123,11 @@ func (l *listener) closeAll() {
 // their connections. It blocks for some seconds at most, and for a moment where there are none.
 func (c Config) Dismiss(ln net.Listener) error {
 	l := newListener(ln, c, nil, slog.New(slog.DiscardHandler))
+	if c.speaksTLS(ln) {
+		if cert, err := c.TLS.Certificate(l.log); err == nil { // else they get what they cannot read
+			l.tls = cert.config()
+		}
+	}
 	l.max = math.MaxInt / 2 // they are no more than the kernel lets wait
 	err := l.Close()
 	var answers sync.WaitGroup

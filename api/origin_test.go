@@ -170,7 +170,7 @@ func TestListen(t *testing.T) {
 			}
 			want := fmt.Sprint(c.url, port)
 			cfg.Port = port
-			if got := URL(ln.Addr()); got != want || cfg.URL() != want {
+			if got := cfg.URLOf(ln.Addr()); got != want || cfg.URL() != want {
 				t.Errorf("URL %s, by the configuration %s, want %s", got, cfg.URL(), want)
 			}
 		})

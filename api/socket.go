@@ -34,7 +34,7 @@ func readNow(nc net.Conn, b []byte) (n int) {
 // hungUp says that the client has closed the connection, or at least its side of it. It neither
 // blocks nor takes anything from the connection.
 func (c *conn) hungUp() (gone bool) {
-	raw := rawConn(c.Conn)
+	raw := rawConn(c.wire)
 	if raw == nil {
 		return false
 	}

@@ -102,6 +102,9 @@ type service struct {
 	ln      net.Listener
 }
 
+// url is where it can be opened on this machine.
+func (s *service) url() string { return s.engine.cfg.Server.URLOf(s.ln.Addr()) }
+
 // newService takes the port first, so that a second start fails at once and not after the model
 // has been loaded; clients that connect meanwhile wait, but for /healthz and /readyz, and are answered with 503 where
 // the start fails or is stopped.
@@ -188,7 +191,7 @@ func (s *service) run(ctx context.Context) error {
 		served <- s.server.Serve(s.ln)
 		close(served)
 	}()
-	e.log.Info("serving", "url", api.URL(s.ln.Addr()), "listening", s.ln.Addr().String(), "model", e.Model())
+	e.log.Info("serving", "url", s.url(), "listening", s.ln.Addr().String(), "model", e.Model())
 	tellSystemd(e.log, daemon.SdNotifyReady)
 
 	besides, endBesides := context.WithCancel(ctx)
