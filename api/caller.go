@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"net"
 	"net/netip"
 	"slices"
@@ -15,9 +16,10 @@ import (
 // caller is who the request comes from, for the queues that serve callers in turn: an IPv4
 // address or an IPv6 network of 64 bits, which is what one customer gets, and the connection.
 func (s *Server) caller(ctx *fasthttp.RequestCtx) fair.Caller {
-	c := fair.Caller{Address: "local", Connection: connOf(ctx).id} // of a socket that knows no addresses
+	nc := connOf(ctx)
+	c := fair.Caller{Address: cmp.Or(nc.peer, "local"), Connection: nc.id} // of a socket that knows no addresses
 	ip := addressOf(ctx.RemoteAddr())
-	if s.trusts(ip) {
+	if s.trusts(ip) || !ip.IsValid() && s.trustsUnix {
 		ip = s.client(ip, ctx.Request.Header.PeekAll(fasthttp.HeaderXForwardedFor))
 	}
 	if ip.Is6() {
@@ -72,6 +74,9 @@ func parseHop(hop string) (netip.Addr, bool) {
 	ip, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(hop, "["), "]"))
 	return ip.Unmap().WithZone(""), err == nil
 }
+
+// proxyUnix in trusted_proxies is a proxy that comes by the Unix socket.
+const proxyUnix = "unix"
 
 // parseProxy reads an address or a network, as trusted_proxies has them.
 func parseProxy(text string) (netip.Prefix, bool) {

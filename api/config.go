@@ -12,10 +12,12 @@ import (
 
 // Config is the section "server" of the configuration; New relies on its bounds and on Check.
 type Config struct {
-	Host  string `yaml:"host"`                     // address to listen on, see Listen
-	Port  int    `yaml:"port" bounds:"0 to 65535"` // 0 means any free one
-	TLS   TLS    `yaml:"tls"`                      // for connections by TCP
-	Debug bool   `yaml:"debug"`                    // key of the former service; true is refused
+	Host string `yaml:"host"`                     // address to listen on, see Listen
+	Port int    `yaml:"port" bounds:"0 to 65535"` // 0 means any free one
+	TLS  TLS    `yaml:"tls"`                      // for connections by TCP
+	// Socket is the path of a Unix socket beside the port, see ListenSocket; "": none.
+	Socket string `yaml:"socket"`
+	Debug  bool   `yaml:"debug"` // key of the former service; true is refused
 
 	ReadTimeout     time.Duration `yaml:"read_timeout" bounds:"100ms to 1h"`  // for a whole request, first byte to last
 	WriteTimeout    time.Duration `yaml:"write_timeout" bounds:"100ms to 1h"` // for a whole answer
@@ -42,7 +44,7 @@ type Config struct {
 	AllowedHosts   []string `yaml:"allowed_hosts"`
 
 	// TrustedProxies are the addresses and networks (10.0.0.0/8) whose X-Forwarded-For says who asks.
-	// Others are taken for callers themselves.
+	// Others are taken for callers themselves. "unix" is whoever may connect to a Unix socket.
 	TrustedProxies []string `yaml:"trusted_proxies"`
 }
 
@@ -59,6 +61,9 @@ func (c Config) Check(fault func(field, format string, args ...any)) {
 	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
 		fault("tls.cert_file", "and key_file must be given together")
 	}
+	if !validSocket(c.Socket) {
+		fault("socket", "%q is out of bounds: a path from the root of at most %d bytes", c.Socket, maxSocketPath)
+	}
 	texts := func(field string, values []string, valid func(string) bool, bound string) {
 		for _, v := range values {
 			if !valid(v) {
@@ -69,8 +74,8 @@ func (c Config) Check(fault func(field, format string, args ...any)) {
 	texts("allowed_origins", c.AllowedOrigins, validOrigin, `"https://example.org" or with a port, "null" or "*"`)
 	texts("allowed_hosts", c.AllowedHosts, func(h string) bool { return h != "" && !strings.ContainsAny(h, "/ \t@*?#") },
 		"a name, or a name and a port")
-	texts("trusted_proxies", c.TrustedProxies, func(p string) bool { _, ok := parseProxy(p); return ok },
-		"an address, or a network such as 10.0.0.0/8")
+	texts("trusted_proxies", c.TrustedProxies, func(p string) bool { _, ok := parseProxy(p); return ok || p == proxyUnix },
+		`an address, a network such as 10.0.0.0/8, or "unix"`)
 }
 
 // batchBody is how long the body of a route that takes many images may be: MaxBatchBodyBytes, but no longer than fits

@@ -60,6 +60,7 @@ type conn struct {
 	id       uint64   // never used again
 	listener *listener
 	network  netip.Prefix // of the client, see networkOf
+	peer     string       // who is at the other end of a Unix socket, see peerOf; "": it is none
 	opened   time.Time
 
 	holds   atomic.Int32 // its place; changed with listener.mu held

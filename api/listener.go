@@ -137,6 +137,9 @@ func (l *listener) end(err error) error {
 func (l *listener) admit(nc net.Conn, short bool) *conn {
 	now := time.Now()
 	c := &conn{Conn: nc, wire: nc, id: connIDs.Add(1), listener: l, network: networkOf(addressOf(nc.RemoteAddr())), opened: now, since: now}
+	if !c.network.IsValid() {
+		c.peer = peerOf(nc)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.regular >= l.max {

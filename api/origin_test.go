@@ -15,6 +15,7 @@ func (s *service) get(t *testing.T, host string, lines ...string) reply {
 }
 
 func TestOrigin(t *testing.T) {
+	plainOnly(t) // its origins are http
 	closed := serve(t, nil)
 	listed := serve(t, func(c *Config, _ *Service) {
 		c.AllowedOrigins = []string{"https://app.example", "http://dev.example:8080"}

@@ -52,6 +52,7 @@ type Server struct {
 	start  time.Time
 
 	proxies     []netip.Prefix // trusted ones
+	trustsUnix  bool           // and one that comes by a Unix socket
 	certificate *Certificate   // nil: no TLS
 
 	// abortTime is how long the answers of requests that Shutdown gave up have to get out.
@@ -117,6 +118,10 @@ func New(cfg Config, svc Service) (*Server, error) {
 		s.bodies = cfg.NewMemory()
 	}
 	for _, text := range cfg.TrustedProxies {
+		if text == proxyUnix {
+			s.trustsUnix = true
+			continue
+		}
 		p, _ := parseProxy(text) // checked by Check
 		s.proxies = append(s.proxies, p)
 	}

@@ -568,6 +568,7 @@ func TestTinyFrames(t *testing.T) {
 
 // TestStalledReader: a client that does not read what it is answered holds up nobody else, and is closed after write_timeout.
 func TestStalledReader(t *testing.T) {
+	plainOnly(t)
 	s := serve(t, func(c *Config, _ *Service) { c.WriteTimeout = 500 * time.Millisecond })
 	stalled, _ := s.upgrade(t)
 	noError(t, stalled.(*net.TCPConn).SetReadBuffer(4096))
