@@ -22,6 +22,7 @@ type Config struct {
 	ReadTimeout     time.Duration `yaml:"read_timeout" bounds:"100ms to 1h"`  // for a whole request, first byte to last
 	WriteTimeout    time.Duration `yaml:"write_timeout" bounds:"100ms to 1h"` // for a whole answer
 	IdleTimeout     time.Duration `yaml:"idle_timeout" bounds:"100ms to 1h"`  // between two requests of a connection
+	LameDuck        time.Duration `yaml:"lame_duck" bounds:"0 to 10m"`        // see Server.LameDuck
 	ShutdownTimeout time.Duration `yaml:"shutdown_timeout" bounds:"0 to 1h"`  // for the requests inside at a stop
 
 	MaxBodyBytes int `yaml:"max_body_bytes" bounds:"1024 to 1073741824"` // 1 KiB to 1 GiB
@@ -124,8 +125,13 @@ func (c Config) speaksTLS(ln net.Listener) bool {
 // URL is where the service can be opened on its own machine.
 func (c Config) URL() string { return c.openable(c.Addr()) }
 
-// URLOf is where a service that listens on that address can be opened on its own machine.
-func (c Config) URLOf(listening net.Addr) string { return c.openable(listening.String()) }
+// URLOf is where a service that listens on that address can be opened on its own machine; "unix:" and the path of a Unix socket.
+func (c Config) URLOf(listening net.Addr) string {
+	if listening.Network() == "unix" {
+		return "unix:" + listening.String()
+	}
+	return c.openable(listening.String())
+}
 
 // openable makes a URL of an address to listen on: nobody can open that of all addresses.
 func (c Config) openable(addr string) string {

@@ -43,11 +43,14 @@ type request struct {
 	vectors vectors         // how it wants embeddings
 	set     *setAsk         // what is asked of a prompt set; nil: nothing
 	stream  *streamAsk      // what is asked of a stream; nil: nothing
+	counts  []tokenCount    // of texts, where only that is asked
 	pushed  *pushed         // frames, and what came of them; nil: none
 	ask     clip.Request    // what the engine is asked: its image lies in body, its prompts are texts, see trimmed
 	work    context.Context // carries the deadline
 	arrived time.Time       // when the body was complete
 	read    time.Duration   // that the JSON and the base64 took
+	timings bool            // the answer is to say what took how long
+	written time.Duration   // what it says of its own writing; 0: nothing
 	result  clip.Result
 
 	holders atomic.Int32
@@ -128,7 +131,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	r := s.begin(ctx, arriving)
 	defer r.end()
 	r.answer()
-	if ctx.Request.IsBodyStream() && r.state != received || s.stopping.Load() || r.conn.place() != regular {
+	if ctx.Request.IsBodyStream() && r.state != received || s.Draining() || r.conn.place() != regular {
 		ctx.SetConnectionClose()
 		r.conn.lingers.Store(true)
 	}

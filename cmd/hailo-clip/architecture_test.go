@@ -44,6 +44,7 @@ var mayImport = map[string][]string{
 	"stages/fewshot":  {},
 	"stages/track":    {"stages"},
 
+	"api/console":       {},
 	"api/access":        {"pipeline", "pipeline/fair"}, // for its lanes
 	"api/outbound":      {},
 	"api/stream":        {"pipeline/...", "cache/...", "stages/...", "api/outbound"},
