@@ -37,8 +37,9 @@ func (s *service) live() []liveSettings {
 		return all
 	}
 	return []liveSettings{
-		{keys("logging", "level", "format"), func(_ context.Context, c configs.Config) error {
+		{[]string{"logging."}, func(_ context.Context, c configs.Config) error {
 			stderr.apply(c.Logging)
+			s.server.SetLogEvery(c.Logging.Requests)
 			return nil
 		}},
 		{[]string{"access."}, func(_ context.Context, c configs.Config) error {

@@ -16,31 +16,63 @@ import (
 
 	"hailoclip/api"
 	"hailoclip/api/access"
+	"hailoclip/api/admin"
 	"hailoclip/configs"
 	"hailoclip/hailo/demo"
 )
 
 type serveCmd struct {
-	Host string `placeholder:"ADDR" help:"Address to listen on (server.host)."`
-	Port *int   `placeholder:"N" help:"Port to listen on; 0 is any free one (server.port)."`
+	Host        string   `placeholder:"ADDR" help:"Address to listen on (server.host)."`
+	Port        *int     `placeholder:"N" help:"Port to listen on; 0 is any free one (server.port)."`
+	AdminListen *string  `placeholder:"ADDR" help:"Address and port of metrics and profiles; main: on the service's port; empty: none (admin.listen)."`
+	LogLevel    string   `placeholder:"LEVEL" help:"debug, info, warning or error (logging.level)."`
+	LogFormat   string   `placeholder:"FORMAT" help:"auto, json or text (logging.format)."`
+	Set         []string `sep:"none" placeholder:"KEY=VALUE" help:"Any other setting, such as performance.max_queue_size=64; may be repeated."`
+}
+
+// overrides are the settings that flags give, the most particular ones last.
+func (c *serveCmd) overrides() (all []configs.Override, err error) {
+	for _, s := range c.Set {
+		key, value, ok := strings.Cut(s, "=")
+		if !ok {
+			return nil, usageError{fmt.Errorf("--set %s: write KEY=VALUE", s)}
+		}
+		all = append(all, configs.Override{Key: key, Value: value, Source: "--set"})
+	}
+	if c.Port != nil {
+		all = append(all, configs.Override{Key: "server.port", Value: strconv.Itoa(*c.Port), Source: "--port"})
+	}
+	if c.AdminListen != nil {
+		all = append(all, configs.Override{Key: "admin.listen", Value: *c.AdminListen, Source: "--admin-listen"})
+	}
+	for _, f := range []configs.Override{
+		{Key: "server.host", Value: c.Host, Source: "--host"},
+		{Key: "logging.level", Value: c.LogLevel, Source: "--log-level"},
+		{Key: "logging.format", Value: c.LogFormat, Source: "--log-format"},
+	} {
+		if f.Value != "" {
+			all = append(all, f)
+		}
+	}
+	return all, nil
 }
 
 func (c *serveCmd) Help() string {
-	return `Every setting stands in the configuration file: "hailo-clip config show --default".
+	return `Every setting stands in the configuration file ("hailo-clip config show --default"), can be given in the environment
+(HAILO_CLIP_SERVER_PORT=8080; lists with commas between their items), and by --set. SIGHUP has the service read its file again
+(kill -HUP, systemctl reload): what can change while it runs is applied, and the log says what needs a restart.
 
 Examples:
   hailo-clip serve
   hailo-clip serve --host 127.0.0.1 --port 8080 --backend cpu
+  hailo-clip serve --log-level debug --set server.allowed_origins=https://example.org
   HAILO_CLIP_PERFORMANCE_MAX_QUEUE_SIZE=64 hailo-clip serve --config my.yaml`
 }
 
 func (c *serveCmd) Run(ctx context.Context, g *globals) error {
-	var flags []configs.Override
-	if c.Host != "" {
-		flags = append(flags, configs.Override{Key: "server.host", Value: c.Host, Source: "--host"})
-	}
-	if c.Port != nil {
-		flags = append(flags, configs.Override{Key: "server.port", Value: strconv.Itoa(*c.Port), Source: "--port"})
+	flags, err := c.overrides()
+	if err != nil {
+		return err
 	}
 	p, err := g.place(flags...)
 	if err != nil {
@@ -99,6 +131,7 @@ type service struct {
 	sockets sockets
 	reload  *reloader
 	prompts chan configs.Config // with a prompt file that has changed; has room for one
+	admin   *admin.Server       // nil: there is none
 }
 
 // url is where the service can be opened on its own machine.
@@ -138,22 +171,25 @@ func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *se
 	if err != nil {
 		return nil, err
 	}
-	keys := access.New(p.cfg.Access)
+	keys, reload := access.New(p.cfg.Access), newReloader(p, log)
 	server, err := api.New(e.cfg.Server, api.Service{
 		Engine: e.Engine, RequestTimeout: p.cfg.Performance.RequestTimeout, BatchTimeout: p.cfg.Performance.BatchTimeout,
 		Version: programVersion(), Warning: e.warning, Log: requests,
 		Hub: streams.hub, Bus: streams.bus, Store: streams.store, Lost: streams.lost, Memory: streams.memory, Notifier: streams.notifier,
 		Samples: consoleSamples(samples), Access: keys,
+		Recorder: e.recorder, Admin: e.adminOnMain(reload), LogEvery: p.cfg.Logging.Requests, LogDropped: stderr.lost.Load,
 	})
 	if err != nil {
-		err = errors.Join(err, streams.close(context.WithoutCancel(ctx)))
+		return nil, errors.Join(err, streams.close(context.WithoutCancel(ctx)))
 	}
+	parts := e.adminParts(reload)
+	parts.Metrics, parts.Listener = server.WriteMetrics, socks.admin
 	s = &service{
-		engine: e, streams: streams, server: server, sockets: socks, access: keys,
-		reload: newReloader(p, log), prompts: make(chan configs.Config, 1),
+		engine: e, streams: streams, server: server, sockets: socks, access: keys, admin: admin.Listen(e.cfg.Admin, parts),
+		reload: reload, prompts: make(chan configs.Config, 1),
 	}
-	s.reload.service = s
-	return s, err
+	reload.service = s
+	return s, nil
 }
 
 // consoleSamples offers the demo model's samples in the console.
@@ -162,6 +198,23 @@ func consoleSamples(samples []demo.Sample) (list []api.Sample) {
 		list = append(list, api.Sample{Name: s.File, JPEG: s.JPEG})
 	}
 	return list
+}
+
+// adminParts is what operators are served with, but for the metrics.
+func (e *engine) adminParts(r *reloader) admin.Parts {
+	parts := admin.Parts{Hosts: e.cfg.Server.AllowedHosts, Log: e.log}
+	if r.load != nil {
+		parts.Reload = func(ctx context.Context) (any, error) { return r.Reload(ctx) }
+	}
+	return parts
+}
+
+// adminOnMain is the same where they are served on the service's own port, else nil.
+func (e *engine) adminOnMain(r *reloader) *admin.Parts {
+	if e.cfg.Admin.Listen != admin.OnMain {
+		return nil
+	}
+	return new(e.adminParts(r))
 }
 
 // otherFiles is how many of the files that a process may open are kept for others than connections and what is open when the service
@@ -212,6 +265,8 @@ func (s *service) run(ctx context.Context) error {
 	e.log.Info("serving", "url", s.url(), "listening", s.sockets.main[0].Addr().String(), "model", e.Model())
 	tellSystemd(e.log, daemon.SdNotifyReady+"\nSTATUS="+s.status())
 
+	telling, endTelling := context.WithCancel(context.Background())
+	var tells sync.WaitGroup
 	besides, endBesides := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -225,8 +280,9 @@ func (s *service) run(ctx context.Context) error {
 		}
 	})
 	running.Go(func() { feedWatchdog(besides, e.log, s.stuck) })
-	telling, endTelling := context.WithCancel(context.Background())
-	var tells sync.WaitGroup
+	if s.admin != nil {
+		tells.Go(func() { s.admin.Run(telling) })
+	}
 	tells.Go(func() { s.streams.notifier.Run(telling) })
 
 	var err error
