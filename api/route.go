@@ -60,7 +60,7 @@ func (s *Server) routes(to *rules) []route {
 		{"POST", "/v1/classify/batch", many, s.batchBodies(readClassifyBatch), nil, (*request).classifyBatch, (*request).answerClassifyBatch},
 		{"POST", "/v1/embed/batch", many, s.batchBodies(readEmbedBatch), nil, (*request).embedBatch, (*request).answerEmbedBatch},
 		{"POST", "/v1/compare", many, s.batchBodies(readComparison)[:1], nil, (*request).compare, (*request).answerComparison},
-	}, slices.Concat(s.promptSetRoutes(to), s.streamRoutes(), s.adminRoutes())...)
+	}, slices.Concat(s.promptSetRoutes(to), s.streamRoutes(), s.adminRoutes(to))...)
 }
 
 // newRouter finds the routes by method and path.

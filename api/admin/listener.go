@@ -45,8 +45,7 @@ type Parts struct {
 	// name of the machine.
 	Hosts []string
 
-	// Listener is a socket that was handed over for operators, and is served in place of Config.Listen; nil: there is none.
-	Listener net.Listener
+	Listener net.Listener // to be served instead of one at Config.Listen; nil: none
 
 	Log *slog.Logger
 }
@@ -63,11 +62,10 @@ type Server struct {
 // also where none can be opened, which is logged: nothing of the service depends on it.
 func Listen(cfg Config, p Parts) *Server {
 	ln, err := p.Listener, error(nil)
-	switch {
-	case ln != nil:
-	case cfg.Listen == "" || cfg.Listen == OnMain:
-		return nil
-	default:
+	if ln == nil {
+		if cfg.Listen == "" || cfg.Listen == OnMain {
+			return nil
+		}
 		ln, err = listen(cfg.Listen, p.Log)
 	}
 	if err != nil {

@@ -129,9 +129,9 @@ type service struct {
 	streams *streams
 	server  *api.Server
 	sockets sockets
+	admin   *admin.Server // nil: there is none
 	reload  *reloader
 	prompts chan configs.Config // with a prompt file that has changed; has room for one
-	admin   *admin.Server       // nil: there is none
 }
 
 // url is where the service can be opened on its own machine.
@@ -182,13 +182,13 @@ func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *se
 	if err != nil {
 		return nil, errors.Join(err, streams.close(context.WithoutCancel(ctx)))
 	}
-	parts := e.adminParts(reload)
-	parts.Metrics, parts.Listener = server.WriteMetrics, socks.admin
 	s = &service{
-		engine: e, streams: streams, server: server, sockets: socks, access: keys, admin: admin.Listen(e.cfg.Admin, parts),
-		reload: reload, prompts: make(chan configs.Config, 1),
+		engine: e, streams: streams, server: server, sockets: socks, access: keys, reload: reload, prompts: make(chan configs.Config, 1),
 	}
 	reload.service = s
+	onOwn := e.adminParts(reload)
+	onOwn.Metrics, onOwn.Listener = server.WriteMetrics, socks.admin
+	s.admin = admin.Listen(e.cfg.Admin, onOwn)
 	return s, nil
 }
 
@@ -201,20 +201,20 @@ func consoleSamples(samples []demo.Sample) (list []api.Sample) {
 }
 
 // adminParts is what operators are served with, but for the metrics.
-func (e *engine) adminParts(r *reloader) admin.Parts {
-	parts := admin.Parts{Hosts: e.cfg.Server.AllowedHosts, Log: e.log}
-	if r.load != nil {
-		parts.Reload = func(ctx context.Context) (any, error) { return r.Reload(ctx) }
+func (e *engine) adminParts(reload *reloader) admin.Parts {
+	p := admin.Parts{Hosts: e.cfg.Server.AllowedHosts, Log: e.log}
+	if reload.load != nil {
+		p.Reload = func(ctx context.Context) (any, error) { return reload.Reload(ctx) }
 	}
-	return parts
+	return p
 }
 
 // adminOnMain is the same where they are served on the service's own port, else nil.
-func (e *engine) adminOnMain(r *reloader) *admin.Parts {
+func (e *engine) adminOnMain(reload *reloader) *admin.Parts {
 	if e.cfg.Admin.Listen != admin.OnMain {
 		return nil
 	}
-	return new(e.adminParts(r))
+	return new(e.adminParts(reload))
 }
 
 // otherFiles is how many of the files that a process may open are kept for others than connections and what is open when the service
