@@ -3,7 +3,6 @@ package api
 import (
 	"bytes"
 	"cmp"
-	_ "embed"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -48,14 +47,17 @@ func (s *Server) storeLost() string {
 	return ""
 }
 
+// statsAnswer is what GET /v1/stats answers.
+type statsAnswer struct {
+	clip.Stats
+	Streams *stream.HubStats `json:"streams,omitempty"`
+	Events  *event.Stats     `json:"events,omitempty"` // that are kept
+	Notify  *notify.Stats    `json:"notify,omitempty"`
+}
+
 // stats serves /v1/stats: counters since the start, of which a measurement takes the difference.
 func (s *Server) stats(r *request) error {
-	answer := struct {
-		clip.Stats
-		Streams *stream.HubStats `json:"streams,omitempty"`
-		Events  *event.Stats     `json:"events,omitempty"` // that are kept
-		Notify  *notify.Stats    `json:"notify,omitempty"`
-	}{Stats: s.svc.Engine.Stats()}
+	answer := statsAnswer{Stats: s.svc.Engine.Stats()}
 	if s.svc.Store != nil {
 		events := s.svc.Store.Stats()
 		answer.Events = &events
@@ -97,15 +99,5 @@ func (r *request) answerText(body []byte, err error) error {
 	}
 	r.ctx.Response.Header.SetContentType("application/json")
 	r.ctx.Response.SetBodyRaw(body)
-	return nil
-}
-
-//go:embed openapi.yaml
-var openAPIDocument []byte
-
-// openAPI serves the description of the interface.
-func openAPI(r *request) error {
-	r.ctx.Response.Header.SetContentType("application/yaml")
-	r.ctx.Response.SetBody(openAPIDocument)
 	return nil
 }
