@@ -271,16 +271,11 @@ func TestExpect(t *testing.T) {
 	only(t, good.send(t, "GET /health HTTP/1.1\r\n"+asks+"Content-Length: 9\r\n\r\n")).wantOK(t) // no body is needed
 }
 
-// routeTo is the route of a path.
-func (s *service) routeTo(path string) route {
-	routes := s.routes()
-	return routes[slices.IndexFunc(routes, func(to route) bool { return to.path == path })]
-}
-
 // TestAnotherKindOfBody: it takes a reader in the route. Who sends none of the kinds learns which there are.
 func TestAnotherKindOfBody(t *testing.T) {
 	s := newService(t, nil)
-	to := s.routeTo("/v1/embed/image")
+	routes := s.routes()
+	to := routes[slices.IndexFunc(routes, func(to route) bool { return to.path == "/v1/embed/image" })]
 	to.path, to.reads = to.path+"/or-bytes", append(to.reads[:1:1], reader{
 		media: "image/bmp", accepts: func(media []byte) bool { return string(media) == "image/bmp" }, limit: 10_000,
 		read: func(r *request) error { r.ask.Image = r.body; return nil },
