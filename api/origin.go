@@ -28,7 +28,7 @@ func (s *Server) screen(ctx *fasthttp.RequestCtx) (answered bool, err error) {
 	if len(origins) > 0 {
 		origin = string(origins[0])
 	}
-	if string(h.Peek("Sec-Fetch-Site")) == "cross-site" && !s.cfg.originListed(origin) {
+	if string(h.Peek("Sec-Fetch-Site")) == "cross-site" && !isPage(ctx) && !s.cfg.originListed(origin) {
 		return false, fail(errOrigin, "Requests from pages of other sites are refused, see server.allowed_origins")
 	}
 	if len(origins) == 0 {

@@ -40,6 +40,7 @@ type request struct {
 	vectors vectors         // how it wants embeddings
 	set     *setAsk         // what is asked of a prompt set; nil: nothing
 	stream  *streamAsk      // what is asked of a stream; nil: nothing
+	counts  []tokenCount    // of texts, where only that is asked
 	pushed  *pushed         // frames, and what came of them; nil: none
 	ask     clip.Request    // what the engine is asked: its image lies in body, its prompts are texts, see trimmed
 	work    context.Context // carries the deadline

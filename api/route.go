@@ -46,12 +46,15 @@ func (s *Server) routes() []route {
 		return []reader{{"application/json", isJSON, s.cfg.MaxBodyBytes, jsonReader(read)}}
 	}
 	return append([]route{
+		{"GET HEAD", "/", 0, nil, nil, nil, s.home},
+		{"GET HEAD", consolePath + "{name}", 0, nil, nil, nil, s.consoleFile},
 		{"GET HEAD", "/health", 0, nil, nil, nil, s.health},
 		{"GET", "/v1/stats", 0, nil, nil, nil, s.stats},
 		{"GET HEAD", "/openapi.yaml", 0, nil, nil, nil, openAPI},
 		{"POST", "/v1/classify", one, s.imageBodies(readClassify), e.Refuses, image(e.Classify), result(appendClassification)},
 		{"POST", "/v1/embed/image", one, s.imageBodies(readImage), e.Refuses, image(e.EmbedImage), embedding},
 		{"POST", "/v1/embed/text", one, json(readText), nil, (*request).embedText, embedding},
+		{"POST", "/v1/tokens", one, json(readTokens), nil, (*request).countTokens, result(appendTokens)},
 		{"POST", "/v1/classify/batch", many, s.batchBodies(readClassifyBatch), nil, (*request).classifyBatch, (*request).answerClassifyBatch},
 		{"POST", "/v1/embed/batch", many, s.batchBodies(readEmbedBatch), nil, (*request).embedBatch, (*request).answerEmbedBatch},
 		{"POST", "/v1/compare", many, s.batchBodies(readComparison)[:1], nil, (*request).compare, (*request).answerComparison},

@@ -16,6 +16,7 @@ import (
 	"github.com/fasthttp/router"
 	"github.com/valyala/fasthttp"
 
+	"hailoclip/api/console"
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
 	"hailoclip/api/stream/notify"
@@ -39,6 +40,8 @@ type Service struct {
 	Memory *Memory // for bodies and frames; nil: one of its own
 
 	Notifier *notify.Notifier // whose counters are in /v1/stats; nil: there is none
+
+	Samples []Sample // that the console offers
 }
 
 // Server serves the REST interface. Safe for concurrent use.
@@ -50,6 +53,8 @@ type Server struct {
 	start  time.Time
 
 	proxies []netip.Prefix // trusted ones
+
+	consoleFiles map[string]console.File // by name
 
 	// abortTime is how long the answers of requests that Shutdown gave up have to get out.
 	abortTime time.Duration
@@ -107,6 +112,7 @@ func New(cfg Config, svc Service) (*Server, error) {
 		p, _ := parseProxy(text) // checked by Check
 		s.proxies = append(s.proxies, p)
 	}
+	s.consoleFiles = s.newConsoleFiles()
 	s.router = s.newRouter()
 	s.http = &fasthttp.Server{
 		Handler:       s.handle,

@@ -44,6 +44,7 @@ var mayImport = map[string][]string{
 	"stages/fewshot":  {},
 	"stages/track":    {"stages"},
 
+	"api/console":       {},
 	"api/outbound":      {},
 	"api/stream":        {"pipeline/...", "cache/...", "stages/...", "api/outbound"},
 	"api/stream/event":  {"cache/boltfile"},

@@ -17,6 +17,7 @@ import (
 
 	"hailoclip/api"
 	"hailoclip/configs"
+	"hailoclip/hailo/demo"
 )
 
 type serveCmd struct {
@@ -123,6 +124,10 @@ func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *se
 	if e.cfg.Server, err = fitDescriptors(e.cfg, log); err != nil {
 		return nil, err
 	}
+	samples, err := demo.Samples()
+	if err != nil {
+		return nil, err
+	}
 	streams, err := e.newStreams()
 	if err != nil {
 		return nil, err
@@ -131,11 +136,20 @@ func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *se
 		Engine: e.Engine, RequestTimeout: p.cfg.Performance.RequestTimeout, BatchTimeout: p.cfg.Performance.BatchTimeout,
 		Version: programVersion(), Warning: e.warning, Log: requests,
 		Hub: streams.hub, Bus: streams.bus, Store: streams.store, Lost: streams.lost, Memory: streams.memory, Notifier: streams.notifier,
+		Samples: consoleSamples(samples),
 	})
 	if err != nil {
 		err = errors.Join(err, streams.close(context.WithoutCancel(ctx)))
 	}
 	return &service{engine: e, streams: streams, server: server, ln: ln}, err
+}
+
+// consoleSamples offers the demo model's samples in the console.
+func consoleSamples(samples []demo.Sample) (list []api.Sample) {
+	for _, s := range samples {
+		list = append(list, api.Sample{Name: s.File, JPEG: s.JPEG})
+	}
+	return list
 }
 
 // otherFiles is how many of the files that a process may open are kept for others than connections and what is open when the service
