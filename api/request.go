@@ -167,7 +167,7 @@ func (r *request) answer() {
 		r.answerError(fail(errMalformed, "The request has both Content-Length and Transfer-Encoding"))
 		return
 	}
-	if r.conn.place() == overLimit && string(r.ctx.Path()) != "/health" {
+	if r.conn.place() == overLimit && !isProbe(string(r.ctx.Path())) {
 		r.answerError(errTooManyConns)
 		return
 	}

@@ -49,6 +49,8 @@ func (s *Server) routes() []route {
 		{"GET HEAD", "/", 0, nil, nil, nil, s.home},
 		{"GET HEAD", consolePath + "{name}", 0, nil, nil, nil, s.consoleFile},
 		{"GET HEAD", "/health", 0, nil, nil, nil, s.health},
+		{"GET HEAD", "/healthz", 0, nil, nil, nil, s.healthz},
+		{"GET HEAD", "/readyz", 0, nil, nil, nil, s.readyz},
 		{"GET", "/v1/stats", 0, nil, nil, nil, s.stats},
 		{"GET HEAD", "/openapi.yaml", 0, nil, nil, nil, openAPI},
 		{"POST", "/v1/classify", one, s.imageBodies(readClassify), e.Refuses, image(e.Classify), result(appendClassification)},

@@ -67,6 +67,7 @@ type Server struct {
 	trials    *fair.Turns   // to evaluate a prompt set: a thousand images by a thousand labels take tens of MB
 	matching  *fair.Turns   // to classify a batch with very many matches, which are kept until all are there
 	stopping  atomic.Bool
+	draining  atomic.Bool     // it will be stopped soon, see Drain
 	live      context.Context // of streams; ends when Shutdown begins
 	endLive   context.CancelFunc
 	quiet     context.Context // of listeners to events; ends when there are no more frames

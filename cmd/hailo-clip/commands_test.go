@@ -94,7 +94,7 @@ func TestCommands(t *testing.T) {
 		{"config unit", false, []string{"config", "unit"}, "", 0, []string{"\nMemoryMax=3G\n", "ExecStart=/usr/bin/hailo-clip serve"}, nil},
 		{"config check of nonsense", false, []string{"config", "check", samples + "index.json"}, "", exitUsage, nil, []string{"index.json", "line"}},
 		{"doctor", false, []string{"doctor", "--json"}, "", 0, []string{`"findings":[`, `"check":"libturbojpeg"`}, nil},
-		{"help of the simulated chip", false, []string{"npu-sim", "--help"}, "", 0, []string{"-fault", "lose=N", "refuse=W"}, nil},
+		{"help of the simulated chip", false, []string{"npu-sim", "--help"}, "", 0, []string{"-fault", "lose=N", "refuse=W", "Example:"}, nil},
 		{"the simulated chip by hand", false, []string{"npu-sim"}, "", exitFailed, nil, []string{"started by hailo-clip, not by hand"}},
 		{"setup for another machine", false, []string{"setup", "--arch", "s390x"}, "", exitUsage, nil, []string{"--arch", "amd64"}},
 		{"help as a command", false, []string{"help"}, "", 0, []string{"Usage: hailo-clip <command>"}, nil},
@@ -104,7 +104,8 @@ func TestCommands(t *testing.T) {
 		{"a duration of seconds", false, []string{"bench", "--duration", "5", "--url", "nonsense"}, "", exitUsage, nil, []string{"nonsense"}},
 		{"no duration", false, []string{"bench", "--duration", "soon"}, "", exitUsage, nil, []string{`"soon" is not a duration`}},
 		{"no folder", false, []string{"models", "pull", "x", "--from-dir", "/dev/null"}, "", exitUsage, nil, []string{"/dev/null: not a folder"}},
-		{"a folder of images", true, []string{"classify", damaged, "-p", "a cat"}, "", exitFailed, nil, []string{"a folder: name the files in it"}},
+		{"a folder without images", false, []string{"classify", damaged, "-p", "a cat"}, "", exitUsage, nil, []string{"1 files in the folders are not looked at: 1 .db", "no images in "}},
+		{"the image of a folder", true, []string{"embed", "image", damaged}, "", exitFailed, nil, []string{"a folder: name a file in it"}},
 		{"an image in a pipe", true, []string{"classify", pipe, "-p", "a cat"}, "", exitFailed, nil, []string{"read from standard input, as -"}},
 		{"check of a pipe", false, []string{"config", "check", pipe}, "", exitUsage, nil, []string{"not a file"}},
 		{"configuration in a pipe", false, []string{"serve", "--config", pipe}, "", exitUsage, nil, []string{"not a file"}},
@@ -182,7 +183,7 @@ func TestOutputThatIsLost(t *testing.T) {
 		{false, false, []string{"--version"}, ""},
 		{false, false, []string{"version"}, ""},
 		{true, false, []string{"classify", samples + "cat.jpg", "-p", "a cat"}, ""},
-		{true, false, []string{"classify", samples + "cat.jpg", samples + "no.jpg", "-p", "a cat"}, "no.jpg: no such file"},
+		{true, false, []string{"classify", samples + "no.jpg", samples + "cat.jpg", "-p", "a cat"}, "no.jpg: no such file"},
 		{true, false, []string{"embed", "text", "a cat"}, ""},
 		{false, false, []string{"inspect", "pixels", samples + "cat.jpg", "-o", filepath.Join(t.TempDir(), "seen.png")}, ""},
 		{false, false, []string{"inspect", "tokens", "a cat"}, ""},
@@ -198,6 +199,8 @@ func TestOutputThatIsLost(t *testing.T) {
 		{false, false, []string{"config", "show"}, ""},
 		{false, true, []string{"config", "show", "--default"}, ""},
 		{false, true, []string{"doctor"}, ""},
+		{false, true, []string{"completion", "bash"}, ""},
+		{false, true, []string{"man"}, ""},
 	}
 	for _, c := range cases {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {

@@ -102,13 +102,14 @@ type service struct {
 }
 
 // newService takes the port first, so that a second start fails at once and not after the model
-// has been loaded; clients that connect meanwhile wait in the kernel's queue, and are answered with 503 where
+// has been loaded; clients that connect meanwhile wait, but for /healthz and /readyz, and are answered with 503 where
 // the start fails or is stopped.
 func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *service, err error) {
 	ln, err := listen(p.cfg.Server)
 	if err != nil {
 		return nil, err
 	}
+	ln = api.Starting(ln)
 	e, err := newEngine(ctx, p, true, log)
 	defer func() {
 		if err != nil && e != nil {
