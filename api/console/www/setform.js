@@ -1,6 +1,6 @@
 // One prompt set that is edited: its labels with prompts and examples, its settings, all of it as JSON.
 import { alert, json, aborted } from './api.js';
-import { el, field, fill, set, unique } from './dom.js';
+import { el, field, fill } from './dom.js';
 import { dropTarget, fileButton, fromBase64, imageCanvas, isImage, toBase64 } from './files.js';
 import { confirm, fields, jsonEditor, tabs } from './form.js';
 import { badge, exportSets, untilReady } from './sets.js';
@@ -399,10 +399,9 @@ export function setForm(root, { name, path, signal, refresh }) {
     changed();
   }
 
-  const id = unique('set');
   fill(root,
     el('a', { class: 'back', href: '#sets' }, '‹ All prompt sets'),
-    el('div', { class: 'title', id }, title, actions),
+    el('div', { class: 'title' }, title, actions),
     status, warnings, problem,
     tabs('How it is edited', [['form', 'Form'], ['json', 'JSON']], (now) => {
       mode = now;
@@ -411,11 +410,28 @@ export function setForm(root, { name, path, signal, refresh }) {
       }
     }),
     body, bar);
-  set(root, { 'aria-labelledby': id });
   if (name) {
     changed();
     load(false);
   } else {
     show();
   }
+}
+
+// differences says in words how a definition differs from another.
+function differences(from, to) {
+  const names = (d) => new Map(d.labels.map((l) => [l.name, l]));
+  const [before, after] = [names(from), names(to)];
+  const found = [];
+  for (const [label, l] of after) {
+    const was = before.get(label);
+    if (!was) {
+      found.push(`the label ${label} is new`);
+    } else if (text(was) !== text(l)) {
+      found.push(`the label ${label} is another`);
+    }
+  }
+  found.push(...[...before.keys()].filter((label) => !after.has(label)).map((label) => `the label ${label} is gone`));
+  found.push(...parts.filter((p) => p !== 'labels' && text(from[p]) !== text(to[p])).map((p) => `${p.replace('_', ' ')} is another`));
+  return found.length ? found : ['nothing of it is different'];
 }
