@@ -64,7 +64,7 @@ export async function evaluation(root, { name, path, signal }) {
   const others = el('div');
   const summary = el('p', { class: 'soft', role: 'status' });
   const precision = el('input', { type: 'number', min: 0.5, max: 1, step: 0.01, value: 0.95, inputmode: 'decimal' });
-  const results = el('div', { class: 'stack', 'aria-live': 'polite' });
+  const results = el('div', { class: 'stack results', 'aria-live': 'polite' });
   const all = () => [...files].flatMap(([label, list]) => list.map((file) => ({ label, file })));
 
   function add(list, label) {

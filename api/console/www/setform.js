@@ -24,9 +24,9 @@ const empty = () => ({
 });
 
 const settings = [
-  { at: 'templates', label: 'Templates', kind: 'choice', empty: null, options: [['', 'prompts as they are written'], ['none', 'none'], ['clip7', 'CLIP’s seven'], ['imagenet80', 'ImageNet’s eighty']],
+  { at: 'templates', label: 'Templates', kind: 'choice', empty: null, options: [['', 'as written'], ['none', 'none'], ['clip7', 'CLIP’s seven'], ['imagenet80', 'ImageNet’s eighty']],
     hint: 'Sentences that each prompt is put into. A list of your own: see JSON.' },
-  { at: 'activation', label: 'Scores', kind: 'choice', options: [['softmax', 'one of the labels (softmax)'], ['pair', 'each yes or no (pair)'], ['sigmoid', 'sigmoid, for models made for it'], ['none', 'cosines']] },
+  { at: 'activation', label: 'Scores', kind: 'choice', options: [['softmax', 'one of them (softmax)'], ['pair', 'each yes or no (pair)'], ['sigmoid', 'sigmoid'], ['none', 'cosines']], hint: 'Sigmoid is for models that were trained with it.' },
   { at: 'min_margin', label: 'Least margin', kind: 'number', empty: null, min: 0, max: 1, step: 0.01, placeholder: 'none', hint: 'By how much the best label must be ahead, 0 to 1; else nothing matches.' },
   { at: 'min_cosine', label: 'Least cosine', kind: 'number', empty: null, min: -1, max: 1, step: 0.01, placeholder: 'none', hint: 'What the best label’s cosine must be; else nothing matches.' },
   { at: 'temperature', label: 'Temperature', kind: 'number', empty: 1, min: 0.001, max: 1000, hint: 'Divides the logits: evaluation finds one.' },
@@ -331,8 +331,8 @@ export function setForm(root, { name, path, signal, refresh }) {
     const more = el('div', { class: 'row' },
       field('Holds from', both[0]), field('until below', both[1]),
       fields(l, [
-        { at: 'pool', label: 'Of several prompts', kind: 'choice', empty: undefined, options: [['mean', 'their mean'], ['max', 'the best one']] },
-        { at: 'negative', label: 'Never an answer', kind: 'check', empty: undefined },
+        { at: 'pool', label: 'Prompts count', kind: 'choice', options: [['mean', 'as a mean'], ['max', 'the best']] },
+        { at: 'negative', label: 'Negative', kind: 'check' },
       ], changed));
     fill(card,
       el('div', { class: 'label-head' }, name, readOnly() ? null : el('button', {
@@ -350,7 +350,7 @@ export function setForm(root, { name, path, signal, refresh }) {
     const d = draft.definition;
     const b = (d.background ??= { auto: false, prompts: [] });
     const card = el('section', { class: 'card label', 'aria-label': 'Background' });
-    fill(card, el('h3', {}, 'Background'),
+    fill(card, el('h2', {}, 'Background'),
       el('p', { class: 'soft' }, 'What is seen where none of the labels is. It competes with them, and is never an answer.'),
       fields(b, [
         { at: 'auto', label: 'Fifty everyday scenes that are built in', kind: 'check', empty: false },
@@ -374,7 +374,7 @@ export function setForm(root, { name, path, signal, refresh }) {
           body.querySelector('.labels .label:nth-last-child(2) input')?.focus();
         },
       }, 'Add a label')),
-      el('section', { class: 'card', 'aria-label': 'Settings' }, el('h3', {}, 'Settings'),
+      el('section', { class: 'card', 'aria-label': 'Settings' }, el('h2', {}, 'Settings'),
         el('div', { class: 'grid' }, fields(d, settings.filter((f) => !(own && f.at === 'templates')), () => {
           changed();
           if (d.activation !== activation) {
