@@ -9,6 +9,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"hailoclip/api/access"
 	"hailoclip/pipeline"
 	"hailoclip/pipeline/fair"
 	"hailoclip/stages/clip"
@@ -31,6 +32,8 @@ type request struct {
 	start time.Time
 	fault outcome // what went wrong; its err is nil while nothing did
 
+	grant   *access.Grant // by which it has been let in; nil: it was not, or asks for what everybody may see
+	inside  bool          // it counts as inside, see access.Grant.Enter
 	caller  fair.Caller
 	body    []byte          // as it came; later the image, over its own text; of Server.bodies. The engine's, once it has the image
 	size    int             // bytes of it that have come
@@ -46,6 +49,8 @@ type request struct {
 	work    context.Context // carries the deadline
 	arrived time.Time       // when the body was complete
 	read    time.Duration   // that the JSON and the base64 took
+	timings bool            // the answer is to say what took how long
+	written time.Duration   // what it says of its own writing; 0: nothing
 	result  clip.Result
 
 	holders atomic.Int32
@@ -126,7 +131,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	r := s.begin(ctx, arriving)
 	defer r.end()
 	r.answer()
-	if ctx.Request.IsBodyStream() && r.state != received || s.stopping.Load() || r.conn.place() != regular {
+	if ctx.Request.IsBodyStream() && r.state != received || s.Draining() || r.conn.place() != regular {
 		ctx.SetConnectionClose()
 		r.conn.lingers.Store(true)
 	}

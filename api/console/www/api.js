@@ -17,8 +17,9 @@ export const aborted = (err) => err?.name === 'AbortError';
 // key is the one that the person has typed in: kept while the tab is open, sent to this service alone.
 export const key = () => sessionStorage.getItem(keyName) ?? '';
 
-// request is fetch with the key, which is asked for when the service wants one. Other answers than good ones are thrown as an ApiError.
-export async function request(path, { headers = {}, ...options } = {}) {
+// request is fetch with the key, which is asked for when the service wants one, unless quiet. Other answers than good ones are
+// thrown as an ApiError.
+export async function request(path, { headers = {}, quiet = false, ...options } = {}) {
   for (;;) {
     const used = key();
     const authorization = used ? { Authorization: `Bearer ${used}` } : {};
@@ -35,7 +36,7 @@ export async function request(path, { headers = {}, ...options } = {}) {
       return response;
     }
     const err = await failure(response);
-    if (err.status !== 401 || !(key() !== used || await askKey(err.message))) {
+    if (err.status !== 401 || key() === used && (quiet || !await askKey(err.message))) {
       throw err;
     }
     options.signal?.throwIfAborted();
@@ -138,11 +139,11 @@ export function advice(err) {
 
 // alert shows an error: the sentence of the service, what to do, and the id under which the service's log has it.
 export function alert(err, again) {
-  const title = { 0: 'No answer', 401: 'A key is needed', 413: 'Too large', 415: 'Not a kind of image that is read', 429: 'Too busy', 503: 'Not available', 504: 'Too late' }[err.status]
+  const title = { 0: 'No answer', 401: 'A key is needed', 403: 'Not allowed', 413: 'Too large', 415: 'Not a kind of image that is read', 429: 'Too busy', 503: 'Not available', 504: 'Too late' }[err.status]
     ?? (err.code === 'invalid_image' ? 'Not an image that can be read' : 'That did not work');
   return el('div', { class: 'alert', role: 'alert' },
     el('strong', {}, title),
     el('p', {}, err.message.replace(/([^.?!])$/, '$1.'), ' ', advice(err)),
-    el('p', { class: 'soft' }, el('code', {}, err.code), err.requestId ? [' request ', el('code', {}, err.requestId)] : null),
+    el('p', { class: 'soft' }, el('code', {}, err.code), err.requestId ? [' · request ', el('code', {}, err.requestId)] : null),
     again ? el('button', { onclick: again }, 'Try again') : null);
 }
