@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { eventually, samples, test } from './harness.mjs';
+import { eventually, looksRight, samples, test } from './harness.mjs';
 
 const sim = { config: 'sim: {vectors: model}\n', args: ['--backend', 'sim'] };
 
@@ -37,6 +37,7 @@ test('the state moves under load', { service: sim }, async ({ page, open, url, s
     const drawn = () => page.locator('section[aria-label=Images] canvas').evaluate((c) => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some((v) => v > 0));
     await eventually('a line', drawn);
     await eventually('a history', async () => (await page.evaluate(() => performance.getEntriesByName(`${location.origin}/v1/stats`).length)) > 12);
+    await looksRight(page);
     await shot('state-light');
   } finally {
     await stop();
@@ -77,6 +78,7 @@ test('the state, dark', { service: sim, colorScheme: 'dark' }, async ({ page, op
   try {
     await eventually('images a second', async () => (await rate(page)) > 1);
     await eventually('a history', async () => (await page.evaluate(() => performance.getEntriesByName(`${location.origin}/v1/stats`).length)) > 8);
+    await looksRight(page);
     await shot('state-dark');
   } finally {
     await stop();
@@ -88,7 +90,7 @@ test('the state, 360 pixels wide', { service: sim, viewport: { width: 360, heigh
   const stop = await load(url, 2);
   try {
     await eventually('images a second', async () => (await rate(page)) > 1);
-    assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 360, 'nothing is wider than the screen');
+    await looksRight(page);
     await shot('state-phone');
   } finally {
     await stop();

@@ -1,6 +1,6 @@
 // The view of streams: defined, fed by the webcam over a WebSocket, regions, thresholds, events.
 import assert from 'node:assert/strict';
-import { eventually, test } from './harness.mjs';
+import { eventually, looksRight, test } from './harness.mjs';
 
 const send = (url, path, method, body) => fetch(`${url}${path}`, { method, headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) });
 const get = async (url, path) => (await fetch(`${url}${path}`)).json();
@@ -23,6 +23,7 @@ test('a stream is defined and deleted', { service: true }, async ({ page, open, 
   await page.getByRole('heading', { name: 'gate' }).waitFor();
   const made = await get(url, '/v1/streams/gate');
   assert.deepEqual([made.prompt_set, made.fps, made.events.enter, made.events.thumbnails], ['door', 5, 0.7, true]);
+  await page.locator('summary', { hasText: 'Definition' }).click();
   await page.getByRole('group', { name: 'How it is edited' }).getByRole('button', { name: 'JSON' }).click();
   await page.getByLabel('Definition', { exact: true }).last().fill(JSON.stringify({ prompts: ['a photo of a cat', 'a photo of a dog'], policy: 'queue' }));
   await page.getByRole('button', { name: 'Save the definition' }).click();
@@ -44,6 +45,7 @@ test('the webcam feeds a stream', { service: true }, async ({ page, open, url, s
   const event = page.locator('.events li').first();
   await event.locator('canvas[data-shown]').waitFor();
   await eventually('the image moves', () => page.locator('.frame canvas').evaluate((c) => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some((v, i) => i % 4 < 3 && v > 0)));
+  await looksRight(page);
   await shot('stream-light');
 
   await page.getByRole('button', { name: 'Stop' }).click();
@@ -98,6 +100,7 @@ test('regions are drawn, moved by keyboard and stored', { service: true }, async
     assert.ok(Math.abs(is - want) < 0.02, `${what} is ${is}, not about ${want}`);
   }
   await eventually('answers by region', async () => (await page.locator('.answers .scores li').count()) === 2);
+  await looksRight(page);
   await shot('stream-regions');
 });
 
@@ -149,6 +152,7 @@ test('the list of streams moves', { service: true }, async ({ page, open, url, s
   const cell = page.locator('td[data-name="Frames/s"]');
   await eventually('frames a second', async () => Number(await cell.textContent()) > 1);
   await eventually('what holds', async () => /open|closed/.test(await page.locator('td[data-name=Holds]').textContent()));
+  await looksRight(page);
   await shot('streams-light');
 });
 
@@ -159,6 +163,7 @@ test('streams, dark', { service: true, colorScheme: 'dark' }, async ({ page, ope
   await page.locator('.events li canvas[data-shown]').nth(1).waitFor();
   const answers = page.locator('.counters').nth(1);
   await eventually('a rate', async () => /\d/.test(await answers.locator('dd').first().textContent()));
+  await looksRight(page);
   await shot('stream-dark');
 });
 
@@ -166,11 +171,11 @@ test('streams, 360 pixels wide', { service: true, viewport: { width: 360, height
   await door(url, { regions: [{ name: 'left', x: 0.05, y: 0.1, w: 0.4, h: 0.7 }] });
   await open('#streams');
   await page.locator('.streams a').waitFor();
-  assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 360, 'nothing is wider than the screen');
+  await looksRight(page);
   await shot('streams-phone');
   await page.locator('.streams a').click();
   await page.getByRole('button', { name: 'Webcam' }).click();
   await page.locator('.events li canvas[data-shown]').first().waitFor();
-  assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 360, 'nothing is wider than the screen');
+  await looksRight(page);
   await shot('stream-phone');
 });

@@ -19,6 +19,11 @@ export function live(root, { id, signal, sets, definition, on }) {
   const stop = el('button', { type: 'button', hidden: true, onclick: () => run?.end() }, 'Stop');
   const webcam = el('button', { type: 'button', class: 'primary', onclick: () => begin('webcam') }, 'Webcam');
   const file = fileButton('Image…', { accept: 'image/*' }, ([f]) => f && begin(f), 'An image as frames');
+  const running = (on_) => {
+    stop.hidden = !on_;
+    webcam.hidden = file.hidden = on_;
+    (on_ ? stop : webcam).focus();
+  };
   const countsNow = { answered: 0, dropped: 0, superseded: 0, lag: null, trip: null, times: [] };
   let run = null;
   let feed = null;
@@ -50,14 +55,12 @@ export function live(root, { id, signal, sets, definition, on }) {
     run?.end();
     const mine = (run = within(signal));
     fill(problem);
-    stop.hidden = false;
-    stop.focus();
+    running(true);
     mine.signal.addEventListener('abort', () => {
       if (run === mine) {
         run = null;
-        stop.hidden = true;
         stage.dataset.state = 'empty';
-        webcam.focus();
+        running(false);
       }
     }, { once: true });
     whileVisible(mine.signal, (visible) => send(from, visible, mine).catch((err) => {

@@ -133,7 +133,7 @@ export function regionEditor(layer, { regions, sets, changed, store }) {
         }
         done();
       } }, el('option', { value: '' }, 'the stream’s'), sets.map((s) => el('option', { value: s, selected: s === r.prompt_set }, s)))),
-      el('td', {}, el('button', { type: 'button', class: 'quiet', 'aria-label': `Remove the region ${r.name}`, onclick: () => remove(i) }, 'Remove')));
+      el('td', {}, el('button', { type: 'button', class: 'quiet', 'aria-label': `Remove the region ${r.name}`, onclick: () => remove(i) }, '×')));
   }
 
   // What is dragged: the layer itself draws a new box, a box moves, its corner changes its size.

@@ -83,8 +83,8 @@ function meter(label) {
 }
 
 // list is pairs of a name and what is shown of it; those that are null are left out.
-function pairs() {
-  const element = el('dl', { class: 'pairs' });
+function pairs(kind = '') {
+  const element = el('dl', { class: `pairs ${kind}` });
   let names = '';
   return {
     element,
@@ -112,7 +112,7 @@ const card = (title, ...children) => el('section', { class: 'card', 'aria-label'
 function healthCard() {
   const state = el('p', { class: 'status' });
   const reason = el('p', { class: 'soft' });
-  const facts = pairs();
+  const facts = pairs('one');
   const element = card('Health', state, reason, facts.element);
   return {
     element,
@@ -120,7 +120,7 @@ function healthCard() {
       fill(state, el('span', { class: `pill ${h?.status ?? 'unreachable'}` }, h?.status ?? 'no answer'));
       tell(reason, h?.reason ?? (h?.status === 'healthy' ? 'It can serve.' : ''));
       if (h?.model) {
-        const why = (text, more) => el('span', {}, text, more ? el('small', {}, ` ${more}`) : null);
+        const why = (text, more) => el('span', {}, text, more ? el('small', {}, more) : null);
         facts.show([
           ['model', why(h.model, h.model_reason)], ['backend', why(h.backend, h.backend_reason)], ['vectors', h.runtime_mode === 'simulated' ? 'of a simulated chip' : 'real'],
           ['version', h.version], ['up for', duration(h.uptime_seconds)],
@@ -160,9 +160,9 @@ function stageCard() {
   };
 }
 
-// batchesOf are the runs of the encoder by how many images were in them.
-function batchesOf(stats) {
-  return stats.npu?.image_batches ?? stats.cpu?.image_batches ?? stats.stages.find((s) => s.stage === 'encode')?.batches ?? [];
+// runsOf are the runs of the encoder, by how many images were in them. The device counts images, the others runs.
+function runsOf(stats) {
+  return stats.npu?.image_batches.map((images, n) => (n ? images / n : 0)) ?? stats.cpu?.image_batches ?? stats.stages.find((s) => s.stage === 'encode')?.batches ?? [];
 }
 
 function batchCard() {
@@ -174,9 +174,9 @@ function batchCard() {
   return {
     element,
     show(looks) {
-      const now = batchesOf(looks.now);
-      const from = over.value ? batchesOf(looks.list[Math.max(0, looks.list.length - 1 - Number(over.value))].stats) : [];
-      const counts = now.map((n, i) => n - (from[i] ?? 0)).slice(1);
+      const now = runsOf(looks.now);
+      const from = over.value ? runsOf(looks.list[Math.max(0, looks.list.length - 1 - Number(over.value))].stats) : [];
+      const counts = now.map((n, i) => Math.round(n - (from[i] ?? 0))).slice(1);
       const last = Math.max(8, counts.findLastIndex((n) => n > 0) + 1);
       while (bars.children.length < last) {
         bars.append(el('div', {}, el('span', { class: 'n' }), el('i'), el('span', {}, String(bars.children.length + 1))));
@@ -288,8 +288,8 @@ function open(root, rest, signal) {
   fill(root, el('h1', { class: 'hidden' }, 'State'), problem,
     el('div', { class: 'tiles' }, Object.values(tiles).map((t) => t.element)),
     el('div', { class: 'columns even' },
-      el('div', { class: 'stack' }, cards.stages.element, cards.requests.element, others.streams),
-      el('div', { class: 'stack' }, cards.health.element, cards.device.element, cards.batches.element, others.cache, others.process)));
+      el('div', { class: 'stack' }, cards.stages.element, cards.batches.element, cards.requests.element, others.streams),
+      el('div', { class: 'stack' }, cards.health.element, cards.device.element, others.cache, others.process)));
   for (const part of [cards.device.element, cards.requests.element, others.streams, tiles.requests.element]) {
     part.hidden = true;
   }

@@ -15,7 +15,9 @@ export function streamPage(root, { id, signal }) {
   const line = el('div', { class: 'meta' });
   const trouble = el('div');
   const counters = el('dl', { class: 'counters' });
-  const [image, history, events, definition] = ['Live view', 'Scores', 'Events', 'Definition'].map((name) => el('section', { class: 'card', 'aria-label': name }));
+  const [image, history, events] = ['Live view', 'Scores', 'Events'].map((name) => el('section', { class: 'card', 'aria-label': name }));
+  const form = el('div');
+  const definition = el('details', { class: 'card' }, el('summary', {}, 'Definition'), form);
   const page = { info: null, sets: [] };
   const fail = (err) => {
     if (!aborted(err)) {
@@ -93,7 +95,7 @@ export function streamPage(root, { id, signal }) {
         showDefinition();
       }
     } }, 'Save the definition');
-    fill(definition, el('div', { class: 'head' }, el('h2', {}, 'Definition')), streamForm(d, page.sets, () => {
+    fill(form, streamForm(d, page.sets, () => {
       save.disabled = JSON.stringify(d) === JSON.stringify(page.definition);
       tell(saved, save.disabled ? '' : 'Changes are not saved');
     }), el('div', { class: 'buttons' }, save, saved));
