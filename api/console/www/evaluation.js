@@ -216,6 +216,6 @@ function matrix({ labels, confusion, recall, precision }) {
       el('td', { class: 'edge' }, number(recall[truth])));
   });
   const foot = el('tr', {}, el('th', { scope: 'row' }, 'precision'), labels.map((l) => el('td', { class: 'edge' }, number(precision[l]))), el('td', { class: 'edge' }), el('td', { class: 'edge' }));
-  return el('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'Confusion matrix' },
+  return el('div', { class: 'wide scroll', tabindex: '0', role: 'region', 'aria-label': 'Confusion matrix' },
     el('table', { class: 'matrix' }, el('thead', {}, head), el('tbody', {}, rows), el('tfoot', {}, foot)));
 }

@@ -58,7 +58,7 @@ export function regionEditor(layer, { regions, sets, changed, store }) {
   const note = el('span', { class: 'soft' });
   const table = el('details', { class: 'regions', open: list.length > 0 }, el('summary', {}, 'Regions'),
     el('p', { class: 'soft' }, 'Each is answered by itself. Draw on the image, drag, or use the arrow keys (with Shift: the size; Delete: away). Numbers are percent of width and height.'),
-    el('div', { class: 'scroll' }, el('table', {}, el('thead', {}, el('tr', {}, ['Name', 'left', 'top', 'width', 'height', 'Prompt set', ''].map((t) => el('th', { scope: 'col' }, t)))), rows)),
+    el('div', { class: 'wide scroll' }, el('table', {}, el('thead', {}, el('tr', {}, ['Name', 'left', 'top', 'width', 'height', 'Prompt set', ''].map((t) => el('th', { scope: 'col' }, t)))), rows)),
     el('div', { class: 'buttons' }, add, save, note));
 
   // done tells of a change that is complete, and shows it.
