@@ -45,7 +45,7 @@ type place int32
 
 const (
 	regular   place = iota // one of them
-	overLimit              // none: only /health is answered, for which it has little time
+	overLimit              // none: only probePaths are answered, for which it has little time
 	retired                // its place was given away while it was idle
 	evicted                // its place was given away while a request was coming
 )

@@ -36,6 +36,7 @@ func (c Config) Descriptors() int { return c.MaxConnections + c.reserve() + spar
 // accepting when descriptors run out, and resets what it has not accepted when it closes.
 type listener struct {
 	net.Listener
+	handed  bool          // see Handed
 	max     int           // connections in a regular place
 	reserve int           // others
 	refusal func() []byte // makes the whole answer to a connection beyond the reserve
@@ -58,8 +59,12 @@ type listener struct {
 }
 
 func newListener(ln net.Listener, c Config, refusal func() []byte, log *slog.Logger) *listener {
+	handed, isHanded := ln.(Handed)
+	if isHanded {
+		ln = handed.Listener
+	}
 	l := &listener{
-		Listener: ln, max: c.MaxConnections, reserve: c.reserve(), refusal: refusal, log: log,
+		Listener: ln, handed: isHanded, max: c.MaxConnections, reserve: c.reserve(), refusal: refusal, log: log,
 		idleTime: time.Second, overLimitTime: partingTime, stopIdleTime: stopIdleTime,
 		ended: make(chan struct{}), open: make(map[*conn]struct{}), networks: make(map[netip.Prefix]int),
 	}

@@ -47,6 +47,9 @@ func (r *request) log() {
 		slog.Int("bytes_out", sent),
 		slog.String("request_id", r.id),
 	)
+	if key := r.keyName(); key != "" {
+		attrs = append(attrs, slog.String("key", key))
+	}
 	if err := r.fault.err; err != nil {
 		attrs = append(attrs, slog.String("code", r.fault.code))
 		if failed {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"hailoclip/api/access"
 	"hailoclip/pipeline"
 	"hailoclip/pipeline/fair"
 	"hailoclip/stages/clip"
@@ -31,6 +32,8 @@ type request struct {
 	start time.Time
 	fault outcome // what went wrong; its err is nil while nothing did
 
+	grant   *access.Grant // by which it has been let in; nil: it was not, or asks for what everybody may see
+	inside  bool          // it counts as inside, see access.Grant.Enter
 	caller  fair.Caller
 	body    []byte          // as it came; later the image, over its own text; of Server.bodies. The engine's, once it has the image
 	size    int             // bytes of it that have come
@@ -40,11 +43,14 @@ type request struct {
 	vectors vectors         // how it wants embeddings
 	set     *setAsk         // what is asked of a prompt set; nil: nothing
 	stream  *streamAsk      // what is asked of a stream; nil: nothing
+	counts  []tokenCount    // of texts, where only that is asked
 	pushed  *pushed         // frames, and what came of them; nil: none
 	ask     clip.Request    // what the engine is asked: its image lies in body, its prompts are texts, see trimmed
 	work    context.Context // carries the deadline
 	arrived time.Time       // when the body was complete
 	read    time.Duration   // that the JSON and the base64 took
+	timings bool            // the answer is to say what took how long
+	written time.Duration   // what it says of its own writing; 0: nothing
 	result  clip.Result
 
 	holders atomic.Int32
@@ -125,7 +131,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	r := s.begin(ctx, arriving)
 	defer r.end()
 	r.answer()
-	if ctx.Request.IsBodyStream() && r.state != received || s.stopping.Load() || r.conn.place() != regular {
+	if ctx.Request.IsBodyStream() && r.state != received || s.Draining() || r.conn.place() != regular {
 		ctx.SetConnectionClose()
 		r.conn.lingers.Store(true)
 	}
@@ -166,7 +172,7 @@ func (r *request) answer() {
 		r.answerError(fail(errMalformed, "The request has both Content-Length and Transfer-Encoding"))
 		return
 	}
-	if r.conn.place() == overLimit && string(r.ctx.Path()) != "/health" {
+	if r.conn.place() == overLimit && !isProbe(string(r.ctx.Path())) {
 		r.answerError(errTooManyConns)
 		return
 	}

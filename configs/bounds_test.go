@@ -17,6 +17,7 @@ func TestBounds(t *testing.T) {
 		{"server.read_timeout", "100ms 1h", "0s 99ms -1ns 1h0m1s", "100ms to 1h"},
 		{"server.write_timeout", "100ms 1h", "-1ns 99ms 1h0m1s", "100ms to 1h"},
 		{"server.idle_timeout", "100ms 1h", "99ms 2h0m0s", "100ms to 1h"},
+		{"server.lame_duck", "0 5s 10m", "-1ns 10m0.001s", "0 to 10m"},
 		{"server.shutdown_timeout", "0 0s 1h", "-1ns 1h0m1s", "0 to 1h"},
 		{"server.max_body_bytes", "1024 134217728", "0 1023 1073741825", "1024 to 1073741824"},
 		{"server.max_batch_body_bytes", "1024 1073741824", "0 1023 1073741825", "1024 to 1073741824"},

@@ -16,8 +16,20 @@ type configCmd struct {
 	Unit  configUnitCmd  `cmd:"" help:"Print the systemd unit, with resource_limits in it."`
 }
 
+func (c *configCmd) Help() string {
+	return `Examples:
+  hailo-clip config show --default > my.yaml
+  hailo-clip config check my.yaml
+  hailo-clip config show`
+}
+
 type configUnitCmd struct {
 	Arch string `enum:",amd64,arm64" default:"" help:"For this architecture instead of this machine's (amd64, arm64)."`
+}
+
+func (c *configUnitCmd) Help() string {
+	return `Example:
+  hailo-clip config unit | sudo tee /etc/systemd/system/hailo-clip.service`
 }
 
 func (c *configUnitCmd) Run(g *globals) error {
@@ -30,6 +42,15 @@ func (c *configUnitCmd) Run(g *globals) error {
 
 type configShowCmd struct {
 	Default bool `help:"Print the built-in file with its comments: a good start for your own."`
+}
+
+func (c *configShowCmd) Help() string {
+	return `The configuration in force is the built-in file, then the configuration file, then the environment, then flags.
+
+Examples:
+  hailo-clip config show
+  hailo-clip config show --default > my.yaml
+  HAILO_CLIP_SERVER_PORT=8080 hailo-clip config show`
 }
 
 func (c *configShowCmd) Run(g *globals) error {
@@ -48,6 +69,14 @@ func (c *configShowCmd) Run(g *globals) error {
 
 type configCheckCmd struct {
 	File string `arg:"" optional:"" type:"path" help:"The file (default: the one that serve would read)."`
+}
+
+func (c *configCheckCmd) Help() string {
+	return `What is wrong is told with file, line and bound, and what makes the service slow with advice.
+
+Examples:
+  hailo-clip config check
+  hailo-clip config check my.yaml`
 }
 
 // Run checks a named file by itself; without one, what serve would run with.

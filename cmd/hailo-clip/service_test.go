@@ -313,6 +313,13 @@ func TestStopDuringTheStart(t *testing.T) {
 	fmt.Fprint(client, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
 	answer := make(chan string, 1)
 	go func() { b, err := io.ReadAll(client); answer <- fmt.Sprint(string(b), err) }()
+	for path, want := range map[string]int{"/healthz": http.StatusOK, "/readyz": http.StatusServiceUnavailable} {
+		a := must(http.Get("http://" + address + path))
+		a.Body.Close()
+		if a.StatusCode != want {
+			t.Errorf("during the start %s: %d", path, a.StatusCode)
+		}
+	}
 	r.end(t, syscall.SIGTERM, exitOK)
 	if got := <-answer; !strings.HasPrefix(got, "HTTP/1.1 503") {
 		t.Errorf("a client that waited got %q", got)
