@@ -18,16 +18,22 @@ import (
 func (s *Server) caller(ctx *fasthttp.RequestCtx) fair.Caller {
 	nc := connOf(ctx)
 	c := fair.Caller{Address: cmp.Or(nc.peer, "local"), Connection: nc.id} // of a socket that knows no addresses
-	ip := addressOf(ctx.RemoteAddr())
-	if s.trusts(ip) || !ip.IsValid() && s.trustsUnix {
-		ip = s.client(ip, ctx.Request.Header.PeekAll(fasthttp.HeaderXForwardedFor))
-	}
+	ip := s.clientAddress(ctx)
 	if ip.Is6() {
 		c.Address = networkOf(ip).String()
 	} else if ip.IsValid() {
 		c.Address = ip.String()
 	}
 	return c
+}
+
+// clientAddress is that of who asks, as far as the proxies before it are trusted; zero for a socket that knows no addresses.
+func (s *Server) clientAddress(ctx *fasthttp.RequestCtx) netip.Addr {
+	ip := addressOf(ctx.RemoteAddr())
+	if s.trusts(ip) {
+		ip = s.client(ip, ctx.Request.Header.PeekAll(fasthttp.HeaderXForwardedFor))
+	}
+	return ip
 }
 
 // addressOf is the address of a peer; the zero value for one that has none.
@@ -45,9 +51,10 @@ func networkOf(ip netip.Addr) netip.Prefix {
 	return network
 }
 
-// trusts says that what ip writes into X-Forwarded-For is true.
+// trusts says that what ip writes into X-Forwarded-For is true; no address is who comes by a Unix socket.
 func (s *Server) trusts(ip netip.Addr) bool {
-	return slices.ContainsFunc(s.proxies, func(p netip.Prefix) bool { return p.Contains(ip) })
+	by := s.rules.Load()
+	return !ip.IsValid() && by.unix || slices.ContainsFunc(by.proxies, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
 
 // client is the rightmost address in X-Forwarded-For that is no trusted proxy's: what stands left

@@ -331,17 +331,27 @@ func TestCertificateReload(t *testing.T) {
 	if serial() != second || !strings.Contains(s.log.String(), "the new certificate is not taken") {
 		t.Error("a bad key is taken, or nobody is told")
 	}
-	if err := s.Certificate().Reload(); err == nil || strings.Contains(err.Error(), "a key that is none") {
+	if err := s.SetCertificate(s.cfg.TLS); err == nil || strings.Contains(err.Error(), "a key that is none") {
 		t.Error(err)
 	}
 	noError(t, os.Remove(filepath.Join(dir, "cert.pem")))
-	if err := s.Certificate().Reload(); err == nil || serial() != second {
+	if err := s.SetCertificate(s.cfg.TLS); err == nil || serial() != second {
 		t.Error(err)
 	}
 	testTLS(t, dir)
-	noError(t, s.Certificate().Reload())
+	noError(t, s.SetCertificate(s.cfg.TLS))
 	if serial() == second {
 		t.Error("it is not read again")
+	}
+	if s.SetCertificate(TLS{}) == nil || serve(t, nil).SetCertificate(s.cfg.TLS) == nil && !*overTLS {
+		t.Error("TLS ends, or begins")
+	}
+	third, elsewhere := serial(), testTLS(t, t.TempDir())
+	if s.SetCertificate(TLS{"/does/not/exist", elsewhere.KeyFile}) == nil || serial() != third {
+		t.Error("there is no such file")
+	}
+	if noError(t, s.SetCertificate(elsewhere)); serial() == third {
+		t.Error("other files are not read")
 	}
 	ask().wantOK(t)
 }

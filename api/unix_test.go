@@ -92,7 +92,7 @@ func TestUnixCallers(t *testing.T) {
 				c.TrustedProxies = []string{proxyUnix}
 			}
 		})
-		s.router.POST("/caller", (&route{
+		s.rules.Load().router.POST("/caller", (&route{
 			reads: []reader{{accepts: isJSON, limit: 2, read: func(*request) error { return nil }}},
 			do: image(func(_ context.Context, r *clip.Request) (clip.Result, error) {
 				callers <- r.Lane.Caller
@@ -100,7 +100,7 @@ func TestUnixCallers(t *testing.T) {
 				return clip.Result{}, nil
 			}),
 			answers: func(*request) error { return nil },
-		}).handle)
+		}).handle(s.other))
 		req := must(http.NewRequest("POST", "http://localhost/caller", strings.NewReader("{}")))
 		req.Header.Set("X-Forwarded-For", "198.51.100.1, 192.0.2.7")
 		resp, err := client.Do(req)
