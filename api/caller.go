@@ -51,10 +51,10 @@ func networkOf(ip netip.Addr) netip.Prefix {
 	return network
 }
 
-// trusts says that what ip writes into X-Forwarded-For is true; no address is who comes by a Unix socket.
+// trusts says that what ip, which is zero at a Unix socket, writes into X-Forwarded-For is true.
 func (s *Server) trusts(ip netip.Addr) bool {
 	by := s.rules.Load()
-	return !ip.IsValid() && by.unix || slices.ContainsFunc(by.proxies, func(p netip.Prefix) bool { return p.Contains(ip) })
+	return !ip.IsValid() && by.trustsUnix || slices.ContainsFunc(by.proxies, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
 
 // client is the rightmost address in X-Forwarded-For that is no trusted proxy's: what stands left

@@ -14,9 +14,10 @@ type rules struct {
 	Config
 	one, many time.Duration  // see Service.RequestTimeout and BatchTimeout
 	proxies   []netip.Prefix // trusted ones
-	unix      bool           // and those that come by a Unix socket
-	router    *router.Router
-	console   map[string]console.File // by name
+	// trustsUnix says that a proxy that comes by a Unix socket is trusted, too.
+	trustsUnix bool
+	router     *router.Router
+	console    map[string]console.File // by name
 }
 
 // LiveSettings are the fields of Config that Apply changes.
@@ -29,7 +30,8 @@ func (s *Server) Apply(cfg Config, request, batch time.Duration) {
 	by.AllowedOrigins, by.AllowedHosts, by.TrustedProxies = cfg.AllowedOrigins, cfg.AllowedHosts, cfg.TrustedProxies
 	by.MaxPrompts, by.LameDuck = cfg.MaxPrompts, cfg.LameDuck
 	for _, text := range cfg.TrustedProxies {
-		if by.unix = by.unix || text == proxyUnix; text == proxyUnix {
+		if text == proxyUnix {
+			by.trustsUnix = true
 			continue
 		}
 		p, _ := parseProxy(text) // checked by Check

@@ -55,9 +55,8 @@ type Server struct {
 	http  *fasthttp.Server
 	start time.Time
 
+	rules       atomic.Pointer[rules]
 	certificate *Certificate // nil: no TLS
-
-	rules atomic.Pointer[rules]
 
 	// abortTime is how long the answers of requests that Shutdown gave up have to get out.
 	abortTime time.Duration

@@ -242,11 +242,14 @@ func TestIdleTLSEnds(t *testing.T) {
 	// A request that has come, and has not been read, when its connection is told to go.
 	c, ask = s.asker(t, askHealth)
 	ask().wantOK(t)
-	s.listeners[0].mu.Lock()
 	var served *conn
-	for served = range l.open {
+	l.mu.Lock()
+	for open := range l.open { // among which the one before may still be
+		if open.RemoteAddr().String() == c.LocalAddr().String() {
+			served = open
+		}
 	}
-	s.listeners[0].mu.Unlock()
+	l.mu.Unlock()
 	until(t, func() bool { p, _, _ := served.doing(); return p == idle })
 	must(io.WriteString(c, askHealth))
 	l.mu.Lock()
