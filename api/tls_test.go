@@ -368,3 +368,25 @@ func TestBadCertificates(t *testing.T) {
 		}
 	}
 }
+
+// TestOwnClient takes the certificate of the configuration, and no other.
+func TestOwnClient(t *testing.T) {
+	s := secure(t, nil)
+	client := s.cfg.OwnClient()
+	defer client.CloseIdleConnections()
+	resp, err := client.Get(s.cfg.URLOf(s.listenedOn()) + "/health")
+	noError(t, err)
+	must(read(resp)).wantOK(t)
+	other := Config{TLS: testTLS(t, t.TempDir())}
+	if resp, err := other.OwnClient().Get(s.url + "/health"); err == nil {
+		resp.Body.Close()
+		t.Error("another certificate is taken")
+	}
+}
+
+// listenedOn is the address of the first listener.
+func (s *service) listenedOn() net.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.listeners[0].Addr()
+}
