@@ -49,6 +49,7 @@ func TestRoutesNeedKeys(t *testing.T) {
 		"GET /health": everybody, "HEAD /health": everybody, "GET /openapi.yaml": everybody, "HEAD /openapi.yaml": everybody,
 		"GET /": everybody, "HEAD /": everybody, "GET /console/{name}": everybody, "HEAD /console/{name}": everybody,
 		"GET /healthz": everybody, "HEAD /healthz": everybody, "GET /readyz": everybody, "HEAD /readyz": everybody, "POST /v1/tokens": anyKey,
+		"GET /metrics": anyKey, "POST /admin/reload": manager,
 		"GET /v1/stats": anyKey, "POST /v1/classify": anyKey, "POST /v1/embed/image": anyKey, "POST /v1/embed/text": anyKey,
 		"POST /v1/classify/batch": anyKey, "POST /v1/embed/batch": anyKey, "POST /v1/compare": anyKey,
 		"GET /v1/prompt-sets": anyKey, "GET /v1/prompt-sets/{name}": anyKey, "PUT /v1/prompt-sets/{name}": manager, "DELETE /v1/prompt-sets/{name}": manager,

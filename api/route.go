@@ -60,35 +60,43 @@ func (s *Server) routes() []route {
 		{"POST", "/v1/classify/batch", many, s.batchBodies(readClassifyBatch), nil, (*request).classifyBatch, (*request).answerClassifyBatch},
 		{"POST", "/v1/embed/batch", many, s.batchBodies(readEmbedBatch), nil, (*request).embedBatch, (*request).answerEmbedBatch},
 		{"POST", "/v1/compare", many, s.batchBodies(readComparison)[:1], nil, (*request).compare, (*request).answerComparison},
-	}, slices.Concat(s.promptSetRoutes(), s.streamRoutes())...)
+	}, slices.Concat(s.promptSetRoutes(), s.streamRoutes(), s.adminRoutes())...)
 }
 
 // newRouter finds the routes by method and path.
 func (s *Server) newRouter() *router.Router {
 	r := router.New()
 	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
+	paths := map[string]*watched{}
 	for _, to := range s.routes() {
+		if paths[to.path] == nil {
+			paths[to.path] = s.watch(to.path)
+		}
+		handle := to.handle(paths[to.path])
 		for _, method := range strings.Fields(to.methods) {
-			r.Handle(method, to.path, to.handle)
+			r.Handle(method, to.path, handle)
 		}
 	}
 	refuse := func(err error) fasthttp.RequestHandler {
-		return (&route{answers: func(*request) error { return err }}).handle
+		return (&route{answers: func(*request) error { return err }}).handle(s.other)
 	}
 	r.NotFound = refuse(fail(errNotFound, "There is no such path, see /openapi.yaml"))
 	r.MethodNotAllowed = refuse(fail(errMethod, "Method not allowed here, see the Allow header"))
 	return r
 }
 
-func (to *route) handle(ctx *fasthttp.RequestCtx) {
-	r := requestOf(ctx)
-	err := r.enter(to)
-	if err == nil {
-		defer r.leave()
-		err = r.serve(to)
-	}
-	if err != nil {
-		r.answerError(err)
+func (to *route) handle(w *watched) fasthttp.RequestHandler {
+	return func(ctx *fasthttp.RequestCtx) {
+		r := requestOf(ctx)
+		r.watched, r.lasts = w, len(to.reads) > 0 && to.reads[0].limit == endless
+		err := r.enter(to)
+		if err == nil {
+			defer r.leave()
+			err = r.serve(to)
+		}
+		if err != nil {
+			r.answerError(err)
+		}
 	}
 }
 
@@ -212,6 +220,7 @@ func (to *route) reader(h *fasthttp.RequestHeader) (*reader, error) {
 func (r *request) unpack(read func(*request) error) error {
 	err := read(r)
 	r.read = time.Since(r.arrived)
+	r.server.svc.Recorder.Stage("read", r.read)
 	return err
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"hailoclip/api/access"
+	"hailoclip/api/admin"
 	"hailoclip/api/console"
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
@@ -32,7 +33,8 @@ type Service struct {
 	BatchTimeout   time.Duration // that of one with many images, above 0
 	Version        string        // of the program
 	Warning        string        // value of the header X-Clip-Warning of every answer; "": none
-	Log            *slog.Logger  // one line for each request
+	Log            *slog.Logger  // lines of requests, see lines
+	LogEvery       int           // of the successes of a route one in so many has a line, the first of them; 0: none
 
 	Hub    *stream.Hub // nil: there are no streams, and no routes of them. It must outlive the server, as must what follows
 	Bus    *event.Bus  // what the hub tells listeners by; needed with it
@@ -43,7 +45,10 @@ type Service struct {
 	Access   *access.Keys     // who may ask; its Apply changes that at any time. nil: anybody
 	Notifier *notify.Notifier // whose counters are in /v1/stats; nil: there is none
 
-	Samples []Sample // that the console offers
+	Samples    []Sample        // that the console offers
+	Recorder   *admin.Recorder // of requests and durations; nil: nothing is recorded
+	Admin      *admin.Parts    // what /metrics and /admin/* are served with, of which Metrics is not needed; nil: not here
+	LogDropped func() uint64   // lines of the log that were dropped so far; nil: not known
 }
 
 // Server serves the REST interface. Safe for concurrent use.
@@ -61,7 +66,10 @@ type Server struct {
 	// abortTime is how long the answers of requests that Shutdown gave up have to get out.
 	abortTime time.Duration
 
-	requests  sync.Pool // of *request
+	logEvery  atomic.Int64
+	unlogged  atomic.Uint64 // requests without a line
+	other     *watched      // the requests that no route takes
+	requests  sync.Pool     // of *request
 	bodies    *Memory
 	lents     sync.Pool       // of *lent
 	unpacking chan struct{}   // has a value for each large body that is being read
@@ -119,13 +127,15 @@ func New(cfg Config, svc Service) (*Server, error) {
 		s.proxies = append(s.proxies, p)
 	}
 	s.consoleFiles = s.newConsoleFiles()
+	s.SetLogEvery(svc.LogEvery)
+	s.other = s.watch(admin.OtherEndpoint)
 	s.router = s.newRouter()
 	s.http = &fasthttp.Server{
 		Handler:       s.handle,
 		ExpectHandler: s.expect,
 		ErrorHandler:  s.unreadable,
 		Name:          "hailo-clip",
-		Logger:        serverLog{svc.Log},
+		Logger:        &serverLog{log: svc.Log},
 
 		ReadTimeout:        cfg.ReadTimeout,
 		WriteTimeout:       cfg.WriteTimeout,

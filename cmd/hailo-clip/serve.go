@@ -16,6 +16,7 @@ import (
 
 	"hailoclip/api"
 	"hailoclip/api/access"
+	"hailoclip/api/admin"
 	"hailoclip/configs"
 	"hailoclip/hailo/demo"
 )
@@ -91,6 +92,7 @@ type service struct {
 	streams *streams
 	server  *api.Server
 	sockets sockets
+	admin   *admin.Server // nil: there is none
 }
 
 // url is where the service can be opened on its own machine.
@@ -133,11 +135,14 @@ func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *se
 		Version: programVersion(), Warning: e.warning, Log: requests,
 		Hub: streams.hub, Bus: streams.bus, Store: streams.store, Lost: streams.lost, Memory: streams.memory, Notifier: streams.notifier,
 		Samples: consoleSamples(samples), Access: keys,
+		Recorder: e.recorder, Admin: e.adminOnMain(), LogEvery: p.cfg.Logging.Requests, LogDropped: stderr.lost.Load,
 	})
 	if err != nil {
-		err = errors.Join(err, streams.close(context.WithoutCancel(ctx)))
+		return nil, errors.Join(err, streams.close(context.WithoutCancel(ctx)))
 	}
-	return &service{engine: e, streams: streams, server: server, sockets: socks, access: keys}, err
+	parts := e.adminParts()
+	parts.Metrics = server.WriteMetrics
+	return &service{engine: e, streams: streams, server: server, sockets: socks, access: keys, admin: admin.Listen(e.cfg.Admin, parts)}, nil
 }
 
 // consoleSamples offers the demo model's samples in the console.
@@ -146,6 +151,19 @@ func consoleSamples(samples []demo.Sample) (list []api.Sample) {
 		list = append(list, api.Sample{Name: s.File, JPEG: s.JPEG})
 	}
 	return list
+}
+
+// adminParts is what operators are served with, but for the metrics.
+func (e *engine) adminParts() admin.Parts {
+	return admin.Parts{Hosts: e.cfg.Server.AllowedHosts, Log: e.log}
+}
+
+// adminOnMain is the same where they are served on the service's own port, else nil.
+func (e *engine) adminOnMain() *admin.Parts {
+	if e.cfg.Admin.Listen != admin.OnMain {
+		return nil
+	}
+	return new(e.adminParts())
 }
 
 // otherFiles is how many of the files that a process may open are kept for others than connections and what is open when the service
@@ -196,12 +214,15 @@ func (s *service) run(ctx context.Context) error {
 	e.log.Info("serving", "url", s.url(), "listening", s.sockets.main[0].Addr().String(), "model", e.Model())
 	tellSystemd(e.log, daemon.SdNotifyReady)
 
+	telling, endTelling := context.WithCancel(context.Background())
+	var tells sync.WaitGroup
 	besides, endBesides := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	running.Go(func() { e.precompute(besides) })
 	running.Go(func() { feedWatchdog(besides, e.log, s.stuck) })
-	telling, endTelling := context.WithCancel(context.Background())
-	var tells sync.WaitGroup
+	if s.admin != nil {
+		tells.Go(func() { s.admin.Run(telling) })
+	}
 	tells.Go(func() { s.streams.notifier.Run(telling) })
 
 	var err error
