@@ -190,6 +190,8 @@ test('what the service refuses', { service: { config: 'server: {max_body_bytes: 
     assert.equal(await page.locator('.alert').count(), 0);
     await file('large.bmp', bmp(1000, 600).subarray(0, 1000));
     await alertShows(page, /Too large.*image_too_large/s);
+    await file('larger.bmp', bmp(5000, 2000)); // 30 MB, of which the service reads no more than it must
+    await alertShows(page, /Too large.*body_too_large/s);
     await service.stop();
     allow(/ERR_CONNECTION_REFUSED/);
     await page.getByRole('button', { name: 'Try again' }).click();
@@ -273,6 +275,62 @@ test('a key is asked for, and never shown', { service: { config: `access: {keys:
   await choose(page, cat);
   await shows(page, 'a photo of a cat');
   assert.equal(await dialog.count(), 0);
+});
+
+for (const fit of ['crop', 'squash', 'pad']) {
+  test(`what is shown is what the model sees (${fit})`, { service: { config: `clip: {fit: ${fit}}\n` } }, async ({ page, open, url, shot }) => {
+    await open();
+    for (const [file, label] of [['automobile.jpg', 'an automobile'], ['guitar.jpg', 'a guitar']]) { // a wide one and a high one
+      const prompts = [`a photo of ${label}`, 'a photo of a cat'];
+      await choose(page, path.join(samples, file));
+      await page.getByText(`${file} · `).waitFor();
+      await page.getByLabel('Prompt 1', { exact: true }).fill(prompts[0]);
+      await page.getByLabel('Prompt 2', { exact: true }).fill(prompts[1]);
+      await shows(page, prompts[0]);
+      const shown = await page.locator('.rows .near [aria-hidden]').allTextContents();
+      const data = await page.getByRole('img', { name: 'What the model sees of the image' }).evaluate((c) => c.toDataURL('image/png'));
+      const answer = await (await fetch(`${url}/v1/classify`, {
+        method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify({ image: data, prompts }),
+      })).json();
+      for (const { text, cosine } of answer.classifications) {
+        const other = shown[prompts.indexOf(text)];
+        assert.ok(Math.abs(cosine - other) < 0.03, `${file}, ${text}: ${cosine} of what is shown, ${other} of the file`);
+      }
+    }
+    await shot(`fit-${fit}`);
+  });
+}
+
+test('an image that the browser does not show', async ({ page, open }) => {
+  await open();
+  await page.locator('input[type=file]').setInputFiles({ name: 'grey.tiff', mimeType: 'image/tiff', buffer: tiff(32) });
+  await page.getByText('This browser cannot show it').waitFor();
+  await eventually('a result', async () => /%/.test(await page.locator('.headline').textContent()));
+});
+
+// tiff is a grey square.
+function tiff(side) {
+  const tags = [[256, 3, side], [257, 3, side], [258, 3, 8], [259, 3, 1], [262, 3, 1], [273, 4, 8], [277, 3, 1], [278, 3, side], [279, 4, side * side]];
+  const at = 8 + side * side, b = Buffer.alloc(at + 2 + 12 * tags.length + 4, 128);
+  b.write('II*\0', 0, 'latin1');
+  b.writeUInt32LE(at, 4);
+  b.writeUInt16LE(tags.length, at);
+  tags.forEach(([tag, kind, value], i) => {
+    const to = at + 2 + 12 * i;
+    b.writeUInt16LE(tag, to);
+    b.writeUInt16LE(kind, to + 2);
+    b.writeUInt32LE(1, to + 4);
+    b.writeUInt32LE(value, to + 8);
+  });
+  b.writeUInt32LE(0, b.length - 4);
+  return b;
+}
+
+test('a simulated chip says that its scores mean nothing', { service: { args: ['--backend', 'sim'] } }, async ({ page, open }) => {
+  await open();
+  await choose(page, cat);
+  await alertShows(page, /The chip is simulated.*scores mean nothing/);
+  await eventually('a result', async () => /%/.test(await page.locator('.headline').textContent()));
 });
 
 const nasty = [

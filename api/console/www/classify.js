@@ -30,6 +30,7 @@ export const view = { name: 'classify', title: 'Classify', start, show, hide };
 function start(root) {
   const rows = promptRows(remembered(), () => {
     localStorage.setItem(promptsKey, JSON.stringify(rows.texts()));
+    asking?.abort(); // its answer is to other prompts
     stale();
     later();
     countLater();
@@ -122,7 +123,8 @@ function imageCard() {
   });
   Object.assign(parts, {
     whole: el('canvas', { role: 'img', 'aria-label': 'The image; what the model does not see of it is darker', hidden: true }),
-    invitation: el('p', { class: 'invitation' }, el('strong', {}, 'Drop an image here'), 'or paste one, choose a file, use the camera, or try a sample'),
+    invited: el('span', {}, el('strong', {}, 'Drop an image here'), 'or paste one, choose a file, use the camera, or try a sample'),
+    unseen: el('span', { hidden: true }, el('strong', {}, 'This browser cannot show it'), 'the service may read it all the same'),
     caption: el('p', { class: 'caption soft' }),
     samples: el('select', { 'aria-label': 'Sample images', hidden: true }),
     cameraButton: el('button', { type: 'button', onclick: startCamera }, 'Camera'),
@@ -141,6 +143,7 @@ function imageCard() {
       }
     }
   });
+  parts.invitation = el('p', { class: 'invitation' }, parts.invited, parts.unseen);
   parts.stage = el('div', { class: 'stage empty' }, parts.whole, parts.invitation);
   return el('section', { class: 'card' },
     el('div', { class: 'head' }, el('h2', {}, 'Image'), parts.rate),
@@ -181,7 +184,7 @@ async function take(file, name = file?.name) {
   }
   now.image?.bitmap?.close();
   now.image = { blob: file, name: name || 'image', bitmap };
-  tell(parts.caption, [now.image.name, bitmap ? `${bitmap.width} × ${bitmap.height}` : 'this browser cannot show it', bytes(file.size)].join(' · '));
+  tell(parts.caption, [now.image.name, bitmap && `${bitmap.width} × ${bitmap.height}`, bytes(file.size)].filter(Boolean).join(' · '));
   draw();
   await classify();
 }
@@ -191,6 +194,8 @@ function draw() {
   parts.stage.classList.toggle('empty', !bitmap && !now.camera);
   parts.whole.hidden = !bitmap && !now.camera;
   parts.invitation.hidden = !parts.whole.hidden;
+  parts.unseen.hidden = !now.image || bitmap !== null;
+  parts.invited.hidden = !parts.unseen.hidden;
   parts.seenCard.hidden = !bitmap;
   if (bitmap) {
     drawSeen(parts.seen, bitmap, bitmap.width, bitmap.height, settings);
