@@ -6,6 +6,8 @@ import { Feed, openSource } from './feed.js';
 import { whileVisible, within } from './life.js';
 import { regionEditor } from './regions.js';
 
+const mostBars = 12; // of a region
+
 // live fills root. on has answer(a) for what became of a frame, change(make) to store the definition, fail(err).
 export function live(root, { id, signal, sets, definition, on }) {
   const canvas = el('canvas', { role: 'img', 'aria-label': 'The frame that was sent last', width: 640, height: 360 });
@@ -157,7 +159,8 @@ export function live(root, { id, signal, sets, definition, on }) {
     for (const r of list) {
       const group = groups.get(r.name);
       const best = r.matched === false ? '' : r.classifications[0]?.text;
-      const labels = r.classifications.map((c) => c.text).sort();
+      const shown = r.classifications.slice(0, mostBars);
+      const labels = shown.map((c) => c.text).sort();
       if (labels.join('\n') !== [...group.rows.keys()].join('\n')) {
         group.rows.clear();
         fill(group.list, labels.map((text) => {
@@ -167,7 +170,7 @@ export function live(root, { id, signal, sets, definition, on }) {
           return row.element;
         }));
       }
-      for (const c of r.classifications) {
+      for (const c of shown) {
         const row = group.rows.get(c.text);
         row.fill.style.width = `${100 * Math.min(1, Math.max(0, c.score))}%`;
         tell(row.value, c.score.toFixed(3));

@@ -1,5 +1,5 @@
 // The view of prompt sets: the list of them, one that is edited, its evaluation.
-import { alert, json, request, aborted } from './api.js';
+import { json, report } from './api.js';
 import { el, fill } from './dom.js';
 import { download, fileButton } from './files.js';
 import { confirm } from './form.js';
@@ -24,26 +24,24 @@ function open(root, rest, signal) {
   const refresh = async () => {
     try {
       const { data } = await json('/v1/prompt-sets', { signal });
-      fill(problem);
+      report(problem);
       fill(list, data.prompt_sets.map((set) => el('li', {}, el('a', {
         href: `#sets/${set.name}`, 'aria-current': set.name === name ? 'page' : null,
       }, el('strong', {}, set.name), el('span', { class: 'soft' },
         `${set.labels} ${set.labels === 1 ? 'label' : 'labels'}${set.read_only ? ' · configuration' : ''}`), badge(set)))),
       data.prompt_sets.length ? null : el('li', { class: 'soft empty' }, 'There is none yet.'));
     } catch (err) {
-      if (!aborted(err)) {
-        fill(problem, alert(err));
-      }
+      report(problem, err);
     }
   };
 
-  const report = (err) => aborted(err) || fill(problem, alert(err));
+  const fail = (err) => report(problem, err);
   fill(root, el('div', { class: `split ${name ? 'open' : ''}` },
     el('aside', {},
       el('div', { class: 'buttons' },
         el('a', { class: 'button primary', href: '#sets/+' }, 'New set'),
-        fileButton('Import…', { accept: '.json,application/json', multiple: true }, (files) => importSets(files).then(refresh, report)),
-        el('button', { type: 'button', onclick: () => exportSets().catch(report) }, 'Export all')),
+        fileButton('Import…', { accept: '.json,application/json', multiple: true }, (files) => importSets(files).then(refresh, fail)),
+        el('button', { type: 'button', onclick: () => exportSets().catch(fail) }, 'Export all')),
       problem, list),
     detail));
 

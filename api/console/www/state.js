@@ -1,6 +1,6 @@
 // The view of the service's state: health, how much is asked, where it waits, batches, the cache, the device, memory. All numbers are differences
 // of two answers of /v1/stats, or what is now; what the service does not tell is not shown.
-import { alert, json, aborted } from './api.js';
+import { json, report } from './api.js';
 import { sparkline } from './chart.js';
 import { bytes, el, fill, percent, set, tell } from './dom.js';
 import { fresh, repeat, whileVisible } from './life.js';
@@ -344,13 +344,11 @@ function open(root, rest, signal) {
   whileVisible(signal, (visible) => repeat(period, visible, async () => {
     try {
       const { data } = await json('/v1/stats', { signal: visible });
-      fill(problem);
+      report(problem);
       looks.add(data);
       show();
     } catch (err) {
-      if (!aborted(err)) {
-        fill(problem, alert(err));
-      }
+      report(problem, err);
     }
   }));
 }
