@@ -253,7 +253,7 @@ test('a key is asked for, and never shown', { service: { config: `access: {keys:
   await choose(page, cat);
   await dialog.waitFor();
   await page.keyboard.press('Escape');
-  await alertShows(page, /A key is needed.*unauthorized/s);
+  await alertShows(page, /A key is needed.*ask who runs it.*unauthorized/s);
   await page.getByRole('button', { name: 'Try again' }).click();
   await dialog.waitFor();
   await page.keyboard.type('wrong');

@@ -36,7 +36,7 @@ export async function request(path, { headers = {}, quiet = false, ...options } 
       return response;
     }
     const err = await failure(response);
-    if (err.status !== 401 || key() === used && (quiet || !await askKey(err.message))) {
+    if (err.status !== 401 || key() === used && (quiet || !await askKey(used && err.message))) {
       throw err;
     }
     options.signal?.throwIfAborted();
@@ -95,14 +95,14 @@ function serverTiming(header) {
 
 let asking; // all requests that are refused at a time wait for one answer
 
-// askKey asks for a key. It returns whether one was given.
+// askKey asks for a key; why is what was wrong with the one before, if there was one. It returns whether one was given.
 function askKey(why) {
   asking ??= new Promise((resolve) => {
     const input = el('input', { type: 'password', autocomplete: 'off', spellcheck: 'false', required: true });
     const dialog = el('dialog', { 'aria-labelledby': 'key-title' },
       el('form', { method: 'dialog' },
         el('h2', { id: 'key-title' }, 'This service wants a key'),
-        el('p', {}, why),
+        why ? el('p', { role: 'alert' }, why) : null,
         field('Key', input, 'It is kept until this tab is closed, and sent to this service alone.'),
         el('div', { class: 'buttons' },
           el('button', { class: 'primary', value: 'ok' }, 'Use it'),
@@ -127,7 +127,7 @@ function askKey(why) {
 export function advice(err) {
   switch (err.status) {
     case 0: return 'What is shown is from before. The page asks again by itself.';
-    case 401: return 'Ask who runs the service for a key.';
+    case 401: return 'It answers those who have a key: ask who runs it for one.';
     case 413: return 'Send a smaller image: the limits are server.max_body_bytes and clip.max_pixels of the configuration.';
     case 415: return 'JPEG, PNG, WebP, GIF, BMP and TIFF are read.';
     case 429: return `More is asked of the service than it can do.${err.retryAfter ? ` It wants to be asked again in ${err.retryAfter} s.` : ''}`;
@@ -143,7 +143,7 @@ export function alert(err, again) {
     ?? (err.code === 'invalid_image' ? 'Not an image that can be read' : 'That did not work');
   return el('div', { class: 'alert', role: 'alert' },
     el('strong', {}, title),
-    el('p', {}, err.message.replace(/([^.?!])$/, '$1.'), ' ', advice(err)),
+    el('p', {}, err.status === 401 ? null : `${err.message.replace(/([^.?!])$/, '$1.')} `, advice(err)),
     el('p', { class: 'soft' }, el('code', {}, err.code), err.requestId ? [' · request ', el('code', {}, err.requestId)] : null),
     again ? el('button', { onclick: again }, 'Try again') : null);
 }

@@ -385,6 +385,7 @@ function fail(err) {
   if (!parts.errors.firstChild || now.error.message !== told) { // the camera meets one again and again
     fill(parts.errors, alert(now.error, () => classify()));
   }
+  parts.showSource();
 }
 
 // answered are the parts that show an answer.
@@ -451,7 +452,7 @@ function copyCard() {
   const pre = el('pre', { class: 'source', tabindex: '0', 'aria-label': 'The request as text' }, el('code'));
   const done = el('span', { class: 'soft', role: 'status' });
   let language = 'curl';
-  const text = () => languages[language](now.asked, location.origin, key() !== '');
+  const text = () => languages[language](now.asked, location.origin, key() !== '' || now.error?.status === 401);
   const buttons = Object.keys(languages).map((name) => el('button', {
     type: 'button', class: 'quiet', 'aria-pressed': String(name === language),
     onclick: (event) => {
