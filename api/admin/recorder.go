@@ -149,7 +149,7 @@ func (r *Recorder) Stage(name string, d time.Duration) {
 }
 
 // Line keeps how long the stages of the line took for an image; it is clip.Parts.Observe.
-func (r *Recorder) Line(times []pipeline.StageTime) {
+func (r *Recorder) Line(times [4]pipeline.StageTime) {
 	if r == nil {
 		return
 	}
