@@ -1,6 +1,8 @@
 // The view of streams: defined, fed by the webcam over a WebSocket, regions, thresholds, events.
 import assert from 'node:assert/strict';
-import { eventually, looksRight, test } from './harness.mjs';
+import { spawnSync } from 'node:child_process';
+import { eventually, looksRight, program, test } from './harness.mjs';
+import { listen } from '../www/sse.js';
 
 const send = (url, path, method, body) => fetch(`${url}${path}`, { method, headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) });
 const get = async (url, path) => (await fetch(`${url}${path}`)).json();
@@ -178,4 +180,40 @@ test('streams, 360 pixels wide', { service: true, viewport: { width: 360, height
   await page.locator('.events li canvas[data-shown]').first().waitFor();
   await looksRight(page);
   await shot('stream-phone');
+});
+
+const secret = 'a-secret-of-thirty-two-characters-0123456789';
+const hash = spawnSync(program, ['keys', 'hash'], { input: secret, encoding: 'utf8' }).stdout.trim();
+
+test('a stream is fed and heard with a key', { service: { config: `access: {keys: [{name: mine, hash: '${hash}'}]}\n` } }, async ({ page, open, url, allow }) => {
+  allow(/401/);
+  const authorized = (path, method, body) => fetch(`${url}${path}`, { method, headers: { 'Content-Type': 'application/json', Authorization: `Bearer ${secret}` }, body: JSON.stringify(body) });
+  assert.ok((await authorized('/v1/prompt-sets/door', 'PUT', { labels: [{ name: 'open' }, { name: 'closed' }] })).ok);
+  assert.ok((await authorized('/v1/streams/gate', 'PUT', { prompt_set: 'door', events: { enter: 0.5, exit: 0.2, min_frames: 1, thumbnails: true } })).ok);
+  await open('#streams/gate');
+  const dialog = page.getByRole('dialog');
+  await dialog.waitFor();
+  await page.keyboard.type(secret);
+  await page.keyboard.press('Enter');
+  await page.getByRole('button', { name: 'Webcam' }).click();
+  await page.locator('.events li canvas[data-shown]').first().waitFor(); // a WebSocket, events and a thumbnail, all with the key
+});
+
+test('who listens comes again after what was heard last', async () => {
+  const end = new AbortController();
+  const asked = [], heard = [], told = [];
+  const body = (text) => ({ body: new Blob([text]).stream() });
+  const answers = [
+    () => body(': hailo-clip\n\nid: a1\nevent: enter\ndata: {"label":"open"}\n\nid: a2\nevent: exit\ndata: {"label":"op'), // it ends in the middle
+    () => { throw Object.assign(new Error('The service does not answer'), { status: 0 }); },
+    () => body('event: missed\ndata: {"missed":null}\n\n:\n\nid: a2\nevent: exit\ndata: {"label":"open"}\n\n'),
+    () => body('event: end\ndata: {"error":"There is no such stream","code":"stream_not_found"}\n\n'),
+  ];
+  await listen((last) => {
+    asked.push(last);
+    return answers.shift()();
+  }, { signal: end.signal, hear: (m) => heard.push([m.id, m.kind]), state: (text) => told.push(text) });
+  assert.deepEqual(asked, ['', 'a1', 'a1', 'a2']);
+  assert.deepEqual(heard, [['a1', 'enter'], ['', 'missed'], ['a2', 'exit']]);
+  assert.equal(told.at(-1), 'There is no such stream');
 });
