@@ -1,7 +1,9 @@
 // The view of streams: defined, fed by the webcam over a WebSocket, regions, thresholds, events.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { eventually, looksRight, program, test } from './harness.mjs';
+import { readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { eventually, looksRight, out, program, test } from './harness.mjs';
 import { listen } from '../www/sse.js';
 
 const send = (url, path, method, body) => fetch(`${url}${path}`, { method, headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) });
@@ -217,3 +219,40 @@ test('who listens comes again after what was heard last', async () => {
   assert.deepEqual(heard, [['a1', 'enter'], ['', 'missed'], ['a2', 'exit']]);
   assert.equal(told.at(-1), 'There is no such stream');
 });
+
+// A video as a phone makes it, on its side; without ffmpeg there is none.
+const video = path.join(out, 'door.mp4');
+const made = spawnSync('ffmpeg', ['-y', '-loglevel', 'error', '-f', 'lavfi', '-i', 'testsrc2=size=320x240:rate=15:duration=2', '-pix_fmt', 'yuv420p', '-c:v', 'libx264', '-bf', '2', '-g', '15', video]);
+const turned = path.join(out, 'door.mov');
+if (made.status === 0) {
+  const bytes = readFileSync(video);
+  const matrix = bytes.indexOf('tkhd') + 44;
+  [0, 0x10000, 0, -0x10000, 0].forEach((v, i) => bytes.writeInt32BE(v, matrix + 4 * i));
+  writeFileSync(turned, bytes);
+}
+
+if (made.status === 0) {
+  for (const [file, width, height] of [[video, 320, 240], [turned, 240, 320]]) {
+    test(`a video feeds a stream: ${path.extname(file)}`, { service: true }, async ({ page, open, url, allow }) => {
+      await door(url);
+      await open('#streams/gate');
+      await page.locator('section[aria-label="Live view"] input[type=file]').setInputFiles(file);
+      const answered = () => get(url, '/v1/streams/gate').then((s) => s.stats.answered);
+      await eventually('answers, also after its end', async () => (await answered()) > 25);
+      const canvas = page.locator('.frame canvas');
+      assert.deepEqual(await canvas.evaluate((c) => [c.width, c.height]), [width, height]);
+      const colours = await canvas.evaluate((c) => new Set([...new Uint32Array(c.getContext('2d').getImageData(0, 0, c.width, c.height).data.buffer)].map((v) => v & 0xe0e0e0)).size);
+      assert.ok(colours > 10, `an image of ${colours} colours`);
+    });
+  }
+
+  test('a file that is no video', { service: true }, async ({ page, open, url }) => {
+    await door(url);
+    await open('#streams/gate');
+    for (const [name, text] of [['a.mp4', 'no video at all, but long enough'], ['b.mp4', '\0\0\0\x10moov\0\0\0\xfftrak']]) {
+      await page.locator('section[aria-label="Live view"] input[type=file]').setInputFiles({ name, mimeType: 'video/mp4', buffer: Buffer.from(text, 'latin1') });
+      await page.getByRole('alert').filter({ hasText: `${name} cannot be played` }).waitFor();
+    }
+    assert.equal((await get(url, '/v1/streams/gate')).fed, false);
+  });
+}

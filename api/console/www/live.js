@@ -13,14 +13,14 @@ export function live(root, { id, signal, sets, definition, on }) {
   const canvas = el('canvas', { role: 'img', 'aria-label': 'The frame that was sent last', width: 640, height: 360 });
   const layer = el('div', { class: 'layer' });
   const stage = el('div', { class: 'frame', 'data-state': 'empty' }, canvas, layer);
-  const hint = el('p', { class: 'hint' }, 'Try it: the webcam of this browser, or an image, is sent as a camera would send its frames. Regions can be drawn before that.');
+  const hint = el('p', { class: 'hint' }, 'Try it: the webcam of this browser, a video (MP4) or an image is sent as a camera would send its frames. Regions can be drawn before that.');
   const problem = el('div');
   const answers = el('div', { class: 'answers' });
   const numbers = el('dl', { class: 'counters' });
   const rate = el('select', { 'aria-label': 'Frames a second' }, [1, 2, 5, 10, 15, 30].map((n) => el('option', { value: n, selected: n === 10 }, `${n} frames/s`)));
   const stop = el('button', { type: 'button', hidden: true, onclick: () => run?.end() }, 'Stop');
   const webcam = el('button', { type: 'button', class: 'primary', onclick: () => begin('webcam') }, 'Webcam');
-  const file = fileButton('Image…', { accept: 'image/*' }, ([f]) => f && begin(f), 'An image as frames');
+  const file = fileButton('Video or image…', { accept: 'video/mp4,video/quicktime,image/*' }, ([f]) => f && begin(f));
   const running = (on_) => {
     stop.hidden = !on_;
     webcam.hidden = file.hidden = on_;
@@ -72,7 +72,10 @@ export function live(root, { id, signal, sets, definition, on }) {
   }
 
   async function send(from, visible, mine) {
-    const source = await openSource(from, mine.end);
+    const source = await openSource(from, (why) => {
+      mine.end();
+      fill(problem, el('p', { class: 'notice bad', role: 'alert' }, why));
+    });
     if (visible.aborted) {
       return source.stop();
     }

@@ -190,7 +190,7 @@ function timesCard() {
       tell(note, all ? `${millis(1000 * all)} on average, in the last ten seconds; pale is waiting.` : 'Nothing was asked in the last ten seconds.');
       for (const { stage, mean } of means) {
         const part = parts.get(stage);
-        part.bar.style.flexGrow = String(mean);
+        part.bar.style.flexGrow = String(1000 * mean); // in all more than 1, so that they fill it
         part.bar.title = `${stage} ${millis(1000 * mean)}`;
         part.item.hidden = mean < 1e-5;
         tell(part.time, millis(1000 * mean));
@@ -257,9 +257,9 @@ function deviceCard() {
       const fast = busy > 0.2 ? images / busy : null;
       rate.hidden = fast === null && !published;
       gauge.element.hidden = !published || fast === null;
-      gauge.show(published ? fast / published : 0, published && fast < 0.7 * published ? 'warn' : '');
+      gauge.show(published ? fast / published : 0);
       tell(versus, fast === null ? `Idle.${published ? ` Published: ${published.toFixed(0)} images/s in runs of eight.` : ''}`
-        : `${fast.toFixed(0)} images/s while it works${published ? `, published ${published.toFixed(0)}` : ''}`);
+        : `${fast.toFixed(0)} images/s while it works${published ? `, published ${published.toFixed(0)} in runs of eight` : ''}`);
       const share = (v) => (v === null || v === undefined ? null : percent(v));
       const hot = (npu.temperature_celsius ?? []).map((t) => (t === null ? '–' : `${t.toFixed(1)} °C`)).join(', ');
       const worker = npu.worker;
