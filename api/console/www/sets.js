@@ -3,7 +3,7 @@ import { json, report } from './api.js';
 import { el, fill } from './dom.js';
 import { download, fileButton } from './files.js';
 import { confirm } from './form.js';
-import { fresh, pause, repeat, whileVisible } from './life.js';
+import { pause, repeat, whileVisible } from './life.js';
 import { evaluation } from './evaluation.js';
 import { definitionOf, setForm } from './setform.js';
 
@@ -15,7 +15,7 @@ export function badge({ state, encoded, total }) {
   return text ? el('span', { class: `pill ${state === 'failed' ? 'unhealthy' : 'degraded'}` }, text) : null;
 }
 
-function open(root, rest, signal) {
+export function open(root, rest, signal) {
   const [name, part] = rest.split('/');
   const list = el('ul', { class: 'items' });
   const problem = el('div');
@@ -121,5 +121,3 @@ export async function untilReady(name, signal, hear) {
     }
   }
 }
-
-export const view = fresh('sets', 'Prompt sets', open);

@@ -3,7 +3,7 @@
 import { json, report } from './api.js';
 import { sparkline } from './chart.js';
 import { bytes, el, fill, millis, percent, set, tell } from './dom.js';
-import { fresh, repeat, whileVisible } from './life.js';
+import { repeat, whileVisible } from './life.js';
 import { health, onStatus } from './status.js';
 
 const period = 1000; // milliseconds between two looks
@@ -312,7 +312,7 @@ const waiting = (s) => sum(s.stages.map((x) => x.queued));
 const hits = (c) => c.list_hits + c.memory_hits + c.disk_hits + c.shared;
 const looked = (c) => hits(c) + c.encoded + c.failed;
 
-function open(root, rest, signal) {
+export function open(root, rest, signal) {
   const looks = new Looks();
   const problem = el('div');
   const tiles = {
@@ -395,5 +395,3 @@ function open(root, rest, signal) {
     }
   }));
 }
-
-export const view = fresh('state', 'State', open);

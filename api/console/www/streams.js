@@ -2,7 +2,7 @@
 import { json, report } from './api.js';
 import { el, field, fill, millis, tell } from './dom.js';
 import { fields, jsonEditor, tabs } from './form.js';
-import { fresh, repeat, whileVisible } from './life.js';
+import { repeat, whileVisible } from './life.js';
 import { streamPage } from './stream.js';
 
 export const path = (id) => `/v1/streams/${encodeURIComponent(id)}`;
@@ -48,7 +48,7 @@ export function feeding(info) {
   return info.degraded ? ['degraded', 'too fast'] : info.fed ? ['healthy', 'live'] : ['', info.source ? 'connecting' : 'no frames'];
 }
 
-function open(root, rest, signal) {
+export function open(root, rest, signal) {
   if (rest === '+') {
     return newStream(root, signal);
   }
@@ -222,5 +222,3 @@ async function newStream(root, signal) {
     report(problem, err);
   }
 }
-
-export const view = fresh('streams', 'Streams', open);
