@@ -152,6 +152,16 @@ docs-test: setup ## run the commands in the documentation, and its samples for n
 	[ -z "$$missing" ] || apt-get install -y -q --no-install-recommends $$missing >/dev/null || echo "make: without$$missing"
 	HAILO_TEST_DOCS=1 $(GO) test -count=1 -timeout 15m -run 'TestDocs|TestProxies|TestHelpHasExamples|TestTroubleshooting' -v ./cmd/hailo-clip
 
+CONSOLE    := bin/console
+PLAYWRIGHT := playwright-core@1.65.1
+
+.PHONY: console-test
+console-test: setup ## the console in a browser: playwright-core (npm) drives Debian's chromium; screenshots in bin/console (TEST=...: some of them)
+	@command -v chromium >/dev/null || $(MAKE) --no-print-directory apt COMPILER=chromium
+	@mkdir -p $(CONSOLE)
+	cd $(CONSOLE) && npm install --prefix . --no-save --ignore-scripts --no-audit --no-fund --loglevel=error $(PLAYWRIGHT)
+	node api/console/test/run.mjs bin/hailo-clip $(CONSOLE) $(TEST)
+
 .PHONY: arches
 arches: ## build for linux/amd64 and linux/arm64 without cgo
 	GOARCH=amd64 $(BUILD) -o bin/hailo-clip-linux-amd64 ./cmd/hailo-clip

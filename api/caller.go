@@ -16,16 +16,22 @@ import (
 // address or an IPv6 network of 64 bits, which is what one customer gets, and the connection.
 func (s *Server) caller(ctx *fasthttp.RequestCtx) fair.Caller {
 	c := fair.Caller{Address: "local", Connection: connOf(ctx).id} // of a socket that knows no addresses
-	ip := addressOf(ctx.RemoteAddr())
-	if s.trusts(ip) {
-		ip = s.client(ip, ctx.Request.Header.PeekAll(fasthttp.HeaderXForwardedFor))
-	}
+	ip := s.clientAddress(ctx)
 	if ip.Is6() {
 		c.Address = networkOf(ip).String()
 	} else if ip.IsValid() {
 		c.Address = ip.String()
 	}
 	return c
+}
+
+// clientAddress is that of who asks, as far as the proxies before it are trusted; zero for a socket that knows no addresses.
+func (s *Server) clientAddress(ctx *fasthttp.RequestCtx) netip.Addr {
+	ip := addressOf(ctx.RemoteAddr())
+	if s.trusts(ip) {
+		ip = s.client(ip, ctx.Request.Header.PeekAll(fasthttp.HeaderXForwardedFor))
+	}
+	return ip
 }
 
 // addressOf is the address of a peer; the zero value for one that has none.

@@ -78,7 +78,7 @@ func TestCallerIsHandedOn(t *testing.T) {
 			return clip.Result{}, nil
 		}),
 		answers: func(*request) error { return nil },
-	}).handle)
+	}).handle(s.other))
 	s.listen(t)
 	dial := func() (ask func() fair.Caller) {
 		_, post := s.asker(t, "POST /caller HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")

@@ -19,6 +19,7 @@ type Config struct {
 	ReadTimeout     time.Duration `yaml:"read_timeout" bounds:"100ms to 1h"`  // for a whole request, first byte to last
 	WriteTimeout    time.Duration `yaml:"write_timeout" bounds:"100ms to 1h"` // for a whole answer
 	IdleTimeout     time.Duration `yaml:"idle_timeout" bounds:"100ms to 1h"`  // between two requests of a connection
+	LameDuck        time.Duration `yaml:"lame_duck" bounds:"0 to 10m"`        // see Server.LameDuck
 	ShutdownTimeout time.Duration `yaml:"shutdown_timeout" bounds:"0 to 1h"`  // for the requests inside at a stop
 
 	MaxBodyBytes int `yaml:"max_body_bytes" bounds:"1024 to 1073741824"` // 1 KiB to 1 GiB

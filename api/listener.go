@@ -36,6 +36,7 @@ func (c Config) Descriptors() int { return c.MaxConnections + c.reserve() + spar
 // accepting when descriptors run out, and resets what it has not accepted when it closes.
 type listener struct {
 	net.Listener
+	handed  bool          // see Handed
 	max     int           // connections in a regular place
 	reserve int           // others
 	refusal func() []byte // makes the whole answer to a connection beyond the reserve
@@ -47,6 +48,9 @@ type listener struct {
 
 	warned   time.Time                 // when the log was last told of trouble; of Accept
 	accepted atomic.Int64              // when a connection came that is not dealt with yet, in Unix nanoseconds; 0: none
+	admitted atomic.Uint64             // connections that were accepted, refused ones too
+	refused  atomic.Uint64             // that there was no room for
+	evicted  atomic.Uint64             // that made room for another one
 	closed   atomic.Pointer[time.Time] // when accepting ends at the latest; nil: the listener is not closed
 	ended    chan struct{}             // closed when Accept has returned its last error
 
@@ -58,8 +62,12 @@ type listener struct {
 }
 
 func newListener(ln net.Listener, c Config, refusal func() []byte, log *slog.Logger) *listener {
+	handed, isHanded := ln.(Handed)
+	if isHanded {
+		ln = handed.Listener
+	}
 	l := &listener{
-		Listener: ln, max: c.MaxConnections, reserve: c.reserve(), refusal: refusal, log: log,
+		Listener: ln, handed: isHanded, max: c.MaxConnections, reserve: c.reserve(), refusal: refusal, log: log,
 		idleTime: time.Second, overLimitTime: partingTime, stopIdleTime: stopIdleTime,
 		ended: make(chan struct{}), open: make(map[*conn]struct{}), networks: make(map[netip.Prefix]int),
 	}
@@ -81,6 +89,7 @@ func (l *listener) Accept() (net.Conn, error) {
 			if c := l.admit(nc, short); c != nil {
 				return c, nil
 			}
+			l.refused.Add(1)
 			refuse(nc, l.refusal())
 			short, quiet = false, false
 		case isAny(err, unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM):
@@ -129,6 +138,7 @@ func (l *listener) end(err error) error {
 // needed back soon. It returns nil when there is no room for one.
 func (l *listener) admit(nc net.Conn, short bool) *conn {
 	now := time.Now()
+	l.admitted.Add(1)
 	c := &conn{Conn: nc, id: connIDs.Add(1), listener: l, network: networkOf(addressOf(nc.RemoteAddr())), opened: now, since: now}
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -28,7 +28,7 @@ func (s *Server) screen(ctx *fasthttp.RequestCtx) (answered bool, err error) {
 	if len(origins) > 0 {
 		origin = string(origins[0])
 	}
-	if string(h.Peek("Sec-Fetch-Site")) == "cross-site" && !s.cfg.originListed(origin) {
+	if string(h.Peek("Sec-Fetch-Site")) == "cross-site" && !isPage(ctx) && !s.cfg.originListed(origin) {
 		return false, fail(errOrigin, "Requests from pages of other sites are refused, see server.allowed_origins")
 	}
 	if len(origins) == 0 {
@@ -44,7 +44,7 @@ func (s *Server) screen(ctx *fasthttp.RequestCtx) (answered bool, err error) {
 		return false, nil
 	}
 	r.Set(fasthttp.HeaderAccessControlAllowMethods, "GET, HEAD, POST, PUT, DELETE, OPTIONS")
-	r.Set(fasthttp.HeaderAccessControlAllowHeaders, "Content-Type, If-Match, If-None-Match, Last-Event-ID, "+headerRequestID+", "+headerTimeout+", "+headerFrame)
+	r.Set(fasthttp.HeaderAccessControlAllowHeaders, "Authorization, Content-Type, If-Match, If-None-Match, Last-Event-ID, "+headerRequestID+", "+headerTimeout+", "+headerFrame)
 	r.Set(fasthttp.HeaderAccessControlMaxAge, "600") // seconds; Chromium takes up to 7200
 	ctx.SetStatusCode(fasthttp.StatusNoContent)
 	return true, nil

@@ -52,8 +52,8 @@ func (l *listener) retireLongest(now time.Time) {
 		p, since, _ := c.doing()
 		return since, p == idle && now.Sub(since) >= l.idleTime
 	})
-	if c != nil {
-		c.makeWay(false)
+	if c != nil && c.makeWay(false) {
+		l.evicted.Add(1)
 	}
 }
 
@@ -75,7 +75,11 @@ func (l *listener) evictFor(network netip.Prefix) {
 			p, _, _ := c.doing()
 			return c.opened, c.network == greedy && c.place() == regular && p != working && p != streaming && p != leaving
 		})
-		if c == nil || c.makeWay(true) {
+		if c == nil {
+			return
+		}
+		if c.makeWay(true) {
+			l.evicted.Add(1)
 			return
 		}
 	}
@@ -96,6 +100,7 @@ func (l *listener) cut(now time.Time, forOverLimit bool) bool {
 	}
 	c.Conn.Close()
 	delete(l.open, c)
+	l.evicted.Add(1)
 	return true
 }
 

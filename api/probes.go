@@ -33,7 +33,7 @@ const (
 func (s *Server) readyz(r *request) error {
 	state, health := Ready, s.svc.Engine.Health()
 	switch {
-	case s.stopping.Load(), s.draining.Load():
+	case s.Draining():
 		state, health.Reason = Stopping, errStopping.text
 	case health.State == clip.Unhealthy:
 		state = Unavailable
@@ -47,6 +47,6 @@ func (s *Server) readyz(r *request) error {
 	}{state, health.Reason})
 }
 
-// Drain has /readyz say that the service is about to stop, so that nobody sends new work; what comes is served as before.
-// Shutdown follows. It does not block and may be called again.
+// Drain begins a stop that nobody notices: everything is served as before, but each answer ends its connection, and /readyz
+// says that nobody should send more. Shutdown follows. It does not block and may be called again.
 func (s *Server) Drain() { s.draining.Store(true) }

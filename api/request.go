@@ -9,6 +9,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"hailoclip/api/access"
 	"hailoclip/pipeline"
 	"hailoclip/pipeline/fair"
 	"hailoclip/stages/clip"
@@ -27,10 +28,17 @@ type request struct {
 	ctx   *fasthttp.RequestCtx // the handler's alone
 	conn  *conn
 	state state
+
+	watched *watched      // the route that takes it; until then Server.other
+	lasts   bool          // for as long as the client likes
+	took    time.Duration // to make JSON of the answer
+
 	id    string
 	start time.Time
 	fault outcome // what went wrong; its err is nil while nothing did
 
+	grant   *access.Grant // by which it has been let in; nil: it was not, or asks for what everybody may see
+	inside  bool          // it counts as inside, see access.Grant.Enter
 	caller  fair.Caller
 	body    []byte          // as it came; later the image, over its own text; of Server.bodies. The engine's, once it has the image
 	size    int             // bytes of it that have come
@@ -40,11 +48,14 @@ type request struct {
 	vectors vectors         // how it wants embeddings
 	set     *setAsk         // what is asked of a prompt set; nil: nothing
 	stream  *streamAsk      // what is asked of a stream; nil: nothing
+	counts  []tokenCount    // of texts, where only that is asked
 	pushed  *pushed         // frames, and what came of them; nil: none
 	ask     clip.Request    // what the engine is asked: its image lies in body, its prompts are texts, see trimmed
 	work    context.Context // carries the deadline
 	arrived time.Time       // when the body was complete
 	read    time.Duration   // that the JSON and the base64 took
+	timings bool            // the answer is to say what took how long
+	written time.Duration   // what it says of its own writing; 0: nothing
 	result  clip.Result
 
 	holders atomic.Int32
@@ -72,7 +83,7 @@ const (
 func (s *Server) begin(ctx *fasthttp.RequestCtx, st state) *request {
 	r := s.requests.Get().(*request)
 	r.holders.Store(1)
-	r.ctx, r.conn, r.state, r.start = ctx, connOf(ctx), st, time.Now()
+	r.ctx, r.conn, r.state, r.start, r.watched = ctx, connOf(ctx), st, time.Now(), s.other
 	ctx.SetUserValue(requestKey, r)
 	h := &ctx.Response.Header
 	if st == headless {
@@ -91,12 +102,16 @@ func (s *Server) begin(ctx *fasthttp.RequestCtx, st state) *request {
 // requestOf is the request that begin has made of ctx.
 func requestOf(ctx *fasthttp.RequestCtx) *request { return ctx.UserValue(requestKey).(*request) }
 
-// end writes the line in the log, unless another request goes on where this one stops, and gives up the handler's hold.
+// end counts the request and writes its line in the log, unless another request goes on where this one stops, and gives up the
+// handler's hold.
 func (r *request) end() {
 	defer r.unhold()
-	if r.state != invited {
-		r.log()
+	if r.state == invited {
+		return
 	}
+	took := time.Since(r.start)
+	r.record(took)
+	r.log(took)
 }
 
 // unhold gives up one hold on r, which must not be used by its holder afterwards.
@@ -125,7 +140,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	r := s.begin(ctx, arriving)
 	defer r.end()
 	r.answer()
-	if ctx.Request.IsBodyStream() && r.state != received || s.stopping.Load() || r.conn.place() != regular {
+	if ctx.Request.IsBodyStream() && r.state != received || s.Draining() || r.conn.place() != regular {
 		ctx.SetConnectionClose()
 		r.conn.lingers.Store(true)
 	}

@@ -46,6 +46,8 @@ func (s *Server) routes() []route {
 		return []reader{{"application/json", isJSON, s.cfg.MaxBodyBytes, jsonReader(read)}}
 	}
 	return append([]route{
+		{"GET HEAD", "/", 0, nil, nil, nil, s.home},
+		{"GET HEAD", consolePath + "{name}", 0, nil, nil, nil, s.consoleFile},
 		{"GET HEAD", "/health", 0, nil, nil, nil, s.health},
 		{"GET HEAD", "/healthz", 0, nil, nil, nil, s.healthz},
 		{"GET HEAD", "/readyz", 0, nil, nil, nil, s.readyz},
@@ -54,33 +56,47 @@ func (s *Server) routes() []route {
 		{"POST", "/v1/classify", one, s.imageBodies(readClassify), e.Refuses, image(e.Classify), result(appendClassification)},
 		{"POST", "/v1/embed/image", one, s.imageBodies(readImage), e.Refuses, image(e.EmbedImage), embedding},
 		{"POST", "/v1/embed/text", one, json(readText), nil, (*request).embedText, embedding},
+		{"POST", "/v1/tokens", one, json(readTokens), nil, (*request).countTokens, result(appendTokens)},
 		{"POST", "/v1/classify/batch", many, s.batchBodies(readClassifyBatch), nil, (*request).classifyBatch, (*request).answerClassifyBatch},
 		{"POST", "/v1/embed/batch", many, s.batchBodies(readEmbedBatch), nil, (*request).embedBatch, (*request).answerEmbedBatch},
 		{"POST", "/v1/compare", many, s.batchBodies(readComparison)[:1], nil, (*request).compare, (*request).answerComparison},
-	}, slices.Concat(s.promptSetRoutes(), s.streamRoutes())...)
+	}, slices.Concat(s.promptSetRoutes(), s.streamRoutes(), s.adminRoutes())...)
 }
 
 // newRouter finds the routes by method and path.
 func (s *Server) newRouter() *router.Router {
 	r := router.New()
 	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
+	paths := map[string]*watched{}
 	for _, to := range s.routes() {
+		if paths[to.path] == nil {
+			paths[to.path] = s.watch(to.path)
+		}
+		handle := to.handle(paths[to.path])
 		for _, method := range strings.Fields(to.methods) {
-			r.Handle(method, to.path, to.handle)
+			r.Handle(method, to.path, handle)
 		}
 	}
 	refuse := func(err error) fasthttp.RequestHandler {
-		return func(ctx *fasthttp.RequestCtx) { requestOf(ctx).answerError(err) }
+		return (&route{answers: func(*request) error { return err }}).handle(s.other)
 	}
 	r.NotFound = refuse(fail(errNotFound, "There is no such path, see /openapi.yaml"))
 	r.MethodNotAllowed = refuse(fail(errMethod, "Method not allowed here, see the Allow header"))
 	return r
 }
 
-func (to *route) handle(ctx *fasthttp.RequestCtx) {
-	r := requestOf(ctx)
-	if err := r.serve(to); err != nil {
-		r.answerError(err)
+func (to *route) handle(w *watched) fasthttp.RequestHandler {
+	return func(ctx *fasthttp.RequestCtx) {
+		r := requestOf(ctx)
+		r.watched, r.lasts = w, len(to.reads) > 0 && to.reads[0].limit == endless
+		err := r.enter(to)
+		if err == nil {
+			defer r.leave()
+			err = r.serve(to)
+		}
+		if err != nil {
+			r.answerError(err)
+		}
 	}
 }
 
@@ -98,7 +114,7 @@ func (r *request) serve(to *route) error {
 			var stop context.CancelFunc
 			r.work, stop = context.WithTimeout(s.base, limit)
 			defer stop()
-			r.caller = s.caller(r.ctx)
+			r.caller = r.whose()
 		}
 		return to.answers(r)
 	}
@@ -106,13 +122,13 @@ func (r *request) serve(to *route) error {
 	if err != nil {
 		return err
 	}
-	r.caller = s.caller(r.ctx)
+	r.caller = r.whose()
 	if r.state != asking && body.limit != endless {
 		if err := r.receive(body.limit); err != nil {
 			return err
 		}
 	}
-	if to.refuses != nil {
+	if to.refuses != nil && r.lane().Policy() != pipeline.Bulk {
 		if err := to.refuses(r.caller); err != nil {
 			return err
 		}
@@ -146,7 +162,7 @@ func (r *request) serve(to *route) error {
 // the time for its answer.
 func (r *request) admit(to *route) (body *reader, limit time.Duration, err error) {
 	s, h := r.server, &r.ctx.Request.Header
-	if s.stopping.Load() {
+	if s.refuses(r.conn) {
 		return nil, 0, errStopping
 	}
 	if body, err = to.reader(h); err != nil {
@@ -204,6 +220,7 @@ func (to *route) reader(h *fasthttp.RequestHeader) (*reader, error) {
 func (r *request) unpack(read func(*request) error) error {
 	err := read(r)
 	r.read = time.Since(r.arrived)
+	r.server.svc.Recorder.Stage("read", r.read)
 	return err
 }
 
@@ -230,7 +247,7 @@ func inTurn(read func(*request) error) func(*request) error {
 func image(do func(context.Context, *clip.Request) (clip.Result, error)) func(*request) error {
 	return func(r *request) (err error) {
 		r.holders.Add(1)
-		r.ask.Release, r.ask.Lane = r.seen, pipeline.Lane{Caller: r.caller}
+		r.ask.Release, r.ask.Lane = r.seen, r.lane()
 		r.result, err = do(r.work, &r.ask)
 		return err
 	}

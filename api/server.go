@@ -16,6 +16,9 @@ import (
 	"github.com/fasthttp/router"
 	"github.com/valyala/fasthttp"
 
+	"hailoclip/api/access"
+	"hailoclip/api/admin"
+	"hailoclip/api/console"
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
 	"hailoclip/api/stream/notify"
@@ -30,7 +33,8 @@ type Service struct {
 	BatchTimeout   time.Duration // that of one with many images, above 0
 	Version        string        // of the program
 	Warning        string        // value of the header X-Clip-Warning of every answer; "": none
-	Log            *slog.Logger  // one line for each request
+	Log            *slog.Logger  // lines of requests, see lines
+	LogEvery       int           // of the successes of a route one in so many has a line, the first of them; 0: none
 
 	Hub    *stream.Hub // nil: there are no streams, and no routes of them. It must outlive the server, as must what follows
 	Bus    *event.Bus  // what the hub tells listeners by; needed with it
@@ -38,7 +42,13 @@ type Service struct {
 	Lost   error   // why there is no store
 	Memory *Memory // for bodies and frames; nil: one of its own
 
+	Access   *access.Keys     // who may ask; its Apply changes that at any time. nil: anybody
 	Notifier *notify.Notifier // whose counters are in /v1/stats; nil: there is none
+
+	Samples    []Sample        // that the console offers
+	Recorder   *admin.Recorder // of requests and durations; nil: nothing is recorded
+	Admin      *admin.Parts    // what /metrics and /admin/* are served with, of which Metrics is not needed; nil: not here
+	LogDropped func() uint64   // lines of the log that were dropped so far; nil: not known
 }
 
 // Server serves the REST interface. Safe for concurrent use.
@@ -51,18 +61,23 @@ type Server struct {
 
 	proxies []netip.Prefix // trusted ones
 
+	consoleFiles map[string]console.File // by name
+
 	// abortTime is how long the answers of requests that Shutdown gave up have to get out.
 	abortTime time.Duration
 
-	requests  sync.Pool // of *request
+	logEvery  atomic.Int64
+	unlogged  atomic.Uint64 // requests without a line
+	other     *watched      // the requests that no route takes
+	requests  sync.Pool     // of *request
 	bodies    *Memory
-	lents     sync.Pool     // of *lent
-	unpacking chan struct{} // has a value for each large body that is being read
-	telling   *fair.Turns   // to read a prompt set, which may be large, and to make JSON of it
-	trials    *fair.Turns   // to evaluate a prompt set: a thousand images by a thousand labels take tens of MB
-	matching  *fair.Turns   // to classify a batch with very many matches, which are kept until all are there
-	stopping  atomic.Bool
-	draining  atomic.Bool     // it will be stopped soon, see Drain
+	lents     sync.Pool       // of *lent
+	unpacking chan struct{}   // has a value for each large body that is being read
+	telling   *fair.Turns     // to read a prompt set, which may be large, and to make JSON of it
+	trials    *fair.Turns     // to evaluate a prompt set: a thousand images by a thousand labels take tens of MB
+	matching  *fair.Turns     // to classify a batch with very many matches, which are kept until all are there
+	draining  atomic.Bool     // see Draining
+	stopping  atomic.Bool     // Shutdown has begun
 	live      context.Context // of streams; ends when Shutdown begins
 	endLive   context.CancelFunc
 	quiet     context.Context // of listeners to events; ends when there are no more frames
@@ -101,6 +116,9 @@ func New(cfg Config, svc Service) (*Server, error) {
 		l.release = l.giveBack
 		return l
 	}
+	if s.svc.Access == nil {
+		s.svc.Access = access.New(access.Config{})
+	}
 	if s.bodies = svc.Memory; s.bodies == nil {
 		s.bodies = cfg.NewMemory()
 	}
@@ -108,13 +126,16 @@ func New(cfg Config, svc Service) (*Server, error) {
 		p, _ := parseProxy(text) // checked by Check
 		s.proxies = append(s.proxies, p)
 	}
+	s.consoleFiles = s.newConsoleFiles()
+	s.SetLogEvery(svc.LogEvery)
+	s.other = s.watch(admin.OtherEndpoint)
 	s.router = s.newRouter()
 	s.http = &fasthttp.Server{
 		Handler:       s.handle,
 		ExpectHandler: s.expect,
 		ErrorHandler:  s.unreadable,
 		Name:          "hailo-clip",
-		Logger:        serverLog{svc.Log},
+		Logger:        &serverLog{log: svc.Log},
 
 		ReadTimeout:        cfg.ReadTimeout,
 		WriteTimeout:       cfg.WriteTimeout,
@@ -153,9 +174,26 @@ func (s *Server) Serve(ln net.Listener) error {
 // refusal is the whole answer to a connection that there is no room for.
 func (s *Server) refusal() []byte { return refusal(errTooManyConns, s.svc.Warning) }
 
+// LameDuck drains for Config.LameDuck, or until ctx ends. It blocks for so long; Shutdown follows.
+func (s *Server) LameDuck(ctx context.Context) {
+	s.Drain()
+	over, stop := context.WithTimeout(ctx, s.cfg.LameDuck)
+	defer stop()
+	<-over.Done()
+}
+
+// Draining says that the service is about to stop, or stops: nobody should send it more.
+func (s *Server) Draining() bool { return s.draining.Load() || s.stopping.Load() }
+
+// refuses says that a request which has come on c is too late. On a connection that was accepted from a socket which is
+// handed to the next process none is: its client was not told before.
+func (s *Server) refuses(c *conn) bool {
+	return s.stopping.Load() && (c.listener == nil || !c.listener.handed)
+}
+
 // Shutdown stops accepting, answers new requests on open connections with 503, waits for the requests inside and closes
 // the connections. Every connection that a client has opened is served to that end, also those that wait to be
-// accepted. Streams end when the frames that they have sent are answered. When ctx ends first, what is still inside is
+// accepted; for sockets that others accept from see Handed. Streams end when the frames that they have sent are answered. When ctx ends first, what is still inside is
 // answered with 503, all connections are closed, and the cause of ctx is returned. The engine must still be running, so close it afterwards.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()

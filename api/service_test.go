@@ -24,6 +24,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"hailoclip/api/admin"
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
 	"hailoclip/cache"
@@ -229,7 +230,8 @@ func newService(t testing.TB, change func(*Config, *Service)) *service {
 	s := &service{device: newDevice(), log: &logBuffer{}}
 	cfg := testConfig()
 	svc := Service{
-		Engine: testEngine(t, s.device, nil), RequestTimeout: testRequestLimit, BatchTimeout: testRequestLimit, Version: "1.2.3",
+		Engine: testEngine(t, s.device, nil), RequestTimeout: testRequestLimit, BatchTimeout: testRequestLimit, Version: "1.2.3", LogEvery: 1,
+		Recorder: admin.NewRecorder(), Admin: &admin.Parts{Reload: func(context.Context) (any, error) { return map[string][]string{}, nil }},
 		Log: slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if change != nil {

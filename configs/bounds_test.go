@@ -17,6 +17,7 @@ func TestBounds(t *testing.T) {
 		{"server.read_timeout", "100ms 1h", "0s 99ms -1ns 1h0m1s", "100ms to 1h"},
 		{"server.write_timeout", "100ms 1h", "-1ns 99ms 1h0m1s", "100ms to 1h"},
 		{"server.idle_timeout", "100ms 1h", "99ms 2h0m0s", "100ms to 1h"},
+		{"server.lame_duck", "0 5s 10m", "-1ns 10m0.001s", "0 to 10m"},
 		{"server.shutdown_timeout", "0 0s 1h", "-1ns 1h0m1s", "0 to 1h"},
 		{"server.max_body_bytes", "1024 134217728", "0 1023 1073741825", "1024 to 1073741824"},
 		{"server.max_batch_body_bytes", "1024 1073741824", "0 1023 1073741825", "1024 to 1073741824"},
@@ -78,7 +79,10 @@ func TestBounds(t *testing.T) {
 		{"logging.level", "debug INFO warn warning error critical", `loud ""`, "debug, info, warning, error"},
 		{"fetch.allow", `[] camera.local "*.example.org:80" 192.168.1.20 192.168.1.0/24 "[fd00::1]:80"`, `"*" [""] a/b a@b a:0 10.0.0.1/8`,
 			`a name, "*." and a name, an address, each with or without a port, or a network such as 10.0.0.0/8`},
-		{"logging.format", "json text", `xml ""`, "json, text"},
+		{"logging.format", "auto json text", `xml ""`, "auto, json, text"},
+		{"logging.requests", "0 1 100 1000000000", "-1 1000000001", "0 to 1000000000"},
+		{"admin.listen", `"" main 127.0.0.1:5001 ":0" "[::1]:5001" localhost:80`, "5001 127.0.0.1 127.0.0.1:65536 example.org:80 127.0.0.1:05001",
+			`an address and a port such as 127.0.0.1:5001, "main" for the service's own port, or ""`},
 	}
 	load := func(key, value string) string {
 		section, name, _ := strings.Cut(key, ".")

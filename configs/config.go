@@ -12,6 +12,8 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"hailoclip/api"
+	"hailoclip/api/access"
+	"hailoclip/api/admin"
 	"hailoclip/api/outbound"
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
@@ -28,6 +30,7 @@ import (
 // Config is the whole configuration; hailo-clip.yaml documents every key.
 type Config struct {
 	Server         api.Config      `yaml:"server"`
+	Access         access.Config   `yaml:"access"`
 	CLIP           CLIP            `yaml:"clip"`
 	TextEmbedding  cache.Config    `yaml:"text_embedding"`
 	Performance    pipeline.Config `yaml:"performance"`
@@ -38,6 +41,7 @@ type Config struct {
 	NPU            npu.Config      `yaml:"npu"`
 	Sim            open.Sim        `yaml:"sim"`
 	ResourceLimits ResourceLimits  `yaml:"resource_limits"`
+	Admin          admin.Config    `yaml:"admin"`
 	Logging        Logging         `yaml:"logging"`
 	Fetch          outbound.Config `yaml:"fetch"`
 	Notify         notify.Config   `yaml:"notify"`
@@ -76,8 +80,9 @@ type ResourceLimits struct {
 
 // Logging says what is logged, and how.
 type Logging struct {
-	Level  string `yaml:"level"` // debug, info, warning, error
-	Format string `yaml:"format" bounds:"json, text"`
+	Level    string `yaml:"level"`                             // debug, info, warning, error
+	Format   string `yaml:"format" bounds:"auto, json, text"`  // auto: text on a terminal, else JSON
+	Requests int    `yaml:"requests" bounds:"0 to 1000000000"` // of the successes of a route one in so many is logged; 0: none
 }
 
 // Check reports what the bounds of the fields cannot say.

@@ -179,6 +179,10 @@ func (l *layers) items(file string, s setting, n *yaml.Node, where string) {
 		}
 		l.where[key] = fmt.Sprintf("%s: line %d", file, node.Line)
 		l.settings = append(l.settings, settings(key+".", item)...)
+		if node.Kind == yaml.ScalarNode && len(node.Value) > 20 { // it may be a secret
+			l.fault("%s: %s: found a text where a section belongs", l.where[key], key)
+			continue
+		}
 		l.section(file, l.where[key]+": "+key, key+".", node)
 	}
 }

@@ -32,6 +32,9 @@ const envPrefix = "HAILO_CLIP_"
 // StateVariable has the prefix and sets no key: it names the state folder.
 const StateVariable = "HAILO_CLIP_STATE_DIR"
 
+// KeyVariable likewise: it has the key that commands ask a service with.
+const KeyVariable = "HAILO_CLIP_KEY"
+
 // maxFile bounds a configuration file.
 const maxFile = 1 << 20
 
@@ -72,7 +75,7 @@ func environment(environ []string) []Override {
 	for _, variable := range environ {
 		name, value, _ := strings.Cut(variable, "=")
 		key, ours := strings.CutPrefix(name, envPrefix)
-		if !ours || name == StateVariable {
+		if !ours || name == StateVariable || name == KeyVariable {
 			continue
 		}
 		lower := strings.ToLower(key)

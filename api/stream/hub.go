@@ -86,19 +86,21 @@ type Hub struct {
 	running  sync.WaitGroup
 	callers  atomic.Uint64 // feeds of sources so far
 	meter    meter         // of all streams
+	others   meter         // of those that are not in labelled
 	places   places
 
 	mu        sync.Mutex // taken before that of a stream
 	ended     bool
 	streams   map[string]*stream // by id
 	listeners map[string]int     // by address
+	labelled  map[string]*meter  // by id, see LabelledStats
 }
 
 // NewHub begins with the streams that are kept, and pulls their sources. The caller closes it.
 func NewHub(cfg Config, p Parts) (*Hub, error) {
 	h := &Hub{
 		cfg: cfg, parts: p, log: p.Log, start: time.Now(), changing: fair.NewTurns(1),
-		streams: map[string]*stream{}, listeners: map[string]int{},
+		streams: map[string]*stream{}, listeners: map[string]int{}, labelled: map[string]*meter{},
 	}
 	h.places.free = p.Engine.AtOnce()
 	h.abort, h.giveUp = context.WithCancel(context.Background())
@@ -118,7 +120,7 @@ func NewHub(cfg Config, p Parts) (*Hub, error) {
 			h.log.Error("a stream that is kept cannot be used; it stays in the file", "stream", fmt.Sprintf("%.64q", id), "error", err)
 			continue
 		}
-		h.streams[id] = h.newStream(id, d)
+		h.streams[id] = h.newStream(id, d, true)
 		h.streams[id].kept = h.streams[id].plan.Load()
 	}
 	for _, s := range h.streams {
@@ -220,10 +222,11 @@ func (h *Hub) define(id string, d Definition) (s *stream, created bool, err erro
 		return nil, false, ErrStopping // it is kept, and there after the next start
 	}
 	if s = h.streams[id]; s == nil {
-		s = h.newStream(id, d)
+		s = h.newStream(id, d, true)
 		h.streams[id] = s
 		created = true
 	}
+	s.label.Store(h.label(id, false, true))
 	s.mu.Lock()
 	created = created || s.kept == nil
 	s.kept = newPlan(d)
@@ -381,7 +384,7 @@ func (h *Hub) open(ctx context.Context, id string, o Opening) (*Feed, error) {
 		if err := h.makeRoom(o.Caller.Address); err != nil {
 			return nil, err
 		}
-		s = h.newStream(cmp.Or(id, newUnnamed()), d)
+		s = h.newStream(cmp.Or(id, newUnnamed()), d, false)
 	}
 	f, err := s.open(ctx, o, d)
 	if err != nil {
@@ -423,11 +426,14 @@ type HubStats struct {
 	Degraded  int `json:"degraded"`
 	Listeners int `json:"listeners"`
 	Stats
+
+	ByName []LabelledStats `json:"by_name"`
 }
 
 // Stats returns the counters of all streams since the start.
 func (h *Hub) Stats() HubStats {
-	st := HubStats{Stats: h.meter.stats(h.now())}
+	now := h.now()
+	st := HubStats{Stats: h.meter.stats(now), ByName: h.labelledStats(now)}
 	for _, s := range h.all() {
 		fed, degraded := s.status()
 		st.Streams++

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"runtime"
 
 	"hailoclip/api/stream/notify"
 	"hailoclip/configs"
@@ -22,7 +23,9 @@ func (c *configCmd) Help() string {
   hailo-clip config show`
 }
 
-type configUnitCmd struct{}
+type configUnitCmd struct {
+	Arch string `enum:",amd64,arm64" default:"" help:"For this architecture instead of this machine's (amd64, arm64)."`
+}
 
 func (c *configUnitCmd) Help() string {
 	return `Example:
@@ -32,7 +35,7 @@ func (c *configUnitCmd) Help() string {
 func (c *configUnitCmd) Run(g *globals) error {
 	cfg, _, err := g.load()
 	if err == nil {
-		fmt.Fprint(stdout, cfg.ResourceLimits.Unit())
+		fmt.Fprint(stdout, cfg.ResourceLimits.Unit(configs.UnitProgram, cmp.Or(c.Arch, runtime.GOARCH)))
 	}
 	return err
 }

@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 
-	"hailoclip/api"
 	"hailoclip/configs"
 	"hailoclip/hailo/demo"
 	"hailoclip/stages/clip"
@@ -50,7 +49,7 @@ func (c *demoCmd) Run(ctx context.Context, g *globals) error {
 	if err = classifySamples(ctx, s.engine); err != nil || c.Oneshot {
 		stop()
 	} else {
-		invite(api.URL(s.ln.Addr()))
+		invite(s.url())
 	}
 	return errors.Join(err, <-served)
 }

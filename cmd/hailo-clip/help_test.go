@@ -100,7 +100,7 @@ func commandLines(line string) (commands [][]string) {
 			quote, started = r, true
 		case quote == 0 && r == ' ':
 			end()
-		case quote == 0 && r == '#' && !started, quote == 0 && r == '>':
+		case quote == 0 && r == '#' && !started, quote == 0 && (r == '>' || r == '<'):
 			skip = true
 		case quote == 0 && (r == '|' || r == ';' || r == '\n'):
 			flush()

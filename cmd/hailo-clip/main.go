@@ -51,6 +51,7 @@ type cli struct {
 	Models   modelsCmd     `cmd:"" help:"List, fetch, check and remove models."`
 	Setup    setupCmd      `cmd:"" help:"Fetch ONNX Runtime, which encodes on the CPU."`
 	Cache    cacheCmd      `cmd:"" help:"Look at the prompt cache, or empty it."`
+	Keys     keysCmd       `cmd:"" help:"Make keys for callers of the service (access.keys)."`
 	Config   configCmd     `cmd:"" help:"Show the configuration in force, or check a file."`
 	Doctor   doctorCmd     `cmd:"" help:"Check device, driver, libraries and models, and say what to do about each finding."`
 	Bench    benchCmd      `cmd:"" help:"Put a service under load, or profile one image path."`

@@ -91,7 +91,7 @@ func needONNX(t testing.TB) {
 // command is hailo-clip with args, with a state folder of its own.
 func command(state string, args ...string) *exec.Cmd {
 	c := exec.Command(os.Args[0], args...)
-	c.Env = append(os.Environ(), asProgram+"=1", "HAILO_CLIP_STATE_DIR="+state)
+	c.Env = append(os.Environ(), asProgram+"=1", "HAILO_CLIP_STATE_DIR="+state, "HAILO_CLIP_ADMIN_LISTEN=127.0.0.1:0", "HAILO_CLIP_LOGGING_REQUESTS=1")
 	return c
 }
 
@@ -246,6 +246,7 @@ type reply struct {
 	header http.Header
 	body   map[string]any
 	raw    string
+	last   bool // on its connection
 }
 
 func read(response *http.Response, err error) (reply, error) {
@@ -257,7 +258,7 @@ func read(response *http.Response, err error) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	a := reply{status: response.StatusCode, header: response.Header, raw: string(raw)}
+	a := reply{status: response.StatusCode, header: response.Header, raw: string(raw), last: response.Close}
 	if err := json.Unmarshal(raw, &a.body); err != nil {
 		return a, fmt.Errorf("answer %q: %w", raw, err)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -16,7 +15,10 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"hailoclip/api"
+	"hailoclip/api/access"
+	"hailoclip/api/admin"
 	"hailoclip/configs"
+	"hailoclip/hailo/demo"
 )
 
 type serveCmd struct {
@@ -83,60 +85,85 @@ func quotaOf(limit string) []string {
 		"; in a systemd unit write CPUQuota= (no limit), or at least CPUQuota=200%"}
 }
 
-// listen takes the port. Doctor tries it too.
-func listen(c api.Config) (net.Listener, error) {
-	ln, err := c.Listen()
-	if errors.Is(err, syscall.EADDRINUSE) {
-		err = fmt.Errorf("%w; is another hailo-clip running? choose another port with --port", err)
-	}
-	return ln, err
-}
-
 // service is an engine behind the REST interface.
 type service struct {
 	engine  *engine
+	access  *access.Keys // its Apply changes them while the service runs
 	streams *streams
 	server  *api.Server
-	ln      net.Listener
+	sockets sockets
+	admin   *admin.Server // nil: there is none
 }
+
+// url is where the service can be opened on its own machine.
+func (s *service) url() string { return api.URL(s.sockets.main[0].Addr()) }
 
 // newService takes the port first, so that a second start fails at once and not after the model
 // has been loaded; clients that connect meanwhile wait, but for /healthz and /readyz, and are answered with 503 where
-// the start fails or is stopped.
+// the start fails or is stopped. Those at a socket of systemd's wait for the next start.
 func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *service, err error) {
-	ln, err := listen(p.cfg.Server)
+	socks, err := openSockets(p.cfg, log)
 	if err != nil {
 		return nil, err
 	}
-	ln = api.Starting(ln)
 	e, err := newEngine(ctx, p, true, log)
 	defer func() {
 		if err != nil && e != nil {
 			err = errors.Join(err, e.Close(context.WithoutCancel(ctx)))
 		}
 		if err != nil {
-			err = errors.Join(err, p.cfg.Server.Dismiss(ln))
+			err = errors.Join(err, socks.dismiss(p.cfg.Server))
 		}
 	}()
 	if err != nil {
 		return nil, err
 	}
-	if e.cfg.Server, err = fitDescriptors(e.cfg, log); err != nil {
+	if e.cfg.Server, err = fitDescriptors(e.cfg, len(socks.main), log); err != nil {
+		return nil, err
+	}
+	samples, err := demo.Samples()
+	if err != nil {
 		return nil, err
 	}
 	streams, err := e.newStreams()
 	if err != nil {
 		return nil, err
 	}
+	keys := access.New(p.cfg.Access)
 	server, err := api.New(e.cfg.Server, api.Service{
 		Engine: e.Engine, RequestTimeout: p.cfg.Performance.RequestTimeout, BatchTimeout: p.cfg.Performance.BatchTimeout,
 		Version: programVersion(), Warning: e.warning, Log: requests,
 		Hub: streams.hub, Bus: streams.bus, Store: streams.store, Lost: streams.lost, Memory: streams.memory, Notifier: streams.notifier,
+		Samples: consoleSamples(samples), Access: keys,
+		Recorder: e.recorder, Admin: e.adminOnMain(), LogEvery: p.cfg.Logging.Requests, LogDropped: stderr.lost.Load,
 	})
 	if err != nil {
-		err = errors.Join(err, streams.close(context.WithoutCancel(ctx)))
+		return nil, errors.Join(err, streams.close(context.WithoutCancel(ctx)))
 	}
-	return &service{engine: e, streams: streams, server: server, ln: ln}, err
+	parts := e.adminParts()
+	parts.Metrics = server.WriteMetrics
+	return &service{engine: e, streams: streams, server: server, sockets: socks, access: keys, admin: admin.Listen(e.cfg.Admin, parts)}, nil
+}
+
+// consoleSamples offers the demo model's samples in the console.
+func consoleSamples(samples []demo.Sample) (list []api.Sample) {
+	for _, s := range samples {
+		list = append(list, api.Sample{Name: s.File, JPEG: s.JPEG})
+	}
+	return list
+}
+
+// adminParts is what operators are served with, but for the metrics.
+func (e *engine) adminParts() admin.Parts {
+	return admin.Parts{Hosts: e.cfg.Server.AllowedHosts, Log: e.log}
+}
+
+// adminOnMain is the same where they are served on the service's own port, else nil.
+func (e *engine) adminOnMain() *admin.Parts {
+	if e.cfg.Admin.Listen != admin.OnMain {
+		return nil
+	}
+	return new(e.adminParts())
 }
 
 // otherFiles is how many of the files that a process may open are kept for others than connections and what is open when the service
@@ -147,25 +174,25 @@ func otherFiles(maxStreams int, limit uint64) int {
 	return int(min(uint64(besides+ofSource*maxStreams), limit/2))
 }
 
-// fitDescriptors lowers max_connections to what the limit of open files allows, with a warning. When
-// that is next to nothing it is an error. The Go runtime has raised the soft limit to the hard one.
-func fitDescriptors(cfg configs.Config, log *slog.Logger) (api.Config, error) {
+// fitDescriptors lowers max_connections, which each of n sockets may have, to what the limit of open files allows, with a
+// warning. When that is next to nothing it is an error. The Go runtime has raised the soft limit to the hard one.
+func fitDescriptors(cfg configs.Config, n int, log *slog.Logger) (api.Config, error) {
 	c := cfg.Server
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return c, nil //nolint:nilerr // it would only have been a warning
 	}
 	used, _ := os.ReadDir("/proc/self/fd") // none where there is no /proc
-	return lowerConnections(c, limit.Cur, len(used)+otherFiles(cfg.Streams.MaxStreams, limit.Cur), log)
+	return lowerConnections(c, n, limit.Cur, len(used)+otherFiles(cfg.Streams.MaxStreams, limit.Cur), log)
 }
 
 // lowerConnections is fitDescriptors for a limit of which others are taken.
-func lowerConnections(c api.Config, limit uint64, others int, log *slog.Logger) (api.Config, error) {
+func lowerConnections(c api.Config, n int, limit uint64, others int, log *slog.Logger) (api.Config, error) {
 	const remedy = "raise it (ulimit -n; LimitNOFILE in the systemd unit)"
 	wanted := c.MaxConnections
-	for uint64(c.Descriptors()+others) > limit {
+	for uint64(n*c.Descriptors()+others) > limit {
 		if c.MaxConnections--; c.MaxConnections < 1 {
-			return c, fmt.Errorf("the process may open %d files, and the service needs %d for one connection: %s", limit, c.Descriptors()+others+1, remedy)
+			return c, fmt.Errorf("the process may open %d files, and the service needs %d for one connection: %s", limit, n*c.Descriptors()+others+1, remedy)
 		}
 	}
 	if c.MaxConnections < wanted {
@@ -175,39 +202,47 @@ func lowerConnections(c api.Config, limit uint64, others int, log *slog.Logger) 
 	return c, nil
 }
 
-// run serves until ctx ends, then drains within server.shutdown_timeout: stop accepting, end streams, finish
+// run serves until ctx ends, and on for server.lame_duck, then drains within server.shutdown_timeout: stop accepting, end streams, finish
 // what is inside, flush the cache, release the device.
 func (s *service) run(ctx context.Context) error {
 	e := s.engine
-	served := make(chan error, 1)
-	go func() {
-		served <- s.server.Serve(s.ln)
-		close(served)
-	}()
-	e.log.Info("serving", "url", api.URL(s.ln.Addr()), "listening", s.ln.Addr().String(), "model", e.Model())
+	served := make(chan error, len(s.sockets.main))
+	serving := len(s.sockets.main)
+	for _, ln := range s.sockets.main {
+		go func() { served <- s.server.Serve(ln) }()
+	}
+	e.log.Info("serving", "url", s.url(), "listening", s.sockets.main[0].Addr().String(), "model", e.Model())
 	tellSystemd(e.log, daemon.SdNotifyReady)
 
+	telling, endTelling := context.WithCancel(context.Background())
+	var tells sync.WaitGroup
 	besides, endBesides := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	running.Go(func() { e.precompute(besides) })
 	running.Go(func() { feedWatchdog(besides, e.log, s.stuck) })
-	telling, endTelling := context.WithCancel(context.Background())
-	var tells sync.WaitGroup
+	if s.admin != nil {
+		tells.Go(func() { s.admin.Run(telling) })
+	}
 	tells.Go(func() { s.streams.notifier.Run(telling) })
 
 	var err error
 	select {
 	case err = <-served: // the listener failed
+		serving--
 	case <-ctx.Done():
-		e.log.Info("stopping", "timeout", e.cfg.Server.ShutdownTimeout.String())
+		e.log.Info("stopping", "lame_duck", e.cfg.Server.LameDuck.String(), "timeout", e.cfg.Server.ShutdownTimeout.String())
 		tellSystemd(e.log, daemon.SdNotifyStopping)
+		s.server.LameDuck(context.WithoutCancel(ctx))
 	}
 	endBesides()
 	e.PromptSets().End() // whoever waits for one to be encoded is answered
 	running.Wait()
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.Server.ShutdownTimeout)
 	defer cancel()
-	err = errors.Join(err, s.server.Shutdown(deadline), <-served)
+	err = errors.Join(err, s.server.Shutdown(deadline))
+	for range serving {
+		err = errors.Join(err, <-served)
+	}
 	endTelling() // of the last events, too
 	tells.Wait()
 	err = errors.Join(err, s.streams.close(deadline), e.Close(deadline))

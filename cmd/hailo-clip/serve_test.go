@@ -30,7 +30,7 @@ func TestLowerConnections(t *testing.T) {
 		{1024, others + 17, false}, {1024, others + 16, true}, {1024, 3, true},
 	} {
 		var log bytes.Buffer
-		got, err := lowerConnections(api.Config{MaxConnections: c.wanted}, c.limit, others, slog.New(slog.NewTextHandler(&log, nil)))
+		got, err := lowerConnections(api.Config{MaxConnections: c.wanted}, 1, c.limit, others, slog.New(slog.NewTextHandler(&log, nil)))
 		if c.error {
 			if err == nil || !strings.Contains(err.Error(), "LimitNOFILE") {
 				t.Errorf("%+v: %v", c, err)
