@@ -47,6 +47,8 @@ func TestRoutesNeedKeys(t *testing.T) {
 	const everybody, anyKey, manager = "everybody", "any key", "a key that may manage"
 	want := map[string]string{
 		"GET /health": everybody, "HEAD /health": everybody, "GET /openapi.yaml": everybody, "HEAD /openapi.yaml": everybody,
+		"GET /": everybody, "HEAD /": everybody, "GET /console/{name}": everybody, "HEAD /console/{name}": everybody,
+		"GET /healthz": everybody, "HEAD /healthz": everybody, "GET /readyz": everybody, "HEAD /readyz": everybody, "POST /v1/tokens": anyKey,
 		"GET /v1/stats": anyKey, "POST /v1/classify": anyKey, "POST /v1/embed/image": anyKey, "POST /v1/embed/text": anyKey,
 		"POST /v1/classify/batch": anyKey, "POST /v1/embed/batch": anyKey, "POST /v1/compare": anyKey,
 		"GET /v1/prompt-sets": anyKey, "GET /v1/prompt-sets/{name}": anyKey, "PUT /v1/prompt-sets/{name}": manager, "DELETE /v1/prompt-sets/{name}": manager,

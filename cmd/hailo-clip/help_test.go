@@ -96,7 +96,7 @@ scan:
 			quote, started = r, true
 		case quote == 0 && r == ' ':
 			end()
-		case quote == 0 && r == '#' && !started, quote == 0 && r == '>':
+		case quote == 0 && r == '#' && !started, quote == 0 && (r == '>' || r == '<'):
 			break scan
 		case quote == 0 && r == '|':
 			flush()

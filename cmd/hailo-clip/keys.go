@@ -15,6 +15,12 @@ type keysCmd struct {
 	Hash keysHashCmd `cmd:"" help:"Read a key from standard input and print its hash for the configuration."`
 }
 
+func (c *keysCmd) Help() string {
+	return `Examples:
+  hailo-clip keys new door >door.key
+  hailo-clip keys hash <door.key`
+}
+
 type keysNewCmd struct {
 	Name string `arg:"" help:"Who will have the key: a letter or digit, then up to 63 of A-Z a-z 0-9 . _ -"`
 }
