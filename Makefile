@@ -152,6 +152,10 @@ docs-test: setup ## run the commands in the documentation, and its samples for n
 	[ -z "$$missing" ] || apt-get install -y -q --no-install-recommends $$missing >/dev/null || echo "make: without$$missing"
 	HAILO_TEST_DOCS=1 $(GO) test -count=1 -timeout 15m -run 'TestDocs|TestProxies|TestHelpHasExamples|TestTroubleshooting' -v ./cmd/hailo-clip
 
+.PHONY: moving-test
+moving-test: deb ## follow configs/docs/moving.md word for word in a booted Debian (root; after make deb-test, whose root it takes)
+	configs/docs/moving-test.sh
+
 CONSOLE    := bin/console
 PLAYWRIGHT := playwright-core@1.65.1
 

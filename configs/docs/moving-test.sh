@@ -6,6 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 arch=$(dpkg --print-architecture) root=bin/moving
 deb=$(ls -t bin/hailo-clip_*_"$arch".deb | head -n 1)
+[ -e bin/deb-root.tar ] || { echo "moving-test: no bin/deb-root.tar, run make deb-test first"; exit 1; }
 rm -rf $root && mkdir -p $root && tar -C $root -xf bin/deb-root.tar
 mkdir -p $root/test $root/etc/hailo
 cp configs/testdata/former-service.yaml $root/etc/hailo/hailo-clip.yaml
