@@ -7,18 +7,15 @@ import (
 	"log/slog"
 	"math"
 	"net"
-	"net/netip"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/fasthttp/router"
 	"github.com/valyala/fasthttp"
 
 	"hailoclip/api/access"
 	"hailoclip/api/admin"
-	"hailoclip/api/console"
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
 	"hailoclip/api/stream/notify"
@@ -53,15 +50,13 @@ type Service struct {
 
 // Server serves the REST interface. Safe for concurrent use.
 type Server struct {
-	cfg    Config
-	svc    Service
-	http   *fasthttp.Server
-	router *router.Router
-	start  time.Time
+	cfg   Config
+	svc   Service
+	http  *fasthttp.Server
+	start time.Time
 
-	proxies []netip.Prefix // trusted ones
-
-	consoleFiles map[string]console.File // by name
+	rules       atomic.Pointer[rules]
+	certificate *Certificate // nil: no TLS
 
 	// abortTime is how long the answers of requests that Shutdown gave up have to get out.
 	abortTime time.Duration
@@ -100,6 +95,12 @@ func New(cfg Config, svc Service) (*Server, error) {
 		return nil, fmt.Errorf("api: %w", err)
 	}
 	s := &Server{cfg: cfg, svc: svc, start: time.Now(), abortTime: time.Second}
+	if cfg.TLS.On() {
+		var err error
+		if s.certificate, err = cfg.TLS.Certificate(svc.Log); err != nil {
+			return nil, err
+		}
+	}
 	s.base, s.giveUp = context.WithCancelCause(context.Background())
 	s.live, s.endLive = context.WithCancel(s.base)
 	s.quiet, s.endQuiet = context.WithCancel(s.base)
@@ -122,14 +123,9 @@ func New(cfg Config, svc Service) (*Server, error) {
 	if s.bodies = svc.Memory; s.bodies == nil {
 		s.bodies = cfg.NewMemory()
 	}
-	for _, text := range cfg.TrustedProxies {
-		p, _ := parseProxy(text) // checked by Check
-		s.proxies = append(s.proxies, p)
-	}
-	s.consoleFiles = s.newConsoleFiles()
 	s.SetLogEvery(svc.LogEvery)
 	s.other = s.watch(admin.OtherEndpoint)
-	s.router = s.newRouter()
+	s.Apply(cfg, svc.RequestTimeout, svc.BatchTimeout)
 	s.http = &fasthttp.Server{
 		Handler:       s.handle,
 		ExpectHandler: s.expect,
@@ -155,9 +151,13 @@ func New(cfg Config, svc Service) (*Server, error) {
 	return s, nil
 }
 
-// Serve accepts connections from ln and serves them until Shutdown, then returns nil. It closes ln.
+// Serve accepts connections from ln and serves them until Shutdown, then returns nil. It closes ln. Where there is a certificate they
+// speak TLS, unless ln is a Unix socket.
 func (s *Server) Serve(ln net.Listener) error {
 	l := newListener(ln, s.cfg, s.refusal, s.svc.Log)
+	if s.cfg.speaksTLS(ln) {
+		l.tls = s.certificate.config()
+	}
 	s.mu.Lock()
 	s.listeners = append(s.listeners, l)
 	if s.stopping.Load() {
@@ -177,7 +177,7 @@ func (s *Server) refusal() []byte { return refusal(errTooManyConns, s.svc.Warnin
 // LameDuck drains for Config.LameDuck, or until ctx ends. It blocks for so long; Shutdown follows.
 func (s *Server) LameDuck(ctx context.Context) {
 	s.Drain()
-	over, stop := context.WithTimeout(ctx, s.cfg.LameDuck)
+	over, stop := context.WithTimeout(ctx, s.rules.Load().LameDuck)
 	defer stop()
 	<-over.Done()
 }
