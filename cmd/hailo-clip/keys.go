@@ -86,7 +86,7 @@ func readKey(from io.Reader) (string, error) {
 
 // keyFlag is where the key of the service that a command asks comes from. Not from a flag: other users see those.
 type keyFlag struct {
-	KeyFile string `name:"key-file" placeholder:"FILE" help:"File with the key that the service wants (access.keys). Default: what ${key_variable} has."`
+	KeyFile string `name:"key-file" placeholder:"FILE" help:"File with the key that the service wants (access.keys). Default: what HAILO_CLIP_KEY has."`
 }
 
 // key returns the key; "" where there is none.
