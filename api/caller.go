@@ -51,7 +51,7 @@ func networkOf(ip netip.Addr) netip.Prefix {
 
 // trusts says that what ip writes into X-Forwarded-For is true.
 func (s *Server) trusts(ip netip.Addr) bool {
-	return slices.ContainsFunc(s.proxies, func(p netip.Prefix) bool { return p.Contains(ip) })
+	return slices.ContainsFunc(s.rules.Load().proxies, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
 
 // client is the rightmost address in X-Forwarded-For that is no trusted proxy's: what stands left

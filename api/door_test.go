@@ -59,7 +59,7 @@ func TestRoutesNeedKeys(t *testing.T) {
 		"GET /v1/events/{id}/thumbnail": anyKey, "GET /nowhere": anyKey, "POST /health": anyKey, "GET /v1/classify": anyKey, "TRACE /": anyKey,
 	}
 	s := keyed(t)
-	for method, paths := range s.router.List() {
+	for method, paths := range s.rules.Load().router.List() {
 		for _, path := range paths {
 			if want[method+" "+path] == "" {
 				t.Errorf("%s %s: who may?", method, path)

@@ -75,7 +75,7 @@ func TestOpenAPI(t *testing.T) {
 	checkReply(t, doc.Paths.Value("/v1/classify").Post, s.post(t, "/v1/classify", good), 503)
 
 	// Everything served is described, and the other way round.
-	for method, paths := range s.router.List() {
+	for method, paths := range s.rules.Load().router.List() {
 		for _, path := range paths {
 			if item := doc.Paths.Value(path); item == nil || method != http.MethodHead && item.GetOperation(method) == nil {
 				t.Errorf("%s %s is not described", method, path)
@@ -84,7 +84,7 @@ func TestOpenAPI(t *testing.T) {
 	}
 	for path, item := range doc.Paths.Map() {
 		for method := range item.Operations() {
-			if !slices.Contains(s.router.List()[method], path) {
+			if !slices.Contains(s.rules.Load().router.List()[method], path) {
 				t.Errorf("%s %s is described and not served", method, path)
 			}
 		}

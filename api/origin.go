@@ -17,10 +17,10 @@ const anyOrigin = "*" // in the configuration
 // preflight request is answered here, which is what it returns true for.
 func (s *Server) screen(ctx *fasthttp.RequestCtx) (answered bool, err error) {
 	h, host := &ctx.Request.Header, string(ctx.Host())
-	if !s.cfg.hostAllowed(host) {
+	if !s.rules.Load().hostAllowed(host) {
 		return false, fail(errHost, "The host %.100q is not one of this service's, see server.allowed_hosts", host)
 	}
-	if len(s.cfg.AllowedOrigins) > 0 {
+	if len(s.rules.Load().AllowedOrigins) > 0 {
 		ctx.Response.Header.Add(fasthttp.HeaderVary, fasthttp.HeaderOrigin)
 	}
 	origins := h.PeekAll(fasthttp.HeaderOrigin)
@@ -28,13 +28,13 @@ func (s *Server) screen(ctx *fasthttp.RequestCtx) (answered bool, err error) {
 	if len(origins) > 0 {
 		origin = string(origins[0])
 	}
-	if string(h.Peek("Sec-Fetch-Site")) == "cross-site" && !isPage(ctx) && !s.cfg.originListed(origin) {
+	if string(h.Peek("Sec-Fetch-Site")) == "cross-site" && !isPage(ctx) && !s.rules.Load().originListed(origin) {
 		return false, fail(errOrigin, "Requests from pages of other sites are refused, see server.allowed_origins")
 	}
 	if len(origins) == 0 {
 		return false, nil
 	}
-	if len(origins) > 1 || !s.cfg.originListed(origin) && !ownOrigin(origin, host) {
+	if len(origins) > 1 || !s.rules.Load().originListed(origin) && !ownOrigin(origin, host) {
 		return false, fail(errOrigin, "Requests from pages of the origin %.100q are refused, see server.allowed_origins", origin)
 	}
 	r := &ctx.Response.Header

@@ -21,6 +21,7 @@ import (
 // puts back the buffer of the body, forgets everything, and puts the request back.
 type request struct {
 	server  *Server
+	rules   *rules              // that it is served by
 	scratch *[scratchBytes]byte // for decodeFast, which reads only what it has written in the same step
 	release func()              // unhold, bound once
 	seen    func()              // unholdBody, likewise
@@ -83,6 +84,7 @@ const (
 func (s *Server) begin(ctx *fasthttp.RequestCtx, st state) *request {
 	r := s.requests.Get().(*request)
 	r.holders.Store(1)
+	r.rules = s.rules.Load()
 	r.ctx, r.conn, r.state, r.start, r.watched = ctx, connOf(ctx), st, time.Now(), s.other
 	ctx.SetUserValue(requestKey, r)
 	h := &ctx.Response.Header
@@ -188,7 +190,7 @@ func (r *request) answer() {
 	if answered, err := r.server.screen(r.ctx); err != nil {
 		r.answerError(err)
 	} else if !answered {
-		r.server.router.Handler(r.ctx) // finds the route and calls serve
+		r.rules.router.Handler(r.ctx) // finds the route and calls serve
 	}
 }
 

@@ -40,8 +40,8 @@ type reader struct {
 const endless = -1
 
 // routes is everything that is served.
-func (s *Server) routes() []route {
-	e, one, many := s.svc.Engine, s.svc.RequestTimeout, s.svc.BatchTimeout
+func (s *Server) routes(to *rules) []route {
+	e, one, many := s.svc.Engine, to.one, to.many
 	json := func(read func(*request, *input) error) []reader {
 		return []reader{{"application/json", isJSON, s.cfg.MaxBodyBytes, jsonReader(read)}}
 	}
@@ -60,15 +60,15 @@ func (s *Server) routes() []route {
 		{"POST", "/v1/classify/batch", many, s.batchBodies(readClassifyBatch), nil, (*request).classifyBatch, (*request).answerClassifyBatch},
 		{"POST", "/v1/embed/batch", many, s.batchBodies(readEmbedBatch), nil, (*request).embedBatch, (*request).answerEmbedBatch},
 		{"POST", "/v1/compare", many, s.batchBodies(readComparison)[:1], nil, (*request).compare, (*request).answerComparison},
-	}, slices.Concat(s.promptSetRoutes(), s.streamRoutes(), s.adminRoutes())...)
+	}, slices.Concat(s.promptSetRoutes(to), s.streamRoutes(), s.adminRoutes(to))...)
 }
 
 // newRouter finds the routes by method and path.
-func (s *Server) newRouter() *router.Router {
+func (s *Server) newRouter(by *rules) *router.Router {
 	r := router.New()
 	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
 	paths := map[string]*watched{}
-	for _, to := range s.routes() {
+	for _, to := range s.routes(by) {
 		if paths[to.path] == nil {
 			paths[to.path] = s.watch(to.path)
 		}

@@ -7,18 +7,15 @@ import (
 	"log/slog"
 	"math"
 	"net"
-	"net/netip"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/fasthttp/router"
 	"github.com/valyala/fasthttp"
 
 	"hailoclip/api/access"
 	"hailoclip/api/admin"
-	"hailoclip/api/console"
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
 	"hailoclip/api/stream/notify"
@@ -53,15 +50,12 @@ type Service struct {
 
 // Server serves the REST interface. Safe for concurrent use.
 type Server struct {
-	cfg    Config
-	svc    Service
-	http   *fasthttp.Server
-	router *router.Router
-	start  time.Time
+	cfg   Config
+	svc   Service
+	http  *fasthttp.Server
+	start time.Time
 
-	proxies []netip.Prefix // trusted ones
-
-	consoleFiles map[string]console.File // by name
+	rules atomic.Pointer[rules]
 
 	// abortTime is how long the answers of requests that Shutdown gave up have to get out.
 	abortTime time.Duration
@@ -122,14 +116,9 @@ func New(cfg Config, svc Service) (*Server, error) {
 	if s.bodies = svc.Memory; s.bodies == nil {
 		s.bodies = cfg.NewMemory()
 	}
-	for _, text := range cfg.TrustedProxies {
-		p, _ := parseProxy(text) // checked by Check
-		s.proxies = append(s.proxies, p)
-	}
-	s.consoleFiles = s.newConsoleFiles()
 	s.SetLogEvery(svc.LogEvery)
 	s.other = s.watch(admin.OtherEndpoint)
-	s.router = s.newRouter()
+	s.Apply(cfg, svc.RequestTimeout, svc.BatchTimeout)
 	s.http = &fasthttp.Server{
 		Handler:       s.handle,
 		ExpectHandler: s.expect,
@@ -177,7 +166,7 @@ func (s *Server) refusal() []byte { return refusal(errTooManyConns, s.svc.Warnin
 // LameDuck drains for Config.LameDuck, or until ctx ends. It blocks for so long; Shutdown follows.
 func (s *Server) LameDuck(ctx context.Context) {
 	s.Drain()
-	over, stop := context.WithTimeout(ctx, s.cfg.LameDuck)
+	over, stop := context.WithTimeout(ctx, s.rules.Load().LameDuck)
 	defer stop()
 	<-over.Done()
 }

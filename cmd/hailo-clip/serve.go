@@ -52,6 +52,11 @@ func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 	for _, warning := range append(p.cfg.Warnings(), quotaInForce()...) {
 		log.Warn("the configuration makes the service slow", "warning", warning)
 	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	hup, noMore := hangups(stop)
+	defer noMore()
+	p.again = func() (configs.Loaded, error) { return g.checked(flags...) }
 	s, err := newService(ctx, p, log, log)
 	if interrupted(ctx, err) {
 		log.Info("stopped before it served") // as it was asked to: systemd would call anything but 0 a failure
@@ -60,6 +65,7 @@ func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 	if err != nil {
 		return err
 	}
+	go s.reload.reloads(ctx, hup)
 	return s.run(ctx)
 }
 
@@ -93,6 +99,8 @@ type service struct {
 	server  *api.Server
 	sockets sockets
 	admin   *admin.Server // nil: there is none
+	reload  *reloader
+	prompts chan configs.Config // with a prompt file that has changed; has room for one
 }
 
 // url is where the service can be opened on its own machine.
@@ -106,7 +114,10 @@ func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *se
 	if err != nil {
 		return nil, err
 	}
+	loaded, end := context.WithCancel(ctx)
+	go extendStart(loaded, log)
 	e, err := newEngine(ctx, p, true, log)
+	end()
 	defer func() {
 		if err != nil && e != nil {
 			err = errors.Join(err, e.Close(context.WithoutCancel(ctx)))
@@ -129,20 +140,25 @@ func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *se
 	if err != nil {
 		return nil, err
 	}
-	keys := access.New(p.cfg.Access)
+	keys, reload := access.New(p.cfg.Access), newReloader(p, log)
 	server, err := api.New(e.cfg.Server, api.Service{
 		Engine: e.Engine, RequestTimeout: p.cfg.Performance.RequestTimeout, BatchTimeout: p.cfg.Performance.BatchTimeout,
 		Version: programVersion(), Warning: e.warning, Log: requests,
 		Hub: streams.hub, Bus: streams.bus, Store: streams.store, Lost: streams.lost, Memory: streams.memory, Notifier: streams.notifier,
 		Samples: consoleSamples(samples), Access: keys,
-		Recorder: e.recorder, Admin: e.adminOnMain(), LogEvery: p.cfg.Logging.Requests, LogDropped: stderr.lost.Load,
+		Recorder: e.recorder, Admin: e.adminOnMain(reload), LogEvery: p.cfg.Logging.Requests, LogDropped: stderr.lost.Load,
 	})
 	if err != nil {
 		return nil, errors.Join(err, streams.close(context.WithoutCancel(ctx)))
 	}
-	parts := e.adminParts()
-	parts.Metrics = server.WriteMetrics
-	return &service{engine: e, streams: streams, server: server, sockets: socks, access: keys, admin: admin.Listen(e.cfg.Admin, parts)}, nil
+	s = &service{
+		engine: e, streams: streams, server: server, sockets: socks, access: keys, reload: reload, prompts: make(chan configs.Config, 1),
+	}
+	reload.service = s
+	onOwn := e.adminParts(reload)
+	onOwn.Metrics, onOwn.Listener = server.WriteMetrics, socks.admin
+	s.admin = admin.Listen(e.cfg.Admin, onOwn)
+	return s, nil
 }
 
 // consoleSamples offers the demo model's samples in the console.
@@ -154,16 +170,20 @@ func consoleSamples(samples []demo.Sample) (list []api.Sample) {
 }
 
 // adminParts is what operators are served with, but for the metrics.
-func (e *engine) adminParts() admin.Parts {
-	return admin.Parts{Hosts: e.cfg.Server.AllowedHosts, Log: e.log}
+func (e *engine) adminParts(reload *reloader) admin.Parts {
+	p := admin.Parts{Hosts: e.cfg.Server.AllowedHosts, Log: e.log}
+	if reload.load != nil {
+		p.Reload = func(ctx context.Context) (any, error) { return reload.Reload(ctx) }
+	}
+	return p
 }
 
 // adminOnMain is the same where they are served on the service's own port, else nil.
-func (e *engine) adminOnMain() *admin.Parts {
+func (e *engine) adminOnMain(reload *reloader) *admin.Parts {
 	if e.cfg.Admin.Listen != admin.OnMain {
 		return nil
 	}
-	return new(e.adminParts())
+	return new(e.adminParts(reload))
 }
 
 // otherFiles is how many of the files that a process may open are kept for others than connections and what is open when the service
@@ -212,13 +232,22 @@ func (s *service) run(ctx context.Context) error {
 		go func() { served <- s.server.Serve(ln) }()
 	}
 	e.log.Info("serving", "url", s.url(), "listening", s.sockets.main[0].Addr().String(), "model", e.Model())
-	tellSystemd(e.log, daemon.SdNotifyReady)
+	tellSystemd(e.log, daemon.SdNotifyReady+"\nSTATUS="+s.status())
 
 	telling, endTelling := context.WithCancel(context.Background())
 	var tells sync.WaitGroup
 	besides, endBesides := context.WithCancel(ctx)
 	var running sync.WaitGroup
-	running.Go(func() { e.precompute(besides) })
+	running.Go(func() {
+		for c := e.cfg; ; {
+			e.precompute(besides, c.TextEmbedding)
+			select {
+			case <-besides.Done():
+				return
+			case c = <-s.prompts:
+			}
+		}
+	})
 	running.Go(func() { feedWatchdog(besides, e.log, s.stuck) })
 	if s.admin != nil {
 		tells.Go(func() { s.admin.Run(telling) })
@@ -230,14 +259,15 @@ func (s *service) run(ctx context.Context) error {
 	case err = <-served: // the listener failed
 		serving--
 	case <-ctx.Done():
-		e.log.Info("stopping", "lame_duck", e.cfg.Server.LameDuck.String(), "timeout", e.cfg.Server.ShutdownTimeout.String())
-		tellSystemd(e.log, daemon.SdNotifyStopping)
+		c := s.reload.config().Server
+		e.log.Info("stopping", "lame_duck", c.LameDuck.String(), "timeout", c.ShutdownTimeout.String())
+		tellSystemd(e.log, daemon.SdNotifyStopping+"\nSTATUS=stopping\n"+extendTimeout(c.LameDuck+c.ShutdownTimeout+releaseTime))
 		s.server.LameDuck(context.WithoutCancel(ctx))
 	}
 	endBesides()
 	e.PromptSets().End() // whoever waits for one to be encoded is answered
 	running.Wait()
-	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.Server.ShutdownTimeout)
+	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.reload.config().Server.ShutdownTimeout)
 	defer cancel()
 	err = errors.Join(err, s.server.Shutdown(deadline))
 	for range serving {
