@@ -5,8 +5,6 @@ import (
 	"time"
 
 	"github.com/fasthttp/router"
-
-	"hailoclip/api/console"
 )
 
 // rules are what of the configuration can change while the server serves. A request keeps those that it has come by. Immutable.
@@ -15,7 +13,6 @@ type rules struct {
 	one, many time.Duration  // see Service.RequestTimeout and BatchTimeout
 	proxies   []netip.Prefix // trusted ones
 	router    *router.Router
-	console   map[string]console.File // by name
 }
 
 // LiveSettings are the fields of Config that Apply changes.
@@ -31,6 +28,6 @@ func (s *Server) Apply(cfg Config, request, batch time.Duration) {
 		p, _ := parseProxy(text) // checked by Check
 		by.proxies = append(by.proxies, p)
 	}
-	by.router, by.console = s.newRouter(by), s.newConsoleFiles(by)
+	by.router = s.newRouter(by)
 	s.rules.Store(by)
 }

@@ -16,6 +16,7 @@ import (
 
 	"hailoclip/api/access"
 	"hailoclip/api/admin"
+	"hailoclip/api/console"
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
 	"hailoclip/api/stream/notify"
@@ -56,6 +57,8 @@ type Server struct {
 	start time.Time
 
 	rules atomic.Pointer[rules]
+
+	consoleFiles map[string]console.File // by name
 
 	// abortTime is how long the answers of requests that Shutdown gave up have to get out.
 	abortTime time.Duration
@@ -118,6 +121,7 @@ func New(cfg Config, svc Service) (*Server, error) {
 	}
 	s.SetLogEvery(svc.LogEvery)
 	s.other = s.watch(admin.OtherEndpoint)
+	s.consoleFiles = s.newConsoleFiles()
 	s.Apply(cfg, svc.RequestTimeout, svc.BatchTimeout)
 	s.http = &fasthttp.Server{
 		Handler:       s.handle,
