@@ -1,9 +1,11 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -153,6 +155,43 @@ func TestReloadOverFlags(t *testing.T) {
 	line := r.reload(t, "server: {port: 9, host: 0.0.0.0, max_prompts: 8}\nclip: {backend: sim}\n")
 	r.wants(t, line, `"applied":[]`, `"needs_restart":[]`)
 	r.stop(t)
+}
+
+// TestReloadByRequest: POST /admin/reload says the same in JSON, and what is wrong with a file. So it does on the service's own port.
+func TestReloadByRequest(t *testing.T) {
+	t.Parallel()
+	for _, listen := range []string{"127.0.0.1:0", "main"} {
+		r := serveConfig(t, "", "--admin-listen", listen)
+		url := r.url
+		if listen != "main" {
+			var line struct{ Msg, URL string }
+			until(t, "the listener for operators", func() bool {
+				for text := range strings.Lines(r.logged()) {
+					if json.Unmarshal([]byte(text), &line) == nil && line.Msg == "metrics and profiles" {
+						return true
+					}
+				}
+				return false
+			})
+			url = strings.TrimSuffix(line.URL, "/metrics")
+		}
+		reload := func(text string) reply {
+			t.Helper()
+			put(t, filepath.Dir(r.config), map[string]string{filepath.Base(r.config): text})
+			return must(read(http.Post(url+"/admin/reload", "", nil)))
+		}
+		a := reload("\nserver: {max_prompts: 5, max_connections: 9}\nclip: {batch_size: 1}\n")
+		if a.status != 200 || !strings.Contains(a.raw, `{"applied":["server.max_prompts"],"needs_restart":["server.max_connections","clip.batch_size"],"warnings":["`) ||
+			!strings.Contains(a.raw, "my.yaml: line 3: clip.batch_size") {
+			t.Error(a.raw)
+		}
+		a = reload("server:\n  max_prompts: 0\n  no: 1\n")
+		if said := fmt.Sprint(a.body["error"]); a.status != 400 || a.body["code"] != "invalid_configuration" ||
+			!strings.Contains(said, "my.yaml: line 2: server.max_prompts: 0 is out of bounds") || !strings.Contains(said, "my.yaml: line 3") {
+			t.Errorf("%d %s", a.status, a.raw)
+		}
+		r.stop(t)
+	}
 }
 
 // TestReloadTellsSystemd what a unit of Type=notify-reload waits for.

@@ -22,26 +22,57 @@ import (
 )
 
 type serveCmd struct {
-	Host string `placeholder:"ADDR" help:"Address to listen on (server.host)."`
-	Port *int   `placeholder:"N" help:"Port to listen on; 0 is any free one (server.port)."`
+	Host        string   `placeholder:"ADDR" help:"Address to listen on (server.host)."`
+	Port        *int     `placeholder:"N" help:"Port to listen on; 0 is any free one (server.port)."`
+	AdminListen *string  `placeholder:"ADDR" help:"Address and port of metrics and profiles; main: on the service's port; empty: none (admin.listen)."`
+	LogLevel    string   `placeholder:"LEVEL" help:"debug, info, warning or error (logging.level)."`
+	LogFormat   string   `placeholder:"FORMAT" help:"auto, json or text (logging.format)."`
+	Set         []string `sep:"none" placeholder:"KEY=VALUE" help:"Any other setting, such as performance.max_queue_size=64; may be repeated."`
+}
+
+// overrides are the settings that flags give, the most particular ones last.
+func (c *serveCmd) overrides() (all []configs.Override, err error) {
+	for _, s := range c.Set {
+		key, value, ok := strings.Cut(s, "=")
+		if !ok {
+			return nil, usageError{fmt.Errorf("--set %s: write KEY=VALUE", s)}
+		}
+		all = append(all, configs.Override{Key: key, Value: value, Source: "--set"})
+	}
+	if c.Port != nil {
+		all = append(all, configs.Override{Key: "server.port", Value: strconv.Itoa(*c.Port), Source: "--port"})
+	}
+	if c.AdminListen != nil {
+		all = append(all, configs.Override{Key: "admin.listen", Value: *c.AdminListen, Source: "--admin-listen"})
+	}
+	for _, f := range []configs.Override{
+		{Key: "server.host", Value: c.Host, Source: "--host"},
+		{Key: "logging.level", Value: c.LogLevel, Source: "--log-level"},
+		{Key: "logging.format", Value: c.LogFormat, Source: "--log-format"},
+	} {
+		if f.Value != "" {
+			all = append(all, f)
+		}
+	}
+	return all, nil
 }
 
 func (c *serveCmd) Help() string {
-	return `Every setting stands in the configuration file: "hailo-clip config show --default".
+	return `Every setting stands in the configuration file ("hailo-clip config show --default"), can be given in the environment
+(HAILO_CLIP_SERVER_PORT=8080; lists with commas between their items), and by --set. SIGHUP has the service read its file again
+(kill -HUP, systemctl reload): what can change while it runs is applied, and the log says what needs a restart.
 
 Examples:
   hailo-clip serve
   hailo-clip serve --host 127.0.0.1 --port 8080 --backend cpu
+  hailo-clip serve --log-level debug --set server.allowed_origins=https://example.org
   HAILO_CLIP_PERFORMANCE_MAX_QUEUE_SIZE=64 hailo-clip serve --config my.yaml`
 }
 
 func (c *serveCmd) Run(ctx context.Context, g *globals) error {
-	var flags []configs.Override
-	if c.Host != "" {
-		flags = append(flags, configs.Override{Key: "server.host", Value: c.Host, Source: "--host"})
-	}
-	if c.Port != nil {
-		flags = append(flags, configs.Override{Key: "server.port", Value: strconv.Itoa(*c.Port), Source: "--port"})
+	flags, err := c.overrides()
+	if err != nil {
+		return err
 	}
 	p, err := g.place(flags...)
 	if err != nil {
@@ -104,7 +135,7 @@ type service struct {
 }
 
 // url is where the service can be opened on its own machine.
-func (s *service) url() string { return api.URL(s.sockets.main[0].Addr()) }
+func (s *service) url() string { return s.engine.cfg.Server.URLOf(s.sockets.main[0].Addr()) }
 
 // newService takes the port first, so that a second start fails at once and not after the model
 // has been loaded; clients that connect meanwhile wait, but for /healthz and /readyz, and are answered with 503 where
