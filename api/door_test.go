@@ -208,7 +208,7 @@ func TestBulkKey(t *testing.T) {
 func (s *service) dialBrowser(t *testing.T, protocols ...string) (*websocket.Conn, *http.Response, error) {
 	t.Helper()
 	ws, resp, err := websocket.Dial(t.Context(), "ws"+strings.TrimPrefix(s.url, "http")+"/v1/stream",
-		&websocket.DialOptions{Subprotocols: protocols, HTTPHeader: http.Header{"Origin": {s.url}}})
+		&websocket.DialOptions{HTTPClient: s.client, Subprotocols: protocols, HTTPHeader: http.Header{"Origin": {s.url}}})
 	if err == nil {
 		t.Cleanup(func() { _ = ws.CloseNow() })
 	}
@@ -295,6 +295,7 @@ func TestRevoked(t *testing.T) {
 
 // TestKeysAndOrigins: with keys, as without, a page of another origin gets nothing, and one that may is told what is wrong.
 func TestKeysAndOrigins(t *testing.T) {
+	plainOnly(t) // its origins are http
 	const cross = "Sec-Fetch-Site: cross-site"
 	auth := "Authorization: " + bearerOf("ann")
 	configure := func(c *Config) {

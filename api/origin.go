@@ -34,7 +34,7 @@ func (s *Server) screen(ctx *fasthttp.RequestCtx) (answered bool, err error) {
 	if len(origins) == 0 {
 		return false, nil
 	}
-	if len(origins) > 1 || !s.rules.Load().originListed(origin) && !ownOrigin(origin, host) {
+	if len(origins) > 1 || !s.rules.Load().originListed(origin) && !ownOrigin(origin, host, connOf(ctx).tls != nil) {
 		return false, fail(errOrigin, "Requests from pages of the origin %.100q are refused, see server.allowed_origins", origin)
 	}
 	r := &ctx.Response.Header
@@ -57,10 +57,10 @@ func (c Config) originListed(origin string) bool {
 	})
 }
 
-// ownOrigin says whether pages of an origin came from host itself.
-func ownOrigin(origin, host string) bool {
+// ownOrigin says whether pages of an origin came from host itself, which they cannot have done in the clear where we speak TLS.
+func ownOrigin(origin, host string, secure bool) bool {
 	u, err := url.Parse(origin)
-	if err != nil || u.Host == "" {
+	if err != nil || u.Host == "" || secure && u.Scheme != "https" {
 		return false // such as "null"
 	}
 	port := "80"

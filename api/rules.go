@@ -14,8 +14,10 @@ type rules struct {
 	Config
 	one, many time.Duration  // see Service.RequestTimeout and BatchTimeout
 	proxies   []netip.Prefix // trusted ones
-	router    *router.Router
-	console   map[string]console.File // by name
+	// trustsUnix says that a proxy that comes by a Unix socket is trusted, too.
+	trustsUnix bool
+	router     *router.Router
+	console    map[string]console.File // by name
 }
 
 // LiveSettings are the fields of Config that Apply changes.
@@ -28,6 +30,10 @@ func (s *Server) Apply(cfg Config, request, batch time.Duration) {
 	by.AllowedOrigins, by.AllowedHosts, by.TrustedProxies = cfg.AllowedOrigins, cfg.AllowedHosts, cfg.TrustedProxies
 	by.MaxPrompts, by.LameDuck = cfg.MaxPrompts, cfg.LameDuck
 	for _, text := range cfg.TrustedProxies {
+		if text == proxyUnix {
+			by.trustsUnix = true
+			continue
+		}
 		p, _ := parseProxy(text) // checked by Check
 		by.proxies = append(by.proxies, p)
 	}

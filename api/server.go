@@ -55,7 +55,8 @@ type Server struct {
 	http  *fasthttp.Server
 	start time.Time
 
-	rules atomic.Pointer[rules]
+	rules       atomic.Pointer[rules]
+	certificate *Certificate // nil: no TLS
 
 	// abortTime is how long the answers of requests that Shutdown gave up have to get out.
 	abortTime time.Duration
@@ -94,6 +95,12 @@ func New(cfg Config, svc Service) (*Server, error) {
 		return nil, fmt.Errorf("api: %w", err)
 	}
 	s := &Server{cfg: cfg, svc: svc, start: time.Now(), abortTime: time.Second}
+	if cfg.TLS.On() {
+		var err error
+		if s.certificate, err = cfg.TLS.Certificate(svc.Log); err != nil {
+			return nil, err
+		}
+	}
 	s.base, s.giveUp = context.WithCancelCause(context.Background())
 	s.live, s.endLive = context.WithCancel(s.base)
 	s.quiet, s.endQuiet = context.WithCancel(s.base)
@@ -144,9 +151,13 @@ func New(cfg Config, svc Service) (*Server, error) {
 	return s, nil
 }
 
-// Serve accepts connections from ln and serves them until Shutdown, then returns nil. It closes ln.
+// Serve accepts connections from ln and serves them until Shutdown, then returns nil. It closes ln. Where there is a certificate they
+// speak TLS, unless ln is a Unix socket.
 func (s *Server) Serve(ln net.Listener) error {
 	l := newListener(ln, s.cfg, s.refusal, s.svc.Log)
+	if s.cfg.speaksTLS(ln) {
+		l.tls = s.certificate.config()
+	}
 	s.mu.Lock()
 	s.listeners = append(s.listeners, l)
 	if s.stopping.Load() {

@@ -17,7 +17,7 @@ var mayImport = map[string][]string{
 	"cache":         {"pipeline/fair"},
 	"stages":        {"pipeline/...", "hailo", "hailo/dl"},
 	"stages/clip":   {"pipeline/...", "hailo", "hailo/model", "hailo/npu", "hailo/safefile", "cache/...", "stages/..."},
-	"api":           {"pipeline/...", "hailo", "cache/...", "stages/..."}, // of the first three errors and types only
+	"api":           {"pipeline/...", "hailo", "hailo/safefile", "cache/...", "stages/..."}, // of the first three errors and types only
 	"api/client":    {},
 	"configs":       {"pipeline", "hailo/...", "cache/...", "stages/...", "api/..."}, // their Config types
 	"cmd":           {"pipeline/...", "hailo/...", "cache/...", "stages/...", "api", "api/access", "api/admin", "api/client", "api/outbound", "api/stream/...", "configs/...", "bench/..."},

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -53,6 +54,12 @@ func (s *service) live() []liveSettings {
 				s.streams.hub.Apply(c.Streams, limits, c.Performance.RequestTimeout)
 				return nil
 			}},
+		{[]string{"server.tls."}, func(_ context.Context, c configs.Config) error {
+			if c.Server.TLS != s.engine.cfg.Server.TLS {
+				return errors.New("other files than those of the start")
+			}
+			return s.server.Certificate().Reload()
+		}},
 		{[]string{"server.shutdown_timeout"}, func(context.Context, configs.Config) error { return nil }}, // which run asks the reloader for
 		{[]string{"fetch."}, func(_ context.Context, c configs.Config) error {
 			s.streams.allowed.Apply(c.Fetch)

@@ -135,7 +135,7 @@ type service struct {
 }
 
 // url is where the service can be opened on its own machine.
-func (s *service) url() string { return api.URL(s.sockets.main[0].Addr()) }
+func (s *service) url() string { return s.engine.cfg.Server.URLOf(s.sockets.main[0].Addr()) }
 
 // newService takes the port first, so that a second start fails at once and not after the model
 // has been loaded; clients that connect meanwhile wait, but for /healthz and /readyz, and are answered with 503 where

@@ -439,3 +439,45 @@ test('files are asked for again, and not sent again', async ({ page, open, url }
   const head = await fetch(url, { method: 'HEAD' });
   assert.equal(head.headers.get('content-security-policy'), "default-src 'self'; frame-ancestors 'none'");
 });
+
+test('a browser that keeps nothing', async ({ page, open }) => {
+  await page.addInitScript(() => {
+    for (const name of ['localStorage', 'sessionStorage']) {
+      Object.defineProperty(window, name, { get() { throw new DOMException('denied', 'SecurityError'); } });
+    }
+  });
+  await open();
+  await page.getByLabel('Prompt 1', { exact: true }).fill('a cat');
+  await choose(page, cat);
+  await shows(page, 'a cat');
+});
+
+test('the camera ends when another view is shown', async ({ page, open }) => {
+  await page.addInitScript(() => {
+    const get = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    window.streams = [];
+    navigator.mediaDevices.getUserMedia = async (...args) => {
+      const stream = await get(...args);
+      window.streams.push(stream);
+      await window.hold;
+      return stream;
+    };
+  });
+  await open();
+  const ended = () => page.evaluate(() => window.streams.every((s) => s.getTracks().every((t) => t.readyState === 'ended')));
+  // The page has the views that it has: this one is left by the hand of the frame of the page.
+  const leave = () => page.evaluate(async () => (await import('/console/classify.js')).view.hide());
+  await page.getByRole('button', { name: 'Camera' }).click();
+  await page.locator('.live').waitFor();
+  assert.equal(await ended(), false);
+  await leave();
+  await eventually('the end of the camera', ended);
+  await page.evaluate(() => { window.hold = new Promise((resolve) => { window.release = resolve; }); });
+  await page.getByRole('button', { name: 'Camera' }).click();
+  await eventually('a second stream', () => page.evaluate(() => window.streams.length === 2));
+  await leave();
+  await page.evaluate(() => window.release());
+  await eventually('the end of the camera that was being opened', ended);
+  await page.getByRole('button', { name: 'Camera' }).waitFor();
+  assert.equal(await page.locator('.live').isVisible(), false);
+});

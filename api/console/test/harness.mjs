@@ -39,11 +39,10 @@ export async function startService({ config = '', args = [] } = {}) {
   await writeFile(file, config);
   const child = spawn(program, ['serve', '--config', file, '--model', 'demo', '--backend', 'cpu', '--host', '127.0.0.1', '--port', '0', '--state-dir', state, ...args],
     { stdio: ['ignore', 'ignore', 'pipe'] });
-  const ended = new Promise((resolve) => child.on('exit', resolve));
-  const stop = async () => {
+  const ended = new Promise((resolve) => child.on('exit', resolve)).finally(() => rm(state, { recursive: true, force: true }));
+  const stop = () => {
     child.kill('SIGTERM');
-    await ended;
-    await rm(state, { recursive: true, force: true });
+    return ended;
   };
   const lines = [];
   const url = await new Promise((resolve, reject) => {

@@ -1,5 +1,6 @@
 // Requests to the service, and what can go wrong with them.
 import { el, field } from './dom.js';
+import { forTab } from './store.js';
 
 const keyName = 'hailo-clip.key';
 
@@ -15,7 +16,7 @@ export class ApiError extends Error {
 export const aborted = (err) => err?.name === 'AbortError';
 
 // key is the one that the person has typed in: kept while the tab is open, sent to this service alone.
-export const key = () => sessionStorage.getItem(keyName) ?? '';
+export const key = () => forTab.get(keyName);
 
 // request is fetch with the key, which is asked for when the service wants one, unless quiet. Other answers than good ones are
 // thrown as an ApiError.
@@ -103,7 +104,7 @@ function askKey(why) {
     dialog.addEventListener('close', () => {
       const given = dialog.returnValue === 'ok' && input.value.trim() !== '';
       if (given) {
-        sessionStorage.setItem(keyName, input.value.trim());
+        forTab.set(keyName, input.value.trim());
       }
       dialog.remove();
       asking = undefined;

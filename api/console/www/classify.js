@@ -6,6 +6,7 @@ import { bytes, cosine, debounce, el, fill, percent, set, tell, unique } from '.
 import { drawSeen, drawWhole, inWords } from './image.js';
 import { cosineScale, labelRows, promptRows } from './prompts.js';
 import { config, health, onStatus } from './status.js';
+import { forGood } from './store.js';
 import { timingPanel } from './timing.js';
 
 const path = '/v1/classify';
@@ -24,12 +25,13 @@ let settings = { fit: 'crop', image_size: 224, max_tokens: 77, samples: [] };
 let asking = null; // the AbortController of the request under way
 let counted = new Map(); // tokens by text
 let taken = 0; // images
+let opening = null; // names the attempt to open the camera that is wanted
 
 export const view = { name: 'classify', title: 'Classify', start, show, hide };
 
 function start(root) {
   const rows = promptRows(remembered(), () => {
-    localStorage.setItem(promptsKey, JSON.stringify(rows.texts()));
+    remember();
     asking?.abort(); // its answer is to other prompts
     stale();
     later();
@@ -67,8 +69,8 @@ function start(root) {
     }
   });
   onStatus((state) => { // it answers again
-    if (state && now.error?.status === 0 && root.isConnected) {
-      now.camera ? null : classify();
+    if (state && now.error?.status === 0 && root.isConnected && !now.camera) {
+      classify();
     }
   });
   config().then((found) => {
@@ -98,14 +100,17 @@ async function show(name) {
 }
 
 function hide() {
+  opening = null;
   stopCamera();
 }
+
+const remember = () => forGood.set(promptsKey, JSON.stringify(parts.rows.texts()));
 
 const nameOf = (file) => file.replace(/\.\w+$/, '').replaceAll('_', ' ');
 
 function remembered() {
   try {
-    const kept = JSON.parse(localStorage.getItem(promptsKey));
+    const kept = JSON.parse(forGood.get(promptsKey));
     if (Array.isArray(kept) && kept.length && kept.every((text) => typeof text === 'string')) {
       return kept;
     }
@@ -214,9 +219,15 @@ async function startCamera() {
     fill(parts.imageError, el('p', { class: 'notice warn', role: 'alert' }, why));
     return;
   }
+  const mine = opening = {};
   set(parts.cameraButton, { disabled: true });
   try {
     const camera = await openCamera(stopCamera);
+    if (opening !== mine) { // meanwhile another view is shown
+      camera.stop();
+      set(parts.cameraButton, { disabled: false });
+      return;
+    }
     now.image?.bitmap?.close();
     now.image = null;
     now.camera = camera;
@@ -271,10 +282,13 @@ async function watch(camera) {
   tell(parts.rate, 'live');
   while (now.camera === camera) {
     await looking();
+    if (now.camera !== camera) {
+      return;
+    }
     const blob = await frame(camera);
     const bitmap = await createImageBitmap(blob);
     if (now.camera !== camera) {
-      break;
+      return;
     }
     now.image?.bitmap?.close();
     now.image = { blob, name: 'frame.jpg', bitmap };
@@ -301,7 +315,7 @@ function resultCard() {
     errors: el('div'),
     foot: el('p', { class: 'soft' }),
     scale: el('span', {}, 'cosine, from 0 to 1'),
-    sortButton: el('button', { type: 'button', class: 'quiet', hidden: true, onclick: () => parts.rows.sort(now.answer.classifications) }, 'Sort by score'),
+    sortButton: el('button', { type: 'button', class: 'quiet', hidden: true, onclick: sort }, 'Sort by score'),
   });
   parts.sets.addEventListener('change', () => chooseSet(parts.sets.value));
   parts.against = el('div', { class: 'buttons', hidden: true }, el('label', { class: 'soft', for: parts.sets.id }, 'Compare with'), parts.sets);
@@ -314,6 +328,11 @@ function resultCard() {
     parts.foot);
   parts.labels.element.hidden = true;
   return parts.result;
+}
+
+function sort() {
+  parts.rows.sort(now.answer.classifications);
+  remember();
 }
 
 function chooseSet(name) {
