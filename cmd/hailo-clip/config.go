@@ -86,8 +86,8 @@ type configCheckCmd struct {
 
 func (c *configCheckCmd) Help() string {
 	return `What is wrong is told with file, line and bound (exit code 2), and what is allowed but surely not meant with advice (exit
-code 0): what makes the service slow, also a CPUQuota in an installed systemd unit, old names of keys, and settings that have no
-effect beside others.
+code 0): what makes the service slow, also a CPUQuota in an installed systemd unit, what lets others use it who should not, old names
+of keys, and settings that have no effect beside others.
 
 Examples:
   hailo-clip config check
@@ -109,6 +109,9 @@ func (c *configCheckCmd) Run(g *globals) error {
 	for _, advice := range append(cfg.Advice(), unitQuota("/")...) {
 		complain("warning: %s", advice)
 	}
+	if exposure := cfg.Exposure(); exposure != "" {
+		complain("note: %s", exposure)
+	}
 	fmt.Fprintf(stdout, "%s: ok\n", cmp.Or(cfg.File, "no file, built-in defaults"))
 	return nil
 }
@@ -117,7 +120,7 @@ func (c *configCheckCmd) Run(g *globals) error {
 func checkFiles(c configs.Config) error {
 	_, prompts := clip.ReadPrompts(c.TextEmbedding, c.Server.MaxPromptBytes)
 	_, secrets := notify.New(c.Notify, notify.Parts{})
-	return errors.Join(prompts, secrets)
+	return errors.Join(prompts, secrets, c.Server.TLS.CheckFiles())
 }
 
 // checked loads the configuration, with the flags on top, and looks into the files that it names.

@@ -86,7 +86,7 @@ func run() int {
 	parser, err := kong.New(&c, append(rawArguments(),
 		kong.Name("hailo-clip"), kong.Description(description),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
-		kong.Vars{"config_file": configs.SystemFile, "state_variable": configs.StateVariable, "service_state": device.ServiceState},
+		kong.Vars{"config_file": configs.SystemFile, "state_variable": configs.StateVariable, "key_variable": configs.KeyVariable, "service_state": device.ServiceState},
 		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(&c.globals), kong.BindToProvider(c.globals.catalog),
 		kong.BindToProvider(c.globals.cacheFile), kong.BindToProvider(func() (place, error) { return c.place() }),
 		kong.Help(printHelp), kong.Exit(func(int) { // after --help and --version
