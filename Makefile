@@ -133,6 +133,10 @@ fuzz-nightly: ## every fuzz test for 20 minutes: a night
 faults: setup ## break the simulated chip in every way, 20 times each, and log how soon it works again
 	HAILO_TEST_FAULTS=20 $(GO) test -count=1 -timeout 30m -run Faults -v ./cmd/hailo-clip ./hailo/npu
 
+.PHONY: restarts
+restarts: setup ## restart the service 50 times on a socket of systemd's, and reload it 50 times, under load: no request fails
+	HAILO_TEST_LONG=1 $(GO) test -count=1 -timeout 30m -run LoseNoRequest -v ./cmd/hailo-clip
+
 # Icons of a style that the demo model has not seen; render.js wants all sets to be there.
 ICONS := bin/icons
 ICON_SETS := @resvg/resvg-js@2 emojibase-data@17 $(addprefix @iconify-json/,emojione@1 noto@1 twemoji@1 openmoji@1 fluent-emoji@1 fluent-emoji-flat@1)
