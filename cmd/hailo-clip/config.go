@@ -15,7 +15,7 @@ import (
 type configCmd struct {
 	Show  configShowCmd  `cmd:"" help:"Print the configuration in force, or with --default the commented default file."`
 	Check configCheckCmd `cmd:"" help:"Check a configuration file."`
-	Unit  configUnitCmd  `cmd:"" help:"Print the systemd unit, with resource_limits in it."`
+	Unit  configUnitCmd  `cmd:"" help:"Print the systemd unit, with resource_limits in it, or that of its socket."`
 }
 
 func (c *configCmd) Help() string {
@@ -26,17 +26,21 @@ func (c *configCmd) Help() string {
 }
 
 type configUnitCmd struct {
-	Arch string `enum:",amd64,arm64" default:"" help:"For this architecture instead of this machine's (amd64, arm64)."`
+	Arch   string `enum:",amd64,arm64" default:"" help:"For this architecture instead of this machine's (amd64, arm64)."`
+	Socket bool   `help:"Print the unit of a socket at server.host and server.port instead, with which restarts lose no request."`
 }
 
 func (c *configUnitCmd) Help() string {
 	return `Example:
-  hailo-clip config unit | sudo tee /etc/systemd/system/hailo-clip.service`
+  hailo-clip config unit | sudo tee /etc/systemd/system/hailo-clip.service
+  hailo-clip config unit --socket | sudo tee /etc/systemd/system/hailo-clip.socket`
 }
 
 func (c *configUnitCmd) Run(g *globals) error {
 	cfg, _, err := g.load()
-	if err == nil {
+	if err == nil && c.Socket {
+		fmt.Fprint(stdout, cfg.SocketUnit())
+	} else if err == nil {
 		fmt.Fprint(stdout, cfg.ResourceLimits.Unit(configs.UnitProgram, cmp.Or(c.Arch, runtime.GOARCH)))
 	}
 	return err
