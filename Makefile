@@ -154,6 +154,17 @@ fewshot: setup ## accuracy with 0 to 8 example images, on drawings of a style th
 	cd $(ICONS) && npm install --prefix . --no-save --ignore-scripts --no-audit --no-fund --loglevel=error $(ICON_SETS) && node render.js emojione
 	HAILO_TEST_ICONS=$(CURDIR)/$(ICONS) $(GO) test -count=1 -timeout 60m -run TestFewShot -v ./cmd/hailo-clip
 
+CONSOLE    := bin/console
+PLAYWRIGHT := playwright-core@1.65.1
+
+.PHONY: console-test
+console-test: setup ## the console in a browser: playwright-core (npm) drives Debian's chromium; screenshots in bin/console (TEST=...: some of them)
+	@for program in chromium curl; do command -v $$program >/dev/null || $(MAKE) --no-print-directory apt COMPILER=$$program; done
+	@python3 -c 'import requests' 2>/dev/null || $(MAKE) --no-print-directory apt COMPILER=python3-requests
+	@mkdir -p $(CONSOLE)
+	cd $(CONSOLE) && npm install --prefix . --no-save --ignore-scripts --no-audit --no-fund --loglevel=error $(PLAYWRIGHT)
+	node api/console/test/run.mjs bin/hailo-clip $(CONSOLE) $(TEST)
+
 .PHONY: arches
 arches: ## build for linux/amd64 and linux/arm64 without cgo
 	GOARCH=amd64 $(BUILD) -o bin/hailo-clip-linux-amd64 ./cmd/hailo-clip

@@ -71,7 +71,7 @@ func (a *answer) list(before string, n int, item func(b []byte, i int) []byte) {
 // end adds fields, and what every good answer in JSON ends with, and sends the answer.
 func (a *answer) end(fields func(b []byte, r *request, took time.Duration) []byte) error {
 	a.add(func(b []byte) []byte {
-		return appendEnd(fields(b, a.request, a.start.Sub(a.request.arrived)), a.request)
+		return appendEnd(fields(b, a.request, a.start.Sub(a.request.arrived)), a.request, a.start)
 	})
 	return a.send("application/json")
 }

@@ -70,7 +70,7 @@ func TestCallerAddress(t *testing.T) {
 func TestCallerIsHandedOn(t *testing.T) {
 	callers := make(chan fair.Caller, 3)
 	s := newService(t, nil)
-	s.router.POST("/caller", (&route{
+	s.rules.Load().router.POST("/caller", (&route{
 		reads: []reader{{accepts: isJSON, limit: 2, read: func(*request) error { return nil }}},
 		do: image(func(_ context.Context, r *clip.Request) (clip.Result, error) {
 			callers <- r.Lane.Caller

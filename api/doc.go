@@ -4,7 +4,7 @@
 // How a request goes through it:
 //
 //   - listener.go takes the connection, makes room for it (places.go), or answers that there is none. conn.go knows
-//     what the connection does, and whether its client is still there.
+//     what the connection does, and whether its client is still there. starting.go answers probes before the service begins.
 //   - request.go: Server.begin makes a request, which owns its id, its body, what it asks and its answer; request.end
 //     writes its line in the log (log.go) and gives everything back. Panics end here.
 //   - origin.go refuses what pages of other origins have browsers send.
@@ -17,7 +17,9 @@
 //     the text they came from. The engine has them until it calls the request's Release.
 //   - batch.go and compare.go do so for many images and texts, each of which has a result or an error of its own; answer.go
 //     has their answers count as bodies until they have been sent.
-//   - encode.go, vectors.go and health.go write the answers, errors.go those of errors: nowhere else do they become statuses.
+//   - encode.go, vectors.go, health.go and probes.go write the answers, errors.go those of errors: nowhere else do they
+//     become statuses.
+//   - console.go hands out the page of package console, tokens.go counts what a text is for the model.
 //   - drain.go ends the connections when the service stops.
 //
 // Streams go through the same table. streams.go has their routes, events.go those of events, and lent.go the memory for their frames:

@@ -23,11 +23,20 @@ const (
 // deadliner is what a listener needs to end without resetting connections.
 type deadliner interface{ SetDeadline(t time.Time) error }
 
+// Handed marks a listening socket that this process shares, such as one of systemd's: whoever holds it has another process
+// accept from it when this one has ended. When a server stops it touches nothing of such a socket but its own descriptor, so
+// that connections which wait in the kernel's queue are the successor's, and answers with what it serves, in place of a 503,
+// whatever comes on the connections that it has accepted.
+type Handed struct{ net.Listener }
+
 // Close stops accepting, but for the connections that clients have opened already: Accept goes
-// on until there are none. It does not block and may be called again.
+// on until there are none. Those of a socket that was handed over are left where they are. It does not block and may be called again.
 func (l *listener) Close() error {
 	if until := time.Now().Add(backlogTime); !l.closed.CompareAndSwap(nil, &until) {
 		return nil
+	}
+	if l.handed {
+		return l.Listener.Close()
 	}
 	d, ok := l.Listener.(deadliner)
 	if !ok {
@@ -38,12 +47,17 @@ func (l *listener) Close() error {
 }
 
 // drain blocks until no connection is left and none will come, or ctx ends. Connections that
-// are idle end after stopIdleTime.
+// are idle end after stopIdleTime, which those from a socket that was handed over have in any case: their next request is served.
 func (l *listener) drain(ctx context.Context) {
+	var began time.Time
+	if l.handed {
+		began = time.Now()
+	}
 	wait(ctx, func() bool {
 		l.mu.Lock()
 		for c := range l.open {
-			if p, since, _ := c.doing(); p == idle && time.Since(since) > l.stopIdleTime {
+			p, since, _ := c.doing()
+			if p == idle && min(time.Since(since), time.Since(began)) > l.stopIdleTime {
 				c.makeWay(false)
 			}
 		}
@@ -114,7 +128,7 @@ func (l *listener) closeAll() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for c := range l.open {
-		c.Conn.Close()
+		c.wire.Close()
 	}
 }
 
@@ -122,7 +136,15 @@ func (l *listener) closeAll() {
 // that have connected meanwhile and sent something are told so with a 503, where closing alone would reset
 // their connections. It blocks for some seconds at most, and for a moment where there are none.
 func (c Config) Dismiss(ln net.Listener) error {
+	if _, handed := ln.(Handed); handed {
+		return ln.Close() // who has connected is served by the next start
+	}
 	l := newListener(ln, c, nil, slog.New(slog.DiscardHandler))
+	if c.speaksTLS(ln) {
+		if cert, err := c.TLS.Certificate(l.log); err == nil { // else they get what they cannot read
+			l.tls = cert.config()
+		}
+	}
 	l.max = math.MaxInt / 2 // they are no more than the kernel lets wait
 	err := l.Close()
 	var answers sync.WaitGroup

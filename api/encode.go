@@ -11,6 +11,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"hailoclip/pipeline"
 	"hailoclip/stages/clip"
 )
 
@@ -37,15 +38,25 @@ func result(fields func(b []byte, r *request, took time.Duration) []byte) func(*
 	return func(r *request) error {
 		start := time.Now()
 		setJSON(r.ctx, func(b []byte) []byte {
-			return appendEnd(fields(append(b, '{'), r, start.Sub(r.arrived)), r)
+			return appendEnd(fields(append(b, '{'), r, start.Sub(r.arrived)), r, start)
 		})
 		r.serverTiming(time.Since(start))
 		return nil
 	}
 }
 
-// appendEnd appends what every good answer ends with.
-func appendEnd(b []byte, r *request) []byte {
+// appendEnd appends what every good answer ends with. start is when its writing began.
+func appendEnd(b []byte, r *request, start time.Time) []byte {
+	if r.timings {
+		r.written = time.Since(start)
+		b = append(b, `,"timings":{`...)
+		first := true
+		r.eachTiming(r.written, func(name, suffix string, d time.Duration) {
+			b = appendTiming(b, first, name, suffix, d)
+			first = false
+		})
+		b = append(b, '}')
+	}
 	b = append(b, `,"model":`...)
 	b = appendString(b, r.server.svc.Engine.Model())
 	b = append(b, `,"request_id":`...)
@@ -53,14 +64,66 @@ func appendEnd(b []byte, r *request) []byte {
 	return append(b, '}')
 }
 
-// serverTiming says in a response header where the time went, in milliseconds: read (JSON and base64), text (vectors of
-// the prompts), queue (in front of the line), then for each stage of the line its name and, but for the first,
-// name-wait (in the queue before it and while its batch was gathered), and last answer (its JSON).
+// eachTiming calls do with where the time went: read (JSON and base64), text (vectors of the prompts), those of eachStage,
+// and last answer (the JSON of it).
+func (r *request) eachTiming(answer time.Duration, do func(name, suffix string, d time.Duration)) {
+	do("read", "", r.read)
+	do("text", "", r.result.TextTime)
+	eachStage(r.result.Times[:], do)
+	do("answer", "", answer)
+}
+
+// eachStage calls do with the times of an image in the line: queue (in front of it), then for each stage its name and, but for
+// the first, name-wait (in the queue before it and while its batch was gathered).
+func eachStage(times []pipeline.StageTime, do func(name, suffix string, d time.Duration)) {
+	for i, stage := range times {
+		if stage.Stage == "" { // a text needs none
+			break
+		}
+		if i == 0 {
+			do("queue", "", stage.Wait)
+		} else {
+			do(stage.Stage, "-wait", stage.Wait)
+		}
+		do(stage.Stage, "", stage.Work)
+	}
+}
+
+// appendTiming appends a field of the object timings, in milliseconds.
+func appendTiming(b []byte, first bool, name, suffix string, d time.Duration) []byte {
+	if !first {
+		b = append(b, ',')
+	}
+	b = append(append(b, '"'), name...)
+	if suffix != "" {
+		b = append(append(b, '_'), suffix[1:]...)
+	}
+	return appendMillis(append(b, `":`...), d)
+}
+
+// appendTimings appends the timings of one image of a batch, if they are wanted.
+func (r *request) appendTimings(b []byte, times []pipeline.StageTime) []byte {
+	if !r.timings {
+		return b
+	}
+	b = append(b, `,"timings":{`...)
+	first := true
+	eachStage(times, func(name, suffix string, d time.Duration) {
+		b = appendTiming(b, first, name, suffix, d)
+		first = false
+	})
+	return append(b, '}')
+}
+
+// serverTiming has a header say where the time went, in milliseconds: what eachTiming says, and what the body does if it does.
 func (r *request) serverTiming(answer time.Duration) {
+	if r.written > 0 {
+		answer = r.written
+	}
 	var space [512]byte
 	b := space[:0]
 	r.took = answer
-	r.stages(func(name, suffix string, d time.Duration) {
+	r.eachTiming(answer, func(name, suffix string, d time.Duration) {
 		if len(b) > 0 {
 			b = append(b, ", "...)
 		}
@@ -68,24 +131,6 @@ func (r *request) serverTiming(answer time.Duration) {
 		b = appendMillis(append(b, ";dur="...), d)
 	})
 	r.ctx.Response.Header.SetBytesV("Server-Timing", b)
-}
-
-// stages tells what each stage has taken so far, in their order, see serverTiming.
-func (r *request) stages(tell func(name, suffix string, d time.Duration)) {
-	tell("read", "", r.read)
-	tell("text", "", r.result.TextTime)
-	for i, stage := range r.result.Times {
-		if stage.Stage == "" { // a text needs none
-			break
-		}
-		if i == 0 {
-			tell("queue", "", stage.Wait)
-		} else {
-			tell(stage.Stage, "-wait", stage.Wait)
-		}
-		tell(stage.Stage, "", stage.Work)
-	}
-	tell("answer", "", r.took)
 }
 
 // appendClassification appends the fields of an answer of /v1/classify.

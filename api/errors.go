@@ -42,6 +42,9 @@ var (
 	errInvalidRequest  = &kind{400, "invalid_request", "", 0}
 	errInvalidPrompts  = &kind{400, "invalid_prompts", "", 0}
 	errInvalidImage    = &kind{400, "invalid_image", "", 0}
+	errUnauthorized    = &kind{401, "unauthorized", "", 0}
+	errRevoked         = &kind{401, "unauthorized", "The key has been revoked", 0} // of what had begun with it
+	errMayNot          = &kind{403, "not_allowed", "", 0}
 	errConfiguration   = &kind{400, "invalid_configuration", "", 0} // to be loaded again
 	errOrigin          = &kind{403, "origin_not_allowed", "", 0}
 	errHost            = &kind{403, "host_not_allowed", "", 0}
@@ -53,6 +56,7 @@ var (
 	errMediaType       = &kind{415, "unsupported_media_type", "", 0}
 	errBodyMemory      = &kind{429, "queue_full", "Too many large requests at once, try again later", 1}
 	errQueueFull       = &kind{429, "queue_full", "The queue is full, try again later", 1}
+	errKeyBusy         = &kind{429, "queue_full", "As much goes on with this key as may at once, try again later", 1}
 	errUpgrade         = &kind{426, "upgrade_required", "", 0}
 	errNotUTF8         = &kind{400, "invalid_json", "", 0} // of a message of text, which a WebSocket ends by
 	errHeaderTooLarge  = &kind{431, "header_too_large", "", 0}
@@ -195,6 +199,9 @@ func (c *conn) readError(err error) error {
 // writeError makes the answer for an error.
 func writeError(ctx *fasthttp.RequestCtx, id string, o outcome) {
 	ctx.SetStatusCode(o.status)
+	if o.status == fasthttp.StatusUnauthorized {
+		ctx.Response.Header.Set(fasthttp.HeaderWWWAuthenticate, `Bearer realm="hailo-clip"`)
+	}
 	if o.retry > 0 {
 		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, strconv.Itoa(o.retry))
 	}

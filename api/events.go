@@ -180,6 +180,8 @@ func (s *Server) tell(l *lasting, id string, from *event.Listener, resumed bool)
 	defer end(nil)
 	stop := context.AfterFunc(s.quiet, func() { end(errStopping) })
 	defer stop()
+	keep := context.AfterFunc(l.grant.Revoked(), func() { end(errRevoked) })
+	defer keep()
 	var b []byte
 	for {
 		within, cancel := context.WithTimeout(ctx, s.heartbeat)

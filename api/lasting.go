@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"hailoclip/api/access"
 	"hailoclip/pipeline/fair"
 	"hailoclip/stages/clip"
 )
@@ -22,6 +23,7 @@ type lasting struct {
 	conn     *conn
 	id       string // of the request
 	caller   fair.Caller
+	grant    *access.Grant   // by which the request was let in
 	ctx      context.Context // ends when the connection is closed, or Shutdown loses patience
 	cancel   context.CancelCauseFunc
 
@@ -67,9 +69,11 @@ func (r *request) mayLast() error {
 // lasting makes one of a request whose connection is in phase p from then on. If takeOver does not follow, cancel must. The
 // context ends with the connection, whatever happens.
 func (r *request) lasting(p phase) *lasting {
-	l := &lasting{server: r.server, conn: r.conn, id: r.id, caller: r.server.caller(r.ctx)}
+	l := &lasting{server: r.server, conn: r.conn, id: r.id, caller: r.whose(), grant: r.grant}
 	l.reads.conn = r.conn
 	l.ctx, l.cancel = context.WithCancelCause(r.server.base)
+	r.inside = false // it is l that is, from now on
+	context.AfterFunc(l.ctx, l.grant.Leave)
 	l.conn.enter(p, l.cancel)
 	return l
 }
@@ -102,7 +106,11 @@ func (r *request) takeOver(l *lasting, serve func() error) {
 			l.server.unlogged.Add(1)
 			return
 		}
-		l.server.svc.Log.Info("stream ended", slog.String("path", path[:min(len(path), maxLoggedPath)]),
+		log := l.server.svc.Log
+		if l.grant.Name != "" {
+			log = log.With(slog.String("key", l.grant.Name))
+		}
+		log.Info("stream ended", slog.String("path", path[:min(len(path), maxLoggedPath)]),
 			slog.Float64("ms", float64(time.Since(start).Microseconds())/1000), slog.Int64("bytes_in", l.in.Load()),
 			slog.Int64("bytes_out", l.out.Load()), slog.String("request_id", l.id), slog.String("code", outcomeOf(err).code))
 	})

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -36,12 +37,15 @@ func (c Config) Descriptors() int { return c.MaxConnections + c.reserve() + spar
 // accepting when descriptors run out, and resets what it has not accepted when it closes.
 type listener struct {
 	net.Listener
+	handed  bool          // see Handed
 	max     int           // connections in a regular place
 	reserve int           // others
 	refusal func() []byte // makes the whole answer to a connection beyond the reserve
 	log     *slog.Logger
+	tls     *tls.Config // nil: it is plain
 
 	idleTime      time.Duration // a connection that has been idle for longer makes room for a new one
+	handshakeTime time.Duration // for one of TLS
 	overLimitTime time.Duration // one over the limit that is older makes room where the reserve is used up
 	stopIdleTime  time.Duration // for how long one may be idle while the service stops, see stopIdleTime
 
@@ -61,9 +65,13 @@ type listener struct {
 }
 
 func newListener(ln net.Listener, c Config, refusal func() []byte, log *slog.Logger) *listener {
+	handed, isHanded := ln.(Handed)
+	if isHanded {
+		ln = handed.Listener
+	}
 	l := &listener{
-		Listener: ln, max: c.MaxConnections, reserve: c.reserve(), refusal: refusal, log: log,
-		idleTime: time.Second, overLimitTime: partingTime, stopIdleTime: stopIdleTime,
+		Listener: ln, handed: isHanded, max: c.MaxConnections, reserve: c.reserve(), refusal: refusal, log: log,
+		idleTime: time.Second, overLimitTime: partingTime, stopIdleTime: stopIdleTime, handshakeTime: handshakeTime,
 		ended: make(chan struct{}), open: make(map[*conn]struct{}), networks: make(map[netip.Prefix]int),
 	}
 	l.openSpares()
@@ -85,7 +93,11 @@ func (l *listener) Accept() (net.Conn, error) {
 				return c, nil
 			}
 			l.refused.Add(1)
-			refuse(nc, l.refusal())
+			if answer := l.refusal; l.tls != nil {
+				refuse(nc, alert())
+			} else {
+				refuse(nc, answer())
+			}
 			short, quiet = false, false
 		case isAny(err, unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM):
 			l.warn(err)
@@ -134,7 +146,10 @@ func (l *listener) end(err error) error {
 func (l *listener) admit(nc net.Conn, short bool) *conn {
 	now := time.Now()
 	l.admitted.Add(1)
-	c := &conn{Conn: nc, id: connIDs.Add(1), listener: l, network: networkOf(addressOf(nc.RemoteAddr())), opened: now, since: now}
+	c := &conn{Conn: nc, wire: nc, id: connIDs.Add(1), listener: l, network: networkOf(addressOf(nc.RemoteAddr())), opened: now, since: now}
+	if !c.network.IsValid() {
+		c.peer = peerOf(nc)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.regular >= l.max {
@@ -154,6 +169,11 @@ func (l *listener) admit(nc net.Conn, short bool) *conn {
 	} else {
 		l.regular++
 		l.networks[c.network]++
+	}
+	if l.tls != nil {
+		if c.secure(l.tls); !over {
+			c.latest = c.tls.until
+		}
 	}
 	l.open[c] = struct{}{}
 	return c

@@ -202,6 +202,9 @@ func TestTooManyConnections(t *testing.T) {
 		r := s.do(t, "GET", "/health", "")
 		return r.status == 200 && r.last
 	})
+	for _, path := range probePaths {
+		s.do(t, "GET", path, "").wantOK(t)
+	}
 	for _, size := range []int{1, 50_000, 900_000} {
 		r := s.post(t, "/v1/embed/text", `{"text":"x","more":"`+strings.Repeat("y", size)+`"}`)
 		if r.wantError(t, 503, "too_many_connections", "Too many connections"); !r.last {
@@ -230,6 +233,7 @@ func TestRefuse(t *testing.T) {
 
 // TestBacklogIsAnswered: what the kernel has accepted before a stop is answered after it.
 func TestBacklogIsAnswered(t *testing.T) {
+	plainOnly(t)
 	s := newService(t, nil)
 	ln := must(s.cfg.Listen())
 	var clients []net.Conn

@@ -59,6 +59,9 @@ func (r *request) log(took time.Duration) {
 		slog.String("request_id", r.id),
 		slog.String("client", clientOf(s.clientAddress(r.ctx))),
 	)
+	if key := r.keyName(); key != "" {
+		attrs = append(attrs, slog.String("key", key))
+	}
 	if id := traceID(r.ctx.Request.Header.PeekAll("Traceparent")); id != "" {
 		attrs = append(attrs, slog.String("trace_id", id))
 	}
@@ -91,7 +94,7 @@ func clientOf(ip netip.Addr) string {
 // when there are none.
 func (r *request) stageAttrs() slog.Attr {
 	var times []slog.Attr
-	r.stages(func(name, suffix string, d time.Duration) {
+	r.eachTiming(r.took, func(name, suffix string, d time.Duration) {
 		if d > 0 {
 			times = append(times, slog.Float64(name+suffix, millis(d)))
 		}

@@ -28,6 +28,8 @@ func TestOpenAPI(t *testing.T) {
 		headers                  []string
 	}{
 		{"health", "GET", "/health", "", 200, nil},
+		{"alive", "GET", "/healthz", "", 200, nil},
+		{"ready", "GET", "/readyz", "", 200, nil},
 		{"stats", "GET", "/v1/stats", "", 200, nil},
 		{"classify", "POST", "/v1/classify", good, 200, []string{headerTimeout, "10000", headerRequestID, "mine"}},
 		{"embed image", "POST", "/v1/embed/image", `{"image":"` + b64(goodImage) + `"}`, 200, nil},
@@ -68,10 +70,12 @@ func TestOpenAPI(t *testing.T) {
 	streams(t, serve(t, kept(t)), doc)
 	s.lose("no device")
 	checkReply(t, doc.Paths.Value("/health").Get, s.do(t, "GET", "/health", ""), 503)
+	checkReply(t, doc.Paths.Value("/readyz").Get, s.do(t, "GET", "/readyz", ""), 503)
+	checkReply(t, doc.Paths.Value("/healthz").Get, s.do(t, "GET", "/healthz", ""), 200)
 	checkReply(t, doc.Paths.Value("/v1/classify").Post, s.post(t, "/v1/classify", good), 503)
 
 	// Everything served is described, and the other way round.
-	for method, paths := range s.router.List() {
+	for method, paths := range s.rules.Load().router.List() {
 		for _, path := range paths {
 			if item := doc.Paths.Value(path); item == nil || method != http.MethodHead && item.GetOperation(method) == nil {
 				t.Errorf("%s %s is not described", method, path)
@@ -80,7 +84,7 @@ func TestOpenAPI(t *testing.T) {
 	}
 	for path, item := range doc.Paths.Map() {
 		for method := range item.Operations() {
-			if !slices.Contains(s.router.List()[method], path) {
+			if !slices.Contains(s.rules.Load().router.List()[method], path) {
 				t.Errorf("%s %s is described and not served", method, path)
 			}
 		}

@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"github.com/valyala/fasthttp"
 )
 
 // makeRoom frees a descriptor for one connection, and ends another one that is idle. It
@@ -98,7 +100,7 @@ func (l *listener) cut(now time.Time, forOverLimit bool) bool {
 	if c == nil {
 		return false
 	}
-	c.Conn.Close()
+	c.wire.Close()
 	delete(l.open, c)
 	l.evicted.Add(1)
 	return true
@@ -120,13 +122,16 @@ func refuse(nc net.Conn, answer []byte) {
 	}
 }
 
-// refusal is a whole answer, with status 503, to a connection that gets no further.
+// refusal is a whole answer to a connection that gets no further.
 func refusal(err error, warning string) []byte {
 	o, id := outcomeOf(err), newRequestID()
-	body := appendError(nil, o, id)
+	body, more := appendError(nil, o, id), ""
 	if warning != "" {
-		warning = headerWarning + ": " + warning + "\r\n"
+		more = headerWarning + ": " + warning + "\r\n"
 	}
-	return fmt.Appendf(nil, "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: application/json\r\n%s"+
-		headerRequestID+": %s\r\nRetry-After: %d\r\nContent-Length: %d\r\n\r\n%s", warning, id, o.retry, len(body), body)
+	if o.retry > 0 {
+		more += fmt.Sprintf("Retry-After: %d\r\n", o.retry)
+	}
+	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nConnection: close\r\nContent-Type: application/json\r\n%s"+
+		headerRequestID+": %s\r\nContent-Length: %d\r\n\r\n%s", o.status, fasthttp.StatusMessage(o.status), more, id, len(body), body)
 }

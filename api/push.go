@@ -106,6 +106,7 @@ func (r *request) pushFrames() error {
 	reading, end := context.WithCancelCause(r.work) // its cause is why no more frames are read
 	defer end(nil)
 	defer context.AfterFunc(r.server.live, func() { end(errStopping) })()
+	defer context.AfterFunc(r.grant.Revoked(), func() { end(errRevoked) })()
 	go func() {
 		select {
 		case <-feed.Done():

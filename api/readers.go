@@ -71,7 +71,10 @@ func formReader(read func(*request, *input) error, add func(*request, part) erro
 }
 
 // readInput adds the query to what the body has, and makes of both what is asked.
-func (r *request) readInput(read func(*request, *input) error) error {
+func (r *request) readInput(read func(*request, *input) error) (err error) {
+	if r.timings, err = r.flag("timings"); err != nil {
+		return err
+	}
 	if err := r.input.addQuery(r.ctx.QueryArgs()); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"hailoclip/api/access"
 	"hailoclip/pipeline"
 	"hailoclip/pipeline/fair"
 	"hailoclip/stages/clip"
@@ -20,6 +21,7 @@ import (
 // puts back the buffer of the body, forgets everything, and puts the request back.
 type request struct {
 	server  *Server
+	rules   *rules              // that it is served by
 	scratch *[scratchBytes]byte // for decodeFast, which reads only what it has written in the same step
 	release func()              // unhold, bound once
 	seen    func()              // unholdBody, likewise
@@ -36,6 +38,8 @@ type request struct {
 	start time.Time
 	fault outcome // what went wrong; its err is nil while nothing did
 
+	grant   *access.Grant // by which it has been let in; nil: it was not, or asks for what everybody may see
+	inside  bool          // it counts as inside, see access.Grant.Enter
 	caller  fair.Caller
 	body    []byte          // as it came; later the image, over its own text; of Server.bodies. The engine's, once it has the image
 	size    int             // bytes of it that have come
@@ -45,11 +49,14 @@ type request struct {
 	vectors vectors         // how it wants embeddings
 	set     *setAsk         // what is asked of a prompt set; nil: nothing
 	stream  *streamAsk      // what is asked of a stream; nil: nothing
+	counts  []tokenCount    // of texts, where only that is asked
 	pushed  *pushed         // frames, and what came of them; nil: none
 	ask     clip.Request    // what the engine is asked: its image lies in body, its prompts are texts, see trimmed
 	work    context.Context // carries the deadline
 	arrived time.Time       // when the body was complete
 	read    time.Duration   // that the JSON and the base64 took
+	timings bool            // the answer is to say what took how long
+	written time.Duration   // what it says of its own writing; 0: nothing
 	result  clip.Result
 
 	holders atomic.Int32
@@ -77,6 +84,7 @@ const (
 func (s *Server) begin(ctx *fasthttp.RequestCtx, st state) *request {
 	r := s.requests.Get().(*request)
 	r.holders.Store(1)
+	r.rules = s.rules.Load()
 	r.ctx, r.conn, r.state, r.start, r.watched = ctx, connOf(ctx), st, time.Now(), s.other
 	ctx.SetUserValue(requestKey, r)
 	h := &ctx.Response.Header
@@ -134,7 +142,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	r := s.begin(ctx, arriving)
 	defer r.end()
 	r.answer()
-	if ctx.Request.IsBodyStream() && r.state != received || s.stopping.Load() || r.conn.place() != regular {
+	if ctx.Request.IsBodyStream() && r.state != received || s.Draining() || r.conn.place() != regular {
 		ctx.SetConnectionClose()
 		r.conn.lingers.Store(true)
 	}
@@ -175,14 +183,14 @@ func (r *request) answer() {
 		r.answerError(fail(errMalformed, "The request has both Content-Length and Transfer-Encoding"))
 		return
 	}
-	if r.conn.place() == overLimit && string(r.ctx.Path()) != "/health" {
+	if r.conn.place() == overLimit && !isProbe(string(r.ctx.Path())) {
 		r.answerError(errTooManyConns)
 		return
 	}
 	if answered, err := r.server.screen(r.ctx); err != nil {
 		r.answerError(err)
 	} else if !answered {
-		r.server.router.Handler(r.ctx) // finds the route and calls serve
+		r.rules.router.Handler(r.ctx) // finds the route and calls serve
 	}
 }
 

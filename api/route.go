@@ -40,30 +40,35 @@ type reader struct {
 const endless = -1
 
 // routes is everything that is served.
-func (s *Server) routes() []route {
-	e, one, many := s.svc.Engine, s.svc.RequestTimeout, s.svc.BatchTimeout
+func (s *Server) routes(to *rules) []route {
+	e, one, many := s.svc.Engine, to.one, to.many
 	json := func(read func(*request, *input) error) []reader {
 		return []reader{{"application/json", isJSON, s.cfg.MaxBodyBytes, jsonReader(read)}}
 	}
 	return append([]route{
+		{"GET HEAD", "/", 0, nil, nil, nil, s.home},
+		{"GET HEAD", consolePath + "{name}", 0, nil, nil, nil, s.consoleFile},
 		{"GET HEAD", "/health", 0, nil, nil, nil, s.health},
+		{"GET HEAD", "/healthz", 0, nil, nil, nil, s.healthz},
+		{"GET HEAD", "/readyz", 0, nil, nil, nil, s.readyz},
 		{"GET", "/v1/stats", 0, nil, nil, nil, s.stats},
 		{"GET HEAD", "/openapi.yaml", 0, nil, nil, nil, openAPI},
 		{"POST", "/v1/classify", one, s.imageBodies(readClassify), e.Refuses, image(e.Classify), result(appendClassification)},
 		{"POST", "/v1/embed/image", one, s.imageBodies(readImage), e.Refuses, image(e.EmbedImage), embedding},
 		{"POST", "/v1/embed/text", one, json(readText), nil, (*request).embedText, embedding},
+		{"POST", "/v1/tokens", one, json(readTokens), nil, (*request).countTokens, result(appendTokens)},
 		{"POST", "/v1/classify/batch", many, s.batchBodies(readClassifyBatch), nil, (*request).classifyBatch, (*request).answerClassifyBatch},
 		{"POST", "/v1/embed/batch", many, s.batchBodies(readEmbedBatch), nil, (*request).embedBatch, (*request).answerEmbedBatch},
 		{"POST", "/v1/compare", many, s.batchBodies(readComparison)[:1], nil, (*request).compare, (*request).answerComparison},
-	}, slices.Concat(s.promptSetRoutes(), s.streamRoutes(), s.adminRoutes())...)
+	}, slices.Concat(s.promptSetRoutes(to), s.streamRoutes(), s.adminRoutes(to))...)
 }
 
 // newRouter finds the routes by method and path.
-func (s *Server) newRouter() *router.Router {
+func (s *Server) newRouter(by *rules) *router.Router {
 	r := router.New()
 	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
 	paths := map[string]*watched{}
-	for _, to := range s.routes() {
+	for _, to := range s.routes(by) {
 		if paths[to.path] == nil {
 			paths[to.path] = s.watch(to.path)
 		}
@@ -73,7 +78,7 @@ func (s *Server) newRouter() *router.Router {
 		}
 	}
 	refuse := func(err error) fasthttp.RequestHandler {
-		return func(ctx *fasthttp.RequestCtx) { requestOf(ctx).answerError(err) }
+		return (&route{answers: func(*request) error { return err }}).handle(s.other)
 	}
 	r.NotFound = refuse(fail(errNotFound, "There is no such path, see /openapi.yaml"))
 	r.MethodNotAllowed = refuse(fail(errMethod, "Method not allowed here, see the Allow header"))
@@ -84,7 +89,12 @@ func (to *route) handle(w *watched) fasthttp.RequestHandler {
 	return func(ctx *fasthttp.RequestCtx) {
 		r := requestOf(ctx)
 		r.watched, r.lasts = w, len(to.reads) > 0 && to.reads[0].limit == endless
-		if err := r.serve(to); err != nil {
+		err := r.enter(to)
+		if err == nil {
+			defer r.leave()
+			err = r.serve(to)
+		}
+		if err != nil {
 			r.answerError(err)
 		}
 	}
@@ -104,7 +114,7 @@ func (r *request) serve(to *route) error {
 			var stop context.CancelFunc
 			r.work, stop = context.WithTimeout(s.base, limit)
 			defer stop()
-			r.caller = s.caller(r.ctx)
+			r.caller = r.whose()
 		}
 		return to.answers(r)
 	}
@@ -112,13 +122,13 @@ func (r *request) serve(to *route) error {
 	if err != nil {
 		return err
 	}
-	r.caller = s.caller(r.ctx)
+	r.caller = r.whose()
 	if r.state != asking && body.limit != endless {
 		if err := r.receive(body.limit); err != nil {
 			return err
 		}
 	}
-	if to.refuses != nil {
+	if to.refuses != nil && r.lane().Policy() != pipeline.Bulk {
 		if err := to.refuses(r.caller); err != nil {
 			return err
 		}
@@ -152,7 +162,7 @@ func (r *request) serve(to *route) error {
 // the time for its answer.
 func (r *request) admit(to *route) (body *reader, limit time.Duration, err error) {
 	s, h := r.server, &r.ctx.Request.Header
-	if s.stopping.Load() {
+	if s.refuses(r.conn) {
 		return nil, 0, errStopping
 	}
 	if body, err = to.reader(h); err != nil {
@@ -237,7 +247,7 @@ func inTurn(read func(*request) error) func(*request) error {
 func image(do func(context.Context, *clip.Request) (clip.Result, error)) func(*request) error {
 	return func(r *request) (err error) {
 		r.holders.Add(1)
-		r.ask.Release, r.ask.Lane = r.seen, pipeline.Lane{Caller: r.caller}
+		r.ask.Release, r.ask.Lane = r.seen, r.lane()
 		r.result, err = do(r.work, &r.ask)
 		return err
 	}

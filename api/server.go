@@ -7,15 +7,14 @@ import (
 	"log/slog"
 	"math"
 	"net"
-	"net/netip"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/fasthttp/router"
 	"github.com/valyala/fasthttp"
 
+	"hailoclip/api/access"
 	"hailoclip/api/admin"
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
@@ -40,8 +39,10 @@ type Service struct {
 	Lost   error   // why there is no store
 	Memory *Memory // for bodies and frames; nil: one of its own
 
+	Access   *access.Keys     // who may ask; its Apply changes that at any time. nil: anybody
 	Notifier *notify.Notifier // whose counters are in /v1/stats; nil: there is none
 
+	Samples    []Sample        // that the console offers
 	Recorder   *admin.Recorder // of requests and durations; nil: nothing is recorded
 	Admin      *admin.Parts    // what /metrics and /admin/* are served with, of which Metrics is not needed; nil: not here
 	LogDropped func() uint64   // lines of the log that were dropped so far; nil: not known
@@ -49,13 +50,13 @@ type Service struct {
 
 // Server serves the REST interface. Safe for concurrent use.
 type Server struct {
-	cfg    Config
-	svc    Service
-	http   *fasthttp.Server
-	router *router.Router
-	start  time.Time
+	cfg   Config
+	svc   Service
+	http  *fasthttp.Server
+	start time.Time
 
-	proxies []netip.Prefix // trusted ones
+	rules       atomic.Pointer[rules]
+	certificate *Certificate // nil: no TLS
 
 	// abortTime is how long the answers of requests that Shutdown gave up have to get out.
 	abortTime time.Duration
@@ -65,12 +66,13 @@ type Server struct {
 	other     *watched      // the requests that no route takes
 	requests  sync.Pool     // of *request
 	bodies    *Memory
-	lents     sync.Pool     // of *lent
-	unpacking chan struct{} // has a value for each large body that is being read
-	telling   *fair.Turns   // to read a prompt set, which may be large, and to make JSON of it
-	trials    *fair.Turns   // to evaluate a prompt set: a thousand images by a thousand labels take tens of MB
-	matching  *fair.Turns   // to classify a batch with very many matches, which are kept until all are there
-	stopping  atomic.Bool
+	lents     sync.Pool       // of *lent
+	unpacking chan struct{}   // has a value for each large body that is being read
+	telling   *fair.Turns     // to read a prompt set, which may be large, and to make JSON of it
+	trials    *fair.Turns     // to evaluate a prompt set: a thousand images by a thousand labels take tens of MB
+	matching  *fair.Turns     // to classify a batch with very many matches, which are kept until all are there
+	draining  atomic.Bool     // see Draining
+	stopping  atomic.Bool     // Shutdown has begun
 	live      context.Context // of streams; ends when Shutdown begins
 	endLive   context.CancelFunc
 	quiet     context.Context // of listeners to events; ends when there are no more frames
@@ -93,6 +95,12 @@ func New(cfg Config, svc Service) (*Server, error) {
 		return nil, fmt.Errorf("api: %w", err)
 	}
 	s := &Server{cfg: cfg, svc: svc, start: time.Now(), abortTime: time.Second}
+	if cfg.TLS.On() {
+		var err error
+		if s.certificate, err = cfg.TLS.Certificate(svc.Log); err != nil {
+			return nil, err
+		}
+	}
 	s.base, s.giveUp = context.WithCancelCause(context.Background())
 	s.live, s.endLive = context.WithCancel(s.base)
 	s.quiet, s.endQuiet = context.WithCancel(s.base)
@@ -109,16 +117,15 @@ func New(cfg Config, svc Service) (*Server, error) {
 		l.release = l.giveBack
 		return l
 	}
+	if s.svc.Access == nil {
+		s.svc.Access = access.New(access.Config{})
+	}
 	if s.bodies = svc.Memory; s.bodies == nil {
 		s.bodies = cfg.NewMemory()
 	}
-	for _, text := range cfg.TrustedProxies {
-		p, _ := parseProxy(text) // checked by Check
-		s.proxies = append(s.proxies, p)
-	}
 	s.SetLogEvery(svc.LogEvery)
 	s.other = s.watch(admin.OtherEndpoint)
-	s.router = s.newRouter()
+	s.Apply(cfg, svc.RequestTimeout, svc.BatchTimeout)
 	s.http = &fasthttp.Server{
 		Handler:       s.handle,
 		ExpectHandler: s.expect,
@@ -144,9 +151,13 @@ func New(cfg Config, svc Service) (*Server, error) {
 	return s, nil
 }
 
-// Serve accepts connections from ln and serves them until Shutdown, then returns nil. It closes ln.
+// Serve accepts connections from ln and serves them until Shutdown, then returns nil. It closes ln. Where there is a certificate they
+// speak TLS, unless ln is a Unix socket.
 func (s *Server) Serve(ln net.Listener) error {
 	l := newListener(ln, s.cfg, s.refusal, s.svc.Log)
+	if s.cfg.speaksTLS(ln) {
+		l.tls = s.certificate.config()
+	}
 	s.mu.Lock()
 	s.listeners = append(s.listeners, l)
 	if s.stopping.Load() {
@@ -163,9 +174,26 @@ func (s *Server) Serve(ln net.Listener) error {
 // refusal is the whole answer to a connection that there is no room for.
 func (s *Server) refusal() []byte { return refusal(errTooManyConns, s.svc.Warning) }
 
+// LameDuck drains for Config.LameDuck, or until ctx ends. It blocks for so long; Shutdown follows.
+func (s *Server) LameDuck(ctx context.Context) {
+	s.Drain()
+	over, stop := context.WithTimeout(ctx, s.rules.Load().LameDuck)
+	defer stop()
+	<-over.Done()
+}
+
+// Draining says that the service is about to stop, or stops: nobody should send it more.
+func (s *Server) Draining() bool { return s.draining.Load() || s.stopping.Load() }
+
+// refuses says that a request which has come on c is too late. On a connection that was accepted from a socket which is
+// handed to the next process none is: its client was not told before.
+func (s *Server) refuses(c *conn) bool {
+	return s.stopping.Load() && (c.listener == nil || !c.listener.handed)
+}
+
 // Shutdown stops accepting, answers new requests on open connections with 503, waits for the requests inside and closes
 // the connections. Every connection that a client has opened is served to that end, also those that wait to be
-// accepted. Streams end when the frames that they have sent are answered. When ctx ends first, what is still inside is
+// accepted; for sockets that others accept from see Handed. Streams end when the frames that they have sent are answered. When ctx ends first, what is still inside is
 // answered with 503, all connections are closed, and the cause of ctx is returned. The engine must still be running, so close it afterwards.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()

@@ -234,6 +234,9 @@ func newService(t testing.TB, change func(*Config, *Service)) *service {
 		Recorder: recorder, Admin: &admin.Parts{Reload: func(context.Context) (any, error) { return map[string][]string{}, nil }},
 		Log: slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
+	if *overTLS {
+		cfg.TLS = testTLS(t, t.TempDir())
+	}
 	if change != nil {
 		change(&cfg, &svc)
 	}
@@ -275,6 +278,10 @@ func (s *service) serve(t testing.TB, ln net.Listener) {
 	s.addr = ln.Addr().String()
 	s.url = "http://" + s.addr
 	s.client = &http.Client{Transport: &http.Transport{}}
+	if s.cfg.speaksTLS(ln) {
+		s.url = "https://" + s.addr
+		s.client.Transport.(*http.Transport).TLSClientConfig = clientTLS
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(ln) }()
 	closeEngine := s.stop

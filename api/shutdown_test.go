@@ -1,9 +1,11 @@
 package api
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"net"
+	"net/http"
 	"testing"
 	"time"
 )
@@ -104,5 +106,52 @@ func TestNewRefuses(t *testing.T) {
 		if _, err := New(testConfig(), svc); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
+	}
+}
+
+// TestHandedSocket: the connections that wait at a socket which others hold are theirs, the requests that come on connections
+// of before are served, and the last of each ends it.
+func TestHandedSocket(t *testing.T) {
+	s := newService(t, nil)
+	ln := must(s.cfg.Listen()).(*net.TCPListener)
+	defer ln.Close() // the socket of whoever has it handed over
+	file := must(ln.File())
+	defer file.Close()
+	s.serve(t, Handed{must(net.FileListener(file))})
+	_, ask := s.asker(t, posted(classifyBody(goodImage, "", "x")))
+	ask().wantOK(t)
+	until(t, func() bool { return len(s.listeners[0].busy()) == 0 })
+	s.listeners[0].mu.Lock() // of drain
+	s.listeners[0].stopIdleTime = time.Hour
+	s.listeners[0].mu.Unlock()
+
+	stopped := s.shutdown()
+	<-s.listeners[0].ended
+	waiting := s.send(t, askHealth)
+	r := ask()
+	if r.wantOK(t); !r.last {
+		t.Error("the connection stays open")
+	}
+	noError(t, <-stopped)
+	successor := serve(t, nil)
+	go func() { _ = successor.Serve(ln) }()
+	if r := must(read(must(http.ReadResponse(bufio.NewReader(waiting), nil)))); r.status != http.StatusOK {
+		t.Errorf("who has waited got %d %s", r.status, r.body)
+	}
+}
+
+// TestDrain: what comes before Shutdown is served, on connections that end.
+func TestDrain(t *testing.T) {
+	s := serve(t, func(c *Config, _ *Service) { c.LameDuck = time.Nanosecond })
+	_, ask := s.asker(t, posted(classifyBody(goodImage, "", "x")))
+	if r := ask(); r.last || s.Draining() {
+		t.Error("the connection ends before there is a stop")
+	}
+	s.LameDuck(context.Background())
+	if r := ask(); r.status != http.StatusOK || !r.last || !s.Draining() {
+		t.Errorf("%d %s, the last one: %v", r.status, r.body, r.last)
+	}
+	if r := s.post(t, "/v1/classify", classifyBody(goodImage, "", "x")); r.status != http.StatusOK || !r.last { // on a new connection
+		t.Errorf("%d %s, the last one: %v", r.status, r.body, r.last)
 	}
 }

@@ -116,13 +116,13 @@ func (s *Server) WriteMetrics(w io.Writer) {
 }
 
 // adminRoutes are those for operators, where they are on the service's own port.
-func (s *Server) adminRoutes() []route {
+func (s *Server) adminRoutes(by *rules) []route {
 	if s.svc.Admin == nil {
 		return nil
 	}
 	list := []route{{"GET", "/metrics", 0, nil, nil, nil, s.metrics}}
 	if s.svc.Admin.Reload != nil {
-		list = append(list, route{"POST", "/admin/reload", s.svc.RequestTimeout, nil, nil, nil, s.reload})
+		list = append(list, route{"POST", "/admin/reload", by.one, nil, nil, nil, s.reload})
 	}
 	return list
 }

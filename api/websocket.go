@@ -60,9 +60,10 @@ func (s *Server) upgrade(r *request) error {
 	head := &handshake{header: http.Header{}, nc: w.lasting}
 	ws, err := websocket.Accept(head, upgradeRequest(&r.ctx.Request.Header), &websocket.AcceptOptions{
 		InsecureSkipVerify: true, // of the origin: screen has looked at it
+		Subprotocols:       []string{subprotocol},
 	})
 	to := &r.ctx.Response.Header
-	for _, name := range [...]string{"Upgrade", "Connection", "Sec-WebSocket-Accept", "Sec-WebSocket-Version"} {
+	for _, name := range [...]string{"Upgrade", "Connection", "Sec-WebSocket-Accept", "Sec-WebSocket-Version", "Sec-WebSocket-Protocol"} {
 		if value := head.header.Get(name); value != "" {
 			to.Set(name, value)
 		}
@@ -88,7 +89,7 @@ func upgradeRequest(h *fasthttp.RequestHeader) *http.Request {
 	if h.IsHTTP11() {
 		r.Proto, r.ProtoMinor = "HTTP/1.1", 1
 	}
-	for _, name := range [...]string{"Connection", "Upgrade", "Sec-Websocket-Key", "Sec-Websocket-Version"} {
+	for _, name := range [...]string{"Connection", "Upgrade", "Sec-Websocket-Key", "Sec-Websocket-Version", headerSubprotocols} {
 		for _, value := range h.PeekAll(name) {
 			r.Header.Add(name, string(value))
 		}
@@ -320,6 +321,8 @@ func (w *webSocket) attend(ctx context.Context, end context.CancelCauseFunc) {
 	defer pings.Wait()
 	stop := context.AfterFunc(w.server.live, func() { end(errStopping) })
 	defer stop()
+	keep := context.AfterFunc(w.grant.Revoked(), func() { end(errRevoked) })
+	defer keep()
 	tick := time.NewTicker(w.server.pingEvery)
 	defer tick.Stop()
 	for {

@@ -12,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"hailoclip/api"
+	"hailoclip/api/access"
 	"hailoclip/api/admin"
 	"hailoclip/api/outbound"
 	"hailoclip/api/stream"
@@ -29,6 +30,7 @@ import (
 // Config is the whole configuration; hailo-clip.yaml documents every key.
 type Config struct {
 	Server         api.Config      `yaml:"server"`
+	Access         access.Config   `yaml:"access"`
 	CLIP           CLIP            `yaml:"clip"`
 	TextEmbedding  cache.Config    `yaml:"text_embedding"`
 	Performance    pipeline.Config `yaml:"performance"`

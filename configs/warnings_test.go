@@ -57,7 +57,7 @@ func TestUnit(t *testing.T) {
 		{ResourceLimits{}, "Type=notify\n", "\nMemoryMax"},
 		{ResourceLimits{}, "WatchdogSec=30\n", "\nMemoryMax"},
 	} {
-		_, body, _ := strings.Cut(c.limits.Unit(), "[Unit]") // the comment at the top names the keys
+		_, body, _ := strings.Cut(c.limits.Unit(UnitProgram, "arm64"), "[Unit]") // the comment at the top names the keys
 		if !strings.Contains(body, "\n"+c.has) || strings.Contains(body, c.not) {
 			t.Errorf("%+v: no %q, or %q, in\n%s", c.limits, c.has, c.not, body)
 		}

@@ -45,6 +45,8 @@ type Parts struct {
 	// name of the machine.
 	Hosts []string
 
+	Listener net.Listener // to be served instead of one at Config.Listen; nil: none
+
 	Log *slog.Logger
 }
 
@@ -59,10 +61,13 @@ type Server struct {
 // Listen opens cfg.Listen, or if that is taken any free port of that address. It returns nil where there is to be no listener, and
 // also where none can be opened, which is logged: nothing of the service depends on it.
 func Listen(cfg Config, p Parts) *Server {
-	if cfg.Listen == "" || cfg.Listen == OnMain {
-		return nil
+	ln, err := p.Listener, error(nil)
+	if ln == nil {
+		if cfg.Listen == "" || cfg.Listen == OnMain {
+			return nil
+		}
+		ln, err = listen(cfg.Listen, p.Log)
 	}
-	ln, err := listen(cfg.Listen, p.Log)
 	if err != nil {
 		p.Log.Error("there are no metrics and no profiles: their listener cannot be opened", "admin.listen", cfg.Listen, "error", err)
 		return nil

@@ -134,7 +134,7 @@ func (s *stream) unfed() {
 	s.lingers++
 	n := s.lingers
 	s.unfedAt = time.Now()
-	s.linger = time.AfterFunc(s.hub.cfg.Linger, func() { s.forget(n) })
+	s.linger = time.AfterFunc(s.hub.settings.Load().Linger, func() { s.forget(n) })
 }
 
 // forget ends a stream that is not defined, and of others what holds, when linger has run out for the time n.

@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"hailoclip/api"
 	"hailoclip/api/client"
 	"hailoclip/cache/sets"
 	"hailoclip/configs"
@@ -126,7 +125,7 @@ func (g *globals) serve(ctx context.Context, work func(*client.Client) error) er
 	defer stop()
 	served := make(chan error, 1)
 	go func() { served <- s.run(serving) }()
-	err = askAt(api.URL(s.ln.Addr()), work)
+	err = askAt(s.url(), work)
 	stop()
 	return errors.Join(err, <-served)
 }

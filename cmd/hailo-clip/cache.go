@@ -13,6 +13,14 @@ type cacheCmd struct {
 	Clear cacheClearCmd `cmd:"" help:"Remove the cache file; prompts are encoded again."`
 }
 
+func (c *cacheCmd) Help() string {
+	return `The cache has the vectors of prompts, so that each is encoded once. It can be removed at any time while no service runs.
+
+Examples:
+  hailo-clip cache stats
+  hailo-clip cache clear`
+}
+
 // cacheFile is the name of the configured cache file.
 type cacheFile string
 
@@ -27,6 +35,11 @@ func (g *globals) cacheFile() (cacheFile, error) {
 
 type cacheStatsCmd struct {
 	JSON bool `help:"Print JSON."`
+}
+
+func (c *cacheStatsCmd) Help() string {
+	return `Example:
+  hailo-clip cache stats --json`
 }
 
 func (c *cacheStatsCmd) Run(file cacheFile) error {
@@ -63,6 +76,11 @@ func (c *cacheStatsCmd) Run(file cacheFile) error {
 }
 
 type cacheClearCmd struct{}
+
+func (c *cacheClearCmd) Help() string {
+	return `Example:
+  hailo-clip cache clear`
+}
 
 func (c *cacheClearCmd) Run(file cacheFile) error {
 	if err := cache.ClearFile(string(file)); err != nil {

@@ -10,7 +10,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
-	"sync"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -22,7 +22,7 @@ import (
 
 type classifyCmd struct {
 	asks
-	Images []string `arg:"" name:"image" help:"Image files; - reads one from standard input."`
+	Images []string `arg:"" name:"image" help:"Image files, and folders of them; - reads one image from standard input."`
 	Prompt []string `short:"p" required:"" xor:"what" sep:"none" placeholder:"TEXT" help:"A description to match; give several."`
 	Set    string   `name:"prompt-set" required:"" xor:"what" placeholder:"NAME" help:"Compare with the labels of a prompt set of the service instead."`
 	TopK   int      `short:"k" default:"0" help:"Print only the best so many; 0 is all."`
@@ -31,12 +31,15 @@ type classifyCmd struct {
 }
 
 func (c *classifyCmd) Help() string {
-	return `Whole sentences work best, as they do with CLIP. Without --url and --prompt-set no service is asked.
+	return `Whole sentences work best, as they do with CLIP. Without --url and --prompt-set no service is asked. Of a folder all images in it and in the
+folders below are taken, in the order of their names; links and hidden files in it are not. Each image is printed as soon as it and those before
+it are done.
 
 Examples:
   hailo-clip classify cat.jpg -p "a photo of a cat" -p "a photo of a dog"
-  hailo-clip classify --json frames/*.jpg -p "a red car" -p "an empty street" > result.jsonl
-  hailo-clip classify frames/*.jpg --prompt-set door --url http://pi:5000
+  hailo-clip classify --json photos -p "a red car" -p "an empty street" > result.jsonl
+  hailo-clip classify photos frames/*.jpg --prompt-set door --url http://pi:5000
+  hailo-clip classify --json photos --prompt-set door | jq -r 'select(.matched) | .image'
 
 Exit code 1 when any image could not be classified; the others are printed all the same.`
 }
@@ -72,17 +75,26 @@ func (c *classifyCmd) Run(ctx context.Context, g *globals) error {
 	if first >= 0 && slices.Contains(c.Images[first+1:], "-") {
 		return usageError{errors.New("- is given twice: standard input holds one image")}
 	}
-	if c.Set != "" || c.URL != "" {
-		return c.service(ctx, g, func(s *client.Client) error { return c.ask(ctx, s) })
+	found := findImages(c.Images)
+	if found.tellSkipped(); len(found.names) == 0 {
+		return usageError{fmt.Errorf("no images in %s", printable(strings.Join(c.Images, ", ")))}
 	}
-	return withEngine(ctx, g, func(e *engine) error { return c.classify(ctx, e) })
+	work := func() error {
+		if c.Set != "" || c.URL != "" {
+			return c.service(ctx, g, func(s *client.Client) error { return c.ask(ctx, s, found.names) })
+		}
+		return withEngine(ctx, g, func(e *engine) error { return c.classify(ctx, e, found.names) })
+	}
+	if err := work(); err != nil || found.failed == 0 {
+		return err
+	}
+	return exitError(exitFailed)
 }
 
-func (c *classifyCmd) classify(ctx context.Context, e *engine) error {
-	verdicts := make([]verdict, len(c.Images))
-	bar, done := newBars(), int64(0)
+func (c *classifyCmd) classify(ctx context.Context, e *engine, names []string) error {
+	ctx, p := c.newPrinter(ctx, len(names))
 	err := e.ClassifyBatch(ctx, clip.Request{Prompts: c.Prompt, TopK: c.TopK}, clip.Batch{
-		Len: len(c.Images), AtOnce: c.Jobs,
+		Len: len(names), AtOnce: c.Jobs,
 		Known: func(prompts *cache.Prompts) {
 			for i, row := range prompts.Rows {
 				if row.Truncated {
@@ -90,9 +102,9 @@ func (c *classifyCmd) classify(ctx context.Context, e *engine) error {
 				}
 			}
 		},
-		Open: func(i int) ([]byte, error) { return readImage(c.Images[i], e.cfg.Server.MaxBodyBytes) },
+		Open: func(i int) ([]byte, error) { return readImage(names[i], e.cfg.Server.MaxBodyBytes) },
 		Done: func(i int, r clip.Result, err error) {
-			v := verdict{Image: c.Images[i], Model: e.Model(), Matches: []client.Match{}}
+			v := verdict{Image: names[i], Model: e.Model(), Matches: []client.Match{}}
 			if err != nil {
 				v.Error = err.Error()
 			}
@@ -100,17 +112,10 @@ func (c *classifyCmd) classify(ctx context.Context, e *engine) error {
 				v.Matches = append(v.Matches, client.Match{Text: c.Prompt[m.Label], Score: m.Score, Rank: rank + 1, Cosine: m.Cosine,
 					Probability: m.Probability, Truncated: r.Prompts.Rows[m.Label].Truncated})
 			}
-			verdicts[i] = v
-			if done++; len(c.Images) > 1 {
-				bar.set("classifying", done, int64(len(c.Images)))
-			}
+			p.add(i, v)
 		},
 	})
-	bar.done(err == nil)
-	if err != nil {
-		return err // a part of the results would look like all of them
-	}
-	return c.print(verdicts)
+	return p.end(err)
 }
 
 // Of classify with a service.
@@ -120,47 +125,32 @@ const (
 )
 
 // ask has a service classify the images.
-func (c *classifyCmd) ask(ctx context.Context, s *client.Client) error {
+func (c *classifyCmd) ask(ctx context.Context, s *client.Client, names []string) error {
 	if c.Set != "" {
 		if err := waitEncoded(ctx, s, c.Set); err != nil && !errors.Is(err, errNotEncoded) { // a former version may answer
 			return err
 		}
 	}
-	verdicts := make([]verdict, len(c.Images))
-	var all errgroup.Group
+	ctx, p := c.newPrinter(ctx, len(names))
+	all, asking := errgroup.WithContext(ctx)
 	all.SetLimit(cmp.Or(c.Jobs, askedAtOnce))
-	var mu sync.Mutex // of bar and done
-	bar, done := newBars(), int64(0)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	for i, name := range c.Images {
-		all.Go(func() (err error) {
-			defer func() {
-				if err != nil {
-					cancel()
-				}
-			}()
-			verdicts[i] = verdict{Image: name, Matches: []client.Match{}, Set: c.Set}
+	for i, name := range names {
+		if asking.Err() != nil {
+			break
+		}
+		all.Go(func() error {
+			v := verdict{Image: name, Matches: []client.Match{}, Set: c.Set}
 			image, err := readImage(name, maxBenchImage)
 			if err != nil {
-				verdicts[i].Error = err.Error()
-				return nil
+				v.Error = err.Error()
+			} else if err := c.askOne(asking, s, image, &v); err != nil {
+				return err
 			}
-			err = c.askOne(ctx, s, image, &verdicts[i])
-			mu.Lock()
-			defer mu.Unlock()
-			if done++; len(c.Images) > 1 {
-				bar.set("classifying", done, int64(len(c.Images)))
-			}
-			return err
+			p.add(i, v)
+			return nil
 		})
 	}
-	err := all.Wait()
-	bar.done(err == nil)
-	if err != nil {
-		return err
-	}
-	return c.print(verdicts)
+	return p.end(cmp.Or(all.Wait(), context.Cause(ctx)))
 }
 
 // askOne has a service classify an image. What the service says of it is in v; that it does not answer is an error.
@@ -183,37 +173,6 @@ func (c *classifyCmd) askOne(ctx context.Context, s *client.Client, image []byte
 	return nil
 }
 
-func (c *classifyCmd) print(verdicts []verdict) (err error) {
-	width := 0
-	for _, v := range verdicts {
-		for _, m := range v.Matches {
-			width = max(width, longest(m.Text))
-		}
-	}
-	for _, v := range verdicts {
-		if v.Error != "" {
-			err = exitError(exitFailed)
-		}
-		switch {
-		case c.JSON:
-			if err := printJSON(v); err != nil {
-				return err
-			}
-		case v.Error != "":
-			complain("hailo-clip: %s: %s", printable(v.Image), v.Error)
-		default:
-			fmt.Fprintln(stdout, printable(v.Image))
-			if v.Matched != nil && !*v.Matched {
-				fmt.Fprintf(stdout, "  no label fits: %s\n", printable(v.Reason))
-			}
-			for _, m := range v.Matches {
-				fmt.Fprintln(stdout, "  "+row(m.Text, m.Score, width))
-			}
-		}
-	}
-	return err
-}
-
 // readImage reads a file of at most limit bytes, or standard input for "-". Of the images in a row
 // that standard input may hold, such as those of a camera, it takes the first and says so.
 func readImage(name string, limit int) ([]byte, error) {
@@ -222,7 +181,7 @@ func readImage(name string, limit int) ([]byte, error) {
 		var err error
 		if f, err = safefile.OpenRegular(name); err != nil {
 			if info, statErr := os.Stat(name); statErr == nil && info.IsDir() {
-				return nil, errors.New("a folder: name the files in it")
+				return nil, errors.New("a folder: name a file in it")
 			} else if errors.Is(err, safefile.ErrNotRegular) {
 				return nil, fmt.Errorf("%w; an image from another program is read from standard input, as -", safefile.ErrNotRegular)
 			}

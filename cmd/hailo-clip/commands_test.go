@@ -90,11 +90,12 @@ func TestCommands(t *testing.T) {
 		{"cache stats of nothing as JSON", false, []string{"cache", "stats", "--json"}, "", 0, []string{`"bytes":0,"locked":false,"namespaces":[],"set_aside":[]}`}, nil},
 		{"config show", false, []string{"config", "show", "--backend", "cpu"}, "", 0, []string{"backend: cpu", "port: 5000"}, nil},
 		{"config default", false, []string{"config", "show", "--default"}, "", 0, []string{"# hailo-clip: every setting"}, nil},
+		{"config show --origin", false, []string{"config", "show", "--origin", "--config", good}, "", 0, []string{"# file: ", "performance.worker_threads: 2  # built-in"}, nil},
 		{"config check", false, []string{"config", "check", good}, "", 0, []string{"my.yaml: ok"}, nil},
 		{"config unit", false, []string{"config", "unit"}, "", 0, []string{"\nMemoryMax=3G\n", "ExecStart=/usr/bin/hailo-clip serve"}, nil},
 		{"config check of nonsense", false, []string{"config", "check", samples + "index.json"}, "", exitUsage, nil, []string{"index.json", "line"}},
 		{"doctor", false, []string{"doctor", "--json"}, "", 0, []string{`"findings":[`, `"check":"libturbojpeg"`}, nil},
-		{"help of the simulated chip", false, []string{"npu-sim", "--help"}, "", 0, []string{"-fault", "lose=N", "refuse=W"}, nil},
+		{"help of the simulated chip", false, []string{"npu-sim", "--help"}, "", 0, []string{"-fault", "lose=N", "refuse=W", "Example:"}, nil},
 		{"the simulated chip by hand", false, []string{"npu-sim"}, "", exitFailed, nil, []string{"started by hailo-clip, not by hand"}},
 		{"setup for another machine", false, []string{"setup", "--arch", "s390x"}, "", exitUsage, nil, []string{"--arch", "amd64"}},
 		{"help as a command", false, []string{"help"}, "", 0, []string{"Usage: hailo-clip <command>"}, nil},
@@ -104,7 +105,8 @@ func TestCommands(t *testing.T) {
 		{"a duration of seconds", false, []string{"bench", "--duration", "5", "--url", "nonsense"}, "", exitUsage, nil, []string{"nonsense"}},
 		{"no duration", false, []string{"bench", "--duration", "soon"}, "", exitUsage, nil, []string{`"soon" is not a duration`}},
 		{"no folder", false, []string{"models", "pull", "x", "--from-dir", "/dev/null"}, "", exitUsage, nil, []string{"/dev/null: not a folder"}},
-		{"a folder of images", true, []string{"classify", damaged, "-p", "a cat"}, "", exitFailed, nil, []string{"a folder: name the files in it"}},
+		{"a folder without images", false, []string{"classify", damaged, "-p", "a cat"}, "", exitUsage, nil, []string{"1 files in the folders are not looked at: 1 .db", "no images in "}},
+		{"the image of a folder", true, []string{"embed", "image", damaged}, "", exitFailed, nil, []string{"a folder: name a file in it"}},
 		{"an image in a pipe", true, []string{"classify", pipe, "-p", "a cat"}, "", exitFailed, nil, []string{"read from standard input, as -"}},
 		{"check of a pipe", false, []string{"config", "check", pipe}, "", exitUsage, nil, []string{"not a file"}},
 		{"configuration in a pipe", false, []string{"serve", "--config", pipe}, "", exitUsage, nil, []string{"not a file"}},
@@ -113,7 +115,7 @@ func TestCommands(t *testing.T) {
 		{"the demo", true, []string{"demo", "--oneshot", "--port", "0"}, "", 0,
 			[]string{"10 of 10 images have the right prompt first", "a photo of an airplane", "a photo of a cat"}, nil},
 		{"vectors of the bytes", true, []string{"embed", "text", "a cat", "--backend", "sim", "--model", "demo"}, "", 0, nil, []string{"scores are nonsense"}},
-		{"slow configuration", false, []string{"config", "check", slow}, "", 0, []string{"ok"}, []string{"4.7 times", "80%"}},
+		{"slow configuration", false, []string{"config", "check", slow}, "", 0, []string{"ok"}, []string{"my.yaml: line 2: clip.batch_size", "4.7 times", "80%"}},
 		{"doctor of a slow configuration", false, []string{"doctor", "--config", slow}, "", 0, []string{"4.7 times", "80% counts one core"}, nil},
 	}
 	for _, c := range cases {
@@ -182,7 +184,7 @@ func TestOutputThatIsLost(t *testing.T) {
 		{false, false, []string{"--version"}, ""},
 		{false, false, []string{"version"}, ""},
 		{true, false, []string{"classify", samples + "cat.jpg", "-p", "a cat"}, ""},
-		{true, false, []string{"classify", samples + "cat.jpg", samples + "no.jpg", "-p", "a cat"}, "no.jpg: no such file"},
+		{true, false, []string{"classify", samples + "no.jpg", samples + "cat.jpg", "-p", "a cat"}, "no.jpg: no such file"},
 		{true, false, []string{"embed", "text", "a cat"}, ""},
 		{false, false, []string{"inspect", "pixels", samples + "cat.jpg", "-o", filepath.Join(t.TempDir(), "seen.png")}, ""},
 		{false, false, []string{"inspect", "tokens", "a cat"}, ""},
@@ -198,6 +200,8 @@ func TestOutputThatIsLost(t *testing.T) {
 		{false, false, []string{"config", "show"}, ""},
 		{false, true, []string{"config", "show", "--default"}, ""},
 		{false, true, []string{"doctor"}, ""},
+		{false, true, []string{"completion", "bash"}, ""},
+		{false, true, []string{"man"}, ""},
 	}
 	for _, c := range cases {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {

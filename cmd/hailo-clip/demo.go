@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 
-	"hailoclip/api"
 	"hailoclip/configs"
 	"hailoclip/hailo/demo"
 	"hailoclip/stages/clip"
@@ -50,7 +49,7 @@ func (c *demoCmd) Run(ctx context.Context, g *globals) error {
 	if err = classifySamples(ctx, s.engine); err != nil || c.Oneshot {
 		stop()
 	} else {
-		invite(api.URL(s.ln.Addr()))
+		invite(s.url())
 	}
 	return errors.Join(err, <-served)
 }
@@ -103,7 +102,7 @@ func article(noun string) string {
 // invite says what to do with the running service.
 func invite(url string) {
 	fmt.Fprint(stdout, strings.ReplaceAll(`
-Serving on URL until Ctrl-C. Try it from another terminal:
+Serving on URL until Ctrl-C. Open that in a browser, or try it from another terminal:
 
   IMAGE=$(base64 -w0 < hailo/demo/samples/cat.jpg)
   echo "{\"image\": \"$IMAGE\", \"prompts\": [\"a photo of a cat\", \"a photo of a dog\"]}" |

@@ -21,7 +21,12 @@ type doctorCmd struct {
 func (c *doctorCmd) Help() string {
 	return `Every finding comes with its remedy. Exit code 1 when something that should work does not; a machine
 without an NPU is fine. Where the service is installed, its models in ` + device.ServiceState + ` are examined,
-unless --state-dir says otherwise; only root may look into that folder.`
+unless --state-dir says otherwise; only root may look into that folder.
+
+Examples:
+  hailo-clip doctor
+  sudo hailo-clip doctor --state-dir /var/lib/hailo-clip
+  hailo-clip doctor --json | jq '.findings[] | select(.level == "fail")'`
 }
 
 func (c *doctorCmd) Run(ctx context.Context, g *globals, p place) (err error) {

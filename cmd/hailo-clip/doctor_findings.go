@@ -110,7 +110,7 @@ func (f *findings) port() {
 	ln.Close()
 	// How many connections the limit of open files leaves to a service that is started from here.
 	const remedy = "# raise the limit: ulimit -n in the shell, LimitNOFILE in the systemd unit"
-	fitted, err := fitDescriptors(f.cfg, slog.New(slog.DiscardHandler))
+	fitted, err := fitDescriptors(f.cfg, 1, slog.New(slog.DiscardHandler))
 	if err != nil {
 		f.stops("open-files", err, remedy)
 	} else if fitted.MaxConnections < c.MaxConnections {

@@ -13,6 +13,14 @@ type embedCmd struct {
 	Text  embedTextCmd  `cmd:"" help:"Print the embedding of a text as JSON."`
 }
 
+func (c *embedCmd) Help() string {
+	return `Vectors have unit length, so the cosine of two is their dot product.
+
+Examples:
+  hailo-clip embed image cat.jpg
+  hailo-clip embed text "a photo of a cat"`
+}
+
 // embedded is printed as JSON, with the names of the REST interface.
 type embedded struct {
 	Embedding []float32 `json:"embedding"`
@@ -24,6 +32,11 @@ type embedded struct {
 
 type embedImageCmd struct {
 	Image string `arg:"" help:"Image file; - is standard input."`
+}
+
+func (c *embedImageCmd) Help() string {
+	return `Example:
+  hailo-clip embed image cat.jpg | jq .embedding`
 }
 
 func (c *embedImageCmd) Run(ctx context.Context, g *globals) error {
@@ -42,6 +55,11 @@ func (c *embedImageCmd) Run(ctx context.Context, g *globals) error {
 
 type embedTextCmd struct {
 	Text string `arg:"" help:"The text."`
+}
+
+func (c *embedTextCmd) Help() string {
+	return `Example:
+  hailo-clip embed text "a photo of a cat" | jq .embedding`
 }
 
 func (c *embedTextCmd) Run(ctx context.Context, g *globals) error {

@@ -131,8 +131,8 @@ func (p *place) promptSets(limit int64, log *slog.Logger) clip.SetParts {
 
 // precompute encodes the prompts of text_embedding.prompt_file, in mode precomputed, beside the
 // requests. It blocks until that is done or ctx ends.
-func (e *engine) precompute(ctx context.Context) {
-	prompts, err := clip.ReadPrompts(e.cfg.TextEmbedding, e.cfg.Server.MaxPromptBytes)
+func (e *engine) precompute(ctx context.Context, c cache.Config) {
+	prompts, err := clip.ReadPrompts(c, e.cfg.Server.MaxPromptBytes)
 	if err != nil {
 		e.log.Warn("no prompts are encoded at the start", "error", err)
 		return

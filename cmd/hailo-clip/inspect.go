@@ -25,6 +25,13 @@ type inspectCmd struct {
 	Model  inspectModelCmd  `cmd:"" help:"Show the model's numbers, files and digests."`
 }
 
+func (c *inspectCmd) Help() string {
+	return `Examples:
+  hailo-clip inspect pixels cat.jpg -o seen.png
+  hailo-clip inspect tokens "a photo of a cat"
+  hailo-clip inspect model --model clip-vit-b-32`
+}
+
 type inspectPixelsCmd struct {
 	Image  string `arg:"" help:"Image file; - is standard input."`
 	Output string `short:"o" required:"" type:"path" placeholder:"OUT.png" help:"PNG to write."`
@@ -169,6 +176,12 @@ func tokenizeJSON(in io.Reader, t *token.Tokenizer) error {
 
 type inspectModelCmd struct {
 	JSON bool `help:"Print JSON."`
+}
+
+func (c *inspectModelCmd) Help() string {
+	return `Examples:
+  hailo-clip inspect model
+  hailo-clip inspect model --model clip-vit-b-32 --json`
 }
 
 func (c *inspectModelCmd) Run(ctx context.Context, g *globals) error {

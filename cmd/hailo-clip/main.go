@@ -51,10 +51,13 @@ type cli struct {
 	Models   modelsCmd     `cmd:"" help:"List, fetch, check and remove models."`
 	Setup    setupCmd      `cmd:"" help:"Fetch ONNX Runtime, which encodes on the CPU."`
 	Cache    cacheCmd      `cmd:"" help:"Look at the prompt cache, or empty it."`
+	Keys     keysCmd       `cmd:"" help:"Make keys for callers of the service (access.keys)."`
 	Config   configCmd     `cmd:"" help:"Show the configuration in force, or check a file."`
 	Doctor   doctorCmd     `cmd:"" help:"Check device, driver, libraries and models, and say what to do about each finding."`
 	Bench    benchCmd      `cmd:"" help:"Put a service under load, or profile one image path."`
 	NPUSim   npuSimCmd     `cmd:"" name:"npu-sim" passthrough:"" help:"The simulated chip, a worker process that the backend sim starts."`
+	Complete completionCmd `cmd:"" name:"completion" help:"Print the completion script of a shell."`
+	Man      manCmd        `cmd:"" hidden:"" help:"Print the manual page."`
 	Version  versionCmd    `cmd:"" help:"Print the version."`
 }
 
@@ -201,6 +204,11 @@ func (versionFlag) BeforeReset(k *kong.Kong) error {
 }
 
 type versionCmd struct{}
+
+func (c *versionCmd) Help() string {
+	return `Example:
+  hailo-clip version`
+}
 
 func (versionCmd) Run() error {
 	fmt.Fprintln(stdout, "hailo-clip", programVersion())

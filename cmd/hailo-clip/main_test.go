@@ -246,6 +246,7 @@ type reply struct {
 	header http.Header
 	body   map[string]any
 	raw    string
+	last   bool // on its connection
 }
 
 func read(response *http.Response, err error) (reply, error) {
@@ -257,7 +258,7 @@ func read(response *http.Response, err error) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	a := reply{status: response.StatusCode, header: response.Header, raw: string(raw)}
+	a := reply{status: response.StatusCode, header: response.Header, raw: string(raw), last: response.Close}
 	if err := json.Unmarshal(raw, &a.body); err != nil {
 		return a, fmt.Errorf("answer %q: %w", raw, err)
 	}

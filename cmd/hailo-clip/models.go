@@ -22,6 +22,13 @@ type modelsCmd struct {
 	BuildText modelsBuildTextCmd `cmd:"" help:"Make what encoding texts on the NPU needs from a checkpoint of the model."`
 }
 
+func (c *modelsCmd) Help() string {
+	return `Examples:
+  hailo-clip models list
+  hailo-clip models pull clip-vit-b-32
+  hailo-clip models verify clip-vit-b-32`
+}
+
 type listedFile struct {
 	Name     string    `json:"name"`
 	Path     string    `json:"path,omitempty"`
@@ -158,6 +165,13 @@ type modelsVerifyCmd struct {
 	JSON bool   `help:"Print JSON."`
 }
 
+func (c *modelsVerifyCmd) Help() string {
+	return `Exit code 1 when a file is damaged, 3 when one is missing.
+
+Example:
+  hailo-clip models verify clip-vit-b-32`
+}
+
 func (c *modelsVerifyCmd) Run(ctx context.Context, catalog *model.Catalog) error {
 	files, verr := catalog.Verify(ctx, c.Name)
 	if files == nil && verr != nil {
@@ -183,6 +197,13 @@ func (c *modelsVerifyCmd) Run(ctx context.Context, catalog *model.Catalog) error
 
 type modelsRmCmd struct {
 	Name string `arg:"" help:"Name of the model."`
+}
+
+func (c *modelsRmCmd) Help() string {
+	return `The recorded digests of the model go, too. A model that is pulled again may be another revision.
+
+Example:
+  hailo-clip models rm clip-vit-b-32`
 }
 
 func (c *modelsRmCmd) Run(catalog *model.Catalog) error {

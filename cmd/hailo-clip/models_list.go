@@ -19,7 +19,11 @@ type modelsListCmd struct {
 
 func (c *modelsListCmd) Help() string {
 	return `What to choose by: images and texts a second on a Hailo-10H in runs of eight, and how often the first of 100 labels
-is right there (CIFAR-100, without training), as its vendor published them. Vectors of one model are of no use to another.`
+is right there (CIFAR-100, without training), as its vendor published them. Vectors of one model are of no use to another.
+
+Examples:
+  hailo-clip models list
+  hailo-clip models list --json | jq -r '.[].name'`
 }
 
 func (c *modelsListCmd) Run(ctx context.Context, catalog *model.Catalog) error {

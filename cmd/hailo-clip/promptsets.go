@@ -38,6 +38,11 @@ type promptSetsListCmd struct {
 	JSON bool `name:"json" help:"Print JSON."`
 }
 
+func (c *promptSetsListCmd) Help() string {
+	return `Example:
+  hailo-clip prompt-sets list`
+}
+
 func (c *promptSetsListCmd) Run(ctx context.Context, g *globals) error {
 	return c.service(ctx, g, func(s *client.Client) error {
 		all, err := s.PromptSets(ctx)
@@ -71,6 +76,14 @@ type promptSetsShowCmd struct {
 	Format   string `enum:"yaml,json" default:"yaml" help:"How the definition is printed, as put reads it: yaml or json."`
 	JSON     bool   `name:"json" help:"Print all that the service says of the set, as JSON."`
 	Examples bool   `help:"With the vectors and thumbnails of examples."`
+}
+
+func (c *promptSetsShowCmd) Help() string {
+	return `What is shown can be put again, but for examples: export has those, too.
+
+Examples:
+  hailo-clip prompt-sets show door
+  hailo-clip prompt-sets show door --format json --url http://pi:5000`
 }
 
 func (c *promptSetsShowCmd) Run(ctx context.Context, g *globals) error {
@@ -114,6 +127,11 @@ func summary(set client.PromptSet) []string {
 type promptSetsDeleteCmd struct {
 	asks
 	Names []string `arg:"" name:"name" help:"Names of the sets."`
+}
+
+func (c *promptSetsDeleteCmd) Help() string {
+	return `Example:
+  hailo-clip prompt-sets delete door gate`
 }
 
 func (c *promptSetsDeleteCmd) Run(ctx context.Context, g *globals) error {

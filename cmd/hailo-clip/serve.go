@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -16,31 +15,64 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"hailoclip/api"
+	"hailoclip/api/access"
 	"hailoclip/api/admin"
 	"hailoclip/configs"
+	"hailoclip/hailo/demo"
 )
 
 type serveCmd struct {
-	Host string `placeholder:"ADDR" help:"Address to listen on (server.host)."`
-	Port *int   `placeholder:"N" help:"Port to listen on; 0 is any free one (server.port)."`
+	Host        string   `placeholder:"ADDR" help:"Address to listen on (server.host)."`
+	Port        *int     `placeholder:"N" help:"Port to listen on; 0 is any free one (server.port)."`
+	AdminListen *string  `placeholder:"ADDR" help:"Address and port of metrics and profiles; main: on the service's port; empty: none (admin.listen)."`
+	LogLevel    string   `placeholder:"LEVEL" help:"debug, info, warning or error (logging.level)."`
+	LogFormat   string   `placeholder:"FORMAT" help:"auto, json or text (logging.format)."`
+	Set         []string `sep:"none" placeholder:"KEY=VALUE" help:"Any other setting, such as performance.max_queue_size=64; may be repeated."`
+}
+
+// overrides are the settings that flags give, the most particular ones last.
+func (c *serveCmd) overrides() (all []configs.Override, err error) {
+	for _, s := range c.Set {
+		key, value, ok := strings.Cut(s, "=")
+		if !ok {
+			return nil, usageError{fmt.Errorf("--set %s: write KEY=VALUE", s)}
+		}
+		all = append(all, configs.Override{Key: key, Value: value, Source: "--set"})
+	}
+	if c.Port != nil {
+		all = append(all, configs.Override{Key: "server.port", Value: strconv.Itoa(*c.Port), Source: "--port"})
+	}
+	if c.AdminListen != nil {
+		all = append(all, configs.Override{Key: "admin.listen", Value: *c.AdminListen, Source: "--admin-listen"})
+	}
+	for _, f := range []configs.Override{
+		{Key: "server.host", Value: c.Host, Source: "--host"},
+		{Key: "logging.level", Value: c.LogLevel, Source: "--log-level"},
+		{Key: "logging.format", Value: c.LogFormat, Source: "--log-format"},
+	} {
+		if f.Value != "" {
+			all = append(all, f)
+		}
+	}
+	return all, nil
 }
 
 func (c *serveCmd) Help() string {
-	return `Every setting stands in the configuration file: "hailo-clip config show --default".
+	return `Every setting stands in the configuration file ("hailo-clip config show --default"), can be given in the environment
+(HAILO_CLIP_SERVER_PORT=8080; lists with commas between their items), and by --set. SIGHUP has the service read its file again
+(kill -HUP, systemctl reload): what can change while it runs is applied, and the log says what needs a restart.
 
 Examples:
   hailo-clip serve
   hailo-clip serve --host 127.0.0.1 --port 8080 --backend cpu
+  hailo-clip serve --log-level debug --set server.allowed_origins=https://example.org
   HAILO_CLIP_PERFORMANCE_MAX_QUEUE_SIZE=64 hailo-clip serve --config my.yaml`
 }
 
 func (c *serveCmd) Run(ctx context.Context, g *globals) error {
-	var flags []configs.Override
-	if c.Host != "" {
-		flags = append(flags, configs.Override{Key: "server.host", Value: c.Host, Source: "--host"})
-	}
-	if c.Port != nil {
-		flags = append(flags, configs.Override{Key: "server.port", Value: strconv.Itoa(*c.Port), Source: "--port"})
+	flags, err := c.overrides()
+	if err != nil {
+		return err
 	}
 	p, err := g.place(flags...)
 	if err != nil {
@@ -51,6 +83,11 @@ func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 	for _, warning := range append(p.cfg.Warnings(), quotaInForce()...) {
 		log.Warn("the configuration makes the service slow", "warning", warning)
 	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	hup, noMore := hangups(stop)
+	defer noMore()
+	p.again = func() (configs.Loaded, error) { return g.checked(flags...) }
 	s, err := newService(ctx, p, log, log)
 	if interrupted(ctx, err) {
 		log.Info("stopped before it served") // as it was asked to: systemd would call anything but 0 a failure
@@ -59,6 +96,7 @@ func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 	if err != nil {
 		return err
 	}
+	go s.reload.reloads(ctx, hup)
 	return s.run(ctx)
 }
 
@@ -84,76 +122,99 @@ func quotaOf(limit string) []string {
 		"; in a systemd unit write CPUQuota= (no limit), or at least CPUQuota=200%"}
 }
 
-// listen takes the port. Doctor tries it too.
-func listen(c api.Config) (net.Listener, error) {
-	ln, err := c.Listen()
-	if errors.Is(err, syscall.EADDRINUSE) {
-		err = fmt.Errorf("%w; is another hailo-clip running? choose another port with --port", err)
-	}
-	return ln, err
-}
-
 // service is an engine behind the REST interface.
 type service struct {
 	engine  *engine
+	access  *access.Keys // its Apply changes them while the service runs
 	streams *streams
 	server  *api.Server
+	sockets sockets
 	admin   *admin.Server // nil: there is none
-	ln      net.Listener
+	reload  *reloader
+	prompts chan configs.Config // with a prompt file that has changed; has room for one
 }
 
+// url is where the service can be opened on its own machine.
+func (s *service) url() string { return s.engine.cfg.Server.URLOf(s.sockets.main[0].Addr()) }
+
 // newService takes the port first, so that a second start fails at once and not after the model
-// has been loaded; clients that connect meanwhile wait in the kernel's queue, and are answered with 503 where
-// the start fails or is stopped.
+// has been loaded; clients that connect meanwhile wait, but for /healthz and /readyz, and are answered with 503 where
+// the start fails or is stopped. Those at a socket of systemd's wait for the next start.
 func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *service, err error) {
-	ln, err := listen(p.cfg.Server)
+	socks, err := openSockets(p.cfg, log)
 	if err != nil {
 		return nil, err
 	}
+	loaded, end := context.WithCancel(ctx)
+	go extendStart(loaded, log)
 	e, err := newEngine(ctx, p, true, log)
+	end()
 	defer func() {
 		if err != nil && e != nil {
 			err = errors.Join(err, e.Close(context.WithoutCancel(ctx)))
 		}
 		if err != nil {
-			err = errors.Join(err, p.cfg.Server.Dismiss(ln))
+			err = errors.Join(err, socks.dismiss(p.cfg.Server))
 		}
 	}()
 	if err != nil {
 		return nil, err
 	}
-	if e.cfg.Server, err = fitDescriptors(e.cfg, log); err != nil {
+	if e.cfg.Server, err = fitDescriptors(e.cfg, len(socks.main), log); err != nil {
+		return nil, err
+	}
+	samples, err := demo.Samples()
+	if err != nil {
 		return nil, err
 	}
 	streams, err := e.newStreams()
 	if err != nil {
 		return nil, err
 	}
+	keys, reload := access.New(p.cfg.Access), newReloader(p, log)
 	server, err := api.New(e.cfg.Server, api.Service{
 		Engine: e.Engine, RequestTimeout: p.cfg.Performance.RequestTimeout, BatchTimeout: p.cfg.Performance.BatchTimeout,
 		Version: programVersion(), Warning: e.warning, Log: requests,
 		Hub: streams.hub, Bus: streams.bus, Store: streams.store, Lost: streams.lost, Memory: streams.memory, Notifier: streams.notifier,
-		Recorder: e.recorder, Admin: e.adminOnMain(), LogEvery: p.cfg.Logging.Requests, LogDropped: stderr.lost.Load,
+		Samples: consoleSamples(samples), Access: keys,
+		Recorder: e.recorder, Admin: e.adminOnMain(reload), LogEvery: p.cfg.Logging.Requests, LogDropped: stderr.lost.Load,
 	})
 	if err != nil {
 		return nil, errors.Join(err, streams.close(context.WithoutCancel(ctx)))
 	}
-	parts := e.adminParts()
-	parts.Metrics = server.WriteMetrics
-	return &service{engine: e, streams: streams, server: server, ln: ln, admin: admin.Listen(e.cfg.Admin, parts)}, nil
+	s = &service{
+		engine: e, streams: streams, server: server, sockets: socks, access: keys, reload: reload, prompts: make(chan configs.Config, 1),
+	}
+	reload.service = s
+	onOwn := e.adminParts(reload)
+	onOwn.Metrics, onOwn.Listener = server.WriteMetrics, socks.admin
+	s.admin = admin.Listen(e.cfg.Admin, onOwn)
+	return s, nil
+}
+
+// consoleSamples offers the demo model's samples in the console.
+func consoleSamples(samples []demo.Sample) (list []api.Sample) {
+	for _, s := range samples {
+		list = append(list, api.Sample{Name: s.File, JPEG: s.JPEG})
+	}
+	return list
 }
 
 // adminParts is what operators are served with, but for the metrics.
-func (e *engine) adminParts() admin.Parts {
-	return admin.Parts{Hosts: e.cfg.Server.AllowedHosts, Log: e.log}
+func (e *engine) adminParts(reload *reloader) admin.Parts {
+	p := admin.Parts{Hosts: e.cfg.Server.AllowedHosts, Log: e.log}
+	if reload.load != nil {
+		p.Reload = func(ctx context.Context) (any, error) { return reload.Reload(ctx) }
+	}
+	return p
 }
 
 // adminOnMain is the same where they are served on the service's own port, else nil.
-func (e *engine) adminOnMain() *admin.Parts {
+func (e *engine) adminOnMain(reload *reloader) *admin.Parts {
 	if e.cfg.Admin.Listen != admin.OnMain {
 		return nil
 	}
-	return new(e.adminParts())
+	return new(e.adminParts(reload))
 }
 
 // otherFiles is how many of the files that a process may open are kept for others than connections and what is open when the service
@@ -164,25 +225,25 @@ func otherFiles(maxStreams int, limit uint64) int {
 	return int(min(uint64(besides+ofSource*maxStreams), limit/2))
 }
 
-// fitDescriptors lowers max_connections to what the limit of open files allows, with a warning. When
-// that is next to nothing it is an error. The Go runtime has raised the soft limit to the hard one.
-func fitDescriptors(cfg configs.Config, log *slog.Logger) (api.Config, error) {
+// fitDescriptors lowers max_connections, which each of n sockets may have, to what the limit of open files allows, with a
+// warning. When that is next to nothing it is an error. The Go runtime has raised the soft limit to the hard one.
+func fitDescriptors(cfg configs.Config, n int, log *slog.Logger) (api.Config, error) {
 	c := cfg.Server
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return c, nil //nolint:nilerr // it would only have been a warning
 	}
 	used, _ := os.ReadDir("/proc/self/fd") // none where there is no /proc
-	return lowerConnections(c, limit.Cur, len(used)+otherFiles(cfg.Streams.MaxStreams, limit.Cur), log)
+	return lowerConnections(c, n, limit.Cur, len(used)+otherFiles(cfg.Streams.MaxStreams, limit.Cur), log)
 }
 
 // lowerConnections is fitDescriptors for a limit of which others are taken.
-func lowerConnections(c api.Config, limit uint64, others int, log *slog.Logger) (api.Config, error) {
+func lowerConnections(c api.Config, n int, limit uint64, others int, log *slog.Logger) (api.Config, error) {
 	const remedy = "raise it (ulimit -n; LimitNOFILE in the systemd unit)"
 	wanted := c.MaxConnections
-	for uint64(c.Descriptors()+others) > limit {
+	for uint64(n*c.Descriptors()+others) > limit {
 		if c.MaxConnections--; c.MaxConnections < 1 {
-			return c, fmt.Errorf("the process may open %d files, and the service needs %d for one connection: %s", limit, c.Descriptors()+others+1, remedy)
+			return c, fmt.Errorf("the process may open %d files, and the service needs %d for one connection: %s", limit, n*c.Descriptors()+others+1, remedy)
 		}
 	}
 	if c.MaxConnections < wanted {
@@ -192,23 +253,32 @@ func lowerConnections(c api.Config, limit uint64, others int, log *slog.Logger) 
 	return c, nil
 }
 
-// run serves until ctx ends, then drains within server.shutdown_timeout: stop accepting, end streams, finish
+// run serves until ctx ends, and on for server.lame_duck, then drains within server.shutdown_timeout: stop accepting, end streams, finish
 // what is inside, flush the cache, release the device.
 func (s *service) run(ctx context.Context) error {
 	e := s.engine
-	served := make(chan error, 1)
-	go func() {
-		served <- s.server.Serve(s.ln)
-		close(served)
-	}()
-	e.log.Info("serving", "url", api.URL(s.ln.Addr()), "listening", s.ln.Addr().String(), "model", e.Model())
-	tellSystemd(e.log, daemon.SdNotifyReady)
+	served := make(chan error, len(s.sockets.main))
+	serving := len(s.sockets.main)
+	for _, ln := range s.sockets.main {
+		go func() { served <- s.server.Serve(ln) }()
+	}
+	e.log.Info("serving", "url", s.url(), "listening", s.sockets.main[0].Addr().String(), "model", e.Model())
+	tellSystemd(e.log, daemon.SdNotifyReady+"\nSTATUS="+s.status())
 
 	telling, endTelling := context.WithCancel(context.Background())
 	var tells sync.WaitGroup
 	besides, endBesides := context.WithCancel(ctx)
 	var running sync.WaitGroup
-	running.Go(func() { e.precompute(besides) })
+	running.Go(func() {
+		for c := e.cfg; ; {
+			e.precompute(besides, c.TextEmbedding)
+			select {
+			case <-besides.Done():
+				return
+			case c = <-s.prompts:
+			}
+		}
+	})
 	running.Go(func() { feedWatchdog(besides, e.log, s.stuck) })
 	if s.admin != nil {
 		tells.Go(func() { s.admin.Run(telling) })
@@ -218,16 +288,22 @@ func (s *service) run(ctx context.Context) error {
 	var err error
 	select {
 	case err = <-served: // the listener failed
+		serving--
 	case <-ctx.Done():
-		e.log.Info("stopping", "timeout", e.cfg.Server.ShutdownTimeout.String())
-		tellSystemd(e.log, daemon.SdNotifyStopping)
+		c := s.reload.config().Server
+		e.log.Info("stopping", "lame_duck", c.LameDuck.String(), "timeout", c.ShutdownTimeout.String())
+		tellSystemd(e.log, daemon.SdNotifyStopping+"\nSTATUS=stopping\n"+extendTimeout(c.LameDuck+c.ShutdownTimeout+releaseTime))
+		s.server.LameDuck(context.WithoutCancel(ctx))
 	}
 	endBesides()
 	e.PromptSets().End() // whoever waits for one to be encoded is answered
 	running.Wait()
-	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.Server.ShutdownTimeout)
+	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.reload.config().Server.ShutdownTimeout)
 	defer cancel()
-	err = errors.Join(err, s.server.Shutdown(deadline), <-served)
+	err = errors.Join(err, s.server.Shutdown(deadline))
+	for range serving {
+		err = errors.Join(err, <-served)
+	}
 	endTelling() // of the last events, too
 	tells.Wait()
 	err = errors.Join(err, s.streams.close(deadline), e.Close(deadline))

@@ -30,7 +30,7 @@ func TestLowerConnections(t *testing.T) {
 		{1024, others + 17, false}, {1024, others + 16, true}, {1024, 3, true},
 	} {
 		var log bytes.Buffer
-		got, err := lowerConnections(api.Config{MaxConnections: c.wanted}, c.limit, others, slog.New(slog.NewTextHandler(&log, nil)))
+		got, err := lowerConnections(api.Config{MaxConnections: c.wanted}, 1, c.limit, others, slog.New(slog.NewTextHandler(&log, nil)))
 		if c.error {
 			if err == nil || !strings.Contains(err.Error(), "LimitNOFILE") {
 				t.Errorf("%+v: %v", c, err)
@@ -59,5 +59,19 @@ func TestOtherFiles(t *testing.T) {
 		if got := otherFiles(c.streams, c.limit); got != c.want {
 			t.Errorf("%+v: %d", c, got)
 		}
+	}
+}
+
+// TestServeFlags: what is wrong with a flag is told by its name.
+func TestServeFlags(t *testing.T) {
+	for _, c := range [][2]string{
+		{"--set=nonsense", "--set nonsense: write KEY=VALUE"},
+		{"--set=server.prot=1", `--set: unknown key "prot" of section server; did you mean "server.port"?`},
+		{"--set=performance.max_queue_size=0", "--set: performance.max_queue_size: 0 is out of bounds"},
+		{"--log-level=loud", `--log-level: logging.level: "loud" is out of bounds`},
+		{"--log-format=xml", `--log-format: logging.format: "xml" is out of bounds`},
+		{"--admin-listen=nowhere", `--admin-listen: admin.listen: "nowhere" is out of bounds`},
+	} {
+		hailoClip(t, "serve", c[0]).expect(t, exitUsage, c[1])
 	}
 }

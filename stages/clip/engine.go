@@ -135,6 +135,21 @@ func (e *Engine) Dimension() int { return e.parts.Model.EmbeddingDimension }
 // Model is the model's name.
 func (e *Engine) Model() string { return e.parts.Model.Name }
 
+// ImageSize is how many pixels a side of the square has that the model sees.
+func (e *Engine) ImageSize() int { return e.parts.Model.ImageSize }
+
+// Fit is how an image is brought into that square: one of the values of resize.Config.Fit.
+func (e *Engine) Fit() string { return e.config.Images.Resize.Fit }
+
+// MaxTokens is how many tokens of a text the model reads, start and end included.
+func (e *Engine) MaxTokens() int { return e.parts.Model.ContextLength }
+
+// Tokens counts the tokens of a text that the model reads. cut says that these are not all.
+func (e *Engine) Tokens(text string) (n int, cut bool) {
+	tokens, cut := e.parts.Tokenize(text)
+	return len(tokens), cut
+}
+
 // ImageDigest names the image encoder: what embeddings of images are from.
 func (e *Engine) ImageDigest() string { return e.sets.imageDigest() }
 

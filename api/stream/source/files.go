@@ -80,7 +80,7 @@ func (a address) readFolder(ctx context.Context, d *delivery) error {
 	if len(names) == 0 {
 		return fail(codeNotFound, "%s has no images", a.text)
 	}
-	slices.SortFunc(names, natural)
+	slices.SortFunc(names, Natural)
 	fps := d.o.FPS
 	if fps <= 0 {
 		fps = 1
@@ -126,8 +126,8 @@ func (d *delivery) readFile(path string, f Frame) error {
 	return d.deliver(f)
 }
 
-// natural compares names with the numbers in them as numbers.
-func natural(a, b string) int {
+// Natural compares names with the numbers in them as numbers.
+func Natural(a, b string) int {
 	digits := func(s string) int {
 		n := 0
 		for n < len(s) && s[n] >= '0' && s[n] <= '9' {

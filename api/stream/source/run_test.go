@@ -587,7 +587,7 @@ func TestStdinEnds(t *testing.T) {
 
 func TestNatural(t *testing.T) {
 	names := []string{"b", "a10", "a2", "a02", "a", "a2b", "10", "9", "a2a10", "a2a9"}
-	slices.SortFunc(names, natural)
+	slices.SortFunc(names, Natural)
 	if got := strings.Join(names, " "); got != "9 10 a a02 a2 a2a9 a2a10 a2b a10 b" {
 		t.Error(got)
 	}

@@ -1,0 +1,118 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/valyala/fasthttp"
+
+	"hailoclip/api/console"
+)
+
+// Sample is an image that the console offers to who has none at hand.
+type Sample struct {
+	Name string // of the file, such as cat.jpg
+	JPEG []byte // only read
+}
+
+// consolePath is where the files of the console are.
+const consolePath = "/console/"
+
+// pageHeaders says what pages of the service may do in a browser: load what the service itself has and nothing else, be in no
+// frame of another page, use the camera. Where they lead to does not hear where they are.
+var pageHeaders = [][2]string{
+	{"Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'"},
+	{"Referrer-Policy", "no-referrer"},
+	{"Permissions-Policy", "camera=(self)"},
+}
+
+// home serves "/": the console, or for clients that ask for JSON and not for HTML a list of what is served.
+func (s *Server) home(r *request) error {
+	r.ctx.Response.Header.Add(fasthttp.HeaderVary, fasthttp.HeaderAccept)
+	if accept := bytes.ToLower(r.ctx.Request.Header.Peek(fasthttp.HeaderAccept)); bytes.Contains(accept, []byte("application/json")) &&
+		!bytes.Contains(accept, []byte("text/html")) {
+		return r.answerJSON(struct {
+			Service string              `json:"service"`
+			Version string              `json:"version"`
+			Paths   map[string][]string `json:"paths"`
+		}{"hailo-clip", s.svc.Version, s.served()})
+	}
+	return r.answerFile(console.Files()[console.Index])
+}
+
+// served is every path with its methods.
+func (s *Server) served() map[string][]string {
+	paths := map[string][]string{}
+	for _, to := range s.routes(s.rules.Load()) {
+		paths[to.path] = append(paths[to.path], strings.Fields(to.methods)...)
+	}
+	return paths
+}
+
+// consoleFile serves the files that the console loads.
+func (s *Server) consoleFile(r *request) error {
+	name, _ := r.ctx.UserValue("name").(string)
+	file, ok := r.rules.console[name]
+	if !ok {
+		return fail(errNotFound, "The console has no such file")
+	}
+	return r.answerFile(file)
+}
+
+// newConsoleFiles are the console's files, the samples, and what its pages must know of the service.
+func (s *Server) newConsoleFiles(by *rules) map[string]console.File {
+	files := maps.Clone(console.Files())
+	var names []string
+	for _, sample := range s.svc.Samples {
+		names = append(names, sample.Name)
+		files[sample.Name] = console.NewFile(sample.Name, sample.JPEG)
+	}
+	e := s.svc.Engine
+	config, _ := json.Marshal(struct { // no value of these cannot be written
+		ImageSize    int      `json:"image_size"` // pixels of a side of what the model sees
+		Fit          string   `json:"fit"`        // how an image is brought there: crop, squash or pad
+		MaxTokens    int      `json:"max_tokens"` // of a text, start and end included
+		MaxBodyBytes int      `json:"max_body_bytes"`
+		MaxPrompts   int      `json:"max_prompts"`
+		Samples      []string `json:"samples"` // names of files
+	}{e.ImageSize(), e.Fit(), e.MaxTokens(), s.cfg.MaxBodyBytes, by.MaxPrompts, append([]string{}, names...)})
+	files["config.json"] = console.NewFile("config.json", config)
+	return files
+}
+
+// answerFile answers with a file, or with 304 when the client has it already. Browsers ask each time, so that they have the
+// files of the program that serves and not of a former one.
+func (r *request) answerFile(f console.File) error {
+	h := &r.ctx.Response.Header
+	for _, header := range pageHeaders {
+		h.Set(header[0], header[1])
+	}
+	h.Set(fasthttp.HeaderCacheControl, "no-cache")
+	h.Set(fasthttp.HeaderETag, f.ETag)
+	if hasTag(r.ctx.Request.Header.Peek(fasthttp.HeaderIfNoneMatch), f.ETag) {
+		r.ctx.SetStatusCode(fasthttp.StatusNotModified)
+		return nil
+	}
+	h.SetContentType(f.Media)
+	r.ctx.Response.SetBodyRaw(f.Body)
+	return nil
+}
+
+// hasTag says whether an If-None-Match has a tag, also one that a proxy has made a weak one.
+func hasTag(list []byte, tag string) bool {
+	return slices.ContainsFunc(strings.Split(string(list), ","), func(one string) bool {
+		one = strings.TrimSpace(one)
+		return one == "*" || strings.TrimPrefix(one, "W/") == tag
+	})
+}
+
+// isPage says whether a request is that of a browser for a page to show, which a link from anywhere may lead to: the answer is
+// the same for everybody, and no other page gets to see it.
+func isPage(ctx *fasthttp.RequestCtx) bool {
+	h, path := &ctx.Request.Header, string(ctx.Path())
+	return (ctx.IsGet() || ctx.IsHead()) && (path == "/" || path == "/docs") &&
+		string(h.Peek("Sec-Fetch-Mode")) == "navigate" && string(h.Peek("Sec-Fetch-Dest")) == "document"
+}

@@ -1,0 +1,50 @@
+// Package console has the page that the service shows in a browser: HTML, a style sheet and ES modules in www, which are
+// embedded and handed out as they are. There is no build step. Tests that need a browser are in test, see "make console-test".
+package console
+
+import (
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"path"
+	"sync"
+)
+
+//go:embed www
+var www embed.FS
+
+// Index is the name of the page itself.
+const Index = "index.html"
+
+// File is a file that browsers get.
+type File struct {
+	Media string // Content-Type
+	ETag  string // quoted, as the header has it; another one for other bytes
+	Body  []byte // shared, only to be read
+}
+
+// NewFile makes a file, which keeps body. The media type goes by the suffix of name.
+func NewFile(name string, body []byte) File {
+	sum := sha256.Sum256(body)
+	return File{Media: media[path.Ext(name)], ETag: `"` + hex.EncodeToString(sum[:12]) + `"`, Body: body}
+}
+
+var media = map[string]string{
+	".html": "text/html; charset=utf-8",
+	".css":  "text/css; charset=utf-8",
+	".js":   "text/javascript; charset=utf-8",
+	".svg":  "image/svg+xml",
+	".jpg":  "image/jpeg",
+	".json": "application/json",
+}
+
+// Files returns the files of the page by name. The map is shared, only to be read.
+var Files = sync.OnceValue(func() map[string]File {
+	files := map[string]File{}
+	entries, _ := www.ReadDir("www") // it is there, because it is embedded
+	for _, e := range entries {
+		body, _ := www.ReadFile("www/" + e.Name())
+		files[e.Name()] = NewFile(e.Name(), body)
+	}
+	return files
+})

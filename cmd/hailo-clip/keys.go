@@ -1,0 +1,83 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"hailoclip/api/access"
+)
+
+type keysCmd struct {
+	New  keysNewCmd  `cmd:"" help:"Make a key and print it, once, with the lines for the configuration. It is stored nowhere."`
+	Hash keysHashCmd `cmd:"" help:"Read a key from standard input and print its hash for the configuration."`
+}
+
+func (c *keysCmd) Help() string {
+	return `Examples:
+  hailo-clip keys new door >door.key
+  hailo-clip keys hash <door.key`
+}
+
+type keysNewCmd struct {
+	Name string `arg:"" help:"Who will have the key: a letter or digit, then up to 63 of A-Z a-z 0-9 . _ -"`
+}
+
+func (c *keysNewCmd) Help() string {
+	return `The key goes to standard output, by itself; what belongs into the configuration to standard error.
+
+Examples:
+  hailo-clip keys new door
+  hailo-clip keys new door >door.key      # then: hailo-clip classify --key-file door.key ...`
+}
+
+func (c *keysNewCmd) Run() error {
+	if !access.ValidName(c.Name) {
+		return usageError{fmt.Errorf("%q cannot be a name: 1 to 64 of A-Z a-z 0-9 . _ -, the first one a letter or digit", c.Name)}
+	}
+	key := access.NewKey()
+	fmt.Fprintln(stdout, key)
+	for line := range strings.SplitSeq(fmt.Sprintf(`This is the key; it cannot be shown again. Callers send it as "Authorization: Bearer KEY".
+For the configuration, after which "systemctl reload hailo-clip", or a new start, puts it in force:
+
+access:
+  keys:
+    - name: %s
+      hash: %s`, c.Name, access.Sum([]byte(key)).Text()), "\n") {
+		complain("%s", line) // each by itself, because it indents what follows a first line
+	}
+	return nil
+}
+
+type keysHashCmd struct{}
+
+func (c *keysHashCmd) Help() string {
+	return `The hash is SHA-256, which is right for random keys alone: a password could be found by trying.
+
+Examples:
+  hailo-clip keys hash <door.key
+  head -c 24 /dev/urandom | base64 | tee door.key | hailo-clip keys hash`
+}
+
+func (c *keysHashCmd) Run() error {
+	key, err := readKey(os.Stdin)
+	if err == nil {
+		fmt.Fprintln(stdout, access.Sum([]byte(key)).Text())
+	}
+	return err
+}
+
+// readKey reads a key and the end of its line.
+func readKey(from io.Reader) (string, error) {
+	b, err := io.ReadAll(io.LimitReader(from, 4<<10))
+	if err != nil {
+		return "", err
+	}
+	key := strings.TrimRight(string(b), "\r\n")
+	if err := access.CheckKey(key); err != nil {
+		return "", usageError{errors.New("this is no key: " + err.Error())}
+	}
+	return key, nil
+}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/coreos/go-systemd/v22/activation"
+
+	"hailoclip/api"
+	"hailoclip/configs"
+)
+
+// sockets are what a service listens on.
+type sockets struct {
+	main  []net.Listener // of the REST interface: one at least
+	admin net.Listener   // that systemd has handed over for what administrators ask; nil: none
+}
+
+// openSockets returns the sockets that systemd hands to this process, or else takes the port, and the Unix socket of the configuration. systemd's sockets tell by
+// FileDescriptorName= what they are for: "http", which is also that of a socket unit that says nothing, or "admin". The
+// caller closes them with dismiss, or has them served.
+func openSockets(cfg configs.Config, log *slog.Logger) (all sockets, err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, all.dismiss(cfg.Server))
+		}
+	}()
+	for _, f := range activation.Files(true) { // which no process that we start inherits
+		name := f.Name()
+		isMain := name == "http" || strings.HasSuffix(name, ".socket") || strings.HasPrefix(name, "LISTEN_FD_")
+		if !isMain && (name != "admin" || all.admin != nil) {
+			log.Warn("a socket that systemd has handed over is not used: its name must be http or admin", "name", name)
+			f.Close()
+			continue
+		}
+		ln, err := net.FileListener(f)
+		f.Close() // ln has a descriptor of its own
+		if err != nil {
+			return all, fmt.Errorf("the socket %q of systemd is none to accept connections from: %w", name, err)
+		}
+		ln = api.Handed{Listener: ln}
+		if log.Info("a socket of systemd is used", "name", name, "listening", ln.Addr().String()); isMain {
+			all.main = append(all.main, ln)
+		} else {
+			all.admin = ln
+		}
+	}
+	if len(all.main) == 0 {
+		ln, err := listen(cfg.Server)
+		if err != nil {
+			return all, err
+		}
+		all.main = []net.Listener{api.Starting(ln)}
+	}
+	isOpen := func(ln net.Listener) bool { return ln.Addr().String() == cfg.Server.Socket }
+	if cfg.Server.Socket != "" && !slices.ContainsFunc(all.main, isOpen) {
+		ln, err := cfg.Server.ListenSocket()
+		if err != nil {
+			return all, err
+		}
+		log.Info("a Unix socket is open, too", "path", cfg.Server.Socket)
+		all.main = append(all.main, api.Starting(ln))
+	}
+	return all, nil
+}
+
+// dismiss closes the sockets, because the service ends before it has served, see api.Config.Dismiss.
+func (s sockets) dismiss(c api.Config) (err error) {
+	for _, ln := range s.main {
+		err = errors.Join(err, c.Dismiss(ln))
+	}
+	if s.admin != nil {
+		err = errors.Join(err, s.admin.Close())
+	}
+	return err
+}
+
+// listen takes the port. Doctor tries it too.
+func listen(c api.Config) (net.Listener, error) {
+	ln, err := c.Listen()
+	if errors.Is(err, syscall.EADDRINUSE) {
+		err = fmt.Errorf("%w; is another hailo-clip running? choose another port with --port", err)
+	}
+	return ln, err
+}
