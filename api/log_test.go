@@ -220,7 +220,7 @@ func TestMetricsOnThePort(t *testing.T) {
 // TestRejections: each reason for which work is refused has a name of its own.
 func TestRejections(t *testing.T) {
 	seen := map[string]bool{}
-	all := []error{errBodyMemory, errTooManyConns, errNotReady, errReadTimeout, errGone, errDeadline, errNotFound, errInternalFailure}
+	all := []error{errBodyMemory, errKeyBusy, errTooManyConns, errNotReady, errReadTimeout, errGone, errDeadline, errNotFound, errInternalFailure}
 	for _, k := range kinds {
 		all = append(all, fmt.Errorf("somewhere: %w", k.err))
 	}
@@ -240,7 +240,7 @@ func TestRejections(t *testing.T) {
 			t.Errorf("%s counts as other", reason)
 		}
 	}
-	for _, reason := range []string{"queue_full", "displaced", "superseded", "body_memory", "decode_memory", "text_queue_full", "streams_full"} {
+	for _, reason := range []string{"queue_full", "displaced", "superseded", "body_memory", "decode_memory", "text_queue_full", "key_busy", "streams_full"} {
 		if !seen[reason] {
 			t.Errorf("nothing is %s", reason)
 		}

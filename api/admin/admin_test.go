@@ -310,7 +310,7 @@ func TestPortTaken(t *testing.T) {
 		t.Errorf("listens on %s; log %s", s.Addr(), &log)
 	}
 	response, err := http.Get(address + "/metrics")
-	if err != nil || response.StatusCode != 200 {
+	if err != nil || response.StatusCode != http.StatusOK {
 		t.Fatal(err, response)
 	}
 	response.Body.Close()

@@ -48,6 +48,13 @@ func serveWatched(t *testing.T) *watched {
 	t.Cleanup(hook.Close)
 	w.chip, w.running = serveSim(t, "sim:\n  vectors: model\n  arguments: CONTROL\nperformance:\n  max_queue_size: 2\ntext_embedding:\n"+
 		"  cache_max_entries: 8\n  cache_list_bytes: 65536\nlogging:\n  requests: 10\nnotify:\n  webhooks: [{url: "+hook.URL+"}]\n")
+	w.await(t)
+	return w
+}
+
+// await finds the address of the metrics in the log.
+func (w *watched) await(t testing.TB) {
+	t.Helper()
 	until(t, "the address of the metrics", func() bool {
 		var line struct{ Msg, URL string }
 		for text := range strings.Lines(w.logged()) {
@@ -57,7 +64,6 @@ func serveWatched(t *testing.T) *watched {
 		}
 		return w.admin != ""
 	})
-	return w
 }
 
 // scrape reads the metrics: the samples of each family, one a line.
@@ -225,6 +231,11 @@ func TestMetricsMove(t *testing.T) {
 		}
 	}
 	text, _ := w.scrape(t)
+	for _, name := range regexp.MustCompile(`clip_[a-z]+(_[a-z]+)*`).FindAllString(string(must(os.ReadFile("../../README.md"))), -1) {
+		if now[name] == "" && !ofRealDevices.MatchString(name) {
+			t.Errorf("%s, which is in the README, is no metric", name)
+		}
+	}
 	for _, want := range []string{
 		`clip_requests_total{endpoint="/v1/classify",code="200"}`, `clip_requests_total{endpoint="other",code="404"}`,
 		`clip_requests_total{endpoint="/v1/prompt-sets/{name}",code="201"}`, `clip_rejected_total{reason="queue_full"}`,
