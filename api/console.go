@@ -91,13 +91,22 @@ func (r *request) answerFile(f console.File) error {
 		h.Set(header[0], header[1])
 	}
 	h.Set(fasthttp.HeaderCacheControl, "no-cache")
-	h.Set(fasthttp.HeaderETag, f.ETag)
-	if hasTag(r.ctx.Request.Header.Peek(fasthttp.HeaderIfNoneMatch), f.ETag) {
+	tag, body := f.ETag, f.Body
+	if f.Gzip != nil {
+		h.Add(fasthttp.HeaderVary, fasthttp.HeaderAcceptEncoding)
+		if r.ctx.Request.Header.HasAcceptEncoding("gzip") {
+			tag, body = strings.TrimSuffix(f.ETag, `"`)+`-gzip"`, f.Gzip // other bytes, so another tag
+			h.SetContentEncoding("gzip")
+		}
+	}
+	h.Set(fasthttp.HeaderETag, tag)
+	if hasTag(r.ctx.Request.Header.Peek(fasthttp.HeaderIfNoneMatch), tag) {
+		h.SetContentEncoding("")
 		r.ctx.SetStatusCode(fasthttp.StatusNotModified)
 		return nil
 	}
 	h.SetContentType(f.Media)
-	r.ctx.Response.SetBodyRaw(f.Body)
+	r.ctx.Response.SetBodyRaw(body)
 	return nil
 }
 

@@ -44,6 +44,13 @@ export async function request(path, { headers = {}, quiet = false, ...options } 
   }
 }
 
+// socket opens a WebSocket of the service. A browser can send the key only as the name of a protocol.
+export function socket(path) {
+  const url = new URL(path, location.href);
+  url.protocol = url.protocol.replace('http', 'ws');
+  return new WebSocket(url, key() ? ['hailo-clip', `key.${key()}`] : []);
+}
+
 // json asks and answers with {data, requestId, timing, warning, roundTrip}: the JSON, the header Server-Timing as a list of
 // {name, ms}, that of X-Clip-Warning, and the milliseconds from the call to the last byte. body may be an object, which is sent as JSON.
 export async function json(path, { body, headers = {}, ...options } = {}) {

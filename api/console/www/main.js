@@ -6,8 +6,11 @@
 import { el, fill, set, tell } from './dom.js';
 import { check, onStatus, warning } from './status.js';
 import { view as classify } from './classify.js';
+import { view as sets } from './sets.js';
+import { view as state } from './state.js';
+import { view as streams } from './streams.js';
 
-const views = [classify];
+const views = [classify, sets, streams, state];
 
 const main = document.getElementById('main');
 const shown = { view: null };
