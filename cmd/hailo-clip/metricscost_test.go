@@ -38,7 +38,7 @@ func TestMetricsCost(t *testing.T) {
 			w.await(t)
 			go w.scrapes()
 		}
-		targets = append(targets, must(load.NewTarget(r.url, bodies, time.Minute)))
+		targets = append(targets, must(load.NewTarget(r.url, "", bodies, time.Minute)))
 		defer targets[len(targets)-1].Close()
 	}
 	step := func(which int) float64 {
