@@ -277,7 +277,7 @@ func TestRefused(t *testing.T) {
 // TestPanicOfAHandler: it is an internal error, in the form that every error has.
 func TestPanicOfAHandler(t *testing.T) {
 	s := newService(t, nil)
-	s.router.GET("/panics", func(*fasthttp.RequestCtx) { panic("a secret") })
+	s.rules.Load().router.GET("/panics", func(*fasthttp.RequestCtx) { panic("a secret") })
 	var ctx fasthttp.RequestCtx
 	ctx.Request.SetRequestURI("/panics")
 	s.handle(&ctx)

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/getkin/kin-openapi/openapi3"
+
+	"hailoclip/api/admin"
 )
 
 // TestOpenAPI holds real answers of every operation, good and bad, against the description that
@@ -79,7 +81,7 @@ func TestOpenAPI(t *testing.T) {
 	checkReply(t, doc.operation("Post", "/v1/classify"), s.post(t, "/v1/classify", good), 503)
 
 	// Everything served is described, and the other way round.
-	for method, paths := range s.router.List() {
+	for method, paths := range s.rules.Load().router.List() {
 		for _, path := range paths {
 			if method != http.MethodHead && doc.operation(method, path).value == nil {
 				t.Errorf("%s %s is not described", method, path)
@@ -87,7 +89,7 @@ func TestOpenAPI(t *testing.T) {
 		}
 	}
 	doc.operations(func(method, path string, _ node) {
-		if !slices.Contains(s.router.List()[method], path) {
+		if !slices.Contains(s.rules.Load().router.List()[method], path) {
 			t.Errorf("%s %s is described and not served", method, path)
 		}
 	})
@@ -236,7 +238,7 @@ func TestOpenAPICodes(t *testing.T) {
 // TestOpenAPIStats: every counter is described, also those of what a test has not, and nothing else.
 func TestOpenAPIStats(t *testing.T) {
 	doc := newSpec(t, must(openAPIFiles())["openapi.json"].Body)
-	compareFields(t, doc.at("/components/schemas/Stats"), reflect.TypeFor[statsAnswer]())
+	compareFields(t, doc.at("/components/schemas/Stats"), reflect.TypeFor[admin.Stats]())
 }
 
 // compareFields holds the properties of a schema against the fields of the type that is written.
@@ -248,6 +250,9 @@ func compareFields(t *testing.T, schema node, typ reflect.Type) {
 		return
 	case reflect.Slice:
 		compareFields(t, schema.child("items"), typ.Elem())
+		return
+	case reflect.Map:
+		compareFields(t, schema.child("additionalProperties"), typ.Elem())
 		return
 	case reflect.Struct:
 	default:

@@ -61,9 +61,8 @@ func classifySamples(ctx context.Context, e *engine) error {
 	if err != nil {
 		return err
 	}
-	prompts, width := make([]string, len(samples)), len("image")
-	for i, s := range samples {
-		prompts[i] = "a photo of " + article(s.Label) + " " + s.Label
+	prompts, width := samplePrompts(samples), len("image")
+	for _, s := range samples {
 		width = max(width, len(s.File))
 	}
 	fmt.Fprintf(stdout, "\n%s  %s   score\n", pad("image", width), pad("best of "+strconv.Itoa(len(prompts))+" prompts", longest(prompts...)))
@@ -91,6 +90,15 @@ func classifySamples(ctx context.Context, e *engine) error {
 	return nil
 }
 
+// samplePrompts are a prompt for each sample.
+func samplePrompts(samples []demo.Sample) []string {
+	prompts := make([]string, len(samples))
+	for i, s := range samples {
+		prompts[i] = "a photo of " + article(s.Label) + " " + s.Label
+	}
+	return prompts
+}
+
 // article is the one for an English noun; the labels have no "hour" and no "unicorn".
 func article(noun string) string {
 	if strings.ContainsAny(noun[:1], "aeiou") {
@@ -102,7 +110,7 @@ func article(noun string) string {
 // invite says what to do with the running service.
 func invite(url string) {
 	fmt.Fprint(stdout, strings.ReplaceAll(`
-Serving on URL until Ctrl-C. Try it from another terminal:
+Serving on URL until Ctrl-C. Open that in a browser, or try it from another terminal:
 
   IMAGE=$(base64 -w0 < hailo/demo/samples/cat.jpg)
   echo "{\"image\": \"$IMAGE\", \"prompts\": [\"a photo of a cat\", \"a photo of a dog\"]}" |

@@ -13,6 +13,7 @@ import (
 	"hailoclip/configs/models"
 	"hailoclip/hailo/device"
 	"hailoclip/hailo/model"
+	"hailoclip/hailo/npu"
 	"hailoclip/hailo/open"
 )
 
@@ -26,6 +27,12 @@ type globals struct {
 
 // load reads the configuration with the flags on top.
 func (g *globals) load(flags ...configs.Override) (configs.Config, string, error) {
+	c, err := g.read(flags...)
+	return c.Config, c.File, err
+}
+
+// read is load with the origins of values.
+func (g *globals) read(flags ...configs.Override) (configs.Loaded, error) {
 	for _, f := range []configs.Override{
 		{Key: "clip.model", Value: g.Model, Source: "--model"},
 		{Key: "clip.backend", Value: g.Backend, Source: "--backend"},
@@ -34,11 +41,11 @@ func (g *globals) load(flags ...configs.Override) (configs.Config, string, error
 			flags = append(flags, f)
 		}
 	}
-	c, file, err := configs.Load(g.ConfigFile, os.Environ(), flags)
+	c, err := configs.Read(g.ConfigFile, os.Environ(), flags)
 	if err != nil {
 		err = usageError{err}
 	}
-	return c, file, err
+	return c, err
 }
 
 // state is the state folder, which need not exist yet: models/, lib/ with ONNX Runtime, and the prompt cache, which
@@ -70,13 +77,13 @@ func userState() (string, error) {
 }
 
 // libraryDirs are where ONNX Runtime is looked for: where "setup" puts it in this state folder, and in those that it
-// takes by itself.
+// takes by itself; then the Debian package's.
 func libraryDirs(state string) []string {
 	dirs := []string{filepath.Join(state, "lib")}
 	if user, err := userState(); err == nil {
 		dirs = append(dirs, filepath.Join(user, "lib"))
 	}
-	return append(dirs, filepath.Join(device.ServiceState, "lib"))
+	return append(dirs, filepath.Join(device.ServiceState, "lib"), npu.PackageDir)
 }
 
 func modelsDir(state string) string { return filepath.Join(state, "models") }
@@ -100,6 +107,8 @@ type place struct {
 	file    string // the configuration came from; "": built in
 	state   string // folder; it need not exist yet
 	catalog *model.Catalog
+
+	again func() (configs.Loaded, error) // loads the configuration anew, see reloader; nil: it stays as it is
 }
 
 // place loads the configuration, with the flags on top, and finds the state folder.
