@@ -231,7 +231,9 @@ func newService(t testing.TB, change func(*Config, *Service)) *service {
 	cfg := testConfig()
 	svc := Service{
 		Engine: testEngine(t, s.device, nil), RequestTimeout: testRequestLimit, BatchTimeout: testRequestLimit, Version: "1.2.3", LogEvery: 1,
-		Recorder: admin.NewRecorder(), Admin: &admin.Parts{Reload: func(context.Context) (any, error) { return map[string][]string{}, nil }},
+		Recorder: admin.NewRecorder(), Admin: &admin.Parts{Reload: func(context.Context) (any, error) {
+			return map[string][]string{"applied": {}, "needs_restart": {}, "warnings": {}}, nil
+		}},
 		Log: slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if *overTLS {
