@@ -143,6 +143,19 @@ fewshot: setup ## accuracy with 0 to 8 example images, on drawings of a style th
 	cd $(ICONS) && npm install --prefix . --no-save --ignore-scripts --no-audit --no-fund --loglevel=error $(ICON_SETS) && node render.js emojione
 	HAILO_TEST_ICONS=$(CURDIR)/$(ICONS) $(GO) test -count=1 -timeout 60m -run TestFewShot -v ./cmd/hailo-clip
 
+# Proxies of Debian, each with the sample configuration in configs/docs/proxies.
+PROXIES := nginx caddy haproxy
+
+.PHONY: docs-test
+docs-test: setup ## run the commands in the documentation, and its samples for nginx, Caddy and HAProxy (Debian: installs them)
+	@for p in $(PROXIES) jq curl; do PATH="$$PATH:/usr/sbin" command -v $$p >/dev/null || missing="$$missing $$p"; done; \
+	[ -z "$$missing" ] || apt-get install -y -q --no-install-recommends $$missing >/dev/null || echo "make: without$$missing"
+	HAILO_TEST_DOCS=1 $(GO) test -count=1 -timeout 15m -run 'TestDocs|TestProxies|TestHelpHasExamples|TestTroubleshooting' -v ./cmd/hailo-clip
+
+.PHONY: moving-test
+moving-test: deb ## follow configs/docs/moving.md word for word in a booted Debian (root; after make deb-test, whose root it takes)
+	configs/docs/moving-test.sh
+
 CONSOLE    := bin/console
 PLAYWRIGHT := playwright-core@1.65.1
 
