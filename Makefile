@@ -167,6 +167,12 @@ console-test: setup ## the console in a browser: playwright-core (npm) drives De
 	cd $(CONSOLE) && npm install --prefix . --no-save --ignore-scripts --no-audit --no-fund --loglevel=error $(PLAYWRIGHT)
 	node api/console/test/run.mjs bin/hailo-clip $(CONSOLE) $(TEST)
 
+.PHONY: openapi-test
+openapi-test: setup ## clients made of the description ask a service, its linter is silent, its examples work (npm), and 500 generated requests for each operation
+	@for program in curl python3; do command -v $$program >/dev/null || $(MAKE) --no-print-directory apt COMPILER=$$program; done
+	api/testdata/openapi/run.sh bin/hailo-clip bin/openapi
+	HAILO_TEST_REQUESTS=500 $(GO) test -count=1 -timeout 30m -run TestGeneratedRequests ./api
+
 .PHONY: arches
 arches: ## build for linux/amd64 and linux/arm64 without cgo
 	GOARCH=amd64 $(BUILD) -o bin/hailo-clip-linux-amd64 ./cmd/hailo-clip

@@ -5,8 +5,6 @@ import (
 	"time"
 
 	"github.com/fasthttp/router"
-
-	"hailoclip/api/console"
 )
 
 // rules are what of the configuration can change while the server serves. A request keeps those that it has come by. Immutable.
@@ -17,7 +15,6 @@ type rules struct {
 	// trustsUnix says that a proxy that comes by a Unix socket is trusted, too.
 	trustsUnix bool
 	router     *router.Router
-	console    map[string]console.File // by name
 }
 
 // LiveSettings are the fields of Config that Apply changes.
@@ -37,6 +34,6 @@ func (s *Server) Apply(cfg Config, request, batch time.Duration) {
 		p, _ := parseProxy(text) // checked by Check
 		by.proxies = append(by.proxies, p)
 	}
-	by.router, by.console = s.newRouter(by), s.newConsoleFiles(by)
+	by.router = s.newRouter(by)
 	s.rules.Store(by)
 }

@@ -79,7 +79,7 @@ func newEngine(ctx context.Context, p place, withSets bool, log *slog.Logger) (*
 	if o.Model.Embedded() {
 		why = "this is the small demo model, which knows drawings and not photographs: " + why
 	}
-	var observe func([]pipeline.StageTime)
+	var observe func([4]pipeline.StageTime)
 	if withSets && cfg.Admin.Listen != "" {
 		e.recorder = admin.NewRecorder()
 		observe = e.recorder.Line

@@ -73,7 +73,7 @@ func TestProxies(t *testing.T) {
 			}
 			r := serve(t, t.TempDir(), "--model", "demo", "--backend", "cpu", "--config", configFile(t, "server:\n  trusted_proxies: [127.0.0.1]\n"))
 			dir, port := t.TempDir(), freePort(t)
-			roots := certificate(t, dir)
+			roots := proxyCertificate(t, dir)
 			text := string(must(os.ReadFile(docs + "proxies/" + p.sample)))
 			upstream, connections := countConnections(t, strings.TrimPrefix(r.url, "http://"))
 			text = strings.ReplaceAll(p.change(text, dir, port), "127.0.0.1:5000", upstream)
@@ -280,7 +280,7 @@ func freePort(t *testing.T) string {
 }
 
 // certificate writes clip.pem, clip.key and both.pem for 127.0.0.1 into a folder, and returns who trusts it.
-func certificate(t *testing.T, dir string) *x509.CertPool {
+func proxyCertificate(t *testing.T, dir string) *x509.CertPool {
 	t.Helper()
 	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	template := x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
