@@ -32,8 +32,8 @@ func TestReadKey(t *testing.T) {
 	}
 }
 
-// certificate writes cert.pem and key.pem for this machine.
-func certificate(t *testing.T, dir string) {
+// putCertificate writes cert.pem and key.pem for this machine.
+func putCertificate(t *testing.T, dir string) {
 	t.Helper()
 	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	template := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), NotAfter: time.Now().Add(1000 * time.Hour), DNSNames: []string{"clip.example"}}
@@ -48,7 +48,7 @@ func certificate(t *testing.T, dir string) {
 func TestAccess(t *testing.T) {
 	dir := must(os.MkdirTemp("", "clip")) // whose name is short enough for a socket
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	certificate(t, dir)
+	putCertificate(t, dir)
 	socket := filepath.Join(dir, "clip.sock")
 	made := hailoClip(t, "keys", "new", "door")
 	made.expect(t, exitOK, "name: door", "hash: sha256:")
@@ -88,7 +88,7 @@ func TestAccess(t *testing.T) {
 	c.Env = append(c.Environ(), "HAILO_CLIP_KEY="+key)
 	runProgram(t, c).expect(t, exitOK)
 
-	certificate(t, dir) // is taken, and so is the end of the key
+	putCertificate(t, dir) // is taken, and so is the end of the key
 	line := s.reload(t, strings.Replace(keys, "door", "gate", 1)+"\n"+server)
 	s.wants(t, line, "access.keys", "server.tls.cert_file")
 	if status("/v1/stats", key) != 200 {

@@ -18,6 +18,7 @@ import (
 
 	"hailoclip/api"
 	"hailoclip/api/stream"
+	"hailoclip/cache/sets"
 	"hailoclip/configs"
 	"hailoclip/hailo/safefile"
 )
@@ -52,8 +53,9 @@ func (s *service) live() []liveSettings {
 		{slices.Concat(keys("server", api.LiveSettings...), keys("performance", "request_timeout", "batch_timeout"), []string{"streams."}),
 			func(_ context.Context, c configs.Config) error {
 				s.server.Apply(c.Server, c.Performance.RequestTimeout, c.Performance.BatchTimeout)
-				limits := stream.Limits{Prompts: c.Server.MaxPrompts, PromptBytes: s.engine.cfg.Server.MaxPromptBytes}
+				limits := stream.Limits{Prompts: c.Server.MaxPrompts, PromptBytes: c.Server.MaxPromptBytes}
 				s.streams.hub.Apply(c.Streams, limits, c.Performance.RequestTimeout)
+				s.engine.PromptSets().SetLimits(sets.Limits{PromptBytes: c.Server.MaxPromptBytes})
 				return nil
 			}},
 		{[]string{"server.shutdown_timeout"}, func(context.Context, configs.Config) error { return nil }}, // which run asks the reloader for

@@ -277,7 +277,7 @@ func (s *service) run(ctx context.Context) error {
 	var running sync.WaitGroup
 	running.Go(func() {
 		for c := e.cfg; ; {
-			e.precompute(besides, c.TextEmbedding)
+			e.precompute(besides, c)
 			select {
 			case <-besides.Done():
 				return
