@@ -202,6 +202,20 @@ bench-batching: setup ## closed and open loops of REF=... and the working tree o
 $(TOOLS)/benchstat:
 	GOBIN=$(TOOLS) $(GO) install golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 
+# The newest nfpm all of whose modules a Go module proxy delivers.
+$(TOOLS)/nfpm:
+	GOBIN=$(TOOLS) $(GO) install github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.0
+
+DEB_ARCHES ?= amd64 arm64
+
+.PHONY: deb
+deb: build npu $(TOOLS)/nfpm ## Debian packages with ONNX Runtime in bin; the NPU worker is in this machine's where HailoRT is installed (DEB_ARCHES)
+	@for arch in $(DEB_ARCHES); do $(MAKE) --no-print-directory onnxruntime ORT_ARCH=$$arch && configs/deb/build.sh $$arch '$(VERSION)' || exit 1; done
+
+.PHONY: deb-test
+deb-test: deb ## install, upgrade, remove and purge the package in a Debian with systemd as its first process (root; debootstrap, 4 minutes)
+	configs/deb/test.sh
+
 .PHONY: clean
 clean: ## remove what was built
 	rm -rf bin bench/results

@@ -47,6 +47,7 @@ func TestRoutesNeedKeys(t *testing.T) {
 	const everybody, anyKey, manager = "everybody", "any key", "a key that may manage"
 	want := map[string]string{
 		"GET /health": everybody, "HEAD /health": everybody, "GET /openapi.yaml": everybody, "HEAD /openapi.yaml": everybody,
+		"GET /openapi.json": everybody, "HEAD /openapi.json": everybody, "GET /docs": everybody, "HEAD /docs": everybody,
 		"GET /": everybody, "HEAD /": everybody, "GET /console/{name}": everybody, "HEAD /console/{name}": everybody,
 		"GET /healthz": everybody, "HEAD /healthz": everybody, "GET /readyz": everybody, "HEAD /readyz": everybody, "POST /v1/tokens": anyKey,
 		"GET /metrics": anyKey, "POST /admin/reload": manager,

@@ -3,7 +3,6 @@ package api
 import (
 	"bytes"
 	"cmp"
-	_ "embed"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -82,15 +81,5 @@ func (r *request) answerText(body []byte, err error) error {
 	}
 	r.ctx.Response.Header.SetContentType("application/json")
 	r.ctx.Response.SetBodyRaw(body)
-	return nil
-}
-
-//go:embed openapi.yaml
-var openAPIDocument []byte
-
-// openAPI serves the description of the interface.
-func openAPI(r *request) error {
-	r.ctx.Response.Header.SetContentType("application/yaml")
-	r.ctx.Response.SetBody(openAPIDocument)
 	return nil
 }

@@ -52,7 +52,9 @@ func (s *Server) routes(to *rules) []route {
 		{"GET HEAD", "/healthz", 0, nil, nil, nil, s.healthz},
 		{"GET HEAD", "/readyz", 0, nil, nil, nil, s.readyz},
 		{"GET", "/v1/stats", 0, nil, nil, nil, s.stats},
-		{"GET HEAD", "/openapi.yaml", 0, nil, nil, nil, openAPI},
+		{"GET HEAD", "/openapi.yaml", 0, nil, nil, nil, describe("openapi.yaml")},
+		{"GET HEAD", "/openapi.json", 0, nil, nil, nil, describe("openapi.json")},
+		{"GET HEAD", "/docs", 0, nil, nil, nil, describe("docs.html")},
 		{"POST", "/v1/classify", one, s.imageBodies(readClassify), e.Refuses, image(e.Classify), result(appendClassification)},
 		{"POST", "/v1/embed/image", one, s.imageBodies(readImage), e.Refuses, image(e.EmbedImage), embedding},
 		{"POST", "/v1/embed/text", one, json(readText), nil, (*request).embedText, embedding},
@@ -80,7 +82,7 @@ func (s *Server) newRouter(by *rules) *router.Router {
 	refuse := func(err error) fasthttp.RequestHandler {
 		return (&route{answers: func(*request) error { return err }}).handle(s.other)
 	}
-	r.NotFound = refuse(fail(errNotFound, "There is no such path, see /openapi.yaml"))
+	r.NotFound = refuse(fail(errNotFound, "There is no such path, see /docs"))
 	r.MethodNotAllowed = refuse(fail(errMethod, "Method not allowed here, see the Allow header"))
 	return r
 }

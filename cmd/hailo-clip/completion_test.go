@@ -158,7 +158,7 @@ func TestCompletionInZsh(t *testing.T) {
 	t.Parallel()
 	script := completionScript(t, "zsh")
 	for typed, want := range map[string]string{
-		`hailo-clip serv\t`: "serve", `hailo-clip --model demo mod\tpul\ttinyclip-vit-61\t`: "--model demo models pull tinyclip-vit-61m-32",
+		`hailo-clip evalu\t`: "evaluate", `hailo-clip --model demo mod\tpul\ttinyclip-vit-61\t`: "--model demo models pull tinyclip-vit-61m-32",
 		`hailo-clip models pull --par\tnp\t`: "models pull --part npu", `hailo-clip serve --backend=si\t`: "serve --backend=sim",
 		`hailo-clip classify -p serve ca\t`: "classify -p serve cat.jpg", `hailo-clip models pull x --from-dir f\t`: "models pull x --from-dir folder",
 	} {

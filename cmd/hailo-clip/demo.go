@@ -61,9 +61,8 @@ func classifySamples(ctx context.Context, e *engine) error {
 	if err != nil {
 		return err
 	}
-	prompts, width := make([]string, len(samples)), len("image")
-	for i, s := range samples {
-		prompts[i] = "a photo of " + article(s.Label) + " " + s.Label
+	prompts, width := samplePrompts(samples), len("image")
+	for _, s := range samples {
 		width = max(width, len(s.File))
 	}
 	fmt.Fprintf(stdout, "\n%s  %s   score\n", pad("image", width), pad("best of "+strconv.Itoa(len(prompts))+" prompts", longest(prompts...)))
@@ -89,6 +88,15 @@ func classifySamples(ctx context.Context, e *engine) error {
 		return fmt.Errorf("%d sample images were not recognised", wrong)
 	}
 	return nil
+}
+
+// samplePrompts are a prompt for each sample.
+func samplePrompts(samples []demo.Sample) []string {
+	prompts := make([]string, len(samples))
+	for i, s := range samples {
+		prompts[i] = "a photo of " + article(s.Label) + " " + s.Label
+	}
+	return prompts
 }
 
 // article is the one for an English noun; the labels have no "hour" and no "unicorn".

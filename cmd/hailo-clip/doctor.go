@@ -54,7 +54,7 @@ func (c *doctorCmd) Run(ctx context.Context, g *globals, p place) (err error) {
 // models are says nothing about it.
 func (c *doctorCmd) onlyFiles(cfg configs.Config, env *doctor.Env) {
 	env.Root, env.Access, env.KernelLog, env.Command = c.Root, nil, nil, nil
-	for _, path := range []string{cfg.NPU.Worker, "/usr/bin/" + npu.WorkerName, "/usr/lib/hailo-clip/" + npu.WorkerName} {
+	for _, path := range []string{cfg.NPU.Worker, "/usr/bin/" + npu.WorkerName, npu.PackageDir + "/" + npu.WorkerName} {
 		if path != "" && env.Worker == "" && device.Root(c.Root).Exists(path) {
 			env.Worker = path
 		}

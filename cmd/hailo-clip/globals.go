@@ -13,6 +13,7 @@ import (
 	"hailoclip/configs/models"
 	"hailoclip/hailo/device"
 	"hailoclip/hailo/model"
+	"hailoclip/hailo/npu"
 	"hailoclip/hailo/open"
 )
 
@@ -76,13 +77,13 @@ func userState() (string, error) {
 }
 
 // libraryDirs are where ONNX Runtime is looked for: where "setup" puts it in this state folder, and in those that it
-// takes by itself.
+// takes by itself; then the Debian package's.
 func libraryDirs(state string) []string {
 	dirs := []string{filepath.Join(state, "lib")}
 	if user, err := userState(); err == nil {
 		dirs = append(dirs, filepath.Join(user, "lib"))
 	}
-	return append(dirs, filepath.Join(device.ServiceState, "lib"))
+	return append(dirs, filepath.Join(device.ServiceState, "lib"), npu.PackageDir)
 }
 
 func modelsDir(state string) string { return filepath.Join(state, "models") }

@@ -56,6 +56,8 @@ type cli struct {
 	Doctor   doctorCmd     `cmd:"" help:"Check device, driver, libraries and models, and say what to do about each finding."`
 	Bench    benchCmd      `cmd:"" help:"Put a service under load, or profile one image path."`
 	NPUSim   npuSimCmd     `cmd:"" name:"npu-sim" passthrough:"" help:"The simulated chip, a worker process that the backend sim starts."`
+	Service  serviceCmd    `cmd:"" help:"Install the program as a service of systemd, remove it, or say how it is."`
+	Verify   verifyCmd     `cmd:"" help:"Try the running service: unit, device, port, health, readiness, images whose answer is known."`
 	Complete completionCmd `cmd:"" name:"completion" help:"Print the completion script of a shell."`
 	Man      manCmd        `cmd:"" hidden:"" help:"Print the manual page."`
 	Version  versionCmd    `cmd:"" help:"Print the version."`

@@ -1,9 +1,11 @@
 package device
 
 import (
+	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // account returns the first line of /etc/passwd or /etc/group whose field has the value, nil if there is none.
@@ -73,6 +75,8 @@ func (r Root) HasService() bool {
 // Unit is what the service's unit, with its drop-ins, says of whom it runs as.
 type Unit struct {
 	Installed bool
+	File      string   // the one that counts; systemd prefers /etc to /run to /usr/lib
+	Hidden    string   // the package's, where File goes before it; "" is none
 	User      string   // with DynamicUser= it is not in /etc/passwd
 	Groups    []string // SupplementaryGroups=
 	Quota     string   // CPUQuota=, such as "80%"
@@ -87,7 +91,12 @@ func (r Root) Unit() Unit {
 		dropIns = append(dropIns, dir+ServiceName+".d/*.conf")
 	}
 	units = r.Glob(units...)
-	u.Installed = len(units) > 0
+	if u.Installed = len(units) > 0; u.Installed {
+		u.File = units[len(units)-1]
+		if first := units[0]; u.File != first && strings.Contains(first, "/lib/") && !strings.Contains(u.File, "/lib/") && !r.same(first, u.File) {
+			u.Hidden = first
+		}
+	}
 	for _, file := range append(units[max(len(units)-1, 0):], r.Glob(dropIns...)...) {
 		for line := range r.Lines(file) {
 			switch key, value, _ := strings.Cut(strings.TrimSpace(line), "="); {
@@ -103,4 +112,23 @@ func (r Root) Unit() Unit {
 		}
 	}
 	return u
+}
+
+// same says whether two names lead to one file.
+func (r Root) same(a, b string) bool {
+	x, y := r.Stat(a), r.Stat(b)
+	return x != nil && y != nil && os.SameFile(x, y)
+}
+
+// DeviceGroup is the group that the device's node belongs to, or that is called like it; "" where it is root's.
+func (r Root) DeviceGroup() string {
+	for _, node := range r.Glob("/dev/hailo[0-9]*", "/dev/h1x-[0-9]*") {
+		if s, ok := r.Stat(node).Sys().(*syscall.Stat_t); ok && s.Gid != 0 {
+			return r.AccountName("/etc/group", int(s.Gid))
+		}
+	}
+	if r.Group("hailo") >= 0 {
+		return "hailo"
+	}
+	return ""
 }

@@ -188,3 +188,23 @@ func FuzzRun(f *testing.F) {
 		}
 	})
 }
+
+// TestUnitInForce: what lies in /etc goes before what the package brings.
+func TestUnitInForce(t *testing.T) {
+	const ours, etc = "/usr/lib/systemd/system/hailo-clip.service", "/etc/systemd/system/hailo-clip.service"
+	for _, c := range []struct {
+		machine      files
+		file, hidden string
+	}{
+		{files{}, "", ""},
+		{files{ours: "[Service]\n"}, ours, ""},
+		{files{etc: "[Service]\n"}, etc, ""},
+		{files{ours: "[Service]\n", etc: "[Service]\nUser=old\n"}, etc, ours},
+		{files{ours: "[Service]\n", etc: link + "../../.." + ours}, etc, ""}, // systemctl link
+		{files{ours: "[Service]\n", "/etc/systemd/system/hailo-clip.service.d/x.conf": "[Service]\nUser=x\n"}, ours, ""},
+	} {
+		u := device.Root(c.machine.write(t)).Unit()
+		assert.Equal(t, u.File, c.file, "%v", c.machine)
+		assert.Equal(t, u.Hidden, c.hidden, "%v", c.machine)
+	}
+}

@@ -22,13 +22,16 @@ type Config struct {
 // WorkerName is the file name of the worker program.
 const WorkerName = "hailo-clip-npu"
 
+// PackageDir is where the Debian package has the worker, and ONNX Runtime.
+const PackageDir = "/usr/lib/hailo-clip"
+
 // FindWorker returns the path of the worker program: the configured one or, when that is "",
-// the first found beside this program and in /usr/lib/hailo-clip. The error says where it
+// the first found beside this program and in PackageDir. The error says where it
 // looked.
 func FindWorker(configured string) (string, error) {
 	candidates := []string{configured}
 	if configured == "" {
-		candidates = []string{filepath.Join("/usr/lib/hailo-clip", WorkerName)}
+		candidates = []string{filepath.Join(PackageDir, WorkerName)}
 		if self, err := os.Executable(); err == nil {
 			candidates = []string{filepath.Join(filepath.Dir(self), WorkerName), candidates[0]}
 		}
