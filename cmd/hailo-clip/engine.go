@@ -10,6 +10,7 @@ import (
 	"hailoclip/api/admin"
 	"hailoclip/cache"
 	"hailoclip/cache/sets"
+	"hailoclip/configs"
 	"hailoclip/hailo"
 	"hailoclip/hailo/open"
 	"hailoclip/pipeline"
@@ -131,8 +132,8 @@ func (p *place) promptSets(limit int64, log *slog.Logger) clip.SetParts {
 
 // precompute encodes the prompts of text_embedding.prompt_file, in mode precomputed, beside the
 // requests. It blocks until that is done or ctx ends.
-func (e *engine) precompute(ctx context.Context, c cache.Config) {
-	prompts, err := clip.ReadPrompts(c, e.cfg.Server.MaxPromptBytes)
+func (e *engine) precompute(ctx context.Context, c configs.Config) {
+	prompts, err := clip.ReadPrompts(c.TextEmbedding, c.Server.MaxPromptBytes)
 	if err != nil {
 		e.log.Warn("no prompts are encoded at the start", "error", err)
 		return

@@ -126,7 +126,7 @@ test('text is never markup', async ({ page, open }) => {
   assert.equal(await page.locator('main img, main b').count(), 0);
 });
 
-test('a prompt set', { service: true }, async ({ page, open, url }) => {
+test('a prompt set', { service: true, colorScheme: 'dark' }, async ({ page, open, url, shot }) => {
   const put = await fetch(`${url}/v1/prompt-sets/pets`, {
     method: 'PUT', headers: { 'Content-Type': 'application/json' },
     body: JSON.stringify({ labels: [{ name: 'cat', prompts: ['a photo of a cat'] }, { name: 'dog', prompts: ['a photo of a dog'] }], background: { prompts: ['a photo of a pizza'] } }),
@@ -138,6 +138,8 @@ test('a prompt set', { service: true }, async ({ page, open, url }) => {
   assert.equal(await page.locator('.rows.labels li.best .label').textContent(), 'cat');
   await choose(page, path.join(samples, 'pizza.jpg'));
   await shows(page, 'None of these');
+  await looksRight(page);
+  await shot('prompt-set');
   assert.match(await page.locator('.headline').textContent(), /none of the labels fits better/);
   assert.match(await page.locator('pre').textContent(), /--form-string prompt_set=pets/);
   await page.getByLabel('Compare with').selectOption('');
