@@ -39,6 +39,7 @@ if command -v qemu-aarch64-static >/dev/null && [ -d /usr/aarch64-linux-gnu ]; t
 fi
 
 echo "== two versions"
+export DEB_COMPRESSION=none # nobody keeps them
 for v in v0.9.0 v0.10.0; do "$here/build.sh" "$arch" $v >/dev/null; done
 cp "bin/hailo-clip_0.9.0-1_$arch.deb" bin/deb/again.deb
 "$here/build.sh" "$arch" v0.9.0 >/dev/null
