@@ -68,5 +68,5 @@ done
 file $here/lintian usr/share/lintian/overrides/hailo-clip
 
 find "$ROOT" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-sed "s|@ARCH@|$arch|; s|@VERSION@|$VERSION|; s|@MAINTAINER@|$MAINTAINER|; s|@ROOT@|$ROOT|; s|@COMPRESSION@|${DEB_COMPRESSION:-xz}|" $here/nfpm.yaml >"$out/nfpm.yaml"
+sed "s|@ARCH@|$arch|; s|@VERSION@|$VERSION|; s|@MAINTAINER@|$MAINTAINER|; s|@ROOT@|$ROOT|; s|@COMPRESSION@|${DEB_COMPRESSION:-gzip}|" $here/nfpm.yaml >"$out/nfpm.yaml"
 bin/tools/nfpm package --config "$out/nfpm.yaml" --packager deb --target "bin/hailo-clip_${VERSION}_$arch.deb"
