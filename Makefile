@@ -148,7 +148,8 @@ PLAYWRIGHT := playwright-core@1.65.1
 
 .PHONY: console-test
 console-test: setup ## the console in a browser: playwright-core (npm) drives Debian's chromium; screenshots in bin/console (TEST=...: some of them)
-	@command -v chromium >/dev/null || $(MAKE) --no-print-directory apt COMPILER=chromium
+	@for program in chromium curl; do command -v $$program >/dev/null || $(MAKE) --no-print-directory apt COMPILER=$$program; done
+	@python3 -c 'import requests' 2>/dev/null || $(MAKE) --no-print-directory apt COMPILER=python3-requests
 	@mkdir -p $(CONSOLE)
 	cd $(CONSOLE) && npm install --prefix . --no-save --ignore-scripts --no-audit --no-fund --loglevel=error $(PLAYWRIGHT)
 	node api/console/test/run.mjs bin/hailo-clip $(CONSOLE) $(TEST)

@@ -277,7 +277,7 @@ func TestRefused(t *testing.T) {
 // TestPanicOfAHandler: it is an internal error, in the form that every error has.
 func TestPanicOfAHandler(t *testing.T) {
 	s := newService(t, nil)
-	s.router.GET("/panics", func(*fasthttp.RequestCtx) { panic("a secret") })
+	s.rules.Load().router.GET("/panics", func(*fasthttp.RequestCtx) { panic("a secret") })
 	var ctx fasthttp.RequestCtx
 	ctx.Request.SetRequestURI("/panics")
 	s.handle(&ctx)
@@ -403,7 +403,7 @@ func TestNotReady(t *testing.T) {
 func TestPathsAndMethods(t *testing.T) {
 	s := serve(t, nil)
 	for _, c := range []struct{ method, path, allow string }{
-		{"GET", "/", ""}, {"GET", "/health/", ""}, {"GET", "/HEALTH", ""}, {"POST", "/v1/classify/..", ""}, {"GET", "/v1/classify%00", ""},
+		{"GET", "/nowhere", ""}, {"GET", "/health/", ""}, {"GET", "/HEALTH", ""}, {"POST", "/v1/classify/..", ""}, {"GET", "/v1/classify%00", ""},
 		{"GET", "/v1/classify", "OPTIONS, POST"}, {"DELETE", "/v1/embed/text", "OPTIONS, POST"}, {"BREW", "/v1/embed/image", "OPTIONS, POST"},
 		{"POST", "/health", "GET, HEAD, OPTIONS"},
 	} {

@@ -274,13 +274,13 @@ func TestExpect(t *testing.T) {
 // TestAnotherKindOfBody: it takes a reader in the route. Who sends none of the kinds learns which there are.
 func TestAnotherKindOfBody(t *testing.T) {
 	s := newService(t, nil)
-	routes := s.routes()
+	routes := s.routes(s.rules.Load())
 	to := routes[slices.IndexFunc(routes, func(to route) bool { return to.path == "/v1/embed/image" })]
 	to.path, to.reads = to.path+"/or-bytes", append(to.reads[:1:1], reader{
 		media: "image/bmp", accepts: func(media []byte) bool { return string(media) == "image/bmp" }, limit: 10_000,
 		read: func(r *request) error { r.ask.Image = r.body; return nil },
 	})
-	s.router.POST(to.path, to.handle)
+	s.rules.Load().router.POST(to.path, to.handle(s.other))
 	s.listen(t)
 	s.post(t, to.path, string(imageFile(goodImage)), "Content-Type", "image/bmp").wantOK(t)
 	s.post(t, to.path, classifyBody(goodImage, "")).wantOK(t)

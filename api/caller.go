@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"net"
 	"net/netip"
 	"slices"
@@ -15,17 +16,24 @@ import (
 // caller is who the request comes from, for the queues that serve callers in turn: an IPv4
 // address or an IPv6 network of 64 bits, which is what one customer gets, and the connection.
 func (s *Server) caller(ctx *fasthttp.RequestCtx) fair.Caller {
-	c := fair.Caller{Address: "local", Connection: connOf(ctx).id} // of a socket that knows no addresses
-	ip := addressOf(ctx.RemoteAddr())
-	if s.trusts(ip) {
-		ip = s.client(ip, ctx.Request.Header.PeekAll(fasthttp.HeaderXForwardedFor))
-	}
+	nc := connOf(ctx)
+	c := fair.Caller{Address: cmp.Or(nc.peer, "local"), Connection: nc.id} // of a socket that knows no addresses
+	ip := s.clientAddress(ctx)
 	if ip.Is6() {
 		c.Address = networkOf(ip).String()
 	} else if ip.IsValid() {
 		c.Address = ip.String()
 	}
 	return c
+}
+
+// clientAddress is that of who asks, as far as the proxies before it are trusted; zero for a socket that knows no addresses.
+func (s *Server) clientAddress(ctx *fasthttp.RequestCtx) netip.Addr {
+	ip := addressOf(ctx.RemoteAddr())
+	if s.trusts(ip) {
+		ip = s.client(ip, ctx.Request.Header.PeekAll(fasthttp.HeaderXForwardedFor))
+	}
+	return ip
 }
 
 // addressOf is the address of a peer; the zero value for one that has none.
@@ -43,9 +51,10 @@ func networkOf(ip netip.Addr) netip.Prefix {
 	return network
 }
 
-// trusts says that what ip writes into X-Forwarded-For is true.
+// trusts says that what ip, which is zero at a Unix socket, writes into X-Forwarded-For is true.
 func (s *Server) trusts(ip netip.Addr) bool {
-	return slices.ContainsFunc(s.proxies, func(p netip.Prefix) bool { return p.Contains(ip) })
+	by := s.rules.Load()
+	return !ip.IsValid() && by.trustsUnix || slices.ContainsFunc(by.proxies, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
 
 // client is the rightmost address in X-Forwarded-For that is no trusted proxy's: what stands left
@@ -72,6 +81,9 @@ func parseHop(hop string) (netip.Addr, bool) {
 	ip, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(hop, "["), "]"))
 	return ip.Unmap().WithZone(""), err == nil
 }
+
+// proxyUnix in trusted_proxies is a proxy that comes by the Unix socket.
+const proxyUnix = "unix"
 
 // parseProxy reads an address or a network, as trusted_proxies has them.
 func parseProxy(text string) (netip.Prefix, bool) {

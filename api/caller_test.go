@@ -70,7 +70,7 @@ func TestCallerAddress(t *testing.T) {
 func TestCallerIsHandedOn(t *testing.T) {
 	callers := make(chan fair.Caller, 3)
 	s := newService(t, nil)
-	s.router.POST("/caller", (&route{
+	s.rules.Load().router.POST("/caller", (&route{
 		reads: []reader{{accepts: isJSON, limit: 2, read: func(*request) error { return nil }}},
 		do: image(func(_ context.Context, r *clip.Request) (clip.Result, error) {
 			callers <- r.Lane.Caller
@@ -78,7 +78,7 @@ func TestCallerIsHandedOn(t *testing.T) {
 			return clip.Result{}, nil
 		}),
 		answers: func(*request) error { return nil },
-	}).handle)
+	}).handle(s.other))
 	s.listen(t)
 	dial := func() (ask func() fair.Caller) {
 		_, post := s.asker(t, "POST /caller HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")

@@ -12,9 +12,12 @@ import (
 
 // Config is the section "server" of the configuration; New relies on its bounds and on Check.
 type Config struct {
-	Host  string `yaml:"host"`                     // address to listen on, see Listen
-	Port  int    `yaml:"port" bounds:"0 to 65535"` // 0 means any free one
-	Debug bool   `yaml:"debug"`                    // key of the former service; true is refused
+	Host string `yaml:"host"`                     // address to listen on, see Listen
+	Port int    `yaml:"port" bounds:"0 to 65535"` // 0 means any free one
+	TLS  TLS    `yaml:"tls"`                      // for connections by TCP
+	// Socket is the path of a Unix socket beside the port, see ListenSocket; "": none.
+	Socket string `yaml:"socket"`
+	Debug  bool   `yaml:"debug"` // key of the former service; true is refused
 
 	ReadTimeout     time.Duration `yaml:"read_timeout" bounds:"100ms to 1h"`  // for a whole request, first byte to last
 	WriteTimeout    time.Duration `yaml:"write_timeout" bounds:"100ms to 1h"` // for a whole answer
@@ -42,7 +45,7 @@ type Config struct {
 	AllowedHosts   []string `yaml:"allowed_hosts"`
 
 	// TrustedProxies are the addresses and networks (10.0.0.0/8) whose X-Forwarded-For says who asks.
-	// Others are taken for callers themselves.
+	// Others are taken for callers themselves. "unix" is whoever may connect to a Unix socket.
 	TrustedProxies []string `yaml:"trusted_proxies"`
 }
 
@@ -56,6 +59,12 @@ func (c Config) Check(fault func(field, format string, args ...any)) {
 		fault("max_body_memory_bytes", "%d is out of bounds: at least %d and twice max_body_bytes",
 			c.MaxBodyMemoryBytes, 2*largestPooled)
 	}
+	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
+		fault("tls.cert_file", "and key_file must be given together")
+	}
+	if !validSocket(c.Socket) {
+		fault("socket", "%q is out of bounds: a path from the root of at most %d bytes", c.Socket, maxSocketPath)
+	}
 	texts := func(field string, values []string, valid func(string) bool, bound string) {
 		for _, v := range values {
 			if !valid(v) {
@@ -66,8 +75,8 @@ func (c Config) Check(fault func(field, format string, args ...any)) {
 	texts("allowed_origins", c.AllowedOrigins, validOrigin, `"https://example.org" or with a port, "null" or "*"`)
 	texts("allowed_hosts", c.AllowedHosts, func(h string) bool { return h != "" && !strings.ContainsAny(h, "/ \t@*?#") },
 		"a name, or a name and a port")
-	texts("trusted_proxies", c.TrustedProxies, func(p string) bool { _, ok := parseProxy(p); return ok },
-		"an address, or a network such as 10.0.0.0/8")
+	texts("trusted_proxies", c.TrustedProxies, func(p string) bool { _, ok := parseProxy(p); return ok || p == proxyUnix },
+		`an address, a network such as 10.0.0.0/8, or "unix"`)
 }
 
 // batchBody is how long the body of a route that takes many images may be: MaxBatchBodyBytes, but no longer than fits
@@ -107,17 +116,32 @@ func (c Config) Listen() (net.Listener, error) {
 	return lc.Listen(context.Background(), network, c.Addr())
 }
 
-// URL is where the service can be opened on its own machine.
-func (c Config) URL() string { return openable(c.Addr()) }
+// speaksTLS says that connections of ln do.
+func (c Config) speaksTLS(ln net.Listener) bool {
+	_, isTCP := ln.Addr().(*net.TCPAddr)
+	return isTCP && c.TLS.On()
+}
 
-// URL is where a service that listens on that address can be opened on its own machine.
-func URL(listening net.Addr) string { return openable(listening.String()) }
+// URL is where the service can be opened on its own machine.
+func (c Config) URL() string { return c.openable(c.Addr()) }
+
+// URLOf is where a service that listens on that address can be opened on its own machine; "unix:" and the path of a Unix socket.
+func (c Config) URLOf(listening net.Addr) string {
+	if listening.Network() == "unix" {
+		return "unix:" + listening.String()
+	}
+	return c.openable(listening.String())
+}
 
 // openable makes a URL of an address to listen on: nobody can open that of all addresses.
-func openable(addr string) string {
+func (c Config) openable(addr string) string {
+	scheme := "http://"
+	if c.TLS.On() {
+		scheme = "https://"
+	}
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		return "http://" + addr
+		return scheme + addr
 	}
 	switch host {
 	case "0.0.0.0":
@@ -125,5 +149,5 @@ func openable(addr string) string {
 	case "", "::":
 		host = "localhost"
 	}
-	return "http://" + net.JoinHostPort(host, port)
+	return scheme + net.JoinHostPort(host, port)
 }

@@ -54,10 +54,13 @@ var connIDs atomic.Uint64
 
 // conn is an accepted connection. The HTTP server owns it; makeWay and hungUp may be called by others.
 type conn struct {
-	net.Conn
-	id       uint64 // never used again
+	net.Conn          // what HTTP is spoken on: wire, or TLS on it
+	wire     net.Conn // as it was accepted
+	tls      *secured // nil: it is plain
+	id       uint64   // never used again
 	listener *listener
 	network  netip.Prefix // of the client, see networkOf
+	peer     string       // who is at the other end of a Unix socket, see peerOf; "": it is none
 	opened   time.Time
 
 	holds   atomic.Int32 // its place; changed with listener.mu held
@@ -122,7 +125,7 @@ func (c *conn) receive() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.phase == leaving {
-		_ = c.Conn.SetReadDeadline(c.deadline) // fails on a closed connection, and so will the next read
+		_ = c.Conn.SetReadDeadline(c.bounded()) // fails on a closed connection, and so will the next read
 	}
 	if c.phase == leaving || c.phase == idle {
 		c.phase = receiving
@@ -132,13 +135,16 @@ func (c *conn) receive() {
 // Read remembers that the client was too slow: between two chunks of a body the HTTP server reports a timeout as
 // something else. For a connection that has been told to go it returns io.EOF, unless a request has come.
 func (c *conn) Read(b []byte) (int, error) {
+	if c.tls != nil && !c.tls.ready && !c.shake() {
+		return 0, io.EOF
+	}
 	n, err := c.Conn.Read(b)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		if !c.toldToGo() {
 			c.late.Store(true)
 			return n, err
 		}
-		if n, err = readNow(c.Conn, b), nil; n == 0 {
+		if n, err = c.readNow(b), nil; n == 0 {
 			return 0, io.EOF
 		}
 	}
@@ -159,14 +165,19 @@ func (c *conn) toldToGo() bool {
 func (c *conn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.latest.IsZero() && (t.IsZero() || t.After(c.latest)) {
-		t = c.latest
-	}
 	c.deadline = t
 	if c.phase == leaving {
 		return nil
 	}
-	return c.Conn.SetReadDeadline(t)
+	return c.Conn.SetReadDeadline(c.bounded())
+}
+
+// bounded is the deadline of reads. The caller holds mu.
+func (c *conn) bounded() time.Time {
+	if t := c.deadline; c.latest.IsZero() || !t.IsZero() && t.Before(c.latest) {
+		return t
+	}
+	return c.latest
 }
 
 // doing returns the phase of the connection, since when it is idle, if it is, and what ends its request, if anything does.
@@ -219,10 +230,11 @@ func (c *conn) Close() error {
 	case c.lingers.Load(), was == leaving:
 		d = partingTime
 	}
-	half, ok := c.Conn.(interface{ CloseWrite() error })
+	c.sayEnd()
+	half, ok := c.wire.(interface{ CloseWrite() error })
 	if ok && d > 0 && half.CloseWrite() == nil {
-		_ = c.Conn.SetReadDeadline(time.Now().Add(d))
-		_, _ = io.CopyN(io.Discard, c.Conn, lingerBytes)
+		_ = c.wire.SetReadDeadline(time.Now().Add(d))
+		_, _ = io.CopyN(io.Discard, c.wire, lingerBytes)
 	}
-	return c.Conn.Close()
+	return c.wire.Close()
 }

@@ -46,7 +46,7 @@ func (s *Server) home(r *request) error {
 // served is every path with its methods.
 func (s *Server) served() map[string][]string {
 	paths := map[string][]string{}
-	for _, to := range s.routes() {
+	for _, to := range s.routes(s.rules.Load()) {
 		paths[to.path] = append(paths[to.path], strings.Fields(to.methods)...)
 	}
 	return paths
@@ -55,7 +55,7 @@ func (s *Server) served() map[string][]string {
 // consoleFile serves the files that the console loads.
 func (s *Server) consoleFile(r *request) error {
 	name, _ := r.ctx.UserValue("name").(string)
-	file, ok := s.consoleFiles[name]
+	file, ok := r.rules.console[name]
 	if !ok {
 		return fail(errNotFound, "The console has no such file")
 	}
@@ -63,7 +63,7 @@ func (s *Server) consoleFile(r *request) error {
 }
 
 // newConsoleFiles are the console's files, the samples, and what its pages must know of the service.
-func (s *Server) newConsoleFiles() map[string]console.File {
+func (s *Server) newConsoleFiles(by *rules) map[string]console.File {
 	files := maps.Clone(console.Files())
 	var names []string
 	for _, sample := range s.svc.Samples {
@@ -78,7 +78,7 @@ func (s *Server) newConsoleFiles() map[string]console.File {
 		MaxBodyBytes int      `json:"max_body_bytes"`
 		MaxPrompts   int      `json:"max_prompts"`
 		Samples      []string `json:"samples"` // names of files
-	}{e.ImageSize(), e.Fit(), e.MaxTokens(), s.cfg.MaxBodyBytes, s.cfg.MaxPrompts, append([]string{}, names...)})
+	}{e.ImageSize(), e.Fit(), e.MaxTokens(), s.cfg.MaxBodyBytes, by.MaxPrompts, append([]string{}, names...)})
 	files["config.json"] = console.NewFile("config.json", config)
 	return files
 }
@@ -91,13 +91,22 @@ func (r *request) answerFile(f console.File) error {
 		h.Set(header[0], header[1])
 	}
 	h.Set(fasthttp.HeaderCacheControl, "no-cache")
-	h.Set(fasthttp.HeaderETag, f.ETag)
-	if hasTag(r.ctx.Request.Header.Peek(fasthttp.HeaderIfNoneMatch), f.ETag) {
+	tag, body := f.ETag, f.Body
+	if f.Gzip != nil {
+		h.Add(fasthttp.HeaderVary, fasthttp.HeaderAcceptEncoding)
+		if r.ctx.Request.Header.HasAcceptEncoding("gzip") {
+			tag, body = strings.TrimSuffix(f.ETag, `"`)+`-gzip"`, f.Gzip // other bytes, so another tag
+			h.SetContentEncoding("gzip")
+		}
+	}
+	h.Set(fasthttp.HeaderETag, tag)
+	if hasTag(r.ctx.Request.Header.Peek(fasthttp.HeaderIfNoneMatch), tag) {
+		h.SetContentEncoding("")
 		r.ctx.SetStatusCode(fasthttp.StatusNotModified)
 		return nil
 	}
 	h.SetContentType(f.Media)
-	r.ctx.Response.SetBodyRaw(f.Body)
+	r.ctx.Response.SetBodyRaw(body)
 	return nil
 }
 

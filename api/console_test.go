@@ -1,7 +1,10 @@
 package api
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/json"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -46,24 +49,38 @@ func TestConsoleFiles(t *testing.T) {
 	for name := range console.Files() {
 		paths = append(paths, consolePath+name)
 	}
-	for _, path := range paths {
-		r := s.do(t, "GET", path, "")
+	for i := range 2 * len(paths) {
+		path, coding := paths[i/2], [...]string{"identity", "gzip"}[i%2]
+		ask := func(method string, more ...string) reply {
+			return s.do(t, method, path, "", append([]string{"Accept-Encoding", coding}, more...)...)
+		}
+		r := ask("GET")
 		h := r.header
 		if r.status != 200 || len(r.body) == 0 || h.Get("Content-Type") == "" || h.Get("Cache-Control") != "no-cache" || h.Get("X-Content-Type-Options") != "nosniff" ||
 			h.Get("Content-Security-Policy") != "default-src 'self'; frame-ancestors 'none'" || h.Get("Referrer-Policy") != "no-referrer" ||
 			h.Get("Permissions-Policy") != "camera=(self)" {
 			t.Errorf("%s: %d %v", path, r.status, h)
 		}
-		head := s.do(t, "HEAD", path, "")
+		if h.Get("Content-Encoding") == "gzip" {
+			plain, err := gzip.NewReader(bytes.NewReader(r.body))
+			noError(t, err)
+			body, err := io.ReadAll(plain)
+			noError(t, err)
+			was := s.do(t, "GET", path, "", "Accept-Encoding", "identity")
+			if !bytes.Equal(body, was.body) || len(r.body) >= len(body) || was.header.Get("ETag") == h.Get("ETag") || !slices.Contains(h.Values("Vary"), "Accept-Encoding") {
+				t.Errorf("%s compressed: %d bytes of %d, %v", path, len(r.body), len(body), h)
+			}
+		}
+		head := ask("HEAD")
 		if head.status != 200 || len(head.body) > 0 || head.header.Get("ETag") != h.Get("ETag") || head.header.Get("Content-Length") != h.Get("Content-Length") {
 			t.Errorf("HEAD %s: %d %v", path, head.status, head.header)
 		}
 		for _, known := range []string{h.Get("ETag"), "W/" + h.Get("ETag"), `"other", ` + h.Get("ETag"), "*"} {
-			if again := s.do(t, "GET", path, "", "If-None-Match", known); again.status != 304 || len(again.body) > 0 || again.header.Get("ETag") != h.Get("ETag") {
+			if again := ask("GET", "If-None-Match", known); again.status != 304 || len(again.body) > 0 || again.header.Get("ETag") != h.Get("ETag") {
 				t.Errorf("%s with %s: %d %q", path, known, again.status, again.body)
 			}
 		}
-		if again := s.do(t, "GET", path, "", "If-None-Match", `"other"`); again.status != 200 {
+		if again := ask("GET", "If-None-Match", `"other"`); again.status != 200 {
 			t.Errorf("%s, which is another one now: %d", path, again.status)
 		}
 	}

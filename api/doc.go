@@ -19,6 +19,7 @@
 //     has their answers count as bodies until they have been sent.
 //   - encode.go, vectors.go, health.go and probes.go write the answers, errors.go those of errors: nowhere else do they
 //     become statuses.
+//   - console.go hands out the page of package console, tokens.go counts what a text is for the model.
 //   - drain.go ends the connections when the service stops.
 //
 // Streams go through the same table. streams.go has their routes, events.go those of events, and lent.go the memory for their frames:

@@ -47,8 +47,10 @@ func TestRoutesNeedKeys(t *testing.T) {
 	const everybody, anyKey, manager = "everybody", "any key", "a key that may manage"
 	want := map[string]string{
 		"GET /health": everybody, "HEAD /health": everybody, "GET /openapi.yaml": everybody, "HEAD /openapi.yaml": everybody,
+		"GET /openapi.json": everybody, "HEAD /openapi.json": everybody, "GET /docs": everybody, "HEAD /docs": everybody,
 		"GET /": everybody, "HEAD /": everybody, "GET /console/{name}": everybody, "HEAD /console/{name}": everybody,
 		"GET /healthz": everybody, "HEAD /healthz": everybody, "GET /readyz": everybody, "HEAD /readyz": everybody, "POST /v1/tokens": anyKey,
+		"GET /metrics": anyKey, "POST /admin/reload": manager,
 		"GET /v1/stats": anyKey, "POST /v1/classify": anyKey, "POST /v1/embed/image": anyKey, "POST /v1/embed/text": anyKey,
 		"POST /v1/classify/batch": anyKey, "POST /v1/embed/batch": anyKey, "POST /v1/compare": anyKey,
 		"GET /v1/prompt-sets": anyKey, "GET /v1/prompt-sets/{name}": anyKey, "PUT /v1/prompt-sets/{name}": manager, "DELETE /v1/prompt-sets/{name}": manager,
@@ -58,7 +60,7 @@ func TestRoutesNeedKeys(t *testing.T) {
 		"GET /v1/events/{id}/thumbnail": anyKey, "GET /nowhere": anyKey, "POST /health": anyKey, "GET /v1/classify": anyKey, "TRACE /": anyKey,
 	}
 	s := keyed(t)
-	for method, paths := range s.router.List() {
+	for method, paths := range s.rules.Load().router.List() {
 		for _, path := range paths {
 			if want[method+" "+path] == "" {
 				t.Errorf("%s %s: who may?", method, path)
@@ -207,7 +209,7 @@ func TestBulkKey(t *testing.T) {
 func (s *service) dialBrowser(t *testing.T, protocols ...string) (*websocket.Conn, *http.Response, error) {
 	t.Helper()
 	ws, resp, err := websocket.Dial(t.Context(), "ws"+strings.TrimPrefix(s.url, "http")+"/v1/stream",
-		&websocket.DialOptions{Subprotocols: protocols, HTTPHeader: http.Header{"Origin": {s.url}}})
+		&websocket.DialOptions{HTTPClient: s.client, Subprotocols: protocols, HTTPHeader: http.Header{"Origin": {s.url}}})
 	if err == nil {
 		t.Cleanup(func() { _ = ws.CloseNow() })
 	}
@@ -294,6 +296,7 @@ func TestRevoked(t *testing.T) {
 
 // TestKeysAndOrigins: with keys, as without, a page of another origin gets nothing, and one that may is told what is wrong.
 func TestKeysAndOrigins(t *testing.T) {
+	plainOnly(t) // its origins are http
 	const cross = "Sec-Fetch-Site: cross-site"
 	auth := "Authorization: " + bearerOf("ann")
 	configure := func(c *Config) {

@@ -128,7 +128,7 @@ func (l *listener) closeAll() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for c := range l.open {
-		c.Conn.Close()
+		c.wire.Close()
 	}
 }
 
@@ -140,6 +140,11 @@ func (c Config) Dismiss(ln net.Listener) error {
 		return ln.Close() // who has connected is served by the next start
 	}
 	l := newListener(ln, c, nil, slog.New(slog.DiscardHandler))
+	if c.speaksTLS(ln) {
+		if cert, err := c.TLS.Certificate(l.log); err == nil { // else they get what they cannot read
+			l.tls = cert.config()
+		}
+	}
 	l.max = math.MaxInt / 2 // they are no more than the kernel lets wait
 	err := l.Close()
 	var answers sync.WaitGroup

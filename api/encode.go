@@ -122,6 +122,7 @@ func (r *request) serverTiming(answer time.Duration) {
 	}
 	var space [512]byte
 	b := space[:0]
+	r.took = answer
 	r.eachTiming(answer, func(name, suffix string, d time.Duration) {
 		if len(b) > 0 {
 			b = append(b, ", "...)

@@ -45,6 +45,7 @@ var (
 	errUnauthorized    = &kind{401, "unauthorized", "", 0}
 	errRevoked         = &kind{401, "unauthorized", "The key has been revoked", 0} // of what had begun with it
 	errMayNot          = &kind{403, "not_allowed", "", 0}
+	errConfiguration   = &kind{400, "invalid_configuration", "", 0} // to be loaded again
 	errOrigin          = &kind{403, "origin_not_allowed", "", 0}
 	errHost            = &kind{403, "host_not_allowed", "", 0}
 	errNotFound        = &kind{404, "not_found", "", 0}
@@ -84,6 +85,7 @@ var kinds = []struct {
 	{decode.ErrTooManyPixels, errImageTooLarge},
 	{decode.ErrTooMuchMemory, errImageTooLarge},
 	{decode.ErrUnsupportedFormat, &kind{415, "unsupported_image", "", 0}},
+	{pipeline.ErrDisplaced, errQueueFull},
 	{pipeline.ErrQueueFull, errQueueFull},
 	{pipeline.ErrSuperseded, &kind{429, "queue_full", "A newer image has taken the place of this one", 1}},
 	{decode.ErrBusy, errQueueFull},

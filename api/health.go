@@ -3,16 +3,12 @@ package api
 import (
 	"bytes"
 	"cmp"
-	_ "embed"
 	"encoding/json"
 	"fmt"
 	"time"
 
 	"github.com/valyala/fasthttp"
 
-	"hailoclip/api/stream"
-	"hailoclip/api/stream/event"
-	"hailoclip/api/stream/notify"
 	"hailoclip/stages/clip"
 )
 
@@ -23,17 +19,23 @@ func (s *Server) health(r *request) error {
 		clip.Health
 		Uptime  int64  `json:"uptime_seconds"`
 		Version string `json:"version"`
-	}{"hailo-clip", s.svc.Engine.Health(), int64(time.Since(s.start).Round(time.Second) / time.Second), s.svc.Version}
-	if err := s.storeLost(); err != "" && answer.State != clip.Unhealthy {
-		answer.State, answer.Reason = clip.Degraded, cmp.Or(answer.Reason, err)
-	}
-	if s.stopping.Load() {
-		answer.State, answer.Reason = clip.Unhealthy, errStopping.text
-	}
+	}{"hailo-clip", s.healthNow(), int64(time.Since(s.start).Round(time.Second) / time.Second), s.svc.Version}
 	if answer.State == clip.Unhealthy {
 		r.ctx.SetStatusCode(fasthttp.StatusServiceUnavailable)
 	}
 	return r.answerJSON(answer)
+}
+
+// healthNow is the engine's, and that of streams and of the server itself.
+func (s *Server) healthNow() clip.Health {
+	h := s.svc.Engine.Health()
+	if err := s.storeLost(); err != "" && h.State != clip.Unhealthy {
+		h.State, h.Reason = clip.Degraded, cmp.Or(h.Reason, err)
+	}
+	if s.stopping.Load() {
+		h.State, h.Reason = clip.Unhealthy, errStopping.text
+	}
+	return h
 }
 
 // storeLost says why streams and events cannot be kept; "" when they can.
@@ -50,25 +52,7 @@ func (s *Server) storeLost() string {
 
 // stats serves /v1/stats: counters since the start, of which a measurement takes the difference.
 func (s *Server) stats(r *request) error {
-	answer := struct {
-		clip.Stats
-		Streams *stream.HubStats `json:"streams,omitempty"`
-		Events  *event.Stats     `json:"events,omitempty"` // that are kept
-		Notify  *notify.Stats    `json:"notify,omitempty"`
-	}{Stats: s.svc.Engine.Stats()}
-	if s.svc.Store != nil {
-		events := s.svc.Store.Stats()
-		answer.Events = &events
-	}
-	if s.svc.Notifier != nil {
-		notified := s.svc.Notifier.Stats()
-		answer.Notify = &notified
-	}
-	if s.svc.Hub != nil {
-		streams := s.svc.Hub.Stats()
-		answer.Streams = &streams
-	}
-	return r.answerJSON(answer)
+	return r.answerJSON(s.Stats())
 }
 
 // answerJSON answers with what is true for the moment. Where that is large it counts as a body, see answer.
@@ -97,15 +81,5 @@ func (r *request) answerText(body []byte, err error) error {
 	}
 	r.ctx.Response.Header.SetContentType("application/json")
 	r.ctx.Response.SetBodyRaw(body)
-	return nil
-}
-
-//go:embed openapi.yaml
-var openAPIDocument []byte
-
-// openAPI serves the description of the interface.
-func openAPI(r *request) error {
-	r.ctx.Response.Header.SetContentType("application/yaml")
-	r.ctx.Response.SetBody(openAPIDocument)
 	return nil
 }

@@ -74,7 +74,7 @@ func (in *input) question(r *request) (err error) {
 		return err
 	}
 	if r.ask.PromptSet == "" {
-		if r.texts, err = in.prompts(r.server.cfg.MaxPrompts, r.server.cfg.MaxPromptBytes); err != nil {
+		if r.texts, err = in.prompts(r.rules.MaxPrompts, r.server.cfg.MaxPromptBytes); err != nil {
 			return err
 		}
 		labels = len(r.texts)

@@ -82,7 +82,7 @@ func (r *request) lasting(p phase) *lasting {
 // after which the connection is closed; serve says why it ends. The request itself ends here: serve must not touch it.
 func (r *request) takeOver(l *lasting, serve func() error) {
 	head := r.ctx.Response.Header.AppendBytes(nil)
-	path := string(r.ctx.Path())
+	path, watched := string(r.ctx.Path()), r.watched
 	r.ctx.HijackSetNoResponse(true) // else there is no hijack in some cases, such as that of a client with "Connection: close"
 	r.ctx.Hijack(func(nc net.Conn) {
 		start := time.Now()
@@ -100,6 +100,11 @@ func (r *request) takeOver(l *lasting, serve func() error) {
 		err := serve()
 		if isGone(err) {
 			err = errGone
+		}
+		logged, _ := watched.lines.ended(time.Now())
+		if !logged {
+			l.server.unlogged.Add(1)
+			return
 		}
 		log := l.server.svc.Log
 		if l.grant.Name != "" {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -41,13 +42,18 @@ type listener struct {
 	reserve int           // others
 	refusal func() []byte // makes the whole answer to a connection beyond the reserve
 	log     *slog.Logger
+	tls     *tls.Config // nil: it is plain
 
 	idleTime      time.Duration // a connection that has been idle for longer makes room for a new one
+	handshakeTime time.Duration // for one of TLS
 	overLimitTime time.Duration // one over the limit that is older makes room where the reserve is used up
 	stopIdleTime  time.Duration // for how long one may be idle while the service stops, see stopIdleTime
 
 	warned   time.Time                 // when the log was last told of trouble; of Accept
 	accepted atomic.Int64              // when a connection came that is not dealt with yet, in Unix nanoseconds; 0: none
+	admitted atomic.Uint64             // connections that were accepted, refused ones too
+	refused  atomic.Uint64             // that there was no room for
+	evicted  atomic.Uint64             // that made room for another one
 	closed   atomic.Pointer[time.Time] // when accepting ends at the latest; nil: the listener is not closed
 	ended    chan struct{}             // closed when Accept has returned its last error
 
@@ -65,7 +71,7 @@ func newListener(ln net.Listener, c Config, refusal func() []byte, log *slog.Log
 	}
 	l := &listener{
 		Listener: ln, handed: isHanded, max: c.MaxConnections, reserve: c.reserve(), refusal: refusal, log: log,
-		idleTime: time.Second, overLimitTime: partingTime, stopIdleTime: stopIdleTime,
+		idleTime: time.Second, overLimitTime: partingTime, stopIdleTime: stopIdleTime, handshakeTime: handshakeTime,
 		ended: make(chan struct{}), open: make(map[*conn]struct{}), networks: make(map[netip.Prefix]int),
 	}
 	l.openSpares()
@@ -86,7 +92,12 @@ func (l *listener) Accept() (net.Conn, error) {
 			if c := l.admit(nc, short); c != nil {
 				return c, nil
 			}
-			refuse(nc, l.refusal())
+			l.refused.Add(1)
+			if answer := l.refusal; l.tls != nil {
+				refuse(nc, alert())
+			} else {
+				refuse(nc, answer())
+			}
 			short, quiet = false, false
 		case isAny(err, unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM):
 			l.warn(err)
@@ -134,7 +145,11 @@ func (l *listener) end(err error) error {
 // needed back soon. It returns nil when there is no room for one.
 func (l *listener) admit(nc net.Conn, short bool) *conn {
 	now := time.Now()
-	c := &conn{Conn: nc, id: connIDs.Add(1), listener: l, network: networkOf(addressOf(nc.RemoteAddr())), opened: now, since: now}
+	l.admitted.Add(1)
+	c := &conn{Conn: nc, wire: nc, id: connIDs.Add(1), listener: l, network: networkOf(addressOf(nc.RemoteAddr())), opened: now, since: now}
+	if !c.network.IsValid() {
+		c.peer = peerOf(nc)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.regular >= l.max {
@@ -154,6 +169,11 @@ func (l *listener) admit(nc net.Conn, short bool) *conn {
 	} else {
 		l.regular++
 		l.networks[c.network]++
+	}
+	if l.tls != nil {
+		if c.secure(l.tls); !over {
+			c.latest = c.tls.until
+		}
 	}
 	l.open[c] = struct{}{}
 	return c

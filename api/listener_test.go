@@ -233,6 +233,7 @@ func TestRefuse(t *testing.T) {
 
 // TestBacklogIsAnswered: what the kernel has accepted before a stop is answered after it.
 func TestBacklogIsAnswered(t *testing.T) {
+	plainOnly(t)
 	s := newService(t, nil)
 	ln := must(s.cfg.Listen())
 	var clients []net.Conn

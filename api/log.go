@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/netip"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -18,9 +19,11 @@ import (
 
 const maxLoggedPath = 200
 
-// log writes the line of the request: no image, no prompt, nothing else that a client wrote but method and path.
-func (r *request) log() {
-	log, background, level := r.server.svc.Log, context.Background(), slog.LevelInfo
+// log writes the line of the request, if it is to have one: no image, no prompt, nothing else that a client wrote but method, path,
+// and what has a fixed form.
+func (r *request) log(took time.Duration) {
+	s, status, now := r.server, r.ctx.Response.StatusCode(), time.Now()
+	log, background, level := s.svc.Log, context.Background(), slog.LevelInfo
 	failed := r.fault.err != nil && r.fault.status >= 500
 	if failed {
 		level = slog.LevelWarn
@@ -28,7 +31,15 @@ func (r *request) log() {
 	if !log.Enabled(background, level) {
 		return
 	}
-	attrs := make([]slog.Attr, 0, 10)
+	logged, leftOut := r.watched.lines.answered(int(s.logEvery.Load())), uint64(0)
+	if status >= fasthttp.StatusBadRequest {
+		logged, leftOut = r.watched.lines.failed(status, now)
+	}
+	if !logged {
+		s.unlogged.Add(1)
+		return
+	}
+	attrs := make([]slog.Attr, 0, 14)
 	if r.state != headless {
 		path := r.ctx.Path()
 		attrs = append(attrs,
@@ -41,15 +52,20 @@ func (r *request) log() {
 		sent = len(r.ctx.Response.Body())
 	}
 	attrs = append(attrs,
-		slog.Int("status", r.ctx.Response.StatusCode()),
-		slog.Float64("ms", float64(time.Since(r.start).Microseconds())/1000),
+		slog.Int("status", status),
+		slog.Float64("ms", millis(took)),
 		slog.Int("bytes_in", r.size),
 		slog.Int("bytes_out", sent),
 		slog.String("request_id", r.id),
+		slog.String("client", clientOf(s.clientAddress(r.ctx))),
 	)
 	if key := r.keyName(); key != "" {
 		attrs = append(attrs, slog.String("key", key))
 	}
+	if id := traceID(r.ctx.Request.Header.PeekAll("Traceparent")); id != "" {
+		attrs = append(attrs, slog.String("trace_id", id))
+	}
+	attrs = append(attrs, r.stageAttrs())
 	if err := r.fault.err; err != nil {
 		attrs = append(attrs, slog.String("code", r.fault.code))
 		if failed {
@@ -60,8 +76,58 @@ func (r *request) log() {
 			attrs = append(attrs, slog.String("stack", string(panicked.Stack)))
 		}
 	}
+	if leftOut > 0 {
+		attrs = append(attrs, slog.Uint64("unlogged", leftOut))
+	}
 	log.LogAttrs(background, level, "request", attrs...)
 }
+
+// clientOf writes an address for the log.
+func clientOf(ip netip.Addr) string {
+	if !ip.IsValid() {
+		return "local"
+	}
+	return ip.String()
+}
+
+// stageAttrs are the times of the stages that the request has been through, in milliseconds; an empty group, which is not written,
+// when there are none.
+func (r *request) stageAttrs() slog.Attr {
+	var times []slog.Attr
+	r.eachTiming(r.took, func(name, suffix string, d time.Duration) {
+		if d > 0 {
+			times = append(times, slog.Float64(name+suffix, millis(d)))
+		}
+	})
+	return slog.Attr{Key: "stages", Value: slog.GroupValue(times...)}
+}
+
+func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// traceID is the trace that the headers "traceparent" of a request name as W3C Trace Context has it; "" where they name none. What
+// breaks the rules counts as not sent, and so do two of them.
+func traceID(sent [][]byte) string {
+	const version, id, parent, flags, end = 0, 3, 36, 53, 55 // where each begins; before all but the first is a "-"
+	if len(sent) != 1 || len(sent[0]) < end {
+		return ""
+	}
+	h := sent[0]
+	switch v := h[version : version+2]; {
+	case !isHex(v), string(v) == "ff", string(v) == "00" && len(h) > end, len(h) > end && h[end] != '-':
+		return ""
+	case h[id-1] != '-', h[parent-1] != '-', h[flags-1] != '-', !isHex(h[flags:end]):
+		return ""
+	case !isID(h[id : parent-1]), !isID(h[parent : flags-1]):
+		return ""
+	}
+	return string(h[id : parent-1])
+}
+
+// isID says that b is hexadecimal and not all zeros.
+func isID(b []byte) bool { return isHex(b) && len(bytes.Trim(b, "0")) > 0 }
+
+// isHex says that b is hexadecimal in lower case.
+func isHex(b []byte) bool { return len(bytes.Trim(b, "0123456789abcdef")) == 0 }
 
 // requestID is the one that the client sent, when it is fit to be echoed and logged.
 func requestID(h *fasthttp.RequestHeader) string {
@@ -82,8 +148,13 @@ func newRequestID() string {
 }
 
 // serverLog takes what fasthttp has to say; it is about single connections.
-type serverLog struct{ log *slog.Logger }
+type serverLog struct {
+	log   *slog.Logger
+	lines lines
+}
 
-func (l serverLog) Printf(format string, args ...any) {
-	l.log.Warn("http: " + fmt.Sprintf(format, args...))
+func (l *serverLog) Printf(format string, args ...any) {
+	if logged, leftOut := l.lines.ended(time.Now()); logged {
+		l.log.Warn("http: "+fmt.Sprintf(format, args...), "unlogged", leftOut)
+	}
 }

@@ -17,10 +17,10 @@ const anyOrigin = "*" // in the configuration
 // preflight request is answered here, which is what it returns true for.
 func (s *Server) screen(ctx *fasthttp.RequestCtx) (answered bool, err error) {
 	h, host := &ctx.Request.Header, string(ctx.Host())
-	if !s.cfg.hostAllowed(host) {
+	if !s.rules.Load().hostAllowed(host) {
 		return false, fail(errHost, "The host %.100q is not one of this service's, see server.allowed_hosts", host)
 	}
-	if len(s.cfg.AllowedOrigins) > 0 {
+	if len(s.rules.Load().AllowedOrigins) > 0 {
 		ctx.Response.Header.Add(fasthttp.HeaderVary, fasthttp.HeaderOrigin)
 	}
 	origins := h.PeekAll(fasthttp.HeaderOrigin)
@@ -28,13 +28,13 @@ func (s *Server) screen(ctx *fasthttp.RequestCtx) (answered bool, err error) {
 	if len(origins) > 0 {
 		origin = string(origins[0])
 	}
-	if string(h.Peek("Sec-Fetch-Site")) == "cross-site" && !isPage(ctx) && !s.cfg.originListed(origin) {
+	if string(h.Peek("Sec-Fetch-Site")) == "cross-site" && !isPage(ctx) && !s.rules.Load().originListed(origin) {
 		return false, fail(errOrigin, "Requests from pages of other sites are refused, see server.allowed_origins")
 	}
 	if len(origins) == 0 {
 		return false, nil
 	}
-	if len(origins) > 1 || !s.cfg.originListed(origin) && !ownOrigin(origin, host) {
+	if len(origins) > 1 || !s.rules.Load().originListed(origin) && !ownOrigin(origin, host, connOf(ctx).tls != nil) {
 		return false, fail(errOrigin, "Requests from pages of the origin %.100q are refused, see server.allowed_origins", origin)
 	}
 	r := &ctx.Response.Header
@@ -57,10 +57,10 @@ func (c Config) originListed(origin string) bool {
 	})
 }
 
-// ownOrigin says whether pages of an origin came from host itself.
-func ownOrigin(origin, host string) bool {
+// ownOrigin says whether pages of an origin came from host itself, which they cannot have done in the clear where we speak TLS.
+func ownOrigin(origin, host string, secure bool) bool {
 	u, err := url.Parse(origin)
-	if err != nil || u.Host == "" {
+	if err != nil || u.Host == "" || secure && u.Scheme != "https" {
 		return false // such as "null"
 	}
 	port := "80"

@@ -15,6 +15,7 @@ func (s *service) get(t *testing.T, host string, lines ...string) reply {
 }
 
 func TestOrigin(t *testing.T) {
+	plainOnly(t) // its origins are http
 	closed := serve(t, nil)
 	listed := serve(t, func(c *Config, _ *Service) {
 		c.AllowedOrigins = []string{"https://app.example", "http://dev.example:8080"}
@@ -170,7 +171,7 @@ func TestListen(t *testing.T) {
 			}
 			want := fmt.Sprint(c.url, port)
 			cfg.Port = port
-			if got := URL(ln.Addr()); got != want || cfg.URL() != want {
+			if got := cfg.URLOf(ln.Addr()); got != want || cfg.URL() != want {
 				t.Errorf("URL %s, by the configuration %s, want %s", got, cfg.URL(), want)
 			}
 		})

@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"github.com/valyala/fasthttp"
 )
 
 // makeRoom frees a descriptor for one connection, and ends another one that is idle. It
@@ -52,8 +54,8 @@ func (l *listener) retireLongest(now time.Time) {
 		p, since, _ := c.doing()
 		return since, p == idle && now.Sub(since) >= l.idleTime
 	})
-	if c != nil {
-		c.makeWay(false)
+	if c != nil && c.makeWay(false) {
+		l.evicted.Add(1)
 	}
 }
 
@@ -75,7 +77,11 @@ func (l *listener) evictFor(network netip.Prefix) {
 			p, _, _ := c.doing()
 			return c.opened, c.network == greedy && c.place() == regular && p != working && p != streaming && p != leaving
 		})
-		if c == nil || c.makeWay(true) {
+		if c == nil {
+			return
+		}
+		if c.makeWay(true) {
+			l.evicted.Add(1)
 			return
 		}
 	}
@@ -94,8 +100,9 @@ func (l *listener) cut(now time.Time, forOverLimit bool) bool {
 	if c == nil {
 		return false
 	}
-	c.Conn.Close()
+	c.wire.Close()
 	delete(l.open, c)
+	l.evicted.Add(1)
 	return true
 }
 
@@ -115,13 +122,16 @@ func refuse(nc net.Conn, answer []byte) {
 	}
 }
 
-// refusal is a whole answer, with status 503, to a connection that gets no further.
+// refusal is a whole answer to a connection that gets no further.
 func refusal(err error, warning string) []byte {
 	o, id := outcomeOf(err), newRequestID()
-	body := appendError(nil, o, id)
+	body, more := appendError(nil, o, id), ""
 	if warning != "" {
-		warning = headerWarning + ": " + warning + "\r\n"
+		more = headerWarning + ": " + warning + "\r\n"
 	}
-	return fmt.Appendf(nil, "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: application/json\r\n%s"+
-		headerRequestID+": %s\r\nRetry-After: %d\r\nContent-Length: %d\r\n\r\n%s", warning, id, o.retry, len(body), body)
+	if o.retry > 0 {
+		more += fmt.Sprintf("Retry-After: %d\r\n", o.retry)
+	}
+	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nConnection: close\r\nContent-Type: application/json\r\n%s"+
+		headerRequestID+": %s\r\nContent-Length: %d\r\n\r\n%s", o.status, fasthttp.StatusMessage(o.status), more, id, len(body), body)
 }

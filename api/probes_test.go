@@ -52,6 +52,7 @@ func TestReadyz(t *testing.T) {
 // TestStarting: before the service begins, probes are answered, and everybody else is afterwards, whatever part of the
 // request has come; and who has hung up takes no place.
 func TestStarting(t *testing.T) {
+	plainOnly(t) // it dials by itself
 	for network, ln := range map[string]net.Listener{
 		"tcp":  must(testConfig().Listen()),
 		"unix": must(net.Listen("unix", filepath.Join(t.TempDir(), "socket"))),

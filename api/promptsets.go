@@ -41,9 +41,9 @@ type setAsk struct {
 }
 
 // promptSetRoutes are the routes of prompt sets.
-func (s *Server) promptSetRoutes() []route {
+func (s *Server) promptSetRoutes(by *rules) []route {
 	const all, one = "/v1/prompt-sets", "/v1/prompt-sets/{name}"
-	large, brief, long := s.cfg.batchBody(), s.svc.RequestTimeout, s.svc.BatchTimeout
+	large, brief, long := s.cfg.batchBody(), by.one, by.many
 	return []route{
 		{"GET", all, brief, nil, nil, nil, (*request).listPromptSets},
 		{"GET", one, brief, nil, nil, nil, (*request).getPromptSet},
@@ -188,7 +188,7 @@ func (r *request) putPromptSet() (err error) {
 	ctx := r.work
 	if !r.set.definition.HasImages() {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, r.server.svc.RequestTimeout)
+		ctx, cancel = context.WithTimeout(ctx, r.rules.one)
 		defer cancel()
 	}
 	r.set.info, r.set.created, err = r.promptSets().Put(ctx, r.set.name, r.set.definition, r.set.condition)

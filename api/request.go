@@ -21,6 +21,7 @@ import (
 // puts back the buffer of the body, forgets everything, and puts the request back.
 type request struct {
 	server  *Server
+	rules   *rules              // that it is served by
 	scratch *[scratchBytes]byte // for decodeFast, which reads only what it has written in the same step
 	release func()              // unhold, bound once
 	seen    func()              // unholdBody, likewise
@@ -28,6 +29,11 @@ type request struct {
 	ctx   *fasthttp.RequestCtx // the handler's alone
 	conn  *conn
 	state state
+
+	watched *watched      // the route that takes it; until then Server.other
+	lasts   bool          // for as long as the client likes
+	took    time.Duration // to make JSON of the answer
+
 	id    string
 	start time.Time
 	fault outcome // what went wrong; its err is nil while nothing did
@@ -78,7 +84,8 @@ const (
 func (s *Server) begin(ctx *fasthttp.RequestCtx, st state) *request {
 	r := s.requests.Get().(*request)
 	r.holders.Store(1)
-	r.ctx, r.conn, r.state, r.start = ctx, connOf(ctx), st, time.Now()
+	r.rules = s.rules.Load()
+	r.ctx, r.conn, r.state, r.start, r.watched = ctx, connOf(ctx), st, time.Now(), s.other
 	ctx.SetUserValue(requestKey, r)
 	h := &ctx.Response.Header
 	if st == headless {
@@ -97,12 +104,16 @@ func (s *Server) begin(ctx *fasthttp.RequestCtx, st state) *request {
 // requestOf is the request that begin has made of ctx.
 func requestOf(ctx *fasthttp.RequestCtx) *request { return ctx.UserValue(requestKey).(*request) }
 
-// end writes the line in the log, unless another request goes on where this one stops, and gives up the handler's hold.
+// end counts the request and writes its line in the log, unless another request goes on where this one stops, and gives up the
+// handler's hold.
 func (r *request) end() {
 	defer r.unhold()
-	if r.state != invited {
-		r.log()
+	if r.state == invited {
+		return
 	}
+	took := time.Since(r.start)
+	r.record(took)
+	r.log(took)
 }
 
 // unhold gives up one hold on r, which must not be used by its holder afterwards.
@@ -179,7 +190,7 @@ func (r *request) answer() {
 	if answered, err := r.server.screen(r.ctx); err != nil {
 		r.answerError(err)
 	} else if !answered {
-		r.server.router.Handler(r.ctx) // finds the route and calls serve
+		r.rules.router.Handler(r.ctx) // finds the route and calls serve
 	}
 }
 

@@ -40,8 +40,8 @@ type reader struct {
 const endless = -1
 
 // routes is everything that is served.
-func (s *Server) routes() []route {
-	e, one, many := s.svc.Engine, s.svc.RequestTimeout, s.svc.BatchTimeout
+func (s *Server) routes(to *rules) []route {
+	e, one, many := s.svc.Engine, to.one, to.many
 	json := func(read func(*request, *input) error) []reader {
 		return []reader{{"application/json", isJSON, s.cfg.MaxBodyBytes, jsonReader(read)}}
 	}
@@ -52,7 +52,9 @@ func (s *Server) routes() []route {
 		{"GET HEAD", "/healthz", 0, nil, nil, nil, s.healthz},
 		{"GET HEAD", "/readyz", 0, nil, nil, nil, s.readyz},
 		{"GET", "/v1/stats", 0, nil, nil, nil, s.stats},
-		{"GET HEAD", "/openapi.yaml", 0, nil, nil, nil, openAPI},
+		{"GET HEAD", "/openapi.yaml", 0, nil, nil, nil, describe("openapi.yaml")},
+		{"GET HEAD", "/openapi.json", 0, nil, nil, nil, describe("openapi.json")},
+		{"GET HEAD", "/docs", 0, nil, nil, nil, describe("docs.html")},
 		{"POST", "/v1/classify", one, s.imageBodies(readClassify), e.Refuses, image(e.Classify), result(appendClassification)},
 		{"POST", "/v1/embed/image", one, s.imageBodies(readImage), e.Refuses, image(e.EmbedImage), embedding},
 		{"POST", "/v1/embed/text", one, json(readText), nil, (*request).embedText, embedding},
@@ -60,35 +62,43 @@ func (s *Server) routes() []route {
 		{"POST", "/v1/classify/batch", many, s.batchBodies(readClassifyBatch), nil, (*request).classifyBatch, (*request).answerClassifyBatch},
 		{"POST", "/v1/embed/batch", many, s.batchBodies(readEmbedBatch), nil, (*request).embedBatch, (*request).answerEmbedBatch},
 		{"POST", "/v1/compare", many, s.batchBodies(readComparison)[:1], nil, (*request).compare, (*request).answerComparison},
-	}, slices.Concat(s.promptSetRoutes(), s.streamRoutes())...)
+	}, slices.Concat(s.promptSetRoutes(to), s.streamRoutes(), s.adminRoutes(to))...)
 }
 
 // newRouter finds the routes by method and path.
-func (s *Server) newRouter() *router.Router {
+func (s *Server) newRouter(by *rules) *router.Router {
 	r := router.New()
 	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
-	for _, to := range s.routes() {
+	paths := map[string]*watched{}
+	for _, to := range s.routes(by) {
+		if paths[to.path] == nil {
+			paths[to.path] = s.watch(to.path)
+		}
+		handle := to.handle(paths[to.path])
 		for _, method := range strings.Fields(to.methods) {
-			r.Handle(method, to.path, to.handle)
+			r.Handle(method, to.path, handle)
 		}
 	}
 	refuse := func(err error) fasthttp.RequestHandler {
-		return (&route{answers: func(*request) error { return err }}).handle
+		return (&route{answers: func(*request) error { return err }}).handle(s.other)
 	}
-	r.NotFound = refuse(fail(errNotFound, "There is no such path, see /openapi.yaml"))
+	r.NotFound = refuse(fail(errNotFound, "There is no such path, see /docs"))
 	r.MethodNotAllowed = refuse(fail(errMethod, "Method not allowed here, see the Allow header"))
 	return r
 }
 
-func (to *route) handle(ctx *fasthttp.RequestCtx) {
-	r := requestOf(ctx)
-	err := r.enter(to)
-	if err == nil {
-		defer r.leave()
-		err = r.serve(to)
-	}
-	if err != nil {
-		r.answerError(err)
+func (to *route) handle(w *watched) fasthttp.RequestHandler {
+	return func(ctx *fasthttp.RequestCtx) {
+		r := requestOf(ctx)
+		r.watched, r.lasts = w, len(to.reads) > 0 && to.reads[0].limit == endless
+		err := r.enter(to)
+		if err == nil {
+			defer r.leave()
+			err = r.serve(to)
+		}
+		if err != nil {
+			r.answerError(err)
+		}
 	}
 }
 
@@ -212,6 +222,7 @@ func (to *route) reader(h *fasthttp.RequestHeader) (*reader, error) {
 func (r *request) unpack(read func(*request) error) error {
 	err := read(r)
 	r.read = time.Since(r.arrived)
+	r.server.svc.Recorder.Stage("read", r.read)
 	return err
 }
 

@@ -7,17 +7,15 @@ import (
 	"log/slog"
 	"math"
 	"net"
-	"net/netip"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/fasthttp/router"
 	"github.com/valyala/fasthttp"
 
 	"hailoclip/api/access"
-	"hailoclip/api/console"
+	"hailoclip/api/admin"
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
 	"hailoclip/api/stream/notify"
@@ -32,7 +30,8 @@ type Service struct {
 	BatchTimeout   time.Duration // that of one with many images, above 0
 	Version        string        // of the program
 	Warning        string        // value of the header X-Clip-Warning of every answer; "": none
-	Log            *slog.Logger  // one line for each request
+	Log            *slog.Logger  // lines of requests, see lines
+	LogEvery       int           // of the successes of a route one in so many has a line, the first of them; 0: none
 
 	Hub    *stream.Hub // nil: there are no streams, and no routes of them. It must outlive the server, as must what follows
 	Bus    *event.Bus  // what the hub tells listeners by; needed with it
@@ -43,25 +42,29 @@ type Service struct {
 	Access   *access.Keys     // who may ask; its Apply changes that at any time. nil: anybody
 	Notifier *notify.Notifier // whose counters are in /v1/stats; nil: there is none
 
-	Samples []Sample // that the console offers
+	Samples    []Sample        // that the console offers
+	Recorder   *admin.Recorder // of requests and durations; nil: nothing is recorded
+	Admin      *admin.Parts    // what /metrics and /admin/* are served with, of which Metrics is not needed; nil: not here
+	LogDropped func() uint64   // lines of the log that were dropped so far; nil: not known
 }
 
 // Server serves the REST interface. Safe for concurrent use.
 type Server struct {
-	cfg    Config
-	svc    Service
-	http   *fasthttp.Server
-	router *router.Router
-	start  time.Time
+	cfg   Config
+	svc   Service
+	http  *fasthttp.Server
+	start time.Time
 
-	proxies []netip.Prefix // trusted ones
-
-	consoleFiles map[string]console.File // by name
+	rules       atomic.Pointer[rules]
+	certificate *Certificate // nil: no TLS
 
 	// abortTime is how long the answers of requests that Shutdown gave up have to get out.
 	abortTime time.Duration
 
-	requests  sync.Pool // of *request
+	logEvery  atomic.Int64
+	unlogged  atomic.Uint64 // requests without a line
+	other     *watched      // the requests that no route takes
+	requests  sync.Pool     // of *request
 	bodies    *Memory
 	lents     sync.Pool       // of *lent
 	unpacking chan struct{}   // has a value for each large body that is being read
@@ -92,6 +95,12 @@ func New(cfg Config, svc Service) (*Server, error) {
 		return nil, fmt.Errorf("api: %w", err)
 	}
 	s := &Server{cfg: cfg, svc: svc, start: time.Now(), abortTime: time.Second}
+	if cfg.TLS.On() {
+		var err error
+		if s.certificate, err = cfg.TLS.Certificate(svc.Log); err != nil {
+			return nil, err
+		}
+	}
 	s.base, s.giveUp = context.WithCancelCause(context.Background())
 	s.live, s.endLive = context.WithCancel(s.base)
 	s.quiet, s.endQuiet = context.WithCancel(s.base)
@@ -114,18 +123,15 @@ func New(cfg Config, svc Service) (*Server, error) {
 	if s.bodies = svc.Memory; s.bodies == nil {
 		s.bodies = cfg.NewMemory()
 	}
-	for _, text := range cfg.TrustedProxies {
-		p, _ := parseProxy(text) // checked by Check
-		s.proxies = append(s.proxies, p)
-	}
-	s.consoleFiles = s.newConsoleFiles()
-	s.router = s.newRouter()
+	s.SetLogEvery(svc.LogEvery)
+	s.other = s.watch(admin.OtherEndpoint)
+	s.Apply(cfg, svc.RequestTimeout, svc.BatchTimeout)
 	s.http = &fasthttp.Server{
 		Handler:       s.handle,
 		ExpectHandler: s.expect,
 		ErrorHandler:  s.unreadable,
 		Name:          "hailo-clip",
-		Logger:        serverLog{svc.Log},
+		Logger:        &serverLog{log: svc.Log},
 
 		ReadTimeout:        cfg.ReadTimeout,
 		WriteTimeout:       cfg.WriteTimeout,
@@ -145,9 +151,13 @@ func New(cfg Config, svc Service) (*Server, error) {
 	return s, nil
 }
 
-// Serve accepts connections from ln and serves them until Shutdown, then returns nil. It closes ln.
+// Serve accepts connections from ln and serves them until Shutdown, then returns nil. It closes ln. Where there is a certificate they
+// speak TLS, unless ln is a Unix socket.
 func (s *Server) Serve(ln net.Listener) error {
 	l := newListener(ln, s.cfg, s.refusal, s.svc.Log)
+	if s.cfg.speaksTLS(ln) {
+		l.tls = s.certificate.config()
+	}
 	s.mu.Lock()
 	s.listeners = append(s.listeners, l)
 	if s.stopping.Load() {
@@ -167,7 +177,7 @@ func (s *Server) refusal() []byte { return refusal(errTooManyConns, s.svc.Warnin
 // LameDuck drains for Config.LameDuck, or until ctx ends. It blocks for so long; Shutdown follows.
 func (s *Server) LameDuck(ctx context.Context) {
 	s.Drain()
-	over, stop := context.WithTimeout(ctx, s.cfg.LameDuck)
+	over, stop := context.WithTimeout(ctx, s.rules.Load().LameDuck)
 	defer stop()
 	<-over.Done()
 }

@@ -24,6 +24,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"hailoclip/api/admin"
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
 	"hailoclip/cache"
@@ -229,8 +230,12 @@ func newService(t testing.TB, change func(*Config, *Service)) *service {
 	s := &service{device: newDevice(), log: &logBuffer{}}
 	cfg := testConfig()
 	svc := Service{
-		Engine: testEngine(t, s.device, nil), RequestTimeout: testRequestLimit, BatchTimeout: testRequestLimit, Version: "1.2.3",
+		Engine: testEngine(t, s.device, nil), RequestTimeout: testRequestLimit, BatchTimeout: testRequestLimit, Version: "1.2.3", LogEvery: 1,
+		Recorder: admin.NewRecorder(), Admin: &admin.Parts{Reload: func(context.Context) (any, error) { return map[string][]string{}, nil }},
 		Log: slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+	if *overTLS {
+		cfg.TLS = testTLS(t, t.TempDir())
 	}
 	if change != nil {
 		change(&cfg, &svc)
@@ -273,6 +278,10 @@ func (s *service) serve(t testing.TB, ln net.Listener) {
 	s.addr = ln.Addr().String()
 	s.url = "http://" + s.addr
 	s.client = &http.Client{Transport: &http.Transport{}}
+	if s.cfg.speaksTLS(ln) {
+		s.url = "https://" + s.addr
+		s.client.Transport.(*http.Transport).TLSClientConfig = clientTLS
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(ln) }()
 	closeEngine := s.stop

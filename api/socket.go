@@ -34,7 +34,7 @@ func readNow(nc net.Conn, b []byte) (n int) {
 // hungUp says that the client has closed the connection, or at least its side of it. It neither
 // blocks nor takes anything from the connection.
 func (c *conn) hungUp() (gone bool) {
-	raw := rawConn(c.Conn)
+	raw := rawConn(c.wire)
 	if raw == nil {
 		return false
 	}
@@ -51,8 +51,12 @@ func (c *conn) hungUp() (gone bool) {
 // find a listener that has been opened meanwhile, or none. Where the kernel cannot do that, as for
 // multipath TCP, a connection may be lost between the last look into the queue and its end.
 func dropNewcomers(ln net.Listener) {
+	if w, ok := ln.(withdraws); ok {
+		w.Withdraw()
+		return
+	}
 	raw := rawConn(ln)
-	if raw == nil {
+	if _, isTCP := ln.Addr().(*net.TCPAddr); raw == nil || !isTCP {
 		return
 	}
 	filter := []unix.SockFilter{ // on TCP segments: drop those with SYN

@@ -171,6 +171,9 @@ func (s *starting) SyscallConn() (syscall.RawConn, error) {
 	return s.Listener.(syscall.Conn).SyscallConn()
 }
 
+// Withdraw keeps newcomers from connecting.
+func (s *starting) Withdraw() { dropNewcomers(s.Listener) }
+
 // Close ends also what is kept.
 func (s *starting) Close() error {
 	s.begin()

@@ -68,6 +68,7 @@ var byRaw = fmt.Sprintf(`{"prompts":[%q,"x"],"policy":"queue","top_k":1,"format"
 // TestFrameAllocations: from the bytes of a raw frame to those of its answer one allocation at most, beside three of the device of
 // the tests.
 func TestFrameAllocations(t *testing.T) {
+	plainOnly(t)
 	if raceEnabled() {
 		t.Skip("pools drop things at random under the race detector")
 	}

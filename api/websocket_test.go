@@ -32,7 +32,7 @@ func (s *service) dial(t testing.TB, first string, headers ...string) *websocket
 	for i := 0; i < len(headers); i += 2 {
 		header.Set(headers[i], headers[i+1])
 	}
-	ws, resp, err := websocket.Dial(context.Background(), "ws"+strings.TrimPrefix(s.url, "http")+"/v1/stream", &websocket.DialOptions{HTTPHeader: header})
+	ws, resp, err := websocket.Dial(context.Background(), "ws"+strings.TrimPrefix(s.url, "http")+"/v1/stream", &websocket.DialOptions{HTTPHeader: header, HTTPClient: s.client})
 	noError(t, err)
 	if resp.Header.Get(headerRequestID) == "" || resp.Header.Get("Content-Length") != "" {
 		t.Error(resp.Status, resp.Header)
@@ -568,6 +568,7 @@ func TestTinyFrames(t *testing.T) {
 
 // TestStalledReader: a client that does not read what it is answered holds up nobody else, and is closed after write_timeout.
 func TestStalledReader(t *testing.T) {
+	plainOnly(t)
 	s := serve(t, func(c *Config, _ *Service) { c.WriteTimeout = 500 * time.Millisecond })
 	stalled, _ := s.upgrade(t)
 	noError(t, stalled.(*net.TCPConn).SetReadBuffer(4096))

@@ -138,6 +138,8 @@ type Store struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup // goroutines that encode
 
+	dim atomic.Int64 // of the vectors
+
 	mu sync.Mutex // guards cancel, and the prompts of all encoders that wait
 }
 
@@ -170,6 +172,11 @@ type Stats struct {
 	ListBytes int64 `json:"list_bytes"` // memory that whole lists of prompts take
 	Pending   int   `json:"pending"`    // prompts waiting for an encoder now
 
+	VectorsLimit int64 `json:"vectors_limit"`    // of Vectors
+	VectorBytes  int64 `json:"vector_bytes"`     // of their numbers, without the texts
+	ListLimit    int64 `json:"list_bytes_limit"` // of ListBytes
+	PendingLimit int   `json:"pending_limit"`    // of Pending, without the prompts of batches
+
 	Requests   uint64 `json:"requests"`    // calls of Get
 	ListHits   uint64 `json:"list_hits"`   // of these, lists that were in memory whole
 	MemoryHits uint64 `json:"memory_hits"` // prompts of other calls found in memory
@@ -178,6 +185,8 @@ type Stats struct {
 	Encoded    uint64 `json:"encoded"`     // prompts encoded
 	Failed     uint64 `json:"failed"`      // prompts that could not be encoded, cancelled ones included
 	Busy       uint64 `json:"busy"`        // calls refused with ErrBusy
+	Evicted    uint64 `json:"evicted"`     // vectors that left the memory for others
+	ListsGone  uint64 `json:"lists_evicted"`
 
 	Disk DiskStats `json:"disk"`
 }
@@ -188,6 +197,7 @@ type DiskStats struct {
 	State    string `json:"state"`            // DiskOK, DiskPaused or DiskOff
 	Reason   string `json:"reason,omitempty"` // why it is not ok, or what happened to the file at start
 	Bytes    int64  `json:"bytes"`
+	Limit    int64  `json:"limit_bytes"` // at which it is started anew
 	Vectors  int64  `json:"vectors"`
 	Queued   int    `json:"queued"`   // vectors waiting to be written
 	Written  uint64 `json:"written"`  // vectors written
@@ -224,8 +234,12 @@ func (c Config) Path(stateDir string) string {
 // Stats does not block on the disk or an encoder.
 func (s *Store) Stats() Stats {
 	c := &s.counts
+	disk, vectors := s.disk.stats(), s.singles.used()
+	disk.Limit = s.config.CacheFileMaxBytes
 	return Stats{
-		Enabled: s.config.CacheEnabled, Vectors: s.singles.used(), ListBytes: s.lists.used(), Disk: s.disk.stats(),
+		Enabled: s.config.CacheEnabled, Vectors: vectors, ListBytes: s.lists.used(), Disk: disk,
+		VectorsLimit: int64(s.config.CacheMaxEntries), VectorBytes: 4 * vectors * s.dim.Load(), ListLimit: s.config.CacheListBytes,
+		PendingLimit: s.config.MaxPending, Evicted: s.singles.evicted.Load(), ListsGone: s.lists.evicted.Load(),
 		Requests: c.requests.Load(), ListHits: c.listHits.Load(), MemoryHits: c.memoryHits.Load(),
 		DiskHits: c.diskHits.Load(), Shared: c.shared.Load(), Encoded: c.encoded.Load(),
 		Failed: c.failed.Load(), Busy: c.busy.Load(), Pending: int(c.waiting.Load()),
@@ -245,6 +259,7 @@ func (s *Store) Embeddings(e Encoder) (*TextEmbeddings, error) {
 	if s.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
+	s.dim.Store(int64(e.Dim))
 	return &TextEmbeddings{store: s, encoder: e, pending: make(map[string]*pendingPrompt)}, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"hash/maphash"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/dgraph-io/ristretto/v2"
 )
@@ -13,6 +14,7 @@ type memory struct {
 	cache   *ristretto.Cache[uint64, *Prompts]
 	seed    maphash.Seed
 	closing sync.RWMutex // ristretto's Close must not run beside other calls
+	evicted atomic.Uint64
 }
 
 // newMemory makes one for lists whose sizes are up to limit together, and usual each.
@@ -22,6 +24,7 @@ func newMemory(enabled bool, limit, usual int64) *memory {
 		m.cache, _ = ristretto.NewCache(&ristretto.Config[uint64, *Prompts]{ // fails on no limit within the bounds of Config
 			NumCounters: 10 * limit / usual, MaxCost: limit, BufferItems: 64, IgnoreInternalCost: true,
 			TtlTickerDurationInSec: 24 * 3600, // nothing expires
+			OnEvict:                func(*ristretto.Item[*Prompts]) { m.evicted.Add(1) },
 		})
 	}
 	return m

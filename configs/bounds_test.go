@@ -29,8 +29,9 @@ func TestBounds(t *testing.T) {
 		{"server.allowed_origins", `[] ["https://a.example","null"] https://a.example:8443 "*"`, `a.example https://a.example/ [""]`,
 			`"https://example.org" or with a port, "null" or "*"`},
 		{"server.allowed_hosts", `[] a.example "a.example:80"`, `[""] a/b a@b "*"`, "a name, or a name and a port"},
-		{"server.trusted_proxies", `[] 10.0.0.1 10.0.0.0/8 "::1" "fd00::/8"`,
-			`[""] "*" proxy.local 10.0.0.1:80 10.0.0.0/33 "::ffff:10.0.0.0/104"`, "an address, or a network such as 10.0.0.0/8"},
+		{"server.trusted_proxies", `[] 10.0.0.1 10.0.0.0/8 "::1" "fd00::/8" unix`,
+			`[""] "*" proxy.local 10.0.0.1:80 10.0.0.0/33 "::ffff:10.0.0.0/104"`, `an address, a network such as 10.0.0.0/8, or "unix"`},
+		{"server.socket", `"" /run/hailo-clip/hailo-clip.sock`, "x ./x /a/../b /a/ \"@x\" /" + long + long, "a path from the root of at most 107 bytes"},
 		{"clip.model", "auto x", `""`, "auto, or the name of a model"},
 		{"clip.backend", "auto npu cpu sim", `gpu "" NPU`, "auto, npu, cpu, sim"},
 		{"clip.text_encoder", "auto npu cpu", `sim ""`, "auto, npu, cpu"},
@@ -79,7 +80,10 @@ func TestBounds(t *testing.T) {
 		{"logging.level", "debug INFO warn warning error critical", `loud ""`, "debug, info, warning, error"},
 		{"fetch.allow", `[] camera.local "*.example.org:80" 192.168.1.20 192.168.1.0/24 "[fd00::1]:80"`, `"*" [""] a/b a@b a:0 10.0.0.1/8`,
 			`a name, "*." and a name, an address, each with or without a port, or a network such as 10.0.0.0/8`},
-		{"logging.format", "json text", `xml ""`, "json, text"},
+		{"logging.format", "auto json text", `xml ""`, "auto, json, text"},
+		{"logging.requests", "0 1 100 1000000000", "-1 1000000001", "0 to 1000000000"},
+		{"admin.listen", `"" main 127.0.0.1:5001 ":0" "[::1]:5001" localhost:80`, "5001 127.0.0.1 127.0.0.1:65536 example.org:80 127.0.0.1:05001",
+			`an address and a port such as 127.0.0.1:5001, "main" for the service's own port, or ""`},
 	}
 	load := func(key, value string) string {
 		section, name, _ := strings.Cut(key, ".")

@@ -13,6 +13,7 @@ import (
 
 	"hailoclip/api"
 	"hailoclip/api/access"
+	"hailoclip/api/admin"
 	"hailoclip/api/outbound"
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
@@ -40,6 +41,7 @@ type Config struct {
 	NPU            npu.Config      `yaml:"npu"`
 	Sim            open.Sim        `yaml:"sim"`
 	ResourceLimits ResourceLimits  `yaml:"resource_limits"`
+	Admin          admin.Config    `yaml:"admin"`
 	Logging        Logging         `yaml:"logging"`
 	Fetch          outbound.Config `yaml:"fetch"`
 	Notify         notify.Config   `yaml:"notify"`
@@ -78,8 +80,9 @@ type ResourceLimits struct {
 
 // Logging says what is logged, and how.
 type Logging struct {
-	Level  string `yaml:"level"` // debug, info, warning, error
-	Format string `yaml:"format" bounds:"json, text"`
+	Level    string `yaml:"level"`                             // debug, info, warning, error
+	Format   string `yaml:"format" bounds:"auto, json, text"`  // auto: text on a terminal, else JSON
+	Requests int    `yaml:"requests" bounds:"0 to 1000000000"` // of the successes of a route one in so many is logged; 0: none
 }
 
 // Check reports what the bounds of the fields cannot say.

@@ -20,12 +20,13 @@ type layers struct {
 	config   *Config
 	settings []setting
 	where    map[string]string // what set the key last, for errors
+	old      map[string]string // the old name by which it did, if it was one
 	sets     promptSets
 	faults   []error
 }
 
 func newLayers(c *Config) *layers {
-	return &layers{config: c, settings: settings("", reflect.ValueOf(c).Elem()), where: map[string]string{}}
+	return &layers{config: c, settings: settings("", reflect.ValueOf(c).Elem()), where: map[string]string{}, old: map[string]string{}}
 }
 
 func (l *layers) fault(format string, args ...any) {
@@ -53,6 +54,9 @@ func (l *layers) set(name, value, where string) {
 		return
 	}
 	l.where[s.key] = where
+	if delete(l.old, s.key); name != s.key {
+		l.old[s.key] = name
+	}
 }
 
 // checker is a section with rules that the bounds of its fields cannot say. Check calls fault for each that is

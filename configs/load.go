@@ -45,10 +45,26 @@ type Override struct {
 	Source string // for errors: "--port", "HAILO_CLIP_SERVER_PORT"
 }
 
-// Load returns the configuration: the default, then the file, then environ (as os.Environ
-// gives it), then the flags. With file "" it reads SystemFile if that exists. It also returns
-// the name of the file that was read, "" if none. The error joins all faults.
+// Load is Read without the origins of values.
 func Load(file string, environ []string, flags []Override) (Config, string, error) {
+	r, err := Read(file, environ, flags)
+	return r.Config, r.File, err
+}
+
+// builtIn is the name of the default file in errors.
+const builtIn = "built-in configuration"
+
+// Loaded is a configuration and what it was read from.
+type Loaded struct {
+	Config
+	File  string            // "": there is none
+	where map[string]string // by key: "my.yaml: line 3", "HAILO_CLIP_SERVER_PORT", "--port"
+	old   map[string]string // by key: the old name that it was given by
+}
+
+// Read returns the configuration: the default, then the file, then environ (as os.Environ
+// gives it), then the flags. With file "" it reads SystemFile if that exists. The error joins all faults.
+func Read(file string, environ []string, flags []Override) (Loaded, error) {
 	var c Config
 	name := cmp.Or(file, SystemFile)
 	text, err := safefile.ReadFile(name, maxFile)
@@ -56,16 +72,16 @@ func Load(file string, environ []string, flags []Override) (Config, string, erro
 		name, err = "", nil
 	}
 	if err != nil {
-		return c, name, fmt.Errorf("configuration: %w", err)
+		return Loaded{File: name}, fmt.Errorf("configuration: %w", err)
 	}
 	l := newLayers(&c)
-	l.file("built-in configuration", Default)
+	l.file(builtIn, Default)
 	l.file(name, text)
 	for _, o := range slices.Concat(environment(environ), flags) {
 		l.set(o.Key, o.Value, o.Source)
 	}
 	l.validate()
-	return c, name, errors.Join(l.faults...)
+	return Loaded{c, name, l.where, l.old}, errors.Join(l.faults...)
 }
 
 // environment finds the variables that set keys. One that names no key becomes an override of

@@ -83,6 +83,13 @@ func (s Status) Reason() string {
 // Because is a Why that is known beforehand.
 func Because(reason string) func() string { return func() string { return reason } }
 
+// Counts are what a backend that counts has encoded since its start, probes included.
+type Counts struct {
+	Images, Texts uint64
+	Failed        uint64   // images and texts whose run failed; not those that were given up
+	Batches       []uint64 // Batches[n]: runs of n images; the last one counts larger ones, too
+}
+
 // Calls lets the Close of a Backend wait for the calls inside. The zero value is ready for use.
 type Calls struct {
 	inside sync.RWMutex // held for reading by each

@@ -122,6 +122,9 @@ func (f *Failover) EncodeTexts(ctx context.Context, tokens [][]int32) ([][]float
 	return f.second.EncodeTexts(ctx, tokens)
 }
 
+// StandingIn says that the second backend encodes now, because the first one has lost its device.
+func (f *Failover) StandingIn() bool { return !f.Backend.Status().Ready && f.second.Status().Ready }
+
 // Status is the first backend's while that is ready, else the second's, degraded.
 func (f *Failover) Status() Status {
 	first := f.Backend.Status()

@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -98,7 +97,7 @@ func (d *door[T]) enter(job *Job[T]) (gone *Job[T], err error) {
 			d.outside.Push(displaced.Lane.Caller, displaced)
 		default:
 			gone = displaced
-			gone.Fail(fmt.Errorf("%w: another caller has less waiting", ErrQueueFull))
+			gone.Fail(ErrDisplaced)
 		}
 	}
 	d.push(job)

@@ -13,6 +13,9 @@ var (
 	ErrDeadline   = errors.New("the deadline has passed") // or the context ended for another reason, which is wrapped too
 	ErrClosed     = errors.New("the service is stopping")
 	ErrSuperseded = errors.New("superseded by a newer one")
+
+	// ErrDisplaced is the ErrQueueFull of a job that was in the queue.
+	ErrDisplaced = fmt.Errorf("%w: another caller has less waiting", ErrQueueFull)
 )
 
 // PanicError is the error of the jobs whose stage panicked. Its text does not show the stack, which is for the log.

@@ -103,7 +103,7 @@ func startService(state string) (stop func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	address = api.URL(ln.Addr())
+	address = api.Config{}.URLOf(ln.Addr())
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ln) }()
 	return func() error {

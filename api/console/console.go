@@ -3,6 +3,8 @@
 package console
 
 import (
+	"bytes"
+	"compress/gzip"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
@@ -21,12 +23,21 @@ type File struct {
 	Media string // Content-Type
 	ETag  string // quoted, as the header has it; another one for other bytes
 	Body  []byte // shared, only to be read
+	Gzip  []byte // Body compressed, likewise; nil where that is hardly smaller
 }
 
 // NewFile makes a file, which keeps body. The media type goes by the suffix of name.
 func NewFile(name string, body []byte) File {
 	sum := sha256.Sum256(body)
-	return File{Media: media[path.Ext(name)], ETag: `"` + hex.EncodeToString(sum[:12]) + `"`, Body: body}
+	f := File{Media: media[path.Ext(name)], ETag: `"` + hex.EncodeToString(sum[:12]) + `"`, Body: body}
+	var b bytes.Buffer
+	z, _ := gzip.NewWriterLevel(&b, gzip.BestCompression) // neither this nor a write to memory fails
+	_, _ = z.Write(body)
+	_ = z.Close()
+	if b.Len() < len(body)*9/10 {
+		f.Gzip = b.Bytes()
+	}
+	return f
 }
 
 var media = map[string]string{

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -36,26 +37,46 @@ func (c Config) Check(fault func(field, format string, args ...any)) {
 // resolves to is in no error: it is none of the caller's business.
 var ErrNotAllowed = errors.New("not in fetch.allow")
 
-// Allowed is what may be dialled: the list, for every address of callers. The zero value allows nothing. Safe for concurrent use.
+// Allowed is what may be dialled: the list, for every address of callers. The zero value allows nothing. Copies share the list.
+// Safe for concurrent use.
 type Allowed struct {
-	entries []entry
+	list    *atomic.Pointer[[]entry]                                     // nil: nothing
 	resolve func(ctx context.Context, host string) ([]netip.Addr, error) // nil: the system's
 }
 
 // Any allows every address: for those that the user of a command line has typed.
 func Any() Allowed {
-	return Allowed{entries: []entry{{network: netip.PrefixFrom(netip.IPv4Unspecified(), 0)}, {network: netip.PrefixFrom(netip.IPv6Unspecified(), 0)}}}
+	a := Allowed{list: new(atomic.Pointer[[]entry])}
+	a.list.Store(&[]entry{{network: netip.PrefixFrom(netip.IPv4Unspecified(), 0)}, {network: netip.PrefixFrom(netip.IPv6Unspecified(), 0)}})
+	return a
 }
 
 // New reads the list; Config.Check has found it in order.
 func New(c Config) Allowed {
-	var a Allowed
+	a := Allowed{list: new(atomic.Pointer[[]entry])}
+	a.Apply(c)
+	return a
+}
+
+// Apply changes the list, of all copies of a, which New has made. What is connected stays so.
+func (a Allowed) Apply(c Config) {
+	var entries []entry
 	for _, s := range c.Allow {
 		if e, err := parse(s); err == nil {
-			a.entries = append(a.entries, e)
+			entries = append(entries, e)
 		}
 	}
-	return a
+	a.list.Store(&entries)
+}
+
+func (a Allowed) entries() []entry {
+	if a.list == nil {
+		return nil
+	}
+	if l := a.list.Load(); l != nil {
+		return *l
+	}
+	return nil
 }
 
 // entry is one of the list: a network, or a name.
@@ -127,7 +148,7 @@ func isName(s string) bool {
 
 // named says whether the list has the name.
 func (a Allowed) named(name, port string) bool {
-	return slices.ContainsFunc(a.entries, func(e entry) bool {
+	return slices.ContainsFunc(a.entries(), func(e entry) bool {
 		return e.name != "" && (e.port == "" || e.port == port) &&
 			(name == e.name || e.name[0] == '.' && strings.HasSuffix(name, e.name))
 	})
@@ -135,7 +156,7 @@ func (a Allowed) named(name, port string) bool {
 
 // listed says whether the list has the address itself.
 func (a Allowed) listed(addr netip.Addr, port string) bool {
-	return slices.ContainsFunc(a.entries, func(e entry) bool {
+	return slices.ContainsFunc(a.entries(), func(e entry) bool {
 		return e.network.IsValid() && (e.port == "" || e.port == port) && e.network.Contains(addr)
 	})
 }
@@ -152,7 +173,7 @@ func (a Allowed) Check(host, port string) error {
 		return fmt.Errorf("%.80q is no name of a host: %w", host, ErrNotAllowed)
 	} else {
 		// It may have an address that is in the list under any name.
-		allowed = a.named(name, port) || slices.ContainsFunc(a.entries, func(e entry) bool { return e.network.IsValid() })
+		allowed = a.named(name, port) || slices.ContainsFunc(a.entries(), func(e entry) bool { return e.network.IsValid() })
 	}
 	if !allowed {
 		return fmt.Errorf("%s is %w", net.JoinHostPort(host, port), ErrNotAllowed)

@@ -102,7 +102,7 @@ func newFeed(ctx context.Context, s *stream, o Opening) *Feed {
 		context.AfterFunc(s.hub.abort, func() { f.cancel(ErrStopping) }),
 		context.AfterFunc(f.ctx, func() { f.end(context.Cause(f.ctx)) }),
 	}
-	f.deadline = deadlines{parent: f.ctx, timeout: s.hub.parts.Timeout}
+	f.deadline = deadlines{parent: f.ctx, timeout: s.hub.settings.Load().timeout}
 	s.hub.running.Go(f.deliver)
 	return f
 }
@@ -239,7 +239,7 @@ func (f *Feed) prepared(p *plan) bool {
 	hub := f.stream.hub
 	hub.running.Go(func() {
 		_ = f.try("prompts of a stream", func() {
-			ctx, cancel := context.WithTimeout(f.ctx, hub.parts.Timeout)
+			ctx, cancel := context.WithTimeout(f.ctx, hub.settings.Load().timeout)
 			defer cancel()
 			_, _ = hub.parts.Engine.EmbedTexts(ctx, f.caller, p.Prompts) // the frame fails likewise
 		})
@@ -445,7 +445,7 @@ func (f *Feed) Change(definition []byte) error {
 	h := f.stream.hub
 	for {
 		before := f.stream.plan.Load()
-		d, err := before.Merge(definition, h.parts.Limits)
+		d, err := before.Merge(definition, h.settings.Load().limits)
 		if err != nil {
 			return err
 		}

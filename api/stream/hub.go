@@ -76,7 +76,7 @@ type Buffers struct {
 
 // Hub has all streams: those that are defined, and open ones that are not. Safe for concurrent use.
 type Hub struct {
-	cfg      Config
+	settings atomic.Pointer[settings]
 	parts    Parts
 	log      *slog.Logger
 	start    time.Time
@@ -86,20 +86,36 @@ type Hub struct {
 	running  sync.WaitGroup
 	callers  atomic.Uint64 // feeds of sources so far
 	meter    meter         // of all streams
+	others   meter         // of those that are not in labelled
 	places   places
 
 	mu        sync.Mutex // taken before that of a stream
 	ended     bool
 	streams   map[string]*stream // by id
 	listeners map[string]int     // by address
+	labelled  map[string]*meter  // by id, see LabelledStats
+}
+
+// settings is what of the configuration can change while there are streams.
+type settings struct {
+	Config
+	limits  Limits
+	timeout time.Duration
+}
+
+// Apply changes the section and Parts.Limits and Timeout. Feeds keep the timeout with which they have begun, and streams that are
+// there stay, however many may be.
+func (h *Hub) Apply(cfg Config, l Limits, timeout time.Duration) {
+	h.settings.Store(&settings{cfg, l, timeout})
 }
 
 // NewHub begins with the streams that are kept, and pulls their sources. The caller closes it.
 func NewHub(cfg Config, p Parts) (*Hub, error) {
 	h := &Hub{
-		cfg: cfg, parts: p, log: p.Log, start: time.Now(), changing: fair.NewTurns(1),
-		streams: map[string]*stream{}, listeners: map[string]int{},
+		parts: p, log: p.Log, start: time.Now(), changing: fair.NewTurns(1),
+		streams: map[string]*stream{}, listeners: map[string]int{}, labelled: map[string]*meter{},
 	}
+	h.Apply(cfg, p.Limits, p.Timeout)
 	h.places.free = p.Engine.AtOnce()
 	h.abort, h.giveUp = context.WithCancel(context.Background())
 	if p.Store == nil {
@@ -118,7 +134,7 @@ func NewHub(cfg Config, p Parts) (*Hub, error) {
 			h.log.Error("a stream that is kept cannot be used; it stays in the file", "stream", fmt.Sprintf("%.64q", id), "error", err)
 			continue
 		}
-		h.streams[id] = h.newStream(id, d)
+		h.streams[id] = h.newStream(id, d, true)
 		h.streams[id].kept = h.streams[id].plan.Load()
 	}
 	for _, s := range h.streams {
@@ -131,7 +147,7 @@ func NewHub(cfg Config, p Parts) (*Hub, error) {
 // returns it, stays as it is. Errors: sets.Faults, ErrStreamsFull, ErrLost, ErrStopping, of prompt sets, and those of package source
 // for an address that it refuses.
 func (h *Hub) Put(ctx context.Context, id string, definition []byte) (info Info, created bool, err error) {
-	d, err := Parse(definition, h.parts.Limits)
+	d, err := Parse(definition, h.settings.Load().limits)
 	if err == nil && !event.ValidName(id) {
 		err = sets.Fault{Field: "id", Problem: nameProblem}
 	}
@@ -220,10 +236,11 @@ func (h *Hub) define(id string, d Definition) (s *stream, created bool, err erro
 		return nil, false, ErrStopping // it is kept, and there after the next start
 	}
 	if s = h.streams[id]; s == nil {
-		s = h.newStream(id, d)
+		s = h.newStream(id, d, true)
 		h.streams[id] = s
 		created = true
 	}
+	s.label.Store(h.label(id, false, true))
 	s.mu.Lock()
 	created = created || s.kept == nil
 	s.kept = newPlan(d)
@@ -328,7 +345,7 @@ func (h *Hub) Open(ctx context.Context, o Opening) (*Feed, error) {
 		var named struct {
 			ID string `json:"id"`
 		}
-		if err := sets.ReadObject(o.Definition, h.parts.Limits.Prompts+maxFields, false, &named); err != nil {
+		if err := sets.ReadObject(o.Definition, h.settings.Load().limits.Prompts+maxFields, false, &named); err != nil {
 			return nil, err
 		}
 		id = named.ID
@@ -357,7 +374,7 @@ func (h *Hub) open(ctx context.Context, id string, o Opening) (*Feed, error) {
 	}
 	if o.Definition != nil {
 		var err error
-		if d, err = d.merge(o.Definition, h.parts.Limits, true); err != nil {
+		if d, err = d.merge(o.Definition, h.settings.Load().limits, true); err != nil {
 			return nil, err
 		}
 		if before == nil && d.Source != "" || before != nil && d.Source != begin.Source {
@@ -381,7 +398,7 @@ func (h *Hub) open(ctx context.Context, id string, o Opening) (*Feed, error) {
 		if err := h.makeRoom(o.Caller.Address); err != nil {
 			return nil, err
 		}
-		s = h.newStream(cmp.Or(id, newUnnamed()), d)
+		s = h.newStream(cmp.Or(id, newUnnamed()), d, false)
 	}
 	f, err := s.open(ctx, o, d)
 	if err != nil {
@@ -401,8 +418,8 @@ func newUnnamed() string { return fmt.Sprintf("~%016x", rand.Uint64()) }
 func (h *Hub) Listen(address string, f event.Filter, lastID string) (l *event.Listener, done func(), err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.listeners[address] >= h.cfg.MaxListeners {
-		return nil, nil, fmt.Errorf("%w: %d", ErrListenersFull, h.cfg.MaxListeners)
+	if h.listeners[address] >= h.settings.Load().MaxListeners {
+		return nil, nil, fmt.Errorf("%w: %d", ErrListenersFull, h.settings.Load().MaxListeners)
 	}
 	h.listeners[address]++
 	l = h.parts.Bus.Listen(f, lastID)
@@ -423,11 +440,14 @@ type HubStats struct {
 	Degraded  int `json:"degraded"`
 	Listeners int `json:"listeners"`
 	Stats
+
+	ByName []LabelledStats `json:"by_name"`
 }
 
 // Stats returns the counters of all streams since the start.
 func (h *Hub) Stats() HubStats {
-	st := HubStats{Stats: h.meter.stats(h.now())}
+	now := h.now()
+	st := HubStats{Stats: h.meter.stats(now), ByName: h.labelledStats(now)}
 	for _, s := range h.all() {
 		fed, degraded := s.status()
 		st.Streams++

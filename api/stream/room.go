@@ -9,10 +9,10 @@ import (
 // not defined makes way: that which has been without a feed for longest or, if all are fed, that whose feed has pushed nothing for
 // longest, and for staleFeed at least, of an address that has more of them than this one would have. The caller holds mu.
 func (h *Hub) makeRoom(address string) error {
-	if len(h.streams) < h.cfg.MaxStreams {
+	if len(h.streams) < h.settings.Load().MaxStreams {
 		return nil
 	}
-	full := fmt.Errorf("%w: %d", ErrStreamsFull, h.cfg.MaxStreams)
+	full := fmt.Errorf("%w: %d", ErrStreamsFull, h.settings.Load().MaxStreams)
 	open := map[string]int{} // streams by the address of their feed
 	for _, s := range h.streams {
 		if whose, _, loose := s.loose(); loose {

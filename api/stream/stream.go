@@ -21,6 +21,7 @@ type stream struct {
 	pending atomic.Bool // a change needs more frames
 	watched atomic.Bool // there are watches
 	meter   meter
+	label   atomic.Pointer[meter] // see Hub.label
 	outbox  outbox
 
 	mu       sync.Mutex // guards what follows; taken after that of the hub
@@ -56,8 +57,10 @@ type RegionState struct {
 	Since  time.Time `json:"since,omitzero"` // when that began; not there before the first change
 }
 
-func (h *Hub) newStream(id string, d Definition) *stream {
+// newStream makes one. The caller holds the hub's lock.
+func (h *Hub) newStream(id string, d Definition, defined bool) *stream {
 	s := &stream{hub: h, id: id}
+	s.label.Store(h.label(id, s.unnamed(), defined))
 	s.outbox.stream, s.outbox.changed.L = s, &s.outbox.mu
 	s.plan.Store(newPlan(d))
 	return s
@@ -131,7 +134,7 @@ func (s *stream) unfed() {
 	s.lingers++
 	n := s.lingers
 	s.unfedAt = time.Now()
-	s.linger = time.AfterFunc(s.hub.cfg.Linger, func() { s.forget(n) })
+	s.linger = time.AfterFunc(s.hub.settings.Load().Linger, func() { s.forget(n) })
 }
 
 // forget ends a stream that is not defined, and of others what holds, when linger has run out for the time n.
@@ -203,6 +206,7 @@ func (s *stream) caught(stage, message string, err *error) {
 // frame counts a frame that has come.
 func (s *stream) frame() {
 	s.meter.frame()
+	s.label.Load().frame()
 	s.hub.meter.frame()
 }
 
@@ -210,12 +214,14 @@ func (s *stream) frame() {
 func (s *stream) settled(a *Answer) {
 	now := s.hub.now()
 	s.meter.outcome(a, now)
+	s.label.Load().outcome(a, now)
 	s.hub.meter.outcome(a, now)
 }
 
 // changed counts events, and those that were not stored.
 func (s *stream) changed(events, unstored int) {
 	s.meter.changed(events, unstored)
+	s.label.Load().changed(events, unstored)
 	s.hub.meter.changed(events, unstored)
 }
 

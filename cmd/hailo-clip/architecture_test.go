@@ -17,10 +17,10 @@ var mayImport = map[string][]string{
 	"cache":         {"pipeline/fair"},
 	"stages":        {"pipeline/...", "hailo", "hailo/dl"},
 	"stages/clip":   {"pipeline/...", "hailo", "hailo/model", "hailo/npu", "hailo/safefile", "cache/...", "stages/..."},
-	"api":           {"pipeline/...", "hailo", "cache/...", "stages/..."}, // of the first three errors and types only
+	"api":           {"pipeline/...", "hailo", "hailo/safefile", "cache/...", "stages/..."}, // of the first three errors and types only
 	"api/client":    {},
 	"configs":       {"pipeline", "hailo/...", "cache/...", "stages/...", "api/..."}, // their Config types
-	"cmd":           {"pipeline/...", "hailo/...", "cache/...", "stages/...", "api", "api/access", "api/client", "api/outbound", "api/stream/...", "configs/...", "bench/..."},
+	"cmd":           {"pipeline/...", "hailo/...", "cache/...", "stages/...", "api", "api/access", "api/admin", "api/client", "api/outbound", "api/stream/...", "configs/...", "bench/..."},
 	"bench":         {"stages/clip", "stages/decode", "api/client"}, // of the first the counters of a service
 
 	"hailo":                 {},
@@ -45,7 +45,8 @@ var mayImport = map[string][]string{
 	"stages/track":    {"stages"},
 
 	"api/console":       {},
-	"api/access":        {"pipeline", "pipeline/fair"}, // for its lanes
+	"api/access":        {"pipeline", "pipeline/fair"},                 // for its lanes
+	"api/admin":         {"pipeline", "stages/clip", "api/stream/..."}, // of all of them the counters
 	"api/outbound":      {},
 	"api/stream":        {"pipeline/...", "cache/...", "stages/...", "api/outbound"},
 	"api/stream/event":  {"cache/boltfile"},

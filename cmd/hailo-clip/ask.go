@@ -111,6 +111,7 @@ func (g *globals) serve(ctx context.Context, work func(*client.Client) error) er
 	p, err := g.place(
 		configs.Override{Key: "server.host", Value: "127.0.0.1", Source: "the command"},
 		configs.Override{Key: "server.port", Value: "0", Source: "the command"},
+		configs.Override{Key: "admin.listen", Value: "", Source: "the command"},
 	)
 	if err != nil {
 		return err

@@ -243,7 +243,8 @@ func startService(ctx context.Context, g *globals, more ...string) (url string, 
 			args = append(args, f[:]...)
 		}
 	}
-	environment := append(append(more, os.Environ()...), "HAILO_CLIP_TEXT_EMBEDDING_CACHE_FILE="+filepath.Join(dir, "prompts.db"),
+	// Metrics are measured too, but on no port that another service has; more and the environment may say otherwise.
+	environment := append(append(append([]string{"HAILO_CLIP_ADMIN_LISTEN=127.0.0.1:0"}, more...), os.Environ()...), "HAILO_CLIP_TEXT_EMBEDDING_CACHE_FILE="+filepath.Join(dir, "prompts.db"),
 		"HAILO_CLIP_LOGGING_FORMAT=json", "HAILO_CLIP_LOGGING_LEVEL=info") // the log says where it serves
 	url, end, err := startSelf(ctx, environment, args...)
 	if err != nil {

@@ -90,6 +90,7 @@ func TestCommands(t *testing.T) {
 		{"cache stats of nothing as JSON", false, []string{"cache", "stats", "--json"}, "", 0, []string{`"bytes":0,"locked":false,"namespaces":[],"set_aside":[]}`}, nil},
 		{"config show", false, []string{"config", "show", "--backend", "cpu"}, "", 0, []string{"backend: cpu", "port: 5000"}, nil},
 		{"config default", false, []string{"config", "show", "--default"}, "", 0, []string{"# hailo-clip: every setting"}, nil},
+		{"config show --origin", false, []string{"config", "show", "--origin", "--config", good}, "", 0, []string{"# file: ", "performance.worker_threads: 2  # built-in"}, nil},
 		{"config check", false, []string{"config", "check", good}, "", 0, []string{"my.yaml: ok"}, nil},
 		{"config unit", false, []string{"config", "unit"}, "", 0, []string{"\nMemoryMax=3G\n", "ExecStart=/usr/bin/hailo-clip serve"}, nil},
 		{"config check of nonsense", false, []string{"config", "check", samples + "index.json"}, "", exitUsage, nil, []string{"index.json", "line"}},
@@ -114,7 +115,7 @@ func TestCommands(t *testing.T) {
 		{"the demo", true, []string{"demo", "--oneshot", "--port", "0"}, "", 0,
 			[]string{"10 of 10 images have the right prompt first", "a photo of an airplane", "a photo of a cat"}, nil},
 		{"vectors of the bytes", true, []string{"embed", "text", "a cat", "--backend", "sim", "--model", "demo"}, "", 0, nil, []string{"scores are nonsense"}},
-		{"slow configuration", false, []string{"config", "check", slow}, "", 0, []string{"ok"}, []string{"4.7 times", "80%"}},
+		{"slow configuration", false, []string{"config", "check", slow}, "", 0, []string{"ok"}, []string{"my.yaml: line 2: clip.batch_size", "4.7 times", "80%"}},
 		{"doctor of a slow configuration", false, []string{"doctor", "--config", slow}, "", 0, []string{"4.7 times", "80% counts one core"}, nil},
 	}
 	for _, c := range cases {

@@ -2,8 +2,10 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 
 	"hailoclip/api/stream/notify"
 	"hailoclip/configs"
@@ -41,7 +43,8 @@ func (c *configUnitCmd) Run(g *globals) error {
 }
 
 type configShowCmd struct {
-	Default bool `help:"Print the built-in file with its comments: a good start for your own."`
+	Default bool `xor:"what" help:"Print the built-in file with its comments: a good start for your own."`
+	Origin  bool `xor:"what" help:"Print each key in a line, with where its value came from: file and line, variable or flag."`
 }
 
 func (c *configShowCmd) Help() string {
@@ -50,6 +53,7 @@ func (c *configShowCmd) Help() string {
 Examples:
   hailo-clip config show
   hailo-clip config show --default > my.yaml
+  hailo-clip config show --origin | grep -v built-in
   HAILO_CLIP_SERVER_PORT=8080 hailo-clip config show`
 }
 
@@ -58,12 +62,17 @@ func (c *configShowCmd) Run(g *globals) error {
 		fmt.Fprintf(stdout, "%s", configs.Default)
 		return nil
 	}
-	cfg, file, err := g.load()
+	cfg, err := g.read()
 	if err != nil {
 		return err
 	}
 	text, err := cfg.YAML()
-	fmt.Fprintf(stdout, "# file: %s\n%s", cmp.Or(file, "none"), text)
+	if c.Origin {
+		var lines []string
+		lines, err = cfg.Origins()
+		text = []byte(strings.Join(lines, "\n") + "\n")
+	}
+	fmt.Fprintf(stdout, "# file: %s\n%s", cmp.Or(cfg.File, "none"), text)
 	return err
 }
 
@@ -72,7 +81,9 @@ type configCheckCmd struct {
 }
 
 func (c *configCheckCmd) Help() string {
-	return `What is wrong is told with file, line and bound, and what makes the service slow with advice.
+	return `What is wrong is told with file, line and bound (exit code 2), and what is allowed but surely not meant with advice (exit
+code 0): what makes the service slow, also a CPUQuota in an installed systemd unit, old names of keys, and settings that have no
+effect beside others.
 
 Examples:
   hailo-clip config check
@@ -81,23 +92,35 @@ Examples:
 
 // Run checks a named file by itself; without one, what serve would run with.
 func (c *configCheckCmd) Run(g *globals) error {
-	cfg, file, err := g.load()
+	cfg, err := g.read()
 	if c.File != "" {
-		cfg, file, err = configs.Load(c.File, nil, nil)
+		cfg, err = configs.Read(c.File, nil, nil)
 	}
 	if err == nil {
-		_, err = clip.ReadPrompts(cfg.TextEmbedding, cfg.Server.MaxPromptBytes)
-	}
-	if err == nil {
-		_, err = notify.New(cfg.Notify, notify.Parts{}) // reads the files of secrets and certificates
+		err = checkFiles(cfg.Config)
 	}
 	if err != nil {
 		return usageError{err}
 	}
-	file = cmp.Or(file, "no file, built-in defaults")
-	for _, warning := range cfg.Warnings() {
-		complain("%s: warning: %s", file, warning)
+	for _, advice := range append(cfg.Advice(), unitQuota("/")...) {
+		complain("warning: %s", advice)
 	}
-	fmt.Fprintf(stdout, "%s: ok\n", file)
+	fmt.Fprintf(stdout, "%s: ok\n", cmp.Or(cfg.File, "no file, built-in defaults"))
 	return nil
+}
+
+// checkFiles reads the files that a configuration names, of prompts, secrets and certificates.
+func checkFiles(c configs.Config) error {
+	_, prompts := clip.ReadPrompts(c.TextEmbedding, c.Server.MaxPromptBytes)
+	_, secrets := notify.New(c.Notify, notify.Parts{})
+	return errors.Join(prompts, secrets)
+}
+
+// checked loads the configuration, with the flags on top, and looks into the files that it names.
+func (g *globals) checked(flags ...configs.Override) (configs.Loaded, error) {
+	c, err := g.read(flags...)
+	if err == nil {
+		err = checkFiles(c.Config)
+	}
+	return c, err
 }

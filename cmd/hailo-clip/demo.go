@@ -110,7 +110,7 @@ func article(noun string) string {
 // invite says what to do with the running service.
 func invite(url string) {
 	fmt.Fprint(stdout, strings.ReplaceAll(`
-Serving on URL until Ctrl-C. Try it from another terminal:
+Serving on URL until Ctrl-C. Open that in a browser, or try it from another terminal:
 
   IMAGE=$(base64 -w0 < hailo/demo/samples/cat.jpg)
   echo "{\"image\": \"$IMAGE\", \"prompts\": [\"a photo of a cat\", \"a photo of a dog\"]}" |

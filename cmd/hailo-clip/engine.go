@@ -7,9 +7,12 @@ import (
 	"os"
 	"path/filepath"
 
+	"hailoclip/api/admin"
 	"hailoclip/cache"
 	"hailoclip/cache/sets"
+	"hailoclip/hailo"
 	"hailoclip/hailo/open"
+	"hailoclip/pipeline"
 	"hailoclip/stages/clip"
 	"hailoclip/stages/decode"
 )
@@ -20,6 +23,8 @@ type engine struct {
 	place   // max_body_memory_bytes lowered to what there is
 	log     *slog.Logger
 	warning string // what every answer is to warn of; "" for nothing
+
+	recorder *admin.Recorder // nil: nothing is recorded
 }
 
 // withEngine opens the engine for a command that works by itself, which logs warnings only, and closes it afterwards.
@@ -43,7 +48,7 @@ func (p *place) quiet() {
 	}
 }
 
-// newEngine opens model, encoders, cache and, withSets, prompt sets and makes the engine of them. It blocks until the
+// newEngine opens model, encoders, cache and, withSets, for a service, prompt sets, and makes the engine of them. It blocks until the
 // encoders can encode. The caller closes it.
 func newEngine(ctx context.Context, p place, withSets bool, log *slog.Logger) (*engine, error) {
 	if _, err := decode.FindLibrary(); err != nil {
@@ -74,11 +79,20 @@ func newEngine(ctx context.Context, p place, withSets bool, log *slog.Logger) (*
 	if o.Model.Embedded() {
 		why = "this is the small demo model, which knows drawings and not photographs: " + why
 	}
+	var observe func([]pipeline.StageTime)
+	if withSets && cfg.Admin.Listen != "" {
+		e.recorder = admin.NewRecorder()
+		observe = e.recorder.Line
+	}
+	var counts func() hailo.Counts
+	if encoders.CPU != nil {
+		counts = encoders.CPU.Counts
+	}
 	e.Engine, err = clip.New(cfg.CLIP.Engine, cfg.Performance, clip.Parts{
 		Model: o.Model.Manifest, ModelWhy: why,
 		Tokenize: func(text string) ([]int32, bool) { return o.Tokenizer.EncodeCut(text, o.Model.ContextLength) },
-		Images:   encoders.Images, Texts: encoders.Texts, NPU: encoders.Device, BackendWhy: encoders.Why, Encoders: encoders,
-		Store: store, Sets: kept,
+		Images:   encoders.Images, Texts: encoders.Texts, NPU: encoders.Device, CPU: counts, BackendWhy: encoders.Why, Encoders: encoders,
+		Store: store, Sets: kept, Observe: observe,
 		Budget: decode.NewBudget(memory.Images, memory.Runtime, cfg.Performance.WorkerThreads, cfg.Performance.MaxQueueSize),
 	})
 	if err != nil {
@@ -117,8 +131,8 @@ func (p *place) promptSets(limit int64, log *slog.Logger) clip.SetParts {
 
 // precompute encodes the prompts of text_embedding.prompt_file, in mode precomputed, beside the
 // requests. It blocks until that is done or ctx ends.
-func (e *engine) precompute(ctx context.Context) {
-	prompts, err := clip.ReadPrompts(e.cfg.TextEmbedding, e.cfg.Server.MaxPromptBytes)
+func (e *engine) precompute(ctx context.Context, c cache.Config) {
+	prompts, err := clip.ReadPrompts(c, e.cfg.Server.MaxPromptBytes)
 	if err != nil {
 		e.log.Warn("no prompts are encoded at the start", "error", err)
 		return

@@ -27,6 +27,12 @@ type globals struct {
 
 // load reads the configuration with the flags on top.
 func (g *globals) load(flags ...configs.Override) (configs.Config, string, error) {
+	c, err := g.read(flags...)
+	return c.Config, c.File, err
+}
+
+// read is load with the origins of values.
+func (g *globals) read(flags ...configs.Override) (configs.Loaded, error) {
 	for _, f := range []configs.Override{
 		{Key: "clip.model", Value: g.Model, Source: "--model"},
 		{Key: "clip.backend", Value: g.Backend, Source: "--backend"},
@@ -35,11 +41,11 @@ func (g *globals) load(flags ...configs.Override) (configs.Config, string, error
 			flags = append(flags, f)
 		}
 	}
-	c, file, err := configs.Load(g.ConfigFile, os.Environ(), flags)
+	c, err := configs.Read(g.ConfigFile, os.Environ(), flags)
 	if err != nil {
 		err = usageError{err}
 	}
-	return c, file, err
+	return c, err
 }
 
 // state is the state folder, which need not exist yet: models/, lib/ with ONNX Runtime, and the prompt cache, which
@@ -101,6 +107,8 @@ type place struct {
 	file    string // the configuration came from; "": built in
 	state   string // folder; it need not exist yet
 	catalog *model.Catalog
+
+	again func() (configs.Loaded, error) // loads the configuration anew, see reloader; nil: it stays as it is
 }
 
 // place loads the configuration, with the flags on top, and finds the state folder.

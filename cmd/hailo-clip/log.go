@@ -2,12 +2,15 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"log/slog"
 	"os"
 	"runtime"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/term"
 
 	"hailoclip/configs"
 )
@@ -28,9 +31,13 @@ var stderr = newLogQueue(os.Stderr)
 // as soon as something can be written again. Safe for concurrent use.
 type logQueue struct {
 	out     io.Writer // only the goroutine writes to it
+	term    bool      // it is a terminal
 	queue   chan queuedLog
 	bytes   atomic.Int64                // in the queue
 	dropped atomic.Uint64               // lines dropped since that was last told
+	lost    atomic.Uint64               // lines dropped in all
+	level   slog.LevelVar               // of all loggers
+	json    atomic.Bool                 // likewise
 	told    atomic.Pointer[slog.Logger] // writes to out: how the number of dropped lines is told
 }
 
@@ -42,6 +49,9 @@ type queuedLog struct {
 
 func newLogQueue(out io.Writer) *logQueue {
 	q := &logQueue{out: out, queue: make(chan queuedLog, maxQueuedLines)}
+	if f, ok := out.(*os.File); ok {
+		q.term = term.IsTerminal(int(f.Fd()))
+	}
 	q.told.Store(slog.New(slog.NewTextHandler(out, nil)))
 	go q.run()
 	return q
@@ -57,8 +67,13 @@ func (q *logQueue) Write(lines []byte) (int, error) {
 		}
 	}
 	q.bytes.Add(-int64(len(lines)))
-	q.dropped.Add(countLines(lines))
+	q.drop(countLines(lines))
 	return len(lines), nil
+}
+
+func (q *logQueue) drop(lines uint64) {
+	q.dropped.Add(lines)
+	q.lost.Add(lines)
 }
 
 func countLines(b []byte) uint64 { return uint64(bytes.Count(b, []byte("\n"))) }
@@ -90,7 +105,7 @@ func (q *logQueue) write(lines []byte) {
 	n, err := q.out.Write(lines)
 	q.bytes.Add(-int64(len(lines)))
 	if err != nil {
-		q.dropped.Add(countLines(lines[n:]))
+		q.drop(countLines(lines[n:]))
 	} else if dropped := q.dropped.Swap(0); dropped > 0 {
 		q.told.Load().Warn("log lines were dropped, because nobody read the log or it could not be written", "lines", dropped)
 	}
@@ -110,14 +125,48 @@ func (q *logQueue) flush(limit time.Duration) {
 	}
 }
 
-// logger returns a logger as the configuration says. How the last one looks is how the number of dropped lines is told.
+// logger returns a logger as the configuration says.
 func (q *logQueue) logger(c configs.Logging) *slog.Logger {
-	handler := func(w io.Writer, o *slog.HandlerOptions) slog.Handler {
-		if c.Format == "json" {
-			return slog.NewJSONHandler(w, o)
-		}
-		return slog.NewTextHandler(w, o)
+	q.apply(c)
+	o := &slog.HandlerOptions{Level: &q.level}
+	return slog.New(formats{queue: q, json: slog.NewJSONHandler(q, o), text: slog.NewTextHandler(q, o)})
+}
+
+// apply changes level and format of all loggers, and how the number of dropped lines is told. It may be called while they are used.
+func (q *logQueue) apply(c configs.Logging) {
+	asJSON := c.Format == "json" || c.Format != "text" && !q.term
+	q.level.Set(c.SlogLevel())
+	q.json.Store(asJSON)
+	if asJSON {
+		q.told.Store(slog.New(slog.NewJSONHandler(q.out, nil)))
+	} else {
+		q.told.Store(slog.New(slog.NewTextHandler(q.out, nil)))
 	}
-	q.told.Store(slog.New(handler(q.out, nil)))
-	return slog.New(handler(q, &slog.HandlerOptions{Level: c.SlogLevel()}))
+}
+
+// formats is a handler that writes JSON or text, as its queue is told at the moment.
+type formats struct {
+	queue      *logQueue
+	json, text slog.Handler
+}
+
+func (f formats) now() slog.Handler {
+	if f.queue.json.Load() {
+		return f.json
+	}
+	return f.text
+}
+
+func (f formats) Enabled(ctx context.Context, level slog.Level) bool {
+	return f.now().Enabled(ctx, level)
+}
+
+func (f formats) Handle(ctx context.Context, r slog.Record) error { return f.now().Handle(ctx, r) }
+
+func (f formats) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return formats{f.queue, f.json.WithAttrs(attrs), f.text.WithAttrs(attrs)}
+}
+
+func (f formats) WithGroup(name string) slog.Handler {
+	return formats{f.queue, f.json.WithGroup(name), f.text.WithGroup(name)}
 }

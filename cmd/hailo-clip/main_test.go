@@ -91,7 +91,7 @@ func needONNX(t testing.TB) {
 // command is hailo-clip with args, with a state folder of its own.
 func command(state string, args ...string) *exec.Cmd {
 	c := exec.Command(os.Args[0], args...)
-	c.Env = append(os.Environ(), asProgram+"=1", "HAILO_CLIP_STATE_DIR="+state)
+	c.Env = append(os.Environ(), asProgram+"=1", "HAILO_CLIP_STATE_DIR="+state, "HAILO_CLIP_ADMIN_LISTEN=127.0.0.1:0", "HAILO_CLIP_LOGGING_REQUESTS=1")
 	return c
 }
 

@@ -154,6 +154,11 @@ func TestSocketsOfSystemd(t *testing.T) {
 		t.Error("it serves a socket that is for something else")
 	}
 	other.logs(t, "its name must be http or admin", `"metrics"`)
+	operators := s.start(t, t.TempDir(), "admin", "--host", "127.0.0.1", "--port", "0")
+	if resp, err := http.Get(s.url + "/metrics"); err != nil || resp.StatusCode != http.StatusOK {
+		t.Errorf("the socket for operators answers %+v, %v", resp, err)
+	}
+	operators.stop(t)
 	other.classifies(t)
 	other.stop(t)
 

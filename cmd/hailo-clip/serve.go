@@ -16,31 +16,63 @@ import (
 
 	"hailoclip/api"
 	"hailoclip/api/access"
+	"hailoclip/api/admin"
 	"hailoclip/configs"
 	"hailoclip/hailo/demo"
 )
 
 type serveCmd struct {
-	Host string `placeholder:"ADDR" help:"Address to listen on (server.host)."`
-	Port *int   `placeholder:"N" help:"Port to listen on; 0 is any free one (server.port)."`
+	Host        string   `placeholder:"ADDR" help:"Address to listen on (server.host)."`
+	Port        *int     `placeholder:"N" help:"Port to listen on; 0 is any free one (server.port)."`
+	AdminListen *string  `placeholder:"ADDR" help:"Address and port of metrics and profiles; main: on the service's port; empty: none (admin.listen)."`
+	LogLevel    string   `placeholder:"LEVEL" help:"debug, info, warning or error (logging.level)."`
+	LogFormat   string   `placeholder:"FORMAT" help:"auto, json or text (logging.format)."`
+	Set         []string `sep:"none" placeholder:"KEY=VALUE" help:"Any other setting, such as performance.max_queue_size=64; may be repeated."`
+}
+
+// overrides are the settings that flags give, the most particular ones last.
+func (c *serveCmd) overrides() (all []configs.Override, err error) {
+	for _, s := range c.Set {
+		key, value, ok := strings.Cut(s, "=")
+		if !ok {
+			return nil, usageError{fmt.Errorf("--set %s: write KEY=VALUE", s)}
+		}
+		all = append(all, configs.Override{Key: key, Value: value, Source: "--set"})
+	}
+	if c.Port != nil {
+		all = append(all, configs.Override{Key: "server.port", Value: strconv.Itoa(*c.Port), Source: "--port"})
+	}
+	if c.AdminListen != nil {
+		all = append(all, configs.Override{Key: "admin.listen", Value: *c.AdminListen, Source: "--admin-listen"})
+	}
+	for _, f := range []configs.Override{
+		{Key: "server.host", Value: c.Host, Source: "--host"},
+		{Key: "logging.level", Value: c.LogLevel, Source: "--log-level"},
+		{Key: "logging.format", Value: c.LogFormat, Source: "--log-format"},
+	} {
+		if f.Value != "" {
+			all = append(all, f)
+		}
+	}
+	return all, nil
 }
 
 func (c *serveCmd) Help() string {
-	return `Every setting stands in the configuration file: "hailo-clip config show --default".
+	return `Every setting stands in the configuration file ("hailo-clip config show --default"), can be given in the environment
+(HAILO_CLIP_SERVER_PORT=8080; lists with commas between their items), and by --set. SIGHUP has the service read its file again
+(kill -HUP, systemctl reload): what can change while it runs is applied, and the log says what needs a restart.
 
 Examples:
   hailo-clip serve
   hailo-clip serve --host 127.0.0.1 --port 8080 --backend cpu
+  hailo-clip serve --log-level debug --set server.allowed_origins=https://example.org
   HAILO_CLIP_PERFORMANCE_MAX_QUEUE_SIZE=64 hailo-clip serve --config my.yaml`
 }
 
 func (c *serveCmd) Run(ctx context.Context, g *globals) error {
-	var flags []configs.Override
-	if c.Host != "" {
-		flags = append(flags, configs.Override{Key: "server.host", Value: c.Host, Source: "--host"})
-	}
-	if c.Port != nil {
-		flags = append(flags, configs.Override{Key: "server.port", Value: strconv.Itoa(*c.Port), Source: "--port"})
+	flags, err := c.overrides()
+	if err != nil {
+		return err
 	}
 	p, err := g.place(flags...)
 	if err != nil {
@@ -51,6 +83,11 @@ func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 	for _, warning := range append(p.cfg.Warnings(), quotaInForce()...) {
 		log.Warn("the configuration makes the service slow", "warning", warning)
 	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	hup, noMore := hangups(stop)
+	defer noMore()
+	p.again = func() (configs.Loaded, error) { return g.checked(flags...) }
 	s, err := newService(ctx, p, log, log)
 	if interrupted(ctx, err) {
 		log.Info("stopped before it served") // as it was asked to: systemd would call anything but 0 a failure
@@ -59,6 +96,7 @@ func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 	if err != nil {
 		return err
 	}
+	go s.reload.reloads(ctx, hup)
 	return s.run(ctx)
 }
 
@@ -91,10 +129,13 @@ type service struct {
 	streams *streams
 	server  *api.Server
 	sockets sockets
+	admin   *admin.Server // nil: there is none
+	reload  *reloader
+	prompts chan configs.Config // with a prompt file that has changed; has room for one
 }
 
 // url is where the service can be opened on its own machine.
-func (s *service) url() string { return api.URL(s.sockets.main[0].Addr()) }
+func (s *service) url() string { return s.engine.cfg.Server.URLOf(s.sockets.main[0].Addr()) }
 
 // newService takes the port first, so that a second start fails at once and not after the model
 // has been loaded; clients that connect meanwhile wait, but for /healthz and /readyz, and are answered with 503 where
@@ -104,7 +145,10 @@ func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *se
 	if err != nil {
 		return nil, err
 	}
+	loaded, end := context.WithCancel(ctx)
+	go extendStart(loaded, log)
 	e, err := newEngine(ctx, p, true, log)
+	end()
 	defer func() {
 		if err != nil && e != nil {
 			err = errors.Join(err, e.Close(context.WithoutCancel(ctx)))
@@ -127,17 +171,25 @@ func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *se
 	if err != nil {
 		return nil, err
 	}
-	keys := access.New(p.cfg.Access)
+	keys, reload := access.New(p.cfg.Access), newReloader(p, log)
 	server, err := api.New(e.cfg.Server, api.Service{
 		Engine: e.Engine, RequestTimeout: p.cfg.Performance.RequestTimeout, BatchTimeout: p.cfg.Performance.BatchTimeout,
 		Version: programVersion(), Warning: e.warning, Log: requests,
 		Hub: streams.hub, Bus: streams.bus, Store: streams.store, Lost: streams.lost, Memory: streams.memory, Notifier: streams.notifier,
 		Samples: consoleSamples(samples), Access: keys,
+		Recorder: e.recorder, Admin: e.adminOnMain(reload), LogEvery: p.cfg.Logging.Requests, LogDropped: stderr.lost.Load,
 	})
 	if err != nil {
-		err = errors.Join(err, streams.close(context.WithoutCancel(ctx)))
+		return nil, errors.Join(err, streams.close(context.WithoutCancel(ctx)))
 	}
-	return &service{engine: e, streams: streams, server: server, sockets: socks, access: keys}, err
+	s = &service{
+		engine: e, streams: streams, server: server, sockets: socks, access: keys, reload: reload, prompts: make(chan configs.Config, 1),
+	}
+	reload.service = s
+	onOwn := e.adminParts(reload)
+	onOwn.Metrics, onOwn.Listener = server.WriteMetrics, socks.admin
+	s.admin = admin.Listen(e.cfg.Admin, onOwn)
+	return s, nil
 }
 
 // consoleSamples offers the demo model's samples in the console.
@@ -146,6 +198,23 @@ func consoleSamples(samples []demo.Sample) (list []api.Sample) {
 		list = append(list, api.Sample{Name: s.File, JPEG: s.JPEG})
 	}
 	return list
+}
+
+// adminParts is what operators are served with, but for the metrics.
+func (e *engine) adminParts(reload *reloader) admin.Parts {
+	p := admin.Parts{Hosts: e.cfg.Server.AllowedHosts, Log: e.log}
+	if reload.load != nil {
+		p.Reload = func(ctx context.Context) (any, error) { return reload.Reload(ctx) }
+	}
+	return p
+}
+
+// adminOnMain is the same where they are served on the service's own port, else nil.
+func (e *engine) adminOnMain(reload *reloader) *admin.Parts {
+	if e.cfg.Admin.Listen != admin.OnMain {
+		return nil
+	}
+	return new(e.adminParts(reload))
 }
 
 // otherFiles is how many of the files that a process may open are kept for others than connections and what is open when the service
@@ -194,14 +263,26 @@ func (s *service) run(ctx context.Context) error {
 		go func() { served <- s.server.Serve(ln) }()
 	}
 	e.log.Info("serving", "url", s.url(), "listening", s.sockets.main[0].Addr().String(), "model", e.Model())
-	tellSystemd(e.log, daemon.SdNotifyReady)
+	tellSystemd(e.log, daemon.SdNotifyReady+"\nSTATUS="+s.status())
 
-	besides, endBesides := context.WithCancel(ctx)
-	var running sync.WaitGroup
-	running.Go(func() { e.precompute(besides) })
-	running.Go(func() { feedWatchdog(besides, e.log, s.stuck) })
 	telling, endTelling := context.WithCancel(context.Background())
 	var tells sync.WaitGroup
+	besides, endBesides := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() {
+		for c := e.cfg; ; {
+			e.precompute(besides, c.TextEmbedding)
+			select {
+			case <-besides.Done():
+				return
+			case c = <-s.prompts:
+			}
+		}
+	})
+	running.Go(func() { feedWatchdog(besides, e.log, s.stuck) })
+	if s.admin != nil {
+		tells.Go(func() { s.admin.Run(telling) })
+	}
 	tells.Go(func() { s.streams.notifier.Run(telling) })
 
 	var err error
@@ -209,14 +290,15 @@ func (s *service) run(ctx context.Context) error {
 	case err = <-served: // the listener failed
 		serving--
 	case <-ctx.Done():
-		e.log.Info("stopping", "lame_duck", e.cfg.Server.LameDuck.String(), "timeout", e.cfg.Server.ShutdownTimeout.String())
-		tellSystemd(e.log, daemon.SdNotifyStopping)
+		c := s.reload.config().Server
+		e.log.Info("stopping", "lame_duck", c.LameDuck.String(), "timeout", c.ShutdownTimeout.String())
+		tellSystemd(e.log, daemon.SdNotifyStopping+"\nSTATUS=stopping\n"+extendTimeout(c.LameDuck+c.ShutdownTimeout+releaseTime))
 		s.server.LameDuck(context.WithoutCancel(ctx))
 	}
 	endBesides()
 	e.PromptSets().End() // whoever waits for one to be encoded is answered
 	running.Wait()
-	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.Server.ShutdownTimeout)
+	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.reload.config().Server.ShutdownTimeout)
 	defer cancel()
 	err = errors.Join(err, s.server.Shutdown(deadline))
 	for range serving {

@@ -14,7 +14,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -244,16 +243,13 @@ func slowChip(t *testing.T, factor int) (chip, *running) {
 // full, whatever signals follow, and whoever comes later is refused.
 func TestStopUnderLoad(t *testing.T) {
 	for _, signals := range [][]syscall.Signal{
-		{syscall.SIGTERM}, {syscall.SIGHUP}, {syscall.SIGTERM, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT},
+		{syscall.SIGTERM}, {syscall.SIGTERM, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT},
 	} {
 		t.Run(fmt.Sprint(signals), func(t *testing.T) { t.Parallel(); stopUnderLoad(t, signals) })
 	}
 }
 
 func stopUnderLoad(t *testing.T, signals []syscall.Signal) {
-	if signals[0] == syscall.SIGHUP && signal.Ignored(syscall.SIGHUP) {
-		t.Skip("the tests run under nohup, and so does the service")
-	}
 	_, r := slowChip(t, 30)
 	const inside = 8
 	replies := make([]reply, inside)

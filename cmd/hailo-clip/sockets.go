@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -20,7 +21,7 @@ type sockets struct {
 	admin net.Listener   // that systemd has handed over for what administrators ask; nil: none
 }
 
-// openSockets returns the sockets that systemd hands to this process, or else takes the port. systemd's sockets tell by
+// openSockets returns the sockets that systemd hands to this process, or else takes the port, and the Unix socket of the configuration. systemd's sockets tell by
 // FileDescriptorName= what they are for: "http", which is also that of a socket unit that says nothing, or "admin". The
 // caller closes them with dismiss, or has them served.
 func openSockets(cfg configs.Config, log *slog.Logger) (all sockets, err error) {
@@ -55,6 +56,15 @@ func openSockets(cfg configs.Config, log *slog.Logger) (all sockets, err error) 
 			return all, err
 		}
 		all.main = []net.Listener{api.Starting(ln)}
+	}
+	isOpen := func(ln net.Listener) bool { return ln.Addr().String() == cfg.Server.Socket }
+	if cfg.Server.Socket != "" && !slices.ContainsFunc(all.main, isOpen) {
+		ln, err := cfg.Server.ListenSocket()
+		if err != nil {
+			return all, err
+		}
+		log.Info("a Unix socket is open, too", "path", cfg.Server.Socket)
+		all.main = append(all.main, api.Starting(ln))
 	}
 	return all, nil
 }

@@ -24,15 +24,16 @@ type streams struct {
 	lost     error
 	hub      *stream.Hub
 	notifier *notify.Notifier
+	allowed  outbound.Allowed // addresses of sources
 }
 
 // newStreams opens the streams of an engine, which begin to run. The caller closes them before the engine.
 func (e *engine) newStreams() (*streams, error) {
 	cfg := &e.cfg
-	s := &streams{memory: cfg.Server.NewMemory(), bus: event.NewBus(rememberedChanges)}
+	s := &streams{memory: cfg.Server.NewMemory(), bus: event.NewBus(rememberedChanges), allowed: outbound.New(cfg.Fetch)}
 	parts := stream.Parts{
 		Engine: e.Engine, Bus: s.bus, Limits: stream.Limits{Prompts: cfg.Server.MaxPrompts, PromptBytes: cfg.Server.MaxPromptBytes},
-		Timeout: cfg.Performance.RequestTimeout, Allowed: outbound.New(cfg.Fetch), Buffers: s.memory.Buffers(),
+		Timeout: cfg.Performance.RequestTimeout, Allowed: s.allowed, Buffers: s.memory.Buffers(),
 		Frames: source.Limits{FrameBytes: cfg.Server.MaxBodyBytes}, Encode: api.AppendAnswer, Log: e.log,
 		Changed: func() { s.notifier.Refresh() },
 	}

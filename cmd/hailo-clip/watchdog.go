@@ -57,3 +57,30 @@ func tellSystemd(log *slog.Logger, state string) {
 		log.Warn("cannot notify systemd", "error", err)
 	}
 }
+
+const (
+	releaseTime = 25 * time.Second // of the device, after server.shutdown_timeout
+	// A start that takes longer than TimeoutStartSec of the unit, because a model is loaded from a slow card, tells systemd every
+	// startTell that it goes on, up to startLimit.
+	startTell  = 20 * time.Second
+	startLimit = 10 * time.Minute
+)
+
+// extendTimeout asks systemd for so much more time, from now on.
+func extendTimeout(d time.Duration) string {
+	return fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", d.Microseconds())
+}
+
+// extendStart tells systemd that the service is being started until ctx ends.
+func extendStart(ctx context.Context, log *slog.Logger) {
+	tick := time.NewTicker(startTell)
+	defer tick.Stop()
+	for left := startLimit; left > 0; left -= startTell {
+		tellSystemd(log, "STATUS=the model is being loaded\n"+extendTimeout(2*startTell))
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}

@@ -31,7 +31,8 @@ type Backend struct {
 	image, text *tower // of one file the same; image is nil in a backend for text only
 	free        chan *workspace
 
-	calls hailo.Calls
+	calls  hailo.Calls
+	counts counts
 }
 
 var _ hailo.Backend = (*Backend)(nil)

@@ -24,11 +24,12 @@ func (b *Backend) EncodeImages(ctx context.Context, frames []*hailo.Frame) error
 				hailo.ErrEncode, i, len(f.Pixels), len(f.Embedding), size, b.model.EmbeddingDimension)
 		}
 	}
-	return b.share(ctx, len(frames), b.info.ImageBatch, func(ctx context.Context, s *workspace, from, to int) error {
+	return b.share(ctx, len(frames), b.info.ImageBatch, func(ctx context.Context, s *workspace, from, to int) (err error) {
+		defer func() { b.counts.ran(ctx, to-from, true, err) }()
 		for i, f := range frames[from:to] {
 			b.colour.planes(s.pixels[i*size:(i+1)*size], f.Pixels)
 		}
-		if err := b.image.images(ctx, s, to-from); err != nil {
+		if err = b.image.images(ctx, s, to-from); err != nil {
 			return fmt.Errorf("image encoder: %w", err)
 		}
 		for i, f := range frames[from:to] {
@@ -55,12 +56,13 @@ func (b *Backend) EncodeTexts(ctx context.Context, tokens [][]int32) ([][]float3
 	}
 	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(len(tokens[i]), len(tokens[j])) })
 	out := make([][]float32, len(tokens))
-	err := b.share(ctx, len(tokens), b.info.TextBatch, func(ctx context.Context, s *workspace, from, to int) error {
+	err := b.share(ctx, len(tokens), b.info.TextBatch, func(ctx context.Context, s *workspace, from, to int) (err error) {
+		defer func() { b.counts.ran(ctx, to-from, false, err) }()
 		length := b.text.roundLength(len(tokens[order[to-1]]), b.model.ContextLength)
 		for row, i := range order[from:to] {
 			s.setTokens(b.text.layout, row, length, tokens[i], b.model.Tokens.PadID)
 		}
-		if err := b.text.texts(ctx, s, to-from, length); err != nil {
+		if err = b.text.texts(ctx, s, to-from, length); err != nil {
 			return fmt.Errorf("text encoder: %w", err)
 		}
 		for row, i := range order[from:to] {

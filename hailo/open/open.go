@@ -66,6 +66,7 @@ type Encoders struct {
 	Images hailo.Backend   // encodes images; it owns the frames, and its status is the service's
 	Texts  []hailo.Backend // in the order in which to try them
 	Device *npu.Backend    // the NPU or the simulated chip, for its counters; nil without one
+	CPU    *onnx.Backend   // likewise; nil where nothing is encoded on the CPU
 	Why    string          // why this kind
 
 	opened []hailo.Backend // what Close closes, in that order
@@ -107,7 +108,8 @@ func (o *Opener) open(ctx context.Context, p Plan, e *Encoders) (err error) {
 		}
 	}
 	if p.cpuNeeded || p.standIn {
-		if cpu, err = o.openCPU(ctx, p); err == nil {
+		if e.CPU, err = o.openCPU(ctx, p); err == nil {
+			cpu = e.CPU
 			e.Texts, e.opened = append(e.Texts, cpu), append(e.opened, cpu)
 		} else if p.cpuNeeded {
 			return err
@@ -161,7 +163,7 @@ func (o *Opener) await(ctx context.Context, device *npu.Backend, standsIn bool) 
 const cpuFrames = 32
 
 // openCPU opens the model's encoders for the CPU, if their files are there.
-func (o *Opener) openCPU(ctx context.Context, p Plan) (hailo.Backend, error) {
+func (o *Opener) openCPU(ctx context.Context, p Plan) (*onnx.Backend, error) {
 	err := fmt.Errorf("%w: %s has no files for the CPU; install them with: hailo-clip models pull %s --part cpu",
 		model.ErrNotInstalled, o.Model.Name, o.Model.Name)
 	if o.Model.HasCPU() || p.device != nil && o.Model.HasCPUText() {

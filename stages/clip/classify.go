@@ -208,6 +208,9 @@ func (e *Engine) Thumbnails(ctx context.Context, r *Request) ([][]byte, error) {
 func (e *Engine) run(ctx context.Context, r *Request, l stages.Request) (Result, error) {
 	l.Image, l.Raw, l.Lane, l.Seen, l.Into, l.Release = r.Image, r.Raw, r.Lane, r.Seen, r.Into, r.Release
 	result, err := e.line.Do(ctx, &l)
+	if err == nil && e.parts.Observe != nil {
+		e.parts.Observe(result.Times[:])
+	}
 	return Result{Result: result}, err
 }
 

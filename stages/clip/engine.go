@@ -26,7 +26,7 @@ type Config struct {
 	Images       stages.Config `yaml:",inline"`
 }
 
-// Parts is what an engine works with, opened. All but NPU and the reasons is needed.
+// Parts is what an engine works with, opened. All but NPU, CPU, Observe and the reasons is needed.
 type Parts struct {
 	Model    model.Manifest
 	ModelWhy string // why this model, and what it is not good for; for people, may be ""
@@ -35,14 +35,19 @@ type Parts struct {
 	// Safe for concurrent use.
 	Tokenize func(text string) (tokens []int32, truncated bool)
 
-	Images     hailo.Backend   // encodes images; its status is the engine's health
-	Texts      []hailo.Backend // encode texts, in the order in which they are tried
-	NPU        *npu.Backend    // whose counters are in Stats; nil: none
-	BackendWhy string          // why these encoders; for people, may be ""
-	Encoders   io.Closer       // releases them
+	Images     hailo.Backend       // encodes images; its status is the engine's health
+	Texts      []hailo.Backend     // encode texts, in the order in which they are tried
+	NPU        *npu.Backend        // whose counters are in Stats; nil: none
+	CPU        func() hailo.Counts // what is encoded on the CPU, likewise; nil: nothing
+	BackendWhy string              // why these encoders; for people, may be ""
+	Encoders   io.Closer           // releases them
 	Store      *cache.Store
 	Sets       SetParts
 	Budget     *decode.Budget
+
+	// Observe is told how long each stage took for an image that went through the line, by the goroutine that has asked
+	// for it. It does not keep the slice. nil: nobody is told.
+	Observe func([]pipeline.StageTime)
 }
 
 // Engine answers requests. Safe for concurrent use.

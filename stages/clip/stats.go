@@ -23,6 +23,9 @@ type Stats struct {
 	Sets    SetStats              `json:"prompt_sets"`
 	Process ProcessStats          `json:"process"`
 	NPU     *NPUStats             `json:"npu,omitempty"`
+	CPU     *CPUStats             `json:"cpu,omitempty"` // what is encoded on the CPU, also while it stands in
+
+	StandingIn bool `json:"standing_in"` // the device is lost, and images are encoded on the CPU
 }
 
 // ProcessStats are of this process.
@@ -55,7 +58,23 @@ type NPUStats struct {
 	Throttling   uint32     `json:"throttling"`       // 0 none ... 5 streams off, 6 overheat
 	Zone         uint32     `json:"temperature_zone"` // 0 green, 1 orange, 2 red
 
+	// BaselineRate is ImagesPerSec as the model's manifest has it, in runs of eight; 0: not published.
+	BaselineRate float64  `json:"baseline_images_per_second"`
+	NNCore       *float64 `json:"nn_core_utilization"` // 0 to 1; null: the device does not tell
+	CPU          *float64 `json:"cpu_utilization"`     // of the device's processor, likewise
+	MemoryBytes  uint64   `json:"memory_bytes"`        // 0: the device does not tell
+	MemoryUsed   uint64   `json:"memory_used_bytes"`
+	Overcurrent  bool     `json:"overcurrent"`
+
 	Worker *WorkerStats `json:"worker,omitempty"` // not of the simulated chip, whose CPU time is not the service's
+}
+
+// CPUStats are what was encoded on the CPU.
+type CPUStats struct {
+	Images       uint64   `json:"images"`
+	Texts        uint64   `json:"texts"`
+	Failed       uint64   `json:"failed"`
+	ImageBatches []uint64 `json:"image_batches"` // [n]: runs of n images
 }
 
 // WorkerStats are of the process that holds the device.
@@ -71,11 +90,21 @@ func (e *Engine) Stats() Stats {
 	if e.parts.NPU != nil {
 		m := e.parts.NPU.Metrics()
 		s.NPU = newNPUStats(m)
+		if r := e.parts.Model.Rates; r != nil && r.Image != nil {
+			s.NPU.BaselineRate = r.Image.Batch8
+		}
 		held, took := e.line.Held()
 		s.NPU.HeldRuns, s.NPU.HoldSeconds = held, took.Seconds()
 		if !e.parts.NPU.Info().Simulated {
 			s.NPU.Worker = workerNow(m.Worker)
 		}
+	}
+	if e.parts.CPU != nil {
+		c := e.parts.CPU()
+		s.CPU = &CPUStats{Images: c.Images, Texts: c.Texts, Failed: c.Failed, ImageBatches: c.Batches}
+	}
+	if f, ok := e.parts.Images.(interface{ StandingIn() bool }); ok {
+		s.StandingIn = f.StandingIn()
 	}
 	return s
 }
@@ -86,18 +115,26 @@ func newNPUStats(m npu.Metrics) *NPUStats {
 		Failed:    m.Failed[npu.ImageModel] + m.Failed[npu.TextModel],
 		ImageRuns: m.Runs[npu.ImageModel], TextRuns: m.Runs[npu.TextModel], ImageBatches: m.Batches[:],
 		InFlight: m.InFlight[npu.ImageModel] + m.InFlight[npu.TextModel], ImagesPerSec: m.Rate, ImageBusy: m.Busy.Seconds(),
-		Throttling: m.Device.Throttling, Zone: m.Device.Zone,
+		Throttling: m.Device.Throttling, Zone: m.Device.Zone, Overcurrent: m.Device.Overcurrent != 0,
+		NNCore: share(m.Device.NNCore), CPU: share(m.Device.CPU), MemoryBytes: m.Device.Memory, MemoryUsed: m.Device.Used,
 	}
 	for _, t := range m.Device.Temperature {
-		value := float64(t)
-		if math.IsNaN(value) || math.IsInf(value, 0) {
-			s.Temperature = append(s.Temperature, nil)
-		} else {
-			s.Temperature = append(s.Temperature, &value)
-		}
+		s.Temperature = append(s.Temperature, told(t))
 	}
 	return s
 }
+
+// told is what the device says; nil: nothing.
+func told(v float32) *float64 {
+	value := float64(v)
+	if math.IsNaN(value) || math.IsInf(value, 0) {
+		return nil
+	}
+	return &value
+}
+
+// share is told of a percentage.
+func share(v float32) *float64 { return told(v / 100) }
 
 // ProcessNow is what this process has used up.
 func ProcessNow() ProcessStats {

@@ -23,7 +23,7 @@ const patience = 20_000; // milliseconds, for what must come
 const tests = [];
 
 // test registers a test. Options are those of a browser context of playwright (viewport, colorScheme, ...), and "service", see
-// startService: with it the test has a service of its own. f gets {page, url, service, browser, shot, allow, open}.
+// startService: with it the test has a service of its own. f gets {page, context, browser, url, service, faults, open, shot, allow}.
 export function test(name, options, f) {
   if (typeof options === 'function') {
     [options, f] = [{}, options];
@@ -39,11 +39,10 @@ export async function startService({ config = '', args = [] } = {}) {
   await writeFile(file, config);
   const child = spawn(program, ['serve', '--config', file, '--model', 'demo', '--backend', 'cpu', '--host', '127.0.0.1', '--port', '0', '--state-dir', state, ...args],
     { stdio: ['ignore', 'ignore', 'pipe'] });
-  const ended = new Promise((resolve) => child.on('exit', resolve));
-  const stop = async () => {
+  const ended = new Promise((resolve) => child.on('exit', resolve)).finally(() => rm(state, { recursive: true, force: true }));
+  const stop = () => {
     child.kill('SIGTERM');
-    await ended;
-    await rm(state, { recursive: true, force: true });
+    return ended;
   };
   const lines = [];
   const url = await new Promise((resolve, reject) => {
@@ -80,6 +79,64 @@ export async function eventually(what, f) {
   }
 }
 
+// looksRight checks what every view must keep: nothing is wider than the screen, every control has a name, text can be read against what
+// is behind it (4.5 to 1, as WCAG has it), nothing is said twice by id.
+export async function looksRight(page) {
+  const faults = await page.evaluate(() => {
+    const channels = (color) => {
+      const c = new OffscreenCanvas(1, 1).getContext('2d');
+      c.fillStyle = color;
+      c.fillRect(0, 0, 1, 1);
+      return [...c.getImageData(0, 0, 1, 1).data];
+    };
+    const light = ([r, g, b]) => [0.2126, 0.7152, 0.0722].reduce((sum, weight, i) => {
+      const c = [r, g, b][i] / 255;
+      return sum + weight * (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    }, 0);
+    const behind = (element) => {
+      for (let e = element; e; e = e.parentElement) {
+        const color = channels(getComputedStyle(e).backgroundColor);
+        if (color[3] === 255) {
+          return color;
+        }
+      }
+      return [255, 255, 255, 255];
+    };
+    const found = [], ids = new Set();
+    const width = document.documentElement.clientWidth;
+    if (document.documentElement.scrollWidth > width) {
+      found.push(`the page is ${document.documentElement.scrollWidth} pixels wide, the screen ${width}`);
+    }
+    for (const e of document.querySelectorAll('body *')) {
+      const box = e.getBoundingClientRect(), name = `${e.tagName} ${(e.textContent || e.className).slice(0, 60)}`;
+      if (e.id && ids.has(e.id)) {
+        found.push(`two have the id ${e.id}`);
+      }
+      ids.add(e.id);
+      if (!e.checkVisibility() || e.closest('.hidden, .skip')) {
+        continue;
+      }
+      if (box.right > width + 0.5 && !e.closest('pre, .wide')) { // .wide scrolls by itself
+        found.push(`${name} reaches to ${box.right}`);
+      }
+      if (e.matches('input, select, textarea, button, a') && !(e.labels?.length || e.getAttribute('aria-label') || e.textContent.trim() || e.title)) {
+        found.push(`${name} has no name`);
+      }
+      const text = [...e.childNodes].some((n) => n.nodeType === Node.TEXT_NODE && n.data.trim()) || e.matches('input, select');
+      if (text && !e.closest('.stale, :disabled, svg, option')) {
+        const [a, b] = [light(channels(getComputedStyle(e).color)), light(behind(e))].sort((x, y) => y - x);
+        if ((a + 0.05) / (b + 0.05) < 4.5) {
+          found.push(`${name} has a contrast of ${((a + 0.05) / (b + 0.05)).toFixed(2)}`);
+        }
+      }
+    }
+    return found;
+  });
+  if (faults.length) {
+    throw new Error(`it does not look right:\n  ${faults.join('\n  ')}`);
+  }
+}
+
 async function runOne(browser, shared, { name, options: { service: own, ...options }, f }) {
   const service = own ? await startService(own === true ? {} : own) : shared;
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
@@ -101,7 +158,7 @@ async function runOne(browser, shared, { name, options: { service: own, ...optio
   page.on('pageerror', (err) => faults.push(String(err.stack ?? err)));
   try {
     await f({
-      page, service, browser, context,
+      page, service, browser, context, faults,
       url: service.url,
       // open opens the console at a view, such as "#classify".
       open: async (hash = '') => {

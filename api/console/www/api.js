@@ -1,5 +1,6 @@
 // Requests to the service, and what can go wrong with them.
 import { el, field } from './dom.js';
+import { forTab } from './store.js';
 
 const keyName = 'hailo-clip.key';
 
@@ -15,10 +16,11 @@ export class ApiError extends Error {
 export const aborted = (err) => err?.name === 'AbortError';
 
 // key is the one that the person has typed in: kept while the tab is open, sent to this service alone.
-export const key = () => sessionStorage.getItem(keyName) ?? '';
+export const key = () => forTab.get(keyName);
 
-// request is fetch with the key, which is asked for when the service wants one. Other answers than good ones are thrown as an ApiError.
-export async function request(path, { headers = {}, ...options } = {}) {
+// request is fetch with the key, which is asked for when the service wants one, unless quiet. Other answers than good ones are
+// thrown as an ApiError.
+export async function request(path, { headers = {}, quiet = false, ...options } = {}) {
   for (;;) {
     const used = key();
     const authorization = used ? { Authorization: `Bearer ${used}` } : {};
@@ -35,11 +37,18 @@ export async function request(path, { headers = {}, ...options } = {}) {
       return response;
     }
     const err = await failure(response);
-    if (err.status !== 401 || !(key() !== used || await askKey(err.message))) {
+    if (err.status !== 401 || key() === used && (quiet || !await askKey(used && err.message))) {
       throw err;
     }
     options.signal?.throwIfAborted();
   }
+}
+
+// socket opens a WebSocket of the service. A browser can send the key only as the name of a protocol.
+export function socket(path) {
+  const url = new URL(path, location.href);
+  url.protocol = url.protocol.replace('http', 'ws');
+  return new WebSocket(url, key() ? ['hailo-clip', `key.${key()}`] : []);
 }
 
 // json asks and answers with {data, requestId, timing, warning, roundTrip}: the JSON, the header Server-Timing as a list of
@@ -87,14 +96,14 @@ function serverTiming(header) {
 
 let asking; // all requests that are refused at a time wait for one answer
 
-// askKey asks for a key. It returns whether one was given.
+// askKey asks for a key; why is what was wrong with the one before, if there was one. It returns whether one was given.
 function askKey(why) {
   asking ??= new Promise((resolve) => {
     const input = el('input', { type: 'password', autocomplete: 'off', spellcheck: 'false', required: true });
     const dialog = el('dialog', { 'aria-labelledby': 'key-title' },
       el('form', { method: 'dialog' },
         el('h2', { id: 'key-title' }, 'This service wants a key'),
-        el('p', {}, why),
+        why ? el('p', { role: 'alert' }, why) : null,
         field('Key', input, 'It is kept until this tab is closed, and sent to this service alone.'),
         el('div', { class: 'buttons' },
           el('button', { class: 'primary', value: 'ok' }, 'Use it'),
@@ -102,7 +111,7 @@ function askKey(why) {
     dialog.addEventListener('close', () => {
       const given = dialog.returnValue === 'ok' && input.value.trim() !== '';
       if (given) {
-        sessionStorage.setItem(keyName, input.value.trim());
+        forTab.set(keyName, input.value.trim());
       }
       dialog.remove();
       asking = undefined;
@@ -119,7 +128,7 @@ function askKey(why) {
 export function advice(err) {
   switch (err.status) {
     case 0: return 'What is shown is from before. The page asks again by itself.';
-    case 401: return 'Ask who runs the service for a key.';
+    case 401: return 'It answers those who have a key: ask who runs it for one.';
     case 413: return 'Send a smaller image: the limits are server.max_body_bytes and clip.max_pixels of the configuration.';
     case 415: return 'JPEG, PNG, WebP, GIF, BMP and TIFF are read.';
     case 429: return `More is asked of the service than it can do.${err.retryAfter ? ` It wants to be asked again in ${err.retryAfter} s.` : ''}`;
@@ -131,11 +140,11 @@ export function advice(err) {
 
 // alert shows an error: the sentence of the service, what to do, and the id under which the service's log has it.
 export function alert(err, again) {
-  const title = { 0: 'No answer', 401: 'A key is needed', 413: 'Too large', 415: 'Not a kind of image that is read', 429: 'Too busy', 503: 'Not available', 504: 'Too late' }[err.status]
+  const title = { 0: 'No answer', 401: 'A key is needed', 403: 'Not allowed', 413: 'Too large', 415: 'Not a kind of image that is read', 429: 'Too busy', 503: 'Not available', 504: 'Too late' }[err.status]
     ?? (err.code === 'invalid_image' ? 'Not an image that can be read' : 'That did not work');
   return el('div', { class: 'alert', role: 'alert' },
     el('strong', {}, title),
-    el('p', {}, err.message.replace(/([^.?!])$/, '$1.'), ' ', advice(err)),
-    el('p', { class: 'soft' }, el('code', {}, err.code), err.requestId ? [' request ', el('code', {}, err.requestId)] : null),
+    el('p', {}, err.status === 401 ? null : `${err.message.replace(/([^.?!])$/, '$1.')} `, advice(err)),
+    el('p', { class: 'soft' }, el('code', {}, err.code), err.requestId ? [' · request ', el('code', {}, err.requestId)] : null),
     again ? el('button', { onclick: again }, 'Try again') : null);
 }

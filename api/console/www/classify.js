@@ -4,8 +4,9 @@ import { frame, noCamera, openCamera } from './camera.js';
 import { copy, languages } from './copyas.js';
 import { bytes, cosine, debounce, el, fill, percent, set, tell, unique } from './dom.js';
 import { drawSeen, drawWhole, inWords } from './image.js';
-import { labelRows, promptRows } from './prompts.js';
+import { cosineScale, labelRows, promptRows } from './prompts.js';
 import { config, health, onStatus } from './status.js';
+import { forGood } from './store.js';
 import { timingPanel } from './timing.js';
 
 const path = '/v1/classify';
@@ -23,12 +24,15 @@ const parts = {};
 let settings = { fit: 'crop', image_size: 224, max_tokens: 77, samples: [] };
 let asking = null; // the AbortController of the request under way
 let counted = new Map(); // tokens by text
+let taken = 0; // images
+let opening = null; // names the attempt to open the camera that is wanted
 
 export const view = { name: 'classify', title: 'Classify', start, show, hide };
 
 function start(root) {
   const rows = promptRows(remembered(), () => {
-    localStorage.setItem(promptsKey, JSON.stringify(rows.texts()));
+    remember();
+    asking?.abort(); // its answer is to other prompts
     stale();
     later();
     countLater();
@@ -65,13 +69,13 @@ function start(root) {
     }
   });
   onStatus((state) => { // it answers again
-    if (state && now.error?.status === 0 && root.isConnected) {
-      now.camera ? null : classify();
+    if (state && now.error?.status === 0 && root.isConnected && !now.camera) {
+      classify();
     }
   });
   config().then((found) => {
     settings = found;
-    fill(parts.samples, el('option', { value: '' }, 'Sample images'), found.samples.map((name) => el('option', { value: name }, nameOf(name))));
+    fill(parts.samples, el('option', { value: '' }, 'Samples'), found.samples.map((name) => el('option', { value: name }, nameOf(name))));
     parts.samples.hidden = found.samples.length === 0;
     tell(parts.seenWords, inWords[found.fit]);
     tell(parts.seenSize, `${found.image_size} × ${found.image_size}`);
@@ -80,26 +84,33 @@ function start(root) {
   countLater.now();
 }
 
-async function show() {
+async function show(name) {
   try {
     const sets = (await json('/v1/prompt-sets')).data.prompt_sets;
     fill(parts.sets, el('option', { value: '' }, 'the prompts below'), sets.map(({ name }) => el('option', { value: name, selected: name === now.set }, `prompt set ${name}`)));
     parts.against.hidden = sets.length === 0;
-    if (!sets.some(({ name }) => name === now.set)) {
+    const known = (wanted) => sets.some((one) => one.name === wanted);
+    if (name && known(name)) { // the address names one
+      parts.sets.value = name;
+      chooseSet(name);
+    } else if (!known(now.set)) {
       chooseSet('');
     }
   } catch { /* the service says so elsewhere, and there is none to choose from */ }
 }
 
 function hide() {
+  opening = null;
   stopCamera();
 }
+
+const remember = () => forGood.set(promptsKey, JSON.stringify(parts.rows.texts()));
 
 const nameOf = (file) => file.replace(/\.\w+$/, '').replaceAll('_', ' ');
 
 function remembered() {
   try {
-    const kept = JSON.parse(localStorage.getItem(promptsKey));
+    const kept = JSON.parse(forGood.get(promptsKey));
     if (Array.isArray(kept) && kept.length && kept.every((text) => typeof text === 'string')) {
       return kept;
     }
@@ -117,7 +128,8 @@ function imageCard() {
   });
   Object.assign(parts, {
     whole: el('canvas', { role: 'img', 'aria-label': 'The image; what the model does not see of it is darker', hidden: true }),
-    invitation: el('p', { class: 'invitation' }, el('strong', {}, 'Drop an image here'), 'or paste one, choose a file, or use the camera'),
+    invited: el('span', {}, el('strong', {}, 'Drop an image here'), 'or paste one, choose a file, use the camera, or try a sample'),
+    unseen: el('span', { hidden: true }, el('strong', {}, 'This browser cannot show it'), 'the service may read it all the same'),
     caption: el('p', { class: 'caption soft' }),
     samples: el('select', { 'aria-label': 'Sample images', hidden: true }),
     cameraButton: el('button', { type: 'button', onclick: startCamera }, 'Camera'),
@@ -136,6 +148,7 @@ function imageCard() {
       }
     }
   });
+  parts.invitation = el('p', { class: 'invitation' }, parts.invited, parts.unseen);
   parts.stage = el('div', { class: 'stage empty' }, parts.whole, parts.invitation);
   return el('section', { class: 'card' },
     el('div', { class: 'head' }, el('h2', {}, 'Image'), parts.rate),
@@ -149,7 +162,7 @@ function imageCard() {
 
 function seenCard() {
   Object.assign(parts, { seen: el('canvas', { role: 'img', 'aria-label': 'What the model sees of the image' }), seenWords: el('p', { class: 'soft' }), seenSize: el('span', { class: 'soft' }) });
-  parts.seenCard = el('section', { class: 'card', hidden: true },
+  parts.seenCard = el('section', { class: 'card later', hidden: true },
     el('div', { class: 'head' }, el('h2', {}, 'As the model sees it'), parts.seenSize),
     el('div', { class: 'seen' }, parts.seen, parts.seenWords));
   return parts.seenCard;
@@ -160,6 +173,7 @@ async function take(file, name = file?.name) {
   if (!file) {
     return;
   }
+  const mine = ++taken;
   stopCamera();
   if (name !== parts.samples.value) {
     parts.samples.value = '';
@@ -169,9 +183,13 @@ async function take(file, name = file?.name) {
   try {
     bitmap = await createImageBitmap(file);
   } catch { /* the service may read what this browser does not, such as TIFF, and says itself what is no image */ }
+  if (mine !== taken) { // another one came meanwhile
+    bitmap?.close();
+    return;
+  }
   now.image?.bitmap?.close();
   now.image = { blob: file, name: name || 'image', bitmap };
-  tell(parts.caption, [now.image.name, bitmap ? `${bitmap.width} × ${bitmap.height}` : 'this browser cannot show it', bytes(file.size)].join(' · '));
+  tell(parts.caption, [now.image.name, bitmap && `${bitmap.width} × ${bitmap.height}`, bytes(file.size)].filter(Boolean).join(' · '));
   draw();
   await classify();
 }
@@ -181,6 +199,8 @@ function draw() {
   parts.stage.classList.toggle('empty', !bitmap && !now.camera);
   parts.whole.hidden = !bitmap && !now.camera;
   parts.invitation.hidden = !parts.whole.hidden;
+  parts.unseen.hidden = !now.image || bitmap !== null;
+  parts.invited.hidden = !parts.unseen.hidden;
   parts.seenCard.hidden = !bitmap;
   if (bitmap) {
     drawSeen(parts.seen, bitmap, bitmap.width, bitmap.height, settings);
@@ -199,9 +219,15 @@ async function startCamera() {
     fill(parts.imageError, el('p', { class: 'notice warn', role: 'alert' }, why));
     return;
   }
+  const mine = opening = {};
   set(parts.cameraButton, { disabled: true });
   try {
     const camera = await openCamera(stopCamera);
+    if (opening !== mine) { // meanwhile another view is shown
+      camera.stop();
+      set(parts.cameraButton, { disabled: false });
+      return;
+    }
     now.image?.bitmap?.close();
     now.image = null;
     now.camera = camera;
@@ -256,10 +282,13 @@ async function watch(camera) {
   tell(parts.rate, 'live');
   while (now.camera === camera) {
     await looking();
+    if (now.camera !== camera) {
+      return;
+    }
     const blob = await frame(camera);
     const bitmap = await createImageBitmap(blob);
     if (now.camera !== camera) {
-      break;
+      return;
     }
     now.image?.bitmap?.close();
     now.image = { blob, name: 'frame.jpg', bitmap };
@@ -282,22 +311,28 @@ async function watch(camera) {
 function resultCard() {
   Object.assign(parts, {
     sets: el('select', { id: unique('sets') }),
-    headline: el('p', { class: 'headline', role: 'status' }),
+    headline: el('p', { class: 'headline', role: 'status' }, el('span', {}, 'Which of these does the image show?')),
     errors: el('div'),
     foot: el('p', { class: 'soft' }),
-    sortButton: el('button', { type: 'button', class: 'quiet', hidden: true, onclick: () => parts.rows.sort(now.answer.classifications) }, 'Sort by score'),
+    scale: el('span', {}, 'cosine, from 0 to 1'),
+    sortButton: el('button', { type: 'button', class: 'quiet', hidden: true, onclick: sort }, 'Sort by score'),
   });
   parts.sets.addEventListener('change', () => chooseSet(parts.sets.value));
   parts.against = el('div', { class: 'buttons', hidden: true }, el('label', { class: 'soft', for: parts.sets.id }, 'Compare with'), parts.sets);
   parts.editor = el('div', {}, parts.rows.element,
-    el('div', { class: 'buttons' }, el('button', { type: 'button', class: 'quiet', onclick: () => parts.rows.add() }, '+ Add a prompt'), parts.sortButton));
+    el('div', { class: 'buttons editing' }, el('button', { type: 'button', class: 'quiet', onclick: () => parts.rows.add() }, '+ Add a prompt'), parts.sortButton));
   parts.result = el('section', { class: 'card results', 'aria-label': 'Prompts and result' },
     el('div', { class: 'head' }, el('h2', {}, 'Prompts'), parts.against),
     parts.errors, parts.headline, parts.editor, parts.labels.element,
-    el('p', { class: 'key soft' }, el('span', {}, el('i'), 'probability'), el('span', {}, el('i', { class: 'second' }), 'cosine, from 0 to 1')),
+    el('p', { class: 'key soft' }, el('span', {}, el('i'), 'probability'), el('span', {}, el('i', { class: 'second' }), parts.scale)),
     parts.foot);
   parts.labels.element.hidden = true;
   return parts.result;
+}
+
+function sort() {
+  parts.rows.sort(now.answer.classifications);
+  remember();
 }
 
 function chooseSet(name) {
@@ -360,24 +395,31 @@ async function classify() {
 }
 
 function fail(err) {
+  const told = now.error?.message;
   now.error = err instanceof ApiError ? err : new ApiError(`The page has a fault: ${err.message}`, { code: 'page', status: -1 });
   if (!(err instanceof ApiError)) {
     console.error(err);
   }
   stale();
-  fill(parts.errors, alert(now.error, () => classify()));
+  if (!parts.errors.firstChild || now.error.message !== told) { // the camera meets one again and again
+    fill(parts.errors, alert(now.error, () => classify()));
+  }
+  parts.showSource();
 }
+
+// answered are the parts that show an answer.
+const answered = () => [parts.headline, parts.foot, parts.timing.element, parts.labels.element, parts.rows.element];
 
 // stale says that what is shown is the answer to something else.
 function stale() {
-  for (const element of [parts.headline, parts.foot, parts.timing.element, parts.labels.element]) {
+  for (const element of answered()) {
     element.classList.toggle('stale', now.answer !== null);
   }
 }
 
 function showAnswer({ data, timing, roundTrip, requestId }) {
   now.answer = data;
-  for (const element of [parts.headline, parts.foot, parts.timing.element, parts.labels.element]) {
+  for (const element of answered()) {
     element.classList.remove('stale');
   }
   if (now.set) {
@@ -386,6 +428,7 @@ function showAnswer({ data, timing, roundTrip, requestId }) {
     parts.rows.show(data.classifications);
   }
   const [best] = data.classifications;
+  tell(parts.scale, `cosine, from 0 to ${cosineScale(data.classifications)}`);
   let text = best?.text ?? 'No label', detail = '';
   if (data.matched === false) {
     text = 'None of these';
@@ -395,7 +438,7 @@ function showAnswer({ data, timing, roundTrip, requestId }) {
   }
   if (parts.headline.dataset.best !== text || !now.camera) { // while the camera runs only what changes is said
     parts.headline.dataset.best = text;
-    fill(parts.headline, el('strong', {}, text), el('span', {}, detail));
+    fill(parts.headline, el('strong', {}, text), el('span', { 'aria-hidden': now.camera ? 'true' : null }, detail));
   } else {
     parts.headline.lastElementChild.textContent = detail;
   }
@@ -411,7 +454,7 @@ async function count() {
   const unknown = texts.filter((text) => !counted.has(text));
   if (unknown.length) {
     try {
-      const { data } = await json('/v1/tokens', { method: 'POST', body: { prompts: unknown } });
+      const { data } = await json('/v1/tokens', { method: 'POST', body: { prompts: unknown }, quiet: true });
       if (counted.size > 5000) {
         counted = new Map();
       }
@@ -428,7 +471,7 @@ function copyCard() {
   const pre = el('pre', { class: 'source', tabindex: '0', 'aria-label': 'The request as text' }, el('code'));
   const done = el('span', { class: 'soft', role: 'status' });
   let language = 'curl';
-  const text = () => languages[language](now.asked, location.origin, key() !== '');
+  const text = () => languages[language](now.asked, location.origin, key() !== '' || now.error?.status === 401);
   const buttons = Object.keys(languages).map((name) => el('button', {
     type: 'button', class: 'quiet', 'aria-pressed': String(name === language),
     onclick: (event) => {
@@ -446,7 +489,7 @@ function copyCard() {
       tell(done, '');
     }
   };
-  parts.copyCard = el('section', { class: 'card', hidden: true },
+  parts.copyCard = el('section', { class: 'card later', hidden: true },
     el('div', { class: 'head' }, el('h2', {}, 'The same request'),
       el('div', { class: 'buttons' }, done, el('div', { class: 'buttons', role: 'group', 'aria-label': 'Language' }, buttons),
         el('button', {

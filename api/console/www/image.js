@@ -1,21 +1,24 @@
 // What the model sees of an image. Sources are what a canvas can draw: an ImageBitmap or a video.
 
 // fitted says which part of an image of w x h is brought into a square of a side: from {x, y, w, h} of the image to {x, y, w, h}
-// of the square. fit is clip.fit of the configuration: crop, squash or pad.
+// of the square. fit is clip.fit of the configuration: crop, squash or pad. It rounds as the service does.
 export function fitted(fit, w, h, side) {
   const square = { x: 0, y: 0, w: side, h: side };
-  if (fit === 'crop') {
-    const short = Math.min(w, h);
-    return { from: { x: (w - short) / 2, y: (h - short) / 2, w: short, h: short }, to: square };
-  }
-  const whole = { x: 0, y: 0, w, h };
   if (fit === 'squash') {
-    return { from: whole, to: square };
+    return { from: { x: 0, y: 0, w, h }, to: square };
   }
-  const scale = side / Math.max(w, h);
-  const to = { w: Math.max(1, Math.round(w * scale)), h: Math.max(1, Math.round(h * scale)) };
-  return { from: whole, to: { ...to, x: Math.floor((side - to.w) / 2), y: Math.floor((side - to.h) / 2) } };
+  const other = (long, short) => Math.floor(side * long / short);
+  if (fit === 'pad') {
+    const to = w >= h ? { w: side, h: Math.max(other(h, w), 1) } : { w: Math.max(other(w, h), 1), h: side };
+    return { from: { x: 0, y: 0, w, h }, to: { ...to, x: Math.floor((side - to.w) / 2), y: Math.floor((side - to.h) / 2) } };
+  }
+  const whole = w <= h ? { w: side, h: other(h, w) } : { w: other(w, h), h: side }; // what the square is cut from
+  const across = w / whole.w, down = h / whole.h;
+  return { from: { x: margin(whole.w - side) * across, y: margin(whole.h - side) * down, w: side * across, h: side * down }, to: square };
 }
+
+// margin is half of what is cut off, rounded to an even number where it is between two.
+const margin = (cut) => (cut % 4 === 1 ? (cut - 1) / 2 : Math.round(cut / 2));
 
 // inWords says the same to a person.
 export const inWords = {
@@ -56,7 +59,7 @@ export function drawWhole(canvas, source, w, h, { fit, image_size: side }) {
   if (from.w === w && from.h === h) {
     return;
   }
-  const x = from.x * scale, y = from.y * scale, s = from.w * scale;
+  const x = from.x * scale, y = from.y * scale, s = Math.min(from.w, from.h) * scale;
   c.fillStyle = 'rgb(0 0 0 / 0.5)';
   c.fillRect(0, 0, width, y);
   c.fillRect(0, y + s, width, height - y - s);

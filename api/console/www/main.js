@@ -6,8 +6,11 @@
 import { el, fill, set, tell } from './dom.js';
 import { check, onStatus, warning } from './status.js';
 import { view as classify } from './classify.js';
+import { view as sets } from './sets.js';
+import { view as state } from './state.js';
+import { view as streams } from './streams.js';
 
-const views = [classify];
+const views = [classify, sets, streams, state];
 
 const main = document.getElementById('main');
 const shown = { view: null };
@@ -21,10 +24,6 @@ fill(document.getElementById('nav'), views.length > 1 ? [...links.values()] : []
 
 function route() {
   const hash = location.hash.slice(1);
-  if (hash === 'main') { // the link to the content
-    main.focus();
-    return;
-  }
   const slash = hash.indexOf('/');
   const name = slash < 0 ? hash : hash.slice(0, slash);
   const view = views.find((v) => v.name === name) ?? views[0];
@@ -79,6 +78,16 @@ onStatus((health) => {
     fill(notices, told.map(([kind, text]) => el('p', { class: `notice ${kind}`, role: kind === 'info' ? null : 'alert' }, text)));
   }
 });
+
+document.querySelector('.skip').addEventListener('click', (event) => {
+  event.preventDefault();
+  main.focus();
+});
+
+// A file that is dropped beside what takes files would otherwise be shown instead of this page.
+for (const kind of ['dragover', 'drop']) {
+  addEventListener(kind, (event) => event.preventDefault());
+}
 
 addEventListener('hashchange', route);
 route();

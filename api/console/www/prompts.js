@@ -1,14 +1,17 @@
 // The list of prompts with what each scores, which may be edited, and that of the labels of a prompt set, which may not.
 import { cosine, el, fill, percent, set, tell, unique } from './dom.js';
 
-// bars are the two bars of a row. show takes an entry of the answer's classifications, null for none.
+// cosineScale is the cosine of a full bar: those of photographs and sentences are far below 1.
+export const cosineScale = (classifications) => (classifications.some((entry) => entry.cosine > 0.5) ? 1 : 0.5);
+
+// bars are the two bars of a row. show takes an entry of the answer's classifications, undefined for none.
 function bars() {
   const share = el('i'), near = el('i');
   return {
     element: el('div', { class: 'bars', 'aria-hidden': 'true' }, el('div', {}, share), el('div', {}, near)),
-    show(entry) {
+    show(entry, scale) {
       share.style.width = `${100 * (entry?.probability ?? 0)}%`;
-      near.style.width = `${100 * Math.min(1, Math.max(0, entry?.cosine ?? 0))}%`;
+      near.style.width = `${100 * Math.min(1, Math.max(0, (entry?.cosine ?? 0) / scale))}%`;
     },
   };
 }
@@ -34,7 +37,7 @@ export function labelRows() {
     show({ classifications, matched }) {
       fill(list, names('label', 'probability', 'cosine'), classifications.map((entry, i) => {
         const bar = bars(), share = number('share', 'probability'), near = number('near', 'cosine');
-        bar.show(entry);
+        bar.show(entry, cosineScale(classifications));
         share.show(percent(entry.probability));
         near.show(cosine(entry.cosine));
         return el('li', { class: i === 0 && matched !== false ? 'best' : null }, el('span', { class: 'label' }, entry.text), share.element, near.element, bar.element);
@@ -142,7 +145,7 @@ export function promptRows(texts, changed) {
       const by = new Map(classifications.map((entry) => [entry.text, entry]));
       for (const r of rows) {
         const entry = by.get(r.input.value.trim());
-        r.bar.show(entry);
+        r.bar.show(entry, cosineScale(classifications));
         r.share.show(entry && percent(entry.probability));
         r.near.show(entry && cosine(entry.cosine));
         set(r.element, { class: entry?.rank === 1 ? 'best' : null });

@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -39,7 +40,7 @@ type Config struct {
 // disk is at work are written together. Errors are ErrLost, but for ErrNoEvent and for what cannot be kept at all; a change
 // that fails has not been made, unless its context has ended and the disk was at work.
 type Store struct {
-	cfg  Config
+	cfg  atomic.Pointer[Config]
 	kept *boltfile.Kept
 
 	mu      sync.Mutex
@@ -66,7 +67,8 @@ type change struct {
 // or held by another process stays as it is: the error, ErrLost, says so. One event that is damaged costs only itself. The
 // caller closes the store.
 func OpenStore(path string, cfg Config) (s *Store, err error) {
-	s = &Store{cfg: cfg, written: make(chan struct{})}
+	s = &Store{written: make(chan struct{})}
+	s.cfg.Store(&cfg)
 	s.kept, err = boltfile.OpenKept(path, "streams", os.O_RDWR, func(data []byte) error { return check(data, &s.totals) })
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrLost, err)
@@ -75,6 +77,16 @@ func OpenStore(path string, cfg Config) (s *Store, err error) {
 	defer s.mu.Unlock()
 	s.timer = time.AfterFunc(0, s.removeAged)
 	return s, nil
+}
+
+// Apply changes the section; events that are too many or too old by it are removed soon.
+func (s *Store) Apply(cfg Config) {
+	s.cfg.Store(&cfg)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.timer.Reset(0)
+	}
 }
 
 // removeAged has old events removed, now and again.
@@ -87,12 +99,13 @@ func (s *Store) removeAged() {
 	if s.trim = s.trim || s.old(&s.totals); s.trim {
 		s.write()
 	}
-	s.timer.Reset(min(max(s.cfg.MaxAge/60, time.Second), 10*time.Minute))
+	s.timer.Reset(min(max(s.cfg.Load().MaxAge/60, time.Second), 10*time.Minute))
 }
 
 // old says whether the oldest event is to go.
 func (s *Store) old(t *totals) bool {
-	return t.records > 0 && (t.bytes > s.cfg.MaxBytes || t.first < uint64(max(0, time.Now().Add(-s.cfg.MaxAge).UnixNano())))
+	c := s.cfg.Load()
+	return t.records > 0 && (t.bytes > c.MaxBytes || t.first < uint64(max(0, time.Now().Add(-c.MaxAge).UnixNano())))
 }
 
 // write has what is waiting written, with mu held.

@@ -1,0 +1,224 @@
+// Package admin is how the service is watched and run: its counters as GET /v1/stats answers them and as Prometheus reads
+// them, and a listener for operators with metrics, profiles and the reload of the configuration.
+package admin
+
+import (
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+
+	"hailoclip/pipeline"
+)
+
+// OtherEndpoint counts the requests that no route has taken.
+const OtherEndpoint = "other"
+
+// buckets are the upper bounds of durations, in seconds: from a decode of a thumbnail to a request that is about to be given up.
+var buckets = []float64{1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1, 2}
+
+// Stages whose times are kept: those of the stage clock, with "-wait" the time in the queue before the stage. The header
+// Server-Timing has the same names.
+var stageNames = []string{
+	"read", "text", "queue", "decode", "resize-wait", "resize", "encode-wait", "encode", "score-wait", "score", "answer",
+}
+
+// Reasons for which work is refused or dropped; OtherReason for those that are not in the list.
+const (
+	QueueFull        = "queue_full"      // the line is full, and the caller has as much waiting as others
+	Displaced        = "displaced"       // it was waiting, and made room for a caller who had less waiting
+	Superseded       = "superseded"      // by a newer image of the same lane
+	BodyMemory       = "body_memory"     // server.max_body_memory_bytes are used up
+	DecodeMemory     = "decode_memory"   // there is no memory to decode the image
+	TextQueueFull    = "text_queue_full" // text_embedding.max_pending prompts wait
+	StreamsFull      = "streams_full"    // or listeners to events
+	TooManyConns     = "too_many_connections"
+	NotReady         = "not_ready"         // starting, or the device is lost and nothing stands in
+	Stopping         = "stopping"          //
+	Unavailable      = "unavailable"       // the encoder went away meanwhile, or a file cannot be used
+	DeadlineExceeded = "deadline_exceeded" //
+	ReadTimeout      = "read_timeout"      // the request did not arrive in time
+	ClientGone       = "client_gone"       //
+	OtherReason      = "other"             //
+)
+
+var reasons = []string{
+	QueueFull, Displaced, Superseded, BodyMemory, DecodeMemory, TextQueueFull, StreamsFull, TooManyConns, NotReady, Stopping,
+	Unavailable, DeadlineExceeded, ReadTimeout, ClientGone, OtherReason,
+}
+
+// Recorder counts requests, and keeps how long they and their stages took. All series exist from the start or belong to an
+// endpoint: nothing that callers write makes one. Safe for concurrent use. A nil Recorder records nothing.
+type Recorder struct {
+	rejected map[string]*atomic.Uint64 // by reason; the map itself never changes
+
+	stageSet *metrics.Set
+	byStage  map[string]*metrics.PrometheusHistogram // likewise
+	line     []lineStage
+
+	mu        sync.Mutex
+	endpoints map[string]*Endpoint // by path
+}
+
+// lineStage are the histograms of a stage of the line.
+type lineStage struct {
+	name       string
+	wait, work *metrics.PrometheusHistogram
+}
+
+// Endpoint counts the requests of one route. A nil Endpoint counts nothing.
+type Endpoint struct {
+	codes [statuses]atomic.Uint64 // by status - firstStatus
+	set   *metrics.Set
+	took  *metrics.PrometheusHistogram
+}
+
+const firstStatus, statuses = 100, 500
+
+// NewRecorder makes an empty one.
+func NewRecorder() *Recorder {
+	r := &Recorder{
+		rejected: map[string]*atomic.Uint64{}, stageSet: metrics.NewSet(), byStage: map[string]*metrics.PrometheusHistogram{},
+		endpoints: map[string]*Endpoint{},
+	}
+	for _, reason := range reasons {
+		r.rejected[reason] = new(atomic.Uint64)
+	}
+	for _, stage := range stageNames {
+		r.byStage[stage] = r.stageSet.NewPrometheusHistogramExt(series(stageDuration, "stage", stage), buckets)
+	}
+	for _, stage := range []string{"decode", "resize", "encode", "score"} {
+		r.line = append(r.line, lineStage{stage, r.byStage[stage+"-wait"], r.byStage[stage]})
+	}
+	r.line[0].wait = r.byStage["queue"]
+	return r
+}
+
+// Endpoint returns the counters of a route by its path, with {} for what varies. It is for the start: it takes a lock.
+func (r *Recorder) Endpoint(path string) *Endpoint {
+	if r == nil {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.endpoints[path]
+	if e == nil {
+		e = &Endpoint{set: metrics.NewSet()}
+		e.took = e.set.NewPrometheusHistogramExt(series(requestDuration, "endpoint", path), buckets)
+		r.endpoints[path] = e
+	}
+	return e
+}
+
+// Count counts an answer by its status.
+func (e *Endpoint) Count(status int) {
+	if e != nil {
+		e.codes[min(max(status-firstStatus, 0), statuses-1)].Add(1)
+	}
+}
+
+// Took keeps how long a request took. Those that last for as long as the client likes are only counted.
+func (e *Endpoint) Took(d time.Duration) {
+	if e != nil {
+		e.took.Update(d.Seconds())
+	}
+}
+
+// Rejected counts work that was refused or dropped.
+func (r *Recorder) Rejected(reason string) {
+	if r == nil {
+		return
+	}
+	n := r.rejected[reason]
+	if n == nil {
+		n = r.rejected[OtherReason]
+	}
+	n.Add(1)
+}
+
+// Stage keeps how long a stage beside the line took: read, text or answer.
+func (r *Recorder) Stage(name string, d time.Duration) {
+	if r != nil {
+		r.byStage[name].Update(d.Seconds())
+	}
+}
+
+// Line keeps how long the stages of the line took for an image; it is clip.Parts.Observe.
+func (r *Recorder) Line(times []pipeline.StageTime) {
+	if r == nil {
+		return
+	}
+	for _, t := range times {
+		for _, stage := range r.line {
+			if stage.name == t.Stage {
+				stage.wait.Update(t.Wait.Seconds())
+				stage.work.Update(t.Work.Seconds())
+				break
+			}
+		}
+	}
+}
+
+// used returns the endpoints that have had a request, by path.
+func (r *Recorder) used() (paths []string, byPath map[string]*Endpoint) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	byPath = map[string]*Endpoint{}
+	for path, e := range r.endpoints {
+		if len(e.counts()) > 0 {
+			byPath[path] = e
+		}
+	}
+	return slices.Sorted(maps.Keys(byPath)), byPath
+}
+
+// counts returns the answers by status, those that there were.
+func (e *Endpoint) counts() map[string]uint64 {
+	found := map[string]uint64{}
+	for i := range e.codes {
+		if n := e.codes[i].Load(); n > 0 {
+			found[strconv.Itoa(firstStatus+i)] = n
+		}
+	}
+	return found
+}
+
+// Requests returns the answers since the start, by path and status; nil of a nil Recorder.
+func (r *Recorder) Requests() map[string]map[string]uint64 {
+	if r == nil {
+		return nil
+	}
+	found := map[string]map[string]uint64{}
+	_, byPath := r.used()
+	for path, e := range byPath {
+		found[path] = e.counts()
+	}
+	return found
+}
+
+// Rejections returns what was refused or dropped since the start, by reason; nil of a nil Recorder.
+func (r *Recorder) Rejections() map[string]uint64 {
+	if r == nil {
+		return nil
+	}
+	found := map[string]uint64{}
+	for reason, n := range r.rejected {
+		found[reason] = n.Load()
+	}
+	return found
+}
+
+// writeRequests and writeStages write the histograms, without their HELP and TYPE.
+func (r *Recorder) writeRequests(w io.Writer) {
+	paths, byPath := r.used()
+	for _, path := range paths {
+		byPath[path].set.WritePrometheus(w)
+	}
+}
+
+func (r *Recorder) writeStages(w io.Writer) { r.stageSet.WritePrometheus(w) }

@@ -1,0 +1,75 @@
+// What runs on while a view is open, and when it ends. A signal is that of an AbortController: of a view it ends when the view is left.
+import { fill } from './dom.js';
+
+// fresh is a view whose content is made anew each time it is shown: open(root, rest, signal), whose signal ends when it is left.
+export function fresh(name, title, open) {
+  let root;
+  let life = null;
+  const hide = () => {
+    life?.abort();
+    life = null;
+  };
+  return {
+    name, title, hide,
+    start(element) { root = element; },
+    show(rest) {
+      hide();
+      life = new AbortController();
+      fill(root);
+      open(root, rest, life.signal);
+    },
+  };
+}
+
+// whileVisible calls start(signal) whenever the page can be seen, until signal ends. The signal that start gets ends with it, and
+// when the page is hidden: so cameras, sockets and polls stop.
+export function whileVisible(signal, start) {
+  let shown = null;
+  const look = () => {
+    const wanted = !document.hidden && !signal.aborted;
+    if (shown && !wanted) {
+      shown.abort();
+      shown = null;
+    } else if (!shown && wanted) {
+      shown = new AbortController();
+      start(shown.signal);
+    }
+  };
+  document.addEventListener('visibilitychange', look, { signal });
+  signal.addEventListener('abort', look, { once: true });
+  look();
+}
+
+// pause resolves after so many milliseconds, or when signal ends.
+export function pause(ms, signal) {
+  return new Promise((done) => {
+    const over = () => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', over);
+      done();
+    };
+    const timer = setTimeout(over, ms);
+    signal.addEventListener('abort', over);
+    if (signal.aborted) over();
+  });
+}
+
+// repeat awaits work(signal) at once and again ms after each end, until signal ends. work does not throw.
+export async function repeat(ms, signal, work) {
+  while (!signal.aborted) {
+    await work(signal);
+    await pause(ms, signal);
+  }
+}
+
+// within is a signal that ends with parent, and end() ends it before.
+export function within(parent) {
+  const own = new AbortController();
+  const end = () => {
+    parent.removeEventListener('abort', end);
+    own.abort();
+  };
+  parent.addEventListener('abort', end);
+  if (parent.aborted) end();
+  return { signal: own.signal, end };
+}

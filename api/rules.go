@@ -1,0 +1,42 @@
+package api
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/fasthttp/router"
+
+	"hailoclip/api/console"
+)
+
+// rules are what of the configuration can change while the server serves. A request keeps those that it has come by. Immutable.
+type rules struct {
+	Config
+	one, many time.Duration  // see Service.RequestTimeout and BatchTimeout
+	proxies   []netip.Prefix // trusted ones
+	// trustsUnix says that a proxy that comes by a Unix socket is trusted, too.
+	trustsUnix bool
+	router     *router.Router
+	console    map[string]console.File // by name
+}
+
+// LiveSettings are the fields of Config that Apply changes.
+var LiveSettings = []string{"allowed_origins", "allowed_hosts", "trusted_proxies", "max_prompts", "lame_duck"}
+
+// Apply changes LiveSettings and the time limits of requests, for those that come from now on. Other fields of cfg, which must
+// be valid, make no difference.
+func (s *Server) Apply(cfg Config, request, batch time.Duration) {
+	by := &rules{Config: s.cfg, one: request, many: batch}
+	by.AllowedOrigins, by.AllowedHosts, by.TrustedProxies = cfg.AllowedOrigins, cfg.AllowedHosts, cfg.TrustedProxies
+	by.MaxPrompts, by.LameDuck = cfg.MaxPrompts, cfg.LameDuck
+	for _, text := range cfg.TrustedProxies {
+		if text == proxyUnix {
+			by.trustsUnix = true
+			continue
+		}
+		p, _ := parseProxy(text) // checked by Check
+		by.proxies = append(by.proxies, p)
+	}
+	by.router, by.console = s.newRouter(by), s.newConsoleFiles(by)
+	s.rules.Store(by)
+}

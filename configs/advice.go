@@ -1,0 +1,108 @@
+package configs
+
+import (
+	"cmp"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Origin says what has given a key its value: "my.yaml: line 3", the name of a variable or a flag, or "built-in".
+func (l Loaded) Origin(key string) string {
+	if where := l.where[key]; where != "" && !strings.HasPrefix(where, builtIn) {
+		return where
+	}
+	return "built-in"
+}
+
+// builtInConfig is what the built-in file says.
+func builtInConfig() (c Config) {
+	l := newLayers(&c)
+	l.file(builtIn, Default)
+	l.validate()
+	return c
+}
+
+// Origins lists all settings as "key: value  # origin", *** for secrets.
+func (l Loaded) Origins() (lines []string, err error) {
+	for _, s := range settings("", reflect.ValueOf(&l.Config).Elem()) {
+		if s.name != s.key {
+			continue
+		}
+		var n yaml.Node
+		if err := n.Encode(s.Interface()); err != nil {
+			return nil, err
+		}
+		n.Style |= yaml.FlowStyle
+		text, err := yaml.Marshal(&n)
+		if err != nil {
+			return nil, err
+		}
+		lines = append(lines, fmt.Sprintf("%s: %s  # %s", s.key, strings.Join(strings.Fields(string(text)), " "), l.Origin(s.key)))
+	}
+	return lines, nil
+}
+
+// Advice says what is allowed and surely not meant, each time with the place and what to write instead: Warnings, old names of
+// keys, and settings that have no effect beside others.
+func (l Loaded) Advice() []string {
+	var all []string
+	add := func(key, format string, args ...any) {
+		where := l.Origin(key)
+		if where == "built-in" { // what has made it matter stands elsewhere
+			where = l.File
+		}
+		all = append(all, strings.TrimPrefix(where+": ", ": ")+cmp.Or(l.old[key], key)+": "+fmt.Sprintf(format, args...))
+	}
+	changed := Changed(builtInConfig(), l.Config)
+	for _, w := range l.Warnings() {
+		key, text, _ := strings.Cut(w, ": ")
+		add(key, "%s", text)
+	}
+	for _, s := range settings("", reflect.ValueOf(&l.Config).Elem()) {
+		if old := l.old[s.key]; old != "" && s.name == s.key {
+			add(s.key, "is the old name of %s: write %s: %v", s.key, s.key[strings.LastIndex(s.key, ".")+1:], s.Interface())
+		}
+	}
+	idle := func(why string, keys ...string) {
+		for _, name := range changed {
+			if slices.ContainsFunc(keys, func(key string) bool {
+				return key == name || strings.HasSuffix(key, ".") && strings.HasPrefix(name, key)
+			}) {
+				add(name, "has no effect: %s", why)
+			}
+		}
+	}
+	if l.TextEmbedding.Mode != "precomputed" {
+		idle("text_embedding.mode is "+l.TextEmbedding.Mode+"; write mode: precomputed", "text_embedding.prompt_file")
+	}
+	if !l.TextEmbedding.CacheEnabled {
+		idle("text_embedding.cache_enabled is false", "text_embedding.cache_file", "text_embedding.cache_file_max_bytes",
+			"text_embedding.cache_max_entries", "text_embedding.cache_list_bytes")
+	}
+	if !l.Performance.WarmupEnabled {
+		idle("performance.warmup_enabled is false", "performance.warmup_iterations")
+	}
+	if l.CLIP.Backend == "cpu" {
+		idle("clip.backend is cpu", "npu.", "clip.device", "clip.device_timeout", "clip.on_device_loss")
+	}
+	if l.CLIP.Backend != "sim" {
+		idle("clip.backend is "+l.CLIP.Backend, "sim.")
+	}
+	if l.Notify.MQTT.URL == "" {
+		idle("notify.mqtt.url is empty", "notify.mqtt.")
+	}
+	if l.Performance.MaxWait > 0 {
+		add("performance.max_wait", "has every image wait %v; batches tune their own wait; leave it at 0", l.Performance.MaxWait)
+	}
+	if l.Performance.BatchTimeout < l.Performance.RequestTimeout {
+		add("performance.batch_timeout", "%v is less than request_timeout: requests with many images get less time than those with one", l.Performance.BatchTimeout)
+	}
+	if half := l.Server.MaxBodyMemoryBytes / 2; l.Server.MaxBatchBodyBytes > half {
+		add("server.max_batch_body_bytes", "%d is cut to %d, half of max_body_memory_bytes", l.Server.MaxBatchBodyBytes, max(half, l.Server.MaxBodyBytes))
+	}
+	return all
+}

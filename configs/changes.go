@@ -1,0 +1,37 @@
+package configs
+
+import (
+	"reflect"
+	"slices"
+)
+
+// Changed lists the keys whose values differ, in the order of the default file. A list of sections and prompt_sets are one key each.
+func Changed(a, b Config) (keys []string) {
+	theirs := settings("", reflect.ValueOf(&b).Elem())
+	for i, s := range settings("", reflect.ValueOf(&a).Elem()) {
+		if s.name == s.key && !equal(s.Value, theirs[i].Value) {
+			keys = append(keys, s.key)
+		}
+	}
+	return keys
+}
+
+// equal compares values; nil is an empty list or map.
+func equal(a, b reflect.Value) bool {
+	if a.Kind() == reflect.Slice || a.Kind() == reflect.Map {
+		if a.Len() == 0 && b.Len() == 0 {
+			return true
+		}
+	}
+	return reflect.DeepEqual(a.Interface(), b.Interface())
+}
+
+// Take gives c the values that those keys have in from.
+func (c *Config) Take(from Config, keys []string) {
+	theirs := settings("", reflect.ValueOf(&from).Elem())
+	for i, s := range settings("", reflect.ValueOf(c).Elem()) {
+		if slices.Contains(keys, s.key) {
+			s.Set(theirs[i].Value)
+		}
+	}
+}
