@@ -2,7 +2,7 @@
 # inside.sh SCENARIO is the part of test.sh that runs in a root that nobody needs afterwards. It says "ok" or "FAIL" of each thing, and
 # "end of SCENARIO" when it has come to its end.
 set -u
-export DEBIAN_FRONTEND=noninteractive PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8
+export DEBIAN_FRONTEND=noninteractive PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8
 old=/test/hailo-clip_0.9.0-1_$(dpkg --print-architecture).deb
 new=/test/hailo-clip_0.10.0-1_$(dpkg --print-architecture).deb
 config=/etc/hailo/hailo-clip.yaml state=/var/lib/hailo-clip unit=/etc/systemd/system/hailo-clip.service

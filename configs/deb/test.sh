@@ -1,10 +1,10 @@
 #!/bin/bash
 # test.sh installs, upgrades, removes and purges the package in Debian roots of its own, with and without systemd as the first
 # process, and runs lintian over what "make deb" has built. Root only: it makes roots with debootstrap (kept in
-# bin/deb-root.tar) and boots them with systemd-nspawn, without a network.
+# bin/_deb-root.tar) and boots them with systemd-nspawn, without a network.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-here=$PWD/configs/deb cache=bin/deb-root arch=$(dpkg --print-architecture) suite=${DEB_SUITE:-bookworm} mirror=${DEB_MIRROR:-http://deb.debian.org/debian}
+here=$PWD/configs/deb cache=bin/_deb-root arch=$(dpkg --print-architecture) suite=${DEB_SUITE:-bookworm} mirror=${DEB_MIRROR:-http://deb.debian.org/debian}
 [ "$(id -u)" = 0 ] || { echo "deb-test: only root can make and boot a root"; exit 1; }
 missing=()
 command -v debootstrap >/dev/null || missing+=(debootstrap)
@@ -58,15 +58,15 @@ if [ ! -e "$cache.tar" ]; then
     echo "== a root of $suite"
     rm -rf "$cache"
     debootstrap --variant=minbase --include=systemd,systemd-sysv,udev,init-system-helpers,libturbojpeg0,ca-certificates,curl,man-db \
-        "$suite" "$cache" "$mirror" >bin/deb-root.log
+        "$suite" "$cache" "$mirror" >bin/_deb-root.log
     cp /etc/resolv.conf "$cache/etc/resolv.conf"
-    chroot "$cache" sh -c 'apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends ffmpeg && apt-get clean' >>bin/deb-root.log 2>&1
+    chroot "$cache" sh -c 'apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends ffmpeg && apt-get clean' >>bin/_deb-root.log 2>&1
     tar -C "$cache" -cf "$cache.tar" . && rm -rf "$cache"
 fi
 
 run() { # run SCENARIO [boot]
     echo "== $1"
-    local root=bin/deb/run
+    local root=bin/deb/_run # which go list does not enter
     rm -rf "$root" && mkdir -p "$root" && tar -C "$root" -xf "$cache.tar"
     mkdir "$root/test"
     cp "$here"/inside.sh "bin/hailo-clip_0.9.0-1_$arch.deb" "bin/hailo-clip_0.10.0-1_$arch.deb" hailo/demo/samples/cat.jpg configs/etc.yaml "$root/test/"
@@ -97,6 +97,6 @@ END
 scenarios=("$@")
 [ ${#scenarios[@]} -gt 0 ] || scenarios=(unbooted life former dynamic unpackaged)
 for s in "${scenarios[@]}"; do run "$s" "$([ "$s" = unbooted ] || echo boot)"; done
-rm -rf bin/deb/run
+rm -rf bin/deb/_run
 [ $failed = 0 ] && echo "deb-test: all is well"
 exit $failed
