@@ -55,7 +55,7 @@ func (s *Server) served() map[string][]string {
 // consoleFile serves the files that the console loads.
 func (s *Server) consoleFile(r *request) error {
 	name, _ := r.ctx.UserValue("name").(string)
-	file, ok := r.rules.console[name]
+	file, ok := r.server.consoleFiles[name]
 	if !ok {
 		return fail(errNotFound, "The console has no such file")
 	}
@@ -63,22 +63,20 @@ func (s *Server) consoleFile(r *request) error {
 }
 
 // newConsoleFiles are the console's files, the samples, and what its pages must know of the service.
-func (s *Server) newConsoleFiles(by *rules) map[string]console.File {
+func (s *Server) newConsoleFiles() map[string]console.File {
 	files := maps.Clone(console.Files())
-	var names []string
+	names := []string{}
 	for _, sample := range s.svc.Samples {
 		names = append(names, sample.Name)
 		files[sample.Name] = console.NewFile(sample.Name, sample.JPEG)
 	}
 	e := s.svc.Engine
 	config, _ := json.Marshal(struct { // no value of these cannot be written
-		ImageSize    int      `json:"image_size"` // pixels of a side of what the model sees
-		Fit          string   `json:"fit"`        // how an image is brought there: crop, squash or pad
-		MaxTokens    int      `json:"max_tokens"` // of a text, start and end included
-		MaxBodyBytes int      `json:"max_body_bytes"`
-		MaxPrompts   int      `json:"max_prompts"`
-		Samples      []string `json:"samples"` // names of files
-	}{e.ImageSize(), e.Fit(), e.MaxTokens(), s.cfg.MaxBodyBytes, by.MaxPrompts, append([]string{}, names...)})
+		ImageSize int      `json:"image_size"` // pixels of a side of what the model sees
+		Fit       string   `json:"fit"`        // how an image is brought there: crop, squash or pad
+		MaxTokens int      `json:"max_tokens"` // of a text, start and end included
+		Samples   []string `json:"samples"`    // names of files
+	}{e.ImageSize(), e.Fit(), e.MaxTokens(), names})
 	files["config.json"] = console.NewFile("config.json", config)
 	return files
 }

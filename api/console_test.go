@@ -97,13 +97,12 @@ func TestConsoleFiles(t *testing.T) {
 func TestConsoleConfig(t *testing.T) {
 	s := serve(t, withSample)
 	var got struct {
-		ImageSize    int `json:"image_size"`
-		Fit          string
-		MaxBodyBytes int `json:"max_body_bytes"`
-		Samples      []string
+		ImageSize int `json:"image_size"`
+		Fit       string
+		Samples   []string
 	}
 	noError(t, json.Unmarshal(s.do(t, "GET", "/console/config.json", "").body, &got))
-	if got.ImageSize != testSize || got.Fit != "crop" || got.MaxBodyBytes != 1<<20 || !slices.Equal(got.Samples, []string{"cat.jpg"}) {
+	if got.ImageSize != testSize || got.Fit != "crop" || !slices.Equal(got.Samples, []string{"cat.jpg"}) {
 		t.Errorf("%+v", got)
 	}
 }

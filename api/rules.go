@@ -5,8 +5,6 @@ import (
 	"time"
 
 	"github.com/fasthttp/router"
-
-	"hailoclip/api/console"
 )
 
 // rules are what of the configuration can change while the server serves. A request keeps those that it has come by. Immutable.
@@ -17,18 +15,17 @@ type rules struct {
 	// trustsUnix says that a proxy that comes by a Unix socket is trusted, too.
 	trustsUnix bool
 	router     *router.Router
-	console    map[string]console.File // by name
 }
 
 // LiveSettings are the fields of Config that Apply changes.
-var LiveSettings = []string{"allowed_origins", "allowed_hosts", "trusted_proxies", "max_prompts", "lame_duck"}
+var LiveSettings = []string{"allowed_origins", "allowed_hosts", "trusted_proxies", "max_prompts", "max_prompt_bytes", "lame_duck"}
 
 // Apply changes LiveSettings and the time limits of requests, for those that come from now on. Other fields of cfg, which must
 // be valid, make no difference.
 func (s *Server) Apply(cfg Config, request, batch time.Duration) {
 	by := &rules{Config: s.cfg, one: request, many: batch}
 	by.AllowedOrigins, by.AllowedHosts, by.TrustedProxies = cfg.AllowedOrigins, cfg.AllowedHosts, cfg.TrustedProxies
-	by.MaxPrompts, by.LameDuck = cfg.MaxPrompts, cfg.LameDuck
+	by.MaxPrompts, by.MaxPromptBytes, by.LameDuck = cfg.MaxPrompts, cfg.MaxPromptBytes, cfg.LameDuck
 	for _, text := range cfg.TrustedProxies {
 		if text == proxyUnix {
 			by.trustsUnix = true
@@ -37,6 +34,6 @@ func (s *Server) Apply(cfg Config, request, batch time.Duration) {
 		p, _ := parseProxy(text) // checked by Check
 		by.proxies = append(by.proxies, p)
 	}
-	by.router, by.console = s.newRouter(by), s.newConsoleFiles(by)
+	by.router = s.newRouter(by)
 	s.rules.Store(by)
 }

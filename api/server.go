@@ -16,6 +16,7 @@ import (
 
 	"hailoclip/api/access"
 	"hailoclip/api/admin"
+	"hailoclip/api/console"
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
 	"hailoclip/api/stream/notify"
@@ -57,6 +58,8 @@ type Server struct {
 
 	rules       atomic.Pointer[rules]
 	certificate *Certificate // nil: no TLS
+
+	consoleFiles map[string]console.File // by name
 
 	// abortTime is how long the answers of requests that Shutdown gave up have to get out.
 	abortTime time.Duration
@@ -125,6 +128,7 @@ func New(cfg Config, svc Service) (*Server, error) {
 	}
 	s.SetLogEvery(svc.LogEvery)
 	s.other = s.watch(admin.OtherEndpoint)
+	s.consoleFiles = s.newConsoleFiles()
 	s.Apply(cfg, svc.RequestTimeout, svc.BatchTimeout)
 	s.http = &fasthttp.Server{
 		Handler:       s.handle,

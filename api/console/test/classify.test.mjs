@@ -18,22 +18,28 @@ const shows = (page, text) => eventually(`the headline ${text}`, async () => (aw
 const alertShows = (page, pattern) => eventually(`an alert like ${pattern}`, async () => pattern.test(await page.locator('[role=alert]').allTextContents().then((all) => all.join('\n'))));
 
 test('weight and first paint', async ({ page, open, url, context }) => {
-  const seen = [], bodies = [];
+  const seen = [], sizes = [];
   context.on('response', (response) => {
     const { pathname } = new URL(response.url());
     if (pathname === '/' || pathname.startsWith('/console/')) {
       seen.push(pathname);
-      bodies.push(response.body());
+      sizes.push(response.finished().then(() => response.request().sizes()).then((size) => size.responseBodySize));
     }
   });
   await open();
   const paint = await eventually('a paint', () => page.evaluate(() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime));
   await page.waitForLoadState('networkidle');
-  const weight = (await Promise.all(bodies)).reduce((sum, body) => sum + body.length, 0);
+  const [first, files] = [sizes.length, () => Promise.all(sizes).then((all) => all.reduce((sum, size) => sum + size, 0))];
+  const began = await files();
+  for (const name of ['sets', 'streams', 'state']) {
+    await page.goto(`${url}/#${name}`);
+    await page.locator(`.view-${name} > *`).first().waitFor({ state: 'attached' });
+  }
+  const weight = await files();
   const list = await (await fetch(url, { headers: { Accept: 'application/json' } })).json();
   assert.equal(list.service, 'hailo-clip');
   assert.ok(seen.includes('/console/main.js') && weight < 200_000, `${weight} bytes`);
-  console.log(`      first contentful paint after ${paint.toFixed(0)} ms; ${seen.length} files of ${(weight / 1000).toFixed(1)} kB in all`);
+  console.log(`      first contentful paint after ${paint.toFixed(0)} ms; ${first} files of ${(began / 1000).toFixed(1)} kB, with all views ${(weight / 1000).toFixed(1)} kB`);
 });
 
 test('nothing chosen yet', async ({ page, open, shot }) => {
@@ -120,7 +126,7 @@ test('text is never markup', async ({ page, open }) => {
   assert.equal(await page.locator('main img, main b').count(), 0);
 });
 
-test('a prompt set', { service: true }, async ({ page, open, url }) => {
+test('a prompt set', { service: true, colorScheme: 'dark' }, async ({ page, open, url, shot }) => {
   const put = await fetch(`${url}/v1/prompt-sets/pets`, {
     method: 'PUT', headers: { 'Content-Type': 'application/json' },
     body: JSON.stringify({ labels: [{ name: 'cat', prompts: ['a photo of a cat'] }, { name: 'dog', prompts: ['a photo of a dog'] }], background: { prompts: ['a photo of a pizza'] } }),
@@ -132,6 +138,8 @@ test('a prompt set', { service: true }, async ({ page, open, url }) => {
   assert.equal(await page.locator('.rows.labels li.best .label').textContent(), 'cat');
   await choose(page, path.join(samples, 'pizza.jpg'));
   await shows(page, 'None of these');
+  await looksRight(page);
+  await shot('prompt-set');
   assert.match(await page.locator('.headline').textContent(), /none of the labels fits better/);
   assert.match(await page.locator('pre').textContent(), /--form-string prompt_set=pets/);
   await page.getByLabel('Compare with').selectOption('');

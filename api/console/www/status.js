@@ -48,7 +48,7 @@ document.addEventListener('visibilitychange', () => {
 
 let asked;
 
-// config is what the service tells this page of itself: {image_size, fit, max_tokens, max_body_bytes, max_prompts, samples}.
+// config is what the service tells this page of itself: {image_size, fit, max_tokens, samples}.
 export function config() {
   asked ??= json('/console/config.json', { cache: 'no-cache' }).then((answer) => answer.data, (err) => {
     asked = undefined; // and it is asked for again the next time
