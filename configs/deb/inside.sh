@@ -2,7 +2,7 @@
 # inside.sh SCENARIO is the part of test.sh that runs in a root that nobody needs afterwards. It says "ok" or "FAIL" of each thing, and
 # "end of SCENARIO" when it has come to its end.
 set -u
-export DEBIAN_FRONTEND=noninteractive PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8
+export DEBIAN_FRONTEND=noninteractive PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8
 old=/test/hailo-clip_0.9.0-1_$(dpkg --print-architecture).deb
 new=/test/hailo-clip_0.10.0-1_$(dpkg --print-architecture).deb
 config=/etc/hailo/hailo-clip.yaml state=/var/lib/hailo-clip unit=/etc/systemd/system/hailo-clip.service
@@ -35,7 +35,7 @@ keep() {
         classify 'prompts=a+photo+of+a+cat&prompts=a+photo+of+a+dog'
 }
 same_kept() {
-    says '"pets"' ask $url/v1/prompt-sets && says '"gate"' ask $url/v1/streams && says '"examples":1' ask $url/v1/prompt-sets/pets &&
+    says '"pets"' ask $url/v1/prompt-sets && says '"gate"' ask $url/v1/streams && says '"examples":[{"id"' ask $url/v1/prompt-sets/pets &&
         says '"cat"' classify 'prompt_set=pets'
 }
 encoded() { ask $url/v1/stats | grep -o '"encoded":[0-9]*' | head -n 1; } # prompts since the start
@@ -56,7 +56,7 @@ unbooted) # as in an image that is being built: systemd does not run
     is "programs run" says 0.9.0 hailo-clip version
     is "completion of bash loads" bash -c '. /usr/share/bash-completion/completions/hailo-clip && complete -p hailo-clip'
     is "verify without a service fails" not hailo-clip verify
-    is "verify says how" says "sudo systemctl start hailo-clip" hailo-clip verify
+    is "verify says how" says "sudo systemctl start hailo-clip" hailo-clip verify --json
     before=$(find /etc /var/lib/hailo-clip /var/lib/misc -newer /test/etc.yaml -type f ! -path '/etc/ld*' | sort | xargs ls -la | md5sum)
     is "postinst again" /var/lib/dpkg/info/hailo-clip.postinst configure 0.9.0-1
     is "  changes nothing" [ "$before" = "$(find /etc /var/lib/hailo-clip /var/lib/misc -newer /test/etc.yaml -type f ! -path '/etc/ld*' | sort | xargs ls -la | md5sum)" ]
@@ -160,8 +160,8 @@ END
     until same; do sleep 0.1; done # it listens
     is "install says who is in the way" says "$unit goes before the package's unit" install $old
     is "  and leaves it alone" same
-    is "verify names the unit" says "$unit goes before the unit of the package" hailo-clip verify
-    is "  and the service" says "Python" hailo-clip verify
+    is "verify names the unit" says "$unit goes before the unit of the package" hailo-clip verify --json
+    is "  and the service" says "Python" hailo-clip verify --json
     is "  and fails" not hailo-clip verify
     is "upgrade leaves it alone" install $new
     is "  still" same
@@ -191,7 +191,7 @@ dynamic) # a unit with DynamicUser=yes, as "config unit" printed it in former ve
     was=$(digest $unit)
     is "upgrade says who is in the way" says "$unit goes before" install $new
     is "  and leaves it alone" sh -c "[ '$was' = '$(digest $unit)' ] && [ -L $state ] && systemctl -q is-active hailo-clip"
-    is "verify names it" says "$unit goes before" hailo-clip verify
+    is "verify names it" says "$unit goes before" hailo-clip verify --json
     systemctl disable -q --now hailo-clip
     rm $unit && systemctl daemon-reload
     is "upgrade without it" install --reinstall $new
@@ -204,7 +204,7 @@ dynamic) # a unit with DynamicUser=yes, as "config unit" printed it in former ve
 
 unpackaged) # the program alone, and its own commands
     dpkg-deb -x $new /test/x && mkdir -p /usr/local/bin && cp /test/x/usr/bin/hailo-clip /usr/local/bin/
-    is "verify knows no unit" says "sudo hailo-clip service install" hailo-clip verify
+    is "verify knows no unit" says "sudo hailo-clip service install" hailo-clip verify --json
     is "dry run" says "write $unit" hailo-clip service install --dry-run
     is "  does nothing" gone $unit $config
     mkdir -p $state/lib && cp /test/x/usr/lib/hailo-clip/libonnx* $state/lib/ # as setup would
