@@ -133,6 +133,10 @@ fuzz-nightly: ## every fuzz test for 20 minutes: a night
 faults: setup ## break the simulated chip in every way, 20 times each, and log how soon it works again
 	HAILO_TEST_FAULTS=20 $(GO) test -count=1 -timeout 30m -run Faults -v ./cmd/hailo-clip ./hailo/npu
 
+.PHONY: restarts
+restarts: setup ## restart the service 50 times on a socket of systemd's, and reload it 50 times, under load: no request fails
+	HAILO_TEST_LONG=1 $(GO) test -count=1 -timeout 30m -run LoseNoRequest -v ./cmd/hailo-clip
+
 # Icons of a style that the demo model has not seen; render.js wants all sets to be there.
 ICONS := bin/icons
 ICON_SETS := @resvg/resvg-js@2 emojibase-data@17 $(addprefix @iconify-json/,emojione@1 noto@1 twemoji@1 openmoji@1 fluent-emoji@1 fluent-emoji-flat@1)
@@ -142,6 +146,19 @@ fewshot: setup ## accuracy with 0 to 8 example images, on drawings of a style th
 	@mkdir -p $(ICONS) && cp hailo/demo/training/render.js $(ICONS)
 	cd $(ICONS) && npm install --prefix . --no-save --ignore-scripts --no-audit --no-fund --loglevel=error $(ICON_SETS) && node render.js emojione
 	HAILO_TEST_ICONS=$(CURDIR)/$(ICONS) $(GO) test -count=1 -timeout 60m -run TestFewShot -v ./cmd/hailo-clip
+
+# Proxies of Debian, each with the sample configuration in configs/docs/proxies.
+PROXIES := nginx caddy haproxy
+
+.PHONY: docs-test
+docs-test: setup ## run the commands in the documentation, and its samples for nginx, Caddy and HAProxy (Debian: installs them)
+	@for p in $(PROXIES) jq curl; do PATH="$$PATH:/usr/sbin" command -v $$p >/dev/null || missing="$$missing $$p"; done; \
+	[ -z "$$missing" ] || apt-get install -y -q --no-install-recommends $$missing >/dev/null || echo "make: without$$missing"
+	HAILO_TEST_DOCS=1 $(GO) test -count=1 -timeout 15m -run 'TestDocs|TestProxies|TestHelpHasExamples|TestTroubleshooting' -v ./cmd/hailo-clip
+
+.PHONY: moving-test
+moving-test: deb ## follow configs/docs/moving.md word for word in a booted Debian (root; after make deb-test, whose root it takes)
+	configs/docs/moving-test.sh
 
 CONSOLE    := bin/console
 PLAYWRIGHT := playwright-core@1.65.1
@@ -153,6 +170,12 @@ console-test: setup ## the console in a browser: playwright-core (npm) drives De
 	@mkdir -p $(CONSOLE)
 	cd $(CONSOLE) && npm install --prefix . --no-save --ignore-scripts --no-audit --no-fund --loglevel=error $(PLAYWRIGHT)
 	node api/console/test/run.mjs bin/hailo-clip $(CONSOLE) $(TEST)
+
+.PHONY: openapi-test
+openapi-test: setup ## clients made of the description ask a service, its linter is silent, its examples work (npm), and 500 generated requests for each operation
+	@for program in curl python3; do command -v $$program >/dev/null || $(MAKE) --no-print-directory apt COMPILER=$$program; done
+	api/testdata/openapi/run.sh bin/hailo-clip bin/openapi
+	HAILO_TEST_REQUESTS=500 $(GO) test -count=1 -timeout 30m -run TestGeneratedRequests ./api
 
 .PHONY: arches
 arches: ## build for linux/amd64 and linux/arm64 without cgo

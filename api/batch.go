@@ -77,7 +77,7 @@ func (r *request) addPart(p part) error {
 		if len(m.texts) == maxBatchTexts {
 			return tooMany("texts", maxBatchTexts+1, maxBatchTexts)
 		}
-		text, err := checkText(string(p.data), r.server.cfg.MaxPromptBytes)
+		text, err := checkText(string(p.data), r.rules.MaxPromptBytes)
 		if !utf8.Valid(p.data) {
 			text, err = "", fail(errInvalidRequest, "'text' is not valid UTF-8")
 		}
@@ -129,7 +129,7 @@ func (r *request) readTexts(in *input) error {
 	m := r.itemsOf()
 	return readArray(in.Texts, "texts", maxBatchTexts, func(raw []byte) {
 		one := input{Text: raw}
-		m.addText(one.text(r.server.cfg.MaxPromptBytes))
+		m.addText(one.text(r.rules.MaxPromptBytes))
 	})
 }
 
@@ -266,7 +266,7 @@ func (r *request) embedTexts() error {
 		return nil
 	}
 	start := time.Now()
-	rows, errs := r.server.svc.Engine.EmbedTextBatch(r.work, r.caller, trimmed(usable, r.server.cfg.MaxPromptBytes))
+	rows, errs := r.server.svc.Engine.EmbedTextBatch(r.work, r.caller, trimmed(usable, r.rules.MaxPromptBytes))
 	r.result.TextTime = time.Since(start)
 	for j, i := range at {
 		m.rows[i], m.errs[i] = rows[j], errs[j]

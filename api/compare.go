@@ -76,7 +76,7 @@ func (r *request) readOperand(raw []byte) (operand, error) {
 	switch {
 	case err == nil && text && !image && !vector:
 		in := input{Text: one.Text}
-		text, err := in.text(r.server.cfg.MaxPromptBytes)
+		text, err := in.text(r.rules.MaxPromptBytes)
 		if err == nil && len(m.texts) == maxBatchTexts {
 			err = tooMany("texts", maxBatchTexts+1, maxBatchTexts)
 		}

@@ -5,9 +5,11 @@
 //
 //   - listener.go takes the connection, makes room for it (places.go), or answers that there is none. conn.go knows
 //     what the connection does, and whether its client is still there. starting.go answers probes before the service begins.
+//     tls.go has a connection speak TLS, from its first read on; unix.go opens the Unix socket.
 //   - request.go: Server.begin makes a request, which owns its id, its body, what it asks and its answer; request.end
 //     writes its line in the log (log.go) and gives everything back. Panics end here.
-//   - origin.go refuses what pages of other origins have browsers send.
+//   - origin.go refuses what pages of other origins have browsers send. door.go refuses who has no key (package access), as soon as
+//     the route is known.
 //   - route.go has the table of what is served: for each path the kinds of body, what the engine does, and the answer.
 //     request.serve goes through a row of it in the order in which requests are refused.
 //   - body.go takes the body into a buffer, which, once memory is no longer plenty, grows with what has arrived and not with

@@ -73,6 +73,7 @@ type docsResponse struct {
 	Ref         string `yaml:"$ref"`
 	Description string
 	Content     fields[docsMedia]
+	Other       []string `yaml:"x-other-content"` // media types of answers in no schema
 }
 
 type docsMedia struct{ Schema *docsSchema } // nil: bytes

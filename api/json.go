@@ -74,12 +74,12 @@ func (in *input) question(r *request) (err error) {
 		return err
 	}
 	if r.ask.PromptSet == "" {
-		if r.texts, err = in.prompts(r.rules.MaxPrompts, r.server.cfg.MaxPromptBytes); err != nil {
+		if r.texts, err = in.prompts(r.rules.MaxPrompts, r.rules.MaxPromptBytes); err != nil {
 			return err
 		}
 		labels = len(r.texts)
 	}
-	r.ask.Prompts = trimmed(r.texts, r.server.cfg.MaxPromptBytes)
+	r.ask.Prompts = trimmed(r.texts, r.rules.MaxPromptBytes)
 	if r.ask.TopK, err = in.topK(labels); err != nil {
 		return err
 	}
@@ -103,9 +103,9 @@ func readText(r *request, in *input) (err error) {
 	if r.vectors, err = vectorsOf(r.ctx); err != nil {
 		return err
 	}
-	text, err := in.text(r.server.cfg.MaxPromptBytes)
+	text, err := in.text(r.rules.MaxPromptBytes)
 	if err == nil {
-		r.ask.Prompts = trimmed([]string{text}, r.server.cfg.MaxPromptBytes)
+		r.ask.Prompts = trimmed([]string{text}, r.rules.MaxPromptBytes)
 	}
 	return err
 }

@@ -18,14 +18,14 @@ type rules struct {
 }
 
 // LiveSettings are the fields of Config that Apply changes.
-var LiveSettings = []string{"allowed_origins", "allowed_hosts", "trusted_proxies", "max_prompts", "lame_duck"}
+var LiveSettings = []string{"allowed_origins", "allowed_hosts", "trusted_proxies", "max_prompts", "max_prompt_bytes", "lame_duck"}
 
 // Apply changes LiveSettings and the time limits of requests, for those that come from now on. Other fields of cfg, which must
 // be valid, make no difference.
 func (s *Server) Apply(cfg Config, request, batch time.Duration) {
 	by := &rules{Config: s.cfg, one: request, many: batch}
 	by.AllowedOrigins, by.AllowedHosts, by.TrustedProxies = cfg.AllowedOrigins, cfg.AllowedHosts, cfg.TrustedProxies
-	by.MaxPrompts, by.LameDuck = cfg.MaxPrompts, cfg.LameDuck
+	by.MaxPrompts, by.MaxPromptBytes, by.LameDuck = cfg.MaxPrompts, cfg.MaxPromptBytes, cfg.LameDuck
 	for _, text := range cfg.TrustedProxies {
 		if text == proxyUnix {
 			by.trustsUnix = true

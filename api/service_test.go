@@ -192,7 +192,7 @@ func testEngine(t testing.TB, d *device, change func(*clip.Config, *clip.Parts))
 	cfg := clip.Config{ApplySoftmax: true, Images: stages.Config{
 		Decode: decode.Config{MaxPixels: 1 << 20, JPEGScale: decode.ScaleExact}, Resize: resize.Config{Fit: resize.FitCrop}}}
 	parts := clip.Parts{
-		Model:    model.Manifest{Name: testModel, ImageSize: testSize, EmbeddingDimension: testDimension, LogitScale: testLogitScale},
+		Model:    model.Manifest{Name: testModel, ImageSize: testSize, EmbeddingDimension: testDimension, ContextLength: 77, LogitScale: testLogitScale},
 		ModelWhy: "built in", Tokenize: tokenize,
 		Images: d, Texts: []hailo.Backend{d}, BackendWhy: "told to", Encoders: d,
 		Store: store, Budget: decode.NewBudget(1<<30, math.MaxInt64, 1, testQueue), Sets: testSets(t),

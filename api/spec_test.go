@@ -70,7 +70,8 @@ func (n node) items() (all []node) {
 	in, _ := n.value.([]any)
 	for i, value := range in {
 		item := node{n.spec, fmt.Sprint(n.pointer, "/", i), value}
-		if ref, ok := value.(map[string]any)["$ref"].(string); ok {
+		to, _ := value.(map[string]any)
+		if ref, ok := to["$ref"].(string); ok {
 			item = n.spec.at(strings.TrimPrefix(ref, "#"))
 		}
 		all = append(all, item)
@@ -141,6 +142,11 @@ func (n node) conforms(r reply) error {
 	media, _, err := mime.ParseMediaType(r.header.Get("Content-Type"))
 	if err != nil {
 		return err
+	}
+	for _, other := range response.child("x-other-content").items() {
+		if other.value == media {
+			return nil
+		}
 	}
 	described := content.child(media)
 	if described.value == nil {

@@ -1,11 +1,14 @@
 package api
 
 import (
+	"bytes"
 	"crypto/tls"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -32,6 +35,27 @@ type TLS struct {
 
 // On says that the port speaks TLS.
 func (t TLS) On() bool { return t.CertFile != "" }
+
+// OwnClient asks the service on this machine, of which it takes the certificate that the configuration names, whatever name that is
+// for; and without a proxy.
+func (c Config) OwnClient() *http.Client {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.Proxy = nil
+	if text, err := safefile.ReadFile(c.TLS.CertFile, maxPEM); c.TLS.On() && err == nil { // else it must be one that this machine trusts
+		if block, _ := pem.Decode(text); block != nil {
+			t.TLSClientConfig = &tls.Config{
+				MinVersion: tls.VersionTLS12, InsecureSkipVerify: true, //nolint:gosec // VerifyConnection does it
+				VerifyConnection: func(s tls.ConnectionState) error {
+					if !bytes.Equal(s.PeerCertificates[0].Raw, block.Bytes) {
+						return fmt.Errorf("the certificate is not that of %s", c.TLS.CertFile)
+					}
+					return nil
+				},
+			}
+		}
+	}
+	return &http.Client{Transport: t}
+}
 
 // Certificate is a certificate that is read again when its files have changed. Safe for concurrent use.
 type Certificate struct {
@@ -86,14 +110,6 @@ func (c *Certificate) read() error {
 	return nil
 }
 
-// Reload reads the files again. With an error the certificate stays what it was.
-func (c *Certificate) Reload() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.stamp = c.files.stamp()
-	return c.read()
-}
-
 // look reads the files again if they have changed, and nobody has looked just before.
 func (c *Certificate) look(now time.Time) {
 	if !c.mu.TryLock() {
@@ -128,8 +144,34 @@ func (c *Certificate) config() *tls.Config {
 	}
 }
 
-// Certificate is the one that the server has, nil where it speaks no TLS.
-func (s *Server) Certificate() *Certificate { return s.certificate }
+// CheckFiles says what is wrong with the files, if they are needed.
+func (t TLS) CheckFiles() (err error) {
+	if t.On() {
+		_, err = t.Certificate(slog.New(slog.DiscardHandler))
+	}
+	return err
+}
+
+// SetCertificate reads the certificate again, from files that may have other names, for the connections from now on. With an error
+// it stays what it was. Whether TLS is spoken cannot change.
+func (s *Server) SetCertificate(files TLS) error {
+	c := s.certificate
+	if (c != nil) != files.On() {
+		return errors.New("TLS is begun or ended by a restart")
+	}
+	if c == nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before := c.files
+	c.files, c.stamp = files, files.stamp()
+	err := c.read()
+	if err != nil {
+		c.files, c.stamp = before, before.stamp()
+	}
+	return err
+}
 
 // below is the connection below TLS, which closes it not itself: see conn.Close.
 type below struct {

@@ -334,17 +334,27 @@ func TestCertificateReload(t *testing.T) {
 	if serial() != second || !strings.Contains(s.log.String(), "the new certificate is not taken") {
 		t.Error("a bad key is taken, or nobody is told")
 	}
-	if err := s.Certificate().Reload(); err == nil || strings.Contains(err.Error(), "a key that is none") {
+	if err := s.SetCertificate(s.cfg.TLS); err == nil || strings.Contains(err.Error(), "a key that is none") {
 		t.Error(err)
 	}
 	noError(t, os.Remove(filepath.Join(dir, "cert.pem")))
-	if err := s.Certificate().Reload(); err == nil || serial() != second {
+	if err := s.SetCertificate(s.cfg.TLS); err == nil || serial() != second {
 		t.Error(err)
 	}
 	testTLS(t, dir)
-	noError(t, s.Certificate().Reload())
+	noError(t, s.SetCertificate(s.cfg.TLS))
 	if serial() == second {
 		t.Error("it is not read again")
+	}
+	if s.SetCertificate(TLS{}) == nil || serve(t, nil).SetCertificate(s.cfg.TLS) == nil && !*overTLS {
+		t.Error("TLS ends, or begins")
+	}
+	third, elsewhere := serial(), testTLS(t, t.TempDir())
+	if s.SetCertificate(TLS{"/does/not/exist", elsewhere.KeyFile}) == nil || serial() != third {
+		t.Error("there is no such file")
+	}
+	if noError(t, s.SetCertificate(elsewhere)); serial() == third {
+		t.Error("other files are not read")
 	}
 	ask().wantOK(t)
 }
@@ -357,4 +367,26 @@ func TestBadCertificates(t *testing.T) {
 			t.Errorf("%+v: %v", files, err)
 		}
 	}
+}
+
+// TestOwnClient takes the certificate of the configuration, and no other.
+func TestOwnClient(t *testing.T) {
+	s := secure(t, nil)
+	client := s.cfg.OwnClient()
+	defer client.CloseIdleConnections()
+	resp, err := client.Get(s.cfg.URLOf(s.listenedOn()) + "/health")
+	noError(t, err)
+	must(read(resp)).wantOK(t)
+	other := Config{TLS: testTLS(t, t.TempDir())}
+	if resp, err := other.OwnClient().Get(s.url + "/health"); err == nil {
+		resp.Body.Close()
+		t.Error("another certificate is taken")
+	}
+}
+
+// listenedOn is the address of the first listener.
+func (s *service) listenedOn() net.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.listeners[0].Addr()
 }

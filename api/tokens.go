@@ -8,7 +8,7 @@ import (
 
 // readTokens reads what /v1/tokens is asked: prompts, as /v1/classify takes them.
 func readTokens(r *request, in *input) (err error) {
-	r.texts, err = in.prompts(r.rules.MaxPrompts, r.server.cfg.MaxPromptBytes)
+	r.texts, err = in.prompts(r.rules.MaxPrompts, r.rules.MaxPromptBytes)
 	return err
 }
 

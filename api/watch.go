@@ -85,7 +85,7 @@ func (s *Server) Stats() admin.Stats {
 
 func (s *Server) serverStats() admin.ServerStats {
 	st := admin.ServerStats{
-		BodyMemory: s.bodies.stats(), Requests: s.svc.Recorder.Requests(), Rejected: s.svc.Recorder.Rejections(),
+		BodyMemory: s.bodies.stats(), Requests: s.svc.Recorder.Requests(), Rejected: s.svc.Recorder.Rejections(), Stages: s.svc.Recorder.Stages(),
 		Log: admin.LogStats{Unlogged: s.unlogged.Load()},
 	}
 	if s.svc.LogDropped != nil {

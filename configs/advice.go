@@ -46,7 +46,7 @@ func (l Loaded) Origins() (lines []string, err error) {
 	return lines, nil
 }
 
-// Advice says what is allowed and surely not meant, each time with the place and what to write instead: Warnings, old names of
+// Advice says what is allowed and surely not meant, each time with the place and what to write instead: Warnings, Dangers, old names of
 // keys, and settings that have no effect beside others.
 func (l Loaded) Advice() []string {
 	var all []string
@@ -58,7 +58,7 @@ func (l Loaded) Advice() []string {
 		all = append(all, strings.TrimPrefix(where+": ", ": ")+cmp.Or(l.old[key], key)+": "+fmt.Sprintf(format, args...))
 	}
 	changed := Changed(builtInConfig(), l.Config)
-	for _, w := range l.Warnings() {
+	for _, w := range append(l.Warnings(), l.Dangers()...) {
 		key, text, _ := strings.Cut(w, ": ")
 		add(key, "%s", text)
 	}

@@ -1,6 +1,7 @@
 package configs
 
 import (
+	_ "embed"
 	"errors"
 	"math"
 	"os"
@@ -31,36 +32,9 @@ func mustLoad(t *testing.T, text string, environ ...string) Config {
 }
 
 // existing is a configuration as the former Python service has it.
-const existing = `server:
-  host: 0.0.0.0
-  port: 5000
-  debug: false
-clip:
-  model: clip-vit-b-32
-  embedding_dimension: 512
-  device: 0
-  image_size: 224
-  batch_size: 1
-  device_timeout_ms: 5000
-  apply_softmax: true
-  logit_scale: 100.0
-text_embedding:
-  mode: ondemand
-  cache_enabled: true
-  cache_max_entries: 1000
-performance:
-  worker_threads: 2
-  max_queue_size: 10
-  request_timeout: 30
-  warmup_enabled: false
-  warmup_iterations: 3
-resource_limits:
-  memory_max: "3G"
-  cpu_quota: "80%"
-logging:
-  level: INFO
-  format: json
-`
+//
+//go:embed testdata/former-service.yaml
+var existing string
 
 func TestExistingFileLoadsUnchanged(t *testing.T) {
 	c := mustLoad(t, existing)

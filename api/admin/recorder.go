@@ -58,7 +58,7 @@ type Recorder struct {
 	rejected map[string]*atomic.Uint64 // by reason; the map itself never changes
 
 	stageSet *metrics.Set
-	byStage  map[string]*metrics.PrometheusHistogram // likewise
+	byStage  map[string]*stageTimes // likewise
 	line     []lineStage
 
 	mu        sync.Mutex
@@ -68,7 +68,19 @@ type Recorder struct {
 // lineStage are the histograms of a stage of the line.
 type lineStage struct {
 	name       string
-	wait, work *metrics.PrometheusHistogram
+	wait, work *stageTimes
+}
+
+// stageTimes are the durations of a stage: of Prometheus, and their number and sum.
+type stageTimes struct {
+	histogram *metrics.PrometheusHistogram
+	n, nanos  atomic.Uint64
+}
+
+func (s *stageTimes) add(d time.Duration) {
+	s.histogram.Update(d.Seconds())
+	s.n.Add(1)
+	s.nanos.Add(uint64(max(d, 0)))
 }
 
 // Endpoint counts the requests of one route. A nil Endpoint counts nothing.
@@ -83,14 +95,14 @@ const firstStatus, statuses = 100, 500
 // NewRecorder makes an empty one.
 func NewRecorder() *Recorder {
 	r := &Recorder{
-		rejected: map[string]*atomic.Uint64{}, stageSet: metrics.NewSet(), byStage: map[string]*metrics.PrometheusHistogram{},
+		rejected: map[string]*atomic.Uint64{}, stageSet: metrics.NewSet(), byStage: map[string]*stageTimes{},
 		endpoints: map[string]*Endpoint{},
 	}
 	for _, reason := range reasons {
 		r.rejected[reason] = new(atomic.Uint64)
 	}
 	for _, stage := range stageNames {
-		r.byStage[stage] = r.stageSet.NewPrometheusHistogramExt(series(stageDuration, "stage", stage), buckets)
+		r.byStage[stage] = &stageTimes{histogram: r.stageSet.NewPrometheusHistogramExt(series(stageDuration, "stage", stage), buckets)}
 	}
 	for _, stage := range []string{"decode", "resize", "encode", "score"} {
 		r.line = append(r.line, lineStage{stage, r.byStage[stage+"-wait"], r.byStage[stage]})
@@ -144,20 +156,20 @@ func (r *Recorder) Rejected(reason string) {
 // Stage keeps how long a stage beside the line took: read, text or answer.
 func (r *Recorder) Stage(name string, d time.Duration) {
 	if r != nil {
-		r.byStage[name].Update(d.Seconds())
+		r.byStage[name].add(d)
 	}
 }
 
 // Line keeps how long the stages of the line took for an image; it is clip.Parts.Observe.
-func (r *Recorder) Line(times []pipeline.StageTime) {
+func (r *Recorder) Line(times [4]pipeline.StageTime) {
 	if r == nil {
 		return
 	}
 	for _, t := range times {
 		for _, stage := range r.line {
 			if stage.name == t.Stage {
-				stage.wait.Update(t.Wait.Seconds())
-				stage.work.Update(t.Work.Seconds())
+				stage.wait.add(t.Wait)
+				stage.work.add(t.Work)
 				break
 			}
 		}
@@ -199,6 +211,18 @@ func (r *Recorder) Requests() map[string]map[string]uint64 {
 		found[path] = e.counts()
 	}
 	return found
+}
+
+// Stages returns how long the stages took in all since the start, in the order in which a request meets them; nil of a nil Recorder.
+func (r *Recorder) Stages() (times []StageTimes) {
+	if r == nil {
+		return nil
+	}
+	for _, name := range stageNames {
+		s := r.byStage[name]
+		times = append(times, StageTimes{name, s.n.Load(), time.Duration(s.nanos.Load()).Seconds()})
+	}
+	return times
 }
 
 // Rejections returns what was refused or dropped since the start, by reason; nil of a nil Recorder.

@@ -24,6 +24,14 @@ type ServerStats struct {
 
 	Requests map[string]map[string]uint64 `json:"requests,omitempty"` // answers, by the path of the route and status
 	Rejected map[string]uint64            `json:"rejected,omitempty"` // by reason
+	Stages   []StageTimes                 `json:"stages,omitempty"`   // where the time of requests went
+}
+
+// StageTimes are the durations of a stage, by its name in Server-Timing.
+type StageTimes struct {
+	Stage   string  `json:"stage"`
+	Count   uint64  `json:"count"`
+	Seconds float64 `json:"seconds"` // of all together
 }
 
 // ConnectionStats are of all listeners of the interface together.

@@ -10,8 +10,10 @@ package client
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -23,6 +25,8 @@ type Options struct {
 	// HTTP sends the requests; nil: a client with connections of its own. Redirects are not followed unless it has a
 	// CheckRedirect: an image is for the service that was named.
 	HTTP *http.Client
+
+	Key string // that the service wants (access.keys); "": none
 
 	Retries   int           // how often a request is sent again when the service is busy; 0: 4, below 0: never
 	MaxWait   time.Duration // the longest pause before that: a service that wants a longer one is not asked again; 0: 30 s
@@ -39,9 +43,13 @@ type Client struct {
 	options Options      // without zeros
 }
 
-// New returns a client of the service at base, such as http://127.0.0.1:5000 or https://example.org/clip. It does not
-// connect yet.
+// New returns a client of the service at base, such as http://127.0.0.1:5000 or https://example.org/clip, or of the one at a Unix
+// socket: unix:/run/hailo-clip/hailo-clip.sock, unless there is an Options.HTTP. It does not connect yet.
 func New(base string, o Options) (*Client, error) {
+	socket, isSocket := strings.CutPrefix(base, "unix:")
+	if isSocket = isSocket && o.HTTP == nil && strings.HasPrefix(socket, "/"); isSocket {
+		base = "http://localhost"
+	}
 	u, err := url.Parse(base)
 	if err != nil {
 		return nil, fmt.Errorf("url: %w", err)
@@ -59,6 +67,12 @@ func New(base string, o Options) (*Client, error) {
 		t.MaxIdleConnsPerHost = 64
 		t.IdleConnTimeout = 30 * time.Second // the service's own is longer, so that it does not close what we are about to use
 		t.DisableCompression = true
+		if isSocket {
+			t.Proxy = nil
+			t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+			}
+		}
 		c.http = &http.Client{Transport: t}
 	}
 	if c.http.CheckRedirect == nil {

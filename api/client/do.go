@@ -122,6 +122,9 @@ func (c *Client) request(ctx context.Context, r call, body io.Reader) (*http.Req
 	for name, value := range r.header {
 		request.Header.Set(name, value)
 	}
+	if c.options.Key != "" {
+		request.Header.Set("Authorization", "Bearer "+c.options.Key)
+	}
 	if request.Header.Get("Accept") == "" {
 		request.Header.Set("Accept", "application/json")
 	}

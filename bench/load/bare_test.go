@@ -29,7 +29,7 @@ func TestBare(t *testing.T) {
 		if body, _ := bodies.get(new([]byte)); kind == Multipart && !strings.HasSuffix(string(body), "\r\n--hailo-clip-bench--\r\n") {
 			t.Errorf("a form without an end: %q", body[len(body)-40:])
 		}
-		target, err := NewTarget("http://"+ln.Addr().String(), bodies, time.Minute)
+		target, err := NewTarget("http://"+ln.Addr().String(), "", bodies, time.Minute)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -82,7 +82,7 @@ func newTestTarget(t testing.TB, url string) *Target {
 	if err != nil {
 		t.Fatal(err)
 	}
-	target, err := NewTarget(url, bodies, 2*time.Minute)
+	target, err := NewTarget(url, "", bodies, 2*time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}

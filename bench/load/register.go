@@ -12,7 +12,7 @@ import (
 // Register makes the prompt set that the bodies name, with a label for each prompt, unless the service has one of that name,
 // and returns when it is encoded. The caller calls remove in the end, also when the target is closed; it deletes what was made.
 func (t *Target) Register(ctx context.Context) (remove func(), err error) {
-	c, err := client.New(t.base, client.Options{})
+	c, err := client.New(t.base, client.Options{Key: t.key})
 	if err != nil {
 		return nil, err
 	}

@@ -27,6 +27,7 @@ const maxAnswer = 4 << 20
 // Target is a service under load. Safe for concurrent use.
 type Target struct {
 	base    string // without a slash at the end
+	key     string // that the service wants; "": none
 	bodies  *Bodies
 	timeout time.Duration
 	host    string // and port
@@ -37,16 +38,16 @@ type Target struct {
 	close   context.CancelFunc
 }
 
-// NewTarget prepares to ask the service at base, such as http://127.0.0.1:5000, with bodies. A
-// request fails after timeout. Close it after use.
-func NewTarget(base string, bodies *Bodies, timeout time.Duration) (*Target, error) {
-	t := &Target{base: strings.TrimRight(base, "/"), bodies: bodies, timeout: timeout}
+// NewTarget prepares to ask the service at base, such as http://127.0.0.1:5000, with bodies and, unless
+// it is "", a key. A request fails after timeout. Close it after use.
+func NewTarget(base, key string, bodies *Bodies, timeout time.Duration) (*Target, error) {
+	t := &Target{base: strings.TrimRight(base, "/"), key: key, bodies: bodies, timeout: timeout}
 	t.open, t.close = context.WithCancel(context.Background())
 	own := http.DefaultTransport.(*http.Transport).Clone()
 	own.Proxy = nil // the load takes no detour either
 	own.DialContext = func(_ context.Context, _, addr string) (net.Conn, error) { return t.dial(addr, 0) }
 	var err error
-	t.service, err = client.New(base, client.Options{HTTP: &http.Client{Transport: own}, Retries: -1, MaxAnswer: maxAnswer})
+	t.service, err = client.New(base, client.Options{HTTP: &http.Client{Transport: own}, Key: key, Retries: -1, MaxAnswer: maxAnswer})
 	if err != nil {
 		t.close()
 		return nil, err
@@ -121,6 +122,9 @@ func (t *Target) newExchange() *exchange {
 	x := &exchange{request: fasthttp.AcquireRequest(), response: fasthttp.AcquireResponse()}
 	x.request.SetRequestURI(t.base + t.bodies.path)
 	x.request.Header.SetMethod(fasthttp.MethodPost)
+	if t.key != "" {
+		x.request.Header.Set(fasthttp.HeaderAuthorization, "Bearer "+t.key)
+	}
 	x.request.Header.SetContentType(t.bodies.contentType)
 	return x
 }

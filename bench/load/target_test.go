@@ -17,12 +17,12 @@ import (
 func TestURLs(t *testing.T) {
 	bodies, _ := NewBodies([]Image{{"one", []byte{1}}}, Ask{Prompts: 1})
 	for _, url := range []string{"", "127.0.0.1:5000", "ftp://127.0.0.1", "http://", "http://u:p@127.0.0.1", "http://127.0.0.1/?a=b", "http://[::1", "http://a/#b"} {
-		if _, err := NewTarget(url, bodies, time.Second); err == nil {
+		if _, err := NewTarget(url, "", bodies, time.Second); err == nil {
 			t.Errorf("%q is accepted", url)
 		}
 	}
 	for url, addr := range map[string]string{"http://127.0.0.1": "127.0.0.1:80", "https://pi/clip": "pi:443", "http://[::1]:5000": "[::1]:5000"} {
-		target, err := NewTarget(url, bodies, time.Second)
+		target, err := NewTarget(url, "", bodies, time.Second)
 		if err != nil || target.http.Addr != addr {
 			t.Errorf("%q: %v, %+v", url, err, target)
 		}
@@ -167,7 +167,7 @@ func TestRegister(t *testing.T) {
 			}
 			io.WriteString(w, `{"state":"`+state+`","reason":"no encoder"}`)
 		}))
-		target, err := NewTarget(s.URL, bodies, time.Minute)
+		target, err := NewTarget(s.URL, "", bodies, time.Minute)
 		if err != nil {
 			t.Fatal(err)
 		}

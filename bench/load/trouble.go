@@ -119,6 +119,9 @@ func (t *Target) halfFrame(ctx context.Context, s Streams) {
 	} {
 		request.Header.Set(name, value)
 	}
+	if t.key != "" {
+		request.Header.Set("Authorization", "Bearer "+t.key)
+	}
 	response, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(request)
 	if err != nil {
 		return

@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"hailoclip/api"
+	"hailoclip/api/access"
 	"hailoclip/api/client"
 	"hailoclip/cache/sets"
 	"hailoclip/configs"
@@ -19,7 +21,8 @@ import (
 
 // asks are the flags of commands that ask a service.
 type asks struct {
-	URL string `name:"url" placeholder:"URL" help:"Service to ask. Default: the one that serves this state folder, at server.port, else one for this command alone."`
+	keyFlag
+	URL string `name:"url" placeholder:"URL" help:"Service to ask, or unix:PATH. Default: the one that serves this state folder, at server.port, else one for this command alone."`
 }
 
 // service calls work with a client of the service that has the prompt sets of the state folder. Where none runs it is
@@ -29,6 +32,11 @@ func (a asks) service(ctx context.Context, g *globals, work func(*client.Client)
 	if err := noStart(url, g); err != nil {
 		return err
 	}
+	key, err := a.key()
+	if err != nil {
+		return err
+	}
+	o := client.Options{Key: key}
 	if url == "" {
 		p, err := g.place()
 		if err != nil {
@@ -39,13 +47,14 @@ func (a asks) service(ctx context.Context, g *globals, work func(*client.Client)
 		} else if url == "" {
 			return g.serve(ctx, work)
 		}
+		o.HTTP = p.cfg.Server.OwnClient()
 	}
-	return askAt(url, work)
+	return askAt(url, o, work)
 }
 
 // askAt calls work with a client of the service at url.
-func askAt(url string, work func(*client.Client) error) error {
-	c, err := client.New(url, client.Options{})
+func askAt(url string, o client.Options, work func(*client.Client) error) error {
+	c, err := client.New(url, o)
 	if err != nil {
 		return usageError{fmt.Errorf("--url: %w", err)}
 	}
@@ -65,7 +74,7 @@ func (p place) served(ctx context.Context) (url string, err error) {
 		}
 	}
 	url = p.cfg.Server.URL()
-	answers := askAt(url, func(c *client.Client) error {
+	answers := askAt(url, client.Options{HTTP: p.cfg.Server.OwnClient()}, func(c *client.Client) error {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
 		h, err := c.Health(ctx)
@@ -106,7 +115,7 @@ func locked(path string) (bool, error) {
 	return false, err
 }
 
-// serve serves for as long as work takes.
+// serve serves for as long as work takes, with a key that nobody else has.
 func (g *globals) serve(ctx context.Context, work func(*client.Client) error) error {
 	p, err := g.place(
 		configs.Override{Key: "server.host", Value: "127.0.0.1", Source: "the command"},
@@ -117,6 +126,9 @@ func (g *globals) serve(ctx context.Context, work func(*client.Client) error) er
 		return err
 	}
 	p.quiet()
+	key := access.NewKey()
+	p.cfg.Server.TLS, p.cfg.Server.Socket = api.TLS{}, ""
+	p.cfg.Access.Keys = []access.Key{{Name: "command", Hash: access.Sum([]byte(key)), Manage: true}}
 	s, err := newService(ctx, p, stderr.logger(p.cfg.Logging), slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
@@ -125,7 +137,7 @@ func (g *globals) serve(ctx context.Context, work func(*client.Client) error) er
 	defer stop()
 	served := make(chan error, 1)
 	go func() { served <- s.run(serving) }()
-	err = askAt(s.url(), work)
+	err = askAt(s.url(), client.Options{Key: key}, work)
 	stop()
 	return errors.Join(err, <-served)
 }

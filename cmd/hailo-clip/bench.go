@@ -46,7 +46,8 @@ type benchRunCmd struct {
 	PromptSet    string `placeholder:"NAME" help:"Classify by this prompt set of the service. Where there is none it is made of the prompts, a label each, and deleted in the end."`
 
 	URL string `name:"url" placeholder:"URL" help:"Service to measure. Default: one that is started for it, on 127.0.0.1 with --backend, --model and --config."`
-	VS  string `name:"vs" placeholder:"URL" help:"Measure this service too, in turns with the first, and print the ratios."`
+	keyFlag
+	VS string `name:"vs" placeholder:"URL" help:"Measure this service too, in turns with the first, and print the ratios."`
 
 	Clients   []int    `short:"c" placeholder:"N" help:"Closed loop: clients that ask again when they have their answer; several with commas are a step each (default 16)."`
 	Rate      []int    `short:"r" placeholder:"N" help:"Open loop: requests a second, whatever the answers do; several with commas are a step each."`
@@ -96,6 +97,10 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 	if err := noStart(c.URL, g); err != nil {
 		return err
 	}
+	key, err := c.key()
+	if err != nil {
+		return err
+	}
 	if c.Stream != "" && c.Body == load.JSON {
 		c.Body = load.Binary
 	}
@@ -122,7 +127,7 @@ func (c *benchRunCmd) Run(ctx context.Context, g *globals) (err error) {
 	}
 	var targets []*load.Target
 	for _, url := range given(url, c.VS) {
-		t, err := load.NewTarget(url, bodies, c.Timeout)
+		t, err := load.NewTarget(url, key, bodies, c.Timeout)
 		if err != nil {
 			return usageError{err}
 		}
@@ -245,7 +250,8 @@ func startService(ctx context.Context, g *globals, more ...string) (url string, 
 	}
 	// Metrics are measured too, but on no port that another service has; more and the environment may say otherwise.
 	environment := append(append(append([]string{"HAILO_CLIP_ADMIN_LISTEN=127.0.0.1:0"}, more...), os.Environ()...), "HAILO_CLIP_TEXT_EMBEDDING_CACHE_FILE="+filepath.Join(dir, "prompts.db"),
-		"HAILO_CLIP_LOGGING_FORMAT=json", "HAILO_CLIP_LOGGING_LEVEL=info") // the log says where it serves
+		"HAILO_CLIP_LOGGING_FORMAT=json", "HAILO_CLIP_LOGGING_LEVEL=info", // the log says where it serves
+		"HAILO_CLIP_SERVER_TLS_CERT_FILE=", "HAILO_CLIP_SERVER_TLS_KEY_FILE=", "HAILO_CLIP_SERVER_SOCKET=") // it is for us alone
 	url, end, err := startSelf(ctx, environment, args...)
 	if err != nil {
 		return "", nil, errors.Join(err, os.RemoveAll(dir))

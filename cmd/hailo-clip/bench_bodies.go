@@ -15,15 +15,16 @@ import (
 )
 
 type benchBodiesCmd struct {
-	Body      []string      `enum:"json,binary,raw,multipart,ws,ws-raw,push" default:"json,binary,raw" help:"Kinds of bodies, with commas; ws and push are frames of streams instead, as files, and ws-raw as raw rgb24."`
-	Size      []string      `default:"640x480,224x224" placeholder:"WxH" help:"Sizes of generated images, with commas."`
-	Prompts   int           `default:"20" help:"Prompts of each request, which the service knows; 0 embeds images."`
-	PromptSet string        `placeholder:"NAME" help:"Classify by this prompt set of the service. Where there is none it is made of the prompts, a label each, and deleted in the end."`
-	URL       string        `name:"url" placeholder:"URL" help:"Service to measure. Default: one that is started for it, on 127.0.0.1 with --backend, --model and --config."`
-	Clients   int           `short:"c" default:"16" help:"Closed loop: clients that ask again when they have their answer."`
-	Duration  time.Duration `short:"d" default:"3s" help:"Time of each turn that counts."`
-	Warmup    time.Duration `default:"500ms" help:"Time before it."`
-	Turns     int           `default:"5" help:"Turns of each; the table has the median, and the least and the most."`
+	Body      []string `enum:"json,binary,raw,multipart,ws,ws-raw,push" default:"json,binary,raw" help:"Kinds of bodies, with commas; ws and push are frames of streams instead, as files, and ws-raw as raw rgb24."`
+	Size      []string `default:"640x480,224x224" placeholder:"WxH" help:"Sizes of generated images, with commas."`
+	Prompts   int      `default:"20" help:"Prompts of each request, which the service knows; 0 embeds images."`
+	PromptSet string   `placeholder:"NAME" help:"Classify by this prompt set of the service. Where there is none it is made of the prompts, a label each, and deleted in the end."`
+	keyFlag
+	URL      string        `name:"url" placeholder:"URL" help:"Service to measure. Default: one that is started for it, on 127.0.0.1 with --backend, --model and --config."`
+	Clients  int           `short:"c" default:"16" help:"Closed loop: clients that ask again when they have their answer."`
+	Duration time.Duration `short:"d" default:"3s" help:"Time of each turn that counts."`
+	Warmup   time.Duration `default:"500ms" help:"Time before it."`
+	Turns    int           `default:"5" help:"Turns of each; the table has the median, and the least and the most."`
 }
 
 func (c *benchBodiesCmd) Help() string {
@@ -130,6 +131,10 @@ func (c *benchBodiesCmd) step(ctx context.Context, w load.Window, l load.Load, t
 
 // rows are the kinds and sizes that are measured, and the service and the bare handler for each.
 func (c *benchBodiesCmd) rows(urls ...string) (rows []report.Cost, targets [][]*load.Target, err error) {
+	key, err := c.key()
+	if err != nil {
+		return nil, nil, err
+	}
 	for _, size := range c.Size {
 		images, err := (&benchImages{Size: []string{size}}).images(4)
 		if err != nil {
@@ -143,7 +148,7 @@ func (c *benchBodiesCmd) rows(urls ...string) (rows []report.Cost, targets [][]*
 			}
 			var both []*load.Target
 			for _, url := range urls {
-				t, err := load.NewTarget(url, bodies, 10*time.Second)
+				t, err := load.NewTarget(url, key, bodies, 10*time.Second)
 				if err != nil {
 					return nil, nil, usageError{err}
 				}

@@ -15,7 +15,7 @@ import (
 type configCmd struct {
 	Show  configShowCmd  `cmd:"" help:"Print the configuration in force, or with --default the commented default file."`
 	Check configCheckCmd `cmd:"" help:"Check a configuration file."`
-	Unit  configUnitCmd  `cmd:"" help:"Print the systemd unit, with resource_limits in it."`
+	Unit  configUnitCmd  `cmd:"" help:"Print the systemd unit, with resource_limits in it, or that of its socket."`
 }
 
 func (c *configCmd) Help() string {
@@ -26,17 +26,21 @@ func (c *configCmd) Help() string {
 }
 
 type configUnitCmd struct {
-	Arch string `enum:",amd64,arm64" default:"" help:"For this architecture instead of this machine's (amd64, arm64)."`
+	Arch   string `enum:",amd64,arm64" default:"" help:"For this architecture instead of this machine's (amd64, arm64)."`
+	Socket bool   `help:"Print the unit of a socket at server.host and server.port instead, with which restarts lose no request."`
 }
 
 func (c *configUnitCmd) Help() string {
 	return `Example:
-  hailo-clip config unit | sudo tee /etc/systemd/system/hailo-clip.service`
+  hailo-clip config unit | sudo tee /etc/systemd/system/hailo-clip.service
+  hailo-clip config unit --socket | sudo tee /etc/systemd/system/hailo-clip.socket`
 }
 
 func (c *configUnitCmd) Run(g *globals) error {
 	cfg, _, err := g.load()
-	if err == nil {
+	if err == nil && c.Socket {
+		fmt.Fprint(stdout, cfg.SocketUnit())
+	} else if err == nil {
 		fmt.Fprint(stdout, cfg.ResourceLimits.Unit(configs.UnitProgram, cmp.Or(c.Arch, runtime.GOARCH)))
 	}
 	return err
@@ -82,8 +86,8 @@ type configCheckCmd struct {
 
 func (c *configCheckCmd) Help() string {
 	return `What is wrong is told with file, line and bound (exit code 2), and what is allowed but surely not meant with advice (exit
-code 0): what makes the service slow, also a CPUQuota in an installed systemd unit, old names of keys, and settings that have no
-effect beside others.
+code 0): what makes the service slow, also a CPUQuota in an installed systemd unit, what lets others use it who should not, old names
+of keys, and settings that have no effect beside others.
 
 Examples:
   hailo-clip config check
@@ -105,6 +109,9 @@ func (c *configCheckCmd) Run(g *globals) error {
 	for _, advice := range append(cfg.Advice(), unitQuota("/")...) {
 		complain("warning: %s", advice)
 	}
+	if exposure := cfg.Exposure(); exposure != "" {
+		complain("note: %s", exposure)
+	}
 	fmt.Fprintf(stdout, "%s: ok\n", cmp.Or(cfg.File, "no file, built-in defaults"))
 	return nil
 }
@@ -113,7 +120,7 @@ func (c *configCheckCmd) Run(g *globals) error {
 func checkFiles(c configs.Config) error {
 	_, prompts := clip.ReadPrompts(c.TextEmbedding, c.Server.MaxPromptBytes)
 	_, secrets := notify.New(c.Notify, notify.Parts{})
-	return errors.Join(prompts, secrets)
+	return errors.Join(prompts, secrets, c.Server.TLS.CheckFiles())
 }
 
 // checked loads the configuration, with the flags on top, and looks into the files that it names.

@@ -5,10 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
+	"os"
 	"time"
-
-	"github.com/valyala/fasthttp"
 
 	"hailoclip/api"
 	"hailoclip/configs"
@@ -140,7 +141,7 @@ func (f *findings) configuration() {
 func askService(c api.Config) *doctor.Service {
 	health, ok := askHealth(c)
 	var s clip.Stats
-	if !ok || health.Backend != "npu" || health.RuntimeMode != "real" || !ask(c.URL()+"/v1/stats", &s) || s.NPU == nil {
+	if !ok || health.Backend != "npu" || health.RuntimeMode != "real" || !ask(c, "/v1/stats", &s) || s.NPU == nil {
 		return nil
 	}
 	answer := &doctor.Service{Reason: health.Reason, Throttling: s.NPU.Throttling, Zone: s.NPU.Zone, Rate: s.NPU.ImagesPerSec}
@@ -161,13 +162,28 @@ type healthAnswer struct {
 
 // askHealth says whether the service is there on the configured address, well or not.
 func askHealth(c api.Config) (h healthAnswer, ok bool) {
-	ok = ask(c.URL()+"/health", &h) && h.Service == "hailo-clip"
+	ok = ask(c, "/health", &h) && h.Service == "hailo-clip"
 	return h, ok
 }
 
-// ask decodes the JSON at url, whatever the status: /health is 503 when the chip is lost. It waits a second.
-func ask(url string, to any) bool {
-	client := fasthttp.Client{DialDualStack: true, MaxResponseBodySize: 1 << 20} // and no proxy: it is this machine
-	_, body, err := client.GetTimeout(nil, url, time.Second)
-	return err == nil && json.Unmarshal(body, to) == nil
+// ask decodes the JSON at a path of the service on the configured address, whatever the status: /health is 503 when the chip is
+// lost. It waits a second.
+func ask(c api.Config, path string, to any) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.URL()+path, nil)
+	if err != nil {
+		return false
+	}
+	if key := os.Getenv(configs.KeyVariable); key != "" {
+		request.Header.Set("Authorization", "Bearer "+key)
+	}
+	client := c.OwnClient()
+	defer client.CloseIdleConnections()
+	response, err := client.Do(request)
+	if err != nil {
+		return false
+	}
+	defer response.Body.Close()
+	return json.NewDecoder(io.LimitReader(response.Body, 1<<20)).Decode(to) == nil
 }

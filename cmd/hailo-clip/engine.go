@@ -10,6 +10,7 @@ import (
 	"hailoclip/api/admin"
 	"hailoclip/cache"
 	"hailoclip/cache/sets"
+	"hailoclip/configs"
 	"hailoclip/hailo"
 	"hailoclip/hailo/open"
 	"hailoclip/pipeline"
@@ -79,7 +80,7 @@ func newEngine(ctx context.Context, p place, withSets bool, log *slog.Logger) (*
 	if o.Model.Embedded() {
 		why = "this is the small demo model, which knows drawings and not photographs: " + why
 	}
-	var observe func([]pipeline.StageTime)
+	var observe func([4]pipeline.StageTime)
 	if withSets && cfg.Admin.Listen != "" {
 		e.recorder = admin.NewRecorder()
 		observe = e.recorder.Line
@@ -131,8 +132,8 @@ func (p *place) promptSets(limit int64, log *slog.Logger) clip.SetParts {
 
 // precompute encodes the prompts of text_embedding.prompt_file, in mode precomputed, beside the
 // requests. It blocks until that is done or ctx ends.
-func (e *engine) precompute(ctx context.Context, c cache.Config) {
-	prompts, err := clip.ReadPrompts(c, e.cfg.Server.MaxPromptBytes)
+func (e *engine) precompute(ctx context.Context, c configs.Config) {
+	prompts, err := clip.ReadPrompts(c.TextEmbedding, c.Server.MaxPromptBytes)
 	if err != nil {
 		e.log.Warn("no prompts are encoded at the start", "error", err)
 		return

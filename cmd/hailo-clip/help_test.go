@@ -68,11 +68,14 @@ func exampleLines(text string) (lines []string) {
 	return lines
 }
 
+// starters may stand before a command.
+var starters = []string{"sudo", "ssh", "pi", "do", "then"}
+
 // commandLines are the command lines of hailo-clip in a line for a shell, cut into words.
 func commandLines(line string) (commands [][]string) {
 	var words []string
 	var word strings.Builder
-	started, quote := false, rune(0)
+	started, skip, quote := false, false, rune(0)
 	end := func() {
 		if started {
 			words = append(words, word.String())
@@ -82,14 +85,15 @@ func commandLines(line string) (commands [][]string) {
 	}
 	flush := func() {
 		end()
-		if at := slices.Index(words, "hailo-clip"); at >= 0 {
+		at := slices.Index(words, "hailo-clip")
+		if at >= 0 && !slices.ContainsFunc(words[:at], func(w string) bool { return !slices.Contains(starters, w) && !strings.Contains(w, "=") }) {
 			commands = append(commands, words[at:])
 		}
-		words = nil
+		words, skip = nil, false
 	}
-scan:
 	for _, r := range line {
 		switch {
+		case skip && r != '\n': // a comment, or where the output goes
 		case quote != 0 && r == quote:
 			quote = 0
 		case quote == 0 && (r == '\'' || r == '"'):
@@ -97,8 +101,8 @@ scan:
 		case quote == 0 && r == ' ':
 			end()
 		case quote == 0 && r == '#' && !started, quote == 0 && (r == '>' || r == '<'):
-			break scan
-		case quote == 0 && r == '|':
+			skip = true
+		case quote == 0 && (r == '|' || r == ';' || r == '\n'):
 			flush()
 		default:
 			started = true
@@ -110,7 +114,8 @@ scan:
 }
 
 func TestCommandLines(t *testing.T) {
-	got := commandLines(`A=1 hailo-clip a "b 'c'|" 'd>"' -e=f#g | sudo hailo-clip h | jq '.x | y' > hailo-clip # hailo-clip`)
+	got := commandLines(`A=1 hailo-clip a "b 'c'|" 'd>"' -e=f#g | sudo hailo-clip h | jq '.x | y' > hailo-clip # hailo-clip
+systemctl restart hailo-clip`)
 	if want := [][]string{{"hailo-clip", "a", "b 'c'|", `d>"`, "-e=f#g"}, {"hailo-clip", "h"}}; !reflect.DeepEqual(got, want) {
 		t.Errorf("%q", got)
 	}

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"hailoclip/api/access"
+	"hailoclip/configs"
+	"hailoclip/hailo/safefile"
 )
 
 type keysCmd struct {
@@ -80,4 +82,22 @@ func readKey(from io.Reader) (string, error) {
 		return "", usageError{errors.New("this is no key: " + err.Error())}
 	}
 	return key, nil
+}
+
+// keyFlag is where the key of the service that a command asks comes from. Not from a flag: other users see those.
+type keyFlag struct {
+	KeyFile string `name:"key-file" placeholder:"FILE" help:"File with the key that the service wants (access.keys). Default: what HAILO_CLIP_KEY has."`
+}
+
+// key returns the key; "" where there is none.
+func (f keyFlag) key() (string, error) {
+	if f.KeyFile == "" {
+		return os.Getenv(configs.KeyVariable), nil
+	}
+	file, err := safefile.OpenRegular(f.KeyFile)
+	if err != nil {
+		return "", fmt.Errorf("--key-file: %w", err)
+	}
+	defer file.Close()
+	return readKey(file)
 }

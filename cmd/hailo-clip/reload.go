@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -19,6 +18,7 @@ import (
 
 	"hailoclip/api"
 	"hailoclip/api/stream"
+	"hailoclip/cache/sets"
 	"hailoclip/configs"
 	"hailoclip/hailo/safefile"
 )
@@ -47,19 +47,17 @@ func (s *service) live() []liveSettings {
 			s.access.Apply(c.Access)
 			return nil
 		}},
+		{[]string{"server.tls."}, func(_ context.Context, c configs.Config) error {
+			return s.server.SetCertificate(c.Server.TLS)
+		}},
 		{slices.Concat(keys("server", api.LiveSettings...), keys("performance", "request_timeout", "batch_timeout"), []string{"streams."}),
 			func(_ context.Context, c configs.Config) error {
 				s.server.Apply(c.Server, c.Performance.RequestTimeout, c.Performance.BatchTimeout)
-				limits := stream.Limits{Prompts: c.Server.MaxPrompts, PromptBytes: s.engine.cfg.Server.MaxPromptBytes}
+				limits := stream.Limits{Prompts: c.Server.MaxPrompts, PromptBytes: c.Server.MaxPromptBytes}
 				s.streams.hub.Apply(c.Streams, limits, c.Performance.RequestTimeout)
+				s.engine.PromptSets().SetLimits(sets.Limits{PromptBytes: c.Server.MaxPromptBytes})
 				return nil
 			}},
-		{[]string{"server.tls."}, func(_ context.Context, c configs.Config) error {
-			if c.Server.TLS != s.engine.cfg.Server.TLS {
-				return errors.New("other files than those of the start")
-			}
-			return s.server.Certificate().Reload()
-		}},
 		{[]string{"server.shutdown_timeout"}, func(context.Context, configs.Config) error { return nil }}, // which run asks the reloader for
 		{[]string{"fetch."}, func(_ context.Context, c configs.Config) error {
 			s.streams.allowed.Apply(c.Fetch)

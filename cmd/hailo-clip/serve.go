@@ -83,6 +83,12 @@ func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 	for _, warning := range append(p.cfg.Warnings(), quotaInForce()...) {
 		log.Warn("the configuration makes the service slow", "warning", warning)
 	}
+	for _, danger := range p.cfg.Dangers() {
+		log.Warn("the configuration lets others do what they should not", "warning", danger)
+	}
+	if exposure := p.cfg.Exposure(); exposure != "" {
+		log.Info(exposure)
+	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	hup, noMore := hangups(stop)
@@ -271,7 +277,7 @@ func (s *service) run(ctx context.Context) error {
 	var running sync.WaitGroup
 	running.Go(func() {
 		for c := e.cfg; ; {
-			e.precompute(besides, c.TextEmbedding)
+			e.precompute(besides, c)
 			select {
 			case <-besides.Done():
 				return

@@ -30,7 +30,7 @@ func BenchmarkThroughput(b *testing.B) {
 	needONNX(b)
 	image := must(os.ReadFile(filepath.Join("..", "..", "stages", "decode", "testdata", "pixels", "vga_420.jpg")))
 	r := serve(b, b.TempDir(), "--model", "demo", "--backend", "cpu")
-	service := must(load.NewTarget(r.url, must(load.NewBodies([]load.Image{{Data: image}}, load.Ask{Prompts: 20})), time.Minute))
+	service := must(load.NewTarget(r.url, "", must(load.NewBodies([]load.Image{{Data: image}}, load.Ask{Prompts: 20})), time.Minute))
 	defer service.Close()
 	backend := must(onnx.Open(b.Context(), onnx.Config{}, must(demo.Model()), runtime.GOMAXPROCS(0), libraryDirs(b.TempDir())...))
 	defer backend.Close()

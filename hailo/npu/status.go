@@ -12,17 +12,18 @@ import (
 
 // Metrics are the counters of a Backend and the last that the device said of itself.
 type Metrics struct {
-	Ready    bool
-	Restarts int             // workers lost after they had been ready
-	Frames   [models]uint64  // done, by model: ImageModel, TextModel
-	Failed   [models]uint64  // of them with a status that is not 0
-	Runs     [models]float64 // runs on the device, if it tells: Frames / Runs is the mean batch
-	Batches  [64]uint64      // Batches[n]: image frames done in runs of n, if the device tells; a run has 63 at most
-	InFlight [models]int
-	Busy     time.Duration // in which images were in flight
-	Rate     float64       // images/s while images were in flight, in the last full window; 0: not known yet
-	Worker   int           // process id; 0: there is none
-	Device   wire.Stats    // NaN and 0 where the device does not tell
+	Ready     bool
+	Restarts  int             // workers lost after they had been ready
+	Frames    [models]uint64  // done, by model: ImageModel, TextModel
+	Failed    [models]uint64  // of them with a status that is not 0
+	Runs      [models]float64 // runs on the device, if it tells: Frames / Runs is the mean batch
+	Batches   [64]uint64      // Batches[n]: image frames done in runs of n, if the device tells; a run has 63 at most
+	InFlight  [models]int
+	Busy      time.Duration // in which images were in flight
+	Rate      float64       // images/s while images were in flight, in the last full window; 0: not known yet
+	Published float64       // Options.PublishedRate
+	Worker    int           // process id; 0: there is none
+	Device    wire.Stats    // NaN and 0 where the device does not tell
 }
 
 // Metrics returns the counters. Safe for concurrent use; does not block on the device.
@@ -30,6 +31,7 @@ func (b *Backend) Metrics() Metrics {
 	w := b.current.Load()
 	b.mu.Lock()
 	m := b.metrics
+	m.Published = b.opt.PublishedRate
 	m.Restarts, m.Rate, m.Busy = b.restarts, b.rate.current, b.rate.total
 	b.mu.Unlock()
 	if w != nil {

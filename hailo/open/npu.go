@@ -14,6 +14,9 @@ func (o *Opener) options() *npu.Options {
 		Config: o.cfg.NPU, ImageSize: o.Model.ImageSize, Dimension: o.Model.EmbeddingDimension, BatchSize: o.cfg.Batch(),
 		DeviceTimeout: o.cfg.DeviceTimeout, Log: o.log,
 	}
+	if r := o.Model.Rates; r != nil && r.Image != nil {
+		options.PublishedRate = r.Image.Batch8
+	}
 	if o.cfg.Device != "0" {
 		options.Config.Device = o.cfg.Device
 	}

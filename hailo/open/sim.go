@@ -37,6 +37,7 @@ func (o *Opener) simOptions() (*npu.Options, error) {
 			}
 		}
 	}
+	published := chip.Cost[npu.ImageModel].Batch8()
 	if err := chip.Parse(strings.Fields(o.cfg.Sim.Arguments)); err != nil {
 		return nil, ConfigError("sim.arguments: " + err.Error())
 	}
@@ -45,6 +46,7 @@ func (o *Opener) simOptions() (*npu.Options, error) {
 		return nil, err
 	}
 	options := o.options()
+	options.PublishedRate = published
 	options.ImageDigest = chip.Digest(m.Name)
 	options.Simulated, options.ImageHEF, options.Command = true, "simulated", append([]string{self, "npu-sim"}, chip.Args()...)
 	if o.cfg.TextEncoder != "cpu" {

@@ -37,6 +37,9 @@ func CostOf(batch1, batch8 float64) Cost {
 	return Cost{Run: max(0, time.Duration(one-frame)), Frame: max(0, time.Duration(frame))}
 }
 
+// Batch8 is how many items per second that is in runs of eight.
+func (c Cost) Batch8() float64 { return 8 / (c.Run + 8*c.Frame).Seconds() }
+
 // formats are the names of those of package wire.
 var formats = []string{wire.FormatUint8: "uint8", wire.FormatUint16: "uint16", wire.FormatFloat32: "float32"}
 

@@ -209,7 +209,7 @@ func (e *Engine) run(ctx context.Context, r *Request, l stages.Request) (Result,
 	l.Image, l.Raw, l.Lane, l.Seen, l.Into, l.Release = r.Image, r.Raw, r.Lane, r.Seen, r.Into, r.Release
 	result, err := e.line.Do(ctx, &l)
 	if err == nil && e.parts.Observe != nil {
-		e.parts.Observe(result.Times[:])
+		e.parts.Observe(result.Times)
 	}
 	return Result{Result: result}, err
 }

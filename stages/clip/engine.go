@@ -46,8 +46,8 @@ type Parts struct {
 	Budget     *decode.Budget
 
 	// Observe is told how long each stage took for an image that went through the line, by the goroutine that has asked
-	// for it. It does not keep the slice. nil: nobody is told.
-	Observe func([]pipeline.StageTime)
+	// for it. nil: nobody is told.
+	Observe func([4]pipeline.StageTime)
 }
 
 // Engine answers requests. Safe for concurrent use.

@@ -102,6 +102,8 @@ type PromptSets struct {
 	mu       sync.Mutex    // guards promptSet.newest, and what is in versions
 	encoded  atomic.Uint64 // texts
 
+	limits atomic.Pointer[sets.Limits] // of sets that clients send
+
 	lost    error                 // ErrSetsLost, with the reason why there is no file; nil: there is one
 	trouble atomic.Pointer[error] // of the last change, which the file did not take; nil: it did
 }

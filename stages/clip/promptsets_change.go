@@ -35,7 +35,7 @@ func (p *PromptSets) Put(ctx context.Context, name string, d sets.Definition, c 
 		return SetInfo{}, false, sets.Fault{Field: "name", Problem: "must match ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}
 	}
 	d = d.Normalized()
-	if err := d.Validate(p.parts.Limits); err != nil {
+	if err := d.Validate(*p.limits.Load()); err != nil {
 		return SetInfo{}, false, err
 	}
 	if err := p.canScore(&d); err != nil {
@@ -129,7 +129,7 @@ func (p *PromptSets) change(
 			return p.definition(ctx, s)
 		})
 		if err == nil {
-			err = o.d.Validate(p.parts.Limits)
+			err = o.d.Validate(*p.limits.Load())
 		}
 		if err != nil {
 			return o, err

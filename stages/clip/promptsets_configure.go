@@ -10,6 +10,9 @@ import (
 	"hailoclip/pipeline/fair"
 )
 
+// SetLimits changes SetParts.Limits. Sets that there are stay as they are.
+func (p *PromptSets) SetLimits(l sets.Limits) { p.limits.Store(&l) }
+
 // Configure replaces the sets of the configuration: normalised and valid definitions by name. A set that has changed is encoded
 // in the background, and its former version answers meanwhile, as after Put. A kept set that one of the configuration hid is there again when that is gone.
 // It blocks while another change is made. Errors: pipeline.ErrDeadline, pipeline.ErrClosed.

@@ -48,6 +48,7 @@ func newPromptSets(e *Engine, parts SetParts) *PromptSets {
 		digests:  []string{e.parts.Texts[0].Info().TextDigest, e.parts.Images.Info().ImageDigest},
 		changing: fair.NewTurns(1), brief: fair.NewTurns(briefBuilds), long: fair.NewTurns(longBuilds), turn: fair.NewTurns(1), fitting: fair.NewTurns(1),
 	}
+	p.limits.Store(&parts.Limits)
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	if parts.File == nil {
 		p.lose(parts.Lost)

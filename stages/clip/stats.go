@@ -58,7 +58,7 @@ type NPUStats struct {
 	Throttling   uint32     `json:"throttling"`       // 0 none ... 5 streams off, 6 overheat
 	Zone         uint32     `json:"temperature_zone"` // 0 green, 1 orange, 2 red
 
-	// BaselineRate is ImagesPerSec as the model's manifest has it, in runs of eight; 0: not published.
+	// BaselineRate is ImagesPerSec as published for the model, in runs of eight; 0: it is not.
 	BaselineRate float64  `json:"baseline_images_per_second"`
 	NNCore       *float64 `json:"nn_core_utilization"` // 0 to 1; null: the device does not tell
 	CPU          *float64 `json:"cpu_utilization"`     // of the device's processor, likewise
@@ -90,9 +90,6 @@ func (e *Engine) Stats() Stats {
 	if e.parts.NPU != nil {
 		m := e.parts.NPU.Metrics()
 		s.NPU = newNPUStats(m)
-		if r := e.parts.Model.Rates; r != nil && r.Image != nil {
-			s.NPU.BaselineRate = r.Image.Batch8
-		}
 		held, took := e.line.Held()
 		s.NPU.HeldRuns, s.NPU.HoldSeconds = held, took.Seconds()
 		if !e.parts.NPU.Info().Simulated {
@@ -115,7 +112,7 @@ func newNPUStats(m npu.Metrics) *NPUStats {
 		Failed:    m.Failed[npu.ImageModel] + m.Failed[npu.TextModel],
 		ImageRuns: m.Runs[npu.ImageModel], TextRuns: m.Runs[npu.TextModel], ImageBatches: m.Batches[:],
 		InFlight: m.InFlight[npu.ImageModel] + m.InFlight[npu.TextModel], ImagesPerSec: m.Rate, ImageBusy: m.Busy.Seconds(),
-		Throttling: m.Device.Throttling, Zone: m.Device.Zone, Overcurrent: m.Device.Overcurrent != 0,
+		Throttling: m.Device.Throttling, Zone: m.Device.Zone, Overcurrent: m.Device.Overcurrent != 0, BaselineRate: m.Published,
 		NNCore: share(m.Device.NNCore), CPU: share(m.Device.CPU), MemoryBytes: m.Device.Memory, MemoryUsed: m.Device.Used,
 	}
 	for _, t := range m.Device.Temperature {

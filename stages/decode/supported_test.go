@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// kinds are those of one format, each by its name in the README, with a sample.
+// kinds are those of one format, each by its name in configs/docs/images.md, with a sample.
 type kinds []struct {
 	name   string
 	sample []byte
@@ -144,7 +144,7 @@ func supported(t *testing.T) []formatKinds {
 	}
 }
 
-// TestSupported decodes a sample of each kind, and demands that the table in the README names these kinds and no others.
+// TestSupported decodes a sample of each kind, and demands that the table in configs/docs/images.md names these kinds and no others.
 // That what is read has PIL's pixels, other tests show.
 func TestSupported(t *testing.T) {
 	table := "| format | read | refused (415) |\n|---|---|---|\n"
@@ -169,11 +169,11 @@ func TestSupported(t *testing.T) {
 			}
 		}
 	}
-	readme, err := os.ReadFile("../../README.md")
+	readme, err := os.ReadFile("../../configs/docs/images.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(string(readme), "\n"+table+"\n") {
-		t.Errorf("the README's table of images should be:\n%s", table)
+		t.Errorf("the table of images should be:\n%s", table)
 	}
 }

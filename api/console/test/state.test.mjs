@@ -31,6 +31,7 @@ test('the state moves under load', { service: sim }, async ({ page, open, url, s
   try {
     await eventually('images a second', async () => (await rate(page)) > 1);
     await eventually('runs of the device', async () => Number((await page.locator('.histogram [class=n]').allTextContents()).join('')) > 0);
+    await eventually('times of stages', async () => /encode.* ms/.test(await page.locator('section[aria-label=Time]').textContent()));
     await eventually('the cache', async () => parseFloat(await page.locator('section[aria-label="Prompts known"] strong').textContent()) > 50);
     assert.match(await page.locator('section[aria-label=Device]').textContent(), /°C.*this chip is simulated/s);
     assert.match(await page.locator('section[aria-label=Health]').textContent(), /healthy.*demo.*sim/s);

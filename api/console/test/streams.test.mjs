@@ -1,6 +1,10 @@
 // The view of streams: defined, fed by the webcam over a WebSocket, regions, thresholds, events.
 import assert from 'node:assert/strict';
-import { eventually, looksRight, test } from './harness.mjs';
+import { spawnSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { eventually, looksRight, out, program, test } from './harness.mjs';
+import { listen } from '../www/sse.js';
 
 const send = (url, path, method, body) => fetch(`${url}${path}`, { method, headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) });
 const get = async (url, path) => (await fetch(`${url}${path}`)).json();
@@ -179,3 +183,76 @@ test('streams, 360 pixels wide', { service: true, viewport: { width: 360, height
   await looksRight(page);
   await shot('stream-phone');
 });
+
+const secret = 'a-secret-of-thirty-two-characters-0123456789';
+const hash = spawnSync(program, ['keys', 'hash'], { input: secret, encoding: 'utf8' }).stdout.trim();
+
+test('a stream is fed and heard with a key', { service: { config: `access: {keys: [{name: mine, hash: '${hash}'}]}\n` } }, async ({ page, open, url, allow }) => {
+  allow(/401/);
+  const authorized = (path, method, body) => fetch(`${url}${path}`, { method, headers: { 'Content-Type': 'application/json', Authorization: `Bearer ${secret}` }, body: JSON.stringify(body) });
+  assert.ok((await authorized('/v1/prompt-sets/door', 'PUT', { labels: [{ name: 'open' }, { name: 'closed' }] })).ok);
+  assert.ok((await authorized('/v1/streams/gate', 'PUT', { prompt_set: 'door', events: { enter: 0.5, exit: 0.2, min_frames: 1, thumbnails: true } })).ok);
+  await open('#streams/gate');
+  const dialog = page.getByRole('dialog');
+  await dialog.waitFor();
+  await page.keyboard.type(secret);
+  await page.keyboard.press('Enter');
+  await page.getByRole('button', { name: 'Webcam' }).click();
+  await page.locator('.events li canvas[data-shown]').first().waitFor(); // a WebSocket, events and a thumbnail, all with the key
+});
+
+test('who listens comes again after what was heard last', async () => {
+  const end = new AbortController();
+  const asked = [], heard = [], told = [];
+  const body = (text) => ({ body: new Blob([text]).stream() });
+  const answers = [
+    () => body(': hailo-clip\n\nid: a1\nevent: enter\ndata: {"label":"open"}\n\nid: a2\nevent: exit\ndata: {"label":"op'), // it ends in the middle
+    () => { throw Object.assign(new Error('The service does not answer'), { status: 0 }); },
+    () => body('event: missed\ndata: {"missed":null}\n\n:\n\nid: a2\nevent: exit\ndata: {"label":"open"}\n\n'),
+    () => body('event: end\ndata: {"error":"There is no such stream","code":"stream_not_found"}\n\n'),
+  ];
+  await listen((last) => {
+    asked.push(last);
+    return answers.shift()();
+  }, { signal: end.signal, hear: (m) => heard.push([m.id, m.kind]), state: (text) => told.push(text) });
+  assert.deepEqual(asked, ['', 'a1', 'a1', 'a2']);
+  assert.deepEqual(heard, [['a1', 'enter'], ['', 'missed'], ['a2', 'exit']]);
+  assert.equal(told.at(-1), 'There is no such stream');
+});
+
+// A video as a phone makes it, on its side; without ffmpeg there is none.
+const video = path.join(out, 'door.mp4');
+const made = spawnSync('ffmpeg', ['-y', '-loglevel', 'error', '-f', 'lavfi', '-i', 'testsrc2=size=320x240:rate=15:duration=2', '-pix_fmt', 'yuv420p', '-c:v', 'libx264', '-bf', '2', '-g', '15', video]);
+const turned = path.join(out, 'door.mov');
+if (made.status === 0) {
+  const bytes = readFileSync(video);
+  const matrix = bytes.indexOf('tkhd') + 44;
+  [0, 0x10000, 0, -0x10000, 0].forEach((v, i) => bytes.writeInt32BE(v, matrix + 4 * i));
+  writeFileSync(turned, bytes);
+}
+
+if (made.status === 0) {
+  for (const [file, width, height] of [[video, 320, 240], [turned, 240, 320]]) {
+    test(`a video feeds a stream: ${path.extname(file)}`, { service: true }, async ({ page, open, url, allow }) => {
+      await door(url);
+      await open('#streams/gate');
+      await page.locator('section[aria-label="Live view"] input[type=file]').setInputFiles(file);
+      const answered = () => get(url, '/v1/streams/gate').then((s) => s.stats.answered);
+      await eventually('answers, also after its end', async () => (await answered()) > 25);
+      const canvas = page.locator('.frame canvas');
+      assert.deepEqual(await canvas.evaluate((c) => [c.width, c.height]), [width, height]);
+      const colours = await canvas.evaluate((c) => new Set([...new Uint32Array(c.getContext('2d').getImageData(0, 0, c.width, c.height).data.buffer)].map((v) => v & 0xe0e0e0)).size);
+      assert.ok(colours > 10, `an image of ${colours} colours`);
+    });
+  }
+
+  test('a file that is no video', { service: true }, async ({ page, open, url }) => {
+    await door(url);
+    await open('#streams/gate');
+    for (const [name, text] of [['a.mp4', 'no video at all, but long enough'], ['b.mp4', '\0\0\0\x10moov\0\0\0\xfftrak']]) {
+      await page.locator('section[aria-label="Live view"] input[type=file]').setInputFiles({ name, mimeType: 'video/mp4', buffer: Buffer.from(text, 'latin1') });
+      await page.getByRole('alert').filter({ hasText: `${name} cannot be played` }).waitFor();
+    }
+    assert.equal((await get(url, '/v1/streams/gate')).fed, false);
+  });
+}

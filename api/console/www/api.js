@@ -148,3 +148,12 @@ export function alert(err, again) {
     el('p', { class: 'soft' }, el('code', {}, err.code), err.requestId ? [' · request ', el('code', {}, err.requestId)] : null),
     again ? el('button', { onclick: again }, 'Try again') : null);
 }
+
+// report shows in element what went wrong, unless it shows just that already or the page has given up itself; without an error it is emptied.
+export function report(element, err) {
+  const told = err ? `${err.status} ${err.message}` : '';
+  if (!aborted(err) && element.dataset.told !== told) {
+    element.dataset.told = told;
+    element.replaceChildren(...(err ? [alert(err)] : []));
+  }
+}

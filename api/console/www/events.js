@@ -8,9 +8,9 @@ import { listen } from './sse.js';
 const shown = 200; // events in the list; older ones are in GET /v1/streams/ID/events
 const words = { enter: 'begins', exit: 'ends', state: 'is now' };
 
-// eventList fills root with the events of a stream. info() is the stream as it is known now; frame(answer) gets answers to frames that the stream
-// tells of, state() is called after each change.
-export function eventList(root, { id, path, signal, info, frame, state }) {
+// eventList fills root with the events of a stream. info() is the stream as it is known now; frame(answer) gets answers to frames, where the
+// stream tells of them.
+export function eventList(root, { id, path, signal, info, frame }) {
   const list = el('ul', { class: 'events' });
   const connection = el('span', { class: 'soft', role: 'status' });
   const problem = el('div');
@@ -126,7 +126,6 @@ export function eventList(root, { id, path, signal, info, frame, state }) {
       frame(data.answer);
     } else {
       add(data, true);
-      state();
     }
   }
 

@@ -1,27 +1,32 @@
 // Frames of a camera, a video or an image of the browser, sent over the WebSocket of a stream, and the answers to them.
 
 import { noCamera, openCamera } from './camera.js';
+import { isImage } from './files.js';
 import { pause } from './life.js';
+import { openVideo } from './video.js';
 
 const side = 640; // of the frames that are sent, at most
 const most = 4; // frames that are not answered; with as many no frame is taken
 
-// openSource opens what frames are taken from, 'webcam' or the File of an image: {draw, width, height, stop()}, of which draw is what drawImage
-// takes. ended is called when it is taken away. The error's text is for people.
+// openSource opens what frames are taken from, 'webcam' or the File of an image or a video: {draw, width, height, stop()}, of which draw is what drawImage
+// takes. ended(sentence) is called when it is taken away. The error's text is for people.
 export async function openSource(from, ended) {
   if (from === 'webcam') {
     const why = noCamera();
     if (why) {
       throw new Error(why);
     }
-    const camera = await openCamera(ended);
+    const camera = await openCamera(() => ended('The camera was taken away.'));
     return { draw: camera.video, width: camera.width, height: camera.height, stop: camera.stop };
+  }
+  if (!isImage(from)) {
+    return openVideo(from, ended);
   }
   try {
     const image = await createImageBitmap(from);
     return { draw: image, width: image.width, height: image.height, stop: () => image.close() };
   } catch {
-    throw new Error(`The browser cannot show ${from.name}. A video is read by "hailo-clip watch".`);
+    throw new Error(`The browser cannot show ${from.name}.`);
   }
 }
 

@@ -1,8 +1,10 @@
 // What runs on while a view is open, and when it ends. A signal is that of an AbortController: of a view it ends when the view is left.
+import { alert, ApiError } from './api.js';
 import { fill } from './dom.js';
 
-// fresh is a view whose content is made anew each time it is shown: open(root, rest, signal), whose signal ends when it is left.
-export function fresh(name, title, open) {
+// lazy is a view whose module is loaded when it is first shown, and whose content is made anew each time it is: load() resolves to {open}, and
+// open(root, rest, signal) fills root; signal ends when the view is left.
+export function lazy(name, title, load) {
   let root;
   let life = null;
   const hide = () => {
@@ -14,9 +16,9 @@ export function fresh(name, title, open) {
     start(element) { root = element; },
     show(rest) {
       hide();
-      life = new AbortController();
-      fill(root);
-      open(root, rest, life.signal);
+      const { signal } = (life = new AbortController());
+      load().then(({ open }) => signal.aborted || open(fill(root), rest, signal),
+        () => signal.aborted || fill(root, alert(new ApiError('A part of this page could not be loaded from the service.'), () => location.reload())));
     },
   };
 }

@@ -6,19 +6,21 @@ import { Feed, openSource } from './feed.js';
 import { whileVisible, within } from './life.js';
 import { regionEditor } from './regions.js';
 
+const mostBars = 12; // of a region
+
 // live fills root. on has answer(a) for what became of a frame, change(make) to store the definition, fail(err).
 export function live(root, { id, signal, sets, definition, on }) {
   const canvas = el('canvas', { role: 'img', 'aria-label': 'The frame that was sent last', width: 640, height: 360 });
   const layer = el('div', { class: 'layer' });
   const stage = el('div', { class: 'frame', 'data-state': 'empty' }, canvas, layer);
-  const hint = el('p', { class: 'hint' }, 'Try it: the webcam of this browser, or an image, is sent as a camera would send its frames. Regions can be drawn before that.');
+  const hint = el('p', { class: 'hint' }, 'Try it: the webcam of this browser, a video (MP4) or an image is sent as a camera would send its frames. Regions can be drawn before that.');
   const problem = el('div');
   const answers = el('div', { class: 'answers' });
   const numbers = el('dl', { class: 'counters' });
   const rate = el('select', { 'aria-label': 'Frames a second' }, [1, 2, 5, 10, 15, 30].map((n) => el('option', { value: n, selected: n === 10 }, `${n} frames/s`)));
   const stop = el('button', { type: 'button', hidden: true, onclick: () => run?.end() }, 'Stop');
   const webcam = el('button', { type: 'button', class: 'primary', onclick: () => begin('webcam') }, 'Webcam');
-  const file = fileButton('Image…', { accept: 'image/*' }, ([f]) => f && begin(f), 'An image as frames');
+  const file = fileButton('Video or image…', { accept: 'video/mp4,video/quicktime,image/*' }, ([f]) => f && begin(f));
   const running = (on_) => {
     stop.hidden = !on_;
     webcam.hidden = file.hidden = on_;
@@ -70,7 +72,10 @@ export function live(root, { id, signal, sets, definition, on }) {
   }
 
   async function send(from, visible, mine) {
-    const source = await openSource(from, mine.end);
+    const source = await openSource(from, (why) => {
+      mine.end();
+      fill(problem, el('p', { class: 'notice bad', role: 'alert' }, why));
+    });
     if (visible.aborted) {
       return source.stop();
     }
@@ -157,7 +162,8 @@ export function live(root, { id, signal, sets, definition, on }) {
     for (const r of list) {
       const group = groups.get(r.name);
       const best = r.matched === false ? '' : r.classifications[0]?.text;
-      const labels = r.classifications.map((c) => c.text).sort();
+      const shown = r.classifications.slice(0, mostBars);
+      const labels = shown.map((c) => c.text).sort();
       if (labels.join('\n') !== [...group.rows.keys()].join('\n')) {
         group.rows.clear();
         fill(group.list, labels.map((text) => {
@@ -167,7 +173,7 @@ export function live(root, { id, signal, sets, definition, on }) {
           return row.element;
         }));
       }
-      for (const c of r.classifications) {
+      for (const c of shown) {
         const row = group.rows.get(c.text);
         row.fill.style.width = `${100 * Math.min(1, Math.max(0, c.score))}%`;
         tell(row.value, c.score.toFixed(3));

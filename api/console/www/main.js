@@ -4,13 +4,14 @@
 // fill; show each time it is shown, with what is behind its name in the address (#sets/door: "door"); hide when it is not
 // shown any more, and must end what goes on by itself.
 import { el, fill, set, tell } from './dom.js';
+import { lazy } from './life.js';
 import { check, onStatus, warning } from './status.js';
 import { view as classify } from './classify.js';
-import { view as sets } from './sets.js';
-import { view as state } from './state.js';
-import { view as streams } from './streams.js';
 
-const views = [classify, sets, streams, state];
+const views = [
+  classify, lazy('sets', 'Prompt sets', () => import('./sets.js')), lazy('streams', 'Streams', () => import('./streams.js')),
+  lazy('state', 'State', () => import('./state.js')),
+];
 
 const main = document.getElementById('main');
 const shown = { view: null };

@@ -4,7 +4,7 @@ import { el, fill, set, tell } from './dom.js';
 
 const spans = [[30_000, '30 s'], [120_000, '2 min'], [600_000, '10 min']];
 const longest = 600_000; // milliseconds that are remembered
-const mostLines = 8;
+const mostLines = 8; // labels of a region, those that are seen first
 
 // scores fills root: {answer(a), update(info)}. change(make) stores the definition of the stream.
 export function scores(root, { signal, change }) {
@@ -61,7 +61,7 @@ export function scores(root, { signal, change }) {
   function draw() {
     asked ||= requestAnimationFrame(() => {
       asked = 0;
-      const lines = [...(history.get(region.value) ?? [])].map(([name, points]) => ({ name, points })).slice(0, mostLines);
+      const lines = [...(history.get(region.value) ?? [])].map(([name, points]) => ({ name, points }));
       scoreChart(canvas, {
         lines, now: Date.now(), span: Number(span.value), high: cosines ? 0.5 : 1,
         levels: [{ name: 'holds from', score: levels.enter }, { name: 'until below', score: levels.exit }],
@@ -108,10 +108,10 @@ export function scores(root, { signal, change }) {
         }
         const lines = history.get(r.name);
         for (const c of r.classifications) {
-          if (!lines.has(c.text)) {
+          if (!lines.has(c.text) && lines.size < mostLines) {
             lines.set(c.text, []);
           }
-          lines.get(c.text).push([now, c.score]);
+          lines.get(c.text)?.push([now, c.score]);
         }
         const only = r.classifications.every((c) => c.score === c.cosine && c.cosine !== c.probability);
         if (r.classifications.length && only !== cosines) {

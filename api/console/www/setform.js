@@ -36,6 +36,8 @@ const settings = [
 // Drafts that have changes, by name, so that another view may be looked at meanwhile.
 const drafts = new Map();
 
+addEventListener('beforeunload', (event) => drafts.size && event.preventDefault());
+
 const text = (value) => JSON.stringify(value);
 
 // setForm fills root with the set of a name, '' for a new one.
@@ -45,6 +47,7 @@ export function setForm(root, { name, path, signal, refresh }) {
   let draft = drafts.get(name) ?? { ...fresh, definition: structuredClone(fresh.base), name };
   let info = null;
   let mode = 'form';
+  let waiting = false; // for the set to be encoded
 
   const status = el('div', { class: 'meta' });
   const warnings = el('div');
@@ -103,13 +106,16 @@ export function setForm(root, { name, path, signal, refresh }) {
       now.state === 'failed' ? el('p', { class: 'notice bad', role: 'alert' }, `It could not be encoded: ${now.reason}`) : null,
       now.state === 'encoding' && now.reason ? el('p', { class: 'notice warn' }, `It waits: ${now.reason}`) : null,
       (now.warnings ?? []).map((w) => el('p', { class: 'notice warn' }, w)));
-    fill(actions,
+    actions.children.length || fill(actions,
       el('a', { class: 'button', href: `#sets/${name}/evaluate` }, 'Evaluate…'),
       el('button', { type: 'button', onclick: () => exportSets([name]).catch(fail) }, 'Export'),
       el('button', { type: 'button', onclick: copy }, 'Copy…'),
       now.read_only ? null : el('button', { type: 'button', class: 'danger', onclick: remove }, 'Delete…'));
-    if (now.state === 'encoding') {
-      untilReady(name, signal, told).catch(fail);
+    if (now.state === 'encoding' && !waiting) {
+      waiting = true;
+      untilReady(name, signal, told).catch(fail).finally(() => {
+        waiting = false;
+      });
     }
     changed();
   }

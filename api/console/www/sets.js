@@ -1,9 +1,9 @@
 // The view of prompt sets: the list of them, one that is edited, its evaluation.
-import { alert, json, request, aborted } from './api.js';
+import { json, report } from './api.js';
 import { el, fill } from './dom.js';
 import { download, fileButton } from './files.js';
 import { confirm } from './form.js';
-import { fresh, pause, repeat, whileVisible } from './life.js';
+import { pause, repeat, whileVisible } from './life.js';
 import { evaluation } from './evaluation.js';
 import { definitionOf, setForm } from './setform.js';
 
@@ -15,7 +15,7 @@ export function badge({ state, encoded, total }) {
   return text ? el('span', { class: `pill ${state === 'failed' ? 'unhealthy' : 'degraded'}` }, text) : null;
 }
 
-function open(root, rest, signal) {
+export function open(root, rest, signal) {
   const [name, part] = rest.split('/');
   const list = el('ul', { class: 'items' });
   const problem = el('div');
@@ -24,26 +24,24 @@ function open(root, rest, signal) {
   const refresh = async () => {
     try {
       const { data } = await json('/v1/prompt-sets', { signal });
-      fill(problem);
+      report(problem);
       fill(list, data.prompt_sets.map((set) => el('li', {}, el('a', {
         href: `#sets/${set.name}`, 'aria-current': set.name === name ? 'page' : null,
       }, el('strong', {}, set.name), el('span', { class: 'soft' },
         `${set.labels} ${set.labels === 1 ? 'label' : 'labels'}${set.read_only ? ' · configuration' : ''}`), badge(set)))),
       data.prompt_sets.length ? null : el('li', { class: 'soft empty' }, 'There is none yet.'));
     } catch (err) {
-      if (!aborted(err)) {
-        fill(problem, alert(err));
-      }
+      report(problem, err);
     }
   };
 
-  const report = (err) => aborted(err) || fill(problem, alert(err));
+  const fail = (err) => report(problem, err);
   fill(root, el('div', { class: `split ${name ? 'open' : ''}` },
     el('aside', {},
       el('div', { class: 'buttons' },
         el('a', { class: 'button primary', href: '#sets/+' }, 'New set'),
-        fileButton('Import…', { accept: '.json,application/json', multiple: true }, (files) => importSets(files).then(refresh, report)),
-        el('button', { type: 'button', onclick: () => exportSets().catch(report) }, 'Export all')),
+        fileButton('Import…', { accept: '.json,application/json', multiple: true }, (files) => importSets(files).then(refresh, fail)),
+        el('button', { type: 'button', onclick: () => exportSets().catch(fail) }, 'Export all')),
       problem, list),
     detail));
 
@@ -123,5 +121,3 @@ export async function untilReady(name, signal, hear) {
     }
   }
 }
-
-export const view = fresh('sets', 'Prompt sets', open);

@@ -1,9 +1,9 @@
 // The view of the service's state: health, how much is asked, where it waits, batches, the cache, the device, memory. All numbers are differences
 // of two answers of /v1/stats, or what is now; what the service does not tell is not shown.
-import { alert, json, aborted } from './api.js';
+import { json, report } from './api.js';
 import { sparkline } from './chart.js';
-import { bytes, el, fill, percent, set, tell } from './dom.js';
-import { fresh, repeat, whileVisible } from './life.js';
+import { bytes, el, fill, millis, percent, set, tell } from './dom.js';
+import { repeat, whileVisible } from './life.js';
 import { health, onStatus } from './status.js';
 
 const period = 1000; // milliseconds between two looks
@@ -114,6 +114,7 @@ function healthCard() {
   const reason = el('p', { class: 'soft' });
   const facts = pairs('one');
   const element = card('Health', state, reason, facts.element);
+  element.classList.add('first');
   return {
     element,
     show(h) {
@@ -156,6 +157,44 @@ function stageCard() {
         tell(c.failed, String(s.failed));
         tell(c.expired, String(s.expired));
       });
+    },
+  };
+}
+
+// timesCard shows where the time of an image or request went lately: a bar of the stages as on the page of an image, and their means.
+function timesCard() {
+  const bar = el('div', { class: 'timing', 'aria-hidden': 'true' });
+  const legend = el('ul', { class: 'legend' });
+  const note = el('p', { class: 'soft' });
+  const element = card('Time', note, bar, legend);
+  const kind = (name) => (name === 'queue' ? 'queue wait' : name.replace(/-wait$/, ' wait'));
+  const parts = new Map();
+  return {
+    element,
+    show(looks) {
+      const { stages } = looks.now.server;
+      if (!parts.size) {
+        for (const { stage } of stages) {
+          const part = { bar: el('i', { class: kind(stage) }), time: el('span', { class: 'soft' }) };
+          part.item = el('li', {}, el('i', { class: kind(stage) }), stage, ' ', part.time);
+          parts.set(stage, part);
+        }
+        fill(bar, [...parts.values()].map((p) => p.bar));
+        fill(legend, [...parts.values()].map((p) => p.item));
+      }
+      const means = stages.map(({ stage }, i) => {
+        const n = looks.change((s) => s.server.stages[i].count, 10);
+        return { stage, n, mean: n ? looks.change((s) => s.server.stages[i].seconds, 10) / n : 0 };
+      });
+      const all = sum(means.map((m) => m.mean));
+      tell(note, all ? `${millis(1000 * all)} on average, in the last ten seconds; pale is waiting.` : 'Nothing was asked in the last ten seconds.');
+      for (const { stage, mean } of means) {
+        const part = parts.get(stage);
+        part.bar.style.flexGrow = String(1000 * mean); // in all more than 1, so that they fill it
+        part.bar.title = `${stage} ${millis(1000 * mean)}`;
+        part.item.hidden = mean < 1e-5;
+        tell(part.time, millis(1000 * mean));
+      }
     },
   };
 }
@@ -218,9 +257,9 @@ function deviceCard() {
       const fast = busy > 0.2 ? images / busy : null;
       rate.hidden = fast === null && !published;
       gauge.element.hidden = !published || fast === null;
-      gauge.show(published ? fast / published : 0, published && fast < 0.7 * published ? 'warn' : '');
+      gauge.show(published ? fast / published : 0);
       tell(versus, fast === null ? `Idle.${published ? ` Published: ${published.toFixed(0)} images/s in runs of eight.` : ''}`
-        : `${fast.toFixed(0)} images/s while it works${published ? `, published ${published.toFixed(0)}` : ''}`);
+        : `${fast.toFixed(0)} images/s while it works${published ? `, published ${published.toFixed(0)} in runs of eight` : ''}`);
       const share = (v) => (v === null || v === undefined ? null : percent(v));
       const hot = (npu.temperature_celsius ?? []).map((t) => (t === null ? '–' : `${t.toFixed(1)} °C`)).join(', ');
       const worker = npu.worker;
@@ -273,14 +312,14 @@ const waiting = (s) => sum(s.stages.map((x) => x.queued));
 const hits = (c) => c.list_hits + c.memory_hits + c.disk_hits + c.shared;
 const looked = (c) => hits(c) + c.encoded + c.failed;
 
-function open(root, rest, signal) {
+export function open(root, rest, signal) {
   const looks = new Looks();
   const problem = el('div');
   const tiles = {
     requests: tile('Requests', {}), images: tile('Images', {}), waiting: tile('Waiting', { top: 4, tone: '--warn' }), cache: tile('Prompts known', { top: 1, tone: '--good' }),
     cpu: tile('Processor', { top: 1 }), memory: tile('Memory', {}),
   };
-  const cards = { health: healthCard(), stages: stageCard(), batches: batchCard(), device: deviceCard(), requests: requestCard() };
+  const cards = { health: healthCard(), stages: stageCard(), batches: batchCard(), device: deviceCard(), requests: requestCard(), times: timesCard() };
   const cache = pairs();
   const streams = pairs();
   const process = pairs();
@@ -288,9 +327,9 @@ function open(root, rest, signal) {
   fill(root, el('h1', { class: 'hidden' }, 'State'), problem,
     el('div', { class: 'tiles' }, Object.values(tiles).map((t) => t.element)),
     el('div', { class: 'columns even' },
-      el('div', { class: 'stack' }, cards.stages.element, cards.batches.element, cards.requests.element, others.streams),
+      el('div', { class: 'stack' }, cards.times.element, cards.stages.element, cards.batches.element, cards.requests.element, others.streams),
       el('div', { class: 'stack' }, cards.health.element, cards.device.element, others.cache, others.process)));
-  for (const part of [cards.device.element, cards.requests.element, others.streams, tiles.requests.element]) {
+  for (const part of [cards.times.element, cards.device.element, cards.requests.element, others.streams, tiles.requests.element]) {
     part.hidden = true;
   }
 
@@ -302,6 +341,10 @@ function open(root, rest, signal) {
       const limit = now.server.connections;
       tiles.requests.show(some ? `${per(looks.rate(asked))}/s` : '–', limit ? `${limit.open} of ${limit.limit} connections` : '', looks.rates(asked));
       cards.requests.show(looks);
+    }
+    cards.times.element.hidden = !now.server?.stages;
+    if (now.server?.stages) {
+      cards.times.show(looks);
     }
     tiles.images.show(some ? `${per(looks.rate(passed))}/s` : '–', `${passed(now)} since the start`, looks.rates(passed));
     const lost = sum(now.stages.map((s) => s.expired));
@@ -344,15 +387,11 @@ function open(root, rest, signal) {
   whileVisible(signal, (visible) => repeat(period, visible, async () => {
     try {
       const { data } = await json('/v1/stats', { signal: visible });
-      fill(problem);
+      report(problem);
       looks.add(data);
       show();
     } catch (err) {
-      if (!aborted(err)) {
-        fill(problem, alert(err));
-      }
+      report(problem, err);
     }
   }));
 }
-
-export const view = fresh('state', 'State', open);

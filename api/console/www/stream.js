@@ -120,7 +120,7 @@ export function streamPage(root, { id, signal }) {
     parts.live = live(image, { id, signal, sets, definition: page.definition, on });
     told(data);
     eventList(events, {
-      id, path, signal, info: () => page.info, state: () => refresh(signal),
+      id, path, signal, info: () => page.info,
       frame: (a) => parts.live.fed() || parts.live.answered(a, null),
     });
     showDefinition();

@@ -1,8 +1,8 @@
 // The view of streams: the list of them with what holds and how they run, one that is made, one that is looked at.
-import { alert, json, aborted } from './api.js';
+import { json, report } from './api.js';
 import { el, field, fill, millis, tell } from './dom.js';
 import { fields, jsonEditor, tabs } from './form.js';
-import { fresh, repeat, whileVisible } from './life.js';
+import { repeat, whileVisible } from './life.js';
 import { streamPage } from './stream.js';
 
 export const path = (id) => `/v1/streams/${encodeURIComponent(id)}`;
@@ -12,22 +12,24 @@ const told = ['id', 'fed', 'degraded', 'stats', 'state', 'trouble', 'trouble_cod
 // definitionOf is what PUT takes of what GET gives.
 export const definitionOf = (info) => structuredClone(Object.fromEntries(Object.entries(info).filter(([name]) => !told.includes(name))));
 
-// rates turns counters of streams into numbers a second: between two answers, by id.
+// rates turns counters of streams into numbers a second, by id: between answers that are a second apart or more.
 export function rates() {
-  let before = new Map();
+  let before = { at: -Infinity, streams: new Map() };
+  let result = new Map();
   return (streams) => {
-    const now = performance.now();
-    const result = new Map();
-    const next = new Map();
+    const at = performance.now();
+    if (at - before.at < 1000) {
+      return result;
+    }
+    result = new Map();
     for (const { id, stats } of streams) {
-      const last = before.get(id);
-      next.set(id, { now, stats });
-      if (last && stats.frames >= last.stats.frames) {
-        const per = (name) => (1000 * (stats[name] - last.stats[name])) / (now - last.now);
-        result.set(id, { frames: per('frames'), answered: per('answered') + per('reused'), dropped: per('superseded') + per('expired') + per('bad') });
+      const last = before.streams.get(id);
+      if (last && stats.frames >= last.frames) {
+        const per = (...names) => names.reduce((n, name) => n + (1000 * (stats[name] - last[name])) / (at - before.at), 0);
+        result.set(id, { frames: per('frames'), answered: per('answered', 'reused') });
       }
     }
-    before = next;
+    before = { at, streams: new Map(streams.map(({ id, stats }) => [id, stats])) };
     return result;
   };
 }
@@ -46,7 +48,7 @@ export function feeding(info) {
   return info.degraded ? ['degraded', 'too fast'] : info.fed ? ['healthy', 'live'] : ['', info.source ? 'connecting' : 'no frames'];
 }
 
-function open(root, rest, signal) {
+export function open(root, rest, signal) {
   if (rest === '+') {
     return newStream(root, signal);
   }
@@ -85,12 +87,10 @@ function open(root, rest, signal) {
   whileVisible(signal, (visible) => repeat(1500, visible, async () => {
     try {
       const { data } = await json('/v1/streams', { signal: visible });
-      fill(problem);
+      report(problem);
       show(data.streams);
     } catch (err) {
-      if (!aborted(err)) {
-        fill(problem, alert(err));
-      }
+      report(problem, err);
     }
   }));
 }
@@ -204,9 +204,7 @@ async function newStream(root, signal) {
       await json(path(id), { method: 'PUT', body: definition, signal });
       location.hash = `#streams/${id}`;
     } catch (err) {
-      if (!aborted(err)) {
-        fill(problem, alert(err));
-      }
+      report(problem, err);
     }
   };
   fill(root, el('a', { class: 'back', href: '#streams' }, '‹ All streams'),
@@ -221,10 +219,6 @@ async function newStream(root, signal) {
     }
     fill(form, streamForm(definition, sets, () => {}));
   } catch (err) {
-    if (!aborted(err)) {
-      fill(problem, alert(err));
-    }
+    report(problem, err);
   }
 }
-
-export const view = fresh('streams', 'Streams', open);

@@ -1,0 +1,62 @@
+package configs
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+)
+
+// Dangers says what is allowed and lets others do what they surely should not, each time with the key and what to write instead.
+func (c Config) Dangers() (all []string) {
+	s, keys := c.Server, len(c.Access.Keys) > 0
+	if reach := reachOf(s.Host); keys && !s.TLS.On() && reach == everywhere && len(s.TrustedProxies) == 0 {
+		all = append(all, fmt.Sprintf("access.keys: keys are sent in the clear to %q, and whoever listens on the way can use them; write server.tls, "+
+			"or server.host: 127.0.0.1 and put a proxy with TLS before it", s.Host))
+	}
+	if !keys && slices.Contains(s.AllowedOrigins, "*") {
+		all = append(all, `server.allowed_origins: "*" lets every page that somebody here opens use the service, also from outside your network; `+
+			`write the origins that should, or access.keys`)
+	}
+	if info, err := os.Stat(s.TLS.KeyFile); s.TLS.On() && err == nil && info.Mode().Perm()&0o007 != 0 {
+		all = append(all, fmt.Sprintf("server.tls.key_file: every user of this machine can read or change %s; write chmod 640, with the service's group", s.TLS.KeyFile))
+	}
+	return all
+}
+
+// Exposure says in a sentence who may use the service, where that is more than this machine and no key is needed, else "".
+func (c Config) Exposure() string {
+	if len(c.Access.Keys) > 0 {
+		return ""
+	}
+	const remedy = `; for this machine alone write server.host: 127.0.0.1, for chosen callers "hailo-clip keys new NAME"`
+	switch reachOf(c.Server.Host) {
+	case thisMachine:
+		return ""
+	case network:
+		return "everybody in the network of " + c.Server.Host + " may use the service" + remedy
+	}
+	return "everybody who reaches this machine by network may use the service" + remedy
+}
+
+// reach is from where an address can be asked.
+type reach int
+
+const (
+	thisMachine reach = iota
+	network           // a private one
+	everywhere        // or all networks that the machine is in
+)
+
+// reachOf is the reach of server.host. A name counts as everywhere.
+func reachOf(host string) reach {
+	ip, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	switch {
+	case err == nil && ip.Unmap().IsLoopback(), strings.EqualFold(host, "localhost"):
+		return thisMachine
+	case err == nil && (ip.Unmap().IsPrivate() || ip.IsLinkLocalUnicast()):
+		return network
+	}
+	return everywhere
+}

@@ -1,0 +1,19 @@
+package configs
+
+import (
+	_ "embed"
+	"strconv"
+	"strings"
+)
+
+//go:embed hailo-clip.socket
+var socketUnit string
+
+// SocketUnit is the unit of a socket at server.host and server.port that systemd holds for the service.
+func (c Config) SocketUnit() string {
+	address := c.Server.Addr()
+	if strings.HasPrefix(address, ":") { // IPv6 and IPv4
+		address = strconv.Itoa(c.Server.Port)
+	}
+	return strings.Replace(socketUnit, "ListenStream=0.0.0.0:5000\n", "ListenStream="+address+"\n", 1)
+}
