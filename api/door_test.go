@@ -150,7 +150,7 @@ func TestKeysBeforeBodies(t *testing.T) {
 	c = s.send(t, fmt.Sprintf("POST /v1/classify HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"+
 		"Expect: 100-continue\r\nAuthorization: %s\r\n\r\n", len(body), bearerOf("ann")))
 	r := bufio.NewReader(c)
-	if resp := must(http.ReadResponse(r, nil)); resp.StatusCode != 100 {
+	if resp := must(http.ReadResponse(r, nil)); resp.StatusCode != http.StatusContinue {
 		t.Fatal(resp.Status)
 	}
 	fmt.Fprint(c, body)
@@ -220,7 +220,7 @@ func TestKeyOfWebSocket(t *testing.T) {
 	s := keyed(t)
 	for _, protocols := range [][]string{nil, {"hailo-clip"}, {"hailo-clip", "key.x"}, {"hailo-clip", "key." + secretOf("eve")},
 		{"hailo-clip", "key." + secretOf("ann"), "key." + secretOf("ann")}} {
-		if _, resp, err := s.dialBrowser(t, protocols...); err == nil || resp.StatusCode != 401 {
+		if _, resp, err := s.dialBrowser(t, protocols...); err == nil || resp.StatusCode != http.StatusUnauthorized {
 			t.Errorf("%s: %v", protocols, err)
 		}
 	}

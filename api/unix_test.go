@@ -60,7 +60,7 @@ func TestUnixSocket(t *testing.T) {
 		t.Errorf("mode %v", info.Mode())
 	}
 	ask := func(host string, lines ...string) reply {
-		req := must(http.NewRequest("GET", "http://"+host+"/health", nil))
+		req := must(http.NewRequest(http.MethodGet, "http://"+host+"/health", nil))
 		for i := 0; i < len(lines); i += 2 {
 			req.Header.Set(lines[i], lines[i+1])
 		}
@@ -101,7 +101,7 @@ func TestUnixCallers(t *testing.T) {
 			}),
 			answers: func(*request) error { return nil },
 		}).handle(s.other))
-		req := must(http.NewRequest("POST", "http://localhost/caller", strings.NewReader("{}")))
+		req := must(http.NewRequest(http.MethodPost, "http://localhost/caller", strings.NewReader("{}")))
 		req.Header.Set("X-Forwarded-For", "198.51.100.1, 192.0.2.7")
 		resp, err := client.Do(req)
 		noError(t, err)
