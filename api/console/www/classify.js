@@ -2,9 +2,9 @@
 import { aborted, alert, ApiError, json, key, request } from './api.js';
 import { frame, noCamera, openCamera } from './camera.js';
 import { copy, languages } from './copyas.js';
-import { bytes, cosine, debounce, el, fill, percent, set, tell, unique } from './dom.js';
+import { bytes, cosine, debounce, el, fill, notice, percent, set, tell, unique } from './dom.js';
 import { drawSeen, drawWhole, inWords } from './image.js';
-import { cosineScale, labelRows, promptRows } from './prompts.js';
+import { cosineScale, labelRows, promptRows, reasons } from './prompts.js';
 import { config, health, onStatus } from './status.js';
 import { forGood } from './store.js';
 import { timingPanel } from './timing.js';
@@ -12,11 +12,6 @@ import { timingPanel } from './timing.js';
 const path = '/v1/classify';
 const promptsKey = 'hailo-clip.prompts';
 const first = ['a photo of a cat', 'a photo of a dog', 'a photo of a pizza', 'a photo of a guitar'];
-const reasons = {
-  negative: 'something that is none of the labels fits better',
-  min_cosine: 'the best label is not similar enough',
-  min_margin: 'the best label is too near to the next one',
-};
 
 // What is asked, and what was answered last.
 const now = { image: null, set: '', answer: null, asked: null, camera: null, error: null };
@@ -216,7 +211,7 @@ async function startCamera() {
   fill(parts.imageError);
   const why = noCamera();
   if (why) {
-    fill(parts.imageError, el('p', { class: 'notice warn', role: 'alert' }, why));
+    fill(parts.imageError, notice('bad', why));
     return;
   }
   const mine = opening = {};
@@ -238,7 +233,7 @@ async function startCamera() {
     showVideo(camera);
     watch(camera);
   } catch (err) {
-    fill(parts.imageError, el('p', { class: 'notice warn', role: 'alert' }, err.message));
+    fill(parts.imageError, notice('bad', err.message));
   }
   set(parts.cameraButton, { disabled: false });
 }
