@@ -118,6 +118,17 @@ race: setup ## every test under the race detector
 # every new input smaller.
 FUZZTIME ?= 5m
 
+.PHONY: monitoring-test
+monitoring-test: setup ## metrics under load, and every query of dashboard and alerts in a real Prometheus (Debian: installs it)
+	@command -v prometheus >/dev/null && command -v promtool >/dev/null || \
+	  { sudo=; [ "$$(id -u)" = 0 ] || sudo='sudo -n'; $$sudo apt-get install -y -q --no-install-recommends prometheus >/dev/null; }
+	HAILO_TEST_REQUIRE_PROMETHEUS=1 $(GO) test -count=1 -v -run 'TestMetricsMove|TestDashboard|TestMonitoring' ./cmd/hailo-clip
+	HAILO_TEST_REQUIRE_PROMETHEUS=1 $(GO) test -count=1 ./api/admin
+
+.PHONY: metrics-cost
+metrics-cost: setup ## CPU time of an answer with metrics and a log, against none, in turns (N=10 turns of 5 s each)
+	HAILO_TEST_METRICS_COST=$(or $(N),10) $(GO) test -count=1 -timeout 60m -run TestMetricsCost -v ./cmd/hailo-clip
+
 .PHONY: fuzz
 fuzz: setup ## every fuzz test for FUZZTIME (5m each): both sides of the worker's protocol first, then the parsers
 	@set -e; for p in ./hailo/npu ./hailo/npu/wire ./hailo/npu/worker ./hailo/sim $$($(GO) list ./... | grep -v -e /hailo/npu -e /hailo/sim$$); do \

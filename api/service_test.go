@@ -228,10 +228,12 @@ func testConfig() Config {
 func newService(t testing.TB, change func(*Config, *Service)) *service {
 	t.Helper()
 	s := &service{device: newDevice(), log: &logBuffer{}}
-	cfg := testConfig()
+	cfg, recorder := testConfig(), admin.NewRecorder()
 	svc := Service{
-		Engine: testEngine(t, s.device, nil), RequestTimeout: testRequestLimit, BatchTimeout: testRequestLimit, Version: "1.2.3", LogEvery: 1,
-		Recorder: admin.NewRecorder(), Admin: &admin.Parts{Reload: func(context.Context) (any, error) { return map[string][]string{}, nil }},
+		Engine: testEngine(t, s.device, func(_ *clip.Config, p *clip.Parts) { p.Observe = recorder.Line }), RequestTimeout: testRequestLimit, BatchTimeout: testRequestLimit, Version: "1.2.3", LogEvery: 1,
+		Recorder: recorder, Admin: &admin.Parts{Reload: func(context.Context) (any, error) {
+			return map[string][]string{"applied": {}, "needs_restart": {}, "warnings": {}}, nil
+		}},
 		Log: slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if *overTLS {

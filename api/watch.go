@@ -56,6 +56,8 @@ func rejection(o outcome) string {
 		return admin.Superseded
 	case o.status == 429 && is(errBodyMemory):
 		return admin.BodyMemory
+	case o.status == 429 && is(errKeyBusy):
+		return admin.KeyBusy
 	case o.status == 429 && is(decode.ErrBusy):
 		return admin.DecodeMemory
 	case o.status == 429 && is(cache.ErrBusy):

@@ -103,14 +103,20 @@ func (s *Server) Addr() net.Addr { return s.ln.Addr() }
 // Run serves until ctx ends, and a moment longer what is being answered. It is called once.
 func (s *Server) Run(ctx context.Context) {
 	s.parts.Log.Info("metrics and profiles", "url", "http://"+s.ln.Addr().String()+"/metrics")
+	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
+		defer close(ended)
 		patience, cancel := context.WithTimeout(context.Background(), goodbyeTime)
 		defer cancel()
 		if s.http.Shutdown(patience) != nil {
 			_ = s.http.Close() // profiles end early
 		}
 	})
-	defer stop()
+	defer func() {
+		if !stop() {
+			<-ended
+		}
+	}()
 	if err := s.http.Serve(netutil.LimitListener(s.ln, maxConns)); !errors.Is(err, http.ErrServerClosed) {
 		s.parts.Log.Error("the listener for metrics has failed", "error", err)
 	}

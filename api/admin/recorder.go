@@ -36,19 +36,20 @@ const (
 	BodyMemory       = "body_memory"     // server.max_body_memory_bytes are used up
 	DecodeMemory     = "decode_memory"   // there is no memory to decode the image
 	TextQueueFull    = "text_queue_full" // text_embedding.max_pending prompts wait
+	KeyBusy          = "key_busy"        // as much goes on with the key as may at once
 	StreamsFull      = "streams_full"    // or listeners to events
 	TooManyConns     = "too_many_connections"
-	NotReady         = "not_ready"         // starting, or the device is lost and nothing stands in
-	Stopping         = "stopping"          //
-	Unavailable      = "unavailable"       // the encoder went away meanwhile, or a file cannot be used
-	DeadlineExceeded = "deadline_exceeded" //
-	ReadTimeout      = "read_timeout"      // the request did not arrive in time
-	ClientGone       = "client_gone"       //
-	OtherReason      = "other"             //
+	NotReady         = "not_ready" // starting, or the device is lost and nothing stands in
+	Stopping         = "stopping"
+	Unavailable      = "unavailable" // the encoder went away meanwhile, or a file cannot be used
+	DeadlineExceeded = "deadline_exceeded"
+	ReadTimeout      = "read_timeout" // the request did not arrive in time
+	ClientGone       = "client_gone"
+	OtherReason      = "other"
 )
 
 var reasons = []string{
-	QueueFull, Displaced, Superseded, BodyMemory, DecodeMemory, TextQueueFull, StreamsFull, TooManyConns, NotReady, Stopping,
+	QueueFull, Displaced, Superseded, BodyMemory, DecodeMemory, TextQueueFull, KeyBusy, StreamsFull, TooManyConns, NotReady, Stopping,
 	Unavailable, DeadlineExceeded, ReadTimeout, ClientGone, OtherReason,
 }
 

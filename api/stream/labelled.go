@@ -39,7 +39,7 @@ func (h *Hub) label(id string, unnamed, defined bool) *meter {
 		return m
 	case unnamed:
 		return &h.others
-	case len(h.labelled) >= maxLabelled && !(defined && h.unlabel()):
+	case len(h.labelled) >= maxLabelled && (!defined || !h.unlabel()):
 		return &h.others
 	}
 	m = &meter{}

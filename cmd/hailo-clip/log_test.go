@@ -80,3 +80,36 @@ func TestLogFlushIsBounded(t *testing.T) {
 	_, _ = q.Write([]byte("a line\n"))
 	q.flush(time.Millisecond) // or the test hangs
 }
+
+// TestLogChangesWhileItIsUsed: level and format change for loggers that are there already. What is no terminal gets JSON.
+func TestLogChangesWhileItIsUsed(t *testing.T) {
+	out := &reader{}
+	q := newLogQueue(out)
+	log := q.logger(configs.Logging{Level: "info", Format: "auto"}).With("kept", 1).WithGroup("group")
+	for _, step := range []struct {
+		c    configs.Logging
+		want string
+	}{
+		{configs.Logging{Level: "info", Format: "auto"}, `"level":"INFO","msg":"a line","kept":1,"group":{"n":2}}`},
+		{configs.Logging{Level: "info", Format: "text"}, `level=INFO msg="a line" kept=1 group.n=2`},
+		{configs.Logging{Level: "error", Format: "json"}, ""},
+		{configs.Logging{Level: "DEBUG", Format: "json"}, `"msg":"a line"`},
+	} {
+		q.apply(step.c)
+		log.Info("a line", "n", 2)
+		q.flush(time.Hour)
+		out.mu.Lock()
+		if got := out.written.String(); !strings.Contains(got, step.want) || step.want == "" && got != "" {
+			t.Errorf("%+v: %q", step.c, got)
+		}
+		out.written.Reset()
+		out.mu.Unlock()
+	}
+	q.term = true
+	q.apply(configs.Logging{Level: "info", Format: "auto"})
+	log.Info("a line")
+	q.flush(time.Hour)
+	if got := out.written.String(); !strings.Contains(got, `msg="a line"`) {
+		t.Errorf("a terminal gets %q", got)
+	}
+}
