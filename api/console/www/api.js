@@ -63,8 +63,14 @@ export async function json(path, { body, headers = {}, ...options } = {}) {
   const response = await request(path, { body, headers, ...options });
   const text = await response.text();
   const roundTrip = performance.now() - start;
+  let data = null;
+  try {
+    data = text === '' ? null : JSON.parse(text);
+  } catch {
+    throw new ApiError("The answer is not JSON, and not the service's own: something between may have made it.", { status: response.status, code: 'no_json' });
+  }
   return {
-    data: text === '' ? null : JSON.parse(text),
+    data,
     etag: response.headers.get('ETag') ?? '',
     requestId: response.headers.get('X-Request-Id') ?? '',
     warning: response.headers.get('X-Clip-Warning') ?? '',

@@ -3,7 +3,8 @@ import { aborted, alert, ApiError, json, key, request } from './api.js';
 import { frame, noCamera, openCamera } from './camera.js';
 import { copy, languages } from './copyas.js';
 import { bytes, cosine, debounce, el, fill, notice, percent, set, tell, unique } from './dom.js';
-import { drawSeen, drawWhole, inWords } from './image.js';
+import { dropTarget } from './files.js';
+import { drawSeen, drawWhole, inWords, transparent } from './image.js';
 import { cosineScale, labelRows, promptRows, reasons } from './prompts.js';
 import { config, health, onStatus } from './status.js';
 import { forGood } from './store.js';
@@ -42,20 +43,7 @@ function start(root) {
       el('div', { class: 'stack' }, resultCard(), parts.timing.element, copyCard())));
   parts.timing.element.hidden = true;
 
-  root.addEventListener('dragover', (event) => {
-    event.preventDefault();
-    parts.stage.classList.add('over');
-  });
-  root.addEventListener('dragleave', (event) => {
-    if (!root.contains(event.relatedTarget)) {
-      parts.stage.classList.remove('over');
-    }
-  });
-  root.addEventListener('drop', (event) => {
-    event.preventDefault();
-    parts.stage.classList.remove('over');
-    take(event.dataTransfer.files[0]);
-  });
+  dropTarget(root, (data) => take(data.files[0]), parts.stage);
   addEventListener('paste', (event) => {
     const file = [...event.clipboardData?.files ?? []].find((f) => f.type.startsWith('image/'));
     if (file && root.isConnected) {
@@ -72,7 +60,6 @@ function start(root) {
     settings = found;
     fill(parts.samples, el('option', { value: '' }, 'Samples'), found.samples.map((name) => el('option', { value: name }, nameOf(name))));
     parts.samples.hidden = found.samples.length === 0;
-    tell(parts.seenWords, inWords[found.fit]);
     tell(parts.seenSize, `${found.image_size} × ${found.image_size}`);
     draw();
   }, fail);
@@ -183,7 +170,7 @@ async function take(file, name = file?.name) {
     return;
   }
   now.image?.bitmap?.close();
-  now.image = { blob: file, name: name || 'image', bitmap };
+  now.image = { blob: file, name: name || 'image', bitmap, transparent: bitmap !== null && transparent(bitmap) };
   tell(parts.caption, [now.image.name, bitmap && `${bitmap.width} × ${bitmap.height}`, bytes(file.size)].filter(Boolean).join(' · '));
   draw();
   await classify();
@@ -199,6 +186,7 @@ function draw() {
   parts.seenCard.hidden = !bitmap;
   if (bitmap) {
     drawSeen(parts.seen, bitmap, bitmap.width, bitmap.height, settings);
+    tell(parts.seenWords, inWords[settings.fit] + (now.image.transparent ? ' Where this image is transparent the model sees the colours that are stored there, which no browser shows.' : ''));
     if (!now.camera) {
       drawWhole(parts.whole, bitmap, bitmap.width, bitmap.height, settings);
     }

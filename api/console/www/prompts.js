@@ -163,7 +163,7 @@ export function promptRows(texts, changed) {
       for (const r of rows) {
         const counted = by.get(r.input.value.trim());
         r.tokens.show(counted && String(counted.tokens));
-        r.tokens.element.classList.toggle('over', counted?.truncated ?? false);
+        r.tokens.element.classList.toggle('long', counted?.truncated ?? false);
         r.note.hidden = !counted?.truncated;
         tell(r.note, counted?.truncated ? `Too long: the model reads ${most} tokens, and what comes after them is cut off.` : '');
         set(r.input, { 'aria-describedby': counted?.truncated ? r.note.id : null });
