@@ -22,7 +22,7 @@ func docsPage(description []byte) ([]byte, error) {
 		return nil, err
 	}
 	page, err := template.New("docs").Funcs(template.FuncMap{
-		"prose": prose, "last": lastPart, "list": doc.list,
+		"prose": prose, "last": lastPart, "list": doc.list, "slug": slug,
 	}).Parse(docsTemplate)
 	if err != nil {
 		return nil, err
@@ -204,6 +204,9 @@ func (s docsSchema) Bounds() string {
 }
 
 func lastPart(ref string) string { return ref[strings.LastIndexByte(ref, '/')+1:] }
+
+// slug makes a name one that may be an id.
+func slug(name string) string { return strings.ReplaceAll(strings.ToLower(name), " ", "-") }
 
 var codeSpan = regexp.MustCompile("`([^`]+)`")
 

@@ -32,7 +32,10 @@ func TestGeneratedRequests(t *testing.T) {
 	doc := newSpec(t, must(openAPIFiles())["openapi.json"].Body)
 	doc.operations(func(method, path string, operation node) {
 		t.Run(operation.text("operationId"), func(t *testing.T) {
-			g := &generator{Rand: rand.New(rand.NewPCG(12, uint64(len(path)))), t: t, spec: doc, names: map[string][]string{"prompt_set": {"pets"}, "label": {"cat"}, "source": {""}, "format": {""}}}
+			g := &generator{
+				Rand: rand.New(rand.NewPCG(12, uint64(len(path)))), t: t, spec: doc,
+				names: map[string][]string{"prompt_set": {"pets"}, "label": {"cat"}, "source": {""}, "format": {""}},
+			}
 			if strings.HasPrefix(path, "/v1/streams") {
 				g.names["id"] = []string{"door"}
 			} else {
@@ -42,7 +45,8 @@ func TestGeneratedRequests(t *testing.T) {
 			for i := range n {
 				if i%10 == 0 { // what earlier ones have changed or deleted
 					s.json(t, "PUT", "/v1/prompt-sets/pets", `{"labels":[{"name":"cat","prompts":["a cat"]},{"name":"dog"}]}`)
-					s.json(t, "PUT", "/v1/streams/door", `{"prompts":["x"],"policy":"queue","events":{"store":true,"thumbnails":true,"on":"changes","min_frames":1}}`)
+					s.json(t, "PUT", "/v1/streams/door",
+						`{"prompts":["x"],"policy":"queue","events":{"store":true,"thumbnails":true,"on":"changes","min_frames":1}}`)
 				}
 				if strings.HasPrefix(path, "/v1/events") && i%10 == 0 {
 					e := event.Event{ID: event.NewID(), Stream: "door", Kind: event.Enter, Label: "x", Time: time.Now(), Vector: testVector("x"), JPEG: black}

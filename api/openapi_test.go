@@ -2,8 +2,10 @@ package api
 
 import (
 	"fmt"
+	"html"
 	"net/http"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -284,5 +286,45 @@ func compareFields(t *testing.T, schema node, typ reflect.Type) {
 	}
 	for name := range described {
 		t.Errorf("%s has %s, which %s lacks", schema.pointer, name, typ)
+	}
+}
+
+// TestDocs: the page has each operation and each schema, with an example, and nothing that a browser is told not to run. What
+// clients have, they need not get again.
+func TestDocs(t *testing.T) {
+	s := serve(t, nil)
+	page := s.do(t, "GET", "/docs", "")
+	if page.status != 200 || page.header.Get("Content-Type") != "text/html; charset=utf-8" ||
+		page.header.Get("Content-Security-Policy") != "default-src 'self'; frame-ancestors 'none'" {
+		t.Fatalf("%d %v", page.status, page.header)
+	}
+	text := html.UnescapeString(string(page.body))
+	newSpec(t, must(openAPIFiles())["openapi.json"].Body).operations(func(method, path string, operation node) {
+		sample := operation.child("x-codeSamples").items()[0].text("source")
+		for _, part := range []string{`id="` + operation.text("operationId") + `"`, sample, operation.text("summary"), path} {
+			if !strings.Contains(text, part) {
+				t.Errorf("%s %s: the page lacks %q", method, path, part)
+			}
+		}
+		asks := regexp.MustCompile(`localhost:\d+` + regexp.MustCompile(`\\\{\w+\\\}`).ReplaceAllString(regexp.QuoteMeta(path), `[\w.-]+`) + `(['? ]|$)`)
+		if !asks.MatchString(sample) {
+			t.Errorf("%s %s: the example is for something else: %s", method, path, sample)
+		}
+	})
+	for _, link := range regexp.MustCompile(`href="#([^"]+)"`).FindAllStringSubmatch(string(page.body), -1) {
+		if !strings.Contains(string(page.body), `id="`+link[1]+`"`) {
+			t.Errorf("the page has no %s", link[1])
+		}
+	}
+	for _, never := range []string{"<script", "style=", "<style", "http-equiv", "data:image", "<no value>", "ZgotmplZ"} {
+		if strings.Contains(strings.ReplaceAll(text, "data:image/jpeg;base64", ""), never) {
+			t.Errorf("the page has %s", never)
+		}
+	}
+	for _, path := range []string{"/docs", "/openapi.json", "/openapi.yaml"} {
+		tag := s.do(t, "GET", path, "").header.Get("ETag")
+		if again := s.do(t, "GET", path, "", "If-None-Match", tag); again.status != 304 || len(again.body) != 0 || tag == "" {
+			t.Errorf("%s: %d with %d bytes for %s", path, again.status, len(again.body), tag)
+		}
 	}
 }

@@ -231,7 +231,9 @@ func newService(t testing.TB, change func(*Config, *Service)) *service {
 	cfg, recorder := testConfig(), admin.NewRecorder()
 	svc := Service{
 		Engine: testEngine(t, s.device, func(_ *clip.Config, p *clip.Parts) { p.Observe = recorder.Line }), RequestTimeout: testRequestLimit, BatchTimeout: testRequestLimit, Version: "1.2.3", LogEvery: 1,
-		Recorder: recorder, Admin: &admin.Parts{Reload: func(context.Context) (any, error) { return map[string][]string{}, nil }},
+		Recorder: recorder, Admin: &admin.Parts{Reload: func(context.Context) (any, error) {
+			return map[string][]string{"applied": {}, "needs_restart": {}, "warnings": {}}, nil
+		}},
 		Log: slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if *overTLS {

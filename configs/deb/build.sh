@@ -30,8 +30,9 @@ file $here/worker.mk usr/share/hailo-clip/worker/Makefile
 file configs/hailo-clip.yaml usr/share/hailo-clip/hailo-clip.yaml
 file configs/etc.yaml usr/share/hailo-clip/etc.yaml
 install -d "$ROOT/usr/lib/systemd/system"
-env -i PATH="$PATH" HOME="$HOME" bin/hailo-clip config unit --config configs/hailo-clip.yaml --arch "$arch" >"$ROOT/usr/lib/systemd/system/hailo-clip.service"
-file $here/hailo-clip.socket usr/lib/systemd/system/hailo-clip.socket
+unit() { env -i PATH="$PATH" HOME="$HOME" bin/hailo-clip config unit --config configs/etc.yaml "$@"; }
+unit --arch "$arch" >"$ROOT/usr/lib/systemd/system/hailo-clip.service"
+unit --socket >"$ROOT/usr/lib/systemd/system/hailo-clip.socket"
 file $here/sysusers.conf usr/lib/sysusers.d/hailo-clip.conf
 file $here/udev.rules usr/lib/udev/rules.d/70-hailo-clip.rules
 
@@ -68,5 +69,5 @@ done
 file $here/lintian usr/share/lintian/overrides/hailo-clip
 
 find "$ROOT" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-sed "s|@ARCH@|$arch|; s|@VERSION@|$VERSION|; s|@MAINTAINER@|$MAINTAINER|; s|@ROOT@|$ROOT|" $here/nfpm.yaml >"$out/nfpm.yaml"
+sed "s|@ARCH@|$arch|; s|@VERSION@|$VERSION|; s|@MAINTAINER@|$MAINTAINER|; s|@ROOT@|$ROOT|; s|@COMPRESSION@|${DEB_COMPRESSION:-gzip}|" $here/nfpm.yaml >"$out/nfpm.yaml"
 bin/tools/nfpm package --config "$out/nfpm.yaml" --packager deb --target "bin/hailo-clip_${VERSION}_$arch.deb"

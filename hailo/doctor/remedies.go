@@ -24,10 +24,16 @@ const (
 		"# unplug the power; reseat the ribbon and the HAT (lit LEDs prove\n" +
 		"# nothing). If it is still not found, add this line to\n" +
 		"# /boot/firmware/config.txt: dtparam=pciex1"
-
-	// makeWorker builds the worker and puts it where the service looks: beside the program.
-	makeWorker = "# in the source folder of hailo-clip:\nmake npu\nsudo install bin/hailo-clip-npu /usr/bin/"
 )
+
+// makeWorker is the remedy that builds the worker and puts it where the service looks: beside the program, or where the
+// Debian package has it.
+func (e *exam) makeWorker() string {
+	if e.Exists("/usr/share/hailo-clip/worker/Makefile") {
+		return "sudo apt install g++ make\nsudo make -C /usr/share/hailo-clip/worker\nsudo systemctl restart hailo-clip"
+	}
+	return "# in the source folder of hailo-clip:\nmake npu\nsudo install bin/hailo-clip-npu /usr/bin/"
+}
 
 // The same thing has another package name in the Raspberry Pi archive and at Hailo.
 var (

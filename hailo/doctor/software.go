@@ -215,7 +215,7 @@ func checkWorker(e *exam) {
 	file := e.env.Worker
 	info := e.Stat(file)
 	if file == "" || info == nil {
-		e.add(e.absent, strings.TrimSuffix("The worker hailo-clip-npu is not installed: "+file, ": ")+".", makeWorker)
+		e.add(e.absent, strings.TrimSuffix("The worker hailo-clip-npu is not installed: "+file, ": ")+".", e.makeWorker())
 		return
 	}
 	p, isELF := e.Program(file)
@@ -223,17 +223,17 @@ func checkWorker(e *exam) {
 	lib, the := e.Library(), "The worker "+file
 	switch {
 	case !isELF:
-		e.add(Fail, the+" is not a program.", makeWorker)
+		e.add(Fail, the+" is not a program.", e.makeWorker())
 	case info.Mode().Perm()&0o111 == 0:
 		e.add(Fail, the+" may not be executed.", "sudo chmod 755 "+shell(file))
 	case !p.Native:
-		e.add(Fail, the+" is for another kind of processor ("+p.Machine+").", makeWorker)
+		e.add(Fail, the+" is for another kind of processor ("+p.Machine+").", e.makeWorker())
 	case p.HailoRT == "":
-		e.add(Fail, the+" does not use libhailort, so it cannot drive the chip.", makeWorker)
+		e.add(Fail, the+" does not use libhailort, so it cannot drive the chip.", e.makeWorker())
 	case e.Versions.Worker != "" && lib == "":
 		e.add(Info, the+" was built for libhailort "+e.Versions.Worker+", which has to be installed.")
 	case e.Versions.Worker != "" && !e.HasLibrary(e.Versions.Worker):
-		e.add(Fail, the+" was built for libhailort "+e.Versions.Worker+", but "+lib+" is installed: it cannot start.", makeWorker)
+		e.add(Fail, the+" was built for libhailort "+e.Versions.Worker+", but "+lib+" is installed: it cannot start.", e.makeWorker())
 	default:
 		e.add(OK, the+" was built for "+p.HailoRT+".")
 	}

@@ -87,7 +87,7 @@ func (c *Config) Parse(args []string) error {
 		fmt.Println("The simulated chip: a worker process that hailo-clip starts, with sim.arguments of the\nconfiguration as further flags.")
 		fmt.Println()
 		fs.PrintDefaults()
-		fmt.Print("\n" + faultsHelp)
+		fmt.Print("\n" + faultsHelp + "\nExample:\n  HAILO_CLIP_SIM_ARGUMENTS=\"--fault crash=1000\" hailo-clip serve --backend sim\n")
 	}
 	if err != nil {
 		return err

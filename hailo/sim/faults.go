@@ -29,9 +29,6 @@ command on (N = 1 is the next):
   decay=F     take longer with every frame from now on, by F of the first time
   heat=S      throttling state S, 0 to 6; at 5 and 6 the streams are off
   refuse=W    do not open: busy, version, nodevice, silent (no answer), magic (wrong protocol)
-
-Example:
-  HAILO_CLIP_SIM_ARGUMENTS="--fault crash=1000" hailo-clip serve --backend sim
 `
 
 // faults is what goes wrong, as commanded by words: see faultsHelp. Safe for concurrent use.

@@ -6,7 +6,7 @@
 // throws, when the page logs an error or breaks its Content-Security-Policy, or asks any host but the service, unless
 // the test says so before with allow.
 import { spawn } from 'node:child_process';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -188,6 +188,11 @@ async function runOne(browser, shared, { name, options: { service: own, ...optio
 
 // run runs what is registered, and returns how many tests have failed.
 export async function run() {
+  for (const name of await readdir(out)) { // of a former run
+    if (/^failed-.*\.png$/.test(name)) {
+      await rm(path.join(out, name));
+    }
+  }
   const browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
     args: ['--no-sandbox', '--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream', '--disable-background-networking'],

@@ -331,7 +331,7 @@ export function setForm(root, { name, path, signal, refresh }) {
     });
     const both = [bound('enter'), bound('exit')];
     const name = fields(l, [{ at: 'name', label: 'Label', kind: 'text', empty: '', placeholder: 'open' }], changed);
-    const prompts = fields(l, [{ at: 'prompts', label: 'Prompts, one a line', kind: 'lines', placeholder: 'an open door\na door that stands open' }], changed);
+    const prompts = fields(l, [{ at: 'prompts', label: 'Prompts, one a line', kind: 'lines', placeholder: 'Left empty: the name of the label,\nin CLIP’s seven templates' }], changed);
     const negation = draft.definition.activation === 'pair'
       ? fields(l, [{ at: 'negation', label: 'Prompts for “it is not there”', kind: 'lines', placeholder: 'a closed door' }], changed) : [];
     const more = el('div', { class: 'row' },
