@@ -25,7 +25,7 @@ func TestApply(t *testing.T) {
 	if r := classify(1, "Origin", "https://example.org"); r.status != 200 || r.header.Get("Access-Control-Allow-Origin") == "" {
 		t.Errorf("%d %v", r.status, r.header)
 	}
-	if !s.trusts(addressOf(s.listeners[0].Addr())) {
+	if !s.rules.Load().trusts(addressOf(s.listeners[0].Addr())) {
 		t.Error("the proxy is not trusted")
 	}
 	c.AllowedHosts = []string{"example.org"}

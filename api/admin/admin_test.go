@@ -220,7 +220,9 @@ func startListener(t *testing.T, cfg Config, p Parts) (*Server, string) {
 func TestListener(t *testing.T) {
 	reloads := 0
 	var broken error
-	s, address := startListener(t, Config{Listen: "127.0.0.1:0"}, Parts{Hosts: []string{"pi.example", "named.example:99"}, Reload: func(context.Context) (any, error) {
+	s, address := startListener(t, Config{Listen: "127.0.0.1:0"}, Parts{Hosts: func() []string {
+		return []string{"pi.example", "named.example:99"}
+	}, Reload: func(context.Context) (any, error) {
 		reloads++
 		return map[string]int{"reloads": reloads}, broken
 	}})

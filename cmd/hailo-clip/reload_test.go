@@ -190,6 +190,16 @@ func TestReloadByRequest(t *testing.T) {
 			!strings.Contains(said, "my.yaml: line 2: server.max_prompts: 0 is out of bounds") || !strings.Contains(said, "my.yaml: line 3") {
 			t.Errorf("%d %s", a.status, a.raw)
 		}
+		named := must(http.NewRequest(http.MethodGet, url+"/nowhere", nil))
+		named.Host = "clip.example"
+		for text, status := range map[string]int{"server: {allowed_hosts: [clip.example]}\n": 404, "server: {allowed_hosts: [other.example]}\n": 403} {
+			if a := reload(text); !strings.Contains(a.raw, `"server.allowed_hosts"`) {
+				t.Error(a.raw)
+			}
+			if got := must(read(http.DefaultClient.Do(named))); got.status != status {
+				t.Errorf("%s: %s %d %.200s", listen, text, got.status, got.raw)
+			}
+		}
 		r.stop(t)
 	}
 }

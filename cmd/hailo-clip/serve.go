@@ -170,7 +170,7 @@ func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *se
 	}
 	reload.service = s
 	onOwn := e.adminParts(reload)
-	onOwn.Metrics, onOwn.Listener = server.WriteMetrics, socks.admin
+	onOwn.Metrics, onOwn.Hosts, onOwn.Listener = server.WriteMetrics, server.AllowedHosts, socks.admin
 	s.admin = admin.Listen(e.cfg.Admin, onOwn)
 	return s, nil
 }
@@ -183,9 +183,9 @@ func consoleSamples(samples []demo.Sample) (list []api.Sample) {
 	return list
 }
 
-// adminParts is what operators are served with, but for the metrics.
+// adminParts is what operators are served with, but for what the server has.
 func (e *engine) adminParts(reload *reloader) admin.Parts {
-	p := admin.Parts{Hosts: e.cfg.Server.AllowedHosts, Log: e.log}
+	p := admin.Parts{Log: e.log}
 	if reload.load != nil {
 		p.Reload = func(ctx context.Context) (any, error) { return reload.Reload(ctx) }
 	}
