@@ -9,9 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+
+	"hailoclip/configs"
 )
 
 // reloading is a service whose configuration changes.
@@ -102,6 +105,32 @@ func TestReload(t *testing.T) {
 		t.Error(set.raw)
 	}
 	r.stop(t)
+}
+
+// TestLiveSettings: the default file lists what a reload applies, and each of them is a setting, or a section.
+func TestLiveSettings(t *testing.T) {
+	var live, there []string
+	for _, l := range (&service{}).live() {
+		for _, key := range l.keys {
+			live = append(live, strings.TrimSuffix(key, "."))
+		}
+	}
+	slices.Sort(live)
+	_, list, _ := strings.Cut(string(configs.Default), " Live:\n")
+	list, _, _ = strings.Cut(list, "\n\n")
+	listed := strings.FieldsFunc(list, func(c rune) bool { return strings.ContainsRune("#, \n", c) })
+	if slices.Sort(listed); !slices.Equal(live, listed) {
+		t.Errorf("live: %q\nlisted: %q", live, listed)
+	}
+	for _, line := range must(must(configs.Read(configFile(t, ""), nil, nil)).Origins()) {
+		key, _, _ := strings.Cut(line, ":")
+		there = append(there, key, key[:max(strings.LastIndex(key, "."), 0)])
+	}
+	for _, key := range live {
+		if !slices.Contains(there, key) {
+			t.Errorf("%s is no setting", key)
+		}
+	}
 }
 
 // TestReloadOfFiles: a file that the configuration names has changed, and nothing else.
