@@ -57,7 +57,7 @@ func (r *request) log(took time.Duration) {
 		slog.Int("bytes_in", r.size),
 		slog.Int("bytes_out", sent),
 		slog.String("request_id", r.id),
-		slog.String("client", clientOf(s.clientAddress(r.ctx))),
+		slog.String("client", clientOf(r.rules.clientAddress(r.ctx))),
 	)
 	if key := r.keyName(); key != "" {
 		attrs = append(attrs, slog.String("key", key))

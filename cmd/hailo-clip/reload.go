@@ -29,7 +29,7 @@ type liveSettings struct {
 	apply func(context.Context, configs.Config) error
 }
 
-// live is what a reload applies. Everything else needs a restart.
+// live is what a reload applies, as the head of hailo-clip.yaml lists it. Everything else needs a restart.
 func (s *service) live() []liveSettings {
 	keys := func(section string, names ...string) (all []string) {
 		for _, name := range names {
