@@ -93,7 +93,7 @@ func clientOf(ip netip.Addr) string {
 // stageAttrs are the times of the stages that the request has been through, in milliseconds; an empty group, which is not written,
 // when there are none.
 func (r *request) stageAttrs() slog.Attr {
-	var times []slog.Attr
+	times := make([]slog.Attr, 0, 2*len(r.result.Times)+3)
 	r.eachTiming(r.took, func(name, suffix string, d time.Duration) {
 		if d > 0 {
 			times = append(times, slog.Float64(name+suffix, millis(d)))
