@@ -2,6 +2,7 @@ package configs
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -21,6 +22,10 @@ func (c Config) Dangers() (all []string) {
 	}
 	if info, err := os.Stat(s.TLS.KeyFile); s.TLS.On() && err == nil && info.Mode().Perm()&0o007 != 0 {
 		all = append(all, fmt.Sprintf("server.tls.key_file: every user of this machine can read or change %s; write chmod 640, with the service's group", s.TLS.KeyFile))
+	}
+	if host, _, err := net.SplitHostPort(c.Admin.Listen); err == nil && reachOf(host) == everywhere {
+		all = append(all, fmt.Sprintf("admin.listen: who reaches %s can read profiles and reload the configuration, without a key; "+
+			"write 127.0.0.1:5001, or an address of a private network", c.Admin.Listen))
 	}
 	return all
 }
@@ -49,7 +54,7 @@ const (
 	everywhere        // or all networks that the machine is in
 )
 
-// reachOf is the reach of server.host. A name counts as everywhere.
+// reachOf is the reach of a host to listen on. A name counts as everywhere.
 func reachOf(host string) reach {
 	ip, err := netip.ParseAddr(strings.Trim(host, "[]"))
 	switch {
