@@ -31,9 +31,14 @@ func (r *request) log(took time.Duration) {
 	if !log.Enabled(background, level) {
 		return
 	}
-	logged, leftOut := r.watched.lines.answered(int(s.logEvery.Load())), uint64(0)
-	if status >= fasthttp.StatusBadRequest {
-		logged, leftOut = r.watched.lines.failed(status, now)
+	logged, leftOut := false, uint64(0)
+	switch lines := &r.watched.lines; {
+	case r.fault.err != nil: // also of an item of a batch that is answered with 200
+		logged, leftOut = lines.failed(r.fault.status, now)
+	case status >= fasthttp.StatusBadRequest:
+		logged, leftOut = lines.failed(status, now)
+	default:
+		logged = lines.answered(int(s.logEvery.Load()))
 	}
 	if !logged {
 		s.unlogged.Add(1)
