@@ -341,6 +341,20 @@ func TestPortTaken(t *testing.T) {
 	}
 }
 
+// TestAddressFamily: 0.0.0.0 is all of IPv4 and nothing else, as for server.host, whether its port is taken or not.
+func TestAddressFamily(t *testing.T) {
+	log := slog.New(slog.DiscardHandler)
+	first := Listen(Config{Listen: "0.0.0.0:0"}, Parts{Log: log})
+	defer first.Close()
+	second := Listen(Config{Listen: first.Addr().String()}, Parts{Log: log})
+	defer second.Close()
+	for _, s := range []*Server{first, second} {
+		if ip := s.Addr().(*net.TCPAddr).IP; ip.To4() == nil {
+			t.Errorf("listens on %s", s.Addr())
+		}
+	}
+}
+
 // TestConnectionsAreFew: those beyond maxConns wait, and are served when others end.
 func TestConnectionsAreFew(t *testing.T) {
 	s, _ := startListener(t, Config{Listen: "127.0.0.1:0"}, Parts{})

@@ -25,7 +25,7 @@ import (
 
 // liveSettings are settings that change while the service runs.
 type liveSettings struct {
-	keys  []string // a dot at the end: all of a section
+	keys  []string // as configs.Among has them
 	apply func(context.Context, configs.Config) error
 }
 
@@ -162,11 +162,7 @@ func (r *reloader) Reload(ctx context.Context) (report Reloaded, err error) {
 	return report, nil
 }
 
-func (l liveSettings) has(key string) bool {
-	return slices.ContainsFunc(l.keys, func(own string) bool {
-		return key == own || strings.HasSuffix(own, ".") && strings.HasPrefix(key, own)
-	})
-}
+func (l liveSettings) has(key string) bool { return configs.Among(key, l.keys) }
 
 // maxNamed bounds a file that the configuration names, as far as it is looked at for changes.
 const maxNamed = 64 << 20

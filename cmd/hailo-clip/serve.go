@@ -69,6 +69,10 @@ Examples:
 }
 
 func (c *serveCmd) Run(ctx context.Context, g *globals) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	hup, noMore := hangups(stop) // before anything else, as until then SIGHUP ends the command
+	defer noMore()
 	flags, err := c.overrides()
 	if err != nil {
 		return err
@@ -88,10 +92,6 @@ func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 	if exposure := p.cfg.Exposure(); exposure != "" {
 		log.Info(exposure)
 	}
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	hup, noMore := hangups(stop)
-	defer noMore()
 	p.again = func() (configs.Loaded, error) { return g.checked(flags...) }
 	s, err := newService(ctx, p, log, log)
 	if interrupted(ctx, err) {
