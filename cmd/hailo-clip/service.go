@@ -133,7 +133,8 @@ var (
 func (i installer) install(ctx context.Context, program string, limits configs.ResourceLimits) error {
 	switch {
 	case !plainPath.MatchString(program) || hidden.MatchString(program):
-		return usageError{fmt.Errorf("the service cannot run %s: put the program elsewhere first: sudo install %[1]s /usr/local/bin/", program)}
+		return usageError{fmt.Errorf("the service cannot run %s: the program must not lie in a home folder or one for temporary files, which are hidden from "+
+			"the service, and its path must need no quotes; put it elsewhere first: sudo install %[1]s /usr/local/bin/", program)}
 	case i.user != 0 && !i.dry:
 		return errors.New("only root may: sudo hailo-clip service install")
 	}
@@ -211,7 +212,7 @@ func (i installer) checkOurs(u device.Unit) error {
 	text, err := os.ReadFile(i.root.Path(u.File))
 	if err == nil {
 		_, unit, _ := strings.Cut(string(text), "\n")
-		if info, _ := os.Lstat(i.root.Path(u.File)); u.File == unitFile && info.Mode().IsRegular() && string(text) == signed(unit) {
+		if u.File == unitFile && i.root.Link(u.File) == "" && string(text) == signed(unit) {
 			return nil
 		}
 		err = errors.New("it was not written by \"hailo-clip service install\", or has been changed since")

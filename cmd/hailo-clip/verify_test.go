@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -149,5 +150,13 @@ func TestVerifyNamesAUnitThatHidesThePackages(t *testing.T) {
 		if l, what := level(v.report(), "unit"); l != c.level || !strings.Contains(what, c.what) {
 			t.Errorf("%v: %q: %s", c.files, l, what)
 		}
+	}
+	root := t.TempDir()
+	put(t, root, map[string]string{ours: "[Service]\n", "etc/systemd/system/other": ""})
+	if err := os.Symlink("/dev/null", filepath.Join(root, unitFile)); err != nil {
+		t.Fatal(err)
+	}
+	if u := device.Root(root).Unit(); !u.Installed || u.Hidden != "" || u.File != "/"+ours {
+		t.Errorf("masked: %+v", u)
 	}
 }
