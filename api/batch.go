@@ -328,7 +328,7 @@ func (r *request) answerClassifyBatch() error {
 			return appendFailure(b, f.err)
 		}
 		r.result.Set = f.Set
-		return r.appendTimings(appendMatches(b, r.texts, &f.Result), f.Times[:])
+		return r.appendImageTimings(appendMatches(b, r.texts, &f.Result), f.Times[:])
 	})
 	return a.end(appendScoring)
 }
@@ -356,7 +356,7 @@ func (r *request) answerEmbedBatch() error {
 		if f.err != nil {
 			return appendFailure(b, f.err)
 		}
-		return r.appendTimings(appendVector(b, f.Embedding, r.vectors), f.Times[:])
+		return r.appendImageTimings(appendVector(b, f.Embedding, r.vectors), f.Times[:])
 	})
 	a.list(`,"texts":[`, len(m.rows), func(b []byte, i int) []byte {
 		if m.errs[i] != nil {

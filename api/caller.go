@@ -15,10 +15,10 @@ import (
 
 // caller is who the request comes from, for the queues that serve callers in turn: an IPv4
 // address or an IPv6 network of 64 bits, which is what one customer gets, and the connection.
-func (s *Server) caller(ctx *fasthttp.RequestCtx) fair.Caller {
+func (by *rules) caller(ctx *fasthttp.RequestCtx) fair.Caller {
 	nc := connOf(ctx)
 	c := fair.Caller{Address: cmp.Or(nc.peer, "local"), Connection: nc.id} // of a socket that knows no addresses
-	ip := s.clientAddress(ctx)
+	ip := by.clientAddress(ctx)
 	if ip.Is6() {
 		c.Address = networkOf(ip).String()
 	} else if ip.IsValid() {
@@ -28,10 +28,10 @@ func (s *Server) caller(ctx *fasthttp.RequestCtx) fair.Caller {
 }
 
 // clientAddress is that of who asks, as far as the proxies before it are trusted; zero for a socket that knows no addresses.
-func (s *Server) clientAddress(ctx *fasthttp.RequestCtx) netip.Addr {
+func (by *rules) clientAddress(ctx *fasthttp.RequestCtx) netip.Addr {
 	ip := addressOf(ctx.RemoteAddr())
-	if s.trusts(ip) {
-		ip = s.client(ip, ctx.Request.Header.PeekAll(fasthttp.HeaderXForwardedFor))
+	if by.trusts(ip) {
+		ip = by.client(ip, ctx.Request.Header.PeekAll(fasthttp.HeaderXForwardedFor))
 	}
 	return ip
 }
@@ -52,21 +52,20 @@ func networkOf(ip netip.Addr) netip.Prefix {
 }
 
 // trusts says that what ip, which is zero at a Unix socket, writes into X-Forwarded-For is true.
-func (s *Server) trusts(ip netip.Addr) bool {
-	by := s.rules.Load()
+func (by *rules) trusts(ip netip.Addr) bool {
 	return !ip.IsValid() && by.trustsUnix || slices.ContainsFunc(by.proxies, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
 
 // client is the rightmost address in X-Forwarded-For that is no trusted proxy's: what stands left
 // of it anybody may have written. Where there is none, or no address, it is the last proxy found.
-func (s *Server) client(proxy netip.Addr, forwarded [][]byte) netip.Addr {
+func (by *rules) client(proxy netip.Addr, forwarded [][]byte) netip.Addr {
 	hops := strings.Split(string(bytes.Join(forwarded, []byte(","))), ",")
 	for _, hop := range slices.Backward(hops) {
 		ip, ok := parseHop(strings.TrimSpace(hop))
 		if !ok {
 			break
 		}
-		if proxy = ip; !s.trusts(ip) {
+		if proxy = ip; !by.trusts(ip) {
 			break
 		}
 	}

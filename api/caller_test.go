@@ -54,14 +54,14 @@ func TestCallerAddress(t *testing.T) {
 			}
 			var ctx fasthttp.RequestCtx
 			ctx.Init(&request, peer, nil)
-			if got := s.caller(&ctx); got != (fair.Caller{Address: tt.want}) {
+			if got := s.rules.Load().caller(&ctx); got != (fair.Caller{Address: tt.want}) {
 				t.Errorf("%+v, want %s", got, tt.want)
 			}
 		})
 	}
 	var ctx fasthttp.RequestCtx
 	ctx.Init(&fasthttp.Request{}, &net.UnixAddr{Name: "@"}, nil)
-	if got := newService(t, nil).caller(&ctx); got.Address != "local" {
+	if got := newService(t, nil).rules.Load().caller(&ctx); got.Address != "local" {
 		t.Errorf("a socket of the machine: %+v", got)
 	}
 }

@@ -23,10 +23,10 @@ const pathStream = "/v1/stream"
 // enter lets a request in: it has a key, where one is needed and the route is not for everybody, of which no more goes on than
 // may, and which may do what the route does. leave must follow, unless there is an error.
 func (r *request) enter(to *route) error {
-	keys := r.server.svc.Access
-	if to.forEverybody() && keys.Needed() {
+	if to.forEverybody() {
 		return nil
 	}
+	keys := r.server.svc.Access
 	key, problem := "", ""
 	if keys.Needed() {
 		if key, problem = to.key(&r.ctx.Request.Header); problem != "" {
@@ -108,7 +108,7 @@ func (to *route) key(h *fasthttp.RequestHeader) (key, problem string) {
 
 // whose is who asks: the holder of the key if there is one, else the address.
 func (r *request) whose() fair.Caller {
-	c := r.server.caller(r.ctx)
+	c := r.rules.caller(r.ctx)
 	if r.grant != nil {
 		c = r.grant.Caller(c)
 	}

@@ -49,13 +49,7 @@ func result(fields func(b []byte, r *request, took time.Duration) []byte) func(*
 func appendEnd(b []byte, r *request, start time.Time) []byte {
 	if r.timings {
 		r.written = time.Since(start)
-		b = append(b, `,"timings":{`...)
-		first := true
-		r.eachTiming(r.written, func(name, suffix string, d time.Duration) {
-			b = appendTiming(b, first, name, suffix, d)
-			first = false
-		})
-		b = append(b, '}')
+		b = appendTimings(b, func(do timing) { r.eachTiming(r.written, do) })
 	}
 	b = append(b, `,"model":`...)
 	b = appendString(b, r.server.svc.Engine.Model())
@@ -64,9 +58,12 @@ func appendEnd(b []byte, r *request, start time.Time) []byte {
 	return append(b, '}')
 }
 
+// timing takes the time of a stage: its name is name and suffix, which is "" or "-wait".
+type timing func(name, suffix string, d time.Duration)
+
 // eachTiming calls do with where the time went: read (JSON and base64), text (vectors of the prompts), those of eachStage,
 // and last answer (the JSON of it).
-func (r *request) eachTiming(answer time.Duration, do func(name, suffix string, d time.Duration)) {
+func (r *request) eachTiming(answer time.Duration, do timing) {
 	do("read", "", r.read)
 	do("text", "", r.result.TextTime)
 	eachStage(r.result.Times[:], do)
@@ -75,7 +72,7 @@ func (r *request) eachTiming(answer time.Duration, do func(name, suffix string, 
 
 // eachStage calls do with the times of an image in the line: queue (in front of it), then for each stage its name and, but for
 // the first, name-wait (in the queue before it and while its batch was gathered).
-func eachStage(times []pipeline.StageTime, do func(name, suffix string, d time.Duration)) {
+func eachStage(times []pipeline.StageTime, do timing) {
 	for i, stage := range times {
 		if stage.Stage == "" { // a text needs none
 			break
@@ -89,30 +86,27 @@ func eachStage(times []pipeline.StageTime, do func(name, suffix string, d time.D
 	}
 }
 
-// appendTiming appends a field of the object timings, in milliseconds.
-func appendTiming(b []byte, first bool, name, suffix string, d time.Duration) []byte {
-	if !first {
-		b = append(b, ',')
-	}
-	b = append(append(b, '"'), name...)
-	if suffix != "" {
-		b = append(append(b, '_'), suffix[1:]...)
-	}
-	return appendMillis(append(b, `":`...), d)
+// appendTimings appends the object timings, in milliseconds, of what each says.
+func appendTimings(b []byte, each func(timing)) []byte {
+	b = append(b, `,"timings":{`...)
+	separator := `"`
+	each(func(name, suffix string, d time.Duration) {
+		b = append(append(b, separator...), name...)
+		if suffix != "" {
+			b = append(append(b, '_'), suffix[1:]...)
+		}
+		b = appendMillis(append(b, `":`...), d)
+		separator = `,"`
+	})
+	return append(b, '}')
 }
 
-// appendTimings appends the timings of one image of a batch, if they are wanted.
-func (r *request) appendTimings(b []byte, times []pipeline.StageTime) []byte {
+// appendImageTimings appends the timings of one image of a batch, if they are wanted.
+func (r *request) appendImageTimings(b []byte, times []pipeline.StageTime) []byte {
 	if !r.timings {
 		return b
 	}
-	b = append(b, `,"timings":{`...)
-	first := true
-	eachStage(times, func(name, suffix string, d time.Duration) {
-		b = appendTiming(b, first, name, suffix, d)
-		first = false
-	})
-	return append(b, '}')
+	return appendTimings(b, func(do timing) { eachStage(times, do) })
 }
 
 // serverTiming has a header say where the time went, in milliseconds: what eachTiming says, and what the body does if it does.

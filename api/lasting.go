@@ -111,7 +111,7 @@ func (r *request) takeOver(l *lasting, serve func() error) {
 			log = log.With(slog.String("key", l.grant.Name))
 		}
 		log.Info("stream ended", slog.String("path", path[:min(len(path), maxLoggedPath)]),
-			slog.Float64("ms", float64(time.Since(start).Microseconds())/1000), slog.Int64("bytes_in", l.in.Load()),
+			slog.Float64("ms", millis(time.Since(start))), slog.Int64("bytes_in", l.in.Load()),
 			slog.Int64("bytes_out", l.out.Load()), slog.String("request_id", l.id), slog.String("code", outcomeOf(err).code))
 	})
 }

@@ -93,11 +93,11 @@ func (l *listener) Accept() (net.Conn, error) {
 				return c, nil
 			}
 			l.refused.Add(1)
-			if answer := l.refusal; l.tls != nil {
-				refuse(nc, alert())
-			} else {
-				refuse(nc, answer())
+			answer := l.refusal
+			if l.tls != nil {
+				answer = alert
 			}
+			refuse(nc, answer())
 			short, quiet = false, false
 		case isAny(err, unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM):
 			l.warn(err)

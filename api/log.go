@@ -31,9 +31,14 @@ func (r *request) log(took time.Duration) {
 	if !log.Enabled(background, level) {
 		return
 	}
-	logged, leftOut := r.watched.lines.answered(int(s.logEvery.Load())), uint64(0)
-	if status >= fasthttp.StatusBadRequest {
-		logged, leftOut = r.watched.lines.failed(status, now)
+	logged, leftOut := false, uint64(0)
+	switch lines := &r.watched.lines; {
+	case r.fault.err != nil: // also of an item of a batch that is answered with 200
+		logged, leftOut = lines.failed(r.fault.status, now)
+	case status >= fasthttp.StatusBadRequest:
+		logged, leftOut = lines.failed(status, now)
+	default:
+		logged = lines.answered(int(s.logEvery.Load()))
 	}
 	if !logged {
 		s.unlogged.Add(1)
@@ -57,7 +62,7 @@ func (r *request) log(took time.Duration) {
 		slog.Int("bytes_in", r.size),
 		slog.Int("bytes_out", sent),
 		slog.String("request_id", r.id),
-		slog.String("client", clientOf(s.clientAddress(r.ctx))),
+		slog.String("client", clientOf(r.rules.clientAddress(r.ctx))),
 	)
 	if key := r.keyName(); key != "" {
 		attrs = append(attrs, slog.String("key", key))
@@ -93,7 +98,7 @@ func clientOf(ip netip.Addr) string {
 // stageAttrs are the times of the stages that the request has been through, in milliseconds; an empty group, which is not written,
 // when there are none.
 func (r *request) stageAttrs() slog.Attr {
-	var times []slog.Attr
+	times := make([]slog.Attr, 0, 2*len(r.result.Times)+3)
 	r.eachTiming(r.took, func(name, suffix string, d time.Duration) {
 		if d > 0 {
 			times = append(times, slog.Float64(name+suffix, millis(d)))

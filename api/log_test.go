@@ -66,9 +66,13 @@ func TestLogIsSampled(t *testing.T) {
 	if len(s.lines(t)) != before {
 		t.Error("a success is logged with 0")
 	}
+	s.post(t, "/v1/embed/batch", `{"texts":["x","`+unencodableText+`"]}`).wantOK(t)
+	if all := s.lines(t); len(all) != before+1 || all[before].Status != 200 || all[before].Code != "encode_failed" {
+		t.Errorf("what an item has failed with is not logged: %+v", all[before:])
+	}
 	s.SetLogEvery(1)
 	s.post(t, "/v1/embed/text", `{"text":"x"}`).wantOK(t)
-	if len(s.lines(t)) != before+1 {
+	if len(s.lines(t)) != before+2 {
 		t.Error("a success is not logged with 1")
 	}
 }

@@ -1,13 +1,12 @@
 package api
 
 import (
-	"net"
-	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 
 	"github.com/valyala/fasthttp"
+
+	"hailoclip/api/access"
 )
 
 const anyOrigin = "*" // in the configuration
@@ -15,12 +14,13 @@ const anyOrigin = "*" // in the configuration
 // screen refuses what a page of another origin has its browser send (errOrigin), and requests for
 // a host that is not ours (errHost). The answers to allowed origins get the headers of CORS; a
 // preflight request is answered here, which is what it returns true for.
-func (s *Server) screen(ctx *fasthttp.RequestCtx) (answered bool, err error) {
+func (r *request) screen() (answered bool, err error) {
+	ctx, by := r.ctx, r.rules
 	h, host := &ctx.Request.Header, string(ctx.Host())
-	if !s.rules.Load().hostAllowed(host) {
+	if len(by.AllowedHosts) > 0 && !access.HostIn(host, by.AllowedHosts) {
 		return false, fail(errHost, "The host %.100q is not one of this service's, see server.allowed_hosts", host)
 	}
-	if len(s.rules.Load().AllowedOrigins) > 0 {
+	if len(by.AllowedOrigins) > 0 {
 		ctx.Response.Header.Add(fasthttp.HeaderVary, fasthttp.HeaderOrigin)
 	}
 	origins := h.PeekAll(fasthttp.HeaderOrigin)
@@ -28,24 +28,29 @@ func (s *Server) screen(ctx *fasthttp.RequestCtx) (answered bool, err error) {
 	if len(origins) > 0 {
 		origin = string(origins[0])
 	}
-	if string(h.Peek("Sec-Fetch-Site")) == "cross-site" && !isPage(ctx) && !s.rules.Load().originListed(origin) {
+	if string(h.Peek("Sec-Fetch-Site")) == "cross-site" && !isPage(ctx) && !by.originListed(origin) {
 		return false, fail(errOrigin, "Requests from pages of other sites are refused, see server.allowed_origins")
 	}
 	if len(origins) == 0 {
 		return false, nil
 	}
-	if len(origins) > 1 || !s.rules.Load().originListed(origin) && !ownOrigin(origin, host, connOf(ctx).tls != nil) {
+	schemes := []string{"https", "http"} // of our pages: a proxy before us may have the certificate
+	if r.conn.tls != nil {
+		schemes = schemes[:1]
+	}
+	if len(origins) > 1 || !by.originListed(origin) && !access.SameOrigin(origin, host, schemes...) {
 		return false, fail(errOrigin, "Requests from pages of the origin %.100q are refused, see server.allowed_origins", origin)
 	}
-	r := &ctx.Response.Header
-	r.Set(fasthttp.HeaderAccessControlAllowOrigin, origin)
-	r.Set(fasthttp.HeaderAccessControlExposeHeaders, headerRequestID+", "+headerWarning+", Server-Timing, Retry-After, ETag, Location")
+	to := &ctx.Response.Header
+	to.Set(fasthttp.HeaderAccessControlAllowOrigin, origin)
+	to.Set(fasthttp.HeaderAccessControlExposeHeaders, headerRequestID+", "+headerWarning+", Server-Timing, Retry-After, ETag, Location")
 	if !ctx.IsOptions() || len(h.Peek(fasthttp.HeaderAccessControlRequestMethod)) == 0 {
 		return false, nil
 	}
-	r.Set(fasthttp.HeaderAccessControlAllowMethods, "GET, HEAD, POST, PUT, DELETE, OPTIONS")
-	r.Set(fasthttp.HeaderAccessControlAllowHeaders, "Authorization, Content-Type, If-Match, If-None-Match, Last-Event-ID, "+headerRequestID+", "+headerTimeout+", "+headerFrame)
-	r.Set(fasthttp.HeaderAccessControlMaxAge, "600") // seconds; Chromium takes up to 7200
+	to.Set(fasthttp.HeaderAccessControlAllowMethods, "GET, HEAD, POST, PUT, DELETE, OPTIONS")
+	to.Set(fasthttp.HeaderAccessControlAllowHeaders, "Authorization, Content-Type, If-Match, If-None-Match, Last-Event-ID, "+
+		headerRequestID+", "+headerTimeout+", "+headerFrame)
+	to.Set(fasthttp.HeaderAccessControlMaxAge, "600") // seconds; Chromium takes up to 7200
 	ctx.SetStatusCode(fasthttp.StatusNoContent)
 	return true, nil
 }
@@ -54,37 +59,5 @@ func (s *Server) screen(ctx *fasthttp.RequestCtx) (answered bool, err error) {
 func (c Config) originListed(origin string) bool {
 	return slices.ContainsFunc(c.AllowedOrigins, func(allowed string) bool {
 		return allowed == anyOrigin || strings.EqualFold(allowed, origin)
-	})
-}
-
-// ownOrigin says whether pages of an origin came from host itself, which they cannot have done in the clear where we speak TLS.
-func ownOrigin(origin, host string, secure bool) bool {
-	u, err := url.Parse(origin)
-	if err != nil || u.Host == "" || secure && u.Scheme != "https" {
-		return false // such as "null"
-	}
-	port := "80"
-	if u.Scheme == "https" { // a proxy before us has the certificate
-		port = "443"
-	}
-	return strings.EqualFold(strings.TrimSuffix(u.Host, ":"+port), strings.TrimSuffix(host, ":"+port))
-}
-
-// hostAllowed says whether a request for host, with or without a port, is for this service. Addresses
-// always are: a page that rebinds a name has that name in its requests.
-func (c Config) hostAllowed(host string) bool {
-	if len(c.AllowedHosts) == 0 {
-		return true
-	}
-	name := host
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		name = h
-	}
-	name = strings.TrimSuffix(name, ".")
-	if _, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil || strings.EqualFold(name, "localhost") {
-		return true
-	}
-	return slices.ContainsFunc(c.AllowedHosts, func(allowed string) bool {
-		return strings.EqualFold(allowed, name) || strings.EqualFold(allowed, host)
 	})
 }

@@ -187,7 +187,7 @@ func (r *request) answer() {
 		r.answerError(errTooManyConns)
 		return
 	}
-	if answered, err := r.server.screen(r.ctx); err != nil {
+	if answered, err := r.screen(); err != nil {
 		r.answerError(err)
 	} else if !answered {
 		r.rules.router.Handler(r.ctx) // finds the route and calls serve

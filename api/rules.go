@@ -20,6 +20,9 @@ type rules struct {
 // LiveSettings are the fields of Config that Apply changes.
 var LiveSettings = []string{"allowed_origins", "allowed_hosts", "trusted_proxies", "max_prompts", "max_prompt_bytes", "lame_duck"}
 
+// AllowedHosts are those of Config as they are now.
+func (s *Server) AllowedHosts() []string { return s.rules.Load().AllowedHosts }
+
 // Apply changes LiveSettings and the time limits of requests, for those that come from now on. Other fields of cfg, which must
 // be valid, make no difference.
 func (s *Server) Apply(cfg Config, request, batch time.Duration) {

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -25,7 +27,7 @@ func TestApply(t *testing.T) {
 	if r := classify(1, "Origin", "https://example.org"); r.status != 200 || r.header.Get("Access-Control-Allow-Origin") == "" {
 		t.Errorf("%d %v", r.status, r.header)
 	}
-	if !s.trusts(addressOf(s.listeners[0].Addr())) {
+	if !s.rules.Load().trusts(addressOf(s.listeners[0].Addr())) {
 		t.Error("the proxy is not trusted")
 	}
 	c.AllowedHosts = []string{"example.org"}
@@ -33,6 +35,40 @@ func TestApply(t *testing.T) {
 	classify(1, "Host", "other.example.org") // net/http takes it from elsewhere
 	s.do(t, "GET", "/health", "").wantOK(t)
 	classify(1).wantError(t, 504, "deadline_exceeded", "")
+}
+
+// TestLiveSettings: Apply changes those fields, and no others.
+func TestLiveSettings(t *testing.T) {
+	s := newService(t, nil)
+	other := s.cfg
+	for _, v := range reflect.ValueOf(&other).Elem().Fields() {
+		switch v.Kind() {
+		case reflect.Int, reflect.Int64:
+			v.SetInt(v.Int() + 1)
+		case reflect.String:
+			v.SetString(v.String() + "x")
+		case reflect.Bool:
+			v.SetBool(!v.Bool())
+		case reflect.Slice:
+			v.Set(reflect.Append(v, reflect.ValueOf("x")))
+		case reflect.Struct:
+			v.Field(0).SetString("x")
+		default:
+			t.Fatal(v.Kind())
+		}
+	}
+	s.Apply(other, time.Minute, time.Minute)
+	var changed []string
+	was, now := reflect.ValueOf(s.cfg), reflect.ValueOf(s.rules.Load().Config)
+	for f, v := range was.Fields() {
+		if !reflect.DeepEqual(v.Interface(), now.FieldByIndex(f.Index).Interface()) {
+			changed = append(changed, f.Tag.Get("yaml"))
+		}
+	}
+	slices.Sort(changed)
+	if want := slices.Sorted(slices.Values(LiveSettings)); !slices.Equal(changed, want) {
+		t.Errorf("%q, want %q", changed, want)
+	}
 }
 
 // TestApplyWhileServing is for the race detector; every request is served by the settings of one moment.

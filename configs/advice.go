@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"reflect"
-	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -69,9 +68,7 @@ func (l Loaded) Advice() []string {
 	}
 	idle := func(why string, keys ...string) {
 		for _, name := range changed {
-			if slices.ContainsFunc(keys, func(key string) bool {
-				return key == name || strings.HasSuffix(key, ".") && strings.HasPrefix(name, key)
-			}) {
+			if Among(name, keys) {
 				add(name, "has no effect: %s", why)
 			}
 		}

@@ -3,6 +3,7 @@ package configs
 import (
 	"reflect"
 	"slices"
+	"strings"
 )
 
 // Changed lists the keys whose values differ, in the order of the default file. A list of sections and prompt_sets are one key each.
@@ -24,6 +25,13 @@ func equal(a, b reflect.Value) bool {
 		}
 	}
 	return reflect.DeepEqual(a.Interface(), b.Interface())
+}
+
+// Among says whether a key is one of a list, in which a dot at the end stands for all of a section.
+func Among(key string, list []string) bool {
+	return slices.ContainsFunc(list, func(one string) bool {
+		return key == one || strings.HasSuffix(one, ".") && strings.HasPrefix(key, one)
+	})
 }
 
 // Take gives c the values that those keys have in from.

@@ -98,7 +98,7 @@ func TestErrorsNameThePlace(t *testing.T) {
 		{"debug", "server:\n  debug: true\n", nil, nil, []string{
 			"line 2: server.debug: true is not supported: for more log lines set logging.level: debug"}},
 		{"bound of another key", "server:\n  max_body_bytes: 134217729\n", nil, nil, []string{
-			"built-in configuration: line 24: server.max_body_memory_bytes: 268435456 is out of bounds: at least 2097152 and twice max_body_bytes"}},
+			"built-in configuration: line 29: server.max_body_memory_bytes: 268435456 is out of bounds: at least 2097152 and twice max_body_bytes"}},
 		{"old name and new", "clip:\n  device_timeout: 5s\n  device_timeout_ms: 5000\n", nil, nil, []string{
 			"line 3: clip.device_timeout_ms: stands already in line 2"}},
 		{"old name", "clip:\n  device_timout_ms: 5\n", nil, nil, []string{`did you mean "clip.device_timeout_ms"?`}},

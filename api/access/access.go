@@ -1,5 +1,5 @@
-// Package access knows who may ask the service: anybody, or those who have one of the keys of the configuration. It knows nothing of
-// HTTP; package api does the asking.
+// Package access knows who may ask the service: anybody, or those who have one of the keys of the configuration; and which pages may,
+// by their origin and the host that they ask. It sees no requests: packages api and admin do the asking.
 package access
 
 import (

@@ -220,7 +220,9 @@ func startListener(t *testing.T, cfg Config, p Parts) (*Server, string) {
 func TestListener(t *testing.T) {
 	reloads := 0
 	var broken error
-	s, address := startListener(t, Config{Listen: "127.0.0.1:0"}, Parts{Hosts: []string{"pi.example", "named.example:99"}, Reload: func(context.Context) (any, error) {
+	s, address := startListener(t, Config{Listen: "127.0.0.1:0"}, Parts{Hosts: func() []string {
+		return []string{"pi.example", "named.example:99"}
+	}, Reload: func(context.Context) (any, error) {
 		reloads++
 		return map[string]int{"reloads": reloads}, broken
 	}})
@@ -297,6 +299,24 @@ func TestListener(t *testing.T) {
 	}
 }
 
+// logged keeps a log that is read while it is written.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
 // TestPortTaken: the listener goes elsewhere, and says so; where it cannot it is not there.
 func TestPortTaken(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -304,10 +324,10 @@ func TestPortTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	var log strings.Builder
-	s, address := startListener(t, Config{Listen: taken.Addr().String()}, Parts{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	log := &logged{}
+	s, address := startListener(t, Config{Listen: taken.Addr().String()}, Parts{Log: slog.New(slog.NewTextHandler(log, nil))})
 	if s.Addr().String() == taken.Addr().String() || !strings.Contains(log.String(), "listening="+s.Addr().String()) {
-		t.Errorf("listens on %s; log %s", s.Addr(), &log)
+		t.Errorf("listens on %s; log %s", s.Addr(), log)
 	}
 	response, err := http.Get(address + "/metrics")
 	if err != nil || response.StatusCode != http.StatusOK {

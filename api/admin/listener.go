@@ -12,13 +12,13 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"net/netip"
-	"net/url"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/net/netutil"
+
+	"hailoclip/api/access"
 )
 
 const (
@@ -41,9 +41,9 @@ type Parts struct {
 	// 400. nil: there is no such path.
 	Reload func(context.Context) (report any, err error)
 
-	// Hosts are names, with or without a port, under which the listener may be asked beside its addresses, localhost and the
-	// name of the machine.
-	Hosts []string
+	// Hosts returns names, with or without a port, under which the listener may be asked beside its addresses, localhost and the
+	// name of the machine; nil: there are none.
+	Hosts func() []string
 
 	Listener net.Listener // to be served instead of one at Config.Listen; nil: none
 
@@ -55,7 +55,7 @@ type Server struct {
 	parts Parts
 	ln    net.Listener
 	http  *http.Server
-	hosts []string
+	names []string // of its own
 }
 
 // Listen opens cfg.Listen, or if that is taken any free port of that address. It returns nil where there is to be no listener, and
@@ -72,7 +72,7 @@ func Listen(cfg Config, p Parts) *Server {
 		p.Log.Error("there are no metrics and no profiles: their listener cannot be opened", "admin.listen", cfg.Listen, "error", err)
 		return nil
 	}
-	s := &Server{parts: p, ln: ln, hosts: append(ownNames(cfg.Listen), p.Hosts...)}
+	s := &Server{parts: p, ln: ln, names: ownNames(cfg.Listen)}
 	s.http = &http.Server{
 		Handler: s.screen(s.routes()), ReadHeaderTimeout: headTime, ReadTimeout: 2 * headTime, WriteTimeout: answerTime,
 		IdleTimeout: idleTime, MaxHeaderBytes: maxHead, ErrorLog: slog.NewLogLogger(p.Log.Handler(), slog.LevelDebug),
@@ -166,11 +166,15 @@ func (s *Server) screen(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("Cache-Control", "no-store")
+		names := s.names
+		if s.parts.Hosts != nil {
+			names = slices.Concat(names, s.parts.Hosts())
+		}
 		switch origin, site := r.Header["Origin"], r.Header.Get("Sec-Fetch-Site"); {
-		case !s.ownHost(r.Host):
+		case !access.HostIn(r.Host, names):
 			refuse(w, http.StatusForbidden, "host_not_allowed", fmt.Sprintf("The host %.100q is not one of this listener's: ask it by address, "+
 				"or list the name in server.allowed_hosts", r.Host))
-		case site == "cross-site", site == "same-site", len(origin) > 1, len(origin) == 1 && !ownOrigin(origin[0], r.Host):
+		case site == "cross-site", site == "same-site", len(origin) > 1, len(origin) == 1 && !access.SameOrigin(origin[0], r.Host, "http"):
 			refuse(w, http.StatusForbidden, "origin_not_allowed", "Requests from pages of other origins are refused")
 		default:
 			r.Body = http.MaxBytesReader(w, r.Body, maxHead)
@@ -179,23 +183,8 @@ func (s *Server) screen(next http.Handler) http.Handler {
 	})
 }
 
-// ownHost says whether a request for host is for this listener. Addresses always are: a page that rebinds a name has that name in
-// its requests.
-func (s *Server) ownHost(host string) bool {
-	name := host
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		name = h
-	}
-	name = strings.TrimSuffix(name, ".")
-	if _, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil {
-		return true
-	}
-	return slices.ContainsFunc(s.hosts, func(own string) bool { return strings.EqualFold(own, name) || strings.EqualFold(own, host) })
-}
-
-// ownNames are localhost, the name of the machine, also as mDNS has it, and that in address.
-func ownNames(address string) []string {
-	names := []string{"localhost"}
+// ownNames are the name of the machine, also as mDNS has it, and that in address.
+func ownNames(address string) (names []string) {
 	if machine, err := os.Hostname(); err == nil && machine != "" {
 		names = append(names, machine, machine+".local")
 	}
@@ -203,12 +192,6 @@ func ownNames(address string) []string {
 		names = append(names, host)
 	}
 	return names
-}
-
-// ownOrigin says whether pages of an origin came from this listener.
-func ownOrigin(origin, host string) bool {
-	u, err := url.Parse(origin)
-	return err == nil && u.Scheme == "http" && strings.EqualFold(strings.TrimSuffix(u.Host, ":80"), strings.TrimSuffix(host, ":80"))
 }
 
 func refuse(w http.ResponseWriter, status int, code, text string) {

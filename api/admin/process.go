@@ -1,11 +1,8 @@
 package admin
 
 import (
-	"cmp"
-	"maps"
 	"os"
 	"runtime"
-	"slices"
 	"syscall"
 	"time"
 
@@ -35,8 +32,4 @@ func (p *page) process(s clip.ProcessStats) {
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) == nil {
 		p.one("process_max_fds", gauge, "File descriptors that may be open.", float64(limit.Cur))
 	}
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	return slices.SortedFunc(maps.Keys(m), cmp.Compare[string])
 }

@@ -3,6 +3,7 @@ package admin
 import (
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"runtime"
 	"slices"
@@ -63,7 +64,7 @@ func (p *page) requests(r *Recorder) {
 	paths, byPath := r.used()
 	for _, path := range paths {
 		counts := byPath[path].counts()
-		for _, code := range sortedKeys(counts) {
+		for _, code := range slices.Sorted(maps.Keys(counts)) {
 			p.value(float64(counts[code]), "endpoint", path, "code", code)
 		}
 	}
@@ -71,7 +72,7 @@ func (p *page) requests(r *Recorder) {
 	r.writeRequests(p)
 	p.family("clip_rejected_total", counter, "Requests and images that were refused or dropped, by reason.")
 	rejected := r.Rejections()
-	for _, reason := range sortedKeys(rejected) {
+	for _, reason := range slices.Sorted(maps.Keys(rejected)) {
 		p.value(float64(rejected[reason]), "reason", reason)
 	}
 	p.family(stageDuration, histogram, "Time that an image or a request spent in a stage, or (-wait) in the queue before it.")
@@ -267,7 +268,7 @@ func (p *page) events(s Stats) {
 		p.value(float64(m.Dropped), "target", "mqtt", "outcome", "dropped")
 	}
 	p.family("clip_notifications_queued", gauge, "Events that wait to be told.")
-	for _, target := range sortedKeys(queued) {
+	for _, target := range slices.Sorted(maps.Keys(queued)) {
 		p.value(float64(queued[target]), "target", target)
 	}
 	if n.MQTT != nil {

@@ -45,8 +45,8 @@ var mayImport = map[string][]string{
 	"stages/track":    {"stages"},
 
 	"api/console":       {},
-	"api/access":        {"pipeline", "pipeline/fair"},                 // for its lanes
-	"api/admin":         {"pipeline", "stages/clip", "api/stream/..."}, // of all of them the counters
+	"api/access":        {"pipeline", "pipeline/fair"},                               // for its lanes
+	"api/admin":         {"pipeline", "stages/clip", "api/stream/...", "api/access"}, // of all but the last the counters
 	"api/outbound":      {},
 	"api/stream":        {"pipeline/...", "cache/...", "stages/...", "api/outbound"},
 	"api/stream/event":  {"cache/boltfile"},

@@ -106,7 +106,7 @@ func (c *configCheckCmd) Run(g *globals) error {
 	if err != nil {
 		return usageError{err}
 	}
-	for _, advice := range append(cfg.Advice(), unitQuota("/")...) {
+	for _, advice := range append(cfg.Advice(), unitQuota("")...) {
 		complain("warning: %s", advice)
 	}
 	if exposure := cfg.Exposure(); exposure != "" {

@@ -25,11 +25,11 @@ import (
 
 // liveSettings are settings that change while the service runs.
 type liveSettings struct {
-	keys  []string // a dot at the end: all of a section
+	keys  []string // as configs.Among has them
 	apply func(context.Context, configs.Config) error
 }
 
-// live is what a reload applies. Everything else needs a restart.
+// live is what a reload applies, as the head of hailo-clip.yaml lists it. Everything else needs a restart.
 func (s *service) live() []liveSettings {
 	keys := func(section string, names ...string) (all []string) {
 		for _, name := range names {
@@ -162,11 +162,7 @@ func (r *reloader) Reload(ctx context.Context) (report Reloaded, err error) {
 	return report, nil
 }
 
-func (l liveSettings) has(key string) bool {
-	return slices.ContainsFunc(l.keys, func(own string) bool {
-		return key == own || strings.HasSuffix(own, ".") && strings.HasPrefix(key, own)
-	})
-}
+func (l liveSettings) has(key string) bool { return configs.Among(key, l.keys) }
 
 // maxNamed bounds a file that the configuration names, as far as it is looked at for changes.
 const maxNamed = 64 << 20

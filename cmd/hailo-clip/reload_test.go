@@ -9,9 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+
+	"hailoclip/configs"
 )
 
 // reloading is a service whose configuration changes.
@@ -104,6 +107,32 @@ func TestReload(t *testing.T) {
 	r.stop(t)
 }
 
+// TestLiveSettings: the default file lists what a reload applies, and each of them is a setting, or a section.
+func TestLiveSettings(t *testing.T) {
+	var live, there []string
+	for _, l := range (&service{}).live() {
+		for _, key := range l.keys {
+			live = append(live, strings.TrimSuffix(key, "."))
+		}
+	}
+	slices.Sort(live)
+	_, list, _ := strings.Cut(string(configs.Default), " Live:\n")
+	list, _, _ = strings.Cut(list, "\n\n")
+	listed := strings.FieldsFunc(list, func(c rune) bool { return strings.ContainsRune("#, \n", c) })
+	if slices.Sort(listed); !slices.Equal(live, listed) {
+		t.Errorf("live: %q\nlisted: %q", live, listed)
+	}
+	for _, line := range must(must(configs.Read(configFile(t, ""), nil, nil)).Origins()) {
+		key, _, _ := strings.Cut(line, ":")
+		there = append(there, key, key[:max(strings.LastIndex(key, "."), 0)])
+	}
+	for _, key := range live {
+		if !slices.Contains(there, key) {
+			t.Errorf("%s is no setting", key)
+		}
+	}
+}
+
 // TestReloadOfFiles: a file that the configuration names has changed, and nothing else.
 func TestReloadOfFiles(t *testing.T) {
 	t.Parallel()
@@ -189,6 +218,16 @@ func TestReloadByRequest(t *testing.T) {
 		if said := fmt.Sprint(a.body["error"]); a.status != 400 || a.body["code"] != "invalid_configuration" ||
 			!strings.Contains(said, "my.yaml: line 2: server.max_prompts: 0 is out of bounds") || !strings.Contains(said, "my.yaml: line 3") {
 			t.Errorf("%d %s", a.status, a.raw)
+		}
+		named := must(http.NewRequest(http.MethodGet, url+"/nowhere", nil))
+		named.Host = "clip.example"
+		for text, status := range map[string]int{"server: {allowed_hosts: [clip.example]}\n": 404, "server: {allowed_hosts: [other.example]}\n": 403} {
+			if a := reload(text); !strings.Contains(a.raw, `"server.allowed_hosts"`) {
+				t.Error(a.raw)
+			}
+			if got := must(read(http.DefaultClient.Do(named))); got.status != status {
+				t.Errorf("%s: %s %d %.200s", listen, text, got.status, got.raw)
+			}
 		}
 		r.stop(t)
 	}

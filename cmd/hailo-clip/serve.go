@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -106,28 +105,6 @@ func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 	return s.run(ctx)
 }
 
-// quotaInForce warns of a quota that systemd has put on this service, whatever file it is from.
-func quotaInForce() []string {
-	b, _ := os.ReadFile("/proc/self/cgroup")
-	group, _ := strings.CutPrefix(strings.TrimSpace(string(b)), "0::") // version 2 alone
-	limit, _ := os.ReadFile(filepath.Join("/sys/fs/cgroup", group, "cpu.max"))
-	return quotaOf(string(limit))
-}
-
-// quotaOf reads a cpu.max: microseconds of one core in a period of so many, or "max".
-func quotaOf(limit string) []string {
-	var quota, period int
-	if n, _ := fmt.Sscan(limit, &quota, &period); n != 2 || period <= 0 {
-		return nil
-	}
-	low := configs.QuotaWarning(fmt.Sprintf("%d%%", 100*quota/period))
-	if low == "" {
-		return nil
-	}
-	return []string{"the control group's limit of CPU time: " + low +
-		"; in a systemd unit write CPUQuota= (no limit), or at least CPUQuota=200%"}
-}
-
 // service is an engine behind the REST interface.
 type service struct {
 	engine  *engine
@@ -193,7 +170,7 @@ func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *se
 	}
 	reload.service = s
 	onOwn := e.adminParts(reload)
-	onOwn.Metrics, onOwn.Listener = server.WriteMetrics, socks.admin
+	onOwn.Metrics, onOwn.Hosts, onOwn.Listener = server.WriteMetrics, server.AllowedHosts, socks.admin
 	s.admin = admin.Listen(e.cfg.Admin, onOwn)
 	return s, nil
 }
@@ -206,9 +183,9 @@ func consoleSamples(samples []demo.Sample) (list []api.Sample) {
 	return list
 }
 
-// adminParts is what operators are served with, but for the metrics.
+// adminParts is what operators are served with, but for what the server has.
 func (e *engine) adminParts(reload *reloader) admin.Parts {
-	p := admin.Parts{Hosts: e.cfg.Server.AllowedHosts, Log: e.log}
+	p := admin.Parts{Log: e.log}
 	if reload.load != nil {
 		p.Reload = func(ctx context.Context) (any, error) { return reload.Reload(ctx) }
 	}

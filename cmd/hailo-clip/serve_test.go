@@ -9,15 +9,6 @@ import (
 	"hailoclip/api"
 )
 
-func TestQuotaOf(t *testing.T) {
-	for limit, want := range map[string]string{"80000 100000\n": "80%", "150000 100000": "150%", "200000 100000": "", "max 100000": "", "": "", "1 0": ""} {
-		got := strings.Join(quotaOf(limit), "")
-		if (got == "") != (want == "") || !strings.Contains(got, want) {
-			t.Errorf("%q: %q, want %q", limit, got, want)
-		}
-	}
-}
-
 // TestLowerConnections: as many connections as the limit of open files leaves room for, and an error below one.
 func TestLowerConnections(t *testing.T) {
 	const others = 30

@@ -1,7 +1,10 @@
 package device
 
 import (
+	"fmt"
+	"maps"
 	"os"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -72,34 +75,53 @@ func (r Root) HasService() bool {
 	return r.Unit().Installed || r.IsDir(ServiceState) || r.Link(ServiceState) != ""
 }
 
-// Unit is what the service's unit, with its drop-ins, says of whom it runs as.
+// unitDirs are where systemd looks for units and for what is added to them, the one that counts most first.
+var unitDirs = []string{
+	"/etc/systemd/system.control/", "/run/systemd/system.control/", "/run/systemd/transient/", "/etc/systemd/system/",
+	"/run/systemd/system/", "/usr/local/lib/systemd/system/", "/usr/lib/systemd/system/", "/lib/systemd/system/",
+}
+
+// Unit is what the service's unit, with its drop-ins, says.
 type Unit struct {
 	Installed bool
-	File      string   // the one that counts; systemd prefers /etc to /run to /usr/lib
+	File      string   // the one that counts, of those in unitDirs
 	Hidden    string   // the package's, where File goes before it; "" is none
 	User      string   // with DynamicUser= it is not in /etc/passwd
 	Groups    []string // SupplementaryGroups=
 	Quota     string   // CPUQuota=, such as "80%"
+	QuotaAt   string   // file and line of that
 }
 
-// Unit reads the service's unit and its drop-ins.
+// Unit reads the service's unit and then its drop-ins in the order of their names, of which the first one of a name counts.
 func (r Root) Unit() Unit {
 	u := Unit{User: strings.TrimSuffix(ServiceName, ".service")}
-	var units, dropIns []string // least important first
-	for _, dir := range []string{"/lib/systemd/system/", "/usr/lib/systemd/system/", "/run/systemd/system/", "/etc/systemd/system/"} {
-		units = append(units, dir+ServiceName)
-		dropIns = append(dropIns, dir+ServiceName+".d/*.conf")
-	}
-	units = r.Glob(units...)
-	if u.Installed = len(units) > 0; u.Installed {
-		u.File = units[len(units)-1]
-		if first := units[0]; u.File != first && strings.Contains(first, "/lib/") && !strings.Contains(u.File, "/lib/") && !r.same(first, u.File) {
-			u.Hidden = first
+	var files []string
+	dropIns := map[string]string{} // by name
+	for _, dir := range unitDirs {
+		files = append(files, r.Glob(dir+ServiceName)...)
+		for _, file := range r.Glob(dir+"service.d/*.conf", dir+ServiceName+".d/*.conf") { // the former is for all services
+			if name := path.Base(file); dropIns[name] == "" {
+				dropIns[name] = file
+			}
 		}
 	}
-	for _, file := range append(units[max(len(units)-1, 0):], r.Glob(dropIns...)...) {
+	if len(files) > 0 {
+		u.Installed, u.File = true, files[0]
+		last := files[len(files)-1]
+		if last != u.File && strings.Contains(last, "/lib/") && !strings.Contains(u.File, "/lib/") && !r.same(last, u.File) {
+			u.Hidden = last
+		}
+		files = files[:1]
+	}
+	for _, name := range slices.Sorted(maps.Keys(dropIns)) {
+		files = append(files, dropIns[name])
+	}
+	for _, file := range files {
+		n := 0
 		for line := range r.Lines(file) {
-			switch key, value, _ := strings.Cut(strings.TrimSpace(line), "="); {
+			n++
+			key, value, _ := strings.Cut(line, "=")
+			switch key, value = strings.TrimSpace(key), strings.TrimSpace(value); {
 			case key == "User" && value != "":
 				u.User = value
 			case key == "SupplementaryGroups" && value == "":
@@ -107,7 +129,7 @@ func (r Root) Unit() Unit {
 			case key == "SupplementaryGroups" || key == "Group":
 				u.Groups = append(u.Groups, strings.Fields(value)...)
 			case key == "CPUQuota":
-				u.Quota = strings.TrimSpace(value)
+				u.Quota, u.QuotaAt = value, fmt.Sprintf("%s: line %d", file, n)
 			}
 		}
 	}
@@ -123,7 +145,11 @@ func (r Root) same(a, b string) bool {
 // DeviceGroup is the group that the device's node belongs to, or that is called like it; "" where it is root's.
 func (r Root) DeviceGroup() string {
 	for _, node := range r.Glob("/dev/hailo[0-9]*", "/dev/h1x-[0-9]*") {
-		if s, ok := r.Stat(node).Sys().(*syscall.Stat_t); ok && s.Gid != 0 {
+		info := r.Stat(node)
+		if info == nil { // a link to nothing, or gone
+			continue
+		}
+		if s, ok := info.Sys().(*syscall.Stat_t); ok && s.Gid != 0 {
 			return r.AccountName("/etc/group", int(s.Gid))
 		}
 	}

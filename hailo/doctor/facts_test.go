@@ -208,3 +208,26 @@ func TestUnitInForce(t *testing.T) {
 		assert.Equal(t, u.Hidden, c.hidden, "%v", c.machine)
 	}
 }
+
+// TestUnitSettings: the unit that counts, and then what is added to it in the order of names, of which the first one counts.
+func TestUnitSettings(t *testing.T) {
+	const lib, etc, control = "/usr/lib/systemd/system/hailo-clip.service", "/etc/systemd/system/hailo-clip.service",
+		"/etc/systemd/system.control/hailo-clip.service"
+	u := device.Root(files{
+		lib:               "[Service]\nUser=old\nSupplementaryGroups=video\n",
+		lib + ".d/a.conf": "[Service]\nUser=hidden\n", // by the next one
+		etc + ".d/a.conf": "[Service]\nUser = clip\nSupplementaryGroups=\nSupplementaryGroups=hailo render\n",
+		"/usr/lib/systemd/system/service.d/b.conf": "[Service]\nCPUQuota=50%\n",
+		control + ".d/50-CPUQuota.conf":            "# by systemctl set-property\n[Service]\nCPUQuota=20%\n",
+	}.write(t)).Unit()
+	assert.Equal(t, u.User, "clip", "user")
+	assert.Equal(t, strings.Join(u.Groups, " "), "hailo render", "groups")
+	assert.Equal(t, u.Quota+" "+u.QuotaAt, "50% /usr/lib/systemd/system/service.d/b.conf: line 2", "quota")
+}
+
+// TestDeviceGroup: a node that is not there is none.
+func TestDeviceGroup(t *testing.T) {
+	for _, m := range []files{{}, {"/dev/hailo0": link + "nowhere"}} {
+		assert.Equal(t, device.Root(m.write(t)).DeviceGroup(), "", "%v", m)
+	}
+}
