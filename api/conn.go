@@ -52,7 +52,7 @@ const (
 
 var connIDs atomic.Uint64
 
-// conn is an accepted connection. The HTTP server owns it; makeWay and hungUp may be called by others.
+// conn is an accepted connection. The HTTP server owns it; makeWay may be called by others.
 type conn struct {
 	net.Conn          // what HTTP is spoken on: wire, or TLS on it
 	wire     net.Conn // as it was accepted

@@ -119,7 +119,7 @@ func (l *listener) watch(over <-chan struct{}) {
 func (l *listener) cancelGone() {
 	for _, c := range l.busy() {
 		// Asked before the look: the next request of the connection is not the one that is gone.
-		if p, _, cancel := c.doing(); p == working && cancel != nil && c.hungUp() {
+		if p, _, cancel := c.doing(); p == working && cancel != nil && hungUp(c.wire) {
 			cancel(errGone)
 		}
 	}

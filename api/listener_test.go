@@ -296,7 +296,7 @@ func TestGoneClient(t *testing.T) {
 		<-s.entered
 		fmt.Fprint(c, askHealth)
 		s.listeners[0].cancelGone()
-		if busy := s.listeners[0].busy(); len(busy) != 1 || busy[0].hungUp() {
+		if busy := s.listeners[0].busy(); len(busy) != 1 || hungUp(busy[0].wire) {
 			t.Errorf("%d connections with a request", len(busy))
 		}
 		if strings.Contains(s.log.String(), "client_gone") {

@@ -58,7 +58,7 @@ func TestStarting(t *testing.T) {
 		"unix": must(net.Listen("unix", filepath.Join(t.TempDir(), "socket"))),
 	} {
 		t.Run(network, func(t *testing.T) {
-			s := newService(t, nil)
+			s := newService(t, func(c *Config, _ *Service) { c.MaxConnections = 2 * maxEarly })
 			early := Starting(ln)
 			connect := func(sent string) net.Conn {
 				c := must(net.Dial(network, ln.Addr().String()))
@@ -73,6 +73,7 @@ func TestStarting(t *testing.T) {
 			}
 			for range 2 * maxEarly {
 				connect("").Close()
+				connect("GET /health HTTP/1.1\r\n").Close()
 			}
 			for _, c := range []struct{ request, status, body string }{
 				{"GET /healthz HTTP/1.1\r\n", "200", `{"status":"ok"}`},

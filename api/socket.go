@@ -33,8 +33,8 @@ func readNow(nc net.Conn, b []byte) (n int) {
 
 // hungUp says that the client has closed the connection, or at least its side of it. It neither
 // blocks nor takes anything from the connection.
-func (c *conn) hungUp() (gone bool) {
-	raw := rawConn(c.wire)
+func hungUp(nc net.Conn) (gone bool) {
+	raw := rawConn(nc)
 	if raw == nil {
 		return false
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -14,8 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxEarly is how many connections are looked at, or kept, before the service begins. More wait in the kernel's queue.
-const maxEarly = 64
+const (
+	// maxEarly is how many connections are looked at, or kept, before the service begins. More wait in the kernel's queue.
+	maxEarly = 256
+	// earlyPause is how often room is looked for when there are so many.
+	earlyPause = 50 * time.Millisecond
+)
 
 // starting is a listener whose service has not begun.
 type starting struct {
@@ -26,6 +31,7 @@ type starting struct {
 
 	mu       sync.Mutex
 	deadline time.Time // of Accept, as the service wants it
+	open     int       // connections that were accepted before the service begins, and are not closed
 	looking  map[net.Conn]struct{}
 	kept     []net.Conn
 }
@@ -57,30 +63,51 @@ func Starting(ln net.Listener) net.Listener {
 
 // accept looks at connections until the service begins. Errors are left for that.
 func (s *starting) accept() {
-	places := make(chan struct{}, maxEarly)
-	for {
-		select {
-		case places <- struct{}{}:
-		case <-s.begun:
-			return
-		}
+	for s.room() {
 		nc, err := s.Listener.Accept()
 		if err != nil {
 			return
 		}
-		s.work.Go(func() {
-			if !s.look(nc) {
-				<-places
-			}
-		})
+		s.mu.Lock()
+		s.open++
+		s.looking[nc] = struct{}{}
+		s.mu.Unlock()
+		s.work.Go(func() { s.look(nc) })
 	}
 }
 
-// look answers a probe, and says whether the connection is kept because it is none.
-func (s *starting) look(nc net.Conn) (kept bool) {
-	s.mu.Lock()
-	s.looking[nc] = struct{}{}
-	s.mu.Unlock()
+// room waits until one more may be accepted, and returns false when the service begins. Clients that have sent something and hung up
+// since, because they did not want to wait for so long, make room.
+func (s *starting) room() bool {
+	tick := time.NewTicker(earlyPause)
+	defer tick.Stop()
+	for {
+		s.mu.Lock()
+		if s.open >= maxEarly {
+			s.kept = slices.DeleteFunc(s.kept, func(nc net.Conn) bool {
+				gone := hungUp(nc)
+				if gone {
+					nc.Close()
+					s.open--
+				}
+				return gone
+			})
+		}
+		full := s.open >= maxEarly
+		s.mu.Unlock()
+		if !full {
+			return true
+		}
+		select {
+		case <-s.begun:
+			return false
+		case <-tick.C:
+		}
+	}
+}
+
+// look answers a probe and closes the connection, or keeps it because it is none.
+func (s *starting) look(nc net.Conn) {
 	select {
 	case <-s.begun:
 		_ = nc.SetReadDeadline(past)
@@ -90,23 +117,31 @@ func (s *starting) look(nc net.Conn) (kept bool) {
 	answer := earlyAnswer(head)
 	s.mu.Lock()
 	delete(s.looking, nc)
-	if kept = answer == nil && !gone; kept {
+	kept := answer == nil && !gone
+	if kept {
 		_ = nc.SetReadDeadline(time.Time{})
 		s.kept = append(s.kept, nc)
 	}
 	s.mu.Unlock()
 	if kept {
-		return true
+		return
 	}
-	defer nc.Close()
+	defer s.closed(nc)
 	_ = nc.SetDeadline(time.Now().Add(partingTime)) // fails on a closed connection, and so will what follows
 	if _, err := nc.Write(answer); err != nil {
-		return false
+		return
 	}
 	if half, ok := nc.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
 		_, _ = io.CopyN(io.Discard, nc, lingerBytes) // left unread, it would make a reset of the end
 	}
-	return false
+}
+
+// closed closes a connection, which makes room for another one.
+func (s *starting) closed(nc net.Conn) {
+	nc.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open--
 }
 
 // peek waits until the client has sent something, or the read deadline, and returns the beginning of it, which stays where

@@ -16,16 +16,16 @@ func (c Config) Dangers() (all []string) {
 		all = append(all, fmt.Sprintf("access.keys: keys are sent in the clear to %q, and whoever listens on the way can use them; write server.tls, "+
 			"or server.host: 127.0.0.1 and put a proxy with TLS before it", s.Host))
 	}
+	if host, _, err := net.SplitHostPort(c.Admin.Listen); err == nil && reachOf(host) == everywhere {
+		all = append(all, fmt.Sprintf("admin.listen: whoever reaches %q by network can have profiles made and the configuration loaded again, as no key is needed there; "+
+			"write an address of a network that only operators reach, or admin.listen: main", c.Admin.Listen))
+	}
 	if !keys && slices.Contains(s.AllowedOrigins, "*") {
 		all = append(all, `server.allowed_origins: "*" lets every page that somebody here opens use the service, also from outside your network; `+
 			`write the origins that should, or access.keys`)
 	}
 	if info, err := os.Stat(s.TLS.KeyFile); s.TLS.On() && err == nil && info.Mode().Perm()&0o007 != 0 {
 		all = append(all, fmt.Sprintf("server.tls.key_file: every user of this machine can read or change %s; write chmod 640, with the service's group", s.TLS.KeyFile))
-	}
-	if host, _, err := net.SplitHostPort(c.Admin.Listen); err == nil && reachOf(host) == everywhere {
-		all = append(all, fmt.Sprintf("admin.listen: who reaches %s can read profiles and reload the configuration, without a key; "+
-			"write 127.0.0.1:5001, or an address of a private network", c.Admin.Listen))
 	}
 	return all
 }
@@ -54,7 +54,7 @@ const (
 	everywhere        // or all networks that the machine is in
 )
 
-// reachOf is the reach of a host to listen on. A name counts as everywhere.
+// reachOf is the reach of an address to listen on. A name counts as everywhere.
 func reachOf(host string) reach {
 	ip, err := netip.ParseAddr(strings.Trim(host, "[]"))
 	switch {

@@ -31,11 +31,12 @@ func TestDangers(t *testing.T) {
 		{"server: {tls: {cert_file: a, key_file: " + open + "}}\n", "server.tls.key_file: "},
 		{"server: {tls: {cert_file: a, key_file: /does/not/exist}}\n", ""},
 		{"server: {allowed_origins: ['*']}\n", "server.allowed_origins: "},
+		{"admin: {listen: 0.0.0.0:5001}\n", "admin.listen: "},
+		{keys + "server: {host: 127.0.0.1}\nadmin: {listen: '[::]:5001'}\n", "admin.listen: "},
 		{"admin: {listen: ':5001'}\n", "admin.listen: "},
-		{"admin: {listen: '[::]:5001'}\n", "admin.listen: "},
-		{"admin: {listen: '192.168.1.2:5001'}\n", ""},
-		{"admin: {listen: 'localhost:5001'}\n", ""},
+		{"admin: {listen: 192.168.1.2:5001}\n", ""},
 		{"admin: {listen: main}\n", ""},
+		{"admin: {listen: ''}\n", ""},
 		{keys + "server: {host: 127.0.0.1, allowed_origins: ['*']}\n", ""},
 	} {
 		got := mustLoad(t, tt.text).Dangers()

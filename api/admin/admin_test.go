@@ -299,6 +299,24 @@ func TestListener(t *testing.T) {
 	}
 }
 
+// logged keeps a log that is read while it is written.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
 // TestPortTaken: the listener goes elsewhere, and says so; where it cannot it is not there.
 func TestPortTaken(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -306,10 +324,10 @@ func TestPortTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	var log strings.Builder
-	s, address := startListener(t, Config{Listen: taken.Addr().String()}, Parts{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	log := &logged{}
+	s, address := startListener(t, Config{Listen: taken.Addr().String()}, Parts{Log: slog.New(slog.NewTextHandler(log, nil))})
 	if s.Addr().String() == taken.Addr().String() || !strings.Contains(log.String(), "listening="+s.Addr().String()) {
-		t.Errorf("listens on %s; log %s", s.Addr(), &log)
+		t.Errorf("listens on %s; log %s", s.Addr(), log)
 	}
 	response, err := http.Get(address + "/metrics")
 	if err != nil || response.StatusCode != http.StatusOK {
@@ -319,6 +337,20 @@ func TestPortTaken(t *testing.T) {
 	for _, none := range []string{"", OnMain, "203.0.113.1:0"} {
 		if s := Listen(Config{Listen: none}, Parts{Log: slog.New(slog.DiscardHandler)}); s != nil {
 			t.Errorf("%q: listens on %s", none, s.Addr())
+		}
+	}
+}
+
+// TestAddressFamily: 0.0.0.0 is all of IPv4 and nothing else, as for server.host, whether its port is taken or not.
+func TestAddressFamily(t *testing.T) {
+	log := slog.New(slog.DiscardHandler)
+	first := Listen(Config{Listen: "0.0.0.0:0"}, Parts{Log: log})
+	defer first.Close()
+	second := Listen(Config{Listen: first.Addr().String()}, Parts{Log: log})
+	defer second.Close()
+	for _, s := range []*Server{first, second} {
+		if ip := s.Addr().(*net.TCPAddr).IP; ip.To4() == nil {
+			t.Errorf("listens on %s", s.Addr())
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"net/netip"
 	"os"
 	"slices"
 	"time"
@@ -80,15 +81,19 @@ func Listen(cfg Config, p Parts) *Server {
 }
 
 func listen(address string, log *slog.Logger) (net.Listener, error) {
-	ln, err := net.Listen("tcp", address)
+	host, _, bad := net.SplitHostPort(address)
+	network := "tcp"
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Is4() {
+		network = "tcp4" // with "tcp" 0.0.0.0 is all of IPv6, too
+	}
+	ln, err := net.Listen(network, address)
 	if err == nil {
 		return ln, nil
 	}
-	host, _, bad := net.SplitHostPort(address)
 	if bad != nil {
 		return nil, err
 	}
-	free, again := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	free, again := net.Listen(network, net.JoinHostPort(host, "0"))
 	if again != nil {
 		return nil, errors.Join(err, again)
 	}
