@@ -35,6 +35,7 @@ func TestDangers(t *testing.T) {
 		{keys + "server: {host: 127.0.0.1}\nadmin: {listen: '[::]:5001'}\n", "admin.listen: "},
 		{"admin: {listen: ':5001'}\n", "admin.listen: "},
 		{"admin: {listen: 192.168.1.2:5001}\n", ""},
+		{"admin: {listen: 'localhost:5001'}\n", ""},
 		{"admin: {listen: main}\n", ""},
 		{"admin: {listen: ''}\n", ""},
 		{keys + "server: {host: 127.0.0.1, allowed_origins: ['*']}\n", ""},

@@ -1,5 +1,6 @@
-// Package console has the page that the service shows in a browser: HTML, a style sheet and ES modules in www, which are
-// embedded and handed out as they are. There is no build step. Tests that need a browser are in test, see "make console-test".
+// Package console has the page that the service shows in a browser: HTML, style sheets and ES modules in www, which are
+// embedded and handed out as they are, but for comments. There is no build step. Tests that need a browser are in test, see
+// "make console-test".
 package console
 
 import (
@@ -9,6 +10,7 @@ import (
 	"embed"
 	"encoding/hex"
 	"path"
+	"regexp"
 	"sync"
 )
 
@@ -49,12 +51,18 @@ var media = map[string]string{
 	".json": "application/json",
 }
 
+// comment is a line of a module that has only a comment. Browsers get an empty one, so that the numbers of lines are the same.
+var comment = regexp.MustCompile(`(?m)^[ \t]*//.*$`)
+
 // Files returns the files of the page by name. The map is shared, only to be read.
 var Files = sync.OnceValue(func() map[string]File {
 	files := map[string]File{}
 	entries, _ := www.ReadDir("www") // it is there, because it is embedded
 	for _, e := range entries {
 		body, _ := www.ReadFile("www/" + e.Name())
+		if path.Ext(e.Name()) == ".js" {
+			body = comment.ReplaceAll(body, nil)
+		}
 		files[e.Name()] = NewFile(e.Name(), body)
 	}
 	return files

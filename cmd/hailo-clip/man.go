@@ -48,6 +48,7 @@ func (m manual) page(program entry, version string) {
 	m.line(".SH ENVIRONMENT")
 	m.tagged("HAILO_CLIP_...", "Every setting, such as HAILO_CLIP_SERVER_PORT for server.port. It goes before the file, and flags before it.")
 	m.tagged(configs.StateVariable, "The state folder, as --state-dir.")
+	m.tagged(configs.KeyVariable, "The key that commands ask a service with, where it wants one and --key-file is not given.")
 	m.section("SEE ALSO", roff("systemctl(1), journalctl(1)"))
 }
 

@@ -119,7 +119,7 @@ func (c *changes) readSets(name string) (all []namedSet, err error) {
 		return nil, mistake(name, of.name, of.error)
 	case err != nil:
 		return nil, mistake(name, "", err)
-	case len(section) == 0:
+	case section == nil:
 		return nil, mistake(name, "", errors.New("it has no prompt_sets; a file with the definition of one set is read by put"))
 	}
 	return section, nil
@@ -131,6 +131,7 @@ type setError struct {
 	error
 }
 
+// jsonSets returns nil for a file without the section, as yamlSets does; it may be empty.
 func jsonSets(b []byte) (all []namedSet, err error) {
 	var file map[string]json.RawMessage
 	if err := strictly(b, &file); err != nil {
@@ -143,6 +144,7 @@ func jsonSets(b []byte) (all []namedSet, err error) {
 	if open, err := d.Token(); err != nil || open != json.Delim('{') {
 		return nil, errors.New("prompt_sets must be an object")
 	}
+	all = []namedSet{}
 	for d.More() {
 		var text json.RawMessage
 		var one sets.Definition
@@ -181,6 +183,7 @@ func yamlSets(b []byte) (all []namedSet, err error) {
 		if section.Kind != yaml.MappingNode {
 			return nil, errors.New("prompt_sets must be a mapping")
 		}
+		all = []namedSet{}
 		for n := 0; n+1 < len(section.Content); n += 2 {
 			one, err := sets.FromYAML(section.Content[n+1], setLimits)
 			if all, err = appendSet(all, section.Content[n].Value, one, err); err != nil {

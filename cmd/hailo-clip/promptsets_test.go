@@ -101,6 +101,19 @@ func TestFilesOfPromptSets(t *testing.T) {
 	}
 }
 
+// TestNoSetsAtAll: what export writes of a service without prompt sets, import reads.
+func TestNoSetsAtAll(t *testing.T) {
+	for _, format := range []string{"yaml", "json"} {
+		file := filepath.Join(t.TempDir(), "sets."+format)
+		if err := (&promptSetsExportCmd{Out: file}).write(map[string]sets.Definition{}); err != nil {
+			t.Fatal(err)
+		}
+		if all, err := (&changes{}).readSets(file); err != nil || len(all) != 0 {
+			t.Errorf("%s: %v, %v", format, all, err)
+		}
+	}
+}
+
 // FuzzFilesOfPromptSets: whatever is read can be written, and is read again as the same.
 func FuzzFilesOfPromptSets(f *testing.F) {
 	f.Add([]byte("prompt_sets:\n  door:\n    labels: [{name: a, prompts: [b]}]\n"), false)

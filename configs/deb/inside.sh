@@ -44,8 +44,10 @@ version_is() { says "\"version\":\"$1\"" ask $url/health; }
 
 case $1 in
 unbooted) # as in an image that is being built: systemd does not run
+    groupadd --system hailo
     is "install" install $old
     is "user, state folder" [ "$(stat -c '%U %G %a' $state)" = "hailo-clip hailo-clip 700" ]
+    is "the user is in the group of the device" sh -c "id -nG hailo-clip | tr ' ' '\n' | grep -qx hailo"
     is "configuration is written" cmp $config /test/etc.yaml
     is "enabled" [ -L /etc/systemd/system/multi-user.target.wants/hailo-clip.service ]
     is "socket is not enabled" gone /etc/systemd/system/sockets.target.wants/hailo-clip.socket
@@ -174,6 +176,7 @@ END
     is "install" install $new
     # what postinst and verify tell to do
     systemctl disable -q --now hailo-clip && rm $unit && systemctl daemon-reload && systemctl enable -q --now hailo-clip
+    is "postinst says where to look when the service does not start" says "journalctl -u hailo-clip" sh -c "systemctl reset-failed hailo-clip; /var/lib/dpkg/info/hailo-clip.postinst configure"
     is "changing over: fails by the file's model, which is not installed" sh -c "sleep 1; journalctl --no-pager -u hailo-clip | grep -q clip-vit"
     sed -i 's/clip-vit-base-patch32/auto/' $config
     systemctl reset-failed hailo-clip

@@ -1,13 +1,13 @@
 #!/bin/bash
 # moving-test.sh does what configs/docs/moving.md says, word for word, in a Debian that systemd has booted, with the former service's
-# configuration and a stand-in for the service itself. Root only; "make deb-test" has made bin/deb-root.tar, "make deb" the package.
+# configuration and a stand-in for the service itself. Root only; "make deb-test" has made bin/_deb-root.tar, "make deb" the package.
 # What the page cannot have here is a Hailo-10H: a drop-in gives the service the simulated chip and the demo model.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-arch=$(dpkg --print-architecture) root=bin/moving
+arch=$(dpkg --print-architecture) root=bin/_moving
 deb=$(ls -t bin/hailo-clip_*_"$arch".deb | head -n 1)
-[ -e bin/deb-root.tar ] || { echo "moving-test: no bin/deb-root.tar, run make deb-test first"; exit 1; }
-rm -rf $root && mkdir -p $root && tar -C $root -xf bin/deb-root.tar
+[ -e bin/_deb-root.tar ] || { echo "moving-test: no bin/_deb-root.tar, run make deb-test first"; exit 1; }
+rm -rf $root && mkdir -p $root && tar -C $root -xf bin/_deb-root.tar
 mkdir -p $root/test $root/etc/hailo
 cp configs/testdata/former-service.yaml $root/etc/hailo/hailo-clip.yaml
 cp hailo/demo/samples/cat.jpg $root/test/image.jpg

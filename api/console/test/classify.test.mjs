@@ -99,7 +99,7 @@ test('prompts are edited, counted, kept', async ({ page, open }) => {
   await shows(page, 'a photo of an elephant');
   await second.fill(`a photo of an elephant ${'and a large tree '.repeat(40)}`);
   await page.getByText('the model reads 77 tokens, and what comes after them is cut off').waitFor();
-  await page.locator('.tokens.over').waitFor();
+  await page.locator('.tokens.long').waitFor();
   await second.fill('a photo of an elephant');
   await page.getByText('the model reads 77 tokens').waitFor({ state: 'hidden' });
   await shows(page, 'a photo of an elephant');
@@ -308,6 +308,19 @@ for (const fit of ['crop', 'squash', 'pad']) {
     await shot(`fit-${fit}`);
   });
 }
+
+test('a transparent image', async ({ page, open }) => {
+  await open();
+  const png = await page.evaluate(async () => {
+    const canvas = new OffscreenCanvas(300, 200);
+    canvas.getContext('2d').fillRect(0, 0, 150, 200);
+    return [...new Uint8Array(await (await canvas.convertToBlob()).arrayBuffer())];
+  });
+  await page.locator('input[type=file]').setInputFiles({ name: 'half.png', mimeType: 'image/png', buffer: Buffer.from(png) });
+  await page.getByText('the model sees the colours that are stored there').waitFor();
+  await choose(page, cat);
+  await page.getByText('the model sees the colours that are stored there').waitFor({ state: 'hidden' });
+});
 
 test('an image that the browser does not show', async ({ page, open }) => {
   await open();

@@ -63,8 +63,14 @@ export async function json(path, { body, headers = {}, ...options } = {}) {
   const response = await request(path, { body, headers, ...options });
   const text = await response.text();
   const roundTrip = performance.now() - start;
+  let data = null;
+  try {
+    data = text === '' ? null : JSON.parse(text);
+  } catch {
+    throw new ApiError("The answer is not JSON, and not the service's own: something between may have made it.", { status: response.status, code: 'no_json' });
+  }
   return {
-    data: text === '' ? null : JSON.parse(text),
+    data,
     etag: response.headers.get('ETag') ?? '',
     requestId: response.headers.get('X-Request-Id') ?? '',
     warning: response.headers.get('X-Clip-Warning') ?? '',
@@ -76,7 +82,7 @@ export async function json(path, { body, headers = {}, ...options } = {}) {
 async function failure(response) {
   let told = {};
   try {
-    told = await response.json();
+    told = await response.json() ?? {};
   } catch { /* a proxy in between has answered */ }
   return new ApiError(told.error ?? `The answer is ${response.status} ${response.statusText}, and not the service's own: something between may have made it.`, {
     status: response.status,
@@ -125,7 +131,7 @@ function askKey(why) {
 }
 
 // advice says what to do about an error, beside what the service itself says.
-export function advice(err) {
+function advice(err) {
   switch (err.status) {
     case 0: return 'What is shown is from before. The page asks again by itself.';
     case 401: return 'It answers those who have a key: ask who runs it for one.';

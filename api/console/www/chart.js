@@ -4,7 +4,7 @@
 export const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 // seriesColour is that of the n-th of several lines or bars, of which eight differ.
-export const seriesColour = (n) => colour(`--s${n % 8}`);
+const seriesColour = (n) => colour(`--s${n % 8}`);
 
 // begin returns the 2D context of a canvas in CSS pixels, cleared, and its size.
 function begin(canvas) {

@@ -2,9 +2,10 @@
 import { aborted, alert, ApiError, json, key, request } from './api.js';
 import { frame, noCamera, openCamera } from './camera.js';
 import { copy, languages } from './copyas.js';
-import { bytes, cosine, debounce, el, fill, percent, set, tell, unique } from './dom.js';
-import { drawSeen, drawWhole, inWords } from './image.js';
-import { cosineScale, labelRows, promptRows } from './prompts.js';
+import { bytes, cosine, debounce, el, fill, notice, percent, set, tell, unique } from './dom.js';
+import { dropTarget } from './files.js';
+import { drawSeen, drawWhole, inWords, transparent } from './image.js';
+import { cosineScale, labelRows, promptRows, reasons } from './prompts.js';
 import { config, health, onStatus } from './status.js';
 import { forGood } from './store.js';
 import { timingPanel } from './timing.js';
@@ -12,11 +13,6 @@ import { timingPanel } from './timing.js';
 const path = '/v1/classify';
 const promptsKey = 'hailo-clip.prompts';
 const first = ['a photo of a cat', 'a photo of a dog', 'a photo of a pizza', 'a photo of a guitar'];
-const reasons = {
-  negative: 'something that is none of the labels fits better',
-  min_cosine: 'the best label is not similar enough',
-  min_margin: 'the best label is too near to the next one',
-};
 
 // What is asked, and what was answered last.
 const now = { image: null, set: '', answer: null, asked: null, camera: null, error: null };
@@ -47,20 +43,7 @@ function start(root) {
       el('div', { class: 'stack' }, resultCard(), parts.timing.element, copyCard())));
   parts.timing.element.hidden = true;
 
-  root.addEventListener('dragover', (event) => {
-    event.preventDefault();
-    parts.stage.classList.add('over');
-  });
-  root.addEventListener('dragleave', (event) => {
-    if (!root.contains(event.relatedTarget)) {
-      parts.stage.classList.remove('over');
-    }
-  });
-  root.addEventListener('drop', (event) => {
-    event.preventDefault();
-    parts.stage.classList.remove('over');
-    take(event.dataTransfer.files[0]);
-  });
+  dropTarget(root, (data) => take(data.files[0]), parts.stage);
   addEventListener('paste', (event) => {
     const file = [...event.clipboardData?.files ?? []].find((f) => f.type.startsWith('image/'));
     if (file && root.isConnected) {
@@ -77,7 +60,6 @@ function start(root) {
     settings = found;
     fill(parts.samples, el('option', { value: '' }, 'Samples'), found.samples.map((name) => el('option', { value: name }, nameOf(name))));
     parts.samples.hidden = found.samples.length === 0;
-    tell(parts.seenWords, inWords[found.fit]);
     tell(parts.seenSize, `${found.image_size} × ${found.image_size}`);
     draw();
   }, fail);
@@ -188,7 +170,7 @@ async function take(file, name = file?.name) {
     return;
   }
   now.image?.bitmap?.close();
-  now.image = { blob: file, name: name || 'image', bitmap };
+  now.image = { blob: file, name: name || 'image', bitmap, transparent: bitmap !== null && transparent(bitmap) };
   tell(parts.caption, [now.image.name, bitmap && `${bitmap.width} × ${bitmap.height}`, bytes(file.size)].filter(Boolean).join(' · '));
   draw();
   await classify();
@@ -204,6 +186,7 @@ function draw() {
   parts.seenCard.hidden = !bitmap;
   if (bitmap) {
     drawSeen(parts.seen, bitmap, bitmap.width, bitmap.height, settings);
+    tell(parts.seenWords, inWords[settings.fit] + (now.image.transparent ? ' Where this image is transparent the model sees the colours that are stored there, which no browser shows.' : ''));
     if (!now.camera) {
       drawWhole(parts.whole, bitmap, bitmap.width, bitmap.height, settings);
     }
@@ -216,7 +199,7 @@ async function startCamera() {
   fill(parts.imageError);
   const why = noCamera();
   if (why) {
-    fill(parts.imageError, el('p', { class: 'notice warn', role: 'alert' }, why));
+    fill(parts.imageError, notice('bad', why));
     return;
   }
   const mine = opening = {};
@@ -238,7 +221,7 @@ async function startCamera() {
     showVideo(camera);
     watch(camera);
   } catch (err) {
-    fill(parts.imageError, el('p', { class: 'notice warn', role: 'alert' }, err.message));
+    fill(parts.imageError, notice('bad', err.message));
   }
   set(parts.cameraButton, { disabled: false });
 }

@@ -49,6 +49,13 @@ export function field(label, input, hint) {
   return el('div', { class: 'field' }, el('label', { for: input.id }, label), input, below);
 }
 
+// notice is a sentence of a kind: info, warn or bad, of which the last is said at once.
+export const notice = (kind, text) => el('p', { class: `notice ${kind}`, role: kind === 'bad' ? 'alert' : null }, text);
+
+// columns is the head of a table; number says which of the columns have numbers.
+export const columns = (names, number = () => false) => el('thead', {},
+  el('tr', {}, names.map((name, i) => el('th', { scope: 'col', class: number(i) ? 'number' : null }, name))));
+
 let count = 0;
 
 // unique makes an id for an element.

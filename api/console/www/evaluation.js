@@ -1,6 +1,6 @@
 // How well a prompt set answers labelled images: files by label, the matrix of what was answered, thresholds, calibration.
 import { alert, json, aborted } from './api.js';
-import { bytes, el, field, fill, percent } from './dom.js';
+import { bytes, columns, el, field, fill, notice, percent } from './dom.js';
 import { dropTarget, fileButton, isImage } from './files.js';
 import { within } from './life.js';
 
@@ -140,7 +140,7 @@ export async function evaluation(root, { name, path, signal }) {
 
   function applying(data) {
     if (info.read_only) {
-      return el('p', { class: 'notice info' }, 'This set is in the configuration: what was found out can be stored only in a copy of it.');
+      return notice('info', 'This set is in the configuration: what was found out can be stored only in a copy of it.');
     }
     return el('div', { class: 'bar' }, el('span', { class: 'soft' },
       'Stores the thresholds, and the temperature where there is one, if the set is still the version that was evaluated.'),
@@ -178,7 +178,7 @@ function report(data) {
       el('p', { class: 'soft' }, 'Rows: what the images show. Columns: what the set answered. On the diagonal it was right.'), matrix(data)),
     el('section', { class: 'card', 'aria-label': 'Thresholds' }, el('h2', {}, 'Thresholds'),
       el('p', { class: 'soft' }, 'The lowest score with the wanted precision on these images; others will be a little worse.'),
-      el('table', { class: 'thresholds' }, el('thead', {}, el('tr', {}, ['Label', 'Holds from', 'Precision', 'Recall'].map((t, i) => el('th', { scope: 'col', class: i ? 'number' : null }, t)))),
+      el('table', { class: 'thresholds' }, columns(['Label', 'Holds from', 'Precision', 'Recall'], Boolean),
         el('tbody', {}, data.labels.map((label) => {
           const t = data.thresholds[label];
           return el('tr', {}, el('th', { scope: 'row' }, label), t

@@ -1,6 +1,6 @@
 // The events of a stream as they come, with thumbnails; each can become an example of a label.
 import { alert, json, request, aborted } from './api.js';
-import { el, fill, set, tell } from './dom.js';
+import { el, fill, notice, set, tell } from './dom.js';
 import { imageCanvas } from './files.js';
 import { whileVisible } from './life.js';
 import { listen } from './sse.js';
@@ -121,7 +121,7 @@ export function eventList(root, { id, path, signal, info, frame }) {
 
   function hear({ kind: what, data }) {
     if (what === 'missed') {
-      fill(problem, el('p', { class: 'notice warn' }, data.missed ? `${data.missed} events were missed: the page was too slow.` : 'Events may have been missed while the page was not listening.'));
+      fill(problem, notice('warn', data.missed ? `${data.missed} events were missed: the page was too slow.` : 'Events may have been missed while the page was not listening.'));
     } else if (what === 'frame') {
       frame(data.answer);
     } else {

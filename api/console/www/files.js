@@ -1,9 +1,9 @@
 // Files that are dragged or chosen, and images as they are shown: drawn, because the page may not load data: or blob: addresses.
 import { el, set } from './dom.js';
 
-// dropTarget has files that are dragged onto an element taken by take(data), the DataTransfer.
-export function dropTarget(element, take) {
-  const over = (on) => element.classList.toggle('over', on);
+// dropTarget has files that are dragged onto an element taken by take(data), the DataTransfer; shown is what is marked meanwhile.
+export function dropTarget(element, take, shown = element) {
+  const over = (on) => shown.classList.toggle('over', on);
   const files = (e) => e.dataTransfer?.types.includes('Files');
   for (const kind of ['dragenter', 'dragover']) {
     element.addEventListener(kind, (e) => {

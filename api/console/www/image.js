@@ -41,6 +41,14 @@ export function drawSeen(canvas, source, w, h, { fit, image_size: side }) {
   c.drawImage(source, from.x, from.y, from.w, from.h, to.x, to.y, to.w, to.h);
 }
 
+// transparent says that an image has parts that can be seen through. The service reads the colours that are stored in them, and a browser
+// does not tell which they are.
+export function transparent(source) {
+  const c = new OffscreenCanvas(64, 64).getContext('2d');
+  c.drawImage(source, 0, 0, 64, 64);
+  return c.getImageData(0, 0, 64, 64).data.some((value, i) => i % 4 === 3 && value < 255);
+}
+
 const longest = 1120; // pixels of a side of the canvas, whatever the image has
 
 // drawWhole draws the image, with what the model does not see of it darker.

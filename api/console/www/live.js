@@ -1,9 +1,10 @@
 // The live view of a stream: frames of this browser go in, answers come out; regions are drawn on the image.
 import { socket } from './api.js';
-import { el, fill, millis, set, tell } from './dom.js';
+import { el, fill, millis, notice, set, tell } from './dom.js';
 import { fileButton } from './files.js';
 import { Feed, openSource } from './feed.js';
 import { whileVisible, within } from './life.js';
+import { reasons } from './prompts.js';
 import { regionEditor } from './regions.js';
 
 const mostBars = 12; // of a region
@@ -50,7 +51,7 @@ export function live(root, { id, signal, sets, definition, on }) {
       feed.fps = Number(rate.value);
     }
   });
-  show(null);
+  show();
 
   // begin sends frames of a source until it is stopped. While the page is hidden nothing is sent, and the camera is off.
   function begin(from) {
@@ -67,14 +68,14 @@ export function live(root, { id, signal, sets, definition, on }) {
     }, { once: true });
     whileVisible(mine.signal, (visible) => send(from, visible, mine).catch((err) => {
       mine.end();
-      fill(problem, el('p', { class: 'notice bad', role: 'alert' }, err.message));
+      fill(problem, notice('bad', err.message));
     }));
   }
 
   async function send(from, visible, mine) {
     const source = await openSource(from, (why) => {
       mine.end();
-      fill(problem, el('p', { class: 'notice bad', role: 'alert' }, why));
+      fill(problem, notice('bad', why));
     });
     if (visible.aborted) {
       return source.stop();
@@ -87,14 +88,14 @@ export function live(root, { id, signal, sets, definition, on }) {
         frame: (c) => draw(c, source),
         answer: answered,
         event: () => {}, // the list of events hears of it
-        refused: (why) => fill(problem, el('p', { class: 'notice bad', role: 'alert' }, why)),
+        refused: (why) => fill(problem, notice('bad', why)),
         end: (why) => {
           if (feed === one) {
             feed = null;
           }
           if (why) {
             mine.end();
-            fill(problem, el('p', { class: 'notice bad', role: 'alert' }, why));
+            fill(problem, notice('bad', why));
           }
         },
       },
@@ -120,7 +121,7 @@ export function live(root, { id, signal, sets, definition, on }) {
       c.dropped++;
       c.superseded += a.dropped === 'superseded';
       if (a.error) {
-        fill(problem, el('p', { class: 'notice bad', role: 'alert' }, a.error));
+        fill(problem, notice('bad', a.error));
       }
     } else {
       c.answered++;
@@ -130,7 +131,7 @@ export function live(root, { id, signal, sets, definition, on }) {
       bars(a);
       on.answer(a);
     }
-    show(a);
+    show();
   }
 
   function show() {
@@ -179,7 +180,7 @@ export function live(root, { id, signal, sets, definition, on }) {
         tell(row.value, c.score.toFixed(3));
         row.element.classList.toggle('best', c.text === best);
       }
-      tell(group.why, { negative: 'None of these: something else is more likely.', min_cosine: 'None of these: the cosine is too small.', min_margin: 'None of these: two labels are too near each other.' }[r.reason] ?? '');
+      tell(group.why, r.reason ? `None of these: ${reasons[r.reason] ?? r.reason}.` : '');
     }
   }
 

@@ -4,6 +4,13 @@ import { cosine, el, fill, percent, set, tell, unique } from './dom.js';
 // cosineScale is the cosine of a full bar: those of photographs and sentences are far below 1.
 export const cosineScale = (classifications) => (classifications.some((entry) => entry.cosine > 0.5) ? 1 : 0.5);
 
+// reasons are why nothing matches, by the answer's reason.
+export const reasons = {
+  negative: 'something that is none of the labels fits better',
+  min_cosine: 'the best label is not similar enough',
+  min_margin: 'the best label is too near to the next one',
+};
+
 // bars are the two bars of a row. show takes an entry of the answer's classifications, undefined for none.
 function bars() {
   const share = el('i'), near = el('i');
@@ -156,7 +163,7 @@ export function promptRows(texts, changed) {
       for (const r of rows) {
         const counted = by.get(r.input.value.trim());
         r.tokens.show(counted && String(counted.tokens));
-        r.tokens.element.classList.toggle('over', counted?.truncated ?? false);
+        r.tokens.element.classList.toggle('long', counted?.truncated ?? false);
         r.note.hidden = !counted?.truncated;
         tell(r.note, counted?.truncated ? `Too long: the model reads ${most} tokens, and what comes after them is cut off.` : '');
         set(r.input, { 'aria-describedby': counted?.truncated ? r.note.id : null });

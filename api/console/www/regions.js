@@ -1,6 +1,6 @@
 // Regions of a stream, drawn on its image: boxes that are dragged, or moved with the arrow keys, and fields with their numbers.
 
-import { el, fill } from './dom.js';
+import { columns, el, fill } from './dom.js';
 
 const mostRegions = 8;
 const least = 0.02; // of the width or height
@@ -58,7 +58,7 @@ export function regionEditor(layer, { regions, sets, changed, store }) {
   const note = el('span', { class: 'soft' });
   const table = el('details', { class: 'regions', open: list.length > 0 }, el('summary', {}, 'Regions'),
     el('p', { class: 'soft' }, 'Each is answered by itself. Draw on the image, drag, or use the arrow keys (with Shift: the size; Delete: away). Numbers are percent of width and height.'),
-    el('div', { class: 'wide scroll' }, el('table', {}, el('thead', {}, el('tr', {}, ['Name', 'left', 'top', 'width', 'height', 'Prompt set', ''].map((t) => el('th', { scope: 'col' }, t)))), rows)),
+    el('div', { class: 'wide scroll' }, el('table', {}, columns(['Name', 'left', 'top', 'width', 'height', 'Prompt set', '']), rows)),
     el('div', { class: 'buttons' }, add, save, note));
 
   // done tells of a change that is complete, and shows it.

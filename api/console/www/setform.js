@@ -1,6 +1,6 @@
 // One prompt set that is edited: its labels with prompts and examples, its settings, all of it as JSON.
 import { alert, json, aborted } from './api.js';
-import { el, field, fill } from './dom.js';
+import { el, field, fill, notice } from './dom.js';
 import { dropTarget, fileButton, fromBase64, imageCanvas, isImage, toBase64 } from './files.js';
 import { confirm, fields, jsonEditor, tabs } from './form.js';
 import { badge, exportSets, untilReady } from './sets.js';
@@ -102,10 +102,10 @@ export function setForm(root, { name, path, signal, refresh }) {
       source ? el('span', {}, `scores from ${source}`) : null,
       el('span', {}, `model ${now.model}`), el('span', { title: now.etag }, 'version ', el('code', {}, now.etag.slice(0, 8))));
     fill(warnings,
-      now.read_only ? el('p', { class: 'notice info' }, 'This set is in the configuration of the service, under prompt_sets, and can be changed only there. A copy can be changed here.') : null,
-      now.state === 'failed' ? el('p', { class: 'notice bad', role: 'alert' }, `It could not be encoded: ${now.reason}`) : null,
-      now.state === 'encoding' && now.reason ? el('p', { class: 'notice warn' }, `It waits: ${now.reason}`) : null,
-      (now.warnings ?? []).map((w) => el('p', { class: 'notice warn' }, w)));
+      now.read_only ? notice('info', 'This set is in the configuration of the service, under prompt_sets, and can be changed only there. A copy can be changed here.') : null,
+      now.state === 'failed' ? notice('bad', `It could not be encoded: ${now.reason}`) : null,
+      now.state === 'encoding' && now.reason ? notice('warn', `It waits: ${now.reason}`) : null,
+      (now.warnings ?? []).map((w) => notice('warn', w)));
     actions.children.length || fill(actions,
       el('a', { class: 'button', href: `#sets/${name}/evaluate` }, 'Evaluate…'),
       el('button', { type: 'button', onclick: () => exportSets([name]).catch(fail) }, 'Export'),
@@ -196,7 +196,7 @@ export function setForm(root, { name, path, signal, refresh }) {
       });
       const users = data.streams.filter((s) => s.prompt_set === name || s.regions?.some((r) => r.prompt_set === name)).map((s) => s.id);
       const question = el('div', {}, el('p', {}, 'Its prompts, thresholds and examples are gone for good. Export it first if you may want it back.'),
-        users.length ? el('p', { class: 'notice warn' }, `These streams use it, and will have nothing to compare with: ${users.join(', ')}.`) : null);
+        users.length ? notice('warn', `These streams use it, and will have nothing to compare with: ${users.join(', ')}.`) : null);
       if (!await confirm(`Delete the prompt set ${name}?`, question, 'Delete')) {
         return;
       }

@@ -2,7 +2,7 @@
 // of two answers of /v1/stats, or what is now; what the service does not tell is not shown.
 import { json, report } from './api.js';
 import { sparkline } from './chart.js';
-import { bytes, el, fill, millis, percent, set, tell } from './dom.js';
+import { bytes, columns, el, fill, millis, percent, set, tell } from './dom.js';
 import { repeat, whileVisible } from './life.js';
 import { health, onStatus } from './status.js';
 
@@ -135,7 +135,7 @@ function stageCard() {
   const rows = new Map();
   const body = el('tbody');
   const element = card('Stages', el('p', { class: 'soft' }, 'What an image goes through: who works, and who waits in front.'),
-    el('table', { class: 'wide' }, el('thead', {}, el('tr', {}, ['Stage', 'a second', 'Busy workers', 'Waiting', 'Failed', 'Too late'].map((t, i) => el('th', { scope: 'col', class: [1, 4, 5].includes(i) ? 'number' : null }, t)))), body));
+    el('table', { class: 'wide' }, columns(['Stage', 'a second', 'Busy workers', 'Waiting', 'Failed', 'Too late'], (i) => [1, 4, 5].includes(i)), body));
   return {
     element,
     show(looks) {
@@ -280,7 +280,7 @@ function deviceCard() {
 
 function requestCard() {
   const body = el('tbody');
-  const element = card('Requests', el('table', { class: 'wide' }, el('thead', {}, el('tr', {}, ['Path', 'a second', 'Answers since the start'].map((t, i) => el('th', { scope: 'col', class: i === 1 ? 'number' : null }, t)))), body));
+  const element = card('Requests', el('table', { class: 'wide' }, columns(['Path', 'a second', 'Answers since the start'], (i) => i === 1), body));
   const rows = new Map();
   return {
     element,
@@ -290,8 +290,8 @@ function requestCard() {
           const row = { rate: el('td', { class: 'number' }), codes: el('td') };
           rows.set(path, row);
           const after = [...rows.keys()].sort();
-          const element_ = el('tr', {}, el('th', { scope: 'row' }, el('code', {}, path)), row.rate, row.codes);
-          body.insertBefore(element_, body.children[after.indexOf(path)] ?? null);
+          const line = el('tr', {}, el('th', { scope: 'row' }, el('code', {}, path)), row.rate, row.codes);
+          body.insertBefore(line, body.children[after.indexOf(path)] ?? null);
         }
         const row = rows.get(path);
         const rate = looks.rate((s) => sum(Object.values(s.server?.requests?.[path] ?? {})));

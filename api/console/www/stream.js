@@ -1,6 +1,6 @@
 // One stream: what holds, a live view with regions, the history of scores, events, its definition.
 import { alert, json, aborted } from './api.js';
-import { el, fill, millis, set, tell } from './dom.js';
+import { el, fill, millis, notice, tell } from './dom.js';
 import { confirm } from './form.js';
 import { eventList } from './events.js';
 import { pause, repeat, whileVisible } from './life.js';
@@ -67,7 +67,7 @@ export function streamPage(root, { id, signal }) {
       fill(line, el('span', { class: `pill ${kind}` }, text), states(info),
         info.prompt_set ? el('span', {}, 'compared with ', el('a', { href: `#sets/${info.prompt_set}` }, info.prompt_set)) : el('span', {}, `${info.prompts?.length ?? 0} prompts`),
         info.source ? el('span', {}, info.source) : null);
-      fill(trouble, info.trouble ? el('p', { class: 'notice bad', role: 'alert' }, `The source: ${info.trouble}`) : null);
+      fill(trouble, info.trouble ? notice('bad', `The source: ${info.trouble}`) : null);
     }
     const { stats: s } = info;
     const numbers = [

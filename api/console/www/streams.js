@@ -1,6 +1,6 @@
 // The view of streams: the list of them with what holds and how they run, one that is made, one that is looked at.
 import { json, report } from './api.js';
-import { el, field, fill, millis, tell } from './dom.js';
+import { columns, el, field, fill, millis, tell } from './dom.js';
 import { fields, jsonEditor, tabs } from './form.js';
 import { repeat, whileVisible } from './life.js';
 import { streamPage } from './stream.js';
@@ -59,7 +59,7 @@ export function open(root, rest, signal) {
   const body = el('tbody');
   const none = el('p', { class: 'hint', hidden: true }, 'There is no stream yet. A stream is the frames of a camera, what they are compared with, and what changes in them.');
   const names = ['Stream', 'Frames from', 'Holds', 'Frames/s', 'Answered/s', 'Lag', 'Slowest', 'Dropped', 'Changes'];
-  const table = el('table', { class: 'wide streams' }, el('thead', {}, el('tr', {}, names.map((n, i) => el('th', { scope: 'col', class: i > 2 ? 'number' : null }, n)))), body);
+  const table = el('table', { class: 'wide streams' }, columns(names, (i) => i > 2), body);
   fill(root, el('div', { class: 'title' }, el('h1', {}, 'Streams'), el('div', { class: 'buttons' }, el('a', { class: 'button primary', href: '#streams/+' }, 'New stream'))),
     problem, none, el('div', { class: 'card flush' }, table));
   const speed = rates();

@@ -81,14 +81,15 @@ function samplesOf(view, table, scale) {
   };
   const keys = stss && new Set(Array.from({ length: u32(stss, 1) }, (_, i) => u32(stss, 2 + i)));
   const [lasts, offsets] = [runs(stts), runs(ctts)];
+  const count = Math.min(u32(stsz, 2), 1 << 22); // days of video; more is a file that lies
   const list = [];
   let time = 0;
-  for (let chunk = 0, entry = 0; chunk < u32(stco ?? co64, 1) && list.length < u32(stsz, 2); chunk++) {
+  for (let chunk = 0, entry = 0; chunk < u32(stco ?? co64, 1) && list.length < count; chunk++) {
     let at = stco ? u32(stco, 2 + chunk) : Number(view.getBigUint64(co64.from + 8 + 8 * chunk));
     while (entry + 1 < u32(stsc, 1) && u32(stsc, 2 + 3 * (entry + 1)) <= chunk + 1) {
       entry++;
     }
-    for (let n = u32(stsc, 3 + 3 * entry); n > 0 && list.length < u32(stsz, 2); n--) {
+    for (let n = u32(stsc, 3 + 3 * entry); n > 0 && list.length < count; n--) {
       const size = u32(stsz, 1) || u32(stsz, 3 + list.length);
       const shown = time + (offsets.next().value ?? 0);
       list.push({ at, size, time: Math.round((1e6 * shown) / scale), key: !keys || keys.has(list.length + 1) });
