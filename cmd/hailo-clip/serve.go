@@ -200,9 +200,9 @@ func (e *engine) adminOnMain(reload *reloader) *admin.Parts {
 	return new(e.adminParts(reload))
 }
 
-// otherFiles is how many of the files that a process may open are kept for others than connections and what is open when the service
-// begins to serve: a device's worker that is started again, cache files made anew, the events of streams, webhooks, MQTT; and the socket
-// or the pipes of ffmpeg for the source of each stream. That is never more than half of limit.
+// otherFiles is how many of the files that a process may open are kept for others than connections and what is open when the
+// service begins to serve: a device's worker that is started again, cache files made anew, the events of streams, webhooks, MQTT;
+// and the socket or the pipes of ffmpeg for the source of each stream. That is never more than half of limit.
 func otherFiles(maxStreams int, limit uint64) int {
 	const besides, ofSource = 32, 4
 	return int(min(uint64(besides+ofSource*maxStreams), limit/2))
@@ -236,8 +236,8 @@ func lowerConnections(c api.Config, n int, limit uint64, others int, log *slog.L
 	return c, nil
 }
 
-// run serves until ctx ends, and on for server.lame_duck, then drains within server.shutdown_timeout: stop accepting, end streams, finish
-// what is inside, flush the cache, release the device.
+// run serves until ctx ends, and on for server.lame_duck, then drains within server.shutdown_timeout: stop accepting, end streams,
+// finish what is inside, flush the cache, release the device.
 func (s *service) run(ctx context.Context) error {
 	e := s.engine
 	served := make(chan error, len(s.sockets.main))

@@ -75,6 +75,8 @@ unbooted) # as in an image that is being built: systemd does not run
     mv /usr/bin/deb-systemd-helper /usr/bin/deb-systemd-invoke /test/
     is "install without deb-systemd-helper" install $new
     is "  enabled" [ -L /etc/systemd/system/multi-user.target.wants/hailo-clip.service ]
+    ln -s /dev/null $unit
+    is "a masked unit is nobody else's" not says "goes before" install --reinstall $new
     is "purge with an unchanged configuration" apt-get purge -y -q hailo-clip
     is "  leaves nothing" gone $config /etc/hailo $state /etc/systemd/system/multi-user.target.wants/hailo-clip.service
     ;;

@@ -99,7 +99,7 @@ test('prompts are edited, counted, kept', async ({ page, open }) => {
   await shows(page, 'a photo of an elephant');
   await second.fill(`a photo of an elephant ${'and a large tree '.repeat(40)}`);
   await page.getByText('the model reads 77 tokens, and what comes after them is cut off').waitFor();
-  await page.locator('.tokens.long').waitFor();
+  await page.locator('.tokens.long', { hasText: '77+' }).waitFor();
   await second.fill('a photo of an elephant');
   await page.getByText('the model reads 77 tokens').waitFor({ state: 'hidden' });
   await shows(page, 'a photo of an elephant');

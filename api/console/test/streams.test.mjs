@@ -106,6 +106,10 @@ test('regions are drawn, moved by keyboard and stored', { service: true }, async
   await eventually('answers by region', async () => (await page.locator('.answers .scores li').count()) === 2);
   await looksRight(page);
   await shot('stream-regions');
+  const shown = () => page.locator('select[aria-label=Region] option').evaluateAll((list) => list.map((o) => o.value));
+  assert.deepEqual(await shown(), ['region-1']);
+  await page.getByRole('button', { name: 'Remove the region region-1' }).click();
+  await eventually('scores of the whole frame alone', async () => JSON.stringify(await shown()) === '[""]');
 });
 
 test('an event becomes an example and is deleted, by keyboard', { service: true }, async ({ page, open, url }) => {

@@ -219,7 +219,10 @@ async function startCamera() {
     tell(parts.caption, `camera · ${camera.width} × ${camera.height}`);
     draw();
     showVideo(camera);
-    watch(camera);
+    watch(camera).catch((err) => {
+      stopCamera();
+      fail(err);
+    });
   } catch (err) {
     fill(parts.imageError, notice('bad', err.message));
   }

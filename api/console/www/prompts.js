@@ -162,7 +162,7 @@ export function promptRows(texts, changed) {
     count(by, most) {
       for (const r of rows) {
         const counted = by.get(r.input.value.trim());
-        r.tokens.show(counted && String(counted.tokens));
+        r.tokens.show(counted && `${counted.tokens}${counted.truncated ? '+' : ''}`);
         r.tokens.element.classList.toggle('long', counted?.truncated ?? false);
         r.note.hidden = !counted?.truncated;
         tell(r.note, counted?.truncated ? `Too long: the model reads ${most} tokens, and what comes after them is cut off.` : '');

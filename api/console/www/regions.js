@@ -132,7 +132,7 @@ export function regionEditor(layer, { regions, sets, changed, store }) {
           delete r.prompt_set;
         }
         done();
-      } }, el('option', { value: '' }, 'the stream’s'), sets.map((s) => el('option', { value: s, selected: s === r.prompt_set }, s)))),
+      } }, el('option', { value: '' }, 'stream’s'), sets.map((s) => el('option', { value: s, selected: s === r.prompt_set }, s)))),
       el('td', {}, el('button', { type: 'button', class: 'quiet', 'aria-label': `Remove the region ${r.name}`, onclick: () => remove(i) }, '×')));
   }
 

@@ -99,13 +99,16 @@ export function scores(root, { signal, change }) {
   return {
     answer(a) {
       const now = Date.now();
-      for (const r of a.regions ?? [{ name: '', classifications: a.classifications }]) {
-        if (!history.has(r.name)) {
-          history.set(r.name, new Map());
-          const names = [...history.keys()];
-          fill(region, names.map((n) => el('option', { value: n, selected: n === region.value }, n || 'whole frame')));
-          region.hidden = names.length < 2;
-        }
+      const answered = a.regions ?? [{ name: '', classifications: a.classifications }];
+      const names = answered.map((r) => r.name);
+      if (JSON.stringify(names) !== JSON.stringify([...history.keys()])) { // regions have been changed
+        const before = new Map(history);
+        history.clear();
+        names.forEach((name) => history.set(name, before.get(name) ?? new Map()));
+        fill(region, names.map((n) => el('option', { value: n, selected: n === region.value }, n || 'whole frame')));
+        region.hidden = names.length < 2;
+      }
+      for (const r of answered) {
         const lines = history.get(r.name);
         for (const c of r.classifications) {
           if (!lines.has(c.text) && lines.size < mostLines) {

@@ -127,7 +127,7 @@ const compared = [
   { at: 'prompts', label: 'or prompts, one a line', kind: 'lines', placeholder: 'an open door\na closed door' },
 ];
 const sampling = [
-  { at: 'policy', label: 'Too many frames', kind: 'choice', options: [['latest', 'the newest count (latest)'], ['queue', 'the sender waits (queue)']] },
+  { at: 'policy', label: 'Too many frames', kind: 'choice', options: [['latest', 'newest only (latest)'], ['queue', 'sender waits (queue)']] },
   { at: 'fps', label: 'Frames a second', kind: 'number', min: 0, max: 1000, step: 0.1, placeholder: 'all' },
   { at: 'source', label: 'Address to pull from', kind: 'text', placeholder: 'frames are pushed', hint: 'http, https, rtsp or rtsps, of a host in fetch.allow.' },
 ];

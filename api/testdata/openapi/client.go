@@ -29,7 +29,7 @@ func run(ctx context.Context, url, folder string) error {
 		return err
 	}
 	health, err := c.GetHealthWithResponse(ctx)
-	if err != nil || health.JSON200 == nil || health.JSON200.Status != clip.Healthy || health.JSON200.Backend != clip.Cpu {
+	if err != nil || health.JSON200 == nil || health.JSON200.Status != clip.HealthStatusHealthy || health.JSON200.Backend != clip.Cpu {
 		return fmt.Errorf("health: %w, %s", err, health.Body)
 	}
 	ready, err := c.GetReadinessWithResponse(ctx)
