@@ -99,8 +99,8 @@ func (l *listener) busy() (busy []*conn) {
 // watchEvery is how often the clients of requests that are being worked on are looked at.
 const watchEvery = 500 * time.Millisecond
 
-// watch cancels the requests of clients that are gone until no connection is left and none will come.
-func (l *listener) watch() {
+// watch cancels the requests of clients that are gone until no connection is left and none will come, or all requests are over.
+func (l *listener) watch(over <-chan struct{}) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	for ended := l.ended; ended != nil || l.count() > 0; {
@@ -109,6 +109,8 @@ func (l *listener) watch() {
 			l.cancelGone()
 		case <-ended:
 			ended = nil
+		case <-over:
+			return
 		}
 	}
 }

@@ -46,7 +46,3 @@ func (s *Server) readyz(r *request) error {
 		Reason string    `json:"reason,omitempty"`
 	}{state, health.Reason})
 }
-
-// Drain begins a stop that nobody notices: everything is served as before, but each answer ends its connection, and /readyz
-// says that nobody should send more. Shutdown follows. It does not block and may be called again.
-func (s *Server) Drain() { s.draining.Store(true) }

@@ -28,7 +28,7 @@ func TestReadyz(t *testing.T) {
 			200, `{"status":"ready","reason":"on the CPU"}`},
 		{"lost", func() { s.lose("no device") }, 503, `{"status":"unavailable","reason":"no device"}`},
 		{"back", func() { s.device.status.Store(&hailo.Status{Ready: true}) }, 200, `{"status":"ready"}`},
-		{"draining", s.Drain, 503, `{"status":"stopping","reason":"The service is stopping"}`},
+		{"draining", func() { s.LameDuck(t.Context()) }, 503, `{"status":"stopping","reason":"The service is stopping"}`},
 	} {
 		c.change()
 		r := s.do(t, "GET", "/readyz", "")

@@ -168,7 +168,7 @@ func (s *Server) Serve(ln net.Listener) error {
 		_ = l.Close() // it only stops accepting
 	}
 	s.mu.Unlock()
-	go l.watch()
+	go l.watch(s.base.Done())
 	if err := s.http.Serve(l); err != nil {
 		return fmt.Errorf("api: %w", err)
 	}
@@ -178,9 +178,10 @@ func (s *Server) Serve(ln net.Listener) error {
 // refusal is the whole answer to a connection that there is no room for.
 func (s *Server) refusal() []byte { return refusal(errTooManyConns, s.svc.Warning) }
 
-// LameDuck drains for Config.LameDuck, or until ctx ends. It blocks for so long; Shutdown follows.
+// LameDuck begins a stop that nobody notices: for Config.LameDuck, or until ctx ends, everything is served as before, but each answer
+// ends its connection, and /readyz says that nobody should send more. It blocks for so long; Shutdown follows.
 func (s *Server) LameDuck(ctx context.Context) {
-	s.Drain()
+	s.draining.Store(true)
 	over, stop := context.WithTimeout(ctx, s.rules.Load().LameDuck)
 	defer stop()
 	<-over.Done()
@@ -197,8 +198,9 @@ func (s *Server) refuses(c *conn) bool {
 
 // Shutdown stops accepting, answers new requests on open connections with 503, waits for the requests inside and closes
 // the connections. Every connection that a client has opened is served to that end, also those that wait to be
-// accepted; for sockets that others accept from see Handed. Streams end when the frames that they have sent are answered. When ctx ends first, what is still inside is
-// answered with 503, all connections are closed, and the cause of ctx is returned. The engine must still be running, so close it afterwards.
+// accepted; for sockets that others accept from see Handed. Streams end when the frames that they have sent are answered.
+// When ctx ends first, what is still inside is answered with 503, all connections are closed, and the cause of ctx is
+// returned. The engine must still be running, so close it afterwards.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.stopping.Store(true)

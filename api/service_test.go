@@ -286,6 +286,11 @@ func (s *service) serve(t testing.TB, ln net.Listener) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(ln) }()
+	until(t, func() bool { // tests look at it
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.listeners) > 0 || len(ended) > 0
+	})
 	closeEngine := s.stop
 	s.stop = sync.OnceFunc(func() {
 		s.client.CloseIdleConnections()

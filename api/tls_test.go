@@ -374,7 +374,7 @@ func TestOwnClient(t *testing.T) {
 	s := secure(t, nil)
 	client := s.cfg.OwnClient()
 	defer client.CloseIdleConnections()
-	resp, err := client.Get(s.cfg.URLOf(s.listenedOn()) + "/health")
+	resp, err := client.Get(s.cfg.URLOf(s.listeners[0].Addr()) + "/health")
 	noError(t, err)
 	must(read(resp)).wantOK(t)
 	other := Config{TLS: testTLS(t, t.TempDir())}
@@ -382,11 +382,4 @@ func TestOwnClient(t *testing.T) {
 		resp.Body.Close()
 		t.Error("another certificate is taken")
 	}
-}
-
-// listenedOn is the address of the first listener.
-func (s *service) listenedOn() net.Addr {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.listeners[0].Addr()
 }

@@ -24,7 +24,7 @@ const (
 
 // LabelledStats are the counters of a stream by its name, since the start of the service: whoever draws them over time needs names
 // that are few and stay. Defined streams have them, and others with a name while there is room, maxLabelled in all; the rest counts
-// as OtherStreams. They outlive the stream, until its room is needed for another one that is defined.
+// as OtherStreams. They outlive the stream, until its room is needed for another one that is defined; then they are added to those.
 type LabelledStats struct {
 	Stream string `json:"stream"`
 	State  string `json:"state,omitempty"` // "" for OtherStreams
@@ -49,8 +49,9 @@ func (h *Hub) label(id string, unnamed, defined bool) *meter {
 
 // unlabel frees the room of a stream that is gone. The caller holds the hub's lock.
 func (h *Hub) unlabel() bool {
-	for id := range h.labelled {
+	for id, m := range h.labelled {
 		if h.streams[id] == nil {
+			h.others.add(m.stats(h.now()))
 			delete(h.labelled, id)
 			return true
 		}

@@ -66,7 +66,7 @@ func TestLabelled(t *testing.T) {
 func TestDefinedStreamsAreLabelled(t *testing.T) {
 	y := newYard(t, func(y *yard) { y.cfg.MaxStreams = 2 * maxLabelled })
 	for n := range maxLabelled {
-		y.feed(fmt.Sprint("cam", n), plainStream)
+		y.feed(fmt.Sprint("cam", n), plainStream).push("red")
 	}
 	y.feed("late", plainStream).push("red")
 	if frames, _, _ := y.byName(); len(frames) != maxLabelled+1 || frames[OtherStreams] != 1 {
@@ -78,8 +78,8 @@ func TestDefinedStreamsAreLabelled(t *testing.T) {
 	y.Hub.mu.Lock()
 	m := y.Hub.label("late", false, true)
 	y.Hub.mu.Unlock()
-	if frames, _, _ := y.byName(); m == &y.Hub.others || len(frames) != maxLabelled+1 {
-		t.Errorf("%v", frames)
+	if frames, _, sum := y.byName(); m == &y.Hub.others || len(frames) != maxLabelled+1 || sum != y.Stats().Frames {
+		t.Errorf("%v, %d of %d", frames, sum, y.Stats().Frames)
 	} else if _, there := frames["cam7"]; there {
 		t.Error("one that is gone keeps its room")
 	}

@@ -110,6 +110,22 @@ func (m *meter) changed(events, unstored int) {
 	m.counts.Unstored += uint64(unstored)
 }
 
+// add counts what another meter has, but its lag.
+func (m *meter) add(s Stats) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := &m.counts
+	c.Frames += s.Frames
+	c.Answered += s.Answered
+	c.Reused += s.Reused
+	c.Superseded += s.Superseded
+	c.Expired += s.Expired
+	c.Bad += s.Bad
+	c.Rate += s.Rate
+	c.Changes += s.Changes
+	c.Unstored += s.Unstored
+}
+
 func (m *meter) stats(now time.Duration) Stats {
 	m.mu.Lock()
 	defer m.mu.Unlock()

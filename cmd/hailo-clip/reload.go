@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -89,8 +90,9 @@ type reloader struct {
 	load    func() (configs.Loaded, error) // as at the start, with the environment and the flags on top; nil: there are no reloads
 	log     *slog.Logger
 
-	mu    sync.Mutex // held for a whole reload
-	cfg   configs.Config
+	cfg atomic.Pointer[configs.Config] // what the service runs with
+
+	mu    sync.Mutex                   // held for a whole reload
 	files map[string][sha256.Size]byte // by key: what the files that cfg names have in them
 }
 
@@ -102,15 +104,13 @@ type Reloaded struct {
 }
 
 func newReloader(p place, log *slog.Logger) *reloader {
-	return &reloader{load: p.again, log: log, cfg: p.cfg, files: digests(p.cfg)}
+	r := &reloader{load: p.again, log: log, files: digests(p.cfg)}
+	r.cfg.Store(&p.cfg)
+	return r
 }
 
-// config is what the service runs with.
-func (r *reloader) config() configs.Config {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.cfg
-}
+// config is what the service runs with. It does not wait for a reload.
+func (r *reloader) config() configs.Config { return *r.cfg.Load() }
 
 // Reload loads the configuration, and applies what has changed and can be applied. It blocks until that is done; one reload
 // follows the other. An error says all that is wrong with the configuration, of which then nothing is applied.
@@ -127,7 +127,7 @@ func (r *reloader) Reload(ctx context.Context) (report Reloaded, err error) {
 	report = Reloaded{Applied: []string{}, NeedsRestart: []string{}, Warnings: append([]string{}, loaded.Advice()...)}
 	next := loaded.Config
 	files := digests(next)
-	changed := configs.Changed(r.cfg, next)
+	changed := configs.Changed(r.config(), next)
 	for _, key := range slices.Sorted(maps.Keys(files)) {
 		if files[key] != r.files[key] && !slices.Contains(changed, key) {
 			changed = append(changed, key)
@@ -139,14 +139,14 @@ func (r *reloader) Reload(ctx context.Context) (report Reloaded, err error) {
 			continue
 		}
 		changed = slices.DeleteFunc(changed, l.has)
-		merged := r.cfg
+		merged := r.config()
 		merged.Take(next, mine)
 		if err := l.apply(ctx, merged); err != nil {
 			report.Warnings = append(report.Warnings, fmt.Sprintf("%s: not applied: %v", strings.Join(mine, ", "), err))
 			report.NeedsRestart = append(report.NeedsRestart, mine...)
 			continue
 		}
-		r.cfg = merged
+		r.cfg.Store(&merged)
 		for _, key := range mine {
 			if digest, ok := files[key]; ok {
 				r.files[key] = digest

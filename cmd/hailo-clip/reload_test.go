@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"hailoclip/configs"
 )
@@ -130,6 +132,17 @@ func TestLiveSettings(t *testing.T) {
 		if !slices.Contains(there, key) {
 			t.Errorf("%s is no setting", key)
 		}
+	}
+}
+
+// TestStopDoesNotWaitForReload: what the service runs with is told while a configuration is being loaded, however long that takes.
+func TestStopDoesNotWaitForReload(t *testing.T) {
+	p := place{cfg: must(configs.Read(configFile(t, "server: {shutdown_timeout: 7s}\n"), nil, nil)).Config}
+	r := newReloader(p, slog.New(slog.DiscardHandler))
+	r.mu.Lock() // as a reload does
+	defer r.mu.Unlock()
+	if got := r.config().Server.ShutdownTimeout; got != 7*time.Second {
+		t.Error(got)
 	}
 }
 

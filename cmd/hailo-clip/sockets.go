@@ -21,9 +21,9 @@ type sockets struct {
 	admin net.Listener   // that systemd has handed over for what administrators ask; nil: none
 }
 
-// openSockets returns the sockets that systemd hands to this process, or else takes the port, and the Unix socket of the configuration. systemd's sockets tell by
-// FileDescriptorName= what they are for: "http", which is also that of a socket unit that says nothing, or "admin". The
-// caller closes them with dismiss, or has them served.
+// openSockets returns the sockets that systemd hands to this process, or else takes the port, and the Unix socket of the
+// configuration. systemd's sockets tell by FileDescriptorName= what they are for: "http", which is also that of a socket unit
+// that says nothing, or "admin". The caller closes them with dismiss, or has them served.
 func openSockets(cfg configs.Config, log *slog.Logger) (all sockets, err error) {
 	defer func() {
 		if err != nil {

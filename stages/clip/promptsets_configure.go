@@ -14,8 +14,8 @@ import (
 func (p *PromptSets) SetLimits(l sets.Limits) { p.limits.Store(&l) }
 
 // Configure replaces the sets of the configuration: normalised and valid definitions by name. A set that has changed is encoded
-// in the background, and its former version answers meanwhile, as after Put. A kept set that one of the configuration hid is there again when that is gone.
-// It blocks while another change is made. Errors: pipeline.ErrDeadline, pipeline.ErrClosed.
+// in the background, and its former version answers meanwhile, as after Put. A kept set that one of the configuration hid is
+// there again when that is gone. It blocks while another change is made. Errors: pipeline.ErrDeadline, pipeline.ErrClosed.
 func (p *PromptSets) Configure(ctx context.Context, configured map[string]sets.Definition) error {
 	_, err := exclusive(ctx, p, fair.Caller{}, func(ctx context.Context) (none struct{}, err error) {
 		all, wanted := maps.Clone(*p.all.Load()), []sets.Key(nil)

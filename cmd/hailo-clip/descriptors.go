@@ -1,0 +1,47 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"syscall"
+
+	"hailoclip/api"
+	"hailoclip/configs"
+)
+
+// otherFiles is how many of the files that a process may open are kept for others than connections and what is open when the
+// service begins to serve: a device's worker that is started again, cache files made anew, the events of streams, webhooks, MQTT;
+// and the socket or the pipes of ffmpeg for the source of each stream. That is never more than half of limit.
+func otherFiles(maxStreams int, limit uint64) int {
+	const besides, ofSource = 32, 4
+	return int(min(uint64(besides+ofSource*maxStreams), limit/2))
+}
+
+// fitDescriptors lowers max_connections, which each of n sockets may have, to what the limit of open files allows, with a
+// warning. When that is next to nothing it is an error. The Go runtime has raised the soft limit to the hard one.
+func fitDescriptors(cfg configs.Config, n int, log *slog.Logger) (api.Config, error) {
+	c := cfg.Server
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return c, nil //nolint:nilerr // it would only have been a warning
+	}
+	used, _ := os.ReadDir("/proc/self/fd") // none where there is no /proc
+	return lowerConnections(c, n, limit.Cur, len(used)+otherFiles(cfg.Streams.MaxStreams, limit.Cur), log)
+}
+
+// lowerConnections is fitDescriptors for a limit of which others are taken.
+func lowerConnections(c api.Config, n int, limit uint64, others int, log *slog.Logger) (api.Config, error) {
+	const remedy = "raise it (ulimit -n; LimitNOFILE in the systemd unit)"
+	wanted := c.MaxConnections
+	for uint64(n*c.Descriptors()+others) > limit {
+		if c.MaxConnections--; c.MaxConnections < 1 {
+			return c, fmt.Errorf("the process may open %d files, and the service needs %d for one connection: %s", limit, n*c.Descriptors()+others+1, remedy)
+		}
+	}
+	if c.MaxConnections < wanted {
+		log.Warn("fewer connections than server.max_connections: the process may not open so many files; "+remedy,
+			"max_connections", wanted, "lowered_to", c.MaxConnections, "open_files_limit", limit)
+	}
+	return c, nil
+}
