@@ -50,7 +50,7 @@ Examples:
 }
 
 func (c *serviceInstallCmd) Run(ctx context.Context, g *globals) error {
-	cfg, _, err := g.load()
+	cfg, err := g.read()
 	if err != nil {
 		return err
 	}
