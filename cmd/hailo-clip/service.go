@@ -91,16 +91,16 @@ Examples:
 }
 
 func (c *serviceStatusCmd) Run(ctx context.Context, p place) error {
-	v, service, err := newVerification(p, p.cfg.Server.URL(), "")
+	v, err := newVerification(p, "", "")
 	if err != nil {
 		return err
 	}
-	defer service.Close()
+	defer v.service.Close()
 	v.unit(ctx, device.Root("/"))
 	if v.port(ctx) {
-		v.health(ctx, service)
+		v.health(ctx)
 	}
-	return v.tell(c.JSON)
+	return printReport(v.report(), c.JSON)
 }
 
 const unitFile = "/etc/systemd/system/" + device.ServiceName
