@@ -90,14 +90,17 @@ type keyFlag struct {
 }
 
 // key returns the key; "" if none is given.
-func (f keyFlag) key() (string, error) {
+func (f keyFlag) key() (key string, err error) {
 	if f.KeyFile == "" {
 		return os.Getenv(configs.KeyVariable), nil
 	}
 	file, err := safefile.OpenRegular(f.KeyFile)
-	if err != nil {
-		return "", fmt.Errorf("--key-file: %w", err)
+	if err == nil {
+		defer file.Close()
+		key, err = readKey(file)
 	}
-	defer file.Close()
-	return readKey(file)
+	if err != nil {
+		err = fmt.Errorf("--key-file: %w", err)
+	}
+	return key, err
 }
