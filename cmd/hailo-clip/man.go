@@ -65,17 +65,17 @@ func (m manual) section(name string, lines ...string) {
 func (m manual) prose(text string) {
 	verbatim := false
 	for line := range strings.SplitSeq(strings.TrimSpace(text), "\n") {
-		as := strings.HasPrefix(line, "  ")
+		indented := strings.HasPrefix(line, "  ")
 		switch {
-		case as && !verbatim:
+		case indented && !verbatim:
 			m.line(".PP\n.EX")
-		case !as && verbatim:
+		case !indented && verbatim:
 			m.line(".EE")
 		}
-		switch verbatim = as; {
-		case strings.TrimSpace(line) != "":
+		verbatim = indented
+		if strings.TrimSpace(line) != "" {
 			m.line("%s", roff(line))
-		default:
+		} else {
 			m.line(".PP")
 		}
 	}

@@ -44,7 +44,8 @@ func openSockets(cfg configs.Config, log *slog.Logger) (all sockets, err error) 
 			return all, fmt.Errorf("connections cannot be accepted from the socket %q of systemd: %w", name, err)
 		}
 		ln = api.Handed{Listener: ln}
-		if log.Info("a socket of systemd is used", "name", name, "listening", ln.Addr().String()); isMain {
+		log.Info("a socket of systemd is used", "name", name, "listening", ln.Addr().String())
+		if isMain {
 			all.main = append(all.main, ln)
 		} else {
 			all.admin = ln
