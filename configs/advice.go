@@ -9,7 +9,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Origin says what has given a key its value: "my.yaml: line 3", the name of a variable or a flag, or "built-in".
+// Origin returns where the value of a key comes from: "my.yaml: line 3", the name of a variable or a flag, or "built-in".
 func (l Loaded) Origin(key string) string {
 	if where := l.where[key]; where != "" && !strings.HasPrefix(where, builtIn) {
 		return where
@@ -17,7 +17,7 @@ func (l Loaded) Origin(key string) string {
 	return "built-in"
 }
 
-// builtInConfig is what the built-in file says.
+// builtInConfig is the configuration of the built-in file alone.
 func builtInConfig() (c Config) {
 	l := newLayers(&c)
 	l.file(builtIn, Default)
@@ -45,13 +45,13 @@ func (l Loaded) Origins() (lines []string, err error) {
 	return lines, nil
 }
 
-// Advice says what is allowed and surely not meant, each time with the place and what to write instead: Warnings, Dangers, old names of
-// keys, and settings that have no effect beside others.
+// Advice says what is allowed but probably not meant, each with its place and what to write instead: Warnings, Dangers, old names of
+// keys, and settings that have no effect because of others.
 func (l Loaded) Advice() []string {
 	var all []string
 	add := func(key, format string, args ...any) {
 		where := l.Origin(key)
-		if where == "built-in" { // what has made it matter stands elsewhere
+		if where == "built-in" { // another setting has made it matter
 			where = l.File
 		}
 		all = append(all, strings.TrimPrefix(where+": ", ": ")+cmp.Or(l.old[key], key)+": "+fmt.Sprintf(format, args...))

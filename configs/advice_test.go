@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestAdvice names the place of each thing that is allowed and surely not meant, and has nothing to say of the default file, nor
+// TestAdvice names the place of each thing that is allowed but probably not meant, and has nothing to say of the default file, nor
 // of a copy of it.
 func TestAdvice(t *testing.T) {
 	for _, c := range []struct {

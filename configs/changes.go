@@ -17,24 +17,22 @@ func Changed(a, b Config) (keys []string) {
 	return keys
 }
 
-// equal compares values; nil is an empty list or map.
+// equal compares values; a nil list or map equals an empty one.
 func equal(a, b reflect.Value) bool {
-	if a.Kind() == reflect.Slice || a.Kind() == reflect.Map {
-		if a.Len() == 0 && b.Len() == 0 {
-			return true
-		}
+	if (a.Kind() == reflect.Slice || a.Kind() == reflect.Map) && a.Len() == 0 && b.Len() == 0 {
+		return true
 	}
 	return reflect.DeepEqual(a.Interface(), b.Interface())
 }
 
-// Among says whether a key is one of a list, in which a dot at the end stands for all of a section.
+// Among says whether a key is in a list, in which "access." stands for all keys of that section.
 func Among(key string, list []string) bool {
 	return slices.ContainsFunc(list, func(one string) bool {
 		return key == one || strings.HasSuffix(one, ".") && strings.HasPrefix(key, one)
 	})
 }
 
-// Take gives c the values that those keys have in from.
+// Take copies the values of these keys from another configuration.
 func (c *Config) Take(from Config, keys []string) {
 	theirs := settings("", reflect.ValueOf(&from).Elem())
 	for i, s := range settings("", reflect.ValueOf(c).Elem()) {

@@ -9,19 +9,19 @@ import (
 	"strings"
 )
 
-// Dangers says what is allowed and lets others do what they surely should not, each time with the key and what to write instead.
+// Dangers says what is allowed but lets others do what they should not, each with the key and what to write instead.
 func (c Config) Dangers() (all []string) {
 	s, keys := c.Server, len(c.Access.Keys) > 0
 	if reach := reachOf(s.Host); keys && !s.TLS.On() && reach == everywhere && len(s.TrustedProxies) == 0 {
 		all = append(all, fmt.Sprintf("access.keys: keys are sent in the clear to %q, and whoever listens on the way can use them; write server.tls, "+
-			"or server.host: 127.0.0.1 and put a proxy with TLS before it", s.Host))
+			"or server.host: 127.0.0.1 and put a proxy with TLS in front", s.Host))
 	}
 	if host, _, err := net.SplitHostPort(c.Admin.Listen); err == nil && reachOf(host) == everywhere {
-		all = append(all, fmt.Sprintf("admin.listen: whoever reaches %q by network can have profiles made and the configuration loaded again, as no key is needed there; "+
-			"write an address of a network that only operators reach, or admin.listen: main", c.Admin.Listen))
+		all = append(all, fmt.Sprintf("admin.listen: whoever can connect to %q can take profiles and have the configuration reloaded, as no key is needed there; "+
+			"write an address of a network that only operators can reach, or admin.listen: main", c.Admin.Listen))
 	}
 	if !keys && slices.Contains(s.AllowedOrigins, "*") {
-		all = append(all, `server.allowed_origins: "*" lets every page that somebody here opens use the service, also from outside your network; `+
+		all = append(all, `server.allowed_origins: "*" lets every page that somebody opens in your network use the service, wherever the page is from; `+
 			`write the origins that should, or access.keys`)
 	}
 	if info, err := os.Stat(s.TLS.KeyFile); s.TLS.On() && err == nil && info.Mode().Perm()&0o007 != 0 {
@@ -30,7 +30,7 @@ func (c Config) Dangers() (all []string) {
 	return all
 }
 
-// Exposure says in a sentence who may use the service, where that is more than this machine and no key is needed, else "".
+// Exposure is a sentence that says who can use the service without a key; "" if only this machine can.
 func (c Config) Exposure() string {
 	if len(c.Access.Keys) > 0 {
 		return ""
@@ -45,16 +45,16 @@ func (c Config) Exposure() string {
 	return "everybody who reaches this machine by network may use the service" + remedy
 }
 
-// reach is from where an address can be asked.
+// reach says who can connect to an address.
 type reach int
 
 const (
 	thisMachine reach = iota
-	network           // a private one
-	everywhere        // or all networks that the machine is in
+	network           // those in a private network
+	everywhere        // everybody in every network of the machine
 )
 
-// reachOf is the reach of an address to listen on. A name counts as everywhere.
+// reachOf is the reach of an address to listen on. A host name other than localhost counts as everywhere.
 func reachOf(host string) reach {
 	ip, err := netip.ParseAddr(strings.Trim(host, "[]"))
 	switch {

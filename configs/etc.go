@@ -2,8 +2,7 @@ package configs
 
 import _ "embed"
 
-// Etc is the file that an installation writes to SystemFile where there is none: comments only, so that every setting has
-// its default.
+// Etc is what an installation writes to SystemFile if that does not exist. It has only comments, so every setting has its default.
 //
 //go:embed etc.yaml
 var Etc string

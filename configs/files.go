@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// Files are the files that a configuration names to be read, by key: of prompts, secrets, certificates and keys.
+// Files are the paths of the files that the service reads because the configuration names them, by key: of prompts, secrets,
+// certificates and keys.
 func (c Config) Files() map[string]string {
 	files := map[string]string{}
 	filesIn(files, settings("", reflect.ValueOf(&c).Elem()))

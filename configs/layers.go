@@ -19,8 +19,8 @@ import (
 type layers struct {
 	config   *Config
 	settings []setting
-	where    map[string]string // what set the key last, for errors
-	old      map[string]string // the old name by which it did, if it was one
+	where    map[string]string // by key: what set it last, for errors
+	old      map[string]string // by key: the old name by which it was set, if it was one
 	sets     promptSets
 	faults   []error
 }

@@ -9,7 +9,7 @@ import (
 //go:embed hailo-clip.socket
 var socketUnit string
 
-// SocketUnit is the unit of a socket at server.host and server.port that systemd holds for the service.
+// SocketUnit is the systemd unit of a socket at server.host and server.port.
 func (c Config) SocketUnit() string {
 	address := c.Server.Addr()
 	if strings.HasPrefix(address, ":") { // IPv6 and IPv4

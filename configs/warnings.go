@@ -8,8 +8,8 @@ import (
 	"hailoclip/hailo/open"
 )
 
-// Warnings says what is allowed and surely not meant, each time with the key and what to write instead. The
-// file of the former service has two of these.
+// Warnings says what is allowed but makes the service slow, each with the key and what to write instead. The file of the former
+// service has two of these.
 func (c Config) Warnings() []string {
 	var all []string
 	switch n := c.CLIP.Batch(); {
@@ -24,8 +24,8 @@ func (c Config) Warnings() []string {
 	return all
 }
 
-// QuotaWarning says what a quota of systemd's, "80%" of one core, does when it is too little, else "": images are decoded
-// by two workers, while others read, resize and answer.
+// QuotaWarning says what a CPUQuota of systemd, such as "80%" of one core, does if it is too low, else "". Two workers decode images
+// while others read, resize and answer.
 func QuotaWarning(quota string) string {
 	if percent, err := strconv.Atoi(strings.TrimSuffix(quota, "%")); err != nil || percent >= 200 {
 		return ""

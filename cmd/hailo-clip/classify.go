@@ -31,9 +31,9 @@ type classifyCmd struct {
 }
 
 func (c *classifyCmd) Help() string {
-	return `Whole sentences work best, as they do with CLIP. Without --url and --prompt-set no service is asked. Of a folder all images in it and in the
-folders below are taken, in the order of their names; links and hidden files in it are not. Each image is printed as soon as it and those before
-it are done.
+	return `Whole sentences work best, as always with CLIP. Without --url and --prompt-set no service is asked. A folder stands for all images in
+it and in the folders below, in the order of their names, without links and hidden files. Each image is printed as soon as it and
+those before it are done.
 
 Examples:
   hailo-clip classify cat.jpg -p "a photo of a cat" -p "a photo of a dog"
@@ -76,7 +76,8 @@ func (c *classifyCmd) Run(ctx context.Context, g *globals) error {
 		return usageError{errors.New("- is given twice: standard input holds one image")}
 	}
 	found := findImages(c.Images)
-	if found.tellSkipped(); len(found.names) == 0 {
+	found.tellSkipped()
+	if len(found.names) == 0 {
 		return usageError{fmt.Errorf("no images in %s", printable(strings.Join(c.Images, ", ")))}
 	}
 	work := func() error {
@@ -118,10 +119,9 @@ func (c *classifyCmd) classify(ctx context.Context, e *engine, names []string) e
 	return p.end(err)
 }
 
-// Of classify with a service.
 const (
-	askedAtOnce = 8       // requests, unless --jobs says so
-	allMatches  = 1 << 20 // more than there can be
+	askedAtOnce = 8       // requests to a service, unless --jobs is given
+	allMatches  = 1 << 20 // the service answers all that there are
 )
 
 // ask has a service classify the images.
@@ -153,7 +153,8 @@ func (c *classifyCmd) ask(ctx context.Context, s *client.Client, names []string)
 	return p.end(cmp.Or(all.Wait(), context.Cause(ctx)))
 }
 
-// askOne has a service classify an image. What the service says of it is in v; that it does not answer is an error.
+// askOne has a service classify an image, and puts the answer into v, also one that refuses this image. All other failures are
+// errors.
 func (c *classifyCmd) askOne(ctx context.Context, s *client.Client, image []byte, v *verdict) error {
 	q := client.Question{Image: client.Image{Data: image}, Prompts: c.Prompt, PromptSet: c.Set, TopK: cmp.Or(c.TopK, allMatches)}
 	a, err := s.Classify(ctx, q)

@@ -12,16 +12,16 @@ import (
 	"hailoclip/api/stream/source"
 )
 
-// imageFiles is what was found of the images that somebody named.
+// imageFiles are the images found for the names of files and folders that a command was given.
 type imageFiles struct {
 	names   []string       // files, or - for standard input
 	skipped map[string]int // files in folders that are no images, by suffix, and links
 	failed  int            // folders that could not be read
 }
 
-// findImages takes names of files as they are, and of a folder all images in it and in the folders below, by name: img2
-// before img10. Of what is in a folder, links are not followed, and files are taken by their suffix; what begins with a dot is
-// not looked at. A folder that cannot be read is told and counted.
+// findImages takes names of files as they are. A folder stands for the images in it and in the folders below, in the order of
+// their names: img2 before img10. In a folder, it follows no links, knows images by their suffix, and ignores what begins with a
+// dot. It complains of a folder that cannot be read, and counts it.
 func findImages(named []string) imageFiles {
 	found := imageFiles{skipped: map[string]int{}}
 	for _, name := range named {
@@ -59,7 +59,7 @@ func (f *imageFiles) addFolder(folder string) {
 	}
 }
 
-// tellSkipped says what is in the folders beside images.
+// tellSkipped complains of what else is in the folders.
 func (f *imageFiles) tellSkipped() {
 	if len(f.skipped) == 0 {
 		return

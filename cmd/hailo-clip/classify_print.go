@@ -14,14 +14,13 @@ type verdictPrinter struct {
 
 	mu      sync.Mutex
 	waiting map[int]verdict // done, and one before them is not
-	next    int             // is printed next
+	next    int             // the image that is printed next
 	width   int             // of the longest text so far, in cells
 	failed  bool            // an image could not be classified
 	bars    *bars           // nil where they and the output would be on one terminal
 }
 
-// newPrinter returns a printer of the verdicts of so many images, and a context of the work, which ends as soon as nothing
-// can be printed any more.
+// newPrinter returns a printer for total images, and a context for the work, which ends when nothing can be printed any more.
 func (c *classifyCmd) newPrinter(ctx context.Context, total int) (context.Context, *verdictPrinter) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	p := &verdictPrinter{json: c.JSON, total: total, cancel: cancel, waiting: map[int]verdict{}, width: longest(c.Prompt...)}
@@ -31,7 +30,7 @@ func (c *classifyCmd) newPrinter(ctx context.Context, total int) (context.Contex
 	return ctx, p
 }
 
-// add has v printed, the verdict of image i.
+// add prints v, the verdict of image i, as soon as those before it are there.
 func (p *verdictPrinter) add(i int, v verdict) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -54,7 +53,7 @@ func (p *verdictPrinter) add(i int, v verdict) {
 	}
 }
 
-// end says how the work ended: with err, if it did not get to its end. It is called once, after the last add.
+// end returns the error of the command; err is that of the work. It is called once, after the last add.
 func (p *verdictPrinter) end(err error) error {
 	p.cancel(nil)
 	if p.bars != nil {

@@ -29,7 +29,7 @@ func (c *completionCmd) Run(k *kong.Context) error {
 //go:embed completion/hailo-clip.*
 var completionFiles embed.FS
 
-// completions are the scripts, one a shell. None runs hailo-clip.
+// completions are the scripts, one for each shell. They do not run hailo-clip.
 var completions = template.Must(template.New("").Funcs(template.FuncMap{
 	"quote": quoteShell, "fish": quoteFish, "brief": brief, "join": strings.Join,
 	"zsh": func(name, help string) string {
@@ -69,7 +69,7 @@ func (v values) Kind() string {
 	return "any"
 }
 
-// Names are the flag as it is written, for a pattern of the shell: "--prompt|-p".
+// Names are the spellings of the flag as a pattern of the shell, each after before: "--prompt|-p".
 func (o option) Names(before string) string {
 	names := before + "--" + o.Long
 	if o.Short != "" {
@@ -78,13 +78,10 @@ func (o option) Names(before string) string {
 	return names
 }
 
-// Spellings are the flag as it is written, with a short one first.
+// Spellings are how the flag can be written, the short one first.
 func (o option) Spellings() []string {
 	if o.Short != "" {
 		return []string{"-" + o.Short, "--" + o.Long}
 	}
 	return []string{"--" + o.Long}
 }
-
-// Name is the last word of the path, for the scripts.
-func (e entry) Name() string { return e.name() }

@@ -26,12 +26,12 @@ func (c *configCmd) Help() string {
 }
 
 type configUnitCmd struct {
-	Arch   string `enum:",amd64,arm64" default:"" help:"For this architecture instead of this machine's (amd64, arm64)."`
-	Socket bool   `help:"Print the unit of a socket at server.host and server.port instead, with which restarts lose no request."`
+	Arch   string `enum:",amd64,arm64" default:"" placeholder:"ARCH" help:"For this architecture instead of this machine's (amd64, arm64)."`
+	Socket bool   `help:"Print the unit of a socket at server.host and server.port instead: with it a restart loses no request."`
 }
 
 func (c *configUnitCmd) Help() string {
-	return `Example:
+	return `Examples:
   hailo-clip config unit | sudo tee /etc/systemd/system/hailo-clip.service
   hailo-clip config unit --socket | sudo tee /etc/systemd/system/hailo-clip.socket`
 }
@@ -85,9 +85,9 @@ type configCheckCmd struct {
 }
 
 func (c *configCheckCmd) Help() string {
-	return `What is wrong is told with file, line and bound (exit code 2), and what is allowed but surely not meant with advice (exit
-code 0): what makes the service slow, also a CPUQuota in an installed systemd unit, what lets others use it who should not, old names
-of keys, and settings that have no effect beside others.
+	return `Names each fault with its file, line and bound (exit code 2), and gives advice on what is allowed but probably not meant
+(exit code 0): settings, or a CPUQuota in the installed systemd unit, that make the service slow; settings that let the wrong people
+use it; old names of keys; settings that have no effect.
 
 Examples:
   hailo-clip config check
@@ -116,14 +116,14 @@ func (c *configCheckCmd) Run(g *globals) error {
 	return nil
 }
 
-// checkFiles reads the files that a configuration names, of prompts, secrets and certificates.
+// checkFiles reads the prompts, secrets and certificates in the files that a configuration names.
 func checkFiles(c configs.Config) error {
 	_, prompts := clip.ReadPrompts(c.TextEmbedding, c.Server.MaxPromptBytes)
 	_, secrets := notify.New(c.Notify, notify.Parts{})
 	return errors.Join(prompts, secrets, c.Server.TLS.CheckFiles())
 }
 
-// checked loads the configuration, with the flags on top, and looks into the files that it names.
+// checked is read, and reads the files that the configuration names as well.
 func (g *globals) checked(flags ...configs.Override) (configs.Loaded, error) {
 	c, err := g.read(flags...)
 	if err == nil {

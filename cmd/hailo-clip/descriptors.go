@@ -10,16 +10,17 @@ import (
 	"hailoclip/configs"
 )
 
-// otherFiles is how many of the files that a process may open are kept for others than connections and what is open when the
-// service begins to serve: a device's worker that is started again, cache files made anew, the events of streams, webhooks, MQTT;
-// and the socket or the pipes of ffmpeg for the source of each stream. That is never more than half of limit.
+// otherFiles is how many descriptors are kept free for what is opened later and is no connection: a new worker of the device,
+// new cache files, the events of streams, webhooks, MQTT, and for the source of each stream its socket or the pipes of ffmpeg.
+// It is at most half of limit.
 func otherFiles(maxStreams int, limit uint64) int {
 	const besides, ofSource = 32, 4
 	return int(min(uint64(besides+ofSource*maxStreams), limit/2))
 }
 
-// fitDescriptors lowers max_connections, which each of n sockets may have, to what the limit of open files allows, with a
-// warning. When that is next to nothing it is an error. The Go runtime has raised the soft limit to the hard one.
+// fitDescriptors returns cfg.Server with max_connections, which counts for each of n sockets, lowered to what the limit of open
+// files allows, and warns of that. It is an error if not even one connection fits. The Go runtime has raised the soft limit to the
+// hard one.
 func fitDescriptors(cfg configs.Config, n int, log *slog.Logger) (api.Config, error) {
 	c := cfg.Server
 	var limit syscall.Rlimit
@@ -30,7 +31,7 @@ func fitDescriptors(cfg configs.Config, n int, log *slog.Logger) (api.Config, er
 	return lowerConnections(c, n, limit.Cur, len(used)+otherFiles(cfg.Streams.MaxStreams, limit.Cur), log)
 }
 
-// lowerConnections is fitDescriptors for a limit of which others are taken.
+// lowerConnections is fitDescriptors where others of limit files are taken.
 func lowerConnections(c api.Config, n int, limit uint64, others int, log *slog.Logger) (api.Config, error) {
 	const remedy = "raise it (ulimit -n; LimitNOFILE in the systemd unit)"
 	wanted := c.MaxConnections

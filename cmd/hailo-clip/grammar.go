@@ -29,7 +29,7 @@ type option struct {
 	values
 }
 
-// values are what a flag or a positional argument takes: one of the words, a file, a folder, or anything else.
+// values are what a flag or a positional argument takes: one of Words, a file, a folder, or any text.
 type values struct {
 	Words        []string
 	File, Folder bool
@@ -96,9 +96,9 @@ func valuesOf(v *kong.Value, placeholder string) (vs values) {
 	return vs
 }
 
-// knownModels are the names of the models that the program has manifests of.
+// knownModels are the names of the demo model and of those that the program has a manifest of.
 func knownModels() []string {
-	files, _ := fs.Glob(models.FS, "*.json") // a good pattern
+	files, _ := fs.Glob(models.FS, "*.json") // the pattern is good
 	names := []string{"demo"}
 	for _, file := range files {
 		names = append(names, strings.TrimSuffix(file, ".json"))
@@ -106,7 +106,7 @@ func knownModels() []string {
 	return names
 }
 
-// all is the entry and those below it, each before its own.
+// all is the entry and all those below it, a command before its subcommands.
 func (e entry) all() []entry {
 	list := []entry{e}
 	for _, c := range e.Commands {
@@ -115,5 +115,5 @@ func (e entry) all() []entry {
 	return list
 }
 
-// name is the last word of the path.
-func (e entry) name() string { return e.Path[strings.LastIndexByte(e.Path, ' ')+1:] }
+// Name is the last word of the path.
+func (e entry) Name() string { return e.Path[strings.LastIndexByte(e.Path, ' ')+1:] }

@@ -28,7 +28,7 @@ type keysNewCmd struct {
 }
 
 func (c *keysNewCmd) Help() string {
-	return `The key goes to standard output, by itself; what belongs into the configuration to standard error.
+	return `Prints the key alone on standard output, and the lines for the configuration on standard error.
 
 Examples:
   hailo-clip keys new door
@@ -42,13 +42,13 @@ func (c *keysNewCmd) Run() error {
 	key := access.NewKey()
 	fmt.Fprintln(stdout, key)
 	for line := range strings.SplitSeq(fmt.Sprintf(`This is the key; it cannot be shown again. Callers send it as "Authorization: Bearer KEY".
-For the configuration, after which "systemctl reload hailo-clip", or a new start, puts it in force:
+Add these lines to the configuration, then run "systemctl reload hailo-clip" or restart the service:
 
 access:
   keys:
     - name: %s
       hash: %s`, c.Name, access.Sum([]byte(key)).Text()), "\n") {
-		complain("%s", line) // each by itself, because it indents what follows a first line
+		complain("%s", line) // a call each: complain indents lines after the first
 	}
 	return nil
 }
@@ -56,7 +56,7 @@ access:
 type keysHashCmd struct{}
 
 func (c *keysHashCmd) Help() string {
-	return `The hash is SHA-256, which is right for random keys alone: a password could be found by trying.
+	return `The hash is SHA-256, which is safe for random keys only: a password could be guessed from it.
 
 Examples:
   hailo-clip keys hash <door.key
@@ -71,7 +71,7 @@ func (c *keysHashCmd) Run() error {
 	return err
 }
 
-// readKey reads a key and the end of its line.
+// readKey reads a key, with or without an end of line.
 func readKey(from io.Reader) (string, error) {
 	b, err := io.ReadAll(io.LimitReader(from, 4<<10))
 	if err != nil {
@@ -84,20 +84,23 @@ func readKey(from io.Reader) (string, error) {
 	return key, nil
 }
 
-// keyFlag is where the key of the service that a command asks comes from. Not from a flag: other users see those.
+// keyFlag says where the key for a service is found. It is not a flag's value, which other users of the machine can see.
 type keyFlag struct {
-	KeyFile string `name:"key-file" placeholder:"FILE" help:"File with the key that the service wants (access.keys). Default: what HAILO_CLIP_KEY has."`
+	KeyFile string `name:"key-file" placeholder:"FILE" help:"File with the key for the service (access.keys). Default: the key in HAILO_CLIP_KEY."`
 }
 
-// key returns the key; "" where there is none.
-func (f keyFlag) key() (string, error) {
+// key returns the key; "" if none is given.
+func (f keyFlag) key() (key string, err error) {
 	if f.KeyFile == "" {
 		return os.Getenv(configs.KeyVariable), nil
 	}
 	file, err := safefile.OpenRegular(f.KeyFile)
-	if err != nil {
-		return "", fmt.Errorf("--key-file: %w", err)
+	if err == nil {
+		defer file.Close()
+		key, err = readKey(file)
 	}
-	defer file.Close()
-	return readKey(file)
+	if err != nil {
+		err = fmt.Errorf("--key-file: %w", err)
+	}
+	return key, err
 }

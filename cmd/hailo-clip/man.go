@@ -22,7 +22,7 @@ func (c *manCmd) Help() string {
 func (c *manCmd) Run(k *kong.Context) error {
 	m := manual{w: stdout}
 	m.page(grammar(k.Model.Node), programVersion())
-	return nil // stdout remembers
+	return nil // stdout remembers an error
 }
 
 // manual writes a page for man(1) in the macros man(7).
@@ -46,9 +46,9 @@ func (m manual) page(program entry, version string) {
 	m.tagged(configs.SystemFile, `The configuration. "hailo-clip config show --default" prints every setting with its default.`)
 	m.tagged(device.ServiceState, "Models, ONNX Runtime, prompt sets, streams, events and the prompt cache of the service.")
 	m.line(".SH ENVIRONMENT")
-	m.tagged("HAILO_CLIP_...", "Every setting, such as HAILO_CLIP_SERVER_PORT for server.port. It goes before the file, and flags before it.")
+	m.tagged("HAILO_CLIP_...", "Every setting, such as HAILO_CLIP_SERVER_PORT for server.port. Variables override the file; flags override both.")
 	m.tagged(configs.StateVariable, "The state folder, as --state-dir.")
-	m.tagged(configs.KeyVariable, "The key that commands ask a service with, where it wants one and --key-file is not given.")
+	m.tagged(configs.KeyVariable, "The key for the service that a command asks, unless --key-file is given.")
 	m.section("SEE ALSO", roff("systemctl(1), journalctl(1)"))
 }
 
@@ -61,21 +61,21 @@ func (m manual) section(name string, lines ...string) {
 	}
 }
 
-// prose writes paragraphs, and lines that are indented as they are.
+// prose writes paragraphs; indented lines keep their breaks.
 func (m manual) prose(text string) {
 	verbatim := false
 	for line := range strings.SplitSeq(strings.TrimSpace(text), "\n") {
-		as := strings.HasPrefix(line, "  ")
+		indented := strings.HasPrefix(line, "  ")
 		switch {
-		case as && !verbatim:
+		case indented && !verbatim:
 			m.line(".PP\n.EX")
-		case !as && verbatim:
+		case !indented && verbatim:
 			m.line(".EE")
 		}
-		switch verbatim = as; {
-		case strings.TrimSpace(line) != "":
+		verbatim = indented
+		if strings.TrimSpace(line) != "" {
 			m.line("%s", roff(line))
-		default:
+		} else {
 			m.line(".PP")
 		}
 	}

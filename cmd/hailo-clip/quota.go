@@ -10,7 +10,7 @@ import (
 	"hailoclip/hailo/device"
 )
 
-// unitQuota warns of a CPUQuota in the installed unit of the service, or in what is added to it, with file and line.
+// unitQuota warns of a low CPUQuota in the installed unit of the service, or in its drop-ins, with file and line.
 func unitQuota(root device.Root) []string {
 	u := root.Unit()
 	low := configs.QuotaWarning(u.Quota)
@@ -20,15 +20,15 @@ func unitQuota(root device.Root) []string {
 	return []string{u.QuotaAt + ": CPUQuota=" + low + `; write CPUQuota= (none), or at least CPUQuota=200%, and run "systemctl daemon-reload"`}
 }
 
-// quotaInForce warns of a quota that systemd has put on this service, whatever file it is from.
+// quotaInForce warns of a low CPU quota of this process's control group, whichever file it is from.
 func quotaInForce() []string {
 	b, _ := os.ReadFile("/proc/self/cgroup")
-	group, _ := strings.CutPrefix(strings.TrimSpace(string(b)), "0::") // version 2 alone
+	group, _ := strings.CutPrefix(strings.TrimSpace(string(b)), "0::") // of version 2
 	limit, _ := os.ReadFile(filepath.Join("/sys/fs/cgroup", group, "cpu.max"))
 	return quotaOf(string(limit))
 }
 
-// quotaOf reads a cpu.max: microseconds of one core in a period of so many, or "max".
+// quotaOf warns of a low quota in the text of cpu.max: "QUOTA PERIOD" in microseconds of one core, or "max PERIOD".
 func quotaOf(limit string) []string {
 	var quota, period int
 	if n, _ := fmt.Sscan(limit, &quota, &period); n != 2 || period <= 0 {

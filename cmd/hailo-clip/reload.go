@@ -24,13 +24,13 @@ import (
 	"hailoclip/hailo/safefile"
 )
 
-// liveSettings are settings that change while the service runs.
+// liveSettings are settings that a reload can apply together.
 type liveSettings struct {
 	keys  []string // as configs.Among has them
 	apply func(context.Context, configs.Config) error
 }
 
-// live is what a reload applies, as the head of hailo-clip.yaml lists it. Everything else needs a restart.
+// live lists all settings that a reload can apply; hailo-clip.yaml has the same list. All others need a restart.
 func (s *service) live() []liveSettings {
 	keys := func(section string, names ...string) (all []string) {
 		for _, name := range names {
@@ -59,7 +59,7 @@ func (s *service) live() []liveSettings {
 				s.engine.PromptSets().SetLimits(sets.Limits{PromptBytes: c.Server.MaxPromptBytes})
 				return nil
 			}},
-		{[]string{"server.shutdown_timeout"}, func(context.Context, configs.Config) error { return nil }}, // which run asks the reloader for
+		{[]string{"server.shutdown_timeout"}, func(context.Context, configs.Config) error { return nil }}, // run reads it from the reloader
 		{[]string{"fetch."}, func(_ context.Context, c configs.Config) error {
 			s.streams.allowed.Apply(c.Fetch)
 			return nil
@@ -72,7 +72,7 @@ func (s *service) live() []liveSettings {
 		}},
 		{[]string{"text_embedding.prompt_file"}, func(_ context.Context, c configs.Config) error {
 			select {
-			case <-s.prompts: // a file that has changed before
+			case <-s.prompts: // an earlier change that nobody has taken yet
 			default:
 			}
 			s.prompts <- c
@@ -84,7 +84,7 @@ func (s *service) live() []liveSettings {
 	}
 }
 
-// reloader loads the configuration of a service again while that runs. Safe for concurrent use.
+// reloader loads the configuration again while the service runs, and applies it. Safe for concurrent use.
 type reloader struct {
 	service *service                       // set before there can be a reload
 	load    func() (configs.Loaded, error) // as at the start, with the environment and the flags on top; nil: there are no reloads
@@ -93,10 +93,10 @@ type reloader struct {
 	cfg atomic.Pointer[configs.Config] // what the service runs with
 
 	mu    sync.Mutex                   // held for a whole reload
-	files map[string][sha256.Size]byte // by key: what the files that cfg names have in them
+	files map[string][sha256.Size]byte // by key: digests of the files that cfg names
 }
 
-// Reloaded says what came of a reload.
+// Reloaded is the result of a reload.
 type Reloaded struct {
 	Applied      []string `json:"applied"`       // keys that have changed since they were last applied
 	NeedsRestart []string `json:"needs_restart"` // keys that differ from what the service runs with
@@ -109,11 +109,11 @@ func newReloader(p place, log *slog.Logger) *reloader {
 	return r
 }
 
-// config is what the service runs with. It does not wait for a reload.
+// config returns what the service runs with. It does not wait for a reload in progress.
 func (r *reloader) config() configs.Config { return *r.cfg.Load() }
 
-// Reload loads the configuration, and applies what has changed and can be applied. It blocks until that is done; one reload
-// follows the other. An error says all that is wrong with the configuration, of which then nothing is applied.
+// Reload loads the configuration, and applies each change that can be applied. It blocks until that is done, and until
+// earlier reloads are. An error names all faults of the configuration; then nothing is applied.
 func (r *reloader) Reload(ctx context.Context) (report Reloaded, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -167,7 +167,7 @@ func (l liveSettings) has(key string) bool { return configs.Among(key, l.keys) }
 // maxNamed bounds a file that the configuration names, as far as it is looked at for changes.
 const maxNamed = 64 << 20
 
-// digests are those of the files that a configuration names. One that cannot be read has that as its own.
+// digests returns those of the files that a configuration names, by key. For a file that cannot be read it is that of the error.
 func digests(c configs.Config) map[string][sha256.Size]byte {
 	all := map[string][sha256.Size]byte{}
 	for key, path := range c.Files() {
@@ -180,8 +180,8 @@ func digests(c configs.Config) map[string][sha256.Size]byte {
 	return all
 }
 
-// hangups returns a channel of the SIGHUPs that ask for a reload, and what ends that. One that says that the terminal of the
-// process is gone calls stop instead.
+// hangups returns a channel that has a value after a SIGHUP, which asks for a reload, and a function that ends this. A SIGHUP because
+// the terminal of the process is gone calls stop instead.
 func hangups(stop context.CancelFunc) (<-chan struct{}, func()) {
 	asked := make(chan struct{}, 1)
 	if signal.Ignored(syscall.SIGHUP) {
@@ -198,7 +198,7 @@ func hangups(stop context.CancelFunc) (<-chan struct{}, func()) {
 			}
 			select {
 			case asked <- struct{}{}:
-			default: // one waits, which will see the same files
+			default: // a reload that has not begun will read the same files
 			}
 		}
 	}()
@@ -218,7 +218,7 @@ func hasTerminal() bool {
 	return err == nil
 }
 
-// status is what systemctl shows of the service.
+// status is the line that systemctl status shows.
 func (s *service) status() string {
 	return cmp.Or(s.engine.Model(), "no model") + " at " + s.url()
 }

@@ -164,7 +164,7 @@ func TestSocketsOfSystemd(t *testing.T) {
 	c := command(t.TempDir(), "serve", "--backend", "cpu", "--model", "demo")
 	c.Env = append(c.Env, "LISTEN_FDS=1", "LISTEN_FDNAMES=http")
 	c.ExtraFiles = []*os.File{must(os.Open(os.DevNull))}
-	runProgram(t, by(c, "sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`)).expect(t, exitFailed, `the socket "http" of systemd is none to accept connections from`)
+	runProgram(t, by(c, "sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`)).expect(t, exitFailed, `connections cannot be accepted from the socket "http" of systemd`)
 }
 
 // TestSocketActivate has systemd's own program hold the socket.

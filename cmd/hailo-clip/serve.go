@@ -21,13 +21,13 @@ import (
 type serveCmd struct {
 	Host        string   `placeholder:"ADDR" help:"Address to listen on (server.host)."`
 	Port        *int     `placeholder:"N" help:"Port to listen on; 0 is any free one (server.port)."`
-	AdminListen *string  `placeholder:"ADDR" help:"Address and port of metrics and profiles; main: on the service's port; empty: none (admin.listen)."`
+	AdminListen *string  `placeholder:"ADDR" help:"Address and port for metrics and profiles; main: the service's own port; empty: none (admin.listen)."`
 	LogLevel    string   `placeholder:"LEVEL" help:"debug, info, warning or error (logging.level)."`
 	LogFormat   string   `placeholder:"FORMAT" help:"auto, json or text (logging.format)."`
 	Set         []string `sep:"none" placeholder:"KEY=VALUE" help:"Any other setting, such as performance.max_queue_size=64; may be repeated."`
 }
 
-// overrides are the settings that flags give, the most particular ones last.
+// overrides are the settings that flags give. Those with a flag of their own come last, so that they override --set.
 func (c *serveCmd) overrides() (all []configs.Override, err error) {
 	for _, s := range c.Set {
 		key, value, ok := strings.Cut(s, "=")
@@ -55,9 +55,9 @@ func (c *serveCmd) overrides() (all []configs.Override, err error) {
 }
 
 func (c *serveCmd) Help() string {
-	return `Every setting stands in the configuration file ("hailo-clip config show --default"), can be given in the environment
-(HAILO_CLIP_SERVER_PORT=8080; lists with commas between their items), and by --set. SIGHUP has the service read its file again
-(kill -HUP, systemctl reload): what can change while it runs is applied, and the log says what needs a restart.
+	return `Every setting can be given in the configuration file ("hailo-clip config show --default" prints them all), in the environment
+(HAILO_CLIP_SERVER_PORT=8080; commas between the items of a list), and by --set. On SIGHUP (kill -HUP, systemctl reload) the service
+reads the file again and applies what can change while it runs; the log says what needs a restart.
 
 Examples:
   hailo-clip serve
@@ -69,8 +69,8 @@ Examples:
 func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	hup, noMore := hangups(stop) // before anything else, as until then SIGHUP ends the command
-	defer noMore()
+	hup, endHangups := hangups(stop) // first of all: until then SIGHUP ends the command
+	defer endHangups()
 	flags, err := c.overrides()
 	if err != nil {
 		return err
@@ -93,8 +93,8 @@ func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 	p.again = func() (configs.Loaded, error) { return g.checked(flags...) }
 	s, err := newService(ctx, p, log, log)
 	if interrupted(ctx, err) {
-		log.Info("stopped before it served") // as it was asked to: systemd would call anything but 0 a failure
-		return nil
+		log.Info("stopped before it served")
+		return nil // systemd takes any other exit code for a failure
 	}
 	if err != nil {
 		return err
@@ -112,15 +112,15 @@ type service struct {
 	sockets sockets
 	admin   *admin.Server // nil: there is none
 	reload  *reloader
-	prompts chan configs.Config // with a prompt file that has changed; has room for one
+	prompts chan configs.Config // has a configuration whose prompt file has changed; room for one
 }
 
 // url is where the service can be opened on its own machine.
 func (s *service) url() string { return s.engine.cfg.Server.URLOf(s.sockets.main[0].Addr()) }
 
-// newService takes the port first, so that a second start fails at once and not after the model
-// has been loaded; clients that connect meanwhile wait, but for /healthz and /readyz, and are answered with 503 where
-// the start fails or is stopped. Those at a socket of systemd's wait for the next start.
+// newService takes the port first, so that a second start fails at once and not after the model has been loaded. Until the service
+// serves, only /healthz and /readyz are answered; other requests wait, and get 503 if the start fails or is stopped. On a socket
+// of systemd's all requests wait, then for the next start.
 func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *service, err error) {
 	socks, err := openSockets(p.cfg, log)
 	if err != nil {
@@ -181,7 +181,7 @@ func consoleSamples(samples []demo.Sample) (list []api.Sample) {
 	return list
 }
 
-// adminParts is what operators are served with, but for what the server has.
+// adminParts is what the metrics and profiles are served with, without the parts that the server has.
 func (e *engine) adminParts(reload *reloader) admin.Parts {
 	p := admin.Parts{Log: e.log}
 	if reload.load != nil {
@@ -190,7 +190,7 @@ func (e *engine) adminParts(reload *reloader) admin.Parts {
 	return p
 }
 
-// adminOnMain is the same where they are served on the service's own port, else nil.
+// adminOnMain is adminParts where they are served on the service's own port, else nil.
 func (e *engine) adminOnMain(reload *reloader) *admin.Parts {
 	if e.cfg.Admin.Listen != admin.OnMain {
 		return nil
@@ -198,12 +198,12 @@ func (e *engine) adminOnMain(reload *reloader) *admin.Parts {
 	return new(e.adminParts(reload))
 }
 
-// run serves until ctx ends, and on for server.lame_duck, then drains within server.shutdown_timeout: stop accepting, end streams,
-// finish what is inside, flush the cache, release the device.
+// run serves until ctx ends and then for server.lame_duck more. Then it drains within server.shutdown_timeout: it accepts no more,
+// ends streams, finishes the requests inside, flushes the cache and releases the device.
 func (s *service) run(ctx context.Context) error {
 	e := s.engine
-	served := make(chan error, len(s.sockets.main))
 	serving := len(s.sockets.main)
+	served := make(chan error, serving)
 	for _, ln := range s.sockets.main {
 		go func() { served <- s.server.Serve(ln) }()
 	}
@@ -232,7 +232,7 @@ func (s *service) run(ctx context.Context) error {
 
 	var err error
 	select {
-	case err = <-served: // the listener failed
+	case err = <-served: // a listener failed
 		serving--
 	case <-ctx.Done():
 		c := s.reload.config().Server
@@ -241,7 +241,7 @@ func (s *service) run(ctx context.Context) error {
 		s.server.LameDuck(context.WithoutCancel(ctx))
 	}
 	endBesides()
-	e.PromptSets().End() // whoever waits for one to be encoded is answered
+	e.PromptSets().End() // answers those who wait for a set to be encoded
 	running.Wait()
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.reload.config().Server.ShutdownTimeout)
 	defer cancel()
@@ -249,7 +249,7 @@ func (s *service) run(ctx context.Context) error {
 	for range serving {
 		err = errors.Join(err, <-served)
 	}
-	endTelling() // of the last events, too
+	endTelling() // only now: the last events are told, too
 	tells.Wait()
 	err = errors.Join(err, s.streams.close(deadline), e.Close(deadline))
 	e.log.Info("stopped")

@@ -27,7 +27,7 @@ type serviceCmd struct {
 }
 
 func (c *serviceCmd) Help() string {
-	return `For who has the program without the Debian package, which does the same.
+	return `For those who have the program without the Debian package, which does the same.
 
 Examples:
   sudo hailo-clip service install
@@ -39,10 +39,10 @@ type serviceInstallCmd struct {
 }
 
 func (c *serviceInstallCmd) Help() string {
-	return `Makes the system user hailo-clip, writes ` + configs.SystemFile + ` where it is missing and the unit ` + unitFile + `
-with the resource_limits of the configuration, enables it and starts it anew. Files that it has not written itself, or
-that have been changed since, it does not touch. The program must lie where the service can see it: not in a home
-folder, but in /usr/local/bin, for example (sudo install hailo-clip /usr/local/bin/).
+	return `Creates the system user hailo-clip, writes ` + configs.SystemFile + ` if it is missing and the unit ` + unitFile + `
+with the resource_limits of the configuration, and enables and restarts the service. It leaves alone every file that it has
+not written itself, or that has been changed since. The program must be where the service can see it: not in a home folder,
+but in /usr/local/bin, for example (sudo install hailo-clip /usr/local/bin/).
 
 Examples:
   sudo hailo-clip service install
@@ -69,7 +69,8 @@ type serviceUninstallCmd struct {
 }
 
 func (c *serviceUninstallCmd) Help() string {
-	return `Configuration, models, prompt sets and the user stay. What the Debian package brings goes with it: sudo apt remove hailo-clip
+	return `Configuration, models, prompt sets and the user stay. A service that the Debian package has installed is removed with
+the package: sudo apt remove hailo-clip
 
 Examples:
   sudo hailo-clip service uninstall
@@ -83,7 +84,7 @@ type serviceStatusCmd struct {
 }
 
 func (c *serviceStatusCmd) Help() string {
-	return `Exit code 1 when the service does not run or cannot serve. "hailo-clip verify" tries more.
+	return `Exit code 1 when the service does not run or cannot serve. "hailo-clip verify" checks more.
 
 Examples:
   hailo-clip service status
@@ -105,11 +106,11 @@ func (c *serviceStatusCmd) Run(ctx context.Context, p place) error {
 
 const unitFile = "/etc/systemd/system/" + device.ServiceName
 
-// installer changes the system below root, or with dry says how.
+// installer changes the system below root, or with dry only says what it would do.
 type installer struct {
 	root device.Root
 	dry  bool
-	user int // that this process is
+	user int // effective user of this process
 	out  io.Writer
 	run  func(ctx context.Context, name string, args ...string) error
 }
@@ -125,11 +126,11 @@ func host(dry bool) installer {
 }
 
 var (
-	plainPath = regexp.MustCompile(`^/[A-Za-z0-9_./+-]+$`)                // which a unit takes as it is
-	hidden    = regexp.MustCompile(`^/(home|root|tmp|var/tmp|run/user)/`) // from the unit
+	plainPath = regexp.MustCompile(`^/[A-Za-z0-9_./+-]+$`)                // needs no quotes in a unit
+	hidden    = regexp.MustCompile(`^/(home|root|tmp|var/tmp|run/user)/`) // the service cannot see what is there
 )
 
-// install is the same as often as it is done.
+// install can be repeated: the result is the same.
 func (i installer) install(ctx context.Context, program string, limits configs.ResourceLimits) error {
 	switch {
 	case !plainPath.MatchString(program) || hidden.MatchString(program):
@@ -165,7 +166,7 @@ func (i installer) install(ctx context.Context, program string, limits configs.R
 	if err := i.systemctl(ctx, true, "restart", device.ServiceName); err != nil {
 		return fmt.Errorf("%w\njournalctl -u hailo-clip -e says why", err)
 	}
-	return i.say("Installed. Is all well? sudo hailo-clip verify")
+	return i.say("Installed. To check it: sudo hailo-clip verify")
 }
 
 func (i installer) uninstall(ctx context.Context) error {
@@ -196,7 +197,7 @@ func (i installer) uninstall(ctx context.Context) error {
 	return i.say("Uninstalled. " + configs.SystemFile + ", " + device.ServiceState + " and the user hailo-clip stay.")
 }
 
-// signature begins a unit that install has written: then comes the digest of what follows the line.
+// signature begins the first line of a unit that install has written. The digest of all lines after that one follows it.
 const signature = `# Written by "hailo-clip service install", which replaces it as long as it is unchanged: `
 
 func signed(unit string) string {
@@ -235,7 +236,7 @@ func (i installer) makeUser(ctx context.Context) error {
 	return nil
 }
 
-// write makes a file that others may read.
+// write writes a file that everybody may read, and makes its folder.
 func (i installer) write(name, text string) error {
 	return i.do("write "+name, func() error {
 		path := i.root.Path(name)
@@ -246,7 +247,7 @@ func (i installer) write(name, text string) error {
 	})
 }
 
-// systemctl runs it; where systemd does not run, only what needs it not.
+// systemctl runs systemctl. Where systemd does not run, it skips what needsIt.
 func (i installer) systemctl(ctx context.Context, needsIt bool, args ...string) error {
 	if needsIt && !i.root.IsDir("/run/systemd/system") && !i.dry {
 		return nil

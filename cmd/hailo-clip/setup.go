@@ -10,7 +10,7 @@ import (
 )
 
 type setupCmd struct {
-	Arch string `enum:",amd64,arm64" default:"" help:"Fetch for this architecture instead of this machine's (amd64, arm64)."`
+	Arch string `enum:",amd64,arm64" default:"" placeholder:"ARCH" help:"Fetch for this architecture instead of this machine's (amd64, arm64)."`
 }
 
 func (c *setupCmd) Help() string {

@@ -17,20 +17,20 @@ import (
 
 // sockets are what a service listens on.
 type sockets struct {
-	main  []net.Listener // of the REST interface: one at least
-	admin net.Listener   // that systemd has handed over for what administrators ask; nil: none
+	main  []net.Listener // of the REST interface: at least one
+	admin net.Listener   // of metrics and profiles, handed over by systemd; nil: none
 }
 
-// openSockets returns the sockets that systemd hands to this process, or else takes the port, and the Unix socket of the
-// configuration. systemd's sockets tell by FileDescriptorName= what they are for: "http", which is also that of a socket unit
-// that says nothing, or "admin". The caller closes them with dismiss, or has them served.
+// openSockets returns the sockets that systemd hands over or, where there is none to serve requests, one on the port; and the Unix
+// socket of the configuration. FileDescriptorName= says what a socket of systemd is for: "http", as is one without a name, or
+// "admin". The caller closes them with dismiss, or has them served.
 func openSockets(cfg configs.Config, log *slog.Logger) (all sockets, err error) {
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, all.dismiss(cfg.Server))
 		}
 	}()
-	for _, f := range activation.Files(true) { // which no process that we start inherits
+	for _, f := range activation.Files(true) { // true: no process that we start inherits them
 		name := f.Name()
 		isMain := name == "http" || strings.HasSuffix(name, ".socket") || strings.HasPrefix(name, "LISTEN_FD_")
 		if !isMain && (name != "admin" || all.admin != nil) {
@@ -41,10 +41,11 @@ func openSockets(cfg configs.Config, log *slog.Logger) (all sockets, err error) 
 		ln, err := net.FileListener(f)
 		f.Close() // ln has a descriptor of its own
 		if err != nil {
-			return all, fmt.Errorf("the socket %q of systemd is none to accept connections from: %w", name, err)
+			return all, fmt.Errorf("connections cannot be accepted from the socket %q of systemd: %w", name, err)
 		}
 		ln = api.Handed{Listener: ln}
-		if log.Info("a socket of systemd is used", "name", name, "listening", ln.Addr().String()); isMain {
+		log.Info("a socket of systemd is used", "name", name, "listening", ln.Addr().String())
+		if isMain {
 			all.main = append(all.main, ln)
 		} else {
 			all.admin = ln
@@ -69,7 +70,7 @@ func openSockets(cfg configs.Config, log *slog.Logger) (all sockets, err error) 
 	return all, nil
 }
 
-// dismiss closes the sockets, because the service ends before it has served, see api.Config.Dismiss.
+// dismiss closes the sockets of a service that has not served, see api.Config.Dismiss.
 func (s sockets) dismiss(c api.Config) (err error) {
 	for _, ln := range s.main {
 		err = errors.Join(err, c.Dismiss(ln))

@@ -84,7 +84,7 @@ func newVerification(p place, url, key string) (v *verification, err error) {
 	return v, nil
 }
 
-// device has doctor look at the machine, and repeats the worst only.
+// device runs doctor on this machine, and adds its first failure, or else its summary.
 func (v *verification) device(ctx context.Context) {
 	r := doctor.Run(ctx, v.machine())
 	for _, f := range r.Findings {
@@ -103,7 +103,7 @@ func (v *verification) device(ctx context.Context) {
 	}
 }
 
-// port says whether anything accepts connections.
+// port checks that something accepts connections, and says whether it does.
 func (v *verification) port(ctx context.Context) bool {
 	u, _ := url.Parse(v.url) // client.New has read it
 	address := net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), map[string]string{"http": "80", "https": "443"}[u.Scheme]))
@@ -121,7 +121,7 @@ func (v *verification) port(ctx context.Context) bool {
 	return false
 }
 
-// health says whether what answers is a service of this kind that can serve.
+// health checks what /health says. It returns false where the program that answers is not this one: then nothing else can be tried.
 func (v *verification) health(ctx context.Context) bool {
 	holder := "sudo ss -ltnp # who has the port? End that, or choose another server.port"
 	h, err := v.service.Health(ctx)
@@ -150,7 +150,7 @@ func (v *verification) health(ctx context.Context) bool {
 	return true
 }
 
-// ready asks the probe that a load balancer asks.
+// ready checks /readyz, which load balancers ask.
 func (v *verification) ready(ctx context.Context) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimRight(v.url, "/")+"/readyz", nil)
 	if err != nil {
@@ -176,8 +176,8 @@ func (v *verification) ready(ctx context.Context) {
 	}
 }
 
-// classify sends the samples of the demo model, each with the names of all. With simulated vectors there is no right answer:
-// then the same question has to get the same answer.
+// classify sends the sample images of the demo model, each with a prompt for every sample. Simulated vectors have no right
+// answer: then the same request must get the same answer twice.
 func (v *verification) classify(ctx context.Context) {
 	const check = "classify"
 	fail := func(err error) {
@@ -228,7 +228,7 @@ func (v *verification) classify(ctx context.Context) {
 	}
 }
 
-// sound checks what holds for every answer: all prompts once, by rank, with probabilities that make 1.
+// sound checks what holds for every answer: as many matches as prompts, ordered by score, with probabilities that sum to 1.
 func sound(a client.Classification, prompts []string) error {
 	sum := 0.0
 	for i, m := range a.Matches {

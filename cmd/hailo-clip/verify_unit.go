@@ -11,7 +11,7 @@ import (
 	"hailoclip/hailo/doctor"
 )
 
-// unit says how the service stands with systemd.
+// unit checks the systemd unit: which file is in force, whether it runs, starts with the machine and allows enough memory.
 func (v *verification) unit(ctx context.Context, root device.Root) {
 	u := root.Unit()
 	switch {
@@ -50,7 +50,7 @@ func (v *verification) unit(ctx context.Context, root device.Root) {
 	}
 }
 
-// systemdSays is what systemd says of the unit; nothing where it cannot be asked.
+// systemdSays returns properties of the unit, as systemctl shows them; none where systemd does not answer.
 func systemdSays(ctx context.Context) map[string]string {
 	out, _ := exec.CommandContext(ctx, "systemctl", "show", device.ServiceName,
 		"-p", "LoadState,ActiveState,Result,UnitFileState,ExecMainStatus,MemoryMax").Output()

@@ -51,7 +51,7 @@ func (s *service) stuck() error {
 	return nil
 }
 
-// tellSystemd tells systemd, if it started the service, what the service does.
+// tellSystemd sends state to systemd, if that has started the service.
 func tellSystemd(log *slog.Logger, state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
 		log.Warn("cannot notify systemd", "error", err)
@@ -66,12 +66,12 @@ const (
 	startLimit = 10 * time.Minute
 )
 
-// extendTimeout asks systemd for so much more time, from now on.
+// extendTimeout asks systemd for this much time from now.
 func extendTimeout(d time.Duration) string {
 	return fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", d.Microseconds())
 }
 
-// extendStart tells systemd that the service is being started until ctx ends.
+// extendStart asks systemd for more time until ctx ends, at most for startLimit.
 func extendStart(ctx context.Context, log *slog.Logger) {
 	tick := time.NewTicker(startTell)
 	defer tick.Stop()

@@ -51,7 +51,7 @@ func (r Root) User(name string) (uid int, gids []int, ok bool) {
 	return uid, gids, err1 == nil && err2 == nil
 }
 
-// Group returns the number of a group given by name or number, -2 if there is none: no file belongs to that.
+// Group returns the number of a group given by name or number; -2, which no file has, if there is none.
 func (r Root) Group(name string) int {
 	for _, field := range []int{0, 2} {
 		if f := r.account("/etc/group", field, name); f != nil {
@@ -75,24 +75,24 @@ func (r Root) HasService() bool {
 	return r.Unit().Installed || r.IsDir(ServiceState) || r.Link(ServiceState) != ""
 }
 
-// unitDirs are where systemd looks for units and for what is added to them, the one that counts most first.
+// unitDirs are the folders of units and drop-ins, in systemd's order: the first one with a file of a name counts.
 var unitDirs = []string{
 	"/etc/systemd/system.control/", "/run/systemd/system.control/", "/run/systemd/transient/", "/etc/systemd/system/",
 	"/run/systemd/system/", "/usr/local/lib/systemd/system/", "/usr/lib/systemd/system/", "/lib/systemd/system/",
 }
 
-// Unit is what the service's unit, with its drop-ins, says.
+// Unit is what the service's unit says, with its drop-ins.
 type Unit struct {
 	Installed bool
-	File      string   // the one that counts, of those in unitDirs
-	Hidden    string   // the package's, where File goes before it; "" is none
+	File      string   // in force
+	Hidden    string   // the package's unit that File hides; "" is none
 	User      string   // with DynamicUser= it is not in /etc/passwd
 	Groups    []string // SupplementaryGroups=
 	Quota     string   // CPUQuota=, such as "80%"
-	QuotaAt   string   // file and line of that
+	QuotaAt   string   // "FILE: line N" of it
 }
 
-// Unit reads the service's unit and then its drop-ins in the order of their names, of which the first one of a name counts.
+// Unit reads the service's unit, and then its drop-ins in the order of their names. Of those with the same name the first counts.
 func (r Root) Unit() Unit {
 	u := Unit{User: strings.TrimSuffix(ServiceName, ".service")}
 	var files []string
@@ -145,7 +145,7 @@ func (r Root) same(a, b string) bool {
 	return x != nil && y != nil && os.SameFile(x, y)
 }
 
-// DeviceGroup is the group that the device's node belongs to, or that is called like it; "" where it is root's.
+// DeviceGroup is the group of the device's node, unless that is root's, or else one called hailo; "" if there is neither.
 func (r Root) DeviceGroup() string {
 	for _, node := range r.Glob("/dev/hailo[0-9]*", "/dev/h1x-[0-9]*") {
 		info := r.Stat(node)

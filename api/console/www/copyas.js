@@ -5,7 +5,7 @@
 const keyVariable = 'HAILO_CLIP_KEY';
 
 // shell quotes a word for a POSIX shell.
-export const shell = (word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
+const shell = (word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
 
 // whole replaces what is no character by itself, which a browser does not send either.
 const whole = (text) => text.toWellFormed?.() ?? text;

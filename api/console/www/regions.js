@@ -19,13 +19,13 @@ export function fitted({ x, y, w, h }) {
 }
 
 // spanned is the box between two corners.
-export function spanned(a, b) {
+function spanned(a, b) {
   const [x, y] = [Math.min(a.x, b.x), Math.min(a.y, b.y)].map((v) => clamp(v, 0, 1 - least));
   return fitted({ x, y, w: clamp(Math.max(a.x, b.x), 0, 1) - x, h: clamp(Math.max(a.y, b.y), 0, 1) - y });
 }
 
 // newName is the first of region-1, region-2, ... that no region has.
-export function newName(regions) {
+function newName(regions) {
   const taken = new Set(regions.map((r) => r.name));
   for (let n = 1; ; n++) if (!taken.has(`region-${n}`)) return `region-${n}`;
 }
