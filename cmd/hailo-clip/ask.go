@@ -19,10 +19,10 @@ import (
 	"hailoclip/configs"
 )
 
-// asks are the flags of commands that ask a service.
+// asks has the flags of commands that ask a service.
 type asks struct {
 	keyFlag
-	URL string `name:"url" placeholder:"URL" help:"Service to ask, or unix:PATH. Default: the one that serves this state folder, at server.port, else one for this command alone."`
+	URL string `name:"url" placeholder:"URL" help:"Service to ask, or unix:PATH. Default: the service of this state folder, at server.port, or else one started for this command alone."`
 }
 
 // service calls work with a client of the service that has the prompt sets of the state folder. Where none runs it is

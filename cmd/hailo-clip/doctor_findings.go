@@ -126,10 +126,16 @@ func (f *findings) configuration() {
 	}
 	if low := configs.QuotaWarning(device.Root(f.env.Root).Unit().Quota); low != "" {
 		f.add("service-unit", doctor.Warn, "CPUQuota of the systemd unit: "+low+".",
-			"sudo mkdir -p /etc/systemd/system/hailo-clip.service.d\n"+
-				"printf '[Service]\\nCPUQuota=\\n' | sudo tee /etc/systemd/system/hailo-clip.service.d/cpu-quota.conf\n"+
-				"sudo systemctl daemon-reload\nsudo systemctl restart hailo-clip")
+			dropIn("cpu-quota", "CPUQuota="))
 	}
+}
+
+// dropIn is the remedy that puts a line into the section [Service] of the unit, by a file of that name.
+func dropIn(name, line string) string {
+	const folder = unitFile + ".d"
+	return "sudo mkdir -p " + folder + "\n" +
+		"printf '[Service]\\n" + line + "\\n' | sudo tee " + folder + "/" + name + ".conf\n" +
+		"sudo systemctl daemon-reload\nsudo systemctl restart hailo-clip"
 }
 
 // askService returns what the service on the configured address tells of the chip; nil if none

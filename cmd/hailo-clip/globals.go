@@ -98,11 +98,11 @@ func catalogIn(state string) (*model.Catalog, error) {
 // place is what a command works with.
 type place struct {
 	cfg     configs.Config
-	file    string // the configuration came from; "": built in
+	file    string // of the configuration; "": there is none
 	state   string // folder; it need not exist yet
 	catalog *model.Catalog
 
-	again func() (configs.Loaded, error) // loads the configuration anew, see reloader; nil: it stays as it is
+	again func() (configs.Loaded, error) // loads the configuration again, see reloader; nil: there are no reloads
 }
 
 // place loads the configuration, with the flags on top, and finds the state folder.

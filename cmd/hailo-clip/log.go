@@ -132,7 +132,7 @@ func (q *logQueue) logger(c configs.Logging) *slog.Logger {
 	return slog.New(formats{queue: q, json: slog.NewJSONHandler(q, o), text: slog.NewTextHandler(q, o)})
 }
 
-// apply changes level and format of all loggers, and how the number of dropped lines is told. It may be called while they are used.
+// apply changes level and format of all loggers, and the format in which dropped lines are told. Safe while they are used.
 func (q *logQueue) apply(c configs.Logging) {
 	asJSON := c.Format == "json" || c.Format != "text" && !q.term
 	q.level.Set(c.SlogLevel())
@@ -144,7 +144,7 @@ func (q *logQueue) apply(c configs.Logging) {
 	}
 }
 
-// formats is a handler that writes JSON or text, as its queue is told at the moment.
+// formats is a handler that writes JSON or text, as the last apply of its queue says.
 type formats struct {
 	queue      *logQueue
 	json, text slog.Handler

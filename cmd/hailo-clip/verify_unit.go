@@ -44,9 +44,7 @@ func (v *verification) unit(ctx context.Context, root device.Root) {
 	want, _ := v.cfg.ResourceLimits.MemoryBytes() // checked when it was loaded
 	if has, err := strconv.ParseInt(state["MemoryMax"], 10, 64); err == nil && has < want && state["ActiveState"] == "active" {
 		v.add("unit", doctor.Warn, fmt.Sprintf("The unit allows %d MiB of memory, less than resource_limits.memory_max (%s).", has>>20, v.cfg.ResourceLimits.MemoryMax),
-			"sudo mkdir -p /etc/systemd/system/hailo-clip.service.d\n"+
-				"printf '[Service]\\nMemoryMax="+v.cfg.ResourceLimits.MemoryMax+"\\n' | sudo tee /etc/systemd/system/hailo-clip.service.d/memory.conf\n"+
-				"sudo systemctl daemon-reload\nsudo systemctl restart hailo-clip")
+			dropIn("memory", "MemoryMax="+v.cfg.ResourceLimits.MemoryMax))
 	}
 }
 
