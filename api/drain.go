@@ -143,7 +143,7 @@ func (c Config) Dismiss(ln net.Listener) error {
 	}
 	l := newListener(ln, c, nil, slog.New(slog.DiscardHandler))
 	if c.speaksTLS(ln) {
-		if cert, err := c.TLS.Certificate(l.log); err == nil { // else they get what they cannot read
+		if cert, err := c.TLS.certificate(l.log); err == nil { // else they get what they cannot read
 			l.tls = cert.config()
 		}
 	}
