@@ -70,7 +70,7 @@ func (r *request) eachTiming(do timing) {
 	do("answer", "", r.took)
 }
 
-// eachStage calls do for the times of an image in the pipeline: queue (the wait for the first stage), and for each stage its work
+// eachStage calls do for the times of an image in the line: queue (the wait for the first stage), and for each stage its work
 // and, from the second on, before it "-wait": in the queue and while its batch was gathered.
 func eachStage(times []pipeline.StageTime, do timing) {
 	for i, stage := range times {

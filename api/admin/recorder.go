@@ -65,7 +65,7 @@ type Recorder struct {
 	endpoints map[string]*Endpoint // by path
 }
 
-// lineStage has the times of a stage of the pipeline.
+// lineStage has the times of a stage of the line.
 type lineStage struct {
 	name       string
 	wait, work *stageTimes
@@ -154,14 +154,14 @@ func (r *Recorder) Rejected(reason string) {
 	n.Add(1)
 }
 
-// Stage records how long a stage outside the pipeline took: read, text or answer.
+// Stage records how long a stage outside the line took: read, text or answer.
 func (r *Recorder) Stage(name string, d time.Duration) {
 	if r != nil {
 		r.byStage[name].add(d)
 	}
 }
 
-// Line records how long the stages of the pipeline took for an image; it is clip.Parts.Observe.
+// Line records how long the stages of the line took for an image; it is clip.Parts.Observe.
 func (r *Recorder) Line(times [4]pipeline.StageTime) {
 	if r == nil {
 		return
