@@ -37,12 +37,12 @@ func TestKeys(t *testing.T) {
 		{"keys: [{name: a, hash: " + digits + ", key: " + secret + "}]", `unknown key "keys[0].key"`},
 		{"keys: [{name: a, hash: " + digits + "}, {name: b, hash: " + digits + "}]", "access.keys[1].hash: stands twice"},
 	} {
-		_, _, err := Load(write(t, "access:\n  "+tt.text+"\n"), nil, nil)
+		_, err := Read(write(t, "access:\n  "+tt.text+"\n"), nil, nil)
 		if got := fmt.Sprint(err); !strings.Contains(got, tt.want) || strings.Contains(got, secret) || strings.Contains(got, digits) {
 			t.Errorf("%s:\n%s", tt.text, got)
 		}
 	}
-	if _, _, err := Load(write(t, ""), []string{"HAILO_CLIP_ACCESS_KEYS=" + secret}, nil); err == nil || strings.Contains(err.Error(), secret) {
+	if _, err := Read(write(t, ""), []string{"HAILO_CLIP_ACCESS_KEYS=" + secret}, nil); err == nil || strings.Contains(err.Error(), secret) {
 		t.Error(err)
 	}
 }

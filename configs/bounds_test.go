@@ -92,7 +92,7 @@ func TestBounds(t *testing.T) {
 		if isNested {
 			line = inner + ": {" + nested + ": '" + strings.Trim(value, `"`) + "'}"
 		}
-		_, _, err := Load(write(t, section+":\n  "+line+"\n"), nil, nil)
+		_, err := Read(write(t, section+":\n  "+line+"\n"), nil, nil)
 		return fmt.Sprint(err)
 	}
 	tested := map[string]bool{}

@@ -8,15 +8,8 @@ import (
 
 // TestChangedAndTake: every setting that a file can have is seen to change, and taken over by its key.
 func TestChangedAndTake(t *testing.T) {
-	load := func(text string) Config {
-		c, _, err := Load(write(t, text), nil, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c
-	}
-	was := load("")
-	now := load(`
+	was := mustLoad(t, "")
+	now := mustLoad(t, `
 server: {port: 8080, allowed_hosts: [a.example.org]}
 clip: {device_timeout_ms: 900, fit: pad}
 notify: {webhooks: [{url: "https://example.org/hook"}], mqtt: {prefix: other}}

@@ -45,12 +45,6 @@ type Override struct {
 	Source string // for errors: "--port", "HAILO_CLIP_SERVER_PORT"
 }
 
-// Load is Read without the origins of values.
-func Load(file string, environ []string, flags []Override) (Config, string, error) {
-	r, err := Read(file, environ, flags)
-	return r.Config, r.File, err
-}
-
 // builtIn is the name of the default file in errors.
 const builtIn = "built-in configuration"
 

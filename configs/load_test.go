@@ -24,11 +24,11 @@ func write(t *testing.T, text string) string {
 // mustLoad reads a file with that text, and the environment over it.
 func mustLoad(t *testing.T, text string, environ ...string) Config {
 	t.Helper()
-	c, _, err := Load(write(t, text), environ, nil)
+	c, err := Read(write(t, text), environ, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c
+	return c.Config
 }
 
 // existing is a configuration as the former Python service has it.
@@ -67,10 +67,10 @@ func TestLayers(t *testing.T) {
 	env := []string{"HAILO_CLIP_SERVER_PORT=2222", "HAILO_CLIP_CLIP_DEVICE_TIMEOUT_MS=4000", "HAILO_CLIP_CLIP_LOGIT_SCALE=12.5",
 		"HAILO_CLIP_STATE_DIR=/x", "PATH=/bin"}
 	file := write(t, text)
-	c, name, err := Load(file, env, []Override{{"server.port", "3333", "--port"}, {"clip.model", "a: {b", "--model"}}) // text stays text
-	if err != nil || name != file || c.Server.Port != 3333 || c.CLIP.Model != "a: {b" || c.Server.Host != "file" || c.CLIP.LogitScale != 12.5 ||
+	c, err := Read(file, env, []Override{{"server.port", "3333", "--port"}, {"clip.model", "a: {b", "--model"}}) // text stays text
+	if err != nil || c.File != file || c.Server.Port != 3333 || c.CLIP.Model != "a: {b" || c.Server.Host != "file" || c.CLIP.LogitScale != 12.5 ||
 		c.Performance.MaxQueueSize != 7 || c.CLIP.DeviceTimeout != 4*time.Second {
-		t.Errorf("loaded from %s as %+v, %v", name, c, err)
+		t.Errorf("loaded from %s as %+v, %v", c.File, c.Config, err)
 	}
 	if c := mustLoad(t, text, env...); c.Server.Port != 2222 {
 		t.Errorf("environment over file: port %d", c.Server.Port)
@@ -150,7 +150,7 @@ func TestErrorsNameThePlace(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			_, _, err := Load(write(t, c.text), c.env, c.flags)
+			_, err := Read(write(t, c.text), c.env, c.flags)
 			if err == nil {
 				t.Fatal("accepted")
 			}
@@ -167,10 +167,10 @@ func TestErrorsNameThePlace(t *testing.T) {
 			}
 		})
 	}
-	if _, _, err := Load("/does/not/exist.yaml", nil, nil); err == nil {
+	if _, err := Read("/does/not/exist.yaml", nil, nil); err == nil {
 		t.Error("a named file that is missing was accepted")
 	}
-	if _, _, err := Load(write(t, strings.Repeat("#", maxFile+1)), nil, nil); err == nil {
+	if _, err := Read(write(t, strings.Repeat("#", maxFile+1)), nil, nil); err == nil {
 		t.Error("a file that is too large was accepted")
 	}
 }

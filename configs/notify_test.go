@@ -61,7 +61,7 @@ func TestSecretsAreNotShown(t *testing.T) {
 	if err != nil || !strings.Contains(string(shown), "https://a.example/***") || c.Notify.Webhooks[0].Secret != key {
 		t.Errorf("%s, %v", shown, err)
 	}
-	_, _, err = Load(write(t, "notify:\n  webhooks:\n    - {url: 'ftp://me:word1@a.example', secret: word2}\n  mqtt: {url: 'mqtt://me:word3@b', password: word4, password_file: x}\n"), nil, nil)
+	_, err = Read(write(t, "notify:\n  webhooks:\n    - {url: 'ftp://me:word1@a.example', secret: word2}\n  mqtt: {url: 'mqtt://me:word3@b', password: word4, password_file: x}\n"), nil, nil)
 	for _, secret := range []string{"word1", "word2", "word3", "word4"} {
 		if err == nil || strings.Contains(err.Error(), secret) {
 			t.Errorf("%s is in %v", secret, err)
@@ -107,16 +107,16 @@ func TestErrorsOfNotify(t *testing.T) {
 		{"notify:\n  mqtt:\n    device_classes: {a: b, a: c}\n", "line 3: notify.mqtt.device_classes: found `a` where a key belongs that does not stand there yet"},
 		{"notify:\n  mqtt:\n    device_classes: [a]\n", "line 3: notify.mqtt.device_classes: found a list where one value belongs"},
 	} {
-		_, _, err := Load(write(t, tt.text), nil, nil)
+		_, err := Read(write(t, tt.text), nil, nil)
 		if got, _, _ := strings.Cut(fmt.Sprint(err), "\n"); !strings.HasSuffix(got, "hailo-clip.yaml: "+tt.want) {
 			t.Errorf("%q:\n%s\n%s", tt.text, got, tt.want)
 		}
 	}
-	if _, _, err := Load(write(t, ""), []string{"HAILO_CLIP_NOTIFY_WEBHOOKS=a"}, nil); fmt.Sprint(err) !=
+	if _, err := Read(write(t, ""), []string{"HAILO_CLIP_NOTIFY_WEBHOOKS=a"}, nil); fmt.Sprint(err) !=
 		"HAILO_CLIP_NOTIFY_WEBHOOKS: notify.webhooks: can be given in a file only" {
 		t.Error(err)
 	}
-	if _, _, err := Load(write(t, "notify:\n  webhooks:\n"+strings.Repeat("    - url: http://a\n", 33)), nil, nil); err == nil ||
+	if _, err := Read(write(t, "notify:\n  webhooks:\n"+strings.Repeat("    - url: http://a\n", 33)), nil, nil); err == nil ||
 		!strings.HasSuffix(err.Error(), "line 2: notify.webhooks: has 33 items, more than 32") {
 		t.Error(err)
 	}

@@ -52,7 +52,7 @@ func TestErrorsOfPromptSets(t *testing.T) {
 		{"prompt_sets:\n  a: {labels: [{name: abcdef}]}\nserver: {max_prompt_bytes: 5}\n", "line 2: prompt_sets.a: labels[0].name is longer than 5 bytes"},
 		{"prompt_set: {}\n", `line 1: unknown key "prompt_set"; did you mean "prompt_sets"?`},
 	} {
-		_, _, err := Load(write(t, tt.text), nil, nil)
+		_, err := Read(write(t, tt.text), nil, nil)
 		if got := fmt.Sprint(err); !strings.HasSuffix(got, "hailo-clip.yaml: "+tt.want) {
 			t.Errorf("%q:\n%s\n%s", tt.text, got, tt.want)
 		}
@@ -61,7 +61,7 @@ func TestErrorsOfPromptSets(t *testing.T) {
 	for i := range 1001 {
 		fmt.Fprintf(&many, "  s%d: {labels: [{name: a}]}\n", i)
 	}
-	if _, _, err := Load(write(t, "prompt_sets:\n"+many.String()), nil, nil); err == nil ||
+	if _, err := Read(write(t, "prompt_sets:\n"+many.String()), nil, nil); err == nil ||
 		!strings.HasSuffix(err.Error(), "line 1002: prompt_sets.s1000: is one more than 1000 prompt sets") {
 		t.Error(err)
 	}
@@ -69,7 +69,7 @@ func TestErrorsOfPromptSets(t *testing.T) {
 		"HAILO_CLIP_PROMPT_SETS={}":     "HAILO_CLIP_PROMPT_SETS: prompt_sets: can be given in a file only",
 		"HAILO_CLIP_PROMPT_SETS_DOOR=1": `HAILO_CLIP_PROMPT_SETS_DOOR: unknown key "door" of section prompt_sets`,
 	} {
-		if _, _, err := Load(write(t, ""), []string{variable}, nil); fmt.Sprint(err) != want {
+		if _, err := Read(write(t, ""), []string{variable}, nil); fmt.Sprint(err) != want {
 			t.Errorf("%v, want %s", err, want)
 		}
 	}

@@ -40,7 +40,7 @@ func TestAuto(t *testing.T) {
 		}
 	}
 	for _, text := range []string{"", "automatic", "-1", "33", "1.5"} {
-		if c, _, err := Load(write(t, ""), []string{"HAILO_CLIP_CLIP_BATCH_SIZE=" + text}, nil); err == nil {
+		if c, err := Read(write(t, ""), []string{"HAILO_CLIP_CLIP_BATCH_SIZE=" + text}, nil); err == nil {
 			t.Errorf("%q is taken as %d", text, c.CLIP.BatchSize)
 		}
 	}

@@ -61,7 +61,7 @@ func startService(state string) (stop func() error, err error) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		return nil, err
 	}
-	cfg, _, err := configs.Load(file, nil, []configs.Override{{Key: "clip.model", Value: "demo"}, {Key: "clip.backend", Value: "cpu"}})
+	cfg, err := configs.Read(file, nil, []configs.Override{{Key: "clip.model", Value: "demo"}, {Key: "clip.backend", Value: "cpu"}})
 	if err != nil {
 		return nil, err
 	}

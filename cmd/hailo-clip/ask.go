@@ -62,6 +62,23 @@ func askAt(url string, o client.Options, work func(*client.Client) error) error 
 	return work(c)
 }
 
+// askOwn calls work with a client of the service on the configured address, and a context of one second.
+func askOwn(ctx context.Context, c api.Config, work func(context.Context, *client.Client) error) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	o := client.Options{HTTP: c.OwnClient(), Key: os.Getenv(configs.KeyVariable), Retries: -1}
+	return askAt(c.URL(), o, func(service *client.Client) error { return work(ctx, service) })
+}
+
+// askHealth says whether a hailo-clip answers on the configured address, well or not.
+func askHealth(ctx context.Context, c api.Config) (h client.Health, ok bool) {
+	err := askOwn(ctx, c, func(ctx context.Context, service *client.Client) (err error) {
+		h, err = service.Health(ctx)
+		return err
+	})
+	return h, err == nil && h.Service == "hailo-clip"
+}
+
 // served is the URL of the service that has the prompt sets of the state folder; "" where none runs. It is known by the locks
 // on its files: that of the sets, which is there from the first set on, and that of the prompt cache.
 func (p place) served(ctx context.Context) (url string, err error) {
@@ -74,15 +91,7 @@ func (p place) served(ctx context.Context) (url string, err error) {
 		}
 	}
 	url = p.cfg.Server.URL()
-	answers := askAt(url, client.Options{HTTP: p.cfg.Server.OwnClient()}, func(c *client.Client) error {
-		ctx, cancel := context.WithTimeout(ctx, time.Second)
-		defer cancel()
-		h, err := c.Health(ctx)
-		if err == nil && h.Service != "hailo-clip" {
-			err = errors.New("another program answers")
-		}
-		return err
-	}) == nil
+	_, answers := askHealth(ctx, p.cfg.Server)
 	switch {
 	case held != "" && answers:
 		return url, nil

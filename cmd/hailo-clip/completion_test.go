@@ -65,9 +65,7 @@ func TestCompletionAndManualOfASample(t *testing.T) {
 // completionScript is the script of the real program in a file.
 func completionScript(t *testing.T, shell string) string {
 	t.Helper()
-	if _, err := exec.LookPath(shell); err != nil {
-		t.Skip(err)
-	}
+	needPrograms(t, shell)
 	r := hailoClip(t, "completion", shell)
 	r.expect(t, exitOK)
 	path := filepath.Join(t.TempDir(), "script")
@@ -183,9 +181,7 @@ zpty -r -m z out '*<*>*'; print -r -- "$out"; zpty -d z`
 // TestManualRenders: man finds nothing wrong, and every command is there.
 func TestManualRenders(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("groff"); err != nil {
-		t.Skip(err)
-	}
+	needPrograms(t, "groff")
 	r := hailoClip(t, "man")
 	r.expect(t, exitOK)
 	cmd := exec.Command("groff", "-ww", "-man", "-K", "utf8", "-T", "utf8", "-P", "-cbou") // without colors and overstriking

@@ -37,7 +37,7 @@ func (c *configUnitCmd) Help() string {
 }
 
 func (c *configUnitCmd) Run(g *globals) error {
-	cfg, _, err := g.load()
+	cfg, err := g.read()
 	if err == nil && c.Socket {
 		fmt.Fprint(stdout, cfg.SocketUnit())
 	} else if err == nil {

@@ -107,9 +107,7 @@ func TestDocs(t *testing.T) {
 		if len(blocks) > 0 {
 			t.Run(filepath.Base(page), func(t *testing.T) {
 				t.Parallel()
-				for _, program := range []string{"bash", "curl", "jq"} {
-					interpreter(t, program)
-				}
+				needPrograms(t, "bash", "curl", "jq")
 				runBlocks(t, blocks)
 			})
 		}

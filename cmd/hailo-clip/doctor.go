@@ -29,31 +29,46 @@ Examples:
   hailo-clip doctor --json | jq '.findings[] | select(.level == "fail")'`
 }
 
-func (c *doctorCmd) Run(ctx context.Context, g *globals, p place) (err error) {
-	env := doctor.Host()
-	env.Version, env.Backend = programVersion(), p.cfg.CLIP.Backend
-	env.Shared = p.cfg.NPU.Group != "" && p.cfg.NPU.Group != "UNIQUE"
+func (c *doctorCmd) Run(ctx context.Context, g *globals, p place) error {
+	env := p.machine()
 	if c.Root != "" {
 		c.onlyFiles(p.cfg, &env)
 	} else {
 		c.thisMachine(ctx, g, p, &env)
 	}
-	report := doctor.Run(ctx, env)
-	if c.JSON {
-		err = printJSON(report)
+	return printReport(doctor.Run(ctx, env), c.JSON)
+}
+
+// printReport prints what was found. The error is an exitError where something fails.
+func printReport(r doctor.Report, asJSON bool) (err error) {
+	if asJSON {
+		err = printJSON(r)
 	} else {
-		err = report.WriteText(styled{stdout}, stdout.color())
+		err = r.WriteText(styled{stdout}, stdout.color())
 	}
-	if err == nil && report.Level == doctor.Fail {
+	if err == nil && r.Level == doctor.Fail {
 		err = exitError(exitFailed)
 	}
 	return err
 }
 
+// machine is this machine, with what the configuration says of its device.
+func (p place) machine() doctor.Env {
+	env := doctor.Host()
+	env.Version, env.Backend = programVersion(), p.cfg.CLIP.Backend
+	env.Shared = p.cfg.NPU.Group != "" && p.cfg.NPU.Group != "UNIQUE"
+	env.Service = func(ctx context.Context) *doctor.Service { return askService(ctx, p.cfg.Server) }
+	var err error
+	if env.Worker, err = npu.FindWorker(p.cfg.NPU.Worker); err != nil {
+		env.Worker = p.cfg.NPU.Worker // a configured one that is no program is a finding of its own
+	}
+	return env
+}
+
 // onlyFiles makes env that of another system: what this machine's kernel, programs, libraries and
 // models are says nothing about it.
 func (c *doctorCmd) onlyFiles(cfg configs.Config, env *doctor.Env) {
-	env.Root, env.Access, env.KernelLog, env.Command = c.Root, nil, nil, nil
+	env.Root, env.Access, env.KernelLog, env.Command, env.Service, env.Worker = c.Root, nil, nil, nil, nil, ""
 	for _, path := range []string{cfg.NPU.Worker, "/usr/bin/" + npu.WorkerName, npu.PackageDir + "/" + npu.WorkerName} {
 		if path != "" && env.Worker == "" && device.Root(c.Root).Exists(path) {
 			env.Worker = path
@@ -68,12 +83,7 @@ func (c *doctorCmd) thisMachine(ctx context.Context, g *globals, p place, env *d
 	} else if unitState() == "" && device.Root("/").HasService() {
 		p.state, env.State, p.catalog.Dir = device.ServiceState, device.ServiceState, modelsDir(device.ServiceState)
 	}
-	env.Service = func(context.Context) *doctor.Service { return askService(p.cfg.Server) }
-	var err error
-	if env.Worker, err = npu.FindWorker(p.cfg.NPU.Worker); err != nil {
-		env.Worker = p.cfg.NPU.Worker // a configured one that is no program is a finding of its own
-	}
-	_, err = os.ReadDir(p.catalog.Dir)
+	_, err := os.ReadDir(p.catalog.Dir)
 	hidden := errors.Is(err, fs.ErrPermission)
 	name := p.cfg.CLIP.Model
 	if m, _, err := p.catalog.Resolve(ctx, name); !hidden && (err == nil && !m.Embedded() || name != model.Auto) {
@@ -94,7 +104,7 @@ func (c *doctorCmd) thisMachine(ctx context.Context, g *globals, p place, env *d
 			f.libraries()
 			f.start(ctx)
 		}
-		f.port()
+		f.port(ctx)
 		f.configuration()
 		return f.all
 	}

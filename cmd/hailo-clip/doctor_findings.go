@@ -2,16 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net/http"
-	"os"
-	"time"
 
 	"hailoclip/api"
+	"hailoclip/api/client"
 	"hailoclip/configs"
 	"hailoclip/hailo/device"
 	"hailoclip/hailo/doctor"
@@ -97,9 +93,9 @@ func (f *findings) install(err error) string {
 }
 
 // port tries the address of the service, unless that is there and answers.
-func (f *findings) port() {
+func (f *findings) port(ctx context.Context) {
 	c := f.cfg.Server
-	if _, answers := askHealth(c); answers {
+	if _, answers := askHealth(ctx, c); answers {
 		f.add("port", doctor.OK, "The service answers on "+c.Addr()+".", "")
 		return
 	}
@@ -138,10 +134,14 @@ func (f *findings) configuration() {
 
 // askService returns what the service on the configured address tells of the chip; nil if none
 // answers, or it encodes elsewhere.
-func askService(c api.Config) *doctor.Service {
-	health, ok := askHealth(c)
+func askService(ctx context.Context, c api.Config) *doctor.Service {
+	health, ok := askHealth(ctx, c)
+	if !ok || health.Backend != "npu" || health.RuntimeMode != "real" {
+		return nil
+	}
 	var s clip.Stats
-	if !ok || health.Backend != "npu" || health.RuntimeMode != "real" || !ask(c, "/v1/stats", &s) || s.NPU == nil {
+	err := askOwn(ctx, c, func(ctx context.Context, service *client.Client) error { return service.Stats(ctx, &s) })
+	if err != nil || s.NPU == nil {
 		return nil
 	}
 	answer := &doctor.Service{Reason: health.Reason, Throttling: s.NPU.Throttling, Zone: s.NPU.Zone, Rate: s.NPU.ImagesPerSec}
@@ -151,39 +151,4 @@ func askService(c api.Config) *doctor.Service {
 		}
 	}
 	return answer
-}
-
-type healthAnswer struct {
-	Service     string `json:"service"`
-	Reason      string `json:"reason"`
-	Backend     string `json:"backend"`
-	RuntimeMode string `json:"runtime_mode"`
-}
-
-// askHealth says whether the service is there on the configured address, well or not.
-func askHealth(c api.Config) (h healthAnswer, ok bool) {
-	ok = ask(c, "/health", &h) && h.Service == "hailo-clip"
-	return h, ok
-}
-
-// ask decodes the JSON at a path of the service on the configured address, whatever the status: /health is 503 when the chip is
-// lost. It waits a second.
-func ask(c api.Config, path string, to any) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.URL()+path, nil)
-	if err != nil {
-		return false
-	}
-	if key := os.Getenv(configs.KeyVariable); key != "" {
-		request.Header.Set("Authorization", "Bearer "+key)
-	}
-	client := c.OwnClient()
-	defer client.CloseIdleConnections()
-	response, err := client.Do(request)
-	if err != nil {
-		return false
-	}
-	defer response.Body.Close()
-	return json.NewDecoder(io.LimitReader(response.Body, 1<<20)).Decode(to) == nil
 }

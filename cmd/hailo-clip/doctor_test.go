@@ -63,7 +63,7 @@ func TestAskService(t *testing.T) {
 	defer s.Close()
 	address, _ := net.ResolveTCPAddr("tcp", s.Listener.Addr().String())
 	c := api.Config{Host: "127.0.0.1", Port: address.Port}
-	got := askService(c)
+	got := askService(t.Context(), c)
 	want := &doctor.Service{Reason: "hot", Temperature: []float64{48.5}, Throttling: 1, Zone: 2, Rate: 300}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v", got)
@@ -72,12 +72,12 @@ func TestAskService(t *testing.T) {
 		strings.Replace(health, "npu", "cpu", 1), strings.Replace(health, "real", "simulated", 1),
 	} {
 		answers["/health"] = other
-		if askService(c) != nil {
+		if askService(t.Context(), c) != nil {
 			t.Errorf("%q counts as the service", other)
 		}
 	}
 	s.Close()
-	if askService(c) != nil {
+	if askService(t.Context(), c) != nil {
 		t.Error("an answer from nobody")
 	}
 }

@@ -18,17 +18,6 @@ import (
 
 const examples = "../../configs/examples/"
 
-// interpreter skips a test where a program is missing.
-func interpreter(t *testing.T, names ...string) string {
-	t.Helper()
-	for _, name := range names {
-		if _, err := exec.LookPath(name); err != nil {
-			t.Skip(err)
-		}
-	}
-	return names[0]
-}
-
 // TestExamples runs each example against a service.
 func TestExamples(t *testing.T) {
 	t.Parallel()
@@ -45,7 +34,7 @@ func TestExamples(t *testing.T) {
 	cat, pizza := samples+"cat.jpg", samples+"pizza.jpg"
 	t.Run("frames.mjs", func(t *testing.T) {
 		args := []string{examples + "frames.mjs", r.url, "pets", cat, cat, pizza, examples + "README.md"}
-		node := interpreter(t, "node")
+		node := needPrograms(t, "node")
 		if exec.Command(node, "-e", "process.exit(typeof WebSocket === 'undefined')").Run() != nil {
 			if args = append([]string{"--experimental-websocket"}, args...); exec.Command(node, args[0], "-e", "0").Run() != nil {
 				t.Skip("node has no WebSocket")
@@ -64,7 +53,7 @@ func TestExamples(t *testing.T) {
 	})
 	t.Run("push.py, events.py", func(t *testing.T) { pythonExamples(t, c, r.url, cat, pizza) })
 	t.Run("camera.sh", func(t *testing.T) {
-		sh, v := interpreter(t, "sh", "curl", "ffmpeg"), newVideo(t)
+		sh, v := needPrograms(t, "sh", "curl", "ffmpeg"), newVideo(t)
 		run := exec.Command(sh, examples+"camera.sh", r.url, "film", "pets", v.file)
 		run.Env = append(os.Environ(), "POLICY=queue")
 		out, err := run.Output()
@@ -94,7 +83,7 @@ func TestExamples(t *testing.T) {
 
 // pythonExamples listens with one program and pushes with the other.
 func pythonExamples(t *testing.T, c *client.Client, url, cat, pizza string) {
-	python := interpreter(t, "python3")
+	python := needPrograms(t, "python3")
 	d := client.StreamDefinition{PromptSet: "pets", Policy: client.PolicyQueue, Events: &client.StreamEvents{MinFrames: 1}}
 	if _, _, err := c.PutStream(t.Context(), "py", d); err != nil {
 		t.Fatal(err)
@@ -170,7 +159,7 @@ func nodeRedExample(t *testing.T, c *client.Client, url string) {
 		}
 	}
 	loadIntoNodeRed(t)
-	node := interpreter(t, "node")
+	node := needPrograms(t, "node")
 	d := client.StreamDefinition{PromptSet: "pets", Policy: client.PolicyQueue, Events: &client.StreamEvents{MinFrames: 1, Store: true}}
 	if _, _, err := c.PutStream(t.Context(), "gate", d); err != nil {
 		t.Fatal(err)

@@ -25,13 +25,7 @@ type globals struct {
 	Backend    string `name:"backend" placeholder:"KIND" help:"Where to encode: auto, npu, cpu or sim (clip.backend)."`
 }
 
-// load reads the configuration with the flags on top.
-func (g *globals) load(flags ...configs.Override) (configs.Config, string, error) {
-	c, err := g.read(flags...)
-	return c.Config, c.File, err
-}
-
-// read is load with the origins of values.
+// read reads the configuration with the flags on top.
 func (g *globals) read(flags ...configs.Override) (configs.Loaded, error) {
 	for _, f := range []configs.Override{
 		{Key: "clip.model", Value: g.Model, Source: "--model"},
@@ -113,9 +107,11 @@ type place struct {
 
 // place loads the configuration, with the flags on top, and finds the state folder.
 func (g *globals) place(flags ...configs.Override) (p place, err error) {
-	if p.cfg, p.file, err = g.load(flags...); err != nil {
+	c, err := g.read(flags...)
+	if err != nil {
 		return p, err
 	}
+	p.cfg, p.file = c.Config, c.File
 	if p.state, err = g.state(); err == nil {
 		p.catalog, err = catalogIn(p.state)
 	}

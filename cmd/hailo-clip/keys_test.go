@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"hailoclip/api/access"
+	"hailoclip/hailo/doctor"
 )
 
 func TestReadKey(t *testing.T) {
@@ -87,6 +88,14 @@ func TestAccess(t *testing.T) {
 	c := command(t.TempDir(), "prompt-sets", "list", "--url", "unix:"+socket)
 	c.Env = append(c.Environ(), "HAILO_CLIP_KEY="+key)
 	runProgram(t, c).expect(t, exitOK)
+	c = command(t.TempDir(), "verify", "--json", "--config", s.config) // takes the service's own certificate, and the key
+	c.Env = append(c.Environ(), "HAILO_CLIP_KEY="+key, "HAILO_CLIP_SERVER_HOST=127.0.0.1", "HAILO_CLIP_SERVER_PORT="+s.url[strings.LastIndexByte(s.url, ':')+1:])
+	report := runProgram(t, c).report(t)
+	for _, check := range []string{"port", "health", "ready", "classify"} {
+		if l, what := level(report, check); l != doctor.OK {
+			t.Errorf("%s is %q: %s", check, l, what)
+		}
+	}
 
 	putCertificate(t, dir) // is taken, and so is the end of the key
 	line := s.reload(t, strings.Replace(keys, "door", "gate", 1)+"\n"+server)

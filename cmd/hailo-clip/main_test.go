@@ -88,6 +88,17 @@ func needONNX(t testing.TB) {
 	}
 }
 
+// needPrograms skips a test where one of these programs is missing. It returns the first.
+func needPrograms(t testing.TB, names ...string) string {
+	t.Helper()
+	for _, name := range names {
+		if _, err := exec.LookPath(name); err != nil {
+			t.Skip(err)
+		}
+	}
+	return names[0]
+}
+
 // command is hailo-clip with args, with a state folder of its own.
 func command(state string, args ...string) *exec.Cmd {
 	c := exec.Command(os.Args[0], args...)
@@ -193,13 +204,24 @@ func start(t testing.TB, c *exec.Cmd) *running {
 // serve starts the service on a free port and waits until it serves.
 func serve(t testing.TB, state string, args ...string) *running {
 	t.Helper()
-	return start(t, command(state, append([]string{"serve", "--host", "127.0.0.1", "--port", "0"}, args...)...)).serving(t)
+	return start(t, serveCommand(state, args...)).serving(t)
+}
+
+func serveCommand(state string, args ...string) *exec.Cmd {
+	return command(state, append([]string{"serve", "--host", "127.0.0.1", "--port", "0"}, args...)...)
 }
 
 // serving waits until the service serves.
 func (r *running) serving(t testing.TB) *running {
 	t.Helper()
-	until(t, "serving", func() bool {
+	r.url = r.urlOf(t, "serving")
+	return r
+}
+
+// urlOf waits for the line of the log with that message, and returns its url.
+func (r *running) urlOf(t testing.TB, msg string) (url string) {
+	t.Helper()
+	until(t, msg, func() bool {
 		select {
 		case <-r.ended:
 			t.Fatal("the service ended at its start")
@@ -207,13 +229,19 @@ func (r *running) serving(t testing.TB) *running {
 		}
 		var line struct{ Msg, URL string }
 		for text := range strings.Lines(r.logged()) {
-			if json.Unmarshal([]byte(text), &line) == nil && line.Msg == "serving" {
-				r.url = line.URL
+			if json.Unmarshal([]byte(text), &line) == nil && line.Msg == msg {
+				url = line.URL
 			}
 		}
-		return r.url != ""
+		return url != ""
 	})
-	return r
+	return url
+}
+
+// adminURL is where the service has its metrics and its reload.
+func (r *running) adminURL(t testing.TB) string {
+	t.Helper()
+	return strings.TrimSuffix(r.urlOf(t, "metrics and profiles"), "/metrics")
 }
 
 func (r *running) logged() string {

@@ -34,8 +34,7 @@ func TestMetricsCost(t *testing.T) {
 	} {
 		r := serve(t, t.TempDir(), append(how, "--backend", "sim", "--model", "demo", "--set=performance.max_queue_size=64")...)
 		if len(targets) == 1 {
-			w := &watched{running: r}
-			w.await(t)
+			w := &watched{running: r, admin: r.adminURL(t)}
 			go w.scrapes()
 		}
 		targets = append(targets, must(load.NewTarget(r.url, "", bodies, time.Minute)))
@@ -75,7 +74,7 @@ func (w *watched) scrapes() {
 	tick := time.NewTicker(5 * time.Second)
 	defer tick.Stop()
 	for {
-		if response, err := http.Get("http://" + w.admin + "/metrics"); err == nil {
+		if response, err := http.Get(w.admin + "/metrics"); err == nil {
 			_, _ = io.Copy(io.Discard, response.Body)
 			response.Body.Close()
 		}

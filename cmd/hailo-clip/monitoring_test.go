@@ -36,7 +36,7 @@ var unmoved = regexp.MustCompile(`^(.*_info|.*_limit|.*_limit_bytes|process_(sta
 type watched struct {
 	*running
 	chip  chip
-	admin string // address of its metrics
+	admin string // URL of its metrics, without the path
 	notes atomic.Int64
 }
 
@@ -48,28 +48,14 @@ func serveWatched(t *testing.T) *watched {
 	t.Cleanup(hook.Close)
 	w.chip, w.running = serveSim(t, "sim:\n  vectors: model\n  arguments: CONTROL\nperformance:\n  max_queue_size: 2\ntext_embedding:\n"+
 		"  cache_max_entries: 8\n  cache_list_bytes: 65536\nlogging:\n  requests: 10\nnotify:\n  webhooks: [{url: "+hook.URL+"}]\n")
-	w.await(t)
+	w.admin = w.adminURL(t)
 	return w
-}
-
-// await finds the address of the metrics in the log.
-func (w *watched) await(t testing.TB) {
-	t.Helper()
-	until(t, "the address of the metrics", func() bool {
-		var line struct{ Msg, URL string }
-		for text := range strings.Lines(w.logged()) {
-			if json.Unmarshal([]byte(text), &line) == nil && line.Msg == "metrics and profiles" {
-				w.admin = strings.TrimSuffix(strings.TrimPrefix(line.URL, "http://"), "/metrics")
-			}
-		}
-		return w.admin != ""
-	})
 }
 
 // scrape reads the metrics: the samples of each family, one a line.
 func (w *watched) scrape(t testing.TB) (text string, families map[string]string) {
 	t.Helper()
-	response, err := http.Get("http://" + w.admin + "/metrics")
+	response, err := http.Get(w.admin + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -399,7 +385,7 @@ func prometheusOf(t *testing.T, w *watched) string {
 	dir := t.TempDir()
 	rules := must(filepath.Abs(monitoring + "alerts.yml"))
 	put(t, dir, map[string]string{"prometheus.yml": "global: {scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 1s}\nrule_files: ['" + rules + "']\n" +
-		"scrape_configs: [{job_name: hailo-clip, static_configs: [{targets: ['" + w.admin + "']}]}]\n"})
+		"scrape_configs: [{job_name: hailo-clip, static_configs: [{targets: ['" + strings.TrimPrefix(w.admin, "http://") + "']}]}]\n"})
 	c := exec.Command("prometheus", "--config.file="+filepath.Join(dir, "prometheus.yml"), "--storage.tsdb.path="+filepath.Join(dir, "data"),
 		"--web.listen-address=127.0.0.1:0")
 	out := must(c.StderrPipe())

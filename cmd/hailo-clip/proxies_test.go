@@ -69,7 +69,7 @@ func TestProxies(t *testing.T) {
 		t.Run(p.name, func(t *testing.T) {
 			path, err := exec.LookPath(p.name)
 			if err != nil {
-				path = interpreter(t, "/usr/sbin/"+p.name)
+				path = needPrograms(t, "/usr/sbin/"+p.name)
 			}
 			r := serve(t, t.TempDir(), "--model", "demo", "--backend", "cpu", "--config", configFile(t, "server:\n  trusted_proxies: [127.0.0.1]\n"))
 			dir, port := t.TempDir(), freePort(t)

@@ -1,14 +1,12 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -191,7 +189,7 @@ func TestReloadsLoseNoRequest(t *testing.T) {
 // TestReloadOverFlags: what a flag or the environment says stays, whatever the file says then.
 func TestReloadOverFlags(t *testing.T) {
 	t.Parallel()
-	c := command(t.TempDir(), "serve", "--host", "127.0.0.1", "--port", "0", "--backend", "cpu", "--model", "demo", "--config", configFile(t, ""))
+	c := serveCommand(t.TempDir(), "--backend", "cpu", "--model", "demo", "--config", configFile(t, ""))
 	c.Env = append(c.Env, "HAILO_CLIP_SERVER_MAX_PROMPTS=7")
 	r := &reloading{running: start(t, c).serving(t), config: c.Args[len(c.Args)-1]}
 	line := r.reload(t, "server: {port: 9, host: 0.0.0.0, max_prompts: 8}\nclip: {backend: sim}\n")
@@ -206,16 +204,7 @@ func TestReloadByRequest(t *testing.T) {
 		r := serveConfig(t, "", "--admin-listen", listen)
 		url := r.url
 		if listen != "main" {
-			var line struct{ Msg, URL string }
-			until(t, "the listener for operators", func() bool {
-				for text := range strings.Lines(r.logged()) {
-					if json.Unmarshal([]byte(text), &line) == nil && line.Msg == "metrics and profiles" {
-						return true
-					}
-				}
-				return false
-			})
-			url = strings.TrimSuffix(line.URL, "/metrics")
+			url = r.adminURL(t)
 		}
 		reload := func(text string) reply {
 			t.Helper()
@@ -253,7 +242,7 @@ func TestReloadTellsSystemd(t *testing.T) {
 	said := must(net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"}))
 	defer said.Close()
 	file := configFile(t, "")
-	c := command(t.TempDir(), "serve", "--host", "127.0.0.1", "--port", "0", "--backend", "cpu", "--model", "demo", "--config", file)
+	c := serveCommand(t.TempDir(), "--backend", "cpu", "--model", "demo", "--config", file)
 	c.Env = append(c.Env, "NOTIFY_SOCKET="+path)
 	r := &reloading{running: start(t, c), config: file}
 	next := func(want ...string) {
@@ -282,10 +271,8 @@ func TestReloadTellsSystemd(t *testing.T) {
 // TestNohupStays: a service that was started under nohup is not ended by SIGHUP, nor does it reload.
 func TestNohupStays(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("nohup"); err != nil {
-		t.Skip(err)
-	}
-	r := start(t, by(command(t.TempDir(), "serve", "--host", "127.0.0.1", "--port", "0", "--backend", "cpu", "--model", "demo"), "nohup")).serving(t)
+	needPrograms(t, "nohup")
+	r := start(t, by(serveCommand(t.TempDir(), "--backend", "cpu", "--model", "demo"), "nohup")).serving(t)
 	if err := r.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}

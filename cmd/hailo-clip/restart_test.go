@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -171,9 +170,7 @@ func TestSocketsOfSystemd(t *testing.T) {
 // TestSocketActivate has systemd's own program hold the socket.
 func TestSocketActivate(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("systemd-socket-activate"); err != nil {
-		t.Skip(err)
-	}
+	needPrograms(t, "systemd-socket-activate")
 	ln := must(net.Listen("tcp", "127.0.0.1:0"))
 	address := ln.Addr().String()
 	ln.Close() // some port that is free

@@ -50,7 +50,7 @@ Examples:
 }
 
 func (c *serviceInstallCmd) Run(ctx context.Context, g *globals) error {
-	cfg, _, err := g.load()
+	cfg, err := g.read()
 	if err != nil {
 		return err
 	}
@@ -91,16 +91,16 @@ Examples:
 }
 
 func (c *serviceStatusCmd) Run(ctx context.Context, p place) error {
-	v, service, err := newVerification(p, p.cfg.Server.URL(), "")
+	v, err := newVerification(p, "", "")
 	if err != nil {
 		return err
 	}
-	defer service.Close()
+	defer v.service.Close()
 	v.unit(ctx, device.Root("/"))
 	if v.port(ctx) {
-		v.health(ctx, service)
+		v.health(ctx)
 	}
-	return v.tell(c.JSON)
+	return printReport(v.report(), c.JSON)
 }
 
 const unitFile = "/etc/systemd/system/" + device.ServiceName
@@ -133,7 +133,8 @@ var (
 func (i installer) install(ctx context.Context, program string, limits configs.ResourceLimits) error {
 	switch {
 	case !plainPath.MatchString(program) || hidden.MatchString(program):
-		return usageError{fmt.Errorf("the service cannot run %s: put the program elsewhere first: sudo install %[1]s /usr/local/bin/", program)}
+		return usageError{fmt.Errorf("the service cannot run %s: the program must not lie in a home folder or one for temporary files, which are hidden from "+
+			"the service, and its path must need no quotes; put it elsewhere first: sudo install %[1]s /usr/local/bin/", program)}
 	case i.user != 0 && !i.dry:
 		return errors.New("only root may: sudo hailo-clip service install")
 	}
@@ -211,7 +212,7 @@ func (i installer) checkOurs(u device.Unit) error {
 	text, err := os.ReadFile(i.root.Path(u.File))
 	if err == nil {
 		_, unit, _ := strings.Cut(string(text), "\n")
-		if info, _ := os.Lstat(i.root.Path(u.File)); u.File == unitFile && info.Mode().IsRegular() && string(text) == signed(unit) {
+		if u.File == unitFile && i.root.Link(u.File) == "" && string(text) == signed(unit) {
 			return nil
 		}
 		err = errors.New("it was not written by \"hailo-clip service install\", or has been changed since")

@@ -138,7 +138,7 @@ func TestWithoutTurboJPEG(t *testing.T) {
 		}
 		t.Skipf("no mount namespaces here: %v, %s", err, out)
 	}
-	r := start(t, by(command(t.TempDir(), "serve", "--host", "127.0.0.1", "--port", "0"), hide...)).serving(t)
+	r := start(t, by(serveCommand(t.TempDir()), hide...)).serving(t)
 	r.classifies(t)
 	r.logs(t, "libturbojpeg")
 }

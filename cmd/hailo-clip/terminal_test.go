@@ -26,7 +26,7 @@ func TestTerminalThatGoes(t *testing.T) {
 		t.Skip(err)
 	}
 	tty := must(os.OpenFile(fmt.Sprint("/dev/pts/", number), os.O_RDWR|unix.O_NOCTTY, 0))
-	c := command(t.TempDir(), "serve", "--host", "127.0.0.1", "--port", "0", "--backend", "cpu", "--model", "demo")
+	c := serveCommand(t.TempDir(), "--backend", "cpu", "--model", "demo")
 	c.Stdin, c.SysProcAttr = tty, &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	r := start(t, c).serving(t)
 	tty.Close()

@@ -11,27 +11,25 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 
+	"hailoclip/api"
 	"hailoclip/api/client"
 	"hailoclip/hailo/demo"
 	"hailoclip/hailo/device"
 	"hailoclip/hailo/doctor"
-	"hailoclip/hailo/npu"
-	"hailoclip/hailo/safefile"
 )
 
 type verifyCmd struct {
-	URL     string `name:"url" placeholder:"URL" help:"Service to try (default: this machine's, at server.port)."`
-	KeyFile string `type:"existingfile" placeholder:"FILE" help:"File with the key to ask with, where the service wants one."`
-	JSON    bool   `help:"Print JSON."`
+	keyFlag
+	URL  string `name:"url" placeholder:"URL" help:"Service to try (default: this machine's, at server.port)."`
+	JSON bool   `help:"Print JSON."`
 }
 
 func (c *verifyCmd) Help() string {
 	return `Tries the running service as its callers use it: its systemd unit, the device, the port, health, readiness, and images whose
-answer is known. "doctor" examines the machine instead, also where no service runs. Each finding comes with its remedy.
+answer is known. Each finding comes with its remedy. "hailo-clip doctor" examines the machine, and needs no running service.
 Exit code 1 when something does not work.
 
 Examples:
@@ -41,73 +39,54 @@ Examples:
 }
 
 func (c *verifyCmd) Run(ctx context.Context, p place) error {
-	v, service, err := newVerification(p, cmp.Or(c.URL, p.cfg.Server.URL()), c.KeyFile)
+	key, err := c.key()
 	if err != nil {
 		return err
 	}
-	defer service.Close()
+	v, err := newVerification(p, c.URL, key)
+	if err != nil {
+		return err
+	}
+	defer v.service.Close()
 	if c.URL == "" {
 		v.unit(ctx, device.Root("/"))
 		v.device(ctx)
 	}
-	if v.port(ctx) && v.health(ctx, service) {
+	if v.port(ctx) && v.health(ctx) {
 		v.ready(ctx)
-		v.classify(ctx, service)
+		v.classify(ctx)
 	}
-	return v.tell(c.JSON)
+	return printReport(v.report(), c.JSON)
 }
 
 // verification is one run against the service at url.
 type verification struct {
-	place
-	url, key string
-	all      []doctor.Finding
-	seen     client.Health
-	warning  atomic.Value // of the last answer, its X-Clip-Warning
+	findings
+	url       string
+	http      *http.Client // asks without a proxy
+	service   *client.Client
+	seen      client.Health
+	simulated bool // scores mean nothing, as X-Clip-Warning says
 }
 
-// newVerification returns it with a client of the service, which the caller closes. A file with the key to ask with is "" where
-// there is none.
-func newVerification(p place, url, keyFile string) (*verification, *client.Client, error) {
-	v := &verification{place: p, url: url}
-	if keyFile != "" {
-		key, err := safefile.ReadFile(keyFile, 1<<10)
-		if err != nil {
-			return nil, nil, err
-		}
-		v.key = strings.TrimSpace(string(key))
+// newVerification returns a run against the service at url; "" is that of this machine. It sends key; "" is none. The caller
+// closes v.service.
+func newVerification(p place, url, key string) (v *verification, err error) {
+	server := p.cfg.Server
+	if url != "" {
+		server.TLS = api.TLS{} // whose certificate is not that of the configuration
 	}
-	c, err := client.New(url, client.Options{HTTP: &http.Client{Transport: v, Timeout: time.Minute}})
-	if err != nil {
-		err = usageError{fmt.Errorf("--url: %w", err)}
+	v = &verification{findings: findings{place: p}, url: cmp.Or(url, server.URL()), http: server.OwnClient()}
+	v.http.Timeout = time.Minute
+	if v.service, err = client.New(v.url, client.Options{HTTP: v.http, Key: key}); err != nil {
+		return nil, usageError{fmt.Errorf("--url: %w", err)}
 	}
-	return v, c, err
-}
-
-func (v *verification) add(check string, level doctor.Level, what string, remedy ...string) {
-	v.all = append(v.all, doctor.Finding{Check: check, Level: level, What: what, Remedy: strings.Join(remedy, "\n")})
-}
-
-// RoundTrip sends a request with the key, by no proxy: the service is asked itself.
-func (v *verification) RoundTrip(r *http.Request) (*http.Response, error) {
-	if v.key != "" {
-		r = r.Clone(r.Context())
-		r.Header.Set("Authorization", "Bearer "+v.key)
-	}
-	a, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(r)
-	if err == nil {
-		v.warning.Store(a.Header.Get("X-Clip-Warning"))
-	}
-	return a, err
+	return v, nil
 }
 
 // device has doctor look at the machine, and repeats the worst only.
 func (v *verification) device(ctx context.Context) {
-	env := doctor.Host()
-	env.Version, env.Backend = programVersion(), v.cfg.CLIP.Backend
-	env.Worker, _ = npu.FindWorker(v.cfg.NPU.Worker)
-	env.Service = func(context.Context) *doctor.Service { return askService(v.cfg.Server) }
-	r := doctor.Run(ctx, env)
+	r := doctor.Run(ctx, v.machine())
 	for _, f := range r.Findings {
 		if f.Level == doctor.Fail {
 			v.add("device", doctor.Fail, f.What, "sudo hailo-clip doctor")
@@ -120,7 +99,7 @@ func (v *verification) device(ctx context.Context) {
 	case r.Level == doctor.Warn:
 		v.add("device", doctor.Warn, r.Summary, "sudo hailo-clip doctor")
 	default:
-		v.add("device", doctor.OK, r.Summary)
+		v.add("device", doctor.OK, r.Summary, "")
 	}
 }
 
@@ -131,7 +110,7 @@ func (v *verification) port(ctx context.Context) bool {
 	c, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", address)
 	if err == nil {
 		c.Close()
-		v.add("port", doctor.OK, "Connections to "+address+" are accepted.")
+		v.add("port", doctor.OK, "Connections to "+address+" are accepted.", "")
 		return true
 	}
 	remedy := "# look at the address, the network and its firewalls"
@@ -143,9 +122,9 @@ func (v *verification) port(ctx context.Context) bool {
 }
 
 // health says whether what answers is a service of this kind that can serve.
-func (v *verification) health(ctx context.Context, c *client.Client) bool {
+func (v *verification) health(ctx context.Context) bool {
 	holder := "sudo ss -ltnp # who has the port? End that, or choose another server.port"
-	h, err := c.Health(ctx)
+	h, err := v.service.Health(ctx)
 	v.seen = h
 	switch {
 	case err != nil:
@@ -163,7 +142,7 @@ func (v *verification) health(ctx context.Context, c *client.Client) bool {
 	case h.Status == "degraded":
 		v.add("health", doctor.Warn, "It is degraded: "+h.Reason, "sudo hailo-clip doctor\njournalctl -u hailo-clip -e")
 	default:
-		v.add("health", doctor.OK, fmt.Sprintf("It is %s: model %s on the %s, version %s.", h.Status, h.Model, h.Backend, h.Version))
+		v.add("health", doctor.OK, fmt.Sprintf("It is %s: model %s on the %s, version %s.", h.Status, h.Model, h.Backend, h.Version), "")
 	}
 	if h.Version != programVersion() {
 		v.add("version", doctor.Warn, fmt.Sprintf("The service has version %s, this program %s.", h.Version, programVersion()), "sudo systemctl restart hailo-clip")
@@ -175,21 +154,22 @@ func (v *verification) health(ctx context.Context, c *client.Client) bool {
 func (v *verification) ready(ctx context.Context) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimRight(v.url, "/")+"/readyz", nil)
 	if err != nil {
-		v.add("ready", doctor.Fail, err.Error())
+		v.add("ready", doctor.Fail, err.Error(), "")
 		return
 	}
-	a, err := (&http.Client{Transport: v, Timeout: 10 * time.Second}).Do(r)
+	a, err := v.http.Do(r)
 	if err != nil {
 		v.add("ready", doctor.Fail, "/readyz does not answer: "+err.Error()+".", "journalctl -u hailo-clip -e")
 		return
 	}
 	defer a.Body.Close()
+	v.simulated = a.Header.Get("X-Clip-Warning") == "simulated-vectors"
 	body, _ := io.ReadAll(io.LimitReader(a.Body, 1<<10))
 	switch a.StatusCode {
 	case http.StatusOK:
-		v.add("ready", doctor.OK, "It is ready: it has encoded what is known.")
+		v.add("ready", doctor.OK, "It is ready: it has encoded what is known.", "")
 	case http.StatusNotFound:
-		v.add("ready", doctor.Info, "This version has no /readyz.")
+		v.add("ready", doctor.Info, "This version has no /readyz.", "")
 	default:
 		v.add("ready", doctor.Fail, fmt.Sprintf("It is not ready (status %d): %s", a.StatusCode, strings.TrimSpace(string(body))),
 			"# while it starts or stops: wait; else\nsudo hailo-clip doctor\njournalctl -u hailo-clip -e")
@@ -198,7 +178,7 @@ func (v *verification) ready(ctx context.Context) {
 
 // classify sends the samples of the demo model, each with the names of all. With simulated vectors there is no right answer:
 // then the same question has to get the same answer.
-func (v *verification) classify(ctx context.Context, c *client.Client) {
+func (v *verification) classify(ctx context.Context) {
 	const check = "classify"
 	fail := func(err error) {
 		var answer *client.Error
@@ -217,13 +197,13 @@ func (v *verification) classify(ctx context.Context, c *client.Client) {
 	right, begin := 0, time.Now()
 	for i, s := range samples {
 		q := client.Question{Image: client.Image{Data: s.JPEG}, Prompts: prompts, TopK: len(prompts)}
-		a, err := c.Classify(ctx, q)
+		a, err := v.service.Classify(ctx, q)
 		if err == nil {
 			err = sound(a, prompts)
 		}
-		if err == nil && v.warning.Load() == "simulated-vectors" {
+		if err == nil && v.simulated {
 			var again client.Classification
-			if again, err = c.Classify(ctx, q); err == nil && fmt.Sprint(again.Matches) != fmt.Sprint(a.Matches) {
+			if again, err = v.service.Classify(ctx, q); err == nil && fmt.Sprint(again.Matches) != fmt.Sprint(a.Matches) {
 				err = errors.New("the same image and prompts got two answers")
 			}
 		}
@@ -237,12 +217,12 @@ func (v *verification) classify(ctx context.Context, c *client.Client) {
 	}
 	took := time.Since(begin).Round(time.Millisecond)
 	switch count := fmt.Sprintf("%d of %d known images have the right prompt first (%s)", right, len(samples), took); {
-	case v.warning.Load() == "simulated-vectors":
-		v.add(check, doctor.OK, fmt.Sprintf("The simulated chip answers %d known images alike each time (%s); its scores mean nothing.", len(samples), took))
+	case v.simulated:
+		v.add(check, doctor.OK, fmt.Sprintf("The simulated chip answers %d known images alike each time (%s); its scores mean nothing.", len(samples), took), "")
 	case right == len(samples):
-		v.add(check, doctor.OK, count+".")
+		v.add(check, doctor.OK, count+".", "")
 	case v.seen.Model != "demo" && 2*right > len(samples): // they are drawings, and that model knows photographs
-		v.add(check, doctor.OK, count+", which are drawings.")
+		v.add(check, doctor.OK, count+", which are drawings.", "")
 	default:
 		v.add(check, doctor.Fail, "Only "+count+".", "sudo hailo-clip models verify "+v.seen.Model+" --state-dir "+device.ServiceState+"\nsudo hailo-clip doctor")
 	}
@@ -278,18 +258,4 @@ func (v *verification) report() doctor.Report {
 		r.Summary = "All is well: the service at " + v.url + " works."
 	}
 	return r
-}
-
-// tell prints the report, and says by the exit code whether all is well.
-func (v *verification) tell(asJSON bool) (err error) {
-	report := v.report()
-	if asJSON {
-		err = printJSON(report)
-	} else {
-		err = report.WriteText(styled{stdout}, stdout.color())
-	}
-	if err == nil && report.Level == doctor.Fail {
-		err = exitError(exitFailed)
-	}
-	return err
 }

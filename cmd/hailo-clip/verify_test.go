@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -20,11 +21,16 @@ import (
 func verifies(t *testing.T, url string, args ...string) (doctor.Report, int) {
 	t.Helper()
 	r := hailoClip(t, append([]string{"verify", "--json", "--url", url}, args...)...)
-	var report doctor.Report
+	return r.report(t), r.code
+}
+
+// report is what verify or doctor has printed as JSON.
+func (r result) report(t *testing.T) (report doctor.Report) {
+	t.Helper()
 	if err := json.Unmarshal([]byte(r.stdout), &report); err != nil {
 		t.Fatalf("%v: %s %s", err, r.stdout, r.stderr)
 	}
-	return report, r.code
+	return report
 }
 
 // level is that of a check; "" where it was not done.
@@ -62,6 +68,7 @@ func TestVerifyOfServices(t *testing.T) {
 // TestVerifyOfOthers has what else may answer on the port.
 func TestVerifyOfOthers(t *testing.T) {
 	t.Parallel()
+	const right = "a-key-of-22-characters"
 	const healthy = `{"service": "hailo-clip", "status": "healthy", "model": "m", "backend": "cpu", "version": "1"}`
 	classified := func(probability float64) string {
 		var matches []client.Match
@@ -100,7 +107,7 @@ func TestVerifyOfOthers(t *testing.T) {
 					fmt.Fprint(w, c.health)
 				case r.URL.Path == "/readyz":
 					w.WriteHeader(c.ready)
-				case c.answer == "401" && r.Header.Get("Authorization") == "Bearer right":
+				case c.answer == "401" && r.Header.Get("Authorization") == "Bearer "+right:
 					fmt.Fprint(w, classified(0.1))
 				case len(c.answer) == 3:
 					w.WriteHeader(map[string]int{"401": 401, "503": 503}[c.answer])
@@ -119,7 +126,7 @@ func TestVerifyOfOthers(t *testing.T) {
 			}
 			if c.answer == "401" {
 				key := t.TempDir()
-				put(t, key, map[string]string{"key": "right\n"})
+				put(t, key, map[string]string{"key": right + "\n"})
 				report, _ := verifies(t, s.URL, "--key-file", filepath.Join(key, "key"))
 				if l, what := level(report, "classify"); l != doctor.Fail || !strings.Contains(what, "Only 1 of 10") {
 					t.Errorf("with the key: %q: %s", l, what)
@@ -149,5 +156,13 @@ func TestVerifyNamesAUnitThatHidesThePackages(t *testing.T) {
 		if l, what := level(v.report(), "unit"); l != c.level || !strings.Contains(what, c.what) {
 			t.Errorf("%v: %q: %s", c.files, l, what)
 		}
+	}
+	root := t.TempDir()
+	put(t, root, map[string]string{ours: "[Service]\n", "etc/systemd/system/other": ""})
+	if err := os.Symlink("/dev/null", filepath.Join(root, unitFile)); err != nil {
+		t.Fatal(err)
+	}
+	if u := device.Root(root).Unit(); !u.Installed || u.Hidden != "" || u.File != "/"+ours {
+		t.Errorf("masked: %+v", u)
 	}
 }

@@ -23,17 +23,17 @@ func (v *verification) unit(ctx context.Context, root device.Root) {
 			"sudo systemctl disable --now hailo-clip\nsudo rm "+u.File+"\nsudo systemctl daemon-reload\nsudo systemctl enable --now hailo-clip")
 		return
 	case !root.IsDir("/run/systemd/system"):
-		v.add("unit", doctor.Info, u.File+" is installed, but systemd does not run here.")
+		v.add("unit", doctor.Info, u.File+" is installed, but systemd does not run here.", "")
 		return
 	}
 	state := systemdSays(ctx)
 	switch {
 	case state["ActiveState"] == "":
-		v.add("unit", doctor.Info, "systemd cannot be asked about "+u.File+".")
+		v.add("unit", doctor.Info, "systemd cannot be asked about "+u.File+".", "")
 	case state["LoadState"] == "masked":
 		v.add("unit", doctor.Fail, device.ServiceName+" is masked: nobody can start it.", "sudo systemctl unmask hailo-clip\nsudo systemctl enable --now hailo-clip")
 	case state["ActiveState"] == "active":
-		v.add("unit", doctor.OK, u.File+" is active.")
+		v.add("unit", doctor.OK, u.File+" is active.", "")
 	default:
 		v.add("unit", doctor.Fail, fmt.Sprintf("%s is %s (%s; the program ended with %s).", u.File, state["ActiveState"], state["Result"], state["ExecMainStatus"]),
 			"journalctl -u hailo-clip -e # why\nsudo systemctl restart hailo-clip")
@@ -53,7 +53,7 @@ func (v *verification) unit(ctx context.Context, root device.Root) {
 // systemdSays is what systemd says of the unit; nothing where it cannot be asked.
 func systemdSays(ctx context.Context) map[string]string {
 	out, _ := exec.CommandContext(ctx, "systemctl", "show", device.ServiceName,
-		"-p", "LoadState,ActiveState,SubState,Result,UnitFileState,ExecMainStatus,MemoryMax").Output()
+		"-p", "LoadState,ActiveState,Result,UnitFileState,ExecMainStatus,MemoryMax").Output()
 	state := map[string]string{}
 	for line := range strings.Lines(string(out)) {
 		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")

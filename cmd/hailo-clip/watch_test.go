@@ -44,9 +44,7 @@ type video struct {
 // newVideo has ffmpeg make one, a longer one with HAILO_TEST_LONG. It skips the test where there is no ffmpeg.
 func newVideo(t *testing.T) video {
 	t.Helper()
-	if _, err := exec.LookPath("ffmpeg"); err != nil {
-		t.Skip(err)
-	}
+	needPrograms(t, "ffmpeg")
 	v, scenes, perScene := video{file: filepath.Join(t.TempDir(), "door.avi"), fps: 30}, 3, 20
 	if os.Getenv("HAILO_TEST_LONG") != "" {
 		scenes, perScene = 8, 75 // 20 s

@@ -133,6 +133,9 @@ life) # of a service: CPU, simulated chip, upgrade under load, stop, removal, pu
     is "stop by the administrator" systemctl stop hailo-clip hailo-clip.socket
     is "upgrade" install --reinstall $new
     is "  it stays stopped" not active
+    systemctl mask -q hailo-clip
+    is "verify knows a masked unit" says "is masked" hailo-clip verify --json
+    systemctl unmask -q hailo-clip
     systemctl disable -q hailo-clip.socket
     is "start" systemctl start hailo-clip
     is "remove" apt-get remove -y -q hailo-clip

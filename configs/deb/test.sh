@@ -4,7 +4,7 @@
 # bin/_deb-root.tar) and boots them with systemd-nspawn, without a network.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-here=$PWD/configs/deb cache=bin/_deb-root arch=$(dpkg --print-architecture) suite=${DEB_SUITE:-bookworm} mirror=${DEB_MIRROR:-http://deb.debian.org/debian}
+here=$PWD/configs/deb cache=bin/_deb-root arch=$(dpkg --print-architecture) suite=${DEB_SUITE:-bookworm} mirror=${DEB_MIRROR:-}
 [ "$(id -u)" = 0 ] || { echo "deb-test: only root can make and boot a root"; exit 1; }
 missing=()
 command -v debootstrap >/dev/null || missing+=(debootstrap)
@@ -58,7 +58,7 @@ if [ ! -e "$cache.tar" ]; then
     echo "== a root of $suite"
     rm -rf "$cache"
     debootstrap --variant=minbase --include=systemd,systemd-sysv,udev,init-system-helpers,libturbojpeg0,ca-certificates,curl,man-db \
-        "$suite" "$cache" "$mirror" >bin/_deb-root.log
+        "$suite" "$cache" ${mirror:+"$mirror"} >bin/_deb-root.log
     cp /etc/resolv.conf "$cache/etc/resolv.conf"
     chroot "$cache" sh -c 'apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends ffmpeg && apt-get clean' >>bin/_deb-root.log 2>&1
     tar -C "$cache" -cf "$cache.tar" . && rm -rf "$cache"
@@ -97,6 +97,6 @@ END
 scenarios=("$@")
 [ ${#scenarios[@]} -gt 0 ] || scenarios=(unbooted life former dynamic unpackaged)
 for s in "${scenarios[@]}"; do run "$s" "$([ "$s" = unbooted ] || echo boot)"; done
-rm -rf bin/deb/_run
+rm -rf bin/deb/_run "bin/hailo-clip_0.9.0-1_$arch.deb" "bin/hailo-clip_0.10.0-1_$arch.deb"
 [ $failed = 0 ] && echo "deb-test: all is well"
 exit $failed

@@ -105,6 +105,9 @@ func (r Root) Unit() Unit {
 			}
 		}
 	}
+	if len(files) > 1 && r.Link(files[0]) == "/dev/null" { // masked, which systemd says
+		files = files[1:]
+	}
 	if len(files) > 0 {
 		u.Installed, u.File = true, files[0]
 		last := files[len(files)-1]
