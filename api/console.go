@@ -21,8 +21,8 @@ type Sample struct {
 // consolePath is where the files of the console are.
 const consolePath = "/console/"
 
-// pageHeaders says what pages of the service may do in a browser: load what the service itself has and nothing else, be in no
-// frame of another page, use the camera. Where they lead to does not hear where they are.
+// pageHeaders restrict what pages of the service may do in a browser: they load only what this service serves, are in no frame,
+// may use the camera, and send no Referer.
 var pageHeaders = [][2]string{
 	{"Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'"},
 	{"Referrer-Policy", "no-referrer"},
@@ -55,7 +55,7 @@ func (s *Server) served() map[string][]string {
 // consoleFile serves the files that the console loads.
 func (s *Server) consoleFile(r *request) error {
 	name, _ := r.ctx.UserValue("name").(string)
-	file, ok := r.server.consoleFiles[name]
+	file, ok := s.consoleFiles[name]
 	if !ok {
 		return fail(errNotFound, "The console has no such file")
 	}
@@ -116,8 +116,8 @@ func hasTag(list []byte, tag string) bool {
 	})
 }
 
-// isPage says whether a request is that of a browser for a page to show, which a link from anywhere may lead to: the answer is
-// the same for everybody, and no other page gets to see it.
+// isPage says whether a browser asks for a page to show, as when a user follows a link from another site. That is allowed: the
+// page is the same for everybody, and the other site cannot read it.
 func isPage(ctx *fasthttp.RequestCtx) bool {
 	h, path := &ctx.Request.Header, string(ctx.Path())
 	return (ctx.IsGet() || ctx.IsHead()) && (path == "/" || path == "/docs") &&

@@ -89,7 +89,7 @@ type docsSchema struct {
 	Items       *docsSchema
 	OneOf       []docsSchema `yaml:"oneOf"`
 	AllOf       []docsSchema `yaml:"allOf"`
-	Additional  any          `yaml:"additionalProperties"` // a schema, or whether there may be others
+	Additional  yaml.Node    `yaml:"additionalProperties"` // a schema, or whether there may be others
 	Minimum     any
 	Above       any `yaml:"exclusiveMinimum"`
 	Maximum     any
@@ -172,12 +172,8 @@ func (s docsSchema) TypeName() string {
 
 // Of is the schema of the values of a map; nil where s is none.
 func (s docsSchema) Of() *docsSchema {
-	if _, ok := s.Additional.(map[string]any); !ok {
-		return nil
-	}
 	var of docsSchema
-	b, err := yaml.Marshal(s.Additional)
-	if err != nil || yaml.Unmarshal(b, &of) != nil {
+	if s.Additional.Kind != yaml.MappingNode || s.Additional.Decode(&of) != nil {
 		return nil
 	}
 	return &of

@@ -10,8 +10,8 @@ import (
 	"hailoclip/pipeline/fair"
 )
 
-// Browsers cannot give a WebSocket a header. Their pages offer two subprotocols, subprotocol and one that begins with keyProtocol
-// and ends with the key; the answer takes the first, so that it does not have the key.
+// Pages in browsers cannot set headers of a WebSocket. They offer two subprotocols instead: subprotocol, and keyProtocol followed
+// by the key. The answer selects the first, so it does not repeat the key.
 const (
 	subprotocol        = "hailo-clip"
 	keyProtocol        = "key."
@@ -20,8 +20,8 @@ const (
 
 const pathStream = "/v1/stream"
 
-// enter lets a request in: it has a key, where one is needed and the route is not for everybody, of which no more goes on than
-// may, and which may do what the route does. leave must follow, unless there is an error.
+// enter sets r.grant from the key of the request. It refuses a request whose key is missing or unknown, may not use the route, or has
+// max_concurrent requests inside already. Routes for everybody need no key. leave must follow, unless there is an error.
 func (r *request) enter(to *route) error {
 	if to.forEverybody() {
 		return nil
@@ -46,7 +46,7 @@ func (r *request) enter(to *route) error {
 	return nil
 }
 
-// leave says that the request is not inside any more.
+// leave ends what enter has begun, unless that has passed to a lasting connection.
 func (r *request) leave() {
 	if r.inside {
 		r.inside = false
@@ -54,7 +54,7 @@ func (r *request) leave() {
 	}
 }
 
-// forEverybody says that a route needs no key, by its path as routes has it, not as the client writes it.
+// forEverybody says whether a route needs no key. It goes by the path in routes, not by what the client has sent.
 func (to *route) forEverybody() bool {
 	switch to.path {
 	case "/", "/health", "/healthz", "/readyz", "/docs":
@@ -68,7 +68,7 @@ func (to *route) forEverybody() bool {
 	return false
 }
 
-// manages says that a request changes what others see, or asks for what only who runs the service should.
+// manages says whether a request needs a key with "manage": it changes what other callers see, or asks for /admin.
 func (to *route) manages(ctx *fasthttp.RequestCtx) bool {
 	switch {
 	case ctx.IsPut(), ctx.IsDelete():
@@ -80,7 +80,7 @@ func (to *route) manages(ctx *fasthttp.RequestCtx) bool {
 		strings.HasSuffix(to.path, "/evaluate") && len(ctx.QueryArgs().Peek("apply")) > 0
 }
 
-// key returns the key of a request, or what is wrong with it.
+// key returns the key that a request was sent with, or the text of the error if there is none, more than one or another scheme.
 func (to *route) key(h *fasthttp.RequestHeader) (key, problem string) {
 	sent := h.PeekAll(fasthttp.HeaderAuthorization)
 	if len(sent) == 0 && to.path == pathStream {
@@ -106,7 +106,7 @@ func (to *route) key(h *fasthttp.RequestHeader) (key, problem string) {
 	return strings.Trim(rest, " "), ""
 }
 
-// whose is who asks: the holder of the key if there is one, else the address.
+// whose returns the caller: the holder of the key if a key was needed, or else the address.
 func (r *request) whose() fair.Caller {
 	c := r.rules.caller(r.ctx)
 	if r.grant != nil {
@@ -115,7 +115,7 @@ func (r *request) whose() fair.Caller {
 	return c
 }
 
-// lane is where its images enter the line. r.caller is known by then.
+// lane is where the images of the request enter the line. r.caller must be set.
 func (r *request) lane() pipeline.Lane {
 	if r.grant == nil {
 		return pipeline.Lane{Caller: r.caller}
@@ -123,7 +123,7 @@ func (r *request) lane() pipeline.Lane {
 	return r.grant.Lane(r.caller)
 }
 
-// keyName is the name of the key that the request was let in by, or "".
+// keyName is the name of the key of the request; "" if none was needed.
 func (r *request) keyName() string {
 	if r.grant == nil {
 		return ""

@@ -23,10 +23,9 @@ const (
 // deadliner is what a listener needs to end without resetting connections.
 type deadliner interface{ SetDeadline(t time.Time) error }
 
-// Handed marks a listening socket that this process shares, such as one of systemd's: whoever holds it has another process
-// accept from it when this one has ended. When a server stops it touches nothing of such a socket but its own descriptor, so
-// that connections which wait in the kernel's queue are the successor's, and answers with what it serves, in place of a 503,
-// whatever comes on the connections that it has accepted.
+// Handed marks a listening socket that outlives this process, such as one of systemd's, from which another process will accept
+// next. A server that stops only closes its own descriptor of such a socket: connections in the kernel's queue are left to the
+// successor. Requests on connections that it has accepted are still served, not refused with 503.
 type Handed struct{ net.Listener }
 
 // Close stops accepting, but for the connections that clients have opened already: Accept goes
@@ -143,7 +142,7 @@ func (c Config) Dismiss(ln net.Listener) error {
 	}
 	l := newListener(ln, c, nil, slog.New(slog.DiscardHandler))
 	if c.speaksTLS(ln) {
-		if cert, err := c.TLS.Certificate(l.log); err == nil { // else they get what they cannot read
+		if cert, err := c.TLS.certificate(l.log); err == nil { // else they get what they cannot read
 			l.tls = cert.config()
 		}
 	}

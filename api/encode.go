@@ -32,8 +32,8 @@ func appendError(b []byte, o outcome, id string) []byte {
 	return append(b, '}')
 }
 
-// result writes the answer of a request that the engine has answered: fields, and what every good answer ends with. A
-// header says what took how long.
+// result returns what writes the answer of a request that the engine has answered: fields, what every good answer ends with, and
+// the header Server-Timing.
 func result(fields func(b []byte, r *request, took time.Duration) []byte) func(*request) error {
 	return func(r *request) error {
 		start := time.Now()
@@ -45,11 +45,11 @@ func result(fields func(b []byte, r *request, took time.Duration) []byte) func(*
 	}
 }
 
-// appendEnd appends what every good answer ends with. start is when its writing began.
+// appendEnd appends what every good answer ends with. start is when the writing of the answer began.
 func appendEnd(b []byte, r *request, start time.Time) []byte {
 	if r.timings {
-		r.written = time.Since(start)
-		b = appendTimings(b, func(do timing) { r.eachTiming(r.written, do) })
+		r.took = time.Since(start)
+		b = appendTimings(b, r.eachTiming)
 	}
 	b = append(b, `,"model":`...)
 	b = appendString(b, r.server.svc.Engine.Model())
@@ -58,20 +58,20 @@ func appendEnd(b []byte, r *request, start time.Time) []byte {
 	return append(b, '}')
 }
 
-// timing takes the time of a stage: its name is name and suffix, which is "" or "-wait".
+// timing is called with the time of a stage. The name of the stage is name and suffix, which is "" or "-wait".
 type timing func(name, suffix string, d time.Duration)
 
-// eachTiming calls do with where the time went: read (JSON and base64), text (vectors of the prompts), those of eachStage,
-// and last answer (the JSON of it).
-func (r *request) eachTiming(answer time.Duration, do timing) {
+// eachTiming calls do for read (the JSON and base64 of the request), text (the vectors of the prompts), the stages of eachStage and
+// answer (the JSON of the answer), in this order.
+func (r *request) eachTiming(do timing) {
 	do("read", "", r.read)
 	do("text", "", r.result.TextTime)
 	eachStage(r.result.Times[:], do)
-	do("answer", "", answer)
+	do("answer", "", r.took)
 }
 
-// eachStage calls do with the times of an image in the line: queue (in front of it), then for each stage its name and, but for
-// the first, name-wait (in the queue before it and while its batch was gathered).
+// eachStage calls do for the times of an image in the line: queue (the wait for the first stage), and for each stage its work
+// and, from the second on, before it "-wait": in the queue and while its batch was gathered.
 func eachStage(times []pipeline.StageTime, do timing) {
 	for i, stage := range times {
 		if stage.Stage == "" { // a text needs none
@@ -86,7 +86,7 @@ func eachStage(times []pipeline.StageTime, do timing) {
 	}
 }
 
-// appendTimings appends the object timings, in milliseconds, of what each says.
+// appendTimings appends the object "timings", in milliseconds, of the times that each reports.
 func appendTimings(b []byte, each func(timing)) []byte {
 	b = append(b, `,"timings":{`...)
 	separator := `"`
@@ -101,7 +101,7 @@ func appendTimings(b []byte, each func(timing)) []byte {
 	return append(b, '}')
 }
 
-// appendImageTimings appends the timings of one image of a batch, if they are wanted.
+// appendImageTimings appends the timings of one image of a batch, if the request asks for timings.
 func (r *request) appendImageTimings(b []byte, times []pipeline.StageTime) []byte {
 	if !r.timings {
 		return b
@@ -109,15 +109,13 @@ func (r *request) appendImageTimings(b []byte, times []pipeline.StageTime) []byt
 	return appendTimings(b, func(do timing) { eachStage(times, do) })
 }
 
-// serverTiming has a header say where the time went, in milliseconds: what eachTiming says, and what the body does if it does.
+// serverTiming sets the header Server-Timing to the times of eachTiming, in milliseconds. answer is how long the writing of the
+// answer took, unless the body has said that already.
 func (r *request) serverTiming(answer time.Duration) {
-	if r.written > 0 {
-		answer = r.written
-	}
+	r.took = cmp.Or(r.took, answer)
 	var space [512]byte
 	b := space[:0]
-	r.took = answer
-	r.eachTiming(answer, func(name, suffix string, d time.Duration) {
+	r.eachTiming(func(name, suffix string, d time.Duration) {
 		if len(b) > 0 {
 			b = append(b, ", "...)
 		}

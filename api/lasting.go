@@ -23,7 +23,7 @@ type lasting struct {
 	conn     *conn
 	id       string // of the request
 	caller   fair.Caller
-	grant    *access.Grant   // by which the request was let in
+	grant    *access.Grant   // of the request; left when ctx ends
 	ctx      context.Context // ends when the connection is closed, or Shutdown loses patience
 	cancel   context.CancelCauseFunc
 
@@ -82,7 +82,7 @@ func (r *request) lasting(p phase) *lasting {
 // after which the connection is closed; serve says why it ends. The request itself ends here: serve must not touch it.
 func (r *request) takeOver(l *lasting, serve func() error) {
 	head := r.ctx.Response.Header.AppendBytes(nil)
-	path, watched := string(r.ctx.Path()), r.watched
+	path, lines := string(r.ctx.Path()), &r.watched.lines
 	r.ctx.HijackSetNoResponse(true) // else there is no hijack in some cases, such as that of a client with "Connection: close"
 	r.ctx.Hijack(func(nc net.Conn) {
 		start := time.Now()
@@ -98,22 +98,30 @@ func (r *request) takeOver(l *lasting, serve func() error) {
 			return
 		}
 		err := serve()
-		if isGone(err) {
-			err = errGone
-		}
-		logged, _ := watched.lines.ended(time.Now())
-		if !logged {
-			l.server.unlogged.Add(1)
-			return
-		}
-		log := l.server.svc.Log
-		if l.grant.Name != "" {
-			log = log.With(slog.String("key", l.grant.Name))
-		}
-		log.Info("stream ended", slog.String("path", path[:min(len(path), maxLoggedPath)]),
-			slog.Float64("ms", millis(time.Since(start))), slog.Int64("bytes_in", l.in.Load()),
-			slog.Int64("bytes_out", l.out.Load()), slog.String("request_id", l.id), slog.String("code", outcomeOf(err).code))
+		l.logEnd(lines, path, time.Since(start), err)
 	})
+}
+
+// logEnd writes the line of a connection that has ended with err, if it is to have one.
+func (l *lasting) logEnd(lines *lines, path string, took time.Duration, err error) {
+	logged, leftOut := lines.ended(time.Now())
+	if !logged {
+		l.server.unlogged.Add(1)
+		return
+	}
+	if isGone(err) {
+		err = errGone
+	}
+	log := l.server.svc.Log
+	if l.grant.Name != "" {
+		log = log.With(slog.String("key", l.grant.Name))
+	}
+	if leftOut > 0 {
+		log = log.With(slog.Uint64("unlogged", leftOut))
+	}
+	log.Info("stream ended", slog.String("path", path[:min(len(path), maxLoggedPath)]),
+		slog.Float64("ms", millis(took)), slog.Int64("bytes_in", l.in.Load()),
+		slog.Int64("bytes_out", l.out.Load()), slog.String("request_id", l.id), slog.String("code", outcomeOf(err).code))
 }
 
 // isGone says that something ends because the connection has ended.

@@ -6,37 +6,37 @@ import (
 	"time"
 )
 
-// An SD card wears out by what is written to it, and everybody can make requests fail. So of failures that are alike, those of
-// a route with the same status, failuresLogged have a line in failuresTime; how many were left out stands in the next one.
+// Writing wears out an SD card, and anybody can make requests fail. So the failures of a route with the same status have at most
+// failuresLogged lines in failuresTime. The next line says how many were left out.
 const (
 	failuresLogged = 10
 	failuresTime   = 10 * time.Second
 )
 
-// lines says which requests of a route have a line in the log. Safe for concurrent use.
+// lines decides which requests of a route have a line in the log. Safe for concurrent use.
 type lines struct {
 	successes atomic.Uint64
 
 	mu       sync.Mutex
-	byStatus map[int]*failures // 0 is for what ended that was no request
+	byStatus map[int]*failures // by status; 0: see ended
 }
 
 // failures are those with the same status.
 type failures struct {
-	since   time.Time // when their time began
-	logged  int       // since then
-	leftOut uint64    // since the last line
+	since   time.Time // when the current failuresTime began
+	logged  int       // lines since then
+	leftOut uint64    // failures without a line since the last one
 }
 
-// SetLogEvery changes Service.LogEvery.
+// SetLogEvery changes Service.LogEvery. It may be called while the server serves.
 func (s *Server) SetLogEvery(n int) { s.logEvery.Store(int64(n)) }
 
-// answered says whether a success is logged: one in every, the first of them; 0: none.
+// answered says whether a success is logged: the first of each every successes; none if every is 0.
 func (l *lines) answered(every int) bool {
 	return every > 0 && (l.successes.Add(1)-1)%uint64(every) == 0
 }
 
-// failed says whether a failure is logged, and how many like it were left out since the last one that was.
+// failed says whether a failure is logged, and if so how many with the same status were left out since the last line.
 func (l *lines) failed(status int, now time.Time) (logged bool, leftOut uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -60,5 +60,5 @@ func (l *lines) failed(status int, now time.Time) (logged bool, leftOut uint64) 
 	return true, leftOut
 }
 
-// ended is failed for what is no request: the end of a stream, or what the HTTP server says of a connection.
+// ended is failed for lines that are not of a request: the end of a stream, and what fasthttp says about a connection.
 func (l *lines) ended(now time.Time) (logged bool, leftOut uint64) { return l.failed(0, now) }

@@ -19,8 +19,8 @@ import (
 
 const maxLoggedPath = 200
 
-// log writes the line of the request, if it is to have one: no image, no prompt, nothing else that a client wrote but method, path,
-// and what has a fixed form.
+// log writes the line of the request, if it is to have one. Of what the client sent the line holds only the method, the path and
+// values that have been checked: no image and no prompt.
 func (r *request) log(took time.Duration) {
 	s, status, now := r.server, r.ctx.Response.StatusCode(), time.Now()
 	log, background, level := s.svc.Log, context.Background(), slog.LevelInfo
@@ -87,7 +87,7 @@ func (r *request) log(took time.Duration) {
 	log.LogAttrs(background, level, "request", attrs...)
 }
 
-// clientOf writes an address for the log.
+// clientOf is the field "client" of the log: an address, or "local" for a Unix socket.
 func clientOf(ip netip.Addr) string {
 	if !ip.IsValid() {
 		return "local"
@@ -95,11 +95,10 @@ func clientOf(ip netip.Addr) string {
 	return ip.String()
 }
 
-// stageAttrs are the times of the stages that the request has been through, in milliseconds; an empty group, which is not written,
-// when there are none.
+// stageAttrs is a group of the times of the stages that the request has passed, in milliseconds. slog leaves an empty group out.
 func (r *request) stageAttrs() slog.Attr {
 	times := make([]slog.Attr, 0, 2*len(r.result.Times)+3)
-	r.eachTiming(r.took, func(name, suffix string, d time.Duration) {
+	r.eachTiming(func(name, suffix string, d time.Duration) {
 		if d > 0 {
 			times = append(times, slog.Float64(name+suffix, millis(d)))
 		}
@@ -109,8 +108,8 @@ func (r *request) stageAttrs() slog.Attr {
 
 func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// traceID is the trace that the headers "traceparent" of a request name as W3C Trace Context has it; "" where they name none. What
-// breaks the rules counts as not sent, and so do two of them.
+// traceID returns the trace-id in the header "traceparent" of a request (W3C Trace Context); "" if there is no such header, more
+// than one, or one that is not valid.
 func traceID(sent [][]byte) string {
 	const version, id, parent, flags, end = 0, 3, 36, 53, 55 // where each begins; before all but the first is a "-"
 	if len(sent) != 1 || len(sent[0]) < end {
@@ -134,7 +133,7 @@ func isID(b []byte) bool { return isHex(b) && len(bytes.Trim(b, "0")) > 0 }
 // isHex says that b is hexadecimal in lower case.
 func isHex(b []byte) bool { return len(bytes.Trim(b, "0123456789abcdef")) == 0 }
 
-// requestID is the one that the client sent, when it is fit to be echoed and logged.
+// requestID returns the request id that the client sent if it is fit to be echoed and logged, or else a new one.
 func requestID(h *fasthttp.RequestHeader) string {
 	const longest, fit = 128, "-_.:/+=@~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 	sent := h.Peek(headerRequestID)
@@ -152,7 +151,7 @@ func newRequestID() string {
 	return hex.EncodeToString(b[:])
 }
 
-// serverLog takes what fasthttp has to say; it is about single connections.
+// serverLog is the log of fasthttp, which writes about single connections.
 type serverLog struct {
 	log   *slog.Logger
 	lines lines

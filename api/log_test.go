@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"hailoclip/api/access"
 )
 
 // logged is a line of a request.
@@ -100,6 +103,28 @@ func TestFailuresAreBounded(t *testing.T) {
 		ok, left := l.failed(429, time.Now())
 		if total := logged + told + left; !ok || total != seconds*each {
 			t.Errorf("%v, %d of %d are told", ok, total, seconds*each)
+		}
+	})
+}
+
+// TestStreamLinesAreBounded: of streams that end, too, the log gets few lines, and the next one tells how many were left out.
+func TestStreamLinesAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		var ended lines
+		l := &lasting{server: &Server{svc: Service{Log: slog.New(slog.NewJSONHandler(&log, nil))}}, grant: &access.Grant{}}
+		end := func() { l.logEnd(&ended, "/v1/stream", time.Second, errGone) }
+		for range failuresLogged + 3 {
+			end()
+		}
+		time.Sleep(failuresTime)
+		end()
+		all := strings.Split(strings.TrimSpace(log.String()), "\n")
+		if len(all) != failuresLogged+1 || !strings.Contains(all[failuresLogged], `"unlogged":3`) || strings.Contains(all[0], "unlogged") {
+			t.Errorf("%d lines: %s", len(all), log.String())
+		}
+		if n := l.server.unlogged.Load(); n != 3 {
+			t.Errorf("%d are counted as left out", n)
 		}
 	})
 }

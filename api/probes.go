@@ -13,36 +13,27 @@ var probePaths = []string{"/health", "/healthz", "/readyz"}
 
 func isProbe(path string) bool { return slices.Contains(probePaths, path) }
 
-// healthz serves /healthz: the process answers.
+// healthz serves /healthz: 200 as long as the process answers.
 func (s *Server) healthz(r *request) error {
 	return r.answerText([]byte(`{"status":"ok"}`), nil)
 }
 
-// Readiness is what /readyz answers, with 200 for Ready and 503 for all others.
-type Readiness string
-
-// Values of Readiness.
-const (
-	Ready       Readiness = "ready" // the known image is encoded as it should be, perhaps not by the device, and requests are served
-	NotStarted  Readiness = "starting"
-	Stopping    Readiness = "stopping"
-	Unavailable Readiness = "unavailable" // the device is lost, or fails its probe, and nothing stands in; or a whole stage is stuck
-)
-
-// readyz serves /readyz.
+// readyz serves /readyz: 200 while the engine can serve requests, perhaps without the device, or else 503. The status "starting"
+// is answered by Starting.
 func (s *Server) readyz(r *request) error {
-	state, health := Ready, s.svc.Engine.Health()
+	health := s.svc.Engine.Health()
+	answer := struct {
+		Status string `json:"status"`
+		Reason string `json:"reason,omitempty"`
+	}{"ready", health.Reason}
 	switch {
 	case s.Draining():
-		state, health.Reason = Stopping, errStopping.text
+		answer.Status, answer.Reason = "stopping", errStopping.text
 	case health.State == clip.Unhealthy:
-		state = Unavailable
+		answer.Status = "unavailable"
 	}
-	if state != Ready {
+	if answer.Status != "ready" {
 		r.ctx.SetStatusCode(fasthttp.StatusServiceUnavailable)
 	}
-	return r.answerJSON(struct {
-		State  Readiness `json:"status"`
-		Reason string    `json:"reason,omitempty"`
-	}{state, health.Reason})
+	return r.answerJSON(answer)
 }

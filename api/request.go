@@ -30,15 +30,15 @@ type request struct {
 	conn  *conn
 	state state
 
-	watched *watched      // the route that takes it; until then Server.other
+	watched *watched      // of its route; Server.other until that is known
 	lasts   bool          // for as long as the client likes
-	took    time.Duration // to make JSON of the answer
+	took    time.Duration // to write the answer; 0: not written
 
 	id    string
 	start time.Time
 	fault outcome // what went wrong; its err is nil while nothing did
 
-	grant   *access.Grant // by which it has been let in; nil: it was not, or asks for what everybody may see
+	grant   *access.Grant // what its key grants; nil: it was refused, or its route needs no key
 	inside  bool          // it counts as inside, see access.Grant.Enter
 	caller  fair.Caller
 	body    []byte          // as it came; later the image, over its own text; of Server.bodies. The engine's, once it has the image
@@ -55,8 +55,7 @@ type request struct {
 	work    context.Context // carries the deadline
 	arrived time.Time       // when the body was complete
 	read    time.Duration   // that the JSON and the base64 took
-	timings bool            // the answer is to say what took how long
-	written time.Duration   // what it says of its own writing; 0: nothing
+	timings bool            // the answer is to have "timings"
 	result  clip.Result
 
 	holders atomic.Int32

@@ -7,7 +7,8 @@ import (
 	"github.com/fasthttp/router"
 )
 
-// rules are what of the configuration can change while the server serves. A request keeps those that it has come by. Immutable.
+// rules are the settings that can change while the server serves. They are immutable: Apply makes new ones, and a request keeps
+// those with which it has begun.
 type rules struct {
 	Config
 	one, many time.Duration  // see Service.RequestTimeout and BatchTimeout
@@ -20,11 +21,11 @@ type rules struct {
 // LiveSettings are the fields of Config that Apply changes.
 var LiveSettings = []string{"allowed_origins", "allowed_hosts", "trusted_proxies", "max_prompts", "max_prompt_bytes", "lame_duck"}
 
-// AllowedHosts are those of Config as they are now.
+// AllowedHosts returns Config.AllowedHosts as last applied. The caller must not change it.
 func (s *Server) AllowedHosts() []string { return s.rules.Load().AllowedHosts }
 
-// Apply changes LiveSettings and the time limits of requests, for those that come from now on. Other fields of cfg, which must
-// be valid, make no difference.
+// Apply changes LiveSettings and the time limits of requests (see Service), for requests that begin afterwards. It ignores the
+// other fields of cfg. cfg must have passed Check.
 func (s *Server) Apply(cfg Config, request, batch time.Duration) {
 	by := &rules{Config: s.cfg, one: request, many: batch}
 	by.AllowedOrigins, by.AllowedHosts, by.TrustedProxies = cfg.AllowedOrigins, cfg.AllowedHosts, cfg.TrustedProxies

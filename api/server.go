@@ -57,7 +57,7 @@ type Server struct {
 	start time.Time
 
 	rules       atomic.Pointer[rules]
-	certificate *Certificate // nil: no TLS
+	certificate *certificate // nil: no TLS
 
 	consoleFiles map[string]console.File // by name
 
@@ -100,7 +100,7 @@ func New(cfg Config, svc Service) (*Server, error) {
 	s := &Server{cfg: cfg, svc: svc, start: time.Now(), abortTime: time.Second}
 	if cfg.TLS.On() {
 		var err error
-		if s.certificate, err = cfg.TLS.Certificate(svc.Log); err != nil {
+		if s.certificate, err = cfg.TLS.certificate(svc.Log); err != nil {
 			return nil, err
 		}
 	}

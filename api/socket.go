@@ -46,6 +46,9 @@ func hungUp(nc net.Conn) (gone bool) {
 	return gone || err != nil // closed
 }
 
+// withdraws is a listener that has its own way to keep new clients from connecting. Withdraw may be called more than once.
+type withdraws interface{ Withdraw() }
+
 // dropNewcomers makes the kernel ignore new connections, which it would otherwise go on to accept
 // in our name and reset when the listener closes. Their clients try again after a second, and
 // find a listener that has been opened meanwhile, or none. Where the kernel cannot do that, as for

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -16,35 +15,42 @@ import (
 )
 
 const (
-	// maxEarly is how many connections are looked at, or kept, before the service begins. More wait in the kernel's queue.
+	// maxEarly is how many connections are open at once before the service begins. Others wait in the kernel's queue.
 	maxEarly = 256
-	// earlyPause is how often room is looked for when there are so many.
+	// earlyPause is the interval at which a full listener looks for connections that have been closed.
 	earlyPause = 50 * time.Millisecond
 )
 
-// starting is a listener whose service has not begun.
+// starting is a listener that answers probes itself until the service begins, see Starting.
 type starting struct {
 	net.Listener
+	once  sync.Once
 	begun chan struct{} // closed when the service begins
-	begin func()        // has it begin; blocks until all that was accepted is in kept, or answered
 	work  sync.WaitGroup
 
 	mu       sync.Mutex
-	deadline time.Time // of Accept, as the service wants it
-	open     int       // connections that were accepted before the service begins, and are not closed
-	looking  map[net.Conn]struct{}
-	kept     []net.Conn
+	deadline time.Time             // of Accept, as the service wants it
+	open     int                   // connections that were accepted before the service begins and are not closed
+	looking  map[net.Conn]struct{} // those of them whose client has sent nothing yet
+	kept     []net.Conn            // those that the service will get
 }
 
-// Starting returns ln, which is a TCP or a Unix listener that nobody accepts from, as one that answers /healthz (200) and
-// /readyz (503, starting) until its first Accept. All other connections, and those that say nothing, are kept as they are
-// for that: of what clients send only so much is looked at. A listener of another kind comes back as it is.
+// Starting returns a listener that accepts from ln, a TCP or Unix listener that nothing else accepts from. Until its first
+// Accept it answers GET and HEAD of /healthz (200) and /readyz (503, starting) by itself and closes those connections. All
+// others are kept for Accept, with nothing read from them. Listeners of other kinds, Handed among them, are returned unchanged.
 func Starting(ln net.Listener) net.Listener {
 	if _, ok := ln.(deadliner); !ok || rawConn(ln) == nil {
 		return ln
 	}
 	s := &starting{Listener: ln, begun: make(chan struct{}), looking: make(map[net.Conn]struct{})}
-	s.begin = sync.OnceFunc(func() {
+	s.work.Go(s.accept)
+	return s
+}
+
+// begin ends the answering of probes. It blocks until every connection that was accepted is kept or closed. Calls after the
+// first do nothing.
+func (s *starting) begin() {
+	s.once.Do(func() {
 		close(s.begun)
 		_ = s.Listener.(deadliner).SetDeadline(past)
 		s.mu.Lock()
@@ -57,11 +63,9 @@ func Starting(ln net.Listener) net.Listener {
 		defer s.mu.Unlock()
 		_ = s.Listener.(deadliner).SetDeadline(s.deadline)
 	})
-	s.work.Go(s.accept)
-	return s
 }
 
-// accept looks at connections until the service begins. Errors are left for that.
+// accept looks at connections until the service begins or Accept fails; the service will meet that error itself.
 func (s *starting) accept() {
 	for s.room() {
 		nc, err := s.Listener.Accept()
@@ -76,8 +80,8 @@ func (s *starting) accept() {
 	}
 }
 
-// room waits until one more may be accepted, and returns false when the service begins. Clients that have sent something and hung up
-// since, because they did not want to wait for so long, make room.
+// room blocks until one more connection may be accepted, or returns false when the service begins. It closes the kept connections
+// whose clients have hung up.
 func (s *starting) room() bool {
 	tick := time.NewTicker(earlyPause)
 	defer tick.Stop()
@@ -106,7 +110,7 @@ func (s *starting) room() bool {
 	}
 }
 
-// look answers a probe and closes the connection, or keeps it because it is none.
+// look waits for the first bytes of a connection. It answers a probe and closes the connection, and keeps any other.
 func (s *starting) look(nc net.Conn) {
 	select {
 	case <-s.begun:
@@ -126,7 +130,12 @@ func (s *starting) look(nc net.Conn) {
 	if kept {
 		return
 	}
-	defer s.closed(nc)
+	defer func() {
+		nc.Close()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.open--
+	}()
 	_ = nc.SetDeadline(time.Now().Add(partingTime)) // fails on a closed connection, and so will what follows
 	if _, err := nc.Write(answer); err != nil {
 		return
@@ -136,16 +145,8 @@ func (s *starting) look(nc net.Conn) {
 	}
 }
 
-// closed closes a connection, which makes room for another one.
-func (s *starting) closed(nc net.Conn) {
-	nc.Close()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.open--
-}
-
-// peek waits until the client has sent something, or the read deadline, and returns the beginning of it, which stays where
-// it is. gone says that nothing will come.
+// peek blocks until the client has sent something or the read deadline passes, and returns the beginning of what was sent
+// without taking it from the connection. gone says that the client has closed the connection, or that it has failed.
 func peek(nc net.Conn) (head []byte, gone bool) {
 	b := make([]byte, len("HEAD /healthz "))
 	n, failure := 0, error(nil)
@@ -156,7 +157,7 @@ func peek(nc net.Conn) (head []byte, gone bool) {
 	return b[:max(n, 0)], err == nil && n <= 0
 }
 
-// earlyAnswer is the whole answer to a request that begins with head; nil: it is for the service.
+// earlyAnswer returns the whole answer to a request that begins with head; nil if the request is no probe.
 func earlyAnswer(head []byte) []byte {
 	method, target, _ := strings.Cut(string(head), " ")
 	end := strings.IndexAny(target, " ?")
@@ -179,7 +180,7 @@ func earlyAnswer(head []byte) []byte {
 	return answer
 }
 
-// Accept has the service begin, and returns first what has been kept for it.
+// Accept begins the service. It returns the kept connections first.
 func (s *starting) Accept() (net.Conn, error) {
 	s.begin()
 	s.mu.Lock()
@@ -193,7 +194,7 @@ func (s *starting) Accept() (net.Conn, error) {
 	return s.Listener.Accept()
 }
 
-// SetDeadline is that of Accept.
+// SetDeadline sets the deadline of Accept.
 func (s *starting) SetDeadline(t time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -201,15 +202,10 @@ func (s *starting) SetDeadline(t time.Time) error {
 	return s.Listener.(deadliner).SetDeadline(t)
 }
 
-// SyscallConn gives access to the descriptor.
-func (s *starting) SyscallConn() (syscall.RawConn, error) {
-	return s.Listener.(syscall.Conn).SyscallConn()
-}
-
-// Withdraw keeps newcomers from connecting.
+// Withdraw implements withdraws.
 func (s *starting) Withdraw() { dropNewcomers(s.Listener) }
 
-// Close ends also what is kept.
+// Close closes the listener and the connections that are still kept.
 func (s *starting) Close() error {
 	s.begin()
 	err := s.Listener.Close()

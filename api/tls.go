@@ -20,28 +20,29 @@ import (
 const (
 	// handshakeTime is how long a client has for the TLS handshake.
 	handshakeTime = 10 * time.Second
-	// lookEvery is how often the files of the certificate are looked at, where clients come.
+	// lookEvery is the shortest interval at which handshakes look for new certificate files.
 	lookEvery = 10 * time.Second
-	// expiresSoon is when the log begins to warn of a certificate that expires.
+	// expiresSoon is how long before its expiry a certificate that is read gets a warning in the log.
 	expiresSoon = 14 * 24 * time.Hour
-	maxPEM      = 1 << 20
+	// maxPEM is the largest file of a certificate or key, in bytes.
+	maxPEM = 1 << 20
 )
 
-// TLS names the files of the service's certificate, in PEM: it and those between it and the root, and its key. Both or neither.
+// TLS names two PEM files: the certificate of the service with its intermediate certificates, and the private key. Both or neither.
 type TLS struct {
 	CertFile string `yaml:"cert_file"`
 	KeyFile  string `yaml:"key_file"`
 }
 
-// On says that the port speaks TLS.
+// On says that TCP connections speak TLS.
 func (t TLS) On() bool { return t.CertFile != "" }
 
-// OwnClient asks the service on this machine, of which it takes the certificate that the configuration names, whatever name that is
-// for; and without a proxy.
+// OwnClient returns an HTTP client for the service on this machine. It uses no proxy, and accepts only the certificate in
+// c.TLS.CertFile, for any host name. If that file cannot be read, the certificate must be one that the machine trusts.
 func (c Config) OwnClient() *http.Client {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.Proxy = nil
-	if text, err := safefile.ReadFile(c.TLS.CertFile, maxPEM); c.TLS.On() && err == nil { // else it must be one that this machine trusts
+	if text, err := safefile.ReadFile(c.TLS.CertFile, maxPEM); c.TLS.On() && err == nil {
 		if block, _ := pem.Decode(text); block != nil {
 			t.TLSClientConfig = &tls.Config{
 				MinVersion: tls.VersionTLS12, InsecureSkipVerify: true, //nolint:gosec // VerifyConnection does it
@@ -57,26 +58,26 @@ func (c Config) OwnClient() *http.Client {
 	return &http.Client{Transport: t}
 }
 
-// Certificate is a certificate that is read again when its files have changed. Safe for concurrent use.
-type Certificate struct {
-	files TLS
-	log   *slog.Logger
-	now   atomic.Pointer[tls.Certificate]
+// certificate is a certificate that handshakes read again when its files have changed. Safe for concurrent use.
+type certificate struct {
+	log *slog.Logger
+	now atomic.Pointer[tls.Certificate] // the one in use
 
 	mu     sync.Mutex
-	looked time.Time
-	stamp  stamp // of what was read last, whether it was good or not
+	files  TLS
+	looked time.Time // when the files were last looked at
+	stamp  stamp     // of the files as last read, valid or not
 }
 
-// stamp tells the content of two files from what was there before.
+// stamp is the modification times and sizes of the two files, by which a change is noticed.
 type stamp [2]struct {
 	changed time.Time
 	size    int64
 }
 
-// Certificate reads the certificate; the log is told what comes of it later.
-func (t TLS) Certificate(log *slog.Logger) (*Certificate, error) {
-	c := &Certificate{files: t, log: log, looked: time.Now(), stamp: t.stamp()}
+// certificate reads the files. The log gets a warning of expiry, and the results of later reads.
+func (t TLS) certificate(log *slog.Logger) (*certificate, error) {
+	c := &certificate{files: t, log: log, looked: time.Now(), stamp: t.stamp()}
 	return c, c.read()
 }
 
@@ -89,8 +90,8 @@ func (t TLS) stamp() (s stamp) {
 	return s
 }
 
-// read takes what is in the files; with an error the certificate stays what it was.
-func (c *Certificate) read() error {
+// read puts the certificate in the files in use; after an error the one before stays. The caller holds mu, once c is shared.
+func (c *certificate) read() error {
 	cert, err := safefile.ReadFile(c.files.CertFile, maxPEM)
 	if err != nil {
 		return fmt.Errorf("server.tls.cert_file: %w", err)
@@ -110,8 +111,8 @@ func (c *Certificate) read() error {
 	return nil
 }
 
-// look reads the files again if they have changed, and nobody has looked just before.
-func (c *Certificate) look(now time.Time) {
+// look reads the files again if they have changed, at most every lookEvery. It does not wait for another goroutine that looks.
+func (c *certificate) look(now time.Time) {
 	if !c.mu.TryLock() {
 		return
 	}
@@ -132,8 +133,8 @@ func (c *Certificate) look(now time.Time) {
 	c.log.Info("a new certificate is in use", "file", c.files.CertFile, "expires", c.now.Load().Leaf.NotAfter)
 }
 
-// config is what connections are secured with.
-func (c *Certificate) config() *tls.Config {
+// config is the configuration of TLS for connections.
+func (c *certificate) config() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		NextProtos: []string{"http/1.1"},
@@ -144,16 +145,16 @@ func (c *Certificate) config() *tls.Config {
 	}
 }
 
-// CheckFiles says what is wrong with the files, if they are needed.
+// CheckFiles returns what is wrong with the files; nil if TLS is off.
 func (t TLS) CheckFiles() (err error) {
 	if t.On() {
-		_, err = t.Certificate(slog.New(slog.DiscardHandler))
+		_, err = t.certificate(slog.New(slog.DiscardHandler))
 	}
 	return err
 }
 
-// SetCertificate reads the certificate again, from files that may have other names, for the connections from now on. With an error
-// it stays what it was. Whether TLS is spoken cannot change.
+// SetCertificate reads a certificate from files and uses it for new connections. After an error the one before stays in use. It
+// cannot turn TLS on or off.
 func (s *Server) SetCertificate(files TLS) error {
 	c := s.certificate
 	if (c != nil) != files.On() {
@@ -173,11 +174,11 @@ func (s *Server) SetCertificate(files TLS) error {
 	return err
 }
 
-// below is the connection below TLS, which closes it not itself: see conn.Close.
+// below is an accepted connection as package tls reads and writes it. Its Close does nothing, because conn.Close closes it.
 type below struct {
 	net.Conn
-	arrived bool // reads return what has arrived and do not wait; of the goroutine that reads
-	ends    atomic.Bool
+	arrived bool        // reads do not wait for more than what has arrived; only for the goroutine that reads
+	ends    atomic.Bool // the connection is being closed
 }
 
 func (b *below) Read(p []byte) (int, error) {
@@ -192,7 +193,7 @@ func (b *below) Read(p []byte) (int, error) {
 
 func (b *below) Close() error { return nil }
 
-// SetWriteDeadline leaves little time once the connection ends: package tls wants five seconds to say so.
+// SetWriteDeadline bounds the deadline once the connection ends: package tls sets one of five seconds for its last message.
 func (b *below) SetWriteDeadline(t time.Time) error {
 	if latest := time.Now().Add(partingTime); b.ends.Load() && t.After(latest) {
 		t = latest
@@ -204,11 +205,11 @@ func (b *below) SetWriteDeadline(t time.Time) error {
 type secured struct {
 	*tls.Conn
 	below *below
-	ready bool      // the handshake is done; of the goroutine that reads
-	until time.Time // when it has to be
+	ready bool      // the handshake is done; only for the goroutine that reads
+	until time.Time // the deadline of the handshake
 }
 
-// secure has the connection speak TLS. It begins with the first read, which is never in the loop that accepts connections.
+// secure has the connection speak TLS. The handshake takes place in the first Read, so it never blocks the loop that accepts.
 func (c *conn) secure(config *tls.Config) {
 	b := &below{Conn: c.wire}
 	c.tls = &secured{Conn: tls.Server(b, config), below: b, until: c.opened.Add(c.listener.handshakeTime)}
@@ -216,7 +217,7 @@ func (c *conn) secure(config *tls.Config) {
 	_ = c.wire.SetWriteDeadline(c.tls.until) // fails on a closed connection, and so will the handshake
 }
 
-// shake does the handshake, and says whether the client can be talked to. The client of plain HTTP is told what is wrong.
+// shake does the handshake and says whether it has succeeded. A client of plain HTTP is answered with an error in plain HTTP.
 func (c *conn) shake() bool {
 	err := c.tls.Handshake()
 	if c.tls.ready = err == nil; c.tls.ready {
@@ -224,7 +225,8 @@ func (c *conn) shake() bool {
 		defer c.mu.Unlock()
 		_ = c.wire.SetWriteDeadline(time.Time{})
 		if c.latest.Equal(c.tls.until) {
-			if c.latest = (time.Time{}); c.phase != leaving {
+			c.latest = time.Time{}
+			if c.phase != leaving {
 				_ = c.Conn.SetReadDeadline(c.bounded())
 			}
 		}
@@ -238,7 +240,7 @@ func (c *conn) shake() bool {
 	return false
 }
 
-// isHTTP says that five bytes begin a request of plain HTTP.
+// isHTTP says whether the first five bytes of a connection are those of a request in plain HTTP.
 func isHTTP(head [5]byte) bool {
 	switch string(head[:]) {
 	case "GET /", "HEAD ", "POST ", "PUT /", "OPTIO", "DELET":
@@ -247,7 +249,7 @@ func isHTTP(head [5]byte) bool {
 	return false
 }
 
-// readNow reads what has arrived, without waiting for more, and returns its length.
+// readNow is readNow of what the client has sent, decrypted where the connection speaks TLS.
 func (c *conn) readNow(b []byte) int {
 	if c.tls == nil {
 		return readNow(c.wire, b)
@@ -258,7 +260,7 @@ func (c *conn) readNow(b []byte) int {
 	return n
 }
 
-// sayEnd tells the client of a connection with TLS that there will be no more, unless somebody is writing.
+// sayEnd sends the closing message of TLS, unless another goroutine is writing. It blocks for partingTime at most.
 func (c *conn) sayEnd() {
 	if c.tls != nil {
 		c.tls.below.ends.Store(true)
@@ -266,5 +268,5 @@ func (c *conn) sayEnd() {
 	}
 }
 
-// alert is what a TLS client that there is no room for gets, before any handshake: internal_error.
+// alert is the answer to a TLS client that there is no room for, before any handshake: the fatal alert internal_error.
 func alert() []byte { return []byte{21, 3, 1, 0, 2, 2, 80} }

@@ -202,7 +202,7 @@ func TestHandshakeTime(t *testing.T) {
 	cfg := testConfig()
 	l := newListener(must(cfg.Listen()), cfg, nil, slog.New(slog.DiscardHandler))
 	defer l.Close()
-	certificate := must(testTLS(t, t.TempDir()).Certificate(l.log))
+	certificate := must(testTLS(t, t.TempDir()).certificate(l.log))
 	l.tls, l.handshakeTime = certificate.config(), 50*time.Millisecond
 	client := must(net.Dial("tcp", l.Addr().String()))
 	defer client.Close()
@@ -363,7 +363,7 @@ func TestBadCertificates(t *testing.T) {
 	good, other := testTLS(t, t.TempDir()), testTLS(t, t.TempDir())
 	log := slog.New(slog.DiscardHandler)
 	for _, files := range []TLS{{"/does/not/exist", good.KeyFile}, {good.CertFile, "/does/not/exist"}, {good.CertFile, other.KeyFile}, {good.KeyFile, good.CertFile}, {t.TempDir(), good.KeyFile}} {
-		if _, err := files.Certificate(log); err == nil || !strings.Contains(err.Error(), "server.tls") {
+		if _, err := files.certificate(log); err == nil || !strings.Contains(err.Error(), "server.tls") {
 			t.Errorf("%+v: %v", files, err)
 		}
 	}

@@ -17,24 +17,24 @@ import (
 )
 
 const (
-	// socketMode lets the user and the group of the service connect.
+	// socketMode lets the user and the group that the service runs as connect.
 	socketMode = 0o660
-	// maxSocketPath is what an address of a Unix socket has room for.
+	// maxSocketPath is the longest path of a Unix socket, in bytes.
 	maxSocketPath = 107
-	// lockTime is how long another start of the service in the same folder may take to open its socket.
+	// lockTime is how long to wait for another process that is opening a socket in the same folder.
 	lockTime = 2 * time.Second
 )
 
-// unixSocket is a listener on a path, which it removes at its end, if that is still its own.
+// unixSocket is a listener that removes the file of its socket when it closes, unless another process has replaced that.
 type unixSocket struct {
 	*net.UnixListener
-	path     string
-	made     fs.FileInfo
-	withdraw func()
+	path    string
+	made    fs.FileInfo // the file as ListenSocket made it
+	removed sync.Once   // once removed, its inode may be that of a successor's file
 }
 
-// ListenSocket opens the Unix socket that is configured; it must be. The socket of a service that has ended without removing it is
-// replaced; what is no socket, or where somebody answers, is left alone, and an error (EADDRINUSE).
+// ListenSocket opens the Unix socket at c.Socket, which must not be "". It replaces a socket on which nobody listens any more. It
+// leaves anything else there alone and fails, with EADDRINUSE where somebody listens or may. It blocks for some seconds at most.
 func (c Config) ListenSocket() (net.Listener, error) {
 	folder, err := lockFolder(filepath.Dir(c.Socket))
 	if err != nil {
@@ -54,18 +54,16 @@ func (c Config) ListenSocket() (net.Listener, error) {
 	}
 	s := &unixSocket{UnixListener: ln.(*net.UnixListener), path: c.Socket}
 	s.SetUnlinkOnClose(false)
-	s.withdraw = sync.OnceFunc(s.remove)
 	if err = os.Chmod(s.path, socketMode); err == nil { // whatever the umask is
 		s.made, err = os.Lstat(s.path)
 	}
 	if err != nil {
-		err = fmt.Errorf("server.socket: %w", errors.Join(err, s.UnixListener.Close(), os.Remove(s.path)))
-		return nil, err
+		return nil, fmt.Errorf("server.socket: %w", errors.Join(err, s.UnixListener.Close(), os.Remove(s.path)))
 	}
 	return s, nil
 }
 
-// lockFolder keeps other services from looking for stale sockets in the folder, until the file is closed.
+// lockFolder keeps other processes out of ListenSocket for the folder, until the file that it returns is closed.
 func lockFolder(dir string) (*os.File, error) {
 	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
@@ -104,31 +102,27 @@ func removeStale(path string) error {
 	return os.Remove(path)
 }
 
-// remove removes the file, unless another process has put its own there.
-func (s *unixSocket) remove() {
-	if found, err := os.Lstat(s.path); err == nil && os.SameFile(found, s.made) {
-		_ = os.Remove(s.path) // it may be gone, or the folder not ours any more
-	}
+// Withdraw implements withdraws: it removes the file. Clients that have connected still wait to be accepted.
+func (s *unixSocket) Withdraw() {
+	s.removed.Do(func() {
+		if found, err := os.Lstat(s.path); err == nil && os.SameFile(found, s.made) {
+			_ = os.Remove(s.path) // fails where the folder is no longer writable
+		}
+	})
 }
 
-// Withdraw removes the file, so that nobody connects any more; who has, waits to be accepted.
-func (s *unixSocket) Withdraw() { s.withdraw() }
-
-// Close removes the file, too.
+// Close removes the file and closes the listener.
 func (s *unixSocket) Close() error {
 	s.Withdraw()
 	return s.UnixListener.Close()
 }
 
-// withdraws is a listener that can keep newcomers from connecting.
-type withdraws interface{ Withdraw() }
-
-// validSocket says whether a path can be that of a socket.
+// validSocket says whether a path may be in Config.Socket.
 func validSocket(path string) bool {
 	return path == "" || filepath.IsAbs(path) && filepath.Clean(path) == path && len(path) <= maxSocketPath
 }
 
-// peerOf names the user at the other end of a Unix socket, as callers are named.
+// peerOf returns the fair.Caller.Address of the client of a Unix socket: "local:" and its user id, or "local" if that is not known.
 func peerOf(nc net.Conn) string {
 	const local = "local"
 	raw := rawConn(nc)

@@ -1,5 +1,5 @@
-// Package access knows who may ask the service: anybody, or those who have one of the keys of the configuration; and which pages may,
-// by their origin and the host that they ask. It sees no requests: packages api and admin do the asking.
+// Package access decides who may use the service: anybody, or the holders of the keys of the configuration; and which web pages, by
+// their origin and the host that they ask. It does not know HTTP: packages api and admin give it the values to decide on.
 package access
 
 import (
@@ -14,7 +14,7 @@ import (
 
 // Keys are the keys in force. Safe for concurrent use.
 type Keys struct {
-	applying sync.Mutex
+	applying sync.Mutex               // held by Apply
 	grants   atomic.Pointer[[]*Grant] // of each key, or of anybody alone
 }
 
@@ -40,8 +40,9 @@ func New(c Config) *Keys {
 	return k
 }
 
-// Apply puts the keys of c in force, which has passed Check, in place of those before. Who holds a key that is still there goes on
-// under what is said of it now; the others are revoked. So is anybody, as soon as there are keys.
+// Apply replaces the keys in force by those of c, which has passed Check. A key with the same name and hash keeps its count of
+// requests inside and is not revoked; its other settings hold for new requests. All other keys before are revoked, and so is the
+// grant of anybody as soon as there are keys.
 func (k *Keys) Apply(c Config) {
 	k.applying.Lock()
 	defer k.applying.Unlock()
@@ -77,8 +78,8 @@ func (k *Keys) Apply(c Config) {
 // Needed says that a key is needed.
 func (k *Keys) Needed() bool { return (*k.grants.Load())[0].Name != "" }
 
-// Find returns what the holder of a key may do, or nil if it is none of the keys in force; anybody's grant where none is needed. It
-// takes as long for each text of a length, whichever keys there are: the hash is compared with all of them, in constant time.
+// Find returns the grant of a key, or nil if that is not in force; where no key is needed, the grant of anybody. Its time does not
+// depend on which key matches: the hash is compared with all of them, each in constant time.
 func (k *Keys) Find(key []byte) (found *Grant) {
 	grants := *k.grants.Load()
 	if grants[0].Name == "" {
@@ -96,7 +97,8 @@ func (k *Keys) Find(key []byte) (found *Grant) {
 	return found
 }
 
-// Enter says whether one more may be inside, and counts it then; Leave must follow.
+// Enter counts one more request inside and returns true, or returns false if there are MaxConcurrent already. After true, Leave
+// must follow. It does not block.
 func (g *Grant) Enter() bool {
 	for {
 		n := g.inside.Load()
@@ -109,13 +111,13 @@ func (g *Grant) Enter() bool {
 	}
 }
 
-// Leave says that one that has entered has ended.
+// Leave ends what Enter has counted.
 func (g *Grant) Leave() { g.inside.Add(-1) }
 
 // Revoked ends when the key is revoked. What has an end of its own may still be finished.
 func (g *Grant) Revoked() context.Context { return g.revoked }
 
-// Caller is who asks: the holder of the key, from whatever address, or else who c says.
+// Caller returns c with the key in place of the address, so that a key is one caller wherever it is used; c itself without a key.
 func (g *Grant) Caller(c fair.Caller) fair.Caller {
 	if g.Name != "" {
 		c.Address = g.caller

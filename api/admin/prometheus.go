@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"hailoclip/api/stream"
+	"hailoclip/pipeline"
 	"hailoclip/stages/clip"
 )
 
@@ -23,8 +24,8 @@ const (
 	histogram = "histogram"
 )
 
-// WriteMetrics writes everything that Prometheus reads, in its text format, of what there is: a service without a device has
-// no metrics of one. A nil Recorder leaves requests and durations out.
+// WriteMetrics writes the metrics in the text format of Prometheus. It leaves out those of parts that the service does not have,
+// such as the device, and with a nil Recorder those of requests and durations.
 func (r *Recorder) WriteMetrics(w io.Writer, s Snapshot) {
 	p := &page{}
 	p.health(s)
@@ -69,39 +70,36 @@ func (p *page) requests(r *Recorder) {
 		}
 	}
 	p.family(requestDuration, histogram, "Time from the head of a request to its answer, without requests that last as long as the client likes.")
-	r.writeRequests(p)
+	for _, path := range paths {
+		byPath[path].set.WritePrometheus(p)
+	}
 	p.family("clip_rejected_total", counter, "Requests and images that were refused or dropped, by reason.")
 	rejected := r.Rejections()
 	for _, reason := range slices.Sorted(maps.Keys(rejected)) {
 		p.value(float64(rejected[reason]), "reason", reason)
 	}
 	p.family(stageDuration, histogram, "Time that an image or a request spent in a stage, or (-wait) in the queue before it.")
-	r.writeStages(p)
+	r.stageSet.WritePrometheus(p)
 }
 
 func (p *page) line(s Stats) {
-	p.family("clip_queue_depth", gauge, "Jobs that wait in front of a stage; of stage text: prompts that wait for the encoder.")
-	for _, stage := range s.Stages {
-		p.value(float64(stage.Queued), "stage", stage.Stage)
+	stages := func(value func(*pipeline.StageStats) int) {
+		for i := range s.Stages {
+			p.value(float64(value(&s.Stages[i])), "stage", s.Stages[i].Stage)
+		}
 	}
+	p.family("clip_queue_depth", gauge, "Jobs that wait in front of a stage; of stage text: prompts that wait for the encoder.")
+	stages(func(s *pipeline.StageStats) int { return s.Queued })
 	p.value(float64(s.Cache.Pending), "stage", "text")
 	p.family("clip_queue_limit", gauge, "Jobs that may wait in front of a stage; beyond that of the first stage (performance.max_queue_size) requests get 429.")
-	for _, stage := range s.Stages {
-		p.value(float64(stage.Capacity), "stage", stage.Stage)
-	}
+	stages(func(s *pipeline.StageStats) int { return s.Capacity })
 	p.value(float64(s.Cache.PendingLimit), "stage", "text")
 	p.family("clip_stage_workers", gauge, "Workers of a stage.")
-	for _, stage := range s.Stages {
-		p.value(float64(stage.Workers), "stage", stage.Stage)
-	}
+	stages(func(s *pipeline.StageStats) int { return s.Workers })
 	p.family("clip_stage_busy_workers", gauge, "Workers of a stage that are at work.")
-	for _, stage := range s.Stages {
-		p.value(float64(stage.Busy), "stage", stage.Stage)
-	}
+	stages(func(s *pipeline.StageStats) int { return s.Busy })
 	p.family("clip_stage_stuck_workers", gauge, "Workers of a stage that are past the deadline of their jobs.")
-	for _, stage := range s.Stages {
-		p.value(float64(stage.Stuck), "stage", stage.Stage)
-	}
+	stages(func(s *pipeline.StageStats) int { return s.Stuck })
 	p.family("clip_stage_jobs_total", counter, "Jobs by what became of them in a stage: passed, failed or expired.")
 	for _, stage := range s.Stages {
 		p.value(float64(stage.Passed), "stage", stage.Stage, "outcome", "passed")
@@ -112,7 +110,7 @@ func (p *page) line(s Stats) {
 
 func (p *page) encoders(s Snapshot) {
 	device := s.Health.Backend
-	p.family("clip_encodes_total", counter, "Images and texts that were encoded, by where. Prompts that were in the cache are not among them.")
+	p.family("clip_encodes_total", counter, "Images and texts that were encoded, by backend, without prompts that were in the cache.")
 	if n := s.NPU; n != nil {
 		p.value(float64(n.Images), "modality", "image", "backend", device)
 		p.value(float64(n.Texts), "modality", "text", "backend", device)
@@ -121,14 +119,14 @@ func (p *page) encoders(s Snapshot) {
 		p.value(float64(c.Images), "modality", "image", "backend", "cpu")
 		p.value(float64(c.Texts), "modality", "text", "backend", "cpu")
 	}
-	p.family("clip_encode_failures_total", counter, "Images and texts that an encoder failed on, by where.")
+	p.family("clip_encode_failures_total", counter, "Images and texts that an encoder failed on, by backend.")
 	if s.NPU != nil {
 		p.value(float64(s.NPU.Failed), "backend", device)
 	}
 	if s.CPU != nil {
 		p.value(float64(s.CPU.Failed), "backend", "cpu")
 	}
-	p.family("clip_batch_size", histogram, "Images that were encoded in one run, by where.")
+	p.family("clip_batch_size", histogram, "Images that were encoded in one run, by backend.")
 	if s.NPU != nil {
 		runs := slices.Clone(s.NPU.ImageBatches)
 		for n := range runs {
@@ -161,14 +159,14 @@ func (p *page) batches(runs []uint64, backend string) {
 func (p *page) textCache(s Stats) {
 	c := &s.Cache
 	p.one("clip_text_cache_requests_total", counter, "Lists of prompts that were asked for.", float64(c.Requests))
-	p.family("clip_text_cache_hits_total", counter, "What was found: whole lists (tier list), else single prompts in memory or on disk.")
+	p.family("clip_text_cache_hits_total", counter, "What was found in the cache: whole lists (tier list), or else single prompts (tiers memory and disk).")
 	p.value(float64(c.ListHits), "tier", "list")
 	p.value(float64(c.MemoryHits), "tier", "memory")
 	p.value(float64(c.DiskHits), "tier", "disk")
 	p.one("clip_text_cache_misses_total", counter, "Prompts that were not found and had to be encoded.", float64(c.Encoded+c.Failed))
-	p.one("clip_text_cache_shared_total", counter, "Prompts that somebody else was waiting for already.", float64(c.Shared))
+	p.one("clip_text_cache_shared_total", counter, "Prompts that another request was waiting for already.", float64(c.Shared))
 	p.one("clip_text_cache_failures_total", counter, "Prompts that could not be encoded, cancelled ones included.", float64(c.Failed))
-	p.family("clip_text_cache_evictions_total", counter, "Lists and prompts that left the memory for others; of tier disk, prompts that were not kept.")
+	p.family("clip_text_cache_evictions_total", counter, "Lists and prompts that left the memory to make room; of tier disk, prompts that were not kept.")
 	p.value(float64(c.ListsGone), "tier", "list")
 	p.value(float64(c.Evicted), "tier", "memory")
 	p.value(float64(c.Disk.Dropped), "tier", "disk")
@@ -203,7 +201,7 @@ func (p *page) streams(s *stream.HubStats) {
 	p.one("clip_streams_degraded", gauge, "Streams whose frames come faster than they are answered.", float64(s.Degraded))
 	p.one("clip_stream_listeners", gauge, "Listeners to events.", float64(s.Listeners))
 	p.family("clip_stream_frames_total", counter,
-		"Frames of a stream: received, and what became of them. Streams without a label of their own are the stream -.")
+		"Frames of a stream: received, and by what became of them. The stream \"-\" is all streams without a label of their own.")
 	for i := range s.ByName {
 		l := &s.ByName[i]
 		for _, c := range []struct {
@@ -218,11 +216,11 @@ func (p *page) streams(s *stream.HubStats) {
 	}
 	p.family("clip_stream_lag_seconds", gauge, "Moving average of the time from the last byte of a frame to its answer.")
 	p.each(s, func(l *stream.LabelledStats) float64 { return l.LagMS / 1000 })
-	p.family("clip_stream_lag_max_seconds", gauge, "The longest such time in the last ten seconds.")
+	p.family("clip_stream_lag_max_seconds", gauge, "The longest time from the last byte of a frame to its answer in the last ten seconds.")
 	p.each(s, func(l *stream.LabelledStats) float64 { return l.LagMaxMS / 1000 })
 	p.family("clip_stream_events_total", counter, "Changes of what holds in a stream.")
 	p.each(s, func(l *stream.LabelledStats) float64 { return float64(l.Changes) })
-	p.family("clip_stream_events_unstored_total", counter, "Of these, that were to be stored and could not be.")
+	p.family("clip_stream_events_unstored_total", counter, "Changes of what holds in a stream that were to be stored and could not be.")
 	p.each(s, func(l *stream.LabelledStats) float64 { return float64(l.Unstored) })
 	p.family("clip_stream_state", gauge,
 		"1 for the state of a stream: fed, idle, degraded (too many frames), trouble (with its source), gone.")
@@ -251,7 +249,7 @@ func (p *page) events(s Stats) {
 	if n == nil || len(n.Webhooks) == 0 && n.MQTT == nil {
 		return
 	}
-	p.family("clip_notifications_total", counter, "Events by who was to be told, webhooks by their number, and what became of it.")
+	p.family("clip_notifications_total", counter, "Events by target (webhooks by their number) and by what became of them.")
 	queued := map[string]int{}
 	for i, w := range n.Webhooks {
 		target := fmt.Sprintf("webhook%d", i)
@@ -267,7 +265,7 @@ func (p *page) events(s Stats) {
 		p.value(float64(m.Failed), "target", "mqtt", "outcome", "failed")
 		p.value(float64(m.Dropped), "target", "mqtt", "outcome", "dropped")
 	}
-	p.family("clip_notifications_queued", gauge, "Events that wait to be told.")
+	p.family("clip_notifications_queued", gauge, "Events that wait to be sent to a target.")
 	for _, target := range slices.Sorted(maps.Keys(queued)) {
 		p.value(float64(queued[target]), "target", target)
 	}
@@ -282,34 +280,34 @@ func (p *page) device(n *clip.NPUStats) {
 	p.one("clip_device_restarts_total", counter, "Times that the process holding the device was lost and started again.", float64(n.Restarts))
 	p.one("clip_device_images_per_second", gauge, "Images a second while images were in flight, in the last window; 0: not known yet.", n.ImagesPerSec)
 	if n.BaselineRate > 0 {
-		p.one("clip_device_baseline_images_per_second", gauge, "The same as published for the model, in runs of eight.", n.BaselineRate)
+		p.one("clip_device_baseline_images_per_second", gauge, "Images a second that are published for the model on this device, in runs of eight.", n.BaselineRate)
 	}
 	p.one("clip_device_busy_seconds_total", counter, "Time in which images were in flight: its rate is the utilisation.", n.ImageBusy)
 	p.one("clip_device_runs_total", counter, "Runs for images.", n.ImageRuns)
 	p.one("clip_device_in_flight", gauge, "Images and texts that the device has.", float64(n.InFlight))
-	p.one("clip_device_held_runs_total", counter, "Runs that the free device waited with, for callers who come back.", float64(n.HeldRuns))
-	p.one("clip_device_hold_seconds_total", counter, "For how long, in all.", n.HoldSeconds)
+	p.one("clip_device_held_runs_total", counter, "Runs that were held back while the device was free, so that callers who come back share them.", float64(n.HeldRuns))
+	p.one("clip_device_hold_seconds_total", counter, "Time for which runs were held back, see clip_device_held_runs_total.", n.HoldSeconds)
 	p.family("clip_device_temperature_celsius", gauge, "Temperatures of the chip.")
 	for i, t := range n.Temperature {
 		p.value(known(t), "sensor", fmt.Sprint(i))
 	}
-	p.family("clip_device_utilization_ratio", gauge, "Load of the chip's parts as it tells it, 0 to 1.")
+	p.family("clip_device_utilization_ratio", gauge, "Load of the parts of the chip as it reports it, 0 to 1.")
 	p.value(known(n.NNCore), "unit", "nn_core")
 	p.value(known(n.CPU), "unit", "cpu")
 	if n.MemoryBytes > 0 {
 		p.one("clip_device_memory_bytes", gauge, "Memory of the chip.", float64(n.MemoryBytes))
 		p.one("clip_device_memory_used_bytes", gauge, "Memory of the chip that is in use.", float64(n.MemoryUsed))
 	}
-	p.one("clip_device_throttling", gauge, "How far the chip is slowed down for its heat: 0 not at all, 5 stopped, 6 overheated.", float64(n.Throttling))
-	p.one("clip_device_temperature_zone", gauge, "Zone of its temperature: 0 green, 1 orange, 2 red.", float64(n.Zone))
+	p.one("clip_device_throttling", gauge, "How far the chip is slowed down because of its temperature: 0 not at all, 5 stopped, 6 overheated.", float64(n.Throttling))
+	p.one("clip_device_temperature_zone", gauge, "Temperature zone of the chip: 0 green, 1 orange, 2 red.", float64(n.Zone))
 	p.one("clip_device_overcurrent", gauge, "Whether the chip reports overcurrent.", truth(n.Overcurrent))
 	if w := n.Worker; w != nil {
 		p.one("clip_worker_cpu_seconds_total", counter, "CPU time of the process that holds the device; begins anew with it.", w.CPUSeconds)
-		p.one("clip_worker_resident_memory_bytes", gauge, "Its memory.", float64(w.RSSBytes))
+		p.one("clip_worker_resident_memory_bytes", gauge, "Resident memory of the process that holds the device.", float64(w.RSSBytes))
 	}
 }
 
-// known is NaN, which is left out, where the device does not tell.
+// known returns *v, or NaN, which is not written, where the device does not report the value.
 func known(v *float64) float64 {
 	if v == nil {
 		return math.NaN()
@@ -324,7 +322,7 @@ func (p *page) server(s ServerStats) {
 	p.one("clip_connections_refused_total", counter, "Connections that there was no room for.", float64(s.Connections.Refused))
 	p.one("clip_connections_evicted_total", counter, "Idle and slow connections that made room for others.", float64(s.Connections.Evicted))
 	p.one("clip_body_memory_bytes", gauge, "Memory that bodies and frames are received into.", float64(s.BodyMemory.Bytes))
-	p.one("clip_body_memory_limit_bytes", gauge, "What there is of it; requests beyond that get 429.", float64(s.BodyMemory.Limit))
+	p.one("clip_body_memory_limit_bytes", gauge, "Memory for bodies and frames (server.max_body_memory_bytes); requests beyond that get 429.", float64(s.BodyMemory.Limit))
 	p.one("clip_log_lines_dropped_total", counter, "Lines of the log that nobody read in time, or that could not be written.", float64(s.Log.Dropped))
 	p.one("clip_log_requests_unlogged_total", counter, "Requests without a line in the log, see logging.requests.", float64(s.Log.Unlogged))
 }

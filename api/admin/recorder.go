@@ -1,9 +1,8 @@
-// Package admin is how the service is watched and run: its counters as GET /v1/stats answers them and as Prometheus reads
-// them, and a listener for operators with metrics, profiles and the reload of the configuration.
+// Package admin is the interface for those who run the service: its counters as GET /v1/stats answers them and as Prometheus
+// reads them, and a listener with metrics, profiles and the reload of the configuration.
 package admin
 
 import (
-	"io"
 	"maps"
 	"slices"
 	"strconv"
@@ -16,14 +15,14 @@ import (
 	"hailoclip/pipeline"
 )
 
-// OtherEndpoint counts the requests that no route has taken.
+// OtherEndpoint is the path under which the requests are counted that match no route.
 const OtherEndpoint = "other"
 
-// buckets are the upper bounds of durations, in seconds: from a decode of a thumbnail to a request that is about to be given up.
+// buckets are the upper bounds of durations, in seconds: from the decoding of a thumbnail to a request near its deadline.
 var buckets = []float64{1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1, 2}
 
-// Stages whose times are kept: those of the stage clock, with "-wait" the time in the queue before the stage. The header
-// Server-Timing has the same names.
+// stageNames are the stages whose times are recorded, by their names in Server-Timing, in the order in which a request passes
+// them. "-wait" is the time in the queue before a stage.
 var stageNames = []string{
 	"read", "text", "queue", "decode", "resize-wait", "resize", "encode-wait", "encode", "score-wait", "score", "answer",
 }
@@ -53,26 +52,26 @@ var reasons = []string{
 	Unavailable, DeadlineExceeded, ReadTimeout, ClientGone, OtherReason,
 }
 
-// Recorder counts requests, and keeps how long they and their stages took. All series exist from the start or belong to an
-// endpoint: nothing that callers write makes one. Safe for concurrent use. A nil Recorder records nothing.
+// Recorder counts requests and records how long they and their stages took. The number of its series is fixed by the routes:
+// nothing that callers send adds one. Safe for concurrent use. A nil Recorder records nothing.
 type Recorder struct {
-	rejected map[string]*atomic.Uint64 // by reason; the map itself never changes
+	rejected map[string]*atomic.Uint64 // by reason; the map never changes
 
 	stageSet *metrics.Set
-	byStage  map[string]*stageTimes // likewise
+	byStage  map[string]*stageTimes // by stageNames; the map never changes
 	line     []lineStage
 
 	mu        sync.Mutex
 	endpoints map[string]*Endpoint // by path
 }
 
-// lineStage are the histograms of a stage of the line.
+// lineStage has the times of a stage of the line.
 type lineStage struct {
 	name       string
 	wait, work *stageTimes
 }
 
-// stageTimes are the durations of a stage: of Prometheus, and their number and sum.
+// stageTimes are the durations of a stage: the histogram for Prometheus, and their number and sum for /v1/stats.
 type stageTimes struct {
 	histogram *metrics.PrometheusHistogram
 	n, nanos  atomic.Uint64
@@ -93,7 +92,7 @@ type Endpoint struct {
 
 const firstStatus, statuses = 100, 500
 
-// NewRecorder makes an empty one.
+// NewRecorder returns a recorder that has counted nothing.
 func NewRecorder() *Recorder {
 	r := &Recorder{
 		rejected: map[string]*atomic.Uint64{}, stageSet: metrics.NewSet(), byStage: map[string]*stageTimes{},
@@ -112,7 +111,8 @@ func NewRecorder() *Recorder {
 	return r
 }
 
-// Endpoint returns the counters of a route by its path, with {} for what varies. It is for the start: it takes a lock.
+// Endpoint returns the counters of a route by its path, such as /v1/streams/{id}; the same ones for the same path. It takes a lock,
+// so it is called once for each route and not for each request.
 func (r *Recorder) Endpoint(path string) *Endpoint {
 	if r == nil {
 		return nil
@@ -135,14 +135,14 @@ func (e *Endpoint) Count(status int) {
 	}
 }
 
-// Took keeps how long a request took. Those that last for as long as the client likes are only counted.
+// Took records how long a request took. It is not called for requests that last as long as the client likes.
 func (e *Endpoint) Took(d time.Duration) {
 	if e != nil {
 		e.took.Update(d.Seconds())
 	}
 }
 
-// Rejected counts work that was refused or dropped.
+// Rejected counts work that was refused or dropped for one of the reasons above, or else for OtherReason.
 func (r *Recorder) Rejected(reason string) {
 	if r == nil {
 		return
@@ -154,14 +154,14 @@ func (r *Recorder) Rejected(reason string) {
 	n.Add(1)
 }
 
-// Stage keeps how long a stage beside the line took: read, text or answer.
+// Stage records how long a stage outside the line took: read, text or answer.
 func (r *Recorder) Stage(name string, d time.Duration) {
 	if r != nil {
 		r.byStage[name].add(d)
 	}
 }
 
-// Line keeps how long the stages of the line took for an image; it is clip.Parts.Observe.
+// Line records how long the stages of the line took for an image; it is clip.Parts.Observe.
 func (r *Recorder) Line(times [4]pipeline.StageTime) {
 	if r == nil {
 		return
@@ -190,7 +190,7 @@ func (r *Recorder) used() (paths []string, byPath map[string]*Endpoint) {
 	return slices.Sorted(maps.Keys(byPath)), byPath
 }
 
-// counts returns the answers by status, those that there were.
+// counts returns the number of answers by status, without the statuses that no answer had.
 func (e *Endpoint) counts() map[string]uint64 {
 	found := map[string]uint64{}
 	for i := range e.codes {
@@ -214,7 +214,7 @@ func (r *Recorder) Requests() map[string]map[string]uint64 {
 	return found
 }
 
-// Stages returns how long the stages took in all since the start, in the order in which a request meets them; nil of a nil Recorder.
+// Stages returns the total times of the stages since the start, in the order of stageNames; nil of a nil Recorder.
 func (r *Recorder) Stages() (times []StageTimes) {
 	if r == nil {
 		return nil
@@ -226,7 +226,7 @@ func (r *Recorder) Stages() (times []StageTimes) {
 	return times
 }
 
-// Rejections returns what was refused or dropped since the start, by reason; nil of a nil Recorder.
+// Rejections returns how much was refused or dropped since the start, by reason; nil of a nil Recorder.
 func (r *Recorder) Rejections() map[string]uint64 {
 	if r == nil {
 		return nil
@@ -237,13 +237,3 @@ func (r *Recorder) Rejections() map[string]uint64 {
 	}
 	return found
 }
-
-// writeRequests and writeStages write the histograms, without their HELP and TYPE.
-func (r *Recorder) writeRequests(w io.Writer) {
-	paths, byPath := r.used()
-	for _, path := range paths {
-		byPath[path].set.WritePrometheus(w)
-	}
-}
-
-func (r *Recorder) writeStages(w io.Writer) { r.stageSet.WritePrometheus(w) }

@@ -73,10 +73,7 @@ func (a Allowed) entries() []entry {
 	if a.list == nil {
 		return nil
 	}
-	if l := a.list.Load(); l != nil {
-		return *l
-	}
-	return nil
+	return *a.list.Load()
 }
 
 // entry is one of the list: a network, or a name.
