@@ -129,7 +129,12 @@ func (w *watched) loaded(t *testing.T) (stop func()) {
 	from, to := io.Pipe()
 	every(40*time.Millisecond, func(n int) error {
 		_, err := to.Write(images[n/4%2])
-		return err
+		select {
+		case <-stopping: // which closes the pipe, also while a write waits for its reader
+			return nil
+		default:
+			return err
+		}
 	})
 	clients.Go(func() {
 		if a, err := read(http.Post(w.url+"/v1/streams/gate/frames", "image/jpeg", from)); err != nil || a.status != http.StatusOK {
