@@ -63,8 +63,14 @@ func pageOf(s Snapshot) string {
 	r.Endpoint("/v1/classify").Count(200)
 	r.Endpoint("/v1/classify").Took(3 * time.Millisecond)
 	var b strings.Builder
-	r.WriteMetrics(&b, s)
+	r.WriteMetrics(&b, counted(r, s))
 	return b.String()
+}
+
+// counted is a snapshot with what a recorder has counted.
+func counted(r *Recorder, s Snapshot) Snapshot {
+	s.Server.Requests, s.Server.Rejected = r.Requests(), r.Rejections()
+	return s
 }
 
 // TestEveryMetricIsDescribed compares the metrics with the table in the README of configs/monitoring, both ways.
@@ -168,7 +174,7 @@ func TestRecorder(t *testing.T) {
 				r.Rejected([]string{QueueFull, "made up"}[n%2])
 				r.Stage("read", time.Millisecond)
 				r.Line([4]pipeline.StageTime{{Stage: "decode", Wait: 1, Work: 2}, {Stage: "score"}})
-				r.WriteMetrics(io.Discard, Snapshot{})
+				r.WriteMetrics(io.Discard, counted(r, Snapshot{}))
 			}
 		})
 	}
@@ -181,7 +187,7 @@ func TestRecorder(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 	var b strings.Builder
-	r.WriteMetrics(&b, Snapshot{})
+	r.WriteMetrics(&b, counted(r, Snapshot{}))
 	for _, want := range []string{
 		`clip_stage_duration_seconds_count{stage="queue"} 1600`, `{stage="score-wait"} 1600`, `{stage="resize"} 0`, `{stage="read"} 1600`,
 		`clip_request_duration_seconds_count{endpoint="/1"} 800`,
@@ -409,6 +415,6 @@ func BenchmarkWriteMetrics(b *testing.B) {
 	r.Endpoint("/v1/classify").Count(200)
 	b.ReportAllocs()
 	for b.Loop() {
-		r.WriteMetrics(io.Discard, s)
+		r.WriteMetrics(io.Discard, counted(r, s))
 	}
 }

@@ -25,12 +25,12 @@ const (
 )
 
 // WriteMetrics writes the metrics in the text format of Prometheus. It leaves out those of parts that the service does not have,
-// such as the device, and with a nil Recorder those of requests and durations.
+// such as the device, and with a nil Recorder those of requests and durations. s.Server has the counts of the same Recorder.
 func (r *Recorder) WriteMetrics(w io.Writer, s Snapshot) {
 	p := &page{}
 	p.health(s)
 	if r != nil {
-		p.requests(r)
+		p.requests(r, s.Server)
 	}
 	p.line(s.Stats)
 	p.encoders(s)
@@ -60,23 +60,21 @@ func (p *page) health(s Snapshot) {
 	p.oneOf(s.Health.State.String(), []string{"healthy", "degraded", "unhealthy"}, "state")
 }
 
-func (p *page) requests(r *Recorder) {
+func (p *page) requests(r *Recorder, s ServerStats) {
 	p.family("clip_requests_total", counter, "Answers by path of the route and status; those that no route took have the endpoint other.")
-	paths, byPath := r.used()
+	paths := slices.Sorted(maps.Keys(s.Requests))
 	for _, path := range paths {
-		counts := byPath[path].counts()
-		for _, code := range slices.Sorted(maps.Keys(counts)) {
-			p.value(float64(counts[code]), "endpoint", path, "code", code)
+		for _, code := range slices.Sorted(maps.Keys(s.Requests[path])) {
+			p.value(float64(s.Requests[path][code]), "endpoint", path, "code", code)
 		}
 	}
 	p.family(requestDuration, histogram, "Time from the head of a request to its answer, without requests that last as long as the client likes.")
 	for _, path := range paths {
-		byPath[path].set.WritePrometheus(p)
+		r.Endpoint(path).set.WritePrometheus(p)
 	}
 	p.family("clip_rejected_total", counter, "Requests and images that were refused or dropped, by reason.")
-	rejected := r.Rejections()
-	for _, reason := range slices.Sorted(maps.Keys(rejected)) {
-		p.value(float64(rejected[reason]), "reason", reason)
+	for _, reason := range slices.Sorted(maps.Keys(s.Rejected)) {
+		p.value(float64(s.Rejected[reason]), "reason", reason)
 	}
 	p.family(stageDuration, histogram, "Time that an image or a request spent in a stage, or (-wait) in the queue before it.")
 	r.stageSet.WritePrometheus(p)

@@ -3,8 +3,6 @@
 package admin
 
 import (
-	"maps"
-	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -177,19 +175,6 @@ func (r *Recorder) Line(times [4]pipeline.StageTime) {
 	}
 }
 
-// used returns the endpoints that have had a request, by path.
-func (r *Recorder) used() (paths []string, byPath map[string]*Endpoint) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	byPath = map[string]*Endpoint{}
-	for path, e := range r.endpoints {
-		if len(e.counts()) > 0 {
-			byPath[path] = e
-		}
-	}
-	return slices.Sorted(maps.Keys(byPath)), byPath
-}
-
 // counts returns the number of answers by status, without the statuses that no answer had.
 func (e *Endpoint) counts() map[string]uint64 {
 	found := map[string]uint64{}
@@ -206,10 +191,13 @@ func (r *Recorder) Requests() map[string]map[string]uint64 {
 	if r == nil {
 		return nil
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	found := map[string]map[string]uint64{}
-	_, byPath := r.used()
-	for path, e := range byPath {
-		found[path] = e.counts()
+	for path, e := range r.endpoints {
+		if counts := e.counts(); len(counts) > 0 {
+			found[path] = counts
+		}
 	}
 	return found
 }
