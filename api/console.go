@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"maps"
-	"slices"
 	"strings"
 
 	"github.com/valyala/fasthttp"
@@ -55,7 +54,7 @@ func (s *Server) served() map[string][]string {
 // consoleFile serves the files that the console loads.
 func (s *Server) consoleFile(r *request) error {
 	name, _ := r.ctx.UserValue("name").(string)
-	file, ok := s.consoleFiles[name]
+	file, ok := s.consoleFiles()[name]
 	if !ok {
 		return fail(errNotFound, "The console has no such file")
 	}
@@ -98,7 +97,8 @@ func (r *request) answerFile(f console.File) error {
 		}
 	}
 	h.Set(fasthttp.HeaderETag, tag)
-	if hasTag(r.ctx.Request.Header.Peek(fasthttp.HeaderIfNoneMatch), tag) {
+	known, _ := etags(&r.ctx.Request.Header, fasthttp.HeaderIfNoneMatch) // none of what cannot be read
+	if unchanged(known, strings.Trim(tag, `"`)) {
 		h.SetContentEncoding("")
 		r.ctx.SetStatusCode(fasthttp.StatusNotModified)
 		return nil
@@ -106,14 +106,6 @@ func (r *request) answerFile(f console.File) error {
 	h.SetContentType(f.Media)
 	r.ctx.Response.SetBodyRaw(body)
 	return nil
-}
-
-// hasTag says whether an If-None-Match has a tag, also one that a proxy has made a weak one.
-func hasTag(list []byte, tag string) bool {
-	return slices.ContainsFunc(strings.Split(string(list), ","), func(one string) bool {
-		one = strings.TrimSpace(one)
-		return one == "*" || strings.TrimPrefix(one, "W/") == tag
-	})
 }
 
 // isPage says whether a browser asks for a page to show, as when a user follows a link from another site. That is allowed: the

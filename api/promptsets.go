@@ -140,6 +140,12 @@ func etags(h *fasthttp.RequestHeader, name string) (tags []string, err error) {
 	return tags, nil
 }
 
+// unchanged says whether a client has a version already, by the ETags of its If-None-Match as etags returns them: that of the
+// version, also if a proxy has made it a weak one, or anyETag.
+func unchanged(known []string, etag string) bool {
+	return slices.ContainsFunc(known, func(tag string) bool { return tag == anyETag || tag == etag || tag == `W/"`+etag+`"` })
+}
+
 // readPromptSet reads a definition.
 func readPromptSet(r *request) error {
 	ask, err := r.readSet()
@@ -336,7 +342,7 @@ func (r *request) getPromptSet() error {
 	keep := func() { r.ctx.Response.Header.Set(fasthttp.HeaderCacheControl, "no-cache") } // and ask about it by its ETag
 	if info.State == clip.SetReady {
 		r.setETag(info.ETag)
-		if slices.Contains(known, anyETag) || slices.Contains(known, info.ETag) || slices.Contains(known, `W/"`+info.ETag+`"`) {
+		if unchanged(known, info.ETag) {
 			keep()
 			r.ctx.SetStatusCode(fasthttp.StatusNotModified)
 			return nil

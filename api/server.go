@@ -59,7 +59,7 @@ type Server struct {
 	rules       atomic.Pointer[rules]
 	certificate *certificate // nil: no TLS
 
-	consoleFiles map[string]console.File // by name
+	consoleFiles func() map[string]console.File // by name; the first call makes and compresses them
 
 	// abortTime is how long the answers of requests that Shutdown gave up have to get out.
 	abortTime time.Duration
@@ -128,7 +128,7 @@ func New(cfg Config, svc Service) (*Server, error) {
 	}
 	s.SetLogEvery(svc.LogEvery)
 	s.other = s.watch(admin.OtherEndpoint)
-	s.consoleFiles = s.newConsoleFiles()
+	s.consoleFiles = sync.OnceValue(s.newConsoleFiles)
 	s.Apply(cfg, svc.RequestTimeout, svc.BatchTimeout)
 	s.http = &fasthttp.Server{
 		Handler:       s.handle,
