@@ -66,10 +66,8 @@ func TestCallerAddress(t *testing.T) {
 	}
 }
 
-// TestCallerIsHandedOn asks on two connections, twice on the first.
-func TestCallerIsHandedOn(t *testing.T) {
-	callers := make(chan fair.Caller, 3)
-	s := newService(t, nil)
+// tellCallers serves POST /caller, each request to which sends its caller.
+func (s *service) tellCallers(callers chan<- fair.Caller) {
 	s.rules.Load().router.POST("/caller", (&route{
 		reads: []reader{{accepts: isJSON, limit: 2, read: func(*request) error { return nil }}},
 		do: image(func(_ context.Context, r *clip.Request) (clip.Result, error) {
@@ -79,6 +77,13 @@ func TestCallerIsHandedOn(t *testing.T) {
 		}),
 		answers: func(*request) error { return nil },
 	}).handle(s.other))
+}
+
+// TestCallerIsHandedOn asks on two connections, twice on the first.
+func TestCallerIsHandedOn(t *testing.T) {
+	callers := make(chan fair.Caller, 3)
+	s := newService(t, nil)
+	s.tellCallers(callers)
 	s.listen(t)
 	dial := func() (ask func() fair.Caller) {
 		_, post := s.asker(t, "POST /caller HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")

@@ -18,7 +18,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hailoclip/pipeline/fair"
-	"hailoclip/stages/clip"
 )
 
 // short is a folder whose name is short enough for a socket.
@@ -92,15 +91,7 @@ func TestUnixCallers(t *testing.T) {
 				c.TrustedProxies = []string{proxyUnix}
 			}
 		})
-		s.rules.Load().router.POST("/caller", (&route{
-			reads: []reader{{accepts: isJSON, limit: 2, read: func(*request) error { return nil }}},
-			do: image(func(_ context.Context, r *clip.Request) (clip.Result, error) {
-				callers <- r.Lane.Caller
-				r.Release()
-				return clip.Result{}, nil
-			}),
-			answers: func(*request) error { return nil },
-		}).handle(s.other))
+		s.tellCallers(callers)
 		req := must(http.NewRequest(http.MethodPost, "http://localhost/caller", strings.NewReader("{}")))
 		req.Header.Set("X-Forwarded-For", "198.51.100.1, 192.0.2.7")
 		resp, err := client.Do(req)
