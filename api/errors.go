@@ -11,6 +11,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"hailoclip/api/rawjson"
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
 	"hailoclip/api/stream/source"
@@ -77,6 +78,7 @@ var kinds = []struct {
 	err error
 	*kind
 }{
+	{rawjson.ErrInvalid, errInvalidJSON},
 	{decode.ErrNotImage, errInvalidImage},
 	{decode.ErrTruncated, errInvalidImage},
 	{decode.ErrCorrupt, errInvalidImage},
