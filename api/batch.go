@@ -37,10 +37,11 @@ type batchItems struct {
 
 // sentImage is an image as it was sent. It lies in the body.
 type sentImage struct {
-	data []byte     // a JSON value, which should be the image in base64, or the image itself
-	json bool       // it is the former
-	raw  decode.Raw // of a raw frame
-	err  error      // why it cannot be used
+	data []byte      // a JSON value, which should be the image in base64, or the image itself
+	json bool        // it is the former
+	raw  decode.Raw  // of a raw frame
+	head decode.Plan // of a request in a dialect
+	err  error       // why it cannot be used
 }
 
 // imageResult is what came of an image.
