@@ -4,9 +4,11 @@
 // A file NAME.test.mjs calls client(); see run.mjs.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { createHash, randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
@@ -43,14 +45,16 @@ export function client({ name, package: npm, version, contract }, f) {
 }
 
 // startService starts a service with the demo model on a free port, with an empty state folder and settings as "key=value". It returns
-// {url, log, stop()}.
-export async function startService(settings = [], config = '') {
+// {url, log, stop()}; log has the lines that it has written so far.
+export async function startService(settings = [], { config = '', backend = 'cpu' } = {}) {
   const state = await mkdtemp(path.join(tmpdir(), 'hailo-clip-conformance-'));
   const configuration = path.join(state, 'config.yaml');
   await writeFile(configuration, config);
   const set = [`compat.aliases=${aliases.join(',')}`, ...settings].flatMap((s) => ['--set', s]);
-  const child = spawn(program, ['serve', '--config', configuration, '--model', 'demo', '--backend', 'cpu', '--host', '127.0.0.1', '--port', '0', '--state-dir', state, ...set],
-    { stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, HAILO_CLIP_ADMIN_LISTEN: '127.0.0.1:0' } });
+  const args = ['--config', configuration, '--model', 'demo', '--backend', backend, '--host', '127.0.0.1', '--port', '0', '--state-dir', state];
+  const child = spawn(program, ['serve', ...args, ...set], {
+    stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, HAILO_CLIP_ADMIN_LISTEN: '127.0.0.1:0' },
+  });
   const ended = new Promise((resolve) => child.on('exit', resolve)).finally(() => rm(state, { recursive: true, force: true }));
   const log = [];
   const url = await new Promise((resolve, reject) => {
@@ -74,7 +78,22 @@ export async function startService(settings = [], config = '') {
 export async function lockedService(settings = []) {
   const key = randomBytes(32).toString('hex');
   const hash = createHash('sha256').update(key).digest('hex');
-  return { key, ...await startService(settings, `access:\n  keys:\n    - name: client\n      hash: sha256:${hash}\n`) };
+  return { key, ...await startService(settings, { config: `access:\n  keys:\n    - name: client\n      hash: sha256:${hash}\n` }) };
+}
+
+// chip starts a service with a simulated chip; tell(fault) makes that fail in some way, see "hailo-clip npu-sim --help".
+export async function chip(settings = []) {
+  const folder = await mkdtemp(path.join(tmpdir(), 'hailo-clip-chip-'));
+  const control = path.join(folder, 'control');
+  const started = await startService([...settings, `sim.arguments=--control ${control}`], { backend: 'sim' });
+  const tell = async (fault) => {
+    const socket = connect(control);
+    socket.end(`${fault}\n`);
+    const [said] = await once(socket, 'data');
+    assert.equal(said.toString(), 'ok\n');
+  };
+  const stop = () => started.stop().finally(() => rm(folder, { recursive: true, force: true }));
+  return { ...started, tell, stop };
 }
 
 let service; // the one that every suite asks
@@ -147,10 +166,12 @@ export async function fails(f) {
   assert.fail('no error');
 }
 
-// counting is fetch that counts its calls.
-export function counting() {
+// counting is fetch that counts its calls, and fails after so many.
+export function counting(most = Infinity) {
   const f = (...args) => {
-    f.calls++;
+    if (++f.calls > most) {
+      throw new Error(`it asks more than ${most} times`);
+    }
     return fetch(...args);
   };
   f.calls = 0;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { InferenceClient } from '@huggingface/inference';
-import { client, cosine, fails, image, imageVector, names, same, sameTexts, textVector, texts } from './harness.mjs';
+import { chip, client, cosine, counting, fails, image, imageVector, names, same, sameTexts, textVector, texts } from './harness.mjs';
 
 client({ name: '@huggingface/inference', package: '@huggingface/inference', contract: 'Hugging Face' }, async ({ url, check }) => {
   const open = (path) => new InferenceClient('none', { endpointUrl: `${url}${path}` });
@@ -54,5 +54,16 @@ client({ name: '@huggingface/inference', package: '@huggingface/inference', cont
     const err = await fails(() => open('/').imageClassification({ data: blob(names[0]) }));
     assert.match(err.message, /candidate_labels/);
     assert.equal(err.httpResponse.status, 400);
+  });
+  await check('a lost chip: the client, which repeats a 503 at once and for ever, does not', async () => {
+    const { url: lost, tell, stop } = await chip();
+    try {
+      await tell('crash=1');
+      const client = new InferenceClient('none', { endpointUrl: `${lost}/`, fetch: counting(3) });
+      const err = await fails(() => client.zeroShotImageClassification({ inputs: blob(names[0]), parameters: { candidate_labels: labels } }));
+      assert.ok(err.httpResponse?.status >= 500, err.message);
+    } finally {
+      await stop();
+    }
   });
 });

@@ -99,7 +99,7 @@ client({ name: 'openai', package: 'openai', contract: 'OpenAI' }, async ({ url, 
     try {
       const err = await fails(() => open({ baseURL: `${locked}/v1`, apiKey: 'wrong' }).embeddings.create({ model, input: 'x' }));
       assert.ok(err instanceof OpenAI.AuthenticationError, err.message);
-      assert.equal(typeof err.error.message, 'string');
+      assert.equal(err.code, 'invalid_api_key');
       await sameTexts(vectors(await open({ baseURL: `${locked}/v1`, apiKey: key }).embeddings.create({ model, input: texts })));
     } finally {
       await stop();
