@@ -8,8 +8,7 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/bytedance/sonic"
-
+	"hailoclip/api/rawjson"
 	"hailoclip/cache/sets"
 	"hailoclip/pipeline"
 	"hailoclip/stages"
@@ -38,7 +37,7 @@ func readComparison(r *request, in *input) error {
 	defer func() { *in = input{} }()
 	for s, raw := range [2][]byte{in.A, in.B} {
 		name := "ab"[s : s+1]
-		n := elements(raw)
+		n := rawjson.Elements(raw)
 		switch {
 		case n == 0:
 			return fail(errInvalidRequest, "Missing or invalid '%s' array", name)
@@ -47,7 +46,7 @@ func readComparison(r *request, in *input) error {
 		}
 		var err error
 		items := make([]operand, 0, n)
-		eachElement(raw, func(raw []byte) {
+		rawjson.EachElement(raw, func(raw []byte) {
 			if err != nil {
 				return
 			}
@@ -68,10 +67,10 @@ func readComparison(r *request, in *input) error {
 // readOperand reads one item.
 func (r *request) readOperand(raw []byte) (operand, error) {
 	var one struct {
-		Text, Image, Vector sonic.NoCopyRawMessage
+		Text, Image, Vector rawjson.Raw
 	}
-	err := fast.UnmarshalFromString(unsafe.String(unsafe.SliceData(raw), len(raw)), &one)
-	text, image, vector := given(one.Text), given(one.Image), given(one.Vector)
+	err := rawjson.Unmarshal(unsafe.String(unsafe.SliceData(raw), len(raw)), &one)
+	text, image, vector := rawjson.Given(one.Text), rawjson.Given(one.Image), rawjson.Given(one.Vector)
 	m := r.itemsOf()
 	switch {
 	case err == nil && text && !image && !vector:
@@ -105,11 +104,11 @@ func readVector(raw []byte, dimension int) ([]float32, error) {
 		}
 		v = sets.ParseVector(b)
 	} else {
-		if n := elements(raw); n != dimension {
+		if n := rawjson.Elements(raw); n != dimension {
 			return nil, fail(errInvalidRequest, "'vector' has %d numbers, those of the model have %d", n, dimension)
 		}
 		var ok bool
-		if v, ok = floats(raw); !ok {
+		if v, ok = rawjson.Floats(raw); !ok {
 			return nil, fail(errInvalidRequest, "'vector' has elements that are not numbers")
 		}
 	}

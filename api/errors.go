@@ -11,6 +11,8 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"hailoclip/api/compat"
+	"hailoclip/api/rawjson"
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
 	"hailoclip/api/stream/source"
@@ -77,6 +79,10 @@ var kinds = []struct {
 	err error
 	*kind
 }{
+	{rawjson.ErrInvalid, errInvalidJSON},
+	{compat.ErrRequest, errInvalidRequest},
+	{compat.ErrImage, errInvalidImage},
+	{compat.ErrModel, &kind{404, "model_not_found", "", 0}},
 	{decode.ErrNotImage, errInvalidImage},
 	{decode.ErrTruncated, errInvalidImage},
 	{decode.ErrCorrupt, errInvalidImage},
@@ -196,14 +202,20 @@ func (c *conn) readError(err error) error {
 	}
 }
 
-// writeError makes the answer for an error.
-func writeError(ctx *fasthttp.RequestCtx, id string, o outcome) {
-	ctx.SetStatusCode(o.status)
+// writeError makes the answer for an error. body appends its body and returns its status.
+func writeError(ctx *fasthttp.RequestCtx, o outcome, body func(b []byte) ([]byte, int)) {
 	if o.status == fasthttp.StatusUnauthorized {
 		ctx.Response.Header.Set(fasthttp.HeaderWWWAuthenticate, `Bearer realm="hailo-clip"`)
 	}
 	if o.retry > 0 {
 		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, strconv.Itoa(o.retry))
 	}
-	setJSON(ctx, func(b []byte) []byte { return appendError(b, o, id) })
+	if o.status == errInternalFailure.status {
+		ctx.Response.Header.Set("X-Should-Retry", "false") // clients of OpenAI would
+	}
+	setJSON(ctx, func(b []byte) []byte {
+		b, status := body(b)
+		ctx.SetStatusCode(status)
+		return b
+	})
 }

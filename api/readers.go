@@ -6,6 +6,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"hailoclip/api/rawjson"
 	"hailoclip/stages/decode"
 )
 
@@ -144,7 +145,7 @@ func (in *input) addQuery(args *fasthttp.Args) error {
 		in.ImageURL = query.ImageURL
 	}
 	if query.texts != nil {
-		if in.texts != nil || given(in.Prompts) {
+		if in.texts != nil || rawjson.Given(in.Prompts) {
 			return inBoth("prompts")
 		}
 		in.texts = query.texts
@@ -161,7 +162,7 @@ func (in *input) addQuery(args *fasthttp.Args) error {
 	} {
 		switch {
 		case *option.query == nil:
-		case given(*option.body), given(option.inJSON):
+		case rawjson.Given(*option.body), rawjson.Given(option.inJSON):
 			return inBoth(option.name)
 		default:
 			*option.body = *option.query

@@ -157,7 +157,7 @@ func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *se
 		Engine: e.Engine, RequestTimeout: p.cfg.Performance.RequestTimeout, BatchTimeout: p.cfg.Performance.BatchTimeout,
 		Version: programVersion(), Warning: e.warning, Log: requests,
 		Hub: streams.hub, Bus: streams.bus, Store: streams.store, Lost: streams.lost, Memory: streams.memory, Notifier: streams.notifier,
-		Samples: consoleSamples(samples), Access: keys,
+		Samples: consoleSamples(samples), Access: keys, Compat: e.cfg.Compat, MadeUp: e.warning != "",
 		Recorder: e.recorder, Admin: e.adminOnMain(reload), LogEvery: p.cfg.Logging.Requests, LogDropped: stderr.lost.Load,
 	})
 	if err != nil {
