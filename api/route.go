@@ -70,7 +70,7 @@ func (s *Server) newRouter(by *rules) *router.Router {
 	r := router.New()
 	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
 	paths := map[string]*watched{}
-	add := func(to *route, d *dialects) {
+	add := func(to *route, d *dialects) fasthttp.RequestHandler {
 		if paths[to.path] == nil {
 			paths[to.path] = s.watch(to.path)
 		}
@@ -78,17 +78,33 @@ func (s *Server) newRouter(by *rules) *router.Router {
 		for _, method := range strings.Fields(to.methods) {
 			r.Handle(method, to.path, handle)
 		}
+		return handle
 	}
 	for _, to := range s.routes(by) {
 		add(&to, nil)
 	}
+	forgiving := map[string]fasthttp.RequestHandler{} // by method and path
 	for _, d := range s.compatRoutes(by) {
-		add(&d.route, d)
+		handle := add(&d.route, d)
+		for _, method := range strings.Fields(d.methods) {
+			forgiving[method+d.path] = handle
+		}
 	}
 	refuse := func(err error) fasthttp.RequestHandler {
 		return (&route{answers: func(*request) error { return err }}).handle(s.other, nil)
 	}
-	r.NotFound = refuse(fail(errNotFound, "There is no such path, see /docs"))
+	none := refuse(fail(errNotFound, "There is no such path, see /docs"))
+	twice := refuse(fail(errNotFound, "There is no such path, see /docs: the client adds /v1 itself, leave it out of the address"))
+	r.NotFound = func(ctx *fasthttp.RequestCtx) {
+		path := string(ctx.URI().PathOriginal()) // which the router goes by
+		if handle := forgiving[string(ctx.Method())+"/"+strings.Trim(path, "/")]; handle != nil {
+			handle(ctx) // its user has given the client an address that ends with a slash
+		} else if strings.HasPrefix(path, "/v1/v1/") || strings.HasPrefix(path, "/v1/v2/") || strings.HasPrefix(path, "/v1/api/") {
+			twice(ctx)
+		} else {
+			none(ctx)
+		}
+	}
 	r.MethodNotAllowed = refuse(fail(errMethod, "Method not allowed here, see the Allow header"))
 	return r
 }
