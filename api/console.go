@@ -46,7 +46,7 @@ func (s *Server) home(r *request) error {
 func (s *Server) served() map[string][]string {
 	paths := map[string][]string{}
 	by := s.rules.Load()
-	for _, d := range s.compatRoutes(by) {
+	for _, d := range s.compatRoutes(by, "") {
 		paths[d.path] = append(paths[d.path], strings.Fields(d.methods)...)
 	}
 	for _, to := range s.routes(by) {
