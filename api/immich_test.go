@@ -108,6 +108,10 @@ func TestImmichRecorded(t *testing.T) {
 			t.Errorf("%d %s %v", r.status, r.body, r.header)
 		}
 	}
+	doc := newSpec(t, must(openAPIFiles())["openapi.json"].Body)
+	checkReply(t, doc.operation("Get", "/ping"), all[0], 200)
+	checkReply(t, doc.operation("Post", "/predict"), all[1], 200)
+	checkReply(t, doc.operation("Post", "/predict"), all[2], 200)
 	v, width, height := clipOf(t, all[1])
 	if isVectorOf(t, v, "a dog"); width != testSize || height != testSize || !strings.HasPrefix(string(all[1].body), `{"clip":"[`) {
 		t.Errorf("%.300s", all[1].body)
