@@ -37,7 +37,7 @@ func TestCompatPaths(t *testing.T) {
 		return r, all
 	}
 	var theirs []route
-	for _, d := range s.compatRoutes(by) {
+	for _, d := range s.compatRoutes(by, "") {
 		theirs = append(theirs, d.route)
 		for _, other := range d.list {
 			if other.Open != d.open {
