@@ -38,10 +38,19 @@ func cohereItems(a *Ask, b *Body) error {
 	if err != nil {
 		return err
 	}
-	if a.Extra = types; !rawjson.Given(b.Texts) && !rawjson.Given(b.Images) && !rawjson.Given(b.Inputs) {
+	a.Extra = types
+	switch lists := rawjson.Given(b.Texts) || rawjson.Given(b.Images); {
+	case !lists && !rawjson.Given(b.Inputs):
 		return fault("texts", "Missing 'texts', 'images' or 'inputs': send an array of one of them")
+	case lists && rawjson.Given(b.Inputs):
+		return fault("inputs", "'inputs' may not be there with 'texts' or 'images'")
+	case !lists:
+		return inputs(a, b)
 	}
-	return embeddings(a, b)
+	if err := a.options(b); err != nil {
+		return err
+	}
+	return a.textsAndImages(b)
 }
 
 // writeCohereV1 answers as writeCohereV2 does only where types were named.

@@ -1,9 +1,6 @@
 package compat
 
 import (
-	"cmp"
-	"math"
-	"slices"
 	"strings"
 
 	"hailoclip/api/rawjson"
@@ -21,8 +18,10 @@ var huggingFace = Dialect{
 	Fail: failHF,
 }
 
-// hfTemplate is what transformers makes sentences of labels by.
-const hfTemplate = "This is a photo of {}."
+const (
+	hfTemplate  = "This is a photo of {}." // of transformers
+	maxTemplate = 1 << 10                  // bytes: there is one for each label
+)
 
 // hfWriter is what hfInputs leaves for writeHF.
 type hfWriter func(b []byte, a *Ask, r *Result) []byte
@@ -74,11 +73,12 @@ func (a *Ask) labels(raw, rawTemplate rawjson.Raw) error {
 	template := hfTemplate
 	if rawjson.Given(rawTemplate) {
 		var ok bool
-		if template, ok = text(rawTemplate); !ok || !strings.Contains(template, "{}") {
-			return fault("parameters.hypothesis_template", "'parameters.hypothesis_template' must be a string with {} for the label")
+		if template, ok = text(rawTemplate); !ok || !strings.Contains(template, "{}") || len(template) > maxTemplate {
+			return fault("parameters.hypothesis_template", "'parameters.hypothesis_template' must be a string with {} for the label, "+
+				"of at most %d bytes", maxTemplate)
 		}
 	}
-	if joined, ok := text(raw); ok {
+	if joined, ok := rawjson.String(raw); ok && strings.Count(joined, ",") < MaxItems {
 		raw = []byte{'['}
 		for label := range strings.SplitSeq(joined, ",") {
 			raw = append(rawjson.AppendString(raw, strings.TrimSpace(label)), ',')
@@ -86,13 +86,13 @@ func (a *Ask) labels(raw, rawTemplate rawjson.Raw) error {
 		raw[len(raw)-1] = ']'
 	}
 	if rawjson.Elements(raw) == 0 {
-		return fault(field, "'%s' must be an array of at least one label", field)
+		return fault(field, "'%s' must be an array of 1 to %d labels", field, MaxItems-1)
 	}
 	var labels []string
 	err := a.array(field, raw, func(item Item, raw rawjson.Raw) error {
 		err := item.text(raw)
 		labels = append(labels, item.Text)
-		item.Text = strings.ReplaceAll(template, "{}", item.Text)
+		item.Text = strings.Replace(template, "{}", item.Text, 1)
 		a.Items = append(a.Items, item)
 		return err
 	})
@@ -108,30 +108,26 @@ func hfFile(*Ask, []byte) error {
 
 func writeHF(b []byte, a *Ask, r *Result) []byte { return a.Extra.(hfWriter)(b, a, r) }
 
-// writeLabels writes the labels by their probability: the softmax of the cosines of their sentences and the image, times the
-// model's factor.
+// writeLabels writes the labels by their probability, the best first.
 func writeLabels(b []byte, a *Ask, r *Result, labels []string) []byte {
-	type scored struct {
-		label string
-		score float64
-	}
-	all, sum := make([]scored, len(labels)), 0.0
-	for i, label := range labels {
-		cosine := stages.Cosine(r.Vectors[0].Embedding, r.Vectors[1+i].Embedding)
-		all[i] = scored{label, math.Exp(a.Service.LogitScale * (cosine - 1))} // 1 is the most there is
-		sum += all[i].score
-	}
-	slices.SortStableFunc(all, func(x, y scored) int { return cmp.Compare(y.score, x.score) })
-	b = append(b, '[')
-	for i, one := range all {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = rawjson.AppendFloat(append(b, `{"score":`...), one.score/sum)
-		b = rawjson.AppendString(append(b, `,"label":`...), one.label)
-		b = append(b, '}')
+	for i, m := range a.Service.rank(r.Vectors) {
+		b = rawjson.AppendString(append(append(b, "[,"[min(i, 1)]), `{"label":`...), labels[m.Label])
+		b = append(rawjson.AppendFloat(append(b, `,"score":`...), m.Probability), '}')
 	}
 	return append(b, ']')
+}
+
+// rank compares the first vector with the others, of which there is one at least: their cosines, and the softmax of these with the
+// model's factor, the best first.
+func (s *Service) rank(vectors []Vector) []stages.Match {
+	first, others := vectors[0].Embedding, vectors[1:]
+	rows := make([]float32, 0, len(others)*len(first))
+	for i := range others {
+		rows = append(rows, others[i].Embedding...)
+	}
+	labels := stages.Labels{N: len(others), Rows: rows}
+	matches, _ := stages.Rank(first, &labels, stages.Scoring{LogitScale: s.LogitScale, TopK: len(others)}, nil)
+	return matches
 }
 
 // failHF keeps clear of 503, which the client in JavaScript repeats at once and for ever.

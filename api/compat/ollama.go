@@ -47,44 +47,51 @@ func ollamaModel(a *Ask, b *Body) error {
 	if !a.Service.Named(name) && !a.Service.Named(strings.TrimSuffix(name, ollamaTag)) {
 		return &Fault{Kind: ErrModel, Param: "model", Text: fmt.Sprintf("model '%.128s' not found", name)}
 	}
-	a.Extra, b.Model = name, nil // the name has been looked at
+	a.Extra = name
 	return nil
 }
 
 func ollamaEmbed(a *Ask, b *Body) error {
-	if err := ollamaModel(a, b); err != nil {
+	if err := ollamaOptions(a, b); err != nil {
 		return err
 	}
-	if err := a.options(b); err != nil {
-		return err
+	if rawjson.Given(b.Input) && b.Input[0] == '[' {
+		return a.array("input", b.Input, a.ollamaText)
 	}
-	switch raw := b.Input; {
-	case !rawjson.Given(raw), string(raw) == `""`: // the model is to be loaded: it is
-		return nil
-	case raw[0] == '"':
-		return a.item("input", -1, raw, false)
-	case raw[0] != '[':
-		return fault("input", "invalid input type")
-	}
-	return a.array("input", b.Input, func(item Item, raw rawjson.Raw) error {
-		if raw[0] != '"' {
-			return fault(item.Name(), "invalid input type")
-		}
-		if isDataURI(raw) {
-			return a.item(item.field, item.at, raw, false)
-		}
-		return a.anyText(item, raw)
-	})
+	return ollamaOne(a, "input", b.Input)
 }
 
 func ollamaEmbeddings(a *Ask, b *Body) error {
+	if err := ollamaOptions(a, b); err != nil {
+		return err
+	}
+	return ollamaOne(a, "prompt", b.Prompt)
+}
+
+func ollamaOptions(a *Ask, b *Body) error {
 	if err := ollamaModel(a, b); err != nil {
 		return err
 	}
-	if err := a.options(b); err != nil || !rawjson.Given(b.Prompt) || string(b.Prompt) == `""` {
-		return err
+	b.Model = nil // it has been looked at
+	return a.options(b)
+}
+
+// ollamaOne adds the text of a field. None asks for the model to be loaded: it is.
+func ollamaOne(a *Ask, field string, raw rawjson.Raw) error {
+	if !rawjson.Given(raw) || string(raw) == `""` {
+		return nil
 	}
-	return a.item("prompt", -1, b.Prompt, false)
+	return a.ollamaText(Item{field: field, at: -1}, raw)
+}
+
+func (a *Ask) ollamaText(item Item, raw rawjson.Raw) error {
+	switch {
+	case raw[0] != '"':
+		return fault(item.Name(), "invalid input type")
+	case isDataURI(raw):
+		return a.item(item.field, item.at, raw, false)
+	}
+	return a.anyText(item, raw)
 }
 
 func writeOllamaEmbed(b []byte, a *Ask, r *Result) []byte {

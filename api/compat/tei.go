@@ -23,7 +23,10 @@ func inputs(a *Ask, b *Body) error {
 	if !rawjson.Given(b.Inputs) {
 		return fault("inputs", "Missing 'inputs'")
 	}
-	return embeddings(a, b)
+	if err := a.options(b); err != nil {
+		return err
+	}
+	return a.list("inputs", b.Inputs, false)
 }
 
 // similarity reads a sentence and those that it is compared with.
