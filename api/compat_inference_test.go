@@ -103,7 +103,7 @@ func TestQdrant(t *testing.T) {
 		}
 	}
 	r.into(t, &a)
-	if len(a.Embeddings) != 3 || a.Usage.Models[testModel].Tokens != 4 {
+	if len(a.Embeddings) != 3 || a.Usage.Models["Qdrant/clip-ViT-B-32-text"].Tokens != 4 || len(a.Usage.Models) != 3 {
 		t.Fatalf("%.300s", r.body)
 	}
 	for i, text := range []string{"a cat", "a dog", "a cow"} {

@@ -15,7 +15,7 @@ func TestCLIPAsService(t *testing.T) {
 		{"/post", `{"data":[{"blob":"aGk=","matches":[{"text":"x"},{"text":"y"}]},{"text":"z","matches":[{"blob":"aGk="}]}],"execEndpoint":"/rank"}`, `I"aGk=" T"x" T"y" T"z" I"aGk="`},
 		{"/rank", `{"data":[{"blob":"aGk=","matches":[{"text":"x"}]}]}`, `I"aGk=" T"x"`},
 	} {
-		if a, err := readBy(&clipAsService, c[0], c[1]); err != nil || show(a) != c[2] {
+		if a, err := askOf(t, &clipAsService, c[0], c[1]); err != nil || show(a) != c[2] {
 			t.Errorf("%s %s: %s, %v, want %s", c[0], c[1], show(a), err, c[2])
 		}
 	}
@@ -41,7 +41,7 @@ func TestCLIPAsService(t *testing.T) {
 }
 
 func TestCLIPAsServiceWriter(t *testing.T) {
-	a, err := readBy(&clipAsService, "/post", `{"data":[{"text":"a cat","id":"7"},{"uri":"https://h/a.jpg"},{"blob":"aGk="}]}`)
+	a, err := askOf(t, &clipAsService, "/post", `{"data":[{"text":"a cat","id":"7"},{"uri":"https://h/a.jpg"},{"blob":"aGk="}]}`)
 	got := written(t, &clipAsService, "/post", a, east, north, up)
 	if list := got["data"].([]any); err != nil ||
 		fmt.Sprint(list[0]) != "map[embedding:[1 0 0 0] id:7 matches:<nil> text:a cat]" ||
@@ -50,7 +50,7 @@ func TestCLIPAsServiceWriter(t *testing.T) {
 		fmt.Sprint(got["header"]) != "map[execEndpoint:/ requestId:an id status:<nil> targetExecutor:]" {
 		t.Errorf("%v, %v", got, err)
 	}
-	a, err = readBy(&clipAsService, "/rank", `{"data":[{"blob":"aGk=","matches":[{"text":"far"},{"text":"near","id":"n"}]},{"text":"z","matches":[{"blob":"aGk="}]}]}`)
+	a, err = askOf(t, &clipAsService, "/rank", `{"data":[{"blob":"aGk=","matches":[{"text":"far"},{"text":"near","id":"n"}]},{"text":"z","matches":[{"blob":"aGk="}]}]}`)
 	got = written(t, &clipAsService, "/rank", a, east, up, north, north, north)
 	type scores = map[string]any
 	matches := func(i int) []any { return got["data"].([]any)[i].(map[string]any)["matches"].([]any) }

@@ -23,7 +23,9 @@ type Dialect struct {
 }
 
 // Dialects are all there are. Where two have the same method and path, the first that takes a request answers it.
-var Dialects = []*Dialect{&openAI, &immich, &roboflow, &qdrant, &clipAsService}
+var Dialects = []*Dialect{
+	&openAI, &immich, &weaviate, &ollama, &tei, &huggingFace, &cohere, &voyage, &roboflow, &qdrant, &clipAsService,
+}
 
 // Route is a path of a dialect. Either Get is set, or Write and one at least of the readers.
 type Route struct {

@@ -1,6 +1,9 @@
 package compat
 
 import (
+	"cmp"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,11 +18,16 @@ var qdrant = Dialect{
 	Fail:   failQdrant,
 }
 
+// qdrantNames are what the inputs call the model.
+type qdrantNames []string
+
 // qdrantInputs reads inputs, each with its own model and a text, an image in base64 or by its address, or an object with one of them.
 func qdrantInputs(a *Ask, b *Body) error {
 	if rawjson.Elements(b.Inputs) == 0 {
 		return fault("inputs", "'inputs' must be an array of at least one object")
 	}
+	names := qdrantNames{}
+	a.Extra = &names
 	return a.array("inputs", b.Inputs, func(item Item, raw rawjson.Raw) error {
 		var o struct {
 			Data, Model rawjson.Raw
@@ -31,6 +39,8 @@ func qdrantInputs(a *Ask, b *Body) error {
 		if err := a.qdrantModel(o.Model); err != nil {
 			return err
 		}
+		name, _ := text(o.Model)
+		names = append(names, cmp.Or(name, a.Service.Model))
 		err := item.qdrant(o.Type, o.Data)
 		a.Items = append(a.Items, item)
 		return err
@@ -68,9 +78,18 @@ func (i *Item) qdrant(kind, data rawjson.Raw) error {
 
 func writeQdrant(b []byte, a *Ask, r *Result) []byte {
 	b = a.appendVectors(append(b, `{"embeddings":`...), r)
-	b = rawjson.AppendString(append(b, `,"usage":{"models":{`...), a.Service.Model)
-	b = strconv.AppendInt(append(b, `:{"tokens":`...), int64(r.Tokens()), 10)
-	return append(b, "}}}}"...)
+	names, tokens := *a.Extra.(*qdrantNames), map[string]int{}
+	for i, v := range r.Vectors {
+		tokens[names[i]] += v.Tokens
+	}
+	b = append(b, `,"usage":{"models":`...)
+	next := byte('{')
+	for _, name := range slices.Sorted(maps.Keys(tokens)) {
+		b = rawjson.AppendString(append(b, next), name)
+		b = append(strconv.AppendInt(append(b, `:{"tokens":`...), int64(tokens[name]), 10), '}')
+		next = ','
+	}
+	return append(b, "}}}"...)
 }
 
 // failQdrant answers what is wrong with a request by 400, whose text Qdrant shows its client; of others it shows none.

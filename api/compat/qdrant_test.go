@@ -14,13 +14,13 @@ func TestQdrant(t *testing.T) {
 		{"data":{"image":"aGk="},"data_type":"object","model":"clip-vit-b-32"},
 		{"data":{"text":"a dog","image":null},"data_type":"object"}],"inference":"update","token":null}`
 	const want = `T"a cat" T"data:image/png;base64,aGk=" I"aGk=" U"https://h/a.jpg" I"aGk=" T"a dog"`
-	a, err := readBy(&qdrant, path, body)
+	a, err := askOf(t, &qdrant, path, body)
 	if err != nil || show(a) != want {
 		t.Fatalf("%s, %v", show(a), err)
 	}
 	got := written(t, &qdrant, path, a, east, north, up, up, up, east)
 	if list := got["embeddings"].([]any); len(list) != 6 || fmt.Sprint(list[1]) != "[0.6 0.8 0 0]" ||
-		fmt.Sprint(got["usage"]) != "map[models:map[clip-vit-b-32:map[tokens:9]]]" {
+		fmt.Sprint(got["usage"]) != "map[models:map[Qdrant/clip-ViT-B-32-text:map[tokens:3] Qdrant/clip-ViT-B-32-vision:map[tokens:0] clip-vit-b-32:map[tokens:6] openai/clip-vit-base-patch32:map[tokens:0]]]" {
 		t.Errorf("%v", got)
 	}
 	refusals(t, &qdrant, path, [][3]string{

@@ -21,7 +21,7 @@ const Marker = "<__media__>"
 
 // Body is the fields of a JSON body, of all dialects. They lie in the body.
 type Body struct {
-	Model                                                                rawjson.Raw
+	Model, Name                                                          rawjson.Raw
 	Input, Inputs, Content, Messages, Texts, Images, Prompt, Text, Image rawjson.Raw
 	Modality                                                             rawjson.Raw
 
@@ -32,6 +32,7 @@ type Body struct {
 	EncodingType    rawjson.Raw `json:"encoding_type"`
 	EmbeddingType   rawjson.Raw `json:"embedding_type"`
 	EmbeddingTypes  rawjson.Raw `json:"embedding_types"`
+	OutputDtype     rawjson.Raw `json:"output_dtype"`
 
 	Truncate, Truncation, Parameters, Options, Data rawjson.Raw
 
@@ -79,7 +80,7 @@ func (a *Ask) options(b *Body) error {
 		{"encoding_type", b.EncodingType, a.encoding}, {"embedding_type", b.EmbeddingType, a.encoding},
 		{"truncate", b.Truncate, a.truncation}, {"truncation", b.Truncation, a.truncation},
 		{"truncate_prompt_tokens", b.TruncateTokens, a.truncateTokens},
-		{"embed_dtype", b.EmbedDtype, oneOf("float32")}, {"endianness", b.Endianness, oneOf("native", "little")},
+		{"embed_dtype", b.EmbedDtype, oneOf("float32")}, {"output_dtype", b.OutputDtype, oneOf("float")}, {"endianness", b.Endianness, oneOf("native", "little")},
 	} {
 		if rawjson.Given(f.raw) {
 			if err := f.read(f.name, f.raw); err != nil {

@@ -5,25 +5,21 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 )
 
-// readBy has the reader of a route read a body.
-func readBy(d *Dialect, path, body string) (*Ask, error) {
+// askOf has the reader of a route read a body, for OpenAI's ViT-B/32.
+func askOf(t *testing.T, d *Dialect, path, body string) (*Ask, error) {
+	t.Helper()
 	a := &Ask{Service: testService()}
 	a.Service.Aliases, a.Service.LogitScale = append(a.Service.Aliases, "ViT-B-32__openai"), 100
 	b, err := Parse([]byte(body))
 	if err == nil {
-		err = routeOf(d, path).JSON(a, b)
+		err = routeOf(t, d, "POST "+path).JSON(a, b)
 	}
 	return a, err
-}
-
-func routeOf(d *Dialect, path string) *Route {
-	return &d.Routes[slices.IndexFunc(d.Routes, func(r Route) bool { return r.Path == path })]
 }
 
 // written is the answer of a route for the vectors of an Ask's items, as JSON is read.
@@ -40,7 +36,7 @@ func written(t *testing.T, d *Dialect, path string, a *Ask, vectors ...[]float32
 	if len(vectors) != len(a.Items) {
 		t.Fatalf("%d items of %d vectors", len(a.Items), len(vectors))
 	}
-	b := routeOf(d, path).Write(nil, a, r)
+	b := routeOf(t, d, "POST "+path).Write(nil, a, r)
 	if err := json.Unmarshal(b, &answer); err != nil {
 		t.Fatalf("%v: %s", err, b)
 	}
@@ -51,7 +47,7 @@ func written(t *testing.T, d *Dialect, path string, a *Ask, vectors ...[]float32
 func refusals(t *testing.T, d *Dialect, path string, cases [][3]string) {
 	t.Helper()
 	for _, c := range cases {
-		a, err := readBy(d, path, c[0])
+		a, err := askOf(t, d, path, c[0])
 		var f *Fault
 		if !errors.As(err, &f) || f.Param != c[1] || !strings.Contains(f.Text, c[2]) {
 			t.Errorf("%s %.200s: %v (%q), want %q about %q", path, c[0], err, show(a), c[2], c[1])
@@ -80,7 +76,7 @@ func TestRoboflow(t *testing.T) {
 		{"/clip/compare", `{"subject":"aGk=","prompt":{"one, \"two\"":{"type":"url","value":"http://h/a"},"b" : "aGk="},"prompt_type":"image"}`, `I"aGk=" U"http://h/a" I"aGk="`},
 		{"/clip/compare", `{"subject":"aGk=","prompt":{"type":"a","cat":"b"}}`, `I"aGk=" T"a" T"b"`},
 	} {
-		if a, err := readBy(&roboflow, c[0], c[1]); err != nil || show(a) != c[2] {
+		if a, err := askOf(t, &roboflow, c[0], c[1]); err != nil || show(a) != c[2] {
 			t.Errorf("%s %s: %s, %v, want %s", c[0], c[1], show(a), err, c[2])
 		}
 	}
@@ -123,17 +119,17 @@ func TestRoboflow(t *testing.T) {
 }
 
 func TestRoboflowWriter(t *testing.T) {
-	a, err := readBy(&roboflow, "/clip/embed_text", `{"text":["x","y"]}`)
+	a, err := askOf(t, &roboflow, "/clip/embed_text", `{"text":["x","y"]}`)
 	if got := written(t, &roboflow, "/clip/embed_text", a, east, north); err != nil || got["time"] != 1.5 || got["inference_id"] != "an id" ||
 		fmt.Sprint(got["embeddings"]) != "[[1 0 0 0] [0.6 0.8 0 0]]" {
 		t.Errorf("%v, %v", got, err)
 	}
-	a, err = readBy(&roboflow, "/clip/compare", `{"subject":"aGk=","prompt":["x","y"]}`)
+	a, err = askOf(t, &roboflow, "/clip/compare", `{"subject":"aGk=","prompt":["x","y"]}`)
 	got := written(t, &roboflow, "/clip/compare", a, east, north, up)
 	if list := got["similarity"].([]any); err != nil || len(list) != 2 || math.Abs(list[0].(float64)-0.6) > 1e-6 || list[1] != 0.0 || got["parent_id"] != nil {
 		t.Errorf("%v, %v", got, err)
 	}
-	a, err = readBy(&roboflow, "/clip/compare", `{"subject":"aGk=","prompt":{"a \"cat\"":"x"}}`)
+	a, err = askOf(t, &roboflow, "/clip/compare", `{"subject":"aGk=","prompt":{"a \"cat\"":"x"}}`)
 	got = written(t, &roboflow, "/clip/compare", a, east, up)
 	if named := got["similarity"].(map[string]any); err != nil || len(named) != 1 || named[`a "cat"`] != 0.0 {
 		t.Errorf("%v, %v", got, err)
