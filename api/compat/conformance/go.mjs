@@ -28,7 +28,7 @@ export async function goLines() {
     }
   }
   const code = await ended;
-  const said = (test) => (output.get(test) ?? '').split('\n').map((l) => l.trim()).filter((l) => l && !/^(=== |--- )/.test(l)).slice(0, 4).join(' ').slice(0, 300);
+  const said = (test) => (output.get(test) ?? '').split('log of the service:')[0].split('\n').map((l) => l.trim()).filter((l) => l && !/^(=== |--- )/.test(l)).join(' ').slice(0, 300);
   const tests = [...verdicts.keys()].filter((t) => t && ![...verdicts.keys()].some((other) => other.startsWith(`${t}/`)));
   const mod = readFileSync(path.join(folder, 'go.mod'), 'utf8');
   for (const [prefix, module, contract] of clients) {
