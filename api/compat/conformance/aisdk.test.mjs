@@ -34,7 +34,7 @@ client({ name: '@ai-sdk/openai-compatible', package: '@ai-sdk/openai-compatible'
 client({ name: 'jina-ai-provider', package: 'jina-ai-provider', contract: 'Jina' }, async ({ url, check }) => {
   await texted(check, (id, fetch) => createJina({ baseURL: `${url}/v1`, apiKey: 'none', fetch }).textEmbeddingModel(id));
   await check('images by data URI', async () => {
-    sameImages((await embedMany({ model: createJina({ baseURL: `${url}/v1`, apiKey: 'none' }).multiModalEmbeddingModel(model), values: names.map(dataURI) })).embeddings);
+    await sameImages((await embedMany({ model: createJina({ baseURL: `${url}/v1`, apiKey: 'none' }).multiModalEmbeddingModel(model), values: names.map(dataURI) })).embeddings);
   });
 });
 

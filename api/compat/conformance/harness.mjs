@@ -122,7 +122,7 @@ export async function post(route, body, { headers = {}, url = service.url, metho
   const raw = body instanceof FormData || body instanceof Uint8Array || typeof body === 'string' || body === undefined;
   const response = await fetch(url + route, { method, body: raw ? body : JSON.stringify(body), headers: raw ? headers : { 'content-type': 'application/json', ...headers } });
   const text = await response.text();
-  const json = response.headers.get('content-type')?.startsWith('application/json');
+  const json = text && response.headers.get('content-type')?.startsWith('application/json');
   return { status: response.status, headers: response.headers, body: json ? JSON.parse(text) : text };
 }
 export const get = (route, options = {}) => post(route, undefined, { method: 'GET', ...options });

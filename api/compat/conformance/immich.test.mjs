@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import { once } from 'node:events';
-import { client, image, imageVector, long, names, same, startService, textVector, texts, webp } from './harness.mjs';
+import { client, image, imageVector, lockedService, long, names, same, startService, textVector, texts, webp } from './harness.mjs';
 
 const clip = 'ViT-B-32__openai';
 
@@ -112,8 +112,23 @@ client({ name: 'Immich server', version: 'v3', contract: 'Immich' }, async ({ ur
     }
   });
 
+  await check('its own listener needs no key, and serves nothing else', async () => {
+    const { url: main, log, stop } = await lockedService(['compat.immich.listen=127.0.0.1:0']);
+    try {
+      const own = `http://${/\bimmich"?[=:]"?([0-9.:]+)/.exec(log.find((l) => l.includes('serving')))[1]}`;
+      assert.deepEqual(await (await fetch(own)).json(), { message: 'Immich ML' });
+      assert.equal(await (await fetch(new URL('/ping', own))).text(), 'pong');
+      same(vector((await predict(own, visual(), { path: names[0] })).body), await imageVector(names[0]));
+      assert.equal((await fetch(new URL('/v1/models', own))).status, 404);
+      assert.equal(await (await fetch(new URL('/ping', main))).text(), 'pong');
+      assert.equal((await predict(main, visual(), { path: names[0] })).status, 401);
+    } finally {
+      await stop();
+    }
+  });
+
   const other = await upstream();
-  const service = await startService([`compat.immich.upstream=${other.url}`, 'compat.immich.listen=127.0.0.1:0']);
+  const service = await startService([`compat.immich.upstream=${other.url}`]);
   try {
     await check('with an upstream: CLIP is answered here', async () => {
       same(vector((await predict(service.url, visual(), { path: names[0] })).body), await imageVector(names[0]));
