@@ -10,8 +10,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/bytedance/sonic"
-
 	"hailoclip/cache"
 	"hailoclip/cache/sets"
 	"hailoclip/pipeline"
@@ -127,13 +125,10 @@ func (r *request) readImages(in *input) error {
 	})
 }
 
-// sentImage reads an image of a batch: {"image_url": ...}, or else the image in base64.
+// sentImage reads an image of a batch: an address, or else the image in base64, which has no colon.
 func (r *request) sentImage(raw []byte) sentImage {
-	var at struct {
-		ImageURL sonic.NoCopyRawMessage `json:"image_url"`
-	}
-	if raw[0] == '{' && fast.Unmarshal(raw, &at) == nil && given(at.ImageURL) {
-		return r.imageAt(at.ImageURL)
+	if bytes.HasPrefix(raw, []byte(`"http:`)) || bytes.HasPrefix(raw, []byte(`"https:`)) {
+		return r.imageAt(raw)
 	}
 	return sentImage{data: raw, json: true}
 }

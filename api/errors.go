@@ -101,6 +101,7 @@ var kinds = []struct {
 	{clip.ErrSetsLost, &kind{503, "unavailable", "", 5}},
 	{source.ErrNoImages, errInvalidImage},
 	{stream.ErrNoStream, &kind{404, "stream_not_found", "", 0}},
+	{stream.ErrNoSource, &kind{404, "source_not_found", "", 0}},
 	{stream.ErrEnded, &kind{404, "stream_not_found", "", 0}},
 	{stream.ErrFed, &kind{409, "stream_busy", "", 0}},
 	{stream.ErrStreamsFull, &kind{429, "queue_full", "", 5}},

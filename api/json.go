@@ -22,6 +22,7 @@ type input struct {
 	imageBad  bool                   // 'image' is there, and not a string
 	ImageURL  sonic.NoCopyRawMessage `json:"image_url"`
 	Prompts   sonic.NoCopyRawMessage
+	Labels    sonic.NoCopyRawMessage // where there are neither prompts nor a set
 	PromptSet sonic.NoCopyRawMessage `json:"prompt_set"`
 	TopK      sonic.NoCopyRawMessage `json:"top_k"` // as JSON, or as a query has it; likewise Threshold
 	Threshold sonic.NoCopyRawMessage
@@ -40,6 +41,7 @@ type input struct {
 	set     []byte   // likewise, of PromptSet
 	label   []byte   // likewise, of Label
 	address []byte   // likewise, of ImageURL
+	labels  []string // likewise, of Labels
 }
 
 // isJSON accepts JSON in any of its names; without a name a body counts as JSON.
@@ -59,6 +61,9 @@ func jsonReader(read func(*request, *input) error) func(*request) error {
 
 // readClassify reads what /v1/classify is asked.
 func readClassify(r *request, in *input) (err error) {
+	if r.flat, err = r.flag("flat"); err != nil {
+		return err
+	}
 	if r.address, err = in.imageURL(r); err != nil { // first: whoever sends one will send the rest right
 		return err
 	}
@@ -75,6 +80,9 @@ func (in *input) question(r *request) (err error) {
 		return err
 	}
 	if r.ask.PromptSet == "" {
+		if in.texts == nil && !given(in.Prompts) {
+			in.texts, in.Prompts = in.labels, in.Labels
+		}
 		if r.texts, err = in.prompts(r.rules.MaxPrompts, r.rules.MaxPromptBytes); err != nil {
 			return err
 		}
