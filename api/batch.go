@@ -10,6 +10,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"hailoclip/api/rawjson"
 	"hailoclip/cache"
 	"hailoclip/cache/sets"
 	"hailoclip/pipeline"
@@ -36,11 +37,12 @@ type batchItems struct {
 
 // sentImage is an image as it was sent. It lies in the body, or at an address.
 type sentImage struct {
-	data    []byte     // a JSON value, which should be the image in base64, or the image itself
-	json    bool       // it is the former
-	raw     decode.Raw // of a raw frame
-	address string     // where it is to be fetched; "": it is not
-	err     error      // why it cannot be used
+	data    []byte      // a JSON value, which should be the image in base64, or the image itself
+	json    bool        // it is the former
+	raw     decode.Raw  // of a raw frame
+	address string      // where it is to be fetched; "": it is not
+	head    decode.Plan // of a request in a dialect
+	err     error       // why it cannot be used
 }
 
 // imageResult is what came of an image.
@@ -94,13 +96,13 @@ func tooMany(what string, n, most int) error {
 
 // readArray calls do with each element of an array in the JSON, if there is one.
 func readArray(raw []byte, name string, most int, do func(element []byte)) error {
-	if given(raw) && raw[0] != '[' {
+	if rawjson.Given(raw) && raw[0] != '[' {
 		return fail(errInvalidRequest, "Missing or invalid '%s' array", name)
 	}
-	if n := elements(raw); n > most {
+	if n := rawjson.Elements(raw); n > most {
 		return tooMany(name, n, most)
 	}
-	eachElement(raw, do)
+	rawjson.EachElement(raw, do)
 	return nil
 }
 
@@ -328,8 +330,8 @@ func (r *request) outcomes() error {
 // appendFailure appends the fields of an item that has failed.
 func appendFailure(b []byte, err error) []byte {
 	o := outcomeOf(err)
-	b = appendString(append(b, `"error":`...), o.text)
-	return appendString(append(b, `,"code":`...), o.code)
+	b = rawjson.AppendString(append(b, `"error":`...), o.text)
+	return rawjson.AppendString(append(b, `,"code":`...), o.code)
 }
 
 // answerClassifyBatch writes the answer of /v1/classify/batch.

@@ -280,7 +280,7 @@ func TestAnotherKindOfBody(t *testing.T) {
 		media: "image/bmp", accepts: func(media []byte) bool { return string(media) == "image/bmp" }, limit: 10_000,
 		read: func(r *request) error { r.ask.Image = r.body; return nil },
 	})
-	s.rules.Load().router.POST(to.path, to.handle(s.other))
+	s.rules.Load().router.POST(to.path, to.handle(s.other, nil))
 	s.listen(t)
 	s.post(t, to.path, string(imageFile(goodImage)), "Content-Type", "image/bmp").wantOK(t)
 	s.post(t, to.path, classifyBody(goodImage, "")).wantOK(t)

@@ -76,7 +76,7 @@ func (s *service) tellCallers(callers chan<- fair.Caller) {
 			return clip.Result{}, nil
 		}),
 		answers: func(*request) error { return nil },
-	}).handle(s.other))
+	}).handle(s.other, nil))
 }
 
 // TestCallerIsHandedOn asks on two connections, twice on the first.

@@ -8,8 +8,7 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/bytedance/sonic"
-
+	"hailoclip/api/rawjson"
 	"hailoclip/cache/sets"
 	"hailoclip/pipeline"
 	"hailoclip/stages"
@@ -38,7 +37,7 @@ func readComparison(r *request, in *input) error {
 	defer func() { *in = input{} }()
 	for s, raw := range [2][]byte{in.A, in.B} {
 		name := "ab"[s : s+1]
-		n := elements(raw)
+		n := rawjson.Elements(raw)
 		switch {
 		case n == 0:
 			return fail(errInvalidRequest, "Missing or invalid '%s' array", name)
@@ -47,7 +46,7 @@ func readComparison(r *request, in *input) error {
 		}
 		var err error
 		items := make([]operand, 0, n)
-		eachElement(raw, func(raw []byte) {
+		rawjson.EachElement(raw, func(raw []byte) {
 			if err != nil {
 				return
 			}
@@ -68,21 +67,21 @@ func readComparison(r *request, in *input) error {
 // readOperand reads one item.
 func (r *request) readOperand(raw []byte) (operand, error) {
 	var one struct {
-		Text, Image, Vector sonic.NoCopyRawMessage
-		ImageURL            sonic.NoCopyRawMessage `json:"image_url"`
+		Text, Image, Vector rawjson.Raw
+		ImageURL            rawjson.Raw `json:"image_url"`
 	}
-	if fast.UnmarshalFromString(unsafe.String(unsafe.SliceData(raw), len(raw)), &one) != nil {
+	if rawjson.Unmarshal(unsafe.String(unsafe.SliceData(raw), len(raw)), &one) != nil {
 		return operand{}, errOperand
 	}
 	m, n := r.itemsOf(), 0
 	for _, value := range [...][]byte{one.Text, one.Image, one.ImageURL, one.Vector} {
-		if given(value) {
+		if rawjson.Given(value) {
 			n++
 		}
 	}
 	switch {
 	case n != 1:
-	case given(one.Text):
+	case rawjson.Given(one.Text):
 		in := input{Text: one.Text}
 		text, err := in.text(r.rules.MaxPromptBytes)
 		if err == nil && len(m.texts) == maxBatchTexts {
@@ -90,12 +89,12 @@ func (r *request) readOperand(raw []byte) (operand, error) {
 		}
 		m.addText(text, nil)
 		return operand{kind: aText, n: len(m.texts) - 1}, err
-	case given(one.Vector):
+	case rawjson.Given(one.Vector):
 		vector, err := readVector(one.Vector, r.server.svc.Engine.Dimension())
 		return operand{kind: aVector, vector: vector}, err
 	default:
 		image := sentImage{data: one.Image, json: true}
-		if given(one.ImageURL) {
+		if rawjson.Given(one.ImageURL) {
 			image = r.imageAt(one.ImageURL)
 		}
 		if image.err == nil && len(m.images) == maxBatchImages {
@@ -119,11 +118,11 @@ func readVector(raw []byte, dimension int) ([]float32, error) {
 		}
 		v = sets.ParseVector(b)
 	} else {
-		if n := elements(raw); n != dimension {
+		if n := rawjson.Elements(raw); n != dimension {
 			return nil, fail(errInvalidRequest, "'vector' has %d numbers, those of the model have %d", n, dimension)
 		}
 		var ok bool
-		if v, ok = floats(raw); !ok {
+		if v, ok = rawjson.Floats(raw); !ok {
 			return nil, fail(errInvalidRequest, "'vector' has elements that are not numbers")
 		}
 	}

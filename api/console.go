@@ -45,7 +45,11 @@ func (s *Server) home(r *request) error {
 // served is every path with its methods.
 func (s *Server) served() map[string][]string {
 	paths := map[string][]string{}
-	for _, to := range s.routes(s.rules.Load()) {
+	by := s.rules.Load()
+	for _, d := range s.compatRoutes(by) {
+		paths[d.path] = append(paths[d.path], strings.Fields(d.methods)...)
+	}
+	for _, to := range s.routes(by) {
 		paths[to.path] = append(paths[to.path], strings.Fields(to.methods)...)
 	}
 	return paths

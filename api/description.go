@@ -9,6 +9,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"hailoclip/api/console"
+	"hailoclip/api/rawjson"
 )
 
 //go:embed openapi.yaml
@@ -57,7 +58,7 @@ func appendNode(b []byte, n *yaml.Node) (_ []byte, err error) {
 			if i > 0 {
 				b = append(b, ',')
 			}
-			b = append(appendString(b, n.Content[i].Value), ':')
+			b = append(rawjson.AppendString(b, n.Content[i].Value), ':')
 			if b, err = appendNode(b, n.Content[i+1]); err != nil {
 				return nil, err
 			}

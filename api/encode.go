@@ -3,14 +3,12 @@ package api
 import (
 	"bytes"
 	"cmp"
-	"encoding/json"
 	"strconv"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/valyala/fasthttp"
 
+	"hailoclip/api/rawjson"
 	"hailoclip/pipeline"
 	"hailoclip/stages/clip"
 )
@@ -24,11 +22,11 @@ func setJSON(ctx *fasthttp.RequestCtx, build func([]byte) []byte) {
 // appendError appends {"error": ..., "code": ..., "request_id": ...}.
 func appendError(b []byte, o outcome, id string) []byte {
 	b = append(b, `{"error":`...)
-	b = appendString(b, o.text)
+	b = rawjson.AppendString(b, o.text)
 	b = append(b, `,"code":`...)
-	b = appendString(b, o.code)
+	b = rawjson.AppendString(b, o.code)
 	b = append(b, `,"request_id":`...)
-	b = appendString(b, id)
+	b = rawjson.AppendString(b, id)
 	return append(b, '}')
 }
 
@@ -52,9 +50,9 @@ func appendEnd(b []byte, r *request, start time.Time) []byte {
 		b = appendTimings(b, r.eachTiming)
 	}
 	b = append(b, `,"model":`...)
-	b = appendString(b, r.server.svc.Engine.Model())
+	b = rawjson.AppendString(b, r.server.svc.Engine.Model())
 	b = append(b, `,"request_id":`...)
-	b = appendString(b, r.id)
+	b = rawjson.AppendString(b, r.id)
 	return append(b, '}')
 }
 
@@ -134,16 +132,16 @@ func appendClassification(b []byte, r *request, took time.Duration) []byte {
 func appendScoring(b []byte, r *request, took time.Duration) []byte {
 	scale := r.server.svc.Engine.LogitScale()
 	if set := r.result.Set; set != nil {
-		b = append(appendString(append(b, `,"prompt_set":`...), set.Name), `,"etag":`...)
-		b = append(appendString(b, set.ETag), `,"score_source":`...)
-		b = append(appendString(b, set.ScoreSource), `,"temperature":`...)
-		b = appendFloat(b, cmp.Or(set.Scoring.Temperature, 1))
+		b = append(rawjson.AppendString(append(b, `,"prompt_set":`...), set.Name), `,"etag":`...)
+		b = append(rawjson.AppendString(b, set.ETag), `,"score_source":`...)
+		b = append(rawjson.AppendString(b, set.ScoreSource), `,"temperature":`...)
+		b = rawjson.AppendFloat(b, cmp.Or(set.Scoring.Temperature, 1))
 		scale = set.Scoring.LogitScale
 	}
 	b = append(b, `,"inference_time_ms":`...)
 	b = appendMillis(b, took)
 	b = append(b, `,"logit_scale":`...)
-	return appendFloat(b, scale)
+	return rawjson.AppendFloat(b, scale)
 }
 
 // appendMatches appends what one image was found to show: of texts, or of the labels of the set that has answered.
@@ -158,15 +156,15 @@ func appendMatches(b []byte, texts []string, r *clip.Result) []byte {
 			b = append(b, ',')
 		}
 		b = append(b, `{"text":`...)
-		b = appendString(b, texts[m.Label])
+		b = rawjson.AppendString(b, texts[m.Label])
 		b = append(b, `,"score":`...)
-		b = appendFloat(b, m.Score)
+		b = rawjson.AppendFloat(b, m.Score)
 		b = append(b, `,"rank":`...)
 		b = strconv.AppendInt(b, int64(i+1), 10)
 		b = append(b, `,"cosine":`...)
-		b = appendFloat(b, m.Cosine)
+		b = rawjson.AppendFloat(b, m.Cosine)
 		b = append(b, `,"probability":`...)
-		b = appendFloat(b, m.Probability)
+		b = rawjson.AppendFloat(b, m.Probability)
 		if set != nil && set.Thresholds[m.Label] != nil {
 			b = append(b, `,"above_threshold":`...)
 			b = strconv.AppendBool(b, m.Score >= set.Thresholds[m.Label].Enter)
@@ -182,7 +180,7 @@ func appendMatches(b []byte, texts []string, r *clip.Result) []byte {
 		b = strconv.AppendBool(b, r.Reason == "")
 		if r.Reason != "" {
 			b = append(b, `,"reason":`...)
-			b = appendString(b, string(r.Reason))
+			b = rawjson.AppendString(b, string(r.Reason))
 		}
 	}
 	return b
@@ -203,14 +201,11 @@ func appendEmbedding(b []byte, r *request, took time.Duration) []byte {
 	return appendMillis(b, took)
 }
 
-// appendFloat appends the shortest number that reads back as f, which must be finite.
-func appendFloat(b []byte, f float64) []byte { return strconv.AppendFloat(b, f, 'g', -1, 64) }
-
 // appendMillis appends d in milliseconds, to the microsecond.
 func appendMillis(b []byte, d time.Duration) []byte {
 	us := d.Round(time.Microsecond).Microseconds()
 	if us < 0 || us >= 1e9 {
-		return appendFloat(b, float64(us)/1000)
+		return rawjson.AppendFloat(b, float64(us)/1000)
 	}
 	// As appendFloat does, for a fraction of its time: every answer has a dozen of them.
 	b = strconv.AppendInt(b, us/1000, 10)
@@ -219,33 +214,4 @@ func appendMillis(b []byte, d time.Duration) []byte {
 		b = bytes.TrimRight(b, "0")
 	}
 	return b
-}
-
-// appendString appends s as a JSON string. Bytes that are not UTF-8 become U+FFFD; U+2028 and
-// U+2029 are escaped, because JavaScript once took them for line ends.
-func appendString(b []byte, s string) []byte {
-	isASCII := true
-	for i := range len(s) {
-		switch c := s[i]; {
-		case c < ' ', c == '"', c == '\\':
-			return appendEscaped(b, s)
-		case c >= utf8.RuneSelf:
-			isASCII = false
-		}
-	}
-	if !isASCII && (!utf8.ValidString(s) || strings.ContainsAny(s, "\u2028\u2029")) {
-		return appendEscaped(b, s)
-	}
-	b = append(b, '"')
-	b = append(b, s...)
-	return append(b, '"')
-}
-
-// appendEscaped is appendString for the few that need it.
-func appendEscaped(b []byte, s string) []byte {
-	quoted := bytes.NewBuffer(b)
-	e := json.NewEncoder(quoted)
-	e.SetEscapeHTML(false)
-	_ = e.Encode(s)                        // strings always work
-	return quoted.Bytes()[:quoted.Len()-1] // without the line's end
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"hailoclip/api/rawjson"
 	"hailoclip/cache"
 	"hailoclip/stages"
 	"hailoclip/stages/clip"
@@ -16,7 +17,7 @@ import (
 
 func checkString(t *testing.T, s string) {
 	t.Helper()
-	encoded := appendString([]byte("x"), s)[1:]
+	encoded := rawjson.AppendString([]byte("x"), s)[1:]
 	var got string
 	if err := json.Unmarshal(encoded, &got); err != nil {
 		t.Fatalf("%q became %s: %v", s, encoded, err)
@@ -51,7 +52,7 @@ func TestAppendNumbers(t *testing.T) {
 	numbers := []float64{0, math.Copysign(0, -1), 1, -1, 0.1, 1.0 / 3, 1e-7, 5e-324, math.MaxFloat64, 1e21, 123456789.125, math.SmallestNonzeroFloat32}
 	for _, f := range numbers {
 		var got float64
-		if b := appendFloat(nil, f); json.Unmarshal(b, &got) != nil || got != f {
+		if b := rawjson.AppendFloat(nil, f); json.Unmarshal(b, &got) != nil || got != f {
 			t.Errorf("%v became %s, which reads %v", f, b, got)
 		}
 	}
@@ -66,7 +67,7 @@ func TestAppendNumbers(t *testing.T) {
 func TestAppendMillis(t *testing.T) {
 	for us := int64(1); us < 1e13; us = us*21/20 + 1 {
 		for _, us := range []int64{us, -us, us / 10 * 10, us / 1000 * 1000} {
-			if got, want := string(appendMillis([]byte("0"), time.Duration(us*1000))), "0"+string(appendFloat(nil, float64(us)/1000)); got != want {
+			if got, want := string(appendMillis([]byte("0"), time.Duration(us*1000))), "0"+string(rawjson.AppendFloat(nil, float64(us)/1000)); got != want {
 				t.Errorf("%d us is %s, want %s", us, got, want)
 			}
 		}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"hailoclip/api/compat"
+	"hailoclip/api/rawjson"
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
 	"hailoclip/api/stream/source"
@@ -42,6 +44,7 @@ var (
 	errInvalidRequest  = &kind{400, "invalid_request", "", 0}
 	errInvalidPrompts  = &kind{400, "invalid_prompts", "", 0}
 	errInvalidImage    = &kind{400, "invalid_image", "", 0}
+	errNotFetched      = &kind{400, "invalid_image", "The image could not be fetched from image_url", 0} // why is none of the caller's business
 	errUnauthorized    = &kind{401, "unauthorized", "", 0}
 	errRevoked         = &kind{401, "unauthorized", "The key has been revoked", 0} // of what had begun with it
 	errMayNot          = &kind{403, "not_allowed", "", 0}
@@ -63,6 +66,7 @@ var (
 	errGone            = &kind{499, "client_gone", "The client has closed the connection", 0} // for the log
 	errInternalFailure = &kind{500, "internal_error", internalSentence, 0}
 	errEncodeText      = &kind{500, "encode_failed", "Failed to encode text", 0}
+	errNoImage         = &kind{503, "unavailable", "The source gives no image, see the service's log for this request_id", 5}
 	errNotReady        = &kind{503, "not_ready", "", 5}
 	errStopping        = &kind{503, "stopping", "The service is stopping", 5}
 	errTooManyConns    = &kind{503, "too_many_connections", "Too many connections, try again later", 1}
@@ -77,6 +81,10 @@ var kinds = []struct {
 	err error
 	*kind
 }{
+	{rawjson.ErrInvalid, errInvalidJSON},
+	{compat.ErrRequest, errInvalidRequest},
+	{compat.ErrImage, errInvalidImage},
+	{compat.ErrModel, &kind{404, "model_not_found", "", 0}},
 	{decode.ErrNotImage, errInvalidImage},
 	{decode.ErrTruncated, errInvalidImage},
 	{decode.ErrCorrupt, errInvalidImage},
@@ -197,14 +205,20 @@ func (c *conn) readError(err error) error {
 	}
 }
 
-// writeError makes the answer for an error.
-func writeError(ctx *fasthttp.RequestCtx, id string, o outcome) {
-	ctx.SetStatusCode(o.status)
+// writeError makes the answer for an error. body appends its body and returns its status.
+func writeError(ctx *fasthttp.RequestCtx, o outcome, body func(b []byte) ([]byte, int)) {
 	if o.status == fasthttp.StatusUnauthorized {
 		ctx.Response.Header.Set(fasthttp.HeaderWWWAuthenticate, `Bearer realm="hailo-clip"`)
 	}
 	if o.retry > 0 {
 		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, strconv.Itoa(o.retry))
 	}
-	setJSON(ctx, func(b []byte) []byte { return appendError(b, o, id) })
+	if o.status == errInternalFailure.status {
+		ctx.Response.Header.Set("X-Should-Retry", "false") // clients of OpenAI would
+	}
+	setJSON(ctx, func(b []byte) []byte {
+		b, status := body(b)
+		ctx.SetStatusCode(status)
+		return b
+	})
 }

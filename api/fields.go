@@ -1,17 +1,14 @@
 package api
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
-	"unicode/utf16"
-	"unicode/utf8"
 	"unsafe"
 
+	"hailoclip/api/rawjson"
 	"hailoclip/cache/sets"
 )
 
@@ -19,7 +16,7 @@ var errNoURL = fail(errInvalidRequest, "image_url is not supported, send the ima
 
 // noURL refuses an image_url where none is read.
 func (in *input) noURL() error {
-	if given(in.ImageURL) || in.address != nil {
+	if rawjson.Given(in.ImageURL) || in.address != nil {
 		return errNoURL
 	}
 	return nil
@@ -42,7 +39,7 @@ func (in *input) imageURL(r *request) (address string, err error) {
 
 // addressIn returns a copy of the address in a JSON value.
 func addressIn(raw []byte) (address string, err error) {
-	if raw[0] != '"' || fast.Unmarshal(raw, &address) != nil || address == "" {
+	if raw[0] != '"' || rawjson.Unmarshal(string(raw), &address) != nil || address == "" {
 		err = fail(errInvalidRequest, "Invalid 'image_url': it must be the address of an image")
 	}
 	return strings.Clone(address), err
@@ -63,19 +60,16 @@ func (in *input) decodeImage(body []byte, scratch *[scratchBytes]byte) ([]byte, 
 	return slices.Clip(image), err
 }
 
-// given says that a field is there and not null.
-func given(raw []byte) bool { return len(raw) > 0 && string(raw) != "null" }
-
 // promptSet is the name of the prompt set to classify by instead of prompts; "" where there is none.
 func (in *input) promptSet() (string, error) {
-	if !given(in.PromptSet) && len(in.set) == 0 {
+	if !rawjson.Given(in.PromptSet) && len(in.set) == 0 {
 		return "", nil
 	}
-	if in.texts != nil || given(in.Prompts) {
+	if in.texts != nil || rawjson.Given(in.Prompts) {
 		return "", fail(errInvalidRequest, "'prompts' and 'prompt_set' exclude each other")
 	}
 	name := string(in.set)
-	isText := !given(in.PromptSet) || in.PromptSet[0] == '"' && fast.UnmarshalFromString(string(in.PromptSet), &name) == nil
+	isText := !rawjson.Given(in.PromptSet) || in.PromptSet[0] == '"' && rawjson.Unmarshal(string(in.PromptSet), &name) == nil
 	if !isText || !sets.ValidName(name) {
 		return "", fail(errInvalidRequest, "Invalid 'prompt_set': it must be a name of 1 to 64 letters, digits, '.', '_' and '-'")
 	}
@@ -84,7 +78,7 @@ func (in *input) promptSet() (string, error) {
 
 // prompts returns copies of the prompts, so that nobody who keeps one keeps the body.
 func (in *input) prompts(maxPrompts, maxBytes int) (prompts []string, err error) {
-	n := max(elements(in.Prompts), len(in.texts))
+	n := max(rawjson.Elements(in.Prompts), len(in.texts))
 	if n == 0 {
 		return nil, fail(errInvalidPrompts, "Missing or invalid 'prompts' array")
 	}
@@ -111,10 +105,10 @@ func (in *input) prompts(maxPrompts, maxBytes int) (prompts []string, err error)
 func (in *input) promptArray(n int) ([]string, error) {
 	prompts := make([]string, 0, n)
 	raw := string(in.Prompts) // the copy
-	if fast.UnmarshalFromString(raw, &prompts) != nil {
+	if rawjson.Unmarshal(raw, &prompts) != nil {
 		return nil, in.wrongPrompt()
 	}
-	if half := halfCharacter(raw); half != "" {
+	if half := rawjson.HalfCharacter(raw); half != "" {
 		return nil, fail(errInvalidPrompts, "'prompts' has %s, which is half of a character", half)
 	}
 	return prompts, nil
@@ -122,61 +116,6 @@ func (in *input) promptArray(n int) ([]string, error) {
 
 // textBytes is the length of a text as the limits count it: tokenizers do not see white space around it.
 func textBytes(text string) int { return len(strings.TrimSpace(text)) }
-
-// elements counts the elements of a JSON array; 0 when raw, which must be valid JSON, is none.
-func elements(raw []byte) (n int) {
-	eachElement(raw, func([]byte) { n++ })
-	return n
-}
-
-// eachElement calls do with each element of a JSON array, without white space around it; not at all when raw, which must
-// be valid JSON, is none.
-func eachElement(raw []byte, do func(element []byte)) {
-	if len(raw) < 2 || raw[0] != '[' {
-		return
-	}
-	begin, depth := 1, 1
-	for i := 1; i < len(raw); i++ {
-		end := false
-		switch raw[i] {
-		case '"':
-			i += stringEnd(raw[i:])
-		case '[', '{':
-			depth++
-		case ']', '}':
-			depth--
-			end = depth == 0
-		case ',':
-			end = depth == 1
-		}
-		if !end {
-			continue
-		}
-		if element := bytes.TrimSpace(raw[begin:i]); len(element) > 0 {
-			do(element)
-		}
-		begin = i + 1
-		if depth == 0 {
-			return
-		}
-	}
-}
-
-// stringEnd is where the quote lies that ends the JSON string at the start of raw.
-func stringEnd(raw []byte) int {
-	for end := 1; end < len(raw); end++ {
-		quote := bytes.IndexByte(raw[end:], '"')
-		if quote < 0 {
-			break
-		}
-		end += quote
-		text := raw[1:end]
-		if escapes := len(text) - len(bytes.TrimRight(text, `\`)); escapes%2 == 0 {
-			return end
-		}
-	}
-	return len(raw)
-}
 
 // wrongPrompt finds the prompt that is not a string.
 func (in *input) wrongPrompt() error {
@@ -193,10 +132,10 @@ func (in *input) wrongPrompt() error {
 // topK is how many matches are wanted: an integer from 1, 3 unless given, never above n.
 func (in *input) topK(n int) (int, error) {
 	const fallback = 3
-	if !given(in.TopK) {
+	if !rawjson.Given(in.TopK) {
 		return min(fallback, n), nil
 	}
-	k, ok := number(in.TopK)
+	k, ok := rawjson.Number(in.TopK)
 	if !ok || k != math.Trunc(k) || k < 1 {
 		return 0, fail(errInvalidRequest, "Invalid 'top_k': it must be an integer of at least 1")
 	}
@@ -205,43 +144,24 @@ func (in *input) topK(n int) (int, error) {
 
 // threshold is the smallest score wanted; cut is false where none was given.
 func (in *input) threshold() (t float64, cut bool, err error) {
-	if !given(in.Threshold) {
+	if !rawjson.Given(in.Threshold) {
 		return 0, false, nil
 	}
-	t, ok := number(in.Threshold)
+	t, ok := rawjson.Number(in.Threshold)
 	if !ok || t < 0 || t > 1 {
 		return 0, false, fail(errInvalidRequest, "Invalid 'threshold': it must be a number from 0 to 1")
 	}
 	return t, true, nil
 }
 
-// number reads a JSON number, also where a query or a form has it.
-func number(raw []byte) (float64, bool) {
-	if c := raw[0]; c != '-' && (c < '0' || c > '9') || len(bytes.Trim(raw, "0123456789.eE+-")) > 0 {
-		return 0, false // a string, true, or what only strconv takes for a number
-	}
-	f, err := strconv.ParseFloat(string(raw), 64)
-	return f, err == nil
-}
-
-// floats reads a JSON array of numbers; ok is false where an element is none. It allocates in proportion to raw.
-func floats(raw []byte) (v []float32, ok bool) {
-	ok = true
-	eachElement(raw, func(element []byte) {
-		f, isNumber := number(element)
-		v, ok = append(v, float32(f)), ok && isNumber
-	})
-	return v, ok
-}
-
 // text returns a copy of the text to embed.
 func (in *input) text(maxBytes int) (string, error) {
 	var text string
 	raw := string(in.Text) // the copy
-	if !given(in.Text) || raw[0] != '"' || fast.UnmarshalFromString(raw, &text) != nil {
+	if !rawjson.Given(in.Text) || raw[0] != '"' || rawjson.Unmarshal(raw, &text) != nil {
 		return checkText("", maxBytes)
 	}
-	if half := halfCharacter(raw); half != "" {
+	if half := rawjson.HalfCharacter(raw); half != "" {
 		return "", fail(errInvalidRequest, "'text' has %s, which is half of a character", half)
 	}
 	return checkText(text, maxBytes)
@@ -256,30 +176,6 @@ func checkText(text string, maxBytes int) (string, error) {
 		return "", fail(errInvalidRequest, "'text' is too long: %d bytes, at most %d are allowed", n, maxBytes)
 	}
 	return text, nil
-}
-
-// halfCharacter finds an escape in JSON, which must be valid, that is one half of a surrogate pair without the
-// other. Decoders put U+FFFD in its place, and the answer would be for another text.
-func halfCharacter(raw string) string {
-	unit := func(raw string) rune {
-		if !strings.HasPrefix(raw, `\u`) || len(raw) < 6 {
-			return 0
-		}
-		n, _ := strconv.ParseUint(raw[2:6], 16, 16)
-		return rune(n)
-	}
-	for i := strings.IndexByte(raw, '\\'); i >= 0; i = strings.IndexByte(raw, '\\') {
-		raw = raw[i:]
-		first, end := unit(raw), min(2, len(raw))
-		if utf16.IsSurrogate(first) {
-			if utf16.DecodeRune(first, unit(raw[6:])) == utf8.RuneError {
-				return raw[:6]
-			}
-			end = 12
-		}
-		raw = raw[end:]
-	}
-	return ""
 }
 
 // trimmed cuts the white space around texts that are over the limit with it, which the encoder does not see

@@ -9,14 +9,12 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"hailoclip/api/rawjson"
 	"hailoclip/api/stream/event"
 	"hailoclip/api/stream/source"
 	"hailoclip/pipeline"
 	"hailoclip/stages"
 )
-
-// errNoImage is all that a caller is told where a source of the configuration gives no image. The log has the reason.
-var errNoImage = &kind{503, "unavailable", "The source gives no image, see the service's log for this request_id", 5}
 
 func anyMedia([]byte) bool { return true }
 
@@ -117,16 +115,16 @@ func appendFlat(b []byte, r *request, took time.Duration) []byte {
 	if matched {
 		label, score = firstCharacters(names[matches[0].Label], maxState), matches[0].Score
 	}
-	b = appendString(append(b, `"label":`...), label)
-	b = appendFloat(append(b, `,"score":`...), score)
+	b = rawjson.AppendString(append(b, `"label":`...), label)
+	b = rawjson.AppendFloat(append(b, `,"score":`...), score)
 	b = strconv.AppendBool(append(b, `,"matched":`...), matched)
 	if r.result.Reason != "" {
-		b = appendString(append(b, `,"reason":`...), string(r.result.Reason))
+		b = rawjson.AppendString(append(b, `,"reason":`...), string(r.result.Reason))
 	}
 	b = append(b, `,"ts":"`...)
 	b = append(r.arrived.UTC().AppendFormat(b, "2006-01-02T15:04:05.000Z07:00"), '"')
 	if r.source != "" {
-		b = appendString(append(b, `,"source":`...), r.source)
+		b = rawjson.AppendString(append(b, `,"source":`...), r.source)
 	}
 	b = append(b, `,"labels":{`...)
 	for i, m := range matches {
@@ -137,7 +135,7 @@ func appendFlat(b []byte, r *request, took time.Duration) []byte {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = appendFloat(append(appendString(b, name), ':'), m.Score)
+		b = rawjson.AppendFloat(append(rawjson.AppendString(b, name), ':'), m.Score)
 	}
 	return appendScoring(append(b, '}'), r, took)
 }

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"hailoclip/api/rawjson"
 )
 
 // generator makes requests for operations by their description: as they should be, and wrong in one way or several.
@@ -244,7 +246,7 @@ func (g *generator) appendValue(b []byte, v any) []byte {
 			if i > 0 {
 				b = append(b, ',')
 			}
-			b = g.appendValue(append(appendString(b, name), ':'), v[name])
+			b = g.appendValue(append(rawjson.AppendString(b, name), ':'), v[name])
 		}
 		return append(b, '}')
 	case []any:

@@ -11,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/bytedance/sonic"
+
+	"hailoclip/api/rawjson"
 )
 
 // TestSonicIsNative fails when a new Go release makes sonic fall back to encoding/json, which
@@ -47,7 +49,7 @@ func TestElements(t *testing.T) {
 		`[1]`: 1, `[""]`: 1, `["a,b"]`: 1, `["\",\"","\\",","]`: 3, `[[1,2],{"a":1,"b":2}, 3]`: 3,
 	}
 	for raw, want := range cases {
-		if got := elements([]byte(raw)); got != want {
+		if got := rawjson.Elements([]byte(raw)); got != want {
 			t.Errorf("%s has %d elements, want %d", raw, got, want)
 		}
 	}
@@ -60,17 +62,17 @@ func FuzzElements(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		var got []string
-		eachElement(raw, func(element []byte) { got = append(got, string(element)) }) // whatever it is, no panic
+		rawjson.EachElement(raw, func(element []byte) { got = append(got, string(element)) }) // whatever it is, no panic
 		if raw = bytes.TrimSpace(raw); !json.Valid(raw) {
 			return
 		}
 		got = nil
-		eachElement(raw, func(element []byte) { got = append(got, string(element)) })
+		rawjson.EachElement(raw, func(element []byte) { got = append(got, string(element)) })
 		var want []json.RawMessage
 		if raw[0] == '[' {
 			noError(t, json.Unmarshal(raw, &want))
 		}
-		if len(got) != len(want) || elements(raw) != len(want) {
+		if len(got) != len(want) || rawjson.Elements(raw) != len(want) {
 			t.Fatalf("%d elements in %q, want %d", len(got), raw, len(want))
 		}
 		for i := range got {
@@ -164,7 +166,7 @@ func FuzzInput(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		got, err := use((*input).parse, body)
 		if err != nil {
-			if !errors.Is(err, errInvalidJSON) || len(err.Error()) > 200 {
+			if !errors.Is(err, rawjson.ErrInvalid) || len(err.Error()) > 200 {
 				t.Fatalf("%v", err)
 			}
 			if json.Valid(body) && utf8.Valid(body) && bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("{")) {

@@ -3,36 +3,29 @@ package api
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"math"
-	"unicode/utf8"
-	"unsafe"
 
-	"github.com/bytedance/sonic"
-	"github.com/segmentio/asm/ascii"
+	"hailoclip/api/rawjson"
 )
-
-// fast validates strings but does not copy them: those without escapes lie in the body.
-var fast = sonic.Config{ValidateString: true}.Froze()
 
 // input is what a request says in its body, a JSON object or something else, and in its query. Everything in it but texts
 // may lie there. A field that is missing is empty, one that is null is "null".
 type input struct {
 	Image     string
-	imageBad  bool                   // 'image' is there, and not a string
-	ImageURL  sonic.NoCopyRawMessage `json:"image_url"`
-	Prompts   sonic.NoCopyRawMessage
-	Labels    sonic.NoCopyRawMessage // where there are neither prompts nor a set
-	PromptSet sonic.NoCopyRawMessage `json:"prompt_set"`
-	TopK      sonic.NoCopyRawMessage `json:"top_k"` // as JSON, or as a query has it; likewise Threshold
-	Threshold sonic.NoCopyRawMessage
-	Text      sonic.NoCopyRawMessage
-	Images    sonic.NoCopyRawMessage // of a batch
-	Texts     sonic.NoCopyRawMessage
-	A, B      sonic.NoCopyRawMessage // sides of a comparison
-	Label     sonic.NoCopyRawMessage
-	Vector    sonic.NoCopyRawMessage
-	Event     sonic.NoCopyRawMessage
+	imageBad  bool        // 'image' is there, and not a string
+	ImageURL  rawjson.Raw `json:"image_url"`
+	Prompts   rawjson.Raw
+	Labels    rawjson.Raw // where there are neither prompts nor a set
+	PromptSet rawjson.Raw `json:"prompt_set"`
+	TopK      rawjson.Raw `json:"top_k"` // as JSON, or as a query has it; likewise Threshold
+	Threshold rawjson.Raw
+	Text      rawjson.Raw
+	Images    rawjson.Raw // of a batch
+	Texts     rawjson.Raw
+	A, B      rawjson.Raw // sides of a comparison
+	Label     rawjson.Raw
+	Vector    rawjson.Raw
+	Event     rawjson.Raw
 
 	binary  bool     // the body is not JSON: file is instead of Image
 	file    []byte   // nil: there is none
@@ -80,7 +73,7 @@ func (in *input) question(r *request) (err error) {
 		return err
 	}
 	if r.ask.PromptSet == "" {
-		if in.texts == nil && !given(in.Prompts) {
+		if in.texts == nil && !rawjson.Given(in.Prompts) {
 			in.texts, in.Prompts = in.labels, in.Labels
 		}
 		if r.texts, err = in.prompts(r.rules.MaxPrompts, r.rules.MaxPromptBytes); err != nil {
@@ -119,74 +112,20 @@ func readText(r *request, in *input) (err error) {
 	return err
 }
 
-// parse reads body, which must not change while the input is in use. Unknown fields are
-// ignored; of a field that comes twice the last one counts. Names are matched without regard
-// to case, as encoding/json does. The body is UTF-8, with or without a byte order mark.
+// parse reads body as rawjson.Object does. body must not change while the input is in use.
 func (in *input) parse(body []byte) error {
-	body, err := utf8Text(body)
-	if err != nil {
-		return err
-	}
-	trimmed := bytes.TrimLeft(body, " \t\r\n")
-	if len(trimmed) == 0 {
-		return fail(errInvalidJSON, "The body is empty: send a JSON object")
-	}
 	*in = input{}
-	if trimmed[0] == '{' && fast.UnmarshalFromString(unsafe.String(unsafe.SliceData(body), len(body)), in) == nil {
-		return nil
-	}
-	return in.parseSlowly(body)
+	return rawjson.Read(body, in, in.parseSlowly)
 }
 
-// utf8Text returns the body without its byte order mark. Anything that is not UTF-8 is refused,
-// because decoders of JSON put U+FFFD in its place, and the answer would be for another text.
-// The look at every byte takes about 4 us for 100 kB of base64 on amd64.
-func utf8Text(body []byte) ([]byte, error) {
-	if name := otherUnicode(body); name != "" {
-		return nil, fail(errInvalidJSON, "The body is %s: send JSON as UTF-8", name)
-	}
-	body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf"))
-	if !ascii.Valid(body) && !utf8.Valid(body) {
-		at, r, size := 0, rune(0), 0
-		for ; r != utf8.RuneError || size != 1; at += size {
-			r, size = utf8.DecodeRune(body[at:])
-		}
-		return nil, fail(errInvalidJSON, "The body is not valid UTF-8, at byte %d", at)
-	}
-	return body, nil
-}
-
-// otherUnicode names the encoding of JSON that is not UTF-8 by its first bytes: a byte order mark, or
-// the zeros about its first character, which is one of ASCII.
-func otherUnicode(body []byte) string {
-	if len(body) < 4 {
-		body = append(body[:len(body):len(body)], "    "[len(body):]...)
-	}
-	a, b, c, d := body[0], body[1], body[2], body[3]
-	switch {
-	case a == 0 && b == 0, a == 0xff && b == 0xfe && c == 0 && d == 0, a != 0 && b == 0 && c == 0 && d == 0:
-		return "UTF-32"
-	case a == 0xff && b == 0xfe, a == 0xfe && b == 0xff, a == 0, b == 0:
-		return "UTF-16"
-	}
-	return ""
-}
-
-// parseSlowly is for bodies that the fast way refused: it finds out why, with errors that are fit for a client, which
-// sonic's are not (they quote the body). It accepts what encoding/json accepts, so nested deeper than sonic goes.
+// parseSlowly is for bodies that the fast way refused, see rawjson.Slowly.
 func (in *input) parseSlowly(body []byte) error {
 	var raw struct {
 		input
 		Image json.RawMessage // instead of input's
 	}
-	if err := json.Unmarshal(body, &raw); err != nil {
-		if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
-			return fail(errInvalidJSON, "The body is not valid JSON: %s, at byte %d", syntax.Error(), syntax.Offset)
-		}
-		return fail(errInvalidJSON, "The body must be a JSON object")
-	}
-	if bytes.Equal(bytes.TrimSpace(body), []byte("null")) {
-		return fail(errInvalidJSON, "The body must be a JSON object")
+	if err := rawjson.Slowly(body, &raw); err != nil {
+		return err
 	}
 	*in = raw.input
 	in.imageBad = raw.Image != nil && json.Unmarshal(raw.Image, &in.Image) != nil

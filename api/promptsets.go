@@ -17,6 +17,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"hailoclip/api/rawjson"
 	"hailoclip/api/stream/event"
 	"hailoclip/cache/sets"
 	"hailoclip/pipeline"
@@ -152,11 +153,11 @@ func readPromptSet(r *request) error {
 	if err != nil {
 		return err
 	}
-	text, err := utf8Text(r.body)
+	text, err := rawjson.UTF8(r.body)
 	if err != nil {
 		return err
 	}
-	if half := halfCharacter(unsafe.String(unsafe.SliceData(text), len(text))); half != "" && json.Valid(text) {
+	if half := rawjson.HalfCharacter(unsafe.String(unsafe.SliceData(text), len(text))); half != "" && json.Valid(text) {
 		return fail(errInvalidRequest, "The set has %s, which is half of a character", half)
 	}
 	if ask.definition, err = sets.ParseJSON(text); err != nil {
@@ -216,13 +217,13 @@ func readExample(r *request, in *input) error {
 	r.set = ask
 	hasImage := in.binary || in.Image != "" || in.imageBad
 	switch {
-	case given(in.Vector) && hasImage, given(in.Event) && (hasImage || given(in.Vector)):
+	case rawjson.Given(in.Vector) && hasImage, rawjson.Given(in.Event) && (hasImage || rawjson.Given(in.Vector)):
 		return fail(errInvalidRequest, "'image', 'vector' and 'event' exclude each other")
-	case given(in.Vector):
+	case rawjson.Given(in.Vector):
 		ask.example.Vector, err = in.vector()
 		return err
-	case given(in.Event):
-		if in.Event[0] != '"' || fast.Unmarshal(in.Event, &ask.event) != nil || ask.event == "" {
+	case rawjson.Given(in.Event):
+		if in.Event[0] != '"' || rawjson.Unmarshal(string(in.Event), &ask.event) != nil || ask.event == "" {
 			return fail(errInvalidRequest, "Invalid 'event': it must be the id of an event")
 		}
 		ask.event = strings.Clone(ask.event)
@@ -249,10 +250,10 @@ func (in *input) labelOf() (label string, err error) {
 		return strings.TrimSpace(string(in.label)), nil
 	}
 	raw := string(in.Label)
-	if !given(in.Label) || raw[0] != '"' || fast.UnmarshalFromString(raw, &label) != nil {
+	if !rawjson.Given(in.Label) || raw[0] != '"' || rawjson.Unmarshal(raw, &label) != nil {
 		return "", fail(errInvalidRequest, `Missing or invalid 'label': it must be the name of a label, or "background"`)
 	}
-	if half := halfCharacter(raw); half != "" {
+	if half := rawjson.HalfCharacter(raw); half != "" {
 		return "", fail(errInvalidRequest, "'label' has %s, which is half of a character", half)
 	}
 	return strings.TrimSpace(label), nil
@@ -262,8 +263,8 @@ func (in *input) labelOf() (label string, err error) {
 func (in *input) vector() (v []float32, err error) {
 	const longest = 8192
 	ok := false
-	if n := elements(in.Vector); n > 0 && n <= longest {
-		v, ok = floats(in.Vector)
+	if n := rawjson.Elements(in.Vector); n > 0 && n <= longest {
+		v, ok = rawjson.Floats(in.Vector)
 	}
 	if !ok {
 		return nil, fail(errInvalidRequest, "Invalid 'vector': it must be a list of 1 to %d numbers", longest)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"hailoclip/api/rawjson"
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/source"
 	"hailoclip/stages/decode"
@@ -78,7 +79,7 @@ func (p *pushed) query(q *fasthttp.Args, format string) (err error) {
 		if len(sent) == 0 {
 			continue
 		}
-		n, ok := number(sent)
+		n, ok := rawjson.Number(sent)
 		if !ok {
 			return fail(errInvalidRequest, "Invalid '%s': it must be a number", name)
 		}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"hailoclip/api/rawjson"
 	"hailoclip/stages/decode"
 )
 
@@ -145,13 +146,13 @@ func (in *input) addQuery(args *fasthttp.Args) error {
 		}
 	}
 	if query.texts != nil {
-		if in.texts != nil || given(in.Prompts) {
+		if in.texts != nil || rawjson.Given(in.Prompts) {
 			return inBoth("prompts")
 		}
 		in.texts = query.texts
 	}
 	if query.labels != nil {
-		if in.labels != nil || given(in.Labels) {
+		if in.labels != nil || rawjson.Given(in.Labels) {
 			return inBoth("labels")
 		}
 		in.labels = query.labels
@@ -169,7 +170,7 @@ func (in *input) addQuery(args *fasthttp.Args) error {
 	} {
 		switch {
 		case *option.query == nil:
-		case given(*option.body), given(option.inJSON):
+		case rawjson.Given(*option.body), rawjson.Given(option.inJSON):
 			return inBoth(option.name)
 		default:
 			*option.body = *option.query

@@ -30,9 +30,10 @@ type request struct {
 	conn  *conn
 	state state
 
-	watched *watched      // of its route; Server.other until that is known
-	lasts   bool          // for as long as the client likes
-	took    time.Duration // to write the answer; 0: not written
+	dialects *dialects     // of its route; nil: it is one of the service's own
+	watched  *watched      // of its route; Server.other until that is known
+	lasts    bool          // for as long as the client likes
+	took     time.Duration // to write the answer; 0: not written
 
 	id    string
 	start time.Time
@@ -53,6 +54,7 @@ type request struct {
 	set     *setAsk         // what is asked of a prompt set; nil: nothing
 	stream  *streamAsk      // what is asked of a stream; nil: nothing
 	counts  []tokenCount    // of texts, where only that is asked
+	compat  *compatAsk      // what is asked in a dialect; nil: nothing
 	pushed  *pushed         // frames, and what came of them; nil: none
 	ask     clip.Request    // what the engine is asked: its image lies in body, its prompts are texts, see trimmed
 	work    context.Context // carries the deadline
@@ -203,7 +205,12 @@ func (r *request) answer() {
 // answerError makes the answer that says what went wrong.
 func (r *request) answerError(err error) {
 	r.fault = outcomeOf(err)
-	writeError(r.ctx, r.id, r.fault)
+	writeError(r.ctx, r.fault, func(b []byte) ([]byte, int) {
+		if r.dialects != nil {
+			return r.failCompat(b, r.fault)
+		}
+		return appendError(b, r.fault, r.id), r.fault.status
+	})
 }
 
 // ambiguous says that the request has two lengths. A server before this one may have taken the

@@ -70,27 +70,35 @@ func (s *Server) newRouter(by *rules) *router.Router {
 	r := router.New()
 	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
 	paths := map[string]*watched{}
-	for _, to := range s.routes(by) {
+	add := func(to *route, d *dialects) {
 		if paths[to.path] == nil {
 			paths[to.path] = s.watch(to.path)
 		}
-		handle := to.handle(paths[to.path])
+		handle := to.handle(paths[to.path], d)
 		for _, method := range strings.Fields(to.methods) {
 			r.Handle(method, to.path, handle)
 		}
 	}
+	for _, to := range s.routes(by) {
+		add(&to, nil)
+	}
+	for _, d := range s.compatRoutes(by) {
+		add(&d.route, d)
+	}
 	refuse := func(err error) fasthttp.RequestHandler {
-		return (&route{answers: func(*request) error { return err }}).handle(s.other)
+		return (&route{answers: func(*request) error { return err }}).handle(s.other, nil)
 	}
 	r.NotFound = refuse(fail(errNotFound, "There is no such path, see /docs"))
 	r.MethodNotAllowed = refuse(fail(errMethod, "Method not allowed here, see the Allow header"))
 	return r
 }
 
-func (to *route) handle(w *watched) fasthttp.RequestHandler {
+// handle serves requests by a route; d is nil for those of the service's own.
+func (to *route) handle(w *watched, d *dialects) fasthttp.RequestHandler {
 	return func(ctx *fasthttp.RequestCtx) {
 		r := requestOf(ctx)
-		r.watched, r.lasts = w, len(to.reads) > 0 && to.reads[0].limit == endless
+		r.dialects, r.watched = d, w
+		r.lasts = len(to.reads) > 0 && to.reads[0].limit == endless
 		err := r.enter(to)
 		if err == nil {
 			defer r.leave()
@@ -178,7 +186,7 @@ func (r *request) admit(to *route) (body *reader, limit time.Duration, err error
 			return nil, 0, err
 		}
 	}
-	if s.svc.Engine.State() == clip.Unhealthy {
+	if (r.dialects == nil || !r.dialects.always) && s.svc.Engine.State() == clip.Unhealthy {
 		return nil, 0, fail(errNotReady, "The service is not ready: %s", s.svc.Engine.Health().Reason)
 	}
 	return body, limit, nil

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/fasthttp/router"
+
+	"hailoclip/api/compat"
 )
 
 // rules are the settings that can change while the server serves. They are immutable: Apply makes new ones, and a request keeps
@@ -15,6 +17,7 @@ type rules struct {
 	proxies   []netip.Prefix // trusted ones
 	// trustsUnix says that a proxy that comes by a Unix socket is trusted, too.
 	trustsUnix bool
+	compat     compat.Config
 	router     *router.Router
 }
 
@@ -24,10 +27,10 @@ var LiveSettings = []string{"allowed_origins", "allowed_hosts", "trusted_proxies
 // AllowedHosts returns Config.AllowedHosts as last applied. The caller must not change it.
 func (s *Server) AllowedHosts() []string { return s.rules.Load().AllowedHosts }
 
-// Apply changes LiveSettings and the time limits of requests (see Service), for requests that begin afterwards. It ignores the
+// Apply changes LiveSettings, the dialects that are spoken, and the time limits of requests (see Service), for requests that begin afterwards. It ignores the
 // other fields of cfg. cfg must have passed Check.
-func (s *Server) Apply(cfg Config, request, batch time.Duration) {
-	by := &rules{Config: s.cfg, one: request, many: batch}
+func (s *Server) Apply(cfg Config, dialects compat.Config, request, batch time.Duration) {
+	by := &rules{Config: s.cfg, compat: dialects, one: request, many: batch}
 	by.AllowedOrigins, by.AllowedHosts, by.TrustedProxies = cfg.AllowedOrigins, cfg.AllowedHosts, cfg.TrustedProxies
 	by.MaxPrompts, by.MaxPromptBytes, by.LameDuck = cfg.MaxPrompts, cfg.MaxPromptBytes, cfg.LameDuck
 	for _, text := range cfg.TrustedProxies {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"hailoclip/api/compat"
 	"reflect"
 	"slices"
 	"strings"
@@ -21,7 +22,7 @@ func TestApply(t *testing.T) {
 	c := s.cfg
 	c.MaxPrompts, c.AllowedOrigins, c.TrustedProxies, c.LameDuck = 2, []string{"https://example.org"}, []string{"127.0.0.1"}, time.Nanosecond
 	c.MaxBodyBytes, c.Port = 1, 1 // which need a restart
-	s.Apply(c, time.Hour, time.Hour)
+	s.Apply(c, compat.Config{}, time.Hour, time.Hour)
 	classify(2).wantOK(t)
 	classify(3).wantError(t, 400, "invalid_prompts", "")
 	if r := classify(1, "Origin", "https://example.org"); r.status != 200 || r.header.Get("Access-Control-Allow-Origin") == "" {
@@ -31,7 +32,7 @@ func TestApply(t *testing.T) {
 		t.Error("the proxy is not trusted")
 	}
 	c.AllowedHosts = []string{"example.org"}
-	s.Apply(c, time.Nanosecond, time.Hour)
+	s.Apply(c, compat.Config{}, time.Nanosecond, time.Hour)
 	classify(1, "Host", "other.example.org") // net/http takes it from elsewhere
 	s.do(t, "GET", "/health", "").wantOK(t)
 	classify(1).wantError(t, 504, "deadline_exceeded", "")
@@ -57,7 +58,7 @@ func TestLiveSettings(t *testing.T) {
 			t.Fatal(v.Kind())
 		}
 	}
-	s.Apply(other, time.Minute, time.Minute)
+	s.Apply(other, compat.Config{}, time.Minute, time.Minute)
 	var changed []string
 	was, now := reflect.ValueOf(s.cfg), reflect.ValueOf(s.rules.Load().Config)
 	for f, v := range was.Fields() {
@@ -87,7 +88,7 @@ func TestApplyWhileServing(t *testing.T) {
 	c := s.cfg
 	for i := range 200 {
 		c.MaxPrompts = 2 + i%2
-		s.Apply(c, time.Minute, time.Minute)
+		s.Apply(c, compat.Config{}, time.Minute, time.Minute)
 	}
 	clients.Wait()
 }

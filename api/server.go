@@ -16,6 +16,7 @@ import (
 
 	"hailoclip/api/access"
 	"hailoclip/api/admin"
+	"hailoclip/api/compat"
 	"hailoclip/api/console"
 	"hailoclip/api/outbound"
 	"hailoclip/api/stream"
@@ -23,6 +24,7 @@ import (
 	"hailoclip/api/stream/notify"
 	"hailoclip/pipeline/fair"
 	"hailoclip/stages/clip"
+	"hailoclip/stages/decode"
 )
 
 // Service is what the requests are served with. Everything but Version and Warning is needed.
@@ -40,6 +42,9 @@ type Service struct {
 	Store  *event.Store
 	Lost   error   // why there is no store
 	Memory *Memory // for bodies and frames; nil: one of its own
+
+	Compat compat.Config // the dialects of other systems that are spoken
+	MadeUp bool          // vectors tell nothing of what they are of, and dialects must not get them into an index
 
 	Access   *access.Keys     // who may ask; its Apply changes that at any time. nil: anybody
 	Notifier *notify.Notifier // whose counters are in /v1/stats; nil: there is none
@@ -67,9 +72,10 @@ type Server struct {
 	abortTime time.Duration
 
 	logEvery  atomic.Int64
-	unlogged  atomic.Uint64 // requests without a line
-	other     *watched      // the requests that no route takes
-	requests  sync.Pool     // of *request
+	unlogged  atomic.Uint64   // requests without a line
+	heads     *decode.Decoder // reads the heads of images
+	other     *watched        // the requests that no route takes
+	requests  sync.Pool       // of *request
 	bodies    *Memory
 	lents     sync.Pool // of *lent
 	fetcher   *fetcher
@@ -133,7 +139,8 @@ func New(cfg Config, svc Service) (*Server, error) {
 	s.SetLogEvery(svc.LogEvery)
 	s.other = s.watch(admin.OtherEndpoint)
 	s.consoleFiles = sync.OnceValue(s.newConsoleFiles)
-	s.Apply(cfg, svc.RequestTimeout, svc.BatchTimeout)
+	s.heads = newHeads()
+	s.Apply(cfg, svc.Compat, svc.RequestTimeout, svc.BatchTimeout)
 	s.http = &fasthttp.Server{
 		Handler:       s.handle,
 		ExpectHandler: s.expect,

@@ -3,6 +3,7 @@ package api
 import (
 	"strconv"
 
+	"hailoclip/api/rawjson"
 	"hailoclip/api/stream"
 )
 
@@ -14,12 +15,12 @@ func AppendAnswer(b []byte, a *stream.Answer) []byte {
 	}
 	b = appendMillis(append(b, `,"lag_ms":`...), a.Lag)
 	if a.Dropped != "" {
-		b = appendString(append(b, `,"dropped":`...), string(a.Dropped))
+		b = rawjson.AppendString(append(b, `,"dropped":`...), string(a.Dropped))
 	}
 	if a.Err != nil {
 		o := outcomeOf(a.Err)
-		b = appendString(append(b, `,"error":`...), o.text)
-		b = appendString(append(b, `,"code":`...), o.code)
+		b = rawjson.AppendString(append(b, `,"error":`...), o.text)
+		b = rawjson.AppendString(append(b, `,"code":`...), o.code)
 	}
 	if a.Reused {
 		b = append(b, `,"reused":true`...)
@@ -37,7 +38,7 @@ func AppendAnswer(b []byte, a *stream.Answer) []byte {
 			if i > 0 {
 				b = append(b, ',')
 			}
-			b = appendString(append(b, `{"name":`...), a.Regions[i].Name)
+			b = rawjson.AppendString(append(b, `{"name":`...), a.Regions[i].Name)
 			b = append(appendRegion(append(b, ','), &a.Regions[i]), '}')
 		}
 		b = append(b, ']')
@@ -49,8 +50,8 @@ func AppendAnswer(b []byte, a *stream.Answer) []byte {
 func appendRegion(b []byte, r *stream.RegionAnswer) []byte {
 	b = appendMatches(b, r.Names, &r.Result)
 	if set := r.Result.Set; set != nil {
-		b = appendString(append(b, `,"prompt_set":`...), set.Name)
-		b = appendString(append(b, `,"etag":`...), set.ETag)
+		b = rawjson.AppendString(append(b, `,"prompt_set":`...), set.Name)
+		b = rawjson.AppendString(append(b, `,"etag":`...), set.ETag)
 	}
 	return b
 }

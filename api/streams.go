@@ -6,6 +6,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"hailoclip/api/rawjson"
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
 	"hailoclip/cache/sets"
@@ -89,7 +90,7 @@ func readStream(r *request) error {
 	if err != nil {
 		return err
 	}
-	definition, err := utf8Text(r.body)
+	definition, err := rawjson.UTF8(r.body)
 	r.stream = &streamAsk{id: id, definition: definition}
 	return err
 }

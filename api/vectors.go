@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
+
+	"hailoclip/api/rawjson"
 )
 
 // vectors is how an answer gives embeddings.
@@ -77,14 +79,7 @@ func prefersBytes(accept []byte) (prefers bool) {
 // "encoding", with "scale" where the numbers are the bytes times that.
 func appendVector(b []byte, embedding []float32, as vectors) []byte {
 	if as == vectorsJSON {
-		b = append(b, `"embedding":[`...)
-		for i, v := range embedding {
-			if i > 0 {
-				b = append(b, ',')
-			}
-			b = strconv.AppendFloat(b, float64(v), 'g', -1, 32)
-		}
-		return append(b, ']')
+		return rawjson.AppendNumbers(append(b, `"embedding":`...), embedding)
 	}
 	scale := 0.0
 	var space [4 << 10]byte
@@ -110,7 +105,7 @@ func appendVector(b []byte, embedding []float32, as vectors) []byte {
 	b = append(append(b, encodings[as]...), '"')
 	if as == vectorsInt8 {
 		b = append(b, `,"scale":`...)
-		b = appendFloat(b, scale)
+		b = rawjson.AppendFloat(b, scale)
 	}
 	return b
 }

@@ -80,6 +80,7 @@ func TestBounds(t *testing.T) {
 		{"logging.level", "debug INFO warn warning error critical", `loud ""`, "debug, info, warning, error"},
 		{"fetch.allow", `[] camera.local "*.example.org:80" 192.168.1.20 192.168.1.0/24 "[fd00::1]:80"`, `"*" [""] a/b a@b a:0 10.0.0.1/8`,
 			`a name, "*." and a name, an address, each with or without a port, or a network such as 10.0.0.0/8`},
+		{"compat.aliases", `[] clip ViT-B-32__openai openai/clip:1`, `[""] -a a?b`, "1 to 128 letters, digits and ._:/@-, the first a letter or a digit"},
 		{"logging.format", "auto json text", `xml ""`, "auto, json, text"},
 		{"logging.requests", "0 1 100 1000000000", "-1 1000000001", "0 to 1000000000"},
 		{"admin.listen", `"" main 127.0.0.1:5001 ":0" "[::1]:5001" localhost:80`, "5001 127.0.0.1 127.0.0.1:65536 example.org:80 127.0.0.1:05001",

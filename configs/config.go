@@ -14,6 +14,7 @@ import (
 	"hailoclip/api"
 	"hailoclip/api/access"
 	"hailoclip/api/admin"
+	"hailoclip/api/compat"
 	"hailoclip/api/outbound"
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
@@ -43,6 +44,7 @@ type Config struct {
 	ResourceLimits ResourceLimits  `yaml:"resource_limits"`
 	Admin          admin.Config    `yaml:"admin"`
 	Logging        Logging         `yaml:"logging"`
+	Compat         compat.Config   `yaml:"compat"`
 	Fetch          outbound.Config `yaml:"fetch"`
 	Notify         notify.Config   `yaml:"notify"`
 

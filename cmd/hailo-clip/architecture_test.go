@@ -48,6 +48,8 @@ var mayImport = map[string][]string{
 	"api/access":        {"pipeline", "pipeline/fair"},                               // for its lanes
 	"api/admin":         {"pipeline", "stages/clip", "api/stream/...", "api/access"}, // of all but the last the counters
 	"api/outbound":      {},
+	"api/rawjson":       {},
+	"api/compat":        {"api/rawjson", "stages"},
 	"api/stream":        {"pipeline/...", "cache/...", "stages/...", "api/outbound"},
 	"api/stream/event":  {"cache/boltfile"},
 	"api/stream/notify": {"api/stream/event", "hailo/safefile"},

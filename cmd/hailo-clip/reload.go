@@ -51,9 +51,9 @@ func (s *service) live() []liveSettings {
 		{[]string{"server.tls."}, func(_ context.Context, c configs.Config) error {
 			return s.server.SetCertificate(c.Server.TLS)
 		}},
-		{slices.Concat(keys("server", api.LiveSettings...), keys("performance", "request_timeout", "batch_timeout"), []string{"streams."}),
+		{slices.Concat(keys("server", api.LiveSettings...), keys("performance", "request_timeout", "batch_timeout"), []string{"streams.", "compat."}),
 			func(_ context.Context, c configs.Config) error {
-				s.server.Apply(c.Server, c.Performance.RequestTimeout, c.Performance.BatchTimeout)
+				s.server.Apply(c.Server, c.Compat, c.Performance.RequestTimeout, c.Performance.BatchTimeout)
 				limits := stream.Limits{Prompts: c.Server.MaxPrompts, PromptBytes: c.Server.MaxPromptBytes}
 				s.streams.hub.Apply(c.Streams, limits, c.Performance.RequestTimeout)
 				s.engine.PromptSets().SetLimits(sets.Limits{PromptBytes: c.Server.MaxPromptBytes})

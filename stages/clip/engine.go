@@ -135,6 +135,9 @@ func (e *Engine) Dimension() int { return e.parts.Model.EmbeddingDimension }
 // Model is the model's name.
 func (e *Engine) Model() string { return e.parts.Model.Name }
 
+// Aliases are other names of the model. Not to be changed.
+func (e *Engine) Aliases() []string { return e.parts.Model.Aliases }
+
 // ImageSize is how many pixels a side of the square has that the model sees.
 func (e *Engine) ImageSize() int { return e.parts.Model.ImageSize }
 

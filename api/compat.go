@@ -1,0 +1,264 @@
+package api
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"hailoclip/api/compat"
+	"hailoclip/stages/clip"
+	"hailoclip/stages/decode"
+)
+
+// dialects are the routes of dialects that have the same method and path.
+type dialects struct {
+	route
+	service *compat.Service
+	list    []dialect // in their order in compat.Dialects; at least one
+	open    bool      // no key is needed
+	always  bool      // they are served while the encoder is not available, too
+}
+
+type dialect struct {
+	*compat.Dialect
+	*compat.Route
+}
+
+// compatAsk is what a request of a dialect asks for.
+type compatAsk struct {
+	dialect
+	compat.Ask
+	at []operand // of each item, in r.items
+}
+
+// newCompatService is what codecs may say.
+func (s *Server) newCompatService(c compat.Config) *compat.Service {
+	e := s.svc.Engine
+	return &compat.Service{
+		Model: e.Model(), Aliases: slices.Concat(e.Aliases(), c.Aliases), Dimension: e.Dimension(), ContextLength: e.MaxTokens(),
+		ImageSize: e.ImageSize(), LogitScale: e.LogitScale(), Version: s.svc.Version, Started: s.start, MadeUp: s.svc.MadeUp,
+		Upstream: c.Immich.Upstream != "",
+		Unready: func() string {
+			if e.State() != clip.Unhealthy {
+				return ""
+			}
+			return cmp.Or(e.Health().Reason, "not known")
+		},
+	}
+}
+
+// compatRoutes are the routes of the dialects that are on.
+func (s *Server) compatRoutes(by *rules) (all []*dialects) {
+	found := map[string]*dialects{}
+	service := s.newCompatService(by.compat)
+	for _, d := range compat.Dialects {
+		if !by.compat.Speaks(d.Name) {
+			continue
+		}
+		for i := range d.Routes {
+			r := &d.Routes[i]
+			g := found[r.Method+r.Path]
+			if g == nil {
+				g = &dialects{service: service, route: route{methods: r.Method, path: r.Path}}
+				found[r.Method+r.Path], all = g, append(all, g)
+			}
+			g.list = append(g.list, dialect{d, r})
+			g.open, g.always = g.open || r.Open, g.always || r.Always
+		}
+	}
+	for _, g := range all {
+		if g.methods == "GET" {
+			g.methods, g.answers = "GET HEAD", g.get
+			continue
+		}
+		g.limit, g.do, g.answers = by.many, (*request).embedCompat, (*request).answerCompat
+		limit := s.cfg.batchBody()
+		takes := func(has func(d dialect) bool) bool { return slices.ContainsFunc(g.list, has) }
+		if takes(func(d dialect) bool { return d.JSON != nil }) {
+			g.reads = append(g.reads, reader{"application/json", isJSON, limit, inTurn(g.readJSON)})
+		}
+		if takes(func(d dialect) bool { return d.Form != nil }) {
+			g.reads = append(g.reads, reader{"multipart/form-data", isMultipart, limit, g.readForm})
+		}
+		if takes(func(d dialect) bool { return d.File != nil }) {
+			g.reads = append(g.reads, reader{"an image", func([]byte) bool { return true }, limit, g.readFile})
+		}
+	}
+	return all
+}
+
+// get answers a request without a body.
+func (g *dialects) get(r *request) error {
+	coded, _ := r.ctx.UserValue("id").(string)
+	argument, err := url.PathUnescape(coded)
+	if err != nil {
+		return fail(errInvalidRequest, "The path is not valid percent-encoding")
+	}
+	reply, err := g.list[0].Get(g.service, strings.Clone(argument))
+	if err != nil {
+		return err
+	}
+	r.ctx.SetStatusCode(cmp.Or(reply.Status, 200))
+	r.ctx.Response.Header.SetContentType(cmp.Or(reply.Media, "application/json"))
+	r.ctx.Response.SetBody(reply.Body)
+	return nil
+}
+
+// readJSON has the first dialect that takes the body read it.
+func (g *dialects) readJSON(r *request) error {
+	body, err := compat.Parse(r.body)
+	if err != nil {
+		return err
+	}
+	d := g.first(func(d dialect) bool { return d.JSON != nil && (d.Takes == nil || d.Takes(body)) })
+	if d.Route == nil {
+		d = g.first(func(d dialect) bool { return d.JSON != nil }) // which says what is missing
+	}
+	return r.readCompat(g, d, func(a *compat.Ask) error { return d.JSON(a, body) })
+}
+
+func (g *dialects) readForm(r *request) error {
+	d := g.first(func(d dialect) bool { return d.Form != nil })
+	return r.readCompat(g, d, func(a *compat.Ask) error {
+		return eachPart(r.ctx.Request.Header.ContentType(), r.body, func(p part) error { return d.Form(a, string(p.name), p.data) })
+	})
+}
+
+func (g *dialects) readFile(r *request) error {
+	d := g.first(func(d dialect) bool { return d.File != nil })
+	return r.readCompat(g, d, func(a *compat.Ask) error { return d.File(a, r.body) })
+}
+
+func (g *dialects) first(has func(d dialect) bool) (d dialect) {
+	if i := slices.IndexFunc(g.list, has); i >= 0 {
+		return g.list[i]
+	}
+	return d
+}
+
+// readCompat makes r.compat by what read finds, and of its items a batch.
+func (r *request) readCompat(g *dialects, d dialect, read func(*compat.Ask) error) error {
+	c := &compatAsk{dialect: d, Ask: compat.Ask{Service: g.service}}
+	r.compat = c
+	if err := read(&c.Ask); err != nil {
+		return err
+	}
+	m := r.itemsOf()
+	c.at = make([]operand, len(c.Items))
+	for i := range c.Items {
+		item := &c.Items[i]
+		if item.IsText() {
+			c.at[i] = operand{kind: aText, n: len(m.texts)}
+			m.addText(shortened(item.Text, r.rules.MaxPromptBytes), nil)
+			continue
+		}
+		c.at[i] = operand{kind: anImage, n: len(m.images)}
+		image := sentImage{data: item.Image, json: item.File == nil}
+		switch {
+		case item.URL != nil:
+			image = r.imageAt(item.URL)
+		case item.File != nil:
+			image.data = item.File
+		}
+		m.images = append(m.images, image)
+	}
+	return nil
+}
+
+// shortened returns a text of at most limit bytes that has the same tokens as far as the model reads them, if a model of a limit
+// that is reasonable reads it: white space is one blank to tokenizers.
+func shortened(text string, limit int) string {
+	if len(text) <= limit {
+		return text
+	}
+	text = strings.Join(strings.Fields(text), " ")
+	return strings.ToValidUTF8(text[:min(len(text), limit)], "")
+}
+
+// embedCompat has the engine embed the items.
+func (r *request) embedCompat() error {
+	if err := r.embedTexts(); err != nil {
+		return err
+	}
+	c, m, cut := r.compat, r.items, 0
+	for i, o := range c.at {
+		if o.kind != aText || m.errs[o.n] != nil || !m.rows[o.n].Truncated {
+			continue
+		}
+		if cut++; c.Whole {
+			name := c.Items[i].Name()
+			return &compat.Fault{
+				Kind: compat.ErrRequest, Param: name, Text: fmt.Sprintf("%s has more than the %d tokens that the model reads", name, c.Service.ContextLength),
+			}
+		}
+	}
+	if cut > 0 {
+		r.ctx.Response.Header.Set("X-Clip-Truncated", strconv.Itoa(cut))
+	}
+	ask, images := r.batch()
+	images.Open = func(i int) ([]byte, error) {
+		image, err := r.openImage(i)
+		if err == nil {
+			m.images[i].head, _ = r.server.heads.Inspect(image) // the engine says what is wrong
+		}
+		return image, err
+	}
+	return r.server.svc.Engine.EmbedImageBatch(r.work, ask, images)
+}
+
+// answerCompat writes the answer of a dialect. An item that has failed fails the request.
+func (r *request) answerCompat() error {
+	c, m := r.compat, r.items
+	result := compat.Result{Vectors: make([]compat.Vector, len(c.at)), ID: r.id, Took: time.Since(r.arrived)}
+	size := 512
+	for i, o := range c.at {
+		if err := m.resolve(&o); err != nil {
+			name := c.Items[i].Name()
+			return &compat.Fault{Kind: err, Param: name, Text: name + ": " + err.Error()}
+		}
+		v := &result.Vectors[i]
+		if v.Embedding = o.vector; o.kind == aText {
+			v.Tokens, v.Truncated = m.rows[o.n].Tokens, m.rows[o.n].Truncated
+		} else {
+			head := &m.images[o.n].head
+			v.Format, v.Width, v.Height = head.Format, head.Width, head.Height
+		}
+		size += 13*len(v.Embedding) + 64
+	}
+	if size < largeAnswer {
+		setJSON(r.ctx, func(b []byte) []byte { return c.Write(b, &c.Ask, &result) })
+		return nil
+	}
+	a, err := r.newAnswer(size)
+	if err != nil {
+		return err
+	}
+	defer a.unlessSent()
+	a.add(func(b []byte) []byte { return c.Write(b, &c.Ask, &result) })
+	return a.send("application/json")
+}
+
+// failCompat appends the body of the answer for an error, as the dialect has it, and returns the status.
+func (r *request) failCompat(b []byte, o outcome) ([]byte, int) {
+	d := r.dialects.list[0].Dialect
+	if r.compat != nil {
+		d = r.compat.Dialect
+	}
+	f := compat.Failure{Status: o.status, Code: o.code, Text: o.text, RequestID: r.id}
+	var fault *compat.Fault
+	if errors.As(o.err, &fault) {
+		f.Param = fault.Param
+	}
+	b = d.Fail(b, &f)
+	return b, f.Status
+}
+
+// newHeads makes what reads the heads of images.
+func newHeads() *decode.Decoder {
+	return decode.NewDecoder(decode.Config{MaxPixels: 1<<31 - 1, JPEGScale: decode.ScaleExact}, 0)
+}

@@ -1,0 +1,59 @@
+package compat
+
+import "regexp"
+
+// Config is the section "compat" of the configuration: which dialects are spoken.
+type Config struct {
+	Aliases []string `yaml:"aliases"` // names that the model answers to, beside its own and those of its manifest
+
+	OpenAI        bool   `yaml:"openai"`
+	Immich        Immich `yaml:"immich"`
+	Frigate       bool   `yaml:"frigate"`
+	Weaviate      bool   `yaml:"weaviate"`
+	Ollama        bool   `yaml:"ollama"`
+	TEI           bool   `yaml:"tei"`
+	HuggingFace   bool   `yaml:"huggingface"`
+	Cohere        bool   `yaml:"cohere"`
+	Voyage        bool   `yaml:"voyage"`
+	Roboflow      bool   `yaml:"roboflow"`
+	Qdrant        bool   `yaml:"qdrant"`
+	CLIPAsService bool   `yaml:"clip_as_service"`
+}
+
+// Immich is the section "compat.immich".
+type Immich struct {
+	Enabled bool `yaml:"enabled"`
+	// Listen is the address of one more listener, which serves Immich alone and asks for no key: it sends none; "": there is none.
+	Listen string `yaml:"listen"`
+	// Upstream is the address, such as http://immich-machine-learning:3003, of the server for the tasks and models that this one
+	// does not have; "": there is none.
+	Upstream string `yaml:"upstream"`
+}
+
+// Speaks says whether the dialect of that name is on.
+func (c *Config) Speaks(name string) bool {
+	return map[string]bool{
+		"openai": c.OpenAI, "immich": c.Immich.Enabled, "frigate": c.Frigate, "weaviate": c.Weaviate, "ollama": c.Ollama, "tei": c.TEI,
+		"huggingface": c.HuggingFace, "cohere": c.Cohere, "voyage": c.Voyage, "roboflow": c.Roboflow, "qdrant": c.Qdrant,
+		"clip_as_service": c.CLIPAsService,
+	}[name]
+}
+
+// All has every dialect on, and no aliases.
+func All() Config {
+	return Config{
+		OpenAI: true, Immich: Immich{Enabled: true}, Frigate: true, Weaviate: true, Ollama: true, TEI: true, HuggingFace: true, Cohere: true,
+		Voyage: true, Roboflow: true, Qdrant: true, CLIPAsService: true,
+	}
+}
+
+var aliasName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$`)
+
+// Check reports what the bounds of the fields cannot say.
+func (c Config) Check(fault func(field, format string, args ...any)) {
+	for _, name := range c.Aliases {
+		if !aliasName.MatchString(name) {
+			fault("aliases", "%q is out of bounds: 1 to 128 letters, digits and ._:/@-, the first a letter or a digit", name)
+		}
+	}
+}
