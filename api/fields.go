@@ -42,7 +42,7 @@ func addressIn(raw []byte) (address string, err error) {
 	if raw[0] != '"' || rawjson.Unmarshal(string(raw), &address) != nil || address == "" {
 		err = fail(errInvalidRequest, "Invalid 'image_url': it must be the address of an image")
 	}
-	return strings.Clone(address), err
+	return address, err
 }
 
 // decodeImage returns the bytes of the image, with no capacity behind them, where what is left of the text and of older
