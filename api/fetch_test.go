@@ -81,6 +81,13 @@ func TestFetch(t *testing.T) {
 		t.Errorf("%s", batch.body)
 	}
 	s.post(t, "/v1/classify/batch", fmt.Sprintf(`{"images":[%q],"prompts":["a"]}`, url)).wantOK(t)
+	dialect := fmt.Sprintf(`{"model":%q,"input":[{"image":%q},%q]}`, testModel, url, "x")
+	if r := s.post(t, "/v1/embeddings", dialect); r.status != 200 || strings.Count(string(r.body), `"embedding":[`) != 2 {
+		t.Errorf("%.300s", r.body)
+	}
+	if r := serve(t, nil).post(t, "/v1/embeddings", dialect); r.status != 400 || !strings.Contains(string(r.body), "fetch.allow has no hosts") {
+		t.Errorf("%.300s", r.body)
+	}
 	compared := s.post(t, "/v1/compare", fmt.Sprintf(`{"a":[{"image_url":%q}],"b":[{"image":%q},{"text":%q}]}`, url, b64(goodImage), goodImage))
 	if compared.wantOK(t); !strings.HasPrefix(string(compared.body), `{"cosine":[[1,1]]`) {
 		t.Errorf("%s", compared.body)
