@@ -158,14 +158,14 @@ func (r *request) readCompat(g *dialects, d dialect, read func(*compat.Ask) erro
 			continue
 		}
 		c.at[i] = operand{kind: anImage, n: len(m.images)}
-		image := sentImage{data: item.Image, json: item.File == nil}
 		switch {
 		case item.URL != nil:
-			image.err = fail(errInvalidRequest, "Addresses of images are not supported, send the image")
+			m.images = append(m.images, r.imageAt(item.URL))
 		case item.File != nil:
-			image.data = item.File
+			m.images = append(m.images, sentImage{data: item.File})
+		default:
+			m.images = append(m.images, sentImage{data: item.Image, json: true})
 		}
-		m.images = append(m.images, image)
 	}
 	return nil
 }
