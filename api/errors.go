@@ -213,9 +213,6 @@ func writeError(ctx *fasthttp.RequestCtx, o outcome, body func(b []byte) ([]byte
 	if o.retry > 0 {
 		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, strconv.Itoa(o.retry))
 	}
-	if o.status == errInternalFailure.status {
-		ctx.Response.Header.Set("X-Should-Retry", "false") // clients of OpenAI would
-	}
 	setJSON(ctx, func(b []byte) []byte {
 		b, status := body(b)
 		ctx.SetStatusCode(status)
