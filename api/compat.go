@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -78,14 +79,13 @@ func (s *Server) compatRoutes(by *rules) (all []*dialects) {
 		}
 		g.limit, g.do, g.answers = by.many, (*request).embedCompat, (*request).answerCompat
 		limit := s.cfg.batchBody()
-		takes := func(has func(d dialect) bool) bool { return slices.ContainsFunc(g.list, has) }
-		if takes(func(d dialect) bool { return d.JSON != nil }) {
+		if slices.ContainsFunc(g.list, takesJSON) {
 			g.reads = append(g.reads, reader{"application/json", isJSON, limit, inTurn(g.readJSON)})
 		}
-		if takes(func(d dialect) bool { return d.Form != nil }) {
+		if slices.ContainsFunc(g.list, takesForm) {
 			g.reads = append(g.reads, reader{"multipart/form-data", isMultipart, limit, g.readForm})
 		}
-		if takes(func(d dialect) bool { return d.File != nil }) {
+		if slices.ContainsFunc(g.list, takesFile) {
 			g.reads = append(g.reads, reader{"an image", func([]byte) bool { return true }, limit, g.readFile})
 		}
 	}
@@ -111,28 +111,41 @@ func (g *dialects) get(r *request) error {
 
 // readJSON has the first dialect that takes the body read it.
 func (g *dialects) readJSON(r *request) error {
+	if len(r.ctx.Request.Header.ContentType()) == 0 && !isObject(r.body) && g.first(takesFile).Route != nil {
+		return g.readFile(r) // the client does not say what it sends
+	}
 	body, err := compat.Parse(r.body)
 	if err != nil {
 		return err
 	}
 	d := g.first(func(d dialect) bool { return d.JSON != nil && (d.Takes == nil || d.Takes(body)) })
 	if d.Route == nil {
-		d = g.first(func(d dialect) bool { return d.JSON != nil }) // which says what is missing
+		d = g.first(takesJSON) // which says what is missing
 	}
 	return r.readCompat(g, d, func(a *compat.Ask) error { return d.JSON(a, body) })
 }
 
 func (g *dialects) readForm(r *request) error {
-	d := g.first(func(d dialect) bool { return d.Form != nil })
+	d := g.first(takesForm)
 	return r.readCompat(g, d, func(a *compat.Ask) error {
 		return eachPart(r.ctx.Request.Header.ContentType(), r.body, func(p part) error { return d.Form(a, string(p.name), p.data) })
 	})
 }
 
 func (g *dialects) readFile(r *request) error {
-	d := g.first(func(d dialect) bool { return d.File != nil })
+	if isObject(r.body) && g.first(takesJSON).Route != nil {
+		return inTurn(g.readJSON)(r) // curl says that it were a form
+	}
+	d := g.first(takesFile)
 	return r.readCompat(g, d, func(a *compat.Ask) error { return d.File(a, r.body) })
 }
+
+func takesJSON(d dialect) bool { return d.JSON != nil }
+func takesForm(d dialect) bool { return d.Form != nil }
+func takesFile(d dialect) bool { return d.File != nil }
+
+// isObject says whether a body looks like a JSON object.
+func isObject(body []byte) bool { return bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("{")) }
 
 func (g *dialects) first(has func(d dialect) bool) (d dialect) {
 	if i := slices.IndexFunc(g.list, has); i >= 0 {
@@ -193,7 +206,7 @@ func (r *request) embedCompat() error {
 		if cut++; c.Whole {
 			name := c.Items[i].Name()
 			return &compat.Fault{
-				Kind: compat.ErrRequest, Param: name, Text: fmt.Sprintf("%s has more than the %d tokens that the model reads", name, c.Service.ContextLength),
+				Kind: compat.ErrRequest, Param: name, Text: fmt.Sprintf("%s exceeds the context length: it has more than the %d tokens that the model reads", name, c.Service.ContextLength),
 			}
 		}
 	}
@@ -226,7 +239,7 @@ func (r *request) answerCompat() error {
 			v.Tokens, v.Truncated = m.rows[o.n].Tokens, m.rows[o.n].Truncated
 		} else {
 			head := &m.images[o.n].head
-			v.Format, v.Width, v.Height = head.Format, head.Width, head.Height
+			v.Format, v.Width, v.Height = strings.ToLower(head.Format), head.Width, head.Height
 		}
 		size += 13*len(v.Embedding) + 64
 	}
@@ -253,6 +266,9 @@ func (r *request) failCompat(b []byte, o outcome) ([]byte, int) {
 	var fault *compat.Fault
 	if errors.As(o.err, &fault) {
 		f.Param = fault.Param
+		if o.kind.text == "" { // it is the error's own
+			f.Text = fault.Text
+		}
 	}
 	if o.kind == errInternalFailure {
 		r.ctx.Response.Header.Set("X-Should-Retry", "false") // it would be the same again, and clients of OpenAI try again after any 5xx

@@ -23,7 +23,7 @@ type Dialect struct {
 }
 
 // Dialects are all there are. Where two have the same method and path, the first that takes a request answers it.
-var Dialects = []*Dialect{&openAI, &frigate}
+var Dialects = []*Dialect{&openAI, &frigate, &weaviate, &ollama, &tei, &huggingFace, &cohere, &voyage}
 
 // Route is a path of a dialect. Either Get is set, or Write and one at least of the readers.
 type Route struct {
