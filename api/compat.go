@@ -306,6 +306,9 @@ func (r *request) failCompat(b []byte, o outcome) ([]byte, int) {
 			f.Text = fault.Text
 		}
 	}
+	if o.kind == errInternalFailure {
+		r.ctx.Response.Header.Set("X-Should-Retry", "false") // it would be the same again, and clients of OpenAI try again after any 5xx
+	}
 	b = d.Fail(b, &f)
 	return b, f.Status
 }

@@ -111,6 +111,9 @@ func TestRecordedExchanges(t *testing.T) {
 		t.Run(d.Name, func(t *testing.T) {
 			missing := map[string]bool{}
 			for _, r := range d.Routes {
+				if r.Own {
+					continue
+				}
 				path, _, _ := strings.Cut(r.Path, "{")
 				missing[r.Method+" "+path] = true
 			}

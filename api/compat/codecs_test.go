@@ -171,7 +171,7 @@ func TestCodecsRefuse(t *testing.T) {
 		{dialect: &ollama, path: "/api/embed", body: `{"model":7}`, param: "model", text: "must be a string"},
 		{dialect: &ollama, path: "/api/embed", body: `{"input":"x","dimensions":256}`, param: "dimensions", text: "must be 2"},
 		{dialect: &ollama, path: "/api/embed", body: `{"input":"x","truncate":"maybe"}`, param: "truncate", text: "must be true"},
-		{dialect: &ollama, path: "/api/embeddings", body: `{"prompt":["x"]}`, param: "prompt", text: "invalid input type"},
+		{dialect: &ollama, path: "/api/embeddings", body: `{"prompt":["x"]}`, param: "prompt", text: "'prompt' must be a string"},
 		{dialect: &ollama, path: "/api/show", body: `{"name":"llama3"}`, param: "model", text: "model 'llama3' not found", isModel: true},
 
 		{dialect: &tei, path: "/embed", body: `{"input":"x"}`, param: "inputs", text: "Missing 'inputs'"},

@@ -25,11 +25,10 @@ var ollama = Dialect{
 	Fail: failError,
 }
 
-// ollamaSpoken is the version of Ollama whose interface this is: clients compare it.
-const ollamaSpoken = "0.17.4"
-
-// ollamaTag is the tag that a name without one stands for.
-const ollamaTag = ":latest"
+const (
+	ollamaSpoken = "0.17.4"  // the version of Ollama whose interface this is: clients compare it
+	ollamaTag    = ":latest" // the tag that a name without one stands for
+)
 
 // ollamaModel checks that a request is for the model that runs, and keeps its name for the answer.
 func ollamaModel(a *Ask, b *Body) error {
@@ -86,6 +85,8 @@ func ollamaOne(a *Ask, field string, raw rawjson.Raw) error {
 
 func (a *Ask) ollamaText(item Item, raw rawjson.Raw) error {
 	switch {
+	case raw[0] != '"' && item.field == "prompt":
+		return fault("prompt", "'prompt' must be a string")
 	case raw[0] != '"':
 		return fault(item.Name(), "invalid input type")
 	case isDataURI(raw):
