@@ -188,6 +188,18 @@ openapi-test: setup ## clients made of the description ask a service, its linter
 	api/testdata/openapi/run.sh bin/hailo-clip bin/openapi
 	HAILO_TEST_REQUESTS=500 $(GO) test -count=1 -timeout 30m -run TestGeneratedRequests ./api
 
+# Clients of other systems, of which several need a newer Node than Debian has; npm brings one. A dependency that is left to choose (a
+# peer) is none that they need here.
+CONFORMANCE := bin/conformance
+
+.PHONY: conformance
+conformance: setup ## real clients of OpenAI, Ollama, Cohere, Immich, Frigate and others against a running service: one table (npm; TEST=...: some of them)
+	@command -v npm >/dev/null || $(MAKE) --no-print-directory apt COMPILER=npm
+	@command -v python3 >/dev/null || $(MAKE) --no-print-directory apt COMPILER=python3
+	@mkdir -p $(CONFORMANCE) && rm -f $(CONFORMANCE)/*.mjs && cp $(wildcard $(addprefix api/compat/conformance/*.,json mjs py)) $(CONFORMANCE)
+	cd $(CONFORMANCE) && npm install --prefix . --no-package-lock --ignore-scripts --legacy-peer-deps --no-audit --no-fund --loglevel=error
+	$(CONFORMANCE)/node_modules/node-linux-$(ORT_ARCH:amd64=x64)/bin/node $(CONFORMANCE)/run.mjs bin/hailo-clip . $(TEST)
+
 .PHONY: arches
 arches: ## build for linux/amd64 and linux/arm64 without cgo
 	GOARCH=amd64 $(BUILD) -o bin/hailo-clip-linux-amd64 ./cmd/hailo-clip
