@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
+	"unsafe"
 
 	"hailoclip/api/rawjson"
 	"hailoclip/cache"
@@ -35,13 +36,14 @@ type batchItems struct {
 	sides   [2][]operand   // of a comparison
 }
 
-// sentImage is an image as it was sent. It lies in the body.
+// sentImage is an image as it was sent. It lies in the body, or at an address.
 type sentImage struct {
-	data []byte      // a JSON value, which should be the image in base64, or the image itself
-	json bool        // it is the former
-	raw  decode.Raw  // of a raw frame
-	head decode.Plan // of a request in a dialect
-	err  error       // why it cannot be used
+	data    []byte      // a JSON value, which should be the image in base64, or the image itself
+	json    bool        // it is the former
+	raw     decode.Raw  // of a raw frame
+	head    decode.Plan // of a request in a dialect
+	address string      // where it is to be fetched; "": it is not
+	err     error       // why it cannot be used
 }
 
 // imageResult is what came of an image.
@@ -122,8 +124,26 @@ func (m *batchItems) addText(text string, err error) {
 func (r *request) readImages(in *input) error {
 	m := r.itemsOf()
 	return readArray(in.Images, "images", maxBatchImages, func(image []byte) {
-		m.images = append(m.images, sentImage{data: image, json: true})
+		m.images = append(m.images, r.sentImage(image))
 	})
+}
+
+// sentImage reads an image of a batch: {"image_url": ...}, or else the image in base64.
+func (r *request) sentImage(raw []byte) sentImage {
+	var at struct {
+		ImageURL rawjson.Raw `json:"image_url"`
+	}
+	if raw[0] == '{' && rawjson.Unmarshal(unsafe.String(unsafe.SliceData(raw), len(raw)), &at) == nil && rawjson.Given(at.ImageURL) {
+		return r.imageAt(at.ImageURL)
+	}
+	return sentImage{data: raw, json: true}
+}
+
+// imageAt is the image at the address in a JSON value.
+func (r *request) imageAt(raw []byte) (image sentImage) {
+	in := input{ImageURL: raw}
+	image.address, image.err = in.imageURL(r)
+	return image
 }
 
 // readTexts adds the texts in the JSON, if there are.
@@ -138,6 +158,9 @@ func (r *request) readTexts(in *input) error {
 // readClassifyBatch reads what /v1/classify/batch is asked.
 func readClassifyBatch(r *request, in *input) error {
 	defer func() { *in = input{} }()
+	if err := in.noURL(); err != nil { // they are for each image
+		return err
+	}
 	if err := in.question(r); err != nil {
 		return err
 	}
@@ -171,7 +194,7 @@ func readEmbedBatch(r *request, in *input) (err error) {
 	return nil
 }
 
-// openImage returns image i of r.items. It decodes base64 over its text, one image at a time. The engine may read it until
+// openImage returns image i of r.items. It decodes base64 over its text, one image at a time, or fetches the image. The engine may read it until
 // it calls r.release.
 func (r *request) openImage(i int) (image []byte, err error) {
 	m := r.items
@@ -185,6 +208,8 @@ func (r *request) bytesOf(s *sentImage) ([]byte, error) {
 	switch limit := r.server.cfg.MaxBodyBytes; {
 	case s.err != nil:
 		return nil, s.err
+	case s.address != "":
+		return r.fetch(s.address)
 	case len(s.data) > limit:
 		return nil, fail(errBodyTooLarge, "The image is larger than %d bytes", limit)
 	case !s.json && len(s.data) == 0:

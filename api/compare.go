@@ -68,12 +68,20 @@ func readComparison(r *request, in *input) error {
 func (r *request) readOperand(raw []byte) (operand, error) {
 	var one struct {
 		Text, Image, Vector rawjson.Raw
+		ImageURL            rawjson.Raw `json:"image_url"`
 	}
-	err := rawjson.Unmarshal(unsafe.String(unsafe.SliceData(raw), len(raw)), &one)
-	text, image, vector := rawjson.Given(one.Text), rawjson.Given(one.Image), rawjson.Given(one.Vector)
-	m := r.itemsOf()
+	if rawjson.Unmarshal(unsafe.String(unsafe.SliceData(raw), len(raw)), &one) != nil {
+		return operand{}, errOperand
+	}
+	m, n := r.itemsOf(), 0
+	for _, value := range [...][]byte{one.Text, one.Image, one.ImageURL, one.Vector} {
+		if rawjson.Given(value) {
+			n++
+		}
+	}
 	switch {
-	case err == nil && text && !image && !vector:
+	case n != 1:
+	case rawjson.Given(one.Text):
 		in := input{Text: one.Text}
 		text, err := in.text(r.rules.MaxPromptBytes)
 		if err == nil && len(m.texts) == maxBatchTexts {
@@ -81,18 +89,24 @@ func (r *request) readOperand(raw []byte) (operand, error) {
 		}
 		m.addText(text, nil)
 		return operand{kind: aText, n: len(m.texts) - 1}, err
-	case err == nil && image && !text && !vector:
-		if len(m.images) == maxBatchImages {
-			err = tooMany("images", maxBatchImages+1, maxBatchImages)
-		}
-		m.images = append(m.images, sentImage{data: one.Image, json: true})
-		return operand{kind: anImage, n: len(m.images) - 1}, err
-	case err == nil && vector && !text && !image:
+	case rawjson.Given(one.Vector):
 		vector, err := readVector(one.Vector, r.server.svc.Engine.Dimension())
 		return operand{kind: aVector, vector: vector}, err
+	default:
+		image := sentImage{data: one.Image, json: true}
+		if rawjson.Given(one.ImageURL) {
+			image = r.imageAt(one.ImageURL)
+		}
+		if image.err == nil && len(m.images) == maxBatchImages {
+			image.err = tooMany("images", maxBatchImages+1, maxBatchImages)
+		}
+		m.images = append(m.images, image)
+		return operand{kind: anImage, n: len(m.images) - 1}, image.err
 	}
-	return operand{}, fail(errInvalidRequest, "It must be an object with one of 'text', 'image' and 'vector'")
+	return operand{}, errOperand
 }
+
+var errOperand = fail(errInvalidRequest, "It must be an object with one of 'text', 'image', 'image_url' and 'vector'")
 
 // readVector reads a vector of so many numbers, an array of them or the base64 of float32, little-endian, and makes its length 1.
 func readVector(raw []byte, dimension int) ([]float32, error) {

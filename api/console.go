@@ -8,6 +8,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"hailoclip/api/compat"
 	"hailoclip/api/console"
 )
 
@@ -37,7 +38,8 @@ func (s *Server) home(r *request) error {
 			Service string              `json:"service"`
 			Version string              `json:"version"`
 			Paths   map[string][]string `json:"paths"`
-		}{"hailo-clip", s.svc.Version, s.served()})
+			Compat  map[string][]string `json:"compat"`
+		}{"hailo-clip", s.svc.Version, s.served(), s.spoken()})
 	}
 	return r.answerFile(console.Files()[console.Index])
 }
@@ -47,13 +49,30 @@ func (s *Server) served() map[string][]string {
 	paths := map[string][]string{}
 	by := s.rules.Load()
 	for _, d := range s.compatRoutes(by) {
-		paths[d.path] = append(paths[d.path], strings.Fields(d.methods)...)
+		paths[plainPath(d.path)] = append(paths[plainPath(d.path)], strings.Fields(d.methods)...)
 	}
 	for _, to := range s.routes(by) {
 		paths[to.path] = append(paths[to.path], strings.Fields(to.methods)...)
 	}
 	return paths
 }
+
+// spoken is the paths of each dialect that is on.
+func (s *Server) spoken() map[string][]string {
+	paths, by := map[string][]string{}, s.rules.Load()
+	for _, d := range compat.Dialects {
+		if by.compat.Speaks(d.Name) {
+			paths[d.Name] = []string{}
+			for _, r := range d.Routes {
+				paths[d.Name] = append(paths[d.Name], plainPath(r.Path))
+			}
+		}
+	}
+	return paths
+}
+
+// plainPath is a path of a route as people know it.
+func plainPath(path string) string { return strings.ReplaceAll(path, ":*}", "}") }
 
 // consoleFile serves the files that the console loads.
 func (s *Server) consoleFile(r *request) error {

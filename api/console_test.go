@@ -36,9 +36,11 @@ func TestHome(t *testing.T) {
 		Service string
 		Version string
 		Paths   map[string][]string
+		Compat  map[string][]string
 	}
 	noError(t, json.Unmarshal(s.do(t, "GET", "/", "", "Accept", "application/json").body, &served))
-	if served.Service != "hailo-clip" || served.Version != "1.2.3" || !slices.Equal(served.Paths["/v1/prompt-sets/{name}"], []string{"GET", "DELETE", "PUT"}) {
+	if served.Service != "hailo-clip" || served.Version != "1.2.3" || !slices.Equal(served.Paths["/v1/prompt-sets/{name}"], []string{"GET", "DELETE", "PUT"}) ||
+		!slices.Equal(served.Paths["/v1/models/{id}"], []string{"GET", "HEAD"}) || !slices.Contains(served.Compat["openai"], "/v1/embeddings") {
 		t.Errorf("%+v", served)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/coder/websocket"
 
 	"hailoclip/api/access"
+	"hailoclip/api/compat"
 )
 
 // secretOf is the key of that name in tests.
@@ -42,7 +43,8 @@ func keyed(t *testing.T, more ...access.Key) *service {
 
 func bearerOf(name string) string { return "Bearer " + secretOf(name) }
 
-// TestRoutesNeedKeys has the whole list: whoever adds a route says here who may use it.
+// TestRoutesNeedKeys has the whole list: whoever adds a route says here who may use it. Those of other systems need a key, but for
+// a few which their clients ask without one.
 func TestRoutesNeedKeys(t *testing.T) {
 	const everybody, anyKey, manager = "everybody", "any key", "a key that may manage"
 	want := map[string]string{
@@ -59,6 +61,17 @@ func TestRoutesNeedKeys(t *testing.T) {
 		"POST /v1/streams/{id}/frames": anyKey, "GET /v1/streams/{id}/events": anyKey, "GET /v1/events/{id}": anyKey, "DELETE /v1/events/{id}": manager,
 		"GET /v1/events/{id}/thumbnail": anyKey, "GET /nowhere": anyKey, "POST /health": anyKey, "GET /v1/classify": anyKey, "TRACE /": anyKey,
 	}
+	for _, d := range compat.Dialects {
+		for _, r := range d.Routes {
+			want[r.Method+" "+r.Path] = anyKey
+			if slices.Contains([]string{"/ping", "/meta", "/props", "/info", "/.well-known/ready", "/.well-known/live"}, r.Path) {
+				want[r.Method+" "+r.Path] = everybody
+			}
+			if r.Method == "GET" {
+				want["HEAD "+r.Path] = want["GET "+r.Path]
+			}
+		}
+	}
 	s := keyed(t)
 	for method, paths := range s.rules.Load().router.List() {
 		for _, path := range paths {
@@ -69,7 +82,7 @@ func TestRoutesNeedKeys(t *testing.T) {
 	}
 	for what, who := range want {
 		method, path, _ := strings.Cut(what, " ")
-		path = strings.NewReplacer("{name}", "x", "{id}", "x").Replace(path)
+		path = strings.NewReplacer("{name}", "x", "{id}", "x", "{id:*}", "x").Replace(path)
 		ask := func(lines ...string) int {
 			c := s.send(t, method+" "+path+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"+strings.Join(append(lines, "\r\n"), "\r\n"))
 			resp := must(http.ReadResponse(bufio.NewReader(c), &http.Request{Method: method}))

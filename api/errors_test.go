@@ -26,7 +26,7 @@ func TestEverySentinelHasAKind(t *testing.T) {
 	table := must(os.ReadFile("errors.go"))
 	sentinel := regexp.MustCompile(`(?m)^(?:var|\t)\s*(Err\w+)\s+=`)
 	found := 0
-	for _, folder := range []string{"../pipeline", "../hailo", "../cache", "../stages", "../stages/decode", "../stages/resize", "../stages/clip", "stream", "stream/event", "stream/source"} {
+	for _, folder := range []string{"../pipeline", "../hailo", "../cache", "../stages", "../stages/decode", "../stages/resize", "../stages/clip", "stream", "stream/event", "stream/source", "rawjson", "compat"} {
 		for _, file := range must(filepath.Glob(folder + "/*.go")) {
 			for _, match := range sentinel.FindAllSubmatch(must(os.ReadFile(file)), -1) {
 				name := filepath.Base(folder) + "." + string(match[1])

@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -11,12 +12,37 @@ import (
 	"hailoclip/cache/sets"
 )
 
-// noURL refuses the image_url of other services' interfaces.
+var errNoURL = fail(errInvalidRequest, "image_url is not supported, send the image")
+
+// noURL refuses an image_url where none is read.
 func (in *input) noURL() error {
-	if rawjson.Given(in.ImageURL) {
-		return fail(errInvalidRequest, "image_url is not supported, send the image")
+	if rawjson.Given(in.ImageURL) || in.address != nil {
+		return errNoURL
 	}
 	return nil
+}
+
+// imageURL returns a copy of the address of the image, "" where there is none.
+func (in *input) imageURL(r *request) (address string, err error) {
+	switch {
+	case in.noURL() == nil:
+		return "", nil
+	case r.server.fetcher.allowed.None():
+		return "", fmt.Errorf("%w: fetch.allow has no hosts", errNoURL)
+	case in.Image != "", in.imageBad, len(in.file) > 0:
+		return "", fail(errInvalidRequest, "'image' and 'image_url' exclude each other")
+	case in.address != nil:
+		return string(in.address), nil
+	}
+	return addressIn(in.ImageURL)
+}
+
+// addressIn returns a copy of the address in a JSON value.
+func addressIn(raw []byte) (address string, err error) {
+	if raw[0] != '"' || rawjson.Unmarshal(string(raw), &address) != nil || address == "" {
+		err = fail(errInvalidRequest, "Invalid 'image_url': it must be the address of an image")
+	}
+	return address, err
 }
 
 // decodeImage returns the bytes of the image, with no capacity behind them, where what is left of the text and of older

@@ -34,11 +34,14 @@ func TestGeneratedRequests(t *testing.T) {
 		t.Run(operation.text("operationId"), func(t *testing.T) {
 			g := &generator{
 				Rand: rand.New(rand.NewPCG(12, uint64(len(path)))), t: t, spec: doc,
-				names: map[string][]string{"prompt_set": {"pets"}, "label": {"cat"}, "source": {""}, "format": {""}},
+				names: map[string][]string{"model": {testModel}, "prompt_set": {"pets"}, "label": {"cat"}, "source": {""}, "format": {""}},
 			}
-			if strings.HasPrefix(path, "/v1/streams") {
+			switch {
+			case strings.HasPrefix(path, "/v1/streams"):
 				g.names["id"] = []string{"door"}
-			} else {
+			case strings.HasPrefix(path, "/v1/models"):
+				g.names["id"] = []string{testModel}
+			default:
 				g.names["name"] = []string{"pets", "style.css"}
 			}
 			statuses := map[int]int{}

@@ -26,12 +26,13 @@ type input struct {
 	Vector    rawjson.Raw
 	Event     rawjson.Raw
 
-	binary bool     // the body is not JSON: file is instead of Image
-	file   []byte   // nil: there is none
-	frame  []byte   // its X-Frame-Format; empty: it is a compressed image
-	texts  []string // instead of Prompts, in a form or the query
-	set    []byte   // likewise, of PromptSet
-	label  []byte   // likewise, of Label
+	binary  bool     // the body is not JSON: file is instead of Image
+	file    []byte   // nil: there is none
+	frame   []byte   // its X-Frame-Format; empty: it is a compressed image
+	texts   []string // instead of Prompts, in a form or the query
+	set     []byte   // likewise, of PromptSet
+	label   []byte   // likewise, of Label
+	address []byte   // likewise, of ImageURL
 }
 
 // isJSON accepts JSON in any of its names; without a name a body counts as JSON.
@@ -50,8 +51,11 @@ func jsonReader(read func(*request, *input) error) func(*request) error {
 }
 
 // readClassify reads what /v1/classify is asked.
-func readClassify(r *request, in *input) error {
-	if err := in.question(r); err != nil {
+func readClassify(r *request, in *input) (err error) {
+	if r.address, err = in.imageURL(r); err != nil { // first: whoever sends one will send the rest right
+		return err
+	}
+	if err = in.question(r); err != nil {
 		return err
 	}
 	return in.image(r)
@@ -59,9 +63,6 @@ func readClassify(r *request, in *input) error {
 
 // question reads what images are classified by.
 func (in *input) question(r *request) (err error) {
-	if err = in.noURL(); err != nil { // first: whoever sends one will send the rest right
-		return err
-	}
 	labels := math.MaxInt32 // the set knows how many there are
 	if r.ask.PromptSet, err = in.promptSet(); err != nil {
 		return err
@@ -82,7 +83,7 @@ func (in *input) question(r *request) (err error) {
 
 // readImage reads what /v1/embed/image is asked.
 func readImage(r *request, in *input) (err error) {
-	if err = in.noURL(); err != nil {
+	if r.address, err = in.imageURL(r); err != nil {
 		return err
 	}
 	if r.vectors, err = vectorsOf(r.ctx); err != nil {

@@ -116,7 +116,7 @@ func (in *input) addText(name, value []byte) error {
 	case "threshold":
 		field = (*[]byte)(&in.Threshold)
 	case "image_url":
-		field = (*[]byte)(&in.ImageURL)
+		field = &in.address
 	default:
 		return nil
 	}
@@ -141,9 +141,6 @@ func (in *input) addQuery(args *fasthttp.Args) error {
 			return err
 		}
 	}
-	if query.ImageURL != nil {
-		in.ImageURL = query.ImageURL
-	}
 	if query.texts != nil {
 		if in.texts != nil || rawjson.Given(in.Prompts) {
 			return inBoth("prompts")
@@ -157,6 +154,7 @@ func (in *input) addQuery(args *fasthttp.Args) error {
 	}{
 		{"prompt_set", &query.set, &in.set, in.PromptSet},
 		{"label", &query.label, &in.label, in.Label},
+		{"image_url", &query.address, &in.address, in.ImageURL},
 		{"top_k", (*[]byte)(&query.TopK), (*[]byte)(&in.TopK), nil},
 		{"threshold", (*[]byte)(&query.Threshold), (*[]byte)(&in.Threshold), nil},
 	} {
@@ -175,9 +173,12 @@ func inBoth(name string) error {
 	return fail(errInvalidRequest, "'%s' is in the query and in the body", name)
 }
 
-// image gives the engine the image and says what it is. The input is used up.
+// image gives the engine the image and says what it is, unless r.address is to be fetched. The input is used up.
 func (in *input) image(r *request) (err error) {
 	switch {
+	case r.address != "":
+		*in = input{}
+		return nil
 	case !in.binary:
 		r.ask.Image, err = in.decodeImage(r.body, r.scratch)
 		return err

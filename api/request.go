@@ -45,6 +45,8 @@ type request struct {
 	body    []byte          // as it came; later the image, over its own text; of Server.bodies. The engine's, once it has the image
 	size    int             // bytes of it that have come
 	input   input           // lies in body
+	address string          // of the image, where it is to be fetched; "": it lies in body
+	fetched fetched         // images by address
 	texts   []string        // as the client wrote them
 	items   *batchItems     // images and texts of a batch or a comparison; nil: there are none
 	vectors vectors         // how it wants embeddings
@@ -127,6 +129,9 @@ func (r *request) unhold() {
 	}
 	s := r.server
 	s.bodies.put(r.caller.Address, r.body)
+	for _, image := range r.fetched.images {
+		s.bodies.put(r.caller.Address, image)
+	}
 	*r = request{server: s, scratch: r.scratch, release: r.release, seen: r.seen}
 	s.requests.Put(r)
 }

@@ -253,9 +253,15 @@ func inTurn(read func(*request) error) func(*request) error {
 	}
 }
 
-// image has the engine do something with the image of a request. After an error it may still be reading the image.
+// image has the engine do something with the image of a request, which it fetches first if need be. After an error the engine may
+// still be reading the image.
 func image(do func(context.Context, *clip.Request) (clip.Result, error)) func(*request) error {
 	return func(r *request) (err error) {
+		if r.address != "" {
+			if r.ask.Image, err = r.fetch(r.address); err != nil {
+				return err
+			}
+		}
 		r.holders.Add(1)
 		r.ask.Release, r.ask.Lane = r.seen, r.lane()
 		r.result, err = do(r.work, &r.ask)

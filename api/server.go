@@ -18,6 +18,7 @@ import (
 	"hailoclip/api/admin"
 	"hailoclip/api/compat"
 	"hailoclip/api/console"
+	"hailoclip/api/outbound"
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
 	"hailoclip/api/stream/notify"
@@ -47,6 +48,7 @@ type Service struct {
 
 	Access   *access.Keys     // who may ask; its Apply changes that at any time. nil: anybody
 	Notifier *notify.Notifier // whose counters are in /v1/stats; nil: there is none
+	Allowed  outbound.Allowed // hosts that are asked for images that callers name; zero: none
 
 	Samples    []Sample        // that the console offers
 	Recorder   *admin.Recorder // of requests and durations; nil: nothing is recorded
@@ -75,7 +77,8 @@ type Server struct {
 	other     *watched        // the requests that no route takes
 	requests  sync.Pool       // of *request
 	bodies    *Memory
-	lents     sync.Pool       // of *lent
+	lents     sync.Pool // of *lent
+	fetcher   *fetcher
 	unpacking chan struct{}   // has a value for each large body that is being read
 	telling   *fair.Turns     // to read a prompt set, which may be large, and to make JSON of it
 	trials    *fair.Turns     // to evaluate a prompt set: a thousand images by a thousand labels take tens of MB
@@ -116,6 +119,7 @@ func New(cfg Config, svc Service) (*Server, error) {
 	s.pingEvery, s.heartbeat = 20*time.Second, 15*time.Second
 	s.unpacking = make(chan struct{}, max(runtime.GOMAXPROCS(0)-1, 1))
 	s.telling, s.trials, s.matching = fair.NewTurns(cap(s.unpacking)), fair.NewTurns(trialsAtOnce), fair.NewTurns(matchingAtOnce)
+	s.fetcher = newFetcher(svc.Allowed)
 	s.requests.New = func() any {
 		r := &request{server: s, scratch: new([scratchBytes]byte)}
 		r.release, r.seen = r.unhold, r.unholdBody

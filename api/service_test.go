@@ -25,6 +25,7 @@ import (
 	"go.uber.org/goleak"
 
 	"hailoclip/api/admin"
+	"hailoclip/api/compat"
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
 	"hailoclip/cache"
@@ -231,6 +232,7 @@ func newService(t testing.TB, change func(*Config, *Service)) *service {
 	cfg, recorder := testConfig(), admin.NewRecorder()
 	svc := Service{
 		Engine: testEngine(t, s.device, func(_ *clip.Config, p *clip.Parts) { p.Observe = recorder.Line }), RequestTimeout: testRequestLimit, BatchTimeout: testRequestLimit, Version: "1.2.3", LogEvery: 1,
+		Compat:   compat.All(),
 		Recorder: recorder, Admin: &admin.Parts{Reload: func(context.Context) (any, error) {
 			return map[string][]string{"applied": {}, "needs_restart": {}, "warnings": {}}, nil
 		}},

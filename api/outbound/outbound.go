@@ -76,6 +76,9 @@ func (a Allowed) entries() []entry {
 	return *a.list.Load()
 }
 
+// None says that the list is empty.
+func (a Allowed) None() bool { return len(a.entries()) == 0 }
+
 // entry is one of the list: a network, or a name.
 type entry struct {
 	network netip.Prefix // of an address: all its bits

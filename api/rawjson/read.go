@@ -73,6 +73,18 @@ func Slowly(body []byte, v any) error {
 	return nil
 }
 
+// Fields reads a value, which must be valid JSON, into v, a pointer to a struct, whose fields of type Raw lie in raw. It returns
+// false where raw is no object.
+func Fields(raw Raw, v any) bool {
+	return len(raw) > 0 && raw[0] == '{' && Unmarshal(unsafe.String(unsafe.SliceData(raw), len(raw)), v) == nil
+}
+
+// String returns what a value, which must be valid JSON, has for a text; false where it is no string. The text may lie in raw.
+func String(raw Raw) (s string, ok bool) {
+	ok = len(raw) > 0 && raw[0] == '"' && Unmarshal(unsafe.String(unsafe.SliceData(raw), len(raw)), &s) == nil
+	return s, ok
+}
+
 // Given says that a field is there and not null.
 func Given(raw []byte) bool { return len(raw) > 0 && string(raw) != "null" }
 

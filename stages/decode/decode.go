@@ -66,7 +66,7 @@ func (d *Decoder) Inspect(b []byte, parts ...Part) (plan Plan, err error) {
 		own.parts = parts
 		d = &own
 	}
-	format, err := sniff(b)
+	format, err := Format(b)
 	if err != nil {
 		return Plan{}, err
 	}

@@ -220,7 +220,7 @@ func checkRefused(t *testing.T, d *Decoder, prefix string, files []refusal) {
 			if !errors.Is(err, c.want) || !oneSentinel(err) || !strings.Contains(err.Error(), c.text) {
 				t.Fatalf("got %v, want %v with %q", err, c.want, c.text)
 			}
-			if _, foreign := sniff(c.b); foreign == nil && strings.Contains(err.Error(), "accepted") {
+			if _, foreign := Format(c.b); foreign == nil && strings.Contains(err.Error(), "accepted") {
 				t.Errorf("names its own format among the accepted ones: %v", err)
 			}
 			if p.Pix != nil {

@@ -61,9 +61,9 @@ var brands = map[string]string{
 	"mif1": "HEIF", "msf1": "HEIF", "crx ": "Canon raw (CR3)",
 }
 
-// sniff names the format of b by its first bytes. It returns ErrNotImage when there is none and
+// Format names the format of a file by its first bytes, of which the error may tell. It returns ErrNotImage when there is none and
 // ErrUnsupportedFormat when it is known but not accepted.
-func sniff(b []byte) (string, error) {
+func Format(b []byte) (string, error) {
 	switch name := detect(b); {
 	case planners[name] != nil:
 		return name, nil
