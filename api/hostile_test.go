@@ -171,7 +171,7 @@ func hostileOf(good []compatExchange, random *rand.Rand) (all []hostile) {
 var wrongValues = map[string]string{
 	"null": "null", "true": "true", "a number": "1", "a negative number": "-1", "a fraction": "0.5", "a number beyond float64": "1e999",
 	"a number beyond int64": "123456789012345678901234567890", "an empty text": `""`, "blanks": `" \t\n"`, "a zero byte": `"\u0000"`,
-	"an object": `{"a":{"b":[1]}}`, "an empty object": "{}", "an empty array": "[]", "an array in arrays": "[[[[]]]]", "nulls": "[null,null]", "numbers": "[1,2,3]",
+	"an object": `{"a":{"b":[1]}}`, "an empty object": "{}", "an empty array": "[]", "an array in arrays": "[[[[]]]]", "deep nesting with its end": strings.Repeat("[", 5000) + strings.Repeat("]", 5000), "nulls": "[null,null]", "numbers": "[1,2,3]",
 	"mixed": `["x",1,null,{"a":2}]`, "too many": "[" + strings.Repeat(`"x",`, compat.MaxItems) + `"x"]`, "a text too long": `"` + strings.Repeat("word ", 20000) + `"`,
 	"many empty objects": "[" + strings.Repeat("{},", 3000) + "{}]", "objects in objects": strings.Repeat(`{"content":[`, 500) + strings.Repeat("]}", 500),
 	"an address": `"http://169.254.169.254/latest/meta-data"`, "an address in a list": `["https://example.org/cat.jpg"]`, "a file": `"file:///etc/passwd"`,
@@ -184,7 +184,7 @@ var wrongValues = map[string]string{
 var brokenValues = map[string]string{
 	"half a character": `"a \ud800 b"`, "the other half": `"\udc00"`, "no UTF-8": "\"\xff\xfe\"", "an escape that is none": `"\q"`, "a line end in a text": "\"a\nb\"",
 	"no end of a text": `"abc`, "a bare word": "undefined", "NaN": "NaN", "a number with a zero before": "01", "deep nesting": strings.Repeat("[", 20000),
-	"deep nesting with its end": strings.Repeat("[", 5000) + strings.Repeat("]", 5000), "a comma too much": "[1,]", "a comment": "/* x */ 1", "quotes of another kind": "'x'", "nothing": "",
+	"a comma too much": "[1,]", "a comment": "/* x */ 1", "quotes of another kind": "'x'", "nothing": "",
 }
 
 // hostileJSON changes each value of a JSON body, and the body as a whole.
@@ -202,10 +202,15 @@ func hostileJSON(e *compatExchange, body string, random *rand.Rand) (all []hosti
 		raw := string(must(json.Marshal(replaced("\x01"))))
 		raw = strings.Replace(raw, `"\u0001"`, mark, 1)
 		for what, value := range wrongValues {
-			add(where+" is "+what, strings.Replace(raw, mark, value, 1), false, append(slices.Clone(path), "JSON", "UTF-8")...)
+			names := append(slices.Clone(path), "JSON")
+			if value == "null" { // as if it were not there
+				names = nil
+			}
+			add(where+" is "+what, strings.Replace(raw, mark, value, 1), false, names...)
 		}
 		for what, value := range brokenValues {
-			add(where+" is "+what, strings.Replace(raw, mark, value, 1), !strings.HasPrefix(what, "deep") && len(path) <= 1 && value != `"a \ud800 b"`, append(slices.Clone(path), "JSON", "UTF-8")...)
+			half := strings.Contains(value, `\u`) // JSON allows it
+			add(where+" is "+what, strings.Replace(raw, mark, value, 1), !half && len(path) <= 1, append(slices.Clone(path), "JSON", "UTF-8")...)
 		}
 	})
 	object, _ := tree.(map[string]any)
