@@ -186,6 +186,16 @@ var wrongValues = map[string]string{
 	"an image that is cut": `"data:image/jpeg;base64,/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDABALDA4M"`, "an unknown word": `"nonsense"`, "an object with an address": `{"url":"http://localhost/x.png"}`,
 }
 
+// notBe says which of wrongValues fields are never taken with.
+type notBe struct{ fields, values []string }
+
+var mustNotBe = []notBe{
+	{[]string{"model", "modelName", "clip_version_id", "encoding_format", "output_encoding", "modality", "data_type"}, []string{"an unknown word", "a number", "an object"}},
+	{[]string{"input", "inputs", "content", "texts", "images", "prompt", "text"}, []string{"too many", "numbers", "mixed", "an array in arrays", "many empty objects", "objects in objects"}},
+	{[]string{"image", "images", "image_base64", "image_url", "url", "bytes", "blob", "multimodal_data"},
+		[]string{"an image that is none", "an image that is cut", "half a data URI", "a data URI of no base64", "another data URI", "an address", "a file", "a pickle", "base64 of nothing"}},
+}
+
 // brokenValues make the whole body invalid.
 var brokenValues = map[string]string{
 	"half a character": `"a \ud800 b"`, "the other half": `"\udc00"`, "no UTF-8": "\"\xff\xfe\"", "an escape that is none": `"\q"`, "a line end in a text": "\"a\nb\"",
@@ -212,7 +222,8 @@ func hostileJSON(e *compatExchange, body string, random *rand.Rand) (all []hosti
 			if value == "null" { // as if it were not there
 				names = nil
 			}
-			add(where+" is "+what, strings.Replace(raw, mark, value, 1), false, names...)
+			refused := slices.ContainsFunc(mustNotBe, func(m notBe) bool { return slices.Contains(m.fields, path[len(path)-1]) && slices.Contains(m.values, what) })
+			add(where+" is "+what, strings.Replace(raw, mark, value, 1), refused, names...)
 		}
 		for what, value := range brokenValues {
 			ignored := value == "" || value[0] == '"' // an array may be empty, and texts that nobody reads are not looked at
