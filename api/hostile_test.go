@@ -222,7 +222,9 @@ func hostileJSON(e *compatExchange, body string, random *rand.Rand) (all []hosti
 			if value == "null" { // as if it were not there
 				names = nil
 			}
-			refused := slices.ContainsFunc(mustNotBe, func(m notBe) bool { return slices.Contains(m.fields, path[len(path)-1]) && slices.Contains(m.values, what) })
+			refused := slices.ContainsFunc(mustNotBe, func(m notBe) bool {
+				return slices.Contains(m.fields, path[len(path)-1]) && slices.Contains(m.values, what)
+			})
 			add(where+" is "+what, strings.Replace(raw, mark, value, 1), refused, names...)
 		}
 		for what, value := range brokenValues {
