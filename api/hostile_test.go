@@ -218,7 +218,7 @@ func hostileJSON(e *compatExchange, body string, random *rand.Rand) (all []hosti
 		raw := string(must(json.Marshal(replaced("\x01"))))
 		raw = strings.Replace(raw, `"\u0001"`, mark, 1)
 		for what, value := range wrongValues {
-			names := append(slices.Clone(path), "JSON", "missing")
+			names := append(slices.Clone(path), "JSON", "missing", "model")
 			if value == "null" { // as if it were not there
 				names = nil
 			}

@@ -147,7 +147,7 @@ var transports = []transport{
 		return `{"inference":"update","inputs":` + listOf(l, func(c carried) string {
 			return `{` + namedModel + c.either(`"data":%s,"data_type":"text"}`, `"data":%s,"data_type":"image"}`)
 		}) + `}`
-	}, nil},
+	}, map[string]int{"too many pixels": 400, "a body too large": 400}}, // Qdrant tells no more apart
 	{"clip_as_service", "/post", "tims", func(l []carried) string {
 		return `{"execEndpoint":"/","data":` + listOf(l, func(c carried) string { return c.either(`{"text":%s}`, `{"blob":%s}`) }) + `}`
 	}, nil},
