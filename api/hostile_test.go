@@ -229,7 +229,7 @@ func hostileJSON(e *compatExchange, body string, random *rand.Rand) (all []hosti
 		}
 		for what, value := range brokenValues {
 			ignored := value == "" || value[0] == '"' // an array may be empty, and texts that nobody reads are not looked at
-			add(where+" is "+what, strings.Replace(raw, mark, value, 1), !ignored && len(path) <= 1, append(slices.Clone(path), "JSON", "UTF-8")...)
+			add(where+" is "+what, strings.Replace(raw, mark, value, 1), !ignored && len(path) <= 1, append(slices.Clone(path), "JSON", "UTF-8", "missing", "model")...)
 		}
 	})
 	object, _ := tree.(map[string]any)
