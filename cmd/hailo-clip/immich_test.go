@@ -72,6 +72,36 @@ func TestImmichIndexes(t *testing.T) {
 	}
 }
 
+// TestImmichSettings: Immich's listener needs no key where the port does; a second service on its address does not start; the other
+// server can change while the service runs, and the listener cannot.
+func TestImmichSettings(t *testing.T) {
+	t.Parallel()
+	const keys = "access: {keys: [{name: a, hash: 0101010101010101010101010101010101010101010101010101010101010101}]}\n"
+	immichAt := func(listen, upstream string) string {
+		return keys + "compat: {immich: {listen: '" + listen + "', upstream: '" + upstream + "'}, aliases: [" + immichModel + "]}\n"
+	}
+	faces := newMachineLearning(t, "http://127.0.0.1:1")
+	r := serveConfig(t, immichAt("127.0.0.1:0", ""))
+	own := r.immichURL(t)
+	m := newImmich(t, own)
+	m.clip(t, "visual", "image", must(os.ReadFile(samples+"cat.jpg")), nil)
+	if _, err := m.predict(`{"facial-recognition":{"detection":{"modelName":"x"}}}`, "image", nil); err == nil || !strings.Contains(err.Error(), "404") {
+		t.Errorf("faces without another server: %v", err)
+	}
+	if a, err := read(http.Post(r.url+"/predict", "multipart/form-data; boundary=x", http.NoBody)); err != nil || a.status != http.StatusUnauthorized {
+		t.Errorf("the port without a key: %v %s", err, a.raw)
+	}
+	hailoClip(t, "serve", "--backend", "cpu", "--model", "demo", "--host", "127.0.0.1", "--port", "0", "--set", "compat.immich.listen="+strings.TrimPrefix(own, "http://")).
+		expect(t, exitFailed, "compat.immich.listen", "address already in use")
+	line := r.reload(t, immichAt("127.0.0.1:1", faces.URL))
+	r.wants(t, line, `"applied":["compat.immich.upstream"]`, `"needs_restart":["compat.immich.listen"]`)
+	m.faces(t, nil)
+	r.stop(t)
+	if m.pings(own) {
+		t.Error("the listener is still there")
+	}
+}
+
 const immichModel = "ViT-B-32__openai"
 
 // immichURL is where the service has Immich's own listener.
