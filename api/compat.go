@@ -290,6 +290,9 @@ func (r *request) failCompat(b []byte, o outcome) ([]byte, int) {
 	if errors.As(o.err, &fault) {
 		f.Param = fault.Param
 	}
+	if o.kind == errInternalFailure {
+		r.ctx.Response.Header.Set("X-Should-Retry", "false") // it would be the same again, and clients of OpenAI try again after any 5xx
+	}
 	b = d.Fail(b, &f)
 	return b, f.Status
 }

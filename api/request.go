@@ -46,6 +46,7 @@ type request struct {
 	size    int             // bytes of it that have come
 	input   input           // lies in body
 	address string          // of the image, where it is to be fetched; "": it lies in body
+	source  string          // by name, that is asked for the image; "": none
 	fetched fetched         // images by address
 	texts   []string        // as the client wrote them
 	items   *batchItems     // images and texts of a batch or a comparison; nil: there are none
@@ -60,6 +61,7 @@ type request struct {
 	arrived time.Time       // when the body was complete
 	read    time.Duration   // that the JSON and the base64 took
 	timings bool            // the answer is to have "timings"
+	flat    bool            // the answer is to be flat, see appendFlat
 	result  clip.Result
 
 	holders atomic.Int32

@@ -55,14 +55,14 @@ func (s *Server) routes(to *rules) []route {
 		{"GET HEAD", "/openapi.yaml", 0, nil, nil, nil, describe("openapi.yaml")},
 		{"GET HEAD", "/openapi.json", 0, nil, nil, nil, describe("openapi.json")},
 		{"GET HEAD", "/docs", 0, nil, nil, nil, describe("docs.html")},
-		{"POST", "/v1/classify", one, s.imageBodies(readClassify), e.Refuses, image(e.Classify), result(appendClassification)},
+		{"POST", "/v1/classify", one, s.imageBodies(readClassify), e.Refuses, image(e.Classify), (*request).answerClassification},
 		{"POST", "/v1/embed/image", one, s.imageBodies(readImage), e.Refuses, image(e.EmbedImage), embedding},
 		{"POST", "/v1/embed/text", one, json(readText), nil, (*request).embedText, embedding},
 		{"POST", "/v1/tokens", one, json(readTokens), nil, (*request).countTokens, result(appendTokens)},
 		{"POST", "/v1/classify/batch", many, s.batchBodies(readClassifyBatch), nil, (*request).classifyBatch, (*request).answerClassifyBatch},
 		{"POST", "/v1/embed/batch", many, s.batchBodies(readEmbedBatch), nil, (*request).embedBatch, (*request).answerEmbedBatch},
 		{"POST", "/v1/compare", many, s.batchBodies(readComparison)[:1], nil, (*request).compare, (*request).answerComparison},
-	}, slices.Concat(s.promptSetRoutes(to), s.streamRoutes(), s.adminRoutes(to))...)
+	}, slices.Concat(s.promptSetRoutes(to), s.streamRoutes(to), s.adminRoutes(to))...)
 }
 
 // newRouter finds the routes by method and path: all of them, or those of the dialect own on its own listener.
@@ -271,6 +271,7 @@ func image(do func(context.Context, *clip.Request) (clip.Result, error)) func(*r
 			if r.ask.Image, err = r.fetch(r.address); err != nil {
 				return err
 			}
+			r.arrived = time.Now()
 		}
 		r.holders.Add(1)
 		r.ask.Release, r.ask.Lane = r.seen, r.lane()

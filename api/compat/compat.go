@@ -23,7 +23,7 @@ type Dialect struct {
 }
 
 // Dialects are all there are. Where two have the same method and path, the first that takes a request answers it.
-var Dialects = []*Dialect{&openAI, &immich}
+var Dialects = []*Dialect{&openAI, &immich, &frigate}
 
 // Route is a path of a dialect. Either Get is set, or Write and one at least of the readers.
 type Route struct {
@@ -123,6 +123,9 @@ type Service struct {
 	Upstream      bool          // there is another server for what this one does not do
 	Unready       func() string // why nothing can be encoded now; "": it can
 }
+
+// names are all names of the model, its own first.
+func (s *Service) names() []string { return append([]string{s.Model}, s.Aliases...) }
 
 // Named says whether name is the model's, or one of its aliases. Empty stands for the model that runs.
 func (s *Service) Named(name string) bool {
