@@ -154,6 +154,11 @@ faults: setup ## break the simulated chip in every way, 20 times each, and log h
 restarts: setup ## restart the service 50 times on a socket of systemd's, and reload it 50 times, under load: no request fails
 	HAILO_TEST_LONG=1 $(GO) test -count=1 -timeout 30m -run LoseNoRequest -v ./cmd/hailo-clip
 
+.PHONY: immich-test
+immich-test: setup ## Immich's indexing of 1,000 previews and 200 searches beside it, with the device lost in the middle (Debian: installs ffmpeg)
+	@command -v ffmpeg >/dev/null || $(MAKE) --no-print-directory apt COMPILER=ffmpeg
+	HAILO_TEST_LONG=1 $(GO) test -count=1 -timeout 30m -run TestImmichIndexes -v ./cmd/hailo-clip
+
 # Icons of a style that the demo model has not seen; render.js wants all sets to be there.
 ICONS := bin/icons
 ICON_SETS := @resvg/resvg-js@2 emojibase-data@17 $(addprefix @iconify-json/,emojione@1 noto@1 twemoji@1 openmoji@1 fluent-emoji@1 fluent-emoji-flat@1)

@@ -156,8 +156,8 @@ func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *se
 	server, err := api.New(e.cfg.Server, api.Service{
 		Engine: e.Engine, RequestTimeout: p.cfg.Performance.RequestTimeout, BatchTimeout: p.cfg.Performance.BatchTimeout,
 		Version: programVersion(), Warning: e.warning, Log: requests,
-		Hub: streams.hub, Bus: streams.bus, Store: streams.store, Lost: streams.lost, Memory: streams.memory, Notifier: streams.notifier, Allowed: streams.allowed,
-		Samples: consoleSamples(samples), Access: keys, Compat: e.cfg.Compat, MadeUp: e.warning != "" && !e.cfg.Sim.ServeHash,
+		Hub: streams.hub, Bus: streams.bus, Store: streams.store, Lost: streams.lost, Memory: streams.memory, Notifier: streams.notifier,
+		Samples: consoleSamples(samples), Access: keys, Allowed: streams.allowed, Compat: e.cfg.Compat, MadeUp: e.warning != "" && !e.cfg.Sim.ServeHash,
 		Recorder: e.recorder, Admin: e.adminOnMain(reload), LogEvery: p.cfg.Logging.Requests, LogDropped: stderr.lost.Load,
 	})
 	if err != nil {
