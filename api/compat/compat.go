@@ -24,7 +24,7 @@ type Dialect struct {
 
 // Dialects are all there are. Where two have the same method and path, the first that takes a request answers it.
 var Dialects = []*Dialect{
-	&openAI, &frigate, &immich, &weaviate, &ollama, &tei, &huggingFace, &cohere, &voyage, &roboflow, &qdrant, &clipAsService,
+	&openAI, &immich, &frigate, &weaviate, &ollama, &tei, &huggingFace, &cohere, &voyage, &roboflow, &qdrant, &clipAsService,
 }
 
 // Route is a path of a dialect. Either Get is set, or Write and one at least of the readers.
