@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
-	"unsafe"
 
 	"hailoclip/api/rawjson"
 	"hailoclip/cache"
@@ -41,8 +40,8 @@ type sentImage struct {
 	data    []byte      // a JSON value, which should be the image in base64, or the image itself
 	json    bool        // it is the former
 	raw     decode.Raw  // of a raw frame
-	head    decode.Plan // of a request in a dialect
 	address string      // where it is to be fetched; "": it is not
+	head    decode.Plan // of a request in a dialect
 	err     error       // why it cannot be used
 }
 
@@ -128,13 +127,10 @@ func (r *request) readImages(in *input) error {
 	})
 }
 
-// sentImage reads an image of a batch: {"image_url": ...}, or else the image in base64.
+// sentImage reads an image of a batch: an address, or else the image in base64, which has no colon.
 func (r *request) sentImage(raw []byte) sentImage {
-	var at struct {
-		ImageURL rawjson.Raw `json:"image_url"`
-	}
-	if raw[0] == '{' && rawjson.Unmarshal(unsafe.String(unsafe.SliceData(raw), len(raw)), &at) == nil && rawjson.Given(at.ImageURL) {
-		return r.imageAt(at.ImageURL)
+	if bytes.HasPrefix(raw, []byte(`"http:`)) || bytes.HasPrefix(raw, []byte(`"https:`)) {
+		return r.imageAt(raw)
 	}
 	return sentImage{data: raw, json: true}
 }

@@ -404,7 +404,7 @@ func TestPathsAndMethods(t *testing.T) {
 	s := serve(t, nil)
 	for _, c := range []struct{ method, path, allow string }{
 		{"GET", "/nowhere", ""}, {"GET", "/health/", ""}, {"GET", "/HEALTH", ""}, {"POST", "/v1/classify/..", ""}, {"GET", "/v1/classify%00", ""},
-		{"GET", "/v1/classify", "OPTIONS, POST"}, {"DELETE", "/v1/embed/text", "OPTIONS, POST"}, {"BREW", "/v1/embed/image", "OPTIONS, POST"},
+		{"GET", "/v1/embed/text", "OPTIONS, POST"}, {"DELETE", "/v1/embed/text", "OPTIONS, POST"}, {"BREW", "/v1/embed/image", "OPTIONS, POST"},
 		{"POST", "/health", "GET, HEAD, OPTIONS"},
 	} {
 		r := s.do(t, c.method, c.path, "")
@@ -420,7 +420,7 @@ func TestPathsAndMethods(t *testing.T) {
 	if r := s.do(t, "HEAD", "/v1/classify", ""); r.status != 405 || len(r.body) != 0 {
 		t.Errorf("HEAD: %d %q", r.status, r.body)
 	}
-	if r := s.do(t, "OPTIONS", "/v1/classify", ""); r.status != 200 || r.header.Get("Allow") != "OPTIONS, POST" {
+	if r := s.do(t, "OPTIONS", "/v1/classify", ""); r.status != 200 || r.header.Get("Allow") != "GET, OPTIONS, POST" {
 		t.Errorf("OPTIONS: %d, Allow %q", r.status, r.header.Get("Allow"))
 	}
 }

@@ -44,6 +44,7 @@ var (
 	errInvalidRequest  = &kind{400, "invalid_request", "", 0}
 	errInvalidPrompts  = &kind{400, "invalid_prompts", "", 0}
 	errInvalidImage    = &kind{400, "invalid_image", "", 0}
+	errNotFetched      = &kind{400, "invalid_image", "The image could not be fetched from image_url", 0} // why is none of the caller's business
 	errUnauthorized    = &kind{401, "unauthorized", "", 0}
 	errRevoked         = &kind{401, "unauthorized", "The key has been revoked", 0} // of what had begun with it
 	errMayNot          = &kind{403, "not_allowed", "", 0}
@@ -65,8 +66,11 @@ var (
 	errGone            = &kind{499, "client_gone", "The client has closed the connection", 0} // for the log
 	errInternalFailure = &kind{500, "internal_error", internalSentence, 0}
 	errEncodeText      = &kind{500, "encode_failed", "Failed to encode text", 0}
+	errNoImage         = &kind{503, "unavailable", "The source gives no image, see the service's log for this request_id", 5}
 	errNotReady        = &kind{503, "not_ready", "", 5}
 	errStopping        = &kind{503, "stopping", "The service is stopping", 5}
+	errUpstream        = &kind{503, "unavailable", "The server for what this one does not do has failed, see compat.immich.upstream", 5}
+	errLoop            = &kind{503, "unavailable", "The request has come from here: compat.immich.upstream leads back", 5}
 	errTooManyConns    = &kind{503, "too_many_connections", "Too many connections, try again later", 1}
 	errDeadline        = &kind{504, "deadline_exceeded", "The deadline passed before the answer was ready", 0}
 )
@@ -83,6 +87,7 @@ var kinds = []struct {
 	{compat.ErrRequest, errInvalidRequest},
 	{compat.ErrImage, errInvalidImage},
 	{compat.ErrModel, &kind{404, "model_not_found", "", 0}},
+	{compat.ErrUnavailable, &kind{503, "unavailable", "", 5}},
 	{decode.ErrNotImage, errInvalidImage},
 	{decode.ErrTruncated, errInvalidImage},
 	{decode.ErrCorrupt, errInvalidImage},
@@ -107,6 +112,7 @@ var kinds = []struct {
 	{clip.ErrSetsLost, &kind{503, "unavailable", "", 5}},
 	{source.ErrNoImages, errInvalidImage},
 	{stream.ErrNoStream, &kind{404, "stream_not_found", "", 0}},
+	{stream.ErrNoSource, &kind{404, "source_not_found", "", 0}},
 	{stream.ErrEnded, &kind{404, "stream_not_found", "", 0}},
 	{stream.ErrFed, &kind{409, "stream_busy", "", 0}},
 	{stream.ErrStreamsFull, &kind{429, "queue_full", "", 5}},

@@ -27,9 +27,6 @@ const (
 	maxAddress   = 2048             // bytes of an address
 )
 
-// errNotFetched is all that a caller is told where a host does not answer: addresses and open ports are none of its business.
-var errNotFetched = &kind{400, "invalid_image", "The image could not be fetched from image_url", 0}
-
 // fetcher asks hosts for images. Safe for concurrent use.
 type fetcher struct {
 	allowed  outbound.Allowed

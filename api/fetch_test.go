@@ -75,13 +75,19 @@ func TestFetch(t *testing.T) {
 	if vector := func(r reply) []byte { _, v, _ := bytes.Cut(r.body, []byte(`"embedding"`)); return v[:100] }; !bytes.Equal(vector(want), vector(got)) {
 		t.Errorf("%s, want %s", got.body, want.body)
 	}
-	batch := s.post(t, "/v1/embed/batch?encoding=base64", fmt.Sprintf(`{"images":[{"image_url":%q},%q,{"image_url":5},{"image_url":"ftp://x"},{"image_url":%q}],"texts":["a"]}`,
-		url, b64(goodImage), url+"/2"))
+	batch := s.post(t, "/v1/embed/batch?encoding=base64", fmt.Sprintf(`{"images":[%q,%q,"http:","https://x","%s"],"texts":["a"]}`, url, b64(goodImage), strings.ReplaceAll(url, "/", `\/`)))
 	batch.wantOK(t)
 	if n := strings.Count(string(batch.body), `"embedding"`); n != 4 || strings.Count(string(batch.body), `"code":"invalid_request"`) != 2 {
 		t.Errorf("%s", batch.body)
 	}
-	s.post(t, "/v1/classify/batch", fmt.Sprintf(`{"images":[{"image_url":%q}],"prompts":["a"]}`, url)).wantOK(t)
+	s.post(t, "/v1/classify/batch", fmt.Sprintf(`{"images":[%q],"prompts":["a"]}`, url)).wantOK(t)
+	dialect := fmt.Sprintf(`{"model":%q,"input":[{"image":%q},%q]}`, testModel, url, "x")
+	if r := s.post(t, "/v1/embeddings", dialect); r.status != 200 || strings.Count(string(r.body), `"embedding":[`) != 2 {
+		t.Errorf("%.300s", r.body)
+	}
+	if r := serve(t, nil).post(t, "/v1/embeddings", dialect); r.status != 400 || !strings.Contains(string(r.body), "fetch.allow has no hosts") {
+		t.Errorf("%.300s", r.body)
+	}
 	compared := s.post(t, "/v1/compare", fmt.Sprintf(`{"a":[{"image_url":%q}],"b":[{"image":%q},{"text":%q}]}`, url, b64(goodImage), goodImage))
 	if compared.wantOK(t); !strings.HasPrefix(string(compared.body), `{"cosine":[[1,1]]`) {
 		t.Errorf("%s", compared.body)
@@ -292,7 +298,7 @@ func TestFetchMemory(t *testing.T) {
 		w.Write(append(imageFile(goodImage), make([]byte, 900<<10)...))
 	})
 	s := fetching(t, "127.0.0.1")
-	body := `{"images":[` + strings.TrimSuffix(strings.Repeat(`{"image_url":"`+url+`"},`, 6), ",") + `]}`
+	body := `{"images":[` + strings.TrimSuffix(strings.Repeat(`"`+url+`",`, 6), ",") + `]}`
 	r := s.post(t, "/v1/embed/batch", body) // four fit into max_batch_body_bytes
 	if r.wantOK(t); strings.Count(string(r.body), `"embedding"`) != 4 || strings.Count(string(r.body), "larger than 4194304 bytes together") != 2 {
 		t.Errorf("%.300s", r.body)
@@ -332,7 +338,7 @@ func TestFetchTurns(t *testing.T) {
 	var anns sync.WaitGroup
 	for range 2 {
 		anns.Go(func() {
-			body := `{"images":[` + strings.TrimSuffix(strings.Repeat(`{"image_url":"`+url+`/slow"},`, batch), ",") + `]}`
+			body := `{"images":[` + strings.TrimSuffix(strings.Repeat(`"`+url+`/slow",`, batch), ",") + `]}`
 			r := s.post(t, "/v1/embed/batch", body, "Authorization", bearerOf("ann"))
 			if r.wantOK(t); strings.Count(string(r.body), `"embedding"`) != batch {
 				t.Errorf("%.300s", r.body)

@@ -15,6 +15,7 @@ type input struct {
 	imageBad  bool        // 'image' is there, and not a string
 	ImageURL  rawjson.Raw `json:"image_url"`
 	Prompts   rawjson.Raw
+	Labels    rawjson.Raw // where there are neither prompts nor a set
 	PromptSet rawjson.Raw `json:"prompt_set"`
 	TopK      rawjson.Raw `json:"top_k"` // as JSON, or as a query has it; likewise Threshold
 	Threshold rawjson.Raw
@@ -33,6 +34,7 @@ type input struct {
 	set     []byte   // likewise, of PromptSet
 	label   []byte   // likewise, of Label
 	address []byte   // likewise, of ImageURL
+	labels  []string // likewise, of Labels
 }
 
 // isJSON accepts JSON in any of its names; without a name a body counts as JSON.
@@ -52,6 +54,9 @@ func jsonReader(read func(*request, *input) error) func(*request) error {
 
 // readClassify reads what /v1/classify is asked.
 func readClassify(r *request, in *input) (err error) {
+	if r.flat, err = r.flag("flat"); err != nil {
+		return err
+	}
 	if r.address, err = in.imageURL(r); err != nil { // first: whoever sends one will send the rest right
 		return err
 	}
@@ -68,6 +73,9 @@ func (in *input) question(r *request) (err error) {
 		return err
 	}
 	if r.ask.PromptSet == "" {
+		if in.texts == nil && !rawjson.Given(in.Prompts) {
+			in.texts, in.Prompts = in.labels, in.Labels
+		}
 		if r.texts, err = in.prompts(r.rules.MaxPrompts, r.rules.MaxPromptBytes); err != nil {
 			return err
 		}

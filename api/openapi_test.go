@@ -13,12 +13,14 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 
 	"hailoclip/api/admin"
+	"hailoclip/api/stream/source"
 )
 
 // TestOpenAPI holds real answers of every operation, good and bad, against the description that
 // the service hands out.
 func TestOpenAPI(t *testing.T) {
-	s := serve(t, nil)
+	camera, _ := host(t, func(w http.ResponseWriter, _ *http.Request) { w.Write(pngFile(goodImage)) })
+	s := sourced(t, source.Named{"porch": camera, "gone": "/nowhere/at/all.png"}, nil)
 	served := s.do(t, "GET", "/openapi.yaml", "")
 	if served.status != 200 || served.header.Get("Content-Type") != "application/yaml" {
 		t.Fatalf("%d %s", served.status, served.header.Get("Content-Type"))
@@ -40,6 +42,11 @@ func TestOpenAPI(t *testing.T) {
 		{"ready", "GET", "/readyz", "", 200, nil},
 		{"stats", "GET", "/v1/stats", "", 200, nil},
 		{"classify", "POST", "/v1/classify", good, 200, []string{headerTimeout, "10000", headerRequestID, "mine"}},
+		{"classify, flat", "POST", "/v1/classify?flat=0", `{"image":"` + b64(goodImage) + `","labels":["x"]}`, 200, nil},
+		{"a source", "GET", "/v1/classify?source=porch&labels=x&timings=1", "", 200, nil},
+		{"a source without an image", "GET", "/v1/classify?source=gone&labels=x", "", 503, nil},
+		{"no source", "GET", "/v1/classify?source=none&labels=x", "", 404, nil},
+		{"an address", "POST", "/v1/classify", `{"image_url":"http://example.org/","prompts":["x"]}`, 400, nil},
 		{"embed image", "POST", "/v1/embed/image", `{"image":"` + b64(goodImage) + `"}`, 200, nil},
 		{"embed text", "POST", "/v1/embed/text", `{"text":"x"}`, 200, nil},
 		{"embed text as bytes", "POST", "/v1/embed/text?encoding=int8", `{"text":"x"}`, 200, nil},
@@ -74,6 +81,7 @@ func TestOpenAPI(t *testing.T) {
 			checkReply(t, operation, s.do(t, c.method, c.path, c.body, append([]string{"Content-Type", "application/json"}, c.headers...)...), c.status)
 		})
 	}
+	visit(t, "flat", doc.at("/components/schemas/FlatClassification"), s.post(t, "/v1/classify?flat=1", good).body)
 	promptSets(t, s, doc)
 	streams(t, serve(t, kept(t)), doc)
 	s.lose("no device")

@@ -101,11 +101,15 @@ func (in *input) addPart(p part) error {
 func (in *input) addText(name, value []byte) error {
 	var field *[]byte
 	switch string(name) {
-	case "prompts":
-		if !utf8.Valid(value) {
-			return fail(errInvalidPrompts, "prompts[%d] is not valid UTF-8", len(in.texts))
+	case "prompts", "labels":
+		list := &in.texts
+		if name[0] == 'l' {
+			list = &in.labels
 		}
-		in.texts = append(in.texts, string(value))
+		if !utf8.Valid(value) {
+			return fail(errInvalidPrompts, "%s[%d] is not valid UTF-8", name, len(*list))
+		}
+		*list = append(*list, string(value))
 		return nil
 	case "prompt_set":
 		field = &in.set
@@ -146,6 +150,12 @@ func (in *input) addQuery(args *fasthttp.Args) error {
 			return inBoth("prompts")
 		}
 		in.texts = query.texts
+	}
+	if query.labels != nil {
+		if in.labels != nil || rawjson.Given(in.Labels) {
+			return inBoth("labels")
+		}
+		in.labels = query.labels
 	}
 	for _, option := range [...]struct {
 		name        string

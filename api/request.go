@@ -46,6 +46,7 @@ type request struct {
 	size    int             // bytes of it that have come
 	input   input           // lies in body
 	address string          // of the image, where it is to be fetched; "": it lies in body
+	source  string          // by name, that is asked for the image; "": none
 	fetched fetched         // images by address
 	texts   []string        // as the client wrote them
 	items   *batchItems     // images and texts of a batch or a comparison; nil: there are none
@@ -60,6 +61,7 @@ type request struct {
 	arrived time.Time       // when the body was complete
 	read    time.Duration   // that the JSON and the base64 took
 	timings bool            // the answer is to have "timings"
+	flat    bool            // the answer is to be flat, see appendFlat
 	result  clip.Result
 
 	holders atomic.Int32
@@ -196,7 +198,7 @@ func (r *request) answer() {
 	if answered, err := r.screen(); err != nil {
 		r.answerError(err)
 	} else if !answered {
-		r.rules.router.Handler(r.ctx) // finds the route and calls serve
+		r.rules.routerOf(r.conn).Handler(r.ctx) // finds the route and calls serve
 	}
 }
 

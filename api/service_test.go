@@ -28,6 +28,7 @@ import (
 	"hailoclip/api/compat"
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
+	"hailoclip/api/stream/source"
 	"hailoclip/cache"
 	"hailoclip/hailo"
 	"hailoclip/hailo/model"
@@ -247,7 +248,7 @@ func newService(t testing.TB, change func(*Config, *Service)) *service {
 	svc.Memory, svc.Bus, svc.Lost = cfg.NewMemory(), event.NewBus(100), event.ErrLost
 	parts := stream.Parts{
 		Engine: svc.Engine, Bus: svc.Bus, Lost: svc.Lost, Limits: stream.Limits{Prompts: cfg.MaxPrompts, PromptBytes: cfg.MaxPromptBytes},
-		Timeout: testRequestLimit, Buffers: svc.Memory.Buffers(), Log: svc.Log, Encode: AppendAnswer,
+		Timeout: testRequestLimit, Frames: source.Limits{FrameBytes: cfg.MaxBodyBytes}, Buffers: svc.Memory.Buffers(), Log: svc.Log, Encode: AppendAnswer,
 	}
 	if svc.Store != nil {
 		parts.Store = svc.Store

@@ -14,13 +14,14 @@ import (
 )
 
 // streamRoutes are the routes of streams and events.
-func (s *Server) streamRoutes() []route {
+func (s *Server) streamRoutes(by *rules) []route {
 	if s.svc.Hub == nil {
 		return nil
 	}
 	const all, one, event = "/v1/streams", "/v1/streams/{id}", "/v1/events/{id}"
 	brief := s.svc.RequestTimeout
 	return []route{
+		{"GET", "/v1/classify", by.one, []reader{{"no body", anyMedia, 0, readSource}}, s.svc.Engine.Refuses, (*request).classifySource, (*request).answerClassification},
 		{"GET", "/v1/stream", 0, nil, nil, nil, s.upgrade},
 		{"GET", all, brief, nil, nil, nil, (*request).listStreams},
 		{"GET", one, brief, nil, nil, nil, (*request).getStream},

@@ -154,7 +154,7 @@ func (l *layers) section(file, where, prefix string, n *yaml.Node) {
 			l.fault(`%s: %s: has no value; leave it out for its default, or write "" for empty text`, where, key)
 		case value.Kind == yaml.SequenceNode && s.Kind() == reflect.Slice:
 			l.list(file, s, value, where)
-		case value.Kind == yaml.MappingNode && s.Type() == reflect.TypeFor[map[string]string]():
+		case value.Kind == yaml.MappingNode && s.Type().ConvertibleTo(reflect.TypeFor[map[string]string]()):
 			l.texts(s, value, where)
 		case value.Kind != yaml.ScalarNode || value.Style&yaml.TaggedStyle != 0:
 			l.fault("%s: %s: found %s where one value belongs", where, key, describe(value))
@@ -207,7 +207,7 @@ func (l *layers) texts(s setting, n *yaml.Node, where string) {
 		}
 		texts[name.Value] = value.Value
 	}
-	s.Set(reflect.ValueOf(texts))
+	s.Set(reflect.ValueOf(texts).Convert(s.Type()))
 	l.where[s.key] = where
 }
 

@@ -21,7 +21,7 @@ const Marker = "<__media__>"
 
 // Body is the fields of a JSON body, of all dialects. They lie in the body.
 type Body struct {
-	Model                                                                rawjson.Raw
+	Model, Name                                                          rawjson.Raw
 	Input, Inputs, Content, Messages, Texts, Images, Prompt, Text, Image rawjson.Raw
 	Modality                                                             rawjson.Raw
 
@@ -32,6 +32,7 @@ type Body struct {
 	EncodingType    rawjson.Raw `json:"encoding_type"`
 	EmbeddingType   rawjson.Raw `json:"embedding_type"`
 	EmbeddingTypes  rawjson.Raw `json:"embedding_types"`
+	OutputDtype     rawjson.Raw `json:"output_dtype"`
 
 	Truncate, Truncation, Parameters, Options, Data rawjson.Raw
 
@@ -79,7 +80,7 @@ func (a *Ask) options(b *Body) error {
 		{"encoding_type", b.EncodingType, (*Ask).encoding}, {"embedding_type", b.EmbeddingType, (*Ask).encoding},
 		{"truncate", b.Truncate, (*Ask).truncation}, {"truncation", b.Truncation, (*Ask).truncation},
 		{"truncate_prompt_tokens", b.TruncateTokens, (*Ask).truncateTokens},
-		{"embed_dtype", b.EmbedDtype, (*Ask).dtype}, {"endianness", b.Endianness, (*Ask).endianness},
+		{"embed_dtype", b.EmbedDtype, (*Ask).embedDtype}, {"output_dtype", b.OutputDtype, (*Ask).outputDtype}, {"endianness", b.Endianness, (*Ask).endianness},
 	} {
 		if rawjson.Given(f.raw) {
 			if err := f.read(a, f.name, f.raw); err != nil {
@@ -139,7 +140,12 @@ func choice(name string, raw rawjson.Raw, values ...string) (string, error) {
 }
 
 // dtype and endianness refuse any numbers but those that base64 has.
-func (a *Ask) dtype(name string, raw rawjson.Raw) error {
+func (a *Ask) outputDtype(name string, raw rawjson.Raw) error {
+	_, err := choice(name, raw, "float")
+	return err
+}
+
+func (a *Ask) embedDtype(name string, raw rawjson.Raw) error {
 	_, err := choice(name, raw, "float32")
 	return err
 }

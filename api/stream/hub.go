@@ -26,12 +26,25 @@ type Config struct {
 	MaxStreams   int           `yaml:"max_streams" bounds:"1 to 1000"`   // defined and open ones together
 	MaxListeners int           `yaml:"max_listeners" bounds:"1 to 1000"` // to events, of one address
 	Linger       time.Duration `yaml:"linger" bounds:"0 to 1h"`          // how long the state of a stream outlives its last feed
+	Sources      source.Named  `yaml:"sources"`                          // of single images, see Hub.Image
+}
+
+// Check calls fault for each rule that c breaks and that the bounds of its fields cannot say.
+func (c Config) Check(fault func(field, format string, args ...any)) {
+	for name, address := range c.Sources {
+		if !event.ValidName(name) {
+			fault("sources", "%q is out of bounds: names of 1 to 64 letters, digits, '.', '_' and '-'", name)
+		} else if err := source.CheckNamed(address); err != nil {
+			fault("sources", "%s: %w", name, err)
+		}
+	}
 }
 
 // Errors of streams, wrapped with what happened. What is wrong with a definition is a sets.Fault, and a prompt set that there is not
 // an error of clip.PromptSets.Ready.
 var (
 	ErrNoStream      = errors.New("there is no such stream")
+	ErrNoSource      = errors.New("there is no such source")
 	ErrStreamsFull   = errors.New("there are too many streams")
 	ErrListenersFull = errors.New("there are too many listeners to events from this address")
 	ErrFed           = errors.New("the stream is fed by somebody else") // another feed, or its source

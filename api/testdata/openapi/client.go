@@ -46,7 +46,7 @@ func run(ctx context.Context, url, folder string) error {
 	if err != nil || found.JSON200 == nil || found.JSON200.Classifications[0].Text != prompts[1] || found.JSON200.Timings.Encode == nil {
 		return fmt.Errorf("classify: %w, %s", err, found.Body)
 	}
-	wrong, err := c.ClassifyWithResponse(ctx, nil, clip.ClassifyRequest{Image: "AAAA"})
+	wrong, err := c.ClassifyWithResponse(ctx, nil, clip.ClassifyRequest{Image: new("AAAA")})
 	if err != nil || wrong.JSON400 == nil || wrong.JSON400.Code != clip.ErrorCodeInvalidPrompts {
 		return fmt.Errorf("classify without prompts: %w, %s", err, wrong.Body)
 	}

@@ -35,7 +35,7 @@ npx redocly lint --skip-rule operation-2xx-response ../openapi.yaml 2>"$out/redo
 ! grep -qE 'You have [0-9]+ (error|warning)' "$out/redocly.log" || { cat "$out/redocly.log"; exit 1; }
 echo "Redocly finds nothing"
 
-# The examples in the description, in their order: those that name an event that is not there aside.
+# The examples in the description, in their order: those that name an event or a source that is not there aside.
 echo "== examples"
 cd "$samples"
 python3 - "$out/openapi.json" <<'PYTHON' >"$out/examples"
@@ -45,7 +45,7 @@ order = {"put": 0, "post": 1, "get": 2, "delete": 3}
 operations = [(order[m], p, o) for p, item in paths.items() for m, o in item.items() if m in order]
 for _, path, operation in sorted(operations, key=lambda o: o[:2]):
     for sample in operation["x-codeSamples"]:
-        if sample["source"].startswith("curl") and "//localhost:5000/" in sample["source"] and not path.startswith("/v1/events/") and "curl -O" not in sample["source"]:
+        if sample["source"].startswith("curl") and "//localhost:5000/" in sample["source"] and not path.startswith("/v1/events/") and "curl -O" not in sample["source"] and "source=porch" not in sample["source"]:
             print(sample["source"])
 PYTHON
 while read -r example; do
