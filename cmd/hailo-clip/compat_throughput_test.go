@@ -38,7 +38,7 @@ func TestDialectsThroughput(t *testing.T) {
 	}
 	file := must(os.ReadFile(filepath.Join("..", "..", "stages", "decode", "testdata", "pixels", "vga_420.jpg")))
 	r := serve(t, t.TempDir(), "--backend", "sim", "--model", "demo", "--set=performance.max_queue_size=64", "--set=logging.requests=0",
-		"--set=compat.aliases=ViT-B-32,ViT-B-32__openai")
+		"--set=compat.aliases=ViT-B-32,ViT-B-32__openai", "--set=sim.serve_hash=true")
 	client := &fasthttp.HostClient{Addr: strings.TrimPrefix(r.url, "http://"), MaxConns: 64}
 	own, ways := waysTo(file)
 	ways = slices.DeleteFunc(ways, func(w way) bool { return rateOf(t, client, &w, true) == 0 })
