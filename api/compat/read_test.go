@@ -2,6 +2,7 @@ package compat
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -193,7 +194,7 @@ func FuzzRead(f *testing.F) {
 		`{"content":[{"prompt_string":"<__media__>\n","multimodal_data":["aGk="]},"x"],"encoding_format":"base64"}`,
 		`{"texts":["x"],"images":["aGk=","data:image/jpeg;base64,aGk="],"embedding_types":["float"]}`,
 		`{"inputs":{"image":"aGk="},"parameters":{"candidate_labels":["a"]}}`, `{"prompt":"x"}`, `{"input":[[1,2],[3]]}`, `{"input":"x","INPUT":["y"]}`,
-		`{"texts":["data:image/png;base64,aGk="]}`, `{"inputs":[{"content":[{"type":"image_base64","image_base64":"aGk="}]}],"truncation":true}`, "\xef\xbb\xbf{\"input\":\" x\u2028\"}",
+		`{"texts":["data:image/png;base64,aGk="]}`, `{"inputs":[{"content":[{"type":"image_base64","image_base64":"aGk="}]}],"truncation":true}`, `{"images":["\e"]}`, "\xef\xbb\xbf{\"input\":\" x\u2028\"}",
 	} {
 		f.Add([]byte(seed))
 	}
@@ -283,6 +284,9 @@ func checkSpellings(t *testing.T, a *Ask) {
 					value = item.URL
 				default:
 					value = item.Image
+				}
+				if !json.Valid(value) {
+					return // strings that lie in an image's place are not looked at here
 				}
 				if i > 0 {
 					body = append(body, ", "...)
