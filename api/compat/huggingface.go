@@ -35,9 +35,13 @@ func hfInputs(a *Ask, b *Body) error {
 	if rawjson.Given(b.Parameters) && !rawjson.Fields(b.Parameters, &parameters) {
 		return fault("parameters", "'parameters' must be an object")
 	}
+	labels := either(parameters.Labels, parameters.LabelsJS)
+	if rawjson.Given(labels) {
+		b.Inputs = either(b.Inputs, b.Image) // of older clients in Python
+	}
 	var sent struct{ Image, Sentences rawjson.Raw }
 	isObject := rawjson.Fields(b.Inputs, &sent)
-	switch labels := either(parameters.Labels, parameters.LabelsJS); {
+	switch {
 	case rawjson.Given(labels) && rawjson.Given(b.Inputs):
 		if err := a.options(b); err != nil {
 			return err
