@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"hailoclip/api/compat"
+	"hailoclip/hailo"
 	"hailoclip/stages/clip"
 	"hailoclip/stages/decode"
 )
@@ -34,7 +35,8 @@ type dialect struct {
 type compatAsk struct {
 	dialect
 	compat.Ask
-	at []operand // of each item, in r.items
+	at      []operand // of each item, in r.items
+	decoded bool      // the body is not as it came, see part.decoded
 }
 
 // newCompatService is what codecs may say.
@@ -45,7 +47,10 @@ func (s *Server) newCompatService(c compat.Config) *compat.Service {
 		ImageSize: e.ImageSize(), LogitScale: e.LogitScale(), Version: s.svc.Version, Started: s.start, MadeUp: s.svc.MadeUp,
 		Upstream: c.Immich.Upstream != "",
 		Unready: func() string {
-			if e.State() != clip.Unhealthy {
+			switch {
+			case s.Draining():
+				return errStopping.text
+			case e.State() != clip.Unhealthy:
 				return ""
 			}
 			return cmp.Or(e.Health().Reason, "not known")
@@ -53,23 +58,26 @@ func (s *Server) newCompatService(c compat.Config) *compat.Service {
 	}
 }
 
-// compatRoutes are the routes of the dialects that are on.
-func (s *Server) compatRoutes(by *rules) (all []*dialects) {
+// compatRoutes are the routes of the dialects that are on; of one alone for its own listener, where they need no key.
+func (s *Server) compatRoutes(by *rules, own string) (all []*dialects) {
 	found := map[string]*dialects{}
 	service := s.newCompatService(by.compat)
 	for _, d := range compat.Dialects {
-		if !by.compat.Speaks(d.Name) {
+		if !by.compat.Speaks(d.Name) || own != "" && own != d.Name {
 			continue
 		}
 		for i := range d.Routes {
 			r := &d.Routes[i]
+			if r.Own && own == "" {
+				continue
+			}
 			g := found[r.Method+r.Path]
 			if g == nil {
 				g = &dialects{service: service, route: route{methods: r.Method, path: r.Path}}
 				found[r.Method+r.Path], all = g, append(all, g)
 			}
 			g.list = append(g.list, dialect{d, r})
-			g.open, g.always = g.open || r.Open, g.always || r.Always
+			g.open, g.always = g.open || r.Open || own != "", g.always || r.Always
 		}
 	}
 	for _, g := range all {
@@ -128,7 +136,14 @@ func (g *dialects) readJSON(r *request) error {
 func (g *dialects) readForm(r *request) error {
 	d := g.first(takesForm)
 	return r.readCompat(g, d, func(a *compat.Ask) error {
-		return eachPart(r.ctx.Request.Header.ContentType(), r.body, func(p part) error { return d.Form(a, string(p.name), p.data) })
+		err := eachPart(r.ctx.Request.Header.ContentType(), r.body, func(p part) error {
+			r.compat.decoded = r.compat.decoded || p.decoded
+			return d.Form(a, string(p.name), p.data)
+		})
+		if err != nil || d.End == nil {
+			return err
+		}
+		return d.End(a)
 	})
 }
 
@@ -161,6 +176,14 @@ func (r *request) readCompat(g *dialects, d dialect, read func(*compat.Ask) erro
 	if err := read(&c.Ask); err != nil {
 		return err
 	}
+	if away := r.server.svc.Engine.State() == clip.Unhealthy; away && c.hasOther() {
+		c.Forward = true
+	} else if away && !c.Forward {
+		return r.server.notReady()
+	}
+	if c.Forward {
+		return nil
+	}
 	m := r.itemsOf()
 	c.at = make([]operand, len(c.Items))
 	for i := range c.Items {
@@ -183,6 +206,9 @@ func (r *request) readCompat(g *dialects, d dialect, read func(*compat.Ask) erro
 	return nil
 }
 
+// hasOther says whether another server answers the request where the encoder cannot.
+func (c *compatAsk) hasOther() bool { return c.Always && c.Service.Upstream }
+
 // shortened returns a text of at most limit bytes that has the same tokens as far as the model reads them, if a model of a limit
 // that is reasonable reads it: white space is one blank to tokenizers.
 func shortened(text string, limit int) string {
@@ -195,6 +221,9 @@ func shortened(text string, limit int) string {
 
 // embedCompat has the engine embed the items.
 func (r *request) embedCompat() error {
+	if r.compat.Forward {
+		return nil
+	}
 	if err := r.embedTexts(); err != nil {
 		return err
 	}
@@ -227,10 +256,17 @@ func (r *request) embedCompat() error {
 // answerCompat writes the answer of a dialect. An item that has failed fails the request.
 func (r *request) answerCompat() error {
 	c, m := r.compat, r.items
+	if c.Forward {
+		return r.forward()
+	}
 	result := compat.Result{Vectors: make([]compat.Vector, len(c.at)), ID: r.id, Took: time.Since(r.arrived)}
 	size := 512
 	for i, o := range c.at {
-		if err := m.resolve(&o); err != nil {
+		err := m.resolve(&o)
+		if errors.Is(err, hailo.ErrDeviceLost) && c.hasOther() {
+			return r.forward()
+		}
+		if err != nil {
 			name := c.Items[i].Name()
 			return &compat.Fault{Kind: err, Param: name, Text: name + ": " + err.Error()}
 		}
