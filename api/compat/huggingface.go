@@ -96,7 +96,7 @@ func (a *Ask) labels(raw, rawTemplate rawjson.Raw) error {
 	err := a.array(field, raw, func(item Item, raw rawjson.Raw) error {
 		err := item.text(raw)
 		labels = append(labels, item.Text)
-		item.Text = strings.Replace(template, "{}", item.Text, 1)
+		item.Text = shorten(strings.Replace(template, "{}", item.Text, 1))
 		a.Items = append(a.Items, item)
 		return err
 	})
