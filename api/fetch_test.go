@@ -174,12 +174,12 @@ func TestFetchHostile(t *testing.T) {
 		code   string
 		text   string
 	}{
-		"status":         {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, secret, 404) }, 400, "invalid_image", "answers 404 Not Found"},
-		"error":          {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, secret, 500) }, 400, "invalid_image", "answers 500"},
+		"status":         {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, secret, http.StatusNotFound) }, 400, "invalid_image", "answers 404 Not Found"},
+		"error":          {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, secret, http.StatusInternalServerError) }, 400, "invalid_image", "answers 500"},
 		"strange status": {raw("HTTP/1.1 799 " + secret + "\nContent-Length: 0\n\n"), 400, "invalid_image", "answers 799"},
-		"nothing":        {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }, 400, "invalid_image", "answers 204"},
-		"a part":         {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(206); w.Write(image) }, 400, "invalid_image", "answers 206"},
-		"unchanged":      {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(304) }, 400, "invalid_image", "answers 304"},
+		"nothing":        {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }, 400, "invalid_image", "answers 204"},
+		"a part":         {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusPartialContent); w.Write(image) }, 400, "invalid_image", "answers 206"},
+		"unchanged":      {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotModified) }, 400, "invalid_image", "answers 304"},
 		"no image":       {func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, secret) }, 400, "invalid_image", "is not an image"},
 		"no bytes":       {func(http.ResponseWriter, *http.Request) {}, 400, "invalid_image", "is not an image"},
 		"a broken image": {func(w http.ResponseWriter, _ *http.Request) { w.Write(image[:len(image)/2]) }, 400, "invalid_image", "runcated"},
