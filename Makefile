@@ -21,9 +21,13 @@ help: ## list the targets
 run: setup ## serve the demo model on 127.0.0.1:5000 and classify its samples (ONESHOT=1: end by itself, PORT=N: another port)
 	bin/hailo-clip demo $(if $(ONESHOT),--oneshot) $(if $(PORT),--port $(PORT))
 
+# Clients in Go of other systems, which are no dependencies of the program: a module of their own.
+GO_CLIENTS := api/compat/conformance/go
+
 .PHONY: test
 test: setup ## set up and run every test
 	$(GO) test -timeout 15m ./...
+	cd $(GO_CLIENTS) && HAILO_TEST_SERVICE_BINARY=$(CURDIR)/bin/hailo-clip $(GO) test -timeout 15m ./...
 
 .PHONY: doctor
 doctor: ## test doctor on fake machines, and print what it says on three: no HAT, all well, an old image on the chip
@@ -113,6 +117,8 @@ $(TOOLS)/$(LINT):
 .PHONY: race
 race: setup ## every test under the race detector
 	$(GO) test -race -timeout 30m ./...
+	$(GO) build -race -o bin/hailo-clip-race ./cmd/hailo-clip
+	cd $(GO_CLIENTS) && HAILO_TEST_SERVICE_BINARY=$(CURDIR)/bin/hailo-clip-race $(GO) test -timeout 30m ./...
 
 # go test fuzzes one test of one package at a time. Left to itself, it spends a short time on making
 # every new input smaller.
@@ -147,6 +153,11 @@ faults: setup ## break the simulated chip in every way, 20 times each, and log h
 .PHONY: restarts
 restarts: setup ## restart the service 50 times on a socket of systemd's, and reload it 50 times, under load: no request fails
 	HAILO_TEST_LONG=1 $(GO) test -count=1 -timeout 30m -run LoseNoRequest -v ./cmd/hailo-clip
+
+.PHONY: immich-test
+immich-test: setup ## Immich's indexing of 1,000 previews and 200 searches beside it, with the device lost in the middle (Debian: installs ffmpeg)
+	@command -v ffmpeg >/dev/null || $(MAKE) --no-print-directory apt COMPILER=ffmpeg
+	HAILO_TEST_LONG=1 $(GO) test -count=1 -timeout 30m -run TestImmichIndexes -v ./cmd/hailo-clip
 
 # Icons of a style that the demo model has not seen; render.js wants all sets to be there.
 ICONS := bin/icons

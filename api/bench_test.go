@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"hailoclip/api/compat"
 	"hailoclip/hailo"
 	"hailoclip/stages/clip"
 
@@ -94,22 +95,50 @@ func (free) EncodeImages(_ context.Context, frames []*hailo.Frame) error {
 func handlerOnly(t testing.TB) *Server {
 	t.Helper()
 	return newService(t, func(c *Config, svc *Service) {
-		c.MaxBodyBytes, svc.Log = 16<<20, slog.New(slog.NewTextHandler(io.Discard, nil))
+		c.MaxBodyBytes, svc.Compat, svc.Log = 16<<20, compat.All(), slog.New(slog.NewTextHandler(io.Discard, nil))
 		svc.Engine = testEngine(t, newDevice(), func(_ *clip.Config, p *clip.Parts) { p.Images = free{newDevice()} })
 	}).Server
 }
 
 // ask calls the handler as the server does.
 func ask(t testing.TB, s *Server, ctx *fasthttp.RequestCtx, reader *bytes.Reader, body []byte) {
+	askPath(t, s, ctx, reader, "/v1/classify", body)
+}
+
+func askPath(t testing.TB, s *Server, ctx *fasthttp.RequestCtx, reader *bytes.Reader, path string, body []byte) {
 	reader.Reset(body)
 	ctx.Request.Reset()
 	ctx.Response.Reset()
 	ctx.Request.Header.SetMethod("POST")
-	ctx.Request.SetRequestURI("/v1/classify")
+	ctx.Request.SetRequestURI(path)
 	ctx.Request.Header.SetContentType("application/json")
 	ctx.Request.SetBodyStream(reader, len(body))
 	if s.handle(ctx); ctx.Response.StatusCode() != 200 {
 		t.Fatal(ctx.Response.String())
+	}
+}
+
+// BenchmarkDialects is the way of one image through dialects, beside the service's own.
+func BenchmarkDialects(b *testing.B) {
+	image := b64(strings.Repeat("\xff", 150<<10))
+	for _, way := range [...]struct{ name, path, body string }{
+		{"own", "/v1/embed/image", `{"image":"` + image + `"}`},
+		{"openai", "/v1/embeddings", `{"model":"` + testModel + `","input":"data:image/bmp;base64,` + image + `"}`},
+		{"openai-base64", "/v1/embeddings", `{"input":["data:image/bmp;base64,` + image + `"],"encoding_format":"base64"}`},
+		{"jina", "/v1/embeddings", `{"input":[{"image":"` + image + `"}]}`},
+		{"vllm", "/v1/embeddings", `{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/bmp;base64,` + image + `"}}]}]}`},
+		{"frigate", "/embeddings", `{"content":[{"prompt_string":"<__media__>\n","multimodal_data":["` + image + `"]}]}`},
+	} {
+		b.Run(way.name, func(b *testing.B) {
+			s, body := handlerOnly(b), []byte(way.body)
+			var reader bytes.Reader
+			var ctx fasthttp.RequestCtx
+			b.SetBytes(int64(len(body)))
+			b.ReportAllocs()
+			for b.Loop() {
+				askPath(b, s, &ctx, &reader, way.path, body)
+			}
+		})
 	}
 }
 

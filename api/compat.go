@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"hailoclip/api/compat"
+	"hailoclip/hailo"
 	"hailoclip/stages/clip"
 	"hailoclip/stages/decode"
 )
@@ -33,7 +35,8 @@ type dialect struct {
 type compatAsk struct {
 	dialect
 	compat.Ask
-	at []operand // of each item, in r.items
+	at      []operand // of each item, in r.items
+	decoded bool      // the body is not as it came, see part.decoded
 }
 
 // newCompatService is what codecs may say.
@@ -44,7 +47,10 @@ func (s *Server) newCompatService(c compat.Config) *compat.Service {
 		ImageSize: e.ImageSize(), LogitScale: e.LogitScale(), Version: s.svc.Version, Started: s.start, MadeUp: s.svc.MadeUp,
 		Upstream: c.Immich.Upstream != "",
 		Unready: func() string {
-			if e.State() != clip.Unhealthy {
+			switch {
+			case s.Draining():
+				return errStopping.text
+			case e.State() != clip.Unhealthy:
 				return ""
 			}
 			return cmp.Or(e.Health().Reason, "not known")
@@ -52,23 +58,26 @@ func (s *Server) newCompatService(c compat.Config) *compat.Service {
 	}
 }
 
-// compatRoutes are the routes of the dialects that are on.
-func (s *Server) compatRoutes(by *rules) (all []*dialects) {
+// compatRoutes are the routes of the dialects that are on; of one alone for its own listener, where they need no key.
+func (s *Server) compatRoutes(by *rules, own string) (all []*dialects) {
 	found := map[string]*dialects{}
 	service := s.newCompatService(by.compat)
 	for _, d := range compat.Dialects {
-		if !by.compat.Speaks(d.Name) {
+		if !by.compat.Speaks(d.Name) || own != "" && own != d.Name {
 			continue
 		}
 		for i := range d.Routes {
 			r := &d.Routes[i]
+			if r.Own && own == "" {
+				continue
+			}
 			g := found[r.Method+r.Path]
 			if g == nil {
 				g = &dialects{service: service, route: route{methods: r.Method, path: r.Path}}
 				found[r.Method+r.Path], all = g, append(all, g)
 			}
 			g.list = append(g.list, dialect{d, r})
-			g.open, g.always = g.open || r.Open, g.always || r.Always
+			g.open, g.always = g.open || r.Open || own != "", g.always || r.Always
 		}
 	}
 	for _, g := range all {
@@ -78,14 +87,13 @@ func (s *Server) compatRoutes(by *rules) (all []*dialects) {
 		}
 		g.limit, g.do, g.answers = by.many, (*request).embedCompat, (*request).answerCompat
 		limit := s.cfg.batchBody()
-		takes := func(has func(d dialect) bool) bool { return slices.ContainsFunc(g.list, has) }
-		if takes(func(d dialect) bool { return d.JSON != nil }) {
+		if slices.ContainsFunc(g.list, takesJSON) {
 			g.reads = append(g.reads, reader{"application/json", isJSON, limit, inTurn(g.readJSON)})
 		}
-		if takes(func(d dialect) bool { return d.Form != nil }) {
+		if slices.ContainsFunc(g.list, takesForm) {
 			g.reads = append(g.reads, reader{"multipart/form-data", isMultipart, limit, g.readForm})
 		}
-		if takes(func(d dialect) bool { return d.File != nil }) {
+		if slices.ContainsFunc(g.list, takesFile) {
 			g.reads = append(g.reads, reader{"an image", func([]byte) bool { return true }, limit, g.readFile})
 		}
 	}
@@ -111,28 +119,48 @@ func (g *dialects) get(r *request) error {
 
 // readJSON has the first dialect that takes the body read it.
 func (g *dialects) readJSON(r *request) error {
+	if len(r.ctx.Request.Header.ContentType()) == 0 && !isObject(r.body) && g.first(takesFile).Route != nil {
+		return g.readFile(r) // the client does not say what it sends
+	}
 	body, err := compat.Parse(r.body)
 	if err != nil {
 		return err
 	}
 	d := g.first(func(d dialect) bool { return d.JSON != nil && (d.Takes == nil || d.Takes(body)) })
 	if d.Route == nil {
-		d = g.first(func(d dialect) bool { return d.JSON != nil }) // which says what is missing
+		d = g.first(takesJSON) // which says what is missing
 	}
 	return r.readCompat(g, d, func(a *compat.Ask) error { return d.JSON(a, body) })
 }
 
 func (g *dialects) readForm(r *request) error {
-	d := g.first(func(d dialect) bool { return d.Form != nil })
+	d := g.first(takesForm)
 	return r.readCompat(g, d, func(a *compat.Ask) error {
-		return eachPart(r.ctx.Request.Header.ContentType(), r.body, func(p part) error { return d.Form(a, string(p.name), p.data) })
+		err := eachPart(r.ctx.Request.Header.ContentType(), r.body, func(p part) error {
+			r.compat.decoded = r.compat.decoded || p.decoded
+			return d.Form(a, string(p.name), p.data)
+		})
+		if err != nil || d.End == nil {
+			return err
+		}
+		return d.End(a)
 	})
 }
 
 func (g *dialects) readFile(r *request) error {
-	d := g.first(func(d dialect) bool { return d.File != nil })
+	if isObject(r.body) && g.first(takesJSON).Route != nil {
+		return inTurn(g.readJSON)(r) // curl says that it were a form
+	}
+	d := g.first(takesFile)
 	return r.readCompat(g, d, func(a *compat.Ask) error { return d.File(a, r.body) })
 }
+
+func takesJSON(d dialect) bool { return d.JSON != nil }
+func takesForm(d dialect) bool { return d.Form != nil }
+func takesFile(d dialect) bool { return d.File != nil }
+
+// isObject says whether a body looks like a JSON object.
+func isObject(body []byte) bool { return bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("{")) }
 
 func (g *dialects) first(has func(d dialect) bool) (d dialect) {
 	if i := slices.IndexFunc(g.list, has); i >= 0 {
@@ -148,6 +176,14 @@ func (r *request) readCompat(g *dialects, d dialect, read func(*compat.Ask) erro
 	if err := read(&c.Ask); err != nil {
 		return err
 	}
+	if away := r.server.svc.Engine.State() == clip.Unhealthy; away && c.hasOther() {
+		c.Forward = true
+	} else if away && !c.Forward {
+		return r.server.notReady()
+	}
+	if c.Forward {
+		return nil
+	}
 	m := r.itemsOf()
 	c.at = make([]operand, len(c.Items))
 	for i := range c.Items {
@@ -158,17 +194,20 @@ func (r *request) readCompat(g *dialects, d dialect, read func(*compat.Ask) erro
 			continue
 		}
 		c.at[i] = operand{kind: anImage, n: len(m.images)}
-		image := sentImage{data: item.Image, json: item.File == nil}
 		switch {
 		case item.URL != nil:
-			image = r.imageAt(item.URL)
+			m.images = append(m.images, r.imageAt(item.URL))
 		case item.File != nil:
-			image.data = item.File
+			m.images = append(m.images, sentImage{data: item.File})
+		default:
+			m.images = append(m.images, sentImage{data: item.Image, json: true})
 		}
-		m.images = append(m.images, image)
 	}
 	return nil
 }
+
+// hasOther says whether another server answers the request where the encoder cannot.
+func (c *compatAsk) hasOther() bool { return c.Always && c.Service.Upstream }
 
 // shortened returns a text of at most limit bytes that has the same tokens as far as the model reads them, if a model of a limit
 // that is reasonable reads it: white space is one blank to tokenizers.
@@ -182,6 +221,9 @@ func shortened(text string, limit int) string {
 
 // embedCompat has the engine embed the items.
 func (r *request) embedCompat() error {
+	if r.compat.Forward {
+		return nil
+	}
 	if err := r.embedTexts(); err != nil {
 		return err
 	}
@@ -193,7 +235,7 @@ func (r *request) embedCompat() error {
 		if cut++; c.Whole {
 			name := c.Items[i].Name()
 			return &compat.Fault{
-				Kind: compat.ErrRequest, Param: name, Text: fmt.Sprintf("%s has more than the %d tokens that the model reads", name, c.Service.ContextLength),
+				Kind: compat.ErrRequest, Param: name, Text: fmt.Sprintf("%s exceeds the context length: it has more than the %d tokens that the model reads", name, c.Service.ContextLength),
 			}
 		}
 	}
@@ -214,10 +256,17 @@ func (r *request) embedCompat() error {
 // answerCompat writes the answer of a dialect. An item that has failed fails the request.
 func (r *request) answerCompat() error {
 	c, m := r.compat, r.items
+	if c.Forward {
+		return r.forward()
+	}
 	result := compat.Result{Vectors: make([]compat.Vector, len(c.at)), ID: r.id, Took: time.Since(r.arrived)}
 	size := 512
 	for i, o := range c.at {
-		if err := m.resolve(&o); err != nil {
+		err := m.resolve(&o)
+		if errors.Is(err, hailo.ErrDeviceLost) && c.hasOther() {
+			return r.forward()
+		}
+		if err != nil {
 			name := c.Items[i].Name()
 			return &compat.Fault{Kind: err, Param: name, Text: name + ": " + err.Error()}
 		}
@@ -226,7 +275,7 @@ func (r *request) answerCompat() error {
 			v.Tokens, v.Truncated = m.rows[o.n].Tokens, m.rows[o.n].Truncated
 		} else {
 			head := &m.images[o.n].head
-			v.Format, v.Width, v.Height = head.Format, head.Width, head.Height
+			v.Format, v.Width, v.Height = strings.ToLower(head.Format), head.Width, head.Height
 		}
 		size += 13*len(v.Embedding) + 64
 	}
@@ -253,6 +302,12 @@ func (r *request) failCompat(b []byte, o outcome) ([]byte, int) {
 	var fault *compat.Fault
 	if errors.As(o.err, &fault) {
 		f.Param = fault.Param
+		if o.kind.text == "" { // it is the error's own
+			f.Text = fault.Text
+		}
+	}
+	if o.kind == errInternalFailure {
+		r.ctx.Response.Header.Set("X-Should-Retry", "false") // it would be the same again, and clients of OpenAI try again after any 5xx
 	}
 	b = d.Fail(b, &f)
 	return b, f.Status

@@ -119,7 +119,8 @@ func (c Config) Listen() (net.Listener, error) {
 // speaksTLS says that connections of ln do.
 func (c Config) speaksTLS(ln net.Listener) bool {
 	_, isTCP := ln.Addr().(*net.TCPAddr)
-	return isTCP && c.TLS.On()
+	_, isImmich := ln.(ForImmich)
+	return isTCP && !isImmich && c.TLS.On()
 }
 
 // URL is where the service can be opened on its own machine.

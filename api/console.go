@@ -48,7 +48,7 @@ func (s *Server) home(r *request) error {
 func (s *Server) served() map[string][]string {
 	paths := map[string][]string{}
 	by := s.rules.Load()
-	for _, d := range s.compatRoutes(by) {
+	for _, d := range s.compatRoutes(by, "") {
 		paths[plainPath(d.path)] = append(paths[plainPath(d.path)], strings.Fields(d.methods)...)
 	}
 	for _, to := range s.routes(by) {
@@ -64,7 +64,9 @@ func (s *Server) spoken() map[string][]string {
 		if by.compat.Speaks(d.Name) {
 			paths[d.Name] = []string{}
 			for _, r := range d.Routes {
-				paths[d.Name] = append(paths[d.Name], plainPath(r.Path))
+				if !r.Own {
+					paths[d.Name] = append(paths[d.Name], plainPath(r.Path))
+				}
 			}
 		}
 	}

@@ -69,6 +69,8 @@ var (
 	errNoImage         = &kind{503, "unavailable", "The source gives no image, see the service's log for this request_id", 5}
 	errNotReady        = &kind{503, "not_ready", "", 5}
 	errStopping        = &kind{503, "stopping", "The service is stopping", 5}
+	errUpstream        = &kind{503, "unavailable", "The server for what this one does not do has failed, see compat.immich.upstream", 5}
+	errLoop            = &kind{503, "unavailable", "The request has come from here: compat.immich.upstream leads back", 5}
 	errTooManyConns    = &kind{503, "too_many_connections", "Too many connections, try again later", 1}
 	errDeadline        = &kind{504, "deadline_exceeded", "The deadline passed before the answer was ready", 0}
 )
@@ -85,6 +87,7 @@ var kinds = []struct {
 	{compat.ErrRequest, errInvalidRequest},
 	{compat.ErrImage, errInvalidImage},
 	{compat.ErrModel, &kind{404, "model_not_found", "", 0}},
+	{compat.ErrUnavailable, &kind{503, "unavailable", "", 5}},
 	{decode.ErrNotImage, errInvalidImage},
 	{decode.ErrTruncated, errInvalidImage},
 	{decode.ErrCorrupt, errInvalidImage},
@@ -212,9 +215,6 @@ func writeError(ctx *fasthttp.RequestCtx, o outcome, body func(b []byte) ([]byte
 	}
 	if o.retry > 0 {
 		ctx.Response.Header.Set(fasthttp.HeaderRetryAfter, strconv.Itoa(o.retry))
-	}
-	if o.status == errInternalFailure.status {
-		ctx.Response.Header.Set("X-Should-Retry", "false") // clients of OpenAI would
 	}
 	setJSON(ctx, func(b []byte) []byte {
 		b, status := body(b)

@@ -38,6 +38,7 @@ func (c Config) Descriptors() int { return c.MaxConnections + c.reserve() + spar
 type listener struct {
 	net.Listener
 	handed  bool          // see Handed
+	immich  bool          // see ForImmich
 	max     int           // connections in a regular place
 	reserve int           // others
 	refusal func() []byte // makes the whole answer to a connection beyond the reserve
@@ -69,8 +70,12 @@ func newListener(ln net.Listener, c Config, refusal func() []byte, log *slog.Log
 	if isHanded {
 		ln = handed.Listener
 	}
+	own, isOwn := ln.(ForImmich)
+	if isOwn {
+		ln = own.Listener
+	}
 	l := &listener{
-		Listener: ln, handed: isHanded, max: c.MaxConnections, reserve: c.reserve(), refusal: refusal, log: log,
+		Listener: ln, handed: isHanded, immich: isOwn, max: c.MaxConnections, reserve: c.reserve(), refusal: refusal, log: log,
 		idleTime: time.Second, overLimitTime: partingTime, stopIdleTime: stopIdleTime, handshakeTime: handshakeTime,
 		ended: make(chan struct{}), open: make(map[*conn]struct{}), networks: make(map[netip.Prefix]int),
 	}

@@ -24,6 +24,8 @@ type part struct {
 	media []byte // Content-Type as it was sent; empty where there is none
 	frame []byte // X-Frame-Format as it was sent; empty where there is none
 	data  []byte // as it was sent, with no capacity beyond
+
+	decoded bool // the name had escapes, in whose place it lies now
 }
 
 // eachPart calls do with each part of a form, in their order, until do returns an error, which it returns. It changes body,
@@ -171,7 +173,7 @@ func (p *part) header(key, value []byte, n int) error {
 		if len(p.name) > 0 {
 			return fail(errInvalidRequest, "Part %d has Content-Disposition twice", n)
 		}
-		if p.name = nameOf(value); len(p.name) == 0 {
+		if p.name, p.decoded = nameOf(value); len(p.name) == 0 {
 			return errNoName(n)
 		}
 		if !utf8.Valid(p.name) {
@@ -197,30 +199,32 @@ func errNoName(n int) error {
 // foldEqual compares without regard to case, and does not allocate.
 func foldEqual(b []byte, s string) bool { return len(b) == len(s) && strings.EqualFold(string(b), s) }
 
-// nameOf finds the name of the field in a Content-Disposition, and decodes it in place; empty where there is no single one.
-func nameOf(disposition []byte) []byte {
+// nameOf finds the name of the field in a Content-Disposition, and decodes it in place; empty where there is no single one. decoded
+// says that this has changed something.
+func nameOf(disposition []byte) (name []byte, decoded bool) {
 	kind, params, _ := bytes.Cut(disposition, []byte(";"))
 	if !foldEqual(bytes.TrimSpace(kind), "form-data") {
-		return nil
+		return nil, false
 	}
-	var name, extended []byte
+	var plainName, extended []byte
 	for len(params) > 0 {
 		key, value, rest, ok := cutParam(params)
 		plain, star := foldEqual(key, "name"), foldEqual(key, "name*")
 		switch {
-		case !ok || plain && name != nil || star && extended != nil:
-			return nil
+		case !ok || plain && plainName != nil || star && extended != nil:
+			return nil, false
 		case plain:
-			name = value
+			plainName = value
 		case star:
 			extended = value
 		}
 		params = rest
 	}
 	if extended != nil {
-		return decodeExtended(extended)
+		return decodeExtended(extended), bytes.IndexByte(extended, '%') >= 0
 	}
-	return unescape(name)
+	name = unescape(plainName)
+	return name, len(name) != len(plainName)
 }
 
 // cutParam cuts one parameter off a header, "key=value" or "key="value"", and the semicolon behind it (RFC 2045, 5.1). The

@@ -199,7 +199,7 @@ func (r *request) answer() {
 	if answered, err := r.screen(); err != nil {
 		r.answerError(err)
 	} else if !answered {
-		r.rules.router.Handler(r.ctx) // finds the route and calls serve
+		r.rules.routerOf(r.conn).Handler(r.ctx) // finds the route and calls serve
 	}
 }
 

@@ -65,12 +65,13 @@ func (s *Server) routes(to *rules) []route {
 	}, slices.Concat(s.promptSetRoutes(to), s.streamRoutes(to), s.adminRoutes(to))...)
 }
 
-// newRouter finds the routes by method and path.
-func (s *Server) newRouter(by *rules) *router.Router {
+// newRouter finds the routes by method and path: all of them, or those of the dialect own on its own listener.
+func (s *Server) newRouter(by *rules, own string) *router.Router {
 	r := router.New()
 	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
 	paths := map[string]*watched{}
-	add := func(to *route, d *dialects) {
+	var others *dialects // who tells errors of other paths; nil: the service itself
+	add := func(to *route, d *dialects) fasthttp.RequestHandler {
 		if paths[to.path] == nil {
 			paths[to.path] = s.watch(to.path)
 		}
@@ -78,17 +79,39 @@ func (s *Server) newRouter(by *rules) *router.Router {
 		for _, method := range strings.Fields(to.methods) {
 			r.Handle(method, to.path, handle)
 		}
+		return handle
 	}
-	for _, to := range s.routes(by) {
-		add(&to, nil)
+	if own == "" {
+		for _, to := range s.routes(by) {
+			add(&to, nil)
+		}
 	}
-	for _, d := range s.compatRoutes(by) {
-		add(&d.route, d)
+	forgiving := map[string]fasthttp.RequestHandler{} // by method and path
+	for _, d := range s.compatRoutes(by, own) {
+		handle := add(&d.route, d)
+		if own != "" {
+			others = d
+			continue
+		}
+		for _, method := range strings.Fields(d.methods) {
+			forgiving[method+d.path] = handle
+		}
 	}
 	refuse := func(err error) fasthttp.RequestHandler {
-		return (&route{answers: func(*request) error { return err }}).handle(s.other, nil)
+		return (&route{answers: func(*request) error { return err }}).handle(s.other, others)
 	}
-	r.NotFound = refuse(fail(errNotFound, "There is no such path, see /docs"))
+	none := refuse(fail(errNotFound, "There is no such path, see /docs"))
+	twice := refuse(fail(errNotFound, "There is no such path, see /docs: the client adds /v1 itself, leave it out of the address"))
+	r.NotFound = func(ctx *fasthttp.RequestCtx) {
+		path := string(ctx.URI().PathOriginal()) // which the router goes by
+		if handle := forgiving[string(ctx.Method())+"/"+strings.Trim(path, "/")]; handle != nil {
+			handle(ctx) // its user has given the client an address that ends with a slash
+		} else if strings.HasPrefix(path, "/v1/v1/") || strings.HasPrefix(path, "/v1/v2/") || strings.HasPrefix(path, "/v1/api/") {
+			twice(ctx)
+		} else {
+			none(ctx)
+		}
+	}
 	r.MethodNotAllowed = refuse(fail(errMethod, "Method not allowed here, see the Allow header"))
 	return r
 }
@@ -187,9 +210,14 @@ func (r *request) admit(to *route) (body *reader, limit time.Duration, err error
 		}
 	}
 	if (r.dialects == nil || !r.dialects.always) && s.svc.Engine.State() == clip.Unhealthy {
-		return nil, 0, fail(errNotReady, "The service is not ready: %s", s.svc.Engine.Health().Reason)
+		return nil, 0, s.notReady()
 	}
 	return body, limit, nil
+}
+
+// notReady says why nothing can be encoded.
+func (s *Server) notReady() error {
+	return fail(errNotReady, "The service is not ready: %s", s.svc.Engine.Health().Reason)
 }
 
 // timeout is how long the client is ready to wait, at most limit.

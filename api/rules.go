@@ -19,6 +19,7 @@ type rules struct {
 	trustsUnix bool
 	compat     compat.Config
 	router     *router.Router
+	immich     *router.Router // of its own listener
 }
 
 // LiveSettings are the fields of Config that Apply changes.
@@ -27,8 +28,8 @@ var LiveSettings = []string{"allowed_origins", "allowed_hosts", "trusted_proxies
 // AllowedHosts returns Config.AllowedHosts as last applied. The caller must not change it.
 func (s *Server) AllowedHosts() []string { return s.rules.Load().AllowedHosts }
 
-// Apply changes LiveSettings, the dialects that are spoken, and the time limits of requests (see Service), for requests that begin afterwards. It ignores the
-// other fields of cfg. cfg must have passed Check.
+// Apply changes LiveSettings, the dialects that are spoken, and the time limits of requests (see Service), for requests that begin
+// afterwards. It ignores the other fields of cfg. cfg and dialects must have passed Check.
 func (s *Server) Apply(cfg Config, dialects compat.Config, request, batch time.Duration) {
 	by := &rules{Config: s.cfg, compat: dialects, one: request, many: batch}
 	by.AllowedOrigins, by.AllowedHosts, by.TrustedProxies = cfg.AllowedOrigins, cfg.AllowedHosts, cfg.TrustedProxies
@@ -41,6 +42,14 @@ func (s *Server) Apply(cfg Config, dialects compat.Config, request, batch time.D
 		p, _ := parseProxy(text) // checked by Check
 		by.proxies = append(by.proxies, p)
 	}
-	by.router = s.newRouter(by)
+	by.router, by.immich = s.newRouter(by, ""), s.newRouter(by, "immich")
 	s.rules.Store(by)
+}
+
+// routerOf finds the routes of what is served on a connection.
+func (by *rules) routerOf(c *conn) *router.Router {
+	if c.listener != nil && c.listener.immich {
+		return by.immich
+	}
+	return by.router
 }

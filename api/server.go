@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"net/http"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -75,6 +76,8 @@ type Server struct {
 	unlogged  atomic.Uint64   // requests without a line
 	heads     *decode.Decoder // reads the heads of images
 	other     *watched        // the requests that no route takes
+	upstream  *http.Client    // see request.forward
+	pseudonym string          // of this server in the headers Via of what it forwards
 	requests  sync.Pool       // of *request
 	bodies    *Memory
 	lents     sync.Pool // of *lent
@@ -140,6 +143,7 @@ func New(cfg Config, svc Service) (*Server, error) {
 	s.other = s.watch(admin.OtherEndpoint)
 	s.consoleFiles = sync.OnceValue(s.newConsoleFiles)
 	s.heads = newHeads()
+	s.upstream, s.pseudonym = newUpstreamClient(), "hailo-clip-"+newRequestID()
 	s.Apply(cfg, svc.Compat, svc.RequestTimeout, svc.BatchTimeout)
 	s.http = &fasthttp.Server{
 		Handler:       s.handle,
@@ -167,7 +171,7 @@ func New(cfg Config, svc Service) (*Server, error) {
 }
 
 // Serve accepts connections from ln and serves them until Shutdown, then returns nil. It closes ln. Where there is a certificate they
-// speak TLS, unless ln is a Unix socket.
+// speak TLS, unless ln is a Unix socket or Immich's.
 func (s *Server) Serve(ln net.Listener) error {
 	l := newListener(ln, s.cfg, s.refusal, s.svc.Log)
 	if s.cfg.speaksTLS(ln) {

@@ -20,6 +20,10 @@ func (c Config) Dangers() (all []string) {
 		all = append(all, fmt.Sprintf("admin.listen: whoever can connect to %q can take profiles and have the configuration reloaded, as no key is needed there; "+
 			"write an address of a network that only operators can reach, or admin.listen: main", c.Admin.Listen))
 	}
+	if host, _, err := net.SplitHostPort(c.Compat.Immich.Listen); keys && err == nil && reachOf(host) == everywhere {
+		all = append(all, fmt.Sprintf("compat.immich.listen: whoever can connect to %q can have images and texts encoded, as no key is needed there, and Immich "+
+			"sends none; write an address of a network that only Immich can reach", c.Compat.Immich.Listen))
+	}
 	if !keys && slices.Contains(s.AllowedOrigins, "*") {
 		all = append(all, `server.allowed_origins: "*" lets every page that somebody opens in your network use the service, wherever the page is from; `+
 			`write the origins that should, or access.keys`)

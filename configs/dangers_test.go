@@ -38,6 +38,9 @@ func TestDangers(t *testing.T) {
 		{"admin: {listen: 'localhost:5001'}\n", ""},
 		{"admin: {listen: main}\n", ""},
 		{"admin: {listen: ''}\n", ""},
+		{keys + "server: {host: 127.0.0.1}\ncompat: {immich: {listen: ':3003'}}\n", "compat.immich.listen: "},
+		{keys + "server: {host: 127.0.0.1}\ncompat: {immich: {listen: 192.168.1.2:3003}}\n", ""},
+		{"compat: {immich: {listen: ':3003'}}\n", ""},
 		{keys + "server: {host: 127.0.0.1, allowed_origins: ['*']}\n", ""},
 	} {
 		got := mustLoad(t, tt.text).Dangers()

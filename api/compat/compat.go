@@ -23,13 +23,18 @@ type Dialect struct {
 }
 
 // Dialects are all there are. Where two have the same method and path, the first that takes a request answers it.
-var Dialects = []*Dialect{&openAI}
+var Dialects = []*Dialect{
+	&openAI, &immich, &frigate, &weaviate, &ollama, &tei, &huggingFace, &cohere, &voyage, &roboflow, &qdrant, &clipAsService,
+}
 
 // Route is a path of a dialect. Either Get is set, or Write and one at least of the readers.
 type Route struct {
 	Method, Path string // the path as package router has it
 	Open         bool   // needs no key
-	Always       bool   // is also served while the encoder is not available
+	Own          bool   // is on the dialect's own listener alone, not beside the other dialects
+	// Always: it is served while the encoder is not available, too. Requests with a body are answered by Service.Upstream then, or
+	// refused where there is none.
+	Always bool
 
 	// Get answers a request without a body. argument is what the path has in {id}, "" where it has none. The error is a Fault.
 	Get func(s *Service, argument string) (Reply, error)
@@ -38,6 +43,7 @@ type Route struct {
 	// the body.
 	JSON func(a *Ask, body *Body) error               // a JSON object
 	Form func(a *Ask, name string, data []byte) error // called for each part of multipart/form-data, in their order
+	End  func(a *Ask) error                           // called after the last part of a form; nil: nothing is left to do
 	File func(a *Ask, file []byte) error              // anything else
 	// Takes says whether the JSON is meant for this dialect; nil: it always is.
 	Takes func(body *Body) bool
@@ -120,6 +126,9 @@ type Service struct {
 	Unready       func() string // why nothing can be encoded now; "": it can
 }
 
+// names are all names of the model, its own first.
+func (s *Service) names() []string { return append([]string{s.Model}, s.Aliases...) }
+
 // Named says whether name is the model's, or one of its aliases. Empty stands for the model that runs.
 func (s *Service) Named(name string) bool {
 	return name == "" || name == s.Model || slices.Contains(s.Aliases, name)
@@ -146,6 +155,8 @@ var (
 	ErrRequest = errors.New("invalid request")
 	ErrImage   = errors.New("invalid image")
 	ErrModel   = errors.New("no such model") // it is not the one that runs
+
+	ErrUnavailable = errors.New("not available") // nothing is wrong with the request
 )
 
 // Fault is an error with a text for the client.

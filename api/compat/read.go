@@ -21,7 +21,7 @@ const Marker = "<__media__>"
 
 // Body is the fields of a JSON body, of all dialects. They lie in the body.
 type Body struct {
-	Model                                                                rawjson.Raw
+	Model, Name                                                          rawjson.Raw
 	Input, Inputs, Content, Messages, Texts, Images, Prompt, Text, Image rawjson.Raw
 	Modality                                                             rawjson.Raw
 
@@ -32,6 +32,7 @@ type Body struct {
 	EncodingType    rawjson.Raw `json:"encoding_type"`
 	EmbeddingType   rawjson.Raw `json:"embedding_type"`
 	EmbeddingTypes  rawjson.Raw `json:"embedding_types"`
+	OutputDtype     rawjson.Raw `json:"output_dtype"`
 
 	Truncate, Truncation, Parameters, Options, Data rawjson.Raw
 
@@ -72,17 +73,17 @@ func (a *Ask) options(b *Body) error {
 	for _, f := range [...]struct {
 		name string
 		raw  rawjson.Raw
-		read func(name string, raw rawjson.Raw) error
+		read func(a *Ask, name string, raw rawjson.Raw) error
 	}{
-		{"dimensions", b.Dimensions, a.dimensions}, {"output_dimension", b.OutputDimension, a.dimensions},
-		{"encoding_format", b.EncodingFormat, a.encoding}, {"output_encoding", b.OutputEncoding, a.encoding},
-		{"encoding_type", b.EncodingType, a.encoding}, {"embedding_type", b.EmbeddingType, a.encoding},
-		{"truncate", b.Truncate, a.truncation}, {"truncation", b.Truncation, a.truncation},
-		{"truncate_prompt_tokens", b.TruncateTokens, a.truncateTokens},
-		{"embed_dtype", b.EmbedDtype, oneOf("float32")}, {"endianness", b.Endianness, oneOf("native", "little")},
+		{"dimensions", b.Dimensions, (*Ask).dimensions}, {"output_dimension", b.OutputDimension, (*Ask).dimensions},
+		{"encoding_format", b.EncodingFormat, (*Ask).encoding}, {"output_encoding", b.OutputEncoding, (*Ask).encoding},
+		{"encoding_type", b.EncodingType, (*Ask).encoding}, {"embedding_type", b.EmbeddingType, (*Ask).encoding},
+		{"truncate", b.Truncate, (*Ask).truncation}, {"truncation", b.Truncation, (*Ask).truncation},
+		{"truncate_prompt_tokens", b.TruncateTokens, (*Ask).truncateTokens},
+		{"embed_dtype", b.EmbedDtype, (*Ask).embedDtype}, {"output_dtype", b.OutputDtype, (*Ask).outputDtype}, {"endianness", b.Endianness, (*Ask).endianness},
 	} {
 		if rawjson.Given(f.raw) {
-			if err := f.read(f.name, f.raw); err != nil {
+			if err := f.read(a, f.name, f.raw); err != nil {
 				return err
 			}
 		}
@@ -138,11 +139,20 @@ func choice(name string, raw rawjson.Raw, values ...string) (string, error) {
 	return value, nil
 }
 
-func oneOf(values ...string) func(name string, raw rawjson.Raw) error {
-	return func(name string, raw rawjson.Raw) error {
-		_, err := choice(name, raw, values...)
-		return err
-	}
+// dtype and endianness refuse any numbers but those that base64 has.
+func (a *Ask) outputDtype(name string, raw rawjson.Raw) error {
+	_, err := choice(name, raw, "float")
+	return err
+}
+
+func (a *Ask) embedDtype(name string, raw rawjson.Raw) error {
+	_, err := choice(name, raw, "float32")
+	return err
+}
+
+func (a *Ask) endianness(name string, raw rawjson.Raw) error {
+	_, err := choice(name, raw, "native", "little")
+	return err
 }
 
 // items reads the texts and images of a body, in whichever field they are: the first one that is there, in the order below. Others
@@ -210,24 +220,20 @@ func (a *Ask) list(field string, raw rawjson.Raw, images bool) error {
 }
 
 // item adds what one element of a field has, see list. at is its number, below 0 where the field has no array.
-func (a *Ask) item(field string, at int, raw rawjson.Raw, images bool) (err error) {
-	item := Item{field: field, at: at}
+func (a *Ask) item(field string, at int, raw rawjson.Raw, images bool) error {
+	a.Items = append(a.Items, Item{field: field, at: at})
+	item := &a.Items[len(a.Items)-1]
 	switch {
 	case raw[0] == '"' && (images || field != "texts" && isDataURI(raw)):
-		err = item.image(raw)
+		return item.image(raw)
 	case raw[0] == '"':
-		err = item.text(raw)
+		return item.text(raw)
 	case raw[0] == '{':
-		err = item.object(raw)
+		return item.object(raw)
 	case isNumber(raw[0]), isTokens(raw):
 		return fault(field, "'%s' has tokens (numbers): send texts. LangChain's OpenAIEmbeddings does with check_embedding_ctx_length=False", field)
-	default:
-		err = fault(item.Name(), "'%s' must be a string, or an object with a text or an image", item.Name())
 	}
-	if err == nil {
-		a.Items = append(a.Items, item)
-	}
-	return err
+	return fault(item.Name(), "'%s' must be a string, or an object with a text or an image", item.Name())
 }
 
 // messages adds one item: the content of the last message of the user.
@@ -334,18 +340,17 @@ func (i *Item) content(raw rawjson.Raw) error {
 func (i *Item) part(o *object) error {
 	found := false
 	for _, f := range [...]struct {
-		name string
 		raw  rawjson.Raw
-		take func(rawjson.Raw) error
+		take func(*Item, rawjson.Raw) error
 	}{
-		{"text", o.Text, i.string}, {"prompt_string", o.Prompt, i.prompt}, {"image", o.Image, i.image}, {"url", o.URL, i.image},
-		{"bytes", o.Bytes, i.image}, {"image_base64", o.ImageBase64, i.image}, {"image_url", o.ImageURL, i.image}, {"multimodal_data", o.Media, i.media},
+		{o.Text, (*Item).string}, {o.Prompt, (*Item).prompt}, {o.Image, (*Item).image}, {o.URL, (*Item).image},
+		{o.Bytes, (*Item).image}, {o.ImageBase64, (*Item).image}, {o.ImageURL, (*Item).image}, {o.Media, (*Item).media},
 	} {
 		if !rawjson.Given(f.raw) {
 			continue
 		}
 		found = true
-		if err := f.take(f.raw); err != nil {
+		if err := f.take(i, f.raw); err != nil {
 			return err
 		}
 	}
@@ -408,9 +413,11 @@ func (i *Item) media(raw rawjson.Raw) error {
 
 // image takes a JSON string for the item's image: its address, or its bytes in base64. It may be in an object with "url".
 func (i *Item) image(raw rawjson.Raw) error {
-	var o object
-	if raw[0] == '{' && rawjson.Fields(raw, &o) && len(o.URL) > 0 {
-		raw = o.URL
+	if raw[0] == '{' {
+		var o object
+		if rawjson.Fields(raw, &o) && len(o.URL) > 0 {
+			raw = o.URL
+		}
 	}
 	switch {
 	case raw[0] != '"':

@@ -96,8 +96,21 @@ func Elements(raw []byte) (n int) {
 
 // EachElement calls do with each element of a JSON array, without white space around it; not at all when raw, which must
 // be valid JSON, is none.
-func EachElement(raw []byte, do func(element []byte)) {
-	if len(raw) < 2 || raw[0] != '[' {
+func EachElement(raw []byte, do func(element []byte)) { each(raw, '[', do) }
+
+// EachField calls do with the name, a JSON string, and the value of each field of a JSON object, in their order; not at all when raw,
+// which must be valid JSON, is none.
+func EachField(raw []byte, do func(name, value []byte)) {
+	each(raw, '{', func(field []byte) {
+		if end := stringEnd(field) + 1; end < len(field) {
+			do(field[:end], bytes.TrimLeft(field[end:], ": \t\r\n"))
+		}
+	})
+}
+
+// each calls do with what lies between the commas of an array or of an object, which begins with open.
+func each(raw []byte, open byte, do func(element []byte)) {
+	if len(raw) < 2 || raw[0] != open {
 		return
 	}
 	begin, depth := 1, 1

@@ -5,6 +5,8 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
+	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -27,9 +29,15 @@ func AppendNumbers(b []byte, numbers []float32) []byte {
 
 // AppendBase64 appends a JSON string: the base64 of the numbers as float32, little-endian.
 func AppendBase64(b []byte, numbers []float32) []byte {
-	var space [4 << 10]byte
-	raw, _ := binary.Append(space[:0], binary.LittleEndian, numbers)
-	return append(base64.StdEncoding.AppendEncode(append(b, '"'), raw), '"')
+	b = append(b, '"')
+	var raw [3 << 8]byte // in groups of three no padding is due
+	for chunk := range slices.Chunk(numbers, len(raw)/4) {
+		for i, v := range chunk {
+			binary.LittleEndian.PutUint32(raw[4*i:], math.Float32bits(v))
+		}
+		b = base64.StdEncoding.AppendEncode(b, raw[:4*len(chunk)])
+	}
+	return append(b, '"')
 }
 
 // AppendString appends s as a JSON string. Bytes that are not UTF-8 become U+FFFD; U+2028 and

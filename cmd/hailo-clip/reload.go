@@ -162,7 +162,9 @@ func (r *reloader) Reload(ctx context.Context) (report Reloaded, err error) {
 	return report, nil
 }
 
-func (l liveSettings) has(key string) bool { return configs.Among(key, l.keys) }
+func (l liveSettings) has(key string) bool {
+	return configs.Among(key, l.keys) && key != "compat.immich.listen" // which needs a restart, other than the rest of its section
+}
 
 // maxNamed bounds a file that the configuration names, as far as it is looked at for changes.
 const maxNamed = 64 << 20

@@ -157,7 +157,7 @@ func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *se
 		Engine: e.Engine, RequestTimeout: p.cfg.Performance.RequestTimeout, BatchTimeout: p.cfg.Performance.BatchTimeout,
 		Version: programVersion(), Warning: e.warning, Log: requests,
 		Hub: streams.hub, Bus: streams.bus, Store: streams.store, Lost: streams.lost, Memory: streams.memory, Notifier: streams.notifier,
-		Samples: consoleSamples(samples), Access: keys, Allowed: streams.allowed, Compat: e.cfg.Compat, MadeUp: e.warning != "",
+		Samples: consoleSamples(samples), Access: keys, Allowed: streams.allowed, Compat: e.cfg.Compat, MadeUp: e.warning != "" && !e.cfg.Sim.ServeHash,
 		Recorder: e.recorder, Admin: e.adminOnMain(reload), LogEvery: p.cfg.Logging.Requests, LogDropped: stderr.lost.Load,
 	})
 	if err != nil {
@@ -207,7 +207,11 @@ func (s *service) run(ctx context.Context) error {
 	for _, ln := range s.sockets.main {
 		go func() { served <- s.server.Serve(ln) }()
 	}
-	e.log.Info("serving", "url", s.url(), "listening", s.sockets.main[0].Addr().String(), "model", e.Model())
+	serves := []any{"url", s.url(), "listening", s.sockets.main[0].Addr().String(), "model", e.Model()}
+	if s.sockets.immich != "" {
+		serves = append(serves, "immich", s.sockets.immich)
+	}
+	e.log.Info("serving", serves...)
 	tellSystemd(e.log, daemon.SdNotifyReady+"\nSTATUS="+s.status())
 
 	telling, endTelling := context.WithCancel(context.Background())

@@ -17,12 +17,13 @@ import (
 
 // sockets are what a service listens on.
 type sockets struct {
-	main  []net.Listener // of the REST interface: at least one
-	admin net.Listener   // of metrics and profiles, handed over by systemd; nil: none
+	main   []net.Listener // of the REST interface: at least one; and of what is served of it on others
+	admin  net.Listener   // of metrics and profiles, handed over by systemd; nil: none
+	immich string         // address of Immich's own, which is in main; "": it has none
 }
 
 // openSockets returns the sockets that systemd hands over or, where there is none to serve requests, one on the port; and the Unix
-// socket of the configuration. FileDescriptorName= says what a socket of systemd is for: "http", as is one without a name, or
+// socket and Immich's listener of the configuration. FileDescriptorName= says what a socket of systemd is for: "http", as is one without a name, or
 // "admin". The caller closes them with dismiss, or has them served.
 func openSockets(cfg configs.Config, log *slog.Logger) (all sockets, err error) {
 	defer func() {
@@ -66,6 +67,13 @@ func openSockets(cfg configs.Config, log *slog.Logger) (all sockets, err error) 
 		}
 		log.Info("a Unix socket is open, too", "path", cfg.Server.Socket)
 		all.main = append(all.main, api.Starting(ln))
+	}
+	if immich := cfg.Compat.Immich; immich.Enabled && immich.Listen != "" {
+		ln, err := api.ListenForImmich(immich)
+		if err != nil {
+			return all, err
+		}
+		all.main, all.immich = append(all.main, ln), ln.Addr().String()
 	}
 	return all, nil
 }

@@ -35,6 +35,8 @@ type Config struct {
 type Sim struct {
 	Vectors   string `yaml:"vectors" bounds:"hash, model"` // hash: made from the input's bytes; model: the demo model's
 	Arguments string `yaml:"arguments"`                    // more flags for "hailo-clip npu-sim"
+	// ServeHash lets hash vectors get into the indexes of other systems, see MadeUpVectors.
+	ServeHash bool `yaml:"serve_hash"`
 }
 
 // Auto is a number, or "auto", which is 0: the program chooses.

@@ -165,9 +165,9 @@ func TestSimulatedChip(t *testing.T) {
 	o.Model = assert.Value(demo.Model())
 	o.Tokenizer = assert.Value(o.Model.LoadTokenizer())
 	for want, s := range map[string]Sim{
-		"sim/demo/hash":         {"hash", "--control=/vectors --fault slow=2"},
-		"sim/demo/model":        {"model", ""},
-		"sim/demo/hash/float32": {"hash", "--output float32"},
+		"sim/demo/hash":         {Vectors: "hash", Arguments: "--control=/vectors --fault slow=2"},
+		"sim/demo/model":        {Vectors: "model"},
+		"sim/demo/hash/float32": {Vectors: "hash", Arguments: "--output float32"},
 	} {
 		o.cfg.Sim = s
 		assert.Equal(t, assert.Value(o.simOptions()).TextDigest, want, "%+v", s)

@@ -309,22 +309,26 @@ func (e *Engine) each(ctx context.Context, r Request, b Batch, do func(*Request)
 	var running errgroup.Group
 	running.SetLimit(cmp.Or(b.AtOnce, e.open))
 	var one sync.Mutex // calls Done
+	with := func(i int) (failed error) {
+		defer pipeline.Recover("batch", &failed)
+		r, result := r, Result{}
+		var err error
+		if b.Raw != nil {
+			r.Raw = b.Raw(i)
+		}
+		if r.Image, err = b.Open(i); err == nil {
+			result, err = do(&r)
+		}
+		one.Lock()
+		defer one.Unlock()
+		b.Done(i, result, err)
+		return nil
+	}
+	if b.Len == 1 && ctx.Err() == nil {
+		return cmp.Or(with(0), context.Cause(ctx)) // whose goroutine has its stack already
+	}
 	for i := 0; i < b.Len && ctx.Err() == nil; i++ {
-		running.Go(func() (failed error) {
-			defer pipeline.Recover("batch", &failed)
-			r, result := r, Result{}
-			var err error
-			if b.Raw != nil {
-				r.Raw = b.Raw(i)
-			}
-			if r.Image, err = b.Open(i); err == nil {
-				result, err = do(&r)
-			}
-			one.Lock()
-			defer one.Unlock()
-			b.Done(i, result, err)
-			return nil
-		})
+		running.Go(func() error { return with(i) })
 	}
 	return cmp.Or(running.Wait(), context.Cause(ctx)) // errors of images went to Done
 }

@@ -1,6 +1,7 @@
 """What Frigate 0.18 does with a llama.cpp provider for embeddings, call by call: frigate.py URL MODEL ROOT.
 
-Prints a JSON list of [check, ""] or [check, why it failed]. requests and numpy are used where they are (Frigate uses them), else urllib.
+Prints {"results": [[check, "" or why it failed], ...]} as JSON. requests and numpy are used where they are, else
+urllib.
 """
 import base64
 import json
@@ -146,7 +147,8 @@ def _():
 
 @check("an image that is none is refused")
 def _():
-    status, answer = call("POST", "/embeddings", {"model": model, "content": [{"prompt_string": f"{marker}\n", "multimodal_data": ["AAAA"]}]})
+    item = {"prompt_string": f"{marker}\n", "multimodal_data": ["AAAA"]}
+    status, answer = call("POST", "/embeddings", {"model": model, "content": [item]})
     assert 400 <= status < 500, f"{status} {answer}"
     assert isinstance(answer["error"]["message"], str), answer
 
@@ -157,4 +159,4 @@ def _():
     assert 400 <= status < 500, f"{status} {answer}"
 
 
-json.dump({"with": "requests" if requests else "urllib", "results": results}, sys.stdout)
+json.dump({"results": results}, sys.stdout)

@@ -1,5 +1,5 @@
-// What the suites in this folder share: a registry of clients with their checks, services with the demo model, and the vectors that the
-// service's own interface gives, against which those of every client are held.
+// What the suites in this folder share: a registry of clients with their checks, services with the demo model, and the vectors
+// that the service's own interface gives, against which those of every client are held.
 //
 // A file NAME.test.mjs calls client(); see run.mjs.
 import assert from 'node:assert/strict';
@@ -20,8 +20,16 @@ export const wanted = process.argv.slice(4);
 const patience = 60_000; // milliseconds for one check
 
 // Names under which clients know a model; the demo model answers to each of them here.
-export const aliases = ['clip-vit-b-32', 'openai/clip-vit-base-patch32', 'jina-clip-v1', 'text-embedding-3-small', 'ViT-B-32__openai', 'ViT-B-32',
-  'Qdrant/clip-ViT-B-32-text', 'Qdrant/clip-ViT-B-32-vision'];
+export const aliases = [
+  'clip-vit-b-32',
+  'openai/clip-vit-base-patch32',
+  'jina-clip-v1',
+  'text-embedding-3-small',
+  'ViT-B-32__openai',
+  'ViT-B-32',
+  'Qdrant/clip-ViT-B-32-text',
+  'Qdrant/clip-ViT-B-32-vision',
+];
 export const model = aliases[0];
 export const dimension = 512;
 
@@ -38,22 +46,36 @@ export const dataURI = (name) => `data:image/jpeg;base64,${base64(name)}`;
 const lines = []; // of the table
 const clients = [];
 
-// client registers a client or a script: name as in the table, package of npm (or a version, or neither), contract as in the table. f
-// gets {url, check, skip}; check(what, f) runs f and keeps what it throws, skip(reason) leaves the line without a verdict.
+// client registers a client or a script: its name and contract for the table, its package of npm or else its version. f gets
+// {url, check, skip}; check(what, f) runs f and keeps what it throws, skip(reason) leaves the line without a verdict.
 export function client({ name, package: npm, version, contract }, f) {
   clients.push({ name, npm, version, contract, f });
 }
 
-// startService starts a service with the demo model on a free port, with an empty state folder and settings as "key=value". It returns
-// {url, log, stop()}; log has the lines that it has written so far.
+// startService starts a service with the demo model on a free port, with an empty state folder and settings as "key=value". It
+// returns {url, log, stop()}; log has the lines that it has written so far.
 export async function startService(settings = [], { config = '', backend = 'cpu' } = {}) {
   const state = await mkdtemp(path.join(tmpdir(), 'hailo-clip-conformance-'));
   const configuration = path.join(state, 'config.yaml');
   await writeFile(configuration, config);
   const set = [`compat.aliases=${aliases.join(',')}`, ...settings].flatMap((s) => ['--set', s]);
-  const args = ['--config', configuration, '--model', 'demo', '--backend', backend, '--host', '127.0.0.1', '--port', '0', '--state-dir', state];
+  const args = [
+    '--config',
+    configuration,
+    '--model',
+    'demo',
+    '--backend',
+    backend,
+    '--host',
+    '127.0.0.1',
+    '--port',
+    '0',
+    '--state-dir',
+    state,
+  ];
   const child = spawn(program, ['serve', ...args, ...set], {
-    stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, HAILO_CLIP_ADMIN_LISTEN: '127.0.0.1:0' },
+    stdio: ['ignore', 'ignore', 'pipe'],
+    env: { ...process.env, HAILO_CLIP_ADMIN_LISTEN: '127.0.0.1:0' },
   });
   const ended = new Promise((resolve) => child.on('exit', resolve)).finally(() => rm(state, { recursive: true, force: true }));
   const log = [];
@@ -78,7 +100,10 @@ export async function startService(settings = [], { config = '', backend = 'cpu'
 export async function lockedService(settings = []) {
   const key = randomBytes(32).toString('hex');
   const hash = createHash('sha256').update(key).digest('hex');
-  return { key, ...await startService(settings, { config: `access:\n  keys:\n    - name: client\n      hash: sha256:${hash}\n` }) };
+  return {
+    key,
+    ...(await startService(settings, { config: `access:\n  keys:\n    - name: client\n      hash: sha256:${hash}\n` })),
+  };
 }
 
 // chip starts a service with a simulated chip; tell(fault) makes that fail in some way, see "hailo-clip npu-sim --help".
@@ -102,10 +127,13 @@ const known = new Map();
 async function ask(route, body) {
   const key = `${route} ${JSON.stringify(body)}`;
   if (!known.has(key)) {
-    known.set(key, post(route, body).then(({ status, body: answer }) => {
-      assert.equal(status, 200, `${route}: ${JSON.stringify(answer)}`);
-      return answer.embedding;
-    }));
+    known.set(
+      key,
+      post(route, body).then(({ status, body: answer }) => {
+        assert.equal(status, 200, `${route}: ${JSON.stringify(answer)}`);
+        return answer.embedding;
+      }),
+    );
   }
   return known.get(key);
 }
@@ -115,21 +143,29 @@ export const textVector = (text) => ask('/v1/embed/text', { text });
 export const imageVector = (name) => ask('/v1/embed/image', { image: base64(name) });
 
 // tokens is how many tokens the model reads of all texts together.
-export const tokens = async (all) => (await post('/v1/tokens', { prompts: all })).body.prompts.reduce((sum, p) => sum + p.tokens, 0);
+export const tokens = async (all) =>
+  (await post('/v1/tokens', { prompts: all })).body.prompts.reduce((sum, p) => sum + p.tokens, 0);
 
 // post sends JSON, a form or bytes, and returns {status, headers, body}, body parsed where it is JSON.
 export async function post(route, body, { headers = {}, url = service.url, method = 'POST' } = {}) {
   const raw = body instanceof FormData || body instanceof Uint8Array || typeof body === 'string' || body === undefined;
-  const response = await fetch(url + route, { method, body: raw ? body : JSON.stringify(body), headers: raw ? headers : { 'content-type': 'application/json', ...headers } });
+  const response = await fetch(url + route, {
+    method,
+    body: raw ? body : JSON.stringify(body),
+    headers: raw ? headers : { 'content-type': 'application/json', ...headers },
+  });
   const text = await response.text();
-  const json = response.headers.get('content-type')?.startsWith('application/json');
+  const json = text && response.headers.get('content-type')?.startsWith('application/json');
   return { status: response.status, headers: response.headers, body: json ? JSON.parse(text) : text };
 }
 export const get = (route, options = {}) => post(route, undefined, { method: 'GET', ...options });
 
 // same fails unless vector is the reference, number by number to 1e-5 (a batch is summed in another order), and of unit length.
 export function same(vector, reference, what = '') {
-  assert.ok(Array.isArray(vector) || vector instanceof Float32Array, `${what} no vector but ${JSON.stringify(vector)?.slice(0, 200)}`);
+  assert.ok(
+    Array.isArray(vector) || vector instanceof Float32Array,
+    `${what} no vector but ${JSON.stringify(vector)?.slice(0, 200)}`,
+  );
   assert.equal(vector.length, reference.length, `${what} dimension`);
   const off = reference.reduce((most, x, i) => Math.max(most, Math.abs(x - vector[i])), 0);
   assert.ok(off <= 1e-5, `${what} differs by ${off}`);
@@ -195,7 +231,10 @@ async function limited(f) {
   }
 }
 
-const short = (err) => String(err?.message ?? err).replace(/\s+/g, ' ').slice(0, 300);
+const short = (err) =>
+  String(err?.message ?? err)
+    .replace(/\s+/g, ' ')
+    .slice(0, 300);
 
 // run runs the clients of which a part of the name or the contract is wanted (all, if none is).
 export async function run() {
@@ -206,13 +245,27 @@ export async function run() {
         continue;
       }
       const reasons = [];
-      let checks = 0, skipped = '';
+      let checks = 0,
+        skipped = '';
       const check = async (what, g) => {
         checks++;
         await limited(g).catch((err) => reasons.push(`${what}: ${short(err)}`));
       };
-      await f({ url: service.url, check, skip: (reason) => { skipped = reason; } }).catch((err) => reasons.push(short(err)));
-      line({ name, contract, checks, reasons, skipped, version: npm ? JSON.parse(await readFile(path.join(here, 'node_modules', npm, 'package.json'))).version : version });
+      await f({
+        url: service.url,
+        check,
+        skip: (reason) => {
+          skipped = reason;
+        },
+      }).catch((err) => reasons.push(short(err)));
+      line({
+        name,
+        contract,
+        checks,
+        reasons,
+        skipped,
+        version: npm ? JSON.parse(await readFile(path.join(here, 'node_modules', npm, 'package.json'))).version : version,
+      });
     }
   } finally {
     await service.stop();
@@ -222,10 +275,19 @@ export async function run() {
 // table prints the lines and returns how many are red.
 export function table() {
   const head = ['client', 'version', 'contract', 'checks', 'result'];
-  const rows = lines.map((l) => [l.name, l.version, l.contract, l.reasons.length ? `${Math.max(0, l.checks - l.reasons.length)}/${l.checks}` : `${l.checks}`,
-    l.reasons.length ? 'RED' : l.skipped ? `skipped: ${l.skipped}` : l.checks ? 'green' : 'RED']);
+  const rows = lines.map((l) => [
+    l.name,
+    l.version,
+    l.contract,
+    l.reasons.length ? `${Math.max(0, l.checks - l.reasons.length)}/${l.checks}` : `${l.checks}`,
+    l.reasons.length ? 'RED' : l.skipped ? `skipped: ${l.skipped}` : l.checks ? 'green' : 'RED',
+  ]);
   const widths = head.map((h, i) => Math.max(...[head, ...rows].map((r) => [...r[i]].length)));
-  const show = (r) => r.map((cell, i) => cell.padEnd(widths[i])).join('  ').trimEnd();
+  const show = (r) =>
+    r
+      .map((cell, i) => cell.padEnd(widths[i]))
+      .join('  ')
+      .trimEnd();
   console.log([show(head), show(widths.map((w) => '-'.repeat(w))), ...rows.map(show)].join('\n'));
   const red = lines.filter((_, i) => rows[i][4] === 'RED');
   for (const l of red) {

@@ -1,13 +1,17 @@
 import assert from 'node:assert/strict';
 import OpenAI from 'openai';
 import {
-  aliases, client, counting, dataURI, dimension, fails, floats, imageVector, lockedService, long, model, names, same, sameImages, sameTexts, textVector, texts, tokens,
+  aliases, client, counting, dataURI, dimension, fails, floats, imageVector, lockedService, long, model, names, same, sameImages,
+  sameTexts, textVector, texts, tokens,
 } from './harness.mjs';
 
 // Vectors of an answer, whose items must have their place as index.
 const vectors = (answer) => {
   assert.equal(answer.object, 'list');
-  assert.deepEqual(answer.data.map((d) => [d.object, d.index]), answer.data.map((_, i) => ['embedding', i]));
+  assert.deepEqual(
+    answer.data.map((d) => [d.object, d.index]),
+    answer.data.map((_, i) => ['embedding', i]),
+  );
   return answer.data.map((d) => d.embedding);
 };
 
@@ -24,7 +28,10 @@ client({ name: 'openai', package: 'openai', contract: 'OpenAI' }, async ({ url, 
     assert.equal(typeof err.type, 'string');
     assert.ok(err.code === null || typeof err.code === 'string', `code ${err.code}`);
     if (param) {
-      assert.ok(`${err.param} ${err.message}`.includes(param), `${param} is named neither in ${err.param} nor in: ${err.message}`);
+      assert.ok(
+        `${err.param} ${err.message}`.includes(param),
+        `${param} is named neither in ${err.param} nor in: ${err.message}`,
+      );
     }
     assert.match(err.requestID ?? '', /./, 'no x-request-id');
     return err;
@@ -34,7 +41,10 @@ client({ name: 'openai', package: 'openai', contract: 'OpenAI' }, async ({ url, 
   await check('one text', async () => same(vectors(await create({ input: texts[0] }))[0], await textVector(texts[0])));
   await check('encoding_format float', async () => sameTexts(vectors(await create({ input: texts, encoding_format: 'float' }))));
   await check('base64 is the float32 of float', async () => {
-    const [coded, plain] = [await create({ input: texts, encoding_format: 'base64' }), await create({ input: texts, encoding_format: 'float' })];
+    const [coded, plain] = [
+      await create({ input: texts, encoding_format: 'base64' }),
+      await create({ input: texts, encoding_format: 'float' }),
+    ];
     for (const [i, v] of vectors(coded).entries()) {
       assert.deepEqual(floats(v), [...new Float32Array(vectors(plain)[i])]);
     }
@@ -50,7 +60,9 @@ client({ name: 'openai', package: 'openai', contract: 'OpenAI' }, async ({ url, 
     const many = Array.from({ length: 2048 }, (_, i) => texts[i % texts.length]);
     await sameTexts(vectors(await create({ input: many })), many);
   });
-  await check('dimensions of the model', async () => same(vectors(await create({ input: texts[0], dimensions: dimension }))[0], await textVector(texts[0])));
+  await check('dimensions of the model', async () =>
+    same(vectors(await create({ input: texts[0], dimensions: dimension }))[0], await textVector(texts[0])),
+  );
   await check('usage counts tokens', async () => {
     const { usage, model: named } = await create({ input: texts });
     const sum = await tokens(texts);
@@ -86,12 +98,22 @@ client({ name: 'openai', package: 'openai', contract: 'OpenAI' }, async ({ url, 
     assert.ok(err instanceof OpenAI.NotFoundError, err.message);
   });
   await check('another model: NotFoundError', async () => {
-    assert.equal((await refused({ model: 'text-embedding-3-large', input: 'x' }, OpenAI.NotFoundError, 404)).code, 'model_not_found');
+    assert.equal(
+      (await refused({ model: 'text-embedding-3-large', input: 'x' }, OpenAI.NotFoundError, 404)).code,
+      'model_not_found',
+    );
   });
-  for (const [what, body, param] of [['no input', {}, 'input'], ['an empty list', { input: [] }, 'input'], ['token numbers', { input: [1, 2, 3] }, 'check_embedding_ctx_length'],
-    ['lists of token numbers', { input: [[1, 2], [3]] }, 'check_embedding_ctx_length'], ['an empty text', { input: ['a', ''] }, 'input'], ['other dimensions', { input: 'x', dimensions: 256 }, 'dimensions'],
-    ['an unknown encoding', { input: 'x', encoding_format: 'octal' }, 'encoding_format'], ['an image that is none', { input: ['data:image/jpeg;base64,AAAA'] }, 'input'],
-    ['2,049 texts', { input: Array(2049).fill('x') }, 'input']]) {
+  for (const [what, body, param] of [
+    ['no input', {}, 'input'],
+    ['an empty list', { input: [] }, 'input'],
+    ['token numbers', { input: [1, 2, 3] }, 'check_embedding_ctx_length'],
+    ['lists of token numbers', { input: [[1, 2], [3]] }, 'check_embedding_ctx_length'],
+    ['an empty text', { input: ['a', ''] }, 'input'],
+    ['other dimensions', { input: 'x', dimensions: 256 }, 'dimensions'],
+    ['an unknown encoding', { input: 'x', encoding_format: 'octal' }, 'encoding_format'],
+    ['an image that is none', { input: ['data:image/jpeg;base64,AAAA'] }, 'input'],
+    ['2,049 texts', { input: Array(2049).fill('x') }, 'input'],
+  ]) {
     await check(`${what}: BadRequestError, once`, () => refused(body, OpenAI.BadRequestError, 400, param));
   }
   await check('with keys: AuthenticationError without one, an answer with one', async () => {

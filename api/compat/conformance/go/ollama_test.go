@@ -78,6 +78,30 @@ func TestOllama(t *testing.T) {
 		_, err = embed(api.EmbedRequest{Input: red, Dimensions: 3})
 		failed(t, err, 400, "dimensions")
 	})
+	t.Run("what programs ask first", func(t *testing.T) {
+		version, err := client.Version(t.Context())
+		if err != nil || version == "" {
+			t.Error(version, err)
+		}
+		if err := client.Heartbeat(t.Context()); err != nil {
+			t.Error(err)
+		}
+		list, err := client.List(t.Context())
+		if err != nil || len(list.Models) == 0 {
+			t.Fatal(list, err)
+		}
+		for _, m := range list.Models {
+			shown, err := client.Show(t.Context(), &api.ShowRequest{Model: m.Model})
+			if err != nil || len(shown.Capabilities) != 1 || shown.Capabilities[0] != "embedding" {
+				t.Error(m, shown, err)
+			}
+			if _, err := embed(api.EmbedRequest{Model: m.Model, Input: red}); err != nil {
+				t.Error(m, err)
+			}
+		}
+		_, err = client.Show(t.Context(), &api.ShowRequest{Model: "llama3"})
+		failed(t, err, 404, "model 'llama3' not found")
+	})
 	t.Run("keys", func(t *testing.T) {
 		s, _ := serveWithKey(t)
 		_, err := api.NewClient(must(url.Parse(s.url)), http.DefaultClient).Embed(t.Context(), &api.EmbedRequest{Model: alias, Input: red})

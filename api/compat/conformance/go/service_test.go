@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -26,8 +27,8 @@ import (
 const (
 	root  = "../../../.."
 	alias = "clip-of-tests" // of the demo model
-	// What the service must answer for a text that is longer than the model's context: it cuts it.
-	manyWords = 200
+
+	manyWords = 200 // of a text that is longer than the model reads
 )
 
 // program is hailo-clip, built once.
@@ -96,6 +97,9 @@ func serve(t *testing.T, flags ...string) *service {
 		_ = c.Process.Kill() // it may have ended
 		<-read
 		_ = c.Wait()
+		if slices.ContainsFunc(said, func(line string) bool { return strings.Contains(line, "DATA RACE") }) { // of make race
+			t.Error("the service has a data race")
+		}
 		if t.Failed() {
 			t.Log("log of the service:\n" + strings.Join(said, "\n"))
 		}
