@@ -1,6 +1,7 @@
 package compat
 
 import (
+	"bytes"
 	"encoding/json"
 	"slices"
 	"strconv"
@@ -108,8 +109,8 @@ func immichTask(a *Ask) error {
 		return nil
 	case only("clip.textual") && !utf8.Valid(f.text):
 		return fault("text", "'text' is not valid UTF-8")
-	case only("clip.textual") && len(strings.TrimSpace(string(f.text))) > 0:
-		a.Items = []Item{{Text: string(f.text), field: "text", at: -1}}
+	case only("clip.textual") && len(bytes.TrimSpace(f.text)) > 0:
+		a.Items = []Item{{Text: shorten(string(f.text)), field: "text", at: -1}}
 		return nil
 	}
 	return fault("", "Either image or text must be provided: %s needs its own", all[0])

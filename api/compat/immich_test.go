@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 	"unsafe"
 )
@@ -34,10 +35,27 @@ func FuzzImmich(f *testing.F) {
 			t.Fatalf("%d items, forwarded %v", len(a.Items), a.Forward)
 		}
 		for _, item := range a.Items {
-			if item.IsText() != (item.Text != "") || item.IsText() && item.Text != string(text) ||
+			if item.IsText() != (item.Text != "") || item.IsText() && item.Text != shorten(string(text)) ||
 				!item.IsText() && (!bytes.Equal(item.File, image) || unsafe.SliceData(item.File) != unsafe.SliceData(image) && len(image) > 0) {
 				t.Fatalf("%+v of the image %q and the text %q", item, image, text)
 			}
 		}
 	})
+}
+
+// TestImmichLongText: of a text that is as long as a body may be no more is kept than of any other.
+func TestImmichLongText(t *testing.T) {
+	a := &Ask{Service: &Service{Model: "clip"}}
+	long := bytes.Repeat([]byte(" a\t"), 1<<20)
+	for name, data := range map[string][]byte{"entries": []byte(`{"clip":{"textual":{"modelName":"clip"}}}`), "text": long} {
+		if err := immichPart(a, name, data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := immichTask(a); err != nil || len(a.Items) != 1 {
+		t.Fatalf("%v, %d items", err, len(a.Items))
+	}
+	if text := a.Items[0].Text; len(text) > maxText || !strings.HasPrefix(text, "a a a ") {
+		t.Errorf("%d bytes are kept: %.10q", len(text), text)
+	}
 }
