@@ -40,6 +40,33 @@ func (r *request) counted(body []byte) error {
 	return a.send("application/json")
 }
 
+// reserve counts size bytes as held by the caller, for what is made before there is an answer, until unreserve or the end of the
+// request. The error is errBodyMemory.
+func (r *request) reserve(size int) error {
+	if !r.server.bodies.take(r.caller.Address, int64(size), 0) {
+		return errBodyMemory
+	}
+	r.ahead = size
+	return nil
+}
+
+func (r *request) unreserve() {
+	if r.ahead == 0 {
+		return
+	}
+	r.server.bodies.give(r.caller.Address, int64(r.ahead))
+	r.ahead = 0
+}
+
+// answerBuilt has build make JSON in the buffer that the response already has. A large answer counts.
+func (r *request) answerBuilt(build func(b []byte) []byte) error {
+	setJSON(r.ctx, build)
+	if len(r.ctx.Response.Body()) < largeAnswer {
+		return nil
+	}
+	return r.counted(r.ctx.Response.SwapBody(nil))
+}
+
 // add has build append a part of the answer, unless that has outgrown what there is.
 func (a *answer) add(build func(b []byte) []byte) {
 	if a.err != nil {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"math"
 	"slices"
 	"strings"
@@ -533,4 +534,44 @@ func TestBatchByAPromptSet(t *testing.T) {
 	}
 	s.post(t, "/v1/classify/batch", batchBody(`,"prompt_set":"nowhere"`, goodImage)).wantError(t, 404, "prompt_set_not_found", "nowhere")
 	s.post(t, "/v1/classify/batch", batchBody(`,"prompt_set":"things","prompts":["x"]`, goodImage)).wantError(t, 400, "invalid_request", "exclude each other")
+}
+
+// TestEchoesCount: an answer that is long because it repeats what its caller sent counts as long as it is being sent.
+func TestEchoesCount(t *testing.T) {
+	const all = 4 << 20
+	s := newService(t, func(c *Config, svc *Service) {
+		speaksAll(c, svc)
+		c.MaxBodyMemoryBytes = all
+	})
+	word := strings.Repeat("x", largeAnswer/2)
+	for path, body := range map[string]string{
+		"/v1/embed":    fmt.Sprintf(`{"texts":[%[1]q,%[1]q]}`, word),
+		"/post":        fmt.Sprintf(`{"data":[{"text":"a","id":%[1]q},{"text":"b","id":%[1]q}]}`, word),
+		"/v1/classify": classifyBody(goodImage, `,"top_k":99`, slices.Collect(manyPrompts(largeAnswer/2000+1))...),
+	} {
+		var ctx fasthttp.RequestCtx
+		ctx.Init(&fasthttp.Request{}, nil, nil)
+		ctx.Request.Header.SetMethod("POST")
+		ctx.Request.SetRequestURI(path)
+		ctx.Request.Header.SetContentType("application/json")
+		ctx.Request.SetBodyStream(strings.NewReader(body), len(body))
+		s.handle(&ctx)
+		if free := s.bodies.available(); ctx.Response.StatusCode() != 200 || free > all-largeAnswer {
+			t.Errorf("%s: %d, %d bytes are free while the answer waits", path, ctx.Response.StatusCode(), free)
+		}
+		if n := len(ctx.Response.Body()); n < largeAnswer || s.bodies.available() != all {
+			t.Errorf("%s: %d bytes were sent, %d are free afterwards", path, n, s.bodies.available())
+		}
+	}
+}
+
+// manyPrompts are n prompts of about 2000 bytes.
+func manyPrompts(n int) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for i := range n {
+			if !yield(strings.Repeat("y", 2000) + fmt.Sprint(i)) {
+				return
+			}
+		}
+	}
 }

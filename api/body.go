@@ -99,7 +99,11 @@ func (m *Memory) put(address string, b []byte) {
 	if class := slices.Index(pooledSizes[:], cap(b)); class >= 0 {
 		m.pools[class].Put(unsafe.SliceData(b))
 	}
-	size := int64(cap(b))
+	m.give(address, int64(cap(b)))
+}
+
+// give takes back size bytes that take has counted for address.
+func (m *Memory) give(address string, size int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.free += size

@@ -239,6 +239,11 @@ func (r *request) embedCompat() error {
 	if r.compat.Forward {
 		return nil
 	}
+	if size := r.compat.answerSize(); size >= largeAnswer {
+		if err := r.reserve(size); err != nil { // now, and not once all is done
+			return err
+		}
+	}
 	if err := r.embedTexts(); err != nil {
 		return err
 	}
@@ -275,7 +280,6 @@ func (r *request) answerCompat() error {
 		return r.forward()
 	}
 	result := compat.Result{Vectors: make([]compat.Vector, len(c.at)), ID: r.id, Took: time.Since(r.arrived)}
-	size := 512
 	for i, o := range c.at {
 		err := m.resolve(&o)
 		if errors.Is(err, hailo.ErrDeviceLost) && c.hasOther() {
@@ -292,19 +296,29 @@ func (r *request) answerCompat() error {
 			head := &m.images[o.n].head
 			v.Format, v.Width, v.Height = strings.ToLower(head.Format), head.Width, head.Height
 		}
-		size += 13*len(v.Embedding) + 64
 	}
+	write := func(b []byte) []byte { return c.Write(b, &c.Ask, &result) }
+	size := c.answerSize()
 	if size < largeAnswer {
-		setJSON(r.ctx, func(b []byte) []byte { return c.Write(b, &c.Ask, &result) })
-		return nil
+		return r.answerBuilt(write)
 	}
+	r.unreserve()
 	a, err := r.newAnswer(size)
 	if err != nil {
 		return err
 	}
 	defer a.unlessSent()
-	a.add(func(b []byte) []byte { return c.Write(b, &c.Ask, &result) })
+	a.add(write)
 	return a.send("application/json")
+}
+
+// answerSize is about how long the answer will be, in bytes.
+func (c *compatAsk) answerSize() int {
+	perNumber := 13 // characters
+	if c.Base64 {
+		perNumber = 6
+	}
+	return 512 + len(c.at)*(perNumber*c.Service.Dimension+64)
 }
 
 // failCompat appends the body of the answer for an error, as the dialect has it, and returns the status.

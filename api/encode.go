@@ -35,11 +35,11 @@ func appendError(b []byte, o outcome, id string) []byte {
 func result(fields func(b []byte, r *request, took time.Duration) []byte) func(*request) error {
 	return func(r *request) error {
 		start := time.Now()
-		setJSON(r.ctx, func(b []byte) []byte {
+		err := r.answerBuilt(func(b []byte) []byte {
 			return appendEnd(fields(append(b, '{'), r, start.Sub(r.arrived)), r, start)
 		})
 		r.serverTiming(time.Since(start))
-		return nil
+		return err
 	}
 }
 

@@ -48,6 +48,7 @@ type request struct {
 	address string          // of the image, where it is to be fetched; "": it lies in body
 	source  string          // by name, that is asked for the image; "": none
 	fetched fetched         // images by address
+	ahead   int             // bytes of Server.bodies that count for the answer to come, see reserve
 	texts   []string        // as the client wrote them
 	items   *batchItems     // images and texts of a batch or a comparison; nil: there are none
 	vectors vectors         // how it wants embeddings
@@ -132,6 +133,7 @@ func (r *request) unhold() {
 	}
 	s := r.server
 	s.bodies.put(r.caller.Address, r.body)
+	r.unreserve()
 	for _, image := range r.fetched.images {
 		s.bodies.put(r.caller.Address, image)
 	}
