@@ -14,7 +14,6 @@ import (
 
 	"hailoclip/api/outbound"
 	"hailoclip/pipeline"
-	"hailoclip/pipeline/fair"
 	"hailoclip/stages/decode"
 )
 
@@ -32,56 +31,13 @@ type fetcher struct {
 	allowed  outbound.Allowed
 	client   *http.Client // keeps no connections
 	patience time.Duration
-	turns    *fair.Turns
-
-	mu  sync.Mutex
-	own map[string]*ownFetches // by address of callers that fetch, or wait for their turn
-}
-
-// ownFetches are those of one address.
-type ownFetches struct {
-	turns *fair.Turns
-	n     int
+	*shares
 }
 
 func newFetcher(allowed outbound.Allowed) *fetcher {
 	client := allowed.Client()
 	client.Transport.(*http.Transport).DisableKeepAlives = true // few ask the same host soon again, and what is not kept need not be counted
-	return &fetcher{
-		allowed: allowed, client: client, patience: fetchTime,
-		turns: fair.NewTurns(FetchesAtOnce), own: map[string]*ownFetches{},
-	}
-}
-
-// take waits until c may fetch, which lasts until done is called, once. When ctx ends first, the error is its cause.
-func (f *fetcher) take(ctx context.Context, c fair.Caller) (done func(), err error) {
-	f.mu.Lock()
-	own := f.own[c.Address]
-	if own == nil {
-		own = &ownFetches{turns: fair.NewTurns(fetchesOfOne)}
-		f.own[c.Address] = own
-	}
-	own.n++
-	f.mu.Unlock()
-	leave := func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		if own.n--; own.n == 0 {
-			delete(f.own, c.Address)
-		}
-	}
-	ofOwn, err := own.turns.Take(ctx, c)
-	if err != nil {
-		leave()
-		return nil, err
-	}
-	ofAll, err := f.turns.Take(ctx, c)
-	if err != nil {
-		ofOwn()
-		leave()
-		return nil, err
-	}
-	return func() { ofAll(); ofOwn(); leave() }, nil
+	return &fetcher{allowed: allowed, client: client, patience: fetchTime, shares: newShares(FetchesAtOnce, fetchesOfOne)}
 }
 
 // target reads an address, as far as that can be judged without asking anybody.

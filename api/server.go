@@ -77,8 +77,9 @@ type Server struct {
 	heads     *decode.Decoder // reads the heads of images
 	other     *watched        // the requests that no route takes
 	upstream  *http.Client    // see request.forward
-	pseudonym string          // of this server in the headers Via of what it forwards
-	requests  sync.Pool       // of *request
+	forwards  *shares
+	pseudonym string    // of this server in the headers Via of what it forwards
+	requests  sync.Pool // of *request
 	bodies    *Memory
 	lents     sync.Pool // of *lent
 	fetcher   *fetcher
@@ -143,7 +144,7 @@ func New(cfg Config, svc Service) (*Server, error) {
 	s.other = s.watch(admin.OtherEndpoint)
 	s.consoleFiles = sync.OnceValue(s.newConsoleFiles)
 	s.heads = newHeads()
-	s.upstream, s.pseudonym = newUpstreamClient(), "hailo-clip-"+newRequestID()
+	s.upstream, s.forwards, s.pseudonym = newUpstreamClient(), newShares(ForwardsAtOnce, forwardsOfOne), "hailo-clip-"+newRequestID()
 	s.Apply(cfg, svc.Compat, svc.RequestTimeout, svc.BatchTimeout)
 	s.http = &fasthttp.Server{
 		Handler:       s.handle,

@@ -17,7 +17,11 @@ import (
 	"hailoclip/pipeline"
 )
 
+// ForwardsAtOnce is how many requests are with the other server at once, for all callers.
+const ForwardsAtOnce = 64
+
 const (
+	forwardsOfOne  = 48              // at once, of one address
 	upstreamDial   = 5 * time.Second // to connect, and as much for a handshake of TLS
 	upstreamHeader = 64 << 10        // bytes of the head of an answer
 	maxHops        = 8               // that a request may have made before
@@ -58,7 +62,7 @@ func UpstreamAnswers(ctx context.Context, upstream string) error {
 
 // forward has compat.immich.upstream answer the request: it gets the body as it came and, of the headers, those that say what that is
 // and where it has been, so no key of ours. Its answer is passed on with its status once all of it is there, so that a server that
-// breaks off is told as an error. It blocks until then, or until the deadline of the request.
+// breaks off is told as an error. It blocks until the caller's turn has come and then until that, or until the deadline of the request.
 func (r *request) forward() error {
 	s := r.server
 	if r.compat.decoded {
@@ -87,6 +91,11 @@ func (r *request) forward() error {
 	}
 	ask.Header.Set(fasthttp.HeaderVia, strings.TrimPrefix(via+", 1.1 "+s.pseudonym, ", "))
 	ask.Header.Set(headerRequestID, r.id)
+	done, err := s.forwards.take(r.work, r.caller)
+	if err != nil {
+		return pipeline.Late(r.work)
+	}
+	defer done()
 	answer, err := s.upstream.Do(ask)
 	if err != nil {
 		return r.upstreamFailed(err)

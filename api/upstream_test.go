@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -238,6 +239,47 @@ func TestUpstreamHangs(t *testing.T) {
 		t.Error(err)
 	}
 	<-given // the request there ends, too
+	s.allReturned(t)
+}
+
+// TestUpstreamInTurn: where it hangs, one address has no more than its share of what is there at once, the rest waits, and others
+// get through.
+func TestUpstreamInTurn(t *testing.T) {
+	var inside, most atomic.Int32
+	held := make(chan struct{})
+	u := newUpstream(t, func(_ http.ResponseWriter, r *http.Request) {
+		if r.UserAgent() == "other" {
+			return
+		}
+		n := inside.Add(1)
+		defer inside.Add(-1)
+		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+		}
+		<-held
+	})
+	s := serve(t, func(c *Config, svc *Service) {
+		speaksAll(c, svc)
+		c.MaxConnections = 128
+	})
+	s.withUpstream(u.URL)
+	contentType, body := asNode("entries", faceEntries, "image", "x")
+	ask := func(ip, agent string) net.Conn {
+		return s.sendFrom(t, ip, fmt.Sprintf("POST /predict HTTP/1.1\r\nHost: x\r\nConnection: close\r\nUser-Agent: %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s",
+			agent, contentType, len(body), body))
+	}
+	var many []net.Conn
+	for range forwardsOfOne + 8 {
+		many = append(many, ask("127.0.0.1", "one"))
+	}
+	until(t, func() bool { return inside.Load() == forwardsOfOne })
+	only(t, ask("127.0.0.2", "other")).wantOK(t)
+	close(held)
+	for _, c := range many {
+		only(t, c).wantOK(t)
+	}
+	if most.Load() != forwardsOfOne || len(s.forwards.own) > 0 {
+		t.Errorf("%d at once, %d callers are remembered", most.Load(), len(s.forwards.own))
+	}
 	s.allReturned(t)
 }
 

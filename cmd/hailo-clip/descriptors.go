@@ -12,10 +12,10 @@ import (
 
 // otherFiles is how many descriptors are kept free for what is opened later and is no connection: a new worker of the device,
 // new cache files, the events of streams, webhooks, MQTT, and for the source of each stream, and for each image that is fetched for
-// a caller, its socket or the pipes of ffmpeg. It is at most half of limit.
+// a caller, its socket or the pipes of ffmpeg, and the sockets of what Immich's upstream answers. It is at most half of limit.
 func otherFiles(maxStreams int, limit uint64) int {
 	const besides, ofSource = 32, 4
-	return int(min(uint64(besides+ofSource*(maxStreams+api.FetchesAtOnce)), limit/2))
+	return int(min(uint64(besides+ofSource*(maxStreams+api.FetchesAtOnce)+api.ForwardsAtOnce), limit/2))
 }
 
 // fitDescriptors returns cfg.Server with max_connections, which counts for each of n sockets, lowered to what the limit of open

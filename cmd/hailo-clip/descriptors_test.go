@@ -46,7 +46,7 @@ func TestOtherFiles(t *testing.T) {
 		streams int
 		limit   uint64
 		want    int
-	}{{64, 1 << 20, 352}, {1000, 1 << 20, 4096}, {64, 256, 128}, {1000, 1024, 512}} {
+	}{{64, 1 << 20, 416}, {1000, 1 << 20, 4160}, {64, 256, 128}, {1000, 1024, 512}} {
 		if got := otherFiles(c.streams, c.limit); got != c.want {
 			t.Errorf("%+v: %d", c, got)
 		}
