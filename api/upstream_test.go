@@ -222,7 +222,7 @@ func TestUpstreamHangs(t *testing.T) {
 	<-arrived
 	<-given
 	ctx, cancel := context.WithCancel(t.Context())
-	request := must(http.NewRequestWithContext(ctx, "POST", s.url+"/predict", strings.NewReader(body)))
+	request := must(http.NewRequestWithContext(ctx, http.MethodPost, s.url+"/predict", strings.NewReader(body)))
 	request.Header.Set("Content-Type", contentType)
 	over := make(chan error, 1)
 	go func() {
