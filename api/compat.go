@@ -124,13 +124,14 @@ func (g *dialects) readJSON(r *request) error {
 	if len(r.ctx.Request.Header.ContentType()) == 0 && !isObject(r.body) && g.first(takesFile).Route != nil {
 		return g.readFile(r) // the client does not say what it sends
 	}
+	d := g.first(takesJSON) // which says what is wrong or missing
+	r.compat = &compatAsk{dialect: d}
 	body, err := compat.Parse(r.body)
 	if err != nil {
 		return err
 	}
-	d := g.first(func(d dialect) bool { return d.JSON != nil && (d.Takes == nil || d.Takes(body)) })
-	if d.Route == nil {
-		d = g.first(takesJSON) // which says what is missing
+	if taker := g.first(func(d dialect) bool { return d.JSON != nil && (d.Takes == nil || d.Takes(body)) }); taker.Route != nil {
+		d = taker
 	}
 	return r.readCompat(g, d, func(a *compat.Ask) error { return d.JSON(a, body) })
 }

@@ -294,13 +294,19 @@ func image(do func(context.Context, *clip.Request) (clip.Result, error)) func(*r
 			if r.ask.Image, err = r.fetch(r.address); err != nil {
 				return err
 			}
-			r.arrived = time.Now()
+			r.hasCome()
 		}
 		r.holders.Add(1)
 		r.ask.Release, r.ask.Lane = r.seen, r.lane()
 		r.result, err = do(r.work, &r.ask)
 		return err
 	}
+}
+
+// hasCome says that the image has come from elsewhere: what follows takes as long as if it had been in the body.
+func (r *request) hasCome() {
+	now := time.Now()
+	r.coming, r.arrived = now.Sub(r.arrived)-r.read, now
 }
 
 // embedText has the engine embed the text of a request.
