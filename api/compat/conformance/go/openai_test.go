@@ -158,7 +158,7 @@ func refused(t *testing.T, err error, status int, class, param string) {
 	}
 }
 
-// TestOpenAIGoRetries: what a chip fails at is asked again, until it has been opened again.
+// TestOpenAIGoRetries: what is wrong is asked once; a chip that fails or dies is opened again, and asked again.
 func TestOpenAIGoRetries(t *testing.T) {
 	control := filepath.Join(folder, "chip") // a socket's name is short
 	s := serve(t, "--backend", "sim", "--set", "sim.arguments=--control "+control)
@@ -176,21 +176,21 @@ func TestOpenAIGoRetries(t *testing.T) {
 			t.Fatal(said, err)
 		}
 	}
-	image := openai.EmbeddingNewParams{Model: alias, Input: inputs(dataURI("image/jpeg", cat))}
-	ask := func(retries int) (a attempts, err error) {
-		client := openAI(s, option.WithMiddleware(a.count), option.WithMaxRetries(retries))
-		_, err = client.Embeddings.New(t.Context(), image)
+	ask := func(input string) (a attempts, err error) {
+		client := openAI(s, option.WithMiddleware(a.count), option.WithMaxRetries(20))
+		_, err = client.Embeddings.New(t.Context(), openai.EmbeddingNewParams{Model: alias, Input: inputs(input)})
 		return a, err
 	}
-	fault("error=7") // every image
-	_, err := ask(0)
-	refused(t, err, 500, "server_error", "")
-	if a, err := ask(20); err != nil || a.n < 2 {
-		t.Errorf("after errors: %d attempts, %v", a.n, err)
+	a, err := ask(dataURI("image/jpeg", []byte("no image")))
+	if refused(t, err, 400, "invalid_request_error", "input"); a.n != 1 {
+		t.Errorf("%d attempts at what is no image", a.n)
 	}
-	fault("crash=1")
-	if a, err := ask(20); err != nil || a.n < 2 {
-		t.Errorf("after a crash: %d attempts, %v", a.n, err)
+	for _, f := range []string{"error=7@1", "crash=1"} { // the next image
+		fault(f)
+		if a, err := ask(dataURI("image/jpeg", cat)); err != nil || a.n < 2 {
+			t.Errorf("%s: %d attempts, %v", f, a.n, err)
+		}
+		fault("ok")
 	}
 }
 
