@@ -163,6 +163,10 @@ immich-test: setup ## Immich's indexing of 1,000 previews and 200 searches besid
 	@command -v ffmpeg >/dev/null || $(MAKE) --no-print-directory apt COMPILER=ffmpeg
 	HAILO_TEST_LONG=1 $(GO) test -count=1 -timeout 30m -run TestImmichIndexes -v ./cmd/hailo-clip
 
+.PHONY: producers
+producers: setup ## how far the vectors of two producers of one index are apart: fp32, quantised outputs, quantised weights (the demo model)
+	HAILO_TEST_LONG=1 $(GO) test -count=1 -timeout 30m -run TestTwoProducers -v ./cmd/hailo-clip
+
 # Icons of a style that the demo model has not seen; render.js wants all sets to be there.
 ICONS := bin/icons
 ICON_SETS := @resvg/resvg-js@2 emojibase-data@17 $(addprefix @iconify-json/,emojione@1 noto@1 twemoji@1 openmoji@1 fluent-emoji@1 fluent-emoji-flat@1)
