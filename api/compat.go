@@ -248,9 +248,9 @@ func (r *request) embedCompat() error {
 		switch {
 		case o.kind != aText:
 			continue
-		case m.errs[o.n] != nil:
+		case m.errs[o.n] != nil && !c.hasOther():
 			return c.fault(i, m.errs[o.n])
-		case !m.rows[o.n].Truncated:
+		case m.errs[o.n] != nil, !m.rows[o.n].Truncated:
 			continue
 		}
 		if cut++; c.Whole {
