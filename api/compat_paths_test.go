@@ -179,7 +179,7 @@ func TestCompatSwitches(t *testing.T) {
 				t.Errorf("%s on: %v; listed: %q", d.Name, on, got)
 			}
 			for _, r := range d.Routes {
-				path := strings.Replace(r.Path, "{id:*}", testModel, 1)
+				path := strings.NewReplacer("/upstream/{id:*}", "/upstream/"+testModel+"/props", "{id:*}", testModel).Replace(r.Path)
 				if status := s.do(t, r.Method, path, "").status; on && (status == http.StatusNotFound || status == http.StatusMethodNotAllowed) {
 					t.Errorf("%s %s of %s, which is on: %d", r.Method, path, d.Name, status)
 				}

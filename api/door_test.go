@@ -67,7 +67,7 @@ func TestRoutesNeedKeys(t *testing.T) {
 				continue
 			}
 			want[r.Method+" "+r.Path] = anyKey
-			if slices.Contains([]string{"/ping", "/meta", "/props", "/info", "/.well-known/ready", "/.well-known/live"}, r.Path) {
+			if slices.Contains([]string{"/ping", "/meta", "/props", "/info", "/.well-known/ready", "/.well-known/live", "/upstream/{id:*}"}, r.Path) {
 				want[r.Method+" "+r.Path] = everybody
 			}
 			if r.Method == "GET" {

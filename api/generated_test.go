@@ -44,6 +44,8 @@ func TestGeneratedRequests(t *testing.T) {
 			switch {
 			case strings.HasPrefix(path, "/v1/streams"):
 				g.names["id"] = []string{"door"}
+			case strings.HasPrefix(path, "/upstream"):
+				g.names["id"] = []string{testModel + "/props"}
 			case strings.HasPrefix(path, "/v1/models"):
 				g.names["id"] = []string{testModel}
 			case path == "/v1/classify":

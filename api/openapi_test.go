@@ -315,7 +315,7 @@ func TestDocs(t *testing.T) {
 				t.Errorf("%s %s: the page lacks %q", method, path, part)
 			}
 		}
-		asks := regexp.MustCompile(`localhost:\d+` + regexp.MustCompile(`\\\{\w+\\\}`).ReplaceAllString(regexp.QuoteMeta(path), `[\w.-]+`) + `(['? ]|$)`)
+		asks := regexp.MustCompile(`localhost:\d+` + regexp.MustCompile(`\\\{\w+\\\}`).ReplaceAllString(regexp.QuoteMeta(path), `[\w./-]+`) + `(['? ]|$)`)
 		if !asks.MatchString(sample) {
 			t.Errorf("%s %s: the example is for something else: %s", method, path, sample)
 		}

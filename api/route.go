@@ -236,10 +236,15 @@ func timeout(h *fasthttp.RequestHeader, limit time.Duration) (time.Duration, err
 	return min(limit, time.Duration(min(ms, limit.Milliseconds()+1))*time.Millisecond), nil
 }
 
+// mediaOf is the media type that a request names, as reader.accepts has it.
+func mediaOf(h *fasthttp.RequestHeader) []byte {
+	media, _, _ := bytes.Cut(h.ContentType(), []byte(";"))
+	return bytes.ToLower(bytes.TrimSpace(media))
+}
+
 // reader returns the one for the media type that the request names.
 func (to *route) reader(h *fasthttp.RequestHeader) (*reader, error) {
-	media, _, _ := bytes.Cut(h.ContentType(), []byte(";"))
-	media = bytes.ToLower(bytes.TrimSpace(media))
+	media := mediaOf(h)
 	at := slices.IndexFunc(to.reads, func(b reader) bool { return b.accepts(media) })
 	if at < 0 {
 		var wanted []string

@@ -89,6 +89,12 @@ func (l Loaded) Advice() []string {
 	if l.CLIP.Backend != "sim" {
 		idle("clip.backend is "+l.CLIP.Backend, "sim.")
 	}
+	if l.Sim.Vectors != "hash" {
+		idle("sim.vectors is "+l.Sim.Vectors, "sim.serve_hash")
+	}
+	if !l.Compat.Immich.Enabled {
+		idle("compat.immich.enabled is false", "compat.immich.listen", "compat.immich.upstream")
+	}
 	if l.Notify.MQTT.URL == "" {
 		idle("notify.mqtt.url is empty", "notify.mqtt.")
 	}

@@ -105,6 +105,7 @@ func (c *doctorCmd) thisMachine(ctx context.Context, g *globals, p place, env *d
 			f.start(ctx)
 		}
 		f.port(ctx)
+		f.compat(ctx)
 		f.configuration()
 		return f.all
 	}

@@ -101,6 +101,59 @@ func TestDoctorCountsOpenFiles(t *testing.T) {
 	}
 }
 
+// TestDoctorCompat: what would keep clients of other systems from the service stands in the report, with its remedy.
+func TestDoctorCompat(t *testing.T) {
+	pong := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/ping" {
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	defer pong.Close()
+	taken := must(net.Listen("tcp", "127.0.0.1:0"))
+	defer taken.Close()
+	free := must(net.Listen("tcp", "127.0.0.1:0"))
+	free.Close()
+	key := "access: {keys: [{name: a, hash: \"sha256:" + strings.Repeat("1", 64) + "\"}]}\n"
+	for _, c := range []struct {
+		name, config string
+		level        doctor.Level // the worst of the check
+		texts        []string
+	}{
+		{"as it is", "", doctor.OK, []string{"openai, immich", "the model is demo."}},
+		{"a name", "compat: {aliases: [mine], voyage: false}", doctor.OK, []string{"demo, mine.", "cohere, roboflow"}},
+		{"a name of another model", "compat: {aliases: [mine, ViT-B-32__openai]}", doctor.Warn, []string{"is the model clip-vit-b-32", "clip.model: clip-vit-b-32"}},
+		{"keys", key, doctor.Info, []string{"Immich sends no key", "compat.immich.listen", "Authorization: Bearer"}},
+		{"keys, and Immich is to come", key + "compat: {immich: {upstream: " + pong.URL + "}}", doctor.Warn, []string{"Immich sends no key", "answers: " + pong.URL}},
+		{"keys, and a way in", key + "compat: {immich: {listen: " + free.Addr().String() + "}}", doctor.Info, nil},
+		{"a way in that is taken", "compat: {immich: {listen: " + taken.Addr().String() + "}}", doctor.Fail, []string{"would not start", "compat.immich.listen"}},
+		{"nobody upstream", "compat: {immich: {upstream: 'http://" + free.Addr().String() + "'}}", doctor.Warn, []string{"does not answer", "curl http://"}},
+		{"something else upstream", "compat: {immich: {upstream: " + pong.URL + "/x}}", doctor.Warn, []string{"404"}},
+		{"vectors that are made up", "clip: {backend: sim}", doctor.Info, []string{"503", "sim.vectors: model"}},
+		{"and served", "clip: {backend: sim}\nsim: {serve_hash: true}", doctor.OK, nil},
+		{"no Immich", key + "compat: {immich: {enabled: false, listen: " + taken.Addr().String() + "}, openai: false}", doctor.OK, []string{"served: frigate"}},
+	} {
+		r := runProgram(t, command(t.TempDir(), "doctor", "--json", "--model", "demo", "--config", configFile(t, "server: {port: 0}\n"+c.config)))
+		var report doctor.Report
+		if err := json.Unmarshal([]byte(r.stdout), &report); err != nil {
+			t.Fatal(err, r.stderr)
+		}
+		worst, said, levels := doctor.OK, "", []doctor.Level{doctor.OK, doctor.Info, doctor.Warn, doctor.Fail}
+		for _, f := range report.Findings {
+			if f.Check == "compat" {
+				worst, said = levels[max(slices.Index(levels, worst), slices.Index(levels, f.Level))], said+f.What+f.Remedy+"\n"
+			}
+		}
+		if worst != c.level {
+			t.Errorf("%s: %s, want %s: %s", c.name, worst, c.level, said)
+		}
+		for _, text := range c.texts {
+			if !strings.Contains(said, text) {
+				t.Errorf("%s: no %q in %s", c.name, text, said)
+			}
+		}
+	}
+}
+
 // TestSlowConfiguration has the numbers of the former service's file and unit.
 func TestSlowConfiguration(t *testing.T) {
 	serve(t, t.TempDir(), "--backend", "cpu", "--config", configFile(t, slowConfig)).logs(t, "4.7 times", "80% counts one core")

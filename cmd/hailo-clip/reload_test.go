@@ -107,6 +107,33 @@ func TestReload(t *testing.T) {
 	r.stop(t)
 }
 
+// TestReloadCompat: other systems' interfaces go off and on, and names of the model come and go, without a restart.
+func TestReloadCompat(t *testing.T) {
+	t.Parallel()
+	r := serveConfig(t, "compat: {aliases: [mine], ollama: false}\n")
+	ask := func(path, model string) int {
+		t.Helper()
+		return r.ask(t, path, map[string]any{"input": "a cat", "model": model}).status
+	}
+	wants := func(want ...int) {
+		t.Helper()
+		got := []int{ask("/v1/embeddings", "mine"), ask("/v1/embeddings", "yours"), ask("/v1/embeddings", "demo"), ask("/api/embed", "demo")}
+		if !slices.Equal(got, want) {
+			t.Errorf("%v, want %v", got, want)
+		}
+	}
+	wants(200, 404, 200, 404)
+	line := r.reload(t, "compat: {aliases: [yours], immich: {listen: '127.0.0.1:0'}}\n")
+	r.wants(t, line, `"applied":["compat.aliases","compat.ollama"]`, `"needs_restart":["compat.immich.listen"]`)
+	wants(404, 200, 200, 200)
+	line = r.reload(t, "compat: {openai: false}\n")
+	r.wants(t, line, `"compat.aliases"`, `"compat.openai"`)
+	wants(404, 404, 404, 200)
+	r.reload(t, "compat: {aliases: ['?']}\n")
+	wants(404, 404, 404, 200)
+	r.stop(t)
+}
+
 // TestLiveSettings: the default file lists what a reload applies, and each of them is a setting, or a section.
 func TestLiveSettings(t *testing.T) {
 	var live, there []string
