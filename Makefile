@@ -135,6 +135,10 @@ monitoring-test: setup ## metrics under load, and every query of dashboard and a
 metrics-cost: setup ## CPU time of an answer with metrics and a log, against none, in turns (N=10 turns of 5 s each)
 	HAILO_TEST_METRICS_COST=$(or $(N),10) $(GO) test -count=1 -timeout 60m -run TestMetricsCost -v ./cmd/hailo-clip
 
+.PHONY: compat-bench
+compat-bench: setup ## images/s through each dialect beside /v1/embed/image, in turns, on the simulated chip (N=5 turns, two minutes each)
+	HAILO_TEST_COMPAT=$(or $(N),5) $(GO) test -count=1 -timeout 60m -run TestDialectsThroughput -v ./cmd/hailo-clip
+
 .PHONY: fuzz
 fuzz: setup ## every fuzz test for FUZZTIME (5m each): both sides of the worker's protocol first, then the parsers
 	@set -e; for p in ./hailo/npu ./hailo/npu/wire ./hailo/npu/worker ./hailo/sim $$($(GO) list ./... | grep -v -e /hailo/npu -e /hailo/sim$$); do \

@@ -127,6 +127,11 @@ func BenchmarkDialects(b *testing.B) {
 		{"openai-base64", "/v1/embeddings", `{"input":["data:image/bmp;base64,` + image + `"],"encoding_format":"base64"}`},
 		{"jina", "/v1/embeddings", `{"input":[{"image":"` + image + `"}]}`},
 		{"vllm", "/v1/embeddings", `{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/bmp;base64,` + image + `"}}]}]}`},
+		{"weaviate", "/vectorize", `{"images":["` + image + `"]}`},
+		{"tei", "/embed", `{"inputs":"data:image/bmp;base64,` + image + `"}`},
+		{"huggingface", "/", `{"inputs":{"image":"` + image + `"},"parameters":{"candidate_labels":["cat","dog"]}}`},
+		{"cohere", "/v2/embed", `{"images":["` + image + `"],"input_type":"image","embedding_types":["float"]}`},
+		{"voyage", "/v1/multimodalembeddings", `{"inputs":[{"content":[{"type":"image_base64","image_base64":"` + image + `"}]}]}`},
 		{"frigate", "/embeddings", `{"content":[{"prompt_string":"<__media__>\n","multimodal_data":["` + image + `"]}]}`},
 	} {
 		b.Run(way.name, func(b *testing.B) {

@@ -60,9 +60,9 @@ func TestHuggingFaceBodies(t *testing.T) {
 		{form, "x", 400, noLabels},
 		{form, ` {"inputs":["x"]}`, 200, "[["},
 		{"", "\n" + `{"inputs":["x"]}`, 200, "[["},
-		{"", `{"inputs":`, 400, "not valid JSON"},
-		{form, `{"inputs":`, 400, "not valid JSON"},
-		{"application/json", "x", 400, "not valid JSON"},
+		{"", `{"inputs":`, 400, `{"error":"The body is not valid JSON`},
+		{form, `{"inputs":`, 400, `{"error":"The body is not valid JSON`},
+		{"application/json", "x", 400, `{"error":"The body is not valid JSON`},
 	} {
 		for _, path := range []string{"/", "/predict"} {
 			r := s.do(t, "POST", path, c.body, "Content-Type", c.media)

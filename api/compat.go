@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/valyala/fasthttp"
+
 	"hailoclip/api/compat"
 	"hailoclip/hailo"
 	"hailoclip/stages/clip"
@@ -122,13 +124,14 @@ func (g *dialects) readJSON(r *request) error {
 	if len(r.ctx.Request.Header.ContentType()) == 0 && !isObject(r.body) && g.first(takesFile).Route != nil {
 		return g.readFile(r) // the client does not say what it sends
 	}
+	d := g.first(takesJSON) // which says what is wrong or missing
+	r.compat = &compatAsk{dialect: d}
 	body, err := compat.Parse(r.body)
 	if err != nil {
 		return err
 	}
-	d := g.first(func(d dialect) bool { return d.JSON != nil && (d.Takes == nil || d.Takes(body)) })
-	if d.Route == nil {
-		d = g.first(takesJSON) // which says what is missing
+	if taker := g.first(func(d dialect) bool { return d.JSON != nil && (d.Takes == nil || d.Takes(body)) }); taker.Route != nil {
+		d = taker
 	}
 	return r.readCompat(g, d, func(a *compat.Ask) error { return d.JSON(a, body) })
 }
@@ -161,6 +164,18 @@ func takesFile(d dialect) bool { return d.File != nil }
 
 // isObject says whether a body looks like a JSON object.
 func isObject(body []byte) bool { return bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("{")) }
+
+// forBody is the dialect for the kind of body that a request names, which nobody has read: the first where none takes that.
+func (g *dialects) forBody(h *fasthttp.RequestHeader) *compat.Dialect {
+	takes := takesFile
+	switch media := mediaOf(h); {
+	case isMultipart(media):
+		takes = takesForm
+	case isJSON(media):
+		takes = takesJSON
+	}
+	return cmp.Or(g.first(takes).Dialect, g.list[0].Dialect)
+}
 
 func (g *dialects) first(has func(d dialect) bool) (d dialect) {
 	if i := slices.IndexFunc(g.list, has); i >= 0 {
@@ -294,7 +309,7 @@ func (r *request) answerCompat() error {
 
 // failCompat appends the body of the answer for an error, as the dialect has it, and returns the status.
 func (r *request) failCompat(b []byte, o outcome) ([]byte, int) {
-	d := r.dialects.list[0].Dialect
+	d := r.dialects.forBody(&r.ctx.Request.Header)
 	if r.compat != nil {
 		d = r.compat.Dialect
 	}

@@ -59,10 +59,13 @@ func appendEnd(b []byte, r *request, start time.Time) []byte {
 // timing is called with the time of a stage. The name of the stage is name and suffix, which is "" or "-wait".
 type timing func(name, suffix string, d time.Duration)
 
-// eachTiming calls do for read (the JSON and base64 of the request), text (the vectors of the prompts), the stages of eachStage and
-// answer (the JSON of the answer), in this order.
+// eachTiming calls do for read (the JSON and base64 of the request), fetch (of an image from elsewhere), text (the vectors of the
+// prompts), the stages of eachStage and answer (the JSON of the answer), in this order.
 func (r *request) eachTiming(do timing) {
 	do("read", "", r.read)
+	if r.coming > 0 {
+		do("fetch", "", r.coming)
+	}
 	do("text", "", r.result.TextTime)
 	eachStage(r.result.Times[:], do)
 	do("answer", "", r.took)

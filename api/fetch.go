@@ -159,7 +159,7 @@ func (r *request) get(ctx context.Context, target *url.URL) (image []byte, err e
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Accept", "image/*")
+	req.Header.Set("Accept", "image/jpeg, image/png, image/webp, image/*;q=0.5")
 	req.Header.Set("User-Agent", "hailo-clip")
 	resp, err := r.server.fetcher.client.Do(req)
 	if err != nil {

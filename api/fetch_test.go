@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
@@ -174,12 +175,12 @@ func TestFetchHostile(t *testing.T) {
 		code   string
 		text   string
 	}{
-		"status":         {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, secret, 404) }, 400, "invalid_image", "answers 404 Not Found"},
-		"error":          {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, secret, 500) }, 400, "invalid_image", "answers 500"},
+		"status":         {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, secret, http.StatusNotFound) }, 400, "invalid_image", "answers 404 Not Found"},
+		"error":          {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, secret, http.StatusInternalServerError) }, 400, "invalid_image", "answers 500"},
 		"strange status": {raw("HTTP/1.1 799 " + secret + "\nContent-Length: 0\n\n"), 400, "invalid_image", "answers 799"},
-		"nothing":        {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }, 400, "invalid_image", "answers 204"},
-		"a part":         {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(206); w.Write(image) }, 400, "invalid_image", "answers 206"},
-		"unchanged":      {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(304) }, 400, "invalid_image", "answers 304"},
+		"nothing":        {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }, 400, "invalid_image", "answers 204"},
+		"a part":         {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusPartialContent); w.Write(image) }, 400, "invalid_image", "answers 206"},
+		"unchanged":      {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotModified) }, 400, "invalid_image", "answers 304"},
 		"no image":       {func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, secret) }, 400, "invalid_image", "is not an image"},
 		"no bytes":       {func(http.ResponseWriter, *http.Request) {}, 400, "invalid_image", "is not an image"},
 		"a broken image": {func(w http.ResponseWriter, _ *http.Request) { w.Write(image[:len(image)/2]) }, 400, "invalid_image", "runcated"},
@@ -360,4 +361,34 @@ func TestFetchTurns(t *testing.T) {
 	if len(s.fetcher.own) > 0 {
 		t.Errorf("%d callers are remembered", len(s.fetcher.own))
 	}
+}
+
+// FuzzAddress: whatever a caller sends as an address, what is to be asked is http or https, has no credentials, is a host that the list
+// may allow, and reads the same once more.
+func FuzzAddress(f *testing.F) {
+	for _, address := range []string{
+		"http://127.0.0.1/x?y#z", "https://user:password@camera.example:8443/", "http://127.0.0.1:80\\@10.0.0.1/", "//x", "http:x",
+		"http://[::1%25eth0]/", "http://camera.example:080/", "HTTP://CAMERA.example./%0d%0a", "data:image/png;base64,AAAA",
+	} {
+		f.Add(address)
+	}
+	allowed := outbound.New(outbound.Config{Allow: []string{"camera.example", "127.0.0.0/8"}})
+	fetcher := newFetcher(allowed)
+	f.Fuzz(func(t *testing.T, address string) {
+		u, err := fetcher.target(address)
+		if err != nil {
+			if o := outcomeOf(err); o.status != 400 || len(o.text) > 200 {
+				t.Errorf("%q: %d %s", address, o.status, o.text)
+			}
+			return
+		}
+		again, err := fetcher.target(u.String())
+		if err != nil || again.String() != u.String() {
+			t.Errorf("%q is %q, and that is %v, %v", address, u, again, err)
+		}
+		ip, isIP := netip.ParseAddr(u.Hostname())
+		if isIP == nil && !ip.Unmap().IsLoopback() || u.User != nil || u.Scheme != "http" && u.Scheme != "https" || u.Fragment != "" || strings.ContainsAny(u.String(), "\r\n \t") {
+			t.Errorf("%q is %q", address, u)
+		}
+	})
 }

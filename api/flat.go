@@ -75,7 +75,8 @@ func (r *request) look() error {
 	_, unable := errors.AsType[*source.Error](err)
 	switch {
 	case err == nil:
-		r.body, r.arrived = frame.Image, time.Now()
+		r.hasCome()
+		r.body = frame.Image
 		r.ask.Image, r.ask.Raw = slices.Clip(frame.Image), frame.Raw
 		return nil
 	case full != nil:

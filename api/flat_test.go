@@ -140,7 +140,7 @@ func TestSources(t *testing.T) {
 			}
 		case !ok:
 			w.Header().Set("WWW-Authenticate", "Basic realm=x")
-			w.WriteHeader(401)
+			w.WriteHeader(http.StatusUnauthorized)
 		case user+password != "mehush":
 			t.Errorf("asked by %s", user)
 		default:
@@ -168,7 +168,7 @@ func TestSources(t *testing.T) {
 		t.Errorf("%+v", full)
 	}
 	s.put(t, "kinds", `{"labels":[{"name":"image","prompts":["an image"]},{"name":"none","prompts":["other"]}]}`)
-	if got := ask("source=porch&prompt_set=kinds&timings=1").flat(t); got.Label != "none" || got.PromptSet != "kinds" || got.Timings["encode"] == 0 {
+	if got := ask("source=porch&prompt_set=kinds&timings=1").flat(t); got.Label != "none" || got.PromptSet != "kinds" || got.Timings["encode"] == 0 || got.Timings["fetch"] == 0 {
 		t.Errorf("%+v", got)
 	}
 	s.name(source.Named{"desk": file})
@@ -209,7 +209,7 @@ func TestSourcesRefused(t *testing.T) {
 	asked := atomic.Int32{}
 	gone, _ := host(t, func(w http.ResponseWriter, _ *http.Request) {
 		asked.Add(1)
-		http.Error(w, "a secret", 404)
+		http.Error(w, "a secret", http.StatusNotFound)
 	})
 	silent, _ := host(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	s := sourced(t, source.Named{"gone": gone, "silent": silent, "file": t.TempDir() + "/none.png", "text": "../api/flat_test.go"}, nil)

@@ -331,3 +331,40 @@ func TestImmichListener(t *testing.T) {
 	s.stop() // both
 	noError(t, <-ended)
 }
+
+// TestPredictOfTwo: /predict is Immich's and Hugging Face's. The content type says whose a request is, and its errors.
+func TestPredictOfTwo(t *testing.T) {
+	s := serve(t, speaksAll)
+	zeroShot := `{"inputs":{"image":"` + b64("a dog") + `"},"parameters":{"candidate_labels":["cat","dog"]}}`
+	var labels []struct {
+		Label string
+		Score float64
+	}
+	r := s.post(t, "/predict", zeroShot)
+	r.wantOK(t)
+	if r.into(t, &labels); len(labels) != 2 {
+		t.Errorf("%s", r.body)
+	}
+	clipOf(t, s.predict(t, "entries", visualEntries, "image", string(imageFile("a dog"))))
+	isHuggingFace := func(r reply) {
+		t.Helper()
+		var a struct{ Error string }
+		if noError(t, json.Unmarshal(r.body, &a)); a.Error == "" || r.status < 400 || strings.Contains(string(r.body), "detail") {
+			t.Errorf("%d %s", r.status, r.body)
+		}
+	}
+	isHuggingFace(s.post(t, "/predict", "{"))
+	isHuggingFace(s.post(t, "/predict", `{"inputs":5}`))
+	s.predict(t).wantDetail(t, 422, "entries")
+	contentType, _ := asNode()
+	s.do(t, "POST", "/predict", "x", "Content-Type", contentType, "Content-Encoding", "gzip").wantDetail(t, 415, "Content-Encoding")
+	isHuggingFace(s.post(t, "/predict", zeroShot, "Content-Encoding", "gzip"))
+
+	u := newUpstream(t, nil) // is for Immich's tasks alone
+	s.withUpstream(u.URL)
+	s.lose("no device")
+	isHuggingFace(s.post(t, "/predict", zeroShot))
+	if len(u.taken()) > 0 {
+		t.Error("a request of Hugging Face's went to Immich's server")
+	}
+}

@@ -37,7 +37,7 @@ type input struct {
 	labels  []string // likewise, of Labels
 }
 
-// isJSON accepts JSON in any of its names; without a name a body counts as JSON.
+// isJSON accepts JSON in any of its names; without a name a body counts as JSON, see unnamedReader.
 func isJSON(media []byte) bool {
 	return len(media) == 0 || string(media) == "application/json" || bytes.HasSuffix(media, []byte("+json"))
 }

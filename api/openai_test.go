@@ -182,7 +182,7 @@ func TestOpenAIErrors(t *testing.T) {
 		{"encoding", `{"input":"x","encoding_format":"bytes"}`, 400, invalid, "invalid_request", "encoding_format", "base64", nil},
 		{"no image", image(notAnImage), 400, invalid, "invalid_image", "input[1]", "input[1]", nil},
 		{"no base64", `{"input":[{"image":"$"}]}`, 400, invalid, "invalid_image", "input[0]", "base64", nil},
-		{"an address", `{"input":[{"image":"http://127.0.0.1/x.jpg"}]}`, 400, invalid, "invalid_request", "input[0]", "ddress", nil},
+		{"an address", `{"input":[{"image":"http://127.0.0.1/x.jpg"}]}`, 400, invalid, "invalid_request", "input[0]", "fetch.allow", nil},
 		{"format", image(avifImage), 415, invalid, "unsupported_image", "input[1]", "", nil},
 		{"size", image(hugeImage), 413, invalid, "image_too_large", "input[1]", "", nil},
 		{"media type", `{"input":"x"}`, 415, invalid, "unsupported_media_type", "", "application/json", []string{"Content-Type", "text/xml"}},

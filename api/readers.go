@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"slices"
 	"unicode/utf8"
 
@@ -30,7 +31,7 @@ func isBytes(media []byte) bool { return string(media) == "application/octet-str
 func (s *Server) imageBodies(read func(*request, *input) error) []reader {
 	limit := s.cfg.MaxBodyBytes
 	return []reader{
-		{"application/json", isJSON, limit, jsonReader(read)},
+		{"application/json", isJSON, limit, unnamedReader(fileReader(read), jsonReader(read))},
 		{"an image (image/jpeg, png, webp, gif, bmp or tiff)", isImage, limit, fileReader(read)},
 		{"multipart/form-data", isMultipart, limit, formReader(read, func(r *request, p part) error { return r.input.addPart(p) })},
 		{"application/octet-stream", isBytes, limit, frameReader(read)},
@@ -42,6 +43,18 @@ func fileReader(read func(*request, *input) error) func(*request) error {
 	return func(r *request) error {
 		r.input = input{file: r.body, binary: true}
 		return r.readInput(read)
+	}
+}
+
+// unnamedReader takes a body without a Content-Type for the file of an image where it begins as one, and for JSON elsewhere.
+func unnamedReader(file, json func(*request) error) func(*request) error {
+	return func(r *request) error {
+		if len(r.ctx.Request.Header.ContentType()) == 0 {
+			if _, err := decode.Format(r.body); !errors.Is(err, decode.ErrNotImage) {
+				return file(r)
+			}
+		}
+		return json(r)
 	}
 }
 

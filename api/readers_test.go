@@ -47,6 +47,7 @@ func TestKindsOfBodies(t *testing.T) {
 		"another name":         {query, "Image/JPG; q=1", file, nil},
 		"any name":             {query, "image/*", file, nil},
 		"bytes":                {query, "application/octet-stream", file, nil},
+		"no name":              {query, "", file, nil},
 		"raw":                  {query, "application/octet-stream", raw, []string{headerFrame, frame}},
 		"raw with a stride":    {query, "application/octet-stream", padded, []string{headerFrame, paddedFrame}},
 		"form":                 {"", form, formBody, nil},

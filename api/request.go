@@ -60,6 +60,7 @@ type request struct {
 	work    context.Context // carries the deadline
 	arrived time.Time       // when the body was complete
 	read    time.Duration   // that the JSON and the base64 took
+	coming  time.Duration   // that the image took to come from its address or source; 0: it was in the body
 	timings bool            // the answer is to have "timings"
 	flat    bool            // the answer is to be flat, see appendFlat
 	result  clip.Result

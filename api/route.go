@@ -236,10 +236,15 @@ func timeout(h *fasthttp.RequestHeader, limit time.Duration) (time.Duration, err
 	return min(limit, time.Duration(min(ms, limit.Milliseconds()+1))*time.Millisecond), nil
 }
 
+// mediaOf is the media type that a request names, as reader.accepts has it.
+func mediaOf(h *fasthttp.RequestHeader) []byte {
+	media, _, _ := bytes.Cut(h.ContentType(), []byte(";"))
+	return bytes.ToLower(bytes.TrimSpace(media))
+}
+
 // reader returns the one for the media type that the request names.
 func (to *route) reader(h *fasthttp.RequestHeader) (*reader, error) {
-	media, _, _ := bytes.Cut(h.ContentType(), []byte(";"))
-	media = bytes.ToLower(bytes.TrimSpace(media))
+	media := mediaOf(h)
 	at := slices.IndexFunc(to.reads, func(b reader) bool { return b.accepts(media) })
 	if at < 0 {
 		var wanted []string
@@ -289,13 +294,19 @@ func image(do func(context.Context, *clip.Request) (clip.Result, error)) func(*r
 			if r.ask.Image, err = r.fetch(r.address); err != nil {
 				return err
 			}
-			r.arrived = time.Now()
+			r.hasCome()
 		}
 		r.holders.Add(1)
 		r.ask.Release, r.ask.Lane = r.seen, r.lane()
 		r.result, err = do(r.work, &r.ask)
 		return err
 	}
+}
+
+// hasCome says that the image has come from elsewhere: what follows takes as long as if it had been in the body.
+func (r *request) hasCome() {
+	now := time.Now()
+	r.coming, r.arrived = now.Sub(r.arrived)-r.read, now
 }
 
 // embedText has the engine embed the text of a request.

@@ -103,6 +103,9 @@ func TestCodecs(t *testing.T) {
 		{dialect: &huggingFace, path: "/predict", body: `{"inputs":"aGk=","parameters":{"candidateLabels":"car, cat,dog","hypothesis_template":"a {} {}"}}`,
 			items: `I"aGk=" T"a car {}" T"a cat {}" T"a dog {}"`, answer: `[{"label":"car","score":0.5},{"label":"dog","score":0.5},{"label":"cat","score":0}]`},
 
+		{dialect: &huggingFace, path: "/", body: `{"image":"aGk=","parameters":{"candidate_labels":"cat"}}`, items: `I"aGk=" T"This is a photo of cat."`,
+			answer: `[{"label":"cat","score":1}]`},
+
 		{dialect: &cohere, path: "/v1/embed", body: `{"texts":["x","data:image/png;base64,aGk="],"input_type":"search_query","truncate":"NONE"}`, whole: true,
 			items:  `T"x" T"data:image/png;base64,aGk="`,
 			answer: `{"response_type":"embeddings_floats","embeddings":[[1,0],[0,1]],"id":"id","texts":["x","data:image/png;base64,aGk="]` + fmt.Sprintf(noImages, "1", 6)},
@@ -186,6 +189,7 @@ func TestCodecsRefuse(t *testing.T) {
 		{dialect: &tei, path: "/similarity", body: `{"inputs":{"source_sentence":"x","sentences":["y"]},"parameters":7}`, param: "parameters", text: "must be an object"},
 
 		{dialect: &huggingFace, path: hf, body: `{}`, param: "inputs", text: "Missing 'inputs'"},
+		{dialect: &huggingFace, path: hf, body: `{"image":"aGk="}`, param: "inputs", text: "Missing 'inputs'"},
 		{dialect: &huggingFace, path: hf, body: `{"inputs":{"image":"aGk="}}`, param: "parameters.candidate_labels", text: "Missing 'parameters.candidate_labels'"},
 		{dialect: &huggingFace, path: hf, body: `{"parameters":{"candidate_labels":["x"]}}`, param: "inputs", text: "Missing 'inputs'"},
 		{dialect: &huggingFace, path: hf, body: `{"inputs":{},"parameters":{"candidate_labels":["x"]}}`, param: "inputs", text: "the image in base64"},

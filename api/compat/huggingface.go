@@ -35,9 +35,13 @@ func hfInputs(a *Ask, b *Body) error {
 	if rawjson.Given(b.Parameters) && !rawjson.Fields(b.Parameters, &parameters) {
 		return fault("parameters", "'parameters' must be an object")
 	}
+	labels := either(parameters.Labels, parameters.LabelsJS)
+	if rawjson.Given(labels) {
+		b.Inputs = either(b.Inputs, b.Image) // of older clients in Python
+	}
 	var sent struct{ Image, Sentences rawjson.Raw }
 	isObject := rawjson.Fields(b.Inputs, &sent)
-	switch labels := either(parameters.Labels, parameters.LabelsJS); {
+	switch {
 	case rawjson.Given(labels) && rawjson.Given(b.Inputs):
 		if err := a.options(b); err != nil {
 			return err
@@ -92,7 +96,7 @@ func (a *Ask) labels(raw, rawTemplate rawjson.Raw) error {
 	err := a.array(field, raw, func(item Item, raw rawjson.Raw) error {
 		err := item.text(raw)
 		labels = append(labels, item.Text)
-		item.Text = strings.Replace(template, "{}", item.Text, 1)
+		item.Text = shorten(strings.Replace(template, "{}", item.Text, 1))
 		a.Items = append(a.Items, item)
 		return err
 	})

@@ -77,6 +77,7 @@ func TestExamples(t *testing.T) {
 			t.Errorf("%v: %s", err, out)
 		}
 	})
+	t.Run("node-red-classify.json, node-red-set.json", func(t *testing.T) { nodeRedFlows(t, r.url) })
 	t.Run("node-red.json", func(t *testing.T) { nodeRedExample(t, c, r.url) })
 	r.stop(t)
 }
@@ -134,15 +135,15 @@ type redNode struct {
 	Wires                   [][]string
 }
 
-// nodeRedExample looks at the flow, runs the code in it with answers of the service, and has Node-RED load it where that is installed.
-func nodeRedExample(t *testing.T, c *client.Client, url string) {
-	text := must(os.ReadFile(examples + "node-red.json"))
+// redCode looks at a flow, and returns the code in it by node.
+func redCode(t *testing.T, name string) (code map[string]string) {
+	t.Helper()
 	var nodes []redNode
-	if err := json.Unmarshal(text, &nodes); err != nil {
+	if err := json.Unmarshal(must(os.ReadFile(examples+name)), &nodes); err != nil {
 		t.Fatal(err)
 	}
 	byID := map[string]redNode{}
-	code := map[string]string{}
+	code = map[string]string{}
 	for _, n := range nodes {
 		if byID[n.ID] = n; n.Type == "function" {
 			code[n.ID] = n.Func
@@ -158,6 +159,61 @@ func nodeRedExample(t *testing.T, c *client.Client, url string) {
 			}
 		}
 	}
+	return code
+}
+
+// nodeRedFlows runs the code of the flows that classify, and sends what it makes as the node "http request" does. "make conformance"
+// has Node-RED itself do that.
+func nodeRedFlows(t *testing.T, url string) {
+	classify, set := redCode(t, "node-red-classify.json"), redCode(t, "node-red-set.json")
+	node := needPrograms(t, "node")
+	const script = `
+const [classify, set, base, file] = [JSON.parse(process.argv[1]), JSON.parse(process.argv[2]), process.argv[3], process.argv[4]];
+const image = require('fs').readFileSync(file), kept = {}, flow = {get: k => kept[k], set: (k, v) => { kept[k] = v; }}, node = {warn: w => console.log('warning', w)};
+const run = (code, id, msg) => new Function('msg', 'flow', 'node', code[id])(msg, flow, node);
+const ask = async msg => {
+  let body = msg.payload, headers = {...msg.headers};
+  if (headers['content-type'] === 'multipart/form-data') {
+    body = new FormData();
+    body.set('image', new Blob([msg.payload.image.value]), msg.payload.image.options.filename);
+    delete headers['content-type'];
+  } else if (body && !Buffer.isBuffer(body)) {
+    body = JSON.stringify(body);
+    headers['content-type'] = 'application/json';
+  }
+  const answer = await fetch(msg.url.replace('http://127.0.0.1:5000', base), {method: msg.method || 'POST', headers, body});
+  return {...msg, statusCode: answer.status, payload: await answer.json()};
+};
+(async () => {
+  for (const form of ['object', 'form', 'bytes']) {
+    const {topic, payload, score} = run(classify, 'hailoclip-classify-each', await ask(run(classify, 'hailoclip-classify-' + form, {payload: image})));
+    console.log(topic, payload, score > 0.5);
+  }
+  console.log((await ask(run(set, 'hailoclip-set-define', {}))).statusCode);
+  console.log(run(set, 'hailoclip-set-changed', await ask(run(set, 'hailoclip-set-look', {}))));
+  for (const label of ['open', 'open', 'closed']) {
+    console.log(run(set, 'hailoclip-set-changed', {statusCode: 200, payload: {label, score: 0.9, source: 'porch'}}));
+  }
+})();`
+	out, err := exec.Command(node, "-e", script, "--", string(must(json.Marshal(classify))), string(must(json.Marshal(set))), url, samples+"dog.jpg").CombinedOutput()
+	const want = `object a photo of a dog true
+form a photo of a dog true
+bytes a photo of a dog true
+201
+warning There is no such source: "porch"
+null
+{ topic: 'porch', payload: 'open', score: 0.9 }
+null
+{ topic: 'porch', payload: 'closed', score: 0.9 }
+`
+	if err != nil || string(out) != want {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// nodeRedExample looks at the flow, runs the code in it with answers of the service, and has Node-RED load it where that is installed.
+func nodeRedExample(t *testing.T, c *client.Client, url string) {
+	code := redCode(t, "node-red.json")
 	loadIntoNodeRed(t)
 	node := needPrograms(t, "node")
 	d := client.StreamDefinition{PromptSet: "pets", Policy: client.PolicyQueue, Events: &client.StreamEvents{MinFrames: 1, Store: true}}

@@ -17,7 +17,7 @@ import { fileURLToPath } from 'node:url';
 export const here = path.dirname(fileURLToPath(import.meta.url));
 export const [program, root] = process.argv.slice(2, 4).map((p) => path.resolve(p));
 export const wanted = process.argv.slice(4);
-const patience = 60_000; // milliseconds for one check
+const patience = 300_000; // milliseconds for one check, after which it hangs
 
 // Names under which clients know a model; the demo model answers to each of them here.
 export const aliases = [

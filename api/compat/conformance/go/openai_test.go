@@ -158,7 +158,7 @@ func refused(t *testing.T, err error, status int, class, param string) {
 	}
 }
 
-// TestOpenAIGoRetries: what fails again and again is asked once, what is only away is asked again.
+// TestOpenAIGoRetries: what is wrong is asked once; a chip that fails or dies is opened again, and asked again.
 func TestOpenAIGoRetries(t *testing.T) {
 	control := filepath.Join(folder, "chip") // a socket's name is short
 	s := serve(t, "--backend", "sim", "--set", "sim.arguments=--control "+control)
@@ -176,21 +176,21 @@ func TestOpenAIGoRetries(t *testing.T) {
 			t.Fatal(said, err)
 		}
 	}
-	image := openai.EmbeddingNewParams{Model: alias, Input: inputs(dataURI("image/jpeg", cat))}
-	ask := func() (a attempts, err error) {
+	ask := func(input string) (a attempts, err error) {
 		client := openAI(s, option.WithMiddleware(a.count), option.WithMaxRetries(20))
-		_, err = client.Embeddings.New(t.Context(), image)
+		_, err = client.Embeddings.New(t.Context(), openai.EmbeddingNewParams{Model: alias, Input: inputs(input)})
 		return a, err
 	}
-	fault("error=7") // every image
-	a, err := ask()
-	if refused(t, err, 500, "server_error", ""); a.n != 1 || a.last.Get("X-Should-Retry") != "false" {
-		t.Errorf("%d attempts, %v", a.n, a.last)
+	a, err := ask(dataURI("image/jpeg", []byte("no image")))
+	if refused(t, err, 400, "invalid_request_error", "input"); a.n != 1 {
+		t.Errorf("%d attempts at what is no image", a.n)
 	}
-	fault("ok")
-	fault("crash=1") // the chip is opened again
-	if a, err := ask(); err != nil || a.n < 2 {
-		t.Errorf("%d attempts, %v", a.n, err)
+	for _, f := range []string{"error=7@1", "crash=1"} { // the next image
+		fault(f)
+		if a, err := ask(dataURI("image/jpeg", cat)); err != nil || a.n < 2 {
+			t.Errorf("%s: %d attempts, %v", f, a.n, err)
+		}
+		fault("ok")
 	}
 }
 
