@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net/url"
@@ -249,7 +250,12 @@ func (r *request) embedCompat() error {
 	}
 	c, m, cut := r.compat, r.items, 0
 	for i, o := range c.at {
-		if o.kind != aText || m.errs[o.n] != nil || !m.rows[o.n].Truncated {
+		switch {
+		case o.kind != aText:
+			continue
+		case m.errs[o.n] != nil && !c.hasOther():
+			return c.fault(i, m.errs[o.n])
+		case m.errs[o.n] != nil, !m.rows[o.n].Truncated:
 			continue
 		}
 		if cut++; c.Whole {
@@ -270,10 +276,30 @@ func (r *request) embedCompat() error {
 		}
 		return image, err
 	}
-	return r.server.svc.Engine.EmbedImageBatch(r.work, ask, images)
+	work, stop := context.WithCancelCause(r.work)
+	defer stop(nil)
+	failed, done := -1, images.Done
+	images.Done = func(i int, result clip.Result, err error) {
+		if done(i, result, err); err != nil && failed < 0 && !c.hasOther() {
+			failed = i
+			stop(err) // the request fails by it: the others are not needed
+		}
+	}
+	err := r.server.svc.Engine.EmbedImageBatch(work, ask, images)
+	if failed < 0 || r.work.Err() != nil {
+		return err
+	}
+	at := slices.IndexFunc(c.at, func(o operand) bool { return o.kind == anImage && o.n == failed })
+	return c.fault(at, m.results[failed].err)
 }
 
-// answerCompat writes the answer of a dialect. An item that has failed fails the request.
+// fault says that an item has failed, which fails the request.
+func (c *compatAsk) fault(item int, err error) error {
+	name := c.Items[item].Name()
+	return &compat.Fault{Kind: err, Param: name, Text: name + ": " + err.Error()}
+}
+
+// answerCompat writes the answer of a dialect.
 func (r *request) answerCompat() error {
 	c, m := r.compat, r.items
 	if c.Forward {
@@ -286,8 +312,7 @@ func (r *request) answerCompat() error {
 			return r.forward()
 		}
 		if err != nil {
-			name := c.Items[i].Name()
-			return &compat.Fault{Kind: err, Param: name, Text: name + ": " + err.Error()}
+			return c.fault(i, err)
 		}
 		v := &result.Vectors[i]
 		if v.Embedding = o.vector; o.kind == aText {

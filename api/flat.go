@@ -29,7 +29,7 @@ func readSource(r *request) (err error) {
 		return fail(errInvalidRequest, "'source' in the query must be one name of a source: 1 to 64 letters, digits, '.', '_' and '-'")
 	}
 	r.source, r.flat = string(names[0]), true
-	if args.Has("flat") {
+	if len(args.Peek("flat")) > 0 {
 		if r.flat, err = r.flag("flat"); err != nil {
 			return err
 		}
@@ -76,6 +76,7 @@ func (r *request) look() error {
 	switch {
 	case err == nil:
 		r.hasCome()
+		memory.put(address, r.body) // of an empty body
 		r.body = frame.Image
 		r.ask.Image, r.ask.Raw = slices.Clip(frame.Image), frame.Raw
 		return nil

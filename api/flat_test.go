@@ -212,7 +212,9 @@ func TestSourcesRefused(t *testing.T) {
 		http.Error(w, "a secret", http.StatusNotFound)
 	})
 	silent, _ := host(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	s := sourced(t, source.Named{"gone": gone, "silent": silent, "file": t.TempDir() + "/none.png", "text": "../api/flat_test.go"}, nil)
+	good := t.TempDir() + "/good.png"
+	noError(t, os.WriteFile(good, pngFile(goodImage), 0o600))
+	s := sourced(t, source.Named{"gone": gone, "silent": silent, "file": t.TempDir() + "/none.png", "text": "../api/flat_test.go", "good": good}, nil)
 	for query, c := range map[string]struct {
 		status int
 		code   string
@@ -270,6 +272,10 @@ func TestSourcesRefused(t *testing.T) {
 		t.Errorf("the log does not have the reason: %s", log)
 	}
 	s.do(t, "GET", "/v1/classify?source=gone&prompts=x", "a body").wantError(t, 413, "body_too_large", "")
+	for _, empty := range []string{"Content-Length: 0\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"} {
+		only(t, s.send(t, "GET /v1/classify?source=good&prompts=x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"+empty)).wantOK(t)
+	}
+	s.allReturned(t)
 	s.lose("no device")
 	s.do(t, "GET", "/v1/classify?source=gone&prompts=x", "").wantError(t, 503, "not_ready", "")
 	s.allReturned(t)

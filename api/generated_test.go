@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"hailoclip/api/stream/event"
+	"hailoclip/api/stream/source"
 )
 
 // TestGeneratedRequests: whatever is asked, the answer has a status that is described, and a body that the schema allows. Each
@@ -29,6 +31,9 @@ func TestGeneratedRequests(t *testing.T) {
 		kept(t)(c, svc)
 		svc.RequestTimeout, svc.BatchTimeout = 20*time.Second, 20*time.Second
 	})
+	camera := filepath.Join(t.TempDir(), "latest.png")
+	noError(t, os.WriteFile(camera, pngFile(goodImage), 0o600))
+	s.name(source.Named{"porch": camera})
 	doc := newSpec(t, must(openAPIFiles())["openapi.json"].Body)
 	doc.operations(func(method, path string, operation node) {
 		t.Run(operation.text("operationId"), func(t *testing.T) {
@@ -43,6 +48,8 @@ func TestGeneratedRequests(t *testing.T) {
 				g.names["id"] = []string{testModel + "/props"}
 			case strings.HasPrefix(path, "/v1/models"):
 				g.names["id"] = []string{testModel}
+			case path == "/v1/classify":
+				g.names["source"] = []string{"porch"}
 			default:
 				g.names["name"] = []string{"pets", "style.css"}
 			}
@@ -65,7 +72,13 @@ func TestGeneratedRequests(t *testing.T) {
 					continue
 				}
 				statuses[r.status]++
-				if err := operation.conforms(r); err != nil {
+				if path == "/v1/classify" && r.status == 200 { // in either form with both methods
+					result := "ClassifyResult"
+					if strings.HasPrefix(string(r.body), `{"label":`) {
+						result = "FlatClassification"
+					}
+					visit(t, result, doc.at("/components/schemas/"+result), r.body)
+				} else if err := operation.conforms(r); err != nil {
 					t.Errorf("%.3000q: %d %v", asked.bytes, r.status, err)
 				}
 			}

@@ -21,7 +21,7 @@ func speaking(t testing.TB, change func(*compat.Config)) *service {
 	t.Helper()
 	return serve(t, func(c *Config, svc *Service) {
 		svc.Compat = compat.All()
-		svc.Compat.Aliases = []string{"openai/clip-vit-base-patch32", "jina-clip-v1"}
+		svc.Compat.Aliases = []string{"openai/clip-vit-base-patch32", "jina-clip-v1", testModel}
 		if change != nil {
 			change(&svc.Compat)
 		}
@@ -187,6 +187,7 @@ func TestOpenAIErrors(t *testing.T) {
 		{"size", image(hugeImage), 413, invalid, "image_too_large", "input[1]", "", nil},
 		{"media type", `{"input":"x"}`, 415, invalid, "unsupported_media_type", "", "application/json", []string{"Content-Type", "text/xml"}},
 		{"timeout header", `{"input":"x"}`, 400, invalid, "invalid_request", "", headerTimeout, []string{headerTimeout, "x"}},
+		{"deadline of an image", image(waitingImage), 504, server, "deadline_exceeded", "", "deadline", []string{headerTimeout, "50"}},
 		{"deadline", `{"input":"` + waitingText + `"}`, 504, server, "deadline_exceeded", "", "deadline", []string{headerTimeout, "1"}},
 		{"a text that panics", `{"input":"` + panickingText + `"}`, 500, server, "encode_failed", "input", "", nil},
 		{"an image that panics", image(panickingImage), 500, server, "internal_error", "input[1]", "request_id", nil},
@@ -203,6 +204,26 @@ func TestOpenAIErrors(t *testing.T) {
 	}
 	s.lose("it was pulled out")
 	wantOpenAIError(t, s.post(t, "/v1/embeddings", `{"input":"x"}`), 503, server, "not_ready", "", "pulled out")
+}
+
+// TestOneBadItemEndsTheRequest, which would take until its deadline otherwise.
+func TestOneBadItemEndsTheRequest(t *testing.T) {
+	s := speaking(t, nil)
+	wait := `{"image":"` + b64(waitingImage) + `"}`
+	wantOpenAIError(t, s.post(t, "/v1/embeddings", `{"input":["x",`+wait+`,{"image":"`+b64(notAnImage)+`"}]}`),
+		400, "invalid_request_error", "invalid_image", "input[2]", "")
+	for len(s.entered) > 0 {
+		<-s.entered
+	}
+	wantOpenAIError(t, s.post(t, "/v1/embeddings", `{"input":[`+wait+`,"x","`+unencodableText+`"]}`),
+		500, "server_error", "encode_failed", "input[2]", "")
+	if len(s.entered) > 0 {
+		t.Error("the image was encoded after a text had failed")
+	}
+	s.release()
+	wantVectors(t, s.post(t, "/v1/embeddings", `{"input":[`+wait+`,"x"]}`), false, 3, waitingImage, "x")
+	wantOpenAIError(t, s.post(t, "/v1/embeddings", `{"input":["x",{"image":"`+b64(failingImage)+`"},{"image":"`+b64(goodImage)+`"}]}`),
+		500, "server_error", "encode_failed", "input[1]", "")
 }
 
 func TestOpenAIKeys(t *testing.T) {

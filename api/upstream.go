@@ -69,7 +69,7 @@ func (r *request) forward() error {
 		return fail(errInvalidRequest, "A form that is for another server must not have escapes in the names of its parts")
 	}
 	body := &sentBody{rest: r.body}
-	defer body.Close()
+	defer func() { _ = body.Close() }()
 	ask, err := http.NewRequestWithContext(r.work, http.MethodPost, strings.TrimRight(r.rules.compat.Immich.Upstream, "/")+r.dialects.path, body)
 	if err != nil {
 		return r.upstreamFailed(err)

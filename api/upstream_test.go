@@ -157,6 +157,13 @@ func TestUpstreamFails(t *testing.T) {
 		cfg.MaxBatchBodyBytes = 1 << 20
 	})
 	parts := []string{"entries", faceEntries, "image", string(imageFile("a dog")) + strings.Repeat("x", 300<<10)}
+	ln := must(net.Listen("tcp", "127.0.0.1:0"))
+	ln.Close()
+	s.withUpstream("http://" + ln.Addr().String())
+	s.predict(t, parts...).wantDetail(t, 503, "compat.immich.upstream")
+	if !strings.Contains(s.log.String(), "connection refused") {
+		t.Error("the log does not say why")
+	}
 	raw := func(answer string) func(http.ResponseWriter, *http.Request) {
 		return func(w http.ResponseWriter, _ *http.Request) {
 			c, _ := must2(w.(http.Hijacker).Hijack())
@@ -190,13 +197,6 @@ func TestUpstreamFails(t *testing.T) {
 			}
 		})
 	}
-	ln := must(net.Listen("tcp", "127.0.0.1:0"))
-	ln.Close()
-	s.withUpstream("http://" + ln.Addr().String())
-	s.predict(t, parts...).wantDetail(t, 503, "compat.immich.upstream")
-	if !strings.Contains(s.log.String(), "connection refused") {
-		t.Error("the log does not say why")
-	}
 	s.allReturned(t)
 }
 
@@ -209,21 +209,21 @@ func must2[A, B any](a A, b B, err error) (A, B) {
 
 // TestUpstreamHangs: its silence ends at the deadline, and when the client is gone.
 func TestUpstreamHangs(t *testing.T) {
-	given, arrived := make(chan struct{}, 2), make(chan struct{}, 2)
-	u := newUpstream(t, func(_ http.ResponseWriter, r *http.Request) {
-		arrived <- struct{}{}
-		<-r.Context().Done()
-		given <- struct{}{}
-	})
+	arrived, given := make(chan struct{}, 1), make(chan struct{}, 1)
+	silent := func(arrived, given chan struct{}) string {
+		return newUpstream(t, func(_ http.ResponseWriter, r *http.Request) {
+			arrived <- struct{}{}
+			<-r.Context().Done()
+			given <- struct{}{}
+		}).URL
+	}
 	s := serve(t, speaksAll)
-	s.withUpstream(u.URL)
 	contentType, body := asNode("entries", faceEntries, "image", strings.Repeat("x", 500<<10))
-	r := s.do(t, "POST", "/predict", body, "Content-Type", contentType, headerTimeout, "50")
-	r.wantDetail(t, 504, "deadline")
-	<-arrived
-	<-given
+	s.withUpstream(silent(make(chan struct{}, 1), make(chan struct{}, 1)))
+	s.do(t, "POST", "/predict", body, "Content-Type", contentType, headerTimeout, "50").wantDetail(t, 504, "deadline")
+	s.withUpstream(silent(arrived, given))
 	ctx, cancel := context.WithCancel(t.Context())
-	request := must(http.NewRequestWithContext(ctx, "POST", s.url+"/predict", strings.NewReader(body)))
+	request := must(http.NewRequestWithContext(ctx, http.MethodPost, s.url+"/predict", strings.NewReader(body)))
 	request.Header.Set("Content-Type", contentType)
 	over := make(chan error, 1)
 	go func() {

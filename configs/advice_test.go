@@ -31,6 +31,9 @@ func TestAdvice(t *testing.T) {
 		{"clip:\n  backend: cpu\nnpu:\n  in_flight: 2\nsim:\n  vectors: model\n", nil, nil, []string{
 			"line 4: npu.in_flight: |has no effect: clip.backend is cpu", "line 6: sim.vectors: |has no effect: clip.backend is cpu"}},
 		{"notify:\n  mqtt:\n    prefix: other\n", nil, nil, []string{"line 3: notify.mqtt.prefix: |has no effect: notify.mqtt.url is empty"}},
+		{"compat:\n  immich:\n    enabled: false\n    upstream: http://ml:3003\n", nil, nil, []string{
+			"line 4: compat.immich.upstream: |has no effect: compat.immich.enabled is false"}},
+		{"clip:\n  backend: sim\nsim:\n  vectors: model\n  serve_hash: true\n", nil, nil, []string{"line 5: sim.serve_hash: |has no effect: sim.vectors is model"}},
 		{"performance:\n  request_timeout: 10m\n", nil, nil, []string{"performance.batch_timeout: |5m0s is less than request_timeout"}},
 		{"server:\n  max_body_memory_bytes: 40000000\n", nil, nil, []string{"server.max_batch_body_bytes: |is cut to 20000000, half of max_body_memory_bytes"}},
 	} {

@@ -34,19 +34,28 @@ func (c Config) Dangers() (all []string) {
 	return all
 }
 
-// Exposure is a sentence that says who can use the service without a key; "" if only this machine can.
+// Exposure is a sentence that says who can use the service without a key; "" if only this machine can, or Dangers says it.
 func (c Config) Exposure() string {
 	if len(c.Access.Keys) > 0 {
-		return ""
+		return c.immichExposure()
 	}
 	const remedy = `; for this machine alone write server.host: 127.0.0.1, for chosen callers "hailo-clip keys new NAME"`
 	switch reachOf(c.Server.Host) {
 	case thisMachine:
-		return ""
+		return c.immichExposure()
 	case network:
 		return "everybody in the network of " + c.Server.Host + " may use the service" + remedy
 	}
 	return "everybody who reaches this machine by network may use the service" + remedy
+}
+
+// immichExposure is Exposure of Immich's listener.
+func (c Config) immichExposure() string {
+	host, _, err := net.SplitHostPort(c.Compat.Immich.Listen)
+	if reach := reachOf(host); err != nil || reach == thisMachine || reach == everywhere && len(c.Access.Keys) > 0 {
+		return ""
+	}
+	return "everybody who reaches " + c.Compat.Immich.Listen + " (compat.immich.listen) may have images and texts encoded, as Immich does, without a key"
 }
 
 // reach says who can connect to an address.

@@ -51,6 +51,11 @@ func TestDangers(t *testing.T) {
 	for text, told := range map[string]string{
 		"": "everybody who reaches", "server: {host: '::'}\n": "everybody who reaches", "server: {host: 192.168.1.2}\n": "network of 192.168.1.2",
 		"server: {host: 127.0.0.1}\n": "", "server: {host: '::1'}\n": "", keys: "",
+		keys + "compat: {immich: {listen: 192.168.1.2:3003}}\n":                     "192.168.1.2:3003",
+		keys + "compat: {immich: {listen: ':3003'}}\n":                              "", // it is a danger
+		keys + "compat: {immich: {listen: 127.0.0.1:3003}}\n":                       "",
+		"server: {host: 127.0.0.1}\ncompat: {immich: {listen: ':3003'}}\n":          "compat.immich.listen",
+		"server: {host: 127.0.0.1}\ncompat: {immich: {listen: 'localhost:3003'}}\n": "",
 	} {
 		if got := mustLoad(t, text).Exposure(); (got == "") != (told == "") || !strings.Contains(got, told) {
 			t.Errorf("%s: %q, want %q", text, got, told)

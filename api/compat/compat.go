@@ -126,8 +126,15 @@ type Service struct {
 	Unready       func() string // why nothing can be encoded now; "": it can
 }
 
-// names are all names of the model, its own first.
-func (s *Service) names() []string { return append([]string{s.Model}, s.Aliases...) }
+// names are all names of the model, each once, its own first.
+func (s *Service) names() (names []string) {
+	for _, name := range append([]string{s.Model}, s.Aliases...) {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
 
 // Named says whether name is the model's, or one of its aliases. Empty stands for the model that runs.
 func (s *Service) Named(name string) bool {

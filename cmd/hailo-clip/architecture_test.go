@@ -20,7 +20,7 @@ var mayImport = map[string][]string{
 	"api":           {"pipeline/...", "hailo", "hailo/safefile", "cache/...", "stages/..."}, // of the first three errors and types only
 	"api/client":    {},
 	"configs":       {"pipeline", "hailo/...", "cache/...", "stages/...", "api/..."}, // their Config types
-	"cmd":           {"pipeline/...", "hailo/...", "cache/...", "stages/...", "api", "api/access", "api/admin", "api/client", "api/outbound", "api/stream/...", "configs/...", "bench/..."},
+	"cmd":           {"pipeline/...", "hailo/...", "cache/...", "stages/...", "api", "api/access", "api/admin", "api/client", "api/compat", "api/outbound", "api/stream/...", "configs/...", "bench/..."},
 	"bench":         {"stages/clip", "stages/decode", "api/client"}, // of the first the counters of a service
 
 	"hailo":                 {},

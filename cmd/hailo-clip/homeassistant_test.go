@@ -161,11 +161,12 @@ func TestHomeAssistant(t *testing.T) {
 		t.Errorf("%d sensors", sensors)
 	}
 
+	asJSON := func(v any) string { return string(must(json.Marshal(v))) }
 	automations := read(blocks["yaml home-assistant"][1])
 	command, data := automations.RestCommand["hailo_clip"], automations.Automation[0].Actions[0].Data
 	templates := map[string]string{
-		`("` + home.URL + `" ~ state_attr(camera, "entity_picture")) | to_json`: string(must(json.Marshal(home.URL + "/api/camera_proxy/" + data.Camera + "?token=" + token))),
-		`labels | to_json`: string(must(json.Marshal(data.Labels))),
+		`("` + home.URL + `" ~ state_attr(camera, "entity_picture")) | to_json`: asJSON(home.URL + "/api/camera_proxy/" + data.Camera + "?token=" + token),
+		`labels | to_json`: asJSON(data.Labels),
 	}
 	body := regexp.MustCompile(`\{\{ (.*?) \}\}`).ReplaceAllStringFunc(command.Payload, func(s string) string {
 		value, ok := templates[s[len("{{ "):len(s)-len(" }}")]]

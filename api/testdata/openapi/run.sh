@@ -7,7 +7,7 @@ oapi_codegen=github.com/oapi-codegen/oapi-codegen/v2/cmd/oapi-codegen@v2.8.2
 packages=(openapi-typescript@7.13.0 openapi-fetch@0.17.0 typescript@5.9 @types/node@20 @redocly/cli@2.77.0)
 
 state=$(mktemp -d); log="$state/log"
-"$program" serve --model demo --backend cpu --host 127.0.0.1 --port 0 --state-dir "$state" 2>"$log" & service=$!
+"$program" serve --model demo --backend cpu --host 127.0.0.1 --port 0 --state-dir "$state" --set compat.aliases=clip-vit-b-32,ViT-B-32__openai 2>"$log" & service=$!
 trap 'kill $service 2>/dev/null; wait $service || true; rm -rf "$state"' EXIT
 until url=$(grep -m1 -oE '(url=|"url":")http://[0-9.:]+' "$log" | grep -oE 'http.*') && grep -q serving "$log"; do
   kill -0 $service || { cat "$log"; exit 1; }
