@@ -101,7 +101,7 @@ func (r *request) forward() error {
 		return r.upstreamFailed(err)
 	}
 	defer answer.Body.Close()
-	if code := answer.StatusCode; code < 200 || code >= 300 && code < 400 {
+	if code := answer.StatusCode; code < 200 || code >= 300 && code < 400 || code > 599 {
 		return r.upstreamFailed(fmt.Errorf("it has answered %s, which is not passed on", answer.Status))
 	}
 	a, err := r.newAnswer(int(min(max(answer.ContentLength+1, 0), largestPooled))) // one more: to see the end

@@ -177,6 +177,7 @@ func TestUpstreamFails(t *testing.T) {
 		"breaks off":           raw("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"),
 		"breaks off chunks":    raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"a\"\r\n"),
 		"changes the protocol": raw("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"),
+		"has no status":        raw("HTTP/1.1 999 OK\r\nContent-Length: 2\r\n\r\n{}"),
 		"has a huge head":      raw("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 128<<10) + "\r\n\r\n"),
 		"is too long": func(w http.ResponseWriter, _ *http.Request) {
 			for range 100 {

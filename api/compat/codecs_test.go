@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -292,6 +293,17 @@ func TestCodecsFail(t *testing.T) {
 		f := &Failure{Status: c.status, Code: "code", Text: `a "word"`, Param: "x", RequestID: "id"}
 		if got := string(c.dialect.Fail([]byte("before"), f)); got != "before"+c.body || f.Status != c.want {
 			t.Errorf("%s %d: %d %s, want %d %s", c.dialect.Name, c.status, f.Status, got, c.want, c.body)
+		}
+	}
+}
+
+// TestCheckAliases: lists of models grow with the square of them.
+func TestCheckAliases(t *testing.T) {
+	for n, wrong := range map[int]bool{0: false, maxAliases: false, maxAliases + 1: true} {
+		c, told := Config{Aliases: slices.Repeat([]string{"mine"}, n)}, ""
+		c.Check(func(field, format string, args ...any) { told += field + ": " + fmt.Sprintf(format, args...) })
+		if wrong != strings.HasPrefix(told, "aliases: 65 names are out of bounds") || !wrong && told != "" {
+			t.Errorf("%d names: %q", n, told)
 		}
 	}
 }

@@ -53,10 +53,16 @@ func All() Config {
 	}
 }
 
+// maxAliases bounds the lists of models, where each name has all others.
+const maxAliases = 64
+
 var aliasName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$`)
 
 // Check reports what the bounds of the fields cannot say.
 func (c Config) Check(fault func(field, format string, args ...any)) {
+	if n := len(c.Aliases); n > maxAliases {
+		fault("aliases", "%d names are out of bounds: at most %d", n, maxAliases)
+	}
 	for _, name := range c.Aliases {
 		if !aliasName.MatchString(name) {
 			fault("aliases", "%q is out of bounds: 1 to 128 letters, digits and ._:/@-, the first a letter or a digit", name)
