@@ -70,7 +70,7 @@ func TestRoutesNeedKeys(t *testing.T) {
 			if slices.Contains([]string{"/ping", "/meta", "/props", "/info", "/.well-known/ready", "/.well-known/live", "/upstream/{id:*}"}, r.Path) {
 				want[r.Method+" "+r.Path] = everybody
 			}
-			if r.Method == "GET" {
+			if r.Method == http.MethodGet {
 				want["HEAD "+r.Path] = want["GET "+r.Path]
 			}
 		}

@@ -253,7 +253,7 @@ func TestTransports(t *testing.T) {
 	for _, d := range compat.Dialects { // a codec does not escape
 		for _, route := range d.Routes {
 			carries := func(tr transport) bool { return tr.dialect == d.Name && tr.path == route.Path }
-			if route.Method == "POST" && !slices.ContainsFunc(transports, carries) && !slices.Contains(withoutVectors, route.Path) {
+			if route.Method == http.MethodPost && !slices.ContainsFunc(transports, carries) && !slices.Contains(withoutVectors, route.Path) {
 				t.Errorf("no transport for %s of %s", route.Path, d.Name)
 			}
 		}

@@ -68,16 +68,12 @@ func roboflowCompare(a *Ask, b *Body) error {
 // roboflow checks that the request is for the model that runs, of which the versions are OpenAI's names, such as "ViT-B-32", and adds
 // the item that a field has, or those of an array.
 func (a *Ask) roboflow(b *Body, field string, raw rawjson.Raw, read func(*Item, rawjson.Raw) error) error {
-	if rawjson.Given(b.VersionID) {
-		name, ok := text(b.VersionID)
-		if !ok {
-			return fault("clip_version_id", "'clip_version_id' must be a string")
-		}
-		if !a.Service.Named(name + "__openai") {
-			if err := a.named(name); err != nil {
-				return err
-			}
-		}
+	name, ok := text(b.VersionID)
+	if rawjson.Given(b.VersionID) && !ok {
+		return fault("clip_version_id", "'clip_version_id' must be a string")
+	}
+	if err := a.named(name); err != nil && !a.Service.Named(name+"__openai") {
+		return err
 	}
 	add := func(item Item, raw rawjson.Raw) error {
 		err := read(&item, raw)
