@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -216,7 +217,7 @@ func TestDoorSpeaksTheDialect(t *testing.T) {
 	at := dialectsAt()
 	for _, d := range compat.Dialects {
 		for _, route := range d.Routes {
-			if route.Method != "POST" {
+			if route.Method != http.MethodPost {
 				continue
 			}
 			media, body := "application/json", "{}"
