@@ -34,7 +34,7 @@ type Body struct {
 	EmbeddingTypes  rawjson.Raw `json:"embedding_types"`
 	OutputDtype     rawjson.Raw `json:"output_dtype"`
 
-	Truncate, Truncation, Parameters, Options, Data rawjson.Raw
+	Truncate, Truncation, Parameters, Data rawjson.Raw
 
 	// Of vLLM.
 	TruncateTokens rawjson.Raw `json:"truncate_prompt_tokens"`
