@@ -124,8 +124,8 @@ func (n node) validate(body []byte) error {
 // conforms says what an answer to an operation has that its description has not.
 func (n node) conforms(r reply) error {
 	response := n.child("responses").child(fmt.Sprint(r.status))
-	if response.value == nil && r.status >= 400 {
-		response = n.child("responses").child("default")
+	if response.value == nil {
+		response = n.child("responses").child(fmt.Sprintf("%dXX", r.status/100))
 	}
 	if response.value == nil {
 		return fmt.Errorf("the status %d is not described", r.status)

@@ -68,12 +68,11 @@ func roboflowCompare(a *Ask, b *Body) error {
 // roboflow checks that the request is for the model that runs, of which the versions are OpenAI's names, such as "ViT-B-32", and adds
 // the item that a field has, or those of an array.
 func (a *Ask) roboflow(b *Body, field string, raw rawjson.Raw, read func(*Item, rawjson.Raw) error) error {
-	name, ok := text(b.VersionID)
-	if rawjson.Given(b.VersionID) && !ok {
+	switch name, ok := text(b.VersionID); {
+	case !ok && rawjson.Given(b.VersionID):
 		return fault("clip_version_id", "'clip_version_id' must be a string")
-	}
-	if err := a.named(name); err != nil && !a.Service.Named(name+"__openai") {
-		return err
+	case ok && !a.Service.Named(name+"__openai") && !a.Service.Named(name):
+		return a.named(name)
 	}
 	add := func(item Item, raw rawjson.Raw) error {
 		err := read(&item, raw)
