@@ -245,9 +245,8 @@ func (r *request) embedCompat() error {
 		}
 		if cut++; c.Whole {
 			name := c.Items[i].Name()
-			return &compat.Fault{
-				Kind: compat.ErrRequest, Param: name, Text: fmt.Sprintf("%s exceeds the context length: it has more than the %d tokens that the model reads", name, c.Service.ContextLength),
-			}
+			return &compat.Fault{Kind: compat.ErrRequest, Param: name, Text: fmt.Sprintf(
+				"%s exceeds the context length: it has more than the %d tokens that the model reads", name, c.Service.ContextLength)}
 		}
 	}
 	if cut > 0 {
