@@ -109,7 +109,7 @@ func immichTask(a *Ask) error {
 	case only("clip.textual") && !utf8.Valid(f.text):
 		return fault("text", "'text' is not valid UTF-8")
 	case only("clip.textual") && len(strings.TrimSpace(string(f.text))) > 0:
-		a.Items = []Item{{Text: string(f.text), field: "text", at: -1}}
+		a.Items = []Item{{Text: shorten(string(f.text)), field: "text", at: -1}}
 		return nil
 	}
 	return fault("", "Either image or text must be provided: %s needs its own", all[0])
