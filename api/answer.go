@@ -2,7 +2,6 @@ package api
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"time"
 )
@@ -83,26 +82,10 @@ func (a *answer) add(build func(b []byte) []byte) {
 	a.b = b
 }
 
-// fill adds all that from has. The errors are those of from, an errBodyMemory, and one for more than limit bytes in all.
+// fill adds all that from has. The errors are those of Memory.readAll.
 func (a *answer) fill(from io.Reader, limit int) (err error) {
-	for {
-		if len(a.b) > limit {
-			return fmt.Errorf("the answer is larger than %d bytes", limit)
-		}
-		if len(a.b) == cap(a.b) {
-			if a.b, err = a.memory.grow(a.address, a.b, limit+1); err != nil {
-				return err
-			}
-		}
-		n, err := from.Read(a.b[len(a.b):cap(a.b)])
-		a.b = a.b[:len(a.b)+n]
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
+	a.b, err = a.memory.readAll(a.address, a.b, from, limit)
+	return err
 }
 
 // list adds before, n objects with the fields that item appends, and the end of the array that before began.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"io"
 	"slices"
 	"sync"
@@ -183,6 +184,29 @@ func (m *Memory) enlarge(address string, b []byte, size int) ([]byte, error) {
 	larger = append(larger, b...)
 	m.put(address, b)
 	return larger, nil
+}
+
+var errTooLong = errors.New("there is more than the limit")
+
+// readAll appends all that from has to b, which it changes for larger buffers. The errors, with which b stays the caller's, too, are
+// those of from, an errBodyMemory, and an errTooLong for more than limit bytes in all.
+func (m *Memory) readAll(address string, b []byte, from io.Reader, limit int) (_ []byte, err error) {
+	for err == nil {
+		if len(b) == cap(b) {
+			if b, err = m.grow(address, b, limit+1); err != nil {
+				return b, err
+			}
+		}
+		var n int
+		n, err = from.Read(b[len(b):cap(b)])
+		if b = b[:len(b)+n]; len(b) > limit {
+			return b, errTooLong
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return b, err
 }
 
 func tooLarge(limit int) error {

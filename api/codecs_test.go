@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -177,6 +178,71 @@ func TestCodecsOff(t *testing.T) {
 	for path, want := range map[string]int{"/embed": 404, "/vectorize": 404, "/api/embed": 404, "/": 405, "/predict": 404, "/v1/embed": 400} {
 		if r := s.post(t, path, `{}`); r.status != want {
 			t.Errorf("%s: %d %s", path, r.status, r.body)
+		}
+	}
+}
+
+// TestNoDialectAnswersForAnotherModel: vectors of another model would be taken for good ones, and spoil an index. Where a system has
+// no field for the model, "model" is it.
+func TestNoDialectAnswersForAnotherModel(t *testing.T) {
+	s := serve(t, spoken)
+	image := b64("a cat")
+	for path, body := range map[string]string{
+		"/v1/embeddings": `{"input":"x","model":"%s"}`, "/embeddings": `{"input":"x","model":"%s"}`, "/embeddings_image": `{"input":"` + image + `","model":"%s"}`,
+		"/embedding": `{"content":"x","model":"%s"}`, "/vectorize": `{"texts":["x"],"model":"%s"}`, "/api/embed": `{"input":"x","model":"%s"}`,
+		"/api/embeddings": `{"prompt":"x","model":"%s"}`, "/api/show": `{"model":"%s"}`, "/embed": `{"inputs":"x","model":"%s"}`,
+		"/similarity": `{"inputs":{"source_sentence":"x","sentences":["y"]},"model":"%s"}`, "/": `{"inputs":"x","model":"%s"}`,
+		"/predict": `{"inputs":"` + image + `","parameters":{"candidate_labels":["x"]},"model":"%s"}`, "/v1/embed": `{"texts":["x"],"model":"%s"}`,
+		"/v2/embed": `{"inputs":[{"content":"x"}],"model":"%s"}`, "/v1/multimodalembeddings": `{"inputs":[{"content":"x"}],"model":"%s"}`,
+		"/clip/embed_text": `{"text":"x","clip_version_id":"%s"}`, "/clip/embed_image": `{"image":"` + image + `","clip_version_id":"%s"}`,
+		"/clip/compare": `{"subject":"` + image + `","prompt":"x","clip_version_id":"%s"}`, "/qdrant/infer": `{"inputs":[{"data":"x","data_type":"text","model":"%s"}]}`,
+		"/post": `{"data":[{"text":"x"}],"model":"%s"}`, "/rank": `{"data":[{"text":"x","matches":[{"text":"y"}]}],"model":"%s"}`,
+	} {
+		s.post(t, path, fmt.Sprintf(body, testModel)).wantOK(t)
+		for _, other := range []string{"ViT-L-14__openai", "text-embedding-3-small", strings.ToUpper(testModel), testModel + " ", testModel + "/", ":latest"} {
+			want := 404
+			if path == "/qdrant/infer" {
+				want = 400 // whose text its client gets to see
+			}
+			if r := s.post(t, path, fmt.Sprintf(body, other)); r.status != want || strings.Contains(string(r.body), "0.") {
+				t.Errorf("%s for %s: %d %.200s", path, other, r.status, r.body)
+			}
+		}
+	}
+}
+
+// TestDoorSpeaksTheDialect: clients read the errors of their system alone, also of a request that no codec has seen.
+func TestDoorSpeaksTheDialect(t *testing.T) {
+	s := keyed(t)
+	at := dialectsAt()
+	for _, d := range compat.Dialects {
+		for _, route := range d.Routes {
+			if route.Method != http.MethodPost {
+				continue
+			}
+			media, body := "application/json", "{}"
+			if route.JSON == nil {
+				media = "multipart/form-data; boundary=x"
+			}
+			for what, c := range map[string]struct {
+				status  int
+				headers []string
+			}{
+				"without a key": {401, nil}, "with a wrong key": {401, []string{"Authorization", "Bearer hc_wrong"}},
+				"packed": {415, []string{"Authorization", bearerOf("bob"), "Content-Encoding", "gzip"}},
+			} {
+				r := s.post(t, route.Path, body, append([]string{"Content-Type", media}, c.headers...)...)
+				var sent map[string]any
+				message := ""
+				if json.Unmarshal(r.body, &sent) == nil {
+					for _, name := range at[route.Path] {
+						message += compatError[name](sent)
+					}
+				}
+				if r.status != c.status && (r.status != 400 || d.Name != "qdrant") || message == "" || r.header.Get("Content-Type") != "application/json" {
+					t.Errorf("%s %s: %d %.200s", route.Path, what, r.status, r.body)
+				}
+			}
 		}
 	}
 }

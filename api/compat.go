@@ -206,7 +206,7 @@ func (r *request) readCompat(g *dialects, d dialect, read func(*compat.Ask) erro
 		item := &c.Items[i]
 		if item.IsText() {
 			c.at[i] = operand{kind: aText, n: len(m.texts)}
-			m.addText(shortened(item.Text, r.rules.MaxPromptBytes), nil)
+			m.addText(item.Text, nil)
 			continue
 		}
 		c.at[i] = operand{kind: anImage, n: len(m.images)}
@@ -224,16 +224,6 @@ func (r *request) readCompat(g *dialects, d dialect, read func(*compat.Ask) erro
 
 // hasOther says whether another server answers the request where the encoder cannot.
 func (c *compatAsk) hasOther() bool { return c.Always && c.Service.Upstream }
-
-// shortened returns a text of at most limit bytes that has the same tokens as far as the model reads them, if a model of a limit
-// that is reasonable reads it: white space is one blank to tokenizers.
-func shortened(text string, limit int) string {
-	if len(text) <= limit {
-		return text
-	}
-	text = strings.Join(strings.Fields(text), " ")
-	return strings.ToValidUTF8(text[:min(len(text), limit)], "")
-}
 
 // embedCompat has the engine embed the items.
 func (r *request) embedCompat() error {
@@ -260,9 +250,8 @@ func (r *request) embedCompat() error {
 		}
 		if cut++; c.Whole {
 			name := c.Items[i].Name()
-			return &compat.Fault{
-				Kind: compat.ErrRequest, Param: name, Text: fmt.Sprintf("%s exceeds the context length: it has more than the %d tokens that the model reads", name, c.Service.ContextLength),
-			}
+			return &compat.Fault{Kind: compat.ErrRequest, Param: name, Text: fmt.Sprintf(
+				"%s exceeds the context length: it has more than the %d tokens that the model reads", name, c.Service.ContextLength)}
 		}
 	}
 	if cut > 0 {
@@ -316,7 +305,7 @@ func (r *request) answerCompat() error {
 		}
 		v := &result.Vectors[i]
 		if v.Embedding = o.vector; o.kind == aText {
-			v.Tokens, v.Truncated = m.rows[o.n].Tokens, m.rows[o.n].Truncated
+			v.Tokens = m.rows[o.n].Tokens
 		} else {
 			head := &m.images[o.n].head
 			v.Format, v.Width, v.Height = strings.ToLower(head.Format), head.Width, head.Height

@@ -85,7 +85,6 @@ var kinds = []struct {
 }{
 	{rawjson.ErrInvalid, errInvalidJSON},
 	{compat.ErrRequest, errInvalidRequest},
-	{compat.ErrImage, errInvalidImage},
 	{compat.ErrModel, &kind{404, "model_not_found", "", 0}},
 	{compat.ErrUnavailable, &kind{503, "unavailable", "", 5}},
 	{decode.ErrNotImage, errInvalidImage},

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -136,19 +135,10 @@ func (r *request) get(ctx context.Context, target *url.URL) (image []byte, err e
 			image = nil
 		}
 	}()
-	for err == nil {
-		if len(image) == cap(image) {
-			if image, err = memory.grow(r.caller.Address, image, limit+1); err != nil {
-				return image, err
-			}
-		}
-		var n int
-		n, err = resp.Body.Read(image[len(image):cap(image)])
-		if image = image[:len(image)+n]; len(image) > limit {
-			return image, fetchedTooMuch(limit)
-		}
+	if image, err = memory.readAll(r.caller.Address, nil, resp.Body, limit); errors.Is(err, errTooLong) {
+		err = fetchedTooMuch(limit)
 	}
-	if !errors.Is(err, io.EOF) {
+	if err != nil {
 		return image, err
 	}
 	if _, err := decode.Format(image); errors.Is(err, decode.ErrNotImage) { // whose text has bytes of it

@@ -123,6 +123,17 @@ func TestOpenAILongTexts(t *testing.T) {
 		400, "invalid_request_error", "invalid_request", "input[1]", "more than the 77 tokens")
 }
 
+// TestOpenAITextsHaveNoLimitOfPrompts: server.max_prompt_bytes refuses prompts, and must not cut texts, of which nobody would know.
+func TestOpenAITextsHaveNoLimitOfPrompts(t *testing.T) {
+	s := serve(t, func(c *Config, svc *Service) { svc.Compat, c.MaxPromptBytes = compat.All(), 4 })
+	for _, truncate := range []string{"true", "false"} {
+		r := s.post(t, "/v1/embeddings", `{"input":"a cat beside a dog","truncate":`+truncate+`}`)
+		if wantVectors(t, r, false, 7, "a cat beside a dog"); r.header.Get("X-Clip-Truncated") != "" {
+			t.Errorf("%q cut", r.header.Get("X-Clip-Truncated"))
+		}
+	}
+}
+
 // TestOpenAIManyItems is the most that a request may have, in an answer that is sent as a stream.
 func TestOpenAIManyItems(t *testing.T) {
 	s := speaking(t, nil)

@@ -32,7 +32,8 @@ const (
 func newUpstreamClient() *http.Client {
 	return &http.Client{
 		Transport: &http.Transport{
-			DialContext:            (&net.Dialer{Timeout: upstreamDial}).DialContext, // also: no proxy
+			Proxy:                  nil, // whatever the environment says
+			DialContext:            (&net.Dialer{Timeout: upstreamDial}).DialContext,
 			TLSHandshakeTimeout:    upstreamDial,
 			MaxResponseHeaderBytes: upstreamHeader,
 			DisableKeepAlives:      true,

@@ -4,7 +4,6 @@ import (
 	"strconv"
 
 	"hailoclip/api/rawjson"
-	"hailoclip/stages"
 )
 
 // clipAsService is the HTTP interface of Jina's clip-as-service 0.8. Its vectors are not of unit length; ours are.
@@ -37,18 +36,21 @@ func clipDocuments(a *Ask, b *Body) error {
 			return err
 		}
 	}
-	return a.clip(endpoint, b.Data)
+	return a.clip(endpoint, b)
 }
 
-func clipRank(a *Ask, b *Body) error { return a.clip("/rank", b.Data) }
+func clipRank(a *Ask, b *Body) error { return a.clip("/rank", b) }
 
-func (a *Ask) clip(endpoint string, data rawjson.Raw) (err error) {
+func (a *Ask) clip(endpoint string, b *Body) (err error) {
+	if err := a.model(b.Model); err != nil { // which its own clients do not send
+		return err
+	}
 	c := &clipAnswer{endpoint: endpoint}
 	a.Extra = c
-	if rawjson.Elements(data) == 0 {
+	if rawjson.Elements(b.Data) == 0 {
 		return fault("data", "'data' must be an array of at least one document")
 	}
-	c.documents, err = a.clipItems("data", data, endpoint == "/rank")
+	c.documents, err = a.clipItems("data", b.Data, endpoint == "/rank")
 	return err
 }
 
@@ -107,13 +109,7 @@ func writeClip(b []byte, a *Ask, r *Result) []byte {
 			b = append(b, "null}"...)
 			continue
 		}
-		var rows []float32
-		for _, v := range vectors[1:] {
-			rows = append(rows, v.Embedding...)
-		}
-		ranked, _ := stages.Rank(vectors[0].Embedding, &stages.Labels{N: len(d.matches), Rows: rows},
-			stages.Scoring{LogitScale: a.Service.LogitScale, TopK: len(d.matches)}, nil)
-		for rank, m := range ranked {
+		for rank, m := range a.Service.rank(vectors) {
 			b = append(b, "[,"[min(rank, 1)])
 			b = a.appendDocument(b, &d.matches[m.Label], r, at-len(d.matches)+m.Label)
 			b = rawjson.AppendFloat(append(b, `,"scores":{"clip_score":{"value":`...), m.Probability)

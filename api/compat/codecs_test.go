@@ -172,6 +172,7 @@ func TestCodecsRefuse(t *testing.T) {
 		{dialect: &ollama, path: "/api/embed", body: `{"input":[` + many + `]}`, param: "input", text: "2049, at most 2048"},
 		{dialect: &ollama, path: "/api/embed", body: `{"model":"llama3:latest","input":"x"}`, param: "model", text: "model 'llama3:latest' not found", isModel: true},
 		{dialect: &ollama, path: "/api/embed", body: `{"model":"clip-vit-b-32:v2","input":null}`, param: "model", text: "model 'clip-vit-b-32:v2' not found", isModel: true},
+		{dialect: &ollama, path: "/api/embed", body: `{"model":":latest","input":"x"}`, param: "model", text: "model ':latest' not found", isModel: true},
 		{dialect: &ollama, path: "/api/embed", body: `{"model":7}`, param: "model", text: "must be a string"},
 		{dialect: &ollama, path: "/api/embed", body: `{"input":"x","dimensions":256}`, param: "dimensions", text: "must be 2"},
 		{dialect: &ollama, path: "/api/embed", body: `{"input":"x","truncate":"maybe"}`, param: "truncate", text: "must be true"},

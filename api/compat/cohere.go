@@ -115,8 +115,3 @@ func appendCohere(b []byte, a *Ask, r *Result, version string) []byte {
 	b = strconv.AppendInt(append(b, `,"images":`...), int64(images), 10)
 	return append(b, "}}}"...)
 }
-
-// failMessage is the error of those that have {"message":"..."}.
-func failMessage(b []byte, f *Failure) []byte {
-	return append(rawjson.AppendString(append(b, `{"message":`...), f.Text), '}')
-}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"time"
 
 	"hailoclip/api/rawjson"
@@ -64,28 +63,6 @@ type Ask struct {
 	Forward bool
 }
 
-// Item is a text or an image.
-type Item struct {
-	Text  string // not looked at where one of the others is set
-	Image []byte // a JSON string: the image in base64, with a data URI's prefix or not
-	File  []byte // the image itself
-	URL   []byte // a JSON string: where the image is
-
-	field string // of the request
-	at    int    // its number there; below 0: it is no list
-}
-
-// Name is how messages call the item, such as "input[3]".
-func (i *Item) Name() string {
-	if i.at < 0 {
-		return i.field
-	}
-	return i.field + "[" + strconv.Itoa(i.at) + "]"
-}
-
-// IsText says that the item is a text.
-func (i *Item) IsText() bool { return i.Image == nil && i.File == nil && i.URL == nil }
-
 // Result is what the engine has made of the items.
 type Result struct {
 	Vectors []Vector // of each item
@@ -97,7 +74,6 @@ type Result struct {
 type Vector struct {
 	Embedding []float32 // of unit length
 	Tokens    int       // of a text, start and end included, as far as the model reads it; 0: of an image
-	Truncated bool      // the text is longer than that
 	Format    string    // of an image: "jpeg", "png", "webp", "gif", "bmp" or "tiff"
 	Width     int       // of an image in pixels, as it is stored; likewise Height
 	Height    int
@@ -141,6 +117,11 @@ func (s *Service) Named(name string) bool {
 	return name == "" || name == s.Model || slices.Contains(s.Aliases, name)
 }
 
+// noModel is the error for a name that is not the model's.
+func (s *Service) noModel(name string) error {
+	return &Fault{Kind: ErrModel, Param: "model", Text: fmt.Sprintf("The model %.128q does not exist: this service runs %s", name, s.Model)}
+}
+
 // Reply is the answer of Route.Get.
 type Reply struct {
 	Status int    // 0: 200
@@ -160,7 +141,6 @@ type Failure struct {
 // What can be wrong with a request, see Fault.
 var (
 	ErrRequest = errors.New("invalid request")
-	ErrImage   = errors.New("invalid image")
 	ErrModel   = errors.New("no such model") // it is not the one that runs
 
 	ErrUnavailable = errors.New("not available") // nothing is wrong with the request
@@ -198,25 +178,5 @@ func (a *Ask) named(name string) error {
 	if a.Service.Named(name) {
 		return nil
 	}
-	return &Fault{Kind: ErrModel, Param: "model", Text: fmt.Sprintf("The model %.128q does not exist: this service runs %s", name, a.Service.Model)}
-}
-
-// appendVector appends an embedding as the request wants it.
-func (a *Ask) appendVector(b []byte, embedding []float32) []byte {
-	if a.Base64 {
-		return rawjson.AppendBase64(b, embedding)
-	}
-	return rawjson.AppendNumbers(b, embedding)
-}
-
-// appendVectors appends an array of the embeddings of all items.
-func (a *Ask) appendVectors(b []byte, r *Result) []byte {
-	b = append(b, '[')
-	for i := range r.Vectors {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = a.appendVector(b, r.Vectors[i].Embedding)
-	}
-	return append(b, ']')
+	return a.Service.noModel(name)
 }

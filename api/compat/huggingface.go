@@ -4,7 +4,6 @@ import (
 	"strings"
 
 	"hailoclip/api/rawjson"
-	"hailoclip/stages"
 )
 
 // huggingFace is the interface of an inference endpoint of Hugging Face, for the tasks zero-shot-image-classification,
@@ -35,9 +34,9 @@ func hfInputs(a *Ask, b *Body) error {
 	if rawjson.Given(b.Parameters) && !rawjson.Fields(b.Parameters, &parameters) {
 		return fault("parameters", "'parameters' must be an object")
 	}
-	labels := either(parameters.Labels, parameters.LabelsJS)
+	labels := firstGiven(parameters.Labels, parameters.LabelsJS)
 	if rawjson.Given(labels) {
-		b.Inputs = either(b.Inputs, b.Image) // of older clients in Python
+		b.Inputs = firstGiven(b.Inputs, b.Image) // of older clients in Python
 	}
 	var sent struct{ Image, Sentences rawjson.Raw }
 	isObject := rawjson.Fields(b.Inputs, &sent)
@@ -119,19 +118,6 @@ func writeLabels(b []byte, a *Ask, r *Result, labels []string) []byte {
 		b = append(rawjson.AppendFloat(append(b, `,"score":`...), m.Probability), '}')
 	}
 	return append(b, ']')
-}
-
-// rank compares the first vector with the others, of which there is one at least: their cosines, and the softmax of these with the
-// model's factor, the best first.
-func (s *Service) rank(vectors []Vector) []stages.Match {
-	first, others := vectors[0].Embedding, vectors[1:]
-	rows := make([]float32, 0, len(others)*len(first))
-	for i := range others {
-		rows = append(rows, others[i].Embedding...)
-	}
-	labels := stages.Labels{N: len(others), Rows: rows}
-	matches, _ := stages.Rank(first, &labels, stages.Scoring{LogitScale: s.LogitScale, TopK: len(others)}, nil)
-	return matches
 }
 
 // failHF keeps clear of 503, which the client in JavaScript repeats at once and for ever.

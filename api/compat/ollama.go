@@ -43,7 +43,7 @@ func ollamaModel(a *Ask, b *Body) error {
 		}
 		name = cmp.Or(sent, name)
 	}
-	if !a.Service.Named(name) && !a.Service.Named(strings.TrimSuffix(name, ollamaTag)) {
+	if plain := strings.TrimSuffix(name, ollamaTag); plain == "" || !a.Service.Named(name) && !a.Service.Named(plain) {
 		return &Fault{Kind: ErrModel, Param: "model", Text: fmt.Sprintf("model '%.128s' not found", name)}
 	}
 	a.Extra = name
@@ -90,7 +90,7 @@ func (a *Ask) ollamaText(item Item, raw rawjson.Raw) error {
 	case raw[0] != '"':
 		return fault(item.Name(), "invalid input type")
 	case isDataURI(raw):
-		return a.item(item.field, item.at, raw, false)
+		return a.item(item, raw, false)
 	}
 	return a.anyText(item, raw)
 }
@@ -122,7 +122,7 @@ func writeOllamaShow(b []byte, a *Ask, _ *Result) []byte {
 func ollamaTags(s *Service, _ string) (Reply, error) {
 	digest := sha256.Sum256([]byte(s.Model)) // there is no file of Ollama's; programs show its beginning
 	b := []byte(`{"models":[`)
-	for i, name := range append([]string{s.Model}, s.Aliases...) {
+	for i, name := range s.names() {
 		if i > 0 {
 			b = append(b, ',')
 		}

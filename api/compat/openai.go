@@ -1,7 +1,6 @@
 package compat
 
 import (
-	"fmt"
 	"strconv"
 	"time"
 
@@ -34,17 +33,7 @@ func imageEmbeddings(a *Ask, b *Body) error {
 }
 
 func writeOpenAI(b []byte, a *Ask, r *Result) []byte {
-	b = append(b, `{"object":"list","data":[`...)
-	for i := range r.Vectors {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = append(b, `{"object":"embedding","index":`...)
-		b = strconv.AppendInt(b, int64(i), 10)
-		b = a.appendVector(append(b, `,"embedding":`...), r.Vectors[i].Embedding)
-		b = append(b, '}')
-	}
-	b = rawjson.AppendString(append(b, `],"model":`...), a.Service.Model)
+	b = a.appendEmbeddings(b, r)
 	b = append(b, `,"usage":{"prompt_tokens":`...)
 	b = strconv.AppendInt(b, int64(r.Tokens()), 10)
 	b = append(b, `,"total_tokens":`...)
@@ -67,7 +56,7 @@ func openAIModels(s *Service, _ string) (Reply, error) {
 
 func openAIModel(s *Service, id string) (Reply, error) {
 	if id == "" || !s.Named(id) {
-		return Reply{}, &Fault{Kind: ErrModel, Param: "model", Text: fmt.Sprintf("The model %.128q does not exist", id)}
+		return Reply{}, s.noModel(id)
 	}
 	return Reply{Body: appendOpenAIModel(nil, s, id)}, nil
 }

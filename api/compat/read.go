@@ -34,7 +34,7 @@ type Body struct {
 	EmbeddingTypes  rawjson.Raw `json:"embedding_types"`
 	OutputDtype     rawjson.Raw `json:"output_dtype"`
 
-	Truncate, Truncation, Parameters, Options, Data rawjson.Raw
+	Truncate, Truncation, Parameters, Data rawjson.Raw
 
 	// Of vLLM.
 	TruncateTokens rawjson.Raw `json:"truncate_prompt_tokens"`
@@ -80,7 +80,7 @@ func (a *Ask) options(b *Body) error {
 		{"encoding_type", b.EncodingType, (*Ask).encoding}, {"embedding_type", b.EmbeddingType, (*Ask).encoding},
 		{"truncate", b.Truncate, (*Ask).truncation}, {"truncation", b.Truncation, (*Ask).truncation},
 		{"truncate_prompt_tokens", b.TruncateTokens, (*Ask).truncateTokens},
-		{"embed_dtype", b.EmbedDtype, (*Ask).embedDtype}, {"output_dtype", b.OutputDtype, (*Ask).outputDtype}, {"endianness", b.Endianness, (*Ask).endianness},
+		{"embed_dtype", b.EmbedDtype, isFloat32}, {"output_dtype", b.OutputDtype, isFloat}, {"endianness", b.Endianness, isLittleEnd},
 	} {
 		if rawjson.Given(f.raw) {
 			if err := f.read(a, f.name, f.raw); err != nil {
@@ -139,20 +139,19 @@ func choice(name string, raw rawjson.Raw, values ...string) (string, error) {
 	return value, nil
 }
 
-// dtype and endianness refuse any numbers but those that base64 has.
-func (a *Ask) outputDtype(name string, raw rawjson.Raw) error {
-	_, err := choice(name, raw, "float")
-	return err
-}
+// Vectors are float32, in base64 little-endian: other kinds of numbers are refused.
+var (
+	isFloat     = only("float")
+	isFloat32   = only("float32")
+	isLittleEnd = only("native", "little")
+)
 
-func (a *Ask) embedDtype(name string, raw rawjson.Raw) error {
-	_, err := choice(name, raw, "float32")
-	return err
-}
-
-func (a *Ask) endianness(name string, raw rawjson.Raw) error {
-	_, err := choice(name, raw, "native", "little")
-	return err
+// only reads a string that changes nothing: one of the values.
+func only(values ...string) func(a *Ask, name string, raw rawjson.Raw) error {
+	return func(_ *Ask, name string, raw rawjson.Raw) error {
+		_, err := choice(name, raw, values...)
+		return err
+	}
 }
 
 // items reads the texts and images of a body, in whichever field they are: the first one that is there, in the order below. Others
@@ -201,235 +200,39 @@ func (a *Ask) textsAndImages(b *Body) error {
 	return nil
 }
 
-// list adds the item that a field has, or the array of at least one, of which each may have any known form. Strings are images,
-// which means base64 or an address, if images says so or if they are data URIs of images, and otherwise texts. In the field "texts"
-// they are always texts. raw must not be empty.
-func (a *Ask) list(field string, raw rawjson.Raw, images bool) error {
-	if raw[0] != '[' || isTokens(raw) {
-		return a.item(field, -1, raw, images)
+// inputs reads items that are in the field of that name.
+func inputs(a *Ask, b *Body) error {
+	if !rawjson.Given(b.Inputs) {
+		return fault("inputs", "Missing 'inputs'")
 	}
-	n := rawjson.Elements(raw)
-	if n == 0 {
-		return fault(field, "'%s' is empty", field)
+	if err := a.options(b); err != nil {
+		return err
 	}
-	if n += len(a.Items); n > MaxItems {
+	return a.list("inputs", b.Inputs, false)
+}
+
+// array calls do for each element of a field that is an array, which may be empty or missing.
+func (a *Ask) array(field string, raw rawjson.Raw, do func(Item, rawjson.Raw) error) error {
+	if !rawjson.Given(raw) {
+		return nil
+	}
+	if raw[0] != '[' {
+		return fault(field, "'%s' must be an array", field)
+	}
+	more := rawjson.Elements(raw)
+	if n := len(a.Items) + more; n > MaxItems {
 		return fault(field, "Too many items in '%s': %d, at most %d are allowed", field, n, MaxItems)
 	}
-	a.Items = slices.Grow(a.Items, n-len(a.Items))
-	return each(raw, func(at int, element rawjson.Raw) error { return a.item(field, at, element, images) })
+	a.Items = slices.Grow(a.Items, more)
+	return each(raw, func(at int, element rawjson.Raw) error { return do(Item{field: field, at: at}, element) })
 }
 
-// item adds what one element of a field has, see list. at is its number, below 0 where the field has no array.
-func (a *Ask) item(field string, at int, raw rawjson.Raw, images bool) error {
-	a.Items = append(a.Items, Item{field: field, at: at})
-	item := &a.Items[len(a.Items)-1]
-	switch {
-	case raw[0] == '"' && (images || field != "texts" && isDataURI(raw)):
-		return item.image(raw)
-	case raw[0] == '"':
-		return item.text(raw)
-	case raw[0] == '{':
-		return item.object(raw)
-	case isNumber(raw[0]), isTokens(raw):
-		return fault(field, "'%s' has tokens (numbers): send texts. LangChain's OpenAIEmbeddings does with check_embedding_ctx_length=False", field)
+// firstGiven returns the first of two fields that is given, else other: clients send one of them.
+func firstGiven(raw, other rawjson.Raw) rawjson.Raw {
+	if rawjson.Given(raw) {
+		return raw
 	}
-	return fault(item.Name(), "'%s' must be a string, or an object with a text or an image", item.Name())
-}
-
-// messages adds one item: the content of the last message of the user.
-func (a *Ask) messages(raw rawjson.Raw) error {
-	item, content := Item{field: "messages"}, rawjson.Raw(nil)
-	if n := rawjson.Elements(raw); n == 0 || n > MaxItems {
-		return fault("messages", "'messages' must be an array of 1 to %d messages", MaxItems)
-	}
-	err := each(raw, func(at int, element rawjson.Raw) error {
-		var o object
-		if !rawjson.Fields(element, &o) {
-			return fault("messages", "messages[%d] is no object", at)
-		}
-		if role, _ := text(o.Role); role == "user" && rawjson.Given(o.Content) {
-			item.at, content = at, o.Content
-		}
-		return nil
-	})
-	if err == nil && content == nil {
-		err = fault("messages", "'messages' has no message of the user with a content")
-	}
-	if err == nil {
-		err = item.content(content)
-	}
-	if err == nil {
-		a.Items = append(a.Items, item)
-	}
-	return err
-}
-
-// object is an item, a part of one, or a message. Its fields lie in the body.
-type object struct {
-	Role, Content, Text, Image, URL, Bytes rawjson.Raw
-
-	ImageBase64 rawjson.Raw `json:"image_base64"`
-	ImageURL    rawjson.Raw `json:"image_url"`
-	Prompt      rawjson.Raw `json:"prompt_string"`
-	Media       rawjson.Raw `json:"multimodal_data"`
-}
-
-// object takes a JSON object: a text or an image, under one of the names that systems have for them, or parts.
-func (i *Item) object(raw rawjson.Raw) error {
-	var o object
-	switch {
-	case !rawjson.Fields(raw, &o):
-		return fault(i.Name(), "'%s' is no object that can be read", i.Name())
-	case rawjson.Given(o.Content):
-		return i.content(o.Content)
-	}
-	if err := i.part(&o); err != nil {
-		return err
-	}
-	return i.either()
-}
-
-// content takes a text, or an array of parts, which are texts and at most one image.
-func (i *Item) content(raw rawjson.Raw) error {
-	switch {
-	case isDataURI(raw):
-		return i.image(raw)
-	case raw[0] != '[':
-		return i.text(raw)
-	}
-	field := i.Name() + ".content"
-	if n := rawjson.Elements(raw); n > MaxItems {
-		return fault(field, "Too many parts in '%s': %d, at most %d are allowed", field, n, MaxItems)
-	}
-	var texts []string
-	err := each(raw, func(at int, element rawjson.Raw) (err error) {
-		p := Item{field: field, at: at}
-		var o object
-		switch {
-		case isDataURI(element):
-			err = p.image(element)
-		case element[0] == '"':
-			err = p.string(element)
-		case rawjson.Fields(element, &o):
-			err = p.part(&o)
-		default:
-			err = fault(p.Name(), "'%s' must be a string, or an object with a text or an image", p.Name())
-		}
-		switch {
-		case err != nil:
-			return err
-		case p.Text != "":
-			texts = append(texts, p.Text)
-		}
-		if p.IsText() {
-			return nil
-		} else if !i.IsText() {
-			return fault(i.Name(), "'%s' has several images: a vector is of one", i.Name())
-		}
-		i.Image, i.URL = p.Image, p.URL
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	i.Text = shorten(strings.Join(texts, "\n"))
-	return i.either()
-}
-
-// part takes the text and the image that an object has, of which it must have one at least.
-func (i *Item) part(o *object) error {
-	found := false
-	for _, f := range [...]struct {
-		raw  rawjson.Raw
-		take func(*Item, rawjson.Raw) error
-	}{
-		{o.Text, (*Item).string}, {o.Prompt, (*Item).prompt}, {o.Image, (*Item).image}, {o.URL, (*Item).image},
-		{o.Bytes, (*Item).image}, {o.ImageBase64, (*Item).image}, {o.ImageURL, (*Item).image}, {o.Media, (*Item).media},
-	} {
-		if !rawjson.Given(f.raw) {
-			continue
-		}
-		found = true
-		if err := f.take(i, f.raw); err != nil {
-			return err
-		}
-	}
-	if !found {
-		return fault(i.Name(), "'%s' has neither 'text' nor 'image'", i.Name())
-	}
-	return nil
-}
-
-// either checks that the item is a text or an image, and not both. White space beside an image is no text.
-func (i *Item) either() error {
-	switch blank := strings.TrimSpace(i.Text) == ""; {
-	case i.IsText() && blank:
-		return fault(i.Name(), "'%s' must be a text that is not empty", i.Name())
-	case !i.IsText() && !blank:
-		return fault(i.Name(), "'%s' has a text and an image: the model makes a vector of one of them, send two items", i.Name())
-	case !i.IsText():
-		i.Text = ""
-	}
-	return nil
-}
-
-// text takes a JSON string, which must not be blank, for the item's text.
-func (i *Item) text(raw rawjson.Raw) error {
-	if err := i.string(raw); err != nil {
-		return err
-	}
-	return i.either()
-}
-
-// string takes a JSON string for the item's text.
-func (i *Item) string(raw rawjson.Raw) error {
-	var ok bool
-	if i.Text, ok = text(raw); !ok {
-		return fault(i.Name(), "'%s' must be a string that is not empty", i.Name())
-	}
-	if bytes.IndexByte(raw, '\\') < 0 {
-		return nil
-	}
-	if half := rawjson.HalfCharacter(string(raw)); half != "" {
-		return fault(i.Name(), "'%s' has %s, which is half of a character", i.Name(), half)
-	}
-	return nil
-}
-
-// prompt takes a JSON string with llama.cpp's markers for the item's text.
-func (i *Item) prompt(raw rawjson.Raw) error {
-	err := i.string(raw)
-	i.Text = strings.ReplaceAll(i.Text, Marker, "")
-	return err
-}
-
-// media takes llama.cpp's array of images, of which there may be one.
-func (i *Item) media(raw rawjson.Raw) error {
-	if n := rawjson.Elements(raw); raw[0] != '[' || n > 1 {
-		return fault(i.Name(), "'%s' must have an array of one image in 'multimodal_data': a vector is of one", i.Name())
-	}
-	return each(raw, func(_ int, element rawjson.Raw) error { return i.image(element) })
-}
-
-// image takes a JSON string for the item's image: its address, or its bytes in base64. It may be in an object with "url".
-func (i *Item) image(raw rawjson.Raw) error {
-	if raw[0] == '{' {
-		var o object
-		if rawjson.Fields(raw, &o) && len(o.URL) > 0 {
-			raw = o.URL
-		}
-	}
-	switch {
-	case raw[0] != '"':
-		return fault(i.Name(), "'%s' must have its image as a string", i.Name())
-	case !i.IsText():
-		return fault(i.Name(), "'%s' has several images: a vector is of one", i.Name())
-	case isURL(raw):
-		i.URL = raw
-	default:
-		i.Image = raw
-	}
-	return nil
+	return other
 }
 
 // each calls do with each element of a JSON array, until there is an error.

@@ -18,17 +18,6 @@ var tei = Dialect{
 	Fail: failTEI,
 }
 
-// inputs reads items that are in the field of that name.
-func inputs(a *Ask, b *Body) error {
-	if !rawjson.Given(b.Inputs) {
-		return fault("inputs", "Missing 'inputs'")
-	}
-	if err := a.options(b); err != nil {
-		return err
-	}
-	return a.list("inputs", b.Inputs, false)
-}
-
 // similarity reads a sentence and those that it is compared with.
 func similarity(a *Ask, b *Body) error {
 	var sent struct {
@@ -48,25 +37,17 @@ func similarity(a *Ask, b *Body) error {
 			return err
 		}
 	}
-	source := either(sent.Source, sent.SourceJS)
+	source := firstGiven(sent.Source, sent.SourceJS)
 	if len(source) == 0 || source[0] == '[' {
 		return fault("inputs.source_sentence", "'inputs.source_sentence' must be a string")
 	}
-	if err := a.item("inputs.source_sentence", -1, source, false); err != nil {
+	if err := a.item(Item{field: "inputs.source_sentence", at: -1}, source, false); err != nil {
 		return err
 	}
 	if len(sent.Sentences) == 0 || sent.Sentences[0] != '[' {
 		return fault("inputs.sentences", "'inputs.sentences' must be an array of strings")
 	}
 	return a.list("inputs.sentences", sent.Sentences, false)
-}
-
-// either returns the first of two fields, of which clients send one.
-func either(raw, other rawjson.Raw) rawjson.Raw {
-	if rawjson.Given(raw) {
-		return raw
-	}
-	return other
 }
 
 func writeVectors(b []byte, a *Ask, r *Result) []byte { return a.appendVectors(b, r) }

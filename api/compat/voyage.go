@@ -2,8 +2,6 @@ package compat
 
 import (
 	"strconv"
-
-	"hailoclip/api/rawjson"
 )
 
 // voyage is the multimodal interface of Voyage. Its /v1/embeddings is OpenAI's.
@@ -14,18 +12,11 @@ var voyage = Dialect{
 }
 
 func writeVoyage(b []byte, a *Ask, r *Result) []byte {
-	b = append(b, `{"object":"list","data":[`...)
 	pixels := 0
 	for i := range r.Vectors {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		v := &r.Vectors[i]
-		pixels += v.Width * v.Height
-		b = strconv.AppendInt(append(b, `{"object":"embedding","index":`...), int64(i), 10)
-		b = append(a.appendVector(append(b, `,"embedding":`...), v.Embedding), '}')
+		pixels += r.Vectors[i].Width * r.Vectors[i].Height
 	}
-	b = rawjson.AppendString(append(b, `],"model":`...), a.Service.Model)
+	b = a.appendEmbeddings(b, r)
 	b = strconv.AppendInt(append(b, `,"usage":{"text_tokens":`...), int64(r.Tokens()), 10)
 	b = strconv.AppendInt(append(b, `,"image_pixels":`...), int64(pixels), 10)
 	b = strconv.AppendInt(append(b, `,"total_tokens":`...), int64(r.Tokens()), 10)
