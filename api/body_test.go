@@ -13,6 +13,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"hailoclip/pipeline/fair"
 	"hailoclip/stages/clip"
 )
 
@@ -98,8 +99,9 @@ func TestBodyMemoryComesBack(t *testing.T) {
 // TestLargeBodiesTakeTurns has a large body wait while others are being unpacked, until its deadline, and no small one.
 func TestLargeBodiesTakeTurns(t *testing.T) {
 	s := serve(t, func(c *Config, _ *Service) { c.MaxBodyBytes, c.MaxBodyMemoryBytes = 4<<20, 16<<20 })
-	for range cap(s.unpacking) {
-		s.unpacking <- struct{}{}
+	var taken []func()
+	for range spared() {
+		taken = append(taken, must(s.unpacking.Take(t.Context(), fair.Caller{Address: "another"})))
 	}
 	large := strings.Repeat(" ", largeBody) + classifyBody(goodImage, "", "x")
 	post := func(body, header string) reply {
@@ -107,10 +109,44 @@ func TestLargeBodiesTakeTurns(t *testing.T) {
 	}
 	post(large, headerTimeout+": 20\r\n").wantError(t, 504, "deadline_exceeded", "")
 	post(classifyBody(goodImage, "", "x"), "").wantOK(t)
-	<-s.unpacking
+	taken[0]()
 	post(large, "").wantOK(t)
-	for len(s.unpacking) > 0 {
-		<-s.unpacking
+	for _, done := range taken[1:] {
+		done()
+	}
+}
+
+// TestLargeBodiesOfOneCaller: who has had its turn for long comes after others, however many more it has sent before them.
+func TestLargeBodiesOfOneCaller(t *testing.T) {
+	s := serve(t, func(c *Config, _ *Service) { c.MaxBodyBytes, c.MaxBodyMemoryBytes = 4<<20, 64<<20 })
+	var taken []func()
+	for range spared() {
+		taken = append(taken, must(s.unpacking.Take(t.Context(), fair.Caller{Address: "127.0.0.1"})))
+	}
+	order := make(chan string, 9)
+	ask := func(ip, prompt string) {
+		c := s.sendFrom(t, ip, posted(strings.Repeat(" ", largeBody)+classifyBody(goodImage, "", prompt), "Connection: close\r\n"))
+		inside := s.unpacking.Len() + 1
+		go func() {
+			only(t, c).wantOK(t)
+			order <- ip
+		}()
+		until(t, func() bool { return s.unpacking.Len() == inside })
+	}
+	for i := range 8 {
+		ask("127.0.0.1", fmt.Sprint("greedy ", i))
+	}
+	ask("127.0.0.2", "other")
+	taken[0]()
+	var all []string
+	for range 9 {
+		all = append(all, <-order)
+	}
+	for _, done := range taken[1:] {
+		done()
+	}
+	if all[8] == "127.0.0.2" {
+		t.Errorf("answered in the order %v", all)
 	}
 }
 

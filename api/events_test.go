@@ -305,7 +305,7 @@ func TestLargeLists(t *testing.T) {
 	if r := s.do(t, "GET", "/v1/streams", ""); r.status != 200 || len(r.body) > 2*(len(text)+1000) || !strings.Contains(string(r.body), "<&><&>") {
 		t.Errorf("%d: %d bytes for two of %d", r.status, len(r.body), len(text))
 	}
-	for range cap(s.unpacking) {
+	for range spared() {
 		defer must(s.telling.Take(t.Context(), fair.Caller{}))()
 	}
 	for _, path := range []string{"/v1/streams", "/v1/streams/s0/events"} {

@@ -270,17 +270,16 @@ func (r *request) unpack(read func(*request) error) error {
 // largeBody is the size from which JSON is read in turn: it and its base64 take milliseconds.
 const largeBody = 1 << 20
 
-// inTurn has large bodies wait, until the deadline, for the right to be read, so that they do not take every processor at a
-// time: who has a small one, or asks for /health, is answered meanwhile.
+// inTurn has large bodies wait, until the deadline, for their caller's turn to be read, so that they do not take every processor at
+// a time: who has a small one, or asks for /health, is answered meanwhile, and who has one that takes seconds comes after others.
 func inTurn(read func(*request) error) func(*request) error {
 	return func(r *request) error {
 		if len(r.body) >= largeBody {
-			select {
-			case r.server.unpacking <- struct{}{}:
-				defer func() { <-r.server.unpacking }()
-			case <-r.work.Done():
+			done, err := r.server.unpacking.Take(r.work, r.caller)
+			if err != nil {
 				return pipeline.Late(r.work)
 			}
+			defer done()
 		}
 		return read(r)
 	}

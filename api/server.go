@@ -83,7 +83,7 @@ type Server struct {
 	bodies    *Memory
 	lents     sync.Pool // of *lent
 	fetcher   *fetcher
-	unpacking chan struct{}   // has a value for each large body that is being read
+	unpacking *fair.Turns     // to read a large body
 	telling   *fair.Turns     // to read a prompt set, which may be large, and to make JSON of it
 	trials    *fair.Turns     // to evaluate a prompt set: a thousand images by a thousand labels take tens of MB
 	matching  *fair.Turns     // to classify a batch with very many matches, which are kept until all are there
@@ -101,6 +101,9 @@ type Server struct {
 	mu        sync.Mutex
 	listeners []*listener
 }
+
+// spared is how many processors what takes long may have: all but one, where there are several.
+func spared() int { return max(runtime.GOMAXPROCS(0)-1, 1) }
 
 // New returns a server that is not serving yet.
 func New(cfg Config, svc Service) (*Server, error) {
@@ -121,8 +124,8 @@ func New(cfg Config, svc Service) (*Server, error) {
 	s.live, s.endLive = context.WithCancel(s.base)
 	s.quiet, s.endQuiet = context.WithCancel(s.base)
 	s.pingEvery, s.heartbeat = 20*time.Second, 15*time.Second
-	s.unpacking = make(chan struct{}, max(runtime.GOMAXPROCS(0)-1, 1))
-	s.telling, s.trials, s.matching = fair.NewTurns(cap(s.unpacking)), fair.NewTurns(trialsAtOnce), fair.NewTurns(matchingAtOnce)
+	s.unpacking, s.telling = fair.NewTurns(spared()), fair.NewTurns(spared())
+	s.trials, s.matching = fair.NewTurns(trialsAtOnce), fair.NewTurns(matchingAtOnce)
 	s.fetcher = newFetcher(svc.Allowed)
 	s.requests.New = func() any {
 		r := &request{server: s, scratch: new([scratchBytes]byte)}

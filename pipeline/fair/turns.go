@@ -45,10 +45,13 @@ func (t *Turns) Take(ctx context.Context, c Caller) (done func(), err error) {
 }
 
 // Waiting says whether somebody waits.
-func (t *Turns) Waiting() bool {
+func (t *Turns) Waiting() bool { return t.Len() > 0 }
+
+// Len is how many wait.
+func (t *Turns) Len() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.waiting.Len() > 0
+	return t.waiting.Len()
 }
 
 func (t *Turns) since(c Caller, start time.Time) func() {
