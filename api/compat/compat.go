@@ -1,6 +1,7 @@
-// Package compat speaks the interfaces of other systems whose clients ask a CLIP server for vectors: codecs only, one file a system.
-// A codec reads a request into an Ask, a list of texts and images with options, and writes the Result that the server has of the
-// engine. It knows neither HTTP nor the engine.
+// Package compat speaks the interfaces of other systems whose clients ask a CLIP server for vectors: a codec for each, in a file of its
+// own. A codec reads a request into an Ask, a list of texts and images with options, and writes the Result that the server has of the
+// engine; HTTP is the server's business, too. What codecs share: the readers of JSON bodies (read.go) and of items in any of their
+// forms (item.go), and what answers have in common (write.go).
 package compat
 
 import (
