@@ -17,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"hailoclip/api/compat"
 	"hailoclip/hailo"
 	"hailoclip/stages/clip"
 
@@ -95,7 +94,7 @@ func (free) EncodeImages(_ context.Context, frames []*hailo.Frame) error {
 func handlerOnly(t testing.TB) *Server {
 	t.Helper()
 	return newService(t, func(c *Config, svc *Service) {
-		c.MaxBodyBytes, svc.Compat, svc.Log = 16<<20, compat.All(), slog.New(slog.NewTextHandler(io.Discard, nil))
+		c.MaxBodyBytes, svc.Compat, svc.Log = 16<<20, allDialects(), slog.New(slog.NewTextHandler(io.Discard, nil))
 		svc.Engine = testEngine(t, newDevice(), func(_ *clip.Config, p *clip.Parts) { p.Images = free{newDevice()} })
 	}).Server
 }

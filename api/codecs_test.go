@@ -13,7 +13,7 @@ import (
 )
 
 // spoken has every dialect on.
-func spoken(_ *Config, svc *Service) { svc.Compat = compat.All() }
+func spoken(_ *Config, svc *Service) { svc.Compat = allDialects() }
 
 // TestZeroShotIsClassify: the task of Hugging Face gives the probabilities of /v1/classify.
 func TestZeroShotIsClassify(t *testing.T) {

@@ -7,13 +7,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"hailoclip/api/compat"
 )
 
 // aliased gives the model the name that OpenAI's has elsewhere.
 func aliased(_ *Config, svc *Service) {
-	svc.Compat = compat.All()
+	svc.Compat = allDialects()
 	svc.Compat.Aliases = []string{"ViT-B-32__openai"}
 }
 

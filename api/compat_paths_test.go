@@ -128,7 +128,7 @@ func switched(c *compat.Config, name string, on bool) bool {
 func TestCompatSwitches(t *testing.T) {
 	s := serve(t, nil)
 	apply := func(change func(*compat.Config)) {
-		c := compat.All()
+		c := allDialects()
 		change(&c)
 		s.Apply(s.cfg, c, time.Minute, time.Minute)
 	}
@@ -167,7 +167,7 @@ func TestCompatSwitches(t *testing.T) {
 		}
 		only := compat.Config{}
 		for _, on := range []bool{true, false} { // alone, and all the others
-			c := compat.All()
+			c := allDialects()
 			if !switched(&only, d.Name, true) || !switched(&c, d.Name, false) {
 				t.Fatalf("there is no setting compat.%s", d.Name)
 			}

@@ -35,7 +35,7 @@ func asNode(parts ...string) (contentType, body string) {
 
 // speaksAll has a service speak all dialects, under Immich's name of a model.
 func speaksAll(_ *Config, svc *Service) {
-	svc.Compat = compat.All()
+	svc.Compat = allDialects()
 	svc.Compat.Aliases = []string{immichModel, "openai/clip"}
 }
 

@@ -20,7 +20,7 @@ import (
 func speaking(t testing.TB, change func(*compat.Config)) *service {
 	t.Helper()
 	return serve(t, func(c *Config, svc *Service) {
-		svc.Compat = compat.All()
+		svc.Compat = allDialects()
 		svc.Compat.Aliases = []string{"openai/clip-vit-base-patch32", "jina-clip-v1", testModel}
 		if change != nil {
 			change(&svc.Compat)
@@ -125,7 +125,7 @@ func TestOpenAILongTexts(t *testing.T) {
 
 // TestOpenAITextsHaveNoLimitOfPrompts: server.max_prompt_bytes refuses prompts, and must not cut texts, of which nobody would know.
 func TestOpenAITextsHaveNoLimitOfPrompts(t *testing.T) {
-	s := serve(t, func(c *Config, svc *Service) { svc.Compat, c.MaxPromptBytes = compat.All(), 4 })
+	s := serve(t, func(c *Config, svc *Service) { svc.Compat, c.MaxPromptBytes = allDialects(), 4 })
 	for _, truncate := range []string{"true", "false"} {
 		r := s.post(t, "/v1/embeddings", `{"input":"a cat beside a dog","truncate":`+truncate+`}`)
 		if wantVectors(t, r, false, 7, "a cat beside a dog"); r.header.Get("X-Clip-Truncated") != "" {
@@ -239,7 +239,7 @@ func TestOneBadItemEndsTheRequest(t *testing.T) {
 
 func TestOpenAIKeys(t *testing.T) {
 	s := keyed(t)
-	s.Apply(s.rules.Load().Config, compat.All(), time.Minute, time.Minute)
+	s.Apply(s.rules.Load().Config, allDialects(), time.Minute, time.Minute)
 	wantOpenAIError(t, s.post(t, "/v1/embeddings", `{"input":"x"}`), 401, "authentication_error", "invalid_api_key", "", "key")
 	wantOpenAIError(t, s.do(t, "GET", "/v1/models", ""), 401, "authentication_error", "invalid_api_key", "", "key")
 	wantVectors(t, s.post(t, "/v1/embeddings", `{"input":"x"}`, "Authorization", bearerOf("bob")), false, 3, "x")
@@ -247,7 +247,7 @@ func TestOpenAIKeys(t *testing.T) {
 
 func TestOpenAIBusy(t *testing.T) {
 	s := serve(t, func(c *Config, svc *Service) {
-		svc.Compat, c.MaxBodyMemoryBytes = compat.All(), 8<<10
+		svc.Compat, c.MaxBodyMemoryBytes = allDialects(), 8<<10
 	})
 	wantOpenAIError(t, s.post(t, "/v1/embeddings", `{"input":"`+strings.Repeat("x ", 32<<10)+`"}`), 429, "rate_limit_exceeded", "rate_limit_exceeded", "", "")
 }

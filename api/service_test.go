@@ -226,6 +226,14 @@ func testConfig() Config {
 	}
 }
 
+// allDialects has every dialect on, and no aliases.
+func allDialects() compat.Config {
+	return compat.Config{
+		OpenAI: true, Immich: compat.Immich{Enabled: true}, Frigate: true, Weaviate: true, Ollama: true, TEI: true, HuggingFace: true, Cohere: true,
+		Voyage: true, Roboflow: true, Qdrant: true, CLIPAsService: true,
+	}
+}
+
 // newService makes the server without a socket.
 func newService(t testing.TB, change func(*Config, *Service)) *service {
 	t.Helper()
@@ -233,7 +241,7 @@ func newService(t testing.TB, change func(*Config, *Service)) *service {
 	cfg, recorder := testConfig(), admin.NewRecorder()
 	svc := Service{
 		Engine: testEngine(t, s.device, func(_ *clip.Config, p *clip.Parts) { p.Observe = recorder.Line }), RequestTimeout: testRequestLimit, BatchTimeout: testRequestLimit, Version: "1.2.3", LogEvery: 1,
-		Compat:   compat.All(),
+		Compat:   allDialects(),
 		Recorder: recorder, Admin: &admin.Parts{Reload: func(context.Context) (any, error) {
 			return map[string][]string{"applied": {}, "needs_restart": {}, "warnings": {}}, nil
 		}},

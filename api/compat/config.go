@@ -45,14 +45,6 @@ func (c *Config) Speaks(name string) bool {
 	}[name]
 }
 
-// All has every dialect on, and no aliases.
-func All() Config {
-	return Config{
-		OpenAI: true, Immich: Immich{Enabled: true}, Frigate: true, Weaviate: true, Ollama: true, TEI: true, HuggingFace: true, Cohere: true,
-		Voyage: true, Roboflow: true, Qdrant: true, CLIPAsService: true,
-	}
-}
-
 // maxAliases bounds the lists of models, where each name has all others.
 const maxAliases = 64
 
