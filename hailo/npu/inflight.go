@@ -234,6 +234,7 @@ func (w *worker) complete(d *wire.Done) error {
 	}
 	f.n--
 	now := time.Now()
+	w.b.count(now, w, d) // who has the answer finds it counted
 	p.finish(resultOf(d.Status), p.group.runOf(now, d))
 	if f.oldest == d.Sequence {
 		f.advance(now)
@@ -241,7 +242,6 @@ func (w *worker) complete(d *wire.Done) error {
 	if d.Model == ImageModel {
 		w.leavePlace()
 	}
-	w.b.count(now, w, d)
 	w.changed.Broadcast()
 	if d.Status == wire.Success {
 		w.done++
