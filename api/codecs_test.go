@@ -12,12 +12,9 @@ import (
 	"hailoclip/api/compat"
 )
 
-// spoken has every dialect on.
-func spoken(_ *Config, svc *Service) { svc.Compat = allDialects() }
-
 // TestZeroShotIsClassify: the task of Hugging Face gives the probabilities of /v1/classify.
 func TestZeroShotIsClassify(t *testing.T) {
-	s := serve(t, spoken)
+	s := serve(t, nil)
 	labels := []string{"cat", "a \"dog\"", "car", "😀"}
 	sentences := []string{}
 	for _, label := range labels {
@@ -48,7 +45,7 @@ func TestZeroShotIsClassify(t *testing.T) {
 
 // TestHuggingFaceBodies: its clients send the file of an image without saying so, and curl JSON as a form.
 func TestHuggingFaceBodies(t *testing.T) {
-	s := serve(t, spoken)
+	s := serve(t, nil)
 	const form, noLabels = "application/x-www-form-urlencoded", "Missing 'parameters.candidate_labels'"
 	for _, c := range []struct {
 		media, body string
@@ -77,7 +74,7 @@ func TestHuggingFaceBodies(t *testing.T) {
 
 // TestCodecFailures: what the device does wrong has the status that clients of the system expect, and says nothing of the device.
 func TestCodecFailures(t *testing.T) {
-	s := serve(t, spoken)
+	s := serve(t, nil)
 	image := func(text string) string { return `{"images":["` + b64(text) + `"]}` }
 	for _, c := range []struct {
 		path, body string
@@ -130,7 +127,7 @@ func TestCodecFailures(t *testing.T) {
 
 // TestCodecsCutTexts: a text that is longer than the model reads is cut, and the header says so, unless the client wants it whole.
 func TestCodecsCutTexts(t *testing.T) {
-	s := serve(t, spoken)
+	s := serve(t, nil)
 	long := strings.Repeat("word ", 100)
 	for path, body := range map[string]string{
 		"/vectorize": `{"texts":["x","%s"],"truncate":%s}`, "/api/embed": `{"input":["x","%s"],"truncate":%s}`, "/embed": `{"inputs":["x","%s"],"truncate":%s}`,
@@ -155,7 +152,7 @@ func TestCodecsCutTexts(t *testing.T) {
 
 // TestEmptyTexts: Weaviate and Ollama have those, and count the vectors.
 func TestEmptyTexts(t *testing.T) {
-	s := serve(t, spoken)
+	s := serve(t, nil)
 	var weaviate struct{ TextVectors, ImageVectors [][]float32 }
 	r := s.post(t, "/vectorize", `{"texts":["","x"," "]}`)
 	r.wantOK(t)
@@ -185,7 +182,7 @@ func TestCodecsOff(t *testing.T) {
 // TestNoDialectAnswersForAnotherModel: vectors of another model would be taken for good ones, and spoil an index. Where a system has
 // no field for the model, "model" is it.
 func TestNoDialectAnswersForAnotherModel(t *testing.T) {
-	s := serve(t, spoken)
+	s := serve(t, nil)
 	image := b64("a cat")
 	for path, body := range map[string]string{
 		"/v1/embeddings": `{"input":"x","model":"%s"}`, "/embeddings": `{"input":"x","model":"%s"}`, "/embeddings_image": `{"input":"` + image + `","model":"%s"}`,

@@ -97,7 +97,7 @@ func (s *Server) compatRoutes(by *rules, own string) (all []*dialects) {
 			g.reads = append(g.reads, reader{"multipart/form-data", isMultipart, limit, g.readForm})
 		}
 		if slices.ContainsFunc(g.list, takesFile) {
-			g.reads = append(g.reads, reader{"an image", func([]byte) bool { return true }, limit, g.readFile})
+			g.reads = append(g.reads, reader{"an image", anyMedia, limit, g.readFile})
 		}
 	}
 	return all

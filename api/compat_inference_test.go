@@ -11,7 +11,6 @@ import (
 
 // aliased gives the model the name that OpenAI's has elsewhere.
 func aliased(_ *Config, svc *Service) {
-	svc.Compat = allDialects()
 	svc.Compat.Aliases = []string{"ViT-B-32__openai"}
 }
 

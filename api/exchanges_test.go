@@ -25,7 +25,6 @@ var compatNames = []string{"clip-of-tests", "jina-clip-v1", "ViT-B-32__openai", 
 func compatService(t testing.TB) *service {
 	t.Helper()
 	return serve(t, func(_ *Config, svc *Service) {
-		svc.Compat = allDialects()
 		svc.Compat.Aliases = compatNames
 		d := newDevice()
 		svc.Engine = testEngine(t, d, func(_ *clip.Config, p *clip.Parts) { p.Images = byPixels{d} })

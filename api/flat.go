@@ -16,8 +16,6 @@ import (
 	"hailoclip/stages"
 )
 
-func anyMedia([]byte) bool { return true }
-
 // readSource reads what GET /v1/classify is asked: all of it is in the query.
 func readSource(r *request) (err error) {
 	h, args := &r.ctx.Request.Header, r.ctx.QueryArgs()

@@ -33,9 +33,8 @@ func asNode(parts ...string) (contentType, body string) {
 	return "multipart/form-data; boundary=" + boundary, b.String() + "--" + boundary + "--\r\n"
 }
 
-// speaksAll has a service speak all dialects, under Immich's name of a model.
+// speaksAll has the model of a service, which speaks all dialects, answer to Immich's name of it.
 func speaksAll(_ *Config, svc *Service) {
-	svc.Compat = allDialects()
 	svc.Compat.Aliases = []string{immichModel, "openai/clip"}
 }
 

@@ -1,6 +1,9 @@
 package api
 
-import "io"
+import (
+	"errors"
+	"io"
+)
 
 // lent is memory for a frame of a stream, of a pool. It is counted as that of a body is, and goes back when release is called,
 // which may be when the request that it came with is long gone.
@@ -30,23 +33,14 @@ func (l *lent) giveBack() {
 // receive reads all that from has, at most limit bytes. Where there is no memory for it the rest goes by, and noRoom says so. Other
 // errors are tooLarge and those of from.
 func (l *lent) receive(from io.Reader, limit int) (noRoom, err error) {
-	for {
-		if len(l.b) == cap(l.b) {
-			if l.b, noRoom = l.server.bodies.grow(l.address, l.b, limit+1); noRoom != nil {
-				_, err = io.Copy(io.Discard, from)
-				return noRoom, err
-			}
-		}
-		n, err := from.Read(l.b[len(l.b):cap(l.b)])
-		switch l.b = l.b[:len(l.b)+n]; {
-		case len(l.b) > limit:
-			return nil, tooLarge(limit)
-		case err == io.EOF:
-			return nil, nil
-		case err != nil:
-			return nil, err
-		}
+	switch l.b, err = l.server.bodies.readAll(l.address, l.b, from, limit); {
+	case errors.Is(err, errTooLong):
+		return nil, tooLarge(limit)
+	case errors.Is(err, errBodyMemory):
+		noRoom = err
+		_, err = io.Copy(io.Discard, from)
 	}
+	return noRoom, err
 }
 
 // grow returns a larger buffer that begins with the bytes of b, which is given back.

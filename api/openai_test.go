@@ -20,7 +20,6 @@ import (
 func speaking(t testing.TB, change func(*compat.Config)) *service {
 	t.Helper()
 	return serve(t, func(c *Config, svc *Service) {
-		svc.Compat = allDialects()
 		svc.Compat.Aliases = []string{"openai/clip-vit-base-patch32", "jina-clip-v1", testModel}
 		if change != nil {
 			change(&svc.Compat)

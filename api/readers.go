@@ -24,6 +24,9 @@ func isImage(media []byte) bool { return slices.Contains(imageTypes, string(medi
 // isMultipart accepts forms.
 func isMultipart(media []byte) bool { return string(media) == "multipart/form-data" }
 
+// anyMedia accepts any kind of body.
+func anyMedia([]byte) bool { return true }
+
 // isBytes accepts bytes of any kind.
 func isBytes(media []byte) bool { return string(media) == "application/octet-stream" }
 

@@ -30,20 +30,30 @@ func (i *Item) Name() string {
 // IsText says that the item is a text.
 func (i *Item) IsText() bool { return i.Image == nil && i.File == nil && i.URL == nil }
 
-// anyText adds a text, which may be empty: that is its start and its end.
-func (a *Ask) anyText(item Item, raw rawjson.Raw) error {
-	err := item.string(raw)
-	a.Items = append(a.Items, item)
-	return err
+// adding returns what adds an item that read has read.
+func (a *Ask) adding(read func(*Item, rawjson.Raw) error) func(Item, rawjson.Raw) error {
+	return func(item Item, raw rawjson.Raw) error {
+		err := read(&item, raw)
+		a.Items = append(a.Items, item)
+		return err
+	}
 }
 
 // list adds the item that a field has, or those of an array of at least one, see item. raw must not be empty.
 func (a *Ask) list(field string, raw rawjson.Raw, images bool) error {
-	before := len(a.Items)
-	if raw[0] != '[' || isTokens(raw) {
+	if isTokens(raw) {
 		return a.item(Item{field: field, at: -1}, raw, images)
 	}
-	err := a.array(field, raw, func(item Item, raw rawjson.Raw) error { return a.item(item, raw, images) })
+	return a.oneOrMore(field, raw, func(item Item, raw rawjson.Raw) error { return a.item(item, raw, images) })
+}
+
+// oneOrMore has add add the item that a field has, or those of an array of at least one. raw must not be empty.
+func (a *Ask) oneOrMore(field string, raw rawjson.Raw, add func(Item, rawjson.Raw) error) error {
+	if raw[0] != '[' {
+		return add(Item{field: field, at: -1}, raw)
+	}
+	before := len(a.Items)
+	err := a.array(field, raw, add)
 	if err == nil && len(a.Items) == before {
 		err = fault(field, "'%s' is empty", field)
 	}

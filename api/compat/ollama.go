@@ -92,7 +92,7 @@ func (a *Ask) ollamaText(item Item, raw rawjson.Raw) error {
 	case isDataURI(raw):
 		return a.item(item, raw, false)
 	}
-	return a.anyText(item, raw)
+	return a.adding((*Item).string)(item, raw) // it may be empty: that is its start and its end
 }
 
 func writeOllamaEmbed(b []byte, a *Ask, r *Result) []byte {

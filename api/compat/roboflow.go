@@ -74,20 +74,10 @@ func (a *Ask) roboflow(b *Body, field string, raw rawjson.Raw, read func(*Item, 
 	case ok && !a.Service.Named(name+"__openai") && !a.Service.Named(name):
 		return a.named(name)
 	}
-	add := func(item Item, raw rawjson.Raw) error {
-		err := read(&item, raw)
-		a.Items = append(a.Items, item)
-		return err
-	}
-	switch {
-	case !rawjson.Given(raw):
+	if !rawjson.Given(raw) {
 		return fault(field, "Missing '%s'", field)
-	case raw[0] != '[':
-		return add(Item{field: field, at: -1}, raw)
-	case rawjson.Elements(raw) == 0:
-		return fault(field, "'%s' is empty", field)
 	}
-	return a.array(field, raw, add)
+	return a.oneOrMore(field, raw, a.adding(read))
 }
 
 // roboflowKind says how items are read of which a field has the type; unless is for who does not say.

@@ -42,14 +42,10 @@ func vectorize(a *Ask, b *Body) error {
 	if err := a.options(b); err != nil {
 		return err
 	}
-	if err := a.array("texts", b.Texts, a.anyText); err != nil {
+	if err := a.array("texts", b.Texts, a.adding((*Item).string)); err != nil {
 		return err
 	}
-	return a.array("images", b.Images, func(item Item, raw rawjson.Raw) error {
-		err := item.image(raw)
-		a.Items = append(a.Items, item)
-		return err
-	})
+	return a.array("images", b.Images, a.adding((*Item).image))
 }
 
 func writeVectorize(b []byte, a *Ask, r *Result) []byte {
