@@ -15,6 +15,7 @@ import (
 	"hailoclip/api/access"
 	"hailoclip/api/admin"
 	"hailoclip/api/compat"
+	"hailoclip/api/fleet"
 	"hailoclip/api/outbound"
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
@@ -47,6 +48,7 @@ type Config struct {
 	Compat         compat.Config   `yaml:"compat"`
 	Fetch          outbound.Config `yaml:"fetch"`
 	Notify         notify.Config   `yaml:"notify"`
+	Fleet          fleet.Config    `yaml:"fleet"`
 
 	PromptSets map[string]sets.Definition `yaml:"prompt_sets"` // by name; the API cannot change them
 }

@@ -20,7 +20,7 @@ var mayImport = map[string][]string{
 	"api":           {"pipeline/...", "hailo", "hailo/safefile", "cache/...", "stages/..."}, // of the first three errors and types only
 	"api/client":    {},
 	"configs":       {"pipeline", "hailo/...", "cache/...", "stages/...", "api/..."}, // their Config types
-	"cmd":           {"pipeline/...", "hailo/...", "cache/...", "stages/...", "api", "api/access", "api/admin", "api/client", "api/compat", "api/outbound", "api/stream/...", "configs/...", "bench/..."},
+	"cmd":           {"pipeline/...", "hailo/...", "cache/...", "stages/...", "api", "api/access", "api/admin", "api/bulk/...", "api/client", "api/compat", "api/fleet/...", "api/outbound", "api/stream/...", "configs/...", "bench/..."},
 	"bench":         {"stages/clip", "stages/decode", "api/client"}, // of the first the counters of a service
 
 	"hailo":                 {},
@@ -49,6 +49,9 @@ var mayImport = map[string][]string{
 	"api/admin":         {"pipeline", "stages/clip", "api/stream/...", "api/access"}, // of all but the last the counters
 	"api/outbound":      {},
 	"api/rawjson":       {},
+	"api/bulk":          {"api/outbound", "api/stream/source", "cache/boltfile", "hailo/safefile"},
+	"api/fleet":         {"api/bulk", "pipeline/...", "cache/...", "stages/...", "hailo/...", "api/stream/..."},
+	"api/fleet/broker":  {},
 	"api/compat":        {"api/rawjson", "stages"},
 	"api/stream":        {"pipeline/...", "cache/...", "stages/...", "api/outbound"},
 	"api/stream/event":  {"cache/boltfile"},

@@ -1,0 +1,106 @@
+// Package bulk indexes many images: it finds them in a [Source], has an [Encoder] make vectors of them, and stores a row for each
+// path in a [Sink]. A journal remembers what was found and what is stored, so that a run that was cut short, also by kill -9 or
+// a power cut, goes on where it was, and a second run over the same files costs a look at each.
+//
+// Delivery is at least once everywhere; the key of an image says what its content is and the identity of a row is (key, path),
+// so that the sink has each row exactly once.
+package bulk
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"time"
+)
+
+// PrepVersion is part of every key: it changes when the pixels that the model sees of an image change.
+const PrepVersion = "p1"
+
+// Item is an image that a source has found.
+type Item struct {
+	Path     string // how rows name it; never a path on disk that anything is written to
+	Size     int64  // bytes; -1: not known before it is read
+	Modified time.Time
+	Open     func(ctx context.Context) ([]byte, error) // reads it, at most the limit that the source was given; several may be open at once
+	Once     bool                                      // Open works only until the source goes on, as in a compressed archive
+}
+
+// Source finds images.
+type Source interface {
+	// Each calls found for every image, one after the other, in the same order each time. It ends with the first error of found.
+	// What cannot be read, such as a folder, is told by found with an item whose Open fails.
+	Each(ctx context.Context, found func(Item) error) error
+	// Name is what the journal knows the source by, the same for the same source in another run.
+	Name() string
+}
+
+// Match is how well a label or prompt fits.
+type Match struct {
+	Label       string  `json:"label"`
+	Score       float64 `json:"score"`
+	Probability float64 `json:"probability"`
+	Cosine      float64 `json:"cosine"`
+}
+
+// Row is what is stored of a path.
+type Row struct {
+	Key       string    `json:"key"`
+	Path      string    `json:"path"`
+	Model     string    `json:"model"`
+	Embedding []float32 `json:"embedding,omitempty"`
+	Matches   []Match   `json:"classifications,omitempty"`
+	Error     string    `json:"error,omitempty"` // why the image has neither
+}
+
+// Result is what an encoder has made of the image of a key.
+type Result struct {
+	Key    string
+	Vector []float32 // of unit length, the receiver's; nil with Error
+	Error  string    // what is wrong with the image, for good
+	Stored func()    // called when the row is stored, so that it need not be told again; may be nil
+}
+
+// Encoder makes vectors of images.
+type Encoder interface {
+	// Model is the model's name, Digest the digest of its image encoder.
+	Model() string
+	Digest() string
+	// Send hands an image over, which is only read from then on. It blocks while there is no room, and fails with what is wrong
+	// with the encoder, or when ctx ends. What becomes of the image comes from Results, at least once, or never if it is lost.
+	Send(ctx context.Context, key string, image []byte) error
+	// Results has what becomes of images, in any order, also of images that a former process has sent. Closed by Close.
+	Results() <-chan Result
+	// Idle says that nothing is under way: what has no result by then is lost, and to be sent again. It may block for a moment.
+	Idle(ctx context.Context) (bool, error)
+	Close(ctx context.Context) error
+}
+
+// Sink stores rows. Its methods are called one at a time.
+type Sink interface {
+	// Put stores rows, replacing those with the same key and path. They are durable when it returns nil, and with an error some
+	// may be stored.
+	Put(ctx context.Context, rows []Row) error
+	// Find returns a row of the key, of whatever path.
+	Find(ctx context.Context, key string) (Row, bool, error)
+	// Each tells key and path of every row.
+	Each(ctx context.Context, row func(key, path string) error) error
+	// Finish makes the result usable by others when all rows are stored, such as a file with an index at its end.
+	Finish(ctx context.Context) error
+	Close() error
+}
+
+// Appender is a sink to which rows are only appended: what was put twice is there twice, unless it is cut off before.
+type Appender interface {
+	Sink
+	// Mark is where the next row will be, after everything before has become durable.
+	Mark() int64
+	// Rewind cuts off what was put after Mark returned that.
+	Rewind(mark int64) error
+}
+
+// Key names the content of an image, encoded by a model: the beginning of the hex SHA-256 of its bytes, that of the digest of the
+// image encoder (hex), and the version of preprocessing.
+func Key(image []byte, digest string) string {
+	sum := sha256.Sum256(image)
+	return hex.EncodeToString(sum[:])[:32] + "." + digest[:min(8, len(digest))] + "." + PrepVersion
+}

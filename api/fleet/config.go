@@ -1,0 +1,42 @@
+package fleet
+
+import (
+	"net/url"
+	"regexp"
+	"strings"
+)
+
+// Config is the section "fleet".
+type Config struct {
+	// URL of the broker, several separated by commas: nats://host:4222 or tls://host:4222; "": there is no fleet.
+	URL         string `yaml:"url"`
+	Node        string `yaml:"node"`        // name of this node, unlike that of any other; "": the host's
+	Site        string `yaml:"site"`        // where the node is; nodes of other sites get no interactive requests. "": everywhere the same
+	Credentials string `yaml:"credentials"` // file with the NKey and the certificate authority, as "fleet add-node" prints it; "": none
+	Spill       bool   `yaml:"spill"`       // hands interactive requests to other nodes, and takes theirs
+	Bulk        bool   `yaml:"bulk"`        // encodes images that are indexed through the broker
+	Share       bool   `yaml:"share"`       // prompt sets and vectors of texts are those of the fleet
+	Cameras     bool   `yaml:"cameras"`     // takes streams that the fleet places
+}
+
+// Name is what nodes, and all that becomes part of a subject, are called.
+var name = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
+
+// On says that the process belongs to a fleet.
+func (c Config) On() bool { return c.URL != "" }
+
+// Check reports what the bounds of the fields cannot say.
+func (c Config) Check(fault func(field, format string, args ...any)) {
+	for address := range strings.SplitSeq(c.URL, ",") {
+		u, err := url.Parse(strings.TrimSpace(address))
+		if c.URL != "" && (err != nil || u.Scheme != "nats" && u.Scheme != "tls" || u.Host == "" || u.User != nil) {
+			fault("url", "%q is out of bounds: nats://host:4222 or tls://host:4222, several separated by commas, without a password", c.URL)
+			break
+		}
+	}
+	for field, value := range map[string]string{"node": c.Node, "site": c.Site} {
+		if value != "" && !name.MatchString(value) {
+			fault(field, "%q is out of bounds: up to 64 letters, digits, - and _", value)
+		}
+	}
+}

@@ -1,0 +1,33 @@
+package fleet
+
+// Subjects. A * stands for the name of a node, for a job or for a shard.
+const (
+	loadSubject   = "clip.v1.load."   // + node: Load, five times a second
+	encodeSubject = "clip.v1.enc."    // + node + ".image": one image, answered by its vector
+	bulkSubject   = "clip.v1.bulk."   // + job + "." + shard: images to be encoded
+	resultSubject = "clip.v1.res."    // + job + "." + shard: what came of them
+	eventSubject  = "clip.v1.event."  // + node
+	statusSubject = "clip.v1.status." // + node: answers with all that "fleet status" shows of it
+)
+
+// Streams, buckets of keys and values, and object stores.
+const (
+	BulkStream   = "CLIP_BULK"   // images that wait for a worker
+	ResultStream = "CLIP_RES"    // what came of them, until it is stored
+	DeadStream   = "CLIP_DEAD"   // ids of images that were tried too often, and why
+	JobBucket    = "clip_jobs"   // state of each job
+	SetBucket    = "clip_sets"   // prompt sets
+	TextBucket   = "clip_text"   // vectors of texts
+	CameraBucket = "clip_cams"   // streams that are wanted
+	InputStore   = "clip_in"     // images too large for a message
+	ModelStore   = "clip_models" // model files
+)
+
+// Headers of messages.
+const (
+	headerDeadline = "Clip-Deadline-Ms" // what is left of the time for the answer, in milliseconds
+	headerModel    = "Clip-Model"       // digest of the image encoder
+	headerKey      = "Clip-Key"         // bulk.Key of the image
+	headerObject   = "Clip-Object"      // name of the image in InputStore; the message has no body then
+	headerError    = "Clip-Error"       // why there is no vector, as a code
+)

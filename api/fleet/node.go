@@ -1,0 +1,48 @@
+package fleet
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+
+	"hailoclip/stages/clip"
+)
+
+// Parts is what a node brings into the fleet.
+type Parts struct {
+	Engine  *clip.Engine // must outlive the node
+	Version string       // of the program
+	Log     *slog.Logger
+}
+
+// Node is a service's place in the fleet. A nil *Node is that of a service without a fleet: its methods do nothing. Safe for
+// concurrent use.
+type Node struct {
+	*Conn
+	parts Parts
+}
+
+// Join makes a node, which begins to connect. Run does its work. The broker need not be there.
+func Join(cfg Config, p Parts) (*Node, error) {
+	if !cfg.On() {
+		return nil, nil
+	}
+	conn, err := Dial(cfg, p.Log)
+	if err != nil {
+		return nil, err
+	}
+	return &Node{Conn: conn, parts: p}, nil
+}
+
+// Run does the node's part until ctx ends: each of its tasks waits for the broker by itself, and is done again after an error.
+func (n *Node) Run(ctx context.Context) {
+	if n == nil {
+		return
+	}
+	var running sync.WaitGroup
+	for _, task := range n.tasks() {
+		running.Go(func() { n.repeat(ctx, task) })
+	}
+	running.Wait()
+	n.Close()
+}

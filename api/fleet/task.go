@@ -1,0 +1,33 @@
+package fleet
+
+import (
+	"context"
+	"time"
+)
+
+// task is a part of a node's work, which goes on until ctx ends.
+type task struct {
+	name string
+	run  func(ctx context.Context) error
+}
+
+// tasks are those that the configuration wants.
+func (n *Node) tasks() (all []task) {
+	return all
+}
+
+// repeat runs a task again, a second later, whenever it has failed.
+func (n *Node) repeat(ctx context.Context, t task) {
+	for ctx.Err() == nil {
+		if err := n.Await(ctx); err != nil {
+			return
+		}
+		if err := t.run(ctx); err != nil && ctx.Err() == nil {
+			n.log.Warn("a part of the fleet's work is begun again", "task", t.name, "error", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+}
