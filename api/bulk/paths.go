@@ -8,8 +8,8 @@ import (
 	"hailoclip/cache/boltfile"
 )
 
-// maxPath is how long a path may be: a key of bbolt is shorter than 32 KiB.
-const maxPath = 16 << 10
+// maxPath is how long a path may be, in bytes.
+const maxPath = 8 << 10
 
 // committed returns what is known of a path, without the changes since the last commit. Any goroutine may call it.
 func (j *Journal) committed(path string) (r record, ok bool, err error) {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -54,10 +55,10 @@ func (k *keeper) each(ctx context.Context, room *semaphore.Weighted, items chan<
 			return context.Cause(ctx)
 		}
 		k.named.Add(1)
-		if i.Path == "" || len(i.Path) > maxPath || !utf8.ValidString(i.Path) {
+		if i.Path == "" || len(i.Path) > maxPath || !utf8.ValidString(i.Path) || strings.ContainsRune(i.Path, 0) {
 			path := fmt.Sprintf("%.200q", i.Path)
 			i = Item{Path: path, Size: i.Size, Modified: i.Modified, Open: func(context.Context) ([]byte, error) {
-				return nil, fmt.Errorf("its path is no text of 1 to %d bytes", maxPath)
+				return nil, fmt.Errorf("its path is no text of 1 to %d bytes without zeros", maxPath)
 			}}
 		}
 		old, known, err := k.journal.committed(i.Path)
@@ -89,9 +90,9 @@ func (k *keeper) each(ctx context.Context, room *semaphore.Weighted, items chan<
 	})
 }
 
-// done says that an item has its row, and has not changed since.
+// done says that an item has its row, and has not changed since as far as can be told without reading it.
 func (r *record) done(i *Item) bool {
-	return (r.state == stored || r.state == failed) && i.Size >= 0 && r.size == i.Size && r.modified != 0 && r.modified == nanoseconds(i.Modified)
+	return (r.state == stored || r.state == failed) && r.size == i.Size && r.modified == nanoseconds(i.Modified)
 }
 
 func nanoseconds(t time.Time) int64 {
