@@ -217,7 +217,7 @@ type meter struct {
 func (m *meter) Read(p []byte) (int, error) {
 	n, err := m.r.Read(p)
 	if m.h.total.Add(int64(n)) > m.h.o.MaxTotalBytes {
-		return n, errTooMuch
+		return 0, errTooMuch
 	}
 	return n, err
 }

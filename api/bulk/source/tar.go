@@ -39,6 +39,9 @@ func (a *archive) Each(ctx context.Context, found func(bulk.Item) error) error {
 	if e.info, err = f.Stat(); err != nil {
 		return found(failing(a.path, err))
 	}
+	if e.info.Size() == 0 { // to tar an archive without entries, but then some are written
+		return found(failing(a.path, errors.New("it is empty")))
+	}
 	if compressionOf(a.path) == plain {
 		e.tar = tar.NewReader(ctxFile{ctx, f})
 	} else {

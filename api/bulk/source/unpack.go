@@ -71,11 +71,11 @@ func (u *unpacked) Read(p []byte) (int, error) {
 	}
 	n, err := u.r.Read(p)
 	u.out += int64(n)
-	switch {
+	switch { // without the bytes, as io.ReadFull drops an error that comes with the last ones
 	case u.out > u.limit:
-		return n, fmt.Errorf("unpacked it has more than %d bytes", u.limit)
+		return 0, fmt.Errorf("unpacked it has more than %d bytes", u.limit)
 	case u.out > ratioFrom && u.out/maxRatio > u.in.n:
-		return n, fmt.Errorf("unpacked it has more than %d times the bytes", maxRatio)
+		return 0, fmt.Errorf("unpacked it has more than %d times the bytes", maxRatio)
 	}
 	return n, err
 }
