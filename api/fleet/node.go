@@ -20,6 +20,7 @@ type Parts struct {
 type Node struct {
 	*Conn
 	parts Parts
+	last  lastStatus
 }
 
 // Join makes a node, which begins to connect. Run does its work. The broker need not be there.
