@@ -19,6 +19,7 @@ type Parts struct {
 // concurrent use.
 type Node struct {
 	*Conn
+	*member
 	parts Parts
 	last  lastStatus
 }
@@ -32,7 +33,7 @@ func Join(cfg Config, p Parts) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Node{Conn: conn, parts: p}, nil
+	return &Node{Conn: conn, member: newMember(conn.Config, p.Log), parts: p}, nil
 }
 
 // Run does the node's part until ctx ends: each of its tasks waits for the broker by itself, and is done again after an error.

@@ -13,7 +13,7 @@ type task struct {
 
 // tasks are those that the configuration wants.
 func (n *Node) tasks() (all []task) {
-	return append(all, task{"setup", n.setUpAlways})
+	return append(all, task{"setup", n.setUpAlways}, task{"membership", n.beMember})
 }
 
 // repeat runs a task again, a second later, whenever it has failed.
