@@ -57,6 +57,7 @@ type Engine struct {
 	texts  []*cache.TextEmbeddings // one for each of Parts.Texts
 	line   *stages.Line
 	sets   *PromptSets
+	rate   rateMeter
 	open   int // images of one batch at a time
 	atOnce int // see AtOnce
 }
@@ -143,6 +144,16 @@ func (e *Engine) ImageSize() int { return e.parts.Model.ImageSize }
 
 // Fit is how an image is brought into that square: one of the values of resize.Config.Fit.
 func (e *Engine) Fit() string { return e.config.Images.Resize.Fit }
+
+// Preparation names all that makes the pixels which the model sees of an image what they are: engines with the same ImageDigest and
+// the same Preparation make equal vectors of equal images.
+func (e *Engine) Preparation() string {
+	decoder := "turbo"
+	if _, err := decode.FindLibrary(); err != nil {
+		decoder = "go"
+	}
+	return fmt.Sprintf("%s-%s-%s", e.Fit(), e.config.Images.Decode.JPEGScale, decoder)
+}
 
 // MaxTokens is how many tokens of a text the model reads, start and end included.
 func (e *Engine) MaxTokens() int { return e.parts.Model.ContextLength }
