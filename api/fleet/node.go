@@ -20,6 +20,7 @@ type Parts struct {
 type Node struct {
 	*Conn
 	parts Parts
+	last  lastStatus
 }
 
 // Join makes a node, which begins to connect. Run does its work. The broker need not be there.
@@ -45,4 +46,11 @@ func (n *Node) Run(ctx context.Context) {
 	}
 	running.Wait()
 	n.Close()
+}
+
+// Close closes the connection of a node that does not run.
+func (n *Node) Close() {
+	if n != nil {
+		n.Conn.Close()
+	}
 }
