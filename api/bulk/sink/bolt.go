@@ -53,25 +53,33 @@ func newBolt(path string, o Options) (*boltSink, error) {
 		return nil, errors.Join(err, file.Close())
 	}
 	s := &boltSink{path: path, file: file, db: db, dim: o.Dimension}
-	err = s.guard(func() error {
-		return db.Update(func(tx *bbolt.Tx) error {
-			about := tx.Bucket(aboutBucket)
-			if name, _ := tx.Cursor().First(); about == nil && name != nil {
-				return errors.New("a file of something else")
-			} else if about != nil && tx.Bucket([]byte(rowsBucket)) != nil {
-				return s.sameDimension(about)
-			}
-			_, err := tx.CreateBucketIfNotExists([]byte(rowsBucket))
-			if _, aboutErr := tx.CreateBucketIfNotExists(aboutBucket); err == nil {
-				err = aboutErr
-			}
-			return err
-		})
-	})
-	if err != nil {
+	if err := s.guard(s.prepare); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+// prepare makes the buckets of an empty file, and looks whether those of another are ours and for vectors of the same dimension.
+func (s *boltSink) prepare() error {
+	var empty bool
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		about := tx.Bucket(aboutBucket)
+		name, _ := tx.Cursor().First()
+		if empty = name == nil; empty {
+			return nil
+		} else if about == nil || tx.Bucket([]byte(rowsBucket)) == nil {
+			return errors.New("a file of something else")
+		}
+		return s.sameDimension(about)
+	})
+	if err != nil || !empty {
+		return err
+	}
+	return s.db.Update(func(tx *bbolt.Tx) error {
+		_, rowsErr := tx.CreateBucket([]byte(rowsBucket))
+		_, aboutErr := tx.CreateBucket(aboutBucket)
+		return errors.Join(rowsErr, aboutErr)
+	})
 }
 
 // sameDimension compares the dimension of a file with the one it is opened for, and takes it over where that is not known.

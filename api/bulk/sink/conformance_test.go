@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -24,6 +25,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	patience.first, patience.most = time.Millisecond, 10*time.Millisecond
 	if address := os.Getenv("HAILO_TEST_SINK_CHILD"); address != "" {
 		child(address)
 	}
@@ -37,6 +39,7 @@ type kind struct {
 	file    bool // only one process may have it open
 	append  bool // it is a bulk.Appender: what is put twice is there twice
 	rounded bool // vectors come back normalised
+	outside bool // what it keeps is in this process, so that its memory says nothing
 	many    int  // rows of the large test
 }
 
@@ -409,7 +412,7 @@ func conform(t *testing.T, k kind, address func(t *testing.T) string) {
 		k.found(t, s, rowOf(many-1))
 		k.found(t, s, rowOf(many/2))
 		// All rows take far more, and so do their names.
-		if grown := int64(most) - int64(before); grown > 8<<20 {
+		if grown := int64(most) - int64(before); !k.outside && grown > 8<<20 {
 			t.Errorf("%d rows take %d bytes of memory", many, grown)
 		}
 	})

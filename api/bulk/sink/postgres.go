@@ -51,7 +51,7 @@ func openPostgres(ctx context.Context, u *url.URL, o Options) (bulk.Sink, error)
 	}
 	s := &postgresSink{db: sql.OpenDB(connector), table: table, dim: o.Dimension}
 	s.db.SetMaxOpenConns(1)
-	if err := retry(ctx, func(ctx context.Context) error { return passing(s.prepare(ctx, o)) }); err != nil {
+	if err := retry(ctx, 1, func(ctx context.Context) error { return s.prepare(ctx, o) }); err != nil {
 		return nil, errors.Join(without(err, u), s.db.Close())
 	}
 	return s, nil
@@ -202,7 +202,7 @@ func (s *postgresSink) Put(ctx context.Context, rows []bulk.Row) error {
 		FROM unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[]) AS new (k, h, p, m, e, c, f)
 		ON CONFLICT (key, path_hash) DO UPDATE SET path = EXCLUDED.path, model = EXCLUDED.model, embedding = EXCLUDED.embedding,
 			classifications = EXCLUDED.classifications, error = EXCLUDED.error`
-	return retry(ctx, func(ctx context.Context) error {
+	return retry(ctx, patience.tries, func(ctx context.Context) error {
 		_, err := s.db.ExecContext(ctx, put, pq.Array(keys), pq.Array(hashes), pq.Array(paths), pq.Array(models),
 			pq.Array(vectors), pq.Array(matches), pq.Array(failures))
 		return passing(err)
@@ -232,7 +232,7 @@ func (s *postgresSink) Find(ctx context.Context, key string) (r bulk.Row, found 
 	}
 	var vector, matches, failure sql.NullString
 	get := `SELECT key, path, model, embedding::text, classifications::text, error FROM ` + s.table + ` WHERE key = $1 LIMIT 1`
-	err = retry(ctx, func(ctx context.Context) error {
+	err = retry(ctx, patience.tries, func(ctx context.Context) error {
 		return passing(s.db.QueryRowContext(ctx, get, key).Scan(&r.Key, &r.Path, &r.Model, &vector, &matches, &failure))
 	})
 	if errors.Is(err, sql.ErrNoRows) {
@@ -274,7 +274,7 @@ func (s *postgresSink) Each(ctx context.Context, row func(key, path string) erro
 	var names []name
 	next := `SELECT key, path_hash::text, path FROM ` + s.table + ` WHERE (key, path_hash) > ($1, $2::uuid) ORDER BY key, path_hash LIMIT ` + strconv.Itoa(page)
 	for last := (name{hash: "00000000-0000-0000-0000-000000000000"}); ; {
-		err := retry(ctx, func(ctx context.Context) error {
+		err := retry(ctx, patience.tries, func(ctx context.Context) error {
 			names = names[:0]
 			rows, err := s.db.QueryContext(ctx, next, last.key, last.hash)
 			if err != nil {

@@ -33,6 +33,7 @@ type qdrantSink struct {
 	base   url.URL // of the collection
 	key    string  // never in an error or a log
 	client *http.Client
+	tries  int
 	dim    int
 	made   bool // there is a collection
 }
@@ -59,7 +60,7 @@ func openQdrant(ctx context.Context, u *url.URL, o Options) (bulk.Sink, error) {
 	s := &qdrantSink{
 		base: url.URL{Scheme: "http", Host: host, Path: "/collections/" + name},
 		key:  os.Getenv(QdrantKey),
-		dim:  o.Dimension,
+		dim:  o.Dimension, tries: 1, // an address that is wrong is told at once
 		client: &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, IdleConnTimeout: time.Minute},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, // the key is for this host
 	}
@@ -69,6 +70,7 @@ func openQdrant(ctx context.Context, u *url.URL, o Options) (bulk.Sink, error) {
 	if err := s.prepare(ctx, o); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
+	s.tries = patience.tries
 	return s, nil
 }
 
@@ -255,7 +257,7 @@ func (s *qdrantSink) ask(ctx context.Context, method, path string, body, result 
 			return err
 		}
 	}
-	return retry(ctx, func(ctx context.Context) error {
+	return retry(ctx, s.tries, func(ctx context.Context) error {
 		request, err := http.NewRequestWithContext(ctx, method, s.base.String()+path, bytes.NewReader(content))
 		if err != nil {
 			return err

@@ -22,8 +22,8 @@ type temporary struct {
 
 func (e temporary) Unwrap() error { return e.error }
 
-// retry runs try, with a context that ends in time, until its error is none or is not temporary, ctx ends, or patience does.
-func retry(ctx context.Context, try func(ctx context.Context) error) error {
+// retry runs try, with a context that ends in time, until its error is none or is not temporary, ctx ends, or it was run so often.
+func retry(ctx context.Context, tries int, try func(ctx context.Context) error) error {
 	wait := patience.first
 	for n := 1; ; n++ {
 		once, cancel := context.WithTimeout(ctx, patience.each)
@@ -31,10 +31,10 @@ func retry(ctx context.Context, try func(ctx context.Context) error) error {
 		late := once.Err() != nil
 		cancel()
 		again, ok := errors.AsType[temporary](err)
-		if err == nil || ctx.Err() != nil || !ok && !late {
+		if err == nil || ctx.Err() != nil || !ok && !late || tries == 1 {
 			return err
 		}
-		if n == patience.tries {
+		if n >= tries {
 			return fmt.Errorf("after %d tries: %w", n, err)
 		}
 		timer := time.NewTimer(min(max(wait, again.after), patience.most))

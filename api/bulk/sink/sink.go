@@ -35,7 +35,9 @@ const (
 )
 
 // openers by the scheme of an address.
-var openers = map[string]func(context.Context, *url.URL, Options) (bulk.Sink, error){}
+var openers = map[string]func(context.Context, *url.URL, Options) (bulk.Sink, error){
+	"postgres": openPostgres, "postgresql": openPostgres, "qdrant": openQdrant, "qdrants": openQdrant,
+}
 
 // files by suffix.
 var files = map[string]func(path string, o Options) (bulk.Sink, error){
