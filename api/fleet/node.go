@@ -20,6 +20,7 @@ type Parts struct {
 type Node struct {
 	*Conn
 	parts Parts
+	last  lastStatus
 }
 
 // Join makes a node, which begins to connect. Run does its work. The broker need not be there.
@@ -31,7 +32,9 @@ func Join(cfg Config, p Parts) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Node{Conn: conn, parts: p}, nil
+	n := &Node{Conn: conn, parts: p}
+	n.share()
+	return n, nil
 }
 
 // Run does the node's part until ctx ends: each of its tasks waits for the broker by itself, and is done again after an error.
@@ -45,4 +48,11 @@ func (n *Node) Run(ctx context.Context) {
 	}
 	running.Wait()
 	n.Close()
+}
+
+// Close closes the connection of a node that does not run.
+func (n *Node) Close() {
+	if n != nil {
+		n.Conn.Close()
+	}
 }

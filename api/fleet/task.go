@@ -13,7 +13,10 @@ type task struct {
 
 // tasks are those that the configuration wants.
 func (n *Node) tasks() (all []task) {
-	return all
+	if n.shares() {
+		all = append(all, task{"prompt sets", n.followSets})
+	}
+	return append(all, task{"setup", n.setUpAlways})
 }
 
 // repeat runs a task again, a second later, whenever it has failed.
