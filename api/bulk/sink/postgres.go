@@ -209,6 +209,24 @@ func (s *postgresSink) Put(ctx context.Context, rows []bulk.Row) error {
 	})
 }
 
+// Remove implements bulk.Remover.
+func (s *postgresSink) Remove(ctx context.Context, rows []bulk.ID) error {
+	if !s.made {
+		return nil
+	}
+	var keys, hashes []string
+	for _, id := range rows {
+		if plain(id.Key) { // others are not there
+			keys, hashes = append(keys, id.Key), append(hashes, hash128(id.Path))
+		}
+	}
+	remove := `DELETE FROM ` + s.table + ` USING unnest($1::text[], $2::uuid[]) AS gone (k, h) WHERE key = k AND path_hash = h`
+	return retry(ctx, patience.tries, func(ctx context.Context) error {
+		_, err := s.db.ExecContext(ctx, remove, pq.Array(keys), pq.Array(hashes))
+		return passing(err)
+	})
+}
+
 // text is a vector as a literal of the column's type.
 func (s *postgresSink) text(v []float32) string {
 	b := make([]byte, 1, 2+12*len(v))

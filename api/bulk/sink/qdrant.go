@@ -150,12 +150,26 @@ func (s *qdrantSink) Put(ctx context.Context, rows []bulk.Row) error {
 	}
 	points := make([]qdrantPoint, len(rows))
 	for i, r := range rows {
-		points[i] = qdrantPoint{hash128(r.Key + "\x00" + r.Path), struct{}{}, qdrantPayload{r.Key, r.Path, r.Model, r.Matches, r.Error}}
+		points[i] = qdrantPoint{pointID(r.Key, r.Path), struct{}{}, qdrantPayload{r.Key, r.Path, r.Model, r.Matches, r.Error}}
 		if len(r.Embedding) > 0 {
 			points[i].Vector = r.Embedding
 		}
 	}
 	return s.upsert(ctx, points)
+}
+
+func pointID(key, path string) string { return hash128(key + "\x00" + path) }
+
+// Remove implements bulk.Remover.
+func (s *qdrantSink) Remove(ctx context.Context, rows []bulk.ID) error {
+	if !s.made || len(rows) == 0 {
+		return nil
+	}
+	points := make([]string, len(rows))
+	for i, id := range rows {
+		points[i] = pointID(id.Key, id.Path)
+	}
+	return s.ask(ctx, http.MethodPost, "/points/delete?wait=true", map[string]any{"points": points}, nil)
 }
 
 // upsertBytes is how large a request with points may be, of the 32 MiB that Qdrant reads.
