@@ -22,6 +22,7 @@ type Node struct {
 	*member
 	parts Parts
 	last  lastStatus
+	texts *textStore // nil: nothing is shared
 }
 
 // Join makes a node, which begins to connect. Run does its work. The broker need not be there.
