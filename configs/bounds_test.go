@@ -82,6 +82,7 @@ func TestBounds(t *testing.T) {
 			`a name, "*." and a name, an address, each with or without a port, or a network such as 10.0.0.0/8`},
 		{"fleet.url", `"" nats://broker:4222 tls://a.example,tls://b.example:4222`, "broker:4222 http://broker nats:// nats://u:p@broker", "nats://host:4222 or tls://host:4222, several separated by commas, without a password"},
 		{"fleet.node", `"" kitchen a-1_b`, "a.b -a a/b", "up to 64 letters, digits, - and _"},
+		{"fleet.domain", `"" hub`, "a.b", "up to 64 letters, digits, - and _"},
 		{"fleet.site", `"" home`, "a.b", "up to 64 letters, digits, - and _"},
 		{"compat.aliases", `[] clip ViT-B-32__openai openai/clip:1`, `[""] -a a?b`, "1 to 128 letters, digits and ._:/@-, the first a letter or a digit"},
 		{"compat.immich.listen", `"" 0.0.0.0:3003 :0 "[::]:3003" localhost:3003`, "3003 127.0.0.1 127.0.0.1:65536 example.org:80 127.0.0.1:03003",

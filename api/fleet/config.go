@@ -13,6 +13,7 @@ type Config struct {
 	Node        string `yaml:"node"`        // name of this node, unlike that of any other; "": the host's
 	Site        string `yaml:"site"`        // where the node is; nodes of other sites get no interactive requests. "": everywhere the same
 	Credentials string `yaml:"credentials"` // file with the NKey and the certificate authority, as "fleet add-node" prints it; "": none
+	Domain      string `yaml:"domain"`      // JetStream domain of the main broker, also for nodes at a leaf; "": a server that has none
 	Spill       bool   `yaml:"spill"`       // hands interactive requests to other nodes, and takes theirs
 	Bulk        bool   `yaml:"bulk"`        // encodes images that are indexed through the broker
 	Share       bool   `yaml:"share"`       // prompt sets and vectors of texts are those of the fleet
@@ -34,7 +35,7 @@ func (c Config) Check(fault func(field, format string, args ...any)) {
 			break
 		}
 	}
-	for field, value := range map[string]string{"node": c.Node, "site": c.Site} {
+	for field, value := range map[string]string{"node": c.Node, "site": c.Site, "domain": c.Domain} {
 		if value != "" && !name.MatchString(value) {
 			fault(field, "%q is out of bounds: up to 64 letters, digits, - and _", value)
 		}

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -23,8 +24,16 @@ var ErrNoBroker = errors.New("the broker of the fleet cannot be reached")
 type Conn struct {
 	Config Config // with the name of the node
 	nc     *nats.Conn
-	js     jetstream.JetStream
+	js     jetstream.JetStream // the main broker's, wherever the node is connected
 	log    *slog.Logger
+
+	connections atomic.Uint64 // made so far
+	reconnected chan struct{} // has something after each of them; room for one
+	setting     chan struct{} // held by Setup
+	setUp       struct {      // what it has seen last
+		connection uint64
+		at         time.Time
+	}
 }
 
 // Dial begins to connect and returns at once; what is asked before there is a connection waits or fails by its own time limit.
@@ -41,12 +50,23 @@ func Dial(cfg Config, log *slog.Logger) (*Conn, error) {
 			return '-'
 		}, host[:min(len(host), 64)]), "node")
 	}
+	c := &Conn{Config: cfg, log: log, reconnected: make(chan struct{}, 1), setting: make(chan struct{}, 1)}
+	connected := func(*nats.Conn) {
+		if c.connections.Add(1) == 1 {
+			log.Info("connected to the broker of the fleet", "node", cfg.Node)
+		} else {
+			log.Info("connected to the broker of the fleet again", "node", cfg.Node)
+		}
+		select {
+		case c.reconnected <- struct{}{}:
+		default:
+		}
+	}
 	options := []nats.Option{
 		nats.Name("hailo-clip " + cfg.Node), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.NoEcho(),
 		nats.ReconnectWait(250 * time.Millisecond), nats.ReconnectJitter(250*time.Millisecond, time.Second),
 		nats.PingInterval(5 * time.Second), nats.MaxPingsOutstanding(2), nats.ReconnectBufSize(-1), nats.Timeout(5 * time.Second),
-		nats.ConnectHandler(func(*nats.Conn) { log.Info("connected to the broker of the fleet", "node", cfg.Node) }),
-		nats.ReconnectHandler(func(*nats.Conn) { log.Info("connected to the broker of the fleet again", "node", cfg.Node) }),
+		nats.ConnectHandler(connected), nats.ReconnectHandler(connected),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { log.Warn("the broker of the fleet is lost", "error", err) }),
 		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {
 			subject := ""
@@ -56,16 +76,20 @@ func Dial(cfg Config, log *slog.Logger) (*Conn, error) {
 			log.Warn("the broker of the fleet reports an error", "subject", subject, "error", err)
 		}),
 	}
-	nc, err := nats.Connect(cfg.URL, options...)
-	if err != nil {
+	var err error
+	if c.nc, err = nats.Connect(cfg.URL, options...); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoBroker, err)
 	}
-	js, err := jetstream.New(nc)
+	if cfg.Domain == "" {
+		c.js, err = jetstream.New(c.nc)
+	} else {
+		c.js, err = jetstream.NewWithDomain(c.nc, cfg.Domain)
+	}
 	if err != nil {
-		nc.Close()
+		c.nc.Close()
 		return nil, err
 	}
-	return &Conn{Config: cfg, nc: nc, js: js, log: log}, nil
+	return c, nil
 }
 
 // Connected says that there is a connection now.

@@ -6,6 +6,7 @@ const (
 	encodeSubject = "clip.v1.enc."    // + node + ".image": one image, answered by its vector
 	bulkSubject   = "clip.v1.bulk."   // + job + "." + shard: images to be encoded
 	resultSubject = "clip.v1.res."    // + job + "." + shard: what came of them
+	deadSubject   = "clip.v1.dead."   // + job + "." + shard: images that were tried too often
 	eventSubject  = "clip.v1.event."  // + node
 	statusSubject = "clip.v1.status." // + node: answers with all that "fleet status" shows of it
 )

@@ -47,3 +47,10 @@ func (n *Node) Run(ctx context.Context) {
 	running.Wait()
 	n.Close()
 }
+
+// Close closes the connection of a node that does not run.
+func (n *Node) Close() {
+	if n != nil {
+		n.Conn.Close()
+	}
+}

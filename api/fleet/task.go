@@ -13,7 +13,7 @@ type task struct {
 
 // tasks are those that the configuration wants.
 func (n *Node) tasks() (all []task) {
-	return all
+	return append(all, task{"setup", n.setUpAlways})
 }
 
 // repeat runs a task again, a second later, whenever it has failed.

@@ -14,6 +14,7 @@ import (
 	"hailoclip/api"
 	"hailoclip/api/access"
 	"hailoclip/api/admin"
+	"hailoclip/api/fleet"
 	"hailoclip/configs"
 	"hailoclip/hailo/demo"
 )
@@ -112,6 +113,7 @@ type service struct {
 	sockets sockets
 	admin   *admin.Server // nil: there is none
 	reload  *reloader
+	node    *fleet.Node         // nil: the service is in no fleet
 	prompts chan configs.Config // has a configuration whose prompt file has changed; room for one
 }
 
@@ -148,8 +150,13 @@ func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *se
 	if err != nil {
 		return nil, err
 	}
+	node, err := fleet.Join(e.cfg.Fleet, fleet.Parts{Engine: e.Engine, Version: programVersion(), Log: log})
+	if err != nil {
+		return nil, err
+	}
 	streams, err := e.newStreams()
 	if err != nil {
+		node.Close()
 		return nil, err
 	}
 	keys, reload := access.New(p.cfg.Access), newReloader(p, log)
@@ -161,10 +168,11 @@ func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *se
 		Recorder: e.recorder, Admin: e.adminOnMain(reload), LogEvery: p.cfg.Logging.Requests, LogDropped: stderr.lost.Load,
 	})
 	if err != nil {
+		node.Close()
 		return nil, errors.Join(err, streams.close(context.WithoutCancel(ctx)))
 	}
 	s = &service{
-		engine: e, streams: streams, server: server, sockets: socks, access: keys, reload: reload, prompts: make(chan configs.Config, 1),
+		engine: e, streams: streams, server: server, sockets: socks, access: keys, reload: reload, node: node, prompts: make(chan configs.Config, 1),
 	}
 	reload.service = s
 	onOwn := e.adminParts(reload)
@@ -228,6 +236,7 @@ func (s *service) run(ctx context.Context) error {
 			}
 		}
 	})
+	running.Go(func() { s.node.Run(besides) })
 	running.Go(func() { feedWatchdog(besides, e.log, s.stuck) })
 	if s.admin != nil {
 		tells.Go(func() { s.admin.Run(telling) })

@@ -4,6 +4,7 @@ package broker
 import (
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -16,7 +17,7 @@ type Config struct {
 	Dir          string        // of the streams
 	SyncInterval time.Duration // after which files are synced at the latest; 0: 10 s
 	MaxStore     int64         // bytes of files; 0: a third of the free space, as the server has it
-	Name, Domain string
+	Name, Domain string        // Domain "": hub
 }
 
 // Broker is a running server.
@@ -29,6 +30,9 @@ func Start(c Config) (*Broker, error) {
 	}
 	if c.Host == "" {
 		c.Host = "127.0.0.1"
+	}
+	if c.Domain == "" {
+		c.Domain = "hub"
 	}
 	s, err := server.NewServer(&server.Options{
 		ServerName: c.Name, Host: c.Host, Port: c.Port, JetStream: true, StoreDir: c.Dir, JetStreamDomain: c.Domain,
@@ -53,3 +57,6 @@ func (b *Broker) Close() {
 	b.server.Shutdown()
 	b.server.WaitForShutdown()
 }
+
+// Port is where clients connect.
+func (b *Broker) Port() int { return b.server.Addr().(*net.TCPAddr).Port }

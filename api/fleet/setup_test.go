@@ -1,0 +1,167 @@
+package fleet
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
+
+	"hailoclip/api/fleet/broker"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// startBroker starts a broker on any port; the test ends it.
+func startBroker(t *testing.T, c broker.Config) *broker.Broker {
+	t.Helper()
+	if c.Port == 0 {
+		c.Port = -1
+	}
+	if c.Dir == "" {
+		c.Dir = t.TempDir()
+	}
+	b, err := broker.Start(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	return b
+}
+
+// dial connects a node; the test closes it.
+func dial(t *testing.T, cfg Config) *Conn {
+	t.Helper()
+	if cfg.Domain == "" {
+		cfg.Domain = "hub"
+	}
+	c, err := Dial(cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := c.Await(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestSetupMakesWhatIsMissing(t *testing.T) {
+	b := startBroker(t, broker.Config{})
+	c := dial(t, Config{URL: b.URL(), Node: "a"})
+	ctx := t.Context()
+	if err := c.Setup(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range stores {
+		if err := s.find(ctx, c.js, s.name); err != nil {
+			t.Errorf("%s: %v", s.name, err)
+		}
+	}
+	bulk, err := c.js.Stream(ctx, BulkStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := bulk.CachedInfo().Config
+	if got.MaxBytes > streamBytes || got.MaxBytes < leastBytes || got.Discard != jetstream.DiscardNew ||
+		got.Retention != jetstream.WorkQueuePolicy || got.Replicas != 1 || got.Storage != jetstream.FileStorage {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestSetupLeavesWhatAnOperatorChanged(t *testing.T) {
+	b := startBroker(t, broker.Config{})
+	c := dial(t, Config{URL: b.URL(), Node: "a"})
+	ctx := t.Context()
+	if err := c.Setup(ctx); err != nil {
+		t.Fatal(err)
+	}
+	bulk, err := c.js.Stream(ctx, BulkStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wanted := bulk.CachedInfo().Config
+	wanted.MaxBytes, wanted.MaxAge = 123<<20, time.Hour
+	if _, err := c.js.UpdateStream(ctx, wanted); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.js.Publish(ctx, bulkSubject+"d.j.0", []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	other := dial(t, Config{URL: b.URL(), Node: "b"})
+	if err := other.Setup(ctx); err != nil {
+		t.Fatal(err)
+	}
+	info, err := bulk.Info(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Config.MaxBytes != 123<<20 || info.Config.MaxAge != time.Hour || info.State.Msgs != 1 {
+		t.Errorf("%+v", info)
+	}
+}
+
+// A broker with little room gets smaller streams, not none.
+func TestSetupFitsTheStore(t *testing.T) {
+	b := startBroker(t, broker.Config{MaxStore: 1 << 30})
+	c := dial(t, Config{URL: b.URL(), Node: "a"})
+	if err := c.Setup(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Many nodes that start at once do not stand in each other's way.
+func TestSetupByManyAtOnce(t *testing.T) {
+	b := startBroker(t, broker.Config{})
+	failed := make(chan error)
+	const nodes = 8
+	for range nodes {
+		c := dial(t, Config{URL: b.URL(), Node: "a"})
+		go func() { failed <- c.Setup(t.Context()) }()
+	}
+	for range nodes {
+		if err := <-failed; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A broker that came back without its folder gets everything again, without anybody's asking.
+func TestSetupAgainOnAnEmptyBroker(t *testing.T) {
+	first, err := broker.Start(broker.Config{Port: -1, Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := dial(t, Config{URL: first.URL(), Node: "a"})
+	n := &Node{Conn: c}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- n.setUpAlways(ctx) }()
+	there := func() bool {
+		_, err := c.js.ObjectStore(ctx, ModelStore) // the last one
+		return err == nil
+	}
+	waitFor(t, there)
+	port := first.Port()
+	first.Close()
+	startBroker(t, broker.Config{Port: port})
+	waitFor(t, there)
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// waitFor waits until a condition holds.
+func waitFor(t *testing.T, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !holds(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it does not happen")
+		}
+	}
+}
