@@ -20,6 +20,8 @@ type member struct {
 	leaving  atomic.Bool
 	sequence atomic.Uint64
 	badLoads atomic.Uint64 // that could not be read
+
+	maxPayload atomic.Int64 // bytes of a message, by the broker; 0: not known
 }
 
 func newMember(cfg Config, log *slog.Logger) *member {
@@ -57,6 +59,7 @@ func (n *Node) tell() {
 	l.UnixMs, l.Sequence = time.Now().UnixMilli(), n.sequence.Add(1)
 	b, err := json.Marshal(l)
 	if err == nil && n.nc.IsConnected() {
+		n.maxPayload.Store(n.nc.MaxPayload())
 		_ = n.nc.Publish(loadSubject+l.Node, b) // fails without a connection only, which is told elsewhere
 	}
 }

@@ -22,6 +22,7 @@ type Node struct {
 	*member
 	parts Parts
 	last  lastStatus
+	spill *spill // nil: fleet.spill is off
 }
 
 // Join makes a node, which begins to connect. Run does its work. The broker need not be there.
@@ -33,7 +34,11 @@ func Join(cfg Config, p Parts) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Node{Conn: conn, member: newMember(conn.Config, p.Log), parts: p}, nil
+	n := &Node{Conn: conn, member: newMember(conn.Config, p.Log), parts: p}
+	if cfg.Spill {
+		n.spill = newSpill(n)
+	}
+	return n, nil
 }
 
 // Run does the node's part until ctx ends: each of its tasks waits for the broker by itself, and is done again after an error.
