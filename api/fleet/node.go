@@ -19,7 +19,7 @@ type Parts struct {
 // concurrent use.
 type Node struct {
 	*Conn
-	*member
+	*membership
 	parts Parts
 	last  lastStatus
 	spill *spill // nil: fleet.spill is off
@@ -34,7 +34,7 @@ func Join(cfg Config, p Parts) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{Conn: conn, member: newMember(conn.Config, p.Log), parts: p}
+	n := &Node{Conn: conn, membership: newMembership(conn.Config, p.Log), parts: p}
 	if cfg.Spill {
 		n.spill = newSpill(n)
 	}
