@@ -13,6 +13,9 @@ type task struct {
 
 // tasks are those that the configuration wants.
 func (n *Node) tasks() (all []task) {
+	if n.shares() {
+		all = append(all, task{"prompt sets", n.followSets})
+	}
 	return append(all, task{"setup", n.setUpAlways})
 }
 
