@@ -111,8 +111,8 @@ func run() int {
 			command, _, _ = strings.Cut(bad.Context.Command(), "<") // what follows are arguments
 			command = strings.TrimSpace(command)
 		}
-		if command == "bench" {
-			command = "bench run" // which it stands for, and whose flags these were
+		if command == "bench" || command == "index" {
+			command += " run" // which it stands for, and whose flags these were
 		}
 		complain("hailo-clip: %s", strings.Replace(err.Error(), `must be one of "",`, "must be one of ", 1)) // "": not given
 		complain("Run %q for usage.", strings.Join(append(strings.Fields("hailo-clip "+command), "--help"), " "))
