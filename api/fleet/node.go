@@ -21,6 +21,7 @@ type Node struct {
 	*Conn
 	parts Parts
 	last  lastStatus
+	bulk  bulkCounts
 }
 
 // Join makes a node, which begins to connect. Run does its work. The broker need not be there.

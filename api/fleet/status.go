@@ -96,12 +96,14 @@ type SpillStatus struct {
 
 // WorkerStatus are counters of images that this node encodes for the bulk lane.
 type WorkerStatus struct {
-	Encoded    uint64 `json:"encoded"`
-	Failed     uint64 `json:"failed"`     // bad images
-	Returned   uint64 `json:"returned"`   // given back to be tried by others
-	Duplicates uint64 `json:"duplicates"` // results that were there before
-	Dead       uint64 `json:"dead"`       // moved to the dead letters by this node
-	InFlight   int    `json:"in_flight"`
+	Encoded     uint64 `json:"encoded"`
+	Bytes       uint64 `json:"bytes"`       // of images that were taken
+	Failed      uint64 `json:"failed"`      // bad images
+	Returned    uint64 `json:"returned"`    // given back to be tried by others
+	Redelivered uint64 `json:"redelivered"` // taken that had been given out before
+	Duplicates  uint64 `json:"duplicates"`  // results that were there before
+	Dead        uint64 `json:"dead"`        // moved to the dead letters by this node
+	InFlight    int    `json:"in_flight"`
 }
 
 // ShareStatus are counters of what this node shares.
@@ -130,7 +132,11 @@ type reporter struct {
 
 // reporters are those of the parts that the configuration wants.
 func (n *Node) reporters() []reporter {
-	return []reporter{{"queues", n.reportQueues}}
+	all := []reporter{{"queues", n.reportQueues}, {"jobs", n.reportJobs}}
+	if n.Config.Bulk {
+		all = append(all, reporter{"worker", n.reportWorker})
+	}
+	return all
 }
 
 // lastStatus is the status that was made last.

@@ -13,7 +13,11 @@ type task struct {
 
 // tasks are those that the configuration wants.
 func (n *Node) tasks() (all []task) {
-	return append(all, task{"setup", n.setUpAlways})
+	all = append(all, task{"setup", n.setUpAlways})
+	if n.Config.Bulk {
+		all = append(all, task{"bulk", n.encodeBulk}, task{"dead", n.buryDead})
+	}
+	return all
 }
 
 // repeat runs a task again, a second later, whenever it has failed.
