@@ -58,7 +58,7 @@ func (w *bulkWorker) handle(ctx context.Context, m jetstream.Msg) {
 	defer func() {
 		if p := recover(); p != nil {
 			w.log.Error("an image of an index made a worker fail", "subject", m.Subject(), "key", m.Headers().Get(headerKey), "panic", p)
-			w.giveUp(m, time.Second)
+			w.giveUp(m, w.again)
 		}
 	}()
 	if about, err := m.Metadata(); err == nil && about.NumDelivered > 1 {
@@ -80,7 +80,7 @@ func (w *bulkWorker) handle(ctx context.Context, m jetstream.Msg) {
 		return
 	}
 	if err != nil {
-		w.giveUp(m, time.Second)
+		w.giveUp(m, w.again)
 		return
 	}
 	defer done()
@@ -96,11 +96,11 @@ func (w *bulkWorker) handle(ctx context.Context, m jetstream.Msg) {
 	case code != "":
 		w.counts.failed.Add(1)
 	case errors.Is(err, hailo.ErrDeviceLost) || errors.Is(err, hailo.ErrClosed) || errors.Is(err, pipeline.ErrClosed):
-		w.giveUp(m, 5*time.Second)
+		w.giveUp(m, w.lost)
 		return
 	default:
 		w.log.Debug("an image of an index is given back", "job", job, "key", key, "error", err)
-		w.giveUp(m, time.Second)
+		w.giveUp(m, w.again)
 		return
 	}
 	text := ""
@@ -110,7 +110,7 @@ func (w *bulkWorker) handle(ctx context.Context, m jetstream.Msg) {
 	result := newResult(job, shard, key, w.digest, vector, code, text)
 	duplicate, err := w.publish(ctx, result, m.Headers().Get(nats.MsgIdHdr), nil)
 	if err != nil {
-		w.giveUp(m, time.Second)
+		w.giveUp(m, w.again)
 		return
 	}
 	if duplicate {

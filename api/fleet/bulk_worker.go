@@ -43,8 +43,9 @@ type bulkWorker struct {
 	atOnce        int // images that keep the encoder busy
 	embed         func(ctx context.Context, image []byte) ([]float32, error)
 	healthy       func() bool
+	again, lost   time.Duration // after which an image that failed is tried again; where the device was lost
 	counts        *bulkCounts
-	large         *semaphore.Weighted
+	large         *semaphore.Weighted // bytes of objects in memory
 }
 
 // encodeBulk is the task of a node that encodes images of indexes.
@@ -52,7 +53,8 @@ func (n *Node) encodeBulk(ctx context.Context) error {
 	e := n.parts.Engine
 	lane := pipeline.NewLane(fair.Caller{Address: "fleet"}, pipeline.Bulk)
 	w := &bulkWorker{
-		Conn: n.Conn, model: e.Model(), digest: e.ImageDigest(), atOnce: e.AtOnce(), counts: &n.bulk, large: semaphore.NewWeighted(largeBytes),
+		Conn: n.Conn, model: e.Model(), digest: e.ImageDigest(), atOnce: e.AtOnce(), again: time.Second, lost: 5 * time.Second,
+		counts: &n.bulk, large: semaphore.NewWeighted(largeBytes),
 		embed: func(ctx context.Context, image []byte) ([]float32, error) {
 			r, err := e.EmbedImage(ctx, &clip.Request{Image: image, Lane: lane})
 			return r.Embedding, err
