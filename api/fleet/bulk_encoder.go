@@ -19,7 +19,7 @@ const (
 	mostPending  = 256              // images that the broker has not confirmed
 	pendingBytes = 2 * largestImage // of them
 	mostUnstored = 1000             // results that are given out and not stored
-	storeTime    = 2 * time.Minute  // for storing a result, then it is given out again
+	storeTime    = time.Minute      // for storing a result, then it is given out again
 	openTime     = 15 * time.Second // to find the broker and an encoder
 )
 
@@ -101,8 +101,7 @@ func (e *Encoder) open(ctx context.Context, o EncoderOptions) error {
 	now := time.Now().UTC()
 	e.job = job{JobStatus{Job: o.Job, Source: o.Source, Model: e.encoder.Model, State: "running", Begun: now, Changed: now}, kept.Round}
 	e.revision = revision
-	_, err = e.resultsConsumer(ctx)
-	return err
+	return e.inherit(ctx)
 }
 
 // Model is the model's name.

@@ -10,12 +10,41 @@ import (
 	"hailoclip/api/bulk"
 )
 
-// resultsConsumer is that of the job: what is not stored is given out again, also to the next process.
-func (e *Encoder) resultsConsumer(ctx context.Context) (jetstream.Consumer, error) {
-	return e.js.CreateOrUpdateConsumer(ctx, ResultStream, jetstream.ConsumerConfig{
-		Durable: "job-" + e.job.Job, FilterSubject: resultSubject + e.job.Job + ".>", AckPolicy: jetstream.AckExplicitPolicy, AckWait: storeTime,
+// resultsConsumer is that of the job, which is made where it is missing: what is not stored is given out again, also to the next process.
+// from is where it begins then; 0: with all results that there are.
+func (e *Encoder) resultsConsumer(ctx context.Context, from uint64) (jetstream.Consumer, error) {
+	found, err := e.js.Consumer(ctx, ResultStream, e.durable())
+	if !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return found, err
+	}
+	c := jetstream.ConsumerConfig{
+		Durable: e.durable(), FilterSubject: resultSubject + e.job.Job + ".>", AckPolicy: jetstream.AckExplicitPolicy, AckWait: storeTime,
 		MaxAckPending: mostUnstored, InactiveThreshold: 7 * 24 * time.Hour,
-	})
+	}
+	if from > 0 {
+		c.DeliverPolicy, c.OptStartSeq = jetstream.DeliverByStartSequencePolicy, from
+	}
+	return e.js.CreateConsumer(ctx, ResultStream, c)
+}
+
+func (e *Encoder) durable() string { return "job-" + e.job.Job }
+
+// inherit has the results given out again that a former process of the job has not stored, without waiting for storeTime. Some
+// that it has stored may be among them.
+func (e *Encoder) inherit(ctx context.Context) error {
+	consumer, err := e.resultsConsumer(ctx, 0)
+	if err != nil {
+		return err
+	}
+	info, err := consumer.Info(ctx)
+	if err != nil || info.NumAckPending == 0 {
+		return err
+	}
+	if err := e.js.DeleteConsumer(ctx, ResultStream, e.durable()); err != nil {
+		return err
+	}
+	_, err = e.resultsConsumer(ctx, info.AckFloor.Stream+1)
+	return err
 }
 
 // receive gives out results until the encoder is closed.
@@ -42,7 +71,7 @@ func (e *Encoder) receiveSome(ctx context.Context) error {
 	if err := e.Setup(ctx); err != nil {
 		return err
 	}
-	consumer, err := e.resultsConsumer(ctx)
+	consumer, err := e.resultsConsumer(ctx, 0)
 	if err != nil {
 		return err
 	}
@@ -125,7 +154,7 @@ func (e *Encoder) idle(ctx context.Context) (bool, error) {
 	if len(info.State.Subjects) > 0 {
 		return false, e.endStuck(ctx, images, info.State.Subjects)
 	}
-	consumer, err := e.js.Consumer(ctx, ResultStream, "job-"+e.job.Job) // asked second: a result is there before its image goes
+	consumer, err := e.js.Consumer(ctx, ResultStream, e.durable()) // asked second: a result is there before its image goes
 	if err != nil {
 		return false, err
 	}
@@ -144,7 +173,7 @@ func (e *Encoder) endStuck(ctx context.Context, images jetstream.Stream, subject
 		return err
 	}
 	w := workers.CachedInfo()
-	stuck := w.NumPending == 0 && w.NumAckPending == 0 && w.NumRedelivered == 0
+	stuck := w.NumPending == 0 && w.NumAckPending == 0
 	if !stuck || !e.stuck {
 		e.stuck = stuck
 		return nil
