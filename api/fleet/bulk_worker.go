@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	ackWait      = 30 * time.Second // after which an image of a worker that is gone is another's
+	ackWait      = 30 * time.Second // see bulkWorker.patience
 	progressTime = 10 * time.Second // after which a worker says that it still works on it
 	bulkTime     = 2 * time.Minute  // for an image, with all that it waits for
 	bulkBatch    = 16               // images ready for the pipeline, so that it does not wait for the broker
@@ -44,6 +44,7 @@ type bulkWorker struct {
 	embed         func(ctx context.Context, image []byte) ([]float32, error)
 	healthy       func() bool
 	again, lost   time.Duration // after which an image that failed is tried again; where the device was lost
+	patience      time.Duration // after which an image of a worker that is gone is another's
 	counts        *bulkCounts
 	large         *semaphore.Weighted // bytes of objects in memory
 }
@@ -53,7 +54,7 @@ func (n *Node) encodeBulk(ctx context.Context) error {
 	e := n.parts.Engine
 	lane := pipeline.NewLane(fair.Caller{Address: "fleet"}, pipeline.Bulk)
 	w := &bulkWorker{
-		Conn: n.Conn, model: e.Model(), digest: e.ImageDigest(), atOnce: e.AtOnce(), again: time.Second, lost: 5 * time.Second,
+		Conn: n.Conn, model: e.Model(), digest: e.ImageDigest(), atOnce: e.AtOnce(), again: time.Second, lost: 5 * time.Second, patience: ackWait,
 		counts: &n.bulk, large: semaphore.NewWeighted(largeBytes),
 		embed: func(ctx context.Context, image []byte) ([]float32, error) {
 			r, err := e.EmbedImage(ctx, &clip.Request{Image: image, Lane: lane})
@@ -93,7 +94,7 @@ func (w *bulkWorker) run(ctx context.Context) error {
 func (w *bulkWorker) consumer(ctx context.Context) (jetstream.Consumer, error) {
 	short := bulk.Short(w.digest)
 	return w.js.CreateOrUpdateConsumer(ctx, BulkStream, jetstream.ConsumerConfig{
-		Durable: consumerPrefix + short, FilterSubject: bulkSubject + short + ".>", AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait,
+		Durable: consumerPrefix + short, FilterSubject: bulkSubject + short + ".>", AckPolicy: jetstream.AckExplicitPolicy, AckWait: w.patience,
 		MaxDeliver: maxTries, MaxAckPending: 32 * largestFleet, MaxRequestBatch: bulkBatch, InactiveThreshold: 7 * 24 * time.Hour,
 		Metadata: map[string]string{metaModel: w.model, metaDigest: w.digest},
 	})

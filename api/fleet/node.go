@@ -33,7 +33,9 @@ func Join(cfg Config, p Parts) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Node{Conn: conn, parts: p}, nil
+	n := &Node{Conn: conn, parts: p}
+	n.share()
+	return n, nil
 }
 
 // Run does the node's part until ctx ends: each of its tasks waits for the broker by itself, and is done again after an error.

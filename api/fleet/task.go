@@ -14,6 +14,9 @@ type task struct {
 // tasks are those that the configuration wants.
 func (n *Node) tasks() (all []task) {
 	all = append(all, task{"setup", n.setUpAlways})
+	if n.shares() {
+		all = append(all, task{"prompt sets", n.followSets})
+	}
 	if n.Config.Bulk {
 		all = append(all, task{"bulk", n.encodeBulk}, task{"dead", n.buryDead})
 	}
