@@ -35,6 +35,8 @@ type BrokerStatus struct {
 	MaxPayload int64   `json:"max_payload_bytes"`    // of a message; 0: not known
 	RTTMS      float64 `json:"rtt_ms"`               // a message there and back; 0: not known
 	Reconnects uint64  `json:"reconnects"`           // since the start
+	InBytes    uint64  `json:"in_bytes"`             // received since the start, without what frames messages
+	OutBytes   uint64  `json:"out_bytes"`            // sent
 	LastError  string  `json:"last_error,omitempty"` // of the connection; "" while it is connected
 }
 
@@ -46,6 +48,7 @@ type NodeStatus struct {
 	Alive     bool    `json:"alive"`              // it was heard within the last second
 	ClockMS   float64 `json:"clock_ms"`           // its clock less ours, as far as the way of a message allows
 	Forwarded int     `json:"forwarded,omitzero"` // images that this node has there now
+	Twice     bool    `json:"twice,omitempty"`    // two processes call themselves so
 }
 
 // QueueStatus is a stream of the broker, together with its consumers.
@@ -132,7 +135,7 @@ type reporter struct {
 
 // reporters are those of the parts that the configuration wants.
 func (n *Node) reporters() []reporter {
-	all := []reporter{{"queues", n.reportQueues}, {"jobs", n.reportJobs}}
+	all := []reporter{{"queues", n.reportQueues}, {"nodes", n.reportPeers}, {"jobs", n.reportJobs}}
 	if n.Config.Bulk {
 		all = append(all, reporter{"worker", n.reportWorker})
 	}
@@ -196,6 +199,7 @@ func (n *Node) newStatus(ctx context.Context) *Status {
 // brokerStatus is of the connection as it is. It waits for the broker until ctx ends.
 func (c *Conn) brokerStatus(ctx context.Context) *BrokerStatus {
 	b := &BrokerStatus{Connected: c.nc.IsConnected(), URL: c.Config.URL, Reconnects: c.nc.Stats().Reconnects}
+	b.InBytes, b.OutBytes = c.Traffic()
 	if !b.Connected {
 		if err := c.nc.LastError(); err != nil {
 			b.LastError = err.Error()

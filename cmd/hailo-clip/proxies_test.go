@@ -77,23 +77,13 @@ func TestProxies(t *testing.T) {
 	}
 }
 
-// program is where the proxy is: HAILO_TEST_CADDY and so on say where another version is.
-func (p *proxyProgram) program(t *testing.T) string {
+// start runs a proxy by its sample, changed as its test needs it and with these addresses, until the end of the test.
+func (p *proxyProgram) start(t *testing.T, sample string, addresses map[string]string) (url string, roots *x509.CertPool) {
 	t.Helper()
-	if path := os.Getenv("HAILO_TEST_" + strings.ToUpper(p.name)); path != "" {
-		return path
-	}
 	path, err := exec.LookPath(p.name)
 	if err != nil {
 		path = needPrograms(t, "/usr/sbin/"+p.name)
 	}
-	return path
-}
-
-// start runs a proxy by its sample, changed as its test needs it and with these addresses, until the end of the test.
-func (p *proxyProgram) start(t *testing.T, sample string, addresses map[string]string) (url string, roots *x509.CertPool) {
-	t.Helper()
-	path := p.program(t)
 	dir, port := t.TempDir(), freePort(t)
 	roots = proxyCertificate(t, dir)
 	text := p.change(string(must(os.ReadFile(docs+"proxies/"+sample))), dir, port)
