@@ -187,7 +187,7 @@ func (e *Encoder) endStuck(ctx context.Context, images jetstream.Stream, subject
 			if err != nil {
 				return err
 			}
-			if _, err := e.endImage(ctx, m.Sequence, maxTries); err != nil {
+			if _, err := e.endImage(ctx, m.Sequence, maxDeliveries); err != nil {
 				return err
 			}
 		}

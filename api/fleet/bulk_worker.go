@@ -95,7 +95,7 @@ func (w *bulkWorker) consumer(ctx context.Context) (jetstream.Consumer, error) {
 	short := bulk.Short(w.digest)
 	return w.js.CreateOrUpdateConsumer(ctx, BulkStream, jetstream.ConsumerConfig{
 		Durable: consumerPrefix + short, FilterSubject: bulkSubject + short + ".>", AckPolicy: jetstream.AckExplicitPolicy, AckWait: w.patience,
-		MaxDeliver: maxTries, MaxAckPending: 32 * largestFleet, MaxRequestBatch: bulkBatch, InactiveThreshold: 7 * 24 * time.Hour,
+		MaxDeliver: maxDeliveries, MaxAckPending: 32 * largestFleet, MaxRequestBatch: bulkBatch, InactiveThreshold: 7 * 24 * time.Hour,
 		Metadata: map[string]string{metaModel: w.model, metaDigest: w.digest},
 	})
 }

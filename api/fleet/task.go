@@ -20,6 +20,9 @@ func (n *Node) tasks() (all []task) {
 	if n.Config.Bulk {
 		all = append(all, task{"bulk", n.encodeBulk}, task{"dead", n.buryDead})
 	}
+	if n.spill != nil {
+		all = append(all, task{"spill", n.passImages})
+	}
 	return all
 }
 
