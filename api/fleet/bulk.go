@@ -21,13 +21,13 @@ import (
 // acknowledge, and the Encoder takes that until its rows are stored. Each step is done at least once; the key says what an image
 // is, so that doing it twice changes nothing.
 const (
-	shards       = 64        // of a job
-	inlineImage  = 512 << 10 // bytes up to which an image is in its message, else it is an object
-	largestImage = 64 << 20  // bytes of an object that is read
-	maxDeliveries     = 5         // of an image, then it is dead
-	publishTime  = 5 * time.Second
-	longestError = 1 << 10 // bytes of the text of an error
-	maxDimension = 4096    // numbers of a vector
+	shards        = 64        // of a job
+	inlineImage   = 512 << 10 // bytes up to which an image is in its message, else it is an object
+	largestImage  = 64 << 20  // bytes of an object that is read
+	maxDeliveries = 5         // of an image, then it is dead
+	publishTime   = 5 * time.Second
+	longestError  = 1 << 10 // bytes of the text of an error
+	maxDimension  = 4096    // numbers of a vector
 )
 
 // keys are what bulk.Key makes.
