@@ -19,8 +19,10 @@ type Parts struct {
 // concurrent use.
 type Node struct {
 	*Conn
+	*member
 	parts Parts
 	last  lastStatus
+	texts *textStore // nil: nothing is shared
 }
 
 // Join makes a node, which begins to connect. Run does its work. The broker need not be there.
@@ -32,7 +34,7 @@ func Join(cfg Config, p Parts) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{Conn: conn, parts: p}
+	n := &Node{Conn: conn, member: newMember(conn.Config, p.Log), parts: p}
 	n.share()
 	return n, nil
 }
