@@ -49,7 +49,7 @@ func fleetBroker(s *fleet.Status) []span {
 	if b.TLS {
 		tls = ", TLS"
 	}
-	return append(line, span{styleDim, fmt.Sprintf("  broker %s (%s%s), %.1f ms", b.URL, b.Version, tls, b.RTTMS)})
+	return append(line, span{styleDim, fmt.Sprintf("  broker %s (nats-server %s%s), %.1f ms", b.URL, b.Version, tls, b.RTTMS)})
 }
 
 // head is the first row of a table.
