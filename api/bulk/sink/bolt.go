@@ -211,7 +211,7 @@ func (s *boltSink) pages(ctx context.Context, one func(name, value []byte) error
 				return nil
 			})
 		})
-		if err == nil {
+		if err == nil && ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
 		if err != nil || len(names) == 0 {

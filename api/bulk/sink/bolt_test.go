@@ -19,10 +19,6 @@ func TestBolt(t *testing.T) {
 	conform(t, kind{file: true, many: 100_000}, func(t *testing.T) string { return filepath.Join(t.TempDir(), "out.db") })
 }
 
-func TestParquet(t *testing.T) {
-	conform(t, kind{file: true, many: 100_000}, func(t *testing.T) string { return filepath.Join(t.TempDir(), "out.parquet") })
-}
-
 // TestBoltForeign: a database of something else is not written to.
 func TestBoltForeign(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a.db")
