@@ -68,7 +68,7 @@ func TestBoltDamaged(t *testing.T) {
 	whole := must[[]byte](t)(os.ReadFile(filepath.Join(dir, "a.db")))
 	random, failed := rand.New(rand.NewPCG(3, 4)), 0
 	path := filepath.Join(dir, "b.db")
-	for range 200 {
+	for range 60 {
 		damaged := bytes.Clone(whole)
 		for range 1 + random.IntN(64) {
 			damaged[random.IntN(len(damaged))] ^= byte(1 + random.IntN(255))
