@@ -222,6 +222,18 @@ conformance: setup ## real clients of OpenAI, Ollama, Cohere, Immich, Frigate an
 	cd $(CONFORMANCE) && npm install --prefix . --no-package-lock --ignore-scripts --legacy-peer-deps --no-audit --no-fund --loglevel=error
 	$(CONFORMANCE)/node_modules/node-linux-$(ORT_ARCH:amd64=x64)/bin/node $(CONFORMANCE)/run.mjs bin/hailo-clip . $(TEST)
 
+# What the sinks of an index are tested against beside Debian's PostgreSQL: one with pgvector, and a reader of Parquet.
+SINKS     := bin/sinks
+SINKS_NPM := $(addprefix @electric-sql/,pglite@0.5.14 pglite-socket@0.2.17 pglite-pgvector@0.0.15) @duckdb/node-api@1.5.6-r.1
+
+.PHONY: sinks-test
+sinks-test: ## the index's sinks against PostgreSQL (Debian: installs it), pgvector (npm: PGlite) and DuckDB as a reader of Parquet (npm)
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || $(MAKE) --no-print-directory apt COMPILER=postgresql
+	@for program in node npm; do command -v $$program >/dev/null || $(MAKE) --no-print-directory apt COMPILER=$$program; done
+	@mkdir -p $(SINKS)
+	cd $(SINKS) && npm install --prefix . --no-save --ignore-scripts --no-audit --no-fund --loglevel=error $(SINKS_NPM)
+	HAILO_TEST_SINKS_NPM=$(CURDIR)/$(SINKS) $(GO) test -count=1 -timeout 15m -v ./api/bulk/sink
+
 .PHONY: arches
 arches: ## build for linux/amd64 and linux/arm64 without cgo
 	GOARCH=amd64 $(BUILD) -o bin/hailo-clip-linux-amd64 ./cmd/hailo-clip
