@@ -38,6 +38,7 @@ func Join(cfg Config, p Parts) (*Node, error) {
 	if cfg.Spill {
 		n.spill = newSpill(n)
 	}
+	n.share()
 	return n, nil
 }
 

@@ -46,6 +46,7 @@ var stores = []store{
 		MaxAge: 7 * 24 * time.Hour, MaxMsgSize: maxMessage, Duplicates: 2 * time.Minute,
 	}),
 	objects(InputStore, streamBytes, jetstream.ObjectStoreConfig{Description: "images too large for a message", TTL: 24 * time.Hour}),
+	objects(SetStore, 256<<20, jetstream.ObjectStoreConfig{Description: "prompt sets too large for a message"}),
 	objects(ModelStore, 0, jetstream.ObjectStoreConfig{Description: "model files"}),
 }
 

@@ -17,6 +17,9 @@ func (n *Node) tasks() (all []task) {
 	if n.spill != nil {
 		all = append(all, task{"spill", n.passImages})
 	}
+	if n.shares() {
+		all = append(all, task{"prompt sets", n.followSets})
+	}
 	return all
 }
 
