@@ -22,7 +22,8 @@ type Node struct {
 	*membership
 	parts Parts
 	last  lastStatus
-	spill *spill // nil: fleet.spill is off
+	spill *spill     // nil: fleet.spill is off
+	texts *textStore // nil: nothing is shared
 }
 
 // Join makes a node, which begins to connect. Run does its work. The broker need not be there.

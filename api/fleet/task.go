@@ -18,7 +18,7 @@ func (n *Node) tasks() (all []task) {
 		all = append(all, task{"spill", n.passImages})
 	}
 	if n.shares() {
-		all = append(all, task{"prompt sets", n.followSets})
+		all = append(all, task{"prompt sets", n.followSets}, task{"vectors of texts", n.texts.give})
 	}
 	return all
 }

@@ -58,11 +58,11 @@ type Engine struct {
 	line   *stages.Line
 	sets   *PromptSets
 	rate   rateMeter
+	shared atomic.Pointer[SharedTexts] // nil: texts are encoded here alone
+	open   int                         // images of one batch at a time
+	atOnce int                         // see AtOnce
 
-	elsewhere atomic.Pointer[Elsewhere] // see Spill
-
-	open   int // images of one batch at a time
-	atOnce int // see AtOnce
+	elsewhere atomic.Pointer[Elsewhere] // nil: images are encoded here alone
 }
 
 // ErrEncodeText says that it is a text, and not an image, that an encoder has failed with hailo.ErrEncode.
@@ -94,7 +94,7 @@ func New(cfg Config, performance pipeline.Config, p Parts) (*Engine, error) {
 		texts, err := p.Store.Embeddings(cache.Encoder{
 			Namespace: backend.Info().TextDigest, Dim: p.Model.EmbeddingDimension, Batch: backend.Info().TextBatch, Calls: textCalls,
 			Encode: func(ctx context.Context, texts []string) ([]cache.Vector, error) {
-				return encodeTexts(ctx, p.Tokenize, backend, texts)
+				return e.encodeTexts(ctx, backend, texts)
 			},
 			RetryAlone: func(err error) bool { return !errors.Is(err, hailo.ErrDeviceLost) && !errors.Is(err, hailo.ErrClosed) },
 		})
@@ -110,27 +110,6 @@ func New(cfg Config, performance pipeline.Config, p Parts) (*Engine, error) {
 	e.line = line
 	e.sets = newPromptSets(e, p.Sets)
 	return e, nil
-}
-
-// encodeTexts is what the cache asks for prompts that it does not know.
-func encodeTexts(ctx context.Context, tokenize func(string) ([]int32, bool), backend hailo.Backend, texts []string) ([]cache.Vector, error) {
-	vectors := make([]cache.Vector, len(texts))
-	tokens := make([][]int32, len(texts))
-	for i, text := range texts {
-		tokens[i], vectors[i].Truncated = tokenize(text)
-		vectors[i].Tokens = len(tokens[i])
-	}
-	embeddings, err := backend.EncodeTexts(ctx, tokens)
-	if errors.Is(err, hailo.ErrEncode) {
-		return nil, fmt.Errorf("%w: %w", ErrEncodeText, err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	for i := range vectors {
-		vectors[i].Embedding = embeddings[i]
-	}
-	return vectors, nil
 }
 
 // Dimension is how many numbers an embedding has.
