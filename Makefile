@@ -158,6 +158,10 @@ faults: setup ## break the simulated chip in every way, 20 times each, and log h
 restarts: setup ## restart the service 50 times on a socket of systemd's, and reload it 50 times, under load: no request fails
 	HAILO_TEST_LONG=1 $(GO) test -count=1 -timeout 30m -run LoseNoRequest -v ./cmd/hailo-clip
 
+.PHONY: fleet-spill
+fleet-spill: setup ## 600 requests/s to one of three nodes of a fleet, a node that is stopped, one that is cut off: latencies (2 minutes; SECONDS_EACH)
+	HAILO_TEST_FLEET_SPILL=$(or $(SECONDS_EACH),20)s $(GO) test -count=1 -timeout 30m -run TestFleetSpill -v ./cmd/hailo-clip
+
 .PHONY: immich-test
 immich-test: setup ## Immich's indexing of 1,000 previews and 200 searches beside it, with the device lost in the middle (Debian: installs ffmpeg)
 	@command -v ffmpeg >/dev/null || $(MAKE) --no-print-directory apt COMPILER=ffmpeg
