@@ -21,6 +21,7 @@ const (
 	TextBucket   = "clip_text"   // vectors of texts
 	CameraBucket = "clip_cams"   // streams that are wanted
 	InputStore   = "clip_in"     // images too large for a message
+	SetStore     = "clip_set"    // prompt sets too large for a message
 	ModelStore   = "clip_models" // model files
 )
 
@@ -28,6 +29,8 @@ const (
 const (
 	headerDeadline = "Clip-Deadline-Ms" // what is left of the time for the answer, in milliseconds
 	headerModel    = "Clip-Model"       // digest of the image encoder
+	headerPrep     = "Clip-Prep"        // clip.Engine.Preparation
+	headerNode     = "Clip-Node"        // who asks
 	headerKey      = "Clip-Key"         // bulk.Key of the image
 	headerObject   = "Clip-Object"      // name of the image in InputStore; the message has no body then
 	headerError    = "Clip-Error"       // why there is no vector, as a code

@@ -19,8 +19,11 @@ type Parts struct {
 // concurrent use.
 type Node struct {
 	*Conn
+	*membership
 	parts Parts
 	last  lastStatus
+	texts *textStore // nil: nothing is shared
+	spill *spill     // nil: fleet.spill is off
 }
 
 // Join makes a node, which begins to connect. Run does its work. The broker need not be there.
@@ -32,7 +35,12 @@ func Join(cfg Config, p Parts) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Node{Conn: conn, parts: p}, nil
+	n := &Node{Conn: conn, membership: newMembership(conn.Config, p.Log), parts: p}
+	n.share()
+	if cfg.Spill {
+		n.spill = newSpill(n)
+	}
+	return n, nil
 }
 
 // Run does the node's part until ctx ends: each of its tasks waits for the broker by itself, and is done again after an error.

@@ -13,7 +13,14 @@ type task struct {
 
 // tasks are those that the configuration wants.
 func (n *Node) tasks() (all []task) {
-	return append(all, task{"setup", n.setUpAlways})
+	if n.shares() {
+		all = append(all, task{"prompt sets", n.followSets}, task{"vectors of texts", n.texts.give})
+	}
+	all = append(all, task{"setup", n.setUpAlways}, task{"membership", n.beMember})
+	if n.spill != nil {
+		all = append(all, task{"spill", n.passImages})
+	}
+	return all
 }
 
 // repeat runs a task again, a second later, whenever it has failed.
