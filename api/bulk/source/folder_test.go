@@ -139,7 +139,7 @@ func TestEachEnds(t *testing.T) {
 	for _, address := range []string{dir, filepath.Join(dir, "list.txt")} {
 		s := open(t, address, Options{})
 		n, enough := 0, errors.New("enough")
-		if err := s.Each(t.Context(), func(bulk.Item) error { n++; return enough }); err != enough || n != 1 {
+		if err := s.Each(t.Context(), func(bulk.Item) error { n++; return enough }); !errors.Is(err, enough) || n != 1 {
 			t.Errorf("%v after %d", err, n)
 		}
 		ctx, cancel := context.WithCancel(t.Context())

@@ -115,8 +115,8 @@ func TestListing(t *testing.T) {
 // TestListingStaysWithin has pages with links to everywhere but into the folder.
 func TestListingStaysWithin(t *testing.T) {
 	other, others := serve(t, nil)
-	var host string
 	var outside atomic.Int64
+	var host string
 	host = serveFunc(t, func(w http.ResponseWriter, r *http.Request) {
 		switch path := r.URL.Path; {
 		case path == "/p/":
@@ -157,8 +157,8 @@ func TestListingStaysWithin(t *testing.T) {
 
 // TestEndlessListings has servers that make up folders, and ones that follow links back.
 func TestEndlessListings(t *testing.T) {
-	host, asked := serve(t, nil)
-	host = serveFunc(t, func(w http.ResponseWriter, r *http.Request) {
+	var asked atomic.Int64
+	host := serveFunc(t, func(w http.ResponseWriter, r *http.Request) {
 		asked.Add(1)
 		if !strings.HasSuffix(r.URL.Path, ".jpg") {
 			fmt.Fprintf(w, `<a href="%d/">x</a>`, asked.Load())
@@ -388,8 +388,7 @@ func FuzzListing(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p := page{url: mustURL(t, "http://host/p/"), room: 100}
-		resp := &http.Response{Request: &http.Request{URL: p.url}, Body: http.NoBody}
-		resp.Body = body{strings.NewReader(string(b))}
+		resp := &http.Response{Request: &http.Request{URL: p.url}, Body: body{strings.NewReader(string(b))}}
 		_ = p.read(newHosts(Options{}.withDefaults(), outbound.Allowed{}))(t.Context(), resp)
 		for _, e := range p.entries {
 			u := p.child(e)

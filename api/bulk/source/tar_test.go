@@ -280,7 +280,7 @@ func TestTarEnds(t *testing.T) {
 		write(t, filepath.Dir(path), map[string]string{name: string(pack(b))})
 		s := open(t, path, Options{})
 		n, enough := 0, errors.New("enough")
-		if err := s.Each(t.Context(), func(bulk.Item) error { n++; return enough }); err != enough || n != 1 {
+		if err := s.Each(t.Context(), func(bulk.Item) error { n++; return enough }); !errors.Is(err, enough) || n != 1 {
 			t.Errorf("%v after %d", err, n)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
