@@ -295,6 +295,38 @@ func TestBusyHost(t *testing.T) {
 	}
 }
 
+// TestLostHost: where nobody is, requests are not tried again for ever, and are when somebody is back.
+func TestLostHost(t *testing.T) {
+	var asked atomic.Int64
+	var back atomic.Bool
+	host := serveFunc(t, func(w http.ResponseWriter, r *http.Request) {
+		if n := asked.Add(1); !back.Load() || n%2 == 0 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	h := newHosts(Options{}.withDefaults(), outbound.Any())
+	h.pause = time.Millisecond
+	u := mustURL(t, host+"/a.jpg")
+	for range 100 {
+		if _, err := h.image(t.Context(), u); err == nil {
+			t.Fatal("an image")
+		}
+	}
+	if want := int64(atOnce*tries + 100 - atOnce); asked.Load() != want {
+		t.Errorf("%d requests, want %d", asked.Load(), want)
+	}
+	back.Store(true)
+	asked.Store(0)
+	for range 10 {
+		if _, err := h.image(t.Context(), u); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if asked.Load() != 19 {
+		t.Errorf("%d requests", asked.Load())
+	}
+}
+
 // TestSilentHost has a server that begins an answer and never ends it.
 func TestSilentHost(t *testing.T) {
 	host := serveFunc(t, func(w http.ResponseWriter, r *http.Request) {
