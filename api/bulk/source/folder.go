@@ -96,7 +96,7 @@ func (w *walk) one(dir *os.Root, e entry, rel string, depth int) error {
 		return w.fail(rel, errNotRegular)
 	}
 	return w.found(bulk.Item{
-		Path: label(filepath.Join(w.path, rel)), Size: info.Size(), Modified: info.ModTime(),
+		Path: label(filepath.Join(w.path, rel)), Size: info.Size(), Modified: sane(info.ModTime()),
 		Open: func(ctx context.Context) ([]byte, error) { return w.read(ctx, rel) },
 	})
 }

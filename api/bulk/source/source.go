@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"hailoclip/api/bulk"
@@ -89,7 +90,7 @@ func Open(address string, o Options) (bulk.Source, error) {
 		return nil, fmt.Errorf("%s is neither a file nor a folder", address)
 	case isList(path):
 		return &list{o: o, path: path, name: named(path)}, nil
-	case compressionOf(path) != "":
+	case compressionOf(path) != none:
 		return &archive{o: o, path: path, name: named(path)}, nil
 	case source.IsImage(path):
 		return &file{o: o, path: path, name: named(path)}, nil
@@ -134,6 +135,14 @@ func label(name string) string {
 		i += n
 	}
 	return b.String()
+}
+
+// sane is a time that every encoding has, or none.
+func sane(t time.Time) time.Time {
+	if y := t.UTC().Year(); y < 1 || y > 9999 {
+		return time.Time{}
+	}
+	return t
 }
 
 // kindOf is what Skipped is told of a file.
@@ -200,7 +209,7 @@ func fileItem(path, shown string, o Options) bulk.Item {
 	case !info.Mode().IsRegular():
 		return failing(shown, fmt.Errorf("%s is no file", path))
 	}
-	return bulk.Item{Path: label(shown), Size: info.Size(), Modified: info.ModTime().Round(0), Open: func(ctx context.Context) ([]byte, error) {
+	return bulk.Item{Path: label(shown), Size: info.Size(), Modified: sane(info.ModTime()), Open: func(ctx context.Context) ([]byte, error) {
 		f, err := safefile.OpenRegular(path)
 		if err != nil {
 			return nil, err
