@@ -19,6 +19,7 @@ type Parts struct {
 // concurrent use.
 type Node struct {
 	*Conn
+	*member
 	parts Parts
 	last  lastStatus
 	texts *textStore // nil: nothing is shared
@@ -33,7 +34,7 @@ func Join(cfg Config, p Parts) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{Conn: conn, parts: p}
+	n := &Node{Conn: conn, member: newMember(conn.Config, p.Log), parts: p}
 	n.share()
 	return n, nil
 }

@@ -85,8 +85,8 @@ func brokerIn(t *testing.T, dir string, port int) *broker.Broker {
 	return startBroker(t, broker.Config{Dir: dir, Port: port, Name: "hub", MaxStore: 64 << 30})
 }
 
-// member is a node in this process, with an engine of its own.
-type member struct {
+// shareNode is a node in this process, with an engine of its own.
+type shareNode struct {
 	t       testing.TB
 	name    string
 	dir     string // of its files
@@ -100,15 +100,15 @@ type member struct {
 	stopped chan struct{}
 }
 
-// newMember starts a node, whose files stay when it is closed and opened again.
-func newMember(t testing.TB, url, name string, config func(*Config)) *member {
-	m := &member{t: t, name: name, url: url, dir: t.TempDir(), config: config, chip: &hashed{frames: hailo.NewHeapFrames(4, 8, hashedDim)}}
+// newShareNode starts a node, whose files stay when it is closed and opened again.
+func newShareNode(t testing.TB, url, name string, config func(*Config)) *shareNode {
+	m := &shareNode{t: t, name: name, url: url, dir: t.TempDir(), config: config, chip: &hashed{frames: hailo.NewHeapFrames(4, 8, hashedDim)}}
 	m.open()
 	t.Cleanup(m.close)
 	return m
 }
 
-func (m *member) open() {
+func (m *shareNode) open() {
 	m.t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	if os.Getenv("FLEET_LOG") != "" {
@@ -157,7 +157,7 @@ func (m *member) open() {
 	}()
 }
 
-func (m *member) close() {
+func (m *shareNode) close() {
 	if m.stop == nil {
 		return
 	}
@@ -180,7 +180,7 @@ func labelled(names ...string) sets.Definition {
 	return d
 }
 
-func (m *member) put(name string, d sets.Definition, c clip.Condition) (clip.SetInfo, error) {
+func (m *shareNode) put(name string, d sets.Definition, c clip.Condition) (clip.SetInfo, error) {
 	ctx, cancel := context.WithTimeout(m.t.Context(), 30*time.Second)
 	defer cancel()
 	info, _, err := m.sets.Put(ctx, name, d, c)
@@ -188,7 +188,7 @@ func (m *member) put(name string, d sets.Definition, c clip.Condition) (clip.Set
 }
 
 // mustPut waits until the node has its connection, too.
-func (m *member) mustPut(name string, d sets.Definition) clip.SetInfo {
+func (m *shareNode) mustPut(name string, d sets.Definition) clip.SetInfo {
 	m.t.Helper()
 	var info clip.SetInfo
 	m.until("put "+name, func() (err error) {
@@ -199,7 +199,7 @@ func (m *member) mustPut(name string, d sets.Definition) clip.SetInfo {
 }
 
 // until waits until done returns nil.
-func (m *member) until(what string, done func() error) {
+func (m *shareNode) until(what string, done func() error) {
 	m.t.Helper()
 	wait(m.t, m.name+": "+what, done)
 }
@@ -219,7 +219,7 @@ func wait(t testing.TB, what string, done func() error) {
 }
 
 // has waits until a set has that ETag and answers.
-func (m *member) has(name, etag string) {
+func (m *shareNode) has(name, etag string) {
 	m.t.Helper()
 	m.until("set "+name, func() error {
 		s, err := m.sets.Ready(name)
@@ -231,7 +231,7 @@ func (m *member) has(name, etag string) {
 }
 
 // lacks waits until there is no such set.
-func (m *member) lacks(name string) {
+func (m *shareNode) lacks(name string) {
 	m.t.Helper()
 	m.until("no set "+name, func() error {
 		if _, err := m.sets.Info(m.t.Context(), name, false); err == nil {

@@ -46,6 +46,7 @@ type NodeStatus struct {
 	Alive     bool    `json:"alive"`              // it was heard within the last second
 	ClockMS   float64 `json:"clock_ms"`           // its clock less ours, as far as the way of a message allows
 	Forwarded int     `json:"forwarded,omitzero"` // images that this node has there now
+	Twice     bool    `json:"twice,omitempty"`    // two processes call themselves so
 }
 
 // QueueStatus is a stream of the broker, together with its consumers.
@@ -130,7 +131,7 @@ type reporter struct {
 
 // reporters are those of the parts that the configuration wants.
 func (n *Node) reporters() []reporter {
-	return []reporter{{"queues", n.reportQueues}}
+	return []reporter{{"queues", n.reportQueues}, {"nodes", n.reportPeers}}
 }
 
 // lastStatus is the status that was made last.

@@ -16,7 +16,7 @@ func (n *Node) tasks() (all []task) {
 	if n.shares() {
 		all = append(all, task{"prompt sets", n.followSets}, task{"vectors of texts", n.texts.give})
 	}
-	return append(all, task{"setup", n.setUpAlways})
+	return append(all, task{"setup", n.setUpAlways}, task{"membership", n.beMember})
 }
 
 // repeat runs a task again, a second later, whenever it has failed.

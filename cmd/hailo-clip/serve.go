@@ -251,6 +251,7 @@ func (s *service) run(ctx context.Context) error {
 		c := s.reload.config().Server
 		e.log.Info("stopping", "lame_duck", c.LameDuck.String(), "timeout", c.ShutdownTimeout.String())
 		tellSystemd(e.log, daemon.SdNotifyStopping+"\nSTATUS=stopping\n"+extendTimeout(c.LameDuck+c.ShutdownTimeout+releaseTime))
+		s.node.Leave()
 		s.server.LameDuck(context.WithoutCancel(ctx))
 	}
 	endBesides()

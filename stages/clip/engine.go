@@ -59,8 +59,9 @@ type Engine struct {
 	line   *stages.Line
 	sets   *PromptSets
 	shared atomic.Pointer[SharedTexts] // nil: texts are encoded here alone
-	open   int                         // images of one batch at a time
-	atOnce int                         // see AtOnce
+	rate   rateMeter
+	open   int // images of one batch at a time
+	atOnce int // see AtOnce
 }
 
 // ErrEncodeText says that it is a text, and not an image, that an encoder has failed with hailo.ErrEncode.
@@ -124,6 +125,16 @@ func (e *Engine) ImageSize() int { return e.parts.Model.ImageSize }
 
 // Fit is how an image is brought into that square: one of the values of resize.Config.Fit.
 func (e *Engine) Fit() string { return e.config.Images.Resize.Fit }
+
+// Preparation names all that makes the pixels which the model sees of an image what they are: engines with the same ImageDigest and
+// the same Preparation make equal vectors of equal images.
+func (e *Engine) Preparation() string {
+	decoder := "turbo"
+	if _, err := decode.FindLibrary(); err != nil {
+		decoder = "go"
+	}
+	return fmt.Sprintf("%s-%s-%s", e.Fit(), e.config.Images.Decode.JPEGScale, decoder)
+}
 
 // MaxTokens is how many tokens of a text the model reads, start and end included.
 func (e *Engine) MaxTokens() int { return e.parts.Model.ContextLength }
