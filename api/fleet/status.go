@@ -131,7 +131,7 @@ type reporter struct {
 
 // reporters are those of the parts that the configuration wants.
 func (n *Node) reporters() []reporter {
-	return []reporter{{"queues", n.reportQueues}, {"nodes", n.reportPeers}}
+	return []reporter{{"queues", n.reportQueues}, {"nodes", n.reportPeers}, {"cameras", n.reportCameras}, {"shared", n.reportShare}}
 }
 
 // lastStatus is the status that was made last.

@@ -16,6 +16,9 @@ func (n *Node) tasks() (all []task) {
 	if n.shares() {
 		all = append(all, task{"prompt sets", n.followSets}, task{"vectors of texts", n.texts.give})
 	}
+	if n.places() {
+		all = append(all, task{"cameras", n.placeCameras})
+	}
 	return append(all, task{"setup", n.setUpAlways}, task{"membership", n.beMember})
 }
 
