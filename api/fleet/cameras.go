@@ -15,12 +15,16 @@ import (
 )
 
 const (
-	cameraAlive  = 5 * time.Second  // after a node was heard last
-	cameraSettle = 2 * time.Second  // after which all nodes were heard
-	cameraDead   = 15 * time.Second // for which a source gives nothing, until it counts as unreachable
-	cameraMark   = time.Minute      // after which an unreachable one is tried again
-	cameraBytes  = 64 << 10         // of a definition
+	cameraAlive  = 5 * time.Second // after a node was heard last
+	cameraSettle = 2 * time.Second // after which all nodes were heard
+	cameraBytes  = 64 << 10        // of a definition
 	maxCameras   = 1000
+)
+
+// Shorter in tests.
+var (
+	cameraDead = 15 * time.Second // for which a source gives nothing, until it counts as unreachable
+	cameraMark = time.Minute      // after which an unreachable one is tried again
 )
 
 // Keys of CameraBucket: the definition of a camera, and that a node cannot reach it.

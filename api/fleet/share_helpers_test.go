@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -14,6 +15,10 @@ import (
 	"time"
 
 	"hailoclip/api/fleet/broker"
+	"hailoclip/api/outbound"
+	streams "hailoclip/api/stream"
+	"hailoclip/api/stream/event"
+	"hailoclip/api/stream/source"
 	"hailoclip/cache"
 	"hailoclip/cache/sets"
 	"hailoclip/hailo"
@@ -25,7 +30,10 @@ import (
 	"hailoclip/stages/resize"
 )
 
-func init() { textTime, textWait = time.Minute, time.Minute }
+func init() {
+	textTime, textWait = time.Minute, time.Minute
+	cameraDead, cameraMark = 500*time.Millisecond, 4*time.Second
+}
 
 const hashedDim = 16
 
@@ -94,6 +102,8 @@ type shareNode struct {
 	config  func(*Config)
 	chip    *hashed
 	engine  *clip.Engine
+	allow   []string // hosts that cameras may be at
+	hub     *streams.Hub
 	sets    *clip.PromptSets
 	node    *Node
 	stop    context.CancelFunc
@@ -102,7 +112,7 @@ type shareNode struct {
 
 // newShareNode starts a node, whose files stay when it is closed and opened again.
 func newShareNode(t testing.TB, url, name string, config func(*Config)) *shareNode {
-	m := &shareNode{t: t, name: name, url: url, dir: t.TempDir(), config: config, chip: &hashed{frames: hailo.NewHeapFrames(4, 8, hashedDim)}}
+	m := &shareNode{t: t, name: name, url: url, dir: t.TempDir(), config: config, allow: []string{"127.0.0.0/8"}, chip: &hashed{frames: hailo.NewHeapFrames(4, 8, hashedDim)}}
 	m.open()
 	t.Cleanup(m.close)
 	return m
@@ -145,7 +155,17 @@ func (m *shareNode) open() {
 	if m.config != nil {
 		m.config(&cfg)
 	}
-	if m.node, err = Join(cfg, Parts{Engine: m.engine, Version: "test", Log: log}); err != nil {
+	if m.hub, err = streams.NewHub(streams.Config{MaxStreams: 64, MaxListeners: 8}, streams.Parts{
+		Engine: m.engine, Bus: event.NewBus(100), Lost: errors.New("there is no file"), Limits: streams.Limits{Prompts: 100, PromptBytes: 100},
+		Timeout: 30 * time.Second, Log: log, Allowed: outbound.New(outbound.Config{Allow: m.allow}), Frames: source.Limits{FrameBytes: 1 << 20},
+		Buffers: streams.Buffers{
+			Get: func(_ string, size int) ([]byte, error) { return make([]byte, 0, size), nil },
+			Put: func(string, []byte) {},
+		},
+	}); err != nil {
+		m.t.Fatal(err)
+	}
+	if m.node, err = Join(cfg, Parts{Engine: m.engine, Streams: m.hub, Version: "test", Log: log}); err != nil {
 		m.t.Fatal(err)
 	}
 	var ctx context.Context
@@ -166,7 +186,7 @@ func (m *shareNode) close() {
 	m.stop = nil
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	if err := m.engine.Close(ctx); err != nil {
+	if err := errors.Join(m.hub.Close(ctx), m.engine.Close(ctx)); err != nil {
 		m.t.Error(err)
 	}
 }
