@@ -159,7 +159,7 @@ func (n *Node) Status(ctx context.Context) *Status {
 func (n *Node) newStatus(ctx context.Context) *Status {
 	ctx, cancel := context.WithTimeout(ctx, statusTime)
 	defer cancel()
-	s := &Status{Enabled: true, Node: n.Config.Node, Site: n.Config.Site, Broker: n.brokerStatus()}
+	s := &Status{Enabled: true, Node: n.Config.Node, Site: n.Config.Site, Broker: n.brokerStatus(ctx)}
 	if !s.Broker.Connected {
 		s.Faults = []string{ErrNoBroker.Error()}
 	}
@@ -188,8 +188,8 @@ func (n *Node) newStatus(ctx context.Context) *Status {
 	return s
 }
 
-// brokerStatus is of the connection as it is.
-func (c *Conn) brokerStatus() *BrokerStatus {
+// brokerStatus is of the connection as it is. It waits for the broker until ctx ends.
+func (c *Conn) brokerStatus(ctx context.Context) *BrokerStatus {
 	b := &BrokerStatus{Connected: c.nc.IsConnected(), URL: c.Config.URL, Reconnects: c.nc.Stats().Reconnects}
 	if !b.Connected {
 		if err := c.nc.LastError(); err != nil {
@@ -201,8 +201,8 @@ func (c *Conn) brokerStatus() *BrokerStatus {
 	b.MaxPayload = c.nc.MaxPayload()
 	_, err := c.nc.TLSConnectionState()
 	b.TLS = err == nil
-	if rtt, err := c.nc.RTT(); err == nil {
-		b.RTTMS = float64(rtt) / float64(time.Millisecond)
+	if begun := time.Now(); c.nc.FlushWithContext(ctx) == nil {
+		b.RTTMS = float64(time.Since(begun)) / float64(time.Millisecond)
 	}
 	return b
 }

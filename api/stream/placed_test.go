@@ -26,8 +26,6 @@ func TestPlaced(t *testing.T) {
 	if err := y.Place(t.Context(), "gate", definition); err != nil {
 		t.Fatal(err)
 	}
-	listener := y.bus.Listen(event.Filter{Stream: "gate"}, "")
-	defer listener.Close()
 	c.images <- "red"
 	if kept, err := y.parts.Store.Streams(); err != nil || len(kept) != 1 {
 		t.Errorf("%d streams are kept: %v", len(kept), err)

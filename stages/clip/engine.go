@@ -58,10 +58,10 @@ type Engine struct {
 	texts  []*cache.TextEmbeddings // one for each of Parts.Texts
 	line   *stages.Line
 	sets   *PromptSets
-	shared atomic.Pointer[SharedTexts] // nil: texts are encoded here alone
 	rate   rateMeter
-	open   int // images of one batch at a time
-	atOnce int // see AtOnce
+	shared atomic.Pointer[SharedTexts] // nil: texts are encoded here alone
+	open   int                         // images of one batch at a time
+	atOnce int                         // see AtOnce
 }
 
 // ErrEncodeText says that it is a text, and not an image, that an encoder has failed with hailo.ErrEncode.
