@@ -66,6 +66,7 @@ func Dial(cfg Config, log *slog.Logger) (*Conn, error) {
 		nats.Name("hailo-clip " + cfg.Node), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.NoEcho(),
 		nats.ReconnectWait(250 * time.Millisecond), nats.ReconnectJitter(250*time.Millisecond, time.Second),
 		nats.PingInterval(5 * time.Second), nats.MaxPingsOutstanding(2), nats.ReconnectBufSize(-1), nats.Timeout(5 * time.Second),
+		nats.FlusherTimeout(2 * time.Second), // what is stuck for so long ends the connection
 		nats.ConnectHandler(connected), nats.ReconnectHandler(connected),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil { // else this side has closed it
@@ -98,6 +99,12 @@ func Dial(cfg Config, log *slog.Logger) (*Conn, error) {
 
 // Connected says that there is a connection now.
 func (c *Conn) Connected() bool { return c.nc.IsConnected() }
+
+// Traffic is how many bytes of messages were received and sent so far.
+func (c *Conn) Traffic() (in, out uint64) {
+	s := c.nc.Stats()
+	return s.InBytes, s.OutBytes
+}
 
 // Await blocks until there is a connection. Errors: ErrNoBroker with the cause of ctx.
 func (c *Conn) Await(ctx context.Context) error {

@@ -4,9 +4,9 @@ package fleet
 const (
 	loadSubject   = "clip.v1.load."   // + node: Load, five times a second
 	encodeSubject = "clip.v1.enc."    // + node + ".image": one image, answered by its vector
-	bulkSubject   = "clip.v1.bulk."   // + job + "." + shard: images to be encoded
+	bulkSubject   = "clip.v1.bulk."   // + bulk.Short of the encoder's digest + "." + job + "." + shard: images to be encoded
 	resultSubject = "clip.v1.res."    // + job + "." + shard: what came of them
-	deadSubject   = "clip.v1.dead."   // + job + "." + shard: images that were tried too often
+	deadSubject   = "clip.v1.dead."   // + job: images that no node could encode
 	eventSubject  = "clip.v1.event."  // + node
 	statusSubject = "clip.v1.status." // + node: answers with all that "fleet status" shows of it
 )
@@ -29,6 +29,8 @@ const (
 const (
 	headerDeadline = "Clip-Deadline-Ms" // what is left of the time for the answer, in milliseconds
 	headerModel    = "Clip-Model"       // digest of the image encoder
+	headerPrep     = "Clip-Prep"        // clip.Engine.Preparation
+	headerNode     = "Clip-Node"        // who asks
 	headerKey      = "Clip-Key"         // bulk.Key of the image
 	headerObject   = "Clip-Object"      // name of the image in InputStore; the message has no body then
 	headerError    = "Clip-Error"       // why there is no vector, as a code

@@ -21,11 +21,13 @@ type Parts struct {
 // concurrent use.
 type Node struct {
 	*Conn
-	*member
+	*membership
 	parts Parts
 	last  lastStatus
+	bulk  bulkCounts
 	sets  *setStore  // nil: nothing is shared
 	texts *textStore // likewise
+	spill *spill     // nil: fleet.spill is off
 
 	cameras cameras
 }
@@ -39,8 +41,11 @@ func Join(cfg Config, p Parts) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{Conn: conn, member: newMember(conn.Config, p.Log), parts: p}
+	n := &Node{Conn: conn, membership: newMembership(conn.Config, p.Log), parts: p}
 	n.share()
+	if cfg.Spill {
+		n.spill = newSpill(n)
+	}
 	return n, nil
 }
 
