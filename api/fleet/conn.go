@@ -66,6 +66,7 @@ func Dial(cfg Config, log *slog.Logger) (*Conn, error) {
 		nats.Name("hailo-clip " + cfg.Node), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.NoEcho(),
 		nats.ReconnectWait(250 * time.Millisecond), nats.ReconnectJitter(250*time.Millisecond, time.Second),
 		nats.PingInterval(5 * time.Second), nats.MaxPingsOutstanding(2), nats.ReconnectBufSize(-1), nats.Timeout(5 * time.Second),
+		nats.FlusherTimeout(2 * time.Second), // what is stuck for so long ends the connection
 		nats.ConnectHandler(connected), nats.ReconnectHandler(connected),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { log.Warn("the broker of the fleet is lost", "error", err) }),
 		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {

@@ -19,8 +19,11 @@ type Parts struct {
 // concurrent use.
 type Node struct {
 	*Conn
+	*membership
 	parts Parts
 	last  lastStatus
+	texts *textStore // nil: nothing is shared
+	spill *spill     // nil: fleet.spill is off
 }
 
 // Join makes a node, which begins to connect. Run does its work. The broker need not be there.
@@ -32,8 +35,11 @@ func Join(cfg Config, p Parts) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{Conn: conn, parts: p}
+	n := &Node{Conn: conn, membership: newMembership(conn.Config, p.Log), parts: p}
 	n.share()
+	if cfg.Spill {
+		n.spill = newSpill(n)
+	}
 	return n, nil
 }
 

@@ -8,5 +8,7 @@ func (n *Node) share() {
 	if !n.shares() {
 		return
 	}
+	n.texts = newTextStore(n.Conn)
 	n.parts.Engine.PromptSets().Share(&setStore{n.Conn})
+	n.parts.Engine.ShareTexts(n.texts)
 }

@@ -25,6 +25,8 @@ import (
 	"hailoclip/stages/resize"
 )
 
+func init() { textTime, textWait = time.Minute, time.Minute }
+
 const hashedDim = 16
 
 // hashed is an encoder whose vectors follow from the input alone, and that counts the texts it has encoded.

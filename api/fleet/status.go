@@ -46,6 +46,7 @@ type NodeStatus struct {
 	Alive     bool    `json:"alive"`              // it was heard within the last second
 	ClockMS   float64 `json:"clock_ms"`           // its clock less ours, as far as the way of a message allows
 	Forwarded int     `json:"forwarded,omitzero"` // images that this node has there now
+	Twice     bool    `json:"twice,omitempty"`    // two processes call themselves so
 }
 
 // QueueStatus is a stream of the broker, together with its consumers.
@@ -87,11 +88,12 @@ type CameraStatus struct {
 
 // SpillStatus are counters of images that are handed to other nodes.
 type SpillStatus struct {
-	Sent     uint64            `json:"sent"`             // answered by another node
-	Taken    uint64            `json:"taken"`            // of other nodes, answered
-	Refused  uint64            `json:"refused"`          // of other nodes: no room
-	Failed   map[string]uint64 `json:"failed,omitempty"` // tries elsewhere that were for nothing, by reason
-	InFlight int               `json:"in_flight"`        // elsewhere now
+	Sent       uint64            `json:"sent"`                  // answered by another node
+	Taken      uint64            `json:"taken"`                 // of other nodes, answered
+	Refused    uint64            `json:"refused"`               // of other nodes
+	Failed     map[string]uint64 `json:"failed,omitempty"`      // tries elsewhere that were for nothing, by reason
+	RefusedFor map[string]uint64 `json:"refused_for,omitempty"` // Refused by reason
+	InFlight   int               `json:"in_flight"`             // elsewhere now
 }
 
 // WorkerStatus are counters of images that this node encodes for the bulk lane.
@@ -130,7 +132,11 @@ type reporter struct {
 
 // reporters are those of the parts that the configuration wants.
 func (n *Node) reporters() []reporter {
-	return []reporter{{"queues", n.reportQueues}}
+	all := []reporter{{"queues", n.reportQueues}, {"nodes", n.reportPeers}}
+	if n.spill != nil {
+		all = append(all, reporter{"spill", n.reportSpill})
+	}
+	return all
 }
 
 // lastStatus is the status that was made last.
@@ -158,7 +164,7 @@ func (n *Node) Status(ctx context.Context) *Status {
 func (n *Node) newStatus(ctx context.Context) *Status {
 	ctx, cancel := context.WithTimeout(ctx, statusTime)
 	defer cancel()
-	s := &Status{Enabled: true, Node: n.Config.Node, Site: n.Config.Site, Broker: n.brokerStatus()}
+	s := &Status{Enabled: true, Node: n.Config.Node, Site: n.Config.Site, Broker: n.brokerStatus(ctx)}
 	if !s.Broker.Connected {
 		s.Faults = []string{ErrNoBroker.Error()}
 	}
@@ -187,8 +193,8 @@ func (n *Node) newStatus(ctx context.Context) *Status {
 	return s
 }
 
-// brokerStatus is of the connection as it is.
-func (c *Conn) brokerStatus() *BrokerStatus {
+// brokerStatus is of the connection as it is. It waits for the broker until ctx ends.
+func (c *Conn) brokerStatus(ctx context.Context) *BrokerStatus {
 	b := &BrokerStatus{Connected: c.nc.IsConnected(), URL: c.Config.URL, Reconnects: c.nc.Stats().Reconnects}
 	if !b.Connected {
 		if err := c.nc.LastError(); err != nil {
@@ -200,8 +206,8 @@ func (c *Conn) brokerStatus() *BrokerStatus {
 	b.MaxPayload = c.nc.MaxPayload()
 	_, err := c.nc.TLSConnectionState()
 	b.TLS = err == nil
-	if rtt, err := c.nc.RTT(); err == nil {
-		b.RTTMS = float64(rtt) / float64(time.Millisecond)
+	if begun := time.Now(); c.nc.FlushWithContext(ctx) == nil {
+		b.RTTMS = float64(time.Since(begun)) / float64(time.Millisecond)
 	}
 	return b
 }

@@ -50,28 +50,37 @@ func newBolt(path string, o Options) (*boltSink, error) {
 	// A file is neither read nor checked as a whole, which would take minutes: rows have checksums.
 	db, err := boltfile.Open(file, bbolt.Options{})
 	if err != nil {
-		return nil, errors.Join(err, file.Close())
+		release(file)
+		return nil, err
 	}
 	s := &boltSink{path: path, file: file, db: db, dim: o.Dimension}
-	err = s.guard(func() error {
-		return db.Update(func(tx *bbolt.Tx) error {
-			about := tx.Bucket(aboutBucket)
-			if name, _ := tx.Cursor().First(); about == nil && name != nil {
-				return errors.New("a file of something else")
-			} else if about != nil && tx.Bucket([]byte(rowsBucket)) != nil {
-				return s.sameDimension(about)
-			}
-			_, err := tx.CreateBucketIfNotExists([]byte(rowsBucket))
-			if _, aboutErr := tx.CreateBucketIfNotExists(aboutBucket); err == nil {
-				err = aboutErr
-			}
-			return err
-		})
-	})
-	if err != nil {
+	if err := s.guard(s.prepare); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+// prepare makes the buckets of an empty file, and looks whether those of another are ours and for vectors of the same dimension.
+func (s *boltSink) prepare() error {
+	var empty bool
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		about := tx.Bucket(aboutBucket)
+		name, _ := tx.Cursor().First()
+		if empty = name == nil; empty {
+			return nil
+		} else if about == nil || tx.Bucket([]byte(rowsBucket)) == nil {
+			return errors.New("a file of something else")
+		}
+		return s.sameDimension(about)
+	})
+	if err != nil || !empty {
+		return err
+	}
+	return s.db.Update(func(tx *bbolt.Tx) error {
+		_, rowsErr := tx.CreateBucket([]byte(rowsBucket))
+		_, aboutErr := tx.CreateBucket(aboutBucket)
+		return errors.Join(rowsErr, aboutErr)
+	})
 }
 
 // sameDimension compares the dimension of a file with the one it is opened for, and takes it over where that is not known.
@@ -87,14 +96,21 @@ func (s *boltSink) sameDimension(about *bbolt.Bucket) error {
 	return nil
 }
 
-// guard runs what uses the database. After a damage that made bbolt panic it is not used again.
+// guard runs what uses the database. After a damage that made bbolt panic it is not used again. Error: boltfile.ErrDamaged.
 func (s *boltSink) guard(do func() error) error {
 	if s.fail != nil {
 		return s.fail
 	}
-	err := boltfile.Guard(do)
+	ended := false
+	err := boltfile.Guard(func() error {
+		err := do()
+		ended = true
+		return err
+	})
 	if errors.Is(err, boltfile.ErrDamaged) {
 		err = fmt.Errorf("%s: %w", s.path, err)
+	}
+	if !ended {
 		s.fail = err
 	}
 	return err
@@ -133,10 +149,21 @@ func (s *boltSink) put(tx *bbolt.Tx, rows []bulk.Row) error {
 			return err
 		}
 	}
-	if about.Get(writtenKey) != nil {
-		return about.Delete(writtenKey)
-	}
-	return nil
+	return about.Delete(writtenKey)
+}
+
+// Remove implements bulk.Remover.
+func (s *boltSink) Remove(ctx context.Context, rows []bulk.ID) error {
+	return s.guard(func() error {
+		return s.db.Update(func(tx *bbolt.Tx) error {
+			for _, id := range rows {
+				if err := tx.Bucket([]byte(rowsBucket)).Delete([]byte(id.Key + "\x00" + id.Path)); err != nil {
+					return err
+				}
+			}
+			return tx.Bucket(aboutBucket).Delete(writtenKey)
+		})
+	})
 }
 
 func (s *boltSink) Find(ctx context.Context, key string) (row bulk.Row, found bool, err error) {
@@ -201,9 +228,16 @@ func (s *boltSink) Finish(context.Context) error { return nil }
 
 func (s *boltSink) Close() error {
 	if s.fail != nil { // bbolt may hold its locks for ever
-		return s.file.Close()
+		release(s.file)
+		return nil
 	}
 	return s.db.Close()
+}
+
+// release closes a file of which a part may stay mapped, which would keep it locked.
+func release(file *os.File) {
+	_ = unix.Flock(int(file.Fd()), unix.LOCK_UN)
+	file.Close()
 }
 
 // rest is what of a row is kept as JSON.

@@ -35,17 +35,19 @@ const (
 )
 
 // openers by the scheme of an address.
-var openers = map[string]func(context.Context, *url.URL, Options) (bulk.Sink, error){}
+var openers = map[string]func(context.Context, *url.URL, Options) (bulk.Sink, error){
+	"postgres": openPostgres, "postgresql": openPostgres, "qdrant": openQdrant, "qdrants": openQdrant,
+}
 
 // files by suffix.
 var files = map[string]func(path string, o Options) (bulk.Sink, error){
-	".db": openBolt, ".parquet": openParquet, ".ndjson": openNDJSON,
+	".db": openBolt, ".parquet": openParquet,
+	".ndjson": func(path string, _ Options) (bulk.Sink, error) { return bulk.OpenNDJSON(path) },
 }
 
-func openNDJSON(path string, _ Options) (bulk.Sink, error) { return bulk.OpenNDJSON(path) }
-
 // Open opens the sink at an address, one of Forms, and makes it if there is none. A file that another process has open as a sink
-// is refused. Errors name the address without its password. The sink's Put changes no row that it is given.
+// is refused. Errors name the address without its password. Put changes no row that it is given. All are a bulk.Remover, and that of
+// .ndjson is a bulk.Placer.
 func Open(ctx context.Context, address string, o Options) (bulk.Sink, error) {
 	sink, err := open(ctx, address, o)
 	if err != nil {
