@@ -39,6 +39,9 @@ func TestKilled(t *testing.T) {
 	if testing.Short() {
 		images, rounds = 600, 2
 	}
+	if os.Getenv("HAILO_TEST_INDEX_KILLS") != "" {
+		rounds = 60
+	}
 	random := rand.New(rand.NewPCG(1, 2))
 	b := newBench(t)
 	for i := range images {
