@@ -172,7 +172,9 @@ func TestIndexFullDisk(t *testing.T) {
 	t.Parallel()
 	needPrograms(t, "bash")
 	dir, out, state := madeImages(t, 700, 64), filepath.Join(t.TempDir(), "v.ndjson"), t.TempDir()
-	index := func() *exec.Cmd { return command(state, "index", dir, "--model", "demo", "--backend", "sim", "--out", out) }
+	index := func() *exec.Cmd {
+		return command(state, "index", dir, "--model", "demo", "--backend", "sim", "--out", out)
+	}
 	for _, blocks := range []string{"300", "1500", "2500"} { // of 1 KiB, for a file; a row has about 6
 		r := runProgram(t, by(index(), "bash", "-c", "ulimit -f "+blocks+`; exec "$0" "$@"`))
 		r.expect(t, exitFailed, "file too large")
