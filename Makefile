@@ -139,6 +139,14 @@ metrics-cost: setup ## CPU time of an answer with metrics and a log, against non
 compat-bench: setup ## images/s through each dialect beside /v1/embed/image, in turns, on the simulated chip (N=5 turns, two minutes each)
 	HAILO_TEST_COMPAT=$(or $(N),5) $(GO) test -count=1 -timeout 60m -run TestDialectsThroughput -v ./cmd/hailo-clip
 
+.PHONY: index-bench
+index-bench: setup ## images/s of "hailo-clip index" against the simulated chip's, CPU and memory, and a second pass (N=20000 images of 256 pixels)
+	HAILO_TEST_INDEX=$(or $(N),20000) $(GO) test -count=1 -timeout 60m -run TestIndexSpeed -v ./cmd/hailo-clip
+
+.PHONY: index-kill
+index-kill: setup ## kill -9 of "hailo-clip index" at random moments, many times
+	HAILO_TEST_INDEX_KILLS=1 $(GO) test -count=1 -timeout 60m -run 'TestKilled|TestIndexKilled' -v ./api/bulk ./cmd/hailo-clip
+
 .PHONY: fuzz
 fuzz: setup ## every fuzz test for FUZZTIME (5m each): both sides of the worker's protocol first, then the parsers
 	@set -e; for p in ./hailo/npu ./hailo/npu/wire ./hailo/npu/worker ./hailo/sim $$($(GO) list ./... | grep -v -e /hailo/npu -e /hailo/sim$$); do \
