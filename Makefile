@@ -181,6 +181,9 @@ fewshot: setup ## accuracy with 0 to 8 example images, on drawings of a style th
 PROXIES := nginx caddy haproxy
 
 .PHONY: docs-test
+fleet-test: setup ## three simulated NPUs and a broker, each a process: shares of the work, 100,000 images with kills, an emptied broker (10 minutes; FLEET_IMAGES)
+	HAILO_TEST_FLEET=full HAILO_TEST_FLEET_IMAGES=$(FLEET_IMAGES) $(GO) test -count=1 -timeout 40m -v -run '^TestFleet(Bulk|Killed|Emptied)$$' ./cmd/hailo-clip
+
 docs-test: setup ## run the commands in the documentation, and its samples for nginx, Caddy and HAProxy (Debian: installs them)
 	@for p in $(PROXIES) jq curl; do PATH="$$PATH:/usr/sbin" command -v $$p >/dev/null || missing="$$missing $$p"; done; \
 	[ -z "$$missing" ] || apt-get install -y -q --no-install-recommends $$missing >/dev/null || echo "make: without$$missing"
@@ -218,6 +221,18 @@ conformance: setup ## real clients of OpenAI, Ollama, Cohere, Immich, Frigate an
 	@mkdir -p $(CONFORMANCE) && rm -f $(CONFORMANCE)/*.mjs && cp $(wildcard $(addprefix api/compat/conformance/*.,json mjs py)) $(CONFORMANCE)
 	cd $(CONFORMANCE) && npm install --prefix . --no-package-lock --ignore-scripts --legacy-peer-deps --no-audit --no-fund --loglevel=error
 	$(CONFORMANCE)/node_modules/node-linux-$(ORT_ARCH:amd64=x64)/bin/node $(CONFORMANCE)/run.mjs bin/hailo-clip . $(TEST)
+
+# What the sinks of an index are tested against beside Debian's PostgreSQL: one with pgvector, and a reader of Parquet.
+SINKS     := bin/sinks
+SINKS_NPM := $(addprefix @electric-sql/,pglite@0.5.14 pglite-socket@0.2.17 pglite-pgvector@0.0.15) @duckdb/node-api@1.5.6-r.1
+
+.PHONY: sinks-test
+sinks-test: ## the index's sinks against PostgreSQL (Debian: installs it), pgvector (npm: PGlite) and DuckDB as a reader of Parquet (npm)
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || $(MAKE) --no-print-directory apt COMPILER=postgresql
+	@for program in node npm; do command -v $$program >/dev/null || $(MAKE) --no-print-directory apt COMPILER=$$program; done
+	@mkdir -p $(SINKS)
+	cd $(SINKS) && npm install --prefix . --no-save --ignore-scripts --no-audit --no-fund --loglevel=error $(SINKS_NPM)
+	HAILO_TEST_SINKS_NPM=$(CURDIR)/$(SINKS) $(GO) test -count=1 -timeout 15m -v ./api/bulk/sink
 
 .PHONY: arches
 arches: ## build for linux/amd64 and linux/arm64 without cgo
