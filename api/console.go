@@ -100,7 +100,8 @@ func (s *Server) newConsoleFiles() map[string]console.File {
 		Fit       string   `json:"fit"`        // how an image is brought there: crop, squash or pad
 		MaxTokens int      `json:"max_tokens"` // of a text, start and end included
 		Samples   []string `json:"samples"`    // names of files
-	}{e.ImageSize(), e.Fit(), e.MaxTokens(), names})
+		Fleet     bool     `json:"fleet"`      // there is one
+	}{e.ImageSize(), e.Fit(), e.MaxTokens(), names, s.svc.Fleet != nil})
 	files["config.json"] = console.NewFile("config.json", config)
 	return files
 }

@@ -53,7 +53,7 @@ func TestRoutesNeedKeys(t *testing.T) {
 		"GET /": everybody, "HEAD /": everybody, "GET /console/{name}": everybody, "HEAD /console/{name}": everybody,
 		"GET /healthz": everybody, "HEAD /healthz": everybody, "GET /readyz": everybody, "HEAD /readyz": everybody, "POST /v1/tokens": anyKey,
 		"GET /metrics": anyKey, "POST /admin/reload": manager,
-		"GET /v1/stats": anyKey, "POST /v1/classify": anyKey, "POST /v1/embed/image": anyKey, "POST /v1/embed/text": anyKey,
+		"GET /v1/stats": anyKey, "GET /v1/fleet": anyKey, "POST /v1/classify": anyKey, "POST /v1/embed/image": anyKey, "POST /v1/embed/text": anyKey,
 		"POST /v1/classify/batch": anyKey, "POST /v1/embed/batch": anyKey, "POST /v1/compare": anyKey,
 		"GET /v1/prompt-sets": anyKey, "GET /v1/prompt-sets/{name}": anyKey, "PUT /v1/prompt-sets/{name}": manager, "DELETE /v1/prompt-sets/{name}": manager,
 		"POST /v1/prompt-sets/{name}/examples": manager, "POST /v1/prompt-sets/{name}/evaluate": anyKey, "POST /v1/prompt-sets/{name}/evaluate?apply=true": manager,

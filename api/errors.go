@@ -109,6 +109,7 @@ var kinds = []struct {
 	{clip.ErrSetsFull, &kind{409, "prompt_sets_full", "", 0}},
 	{clip.ErrPrecondition, &kind{412, "precondition_failed", "", 0}},
 	{clip.ErrSetsLost, &kind{503, "unavailable", "", 5}},
+	{clip.ErrSetsAway, &kind{503, "fleet_unavailable", "", 5}},
 	{source.ErrNoImages, errInvalidImage},
 	{stream.ErrNoStream, &kind{404, "stream_not_found", "", 0}},
 	{stream.ErrNoSource, &kind{404, "source_not_found", "", 0}},

@@ -13,6 +13,7 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 
 	"hailoclip/api/admin"
+	"hailoclip/api/fleet"
 	"hailoclip/api/stream/source"
 )
 
@@ -41,6 +42,7 @@ func TestOpenAPI(t *testing.T) {
 		{"alive", "GET", "/healthz", "", 200, nil},
 		{"ready", "GET", "/readyz", "", 200, nil},
 		{"stats", "GET", "/v1/stats", "", 200, nil},
+		{"no fleet", "GET", "/v1/fleet", "", 200, nil},
 		{"classify", "POST", "/v1/classify", good, 200, []string{headerTimeout, "10000", headerRequestID, "mine"}},
 		{"classify, flat", "POST", "/v1/classify?flat=0", `{"image":"` + b64(goodImage) + `","labels":["x"]}`, 200, nil},
 		{"a source", "GET", "/v1/classify?source=porch&labels=x&timings=1", "", 200, nil},
@@ -250,6 +252,7 @@ func TestOpenAPICodes(t *testing.T) {
 func TestOpenAPIStats(t *testing.T) {
 	doc := newSpec(t, must(openAPIFiles())["openapi.json"].Body)
 	compareFields(t, doc.at("/components/schemas/Stats"), reflect.TypeFor[admin.Stats]())
+	compareFields(t, doc.at("/components/schemas/Fleet"), reflect.TypeFor[fleet.Status]())
 }
 
 // compareFields holds the properties of a schema against the fields of the type that is written.

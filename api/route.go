@@ -52,6 +52,7 @@ func (s *Server) routes(to *rules) []route {
 		{"GET HEAD", "/healthz", 0, nil, nil, nil, s.healthz},
 		{"GET HEAD", "/readyz", 0, nil, nil, nil, s.readyz},
 		{"GET", "/v1/stats", 0, nil, nil, nil, s.stats},
+		{"GET", "/v1/fleet", 0, nil, nil, nil, s.fleet},
 		{"GET HEAD", "/openapi.yaml", 0, nil, nil, nil, describe("openapi.yaml")},
 		{"GET HEAD", "/openapi.json", 0, nil, nil, nil, describe("openapi.json")},
 		{"GET HEAD", "/docs", 0, nil, nil, nil, describe("docs.html")},

@@ -19,6 +19,7 @@ import (
 	"hailoclip/api/admin"
 	"hailoclip/api/compat"
 	"hailoclip/api/console"
+	"hailoclip/api/fleet"
 	"hailoclip/api/outbound"
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
@@ -50,6 +51,8 @@ type Service struct {
 	Access   *access.Keys     // who may ask; its Apply changes that at any time. nil: anybody
 	Notifier *notify.Notifier // whose counters are in /v1/stats; nil: there is none
 	Allowed  outbound.Allowed // hosts that are asked for images that callers name; zero: none
+
+	Fleet func(context.Context) *fleet.Status // what is known of the fleet; nil: the service is in none
 
 	Samples    []Sample        // that the console offers
 	Recorder   *admin.Recorder // of requests and durations; nil: nothing is recorded

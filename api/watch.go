@@ -114,7 +114,7 @@ func (m *Memory) stats() admin.MemoryStats {
 
 // WriteMetrics writes the metrics of the service as Prometheus reads them.
 func (s *Server) WriteMetrics(w io.Writer) {
-	s.svc.Recorder.WriteMetrics(w, admin.Snapshot{Stats: s.Stats(), Health: s.healthNow(), Version: s.svc.Version})
+	s.svc.Recorder.WriteMetrics(w, admin.Snapshot{Stats: s.Stats(), Health: s.healthNow(), Version: s.svc.Version, Fleet: s.fleetStatus()})
 }
 
 // adminRoutes are those for operators, where they are on the service's own port.

@@ -41,3 +41,26 @@ func (p *Pipeline[T]) Stats() []StageStats {
 	}
 	return stats
 }
+
+// Load is how much a pipeline has to do now.
+type Load struct {
+	Waiting int    // jobs at the front door
+	Room    int    // more that could wait there
+	Inside  int    // jobs behind it
+	Done    uint64 // jobs that have passed the last stage since the start
+}
+
+// Load counts the jobs. It is cheap and allocates nothing.
+func (p *Pipeline[T]) Load() (load Load) {
+	for i, l := range p.lines {
+		load.Inside += int(l.busy.Load())
+		if i > 0 {
+			load.Inside += len(l.in)
+		}
+	}
+	door := p.door()
+	load.Waiting = door.len()
+	load.Room = max(cap(door.announce)-load.Waiting, 0)
+	load.Done = p.lines[len(p.lines)-1].passed.Load()
+	return load
+}

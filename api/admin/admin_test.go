@@ -22,6 +22,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"hailoclip/api/fleet"
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
 	"hailoclip/api/stream/notify"
@@ -38,6 +39,16 @@ func TestMain(m *testing.M) {
 func everything() Snapshot {
 	load := 0.5
 	return Snapshot{
+		Fleet: &fleet.Status{
+			Enabled: true, Broker: &fleet.BrokerStatus{Connected: true}, Faults: []string{"x"},
+			Nodes: []fleet.NodeStatus{
+				{Load: fleet.Load{Node: "a", Rate: 335, Health: "healthy"}, Alive: true}, {Load: fleet.Load{Node: "b", Health: "unhealthy"}, Seen: 7, ClockMS: -1500},
+			},
+			Queues:  []fleet.QueueStatus{{Stream: fleet.BulkStream, Pending: 5, AckPending: 2, Messages: 7, Limit: 9}, {Stream: fleet.DeadStream, Messages: 1, Limit: -1}},
+			Jobs:    []fleet.JobStatus{{State: "running"}, {State: "x"}},
+			Cameras: []fleet.CameraStatus{{Name: "gate", Owner: "a"}, {Name: "yard"}},
+			Spill:   &fleet.SpillStatus{Sent: 3, Failed: map[string]uint64{"busy": 2}}, Worker: &fleet.WorkerStatus{Encoded: 4}, Share: &fleet.ShareStatus{TextHits: 6},
+		},
 		Version: "1.2.3", Health: clip.Health{State: clip.Degraded, Model: `a "model"`, Backend: "npu", RuntimeMode: "real"},
 		Stats: Stats{
 			Stats: clip.Stats{
@@ -123,18 +134,22 @@ func TestPage(t *testing.T) {
 		`clip_batch_size_sum{backend="cpu"} 5`, `clip_batch_size_count{backend="cpu"} 3`,
 		`clip_device_temperature_celsius{sensor="0"} 0.5`, `clip_stream_frames_total{stream="gate",state="received"} 7`,
 		`clip_notifications_total{target="webhook1",outcome="cooldown"} 0`,
+		`clip_fleet_node_alive{node="b"} 0`, `clip_fleet_node_health{node="a",state="healthy"} 1`, `clip_fleet_node_clock_seconds{node="b"} -1.5`,
+		`clip_fleet_queue_messages{stream="CLIP_BULK",state="unacknowledged"} 2`, `clip_fleet_queue_limit_bytes{stream="CLIP_BULK"} 9`,
+		`clip_fleet_jobs{state="running"} 1`, `clip_fleet_cameras{node=""} 1`, `clip_fleet_spilled_total{outcome="busy"} 2`,
+		`clip_fleet_bulk_images_total{outcome="encoded"} 4`, `clip_fleet_texts_total{what="hit"} 6`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %s", want)
 		}
 	}
-	for _, not := range []string{`sensor="1"`, "NaN", `clip_stream_state{stream="-"`} {
+	for _, not := range []string{`sensor="1"`, "NaN", `clip_stream_state{stream="-"`, `clip_fleet_queue_limit_bytes{stream="CLIP_DEAD"`} {
 		if strings.Contains(text, not) {
 			t.Errorf("there is %s", not)
 		}
 	}
 	bare := pageOf(Snapshot{})
-	for _, not := range []string{"clip_device_", "clip_stream", "clip_events", "clip_notifications", "clip_mqtt"} {
+	for _, not := range []string{"clip_device_", "clip_stream", "clip_events", "clip_notifications", "clip_mqtt", "clip_fleet"} {
 		if strings.Contains(bare, not) {
 			t.Errorf("without any there is %s", not)
 		}

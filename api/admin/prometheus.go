@@ -43,6 +43,9 @@ func (r *Recorder) WriteMetrics(w io.Writer, s Snapshot) {
 	if s.NPU != nil {
 		p.device(s.NPU)
 	}
+	if s.Fleet != nil && s.Fleet.Enabled {
+		p.fleet(s.Fleet)
+	}
 	p.server(s.Server)
 	p.process(s.Process)
 	_, _ = w.Write(p.b)

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"hailoclip/api/fleet"
 	"hailoclip/api/stream"
 	"hailoclip/api/stream/event"
 	"hailoclip/api/stream/notify"
@@ -58,6 +59,7 @@ type LogStats struct {
 // Snapshot is all that /metrics is made of, at one moment.
 type Snapshot struct {
 	Stats
-	Health  clip.Health // as GET /health has it
-	Version string      // of the program
+	Health  clip.Health   // as GET /health has it
+	Version string        // of the program
+	Fleet   *fleet.Status // not enabled, or nil: there is none
 }

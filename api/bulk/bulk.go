@@ -10,6 +10,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"time"
 )
 
@@ -42,6 +43,11 @@ type Match struct {
 	Cosine      float64 `json:"cosine"`
 }
 
+// Counter is a source that can say how many images it has without reading them. Count may be called beside Each.
+type Counter interface {
+	Count(ctx context.Context) (int64, error)
+}
+
 // Row is what is stored of a path.
 type Row struct {
 	Key       string    `json:"key"`
@@ -52,12 +58,16 @@ type Row struct {
 	Error     string    `json:"error,omitempty"` // why the image has neither
 }
 
+// ID tells rows apart.
+type ID struct{ Key, Path string }
+
 // Result is what an encoder has made of the image of a key.
 type Result struct {
-	Key    string
-	Vector []float32 // of unit length, the receiver's; nil with Error
-	Error  string    // what is wrong with the image, for good
-	Stored func()    // called when the row is stored, so that it need not be told again; may be nil
+	Key     string
+	Vector  []float32 // of unit length, the receiver's; nil with Error
+	Matches []Match   // of an encoder that classifies by itself, in place of Vector
+	Error   string    // what is wrong with the image, for good
+	Stored  func()    // called when the row is stored, so that it need not be told again; may be nil
 }
 
 // Encoder makes vectors of images.
@@ -96,6 +106,32 @@ type Appender interface {
 	Mark() int64
 	// Rewind cuts off what was put after Mark returned that.
 	Rewind(mark int64) error
+}
+
+// Placer is an Appender whose rows have places, which the journal remembers for it, so that a row is found without a search.
+type Placer interface {
+	Appender
+	// Places are those of the rows of the last Put. Valid until the next one.
+	Places() []int64
+	// At returns the row at a place, or fails where there is none.
+	At(place int64) (Row, error)
+	// Moved tells the place of every row. It is called after a Finish that has removed rows.
+	Moved(ctx context.Context, row func(key string, place int64) error) error
+}
+
+// Remover is a sink that can take rows away.
+type Remover interface {
+	// Remove takes rows away, at the latest with Finish. Those that are not there are no error.
+	Remove(ctx context.Context, rows []ID) error
+}
+
+// ErrImage says that an image cannot be encoded for good, whoever tries; errors of what encodes wrap it.
+var ErrImage = errors.New("not a usable image")
+
+// JobID names the indexing of a source into a sink, 16 hex digits.
+func JobID(source, sink string) string {
+	sum := sha256.Sum256([]byte(source + "\x00" + sink))
+	return hex.EncodeToString(sum[:8])
 }
 
 // Key names the content of an image, encoded by a model: the beginning of the hex SHA-256 of its bytes, that of the digest of the

@@ -39,3 +39,9 @@ func (c *Client) Health(ctx context.Context) (h Health, err error) {
 func (c *Client) Stats(ctx context.Context, v any) error {
 	return c.getJSON(ctx, call{method: http.MethodGet, path: "/v1/stats"}, v)
 }
+
+// Fleet reads what the service knows of its fleet into v: a pointer to a struct such as api/fleet.Status. Of a service that is in none
+// its "enabled" is false.
+func (c *Client) Fleet(ctx context.Context, v any) error {
+	return c.getJSON(ctx, call{method: http.MethodGet, path: "/v1/fleet"}, v)
+}

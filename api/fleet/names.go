@@ -21,6 +21,7 @@ const (
 	TextBucket   = "clip_text"   // vectors of texts
 	CameraBucket = "clip_cams"   // streams that are wanted
 	InputStore   = "clip_in"     // images too large for a message
+	SetStore     = "clip_set"    // prompt sets too large for a message
 	ModelStore   = "clip_models" // model files
 )
 

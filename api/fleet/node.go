@@ -19,7 +19,10 @@ type Parts struct {
 // concurrent use.
 type Node struct {
 	*Conn
+	*member
 	parts Parts
+	last  lastStatus
+	texts *textStore // nil: nothing is shared
 }
 
 // Join makes a node, which begins to connect. Run does its work. The broker need not be there.
@@ -31,7 +34,9 @@ func Join(cfg Config, p Parts) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Node{Conn: conn, parts: p}, nil
+	n := &Node{Conn: conn, member: newMember(conn.Config, p.Log), parts: p}
+	n.share()
+	return n, nil
 }
 
 // Run does the node's part until ctx ends: each of its tasks waits for the broker by itself, and is done again after an error.

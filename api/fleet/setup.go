@@ -31,7 +31,10 @@ type store struct {
 var stores = []store{
 	bucket(JobBucket, 64<<20, jetstream.KeyValueConfig{Description: "states of jobs", TTL: 30 * 24 * time.Hour}),
 	bucket(SetBucket, 256<<20, jetstream.KeyValueConfig{Description: "prompt sets", History: 8}),
-	bucket(TextBucket, 64<<20, jetstream.KeyValueConfig{Description: "vectors of texts"}),
+	stream("KV_"+TextBucket, 64<<20, jetstream.StreamConfig{ // a bucket that drops the oldest when it is full
+		Description: "vectors of texts", Subjects: []string{"$KV." + TextBucket + ".>"}, MaxMsgsPerSubject: 1, AllowDirect: true,
+		Discard: jetstream.DiscardOld, MaxMsgSize: maxTextMessage, Duplicates: 2 * time.Minute,
+	}),
 	bucket(CameraBucket, 16<<20, jetstream.KeyValueConfig{Description: "streams that are wanted"}),
 	stream(DeadStream, 64<<20, jetstream.StreamConfig{
 		Description: "images that were tried too often", Subjects: []string{deadSubject + ">"},
@@ -46,6 +49,7 @@ var stores = []store{
 		MaxAge: 7 * 24 * time.Hour, MaxMsgSize: maxMessage, Duplicates: 2 * time.Minute,
 	}),
 	objects(InputStore, streamBytes, jetstream.ObjectStoreConfig{Description: "images too large for a message", TTL: 24 * time.Hour}),
+	objects(SetStore, 256<<20, jetstream.ObjectStoreConfig{Description: "prompt sets too large for a message"}),
 	objects(ModelStore, 0, jetstream.ObjectStoreConfig{Description: "model files"}),
 }
 

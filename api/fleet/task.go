@@ -13,7 +13,10 @@ type task struct {
 
 // tasks are those that the configuration wants.
 func (n *Node) tasks() (all []task) {
-	return append(all, task{"setup", n.setUpAlways})
+	if n.shares() {
+		all = append(all, task{"prompt sets", n.followSets}, task{"vectors of texts", n.texts.give})
+	}
+	return append(all, task{"setup", n.setUpAlways}, task{"membership", n.beMember})
 }
 
 // repeat runs a task again, a second later, whenever it has failed.

@@ -113,6 +113,7 @@ type Record struct {
 	Name       string     `json:"name"`
 	Definition Definition `json:"definition"`
 	Changed    time.Time  `json:"changed"`
+	Shared     bool       `json:"shared,omitempty"` // this version is, or was, that of a fleet: nobody has changed it but there
 
 	// Former is what answers until this version does, in a form of who puts it; nil: nothing is kept of it.
 	Former []byte `json:"-"`

@@ -34,6 +34,7 @@ var (
 type head struct {
 	Definition
 	Changed time.Time `json:"changed"`
+	Shared  bool      `json:"shared,omitempty"`
 	Count   int       `json:"count"` // of labels
 }
 
@@ -75,7 +76,7 @@ func (r Record) items() (map[string][]byte, error) {
 		add(labelKey(i), l)
 	}
 	d.Labels = nil
-	add(headKey, head{d, r.Changed, len(r.Definition.Labels)})
+	add(headKey, head{d, r.Changed, r.Shared, len(r.Definition.Labels)})
 	if len(r.Former) > 0 {
 		items[string(oldKey)] = seal(r.Name, oldKey, r.Former)
 	}
@@ -113,7 +114,7 @@ func assemble(set string, items map[string][]byte) (r Record, err error) {
 		examples(d.Labels[i].Examples, name)
 	}
 	examples(d.Background.Examples, "the background")
-	return Record{set, d, h.Changed, bytes.Clone(unseal(set, oldKey, items[string(oldKey)]))}, err
+	return Record{set, d, h.Changed, h.Shared, bytes.Clone(unseal(set, oldKey, items[string(oldKey)]))}, err
 }
 
 // FormatVector returns v as Example.Vector has it: float32, little-endian.

@@ -45,8 +45,8 @@ var mayImport = map[string][]string{
 	"stages/track":    {"stages"},
 
 	"api/console":       {},
-	"api/access":        {"pipeline", "pipeline/fair"},                               // for its lanes
-	"api/admin":         {"pipeline", "stages/clip", "api/stream/...", "api/access"}, // of all but the last the counters
+	"api/access":        {"pipeline", "pipeline/fair"},                                            // for its lanes
+	"api/admin":         {"pipeline", "stages/clip", "api/stream/...", "api/access", "api/fleet"}, // of all but the last the counters
 	"api/outbound":      {},
 	"api/rawjson":       {},
 	"api/bulk":          {"api/outbound", "api/stream/source", "cache/boltfile", "hailo/safefile"},

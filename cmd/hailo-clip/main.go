@@ -50,6 +50,7 @@ type cli struct {
 	Evaluate evaluateCmd   `cmd:"" help:"Try a prompt set on labelled images: confusions, thresholds, calibration."`
 	Models   modelsCmd     `cmd:"" help:"List, fetch, check and remove models."`
 	Setup    setupCmd      `cmd:"" help:"Fetch ONNX Runtime, which encodes on the CPU."`
+	Fleet    fleetCmd      `cmd:"" help:"Look at the fleet that the service belongs to."`
 	Cache    cacheCmd      `cmd:"" help:"Look at the prompt cache, or empty it."`
 	Keys     keysCmd       `cmd:"" help:"Make keys for callers of the service (access.keys)."`
 	Config   configCmd     `cmd:"" help:"Show the configuration in force, or check a file."`

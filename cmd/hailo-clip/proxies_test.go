@@ -28,12 +28,14 @@ import (
 	"hailoclip/api/client"
 )
 
-// proxyPrograms are those of which configs/docs/proxies has a sample: what to run, and what is put in the place of what.
-var proxyPrograms = []struct {
+type proxyProgram struct {
 	name, sample string
 	args         func(file, dir string) []string
 	change       func(text, dir, port string) string
-}{
+}
+
+// proxyPrograms are those of which configs/docs/proxies has a sample: what to run, and what is put in the place of what.
+var proxyPrograms = []proxyProgram{
 	{"nginx", "nginx.conf",
 		func(file, dir string) []string { return []string{"-p", dir, "-c", file} },
 		func(text, dir, port string) string {
@@ -67,42 +69,52 @@ func TestProxies(t *testing.T) {
 	}
 	for _, p := range proxyPrograms {
 		t.Run(p.name, func(t *testing.T) {
-			path, err := exec.LookPath(p.name)
-			if err != nil {
-				path = needPrograms(t, "/usr/sbin/"+p.name)
-			}
 			r := serve(t, t.TempDir(), "--model", "demo", "--backend", "cpu", "--config", configFile(t, "server:\n  trusted_proxies: [127.0.0.1]\n"))
-			dir, port := t.TempDir(), freePort(t)
-			roots := proxyCertificate(t, dir)
-			text := string(must(os.ReadFile(docs + "proxies/" + p.sample)))
 			upstream, connections := countConnections(t, strings.TrimPrefix(r.url, "http://"))
-			text = strings.ReplaceAll(p.change(text, dir, port), "127.0.0.1:5000", upstream)
-			put(t, dir, map[string]string{p.sample: text})
-			proxy := exec.Command(path, p.args(filepath.Join(dir, p.sample), dir)...)
-			proxy.Env = append(os.Environ(), "HOME="+dir)
-			var log bytes.Buffer
-			proxy.Stdout, proxy.Stderr, proxy.WaitDelay = &log, &log, 10*time.Second
-			if err := proxy.Start(); err != nil {
-				t.Fatal(err)
-			}
-			defer func() {
-				_ = proxy.Process.Signal(syscall.SIGTERM) // killed, nginx would leave its workers
-				_ = proxy.Wait()
-				if t.Failed() {
-					t.Logf("%s\n%s", text, log.String())
-				}
-			}()
-			address := "127.0.0.1:" + port
-			until(t, p.name+" listens", func() bool {
-				c, err := net.Dial("tcp", address)
-				if err == nil {
-					c.Close()
-				}
-				return err == nil
-			})
-			throughProxy(t, r, "https://"+address, roots, connections)
+			url, roots := p.start(t, p.sample, map[string]string{"127.0.0.1:5000": upstream})
+			throughProxy(t, r, url, roots, connections)
 		})
 	}
+}
+
+// start runs a proxy by its sample, changed as its test needs it and with these addresses, until the end of the test.
+func (p *proxyProgram) start(t *testing.T, sample string, addresses map[string]string) (url string, roots *x509.CertPool) {
+	t.Helper()
+	path, err := exec.LookPath(p.name)
+	if err != nil {
+		path = needPrograms(t, "/usr/sbin/"+p.name)
+	}
+	dir, port := t.TempDir(), freePort(t)
+	roots = proxyCertificate(t, dir)
+	text := p.change(string(must(os.ReadFile(docs+"proxies/"+sample))), dir, port)
+	for from, to := range addresses {
+		text = strings.ReplaceAll(text, from, to)
+	}
+	put(t, dir, map[string]string{sample: text})
+	proxy := exec.Command(path, p.args(filepath.Join(dir, sample), dir)...)
+	proxy.Env = append(os.Environ(), "HOME="+dir)
+	var log bytes.Buffer
+	proxy.Stdout, proxy.Stderr, proxy.WaitDelay = &log, &log, 10*time.Second
+	if err := proxy.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = proxy.Process.Signal(syscall.SIGTERM) // killed, nginx would leave its workers
+		end := time.AfterFunc(10*time.Second, func() { _ = proxy.Process.Kill() })
+		_ = proxy.Wait()
+		if end.Stop(); t.Failed() {
+			t.Logf("%s\n%s", text, log.String())
+		}
+	})
+	address := "127.0.0.1:" + port
+	until(t, p.name+" listens", func() bool {
+		c, err := net.Dial("tcp", address)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+	return "https://" + address, roots
 }
 
 // throughProxy asks in all the ways there are. The client comes from 127.0.0.2.

@@ -161,6 +161,7 @@ func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *se
 	}
 	keys, reload := access.New(p.cfg.Access), newReloader(p, log)
 	server, err := api.New(e.cfg.Server, api.Service{
+		Fleet:  statusOf(node),
 		Engine: e.Engine, RequestTimeout: p.cfg.Performance.RequestTimeout, BatchTimeout: p.cfg.Performance.BatchTimeout,
 		Version: programVersion(), Warning: e.warning, Log: requests,
 		Hub: streams.hub, Bus: streams.bus, Store: streams.store, Lost: streams.lost, Memory: streams.memory, Notifier: streams.notifier,
@@ -179,6 +180,14 @@ func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *se
 	onOwn.Metrics, onOwn.Hosts, onOwn.Listener = server.WriteMetrics, server.AllowedHosts, socks.admin
 	s.admin = admin.Listen(e.cfg.Admin, onOwn)
 	return s, nil
+}
+
+// statusOf is nil where there is no fleet.
+func statusOf(node *fleet.Node) func(context.Context) *fleet.Status {
+	if node == nil {
+		return nil
+	}
+	return node.Status
 }
 
 // consoleSamples offers the demo model's samples in the console.
@@ -251,6 +260,7 @@ func (s *service) run(ctx context.Context) error {
 		c := s.reload.config().Server
 		e.log.Info("stopping", "lame_duck", c.LameDuck.String(), "timeout", c.ShutdownTimeout.String())
 		tellSystemd(e.log, daemon.SdNotifyStopping+"\nSTATUS=stopping\n"+extendTimeout(c.LameDuck+c.ShutdownTimeout+releaseTime))
+		s.node.Leave()
 		s.server.LameDuck(context.WithoutCancel(ctx))
 	}
 	endBesides()

@@ -46,6 +46,9 @@ func (b *Backend) Metrics() Metrics {
 	return m
 }
 
+// PublishedRate is Metrics.Published.
+func (b *Backend) PublishedRate() float64 { return b.opt.PublishedRate }
+
 // count keeps the numbers of a frame that is done, or of a submit (d is nil). The caller holds w.mu.
 func (b *Backend) count(now time.Time, w *worker, d *wire.Done) {
 	b.mu.Lock()

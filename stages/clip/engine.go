@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"sync/atomic"
 
 	"hailoclip/cache"
 	"hailoclip/hailo"
@@ -57,8 +58,10 @@ type Engine struct {
 	texts  []*cache.TextEmbeddings // one for each of Parts.Texts
 	line   *stages.Line
 	sets   *PromptSets
-	open   int // images of one batch at a time
-	atOnce int // see AtOnce
+	rate   rateMeter
+	shared atomic.Pointer[SharedTexts] // nil: texts are encoded here alone
+	open   int                         // images of one batch at a time
+	atOnce int                         // see AtOnce
 }
 
 // ErrEncodeText says that it is a text, and not an image, that an encoder has failed with hailo.ErrEncode.
@@ -90,7 +93,7 @@ func New(cfg Config, performance pipeline.Config, p Parts) (*Engine, error) {
 		texts, err := p.Store.Embeddings(cache.Encoder{
 			Namespace: backend.Info().TextDigest, Dim: p.Model.EmbeddingDimension, Batch: backend.Info().TextBatch, Calls: textCalls,
 			Encode: func(ctx context.Context, texts []string) ([]cache.Vector, error) {
-				return encodeTexts(ctx, p.Tokenize, backend, texts)
+				return e.encodeTexts(ctx, backend, texts)
 			},
 			RetryAlone: func(err error) bool { return !errors.Is(err, hailo.ErrDeviceLost) && !errors.Is(err, hailo.ErrClosed) },
 		})
@@ -108,27 +111,6 @@ func New(cfg Config, performance pipeline.Config, p Parts) (*Engine, error) {
 	return e, nil
 }
 
-// encodeTexts is what the cache asks for prompts that it does not know.
-func encodeTexts(ctx context.Context, tokenize func(string) ([]int32, bool), backend hailo.Backend, texts []string) ([]cache.Vector, error) {
-	vectors := make([]cache.Vector, len(texts))
-	tokens := make([][]int32, len(texts))
-	for i, text := range texts {
-		tokens[i], vectors[i].Truncated = tokenize(text)
-		vectors[i].Tokens = len(tokens[i])
-	}
-	embeddings, err := backend.EncodeTexts(ctx, tokens)
-	if errors.Is(err, hailo.ErrEncode) {
-		return nil, fmt.Errorf("%w: %w", ErrEncodeText, err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	for i := range vectors {
-		vectors[i].Embedding = embeddings[i]
-	}
-	return vectors, nil
-}
-
 // Dimension is how many numbers an embedding has.
 func (e *Engine) Dimension() int { return e.parts.Model.EmbeddingDimension }
 
@@ -143,6 +125,16 @@ func (e *Engine) ImageSize() int { return e.parts.Model.ImageSize }
 
 // Fit is how an image is brought into that square: one of the values of resize.Config.Fit.
 func (e *Engine) Fit() string { return e.config.Images.Resize.Fit }
+
+// Preparation names all that makes the pixels which the model sees of an image what they are: engines with the same ImageDigest and
+// the same Preparation make equal vectors of equal images.
+func (e *Engine) Preparation() string {
+	decoder := "turbo"
+	if _, err := decode.FindLibrary(); err != nil {
+		decoder = "go"
+	}
+	return fmt.Sprintf("%s-%s-%s", e.Fit(), e.config.Images.Decode.JPEGScale, decoder)
+}
 
 // MaxTokens is how many tokens of a text the model reads, start and end included.
 func (e *Engine) MaxTokens() int { return e.parts.Model.ContextLength }

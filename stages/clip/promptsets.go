@@ -29,6 +29,8 @@ var (
 	ErrPrecondition = errors.New("the prompt set is another one by now")
 	// ErrSetsFull says that all sets together would take too much memory, or are too many.
 	ErrSetsFull = errors.New("there is no room for the prompt set")
+	// ErrSetsAway says that sets are those of several services, and what has them in common cannot be reached: nothing can be changed.
+	ErrSetsAway = errors.New("prompt sets of the fleet cannot be changed now")
 	// ErrSetsLost says that the file of the sets cannot be read or written.
 	ErrSetsLost = errors.New("prompt sets cannot be used")
 )
@@ -103,6 +105,8 @@ type PromptSets struct {
 	encoded  atomic.Uint64 // texts
 
 	limits atomic.Pointer[sets.Limits] // of sets that clients send
+
+	shared atomic.Pointer[SharedSets] // see Share; nil: this service has its sets for itself
 
 	lost    error                 // ErrSetsLost, with the reason why there is no file; nil: there is one
 	trouble atomic.Pointer[error] // of the last change, which the file did not take; nil: it did

@@ -29,7 +29,7 @@ type Condition struct {
 // left, 2 s at most; encoding then goes on. It does not change d, and keeps its strings and the bytes of its examples.
 //
 // Errors: sets.Fault for what d says, of decode and the line for its images, ErrManaged, ErrPrecondition, ErrSetsFull,
-// ErrSetsLost, and pipeline.ErrDeadline while its images are encoded. With an error nothing has changed.
+// ErrSetsLost, ErrSetsAway, and pipeline.ErrDeadline while its images are encoded. With an error nothing has changed.
 func (p *PromptSets) Put(ctx context.Context, name string, d sets.Definition, c Condition) (info SetInfo, created bool, err error) {
 	if !sets.ValidName(name) {
 		return SetInfo{}, false, sets.Fault{Field: "name", Problem: "must match ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}
@@ -117,49 +117,47 @@ func (p *PromptSets) change(
 		d       sets.Definition
 		created bool
 	}
-	o, err := exclusive(ctx, p, c.Caller, func(ctx context.Context) (o outcome, err error) {
-		s, err := p.changeable(name, c, create)
-		if err != nil {
-			return o, err
-		}
-		o.d, err = edit(func() (sets.Definition, error) {
-			if s == nil {
-				return sets.Definition{}, nil
-			}
-			return p.definition(ctx, s)
-		})
-		if err == nil {
-			err = o.d.Validate(*p.limits.Load())
-		}
-		if err != nil {
-			return o, err
-		}
-		if o.created = s == nil; o.created {
-			s = &promptSet{name: name}
-		}
-		v := p.newVersion(s, &o.d, c.Caller)
-		if now := p.newest(s); now != nil && now.etag == v.etag && p.state(now) != SetFailed {
-			v.cancel(nil)
-			o.version = now // it is what is there
-			return o, nil
-		}
-		o.version = v
-		defer func() {
+	o, err := exclusive(ctx, p, c.Caller, func(ctx context.Context) (outcome, error) {
+		return onNewest(ctx, p, name, func(at newest) (o outcome, err error) {
+			s, err := p.changeable(name, c, create)
 			if err != nil {
-				v.cancel(err)
+				return o, err
 			}
-		}()
-		if err := p.room(v); err != nil {
-			return o, err
-		}
-		r := sets.Record{Name: name, Definition: o.d, Changed: time.Now().UTC(), Former: p.former(ctx, s, &o.d)}
-		v.former = len(r.Former) > 0
-		return o, p.parts.File.Put(ctx, r, p.rowKeys(&o.d), func() {
-			p.install(v)
-			if o.created {
-				p.setAll(func(all map[string]*promptSet) { all[name] = s })
+			o.d, err = edit(func() (sets.Definition, error) {
+				if s == nil {
+					return sets.Definition{}, nil
+				}
+				return p.definition(ctx, s)
+			})
+			if err == nil {
+				err = o.d.Validate(*p.limits.Load())
 			}
-			p.start(func() { p.run(v) })
+			if err != nil {
+				return o, err
+			}
+			if o.created = s == nil; o.created {
+				s = &promptSet{name: name}
+			}
+			v := p.newVersion(s, &o.d, c.Caller)
+			if now := p.newest(s); now != nil && now.etag == v.etag && p.state(now) != SetFailed {
+				v.cancel(nil)
+				o.version = now // it is what is there
+				return o, nil
+			}
+			o.version = v
+			defer func() {
+				if err != nil {
+					v.cancel(err)
+				}
+			}()
+			if err := p.room(v); err != nil {
+				return o, err
+			}
+			r := sets.Record{Name: name, Definition: o.d, Changed: time.Now().UTC()}
+			if err := at.put(ctx, &r); err != nil {
+				return o, err
+			}
+			return o, p.put(ctx, v, r)
 		})
 	})
 	if err != nil {
@@ -167,6 +165,19 @@ func (p *PromptSets) change(
 	}
 	p.wait(ctx, o.version)
 	return p.info(o.version, o.d, false), o.created, nil
+}
+
+// put keeps a version of a set, and begins to build it.
+func (p *PromptSets) put(ctx context.Context, v *version, r sets.Record) error {
+	r.Former = p.former(ctx, v.set, &r.Definition)
+	v.former = len(r.Former) > 0
+	return p.parts.File.Put(ctx, r, p.rowKeys(&r.Definition), func() {
+		p.install(v)
+		if (*p.all.Load())[r.Name] != v.set {
+			p.setAll(func(all map[string]*promptSet) { all[r.Name] = v.set })
+		}
+		p.start(func() { p.run(v) })
+	})
 }
 
 // setAll replaces the map of all sets. Only one change is made at a time.
@@ -227,7 +238,7 @@ func (p *PromptSets) storeError(err error) error {
 }
 
 func isOurs(err error) bool {
-	ours := []error{ErrNoSet, ErrManaged, ErrPrecondition, ErrSetsFull, ErrSetsLost}
+	ours := []error{ErrNoSet, ErrManaged, ErrPrecondition, ErrSetsFull, ErrSetsLost, ErrSetsAway, ErrRevision}
 	return slices.ContainsFunc(ours, func(our error) bool { return errors.Is(err, our) })
 }
 
@@ -249,21 +260,31 @@ func (p *PromptSets) wait(ctx context.Context, v *version) {
 // nearDeadline is how long before the end of a caller's time it is told that its set is not encoded yet, at most.
 const nearDeadline = 2 * time.Second
 
-// Delete removes a set. Errors: ErrNoSet, ErrManaged, ErrPrecondition, ErrSetsLost.
+// Delete removes a set. Errors: ErrNoSet, ErrManaged, ErrPrecondition, ErrSetsLost, ErrSetsAway.
 func (p *PromptSets) Delete(ctx context.Context, name string, c Condition) error {
 	_, err := exclusive(ctx, p, c.Caller, func(ctx context.Context) (none struct{}, err error) {
-		s, err := p.changeable(name, c, false)
-		if err != nil {
-			return none, err
-		}
-		return none, p.parts.File.Delete(ctx, name, func() {
-			p.setAll(func(all map[string]*promptSet) { delete(all, name) })
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			s.newest.end()
+		return onNewest(ctx, p, name, func(at newest) (none struct{}, err error) {
+			s, err := p.changeable(name, c, false)
+			if err != nil {
+				return none, err
+			}
+			if err := at.delete(ctx, name); err != nil {
+				return none, err
+			}
+			return none, p.remove(ctx, s)
 		})
 	})
 	return err
+}
+
+// remove forgets a set that is kept.
+func (p *PromptSets) remove(ctx context.Context, s *promptSet) error {
+	return p.parts.File.Delete(ctx, s.name, func() {
+		p.setAll(func(all map[string]*promptSet) { delete(all, s.name) })
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		s.newest.end()
+	})
 }
 
 // Example is an image (compressed, only read until the call returns), or a vector of the model's dimension, which is

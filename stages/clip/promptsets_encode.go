@@ -179,7 +179,7 @@ func (p *PromptSets) encode(ctx context.Context, encoder hailo.Backend, texts []
 			err = fmt.Errorf("%w: %w", hailo.ErrEncode, panicked)
 		}
 	}()
-	vectors, err = encodeTexts(ctx, p.engine.parts.Tokenize, encoder, texts)
+	vectors, err = p.engine.encodeTexts(ctx, encoder, texts)
 	if err != nil {
 		return nil, err
 	}

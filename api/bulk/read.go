@@ -1,0 +1,139 @@
+package bulk
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// read starts the goroutines that go through the source and open what has changed. The channel is closed when they have ended.
+func (k *keeper) read(ctx context.Context, failed context.CancelCauseFunc) <-chan found {
+	items, founds := make(chan opening), make(chan found, k.job.Readers)
+	room := semaphore.NewWeighted(memory)
+	var readers sync.WaitGroup
+	for range k.job.Readers {
+		readers.Go(func() {
+			for o := range items {
+				k.openItem(ctx, o, founds)
+			}
+		})
+	}
+	go func() {
+		defer close(founds)
+		if err := k.each(ctx, room, items, founds); err != nil {
+			failed(fmt.Errorf("the source: %w", err))
+		}
+		close(items)
+		readers.Wait()
+	}()
+	return founds
+}
+
+// opening is an item for which there is memory.
+type opening struct {
+	Item
+	room *semaphore.Weighted
+	held int64
+}
+
+// each goes through the source.
+func (k *keeper) each(ctx context.Context, room *semaphore.Weighted, items chan<- opening, founds chan<- found) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("panic: %v", v)
+		}
+	}()
+	return k.job.Source.Each(ctx, func(i Item) error {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		k.named.Add(1)
+		if i.Path == "" || len(i.Path) > maxPath || !utf8.ValidString(i.Path) || strings.ContainsRune(i.Path, 0) {
+			path := fmt.Sprintf("%.200q", i.Path)
+			i = Item{Path: path, Size: i.Size, Modified: i.Modified, Open: func(context.Context) ([]byte, error) {
+				return nil, fmt.Errorf("its path is no text of 1 to %d bytes without zeros", maxPath)
+			}}
+		}
+		old, known, err := k.journal.committed(i.Path)
+		if err != nil {
+			return err
+		}
+		if known && (old.done(&i) || old.state == unreadable && k.seen.has(old.id)) {
+			k.seen.add(old.id)
+			k.unchanged.Add(1)
+			return nil
+		}
+		o := opening{Item: i, room: room, held: min(max(i.Size, 1), memory)}
+		if i.Size < 0 {
+			o.held = min(k.job.MaxImageBytes, memory)
+		}
+		if err := room.Acquire(ctx, o.held); err != nil {
+			return context.Cause(ctx)
+		}
+		if i.Once {
+			k.openItem(ctx, o, founds)
+			return nil
+		}
+		select {
+		case items <- o:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	})
+}
+
+// done says that an item has its row, and has not changed since as far as can be told without reading it.
+func (r *record) done(i *Item) bool {
+	return (r.state == stored || r.state == failed) && r.size == i.Size && r.modified == nanoseconds(i.Modified)
+}
+
+func nanoseconds(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+// openItem reads an item. It gives the memory back when nobody needs it any more.
+func (k *keeper) openItem(ctx context.Context, o opening, founds chan<- found) {
+	f := found{path: o.Path, size: o.Size, modified: nanoseconds(o.Modified)}
+	f.image.done = func() { o.room.Release(o.held) }
+	if f.image.bytes, f.err = o.open(ctx); f.err == nil {
+		sum := sha256.Sum256(f.image.bytes)
+		f.image.hash = hash(sum[:16])
+		k.bytes.Add(int64(len(f.image.bytes)))
+		if less := o.held - int64(len(f.image.bytes)); less > 0 && len(f.image.bytes) > 0 {
+			o.room.Release(less)
+			o.held -= less
+		}
+	}
+	if ctx.Err() == nil {
+		select {
+		case founds <- f:
+			return
+		case <-ctx.Done():
+		}
+	}
+	f.image.release()
+}
+
+// open reads the item; a panic is an error.
+func (o *opening) open(ctx context.Context) (image []byte, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("panic: %v", v)
+		}
+	}()
+	if o.Open == nil {
+		return nil, errors.New("it cannot be opened")
+	}
+	return o.Open(ctx)
+}
