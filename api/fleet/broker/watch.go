@@ -30,12 +30,30 @@ func (b *Broker) watch(ctx context.Context, version string) {
 		if err == nil {
 			err = b.server.ReloadOptions(options)
 		}
+		if err == nil {
+			err = b.cutLeaves()
+		}
 		if err != nil {
 			b.config.Log.Error("the list of nodes cannot be used; the former one stays in force", "error", err)
 			continue
 		}
 		b.config.Log.Info("the list of nodes has changed", "nodes", len(options.Nkeys)-1)
 	}
+}
+
+// cutLeaves closes the connections of all leaves, which the server leaves open when it gets to know other members. Those that still
+// belong to the fleet are back within a second.
+func (b *Broker) cutLeaves() error {
+	leaves, err := b.server.Leafz(nil)
+	if err != nil {
+		return err
+	}
+	for _, l := range leaves.Leafs {
+		if !l.IsSpoke { // else it is our connection to the main broker
+			_ = b.server.DisconnectClientByID(l.ID) // it may have gone
+		}
+	}
+	return nil
 }
 
 // remember writes down where nodes reach the broker, for "fleet add-node".

@@ -47,6 +47,7 @@ func (n Node) Permissions(domain string) (publish, subscribe []string) {
 	}
 	if n.Leaf {
 		publish = append(publish, Inbox("*")+".>") // answers of its nodes
+		subscribe = append(subscribe, publish...)  // what is stored passes through it under its own subject
 	}
 	return publish, subscribe
 }
