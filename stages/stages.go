@@ -154,6 +154,16 @@ func (l *Line) score(_ int, j *job) error {
 	return nil
 }
 
+// Score is the result of a request for a whole image, of whose vector, of unit length, all is known already: to the last bit what Do
+// returns where the encoder has made that vector. The times are not set. The result is in the memory of r.Into, as that of Do.
+func Score(vector []float32, r *Request) (Result, error) {
+	it := item{request: *r, answers: make([]RegionResult, 1)}
+	if err := it.answers[0].score(vector, r.Labels, &r.Scoring, r); err != nil {
+		return Result{}, err
+	}
+	return it.give(r.Into), nil
+}
+
 // score fills a, in its memory, with what r wants to know.
 func (a *RegionResult) score(embedding []float32, labels *Labels, scoring *Scoring, r *Request) error {
 	if length := dot(embedding, embedding); !(length > 0.98 && length < 1.02) { // NaN, too

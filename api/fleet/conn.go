@@ -64,6 +64,7 @@ func Dial(cfg Config, log *slog.Logger) (*Conn, error) {
 		nats.Name("hailo-clip "+cfg.Node), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.NoEcho(),
 		nats.ReconnectWait(250*time.Millisecond), nats.ReconnectJitter(250*time.Millisecond, time.Second),
 		nats.PingInterval(5*time.Second), nats.MaxPingsOutstanding(2), nats.ReconnectBufSize(-1), nats.Timeout(5*time.Second),
+		nats.FlusherTimeout(2*time.Second), // what is stuck for so long ends the connection
 		nats.ConnectHandler(connected), nats.ReconnectHandler(connected),
 		nats.CustomInboxPrefix(members.Inbox(cfg.Node)), nats.IgnoreAuthErrorAbort(), // a node that was removed may be added again
 		nats.DisconnectErrHandler(lost), nats.ReconnectErrHandler(lost),

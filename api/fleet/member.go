@@ -12,18 +12,20 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// member is what a node needs to know the others, and to be known. Its methods are Node's.
-type member struct {
+// membership is what a node needs to know the others, and to be known. Its methods are Node's.
+type membership struct {
 	instance string // random
 	peers    peers
 	changed  chan struct{} // has something when others are to know at once; room for one
 	leaving  atomic.Bool
 	sequence atomic.Uint64
 	badLoads atomic.Uint64 // that could not be read
+
+	maxPayload atomic.Int64 // bytes of a message, by the broker; 0: not known
 }
 
-func newMember(cfg Config, log *slog.Logger) *member {
-	m := &member{instance: rand.Text()[:16], changed: make(chan struct{}, 1)}
+func newMembership(cfg Config, log *slog.Logger) *membership {
+	m := &membership{instance: rand.Text()[:16], changed: make(chan struct{}, 1)}
 	m.peers = peers{log: log, own: cfg.Node, self: m.instance, nodes: map[string]*peer{}}
 	return m
 }
@@ -57,6 +59,7 @@ func (n *Node) tell() {
 	l.UnixMs, l.Sequence = time.Now().UnixMilli(), n.sequence.Add(1)
 	b, err := json.Marshal(l)
 	if err == nil && n.nc.IsConnected() {
+		n.maxPayload.Store(n.nc.MaxPayload())
 		_ = n.nc.Publish(loadSubject+l.Node, b) // fails without a connection only, which is told elsewhere
 	}
 }

@@ -29,6 +29,8 @@ const (
 const (
 	headerDeadline = "Clip-Deadline-Ms" // what is left of the time for the answer, in milliseconds
 	headerModel    = "Clip-Model"       // digest of the image encoder
+	headerPrep     = "Clip-Prep"        // clip.Engine.Preparation
+	headerNode     = "Clip-Node"        // who asks
 	headerKey      = "Clip-Key"         // bulk.Key of the image
 	headerObject   = "Clip-Object"      // name of the image in InputStore; the message has no body then
 	headerError    = "Clip-Error"       // why there is no vector, as a code

@@ -19,10 +19,11 @@ type Parts struct {
 // concurrent use.
 type Node struct {
 	*Conn
-	*member
+	*membership
 	parts Parts
 	last  lastStatus
 	texts *textStore // nil: nothing is shared
+	spill *spill     // nil: fleet.spill is off
 }
 
 // Join makes a node, which begins to connect. Run does its work. The broker need not be there.
@@ -34,8 +35,11 @@ func Join(cfg Config, p Parts) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{Conn: conn, member: newMember(conn.Config, p.Log), parts: p}
+	n := &Node{Conn: conn, membership: newMembership(conn.Config, p.Log), parts: p}
 	n.share()
+	if cfg.Spill {
+		n.spill = newSpill(n)
+	}
 	return n, nil
 }
 

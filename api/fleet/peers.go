@@ -40,6 +40,7 @@ type peer struct {
 
 	there   int  // images of this node's that are under way there
 	counted int  // of them those under way when load came: it counts them itself, as far as they had arrived
+	others  int  // images that others have there, by load
 	suspect bool // it has not answered in time since then
 }
 
@@ -87,6 +88,7 @@ func (p *peers) hear(now time.Time, l Load) {
 	}
 	n.load, n.heard, n.clock = l, now, time.UnixMilli(l.UnixMs).Sub(now)
 	n.counted, n.suspect = n.there, false
+	n.others = max(l.Queued+l.InFlight-n.there, 0)
 	p.until.Store(max(p.until.Load(), now.Add(aliveFor).UnixNano()))
 }
 

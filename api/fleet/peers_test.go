@@ -18,7 +18,7 @@ func loadOf(node, instance string) Load {
 }
 
 func newPeers() *peers {
-	return &newMember(Config{Node: "own"}, slog.New(slog.DiscardHandler)).peers
+	return &newMembership(Config{Node: "own"}, slog.New(slog.DiscardHandler)).peers
 }
 
 // TestPeersAge: a node counts as alive for a second by our clock, whatever its own says, and is forgotten after a minute.

@@ -88,11 +88,12 @@ type CameraStatus struct {
 
 // SpillStatus are counters of images that are handed to other nodes.
 type SpillStatus struct {
-	Sent     uint64            `json:"sent"`             // answered by another node
-	Taken    uint64            `json:"taken"`            // of other nodes, answered
-	Refused  uint64            `json:"refused"`          // of other nodes: no room
-	Failed   map[string]uint64 `json:"failed,omitempty"` // tries elsewhere that were for nothing, by reason
-	InFlight int               `json:"in_flight"`        // elsewhere now
+	Sent       uint64            `json:"sent"`                  // answered by another node
+	Taken      uint64            `json:"taken"`                 // of other nodes, answered
+	Refused    uint64            `json:"refused"`               // of other nodes
+	Failed     map[string]uint64 `json:"failed,omitempty"`      // tries elsewhere that were for nothing, by reason
+	RefusedFor map[string]uint64 `json:"refused_for,omitempty"` // Refused by reason
+	InFlight   int               `json:"in_flight"`             // elsewhere now
 }
 
 // WorkerStatus are counters of images that this node encodes for the bulk lane.
@@ -131,7 +132,11 @@ type reporter struct {
 
 // reporters are those of the parts that the configuration wants.
 func (n *Node) reporters() []reporter {
-	return []reporter{{"queues", n.reportQueues}, {"nodes", n.reportPeers}}
+	all := []reporter{{"queues", n.reportQueues}, {"nodes", n.reportPeers}}
+	if n.spill != nil {
+		all = append(all, reporter{"spill", n.reportSpill})
+	}
+	return all
 }
 
 // lastStatus is the status that was made last.

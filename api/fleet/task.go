@@ -16,7 +16,11 @@ func (n *Node) tasks() (all []task) {
 	if n.shares() {
 		all = append(all, task{"prompt sets", n.followSets}, task{"vectors of texts", n.texts.give})
 	}
-	return append(all, task{"setup", n.setUpAlways}, task{"membership", n.beMember})
+	all = append(all, task{"setup", n.setUpAlways}, task{"membership", n.beMember})
+	if n.spill != nil {
+		all = append(all, task{"spill", n.passImages})
+	}
+	return all
 }
 
 // repeat runs a task again, a second later, whenever it has failed.

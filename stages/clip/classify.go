@@ -204,8 +204,15 @@ func (e *Engine) Thumbnails(ctx context.Context, r *Request) ([][]byte, error) {
 	return jpegs, failed
 }
 
-// run takes the image of r through the line.
+// run takes the image of r through the line, or has it encoded elsewhere.
 func (e *Engine) run(ctx context.Context, r *Request, l stages.Request) (Result, error) {
+	if result, ok, err := e.spill(ctx, r, &l); ok {
+		return result, err
+	}
+	return e.runHere(ctx, r, l)
+}
+
+func (e *Engine) runHere(ctx context.Context, r *Request, l stages.Request) (Result, error) {
 	l.Image, l.Raw, l.Lane, l.Seen, l.Into, l.Release = r.Image, r.Raw, r.Lane, r.Seen, r.Into, r.Release
 	result, err := e.line.Do(ctx, &l)
 	if err == nil && e.parts.Observe != nil {

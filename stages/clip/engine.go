@@ -15,7 +15,6 @@ import (
 	"hailoclip/hailo/model"
 	"hailoclip/hailo/npu"
 	"hailoclip/pipeline"
-	"hailoclip/pipeline/fair"
 	"hailoclip/stages"
 	"hailoclip/stages/decode"
 )
@@ -60,8 +59,11 @@ type Engine struct {
 	sets   *PromptSets
 	rate   rateMeter
 	shared atomic.Pointer[SharedTexts] // nil: texts are encoded here alone
-	open   int                         // images of one batch at a time
-	atOnce int                         // see AtOnce
+
+	elsewhere atomic.Pointer[Elsewhere] // see Spill
+
+	open   int // images of one batch at a time
+	atOnce int // see AtOnce
 }
 
 // ErrEncodeText says that it is a text, and not an image, that an encoder has failed with hailo.ErrEncode.
@@ -154,10 +156,6 @@ func (e *Engine) AtOnce() int { return e.atOnce }
 
 // LogitScale is the factor of the cosines before the softmax.
 func (e *Engine) LogitScale() float64 { return e.config.LogitScale }
-
-// Refuses says why an image of the caller would be refused now, nil when it would not. It is for refusing cheaply,
-// before a request is read.
-func (e *Engine) Refuses(c fair.Caller) error { return e.line.Refuses(c) }
 
 // Close ends the encoding of prompt sets, drains the line, flushes the cache and releases the encoders, in that order, and
 // gives up when ctx ends. An encoder in which workers are left is not released: it ends with the process.
