@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -320,5 +321,22 @@ func TestPasswordsAreNotRepeated(t *testing.T) {
 	})
 	if len(faults) != 1 {
 		t.Error(faults)
+	}
+}
+
+// All that Setup makes is what nodes may use, and nothing else.
+func TestPermissionsNameTheStores(t *testing.T) {
+	_, dir := secureBroker(t, broker.Config{})
+	c := join(t, dir, "a")
+	must(t, c.Setup(within(t)))
+	var made []string
+	for name := range c.js.StreamNames(t.Context()).Name() {
+		made = append(made, name)
+	}
+	wanted := slices.Clone(members.Stores)
+	slices.Sort(wanted)
+	slices.Sort(made)
+	if !slices.Equal(made, wanted) {
+		t.Errorf("Setup makes %s, members.Stores are %s", made, wanted)
 	}
 }

@@ -2,7 +2,7 @@ package members
 
 // Stores are the streams behind all that nodes keep at the broker.
 var Stores = []string{
-	"CLIP_BULK", "CLIP_RES", "CLIP_DEAD", "KV_clip_jobs", "KV_clip_sets", "KV_clip_text", "KV_clip_cams", "OBJ_clip_in", "OBJ_clip_models",
+	"CLIP_BULK", "CLIP_RES", "CLIP_DEAD", "KV_clip_jobs", "KV_clip_sets", "KV_clip_text", "KV_clip_cams", "OBJ_clip_in", "OBJ_clip_set", "OBJ_clip_models",
 }
 
 // Permissions are the subjects that a member may publish to and subscribe to. Nodes may use the stores, but neither delete nor

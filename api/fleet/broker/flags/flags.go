@@ -27,6 +27,37 @@ type Serve struct {
 	LogFormat    string   `enum:"auto,json,text" default:"auto" placeholder:"FORMAT" help:"auto, json or text."`
 }
 
+// Args are the flags again, for the program that they are meant for.
+func (s Serve) Args() (args []string) {
+	add := func(flag, value string) {
+		if value != "" {
+			args = append(args, "--"+flag+"="+value)
+		}
+	}
+	add("listen", s.Listen)
+	add("store", s.Store)
+	add("max-store", s.MaxStore)
+	add("sync-interval", s.SyncInterval)
+	add("name", s.Name)
+	add("leaves", s.Leaves)
+	add("leaf-of", s.LeafOf)
+	add("credentials", s.Credentials)
+	add("domain", s.Domain)
+	add("cluster", s.Cluster)
+	add("log-level", s.LogLevel)
+	add("log-format", s.LogFormat)
+	for _, host := range s.Advertise {
+		add("advertise", host)
+	}
+	for _, address := range s.Routes {
+		add("routes", address)
+	}
+	if s.Secure {
+		args = append(args, "--secure")
+	}
+	return args
+}
+
 // Sync is the interval; below 0 is with every message.
 func (s Serve) Sync() (time.Duration, error) {
 	if s.SyncInterval == "always" {
