@@ -106,11 +106,15 @@ func everyKindOfUse(t *testing.T, a, b *Conn) {
 
 	consumer, err := b.js.CreateOrUpdateConsumer(ctx, BulkStream, jetstream.ConsumerConfig{Durable: "npu-d", AckPolicy: jetstream.AckExplicitPolicy})
 	must(t, err)
-	_, err = a.js.Publish(ctx, bulkSubject+"d.job.0", []byte("image"), jetstream.WithMsgID("k"))
+	_, err = a.js.Publish(ctx, bulkSubject+"d.job.0", []byte("image"), jetstream.WithMsgID(a.Config.Node))
 	must(t, err)
 	message, err := consumer.Next(jetstream.FetchMaxWait(5 * time.Second))
 	must(t, err)
-	must(t, message.DoubleAck(ctx))
+	must(t, message.Ack())
+	waitFor(t, func() bool {
+		info, err := consumer.Info(ctx)
+		return err == nil && info.NumAckPending == 0 && info.NumPending == 0
+	})
 	_, err = b.js.Publish(ctx, resultSubject+"job.0", []byte("vector"))
 	must(t, err)
 	results, err := a.js.OrderedConsumer(ctx, ResultStream, jetstream.OrderedConsumerConfig{FilterSubjects: []string{resultSubject + "job.>"}})

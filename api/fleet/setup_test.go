@@ -3,7 +3,6 @@ package fleet
 import (
 	"context"
 	"log/slog"
-	"os"
 	"testing"
 	"time"
 
@@ -23,9 +22,6 @@ func startBroker(t *testing.T, c broker.Config) *broker.Broker {
 	}
 	if c.Dir == "" {
 		c.Dir = t.TempDir()
-	}
-	if os.Getenv("DBG") != "" {
-		c.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	b, err := broker.Start(c)
 	if err != nil {
