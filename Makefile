@@ -38,8 +38,9 @@ doctor: ## test doctor on fake machines, and print what it says on three: no HAT
 check: format vet lint race arches ## format, vet, lint, race detector, both architectures
 
 .PHONY: build
-build: ## build bin/hailo-clip
+build: ## build bin/hailo-clip, and bin/hailo-clip-fleet, the broker of a fleet
 	$(BUILD) -o bin/hailo-clip ./cmd/hailo-clip
+	$(BUILD) -o bin/hailo-clip-fleet ./cmd/hailo-clip-fleet
 
 # The NPU worker needs the vendor's header and library (package h10-hailort on Raspberry Pi OS).
 HAILORT_HEADER := $(wildcard /usr/include/hailo/hailort.hpp /usr/local/include/hailo/hailort.hpp)
@@ -250,6 +251,7 @@ sinks-test: ## the index's sinks against PostgreSQL (Debian: installs it), pgvec
 arches: ## build for linux/amd64 and linux/arm64 without cgo
 	GOARCH=amd64 $(BUILD) -o bin/hailo-clip-linux-amd64 ./cmd/hailo-clip
 	GOARCH=arm64 $(BUILD) -o bin/hailo-clip-linux-arm64 ./cmd/hailo-clip
+	GOARCH=arm64 $(BUILD) -o bin/hailo-clip-fleet-linux-arm64 ./cmd/hailo-clip-fleet
 
 QEMU := qemu-aarch64-static -cpu cortex-a76 -L /usr/aarch64-linux-gnu
 
