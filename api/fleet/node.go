@@ -22,8 +22,9 @@ type Node struct {
 	*membership
 	parts Parts
 	last  lastStatus
-	spill *spill     // nil: fleet.spill is off
+	bulk  bulkCounts
 	texts *textStore // nil: nothing is shared
+	spill *spill     // nil: fleet.spill is off
 }
 
 // Join makes a node, which begins to connect. Run does its work. The broker need not be there.
@@ -36,10 +37,10 @@ func Join(cfg Config, p Parts) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{Conn: conn, membership: newMembership(conn.Config, p.Log), parts: p}
+	n.share()
 	if cfg.Spill {
 		n.spill = newSpill(n)
 	}
-	n.share()
 	return n, nil
 }
 

@@ -59,10 +59,11 @@ type Engine struct {
 	sets   *PromptSets
 	rate   rateMeter
 	shared atomic.Pointer[SharedTexts] // nil: texts are encoded here alone
-	open   int                         // images of one batch at a time
-	atOnce int                         // see AtOnce
 
-	elsewhere atomic.Pointer[Elsewhere] // nil: images are encoded here alone
+	elsewhere atomic.Pointer[Elsewhere] // see Spill
+
+	open   int // images of one batch at a time
+	atOnce int // see AtOnce
 }
 
 // ErrEncodeText says that it is a text, and not an image, that an encoder has failed with hailo.ErrEncode.
