@@ -7,6 +7,7 @@ import (
 	"image"
 	"image/color"
 	"image/png"
+	"log/slog"
 	"math"
 	"slices"
 	"strconv"
@@ -18,11 +19,59 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"hailoclip/api/fleet/broker"
+	"hailoclip/cache"
+	"hailoclip/hailo"
+	"hailoclip/hailo/model"
+	"hailoclip/pipeline"
 	"hailoclip/pipeline/fair"
+	"hailoclip/stages"
 	"hailoclip/stages/clip"
+	"hailoclip/stages/decode"
+	"hailoclip/stages/resize"
 )
 
-func spills(c *Config) { c.Share, c.Spill = false, true }
+// spillNode is a node in this process, which hands images on and takes those of others.
+type spillNode struct {
+	engine *clip.Engine
+	node   *Node
+}
+
+// newSpillNode starts a node; the test ends it.
+func newSpillNode(t *testing.T, url, name string) spillNode {
+	t.Helper()
+	chip, log := &hashed{frames: hailo.NewHeapFrames(4, 8, hashedDim)}, slog.New(slog.DiscardHandler)
+	engine, err := clip.New(
+		clip.Config{Images: stages.Config{
+			Decode: decode.Config{MaxPixels: 1 << 20, JPEGScale: decode.ScaleExact}, Resize: resize.Config{Fit: resize.FitSquash}}},
+		pipeline.Config{WorkerThreads: 2, MaxQueueSize: 10},
+		clip.Parts{
+			Model:    model.Manifest{Name: "hashed", ImageSize: 8, EmbeddingDimension: hashedDim, LogitScale: 10, ContextLength: 77},
+			Tokenize: func(string) ([]int32, bool) { return []int32{0}, false }, Images: chip, Texts: []hailo.Backend{chip}, Encoders: chip,
+			Store:  cache.OpenStore(cache.Config{Mode: cache.OnDemand, CacheMaxEntries: 1, CacheListBytes: 1 << 10, MaxPending: 1}, "", log),
+			Budget: decode.NewBudget(1<<30, math.MaxInt64, 2, 10),
+		})
+	if err != nil {
+		t.Fatal(err)
+	}
+	node, err := Join(Config{URL: url, Node: name, Domain: "hub", Spill: true}, Parts{Engine: engine, Version: "test", Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		node.Run(ctx)
+	}()
+	t.Cleanup(func() {
+		stop()
+		<-stopped
+		if err := engine.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return spillNode{engine, node}
+}
 
 // imageOf is a PNG, unlike those of other numbers.
 func imageOf(t testing.TB, n int) []byte {
@@ -56,7 +105,7 @@ var full = clip.Load{Waiting: 10, InFlight: 4, Batch: 1, Rate: 1}
 // TestSpillBetweenNodes: the vector of another node is this one's, to the last bit; a node that stops is not asked.
 func TestSpillBetweenNodes(t *testing.T) {
 	b := startBroker(t, broker.Config{})
-	here, there := newShareNode(t, b.URL(), "here", spills), newShareNode(t, b.URL(), "there", spills)
+	here, there := newSpillNode(t, b.URL(), "here"), newSpillNode(t, b.URL(), "there")
 	work(t, there.engine)
 	s, caller := here.node.spill, fair.Caller{Address: "x"}
 	waitFor(t, func() bool { return s.Takes(caller) })
@@ -100,7 +149,7 @@ func TestSpillBetweenNodes(t *testing.T) {
 // TestSpillAnswers: whatever another node answers, or does not, becomes a vector of unit length or none.
 func TestSpillAnswers(t *testing.T) {
 	b := startBroker(t, broker.Config{})
-	here := newShareNode(t, b.URL(), "here", spills)
+	here := newSpillNode(t, b.URL(), "here")
 	s := here.node.spill
 	c := dial(t, Config{URL: b.URL(), Node: "there"})
 	var mu sync.Mutex
@@ -184,7 +233,7 @@ func TestSpillAnswers(t *testing.T) {
 // TestImagesOfOthers: messages that are no requests are refused, each by itself, and good ones are answered afterwards.
 func TestImagesOfOthers(t *testing.T) {
 	b := startBroker(t, broker.Config{})
-	there := newShareNode(t, b.URL(), "there", spills)
+	there := newSpillNode(t, b.URL(), "there")
 	c := dial(t, Config{URL: b.URL(), Node: "here"})
 	s := there.node.spill
 	good := map[string]string{headerDeadline: "60000", headerModel: s.want.digest, headerPrep: s.want.prep, headerNode: "here"}
