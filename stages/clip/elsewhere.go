@@ -74,13 +74,16 @@ func (e *Engine) spill(ctx context.Context, r *Request, l *stages.Request) (resu
 	}
 	start := time.Now()
 	vector, ok := (*to).Embed(ctx, r.Lane.Caller, r.Image, here)
-	if !ok {
+	if !ok && ctx.Err() == nil {
 		return Result{}, false, nil
 	}
-	scored := time.Now()
 	if r.Release != nil {
 		defer r.Release()
 	}
+	if !ok {
+		return Result{}, true, pipeline.Late(ctx)
+	}
+	scored := time.Now()
 	defer pipeline.Recover("score", &err)
 	l.Into = r.Into
 	found, err := stages.Score(vector, l)
