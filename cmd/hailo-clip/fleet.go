@@ -15,7 +15,8 @@ import (
 )
 
 type fleetCmd struct {
-	Status fleetStatusCmd `cmd:"" help:"Show the nodes of the fleet, its queues, jobs and cameras."`
+	Status  fleetStatusCmd  `cmd:"" help:"Show the nodes of the fleet, its queues, jobs and cameras."`
+	Cameras fleetCamerasCmd `cmd:"" help:"Add, remove and list the cameras that the fleet places."`
 }
 
 func (c *fleetCmd) Help() string {
