@@ -51,7 +51,7 @@ type Counter interface {
 
 // Row is what is stored of a path.
 type Row struct {
-	Key       string    `json:"key"`
+	Key       string    `json:"key"` // see Key; of what could not be read it begins with 32 zeros
 	Path      string    `json:"path"`
 	Model     string    `json:"model"`
 	Embedding []float32 `json:"embedding,omitempty"`

@@ -200,7 +200,7 @@ func (n *Node) newStatus(ctx context.Context) *Status {
 	return s
 }
 
-// brokerStatus is of the connection as it is. It waits for the broker until ctx ends.
+// brokerStatus is of the connection as it is. It waits for the broker for two seconds at most.
 func (c *Conn) brokerStatus(ctx context.Context) *BrokerStatus {
 	b := &BrokerStatus{Connected: c.nc.IsConnected(), URL: c.Config.URL, Reconnects: c.nc.Stats().Reconnects}
 	b.InBytes, b.OutBytes = c.Traffic()
@@ -214,6 +214,8 @@ func (c *Conn) brokerStatus(ctx context.Context) *BrokerStatus {
 	b.MaxPayload = c.nc.MaxPayload()
 	_, err := c.nc.TLSConnectionState()
 	b.TLS = err == nil
+	ctx, cancel := context.WithTimeout(ctx, statusTime)
+	defer cancel()
 	if begun := time.Now(); c.nc.FlushWithContext(ctx) == nil {
 		b.RTTMS = float64(time.Since(begun)) / float64(time.Millisecond)
 	}
