@@ -55,8 +55,18 @@ type indexEncoder struct {
 	score     func(vector []float32) []bulk.Match
 }
 
-// withEncoder calls work with the encoder that the flags name, and closes it afterwards.
-func (c *indexRunCmd) withEncoder(ctx context.Context, g *globals, work func(indexEncoder) error) error {
+// tell passes on how far the run is, where somebody wants to know.
+func (e indexEncoder) tell(s bulk.Status) {
+	if t, ok := e.Encoder.(interface{ Tell(found int64, all bool) }); ok {
+		t.Tell(s.Seen-s.Unchanged, s.Enumerated)
+	}
+}
+
+// withEncoder calls work with the encoder that the flags name, and closes it afterwards. source is the name of what is indexed.
+func (c *indexRunCmd) withEncoder(ctx context.Context, g *globals, source string, work func(indexEncoder) error) error {
+	if c.Fleet {
+		return c.withFleet(ctx, g, source, work)
+	}
 	if c.URL != "" || c.Set != "" {
 		a := asks{keyFlag: c.keyFlag, URL: c.URL}
 		return a.service(ctx, g, func(s *client.Client) error {
