@@ -110,6 +110,9 @@ func (e *Encoder) Model() string { return e.encoder.Model }
 // Digest is that of the image encoder.
 func (e *Encoder) Digest() string { return e.encoder.Digest }
 
+// Dimension is how many numbers a vector has.
+func (e *Encoder) Dimension() int { return e.encoder.Dimension }
+
 // Results has what becomes of images, until Close.
 func (e *Encoder) Results() <-chan bulk.Result { return e.results }
 

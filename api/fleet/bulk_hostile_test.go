@@ -67,7 +67,7 @@ func TestParseBulk(t *testing.T) {
 }
 
 func TestChoose(t *testing.T) {
-	a, b, old := Encoders{"a", "1", true}, Encoders{"b", "2", true}, Encoders{"a", "3", false}
+	a, b, old := Encoders{"a", "1", 4, true}, Encoders{"b", "2", 4, true}, Encoders{"a", "3", 4, false}
 	for _, c := range []struct {
 		list  []Encoders
 		model string
@@ -78,7 +78,7 @@ func TestChoose(t *testing.T) {
 		{[]Encoders{old, a, b}, "a", a, ""},
 		{[]Encoders{old}, "", old, ""},
 		{[]Encoders{a, b}, "", Encoders{}, "say which: a, b"},
-		{[]Encoders{a, {"a", "4", true}}, "a", Encoders{}, "must not mix"},
+		{[]Encoders{a, {"a", "4", 4, true}}, "a", Encoders{}, "must not mix"},
 		{[]Encoders{a, b}, "c", Encoders{}, "but with a, b"},
 		{nil, "", Encoders{}, "fleet.bulk"},
 	} {

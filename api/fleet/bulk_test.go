@@ -59,7 +59,7 @@ func embedTest(_ context.Context, image []byte) ([]float32, error) {
 // newWorker makes a worker of the node, with a connection of its own.
 func newWorker(t *testing.T, url, node string) *bulkWorker {
 	return &bulkWorker{
-		Conn: dial(t, Config{URL: url, Node: node}), model: "test", digest: testDigest, atOnce: 4, again: time.Millisecond, lost: time.Millisecond, patience: 2 * time.Second,
+		Conn: dial(t, Config{URL: url, Node: node}), model: "test", digest: testDigest, dimension: 16, atOnce: 4, again: time.Millisecond, lost: time.Millisecond, patience: 2 * time.Second,
 		embed: embedTest, healthy: func() bool { return true }, counts: new(bulkCounts), large: semaphore.NewWeighted(largeBytes),
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +41,7 @@ type bulkCounts struct {
 type bulkWorker struct {
 	*Conn
 	model, digest string
+	dimension     int // of vectors
 	atOnce        int // images that keep the encoder busy
 	embed         func(ctx context.Context, image []byte) ([]float32, error)
 	healthy       func() bool
@@ -54,7 +56,7 @@ func (n *Node) encodeBulk(ctx context.Context) error {
 	e := n.parts.Engine
 	lane := pipeline.NewLane(fair.Caller{Address: "fleet"}, pipeline.Bulk)
 	w := &bulkWorker{
-		Conn: n.Conn, model: e.Model(), digest: e.ImageDigest(), atOnce: e.AtOnce(), again: time.Second, lost: 5 * time.Second, patience: ackWait,
+		Conn: n.Conn, model: e.Model(), digest: e.ImageDigest(), dimension: e.Dimension(), atOnce: e.AtOnce(), again: time.Second, lost: 5 * time.Second, patience: ackWait,
 		counts: &n.bulk, large: semaphore.NewWeighted(largeBytes),
 		embed: func(ctx context.Context, image []byte) ([]float32, error) {
 			r, err := e.EmbedImage(ctx, &clip.Request{Image: image, Lane: lane})
@@ -96,7 +98,7 @@ func (w *bulkWorker) consumer(ctx context.Context) (jetstream.Consumer, error) {
 	return w.js.CreateOrUpdateConsumer(ctx, BulkStream, jetstream.ConsumerConfig{
 		Durable: consumerPrefix + short, FilterSubject: bulkSubject + short + ".>", AckPolicy: jetstream.AckExplicitPolicy, AckWait: w.patience,
 		MaxDeliver: maxDeliveries, MaxAckPending: 32 * largestFleet, MaxRequestBatch: bulkBatch, InactiveThreshold: 7 * 24 * time.Hour,
-		Metadata: map[string]string{metaModel: w.model, metaDigest: w.digest},
+		Metadata: map[string]string{metaModel: w.model, metaDigest: w.digest, metaDimension: strconv.Itoa(w.dimension)},
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -106,11 +107,13 @@ const (
 	consumerPrefix = "npu-" // + bulk.Short of the digest
 	metaModel      = "clip-model"
 	metaDigest     = "clip-digest"
+	metaDimension  = "clip-dimension"
 )
 
 // Encoders are the models that images are encoded with through the broker.
 type Encoders struct {
 	Model, Digest string // of the image encoder
+	Dimension     int    // of vectors
 	Busy          bool   // workers ask for images, or have some
 }
 
@@ -122,8 +125,9 @@ func (c *Conn) Encoders(ctx context.Context) (list []Encoders, err error) {
 	}
 	consumers := stream.ListConsumers(ctx)
 	for info := range consumers.Info() {
-		e := Encoders{info.Config.Metadata[metaModel], info.Config.Metadata[metaDigest], info.NumWaiting > 0 || info.NumAckPending > 0}
-		if strings.HasPrefix(info.Name, consumerPrefix) && e.Digest != "" {
+		e := Encoders{Model: info.Config.Metadata[metaModel], Digest: info.Config.Metadata[metaDigest], Busy: info.NumWaiting > 0 || info.NumAckPending > 0}
+		e.Dimension, err = strconv.Atoi(info.Config.Metadata[metaDimension])
+		if strings.HasPrefix(info.Name, consumerPrefix) && e.Digest != "" && err == nil && e.Dimension > 0 && e.Dimension <= maxDimension {
 			list = append(list, e)
 		}
 	}

@@ -34,7 +34,7 @@ func madeImages(t testing.TB, n, side int) string {
 	var b bytes.Buffer
 	for i := range n {
 		for d := range 64 { // a block of its own, which JPEG keeps
-			img.Set(i%(side/8)*8+d%8, i/(side/8)%(side/8)*8+d/8, color.RGBA{uint8(i * 7), uint8(i >> 6), uint8(255 - i), 255})
+			img.Set(i%(side/8)*8+d%8, i/(side/8)%(side/8)*8+d/8, color.RGBA{uint8(i * 7), uint8(i >> 6), uint8(255 - i + i>>14*16), 255}) // 262,144 of them
 		}
 		b.Reset()
 		if err := jpeg.Encode(&b, img, nil); err != nil {
