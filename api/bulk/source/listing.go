@@ -77,7 +77,8 @@ type remote struct {
 }
 
 func (h *hosts) remoteItem(u *url.URL, e remote) bulk.Item {
-	item := bulk.Item{Path: label(source.Mask(u.String())), Size: e.size, Open: func(ctx context.Context) ([]byte, error) { return h.image(ctx, u) }}
+	item := bulk.Item{Path: label(source.Mask(u.String())), Size: e.size}
+	item.Open = func(ctx context.Context) ([]byte, error) { return h.image(ctx, u) }
 	if e.modified != 0 {
 		item.Modified = sane(time.Unix(e.modified, 0))
 	}
@@ -134,7 +135,8 @@ func (c *crawl) folder(u *url.URL, depth int) error {
 	if depth == 0 { // may be redirected, such as from http to https: what it is redirected to is the folder then
 		ctx = context.WithValue(ctx, atTop{}, true)
 	}
-	err := c.ask(ctx, http.MethodGet, u, "application/json, text/html;q=0.9, application/xml;q=0.8", c.pageTime, p.read(c.hosts)) //nolint:bodyclose // ask closes it
+	read := p.read(c.hosts) //nolint:bodyclose // ask closes it
+	err := c.ask(ctx, http.MethodGet, u, "application/json, text/html;q=0.9, application/xml;q=0.8", c.pageTime, read)
 	switch {
 	case c.ctx.Err() != nil:
 		return context.Cause(c.ctx)

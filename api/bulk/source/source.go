@@ -95,8 +95,8 @@ func Open(address string, o Options) (bulk.Source, error) {
 	case source.IsImage(path):
 		return &file{o: o, path: path, name: named(path)}, nil
 	}
-	return nil, fmt.Errorf("%s is no source: folders, images, lists (.txt, .list), archives (.tar, .tar.gz, .tgz, .tar.zst, .tzst) and "+
-		"listings (http://, https://) are read", address)
+	return nil, fmt.Errorf("%s is no source: folders, images, lists (.txt, .list), archives (.tar, .tar.gz, .tgz, .tar.zst, "+
+		".tzst) and listings (http://, https://) are read", address)
 }
 
 // named is the name of a source: with the working folder where the paths of its rows depend on that.
@@ -209,11 +209,13 @@ func fileItem(path, shown string, o Options) bulk.Item {
 	case !info.Mode().IsRegular():
 		return failing(shown, fmt.Errorf("%s is no file", path))
 	}
-	return bulk.Item{Path: label(shown), Size: info.Size(), Modified: sane(info.ModTime()), Open: func(ctx context.Context) ([]byte, error) {
+	item := bulk.Item{Path: label(shown), Size: info.Size(), Modified: sane(info.ModTime())}
+	item.Open = func(ctx context.Context) ([]byte, error) {
 		f, err := safefile.OpenRegular(path)
 		if err != nil {
 			return nil, err
 		}
 		return readFile(ctx, f, o.MaxImageBytes)
-	}}
+	}
+	return item
 }

@@ -25,10 +25,12 @@ const (
 	zstds compression = "zstd"
 )
 
+var suffixes = map[string]compression{".tar": plain, ".tar.gz": gzips, ".tgz": gzips, ".tar.zst": zstds, ".tzst": zstds}
+
 // compressionOf is how an archive is compressed, by its name; none: it is no archive.
 func compressionOf(path string) compression {
 	lower := strings.ToLower(path)
-	for suffix, c := range map[string]compression{".tar": plain, ".tar.gz": gzips, ".tgz": gzips, ".tar.zst": zstds, ".tzst": zstds} {
+	for suffix, c := range suffixes {
 		if strings.HasSuffix(lower, suffix) {
 			return c
 		}
@@ -56,7 +58,8 @@ func unpack(ctx context.Context, r io.Reader, c compression, limit int64) (*unpa
 		}
 		u.r, u.close = z, func() { _ = z.Close() }
 	case zstds:
-		z, err := zstd.NewReader(&u.in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+		z, err := zstd.NewReader(&u.in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+			zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
 			return nil, err
 		}
