@@ -22,6 +22,7 @@ type Node struct {
 	*membership
 	parts Parts
 	last  lastStatus
+	bulk  bulkCounts
 	texts *textStore // nil: nothing is shared
 	spill *spill     // nil: fleet.spill is off
 }
