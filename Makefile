@@ -158,6 +158,10 @@ faults: setup ## break the simulated chip in every way, 20 times each, and log h
 restarts: setup ## restart the service 50 times on a socket of systemd's, and reload it 50 times, under load: no request fails
 	HAILO_TEST_LONG=1 $(GO) test -count=1 -timeout 30m -run LoseNoRequest -v ./cmd/hailo-clip
 
+.PHONY: fleet-spill
+fleet-spill: setup ## 600 requests/s to one of three nodes of a fleet, a node that is stopped, one that is cut off: latencies (2 minutes; SECONDS_EACH)
+	HAILO_TEST_FLEET_SPILL=$(or $(SECONDS_EACH),20)s $(GO) test -count=1 -timeout 30m -run TestFleetSpill -v ./cmd/hailo-clip
+
 .PHONY: immich-test
 immich-test: setup ## Immich's indexing of 1,000 previews and 200 searches beside it, with the device lost in the middle (Debian: installs ffmpeg)
 	@command -v ffmpeg >/dev/null || $(MAKE) --no-print-directory apt COMPILER=ffmpeg
@@ -225,6 +229,18 @@ conformance: setup ## real clients of OpenAI, Ollama, Cohere, Immich, Frigate an
 	@mkdir -p $(CONFORMANCE) && rm -f $(CONFORMANCE)/*.mjs && cp $(wildcard $(addprefix api/compat/conformance/*.,json mjs py)) $(CONFORMANCE)
 	cd $(CONFORMANCE) && npm install --prefix . --no-package-lock --ignore-scripts --legacy-peer-deps --no-audit --no-fund --loglevel=error
 	$(CONFORMANCE)/node_modules/node-linux-$(ORT_ARCH:amd64=x64)/bin/node $(CONFORMANCE)/run.mjs bin/hailo-clip . $(TEST)
+
+# What the sinks of an index are tested against beside Debian's PostgreSQL: one with pgvector, and a reader of Parquet.
+SINKS     := bin/sinks
+SINKS_NPM := $(addprefix @electric-sql/,pglite@0.5.14 pglite-socket@0.2.17 pglite-pgvector@0.0.15) @duckdb/node-api@1.5.6-r.1
+
+.PHONY: sinks-test
+sinks-test: ## the index's sinks against PostgreSQL (Debian: installs it), pgvector (npm: PGlite) and DuckDB as a reader of Parquet (npm)
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || $(MAKE) --no-print-directory apt COMPILER=postgresql
+	@for program in node npm; do command -v $$program >/dev/null || $(MAKE) --no-print-directory apt COMPILER=$$program; done
+	@mkdir -p $(SINKS)
+	cd $(SINKS) && npm install --prefix . --no-save --ignore-scripts --no-audit --no-fund --loglevel=error $(SINKS_NPM)
+	HAILO_TEST_SINKS_NPM=$(CURDIR)/$(SINKS) $(GO) test -count=1 -timeout 15m -v ./api/bulk/sink
 
 .PHONY: arches
 arches: ## build for linux/amd64 and linux/arm64 without cgo

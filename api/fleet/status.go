@@ -136,7 +136,7 @@ type reporter struct {
 
 // reporters are those of the parts that the configuration wants.
 func (n *Node) reporters() []reporter {
-	all := []reporter{{"queues", n.reportQueues}, {"nodes", n.reportPeers}, {"jobs", n.reportJobs}}
+	all := []reporter{{"queues", n.reportQueues}, {"nodes", n.reportPeers}, {"jobs", n.reportJobs}, {"cameras", n.reportCameras}, {"shared", n.reportShare}}
 	if n.Config.Bulk {
 		all = append(all, reporter{"worker", n.reportWorker})
 	}
