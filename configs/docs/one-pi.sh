@@ -23,7 +23,7 @@ once() {
 	done
 	until curl -sf -o "$state/ready" "$url/readyz"; do kill -0 $pid; done
 	ms=$((($(date +%s%N) - begun) / 1000000))
-	rss=$(sed -n 's/^VmRSS: *\([0-9]*\) kB/\1/p' /proc/$pid/status)
+	rss=$(sed -n 's/^VmRSS:[[:space:]]*\([0-9]*\) kB/\1/p' /proc/$pid/status)
 	kill $pid
 	wait $pid || true
 	echo "$ms $rss"
