@@ -210,6 +210,10 @@ moving-test: deb ## follow configs/docs/moving.md word for word in a booted Debi
 CONSOLE    := bin/console
 PLAYWRIGHT := playwright-core@1.65.1
 
+.PHONY: one-pi
+one-pi: setup ## what the fleet costs who has none: size, memory and time to ready, against COMMIT (default: before the fleet), in turns
+	configs/docs/one-pi.sh $(COMMIT)
+
 .PHONY: console-test
 console-test: setup ## the console in a browser: playwright-core (npm) drives Debian's chromium; screenshots in bin/console (TEST=...: some of them)
 	@for program in chromium curl; do command -v $$program >/dev/null || $(MAKE) --no-print-directory apt COMPILER=$$program; done

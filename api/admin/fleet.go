@@ -33,9 +33,11 @@ func (p *page) fleet(s *fleet.Status) {
 			p.value(float64(c.Failed[reason]), "outcome", reason)
 		}
 		p.one("clip_fleet_spill_in_flight", gauge, "Images that are at another node.", float64(c.InFlight))
-		p.family("clip_fleet_taken_total", counter, "Images of other nodes: answered, or refused because there was no room.")
+		p.family("clip_fleet_taken_total", counter, "Images of other nodes: answered, or why they were refused.")
 		p.value(float64(c.Taken), "outcome", "answered")
-		p.value(float64(c.Refused), "outcome", "refused")
+		for _, reason := range slices.Sorted(maps.Keys(c.RefusedFor)) {
+			p.value(float64(c.RefusedFor[reason]), "outcome", reason)
+		}
 	}
 	if c := s.Worker; c != nil {
 		p.family("clip_fleet_bulk_images_total", counter,
@@ -44,6 +46,8 @@ func (p *page) fleet(s *fleet.Status) {
 			p.value(float64(n), "outcome", outcome)
 		}
 		p.one("clip_fleet_bulk_in_flight", gauge, "Images from the bulk queue that this node has.", float64(c.InFlight))
+		p.one("clip_fleet_bulk_bytes_total", counter, "Bytes of images that came from the bulk queue.", float64(c.Bytes))
+		p.one("clip_fleet_bulk_redelivered_total", counter, "Images from the bulk queue that had been given to a worker before.", float64(c.Redelivered))
 		p.one("clip_fleet_duplicates_total", counter, "Images that were encoded although their result was there: they cost time, never a row.", float64(c.Duplicates))
 	}
 	if c := s.Share; c != nil {
