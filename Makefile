@@ -38,8 +38,9 @@ doctor: ## test doctor on fake machines, and print what it says on three: no HAT
 check: format vet lint race arches ## format, vet, lint, race detector, both architectures
 
 .PHONY: build
-build: ## build bin/hailo-clip
+build: ## build bin/hailo-clip, and bin/hailo-clip-fleet, the broker of a fleet
 	$(BUILD) -o bin/hailo-clip ./cmd/hailo-clip
+	$(BUILD) -o bin/hailo-clip-fleet ./cmd/hailo-clip-fleet
 
 # The NPU worker needs the vendor's header and library (package h10-hailort on Raspberry Pi OS).
 HAILORT_HEADER := $(wildcard /usr/include/hailo/hailort.hpp /usr/local/include/hailo/hailort.hpp)
@@ -138,6 +139,14 @@ metrics-cost: setup ## CPU time of an answer with metrics and a log, against non
 .PHONY: compat-bench
 compat-bench: setup ## images/s through each dialect beside /v1/embed/image, in turns, on the simulated chip (N=5 turns, two minutes each)
 	HAILO_TEST_COMPAT=$(or $(N),5) $(GO) test -count=1 -timeout 60m -run TestDialectsThroughput -v ./cmd/hailo-clip
+
+.PHONY: index-bench
+index-bench: setup ## images/s of "hailo-clip index" against the simulated chip's, CPU and memory, and a second pass (N=20000 images of 256 pixels)
+	HAILO_TEST_INDEX=$(or $(N),20000) $(GO) test -count=1 -timeout 60m -run TestIndexSpeed -v ./cmd/hailo-clip
+
+.PHONY: index-kill
+index-kill: setup ## kill -9 of "hailo-clip index" at random moments, many times
+	HAILO_TEST_INDEX_KILLS=1 $(GO) test -count=1 -timeout 60m -run 'TestKilled|TestIndexKilled' -v ./api/bulk ./cmd/hailo-clip
 
 .PHONY: fuzz
 fuzz: setup ## every fuzz test for FUZZTIME (5m each): both sides of the worker's protocol first, then the parsers
@@ -246,6 +255,7 @@ sinks-test: ## the index's sinks against PostgreSQL (Debian: installs it), pgvec
 arches: ## build for linux/amd64 and linux/arm64 without cgo
 	GOARCH=amd64 $(BUILD) -o bin/hailo-clip-linux-amd64 ./cmd/hailo-clip
 	GOARCH=arm64 $(BUILD) -o bin/hailo-clip-linux-arm64 ./cmd/hailo-clip
+	GOARCH=arm64 $(BUILD) -o bin/hailo-clip-fleet-linux-arm64 ./cmd/hailo-clip-fleet
 
 QEMU := qemu-aarch64-static -cpu cortex-a76 -L /usr/aarch64-linux-gnu
 

@@ -25,9 +25,9 @@ type Node struct {
 	parts Parts
 	last  lastStatus
 	bulk  bulkCounts
-	spill *spill     // nil: fleet.spill is off
 	sets  *setStore  // nil: nothing is shared
 	texts *textStore // likewise
+	spill *spill     // nil: fleet.spill is off
 
 	cameras cameras
 }

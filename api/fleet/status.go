@@ -136,9 +136,15 @@ type reporter struct {
 
 // reporters are those of the parts that the configuration wants.
 func (n *Node) reporters() []reporter {
-	all := []reporter{{"queues", n.reportQueues}, {"nodes", n.reportPeers}, {"jobs", n.reportJobs}, {"cameras", n.reportCameras}, {"shared", n.reportShare}}
+	all := []reporter{{"queues", n.reportQueues}, {"nodes", n.reportPeers}, {"jobs", n.reportJobs}}
 	if n.Config.Bulk {
 		all = append(all, reporter{"worker", n.reportWorker})
+	}
+	if n.places() {
+		all = append(all, reporter{"cameras", n.reportCameras})
+	}
+	if n.shares() {
+		all = append(all, reporter{"shared", n.reportShare})
 	}
 	if n.spill != nil {
 		all = append(all, reporter{"spill", n.reportSpill})

@@ -53,10 +53,14 @@ type indexEncoder struct {
 	dimension int
 	what      string
 	score     func(vector []float32) []bulk.Match
+	told      func(bulk.Status) // is told how it goes; nil: nobody is
 }
 
 // withEncoder calls work with the encoder that the flags name, and closes it afterwards.
-func (c *indexRunCmd) withEncoder(ctx context.Context, g *globals, work func(indexEncoder) error) error {
+func (c *indexRunCmd) withEncoder(ctx context.Context, g *globals, from bulk.Source, work func(indexEncoder) error) error {
+	if c.Fleet {
+		return c.withFleet(ctx, g, from, work)
+	}
 	if c.URL != "" || c.Set != "" {
 		a := asks{keyFlag: c.keyFlag, URL: c.URL}
 		return a.service(ctx, g, func(s *client.Client) error {

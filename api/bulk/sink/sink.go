@@ -41,10 +41,9 @@ var openers = map[string]func(context.Context, *url.URL, Options) (bulk.Sink, er
 
 // files by suffix.
 var files = map[string]func(path string, o Options) (bulk.Sink, error){
-	".db": openBolt, ".parquet": openParquet, ".ndjson": openNDJSON,
+	".db": openBolt, ".parquet": openParquet,
+	".ndjson": func(path string, _ Options) (bulk.Sink, error) { return bulk.OpenNDJSON(path) },
 }
-
-func openNDJSON(path string, _ Options) (bulk.Sink, error) { return bulk.OpenNDJSON(path) }
 
 // Open opens the sink at an address, one of Forms, and makes it if there is none. A file that another process has open as a sink
 // is refused. Errors name the address without its password. Put changes no row that it is given. All are a bulk.Remover, and that of

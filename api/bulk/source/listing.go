@@ -134,7 +134,7 @@ func (c *crawl) folder(u *url.URL, depth int) error {
 	if depth == 0 { // may be redirected, such as from http to https: what it is redirected to is the folder then
 		ctx = context.WithValue(ctx, atTop{}, true)
 	}
-	err := c.ask(ctx, http.MethodGet, u, "application/json, text/html;q=0.9, application/xml;q=0.8", c.pageTime, p.read(c.hosts))
+	err := c.ask(ctx, http.MethodGet, u, "application/json, text/html;q=0.9, application/xml;q=0.8", c.pageTime, p.read(c.hosts)) //nolint:bodyclose // ask closes it
 	switch {
 	case c.ctx.Err() != nil:
 		return context.Cause(c.ctx)
