@@ -132,8 +132,8 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// New says that nothing was stored yet.
-func (j *Journal) New() bool { return j.mark == 0 && j.counts == Counts{} }
+// New says that no run has begun with it: one that has may have put rows, although it was killed before it could note that.
+func (j *Journal) New() bool { return j.Identity == (Identity{}) }
 
 // begin is called before every change.
 func (j *Journal) begin() (err error) {

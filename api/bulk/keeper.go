@@ -125,6 +125,7 @@ func (k *keeper) pass(ctx context.Context) error {
 			quiet = false
 			err = k.check(k.found(k.late, &f))
 		case out <- next:
+			k.queue[0] = image{} // else its bytes stay
 			k.queue = k.queue[1:]
 		case r, more := <-k.job.Encoder.Results():
 			if !more {
@@ -134,7 +135,7 @@ func (k *keeper) pass(ctx context.Context) error {
 			quiet = false
 			err = k.check(k.result(k.late, &r))
 		case <-tick.C:
-			if k.dirty && time.Since(k.last) >= batchTime {
+			if (k.dirty || len(k.told) > 0) && time.Since(k.last) >= batchTime {
 				err = k.flush(k.late)
 			}
 			if k.tell(); err == nil && quiet && k.unsent.Load() == 0 && (in == nil) {

@@ -73,6 +73,11 @@ func (k *keeper) found(ctx context.Context, f *found) error {
 	}
 	k.seen.add(now.id)
 	if now.state != waiting {
+		if known && old.state == waiting && old.hash == now.hash {
+			if err := j.remove(bucketWaiting, now.hash.with(f.path)); err != nil {
+				return err
+			}
+		}
 		if has {
 			return nil
 		}
@@ -167,8 +172,9 @@ func (k *keeper) resultRows(ctx context.Context, r *Result) (bool, error) {
 		if len(paths) == 0 {
 			return any, nil
 		}
+		k.dirty = true // also after a flush in here
 		if !any {
-			any, k.dirty = true, true
+			any = true
 			k.encoded++
 			if o == nil {
 				if err := j.setOutcome(h, &outcome{place: -1, error: r.Error}, true); err != nil {

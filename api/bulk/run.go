@@ -107,7 +107,9 @@ func (k *keeper) open(ctx context.Context) error {
 	}
 	k.placer, _ = k.job.Sink.(Placer)
 	if j.finishing { // rows may be taken away that the journal still has
-		return k.finish(ctx)
+		if err := k.finish(ctx); err != nil {
+			return err
+		}
 	}
 	j.counts.Complete = false
 	return j.commit()

@@ -50,6 +50,9 @@ func (w *bulkWorker) handle(ctx context.Context, m jetstream.Msg) {
 	defer cancel()
 	var progress *time.Timer
 	progress = time.AfterFunc(time.Hour, func() {
+		if ctx.Err() != nil {
+			return // it has been dealt with while the timer fired
+		}
 		_ = m.InProgress() // else another tries it, too
 		progress.Reset(progressTime)
 	})

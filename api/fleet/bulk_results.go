@@ -221,7 +221,7 @@ func (e *Encoder) tell() {
 		}
 		e.job.Rate += (rate - e.job.Rate) / 4
 		if e.job.Left = 0; e.job.All && e.job.Rate > 0 {
-			e.job.Left = float64(e.job.Found-e.job.Done) / e.job.Rate
+			e.job.Left = float64(max(e.job.Found-e.job.Done, 0)) / e.job.Rate
 		}
 		e.mu.Unlock()
 		e.save(e.ctx)

@@ -58,7 +58,8 @@ type indexEncoder struct {
 // tell passes on how far the run is, where somebody wants to know.
 func (e indexEncoder) tell(s bulk.Status) {
 	if t, ok := e.Encoder.(interface{ Tell(found int64, all bool) }); ok {
-		t.Tell(s.Seen-s.Unchanged, s.Enumerated)
+		found := s.Encoded + s.UnderWay // not paths: equal images are sent once, and unreadable ones never
+		t.Tell(found, s.Enumerated && (s.UnderWay > 0 || s.Complete))
 	}
 }
 
