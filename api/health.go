@@ -19,7 +19,8 @@ func (s *Server) health(r *request) error {
 		clip.Health
 		Uptime  int64  `json:"uptime_seconds"`
 		Version string `json:"version"`
-	}{"hailo-clip", s.healthNow(), int64(time.Since(s.start).Round(time.Second) / time.Second), s.svc.Version}
+		Digest  string `json:"image_digest"`
+	}{"hailo-clip", s.healthNow(), int64(time.Since(s.start).Round(time.Second) / time.Second), s.svc.Version, s.svc.Engine.ImageDigest()}
 	if answer.State == clip.Unhealthy {
 		r.ctx.SetStatusCode(fasthttp.StatusServiceUnavailable)
 	}

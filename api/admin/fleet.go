@@ -74,7 +74,7 @@ func (p *page) fleetNodes(nodes []fleet.NodeStatus) {
 	each("clip_fleet_node_clock_seconds", "The clock of a node less ours; nothing is decided by it.", func(n *fleet.NodeStatus) float64 { return n.ClockMS / 1000 })
 	p.family("clip_fleet_node_health", gauge, "1 for the state that a node tells of itself, 0 for the others.")
 	for i := range nodes {
-		p.oneOf(nodes[i].Health, []string{"healthy", "degraded", "unhealthy"}, "state", "node", nodes[i].Node)
+		p.oneOf(nodes[i].Health, []string{"healthy", "degraded", "unhealthy", "stopping"}, "state", "node", nodes[i].Node)
 	}
 }
 

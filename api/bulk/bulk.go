@@ -11,6 +11,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"strings"
 	"time"
 )
 
@@ -50,7 +51,7 @@ type Counter interface {
 
 // Row is what is stored of a path.
 type Row struct {
-	Key       string    `json:"key"`
+	Key       string    `json:"key"` // see Key; of what could not be read it begins with 32 zeros
 	Path      string    `json:"path"`
 	Model     string    `json:"model"`
 	Embedding []float32 `json:"embedding,omitempty"`
@@ -135,8 +136,18 @@ func JobID(source, sink string) string {
 }
 
 // Key names the content of an image, encoded by a model: the beginning of the hex SHA-256 of its bytes, that of the digest of the
-// image encoder (hex), and the version of preprocessing.
+// image encoder (see Short), and the version of preprocessing.
 func Key(image []byte, digest string) string {
 	sum := sha256.Sum256(image)
-	return hex.EncodeToString(sum[:])[:32] + "." + digest[:min(8, len(digest))] + "." + PrepVersion
+	return hex.EncodeToString(sum[:16]) + "." + Short(digest) + "." + PrepVersion
+}
+
+// Short is 8 hex digits that stand for a digest: its first ones, or those of its SHA-256 where it is no hex number, as that of a
+// simulated encoder.
+func Short(digest string) string {
+	if _, err := hex.DecodeString(digest); err != nil || len(digest) < 8 {
+		sum := sha256.Sum256([]byte(digest))
+		digest = hex.EncodeToString(sum[:])
+	}
+	return strings.ToLower(digest[:8])
 }

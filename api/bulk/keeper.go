@@ -51,11 +51,8 @@ type found struct {
 	err            error
 }
 
-// key is the key that h stands for.
+// key is the key that h stands for; zero is what could not be read.
 func (k *keeper) key(h hash) string {
-	if h == (hash{}) {
-		return "" // of what could not be read
-	}
 	return hex.EncodeToString(h[:]) + k.suffix
 }
 

@@ -18,6 +18,7 @@ type Health struct {
 	RuntimeMode string `json:"runtime_mode"` // real or simulated
 	BackendWhy  string `json:"backend_reason"`
 	Uptime      int64  `json:"uptime_seconds"`
+	ImageDigest string `json:"image_digest"` // of the image encoder; "" by services before there was an index
 }
 
 // Health returns how the service is doing. One that is unhealthy (503) and says so is no error.

@@ -94,6 +94,12 @@ func Dial(cfg Config, log *slog.Logger) (*Conn, error) {
 // Connected says that there is a connection now.
 func (c *Conn) Connected() bool { return c.nc.IsConnected() }
 
+// Traffic is how many bytes of messages were received and sent so far.
+func (c *Conn) Traffic() (in, out uint64) {
+	s := c.nc.Stats()
+	return s.InBytes, s.OutBytes
+}
+
 // Await blocks until there is a connection. Errors: ErrNoBroker with the cause of ctx.
 func (c *Conn) Await(ctx context.Context) error {
 	for !c.nc.IsConnected() {

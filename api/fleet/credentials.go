@@ -64,7 +64,7 @@ func nodeOf(host string) string {
 }
 
 const (
-	quiet     = 10 * time.Minute // for which the same trouble is not told again
+	untold    = 10 * time.Minute // for which the same trouble is not told again
 	mostWarns = 16               // in that time
 )
 
@@ -80,7 +80,7 @@ type seldom struct {
 func (s *seldom) warn(key, message string, more ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.told == nil || time.Since(s.at) > quiet {
+	if s.told == nil || time.Since(s.at) > untold {
 		s.told, s.at = map[string]bool{}, time.Now()
 	}
 	if !s.told[key] && len(s.told) < mostWarns {

@@ -35,6 +35,8 @@ type BrokerStatus struct {
 	MaxPayload int64   `json:"max_payload_bytes"`    // of a message; 0: not known
 	RTTMS      float64 `json:"rtt_ms"`               // a message there and back; 0: not known
 	Reconnects uint64  `json:"reconnects"`           // since the start
+	InBytes    uint64  `json:"in_bytes"`             // received since the start, without what frames messages
+	OutBytes   uint64  `json:"out_bytes"`            // sent
 	LastError  string  `json:"last_error,omitempty"` // of the connection; "" while it is connected
 }
 
@@ -98,12 +100,14 @@ type SpillStatus struct {
 
 // WorkerStatus are counters of images that this node encodes for the bulk lane.
 type WorkerStatus struct {
-	Encoded    uint64 `json:"encoded"`
-	Failed     uint64 `json:"failed"`     // bad images
-	Returned   uint64 `json:"returned"`   // given back to be tried by others
-	Duplicates uint64 `json:"duplicates"` // results that were there before
-	Dead       uint64 `json:"dead"`       // moved to the dead letters by this node
-	InFlight   int    `json:"in_flight"`
+	Encoded     uint64 `json:"encoded"`
+	Bytes       uint64 `json:"bytes"`       // of images that were taken
+	Failed      uint64 `json:"failed"`      // bad images
+	Returned    uint64 `json:"returned"`    // given back to be tried by others
+	Redelivered uint64 `json:"redelivered"` // taken that had been given out before
+	Duplicates  uint64 `json:"duplicates"`  // results that were there before
+	Dead        uint64 `json:"dead"`        // moved to the dead letters by this node
+	InFlight    int    `json:"in_flight"`
 }
 
 // ShareStatus are counters of what this node shares.
@@ -132,7 +136,16 @@ type reporter struct {
 
 // reporters are those of the parts that the configuration wants.
 func (n *Node) reporters() []reporter {
-	all := []reporter{{"queues", n.reportQueues}, {"nodes", n.reportPeers}}
+	all := []reporter{{"queues", n.reportQueues}, {"nodes", n.reportPeers}, {"jobs", n.reportJobs}, {"cameras", n.reportCameras}, {"shared", n.reportShare}}
+	if n.Config.Bulk {
+		all = append(all, reporter{"worker", n.reportWorker})
+	}
+	if n.places() {
+		all = append(all, reporter{"cameras", n.reportCameras})
+	}
+	if n.shares() {
+		all = append(all, reporter{"shared", n.reportShare})
+	}
 	if n.spill != nil {
 		all = append(all, reporter{"spill", n.reportSpill})
 	}
@@ -193,9 +206,10 @@ func (n *Node) newStatus(ctx context.Context) *Status {
 	return s
 }
 
-// brokerStatus is of the connection as it is. It waits for the broker until ctx ends.
+// brokerStatus is of the connection as it is. It waits for the broker for two seconds at most.
 func (c *Conn) brokerStatus(ctx context.Context) *BrokerStatus {
 	b := &BrokerStatus{Connected: c.nc.IsConnected(), URL: c.Config.URL, Reconnects: c.nc.Stats().Reconnects}
+	b.InBytes, b.OutBytes = c.Traffic()
 	if !b.Connected {
 		if err := c.nc.LastError(); err != nil {
 			b.LastError = err.Error()
@@ -206,6 +220,8 @@ func (c *Conn) brokerStatus(ctx context.Context) *BrokerStatus {
 	b.MaxPayload = c.nc.MaxPayload()
 	_, err := c.nc.TLSConnectionState()
 	b.TLS = err == nil
+	ctx, cancel := context.WithTimeout(ctx, statusTime)
+	defer cancel()
 	if begun := time.Now(); c.nc.FlushWithContext(ctx) == nil {
 		b.RTTMS = float64(time.Since(begun)) / float64(time.Millisecond)
 	}

@@ -13,10 +13,16 @@ type task struct {
 
 // tasks are those that the configuration wants.
 func (n *Node) tasks() (all []task) {
+	all = append(all, task{"setup", n.setUpAlways}, task{"membership", n.beMember})
 	if n.shares() {
 		all = append(all, task{"prompt sets", n.followSets}, task{"vectors of texts", n.texts.give})
 	}
-	all = append(all, task{"setup", n.setUpAlways}, task{"membership", n.beMember})
+	if n.places() {
+		all = append(all, task{"cameras", n.placeCameras})
+	}
+	if n.Config.Bulk {
+		all = append(all, task{"bulk", n.encodeBulk}, task{"dead", n.buryDead})
+	}
 	if n.spill != nil {
 		all = append(all, task{"spill", n.passImages})
 	}

@@ -106,6 +106,7 @@ func (c *doctorCmd) thisMachine(ctx context.Context, g *globals, p place, env *d
 		}
 		f.port(ctx)
 		f.compat(ctx)
+		f.fleet(ctx)
 		f.configuration()
 		return f.all
 	}

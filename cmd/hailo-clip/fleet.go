@@ -20,6 +20,7 @@ type fleetCmd struct {
 	AddNode    fleetAddNodeCmd    `cmd:"" name:"add-node" help:"Let a node into the fleet, and write its credentials."`
 	RemoveNode fleetRemoveNodeCmd `cmd:"" name:"remove-node" help:"Shut a node out of the fleet."`
 	Nodes      fleetNodesCmd      `cmd:"" help:"List the nodes that the broker lets in."`
+	Cameras    fleetCamerasCmd    `cmd:"" help:"Add, remove and list the cameras that the fleet places."`
 }
 
 func (c *fleetCmd) Help() string {

@@ -49,7 +49,7 @@ func fleetBroker(s *fleet.Status) []span {
 	if b.TLS {
 		tls = ", TLS"
 	}
-	return append(line, span{styleDim, fmt.Sprintf("  broker %s (%s%s), %.1f ms", b.URL, b.Version, tls, b.RTTMS)})
+	return append(line, span{styleDim, fmt.Sprintf("  broker %s (nats-server %s%s), %.1f ms", b.URL, b.Version, tls, b.RTTMS)})
 }
 
 // head is the first row of a table.
@@ -64,7 +64,7 @@ func fleetNodes(nodes []fleet.NodeStatus) [][]span {
 	rows := [][]span{head("node", "site", "health", ">rate", ">queued", ">in flight", ">free", "model", "version", ">seen")}
 	for i := range nodes {
 		n := &nodes[i]
-		style, health := map[string]string{"healthy": styleGood, "degraded": styleOther}[n.Health], n.Health
+		style, health := map[string]string{"healthy": styleGood, "degraded": styleOther, "stopping": styleOther}[n.Health], n.Health
 		switch {
 		case !n.Alive:
 			style, health = styleBad, "silent"
@@ -74,6 +74,9 @@ func fleetNodes(nodes []fleet.NodeStatus) [][]span {
 		name := n.Node
 		if n.Self {
 			name += " *"
+		}
+		if n.Twice {
+			style, health = styleBad, "name taken twice"
 		}
 		rate := "–"
 		if n.Rate > 0 {

@@ -44,6 +44,7 @@ type cli struct {
 	Demo     demoCmd       `cmd:"" help:"Run the service with the embedded demo model and classify its sample images."`
 	Classify classifyCmd   `cmd:"" help:"Classify images against prompts or a prompt set."`
 	Watch    watchCmd      `cmd:"" help:"Classify the frames of a camera, a video or a folder, and say what changes."`
+	Index    indexCmd      `cmd:"" help:"Make embeddings or classifications of any number of images, and go on where it was after a stop."`
 	Embed    embedCmd      `cmd:"" help:"Print the embedding of an image or a text."`
 	Inspect  inspectCmd    `cmd:"" help:"Look at what the model sees: pixels, tokens, the model itself."`
 	Sets     promptSetsCmd `cmd:"" name:"prompt-sets" help:"List, make, change, export and import prompt sets."`
@@ -111,8 +112,8 @@ func run() int {
 			command, _, _ = strings.Cut(bad.Context.Command(), "<") // what follows are arguments
 			command = strings.TrimSpace(command)
 		}
-		if command == "bench" {
-			command = "bench run" // which it stands for, and whose flags these were
+		if command == "bench" || command == "index" {
+			command += " run" // which it stands for, and whose flags these were
 		}
 		complain("hailo-clip: %s", strings.Replace(err.Error(), `must be one of "",`, "must be one of ", 1)) // "": not given
 		complain("Run %q for usage.", strings.Join(append(strings.Fields("hailo-clip "+command), "--help"), " "))

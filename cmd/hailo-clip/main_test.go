@@ -33,6 +33,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		os.Exit(run())
 	}
+	if dir := os.Getenv(asBroker); dir != "" {
+		os.Exit(runBroker(dir))
+	}
 	os.Exit(m.Run())
 }
 

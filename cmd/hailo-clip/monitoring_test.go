@@ -349,7 +349,7 @@ func TestDashboard(t *testing.T) {
 			}
 		}
 	}
-	if len(rows) != 4 {
+	if len(rows) != 5 {
 		t.Errorf("rows %v", rows)
 	}
 }

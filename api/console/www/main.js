@@ -5,7 +5,7 @@
 // shown any more, and must end what goes on by itself.
 import { el, fill, set, tell } from './dom.js';
 import { lazy } from './life.js';
-import { check, onStatus, warning } from './status.js';
+import { check, config, onStatus, warning } from './status.js';
 import { view as classify } from './classify.js';
 
 const views = [
@@ -18,10 +18,13 @@ const shown = { view: null };
 const links = new Map();
 const roots = new Map();
 
-for (const view of views) {
-  links.set(view, el('a', { href: `#${view.name}` }, view.title));
+const nav = document.getElementById('nav');
+
+function offer(view) {
+  links.set(view, el('a', { href: `#${view.name}`, 'aria-current': view === shown.view ? 'page' : null }, view.title));
+  fill(nav, [...links.values()]);
 }
-fill(document.getElementById('nav'), views.length > 1 ? [...links.values()] : []);
+views.forEach(offer);
 
 function route() {
   const hash = location.hash.slice(1);
@@ -93,3 +96,15 @@ for (const kind of ['dragover', 'drop']) {
 addEventListener('hashchange', route);
 route();
 check();
+
+// The view of the fleet, where there is one. An answer that does not come says nothing: the other views tell of it.
+config().then(({ fleet }) => {
+  if (fleet) {
+    const view = lazy('fleet', 'Fleet', () => import('./fleet.js'));
+    views.push(view);
+    offer(view);
+    if (location.hash.slice(1) === view.name) {
+      route();
+    }
+  }
+}, () => {});

@@ -1,0 +1,141 @@
+package fleet
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"hailoclip/api/bulk"
+)
+
+// The bulk lane: an Encoder publishes images, workers take them as they have room, publish what came of them and only then
+// acknowledge, and the Encoder takes that until its rows are stored. Each step is done at least once; the key says what an image
+// is, so that doing it twice changes nothing.
+const (
+	shards        = 64        // of a job
+	inlineImage   = 512 << 10 // bytes up to which an image is in its message, else it is an object
+	largestImage  = 64 << 20  // bytes of an object that is read
+	maxDeliveries = 5         // of an image, then it is dead
+	publishTime   = 5 * time.Second
+	longestError  = 1 << 10 // bytes of the text of an error
+	maxDimension  = 4096    // numbers of a vector
+)
+
+// keys are what bulk.Key makes.
+var keys = regexp.MustCompile(`^[0-9a-f]{32}\.[0-9a-f]{8}\.p[0-9]{1,3}$`)
+
+// shardOf is the part of a job that a key belongs to.
+func shardOf(key string) string {
+	n, _ := strconv.ParseUint(key[:2], 16, 8) // a key is checked before
+	return strconv.FormatUint(n%shards, 10)
+}
+
+// parseBulk returns the job and the shard of a message's subject.
+func parseBulk(subject string) (job, shard string, err error) {
+	parts := strings.Split(strings.TrimPrefix(subject, bulkSubject), ".")
+	if !strings.HasPrefix(subject, bulkSubject) || len(parts) != 3 || !name.MatchString(parts[1]) || !name.MatchString(parts[2]) {
+		return "", "", fmt.Errorf("%q is no subject of an image", subject)
+	}
+	return parts[1], parts[2], nil
+}
+
+// newResult is the message that says what came of an image: a vector, or the code and the text of an error.
+func newResult(job, shard, key, digest string, vector []float32, code, text string) *nats.Msg {
+	m := nats.NewMsg(resultSubject + job + "." + shard)
+	m.Header.Set(headerKey, key)
+	m.Header.Set(headerModel, digest)
+	if code != "" {
+		m.Header.Set(headerError, code)
+		text = strings.ToValidUTF8(text, "?")
+		m.Data = []byte(strings.ToValidUTF8(text[:min(len(text), longestError)], ""))
+		return m
+	}
+	m.Data = make([]byte, 0, 4*len(vector))
+	for _, x := range vector {
+		m.Data = binary.LittleEndian.AppendUint32(m.Data, math.Float32bits(x))
+	}
+	return m
+}
+
+// parseResult reads such a message, which may be anything. digest is that of the encoder that it has to be from.
+func parseResult(header nats.Header, data []byte, digest string) (r bulk.Result, code string, err error) {
+	r.Key, code = header.Get(headerKey), header.Get(headerError)
+	switch {
+	case !keys.MatchString(r.Key):
+		return r, "", errors.New("a result without a key")
+	case header.Get(headerModel) != digest || !strings.HasSuffix(r.Key, "."+bulk.Short(digest)+"."+bulk.PrepVersion):
+		return r, "", fmt.Errorf("a result of another encoder, %.80q", header.Get(headerModel))
+	case code != "":
+		text := strings.ToValidUTF8(string(data[:min(len(data), longestError)]), "?")
+		if r.Error = text; text == "" {
+			r.Error = code
+		}
+		return r, code, nil
+	case len(data) == 0 || len(data)%4 != 0 || len(data) > 4*maxDimension:
+		return r, "", fmt.Errorf("a vector of %d bytes", len(data))
+	}
+	r.Vector = make([]float32, len(data)/4)
+	length := 0.
+	for i := range r.Vector {
+		r.Vector[i] = math.Float32frombits(binary.LittleEndian.Uint32(data[4*i:]))
+		length += float64(r.Vector[i]) * float64(r.Vector[i])
+	}
+	if !(math.Abs(length-1) < 1e-2) {
+		return r, "", fmt.Errorf("a vector of the squared length %v", length)
+	}
+	return r, "", nil
+}
+
+// publish stores a message in its stream, and tries until that has worked or ctx ends: while the broker is away, and while the
+// stream has no room, which is how the broker holds back those who send too fast. Of two messages with one id within two minutes the
+// broker keeps the first; duplicate says that this was the second. full is called whenever there is no room; it may be nil.
+func (c *Conn) publish(ctx context.Context, m *nats.Msg, id string, full func()) (duplicate bool, err error) {
+	for wait := 20 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		try, cancel := context.WithTimeout(ctx, publishTime)
+		ack, err := c.js.PublishMsg(try, m, jetstream.WithMsgID(id), jetstream.WithRetryAttempts(0))
+		cancel()
+		switch {
+		case err == nil:
+			return ack.Duplicate, nil
+		case ctx.Err() != nil:
+			return false, context.Cause(ctx)
+		case errors.Is(err, nats.ErrMaxPayload) || is(err, codeTooLarge):
+			return false, err
+		case noRoom(err):
+			if full != nil {
+				full()
+			}
+		case c.Connected():
+			_ = c.Setup(ctx) // a broker that came back empty; the next try tells
+		}
+		select {
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		case <-time.After(wait):
+		}
+		if err := c.Await(ctx); err != nil {
+			return false, err
+		}
+	}
+}
+
+// Codes of the broker's errors when it stores a message.
+const (
+	codeNoStore  = 10077 // the stream's own limits: "maximum bytes exceeded"
+	codeNoSpace  = 10023 // insufficient resources
+	codeTooLarge = 10054 // message size exceeds maximum allowed
+)
+
+// noRoom says that the broker would take the message later.
+func noRoom(err error) bool {
+	return is(err, codeNoStore, codeNoSpace, codeNoRoom, codeNoRoomAccount)
+}

@@ -1,0 +1,259 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"hailoclip/api/bulk"
+)
+
+// resultsConsumer is that of the job, which is made where it is missing: what is not stored is given out again, also to the next process.
+// from is where it begins then; 0: with all results that there are.
+func (e *Encoder) resultsConsumer(ctx context.Context, from uint64) (jetstream.Consumer, error) {
+	found, err := e.js.Consumer(ctx, ResultStream, e.durable())
+	if !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return found, err
+	}
+	c := jetstream.ConsumerConfig{
+		Durable: e.durable(), FilterSubject: resultSubject + e.job.Job + ".>", AckPolicy: jetstream.AckExplicitPolicy, AckWait: storeTime,
+		MaxAckPending: mostUnstored, InactiveThreshold: 7 * 24 * time.Hour,
+	}
+	if from > 0 {
+		c.DeliverPolicy, c.OptStartSeq = jetstream.DeliverByStartSequencePolicy, from
+	}
+	return e.js.CreateConsumer(ctx, ResultStream, c)
+}
+
+func (e *Encoder) durable() string { return "job-" + e.job.Job }
+
+// inherit has the results given out again that a former process of the job has not stored, without waiting for storeTime. Some
+// that it has stored may be among them.
+func (e *Encoder) inherit(ctx context.Context) error {
+	consumer, err := e.resultsConsumer(ctx, 0)
+	if err != nil {
+		return err
+	}
+	info, err := consumer.Info(ctx)
+	if err != nil || info.NumAckPending == 0 {
+		return err
+	}
+	if err := e.js.DeleteConsumer(ctx, ResultStream, e.durable()); err != nil {
+		return err
+	}
+	_, err = e.resultsConsumer(ctx, info.AckFloor.Stream+1)
+	return err
+}
+
+// receive gives out results until the encoder is closed.
+func (e *Encoder) receive() {
+	defer close(e.results)
+	for told := false; e.ctx.Err() == nil; {
+		if e.Await(e.ctx) != nil {
+			return // closed
+		}
+		switch err := e.receiveSome(e.ctx); {
+		case err == nil:
+			told = false
+			continue
+		case !told && e.ctx.Err() == nil:
+			told = true
+			e.log.Warn("results are asked for again", "job", e.job.Job, "error", err)
+		}
+		pause(e.ctx, time.Second)
+	}
+}
+
+// receiveSome gives out results until ctx ends or the broker falls silent.
+func (e *Encoder) receiveSome(ctx context.Context) error {
+	if err := e.Setup(ctx); err != nil {
+		return err
+	}
+	consumer, err := e.resultsConsumer(ctx, 0)
+	if err != nil {
+		return err
+	}
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(mostPending), jetstream.PullExpiry(pullTime), jetstream.PullHeartbeat(heartbeat))
+	if err != nil {
+		return err
+	}
+	defer messages.Stop()
+	for {
+		m, err := messages.Next(jetstream.NextContext(ctx))
+		switch {
+		case err == nil:
+		case ctx.Err() != nil || errors.Is(err, jetstream.ErrNoHeartbeat) || errors.Is(err, jetstream.ErrConsumerDeleted):
+			return nil
+		default:
+			return err
+		}
+		r, code, err := parseResult(m.Headers(), m.Data(), e.encoder.Digest)
+		if err != nil {
+			e.log.Warn("a message that is no result is left out", "job", e.job.Job, "error", err)
+			_ = m.Ack() // who has sent the image sends it again
+			continue
+		}
+		r.Stored = func() {
+			e.count(r, code)
+			_ = m.Ack() // else it is given out again, which changes nothing
+		}
+		select {
+		case e.results <- r:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (e *Encoder) count(r bulk.Result, code string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.job.Done++
+	if r.Error != "" {
+		e.job.Failed++
+	}
+	if code == codeDead {
+		e.job.Dead++
+	}
+}
+
+// Idle says that the broker has neither an image of the job nor a result that is not stored, so that what has none is lost. While that is
+// not so, or the broker is away, it returns false a moment later. Errors: the cause of ctx.
+func (e *Encoder) Idle(ctx context.Context) (bool, error) {
+	try, cancel := context.WithTimeout(ctx, publishTime)
+	defer cancel()
+	idle, err := e.idle(try)
+	if idle && err == nil {
+		e.nextRound(try)
+		return true, nil
+	}
+	if err != nil && e.Connected() {
+		_ = e.Setup(ctx) // a broker that came back empty; the next call tells
+	}
+	if !pause(ctx, 100*time.Millisecond) {
+		return false, context.Cause(ctx)
+	}
+	return false, nil
+}
+
+func (e *Encoder) idle(ctx context.Context) (bool, error) {
+	if e.pending.Load() > 0 {
+		return false, nil
+	}
+	images, err := e.js.Stream(ctx, BulkStream)
+	if err != nil {
+		return false, err
+	}
+	short := bulk.Short(e.encoder.Digest)
+	info, err := images.Info(ctx, jetstream.WithSubjectFilter(bulkSubject+short+"."+e.job.Job+".>"))
+	if err != nil {
+		return false, err
+	}
+	if len(info.State.Subjects) > 0 {
+		return false, e.endStuck(ctx, images, info.State.Subjects)
+	}
+	consumer, err := e.js.Consumer(ctx, ResultStream, e.durable()) // asked second: a result is there before its image goes
+	if err != nil {
+		return false, err
+	}
+	results := consumer.CachedInfo()
+	return results.NumPending == 0 && results.NumAckPending == 0, nil
+}
+
+// endStuck ends images that were given out too often while no node listened. The first time that nothing of the queue is given out or
+// waits it only notes that.
+func (e *Encoder) endStuck(ctx context.Context, images jetstream.Stream, subjects map[string]uint64) error {
+	workers, err := images.Consumer(ctx, consumerPrefix+bulk.Short(e.encoder.Digest))
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return nil // no worker has come yet
+	}
+	if err != nil {
+		return err
+	}
+	w := workers.CachedInfo()
+	stuck := w.NumPending == 0 && w.NumAckPending == 0
+	if !stuck || !e.stuck {
+		e.stuck = stuck
+		return nil
+	}
+	for subject := range subjects {
+		for {
+			m, err := images.GetLastMsgForSubject(ctx, subject)
+			if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && m.Sequence > w.Delivered.Stream {
+				break
+			}
+			if err != nil {
+				return err
+			}
+			if _, err := e.endImage(ctx, m.Sequence, maxDeliveries); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// nextRound gives what is sent from now on other ids.
+func (e *Encoder) nextRound(ctx context.Context) {
+	e.mu.Lock()
+	e.job.Round++
+	e.mu.Unlock()
+	e.save(ctx)
+}
+
+// Tell stores how many images there are, as far as is known; all says that there are no more.
+func (e *Encoder) Tell(found int64, all bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.job.Found, e.job.All = found, all
+}
+
+// tell stores the state of the job every now and then.
+func (e *Encoder) tell() {
+	for before := int64(0); pause(e.ctx, jobTime); {
+		e.mu.Lock()
+		rate := float64(e.job.Done-before) / jobTime.Seconds()
+		before = e.job.Done
+		if e.job.Rate == 0 {
+			e.job.Rate = rate
+		}
+		e.job.Rate += (rate - e.job.Rate) / 4
+		if e.job.Left = 0; e.job.All && e.job.Rate > 0 {
+			e.job.Left = float64(e.job.Found-e.job.Done) / e.job.Rate
+		}
+		e.mu.Unlock()
+		e.save(e.ctx)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.job.All && e.job.Done >= e.job.Found {
+		e.job.State = "done"
+	}
+}
+
+// save stores the job. When it fails the next time does; what another has stored meanwhile is replaced then, but for its round.
+func (e *Encoder) save(ctx context.Context) {
+	if !e.Connected() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, publishTime)
+	defer cancel()
+	e.mu.Lock()
+	e.job.Changed = time.Now().UTC()
+	j, revision := e.job, e.revision
+	e.mu.Unlock()
+	revision, err := e.saveJob(ctx, j, revision)
+	if errors.Is(err, jetstream.ErrKeyExists) {
+		var kept job
+		kept, revision, err = e.loadJob(ctx, j.Job)
+		j.Round = max(j.Round, kept.Round)
+	}
+	if err != nil {
+		revision = 0
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.revision, e.job.Round = revision, max(e.job.Round, j.Round)
+}

@@ -1,0 +1,146 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// DeadLetter is an image that no node could encode.
+type DeadLetter struct {
+	Key    string    `json:"key"`
+	Job    string    `json:"job"`
+	Reason string    `json:"reason"`
+	Node   string    `json:"node"` // that tells of it
+	Tries  int       `json:"tries"`
+	Time   time.Time `json:"time"`
+}
+
+// deliveries is what the broker tells when an image was given out too often.
+const deliveries = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES." + BulkStream + ".>"
+
+// codeDead is of the result of an image that was given out too often.
+const codeDead = "not_encoded"
+
+// bury adds to the dead letters, at most once for an id within two minutes. What cannot be added is only logged: the result of the
+// image says the same.
+func (c *Conn) bury(ctx context.Context, d DeadLetter, id string) {
+	d.Node, d.Time = c.Config.Node, time.Now().UTC()
+	d.Reason = strings.ToValidUTF8(d.Reason[:min(len(d.Reason), longestError)], "?")
+	d.Key = strings.ToValidUTF8(d.Key[:min(len(d.Key), 64)], "?")
+	data, err := json.Marshal(d)
+	if err == nil {
+		_, err = c.publish(ctx, &nats.Msg{Subject: deadSubject + d.Job, Header: nats.Header{}, Data: data}, id, nil)
+	}
+	if err != nil {
+		c.log.Warn("a dead letter is lost", "key", d.Key, "reason", d.Reason, "error", err)
+	}
+}
+
+// buryDead is the task that ends images which were given out too often: without it they would stay in the queue. Several nodes do
+// it, each for some of them. What happens while none of them listens is found by who waits for the job, see Encoder.Idle.
+func (n *Node) buryDead(ctx context.Context) error {
+	if err := n.Setup(ctx); err != nil {
+		return err
+	}
+	s, err := n.nc.QueueSubscribeSync(deliveries, "clip-dead")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.Unsubscribe() }() // or the connection is closed
+	for {
+		m, err := s.NextMsgWithContext(ctx)
+		if err != nil {
+			return err
+		}
+		var advisory struct {
+			Stream   string `json:"stream"`
+			Sequence uint64 `json:"stream_seq"`
+			Tries    int    `json:"deliveries"`
+		}
+		if err := json.Unmarshal(m.Data, &advisory); err != nil || advisory.Stream != BulkStream {
+			continue // not of the broker
+		}
+		switch buried, err := n.endImage(ctx, advisory.Sequence, advisory.Tries); {
+		case err != nil:
+			return err
+		case buried:
+			n.bulk.dead.Add(1)
+		}
+	}
+}
+
+// endImage takes an image out of the queue that no worker will be given again, after its result says so.
+func (c *Conn) endImage(ctx context.Context, sequence uint64, tries int) (bool, error) {
+	stream, err := c.js.Stream(ctx, BulkStream)
+	if err != nil {
+		return false, err
+	}
+	m, err := stream.GetMsg(ctx, sequence)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return false, nil // another node was faster
+	}
+	if err != nil {
+		return false, err
+	}
+	key, id := m.Header.Get(headerKey), m.Header.Get(nats.MsgIdHdr)
+	reason := fmt.Sprintf("no node could encode it in %d tries", tries)
+	job, shard, err := parseBulk(m.Subject)
+	if err != nil {
+		job, reason = "unknown", err.Error()
+	} else if keys.MatchString(key) {
+		result := newResult(job, shard, key, m.Header.Get(headerModel), nil, codeDead, reason)
+		if _, err := c.publish(ctx, result, id+".dead", nil); err != nil {
+			return false, err
+		}
+	}
+	c.bury(ctx, DeadLetter{Key: key, Job: job, Reason: reason, Tries: tries}, id)
+	if object := m.Header.Get(headerObject); object != "" {
+		c.forget(ctx, object)
+	}
+	if err := stream.DeleteMsg(ctx, sequence); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+		return false, err
+	}
+	return true, nil
+}
+
+// recentDead is how many dead letters are looked at.
+const recentDead = 1000
+
+// DeadLetters returns up to limit of the last dead letters of a job, the newest first; of all jobs for "". Of the dead letters of all
+// jobs only the newest are looked at. Errors: those of the broker.
+func (c *Conn) DeadLetters(ctx context.Context, job string, limit int) (list []DeadLetter, err error) {
+	filter := deadSubject + job
+	if job == "" {
+		filter += ">"
+	}
+	stream, err := c.js.Stream(ctx, DeadStream)
+	if err != nil {
+		return nil, err
+	}
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(filter))
+	if err != nil {
+		return nil, err
+	}
+	oldest := max(1, info.State.FirstSeq, info.State.LastSeq-min(info.State.LastSeq, recentDead-1))
+	for s := info.State.LastSeq; s >= oldest && len(list) < limit && len(info.State.Subjects) > 0; s-- {
+		m, err := stream.GetMsg(ctx, s)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			continue
+		}
+		if err != nil {
+			return list, err
+		}
+		var d DeadLetter
+		if json.Unmarshal(m.Data, &d) == nil && (job == "" || d.Job == job) {
+			list = append(list, d)
+		}
+	}
+	return list, nil
+}

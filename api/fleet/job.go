@@ -1,0 +1,157 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// job is what the broker keeps of an index that is made through it, in JobBucket under the job's id.
+type job struct {
+	JobStatus
+	// Round is part of the ids of messages: it grows whenever nothing is under way, so that the broker takes an image again whose
+	// result is lost, but not one that is sent again after who indexes was restarted.
+	Round int `json:"round"`
+}
+
+const (
+	jobTime   = 2 * time.Second // after which a job that goes on is told of again
+	staleTime = 30 * time.Second
+	mostJobs  = 64 // that are told of
+)
+
+// loadJob returns what is kept of a job and its revision; both are zero where there is nothing that can be read.
+func (c *Conn) loadJob(ctx context.Context, id string) (j job, revision uint64, err error) {
+	jobs, err := c.js.KeyValue(ctx, JobBucket)
+	if err != nil {
+		return j, 0, err
+	}
+	entry, err := jobs.Get(ctx, id)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return j, 0, nil
+	}
+	if err != nil {
+		return j, 0, err
+	}
+	if json.Unmarshal(entry.Value(), &j) != nil || j.Round < 0 {
+		j = job{}
+	}
+	return j, entry.Revision(), nil
+}
+
+// saveJob stores j over the revision that was seen last, 0: there was none. It returns the new one. When another has stored it
+// meanwhile the error is jetstream.ErrKeyExists.
+func (c *Conn) saveJob(ctx context.Context, j job, revision uint64) (uint64, error) {
+	jobs, err := c.js.KeyValue(ctx, JobBucket)
+	if err != nil {
+		return 0, err
+	}
+	data, err := json.Marshal(j)
+	if err != nil {
+		return 0, err
+	}
+	if revision == 0 {
+		return jobs.Create(ctx, j.Job, data)
+	}
+	return jobs.Update(ctx, j.Job, data, revision)
+}
+
+// Jobs returns the jobs that the broker knows, the newest first. Errors: those of the broker.
+func (c *Conn) Jobs(ctx context.Context) (list []JobStatus, err error) {
+	jobs, err := c.js.KeyValue(ctx, JobBucket)
+	if err != nil {
+		return nil, err
+	}
+	names, err := jobs.ListKeys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = names.Stop() }() // it has ended, or ctx has
+	for id := range names.Keys() {
+		j, _, err := c.loadJob(ctx, id)
+		if err != nil {
+			return nil, fmt.Errorf("job %.64q: %w", id, err)
+		}
+		if j.State == "running" && time.Since(j.Changed) > staleTime {
+			j.State = "stale"
+		}
+		list = append(list, j.JobStatus)
+	}
+	slices.SortFunc(list, func(a, b JobStatus) int { return b.Changed.Compare(a.Changed) })
+	return list[:min(len(list), mostJobs)], nil
+}
+
+func (n *Node) reportJobs(ctx context.Context, s *Status) (err error) {
+	s.Jobs, err = n.Jobs(ctx)
+	return err
+}
+
+func (n *Node) reportWorker(_ context.Context, s *Status) error {
+	c := &n.bulk
+	s.Worker = &WorkerStatus{
+		Encoded: c.encoded.Load(), Bytes: c.bytes.Load(), Failed: c.failed.Load(), Returned: c.returned.Load(), Redelivered: c.redelivered.Load(),
+		Duplicates: c.duplicates.Load(), Dead: c.dead.Load(), InFlight: int(c.inFlight.Load()),
+	}
+	return nil
+}
+
+// Names and metadata of the consumers that workers take images from.
+const (
+	consumerPrefix = "npu-" // + bulk.Short of the digest
+	metaModel      = "clip-model"
+	metaDigest     = "clip-digest"
+)
+
+// Encoders are the models that images are encoded with through the broker.
+type Encoders struct {
+	Model, Digest string // of the image encoder
+	Busy          bool   // workers ask for images, or have some
+}
+
+// Encoders returns what workers encode with, or have done in the last days. Errors: those of the broker.
+func (c *Conn) Encoders(ctx context.Context) (list []Encoders, err error) {
+	stream, err := c.js.Stream(ctx, BulkStream)
+	if err != nil {
+		return nil, err
+	}
+	consumers := stream.ListConsumers(ctx)
+	for info := range consumers.Info() {
+		e := Encoders{info.Config.Metadata[metaModel], info.Config.Metadata[metaDigest], info.NumWaiting > 0 || info.NumAckPending > 0}
+		if strings.HasPrefix(info.Name, consumerPrefix) && e.Digest != "" {
+			list = append(list, e)
+		}
+	}
+	return list, consumers.Err()
+}
+
+// choose returns the encoder of a model, or of the only one that workers have for "". Those at work come first.
+func choose(list []Encoders, model string) (Encoders, error) {
+	var names []string
+	for _, busy := range []bool{true, false} {
+		var fit []Encoders
+		for _, e := range list {
+			if e.Busy == busy && (model == "" || e.Model == model) {
+				fit = append(fit, e)
+			}
+			names = append(names, e.Model)
+		}
+		switch {
+		case len(fit) == 1:
+			return fit[0], nil
+		case len(fit) > 1 && model != "":
+			return Encoders{}, fmt.Errorf("the fleet's nodes have %d different encoders of the model %s: their vectors must not mix", len(fit), model)
+		case len(fit) > 1:
+			return Encoders{}, fmt.Errorf("the fleet's nodes encode with several models, say which: %s", strings.Join(slices.Compact(slices.Sorted(slices.Values(names))), ", "))
+		}
+	}
+	if len(names) > 0 {
+		return Encoders{}, fmt.Errorf("no node of the fleet encodes with the model %s, but with %s", model, strings.Join(slices.Compact(slices.Sorted(slices.Values(names))), ", "))
+	}
+	return Encoders{}, errors.New("no node of the fleet has encoded images of an index yet: start a service with fleet.bulk")
+}

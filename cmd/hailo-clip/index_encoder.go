@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"strings"
+
+	"hailoclip/api/bulk"
+	"hailoclip/api/client"
+	"hailoclip/pipeline"
+	"hailoclip/pipeline/fair"
+	"hailoclip/stages"
+	"hailoclip/stages/clip"
+	"hailoclip/stages/decode"
+	"hailoclip/stages/resize"
+)
+
+// indexLabels say what images are classified by; with neither they are embedded.
+type indexLabels struct {
+	Prompt []string `short:"p" xor:"what" sep:"none" placeholder:"TEXT" help:"Classify by descriptions instead of storing embeddings; give several."`
+	Set    string   `name:"prompt-set" xor:"what" placeholder:"NAME" help:"Classify by the labels of a prompt set of the service instead."`
+	TopK   int      `short:"k" default:"3" help:"Labels in a row; 0 is all (default ${default})."`
+}
+
+func (l *indexLabels) check() error {
+	for i, prompt := range l.Prompt {
+		if err := checkText(fmt.Sprintf("--prompt number %d", i+1), prompt); err != nil {
+			return err
+		}
+	}
+	if l.TopK < 0 {
+		return usageError{fmt.Errorf("--top-k: %d is out of bounds: 0 or more", l.TopK)}
+	}
+	return nil
+}
+
+// what names the kind of rows, for the journal; version is that of the set.
+func (l *indexLabels) what(version string) string {
+	switch {
+	case l.Set != "":
+		return fmt.Sprintf("prompt set %s, version %.12s, best %d", l.Set, version, l.TopK)
+	case len(l.Prompt) > 0:
+		return fmt.Sprintf("%d prompts, %.8x, best %d", len(l.Prompt), sha256.Sum256([]byte(strings.Join(l.Prompt, "\x00"))), l.TopK)
+	}
+	return ""
+}
+
+// indexEncoder is an encoder, and what is known of its results.
+type indexEncoder struct {
+	bulk.Encoder
+	dimension int
+	what      string
+	score     func(vector []float32) []bulk.Match
+	told      func(bulk.Status) // is told how it goes; nil: nobody is
+}
+
+// withEncoder calls work with the encoder that the flags name, and closes it afterwards.
+func (c *indexRunCmd) withEncoder(ctx context.Context, g *globals, from bulk.Source, work func(indexEncoder) error) error {
+	if c.Fleet {
+		return c.withFleet(ctx, g, from, work)
+	}
+	if c.URL != "" || c.Set != "" {
+		a := asks{keyFlag: c.keyFlag, URL: c.URL}
+		return a.service(ctx, g, func(s *client.Client) error {
+			e, err := c.serviceEncoder(ctx, s)
+			if err != nil {
+				return err
+			}
+			return errors.Join(work(e), e.Close(ctx))
+		})
+	}
+	return withEngine(ctx, g, func(e *engine) error {
+		own := indexEncoder{dimension: e.Dimension(), what: c.what("")}
+		var err error
+		if own.score, err = c.score(ctx, e); err != nil {
+			return err
+		}
+		own.Encoder = ownEncoder(e.Engine)
+		return errors.Join(work(own), own.Close(ctx))
+	})
+}
+
+// score makes matches of vectors; nil: there are no prompts.
+func (l *indexLabels) score(ctx context.Context, e *engine) (func([]float32) []bulk.Match, error) {
+	if len(l.Prompt) == 0 {
+		return nil, nil
+	}
+	prompts, err := e.EmbedTexts(ctx, fair.Caller{}, l.Prompt)
+	if err != nil {
+		return nil, err
+	}
+	labels := &stages.Labels{N: len(prompts.Rows), Rows: prompts.Matrix}
+	scoring := stages.Scoring{LogitScale: e.LogitScale(), TopK: labels.N}
+	if !e.cfg.CLIP.Engine.ApplySoftmax {
+		scoring.Activation = stages.None
+	}
+	if l.TopK > 0 {
+		scoring.TopK = l.TopK
+	}
+	return func(vector []float32) []bulk.Match {
+		ranked, _ := stages.Rank(vector, labels, scoring, nil)
+		list := make([]bulk.Match, len(ranked))
+		for i, m := range ranked {
+			list[i] = bulk.Match{Label: l.Prompt[m.Label], Score: m.Score, Probability: m.Probability, Cosine: m.Cosine}
+		}
+		return list
+	}, nil
+}
+
+// imageErrors are what is wrong with an image for good.
+var imageErrors = []error{
+	decode.ErrNotImage, decode.ErrTruncated, decode.ErrCorrupt, decode.ErrTooManyPixels, decode.ErrTooMuchMemory,
+	decode.ErrUnsupportedFormat, resize.ErrTooExtreme,
+}
+
+// ownEncoder is the engine of this process.
+func ownEncoder(e *clip.Engine) *bulk.Direct {
+	lane := pipeline.NewLane(fair.Caller{}, pipeline.Bulk)
+	return bulk.NewDirect(e.Model(), e.ImageDigest(), 2*e.AtOnce(), func(ctx context.Context, image []byte) ([]float32, []bulk.Match, error) {
+		r, err := e.EmbedImage(ctx, &clip.Request{Image: image, Lane: lane})
+		for _, bad := range imageErrors {
+			if errors.Is(err, bad) {
+				return nil, nil, fmt.Errorf("%w: %w", bulk.ErrImage, err)
+			}
+		}
+		return r.Embedding, nil, err
+	})
+}
