@@ -83,6 +83,7 @@ file configs/hailo-clip-fleet.service usr/lib/systemd/system/hailo-clip-fleet.se
 file $here/copyright $doc/copyright
 for f in changelog.gz changelog.Debian.gz; do file "$main/usr/share/doc/hailo-clip/$f" $doc/$f; done
 gzip -dc "$main/usr/share/doc/hailo-clip/changelog.Debian.gz" | sed '1s/^hailo-clip /hailo-clip-fleet /' | zipped $doc/changelog.Debian.gz
+file $here/fleet/lintian usr/share/lintian/overrides/hailo-clip-fleet
 notices ./cmd/hailo-clip-fleet | zipped $doc/NOTICES.gz
 find "$ROOT" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 sed "s|@ARCH@|$arch|; s|@VERSION@|$VERSION|; s|@MAINTAINER@|$MAINTAINER|; s|@ROOT@|$ROOT|; s|@COMPRESSION@|${DEB_COMPRESSION:-gzip}|" $here/fleet/nfpm.yaml >"$out/nfpm-fleet.yaml"
