@@ -38,8 +38,9 @@ doctor: ## test doctor on fake machines, and print what it says on three: no HAT
 check: format vet lint race arches ## format, vet, lint, race detector, both architectures
 
 .PHONY: build
-build: ## build bin/hailo-clip
+build: ## build bin/hailo-clip, and bin/hailo-clip-fleet, the broker of a fleet
 	$(BUILD) -o bin/hailo-clip ./cmd/hailo-clip
+	$(BUILD) -o bin/hailo-clip-fleet ./cmd/hailo-clip-fleet
 
 # The NPU worker needs the vendor's header and library (package h10-hailort on Raspberry Pi OS).
 HAILORT_HEADER := $(wildcard /usr/include/hailo/hailort.hpp /usr/local/include/hailo/hailort.hpp)
@@ -139,6 +140,14 @@ metrics-cost: setup ## CPU time of an answer with metrics and a log, against non
 compat-bench: setup ## images/s through each dialect beside /v1/embed/image, in turns, on the simulated chip (N=5 turns, two minutes each)
 	HAILO_TEST_COMPAT=$(or $(N),5) $(GO) test -count=1 -timeout 60m -run TestDialectsThroughput -v ./cmd/hailo-clip
 
+.PHONY: index-bench
+index-bench: setup ## images/s of "hailo-clip index" against the simulated chip's, CPU and memory, and a second pass (N=20000 images of 256 pixels)
+	HAILO_TEST_INDEX=$(or $(N),20000) $(GO) test -count=1 -timeout 60m -run TestIndexSpeed -v ./cmd/hailo-clip
+
+.PHONY: index-kill
+index-kill: setup ## kill -9 of "hailo-clip index" at random moments, many times
+	HAILO_TEST_INDEX_KILLS=1 $(GO) test -count=1 -timeout 60m -run 'TestKilled|TestIndexKilled' -v ./api/bulk ./cmd/hailo-clip
+
 .PHONY: fuzz
 fuzz: setup ## every fuzz test for FUZZTIME (5m each): both sides of the worker's protocol first, then the parsers
 	@set -e; for p in ./hailo/npu ./hailo/npu/wire ./hailo/npu/worker ./hailo/sim $$($(GO) list ./... | grep -v -e /hailo/npu -e /hailo/sim$$); do \
@@ -157,6 +166,10 @@ faults: setup ## break the simulated chip in every way, 20 times each, and log h
 .PHONY: restarts
 restarts: setup ## restart the service 50 times on a socket of systemd's, and reload it 50 times, under load: no request fails
 	HAILO_TEST_LONG=1 $(GO) test -count=1 -timeout 30m -run LoseNoRequest -v ./cmd/hailo-clip
+
+.PHONY: fleet-spill
+fleet-spill: setup ## 600 requests/s to one of three nodes of a fleet, a node that is stopped, one that is cut off: latencies (2 minutes; SECONDS_EACH)
+	HAILO_TEST_FLEET_SPILL=$(or $(SECONDS_EACH),20)s $(GO) test -count=1 -timeout 30m -run TestFleetSpill -v ./cmd/hailo-clip
 
 .PHONY: immich-test
 immich-test: setup ## Immich's indexing of 1,000 previews and 200 searches beside it, with the device lost in the middle (Debian: installs ffmpeg)
@@ -223,10 +236,23 @@ conformance: setup ## real clients of OpenAI, Ollama, Cohere, Immich, Frigate an
 	cd $(CONFORMANCE) && npm install --prefix . --no-package-lock --ignore-scripts --legacy-peer-deps --no-audit --no-fund --loglevel=error
 	$(CONFORMANCE)/node_modules/node-linux-$(ORT_ARCH:amd64=x64)/bin/node $(CONFORMANCE)/run.mjs bin/hailo-clip . $(TEST)
 
+# What the sinks of an index are tested against beside Debian's PostgreSQL: one with pgvector, and a reader of Parquet.
+SINKS     := bin/sinks
+SINKS_NPM := $(addprefix @electric-sql/,pglite@0.5.14 pglite-socket@0.2.17 pglite-pgvector@0.0.15) @duckdb/node-api@1.5.6-r.1
+
+.PHONY: sinks-test
+sinks-test: ## the index's sinks against PostgreSQL (Debian: installs it), pgvector (npm: PGlite) and DuckDB as a reader of Parquet (npm)
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || $(MAKE) --no-print-directory apt COMPILER=postgresql
+	@for program in node npm; do command -v $$program >/dev/null || $(MAKE) --no-print-directory apt COMPILER=$$program; done
+	@mkdir -p $(SINKS)
+	cd $(SINKS) && npm install --prefix . --no-save --ignore-scripts --no-audit --no-fund --loglevel=error $(SINKS_NPM)
+	HAILO_TEST_SINKS_NPM=$(CURDIR)/$(SINKS) $(GO) test -count=1 -timeout 15m -v ./api/bulk/sink
+
 .PHONY: arches
 arches: ## build for linux/amd64 and linux/arm64 without cgo
 	GOARCH=amd64 $(BUILD) -o bin/hailo-clip-linux-amd64 ./cmd/hailo-clip
 	GOARCH=arm64 $(BUILD) -o bin/hailo-clip-linux-arm64 ./cmd/hailo-clip
+	GOARCH=arm64 $(BUILD) -o bin/hailo-clip-fleet-linux-arm64 ./cmd/hailo-clip-fleet
 
 QEMU := qemu-aarch64-static -cpu cortex-a76 -L /usr/aarch64-linux-gnu
 

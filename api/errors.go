@@ -115,6 +115,7 @@ var kinds = []struct {
 	{stream.ErrNoSource, &kind{404, "source_not_found", "", 0}},
 	{stream.ErrEnded, &kind{404, "stream_not_found", "", 0}},
 	{stream.ErrFed, &kind{409, "stream_busy", "", 0}},
+	{stream.ErrPlaced, &kind{409, "stream_busy", "", 0}},
 	{stream.ErrStreamsFull, &kind{429, "queue_full", "", 5}},
 	{stream.ErrListenersFull, &kind{429, "queue_full", "", 5}},
 	{stream.ErrStopping, errStopping},

@@ -85,6 +85,9 @@ func (l *Line) Held() (groups uint64, took time.Duration) {
 	return s.Held, s.Hold
 }
 
+// Rate is how many images a second the backend encodes in full runs, as measured; 0: not known.
+func (l *Line) Rate() float64 { return l.batcher.Rate() }
+
 // Close is that of package pipeline.
 func (l *Line) Close(ctx context.Context) error {
 	err := l.line.Close(ctx)

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -87,8 +86,6 @@ type bench struct {
 	out   string
 	calls atomic.Int64
 	job   Job // is used by run
-
-	opened sync.Map // path -> *atomic.Int64
 }
 
 func newBench(t testing.TB) *bench {

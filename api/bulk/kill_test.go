@@ -39,6 +39,9 @@ func TestKilled(t *testing.T) {
 	if testing.Short() {
 		images, rounds = 600, 2
 	}
+	if os.Getenv("HAILO_TEST_INDEX_KILLS") != "" {
+		rounds = 60
+	}
 	random := rand.New(rand.NewPCG(1, 2))
 	b := newBench(t)
 	for i := range images {
@@ -47,7 +50,7 @@ func TestKilled(t *testing.T) {
 	b.write("bad", "bad")
 	kills := 0
 	for round := range rounds {
-		for patience := 100; ; patience += patience / 8 {
+		for patience := 100; ; patience += patience / 4 {
 			c := exec.Command(os.Args[0], b.dir, b.out)
 			c.Env = append(os.Environ(), childEnv+"=1")
 			c.Stderr = os.Stderr

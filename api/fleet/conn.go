@@ -3,18 +3,17 @@
 package fleet
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"hailoclip/api/fleet/members"
 )
 
 // ErrNoBroker says that the broker cannot be reached.
@@ -38,20 +37,14 @@ type Conn struct {
 
 // Dial begins to connect and returns at once; what is asked before there is a connection waits or fails by its own time limit.
 func Dial(cfg Config, log *slog.Logger) (*Conn, error) {
-	if cfg.Node == "" {
-		host, err := os.Hostname()
-		if err != nil {
-			return nil, fmt.Errorf("fleet.node is empty, and the host has no name: %w", err)
-		}
-		cfg.Node = cmp.Or(strings.Map(func(r rune) rune {
-			if r < 128 && name.MatchString("a"+string(r)) {
-				return r
-			}
-			return '-'
-		}, host[:min(len(host), 64)]), "node")
+	cfg, options, err := cfg.identity(log)
+	if err != nil {
+		return nil, err
 	}
 	c := &Conn{Config: cfg, log: log, reconnected: make(chan struct{}, 1), setting: make(chan struct{}, 1)}
+	trouble := &seldom{log: log}
 	connected := func(*nats.Conn) {
+		trouble.over()
 		if c.connections.Add(1) == 1 {
 			log.Info("connected to the broker of the fleet", "node", cfg.Node)
 		} else {
@@ -62,22 +55,27 @@ func Dial(cfg Config, log *slog.Logger) (*Conn, error) {
 		default:
 		}
 	}
-	options := []nats.Option{
-		nats.Name("hailo-clip " + cfg.Node), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.NoEcho(),
-		nats.ReconnectWait(250 * time.Millisecond), nats.ReconnectJitter(250*time.Millisecond, time.Second),
-		nats.PingInterval(5 * time.Second), nats.MaxPingsOutstanding(2), nats.ReconnectBufSize(-1), nats.Timeout(5 * time.Second),
-		nats.FlusherTimeout(2 * time.Second), // what is stuck for so long ends the connection
+	lost := func(_ *nats.Conn, err error) {
+		if err != nil {
+			trouble.warn("", "the broker of the fleet cannot be reached; the service works alone", "error", err)
+		}
+	}
+	options = append(options,
+		nats.Name("hailo-clip "+cfg.Node), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.NoEcho(),
+		nats.ReconnectWait(250*time.Millisecond), nats.ReconnectJitter(250*time.Millisecond, time.Second),
+		nats.PingInterval(5*time.Second), nats.MaxPingsOutstanding(2), nats.ReconnectBufSize(-1), nats.Timeout(5*time.Second),
+		nats.FlusherTimeout(2*time.Second), // what is stuck for so long ends the connection
 		nats.ConnectHandler(connected), nats.ReconnectHandler(connected),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { log.Warn("the broker of the fleet is lost", "error", err) }),
+		nats.CustomInboxPrefix(members.Inbox(cfg.Node)), nats.IgnoreAuthErrorAbort(), // a node that was removed may be added again
+		nats.DisconnectErrHandler(lost), nats.ReconnectErrHandler(lost),
 		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {
 			subject := ""
 			if s != nil {
 				subject = s.Subject
 			}
-			log.Warn("the broker of the fleet reports an error", "subject", subject, "error", err)
+			trouble.warn(subject+err.Error(), "the broker of the fleet reports an error", "subject", subject, "error", err)
 		}),
-	}
-	var err error
+	)
 	if c.nc, err = nats.Connect(cfg.URL, options...); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoBroker, err)
 	}

@@ -94,7 +94,9 @@ func (c *Conn) listen(ctx context.Context) ([]Heard, error) {
 			for _, h := range heard {
 				all = append(all, h)
 			}
-			slices.SortFunc(all, func(a, b Heard) int { return cmp.Or(strings.Compare(a.Node, b.Node), strings.Compare(a.Instance, b.Instance)) })
+			slices.SortFunc(all, func(a, b Heard) int {
+				return cmp.Or(strings.Compare(a.Node, b.Node), strings.Compare(a.Instance, b.Instance))
+			})
 			return all, nil
 		}
 	}

@@ -28,6 +28,7 @@ type Load struct {
 	Health   string   `json:"health"`  // healthy, degraded, unhealthy or stopping
 	Spill    bool     `json:"spill"`   // it takes images of other nodes
 	Bulk     bool     `json:"bulk"`    // it encodes bulk work
+	Cameras  bool     `json:"cameras"` // it takes streams that the fleet places
 	UnixMs   int64    `json:"unix_ms"` // of its clock, for doctor; nothing is decided by it
 	Sequence uint64   `json:"sequence"`
 }
@@ -100,6 +101,7 @@ func (n *Node) load() Load {
 		Node: n.Config.Node, Instance: n.instance, Site: n.Config.Site, Version: n.parts.Version, Model: e.Model(),
 		Digests: []string{e.ImageDigest()}, Prep: e.Preparation(), Rate: now.Rate, Batch: now.Batch, Queued: now.Waiting, InFlight: now.InFlight,
 		Free: now.Room, Health: e.State().String(), Spill: n.Config.Spill, Bulk: n.Config.Bulk,
+		Cameras: n.places(),
 	}
 	if n.leaving.Load() {
 		l.Health, l.Free = stopping, 0

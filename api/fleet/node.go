@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"sync"
 
+	streams "hailoclip/api/stream"
 	"hailoclip/stages/clip"
 )
 
@@ -12,6 +13,7 @@ import (
 type Parts struct {
 	Engine  *clip.Engine // must outlive the node
 	Version string       // of the program
+	Streams *streams.Hub // runs the cameras that the fleet places here; must outlive the node; nil: none
 	Log     *slog.Logger
 }
 
@@ -23,8 +25,11 @@ type Node struct {
 	parts Parts
 	last  lastStatus
 	bulk  bulkCounts
-	texts *textStore // nil: nothing is shared
+	sets  *setStore  // nil: nothing is shared
+	texts *textStore // likewise
 	spill *spill     // nil: fleet.spill is off
+
+	cameras cameras
 }
 
 // Join makes a node, which begins to connect. Run does its work. The broker need not be there.

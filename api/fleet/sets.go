@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -25,7 +26,11 @@ const (
 )
 
 // setStore is clip.SharedSets on the broker.
-type setStore struct{ conn *Conn }
+type setStore struct {
+	conn *Conn
+
+	heard, given, conflicts atomic.Uint64 // changes by all nodes and by this one; those that came second
+}
 
 // setEntry is what the bucket has of a set.
 type setEntry struct {
@@ -162,15 +167,10 @@ func (s *setStore) Put(ctx context.Context, r sets.Record, revision uint64) erro
 			return err
 		}
 	}
-	if revision == 0 {
-		_, err = kv.Create(ctx, setKey(r.Name), text)
-	} else {
-		_, err = kv.Update(ctx, setKey(r.Name), text, revision)
-	}
-	if err == nil {
+	if _, err = kv.Update(ctx, setKey(r.Name), text, revision); err == nil { // 0: it must not have been there ever
 		s.dropObject(ctx, former, text)
 	}
-	return revisionError(err)
+	return s.changed(err)
 }
 
 // putObject stores a set that is too large for a message, and returns the entry that says where.
@@ -223,11 +223,16 @@ func (s *setStore) Delete(ctx context.Context, name string, revision uint64) err
 	if err = kv.Delete(ctx, setKey(name), jetstream.LastRevision(revision)); err == nil {
 		s.dropObject(ctx, former, nil)
 	}
-	return revisionError(err)
+	return s.changed(err)
 }
 
-func revisionError(err error) error {
-	if errors.Is(err, jetstream.ErrKeyExists) || errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
+// changed counts a change, and gives its error the meaning that it has in package clip.
+func (s *setStore) changed(err error) error {
+	switch {
+	case err == nil:
+		s.given.Add(1)
+	case errors.Is(err, jetstream.ErrKeyRevisionMismatch):
+		s.conflicts.Add(1)
 		return fmt.Errorf("%w: %w", clip.ErrRevision, err)
 	}
 	return err

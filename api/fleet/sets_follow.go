@@ -42,7 +42,7 @@ func (n *Node) followSets(ctx context.Context) error {
 		failed[name] = err.Error()
 		return nil
 	}
-	mine := map[string]bool{}
+	mine, initial := map[string]bool{}, true
 	for _, name := range names {
 		mine[name] = true
 	}
@@ -50,10 +50,15 @@ func (n *Node) followSets(ctx context.Context) error {
 		if e != nil {
 			if name := setName(e.Key()); sets.ValidName(name) {
 				delete(mine, name)
+				if initial {
+					return follow(name)
+				}
+				n.sets.heard.Add(1)
 				return follow(name)
 			}
 			return nil
 		}
+		initial = false
 		for _, name := range slices.Sorted(maps.Keys(mine)) { // that the fleet has not
 			if err := follow(name); err != nil {
 				return err

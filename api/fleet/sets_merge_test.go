@@ -26,7 +26,7 @@ func port(t *testing.T, b *broker.Broker) int {
 }
 
 // alone changes the sets of a node's files as a service without a fleet does.
-func (m *member) alone(change func(p *clip.PromptSets)) {
+func (m *shareNode) alone(change func(p *clip.PromptSets)) {
 	m.t.Helper()
 	config, url := m.config, m.url
 	m.config = func(c *Config) { c.Share = false }
@@ -40,10 +40,10 @@ func (m *member) alone(change func(p *clip.PromptSets)) {
 // set that differs the fleet's counts, and the node's is kept under another name.
 func TestSetsJoin(t *testing.T) {
 	b := brokerIn(t, t.TempDir(), 0)
-	a := newMember(t, b.URL(), "a", nil)
+	a := newShareNode(t, b.URL(), "a", nil)
 	same, theirs := a.mustPut("same", labelled("x")), a.mustPut("both", labelled("theirs"))
 
-	c := newMember(t, b.URL(), "c", func(cfg *Config) { cfg.Share = false })
+	c := newShareNode(t, b.URL(), "c", func(cfg *Config) { cfg.Share = false })
 	for name, d := range map[string]sets.Definition{"same": labelled("x"), "both": labelled("ours"), "own": labelled("own")} {
 		if _, err := c.put(name, d, clip.Condition{}); err != nil {
 			t.Fatal(err)
@@ -58,7 +58,7 @@ func TestSetsJoin(t *testing.T) {
 	for range 2 { // a second start changes nothing
 		c.open()
 		backup := clip.BackupName("both", labelled("ours").Normalized())
-		for _, m := range []*member{a, c} {
+		for _, m := range []*shareNode{a, c} {
 			m.has("same", same.ETag)
 			m.has("both", theirs.ETag)
 			m.has(backup, ours.ETag)
@@ -74,7 +74,7 @@ func TestSetsJoin(t *testing.T) {
 // TestSetsAfterAbsence stops a node while others change, delete and make sets: it has all that when it is back, and nothing more.
 func TestSetsAfterAbsence(t *testing.T) {
 	b := brokerIn(t, t.TempDir(), 0)
-	a, c := newMember(t, b.URL(), "a", nil), newMember(t, b.URL(), "c", nil)
+	a, c := newShareNode(t, b.URL(), "a", nil), newShareNode(t, b.URL(), "c", nil)
 	for _, name := range []string{"stays", "changes", "goes"} {
 		c.has(name, a.mustPut(name, labelled(name)).ETag)
 	}
@@ -110,7 +110,7 @@ func TestSetsWithoutBroker(t *testing.T) {
 	dir := t.TempDir()
 	b := brokerIn(t, dir, 0)
 	at := port(t, b)
-	a, c := newMember(t, b.URL(), "a", nil), newMember(t, b.URL(), "c", nil)
+	a, c := newShareNode(t, b.URL(), "a", nil), newShareNode(t, b.URL(), "c", nil)
 	old := a.mustPut("s", labelled("old"))
 	c.has("s", old.ETag)
 	kept := c.mustPut("kept", labelled("kept"))
@@ -139,7 +139,7 @@ func TestSetsWithoutBroker(t *testing.T) {
 		t.Fatal(err)
 	}
 	brokerIn(t, dir, at)
-	for _, m := range []*member{a, c} {
+	for _, m := range []*shareNode{a, c} {
 		m.has("s", now.ETag)
 		m.has("kept", kept.ETag)
 	}
@@ -153,7 +153,7 @@ func TestSetsWithoutBroker(t *testing.T) {
 // TestBucketMadeAnew deletes the bucket under the nodes, which keep their connection.
 func TestBucketMadeAnew(t *testing.T) {
 	b := brokerIn(t, t.TempDir(), 0)
-	a, c := newMember(t, b.URL(), "a", nil), newMember(t, b.URL(), "c", nil)
+	a, c := newShareNode(t, b.URL(), "a", nil), newShareNode(t, b.URL(), "c", nil)
 	etag := a.mustPut("s", labelled("x")).ETag
 	c.has("s", etag)
 	if err := a.node.js.DeleteKeyValue(t.Context(), SetBucket); err != nil {
@@ -173,7 +173,7 @@ func TestBucketMadeAnew(t *testing.T) {
 // TestLargeSet shares a set of more than a message holds.
 func TestLargeSet(t *testing.T) {
 	b := brokerIn(t, t.TempDir(), 0)
-	a, c := newMember(t, b.URL(), "a", nil), newMember(t, b.URL(), "c", nil)
+	a, c := newShareNode(t, b.URL(), "a", nil), newShareNode(t, b.URL(), "c", nil)
 	d := labelled("x")
 	for i := range 16 {
 		v := hashVector([]byte{byte(i)})
@@ -200,7 +200,7 @@ func TestLargeSet(t *testing.T) {
 // TestHostileSets has somebody write what is no set: nodes keep what they have, and follow the others.
 func TestHostileSets(t *testing.T) {
 	b := brokerIn(t, t.TempDir(), 0)
-	a := newMember(t, b.URL(), "a", nil)
+	a := newShareNode(t, b.URL(), "a", nil)
 	etag := a.mustPut("s", labelled("x")).ETag
 	kv, err := a.node.js.KeyValue(t.Context(), SetBucket)
 	if err != nil {

@@ -12,9 +12,9 @@ import (
 )
 
 // three starts three nodes of one fleet.
-func three(t *testing.T, url string) (all [3]*member) {
+func three(t *testing.T, url string) (all [3]*shareNode) {
 	for i, name := range []string{"a", "b", "c"} {
-		all[i] = newMember(t, url, name, nil)
+		all[i] = newShareNode(t, url, name, nil)
 	}
 	return all
 }

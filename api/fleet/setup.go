@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -122,9 +123,10 @@ func (s store) ensure(ctx context.Context, js jetstream.JetStream) error {
 	full, replicas := s.bytes, 3
 	for {
 		switch err := s.make(ctx, js, s, replicas); {
-		case replicas > 1 && is(err, codeNoReplicas, codeNoPeers):
+		case replicas > 1 && is(err, codeNoReplicas): // it stands alone
 			replicas = 1
-		case s.bytes/2 >= leastBytes && is(err, codeNoRoom, codeNoRoomAccount, codeNoResources, codeNoPeers):
+		case s.bytes/2 >= leastBytes && (is(err, codeNoRoom, codeNoRoomAccount, codeNoResources) ||
+			is(err, codeNoPeers) && strings.Contains(err.Error(), "storage")): // else not all three are there yet
 			s.bytes /= 2
 		case err == nil && s.bytes < full && s.bytes/2 >= leastBytes:
 			s.bytes /= 2

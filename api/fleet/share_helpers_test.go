@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -14,6 +15,10 @@ import (
 	"time"
 
 	"hailoclip/api/fleet/broker"
+	"hailoclip/api/outbound"
+	streams "hailoclip/api/stream"
+	"hailoclip/api/stream/event"
+	"hailoclip/api/stream/source"
 	"hailoclip/cache"
 	"hailoclip/cache/sets"
 	"hailoclip/hailo"
@@ -25,7 +30,10 @@ import (
 	"hailoclip/stages/resize"
 )
 
-func init() { textTime, textWait = time.Minute, time.Minute }
+func init() {
+	textTime, textWait = time.Minute, time.Minute
+	cameraDead, cameraMark = 500*time.Millisecond, 4*time.Second
+}
 
 const hashedDim = 16
 
@@ -85,8 +93,8 @@ func brokerIn(t *testing.T, dir string, port int) *broker.Broker {
 	return startBroker(t, broker.Config{Dir: dir, Port: port, Name: "hub", MaxStore: 64 << 30})
 }
 
-// member is a node in this process, with an engine of its own.
-type member struct {
+// shareNode is a node in this process, with an engine of its own.
+type shareNode struct {
 	t       testing.TB
 	name    string
 	dir     string // of its files
@@ -94,21 +102,23 @@ type member struct {
 	config  func(*Config)
 	chip    *hashed
 	engine  *clip.Engine
+	allow   []string // hosts that cameras may be at
+	hub     *streams.Hub
 	sets    *clip.PromptSets
 	node    *Node
 	stop    context.CancelFunc
 	stopped chan struct{}
 }
 
-// newMember starts a node, whose files stay when it is closed and opened again.
-func newMember(t testing.TB, url, name string, config func(*Config)) *member {
-	m := &member{t: t, name: name, url: url, dir: t.TempDir(), config: config, chip: &hashed{frames: hailo.NewHeapFrames(4, 8, hashedDim)}}
+// newShareNode starts a node, whose files stay when it is closed and opened again.
+func newShareNode(t testing.TB, url, name string, config func(*Config)) *shareNode {
+	m := &shareNode{t: t, name: name, url: url, dir: t.TempDir(), config: config, allow: []string{"127.0.0.0/8"}, chip: &hashed{frames: hailo.NewHeapFrames(4, 8, hashedDim)}}
 	m.open()
 	t.Cleanup(m.close)
 	return m
 }
 
-func (m *member) open() {
+func (m *shareNode) open() {
 	m.t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	if os.Getenv("FLEET_LOG") != "" {
@@ -145,7 +155,17 @@ func (m *member) open() {
 	if m.config != nil {
 		m.config(&cfg)
 	}
-	if m.node, err = Join(cfg, Parts{Engine: m.engine, Version: "test", Log: log}); err != nil {
+	if m.hub, err = streams.NewHub(streams.Config{MaxStreams: 64, MaxListeners: 8}, streams.Parts{
+		Engine: m.engine, Bus: event.NewBus(100), Lost: errors.New("there is no file"), Limits: streams.Limits{Prompts: 100, PromptBytes: 100},
+		Timeout: 30 * time.Second, Log: log, Allowed: outbound.New(outbound.Config{Allow: m.allow}), Frames: source.Limits{FrameBytes: 1 << 20},
+		Buffers: streams.Buffers{
+			Get: func(_ string, size int) ([]byte, error) { return make([]byte, 0, size), nil },
+			Put: func(string, []byte) {},
+		},
+	}); err != nil {
+		m.t.Fatal(err)
+	}
+	if m.node, err = Join(cfg, Parts{Engine: m.engine, Streams: m.hub, Version: "test", Log: log}); err != nil {
 		m.t.Fatal(err)
 	}
 	var ctx context.Context
@@ -157,7 +177,7 @@ func (m *member) open() {
 	}()
 }
 
-func (m *member) close() {
+func (m *shareNode) close() {
 	if m.stop == nil {
 		return
 	}
@@ -166,7 +186,7 @@ func (m *member) close() {
 	m.stop = nil
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	if err := m.engine.Close(ctx); err != nil {
+	if err := errors.Join(m.hub.Close(ctx), m.engine.Close(ctx)); err != nil {
 		m.t.Error(err)
 	}
 }
@@ -180,7 +200,7 @@ func labelled(names ...string) sets.Definition {
 	return d
 }
 
-func (m *member) put(name string, d sets.Definition, c clip.Condition) (clip.SetInfo, error) {
+func (m *shareNode) put(name string, d sets.Definition, c clip.Condition) (clip.SetInfo, error) {
 	ctx, cancel := context.WithTimeout(m.t.Context(), 30*time.Second)
 	defer cancel()
 	info, _, err := m.sets.Put(ctx, name, d, c)
@@ -188,7 +208,7 @@ func (m *member) put(name string, d sets.Definition, c clip.Condition) (clip.Set
 }
 
 // mustPut waits until the node has its connection, too.
-func (m *member) mustPut(name string, d sets.Definition) clip.SetInfo {
+func (m *shareNode) mustPut(name string, d sets.Definition) clip.SetInfo {
 	m.t.Helper()
 	var info clip.SetInfo
 	m.until("put "+name, func() (err error) {
@@ -199,7 +219,7 @@ func (m *member) mustPut(name string, d sets.Definition) clip.SetInfo {
 }
 
 // until waits until done returns nil.
-func (m *member) until(what string, done func() error) {
+func (m *shareNode) until(what string, done func() error) {
 	m.t.Helper()
 	wait(m.t, m.name+": "+what, done)
 }
@@ -219,7 +239,7 @@ func wait(t testing.TB, what string, done func() error) {
 }
 
 // has waits until a set has that ETag and answers.
-func (m *member) has(name, etag string) {
+func (m *shareNode) has(name, etag string) {
 	m.t.Helper()
 	m.until("set "+name, func() error {
 		s, err := m.sets.Ready(name)
@@ -231,7 +251,7 @@ func (m *member) has(name, etag string) {
 }
 
 // lacks waits until there is no such set.
-func (m *member) lacks(name string) {
+func (m *shareNode) lacks(name string) {
 	m.t.Helper()
 	m.until("no set "+name, func() error {
 		if _, err := m.sets.Info(m.t.Context(), name, false); err == nil {

@@ -140,6 +140,12 @@ func (n *Node) reporters() []reporter {
 	if n.Config.Bulk {
 		all = append(all, reporter{"worker", n.reportWorker})
 	}
+	if n.places() {
+		all = append(all, reporter{"cameras", n.reportCameras})
+	}
+	if n.shares() {
+		all = append(all, reporter{"shared", n.reportShare})
+	}
 	if n.spill != nil {
 		all = append(all, reporter{"spill", n.reportSpill})
 	}

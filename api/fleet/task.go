@@ -17,6 +17,9 @@ func (n *Node) tasks() (all []task) {
 	if n.shares() {
 		all = append(all, task{"prompt sets", n.followSets}, task{"vectors of texts", n.texts.give})
 	}
+	if n.places() {
+		all = append(all, task{"cameras", n.placeCameras})
+	}
 	if n.Config.Bulk {
 		all = append(all, task{"bulk", n.encodeBulk}, task{"dead", n.buryDead})
 	}

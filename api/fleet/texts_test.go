@@ -56,7 +56,7 @@ func TestTextsOnce(t *testing.T) {
 // TestTextsHostile has somebody write what are no vectors: they are encoded.
 func TestTextsHostile(t *testing.T) {
 	b := brokerIn(t, t.TempDir(), 0)
-	m := newMember(t, b.URL(), "a", nil)
+	m := newShareNode(t, b.URL(), "a", nil)
 	m.mustPut("s", labelled("x")) // it is connected
 	nan, long, short := hashVector([]byte("x")), append(hashVector([]byte("x")), 0), []float32{1}
 	nan[3] = float32(math.NaN())
@@ -84,7 +84,7 @@ func TestTextsHostile(t *testing.T) {
 func TestTextsWithoutBroker(t *testing.T) {
 	dir := t.TempDir()
 	b := brokerIn(t, dir, 0)
-	m := newMember(t, b.URL(), "a", nil)
+	m := newShareNode(t, b.URL(), "a", nil)
 	m.mustPut("s", labelled("x"))
 	at := port(t, b)
 	b.Close()
@@ -111,7 +111,7 @@ func TestTextsWithoutBroker(t *testing.T) {
 // TestTextsClaimed has another node claim a text and never encode it: the wait for it ends, and is not repeated for a while.
 func TestTextsClaimed(t *testing.T) {
 	b := brokerIn(t, t.TempDir(), 0)
-	m := newMember(t, b.URL(), "a", nil)
+	m := newShareNode(t, b.URL(), "a", nil)
 	m.mustPut("s", labelled("x"))
 	was := textWait
 	textWait = 2 * textLook

@@ -279,6 +279,9 @@ func (s *stream) send(changes []change, j *job) {
 		return
 	}
 	s.changed(len(changes), 0)
+	for _, c := range changes {
+		s.identify(c.event)
+	}
 	b := &batch{changes: changes, store: slices.ContainsFunc(changes, func(c change) bool { return c.store })}
 	if j != nil && j.plan.Events.Thumbnails {
 		j.holders.Add(1)

@@ -174,6 +174,9 @@ func (h *Hub) Put(ctx context.Context, id string, definition []byte) (info Info,
 	defer done()
 	before := h.find(id)
 	if before != nil {
+		if before.placed.Load() {
+			return Info{}, false, ErrPlaced
+		}
 		if old := before.plan.Load().Source; old != "" && d.Source == source.Mask(old) {
 			d.Source = old
 		}
@@ -187,7 +190,7 @@ func (h *Hub) Put(ctx context.Context, id string, definition []byte) (info Info,
 	if err := h.keep(ctx, id, d); err != nil {
 		return Info{}, false, err
 	}
-	s, created, err := h.define(id, d)
+	s, created, err := h.define(id, d, false)
 	if err != nil {
 		return Info{}, false, err
 	}
@@ -241,8 +244,8 @@ func (h *Hub) keep(ctx context.Context, id string, d Definition) error {
 	return nil
 }
 
-// define has a stream as it is kept now.
-func (h *Hub) define(id string, d Definition) (s *stream, created bool, err error) {
+// define has a stream as it is kept now, or placed.
+func (h *Hub) define(id string, d Definition, placed bool) (s *stream, created bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.ended {
@@ -250,6 +253,7 @@ func (h *Hub) define(id string, d Definition) (s *stream, created bool, err erro
 	}
 	if s = h.streams[id]; s == nil {
 		s = h.newStream(id, d, true)
+		s.placed.Store(placed)
 		h.streams[id] = s
 		created = true
 	}
@@ -313,6 +317,9 @@ func (h *Hub) Delete(ctx context.Context, id string) error {
 	s := h.find(id)
 	if s == nil || s.unnamed() {
 		return missing(id)
+	}
+	if s.placed.Load() {
+		return ErrPlaced
 	}
 	s.mu.Lock()
 	defined := s.kept != nil

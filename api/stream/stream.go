@@ -18,11 +18,16 @@ type stream struct {
 	hub     *Hub
 	id      string
 	plan    atomic.Pointer[plan]
+	placed  atomic.Bool // see Hub.Place
 	pending atomic.Bool // a change needs more frames
 	watched atomic.Bool // there are watches
 	meter   meter
 	label   atomic.Pointer[meter] // see Hub.label
 	outbox  outbox
+
+	idMu     sync.Mutex     // guards what events of a placed stream are identified by
+	idSecond int64          // of the last one
+	ids      map[string]int // and how many of each kind there were in that second
 
 	mu       sync.Mutex // guards what follows; taken after that of the hub
 	kept     *plan      // what it is defined as; nil: it is not. A feed may have it otherwise for as long as it lasts

@@ -50,8 +50,9 @@ var mayImport = map[string][]string{
 	"api/outbound":      {},
 	"api/rawjson":       {},
 	"api/bulk":          {"api/outbound", "api/stream/source", "cache/boltfile", "hailo/safefile"},
-	"api/fleet":         {"api/bulk", "pipeline/...", "cache/...", "stages/...", "hailo/...", "api/stream/..."},
-	"api/fleet/broker":  {},
+	"api/fleet":         {"api/fleet/members", "api/bulk", "pipeline/...", "cache/...", "stages/...", "hailo/...", "api/stream/..."},
+	"api/fleet/broker":  {"api/fleet/members", "hailo/safefile"},
+	"api/fleet/members": {"hailo/safefile"},
 	"api/compat":        {"api/rawjson", "stages"},
 	"api/stream":        {"pipeline/...", "cache/...", "stages/...", "api/outbound"},
 	"api/stream/event":  {"cache/boltfile"},
@@ -123,6 +124,15 @@ func TestClientLinksOnlyItself(t *testing.T) {
 	out := must(exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", "../../api/client").Output())
 	if linked := strings.Fields(string(out)); !slices.Equal(linked, []string{module + "api/client"}) {
 		t.Errorf("it links %s", linked)
+	}
+}
+
+// TestServiceDoesNotLinkTheBroker: it would be nine megabytes larger.
+func TestServiceDoesNotLinkTheBroker(t *testing.T) {
+	for line := range strings.Lines(string(must(exec.Command("go", "list", "-deps", ".").Output()))) {
+		if strings.HasPrefix(line, "github.com/nats-io/nats-server/") {
+			t.Errorf("it links %s", line)
+		}
 	}
 }
 

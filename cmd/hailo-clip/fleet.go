@@ -15,7 +15,12 @@ import (
 )
 
 type fleetCmd struct {
-	Status fleetStatusCmd `cmd:"" help:"Show the nodes of the fleet, its queues, jobs and cameras."`
+	Status     fleetStatusCmd     `cmd:"" help:"Show the nodes of the fleet, its queues, jobs and cameras."`
+	Cameras    fleetCamerasCmd    `cmd:"" help:"Add, remove and list the cameras that the fleet places."`
+	Serve      fleetServeCmd      `cmd:"" help:"Run the broker of a fleet until SIGTERM or Ctrl-C."`
+	AddNode    fleetAddNodeCmd    `cmd:"" name:"add-node" help:"Let a node into the fleet, and write its credentials."`
+	RemoveNode fleetRemoveNodeCmd `cmd:"" name:"remove-node" help:"Shut a node out of the fleet."`
+	Nodes      fleetNodesCmd      `cmd:"" help:"List the nodes that the broker lets in."`
 }
 
 func (c *fleetCmd) Help() string {
@@ -23,6 +28,8 @@ func (c *fleetCmd) Help() string {
 images together.
 
 Examples:
+  hailo-clip fleet serve --listen 0.0.0.0:4222
+  hailo-clip fleet add-node kitchen -o kitchen.creds
   hailo-clip fleet status
   hailo-clip fleet status --watch --url http://pi:5000`
 }

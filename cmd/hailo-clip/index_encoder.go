@@ -53,19 +53,13 @@ type indexEncoder struct {
 	dimension int
 	what      string
 	score     func(vector []float32) []bulk.Match
+	told      func(bulk.Status) // is told how it goes; nil: nobody is
 }
 
-// tell passes on how far the run is, where somebody wants to know.
-func (e indexEncoder) tell(s bulk.Status) {
-	if t, ok := e.Encoder.(interface{ Tell(found int64, all bool) }); ok {
-		t.Tell(s.Seen-s.Unchanged, s.Enumerated)
-	}
-}
-
-// withEncoder calls work with the encoder that the flags name, and closes it afterwards. source is the name of what is indexed.
-func (c *indexRunCmd) withEncoder(ctx context.Context, g *globals, source string, work func(indexEncoder) error) error {
+// withEncoder calls work with the encoder that the flags name, and closes it afterwards.
+func (c *indexRunCmd) withEncoder(ctx context.Context, g *globals, from bulk.Source, work func(indexEncoder) error) error {
 	if c.Fleet {
-		return c.withFleet(ctx, g, source, work)
+		return c.withFleet(ctx, g, from, work)
 	}
 	if c.URL != "" || c.Set != "" {
 		a := asks{keyFlag: c.keyFlag, URL: c.URL}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -50,7 +49,7 @@ type indexShow struct {
 
 type indexPoint struct {
 	at   time.Time
-	done int64
+	rows int64
 }
 
 const (
@@ -108,17 +107,14 @@ func (s *indexShow) set(now bulk.Status) {
 	for len(s.past) > 1 && at.Sub(s.past[0].at) > indexWindow {
 		s.past = s.past[1:]
 	}
-	from := indexPoint{s.start, now.Unchanged}
-	if len(s.past) > 0 {
-		from = s.past[0]
-	}
 	s.past = append(s.past, indexPoint{at, now.Rows})
+	from := s.past[0]
 	p := indexProgress{Status: now, PID: os.Getpid(), Updated: at.UTC(), Total: max(s.total.Load(), now.Seen)}
 	if now.Enumerated {
 		p.Total = now.Seen
 	}
-	if took := at.Sub(from.at).Seconds(); took > 0 && len(s.past) > 1 {
-		p.Rate = float64(now.Rows-from.done) / took
+	if took := at.Sub(from.at).Seconds(); took > 0 {
+		p.Rate = float64(now.Rows-from.rows) / took
 	}
 	if p.Rate > 0 {
 		p.Left = float64(max(p.Total-done, 0)) / p.Rate
@@ -134,10 +130,13 @@ func (s *indexShow) set(now bulk.Status) {
 		s.line.Store(&line)
 		s.bar.SetTotal(p.Total, false)
 		s.bar.SetCurrent(min(done, max(p.Total, 0)))
-	case at.Sub(s.said) < cmp.Or(map[bool]time.Duration{true: time.Second}[s.json], indexSays):
-		return
 	case s.json:
+		if at.Sub(s.said) < time.Second {
+			return
+		}
 		_ = printJSON(p)
+	case at.Sub(s.said) < indexSays:
+		return
 	default:
 		complain("hailo-clip: %d of %d images, %.0f/s, %s left", done, p.Total, p.Rate, lasting(p.Left))
 	}

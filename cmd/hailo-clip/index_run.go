@@ -20,7 +20,7 @@ type indexRunCmd struct {
 	indexLabels
 	keyFlag
 	URL           string `name:"url" placeholder:"URL" help:"Let this service encode, or unix:PATH (default: this process does, with --backend and --model)."`
-	Fleet         bool   `help:"Let the services of the fleet encode (fleet.url), over its broker."`
+	Fleet         bool   `help:"Let the nodes of the fleet encode (fleet.url), as many as there are."`
 	MaxImageBytes int    `name:"max-image-bytes" placeholder:"N" default:"33554432" help:"Larger images get a row with an error (default ${default})."`
 	Prune         bool   `help:"Take away the rows of images that the source does not have any more."`
 	JSON          bool   `name:"json" help:"Print how it goes on as JSON, a line a second; the last one has the result."`
@@ -58,7 +58,7 @@ func (c *indexRunCmd) Run(ctx context.Context, g *globals) error {
 			return err
 		}
 	}
-	err = c.withEncoder(ctx, g, from.Name(), func(e indexEncoder) error { return c.index(ctx, from, e, path, &skipped) })
+	err = c.withEncoder(ctx, g, from, func(e indexEncoder) error { return c.index(ctx, from, e, path, &skipped) })
 	return c.explain(err, path)
 }
 
@@ -70,7 +70,7 @@ func (c *indexRunCmd) check(g *globals) error {
 		return err
 	}
 	if c.Fleet && (c.URL != "" || c.Set != "") {
-		return usageError{errors.New("--fleet goes neither with --url nor with --prompt-set")}
+		return usageError{errors.New("--fleet: not with --url or --prompt-set: nodes make vectors, which -p compares here")}
 	}
 	return noStart(c.URL, g)
 }
@@ -89,12 +89,16 @@ func (c *indexRunCmd) index(ctx context.Context, from bulk.Source, e indexEncode
 	defer func() { err = errors.Join(err, to.Close()) }()
 	progress := c.newProgress(ctx, path, j.Counts())
 	defer progress.stop()
+	tell := progress.set
+	if e.told != nil {
+		tell = func(s bulk.Status) {
+			e.told(s)
+			progress.set(s)
+		}
+	}
 	s, err := bulk.Run(ctx, bulk.Job{
 		Source: from, Sink: to, Encoder: e, Journal: j, Name: sink.Name(c.Out), Dimension: e.dimension, What: e.what, Score: e.score,
-		MaxImageBytes: int64(c.MaxImageBytes), Prune: c.Prune, Progress: func(s bulk.Status) {
-			progress.set(s)
-			e.tell(s)
-		},
+		MaxImageBytes: int64(c.MaxImageBytes), Prune: c.Prune, Progress: tell,
 	})
 	progress.end(s, err)
 	switch {

@@ -9,8 +9,10 @@ import (
 	"image/jpeg"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -128,15 +130,18 @@ func TestIndexByService(t *testing.T) {
 func TestIndexKilled(t *testing.T) {
 	t.Parallel()
 	images := 500
-	if testing.Short() {
+	switch {
+	case testing.Short():
 		images = 200
+	case os.Getenv("HAILO_TEST_INDEX_KILLS") != "":
+		images = 5000
 	}
 	dir, whole, out, state := madeImages(t, images, 64), filepath.Join(t.TempDir(), "v.ndjson"), filepath.Join(t.TempDir(), "v.ndjson"), t.TempDir()
 	put(t, dir, map[string]string{"broken.jpg": "no image", "again.jpg": string(must(os.ReadFile(dir + "/000/000003.jpg")))})
 	runProgram(t, command(t.TempDir(), "index", dir, "--model", "demo", "--backend", "sim", "--out", whole)).expect(t, exitOK)
 	random := rand.New(rand.NewPCG(3, 4))
 	kills := 0
-	for patience := 1000; ; patience += patience / 10 {
+	for patience := 1000; ; patience += 100 {
 		c := command(state, "index", dir, "--model", "demo", "--backend", "sim", "--out", out)
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
@@ -160,6 +165,54 @@ func TestIndexKilled(t *testing.T) {
 	}
 	runProgram(t, command(state, "index", "verify", "--out", out)).expect(t, exitOK)
 	t.Log(kills, "kills")
+}
+
+// TestIndexFullDisk: a disk that is full ends the index with what is stored; with more room it goes on.
+func TestIndexFullDisk(t *testing.T) {
+	t.Parallel()
+	needPrograms(t, "bash")
+	dir, out, state := madeImages(t, 700, 64), filepath.Join(t.TempDir(), "v.ndjson"), t.TempDir()
+	index := func() *exec.Cmd {
+		return command(state, "index", dir, "--model", "demo", "--backend", "sim", "--out", out)
+	}
+	for _, blocks := range []string{"300", "1500", "2500"} { // of 1 KiB, for a file; a row has about 6
+		r := runProgram(t, by(index(), "bash", "-c", "ulimit -f "+blocks+`; exec "$0" "$@"`))
+		r.expect(t, exitFailed, "file too large")
+	}
+	runProgram(t, index()).expect(t, exitOK)
+	if n := len(indexed(t, out)); n != 700 {
+		t.Errorf("%d rows", n)
+	}
+	runProgram(t, command(state, "index", "verify", "--out", out)).expect(t, exitOK)
+}
+
+// TestIndexSpeed prints images/s against what the chip can do, what an image costs, and a second pass: "make index-bench".
+func TestIndexSpeed(t *testing.T) {
+	n, err := strconv.Atoi(os.Getenv("HAILO_TEST_INDEX"))
+	if err != nil {
+		t.Skip("HAILO_TEST_INDEX is not set")
+	}
+	const chip = 335 // images/s of the simulated chip
+	dir, out, state := madeImages(t, n, 256), filepath.Join(t.TempDir(), "v.ndjson"), t.TempDir()
+	for _, pass := range []string{"first pass", "second pass"} {
+		c := command(state, "index", dir, "--model", "demo", "--backend", "sim", "--out", out, "--json")
+		start := time.Now()
+		r := runProgram(t, c)
+		took := time.Since(start)
+		r.expect(t, exitOK)
+		lines := strings.Split(strings.TrimSpace(r.stdout), "\n")
+		var last indexProgress
+		if err := json.Unmarshal([]byte(lines[len(lines)-1]), &last); err != nil || last.Stored != int64(n) {
+			t.Fatal(err, r.stdout)
+		}
+		used := c.ProcessState.SysUsage().(*syscall.Rusage)
+		cpu := c.ProcessState.UserTime() + c.ProcessState.SystemTime()
+		t.Logf("%s of %d images: %v, of that indexing at %.1f images/s (%.1f %% of %d); %v of processor an image, with those of the simulated chip; %d MiB of memory at most",
+			pass, n, took.Round(time.Millisecond), last.Rate, 100*last.Rate/chip, chip, (cpu / time.Duration(n)).Round(time.Microsecond), used.Maxrss>>10)
+	}
+	for _, path := range []string{out, out + ".journal"} {
+		t.Logf("%s: %d bytes an image", filepath.Ext(path), must(os.Stat(path)).Size()/int64(n))
+	}
 }
 
 // TestIndexInterrupted: Ctrl-C leaves what is done, and says how to go on; while it goes on, status tells.

@@ -18,6 +18,7 @@ type modelsCmd struct {
 	Pull   modelsPullCmd   `cmd:"" help:"Fetch the files of a model, or copy them from a folder."`
 	Verify modelsVerifyCmd `cmd:"" help:"Read all files of a model and check their digests."`
 	Rm     modelsRmCmd     `cmd:"" help:"Remove the files of a model."`
+	Share  modelsShareCmd  `cmd:"" help:"Give the files of a model to the fleet."`
 
 	BuildText modelsBuildTextCmd `cmd:"" help:"Make what encoding texts on the NPU needs from a checkpoint of the model."`
 }
@@ -69,7 +70,8 @@ func fileLine(f model.FileState) string {
 
 type modelsPullCmd struct {
 	Name     string `arg:"" help:"Name of the model, see models list."`
-	FromDir  string `type:"existingdir" placeholder:"DIR" help:"Copy the files from this folder instead of the network."`
+	FromDir  string `type:"existingdir" placeholder:"DIR" xor:"from" help:"Copy the files from this folder instead of the network."`
+	Fleet    bool   `xor:"from" help:"Fetch the files from the fleet, see \"models share\", instead of their publisher."`
 	Part     string `enum:"auto,all,cpu,npu" default:"auto" help:"Which files: cpu, npu, all, or auto: those for the CPU, and with a Hailo-10H in this machine all."`
 	Revision string `placeholder:"REV" help:"Fetch the files for the CPU of this revision of their repository, a commit or tag (default: the manifest's)."`
 	HailoRT  string `name:"hailort" placeholder:"VERSION" help:"Fetch the NPU files made for this HailoRT, such as 5.1.1 (default: the installed one's, else the manifest's)."`
@@ -84,10 +86,11 @@ Examples:
   hailo-clip models pull clip-vit-b-32
   hailo-clip models pull clip-vit-b-32 --part npu --hailort 5.1.1
   hailo-clip models pull clip-vit-b-32 --revision 1234abc
-  hailo-clip models pull clip-vit-b-32 --from-dir /media/usb/clip`
+  hailo-clip models pull clip-vit-b-32 --from-dir /media/usb/clip
+  hailo-clip models pull clip-vit-b-32 --fleet`
 }
 
-func (c *modelsPullCmd) Run(ctx context.Context, catalog *model.Catalog) error {
+func (c *modelsPullCmd) Run(ctx context.Context, g *globals, catalog *model.Catalog) error {
 	o := model.PullOptions{FromDir: c.FromDir, Revision: c.Revision}
 	machine := device.Read("/")
 	_, chip := machine.Chip()
@@ -111,7 +114,13 @@ func (c *modelsPullCmd) Run(ctx context.Context, catalog *model.Catalog) error {
 	}
 	bar := newByteBars()
 	o.Progress = bar.set
-	err := catalog.Pull(ctx, c.Name, o)
+	pull := catalog.Pull
+	if c.Fleet {
+		pull = func(ctx context.Context, name string, o model.PullOptions) error {
+			return pullFromFleet(ctx, g, catalog, name, o)
+		}
+	}
+	err := pull(ctx, c.Name, o)
 	bar.done(err == nil)
 	if errors.Is(err, fetch.ErrDownload) {
 		return fmt.Errorf("%w; without the network: put the files into a folder and give it with --from-dir", err)

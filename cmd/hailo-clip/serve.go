@@ -150,14 +150,13 @@ func newService(ctx context.Context, p place, log, requests *slog.Logger) (s *se
 	if err != nil {
 		return nil, err
 	}
-	node, err := fleet.Join(e.cfg.Fleet, fleet.Parts{Engine: e.Engine, Version: programVersion(), Log: log})
+	streams, err := e.newStreams()
 	if err != nil {
 		return nil, err
 	}
-	streams, err := e.newStreams()
+	node, err := fleet.Join(e.cfg.Fleet, fleet.Parts{Engine: e.Engine, Streams: streams.hub, Version: programVersion(), Log: log})
 	if err != nil {
-		node.Close()
-		return nil, err
+		return nil, errors.Join(err, streams.close(context.WithoutCancel(ctx)))
 	}
 	keys, reload := access.New(p.cfg.Access), newReloader(p, log)
 	server, err := api.New(e.cfg.Server, api.Service{

@@ -71,6 +71,7 @@ type Options struct {
 	BatchSize     int           // frames that the device runs at once, 1 to maxRun
 	DeviceTimeout time.Duration // nothing done for this long while frames are in flight: the device hangs, or is too hot
 	PublishedRate float64       // images/s in runs of eight, as the model's manifest has it, for Metrics; 0: not published
+	SingleRate    float64       // likewise, in runs of one
 	Text          *Text         // nil: texts are not encoded here
 	ImageDigest   string        // for Info, as is TextDigest
 	TextDigest    string

@@ -46,8 +46,16 @@ func (b *Backend) Metrics() Metrics {
 	return m
 }
 
-// PublishedRate is Metrics.Published.
-func (b *Backend) PublishedRate() float64 { return b.opt.PublishedRate }
+// Rated is how many images a second the device should encode in runs as long as they are here, by what is published for runs of one
+// and of eight; 0: not known.
+func (b *Backend) Rated() float64 {
+	single, eight, n := b.opt.SingleRate, b.opt.PublishedRate, float64(b.opt.BatchSize)
+	if single <= 0 || eight <= 0 || n < 1 {
+		return eight
+	}
+	frame := (8/eight - 1/single) / 7 // seconds, beside those of a run
+	return n / (1/single + (n-1)*frame)
+}
 
 // count keeps the numbers of a frame that is done, or of a submit (d is nil). The caller holds w.mu.
 func (b *Backend) count(now time.Time, w *worker, d *wire.Done) {

@@ -15,7 +15,7 @@ func (o *Opener) options() *npu.Options {
 		DeviceTimeout: o.cfg.DeviceTimeout, Log: o.log,
 	}
 	if r := o.Model.Rates; r != nil && r.Image != nil {
-		options.PublishedRate = r.Image.Batch8
+		options.PublishedRate, options.SingleRate = r.Image.Batch8, r.Image.Batch1
 	}
 	if o.cfg.Device != "0" {
 		options.Config.Device = o.cfg.Device

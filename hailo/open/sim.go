@@ -37,7 +37,7 @@ func (o *Opener) simOptions() (*npu.Options, error) {
 			}
 		}
 	}
-	published := chip.Cost[npu.ImageModel].Batch8()
+	image := chip.Cost[npu.ImageModel]
 	if err := chip.Parse(strings.Fields(o.cfg.Sim.Arguments)); err != nil {
 		return nil, ConfigError("sim.arguments: " + err.Error())
 	}
@@ -46,7 +46,7 @@ func (o *Opener) simOptions() (*npu.Options, error) {
 		return nil, err
 	}
 	options := o.options()
-	options.PublishedRate = published
+	options.PublishedRate, options.SingleRate = image.Batch8(), 1/(image.Run+image.Frame).Seconds()
 	options.ImageDigest = chip.Digest(m.Name)
 	options.Simulated, options.ImageHEF, options.Command = true, "simulated", append([]string{self, "npu-sim"}, chip.Args()...)
 	if o.cfg.TextEncoder != "cpu" {

@@ -111,6 +111,16 @@ func (b *Batcher) Close() {
 // is gained.
 func (b *Batcher) Room() int { return b.info.ImageCalls * b.rule.cap }
 
+// Rate is how many frames a second the device encodes in full runs, as measured; 0: not known. It allocates nothing.
+func (b *Batcher) Rate() float64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.rule.a <= 0 || b.away {
+		return 0
+	}
+	return float64(b.rule.cap) / b.rule.full().Seconds()
+}
+
 // Stats returns the counters.
 func (b *Batcher) Stats() Stats {
 	b.mu.Lock()

@@ -1,6 +1,7 @@
 package clip
 
 import (
+	"cmp"
 	"math"
 	"sync"
 	"time"
@@ -12,7 +13,7 @@ type Load struct {
 	Room     int     // more that could wait
 	InFlight int     // images in the line
 	Batch    int     // images of a full run of the encoder
-	Rate     float64 // images a second that it can encode: as measured while it was busy, or published; 0: not known
+	Rate     float64 // images a second that it can encode: as measured while it was busy, or as its device is rated; 0: not known
 }
 
 // Wait is how long an image that comes now waits for those before it; 0 where the rate is not known.
@@ -31,12 +32,12 @@ func (l Load) time(images int) time.Duration {
 // Load says how busy the engine is. It is cheap, does not block and allocates nothing.
 func (e *Engine) Load() Load {
 	now, batch := e.line.Load(), max(e.parts.Images.Info().ImageBatch, 1)
-	published := 0.0
+	rated := 0.0
 	if e.parts.NPU != nil && e.parts.NPU.Status().Ready { // and nothing stands in for it
-		published = e.parts.NPU.PublishedRate()
+		rated = cmp.Or(e.line.Rate(), e.parts.NPU.Rated())
 	}
 	l := Load{Waiting: now.Waiting, Room: now.Room, InFlight: now.Inside, Batch: batch}
-	l.Rate = e.rate.see(time.Now(), now.Done, now.Waiting+now.Inside >= 2*batch, published)
+	l.Rate = e.rate.see(time.Now(), now.Done, now.Waiting+now.Inside >= 2*batch, rated)
 	return l
 }
 
@@ -54,36 +55,36 @@ const (
 	rateSample = 200 * time.Millisecond // between two samples, at least
 	rateStale  = 2 * time.Second        // at most: what was between is not known
 	rateWeight = 0.2                    // of a sample
-	rateDrift  = 0.02                   // of what is published, for each sample in which nothing is measured
+	rateDrift  = 0.02                   // of what the device is rated at, for each sample in which nothing is measured
 )
 
-// see takes a look at the engine: the images done since the start, whether there is work for it, and the rate that is published for it,
-// 0 for none. It returns the rate. While nothing is measured it draws near the published one, so that a slow time is forgotten.
-func (m *rateMeter) see(now time.Time, done uint64, busy bool, published float64) float64 {
+// see takes a look at the engine: the images done since the start, whether there is work for it, and the rate that its device is rated at,
+// 0 for none. It returns the rate. While nothing is measured it draws near that, so that a slow time is forgotten.
+func (m *rateMeter) see(now time.Time, done uint64, busy bool, rated float64) float64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	since := now.Sub(m.at)
 	if !m.at.IsZero() && since < rateSample {
-		return m.or(published)
+		return m.or(rated)
 	}
 	switch {
 	case busy && m.busy && since <= rateStale && done > m.done:
 		sample := float64(done-m.done) / since.Seconds()
-		if m.rate = m.or(published); m.rate == 0 {
+		if m.rate = m.or(rated); m.rate == 0 {
 			m.rate = sample
 		}
 		m.rate += rateWeight * (sample - m.rate)
-	case m.rate > 0 && published > 0:
-		m.rate += rateDrift * (published - m.rate)
+	case m.rate > 0 && rated > 0:
+		m.rate += rateDrift * (rated - m.rate)
 	}
 	m.at, m.done, m.busy = now, done, busy
-	return m.or(published)
+	return m.or(rated)
 }
 
-// or is the rate as measured, or what is published.
-func (m *rateMeter) or(published float64) float64 {
+// or is the rate as measured, or that of the device.
+func (m *rateMeter) or(rated float64) float64 {
 	if m.rate > 0 {
 		return m.rate
 	}
-	return published
+	return rated
 }

@@ -19,10 +19,6 @@ func TestBolt(t *testing.T) {
 	conform(t, kind{file: true, many: 100_000}, func(t *testing.T) string { return filepath.Join(t.TempDir(), "out.db") })
 }
 
-func TestParquet(t *testing.T) {
-	conform(t, kind{file: true, many: 100_000}, func(t *testing.T) string { return filepath.Join(t.TempDir(), "out.parquet") })
-}
-
 // TestBoltForeign: a database of something else is not written to.
 func TestBoltForeign(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a.db")
@@ -72,7 +68,7 @@ func TestBoltDamaged(t *testing.T) {
 	whole := must[[]byte](t)(os.ReadFile(filepath.Join(dir, "a.db")))
 	random, failed := rand.New(rand.NewPCG(3, 4)), 0
 	path := filepath.Join(dir, "b.db")
-	for range 200 {
+	for range 60 {
 		damaged := bytes.Clone(whole)
 		for range 1 + random.IntN(64) {
 			damaged[random.IntN(len(damaged))] ^= byte(1 + random.IntN(255))

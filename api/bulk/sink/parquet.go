@@ -76,16 +76,19 @@ func (s *parquetSink) Finish(ctx context.Context) error {
 	if _, statErr := os.Lstat(s.path); err != nil || written && statErr == nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(s.path), filepath.Base(s.path)+".*.tmp")
+	// Only one process has the rows, so that what is there is left of one that was killed.
+	to := s.path + ".new"
+	os.Remove(to)
+	f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) // fails once it is renamed
+	defer os.Remove(to) // fails once it is renamed
 	err = s.write(ctx, f)
-	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	if err := safefile.Rename(f.Name(), s.path); err != nil {
+	if err := safefile.Rename(to, s.path); err != nil {
 		return err
 	}
 	return s.guard(func() error {

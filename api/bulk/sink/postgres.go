@@ -10,8 +10,6 @@ import (
 	"io"
 	"net"
 	"net/url"
-	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -57,21 +55,6 @@ func openPostgres(ctx context.Context, u *url.URL, o Options) (bulk.Sink, error)
 	return s, nil
 }
 
-// quoteTable quotes NAME or SCHEMA.NAME.
-func quoteTable(name string) (string, error) {
-	if name == "" {
-		name = defaultTable
-	}
-	parts := strings.Split(name, ".")
-	for i, part := range parts {
-		if part == "" || len(part) > 63 || len(parts) > 2 || !plain(part) {
-			return "", fmt.Errorf("%.80q is not the name of a table: NAME or SCHEMA.NAME, each of 1 to 63 bytes", name)
-		}
-		parts[i] = pq.QuoteIdentifier(part)
-	}
-	return strings.Join(parts, "."), nil
-}
-
 // without is an error in whose text the password of an address does not occur.
 func without(err error, u *url.URL) error {
 	secrets := []string{u.Query().Get("password"), u.Query().Get("sslpassword")}
@@ -101,80 +84,6 @@ func passing(err error) error {
 		return temporary{error: err}
 	}
 	return err
-}
-
-var typeAndDimension = regexp.MustCompile(`^(real\[\]|(?:[a-z_]+\.|"[^"]+"\.)?(?:vector|halfvec))(?:\((\d+)\))?$`)
-
-// prepare makes the table if there is none and vectors have a known dimension, and looks what it can hold.
-func (s *postgresSink) prepare(ctx context.Context, o Options) error {
-	var there, pgvector sql.NullString
-	err := s.db.QueryRowContext(ctx, `SELECT to_regclass($1)::text, to_regtype('vector')::text`, s.table).Scan(&there, &pgvector)
-	if err != nil {
-		return err
-	}
-	if !there.Valid {
-		if o.Dimension == 0 {
-			return nil
-		}
-		kind := "real[]"
-		if pgvector.Valid {
-			kind = fmt.Sprintf("vector(%d)", o.Dimension)
-		}
-		_, err := s.db.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS `+s.table+` (key text COLLATE "C" NOT NULL, path_hash uuid NOT NULL, path text NOT NULL,
-			model text NOT NULL, embedding `+kind+`, classifications jsonb, error text, PRIMARY KEY (key, path_hash))`)
-		if e, ok := errors.AsType[*pq.Error](err); err != nil && (!ok || e.Code != "23505" && e.Code != "42P07") { // made by another in this moment
-			return err
-		}
-	}
-	return s.look(ctx, o)
-}
-
-// look compares an existing table with what is to be stored.
-func (s *postgresSink) look(ctx context.Context, o Options) error {
-	columns := map[string]string{}
-	rows, err := s.db.QueryContext(ctx, `SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
-		WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped`, s.table)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var name, kind string
-		if err := rows.Scan(&name, &kind); err != nil {
-			return err
-		}
-		columns[name] = kind
-	}
-	if err := rows.Err(); err != nil {
-		return err
-	}
-	for name, kinds := range map[string][]string{"key": {"text"}, "path_hash": {"uuid"}, "path": {"text"}, "model": {"text"},
-		"classifications": {"jsonb", "json"}, "error": {"text"}} {
-		if !slices.Contains(kinds, columns[name]) {
-			return fmt.Errorf("the table %s has no column %s of type %s: name another table (?table=)", s.table, name, kinds[0])
-		}
-	}
-	m := typeAndDimension.FindStringSubmatch(columns["embedding"])
-	if m == nil {
-		return fmt.Errorf("the table %s has no column embedding of type vector, halfvec or real[]", s.table)
-	}
-	s.vector, s.made = m[1], true
-	if m[2] == "" { // the type says none, but a row may
-		var n sql.NullString
-		first := `SELECT embedding::text FROM ` + s.table + ` WHERE embedding IS NOT NULL LIMIT 1`
-		if err := s.db.QueryRowContext(ctx, first).Scan(&n); err != nil && !errors.Is(err, sql.ErrNoRows) {
-			return err
-		}
-		if n.String != "" {
-			m[2] = strconv.Itoa(strings.Count(n.String, ",") + 1)
-		}
-	}
-	if there, err := strconv.Atoi(m[2]); err == nil && there > 0 {
-		if s.dim = there; o.Dimension > 0 && o.Dimension != there {
-			return &DimensionError{Got: o.Dimension, Want: there}
-		}
-	}
-	return nil
 }
 
 func (s *postgresSink) Put(ctx context.Context, rows []bulk.Row) error {
@@ -290,7 +199,8 @@ func (s *postgresSink) Each(ctx context.Context, row func(key, path string) erro
 	}
 	type name struct{ key, hash, path string }
 	var names []name
-	next := `SELECT key, path_hash::text, path FROM ` + s.table + ` WHERE (key, path_hash) > ($1, $2::uuid) ORDER BY key, path_hash LIMIT ` + strconv.Itoa(page)
+	next := `SELECT key, path_hash::text, path FROM ` + s.table + ` WHERE (key, path_hash) > ($1, $2::uuid)
+		ORDER BY key, path_hash LIMIT ` + strconv.Itoa(page)
 	for last := (name{hash: "00000000-0000-0000-0000-000000000000"}); ; {
 		err := retry(ctx, patience.tries, func(ctx context.Context) error {
 			names = names[:0]
@@ -298,7 +208,7 @@ func (s *postgresSink) Each(ctx context.Context, row func(key, path string) erro
 			if err != nil {
 				return passing(err)
 			}
-			defer rows.Close()
+			defer func() { _ = rows.Close() }() // Err has what it would say
 			for rows.Next() {
 				var n name
 				if err := rows.Scan(&n.key, &n.hash, &n.path); err != nil {

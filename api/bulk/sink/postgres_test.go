@@ -231,6 +231,14 @@ func TestPostgres(t *testing.T) {
 		}
 	})
 
+	t.Run("Socket", func(t *testing.T) {
+		u := must[*url.URL](t)(url.Parse(address))
+		values := url.Values{"host": {filepath.Dir(u.Query().Get("sslrootcert"))}, "port": {u.Port()}, "sslmode": {"disable"}, "table": {"by_socket"}}
+		s := openSink(t, (&url.URL{Scheme: "postgresql", User: u.User, Path: "/postgres", RawQuery: values.Encode()}).String())
+		defer s.Close()
+		noError(t, s.Put(t.Context(), []bulk.Row{rowOf(1)}))
+	})
+
 	t.Run("TLS", func(t *testing.T) {
 		other := t.TempDir()
 		certificate(t, other, &syscall.SysProcAttr{})

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"net/http"
 	"net/url"
@@ -20,12 +19,6 @@ import (
 
 // QdrantKey is the environment variable with the API key of Qdrant.
 const QdrantKey = "QDRANT_API_KEY"
-
-// Limits of what is read of an answer, in bytes: of a page of Each, and of what went wrong.
-const (
-	maxAnswer = 64 << 20
-	maxReason = 4 << 10
-)
 
 // qdrantSink keeps each row as a point of a collection, with hash128 of key and path as its id and all but the vector as its
 // payload. A row without a vector is a point without one, so that Each and Find know it and no search finds it.
@@ -41,7 +34,8 @@ type qdrantSink struct {
 func openQdrant(ctx context.Context, u *url.URL, o Options) (bulk.Sink, error) {
 	collection := strings.Trim(u.EscapedPath(), "/")
 	name, err := url.PathUnescape(collection)
-	if err != nil || name == "" || len(name) > 255 || strings.ContainsAny(name, `<>:"/\|?*`+"\x00\x1f") || name == "." || name == ".." {
+	if err != nil || name == "" || len(name) > 255 || name == "." || name == ".." ||
+		strings.ContainsAny(name, "<>:\"/\\|?*\x00\x1f") {
 		return nil, errors.New("the address is qdrant://host:6333/collection")
 	}
 	query := u.Query()
@@ -61,8 +55,10 @@ func openQdrant(ctx context.Context, u *url.URL, o Options) (bulk.Sink, error) {
 		base: url.URL{Scheme: "http", Host: host, Path: "/collections/" + name},
 		key:  os.Getenv(QdrantKey),
 		dim:  o.Dimension, tries: 1, // an address that is wrong is told at once
-		client: &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, IdleConnTimeout: time.Minute},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, // the key is for this host
+		client: &http.Client{
+			Transport:     &http.Transport{Proxy: http.ProxyFromEnvironment, IdleConnTimeout: time.Minute},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // the key is for this host
+		},
 	}
 	if tls || u.Scheme == "qdrants" {
 		s.base.Scheme = "https"
@@ -120,8 +116,8 @@ func (s *qdrantSink) look(ctx context.Context) (qdrantParams, error) {
 		return qdrantParams{}, err
 	}
 	var params qdrantParams
-	if err := json.Unmarshal(info.Config.Params.Vectors, &params); err != nil || params.Size < 0 || params.Size > math.MaxInt32 {
-		return qdrantParams{}, nil // names, one of which is size
+	if json.Unmarshal(info.Config.Params.Vectors, &params) != nil || params.Size < 0 || params.Size > math.MaxInt32 {
+		params = qdrantParams{} // names, one of which is size
 	}
 	return params, nil
 }
@@ -211,7 +207,7 @@ func (s *qdrantSink) Find(ctx context.Context, key string) (bulk.Row, bool, erro
 	}
 	var p qdrantPayload
 	if err := json.Unmarshal(found.Points[0].Payload, &p); err != nil || p.Key != key {
-		return bulk.Row{}, false, errors.New("Qdrant answered with another point than that of the key")
+		return bulk.Row{}, false, errors.New("it answers with another point than that of the key")
 	}
 	row := bulk.Row{Key: p.Key, Path: p.Path, Model: p.Model, Matches: p.Matches, Error: p.Error}
 	if json.Unmarshal(found.Points[0].Vector, &row.Embedding) != nil { // an object without vectors
@@ -244,7 +240,7 @@ func (s *qdrantSink) Each(ctx context.Context, row func(key, path string) error)
 		if len(all.Next) == 0 || string(all.Next) == "null" {
 			return nil
 		} else if bytes.Equal(all.Next, offset) {
-			return errors.New("Qdrant tells the same page again")
+			return errors.New("it tells the same page again")
 		}
 		offset = all.Next
 	}
@@ -255,87 +251,4 @@ func (s *qdrantSink) Finish(context.Context) error { return nil }
 func (s *qdrantSink) Close() error {
 	s.client.CloseIdleConnections()
 	return nil
-}
-
-var (
-	errNotFound = errors.New("not found")
-	errConflict = errors.New("conflict")
-)
-
-// ask sends a request about the collection, several times if need be, and reads the result of the answer.
-func (s *qdrantSink) ask(ctx context.Context, method, path string, body, result any) error {
-	var content []byte
-	if body != nil {
-		var err error
-		if content, err = json.Marshal(body); err != nil {
-			return err
-		}
-	}
-	return retry(ctx, s.tries, func(ctx context.Context) error {
-		request, err := http.NewRequestWithContext(ctx, method, s.base.String()+path, bytes.NewReader(content))
-		if err != nil {
-			return err
-		}
-		if body != nil {
-			request.Header.Set("Content-Type", "application/json")
-		}
-		if s.key != "" {
-			request.Header.Set("api-key", s.key)
-		}
-		response, err := s.client.Do(request)
-		if err != nil {
-			return temporary{error: err}
-		}
-		defer response.Body.Close()
-		return s.answer(response, result)
-	})
-}
-
-// answer reads an answer. Its errors have what Qdrant says is wrong.
-func (s *qdrantSink) answer(response *http.Response, result any) error {
-	limit := int64(maxAnswer)
-	if response.StatusCode != http.StatusOK {
-		limit = maxReason
-	}
-	data, err := io.ReadAll(io.LimitReader(response.Body, limit+1))
-	if response.StatusCode == http.StatusOK {
-		if err != nil {
-			return temporary{error: err}
-		} else if int64(len(data)) > limit {
-			return fmt.Errorf("Qdrant answers with more than %d bytes", limit)
-		}
-		answer := struct {
-			Status any `json:"status"`
-			Result any `json:"result"`
-		}{Result: result}
-		if err := json.Unmarshal(data, &answer); err != nil || answer.Status != "ok" {
-			return errors.New("what answers is not Qdrant: its answer has no status ok")
-		}
-		return nil
-	}
-	var reason struct {
-		Status struct {
-			Error string `json:"error"`
-		} `json:"status"`
-	}
-	text := strings.TrimSpace(string(data[:min(len(data), 300)]))
-	if json.Unmarshal(data, &reason) == nil && reason.Status.Error != "" {
-		text = reason.Status.Error
-	}
-	if s.key != "" {
-		text = strings.ReplaceAll(text, s.key, "***")
-	}
-	err = fmt.Errorf("Qdrant answers %d: %.500q", response.StatusCode, text)
-	switch code := response.StatusCode; {
-	case code == http.StatusNotFound:
-		return fmt.Errorf("%w: %w", errNotFound, err)
-	case code == http.StatusConflict:
-		return fmt.Errorf("%w: %w", errConflict, err)
-	case code == http.StatusUnauthorized || code == http.StatusForbidden:
-		return fmt.Errorf("%w (the API key is in the environment variable %s)", err, QdrantKey)
-	case code == http.StatusTooManyRequests || code == http.StatusRequestTimeout || code >= 500:
-		seconds, _ := strconv.Atoi(response.Header.Get("Retry-After"))
-		return temporary{err, time.Duration(min(max(seconds, 0), 3600)) * time.Second}
-	}
-	return err
 }

@@ -31,7 +31,9 @@ func retry(ctx context.Context, tries int, try func(ctx context.Context) error) 
 		late := once.Err() != nil
 		cancel()
 		again, ok := errors.AsType[temporary](err)
-		if err == nil || ctx.Err() != nil || !ok && !late || tries == 1 {
+		if err != nil && ctx.Err() != nil {
+			return errors.Join(context.Cause(ctx), err)
+		} else if err == nil || !ok && !late || tries == 1 {
 			return err
 		}
 		if n >= tries {

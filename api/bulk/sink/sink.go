@@ -41,17 +41,18 @@ var openers = map[string]func(context.Context, *url.URL, Options) (bulk.Sink, er
 
 // files by suffix.
 var files = map[string]func(path string, o Options) (bulk.Sink, error){
-	".db": openBolt, ".parquet": openParquet, ".ndjson": openNDJSON,
+	".db": openBolt, ".parquet": openParquet,
+	".ndjson": func(path string, _ Options) (bulk.Sink, error) { return bulk.OpenNDJSON(path) },
 }
-
-func openNDJSON(path string, _ Options) (bulk.Sink, error) { return bulk.OpenNDJSON(path) }
 
 // Open opens the sink at an address, one of Forms, and makes it if there is none. A file that another process has open as a sink
 // is refused. Errors name the address without its password. Put changes no row that it is given. All are a bulk.Remover, and that of
 // .ndjson is a bulk.Placer.
 func Open(ctx context.Context, address string, o Options) (bulk.Sink, error) {
 	sink, err := open(ctx, address, o)
-	if err != nil {
+	if _, ok := errors.AsType[*DimensionError](err); ok {
+		return nil, fmt.Errorf("sink %s, model %s: %w", Name(address), o.Model, err)
+	} else if err != nil {
 		return nil, fmt.Errorf("sink %s: %w", Name(address), err)
 	}
 	return sink, nil
@@ -121,7 +122,8 @@ func ready(rows []bulk.Row, dimension int) ([]bulk.Row, error) {
 		case r.Key == "" || len(r.Key) > maxKey || !plain(r.Key):
 			return nil, fmt.Errorf("the row of %q has the key %.300q, which is none", r.Path, r.Key)
 		case r.Path == "" || len(r.Path) > maxPath || !plain(r.Path):
-			return nil, fmt.Errorf("the path %.300q of %d bytes cannot be stored: it must be UTF-8 without NUL, of 1 to %d bytes", r.Path, len(r.Path), maxPath)
+			return nil, fmt.Errorf("the path %.300q of %d bytes cannot be stored: it must be UTF-8 without NUL, of 1 to %d bytes",
+				r.Path, len(r.Path), maxPath)
 		case dimension > 0 && len(r.Embedding) > 0 && len(r.Embedding) != dimension:
 			return nil, &DimensionError{Got: len(r.Embedding), Want: dimension}
 		}
@@ -149,7 +151,8 @@ func ready(rows []bulk.Row, dimension int) ([]bulk.Row, error) {
 type DimensionError struct{ Got, Want int }
 
 func (e *DimensionError) Error() string {
-	return fmt.Sprintf("vectors of %d numbers cannot be stored among vectors of %d: another model made those; name another file, table or collection", e.Got, e.Want)
+	return fmt.Sprintf("vectors of %d numbers cannot be stored among vectors of %d, which another model made; name another place",
+		e.Got, e.Want)
 }
 
 func plain(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }

@@ -36,7 +36,7 @@ func (f *folder) Each(ctx context.Context, found func(bulk.Item) error) error {
 	if err != nil {
 		return found(failing(f.path, err))
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	w := walk{folder: f, ctx: ctx, found: found}
 	return w.below(root, "", 0)
 }
@@ -85,7 +85,7 @@ func (w *walk) one(dir *os.Root, e entry, rel string, depth int) error {
 		if err != nil {
 			return w.fail(rel, err)
 		}
-		defer sub.Close()
+		defer func() { _ = sub.Close() }()
 		return w.below(sub, rel, depth+1)
 	}
 	info, err := dir.Lstat(e.name)
@@ -111,7 +111,7 @@ func (f *folder) read(ctx context.Context, rel string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	file, err := root.OpenFile(rel, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe must not wait for its writer
 	if err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -138,7 +139,7 @@ func TestEachEnds(t *testing.T) {
 	for _, address := range []string{dir, filepath.Join(dir, "list.txt")} {
 		s := open(t, address, Options{})
 		n, enough := 0, errors.New("enough")
-		if err := s.Each(t.Context(), func(bulk.Item) error { n++; return enough }); err != enough || n != 1 {
+		if err := s.Each(t.Context(), func(bulk.Item) error { n++; return enough }); !errors.Is(err, enough) || n != 1 {
 			t.Errorf("%v after %d", err, n)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
@@ -186,4 +187,35 @@ func TestLabel(t *testing.T) {
 		}
 		seen[label(name)] = name
 	}
+}
+
+// BenchmarkFolder looks at each of b.N files in one folder; -benchtime 1000000x is a million of them. It tells how much memory that
+// takes.
+func BenchmarkFolder(b *testing.B) {
+	dir := b.TempDir()
+	for n := range b.N {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("image-%d.jpg", n)), nil, 0o600); err != nil {
+			b.Fatal(err)
+		}
+	}
+	s, err := Open(dir, Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var before, now runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	highest := before.HeapAlloc
+	b.ResetTimer()
+	n := 0
+	if err := s.Each(b.Context(), func(bulk.Item) error {
+		if n++; n%10_000 == 0 {
+			runtime.ReadMemStats(&now)
+			highest = max(highest, now.HeapAlloc)
+		}
+		return nil
+	}); err != nil || n != b.N {
+		b.Error(n, err)
+	}
+	b.ReportMetric(float64(highest-before.HeapAlloc)/1e6, "MB")
 }

@@ -36,6 +36,7 @@ type hosts struct {
 	within atomic.Pointer[url.URL] // redirects stay below it; nil: anywhere that client goes
 	turns  chan struct{}
 	total  atomic.Int64 // bytes read
+	lost   atomic.Int64 // requests in a row that were of no use although they were tried again
 
 	pause, imageTime, pageTime time.Duration
 }
@@ -130,7 +131,11 @@ func (h *hosts) ask(ctx context.Context, method string, u *url.URL, accept strin
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case !again || try == tries:
+		case !again:
+			h.lost.Store(0)
+			return err
+		case try == tries, h.lost.Load() >= atOnce: // nobody is there: not so long for each of a million
+			h.lost.Add(1)
 			return err
 		}
 		select {

@@ -68,7 +68,7 @@ func TestStandardInputAgain(t *testing.T) {
 			return enough
 		}
 		return nil
-	}); err != enough {
+	}); !errors.Is(err, enough) {
 		t.Fatal(err)
 	}
 	if got := lines(t, s); !cmp.Equal(got, want) {

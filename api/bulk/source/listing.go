@@ -32,6 +32,7 @@ type listing struct {
 	*hosts
 	root *url.URL // ends with a slash, without user and password
 	name string
+	room int // for entries of a folder and those above it
 }
 
 func openListing(address string, o Options) (bulk.Source, error) {
@@ -50,7 +51,7 @@ func openListing(address string, o Options) (bulk.Source, error) {
 	if !strings.HasSuffix(u.Path, "/") {
 		u = u.JoinPath("/")
 	}
-	return &listing{hosts: h, root: u, name: source.Mask(u.String())}, nil
+	return &listing{hosts: h, root: u, name: source.Mask(u.String()), room: maxHeld}, nil
 }
 
 // oneAddress is an image alone.
@@ -128,12 +129,12 @@ func (c *crawl) folder(u *url.URL, depth int) error {
 	if c.pages++; c.pages > maxPages {
 		return &enoughError{fmt.Sprintf("the listing has more than %d folders", maxPages)}
 	}
-	p := page{url: u, room: maxHeld - c.held}
+	p := page{url: u, room: c.room - c.held}
 	ctx := c.ctx
 	if depth == 0 { // may be redirected, such as from http to https: what it is redirected to is the folder then
 		ctx = context.WithValue(ctx, atTop{}, true)
 	}
-	err := c.ask(ctx, http.MethodGet, u, "application/json, text/html;q=0.9, application/xml;q=0.8", c.pageTime, p.read(c.hosts))
+	err := c.ask(ctx, http.MethodGet, u, "application/json, text/html;q=0.9, application/xml;q=0.8", c.pageTime, p.read(c.hosts)) //nolint:bodyclose // ask closes it
 	switch {
 	case c.ctx.Err() != nil:
 		return context.Cause(c.ctx)
@@ -148,6 +149,9 @@ func (c *crawl) folder(u *url.URL, depth int) error {
 	}
 	if c.entries += int64(len(p.entries)); c.entries > c.o.MaxEntries {
 		return &enoughError{fmt.Sprintf("the listing has more than %d entries", c.o.MaxEntries)}
+	}
+	if p.sum() == [32]byte{} {
+		c.askAhead(&p, 0) // so that there is something to know the folder by
 	}
 	if p.looped(c.above) {
 		return c.found(failing(u.String(), errors.New("it has what a folder above it has, so it is that")))

@@ -1,8 +1,6 @@
 package source
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -115,8 +113,8 @@ func TestListing(t *testing.T) {
 // TestListingStaysWithin has pages with links to everywhere but into the folder.
 func TestListingStaysWithin(t *testing.T) {
 	other, others := serve(t, nil)
-	var host string
 	var outside atomic.Int64
+	var host string
 	host = serveFunc(t, func(w http.ResponseWriter, r *http.Request) {
 		switch path := r.URL.Path; {
 		case path == "/p/":
@@ -152,164 +150,6 @@ func TestListingStaysWithin(t *testing.T) {
 	}
 	if outside.Load() != 0 || others.Load() != 0 {
 		t.Errorf("%d requests left the folder, %d the host", outside.Load(), others.Load())
-	}
-}
-
-// TestEndlessListings has servers that make up folders, and ones that follow links back.
-func TestEndlessListings(t *testing.T) {
-	host, asked := serve(t, nil)
-	host = serveFunc(t, func(w http.ResponseWriter, r *http.Request) {
-		asked.Add(1)
-		if !strings.HasSuffix(r.URL.Path, ".jpg") {
-			fmt.Fprintf(w, `<a href="%d/">x</a>`, asked.Load())
-		}
-	})
-	got := lines(t, openFast(t, host, Options{}))
-	if len(got) != 1 || !strings.HasSuffix(got[0], "! it is more than 32 folders deep") || asked.Load() != maxDepth+1 {
-		t.Errorf("%d requests: %q", asked.Load(), got)
-	}
-	wide := serveFunc(t, func(w http.ResponseWriter, r *http.Request) {
-		for n := range 10 {
-			fmt.Fprintf(w, `<a href="%d/">x</a>`, n)
-		}
-	})
-	got = lines(t, openFast(t, wide, Options{MaxEntries: 1000}))
-	if want := wide + "/! the listing has more than 1000 entries"; got[len(got)-1] != want {
-		t.Errorf("%q, want %q", got[len(got)-1], want)
-	}
-	loop := serveFunc(t, func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasSuffix(r.URL.Path, "/") {
-			_, _ = w.Write([]byte(`[{"name": "a.jpg", "size": 1, "mtime": "Thu, 27 Nov 2025 06:30:00 GMT", "type": "file"}, {"name": "loop", "type": "directory"}, {"name": "loop2/"}]`))
-		} else {
-			_, _ = w.Write([]byte("a"))
-		}
-	})
-	const self = "it has what a folder above it has, so it is that"
-	want := []string{loop + "/a.jpg: a", loop + "/loop/! " + self, loop + "/loop2/! " + self}
-	if diff := cmp.Diff(want, lines(t, openFast(t, loop, Options{}))); diff != "" {
-		t.Error(diff)
-	}
-}
-
-func TestHugeListings(t *testing.T) {
-	const many = 300_000
-	half := serveFunc(t, func(w http.ResponseWriter, r *http.Request) {
-		json := r.URL.Path == "/json/"
-		_, _ = w.Write([]byte(map[bool]string{true: "["}[json]))
-		for n := range many {
-			if comma := map[bool]string{true: ","}[n > 0]; json {
-				fmt.Fprintf(w, `%s{"name":"image%d.jpg","size":%d,"mtime":"Thu, 27 Nov 2025 06:30:00 GMT"}`, comma, n, n)
-			} else {
-				fmt.Fprintf(w, "<a href=\"image%d.jpg\">x</a> 27-Nov-2025 06:30   %d\n", n, n)
-			}
-		}
-		_, _ = w.Write([]byte(map[bool]string{true: "]"}[json]))
-	})
-	for _, path := range []string{"/json/", "/html/"} {
-		n := int64(0)
-		if err := openFast(t, half+path, Options{}).Each(t.Context(), func(item bulk.Item) error {
-			if item.Size != n {
-				t.Fatalf("%s has %d bytes", item.Path, item.Size)
-			}
-			n++
-			return nil
-		}); err != nil || n != many {
-			t.Error(n, err)
-		}
-	}
-	endless := serveFunc(t, func(w http.ResponseWriter, r *http.Request) {
-		switch r.URL.Path {
-		case "/links/":
-			for n := 0; ; n++ {
-				if _, err := fmt.Fprintf(w, `<a href="%d.jpg">`, n); err != nil {
-					return
-				}
-			}
-		case "/header/":
-			w.Header().Set("X", strings.Repeat("x", 200<<10))
-		case "/deep/":
-			_, _ = w.Write([]byte("[" + strings.Repeat(`{"name":[`, 100_000)))
-		}
-		begin := map[string]string{"/attribute/": `<a href="`, "/string/": `[{"name": "`, "/space/": "[", "/text/": `<a href="a.jpg">x</a>`, "/bucket/": "<ListBucketResult><Contents><Key>"}[r.URL.Path]
-		_, _ = w.Write([]byte(begin))
-		block := []byte(strings.Repeat("x", 64<<10))
-		if r.URL.Path == "/space/" {
-			block = []byte(strings.Repeat(" ", 64<<10))
-		}
-		for begin != "" {
-			if _, err := w.Write(block); err != nil {
-				return
-			}
-		}
-	})
-	for path, want := range map[string]string{
-		"/links/": "more than 1048576 entries", "/attribute/": "buffer", "/string/": "too long", "/space/": "too long", "/text/": "buffer", "/bucket/": "too long",
-		"/header/": "header", "/deep/": "cannot be read",
-	} {
-		got := lines(t, openFast(t, endless+path, Options{}))
-		if last := got[len(got)-1]; len(got) != 1 || !strings.HasPrefix(last, endless+path+"! ") || !strings.Contains(last, want) {
-			t.Errorf("%s: %.300q", path, got)
-		}
-	}
-	got := lines(t, openFast(t, endless+"/links/", Options{MaxTotalBytes: 1 << 20}))
-	if len(got) != 1 || !strings.HasSuffix(got[0], errTooMuch.Error()) {
-		t.Errorf("%.300q", got)
-	}
-}
-
-func TestBusyHost(t *testing.T) {
-	var tried atomic.Int64
-	host := serveFunc(t, func(w http.ResponseWriter, r *http.Request) {
-		n := tried.Add(1)
-		switch {
-		case r.URL.Path == "/gone.jpg":
-			http.NotFound(w, r)
-		case r.URL.Path == "/dead.jpg", n%3 == 1:
-			w.WriteHeader(http.StatusBadGateway)
-		case n%3 == 2: // and the connection ends in the middle
-			w.Header().Set("Content-Length", "1000")
-			_, _ = w.Write([]byte(`<a href="x.jpg">`))
-		case r.URL.Path == "/":
-			_, _ = w.Write([]byte(`<a href="a.jpg">a</a> 27-Nov-2025 06:31 6`))
-		default:
-			_, _ = w.Write([]byte(r.URL.Path))
-		}
-	})
-	if diff := cmp.Diff([]string{host + "/a.jpg: /a.jpg"}, lines(t, openFast(t, host, Options{}))); diff != "" || tried.Load() != 6 {
-		t.Error(diff, tried.Load())
-	}
-	for path, passes := range map[string]bool{"/dead.jpg": true, "/gone.jpg": false} {
-		tried.Store(0)
-		items, err := all(t, openFast(t, host+path, Options{}))
-		if err != nil || len(items) != 1 || items[0].Size != -1 {
-			t.Fatal(err, items)
-		}
-		before := tried.Load()
-		_, err = items[0].Open(t.Context())
-		var temporary interface{ Temporary() bool }
-		if err == nil || errors.As(err, &temporary) != passes || (tried.Load()-before == tries) != passes {
-			t.Errorf("%s: %v after %d tries", path, err, tried.Load()-before)
-		}
-	}
-}
-
-// TestSilentHost has a server that begins an answer and never ends it.
-func TestSilentHost(t *testing.T) {
-	host := serveFunc(t, func(w http.ResponseWriter, r *http.Request) {
-		_, _ = w.Write([]byte(`<a href="a.jpg">`))
-		w.(http.Flusher).Flush()
-		<-r.Context().Done()
-	})
-	s := openFast(t, host, Options{}).(*listing)
-	s.pageTime = 20 * time.Millisecond
-	if got := lines(t, s); len(got) != 1 || got[0] != host+"/! it took more than 20ms" {
-		t.Errorf("%q", got)
-	}
-	s.pageTime = time.Hour
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	if err := s.Each(ctx, func(bulk.Item) error { t.Error("an item"); return nil }); !errors.Is(err, context.DeadlineExceeded) {
-		t.Error(err)
 	}
 }
 
@@ -362,14 +202,31 @@ func TestAddressesInLists(t *testing.T) {
 	}
 }
 
+// BenchmarkListing reads a listing with b.N images; -benchtime 1000000x is a million of them.
+func BenchmarkListing(b *testing.B) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for n := range b.N {
+			fmt.Fprintf(w, "<a href=\"image%d.jpg\">x</a> 27-Nov-2025 06:30   %d\n", n, n)
+		}
+	}))
+	defer s.Close()
+	l, err := Open(s.URL, Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	n := 0
+	if err := l.Each(b.Context(), func(bulk.Item) error { n++; return nil }); err != nil || n != b.N {
+		b.Error(n, err)
+	}
+}
+
 func FuzzListing(f *testing.F) {
 	for _, page := range []string{nginxPage, nginxJSON, caddyJSON, apachePage, pythonPage, `<a href="../x/%2e%2e/">`, `[{"name":"..","is_dir":true}]`} {
 		f.Add([]byte(page))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p := page{url: mustURL(t, "http://host/p/"), room: 100}
-		resp := &http.Response{Request: &http.Request{URL: p.url}, Body: http.NoBody}
-		resp.Body = body{strings.NewReader(string(b))}
+		resp := &http.Response{Request: &http.Request{URL: p.url}, Body: body{strings.NewReader(string(b))}}
 		_ = p.read(newHosts(Options{}.withDefaults(), outbound.Allowed{}))(t.Context(), resp)
 		for _, e := range p.entries {
 			u := p.child(e)

@@ -54,7 +54,7 @@ func unpack(ctx context.Context, r io.Reader, c compression, limit int64) (*unpa
 		if err != nil {
 			return nil, err
 		}
-		u.r, u.close = z, func() { z.Close() }
+		u.r, u.close = z, func() { _ = z.Close() }
 	case zstds:
 		z, err := zstd.NewReader(&u.in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {

@@ -1,0 +1,65 @@
+package members
+
+// Stores are the streams behind all that nodes keep at the broker.
+var Stores = []string{
+	"CLIP_BULK", "CLIP_RES", "CLIP_DEAD", "KV_clip_jobs", "KV_clip_sets", "KV_clip_text", "KV_clip_cams", "OBJ_clip_in", "OBJ_clip_set", "OBJ_clip_models",
+}
+
+// Permissions are the subjects that a member may publish to and subscribe to. Nodes may use the stores, but neither delete nor
+// copy them whole; a node tells its own load and answers its own requests alone, and reads its own answers alone. A leaf speaks
+// for its nodes, so that it may do what any node may. domain is the JetStream domain of the broker.
+func (n Node) Permissions(domain string) (publish, subscribe []string) {
+	own := n.Name
+	if n.Leaf {
+		own = "*"
+	}
+	publish = []string{
+		"clip.v1.load." + own, "clip.v1.event." + own,
+		"clip.v1.enc.>", "clip.v1.status.>", "$SRV.>", // requests
+		"clip.v1.bulk.>", "clip.v1.res.>", "clip.v1.dead.>",
+		"$JS.ACK.>", "$JS.FC.>",
+	}
+	subscribe = []string{
+		"clip.v1.load.*", "clip.v1.event.*",
+		"clip.v1.enc." + own, "clip.v1.enc." + own + ".>", "clip.v1.status." + own, "$SRV.>",
+		Inbox(own) + ".>", "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>",
+	}
+	apis := []string{"$JS.API."}
+	if domain != "" {
+		apis = append(apis, "$JS."+domain+".API.")
+	}
+	for _, api := range apis {
+		publish = append(publish, api+"INFO", api+"STREAM.NAMES", api+"STREAM.LIST")
+		for _, s := range Stores {
+			publish = append(publish, onStream(api, s)...)
+		}
+		if api == apis[len(apis)-1] {
+			publish = append(publish, api+"$KV.*.>") // how values are put into another domain
+		}
+	}
+	for _, s := range Stores {
+		switch kind, bucket := s[:3], s[3:]; {
+		case kind == "KV_":
+			publish = append(publish, "$KV."+bucket+".>")
+		case kind == "OBJ":
+			publish = append(publish, "$O."+s[4:]+".>")
+		}
+	}
+	if n.Leaf {
+		publish = append(publish, Inbox("*")+".>") // answers of its nodes
+		subscribe = append(subscribe, publish...)  // what is stored passes through it under its own subject
+	}
+	return publish, subscribe
+}
+
+// onStream are the parts of JetStream's interface that nodes use of a stream.
+func onStream(api, name string) (subjects []string) {
+	for _, verb := range []string{"INFO", "CREATE", "UPDATE", "PURGE", "MSG.GET", "MSG.DELETE"} {
+		subjects = append(subjects, api+"STREAM."+verb+"."+name)
+	}
+	return append(subjects, api+"CONSUMER.*."+name, api+"CONSUMER.*."+name+".>", api+"CONSUMER.*.*."+name+".>",
+		api+"DIRECT.GET."+name, api+"DIRECT.GET."+name+".>")
+}
+
+// Inbox is the prefix of the subjects on which a node gets answers.
+func Inbox(node string) string { return "_INBOX." + node }
