@@ -75,7 +75,7 @@ func (w *bulkWorker) run(ctx context.Context) error {
 				return nil
 			}
 		}
-		if err := w.Await(ctx); err != nil {
+		if w.Await(ctx) != nil {
 			return nil // ctx has ended
 		}
 		if err := w.Setup(ctx); err != nil {
