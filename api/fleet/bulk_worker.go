@@ -75,8 +75,9 @@ func (w *bulkWorker) run(ctx context.Context) error {
 				return nil
 			}
 		}
-		if w.Await(ctx) != nil {
-			return nil // ctx has ended
+		_ = w.Await(ctx) // fails only by the end of ctx
+		if ctx.Err() != nil {
+			return nil
 		}
 		if err := w.Setup(ctx); err != nil {
 			return err
