@@ -75,9 +75,8 @@ func (w *bulkWorker) run(ctx context.Context) error {
 				return nil
 			}
 		}
-		_ = w.Await(ctx) // fails only by the end of ctx
-		if ctx.Err() != nil {
-			return nil
+		if err := w.Await(ctx); err != nil {
+			return err // ctx has ended: nobody is told
 		}
 		if err := w.Setup(ctx); err != nil {
 			return err
