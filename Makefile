@@ -309,7 +309,7 @@ DEB_ARCHES ?= amd64 arm64
 
 .PHONY: deb
 deb: build npu $(TOOLS)/nfpm ## Debian packages with ONNX Runtime in bin; the NPU worker is in this machine's where HailoRT is installed (DEB_ARCHES)
-	@rm -f bin/hailo-clip_*.deb # of other versions
+	@rm -f bin/hailo-clip_*.deb bin/hailo-clip-fleet_*.deb # of other versions
 	@for arch in $(DEB_ARCHES); do $(MAKE) --no-print-directory onnxruntime ORT_ARCH=$$arch && configs/deb/build.sh $$arch '$(VERSION)' || exit 1; done
 
 .PHONY: deb-test

@@ -76,7 +76,7 @@ func (w *bulkWorker) run(ctx context.Context) error {
 			}
 		}
 		if err := w.Await(ctx); err != nil {
-			return nil // ctx has ended
+			return err // ctx has ended: nobody is told
 		}
 		if err := w.Setup(ctx); err != nil {
 			return err

@@ -1,5 +1,5 @@
 #!/bin/bash
-# build.sh ARCH DESCRIBED makes bin/hailo-clip_VERSION_ARCH.deb of the tree at version DESCRIBED; make deb runs it.
+# build.sh ARCH DESCRIBED makes bin/hailo-clip_VERSION_ARCH.deb, and hailo-clip-fleet's, of the tree at version DESCRIBED; make deb runs it.
 # bin/hailo-clip, of this machine, prints what is the same for all: completions, manual, unit.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -52,15 +52,16 @@ hailo-clip ($VERSION) unstable; urgency=medium
 
  -- $MAINTAINER  $(date -u -R -d "@$SOURCE_DATE_EPOCH")
 END
-# The licences of all that is linked into the program.
-{
+# notices prints the licences of all that is linked into a program.
+notices() {
     echo "Go: the standard library"; cat "$(go env GOROOT)/LICENSE"
-    GOOS=linux GOARCH=$arch go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}} {{.Dir}}{{end}}{{end}}' ./cmd/hailo-clip |
+    GOOS=linux GOARCH=$arch go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}} {{.Dir}}{{end}}{{end}}' "$1" |
         sort -u | while read -r module version dir; do
             printf '\n==== %s %s\n\n' "$module" "$version"
             find "$dir" -maxdepth 1 -type f \( -iname 'licen[cs]e*' -o -iname 'copying*' -o -iname 'notice*' \) | sort | xargs -r -d '\n' cat
         done
-} | zipped $doc/NOTICES.gz
+}
+notices ./cmd/hailo-clip | zipped $doc/NOTICES.gz
 for folder in docs examples; do # pages and samples, where there are any
     [ ! -d configs/$folder ] || (cd configs/$folder && find . -type f ! -name '*.go' ! -path '*/testdata/*') | while read -r f; do file "configs/$folder/$f" "$doc/$folder/$f"; done
 done
@@ -71,3 +72,19 @@ file $here/lintian usr/share/lintian/overrides/hailo-clip
 find "$ROOT" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 sed "s|@ARCH@|$arch|; s|@VERSION@|$VERSION|; s|@MAINTAINER@|$MAINTAINER|; s|@ROOT@|$ROOT|; s|@COMPRESSION@|${DEB_COMPRESSION:-gzip}|" $here/nfpm.yaml >"$out/nfpm.yaml"
 bin/tools/nfpm package --config "$out/nfpm.yaml" --packager deb --target "bin/hailo-clip_${VERSION}_$arch.deb"
+
+# The broker is a package of its own: most installations need none.
+main=$ROOT
+ROOT=$out/fleet doc=usr/share/doc/hailo-clip-fleet
+install -d "$ROOT/usr/bin"
+GOOS=linux GOARCH=$arch CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$described" -o "$ROOT/usr/bin/hailo-clip-fleet" ./cmd/hailo-clip-fleet
+install -d "$ROOT/usr/lib/systemd/system"
+file configs/hailo-clip-fleet.service usr/lib/systemd/system/hailo-clip-fleet.service
+file $here/copyright $doc/copyright
+for f in changelog.gz changelog.Debian.gz; do file "$main/usr/share/doc/hailo-clip/$f" $doc/$f; done
+gzip -dc "$main/usr/share/doc/hailo-clip/changelog.Debian.gz" | sed '1s/^hailo-clip /hailo-clip-fleet /' | zipped $doc/changelog.Debian.gz
+file $here/fleet/lintian usr/share/lintian/overrides/hailo-clip-fleet
+notices ./cmd/hailo-clip-fleet | zipped $doc/NOTICES.gz
+find "$ROOT" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+sed "s|@ARCH@|$arch|; s|@VERSION@|$VERSION|; s|@MAINTAINER@|$MAINTAINER|; s|@ROOT@|$ROOT|; s|@COMPRESSION@|${DEB_COMPRESSION:-gzip}|" $here/fleet/nfpm.yaml >"$out/nfpm-fleet.yaml"
+bin/tools/nfpm package --config "$out/nfpm-fleet.yaml" --packager deb --target "bin/hailo-clip-fleet_${VERSION}_$arch.deb"

@@ -27,6 +27,11 @@ for a in amd64 arm64; do
     hidden=$(grep -c '^MemoryDenyWriteExecute=yes' bin/deb/check/usr/lib/systemd/system/hailo-clip.service || true)
     [ "$a:$hidden" = arm64:1 ] || [ "$a:$hidden" = amd64:0 ] || fail "MemoryDenyWriteExecute of $a"
     echo "ok    $deb"
+    broker=bin/hailo-clip-fleet_${version}_$a.deb
+    [ -e "$broker" ] || { fail "no $broker"; continue; }
+    lintian --allow-root --fail-on error "$broker" || fail "lintian of $broker"
+    dpkg-deb -c "$broker" | grep -q usr/lib/systemd/system/hailo-clip-fleet.service || fail "unit of $broker"
+    echo "ok    $broker"
 done
 # What the unit forbids on arm64 the program must not do: memory that is written and executed.
 if command -v qemu-aarch64-static >/dev/null && [ -d /usr/aarch64-linux-gnu ]; then

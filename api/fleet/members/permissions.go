@@ -1,5 +1,7 @@
 package members
 
+import "strings"
+
 // Stores are the streams behind all that nodes keep at the broker.
 var Stores = []string{
 	"CLIP_BULK", "CLIP_RES", "CLIP_DEAD", "KV_clip_jobs", "KV_clip_sets", "KV_clip_text", "KV_clip_cams", "OBJ_clip_in", "OBJ_clip_set", "OBJ_clip_models",
@@ -38,11 +40,11 @@ func (n Node) Permissions(domain string) (publish, subscribe []string) {
 		}
 	}
 	for _, s := range Stores {
-		switch kind, bucket := s[:3], s[3:]; {
-		case kind == "KV_":
+		if bucket, ok := strings.CutPrefix(s, "KV_"); ok {
 			publish = append(publish, "$KV."+bucket+".>")
-		case kind == "OBJ":
-			publish = append(publish, "$O."+s[4:]+".>")
+		}
+		if bucket, ok := strings.CutPrefix(s, "OBJ_"); ok {
+			publish = append(publish, "$O."+bucket+".>")
 		}
 	}
 	if n.Leaf {
