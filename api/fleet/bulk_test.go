@@ -59,7 +59,7 @@ func embedTest(_ context.Context, image []byte) ([]float32, error) {
 // newWorker makes a worker of the node, with a connection of its own.
 func newWorker(t *testing.T, url, node string) *bulkWorker {
 	return &bulkWorker{
-		Conn: dial(t, Config{URL: url, Node: node}), model: "test", digest: testDigest, dimension: 16, atOnce: 4, again: time.Millisecond, lost: time.Millisecond, patience: 2 * time.Second,
+		Conn: dial(t, Config{URL: url, Node: node}), model: "test", digest: testDigest, prep: "crop", dimension: 16, atOnce: 4, again: time.Millisecond, lost: time.Millisecond, patience: 2 * time.Second,
 		embed: embedTest, healthy: func() bool { return true }, counts: new(bulkCounts), large: semaphore.NewWeighted(largeBytes),
 	}
 }
@@ -229,6 +229,29 @@ func TestBulk(t *testing.T) {
 	if err != nil || len(jobs) != 1 || jobs[0].Done != 2002 || jobs[0].Failed != 1 || jobs[0].State != "done" || jobs[0].Source != "test" {
 		t.Errorf("%+v, %v", jobs, err)
 	}
+}
+
+// A worker that prepares images in another way than those at work takes none, until they are gone.
+func TestBulkOtherPreparation(t *testing.T) {
+	b := startBroker(t, broker.Config{})
+	first, other := newWorker(t, b.URL(), "a"), newWorker(t, b.URL(), "b")
+	other.prep = "pad"
+	stop := begin(t, first.run)
+	if err := other.Setup(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the first is at work", func() bool {
+		list, err := other.Encoders(t.Context())
+		return err == nil && len(list) == 1 && list[0].Busy
+	})
+	if _, err := other.consumer(t.Context()); err == nil || !strings.Contains(err.Error(), "prepare images") {
+		t.Error(err)
+	}
+	stop()
+	until(t, "it may work", func() bool {
+		_, err := other.consumer(t.Context())
+		return err == nil
+	})
 }
 
 // What a process has not stored the next process of the job gets, without the images being encoded again.

@@ -107,6 +107,7 @@ const (
 	consumerPrefix = "npu-" // + bulk.Short of the digest
 	metaModel      = "clip-model"
 	metaDigest     = "clip-digest"
+	metaPrep       = "clip-prep"
 	metaDimension  = "clip-dimension"
 )
 

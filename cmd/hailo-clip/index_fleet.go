@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"hailoclip/api/bulk"
@@ -33,8 +34,9 @@ func (c *indexRunCmd) withFleet(ctx context.Context, g *globals, source string, 
 			return err
 		}
 	}
+	host, _ := os.Hostname() // paths of two hosts may be equal, and a job's results go to one process
 	e, err := fleet.OpenEncoder(ctx, p.cfg.Fleet, fleet.EncoderOptions{
-		Job: bulk.JobID(source, sink.Name(c.Out)), Source: source, Model: model, Log: stderr.logger(p.cfg.Logging),
+		Job: bulk.JobID(host+":"+source, sink.Name(c.Out)), Source: source, Model: model, Log: stderr.logger(p.cfg.Logging),
 	})
 	if err != nil {
 		return fmt.Errorf("--fleet: %w", err)
