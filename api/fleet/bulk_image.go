@@ -61,7 +61,7 @@ func (w *bulkWorker) handle(ctx context.Context, m jetstream.Msg) {
 	defer func() {
 		if p := recover(); p != nil {
 			w.log.Error("an image of an index made a worker fail", "subject", m.Subject(), "key", m.Headers().Get(headerKey), "panic", p)
-			w.giveUp(m, w.again)
+			w.giveUp(ctx, m, w.again)
 		}
 	}()
 	if about, err := m.Metadata(); err == nil && about.NumDelivered > 1 {
@@ -83,7 +83,7 @@ func (w *bulkWorker) handle(ctx context.Context, m jetstream.Msg) {
 		return
 	}
 	if err != nil {
-		w.giveUp(m, w.again)
+		w.giveUp(ctx, m, w.again)
 		return
 	}
 	defer done()
@@ -99,11 +99,11 @@ func (w *bulkWorker) handle(ctx context.Context, m jetstream.Msg) {
 	case code != "":
 		w.counts.failed.Add(1)
 	case errors.Is(err, hailo.ErrDeviceLost) || errors.Is(err, hailo.ErrClosed) || errors.Is(err, pipeline.ErrClosed):
-		w.giveUp(m, w.lost)
+		w.giveUp(ctx, m, w.lost)
 		return
 	default:
 		w.log.Debug("an image of an index is given back", "job", job, "key", key, "error", err)
-		w.giveUp(m, w.again)
+		w.giveUp(ctx, m, w.again)
 		return
 	}
 	text := ""
@@ -113,7 +113,7 @@ func (w *bulkWorker) handle(ctx context.Context, m jetstream.Msg) {
 	result := newResult(job, shard, key, w.digest, vector, code, text)
 	duplicate, err := w.publish(ctx, result, m.Headers().Get(nats.MsgIdHdr), nil)
 	if err != nil {
-		w.giveUp(m, w.again)
+		w.giveUp(ctx, m, w.again)
 		return
 	}
 	if duplicate {
@@ -131,10 +131,12 @@ func (w *bulkWorker) handle(ctx context.Context, m jetstream.Msg) {
 	_ = m.Ack() // if it is lost the image is encoded again, and its result is the same
 }
 
-// giveUp lets others, or this node later, try an image.
-func (w *bulkWorker) giveUp(m jetstream.Msg, after time.Duration) {
+// giveUp lets others, or this node later, try an image. The image keeps its place here for as long: a node that fails at once would else
+// take all that there is, more often than those that work, until each was tried too often.
+func (w *bulkWorker) giveUp(ctx context.Context, m jetstream.Msg, after time.Duration) {
 	w.counts.returned.Add(1)
 	_ = m.NakWithDelay(after) // else it is another's after ackWait
+	pause(ctx, after)
 }
 
 // refuse ends a message that nobody can make anything of. It has no result: who has sent an image under its own key sends it again.

@@ -231,6 +231,26 @@ func TestBulk(t *testing.T) {
 	}
 }
 
+// A worker that fails at all images leaves them to others: it tries few of them.
+func TestBulkFailingWorker(t *testing.T) {
+	b := startBroker(t, broker.Config{})
+	w := newWorker(t, b.URL(), "a")
+	w.again = 400 * time.Millisecond
+	w.embed = func(context.Context, []byte) ([]float32, error) { return nil, errors.New("broken") }
+	begin(t, w.run)
+	e := openTestEncoder(t, b.URL(), "j")
+	for _, image := range testImages(200) {
+		if err := e.Send(t.Context(), bulk.Key(image, testDigest), image); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(t, "it has begun", func() bool { return w.counts.returned.Load() > 0 })
+	pause(t.Context(), time.Second)
+	if n := w.counts.returned.Load(); n > 4*uint64(w.atOnce) {
+		t.Errorf("%d images in a second", n)
+	}
+}
+
 // A worker that prepares images in another way than those at work takes none, until they are gone.
 func TestBulkOtherPreparation(t *testing.T) {
 	b := startBroker(t, broker.Config{})

@@ -15,7 +15,7 @@ func TestIndexByFleet(t *testing.T) {
 		return runProgram(t, command(t.TempDir(), append(append([]string{"index", dir, "--out", out}, sim...), args...)...))
 	}
 	index(own).expect(t, exitOK)
-	index(asked, "--fleet").expect(t, exitUsage, "(fleet.url)")
+	index(asked, "--fleet").expect(t, exitUsage, "no fleet.url")
 	f := startFleet(t)
 	for _, node := range f.nodes {
 		node.serving(t)
@@ -37,5 +37,5 @@ func TestIndexByFleet(t *testing.T) {
 			t.Errorf("%s: %+v", path, row)
 		}
 	}
-	runProgram(t, command(t.TempDir(), "index", dir, "--out", labels, "--fleet", "--url", "http://127.0.0.1:1")).expect(t, exitUsage, "--fleet: not with --url")
+	runProgram(t, command(t.TempDir(), "index", dir, "--out", labels, "--fleet", "--url", "http://127.0.0.1:1")).expect(t, exitUsage, "--fleet goes neither with --url")
 }
