@@ -179,8 +179,10 @@ func readModelList(ctx context.Context, objects jetstream.ObjectStore, model str
 	if err != nil {
 		return nil, err
 	}
-	if err := json.NewDecoder(bytes.NewReader(text)).Decode(&all); err != nil || len(all) > modelFiles {
-		return nil, fmt.Errorf("the list of files of %.64q cannot be read: %d files, %w", model, len(all), err)
+	if err := json.NewDecoder(bytes.NewReader(text)).Decode(&all); err != nil {
+		return nil, fmt.Errorf("the list of files of %.64q cannot be read: %w", model, err)
+	} else if len(all) > modelFiles {
+		return nil, fmt.Errorf("the list of files of %.64q has %d, at most %d", model, len(all), modelFiles)
 	}
 	for _, f := range all {
 		if err := f.check(); err != nil {
