@@ -1,15 +1,19 @@
 package main
 
 import (
+	"log/slog"
+	"os"
 	"path/filepath"
 	"reflect"
 	"testing"
+
+	"hailoclip/api/fleet"
 )
 
 // TestIndexByFleet: the services of a fleet make the same rows as this process, with prompts too.
 func TestIndexByFleet(t *testing.T) {
 	dir, own, asked := madeImages(t, 100, 64), filepath.Join(t.TempDir(), "v.ndjson"), filepath.Join(t.TempDir(), "v.ndjson")
-	put(t, dir, map[string]string{"broken.jpg": "no image"})
+	put(t, dir, map[string]string{"broken.jpg": "no image", "again.jpg": string(must(os.ReadFile(dir + "/000/000007.jpg")))})
 	sim := []string{"--model", "demo", "--backend", "sim"}
 	index := func(out string, args ...string) result {
 		return runProgram(t, command(t.TempDir(), append(append([]string{"index", dir, "--out", out}, sim...), args...)...))
@@ -23,7 +27,7 @@ func TestIndexByFleet(t *testing.T) {
 	t.Setenv("HAILO_CLIP_FLEET_URL", f.url)
 	t.Setenv("HAILO_CLIP_FLEET_NODE", "index")
 	until(t, "workers are there", func() bool { return index(asked, "--fleet").code == exitOK })
-	index(asked, "--fleet").expect(t, exitOK, "0 rows", "101 unchanged")
+	index(asked, "--fleet").expect(t, exitOK, "0 rows", "102 unchanged")
 	a, b := indexed(t, own), indexed(t, asked)
 	for path := range a {
 		if a[path].Key != b[path].Key || !reflect.DeepEqual(a[path].Embedding, b[path].Embedding) || (a[path].Error == "") != (b[path].Error == "") {
@@ -31,11 +35,22 @@ func TestIndexByFleet(t *testing.T) {
 		}
 	}
 	labels := filepath.Join(t.TempDir(), "v.ndjson")
-	index(labels, "--fleet", "-p", "a cat", "-p", "a dog").expect(t, exitOK, "101 rows")
+	index(labels, "--fleet", "-p", "a cat", "-p", "a dog").expect(t, exitOK, "102 rows")
 	for path, row := range indexed(t, labels) {
 		if row.Error == "" && len(row.Matches) != 2 {
 			t.Errorf("%s: %+v", path, row)
 		}
 	}
 	runProgram(t, command(t.TempDir(), "index", dir, "--out", labels, "--fleet", "--url", "http://127.0.0.1:1")).expect(t, exitUsage, "--fleet goes neither with --url")
+	broker := must(fleet.Dial(fleet.Config{URL: f.url, Node: "looks", Domain: "hub"}, slog.New(slog.DiscardHandler)))
+	defer broker.Close()
+	jobs := must(broker.Jobs(t.Context()))
+	for _, j := range jobs { // images, of which one is there twice
+		if j.State != "done" || j.Found > 101 || j.Left != 0 {
+			t.Errorf("%+v", j)
+		}
+	}
+	if len(jobs) != 2 {
+		t.Errorf("%d jobs", len(jobs))
+	}
 }
