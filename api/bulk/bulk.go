@@ -68,6 +68,7 @@ type Result struct {
 	Vector  []float32 // of unit length, the receiver's; nil with Error
 	Matches []Match   // of an encoder that classifies by itself, in place of Vector
 	Error   string    // what is wrong with the image, for good
+	Again   bool      // with Error: it need not be the image's fault, and the next run tries again
 	Stored  func()    // called when the row is stored, so that it need not be told again; may be nil
 }
 

@@ -7,7 +7,7 @@ type Counts struct {
 	Waiting    int64 `json:"waiting"`    // without a row yet
 	Stored     int64 `json:"stored"`     // with an embedding or classifications
 	Failed     int64 `json:"failed"`     // with an error: the image cannot be used
-	Unreadable int64 `json:"unreadable"` // with an error: it could not be read
+	Unreadable int64 `json:"unreadable"` // with an error: it could not be read, or encoded
 	Images     int64 `json:"images"`     // different contents among Stored and Failed
 	Replaced   int64 `json:"replaced"`   // rows of what has changed or vanished that are still to be taken away
 	Vanished   int64 `json:"vanished"`   // paths that the source did not have any more in its last whole pass

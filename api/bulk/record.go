@@ -17,7 +17,7 @@ const (
 	waiting    state = iota + 1 // no row yet
 	stored                      // a row with an embedding or classifications
 	failed                      // a row with an error: the image cannot be used
-	unreadable                  // a row with an error, and zero as its hash: it could not be read, which is tried again in each run
+	unreadable                  // a row with an error, and zero as its hash: it could not be read or encoded, which is tried again in each run
 	states
 )
 

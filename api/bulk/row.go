@@ -153,15 +153,16 @@ func (k *keeper) resultRows(ctx context.Context, r *Result) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	row, state := Row{Key: r.Key, Model: k.job.Encoder.Model(), Error: r.Error, Matches: r.Matches}, failed
-	if r.Error == "" {
-		state = stored
-		switch {
-		case k.job.Score != nil:
-			row.Matches = k.job.Score(r.Vector)
-		case r.Matches == nil:
-			row.Embedding = r.Vector
-		}
+	row, state := Row{Key: r.Key, Model: k.job.Encoder.Model(), Error: r.Error, Matches: r.Matches}, stored
+	switch {
+	case r.Error != "" && r.Again:
+		row.Key, state = k.key(hash{}), unreadable
+	case r.Error != "":
+		state = failed
+	case k.job.Score != nil:
+		row.Matches = k.job.Score(r.Vector)
+	case r.Matches == nil:
+		row.Embedding = r.Vector
 	}
 	any := false
 	for {
@@ -176,7 +177,7 @@ func (k *keeper) resultRows(ctx context.Context, r *Result) (bool, error) {
 		if !any {
 			any = true
 			k.encoded++
-			if o == nil {
+			if o == nil && state != unreadable {
 				if err := j.setOutcome(h, &outcome{place: -1, error: r.Error}, true); err != nil {
 					return any, err
 				}
@@ -200,9 +201,15 @@ func (k *keeper) settled(ctx context.Context, path string, h hash, s state, row 
 	if err != nil || !known || old.hash != h || old.state != waiting {
 		return err
 	}
-	now := old
+	now, has := old, false
 	now.state = s
-	if err := j.set(path, &old, &now); err != nil {
+	if s == unreadable {
+		now.hash = hash{}
+		if has, err = j.revive(path, now.hash); err != nil {
+			return err
+		}
+	}
+	if err := j.set(path, &old, &now); err != nil || has {
 		return err
 	}
 	row.Path = path

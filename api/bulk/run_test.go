@@ -364,6 +364,43 @@ func TestUnreadable(t *testing.T) {
 	b.check()
 }
 
+// dead is an encoder that gives up "a", though it may be none of the image's fault.
+type dead struct{ *former }
+
+func (d dead) Send(ctx context.Context, key string, image []byte) error {
+	if key == Key([]byte("one"), testDigest) {
+		d.results <- Result{Key: key, Error: "not encoded", Again: true}
+		return nil
+	}
+	return d.former.Send(ctx, key, image)
+}
+
+// TestNotEncoded is a row with an error for each path of the image, and they are tried again in the next run and then replaced.
+func TestNotEncoded(t *testing.T) {
+	b := newBench(t)
+	b.write("a", "one")
+	b.write("b", "two")
+	b.write("c", "one")
+	for range 2 {
+		s := b.mustRun(func(j *Job) { j.Encoder = dead{&former{testEncoder(t, &b.calls), make(chan Result, 16)}} })
+		if s.Unreadable != 2 || s.Stored != 1 || s.Failed != 0 || s.Waiting != 0 {
+			t.Errorf("%+v", s)
+		}
+		bad := 0
+		rows := b.rows()
+		for _, r := range rows {
+			if r.Error == "not encoded" && strings.HasPrefix(r.Key, strings.Repeat("0", 32)+".") {
+				bad++
+			}
+		}
+		if len(rows) != 3 || bad != 2 {
+			t.Errorf("%+v", rows)
+		}
+	}
+	b.mustRun(nil)
+	b.check()
+}
+
 // refusing does not open "a".
 type refusing struct{ folder }
 

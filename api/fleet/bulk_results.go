@@ -95,6 +95,7 @@ func (e *Encoder) receiveSome(ctx context.Context) error {
 			_ = m.Ack() // who has sent the image sends it again
 			continue
 		}
+		r.Again = code == codeDead // lost nodes and devices use up its tries, too
 		r.Stored = func() {
 			e.count(r, code)
 			_ = m.Ack() // else it is given out again, which changes nothing

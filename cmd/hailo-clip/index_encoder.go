@@ -122,10 +122,18 @@ var imageErrors = []error{
 	decode.ErrUnsupportedFormat, resize.ErrTooExtreme,
 }
 
-// ownEncoder is the engine of this process.
+// usualPreparation is that of an unchanged configuration where libturbojpeg is installed.
+const usualPreparation = "crop-exact-turbo"
+
+// ownEncoder is the engine of this process. Vectors of images that are prepared otherwise are another encoder's: they do not mix with
+// usual ones in an index.
 func ownEncoder(e *clip.Engine) *bulk.Direct {
 	lane := pipeline.NewLane(fair.Caller{}, pipeline.Bulk)
-	return bulk.NewDirect(e.Model(), e.ImageDigest(), 2*e.AtOnce(), func(ctx context.Context, image []byte) ([]float32, []bulk.Match, error) {
+	digest := e.ImageDigest()
+	if p := e.Preparation(); p != usualPreparation {
+		digest += "/" + p
+	}
+	return bulk.NewDirect(e.Model(), digest, 2*e.AtOnce(), func(ctx context.Context, image []byte) ([]float32, []bulk.Match, error) {
 		r, err := e.EmbedImage(ctx, &clip.Request{Image: image, Lane: lane})
 		for _, bad := range imageErrors {
 			if errors.Is(err, bad) {

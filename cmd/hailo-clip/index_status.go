@@ -91,7 +91,7 @@ func (s *indexStatus) print() {
 	if id := s.Identity; id != nil {
 		fmt.Fprintf(stdout, "source    %s\nrows      %s, by %s\n", printable(id.Source), printable(id.What), printable(id.Model))
 	}
-	fmt.Fprintf(stdout, "stored    %d\nunusable  %d, and %d that could not be read\nwaiting   %d\ncontents  %d\n",
+	fmt.Fprintf(stdout, "stored    %d\nunusable  %d, and %d that could not be read or encoded\nwaiting   %d\ncontents  %d\n",
 		s.Stored, s.Failed, s.Unreadable, s.Waiting, s.Images)
 	if s.Vanished > 0 {
 		fmt.Fprintf(stdout, "vanished  %d (--prune takes their rows away)\n", s.Vanished)

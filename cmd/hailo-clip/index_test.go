@@ -84,6 +84,10 @@ func TestIndex(t *testing.T) {
 	index("verify", "--out", out).expect(t, exitOK, "42 rows for 42 images: 0 missing, 0 double, 0 foreign")
 	index(dir, "--out", out, "-p", "a cat").expect(t, exitUsage, "another job", "name another --out", out+".journal")
 
+	padded := command(state, "index", "--model", "demo", "--backend", "sim", dir, "--out", out)
+	padded.Env = append(padded.Environ(), "HAILO_CLIP_CLIP_FIT=pad")
+	runProgram(t, padded).expect(t, exitUsage, "another job", "pad-exact")
+
 	labels := filepath.Join(t.TempDir(), "labels.ndjson")
 	index(dir, "--out", labels, "-p", "a cat", "-p", "a dog", "-p", "a bird", "-k", "2", "--json").expect(t, exitOK, `"stored":41`, `"enumerated":true`)
 	if r := indexed(t, labels)[dir+"/000/000001.jpg"]; len(r.Matches) != 2 || r.Embedding != nil || r.Matches[0].Score < r.Matches[1].Score || !strings.HasPrefix(r.Matches[0].Label, "a ") {
