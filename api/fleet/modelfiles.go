@@ -166,18 +166,11 @@ func fetchFile(
 
 // readModelList returns the files of a model that were shared. Error: ErrNoModel.
 func readModelList(ctx context.Context, objects jetstream.ObjectStore, model string) (all []ModelFile, err error) {
-	info, err := objects.GetInfo(ctx, modelList+model)
+	text, err := readObject(ctx, objects, modelList+model, maxModelList)
 	if errors.Is(err, jetstream.ErrObjectNotFound) {
 		return nil, fmt.Errorf("%w: %.64q", ErrNoModel, model)
 	} else if err != nil {
-		return nil, err
-	}
-	if info.Size > maxModelList {
-		return nil, fmt.Errorf("the list of files of %.64q has %d bytes, at most %d", model, info.Size, maxModelList)
-	}
-	text, err := objects.GetBytes(ctx, modelList+model)
-	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("the list of files of %.64q: %w", model, err)
 	}
 	if err := json.NewDecoder(bytes.NewReader(text)).Decode(&all); err != nil {
 		return nil, fmt.Errorf("the list of files of %.64q cannot be read: %w", model, err)

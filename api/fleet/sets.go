@@ -127,13 +127,7 @@ func (s *setStore) object(ctx context.Context, digest string, size int64) ([]byt
 	if err != nil {
 		return nil, err
 	}
-	info, err := objects.GetInfo(ctx, digest)
-	if err != nil {
-		return nil, err
-	} else if info.Size != uint64(size) {
-		return nil, fmt.Errorf("object %.64s has %d bytes, not %d", digest, info.Size, size)
-	}
-	text, err := objects.GetBytes(ctx, digest)
+	text, err := readObject(ctx, objects, digest, size)
 	if err != nil {
 		return nil, err
 	}
