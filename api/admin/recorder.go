@@ -38,7 +38,8 @@ const (
 	TooManyConns     = "too_many_connections"
 	NotReady         = "not_ready" // starting, or the device is lost and nothing stands in
 	Stopping         = "stopping"
-	Unavailable      = "unavailable" // the encoder went away meanwhile, or a file cannot be used
+	Unavailable      = "unavailable"       // the encoder went away meanwhile, or a file cannot be used
+	FleetUnavailable = "fleet_unavailable" // what is the fleet's cannot be changed without its broker
 	DeadlineExceeded = "deadline_exceeded"
 	ReadTimeout      = "read_timeout" // the request did not arrive in time
 	ClientGone       = "client_gone"
@@ -47,7 +48,7 @@ const (
 
 var reasons = []string{
 	QueueFull, Displaced, Superseded, BodyMemory, DecodeMemory, TextQueueFull, KeyBusy, StreamsFull, TooManyConns, NotReady, Stopping,
-	Unavailable, DeadlineExceeded, ReadTimeout, ClientGone, OtherReason,
+	Unavailable, FleetUnavailable, DeadlineExceeded, ReadTimeout, ClientGone, OtherReason,
 }
 
 // Recorder counts requests and records how long they and their stages took. The number of its series is fixed by the routes:
