@@ -44,23 +44,36 @@ type indexFlags struct {
 	Journal string `placeholder:"FILE" help:"What is remembered between runs (default: SINK.journal beside a file, else a file in the state folder)."`
 }
 
-// journal is the path of the journal; source may be "" if that does not matter.
-func (f *indexFlags) journal(g *globals, from string) (string, error) {
+// journal is the path of the journal. source returns the name of the source, which a database's depends on; "": none was given.
+func (f *indexFlags) journal(g *globals, source func() (string, error)) (string, error) {
 	switch {
 	case f.Journal != "":
 		return f.Journal, nil
 	case !strings.Contains(f.Out, "://"):
 		return f.Out + ".journal", nil
-	case from == "":
+	}
+	name, err := source()
+	switch {
+	case err != nil:
+		return "", err
+	case name == "":
 		return "", usageError{errors.New("give SOURCE, too, or --journal: a database may have the rows of several sources")}
 	}
-	s, err := source.Open(from, source.Options{Stdin: os.Stdin})
+	state, err := g.state()
+	return filepath.Join(state, "index", bulk.JobID(name, sink.Name(f.Out))+".journal"), err
+}
+
+// sourceName opens a source to know its name; address "" is none.
+func sourceName(address string) (string, error) {
+	if address == "" {
+		return "", nil
+	}
+	s, err := source.Open(address, source.Options{Stdin: os.Stdin})
 	if err != nil {
 		return "", usageError{err}
 	}
 	defer closeSource(s)
-	state, err := g.state()
-	return filepath.Join(state, "index", bulk.JobID(s.Name(), sink.Name(f.Out))+".journal"), err
+	return s.Name(), nil
 }
 
 func closeSource(s bulk.Source) {

@@ -49,7 +49,7 @@ func (c *indexRunCmd) Run(ctx context.Context, g *globals) error {
 		return usageError{err}
 	}
 	defer closeSource(from)
-	path, err := c.journal(g, c.Source)
+	path, err := c.journal(g, func() (string, error) { return from.Name(), nil })
 	if err != nil {
 		return err
 	}

@@ -44,7 +44,7 @@ type indexUnusable struct {
 }
 
 func (c *indexStatusCmd) Run(g *globals) error {
-	path, err := c.journal(g, c.Source)
+	path, err := c.journal(g, func() (string, error) { return sourceName(c.Source) })
 	if err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ Examples:
 }
 
 func (c *indexVerifyCmd) Run(ctx context.Context, g *globals) (err error) {
-	path, err := c.journal(g, c.Source)
+	path, err := c.journal(g, func() (string, error) { return sourceName(c.Source) })
 	if err != nil {
 		return err
 	}
