@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"hailoclip/api/stream/source"
 	"hailoclip/hailo"
 	"hailoclip/pipeline"
 	"hailoclip/stages/clip"
@@ -43,6 +44,22 @@ func TestEverySentinelHasAKind(t *testing.T) {
 	for _, k := range kinds {
 		if got := outcomeOf(fmt.Errorf("somewhere: %w", k.err)); got.code != k.code || got.status != k.status {
 			t.Errorf("%v, wrapped, becomes %s, not %s", k.err, got.code, k.code)
+		}
+	}
+}
+
+// TestImageFaults: what package clip takes for the image's own fault is answered so, by the same code, and nothing else is.
+func TestImageFaults(t *testing.T) {
+	for _, k := range kinds {
+		code, want := clip.ImageFault(fmt.Errorf("somewhere: %w", k.err)), ""
+		if errors.Is(k.err, source.ErrNoImages) { // of what a stream sends, which no image came of
+			continue
+		}
+		if k.code == "invalid_image" || k.code == "image_too_large" || k.code == "unsupported_image" {
+			want = k.code
+		}
+		if code != want {
+			t.Errorf("%v: %q, want %q", k.err, code, want)
 		}
 	}
 }

@@ -14,33 +14,8 @@ import (
 	"hailoclip/api/bulk"
 	"hailoclip/hailo"
 	"hailoclip/pipeline"
-	"hailoclip/stages/decode"
-	"hailoclip/stages/resize"
+	"hailoclip/stages/clip"
 )
-
-// imageErrors are what is wrong with an image for good, and their codes, which are those of the service's answers.
-var imageErrors = []struct {
-	err  error
-	code string
-}{
-	{decode.ErrNotImage, "invalid_image"},
-	{decode.ErrTruncated, "invalid_image"},
-	{decode.ErrCorrupt, "invalid_image"},
-	{resize.ErrTooExtreme, "invalid_image"},
-	{decode.ErrTooManyPixels, "image_too_large"},
-	{decode.ErrTooMuchMemory, "image_too_large"},
-	{decode.ErrUnsupportedFormat, "unsupported_image"},
-}
-
-// imageCode is "" for an error that is not the image's.
-func imageCode(err error) string {
-	for _, e := range imageErrors {
-		if errors.Is(err, e.err) {
-			return e.code
-		}
-	}
-	return ""
-}
 
 // handle makes a result of one image. Whatever happens it ends with an acknowledgement, or the broker gives the image out again.
 func (w *bulkWorker) handle(ctx context.Context, m jetstream.Msg) {
@@ -93,7 +68,7 @@ func (w *bulkWorker) handle(ctx context.Context, m jetstream.Msg) {
 		return
 	}
 	vector, err := w.embed(ctx, image)
-	code := imageCode(err)
+	code := clip.ImageFault(err)
 	switch {
 	case err == nil:
 	case code != "":

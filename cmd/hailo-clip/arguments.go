@@ -77,3 +77,13 @@ func checkText(what, text string) error {
 	}
 	return nil
 }
+
+// checkPrompts is checkText for the values of --prompt.
+func checkPrompts(prompts []string) error {
+	for i, prompt := range prompts {
+		if err := checkText(fmt.Sprintf("--prompt number %d", i+1), prompt); err != nil {
+			return err
+		}
+	}
+	return nil
+}

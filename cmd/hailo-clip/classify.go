@@ -60,10 +60,8 @@ type verdict struct {
 }
 
 func (c *classifyCmd) Run(ctx context.Context, g *globals) error {
-	for i, prompt := range c.Prompt {
-		if err := checkText(fmt.Sprintf("--prompt number %d", i+1), prompt); err != nil {
-			return err
-		}
+	if err := checkPrompts(c.Prompt); err != nil {
+		return err
 	}
 	if c.TopK < 0 {
 		return usageError{fmt.Errorf("--top-k: %d is out of bounds: 0 or more", c.TopK)}

@@ -13,8 +13,6 @@ import (
 	"hailoclip/pipeline/fair"
 	"hailoclip/stages"
 	"hailoclip/stages/clip"
-	"hailoclip/stages/decode"
-	"hailoclip/stages/resize"
 )
 
 // indexLabels say what images are classified by; with neither they are embedded.
@@ -25,10 +23,8 @@ type indexLabels struct {
 }
 
 func (l *indexLabels) check() error {
-	for i, prompt := range l.Prompt {
-		if err := checkText(fmt.Sprintf("--prompt number %d", i+1), prompt); err != nil {
-			return err
-		}
+	if err := checkPrompts(l.Prompt); err != nil {
+		return err
 	}
 	if l.TopK < 0 {
 		return usageError{fmt.Errorf("--top-k: %d is out of bounds: 0 or more", l.TopK)}
@@ -98,11 +94,8 @@ func (l *indexLabels) score(ctx context.Context, e *engine) (func([]float32) []b
 	if err != nil {
 		return nil, err
 	}
-	labels := &stages.Labels{N: len(prompts.Rows), Rows: prompts.Matrix}
-	scoring := stages.Scoring{LogitScale: e.LogitScale(), TopK: labels.N}
-	if !e.cfg.CLIP.Engine.ApplySoftmax {
-		scoring.Activation = stages.None
-	}
+	labels, scoring := e.LabelsOf(prompts)
+	scoring.TopK = labels.N
 	if l.TopK > 0 {
 		scoring.TopK = l.TopK
 	}
@@ -114,12 +107,6 @@ func (l *indexLabels) score(ctx context.Context, e *engine) (func([]float32) []b
 		}
 		return list
 	}, nil
-}
-
-// imageErrors are what is wrong with an image for good.
-var imageErrors = []error{
-	decode.ErrNotImage, decode.ErrTruncated, decode.ErrCorrupt, decode.ErrTooManyPixels, decode.ErrTooMuchMemory,
-	decode.ErrUnsupportedFormat, resize.ErrTooExtreme,
 }
 
 // usualPreparation is that of an unchanged configuration where libturbojpeg is installed.
@@ -135,10 +122,8 @@ func ownEncoder(e *clip.Engine) *bulk.Direct {
 	}
 	return bulk.NewDirect(e.Model(), digest, 2*e.AtOnce(), func(ctx context.Context, image []byte) ([]float32, []bulk.Match, error) {
 		r, err := e.EmbedImage(ctx, &clip.Request{Image: image, Lane: lane})
-		for _, bad := range imageErrors {
-			if errors.Is(err, bad) {
-				return nil, nil, fmt.Errorf("%w: %w", bulk.ErrImage, err)
-			}
+		if clip.ImageFault(err) != "" {
+			return nil, nil, fmt.Errorf("%w: %w", bulk.ErrImage, err)
 		}
 		return r.Embedding, nil, err
 	})

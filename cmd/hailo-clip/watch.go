@@ -89,10 +89,8 @@ func watchError(err error) error {
 
 // definition is what the flags say is to be done with the frames.
 func (c *watchCmd) definition() (d client.StreamDefinition, err error) {
-	for i, prompt := range c.Prompt {
-		if err := checkText(fmt.Sprintf("--prompt number %d", i+1), prompt); err != nil {
-			return d, err
-		}
+	if err := checkPrompts(c.Prompt); err != nil {
+		return d, err
 	}
 	if len(c.Prompt) == 0 && c.Set == "" && c.Stream == "" {
 		return d, errors.New("nothing to compare with: give --prompt, --prompt-set, or the --stream that is to be fed")

@@ -113,12 +113,17 @@ func (e *Engine) answers(
 	if err != nil {
 		return answers{}, err
 	}
+	labels, scoring := e.LabelsOf(prompts)
+	return answers{labels: labels, scoring: scoring, prompts: prompts, sets: sets}, nil
+}
+
+// LabelsOf makes labels of the vectors of prompts, and says how images are compared with them, but for what a request says of it.
+func (e *Engine) LabelsOf(prompts *cache.Prompts) (*stages.Labels, stages.Scoring) {
 	scoring := stages.Scoring{LogitScale: e.config.LogitScale}
 	if !e.config.ApplySoftmax {
 		scoring.Activation = stages.None
 	}
-	labels := &stages.Labels{N: len(prompts.Rows), Rows: prompts.Matrix}
-	return answers{labels: labels, scoring: scoring, prompts: prompts, sets: sets}, nil
+	return &stages.Labels{N: len(prompts.Rows), Rows: prompts.Matrix}, scoring
 }
 
 // setsOf returns the sets of regions, none if no region has one, and whether each of them has.
