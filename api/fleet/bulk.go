@@ -2,7 +2,6 @@ package fleet
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -59,10 +58,7 @@ func newResult(job, shard, key, digest string, vector []float32, code, text stri
 		m.Data = []byte(strings.ToValidUTF8(text[:min(len(text), longestError)], ""))
 		return m
 	}
-	m.Data = make([]byte, 0, 4*len(vector))
-	for _, x := range vector {
-		m.Data = binary.LittleEndian.AppendUint32(m.Data, math.Float32bits(x))
-	}
+	m.Data = appendVector(make([]byte, 0, 4*len(vector)), vector)
 	return m
 }
 
@@ -83,15 +79,11 @@ func parseResult(header nats.Header, data []byte, digest string) (r bulk.Result,
 	case len(data) == 0 || len(data)%4 != 0 || len(data) > 4*maxDimension:
 		return r, "", fmt.Errorf("a vector of %d bytes", len(data))
 	}
-	r.Vector = make([]float32, len(data)/4)
-	length := 0.
-	for i := range r.Vector {
-		r.Vector[i] = math.Float32frombits(binary.LittleEndian.Uint32(data[4*i:]))
-		length += float64(r.Vector[i]) * float64(r.Vector[i])
+	vector, square := readVector(data)
+	if !(math.Abs(square-1) < 1e-2) { // NaN, too
+		return r, "", fmt.Errorf("a vector of the squared length %v", square)
 	}
-	if !(math.Abs(length-1) < 1e-2) {
-		return r, "", fmt.Errorf("a vector of the squared length %v", length)
-	}
+	r.Vector = vector
 	return r, "", nil
 }
 
@@ -117,10 +109,8 @@ func (c *Conn) publish(ctx context.Context, m *nats.Msg, id string, full func())
 		case c.Connected():
 			_ = c.Setup(ctx) // a broker that came back empty; the next try tells
 		}
-		select {
-		case <-ctx.Done():
+		if !pause(ctx, wait) {
 			return false, context.Cause(ctx)
-		case <-time.After(wait):
 		}
 		if err := c.Await(ctx); err != nil {
 			return false, err

@@ -24,7 +24,7 @@ func (c Config) identity(log *slog.Logger) (Config, []nats.Option, error) {
 			if err != nil {
 				return c, nil, fmt.Errorf("fleet.node is empty, and the host has no name: %w", err)
 			}
-			c.Node = nodeOf(host)
+			c.Node = members.NameOf(host, "node")
 		}
 		if strings.Contains(c.URL, "tls://") {
 			return c, []nats.Option{nats.Secure(&tls.Config{MinVersion: tls.VersionTLS13})}, nil
@@ -50,17 +50,6 @@ func (c Config) identity(log *slog.Logger) (Config, []nats.Option, error) {
 	}
 	c.Node, c.URL = own.Node, cmp.Or(c.URL, own.URL)
 	return c, []nats.Option{nats.Secure(own.TLS()), nats.Nkey(public, own.Sign)}, nil
-}
-
-// nodeOf makes the name of a node of a host's.
-func nodeOf(host string) string {
-	host = strings.Map(func(r rune) rune {
-		if r < 128 && name.MatchString("a"+string(r)) {
-			return r
-		}
-		return '-'
-	}, host[:min(len(host), 64)])
-	return cmp.Or(strings.TrimLeft(host, "-_"), "node")
 }
 
 const (

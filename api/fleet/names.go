@@ -2,13 +2,11 @@ package fleet
 
 // Subjects. A * stands for the name of a node, for a job or for a shard.
 const (
-	loadSubject   = "clip.v1.load."   // + node: Load, five times a second
-	encodeSubject = "clip.v1.enc."    // + node + ".image": one image, answered by its vector
-	bulkSubject   = "clip.v1.bulk."   // + bulk.Short of the encoder's digest + "." + job + "." + shard: images to be encoded
-	resultSubject = "clip.v1.res."    // + job + "." + shard: what came of them
-	deadSubject   = "clip.v1.dead."   // + job: images that no node could encode
-	eventSubject  = "clip.v1.event."  // + node
-	statusSubject = "clip.v1.status." // + node: answers with all that "fleet status" shows of it
+	loadSubject   = "clip.v1.load." // + node: Load, five times a second
+	encodeSubject = "clip.v1.enc."  // + node + ".image": one image, answered by its vector
+	bulkSubject   = "clip.v1.bulk." // + bulk.Short of the encoder's digest + "." + job + "." + shard: images to be encoded
+	resultSubject = "clip.v1.res."  // + job + "." + shard: what came of them
+	deadSubject   = "clip.v1.dead." // + job: images that no node could encode
 )
 
 // Streams, buckets of keys and values, and object stores.

@@ -239,7 +239,7 @@ func TestNodesCannotBeImpersonated(t *testing.T) {
 	c, log := dialed()
 	must(t, c.Setup(within(t)))
 	for _, subject := range []string{
-		loadSubject + "a", eventSubject + "a", "_INBOX.a.x", "$JS.hub.API.STREAM.DELETE.CLIP_BULK",
+		loadSubject + "a", "clip.v1.event.a", "_INBOX.a.x", "$JS.hub.API.STREAM.DELETE.CLIP_BULK",
 		"$JS.hub.API.STREAM.CREATE.other", "$JS.hub.API.STREAM.SNAPSHOT.KV_clip_sets", "$SYS.REQ.SERVER.PING", "other",
 	} {
 		must(t, c.nc.Publish(subject, nil))
@@ -249,7 +249,7 @@ func TestNodesCannotBeImpersonated(t *testing.T) {
 	must(t, c.nc.Publish(loadSubject+"mallory", nil))
 	c, log = dialed()
 	for _, subject := range []string{
-		encodeSubject + "a.image", encodeSubject + ">", statusSubject + "a", "_INBOX.>", "_INBOX.a.>", bulkSubject + ">", resultSubject + ">", ">",
+		encodeSubject + "a.image", encodeSubject + ">", "clip.v1.status.a", "_INBOX.>", "_INBOX.a.>", bulkSubject + ">", resultSubject + ">", ">",
 	} {
 		_, err := c.nc.SubscribeSync(subject)
 		must(t, err)

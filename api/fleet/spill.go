@@ -155,22 +155,9 @@ func parseVector(b []byte, dimension int) ([]float32, error) {
 	if len(b) != 4*dimension {
 		return nil, fmt.Errorf("%d bytes, want %d", len(b), 4*dimension)
 	}
-	vector, length := make([]float32, dimension), 0.0
-	for i := range vector {
-		vector[i] = math.Float32frombits(uint32(b[4*i]) | uint32(b[4*i+1])<<8 | uint32(b[4*i+2])<<16 | uint32(b[4*i+3])<<24)
-		length += float64(vector[i]) * float64(vector[i])
-	}
-	if !(math.Abs(length-1) <= unitDistance) { // NaN, too
-		return nil, fmt.Errorf("the squared length is %v, not 1", length)
+	vector, square := readVector(b)
+	if !(math.Abs(square-1) <= unitDistance) { // NaN, too
+		return nil, fmt.Errorf("the squared length is %v, not 1", square)
 	}
 	return vector, nil
-}
-
-// appendVector is what parseVector reads.
-func appendVector(b []byte, vector []float32) []byte {
-	for _, v := range vector {
-		bits := math.Float32bits(v)
-		b = append(b, byte(bits), byte(bits>>8), byte(bits>>16), byte(bits>>24))
-	}
-	return b
 }

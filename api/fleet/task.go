@@ -38,9 +38,6 @@ func (n *Node) repeat(ctx context.Context, t task) {
 		if err := t.run(ctx); err != nil && ctx.Err() == nil {
 			n.log.Warn("a part of the fleet's work is begun again", "task", t.name, "error", err)
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Second):
-		}
+		pause(ctx, time.Second)
 	}
 }

@@ -227,22 +227,14 @@ func (s *textStore) publishOne(ctx context.Context, subject string, data []byte)
 	return err
 }
 
-func formatText(v []float32) []byte {
-	b, _ := binary.Append([]byte{textVector}, binary.LittleEndian, v)
-	return b
-}
+func formatText(v []float32) []byte { return appendVector([]byte{textVector}, v) }
 
 // parseText reads what formatText has made; nil for anything else, and for numbers that are no vector.
 func parseText(b []byte) []float32 {
 	if len(b) < 5 || len(b)%4 != 1 || b[0] != textVector {
 		return nil
 	}
-	v := make([]float32, len(b)/4)
-	_, _ = binary.Decode(b[1:], binary.LittleEndian, v)
-	square := 0.0
-	for _, x := range v {
-		square += float64(x) * float64(x)
-	}
+	v, square := readVector(b[1:])
 	if !(math.Abs(square-1) <= 1e-2) { // NaN, too
 		return nil
 	}

@@ -9,8 +9,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -21,8 +19,6 @@ import (
 
 // MaxPayload is how many bytes a message may have; an image of "index --fleet" in one is at most 512 KiB.
 const MaxPayload = 8 << 20
-
-var noName = regexp.MustCompile(`[^A-Za-z0-9_-]`)
 
 // complete fills in what is left open, and reports what does not fit together.
 func (c *Config) complete() error {
@@ -36,7 +32,7 @@ func (c *Config) complete() error {
 		if err != nil {
 			return err
 		}
-		c.Name = cmp.Or(strings.TrimLeft(noName.ReplaceAllString(host[:min(len(host), 64)], "-"), "-_"), "broker")
+		c.Name = members.NameOf(host, "broker")
 	}
 	leaf := c.LeafOf != "" || c.Leaf != nil
 	if c.Domain == "" && leaf {

@@ -4,6 +4,7 @@ package members
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -41,6 +42,17 @@ var (
 
 // Name is what nodes, and all that becomes part of a subject, are called.
 var Name = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
+
+// NameOf makes a name of a host's; other where nothing of that is left.
+func NameOf(host, other string) string {
+	host = strings.Map(func(r rune) rune {
+		if r < 128 && Name.MatchString("a"+string(r)) {
+			return r
+		}
+		return '-'
+	}, host[:min(len(host), 64)])
+	return cmp.Or(strings.TrimLeft(host, "-_"), other)
+}
 
 // Node is a member of the fleet.
 type Node struct {

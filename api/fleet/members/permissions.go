@@ -16,14 +16,14 @@ func (n Node) Permissions(domain string) (publish, subscribe []string) {
 		own = "*"
 	}
 	publish = []string{
-		"clip.v1.load." + own, "clip.v1.event." + own,
-		"clip.v1.enc.>", "clip.v1.status.>", "$SRV.>", // requests
+		"clip.v1.load." + own,
+		"clip.v1.enc.>", // requests
 		"clip.v1.bulk.>", "clip.v1.res.>", "clip.v1.dead.>",
 		"$JS.ACK.>", "$JS.FC.>",
 	}
 	subscribe = []string{
-		"clip.v1.load.*", "clip.v1.event.*",
-		"clip.v1.enc." + own, "clip.v1.enc." + own + ".>", "clip.v1.status." + own, "$SRV.>",
+		"clip.v1.load.*",
+		"clip.v1.enc." + own, "clip.v1.enc." + own + ".>",
 		Inbox(own) + ".>", "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>",
 	}
 	apis := []string{"$JS.API."}
