@@ -100,11 +100,12 @@ func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 // until waits for what must come.
 func until(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); !done(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal(what, ": never")
+	wait(t, what, func() error {
+		if done() {
+			return nil
 		}
-	}
+		return errors.New("never")
+	})
 }
 
 // index does what the runner does: it sends images until each has a result that is right. Each result is told to stored.

@@ -224,9 +224,10 @@ func (m *shareNode) until(what string, done func() error) {
 	wait(m.t, m.name+": "+what, done)
 }
 
+// wait waits until done returns nil, for longer than any machine takes.
 func wait(t testing.TB, what string, done func() error) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		err := done()
 		if err == nil {
