@@ -92,9 +92,9 @@ func parseResult(header nats.Header, data []byte, digest string) (r bulk.Result,
 // broker keeps the first; duplicate says that this was the second. full is called whenever there is no room; it may be nil.
 func (c *Conn) publish(ctx context.Context, m *nats.Msg, id string, full func()) (duplicate bool, err error) {
 	for wait := 20 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		try, cancel := context.WithTimeout(ctx, publishTime)
+		try, end := c.ask(ctx, publishTime)
 		ack, err := c.js.PublishMsg(try, m, jetstream.WithMsgID(id), jetstream.WithRetryAttempts(0))
-		cancel()
+		end(&err)
 		switch {
 		case err == nil:
 			return ack.Duplicate, nil
