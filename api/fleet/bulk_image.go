@@ -169,7 +169,7 @@ func (w *bulkWorker) read(ctx context.Context, m jetstream.Msg) (image []byte, d
 
 // forget removes an object. One that stays ages out.
 func (c *Conn) forget(ctx context.Context, object string) {
-	asking, end := c.ask(ctx, publishTime)
+	asking, end := c.ask(ctx, askTime)
 	store, err := c.js.ObjectStore(asking, InputStore)
 	if err == nil {
 		err = store.Delete(asking, object)

@@ -145,7 +145,7 @@ func (e *Encoder) idle(ctx context.Context) (idle bool, err error) {
 	if e.pending.Load() > 0 {
 		return false, nil
 	}
-	ctx, end := e.ask(ctx, publishTime)
+	ctx, end := e.ask(ctx, askTime)
 	defer end(&err)
 	images, err := e.js.Stream(ctx, BulkStream)
 	if err != nil {
@@ -243,7 +243,7 @@ func (e *Encoder) save(ctx context.Context) {
 	if !e.Connected() {
 		return
 	}
-	ctx, end := e.ask(ctx, publishTime)
+	ctx, end := e.ask(ctx, askTime)
 	e.mu.Lock()
 	e.job.Changed = time.Now().UTC()
 	j, revision := e.job, e.revision

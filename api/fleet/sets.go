@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -21,8 +20,7 @@ import (
 const (
 	setInline = 256 << 10 // bytes of a set in a message
 	setBytes  = 128 << 20 // bytes of a set
-	setTime   = 5 * time.Second
-	setPrompt = 65536 // bytes of a prompt: the bound of server.max_prompt_bytes
+	setPrompt = 65536     // bytes of a prompt: the bound of server.max_prompt_bytes
 )
 
 // setStore is clip.SharedSets on the broker.
@@ -46,7 +44,7 @@ func setSubject(name string) string { return "$KV." + SetBucket + "." + setKey(n
 
 // begin bounds a call, see Conn.ask.
 func (s *setStore) begin(ctx context.Context) (asking context.Context, end func(*error), err error) {
-	ctx, end = s.conn.ask(ctx, setTime)
+	ctx, end = s.conn.ask(ctx, askTime)
 	return ctx, end, s.conn.Setup(ctx)
 }
 

@@ -208,7 +208,7 @@ func (s *textStore) give(ctx context.Context) error {
 
 // publish gives a batch, the first of it last: who waits for that has all then.
 func (s *textStore) publish(ctx context.Context, b textBatch) (err error) {
-	ctx, end := s.conn.ask(ctx, setTime)
+	ctx, end := s.conn.ask(ctx, askTime)
 	defer end(&err)
 	var giving errgroup.Group
 	giving.SetLimit(textAtOnce)

@@ -62,7 +62,7 @@ func (n *Node) watch(
 
 // bucketCreated is when a bucket was made.
 func (n *Node) bucketCreated(ctx context.Context, bucket string) (made time.Time, err error) {
-	ctx, end := n.ask(ctx, setTime)
+	ctx, end := n.ask(ctx, askTime)
 	defer end(&err)
 	stream, err := n.js.Stream(ctx, "KV_"+bucket)
 	if err != nil {
