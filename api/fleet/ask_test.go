@@ -1,19 +1,16 @@
 package fleet
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -25,97 +22,6 @@ import (
 	"hailoclip/cache/sets"
 )
 
-// swallowing is a way to a broker that, from some time on, takes what is sent to the broker and does not pass it on.
-type swallowing struct {
-	net.Listener
-	broker string // host:port
-
-	mu    sync.Mutex
-	now   bool
-	taken bytes.Buffer
-	open  []net.Conn
-}
-
-// newSwallowing passes everything on. The test ends it.
-func newSwallowing(t *testing.T, url string) *swallowing {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	s := &swallowing{Listener: l, broker: strings.TrimPrefix(url, "nats://")}
-	var running sync.WaitGroup
-	running.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			running.Go(func() { s.pass(c) })
-		}
-	})
-	t.Cleanup(func() { _ = l.Close(); s.cut(); running.Wait() })
-	return s
-}
-
-func (s *swallowing) pass(c net.Conn) {
-	b, err := net.Dial("tcp", s.broker)
-	s.mu.Lock()
-	s.open = append(s.open, c)
-	if err != nil || s.now {
-		_ = c.Close()
-	}
-	if err == nil {
-		s.open = append(s.open, b)
-	}
-	s.mu.Unlock()
-	if err != nil {
-		return
-	}
-	var back sync.WaitGroup
-	back.Go(func() {
-		buf := make([]byte, 1<<16)
-		for n, err := b.Read(buf); err == nil; n, err = b.Read(buf) {
-			if _, err := c.Write(buf[:n]); err != nil {
-				break
-			}
-		}
-		_ = c.Close()
-	})
-	buf := make([]byte, 1<<16)
-	for n, err := c.Read(buf); err == nil; n, err = c.Read(buf) {
-		s.mu.Lock()
-		if s.now {
-			s.taken.Write(buf[:n])
-		} else if _, err := b.Write(buf[:n]); err != nil {
-			_ = c.Close()
-		}
-		s.mu.Unlock()
-	}
-	_ = b.Close()
-	back.Wait()
-}
-
-// begin swallows from now on.
-func (s *swallowing) begin() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.now = true
-}
-
-// published is how many messages were swallowed.
-func (s *swallowing) published() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return bytes.Count(s.taken.Bytes(), []byte("PUB "))
-}
-
-// cut ends all connections.
-func (s *swallowing) cut() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, c := range s.open {
-		_ = c.Close()
-	}
-}
-
 // TestAskEndsWithTheConnection asks the broker for all kinds of things, which does not answer, and then cuts the connection: each
 // call ends, though it may wait for an hour.
 func TestAskEndsWithTheConnection(t *testing.T) {
@@ -125,8 +31,8 @@ func TestAskEndsWithTheConnection(t *testing.T) {
 		*d = time.Hour
 		t.Cleanup(func() { *d = was })
 	}
-	way := newSwallowing(t, startBroker(t, broker.Config{}).URL())
-	c := dial(t, Config{URL: "nats://" + way.Addr().String(), Node: "a"})
+	way := newWay(t, startBroker(t, broker.Config{}))
+	c := dial(t, Config{URL: way.url(), Node: "a"})
 	n := &Node{Conn: c}
 	w := &bulkWorker{Conn: c, digest: testDigest, large: semaphore.NewWeighted(largeBytes)}
 	e := &Encoder{Conn: c, encoder: Encoders{Digest: testDigest}, job: job{JobStatus: JobStatus{Job: "j"}}}
@@ -188,7 +94,7 @@ func TestAskEndsWithTheConnection(t *testing.T) {
 			return ErrNoBroker
 		},
 	}
-	way.begin()
+	way.swallow()
 	type outcome struct {
 		name string
 		err  error
@@ -208,6 +114,7 @@ func TestAskEndsWithTheConnection(t *testing.T) {
 		}
 		return nil
 	})
+	way.lead(nil) // so that nobody connects again
 	way.cut()
 	wait(t, "all have ended", func() error {
 		select {

@@ -47,7 +47,7 @@ func dial(t *testing.T, cfg Config) *Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if err := c.Await(ctx); err != nil {
 		t.Fatal(err)
@@ -137,11 +137,9 @@ func TestSetupByManyAtOnce(t *testing.T) {
 
 // A broker that came back without its folder gets everything again, without anybody's asking.
 func TestSetupAgainOnAnEmptyBroker(t *testing.T) {
-	first, err := broker.Start(broker.Config{Port: -1, Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := dial(t, Config{URL: first.URL(), Node: "a"})
+	first := startBroker(t, broker.Config{})
+	way := newWay(t, first)
+	c := dial(t, Config{URL: way.url(), Node: "a"})
 	n := &Node{Conn: c}
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -158,9 +156,8 @@ func TestSetupAgainOnAnEmptyBroker(t *testing.T) {
 		return err == nil
 	}
 	waitFor(t, there)
-	port := first.Port()
-	first.Close()
-	startBroker(t, broker.Config{Port: port})
+	way.close(first)
+	way.lead(startBroker(t, broker.Config{}))
 	waitFor(t, there)
 	stop()
 	if err := <-done; err != nil {
