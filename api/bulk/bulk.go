@@ -143,6 +143,18 @@ func Key(image []byte, digest string) string {
 	return hex.EncodeToString(sum[:16]) + "." + Short(digest) + "." + PrepVersion
 }
 
+// usualPreparation is the clip.Engine.Preparation of an unchanged configuration where libturbojpeg is installed.
+const usualPreparation = "crop-exact-turbo"
+
+// Prepared is the digest of an image encoder that gets images prepared so, by clip.Engine.Preparation; "": not known, taken for usual.
+// To another preparation belong other vectors, and so another digest: neither keys nor rows of the two mix.
+func Prepared(digest, preparation string) string {
+	if preparation == "" || preparation == usualPreparation {
+		return digest
+	}
+	return digest + "/" + preparation
+}
+
 // Short is 8 hex digits that stand for a digest: its first ones, or those of its SHA-256 where it is no hex number, as that of a
 // simulated encoder.
 func Short(digest string) string {

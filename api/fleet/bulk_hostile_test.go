@@ -79,6 +79,7 @@ func TestChoose(t *testing.T) {
 		{[]Encoders{old}, "", old, ""},
 		{[]Encoders{a, b}, "", Encoders{}, "say which: a, b"},
 		{[]Encoders{a, {"a", "4", 4, true}}, "a", Encoders{}, "must not mix"},
+		{[]Encoders{a, {"a", "1/pad-exact-go", 4, true}}, "", Encoders{}, `"1/pad-exact-go"`},
 		{[]Encoders{a, b}, "c", Encoders{}, "but with a, b"},
 		{nil, "", Encoders{}, "fleet.bulk"},
 	} {

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -59,7 +60,7 @@ func embedTest(_ context.Context, image []byte) ([]float32, error) {
 // newWorker makes a worker of the node, with a connection of its own.
 func newWorker(t *testing.T, url, node string) *bulkWorker {
 	return &bulkWorker{
-		Conn: dial(t, Config{URL: url, Node: node}), model: "test", digest: testDigest, prep: "crop", dimension: 16, atOnce: 4, again: time.Millisecond, lost: time.Millisecond, patience: 2 * time.Second,
+		Conn: dial(t, Config{URL: url, Node: node}), model: "test", digest: testDigest, dimension: 16, atOnce: 4, again: time.Millisecond, lost: time.Millisecond, patience: 2 * time.Second,
 		embed: embedTest, healthy: func() bool { return true }, counts: new(bulkCounts), large: semaphore.NewWeighted(largeBytes),
 	}
 }
@@ -252,27 +253,34 @@ func TestBulkFailingWorker(t *testing.T) {
 	}
 }
 
-// A worker that prepares images in another way than those at work takes none, until they are gone.
+// Workers that prepare images in another way than others get none of theirs; while both are there, who indexes is told.
 func TestBulkOtherPreparation(t *testing.T) {
 	b := startBroker(t, broker.Config{})
-	first, other := newWorker(t, b.URL(), "a"), newWorker(t, b.URL(), "b")
-	other.prep = "pad"
-	stop := begin(t, first.run)
-	if err := other.Setup(t.Context()); err != nil {
-		t.Fatal(err)
+	usual, other := newWorker(t, b.URL(), "a"), newWorker(t, b.URL(), "b")
+	other.digest = bulk.Prepared(testDigest, "pad-exact-go")
+	other.embed = func(context.Context, []byte) ([]float32, error) {
+		t.Error("it gets an image")
+		return nil, errors.New("none of its own")
 	}
-	until(t, "the first is at work", func() bool {
-		list, err := other.Encoders(t.Context())
-		return err == nil && len(list) == 1 && list[0].Busy
-	})
-	if _, err := other.consumer(t.Context()); err == nil || !strings.Contains(err.Error(), "prepare images") {
-		t.Error(err)
+	begin(t, usual.run)
+	e := openTestEncoder(t, b.URL(), "j")
+	begin(t, other.run)
+	open := func(job string) error {
+		e, err := OpenEncoder(t.Context(), Config{URL: b.URL(), Node: "index", Domain: "hub"}, EncoderOptions{Job: job, Model: "test", Log: quiet()})
+		if err == nil {
+			_ = e.Close(t.Context())
+		}
+		return err
 	}
-	stop()
-	until(t, "it may work", func() bool {
-		_, err := other.consumer(t.Context())
-		return err == nil
+	wait(t, "both are seen", func() error {
+		if err := open("k"); err == nil || !strings.Contains(err.Error(), "pad-exact-go") {
+			return fmt.Errorf("opening says %w", cmp.Or(err, errors.New("nothing")))
+		}
+		return nil
 	})
+	if got := index(t, e, testImages(100), nil); len(got) != 100 {
+		t.Errorf("%d results", len(got))
+	}
 }
 
 // What a process has not stored the next process of the job gets, without the images being encoded again.

@@ -109,17 +109,10 @@ func (l *indexLabels) score(ctx context.Context, e *engine) (func([]float32) []b
 	}, nil
 }
 
-// usualPreparation is that of an unchanged configuration where libturbojpeg is installed.
-const usualPreparation = "crop-exact-turbo"
-
-// ownEncoder is the engine of this process. Vectors of images that are prepared otherwise are another encoder's: they do not mix with
-// usual ones in an index.
+// ownEncoder is the engine of this process.
 func ownEncoder(e *clip.Engine) *bulk.Direct {
 	lane := pipeline.NewLane(fair.Caller{}, pipeline.Bulk)
-	digest := e.ImageDigest()
-	if p := e.Preparation(); p != usualPreparation {
-		digest += "/" + p
-	}
+	digest := bulk.Prepared(e.ImageDigest(), e.Preparation())
 	return bulk.NewDirect(e.Model(), digest, 2*e.AtOnce(), func(ctx context.Context, image []byte) ([]float32, []bulk.Match, error) {
 		r, err := e.EmbedImage(ctx, &clip.Request{Image: image, Lane: lane})
 		if clip.ImageFault(err) != "" {
