@@ -69,8 +69,8 @@ func (c *indexRunCmd) check(g *globals) error {
 	if err := c.indexLabels.check(); err != nil {
 		return err
 	}
-	if c.Fleet && (c.URL != "" || c.Set != "") {
-		return usageError{errors.New("--fleet goes neither with --url nor with --prompt-set")}
+	if c.Fleet && c.URL != "" {
+		return usageError{errors.New("--fleet does not go with --url")}
 	}
 	return noStart(c.URL, g)
 }

@@ -150,6 +150,9 @@ func (e *Engine) Tokens(text string) (n int, cut bool) {
 // ImageDigest names the image encoder: what embeddings of images are from.
 func (e *Engine) ImageDigest() string { return e.sets.imageDigest() }
 
+// TextDigest names the first of the text encoders: what embeddings of texts are from, unless its device is lost.
+func (e *Engine) TextDigest() string { return e.parts.Texts[0].Info().TextDigest }
+
 // AtOnce is how many images keep the engine busy: one in each worker of decode and of resize, what the encoder works on, and a batch that
 // is ready for it. More inside only wait.
 func (e *Engine) AtOnce() int { return e.atOnce }
