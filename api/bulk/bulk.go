@@ -11,6 +11,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 )
@@ -153,6 +154,11 @@ func Prepared(digest, preparation string) string {
 		return digest
 	}
 	return digest + "/" + preparation
+}
+
+// Resized is the digest of an encoder that gets images whose shorter side was brought to so many pixels, by that kind of decoder.
+func Resized(digest string, side int, decoder string) string {
+	return fmt.Sprintf("%s/resized-%d-%s", digest, side, decoder)
 }
 
 // Short is 8 hex digits that stand for a digest: its first ones, or those of its SHA-256 where it is no hex number, as that of a

@@ -49,6 +49,7 @@ type found struct {
 	size, modified int64
 	image          image
 	err            error
+	fault          string // why the image cannot be used, for good
 }
 
 // key is the key that h stands for; zero is what could not be read.

@@ -51,6 +51,7 @@ type indexEncoder struct {
 	dimension int
 	what      string
 	score     func(vector []float32) []bulk.Match
+	prepare   func(ctx context.Context, image []byte) ([]byte, error) // see bulk.Job
 }
 
 // tell passes on how far the run is, where somebody wants to know.

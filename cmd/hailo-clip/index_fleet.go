@@ -32,7 +32,7 @@ func (c *indexRunCmd) withFleet(ctx context.Context, g *globals, source string, 
 	}
 	host, _ := os.Hostname() // paths of two hosts may be equal, and a job's results go to one process
 	e, err := fleet.OpenEncoder(ctx, p.cfg.Fleet, fleet.EncoderOptions{
-		Job: bulk.JobID(host+":"+source, sink.Name(c.Out)), Source: source, Model: labels.model, Log: log,
+		Job: bulk.JobID(host+":"+source, sink.Name(c.Out)), Source: source, Model: labels.model, Log: log, Prepared: c.resized,
 	})
 	if err != nil {
 		return fmt.Errorf("--fleet: %w", err)

@@ -131,11 +131,7 @@ func (e *Engine) Fit() string { return e.config.Images.Resize.Fit }
 // Preparation names all that makes the pixels which the model sees of an image what they are: engines with the same ImageDigest and
 // the same Preparation make equal vectors of equal images.
 func (e *Engine) Preparation() string {
-	decoder := "turbo"
-	if _, err := decode.FindLibrary(); err != nil {
-		decoder = "go"
-	}
-	return fmt.Sprintf("%s-%s-%s", e.Fit(), e.config.Images.Decode.JPEGScale, decoder)
+	return fmt.Sprintf("%s-%s-%s", e.Fit(), e.config.Images.Decode.JPEGScale, decode.JPEGs())
 }
 
 // MaxTokens is how many tokens of a text the model reads, start and end included.
