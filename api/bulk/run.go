@@ -40,7 +40,8 @@ type Status struct {
 	Unchanged  int64 `json:"unchanged"`  // of these, the ones that were done before and have not changed
 	Encoded    int64 `json:"encoded"`    // images that the encoder has made something of in this run
 	Rows       int64 `json:"rows"`       // stored in this run
-	Bytes      int64 `json:"bytes"`      // read in this run
+	Bytes      int64 `json:"bytes"`      // of images, read in this run
+	Sent       int64 `json:"sent"`       // of them, and of what was made of them, handed to the encoder
 	UnderWay   int64 `json:"under_way"`  // images that the encoder has
 	Enumerated bool  `json:"enumerated"` // the source has named all it has
 }

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/semaphore"
 
@@ -280,6 +281,52 @@ func TestBulkOtherPreparation(t *testing.T) {
 	})
 	if got := index(t, e, testImages(100), nil); len(got) != 100 {
 		t.Errorf("%d results", len(got))
+	}
+}
+
+// Images that were made smaller are encoded under the keys of those that they are of, and apart from others; one that is not what its message
+// says is refused.
+func TestBulkPrepared(t *testing.T) {
+	b := startBroker(t, broker.Config{})
+	w := newWorker(t, b.URL(), "a")
+	begin(t, w.run)
+	plain := openTestEncoder(t, b.URL(), "plain")
+	e, err := OpenEncoder(t.Context(), Config{URL: b.URL(), Node: "index", Domain: "hub"}, EncoderOptions{
+		Job: "j", Log: quiet(), Prepared: func(digest string) string { return bulk.Resized(digest, 256, "turbo") },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = e.Close(context.Background()) }()
+	key := bulk.Key([]byte("a large image"), e.Digest())
+	if e.Digest() == plain.Digest() || key == bulk.Key([]byte("a large image"), plain.Digest()) {
+		t.Fatal("it is the encoder of whole images")
+	}
+	for _, c := range []struct {
+		e     *Encoder
+		key   string
+		image string
+	}{{e, key, "a small one"}, {e, bulk.Key([]byte("bad and large"), e.Digest()), "bad and small"}, {plain, bulk.Key([]byte("other"), plain.Digest()), "other"}} {
+		if err := c.e.Send(t.Context(), c.key, []byte(c.image)); err != nil {
+			t.Fatal(err)
+		}
+		r := <-c.e.Results()
+		if r.Key != c.key || strings.HasPrefix(c.image, "bad") != (r.Error != "") || r.Error == "" && !slices.Equal(r.Vector, vectorOf([]byte(c.image))) {
+			t.Errorf("%s: %+v", c.image, r)
+		}
+		r.Stored()
+	}
+	for content, key := range map[string]string{contentOf([]byte("another")): key, "": key, "x": key} { // without one, the key has to be its own
+		m := nats.NewMsg(bulkSubject + bulk.Short(testDigest) + ".j.0")
+		m.Header.Set(headerKey, key)
+		m.Header.Set(headerModel, testDigest)
+		m.Header.Set(headerContent, content)
+		m.Data = []byte("a small one")
+		before := w.counts.dead.Load()
+		if _, err := w.publish(t.Context(), m, "id "+content, nil); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "it is refused", func() bool { return w.counts.dead.Load() > before })
 	}
 }
 
