@@ -381,7 +381,7 @@ func TestBulkWithoutABroker(t *testing.T) {
 						_ = os.RemoveAll(filepath.Join(dir, entry.Name()))
 					}
 				}
-				b, err := broker.Start(broker.Config{Port: -1, Dir: dir})
+				b, err := broker.Start(broker.Config{Port: -1, Dir: dir, MaxStore: brokerRoom})
 				if err != nil {
 					t.Error(err)
 				}

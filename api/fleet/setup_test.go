@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"testing"
@@ -19,6 +20,9 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction(server+".(*fileStore).flushStreamStateLoop"), goleak.IgnoreTopFunction(server+"/ats.Register.func1"))
 }
 
+// brokerRoom is what the broker of a test may keep, whatever the disk has left when it starts.
+const brokerRoom = 64 << 30
+
 // startBroker starts a broker on any port; the test ends it.
 func startBroker(t *testing.T, c broker.Config) *broker.Broker {
 	t.Helper()
@@ -28,6 +32,7 @@ func startBroker(t *testing.T, c broker.Config) *broker.Broker {
 	if c.Dir == "" {
 		c.Dir = t.TempDir()
 	}
+	c.MaxStore = cmp.Or(c.MaxStore, brokerRoom)
 	b, err := broker.Start(c)
 	if err != nil {
 		t.Fatal(err)

@@ -90,7 +90,7 @@ func (h *hashed) EncodeTexts(ctx context.Context, tokens [][]int32) ([][]float32
 
 // brokerIn starts a broker with its files in dir.
 func brokerIn(t *testing.T, dir string) *broker.Broker {
-	return startBroker(t, broker.Config{Dir: dir, Name: "hub", MaxStore: 64 << 30})
+	return startBroker(t, broker.Config{Dir: dir, Name: "hub"})
 }
 
 // shareNode is a node in this process, with an engine of its own.

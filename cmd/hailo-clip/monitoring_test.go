@@ -462,7 +462,7 @@ func TestMonitoring(t *testing.T) {
 	}
 	tool("", "check", "rules", monitoring+"alerts.yml")
 	tool("", "check", "config", monitoring+"prometheus.yml")
-	b := must(broker.Start(broker.Config{Port: -1, Dir: t.TempDir()}))
+	b := must(broker.Start(broker.Config{Port: -1, Dir: t.TempDir(), MaxStore: brokerRoom}))
 	lost := sync.OnceFunc(b.Close)
 	t.Cleanup(lost)
 	w := serveWatched(t, "fleet:\n  node: one\n  url: "+b.URL()+"\n")
