@@ -105,7 +105,8 @@ func (e *Encoder) open(ctx context.Context, o EncoderOptions) error {
 	now := time.Now().UTC()
 	e.job = job{JobStatus{Job: o.Job, Source: o.Source, Model: e.encoder.Model, State: "running", Begun: now, Changed: now}, kept.Round}
 	e.revision = revision
-	return e.inherit(ctx)
+	_, err = e.inherit(ctx)
+	return err
 }
 
 // Model is the model's name.
