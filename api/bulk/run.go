@@ -224,7 +224,12 @@ func (k *keeper) finish(ctx context.Context) error {
 	if err := j.commit(); err != nil || !removed || k.placer == nil {
 		return err
 	}
-	n := 0
+	return k.moved(ctx)
+}
+
+// moved notes where rows are when some were taken away.
+func (k *keeper) moved(ctx context.Context) error {
+	n, j := 0, k.journal
 	err := k.placer.Moved(ctx, func(key string, place int64) error {
 		h, ok := k.parse(key)
 		if !ok {
