@@ -27,7 +27,7 @@ func (k *keeper) read(ctx context.Context, failed context.CancelCauseFunc) <-cha
 	}
 	go func() {
 		defer close(founds)
-		if err := k.each(ctx, room, items, founds); err != nil {
+		if err := k.each(ctx, room, items); err != nil {
 			failed(fmt.Errorf("the source: %w", err))
 		}
 		close(items)
@@ -44,7 +44,7 @@ type opening struct {
 }
 
 // each goes through the source.
-func (k *keeper) each(ctx context.Context, room *semaphore.Weighted, items chan<- opening, founds chan<- found) (err error) {
+func (k *keeper) each(ctx context.Context, room *semaphore.Weighted, items chan<- opening) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("panic: %v", v)
@@ -78,8 +78,8 @@ func (k *keeper) each(ctx context.Context, room *semaphore.Weighted, items chan<
 			return context.Cause(ctx)
 		}
 		if i.Once {
-			k.openItem(ctx, o, founds)
-			return nil
+			image, err := o.open(ctx)
+			o.Open = func(context.Context) ([]byte, error) { return image, err } // the rest is done beside reading the next
 		}
 		select {
 		case items <- o:
