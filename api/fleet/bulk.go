@@ -24,9 +24,8 @@ const (
 	inlineImage   = 512 << 10 // bytes up to which an image is in its message, else it is an object
 	largestImage  = 64 << 20  // bytes of an object that is read
 	maxDeliveries = 5         // of an image, then it is dead
-	publishTime   = 5 * time.Second
-	longestError  = 1 << 10 // bytes of the text of an error
-	maxDimension  = 4096    // numbers of a vector
+	longestError  = 1 << 10   // bytes of the text of an error
+	maxDimension  = 4096      // numbers of a vector
 )
 
 // keys are what bulk.Key makes.
@@ -96,9 +95,9 @@ func parseResult(header nats.Header, data []byte, digest, of string) (r bulk.Res
 // broker keeps the first; duplicate says that this was the second. full is called whenever there is no room; it may be nil.
 func (c *Conn) publish(ctx context.Context, m *nats.Msg, id string, full func()) (duplicate bool, err error) {
 	for wait := 20 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		try, cancel := context.WithTimeout(ctx, publishTime)
+		try, end := c.ask(ctx, askTime)
 		ack, err := c.js.PublishMsg(try, m, jetstream.WithMsgID(id), jetstream.WithRetryAttempts(0))
-		cancel()
+		end(&err)
 		switch {
 		case err == nil:
 			return ack.Duplicate, nil

@@ -85,10 +85,7 @@ func OpenEncoder(ctx context.Context, cfg Config, o EncoderOptions) (*Encoder, e
 func (e *Encoder) open(ctx context.Context, o EncoderOptions) error {
 	ctx, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
-	if err := e.Await(ctx); err != nil {
-		return err
-	}
-	if err := e.Setup(ctx); err != nil {
+	if err := e.ready(ctx); err != nil {
 		return err
 	}
 	found, err := e.Encoders(ctx)
@@ -183,11 +180,9 @@ func (e *Encoder) send(ctx context.Context, key string, image []byte, round int)
 // lend stores a large image with the broker, as publish does a message.
 func (e *Encoder) lend(ctx context.Context, id string, image []byte) error {
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
-		store, err := e.js.ObjectStore(ctx, InputStore)
+		err := e.putInput(ctx, id, image)
 		if err == nil {
-			if _, err = store.PutBytes(ctx, id, image); err == nil {
-				return nil
-			}
+			return nil
 		}
 		if noRoom(err) {
 			e.isFull()
@@ -201,6 +196,16 @@ func (e *Encoder) lend(ctx context.Context, id string, image []byte) error {
 			return err
 		}
 	}
+}
+
+func (e *Encoder) putInput(ctx context.Context, id string, image []byte) (err error) {
+	ctx, end := e.ask(ctx, bulkTime)
+	defer end(&err)
+	store, err := e.js.ObjectStore(ctx, InputStore)
+	if err == nil {
+		_, err = store.PutBytes(ctx, id, image)
+	}
+	return err
 }
 
 // isFull tells, once in a while, that who indexes waits for the workers.

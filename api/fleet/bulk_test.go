@@ -363,43 +363,45 @@ func TestBulkWithoutABroker(t *testing.T) {
 	for _, empty := range []bool{false, true} {
 		t.Run(fmt.Sprint("empty ", empty), func(t *testing.T) {
 			dir := t.TempDir()
-			b, err := broker.Start(broker.Config{Port: -1, Dir: dir})
-			if err != nil {
-				t.Fatal(err)
-			}
-			url := b.URL()
-			w := newWorker(t, url, "a")
+			b := startBroker(t, broker.Config{Dir: dir})
+			way := newWay(t, b)
+			w := newWorker(t, way.url(), "a")
 			begin(t, w.run)
-			e := openTestEncoder(t, url, "j")
+			e := openTestEncoder(t, way.url(), "j")
 			var stored atomic.Int64
-			stop := make(chan struct{})
+			lose := make(chan struct{})
+			stop := sync.OnceFunc(func() { close(lose) })
 			again := make(chan *broker.Broker, 1)
 			go func() {
-				<-stop
-				b.Close()
+				<-lose
+				way.close(b)
 				if empty {
 					entries, _ := os.ReadDir(dir)
 					for _, entry := range entries {
 						_ = os.RemoveAll(filepath.Join(dir, entry.Name()))
 					}
 				}
-				var port int
-				_, _ = fmt.Sscanf(url[strings.LastIndex(url, ":")+1:], "%d", &port)
-				b, err := broker.Start(broker.Config{Port: port, Dir: dir})
+				b, err := broker.Start(broker.Config{Port: -1, Dir: dir, MaxStore: brokerRoom})
 				if err != nil {
 					t.Error(err)
+				}
+				if err == nil {
+					way.lead(b)
 				}
 				again <- b
 			}()
 			got := index(t, e, testImages(3000), func(bulk.Result) {
 				if stored.Add(1) == 1000 {
-					close(stop)
+					stop()
 				}
 			})
 			if len(got) != 3000 {
 				t.Errorf("%d results", len(got))
 			}
-			(<-again).Close()
+			stop() // also where there were not so many
+			if b := <-again; b != nil {
+				b.Close()
+			}
 		})
 	}
 }

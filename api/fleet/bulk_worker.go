@@ -26,7 +26,7 @@ const (
 	largestFleet = 128              // nodes that can be busy at once, with 32 images each
 
 	pullTime  = 10 * time.Second // of a request for images
-	heartbeat = 2 * time.Second  // of the broker while such a request waits
+	heartbeat = time.Second      // of the broker while such a request waits; two that are missing: it is to be asked again
 
 	largeBytes = 2 * largestImage // of objects that a worker has in memory
 )
@@ -75,10 +75,7 @@ func (w *bulkWorker) run(ctx context.Context) error {
 				return nil
 			}
 		}
-		if err := w.Await(ctx); err != nil {
-			return err // ctx has ended: nobody is told
-		}
-		if err := w.Setup(ctx); err != nil {
+		if err := w.ready(ctx); err != nil {
 			return err
 		}
 		consumer, err := w.consumer(ctx)
@@ -93,7 +90,9 @@ func (w *bulkWorker) run(ctx context.Context) error {
 }
 
 // consumer is the one that all workers with this encoder take images from. It tells what their encoder is.
-func (w *bulkWorker) consumer(ctx context.Context) (jetstream.Consumer, error) {
+func (w *bulkWorker) consumer(ctx context.Context) (made jetstream.Consumer, err error) {
+	ctx, end := w.ask(ctx, 0)
+	defer end(&err)
 	short := bulk.Short(w.digest)
 	return w.js.CreateOrUpdateConsumer(ctx, BulkStream, jetstream.ConsumerConfig{
 		Durable: consumerPrefix + short, FilterSubject: bulkSubject + short + ".>", AckPolicy: jetstream.AckExplicitPolicy, AckWait: w.patience,

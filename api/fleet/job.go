@@ -29,6 +29,8 @@ const (
 
 // loadJob returns what is kept of a job and its revision; both are zero where there is nothing that can be read.
 func (c *Conn) loadJob(ctx context.Context, id string) (j job, revision uint64, err error) {
+	ctx, end := c.ask(ctx, 0)
+	defer end(&err)
 	jobs, err := c.js.KeyValue(ctx, JobBucket)
 	if err != nil {
 		return j, 0, err
@@ -48,7 +50,9 @@ func (c *Conn) loadJob(ctx context.Context, id string) (j job, revision uint64, 
 
 // saveJob stores j over the revision that was seen last, 0: there was none. It returns the new one. When another has stored it
 // meanwhile the error is jetstream.ErrKeyExists.
-func (c *Conn) saveJob(ctx context.Context, j job, revision uint64) (uint64, error) {
+func (c *Conn) saveJob(ctx context.Context, j job, revision uint64) (now uint64, err error) {
+	ctx, end := c.ask(ctx, 0)
+	defer end(&err)
 	jobs, err := c.js.KeyValue(ctx, JobBucket)
 	if err != nil {
 		return 0, err
@@ -65,6 +69,8 @@ func (c *Conn) saveJob(ctx context.Context, j job, revision uint64) (uint64, err
 
 // Jobs returns the jobs that the broker knows, the newest first. Errors: those of the broker.
 func (c *Conn) Jobs(ctx context.Context) (list []JobStatus, err error) {
+	ctx, end := c.ask(ctx, 0)
+	defer end(&err)
 	jobs, err := c.js.KeyValue(ctx, JobBucket)
 	if err != nil {
 		return nil, err
@@ -83,6 +89,9 @@ func (c *Conn) Jobs(ctx context.Context) (list []JobStatus, err error) {
 			j.State = "stale"
 		}
 		list = append(list, j.JobStatus)
+	}
+	if ctx.Err() != nil { // there may be more
+		return nil, ctx.Err()
 	}
 	slices.SortFunc(list, func(a, b JobStatus) int { return b.Changed.Compare(a.Changed) })
 	return list[:min(len(list), mostJobs)], nil
@@ -119,6 +128,8 @@ type Encoders struct {
 
 // Encoders returns what workers encode with, or have done in the last days. Errors: those of the broker.
 func (c *Conn) Encoders(ctx context.Context) (list []Encoders, err error) {
+	ctx, end := c.ask(ctx, 0)
+	defer end(&err)
 	stream, err := c.js.Stream(ctx, BulkStream)
 	if err != nil {
 		return nil, err

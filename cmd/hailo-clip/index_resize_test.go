@@ -27,7 +27,7 @@ func (r result) last(t *testing.T) (p indexProgress) {
 // those of whole images.
 func TestIndexResized(t *testing.T) {
 	t.Parallel()
-	b, err := broker.Start(broker.Config{Port: -1, Dir: t.TempDir()})
+	b, err := broker.Start(broker.Config{Port: -1, Dir: t.TempDir(), MaxStore: brokerRoom})
 	if err != nil {
 		t.Fatal(err)
 	}

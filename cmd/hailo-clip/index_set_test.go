@@ -39,7 +39,7 @@ const setsToIndexBy = `prompt_sets:
 // as a service does, and never by two versions of one.
 func TestIndexFleetSet(t *testing.T) {
 	t.Parallel()
-	b, err := broker.Start(broker.Config{Port: -1, Dir: t.TempDir()})
+	b, err := broker.Start(broker.Config{Port: -1, Dir: t.TempDir(), MaxStore: brokerRoom})
 	if err != nil {
 		t.Fatal(err)
 	}
