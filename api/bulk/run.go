@@ -149,7 +149,21 @@ func (k *keeper) settle(ctx context.Context) error {
 	if j.counts.Vanished = j.counts.Paths() - k.seen.n; j.counts.Vanished < 0 {
 		return fmt.Errorf("the journal has %d paths, of which %d were met", j.counts.Paths(), k.seen.n)
 	}
-	prune := k.job.Prune && j.counts.Unreadable == 0 && k.seen.n > 0 // else they may only be out of reach
+	prune := k.job.Prune && k.seen.n > 0
+	if prune && j.counts.Vanished > 0 && j.counts.Unreadable > 0 { // of which some may have vanished, too
+		if err := j.commit(); err != nil {
+			return err
+		}
+		if err := j.each("", func(_ string, r *record) error {
+			if r.state != unreadable || !k.seen.has(r.id) {
+				return nil
+			}
+			prune = false // what is missing may only be out of reach
+			return errStop
+		}); err != nil {
+			return err
+		}
+	}
 	after := ""
 	for j.counts.Vanished > 0 && ctx.Err() == nil {
 		if err := j.commit(); err != nil {
