@@ -27,6 +27,9 @@ type keeper struct {
 	late   context.Context   // ends some time after that of Run, so that what was begun is finished
 	last   time.Time         // commit
 
+	flight  *flight
+	landing []string // paths in flight that the next commit has
+
 	seen       bits // numbers of paths that this run has met
 	named      atomic.Int64
 	unchanged  atomic.Int64
@@ -84,6 +87,7 @@ func (k *keeper) pass(ctx context.Context) error {
 	k.enumerated = false
 	k.named.Store(0)
 	k.unchanged.Store(0)
+	k.flight, k.landing = newFlight(), nil
 	founds := k.read(ctx, cancel)
 	sends, sent := k.send(ctx, cancel)
 	defer func() {
@@ -123,7 +127,13 @@ func (k *keeper) pass(ctx context.Context) error {
 				break
 			}
 			quiet = false
-			err = k.check(k.found(k.late, &f))
+			if err = k.check(k.found(k.late, &f)); err == nil {
+				if k.landing = append(k.landing, f.path); k.flight.waits(f.path) {
+					err = k.flush(k.late)
+				}
+			}
+		case <-k.flight.hurry:
+			err = k.flush(k.late)
 		case out <- next:
 			k.queue[0] = image{} // else its bytes stay
 			k.queue = k.queue[1:]
@@ -223,6 +233,10 @@ func (k *keeper) flush(ctx context.Context) error {
 		}
 	}
 	k.broken = false
+	if k.flight != nil {
+		k.flight.land(k.landing)
+		k.landing = k.landing[:0]
+	}
 	for _, stored := range k.told {
 		stored()
 	}
