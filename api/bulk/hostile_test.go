@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -216,4 +218,174 @@ func TestLongPaths(t *testing.T) {
 func itemsOf(s Source) items {
 	i, _ := s.(items)
 	return i
+}
+
+// TestLostOutput: a sink that was emptied behind the journal's back is not taken for complete.
+func TestLostOutput(t *testing.T) {
+	b, s, at := newBench(t), newUpserts(), time.Unix(1e9, 0)
+	b.job.Source = items{text("a", "one", at), text("b", "bad", at), broken("c")}
+	b.mustRun(into(s))
+	b.mustRun(into(s))
+	clear(s.rows)
+	for _, source := range []items{{text("a", "one", at)}, {text("a", "one", at), text("d", "two", at)}} {
+		b.job.Source = source
+		if status, err := b.run(into(s)); err == nil || !strings.Contains(err.Error(), "verify --repair") || len(s.rows) > 0 {
+			t.Errorf("%+v, %v", status, err)
+		}
+	}
+	j := must(OpenJournal(b.out+".journal", false))
+	v, err := Verify(t.Context(), j, s, true)
+	if err := errors.Join(err, j.Close()); err != nil || v.Missing != 3 {
+		t.Errorf("%+v, %v", v, err)
+	}
+	b.job.Source = items{text("a", "one", at), text("b", "two", at)}
+	b.mustRun(into(s))
+	s.has(t, map[string]string{"a": "one", "b": "two"})
+}
+
+// TestBackWithoutAPlace: a path that gets a former content back, of which no row is found any more, has one row.
+func TestBackWithoutAPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, at := newBench(t), time.Unix(1e9, 0)
+		b.job.Encoder = NewDirect("model", testDigest, 4, func(_ context.Context, image []byte) ([]float32, []Match, error) {
+			time.Sleep(10 * time.Second) // until all is found
+			return vectorOf(image), nil, nil
+		})
+		defer b.job.Encoder.Close(t.Context())
+		b.job.Source = items{text("a", "one", at), text("b", "one", at)}
+		b.mustRun(nil)
+		fail := errors.New("no finish")
+		b.job.Source = items{text("a", "two", at.Add(time.Second)), text("b", "one", at)}
+		if _, err := b.run(func(j *Job) { j.Sink = &failing{NDJSON: j.Sink.(*NDJSON), finish: fail} }); !errors.Is(err, fail) {
+			t.Fatal(err)
+		}
+		j := must(OpenJournal(b.out+".journal", false)) // as a process leaves it that is killed before it has told where rows have moved
+		h, _ := (&keeper{suffix: Key(nil, testDigest)[32:]}).parse(Key([]byte("one"), testDigest))
+		j.finishing = false
+		if err := errors.Join(j.setOutcome(h, &outcome{place: 1}, false), j.commit(), j.Close()); err != nil {
+			t.Fatal(err)
+		}
+		b.job.Source = items{text("0", "one", at), text("a", "one", at.Add(2*time.Second)), text("b", "one", at)}
+		b.mustRun(func(j *Job) { j.Readers = 1 })
+		seen := map[string]int{}
+		for _, r := range b.rows() {
+			if seen[r.Path]++; r.Key != Key([]byte("one"), testDigest) || len(r.Embedding) == 0 {
+				t.Errorf("%+v", r)
+			}
+		}
+		if len(seen) != 3 || len(b.rows()) != 3 {
+			t.Errorf("%v", seen)
+		}
+		if v := b.verified(false); !v.Good() {
+			t.Errorf("%+v", v)
+		}
+	})
+}
+
+// TestKilledAfterPut: rows that a database has, and of which a process that was killed could not note that, are not left behind
+// when their files change before the next run.
+func TestKilledAfterPut(t *testing.T) {
+	at := time.Unix(1e9, 0)
+	for name, next := range map[string]struct {
+		source items
+		want   map[string]string
+	}{
+		"unchanged": {items{text("a", "one", at), text("b", "two", at), text("c", "one", at)}, map[string]string{"a": "one", "b": "two", "c": "one"}},
+		"changed": {items{text("a", "three", at.Add(time.Second)), text("b", "two", at.Add(time.Second)), text("c", "two", at)},
+			map[string]string{"a": "three", "b": "two", "c": "two"}},
+		"gone":     {items{text("b", "two", at)}, map[string]string{"b": "two"}},
+		"readable": {items{text("a", "one", at), text("b", "two", at), text("d", "one", at)}, map[string]string{"a": "one", "b": "two", "d": "one"}},
+	} {
+		for _, stored := range []bool{true, false} {
+			t.Run(fmt.Sprint(name, stored), func(t *testing.T) {
+				b, s := newBench(t), newUpserts()
+				b.job.Source = items{text("a", "one", at), text("b", "two", at), text("c", "one", at), broken("d")}
+				s.put = func([]Row) error {
+					if !stored {
+						clear(s.rows)
+					}
+					return errKilled
+				}
+				for range 2 {
+					if _, err := b.run(into(s)); !errors.Is(err, errKilled) {
+						t.Fatal(err)
+					}
+				}
+				s.put = nil
+				b.job.Source, b.job.Prune = next.source, true
+				b.mustRun(into(s))
+				s.has(t, next.want)
+			})
+		}
+	}
+}
+
+// TestTornFile: a last row that is not whole is told, and cut off where rows are repaired; so is what others have cut off.
+func TestTornFile(t *testing.T) {
+	b := newBench(t)
+	for i := range 10 {
+		b.write(fmt.Sprint(i), fmt.Sprint(i))
+	}
+	b.mustRun(nil)
+	whole := must(os.ReadFile(b.out))
+	lines := bytes.SplitAfter(whole, []byte("\n"))
+	for name, c := range map[string]struct {
+		file             []byte
+		missing, foreign int64
+	}{
+		"killed while it wrote":  {append(slices.Clone(whole), `{"key":"0`...), 0, 1},
+		"cut within a row":       {whole[:len(whole)-20], 1, 1},
+		"cut between rows":       {bytes.Join(lines[:7], nil), 3, 0},
+		"empty":                  {nil, 10, 0},
+		"the first is not whole": {whole[:10], 10, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := os.WriteFile(b.out, c.file, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			for _, repair := range []bool{false, true} {
+				if v := b.verified(repair); v.Missing != c.missing || v.Foreign != c.foreign || v.Double != 0 || v.Good() {
+					t.Errorf("%v: %+v", repair, v)
+				}
+			}
+			b.mustRun(nil)
+			b.check()
+			if v := b.verified(false); !v.Good() {
+				t.Errorf("%+v", v)
+			}
+		})
+	}
+}
+
+// shouting is an encoder whose results have keys in capitals.
+type shouting struct{ *former }
+
+func (s shouting) Send(_ context.Context, key string, image []byte) error {
+	s.results <- Result{Key: strings.ToUpper(key[:32]) + key[32:], Vector: vectorOf(image)}
+	return nil
+}
+
+// TestKeysAreOurs: a row has the key of its image, however the result writes it.
+func TestKeysAreOurs(t *testing.T) {
+	b := newBench(t)
+	b.write("a", "one")
+	b.mustRun(func(j *Job) { j.Encoder = shouting{&former{testEncoder(t, &b.calls), make(chan Result, 4)}} })
+	b.check()
+}
+
+// TestWrongVectors: an encoder whose vectors cannot be those of the index ends it, and it is said what is wrong with them.
+func TestWrongVectors(t *testing.T) {
+	for says, vector := range map[string][]float32{
+		"3 numbers, not 8": {1, 0, 0}, "length 2": {2, 0, 0, 0, 0, 0, 0, 0}, "length NaN": {float32(math.NaN()), 0, 0, 0, 0, 0, 0, 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t)
+			b.write("a", "one")
+			b.job.Encoder = NewDirect("model", testDigest, 1, func(context.Context, []byte) ([]float32, []Match, error) { return vector, nil, nil })
+			defer b.job.Encoder.Close(t.Context())
+			if _, err := b.run(nil); err == nil || !strings.Contains(err.Error(), says) {
+				t.Errorf("%q: %v", says, err)
+			}
+		})
+	}
 }

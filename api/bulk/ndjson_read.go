@@ -51,14 +51,25 @@ func (s *NDJSON) At(place int64) (r Row, err error) {
 	return r, err
 }
 
+// tornError says that the last row of an Appender, at the place, is not whole: a process was killed while it wrote it, or the end of
+// the file was lost.
+type tornError struct{ place int64 }
+
+func (e *tornError) Error() string {
+	return fmt.Sprintf("the last row, at byte %d, is not whole", e.place)
+}
+
 // lines tells each line with its place, and key and path of its row.
 func (s *NDJSON) lines(ctx context.Context, tell func(place int64, line []byte, r *Row) error) error {
 	from, place := bufio.NewReaderSize(io.NewSectionReader(s.file, 0, s.end), 1<<20), int64(0)
 	var line []byte
 	for n := 1; ; n++ {
 		var err error
-		if line, err = readLine(from, line[:0]); errors.Is(err, io.EOF) && len(line) == 0 {
+		switch line, err = readLine(from, line[:0]); {
+		case errors.Is(err, io.EOF) && len(line) == 0:
 			return nil
+		case errors.Is(err, io.ErrUnexpectedEOF):
+			return &tornError{place}
 		}
 		var head struct {
 			Key, Path string

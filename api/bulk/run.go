@@ -112,7 +112,33 @@ func (k *keeper) open(ctx context.Context) error {
 		}
 	}
 	j.counts.Complete = false
-	return j.commit()
+	if err := j.unput(); err != nil {
+		return err
+	}
+	return errors.Join(j.commit(), k.reaches(ctx))
+}
+
+// reaches says what is wrong with a sink other than an Appender that has lost the first row of which the journal knows: most likely
+// it was emptied, or made anew.
+func (k *keeper) reaches(ctx context.Context) error {
+	if k.appender != nil {
+		return nil
+	}
+	key, path := "", ""
+	if err := k.journal.each("", func(p string, r *record) error {
+		if r.state == waiting {
+			return nil
+		}
+		key, path = k.key(r.hash), p
+		return errStop
+	}); err != nil || key == "" {
+		return err
+	}
+	_, ok, err := k.job.Sink.Find(ctx, key)
+	if err != nil || ok {
+		return err
+	}
+	return fmt.Errorf("the output lacks the row of %q, and maybe others, which the journal says are there: verify --repair has them made again", path)
 }
 
 // run makes passes over the source until nothing waits, then finishes the sink.
@@ -132,7 +158,7 @@ func (k *keeper) run(ctx context.Context) error {
 			retries = 0
 		}
 		if before = left; retries == maxRetries {
-			return fmt.Errorf("%d images have no result after %d more passes", left, retries)
+			return fmt.Errorf("%d images have no result after %d more passes%s", left, retries, k.misfit)
 		}
 	}
 	if err := k.finish(ctx); err != nil {

@@ -2,6 +2,7 @@ package bulk
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
@@ -28,11 +29,12 @@ func (v *Verification) example(what, path string) {
 }
 
 // Verify compares what the sink has with what the journal says it has. It reads the rows of the sink one by one, and keeps a bit for each.
-// With repair, what is missing waits again, so that the next Run makes its row.
+// With repair, what is missing waits again, so that the next Run makes its row, and a row of an Appender that is not whole is cut off.
 func Verify(ctx context.Context, j *Journal, s Sink, repair bool) (v Verification, err error) {
 	k := keeper{suffix: Key(nil, j.Identity.Digest)[32:], journal: j}
-	if a, ok := s.(Appender); ok && a.Mark() < j.mark {
-		v.example("cut off", fmt.Sprintf("%d bytes of %d are left", a.Mark(), j.mark))
+	appender, appends := s.(Appender)
+	if appends && appender.Mark() < j.mark {
+		v.example("cut off", fmt.Sprintf("%d bytes of %d are left", appender.Mark(), j.mark))
 	}
 	var found bits
 	err = s.Each(ctx, func(key, path string) error {
@@ -50,6 +52,18 @@ func Verify(ctx context.Context, j *Journal, s Sink, repair bool) (v Verificatio
 		}
 		return nil
 	})
+	torn, is := errors.AsType[*tornError](err)
+	if is {
+		v.Foreign++
+		v.example("foreign", torn.Error())
+		err = nil
+	}
+	if err == nil && repair && appends { // what is left is what the next Run begins with
+		if is {
+			err = appender.Rewind(torn.place)
+		}
+		j.mark = min(j.mark, appender.Mark())
+	}
 	after, full := "", true
 	for err == nil && full {
 		full = false
@@ -79,6 +93,9 @@ func Verify(ctx context.Context, j *Journal, s Sink, repair bool) (v Verificatio
 			err = j.again(missing)
 		}
 	}
+	if err == nil && repair {
+		err = j.commit()
+	}
 	j.rollback()
 	return v, err
 }
@@ -86,27 +103,7 @@ func Verify(ctx context.Context, j *Journal, s Sink, repair bool) (v Verificatio
 // again has paths wait whose rows are missing, and has their images encoded again.
 func (j *Journal) again(missing map[string]*record) error {
 	for path, r := range missing {
-		now := *r
-		now.state = waiting
-		o, err := j.outcome(r.hash)
-		if err != nil {
-			return err
-		}
-		if o != nil {
-			if err := j.dropOutcome(r.hash); err != nil {
-				return err
-			}
-		}
-		if r.state == unreadable {
-			if err := j.forget(path, r); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := j.set(path, r, &now); err != nil {
-			return err
-		}
-		if err := j.put(bucketWaiting, r.hash.with(path), nil); err != nil {
+		if err := j.anew(path, r); err != nil {
 			return err
 		}
 	}
