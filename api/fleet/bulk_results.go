@@ -12,8 +12,10 @@ import (
 
 // resultsConsumer is that of the job, which is made where it is missing: what is not stored is given out again, also to the next process.
 // from is where it begins then; 0: with all results that there are.
-func (e *Encoder) resultsConsumer(ctx context.Context, from uint64) (jetstream.Consumer, error) {
-	found, err := e.js.Consumer(ctx, ResultStream, e.durable())
+func (e *Encoder) resultsConsumer(ctx context.Context, from uint64) (found jetstream.Consumer, err error) {
+	ctx, end := e.ask(ctx, 0)
+	defer end(&err)
+	found, err = e.js.Consumer(ctx, ResultStream, e.durable())
 	if !errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return found, err
 	}
@@ -31,7 +33,9 @@ func (e *Encoder) durable() string { return "job-" + e.job.Job }
 
 // inherit has the results given out again that a former process of the job has not stored, without waiting for storeTime. Some
 // that it has stored may be among them.
-func (e *Encoder) inherit(ctx context.Context) error {
+func (e *Encoder) inherit(ctx context.Context) (err error) {
+	ctx, end := e.ask(ctx, 0)
+	defer end(&err)
 	consumer, err := e.resultsConsumer(ctx, 0)
 	if err != nil {
 		return err
@@ -58,7 +62,7 @@ func (e *Encoder) receive() {
 		case err == nil:
 			told = false
 			continue
-		case !told && e.ctx.Err() == nil:
+		case !told && e.ctx.Err() == nil && !errors.Is(err, ErrNoBroker):
 			told = true
 			e.log.Warn("results are asked for again", "job", e.job.Job, "error", err)
 		}
@@ -79,7 +83,7 @@ func (e *Encoder) receiveSome(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer messages.Stop()
+	defer giveBack(messages) // else those that have come are given out again after storeTime
 	for {
 		m, err := messages.Next(jetstream.NextContext(ctx))
 		switch {
@@ -89,7 +93,7 @@ func (e *Encoder) receiveSome(ctx context.Context) error {
 		default:
 			return err
 		}
-		r, code, err := parseResult(m.Headers(), m.Data(), e.encoder.Digest)
+		r, code, err := parseResult(m.Headers(), m.Data(), e.encoder.Digest, e.digest)
 		if err != nil {
 			e.log.Warn("a message that is no result is left out", "job", e.job.Job, "error", err)
 			_ = m.Ack() // who has sent the image sends it again
@@ -123,11 +127,9 @@ func (e *Encoder) count(r bulk.Result, code string) {
 // Idle says that the broker has neither an image of the job nor a result that is not stored, so that what has none is lost. While that is
 // not so, or the broker is away, it returns false a moment later. Errors: the cause of ctx.
 func (e *Encoder) Idle(ctx context.Context) (bool, error) {
-	try, cancel := context.WithTimeout(ctx, publishTime)
-	defer cancel()
-	idle, err := e.idle(try)
+	idle, err := e.idle(ctx)
 	if idle && err == nil {
-		e.nextRound(try)
+		e.nextRound(ctx)
 		return true, nil
 	}
 	if err != nil && e.Connected() {
@@ -139,10 +141,12 @@ func (e *Encoder) Idle(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-func (e *Encoder) idle(ctx context.Context) (bool, error) {
+func (e *Encoder) idle(ctx context.Context) (idle bool, err error) {
 	if e.pending.Load() > 0 {
 		return false, nil
 	}
+	ctx, end := e.ask(ctx, askTime)
+	defer end(&err)
 	images, err := e.js.Stream(ctx, BulkStream)
 	if err != nil {
 		return false, err
@@ -239,8 +243,7 @@ func (e *Encoder) save(ctx context.Context) {
 	if !e.Connected() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, publishTime)
-	defer cancel()
+	ctx, end := e.ask(ctx, askTime)
 	e.mu.Lock()
 	e.job.Changed = time.Now().UTC()
 	j, revision := e.job, e.revision
@@ -251,6 +254,7 @@ func (e *Encoder) save(ctx context.Context) {
 		kept, revision, err = e.loadJob(ctx, j.Job)
 		j.Round = max(j.Round, kept.Round)
 	}
+	end(&err)
 	if err != nil {
 		revision = 0
 	}

@@ -77,12 +77,14 @@ func (n *Node) buryDead(ctx context.Context) error {
 }
 
 // endImage takes an image out of the queue that no worker will be given again, after its result says so.
-func (c *Conn) endImage(ctx context.Context, sequence uint64, tries int) (bool, error) {
-	stream, err := c.js.Stream(ctx, BulkStream)
+func (c *Conn) endImage(ctx context.Context, sequence uint64, tries int) (ended bool, err error) {
+	asking, end := c.ask(ctx, 0)
+	defer end(&err)
+	stream, err := c.js.Stream(asking, BulkStream)
 	if err != nil {
 		return false, err
 	}
-	m, err := stream.GetMsg(ctx, sequence)
+	m, err := stream.GetMsg(asking, sequence)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return false, nil // another node was faster
 	}
@@ -104,7 +106,7 @@ func (c *Conn) endImage(ctx context.Context, sequence uint64, tries int) (bool, 
 	if object := m.Header.Get(headerObject); object != "" {
 		c.forget(ctx, object)
 	}
-	if err := stream.DeleteMsg(ctx, sequence); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+	if err := stream.DeleteMsg(asking, sequence); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
 		return false, err
 	}
 	return true, nil
@@ -120,6 +122,8 @@ func (c *Conn) DeadLetters(ctx context.Context, job string, limit int) (list []D
 	if job == "" {
 		filter += ">"
 	}
+	ctx, end := c.ask(ctx, 0)
+	defer end(&err)
 	stream, err := c.js.Stream(ctx, DeadStream)
 	if err != nil {
 		return nil, err

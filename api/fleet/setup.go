@@ -93,13 +93,15 @@ func objects(name string, bytes int64, c jetstream.ObjectStoreConfig) store {
 // Setup makes the streams, buckets and object stores that the broker does not have. Those that are there stay as they are,
 // whatever an operator has changed. It asks the broker once a connection, and again when a few seconds have passed, so that
 // every task may begin with it. Three brokers keep three copies of what is made. Errors: those of the broker, and of ctx.
-func (c *Conn) Setup(ctx context.Context) error {
+func (c *Conn) Setup(ctx context.Context) (err error) {
 	select {
 	case c.setting <- struct{}{}:
 		defer func() { <-c.setting }()
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	ctx, end := c.ask(ctx, 0)
+	defer end(&err)
 	connection := c.connections.Load()
 	if c.setUp.connection == connection && time.Since(c.setUp.at) < setupAgain {
 		return nil

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -35,7 +36,7 @@ func (n *Node) repeat(ctx context.Context, t task) {
 		if err := n.Await(ctx); err != nil {
 			return
 		}
-		if err := t.run(ctx); err != nil && ctx.Err() == nil {
+		if err := t.run(ctx); err != nil && !errors.Is(err, ErrNoBroker) && ctx.Err() == nil {
 			n.log.Warn("a part of the fleet's work is begun again", "task", t.name, "error", err)
 		}
 		pause(ctx, time.Second)
