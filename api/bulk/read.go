@@ -143,8 +143,10 @@ func (k *keeper) openItem(ctx context.Context, o opening, founds chan<- found) {
 		sum := sha256.Sum256(f.image.bytes)
 		f.image.hash = hash(sum[:16])
 		k.bytes.Add(int64(len(f.image.bytes)))
-		k.prepare(ctx, &f)
 		if !o.holds(ctx, min(int64(len(f.image.bytes)), memory)) {
+			return
+		}
+		if k.prepare(ctx, &f); !o.holds(ctx, min(int64(len(f.image.bytes)), o.held)) { // what was made is no larger
 			return
 		}
 	}
