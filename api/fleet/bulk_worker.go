@@ -84,7 +84,7 @@ func (w *bulkWorker) run(ctx context.Context) error {
 		}
 		consumer, err := w.consumer(ctx)
 		if err != nil {
-			return fmt.Errorf("fleet: the broker's consumer for images: %w", err)
+			return fmt.Errorf("fleet: the broker's consumer for images: %w", w.verdict(err, BulkStream))
 		}
 		if err := w.take(ctx, consumer); err != nil {
 			return err
@@ -102,8 +102,8 @@ func (w *bulkWorker) consumer(ctx context.Context) (jetstream.Consumer, error) {
 		info := before.CachedInfo()
 		prep := info.Config.Metadata[metaPrep]
 		if prep != "" && prep != w.prep && (info.NumWaiting > 0 || info.NumAckPending > 0) {
-			return nil, fmt.Errorf("nodes at work prepare images as %.80q, this one as %.80q: "+
-				"give all the same image settings, and libjpeg-turbo to all or none", prep, w.prep)
+			return nil, &permanentError{fmt.Errorf("nodes at work prepare images as %.80q, this one as %.80q", prep, w.prep),
+				"give all the same image settings, and libjpeg-turbo to all or none"}
 		}
 	} else if !errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return nil, err
@@ -118,6 +118,8 @@ func (w *bulkWorker) consumer(ctx context.Context) (jetstream.Consumer, error) {
 // take handles images until ctx ends, the broker falls silent or the encoder is unhealthy. It has asked for no more than one batch
 // beyond those that keep the encoder busy: a fast node asks more often, which is all that shares the work out.
 func (w *bulkWorker) take(ctx context.Context, consumer jetstream.Consumer) error {
+	taking, end := context.WithCancelCause(ctx) // what has been taken is dealt with also when it has ended
+	defer end(nil)
 	images, err := consumer.Messages(jetstream.PullMaxMessages(bulkBatch), jetstream.PullExpiry(pullTime), jetstream.PullHeartbeat(heartbeat))
 	if err != nil {
 		return err
@@ -128,26 +130,41 @@ func (w *bulkWorker) take(ctx context.Context, consumer jetstream.Consumer) erro
 	defer giveBack(images)
 	for {
 		select {
-		case <-ctx.Done():
-			return nil
+		case <-taking.Done():
+			return stopped(taking, ctx)
 		case room <- struct{}{}:
 		}
 		if !w.healthy() {
 			return nil
 		}
-		m, err := images.Next(jetstream.NextContext(ctx))
+		m, err := images.Next(jetstream.NextContext(taking))
 		switch {
 		case err == nil:
 			running.Go(func() {
 				defer func() { <-room }()
-				w.handle(ctx, m)
+				if err := w.handle(ctx, m); err != nil {
+					end(fmt.Errorf("fleet: an image of an index cannot be dealt with: %w", err))
+				}
 			})
-		case ctx.Err() != nil || errors.Is(err, jetstream.ErrNoHeartbeat) || errors.Is(err, jetstream.ErrConsumerDeleted):
+		case taking.Err() != nil:
+			return stopped(taking, ctx)
+		case errors.Is(err, jetstream.ErrNoHeartbeat) || errors.Is(err, jetstream.ErrConsumerDeleted):
+			if err = w.verdict(err, BulkStream); permanent(err) {
+				return err
+			}
 			return nil
 		default:
 			return err
 		}
 	}
+}
+
+// stopped is why taking has ended before ctx; nil: it has not.
+func stopped(taking, ctx context.Context) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return context.Cause(taking)
 }
 
 // giveBack returns what was asked for and not begun, so that others have it at once.

@@ -238,7 +238,7 @@ func (n *Node) mark(ctx context.Context, camera, why string) {
 	if _, ok := c.marked[camera]; ok {
 		return
 	}
-	n.log.Warn("a camera of the fleet cannot be reached here", "stream", camera, "error", why)
+	n.trouble.warn("camera "+camera, "a camera of the fleet cannot be reached here", "stream", camera, "error", why)
 	kv, err := n.js.KeyValue(ctx, CameraBucket)
 	if err == nil {
 		text, _ := json.Marshal(map[string]string{"error": why}) // for people

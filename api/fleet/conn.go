@@ -3,10 +3,12 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +28,8 @@ type Conn struct {
 	js     jetstream.JetStream // the main broker's, wherever the node is connected
 	log    *slog.Logger
 
+	trouble     seldom // for the log
+	refused     refusals
 	connections atomic.Uint64 // made so far
 	reconnected chan struct{} // has something after each of them; room for one
 	setting     chan struct{} // held by Setup
@@ -41,10 +45,9 @@ func Dial(cfg Config, log *slog.Logger) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{Config: cfg, log: log, reconnected: make(chan struct{}, 1), setting: make(chan struct{}, 1)}
-	trouble := &seldom{log: log}
+	c := &Conn{Config: cfg, log: log, trouble: seldom{log: log}, reconnected: make(chan struct{}, 1), setting: make(chan struct{}, 1)}
 	connected := func(*nats.Conn) {
-		trouble.over()
+		c.trouble.over()
 		if c.connections.Add(1) == 1 {
 			log.Info("connected to the broker of the fleet", "node", cfg.Node)
 		} else {
@@ -56,8 +59,9 @@ func Dial(cfg Config, log *slog.Logger) (*Conn, error) {
 		}
 	}
 	lost := func(_ *nats.Conn, err error) {
+		c.refused.forget()
 		if err != nil {
-			trouble.warn("", "the broker of the fleet cannot be reached; the service works alone", "error", err)
+			c.trouble.warn("", "the broker of the fleet cannot be reached; the service works alone", "error", c.unwelcome(err))
 		}
 	}
 	options = append(options,
@@ -66,14 +70,18 @@ func Dial(cfg Config, log *slog.Logger) (*Conn, error) {
 		nats.PingInterval(5*time.Second), nats.MaxPingsOutstanding(2), nats.ReconnectBufSize(-1), nats.Timeout(5*time.Second),
 		nats.FlusherTimeout(2*time.Second), // what is stuck for so long ends the connection
 		nats.ConnectHandler(connected), nats.ReconnectHandler(connected),
-		nats.CustomInboxPrefix(members.Inbox(cfg.Node)), nats.IgnoreAuthErrorAbort(), // a node that was removed may be added again
+		nats.CustomInboxPrefix(c.inbox()), nats.IgnoreAuthErrorAbort(), // a node that was removed may be added again
 		nats.DisconnectErrHandler(lost), nats.ReconnectErrHandler(lost),
 		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {
 			subject := ""
 			if s != nil {
 				subject = s.Subject
 			}
-			trouble.warn(subject+err.Error(), "the broker of the fleet reports an error", "subject", subject, "error", err)
+			key := subject + err.Error()
+			if refused := c.refused.note(err); refused != "" {
+				key = "refused " + kind(refused)
+			}
+			c.trouble.warn(key, "the broker of the fleet reports an error", "subject", subject, "error", c.unwelcome(err))
 		}),
 	)
 	if c.nc, err = nats.Connect(cfg.URL, options...); err != nil {
@@ -100,12 +108,33 @@ func (c *Conn) Traffic() (in, out uint64) {
 	return s.InBytes, s.OutBytes
 }
 
-// Await blocks until there is a connection. Errors: ErrNoBroker with the cause of ctx.
+// inbox is the prefix of the subjects on which the broker and other nodes answer.
+func (c *Conn) inbox() string { return members.Inbox(c.Config.Node) }
+
+// kind is what subjects of one kind have in common: they differ in shards and names.
+func kind(subject string) string {
+	parts := strings.SplitN(subject, ".", 5)
+	return strings.Join(parts[:min(len(parts), 4)], ".")
+}
+
+// Await blocks until there is a connection. Errors: ErrNoBroker with the cause of ctx, or with a permanent one where the broker has refused
+// this node for some seconds.
 func (c *Conn) Await(ctx context.Context) error {
+	var why error
+	var since time.Time
 	for !c.nc.IsConnected() {
+		last := c.unwelcome(c.nc.LastError())
+		if permanent(last) {
+			if why == nil {
+				since = time.Now()
+			}
+			if why = last; time.Since(since) > refusedFor {
+				return fmt.Errorf("%w: %w", ErrNoBroker, why)
+			}
+		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", ErrNoBroker, errors.Join(context.Cause(ctx), c.nc.LastError()))
+			return fmt.Errorf("%w: %w", ErrNoBroker, errors.Join(context.Cause(ctx), cmp.Or(why, last)))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
