@@ -137,6 +137,9 @@ func (e *Encoder) count(r bulk.Result, code string) {
 // Idle says that the broker has neither an image of the job nor a result that is not stored, so that what has none is lost. While that is
 // not so, or the broker is away, it returns false a moment later. Errors: the cause of ctx, and what the broker refuses for good.
 func (e *Encoder) Idle(ctx context.Context) (bool, error) {
+	if why := e.shutOut(refusedFor); why != nil { // whoever waits for results is not told
+		e.fail(fmt.Errorf("%w: %w", ErrNoBroker, why))
+	}
 	if err := context.Cause(e.failed); err != nil {
 		return false, err
 	}

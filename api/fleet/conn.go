@@ -30,6 +30,7 @@ type Conn struct {
 
 	trouble     seldom // for the log
 	refused     refusals
+	shut        atomic.Pointer[shut]
 	connections atomic.Uint64 // made so far
 	reconnected chan struct{} // has something after each of them; room for one
 	setting     chan struct{} // held by Setup
@@ -47,6 +48,7 @@ func Dial(cfg Config, log *slog.Logger) (*Conn, error) {
 	}
 	c := &Conn{Config: cfg, log: log, trouble: seldom{log: log}, reconnected: make(chan struct{}, 1), setting: make(chan struct{}, 1)}
 	connected := func(*nats.Conn) {
+		c.shut.Store(nil)
 		c.trouble.over()
 		if c.connections.Add(1) == 1 {
 			log.Info("connected to the broker of the fleet", "node", cfg.Node)
@@ -120,21 +122,13 @@ func kind(subject string) string {
 // Await blocks until there is a connection. Errors: ErrNoBroker with the cause of ctx, or with a permanent one where the broker has refused
 // this node for some seconds.
 func (c *Conn) Await(ctx context.Context) error {
-	var why error
-	var since time.Time
 	for !c.nc.IsConnected() {
-		last := c.unwelcome(c.nc.LastError())
-		if permanent(last) {
-			if why == nil {
-				since = time.Now()
-			}
-			if why = last; time.Since(since) > refusedFor {
-				return fmt.Errorf("%w: %w", ErrNoBroker, why)
-			}
+		if why := c.shutOut(refusedFor); why != nil {
+			return fmt.Errorf("%w: %w", ErrNoBroker, why)
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", ErrNoBroker, errors.Join(context.Cause(ctx), cmp.Or(why, last)))
+			return fmt.Errorf("%w: %w", ErrNoBroker, errors.Join(context.Cause(ctx), cmp.Or(c.shutOut(0), c.nc.LastError())))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

@@ -50,6 +50,29 @@ func (c *Conn) unwelcome(err error) error {
 	return err
 }
 
+// shut is why the broker does not let this node in, and since when that is known.
+type shut struct {
+	why   error
+	since time.Time
+}
+
+// shutOut returns the permanent error of a connection that the broker has refused for as long; nil: it has not. It only looks at what is
+// there: who waits for a connection calls it again and again.
+func (c *Conn) shutOut(forAsLong time.Duration) error {
+	if c.nc.IsConnected() {
+		return nil
+	}
+	now := c.shut.Load()
+	if err := c.unwelcome(c.nc.LastError()); now == nil && permanent(err) {
+		now = &shut{err, time.Now()}
+		c.shut.CompareAndSwap(nil, now) // or another call has
+	}
+	if now == nil || time.Since(now.since) < forAsLong {
+		return nil
+	}
+	return now.why
+}
+
 // refusals are the subjects that the broker refuses on a connection, which it tells later and of no request in particular: what was asked
 // has no answer. Safe for concurrent use.
 type refusals struct {

@@ -219,7 +219,7 @@ func TestRemovedNodeEndsItsIndex(t *testing.T) {
 		}
 	}
 	waitFor(t, func() bool {
-		return strings.Contains(fmt.Sprint(service.faults.list()), "hailo-clip fleet add-node service")
+		return strings.Contains(fmt.Sprint(service.newStatus(t.Context()).Faults), "hailo-clip fleet add-node service")
 	})
 }
 

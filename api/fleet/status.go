@@ -184,6 +184,9 @@ func (n *Node) newStatus(ctx context.Context) *Status {
 	s := &Status{Enabled: true, Node: n.Config.Node, Site: n.Config.Site, Broker: n.brokerStatus(ctx)}
 	if !s.Broker.Connected {
 		s.Faults = []string{ErrNoBroker.Error()}
+		if why := n.shutOut(0); why != nil {
+			s.Faults[0] += ": " + why.Error()
+		}
 	}
 	all := n.reporters()
 	faults := make([]error, len(all))
