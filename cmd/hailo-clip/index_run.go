@@ -88,6 +88,9 @@ func (c *indexRunCmd) index(ctx context.Context, from bulk.Source, e indexEncode
 	}
 	defer func() { err = errors.Join(err, to.Close()) }()
 	progress := c.newProgress(ctx, path, j.Counts())
+	if c.Fleet {
+		progress.job = fleetJob(from.Name(), c.Out)
+	}
 	defer progress.stop()
 	s, err := bulk.Run(ctx, bulk.Job{
 		Source: from, Sink: to, Encoder: e, Journal: j, Name: sink.Name(c.Out), Dimension: e.dimension, What: e.what, Score: e.score,
