@@ -99,7 +99,7 @@ func (f *indexFleet) print() {
 		if f.State == "running" {
 			rate = fmt.Sprintf(", %.0f/s", f.Rate)
 		}
-		fmt.Fprintf(stdout, "broker    %s%s: %d queued, %d to be stored, %d done, %d dead\n", printable(f.State), rate, f.Queued, f.Unstored, f.Done, f.Dead)
+		fmt.Fprintf(stdout, "broker    %s%s: %d queued, %d to be stored; in the last run %d done, %d dead\n", printable(f.State), rate, f.Queued, f.Unstored, f.Done, f.Dead)
 		for _, d := range f.Letters {
 			fmt.Fprintf(stdout, "  %s %s: %s\n", d.Time.Local().Format(time.DateTime), printable(d.Key), printable(d.Reason))
 		}

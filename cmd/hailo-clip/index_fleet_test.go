@@ -33,7 +33,7 @@ func TestIndexByFleet(t *testing.T) {
 	status := func(out string, args ...string) result {
 		return runProgram(t, command(t.TempDir(), append([]string{"index", "status", "--out", out}, args...)...))
 	}
-	status(asked).expect(t, exitOK, "complete", "broker    done: 0 queued, 0 to be stored, ", ", 0 dead", ".p1: invalid_image: ")
+	status(asked).expect(t, exitOK, "complete", "broker done: 0 queued, 0 to be stored; in the last run 0 done, 0 dead", ".p1: invalid_image: ")
 	var told indexStatus
 	if err := json.Unmarshal([]byte(status(asked, "--json", "--errors", "5").stdout), &told); err != nil || told.Fleet == nil || told.Fleet.Error != "" ||
 		told.Fleet.Job != fleetJob(told.Identity.Source, asked) || len(told.Fleet.Letters) != 1 || told.Fleet.Letters[0].Job != told.Fleet.Job {
@@ -45,7 +45,7 @@ func TestIndexByFleet(t *testing.T) {
 	t.Run("without the broker", func(t *testing.T) {
 		t.Setenv("HAILO_CLIP_FLEET_URL", "nats://127.0.0.1:1")
 		away := status(asked)
-		away.expect(t, exitOK, "complete", "broker    not asked: the broker of the fleet cannot be reached")
+		away.expect(t, exitOK, "complete", "broker not asked: the broker of the fleet cannot be reached")
 		if strings.Count(away.stdout, "broker    ") != 1 || away.stderr != "" {
 			t.Errorf("%+v", away)
 		}
