@@ -96,10 +96,7 @@ func (e *Encoder) receiveSome(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, jetstream.ErrNoHeartbeat) || errors.Is(err, jetstream.ErrConsumerDeleted):
-			if err = e.verdict(err, ResultStream); permanent(err) {
-				return err
-			}
-			return nil
+			return onlyPermanent(e.verdict(err, ResultStream))
 		default:
 			return err
 		}

@@ -149,10 +149,7 @@ func (w *bulkWorker) take(ctx context.Context, consumer jetstream.Consumer) erro
 		case taking.Err() != nil:
 			return stopped(taking, ctx)
 		case errors.Is(err, jetstream.ErrNoHeartbeat) || errors.Is(err, jetstream.ErrConsumerDeleted):
-			if err = w.verdict(err, BulkStream); permanent(err) {
-				return err
-			}
-			return nil
+			return onlyPermanent(w.verdict(err, BulkStream))
 		default:
 			return err
 		}
@@ -161,10 +158,10 @@ func (w *bulkWorker) take(ctx context.Context, consumer jetstream.Consumer) erro
 
 // stopped is why taking has ended before ctx; nil: it has not.
 func stopped(taking, ctx context.Context) error {
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return context.Cause(taking)
 	}
-	return context.Cause(taking)
+	return nil
 }
 
 // giveBack returns what was asked for and not begun, so that others have it at once.

@@ -29,6 +29,14 @@ func permanent(err error) bool {
 	return errors.As(err, &p)
 }
 
+// onlyPermanent is for what is begun again after other errors.
+func onlyPermanent(err error) error {
+	if permanent(err) {
+		return err
+	}
+	return nil
+}
+
 // refusedFor is how long a broker is asked again that does not let this node in: of several, another one may.
 const refusedFor = 5 * time.Second
 
