@@ -78,9 +78,18 @@ func (c *Conn) Setup(ctx context.Context) error {
 	if c.setUp.connection == connection && time.Since(c.setUp.at) < setupAgain {
 		return nil
 	}
+	room := int64(streamBytes) // for a large one: three brokers need a moment to know what they have promised
 	for _, s := range stores {
-		if err := c.verdict(ensure(ctx, c.js, s), s.Name); err != nil {
+		large := s.MaxBytes == streamBytes
+		if large {
+			s.MaxBytes = room
+		}
+		has, err := ensure(ctx, c.js, s, large)
+		if err = c.verdict(err, s.Name); err != nil {
 			return fmt.Errorf("fleet: the broker's %s: %w", s.Name, err)
+		}
+		if large && has > 0 && has < streamBytes {
+			room = max(has/2, leastBytes)
 		}
 	}
 	c.setUp.connection, c.setUp.at = connection, time.Now()
@@ -88,14 +97,13 @@ func (c *Conn) Setup(ctx context.Context) error {
 }
 
 // ensure makes a stream that is missing: with three copies where there are brokers for them, and where there is little room with a part
-// of it, since others want some, too. Of the size of a small one nodes cannot change anything later.
-func ensure(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) error {
-	err := find(ctx, js, want)
+// of it, since others want some, too. Of the size of a small one nodes cannot change anything later. It returns the bytes that it has.
+func ensure(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig, large bool) (bytes int64, err error) {
+	bytes, err = find(ctx, js, want)
 	if !errors.Is(err, jetstream.ErrStreamNotFound) {
-		return err
+		return bytes, err
 	}
 	full, less := want.MaxBytes, int64(4)
-	large := full >= streamBytes
 	if large {
 		less = 2
 	}
@@ -114,18 +122,18 @@ func ensure(ctx context.Context, js jetstream.JetStream, want jetstream.StreamCo
 		case err == nil && large && want.MaxBytes < full && divides:
 			want.MaxBytes /= less
 			_, err = js.UpdateStream(ctx, want)
-			return err
+			return want.MaxBytes, err
 		default:
-			return err
+			return want.MaxBytes, err
 		}
 	}
 }
 
-// find looks for a stream, and whether it does what it should.
-func find(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) error {
+// find looks for a stream, and whether it does what it should. It returns the bytes that it has at most; -1: any.
+func find(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) (bytes int64, err error) {
 	stream, err := js.Stream(ctx, want.Name)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	has, other := stream.CachedInfo().Config, ""
 	for _, subject := range want.Subjects {
@@ -140,9 +148,9 @@ func find(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConf
 	case has.Sealed:
 		other = "it is sealed"
 	default:
-		return nil
+		return has.MaxBytes, nil
 	}
-	return &permanentError{errors.New("the stream is not one of a fleet: " + other), "remove it at the broker, and nodes make it anew"}
+	return 0, &permanentError{errors.New("the stream is not one of a fleet: " + other), "remove it at the broker, and nodes make it anew"}
 }
 
 // Codes of the broker's errors, of which jetstream has no names.

@@ -63,7 +63,7 @@ func TestSetupMakesWhatIsMissing(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, s := range stores {
-		if err := find(ctx, c.js, s); err != nil {
+		if _, err := find(ctx, c.js, s); err != nil {
 			t.Errorf("%s: %v", s.Name, err)
 		}
 	}
