@@ -57,6 +57,8 @@ var (
 var (
 	// ErrNoJournal says that there is no such journal.
 	ErrNoJournal = errors.New("there is no journal")
+	// ErrChanged says that an Appender does not have what was put; Verify can repair that.
+	ErrChanged = errors.New("others have changed it")
 	// ErrOtherJob says that the journal is that of something else.
 	ErrOtherJob = errors.New("the journal is that of another job")
 )

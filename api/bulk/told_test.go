@@ -40,7 +40,7 @@ func TestKilledAtFirstRows(t *testing.T) {
 	}
 	b.mustRun(nil)
 	b.check()
-	if v := b.verified(false); !v.Good() || v.Rows != 20 {
+	if v := b.verified(false); !v.Good(false) || v.Rows != 20 {
 		t.Errorf("%+v", v)
 	}
 }

@@ -24,13 +24,15 @@ const (
 	inlineImage   = 512 << 10 // bytes up to which an image is in its message, else it is an object
 	largestImage  = 64 << 20  // bytes of an object that is read
 	maxDeliveries = 5         // of an image, then it is dead
-	publishTime   = 5 * time.Second
-	longestError  = 1 << 10 // bytes of the text of an error
-	maxDimension  = 4096    // numbers of a vector
+	longestError  = 1 << 10   // bytes of the text of an error
+	maxDimension  = 4096      // numbers of a vector
 )
 
 // keys are what bulk.Key makes.
 var keys = regexp.MustCompile(`^[0-9a-f]{32}\.[0-9a-f]{8}\.p[0-9]{1,3}$`)
+
+// contentOf is what a key says of the bytes of an image.
+func contentOf(image []byte) string { return bulk.Key(image, "")[:32] }
 
 // shardOf is the part of a job that a key belongs to.
 func shardOf(key string) string {
@@ -62,13 +64,14 @@ func newResult(job, shard, key, digest string, vector []float32, code, text stri
 	return m
 }
 
-// parseResult reads such a message, which may be anything. digest is that of the encoder that it has to be from.
-func parseResult(header nats.Header, data []byte, digest string) (r bulk.Result, code string, err error) {
+// parseResult reads such a message, which may be anything. digest is that of the encoder that it has to be from, of that of its
+// key.
+func parseResult(header nats.Header, data []byte, digest, of string) (r bulk.Result, code string, err error) {
 	r.Key, code = header.Get(headerKey), header.Get(headerError)
 	switch {
 	case !keys.MatchString(r.Key):
 		return r, "", errors.New("a result without a key")
-	case header.Get(headerModel) != digest || !strings.HasSuffix(r.Key, "."+bulk.Short(digest)+"."+bulk.PrepVersion):
+	case header.Get(headerModel) != digest || !strings.HasSuffix(r.Key, "."+bulk.Short(of)+"."+bulk.PrepVersion):
 		return r, "", fmt.Errorf("a result of another encoder, %.80q", header.Get(headerModel))
 	case code != "":
 		text := strings.ToValidUTF8(string(data[:min(len(data), longestError)]), "?")
@@ -93,9 +96,13 @@ func parseResult(header nats.Header, data []byte, digest string) (r bulk.Result,
 // cause of ctx, and permanent ones.
 func (c *Conn) publish(ctx context.Context, m *nats.Msg, id string, full func()) (duplicate bool, err error) {
 	for tries, wait := 1, 20*time.Millisecond; ; tries, wait = tries+1, min(2*wait, time.Second) {
-		try, cancel := context.WithTimeout(ctx, publishTime)
+		try, end := c.ask(ctx, askTime)
+		try, cancel := context.WithCancel(try)
+		stop := c.refused.watch(cancel, m.Subject)
 		ack, err := c.js.PublishMsg(try, m, jetstream.WithMsgID(id), jetstream.WithRetryAttempts(0))
+		stop()
 		cancel()
+		end(&err)
 		switch {
 		case err == nil:
 			return ack.Duplicate, nil

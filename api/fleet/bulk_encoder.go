@@ -30,6 +30,9 @@ type EncoderOptions struct {
 	Source string // for people
 	Model  string // name of the model; "": the one that the nodes have
 	Log    *slog.Logger
+
+	// Prepared returns the digest of the nodes' encoder with what is done to images before Send, see bulk.Resized; nil: nothing is.
+	Prepared func(digest string) string
 }
 
 // Encoder has the nodes of a fleet encode images. It is a bulk.Encoder; Send may be called by several at once.
@@ -39,6 +42,7 @@ type EncoderOptions struct {
 type Encoder struct {
 	*Conn
 	encoder Encoders
+	digest  string // of keys: the encoder's, or EncoderOptions.Prepared
 	results chan bulk.Result
 	slots   chan struct{} // of images that are not confirmed
 	memory  *semaphore.Weighted
@@ -85,10 +89,7 @@ func OpenEncoder(ctx context.Context, cfg Config, o EncoderOptions) (*Encoder, e
 func (e *Encoder) open(ctx context.Context, o EncoderOptions) error {
 	ctx, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
-	if err := e.Await(ctx); err != nil {
-		return err
-	}
-	if err := e.Setup(ctx); err != nil {
+	if err := e.ready(ctx); err != nil {
 		return err
 	}
 	found, err := e.Encoders(ctx)
@@ -97,6 +98,9 @@ func (e *Encoder) open(ctx context.Context, o EncoderOptions) error {
 	}
 	if e.encoder, err = choose(found, o.Model); err != nil {
 		return fmt.Errorf("fleet: %w", err)
+	}
+	if e.digest = e.encoder.Digest; o.Prepared != nil {
+		e.digest = o.Prepared(e.digest)
 	}
 	kept, revision, err := e.loadJob(ctx, o.Job)
 	if err != nil {
@@ -111,8 +115,8 @@ func (e *Encoder) open(ctx context.Context, o EncoderOptions) error {
 // Model is the model's name.
 func (e *Encoder) Model() string { return e.encoder.Model }
 
-// Digest is that of the image encoder.
-func (e *Encoder) Digest() string { return e.encoder.Digest }
+// Digest is that of the image encoder, with what is done to images before Send.
+func (e *Encoder) Digest() string { return e.digest }
 
 // Dimension is how many numbers a vector has.
 func (e *Encoder) Dimension() int { return e.encoder.Dimension }
@@ -120,7 +124,7 @@ func (e *Encoder) Dimension() int { return e.encoder.Dimension }
 // Results has what becomes of images, until Close.
 func (e *Encoder) Results() <-chan bulk.Result { return e.results }
 
-// Send hands an image to the broker. It returns before the broker has it.
+// Send hands an image to the broker, with Prepared what was made of the image of the key. It returns before the broker has it.
 func (e *Encoder) Send(ctx context.Context, key string, image []byte) error {
 	if !keys.MatchString(key) {
 		return fmt.Errorf("fleet: %q is no key", key)
@@ -163,6 +167,9 @@ func (e *Encoder) send(ctx context.Context, key string, image []byte, round int)
 	m := nats.NewMsg(bulkSubject + bulk.Short(e.encoder.Digest) + "." + e.job.Job + "." + shardOf(key))
 	m.Header.Set(headerKey, key)
 	m.Header.Set(headerModel, e.encoder.Digest)
+	if e.digest != e.encoder.Digest {
+		m.Header.Set(headerContent, contentOf(image))
+	}
 	m.Data = image
 	id := fmt.Sprintf("%s.%s.%d", e.job.Job, key, round)
 	if len(image) > inlineImage {
@@ -179,16 +186,27 @@ func (e *Encoder) send(ctx context.Context, key string, image []byte, round int)
 // lend stores a large image with the broker, as publish does a message.
 func (e *Encoder) lend(ctx context.Context, id string, image []byte) error {
 	for tries, wait := 1, 100*time.Millisecond; ; tries, wait = tries+1, min(2*wait, 2*time.Second) {
-		store, err := e.js.ObjectStore(ctx, InputStore)
+		err := e.putInput(ctx, id, image)
 		if err == nil {
-			if _, err = store.PutBytes(ctx, id, image); err == nil {
-				return nil
-			}
+			return nil
 		}
 		if err := e.tryAgain(ctx, err, tries, wait, e.isFull, "OBJ_"+InputStore); err != nil {
 			return err
 		}
 	}
+}
+
+func (e *Encoder) putInput(ctx context.Context, id string, image []byte) (err error) {
+	ctx, end := e.ask(ctx, bulkTime)
+	defer end(&err)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer e.refused.watch(cancel, "OBJ_"+InputStore)()
+	store, err := e.js.ObjectStore(ctx, InputStore)
+	if err == nil {
+		_, err = store.PutBytes(ctx, id, image)
+	}
+	return err
 }
 
 // isFull tells, once in a while, that who indexes waits for the workers.

@@ -63,7 +63,8 @@ func (w *bulkWorker) handle(ctx context.Context, m jetstream.Msg) error {
 	}
 	defer done()
 	w.counts.bytes.Add(uint64(len(image)))
-	if bulk.Key(image, w.digest) != key {
+	content := m.Headers().Get(headerContent)
+	if content == "" && bulk.Key(image, w.digest) != key || content != "" && contentOf(image) != content {
 		w.refuse(ctx, m, job, "the image is not that of its key")
 		return nil
 	}
@@ -148,6 +149,8 @@ func (w *bulkWorker) read(ctx context.Context, m jetstream.Msg) (image []byte, d
 	if object == "" {
 		return m.Data(), func() {}, nil
 	}
+	ctx, end := w.ask(ctx, bulkTime)
+	defer end(&err)
 	store, err := w.js.ObjectStore(ctx, InputStore)
 	if err != nil {
 		return nil, nil, err
@@ -178,10 +181,12 @@ func (w *bulkWorker) read(ctx context.Context, m jetstream.Msg) (image []byte, d
 
 // forget removes an object. One that stays ages out.
 func (c *Conn) forget(ctx context.Context, object string) {
-	store, err := c.js.ObjectStore(ctx, InputStore)
+	asking, end := c.ask(ctx, askTime)
+	store, err := c.js.ObjectStore(asking, InputStore)
 	if err == nil {
-		err = store.Delete(ctx, object)
+		err = store.Delete(asking, object)
 	}
+	end(&err)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, jetstream.ErrObjectNotFound) {
 		c.log.Debug("an image stays with the broker until its age removes it", "object", object, "error", err)
 	}

@@ -13,8 +13,10 @@ import (
 
 // resultsConsumer is that of the job, which is made where it is missing: what is not stored is given out again, also to the next process.
 // from is where it begins then; 0: with all results that there are.
-func (e *Encoder) resultsConsumer(ctx context.Context, from uint64) (jetstream.Consumer, error) {
-	found, err := e.js.Consumer(ctx, ResultStream, e.durable())
+func (e *Encoder) resultsConsumer(ctx context.Context, from uint64) (found jetstream.Consumer, err error) {
+	ctx, end := e.ask(ctx, 0)
+	defer end(&err)
+	found, err = e.js.Consumer(ctx, ResultStream, e.durable())
 	if !errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return found, err
 	}
@@ -35,7 +37,9 @@ func durable(job string) string { return "job-" + job }
 
 // inherit has the results given out again that a former process of the job has not stored, without waiting for storeTime. Some
 // that it has stored may be among them.
-func (e *Encoder) inherit(ctx context.Context) error {
+func (e *Encoder) inherit(ctx context.Context) (err error) {
+	ctx, end := e.ask(ctx, 0)
+	defer end(&err)
 	consumer, err := e.resultsConsumer(ctx, 0)
 	if err != nil {
 		return err
@@ -67,7 +71,7 @@ func (e *Encoder) receive() {
 			e.fail(fmt.Errorf("fleet: results cannot be taken from the broker: %w", err))
 			<-e.ctx.Done()
 			return
-		case !told && e.ctx.Err() == nil:
+		case !told && e.ctx.Err() == nil && !errors.Is(err, ErrNoBroker):
 			told = true
 			e.log.Warn("results are asked for again", "job", e.job.Job, "error", err)
 		}
@@ -88,7 +92,7 @@ func (e *Encoder) receiveSome(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer messages.Stop()
+	defer giveBack(messages) // else those that have come are given out again after storeTime
 	for {
 		m, err := messages.Next(jetstream.NextContext(ctx))
 		switch {
@@ -100,7 +104,7 @@ func (e *Encoder) receiveSome(ctx context.Context) error {
 		default:
 			return err
 		}
-		r, code, err := parseResult(m.Headers(), m.Data(), e.encoder.Digest)
+		r, code, err := parseResult(m.Headers(), m.Data(), e.encoder.Digest, e.digest)
 		if err != nil {
 			e.trouble.warn("result", "messages that are no results are left out", "job", e.job.Job, "error", err)
 			_ = m.Ack() // who has sent the image sends it again
@@ -140,11 +144,9 @@ func (e *Encoder) Idle(ctx context.Context) (bool, error) {
 	if err := context.Cause(e.failed); err != nil {
 		return false, err
 	}
-	try, cancel := context.WithTimeout(ctx, publishTime)
-	defer cancel()
-	idle, err := e.idle(try)
+	idle, err := e.idle(ctx)
 	if idle && err == nil {
-		e.nextRound(try)
+		e.nextRound(ctx)
 		return true, nil
 	}
 	if err != nil && e.Connected() {
@@ -162,10 +164,12 @@ func (e *Encoder) Idle(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-func (e *Encoder) idle(ctx context.Context) (bool, error) {
+func (e *Encoder) idle(ctx context.Context) (idle bool, err error) {
 	if e.pending.Load() > 0 {
 		return false, nil
 	}
+	ctx, end := e.ask(ctx, askTime)
+	defer end(&err)
 	images, err := e.js.Stream(ctx, BulkStream)
 	if err != nil {
 		return false, err
@@ -262,8 +266,7 @@ func (e *Encoder) save(ctx context.Context) {
 	if !e.Connected() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, publishTime)
-	defer cancel()
+	ctx, end := e.ask(ctx, askTime)
 	e.mu.Lock()
 	e.job.Changed = time.Now().UTC()
 	j, revision := e.job, e.revision
@@ -274,6 +277,7 @@ func (e *Encoder) save(ctx context.Context) {
 		kept, revision, err = e.loadJob(ctx, j.Job)
 		j.Round = max(j.Round, kept.Round)
 	}
+	end(&err)
 	if err != nil {
 		revision = 0
 	}

@@ -26,7 +26,7 @@ const (
 	largestFleet = 128              // nodes that can be busy at once, with 32 images each
 
 	pullTime  = 10 * time.Second // of a request for images
-	heartbeat = 2 * time.Second  // of the broker while such a request waits
+	heartbeat = time.Second      // of the broker while such a request waits; two that are missing: it is to be asked again
 
 	largeBytes = 2 * largestImage // of objects that a worker has in memory
 )
@@ -40,8 +40,7 @@ type bulkCounts struct {
 // bulkWorker encodes images that are indexed through the broker.
 type bulkWorker struct {
 	*Conn
-	model, digest string
-	prep          string // clip.Engine.Preparation
+	model, digest string // the latter is bulk.Prepared: nodes that prepare images otherwise have a consumer of their own
 	dimension     int    // of vectors
 	atOnce        int    // images that keep the encoder busy
 	embed         func(ctx context.Context, image []byte) ([]float32, error)
@@ -57,8 +56,8 @@ func (n *Node) encodeBulk(ctx context.Context) error {
 	e := n.parts.Engine
 	lane := pipeline.NewLane(fair.Caller{Address: "fleet"}, pipeline.Bulk)
 	w := &bulkWorker{
-		Conn: n.Conn, model: e.Model(), digest: e.ImageDigest(), prep: e.Preparation(), dimension: e.Dimension(), atOnce: e.AtOnce(), again: time.Second, lost: 5 * time.Second, patience: ackWait,
-		counts: &n.bulk, large: semaphore.NewWeighted(largeBytes),
+		Conn: n.Conn, model: e.Model(), digest: bulk.Prepared(e.ImageDigest(), e.Preparation()), dimension: e.Dimension(), atOnce: e.AtOnce(),
+		again: time.Second, lost: 5 * time.Second, patience: ackWait, counts: &n.bulk, large: semaphore.NewWeighted(largeBytes),
 		embed: func(ctx context.Context, image []byte) ([]float32, error) {
 			r, err := e.EmbedImage(ctx, &clip.Request{Image: image, Lane: lane})
 			return r.Embedding, err
@@ -76,10 +75,7 @@ func (w *bulkWorker) run(ctx context.Context) error {
 				return nil
 			}
 		}
-		if err := w.Await(ctx); err != nil {
-			return err // ctx has ended: nobody is told
-		}
-		if err := w.Setup(ctx); err != nil {
+		if err := w.ready(ctx); err != nil {
 			return err
 		}
 		consumer, err := w.consumer(ctx)
@@ -93,25 +89,15 @@ func (w *bulkWorker) run(ctx context.Context) error {
 	return nil
 }
 
-// consumer is the one that all workers with this encoder take images from. It tells what their encoder is. While others are at work who
-// prepare images in another way it is an error: vectors of one index must not differ by who has made them.
-func (w *bulkWorker) consumer(ctx context.Context) (jetstream.Consumer, error) {
+// consumer is the one that all workers with this encoder take images from. It tells what their encoder is.
+func (w *bulkWorker) consumer(ctx context.Context) (made jetstream.Consumer, err error) {
+	ctx, end := w.ask(ctx, 0)
+	defer end(&err)
 	short := bulk.Short(w.digest)
-	before, err := w.js.Consumer(ctx, BulkStream, consumerPrefix+short)
-	if err == nil {
-		info := before.CachedInfo()
-		prep := info.Config.Metadata[metaPrep]
-		if prep != "" && prep != w.prep && (info.NumWaiting > 0 || info.NumAckPending > 0) {
-			return nil, &permanentError{fmt.Errorf("nodes at work prepare images as %.80q, this one as %.80q", prep, w.prep),
-				"give all the same image settings, and libjpeg-turbo to all or none"}
-		}
-	} else if !errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return nil, err
-	}
 	return w.js.CreateOrUpdateConsumer(ctx, BulkStream, jetstream.ConsumerConfig{
 		Durable: consumerPrefix + short, FilterSubject: bulkSubject + short + ".>", AckPolicy: jetstream.AckExplicitPolicy, AckWait: w.patience,
 		MaxDeliver: maxDeliveries, MaxAckPending: 32 * largestFleet, MaxRequestBatch: bulkBatch, InactiveThreshold: 7 * 24 * time.Hour,
-		Metadata: map[string]string{metaModel: w.model, metaDigest: w.digest, metaPrep: w.prep, metaDimension: strconv.Itoa(w.dimension)},
+		Metadata: map[string]string{metaModel: w.model, metaDigest: w.digest, metaDimension: strconv.Itoa(w.dimension)},
 	})
 }
 

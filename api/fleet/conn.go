@@ -25,8 +25,9 @@ var ErrNoBroker = errors.New("the broker of the fleet cannot be reached")
 type Conn struct {
 	Config Config // with the name of the node
 	nc     *nats.Conn
-	js     jetstream.JetStream // the main broker's, wherever the node is connected
+	js     jetstream.JetStream // the main broker's, wherever the node is connected; see ask
 	log    *slog.Logger
+	life   life
 
 	trouble     seldom // for the log
 	refused     refusals
@@ -47,6 +48,7 @@ func Dial(cfg Config, log *slog.Logger) (*Conn, error) {
 		return nil, err
 	}
 	c := &Conn{Config: cfg, log: log, trouble: seldom{log: log}, reconnected: make(chan struct{}, 1), setting: make(chan struct{}, 1)}
+	c.life.begin()
 	connected := func(*nats.Conn) {
 		c.shut.Store(nil)
 		c.trouble.over()
@@ -60,20 +62,24 @@ func Dial(cfg Config, log *slog.Logger) (*Conn, error) {
 		default:
 		}
 	}
-	lost := func(_ *nats.Conn, err error) {
-		c.refused.forget()
+	unreached := func(_ *nats.Conn, err error) {
 		if err != nil {
 			c.trouble.warn("", "the broker of the fleet cannot be reached; the service works alone", "error", c.unwelcome(err))
 		}
 	}
+	lost := func(nc *nats.Conn, err error) {
+		c.life.begin() // of the next connection
+		c.refused.forget()
+		unreached(nc, err)
+	}
 	options = append(options,
 		nats.Name("hailo-clip "+cfg.Node), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.NoEcho(),
-		nats.ReconnectWait(250*time.Millisecond), nats.ReconnectJitter(250*time.Millisecond, time.Second),
-		nats.PingInterval(5*time.Second), nats.MaxPingsOutstanding(2), nats.ReconnectBufSize(-1), nats.Timeout(5*time.Second),
+		nats.CustomReconnectDelay(reconnectDelay), nats.ReconnectBufSize(-1), nats.Timeout(5*time.Second),
+		nats.PingInterval(5*time.Second), nats.MaxPingsOutstanding(2),
 		nats.FlusherTimeout(2*time.Second), // what is stuck for so long ends the connection
 		nats.ConnectHandler(connected), nats.ReconnectHandler(connected),
 		nats.CustomInboxPrefix(c.inbox()), nats.IgnoreAuthErrorAbort(), // a node that was removed may be added again
-		nats.DisconnectErrHandler(lost), nats.ReconnectErrHandler(lost),
+		nats.DisconnectErrHandler(lost), nats.ReconnectErrHandler(unreached),
 		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {
 			subject := ""
 			if s != nil {
@@ -90,9 +96,9 @@ func Dial(cfg Config, log *slog.Logger) (*Conn, error) {
 		return nil, fmt.Errorf("%w: %w", ErrNoBroker, err)
 	}
 	if cfg.Domain == "" {
-		c.js, err = jetstream.New(c.nc)
+		c.js, err = jetstream.New(c.nc, jetstream.WithDefaultTimeout(askTime))
 	} else {
-		c.js, err = jetstream.NewWithDomain(c.nc, cfg.Domain)
+		c.js, err = jetstream.NewWithDomain(c.nc, cfg.Domain, jetstream.WithDefaultTimeout(askTime))
 	}
 	if err != nil {
 		c.nc.Close()
@@ -135,8 +141,18 @@ func (c *Conn) Await(ctx context.Context) error {
 	return nil
 }
 
+// ready blocks until there is a connection, and the broker has all that nodes need. Errors: as Await and Setup have.
+func (c *Conn) ready(ctx context.Context) error {
+	if err := c.Await(ctx); err != nil {
+		return err
+	}
+	return c.Setup(ctx)
+}
+
 // Close sends what waits to be sent, for a second at most, and closes the connection.
 func (c *Conn) Close() {
-	_ = c.nc.FlushTimeout(time.Second) // the broker may be gone
+	if c.Connected() {
+		_ = c.nc.FlushTimeout(time.Second) // the broker may be gone
+	}
 	c.nc.Close()
 }

@@ -81,12 +81,14 @@ func (n *Node) buryDead(ctx context.Context) error {
 }
 
 // endImage takes an image out of the queue that no worker will be given again, after its result says so.
-func (c *Conn) endImage(ctx context.Context, sequence uint64, tries int) (bool, error) {
-	stream, err := c.js.Stream(ctx, BulkStream)
+func (c *Conn) endImage(ctx context.Context, sequence uint64, tries int) (ended bool, err error) {
+	asking, end := c.ask(ctx, 0)
+	defer end(&err)
+	stream, err := c.js.Stream(asking, BulkStream)
 	if err != nil {
 		return false, err
 	}
-	m, err := stream.GetMsg(ctx, sequence)
+	m, err := stream.GetMsg(asking, sequence)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return false, nil // another node was faster
 	}
@@ -108,7 +110,7 @@ func (c *Conn) endImage(ctx context.Context, sequence uint64, tries int) (bool, 
 	if object := m.Header.Get(headerObject); object != "" {
 		c.forget(ctx, object)
 	}
-	if err := stream.DeleteMsg(ctx, sequence); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+	if err := stream.DeleteMsg(asking, sequence); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
 		return false, err
 	}
 	return true, nil
@@ -120,8 +122,8 @@ const recentDead = 1000
 // DeadLetters returns up to limit of the last dead letters of a job, the newest first; of all jobs for "". Of a job only those among the
 // last of all jobs are found. It takes some seconds at most. Errors: those of the broker, and that the letters are too large to be read.
 func (c *Conn) DeadLetters(ctx context.Context, job string, limit int) (list []DeadLetter, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*readTime)
-	defer cancel()
+	ctx, end := c.ask(ctx, 2*readTime)
+	defer end(&err)
 	stream, err := c.js.Stream(ctx, DeadStream)
 	if err != nil {
 		return nil, c.verdict(err, DeadStream)
@@ -159,10 +161,9 @@ type knownLetters struct {
 }
 
 // reportDead adds the last dead letters to a status. One status is made at a time.
-func (n *Node) reportDead(ctx context.Context, s *Status) error {
-	if !n.Connected() {
-		return ErrNoBroker
-	}
+func (n *Node) reportDead(ctx context.Context, s *Status) (err error) {
+	ctx, end := n.ask(ctx, 0)
+	defer end(&err)
 	stream, err := n.js.Stream(ctx, DeadStream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil

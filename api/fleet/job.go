@@ -30,6 +30,8 @@ const (
 
 // loadJob returns what is kept of a job and its revision; both are zero where there is nothing that can be read.
 func (c *Conn) loadJob(ctx context.Context, id string) (j job, revision uint64, err error) {
+	ctx, end := c.ask(ctx, 0)
+	defer end(&err)
 	jobs, err := c.js.KeyValue(ctx, JobBucket)
 	if err != nil {
 		return j, 0, err
@@ -49,7 +51,9 @@ func (c *Conn) loadJob(ctx context.Context, id string) (j job, revision uint64, 
 
 // saveJob stores j over the revision that was seen last, 0: there was none. It returns the new one. When another has stored it
 // meanwhile the error is jetstream.ErrKeyExists.
-func (c *Conn) saveJob(ctx context.Context, j job, revision uint64) (uint64, error) {
+func (c *Conn) saveJob(ctx context.Context, j job, revision uint64) (now uint64, err error) {
+	ctx, end := c.ask(ctx, 0)
+	defer end(&err)
 	jobs, err := c.js.KeyValue(ctx, JobBucket)
 	if err != nil {
 		return 0, err
@@ -106,19 +110,20 @@ const (
 	consumerPrefix = "npu-" // + bulk.Short of the digest
 	metaModel      = "clip-model"
 	metaDigest     = "clip-digest"
-	metaPrep       = "clip-prep"
 	metaDimension  = "clip-dimension"
 )
 
 // Encoders are the models that images are encoded with through the broker.
 type Encoders struct {
-	Model, Digest string // of the image encoder
+	Model, Digest string // of the image encoder; the latter is bulk.Prepared
 	Dimension     int    // of vectors
 	Busy          bool   // workers ask for images, or have some
 }
 
 // Encoders returns what workers encode with, or have done in the last days. Errors: those of the broker.
 func (c *Conn) Encoders(ctx context.Context) (list []Encoders, err error) {
+	ctx, end := c.ask(ctx, 0)
+	defer end(&err)
 	stream, err := c.js.Stream(ctx, BulkStream)
 	if err != nil {
 		return nil, err
@@ -148,8 +153,13 @@ func choose(list []Encoders, model string) (Encoders, error) {
 		switch {
 		case len(fit) == 1:
 			return fit[0], nil
-		case len(fit) > 1 && model != "":
-			return Encoders{}, fmt.Errorf("the fleet's nodes have %d different encoders of the model %s: their vectors must not mix", len(fit), model)
+		case len(fit) > 1 && !slices.ContainsFunc(fit, func(e Encoders) bool { return e.Model != fit[0].Model }):
+			var digests []string
+			for _, e := range fit {
+				digests = append(digests, fmt.Sprintf("%.128q", e.Digest))
+			}
+			return Encoders{}, fmt.Errorf("the fleet's nodes have different encoders of the model %s, whose vectors must not mix: %s; "+
+				"give all nodes the same model files and image settings, and libjpeg-turbo to all or none", fit[0].Model, strings.Join(digests, ", "))
 		case len(fit) > 1:
 			return Encoders{}, fmt.Errorf("the fleet's nodes encode with several models, say which: %s", strings.Join(slices.Compact(slices.Sorted(slices.Values(names))), ", "))
 		}

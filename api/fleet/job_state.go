@@ -17,16 +17,16 @@ type JobState struct {
 
 // Job asks the broker for a job and its last dead letters, letters at most; nil: it knows no such job. It takes some seconds at most.
 // Errors: those of the broker.
-func (c *Conn) Job(ctx context.Context, id string, letters int) (*JobState, error) {
-	ctx, cancel := context.WithTimeout(ctx, 3*readTime)
-	defer cancel()
+func (c *Conn) Job(ctx context.Context, id string, letters int) (s *JobState, err error) {
+	ctx, end := c.ask(ctx, 3*readTime)
+	defer end(&err)
 	j, revision, err := c.loadJob(ctx, id)
 	if errors.Is(err, jetstream.ErrBucketNotFound) || err == nil && (revision == 0 || j.Job != id) {
 		return nil, nil
 	} else if err != nil {
 		return nil, c.verdict(err, "KV_"+JobBucket)
 	}
-	s := &JobState{JobStatus: j.now()}
+	s = &JobState{JobStatus: j.now()}
 	if s.Queued, err = c.queued(ctx, bulkSubject+"*."+id+".>"); err != nil {
 		return nil, c.verdict(err, BulkStream)
 	}

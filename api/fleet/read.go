@@ -21,9 +21,9 @@ var errReadEnough = fmt.Errorf("more than %d messages or %d bytes are not read",
 
 // read hands the messages of a stream to take, the oldest first: those of the subject filter from sequence from on that are there when it
 // begins. It takes two seconds at most. Errors: those of the broker, and errReadEnough after as many as are read.
-func (c *Conn) read(ctx context.Context, stream, filter string, from uint64, take func(jetstream.Msg)) error {
-	ctx, cancel := context.WithTimeout(ctx, readTime)
-	defer cancel()
+func (c *Conn) read(ctx context.Context, stream, filter string, from uint64, take func(jetstream.Msg)) (err error) {
+	ctx, end := c.ask(ctx, readTime)
+	defer end(&err)
 	consumer, err := c.js.CreateConsumer(ctx, stream, jetstream.ConsumerConfig{
 		FilterSubject: filter, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: max(from, 1), AckPolicy: jetstream.AckNonePolicy,
 		MemoryStorage: true, Replicas: 1, InactiveThreshold: 2 * readTime,
@@ -32,7 +32,9 @@ func (c *Conn) read(ctx context.Context, stream, filter string, from uint64, tak
 		return c.verdict(err, stream)
 	}
 	defer func() { // else it goes by itself, later
-		_ = c.js.DeleteConsumer(context.WithoutCancel(ctx), stream, consumer.CachedInfo().Name)
+		ctx, end := c.ask(context.WithoutCancel(ctx), readTime)
+		err := c.js.DeleteConsumer(ctx, stream, consumer.CachedInfo().Name)
+		end(&err)
 	}()
 	left := consumer.CachedInfo().NumPending
 	if left == 0 {

@@ -86,6 +86,39 @@ func (c *Conn) shutOut(forAsLong time.Duration) error {
 type refusals struct {
 	mu  sync.Mutex
 	all map[string]string // what the broker says, by subject
+
+	waiting map[*refusalWait]bool
+}
+
+// refusalWait is something that is asked, about subjects and streams, and that ends when one of them is refused.
+type refusalWait struct {
+	about []string
+	end   func()
+}
+
+// watch calls end when one of the subjects, or what is asked of the streams, is refused, until stop is called.
+func (r *refusals) watch(end func(), about ...string) (stop func()) {
+	w := &refusalWait{about, end}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.waiting == nil {
+		r.waiting = map[*refusalWait]bool{}
+	}
+	r.waiting[w] = true
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.waiting, w)
+	}
+}
+
+// isAbout says that a subject is one of those, or of what is asked of the streams, or is kept by them.
+func isAbout(subject string, about []string) bool {
+	parts := strings.Split(subject, ".")
+	return slices.ContainsFunc(about, func(a string) bool {
+		kind, bucket, _ := strings.Cut(a, "_")
+		return subject == a || slices.Contains(parts, a) || (kind == "KV" || kind == "OBJ") && slices.Contains(parts, bucket)
+	})
 }
 
 const mostRefusals = 64 // that are remembered
@@ -107,6 +140,11 @@ func (r *refusals) note(err error) (subject string) {
 	if len(r.all) < mostRefusals {
 		r.all[found[1]] = strings.TrimPrefix(err.Error(), nats.ErrPermissionViolation.Error()+": ")
 	}
+	for w := range r.waiting {
+		if isAbout(found[1], w.about) {
+			w.end()
+		}
+	}
 	return found[1]
 }
 
@@ -122,14 +160,7 @@ func (r *refusals) of(inbox string, about []string) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for subject, said := range r.all {
-		parts := strings.Split(subject, ".")
-		for _, a := range about {
-			_, bucket, _ := strings.Cut(a, "_") // of the subjects of what KV_ and OBJ_ streams keep
-			if subject == a || slices.Contains(parts, a) || (strings.HasPrefix(a, "KV_") || strings.HasPrefix(a, "OBJ_")) && slices.Contains(parts, bucket) {
-				return said
-			}
-		}
-		if strings.HasPrefix(subject, inbox) { // then no answer comes at all
+		if isAbout(subject, about) || strings.HasPrefix(subject, inbox) { // without an inbox no answer comes at all
 			return said
 		}
 	}

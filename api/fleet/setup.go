@@ -67,13 +67,15 @@ func objects(name string, bytes int64, c jetstream.StreamConfig) jetstream.Strea
 // whatever an operator has changed. It asks the broker once a connection, and again when a few seconds have passed, so that
 // every task may begin with it. Three brokers keep three copies of what is made. Errors: those of the broker, and of ctx; permanent ones
 // where it refuses, or has a stream of such a name that is another one.
-func (c *Conn) Setup(ctx context.Context) error {
+func (c *Conn) Setup(ctx context.Context) (err error) {
 	select {
 	case c.setting <- struct{}{}:
 		defer func() { <-c.setting }()
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	ctx, end := c.ask(ctx, 0)
+	defer end(&err)
 	connection := c.connections.Load()
 	if c.setUp.connection == connection && time.Since(c.setUp.at) < setupAgain {
 		return nil

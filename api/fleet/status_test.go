@@ -48,10 +48,8 @@ func TestStatusWithoutBroker(t *testing.T) {
 	b := startBroker(t, broker.Config{})
 	n := &Node{Conn: dial(t, Config{URL: b.URL(), Node: "a"})}
 	b.Close()
-	for n.Connected() {
-		time.Sleep(time.Millisecond)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	until(t, "it is lost", func() bool { return !n.Connected() })
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	s := Status{}
 	if err := n.reportQueues(ctx, &s); !errors.Is(err, ErrNoBroker) {

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -46,7 +47,7 @@ func (n *Node) repeat(ctx context.Context, t task) {
 		if err == nil {
 			err = t.run(ctx)
 		}
-		if err != nil && ctx.Err() == nil {
+		if err != nil && ctx.Err() == nil && (permanent(err) || !errors.Is(err, ErrNoBroker)) {
 			key := "task " + t.name + err.Error()
 			if permanent(err) {
 				again, key = taskPermanent, "task "+err.Error() // it may be that of all tasks

@@ -34,9 +34,12 @@ import (
 // asBroker makes the test binary be the broker of a fleet: "PORT DIR".
 const asBroker = "HAILO_TEST_AS_BROKER"
 
+// brokerRoom is what the broker of a test may keep, whatever the disk has left when it starts.
+const brokerRoom = 64 << 30
+
 func runBroker(where string) int {
 	port, dir, _ := strings.Cut(where, " ")
-	b, err := broker.Start(broker.Config{Port: must(strconv.Atoi(port)), Dir: dir})
+	b, err := broker.Start(broker.Config{Port: must(strconv.Atoi(port)), Dir: dir, MaxStore: brokerRoom})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

@@ -13,7 +13,7 @@ import (
 // TestFleetStatus asks a service that is in a fleet, then one whose broker is away, then one that is in none.
 func TestFleetStatus(t *testing.T) {
 	t.Parallel()
-	b, err := broker.Start(broker.Config{Port: -1, Dir: t.TempDir()})
+	b, err := broker.Start(broker.Config{Port: -1, Dir: t.TempDir(), MaxStore: brokerRoom})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,8 +24,9 @@ const indexExamples = `Examples:
   hailo-clip index photos --out vectors.ndjson
   hailo-clip index photos.tar.gz --out vectors.parquet
   hailo-clip index list.txt --out labels.ndjson -p "a photo of a cat" -p "a photo of a dog"
-  hailo-clip index photos --out vectors.ndjson --url http://pi:5000
+  hailo-clip index photos --out vectors.ndjson --url http://pi:5000 --resize 256
   hailo-clip index photos --out vectors.ndjson --fleet
+  hailo-clip index photos --out labels.ndjson --fleet --prompt-set door
   hailo-clip index http://nas/photos/ --out qdrant://127.0.0.1:6333/photos
   hailo-clip index status --out vectors.ndjson
   hailo-clip index verify --out vectors.ndjson`
@@ -90,6 +91,8 @@ func (f *indexFlags) explain(err error, journal string) error {
 			journal, printable(sink.Name(f.Out)))
 	case errors.Is(err, boltfile.ErrDamaged):
 		return fmt.Errorf("%w; remove %s and the rows to begin anew", err, journal)
+	case errors.Is(err, bulk.ErrChanged):
+		return fmt.Errorf("%w; to keep the rows that are whole: hailo-clip index verify --out %s --repair", err, printable(sink.Name(f.Out)))
 	case errors.Is(err, bulk.ErrOtherJob):
 		return usageError{fmt.Errorf("%w. Rows of different kinds are not mixed: name another --out; or, to make these anew, remove them and %s",
 			err, journal)}

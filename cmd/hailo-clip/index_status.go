@@ -115,12 +115,13 @@ func (s *indexStatus) print() {
 type indexVerifyCmd struct {
 	Source string `arg:"" optional:"" help:"The source, where SINK is a database."`
 	indexFlags
-	Repair bool `help:"Have the next run make the rows that are missing."`
+	Repair bool `help:"Have the next run make the rows anew that are missing or double."`
 	JSON   bool `name:"json" help:"Print JSON."`
 }
 
 func (c *indexVerifyCmd) Help() string {
-	return `Reads every row, and says which images have none, or more than one. Exit code 1 unless all have exactly one.
+	return `Reads every row, and says which images have none, or more than one. Exit code 1 unless all have exactly one. Foreign rows are those of others:
+in a database they are no fault.
 
 Examples:
   hailo-clip index verify --out vectors.ndjson
@@ -155,15 +156,18 @@ func (c *indexVerifyCmd) Run(ctx context.Context, g *globals) (err error) {
 	} else {
 		fmt.Fprintf(stdout, "%d rows for %d images: %d missing, %d double, %d foreign; %d images wait\n",
 			v.Rows, v.Expected+v.Waiting, v.Missing, v.Double, v.Foreign, v.Waiting)
+		if v.Stale > 0 {
+			fmt.Fprintf(stdout, "%d rows of what has changed or vanished: the next run takes them away\n", v.Stale)
+		}
 		for _, e := range v.Examples {
 			fmt.Fprintf(stdout, "  %s\n", printable(e))
 		}
 	}
 	switch {
-	case err != nil || v.Good():
+	case err != nil || v.Good(strings.Contains(c.Out, "://")):
 		return err
-	case c.Repair && v.Missing > 0:
-		complain("hailo-clip: what is missing is made by the next run of the command that made the index")
+	case c.Repair && v.Missing+v.Double > 0 || c.Repair && v.Cut:
+		complain("hailo-clip: what is missing or double is made anew by the next run of the command that made the index")
 	}
 	return exitError(exitFailed)
 }

@@ -99,6 +99,16 @@ func TestIndex(t *testing.T) {
 		t.Fatal(err)
 	}
 	index("verify", "--out", out).expect(t, exitFailed, "1 double")
+	index("verify", "--out", out, "--repair").expect(t, exitFailed, "1 double", "made anew by the next run")
+	index(dir, "--out", out).expect(t, exitOK, "1 rows", "41 unchanged")
+	index("verify", "--out", out).expect(t, exitOK, "42 rows for 42 images: 0 missing, 0 double")
+	if err := os.Truncate(labels, int64(len(must(os.ReadFile(labels)))-50)); err != nil {
+		t.Fatal(err)
+	}
+	index(dir, "--out", labels, "-p", "a cat", "-p", "a dog", "-p", "a bird", "-k", "2").expect(t, exitFailed, "others have changed it", "index verify --out "+labels+" --repair")
+	index("verify", "--out", labels, "--repair").expect(t, exitFailed, "1 missing", "has no end")
+	index(dir, "--out", labels, "-p", "a cat", "-p", "a dog", "-p", "a bird", "-k", "2").expect(t, exitOK, "1 rows", "41 unchanged")
+	index("verify", "--out", labels).expect(t, exitOK, "42 rows for 42 images: 0 missing, 0 double, 0 foreign")
 	index("verify", "--out", filepath.Join(t.TempDir(), "v.ndjson")).expect(t, exitFailed, "there is no journal")
 	index(filepath.Join(dir, "nowhere"), "--out", out).expect(t, exitUsage)
 	index(dir, "--out", filepath.Join(dir, "v.xyz")).expect(t, exitFailed, "no sink has this suffix")
@@ -128,6 +138,8 @@ func TestIndexByService(t *testing.T) {
 	}
 	runProgram(t, command(t.TempDir(), "index", dir, "--url", r.url, "--prompt-set", "none", "--out", labels+".ndjson")).expect(t, exitFailed, "none")
 	r.stop(t)
+	padded := serve(t, t.TempDir(), "--config", configFile(t, "clip: {model: demo, backend: sim, fit: pad}\n"))
+	runProgram(t, command(t.TempDir(), "index", dir, "--url", padded.url, "--out", asked)).expect(t, exitUsage, "another job", "pad-exact")
 }
 
 // TestIndexKilled kills the program at random moments until it comes to its end: the rows are those of a run without kills.
