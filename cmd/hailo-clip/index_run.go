@@ -103,6 +103,9 @@ func (c *indexRunCmd) index(ctx context.Context, from bulk.Source, e indexEncode
 	}
 	defer func() { err = errors.Join(err, to.Close()) }()
 	progress := c.newProgress(ctx, path, j.Counts())
+	if c.Fleet {
+		progress.job = fleetJob(from.Name(), c.Out)
+	}
 	defer progress.stop()
 	readers := 0
 	if e.prepare != nil {
