@@ -182,27 +182,7 @@ func (j *Journal) committedOld(key []byte) (is bool, err error) {
 // again has paths wait whose rows are missing, and has their images encoded again.
 func (j *Journal) again(missing map[string]*record) error {
 	for path, r := range missing {
-		now := *r
-		now.state = waiting
-		o, err := j.outcome(r.hash)
-		if err != nil {
-			return err
-		}
-		if o != nil {
-			if err := j.dropOutcome(r.hash); err != nil {
-				return err
-			}
-		}
-		if r.state == unreadable {
-			if err := j.forget(path, r); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := j.set(path, r, &now); err != nil {
-			return err
-		}
-		if err := j.put(bucketWaiting, r.hash.with(path), nil); err != nil {
+		if err := j.anew(path, r); err != nil {
 			return err
 		}
 	}

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -19,6 +21,7 @@ import (
 
 	"hailoclip/api/fleet/broker"
 	"hailoclip/api/fleet/members"
+	"hailoclip/cache/sets"
 )
 
 // secureBroker starts a broker that asks for TLS and keys.
@@ -415,5 +418,36 @@ func TestPermissionsNameTheStores(t *testing.T) {
 	slices.Sort(made)
 	if !slices.Equal(made, wanted) {
 		t.Errorf("Setup makes %s, members.Stores are %s", made, wanted)
+	}
+}
+
+// TestSharedSet: who is no node, and has a node's credentials, gets a set that is shared, a large one and a deleted one, too.
+func TestSharedSet(t *testing.T) {
+	_, dir := secureBroker(t, broker.Config{})
+	a := &setStore{conn: join(t, dir, "a")}
+	looks := Config{Credentials: credentials(t, dir, "b"), Domain: a.conn.Config.Domain}
+	long := labelled("cat")
+	for i := range 40 {
+		long.Labels[0].Prompts = append(long.Labels[0].Prompts, strings.Repeat("long ", 2000)+string(rune('A'+i)))
+	}
+	for name, d := range map[string]sets.Definition{"pets": labelled("cat", "dog"), "x.": long} {
+		must(t, a.Put(t.Context(), sets.Record{Name: name, Definition: d}, 0))
+		got, ok, err := SharedSet(t.Context(), looks, name, quiet())
+		if err != nil || !ok || !reflect.DeepEqual(got, d.Normalized()) {
+			t.Errorf("%s: %v, %v", name, ok, err)
+		}
+	}
+	_, revision, err := a.Get(t.Context(), "pets")
+	must(t, err)
+	must(t, a.Delete(t.Context(), "pets", revision))
+	for _, name := range []string{"pets", "none", "", "*", "a b", ">"} {
+		if _, ok, err := SharedSet(t.Context(), looks, name, quiet()); ok || err != nil {
+			t.Errorf("%q: %v, %v", name, ok, err)
+		}
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if _, ok, err := SharedSet(ended, Config{URL: "nats://127.0.0.1:1", Node: "b"}, "pets", quiet()); ok || !errors.Is(err, ErrNoBroker) {
+		t.Errorf("without a broker: %v, %v", ok, err)
 	}
 }

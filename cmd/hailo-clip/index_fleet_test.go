@@ -16,6 +16,7 @@ import (
 func TestIndexByFleet(t *testing.T) {
 	dir, own, asked := madeImages(t, 100, 64), filepath.Join(t.TempDir(), "v.ndjson"), filepath.Join(t.TempDir(), "v.ndjson")
 	put(t, dir, map[string]string{"broken.jpg": "no image", "again.jpg": string(must(os.ReadFile(dir + "/000/000007.jpg")))})
+	aged(t, dir)
 	sim := []string{"--model", "demo", "--backend", "sim"}
 	index := func(out string, args ...string) result {
 		return runProgram(t, command(t.TempDir(), append(append([]string{"index", dir, "--out", out}, sim...), args...)...))

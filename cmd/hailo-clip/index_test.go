@@ -3,10 +3,12 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"image"
 	"image/color"
 	"image/jpeg"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -45,6 +47,17 @@ func madeImages(t testing.TB, n, side int) string {
 	return dir
 }
 
+// aged makes the files of a folder so old that an index does not look at them again for fear that they have just changed.
+func aged(t testing.TB, dir string) {
+	t.Helper()
+	at := time.Now().Add(-time.Hour)
+	if err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, os.Chtimes(path, at, at))
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // indexed are the rows of a file by path.
 func indexed(t testing.TB, path string) map[string]bulk.Row {
 	t.Helper()
@@ -67,6 +80,7 @@ func TestIndex(t *testing.T) {
 	t.Parallel()
 	dir, out, state := madeImages(t, 40, 64), filepath.Join(t.TempDir(), "v.ndjson"), t.TempDir()
 	put(t, dir, map[string]string{"broken.jpg": "no image", "again.jpg": string(must(os.ReadFile(dir + "/000/000007.jpg")))})
+	aged(t, dir)
 	index := func(args ...string) result {
 		return runProgram(t, command(state, append([]string{"index", "--model", "demo", "--backend", "sim"}, args...)...))
 	}
