@@ -73,7 +73,7 @@ func TestStoredIsTold(t *testing.T) {
 		b.write(fmt.Sprintf("%03d", i), fmt.Sprint("image ", i))
 	}
 	e := &oweEncoder{results: make(chan Result, 2*batchRows)}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	j, err := OpenJournal(filepath.Join(t.TempDir(), "journal"), true)
 	if err != nil {

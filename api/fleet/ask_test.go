@@ -78,7 +78,7 @@ func TestAskEndsWithTheConnection(t *testing.T) {
 		"bucketCreated":   func(ctx context.Context) error { _, err := n.bucketCreated(ctx, SetBucket); return err },
 		"watch":           func(ctx context.Context) error { return n.watch(ctx, SetBucket, nil, nil) },
 		"idle":            func(ctx context.Context) error { _, err := e.idle(ctx); return err },
-		"inherit":         e.inherit,
+		"inherit":         func(ctx context.Context) error { _, err := e.inherit(ctx); return err },
 		"resultsConsumer": func(ctx context.Context) error { _, err := e.resultsConsumer(ctx, 0); return err },
 		"receiveSome":     e.receiveSome,
 		"putInput":        func(ctx context.Context) error { return e.putInput(ctx, "x", []byte("image")) },

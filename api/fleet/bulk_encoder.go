@@ -109,7 +109,8 @@ func (e *Encoder) open(ctx context.Context, o EncoderOptions) error {
 	now := time.Now().UTC()
 	e.job = job{JobStatus{Job: o.Job, Source: strings.ToValidUTF8(o.Source[:min(len(o.Source), longestError)], "?"), Model: e.encoder.Model, State: "running", Begun: now, Changed: now}, kept.Round}
 	e.revision = revision
-	return e.verdict(e.inherit(ctx), ResultStream)
+	_, err = e.inherit(ctx)
+	return e.verdict(err, ResultStream)
 }
 
 // Model is the model's name.

@@ -35,24 +35,23 @@ func (e *Encoder) durable() string { return durable(e.job.Job) }
 // durable is the name of the consumer of a job's results.
 func durable(job string) string { return "job-" + job }
 
-// inherit has the results given out again that a former process of the job has not stored, without waiting for storeTime. Some
-// that it has stored may be among them.
-func (e *Encoder) inherit(ctx context.Context) (err error) {
+// inherit is resultsConsumer. It has the results given out again that a former process of the job has not stored, or that went astray
+// with a connection, as their confirmations do, without waiting for storeTime. Some that are stored may be among them.
+func (e *Encoder) inherit(ctx context.Context) (consumer jetstream.Consumer, err error) {
 	ctx, end := e.ask(ctx, 0)
 	defer end(&err)
-	consumer, err := e.resultsConsumer(ctx, 0)
+	consumer, err = e.resultsConsumer(ctx, 0)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	info, err := consumer.Info(ctx)
-	if err != nil || info.NumAckPending == 0 {
-		return err
+	info := consumer.CachedInfo()
+	if info.NumAckPending == 0 {
+		return consumer, nil
 	}
 	if err := e.js.DeleteConsumer(ctx, ResultStream, e.durable()); err != nil {
-		return err
+		return nil, err
 	}
-	_, err = e.resultsConsumer(ctx, info.AckFloor.Stream+1)
-	return err
+	return e.resultsConsumer(ctx, info.AckFloor.Stream+1)
 }
 
 // receive gives out results until the encoder is closed.
@@ -79,12 +78,14 @@ func (e *Encoder) receive() {
 	}
 }
 
-// receiveSome gives out results until ctx ends or the broker falls silent.
-func (e *Encoder) receiveSome(ctx context.Context) error {
+// receiveSome gives out results until ctx ends, the connection is lost or the broker falls silent.
+func (e *Encoder) receiveSome(ctx context.Context) (err error) {
+	ctx, end := e.ask(ctx, 0)
+	defer end(&err)
 	if err := e.Setup(ctx); err != nil {
 		return err
 	}
-	consumer, err := e.resultsConsumer(ctx, 0)
+	consumer, err := e.inherit(ctx)
 	if err != nil {
 		return err
 	}
@@ -92,7 +93,7 @@ func (e *Encoder) receiveSome(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer giveBack(messages) // else those that have come are given out again after storeTime
+	defer messages.Stop()
 	for {
 		m, err := messages.Next(jetstream.NextContext(ctx))
 		switch {

@@ -1,6 +1,8 @@
 package fleet
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -132,13 +134,17 @@ func copyFile(from, to string) error {
 	return os.WriteFile(to, data, 0o600)
 }
 
-// freePorts are ports of 127.0.0.1 that nobody listens on.
+// freePorts are ports of 127.0.0.1 that nobody listens on, and that the system gives to nobody who asks for any.
 func freePorts(t *testing.T, n int) (ports []int, addresses []string) {
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		must(t, err)
-		defer l.Close()
-		ports, addresses = append(ports, l.Addr().(*net.TCPAddr).Port), append(addresses, l.Addr().String())
+	for tries := 0; len(ports) < n; tries++ {
+		port := 10000 + rand.IntN(20000)
+		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port))
+		if err == nil {
+			defer l.Close()
+			ports, addresses = append(ports, port), append(addresses, l.Addr().String())
+		} else if tries > 1000 {
+			t.Fatal(err)
+		}
 	}
 	return ports, addresses
 }

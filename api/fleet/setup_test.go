@@ -157,7 +157,9 @@ func TestSetupAgainOnAnEmptyBroker(t *testing.T) {
 		done <- last
 	}()
 	there := func() bool {
-		_, err := c.js.ObjectStore(ctx, ModelStore) // the last one
+		asking, end := c.ask(ctx, 0)
+		_, err := c.js.ObjectStore(asking, ModelStore) // the last one
+		end(&err)
 		return err == nil
 	}
 	waitFor(t, there)

@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"math"
 	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -76,9 +75,7 @@ var fleetChips = []fleetNode{
 }
 
 func startFleet(t *testing.T) *testFleet {
-	l := must(net.Listen("tcp", "127.0.0.1:0"))
-	port := l.Addr().(*net.TCPAddr).Port // that restarts find again
-	l.Close()
+	port := must(strconv.Atoi(freePort(t))) // that restarts find again
 	f := &testFleet{t: t, port: port, dir: t.TempDir(), url: fmt.Sprintf("nats://127.0.0.1:%d", port)}
 	f.startBroker()
 	for _, chip := range fleetChips {
