@@ -44,6 +44,8 @@ func (c *Conn) Job(ctx context.Context, id string, letters int) (s *JobState, er
 
 // queued counts images of a subject.
 func (c *Conn) queued(ctx context.Context, subject string) (n uint64, err error) {
+	ctx, end := c.ask(ctx, 0)
+	defer end(&err)
 	images, err := c.js.Stream(ctx, BulkStream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return 0, nil
