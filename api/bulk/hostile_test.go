@@ -351,3 +351,22 @@ func TestWrongVectors(t *testing.T) {
 		})
 	}
 }
+
+// TestLongErrors are cut, so that rows can be read again.
+func TestLongErrors(t *testing.T) {
+	b := newBench(t)
+	b.write("a", "one")
+	b.job.Encoder = NewDirect("model", testDigest, 1, func(context.Context, []byte) ([]float32, []Match, error) {
+		return nil, nil, fmt.Errorf("%w: %s", ErrImage, strings.Repeat("ä", maxLine))
+	})
+	defer b.job.Encoder.Close(t.Context())
+	b.mustRun(nil)
+	if rows := b.rows(); len(rows) != 1 || len(rows[0].Error) > 1<<10 || !strings.HasPrefix(rows[0].Error, ErrImage.Error()) {
+		t.Errorf("%.100v", rows)
+	}
+	s := must(OpenNDJSON(b.out))
+	defer s.Close()
+	if err := s.Put(t.Context(), []Row{{Key: "k", Path: "p", Matches: []Match{{Label: strings.Repeat("x", maxLine)}}}}); err == nil {
+		t.Error("a row is put that cannot be read")
+	}
+}

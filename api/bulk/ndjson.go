@@ -84,6 +84,9 @@ func (s *NDJSON) Put(_ context.Context, rows []Row) error {
 		if err := writeRow(&s.buffer, &rows[i]); err != nil {
 			return fmt.Errorf("%s: %w", rows[i].Path, err)
 		}
+		if n := s.end + int64(s.buffer.Len()) - s.places[i]; n > maxLine {
+			return fmt.Errorf("%s: its row has %d bytes, more than %d", rows[i].Path, n, maxLine)
+		}
 	}
 	if _, err := s.file.WriteAt(s.buffer.Bytes(), s.end); err != nil {
 		return err
