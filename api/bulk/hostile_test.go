@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -368,5 +370,22 @@ func TestLongErrors(t *testing.T) {
 	defer s.Close()
 	if err := s.Put(t.Context(), []Row{{Key: "k", Path: "p", Matches: []Match{{Label: strings.Repeat("x", maxLine)}}}}); err == nil {
 		t.Error("a row is put that cannot be read")
+	}
+}
+
+// TestOutputIsALink: rows stay where a link leads to, also when others are cut out.
+func TestOutputIsALink(t *testing.T) {
+	b := newBench(t)
+	target := filepath.Join(t.TempDir(), "elsewhere.ndjson")
+	if err := errors.Join(os.WriteFile(target, nil, 0o644), os.Symlink(target, b.out)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 {
+		b.write("a", fmt.Sprint("content ", i))
+		b.mustRun(nil)
+		b.check()
+		if to, err := os.Readlink(b.out); err != nil || to != target {
+			t.Errorf("%q, %v", to, err)
+		}
 	}
 }
