@@ -27,7 +27,7 @@ func (k *keeper) read(ctx context.Context, failed context.CancelCauseFunc) <-cha
 	}
 	go func() {
 		defer close(founds)
-		if err := k.each(ctx, room, items, founds); err != nil {
+		if err := k.each(ctx, room, items); err != nil {
 			failed(fmt.Errorf("the source: %w", err))
 		}
 		close(items)
@@ -59,7 +59,7 @@ func (o *opening) holds(ctx context.Context, n int64) bool {
 }
 
 // each goes through the source.
-func (k *keeper) each(ctx context.Context, room *semaphore.Weighted, items chan<- opening, founds chan<- found) (err error) {
+func (k *keeper) each(ctx context.Context, room *semaphore.Weighted, items chan<- opening) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("panic: %v", v)
@@ -98,8 +98,8 @@ func (k *keeper) each(ctx context.Context, room *semaphore.Weighted, items chan<
 			return context.Cause(ctx)
 		}
 		if i.Once {
-			k.openItem(ctx, o, founds)
-			return nil
+			image, err := o.open(ctx)
+			o.Open = func(context.Context) ([]byte, error) { return image, err } // the rest is done beside reading the next
 		}
 		select {
 		case items <- o:
@@ -143,8 +143,10 @@ func (k *keeper) openItem(ctx context.Context, o opening, founds chan<- found) {
 		sum := sha256.Sum256(f.image.bytes)
 		f.image.hash = hash(sum[:16])
 		k.bytes.Add(int64(len(f.image.bytes)))
-		k.prepare(ctx, &f)
 		if !o.holds(ctx, min(int64(len(f.image.bytes)), memory)) {
+			return
+		}
+		if k.prepare(ctx, &f); !o.holds(ctx, min(int64(len(f.image.bytes)), o.held)) { // what was made is no larger
 			return
 		}
 	}

@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -29,7 +30,10 @@ func (e *Encoder) resultsConsumer(ctx context.Context, from uint64) (found jetst
 	return e.js.CreateConsumer(ctx, ResultStream, c)
 }
 
-func (e *Encoder) durable() string { return "job-" + e.job.Job }
+func (e *Encoder) durable() string { return durable(e.job.Job) }
+
+// durable is the name of the consumer of a job's results.
+func durable(job string) string { return "job-" + job }
 
 // inherit has the results given out again that a former process of the job has not stored, without waiting for storeTime. Some
 // that it has stored may be among them.
@@ -55,13 +59,18 @@ func (e *Encoder) inherit(ctx context.Context) (err error) {
 func (e *Encoder) receive() {
 	defer close(e.results)
 	for told := false; e.ctx.Err() == nil; {
-		if e.Await(e.ctx) != nil {
-			return // closed
+		err := e.Await(e.ctx)
+		if err == nil {
+			err = e.verdict(e.receiveSome(e.ctx), ResultStream)
 		}
-		switch err := e.receiveSome(e.ctx); {
+		switch {
 		case err == nil:
 			told = false
 			continue
+		case permanent(err):
+			e.fail(fmt.Errorf("fleet: results cannot be taken from the broker: %w", err))
+			<-e.ctx.Done()
+			return
 		case !told && e.ctx.Err() == nil && !errors.Is(err, ErrNoBroker):
 			told = true
 			e.log.Warn("results are asked for again", "job", e.job.Job, "error", err)
@@ -88,14 +97,16 @@ func (e *Encoder) receiveSome(ctx context.Context) error {
 		m, err := messages.Next(jetstream.NextContext(ctx))
 		switch {
 		case err == nil:
-		case ctx.Err() != nil || errors.Is(err, jetstream.ErrNoHeartbeat) || errors.Is(err, jetstream.ErrConsumerDeleted):
+		case ctx.Err() != nil:
 			return nil
+		case errors.Is(err, jetstream.ErrNoHeartbeat) || errors.Is(err, jetstream.ErrConsumerDeleted):
+			return onlyPermanent(e.verdict(err, ResultStream))
 		default:
 			return err
 		}
 		r, code, err := parseResult(m.Headers(), m.Data(), e.encoder.Digest, e.digest)
 		if err != nil {
-			e.log.Warn("a message that is no result is left out", "job", e.job.Job, "error", err)
+			e.trouble.warn("result", "messages that are no results are left out", "job", e.job.Job, "error", err)
 			_ = m.Ack() // who has sent the image sends it again
 			continue
 		}
@@ -125,15 +136,27 @@ func (e *Encoder) count(r bulk.Result, code string) {
 }
 
 // Idle says that the broker has neither an image of the job nor a result that is not stored, so that what has none is lost. While that is
-// not so, or the broker is away, it returns false a moment later. Errors: the cause of ctx.
+// not so, or the broker is away, it returns false a moment later. Errors: the cause of ctx, and what the broker refuses for good.
 func (e *Encoder) Idle(ctx context.Context) (bool, error) {
+	if why := e.shutOut(refusedFor); why != nil { // whoever waits for results is not told
+		e.fail(fmt.Errorf("%w: %w", ErrNoBroker, why))
+	}
+	if err := context.Cause(e.failed); err != nil {
+		return false, err
+	}
 	idle, err := e.idle(ctx)
 	if idle && err == nil {
 		e.nextRound(ctx)
 		return true, nil
 	}
 	if err != nil && e.Connected() {
-		_ = e.Setup(ctx) // a broker that came back empty; the next call tells
+		if err = e.verdict(err, BulkStream, ResultStream); !permanent(err) {
+			err = e.Setup(ctx) // a broker that came back empty; the next call tells
+		}
+		if permanent(err) {
+			e.fail(err)
+			return false, err
+		}
 	}
 	if !pause(ctx, 100*time.Millisecond) {
 		return false, context.Cause(ctx)

@@ -240,7 +240,7 @@ func (n *Node) mark(ctx context.Context, camera, why string) {
 	if _, ok := c.marked[camera]; ok {
 		return
 	}
-	n.log.Warn("a camera of the fleet cannot be reached here", "stream", camera, "error", why)
+	n.trouble.warn("camera "+camera, "a camera of the fleet cannot be reached here", "stream", camera, "error", why)
 	ctx, end := n.ask(ctx, 0)
 	kv, err := n.js.KeyValue(ctx, CameraBucket)
 	if err == nil {

@@ -3,10 +3,12 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -27,6 +29,9 @@ type Conn struct {
 	log    *slog.Logger
 	life   life
 
+	trouble     seldom // for the log
+	refused     refusals
+	shut        atomic.Pointer[shut]
 	connections atomic.Uint64 // made so far
 	reconnected chan struct{} // has something after each of them; room for one
 	setting     chan struct{} // held by Setup
@@ -42,11 +47,11 @@ func Dial(cfg Config, log *slog.Logger) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{Config: cfg, log: log, reconnected: make(chan struct{}, 1), setting: make(chan struct{}, 1)}
+	c := &Conn{Config: cfg, log: log, trouble: seldom{log: log}, reconnected: make(chan struct{}, 1), setting: make(chan struct{}, 1)}
 	c.life.begin()
-	trouble := &seldom{log: log}
 	connected := func(*nats.Conn) {
-		trouble.over()
+		c.shut.Store(nil)
+		c.trouble.over()
 		if c.connections.Add(1) == 1 {
 			log.Info("connected to the broker of the fleet", "node", cfg.Node)
 		} else {
@@ -59,11 +64,12 @@ func Dial(cfg Config, log *slog.Logger) (*Conn, error) {
 	}
 	unreached := func(_ *nats.Conn, err error) {
 		if err != nil {
-			trouble.warn("", "the broker of the fleet cannot be reached; the service works alone", "error", err)
+			c.trouble.warn("", "the broker of the fleet cannot be reached; the service works alone", "error", c.unwelcome(err))
 		}
 	}
 	lost := func(nc *nats.Conn, err error) {
 		c.life.begin() // of the next connection
+		c.refused.forget()
 		unreached(nc, err)
 	}
 	options = append(options,
@@ -72,14 +78,18 @@ func Dial(cfg Config, log *slog.Logger) (*Conn, error) {
 		nats.PingInterval(5*time.Second), nats.MaxPingsOutstanding(2),
 		nats.FlusherTimeout(2*time.Second), // what is stuck for so long ends the connection
 		nats.ConnectHandler(connected), nats.ReconnectHandler(connected),
-		nats.CustomInboxPrefix(members.Inbox(cfg.Node)), nats.IgnoreAuthErrorAbort(), // a node that was removed may be added again
+		nats.CustomInboxPrefix(c.inbox()), nats.IgnoreAuthErrorAbort(), // a node that was removed may be added again
 		nats.DisconnectErrHandler(lost), nats.ReconnectErrHandler(unreached),
 		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {
 			subject := ""
 			if s != nil {
 				subject = s.Subject
 			}
-			trouble.warn(subject+err.Error(), "the broker of the fleet reports an error", "subject", subject, "error", err)
+			key := subject + err.Error()
+			if refused := c.refused.note(err); refused != "" {
+				key = "refused " + kind(refused)
+			}
+			c.trouble.warn(key, "the broker of the fleet reports an error", "subject", subject, "error", c.unwelcome(err))
 		}),
 	)
 	if c.nc, err = nats.Connect(cfg.URL, options...); err != nil {
@@ -106,12 +116,25 @@ func (c *Conn) Traffic() (in, out uint64) {
 	return s.InBytes, s.OutBytes
 }
 
-// Await blocks until there is a connection. Errors: ErrNoBroker with the cause of ctx.
+// inbox is the prefix of the subjects on which the broker and other nodes answer.
+func (c *Conn) inbox() string { return members.Inbox(c.Config.Node) }
+
+// kind is what subjects of one kind have in common: they differ in shards and names.
+func kind(subject string) string {
+	parts := strings.SplitN(subject, ".", 5)
+	return strings.Join(parts[:min(len(parts), 4)], ".")
+}
+
+// Await blocks until there is a connection. Errors: ErrNoBroker with the cause of ctx, or with a permanent one where the broker has refused
+// this node for some seconds.
 func (c *Conn) Await(ctx context.Context) error {
 	for !c.nc.IsConnected() {
+		if why := c.shutOut(refusedFor); why != nil {
+			return fmt.Errorf("%w: %w", ErrNoBroker, why)
+		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", ErrNoBroker, errors.Join(context.Cause(ctx), c.nc.LastError()))
+			return fmt.Errorf("%w: %w", ErrNoBroker, errors.Join(context.Cause(ctx), cmp.Or(c.shutOut(0), c.nc.LastError())))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

@@ -116,7 +116,7 @@ func TestThreeBrokers(t *testing.T) {
 		must(t, copyFile(filepath.Join(root, "one", "nodes.json"), filepath.Join(root, name, "nodes.json")))
 	}
 	node := dial(t, Config{URL: strings.Join(addresses, ","), Credentials: write(t, own)})
-	waitFor(t, func() bool { return node.Setup(t.Context()) == nil })
+	wait(t, "the streams are made", func() error { return node.Setup(t.Context()) })
 	s, err := node.js.Stream(t.Context(), BulkStream)
 	must(t, err)
 	if n := s.CachedInfo().Config.Replicas; n != 3 {

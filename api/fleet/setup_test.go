@@ -68,8 +68,8 @@ func TestSetupMakesWhatIsMissing(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, s := range stores {
-		if err := s.find(ctx, c.js, s.name); err != nil {
-			t.Errorf("%s: %v", s.name, err)
+		if _, err := find(ctx, c.js, s); err != nil {
+			t.Errorf("%s: %v", s.Name, err)
 		}
 	}
 	bulk, err := c.js.Stream(ctx, BulkStream)
