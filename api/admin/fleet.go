@@ -59,7 +59,6 @@ func (p *page) fleet(s *fleet.Status) {
 		for what, n := range map[string]uint64{"hit": c.TextHits, "miss": c.TextMisses, "given": c.TextGiven} {
 			p.value(float64(n), "what", what)
 		}
-		p.one("clip_fleet_models_fetched_total", counter, "Model files that came from the fleet.", float64(c.Models))
 	}
 }
 

@@ -45,11 +45,6 @@ type Match struct {
 	Cosine      float64 `json:"cosine"`
 }
 
-// Counter is a source that can say how many images it has without reading them. Count may be called beside Each.
-type Counter interface {
-	Count(ctx context.Context) (int64, error)
-}
-
 // Row is what is stored of a path.
 type Row struct {
 	Key       string    `json:"key"` // see Key; of what could not be read it begins with 32 zeros

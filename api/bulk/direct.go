@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 )
 
 // Embed makes the vector of an image, or the matches where that is what it is for. It blocks, is called for several images at
@@ -20,6 +22,7 @@ type Direct struct {
 	model, digest string
 	embed         Embed
 	room          chan struct{} // holds a value for each image under way
+	memory        *semaphore.Weighted
 	results       chan Result
 	pauses        []time.Duration
 
@@ -29,10 +32,14 @@ type Direct struct {
 	encoded atomic.Uint64
 }
 
-// NewDirect returns an encoder that calls embed for atOnce images at a time.
+// directMemory is how many bytes images may have that are under way at a time; a larger one is alone.
+const directMemory = 256 << 20
+
+// NewDirect returns an encoder that calls embed for atOnce images at a time, fewer where they are large.
 func NewDirect(model, digest string, atOnce int, embed Embed) *Direct {
 	d := &Direct{
 		model: model, digest: digest, embed: embed, room: make(chan struct{}, atOnce), results: make(chan Result, 1024),
+		memory: semaphore.NewWeighted(directMemory),
 		pauses: []time.Duration{250 * time.Millisecond, time.Second, 4 * time.Second, 10 * time.Second, 30 * time.Second},
 	}
 	d.ctx, d.cancel = context.WithCancelCause(context.Background())
@@ -64,8 +71,16 @@ func (d *Direct) Send(ctx context.Context, key string, image []byte) error {
 	if d.ctx.Err() != nil {
 		return context.Cause(d.ctx)
 	}
+	size := min(int64(len(image)), directMemory)
+	if err := d.memory.Acquire(ctx, size); err != nil { // who has it gives it back, also when nothing works any more
+		<-d.room
+		return context.Cause(ctx)
+	}
 	d.running.Go(func() {
-		defer func() { <-d.room }()
+		defer func() {
+			d.memory.Release(size)
+			<-d.room
+		}()
 		if r, err := d.encode(key, image); err != nil {
 			d.cancel(err)
 		} else {

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // TestDirectTriesAgain: what passes is tried again; what stays is the image's error while others are encoded, and the encoder's where
@@ -57,6 +58,36 @@ func TestDirectTriesAgain(t *testing.T) {
 		<-d.ctx.Done()
 		if err := d.Send(t.Context(), "good", nil); !errors.Is(err, gone) {
 			t.Error(err)
+		}
+	})
+}
+
+// TestDirectMemory: fewer images are under way at a time where they are large, and one that is larger than all memory has its turn.
+func TestDirectMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var now, most atomic.Int64
+		d := NewDirect("model", testDigest, 64, func(_ context.Context, image []byte) ([]float32, []Match, error) {
+			most.Store(max(most.Load(), now.Add(1)))
+			time.Sleep(time.Second)
+			now.Add(-1)
+			return vectorOf(image[:1]), nil, nil
+		})
+		defer d.Close(t.Context())
+		large, huge := make([]byte, 32<<20), make([]byte, directMemory+1)
+		for i := range 20 {
+			image := large
+			if i == 10 {
+				image = huge
+			}
+			if err := d.Send(t.Context(), fmt.Sprint(i), image); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 20 {
+			<-d.Results()
+		}
+		if n := most.Load(); n != directMemory/int64(len(large)) {
+			t.Errorf("%d images of 32 MiB at a time", n)
 		}
 	})
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -349,5 +351,41 @@ func TestWrongVectors(t *testing.T) {
 				t.Errorf("%q: %v", says, err)
 			}
 		})
+	}
+}
+
+// TestLongErrors are cut, so that rows can be read again.
+func TestLongErrors(t *testing.T) {
+	b := newBench(t)
+	b.write("a", "one")
+	b.job.Encoder = NewDirect("model", testDigest, 1, func(context.Context, []byte) ([]float32, []Match, error) {
+		return nil, nil, fmt.Errorf("%w: %s", ErrImage, strings.Repeat("ä", maxLine))
+	})
+	defer b.job.Encoder.Close(t.Context())
+	b.mustRun(nil)
+	if rows := b.rows(); len(rows) != 1 || len(rows[0].Error) > 1<<10 || !strings.HasPrefix(rows[0].Error, ErrImage.Error()) {
+		t.Errorf("%.100v", rows)
+	}
+	s := must(OpenNDJSON(b.out))
+	defer s.Close()
+	if err := s.Put(t.Context(), []Row{{Key: "k", Path: "p", Matches: []Match{{Label: strings.Repeat("x", maxLine)}}}}); err == nil {
+		t.Error("a row is put that cannot be read")
+	}
+}
+
+// TestOutputIsALink: rows stay where a link leads to, also when others are cut out.
+func TestOutputIsALink(t *testing.T) {
+	b := newBench(t)
+	target := filepath.Join(t.TempDir(), "elsewhere.ndjson")
+	if err := errors.Join(os.WriteFile(target, nil, 0o644), os.Symlink(target, b.out)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 {
+		b.write("a", fmt.Sprint("content ", i))
+		b.mustRun(nil)
+		b.check()
+		if to, err := os.Readlink(b.out); err != nil || to != target {
+			t.Errorf("%q, %v", to, err)
+		}
 	}
 }

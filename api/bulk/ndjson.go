@@ -28,10 +28,13 @@ type NDJSON struct {
 // maxLine is how long a line may be that is read.
 const maxLine = 32 << 20
 
-// OpenNDJSON opens a file, or makes it. Nobody else can open it so until it is closed.
+// OpenNDJSON opens a file, or makes it; a link stays one. Nobody else can open it so until it is closed.
 func OpenNDJSON(path string) (*NDJSON, error) {
+	target, err := filepath.EvalSymlinks(path)
+	if err == nil {
+		path = target // where Finish replaces it
+	}
 	s := &NDJSON{path: path, gone: map[ID]struct{}{}}
-	var err error
 	if s.file, err = openSink(path, 0); err != nil {
 		return nil, err
 	}
@@ -83,6 +86,9 @@ func (s *NDJSON) Put(_ context.Context, rows []Row) error {
 		s.places = append(s.places, s.end+int64(s.buffer.Len()))
 		if err := writeRow(&s.buffer, &rows[i]); err != nil {
 			return fmt.Errorf("%s: %w", rows[i].Path, err)
+		}
+		if n := s.end + int64(s.buffer.Len()) - s.places[i]; n > maxLine {
+			return fmt.Errorf("%s: its row has %d bytes, more than %d", rows[i].Path, n, maxLine)
 		}
 	}
 	if _, err := s.file.WriteAt(s.buffer.Bytes(), s.end); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"strings"
 )
 
 // found notes an image that the source has and that was read, and has it encoded unless it has been.
@@ -53,7 +54,7 @@ func (k *keeper) found(ctx context.Context, f *found) error {
 	var row Row
 	switch {
 	case f.err != nil:
-		row = Row{Error: f.err.Error()}
+		row = Row{Error: short(f.err.Error())}
 	case o != nil && o.error != "":
 		row, now.state = Row{Error: o.error}, failed
 	case o != nil && has:
@@ -162,6 +163,7 @@ func (k *keeper) resultRows(ctx context.Context, r *Result) (bool, error) {
 		return false, nil // it stays waiting, if it does
 	}
 	delete(k.under, h)
+	r.Error = short(r.Error)
 	o, err := j.outcome(h)
 	if err != nil {
 		return false, err
@@ -227,6 +229,12 @@ func (k *keeper) settled(ctx context.Context, path string, h hash, s state, row 
 	}
 	row.Path = path
 	return k.emit(ctx, row)
+}
+
+// short is the text of an error for a row; who has written it may be anybody.
+func short(text string) string {
+	const most = 1 << 10
+	return strings.ToValidUTF8(text[:min(len(text), most)], "")
 }
 
 // fits says that a result is one of this job.

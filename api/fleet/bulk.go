@@ -22,11 +22,13 @@ import (
 const (
 	shards        = 64        // of a job
 	inlineImage   = 512 << 10 // bytes up to which an image is in its message, else it is an object
-	largestImage  = 64 << 20  // bytes of an object that is read
 	maxDeliveries = 5         // of an image, then it is dead
 	longestError  = 1 << 10   // bytes of the text of an error
 	maxDimension  = 4096      // numbers of a vector
 )
+
+// LargestImage is how many bytes an image may have that is sent to the broker.
+const LargestImage = 64 << 20
 
 // keys are what bulk.Key makes.
 var keys = regexp.MustCompile(`^[0-9a-f]{32}\.[0-9a-f]{8}\.p[0-9]{1,3}$`)

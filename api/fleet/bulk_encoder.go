@@ -18,7 +18,7 @@ import (
 
 const (
 	mostPending  = 256              // images that the broker has not confirmed
-	pendingBytes = 2 * largestImage // of them
+	pendingBytes = 2 * LargestImage // of them
 	mostUnstored = 1000             // results that are given out and not stored
 	storeTime    = time.Minute      // for storing a result, then it is given out again
 	openTime     = 15 * time.Second // to find the broker and an encoder
@@ -130,8 +130,8 @@ func (e *Encoder) Send(ctx context.Context, key string, image []byte) error {
 	if !keys.MatchString(key) {
 		return fmt.Errorf("fleet: %q is no key", key)
 	}
-	if len(image) > largestImage {
-		return fmt.Errorf("fleet: an image of %d bytes is out of bounds: up to %d", len(image), largestImage)
+	if len(image) > LargestImage {
+		return fmt.Errorf("fleet: an image of %d bytes is out of bounds: up to %d", len(image), LargestImage)
 	}
 	select {
 	case <-e.ctx.Done():

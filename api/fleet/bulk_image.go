@@ -164,7 +164,7 @@ func (w *bulkWorker) read(ctx context.Context, m jetstream.Msg) (image []byte, d
 	if err != nil {
 		return nil, nil, err
 	}
-	if info.Size > largestImage {
+	if info.Size > LargestImage {
 		return nil, nil, fmt.Errorf("an image of %d bytes", info.Size)
 	}
 	if err := w.large.Acquire(ctx, int64(info.Size)); err != nil {

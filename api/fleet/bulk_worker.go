@@ -28,7 +28,7 @@ const (
 	pullTime  = 10 * time.Second // of a request for images
 	heartbeat = time.Second      // of the broker while such a request waits; two that are missing: it is to be asked again
 
-	largeBytes = 2 * largestImage // of objects that a worker has in memory
+	largeBytes = 2 * LargestImage // of objects that a worker has in memory
 )
 
 // bulkCounts count what a worker has done since the start of the process.

@@ -29,7 +29,7 @@ func restricted(t *testing.T, maxPayload int32, deny ...string) (index, w string
 	certificate := must1(authority.Issue([]string{"127.0.0.1"}, time.Hour))
 	o := &server.Options{
 		ServerName: "theirs", Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: filepath.Join(string(dir), "store"), JetStreamDomain: "hub",
-		NoSigs: true, MaxPayload: maxPayload, TLSConfig: &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{*certificate}},
+		NoSigs: true, MaxPayload: maxPayload, JetStreamMaxStore: 64 << 30, TLSConfig: &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{*certificate}},
 	}
 	must(t, dir.SetAddress("tls://127.0.0.1:1", ""))
 	var files []string

@@ -103,7 +103,7 @@ func SharedSet(ctx context.Context, cfg Config, name string, log *slog.Logger) (
 // parse reads what the bucket has of a set, which anybody may have written.
 func (s *setStore) parse(ctx context.Context, name string, text []byte) (*sets.Record, error) {
 	var e setEntry
-	if err := json.Unmarshal(text, &e); err != nil {
+	if err := sets.ReadObject(text, sets.MaxValues, false, &e); err != nil {
 		return nil, err
 	}
 	if e.Object != "" {
@@ -112,7 +112,7 @@ func (s *setStore) parse(ctx context.Context, name string, text []byte) (*sets.R
 			return nil, err
 		}
 		e.Record = nil
-		if err := json.Unmarshal(text, &e.Record); err != nil {
+		if err := sets.ReadObject(text, sets.MaxValues, false, &e.Record); err != nil {
 			return nil, err
 		}
 	}

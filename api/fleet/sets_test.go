@@ -3,6 +3,7 @@ package fleet
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -53,6 +54,14 @@ func TestSetIsEverywhere(t *testing.T) {
 	}
 	for _, m := range all {
 		m.lacks("pets")
+	}
+}
+
+// TestSetOfTooMuch: JSON that would take a hundred times its size in memory is refused before it is read.
+func TestSetOfTooMuch(t *testing.T) {
+	text := `{"name":"s","definition":{"labels":[{}` + strings.Repeat(",{}", 1e6) + `]}}`
+	if r, err := (&setStore{}).parse(t.Context(), "s", []byte(text)); err == nil || !strings.Contains(err.Error(), " values") {
+		t.Errorf("%v, %v", r, err)
 	}
 }
 

@@ -119,7 +119,6 @@ type ShareStatus struct {
 	TextHits   uint64 `json:"text_hits"` // vectors of texts that another node has encoded
 	TextMisses uint64 `json:"text_misses"`
 	TextGiven  uint64 `json:"text_given"`
-	Models     uint64 `json:"models_fetched"`
 }
 
 // statusAge is how old a status may be that is told again, so that many who ask cost the broker no more than one.

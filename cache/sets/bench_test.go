@@ -93,7 +93,7 @@ func BenchmarkParseJSON(b *testing.B) {
 		b.Fatal(err)
 	}
 	bomb := []byte(`{"labels": [{}`)
-	for range maxValues/2 - 2 {
+	for range MaxValues/2 - 2 {
 		bomb = append(bomb, ",{}"...)
 	}
 	bomb = append(bomb, "]}"...)

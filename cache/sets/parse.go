@@ -62,14 +62,14 @@ func Faults(err error) (all []Fault) {
 	return all
 }
 
-// maxValues bounds the values in JSON, and so the memory that reading it takes: about 50 MB. The largest set that Validate
+// MaxValues bounds the values in the JSON of a definition, or of a Record, and so the memory that reading it takes: about 50 MB. The largest set that Validate
 // accepts has half as many.
-const maxValues = 250_000
+const MaxValues = 250_000
 
 // ParseJSON reads a definition, normalised but not validated. Unknown fields are ignored; of a field that comes twice the
 // last counts. The result does not refer to text. The error is a Fault.
 func ParseJSON(text []byte) (d Definition, err error) {
-	if err := ReadObject(text, maxValues, false, &d); err != nil {
+	if err := ReadObject(text, MaxValues, false, &d); err != nil {
 		return Definition{}, err
 	}
 	return d.Normalized(), nil

@@ -9,7 +9,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
 	"hailoclip/api/fleet"
+	"hailoclip/api/fleet/broker"
 )
 
 // TestIndexByFleet: the services of a fleet make the same rows as this process, with prompts too.
@@ -76,4 +80,18 @@ func TestIndexByFleet(t *testing.T) {
 	if len(jobs) != 2 {
 		t.Errorf("%d jobs", len(jobs))
 	}
+}
+
+// TestIndexEndsWhereItIsRefused: an index ends with what must be changed by hand.
+func TestIndexEndsWhereItIsRefused(t *testing.T) {
+	b := must(broker.Start(broker.Config{Port: -1, Dir: t.TempDir(), MaxStore: brokerRoom}))
+	defer b.Close()
+	nc := must(nats.Connect(b.URL()))
+	defer nc.Close()
+	js := must(jetstream.New(nc))
+	must(js.CreateStream(t.Context(), jetstream.StreamConfig{Name: fleet.BulkStream, Subjects: []string{"theirs.>"}, Retention: jetstream.WorkQueuePolicy}))
+	t.Setenv("HAILO_CLIP_FLEET_URL", b.URL())
+	out := filepath.Join(t.TempDir(), "v.ndjson")
+	runProgram(t, command(t.TempDir(), "index", madeImages(t, 1, 64), "--out", out, "--fleet")).expect(t, exitFailed,
+		"CLIP_BULK: the stream is not one of a fleet: it does not take clip.v1.bulk.>", "remove it at the broker")
 }

@@ -12,6 +12,7 @@ import (
 	"hailoclip/api/bulk"
 	"hailoclip/api/bulk/sink"
 	"hailoclip/api/bulk/source"
+	"hailoclip/api/fleet"
 	"hailoclip/api/outbound"
 )
 
@@ -71,9 +72,16 @@ func (c *indexRunCmd) Run(ctx context.Context, g *globals) error {
 	return c.explain(err, path)
 }
 
+// mostImageBytes is the bound of --max-image-bytes for images that do not go to the broker.
+const mostImageBytes = 1 << 30
+
 func (c *indexRunCmd) check(g *globals) error {
-	if c.MaxImageBytes <= 0 {
-		return usageError{fmt.Errorf("--max-image-bytes: %d is out of bounds: above 0", c.MaxImageBytes)}
+	most := mostImageBytes
+	if c.Fleet {
+		most = fleet.LargestImage
+	}
+	if c.MaxImageBytes <= 0 || c.MaxImageBytes > most {
+		return usageError{fmt.Errorf("--max-image-bytes: %d is out of bounds: 1 to %d", c.MaxImageBytes, most)}
 	}
 	if err := c.indexLabels.check(); err != nil {
 		return err

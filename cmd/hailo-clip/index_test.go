@@ -125,6 +125,9 @@ func TestIndex(t *testing.T) {
 	index("verify", "--out", labels).expect(t, exitOK, "42 rows for 42 images: 0 missing, 0 double, 0 foreign")
 	index("verify", "--out", filepath.Join(t.TempDir(), "v.ndjson")).expect(t, exitFailed, "there is no journal")
 	index(filepath.Join(dir, "nowhere"), "--out", out).expect(t, exitUsage)
+	for _, args := range [][]string{{"--max-image-bytes=0"}, {"--max-image-bytes=9223372036854775807"}, {"--fleet", "--max-image-bytes=67108865"}} {
+		index(append([]string{dir, "--out", out}, args...)...).expect(t, exitUsage, "--max-image-bytes", "out of bounds: 1 to")
+	}
 	index(dir, "--out", filepath.Join(dir, "v.xyz")).expect(t, exitFailed, "no sink has this suffix")
 }
 

@@ -51,7 +51,7 @@ func openListing(address string, o Options) (bulk.Source, error) {
 	if !strings.HasSuffix(u.Path, "/") {
 		u = u.JoinPath("/")
 	}
-	return &listing{hosts: h, root: u, name: source.Mask(u.String()), room: maxHeld}, nil
+	return &listing{hosts: h, root: u, name: shown(u), room: maxHeld}, nil
 }
 
 // oneAddress is an image alone.
@@ -60,7 +60,7 @@ type oneAddress struct {
 	u *url.URL
 }
 
-func (a *oneAddress) Name() string { return source.Mask(a.u.String()) }
+func (a *oneAddress) Name() string { return shown(a.u) }
 
 func (a *oneAddress) Each(ctx context.Context, found func(bulk.Item) error) error {
 	e := remote{name: a.u.Path, size: -1}
@@ -77,12 +77,21 @@ type remote struct {
 }
 
 func (h *hosts) remoteItem(u *url.URL, e remote) bulk.Item {
-	item := bulk.Item{Path: label(source.Mask(u.String())), Size: e.size}
+	item := bulk.Item{Path: label(shown(u)), Size: e.size}
 	item.Open = func(ctx context.Context) ([]byte, error) { return h.image(ctx, u) }
 	if e.modified != 0 {
 		item.Modified = sane(time.Unix(e.modified, 0))
 	}
 	return item
+}
+
+// shown is an address without user and password as others may see it: secrets are in the query only, and no two paths look the same.
+func shown(u *url.URL) string {
+	path := *u
+	if path.RawQuery = ""; u.RawQuery == "" {
+		return path.String()
+	}
+	return path.String() + source.Mask("?"+u.RawQuery)
 }
 
 // lookAt asks for size and time of an image. Where that fails they stay unknown.
@@ -105,7 +114,7 @@ func (l *listing) Each(ctx context.Context, found func(bulk.Item) error) error {
 	c := &crawl{listing: l, ctx: ctx, found: found}
 	err := c.folder(l.root, 0)
 	if enough, ok := errors.AsType[*enoughError](err); ok {
-		return found(failing(source.Mask(l.root.String()), enough))
+		return found(failing(shown(l.root), enough))
 	}
 	return err
 }
@@ -143,7 +152,7 @@ func (c *crawl) folder(u *url.URL, depth int) error {
 	case errors.Is(err, errBucket) && depth == 0:
 		return c.bucket(p.url)
 	case err != nil:
-		return c.found(failing(source.Mask(u.String()), err))
+		return c.found(failing(shown(u), err))
 	case depth == 0:
 		c.within.Store(p.url)
 	case p.url.Path != u.Path: // another folder, which has a turn of its own

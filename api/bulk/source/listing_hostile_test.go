@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -204,6 +205,33 @@ func TestSilentHost(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	if err := s.Each(ctx, func(bulk.Item) error { t.Error("an item"); return nil }); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+}
+
+// TestNamesLikeSecrets: only what follows a question mark can be a secret. A name that looks like one stays, so that no two images have one path.
+func TestNamesLikeSecrets(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, map[string]string{"a&key=1.jpg": "1", "a&key=2.jpg": "2", "b;token=3.jpg": "3", "c:d@e.jpg": "4", "f&auth=5/x.jpg": "5", "f&auth=6/x.jpg": "6"})
+	host := httptest.NewServer(http.FileServer(http.Dir(dir)))
+	defer host.Close()
+	paths := map[string]bool{}
+	for _, l := range lines(t, open(t, host.URL, Options{})) {
+		path, _, _ := strings.Cut(l, ".jpg: ")
+		paths[path] = true
+		if strings.Contains(l, "***") {
+			t.Error(l)
+		}
+	}
+	if len(paths) != 6 {
+		t.Errorf("%v", paths)
+	}
+	if err := open(t, host.URL+"/a&key=1.jpg?token=secret", Options{}).Each(t.Context(), func(i bulk.Item) error {
+		if strings.Contains(i.Path, "secret") || !strings.Contains(i.Path, "a&key=1.jpg") {
+			t.Error(i.Path)
+		}
+		return nil
+	}); err != nil {
 		t.Error(err)
 	}
 }
