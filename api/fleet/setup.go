@@ -131,6 +131,8 @@ func (s store) ensure(ctx context.Context, js jetstream.JetStream) error {
 		case err == nil && s.bytes < full && s.bytes/2 >= leastBytes:
 			s.bytes /= 2
 			return s.make(ctx, js, s, replicas)
+		case is(err, codeNoPeers):
+			return fmt.Errorf("%w: in a cluster three brokers must be there, with room", err)
 		default:
 			return err
 		}
