@@ -187,11 +187,11 @@ func (r *running) cpu() time.Duration {
 // received. meanwhile is called with the number of stored rows as it grows.
 func (f *testFleet) index(source *manyImages, meanwhile func(rows int64)) (took time.Duration, in, out uint64) {
 	f.t.Helper()
-	return indexBy(f.t, f.config(), source, meanwhile)
+	return newReferee(f.t).index(f.t, f.config(), source, meanwhile)
 }
 
-// indexBy is index by a process that finds its broker so.
-func indexBy(t *testing.T, cfg fleet.Config, source *manyImages, meanwhile func(rows int64)) (took time.Duration, in, out uint64) {
+// index has a fleet index images, by a process that finds its broker so.
+func (r referee) index(t *testing.T, cfg fleet.Config, source *manyImages, meanwhile func(rows int64)) (took time.Duration, in, out uint64) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
@@ -221,6 +221,6 @@ func indexBy(t *testing.T, cfg fleet.Config, source *manyImages, meanwhile func(
 	}
 	file := must(os.Open(rows))
 	defer file.Close()
-	must(newReferee(t).check(ctx, source, file)).fails(t, source.n)
+	must(r.check(ctx, source, file)).fails(t, source.n)
 	return took, in, out
 }

@@ -133,6 +133,10 @@ func (b *Broker) prepare() (func() (*server.Options, error), error) {
 			o.LeafNode.Host, o.LeafNode.Port, o.LeafNode.TLSConfig, o.LeafNode.TLSTimeout = c.LeavesHost, c.LeavesPort, clients, 5
 			o.LeafNode.AuthTimeout = 7
 		}
+		if len(c.Advertise) > 0 { // else who has connected is told the addresses of the host, which it may not reach
+			o.ClientAdvertise = net.JoinHostPort(c.Advertise[0], "0") // 0: the port of the listener
+			o.LeafNode.Advertise = o.ClientAdvertise
+		}
 		if c.LeafOf != "" {
 			remote, err := c.remote()
 			if err != nil {
