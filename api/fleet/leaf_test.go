@@ -95,7 +95,7 @@ func TestThreeBrokers(t *testing.T) {
 		go func() {
 			var err error
 			brokers[i], err = broker.Start(broker.Config{
-				Name: name, Dir: dir, Port: -1, Secure: true, ClusterPort: ports[i], Routes: routes, MaxStore: 1 << 30,
+				Name: name, Dir: dir, Port: -1, Secure: true, ClusterPort: ports[i], Routes: routes, MaxStore: 1 << 30, Advertise: []string{"localhost"},
 			})
 			started <- err
 		}()
@@ -121,6 +121,9 @@ func TestThreeBrokers(t *testing.T) {
 	must(t, err)
 	if n := s.CachedInfo().Config.Replicas; n != 3 {
 		t.Errorf("%d copies", n)
+	}
+	if others := node.nc.DiscoveredServers(); len(others) > 0 { // by other names than those in addresses
+		t.Errorf("the brokers tell of %s", others)
 	}
 }
 
