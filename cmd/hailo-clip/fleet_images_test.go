@@ -13,9 +13,11 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -139,7 +141,7 @@ func (r referee) check(ctx context.Context, source *manyImages, rows io.Reader) 
 				if err := json.Unmarshal(line, &row); err != nil {
 					return err
 				}
-				i, err := strconv.Atoi(row.Path)
+				i, err := strconv.Atoi(strings.TrimSuffix(filepath.Base(row.Path), ".jpg"))
 				if err != nil || i < 0 || i >= source.n {
 					return fmt.Errorf("a row of %q", row.Path)
 				}
