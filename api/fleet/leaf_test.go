@@ -122,6 +122,13 @@ func TestThreeBrokers(t *testing.T) {
 	if n := s.CachedInfo().Config.Replicas; n != 3 {
 		t.Errorf("%d copies", n)
 	}
+	all := uint64(0)
+	for info := range node.js.ListStreams(t.Context()).Info() {
+		all += uint64(max(info.Config.MaxBytes, 0))
+	}
+	if all > 1<<30 || all < 700<<20 {
+		t.Errorf("the streams may have %d bytes, of %d", all, 1<<30)
+	}
 	if others := node.nc.DiscoveredServers(); len(others) > 0 { // by other names than those in addresses
 		t.Errorf("the brokers tell of %s", others)
 	}

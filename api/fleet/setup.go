@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -120,23 +119,57 @@ func (s store) ensure(ctx context.Context, js jetstream.JetStream) error {
 	if !missing(err) {
 		return err
 	}
-	full, replicas := s.bytes, 3
-	for {
-		switch err := s.make(ctx, js, s, replicas); {
-		case replicas > 1 && is(err, codeNoReplicas): // it stands alone
-			replicas = 1
-		case s.bytes/2 >= leastBytes && (is(err, codeNoRoom, codeNoRoomAccount, codeNoResources) ||
-			is(err, codeNoPeers) && strings.Contains(err.Error(), "storage")): // else not all three are there yet
-			s.bytes /= 2
+	small := s
+	small.bytes = min(s.bytes, leastBytes)
+	switch err := s.make(ctx, js, small, 3); {
+	case err == nil:
+		return s.grow(ctx, js, small.bytes)
+	case is(err, codeNoReplicas):
+		return s.alone(ctx, js)
+	case is(err, codeNoPeers):
+		return fmt.Errorf("%w: in a cluster three brokers must be there, with room", err)
+	default:
+		return err
+	}
+}
+
+// alone makes it with one copy.
+func (s store) alone(ctx context.Context, js jetstream.JetStream) error {
+	for full := s.bytes; ; s.bytes /= 2 {
+		switch err := s.make(ctx, js, s, 1); {
+		case s.bytes/2 >= leastBytes && tooLarge(err):
 		case err == nil && s.bytes < full && s.bytes/2 >= leastBytes:
 			s.bytes /= 2
-			return s.make(ctx, js, s, replicas)
-		case is(err, codeNoPeers):
-			return fmt.Errorf("%w: in a cluster three brokers must be there, with room", err)
+			return s.make(ctx, js, s, 1)
 		default:
 			return err
 		}
 	}
+}
+
+// grow has one with three copies, which has that many bytes, take more. A cluster finds a place by what the brokers had left some seconds
+// ago, and would give more than there is, after which nothing can be made smaller; it looks closely at what grows.
+func (s store) grow(ctx context.Context, js jetstream.JetStream, bytes int64) error {
+	next := s
+	for bytes < s.bytes {
+		next.bytes = min(2*bytes, s.bytes)
+		if err := s.make(ctx, js, next, 3); tooLarge(err) {
+			break
+		} else if err != nil {
+			return err
+		}
+		bytes = next.bytes
+	}
+	if bytes == s.bytes || bytes/2 < leastBytes {
+		return nil
+	}
+	next.bytes = bytes / 2
+	return s.make(ctx, js, next, 3)
+}
+
+// tooLarge says that the broker has no room for so much.
+func tooLarge(err error) bool {
+	return is(err, codeNoRoom, codeNoRoomAccount, codeNoResources, codeNoPeers)
 }
 
 // Codes of the broker's errors, of which jetstream has no names.
