@@ -379,7 +379,7 @@ func TestHealth(t *testing.T) {
 		}
 		s.svc.Lost = nil
 		r := s.do(t, http.MethodGet, "/health", "")
-		want := map[string]any{"service": "hailo-clip", "model": testModel, "version": "1.2.3", "backend": "npu", "runtime_mode": "real", "image_digest": "y"}
+		want := map[string]any{"service": "hailo-clip", "model": testModel, "version": "1.2.3", "backend": "npu", "runtime_mode": "real", "image_digest": "y", "image_preparation": s.svc.Engine.Preparation()}
 		maps.Copy(want, c.want)
 		var got map[string]any
 		if err := json.Unmarshal(uptime.ReplaceAll(r.body, []byte(",")), &got); err != nil || r.status != c.status || !reflect.DeepEqual(got, want) {

@@ -17,10 +17,14 @@ func (s *Server) health(r *request) error {
 	answer := struct {
 		Service string `json:"service"`
 		clip.Health
-		Uptime  int64  `json:"uptime_seconds"`
-		Version string `json:"version"`
-		Digest  string `json:"image_digest"`
-	}{"hailo-clip", s.healthNow(), int64(time.Since(s.start).Round(time.Second) / time.Second), s.svc.Version, s.svc.Engine.ImageDigest()}
+		Uptime      int64  `json:"uptime_seconds"`
+		Version     string `json:"version"`
+		Digest      string `json:"image_digest"`
+		Preparation string `json:"image_preparation"`
+	}{
+		"hailo-clip", s.healthNow(), int64(time.Since(s.start).Round(time.Second) / time.Second), s.svc.Version,
+		s.svc.Engine.ImageDigest(), s.svc.Engine.Preparation(),
+	}
 	if answer.State == clip.Unhealthy {
 		r.ctx.SetStatusCode(fasthttp.StatusServiceUnavailable)
 	}

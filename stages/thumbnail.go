@@ -1,12 +1,6 @@
 package stages
 
-import (
-	"bytes"
-	"image"
-	"image/jpeg"
-
-	"hailoclip/stages/resize"
-)
+import "hailoclip/stages/resize"
 
 const (
 	thumbnailSide    = 96 // pixels, of the longer side
@@ -29,15 +23,5 @@ func Thumbnail(p Pixels) ([]byte, error) {
 		width = max(size*w/h, 1)
 	}
 	left, top := (size-width)/2, (size-height)/2
-	m := image.NewRGBA(image.Rect(0, 0, width, height))
-	for y := range height {
-		for x := range width {
-			from, to := 3*((top+y)*size+left+x), m.PixOffset(x, y)
-			copy(m.Pix[to:to+3], square[from:])
-			m.Pix[to+3] = 0xff
-		}
-	}
-	var b bytes.Buffer
-	err := jpeg.Encode(&b, m, &jpeg.Options{Quality: thumbnailQuality})
-	return b.Bytes(), err
+	return encodeJPEG(width, height, thumbnailQuality, func(x, y int) []byte { return square[3*((top+y)*size+left+x):][:3] })
 }

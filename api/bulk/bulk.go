@@ -11,6 +11,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 )
@@ -141,6 +142,23 @@ func JobID(source, sink string) string {
 func Key(image []byte, digest string) string {
 	sum := sha256.Sum256(image)
 	return hex.EncodeToString(sum[:16]) + "." + Short(digest) + "." + PrepVersion
+}
+
+// usualPreparation is the clip.Engine.Preparation of an unchanged configuration where libturbojpeg is installed.
+const usualPreparation = "crop-exact-turbo"
+
+// Prepared is the digest of an image encoder that gets images prepared so, by clip.Engine.Preparation; "": not known, taken for usual.
+// To another preparation belong other vectors, and so another digest: neither keys nor rows of the two mix.
+func Prepared(digest, preparation string) string {
+	if preparation == "" || preparation == usualPreparation {
+		return digest
+	}
+	return digest + "/" + preparation
+}
+
+// Resized is the digest of an encoder that gets images whose shorter side was brought to so many pixels, by that kind of decoder.
+func Resized(digest string, side int, decoder string) string {
+	return fmt.Sprintf("%s/resized-%d-%s", digest, side, decoder)
 }
 
 // Short is 8 hex digits that stand for a digest: its first ones, or those of its SHA-256 where it is no hex number, as that of a

@@ -31,6 +31,7 @@ type keeper struct {
 	named      atomic.Int64
 	unchanged  atomic.Int64
 	bytes      atomic.Int64
+	sent       atomic.Int64
 	encoded    int64
 	put        int64
 	enumerated bool
@@ -49,6 +50,7 @@ type found struct {
 	size, modified int64
 	image          image
 	err            error
+	fault          string // why the image cannot be used, for good
 }
 
 // key is the key that h stands for; zero is what could not be read.
@@ -68,7 +70,7 @@ func (k *keeper) parse(key string) (h hash, ok bool) {
 func (k *keeper) status() Status {
 	return Status{
 		Counts: k.journal.counts, Seen: k.named.Load(), Unchanged: k.unchanged.Load(), Encoded: k.encoded, Rows: k.put,
-		Bytes: k.bytes.Load(), UnderWay: int64(len(k.under)), Enumerated: k.enumerated,
+		Bytes: k.bytes.Load(), Sent: k.sent.Load(), UnderWay: int64(len(k.under)), Enumerated: k.enumerated,
 	}
 }
 
@@ -189,6 +191,7 @@ func (k *keeper) send(ctx context.Context, failed context.CancelCauseFunc) (send
 				if err := k.job.Encoder.Send(ctx, k.key(i.hash), i.bytes); err != nil {
 					failed(err)
 				}
+				k.sent.Add(int64(len(i.bytes)))
 			}
 			i.release()
 			k.unsent.Add(-1)

@@ -110,6 +110,7 @@ func (k *keeper) openItem(ctx context.Context, o opening, founds chan<- found) {
 		sum := sha256.Sum256(f.image.bytes)
 		f.image.hash = hash(sum[:16])
 		k.bytes.Add(int64(len(f.image.bytes)))
+		k.prepare(ctx, &f)
 		if less := o.held - int64(len(f.image.bytes)); less > 0 && len(f.image.bytes) > 0 {
 			o.room.Release(less)
 			o.held -= less
@@ -123,6 +124,27 @@ func (k *keeper) openItem(ctx context.Context, o opening, founds chan<- found) {
 		}
 	}
 	f.image.release()
+}
+
+// prepare makes of an image that was read what the encoder gets; a panic is the image's error.
+func (k *keeper) prepare(ctx context.Context, f *found) {
+	if k.job.Prepare == nil {
+		return
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			f.fault = fmt.Sprintf("%v: panic: %v", ErrImage, v)
+		}
+	}()
+	prepared, err := k.job.Prepare(ctx, f.image.bytes)
+	switch {
+	case err == nil:
+		f.image.bytes = prepared
+	case errors.Is(err, ErrImage):
+		f.fault = err.Error()
+	default:
+		f.err = err
+	}
 }
 
 // open reads the item; a panic is an error.

@@ -87,6 +87,9 @@ func (k *keeper) found(ctx context.Context, f *found) error {
 	if err := j.put(bucketWaiting, now.hash.with(f.path), nil); err != nil {
 		return err
 	}
+	if f.fault != "" {
+		return k.result(ctx, &Result{Key: k.key(now.hash), Error: f.fault})
+	}
 	if _, is := k.under[now.hash]; !is {
 		k.under[now.hash] = struct{}{}
 		k.queue = append(k.queue, f.image)

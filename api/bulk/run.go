@@ -22,6 +22,10 @@ type Job struct {
 	What      string                         // what Score or the encoder classifies by; "": rows hold embeddings
 	Score     func(vector []float32) []Match // makes the matches of rows; nil: the encoder does, or there are none
 
+	// Prepare makes of an image what the encoder gets; key and row stay those of the image. It blocks, and is called for several at once. An
+	// error that wraps ErrImage is the image's own, with any other one it is tried again in the next run. nil: it gets the image itself.
+	Prepare func(ctx context.Context, image []byte) ([]byte, error)
+
 	MaxImageBytes int64        // of images whose size is not known before they are read; 0: 32 MiB
 	Window        int          // images that may be under way at a time; 0: 4,096
 	Readers       int          // that open images at a time; 0: 8
@@ -36,7 +40,8 @@ type Status struct {
 	Unchanged  int64 `json:"unchanged"`  // of these, the ones that were done before and have not changed
 	Encoded    int64 `json:"encoded"`    // images that the encoder has made something of in this run
 	Rows       int64 `json:"rows"`       // stored in this run
-	Bytes      int64 `json:"bytes"`      // read in this run
+	Bytes      int64 `json:"bytes"`      // of images, read in this run
+	Sent       int64 `json:"sent"`       // of them, and of what was made of them, handed to the encoder
 	UnderWay   int64 `json:"under_way"`  // images that the encoder has
 	Enumerated bool  `json:"enumerated"` // the source has named all it has
 }

@@ -478,3 +478,48 @@ func (s panicking) Each(ctx context.Context, found func(Item) error) error {
 		return found(i)
 	})
 }
+
+// TestPrepare: the encoder gets what is made of an image, whose key and row stay its own. What is wrong with it is its error, or tried again.
+func TestPrepare(t *testing.T) {
+	b := newBench(t)
+	for name, text := range map[string]string{"a": "one", "b": "two", "c": "one", "d": "bad", "e": "panic", "f": "away", "g": "wrong"} {
+		b.write(name, text)
+	}
+	var away atomic.Bool
+	away.Store(true)
+	prepare := func(j *Job) {
+		j.Prepare = func(_ context.Context, image []byte) ([]byte, error) {
+			switch string(image) {
+			case "wrong":
+				return nil, fmt.Errorf("%w: it is wrong", ErrImage)
+			case "panic":
+				panic("what an image can do")
+			case "away":
+				if away.Load() {
+					return nil, errors.New("no memory")
+				}
+			}
+			return append([]byte(string(image[:3])), " smaller"...), nil
+		}
+	}
+	if s := b.mustRun(prepare); s.Stored != 3 || s.Failed != 3 || s.Unreadable != 1 || s.Encoded != 5 || b.calls.Load() != 3 {
+		t.Errorf("%+v, %d calls", s, b.calls.Load())
+	}
+	away.Store(false)
+	if s := b.mustRun(prepare); s.Stored != 4 || s.Failed != 3 || s.Unreadable != 0 {
+		t.Errorf("%+v", s)
+	}
+	for _, r := range b.rows() {
+		text := string(must(os.ReadFile(filepath.Join(b.dir, r.Path))))
+		wrong := map[string]string{"bad": "it is bad", "panic": "panic: what an image can do", "wrong": "it is wrong"}[text]
+		switch {
+		case r.Key != Key([]byte(text), testDigest), (r.Error != "") != (wrong != ""), !strings.Contains(r.Error, wrong):
+			t.Errorf("%+v", r)
+		case wrong == "" && !slices.Equal(r.Embedding, vectorOf([]byte(text[:3]+" smaller"))):
+			t.Errorf("%s: the vector of another image", r.Path)
+		}
+	}
+	if v := b.verified(false); !v.Good() {
+		t.Errorf("%+v", v)
+	}
+}

@@ -19,6 +19,8 @@ type Health struct {
 	BackendWhy  string `json:"backend_reason"`
 	Uptime      int64  `json:"uptime_seconds"`
 	ImageDigest string `json:"image_digest"` // of the image encoder; "" by services before there was an index
+	// ImagePreparation names how images are prepared for it: vectors are equal only with the same. "" by older services.
+	ImagePreparation string `json:"image_preparation"`
 }
 
 // Health returns how the service is doing. One that is unhealthy (503) and says so is no error.

@@ -32,6 +32,9 @@ const (
 // keys are what bulk.Key makes.
 var keys = regexp.MustCompile(`^[0-9a-f]{32}\.[0-9a-f]{8}\.p[0-9]{1,3}$`)
 
+// contentOf is what a key says of the bytes of an image.
+func contentOf(image []byte) string { return bulk.Key(image, "")[:32] }
+
 // shardOf is the part of a job that a key belongs to.
 func shardOf(key string) string {
 	n, _ := strconv.ParseUint(key[:2], 16, 8) // a key is checked before
@@ -62,13 +65,14 @@ func newResult(job, shard, key, digest string, vector []float32, code, text stri
 	return m
 }
 
-// parseResult reads such a message, which may be anything. digest is that of the encoder that it has to be from.
-func parseResult(header nats.Header, data []byte, digest string) (r bulk.Result, code string, err error) {
+// parseResult reads such a message, which may be anything. digest is that of the encoder that it has to be from, of that of its
+// key.
+func parseResult(header nats.Header, data []byte, digest, of string) (r bulk.Result, code string, err error) {
 	r.Key, code = header.Get(headerKey), header.Get(headerError)
 	switch {
 	case !keys.MatchString(r.Key):
 		return r, "", errors.New("a result without a key")
-	case header.Get(headerModel) != digest || !strings.HasSuffix(r.Key, "."+bulk.Short(digest)+"."+bulk.PrepVersion):
+	case header.Get(headerModel) != digest || !strings.HasSuffix(r.Key, "."+bulk.Short(of)+"."+bulk.PrepVersion):
 		return r, "", fmt.Errorf("a result of another encoder, %.80q", header.Get(headerModel))
 	case code != "":
 		text := strings.ToValidUTF8(string(data[:min(len(data), longestError)]), "?")

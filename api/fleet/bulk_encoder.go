@@ -29,6 +29,9 @@ type EncoderOptions struct {
 	Source string // for people
 	Model  string // name of the model; "": the one that the nodes have
 	Log    *slog.Logger
+
+	// Prepared returns the digest of the nodes' encoder with what is done to images before Send, see bulk.Resized; nil: nothing is.
+	Prepared func(digest string) string
 }
 
 // Encoder has the nodes of a fleet encode images. It is a bulk.Encoder; Send may be called by several at once.
@@ -38,6 +41,7 @@ type EncoderOptions struct {
 type Encoder struct {
 	*Conn
 	encoder Encoders
+	digest  string // of keys: the encoder's, or EncoderOptions.Prepared
 	results chan bulk.Result
 	slots   chan struct{} // of images that are not confirmed
 	memory  *semaphore.Weighted
@@ -94,6 +98,9 @@ func (e *Encoder) open(ctx context.Context, o EncoderOptions) error {
 	if e.encoder, err = choose(found, o.Model); err != nil {
 		return fmt.Errorf("fleet: %w", err)
 	}
+	if e.digest = e.encoder.Digest; o.Prepared != nil {
+		e.digest = o.Prepared(e.digest)
+	}
 	kept, revision, err := e.loadJob(ctx, o.Job)
 	if err != nil {
 		return err
@@ -107,8 +114,8 @@ func (e *Encoder) open(ctx context.Context, o EncoderOptions) error {
 // Model is the model's name.
 func (e *Encoder) Model() string { return e.encoder.Model }
 
-// Digest is that of the image encoder.
-func (e *Encoder) Digest() string { return e.encoder.Digest }
+// Digest is that of the image encoder, with what is done to images before Send.
+func (e *Encoder) Digest() string { return e.digest }
 
 // Dimension is how many numbers a vector has.
 func (e *Encoder) Dimension() int { return e.encoder.Dimension }
@@ -116,7 +123,7 @@ func (e *Encoder) Dimension() int { return e.encoder.Dimension }
 // Results has what becomes of images, until Close.
 func (e *Encoder) Results() <-chan bulk.Result { return e.results }
 
-// Send hands an image to the broker. It returns before the broker has it.
+// Send hands an image to the broker, with Prepared what was made of the image of the key. It returns before the broker has it.
 func (e *Encoder) Send(ctx context.Context, key string, image []byte) error {
 	if !keys.MatchString(key) {
 		return fmt.Errorf("fleet: %q is no key", key)
@@ -157,6 +164,9 @@ func (e *Encoder) send(ctx context.Context, key string, image []byte, round int)
 	m := nats.NewMsg(bulkSubject + bulk.Short(e.encoder.Digest) + "." + e.job.Job + "." + shardOf(key))
 	m.Header.Set(headerKey, key)
 	m.Header.Set(headerModel, e.encoder.Digest)
+	if e.digest != e.encoder.Digest {
+		m.Header.Set(headerContent, contentOf(image))
+	}
 	m.Data = image
 	id := fmt.Sprintf("%s.%s.%d", e.job.Job, key, round)
 	if len(image) > inlineImage {

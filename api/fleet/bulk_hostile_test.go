@@ -29,7 +29,7 @@ func TestParseResult(t *testing.T) {
 		{"zeros", newResult("j", "0", key, testDigest, make([]float32, 16), "", ""), "squared length 0", ""},
 		{"large", newResult("j", "0", key, testDigest, make([]float32, 4097), "", ""), "16388 bytes", ""},
 	} {
-		r, _, err := parseResult(c.m.Header, c.m.Data, testDigest)
+		r, _, err := parseResult(c.m.Header, c.m.Data, testDigest, testDigest)
 		switch {
 		case c.wrong != "":
 			if err == nil || !strings.Contains(err.Error(), c.wrong) {
@@ -47,7 +47,7 @@ func FuzzParseResult(f *testing.F) {
 	f.Add(key, testDigest, "invalid_image", []byte("text"))
 	f.Fuzz(func(t *testing.T, key, digest, code string, data []byte) {
 		h := nats.Header{headerKey: {key}, headerModel: {digest}, headerError: {code}}
-		r, _, err := parseResult(h, data, testDigest)
+		r, _, err := parseResult(h, data, testDigest, testDigest)
 		if err == nil && (len(r.Vector) == 0) == (r.Error == "") {
 			t.Errorf("%+v", r)
 		}
@@ -79,6 +79,7 @@ func TestChoose(t *testing.T) {
 		{[]Encoders{old}, "", old, ""},
 		{[]Encoders{a, b}, "", Encoders{}, "say which: a, b"},
 		{[]Encoders{a, {"a", "4", 4, true}}, "a", Encoders{}, "must not mix"},
+		{[]Encoders{a, {"a", "1/pad-exact-go", 4, true}}, "", Encoders{}, `"1/pad-exact-go"`},
 		{[]Encoders{a, b}, "c", Encoders{}, "but with a, b"},
 		{nil, "", Encoders{}, "fleet.bulk"},
 	} {

@@ -63,7 +63,8 @@ func (w *bulkWorker) handle(ctx context.Context, m jetstream.Msg) {
 	}
 	defer done()
 	w.counts.bytes.Add(uint64(len(image)))
-	if bulk.Key(image, w.digest) != key {
+	content := m.Headers().Get(headerContent)
+	if content == "" && bulk.Key(image, w.digest) != key || content != "" && contentOf(image) != content {
 		w.refuse(ctx, m, job, "the image is not that of its key")
 		return
 	}

@@ -89,7 +89,7 @@ func (e *Encoder) receiveSome(ctx context.Context) error {
 		default:
 			return err
 		}
-		r, code, err := parseResult(m.Headers(), m.Data(), e.encoder.Digest)
+		r, code, err := parseResult(m.Headers(), m.Data(), e.encoder.Digest, e.digest)
 		if err != nil {
 			e.log.Warn("a message that is no result is left out", "job", e.job.Job, "error", err)
 			_ = m.Ack() // who has sent the image sends it again

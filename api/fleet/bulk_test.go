@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -18,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/semaphore"
 
@@ -59,7 +61,7 @@ func embedTest(_ context.Context, image []byte) ([]float32, error) {
 // newWorker makes a worker of the node, with a connection of its own.
 func newWorker(t *testing.T, url, node string) *bulkWorker {
 	return &bulkWorker{
-		Conn: dial(t, Config{URL: url, Node: node}), model: "test", digest: testDigest, prep: "crop", dimension: 16, atOnce: 4, again: time.Millisecond, lost: time.Millisecond, patience: 2 * time.Second,
+		Conn: dial(t, Config{URL: url, Node: node}), model: "test", digest: testDigest, dimension: 16, atOnce: 4, again: time.Millisecond, lost: time.Millisecond, patience: 2 * time.Second,
 		embed: embedTest, healthy: func() bool { return true }, counts: new(bulkCounts), large: semaphore.NewWeighted(largeBytes),
 	}
 }
@@ -252,27 +254,80 @@ func TestBulkFailingWorker(t *testing.T) {
 	}
 }
 
-// A worker that prepares images in another way than those at work takes none, until they are gone.
+// Workers that prepare images in another way than others get none of theirs; while both are there, who indexes is told.
 func TestBulkOtherPreparation(t *testing.T) {
 	b := startBroker(t, broker.Config{})
-	first, other := newWorker(t, b.URL(), "a"), newWorker(t, b.URL(), "b")
-	other.prep = "pad"
-	stop := begin(t, first.run)
-	if err := other.Setup(t.Context()); err != nil {
+	usual, other := newWorker(t, b.URL(), "a"), newWorker(t, b.URL(), "b")
+	other.digest = bulk.Prepared(testDigest, "pad-exact-go")
+	other.embed = func(context.Context, []byte) ([]float32, error) {
+		t.Error("it gets an image")
+		return nil, errors.New("none of its own")
+	}
+	begin(t, usual.run)
+	e := openTestEncoder(t, b.URL(), "j")
+	begin(t, other.run)
+	open := func(job string) error {
+		e, err := OpenEncoder(t.Context(), Config{URL: b.URL(), Node: "index", Domain: "hub"}, EncoderOptions{Job: job, Model: "test", Log: quiet()})
+		if err == nil {
+			_ = e.Close(t.Context())
+		}
+		return err
+	}
+	wait(t, "both are seen", func() error {
+		if err := open("k"); err == nil || !strings.Contains(err.Error(), "pad-exact-go") {
+			return fmt.Errorf("opening says %w", cmp.Or(err, errors.New("nothing")))
+		}
+		return nil
+	})
+	if got := index(t, e, testImages(100), nil); len(got) != 100 {
+		t.Errorf("%d results", len(got))
+	}
+}
+
+// Images that were made smaller are encoded under the keys of those that they are of, and apart from others; one that is not what its message
+// says is refused.
+func TestBulkPrepared(t *testing.T) {
+	b := startBroker(t, broker.Config{})
+	w := newWorker(t, b.URL(), "a")
+	begin(t, w.run)
+	plain := openTestEncoder(t, b.URL(), "plain")
+	e, err := OpenEncoder(t.Context(), Config{URL: b.URL(), Node: "index", Domain: "hub"}, EncoderOptions{
+		Job: "j", Log: quiet(), Prepared: func(digest string) string { return bulk.Resized(digest, 256, "turbo") },
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the first is at work", func() bool {
-		list, err := other.Encoders(t.Context())
-		return err == nil && len(list) == 1 && list[0].Busy
-	})
-	if _, err := other.consumer(t.Context()); err == nil || !strings.Contains(err.Error(), "prepare images") {
-		t.Error(err)
+	defer func() { _ = e.Close(context.Background()) }()
+	key := bulk.Key([]byte("a large image"), e.Digest())
+	if e.Digest() == plain.Digest() || key == bulk.Key([]byte("a large image"), plain.Digest()) {
+		t.Fatal("it is the encoder of whole images")
 	}
-	stop()
-	until(t, "it may work", func() bool {
-		_, err := other.consumer(t.Context())
-		return err == nil
-	})
+	for _, c := range []struct {
+		e     *Encoder
+		key   string
+		image string
+	}{{e, key, "a small one"}, {e, bulk.Key([]byte("bad and large"), e.Digest()), "bad and small"}, {plain, bulk.Key([]byte("other"), plain.Digest()), "other"}} {
+		if err := c.e.Send(t.Context(), c.key, []byte(c.image)); err != nil {
+			t.Fatal(err)
+		}
+		r := <-c.e.Results()
+		if r.Key != c.key || strings.HasPrefix(c.image, "bad") != (r.Error != "") || r.Error == "" && !slices.Equal(r.Vector, vectorOf([]byte(c.image))) {
+			t.Errorf("%s: %+v", c.image, r)
+		}
+		r.Stored()
+	}
+	for content, key := range map[string]string{contentOf([]byte("another")): key, "": key, "x": key} { // without one, the key has to be its own
+		m := nats.NewMsg(bulkSubject + bulk.Short(testDigest) + ".j.0")
+		m.Header.Set(headerKey, key)
+		m.Header.Set(headerModel, testDigest)
+		m.Header.Set(headerContent, content)
+		m.Data = []byte("a small one")
+		before := w.counts.dead.Load()
+		if _, err := w.publish(t.Context(), m, "id "+content, nil); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "it is refused", func() bool { return w.counts.dead.Load() > before })
+	}
 }
 
 // What a process has not stored the next process of the job gets, without the images being encoded again.

@@ -40,8 +40,7 @@ type bulkCounts struct {
 // bulkWorker encodes images that are indexed through the broker.
 type bulkWorker struct {
 	*Conn
-	model, digest string
-	prep          string // clip.Engine.Preparation
+	model, digest string // the latter is bulk.Prepared: nodes that prepare images otherwise have a consumer of their own
 	dimension     int    // of vectors
 	atOnce        int    // images that keep the encoder busy
 	embed         func(ctx context.Context, image []byte) ([]float32, error)
@@ -57,8 +56,8 @@ func (n *Node) encodeBulk(ctx context.Context) error {
 	e := n.parts.Engine
 	lane := pipeline.NewLane(fair.Caller{Address: "fleet"}, pipeline.Bulk)
 	w := &bulkWorker{
-		Conn: n.Conn, model: e.Model(), digest: e.ImageDigest(), prep: e.Preparation(), dimension: e.Dimension(), atOnce: e.AtOnce(), again: time.Second, lost: 5 * time.Second, patience: ackWait,
-		counts: &n.bulk, large: semaphore.NewWeighted(largeBytes),
+		Conn: n.Conn, model: e.Model(), digest: bulk.Prepared(e.ImageDigest(), e.Preparation()), dimension: e.Dimension(), atOnce: e.AtOnce(),
+		again: time.Second, lost: 5 * time.Second, patience: ackWait, counts: &n.bulk, large: semaphore.NewWeighted(largeBytes),
 		embed: func(ctx context.Context, image []byte) ([]float32, error) {
 			r, err := e.EmbedImage(ctx, &clip.Request{Image: image, Lane: lane})
 			return r.Embedding, err
@@ -93,25 +92,13 @@ func (w *bulkWorker) run(ctx context.Context) error {
 	return nil
 }
 
-// consumer is the one that all workers with this encoder take images from. It tells what their encoder is. While others are at work who
-// prepare images in another way it is an error: vectors of one index must not differ by who has made them.
+// consumer is the one that all workers with this encoder take images from. It tells what their encoder is.
 func (w *bulkWorker) consumer(ctx context.Context) (jetstream.Consumer, error) {
 	short := bulk.Short(w.digest)
-	before, err := w.js.Consumer(ctx, BulkStream, consumerPrefix+short)
-	if err == nil {
-		info := before.CachedInfo()
-		prep := info.Config.Metadata[metaPrep]
-		if prep != "" && prep != w.prep && (info.NumWaiting > 0 || info.NumAckPending > 0) {
-			return nil, fmt.Errorf("nodes at work prepare images as %.80q, this one as %.80q: "+
-				"give all the same image settings, and libjpeg-turbo to all or none", prep, w.prep)
-		}
-	} else if !errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return nil, err
-	}
 	return w.js.CreateOrUpdateConsumer(ctx, BulkStream, jetstream.ConsumerConfig{
 		Durable: consumerPrefix + short, FilterSubject: bulkSubject + short + ".>", AckPolicy: jetstream.AckExplicitPolicy, AckWait: w.patience,
 		MaxDeliver: maxDeliveries, MaxAckPending: 32 * largestFleet, MaxRequestBatch: bulkBatch, InactiveThreshold: 7 * 24 * time.Hour,
-		Metadata: map[string]string{metaModel: w.model, metaDigest: w.digest, metaPrep: w.prep, metaDimension: strconv.Itoa(w.dimension)},
+		Metadata: map[string]string{metaModel: w.model, metaDigest: w.digest, metaDimension: strconv.Itoa(w.dimension)},
 	})
 }
 

@@ -107,13 +107,12 @@ const (
 	consumerPrefix = "npu-" // + bulk.Short of the digest
 	metaModel      = "clip-model"
 	metaDigest     = "clip-digest"
-	metaPrep       = "clip-prep"
 	metaDimension  = "clip-dimension"
 )
 
 // Encoders are the models that images are encoded with through the broker.
 type Encoders struct {
-	Model, Digest string // of the image encoder
+	Model, Digest string // of the image encoder; the latter is bulk.Prepared
 	Dimension     int    // of vectors
 	Busy          bool   // workers ask for images, or have some
 }
@@ -149,8 +148,13 @@ func choose(list []Encoders, model string) (Encoders, error) {
 		switch {
 		case len(fit) == 1:
 			return fit[0], nil
-		case len(fit) > 1 && model != "":
-			return Encoders{}, fmt.Errorf("the fleet's nodes have %d different encoders of the model %s: their vectors must not mix", len(fit), model)
+		case len(fit) > 1 && !slices.ContainsFunc(fit, func(e Encoders) bool { return e.Model != fit[0].Model }):
+			var digests []string
+			for _, e := range fit {
+				digests = append(digests, fmt.Sprintf("%.128q", e.Digest))
+			}
+			return Encoders{}, fmt.Errorf("the fleet's nodes have different encoders of the model %s, whose vectors must not mix: %s; "+
+				"give all nodes the same model files and image settings, and libjpeg-turbo to all or none", fit[0].Model, strings.Join(digests, ", "))
 		case len(fit) > 1:
 			return Encoders{}, fmt.Errorf("the fleet's nodes encode with several models, say which: %s", strings.Join(slices.Compact(slices.Sorted(slices.Values(names))), ", "))
 		}

@@ -30,6 +30,7 @@ const (
 	headerPrep     = "Clip-Prep"        // clip.Engine.Preparation
 	headerNode     = "Clip-Node"        // who asks
 	headerKey      = "Clip-Key"         // bulk.Key of the image
+	headerContent  = "Clip-Content"     // beginning of the hex SHA-256 of what is sent, where that is another image than the key's
 	headerObject   = "Clip-Object"      // name of the image in InputStore; the message has no body then
 	headerError    = "Clip-Error"       // why there is no vector, as a code
 )

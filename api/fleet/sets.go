@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -82,6 +83,30 @@ func (s *setStore) Get(ctx context.Context, name string) (*sets.Record, uint64, 
 		return nil, 0, fmt.Errorf("the prompt set %s of the fleet cannot be used: %w", name, err)
 	}
 	return r, m.Sequence, nil
+}
+
+// SharedSet returns the definition of a prompt set that the fleet shares, for who is no node of it; ok is false where it shares none of
+// that name. It connects for this alone, which takes some seconds at most. Errors: ErrNoBroker, those of the broker, or that the
+// set cannot be used.
+func SharedSet(ctx context.Context, cfg Config, name string, log *slog.Logger) (d sets.Definition, ok bool, err error) {
+	if !sets.ValidName(name) {
+		return d, false, nil
+	}
+	conn, err := Dial(cfg, log)
+	if err != nil {
+		return d, false, err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(ctx, openTime)
+	defer cancel()
+	if err := conn.Await(ctx); err != nil {
+		return d, false, err
+	}
+	r, _, err := (&setStore{conn: conn}).Get(ctx, name)
+	if err != nil || r == nil {
+		return d, false, err
+	}
+	return r.Definition, true, nil
 }
 
 // parse reads what the bucket has of a set, which anybody may have written.

@@ -24,8 +24,9 @@ const indexExamples = `Examples:
   hailo-clip index photos --out vectors.ndjson
   hailo-clip index photos.tar.gz --out vectors.parquet
   hailo-clip index list.txt --out labels.ndjson -p "a photo of a cat" -p "a photo of a dog"
-  hailo-clip index photos --out vectors.ndjson --url http://pi:5000
+  hailo-clip index photos --out vectors.ndjson --url http://pi:5000 --resize 256
   hailo-clip index photos --out vectors.ndjson --fleet
+  hailo-clip index photos --out labels.ndjson --fleet --prompt-set door
   hailo-clip index http://nas/photos/ --out qdrant://127.0.0.1:6333/photos
   hailo-clip index status --out vectors.ndjson
   hailo-clip index verify --out vectors.ndjson`

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -18,7 +19,7 @@ import (
 // indexLabels say what images are classified by; with neither they are embedded.
 type indexLabels struct {
 	Prompt []string `short:"p" xor:"what" sep:"none" placeholder:"TEXT" help:"Classify by descriptions instead of storing embeddings; give several."`
-	Set    string   `name:"prompt-set" xor:"what" placeholder:"NAME" help:"Classify by the labels of a prompt set of the service instead."`
+	Set    string   `name:"prompt-set" xor:"what" placeholder:"NAME" help:"Classify by the labels of a prompt set instead, of the service, or with --fleet of the fleet or this host."`
 	TopK   int      `short:"k" default:"3" help:"Labels in a row; 0 is all (default ${default})."`
 }
 
@@ -32,13 +33,14 @@ func (l *indexLabels) check() error {
 	return nil
 }
 
-// what names the kind of rows, for the journal; version is that of the set.
+// what names the kind of rows, for the journal; version is that of the set, or of what encodes prompts where the digest of the image
+// encoder does not say that, too.
 func (l *indexLabels) what(version string) string {
 	switch {
 	case l.Set != "":
 		return fmt.Sprintf("prompt set %s, version %.12s, best %d", l.Set, version, l.TopK)
 	case len(l.Prompt) > 0:
-		return fmt.Sprintf("%d prompts, %.8x, best %d", len(l.Prompt), sha256.Sum256([]byte(strings.Join(l.Prompt, "\x00"))), l.TopK)
+		return fmt.Sprintf("%d prompts, %.8x, best %d", len(l.Prompt), sha256.Sum256([]byte(strings.Join(l.Prompt, "\x00")+version)), l.TopK)
 	}
 	return ""
 }
@@ -49,6 +51,7 @@ type indexEncoder struct {
 	dimension int
 	what      string
 	score     func(vector []float32) []bulk.Match
+	prepare   func(ctx context.Context, image []byte) ([]byte, error) // see bulk.Job
 }
 
 // tell passes on how far the run is, where somebody wants to know.
@@ -95,31 +98,26 @@ func (l *indexLabels) score(ctx context.Context, e *engine) (func([]float32) []b
 		return nil, err
 	}
 	labels, scoring := e.LabelsOf(prompts)
-	scoring.TopK = labels.N
-	if l.TopK > 0 {
-		scoring.TopK = l.TopK
-	}
+	return l.rank(labels, scoring, l.Prompt), nil
+}
+
+// rank makes the matches that a service answers with.
+func (l *indexLabels) rank(labels *stages.Labels, scoring stages.Scoring, names []string) func([]float32) []bulk.Match {
+	scoring.TopK = cmp.Or(l.TopK, labels.N)
 	return func(vector []float32) []bulk.Match {
 		ranked, _ := stages.Rank(vector, labels, scoring, nil)
 		list := make([]bulk.Match, len(ranked))
 		for i, m := range ranked {
-			list[i] = bulk.Match{Label: l.Prompt[m.Label], Score: m.Score, Probability: m.Probability, Cosine: m.Cosine}
+			list[i] = bulk.Match{Label: names[m.Label], Score: m.Score, Probability: m.Probability, Cosine: m.Cosine}
 		}
 		return list
-	}, nil
+	}
 }
 
-// usualPreparation is that of an unchanged configuration where libturbojpeg is installed.
-const usualPreparation = "crop-exact-turbo"
-
-// ownEncoder is the engine of this process. Vectors of images that are prepared otherwise are another encoder's: they do not mix with
-// usual ones in an index.
+// ownEncoder is the engine of this process.
 func ownEncoder(e *clip.Engine) *bulk.Direct {
 	lane := pipeline.NewLane(fair.Caller{}, pipeline.Bulk)
-	digest := e.ImageDigest()
-	if p := e.Preparation(); p != usualPreparation {
-		digest += "/" + p
-	}
+	digest := bulk.Prepared(e.ImageDigest(), e.Preparation())
 	return bulk.NewDirect(e.Model(), digest, 2*e.AtOnce(), func(ctx context.Context, image []byte) ([]float32, []bulk.Match, error) {
 		r, err := e.EmbedImage(ctx, &clip.Request{Image: image, Lane: lane})
 		if clip.ImageFault(err) != "" {

@@ -38,7 +38,7 @@ func TestIndexByFleet(t *testing.T) {
 			t.Errorf("%s: %+v", path, row)
 		}
 	}
-	runProgram(t, command(t.TempDir(), "index", dir, "--out", labels, "--fleet", "--url", "http://127.0.0.1:1")).expect(t, exitUsage, "--fleet goes neither with --url")
+	runProgram(t, command(t.TempDir(), "index", dir, "--out", labels, "--fleet", "--url", "http://127.0.0.1:1")).expect(t, exitUsage, "--fleet does not go with --url")
 	broker := must(fleet.Dial(fleet.Config{URL: f.url, Node: "looks", Domain: "hub"}, slog.New(slog.DiscardHandler)))
 	defer broker.Close()
 	jobs := must(broker.Jobs(t.Context()))

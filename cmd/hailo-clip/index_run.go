@@ -22,6 +22,7 @@ type indexRunCmd struct {
 	URL           string `name:"url" placeholder:"URL" help:"Let this service encode, or unix:PATH (default: this process does, with --backend and --model)."`
 	Fleet         bool   `help:"Let the services of the fleet encode (fleet.url), over its broker."`
 	MaxImageBytes int    `name:"max-image-bytes" placeholder:"N" default:"33554432" help:"Larger images get a row with an error (default ${default})."`
+	Resize        int    `placeholder:"N" help:"Send a smaller copy, whose shorter side has N pixels, of images that are larger; with --url or --fleet (default: as they are)."`
 	Prune         bool   `help:"Take away the rows of images that the source does not have any more."`
 	JSON          bool   `name:"json" help:"Print how it goes on as JSON, a line a second; the last one has the result."`
 }
@@ -58,7 +59,14 @@ func (c *indexRunCmd) Run(ctx context.Context, g *globals) error {
 			return err
 		}
 	}
-	err = c.withEncoder(ctx, g, from.Name(), func(e indexEncoder) error { return c.index(ctx, from, e, path, &skipped) })
+	err = c.withEncoder(ctx, g, from.Name(), func(e indexEncoder) error {
+		if c.Resize > 0 {
+			if e.prepare, err = c.shrinker(p); err != nil {
+				return err
+			}
+		}
+		return c.index(ctx, from, e, path, &skipped)
+	})
 	return c.explain(err, path)
 }
 
@@ -69,8 +77,14 @@ func (c *indexRunCmd) check(g *globals) error {
 	if err := c.indexLabels.check(); err != nil {
 		return err
 	}
-	if c.Fleet && (c.URL != "" || c.Set != "") {
-		return usageError{errors.New("--fleet goes neither with --url nor with --prompt-set")}
+	if c.Fleet && c.URL != "" {
+		return usageError{errors.New("--fleet does not go with --url")}
+	}
+	switch asked := c.Fleet || c.URL != "" || c.Set != ""; {
+	case c.Resize != 0 && (c.Resize < minResize || c.Resize > maxResize):
+		return usageError{fmt.Errorf("--resize: %d is out of bounds: %d to %d", c.Resize, minResize, maxResize)}
+	case c.Resize != 0 && !asked:
+		return usageError{errors.New("--resize is for images that are sent, with --url or --fleet: this process would decode them twice")}
 	}
 	return noStart(c.URL, g)
 }
@@ -90,7 +104,7 @@ func (c *indexRunCmd) index(ctx context.Context, from bulk.Source, e indexEncode
 	progress := c.newProgress(ctx, path, j.Counts())
 	defer progress.stop()
 	s, err := bulk.Run(ctx, bulk.Job{
-		Source: from, Sink: to, Encoder: e, Journal: j, Name: sink.Name(c.Out), Dimension: e.dimension, What: e.what, Score: e.score,
+		Source: from, Sink: to, Encoder: e, Journal: j, Name: sink.Name(c.Out), Dimension: e.dimension, What: e.what, Score: e.score, Prepare: e.prepare,
 		MaxImageBytes: int64(c.MaxImageBytes), Prune: c.Prune, Progress: func(s bulk.Status) {
 			progress.set(s)
 			e.tell(s)

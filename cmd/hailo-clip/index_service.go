@@ -44,7 +44,7 @@ func (c *indexRunCmd) serviceEncoder(ctx context.Context, s *client.Client) (e i
 		return e, err
 	}
 	groups := newServiceGroups(c, s, version)
-	direct := bulk.NewDirect(health.Model, health.ImageDigest, serviceRequests*serviceImages, groups.encode)
+	direct := bulk.NewDirect(health.Model, c.resized(bulk.Prepared(health.ImageDigest, health.ImagePreparation)), serviceRequests*serviceImages, groups.encode)
 	return indexEncoder{Encoder: serviceCloser{direct, groups}, dimension: len(text), what: c.what(version)}, nil
 }
 

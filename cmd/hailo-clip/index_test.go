@@ -128,6 +128,8 @@ func TestIndexByService(t *testing.T) {
 	}
 	runProgram(t, command(t.TempDir(), "index", dir, "--url", r.url, "--prompt-set", "none", "--out", labels+".ndjson")).expect(t, exitFailed, "none")
 	r.stop(t)
+	padded := serve(t, t.TempDir(), "--config", configFile(t, "clip: {model: demo, backend: sim, fit: pad}\n"))
+	runProgram(t, command(t.TempDir(), "index", dir, "--url", padded.url, "--out", asked)).expect(t, exitUsage, "another job", "pad-exact")
 }
 
 // TestIndexKilled kills the program at random moments until it comes to its end: the rows are those of a run without kills.

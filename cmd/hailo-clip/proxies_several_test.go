@@ -193,11 +193,13 @@ func TestProxyAsksOnce(t *testing.T) {
 		var breaking, busy atomic.Bool // the next request is not answered; gets 503
 		var asked atomic.Int64
 		var urls [3]string
+		var answered [3]atomic.Bool
 		for i := range urls {
 			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/readyz" {
 					return
 				}
+				answered[i].Store(true)
 				_, _ = io.Copy(io.Discard, r.Body)
 				switch asked.Add(1); {
 				case breaking.CompareAndSwap(true, false):
@@ -244,7 +246,13 @@ func TestProxyAsksOnce(t *testing.T) {
 				t.Errorf("%s on a connection that breaks: %d after %d tries", change, status, tries)
 			}
 		}
-		ready()
+		for i := range answered { // those passed over, because they have broken a connection, are back
+			answered[i].Store(false)
+		}
+		until(t, "the proxy finds all services", func() bool {
+			status, _ := ask(http.MethodGet, "/v1/classify")
+			return status == http.StatusOK && answered[0].Load() && answered[1].Load() && answered[2].Load()
+		})
 		busy.Store(true)
 		status, tries := ask(http.MethodPost, "/v1/classify")
 		if want := map[string]int{"haproxy": http.StatusOK, "caddy": http.StatusServiceUnavailable}[p.name]; status != want || tries > 2 {

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"reflect"
-	"runtime"
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"hailoclip/pipeline"
@@ -38,21 +38,21 @@ func (o *others) Embed(ctx context.Context, _ fair.Caller, image []byte, here Lo
 	return slices.Clone(o.vector), o.vector != nil
 }
 
-// fill has an engine, whose device hangs, refuse all further images, until done is called.
+// fill has an engine, whose device hangs, refuse all further images, until done is called. It is for a bubble of synctest.
 func fill(t *testing.T, e *Engine, d *device) (done func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var inside sync.WaitGroup
-	for range 64 { // more than there is room for
-		inside.Go(func() {
-			r := Request{Image: imageOf(t, "red"), Lane: pipeline.Lane{Caller: fair.Caller{Address: "x"}}}
-			if _, err := e.EmbedHere(ctx, &r); err != nil && !errors.Is(err, pipeline.ErrDeadline) && !errors.Is(err, pipeline.ErrQueueFull) {
-				t.Error(err)
-			}
-		})
-	}
-	for e.Load().Room > 0 {
-		runtime.Gosched()
+	for room := 1; room > 0; room = e.Load().Room { // those refused came while others were on their way through the line
+		for range 64 {
+			inside.Go(func() {
+				r := Request{Image: imageOf(t, "red"), Lane: pipeline.Lane{Caller: fair.Caller{Address: "x"}}}
+				if _, err := e.EmbedHere(ctx, &r); err != nil && !errors.Is(err, pipeline.ErrDeadline) && !errors.Is(err, pipeline.ErrQueueFull) {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
 	}
 	return func() {
 		close(d.hang)
@@ -63,7 +63,9 @@ func fill(t *testing.T, e *Engine, d *device) (done func()) {
 
 // TestSpill: what comes of an image that is encoded elsewhere is, to the last bit, what comes of it here, and what nobody encodes
 // elsewhere is encoded or refused here. The request is released once.
-func TestSpill(t *testing.T) {
+func TestSpill(t *testing.T) { synctest.Test(t, testSpill) }
+
+func testSpill(t *testing.T) {
 	d := &device{hang: make(chan struct{})}
 	close(d.hang)
 	e := newEngine(t, d)
@@ -156,7 +158,9 @@ func TestSpillOnlyWhole(t *testing.T) {
 }
 
 // TestSpillDeadline: a deadline that passes elsewhere is answered here.
-func TestSpillDeadline(t *testing.T) {
+func TestSpillDeadline(t *testing.T) { synctest.Test(t, testSpillDeadline) }
+
+func testSpillDeadline(t *testing.T) {
 	d := &device{hang: make(chan struct{})}
 	e := newEngine(t, d)
 	done := fill(t, e, d)

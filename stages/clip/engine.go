@@ -131,11 +131,7 @@ func (e *Engine) Fit() string { return e.config.Images.Resize.Fit }
 // Preparation names all that makes the pixels which the model sees of an image what they are: engines with the same ImageDigest and
 // the same Preparation make equal vectors of equal images.
 func (e *Engine) Preparation() string {
-	decoder := "turbo"
-	if _, err := decode.FindLibrary(); err != nil {
-		decoder = "go"
-	}
-	return fmt.Sprintf("%s-%s-%s", e.Fit(), e.config.Images.Decode.JPEGScale, decoder)
+	return fmt.Sprintf("%s-%s-%s", e.Fit(), e.config.Images.Decode.JPEGScale, decode.JPEGs())
 }
 
 // MaxTokens is how many tokens of a text the model reads, start and end included.
@@ -149,6 +145,9 @@ func (e *Engine) Tokens(text string) (n int, cut bool) {
 
 // ImageDigest names the image encoder: what embeddings of images are from.
 func (e *Engine) ImageDigest() string { return e.sets.imageDigest() }
+
+// TextDigest names the first of the text encoders: what embeddings of texts are from, unless its device is lost.
+func (e *Engine) TextDigest() string { return e.parts.Texts[0].Info().TextDigest }
 
 // AtOnce is how many images keep the engine busy: one in each worker of decode and of resize, what the encoder works on, and a batch that
 // is ready for it. More inside only wait.

@@ -27,6 +27,14 @@ func FindLibrary() (path string, err error) {
 	return lib.path, nil
 }
 
+// JPEGs names what decodes them, "turbo" or "go": pixels are equal only with the same.
+func JPEGs() string {
+	if _, err := loadTurbo(); err != nil {
+		return "go"
+	}
+	return "turbo"
+}
+
 // turboLib is the opened library: the addresses of its functions (turbojpeg.h, TurboJPEG API 2, which
 // version 3 of the library still has).
 type turboLib struct {

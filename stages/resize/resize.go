@@ -56,13 +56,34 @@ func (r *Resizer) Resize(dst, pix []byte, w, h int) error { return r.ResizeRows(
 // ResizeRows is Resize for an image whose rows begin stride bytes apart, at least 3*w: pix are stride*h bytes, or fewer where
 // nothing follows the last row's pixels.
 func (r *Resizer) ResizeRows(dst, pix []byte, w, h, stride int) error {
+	if err := check(dst, r.size, r.size, pix, w, h, stride); err != nil {
+		return err
+	}
+	return r.draw(dst, pix, w, h, stride, fitted(r.fit, w, h, r.size))
+}
+
+// Scale writes the whole image to dst: width x height pixels, 3 bytes each, rows from the top. pix, w, h and stride are as for ResizeRows,
+// and so are the filter and the errors. Its working memory is its own.
+func Scale(dst []byte, width, height int, pix []byte, w, h, stride int) error {
+	if err := check(dst, width, height, pix, w, h, stride); err != nil {
+		return err
+	}
+	r := &Resizer{size: width, kern: fastest}
+	return r.draw(dst, pix, w, h, stride, geometry{width: width, height: height, columns: width, rows: height})
+}
+
+func check(dst []byte, width, height int, pix []byte, w, h, stride int) error {
 	if w < 1 || h < 1 || stride/3 < w || len(pix) < 3*w || h != (len(pix)-3*w)/stride+1 || len(pix)/stride >= h && len(pix) != h*stride {
 		return fmt.Errorf("resize: %d bytes are not an image of %d x %d with %d bytes a row", len(pix), w, h, stride)
 	}
-	if len(dst) != 3*r.size*r.size {
-		return fmt.Errorf("resize: %d bytes to write to, want %d", len(dst), 3*r.size*r.size)
+	if width < 1 || height < 1 || len(dst)/3/width != height || len(dst) != 3*width*height {
+		return fmt.Errorf("resize: %d bytes to write to, want %d x %d pixels", len(dst), width, height)
 	}
-	g := fitted(r.fit, w, h, r.size)
+	return nil
+}
+
+// draw writes what g says of an image to dst, whose rows have r.size pixels. The arguments are checked.
+func (r *Resizer) draw(dst, pix []byte, w, h, stride int, g geometry) error {
 	across, err := tables.get(span{w, g.width, g.left, g.columns})
 	if err != nil {
 		return err
@@ -71,7 +92,7 @@ func (r *Resizer) ResizeRows(dst, pix []byte, w, h, stride int) error {
 	if err != nil {
 		return err
 	}
-	if g.columns*g.rows < r.size*r.size {
+	if 3*g.columns*g.rows < len(dst) {
 		for i := 0; i < len(dst); i += 3 {
 			copy(dst[i:], padding[:])
 		}

@@ -263,6 +263,31 @@ func TestExtreme(t *testing.T) {
 	}
 }
 
+// TestScale: of a whole image that is scaled the middle is what "crop" shows of it, and what is wrong is said.
+func TestScale(t *testing.T) {
+	for _, c := range [][3]int{{640, 480, 256}, {480, 640, 256}, {301, 300, 64}, {100, 100, 100}, {40, 50, 80}, {2000, 65, 64}} {
+		w, h, size := c[0], c[1], c[2]
+		g := fitted(FitCrop, w, h, size)
+		pix, square, whole := noise(w, h), make([]byte, 3*size*size), make([]byte, 3*g.width*g.height)
+		if err := errors.Join(New(Config{Fit: FitCrop}, size).Resize(square, pix, w, h), Scale(whole, g.width, g.height, pix, w, h, 3*w)); err != nil {
+			t.Fatal(err)
+		}
+		for y := range size {
+			if !bytes.Equal(square[3*y*size:][:3*size], whole[3*((g.top+y)*g.width+g.left):][:3*size]) {
+				t.Fatalf("%v: row %d is another one", c, y)
+			}
+		}
+	}
+	for _, c := range [][3]int{{12, 0, 4}, {12, 4, 0}, {11, 2, 2}, {13, 2, 2}, {12, -2, -2}} {
+		if err := Scale(make([]byte, c[0]), c[1], c[2], noise(4, 4), 4, 4, 12); err == nil {
+			t.Errorf("%v is taken", c)
+		}
+	}
+	if err := Scale(make([]byte, 12), 2, 2, noise(4, 4), 4, 5, 12); err == nil {
+		t.Error("a row that is not there is taken")
+	}
+}
+
 func TestArguments(t *testing.T) {
 	r := New(Config{Fit: FitCrop}, 4)
 	dst := make([]byte, 48)
