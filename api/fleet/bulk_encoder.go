@@ -88,7 +88,11 @@ func (e *Encoder) open(ctx context.Context, o EncoderOptions) error {
 	if err := e.Await(ctx); err != nil {
 		return err
 	}
-	if err := e.Setup(ctx); err != nil {
+	err := e.Setup(ctx)
+	for errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil { // the brokers of a cluster are choosing a leader
+		err = e.Setup(ctx)
+	}
+	if err != nil {
 		return err
 	}
 	found, err := e.Encoders(ctx)

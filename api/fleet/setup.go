@@ -115,13 +115,12 @@ func (c *Conn) Setup(ctx context.Context) error {
 // ensure makes what is missing: with three copies where there are brokers for them, and where there is little room with half of
 // it, since others want some, too.
 func (s store) ensure(ctx context.Context, js jetstream.JetStream) error {
-	err := s.find(ctx, js, s.name)
-	if !missing(err) {
+	if err := s.look(ctx, js); !missing(err) {
 		return err
 	}
 	small := s
 	small.bytes = min(s.bytes, leastBytes)
-	switch err := s.make(ctx, js, small, 3); {
+	switch err := small.create(ctx, js, 3); {
 	case err == nil:
 		return s.grow(ctx, js, small.bytes)
 	case is(err, codeNoReplicas):
@@ -136,11 +135,11 @@ func (s store) ensure(ctx context.Context, js jetstream.JetStream) error {
 // alone makes it with one copy.
 func (s store) alone(ctx context.Context, js jetstream.JetStream) error {
 	for full := s.bytes; ; s.bytes /= 2 {
-		switch err := s.make(ctx, js, s, 1); {
+		switch err := s.create(ctx, js, 1); {
 		case s.bytes/2 >= leastBytes && tooLarge(err):
 		case err == nil && s.bytes < full && s.bytes/2 >= leastBytes:
 			s.bytes /= 2
-			return s.make(ctx, js, s, 1)
+			return s.create(ctx, js, 1)
 		default:
 			return err
 		}
@@ -153,7 +152,7 @@ func (s store) grow(ctx context.Context, js jetstream.JetStream, bytes int64) er
 	next := s
 	for bytes < s.bytes {
 		next.bytes = min(2*bytes, s.bytes)
-		if err := s.make(ctx, js, next, 3); tooLarge(err) {
+		if err := next.create(ctx, js, 3); tooLarge(err) {
 			break
 		} else if err != nil {
 			return err
@@ -164,7 +163,21 @@ func (s store) grow(ctx context.Context, js jetstream.JetStream, bytes int64) er
 		return nil
 	}
 	next.bytes = bytes / 2
-	return s.make(ctx, js, next, 3)
+	return next.create(ctx, js, 3)
+}
+
+// look finds it. Like create it waits for one answer for a few seconds: a cluster that is choosing a leader gives none.
+func (s store) look(ctx context.Context, js jetstream.JetStream) error {
+	ctx, cancel := context.WithTimeout(ctx, publishTime)
+	defer cancel()
+	return s.find(ctx, js, s.name)
+}
+
+// create makes it, or changes its size.
+func (s store) create(ctx context.Context, js jetstream.JetStream, replicas int) error {
+	ctx, cancel := context.WithTimeout(ctx, publishTime)
+	defer cancel()
+	return s.make(ctx, js, s, replicas)
 }
 
 // tooLarge says that the broker has no room for so much.

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/nats-io/nats.go"
+
+	"hailoclip/api/fleet"
 )
 
 // runbook is configs/docs/fleet.md: its sections, and the commands in them.
@@ -155,6 +157,19 @@ func (h *fleetHost) status(says ...string) {
 	})
 }
 
+// works waits until the service waits for images of indexes.
+func (h *fleetHost) works() {
+	h.t.Helper()
+	until(h.t, h.name+" waits for images", func() bool {
+		for _, q := range (&fleetNode{running: h.service}).status(h.t).Queues {
+			if q.Stream == fleet.BulkStream {
+				return q.Waiting > 0
+			}
+		}
+		return false
+	})
+}
+
 // answers: the service does the work of its own clients.
 func (h *fleetHost) answers() {
 	h.t.Helper()
@@ -239,6 +254,7 @@ func TestFleetRunbook(t *testing.T) {
 	porch.joins(hub)
 	index.takes(hub)
 	kitchen.status("kitchen * healthy", "porch healthy", "TLS")
+	kitchen.works()
 
 	// Lose a node: what it had comes back.
 	x := index.indexes(index.joined(), 3000)
@@ -280,6 +296,7 @@ func TestFleetRunbook(t *testing.T) {
 	hall := b.host("hall")
 	hall.joins(hub)
 	hall.service.hasPets(t) // which the others have given back
+	hall.works()
 	index.indexes(index.joined(), 100).completes(t, r)
 
 	b.threeBrokers(r, add)
@@ -289,12 +306,13 @@ func TestFleetRunbook(t *testing.T) {
 	broker.stop(t)
 	broker = hub.begins(site[0] + " --advertise 127.0.0.1")
 	hub.does(site[1])
-	north := b.host("north", "--name north", "--listen 127.0.0.1:0 --name north", "north.creds", "/etc/hailo/north.creds")
+	north := b.host("north", "fleet serve", "fleet serve --listen 127.0.0.1:0", "--credentials north.creds", "--credentials "+b.etc+"north.creds")
 	north.takes(hub)
 	leaf := north.begins(site[2])
 	attic := b.host("attic")
 	attic.serves("fleet: {url: '" + leaf.url + "', node: attic, site: north}\n")
 	attic.status("attic * healthy", "kitchen healthy", "CLIP_BULK")
+	attic.works()
 	attic.indexes("fleet: {url: '"+leaf.url+"', node: far}\n", 100).completes(t, r)
 
 	// Upgrade: the broker first, then one node after the other.
@@ -363,7 +381,8 @@ func (b *runbook) threeBrokers(r referee, add []string) {
 	counter.takes(first)
 	address := "  url: " + strings.Join(urls, ",") + "\n"
 	shed.serves(shed.joined() + address)
-	shed.status("shed * healthy", "CLIP_BULK")
+	shed.status("shed * healthy")
+	shed.works()
 	x := counter.indexes(counter.joined()+address, 1500)
 	x.reaches(t, 200)
 	brokers[1].end(t, syscall.SIGKILL, -1)
