@@ -311,7 +311,7 @@ func TestFleetRunbook(t *testing.T) {
 	leaf := north.begins(site[2])
 	attic := b.host("attic")
 	attic.serves("fleet: {url: '" + leaf.url + "', node: attic, site: north}\n")
-	attic.status("attic * healthy", "kitchen healthy", "CLIP_BULK")
+	attic.status("attic * north healthy", "kitchen healthy", "CLIP_BULK 0")
 	attic.works()
 	attic.indexes("fleet: {url: '"+leaf.url+"', node: far}\n", 100).completes(t, r)
 
