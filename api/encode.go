@@ -72,15 +72,19 @@ func (r *request) eachTiming(do timing) {
 }
 
 // eachStage calls do for the times of an image in the line: queue (the wait for the first stage), and for each stage its work
-// and, from the second on, before it "-wait": in the queue and while its batch was gathered.
+// and, from the second on, before it "-wait": in the queue and while its batch was gathered. An image that was encoded elsewhere
+// has waited for none of them.
 func eachStage(times []pipeline.StageTime, do timing) {
+	waits := times[0].Stage != clip.StageElsewhere
 	for i, stage := range times {
 		if stage.Stage == "" { // a text needs none
 			break
 		}
-		if i == 0 {
+		switch {
+		case !waits:
+		case i == 0:
 			do("queue", "", stage.Wait)
-		} else {
+		default:
 			do(stage.Stage, "-wait", stage.Wait)
 		}
 		do(stage.Stage, "", stage.Work)

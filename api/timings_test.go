@@ -8,6 +8,10 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"hailoclip/pipeline"
+	"hailoclip/stages/clip"
 )
 
 // TestTimings: with ?timings=1 the body has what the header Server-Timing has, and of batches also the stages of each image.
@@ -62,5 +66,13 @@ func TestTimings(t *testing.T) {
 			}
 		}
 		s.post(t, c.path+"?timings=yes", c.body).wantError(t, 400, "invalid_request", "timings")
+	}
+}
+
+// TestTimingsElsewhere: an image that another node has encoded has waited for no stage here, and passed none but the last.
+func TestTimingsElsewhere(t *testing.T) {
+	times := []pipeline.StageTime{{Stage: clip.StageElsewhere, Work: 30 * time.Millisecond}, {Stage: "score", Work: 2 * time.Millisecond}, {}, {}}
+	if got := string(appendTimings(nil, func(do timing) { eachStage(times, do) })); got != `,"timings":{"elsewhere":30,"score":2}` {
+		t.Error(got)
 	}
 }

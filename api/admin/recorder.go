@@ -11,6 +11,7 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 
 	"hailoclip/pipeline"
+	"hailoclip/stages/clip"
 )
 
 // OtherEndpoint is the path under which the requests are counted that match no route.
@@ -22,7 +23,7 @@ var buckets = []float64{1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.
 // stageNames are the stages whose times are recorded, by their names in Server-Timing, in the order in which a request passes
 // them. "-wait" is the time in the queue before a stage.
 var stageNames = []string{
-	"read", "text", "queue", "decode", "resize-wait", "resize", "encode-wait", "encode", "score-wait", "score", "answer",
+	"read", "text", "queue", "decode", "resize-wait", "resize", "encode-wait", "encode", "elsewhere", "score-wait", "score", "answer",
 }
 
 // Reasons for which work is refused or dropped; OtherReason for those that are not in the list.
@@ -67,7 +68,7 @@ type Recorder struct {
 // lineStage has the times of a stage of the line.
 type lineStage struct {
 	name       string
-	wait, work *stageTimes
+	wait, work *stageTimes // wait nil: of an image that was encoded elsewhere, and waited for nothing here
 }
 
 // stageTimes are the durations of a stage: the histogram for Prometheus, and their number and sum for /v1/stats.
@@ -107,6 +108,7 @@ func NewRecorder() *Recorder {
 		r.line = append(r.line, lineStage{stage, r.byStage[stage+"-wait"], r.byStage[stage]})
 	}
 	r.line[0].wait = r.byStage["queue"]
+	r.line = append(r.line, lineStage{clip.StageElsewhere, nil, r.byStage[clip.StageElsewhere]})
 	return r
 }
 
@@ -165,10 +167,13 @@ func (r *Recorder) Line(times [4]pipeline.StageTime) {
 	if r == nil {
 		return
 	}
+	waits := times[0].Stage != clip.StageElsewhere
 	for _, t := range times {
 		for _, stage := range r.line {
 			if stage.name == t.Stage {
-				stage.wait.add(t.Wait)
+				if waits {
+					stage.wait.add(t.Wait)
+				}
 				stage.work.add(t.Work)
 				break
 			}

@@ -14,8 +14,8 @@ import (
 type Embed func(ctx context.Context, image []byte) ([]float32, []Match, error)
 
 // Direct is an encoder that calls a function for each image, as many at once as it may. What fails for another reason than the image
-// is tried again after a pause. When that does not help either, it is the image's error if others were encoded in the meantime;
-// else nothing works any more, and Send fails.
+// is tried again after a pause. When that does not help either, it is the image's error until the next run if others were encoded in
+// the meantime; else nothing works any more, and Send fails.
 type Direct struct {
 	model, digest string
 	embed         Embed
@@ -91,7 +91,7 @@ func (d *Direct) encode(key string, image []byte) (Result, error) {
 		case d.ctx.Err() != nil:
 			return Result{}, context.Cause(d.ctx)
 		case try == len(d.pauses) && d.encoded.Load() != before:
-			return Result{Key: key, Error: fmt.Sprintf("failed %d times: %v", try+1, err)}, nil
+			return Result{Key: key, Error: fmt.Sprintf("failed %d times: %v", try+1, err), Again: true}, nil
 		case try == len(d.pauses):
 			return Result{}, fmt.Errorf("nothing can be encoded any more: %w", err)
 		}

@@ -46,7 +46,7 @@ func TestDirectTriesAgain(t *testing.T) {
 		if idle, _ := d.Idle(t.Context()); idle {
 			t.Error("it is idle with an image that is tried again")
 		}
-		if r := <-d.Results(); r.Key != "poison" || !strings.Contains(r.Error, "failed 6 times: cannot be encoded") {
+		if r := <-d.Results(); r.Key != "poison" || !r.Again || !strings.Contains(r.Error, "failed 6 times: cannot be encoded") {
 			t.Errorf("%+v", r)
 		}
 		synctest.Wait()

@@ -20,6 +20,7 @@ import (
 //	keys     hash -> outcome of an image that has a row, and the place of one; see outcome
 //	waiting  hash + path -> nothing: paths without a row
 //	old      hash + path -> nothing: rows of what has changed, to be taken away
+//	putting  hash + path -> nothing: rows that the sink may have or not, when a process was killed or the sink has failed
 //
 // A hash is the first 16 bytes of a key; the rest of it is the same for all of them. One goroutine changes it, in a transaction
 // that sees its own changes and becomes durable by commit; others may look at what is committed.
@@ -51,12 +52,15 @@ const journalVersion = 1
 var (
 	bucketMeta, bucketPaths, bucketKeys = []byte("meta"), []byte("paths"), []byte("keys")
 	bucketWaiting, bucketOld            = []byte("waiting"), []byte("old")
+	bucketPutting                       = []byte("putting")
 )
 
 // Errors of journals.
 var (
 	// ErrNoJournal says that there is no such journal.
 	ErrNoJournal = errors.New("there is no journal")
+	// ErrChanged says that an Appender does not have what was put; Verify can repair that.
+	ErrChanged = errors.New("others have changed it")
 	// ErrOtherJob says that the journal is that of something else.
 	ErrOtherJob = errors.New("the journal is that of another job")
 )
@@ -88,7 +92,7 @@ func OpenJournal(path string, create bool) (*Journal, error) {
 func (j *Journal) load() error {
 	return boltfile.Guard(func() error {
 		return j.db.Update(func(tx *bbolt.Tx) error {
-			for _, name := range [][]byte{bucketMeta, bucketPaths, bucketKeys, bucketWaiting, bucketOld} {
+			for _, name := range [][]byte{bucketMeta, bucketPaths, bucketKeys, bucketWaiting, bucketOld, bucketPutting} {
 				if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 					return err
 				}

@@ -24,8 +24,12 @@ type keeper struct {
 	told   []func()          // Result.Stored of those
 	dirty  bool              // something is not committed
 	broken bool              // what is not committed makes no sense, or cannot be
+	misfit string            // what was wrong with the last result that was none of this job
 	late   context.Context   // ends some time after that of Run, so that what was begun is finished
 	last   time.Time         // commit
+
+	flight  *flight
+	landing []string // paths in flight that the next commit has
 
 	seen       bits // numbers of paths that this run has met
 	named      atomic.Int64
@@ -86,6 +90,7 @@ func (k *keeper) pass(ctx context.Context) error {
 	k.enumerated = false
 	k.named.Store(0)
 	k.unchanged.Store(0)
+	k.flight, k.landing = newFlight(), nil
 	founds := k.read(ctx, cancel)
 	sends, sent := k.send(ctx, cancel)
 	defer func() {
@@ -125,7 +130,13 @@ func (k *keeper) pass(ctx context.Context) error {
 				break
 			}
 			quiet = false
-			err = k.check(k.found(k.late, &f))
+			if err = k.check(k.found(k.late, &f)); err == nil {
+				if k.landing = append(k.landing, f.path); k.flight.waits(f.path) {
+					err = k.flush(k.late)
+				}
+			}
+		case <-k.flight.hurry:
+			err = k.flush(k.late)
 		case out <- next:
 			k.queue[0] = image{} // else its bytes stay
 			k.queue = k.queue[1:]
@@ -210,10 +221,13 @@ func (i *image) release() {
 func (k *keeper) flush(ctx context.Context) error {
 	k.broken = true // until it is done
 	if len(k.rows) > 0 {
+		if err := k.announce(); err != nil {
+			return fmt.Errorf("the journal: %w", err)
+		}
 		if err := k.job.Sink.Put(ctx, k.rows); err != nil {
 			return fmt.Errorf("the output: %w", err)
 		}
-		if err := k.places(); err != nil {
+		if err := errors.Join(k.places(), k.journal.clear(bucketPutting)); err != nil {
 			return err
 		}
 		if k.put += int64(len(k.rows)); k.appender != nil {
@@ -226,6 +240,10 @@ func (k *keeper) flush(ctx context.Context) error {
 		}
 	}
 	k.broken = false
+	if k.flight != nil {
+		k.flight.land(k.landing)
+		k.landing = k.landing[:0]
+	}
 	for _, stored := range k.told {
 		stored()
 	}
@@ -234,6 +252,19 @@ func (k *keeper) flush(ctx context.Context) error {
 	k.rows, k.told, k.dirty, k.last = k.rows[:0], k.told[:0], false, time.Now()
 	k.tell()
 	return nil
+}
+
+// announce notes which rows are about to be put, since of a sink that is no Appender nobody knows afterwards what a process that was
+// killed has put there.
+func (k *keeper) announce() error {
+	if k.appender != nil {
+		return nil
+	}
+	hashes := make([]hash, len(k.rows))
+	for i := range k.rows {
+		hashes[i], _ = k.parse(k.rows[i].Key)
+	}
+	return k.journal.announce(hashes, k.rows)
 }
 
 // places remembers where rows are.

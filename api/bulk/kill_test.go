@@ -71,7 +71,7 @@ func TestKilled(t *testing.T) {
 			}
 		}
 		b.check()
-		if v := b.verified(false); !v.Good() {
+		if v := b.verified(false); !v.Good(false) {
 			t.Errorf("round %d: %+v", round, v)
 		}
 		if t.Failed() {

@@ -134,12 +134,12 @@ func (s *NDJSON) Rewind(mark int64) error {
 	var last [1]byte
 	switch {
 	case mark < 0 || mark > stat.Size():
-		return fmt.Errorf("%s has %d bytes, less than the %d that were written: others have changed it", s.path, stat.Size(), mark)
+		return fmt.Errorf("%s has %d bytes, less than the %d that were written: %w", s.path, stat.Size(), mark, ErrChanged)
 	case mark > 0:
 		if _, err := s.file.ReadAt(last[:], mark-1); err != nil {
 			return err
 		} else if last[0] != '\n' {
-			return fmt.Errorf("%s: no line ends at byte %d, where rows were written: others have changed it", s.path, mark)
+			return fmt.Errorf("%s: no line ends at byte %d, where rows were written: %w", s.path, mark, ErrChanged)
 		}
 	}
 	if s.end = mark; stat.Size() == mark {

@@ -51,6 +51,14 @@ func (s *NDJSON) At(place int64) (r Row, err error) {
 	return r, err
 }
 
+// cutError says that the last line has no end.
+type cutError struct {
+	place int64
+	line  int
+}
+
+func (e *cutError) Error() string { return fmt.Sprintf("line %d, the last one, has no end", e.line) }
+
 // lines tells each line with its place, and key and path of its row.
 func (s *NDJSON) lines(ctx context.Context, tell func(place int64, line []byte, r *Row) error) error {
 	from, place := bufio.NewReaderSize(io.NewSectionReader(s.file, 0, s.end), 1<<20), int64(0)
@@ -59,6 +67,8 @@ func (s *NDJSON) lines(ctx context.Context, tell func(place int64, line []byte, 
 		var err error
 		if line, err = readLine(from, line[:0]); errors.Is(err, io.EOF) && len(line) == 0 {
 			return nil
+		} else if errors.Is(err, io.ErrUnexpectedEOF) {
+			return fmt.Errorf("%s: %w", s.path, &cutError{place, n})
 		}
 		var head struct {
 			Key, Path string

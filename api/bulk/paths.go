@@ -64,12 +64,64 @@ func (j *Journal) supersede(path string, r *record) error {
 	if r.state == waiting {
 		return j.remove(bucketWaiting, r.hash.with(path))
 	}
-	is, err := j.has(bucketOld, r.hash.with(path))
+	return j.old(path, r.hash)
+}
+
+// old notes that a row, if there is one, is to be taken away.
+func (j *Journal) old(path string, h hash) error {
+	is, err := j.has(bucketOld, h.with(path))
 	if err != nil || is {
 		return err
 	}
 	j.counts.Replaced++
-	return j.put(bucketOld, r.hash.with(path), []byte{1})
+	return j.put(bucketOld, h.with(path), []byte{1})
+}
+
+// anew has a row made again, and the image encoded for it.
+func (j *Journal) anew(path string, r *record) error {
+	o, err := j.outcome(r.hash)
+	if err == nil && o != nil {
+		err = j.dropOutcome(r.hash)
+	}
+	if err != nil {
+		return err
+	}
+	if r.state == unreadable {
+		return j.forget(path, r)
+	}
+	now := *r
+	now.state = waiting
+	return errors.Join(j.set(path, r, &now), j.put(bucketWaiting, r.hash.with(path), nil))
+}
+
+// announce notes rows that are about to be put.
+func (j *Journal) announce(hashes []hash, rows []Row) error {
+	for i := range rows {
+		if err := j.put(bucketPutting, hashes[i].with(rows[i].Path), nil); err != nil {
+			return err
+		}
+	}
+	return j.commit()
+}
+
+// unput has rows made again that a former run has announced, and not noted as put. Where they turn out otherwise, they are taken away.
+func (j *Journal) unput() error {
+	for {
+		names, err := j.some(bucketPutting, nil, batchRows)
+		if err != nil || len(names) == 0 {
+			return err
+		}
+		for _, name := range names {
+			h, path := hash(name[:len(hash{})]), string(name[len(hash{}):])
+			r, known, err := j.path(path)
+			if err == nil && known && r.hash == h && r.state != waiting {
+				err = j.anew(path, &r)
+			}
+			if err = errors.Join(err, j.old(path, h), j.remove(bucketPutting, name)); err != nil {
+				return err
+			}
+		}
+	}
 }
 
 // revive says whether there is a row of a content that the path has had before, and keeps it.

@@ -27,7 +27,7 @@ func (k *keeper) read(ctx context.Context, failed context.CancelCauseFunc) <-cha
 	}
 	go func() {
 		defer close(founds)
-		if err := k.each(ctx, room, items, founds); err != nil {
+		if err := k.each(ctx, room, items); err != nil {
 			failed(fmt.Errorf("the source: %w", err))
 		}
 		close(items)
@@ -43,8 +43,23 @@ type opening struct {
 	held int64
 }
 
+// holds makes held what an item needs that was read. What is larger than the source has said waits for memory without holding any,
+// so that nobody waits for it in turn. It returns false when ctx ends before; then nothing is held.
+func (o *opening) holds(ctx context.Context, n int64) bool {
+	if n <= o.held {
+		o.room.Release(o.held - n)
+	} else {
+		o.room.Release(o.held)
+		if o.room.Acquire(ctx, n) != nil {
+			return false
+		}
+	}
+	o.held = n
+	return true
+}
+
 // each goes through the source.
-func (k *keeper) each(ctx context.Context, room *semaphore.Weighted, items chan<- opening, founds chan<- found) (err error) {
+func (k *keeper) each(ctx context.Context, room *semaphore.Weighted, items chan<- opening) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("panic: %v", v)
@@ -56,16 +71,20 @@ func (k *keeper) each(ctx context.Context, room *semaphore.Weighted, items chan<
 		}
 		k.named.Add(1)
 		if i.Path == "" || len(i.Path) > maxPath || !utf8.ValidString(i.Path) || strings.ContainsRune(i.Path, 0) {
-			path := fmt.Sprintf("%.200q", i.Path)
+			path := fmt.Sprintf("%.200q, SHA-256 %.8x", i.Path, sha256.Sum256([]byte(i.Path)))
 			i = Item{Path: path, Size: i.Size, Modified: i.Modified, Open: func(context.Context) ([]byte, error) {
 				return nil, fmt.Errorf("its path is no text of 1 to %d bytes without zeros", maxPath)
 			}}
+		}
+		now := stamp{i.Size, nanoseconds(i.Modified)}
+		if same, err := k.flight.free(ctx, i.Path, now); same || err != nil {
+			return err
 		}
 		old, known, err := k.journal.committed(i.Path)
 		if err != nil {
 			return err
 		}
-		if known && (old.done(&i) || old.state == unreadable && k.seen.has(old.id)) {
+		if known && (old.done(now) || old.state == unreadable && k.seen.has(old.id)) {
 			k.seen.add(old.id)
 			k.unchanged.Add(1)
 			return nil
@@ -74,12 +93,13 @@ func (k *keeper) each(ctx context.Context, room *semaphore.Weighted, items chan<
 		if i.Size < 0 {
 			o.held = min(k.job.MaxImageBytes, memory)
 		}
+		k.flight.begin(i.Path, now)
 		if err := room.Acquire(ctx, o.held); err != nil {
 			return context.Cause(ctx)
 		}
 		if i.Once {
-			k.openItem(ctx, o, founds)
-			return nil
+			image, err := o.open(ctx)
+			o.Open = func(context.Context) ([]byte, error) { return image, err } // the rest is done beside reading the next
 		}
 		select {
 		case items <- o:
@@ -91,8 +111,8 @@ func (k *keeper) each(ctx context.Context, room *semaphore.Weighted, items chan<
 }
 
 // done says that an item has its row, and has not changed since as far as can be told without reading it.
-func (r *record) done(i *Item) bool {
-	return (r.state == stored || r.state == failed) && r.size == i.Size && r.modified == nanoseconds(i.Modified)
+func (r *record) done(now stamp) bool {
+	return (r.state == stored || r.state == failed) && r.size == now.size && r.modified == now.modified
 }
 
 func nanoseconds(t time.Time) int64 {
@@ -102,18 +122,32 @@ func nanoseconds(t time.Time) int64 {
 	return t.UnixNano()
 }
 
+// justNow says that a file may have changed once more at the same time t, as coarse as its file system or server tells it, and still
+// may when it is read now.
+func justNow(t, now time.Time) bool {
+	coarse := 50 * time.Millisecond
+	if t.Nanosecond() == 0 {
+		coarse = 2 * time.Second // FAT
+	}
+	return now.Sub(t).Abs() < coarse
+}
+
 // openItem reads an item. It gives the memory back when nobody needs it any more.
 func (k *keeper) openItem(ctx context.Context, o opening, founds chan<- found) {
 	f := found{path: o.Path, size: o.Size, modified: nanoseconds(o.Modified)}
+	if justNow(o.Modified, time.Now()) {
+		f.modified-- // the next run reads it again
+	}
 	f.image.done = func() { o.room.Release(o.held) }
 	if f.image.bytes, f.err = o.open(ctx); f.err == nil {
 		sum := sha256.Sum256(f.image.bytes)
 		f.image.hash = hash(sum[:16])
 		k.bytes.Add(int64(len(f.image.bytes)))
-		k.prepare(ctx, &f)
-		if less := o.held - int64(len(f.image.bytes)); less > 0 && len(f.image.bytes) > 0 {
-			o.room.Release(less)
-			o.held -= less
+		if !o.holds(ctx, min(int64(len(f.image.bytes)), memory)) {
+			return
+		}
+		if k.prepare(ctx, &f); !o.holds(ctx, min(int64(len(f.image.bytes)), o.held)) { // what was made is no larger
+			return
 		}
 	}
 	if ctx.Err() == nil {

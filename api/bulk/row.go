@@ -2,6 +2,7 @@ package bulk
 
 import (
 	"context"
+	"fmt"
 	"math"
 )
 
@@ -37,13 +38,15 @@ func (k *keeper) found(ctx context.Context, f *found) error {
 			return err
 		}
 	}
-	has, err := j.revive(f.path, now.hash)
-	if err != nil {
-		return err
-	}
 	var o *outcome
 	if f.err == nil {
 		if o, err = j.outcome(now.hash); err != nil {
+			return err
+		}
+	}
+	has := false
+	if f.err != nil || o != nil { // else it is asked when there is a result
+		if has, err = k.keeps(f.path, now.hash); err != nil {
 			return err
 		}
 	}
@@ -97,6 +100,13 @@ func (k *keeper) found(ctx context.Context, f *found) error {
 		sent = true
 	}
 	return nil
+}
+
+// keeps says that there is a row of a content that the path has had before, which stays. Elsewhere than in an Appender such a row is put
+// again: it only may be there, see Journal.unput.
+func (k *keeper) keeps(path string, h hash) (bool, error) {
+	has, err := k.journal.revive(path, h)
+	return has && k.appender != nil, err
 }
 
 // find returns a row of an image that has one; nil if there is none after all.
@@ -156,7 +166,7 @@ func (k *keeper) resultRows(ctx context.Context, r *Result) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	row, state := Row{Key: r.Key, Model: k.job.Encoder.Model(), Error: r.Error, Matches: r.Matches}, stored
+	row, state := Row{Key: k.key(h), Model: k.job.Encoder.Model(), Error: r.Error, Matches: r.Matches}, stored
 	switch {
 	case r.Error != "" && r.Again:
 		row.Key, state = k.key(hash{}), unreadable
@@ -208,9 +218,9 @@ func (k *keeper) settled(ctx context.Context, path string, h hash, s state, row 
 	now.state = s
 	if s == unreadable {
 		now.hash = hash{}
-		if has, err = j.revive(path, now.hash); err != nil {
-			return err
-		}
+	}
+	if has, err = k.keeps(path, now.hash); err != nil {
+		return err
 	}
 	if err := j.set(path, &old, &now); err != nil || has {
 		return err
@@ -225,11 +235,16 @@ func (k *keeper) fits(r *Result) bool {
 		return true
 	}
 	if len(r.Vector) == 0 || k.job.Dimension > 0 && len(r.Vector) != k.job.Dimension {
+		k.misfit = fmt.Sprintf(": vectors come with %d numbers, not %d", len(r.Vector), k.job.Dimension)
 		return false
 	}
 	length := 0.0
 	for _, x := range r.Vector {
 		length += float64(x) * float64(x)
 	}
-	return math.Abs(length-1) < 0.02 // NaN, too
+	if !(math.Abs(length-1) < 0.02) { // NaN, too
+		k.misfit = fmt.Sprintf(": vectors come with the length %.3g, not 1", math.Sqrt(length))
+		return false
+	}
+	return true
 }

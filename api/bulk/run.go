@@ -117,7 +117,33 @@ func (k *keeper) open(ctx context.Context) error {
 		}
 	}
 	j.counts.Complete = false
-	return j.commit()
+	if err := j.unput(); err != nil {
+		return err
+	}
+	return errors.Join(j.commit(), k.reaches(ctx))
+}
+
+// reaches says what is wrong with a sink other than an Appender that has lost the first row of which the journal knows: most likely
+// it was emptied, or made anew.
+func (k *keeper) reaches(ctx context.Context) error {
+	if k.appender != nil {
+		return nil
+	}
+	key, path := "", ""
+	if err := k.journal.each("", func(p string, r *record) error {
+		if r.state == waiting {
+			return nil
+		}
+		key, path = k.key(r.hash), p
+		return errStop
+	}); err != nil || key == "" {
+		return err
+	}
+	_, ok, err := k.job.Sink.Find(ctx, key)
+	if err != nil || ok {
+		return err
+	}
+	return fmt.Errorf("the output lacks the row of %q, and maybe others, which the journal says are there: verify --repair has them made again", path)
 }
 
 // run makes passes over the source until nothing waits, then finishes the sink.
@@ -137,7 +163,7 @@ func (k *keeper) run(ctx context.Context) error {
 			retries = 0
 		}
 		if before = left; retries == maxRetries {
-			return fmt.Errorf("%d images have no result after %d more passes", left, retries)
+			return fmt.Errorf("%d images have no result after %d more passes%s", left, retries, k.misfit)
 		}
 	}
 	if err := k.finish(ctx); err != nil {
@@ -154,7 +180,21 @@ func (k *keeper) settle(ctx context.Context) error {
 	if j.counts.Vanished = j.counts.Paths() - k.seen.n; j.counts.Vanished < 0 {
 		return fmt.Errorf("the journal has %d paths, of which %d were met", j.counts.Paths(), k.seen.n)
 	}
-	prune := k.job.Prune && j.counts.Unreadable == 0 && k.seen.n > 0 // else they may only be out of reach
+	prune := k.job.Prune && k.seen.n > 0
+	if prune && j.counts.Vanished > 0 && j.counts.Unreadable > 0 { // of which some may have vanished, too
+		if err := j.commit(); err != nil {
+			return err
+		}
+		if err := j.each("", func(_ string, r *record) error {
+			if r.state != unreadable || !k.seen.has(r.id) {
+				return nil
+			}
+			prune = false // what is missing may only be out of reach
+			return errStop
+		}); err != nil {
+			return err
+		}
+	}
 	after := ""
 	for j.counts.Vanished > 0 && ctx.Err() == nil {
 		if err := j.commit(); err != nil {
@@ -224,7 +264,12 @@ func (k *keeper) finish(ctx context.Context) error {
 	if err := j.commit(); err != nil || !removed || k.placer == nil {
 		return err
 	}
-	n := 0
+	return k.moved(ctx)
+}
+
+// moved notes where rows are when some were taken away.
+func (k *keeper) moved(ctx context.Context) error {
+	n, j := 0, k.journal
 	err := k.placer.Moved(ctx, func(key string, place int64) error {
 		h, ok := k.parse(key)
 		if !ok {

@@ -2,7 +2,12 @@ package bulk
 
 import (
 	"context"
+	"errors"
 	"fmt"
+
+	"go.etcd.io/bbolt"
+
+	"hailoclip/cache/boltfile"
 )
 
 // Verification is what Verify has found.
@@ -11,14 +16,16 @@ type Verification struct {
 	Expected int64    `json:"expected"` // paths that the journal says are there
 	Missing  int64    `json:"missing"`  // of these, not in the sink
 	Double   int64    `json:"double"`   // rows that are there more than once
-	Foreign  int64    `json:"foreign"`  // rows that the journal does not know, or with a key that is not the path's
+	Stale    int64    `json:"stale"`    // rows of what has changed, vanished or waits, which the next run takes away or replaces
+	Foreign  int64    `json:"foreign"`  // rows that the journal does not know
 	Waiting  int64    `json:"waiting"`  // paths that have no row yet, as the journal knows
+	Cut      bool     `json:"cut"`      // the last row is not whole; it does not count
 	Examples []string `json:"examples"` // of paths that are missing, double or foreign
 }
 
-// Good says that the sink has exactly the rows that it should, and all of them.
-func (v *Verification) Good() bool {
-	return v.Missing == 0 && v.Double == 0 && v.Foreign == 0 && v.Waiting == 0 && v.Rows == v.Expected
+// Good says that the sink has exactly the rows that it should, and all of them; shared, that others may have rows there, too.
+func (v Verification) Good(shared bool) bool {
+	return v.Missing == 0 && v.Double == 0 && v.Stale == 0 && v.Waiting == 0 && !v.Cut && (shared || v.Foreign == 0)
 }
 
 func (v *Verification) example(what, path string) {
@@ -27,34 +34,111 @@ func (v *Verification) example(what, path string) {
 	}
 }
 
+// verifier is a Verify that goes on.
+type verifier struct {
+	keeper
+	Verification
+	sink   Sink
+	found  bits
+	repair bool
+	gone   []ID // rows that a repair takes away: else they would be there twice
+}
+
 // Verify compares what the sink has with what the journal says it has. It reads the rows of the sink one by one, and keeps a bit for each.
-// With repair, what is missing waits again, so that the next Run makes its row.
-func Verify(ctx context.Context, j *Journal, s Sink, repair bool) (v Verification, err error) {
-	k := keeper{suffix: Key(nil, j.Identity.Digest)[32:], journal: j}
-	if a, ok := s.(Appender); ok && a.Mark() < j.mark {
-		v.example("cut off", fmt.Sprintf("%d bytes of %d are left", a.Mark(), j.mark))
+// With repair, what is missing, double or cut off waits again, so that the next Run makes its row, and goes on from what is there.
+func Verify(ctx context.Context, j *Journal, s Sink, repair bool) (Verification, error) {
+	v := verifier{keeper: keeper{suffix: Key(nil, j.Identity.Digest)[32:], journal: j}, sink: s, repair: repair}
+	v.appender, _ = s.(Appender)
+	v.placer, _ = s.(Placer)
+	if v.appender != nil && v.appender.Mark() < j.mark {
+		v.example("cut off", fmt.Sprintf("%d bytes of %d are left", v.appender.Mark(), j.mark))
 	}
-	var found bits
-	err = s.Each(ctx, func(key, path string) error {
-		v.Rows++
-		r, ok, err := j.committed(path)
-		switch {
-		case err != nil:
-			return err
-		case !ok || r.state == waiting || k.key(r.hash) != key:
-			v.Foreign++
-			v.example("foreign", path)
-		case !found.add(r.id):
-			v.Double++
-			v.example("double", path)
+	again := map[uint64]struct{}{} // numbers of paths whose rows are double
+	err := s.Each(ctx, func(key, path string) error { return v.row(key, path, again) })
+	var cut *cutError
+	if v.Cut = errors.As(err, &cut); v.Cut {
+		v.example("cut off", cut.Error())
+		err = nil
+	}
+	if err == nil && repair {
+		err = v.clean(ctx, cut)
+	}
+	if err == nil {
+		err = v.paths(ctx, again)
+	}
+	if err == nil && repair && v.placer != nil {
+		err = v.moved(ctx)
+	}
+	j.rollback()
+	return v.Verification, err
+}
+
+// row judges a row of the sink.
+func (v *verifier) row(key, path string, again map[uint64]struct{}) error {
+	v.Rows++
+	r, known, err := v.journal.committed(path)
+	if err != nil {
+		return err
+	}
+	h, own := v.parse(key)
+	old := false
+	if own {
+		old, err = v.journal.committedOld(h.with(path))
+	}
+	switch {
+	case err != nil:
+		return err
+	case known && own && r.hash == h && r.state != waiting:
+		if v.found.add(r.id) {
+			return nil
 		}
+		v.Double++
+		v.example("double", path)
+		again[r.id] = struct{}{}
+	case old:
+		v.Stale++
 		return nil
-	})
+	case known && own && r.hash == h:
+		v.Stale++
+	default:
+		v.Foreign++
+		v.example("foreign", path)
+		return nil
+	}
+	if v.repair && v.appender != nil { // others replace it
+		v.gone = append(v.gone, ID{key, path})
+	}
+	return nil
+}
+
+// clean takes away what a run would leave, and makes the journal agree with how long the sink is then.
+func (v *verifier) clean(ctx context.Context, cut *cutError) error {
+	if v.appender == nil {
+		return nil
+	}
+	j := v.journal
+	if cut != nil {
+		if err := v.appender.Rewind(cut.place); err != nil {
+			return err
+		}
+	}
+	if remover, can := v.sink.(Remover); can && len(v.gone) > 0 {
+		j.finishing = true // a process that is killed may leave the sink shorter than mark
+		if err := errors.Join(j.commit(), remover.Remove(ctx, v.gone), v.sink.Finish(ctx)); err != nil {
+			return err
+		}
+	}
+	j.finishing, j.mark = false, v.appender.Mark()
+	return j.commit()
+}
+
+// paths looks for the paths whose rows are missing, or are double and were taken away.
+func (v *verifier) paths(ctx context.Context, again map[uint64]struct{}) (err error) {
 	after, full := "", true
 	for err == nil && full {
 		full = false
 		missing := map[string]*record{}
-		err = j.each(after, func(path string, r *record) error {
+		err = v.journal.each(after, func(path string, r *record) error {
 			after = path
 			switch {
 			case ctx.Err() != nil:
@@ -64,49 +148,41 @@ func Verify(ctx context.Context, j *Journal, s Sink, repair bool) (v Verificatio
 				return nil
 			}
 			v.Expected++
-			if found.has(r.id) {
+			if _, double := again[r.id]; v.found.has(r.id) && !double {
 				return nil
 			}
-			v.Missing++
-			v.example("missing", path)
+			if !v.found.has(r.id) {
+				v.Missing++
+				v.example("missing", path)
+			}
 			if missing[path] = r; len(missing) == 1024 {
 				full = true
 				return errStop
 			}
 			return nil
 		})
-		if err == nil && repair && len(missing) > 0 {
-			err = j.again(missing)
+		if err == nil && v.repair && len(missing) > 0 {
+			err = v.journal.again(missing)
 		}
 	}
-	j.rollback()
-	return v, err
+	return err
+}
+
+// committedOld says whether a row is to be taken away, as of the last commit. Any goroutine may call it.
+func (j *Journal) committedOld(key []byte) (is bool, err error) {
+	err = boltfile.Guard(func() error {
+		return j.db.View(func(tx *bbolt.Tx) error {
+			is = tx.Bucket(bucketOld).Get(key) != nil
+			return nil
+		})
+	})
+	return is, err
 }
 
 // again has paths wait whose rows are missing, and has their images encoded again.
 func (j *Journal) again(missing map[string]*record) error {
 	for path, r := range missing {
-		now := *r
-		now.state = waiting
-		o, err := j.outcome(r.hash)
-		if err != nil {
-			return err
-		}
-		if o != nil {
-			if err := j.dropOutcome(r.hash); err != nil {
-				return err
-			}
-		}
-		if r.state == unreadable {
-			if err := j.forget(path, r); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := j.set(path, r, &now); err != nil {
-			return err
-		}
-		if err := j.put(bucketWaiting, r.hash.with(path), nil); err != nil {
+		if err := j.anew(path, r); err != nil {
 			return err
 		}
 	}

@@ -24,9 +24,8 @@ const (
 	inlineImage   = 512 << 10 // bytes up to which an image is in its message, else it is an object
 	largestImage  = 64 << 20  // bytes of an object that is read
 	maxDeliveries = 5         // of an image, then it is dead
-	publishTime   = 5 * time.Second
-	longestError  = 1 << 10 // bytes of the text of an error
-	maxDimension  = 4096    // numbers of a vector
+	longestError  = 1 << 10   // bytes of the text of an error
+	maxDimension  = 4096      // numbers of a vector
 )
 
 // keys are what bulk.Key makes.
@@ -93,33 +92,55 @@ func parseResult(header nats.Header, data []byte, digest, of string) (r bulk.Res
 
 // publish stores a message in its stream, and tries until that has worked or ctx ends: while the broker is away, and while the
 // stream has no room, which is how the broker holds back those who send too fast. Of two messages with one id within two minutes the
-// broker keeps the first; duplicate says that this was the second. full is called whenever there is no room; it may be nil.
+// broker keeps the first; duplicate says that this was the second. full is called whenever there is no room; it may be nil. Errors: the
+// cause of ctx, and permanent ones.
 func (c *Conn) publish(ctx context.Context, m *nats.Msg, id string, full func()) (duplicate bool, err error) {
-	for wait := 20 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		try, cancel := context.WithTimeout(ctx, publishTime)
+	for tries, wait := 1, 20*time.Millisecond; ; tries, wait = tries+1, min(2*wait, time.Second) {
+		try, end := c.ask(ctx, askTime)
+		try, cancel := context.WithCancel(try)
+		stop := c.refused.watch(cancel, m.Subject)
 		ack, err := c.js.PublishMsg(try, m, jetstream.WithMsgID(id), jetstream.WithRetryAttempts(0))
+		stop()
 		cancel()
+		end(&err)
 		switch {
 		case err == nil:
 			return ack.Duplicate, nil
 		case ctx.Err() != nil:
 			return false, context.Cause(ctx)
-		case errors.Is(err, nats.ErrMaxPayload) || is(err, codeTooLarge):
-			return false, err
-		case noRoom(err):
-			if full != nil {
-				full()
-			}
-		case c.Connected():
-			_ = c.Setup(ctx) // a broker that came back empty; the next try tells
 		}
-		if !pause(ctx, wait) {
-			return false, context.Cause(ctx)
-		}
-		if err := c.Await(ctx); err != nil {
+		if err := c.tryAgain(ctx, err, tries, wait, full, m.Subject); err != nil {
 			return false, err
 		}
 	}
+}
+
+// triesTold is after how many tries in vain the log is told.
+const triesTold = 3
+
+// tryAgain returns when something that has failed with err may be tried once more, which is about these subjects and streams. Errors: the
+// cause of ctx, and permanent ones.
+func (c *Conn) tryAgain(ctx context.Context, err error, tries int, wait time.Duration, full func(), about ...string) error {
+	if err := c.verdict(err, about...); permanent(err) {
+		return err
+	}
+	switch {
+	case noRoom(err):
+		if full != nil {
+			full()
+		}
+	case c.Connected():
+		if err := c.Setup(ctx); permanent(err) { // else a broker that came back empty; the next try tells
+			return err
+		}
+		if tries >= triesTold {
+			c.trouble.warn("again "+kind(about[0]), "the broker does not store a message: it is sent again until it does", "subject", about[0], "error", err)
+		}
+	}
+	if !pause(ctx, wait) {
+		return context.Cause(ctx)
+	}
+	return c.Await(ctx)
 }
 
 // Codes of the broker's errors when it stores a message.

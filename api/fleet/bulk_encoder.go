@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,7 +38,7 @@ type EncoderOptions struct {
 // Encoder has the nodes of a fleet encode images. It is a bulk.Encoder; Send may be called by several at once.
 //
 // While the broker is away, or its queue is full, Send waits. What a broker has lost has no result by the time that Idle says
-// true.
+// true. What the broker refuses for good is the error of Send and of Idle from then on.
 type Encoder struct {
 	*Conn
 	encoder Encoders
@@ -49,7 +50,9 @@ type Encoder struct {
 	pending atomic.Int64 // images that are not confirmed
 	ctx     context.Context
 	stop    context.CancelFunc
-	ended   sync.WaitGroup // receive and tell
+	ended   sync.WaitGroup  // receive and tell
+	failed  context.Context // ends when the broker has refused something for good, with the error
+	fail    context.CancelCauseFunc
 
 	mu       sync.Mutex
 	job      job
@@ -77,6 +80,7 @@ func OpenEncoder(ctx context.Context, cfg Config, o EncoderOptions) (*Encoder, e
 		return nil, err
 	}
 	e.ctx, e.stop = context.WithCancel(context.WithoutCancel(ctx))
+	e.failed, e.fail = context.WithCancelCause(context.Background())
 	e.ended.Go(e.receive)
 	e.ended.Go(e.tell)
 	return e, nil
@@ -85,19 +89,16 @@ func OpenEncoder(ctx context.Context, cfg Config, o EncoderOptions) (*Encoder, e
 func (e *Encoder) open(ctx context.Context, o EncoderOptions) error {
 	ctx, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
-	if err := e.Await(ctx); err != nil {
-		return err
-	}
-	err := e.Setup(ctx)
+	err := e.ready(ctx)
 	for errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil { // the brokers of a cluster are choosing a leader
-		err = e.Setup(ctx)
+		err = e.ready(ctx)
 	}
 	if err != nil {
 		return err
 	}
 	found, err := e.Encoders(ctx)
 	if err != nil {
-		return err
+		return e.verdict(err, BulkStream)
 	}
 	if e.encoder, err = choose(found, o.Model); err != nil {
 		return fmt.Errorf("fleet: %w", err)
@@ -107,12 +108,13 @@ func (e *Encoder) open(ctx context.Context, o EncoderOptions) error {
 	}
 	kept, revision, err := e.loadJob(ctx, o.Job)
 	if err != nil {
-		return err
+		return e.verdict(err, "KV_"+JobBucket)
 	}
 	now := time.Now().UTC()
-	e.job = job{JobStatus{Job: o.Job, Source: o.Source, Model: e.encoder.Model, State: "running", Begun: now, Changed: now}, kept.Round}
+	e.job = job{JobStatus{Job: o.Job, Source: strings.ToValidUTF8(o.Source[:min(len(o.Source), longestError)], "?"), Model: e.encoder.Model, State: "running", Begun: now, Changed: now}, kept.Round}
 	e.revision = revision
-	return e.inherit(ctx)
+	_, err = e.inherit(ctx)
+	return e.verdict(err, ResultStream)
 }
 
 // Model is the model's name.
@@ -138,6 +140,8 @@ func (e *Encoder) Send(ctx context.Context, key string, image []byte) error {
 	select {
 	case <-e.ctx.Done():
 		return errors.New("fleet: the encoder is closed")
+	case <-e.failed.Done():
+		return context.Cause(e.failed)
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case e.slots <- struct{}{}:
@@ -158,7 +162,7 @@ func (e *Encoder) Send(ctx context.Context, key string, image []byte) error {
 			<-e.slots
 		}()
 		if err := e.send(e.ctx, key, image, round); err != nil && e.ctx.Err() == nil {
-			e.log.Error("an image cannot be sent to the broker", "key", key, "error", err) // Idle will say that it is lost
+			e.fail(fmt.Errorf("fleet: images cannot be sent to the broker: %w", err))
 		}
 	})
 	return nil
@@ -186,25 +190,28 @@ func (e *Encoder) send(ctx context.Context, key string, image []byte, round int)
 
 // lend stores a large image with the broker, as publish does a message.
 func (e *Encoder) lend(ctx context.Context, id string, image []byte) error {
-	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
-		store, err := e.js.ObjectStore(ctx, InputStore)
+	for tries, wait := 1, 100*time.Millisecond; ; tries, wait = tries+1, min(2*wait, 2*time.Second) {
+		err := e.putInput(ctx, id, image)
 		if err == nil {
-			if _, err = store.PutBytes(ctx, id, image); err == nil {
-				return nil
-			}
+			return nil
 		}
-		if noRoom(err) {
-			e.isFull()
-		} else if e.Connected() {
-			_ = e.Setup(ctx) // the next try tells
-		}
-		if !pause(ctx, wait) {
-			return context.Cause(ctx)
-		}
-		if err := e.Await(ctx); err != nil {
+		if err := e.tryAgain(ctx, err, tries, wait, e.isFull, "OBJ_"+InputStore); err != nil {
 			return err
 		}
 	}
+}
+
+func (e *Encoder) putInput(ctx context.Context, id string, image []byte) (err error) {
+	ctx, end := e.ask(ctx, bulkTime)
+	defer end(&err)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer e.refused.watch(cancel, "OBJ_"+InputStore)()
+	store, err := e.js.ObjectStore(ctx, InputStore)
+	if err == nil {
+		_, err = store.PutBytes(ctx, id, image)
+	}
+	return err
 }
 
 // isFull tells, once in a while, that who indexes waits for the workers.

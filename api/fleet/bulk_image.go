@@ -17,8 +17,9 @@ import (
 	"hailoclip/stages/clip"
 )
 
-// handle makes a result of one image. Whatever happens it ends with an acknowledgement, or the broker gives the image out again.
-func (w *bulkWorker) handle(ctx context.Context, m jetstream.Msg) {
+// handle makes a result of one image. Whatever happens it ends with an acknowledgement, or the broker gives the image out again. Error: the
+// broker refuses for good what it takes to do so.
+func (w *bulkWorker) handle(ctx context.Context, m jetstream.Msg) error {
 	w.counts.inFlight.Add(1)
 	defer w.counts.inFlight.Add(-1)
 	ctx, cancel := context.WithTimeout(ctx, bulkTime)
@@ -45,28 +46,27 @@ func (w *bulkWorker) handle(ctx context.Context, m jetstream.Msg) {
 	job, shard, err := parseBulk(m.Subject())
 	if err != nil {
 		w.refuse(ctx, m, "unknown", err.Error())
-		return
+		return nil
 	}
 	key, digest := m.Headers().Get(headerKey), m.Headers().Get(headerModel)
 	if !keys.MatchString(key) || digest != w.digest {
 		w.refuse(ctx, m, job, fmt.Sprintf("a message without a key, or for another encoder: %.80q, %.80q", key, digest))
-		return
+		return nil
 	}
 	image, done, err := w.read(ctx, m)
 	if errors.Is(err, jetstream.ErrObjectNotFound) {
 		_ = m.TermWithReason("the image is gone") // a former delivery has its result, or who indexes sends it again
-		return
+		return nil
 	}
 	if err != nil {
-		w.giveUp(ctx, m, w.again)
-		return
+		return w.unable(ctx, m, w.verdict(err, "OBJ_"+InputStore))
 	}
 	defer done()
 	w.counts.bytes.Add(uint64(len(image)))
 	content := m.Headers().Get(headerContent)
 	if content == "" && bulk.Key(image, w.digest) != key || content != "" && contentOf(image) != content {
 		w.refuse(ctx, m, job, "the image is not that of its key")
-		return
+		return nil
 	}
 	vector, err := w.embed(ctx, image)
 	code := clip.ImageFault(err)
@@ -76,11 +76,11 @@ func (w *bulkWorker) handle(ctx context.Context, m jetstream.Msg) {
 		w.counts.failed.Add(1)
 	case errors.Is(err, hailo.ErrDeviceLost) || errors.Is(err, hailo.ErrClosed) || errors.Is(err, pipeline.ErrClosed):
 		w.giveUp(ctx, m, w.lost)
-		return
+		return nil
 	default:
 		w.log.Debug("an image of an index is given back", "job", job, "key", key, "error", err)
 		w.giveUp(ctx, m, w.again)
-		return
+		return nil
 	}
 	text := ""
 	if code != "" {
@@ -89,8 +89,7 @@ func (w *bulkWorker) handle(ctx context.Context, m jetstream.Msg) {
 	result := newResult(job, shard, key, w.digest, vector, code, text)
 	duplicate, err := w.publish(ctx, result, m.Headers().Get(nats.MsgIdHdr), nil)
 	if err != nil {
-		w.giveUp(ctx, m, w.again)
-		return
+		return w.unable(ctx, m, err)
 	}
 	if duplicate {
 		w.counts.duplicates.Add(1)
@@ -101,10 +100,11 @@ func (w *bulkWorker) handle(ctx context.Context, m jetstream.Msg) {
 	if code != "" {
 		w.bury(ctx, DeadLetter{Key: key, Job: job, Reason: code + ": " + text, Tries: tries(m)}, m.Headers().Get(nats.MsgIdHdr))
 		_ = m.TermWithReason(code)
-		return
+		return nil
 	}
 	w.counts.encoded.Add(1)
 	_ = m.Ack() // if it is lost the image is encoded again, and its result is the same
+	return nil
 }
 
 // giveUp lets others, or this node later, try an image. The image keeps its place here for as long: a node that fails at once would else
@@ -115,9 +115,20 @@ func (w *bulkWorker) giveUp(ctx context.Context, m jetstream.Msg, after time.Dur
 	pause(ctx, after)
 }
 
+// unable gives up an image for an error of the broker's, which it returns where it is a permanent one.
+func (w *bulkWorker) unable(ctx context.Context, m jetstream.Msg, err error) error {
+	if permanent(err) {
+		w.counts.returned.Add(1)
+		_ = m.NakWithDelay(w.lost) // others may do better
+		return err
+	}
+	w.giveUp(ctx, m, w.again)
+	return nil
+}
+
 // refuse ends a message that nobody can make anything of. It has no result: who has sent an image under its own key sends it again.
 func (w *bulkWorker) refuse(ctx context.Context, m jetstream.Msg, job, reason string) {
-	w.log.Warn("a message of an index is refused", "subject", m.Subject(), "reason", reason)
+	w.trouble.warn("refuse", "messages of an index are refused: see the dead letters", "subject", m.Subject(), "reason", reason)
 	key := m.Headers().Get(headerKey)
 	w.bury(ctx, DeadLetter{Key: key, Job: job, Reason: reason, Tries: tries(m)}, m.Headers().Get(nats.MsgIdHdr))
 	w.counts.dead.Add(1)
@@ -138,6 +149,8 @@ func (w *bulkWorker) read(ctx context.Context, m jetstream.Msg) (image []byte, d
 	if object == "" {
 		return m.Data(), func() {}, nil
 	}
+	ctx, end := w.ask(ctx, bulkTime)
+	defer end(&err)
 	store, err := w.js.ObjectStore(ctx, InputStore)
 	if err != nil {
 		return nil, nil, err
@@ -168,10 +181,12 @@ func (w *bulkWorker) read(ctx context.Context, m jetstream.Msg) (image []byte, d
 
 // forget removes an object. One that stays ages out.
 func (c *Conn) forget(ctx context.Context, object string) {
-	store, err := c.js.ObjectStore(ctx, InputStore)
+	asking, end := c.ask(ctx, askTime)
+	store, err := c.js.ObjectStore(asking, InputStore)
 	if err == nil {
-		err = store.Delete(ctx, object)
+		err = store.Delete(asking, object)
 	}
+	end(&err)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, jetstream.ErrObjectNotFound) {
 		c.log.Debug("an image stays with the broker until its age removes it", "object", object, "error", err)
 	}

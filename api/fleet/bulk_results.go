@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -12,8 +13,10 @@ import (
 
 // resultsConsumer is that of the job, which is made where it is missing: what is not stored is given out again, also to the next process.
 // from is where it begins then; 0: with all results that there are.
-func (e *Encoder) resultsConsumer(ctx context.Context, from uint64) (jetstream.Consumer, error) {
-	found, err := e.js.Consumer(ctx, ResultStream, e.durable())
+func (e *Encoder) resultsConsumer(ctx context.Context, from uint64) (found jetstream.Consumer, err error) {
+	ctx, end := e.ask(ctx, 0)
+	defer end(&err)
+	found, err = e.js.Consumer(ctx, ResultStream, e.durable())
 	if !errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return found, err
 	}
@@ -27,38 +30,47 @@ func (e *Encoder) resultsConsumer(ctx context.Context, from uint64) (jetstream.C
 	return e.js.CreateConsumer(ctx, ResultStream, c)
 }
 
-func (e *Encoder) durable() string { return "job-" + e.job.Job }
+func (e *Encoder) durable() string { return durable(e.job.Job) }
 
-// inherit has the results given out again that a former process of the job has not stored, without waiting for storeTime. Some
-// that it has stored may be among them.
-func (e *Encoder) inherit(ctx context.Context) error {
-	consumer, err := e.resultsConsumer(ctx, 0)
+// durable is the name of the consumer of a job's results.
+func durable(job string) string { return "job-" + job }
+
+// inherit is resultsConsumer. It has the results given out again that a former process of the job has not stored, or that went astray
+// with a connection, as their confirmations do, without waiting for storeTime. Some that are stored may be among them.
+func (e *Encoder) inherit(ctx context.Context) (consumer jetstream.Consumer, err error) {
+	ctx, end := e.ask(ctx, 0)
+	defer end(&err)
+	consumer, err = e.resultsConsumer(ctx, 0)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	info, err := consumer.Info(ctx)
-	if err != nil || info.NumAckPending == 0 {
-		return err
+	info := consumer.CachedInfo()
+	if info.NumAckPending == 0 {
+		return consumer, nil
 	}
 	if err := e.js.DeleteConsumer(ctx, ResultStream, e.durable()); err != nil {
-		return err
+		return nil, err
 	}
-	_, err = e.resultsConsumer(ctx, info.AckFloor.Stream+1)
-	return err
+	return e.resultsConsumer(ctx, info.AckFloor.Stream+1)
 }
 
 // receive gives out results until the encoder is closed.
 func (e *Encoder) receive() {
 	defer close(e.results)
 	for told := false; e.ctx.Err() == nil; {
-		if e.Await(e.ctx) != nil {
-			return // closed
+		err := e.Await(e.ctx)
+		if err == nil {
+			err = e.verdict(e.receiveSome(e.ctx), ResultStream)
 		}
-		switch err := e.receiveSome(e.ctx); {
+		switch {
 		case err == nil:
 			told = false
 			continue
-		case !told && e.ctx.Err() == nil:
+		case permanent(err):
+			e.fail(fmt.Errorf("fleet: results cannot be taken from the broker: %w", err))
+			<-e.ctx.Done()
+			return
+		case !told && e.ctx.Err() == nil && !errors.Is(err, ErrNoBroker):
 			told = true
 			e.log.Warn("results are asked for again", "job", e.job.Job, "error", err)
 		}
@@ -66,12 +78,14 @@ func (e *Encoder) receive() {
 	}
 }
 
-// receiveSome gives out results until ctx ends or the broker falls silent.
-func (e *Encoder) receiveSome(ctx context.Context) error {
+// receiveSome gives out results until ctx ends, the connection is lost or the broker falls silent.
+func (e *Encoder) receiveSome(ctx context.Context) (err error) {
+	ctx, end := e.ask(ctx, 0)
+	defer end(&err)
 	if err := e.Setup(ctx); err != nil {
 		return err
 	}
-	consumer, err := e.resultsConsumer(ctx, 0)
+	consumer, err := e.inherit(ctx)
 	if err != nil {
 		return err
 	}
@@ -84,14 +98,16 @@ func (e *Encoder) receiveSome(ctx context.Context) error {
 		m, err := messages.Next(jetstream.NextContext(ctx))
 		switch {
 		case err == nil:
-		case ctx.Err() != nil || errors.Is(err, jetstream.ErrNoHeartbeat) || errors.Is(err, jetstream.ErrConsumerDeleted):
+		case ctx.Err() != nil:
 			return nil
+		case errors.Is(err, jetstream.ErrNoHeartbeat) || errors.Is(err, jetstream.ErrConsumerDeleted):
+			return onlyPermanent(e.verdict(err, ResultStream))
 		default:
 			return err
 		}
 		r, code, err := parseResult(m.Headers(), m.Data(), e.encoder.Digest, e.digest)
 		if err != nil {
-			e.log.Warn("a message that is no result is left out", "job", e.job.Job, "error", err)
+			e.trouble.warn("result", "messages that are no results are left out", "job", e.job.Job, "error", err)
 			_ = m.Ack() // who has sent the image sends it again
 			continue
 		}
@@ -121,17 +137,27 @@ func (e *Encoder) count(r bulk.Result, code string) {
 }
 
 // Idle says that the broker has neither an image of the job nor a result that is not stored, so that what has none is lost. While that is
-// not so, or the broker is away, it returns false a moment later. Errors: the cause of ctx.
+// not so, or the broker is away, it returns false a moment later. Errors: the cause of ctx, and what the broker refuses for good.
 func (e *Encoder) Idle(ctx context.Context) (bool, error) {
-	try, cancel := context.WithTimeout(ctx, publishTime)
-	defer cancel()
-	idle, err := e.idle(try)
+	if why := e.shutOut(refusedFor); why != nil { // whoever waits for results is not told
+		e.fail(fmt.Errorf("%w: %w", ErrNoBroker, why))
+	}
+	if err := context.Cause(e.failed); err != nil {
+		return false, err
+	}
+	idle, err := e.idle(ctx)
 	if idle && err == nil {
-		e.nextRound(try)
+		e.nextRound(ctx)
 		return true, nil
 	}
 	if err != nil && e.Connected() {
-		_ = e.Setup(ctx) // a broker that came back empty; the next call tells
+		if err = e.verdict(err, BulkStream, ResultStream); !permanent(err) {
+			err = e.Setup(ctx) // a broker that came back empty; the next call tells
+		}
+		if permanent(err) {
+			e.fail(err)
+			return false, err
+		}
 	}
 	if !pause(ctx, 100*time.Millisecond) {
 		return false, context.Cause(ctx)
@@ -139,10 +165,12 @@ func (e *Encoder) Idle(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-func (e *Encoder) idle(ctx context.Context) (bool, error) {
+func (e *Encoder) idle(ctx context.Context) (idle bool, err error) {
 	if e.pending.Load() > 0 {
 		return false, nil
 	}
+	ctx, end := e.ask(ctx, askTime)
+	defer end(&err)
 	images, err := e.js.Stream(ctx, BulkStream)
 	if err != nil {
 		return false, err
@@ -239,8 +267,7 @@ func (e *Encoder) save(ctx context.Context) {
 	if !e.Connected() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, publishTime)
-	defer cancel()
+	ctx, end := e.ask(ctx, askTime)
 	e.mu.Lock()
 	e.job.Changed = time.Now().UTC()
 	j, revision := e.job, e.revision
@@ -251,6 +278,7 @@ func (e *Encoder) save(ctx context.Context) {
 		kept, revision, err = e.loadJob(ctx, j.Job)
 		j.Round = max(j.Round, kept.Round)
 	}
+	end(&err)
 	if err != nil {
 		revision = 0
 	}

@@ -26,7 +26,7 @@ const (
 	largestFleet = 128              // nodes that can be busy at once, with 32 images each
 
 	pullTime  = 10 * time.Second // of a request for images
-	heartbeat = 2 * time.Second  // of the broker while such a request waits
+	heartbeat = time.Second      // of the broker while such a request waits; two that are missing: it is to be asked again
 
 	largeBytes = 2 * largestImage // of objects that a worker has in memory
 )
@@ -75,15 +75,12 @@ func (w *bulkWorker) run(ctx context.Context) error {
 				return nil
 			}
 		}
-		if err := w.Await(ctx); err != nil {
-			return err // ctx has ended: nobody is told
-		}
-		if err := w.Setup(ctx); err != nil {
+		if err := w.ready(ctx); err != nil {
 			return err
 		}
 		consumer, err := w.consumer(ctx)
 		if err != nil {
-			return fmt.Errorf("fleet: the broker's consumer for images: %w", err)
+			return fmt.Errorf("fleet: the broker's consumer for images: %w", w.verdict(err, BulkStream))
 		}
 		if err := w.take(ctx, consumer); err != nil {
 			return err
@@ -93,7 +90,9 @@ func (w *bulkWorker) run(ctx context.Context) error {
 }
 
 // consumer is the one that all workers with this encoder take images from. It tells what their encoder is.
-func (w *bulkWorker) consumer(ctx context.Context) (jetstream.Consumer, error) {
+func (w *bulkWorker) consumer(ctx context.Context) (made jetstream.Consumer, err error) {
+	ctx, end := w.ask(ctx, 0)
+	defer end(&err)
 	short := bulk.Short(w.digest)
 	return w.js.CreateOrUpdateConsumer(ctx, BulkStream, jetstream.ConsumerConfig{
 		Durable: consumerPrefix + short, FilterSubject: bulkSubject + short + ".>", AckPolicy: jetstream.AckExplicitPolicy, AckWait: w.patience,
@@ -105,6 +104,8 @@ func (w *bulkWorker) consumer(ctx context.Context) (jetstream.Consumer, error) {
 // take handles images until ctx ends, the broker falls silent or the encoder is unhealthy. It has asked for no more than one batch
 // beyond those that keep the encoder busy: a fast node asks more often, which is all that shares the work out.
 func (w *bulkWorker) take(ctx context.Context, consumer jetstream.Consumer) error {
+	taking, end := context.WithCancelCause(ctx) // what has been taken is dealt with also when it has ended
+	defer end(nil)
 	images, err := consumer.Messages(jetstream.PullMaxMessages(bulkBatch), jetstream.PullExpiry(pullTime), jetstream.PullHeartbeat(heartbeat))
 	if err != nil {
 		return err
@@ -115,26 +116,38 @@ func (w *bulkWorker) take(ctx context.Context, consumer jetstream.Consumer) erro
 	defer giveBack(images)
 	for {
 		select {
-		case <-ctx.Done():
-			return nil
+		case <-taking.Done():
+			return stopped(taking, ctx)
 		case room <- struct{}{}:
 		}
 		if !w.healthy() {
 			return nil
 		}
-		m, err := images.Next(jetstream.NextContext(ctx))
+		m, err := images.Next(jetstream.NextContext(taking))
 		switch {
 		case err == nil:
 			running.Go(func() {
 				defer func() { <-room }()
-				w.handle(ctx, m)
+				if err := w.handle(ctx, m); err != nil {
+					end(fmt.Errorf("fleet: an image of an index cannot be dealt with: %w", err))
+				}
 			})
-		case ctx.Err() != nil || errors.Is(err, jetstream.ErrNoHeartbeat) || errors.Is(err, jetstream.ErrConsumerDeleted):
-			return nil
+		case taking.Err() != nil:
+			return stopped(taking, ctx)
+		case errors.Is(err, jetstream.ErrNoHeartbeat) || errors.Is(err, jetstream.ErrConsumerDeleted):
+			return onlyPermanent(w.verdict(err, BulkStream))
 		default:
 			return err
 		}
 	}
+}
+
+// stopped is why taking has ended before ctx; nil: it has not.
+func stopped(taking, ctx context.Context) error {
+	if ctx.Err() == nil {
+		return context.Cause(taking)
+	}
+	return nil
 }
 
 // giveBack returns what was asked for and not begun, so that others have it at once.

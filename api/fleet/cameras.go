@@ -126,13 +126,15 @@ func (c *cameras) hear(e jetstream.KeyValueEntry) {
 }
 
 // refill gives a bucket that was made anew what this node knows it had.
-func (n *Node) refill(ctx context.Context, before map[string][]byte) error {
+func (n *Node) refill(ctx context.Context, before map[string][]byte) (err error) {
 	n.cameras.mu.Lock()
 	empty := len(n.cameras.wanted) == 0
 	n.cameras.mu.Unlock()
 	if !empty || len(before) == 0 {
 		return nil
 	}
+	ctx, end := n.ask(ctx, 0)
+	defer end(&err)
 	stream, err := n.js.Stream(ctx, "KV_"+CameraBucket)
 	if err != nil || stream.CachedInfo().State.LastSeq > 0 { // then they were removed one by one
 		return err
@@ -238,18 +240,22 @@ func (n *Node) mark(ctx context.Context, camera, why string) {
 	if _, ok := c.marked[camera]; ok {
 		return
 	}
-	n.log.Warn("a camera of the fleet cannot be reached here", "stream", camera, "error", why)
+	n.trouble.warn("camera "+camera, "a camera of the fleet cannot be reached here", "stream", camera, "error", why)
+	ctx, end := n.ask(ctx, 0)
 	kv, err := n.js.KeyValue(ctx, CameraBucket)
 	if err == nil {
 		text, _ := json.Marshal(map[string]string{"error": why}) // for people
 		_, err = kv.Put(ctx, unreachableKey+n.Config.Node+"."+setKey(camera), text)
 	}
+	end(&err)
 	if err == nil {
 		c.marked[camera] = time.Now()
 	}
 }
 
-func (n *Node) unmark(ctx context.Context, camera string) error {
+func (n *Node) unmark(ctx context.Context, camera string) (err error) {
+	ctx, end := n.ask(ctx, 0)
+	defer end(&err)
 	kv, err := n.js.KeyValue(ctx, CameraBucket)
 	if err != nil {
 		return err

@@ -67,7 +67,7 @@ func settled(t *testing.T, cameras int, all ...*shareNode) map[string][]string {
 
 // TestCameras adds cameras, which run at one node each, has nodes leave, come back and lose the network, and removes cameras.
 func TestCameras(t *testing.T) {
-	b, source := brokerIn(t, t.TempDir(), 0), newSource(t)
+	b, source := brokerIn(t, t.TempDir()), newSource(t)
 	var all []*shareNode
 	for _, name := range []string{"a", "b", "c"} {
 		all = append(all, newShareNode(t, b.URL(), name, withCameras))
@@ -148,7 +148,7 @@ func first(at map[string][]string, node string) string {
 
 // TestCameraUnreachable has a camera that only one of two nodes may reach, and one that none can.
 func TestCameraUnreachable(t *testing.T) {
-	b, source := brokerIn(t, t.TempDir(), 0), newSource(t)
+	b, source := brokerIn(t, t.TempDir()), newSource(t)
 	a, c := newShareNode(t, b.URL(), "a", withCameras), newShareNode(t, b.URL(), "c", withCameras)
 	c.close()
 	c.allow = nil
@@ -201,22 +201,22 @@ func TestCameraUnreachable(t *testing.T) {
 
 // TestCamerasComeBack loses the broker and all that it has: cameras go on, and it has them again when it is back.
 func TestCamerasComeBack(t *testing.T) {
-	b, source := brokerIn(t, t.TempDir(), 0), newSource(t)
-	at := port(t, b)
-	a, c := newShareNode(t, b.URL(), "a", withCameras), newShareNode(t, b.URL(), "c", withCameras)
+	b, source := brokerIn(t, t.TempDir()), newSource(t)
+	way := newWay(t, b)
+	a, c := newShareNode(t, way.url(), "a", withCameras), newShareNode(t, way.url(), "c", withCameras)
 	for i := range 6 {
 		if err := a.node.PutCamera(t.Context(), fmt.Sprint("camera", i), defined(source.URL)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	begin := settled(t, 6, a, c)
-	b.Close()
+	way.close(b)
 	for end := time.Now().Add(cameraAlive + cameraSettle); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		if now := placed(a, c); fmt.Sprint(now) != fmt.Sprint(begin) {
 			t.Fatalf("%v without the broker, were %v", now, begin)
 		}
 	}
-	brokerIn(t, t.TempDir(), at)
+	way.lead(brokerIn(t, t.TempDir()))
 	wait(t, "as before", func() error {
 		list, err := a.node.Cameras(t.Context())
 		if now := placed(a, c); err == nil && (len(list) != 6 || fmt.Sprint(now) != fmt.Sprint(begin)) {
@@ -228,7 +228,7 @@ func TestCamerasComeBack(t *testing.T) {
 
 // TestCamerasHostile has somebody write what is no camera.
 func TestCamerasHostile(t *testing.T) {
-	b, source := brokerIn(t, t.TempDir(), 0), newSource(t)
+	b, source := brokerIn(t, t.TempDir()), newSource(t)
 	a := newShareNode(t, b.URL(), "a", withCameras)
 	if err := a.node.PutCamera(t.Context(), "good", defined(source.URL)); err != nil {
 		t.Fatal(err)

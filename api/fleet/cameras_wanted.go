@@ -29,7 +29,7 @@ var cameraLimits = streams.Limits{Prompts: maxCameras, PromptBytes: setPrompt}
 
 // PutCamera adds a camera, or changes it: a definition as PUT /v1/streams/{id} takes it, with a source. It lies with the broker as it
 // is, also the password of a source. Errors: sets.Faults, those of the broker.
-func (c *Conn) PutCamera(ctx context.Context, camera string, definition []byte) error {
+func (c *Conn) PutCamera(ctx context.Context, camera string, definition []byte) (err error) {
 	d, err := streams.Parse(definition, cameraLimits)
 	switch {
 	case err != nil:
@@ -41,7 +41,12 @@ func (c *Conn) PutCamera(ctx context.Context, camera string, definition []byte) 
 	case len(definition) > cameraBytes:
 		return fmt.Errorf("the definition has %d bytes, at most %d", len(definition), cameraBytes)
 	}
-	kv, err := c.cameraBucket(ctx)
+	if err := c.ready(ctx); err != nil {
+		return err
+	}
+	ctx, end := c.ask(ctx, askTime)
+	defer end(&err)
+	kv, err := c.js.KeyValue(ctx, CameraBucket)
 	if err == nil {
 		_, err = kv.Put(ctx, wantedKey+setKey(camera), definition)
 	}
@@ -49,8 +54,13 @@ func (c *Conn) PutCamera(ctx context.Context, camera string, definition []byte) 
 }
 
 // RemoveCamera ends a camera. Error: ErrNoCamera, those of the broker.
-func (c *Conn) RemoveCamera(ctx context.Context, camera string) error {
-	kv, err := c.cameraBucket(ctx)
+func (c *Conn) RemoveCamera(ctx context.Context, camera string) (err error) {
+	if err := c.ready(ctx); err != nil {
+		return err
+	}
+	ctx, end := c.ask(ctx, askTime)
+	defer end(&err)
+	kv, err := c.js.KeyValue(ctx, CameraBucket)
 	if err != nil {
 		return err
 	}
@@ -67,8 +77,13 @@ func (c *Conn) RemoveCamera(ctx context.Context, camera string) error {
 }
 
 // Cameras returns those that the fleet has, by name.
-func (c *Conn) Cameras(ctx context.Context) ([]Camera, error) {
-	kv, err := c.cameraBucket(ctx)
+func (c *Conn) Cameras(ctx context.Context) (all []Camera, err error) {
+	if err := c.ready(ctx); err != nil {
+		return nil, err
+	}
+	ctx, end := c.ask(ctx, askTime)
+	defer end(&err)
+	kv, err := c.js.KeyValue(ctx, CameraBucket)
 	if err != nil {
 		return nil, err
 	}
@@ -102,21 +117,11 @@ func (c *Conn) Cameras(ctx context.Context) ([]Camera, error) {
 			unreachable[camera][node] = why.Error
 		}
 	}
-	all := []Camera{}
+	all = []Camera{}
 	for camera, one := range found {
 		one.Unreachable = unreachable[camera]
 		all = append(all, one)
 	}
 	slices.SortFunc(all, func(a, b Camera) int { return strings.Compare(a.Name, b.Name) })
 	return all, nil
-}
-
-func (c *Conn) cameraBucket(ctx context.Context) (jetstream.KeyValue, error) {
-	if err := c.Await(ctx); err != nil {
-		return nil, err
-	}
-	if err := c.Setup(ctx); err != nil {
-		return nil, err
-	}
-	return c.js.KeyValue(ctx, CameraBucket)
 }

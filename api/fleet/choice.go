@@ -22,7 +22,7 @@ func (p *peer) takes(now time.Time, w want) bool {
 	l := &p.load
 	return l.Spill && l.Health == healthy && l.Site == w.site && l.Digests[0] == w.digest && l.Prep == w.prep && l.Rate > 0 &&
 		!p.suspect && now.Sub(p.heard) < aliveFor && l.Free > p.there-p.counted &&
-		(p.twice.IsZero() || now.Sub(p.twice) >= knownFor)
+		(p.twice.IsZero() || now.Sub(p.twice) >= twiceFor)
 }
 
 // time is how long it takes until so many more images are done: those that others have there, as it has told, and those of this node's

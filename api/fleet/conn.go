@@ -3,10 +3,12 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -23,9 +25,13 @@ var ErrNoBroker = errors.New("the broker of the fleet cannot be reached")
 type Conn struct {
 	Config Config // with the name of the node
 	nc     *nats.Conn
-	js     jetstream.JetStream // the main broker's, wherever the node is connected
+	js     jetstream.JetStream // the main broker's, wherever the node is connected; see ask
 	log    *slog.Logger
+	life   life
 
+	trouble     seldom // for the log
+	refused     refusals
+	shut        atomic.Pointer[shut]
 	connections atomic.Uint64 // made so far
 	reconnected chan struct{} // has something after each of them; room for one
 	setting     chan struct{} // held by Setup
@@ -41,10 +47,11 @@ func Dial(cfg Config, log *slog.Logger) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{Config: cfg, log: log, reconnected: make(chan struct{}, 1), setting: make(chan struct{}, 1)}
-	trouble := &seldom{log: log}
+	c := &Conn{Config: cfg, log: log, trouble: seldom{log: log}, reconnected: make(chan struct{}, 1), setting: make(chan struct{}, 1)}
+	c.life.begin()
 	connected := func(*nats.Conn) {
-		trouble.over()
+		c.shut.Store(nil)
+		c.trouble.over()
 		if c.connections.Add(1) == 1 {
 			log.Info("connected to the broker of the fleet", "node", cfg.Node)
 		} else {
@@ -55,34 +62,43 @@ func Dial(cfg Config, log *slog.Logger) (*Conn, error) {
 		default:
 		}
 	}
-	lost := func(_ *nats.Conn, err error) {
+	unreached := func(_ *nats.Conn, err error) {
 		if err != nil {
-			trouble.warn("", "the broker of the fleet cannot be reached; the service works alone", "error", err)
+			c.trouble.warn("", "the broker of the fleet cannot be reached; the service works alone", "error", c.unwelcome(err))
 		}
+	}
+	lost := func(nc *nats.Conn, err error) {
+		c.life.begin() // of the next connection
+		c.refused.forget()
+		unreached(nc, err)
 	}
 	options = append(options,
 		nats.Name("hailo-clip "+cfg.Node), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.NoEcho(),
-		nats.ReconnectWait(250*time.Millisecond), nats.ReconnectJitter(250*time.Millisecond, time.Second),
-		nats.PingInterval(5*time.Second), nats.MaxPingsOutstanding(2), nats.ReconnectBufSize(-1), nats.Timeout(5*time.Second),
+		nats.CustomReconnectDelay(reconnectDelay), nats.ReconnectBufSize(-1), nats.Timeout(5*time.Second),
+		nats.PingInterval(5*time.Second), nats.MaxPingsOutstanding(2),
 		nats.FlusherTimeout(2*time.Second), // what is stuck for so long ends the connection
 		nats.ConnectHandler(connected), nats.ReconnectHandler(connected),
-		nats.CustomInboxPrefix(members.Inbox(cfg.Node)), nats.IgnoreAuthErrorAbort(), // a node that was removed may be added again
-		nats.DisconnectErrHandler(lost), nats.ReconnectErrHandler(lost),
+		nats.CustomInboxPrefix(c.inbox()), nats.IgnoreAuthErrorAbort(), // a node that was removed may be added again
+		nats.DisconnectErrHandler(lost), nats.ReconnectErrHandler(unreached),
 		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {
 			subject := ""
 			if s != nil {
 				subject = s.Subject
 			}
-			trouble.warn(subject+err.Error(), "the broker of the fleet reports an error", "subject", subject, "error", err)
+			key := subject + err.Error()
+			if refused := c.refused.note(err); refused != "" {
+				key = "refused " + kind(refused)
+			}
+			c.trouble.warn(key, "the broker of the fleet reports an error", "subject", subject, "error", c.unwelcome(err))
 		}),
 	)
 	if c.nc, err = nats.Connect(cfg.URL, options...); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoBroker, err)
 	}
 	if cfg.Domain == "" {
-		c.js, err = jetstream.New(c.nc)
+		c.js, err = jetstream.New(c.nc, jetstream.WithDefaultTimeout(askTime))
 	} else {
-		c.js, err = jetstream.NewWithDomain(c.nc, cfg.Domain)
+		c.js, err = jetstream.NewWithDomain(c.nc, cfg.Domain, jetstream.WithDefaultTimeout(askTime))
 	}
 	if err != nil {
 		c.nc.Close()
@@ -100,20 +116,43 @@ func (c *Conn) Traffic() (in, out uint64) {
 	return s.InBytes, s.OutBytes
 }
 
-// Await blocks until there is a connection. Errors: ErrNoBroker with the cause of ctx.
+// inbox is the prefix of the subjects on which the broker and other nodes answer.
+func (c *Conn) inbox() string { return members.Inbox(c.Config.Node) }
+
+// kind is what subjects of one kind have in common: they differ in shards and names.
+func kind(subject string) string {
+	parts := strings.SplitN(subject, ".", 5)
+	return strings.Join(parts[:min(len(parts), 4)], ".")
+}
+
+// Await blocks until there is a connection. Errors: ErrNoBroker with the cause of ctx, or with a permanent one where the broker has refused
+// this node for some seconds.
 func (c *Conn) Await(ctx context.Context) error {
 	for !c.nc.IsConnected() {
+		if why := c.shutOut(refusedFor); why != nil {
+			return fmt.Errorf("%w: %w", ErrNoBroker, why)
+		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", ErrNoBroker, errors.Join(context.Cause(ctx), c.nc.LastError()))
+			return fmt.Errorf("%w: %w", ErrNoBroker, errors.Join(context.Cause(ctx), cmp.Or(c.shutOut(0), c.nc.LastError())))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
 	return nil
 }
 
+// ready blocks until there is a connection, and the broker has all that nodes need. Errors: as Await and Setup have.
+func (c *Conn) ready(ctx context.Context) error {
+	if err := c.Await(ctx); err != nil {
+		return err
+	}
+	return c.Setup(ctx)
+}
+
 // Close sends what waits to be sent, for a second at most, and closes the connection.
 func (c *Conn) Close() {
-	_ = c.nc.FlushTimeout(time.Second) // the broker may be gone
+	if c.Connected() {
+		_ = c.nc.FlushTimeout(time.Second) // the broker may be gone
+	}
 	c.nc.Close()
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,6 +29,9 @@ const deliveries = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES." + BulkStream + 
 // codeDead is of the result of an image that was given out too often.
 const codeDead = "not_encoded"
 
+// maxLetter is how many bytes a dead letter has at most.
+const maxLetter = 16 << 10
+
 // bury adds to the dead letters, at most once for an id within two minutes. What cannot be added is only logged: the result of the
 // image says the same.
 func (c *Conn) bury(ctx context.Context, d DeadLetter, id string) {
@@ -39,7 +43,7 @@ func (c *Conn) bury(ctx context.Context, d DeadLetter, id string) {
 		_, err = c.publish(ctx, &nats.Msg{Subject: deadSubject + d.Job, Header: nats.Header{}, Data: data}, id, nil)
 	}
 	if err != nil {
-		c.log.Warn("a dead letter is lost", "key", d.Key, "reason", d.Reason, "error", err)
+		c.trouble.warn("letter", "dead letters are lost", "key", d.Key, "reason", d.Reason, "error", err)
 	}
 }
 
@@ -77,12 +81,14 @@ func (n *Node) buryDead(ctx context.Context) error {
 }
 
 // endImage takes an image out of the queue that no worker will be given again, after its result says so.
-func (c *Conn) endImage(ctx context.Context, sequence uint64, tries int) (bool, error) {
-	stream, err := c.js.Stream(ctx, BulkStream)
+func (c *Conn) endImage(ctx context.Context, sequence uint64, tries int) (ended bool, err error) {
+	asking, end := c.ask(ctx, 0)
+	defer end(&err)
+	stream, err := c.js.Stream(asking, BulkStream)
 	if err != nil {
 		return false, err
 	}
-	m, err := stream.GetMsg(ctx, sequence)
+	m, err := stream.GetMsg(asking, sequence)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return false, nil // another node was faster
 	}
@@ -104,43 +110,76 @@ func (c *Conn) endImage(ctx context.Context, sequence uint64, tries int) (bool, 
 	if object := m.Header.Get(headerObject); object != "" {
 		c.forget(ctx, object)
 	}
-	if err := stream.DeleteMsg(ctx, sequence); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+	if err := stream.DeleteMsg(asking, sequence); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
 		return false, err
 	}
 	return true, nil
 }
 
-// recentDead is how many dead letters are looked at.
+// recentDead is how many dead letters of all jobs are looked at for those of one.
 const recentDead = 1000
 
-// DeadLetters returns up to limit of the last dead letters of a job, the newest first; of all jobs for "". Of the dead letters of all
-// jobs only the newest are looked at. Errors: those of the broker.
+// DeadLetters returns up to limit of the last dead letters of a job, the newest first; of all jobs for "". Of a job only those among the
+// last of all jobs are found. It takes some seconds at most. Errors: those of the broker, and that the letters are too large to be read.
 func (c *Conn) DeadLetters(ctx context.Context, job string, limit int) (list []DeadLetter, err error) {
-	filter := deadSubject + job
-	if job == "" {
-		filter += ">"
-	}
+	ctx, end := c.ask(ctx, 2*readTime)
+	defer end(&err)
 	stream, err := c.js.Stream(ctx, DeadStream)
 	if err != nil {
-		return nil, err
+		return nil, c.verdict(err, DeadStream)
 	}
-	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(filter))
-	if err != nil {
-		return nil, err
+	return c.deadLetters(ctx, job, limit, stream.CachedInfo().State.LastSeq)
+}
+
+func (c *Conn) deadLetters(ctx context.Context, job string, limit int, last uint64) (list []DeadLetter, err error) {
+	filter, most := deadSubject+">", uint64(max(limit, 0)) // nobody takes single ones out
+	if job != "" {
+		filter, most = deadSubject+job, recentDead
 	}
-	oldest := max(1, info.State.FirstSeq, info.State.LastSeq-min(info.State.LastSeq, recentDead-1))
-	for s := info.State.LastSeq; s >= oldest && len(list) < limit && len(info.State.Subjects) > 0; s-- {
-		m, err := stream.GetMsg(ctx, s)
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			continue
-		}
-		if err != nil {
-			return list, err
-		}
+	if last == 0 || limit < 1 {
+		return nil, nil
+	}
+	err = c.read(ctx, DeadStream, filter, last-min(last, most)+1, func(m jetstream.Msg) {
 		var d DeadLetter
-		if json.Unmarshal(m.Data, &d) == nil && (job == "" || d.Job == job) {
+		if len(m.Data()) <= maxLetter && json.Unmarshal(m.Data(), &d) == nil && deadSubject+d.Job == m.Subject() {
 			list = append(list, d)
 		}
+	})
+	list = list[max(len(list)-limit, 0):]
+	slices.Reverse(list)
+	return list, err
+}
+
+// statusLetters is how many dead letters a status has.
+const statusLetters = 5
+
+// knownLetters are those of the last status: they are read again only when there are others.
+type knownLetters struct {
+	created time.Time // the stream
+	last    uint64
+	list    []DeadLetter
+}
+
+// reportDead adds the last dead letters to a status. One status is made at a time.
+func (n *Node) reportDead(ctx context.Context, s *Status) (err error) {
+	ctx, end := n.ask(ctx, 0)
+	defer end(&err)
+	stream, err := n.js.Stream(ctx, DeadStream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil
+	} else if err != nil {
+		return n.verdict(err, DeadStream)
 	}
-	return list, nil
+	info, known := stream.CachedInfo(), &n.letters
+	if info.State.LastSeq != known.last || !info.Created.Equal(known.created) {
+		list, err := n.deadLetters(ctx, "", statusLetters, info.State.LastSeq)
+		if err != nil {
+			return err
+		}
+		*known = knownLetters{info.Created, info.State.LastSeq, list}
+	}
+	if info.State.Msgs > 0 {
+		s.Dead = known.list
+	}
+	return nil
 }

@@ -55,8 +55,10 @@ func Examine(ctx context.Context, cfg Config) (*Examination, error) {
 		return e, err
 	}
 	if e.Queues = s.Queues; len(e.Queues) > 0 {
+		asking, end := c.ask(ctx, 0)
 		begun := time.Now()
-		if stream, err := c.js.Stream(ctx, e.Queues[0].Stream); err == nil && !stream.CachedInfo().TimeStamp.IsZero() {
+		stream, err := c.js.Stream(asking, e.Queues[0].Stream)
+		if end(&err); err == nil && !stream.CachedInfo().TimeStamp.IsZero() {
 			took := time.Since(begun)
 			e.Clock, e.ClockKnown = stream.CachedInfo().TimeStamp.Sub(begun.Add(took/2)), true
 		}

@@ -24,11 +24,14 @@ type job struct {
 const (
 	jobTime   = 2 * time.Second // after which a job that goes on is told of again
 	staleTime = 30 * time.Second
-	mostJobs  = 64 // that are told of
+	mostJobs  = 64       // that are told of
+	maxJob    = 16 << 10 // bytes of a job
 )
 
 // loadJob returns what is kept of a job and its revision; both are zero where there is nothing that can be read.
 func (c *Conn) loadJob(ctx context.Context, id string) (j job, revision uint64, err error) {
+	ctx, end := c.ask(ctx, 0)
+	defer end(&err)
 	jobs, err := c.js.KeyValue(ctx, JobBucket)
 	if err != nil {
 		return j, 0, err
@@ -40,7 +43,7 @@ func (c *Conn) loadJob(ctx context.Context, id string) (j job, revision uint64, 
 	if err != nil {
 		return j, 0, err
 	}
-	if json.Unmarshal(entry.Value(), &j) != nil || j.Round < 0 {
+	if len(entry.Value()) > maxJob || json.Unmarshal(entry.Value(), &j) != nil || j.Round < 0 {
 		j = job{}
 	}
 	return j, entry.Revision(), nil
@@ -48,7 +51,9 @@ func (c *Conn) loadJob(ctx context.Context, id string) (j job, revision uint64, 
 
 // saveJob stores j over the revision that was seen last, 0: there was none. It returns the new one. When another has stored it
 // meanwhile the error is jetstream.ErrKeyExists.
-func (c *Conn) saveJob(ctx context.Context, j job, revision uint64) (uint64, error) {
+func (c *Conn) saveJob(ctx context.Context, j job, revision uint64) (now uint64, err error) {
+	ctx, end := c.ask(ctx, 0)
+	defer end(&err)
 	jobs, err := c.js.KeyValue(ctx, JobBucket)
 	if err != nil {
 		return 0, err
@@ -63,29 +68,27 @@ func (c *Conn) saveJob(ctx context.Context, j job, revision uint64) (uint64, err
 	return jobs.Update(ctx, j.Job, data, revision)
 }
 
-// Jobs returns the jobs that the broker knows, the newest first. Errors: those of the broker.
+// Jobs returns the jobs that the broker knows, the newest first, 64 at most. It takes some seconds at most. Errors: those of the broker,
+// and that there are too many to be read; then with those that were read.
 func (c *Conn) Jobs(ctx context.Context) (list []JobStatus, err error) {
-	jobs, err := c.js.KeyValue(ctx, JobBucket)
-	if err != nil {
-		return nil, err
-	}
-	names, err := jobs.ListKeys(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = names.Stop() }() // it has ended, or ctx has
-	for id := range names.Keys() {
-		j, _, err := c.loadJob(ctx, id)
-		if err != nil {
-			return nil, fmt.Errorf("job %.64q: %w", id, err)
+	err = c.read(ctx, "KV_"+JobBucket, "$KV."+JobBucket+".>", 1, func(m jetstream.Msg) {
+		var j job
+		id := strings.TrimPrefix(m.Subject(), "$KV."+JobBucket+".")
+		if len(m.Data()) <= maxJob && json.Unmarshal(m.Data(), &j) == nil && j.Job == id && name.MatchString(id) {
+			list = append(list, j.now())
 		}
-		if j.State == "running" && time.Since(j.Changed) > staleTime {
-			j.State = "stale"
-		}
-		list = append(list, j.JobStatus)
-	}
+	})
 	slices.SortFunc(list, func(a, b JobStatus) int { return b.Changed.Compare(a.Changed) })
-	return list[:min(len(list), mostJobs)], nil
+	return list[:min(len(list), mostJobs)], err
+}
+
+// now is what is told of a job: one that nobody has told of for a while is stale.
+func (j *job) now() JobStatus {
+	s := j.JobStatus
+	if s.State == "running" && time.Since(s.Changed) > staleTime {
+		s.State = "stale"
+	}
+	return s
 }
 
 func (n *Node) reportJobs(ctx context.Context, s *Status) (err error) {
@@ -119,6 +122,8 @@ type Encoders struct {
 
 // Encoders returns what workers encode with, or have done in the last days. Errors: those of the broker.
 func (c *Conn) Encoders(ctx context.Context) (list []Encoders, err error) {
+	ctx, end := c.ask(ctx, 0)
+	defer end(&err)
 	stream, err := c.js.Stream(ctx, BulkStream)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,8 @@
 package fleet
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -116,15 +118,17 @@ func TestThreeBrokers(t *testing.T) {
 		must(t, copyFile(filepath.Join(root, "one", "nodes.json"), filepath.Join(root, name, "nodes.json")))
 	}
 	node := dial(t, Config{URL: strings.Join(addresses, ","), Credentials: write(t, own)})
-	waitFor(t, func() bool { return node.Setup(t.Context()) == nil })
+	wait(t, "the streams are made", func() error { return node.Setup(t.Context()) })
 	s, err := node.js.Stream(t.Context(), BulkStream)
 	must(t, err)
 	if n := s.CachedInfo().Config.Replicas; n != 3 {
 		t.Errorf("%d copies", n)
 	}
 	all := uint64(0)
-	for info := range node.js.ListStreams(t.Context()).Info() {
-		all += uint64(max(info.Config.MaxBytes, 0))
+	for _, s := range stores {
+		made, err := node.js.Stream(t.Context(), s.Name)
+		must(t, err)
+		all += uint64(max(made.CachedInfo().Config.MaxBytes, 0))
 	}
 	if all > 1<<30 || all < 700<<20 {
 		t.Errorf("the streams may have %d bytes, of %d", all, 1<<30)
@@ -142,13 +146,17 @@ func copyFile(from, to string) error {
 	return os.WriteFile(to, data, 0o600)
 }
 
-// freePorts are ports of 127.0.0.1 that nobody listens on.
+// freePorts are ports of 127.0.0.1 that nobody listens on, and that the system gives to nobody who asks for any.
 func freePorts(t *testing.T, n int) (ports []int, addresses []string) {
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		must(t, err)
-		defer l.Close()
-		ports, addresses = append(ports, l.Addr().(*net.TCPAddr).Port), append(addresses, l.Addr().String())
+	for tries := 0; len(ports) < n; tries++ {
+		port := 10000 + rand.IntN(20000)
+		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port))
+		if err == nil {
+			defer l.Close()
+			ports, addresses = append(ports, port), append(addresses, l.Addr().String())
+		} else if tries > 1000 {
+			t.Fatal(err)
+		}
 	}
 	return ports, addresses
 }

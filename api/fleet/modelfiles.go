@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -27,6 +28,7 @@ const (
 	modelFiles   = 64
 	modelList    = "model." // + name: names an object with the list of files
 	maxModelList = 64 << 10
+	modelTime    = 6 * time.Hour // for all files of a model
 )
 
 // ModelFile is a file of a model. The broker has it under its SHA-256.
@@ -49,8 +51,13 @@ func (f ModelFile) check() error {
 // ShareModel gives the files of a model to the fleet; those that it has are not sent again. Files that were shared of the model before,
 // and are not among them, stay. progress is told the bytes of a file that are there. Errors: of the disk, of the broker, and where a
 // file is not what it is said to be.
-func (c *Conn) ShareModel(ctx context.Context, model string, files []ModelFile, progress func(file string, done, total int64)) error {
-	objects, err := c.modelStore(ctx)
+func (c *Conn) ShareModel(ctx context.Context, model string, files []ModelFile, progress func(file string, done, total int64)) (err error) {
+	if err := c.ready(ctx); err != nil {
+		return err
+	}
+	ctx, end := c.ask(ctx, modelTime)
+	defer end(&err)
+	objects, err := c.js.ObjectStore(ctx, ModelStore)
 	if err != nil {
 		return err
 	}
@@ -112,7 +119,12 @@ func (w writerFunc) Write(p []byte) (int, error) { return w(p) }
 func (c *Conn) FetchModel(
 	ctx context.Context, model, dir string, wanted func(file string) bool, progress func(file string, done, total int64),
 ) (fetched []ModelFile, err error) {
-	objects, err := c.modelStore(ctx)
+	if err := c.ready(ctx); err != nil {
+		return nil, err
+	}
+	ctx, end := c.ask(ctx, modelTime)
+	defer end(&err)
+	objects, err := c.js.ObjectStore(ctx, ModelStore)
 	if err != nil {
 		return nil, err
 	}
@@ -183,14 +195,4 @@ func readModelList(ctx context.Context, objects jetstream.ObjectStore, model str
 		}
 	}
 	return all, nil
-}
-
-func (c *Conn) modelStore(ctx context.Context) (jetstream.ObjectStore, error) {
-	if err := c.Await(ctx); err != nil {
-		return nil, err
-	}
-	if err := c.Setup(ctx); err != nil {
-		return nil, err
-	}
-	return c.js.ObjectStore(ctx, ModelStore)
 }

@@ -15,7 +15,7 @@ import (
 
 // TestModelFiles shares the files of a model, fetches some of them elsewhere, and refuses those that are not what they should be.
 func TestModelFiles(t *testing.T) {
-	b := brokerIn(t, t.TempDir(), 0)
+	b := brokerIn(t, t.TempDir())
 	c, other := dial(t, Config{URL: b.URL(), Node: "a"}), dial(t, Config{URL: b.URL(), Node: "b"})
 	dir, none := t.TempDir(), func(string, int64, int64) {}
 	var files []ModelFile

@@ -22,12 +22,14 @@ type Parts struct {
 type Node struct {
 	*Conn
 	*membership
-	parts Parts
-	last  lastStatus
-	bulk  bulkCounts
-	sets  *setStore  // nil: nothing is shared
-	texts *textStore // likewise
-	spill *spill     // nil: fleet.spill is off
+	parts   Parts
+	last    lastStatus
+	faults  taskFaults
+	letters knownLetters // guarded by last.mu
+	bulk    bulkCounts
+	sets    *setStore  // nil: nothing is shared
+	texts   *textStore // likewise
+	spill   *spill     // nil: fleet.spill is off
 
 	cameras cameras
 }

@@ -22,8 +22,9 @@ type Peer struct {
 
 const (
 	loadEvery = 200 * time.Millisecond
-	aliveFor  = time.Second // after it was heard last
-	knownFor  = time.Minute // likewise
+	aliveFor  = time.Second     // after it was heard last
+	knownFor  = 5 * time.Minute // likewise: long enough for the alert of a silent node
+	twiceFor  = time.Minute     // after two were heard of one name
 	maxPeers  = 1 << 10
 )
 
@@ -116,7 +117,7 @@ func (p *peers) list(now time.Time) (all []Peer) {
 	for _, n := range p.nodes {
 		if age := now.Sub(n.heard); age < knownFor {
 			all = append(all, Peer{
-				Load: n.load, Age: age, Clock: n.clock, There: n.there, Twice: !n.twice.IsZero() && now.Sub(n.twice) < knownFor,
+				Load: n.load, Age: age, Clock: n.clock, There: n.there, Twice: !n.twice.IsZero() && now.Sub(n.twice) < twiceFor,
 			})
 		}
 	}
@@ -128,10 +129,10 @@ func (p *peers) list(now time.Time) (all []Peer) {
 func (p *peers) double(now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return !p.twiceAt.IsZero() && now.Sub(p.twiceAt) < knownFor
+	return !p.twiceAt.IsZero() && now.Sub(p.twiceAt) < twiceFor
 }
 
-// Peers returns the nodes that were heard within the last minute, by name, this one too: see Peer.Alive. It does not block on the
+// Peers returns the nodes that were heard within the last five minutes, by name, this one too: see Peer.Alive. It does not block on the
 // broker. Of a nil Node: none.
 func (n *Node) Peers() []Peer {
 	if n == nil {

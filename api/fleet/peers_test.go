@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"log/slog"
 	"maps"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -75,7 +77,7 @@ func TestPeersTwice(t *testing.T) {
 	if p.double(now) {
 		t.Error("nobody has our name")
 	}
-	if hear("own", "x"); !p.double(now) || p.double(now.Add(knownFor)) {
+	if hear("own", "x"); !p.double(now) || p.double(now.Add(twiceFor)) {
 		t.Error("another one has our name")
 	}
 }
@@ -118,4 +120,18 @@ func FuzzLoad(f *testing.F) {
 			t.Errorf("%+v", l)
 		}
 	})
+}
+
+// TestSilentNodesAreTold: a node that is silent is in the list for longer than the alert of it takes to fire.
+func TestSilentNodesAreTold(t *testing.T) {
+	rules, err := os.ReadFile("../../configs/monitoring/alerts.yml")
+	must(t, err)
+	found := regexp.MustCompile(`alert: HailoClipFleetNodeSilent\n.*\n +for: (\S+)\n`).FindSubmatch(rules)
+	if found == nil {
+		t.Fatal("there is no such alert")
+	}
+	after, err := time.ParseDuration(string(found[1]))
+	if must(t, err); knownFor < 2*after {
+		t.Errorf("it fires after %v, and a silent node is forgotten after %v", after, knownFor)
+	}
 }

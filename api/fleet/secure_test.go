@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -19,6 +21,7 @@ import (
 
 	"hailoclip/api/fleet/broker"
 	"hailoclip/api/fleet/members"
+	"hailoclip/cache/sets"
 )
 
 // secureBroker starts a broker that asks for TLS and keys.
@@ -138,7 +141,9 @@ func everyKindOfUse(t *testing.T, a, b *Conn) {
 	})
 	must(t, watch.Stop())
 	must(t, bucketOfB.Delete(ctx, "door"))
-	must(t, bucketOfB.Purge(ctx, "door"))
+	if err := bucketOfB.Purge(ctx, "door"); !is(err, 10111) { // a message that removes others
+		t.Error(err)
+	}
 
 	store, err := a.js.ObjectStore(ctx, InputStore)
 	must(t, err)
@@ -257,9 +262,78 @@ func TestNodesCannotBeImpersonated(t *testing.T) {
 	}
 }
 
+// Nodes cannot empty, change or take apart what others keep, as far as they need not.
+func TestNodesCannotDestroy(t *testing.T) {
+	_, dir := secureBroker(t, broker.Config{})
+	c := join(t, dir, "mallory")
+	must(t, c.Setup(within(t)))
+	var subjects []string
+	for _, s := range members.Stores {
+		for _, verb := range []string{"DELETE", "SNAPSHOT", "RESTORE", "LEADER.STEPDOWN", "PEER.REMOVE"} {
+			subjects = append(subjects, "STREAM."+verb+"."+s)
+		}
+		if !strings.HasPrefix(s, "OBJ_") {
+			subjects = append(subjects, "STREAM.PURGE."+s)
+		}
+		if s != BulkStream {
+			subjects = append(subjects, "STREAM.MSG.DELETE."+s)
+		}
+		if !slices.Contains([]string{BulkStream, ResultStream, "OBJ_" + InputStore}, s) {
+			subjects = append(subjects, "STREAM.UPDATE."+s)
+		}
+		subjects = append(subjects, "CONSUMER.PAUSE."+s+".x", "CONSUMER.LEADER.STEPDOWN."+s+".x", "CONSUMER.RESET."+s+".x", "CONSUMER.UNPIN."+s+".x")
+	}
+	subjects = append(subjects, "CONSUMER.DELETE."+BulkStream+".npu-x", "INFO", "STREAM.LIST", "ACCOUNT.PURGE.x", "META.LEADER.STEPDOWN")
+	var all []string
+	for _, s := range subjects {
+		all = append(all, "$JS.API."+s)
+	}
+	for _, subject := range append(all, "$JS.ACK.KV_clip_sets.x.1.1.1.1.1") {
+		c.refused.forget() // it has so much room
+		must(t, c.nc.Publish(subject, nil))
+		waitFor(t, func() bool { return c.refused.of("none", []string{subject}) != "" })
+	}
+}
+
+// A node with keys makes smaller streams where there is little room, too.
+func TestSecureSetupFitsTheStore(t *testing.T) {
+	_, dir := secureBroker(t, broker.Config{MaxStore: 1 << 30})
+	c := join(t, dir, "a")
+	must(t, c.Setup(within(t)))
+	must(t, c.Setup(within(t)))
+	if refused := c.refused.list(10); len(refused) > 0 {
+		t.Error(refused)
+	}
+}
+
+// All that indexing takes is permitted: small and large images, those that are none, and those that no node could encode.
+func TestSecureBulk(t *testing.T) {
+	_, dir := secureBroker(t, broker.Config{})
+	w := startWorker(t, Config{Credentials: credentials(t, dir, "w")})
+	begin(t, (&Node{Conn: join(t, dir, "n")}).buryDead)
+	e, err := OpenEncoder(within(t), Config{Credentials: credentials(t, dir, "index"), Domain: "hub"}, EncoderOptions{Job: "j", Source: "test", Log: quiet()})
+	must(t, err)
+	images := append(testImages(100), bytes.Repeat([]byte("large"), 300<<10), []byte("bad image"), []byte("lost"))
+	if got := index(t, e, images, nil); len(got) != len(images) {
+		t.Errorf("%d results", len(got))
+	}
+	must(t, e.Close(t.Context()))
+	state, err := w.Job(t.Context(), "j", 10)
+	must(t, err)
+	if len(state.Letters) != 2 || state.Queued != 0 || state.Unstored != 0 || state.Done != int64(len(images)) {
+		t.Errorf("%+v", state)
+	}
+	must1(w.Jobs(t.Context()))
+	var s Status
+	must(t, (&Node{Conn: w.Conn}).reportQueues(t.Context(), &s))
+	if refused := w.refused.list(10); len(refused) > 0 {
+		t.Error(refused)
+	}
+}
+
 // within is a context with time enough.
 func within(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -276,10 +350,12 @@ func (l *lines) Write(p []byte) (int, error) {
 	return l.Buffer.Write(p)
 }
 
-func (l *lines) has(text string) bool {
+func (l *lines) has(text string) bool { return strings.Contains(l.text(), text) }
+
+func (l *lines) text() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return strings.Contains(l.String(), text)
+	return l.String()
 }
 
 func TestReadableCredentialsAreWarnedOf(t *testing.T) {
@@ -342,5 +418,36 @@ func TestPermissionsNameTheStores(t *testing.T) {
 	slices.Sort(made)
 	if !slices.Equal(made, wanted) {
 		t.Errorf("Setup makes %s, members.Stores are %s", made, wanted)
+	}
+}
+
+// TestSharedSet: who is no node, and has a node's credentials, gets a set that is shared, a large one and a deleted one, too.
+func TestSharedSet(t *testing.T) {
+	_, dir := secureBroker(t, broker.Config{})
+	a := &setStore{conn: join(t, dir, "a")}
+	looks := Config{Credentials: credentials(t, dir, "b"), Domain: a.conn.Config.Domain}
+	long := labelled("cat")
+	for i := range 40 {
+		long.Labels[0].Prompts = append(long.Labels[0].Prompts, strings.Repeat("long ", 2000)+string(rune('A'+i)))
+	}
+	for name, d := range map[string]sets.Definition{"pets": labelled("cat", "dog"), "x.": long} {
+		must(t, a.Put(t.Context(), sets.Record{Name: name, Definition: d}, 0))
+		got, ok, err := SharedSet(t.Context(), looks, name, quiet())
+		if err != nil || !ok || !reflect.DeepEqual(got, d.Normalized()) {
+			t.Errorf("%s: %v, %v", name, ok, err)
+		}
+	}
+	_, revision, err := a.Get(t.Context(), "pets")
+	must(t, err)
+	must(t, a.Delete(t.Context(), "pets", revision))
+	for _, name := range []string{"pets", "none", "", "*", "a b", ">"} {
+		if _, ok, err := SharedSet(t.Context(), looks, name, quiet()); ok || err != nil {
+			t.Errorf("%q: %v, %v", name, ok, err)
+		}
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if _, ok, err := SharedSet(ended, Config{URL: "nats://127.0.0.1:1", Node: "b"}, "pets", quiet()); ok || !errors.Is(err, ErrNoBroker) {
+		t.Errorf("without a broker: %v, %v", ok, err)
 	}
 }

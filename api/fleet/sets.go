@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -22,8 +21,7 @@ import (
 const (
 	setInline = 256 << 10 // bytes of a set in a message
 	setBytes  = 128 << 20 // bytes of a set
-	setTime   = 5 * time.Second
-	setPrompt = 65536 // bytes of a prompt: the bound of server.max_prompt_bytes
+	setPrompt = 65536     // bytes of a prompt: the bound of server.max_prompt_bytes
 )
 
 // setStore is clip.SharedSets on the broker.
@@ -45,26 +43,19 @@ func setKey(name string) string     { return strings.ReplaceAll(name, ".", "=") 
 func setName(key string) string     { return strings.ReplaceAll(key, "=", ".") }
 func setSubject(name string) string { return "$KV." + SetBucket + "." + setKey(name) }
 
-// begin bounds a call, which fails at once where there is no connection.
-func (s *setStore) begin(ctx context.Context) (context.Context, context.CancelFunc, error) {
-	if !s.conn.Connected() {
-		return nil, nil, ErrNoBroker
-	}
-	ctx, cancel := context.WithTimeout(ctx, setTime)
-	if err := s.conn.Setup(ctx); err != nil {
-		cancel()
-		return nil, nil, err
-	}
-	return ctx, cancel, nil
+// begin bounds a call, see Conn.ask.
+func (s *setStore) begin(ctx context.Context) (asking context.Context, end func(*error), err error) {
+	ctx, end = s.conn.ask(ctx, askTime)
+	return ctx, end, s.conn.Setup(ctx)
 }
 
 // Get implements clip.SharedSets. It reads the stream of the bucket, which has the revisions of deletions, too.
-func (s *setStore) Get(ctx context.Context, name string) (*sets.Record, uint64, error) {
-	ctx, cancel, err := s.begin(ctx)
+func (s *setStore) Get(ctx context.Context, name string) (r *sets.Record, revision uint64, err error) {
+	ctx, end, err := s.begin(ctx)
+	defer end(&err)
 	if err != nil {
 		return nil, 0, err
 	}
-	defer cancel()
 	stream, err := s.conn.js.Stream(ctx, "KV_"+SetBucket)
 	if err != nil {
 		return nil, 0, err
@@ -78,7 +69,7 @@ func (s *setStore) Get(ctx context.Context, name string) (*sets.Record, uint64, 
 	if m.Header.Get("KV-Operation") != "" || m.Header.Get(jetstream.MarkerReasonHeader) != "" { // deleted or purged
 		return nil, m.Sequence, nil
 	}
-	r, err := s.parse(ctx, name, m.Data)
+	r, err = s.parse(ctx, name, m.Data)
 	if err != nil {
 		return nil, 0, fmt.Errorf("the prompt set %s of the fleet cannot be used: %w", name, err)
 	}
@@ -163,7 +154,7 @@ func (s *setStore) object(ctx context.Context, digest string, size int64) ([]byt
 }
 
 // Put implements clip.SharedSets.
-func (s *setStore) Put(ctx context.Context, r sets.Record, revision uint64) error {
+func (s *setStore) Put(ctx context.Context, r sets.Record, revision uint64) (err error) {
 	text, err := json.Marshal(r)
 	switch {
 	case err != nil:
@@ -171,11 +162,11 @@ func (s *setStore) Put(ctx context.Context, r sets.Record, revision uint64) erro
 	case len(text) > setBytes:
 		return fmt.Errorf("%w: it has %d bytes, and is shared with at most %d; give it fewer examples", clip.ErrSetsFull, len(text), int64(setBytes))
 	}
-	ctx, cancel, err := s.begin(ctx)
+	ctx, end, err := s.begin(ctx)
+	defer end(&err)
 	if err != nil {
 		return err
 	}
-	defer cancel()
 	kv, err := s.conn.js.KeyValue(ctx, SetBucket)
 	if err != nil {
 		return err
@@ -228,12 +219,12 @@ func (s *setStore) dropObject(ctx context.Context, former string, entry []byte) 
 }
 
 // Delete implements clip.SharedSets.
-func (s *setStore) Delete(ctx context.Context, name string, revision uint64) error {
-	ctx, cancel, err := s.begin(ctx)
+func (s *setStore) Delete(ctx context.Context, name string, revision uint64) (err error) {
+	ctx, end, err := s.begin(ctx)
+	defer end(&err)
 	if err != nil {
 		return err
 	}
-	defer cancel()
 	kv, err := s.conn.js.KeyValue(ctx, SetBucket)
 	if err != nil {
 		return err

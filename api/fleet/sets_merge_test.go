@@ -2,28 +2,14 @@ package fleet
 
 import (
 	"errors"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
 	"testing"
 
-	"hailoclip/api/fleet/broker"
 	"hailoclip/cache/sets"
 	"hailoclip/stages/clip"
 )
-
-func port(t *testing.T, b *broker.Broker) int {
-	u, err := url.Parse(b.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	n, err := strconv.Atoi(u.Port())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
 
 // alone changes the sets of a node's files as a service without a fleet does.
 func (m *shareNode) alone(change func(p *clip.PromptSets)) {
@@ -39,7 +25,7 @@ func (m *shareNode) alone(change func(p *clip.PromptSets)) {
 // TestSetsJoin has a node with sets of its own join: those that the fleet has not are given to it, equal ones become one, and of a
 // set that differs the fleet's counts, and the node's is kept under another name.
 func TestSetsJoin(t *testing.T) {
-	b := brokerIn(t, t.TempDir(), 0)
+	b := brokerIn(t, t.TempDir())
 	a := newShareNode(t, b.URL(), "a", nil)
 	same, theirs := a.mustPut("same", labelled("x")), a.mustPut("both", labelled("theirs"))
 
@@ -73,7 +59,7 @@ func TestSetsJoin(t *testing.T) {
 
 // TestSetsAfterAbsence stops a node while others change, delete and make sets: it has all that when it is back, and nothing more.
 func TestSetsAfterAbsence(t *testing.T) {
-	b := brokerIn(t, t.TempDir(), 0)
+	b := brokerIn(t, t.TempDir())
 	a, c := newShareNode(t, b.URL(), "a", nil), newShareNode(t, b.URL(), "c", nil)
 	for _, name := range []string{"stays", "changes", "goes"} {
 		c.has(name, a.mustPut(name, labelled(name)).ETag)
@@ -108,16 +94,16 @@ func TestSetsAfterAbsence(t *testing.T) {
 // empty, where of two versions the later one counts.
 func TestSetsWithoutBroker(t *testing.T) {
 	dir := t.TempDir()
-	b := brokerIn(t, dir, 0)
-	at := port(t, b)
-	a, c := newShareNode(t, b.URL(), "a", nil), newShareNode(t, b.URL(), "c", nil)
+	b := brokerIn(t, dir)
+	way := newWay(t, b)
+	a, c := newShareNode(t, way.url(), "a", nil), newShareNode(t, way.url(), "c", nil)
 	old := a.mustPut("s", labelled("old"))
 	c.has("s", old.ETag)
 	kept := c.mustPut("kept", labelled("kept"))
 	a.has("kept", kept.ETag)
 	c.close() // it misses a version
 	now := a.mustPut("s", labelled("new"))
-	b.Close()
+	way.close(b)
 
 	wait(t, "loss", func() error {
 		if a.node.Connected() {
@@ -138,7 +124,7 @@ func TestSetsWithoutBroker(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(dir, "jetstream")); err != nil {
 		t.Fatal(err)
 	}
-	brokerIn(t, dir, at)
+	way.lead(brokerIn(t, dir))
 	for _, m := range []*shareNode{a, c} {
 		m.has("s", now.ETag)
 		m.has("kept", kept.ETag)
@@ -152,7 +138,7 @@ func TestSetsWithoutBroker(t *testing.T) {
 
 // TestBucketMadeAnew deletes the bucket under the nodes, which keep their connection.
 func TestBucketMadeAnew(t *testing.T) {
-	b := brokerIn(t, t.TempDir(), 0)
+	b := brokerIn(t, t.TempDir())
 	a, c := newShareNode(t, b.URL(), "a", nil), newShareNode(t, b.URL(), "c", nil)
 	etag := a.mustPut("s", labelled("x")).ETag
 	c.has("s", etag)
@@ -172,7 +158,7 @@ func TestBucketMadeAnew(t *testing.T) {
 
 // TestLargeSet shares a set of more than a message holds.
 func TestLargeSet(t *testing.T) {
-	b := brokerIn(t, t.TempDir(), 0)
+	b := brokerIn(t, t.TempDir())
 	a, c := newShareNode(t, b.URL(), "a", nil), newShareNode(t, b.URL(), "c", nil)
 	d := labelled("x")
 	for i := range 16 {
@@ -199,7 +185,7 @@ func TestLargeSet(t *testing.T) {
 
 // TestHostileSets has somebody write what is no set: nodes keep what they have, and follow the others.
 func TestHostileSets(t *testing.T) {
-	b := brokerIn(t, t.TempDir(), 0)
+	b := brokerIn(t, t.TempDir())
 	a := newShareNode(t, b.URL(), "a", nil)
 	etag := a.mustPut("s", labelled("x")).ETag
 	kv, err := a.node.js.KeyValue(t.Context(), SetBucket)

@@ -21,7 +21,7 @@ func three(t *testing.T, url string) (all [3]*shareNode) {
 
 // TestSetIsEverywhere changes a set on one node: the others have it, and answer by it; each node changes what another has made.
 func TestSetIsEverywhere(t *testing.T) {
-	b := brokerIn(t, t.TempDir(), 0)
+	b := brokerIn(t, t.TempDir())
 	all := three(t, b.URL())
 	for _, name := range []string{"pets", "x.", "a..b"} {
 		etag := all[0].mustPut(name, labelled("cat", "dog")).ETag
@@ -58,7 +58,7 @@ func TestSetIsEverywhere(t *testing.T) {
 
 // TestSetVisible prints how long it takes until another node has a change. That is less than 200 ms, where the machine is not busy.
 func TestSetVisible(t *testing.T) {
-	b := brokerIn(t, t.TempDir(), 0)
+	b := brokerIn(t, t.TempDir())
 	all := three(t, b.URL())
 	all[0].mustPut("s", labelled("first"))
 	var longest time.Duration
@@ -77,7 +77,7 @@ func TestSetVisible(t *testing.T) {
 
 // TestSetConditions has a node that has not heard of a change yet refuse one that is conditional on the version before.
 func TestSetConditions(t *testing.T) {
-	b := brokerIn(t, t.TempDir(), 0)
+	b := brokerIn(t, t.TempDir())
 	all := three(t, b.URL())
 	old := all[0].mustPut("s", labelled("one"))
 	all[1].has("s", old.ETag)
@@ -104,7 +104,7 @@ func TestSetConditions(t *testing.T) {
 
 // TestSetRaces has three nodes add examples to one set at once: each change is made to the one before, and none is lost.
 func TestSetRaces(t *testing.T) {
-	b := brokerIn(t, t.TempDir(), 0)
+	b := brokerIn(t, t.TempDir())
 	all := three(t, b.URL())
 	etag := all[0].mustPut("s", labelled("l0", "l1", "l2")).ETag
 	const each = 5

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -19,170 +21,169 @@ const (
 // setupAgain is how long Setup trusts what it has seen on this connection.
 const setupAgain = 5 * time.Second
 
-// store is one thing that the broker keeps: a stream, a bucket of keys and values or an object store.
-type store struct {
-	name  string
-	bytes int64 // at most; halved until the broker has room; 0: as much as the broker has
-	find  func(ctx context.Context, js jetstream.JetStream, name string) error
-	make  func(ctx context.Context, js jetstream.JetStream, s store, replicas int) error
+// stores are the streams of all that nodes keep at the broker, small ones first, so that they have their room. Their MaxBytes are the
+// most; 0: as much as the broker has.
+var stores = []jetstream.StreamConfig{
+	bucket(JobBucket, 64<<20, jetstream.StreamConfig{Description: "states of jobs", MaxAge: 30 * 24 * time.Hour, MaxMsgSize: maxJob}),
+	bucket(SetBucket, 256<<20, jetstream.StreamConfig{Description: "prompt sets", MaxMsgsPerSubject: 8}),
+	{ // a bucket that drops the oldest when it is full
+		Name: "KV_" + TextBucket, MaxBytes: 64 << 20, Description: "vectors of texts", Subjects: []string{"$KV." + TextBucket + ".>"},
+		MaxMsgsPerSubject: 1, AllowDirect: true, MaxMsgSize: maxTextMessage, Duplicates: 2 * time.Minute,
+	},
+	bucket(CameraBucket, 16<<20, jetstream.StreamConfig{Description: "streams that are wanted"}),
+	{
+		Name: DeadStream, MaxBytes: 64 << 20, Description: "images that were tried too often", Subjects: []string{deadSubject + ">"},
+		MaxAge: 30 * 24 * time.Hour, MaxMsgSize: maxLetter, Duplicates: 2 * time.Minute,
+	},
+	{
+		Name: BulkStream, MaxBytes: streamBytes, Description: "images that wait for a worker", Subjects: []string{bulkSubject + ">"},
+		Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew, MaxAge: 24 * time.Hour, MaxMsgSize: maxMessage,
+		Duplicates: 2 * time.Minute,
+	},
+	{
+		Name: ResultStream, MaxBytes: streamBytes, Description: "what came of images, until it is stored",
+		Subjects: []string{resultSubject + ">"}, MaxAge: 7 * 24 * time.Hour, MaxMsgSize: maxMessage, Duplicates: 2 * time.Minute,
+	},
+	objects(InputStore, streamBytes, jetstream.StreamConfig{Description: "images too large for a message", MaxAge: 24 * time.Hour}),
+	objects(SetStore, 256<<20, jetstream.StreamConfig{Description: "prompt sets too large for a message"}),
+	objects(ModelStore, 0, jetstream.StreamConfig{Description: "model files"}),
 }
 
-// stores are all that nodes need, small ones first, so that they have their room.
-var stores = []store{
-	bucket(JobBucket, 64<<20, jetstream.KeyValueConfig{Description: "states of jobs", TTL: 30 * 24 * time.Hour}),
-	bucket(SetBucket, 256<<20, jetstream.KeyValueConfig{Description: "prompt sets", History: 8}),
-	stream("KV_"+TextBucket, 64<<20, jetstream.StreamConfig{ // a bucket that drops the oldest when it is full
-		Description: "vectors of texts", Subjects: []string{"$KV." + TextBucket + ".>"}, MaxMsgsPerSubject: 1, AllowDirect: true,
-		Discard: jetstream.DiscardOld, MaxMsgSize: maxTextMessage, Duplicates: 2 * time.Minute,
-	}),
-	bucket(CameraBucket, 16<<20, jetstream.KeyValueConfig{Description: "streams that are wanted"}),
-	stream(DeadStream, 64<<20, jetstream.StreamConfig{
-		Description: "images that were tried too often", Subjects: []string{deadSubject + ">"},
-		MaxAge: 30 * 24 * time.Hour, MaxMsgSize: maxMessage, Duplicates: 2 * time.Minute,
-	}),
-	stream(BulkStream, streamBytes, jetstream.StreamConfig{
-		Description: "images that wait for a worker", Subjects: []string{bulkSubject + ">"}, Retention: jetstream.WorkQueuePolicy,
-		Discard: jetstream.DiscardNew, MaxAge: 24 * time.Hour, MaxMsgSize: maxMessage, Duplicates: 2 * time.Minute,
-	}),
-	stream(ResultStream, streamBytes, jetstream.StreamConfig{
-		Description: "what came of images, until it is stored", Subjects: []string{resultSubject + ">"},
-		MaxAge: 7 * 24 * time.Hour, MaxMsgSize: maxMessage, Duplicates: 2 * time.Minute,
-	}),
-	objects(InputStore, streamBytes, jetstream.ObjectStoreConfig{Description: "images too large for a message", TTL: 24 * time.Hour}),
-	objects(SetStore, 256<<20, jetstream.ObjectStoreConfig{Description: "prompt sets too large for a message"}),
-	objects(ModelStore, 0, jetstream.ObjectStoreConfig{Description: "model files"}),
+// bucket is a bucket of keys and values as package jetstream knows them, but that no message can be told to empty.
+func bucket(name string, bytes int64, c jetstream.StreamConfig) jetstream.StreamConfig {
+	c.Name, c.MaxBytes, c.Subjects, c.Discard, c.Duplicates = "KV_"+name, bytes, []string{"$KV." + name + ".>"}, jetstream.DiscardNew, 2*time.Minute
+	c.AllowDirect, c.DenyDelete, c.MaxMsgsPerSubject = true, true, max(c.MaxMsgsPerSubject, 1)
+	return c
 }
 
-func stream(name string, bytes int64, c jetstream.StreamConfig) store {
-	return store{name, bytes, func(ctx context.Context, js jetstream.JetStream, name string) error {
-		_, err := js.Stream(ctx, name)
-		return err
-	}, func(ctx context.Context, js jetstream.JetStream, s store, replicas int) error {
-		c := c
-		c.Name, c.MaxBytes, c.Replicas, c.Storage = s.name, s.bytes, replicas, jetstream.FileStorage
-		_, err := js.CreateOrUpdateStream(ctx, c)
-		return err
-	}}
-}
-
-func bucket(name string, bytes int64, c jetstream.KeyValueConfig) store {
-	return store{name, bytes, func(ctx context.Context, js jetstream.JetStream, name string) error {
-		_, err := js.KeyValue(ctx, name)
-		return err
-	}, func(ctx context.Context, js jetstream.JetStream, s store, replicas int) error {
-		c := c
-		c.Bucket, c.MaxBytes, c.Replicas, c.Storage = s.name, s.bytes, replicas, jetstream.FileStorage
-		_, err := js.CreateOrUpdateKeyValue(ctx, c)
-		return err
-	}}
-}
-
-func objects(name string, bytes int64, c jetstream.ObjectStoreConfig) store {
-	return store{name, bytes, func(ctx context.Context, js jetstream.JetStream, name string) error {
-		_, err := js.ObjectStore(ctx, name)
-		return err
-	}, func(ctx context.Context, js jetstream.JetStream, s store, replicas int) error {
-		c := c
-		c.Bucket, c.MaxBytes, c.Replicas, c.Storage = s.name, s.bytes, replicas, jetstream.FileStorage
-		_, err := js.CreateOrUpdateObjectStore(ctx, c)
-		return err
-	}}
+// objects is an object store, as package jetstream makes it.
+func objects(name string, bytes int64, c jetstream.StreamConfig) jetstream.StreamConfig {
+	c.Name, c.MaxBytes, c.Subjects, c.Discard = "OBJ_"+name, bytes, []string{"$O." + name + ".C.>", "$O." + name + ".M.>"}, jetstream.DiscardNew
+	c.AllowRollup, c.AllowDirect = true, true
+	return c
 }
 
 // Setup makes the streams, buckets and object stores that the broker does not have. Those that are there stay as they are,
 // whatever an operator has changed. It asks the broker once a connection, and again when a few seconds have passed, so that
-// every task may begin with it. Three brokers keep three copies of what is made. Errors: those of the broker, and of ctx.
-func (c *Conn) Setup(ctx context.Context) error {
+// every task may begin with it. Three brokers keep three copies of what is made. Errors: those of the broker, and of ctx; permanent ones
+// where it refuses, or has a stream of such a name that is another one.
+func (c *Conn) Setup(ctx context.Context) (err error) {
 	select {
 	case c.setting <- struct{}{}:
 		defer func() { <-c.setting }()
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	ctx, end := c.ask(ctx, 0)
+	defer end(&err)
 	connection := c.connections.Load()
 	if c.setUp.connection == connection && time.Since(c.setUp.at) < setupAgain {
 		return nil
 	}
+	room := int64(streamBytes) // for a large one: three brokers need a moment to know what they have promised
 	for _, s := range stores {
-		if err := s.ensure(ctx, c.js); err != nil {
-			return fmt.Errorf("fleet: the broker's %s: %w", s.name, err)
+		large := s.MaxBytes == streamBytes
+		if large {
+			s.MaxBytes = room
+		}
+		has, err := ensure(ctx, c.js, s, large)
+		if err = c.verdict(err, s.Name); err != nil {
+			return fmt.Errorf("fleet: the broker's %s: %w", s.Name, err)
+		}
+		if large && has > 0 && has < streamBytes {
+			room = max(has/2, leastBytes)
 		}
 	}
 	c.setUp.connection, c.setUp.at = connection, time.Now()
 	return nil
 }
 
-// ensure makes what is missing: with three copies where there are brokers for them, and where there is little room with half of
-// it, since others want some, too.
-func (s store) ensure(ctx context.Context, js jetstream.JetStream) error {
-	if err := s.look(ctx, js); !missing(err) {
-		return err
+// ensure makes a stream that is missing: with three copies where there are brokers for them, and where there is little room with a part
+// of it, since others want some, too. Of the size of a small one nodes cannot change anything later. It returns the bytes that it has.
+func ensure(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig, large bool) (bytes int64, err error) {
+	bytes, err = find(ctx, js, want)
+	if !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return bytes, err
 	}
-	small := s
-	small.bytes = min(s.bytes, leastBytes)
-	switch err := small.create(ctx, js, 3); {
-	case err == nil:
-		return s.grow(ctx, js, small.bytes)
-	case is(err, codeNoReplicas):
-		return s.alone(ctx, js)
-	case is(err, codeNoPeers):
-		return fmt.Errorf("%w: in a cluster three brokers must be there, with room", err)
-	default:
-		return err
+	full, less := want.MaxBytes, int64(4)
+	if large {
+		less = 2
 	}
-}
-
-// alone makes it with one copy.
-func (s store) alone(ctx context.Context, js jetstream.JetStream) error {
-	for full := s.bytes; ; s.bytes /= 2 {
-		switch err := s.create(ctx, js, 1); {
-		case s.bytes/2 >= leastBytes && tooLarge(err):
-		case err == nil && s.bytes < full && s.bytes/2 >= leastBytes:
-			s.bytes /= 2
-			return s.create(ctx, js, 1)
+	want.Replicas, want.Storage = 3, jetstream.FileStorage
+	if large {
+		small := want
+		small.MaxBytes = min(want.MaxBytes, leastBytes)
+		if _, err := js.CreateStream(ctx, small); err == nil {
+			return grow(ctx, js, small, want.MaxBytes)
+		} else if !is(err, codeNoReplicas) && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+			return 0, err
+		}
+	}
+	for {
+		_, err := js.CreateStream(ctx, want)
+		divides := want.MaxBytes/less >= leastBytes
+		switch {
+		case errors.Is(err, jetstream.ErrStreamNameAlreadyInUse): // another node was faster
+			return find(ctx, js, want)
+		case want.Replicas > 1 && is(err, codeNoReplicas): // it stands alone
+			want.Replicas = 1
+		case divides && (is(err, codeNoRoom, codeNoRoomAccount, codeNoResources) ||
+			is(err, codeNoPeers) && strings.Contains(err.Error(), "storage")): // else not all three are there yet
+			want.MaxBytes /= less
+		case err == nil && large && want.MaxBytes < full && divides:
+			want.MaxBytes /= less
+			_, err = js.UpdateStream(ctx, want)
+			return want.MaxBytes, err
 		default:
-			return err
+			return want.MaxBytes, err
 		}
 	}
 }
 
-// grow has one with three copies, which has that many bytes, take more. A cluster finds a place by what the brokers had left some seconds
-// ago, and would give more than there is, after which nothing can be made smaller; it looks closely at what grows.
-func (s store) grow(ctx context.Context, js jetstream.JetStream, bytes int64) error {
-	next := s
-	for bytes < s.bytes {
-		next.bytes = min(2*bytes, s.bytes)
-		if err := next.create(ctx, js, 3); tooLarge(err) {
-			break
+// grow has a stream with three copies take more, up to most, but not all the room that there is. A cluster finds a place by what its
+// brokers had left some seconds ago, and would give more than that, after which no stream can be made smaller; at what grows it looks closely.
+func grow(ctx context.Context, js jetstream.JetStream, c jetstream.StreamConfig, most int64) (bytes int64, err error) {
+	for has := c.MaxBytes; ; has = c.MaxBytes {
+		if has == most {
+			return has, nil
+		}
+		c.MaxBytes = min(2*has, most)
+		if _, err := js.UpdateStream(ctx, c); is(err, codeNoRoom, codeNoRoomAccount, codeNoResources, codeNoPeers) {
+			if c.MaxBytes = has / 2; c.MaxBytes < leastBytes {
+				return has, nil
+			}
+			_, err := js.UpdateStream(ctx, c)
+			return c.MaxBytes, err
 		} else if err != nil {
-			return err
+			return has, err
 		}
-		bytes = next.bytes
 	}
-	if bytes == s.bytes || bytes/2 < leastBytes {
-		return nil
+}
+
+// find looks for a stream, and whether it does what it should. It returns the bytes that it has at most; -1: any.
+func find(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) (bytes int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, askTime) // a cluster that is choosing a leader gives no answer
+	defer cancel()
+	stream, err := js.Stream(ctx, want.Name)
+	if err != nil {
+		return 0, err
 	}
-	next.bytes = bytes / 2
-	return next.create(ctx, js, 3)
-}
-
-// look finds it. Like create it waits for one answer for a few seconds: a cluster that is choosing a leader gives none.
-func (s store) look(ctx context.Context, js jetstream.JetStream) error {
-	ctx, cancel := context.WithTimeout(ctx, publishTime)
-	defer cancel()
-	return s.find(ctx, js, s.name)
-}
-
-// create makes it, or changes its size.
-func (s store) create(ctx context.Context, js jetstream.JetStream, replicas int) error {
-	ctx, cancel := context.WithTimeout(ctx, publishTime)
-	defer cancel()
-	return s.make(ctx, js, s, replicas)
-}
-
-// tooLarge says that the broker has no room for so much.
-func tooLarge(err error) bool {
-	return is(err, codeNoRoom, codeNoRoomAccount, codeNoResources, codeNoPeers)
+	has, other := stream.CachedInfo().Config, ""
+	for _, subject := range want.Subjects {
+		if !slices.Contains(has.Subjects, subject) {
+			other = fmt.Sprintf("it does not take %s, but %.200q", subject, has.Subjects)
+		}
+	}
+	switch {
+	case other != "":
+	case has.Retention != want.Retention:
+		other = fmt.Sprintf("its retention is %s, not %s", has.Retention, want.Retention)
+	case has.Sealed:
+		other = "it is sealed"
+	default:
+		return has.MaxBytes, nil
+	}
+	return 0, &permanentError{errors.New("the stream is not one of a fleet: " + other), "remove it at the broker, and nodes make it anew"}
 }
 
 // Codes of the broker's errors, of which jetstream has no names.
@@ -209,11 +210,6 @@ func is(err error, codes ...jetstream.ErrorCode) bool {
 		}
 	}
 	return false
-}
-
-// missing says that what was looked for is not there.
-func missing(err error) bool {
-	return errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrBucketNotFound)
 }
 
 // setUpAlways is the task that makes everything again when the broker came back without it.

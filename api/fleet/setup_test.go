@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"testing"
@@ -19,6 +20,9 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction(server+".(*fileStore).flushStreamStateLoop"), goleak.IgnoreTopFunction(server+"/ats.Register.func1"))
 }
 
+// brokerRoom is what the broker of a test may keep, whatever the disk has left when it starts.
+const brokerRoom = 64 << 30
+
 // startBroker starts a broker on any port; the test ends it.
 func startBroker(t *testing.T, c broker.Config) *broker.Broker {
 	t.Helper()
@@ -28,6 +32,7 @@ func startBroker(t *testing.T, c broker.Config) *broker.Broker {
 	if c.Dir == "" {
 		c.Dir = t.TempDir()
 	}
+	c.MaxStore = cmp.Or(c.MaxStore, brokerRoom)
 	b, err := broker.Start(c)
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +52,7 @@ func dial(t *testing.T, cfg Config) *Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if err := c.Await(ctx); err != nil {
 		t.Fatal(err)
@@ -63,8 +68,8 @@ func TestSetupMakesWhatIsMissing(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, s := range stores {
-		if err := s.find(ctx, c.js, s.name); err != nil {
-			t.Errorf("%s: %v", s.name, err)
+		if _, err := find(ctx, c.js, s); err != nil {
+			t.Errorf("%s: %v", s.Name, err)
 		}
 	}
 	bulk, err := c.js.Stream(ctx, BulkStream)
@@ -137,11 +142,9 @@ func TestSetupByManyAtOnce(t *testing.T) {
 
 // A broker that came back without its folder gets everything again, without anybody's asking.
 func TestSetupAgainOnAnEmptyBroker(t *testing.T) {
-	first, err := broker.Start(broker.Config{Port: -1, Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := dial(t, Config{URL: first.URL(), Node: "a"})
+	first := startBroker(t, broker.Config{})
+	way := newWay(t, first)
+	c := dial(t, Config{URL: way.url(), Node: "a"})
 	n := &Node{Conn: c}
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -154,13 +157,14 @@ func TestSetupAgainOnAnEmptyBroker(t *testing.T) {
 		done <- last
 	}()
 	there := func() bool {
-		_, err := c.js.ObjectStore(ctx, ModelStore) // the last one
+		asking, end := c.ask(ctx, 0)
+		_, err := c.js.ObjectStore(asking, ModelStore) // the last one
+		end(&err)
 		return err == nil
 	}
 	waitFor(t, there)
-	port := first.Port()
-	first.Close()
-	startBroker(t, broker.Config{Port: port})
+	way.close(first)
+	way.lead(startBroker(t, broker.Config{}))
 	waitFor(t, there)
 	stop()
 	if err := <-done; err != nil {

@@ -88,9 +88,9 @@ func (h *hashed) EncodeTexts(ctx context.Context, tokens [][]int32) ([][]float32
 	return vectors, nil
 }
 
-// brokerIn starts a broker with its files in dir, on a port that it had before; 0 is any free one.
-func brokerIn(t *testing.T, dir string, port int) *broker.Broker {
-	return startBroker(t, broker.Config{Dir: dir, Port: port, Name: "hub", MaxStore: 64 << 30})
+// brokerIn starts a broker with its files in dir.
+func brokerIn(t *testing.T, dir string) *broker.Broker {
+	return startBroker(t, broker.Config{Dir: dir, Name: "hub"})
 }
 
 // shareNode is a node in this process, with an engine of its own.
@@ -184,7 +184,7 @@ func (m *shareNode) close() {
 	m.stop()
 	<-m.stopped
 	m.stop = nil
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	if err := errors.Join(m.hub.Close(ctx), m.engine.Close(ctx)); err != nil {
 		m.t.Error(err)
@@ -201,7 +201,7 @@ func labelled(names ...string) sets.Definition {
 }
 
 func (m *shareNode) put(name string, d sets.Definition, c clip.Condition) (clip.SetInfo, error) {
-	ctx, cancel := context.WithTimeout(m.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(m.t.Context(), 2*time.Minute)
 	defer cancel()
 	info, _, err := m.sets.Put(ctx, name, d, c)
 	return info, err

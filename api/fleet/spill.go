@@ -131,7 +131,9 @@ func (s *spill) request(ctx context.Context, node string, limit time.Duration, i
 	m.Header.Set(headerModel, s.want.digest)
 	m.Header.Set(headerPrep, s.want.prep)
 	m.Header.Set(headerNode, s.node.Config.Node)
-	reply, err := s.node.nc.RequestMsgWithContext(ctx, m)
+	asking, end := s.node.ask(ctx, 0)
+	reply, err := s.node.nc.RequestMsgWithContext(asking, m)
+	end(&err)
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):
 		return nil, failNobody

@@ -15,14 +15,15 @@ type Status struct {
 	Node    string         `json:"node,omitempty"`
 	Site    string         `json:"site,omitempty"`
 	Broker  *BrokerStatus  `json:"broker,omitempty"`
-	Nodes   []NodeStatus   `json:"nodes,omitempty"`   // by name, this one, too
-	Queues  []QueueStatus  `json:"queues,omitempty"`  // streams of the broker
-	Jobs    []JobStatus    `json:"jobs,omitempty"`    // of "index --fleet", the newest first
-	Cameras []CameraStatus `json:"cameras,omitempty"` // that the fleet places, by name
-	Spill   *SpillStatus   `json:"spill,omitempty"`   // of this node since its start; nil: spill is off
-	Worker  *WorkerStatus  `json:"worker,omitempty"`  // likewise; nil: bulk is off
-	Share   *ShareStatus   `json:"share,omitempty"`   // likewise; nil: share is off
-	Faults  []string       `json:"faults,omitempty"`  // what could not be found out, and why
+	Nodes   []NodeStatus   `json:"nodes,omitempty"`        // by name, this one, too
+	Queues  []QueueStatus  `json:"queues,omitempty"`       // streams of the broker
+	Jobs    []JobStatus    `json:"jobs,omitempty"`         // of "index --fleet", the newest first
+	Dead    []DeadLetter   `json:"dead_letters,omitempty"` // the last ones, the newest first
+	Cameras []CameraStatus `json:"cameras,omitempty"`      // that the fleet places, by name
+	Spill   *SpillStatus   `json:"spill,omitempty"`        // of this node since its start; nil: spill is off
+	Worker  *WorkerStatus  `json:"worker,omitempty"`       // likewise; nil: bulk is off
+	Share   *ShareStatus   `json:"share,omitempty"`        // likewise; nil: share is off
+	Faults  []string       `json:"faults,omitempty"`       // what does not work, or could not be found out, and why
 }
 
 // BrokerStatus is of the connection to the broker.
@@ -124,6 +125,9 @@ type ShareStatus struct {
 // statusAge is how old a status may be that is told again, so that many who ask cost the broker no more than one.
 const statusAge = time.Second
 
+// refusalsTold is how many subjects are told of that the broker refuses.
+const refusalsTold = 4
+
 // statusTime is the limit for all that the broker is asked.
 const statusTime = 2 * time.Second
 
@@ -136,7 +140,7 @@ type reporter struct {
 
 // reporters are those of the parts that the configuration wants.
 func (n *Node) reporters() []reporter {
-	all := []reporter{{"queues", n.reportQueues}, {"nodes", n.reportPeers}, {"jobs", n.reportJobs}}
+	all := []reporter{{"queues", n.reportQueues}, {"nodes", n.reportPeers}, {"jobs", n.reportJobs}, {"dead letters", n.reportDead}}
 	if n.Config.Bulk {
 		all = append(all, reporter{"worker", n.reportWorker})
 	}
@@ -180,6 +184,9 @@ func (n *Node) newStatus(ctx context.Context) *Status {
 	s := &Status{Enabled: true, Node: n.Config.Node, Site: n.Config.Site, Broker: n.brokerStatus(ctx)}
 	if !s.Broker.Connected {
 		s.Faults = []string{ErrNoBroker.Error()}
+		if why := n.shutOut(0); why != nil {
+			s.Faults[0] += ": " + why.Error()
+		}
 	}
 	all := n.reporters()
 	faults := make([]error, len(all))
@@ -195,9 +202,10 @@ func (n *Node) newStatus(ctx context.Context) *Status {
 		})
 	}
 	asking.Wait()
+	s.Faults = append(append(s.Faults, n.faults.list()...), n.refused.list(refusalsTold)...)
 	for i, err := range faults {
 		if err != nil && s.Broker.Connected {
-			s.Faults = append(s.Faults, all[i].name+": "+err.Error())
+			s.Faults = append(s.Faults, all[i].name+": "+n.verdict(err).Error())
 		}
 	}
 	slices.SortFunc(s.Nodes, func(a, b NodeStatus) int { return strings.Compare(a.Node, b.Node) })
@@ -212,7 +220,7 @@ func (c *Conn) brokerStatus(ctx context.Context) *BrokerStatus {
 	b.InBytes, b.OutBytes = c.Traffic()
 	if !b.Connected {
 		if err := c.nc.LastError(); err != nil {
-			b.LastError = err.Error()
+			b.LastError = c.unwelcome(err).Error()
 		}
 		return b
 	}

@@ -30,6 +30,8 @@ func (n *Node) reportQueues(ctx context.Context, s *Status) error {
 const mostConsumers = 1000
 
 func (n *Node) queue(ctx context.Context, name string) (q QueueStatus, err error) {
+	ctx, end := n.ask(ctx, 0)
+	defer end(&err)
 	stream, err := n.js.Stream(ctx, name)
 	if err != nil {
 		return q, err

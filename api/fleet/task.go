@@ -2,6 +2,10 @@ package fleet
 
 import (
 	"context"
+	"errors"
+	"maps"
+	"slices"
+	"sync"
 	"time"
 )
 
@@ -29,15 +33,62 @@ func (n *Node) tasks() (all []task) {
 	return all
 }
 
-// repeat runs a task again, a second later, whenever it has failed.
+// Times after which a task that has failed is run again.
+const (
+	taskAgain     = time.Second
+	taskPermanent = 10 * time.Second
+	taskFault     = 3 * taskPermanent // for which a permanent error is reported, as long as it does not come again
+)
+
+// repeat runs a task again whenever it has failed. The log is told once of what fails again and again.
 func (n *Node) repeat(ctx context.Context, t task) {
 	for ctx.Err() == nil {
-		if err := n.Await(ctx); err != nil {
-			return
+		err, again := n.Await(ctx), taskAgain
+		if err == nil {
+			err = t.run(ctx)
 		}
-		if err := t.run(ctx); err != nil && ctx.Err() == nil {
-			n.log.Warn("a part of the fleet's work is begun again", "task", t.name, "error", err)
+		if err != nil && ctx.Err() == nil && (permanent(err) || !errors.Is(err, ErrNoBroker)) {
+			key := "task " + t.name + err.Error()
+			if permanent(err) {
+				again, key = taskPermanent, "task "+err.Error() // it may be that of all tasks
+				n.faults.note(t.name, err)
+			}
+			n.trouble.warn(key, "a part of the fleet's work is begun again", "task", t.name, "error", err)
 		}
-		pause(ctx, time.Second)
+		pause(ctx, again)
 	}
+}
+
+// taskFaults are the permanent errors of tasks. Safe for concurrent use.
+type taskFaults struct {
+	mu  sync.Mutex
+	all map[string]taskFailure // by task
+}
+
+type taskFailure struct {
+	error
+	at time.Time
+}
+
+func (f *taskFaults) note(task string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.all == nil {
+		f.all = map[string]taskFailure{}
+	}
+	f.all[task] = taskFailure{err, time.Now()}
+}
+
+// list returns those that were noted lately, by task; one that several have once.
+func (f *taskFaults) list() (all []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	said := map[string]bool{}
+	for _, task := range slices.Sorted(maps.Keys(f.all)) {
+		if e := f.all[task]; time.Since(e.at) < taskFault && !said[e.Error()] {
+			said[e.Error()] = true
+			all = append(all, task+": "+e.Error())
+		}
+	}
+	return all
 }

@@ -128,8 +128,8 @@ func firstMissing(found [][]float32) int {
 
 // read fills in the vectors that are missing and known, and says which of the others another node has claimed.
 func (s *textStore) read(ctx context.Context, subjects []string, found [][]float32) (claimed []bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, textTime)
-	defer cancel()
+	ctx, end := s.conn.ask(ctx, textTime)
+	defer end(&err)
 	stream := s.stream.Load()
 	if stream == nil {
 		opened, err := s.conn.js.Stream(ctx, "KV_"+TextBucket)
@@ -163,8 +163,8 @@ func (s *textStore) read(ctx context.Context, subjects []string, found [][]float
 
 // claim says to others that this node encodes a text, unless another one has said so before.
 func (s *textStore) claim(ctx context.Context, subject string) (ours bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, textTime)
-	defer cancel()
+	ctx, end := s.conn.ask(ctx, textTime)
+	defer end(&err)
 	m := nats.NewMsg(subject)
 	m.Data = append([]byte{textClaim}, s.conn.Config.Node...)
 	_, err = s.conn.js.PublishMsg(ctx, m, jetstream.WithExpectLastSequencePerSubject(0))
@@ -207,15 +207,15 @@ func (s *textStore) give(ctx context.Context) error {
 }
 
 // publish gives a batch, the first of it last: who waits for that has all then.
-func (s *textStore) publish(ctx context.Context, b textBatch) error {
-	ctx, cancel := context.WithTimeout(ctx, setTime)
-	defer cancel()
+func (s *textStore) publish(ctx context.Context, b textBatch) (err error) {
+	ctx, end := s.conn.ask(ctx, askTime)
+	defer end(&err)
 	var giving errgroup.Group
 	giving.SetLimit(textAtOnce)
 	for i := 1; i < len(b.subjects); i++ {
 		giving.Go(func() error { return s.publishOne(ctx, b.subjects[i], b.data[i]) })
 	}
-	err := giving.Wait()
+	err = giving.Wait()
 	return errors.Join(err, s.publishOne(ctx, b.subjects[0], b.data[0]))
 }
 

@@ -13,7 +13,7 @@ import (
 
 // TestTextsOnce makes a set on one node: the three of them encode its texts once, and all have the same vectors, to the bit.
 func TestTextsOnce(t *testing.T) {
-	b := brokerIn(t, t.TempDir(), 0)
+	b := brokerIn(t, t.TempDir())
 	all := three(t, b.URL())
 	var d sets.Definition
 	for i := range 200 {
@@ -55,7 +55,7 @@ func TestTextsOnce(t *testing.T) {
 
 // TestTextsHostile has somebody write what are no vectors: they are encoded.
 func TestTextsHostile(t *testing.T) {
-	b := brokerIn(t, t.TempDir(), 0)
+	b := brokerIn(t, t.TempDir())
 	m := newShareNode(t, b.URL(), "a", nil)
 	m.mustPut("s", labelled("x")) // it is connected
 	nan, long, short := hashVector([]byte("x")), append(hashVector([]byte("x")), 0), []float32{1}
@@ -83,17 +83,17 @@ func TestTextsHostile(t *testing.T) {
 // TestTextsWithoutBroker encodes while the broker is away, and after that, too.
 func TestTextsWithoutBroker(t *testing.T) {
 	dir := t.TempDir()
-	b := brokerIn(t, dir, 0)
-	m := newShareNode(t, b.URL(), "a", nil)
+	b := brokerIn(t, dir)
+	way := newWay(t, b)
+	m := newShareNode(t, way.url(), "a", nil)
 	m.mustPut("s", labelled("x"))
-	at := port(t, b)
-	b.Close()
+	way.close(b)
 	for i := range 20 {
 		if _, err := m.engine.EmbedText(t.Context(), fair.Caller{}, fmt.Sprint("away ", i)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	brokerIn(t, dir, at)
+	way.lead(brokerIn(t, dir))
 	m.mustPut("s", labelled("y"))
 	m.node.texts.off.Store(0)
 	given := m.node.texts.given.Load()
@@ -110,7 +110,7 @@ func TestTextsWithoutBroker(t *testing.T) {
 
 // TestTextsClaimed has another node claim a text and never encode it: the wait for it ends, and is not repeated for a while.
 func TestTextsClaimed(t *testing.T) {
-	b := brokerIn(t, t.TempDir(), 0)
+	b := brokerIn(t, t.TempDir())
 	m := newShareNode(t, b.URL(), "a", nil)
 	m.mustPut("s", labelled("x"))
 	was := textWait

@@ -16,8 +16,9 @@ const watchEvery = time.Second
 // of both ends it.
 func (n *Node) watch(
 	ctx context.Context, bucket string, told func(jetstream.KeyValueEntry) error, tick func() error, options ...jetstream.WatchOpt,
-) error {
-	begun := n.connections.Load()
+) (err error) {
+	ctx, end := n.ask(ctx, 0)
+	defer end(&err)
 	if err := n.Setup(ctx); err != nil {
 		return err
 	}
@@ -48,11 +49,8 @@ func (n *Node) watch(
 				return err
 			}
 		case <-check.C:
-			if !n.Connected() {
-				return nil
-			}
 			now, err := n.bucketCreated(ctx, bucket)
-			if n.connections.Load() != begun || errors.Is(err, jetstream.ErrStreamNotFound) || err == nil && !now.Equal(created) {
+			if ctx.Err() != nil || errors.Is(err, jetstream.ErrStreamNotFound) || err == nil && !now.Equal(created) {
 				return nil
 			}
 			if err := tick(); err != nil {
@@ -63,9 +61,9 @@ func (n *Node) watch(
 }
 
 // bucketCreated is when a bucket was made.
-func (n *Node) bucketCreated(ctx context.Context, bucket string) (time.Time, error) {
-	ctx, cancel := context.WithTimeout(ctx, setTime)
-	defer cancel()
+func (n *Node) bucketCreated(ctx context.Context, bucket string) (made time.Time, err error) {
+	ctx, end := n.ask(ctx, askTime)
+	defer end(&err)
 	stream, err := n.js.Stream(ctx, "KV_"+bucket)
 	if err != nil {
 		return time.Time{}, err

@@ -62,7 +62,7 @@ func start(t *testing.T, args ...string) (*exec.Cmd, string) {
 			return c, url
 		}
 		t.Fatal("it has ended")
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("it does not serve")
 	}
 	return nil, ""
@@ -146,7 +146,7 @@ func TestBeyondLoopbackItIsSecure(t *testing.T) {
 		t.Fatal(err)
 	}
 	var nc *nats.Conn
-	for end := time.Now().Add(20 * time.Second); nc == nil; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); nc == nil; time.Sleep(50 * time.Millisecond) {
 		if nc, err = nats.Connect(own.URL, nats.Secure(own.TLS()), nats.Nkey(public, own.Sign)); err != nil && time.Now().After(end) {
 			t.Fatal(err)
 		}

@@ -28,9 +28,12 @@ import (
 // asBroker makes the test binary be the broker of a fleet: "PORT DIR".
 const asBroker = "HAILO_TEST_AS_BROKER"
 
+// brokerRoom is what the broker of a test may keep, whatever the disk has left when it starts.
+const brokerRoom = 64 << 30
+
 func runBroker(where string) int {
 	port, dir, _ := strings.Cut(where, " ")
-	b, err := broker.Start(broker.Config{Port: must(strconv.Atoi(port)), Dir: dir})
+	b, err := broker.Start(broker.Config{Port: must(strconv.Atoi(port)), Dir: dir, MaxStore: brokerRoom})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -110,7 +113,7 @@ func (f *testFleet) startBroker() {
 	c := exec.Command(os.Args[0])
 	c.Env = append(os.Environ(), asBroker+"="+f.port+" "+f.dir)
 	if f.bin != "" {
-		c = command(f.t.TempDir(), "fleet", "serve", "--secure", "--listen=127.0.0.1:"+f.port, "--store="+f.dir)
+		c = command(f.t.TempDir(), "fleet", "serve", "--secure", "--max-store=64G", "--listen=127.0.0.1:"+f.port, "--store="+f.dir)
 		c.Env = append(c.Env, "PATH="+f.bin+":"+os.Getenv("PATH"))
 	}
 	b := start(f.t, c)

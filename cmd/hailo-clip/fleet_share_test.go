@@ -11,7 +11,7 @@ import (
 // TestFleetShares gives model files and cameras to a fleet by commands, and takes them from there.
 func TestFleetShares(t *testing.T) {
 	t.Parallel()
-	b, err := broker.Start(broker.Config{Port: -1, Dir: t.TempDir()})
+	b, err := broker.Start(broker.Config{Port: -1, Dir: t.TempDir(), MaxStore: brokerRoom})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,7 +44,7 @@ func newSpillNode(t testing.TB, b *broker.Broker, name string, args ...string) s
 
 func newSpillBroker(t testing.TB) *broker.Broker {
 	t.Helper()
-	b := must(broker.Start(broker.Config{Port: -1, Dir: t.TempDir(), Name: "hub", Domain: "hub"}))
+	b := must(broker.Start(broker.Config{Port: -1, Dir: t.TempDir(), MaxStore: brokerRoom, Name: "hub", Domain: "hub"}))
 	t.Cleanup(b.Close)
 	return b
 }

@@ -28,6 +28,7 @@ func fleetTable(s *fleet.Status, now time.Time) (lines [][]span) {
 	part(fleetNodes(s.Nodes))
 	part(fleetQueues(s.Queues))
 	part(fleetJobs(s.Jobs, now))
+	part(fleetDead(s.Dead, now))
 	part(fleetCameras(s.Cameras))
 	if text := fleetCounters(s); text != "" {
 		add()
@@ -123,6 +124,14 @@ func fleetJobs(jobs []fleet.JobStatus, now time.Time) [][]span {
 		}
 		rows = append(rows, []span{{"", j.Job}, {style, state}, number(j.Done), {"", found}, number(j.Failed), number(j.Dead),
 			{"", fmt.Sprintf("%.0f/s", j.Rate)}, {"", left}, {styleDim, j.Source}})
+	}
+	return rows
+}
+
+func fleetDead(letters []fleet.DeadLetter, now time.Time) [][]span {
+	rows := [][]span{head("dead letter", "job", ">tries", "node", ">ago", "reason")}
+	for _, d := range letters {
+		rows = append(rows, []span{{"", d.Key}, {"", d.Job}, number(d.Tries), {"", d.Node}, {styleDim, seconds(max(now.Sub(d.Time).Seconds(), 0))}, {styleBad, d.Reason}})
 	}
 	return rows
 }

@@ -13,7 +13,7 @@ import (
 // TestFleetStatus asks a service that is in a fleet, then one whose broker is away, then one that is in none.
 func TestFleetStatus(t *testing.T) {
 	t.Parallel()
-	b, err := broker.Start(broker.Config{Port: -1, Dir: t.TempDir()})
+	b, err := broker.Start(broker.Config{Port: -1, Dir: t.TempDir(), MaxStore: brokerRoom})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,6 +63,7 @@ func TestFleetTable(t *testing.T) {
 			{Job: "0123456789abcdef", State: "running", Found: 100_000, Done: 40_000, Failed: 3, Rate: 640, Left: 94, Source: "/photos", Changed: now.Add(-time.Minute)},
 			{Job: "x", State: "done", Found: 5, Done: 5, All: true},
 		},
+		Dead:    []fleet.DeadLetter{{Key: "00ff", Job: "x", Reason: "no node could\x1b[2J encode it", Node: "b", Tries: 5, Time: now.Add(-3 * time.Minute)}},
 		Cameras: []fleet.CameraStatus{{Name: "gate", Owner: "a"}, {Name: "yard", Unreachable: []string{"a", "b"}}},
 		Worker:  &fleet.WorkerStatus{Encoded: 40_000, Duplicates: 7}, Faults: []string{"jobs: away"},
 	}
@@ -81,7 +82,7 @@ a *         healthy           335/s      12          8    52  clip   1.0      0.
 	}
 	for _, want := range []string{
 		"silent", "2m5s", "name taken twice", "CLIP_BULK     1200            64      0     0  25.3 MB  2.1 GB", "CLIP_DEAD        0             0      0     2", "running, 1m0s ago  40000  100000+", "640/s  1m34s",
-		"done", "yard    none  a, b", "this node: 40000 encoded in bulk, 0 bad, 7 twice",
+		"done", "yard    none  a, b", "00ff         x        5  b     3m0s  \"no node could", "this node: 40000 encoded in bulk, 0 bad, 7 twice",
 	} {
 		if !strings.Contains(all, want) {
 			t.Errorf("no %q in\n%s", want, all)

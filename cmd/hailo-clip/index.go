@@ -91,6 +91,8 @@ func (f *indexFlags) explain(err error, journal string) error {
 			journal, printable(sink.Name(f.Out)))
 	case errors.Is(err, boltfile.ErrDamaged):
 		return fmt.Errorf("%w; remove %s and the rows to begin anew", err, journal)
+	case errors.Is(err, bulk.ErrChanged):
+		return fmt.Errorf("%w; to keep the rows that are whole: hailo-clip index verify --out %s --repair", err, printable(sink.Name(f.Out)))
 	case errors.Is(err, bulk.ErrOtherJob):
 		return usageError{fmt.Errorf("%w. Rows of different kinds are not mixed: name another --out; or, to make these anew, remove them and %s",
 			err, journal)}

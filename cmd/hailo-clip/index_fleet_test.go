@@ -1,10 +1,12 @@
 package main
 
 import (
+	"encoding/json"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 
 	"hailoclip/api/fleet"
@@ -14,6 +16,7 @@ import (
 func TestIndexByFleet(t *testing.T) {
 	dir, own, asked := madeImages(t, 100, 64), filepath.Join(t.TempDir(), "v.ndjson"), filepath.Join(t.TempDir(), "v.ndjson")
 	put(t, dir, map[string]string{"broken.jpg": "no image", "again.jpg": string(must(os.ReadFile(dir + "/000/000007.jpg")))})
+	aged(t, dir)
 	sim := []string{"--model", "demo", "--backend", "sim"}
 	index := func(out string, args ...string) result {
 		return runProgram(t, command(t.TempDir(), append(append([]string{"index", dir, "--out", out}, sim...), args...)...))
@@ -25,6 +28,26 @@ func TestIndexByFleet(t *testing.T) {
 	t.Setenv("HAILO_CLIP_FLEET_NODE", "index")
 	until(t, "workers are there", func() bool { return index(asked, "--fleet").code == exitOK })
 	index(asked, "--fleet").expect(t, exitOK, "0 rows", "102 unchanged")
+	status := func(out string, args ...string) result {
+		return runProgram(t, command(t.TempDir(), append([]string{"index", "status", "--out", out}, args...)...))
+	}
+	status(asked).expect(t, exitOK, "complete", "broker done: 0 queued, 0 to be stored; in the last run 0 done, 0 dead", ".p1: invalid_image: ")
+	var told indexStatus
+	if err := json.Unmarshal([]byte(status(asked, "--json", "--errors", "5").stdout), &told); err != nil || told.Fleet == nil || told.Fleet.Error != "" ||
+		told.Fleet.Job != fleetJob(told.Identity.Source, asked) || len(told.Fleet.Letters) != 1 || told.Fleet.Letters[0].Job != told.Fleet.Job {
+		t.Errorf("%+v, %v", told.Fleet, err)
+	}
+	if alone := status(own); strings.Contains(alone.stdout, "broker") {
+		t.Error(alone.stdout)
+	}
+	t.Run("without the broker", func(t *testing.T) {
+		t.Setenv("HAILO_CLIP_FLEET_URL", "nats://127.0.0.1:1")
+		away := status(asked)
+		away.expect(t, exitOK, "complete", "broker not asked: the broker of the fleet cannot be reached")
+		if strings.Count(away.stdout, "broker    ") != 1 || away.stderr != "" {
+			t.Errorf("%+v", away)
+		}
+	})
 	a, b := indexed(t, own), indexed(t, asked)
 	for path := range a {
 		if a[path].Key != b[path].Key || !reflect.DeepEqual(a[path].Embedding, b[path].Embedding) || (a[path].Error == "") != (b[path].Error == "") {

@@ -22,7 +22,8 @@ import (
 // indexProgress is what is shown of an index in the making, and what "index status" prints meanwhile.
 type indexProgress struct {
 	bulk.Status
-	PID     int       `json:"pid"` // of the process
+	PID     int       `json:"pid"`           // of the process
+	Job     string    `json:"job,omitempty"` // at the broker of the fleet
 	Updated time.Time `json:"updated"`
 	Total   int64     `json:"total,omitempty"`        // images of the source; 0: not known
 	Rate    float64   `json:"images_per_second"`      // over the last half a minute
@@ -33,6 +34,7 @@ type indexProgress struct {
 // indexShow shows it.
 type indexShow struct {
 	out, file string // the sink, and what status reads
+	job       string // at the broker of the fleet
 	json      bool
 	start     time.Time
 	cancel    context.CancelFunc
@@ -109,7 +111,7 @@ func (s *indexShow) set(now bulk.Status) {
 	}
 	s.past = append(s.past, indexPoint{at, now.Rows})
 	from := s.past[0]
-	p := indexProgress{Status: now, PID: os.Getpid(), Updated: at.UTC(), Total: max(s.total.Load(), now.Seen)}
+	p := indexProgress{Status: now, PID: os.Getpid(), Job: s.job, Updated: at.UTC(), Total: max(s.total.Load(), now.Seen)}
 	if now.Enumerated {
 		p.Total = now.Seen
 	}

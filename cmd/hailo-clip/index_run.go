@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"hailoclip/api/bulk"
@@ -102,9 +103,16 @@ func (c *indexRunCmd) index(ctx context.Context, from bulk.Source, e indexEncode
 	}
 	defer func() { err = errors.Join(err, to.Close()) }()
 	progress := c.newProgress(ctx, path, j.Counts())
+	if c.Fleet {
+		progress.job = fleetJob(from.Name(), c.Out)
+	}
 	defer progress.stop()
+	readers := 0
+	if e.prepare != nil {
+		readers = max(8, runtime.GOMAXPROCS(0)) // which make the copies
+	}
 	s, err := bulk.Run(ctx, bulk.Job{
-		Source: from, Sink: to, Encoder: e, Journal: j, Name: sink.Name(c.Out), Dimension: e.dimension, What: e.what, Score: e.score, Prepare: e.prepare,
+		Source: from, Sink: to, Encoder: e, Journal: j, Name: sink.Name(c.Out), Dimension: e.dimension, What: e.what, Score: e.score, Prepare: e.prepare, Readers: readers,
 		MaxImageBytes: int64(c.MaxImageBytes), Prune: c.Prune, Progress: func(s bulk.Status) {
 			progress.set(s)
 			e.tell(s)

@@ -157,10 +157,13 @@ func (g *serviceGroups) askOnce(group []*serviceImage) error {
 	ctx := group[0].ctx // that of the encoder, as of the others
 	if g.labels.Set == "" && len(g.labels.Prompt) == 0 {
 		results, _, err := g.service.EmbedBatch(ctx, images, nil)
+		if err != nil { // there need not be as many as images
+			return err
+		}
 		for i := range results {
 			group[i].vector, group[i].err = results[i].Embedding, imageFault(results[i].Err)
 		}
-		return err
+		return nil
 	}
 	topK := g.labels.TopK
 	if topK == 0 {

@@ -22,6 +22,7 @@ func TestIndexSources(t *testing.T) {
 	t.Parallel()
 	dir, packs := madeImages(t, 30, 64), t.TempDir()
 	put(t, dir, map[string]string{"broken.jpg": "no image", "again.jpg": string(must(os.ReadFile(dir + "/000/000007.jpg"))), "notes.txt": "x"})
+	aged(t, dir)
 	var names []string
 	var archive bytes.Buffer
 	w := tar.NewWriter(&archive)

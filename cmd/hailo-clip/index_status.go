@@ -17,12 +17,15 @@ import (
 type indexStatusCmd struct {
 	Source string `arg:"" optional:"" help:"The source, where SINK is a database."`
 	indexFlags
-	Errors int  `default:"10" placeholder:"N" help:"Name so many images that could not be used (default ${default})."`
+	Errors int  `default:"10" placeholder:"N" help:"Name so many images that could not be used, and dead letters (default ${default})."`
 	JSON   bool `name:"json" help:"Print JSON."`
 }
 
 func (c *indexStatusCmd) Help() string {
-	return `Examples:
+	return `With fleet.url in the configuration also what the broker has of an index that is made with --fleet: images that are queued or with a node,
+results that are to be stored, and the last images that no node could encode.
+
+Examples:
   hailo-clip index status --out vectors.ndjson
   hailo-clip index status photos --out qdrant://127.0.0.1:6333/photos
   hailo-clip index status --out vectors.ndjson --json | jq .stored`
@@ -35,6 +38,7 @@ type indexStatus struct {
 	Identity *bulk.Identity  `json:"identity,omitempty"` // nil while it is being made
 	Running  *indexProgress  `json:"running,omitempty"`  // by another process; nil: it is not
 	Unusable []indexUnusable `json:"unusable,omitempty"`
+	Fleet    *indexFleet     `json:"fleet,omitempty"` // nil: the broker knows nothing of it, or there is none
 }
 
 // indexUnusable is an image that is none.
@@ -43,12 +47,12 @@ type indexUnusable struct {
 	Error string `json:"error"`
 }
 
-func (c *indexStatusCmd) Run(g *globals) error {
+func (c *indexStatusCmd) Run(ctx context.Context, g *globals) error {
 	path, err := c.journal(g, func() (string, error) { return sourceName(c.Source) })
 	if err != nil {
 		return err
 	}
-	s := indexStatus{Journal: path}
+	s, job := indexStatus{Journal: path}, ""
 	j, err := bulk.OpenJournal(path, false)
 	switch {
 	case errors.Is(err, boltfile.ErrLocked):
@@ -60,7 +64,7 @@ func (c *indexStatusCmd) Run(g *globals) error {
 		if err != nil {
 			return fmt.Errorf("it is being made, and does not say how far it is: %w", err)
 		}
-		s.Counts = s.Running.Counts
+		s.Counts, job = s.Running.Counts, s.Running.Job
 	case err != nil:
 		return c.explain(err, path)
 	default:
@@ -71,6 +75,10 @@ func (c *indexStatusCmd) Run(g *globals) error {
 		if err != nil {
 			return err
 		}
+		job = fleetJob(j.Identity.Source, c.Out)
+	}
+	if job != "" {
+		s.Fleet = askFleet(ctx, g, job, max(c.Errors, 0))
 	}
 	if c.JSON {
 		return printJSON(s)
@@ -99,17 +107,21 @@ func (s *indexStatus) print() {
 	for _, u := range s.Unusable {
 		fmt.Fprintf(stdout, "  %s: %s\n", printable(u.Path), printable(u.Error))
 	}
+	if s.Fleet != nil {
+		s.Fleet.print()
+	}
 }
 
 type indexVerifyCmd struct {
 	Source string `arg:"" optional:"" help:"The source, where SINK is a database."`
 	indexFlags
-	Repair bool `help:"Have the next run make the rows that are missing."`
+	Repair bool `help:"Have the next run make the rows anew that are missing or double."`
 	JSON   bool `name:"json" help:"Print JSON."`
 }
 
 func (c *indexVerifyCmd) Help() string {
-	return `Reads every row, and says which images have none, or more than one. Exit code 1 unless all have exactly one.
+	return `Reads every row, and says which images have none, or more than one. Exit code 1 unless all have exactly one. Foreign rows are those of others:
+in a database they are no fault.
 
 Examples:
   hailo-clip index verify --out vectors.ndjson
@@ -144,15 +156,18 @@ func (c *indexVerifyCmd) Run(ctx context.Context, g *globals) (err error) {
 	} else {
 		fmt.Fprintf(stdout, "%d rows for %d images: %d missing, %d double, %d foreign; %d images wait\n",
 			v.Rows, v.Expected+v.Waiting, v.Missing, v.Double, v.Foreign, v.Waiting)
+		if v.Stale > 0 {
+			fmt.Fprintf(stdout, "%d rows of what has changed or vanished: the next run takes them away\n", v.Stale)
+		}
 		for _, e := range v.Examples {
 			fmt.Fprintf(stdout, "  %s\n", printable(e))
 		}
 	}
 	switch {
-	case err != nil || v.Good():
+	case err != nil || v.Good(strings.Contains(c.Out, "://")):
 		return err
-	case c.Repair && v.Missing > 0:
-		complain("hailo-clip: what is missing is made by the next run of the command that made the index")
+	case c.Repair && v.Missing+v.Double > 0 || c.Repair && v.Cut:
+		complain("hailo-clip: what is missing or double is made anew by the next run of the command that made the index")
 	}
 	return exitError(exitFailed)
 }

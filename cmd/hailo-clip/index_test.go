@@ -3,10 +3,12 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"image"
 	"image/color"
 	"image/jpeg"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -45,6 +47,17 @@ func madeImages(t testing.TB, n, side int) string {
 	return dir
 }
 
+// aged makes the files of a folder so old that an index does not look at them again for fear that they have just changed.
+func aged(t testing.TB, dir string) {
+	t.Helper()
+	at := time.Now().Add(-time.Hour)
+	if err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, os.Chtimes(path, at, at))
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // indexed are the rows of a file by path.
 func indexed(t testing.TB, path string) map[string]bulk.Row {
 	t.Helper()
@@ -67,6 +80,7 @@ func TestIndex(t *testing.T) {
 	t.Parallel()
 	dir, out, state := madeImages(t, 40, 64), filepath.Join(t.TempDir(), "v.ndjson"), t.TempDir()
 	put(t, dir, map[string]string{"broken.jpg": "no image", "again.jpg": string(must(os.ReadFile(dir + "/000/000007.jpg")))})
+	aged(t, dir)
 	index := func(args ...string) result {
 		return runProgram(t, command(state, append([]string{"index", "--model", "demo", "--backend", "sim"}, args...)...))
 	}
@@ -99,6 +113,16 @@ func TestIndex(t *testing.T) {
 		t.Fatal(err)
 	}
 	index("verify", "--out", out).expect(t, exitFailed, "1 double")
+	index("verify", "--out", out, "--repair").expect(t, exitFailed, "1 double", "made anew by the next run")
+	index(dir, "--out", out).expect(t, exitOK, "1 rows", "41 unchanged")
+	index("verify", "--out", out).expect(t, exitOK, "42 rows for 42 images: 0 missing, 0 double")
+	if err := os.Truncate(labels, int64(len(must(os.ReadFile(labels)))-50)); err != nil {
+		t.Fatal(err)
+	}
+	index(dir, "--out", labels, "-p", "a cat", "-p", "a dog", "-p", "a bird", "-k", "2").expect(t, exitFailed, "others have changed it", "index verify --out "+labels+" --repair")
+	index("verify", "--out", labels, "--repair").expect(t, exitFailed, "1 missing", "has no end")
+	index(dir, "--out", labels, "-p", "a cat", "-p", "a dog", "-p", "a bird", "-k", "2").expect(t, exitOK, "1 rows", "41 unchanged")
+	index("verify", "--out", labels).expect(t, exitOK, "42 rows for 42 images: 0 missing, 0 double, 0 foreign")
 	index("verify", "--out", filepath.Join(t.TempDir(), "v.ndjson")).expect(t, exitFailed, "there is no journal")
 	index(filepath.Join(dir, "nowhere"), "--out", out).expect(t, exitUsage)
 	index(dir, "--out", filepath.Join(dir, "v.xyz")).expect(t, exitFailed, "no sink has this suffix")

@@ -20,12 +20,17 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"hailoclip/api/fleet/broker"
 )
 
 const monitoring = "../../configs/monitoring/"
 
-// What a service on the simulated chip that is in no fleet has no values of; TestEveryMetricIsDescribed in api/admin has them all.
-var ofRealDevices = regexp.MustCompile(`^clip_(device_utilization_ratio|device_memory|worker_|mqtt_|fleet_)`)
+// What a service on the simulated chip has no values of; TestEveryMetricIsDescribed in api/admin has them all.
+var ofRealDevices = regexp.MustCompile(`^clip_(device_utilization_ratio|device_memory|worker_|mqtt_)`)
+
+// What only a node of a fleet has, as that of TestMonitoring.
+var ofFleets = regexp.MustCompile(`^clip_fleet_`)
 
 // What does not move, or only where something is broken that is not broken here, or (held) when callers come back in time.
 var unmoved = regexp.MustCompile(`^(.*_info|.*_limit|.*_limit_bytes|process_(start_time_seconds|max_fds)|clip_(ready|stage_workers|stage_stuck_workers|` +
@@ -40,14 +45,15 @@ type watched struct {
 	notes atomic.Int64
 }
 
-// serveWatched serves with much of what can be measured: a chip, one that stands in, small caches and queues, a webhook.
-func serveWatched(t *testing.T) *watched {
+// serveWatched serves with much of what can be measured: a chip, one that stands in, small caches and queues, a webhook; and more
+// settings.
+func serveWatched(t *testing.T, more string) *watched {
 	t.Helper()
 	w := &watched{}
 	hook := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { w.notes.Add(1) }))
 	t.Cleanup(hook.Close)
 	w.chip, w.running = serveSim(t, "sim:\n  vectors: model\n  arguments: CONTROL\nperformance:\n  max_queue_size: 2\ntext_embedding:\n"+
-		"  cache_max_entries: 8\n  cache_list_bytes: 65536\nlogging:\n  requests: 10\nnotify:\n  webhooks: [{url: "+hook.URL+"}]\n")
+		"  cache_max_entries: 8\n  cache_list_bytes: 65536\nlogging:\n  requests: 10\nnotify:\n  webhooks: [{url: "+hook.URL+"}]\n"+more)
 	w.admin = w.adminURL(t)
 	return w
 }
@@ -177,7 +183,7 @@ func described(t testing.TB) (names []string) {
 // that something is broken.
 func TestMetricsMove(t *testing.T) {
 	t.Parallel()
-	w := serveWatched(t)
+	w := serveWatched(t, "")
 	_, first := w.scrape(t)
 	moved := map[string]bool{}
 	look := func() {
@@ -201,7 +207,7 @@ func TestMetricsMove(t *testing.T) {
 		look()
 		still = nil
 		for _, name := range described(t) {
-			if !moved[name] && !unmoved.MatchString(name) && !ofRealDevices.MatchString(name) {
+			if !moved[name] && !unmoved.MatchString(name) && !ofRealDevices.MatchString(name) && !ofFleets.MatchString(name) {
 				still = append(still, name)
 			}
 		}
@@ -217,13 +223,13 @@ func TestMetricsMove(t *testing.T) {
 	})
 	_, now := w.scrape(t)
 	for _, name := range described(t) {
-		if now[name] == "" && !ofRealDevices.MatchString(name) {
+		if now[name] == "" && !ofRealDevices.MatchString(name) && !ofFleets.MatchString(name) {
 			t.Errorf("%s has no samples", name)
 		}
 	}
 	text, _ := w.scrape(t)
 	for _, name := range regexp.MustCompile(`clip_[a-z]+(_[a-z]+)*`).FindAllString(string(must(os.ReadFile("../../README.md"))), -1) {
-		if now[name] == "" && !ofRealDevices.MatchString(name) {
+		if now[name] == "" && !ofRealDevices.MatchString(name) && !ofFleets.MatchString(name) {
 			t.Errorf("%s, which is in the README, is no metric", name)
 		}
 	}
@@ -384,13 +390,13 @@ func readAlerts(t testing.TB) (all []alert) {
 	return all
 }
 
-// prometheusOf starts a Prometheus that scrapes the service, and returns its address.
-func prometheusOf(t *testing.T, w *watched) string {
+// prometheusOf starts a Prometheus that scrapes services by the URLs of their metrics, and returns its address.
+func prometheusOf(t *testing.T, services ...string) string {
 	t.Helper()
 	dir := t.TempDir()
 	rules := must(filepath.Abs(monitoring + "alerts.yml"))
 	put(t, dir, map[string]string{"prometheus.yml": "global: {scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 1s}\nrule_files: ['" + rules + "']\n" +
-		"scrape_configs: [{job_name: hailo-clip, static_configs: [{targets: ['" + strings.TrimPrefix(w.admin, "http://") + "']}]}]\n"})
+		"scrape_configs: [{job_name: hailo-clip, static_configs: [{targets: [" + strings.ReplaceAll(strings.Join(services, ", "), "http://", "") + "]}]}]\n"})
 	c := exec.Command("prometheus", "--config.file="+filepath.Join(dir, "prometheus.yml"), "--storage.tsdb.path="+filepath.Join(dir, "data"),
 		"--web.listen-address=127.0.0.1:0")
 	out := must(c.StderrPipe())
@@ -434,7 +440,8 @@ func query(t testing.TB, prometheus, expr string) int {
 	return len(result)
 }
 
-// TestMonitoring has a real Prometheus scrape a service under load, and asks it every query of the dashboard and of the alerts.
+// TestMonitoring has a real Prometheus scrape two nodes of a fleet, one of them under load, and asks it every query of the dashboard and of
+// the alerts. Those of a lost node and of a lost broker are seen to hold in the end.
 func TestMonitoring(t *testing.T) {
 	t.Parallel()
 	for _, program := range []string{"prometheus", "promtool"} {
@@ -455,10 +462,21 @@ func TestMonitoring(t *testing.T) {
 	}
 	tool("", "check", "rules", monitoring+"alerts.yml")
 	tool("", "check", "config", monitoring+"prometheus.yml")
-	w := serveWatched(t)
+	b := must(broker.Start(broker.Config{Port: -1, Dir: t.TempDir(), MaxStore: brokerRoom}))
+	lost := sync.OnceFunc(b.Close)
+	t.Cleanup(lost)
+	w := serveWatched(t, "fleet:\n  node: one\n  url: "+b.URL()+"\n")
+	_, other := serveSim(t, "sim:\n  vectors: model\nfleet:\n  node: two\n  url: "+b.URL()+"\n")
+	until(t, "both are nodes", func() bool {
+		_, families := w.scrape(t)
+		return strings.Count(families["clip_fleet_node_alive"], "} 1\n") == 2
+	})
 	stop := w.loaded(t)
 	defer stop()
-	prometheus := prometheusOf(t, w)
+	index := command(t.TempDir(), "index", madeImages(t, 20, 64), "--out", filepath.Join(t.TempDir(), "v.ndjson"), "--model", "demo", "--fleet")
+	index.Env = append(index.Env, "HAILO_CLIP_FLEET_URL="+b.URL(), "HAILO_CLIP_FLEET_NODE=index")
+	runProgram(t, index).expect(t, exitOK, "20 rows")
+	prometheus := prometheusOf(t, w.admin, other.adminURL(t))
 	until(t, "the load is there", func() bool {
 		_, families := w.scrape(t)
 		return strings.Contains(families["clip_notifications_total"], "delivered") && families["clip_requests_total"] != ""
@@ -489,6 +507,14 @@ func TestMonitoring(t *testing.T) {
 			until(t, a.Alert+": data of "+name, func() bool { return query(t, prometheus, name) > 0 })
 		}
 	}
+	holds := func(name string) {
+		i := slices.IndexFunc(alerts, func(a alert) bool { return a.Alert == name })
+		until(t, name+" holds", func() bool { return query(t, prometheus, alerts[i].Expr) > 0 })
+	}
+	other.stop(t)
+	holds("HailoClipFleetNodeSilent")
+	lost()
+	holds("HailoClipFleetBrokerLost")
 	t.Logf("%d queries of the dashboard, %d alerts", queries, len(alerts))
 	stop()
 	w.stop(t)

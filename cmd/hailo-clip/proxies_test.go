@@ -13,11 +13,13 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -279,16 +281,18 @@ func countConnections(t *testing.T, to string) (address string, count func() int
 	return ln.Addr().String(), func() int { return int(n.Load()) }
 }
 
-// freePort is a port that nobody has now.
+// freePort is a port of 127.0.0.1 that nobody has now, and that the system gives to nobody who asks for any.
 func freePort(t *testing.T) string {
 	t.Helper()
-	ln := must(net.Listen("tcp", "127.0.0.1:0"))
-	defer ln.Close()
-	_, port, err := net.SplitHostPort(ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := strconv.Itoa(10000 + mathrand.IntN(20000))
+		if ln, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
+			ln.Close()
+			return port
+		}
 	}
-	return port
+	t.Fatal("no port is free")
+	return ""
 }
 
 // certificate writes clip.pem, clip.key and both.pem for 127.0.0.1 into a folder, and returns who trusts it.

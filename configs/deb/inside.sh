@@ -5,8 +5,11 @@ set -u
 export DEBIAN_FRONTEND=noninteractive PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8
 old=/test/hailo-clip_0.9.0-1_$(dpkg --print-architecture).deb
 new=/test/hailo-clip_0.10.0-1_$(dpkg --print-architecture).deb
+old_broker=/test/hailo-clip-fleet_0.9.0-1_$(dpkg --print-architecture).deb
+new_broker=/test/hailo-clip-fleet_0.10.0-1_$(dpkg --print-architecture).deb
 config=/etc/hailo/hailo-clip.yaml state=/var/lib/hailo-clip unit=/etc/systemd/system/hailo-clip.service
 url=http://127.0.0.1:5000
+broker_state="/var/lib/hailo-clip-fleet /var/lib/private/hailo-clip-fleet" broker_wanted=/etc/systemd/system/multi-user.target.wants/hailo-clip-fleet.service
 
 is() { # is WHAT COMMAND...: the command succeeds
     local what=$1 said
@@ -39,6 +42,11 @@ same_kept() {
         says '"cat"' classify 'prompt_set=pets'
 }
 encoded() { ask $url/v1/stats | grep -o '"encoded":[0-9]*' | head -n 1; } # prompts since the start
+joined() { # the service is in the fleet within a minute, or not, for $1 true or false
+    local n
+    for n in $(seq 600); do ! says "\"connected\":$1" ask $url/v1/fleet >/dev/null || return 0; sleep 0.1; done
+    ask $url/v1/fleet && return 1
+}
 active() { systemctl -q is-active hailo-clip; }
 version_is() { says "\"version\":\"$1\"" ask $url/health; }
 
@@ -79,6 +87,49 @@ unbooted) # as in an image that is being built: systemd does not run
     is "a masked unit is nobody else's" not says "goes before" install --reinstall $new
     is "purge with an unchanged configuration" apt-get purge -y -q hailo-clip
     is "  leaves nothing" gone $config /etc/hailo $state /etc/systemd/system/multi-user.target.wants/hailo-clip.service
+    is "install the broker alone" install $new_broker
+    is "  it is not enabled" gone $broker_wanted
+    is "  it runs" says "0.10.0" hailo-clip-fleet --version
+    systemctl enable hailo-clip-fleet
+    is "purge of the broker" apt-get purge -y -q hailo-clip-fleet
+    is "  leaves nothing" gone $broker_wanted $broker_state /usr/bin/hailo-clip-fleet
+    ;;
+
+fleet) # the broker beside a service that is its node
+    is "install" install $old $old_broker
+    is "the broker is neither enabled nor started" not sh -c "systemctl -q is-enabled hailo-clip-fleet || systemctl -q is-active hailo-clip-fleet"
+    is "systemd-analyze verify finds nothing" silent systemd-analyze verify hailo-clip-fleet.service
+    is "systemd-analyze security: exposure at most 2.0" systemd-analyze security --threshold=20 hailo-clip-fleet.service
+    is "enable" systemctl enable --now hailo-clip-fleet
+    pid=$(systemctl show hailo-clip-fleet -p MainPID --value)
+    is "as a user of its own, without capabilities, with a filter" [ "$(grep -cE '^(Uid:\s+[1-9]|CapBnd:\s+0+$|NoNewPrivs:\s+1|Seccomp:\s+2)' /proc/$pid/status)" = 4 ]
+    is "its streams are nobody else's" [ "$(stat -c %a /var/lib/private/hailo-clip-fleet)" = 700 ]
+    printf 'clip:\n  backend: sim\n  model: demo\nsim:\n  vectors: model\nfleet:\n  url: nats://127.0.0.1:4222\n  node: one\n' >$config
+    is "restart as a node" systemctl restart hailo-clip
+    is "  it has joined" joined true
+    is "  it says so" says "one" hailo-clip fleet status
+    is "verify" hailo-clip verify
+    is "prompts, sets, examples, streams" keep
+    is "upgrade of the broker" install $new_broker
+    is "  it runs anew" [ "$(systemctl show hailo-clip-fleet -p MainPID --value)" != "$pid" ]
+    is "  the node is there again" joined true
+    is "  sets, examples and streams are the same" same_kept
+    is "  and can be changed" ask -X PUT $url/v1/prompt-sets/late -H "Content-Type: application/json" -d '{"labels": [{"name": "cat"}]}'
+    is "stop" systemctl stop hailo-clip-fleet
+    is "  the service works alone" sh -c "curl -sS --fail-with-body -m 60 '$url/v1/classify?prompt_set=pets' -H 'Content-Type: image/jpeg' --data-binary @/test/cat.jpg"
+    is "  and says so" joined false
+    is "upgrade" install --reinstall $new_broker
+    is "  it stays stopped" not systemctl -q is-active hailo-clip-fleet
+    is "start" systemctl start hailo-clip-fleet
+    is "  the node is there again" joined true
+    is "remove" apt-get remove -y -q hailo-clip-fleet
+    is "  it has stopped" joined false
+    is "  its streams stay" ls /var/lib/private/hailo-clip-fleet/jetstream
+    is "install again" sh -c "apt-get install -y -q --no-install-recommends $new_broker && systemctl start hailo-clip-fleet"
+    is "  the set is there" sh -c "until hailo-clip fleet status | grep -q one; do sleep 0.1; done; curl -sS --fail-with-body $url/v1/prompt-sets/late"
+    is "purge" apt-get purge -y -q hailo-clip-fleet
+    is "  leaves nothing" gone $broker_wanted $broker_state /usr/bin/hailo-clip-fleet /usr/lib/systemd/system/hailo-clip-fleet.service
+    is "  and the service as it was" same_kept
     ;;
 
 life) # of a service: CPU, simulated chip, upgrade under load, stop, removal, purge

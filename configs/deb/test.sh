@@ -74,7 +74,8 @@ run() { # run SCENARIO [boot]
     local root=bin/deb/_run # which go list does not enter
     rm -rf "$root" && mkdir -p "$root" && tar -C "$root" -xf "$cache.tar"
     mkdir "$root/test"
-    cp "$here"/inside.sh "bin/hailo-clip_0.9.0-1_$arch.deb" "bin/hailo-clip_0.10.0-1_$arch.deb" hailo/demo/samples/cat.jpg configs/etc.yaml "$root/test/"
+    cp "$here"/inside.sh "bin/hailo-clip_0.9.0-1_$arch.deb" "bin/hailo-clip_0.10.0-1_$arch.deb" "bin/hailo-clip-fleet_0.9.0-1_$arch.deb" "bin/hailo-clip-fleet_0.10.0-1_$arch.deb" \
+        hailo/demo/samples/cat.jpg configs/etc.yaml "$root/test/"
     if [ "${2:-}" != boot ]; then
         chroot "$root" /test/inside.sh "$1" >bin/deb/log 2>&1 </dev/null || true
     else
@@ -100,8 +101,8 @@ END
     fi
 }
 scenarios=("$@")
-[ ${#scenarios[@]} -gt 0 ] || scenarios=(unbooted life former dynamic unpackaged)
+[ ${#scenarios[@]} -gt 0 ] || scenarios=(unbooted life former dynamic unpackaged fleet)
 for s in "${scenarios[@]}"; do run "$s" "$([ "$s" = unbooted ] || echo boot)"; done
-rm -rf bin/deb/_run "bin/hailo-clip_0.9.0-1_$arch.deb" "bin/hailo-clip_0.10.0-1_$arch.deb"
+rm -rf bin/deb/_run bin/hailo-clip{,-fleet}_0.{9,10}.0-1_"$arch".deb
 [ $failed = 0 ] && echo "deb-test: all is well"
 exit $failed

@@ -22,6 +22,10 @@ type Elsewhere interface {
 	Embed(ctx context.Context, from fair.Caller, image []byte, here Load) (vector []float32, ok bool)
 }
 
+// StageElsewhere is what Result.Times begins with of an image that was encoded elsewhere: from when it was handed over to when its vector
+// was here. Its score follows; it has passed no other stage, and waited for none.
+const StageElsewhere = "elsewhere"
+
 // leastWait is how long an image must wait here, beyond a full run of the encoder, before it is encoded elsewhere.
 const leastWait = 10 * time.Millisecond
 
@@ -90,8 +94,10 @@ func (e *Engine) spill(ctx context.Context, r *Request, l *stages.Request) (resu
 	if err != nil {
 		return Result{}, true, err
 	}
-	found.Times[0].Stage, found.Times[1].Stage = "decode", "resize"
-	found.Times[2] = pipeline.StageTime{Stage: "encode", Work: scored.Sub(start)}
-	found.Times[3] = pipeline.StageTime{Stage: "score", Work: time.Since(scored)}
+	found.Times[0] = pipeline.StageTime{Stage: StageElsewhere, Work: scored.Sub(start)}
+	found.Times[1] = pipeline.StageTime{Stage: "score", Work: time.Since(scored)}
+	if e.parts.Observe != nil {
+		e.parts.Observe(found.Times)
+	}
 	return Result{Result: found}, true, nil
 }

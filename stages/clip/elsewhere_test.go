@@ -114,6 +114,9 @@ func testSpill(t *testing.T) {
 		if err != nil || len(o.asked) != i+1 || o.asked[i].Room != 0 {
 			t.Fatalf("%v, asked %+v", err, o.asked)
 		}
+		if got.Times[0].Stage != StageElsewhere || got.Times[1].Stage != "score" || got.Times[2].Stage != "" {
+			t.Errorf("request %d: %+v", i, got.Times)
+		}
 		got.TextTime, got.Times, got.Prompts, got.Labels = here[i].TextTime, here[i].Times, here[i].Prompts, here[i].Labels
 		if !reflect.DeepEqual(got, here[i]) {
 			t.Errorf("request %d: %+v elsewhere, %+v here", i, got, here[i])

@@ -45,7 +45,7 @@ type Parts struct {
 	Sets       SetParts
 	Budget     *decode.Budget
 
-	// Observe is told how long each stage took for an image that went through the line, by the goroutine that has asked
+	// Observe is told how long each stage took for an image that went through the line, or was encoded elsewhere, by the goroutine that has asked
 	// for it. nil: nobody is told.
 	Observe func([4]pipeline.StageTime)
 }

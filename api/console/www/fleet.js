@@ -1,4 +1,4 @@
-// The view of the fleet: its nodes, the queues of its broker, jobs and cameras, as this service sees them.
+// The view of the fleet: its nodes, the queues of its broker, jobs, dead letters and cameras, as this service sees them.
 import { json, report } from './api.js';
 import { columns, el, fill, notice } from './dom.js';
 import { repeat, whileVisible } from './life.js';
@@ -45,6 +45,7 @@ export function told(status) {
       j.all && j.found ? el('progress', { max: j.found, value: j.done, 'aria-label': `Done of ${j.job}` }) : null, ` ${count(j.done)} of ${count(j.found)}${j.all ? '' : '+'}`),
     count(j.failed), count(j.dead), `${j.rate.toFixed(0)}/s`, j.left_seconds ? span(j.left_seconds) : '–', j.source ?? '–',
   ]);
+  const dead = (status.dead_letters ?? []).map((d) => [d.key, d.job, d.reason, count(d.tries), d.node, new Date(d.time).toLocaleString()]);
   const cameras = (status.cameras ?? []).map((c) => [c.name, c.owner ?? pill(['unhealthy', 'none can']), (c.unreachable_at ?? []).join(', ') || '–']);
   const { spill, worker, share } = status;
   const failed = Object.values(spill?.failed ?? {}).reduce((a, b) => a + b, 0);
@@ -61,6 +62,7 @@ export function told(status) {
     table('Nodes', ['Node', 'State', '>Rate', '>Queued', '>In flight', 'Model', 'Version', 'Site', '>Seen'], nodes),
     table('Queues', ['Queue', '>Pending', '>With workers', '>Kept', '>Size'], queues),
     table('Jobs', ['Job', 'State', 'Done', '>Failed', '>Dead', '>Rate', '>Left', 'Source'], jobs),
+    table('Dead letters', ['Image', 'Job', 'Reason', '>Tries', 'Node', 'When'], dead),
     table('Cameras', ['Camera', 'Node', 'Unreachable at'], cameras),
     table('This node since its start', ['What', 'How many'], here),
   ];

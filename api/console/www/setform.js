@@ -48,12 +48,13 @@ export function setForm(root, { name, path, signal, refresh }) {
   let info = null;
   let mode = 'form';
   let waiting = false; // for the set to be encoded
+  let storing; // ends when what is being saved is here
 
   const status = el('div', { class: 'meta' });
   const warnings = el('div');
   const problem = el('div');
   const body = el('div');
-  const save = el('button', { type: 'button', class: 'primary', onclick: () => store() }, 'Save');
+  const save = el('button', { type: 'button', class: 'primary', onclick: () => { storing = store(); } }, 'Save');
   const revert = el('button', { type: 'button', onclick: () => load(true) }, 'Revert');
   const unsaved = el('span', { class: 'soft', role: 'status' });
   const bar = el('div', { class: 'bar' }, unsaved, revert, save);
@@ -237,6 +238,7 @@ export function setForm(root, { name, path, signal, refresh }) {
       return show();
     }
     const failed = [];
+    await storing; // else the set is another one meanwhile
     for (const file of images) {
       try {
         const { data } = await json(`${path(name)}/examples?label=${encodeURIComponent(label)}`, {

@@ -276,7 +276,7 @@ func TestRTSP(t *testing.T) {
 	}()
 	select {
 	case <-server.recorded:
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("the camera does not begin: " + said.String())
 	}
 	got, err := collect(t, strings.Replace(address, "://", "://u:secretpass@", 1), Options{Allowed: local, Limits: Limits{1 << 20}}, 25)
@@ -450,7 +450,7 @@ func TestFFmpegDoesNotOutlive(t *testing.T) {
 
 func within(t *testing.T, done func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); !done(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("it does not happen")
 		}
