@@ -130,7 +130,7 @@ func TestThreeBrokers(t *testing.T) {
 		must(t, err)
 		all += uint64(max(made.CachedInfo().Config.MaxBytes, 0))
 	}
-	if all > 1<<30 || all < 700<<20 {
+	if all > 1<<30 || all < 512<<20 {
 		t.Errorf("the streams may have %d bytes, of %d", all, 1<<30)
 	}
 	if others := node.nc.DiscoveredServers(); len(others) > 0 { // by other names than those in addresses

@@ -35,6 +35,7 @@ var stores = []jetstream.StreamConfig{
 		Name: DeadStream, MaxBytes: 64 << 20, Description: "images that were tried too often", Subjects: []string{deadSubject + ">"},
 		MaxAge: 30 * 24 * time.Hour, MaxMsgSize: maxLetter, Duplicates: 2 * time.Minute,
 	},
+	objects(SetStore, 256<<20, jetstream.StreamConfig{Description: "prompt sets too large for a message"}),
 	{
 		Name: BulkStream, MaxBytes: streamBytes, Description: "images that wait for a worker", Subjects: []string{bulkSubject + ">"},
 		Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew, MaxAge: 24 * time.Hour, MaxMsgSize: maxMessage,
@@ -45,7 +46,6 @@ var stores = []jetstream.StreamConfig{
 		Subjects: []string{resultSubject + ">"}, MaxAge: 7 * 24 * time.Hour, MaxMsgSize: maxMessage, Duplicates: 2 * time.Minute,
 	},
 	objects(InputStore, streamBytes, jetstream.StreamConfig{Description: "images too large for a message", MaxAge: 24 * time.Hour}),
-	objects(SetStore, 256<<20, jetstream.StreamConfig{Description: "prompt sets too large for a message"}),
 	objects(ModelStore, 0, jetstream.StreamConfig{Description: "model files"}),
 }
 
