@@ -152,6 +152,7 @@ func (b *Broker) prepare() (func() (*server.Options, error), error) {
 			return nil, err
 		}
 		o.Nkeys = append(users(nodes, c.Domain), &server.NkeyUser{Nkey: nobody, Permissions: permissions(nil, nil)})
+		slices.SortFunc(o.Nkeys, func(a, b *server.NkeyUser) int { return cmp.Compare(a.Nkey, b.Nkey) }) // see cluster
 		return o, nil
 	}, nil
 }
@@ -202,6 +203,8 @@ type cluster struct {
 	routes []*url.URL
 }
 
+// cluster is how the brokers of a cluster reach each other. A server sorts the options that it has when it gets new ones, while it reads
+// them: they are in that order from the beginning.
 func (c Config) cluster(routes *tls.Config) (made cluster, err error) {
 	if c.ClusterPort == 0 {
 		return made, nil
@@ -214,5 +217,6 @@ func (c Config) cluster(routes *tls.Config) (made cluster, err error) {
 		}
 		made.routes = append(made.routes, u)
 	}
+	slices.SortFunc(made.routes, func(a, b *url.URL) int { return cmp.Compare(a.String(), b.String()) })
 	return made, nil
 }
