@@ -205,6 +205,27 @@ func TestPathTwice(t *testing.T) {
 	})
 }
 
+// TestPathTwiceUnreadable: what could not be read of a path does not stand for what an archive has of it later.
+func TestPathTwiceUnreadable(t *testing.T) {
+	b, at := newBench(t), time.Unix(1e9, 0)
+	tries := 0
+	counted := broken("a")
+	away := counted.Open
+	counted.Open = func(ctx context.Context) ([]byte, error) {
+		tries++
+		return away(ctx)
+	}
+	b.job.Source = items{counted, text("a", "one", at)}
+	for i := range 2 {
+		if s := b.mustRun(nil); s.Stored != 1 || s.Unreadable != 0 || tries != i+1 {
+			t.Errorf("%+v, %d tries", s, tries)
+		}
+		if rows := b.rows(); len(rows) != 1 || rows[0].Key != Key([]byte("one"), testDigest) {
+			t.Errorf("%+v", rows)
+		}
+	}
+}
+
 // TestLongPaths are errors of their own each.
 func TestLongPaths(t *testing.T) {
 	b := newBench(t)
