@@ -45,13 +45,22 @@ type verifier struct {
 }
 
 // Verify compares what the sink has with what the journal says it has. It reads the rows of the sink one by one, and keeps a bit for each.
-// With repair, what is missing, double or cut off waits again, so that the next Run makes its row, and goes on from what is there.
+// With repair, what is missing, double or cut off waits again, so that the next Run makes its row, and goes on from what is there; rows
+// of an Appender behind the last one that a run has noted are cut off before, as a Run does it.
 func Verify(ctx context.Context, j *Journal, s Sink, repair bool) (Verification, error) {
 	v := verifier{keeper: keeper{suffix: Key(nil, j.Identity.Digest)[32:], journal: j}, sink: s, repair: repair}
 	v.appender, _ = s.(Appender)
 	v.placer, _ = s.(Placer)
 	if v.appender != nil && v.appender.Mark() < j.mark {
 		v.example("cut off", fmt.Sprintf("%d bytes of %d are left", v.appender.Mark(), j.mark))
+	}
+	if repair && v.appender != nil && !j.finishing && v.appender.Mark() > j.mark {
+		behind := v.appender.Mark() - j.mark
+		if err := v.appender.Rewind(j.mark); err == nil {
+			v.example("cut off", fmt.Sprintf("%d bytes behind the last row that a run has noted", behind))
+		} else if !errors.Is(err, ErrChanged) {
+			return v.Verification, err
+		}
 	}
 	again := map[uint64]struct{}{} // numbers of paths whose rows are double
 	err := s.Each(ctx, func(key, path string) error { return v.row(key, path, again) })
@@ -97,7 +106,6 @@ func (v *verifier) row(key, path string, again map[uint64]struct{}) error {
 		again[r.id] = struct{}{}
 	case old:
 		v.Stale++
-		return nil
 	case known && own && r.hash == h:
 		v.Stale++
 	default:
@@ -122,11 +130,12 @@ func (v *verifier) clean(ctx context.Context, cut *cutError) error {
 			return err
 		}
 	}
-	if remover, can := v.sink.(Remover); can && len(v.gone) > 0 {
+	if remover, can := v.sink.(Remover); can {
 		j.finishing = true // a process that is killed may leave the sink shorter than mark
-		if err := errors.Join(j.commit(), remover.Remove(ctx, v.gone), v.sink.Finish(ctx)); err != nil {
+		if err := errors.Join(j.commit(), remover.Remove(ctx, v.gone), v.sink.Finish(ctx), j.clear(bucketOld)); err != nil {
 			return err
 		}
+		j.counts.Replaced = 0
 	}
 	j.finishing, j.mark = false, v.appender.Mark()
 	return j.commit()
