@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.etcd.io/bbolt"
 )
 
 // items is a source that is whatever a test says.
@@ -340,6 +342,20 @@ func TestKilledAfterPut(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestJournalOfBefore: a journal of the version that announced no rows goes on.
+func TestJournalOfBefore(t *testing.T) {
+	b, s, at := newBench(t), newUpserts(), time.Unix(1e9, 0)
+	b.job.Source = items{text("a", "one", at)}
+	b.mustRun(into(s))
+	j := must(OpenJournal(b.out+".journal", false))
+	if err := errors.Join(j.db.Update(func(tx *bbolt.Tx) error { return tx.DeleteBucket(bucketPutting) }), j.Close()); err != nil {
+		t.Fatal(err)
+	}
+	b.job.Source = items{mustRead(text("a", "one", at)), text("b", "two", at)}
+	b.mustRun(into(s))
+	s.has(t, map[string]string{"a": "one", "b": "two"})
 }
 
 // shouting is an encoder whose results have keys in capitals.

@@ -602,6 +602,12 @@ func TestPrepare(t *testing.T) {
 	if s := b.mustRun(prepare); s.Stored != 3 || s.Failed != 3 || s.Unreadable != 1 || s.Encoded != 5 || b.calls.Load() != 3 {
 		t.Errorf("%+v, %d calls", s, b.calls.Load())
 	}
+	why := map[string]string{}
+	j := must(OpenJournal(b.out+".journal", false))
+	err := errors.Join(j.Failures(9, func(path, text string) { why[path] = text }), j.Close())
+	if err != nil || len(why) != 4 || !strings.Contains(why["f"], "read or encoded") || !strings.Contains(why["g"], "it is wrong") {
+		t.Errorf("%v, %q", err, why)
+	}
 	away.Store(false)
 	if s := b.mustRun(prepare); s.Stored != 4 || s.Failed != 3 || s.Unreadable != 0 {
 		t.Errorf("%+v", s)

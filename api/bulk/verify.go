@@ -217,7 +217,7 @@ func (j *Journal) Failures(n int, tell func(path, why string)) error {
 		return nil
 	})
 	for _, path := range paths {
-		why := "it could not be read"
+		why := "it could not be read or encoded, as its row says"
 		if r := list[path]; err == nil && r.state == failed {
 			var o *outcome
 			if o, err = j.outcome(r.hash); o != nil {
