@@ -46,7 +46,7 @@ type verifier struct {
 
 // Verify compares what the sink has with what the journal says it has. It reads the rows of the sink one by one, and keeps a bit for each.
 // With repair, what is missing, double or cut off waits again, so that the next Run makes its row, and goes on from what is there; rows
-// of an Appender behind the last one that a run has noted are cut off before, as a Run does it.
+// of an Appender behind the last one that a run has noted are cut off, as a Run does it.
 func Verify(ctx context.Context, j *Journal, s Sink, repair bool) (Verification, error) {
 	v := verifier{keeper: keeper{suffix: Key(nil, j.Identity.Digest)[32:], journal: j}, sink: s, repair: repair}
 	v.appender, _ = s.(Appender)
@@ -55,11 +55,16 @@ func Verify(ctx context.Context, j *Journal, s Sink, repair bool) (Verification,
 		v.example("cut off", fmt.Sprintf("%d bytes of %d are left", v.appender.Mark(), j.mark))
 	}
 	if repair && v.appender != nil && !j.finishing && v.appender.Mark() > j.mark {
-		behind := v.appender.Mark() - j.mark
-		if err := v.appender.Rewind(j.mark); err == nil {
-			v.example("cut off", fmt.Sprintf("%d bytes behind the last row that a run has noted", behind))
-		} else if !errors.Is(err, ErrChanged) {
-			return v.Verification, err
+		before, err := Verify(ctx, j, s, false)
+		if err != nil {
+			return before, err
+		}
+		switch err = v.appender.Rewind(j.mark); {
+		case err == nil:
+			_, err = Verify(ctx, j, s, true)
+			return before, err
+		case !errors.Is(err, ErrChanged):
+			return before, err
 		}
 	}
 	again := map[uint64]struct{}{} // numbers of paths whose rows are double
