@@ -194,8 +194,12 @@ fewshot: setup ## accuracy with 0 to 8 example images, on drawings of a style th
 PROXIES := nginx caddy haproxy
 
 .PHONY: fleet-test
-fleet-test: setup ## three simulated NPUs and a broker, each a process: shares of the work, 100,000 images with kills, an emptied broker (10 minutes; FLEET_IMAGES)
-	HAILO_TEST_FLEET=full HAILO_TEST_FLEET_IMAGES=$(FLEET_IMAGES) $(GO) test -count=1 -timeout 40m -v -run '^TestFleet(Bulk|Killed|Emptied)$$' ./cmd/hailo-clip
+fleet-test: setup ## three simulated NPUs and hailo-clip-fleet with TLS and keys: shares of the work, 100,000 images with kills, an emptied broker (10 minutes; FLEET_IMAGES)
+	HAILO_TEST_FLEET=full HAILO_TEST_BIN=$(CURDIR)/bin HAILO_TEST_FLEET_IMAGES=$(FLEET_IMAGES) $(GO) test -count=1 -timeout 40m -v -run '^TestFleet(Bulk|Killed|Emptied)$$' ./cmd/hailo-clip
+
+.PHONY: fleet-runbook
+fleet-runbook: setup ## do what configs/docs/fleet.md says, command by command: brokers with TLS, nodes added, lost and removed, leaves, upgrades (2 minutes)
+	HAILO_TEST_FLEET_RUNBOOK=1 HAILO_TEST_BIN=$(CURDIR)/bin $(GO) test -count=1 -timeout 15m -run '^TestFleetRunbook$$' -v ./cmd/hailo-clip
 
 .PHONY: docs-test
 docs-test: setup ## run the commands in the documentation, and its samples for nginx, Caddy and HAProxy (Debian: installs them)

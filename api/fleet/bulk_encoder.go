@@ -89,7 +89,11 @@ func OpenEncoder(ctx context.Context, cfg Config, o EncoderOptions) (*Encoder, e
 func (e *Encoder) open(ctx context.Context, o EncoderOptions) error {
 	ctx, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
-	if err := e.ready(ctx); err != nil {
+	err := e.ready(ctx)
+	for errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil { // the brokers of a cluster are choosing a leader
+		err = e.ready(ctx)
+	}
+	if err != nil {
 		return err
 	}
 	found, err := e.Encoders(ctx)

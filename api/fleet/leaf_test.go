@@ -97,7 +97,7 @@ func TestThreeBrokers(t *testing.T) {
 		go func() {
 			var err error
 			brokers[i], err = broker.Start(broker.Config{
-				Name: name, Dir: dir, Port: -1, Secure: true, ClusterPort: ports[i], Routes: routes, MaxStore: 1 << 30,
+				Name: name, Dir: dir, Port: -1, Secure: true, ClusterPort: ports[i], Routes: routes, MaxStore: 1 << 30, Advertise: []string{"localhost"},
 			})
 			started <- err
 		}()
@@ -123,6 +123,18 @@ func TestThreeBrokers(t *testing.T) {
 	must(t, err)
 	if n := s.CachedInfo().Config.Replicas; n != 3 {
 		t.Errorf("%d copies", n)
+	}
+	all := uint64(0)
+	for _, s := range stores {
+		made, err := node.js.Stream(t.Context(), s.Name)
+		must(t, err)
+		all += uint64(max(made.CachedInfo().Config.MaxBytes, 0))
+	}
+	if all > 1<<30 || all < 512<<20 {
+		t.Errorf("the streams may have %d bytes, of %d", all, 1<<30)
+	}
+	if others := node.nc.DiscoveredServers(); len(others) > 0 { // by other names than those in addresses
+		t.Errorf("the brokers tell of %s", others)
 	}
 }
 

@@ -35,6 +35,7 @@ var stores = []jetstream.StreamConfig{
 		Name: DeadStream, MaxBytes: 64 << 20, Description: "images that were tried too often", Subjects: []string{deadSubject + ">"},
 		MaxAge: 30 * 24 * time.Hour, MaxMsgSize: maxLetter, Duplicates: 2 * time.Minute,
 	},
+	objects(SetStore, 256<<20, jetstream.StreamConfig{Description: "prompt sets too large for a message"}),
 	{
 		Name: BulkStream, MaxBytes: streamBytes, Description: "images that wait for a worker", Subjects: []string{bulkSubject + ">"},
 		Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew, MaxAge: 24 * time.Hour, MaxMsgSize: maxMessage,
@@ -45,7 +46,6 @@ var stores = []jetstream.StreamConfig{
 		Subjects: []string{resultSubject + ">"}, MaxAge: 7 * 24 * time.Hour, MaxMsgSize: maxMessage, Duplicates: 2 * time.Minute,
 	},
 	objects(InputStore, streamBytes, jetstream.StreamConfig{Description: "images too large for a message", MaxAge: 24 * time.Hour}),
-	objects(SetStore, 256<<20, jetstream.StreamConfig{Description: "prompt sets too large for a message"}),
 	objects(ModelStore, 0, jetstream.StreamConfig{Description: "model files"}),
 }
 
@@ -110,6 +110,15 @@ func ensure(ctx context.Context, js jetstream.JetStream, want jetstream.StreamCo
 		less = 2
 	}
 	want.Replicas, want.Storage = 3, jetstream.FileStorage
+	if large {
+		small := want
+		small.MaxBytes = min(want.MaxBytes, leastBytes)
+		if _, err := js.CreateStream(ctx, small); err == nil {
+			return grow(ctx, js, small, want.MaxBytes)
+		} else if !is(err, codeNoReplicas) && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+			return 0, err
+		}
+	}
 	for {
 		_, err := js.CreateStream(ctx, want)
 		divides := want.MaxBytes/less >= leastBytes
@@ -131,8 +140,30 @@ func ensure(ctx context.Context, js jetstream.JetStream, want jetstream.StreamCo
 	}
 }
 
+// grow has a stream with three copies take more, up to most, but not all the room that there is. A cluster finds a place by what its
+// brokers had left some seconds ago, and would give more than that, after which no stream can be made smaller; at what grows it looks closely.
+func grow(ctx context.Context, js jetstream.JetStream, c jetstream.StreamConfig, most int64) (bytes int64, err error) {
+	for has := c.MaxBytes; ; has = c.MaxBytes {
+		if has == most {
+			return has, nil
+		}
+		c.MaxBytes = min(2*has, most)
+		if _, err := js.UpdateStream(ctx, c); is(err, codeNoRoom, codeNoRoomAccount, codeNoResources, codeNoPeers) {
+			if c.MaxBytes = has / 2; c.MaxBytes < leastBytes {
+				return has, nil
+			}
+			_, err := js.UpdateStream(ctx, c)
+			return c.MaxBytes, err
+		} else if err != nil {
+			return has, err
+		}
+	}
+}
+
 // find looks for a stream, and whether it does what it should. It returns the bytes that it has at most; -1: any.
 func find(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) (bytes int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, askTime) // a cluster that is choosing a leader gives no answer
+	defer cancel()
 	stream, err := js.Stream(ctx, want.Name)
 	if err != nil {
 		return 0, err

@@ -22,11 +22,11 @@ func TestBare(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, kind := range []string{JSON, Binary, Raw, Multipart} {
-		bodies, err := NewBodies([]Image{{"one", image}}, Ask{Body: kind, Prompts: 2})
+		bodies, err := NewBodies([]Image{{Name: "one", Data: image}}, Ask{Body: kind, Prompts: 2})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if body, _ := bodies.get(new([]byte)); kind == Multipart && !strings.HasSuffix(string(body), "\r\n--hailo-clip-bench--\r\n") {
+		if body, _, _ := bodies.get(new([]byte)); kind == Multipart && !strings.HasSuffix(string(body), "\r\n--hailo-clip-bench--\r\n") {
 			t.Errorf("a form without an end: %q", body[len(body)-40:])
 		}
 		target, err := NewTarget("http://"+ln.Addr().String(), "", bodies, time.Minute)

@@ -25,8 +25,9 @@ const (
 
 // Image is a compressed image and what to call it.
 type Image struct {
-	Name string
-	Data []byte
+	Name   string
+	Data   []byte
+	Answer []byte // what a good answer to it contains; nil: the field that was asked for
 }
 
 // Bodies makes the bodies of the requests, one image after the other. Safe for concurrent use.
@@ -34,7 +35,6 @@ type Bodies struct {
 	path        string // with its query
 	contentType string
 	answer      string // the field that a good answer must have
-	quoted      []byte // likewise, as JSON has it
 	ask         Ask
 	list        []body
 	next        atomic.Uint64
@@ -46,6 +46,7 @@ type body struct {
 	bytes []byte
 	marks []int  // offsets of the digits that make fresh prompts new ones
 	frame string // X-Frame-Format; "": none
+	good  []byte // what a good answer contains
 }
 
 // Kinds of bodies.
@@ -122,7 +123,6 @@ func NewBodies(images []Image, ask Ask) (*Bodies, error) {
 	if (ask.Body == Binary || ask.Body == Raw) && len(query) > 0 {
 		b.path += "?" + query.Encode()
 	}
-	b.quoted = strconv.AppendQuote(nil, b.answer)
 	// No run repeats the prompts of another, because services remember them over restarts.
 	b.serial.Store(uint64(time.Now().Unix()) << 28)
 	for _, image := range images {
@@ -149,6 +149,9 @@ func NewBodies(images []Image, ask Ask) (*Bodies, error) {
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", image.Name, err)
+		}
+		if one.good = image.Answer; one.good == nil {
+			one.good = strconv.AppendQuote(nil, b.answer)
 		}
 		b.list = append(b.list, one)
 	}
@@ -180,12 +183,12 @@ func jsonBody(image []byte, ask Ask) (b body) {
 	return b
 }
 
-// get returns the next body, not to be changed, and its X-Frame-Format. Fresh prompts are written into a copy in buffer,
-// which the caller keeps for the next call.
-func (b *Bodies) get(buffer *[]byte) (bytes []byte, frame string) {
+// get returns the next body, not to be changed, its X-Frame-Format and what a good answer to it contains. Fresh prompts are written
+// into a copy in buffer, which the caller keeps for the next call.
+func (b *Bodies) get(buffer *[]byte) (bytes []byte, frame string, good []byte) {
 	body := &b.list[(b.next.Add(1)-1)%uint64(len(b.list))]
 	if !b.ask.Fresh {
-		return body.bytes, body.frame
+		return body.bytes, body.frame, body.good
 	}
 	*buffer = append((*buffer)[:0], body.bytes...)
 	for _, mark := range body.marks {
@@ -194,7 +197,7 @@ func (b *Bodies) get(buffer *[]byte) (bytes []byte, frame string) {
 			(*buffer)[mark+i] = "0123456789abcdef"[n>>(60-4*i)&15]
 		}
 	}
-	return *buffer, ""
+	return *buffer, "", body.good
 }
 
 // MeanBytes is the mean length of the bodies.
@@ -220,11 +223,8 @@ func (b *Bodies) String() string {
 		path, b.ask.Body, len(b.list), prompts, b.MeanBytes()/1000)
 }
 
-// looksGood is a quick look at an answer with a good status, where checkAnswer would cost too much.
-func (b *Bodies) looksGood(answer []byte) bool { return bytes.Contains(answer, b.quoted) }
-
-// checkAnswer says what is wrong with an answer; code is that of its status.
-func (b *Bodies) checkAnswer(code string, answer []byte) error {
+// checkAnswer says what is wrong with an answer that is to contain good; code is that of its status.
+func (b *Bodies) checkAnswer(code string, answer, good []byte) error {
 	var fields map[string]json.RawMessage
 	if code != "" {
 		return fmt.Errorf("status %s: %.300q", code, answer)
@@ -234,6 +234,9 @@ func (b *Bodies) checkAnswer(code string, answer []byte) error {
 	}
 	if _, ok := fields[b.answer]; !ok {
 		return fmt.Errorf("the answer has no %q: %.300q", b.answer, answer)
+	}
+	if !bytes.Contains(answer, good) {
+		return fmt.Errorf("the answer is wrong: %.300q, want %.300q in it", answer, good)
 	}
 	return nil
 }

@@ -78,7 +78,7 @@ func (f *fake) serveStats(w http.ResponseWriter, _ *http.Request) {
 
 func newTestTarget(t testing.TB, url string) *Target {
 	t.Helper()
-	bodies, err := NewBodies([]Image{{"one", []byte("an image")}, {"two", []byte("another")}}, Ask{Prompts: 3})
+	bodies, err := NewBodies([]Image{{Name: "one", Data: []byte("an image")}, {Name: "two", Data: []byte("another")}}, Ask{Prompts: 3})
 	if err != nil {
 		t.Fatal(err)
 	}

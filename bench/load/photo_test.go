@@ -43,7 +43,7 @@ func TestPhoto(t *testing.T) {
 }
 
 func TestProfile(t *testing.T) {
-	images := []Image{{"one", []byte("1")}, {"two", []byte("22")}, {"bad", nil}}
+	images := []Image{{Name: "one", Data: []byte("1")}, {Name: "two", Data: []byte("22")}, {Name: "bad"}}
 	do := func(image []byte, stage func(string, time.Duration)) error {
 		if len(image) == 0 {
 			return errors.New("no image")

@@ -15,7 +15,7 @@ import (
 )
 
 func TestURLs(t *testing.T) {
-	bodies, _ := NewBodies([]Image{{"one", []byte{1}}}, Ask{Prompts: 1})
+	bodies, _ := NewBodies([]Image{{Name: "one", Data: []byte{1}}}, Ask{Prompts: 1})
 	for _, url := range []string{"", "127.0.0.1:5000", "ftp://127.0.0.1", "http://", "http://u:p@127.0.0.1", "http://127.0.0.1/?a=b", "http://[::1", "http://a/#b"} {
 		if _, err := NewTarget(url, "", bodies, time.Second); err == nil {
 			t.Errorf("%q is accepted", url)
@@ -73,8 +73,33 @@ func TestHostileServices(t *testing.T) {
 	}
 }
 
+// TestWrongAnswers: an answer that would be good for another image is a bad one, in the load and in the check before it.
+func TestWrongAnswers(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"embedding":[0.5]}`) }))
+	defer s.Close()
+	bodies, err := NewBodies([]Image{
+		{Name: "right", Data: []byte("1"), Answer: []byte(`"embedding":[0.5]`)},
+		{Name: "wrong", Data: []byte("2"), Answer: []byte(`"embedding":[0.25]`)},
+	}, Ask{Body: Binary})
+	if err != nil {
+		t.Fatal(err)
+	}
+	target, err := NewTarget(s.URL, "", bodies, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer target.Close()
+	x := target.newExchange()
+	if first, second := target.ask(x), target.ask(x); first != "" || second != codeBad {
+		t.Errorf("%q, %q", first, second)
+	}
+	if err := target.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "the answer is wrong") {
+		t.Error(err)
+	}
+}
+
 func TestBodies(t *testing.T) {
-	images := []Image{{"one", []byte("first")}, {"two", []byte("second")}}
+	images := []Image{{Name: "one", Data: []byte("first")}, {Name: "two", Data: []byte("second")}}
 	var r, again struct {
 		Image   []byte
 		Prompts []string
@@ -84,7 +109,7 @@ func TestBodies(t *testing.T) {
 		for i := range n {
 			again, r = r, again
 			r.Prompts = nil
-			if body, _ := bodies.get(&buffer); json.Unmarshal(body, &r) != nil || string(r.Image) != []string{"first", "second"}[i%2] {
+			if body, _, _ := bodies.get(&buffer); json.Unmarshal(body, &r) != nil || string(r.Image) != []string{"first", "second"}[i%2] {
 				t.Fatalf("request %d: %.100q", i, body)
 			}
 			for _, p := range r.Prompts {
@@ -121,25 +146,25 @@ func TestBodies(t *testing.T) {
 
 // TestRegister has a service without the set that encodes it for a while, one that fails to, and one without prompt sets.
 func TestRegister(t *testing.T) {
-	bodies, err := NewBodies([]Image{{"one", []byte("first")}}, Ask{Prompts: 3, Set: "bench"})
+	bodies, err := NewBodies([]Image{{Name: "one", Data: []byte("first")}}, Ask{Prompts: 3, Set: "bench"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var buffer []byte
-	if body, _ := bodies.get(&buffer); string(body) != `{"image":"Zmlyc3Q=","prompt_set":"bench"}` || !strings.Contains(bodies.String(), "the prompt set bench") {
+	if body, _, _ := bodies.get(&buffer); string(body) != `{"image":"Zmlyc3Q=","prompt_set":"bench"}` || !strings.Contains(bodies.String(), "the prompt set bench") {
 		t.Errorf("%s: %s", bodies, body)
 	}
 	for kind, path := range map[string]string{Binary: "/v1/classify?prompt_set=bench", Multipart: "/v1/classify"} {
-		b, err := NewBodies([]Image{{"one", []byte("first")}}, Ask{Body: kind, Prompts: 3, Set: "bench"})
+		b, err := NewBodies([]Image{{Name: "one", Data: []byte("first")}}, Ask{Body: kind, Prompts: 3, Set: "bench"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if body, _ := b.get(&buffer); b.path != path || !strings.Contains(string(body), "first") || strings.Contains(string(body), "photo") {
+		if body, _, _ := b.get(&buffer); b.path != path || !strings.Contains(string(body), "first") || strings.Contains(string(body), "photo") {
 			t.Errorf("%s: %s %q", kind, b.path, body)
 		}
 	}
 	for _, ask := range []Ask{{Set: "bench"}, {Prompts: 1, Set: "bench", Fresh: true}, {Body: Binary, Prompts: 1, Fresh: true}, {Body: "xml"}, {Body: Raw}} {
-		if _, err := NewBodies([]Image{{"one", []byte("first")}}, ask); err == nil {
+		if _, err := NewBodies([]Image{{Name: "one", Data: []byte("first")}}, ask); err == nil {
 			t.Errorf("%+v is accepted", ask)
 		}
 	}

@@ -165,3 +165,16 @@ func TestWrongFlags(t *testing.T) {
 		}
 	}
 }
+
+// A cluster of fewer than three brokers does not start, and says how many there must be.
+func TestClusterHasThreeBrokers(t *testing.T) {
+	for _, routes := range [][]string{nil, {"a:1"}, {"a:1", "b:1"}, {"a:1", "b:1", "a:1"}} {
+		args := []string{"--listen=127.0.0.1:0", "--cluster=127.0.0.1:0", "--store=" + t.TempDir()}
+		for _, r := range routes {
+			args = append(args, "--routes="+r)
+		}
+		if out, err := command(args...).CombinedOutput(); err == nil || !strings.Contains(string(out), "have one broker or three") {
+			t.Errorf("%q: %v: %s", routes, err, out)
+		}
+	}
+}

@@ -51,7 +51,7 @@ func (f *findings) fleetBroker(e *fleet.Examination, err error) {
 	f.add("fleet-broker", doctor.OK, fmt.Sprintf("The broker %s answers in %.1f ms: nats-server %s, %s.", b.URL, b.RTTMS, b.Version, tls), "")
 	if err != nil {
 		f.add("fleet-broker", doctor.Warn, "The broker answers, and its streams do not: "+err.Error(),
-			"# JetStream must be on in a nats-server of your own (hailo-clip-fleet has it), and fleet.domain must be its domain")
+			"# JetStream must be on in a nats-server of your own (hailo-clip-fleet has it), fleet.domain must be its domain, and a cluster has three brokers, not two")
 	}
 	if b.MaxPayload < payloadNeeded {
 		f.add("fleet-payload", doctor.Warn, fmt.Sprintf("The broker takes messages of %d bytes at most: images over that fail.", b.MaxPayload),

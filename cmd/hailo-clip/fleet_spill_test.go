@@ -3,14 +3,17 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
 	"os"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
 
 	"hailoclip/api/fleet/broker"
@@ -46,24 +49,16 @@ func newSpillBroker(t testing.TB) *broker.Broker {
 	return b
 }
 
-// embed is the answer for an image: the vector as JSON.
-func (n spillNode) embed(image []byte) (string, error) {
-	a, err := read(http.Post(n.url+"/v1/embed/image", "image/jpeg", bytes.NewReader(image)))
-	if err == nil && a.status != http.StatusOK {
-		err = fmt.Errorf("%d: %s", a.status, a.raw)
-	}
-	return fmt.Sprint(a.body["embedding"]), err
-}
-
-// embedAll asks for all images at once, so often, and says how many answers are wrong or missing.
-func (n spillNode) embedAll(t testing.TB, images [][]byte, want []string, times int) {
+// embedAll asks for all images at once, so often. Each answer must be the right one.
+func (n spillNode) embedAll(t testing.TB, images []load.Image, times int) {
 	t.Helper()
 	var asking errgroup.Group
 	for i := range times * len(images) {
 		asking.Go(func() error {
-			got, err := n.embed(images[i%len(images)])
-			if err == nil && want != nil && got != want[i%len(images)] {
-				err = fmt.Errorf("a wrong vector of image %d", i%len(images))
+			image := images[i%len(images)]
+			a, err := n.embed(image.Data)
+			if err == nil && !bytes.Contains([]byte(a.raw), image.Answer) {
+				err = fmt.Errorf("image %s: %d %.200s", image.Name, a.status, a.raw)
 			}
 			return err
 		})
@@ -71,6 +66,10 @@ func (n spillNode) embedAll(t testing.TB, images [][]byte, want []string, times 
 	if err := asking.Wait(); err != nil {
 		t.Error(err)
 	}
+}
+
+func (n spillNode) embed(image []byte) (reply, error) {
+	return read(http.Post(n.url+"/v1/embed/image", "image/jpeg", bytes.NewReader(image)))
 }
 
 // encoded is how many images the chip has encoded.
@@ -82,15 +81,10 @@ func TestFleetSpill(t *testing.T) {
 	b := newSpillBroker(t)
 	slow := "--set=sim.arguments=--image-run=60ms"
 	a, other := newSpillNode(t, b, "a", slow), newSpillNode(t, b, "b", slow)
-	var images [][]byte
-	var want []string
-	for i := range 12 {
-		images = append(images, must(load.Photo(64, 48, uint64(i))))
-		want = append(want, must(a.embed(images[i])))
-	}
+	images := spillImages(t, a, 12)
 	before := other.encoded(t)
 	until(t, "images are encoded elsewhere", func() bool {
-		a.embedAll(t, images, want, 4)
+		a.embedAll(t, images, 4)
 		return t.Failed() || other.encoded(t) > before+8
 	})
 	for _, c := range []struct {
@@ -106,20 +100,74 @@ func TestFleetSpill(t *testing.T) {
 		t.Run(c.what, func(t *testing.T) {
 			c.begin()
 			defer c.end()
-			a.embedAll(t, images, want, 4)
+			a.embedAll(t, images, 4)
 		})
 		if t.Failed() {
 			return
 		}
 		before := other.encoded(t)
 		until(t, "images are encoded elsewhere again", func() bool {
-			a.embedAll(t, images, want, 4)
+			a.embedAll(t, images, 4)
 			return t.Failed() || other.encoded(t) > before+8
 		})
 	}
 	other.stop(t)
-	a.embedAll(t, images, want, 4)
+	a.embedAll(t, images, 4)
 	a.stop(t)
+}
+
+// spillImages are images, each with the vector that a service answers as long as it sends none away. Any other answer is a wrong one.
+func spillImages(t *testing.T, alone spillNode, n int) (images []load.Image) {
+	t.Helper()
+	distinct := map[string]bool{}
+	for i := range n {
+		data := must(load.Photo(64, 48, uint64(i)))
+		a := must(alone.embed(data))
+		var answer struct{ Embedding json.RawMessage }
+		if err := json.Unmarshal([]byte(a.raw), &answer); err != nil || len(answer.Embedding) < 100 {
+			t.Fatal(a.raw, err)
+		}
+		distinct[string(answer.Embedding)] = true
+		images = append(images, load.Image{Name: fmt.Sprint(i), Data: data, Answer: answer.Embedding})
+	}
+	if len(distinct) != len(images) {
+		t.Fatalf("%d distinct vectors of %d images: exchanged ones would not show", len(distinct), len(images))
+	}
+	return images
+}
+
+// requestsTo notes when each request that is sent to a node passes the broker, until the test ends.
+type requestsTo struct {
+	mu    sync.Mutex
+	times []time.Time
+}
+
+func watchRequests(t *testing.T, b *broker.Broker, node string) *requestsTo {
+	t.Helper()
+	r := &requestsTo{}
+	nc := must(nats.Connect(b.URL()))
+	t.Cleanup(nc.Close)
+	must(nc.Subscribe("clip.v1.enc."+node+".image", func(*nats.Msg) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.times = append(r.times, time.Now())
+	}))
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// between are the requests of that time: how many, and when the last of them was sent after its begin.
+func (r *requestsTo) between(begin, end time.Time) (n int, last time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, at := range r.times {
+		if at.After(begin) && at.Before(end) {
+			n, last = n+1, at.Sub(begin)
+		}
+	}
+	return n, last
 }
 
 // spillLoad offers so many requests a second to a service.
@@ -148,11 +196,8 @@ func TestFleetSpillFigures(t *testing.T) {
 	if given, err := time.ParseDuration(os.Getenv("HAILO_TEST_FLEET_SPILL")); err == nil {
 		d = given
 	}
-	var images []load.Image
-	for i := range 16 {
-		images = append(images, load.Image{Name: fmt.Sprint(i), Data: must(load.Photo(64, 48, uint64(i)))})
-	}
 	alone := newSpillNode(t, nil, "")
+	images := spillImages(t, alone, 61)
 	one := spillLoad(t, alone, images, 270, d)
 	alone.stop(t)
 	b := newSpillBroker(t)
@@ -179,8 +224,22 @@ func TestFleetSpillFigures(t *testing.T) {
 		end()
 		return s
 	}
-	stopped := during("a node is stopped after 2 s", 380, func() { _ = second.cmd.Process.Signal(syscall.SIGSTOP) },
-		func() { _ = second.cmd.Process.Signal(syscall.SIGCONT) })
+	var from, to time.Time // while it is stopped
+	toSecond := watchRequests(t, b, "b")
+	stopped := during("a node is stopped after 2 s", 380, func() { _ = second.cmd.Process.Signal(syscall.SIGSTOP); from = time.Now() },
+		func() { to = time.Now(); _ = second.cmd.Process.Signal(syscall.SIGCONT) })
+	n, last := toSecond.between(from, to)
+	before2, _ := toSecond.between(time.Time{}, from)
+	t.Logf("%d requests were sent to it before, %d while it was stopped for %v, the last of them %v after that began (wanted: 1 s)",
+		before2, n, to.Sub(from).Round(time.Millisecond), last.Round(time.Millisecond))
+	if before2 == 0 || last > to.Sub(from)/2 {
+		t.Error("it was asked none before, or it stayed in the choice")
+	}
+	until(t, "requests are sent to it again", func() bool {
+		a.embedAll(t, images, 4)
+		n, _ := toSecond.between(to, time.Now())
+		return t.Failed() || n > 0
+	})
 	apart := during("the node that is asked is cut off from the others for 10 s, after 2 s", 300, func() { a.broker.set(func() { a.broker.hole = true }) },
 		func() { a.broker.set(func() { a.broker.hole = false }) })
 	for what, s := range map[string]*report.Step{"600/s": all, "stopped": stopped, "apart": apart} {

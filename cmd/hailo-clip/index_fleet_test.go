@@ -28,9 +28,6 @@ func TestIndexByFleet(t *testing.T) {
 	index(own).expect(t, exitOK)
 	index(asked, "--fleet").expect(t, exitUsage, "no fleet.url")
 	f := startFleet(t)
-	for _, node := range f.nodes {
-		node.serving(t)
-	}
 	t.Setenv("HAILO_CLIP_FLEET_URL", f.url)
 	t.Setenv("HAILO_CLIP_FLEET_NODE", "index")
 	until(t, "workers are there", func() bool { return index(asked, "--fleet").code == exitOK })

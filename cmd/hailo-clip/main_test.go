@@ -30,11 +30,11 @@ const asProgram = "HAILO_TEST_AS_PROGRAM"
 const samples = "../../hailo/demo/samples/"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asProgram) != "" {
-		os.Exit(run())
-	}
 	if dir := os.Getenv(asBroker); dir != "" {
 		os.Exit(runBroker(dir))
+	}
+	if os.Getenv(asProgram) != "" {
+		os.Exit(run())
 	}
 	os.Exit(m.Run())
 }

@@ -20,12 +20,19 @@ type toxic struct {
 	hole    bool // nothing passes, and nobody is told
 	cut     bool // connections end, and new ones at once
 	conns   map[net.Conn]bool
+	refused int // connections while it was cut
+	held    int // pieces that did not pass at once because of a hole
 }
 
 // newToxic is a proxy for a server at host:port.
 func newToxic(t testing.TB, to string) *toxic {
 	t.Helper()
-	x := &toxic{ln: must(net.Listen("tcp", "127.0.0.1:0")), to: to, changed: make(chan struct{}), conns: map[net.Conn]bool{}}
+	return newToxicAt(t, "127.0.0.1:0", to)
+}
+
+func newToxicAt(t testing.TB, listen, to string) *toxic {
+	t.Helper()
+	x := &toxic{ln: must(net.Listen("tcp", listen)), to: to, changed: make(chan struct{}), conns: map[net.Conn]bool{}}
 	x.running.Go(func() {
 		for {
 			c, err := x.ln.Accept()
@@ -66,6 +73,7 @@ func (x *toxic) pass(c net.Conn) {
 	defer server.Close()
 	x.mu.Lock()
 	if x.cut {
+		x.refused++
 		x.mu.Unlock()
 		return
 	}
@@ -127,13 +135,23 @@ func (x *toxic) copy(to, from net.Conn) {
 
 // open waits while nothing passes, and says whether connections live.
 func (x *toxic) open() bool {
-	for {
+	for first := true; ; first = false {
 		x.mu.Lock()
 		hole, cut, changed := x.hole, x.cut, x.changed
+		if hole && first {
+			x.held++
+		}
 		x.mu.Unlock()
 		if !hole || cut {
 			return !cut
 		}
 		<-changed
 	}
+}
+
+// counts are refused and held so far.
+func (x *toxic) counts() (refused, held int) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.refused, x.held
 }

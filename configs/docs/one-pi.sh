@@ -4,8 +4,8 @@
 set -eu
 commit=${1:-b2a1dee} turns=${2:-10}
 cd "$(dirname "$0")/../.."
-dir=$(mktemp -d)
-trap 'git worktree remove --force "$dir/old" 2>/dev/null || true; rm -rf "$dir"' EXIT INT TERM
+dir=$(mktemp -d) pid=
+trap '[ -z "$pid" ] || kill $pid 2>/dev/null || true; git worktree remove --force "$dir/old" 2>/dev/null || true; rm -rf "$dir"' EXIT INT TERM
 git worktree add --quiet --detach "$dir/old" "$commit"
 build() { (cd "$1" && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o "$2" ./cmd/hailo-clip); }
 build "$dir/old" "$dir/before"
@@ -13,6 +13,7 @@ build . "$dir/after"
 # once starts the service and prints milliseconds until /readyz answers 200, and kB of resident memory then.
 once() {
 	state=$(mktemp -d -p "$dir")
+	: >"$state/log" # it is read before the service has begun to write
 	begun=$(date +%s%N)
 	HAILO_CLIP_ADMIN_LISTEN=127.0.0.1:0 "$1" serve --model demo --backend cpu --host 127.0.0.1 --port 0 --state-dir "$state" --log-format json 2>"$state/log" &
 	pid=$!
@@ -26,6 +27,7 @@ once() {
 	rss=$(sed -n 's/^VmRSS:[[:space:]]*\([0-9]*\) kB/\1/p' /proc/$pid/status)
 	kill $pid
 	wait $pid || true
+	pid=
 	echo "$ms $rss"
 }
 once "$dir/before" >"$dir/warm" # the files are in the page cache from here on

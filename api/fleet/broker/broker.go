@@ -42,8 +42,8 @@ type Config struct {
 	Leaf       *members.Credentials
 
 	ClusterHost string
-	ClusterPort int // of this broker for the others of a cluster; 0: it stands alone
-	Routes      []string
+	ClusterPort int      // of this broker for the others of a cluster; 0: it stands alone
+	Routes      []string // host:port of all brokers of the cluster, three at least, this one too
 
 	Log *slog.Logger // nil: none
 }

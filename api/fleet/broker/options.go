@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -19,6 +20,9 @@ import (
 
 // MaxPayload is how many bytes a message may have; an image of "index --fleet" in one is at most 512 KiB.
 const MaxPayload = 8 << 20
+
+// leastCluster is how many brokers go on when one of them stops. Nodes want three copies of all in a cluster, which fewer cannot keep.
+const leastCluster = 3
 
 // complete fills in what is left open, and reports what does not fit together.
 func (c *Config) complete() error {
@@ -52,6 +56,10 @@ func (c *Config) complete() error {
 	}
 	if len(c.Routes) > 0 && c.ClusterPort == 0 {
 		return errors.New("routes to other brokers need an address on which they reach this one")
+	}
+	if brokers := slices.Compact(slices.Sorted(slices.Values(c.Routes))); c.ClusterPort != 0 && len(brokers) < leastCluster {
+		return fmt.Errorf("a cluster of %d brokers, by its routes, is refused: have one broker or three, with the routes of all three, this one too. "+
+			"Two stop when one of them does", max(len(brokers), 1))
 	}
 	listens := map[string]bool{c.Host: true, c.LeavesHost: c.LeavesPort != 0, c.ClusterHost: c.ClusterPort != 0}
 	for host, used := range listens {
@@ -124,6 +132,10 @@ func (b *Broker) prepare() (func() (*server.Options, error), error) {
 		if c.LeavesPort != 0 {
 			o.LeafNode.Host, o.LeafNode.Port, o.LeafNode.TLSConfig, o.LeafNode.TLSTimeout = c.LeavesHost, c.LeavesPort, clients, 5
 			o.LeafNode.AuthTimeout = 7
+		}
+		if len(c.Advertise) > 0 { // else who has connected is told the addresses of the host, which it may not reach
+			o.ClientAdvertise = net.JoinHostPort(c.Advertise[0], "0") // 0: the port of the listener
+			o.LeafNode.Advertise = o.ClientAdvertise
 		}
 		if c.LeafOf != "" {
 			remote, err := c.remote()

@@ -22,7 +22,7 @@ type Serve struct {
 	Credentials  string   `placeholder:"FILE" help:"What \"fleet add-node --leaf\" has written, for a leaf."`
 	Domain       string   `placeholder:"NAME" help:"JetStream domain (default: hub; of a leaf its name)."`
 	Cluster      string   `placeholder:"ADDR" help:"Address and port for the other brokers of a cluster of three (default: none)."`
-	Routes       []string `placeholder:"HOST:PORT" help:"The brokers of the cluster, this one too; may be repeated."`
+	Routes       []string `placeholder:"HOST:PORT" help:"The three brokers of the cluster, this one too; may be repeated."`
 	LogLevel     string   `enum:"debug,info,warning,error" default:"info" placeholder:"LEVEL" help:"debug, info, warning or error."`
 	LogFormat    string   `enum:"auto,json,text" default:"auto" placeholder:"FORMAT" help:"auto, json or text."`
 }
