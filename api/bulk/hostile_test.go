@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.etcd.io/bbolt"
 )
 
 // items is a source that is whatever a test says.
@@ -205,6 +207,27 @@ func TestPathTwice(t *testing.T) {
 	})
 }
 
+// TestPathTwiceUnreadable: what could not be read of a path does not stand for what an archive has of it later.
+func TestPathTwiceUnreadable(t *testing.T) {
+	b, at := newBench(t), time.Unix(1e9, 0)
+	tries := 0
+	counted := broken("a")
+	away := counted.Open
+	counted.Open = func(ctx context.Context) ([]byte, error) {
+		tries++
+		return away(ctx)
+	}
+	b.job.Source = items{counted, text("a", "one", at)}
+	for i := range 2 {
+		if s := b.mustRun(nil); s.Stored != 1 || s.Unreadable != 0 || tries != i+1 {
+			t.Errorf("%+v, %d tries", s, tries)
+		}
+		if rows := b.rows(); len(rows) != 1 || rows[0].Key != Key([]byte("one"), testDigest) {
+			t.Errorf("%+v", rows)
+		}
+	}
+}
+
 // TestLongPaths are errors of their own each.
 func TestLongPaths(t *testing.T) {
 	b := newBench(t)
@@ -319,6 +342,20 @@ func TestKilledAfterPut(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestJournalOfBefore: a journal of the version that announced no rows goes on.
+func TestJournalOfBefore(t *testing.T) {
+	b, s, at := newBench(t), newUpserts(), time.Unix(1e9, 0)
+	b.job.Source = items{text("a", "one", at)}
+	b.mustRun(into(s))
+	j := must(OpenJournal(b.out+".journal", false))
+	if err := errors.Join(j.db.Update(func(tx *bbolt.Tx) error { return tx.DeleteBucket(bucketPutting) }), j.Close()); err != nil {
+		t.Fatal(err)
+	}
+	b.job.Source = items{mustRead(text("a", "one", at)), text("b", "two", at)}
+	b.mustRun(into(s))
+	s.has(t, map[string]string{"a": "one", "b": "two"})
 }
 
 // shouting is an encoder whose results have keys in capitals.

@@ -84,7 +84,7 @@ func (k *keeper) each(ctx context.Context, room *semaphore.Weighted, items chan<
 		if err != nil {
 			return err
 		}
-		if known && (old.done(now) || old.state == unreadable && k.seen.has(old.id)) {
+		if known && old.at(now) && (old.state == stored || old.state == failed || old.state == unreadable && k.seen.has(old.id)) {
 			k.seen.add(old.id)
 			k.unchanged.Add(1)
 			return nil
@@ -110,10 +110,8 @@ func (k *keeper) each(ctx context.Context, room *semaphore.Weighted, items chan<
 	})
 }
 
-// done says that an item has its row, and has not changed since as far as can be told without reading it.
-func (r *record) done(now stamp) bool {
-	return (r.state == stored || r.state == failed) && r.size == now.size && r.modified == now.modified
-}
+// at says that an item has not changed as far as can be told without reading it.
+func (r *record) at(now stamp) bool { return r.size == now.size && r.modified == now.modified }
 
 func nanoseconds(t time.Time) int64 {
 	if t.IsZero() {

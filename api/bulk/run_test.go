@@ -282,6 +282,7 @@ func TestRepair(t *testing.T) {
 		"many lost ones":  func(l []string) []string { return l[:3] },
 		"all lost":        func([]string) []string { return nil },
 		"a double one":    func(l []string) []string { return append(l, l[5]) },
+		"one first, too":  func(l []string) []string { return append([]string{l[5]}, l...) },
 		"three of one":    func(l []string) []string { return append(l, l[5], l[5]) },
 		"one for another": func(l []string) []string { l[3] = l[5]; return l },
 		"no end":          func(l []string) []string { l[42] = l[42][:20]; return l },
@@ -345,7 +346,7 @@ func TestRepair(t *testing.T) {
 	}
 }
 
-// TestVerifyStale: rows of what has changed or vanished are no others' while they wait to be taken away, and a repair leaves that to the run.
+// TestVerifyStale: rows of what has changed or vanished are no others' while they wait to be taken away, and a repair takes them away at once.
 func TestVerifyStale(t *testing.T) {
 	b := newBench(t)
 	for i := range 10 {
@@ -365,6 +366,7 @@ func TestVerifyStale(t *testing.T) {
 			t.Errorf("%+v", v)
 		}
 	}
+	b.check()
 	b.mustRun(nil)
 	if v := b.verified(false); !v.Good(false) || v.Rows != 9 {
 		t.Errorf("%+v", v)
@@ -596,6 +598,12 @@ func TestPrepare(t *testing.T) {
 	}
 	if s := b.mustRun(prepare); s.Stored != 3 || s.Failed != 3 || s.Unreadable != 1 || s.Encoded != 5 || b.calls.Load() != 3 {
 		t.Errorf("%+v, %d calls", s, b.calls.Load())
+	}
+	why := map[string]string{}
+	j := must(OpenJournal(b.out+".journal", false))
+	err := errors.Join(j.Failures(9, func(path, text string) { why[path] = text }), j.Close())
+	if err != nil || len(why) != 4 || !strings.Contains(why["f"], "read or encoded") || !strings.Contains(why["g"], "it is wrong") {
+		t.Errorf("%v, %q", err, why)
 	}
 	away.Store(false)
 	if s := b.mustRun(prepare); s.Stored != 4 || s.Failed != 3 || s.Unreadable != 0 {

@@ -45,6 +45,51 @@ func TestKilledAtFirstRows(t *testing.T) {
 	}
 }
 
+// TestRepairAfterKill: rows that a process has put, and could not note before it was killed, are not there twice when a repair comes before
+// the next run.
+func TestRepairAfterKill(t *testing.T) {
+	b := newBench(t)
+	b.write("first", "one")
+	b.mustRun(nil)
+	b.write("second", "two") // which the journal does not know afterwards
+	if _, err := b.run(func(j *Job) { j.Sink = killedSink{j.Sink.(*NDJSON)} }); !errors.Is(err, errKilled) || len(b.rows()) != 2 {
+		t.Fatal(err, b.rows())
+	}
+	b.verified(true)
+	b.mustRun(nil)
+	b.check()
+	if v := b.verified(false); !v.Good(false) || v.Rows != 2 {
+		t.Errorf("%+v", v)
+	}
+}
+
+// killedFinish is a sink of a process that is killed after rows were cut out.
+type killedFinish struct{ *NDJSON }
+
+func (s killedFinish) Finish(ctx context.Context) error {
+	return errors.Join(s.NDJSON.Finish(ctx), errKilled)
+}
+
+// TestRepairAfterKilledFinish: a row that was cut out, of which a process that was killed could not note that, is not taken for one that is there
+// when a repair comes before the next run.
+func TestRepairAfterKilledFinish(t *testing.T) {
+	b := newBench(t)
+	b.write("a", "one")
+	b.write("b", "two")
+	b.mustRun(nil)
+	b.write("a", "three")
+	if _, err := b.run(func(j *Job) { j.Sink = killedFinish{j.Sink.(*NDJSON)} }); !errors.Is(err, errKilled) || len(b.rows()) != 2 {
+		t.Fatal(err, b.rows())
+	}
+	b.verified(true)
+	b.write("a", "one")
+	b.mustRun(nil)
+	b.check()
+	if v := b.verified(false); !v.Good(false) {
+		t.Errorf("%+v", v)
+	}
+}
+
 // oweEncoder loses the first image that it gets, and is not idle before all of its results are stored.
 type oweEncoder struct {
 	results    chan Result

@@ -45,13 +45,27 @@ type verifier struct {
 }
 
 // Verify compares what the sink has with what the journal says it has. It reads the rows of the sink one by one, and keeps a bit for each.
-// With repair, what is missing, double or cut off waits again, so that the next Run makes its row, and goes on from what is there.
+// With repair, what is missing, double or cut off waits again, so that the next Run makes its row, and goes on from what is there; rows
+// of an Appender behind the last one that a run has noted are cut off, as a Run does it.
 func Verify(ctx context.Context, j *Journal, s Sink, repair bool) (Verification, error) {
 	v := verifier{keeper: keeper{suffix: Key(nil, j.Identity.Digest)[32:], journal: j}, sink: s, repair: repair}
 	v.appender, _ = s.(Appender)
 	v.placer, _ = s.(Placer)
 	if v.appender != nil && v.appender.Mark() < j.mark {
 		v.example("cut off", fmt.Sprintf("%d bytes of %d are left", v.appender.Mark(), j.mark))
+	}
+	if repair && v.appender != nil && !j.finishing && v.appender.Mark() > j.mark {
+		before, err := Verify(ctx, j, s, false)
+		if err != nil {
+			return before, err
+		}
+		switch err = v.appender.Rewind(j.mark); {
+		case err == nil:
+			_, err = Verify(ctx, j, s, true)
+			return before, err
+		case !errors.Is(err, ErrChanged):
+			return before, err
+		}
 	}
 	again := map[uint64]struct{}{} // numbers of paths whose rows are double
 	err := s.Each(ctx, func(key, path string) error { return v.row(key, path, again) })
@@ -97,7 +111,6 @@ func (v *verifier) row(key, path string, again map[uint64]struct{}) error {
 		again[r.id] = struct{}{}
 	case old:
 		v.Stale++
-		return nil
 	case known && own && r.hash == h:
 		v.Stale++
 	default:
@@ -122,11 +135,12 @@ func (v *verifier) clean(ctx context.Context, cut *cutError) error {
 			return err
 		}
 	}
-	if remover, can := v.sink.(Remover); can && len(v.gone) > 0 {
+	if remover, can := v.sink.(Remover); can {
 		j.finishing = true // a process that is killed may leave the sink shorter than mark
-		if err := errors.Join(j.commit(), remover.Remove(ctx, v.gone), v.sink.Finish(ctx)); err != nil {
+		if err := errors.Join(j.commit(), remover.Remove(ctx, v.gone), v.sink.Finish(ctx), j.clear(bucketOld)); err != nil {
 			return err
 		}
+		j.counts.Replaced = 0
 	}
 	j.finishing, j.mark = false, v.appender.Mark()
 	return j.commit()
@@ -208,7 +222,7 @@ func (j *Journal) Failures(n int, tell func(path, why string)) error {
 		return nil
 	})
 	for _, path := range paths {
-		why := "it could not be read"
+		why := "it could not be read or encoded, as its row says"
 		if r := list[path]; err == nil && r.state == failed {
 			var o *outcome
 			if o, err = j.outcome(r.hash); o != nil {

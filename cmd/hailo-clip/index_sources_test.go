@@ -81,7 +81,7 @@ func TestIndexSources(t *testing.T) {
 	t.Run("cut", func(t *testing.T) { // what is before the damage counts, and the damage has a row, which is looked at again
 		out := filepath.Join(t.TempDir(), "v.ndjson")
 		for range 2 {
-			index(packs+"/cut.tar.gz", out, nil).expect(t, exitOK, "cut.tar.gz: it could not be read")
+			index(packs+"/cut.tar.gz", out, nil).expect(t, exitOK, "cut.tar.gz: it could not be read or encoded")
 		}
 		rows := indexed(t, out)
 		if row, is := rows[packs+"/cut.tar.gz"]; !is || !strings.Contains(row.Error, "the archive is read no further") || len(rows) < 5 || len(rows) > 32 {

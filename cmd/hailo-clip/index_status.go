@@ -157,7 +157,11 @@ func (c *indexVerifyCmd) Run(ctx context.Context, g *globals) (err error) {
 		fmt.Fprintf(stdout, "%d rows for %d images: %d missing, %d double, %d foreign; %d images wait\n",
 			v.Rows, v.Expected+v.Waiting, v.Missing, v.Double, v.Foreign, v.Waiting)
 		if v.Stale > 0 {
-			fmt.Fprintf(stdout, "%d rows of what has changed or vanished: the next run takes them away\n", v.Stale)
+			when := "the next run takes them away"
+			if _, is := s.(bulk.Appender); is && c.Repair {
+				when = "they are taken away"
+			}
+			fmt.Fprintf(stdout, "%d rows of what has changed or vanished: %s\n", v.Stale, when)
 		}
 		for _, e := range v.Examples {
 			fmt.Fprintf(stdout, "  %s\n", printable(e))

@@ -109,7 +109,7 @@ func TestIndex(t *testing.T) {
 	}
 
 	text := must(os.ReadFile(out))
-	if err := os.WriteFile(out, append(text, text[:bytes.IndexByte(text, '\n')+1]...), 0o644); err != nil {
+	if err := os.WriteFile(out, append(bytes.Clone(text[:bytes.IndexByte(text, '\n')+1]), text...), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	index("verify", "--out", out).expect(t, exitFailed, "1 double")
