@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -144,7 +145,7 @@ func (n *Node) refill(ctx context.Context, before map[string][]byte) (err error)
 		return err
 	}
 	for _, camera := range slices.Sorted(maps.Keys(before)) {
-		if _, err := kv.Create(ctx, wantedKey+setKey(camera), before[camera]); err != nil && !is(err, jetstream.JSErrCodeStreamWrongLastSequence) {
+		if _, err := kv.Create(ctx, wantedKey+setKey(camera), before[camera]); err != nil && !errors.Is(err, jetstream.ErrKeyExists) {
 			return err
 		}
 	}

@@ -68,8 +68,9 @@ func Dial(cfg Config, log *slog.Logger) (*Conn, error) {
 		}
 	}
 	lost := func(nc *nats.Conn, err error) {
+		c.refused.forget() // before what was asked ends: else it would end for good
+		c.shut.Store(nil)
 		c.life.begin() // of the next connection
-		c.refused.forget()
 		unreached(nc, err)
 	}
 	options = append(options,

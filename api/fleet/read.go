@@ -2,7 +2,6 @@ package fleet
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -31,11 +30,7 @@ func (c *Conn) read(ctx context.Context, stream, filter string, from uint64, tak
 	if err != nil {
 		return c.verdict(err, stream)
 	}
-	defer func() { // else it goes by itself, later
-		ctx, end := c.ask(context.WithoutCancel(ctx), readTime)
-		err := c.js.DeleteConsumer(ctx, stream, consumer.CachedInfo().Name)
-		end(&err)
-	}()
+	defer func() { _ = c.js.DeleteConsumer(ctx, stream, consumer.CachedInfo().Name) }() // where there is no time left it goes by itself
 	left := consumer.CachedInfo().NumPending
 	if left == 0 {
 		return nil
@@ -48,7 +43,7 @@ func (c *Conn) read(ctx context.Context, stream, filter string, from uint64, tak
 	for n, bytes := 0, 0; left > 0; left-- {
 		m, err := messages.Next(jetstream.NextContext(ctx))
 		if err != nil {
-			return errors.Join(err, context.Cause(ctx))
+			return err
 		}
 		n, bytes = n+1, bytes+len(m.Subject())+len(m.Data())
 		if n > mostRead || bytes > readBytes {

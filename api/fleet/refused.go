@@ -137,9 +137,13 @@ func (r *refusals) note(err error) (subject string) {
 	if r.all == nil {
 		r.all = map[string]string{}
 	}
-	if len(r.all) < mostRefusals {
-		r.all[found[1]] = strings.TrimPrefix(err.Error(), nats.ErrPermissionViolation.Error()+": ")
+	for other := range r.all { // what comes again is noted again
+		if len(r.all) < mostRefusals {
+			break
+		}
+		delete(r.all, other)
 	}
+	r.all[found[1]] = strings.TrimPrefix(err.Error(), nats.ErrPermissionViolation.Error()+": ")
 	for w := range r.waiting {
 		if isAbout(found[1], w.about) {
 			w.end()
@@ -185,10 +189,10 @@ var permanentCodes = []jetstream.ErrorCode{
 }
 
 // verdict gives the error of something that was asked of the broker, which is about these subjects and streams, its final form where it
-// would come again; other errors, and nil, stay as they are.
+// would come again; other errors, and nil, stay as they are, and so does ErrNoBroker: the next connection may be given other permissions.
 func (c *Conn) verdict(err error, about ...string) error {
 	switch {
-	case err == nil || permanent(err):
+	case err == nil || permanent(err) || errors.Is(err, ErrNoBroker):
 		return err
 	case errors.Is(err, nats.ErrMaxPayload) || is(err, codeTooLarge):
 		return &permanentError{err, fmt.Sprintf(

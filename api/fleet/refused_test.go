@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"hailoclip/api/bulk"
@@ -223,9 +224,10 @@ func TestRemovedNodeEndsItsIndex(t *testing.T) {
 	})
 }
 
-// Errors that pass are waited for.
+// Errors that pass are waited for, also where the broker refuses other things.
 func TestPassingErrors(t *testing.T) {
 	c := &Conn{}
+	c.refused.note(fmt.Errorf(`%w: Permissions Violation for Publish to "$JS.API.STREAM.DELETE.%s"`, nats.ErrPermissionViolation, ResultStream))
 	for _, err := range []error{
 		context.DeadlineExceeded, jetstream.ErrNoStreamResponse, jetstream.ErrJetStreamNotEnabled, ErrNoBroker, jetstream.ErrNoHeartbeat,
 		&jetstream.APIError{Code: 503, ErrorCode: 10008}, &jetstream.APIError{Code: 400, ErrorCode: codeNoStore}, &jetstream.APIError{ErrorCode: codeNoPeers},
@@ -233,5 +235,39 @@ func TestPassingErrors(t *testing.T) {
 		if permanent(c.verdict(err, BulkStream)) || permanent(c.unwelcome(err)) {
 			t.Error(err)
 		}
+	}
+	if err := ErrNoBroker; permanent(c.verdict(err, ResultStream)) {
+		t.Error("what was asked on a connection that is lost is refused for good")
+	}
+}
+
+// However many subjects are refused, as of texts each is, the next one is known.
+func TestManyRefusals(t *testing.T) {
+	var r refusals
+	for i := range 10 * mostRefusals {
+		subject := fmt.Sprint("$KV.clip_text.", i)
+		r.note(fmt.Errorf(`%w: Permissions Violation for Publish to "%s"`, nats.ErrPermissionViolation, subject))
+		if r.of("none", []string{subject}) == "" || len(r.all) > mostRefusals {
+			t.Fatalf("%s: %d are known", subject, len(r.all))
+		}
+	}
+}
+
+// What a broker has refused ends with the connection, before what was asked on it does: nothing of it is held against the next one.
+func TestRefusalsEndWithTheConnection(t *testing.T) {
+	way := newWay(t, startBroker(t, broker.Config{}))
+	c := dial(t, Config{URL: way.url(), Node: "a"})
+	until(t, "the connection is known", func() bool { return c.connections.Load() == 1 })
+	c.refused.note(fmt.Errorf(`%w: Permissions Violation for Publish to "%s0"`, nats.ErrPermissionViolation, resultSubject))
+	c.shut.Store(&shut{&permanentError{ErrNoBroker, "nothing"}, time.Now().Add(-time.Hour)})
+	left := make(chan []string)
+	context.AfterFunc(c.life.now.Load().ctx, func() { left <- c.refused.list(1) })
+	way.lead(nil) // so that nobody connects again
+	way.cut()
+	if all := <-left; len(all) > 0 {
+		t.Error(all)
+	}
+	if err := c.shutOut(refusedFor); err != nil || c.Connected() {
+		t.Error(err)
 	}
 }

@@ -101,9 +101,12 @@ func (c *Conn) Setup(ctx context.Context) (err error) {
 // ensure makes a stream that is missing: with three copies where there are brokers for them, and where there is little room with a part
 // of it, since others want some, too. Of the size of a small one nodes cannot change anything later. It returns the bytes that it has.
 func ensure(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig, large bool) (bytes int64, err error) {
-	bytes, err = find(ctx, js, want)
-	if !errors.Is(err, jetstream.ErrStreamNotFound) {
-		return bytes, err
+	has, err := find(ctx, js, want)
+	switch {
+	case err == nil && has.Metadata[metaGrows] != "":
+		return grow(ctx, js, has, want.MaxBytes)
+	case !errors.Is(err, jetstream.ErrStreamNotFound):
+		return has.MaxBytes, err
 	}
 	full, less := want.MaxBytes, int64(4)
 	if large {
@@ -112,7 +115,7 @@ func ensure(ctx context.Context, js jetstream.JetStream, want jetstream.StreamCo
 	want.Replicas, want.Storage = 3, jetstream.FileStorage
 	if large {
 		small := want
-		small.MaxBytes = min(want.MaxBytes, leastBytes)
+		small.MaxBytes, small.Metadata = min(want.MaxBytes, leastBytes), map[string]string{metaGrows: "true"}
 		if _, err := js.CreateStream(ctx, small); err == nil {
 			return grow(ctx, js, small, want.MaxBytes)
 		} else if !is(err, codeNoReplicas) && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
@@ -124,7 +127,8 @@ func ensure(ctx context.Context, js jetstream.JetStream, want jetstream.StreamCo
 		divides := want.MaxBytes/less >= leastBytes
 		switch {
 		case errors.Is(err, jetstream.ErrStreamNameAlreadyInUse): // another node was faster
-			return find(ctx, js, want)
+			has, err := find(ctx, js, want)
+			return has.MaxBytes, err
 		case want.Replicas > 1 && is(err, codeNoReplicas): // it stands alone
 			want.Replicas = 1
 		case divides && (is(err, codeNoRoom, codeNoRoomAccount, codeNoResources) ||
@@ -142,33 +146,36 @@ func ensure(ctx context.Context, js jetstream.JetStream, want jetstream.StreamCo
 
 // grow has a stream with three copies take more, up to most, but not all the room that there is. A cluster finds a place by what its
 // brokers had left some seconds ago, and would give more than that, after which no stream can be made smaller; at what grows it looks closely.
+// Until it has its size metaGrows stays with it, so that others go on where a node is lost meanwhile.
 func grow(ctx context.Context, js jetstream.JetStream, c jetstream.StreamConfig, most int64) (bytes int64, err error) {
-	for has := c.MaxBytes; ; has = c.MaxBytes {
-		if has == most {
-			return has, nil
-		}
+	for c.MaxBytes < most {
+		has := c.MaxBytes
 		c.MaxBytes = min(2*has, most)
 		if _, err := js.UpdateStream(ctx, c); is(err, codeNoRoom, codeNoRoomAccount, codeNoResources, codeNoPeers) {
-			if c.MaxBytes = has / 2; c.MaxBytes < leastBytes {
-				return has, nil
-			}
-			_, err := js.UpdateStream(ctx, c)
-			return c.MaxBytes, err
+			c.MaxBytes = max(has/2, leastBytes)
+			break
 		} else if err != nil {
 			return has, err
 		}
 	}
+	c.Metadata = nil
+	_, err = js.UpdateStream(ctx, c)
+	return c.MaxBytes, err
 }
 
-// find looks for a stream, and whether it does what it should. It returns the bytes that it has at most; -1: any.
-func find(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) (bytes int64, err error) {
+// metaGrows is in the metadata of a stream that has not been given its size yet.
+const metaGrows = "clip-grows"
+
+// find looks for a stream, and whether it does what it should. It returns what it is; MaxBytes -1: any number.
+func find(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) (has jetstream.StreamConfig, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTime) // a cluster that is choosing a leader gives no answer
 	defer cancel()
 	stream, err := js.Stream(ctx, want.Name)
 	if err != nil {
-		return 0, err
+		return has, err
 	}
-	has, other := stream.CachedInfo().Config, ""
+	has = stream.CachedInfo().Config
+	other := ""
 	for _, subject := range want.Subjects {
 		if !slices.Contains(has.Subjects, subject) {
 			other = fmt.Sprintf("it does not take %s, but %.200q", subject, has.Subjects)
@@ -181,9 +188,9 @@ func find(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConf
 	case has.Sealed:
 		other = "it is sealed"
 	default:
-		return has.MaxBytes, nil
+		return has, nil
 	}
-	return 0, &permanentError{errors.New("the stream is not one of a fleet: " + other), "remove it at the broker, and nodes make it anew"}
+	return has, &permanentError{errors.New("the stream is not one of a fleet: " + other), "remove it at the broker, and nodes make it anew"}
 }
 
 // Codes of the broker's errors, of which jetstream has no names.

@@ -8,9 +8,9 @@ var Stores = []string{
 }
 
 // Permissions are the subjects that a member may publish to and subscribe to. Nodes may make the stores and use them, but neither delete
-// nor copy them whole; only object stores can be emptied, since that is how an object is removed, and only the sizes of the large ones
-// changed. A node tells its own load and answers its own requests alone, and reads its own answers alone. A leaf speaks for its nodes,
-// so that it may do what any node may. domain is the JetStream domain of the broker.
+// nor copy them whole; only object stores can be purged, since that is how an object is removed, and only the large streams be changed, for
+// their sizes, which NATS does not tell from other settings. A node tells its own load and answers its own requests alone, and reads its own
+// answers alone. A leaf speaks for its nodes, so that it may do what any node may. domain is the JetStream domain of the broker.
 func (n Node) Permissions(domain string) (publish, subscribe []string) {
 	own := n.Name
 	if n.Leaf {
