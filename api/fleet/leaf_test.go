@@ -128,6 +128,9 @@ func TestThreeBrokers(t *testing.T) {
 	for _, s := range stores {
 		made, err := node.js.Stream(t.Context(), s.Name)
 		must(t, err)
+		if made.CachedInfo().Config.Metadata[metaGrows] != "" {
+			t.Errorf("%s has no size yet", s.Name)
+		}
 		all += uint64(max(made.CachedInfo().Config.MaxBytes, 0))
 	}
 	if all > 1<<30 || all < 512<<20 {

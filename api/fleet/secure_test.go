@@ -289,7 +289,6 @@ func TestNodesCannotDestroy(t *testing.T) {
 		all = append(all, "$JS.API."+s)
 	}
 	for _, subject := range append(all, "$JS.ACK.KV_clip_sets.x.1.1.1.1.1") {
-		c.refused.forget() // it has so much room
 		must(t, c.nc.Publish(subject, nil))
 		waitFor(t, func() bool { return c.refused.of("none", []string{subject}) != "" })
 	}
