@@ -108,7 +108,7 @@ func ensure(ctx context.Context, js jetstream.JetStream, want jetstream.StreamCo
 	case !errors.Is(err, jetstream.ErrStreamNotFound):
 		return has.MaxBytes, err
 	}
-	full, less := want.MaxBytes, int64(4)
+	less := int64(4)
 	if large {
 		less = 2
 	}
@@ -121,6 +121,7 @@ func ensure(ctx context.Context, js jetstream.JetStream, want jetstream.StreamCo
 		} else if !is(err, codeNoReplicas) && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 			return 0, err
 		}
+		want.MaxBytes *= less // of which it keeps a part: the others have as much, at least
 	}
 	for {
 		_, err := js.CreateStream(ctx, want)
@@ -134,7 +135,7 @@ func ensure(ctx context.Context, js jetstream.JetStream, want jetstream.StreamCo
 		case divides && (is(err, codeNoRoom, codeNoRoomAccount, codeNoResources) ||
 			is(err, codeNoPeers) && strings.Contains(err.Error(), "storage")): // else not all three are there yet
 			want.MaxBytes /= less
-		case err == nil && large && want.MaxBytes < full && divides:
+		case err == nil && large && divides:
 			want.MaxBytes /= less
 			_, err = js.UpdateStream(ctx, want)
 			return want.MaxBytes, err

@@ -200,3 +200,14 @@ func waitFor(t *testing.T, holds func() bool) {
 	t.Helper()
 	until(t, "what is waited for", holds)
 }
+
+// TestSetupInAnyRoom: whatever room a broker has, each stream gets some of it.
+func TestSetupInAnyRoom(t *testing.T) {
+	for room := int64(1 << 30); room < 8<<30; room += 61 << 20 { // the large ones fit, or not, or just so
+		b := startBroker(t, broker.Config{MaxStore: room})
+		if err := dial(t, Config{URL: b.URL(), Node: "a"}).ready(t.Context()); err != nil {
+			t.Errorf("%d MiB: %v", room>>20, err)
+		}
+		b.Close()
+	}
+}

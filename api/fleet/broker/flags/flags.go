@@ -84,8 +84,8 @@ func (s Serve) Bytes() (int64, error) {
 	if unit == 1 {
 		n, err = strconv.ParseInt(number, 10, 64)
 	}
-	if err != nil || unit == 0 || n*unit < 512<<20 || n > 1<<50/unit {
-		return 0, fmt.Errorf("--max-store %s: write bytes, or a number with M, G or T; at least 512M", s.MaxStore)
+	if err != nil || unit == 0 || n*unit < 1<<30 || n > 1<<50/unit {
+		return 0, fmt.Errorf("--max-store %s: write bytes, or a number with M, G or T; at least 1G", s.MaxStore)
 	}
 	return n * unit, nil
 }
