@@ -332,7 +332,11 @@ func TestRepair(t *testing.T) {
 				if v := b.verified(false); !v.Good(false) || len(b.rows()) != 43 || !reflect.DeepEqual(before, byPath()) {
 					t.Errorf("%+v, %d rows", v, len(b.rows()))
 				}
-				if n := b.calls.Load() - calls; n > found.Missing+found.Double {
+				most := found.Missing + found.Double
+				if name == "one first, too" { // the last row is cut off, where that is as long
+					most++
+				}
+				if n := b.calls.Load() - calls; n > most {
 					t.Errorf("%d images encoded, %+v", n, found)
 				}
 				b.write("41", "more") // rows are where the journal thinks
