@@ -80,17 +80,17 @@ func (s *Shrinker) jpeg(p *decode.Image) ([]byte, error) {
 	if err := resize.Scale(pix, width, height, p.Pix, p.Width, p.Height, 3*p.Width); err != nil {
 		return nil, err
 	}
-	return encodeJPEG(width, height, shrinkQuality, func(x, y int) []byte { return pix[3*(y*width+x):][:3] })
+	return encodeJPEG(pix, width, height, 3*width, shrinkQuality)
 }
 
-// encodeJPEG makes a JPEG of RGB pixels.
-func encodeJPEG(width, height, quality int, at func(x, y int) []byte) ([]byte, error) {
+// encodeJPEG makes a JPEG of pixels of 3 bytes, whose rows begin stride bytes apart.
+func encodeJPEG(pix []byte, width, height, stride, quality int) ([]byte, error) {
 	m := image.NewRGBA(image.Rect(0, 0, width, height))
 	for y := range height {
 		for x := range width {
-			i := m.PixOffset(x, y)
-			copy(m.Pix[i:i+3], at(x, y))
-			m.Pix[i+3] = 0xff
+			to := m.PixOffset(x, y)
+			copy(m.Pix[to:to+3], pix[y*stride+3*x:])
+			m.Pix[to+3] = 0xff
 		}
 	}
 	var b bytes.Buffer

@@ -23,5 +23,5 @@ func Thumbnail(p Pixels) ([]byte, error) {
 		width = max(size*w/h, 1)
 	}
 	left, top := (size-width)/2, (size-height)/2
-	return encodeJPEG(width, height, thumbnailQuality, func(x, y int) []byte { return square[3*((top+y)*size+left+x):][:3] })
+	return encodeJPEG(square[3*(top*size+left):], width, height, 3*size, thumbnailQuality)
 }

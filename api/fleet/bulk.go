@@ -36,6 +36,11 @@ var keys = regexp.MustCompile(`^[0-9a-f]{32}\.[0-9a-f]{8}\.p[0-9]{1,3}$`)
 // contentOf is what a key says of the bytes of an image.
 func contentOf(image []byte) string { return bulk.Key(image, "")[:32] }
 
+// cut is the beginning of a text that anybody may have written, up to so many bytes of it.
+func cut[T string | []byte](text T, most int) string {
+	return strings.ToValidUTF8(string(text[:min(len(text), most)]), "?")
+}
+
 // shardOf is the part of a job that a key belongs to.
 func shardOf(key string) string {
 	n, _ := strconv.ParseUint(key[:2], 16, 8) // a key is checked before
@@ -76,7 +81,7 @@ func parseResult(header nats.Header, data []byte, digest, of string) (r bulk.Res
 	case header.Get(headerModel) != digest || !strings.HasSuffix(r.Key, "."+bulk.Short(of)+"."+bulk.PrepVersion):
 		return r, "", fmt.Errorf("a result of another encoder, %.80q", header.Get(headerModel))
 	case code != "":
-		text := strings.ToValidUTF8(string(data[:min(len(data), longestError)]), "?")
+		text := cut(data, longestError)
 		if r.Error = text; text == "" {
 			r.Error = code
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -111,7 +110,7 @@ func (e *Encoder) open(ctx context.Context, o EncoderOptions) error {
 		return e.verdict(err, "KV_"+JobBucket)
 	}
 	now := time.Now().UTC()
-	e.job = job{JobStatus{Job: o.Job, Source: strings.ToValidUTF8(o.Source[:min(len(o.Source), longestError)], "?"), Model: e.encoder.Model, State: "running", Begun: now, Changed: now}, kept.Round}
+	e.job = job{JobStatus{Job: o.Job, Source: cut(o.Source, longestError), Model: e.encoder.Model, State: "running", Begun: now, Changed: now}, kept.Round}
 	e.revision = revision
 	_, err = e.inherit(ctx)
 	return e.verdict(err, ResultStream)

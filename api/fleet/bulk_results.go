@@ -16,12 +16,12 @@ import (
 func (e *Encoder) resultsConsumer(ctx context.Context, from uint64) (found jetstream.Consumer, err error) {
 	ctx, end := e.ask(ctx, 0)
 	defer end(&err)
-	found, err = e.js.Consumer(ctx, ResultStream, e.durable())
+	found, err = e.js.Consumer(ctx, ResultStream, durable(e.job.Job))
 	if !errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return found, err
 	}
 	c := jetstream.ConsumerConfig{
-		Durable: e.durable(), FilterSubject: resultSubject + e.job.Job + ".>", AckPolicy: jetstream.AckExplicitPolicy, AckWait: storeTime,
+		Durable: durable(e.job.Job), FilterSubject: resultSubject + e.job.Job + ".>", AckPolicy: jetstream.AckExplicitPolicy, AckWait: storeTime,
 		MaxAckPending: mostUnstored, InactiveThreshold: 7 * 24 * time.Hour,
 	}
 	if from > 0 {
@@ -29,8 +29,6 @@ func (e *Encoder) resultsConsumer(ctx context.Context, from uint64) (found jetst
 	}
 	return e.js.CreateConsumer(ctx, ResultStream, c)
 }
-
-func (e *Encoder) durable() string { return durable(e.job.Job) }
 
 // durable is the name of the consumer of a job's results.
 func durable(job string) string { return "job-" + job }
@@ -48,7 +46,7 @@ func (e *Encoder) inherit(ctx context.Context) (consumer jetstream.Consumer, err
 	if info.NumAckPending == 0 {
 		return consumer, nil
 	}
-	if err := e.js.DeleteConsumer(ctx, ResultStream, e.durable()); err != nil {
+	if err := e.js.DeleteConsumer(ctx, ResultStream, durable(e.job.Job)); err != nil {
 		return nil, err
 	}
 	return e.resultsConsumer(ctx, info.AckFloor.Stream+1)
@@ -183,7 +181,7 @@ func (e *Encoder) idle(ctx context.Context) (idle bool, err error) {
 	if len(info.State.Subjects) > 0 {
 		return false, e.endStuck(ctx, images, info.State.Subjects)
 	}
-	consumer, err := e.js.Consumer(ctx, ResultStream, e.durable()) // asked second: a result is there before its image goes
+	consumer, err := e.js.Consumer(ctx, ResultStream, durable(e.job.Job)) // asked second: a result is there before its image goes
 	if err != nil {
 		return false, err
 	}

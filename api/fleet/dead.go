@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -36,8 +35,8 @@ const maxLetter = 16 << 10
 // image says the same.
 func (c *Conn) bury(ctx context.Context, d DeadLetter, id string) {
 	d.Node, d.Time = c.Config.Node, time.Now().UTC()
-	d.Reason = strings.ToValidUTF8(d.Reason[:min(len(d.Reason), longestError)], "?")
-	d.Key = strings.ToValidUTF8(d.Key[:min(len(d.Key), 64)], "?")
+	d.Reason = cut(d.Reason, longestError)
+	d.Key = cut(d.Key, 64)
 	data, err := json.Marshal(d)
 	if err == nil {
 		_, err = c.publish(ctx, &nats.Msg{Subject: deadSubject + d.Job, Header: nats.Header{}, Data: data}, id, nil)

@@ -115,7 +115,7 @@ func ensure(ctx context.Context, js jetstream.JetStream, want jetstream.StreamCo
 	want.Replicas, want.Storage = 3, jetstream.FileStorage
 	if large {
 		small := want
-		small.MaxBytes, small.Metadata = min(want.MaxBytes, leastBytes), map[string]string{metaGrows: "true"}
+		small.MaxBytes, small.Metadata = leastBytes, map[string]string{metaGrows: "true"}
 		if _, err := js.CreateStream(ctx, small); err == nil {
 			return grow(ctx, js, small, want.MaxBytes)
 		} else if !is(err, codeNoReplicas) && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
